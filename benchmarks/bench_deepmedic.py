@@ -90,7 +90,6 @@ class Pair:
     def _config(self, folder: Path) -> Path:
         """The user's configuration, each real case listed until there are as many as loaded."""
         from gansynth.core.source import SourceRequest
-        from gansynth_deepmedic.configs import read_train_config
         from gansynth_deepmedic.layout import TRAIN, write_layout
         from gansynth_deepmedic.source import open_deepmedic
         from gansynth_deepmedic.subepoch_shares import SubepochShare
@@ -102,14 +101,13 @@ class Pair:
         if rest:
             raise SystemExit(f"--cases {args.cases}: expected a multiple of {len(cases)}")
         share = SubepochShare(args.cases, args.segments, args.cases, 0, repeats=repeats)
-        config = read_train_config(Path(args.data.partition(":")[2]))
         values = {
             "numberOfEpochs": 1,
             "numberOfSubepochs": args.subepochs,
             "folderForOutput": str(folder),
         }
         folder.mkdir(parents=True)
-        write_layout(config, folder, share, cases, 0, values=values)
+        write_layout(source, folder, share, cases, values=values)
         return folder.absolute() / TRAIN
 
 

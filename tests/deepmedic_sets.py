@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
 from gansynth.core.source import SourceRequest
-from gansynth_deepmedic.configs import ConfigFile
+from gansynth_deepmedic.configs import read_values
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 
 CHANNELS = ("flair", "t1c")
@@ -82,7 +82,7 @@ class Toy:
 
     def change(self, **values: Any) -> None:
         """Change keys of the training's configuration; None takes one out."""
-        write_config(self.train, dict(ConfigFile.read(self.train).values) | values)
+        write_config(self.train, read_values(self.train) | values)
 
     def source(self, **asked: Any) -> DeepMedicSource:
         """The data set, opened."""

@@ -45,7 +45,7 @@ PLACES = {
     "segmenter": ("segmenter.md", "gansynth_segmenter.options.SegmenterOptions"),
     "nnunet settings": ("augment.md", "gansynth_nnunet.config.NnunetSettings"),
     "nnunet prepare": ("augment.md", "gansynth_nnunet.plans.PrepareSettings"),
-    "deepmedic settings": ("deepmedic.md", "gansynth_deepmedic.config.DeepMedicSettings"),
+    "deepmedic settings": ("deepmedic.md", "gansynth_deepmedic.adapter.DeepMedicSettings"),
     "yolo settings": ("yolo.md", "gansynth_yolo.adapter.YoloSettings"),
     "png settings": ("samples.md", "gansynth.sampling.png_writer.PngOptions"),
     "yolo import": ("sources.md", "gansynth_yolo.import_slices.ImportSettings"),

@@ -8,51 +8,132 @@ process owns the sample bank and its producer.
 
 from __future__ import annotations
 
+import argparse
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, NoReturn
 
-from gansynth.bank.reader import BankReader
+from pydantic import Field
+
+from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.host_commands import ExportRequest, TrainingRequest
 from gansynth.core.mix_config import Mix, MixConfig, TrainingResult
 from gansynth.core.prediction import Prediction
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import CaseSource
-from gansynth.hosts.host import Framework, Job
+from gansynth.hosts.host import Framework, FrameworkOptions, Job
 from gansynth.hosts.launch import device_of
 from gansynth.hosts.record import FILE, read_sessions
-from gansynth.hosts.sample_source import SampleSource, check_drawing
+from gansynth.hosts.sample_source import SampleSource, check_samples
+from gansynth.metrics.segmentation.predictions import of_volumes
 from gansynth.metrics.segmentation.results import FILE as METRICS
 from gansynth.metrics.segmentation.results import account_of, asked_regions
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
+from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.progress import NullReporter
-from gansynth_deepmedic.config import (
-    AUGMENTATION,
-    DeepMedicSettings,
-    absolute,
-    program_options,
-    refuse_without_checkout,
-)
 from gansynth_deepmedic.configs import TrainConfig, read_model_config
-from gansynth_deepmedic.guards import SMALLEST, check_bank, check_run
+from gansynth_deepmedic.insertion import RIM, misfit, position_of
 from gansynth_deepmedic.layout import TRAIN, write_layout
-from gansynth_deepmedic.predictions import WAY_OUT, prediction_files, refuse_unmeasurable
-from gansynth_deepmedic.program import DeepMedicProgram, commit_of, find_program
+from gansynth_deepmedic.program import (
+    CHECKOUT,
+    DeepMedicProgram,
+    ProgramSettings,
+    commit_of,
+    find_program,
+)
 from gansynth_deepmedic.real_space import training_cases
 from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import SubepochShare, same_segments, share_on_the_fly
 from gansynth_deepmedic.subepochs import TrainingOrder
 from gansynth_deepmedic.training import check_checkpoint, checkpoint_in, run_program
 
+WAY_OUT = "train it again, to its end"
+AUGMENTATION = ("augm_img_prms_tr", "augm_sample_prms_tr", "reflectImagesPerAxis", "performIntAugm")
+"""Keys that augment training cases or segments, also those of earlier versions."""
 OF_THE_MACHINE = ("folderForOutput", "num_processes_sampling")
 """Settings that may change when a training goes on."""
 PATIENCE = 45.0
 """Seconds that a forked process waits for a sample; after 60 DeepMedic asks for its case again."""
+SMALLEST = (2 * RIM,) * 3
+"""Least voxels (D, H, W) of a sample: a smaller one is mostly faded border, although half of each
+axis does not fade.
+"""
+
+
+class DeepMedicSettings(ProgramSettings, FrameworkOptions):
+    """``gansynth augment --target deepmedic --set``."""
+
+    device: Device = Field("cpu", description="training device, as -dev: cpu, cuda or cuda:N")
+    regions: str = Field(
+        "",
+        description="regions to report Dice and HD95 of, as unions of labels: WT:1+2+3+4,TC:1+3+4",
+    )
+    model: str | None = Field(None, description="modelConfig.cfg of the network")
+    epochs: int | None = Field(None, ge=1, description="epochs to train (numberOfEpochs)")
+    subepochs: int | None = Field(
+        None, ge=1, description="subepochs of an epoch (numberOfSubepochs)"
+    )
+    cases: int | None = Field(
+        None, ge=1, description="cases of a subepoch (numOfCasesLoadedPerSubepoch)"
+    )
+    segments: int | None = Field(
+        None, ge=1, description="segments of a subepoch (numberTrainingSegmentsLoadedOnGpuPerSubep)"
+    )
+    batch: int | None = Field(
+        None, ge=1, le=65536, description="segments of a training step (batchsize_train)"
+    )
+    processes: int | None = Field(
+        None,
+        ge=-1,
+        description="processes that sample segments; -1 for none (num_processes_sampling)",
+    )
+    affine: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="probability that a training case is rotated (up to 45 degrees) and zoomed "
+        "(up to 10 %); replaces augm_img_prms_tr",
+    )
+
+    def changed(self) -> dict[str, Any]:
+        """Keys of ``trainConfig.cfg`` that the settings replace."""
+        values = {name: getattr(self, key) for key, name in _NUMBERS.items()}
+        if self.affine is not None:
+            values["augm_img_prms_tr"] = {"affine": {"prob": self.affine}}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def asked(self, config: TrainConfig) -> TrainConfig:
+        """Return a configuration with the numbers of this training."""
+        changed = self.changed()
+        fields = {key: changed[name] for key, name in _NUMBERS.items() if name in changed}
+        return config.model_copy(update={"values": {**config.values, **changed}, **fields})
+
+
+_NUMBERS = {
+    key: str(TrainConfig.model_fields[key].alias)
+    for key in ("epochs", "subepochs", "cases", "segments", "batch", "processes")
+}
+"""Setting -> key of ``trainConfig.cfg``."""
+
+
+class _Arguments(argparse.ArgumentParser):
+    """Arguments for ``deepMedicRun``; names may be shortened."""
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False)
+        for name in ("-model", "-load", "-dev", "-train", "-test"):
+            self.add_argument(name)
+        self.add_argument("-resetopt", action="store_true")
+
+    def error(self, message: str) -> NoReturn:
+        text = message.removeprefix("argument ")
+        raise UsageFault(f"-- {text}; expected options of deepMedicRun, such as -dev cuda0")
 
 
 class DeepMedicAdapter(Framework):
@@ -62,7 +143,6 @@ class DeepMedicAdapter(Framework):
     title: ClassVar[str] = "DeepMedic"
     length_option: ClassVar[str] = "epochs"
     Options = DeepMedicSettings
-    needs: ClassVar[Literal["labels", "boxes"]] = "labels"
     rewrites_real: ClassVar[bool] = True
     unit = "subepoch"
     result = ""
@@ -70,6 +150,7 @@ class DeepMedicAdapter(Framework):
     augmentation = ("affine",)
     stronger: ClassVar[Mapping[str, str]] = {"affine": "0.5"}
     same = ("channels",)
+    sample_size = SMALLEST
     source: DeepMedicSource
     options: DeepMedicSettings
     model: str
@@ -86,11 +167,9 @@ class DeepMedicAdapter(Framework):
                 "configuration, expected deepmedic:trainConfig.cfg"
             )
         super().__init__(source)
-        self._looked: set[str] = set()
+        self._looked: set[tuple[str, bool]] = set()
 
-    @property
-    def sample_size(self) -> tuple[int, ...]:
-        return SMALLEST
+    # -- what it refuses -------------------------------------------------------------------------
 
     def validate(self) -> None:
         source = self.source
@@ -107,23 +186,97 @@ class DeepMedicAdapter(Framework):
             )
 
     def check_run(self, run: RunFolder, mix_config: MixConfig) -> None:
-        check_run(run, mix_config, self.source)
+        asked = mix_config.samples
+        for option, value in (("--boxes", asked.boxes), ("--condition-source", asked.conditions)):
+            if value is not None:
+                raise UsageFault(
+                    f"{option}: samples are inserted into DeepMedic's training cases, expected "
+                    f"label maps of these cases as conditions. Leave {option} out"
+                )
+        generator, space, why = run.manifest["generator"], run.space, ""
+        again = f"gansynth fit cgan3d --data deepmedic:{self.source.request.where}"
+        if space.grid == "slice" or (space.size and len(space.size) != 3):
+            why = f"{generator} generates slices, expected a generator of volumes: {again}"
+        elif space.grid == "crop" and "labels" not in run.capabilities.takes:
+            why = (
+                f"{generator} generates crops from noise, which have no real case to be inserted "
+                f"into. Expected a generator conditioned on labels ({again}), or one of whole "
+                "volumes"
+            )
+        elif space.grid == "crop" and any(n < m for n, m in zip(space.size, SMALLEST, strict=True)):
+            why = (
+                f"samples have {space.size} voxels, expected at least {SMALLEST}: a smaller one is "
+                "mostly faded border. Fit the generator at a larger size: --read size="
+            )
+        if why:
+            raise UsageFault(f"{run.folder}: {why}")
 
     def check_bank(self, reader: BankReader) -> None:
-        check_bank(reader, self.source)
+        """Check every sample as a producer checks its own."""
+        cases = {case: self.source.host_case(case) for case in self.source.train_ids}
+
+        def look(sample: BankSample) -> None:
+            position = position_of(sample.provenance)
+            if position is None or position.case not in cases:
+                case = "no case" if position is None else f"the case {position.case!r}"
+                raise DataFault(f"is of {case}, expected one of the training cases")
+            if why := misfit(cases[position.case], sample):
+                raise DataFault(why)
+
+        check_samples(reader, look, self.source.schema, SMALLEST)
+
+    def check(self, request: TrainingRequest) -> None:
+        super().check(request)
+        training = self.opened(request)
+        if training.done(training.output) < training.total:
+            check_checkpoint(training.output)
+
+    def check_options(self) -> None:
+        """Find the program, and check the run whose space real cases go through."""
+        of_run = self._check_real_space(self.mix_config)
+        self.sample_source = self.sample_source or of_run
+        self.program = find_program(self.options.deepmedic, self.options.deepmedic_python)
+
+    def _check_real_space(self, mix_config: MixConfig) -> SampleSource | None:
+        if not mix_config.real_in_generator_space:
+            return None
+        if mix_config.run is None:
+            raise UsageFault(
+                "--real-in-generator-space: no run of a generator is named, expected the run of "
+                "that space; name it by --generator"
+            )
+        samples = SampleRequest(edits=mix_config.samples.edits if mix_config.ratio.p > 0 else None)
+        return self.check_samples(replace(mix_config, bank=None, samples=samples))
 
     # -- the training ----------------------------------------------------------------------------
 
     @classmethod
     def read_own(cls, options: Sequence[str]) -> Mapping[str, Any]:
-        return program_options(options)
+        """Read arguments for ``deepMedicRun``, with absolute paths."""
+        found = {k: value for k, value in vars(_Arguments().parse_args(options)).items() if value}
+        for name in {"train", "test"} & found.keys():
+            raise UsageFault(
+                f"-- -{name}: --data sets the training data, and augment only trains; leave it "
+                "out, and test afterwards by DeepMedic"
+            )
+        if not re.fullmatch(r"cpu|cuda\d*", found.get("dev", "cpu")):
+            raise UsageFault(f"-- -dev {found['dev']}: expected cpu, cuda, or cuda0 and so on")
+        return {k: _absolute(v) if k in ("model", "load") else v for k, v in found.items()}
 
     def open_training(self) -> None:
         """Read the network and the numbers of a subepoch."""
+        from gansynth_deepmedic.check import refuse_unusable
+
         super().open_training()
         source, options, mix_config = self.source, self.options, self.mix_config
-        refuse_without_checkout(options.deepmedic, list(self.own))
-        named, asked = self.own.get("model"), options.model and absolute(options.model)
+        if options.deepmedic is None and not (self.own and os.environ.get(CHECKOUT)):
+            raise UsageFault(
+                "no checkout or output is given, expected one of: --export DIR, a data set for "
+                "stock DeepMedic; --deepmedic CHECKOUT, your own DeepMedic trained on the fly (or "
+                f"{CHECKOUT} with -- -model modelConfig.cfg); or, without one, its network in "
+                "torch: --target segmenter --network deepmedic"
+            )
+        named, asked = self.own.get("model"), options.model and _absolute(options.model)
         if named and asked and named != asked:
             raise UsageFault(
                 f"-- -model {named} and --set model={options.model}: expected one of them; leave "
@@ -136,25 +289,16 @@ class DeepMedicAdapter(Framework):
                 "-- -model modelConfig.cfg"
             )
         self.model, self.config = model, options.asked(source.config)
-        self._check_data()
+        mixed = mix_config.ratio.p > 0
+        if (model, mixed) not in self._looked:
+            refuse_unusable(source, read_model_config(Path(model)), mixed=mixed)
+            self._looked.add((model, mixed))
         self.share = share_on_the_fly(
             *(mix_config.ratio, self.config.cases, self.config.segments, self.config.batch),
             real=len(source.train_ids),
             constant=mix_config.schedule.kind == "constant",
         )
         self.regions = asked_regions(options.regions, source)
-
-    def check_options(self) -> None:
-        """Find the program, and check the run whose space real cases go through."""
-        of_run = self._check_real_space(self.mix_config)
-        self.sample_source = self.sample_source or of_run
-        self.program = find_program(self.options.deepmedic, self.options.deepmedic_python)
-
-    def check(self, request: TrainingRequest) -> None:
-        super().check(request)
-        training = self.opened(request)
-        if training.done(training.output) < training.total:
-            check_checkpoint(training.output)
 
     @property
     def length(self) -> tuple[int, int]:
@@ -181,9 +325,12 @@ class DeepMedicAdapter(Framework):
 
     def describe_training(self) -> Mapping[str, Any]:
         """Describe cases and segments of a subepoch, and roundings."""
-        config, share = self.config, self.share
+        config, share, p = self.config, self.share, self.mix_config.ratio.p
         each = share.segments // share.cases
-        cases: dict[str, Any] = {"all": share.cases, "synthetic_at_most": self._most_synthetic()}
+        most = ceil(p * share.cases)
+        if self.mix_config.schedule.kind != "constant":
+            most = share.cases if p > 0 else 0
+        cases: dict[str, Any] = {"all": share.cases, "synthetic_at_most": most}
         segments: dict[str, Any] = {"all": share.segments, "of_each_case": each}
         if share.real is not None and share.synthetic is not None:
             cases = {"real": share.real, "synthetic": share.synthetic}
@@ -216,14 +363,14 @@ class DeepMedicAdapter(Framework):
             run_program(job, self._order(job), self.program, self.config)
 
     def _order(self, job: Job) -> TrainingOrder:
-        source, config = self.source, self.source.config
-        if self.mix_config.real_in_generator_space:
+        source, mix_config = self.source, self.mix_config
+        if mix_config.real_in_generator_space:
             job.say("real cases go through the generator's space")
-        cases = training_cases(source, self.mix_config, job.folder, NullReporter())
-        off = () if self.mix_config.usual_augmentation else AUGMENTATION
+        cases = training_cases(source, mix_config, job.folder, NullReporter())
+        off = () if mix_config.usual_augmentation else AUGMENTATION
         values = {**self.options.changed(), "folderForOutput": str(job.folder)}
-        values |= dict.fromkeys(key for key in off if config.values.get(key))
-        write_layout(config, job.folder, self.share, cases, 0, values=values)
+        values |= dict.fromkeys(key for key in off if source.config.values.get(key))
+        write_layout(source, job.folder, self.share, cases, values=values)
         arguments = ["-model", self.model, "-train", str(job.folder / TRAIN)]
         arguments += ["-dev", self.program_device]
         if job.first:  # in place of the user's, with what it says of the epochs
@@ -242,46 +389,62 @@ class DeepMedicAdapter(Framework):
             first=job.first,
             total=job.steps,
             seed=job.seed,
-            augment_synthetic=self.mix_config.augment_synthetic,
+            augment_synthetic=mix_config.augment_synthetic,
         )
-
-    def evaluate(self, job: Job) -> Mapping[str, Any]:
-        """Compare DeepMedic's segmentations; without them, return the Dice in its log."""
-        measured, why = account_of(
-            lambda folder: prediction_files(self.source, folder),
-            *(self.source, job.folder, self.regions),
-        )
-        return measured or {"dice": checkpoint_in(job.folder)["dice"], "not_measured": why}
 
     def start(self, request: TrainingRequest) -> TrainingResult:
         """Train and evaluate; warn of roundings, and of segments that lie anywhere in a case."""
         result = super().start(request)
-        rounds = _rounds(result.folder)
-        number = sum(counts["spread"] for counts in rounds.values())
-        spread = (
-            f"segments of {number} synthetic cases were taken from the whole case, because no "
-            "voxel of the sample has room for a segment around it; fit the generator with a larger "
-            "size, or train with smaller segments"
-        )
-        notes = self.opened(request).describe_training()["said"]
-        said = (*notes, *([spread] if number else []))
+        said = list(self.opened(request).describe_training()["said"])
+        if number := sum(counts["spread"] for counts in _rounds(result.folder)):
+            said.append(
+                f"segments of {number} synthetic cases were taken from the whole case, because no "
+                "voxel of the sample has room for a segment around it; fit the generator with a "
+                "larger size, or train with smaller segments"
+            )
         why = result.metrics.get("not_measured")
         return replace(result, warnings=(*said, *result.warnings, *([why] if why else [])))
 
+    # -- its predictions -------------------------------------------------------------------------
+
+    def evaluate(self, job: Job) -> Mapping[str, Any]:
+        """Compare DeepMedic's segmentations; without them, return the Dice in its log."""
+        measured, why = account_of(self.judged, self.source, job.folder, self.regions)
+        return measured or {"dice": checkpoint_in(job.folder)["dice"], "not_measured": why}
+
     def check_judged(self, settings: Mapping[str, str]) -> None:
-        refuse_unmeasurable(self.source)
+        """Reject a training that would save no segmentations of validation cases."""
+        source, config = self.source, self.source.config
+        unseen = config.validates_on_samples and not config.validates_on_volumes
+        saved = config.values.get("saveSegmentationVal", True)
+        if unseen or not (source.held_out_ids and saved):
+            raise UsageFault(
+                f"{config.path}: saves no segmentations of validation cases, expected such cases, "
+                "validation of whole volumes, and not saveSegmentationVal = False"
+            )
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
-        return prediction_files(self.source, folder)
+        """Return the segmentations that DeepMedic has made after its last validation of volumes."""
+        if not read_sessions(folder / FILE):
+            raise UsageFault(
+                f"{folder}: has no {FILE}, expected a folder that gansynth augment --target "
+                "deepmedic wrote"
+            )
+        self.check_judged({})
+        source, config = self.source, self.source.config
+        ending = (config.values.get("suffixForSegmAndProbsDictVal") or {"segm": "Segm"})["segm"]
+        home = folder / "predictions" / config.session / "predictions"
+        files = {
+            case: (home / f"{case}_{ending}.nii.gz", source.listed(case).labels)
+            for case in source.held_out_ids
+        }
+        return of_volumes(source, files, WAY_OUT)
 
     @classmethod
     def scores(cls, folder: Path) -> dict[str, Any]:
         """Return the steps of a training, and the Dice of every case."""
         batch = read_sessions(folder / FILE)[-1]["batch"]
-        segments = (
-            counts["segments_real"] + counts["segments_synthetic"]
-            for counts in _rounds(folder).values()
-        )
+        segments = [n["segments_real"] + n["segments_synthetic"] for n in _rounds(folder)]
         measured = read_json(folder / METRICS, hint=WAY_OUT)["per_case"]
         return {
             "steps": sum(count // batch for count in segments),
@@ -307,53 +470,16 @@ class DeepMedicAdapter(Framework):
 
         self.validate()
         self._check_real_space(request.mix_config)
-        if request.mix_config.ratio.p > 0:
-            self.check_samples(request.mix_config)
-        check_drawing(self, request.mix_config)
+        self.check_export(request.mix_config)
         return DeepMedicExport(self.source, request).run()
 
-    # -- one training ----------------------------------------------------------------------------
 
-    def _most_synthetic(self) -> int:
-        ratio, share = self.mix_config.ratio, self.share
-        if self.mix_config.schedule.kind != "constant":
-            return share.cases if ratio.p > 0 else 0
-        return min(share.cases, ceil(ratio.p * share.cases))
-
-    def _check_real_space(self, mix_config: MixConfig) -> SampleSource | None:
-        if not mix_config.real_in_generator_space:
-            return None
-        if mix_config.run is None:
-            raise UsageFault(
-                "--real-in-generator-space: no run of a generator is named, expected the run of "
-                "that space; name it by --generator"
-            )
-        samples = SampleRequest(edits=mix_config.samples.edits if mix_config.ratio.p > 0 else None)
-        return self.check_samples(replace(mix_config, bank=None, samples=samples))
-
-    def _check_data(self) -> None:
-        """Reject configurations that no sample fits, and check the network once with all data."""
-        from gansynth_deepmedic.check import refuse_unusable
-
-        config = self.source.config
-        if config.weighted:
-            raise DataFault(
-                f"{config.path}: weightedMapsForSamplingEachCategoryTrain is set, but synthetic "
-                "cases have no such maps; expected sampling by labels (typeOfSamplingForTraining). "
-                "Remove that key"
-            )
-        if self.mix_config.ratio.p > 0 and any(config.normalised):
-            raise DataFault(
-                f"{config.path}: norm_zscore_prms is set, so DeepMedic normalises each case within "
-                "its region of interest, which is the sample of a synthetic case. Expected images "
-                "that are normalised already; remove that key"
-            )
-        if self.model not in self._looked:
-            refuse_unusable(self.source, read_model_config(Path(self.model)))
-            self._looked.add(self.model)
+def _absolute(text: str) -> str:
+    return os.path.abspath(os.path.expanduser(text))
 
 
-def _rounds(folder: Path) -> dict[int, Mapping[str, Any]]:
+def _rounds(folder: Path) -> list[Mapping[str, Any]]:
     """Return the counts of each subepoch in the record, when it was last trained on."""
     sessions = read_sessions(folder / FILE)
-    return {counts["epoch"]: counts for session in sessions for counts in session["per_epoch"]}
+    rounds = {counts["epoch"]: counts for session in sessions for counts in session["per_epoch"]}
+    return list(rounds.values())

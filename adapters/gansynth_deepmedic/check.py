@@ -22,7 +22,9 @@ from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError
 from gansynth.runtime.files import read_nifti, read_nifti_header
 from gansynth_deepmedic.configs import (
     FORE_BACKGROUND,
+    MAPS,
     PER_CLASS,
+    SCORES,
     SHARES,
     UNIFORM,
     WHOLE,
@@ -92,29 +94,41 @@ def _odd(listed: ListedCase) -> Iterator[str]:
             )
 
 
-def refuse_unusable(source: DeepMedicSource, model: ModelConfig | None) -> None:
-    """Refuse data at which DeepMedic would fail in the middle of its training.
+def refuse_unusable(source: DeepMedicSource, model: ModelConfig | None, *, mixed: bool) -> None:
+    """Refuse data at which DeepMedic would fail in the middle, or that no sample fits.
 
     Label maps and regions of interest are read, of images the headers.
+
+    Args:
+        mixed: whether there are synthetic cases.
     """
     config = source.config
+    key = MAPS if config.weighted else SCORES if mixed and any(config.normalised) else None
+    if key is not None:
+        raise DataFault(
+            f"{config.path}: {key} is set, so DeepMedic samples or normalises by what a synthetic "
+            "case has not; expected sampling by labels (typeOfSamplingForTraining), and normalised "
+            "images. Remove that key"
+        )
     refuse_contradictions(config, model)
-    for listed in (*config.train, *config.validation):
-        refuse_unusable_case(listed, config, model, trained=listed in config.train)
+    for case in (*source.train_ids, *source.held_out_ids):
+        trained = case in source.train_ids
+        refuse_unusable_case(source.listed(case), config, model, trained=trained)
 
 
 def refuse_contradictions(config: TrainConfig, model: ModelConfig | None) -> None:
     """Refuse configurations that contradict each other."""
-    if model is None:
-        return
-    if model.channels != len(config.channels):
+    if model is not None and model.channels != len(config.channels):
         raise wrong_channels(config, model)
-    shares = config.proportions
-    if config.sampling == PER_CLASS and shares is not None and len(shares) != model.classes:
-        raise DataFault(
-            f"{config.path}: {SHARES} has {len(shares)} number(s), expected {model.classes} as "
-            f"numberOfOutputClasses of {model.path}; correct one of them"
-        )
+    shares, count = config.shares, None if model is None else model.classes
+    if shares is not None and config.sampling in (FORE_BACKGROUND, PER_CLASS):
+        count = 2 if config.sampling == FORE_BACKGROUND else count
+        if len(shares) != (count or len(shares)) or not sum(shares) > 0:
+            raise DataFault(
+                f"{config.path}: {SHARES} is {list(shares)}, expected {count} number(s) that do "
+                "not sum up to 0, for foreground and background (sampling 0) or for each class "
+                "(numberOfOutputClasses); correct it"
+            )
 
 
 @dataclass(frozen=True)
@@ -124,31 +138,27 @@ class SegmentSampling:
     key: str  # of the segments' size in ``modelConfig.cfg``
     size: Triple | None  # of a segment (x, y, z); None if the network is unknown
     kind: int | None  # type of sampling, 0 to 3; None for maps, and for inference of whole volumes
-    shares: Sequence[float] | None = None  # of the categories; None for equal ones
-    padding: Triple = (0, 0, 0)  # voxels padded to a volume, both sides together
+    shares: Sequence[float] | None  # of the categories; None for equal ones
+    padding: Triple  # voxels padded to a volume, both sides together
 
     @classmethod
     def of(
         cls, config: TrainConfig, model: ModelConfig | None, *, trained: bool
     ) -> list[SegmentSampling]:
         """Return the samplings of the cases to train, or to validate on."""
-        padding = model.unpredicted if model is not None and config.pad else (0, 0, 0)
-        sizes = {} if model is None else model.segments
-
-        def of(key: str, kind: int | None, shares: Sequence[float] | None) -> SegmentSampling:
-            return cls(key, sizes.get(key), kind, shares, padding)
-
+        kinds: dict[str, tuple[int | None, Sequence[float] | None]] = {}
         if trained:
             own = None if config.weighted else config.sampling
-            return [of("segmentsDimTrain", own, config.shares)]
-        each = []
-        if config.validates_on_samples:
+            kinds["segmentsDimTrain"] = own, config.shares
+        elif config.validates_on_samples:
             weighted = config.values.get("weightedMapsForSamplingEachCategoryVal") is not None
             own = None if weighted else config.sampling_validation
-            each.append(of("segmentsDimVal", own, config.shares_validation))
-        if config.validates_on_volumes:
-            each.append(of("segmentsDimInference", None, None))
-        return each
+            kinds["segmentsDimVal"] = own, config.shares_validation
+        if not trained and config.validates_on_volumes:
+            kinds["segmentsDimInference"] = None, None
+        padding = model.unpredicted if model is not None and config.pad else (0, 0, 0)
+        sizes = {} if model is None else model.segments
+        return [cls(key, sizes.get(key), *kind, padding) for key, kind in kinds.items()]
 
     def centres(self, labels: npt.NDArray[np.int16], region: npt.NDArray[Any] | None) -> Mask:
         """Return the allowed centres of segments, without those near the border.
@@ -178,27 +188,28 @@ def refuse_unusable_case(
         for problem in other_shape(file, header.shape, listed.labels, shape):
             raise DataFault(problem)
     labels = label_map(listed.labels, read_nifti(listed.labels, labels=True).array, model)
-    region, file = None, listed.roi or listed.labels
+    region, unsigned = None, False
     if listed.roi is not None:
         region = region_of(listed.roi, read_nifti(listed.roi).array)
+        header = read_nifti_header(listed.roi)
+        unsigned = header.dtype.kind == "u" and not header.scaled
     for sampling in SegmentSampling.of(config, model, trained=trained):
-        if listed.roi is not None and region is not None and sampling.kind in (UNIFORM, WHOLE):
-            header = read_nifti_header(listed.roi)
-            # As a weight map: numpy cannot multiply an unsigned one by DeepMedic's int8.
-            if (header.dtype.kind == "u" and not header.scaled) or (region < 0).any():
-                raise DataFault(
-                    f"{file}: a region of interest of type {header.dtype.name} from "
-                    f"{int(region.min())}, which DeepMedic cannot sample from with typeOfSampling "
-                    f"{sampling.kind}, expected a signed type without negative weights; store it "
-                    "as int16"
-                )
+        weighs = region is not None and sampling.kind in (UNIFORM, WHOLE)
+        # As a weight map: numpy cannot multiply an unsigned one by DeepMedic's int8.
+        if region is not None and weighs and (unsigned or (region < 0).any()):
+            raise DataFault(
+                f"{listed.roi}: a region of interest of an unsigned type, or with weights below 0 "
+                f"({int(region.min())}), which DeepMedic cannot sample from with typeOfSampling "
+                f"{sampling.kind}, expected a signed type without negative weights; store it as "
+                "int16"
+            )
         if not sampling.centres(labels, region).any():
             size = "" if sampling.size is None else f" of {list(sampling.size)} ({sampling.key})"
             raise DataFault(
-                f"{file}: no voxel of {tuple(shape)} to take a segment{size} around, by type of "
-                f"sampling {sampling.kind} and shares {sampling.shares}; expected some in the "
-                "region of interest, far enough from the border of the volume; shrink the "
-                "segment, or remove the case from every list"
+                f"{listed.roi or listed.labels}: no voxel of {tuple(shape)} to take a segment{size}"
+                f" around, by type of sampling {sampling.kind} and shares {sampling.shares}; "
+                "expected some in the region of interest, far enough from the border of the "
+                "volume; shrink the segment, or remove the case from every list"
             )
 
 

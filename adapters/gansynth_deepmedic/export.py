@@ -24,11 +24,11 @@ from gansynth.core.writer import Item, Writer
 from gansynth.hosts.export import DataSetExport, new_folder
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
-from gansynth_deepmedic.check import Mask, SegmentSampling, refuse_unusable
-from gansynth_deepmedic.configs import MAPS, SCORES
-from gansynth_deepmedic.insertion import MISSING, HostCase, insert, position_of
+from gansynth_deepmedic.check import SegmentSampling, refuse_unusable
+from gansynth_deepmedic.insertion import MISSING, HostCase, insert, misfit, position_of
 from gansynth_deepmedic.layout import (
     ENDING,
+    ROI,
     TRAIN,
     read_host,
     slot_folder,
@@ -41,7 +41,6 @@ from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import SubepochShare, share_on_disk
 
 MANIFEST = "manifest.json"
-ROIS = "roi"  # folder of regions of interest of real cases
 SPARE = 16  # one spare crop for this many, as a crop may have no room for a segment
 TIMES = 2  # usual limit of a case's size as float32, relative to the user's files
 USUAL_OUTPUT, USUAL_SEGMENT = 21, 37
@@ -78,15 +77,7 @@ class DeepMedicExport(DataSetExport):
 
     def check_order(self) -> None:
         super().check_order()
-        config = self.source.config
-        key = MAPS if config.weighted else SCORES if any(config.normalised) else None
-        if key is not None:
-            raise DataFault(
-                f"{config.path}: {key} is set, so DeepMedic samples or normalises by what a "
-                "synthetic case has not; expected sampling by labels and normalised images. Remove "
-                "that key"
-            )
-        refuse_unusable(self.source, self.source.model)
+        refuse_unusable(self.source, self.source.model, mixed=True)
         self.sampling = SegmentSampling.of(self.source.config, self.source.model, trained=True)[0]
 
     def measure(self) -> int:
@@ -123,13 +114,8 @@ class DeepMedicExport(DataSetExport):
         whole = self.manifest is None or self.manifest["space"]["grid"] in ("native", "resample")
         return self.samples if whole else self.samples + ceil(self.samples / SPARE)
 
-    @property
-    def real(self) -> int:
-        """Real training cases, each counted once."""
-        return len(self.source.train_ids) if self.repeats else 0
-
     def room(self) -> int:
-        real = self.real if self.mix_config.real_in_generator_space else 0
+        real = len(self.source.train_ids) if self.mix_config.real_in_generator_space else 0
         needed = (self.samples + real) * self.sample_bytes
         if self.manifest is None:
             return needed
@@ -139,14 +125,15 @@ class DeepMedicExport(DataSetExport):
         return needed + self.drawn * size
 
     def describe(self) -> dict[str, Any]:
-        listed = self.real * self.repeats
+        listed, processes = self.share.real, self.source.config.processes
+        assert listed is not None, "constant on disk"
         each = self.share.segments // self.share.cases
         said = list(self.share.notes)
-        if self.source.config.processes > 0:  # forks inherit one random state
+        if processes > 0:  # forks inherit one random state
             said.append(
-                f"num_processes_sampling: {self.source.config.processes} in the file: stock "
-                "DeepMedic then repeats places of segments between cases and subepochs; 0 does "
-                "not, nor does --deepmedic on the fly"
+                f"num_processes_sampling: {processes} in the file: stock DeepMedic then repeats "
+                "places of segments between cases and subepochs; 0 does not, nor does --deepmedic "
+                "on the fly"
             )
         return {
             "target": "deepmedic",
@@ -158,7 +145,7 @@ class DeepMedicExport(DataSetExport):
             "synthetic_share": self.samples / self.share.cases,
             "cases_per_subepoch": {"real": listed, "synthetic": self.samples},
             "segments_per_subepoch": {"real": each * listed, "synthetic": each * self.samples},
-            "real_cases": self.real,
+            "real_cases": len(self.source.train_ids) if listed else 0,
             "each_real_case_listed": self.repeats,
             "real_in_generator_space": self.mix_config.real_in_generator_space,
             "said": said,
@@ -213,29 +200,31 @@ class _SlotWriter(Writer):
         self._read = lru_cache(maxsize=1)(lambda case_id: read_host(self.cases[case_id]))
 
     def add(self, item: Item) -> None:
+        config, home = self.export.source.config, slot_folder(self.folder, len(self.slots))
         sample = Sample(item.image, item.labels, provenance=item.facts)
         seat = position_of(item.facts)
         if seat is None or seat.case not in self.cases:
             self.left_out["has no place in a training case"] += 1
             return
         case = self.cases[seat.case]
-        try:
-            made = insert(case, self._read(seat.case), sample)
-        except DataFault:
+        if misfit(case, sample):
             self.left_out["does not fit its case"] += 1
             return
+        made = insert(case, self._read(seat.case), sample)
         allowed = np.ones(made.labels.shape, np.int16) if made.roi is None else made.roi
         if made.core is not None:
             allowed = np.where(made.core, allowed, np.int16(0))
         centres = self.export.sampling.centres(made.labels, allowed)
-        if self.export.sampling.size is None:
-            centres &= _inner(centres.shape, padded=self.export.source.config.pad)
+        if self.export.sampling.size is None:  # the border that the usual network needs
+            usual = ((USUAL_OUTPUT if config.pad else USUAL_SEGMENT) - 1) // 2
+            inner = np.zeros_like(centres)
+            inner[tuple(slice(b := min(usual, n // 4), n - b) for n in centres.shape)] = True
+            centres &= inner
         if not centres.any():
             self.left_out["leaves no place for a segment"] += 1
             return
-        home = slot_folder(self.folder, len(self.slots))
         made = replace(made, roi=allowed) if self.patches else made
-        write_case(home, self.export.source.config.channels, case, made, synthetic=True)
+        write_case(home, config.channels, case, made, synthetic=True)
         self.lacking.append([n for n, file in enumerate(case.channels) if file == MISSING])
         places = np.argwhere(centres)
         border = np.minimum(places, np.array(centres.shape) - 1 - places).min(axis=1)
@@ -249,7 +238,7 @@ class _SlotWriter(Writer):
         }
 
     def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
-        export, folder, config = self.export, self.folder, self.export.source.config
+        export, folder = self.export, self.folder
         if len(self.slots) < export.samples:
             reasons = ", ".join(f"{n} {why}" for why, n in self.left_out.most_common()) or "none"
             raise DataFault(
@@ -258,18 +247,23 @@ class _SlotWriter(Writer):
                 f"{export.samples}; left out: {reasons}. Ask for fewer with --ratio, or take "
                 "another generator or bank"
             )
-        cases = list(self.cases.values())
-        bare = self.patches and all(case.roi is None for case in cases)
-        rois = self._whole_rois(cases) if bare else ()
+        cases, rois = list(self.cases.values()), []
+        if self.patches and all(case.roi is None for case in cases):
+            for case in cases:  # full regions of interest, one file per shape
+                shape = tuple(case.shape[2 - axis] for axis, _ in case.stored)
+                file = Path(ROI) / f"all_{'x'.join(map(str, shape))}{ENDING}"
+                if not (folder / file).exists():
+                    write_volume(folder / file, np.ones(shape, np.int16), case.labels)
+                rois.append(str(export.folder / file))
         if export.mix_config.real_in_generator_space:
             cases = [moved(case, folder, export.folder) for case in cases]
-        _, changed = write_layout(
-            *(config, folder, export.share, cases, len(self.slots)),
+        changed = write_layout(
+            *(export.source, folder, export.share, cases),
             home=export.folder,
-            lacking=self.lacking,
+            slots=self.lacking,
             rois=rois,
         )
-        verb = "predict" if config.pad else "see"
+        verb = "predict" if export.source.config.pad else "see"
         where = "where the sample is, by their regions of interest"
         report = {
             "segments_of": "synthetic cases are centred "
@@ -281,23 +275,3 @@ class _SlotWriter(Writer):
         }
         write_json_atomic(folder / MANIFEST, {**about, **report, "slots": self.slots})
         return report
-
-    def _whole_rois(self, cases: Sequence[HostCase]) -> list[str]:
-        """Write full regions of interest for real cases, one file per shape."""
-        rois = []
-        for case in cases:
-            shape = tuple(case.shape[2 - axis] for axis, _ in case.stored)
-            file = Path(ROIS) / f"all_{'x'.join(map(str, shape))}{ENDING}"
-            if not (self.folder / file).exists():
-                write_volume(self.folder / file, np.ones(shape, np.int16), case.labels)
-            rois.append(str(self.export.folder / file))
-        return rois
-
-
-def _inner(shape: Sequence[int], *, padded: bool) -> Mask:
-    """Return the voxels that are as far from the border as the usual network needs."""
-    inner = np.zeros(shape, np.bool_)
-    usual = ((USUAL_OUTPUT if padded else USUAL_SEGMENT) - 1) // 2
-    borders = [min(usual, n // 4) for n in shape]
-    inner[tuple(slice(b, n - b) for b, n in zip(borders, shape, strict=True))] = True
-    return inner

@@ -8,7 +8,8 @@ Three functions of DeepMedic 0.8 are replaced in memory. Forked processes inheri
   wholly synthetic part, so DeepMedic itself centres its segments there.
 - ``constrain_sampling_maps_near_edges`` takes the whole case if no segment fits in that part.
 
-What is loaded is written to DeepMedic's log, from which gansynth counts (``program_log``).
+What is loaded is written to DeepMedic's log, from which gansynth counts (``training``). DeepMedic
+was written for numpy 1 and nibabel 4; ``bridge`` replaces what newer ones lack.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import runpy
 import signal
 import sys
@@ -29,15 +31,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
 from gansynth.runtime.child import NAME, obey
-from gansynth_deepmedic.bridge import bridge
 from gansynth_deepmedic.insertion import HostCase, LoadedCase
 from gansynth_deepmedic.subepochs import SubepochCase, Subepochs, TrainingOrder
 
 SCRIPT = "deepMedicRun"
 _LISTS = ("paths_per_chan_per_subj", "paths_to_lbls_per_subj", "paths_to_masks_per_subj")
 _TRAIN, _VALIDATION = range(2)
+NIBABEL = 5  # first release of nibabel without the functions that DeepMedic calls
 Function = Callable[..., Any]
 
 
@@ -144,6 +147,41 @@ def _leave(number: int, frame: object) -> NoReturn:
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGTERM)
     os._exit(128 + number)
+
+
+# -- newer packages --------------------------------------------------------------------------------
+
+
+def bridge() -> tuple[str, ...]:
+    """Install functions that newer packages lack, and return their names.
+
+    ``np.lib.pad`` is missing in numpy 2, the method ``get_data`` in nibabel 5, which by default
+    also refuses 64-bit integers, the type of segmentations by ``argmax``.
+    """
+    bridged = []
+    if not hasattr(np.lib, "pad"):
+        np.lib.pad = np.pad  # type: ignore[attr-defined]
+        bridged.append("np.lib.pad")
+    if int(re.findall(r"\d+", import_module("nibabel").__version__)[0]) >= NIBABEL:
+        bridged += ["load_volume", "saveImgToNiiWithOriginalHdr"]
+        files: Any = import_module("deepmedic.dataManagement.io")
+        sampling: Any = import_module("deepmedic.dataManagement.sampling")
+        files.load_volume = sampling.load_volume = load_volume  # imported by name there
+        _replace(files, "saveImgToNiiWithOriginalHdr", save_volume)
+    return tuple(bridged)
+
+
+def load_volume(filepath: str) -> npt.NDArray[Any]:
+    """Load a volume (X, Y, Z), scaled by its header, in its stored type."""
+    array: npt.NDArray[Any] = np.asanyarray(import_module("nibabel").load(filepath).dataobj)
+    return array.reshape((*array.shape, 1)[:3])  # ValueError: it holds more than one volume
+
+
+def save_volume(original: Function, image: npt.NDArray[Any], *more: Any, **named: Any) -> Any:
+    """Save a volume in a type that nibabel 5 writes."""
+    if image.dtype in (np.int64, np.uint64, np.bool_):
+        image = image.astype(np.int32)
+    return original(image, *more, **named)
 
 
 def main(path: str) -> None:

@@ -71,8 +71,7 @@ class LoadedCase:
     sample: str = ""  # id of the synthetic sample, ``sample`` if it has none; empty for a real case
 
 
-@dataclass(frozen=True)
-class PatchPosition:
+class PatchPosition(NamedTuple):
     """The position of a sample."""
 
     case: str  # id of the training case around it
@@ -91,28 +90,25 @@ def position_of(provenance: Mapping[str, Any]) -> PatchPosition | None:
     case, placement = where.get("case"), where.get("placement")
     if not case or not placement or placement.get("slice_index") is not None:
         return None
-    corner = tuple(int(n) for n in placement.get("corner", ()))
-    if not corner:
-        return PatchPosition(str(case), None)
-    if not cropped or len(corner) != 3:
-        return None
-    return PatchPosition(str(case), (corner[0], corner[1], corner[2]))
+    match [int(n) for n in placement.get("corner", ())]:
+        case []:
+            return PatchPosition(str(where["case"]), None)
+        case [z, y, x] if cropped:
+            return PatchPosition(str(where["case"]), (z, y, x))
+    return None
 
 
 def misfit(case: HostCase, sample: BankSample | Sample, rim: int = RIM) -> str:
     """Return why a sample cannot be inserted into a case, or ""; files are not read."""
     seat, labels = position_of(sample.provenance), sample.labels
     shape = sample.image.shape[1:]
-    if seat is None:
-        return "it has no place in a volume; expected a crop of a case, or a whole volume"
-    if seat.case != case.id:
-        return f"it is of the case {seat.case!r}, not of {case.id!r}"
+    if seat is None or seat.case != case.id:
+        of = "no place in a volume" if seat is None else f"its place in the case {seat.case!r}"
+        return f"it has {of}; expected a crop of the case {case.id!r}, or a whole volume"
     if len(sample.image) != len(case.channels):
         return f"it has {len(sample.image)} channel(s), expected {len(case.channels)}"
-    if labels is None:
-        return "it has no labels"
-    if len(shape) != 3 or labels.shape != shape:
-        return f"its image has shape {shape}, its labels {labels.shape}; expected equal, 3 axes"
+    if labels is None or len(shape) != 3 or labels.shape != shape:
+        return f"its image has shape {shape}, expected 3 axes and labels of that shape"
     drawn_of = tuple(sample.provenance.get("shape", case.shape))
     if drawn_of != case.shape or (seat.corner is None and shape != case.shape):
         actual = shape if drawn_of == case.shape else drawn_of
@@ -130,7 +126,7 @@ def misfit(case: HostCase, sample: BankSample | Sample, rim: int = RIM) -> str:
 def insert(
     case: HostCase, real: LoadedCase, sample: BankSample | Sample, rim: int = RIM
 ) -> LoadedCase:
-    """Insert a sample into a case.
+    """Insert a sample that fits (``misfit``) into a case.
 
     Within the patch the image is the sample's. It fades into the real one over ``rim`` voxels at
     each face that is not the volume's own. Elsewhere it is the real image. It also stays real
@@ -144,14 +140,11 @@ def insert(
         rim: voxels.
 
     Raises:
-        DataFault: the sample does not fit, or the case's files have changed.
+        DataFault: the case's files have changed.
     """
-    name = getattr(sample, "id", "") or "sample"
-    if why := misfit(case, sample, rim):
-        raise DataFault(
-            f"{name}: {why}; expected a sample drawn of this case by a generator fitted to the "
-            "same lists. Fit it to them, or leave the sample out"
-        )
+    seat, labels = position_of(sample.provenance), sample.labels
+    assert seat is not None, "see misfit"
+    assert labels is not None, "see misfit"
     lain = case.view(real.labels).shape
     if lain != case.shape or real.image.shape != (len(case.channels), *real.labels.shape):
         raise DataFault(
@@ -159,9 +152,6 @@ def insert(
             f"{real.image.shape}, expected {len(case.channels)} channel(s) of {case.shape} as at "
             "the start. Its files have changed; start anew"
         )
-    seat, labels = position_of(sample.provenance), sample.labels
-    assert seat is not None, "see misfit"
-    assert labels is not None, "see misfit"
     cut = _cut(seat, sample.image.shape[1:], case.shape, rim)
     inside = labels[cut.part] != OUTSIDE
     if real.roi is not None:
@@ -172,9 +162,8 @@ def insert(
         case.view(core)[cut.box] = inside & (cut.weight == 1)
         if not core.any():
             raise DataFault(
-                f"{name}: nothing of it lies in the region of interest {case.roi}, though its "
-                "labels say so; expected the region that the generator was fitted with. Restore "
-                "the file, or fit again"
+                f"{case.roi}: no region of interest where a sample of case {case.id!r} has some, "
+                "expected the region that the generator was fitted with; restore it, or fit again"
             )
     image, target = real.image.copy(), real.labels.copy()
     for channel, (file, (scale, offset)) in enumerate(zip(case.channels, case.units, strict=True)):
@@ -188,7 +177,7 @@ def insert(
                 drawn += (1 - cut.weight) * around
             np.copyto(around, drawn, where=inside)
     np.copyto(case.view(target)[cut.box], labels[cut.part], where=inside & (cut.weight >= 0.5))
-    return LoadedCase(image, target, real.roi, core, case.id, name)
+    return LoadedCase(image, target, real.roi, core, case.id, getattr(sample, "id", ""))
 
 
 class _PatchOverlap(NamedTuple):

@@ -20,8 +20,8 @@ from pydantic import Field
 
 from gansynth.core.adapter import HostOptions
 from gansynth.core.host_commands import DoctorRequest
-from gansynth.runtime import child, version
-from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
+from gansynth.runtime import child
+from gansynth.runtime.errors import EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.machine import DoctorLine
 
 CHECKOUT = "GANSYNTH_DEEPMEDIC"
@@ -30,16 +30,19 @@ LEAST = (3, 11)  # least Python for gansynth's modules, which the process also i
 SCRIPT = "deepMedicRun"
 PACKAGES = ("tensorflow", "numpy", "nibabel", "pandas", "scipy", "six")
 """Imported packages of the process: DeepMedic's own."""
-HOOKED: Mapping[str, tuple[str, ...]] = {
+NEEDED: Mapping[str, tuple[str, ...]] = {
+    SCRIPT: (),
     "deepmedic/dataManagement/sampling.py": (
         *("get_samples_for_subepoch", "load_imgs_of_subject"),
         "constrain_sampling_maps_near_edges",
     ),
     "deepmedic/dataManagement/io.py": ("load_volume", "saveImgToNiiWithOriginalHdr"),
 }
-"""Functions of the checkout that ``hook`` and ``bridge`` replace; DeepMedic 0.8 has them."""
-GET_CHECKOUT = "git clone https://github.com/deepmedic/deepmedic"
-_GET_AND_NAME = f"{GET_CHECKOUT}; export {CHECKOUT}=$PWD/deepmedic"
+"""Files of the checkout, and their functions that ``hook`` replaces; DeepMedic 0.8 has them."""
+_GET_CHECKOUT = (
+    "git clone https://github.com/deepmedic/deepmedic, then --deepmedic deepmedic or export "
+    f"{CHECKOUT}=$PWD/deepmedic"
+)
 _MAKE_ENVIRONMENT = (
     "python3 -m venv deepmedic-env; deepmedic-env/bin/pip install tensorflow-cpu nibabel pandas "
     f"scipy six; export {PYTHON}=$PWD/deepmedic-env/bin/python"
@@ -102,54 +105,32 @@ def find_program(
         UsageFault: no checkout is named, or the folder is not one.
         EnvironmentFault: the Python cannot be started, is too old, or lacks a package.
     """
-    folder, executable = find_checkout(checkout, environ), find_python(python, environ)
-    versions = look(executable)
-    if _is_old(versions):
-        raise EnvironmentFault(
-            f"{executable}: Python {versions['python']}, expected {_least()} or newer to run "
-            f"DeepMedic with synthetic cases; {_MAKE_ENVIRONMENT}"
-        )
-    if missing := _missing(versions):
-        raise EnvironmentFault(
-            f"{executable}: no {', '.join(missing)}, which DeepMedic needs; "
-            f"{_install(executable, missing)}, or name another Python by --deepmedic-python or "
-            f"{PYTHON}"
-        )
-    return DeepMedicProgram(folder, executable, versions)
+    folder = find_checkout(checkout, environ)
+    return DeepMedicProgram(folder, *_checked_python(python, environ))
 
 
 def find_checkout(checkout: str | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder of a checkout with all functions of ``HOOKED``."""
+    """Return the folder of a checkout that has all that is ``NEEDED`` (UsageFault: it has not)."""
     named, by = checkout or environ.get(CHECKOUT, ""), "--deepmedic" if checkout else f"${CHECKOUT}"
-    cure = f"{GET_CHECKOUT}, then --deepmedic deepmedic or export {CHECKOUT}=$PWD/deepmedic"
     if not named:
-        raise UsageFault(f"--deepmedic: not given, and {CHECKOUT} is not set; {cure}")
+        raise UsageFault(f"--deepmedic: not given, and {CHECKOUT} is not set; {_GET_CHECKOUT}")
     folder = Path(named).expanduser().absolute()
-    if not folder.exists():
-        raise DataFault(f"{named} ({by}): no such folder, expected a checkout of DeepMedic; {cure}")
-    if not (folder / "deepmedic").is_dir() or not (folder / SCRIPT).is_file():
-        raise UsageFault(
-            f"{named} ({by}): holds no {SCRIPT} beside a folder deepmedic, expected a checkout of "
-            f"DeepMedic; {cure}"
-        )
-    for file, functions in HOOKED.items():
+    for file, functions in NEEDED.items():
         path = folder / file
         text = path.read_text("utf-8", errors="replace") if path.is_file() else ""
-        for function in functions:
-            if not re.search(rf"^def {function}\(", text, re.MULTILINE):
-                raise UsageFault(
-                    f"{named} ({by}): {function} in {file} is missing, expected DeepMedic 0.8.4; "
-                    f"{GET_CHECKOUT}"
-                )
+        lacking = [name for name in functions if not re.search(rf"^def {name}\(", text, re.M)]
+        if not text or lacking:
+            raise UsageFault(
+                f"{named} ({by}): holds no {file}{' with ' * bool(lacking)}{', '.join(lacking)}, "
+                f"expected a checkout of DeepMedic 0.8.4; {_GET_CHECKOUT}"
+            )
     return folder
 
 
 def find_python(python: str | None, environ: Mapping[str, str] = os.environ) -> Path:
     """Return the Python that runs DeepMedic (EnvironmentFault: no such program)."""
     named, by = python or environ.get(PYTHON, ""), "--deepmedic-python" if python else f"${PYTHON}"
-    if not named:
-        return Path(sys.executable)
-    executable = shutil.which(os.path.expanduser(named), path=environ.get("PATH"))
+    executable = shutil.which(os.path.expanduser(named or sys.executable), path=environ.get("PATH"))
     if executable is None:
         raise EnvironmentFault(
             f"{named} ({by}): no such program, expected a Python with TensorFlow, for example "
@@ -186,11 +167,11 @@ def commit_of(checkout: Path) -> str:
 
 def command(program: DeepMedicProgram, order: Path) -> list[str]:
     """Return the command that trains by a ``TrainingOrder``."""
-    packages = Path(version.__file__).parents[1], Path(__file__).parent
+    packages = Path(child.__file__).parents[1], Path(__file__).parent
     return [str(program.python), "-P", "-c", _START, str(order), *map(str, packages)]
 
 
-def environ_of(program: DeepMedicProgram) -> dict[str, str]:
+def environ_of() -> dict[str, str]:
     """Return the environment for ``command``; nothing is written into the checkout.
 
     Unless the user sets them, threads are one fewer than cores. TensorFlow would take all, but the
@@ -209,56 +190,47 @@ def environ_of(program: DeepMedicProgram) -> dict[str, str]:
 def doctor_lines(
     request: DoctorRequest, options: ProgramSettings, environ: Mapping[str, str] = os.environ
 ) -> Iterator[DoctorLine]:
-    """Yield the lines of ``gansynth doctor`` on DeepMedic: checkout, Python and packages."""
-    checkout, python = options.deepmedic, options.deepmedic_python
-    if not (checkout or python or environ.get(CHECKOUT) or environ.get(PYTHON)):
+    """Yield the lines of ``gansynth doctor`` on DeepMedic: the checkout, and its Python."""
+    named = options.deepmedic, options.deepmedic_python, environ.get(CHECKOUT), environ.get(PYTHON)
+    if not any(named):
         text = "not named; only for augmenting DeepMedic"
-        yield DoctorLine("note", "deepmedic", text, _GET_AND_NAME)
+        yield DoctorLine("note", "deepmedic", text, _GET_CHECKOUT)
         return
-    try:
-        text = (
-            f"{find_checkout(checkout, environ)} ({'--deepmedic' if checkout else f'${CHECKOUT}'})"
+    for what, find in (
+        ("deepmedic", lambda: str(find_checkout(options.deepmedic, environ))),
+        ("deepmedic's python", lambda: _described(options.deepmedic_python, environ)),
+    ):
+        try:
+            yield DoctorLine("ok", what, find())
+        except GansynthError as fault:
+            text, _, cure = str(fault).partition("; ")
+            yield DoctorLine("note", what, text, cure or _MAKE_ENVIRONMENT)
+
+
+def _described(python: str | None, environ: Mapping[str, str]) -> str:
+    executable, versions = _checked_python(python, environ)
+    packages = ", ".join(f"{name} {versions[name]}" for name in PACKAGES)
+    return f"{executable}, {versions['python']}, with {packages}"
+
+
+def _checked_python(
+    python: str | None, environ: Mapping[str, str]
+) -> tuple[Path, Mapping[str, str]]:
+    executable = find_python(python, environ)
+    versions = look(executable)
+    if tuple(map(int, re.findall(r"\d+", versions["python"])[:2])) < LEAST:
+        raise EnvironmentFault(
+            f"{executable}: Python {versions['python']}, expected {'.'.join(map(str, LEAST))} or "
+            f"newer to run DeepMedic with synthetic cases; {_MAKE_ENVIRONMENT}"
         )
-        yield DoctorLine("ok", "deepmedic", text)
-    except (DataFault, UsageFault) as fault:
-        yield DoctorLine("note", "deepmedic", str(fault).partition("; ")[0], _GET_AND_NAME)
-    try:
-        executable = find_python(python, environ)
-        versions = look(executable)
-    except EnvironmentFault as fault:
-        text = str(fault).partition("; ")[0]
-        yield DoctorLine("note", "deepmedic's python", text, _MAKE_ENVIRONMENT)
-        return
-    by = "--deepmedic-python" if python else f"${PYTHON}" if environ.get(PYTHON) else "gansynth's"
-    text = f"{versions['python']}, {executable} ({by})"
-    if _is_old(versions):
-        text += f"; on the fly needs {_least()} or newer"
-        yield DoctorLine("note", "deepmedic's python", text, _MAKE_ENVIRONMENT)
-    else:
-        yield DoctorLine("ok", "deepmedic's python", text)
-    missing = _missing(versions)
-    if there := [f"{name} {versions[name]}" for name in PACKAGES if versions[name]]:
-        yield DoctorLine("ok", "deepmedic's packages", ", ".join(there))
-    if missing:
-        text = f"no {', '.join(missing)} there; DeepMedic needs it"
-        yield DoctorLine("note", "deepmedic's packages", text, _install(executable, missing))
-
-
-def _is_old(versions: Mapping[str, str]) -> bool:
-    return tuple(map(int, re.findall(r"\d+", versions["python"])[:2])) < LEAST
-
-
-def _least() -> str:
-    return ".".join(map(str, LEAST))
-
-
-def _missing(versions: Mapping[str, str]) -> list[str]:
-    return [package for package in PACKAGES if not versions[package]]
-
-
-def _install(python: Path, missing: list[str]) -> str:
-    names = ["tensorflow-cpu" if package == "tensorflow" else package for package in missing]
-    return f"{shlex.quote(str(python))} -m pip install {' '.join(names)}"
+    if missing := [package for package in PACKAGES if not versions[package]]:
+        names = " ".join(missing).replace("tensorflow", "tensorflow-cpu")
+        raise EnvironmentFault(
+            f"{executable}: no {', '.join(missing)}, which DeepMedic needs; "
+            f"{shlex.quote(str(executable))} -m pip install {names}, or name another Python by "
+            f"--deepmedic-python or {PYTHON}"
+        )
+    return executable, versions
 
 
 def _clean() -> dict[str, str]:

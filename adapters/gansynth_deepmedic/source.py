@@ -11,18 +11,18 @@ from __future__ import annotations
 import logging
 import os
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BeforeValidator, Field, model_validator
 
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import FoldSplit, SourceRequest
+from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.core.synthetic import real_file
 from gansynth.data.folds import absolute
@@ -50,6 +50,7 @@ from gansynth.data.read_options import (
     ReadOptions,
     Resampling,
     Spacing,
+    SplitsFile,
     VolumeOptions,
     Whole,
     Words,
@@ -70,7 +71,6 @@ from gansynth_deepmedic.configs import (
     read_train_config,
 )
 from gansynth_deepmedic.insertion import MISSING, HostCase
-from gansynth_deepmedic.resplit import config_of, is_divided, known_names, write_folds
 
 log = logging.getLogger("gansynth")
 _DEEPEST = 4  # most parent folders in a case's name
@@ -115,6 +115,7 @@ class DeepMedicOptions(ReadOptions):
     frame: Frame = None
     whole: Whole = None
     resampling: Resampling = "linear"
+    splits: SplitsFile = None
     boxes: OfLabels = None
     least: LeastVoxels = 1
 
@@ -137,8 +138,7 @@ class DeepMedicOptions(ReadOptions):
         return VolumeOptions(**same, modality=self.modality or own, allow_absolute=True)
 
 
-@dataclass(frozen=True)
-class ConfiguredCases:
+class ConfiguredCases(NamedTuple):
     """The cases of a configuration; no image has been read."""
 
     request: SourceRequest  # with absolute paths
@@ -168,27 +168,18 @@ class DeepMedicSource(VolumeSource):
     def case_ids(self) -> tuple[str, ...]:
         return tuple(self._listed)
 
-    def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
-        return write_folds(self, self.config, self._listed, splits, folder)
-
-    @property
-    def _listed_fold(self) -> str:
-        return "0" if is_divided(self.request.where) else self.request.fold
-
     @cached_property
-    def regions(self) -> bool:
-        """Whether there are regions of interest."""
+    def _regions(self) -> bool:
         return any(case.roi is not None for case in self._listed.values())
 
     @cached_property
     def schema(self) -> Schema:
-        schema: Schema = super().schema
-        return replace(schema, has_outside=True) if self.regions else schema
+        return replace(super().schema, has_outside=self._regions)
 
     @cached_property
     def space(self) -> Space:
         space: Space = super().space
-        if not self.regions:
+        if not self._regions:
             return space
         host = {**space.host, "outside": "beyond the region of interest"}
         return replace(space, host=host, pad_label=OUTSIDE)
@@ -207,21 +198,9 @@ class DeepMedicSource(VolumeSource):
         return tuple(u if file else (1.0, 0.0) for u, file in zip(units, channels, strict=True))
 
     def host_case(self, case_id: str) -> HostCase:
-        """Return a case in the form of DeepMedic's files; the image is read only for its units.
-
-        Raises:
-            UsageFault: it is resampled, so samples could not be inserted voxel by voxel.
-            DataFault: a file cannot be read.
-        """
+        """Return a case in the form of DeepMedic's files; the image is read only for its units."""
         listed = self.listed(case_id)
         header = read_nifti_header(listed.labels)
-        shape = canonical_shape(header.shape, header.affine)
-        if self.header(case_id).shape != shape:
-            raise UsageFault(
-                f"--read spacing={self.request.read.get('spacing')}: case {case_id!r} is resampled "
-                f"from {shape} to {self.header(case_id).shape} voxels, but DeepMedic takes voxels "
-                "as stored, expected spacing=native; leave it out"
-            )
         units = ((1.0, 0.0),) * len(listed.channels)
         if any(modality != "none" for modality in self.modality):
             units = self._units_of(case_id, self._in_own_units(case_id)[0])
@@ -230,7 +209,7 @@ class DeepMedicSource(VolumeSource):
             tuple(MISSING if file is None else str(file) for file in listed.channels),
             str(listed.labels),
             None if listed.roi is None else str(listed.roi),
-            shape,
+            canonical_shape(header.shape, header.affine),
             stored_axes(header.affine),
             units,
         )
@@ -263,19 +242,12 @@ class DeepMedicSource(VolumeSource):
 
     @cached_property
     def _labels(self) -> Mapping[str, int]:
-        labels = self.options.labels or self.listing.labels
-        if labels is not None:
-            return labels
-        most = 0
-        for file in (self.listed(case).labels for case in self.train_ids):
-            largest = int(label_map(file, read_nifti(file, labels=True).array, None).max())
-            if largest >= LABELS:
-                raise DataFault(
-                    f"{file}: holds label {largest}, expected fewer than {LABELS} classes; is it a "
-                    "label map? If so, name the network's: --read model=modelConfig.cfg"
-                )
-            most = max(most, largest)
-        return _class_labels(most + 1)
+        named = self.options.labels or self.listing.labels
+        if named is not None:
+            return named
+        files = (self.listed(case).labels for case in self.train_ids)
+        maps = (label_map(file, read_nifti(file, labels=True).array, None) for file in files)
+        return _class_labels(1 + max(int(labels.max()) for labels in maps))
 
 
 @register_read_options(DeepMedicOptions)
@@ -296,11 +268,12 @@ def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
 
 def notes(config: TrainConfig) -> list[str]:
     """Return the warnings about a valid configuration."""
-    lines = [
-        f"{config.path}: entry {case.line} of its lists names {case.channels[0]} again; it counts "
-        "as one case"
-        for case in config.repeated
-    ]
+    lines = []
+    if config.repeated:
+        lines.append(
+            f"{config.path}: {config.repeated} entry(s) of its lists name a case again; each "
+            "counts as one case"
+        )
     if not config.validation:
         lines.append(
             f"{config.path}: has no validation, so no case is held out; list some, and set "
@@ -321,26 +294,19 @@ def list_cases(request: SourceRequest) -> ConfiguredCases:
         path = Path(os.path.abspath(os.path.expanduser(options.model)))
         request = replace(request, read={**request.read, "model": str(path)})
         model = read_model_config(path)
-    config = read_train_config(config_of(request))
+    config = read_train_config(Path(request.where))
     options.volumes(config)
-    if model is not None and options.labels and max(options.labels.values()) >= model.classes:
-        raise UsageFault(
-            f"--read labels={request.read['labels']}: names {max(options.labels.values())}, but "
-            f"numberOfOutputClasses of {model.path} is {model.classes}; expected numbers below it"
-        )
     everything = (*config.train, *config.validation)
-    ids = known_names(config, everything) or case_ids(everything, config.channels[0])
-    listed = dict(zip(ids, everything, strict=True))
+    listed = dict(zip(case_ids(everything, config.channels[0]), everything, strict=True))
     faults = list(_faults(listed, config, request))
     if model is not None and model.channels != len(config.channels):
         faults.insert(0, ListingFault(None, config.path, wrong_channels(config, model)))
-    train = set(ids[: len(config.train)])
     entries = [
         CaseFiles(
             case,
             tuple(file for file in files.channels if file),
             files.labels,
-            part="train" if case in train else "val",
+            part="train" if files in config.train else "val",
         )
         for case, files in sorted(listed.items())
     ]
@@ -366,58 +332,43 @@ def list_cases(request: SourceRequest) -> ConfiguredCases:
 def _faults(
     listed: Mapping[str, ListedCase], config: TrainConfig, request: SourceRequest
 ) -> Iterator[ListingFault]:
-    trained: dict[str, str] = {}
-    for number, (case, files) in enumerate(listed.items()):
-        file = _first(files)
-        twin = trained.get(os.path.realpath(file))
-        try:
-            for path in files.files:
-                real_file(path, request)
-            if number < len(config.train):
-                trained[os.path.realpath(file)] = case
-            elif twin is not None:
-                raise IntegrityFault(
-                    f"{file}: is listed in {config.train_list.name}, to train on (case {twin!r}), "
-                    f"and in {config.validation_list}, to validate on (case {case!r}); expected "
-                    "each case on one side; remove it from one"
-                )
-        except IntegrityFault as fault:
-            yield ListingFault(case, file, fault)
+    trained = {os.path.realpath(case.first) for case in config.train}
     for case, files in listed.items():
         for path in files.files:
+            try:
+                real_file(path, request)
+            except IntegrityFault as fault:
+                yield ListingFault(case, path, fault)
             if not os.path.isfile(path):
                 yield ListingFault(case, path, missing(path, case))
-
-
-def _first(case: ListedCase) -> Path:
-    file = case.channels[0]
-    assert file is not None, "no list leaves it out"
-    return file
+    for files in config.validation:
+        if os.path.realpath(files.first) in trained:
+            fault = IntegrityFault(
+                f"{files.first}: {config.path} lists it to train on and to validate on, expected "
+                "each case on one side; remove it from one"
+            )
+            yield ListingFault(None, files.first, fault)
 
 
 def case_ids(cases: Sequence[ListedCase], channel: str) -> tuple[str, ...]:
     """Return the shortest unique names of cases: of the folder, of the file, of both, ..."""
+    ending = f"_{channel}".casefold()
 
-    def file(case: ListedCase) -> str:
-        first = _first(case)
-        name = stem(first.name) or first.stem
-        ending = f"_{channel}".casefold()
-        return name[: -len(ending)] if name.casefold().endswith(ending) else name
+    def within(case: ListedCase, depth: int) -> str:
+        """Return the name of its file and of some folders around it."""
+        name, folders = stem(case.first.name) or case.first.stem, case.first.parent.parts
+        name = name[: -len(ending)] if name.casefold().endswith(ending) else name
+        return "_".join((*folders[max(0, len(folders) - depth) :], name))
 
-    def within(depth: int) -> Callable[[ListedCase], str]:
-        return lambda case: "_".join((*_first(case).parent.parts[-depth:], file(case)))
-
-    namings: list[Callable[[ListedCase], str]] = [
-        lambda case: case.labels.parent.name,
-        lambda case: _first(case).parent.name,
-        file,
-        *(within(depth) for depth in range(1, _DEEPEST + 1)),
+    namings = [
+        [case.labels.parent.name for case in cases],
+        [case.first.parent.name for case in cases],
+        *([within(case, depth) for case in cases] for depth in range(_DEEPEST + 1)),
     ]
-    for naming in namings:
-        names = tuple(naming(case).replace(os.sep, "_") for case in cases)
+    for names in namings:
         alike = {unicodedata.normalize("NFC", name).casefold() for name in names}
         if all(names) and len(alike) == len(names):
-            return names
+            return tuple(name.replace(os.sep, "_") for name in names)
     return tuple(f"case_{number:04d}" for number in range(len(cases)))
 
 
@@ -440,12 +391,13 @@ def label_map(file: Path, array: npt.NDArray[Any], model: ModelConfig | None) ->
     """Return labels as int16, rounded as in DeepMedic (DataFault: no class of the network)."""
     whole: npt.NDArray[Any] = np.rint(array)
     low, high = int(whole.min()), int(whole.max())
-    most = 2**15 - 1 if model is None else model.classes - 1
+    most, by = LABELS - 1, "; is it a label map? If so, name the network's: --read model="
+    if model is not None:
+        most, by = model.classes - 1, f", as numberOfOutputClasses of {model.path} says; correct it"
     if low < 0 or high > most:
-        by = "" if model is None else f", as numberOfOutputClasses of {model.path} says"
         raise DataFault(
             f"{file}: holds label {low if low < 0 else high}, expected whole numbers from 0 to "
-            f"{most}{by}; correct the file{'' if model is None else ' or the number of classes'}"
+            f"{most}{by}"
         )
     labels: LabelArray = whole.astype(np.int16)
     return labels

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 
 from gansynth.core.ratio import Ratio, listed_counts, whole_parts
 from gansynth.hosts.epoch_plan import count_places
+from gansynth_deepmedic.configs import CASES, SEGMENTS
 
 MOST_REPEATS = 8  # most times that a real case is listed to reach R:S exactly
 MOST_TIMES = 2  # most cases of a subepoch on the fly, relative to the user's file
-CASES = "numOfCasesLoadedPerSubepoch"
-SEGMENTS = "numberTrainingSegmentsLoadedOnGpuPerSubep"
 
 
 @dataclass(frozen=True)
@@ -43,57 +42,56 @@ def share_on_disk(real: int, ratio: Ratio, cases: int, segments: int, batch: int
 
     Without real cases (R = 0), there are as many synthetic ones as the user's file loads.
     """
-    if whole_parts(ratio)[0] == 0:
-        taken, changed = _one_kind(cases, segments)
-        return SubepochShare(cases, taken, 0, cases, notes=changed)
+    if ratio.real == 0:
+        taken, notes = _segments(cases, segments, batch, one_kind=True)
+        return SubepochShare(cases, taken, 0, cases, notes=notes)
     repeats, synthetic, even = listed_counts(real, ratio, MOST_REPEATS, int(ratio.p > 0))
     total = repeats * real + synthetic
-    notes = []
+    notes = ()
     if not even:
-        notes.append(
+        notes += (
             f"ratio {ratio}: is not exact with {real} real cases, each listed up to "
             f"{MOST_REPEATS} times; it is {repeats * real}:{synthetic}, {synthetic / total:.2%} "
-            f"synthetic where {ratio.p:.2%} was asked"
+            f"synthetic where {ratio.p:.2%} was asked",
         )
     if total != cases:
-        listed = "once" if repeats == 1 else f"{repeats} times"
-        text = (
-            f"{CASES}: {cases} in the file, {total} now: each real case is listed {listed}, and "
-            "every subepoch loads all that is listed"
-        )
         advice = "; loading takes longer. On the fly a subepoch loads about as many as before"
-        notes.append(text + (advice if total > cases else ""))
+        notes += (
+            f"{CASES}: {cases} in the file, {total} now: each real case is listed {repeats} "
+            f"time(s), and every subepoch loads all that is listed{advice * (total > cases)}",
+        )
     taken, changed = _segments(total, segments, batch)
-    return SubepochShare(total, taken, repeats * real, synthetic, repeats, (*notes, *changed))
+    return SubepochShare(total, taken, repeats * real, synthetic, repeats, notes + changed)
 
 
 def share_on_the_fly(
     ratio: Ratio, cases: int, segments: int, batch: int, *, real: int, constant: bool
 ) -> SubepochShare:
     """Return the share of a training on the fly."""
-    listed = count_places(ratio, real)
     total, why = cases, ""
-    if listed < cases:
+    if (listed := count_places(ratio, real)) < cases:
         total, why = listed, f"{real} real case(s) and their share of synthetic ones"
-        if ratio.real == 0:
-            why = "as many as there are real cases"
     dealt: tuple[int | None, int | None] = (None, None)
-    notes = []
-    if constant:
-        parts = whole_parts(ratio)
-        unit = sum(parts)
-        if unit <= MOST_TIMES * cases:
-            count = max(1, (2 * total + unit) // (2 * unit)) * unit
-            if count != total:
-                total, why = (count, f"a multiple of {unit}, so that each is {ratio} exactly")
-            dealt = parts[0] * total // unit, parts[1] * total // unit
-        else:
-            notes.append(_uneven(ratio, total))
+    notes: tuple[str, ...] = ()
+    parts = whole_parts(ratio)
+    unit = sum(parts)
+    if constant and unit <= MOST_TIMES * cases:
+        count = max(1, (2 * total + unit) // (2 * unit)) * unit
+        if count != total:
+            total, why = count, f"a multiple of {unit}, so that each is {ratio} exactly"
+        dealt = parts[0] * total // unit, parts[1] * total // unit
+    elif constant:
+        synthetic = ratio.p * total
+        notes += (
+            f"ratio {ratio}: is not exact in {total} cases; in each subepoch "
+            f"{math.floor(synthetic)} or {math.ceil(synthetic)} of {total} are synthetic, and the "
+            "remainder is carried over to the next",
+        )
     if total != cases:
-        notes.append(f"{CASES}: {cases} in the file, {total} now: {why}")
+        notes += (f"{CASES}: {cases} in the file, {total} now: {why}",)
     one_kind = constant and ratio.p in (0.0, 1.0)
-    taken, changed = _one_kind(total, segments) if one_kind else _segments(total, segments, batch)
-    return SubepochShare(total, taken, *dealt, notes=(*notes, *changed))
+    taken, changed = _segments(total, segments, batch, one_kind=one_kind)
+    return SubepochShare(total, taken, *dealt, notes=notes + changed)
 
 
 def same_segments(
@@ -114,29 +112,15 @@ def same_segments(
         segments = largest
 
 
-def _uneven(ratio: Ratio, cases: int) -> str:
-    synthetic = ratio.p * cases
-    return (
-        f"ratio {ratio}: is not exact in {cases} cases; in each subepoch "
-        f"{math.floor(synthetic)} or {math.ceil(synthetic)} of {cases} are synthetic, and the "
-        "remainder is carried over to the next"
-    )
-
-
-def _one_kind(cases: int, segments: int) -> tuple[int, tuple[str, ...]]:
-    if cases <= segments:
-        return segments, ()
-    text = f"{SEGMENTS}: {segments} in the file, {cases} now: one of each of {cases} cases"
-    return cases, (text,)
-
-
-def _segments(cases: int, segments: int, batch: int) -> tuple[int, tuple[str, ...]]:
+def _segments(
+    cases: int, segments: int, batch: int, *, one_kind: bool = False
+) -> tuple[int, tuple[str, ...]]:
+    """Return the segments of a subepoch, and a note on a difference from the user's file."""
     step = math.lcm(cases, batch)
     taken = max(1, -(-segments // step)) * step
+    why = f"as many of each of {cases} cases, in whole batches of {batch}"
+    if one_kind:
+        taken, why = max(segments, cases), f"one of each of {cases} cases"
     if taken == segments:
         return taken, ()
-    text = (
-        f"{SEGMENTS}: {segments} in the file, {taken} now: as many of each of {cases} cases, in "
-        f"whole batches of {batch}"
-    )
-    return taken, (text,)
+    return taken, (f"{SEGMENTS}: {segments} in the file, {taken} now: {why}",)

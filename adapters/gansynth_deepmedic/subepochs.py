@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,8 +30,6 @@ from gansynth_deepmedic.insertion import MISSING, HostCase, LoadedCase, insert, 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample
 
-Read = Callable[[str], npt.NDArray[Any]]
-"""Reads a NIfTI file: its array (X, Y, Z) as stored, scaled by its header."""
 _DRAW = 20
 
 
@@ -50,8 +48,7 @@ class TrainingOrder(Document, whole=True):
     augment_synthetic: bool  # whether synthetic cases are augmented as real ones are
 
 
-@dataclass(frozen=True)
-class SubepochCase:
+class SubepochCase(NamedTuple):
     """One place of a subepoch."""
 
     subepoch: int  # counted from 0 over the whole training
@@ -94,7 +91,7 @@ class Subepochs:
             synthetic=place.synthetic,
             rng=self._table.rng(_DRAW, place.subepoch, place.number),
             turn=table.turn(place.number),
-            wish=(lambda sample: not self._refuse(sample)) if place.synthetic else None,
+            wish=lambda sample: not self._refuse(sample),
         )
         if item.sample is None:
             return read(self.cases[item.real])
@@ -106,37 +103,35 @@ class Subepochs:
     def _refuse(self, sample: BankSample) -> str:
         """Return why a sample is not used, or "", from the sample alone."""
         position = position_of(sample.provenance)
-        if position is not None and position.case not in self._index:
+        case = self.cases[0] if position is None else self._index.get(position.case)
+        if case is None:
             return "a sample is of none of the training cases"
-        # Of a sample without a place that is all there is to say, whichever case is asked about.
-        case = self.cases[0] if position is None else self._index[position.case]
         why = misfit(case, sample)
         return why and f"a sample cannot be inserted: {why}"
 
 
-def read_case(case: HostCase, read: Read) -> LoadedCase:
-    """Read a real case in the form of its files; labels and region are rounded as in DeepMedic."""
-    labels = _whole(read(case.labels))
+def read_case(case: HostCase, read: Callable[[str], npt.NDArray[Any]]) -> LoadedCase:
+    """Return a real case in the form of its files; labels and region are rounded as in DeepMedic.
+
+    ``read``: reads a NIfTI file: its array (X, Y, Z) as stored, scaled by its header.
+    """
+    labels = read(case.labels)
     image = np.zeros((len(case.channels), *labels.shape), np.float32)
+
+    def alike(file: str) -> npt.NDArray[Any]:
+        array = read(file)
+        if array.shape != labels.shape:
+            raise DataFault(
+                f"{file}: shape {array.shape}, expected {labels.shape} as {case.labels} has; bring "
+                f"the files of case {case.id!r} to one shape"
+            )
+        return array
+
+    def whole(array: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
+        return (array if array.dtype.kind in "iu" else np.rint(array)).astype(np.int16)
+
     for channel, file in zip(image, case.channels, strict=True):
         if file != MISSING:
-            channel[:] = _like(labels, read(file), file, case)
-    roi = None
-    if case.roi is not None:
-        roi = _whole(_like(labels, read(case.roi), case.roi, case))
-    return LoadedCase(image, labels, roi, None, case.id)
-
-
-def _like(
-    labels: npt.NDArray[Any], array: npt.NDArray[Any], file: str, case: HostCase
-) -> npt.NDArray[Any]:
-    if array.shape != labels.shape:
-        raise DataFault(
-            f"{file}: shape {array.shape}, expected {labels.shape} as {case.labels} has; bring the "
-            f"files of case {case.id!r} to one shape"
-        )
-    return array
-
-
-def _whole(array: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
-    return (array if array.dtype.kind in "iu" else np.rint(array)).astype(np.int16)
+            channel[:] = alike(file)
+    roi = None if case.roi is None else whole(alike(case.roi))
+    return LoadedCase(image, whole(labels), roi, None, case.id)

@@ -287,6 +287,13 @@ class Framework(Adapter):
             check_bank=self.check_bank,
         )
 
+    def check_export(self, mix_config: MixConfig) -> None:
+        """Check the samples of an export: of the training's own cases, and in their units."""
+        self.check_ways(mix_config)
+        if mix_config.ratio.p > 0:
+            self.check_samples(mix_config)
+        check_drawing(self, mix_config)
+
     @classmethod
     def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
         return (cls.stronger, ()) if cls.stronger else super().heavier(settings)

@@ -215,8 +215,16 @@ def check_schema(
             )
 
 
-def check_samples(reader: BankReader, look: Callable[[BankSample], None]) -> None:
-    """Check every sample of a given bank, as a producer checks its own."""
+def check_samples(
+    reader: BankReader,
+    look: Callable[[BankSample], None],
+    schema: Schema | None = None,
+    min_size: Sequence[int] = (),
+) -> None:
+    """Check every sample of a given bank, as a producer checks its own if the schema is given."""
+    from gansynth.core.schema import Sample
+    from gansynth.sampling.quality_gate import validate_sample
+
     verify_bank(reader.folder)
     for sample_id in reader.ids():
         try:
@@ -225,6 +233,9 @@ def check_samples(reader: BankReader, look: Callable[[BankSample], None]) -> Non
             continue
         try:
             look(sample)
+            if schema is not None:
+                made = Sample(sample.image, sample.labels)
+                validate_sample(made, schema, min_size, reader.spec.dtype)
         except (DataFault, UsageFault) as fault:
             where = f"{reader.folder}: {sample_id}"
             raise type(fault)(f"{where}: {fault}. Make the bank again") from fault

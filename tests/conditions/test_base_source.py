@@ -35,7 +35,7 @@ from gansynth.core.space import Space
 from gansynth.hosts.record import check_same, describe_session
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.request_parsing import Maker, check_request, read_request
-from gansynth_deepmedic.guards import check_run
+from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_nnunet.guard import refuse_conditions
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "core": 1, "rim": 2}, (1.0, 1.0, 1.0))
@@ -303,6 +303,6 @@ def test_generators_that_cannot_take_other_cases_refuse_them(takes, draws, per_c
 def test_hosts_that_cannot_take_samples_of_other_cases_refuse_them():
     mix_config = MixConfig(RunFolder(Path("run")), Ratio(1, 1), samples=ASKING)
     with pytest.raises(UsageFault, match="Leave --condition-source out"):
-        check_run(mix_config.run, mix_config, None)  # type: ignore[arg-type]
+        object.__new__(DeepMedicAdapter).check_run(mix_config.run, mix_config)
     with pytest.raises(UsageFault, match="within their own training scans"):
         refuse_conditions(mix_config)

@@ -8,7 +8,7 @@ import pytest
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.check import centre_range, check_deepmedic, refuse_unusable
-from gansynth_deepmedic.configs import ConfigFile, read_model_config
+from gansynth_deepmedic.configs import read_model_config, read_values
 from tests.deepmedic_sets import AFFINE, Toy, store, stored, toy_deepmedic, write_config
 
 ON_VOLUMES = "performFullInferenceOnValidationImagesEveryFewEpochs"
@@ -21,7 +21,7 @@ def toy(tmp_path) -> Toy:
 
 
 def change_model(toy: Toy, **values: Any) -> None:
-    write_config(toy.model, dict(ConfigFile.read(toy.model).values) | values)
+    write_config(toy.model, read_values(toy.model) | values)
 
 
 def findings(toy: Toy, level: str = "error", *, model: bool = True, **asked: Any) -> list[str]:
@@ -36,7 +36,7 @@ def unusable(toy: Toy) -> str:
     """What DeepMedic would stop at, as told before a training; checking tells it too."""
     source = toy.source()
     with pytest.raises(DataFault) as caught:
-        refuse_unusable(source, read_model_config(toy.model))
+        refuse_unusable(source, read_model_config(toy.model), mixed=False)
     assert str(caught.value) in findings(toy)
     return str(caught.value)
 
@@ -44,7 +44,7 @@ def unusable(toy: Toy) -> str:
 def test_a_sound_data_set_has_no_findings(toy):
     assert findings(toy) + findings(toy, "warning") + findings(toy, "warning", model=False) == []
     for model in (None, read_model_config(toy.model)):
-        refuse_unusable(toy.source(), model)
+        refuse_unusable(toy.source(), model, mixed=False)
 
 
 def test_a_region_that_cannot_weigh_is_refused_where_it_is_sampled_from(toy):
@@ -53,18 +53,18 @@ def test_a_region_that_cannot_weigh_is_refused_where_it_is_sampled_from(toy):
     store(held, stored(held).astype(np.uint8))
     store(trained, stored(trained).astype(np.uint16))
     (said,) = findings(toy)
-    assert said.startswith(f"{held}: a region of interest of type uint8 from 0, which DeepMedic ")
+    assert said.startswith(f"{held}: a region of interest of an unsigned type, or with weights ")
     image = nib.Nifti1Image(stored(held), AFFINE)
     image.header.set_slope_inter(0.9999, 0)
     image.to_filename(held)
     assert findings(toy) == []  # scaled, so no longer unsigned
     toy.change(typeOfSamplingForTraining=2)
-    assert unusable(toy).startswith(f"{trained}: a region of interest of type uint16 from 0")
+    assert unusable(toy).startswith(f"{trained}: a region of interest of an unsigned type")
     toy.change(typeOfSamplingForTraining=None)
     region = np.rint(stored(held)).astype(np.int16)
     region[:1] = -2
     store(held, region)
-    assert unusable(toy).startswith(f"{held}: a region of interest of type int16 from -2")
+    assert "weights below 0 (-2)" in unusable(toy)
 
 
 def test_a_region_that_nothing_can_be_sampled_of(toy):
@@ -81,7 +81,7 @@ def test_a_region_that_nothing_can_be_sampled_of(toy):
 def test_labels_that_the_network_has_no_class_for(toy, run_cli):
     change_model(toy, numberOfOutputClasses=2)
     with pytest.raises(DataFault, match="holds label 2, expected whole numbers from 0 to 1"):
-        refuse_unusable(toy.source(), read_model_config(toy.model))
+        refuse_unusable(toy.source(), read_model_config(toy.model), mixed=False)
     result = run_cli("check", f"deepmedic:{toy.train}", "--read", f"model={toy.model}")
     assert result.exit_code == 3
     told = (result.stdout + result.stderr).replace("\n", "")
@@ -102,9 +102,9 @@ def test_a_case_without_any_category_to_sample(toy):
 
 
 def test_shares_and_channels_are_as_many_as_the_network_has(toy):
-    toy.change(**{SHARES: [1, 1]})
-    said = f"{SHARES} has 2 number(s), expected 3 as numberOfOutputClasses of {toy.model}"
-    assert said in unusable(toy)
+    for kind, shares, count in ((3, [1, 1], 3), (3, [0, 0, 0], 3), (0, [1, 1, 1], 2)):
+        toy.change(typeOfSamplingForTraining=kind, **{SHARES: shares})
+        assert f"{SHARES} is {[*map(float, shares)]}, expected {count} number(s)" in unusable(toy)
     toy.change(**{SHARES: None})
     change_model(toy, numberOfInputChannels=4)
     assert unusable(toy) == (
@@ -182,7 +182,7 @@ def test_everything_is_told_at_once(toy):
             f"{toy.train}: cases pat_00, pat_02 have the same image, and fold 0 trains on",
         ),
         "warning": (
-            f"{toy.train}: entry 3 of its lists names {toy.file('flair')} again",
+            f"{toy.train}: 1 entry(s) of its lists name a case again; each counts as one case",
             f"{empty}: every voxel is 3.0; an empty channel?",
         ),
     }

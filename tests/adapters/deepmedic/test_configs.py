@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from gansynth.runtime.errors import DataFault, GansynthError
 from gansynth_deepmedic.configs import (
     MOST_BYTES,
-    ConfigFile,
     ListedCase,
     TrainConfig,
     read_model_config,
     read_train_config,
+    read_values,
     told_apart,
 )
 from gansynth_deepmedic.source import case_ids
@@ -22,7 +22,6 @@ from tests.deepmedic_sets import MODEL_VALUES, Toy, toy_deepmedic, write_config
 ON_SAMPLES = "performValidationOnSamplesThroughoutTraining"
 ON_VOLUMES = "performFullInferenceOnValidationImagesEveryFewEpochs"
 SHARES, SAMPLING = "proportionOfSamplesToExtractPerCategoryTraining", "typeOfSamplingForTraining"
-UNVALIDATED = {ON_SAMPLES: None, ON_VOLUMES: False}
 SWAPPED = ["./validation_t1c.cfg", "./validation_flair.cfg"]
 
 
@@ -34,7 +33,7 @@ def toy(tmp_path) -> Toy:
 
 def read(toy: Toy, **values: Any) -> TrainConfig:
     """Read the training's configuration with other values; None leaves a key out."""
-    values = dict(ConfigFile.read(toy.train).values) | values
+    values = read_values(toy.train) | values
     return read_train_config(write_config(toy.folder / "changed.cfg", values))
 
 
@@ -70,7 +69,7 @@ def test_literals_have_the_values_and_the_order_that_python_gives_them(tmp_path)
     with pytest.warns(match="invalid escape sequence"):
         exec(TEXT, executed)
     del executed["__builtins__"]
-    assert repr(dict(ConfigFile.read(path).values)) == repr(executed)
+    assert repr(read_values(path)) == repr(executed)
 
 
 VALUE = "expected KEY = a number, a text, True, False, None, or a list, tuple or dict of these"
@@ -96,16 +95,14 @@ CODE = {
     "key = 9 ** 9 ** 9": "a power of more than 64",
     "key = 2 ** 63": "no finite number, or a whole one of more than 63 bits",
     "key = " + "9" * 5000: "Exceeds the limit",
-    "key = [0] * 10 ** 9": "a list that is repeated too often",
     "key = [[[0] * 300] * 300] * 300": "a list that is repeated too often",
-    "key = " + "[0] * 90000 + " * 800 + "[0]": "too many values",
-    f"key = ['{'x' * 10**6}'] * 100": "a list that is repeated too often",
+    "key = 10 ** 9 * [0]": "a list that is repeated too often",
     "key = = 1": "line 1: invalid syntax; expected KEY = ",
     "a = 1\nkey = '\0'": "null bytes",
     "\ufeffkey = 1": "line 1: invalid non-printable character",
     "key = '\x1b[31m' + x": "'?[31m' + x: code (Name)",
     "key = " + "[" * 3000 + "]" * 3000: "too many nested parentheses",
-    "key = " + "1+" * 100_000 + "1": "recursion",
+    "key = " + "1+" * 30_000 + "1": "recursion",
     "a = 1\nb = '\udcff'\n": "can't decode byte 0xff in position 11",
     " " * (MOST_BYTES + 1): f"more than {MOST_BYTES} bytes, expected a small text file",
 }
@@ -137,7 +134,7 @@ def test_a_damaged_configuration_is_read_or_a_typed_fault(damaged, data):
     text, path = damaged.train.read_text(), damaged.folder / "some.cfg"
     how = data.draw(st.sampled_from(["value", "characters", "bytes"]))
     if how == "value":
-        values = dict(ConfigFile.read(damaged.train).values)
+        values = read_values(damaged.train)
         key = data.draw(st.sampled_from(sorted(values)))
         odd: list[Any] = [None, True, -1, 0, 2.5, "", "x", "\n", [], [[]], {}, [None], ("a",)]
         values[key] = data.draw(st.sampled_from(odd))
@@ -157,18 +154,18 @@ def test_a_damaged_configuration_is_read_or_a_typed_fault(damaged, data):
 
 def test_what_the_file_does_not_say_is_deepmedics_default(toy):
     wanted = ("channelsTraining", "gtLabelsTraining", "batchsize_train")
-    values = {key: dict(ConfigFile.read(toy.train).values)[key] for key in wanted}
-    values["typeOfLearningRateSchedule"] = "poly"
+    values = {key: read_values(toy.train)[key] for key in wanted}
     found = read_train_config(write_config(toy.folder / "least.cfg", values))
     assert (found.epochs, found.subepochs, found.cases, found.segments) == (35, 20, 50, 1000)
     assert (found.batch, found.processes, found.sampling, found.sampling_validation) == (5, 0, 3, 1)
-    assert (found.proportions, found.weighted, any(found.normalised)) == (None, False, False)
-    assert (found.validation, found.predictions, found.validation_list) == ((), (), None)
+    assert (found.shares, found.weighted, any(found.normalised)) == (None, False, False)
+    assert found.validation == ()
     assert (found.pad, [case.roi for case in found.train]) == (True, [None] * 3)
     # Lists to validate on count only if something is validated.
-    assert read(toy, **UNVALIDATED, channelsValidation=["nowhere.cfg"]).validation == ()
+    off = {ON_SAMPLES: None, ON_VOLUMES: False}
+    assert read(toy, **off, channelsValidation=["nowhere.cfg"]).validation == ()
     model = read_model_config(toy.model)
-    assert (model.receptive, model.unpredicted) == ((7, 7, 7), (6, 6, 6))
+    assert model.unpredicted == (6, 6, 6)
     out = {"segmentsDimVal": None, "segmentsDimInference": None}
     model = read_model_config(write_config(toy.folder / "model.cfg", {**MODEL_VALUES, **out}))
     assert [*model.segments.values()] == [(13,) * 3, (7,) * 3, (13,) * 3]
@@ -177,46 +174,33 @@ def test_what_the_file_does_not_say_is_deepmedics_default(toy):
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"typeOfLearningRateSchedule": None}, "no typeOfLearningRateSchedule, expected a valid"),
-        ({"batchsize_train": 2.5}, "line 8: batchsize_train is 2.5, expected a valid integer"),
-        ({"batchsize_train": 0}, "is 0, expected greater than or equal to 1; correct it"),
+        ({"batchsize_train": 2.5}, "batchsize_train is 2.5: expected a valid integer; correct it"),
         ({"batchsize_train": None, "batchsize_trian": 5}, "it. Did you mean 'batchsize_trian'?"),
-        ({"numberOfEpochs": True}, "numberOfEpochs is True, expected a valid integer"),
-        ({ON_SAMPLES: "yes"}, f"{ON_SAMPLES} is 'yes', expected a valid boolean"),
-        ({"channelsTraining": None}, "no channelsTraining, expected a valid tuple"),
-        ({"channelsTraining": "./x"}, "channelsTraining is './x', expected a valid tuple"),
-        ({"channelsValidation": ["./validation_t1c.cfg"]}, "expected as to train on: flair, t1c"),
-        ({"channelsValidation": SWAPPED}, f"is {SWAPPED}, expected as to train on: flair, t1c"),
-        ({"gtLabelsValidation": None}, "no gtLabelsValidation, expected a valid string"),
-        ({SAMPLING: 4}, f"{SAMPLING} is 4, expected less than or equal to 3"),
-        ({SHARES: [0, 0, 0]}, f"{SHARES} is [0, 0, 0], expected numbers that do not sum up to 0"),
-        ({SHARES: [1, 1, 1], SAMPLING: 0}, "two for fore- and background"),
-        ({"sessionName": "a\nb"}, "expected a text that prints on one line"),
-        ({"norm_zscore_prms": [1]}, "norm_zscore_prms is [1], expected a valid dictionary"),
-        ({"norm_zscore_prms": {"apply_per_channel": [True]}}, "True or False for 2 channel"),
+        ({"numberOfEpochs": True}, "numberOfEpochs is True: expected a valid integer"),
+        ({ON_SAMPLES: "yes"}, f"{ON_SAMPLES} is 'yes': expected a valid boolean"),
+        ({"channelsTraining": None}, "no channelsTraining, expected one"),
+        ({"channelsTraining": "./x"}, "channelsTraining is './x': expected a valid tuple"),
+        ({"channelsValidation": SWAPPED}, "in the same order: flair, t1c; correct it"),
+        ({SAMPLING: 4}, f"{SAMPLING} is 4: expected less than or equal to 3"),
+        ({"sessionName": "a\nb"}, "a text that prints on one line"),
+        ({"norm_zscore_prms": {"apply_per_channel": [2]}}, "norm_zscore_prms['apply_per_channel']"),
     ],
 )
-def test_a_key_that_deepmedic_would_stop_at_is_refused(toy, values, says):
+def test_a_key_that_data_depend_on_is_checked(toy, values, says):
     said = fault(read, toy, **values)
     assert said.startswith(f"{toy.folder / 'changed.cfg'}: ")
     assert says in said
 
 
-FC = {"kernelDimPerLayerFC": [[3, 3, 3], [1, 1, 1]]}
-
-
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"numberOfOutputClasses": None}, "no numberOfOutputClasses, expected a valid integer"),
-        ({"kernelDimPerLayerNormal": [[3, 3]] * 3}, "line 7: kernelDimPerLayerNormal[0][2] is [3"),
-        ({"padTypePerLayerNormal": [None]}, "expected one for each of 3 layer(s)"),
-        ({"padTypePerLayerFC": ["full", None]}, "padTypePerLayerFC[0] is 'full', expected 'VALID'"),
-        ({"segmentsDimTrain": [6, 13, 13]}, "[6, 13, 13], expected at least [7, 7, 7], what the n"),
-        ({**FC, "segmentsDimVal": [8, 8, 8]}, "is [8, 8, 8], expected at least [9, 9, 9]"),
+        ({"numberOfOutputClasses": None}, "no numberOfOutputClasses, expected one"),
+        ({"kernelDimPerLayerNormal": [[3, 3]] * 3}, "kernelDimPerLayerNormal[0][2] is [3, 3]"),
+        ({"padTypePerLayerFC": ["full", None]}, "padTypePerLayerFC[0] is 'full': expected 'VALID'"),
     ],
 )
-def test_a_network_whose_segments_cannot_be_told_is_refused(tmp_path, values, says):
+def test_a_network_whose_segments_are_unknown_is_refused(tmp_path, values, says):
     path = write_config(tmp_path / "model.cfg", {**MODEL_VALUES, **values})
     assert says in fault(read_model_config, path)
 
@@ -270,8 +254,6 @@ def test_lists_that_cannot_be_read_are_refused(toy):
     path.unlink()
     assert fault(read, toy).startswith(f"{path}: no such file")
     lines(toy, path.name, "a", "b", "c")
-    names = lines(toy, "names.cfg", "a\x1b", "b")
-    assert fault(read, toy).startswith(f"{names}: holds unprintable characters")
 
 
 def test_a_case_that_is_listed_again_counts_once(toy):
@@ -282,9 +264,10 @@ def test_a_case_that_is_listed_again_counts_once(toy):
         lines(toy, f"validation_{name}.cfg", entry, entry, f"data/pat_04/{name}.nii.gz")
     lines(toy, "names.cfg", "a", "b", "c")
     found = read(toy)
-    parts = (found.train, found.repeated, found.validation)
-    assert [[case.line for case in part] for part in parts] == [[1, 2], [3, 2], [1, 3]]
-    assert found.predictions == ("a", "c")
+    cases = [case.labels.parent.name for case in (*found.train, *found.validation)]
+    assert cases == ["pat_00", "pat_01", "pat_03", "pat_04"]
+    assert found.repeated == 2
+    assert [case.prediction for case in found.validation] == ["a", "c"]
 
 
 HEADER, ROW = "channel_t1c,age,ground_truth,channel_flair", 't.nii.gz,4, /g.nii.gz,"../f,.nii.gz"'
@@ -296,11 +279,11 @@ def test_a_table_goes_before_the_lists_and_its_channels_are_sorted(toy):
     found = read(toy, dataframe_train="train.csv", **lists)
     assert found.channels == ("flair", "t1c")
     channels = (toy.folder.parent / "f,.nii.gz", toy.folder / "t.nii.gz")
-    assert found.train == (ListedCase(channels, Path("/g.nii.gz"), toy.folder / "r.nii.gz", 1),)
+    assert found.train == (ListedCase(channels, Path("/g.nii.gz"), toy.folder / "r.nii.gz"),)
     assert len(found.validation) == 2
     lines(toy, "val.csv", f"{HEADER},prediction_filename", f"{ROW},p.nii.gz")
     found = read(toy, dataframe_val="val.csv", namesForPredictionsPerCaseVal=None)
-    assert found.predictions == ("p.nii.gz",)
+    assert found.validation[0].prediction == "p.nii.gz"
     assert found.validation[0].roi is None
 
 
@@ -310,13 +293,12 @@ COLUMNS = "channel_a,ground_truth"
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("ground_truth\ng", "columns are ['ground_truth'], 1 row(s), expected channel_NAME and"),
-        ("channel_a,channel_a\na,b", "columns are ['channel_a', 'channel_a'], 1 row(s), expected"),
-        (COLUMNS, "columns are ['channel_a', 'ground_truth'], 0 row(s), expected channel_NAME"),
-        (f"{COLUMNS}\na,g\n,g", "line 3: channel_a is '', expected a path"),
-        (f"{COLUMNS},roi_mask\na,g,", "line 2: roi_mask is '', expected a path"),
-        (f"{COLUMNS}\na,g,h", "line 2: expected 2 cells as in its header"),
-        (f"{COLUMNS}\na", "line 2: expected 2 cells as in its header"),
+        ("ground_truth\ng", "columns are ['ground_truth'], expected channel_NAME and"),
+        ("channel_a,channel_a\na,b", "columns are ['channel_a', 'channel_a'], expected"),
+        (COLUMNS, "columns are ['channel_a', 'ground_truth'], expected channel_NAME"),
+        (f"{COLUMNS}\na,g\n,g", "entry 2 of channel_a is '', expected a path"),
+        (f"{COLUMNS},roi_mask\na,g,", "entry 1 of roi_mask is '', expected a path"),
+        (f"{COLUMNS}\na,g\na", "columns are ['channel_a', 'ground_truth'], expected"),
     ],
 )
 def test_a_table_that_deepmedic_would_stop_at_is_refused(toy, text, says):
@@ -346,8 +328,8 @@ def test_channels_are_called_what_tells_their_lists_apart():
 )
 def test_cases_have_the_shortest_name_that_tells_them_apart(texts, names):
     cases = []
-    for number, text in enumerate(texts, start=1):
+    for text in texts:
         image, _, labels = text.partition(" ")
         drawn = Path("/data") / (labels or str(Path(image).with_name("labels.nii.gz")))
-        cases.append(ListedCase((Path("/data") / image,), drawn, None, number))
+        cases.append(ListedCase((Path("/data") / image,), drawn, None))
     assert case_ids(cases, "flair") == names

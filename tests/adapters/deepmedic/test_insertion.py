@@ -129,21 +129,20 @@ FITS = patch(OF, (1, 1, 1), (4, 4, 4))
 @pytest.mark.parametrize(
     ("sample", "words"),
     [
-        (replace(FITS, image=FITS.image[:1]), r"1 channel\(s\), expected 2"),
-        (replace(FITS, labels=None), "no labels"),
-        (replace(FITS, labels=np.ones((4, 4, 3), np.int16)), "expected equal"),
+        (replace(FITS, image=FITS.image[:1]), "1 channel(s), expected 2"),
+        (replace(FITS, labels=None), "expected 3 axes and labels of that shape"),
+        (replace(FITS, labels=np.ones((4, 4, 3), np.int16)), "labels of that shape"),
         (replace(FITS, image=np.full((2, 4, 4, 4), np.nan, np.float32)), "not finite"),
-        (patch(OF, (6, 0, 0), (4, 4, 4), label=1), r"its place \(6, 0, 0\) is beyond"),
-        (patch(OF, None, (5, 6, 6)), r"of shape \(5, 6, 6\), case 'pat_1' has \(6, 6, 6\)"),
-        (patch(OF, (1, 1, 1), (4, 4, 4), case="pat_7"), "of the case 'pat_7'"),
+        (patch(OF, (6, 0, 0), (4, 4, 4), label=1), "its place (6, 0, 0) is beyond"),
+        (patch(OF, None, (5, 6, 6)), "of shape (5, 6, 6), case 'pat_1' has (6, 6, 6)"),
+        (patch(OF, (1, 1, 1), (4, 4, 4), case="pat_7"), "its place in the case 'pat_7'"),
         (patch(OF, (1, 1, 1), (4, 4, 4), placement=SLICE), "no place in a volume"),
         (replace(FITS, labels=np.full((4, 4, 4), -1, np.int16)), "region of interest"),
     ],
     ids=range(9),
 )
 def test_what_does_not_fit_is_named(sample, words):
-    with pytest.raises(DataFault, match=f"^sample: .*{words}.* [Ff]it"):
-        insert(OF.host, loaded(OF), sample)
+    assert words in misfit(OF.host, sample)
 
 
 OWN = loaded(OF)
@@ -153,5 +152,5 @@ def test_a_case_that_has_been_replaced_is_named():
     other, empty = loaded(volume(shape=(6, 6, 5))), np.zeros((6, 6, 6), np.int16)
     with pytest.raises(DataFault, match=r"labels\.nii\.gz: .* shape \(6, 6, 5\).*have changed"):
         insert(OF.host, other, FITS)
-    with pytest.raises(DataFault, match=r"roi\.nii\.gz, though its labels say"):
+    with pytest.raises(DataFault, match=r"roi\.nii\.gz: no region of interest where"):
         insert(OF.host, replace(OWN, roi=empty), FITS)

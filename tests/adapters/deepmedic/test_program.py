@@ -14,11 +14,11 @@ import pytest
 
 from gansynth.core.host_commands import DoctorRequest
 from gansynth.runtime.errors import EnvironmentFault, TrainingFault, UsageFault
+from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.processes import ProcessResult
-from gansynth_deepmedic import bridge, program
+from gansynth_deepmedic import hook, program
 from gansynth_deepmedic.program import CHECKOUT, PACKAGES, PYTHON
-from gansynth_deepmedic.program_log import ProgramLog, dice_of
-from gansynth_deepmedic.training import newest_checkpoint
+from gansynth_deepmedic.training import ProgramLog, dice_of, newest_checkpoint
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 
 BARE = "\\n".join(f"{p} 1.2.3" for p in PACKAGES if p not in ("tensorflow", "six"))
@@ -49,28 +49,19 @@ def says(fault: pytest.ExceptionInfo[Any], *words: object) -> None:
     assert "\n" not in text
 
 
-def test_an_option_goes_before_the_variable(checkout):
-    assert program.find_checkout(None, {CHECKOUT: str(checkout)}) == checkout
+def test_a_folder_that_is_no_checkout_of_this_release(checkout, tmp_path):
     assert program.find_checkout(str(checkout), {CHECKOUT: "/nowhere"}) == checkout
-
-
-def test_a_folder_that_is_no_checkout(tmp_path):
     with pytest.raises(UsageFault) as fault:
         program.find_program(None, None, {})
     says(fault, CHECKOUT, "--deepmedic", "git clone https://github.com/deepmedic/deepmedic")
-    where = str(tmp_path)
-    for option, environ, by in ((where, {}, "--deepmedic"), (None, {CHECKOUT: where}, CHECKOUT)):
-        with pytest.raises(UsageFault) as fault:
-            program.find_checkout(option, environ)
-        says(fault, tmp_path, f"{by})", "deepMedicRun", "git clone")
-
-
-def test_another_release(checkout):
+    with pytest.raises(UsageFault) as fault:
+        program.find_checkout(None, {CHECKOUT: str(tmp_path)})
+    says(fault, tmp_path, f"{CHECKOUT})", "holds no deepMedicRun", "git clone")
     path = checkout / "deepmedic" / "dataManagement" / "sampling.py"
     path.write_text(path.read_text().replace("def load_imgs_of_subject(", "def other("))
     with pytest.raises(UsageFault) as fault:
         program.find_checkout(str(checkout))
-    says(fault, "load_imgs_of_subject in deepmedic/dataManagement/sampling.py", "DeepMedic 0.8.4")
+    says(fault, f"{path.relative_to(checkout)} with load_imgs_of_subject", "DeepMedic 0.8.4")
 
 
 def test_a_python_is_looked_up_by_name_but_a_link_is_not_followed(tmp_path, python):
@@ -110,7 +101,7 @@ def test_the_environment_of_the_program_is_the_users(checkout, monkeypatch):
     monkeypatch.setenv("PYTHONHOME", "/other")
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    environ = program.environ_of(program.DeepMedicProgram(checkout, Path("python"), {}))
+    environ = program.environ_of()
     assert environ["PYTHONDONTWRITEBYTECODE"] == "1"
     assert environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
     assert environ["TF_NUM_INTRAOP_THREADS"] == "3"
@@ -118,40 +109,22 @@ def test_the_environment_of_the_program_is_the_users(checkout, monkeypatch):
     assert "PYTHONHOME" not in environ
 
 
-def doctor(checkout: Any, python: Any, environ: dict[str, str]) -> tuple[list[str], list[Any]]:
-    """Its states, of the checkout, of its Python and of packages there; and its lines."""
+def doctor(checkout: Any, python: Any) -> list[DoctorLine]:
     options = program.ProgramSettings(deepmedic=checkout, deepmedic_python=python)
-    lines = list(program.doctor_lines(DoctorRequest(None, quick=True), options, environ))
-    assert all(bool(line.cure) == (line.state != "ok") for line in lines)
-    names = ["deepmedic", "deepmedic's python", "deepmedic's packages", "deepmedic's packages"]
-    assert [line.what for line in lines] == names[: len(lines)]
-    return [line.state for line in lines], lines
+    return list(program.doctor_lines(DoctorRequest(None, quick=True), options, {}))
 
 
-def test_doctor_is_content(checkout):
-    path = checkout / "python"
-    states, lines = doctor(None, str(path), {CHECKOUT: str(checkout)})
-    assert states == ["ok", "ok", "ok"]
-    assert lines[0].found == f"{checkout} (${CHECKOUT})"
-    assert lines[1].found == f"3.11-fake, {path} (--deepmedic-python)"
-    assert "tensorflow 3.11-fake" in lines[2].found
-
-
-def test_doctor_names_what_is_missing_and_the_command_that_installs_it(python):
-    path = python(f"printf 'python 3.9.2\\n{BARE}\\n'")
-    states, lines = doctor(None, None, {PYTHON: str(path)})
-    assert states == ["note", "note", "ok", "note"]
-    assert "git clone" in lines[0].cure
-    assert f"${PYTHON}" in lines[1].found
-    assert "3.11 or newer" in lines[1].found
-    assert lines[3].cure == f"{shlex.quote(str(path))} -m pip install tensorflow-cpu six"
-
-
-def test_doctor_of_a_python_that_does_not_start(checkout, python):
-    states, lines = doctor(str(checkout), str(python("exit 1")), {})
-    assert states == ["ok", "note"]
-    assert "python3 -m venv" in lines[1].cure
-    assert lines[0].found == f"{checkout} (--deepmedic)"
+def test_doctor_says_what_is_there_or_how_to_get_it(checkout, python):
+    first, second = doctor(str(checkout), str(checkout / "python"))
+    assert (first.state, first.found) == (second.state, str(checkout)) == ("ok", str(checkout))
+    assert "3.11-fake, with tensorflow 3.11-fake" in second.found
+    path = python(f"printf 'python 3.11.2\\n{BARE}\\n'")
+    first, second = doctor(None, str(path))
+    assert [first.state, second.state] == ["note", "note"]
+    assert "git clone" in first.cure
+    assert second.cure.startswith(f"{shlex.quote(str(path))} -m pip install tensorflow-cpu six")
+    (second,) = doctor(str(checkout), str(python("exit 1")))[1:]
+    assert "python3 -m venv" in second.cure
 
 
 # -- its log ---------------------------------------------------------------------------------------
@@ -231,7 +204,7 @@ def test_the_commit_of_a_checkout_is_recorded(tmp_path):
 def test_volumes_are_read_as_they_are_stored(tmp_path, shape, dtype):
     array = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
     nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "a.nii.gz")
-    found = bridge.load_volume(str(tmp_path / "a.nii.gz"))
+    found = hook.load_volume(str(tmp_path / "a.nii.gz"))
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, array.reshape((4, 5, 6 if len(shape) > 2 else 1)))
 
@@ -240,14 +213,16 @@ def test_scaled_volumes_are_scaled_and_several_are_refused(tmp_path):
     image = nib.Nifti1Image(np.ones((2, 2, 2), np.int16), np.eye(4))
     image.header.set_slope_inter(2.0, 1.0)
     nib.save(image, tmp_path / "a.nii")
-    assert bridge.load_volume(str(tmp_path / "a.nii"))[0, 0, 0] == 3
+    assert hook.load_volume(str(tmp_path / "a.nii"))[0, 0, 0] == 3
     nib.save(nib.Nifti1Image(np.ones((2, 2, 2, 3), np.int16), np.eye(4)), tmp_path / "b.nii")
-    with pytest.raises(ValueError, match="expected one volume"):
-        bridge.load_volume(str(tmp_path / "b.nii"))
+    with pytest.raises(ValueError, match="cannot reshape"):
+        hook.load_volume(str(tmp_path / "b.nii"))
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.bool_, np.float32, np.int16])
 def test_what_is_found_by_argmax_can_be_saved(dtype):
-    saved = bridge._saving(lambda image, path: nib.Nifti1Image(image, np.eye(4)))
-    image = saved(np.ones((2, 2, 2), dtype), "path")
+    def save(image: Any, path: str) -> Any:
+        return nib.Nifti1Image(image, np.eye(4))
+
+    image = hook.save_volume(save, np.ones((2, 2, 2), dtype), "path")
     assert image.get_data_dtype() in (np.int32, np.float32, np.int16)

@@ -1,8 +1,8 @@
 import itertools
 import json
 import os
-import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -13,9 +13,11 @@ from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.core.synthetic import marked
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.sampling.run_source import open_source
-from gansynth_deepmedic.configs import ConfigFile, read_train_config
+from gansynth_deepmedic.configs import TrainConfig, read_train_config, read_values
 from gansynth_deepmedic.insertion import MISSING, HostCase
+from gansynth_deepmedic.layout import write_layout
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
+from gansynth_deepmedic.subepoch_shares import SubepochShare
 from tests.deepmedic_sets import (
     BRATS_TRAIN,
     BRATS_VALIDATION,
@@ -114,12 +116,10 @@ def test_a_case_is_on_one_side(mine):
     image = mine.file("flair", "pat_04")
     image.unlink()
     os.symlink(mine.file("flair"), image)
-    assert "to train on (case 'pat_00')" in refused(mine, IntegrityFault)
+    says = "lists it to train on and to validate on, expected each case on one side"
+    assert f"{image}: {mine.train} {says}" in refused(mine, IntegrityFault)
     edit(mine, "validation", "pat_04", "pat_01")
-    image, held = mine.file("flair", "pat_01"), mine.folder / "validation_flair.cfg"
-    said = refused(mine, IntegrityFault)
-    assert said.startswith(f"{image}: is listed in training_flair.cfg, to train on (case '")
-    assert f"and in {held}, to validate on" in said
+    assert says in refused(mine, IntegrityFault)
 
 
 def test_listed_files_are_there(mine):
@@ -237,14 +237,12 @@ def test_channels_get_other_names_and_the_networks_classes_are_the_labels(toy, t
         assert "lists 2 channel(s) (flair, t1c); expected a name for each, no two alike" in said
 
     def of(classes: int, **read: str) -> dict[str, str]:
-        values = {**dict(ConfigFile.read(toy.model).values), "numberOfOutputClasses": classes}
+        values = {**read_values(toy.model), "numberOfOutputClasses": classes}
         return {"model": str(write_config(tmp_path / "m.cfg", values)), **read}
 
     assert len(toy.source(read=of(5)).schema.labels) == 5
     named = toy.source(read=of(5, labels="rim:1,core:2"))
     assert dict(named.schema.labels) == {"background": 0, "rim": 1, "core": 2}
-    said = refused(toy, UsageFault, read=of(5, labels="rim:1,core:5"))
-    assert "names 5, but numberOfOutputClasses of" in said
     assert "holds label 2" in refused(toy, DataFault, "pat_00", read=of(2))
 
 
@@ -265,7 +263,7 @@ def test_what_cannot_be_loaded_is_refused_by_file(mine):
         ("roi", roi[1:], "shape is (13, 12, 10), but (14, 12, 10) in labels.nii.gz"),
         ("flair", holed, "1 NaN and 0 infinite voxel(s)"),
         ("flair", np.stack([image, image], -1), "image is 4D of shape (14, 12, 10, 2)"),
-        ("labels", labels - np.int16(1), "holds label -1, expected whole numbers from 0 to 32767"),
+        ("labels", labels - np.int16(1), "holds label -1, expected whole numbers from 0 to 255"),
         ("labels", many, "holds label 40002, expected"),
         ("roi", np.zeros_like(roi), "no voxel is above 0, expected a region of interest to take"),
     ):
@@ -276,13 +274,6 @@ def test_what_cannot_be_loaded_is_refused_by_file(mine):
         path.write_bytes(whole[:-9])
         assert refused(mine, DataFault, "pat_00").startswith(f"{path}: truncated at byte")
         path.write_bytes(whole)
-
-
-def test_a_resampled_case_has_no_way_back(toy):
-    source = toy.source(read={"spacing": "2"})
-    assert source.load("pat_00").image.shape[1:] == (5, 6, 7)
-    with pytest.raises(UsageFault, match="expected spacing=native; leave it out"):
-        source.host_case("pat_00")
 
 
 @pytest.mark.data
@@ -311,89 +302,68 @@ SPLITS = [
 ]
 
 
-@pytest.fixture
-def source(shared_deepmedic) -> DeepMedicSource:
-    """Four training cases and two to validate on."""
-    source: DeepMedicSource = shared_deepmedic.source()
-    return source
+def split(source: DeepMedicSource, splits: list[FoldSplit], folder: Path) -> DeepMedicSource:
+    return open_deepmedic(source.divided(splits, folder))
 
 
-def test_folds_are_as_asked_and_cases_and_data_set_as_before(source, shared_deepmedic, tmp_path):
-    request = divided(source, SPLITS, tmp_path / "new", shared_deepmedic.folder)
-    files = [path for path in (tmp_path / "new").rglob("*") if path.is_file()]
-    assert {file.suffix for file in files} == {".cfg", ".csv", ".json"}
-    assert max(file.stat().st_size for file in files) < 8192
-    for fold in ("2", "all"):
-        with pytest.raises(UsageFault, match=f"--fold '{fold}'"):
-            open_deepmedic(replace(request, fold=fold))
+def written(source: DeepMedicSource, folder: Path) -> TrainConfig:
+    """What DeepMedic reads of a training on a source, with one batch of its cases."""
+    cases = [source.host_case(case) for case in source.train_ids]
+    write_layout(source, folder, SubepochShare(len(cases), 60, len(cases), 0), cases)
+    return read_train_config(folder / "train.cfg")
 
 
-def test_what_deepmedic_is_told_is_the_users_but_for_lists_and_results(source, tmp_path):
-    source.divided(SPLITS, tmp_path / "new")
-    config = read_train_config(tmp_path / "new" / "fold_0" / "trainConfig.cfg")
-    differing = {key for key, value in config.values.items() if source.config.values[key] != value}
-    keys = ("channels", "gtLabels", "roiMasks")
-    parts = {f"{key}{part}" for key in keys for part in ("Training", "Validation")}
-    assert differing == {*parts, "namesForPredictionsPerCaseVal", "folderForOutput"}
-    assert config.values["folderForOutput"].startswith(str(tmp_path))
-    assert config.predictions == ("pat_00.nii.gz",)
+def test_folds_are_as_asked_and_cases_and_data_set_as_before(shared_deepmedic, tmp_path):
+    request = divided(shared_deepmedic.source(), SPLITS, tmp_path / "new", shared_deepmedic.folder)
+    with pytest.raises(UsageFault, match="--fold '2'"):
+        open_deepmedic(replace(request, fold="2"))
+
+
+def test_deepmedic_trains_on_a_fold_and_validates_on_its_held_out_cases(shared_deepmedic, tmp_path):
+    source = shared_deepmedic.source()
+    other = split(source, SPLITS, tmp_path / "new")
+    config = written(other, tmp_path / "out")
+    ids = {source.listed(case).labels: case for case in source.case_ids}
+    assert [ids[case.labels] for case in config.train] == ["pat_01", "pat_05"]
+    assert [ids[case.labels] for case in config.validation] == ["pat_00"]
+    assert [case.prediction for case in config.validation] == ["pat_00.nii.gz"]
+    assert all(case.roi == source.listed(ids[case.labels]).roi for case in config.validation)
+    lists = ("channels", "gtLabels", "roiMasks", "names", "folder", "numOfCases")
+    differing = {k for k, v in config.values.items() if source.config.values[k] != v}
+    assert {key for key in differing if not key.startswith(lists)} == set()
 
 
 def test_people_stay_who_they_are_and_on_one_side(shared_deepmedic, tmp_path):
-    request = shared_deepmedic.source(subjects=r"pat_0(\d)").divided(SPLITS, tmp_path / "new")
-    other = open_deepmedic(request)
+    other = split(shared_deepmedic.source(subjects=r"pat_0(\d)"), SPLITS, tmp_path / "new")
     assert [other.header(case).subject for case in other.train_ids] == ["1", "5"]
     one = shared_deepmedic.source(subjects=r"pat_(\d)", fold="all")
     with pytest.raises(IntegrityFault, match="pat_00"):
         one.divided(SPLITS, tmp_path / "other")
 
 
-def test_cases_keep_names_that_a_part_of_them_would_not_need(tmp_path):
-    toy = toy_deepmedic(tmp_path / "toy", train=3, val=1)
-    shutil.copytree(toy.folder / "data" / "pat_00", toy.folder / "more" / "pat_00")
-    for name in ("flair", "t1c", "labels", "roi"):
-        with (toy.folder / f"training_{name}.cfg").open("a") as file:
-            file.write(f"./more/pat_00/{name}.nii.gz\n")
-    path = toy.folder / "training_t1c.cfg"
-    path.write_text(path.read_text().replace("./data/pat_01/t1c.nii.gz", "-"))
-    source = toy.source()
-    long = tuple(case for case in source.train_ids if "more" not in case)
-    assert "pat_01" not in long  # for two folders are called pat_00, names are longer
-    split = FoldSplit(train=list(long[:2]), val=list(long[2:]))
-    other = open_deepmedic(source.divided([split], tmp_path / "new"))
-    assert other.train_ids + other.held_out_ids == long
-    assert not other.load(long[1]).image[1].any()  # what a case lacks stays missing
-
-
-def test_tables_are_dealt_out_too(tmp_path):
-    """Of a set that validated on nothing, too."""
+def test_a_table_that_validates_on_nothing_is_split_too(tmp_path):
     toy = toy_deepmedic(tmp_path / "toy", train=3, val=0, roi=False)
     rows = ["channel_b,channel_a,ground_truth"]
     for home in (f"data/pat_0{n}" for n in range(3)):
         rows.append(",".join(f"{home}/{name}.nii.gz" for name in ("t1c", "flair", "labels")))
     (toy.folder / "table.csv").write_text("\n".join(rows))
-    no_lists = dict.fromkeys(("channelsTraining", "gtLabelsTraining"))
-    values = {**read_train_config(toy.train).values, **no_lists}
+    no_lists = dict.fromkeys(("channelsTraining", "gtLabelsTraining", *VALIDATED))
+    values = {**read_values(toy.train), **no_lists}
     write_config(toy.train, {**values, "dataframe_train": "./table.csv"})
     source = toy.source()
     one, two, _ = source.train_ids
-    other = open_deepmedic(source.divided([FoldSplit(train=[two], val=[one])], tmp_path / "new"))
+    other = split(source, [FoldSplit(train=[two], val=[one])], tmp_path / "new")
     assert (other.name, other.held_out_ids) == (source.name, (one,))
-    assert other.channels == source.channels == ("a", "b")
     assert_same_cases(source, other, (one, two))
+    config = written(other, tmp_path / "out")
+    assert config.validates_on_volumes
+    assert [case.labels for case in config.validation] == [source.listed(one).labels]
+    assert config.channels == ("a", "b")
 
 
-def test_sampling_maps_are_refused(tmp_path):
-    maps = {"weightedMapsForSamplingEachCategoryTrain": ["./training_flair.cfg"] * 2}
-    source = toy_deepmedic(tmp_path / "toy", train=3, val=1, values=maps).source()
-    with pytest.raises(UsageFault, match="weightedMapsForSamplingEachCategoryTrain"):
-        source.divided([FoldSplit(train=["pat_00"], val=["pat_01"])], tmp_path / "new")
-    assert not (tmp_path / "new").exists()
-
-
-def test_lists_changed_by_hand_no_longer_fit_their_names(source, tmp_path):
-    request = source.divided(SPLITS, tmp_path / "new")
-    for path in (tmp_path / "new" / "fold_0").glob("train_list_*.cfg"):
-        path.write_text(path.read_text().splitlines()[0])
-    with pytest.raises(DataFault, match=r"gansynth_cases\.csv: names other files"):
-        open_deepmedic(request)
+def test_regions_of_interest_of_some_cases_of_a_side_are_refused(mine, tmp_path):
+    mine.change(roiMasksValidation=None)
+    source = mine.source()
+    other = split(source, [FoldSplit(train=["pat_00", "pat_03"], val=["pat_01"])], tmp_path / "new")
+    with pytest.raises(UsageFault, match="expected all or none"):
+        written(other, tmp_path / "out")

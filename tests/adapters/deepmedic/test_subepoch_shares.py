@@ -82,7 +82,7 @@ def test_what_is_said_names_keys_and_numbers():
     assert share.notes == (
         "ratio 100:1: is not exact with 3 real cases, each listed up to 8 times; it is "
         "24:1, 4.00% synthetic where 0.99% was asked",
-        "numOfCasesLoadedPerSubepoch: 20 in the file, 25 now: each real case is listed 8 times, "
+        "numOfCasesLoadedPerSubepoch: 20 in the file, 25 now: each real case is listed 8 time(s), "
         "and every subepoch loads all that is listed; loading takes longer. On the fly a "
         "subepoch loads about as many as before",
     )

@@ -29,7 +29,7 @@ from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import RichReporter
 from gansynth_deepmedic import program as programs
 from gansynth_deepmedic.adapter import DeepMedicAdapter
-from gansynth_deepmedic.configs import ConfigFile
+from gansynth_deepmedic.configs import read_values
 from gansynth_deepmedic.program import DeepMedicProgram, find_program
 from gansynth_deepmedic.training import CHECKPOINT, ORDER
 from tests.adapters.deepmedic.conftest import write_crops
@@ -350,7 +350,7 @@ def test_augmentation_is_as_asked(fake, tmp_path, monkeypatch, changes, exact):
     trainer(fake, data, bank, output, monkeypatch)(**changes)
     rows = probed(output)
     assert sum(all(map(is_sample, row["centres"])) for row in rows if row["synthetic"]) == exact
-    written = dict(ConfigFile.read(output / "train.cfg").values)["augm_sample_prms_tr"]
+    written = read_values(output / "train.cfg")["augm_sample_prms_tr"]
     assert (written is None) == ("usual_augmentation" in changes)
 
 
@@ -361,7 +361,7 @@ def test_the_program_is_told_what_was_asked(train, shared_deepmedic, tmp_path):
     order = read_json(tmp_path / "out" / ORDER)
     assert (order["count"], order["first"], order["total"]) == (6, 0, 4)
     assert order["arguments"][:2] == ["-model", str(shared_deepmedic.model)]
-    values = dict(ConfigFile.read(tmp_path / "out" / "train.cfg").values)
+    values = read_values(tmp_path / "out" / "train.cfg")
     assert values["folderForOutput"] == str(tmp_path / "out")
     assert (values["num_processes_sampling"], values["numberOfSubepochs"]) == (2, 2)
 

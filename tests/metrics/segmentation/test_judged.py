@@ -232,12 +232,12 @@ def test_deepmedics_own_predictions_are_found_by_their_names(deepmedic, tmp_path
     with pytest.raises(UsageFault, match=r"has no gansynth_session.json"):
         adapter.judged(tmp_path)
     write_json_atomic(tmp_path / FILE, {"sessions": [{}]})
-    with pytest.raises(DataFault, match=r"pred_01_Segm.nii.gz: missing"):
+    with pytest.raises(DataFault, match=r"pat_01_Segm.nii.gz: missing"):
         adapter.judged(tmp_path)
     home = tmp_path / "predictions" / "toy" / "predictions"
     for number in (1, 2):
         labels = read_nifti(deepmedic.folder / "data" / f"pat_{number:02d}" / "labels.nii.gz")
-        save_nifti(home / f"pred_{number:02d}_Segm.nii.gz", labels.array, labels.affine)
+        save_nifti(home / f"pat_{number:02d}_Segm.nii.gz", labels.array, labels.affine)
     assert perfect(adapter.judged(tmp_path))
 
 
