@@ -276,13 +276,8 @@ class DeepMedicAdapter(Framework):
                 f"{CHECKOUT} with -- -model modelConfig.cfg); or, without one, its network in "
                 "torch: --target segmenter --network deepmedic"
             )
-        named, asked = self.own.get("model"), options.model and _absolute(options.model)
-        if named and asked and named != asked:
-            raise UsageFault(
-                f"-- -model {named} and --set model={options.model}: expected one of them; leave "
-                "the other out"
-            )
-        model = named or asked or (source.model and str(source.model.path))
+        model = self.own.get("model") or (options.model and _absolute(options.model))
+        model = model or (source.model and str(source.model.path))
         if not model:
             raise UsageFault(
                 "--set model: DeepMedic has no network of its own, expected its configuration: "

@@ -47,12 +47,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
-    """Find all faults of ``deepmedic:trainConfig.cfg``; every file is read.
-
-    Raises:
-        UsageFault: invalid options.
-        DataFault: a configuration or list that cannot be read.
-    """
+    """Find all faults of ``deepmedic:trainConfig.cfg``; every file is read."""
     cases = list_cases(request)
     config, options = cases.config, cases.options.volumes(cases.config)
     report = check_volumes(cases.listing, cases.request, options, progress)
@@ -97,10 +92,7 @@ def _odd(listed: ListedCase) -> Iterator[str]:
 def refuse_unusable(source: DeepMedicSource, model: ModelConfig | None, *, mixed: bool) -> None:
     """Refuse data at which DeepMedic would fail in the middle, or that no sample fits.
 
-    Label maps and regions of interest are read, of images the headers.
-
-    Args:
-        mixed: whether there are synthetic cases.
+    Label maps and regions of interest are read, of images the headers. ``mixed``: with samples.
     """
     config = source.config
     key = MAPS if config.weighted else SCORES if mixed and any(config.normalised) else None
@@ -161,12 +153,7 @@ class SegmentSampling:
         return [cls(key, sizes.get(key), *kind, padding) for key, kind in kinds.items()]
 
     def centres(self, labels: npt.NDArray[np.int16], region: npt.NDArray[Any] | None) -> Mask:
-        """Return the allowed centres of segments, without those near the border.
-
-        Args:
-            labels: (X, Y, Z).
-            region: (X, Y, Z), above 0 where segments may be centred; None for everywhere.
-        """
+        """Return the allowed centres of segments (X, Y, Z), without those near the border."""
         box: tuple[slice, ...] = (slice(None),) * 3
         if self.size is not None:
             box = centre_range(labels.shape, self.size, self.padding)

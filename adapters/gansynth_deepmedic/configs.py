@@ -124,11 +124,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_values(path: Path) -> dict[str, Any]:
-    """Return the assignments of a configuration, in their order.
-
-    Raises:
-        DataFault: no such file, or anything but literals.
-    """
+    """Return the assignments of a configuration (DataFault: no file, or more than literals)."""
     text = _read_text(path, MOST_BYTES)
     values: dict[str, Any] = {}
     line, source = 1, ""
@@ -244,11 +240,7 @@ def _receptive(kernels: Sequence[Triple]) -> Triple:
 
 
 def read_model_config(path: Path) -> ModelConfig:
-    """Read a network's configuration.
-
-    Raises:
-        DataFault: no such file, code, or a missing or invalid key.
-    """
+    """Read a network's configuration (DataFault: no such file, code, or an invalid key)."""
     path = Path(os.path.abspath(path))
     return _parse(ModelConfig, path, read_values(path))
 
@@ -276,13 +268,6 @@ class ListedCase:
     def files(self) -> tuple[Path, ...]:
         """All files of the case."""
         return tuple(file for file in (*self.channels, self.labels, self.roi) if file is not None)
-
-
-class ZScoreKeys(BaseModel):
-    """``norm_zscore_prms``."""
-
-    apply_to_all_channels: Flag | None = False
-    apply_per_channel: tuple[Flag, ...] | None = None
 
 
 class ListKeys(BaseModel):
@@ -318,7 +303,7 @@ class TrainConfig(_Config):
     validates_on_volumes: Flag = Field(False, alias=ON_VOLUMES)
     pad: Flag = Field(True, alias="padInputImagesBool")
     session: Text = Field("trainSession", alias="sessionName")
-    zscore: ZScoreKeys = Field(ZScoreKeys(), alias=SCORES)
+    zscore: Mapping[str, Any] = Field({}, alias=SCORES)
 
     @property
     def weighted(self) -> bool:
@@ -328,8 +313,10 @@ class TrainConfig(_Config):
     @property
     def normalised(self) -> tuple[bool, ...]:
         """Of each channel, whether DeepMedic itself normalises it."""
-        every = (bool(self.zscore.apply_to_all_channels),) * len(self.channels)
-        return every if self.zscore.apply_per_channel is None else self.zscore.apply_per_channel
+        each: Any = self.zscore.get("apply_per_channel")
+        every = bool(self.zscore.get("apply_to_all_channels"))
+        listed = isinstance(each, list | tuple)
+        return tuple(map(bool, each)) if listed else (every,) * len(self.channels)
 
 
 def read_train_config(path: Path) -> TrainConfig:
@@ -431,9 +418,7 @@ def _cases(
 ) -> list[ListedCase]:
     """Return the cases of columns of their channels, label maps, and perhaps regions.
 
-    Args:
-        places: file and column of each column, for messages.
-        missing: whether a channel after the first may be missing.
+    ``places``: file and name of each column. ``missing``: channels after the first may be missing.
     """
     rows = []
     for number, row in enumerate(zip(*columns, strict=True)):

@@ -195,7 +195,6 @@ class _SlotWriter(Writer):
         self.export, self.cases, self.patches = export, {case.id: case for case in cases}, patches
         self.slots: dict[str, dict[str, Any]] = {}  # name -> what the manifest says of it
         self.lacking: list[list[int]] = []  # missing channels of each slot
-        self.largest: list[int] = []
         self.left_out = Counter[str]()  # why -> how many samples were left out
         self._read = lru_cache(maxsize=1)(lambda case_id: read_host(self.cases[case_id]))
 
@@ -224,11 +223,8 @@ class _SlotWriter(Writer):
             self.left_out["leaves no place for a segment"] += 1
             return
         made = replace(made, roi=allowed) if self.patches else made
-        write_case(home, config.channels, case, made, synthetic=True)
+        write_case(home, self.export.source, case, made, synthetic=True)
         self.lacking.append([n for n, file in enumerate(case.channels) if file == MISSING])
-        places = np.argwhere(centres)
-        border = np.minimum(places, np.array(centres.shape) - 1 - places).min(axis=1)
-        self.largest.append(2 * int(border.max()) + 1)
         self.slots[home.name] = {
             "case": case.id,
             "corner": seat.corner,
@@ -263,13 +259,10 @@ class _SlotWriter(Writer):
             slots=self.lacking,
             rois=rois,
         )
-        verb = "predict" if export.source.config.pad else "see"
         where = "where the sample is, by their regions of interest"
         report = {
             "segments_of": "synthetic cases are centred "
-            f"{where if self.patches else 'anywhere, as of real cases'}; a segment may {verb} up "
-            f"to {min(self.largest, default=0)} voxels along an axis, else some case is too near "
-            "its border for any",
+            f"{where if self.patches else 'anywhere, as of real cases'}",
             "left_out": dict(self.left_out),
             "changed": changed,
         }

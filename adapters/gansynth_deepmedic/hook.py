@@ -14,11 +14,12 @@ was written for numpy 1 and nibabel 4; ``bridge`` replaces what newer ones lack.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import inspect
 import json
-import multiprocessing
+import multiprocessing.pool  # its end is registered before ours, so that ours comes first
 import os
 import random
 import re
@@ -142,11 +143,25 @@ def _no_exit(code: object) -> NoReturn:
 
 
 def _leave(number: int, frame: object) -> NoReturn:
-    """End this process and all that it forked; DeepMedic would catch an exception, and wait."""
+    """On a signal: DeepMedic would catch an exception, and wait."""
+    _end(128 + number)
+
+
+def _end(code: int = 0) -> NoReturn:
+    """End this process and all that it forked; Python's own end may wait for them forever."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for child in multiprocessing.active_children():
+        child.kill()  # one that is stuck runs no handler
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGTERM)
-    os._exit(128 + number)
+    os._exit(code)
+
+
+def _finish() -> None:
+    """End in order; the exit code of DeepMedic is always 0."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    _end()
 
 
 # -- newer packages --------------------------------------------------------------------------------
@@ -188,6 +203,7 @@ def main(path: str) -> None:
     """Run ``deepMedicRun`` by the order in a file."""
     order = TrainingOrder.from_json(json.loads(Path(path).read_text("utf-8")))
     obey()
+    atexit.register(_finish)
     signal.signal(signal.SIGTERM, _leave)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, _leave)

@@ -65,7 +65,7 @@ class LoadedCase:
     labels: npt.NDArray[np.int16]  # int16 (X, Y, Z)
     roi: npt.NDArray[np.int16] | None  # int16 (X, Y, Z), or None
     # bool (X, Y, Z), the allowed centres of segments: the wholly synthetic part of the patch within
-    # the region of interest; None for everywhere (whole volumes, real cases)
+    # the region of interest; None for everywhere
     core: npt.NDArray[np.bool_] | None
     case: str  # id of the real case, or of the one around a synthetic patch
     sample: str = ""  # id of the synthetic sample, ``sample`` if it has none; empty for a real case
@@ -80,10 +80,9 @@ class PatchPosition(NamedTuple):
 
 
 def position_of(provenance: Mapping[str, Any]) -> PatchPosition | None:
-    """Return the position of a sample from its provenance, or None without one.
+    """Return the position of a sample from its provenance; None for slices and crops from noise.
 
-    A sample from noise has no case. If it is a whole volume, it replaces the case whose shape it
-    was given (``beside``). A slice, or a crop from noise, has no position.
+    A whole volume from noise replaces the case whose shape it was given (``beside``).
     """
     cropped = "case" in provenance
     where = provenance if cropped else provenance.get(_BESIDE, {})
@@ -126,21 +125,12 @@ def misfit(case: HostCase, sample: BankSample | Sample, rim: int = RIM) -> str:
 def insert(
     case: HostCase, real: LoadedCase, sample: BankSample | Sample, rim: int = RIM
 ) -> LoadedCase:
-    """Insert a sample that fits (``misfit``) into a case.
+    """Insert a sample that fits (``misfit``) into a case (DataFault: its files have changed).
 
-    Within the patch the image is the sample's. It fades into the real one over ``rim`` voxels at
-    each face that is not the volume's own. Elsewhere it is the real image. It also stays real
+    A patch fades into the real image over ``rim`` voxels at each face that is not the volume's
+    own, but at least half of each axis does not fade, and a whole volume not at all. All stays real
     outside the region of interest, where the sample's labels are outside, and in missing channels.
-    Labels are the sample's where its weight is at least 0.5. At least half of each axis of a patch
-    does not fade, and a whole volume does not fade at all.
-
-    Args:
-        sample: image (C, D, H, W) and labels (D, H, W) in gansynth's axes and units, with
-            provenance.
-        rim: voxels.
-
-    Raises:
-        DataFault: the case's files have changed.
+    Labels are the sample's where its weight is at least 0.5.
     """
     seat, labels = position_of(sample.provenance), sample.labels
     assert seat is not None, "see misfit"

@@ -29,15 +29,16 @@ from gansynth_deepmedic.configs import (
 from gansynth_deepmedic.insertion import MISSING, HostCase, LoadedCase
 from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import SubepochShare
-from gansynth_deepmedic.subepochs import read_case
 
 TRAIN = "train.cfg"
 SLOTS = "synth"  # folder of the slots of an exported data set
 ENDING = ".nii.gz"
 LABELS, ROI = "labels", "roi"
 _VALIDATION_MAPS = "weightedMapsForSamplingEachCategoryVal"
-_PATHS = ("folderForOutput", "cnnModelFilePath", _VALIDATION_MAPS)
+_PATHS = {"folderForOutput", "cnnModelFilePath", _VALIDATION_MAPS}
 """Keys of the user's file whose paths become absolute."""
+_DEFAULTS = {CASES: TrainConfig.model_fields["cases"].default}
+_DEFAULTS[SEGMENTS] = TrainConfig.model_fields["segments"].default
 _PACKED = 4  # gzip's level: noisy images hardly shrink beyond it, and every subepoch unpacks them
 
 
@@ -51,12 +52,11 @@ def write_layout(
     home: Path | None = None,
     slots: Sequence[Collection[int]] = (),
     rois: Sequence[str] = (),
-) -> dict[str, str]:
-    """Write list files and ``train.cfg``, but no files of the slots.
+) -> list[str]:
+    """Write list files and ``train.cfg``; return the keys that differ from the user's file.
 
-    Every real case is listed ``share.repeats`` times by its files' paths. Then follow the slots,
-    ``synth/slot_0000/<channel>.nii.gz`` with ``labels.nii.gz``. They also have ``roi.nii.gz`` if
-    real cases have regions of interest. All lists are in the same order.
+    Every real case is listed ``share.repeats`` times, then follow the slots of an export,
+    ``synth/slot_0000/<channel>.nii.gz`` and so on, whose files are not written here.
 
     Args:
         cases: real training cases; those to validate on are the held-out ones.
@@ -65,16 +65,10 @@ def write_layout(
         slots: missing channels (from 0) of each slot.
         rois: region of interest of each real case, if the user's file lists none.
 
-    Returns:
-        Keys of ``train.cfg`` that differ from the user's file -> why.
-
     Raises:
         UsageFault: a path that no list of files can hold, or regions of interest of some cases.
-        EnvironmentFault: the disk refuses.
     """
-    config, values = source.config, values or {}
-    place = home or folder.absolute()
-    names = file_names(config.channels)
+    config, place, names = source.config, home or folder.absolute(), file_names(source)
     held = [case for case in source.case_ids if case in source.held_out_ids]
     trained = _columns(names, cases, config)
     if rois:
@@ -86,56 +80,36 @@ def write_layout(
             file = slot_folder(place, number) / f"{name}{ENDING}"
             column.append(MISSING if missing else str(file))
     validated = _columns(names, [source.listed(case) for case in held], config) if held else {}
-    if held:
-        validated["names"] = [f"{case}{ENDING}" for case in held]
-    changes = {k: _absolute(config, config.values[k]) for k in _PATHS if config.values.get(k)}
-    whys: dict[str, str] = {}
-
-    def change(key: str, value: Any, why: str) -> None:
-        if value is not None or key in config.values:
-            changes[key], whys[key] = value, why
-
-    for key, value in values.items():
-        if config.values.get(key, ...) != value:
-            change(key, value, "as asked")
-    lists = {
-        "Training": ("list", trained, "real cases, then synthetic ones"),
-        "Validation": ("validation", validated, "the held-out cases"),
-    }
-    for part, (prefix, columns, why) in lists.items():
-        paths = {name: str(place / f"{prefix}_{name}.cfg") for name in columns}
-        images = [paths[name] for name in names if name in paths]
-        change(f"channels{part}", images or None, why)
-        change(f"gtLabels{part}", paths.get(LABELS), why)
-        if rois and part == "Training":
-            why = "segments of synthetic cases are centred where the sample is"
-        change(f"roiMasks{part}", paths.get(ROI), why)
-    change(NAMES, str(place / "validation_names.cfg") if held else None, "the held-out cases")
-    change("dataframe_train", None, "the lists replace it")
-    change("dataframe_val", None, "the lists replace it")
-    if [source.listed(case) for case in held] != [*config.validation]:
-        change(_VALIDATION_MAPS, None, "other cases are held out")
-    if held and not (config.validates_on_samples or config.validates_on_volumes):
-        change(ON_VOLUMES, True, "so that cases are held out")
-        change("numberOfEpochsBetweenFullInferenceOnValImages", config.epochs, "at the end only")
-    for key, number, was, why in (
-        (CASES, share.cases, config.cases, "cases of a subepoch"),
-        (SEGMENTS, share.segments, config.segments, "as many from each case, and whole batches"),
+    changed = {key: _absolute(config, config.values[key]) for key in _PATHS & config.values.keys()}
+    changed |= values or {}
+    for part, prefix, columns in (
+        ("Training", "list", trained),
+        ("Validation", "validation", validated),
     ):
-        changes.pop(key, None)
-        if number != was or values.get(key, number) != number:
-            change(key, number, f"{why}; {was} in that file")
+        paths = {name: str(place / f"{prefix}_{name}.cfg") for name in columns}
+        changed[f"channels{part}"] = [paths[name] for name in names if name in paths] or None
+        changed[f"gtLabels{part}"] = paths.get(LABELS)
+        changed[f"roiMasks{part}"] = paths.get(ROI)
+    validated["names"] = [f"{case}{ENDING}" for case in held]
+    changed[NAMES] = str(place / "validation_names.cfg") if held else None
+    changed |= {"dataframe_train": None, "dataframe_val": None}
+    if [source.listed(case) for case in held] != [*config.validation]:
+        changed[_VALIDATION_MAPS] = None  # others are held out than by the user's lists
+    if held and not (config.validates_on_samples or config.validates_on_volumes):
+        changed[ON_VOLUMES] = True
+        changed["numberOfEpochsBetweenFullInferenceOnValImages"] = config.epochs
+    changed |= {CASES: share.cases, SEGMENTS: share.segments}
     if home is not None:
-        why = "results apart from those of a training on real cases only"
-        change("folderForOutput", str(home / "output"), why)
+        changed["folderForOutput"] = str(home / "output")
+    differing = {k: v for k, v in changed.items() if v != config.values.get(k, _DEFAULTS.get(k))}
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for prefix, columns, _ in lists.values():
+        for prefix, columns in (("list", trained), ("validation", validated)):
             for name, column in columns.items():
                 lines = "".join(f"{_listable(path)}\n" for path in column)
                 replace_text(folder / f"{prefix}_{name}.cfg", lines)
-        replace_text(folder / TRAIN, _config_text(config, changes, whys))
-    return whys
+        replace_text(folder / TRAIN, _config_text(config, differing))
+    return sorted(differing)
 
 
 def _columns(
@@ -161,10 +135,10 @@ def slot_folder(folder: Path, number: int) -> Path:
     return folder / SLOTS / f"slot_{number:04d}"
 
 
-def file_names(channels: Sequence[str]) -> tuple[str, ...]:
+def file_names(source: DeepMedicSource) -> tuple[str, ...]:
     """Return unique names of the channels that are valid in file names."""
     names: list[str] = []
-    for number, channel in enumerate(channels):
+    for number, channel in enumerate(source.config.channels):
         name = re.sub(r"[^A-Za-z0-9_-]+", "_", channel).strip("_")[:64]
         if not name or name.lower() in (LABELS, ROI, "names", *(used.lower() for used in names)):
             name = f"channel_{number}"
@@ -188,25 +162,34 @@ def _absolute(config: TrainConfig, value: Any) -> Any:
     return str(joined(config.path.parent, str(value)))
 
 
-def _config_text(config: TrainConfig, changes: Mapping[str, Any], whys: Mapping[str, str]) -> str:
+def _config_text(config: TrainConfig, differing: Mapping[str, Any]) -> str:
     """Format the user's assignments in their order with changes; new keys come last."""
     head = [
-        "Written by gansynth. Keys that differ from those of",
-        f"{str(config.path)!a}:",
-        *(f"  {key}: {why}" for key, why in whys.items()),
-        "All other values are that file's; paths are absolute.",
+        f"Written by gansynth. These keys differ from those of {str(config.path)!a}:",
+        *(f"  {key}: {config.values.get(key)!a:.200} there" for key in differing),
     ]
-    comment = "".join(f"# {line}\n" for line in head)
-    values = {**config.values, **changes}
-    return comment + "".join(f"{key} = {value!a}\n" for key, value in values.items())
+    values = {**config.values, **differing}
+    return "".join(f"# {line}\n" for line in head) + "".join(
+        f"{key} = {value!a}\n" for key, value in values.items()
+    )
 
 
 # -- volumes ---------------------------------------------------------------------------------------
 
 
 def read_host(case: HostCase) -> LoadedCase:
-    """Return a real case as its files have it."""
-    return read_case(case, lambda file: read_nifti(file).array)
+    """Return a real case as its files have it; labels and region are rounded as in DeepMedic."""
+
+    def whole(file: str) -> npt.NDArray[np.int16]:
+        rounded: npt.NDArray[np.int16] = np.rint(read_nifti(file).array).astype(np.int16)
+        return rounded
+
+    labels = whole(case.labels)
+    image = np.zeros((len(case.channels), *labels.shape), np.float32)
+    for channel, file in zip(image, case.channels, strict=True):
+        if file != MISSING:
+            channel[:] = read_nifti(file).array
+    return LoadedCase(image, labels, None if case.roi is None else whole(case.roi), None, case.id)
 
 
 def write_volume(
@@ -229,24 +212,20 @@ def write_volume(
 
 def write_case(
     folder: Path,
-    channels: Sequence[str],
+    source: DeepMedicSource,
     case: HostCase,
     loaded: LoadedCase,
     *,
     synthetic: bool = False,
 ) -> HostCase:
-    """Write the files of a case, each with the affine of the real file it replaces.
-
-    Returns:
-        The case with the written files.
-    """
+    """Write a case with the affines of the real files that it replaces; return the new case."""
 
     def write(name: str, array: npt.NDArray[Any], like: str) -> str:
         file = folder / f"{name}{ENDING}"
         write_volume(file, array, like, synthetic=synthetic)
         return str(file)
 
-    each = zip(file_names(channels), loaded.image, case.channels, strict=True)
+    each = zip(file_names(source), loaded.image, case.channels, strict=True)
     files = [real if real == MISSING else write(name, image, real) for name, image, real in each]
     labels = write(LABELS, loaded.labels, case.labels)
     roi = None if loaded.roi is None else write(ROI, loaded.roi, case.roi or case.labels)

@@ -97,10 +97,6 @@ def find_program(
 ) -> DeepMedicProgram:
     """Find and check a checkout and its Python, without importing TensorFlow or DeepMedic.
 
-    Args:
-        checkout: its folder; None for ``GANSYNTH_DEEPMEDIC``.
-        python: a Python; None for ``GANSYNTH_DEEPMEDIC_PYTHON``, or else gansynth's own.
-
     Raises:
         UsageFault: no checkout is named, or the folder is not one.
         EnvironmentFault: the Python cannot be started, is too old, or lacks a package.
@@ -196,21 +192,23 @@ def doctor_lines(
         text = "not named; only for augmenting DeepMedic"
         yield DoctorLine("note", "deepmedic", text, _GET_CHECKOUT)
         return
-    for what, find in (
-        ("deepmedic", lambda: str(find_checkout(options.deepmedic, environ))),
-        ("deepmedic's python", lambda: _described(options.deepmedic_python, environ)),
-    ):
-        try:
-            yield DoctorLine("ok", what, find())
-        except GansynthError as fault:
-            text, _, cure = str(fault).partition("; ")
-            yield DoctorLine("note", what, text, cure or _MAKE_ENVIRONMENT)
+    try:
+        folder = find_checkout(options.deepmedic, environ)
+        yield DoctorLine("ok", "deepmedic", str(folder))
+    except GansynthError as fault:
+        yield _note("deepmedic", fault)
+    try:
+        executable, versions = _checked_python(options.deepmedic_python, environ)
+        packages = ", ".join(f"{name} {versions[name]}" for name in PACKAGES)
+        text = f"{executable}, {versions['python']}, with {packages}"
+        yield DoctorLine("ok", "deepmedic's python", text)
+    except GansynthError as fault:
+        yield _note("deepmedic's python", fault)
 
 
-def _described(python: str | None, environ: Mapping[str, str]) -> str:
-    executable, versions = _checked_python(python, environ)
-    packages = ", ".join(f"{name} {versions[name]}" for name in PACKAGES)
-    return f"{executable}, {versions['python']}, with {packages}"
+def _note(what: str, fault: GansynthError) -> DoctorLine:
+    text, _, cure = str(fault).partition("; ")
+    return DoctorLine("note", what, text, cure or _MAKE_ENVIRONMENT)
 
 
 def _checked_python(

@@ -58,7 +58,7 @@ def training_cases(
             with reporter.task(len(cases), "real cases through the generator's space") as bar:
                 for number, case in enumerate(cases):
                     place, loaded = building / f"case_{number:04d}", _brought(source, space, case)
-                    new = write_case(place, source.config.channels, case, loaded)
+                    new = write_case(place, source, case, loaded)
                     written.append(moved(new, building, home).to_json())
                     bar.advance(1)
             record = {**asked, "written": written}
@@ -87,6 +87,7 @@ def _brought(source: DeepMedicSource, space: Space, case: HostCase) -> LoadedCas
     back = space.to_host(Sample(squeezed.image, squeezed.labels), case.shape)
     image, labels = back.image, back.labels
     assert labels is not None, "it had some"
+    assert read.labels is not None, "as every case"
     if corner := [-first for first in space.frame_corner(case.shape)]:
         inside = crop_pad(np.ones(labels.shape, np.bool_), corner, case.shape, False)
         image = np.where(inside, crop_pad(image, corner, case.shape, 0), read.image)

@@ -343,11 +343,11 @@ def _faults(
                 yield ListingFault(case, path, missing(path, case))
     for files in config.validation:
         if os.path.realpath(files.first) in trained:
-            fault = IntegrityFault(
+            text = (
                 f"{files.first}: {config.path} lists it to train on and to validate on, expected "
                 "each case on one side; remove it from one"
             )
-            yield ListingFault(None, files.first, fault)
+            yield ListingFault(None, files.first, IntegrityFault(text))
 
 
 def case_ids(cases: Sequence[ListedCase], channel: str) -> tuple[str, ...]:

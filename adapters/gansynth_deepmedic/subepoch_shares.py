@@ -25,23 +25,17 @@ class SubepochShare:
     """Cases and segments of one subepoch."""
 
     cases: int  # cases of a subepoch, real and synthetic
-    # segments of a subepoch. With real and synthetic cases, a multiple of ``cases`` for equal
-    # numbers, and of the batch size, so that no batch is dropped
+    # with real and synthetic cases, a multiple of ``cases`` for equal numbers, and of the batch
+    # size, so that no batch is dropped
     segments: int
-    # real cases of a subepoch; None if it varies (a schedule, or a ratio that is not exact in so
-    # few cases)
-    real: int | None
+    real: int | None  # None if it varies: a schedule, or a ratio not exact in so few cases
     synthetic: int | None  # synthetic cases; None as for ``real``
     repeats: int = 1  # how often each real case is listed (on disk; else 1)
-    # notes on roundings and on differences from the user's file
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # on roundings and on differences from the user's file
 
 
 def share_on_disk(real: int, ratio: Ratio, cases: int, segments: int, batch: int) -> SubepochShare:
-    """Return the share of stock DeepMedic, which is exact only if it loads all listed cases.
-
-    Without real cases (R = 0), there are as many synthetic ones as the user's file loads.
-    """
+    """Return the share of stock DeepMedic; without real cases, of as many as the file loads."""
     if ratio.real == 0:
         taken, notes = _segments(cases, segments, batch, one_kind=True)
         return SubepochShare(cases, taken, 0, cases, notes=notes)
@@ -97,11 +91,7 @@ def share_on_the_fly(
 def same_segments(
     mixes: Sequence[tuple[Ratio, bool]], cases: int, segments: int, batch: int, *, real: int
 ) -> int:
-    """Return the segments of a subepoch for equal steps of trainings at several ratios.
-
-    With real and synthetic cases, they are a multiple of the cases and of the batch. The least
-    number for all ratios is taken, but never less than in the user's file.
-    """
+    """Return the least segments of a subepoch for equal steps at all ratios, not below the file."""
     while True:
         largest = max(
             share_on_the_fly(ratio, cases, segments, batch, real=real, constant=constant).segments

@@ -5,9 +5,8 @@ So R:S is set by cases. Subepoch k has its table (``gansynth.hosts.epoch_plan``)
 process.
 
 A sample that cannot be inserted is not used, e.g. one without training case or labels, or outside
-the region of interest. Another is drawn, up to ``gansynth.hosts.mixer.WISHES`` times. Then the real
-stand-in is taken and counted, as with an empty bank. An invalid real case is an error, because no
-other case may replace it.
+the region of interest. Others are drawn. Then the real stand-in is taken and counted, as with an
+empty bank.
 """
 
 from __future__ import annotations
@@ -15,17 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, NamedTuple
 
 from gansynth.core.mix_config import MixerConfig
 from gansynth.hosts.epoch_plan import EpochPlan
 from gansynth.hosts.mixer import Mixer
-from gansynth.runtime.errors import DataFault
 from gansynth.runtime.serialise import Document
-from gansynth_deepmedic.insertion import MISSING, HostCase, LoadedCase, insert, misfit, position_of
+from gansynth_deepmedic.insertion import HostCase, LoadedCase, insert, misfit, position_of
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample
@@ -76,14 +71,7 @@ class Subepochs:
         ]
 
     def load(self, place: SubepochCase, read: Callable[[HostCase], LoadedCase]) -> LoadedCase:
-        """Return the case of a place, counted in the plan's log.
-
-        If a synthetic place has no sample (``sample`` is empty), a real case replaces it.
-
-        Raises:
-            TrainingFault: there is no sample where no real case may take its place.
-            DataFault: a real case's files are inconsistent, or have changed.
-        """
+        """Return the case of a place, counted in the plan's log; without a sample a real one."""
         table = self._table.table(place.subepoch)
         item = self._mixer.fill(
             place.real,
@@ -108,30 +96,3 @@ class Subepochs:
             return "a sample is of none of the training cases"
         why = misfit(case, sample)
         return why and f"a sample cannot be inserted: {why}"
-
-
-def read_case(case: HostCase, read: Callable[[str], npt.NDArray[Any]]) -> LoadedCase:
-    """Return a real case in the form of its files; labels and region are rounded as in DeepMedic.
-
-    ``read``: reads a NIfTI file: its array (X, Y, Z) as stored, scaled by its header.
-    """
-    labels = read(case.labels)
-    image = np.zeros((len(case.channels), *labels.shape), np.float32)
-
-    def alike(file: str) -> npt.NDArray[Any]:
-        array = read(file)
-        if array.shape != labels.shape:
-            raise DataFault(
-                f"{file}: shape {array.shape}, expected {labels.shape} as {case.labels} has; bring "
-                f"the files of case {case.id!r} to one shape"
-            )
-        return array
-
-    def whole(array: npt.NDArray[Any]) -> npt.NDArray[np.int16]:
-        return (array if array.dtype.kind in "iu" else np.rint(array)).astype(np.int16)
-
-    for channel, file in zip(image, case.channels, strict=True):
-        if file != MISSING:
-            channel[:] = alike(file)
-    roi = None if case.roi is None else whole(alike(case.roi))
-    return LoadedCase(image, whole(labels), roi, None, case.id)

@@ -194,7 +194,7 @@ class ProgramLog:
     def _count(self, name: str, first: str = "", *more: str) -> None:
         if name == "case":  # again, if DeepMedic repeats a job
             subepoch = self._sampling[first] = int(more[0])
-            self._subepochs.setdefault(subepoch, {})[first] = SampledCase(*more[1:])
+            self._subepochs.setdefault(subepoch, {})[first] = SampledCase(more[1], more[2])
         elif name in ("segments", "spread"):
             case = self._subepochs[self._sampling[first]][first]
             case.spread |= name == "spread"

@@ -303,6 +303,6 @@ def test_generators_that_cannot_take_other_cases_refuse_them(takes, draws, per_c
 def test_hosts_that_cannot_take_samples_of_other_cases_refuse_them():
     mix_config = MixConfig(RunFolder(Path("run")), Ratio(1, 1), samples=ASKING)
     with pytest.raises(UsageFault, match="Leave --condition-source out"):
-        object.__new__(DeepMedicAdapter).check_run(mix_config.run, mix_config)
+        object.__new__(DeepMedicAdapter).check_run(RunFolder(Path("run")), mix_config)
     with pytest.raises(UsageFault, match="within their own training scans"):
         refuse_conditions(mix_config)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.schema import Sample, Schema
-from gansynth_deepmedic.insertion import MISSING, HostCase
+from gansynth_deepmedic.insertion import MISSING, HostCase, LoadedCase
 from tests import banks
 
 Array = npt.NDArray[Any]
@@ -84,10 +84,12 @@ def volume(
     return Volume(host, files, image, labels, region)
 
 
-def reader(volumes: Iterable[Volume]) -> Any:
-    """Reads the files of some cases; an array of the reader's own each time."""
-    files = {path: array for one in volumes for path, array in one.files.items()}
-    return lambda path: files[path].copy()
+def loaded(of: Volume) -> LoadedCase:
+    """What DeepMedic would read."""
+    stored = of.host.stored
+    roi = None if of.roi is None else stored_as(of.roi, stored)
+    image = np.stack([stored_as(channel, stored) for channel in of.image])
+    return LoadedCase(image, stored_as(of.labels, stored), roi, None, of.host.id)
 
 
 def patch(

@@ -133,12 +133,6 @@ def test_samples_without_a_place_in_a_volume_are_refused(
     augment(run=changed_run(**changes), code=2, says=says)
 
 
-def test_whole_volumes_may_be_of_noise(adapter, settings, changed_run, crop_run):
-    own = json.loads((crop_run / "manifest.json").read_text())["space"]
-    run = RunFolder(changed_run(capabilities=NOISE, space={**own, "grid": "resample"}))
-    adapter.check(TrainingRequest(MixConfig(run, Ratio(1, 1), device="cpu"), settings, ()))
-
-
 def test_samples_of_a_bank_need_a_place_in_a_training_case(adapter, settings, crop_bank):
     adapter.check(TrainingRequest(MixConfig(None, Ratio(1, 1), bank=crop_bank()), settings, ()))
     for name, told, says in (
@@ -149,28 +143,6 @@ def test_samples_of_a_bank_need_a_place_in_a_training_case(adapter, settings, cr
         bank = crop_bank(name, 1, **told)
         with pytest.raises(DataFault, match=says):
             adapter.check(TrainingRequest(MixConfig(None, Ratio(1, 1), bank=bank), settings, ()))
-
-
-def test_samples_of_cases_that_deepmedic_normalises_itself_are_refused(
-    tmp_path, settings, crop_bank
-):
-    raw = toy_deepmedic(tmp_path / "raw", values={"norm_zscore_prms": SCORES})
-    mix_config = MixConfig(None, Ratio(1, 1), bank=crop_bank())
-    with pytest.raises(DataFault, match=r"norm_zscore_prms is set.*normalised"):
-        adapter_of(raw).check(TrainingRequest(mix_config, settings, ()))
-
-
-def test_a_command_looks_at_the_samples_of_a_bank_once(adapter, settings, crop_bank, monkeypatch):
-    looked = []
-    monkeypatch.setattr(
-        DeepMedicAdapter, "check_bank", lambda _, reader: looked.append(reader.folder)
-    )
-    mix_config = MixConfig(None, Ratio(1, 1), bank=crop_bank())
-    for ask in (adapter.check, adapter.planned, adapter.samples_drawn):
-        ask(TrainingRequest(mix_config, settings, ()))
-    assert looked == [mix_config.bank]
-    adapter.check(TrainingRequest(mix_config, {**settings, "epochs": "3"}, ()))
-    assert looked == [mix_config.bank] * 2
 
 
 def test_a_dry_run_says_what_a_subepoch_holds(adapter, settings, crop_run, tmp_path):
@@ -204,12 +176,11 @@ def test_options_of_the_program_are_read_as_it_reads_them(tmp_path, monkeypatch)
         ("-test t.cfg", {}, "-- -test: .* augment only trains"),
         ("-model", {}, "-- -model: expected one argument"),
         ("-model a -width 3", {}, "-- .*: -width 3"),
-        ("-model a", {"model": "b"}, "-- -model .*a and --set model=b"),
         ("-model a -dev gpu", {}, "-- -dev gpu: expected cpu, cuda"),
         ("", {}, "--set model: DeepMedic has no network of its own"),
         ("-model a", {"affine": "nan"}, "--set affine=nan: expected a number"),
     ],
-    ids=range(9),
+    ids=range(8),
 )
 def test_options_that_are_not_the_users_to_give_are_refused(tmp_path, options, settings, says):
     asked = TrainingRequest(

@@ -7,7 +7,7 @@ import pytest
 
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault
-from gansynth_deepmedic.check import centre_range, check_deepmedic, refuse_unusable
+from gansynth_deepmedic.check import check_deepmedic, refuse_unusable
 from gansynth_deepmedic.configs import read_model_config, read_values
 from tests.deepmedic_sets import AFFINE, Toy, store, stored, toy_deepmedic, write_config
 
@@ -136,17 +136,6 @@ def test_volumes_to_infer_whole(toy):
     assert unusable(toy).startswith(f"{toy.file('roi', 'pat_02')}: no voxel of (24, 22, 20) to")
     toy.change(**{ON_VOLUMES: False})
     assert findings(toy) == []
-
-
-def test_segments_may_be_centred_where_deepmedic_centres_them():
-    """Numbers of its ``comp_valid_sampling_mask_excluding_edges``, less the padding in front."""
-    for shape, segment, padding, expected in (
-        ((15, 12, 13), (1, 6, 9), (0, 0, 0), ((0, 15), (2, 9), (4, 9))),
-        ((15, 12, 13), (13, 13, 12), (6, 7, 5), ((3, 12), (3, 10), (3, 10))),
-        ((7, 7, 7), (13, 13, 13), (6, 6, 6), ((3, 4), (3, 4), (3, 4))),
-    ):
-        found = centre_range(shape, segment, padding)
-        assert tuple((one.start, one.stop) for one in found) == expected
 
 
 def test_what_deepmedic_rounds_or_ignores_is_worth_a_word(toy):

@@ -10,16 +10,8 @@ from hypothesis import strategies as st
 from gansynth.core.schema import Sample
 from gansynth.runtime.errors import DataFault
 from gansynth.sampling.sampler import BESIDE
-from gansynth_deepmedic.insertion import LoadedCase, insert, misfit
-from tests.adapters.deepmedic.arrays import WAYS, Volume, patch, stored_as, volume
-
-
-def loaded(of: Volume) -> LoadedCase:
-    """What DeepMedic would read."""
-    stored = of.host.stored
-    roi = None if of.roi is None else stored_as(of.roi, stored)
-    image = np.stack([stored_as(channel, stored) for channel in of.image])
-    return LoadedCase(image, stored_as(of.labels, stored), roi, None, of.host.id)
+from gansynth_deepmedic.insertion import insert, misfit
+from tests.adapters.deepmedic.arrays import WAYS, Volume, loaded, patch, volume
 
 
 def fading(length: int, before: bool, after: bool, rim: int) -> list[float]:
@@ -112,13 +104,6 @@ def test_a_whole_volume_is_the_samples_wherever_there_is_interest(beside):
     image = np.where(of.roi > 0, np.float32(100 * 0.5 - 1), of.image[1])
     assert np.array_equal(of.host.view(found.image), [np.zeros_like(image), image])
     assert np.array_equal(of.host.view(found.labels), np.where(of.roi > 0, 1, of.labels))
-
-
-def test_half_precision_samples_are_scaled_in_single():
-    of = volume(shape=(4, 4, 4), roi=False, units=((1.0, 70000.0),))
-    sample = patch(of, (0, 0, 0), (4, 4, 4), value=1.5)
-    half = replace(sample, image=sample.image.astype(np.float16))
-    assert (insert(of.host, loaded(of), half).image == 70001.5).all()
 
 
 SLICE = {"corner": [1, 1], "slice_index": 2}

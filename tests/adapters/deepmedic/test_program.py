@@ -1,9 +1,7 @@
 """Finding the user's DeepMedic and its Python, the bridge to newer packages, the log."""
 
 import os
-import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.processes import ProcessResult
 from gansynth_deepmedic import hook, program
 from gansynth_deepmedic.program import CHECKOUT, PACKAGES, PYTHON
-from gansynth_deepmedic.training import ProgramLog, dice_of, newest_checkpoint
+from gansynth_deepmedic.training import ProgramLog
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 
 BARE = "\\n".join(f"{p} 1.2.3" for p in PACKAGES if p not in ("tensorflow", "six"))
@@ -173,27 +171,6 @@ def test_why_it_ended(tmp_path, printed, kind, reason):
     fault = ProgramLog(tmp_path / "log.txt", 0).fault(ended, tmp_path / "launch.log")
     assert type(fault) is kind
     assert reason in str(fault)
-
-
-def test_dice_is_named_by_label():
-    assert dice_of("0.5000 N/A 0.2500 ") == {"foreground": 0.5, "2": 0.25}
-
-
-def test_the_newest_checkpoint_is_neither_the_first_nor_the_final_one(tmp_path):
-    assert newest_checkpoint(tmp_path) is None
-    folder = tmp_path / "saved_models" / "toy"
-    folder.mkdir(parents=True)
-    for name in ("initial.1", "2", "3", "final.4"):
-        (folder / f"m.{name}.model.ckpt.index").touch()
-    assert newest_checkpoint(tmp_path) == "saved_models/toy/m.3.model.ckpt"
-
-
-def test_the_commit_of_a_checkout_is_recorded(tmp_path):
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "a"]):
-        subprocess.run([*git, *words], check=True)
-    assert re.fullmatch("[0-9a-f]{40}", program.commit_of(tmp_path))
-    assert program.commit_of(tmp_path / "none") == "unknown"
 
 
 # -- the bridge ------------------------------------------------------------------------------------

@@ -9,10 +9,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.core.source import FoldSplit, SourceRequest
+from gansynth.core.source import FoldSplit
 from gansynth.core.synthetic import marked
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
-from gansynth.sampling.run_source import open_source
 from gansynth_deepmedic.configs import TrainConfig, read_train_config, read_values
 from gansynth_deepmedic.insertion import MISSING, HostCase
 from gansynth_deepmedic.layout import write_layout
@@ -91,14 +90,6 @@ def test_training_lists_are_trained_on_and_validation_lists_held_out(toy):
     assert len(boxed.coords) == 1
 
 
-def test_it_is_found_by_its_kind_and_keeps_absolute_paths(toy, monkeypatch):
-    monkeypatch.chdir(toy.folder)
-    request = SourceRequest("deepmedic", "trainConfig.cfg", read={"model": "modelConfig.cfg"})
-    source = open_source(request)
-    assert source.request.where == str(toy.train)
-    assert source.request.read["model"] == str(toy.model)
-
-
 def test_without_validation_nothing_is_held_out_and_that_is_said(mine, caplog):
     off = {key: False for key, value in VALIDATED.items() if value is True}
     mine.change(**off, sessionName=None)
@@ -151,14 +142,6 @@ def test_images_are_as_stored_and_labels_end_with_the_region(toy):
     schema = source.schema
     assert (schema.has_outside, schema.outside_fill, source.space.pad_label) == (True, None, -1)
     assert schema.labels == {"background": 0, "label 1": 1, "label 2": 2}
-
-
-def test_without_regions_there_is_no_outside(tmp_path):
-    source = toy_deepmedic(tmp_path, train=1, val=1, shape=SMALL, roi=False).source()
-    assert labels_of(source).min() == 0
-    assert (source.schema.has_outside, source.space.pad_label) == (False, 0)
-    assert "outside" not in source.space.host
-    assert source.host_case("pat_00").roi is None
 
 
 @pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
@@ -217,17 +200,6 @@ def test_labels_and_regions_are_rounded_and_other_headers_passed_over_as_deepmed
     store(mine.file("t1c"), stored(mine.file("t1c")), np.eye(4))
     assert np.array_equal(labels_of(mine.source()), expected)
     assert np.array_equal(mine.source().load("pat_00").image, image)
-
-
-def test_the_original_has_labels_beyond_the_region(mine):
-    roi = stored(mine.file("roi"))
-    roi[: roi.shape[0] // 2] = 0
-    store(mine.file("roi"), roi)
-    source = mine.source()
-    (_, labels), seen = source.files("pat_00").arrays(), labels_of(source)
-    assert labels.min() == 0
-    assert np.array_equal(labels, source.host_case("pat_00").view(stored(mine.file("labels"))))
-    assert (labels[seen == -1] > 0).any()
 
 
 def test_channels_get_other_names_and_the_networks_classes_are_the_labels(toy, tmp_path):

@@ -77,17 +77,6 @@ def test_on_disk_everything_listed_is_exact_or_it_is_said(
             assert abs(Fraction(count, n * real + count) - wanted) >= off
 
 
-def test_what_is_said_names_keys_and_numbers():
-    share = share_on_disk(3, Ratio.parse("100:1"), 20, 1000, 10)
-    assert share.notes == (
-        "ratio 100:1: is not exact with 3 real cases, each listed up to 8 times; it is "
-        "24:1, 4.00% synthetic where 0.99% was asked",
-        "numOfCasesLoadedPerSubepoch: 20 in the file, 25 now: each real case is listed 8 time(s), "
-        "and every subepoch loads all that is listed; loading takes longer. On the fly a "
-        "subepoch loads about as many as before",
-    )
-
-
 @settings(max_examples=150, deadline=None)
 @given(constant=st.booleans(), **GIVEN)
 def test_on_the_fly_a_subepoch_is_exact_or_left_to_the_next(
@@ -113,13 +102,3 @@ def test_on_the_fly_a_subepoch_is_exact_or_left_to_the_next(
     assert share.cases + unit - asked > asked - share.cases
     places = EpochPlan(MixerConfig(None, ratio), real, share.cases)
     assert {int(places.table(n).synthetic.sum()) for n in range(3)} == {share.synthetic}
-
-
-def test_what_is_left_over_is_said():
-    ratio = Ratio.parse("2813:4000")
-    share = share_on_the_fly(ratio, 50, 1000, 10, real=2813, constant=True)
-    assert (share.cases, share.real, share.synthetic) == (50, None, None)
-    assert share.notes == (
-        "ratio 2813:4000: is not exact in 50 cases; in each subepoch 29 or 30 of 50 are "
-        "synthetic, and the remainder is carried over to the next",
-    )
