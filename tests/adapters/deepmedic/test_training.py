@@ -283,11 +283,13 @@ def test_the_real_one_samples_and_augments_in_other_ways(tmp_path, monkeypatch, 
     bank, output = write_crops(tmp_path / "bank", data), tmp_path / "out"
     trainer(find_program(None, None), data, bank, output, monkeypatch)({"epochs": "1"})
     assert cases_of(output) == [(2, 4)] * 2
-    for row in probed(output):
-        assert len(row["hash"]) == 10
-        near = [abs(value * 4 - round(value * 4)) < 0.01 for value in row["centres"]]
-        # By chance one in ten is; after turning, those at a sample's rim lie between.
-        assert not row["synthetic"] or sum(near) > 3
+    rows = probed(output)
+    assert {len(row["hash"]) for row in rows} == {10}
+    centres = [value for row in rows if row["synthetic"] for value in row["centres"]]
+    near = [abs(value * 4 - round(value * 4)) < 0.01 for value in centres]
+    # By chance 4 % are; after turning, those at a sample's rim lie between. DeepMedic seeds its
+    # turns by the clock.
+    assert sum(near) > 0.4 * len(near)
 
 
 # -- the small program -----------------------------------------------------------------------------
