@@ -264,7 +264,7 @@ class YoloAdapter(Framework):
 
         if request.content == "mixed":
             self.validate()
-        export = YoloExport(self, request)
+        export = YoloExport(self.source, request)
         self.check_samples(request.mix_config)
         return export.run()
 

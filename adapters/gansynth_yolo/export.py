@@ -8,12 +8,11 @@ import os
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gansynth.bank.reader import BankReader
-from gansynth.core.host_commands import ExportRequest
 from gansynth.core.ratio import Ratio, listed_counts, whole_parts
 from gansynth.core.writer import Item, Writer
 from gansynth.hosts.export import DataSetExport, new_folder
@@ -25,9 +24,6 @@ from gansynth_yolo.mirror import check_path, names_of, parts, place
 from gansynth_yolo.mixed import pixels
 from gansynth_yolo.source import YoloSource
 from gansynth_yolo.writer import YoloWriter
-
-if TYPE_CHECKING:
-    from gansynth_yolo.adapter import YoloAdapter
 
 REAL, SYNTHETIC = "real", "synth"  # folders in `images` and `labels`
 MOST_REPEATS = 8  # most times that a real image is listed to reach R:S exactly
@@ -50,10 +46,6 @@ class YoloExport(DataSetExport):
     for_schedules = "Leave --export out to train with a schedule"
     source: YoloSource
 
-    def __init__(self, adapter: YoloAdapter, request: ExportRequest) -> None:
-        self.adapter = adapter
-        super().__init__(adapter.source, request)
-
     def place(self, name: str) -> Path:
         folder, home = new_folder(name), Path(os.path.realpath(self.source.file.home))
         if Path(os.path.realpath(folder)).is_relative_to(home):
@@ -67,7 +59,7 @@ class YoloExport(DataSetExport):
     def measure(self) -> int:
         """Return the bytes of one uncompressed sample: float32 images."""
         if self.manifest is not None:
-            return 2 * self.adapter.sample_bytes(self.manifest)
+            return 2 * sample_bytes(self.manifest, self.source, "boxes")
         assert self.mix_config.bank is not None
         reader = BankReader(self.mix_config.bank)
         return sum(reader.read(held).image.size * 4 for held in reader.ids()[:1])
