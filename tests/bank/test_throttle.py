@@ -18,12 +18,6 @@ from gansynth.core.bank_options import RefreshPolicy
 MOST = 0.72
 
 
-@pytest.fixture(autouse=True)
-def no_costs(monkeypatch):
-    """Simulated time does not depend on how busy this machine is."""
-    monkeypatch.setattr(throttle, "_TICK_COSTS", 0.0)
-
-
 @pytest.mark.parametrize(
     "slowdown", [0.3, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.05, 1.0))]
 )
@@ -47,7 +41,7 @@ def test_the_promise_is_kept_whatever_the_host_is_like(tmp_path, host):
         (tmp_path / str(seed)).mkdir()
         loops.append(Loop(tmp_path / str(seed), 0.3, seed=seed))
         loops[-1].run(0, HOSTS[host](seed))
-    assert np.mean([loop.overhead for loop in loops]) < 0.021
+    assert np.mean([loop.overhead for loop in loops]) < 0.0202
     assert max(loop.overhead for loop in loops) < 0.025
     assert np.mean([loop.duty for loop in loops]) > 0.5 * 0.085
 
@@ -72,32 +66,34 @@ def test_a_change_of_load_is_followed(tmp_path):
 
 
 def test_neither_gaps_nor_the_time_between_epochs_count(tmp_path):
-    loop = Loop(tmp_path, 0.3)
-    alone = needs(0, 2500)
-    alone[199::200] *= 60  # without a word
-    loop.run(0, alone, epoch=100)
-    found = loop.steering.summary()
-    assert found["overhead"] == pytest.approx(0.0196, abs=0.006)
-    assert loop.overhead < 0.025
+    found = {}
+    for gap in (1, 60):  # without a word
+        (tmp_path / str(gap)).mkdir()
+        loop = Loop(tmp_path / str(gap), 0.3, seed=1)
+        alone = needs(1, 2500)
+        alone[199::200] *= gap
+        loop.run(0, alone, epoch=100)
+        assert loop.overhead < 0.0202
+        found[gap] = loop.steering.summary()["overhead"]
+    assert found[60] == pytest.approx(found[1], abs=0.006)
 
 
 def test_between_epochs_the_producer_does_not_work_without_rest(tmp_path):
     steering = ProducerThrottle(tmp_path, BUDGET, lambda: 0)
     steering.step(1.0, 2.0)
-    assert read_throttle_state(tmp_path) == ThrottleState(1.0, 0)
     steering.pause()
     assert read_throttle_state(tmp_path) == ThrottleState(steering.duty(), 0)
     assert 0.02 / 1.02 <= steering.duty() <= 0.25
     steering.step(50.0, 51.0)
-    assert read_throttle_state(tmp_path) == ThrottleState(1.0, 0)
+    assert read_throttle_state(tmp_path) == ThrottleState(1e-6, 0)  # work is paid in advance
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_what_is_felt_batches_later_counts_too(tmp_path, workers):
     loop, overhead = prefetched(tmp_path, workers)
     found = loop.steering.summary()
-    assert overhead < 0.03
-    assert found["overhead"] == pytest.approx(overhead, rel=0.35)
+    assert overhead < 0.022
+    assert found["overhead"] == pytest.approx(overhead, abs=0.006)
 
 
 def test_a_producer_that_costs_nothing_may_work_hard_but_never_without_rest(tmp_path):
@@ -109,7 +105,7 @@ def test_a_producer_that_costs_nothing_may_work_hard_but_never_without_rest(tmp_
 
 def test_with_reuse_or_refresh_the_producer_is_limited_by_those_alone(tmp_path):
     loop = Loop(tmp_path, 0.3, RefreshPolicy(reuse=4))
-    loop.run(400)
+    loop.run(1000)
     assert set(loop.duties) == {0.9, 1e-6}  # a short rest now and then, to compare with
     assert loop.duty > 0.7
     assert loop.pace is not None
