@@ -1,5 +1,4 @@
-"""Sample banks for training loops without an adapter: ``gansynth.fill_bank``,
-``gansynth.live_bank``.
+"""Sample banks of users: fill one, keep one fresh, and compare one with training cases.
 
 Samples stay in the space of the run's own source.
 """
@@ -16,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,11 +28,17 @@ from gansynth.conditions.boxes import anywhere
 from gansynth.core.null_adapter import NullAdapter
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
+from gansynth.core.schema import OUTSIDE, Sample
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Space
 from gansynth.runtime.devices import producer_device
-from gansynth.runtime.errors import TrainingFault
+from gansynth.runtime.errors import DataFault, TrainingFault, describe_error
+from gansynth.runtime.progress import Reporter
+from gansynth.sampling.sample_check import check_alike, compare_with_training
 
 logger = logging.getLogger("gansynth")
 _POLL_SECONDS = 0.1
+STORED = 64  # samples of a bank that are compared with training cases
 
 
 def fill_bank(
@@ -199,3 +204,31 @@ def _config(
         device=device,
         dtype=dtype,
     )
+
+
+def check_bank(folder: Path, source: CaseSource, reporter: Reporter) -> dict[str, Any]:
+    """Compare samples of a bank with training cases; see ``compare_with_training``."""
+    reader = BankReader(folder)
+    with describe_error("--real-read", "--read"), describe_error("--real ", ""):
+        check_alike(source, reader.spec.schema, str(folder))
+    samples, space = read_stored(reader, source, STORED, reporter)
+    return compare_with_training(folder, samples, source, space, reader.spec.lineage, reporter)
+
+
+def read_stored(
+    reader: BankReader, source: CaseSource, number: int, reporter: Reporter
+) -> tuple[list[Sample], Space]:
+    """Read samples, evenly over a bank, and return them with the space of crops like them."""
+    ids = reader.ids()
+    chosen = np.unique(np.linspace(0, len(ids) - 1, min(number, len(ids))).astype(int))
+    samples = []
+    with reporter.task(len(chosen), "samples") as bar:
+        for index in chosen.tolist():
+            held = reader.read(ids[index])
+            image = held.image.astype(np.float32)
+            samples.append(Sample(image, held.labels, held.boxes, held.provenance))
+            bar.advance(1)
+    if not samples:
+        raise DataFault(f"{reader.folder}: holds no sample, expected some; wait for its producer")
+    pad = OUTSIDE if source.schema.has_outside else source.space.pad_label
+    return samples, Space("crop", tuple(samples[0].image.shape[1:]), pad_label=pad)

@@ -192,12 +192,7 @@ def enough_samples(draws: int, most: float = MOST_DRAWS) -> int:
 
 
 def foreseen(mix_config: MixConfig, draws: int, held: int) -> dict[str, Any]:
-    """Return what a dry run reports about ``draws`` draws from a bank of ``held`` samples.
-
-    Returns:
-        ``synthetic_draws``; ``draws_of_a_sample`` of a frozen bank, or ``samples_to_make`` of a
-        live one; ``reuse``, in words.
-    """
+    """Return what a dry run reports about ``draws`` draws from a bank of ``held`` samples."""
     if mix_config.frozen or mix_config.bank is not None:
         document = {"synthetic_draws": draws, "draws_of_a_sample": round(draws / max(1, held), 2)}
         return document | ({"reuse": text} if (text := too_few(draws, held)) else {})
@@ -217,11 +212,12 @@ def too_few(draws: int, held: int, most: int | None = None) -> str:
         held: samples of a frozen bank, or those that were drawn ``most`` times at most.
         most: None before the training.
     """
-    if (draws / max(1, held) if most is None else most) <= MOST_DRAWS:
+    times = draws / max(1, held) if most is None else most
+    if times <= MOST_DRAWS:
         return ""
     text = f"{held} different samples were drawn up to {most} times each"
     if most is None:
-        text = f"each of {held} samples will be drawn {draws / max(1, held):.1f} times"
+        text = f"each of {held} samples will be drawn {times:.1f} times"
     return (
         f"{text}, more than {MOST_DRAWS}: fill a larger bank first (--offline --bank-size "
         f"{enough_samples(draws)}), let a producer make more beside the training (--overhead 10%, "

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import select
 import signal
 import statistics
 import sys
@@ -86,15 +85,10 @@ class ProducerConfig(Document, inline=("samples",)):
     rejected: str | None = None  # folder for pictures of a few rejected samples; None writes none
 
     def __post_init__(self) -> None:
-        if not 0 < self.duty <= 1:
-            raise UsageFault(f"producer: duty is {self.duty}, expected above 0 and at most 1")
-        for key in ("reuse", "refresh", "max_bytes"):
-            value = getattr(self, key)
-            if value is not None and not 0 < value < math.inf:
-                raise UsageFault(f"producer: {key} is {value}, expected a number above 0")
-        for key in ("capacity", "batch"):
-            if getattr(self, key) < 1:
-                raise UsageFault(f"producer: {key} is {getattr(self, key)}, expected at least 1")
+        for key in ("duty", "reuse", "refresh", "max_bytes", "capacity", "batch"):
+            value, most = getattr(self, key), 1 if key == "duty" else math.inf
+            if value is not None and not 0 < value <= most:
+                raise UsageFault(f"producer: {key} is {value}, expected above 0, at most {most}")
 
 
 def produce(
@@ -117,12 +111,9 @@ def produce(
     therefore gets, to the bit, the content of an uninterrupted one.
 
     Args:
-        writer: writer of the bank.
         draw: ``draw(first_index, n)`` generates n samples in the adapter's space.
         finalise: returns the adapter's extra arrays of a sample.
-        config: batch size and duty.
         stop: checked between batches and during rests.
-        schema: the adapter's schema.
         min_size: smallest spatial size in voxels.
         bring: maps samples into the adapter's space, if they are generated in another.
         compare: refuses images of the first samples in other units than the real ones.
@@ -224,17 +215,14 @@ def _beating(writer: BankWriter) -> Iterator[None]:
 
 
 class _StopSignal:
-    """Stop on SIGTERM, SIGINT or the parent's end; a thread acts while C code blocks handlers."""
+    """Stop on SIGTERM, SIGINT or the parent's end; what does not heed it is ended for good."""
 
     def __init__(self, parent: int | None) -> None:
-        self.parent = parent
         self.exit_code: int | None = None
-        self._signals, writing = os.pipe()
-        os.set_blocking(writing, False)
-        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        threading.Thread(target=self._watch, daemon=True).start()
+        if parent is not None:
+            threading.Thread(target=self._watch, args=(parent,), daemon=True).start()
 
     def __call__(self) -> bool:
         return self.exit_code is not None
@@ -242,20 +230,22 @@ class _StopSignal:
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         if self.exit_code is None:  # a second signal must not disturb the clean-up
             self.exit_code = 128 + number
+            _end_later(self.exit_code)
             raise SystemExit(self.exit_code)
 
-    def _watch(self) -> None:
-        number: int = signal.SIGTERM
+    def _watch(self, parent: int) -> None:
         # Polled: the kernel's own parent-death signal is sent when the *thread* that started us
         # ends, which would kill the producer of a healthy parent.
-        while self.parent is None or os.getppid() == self.parent:
-            if select.select([self._signals], [], [], _PARENT_POLL_SECONDS)[0]:
-                number = os.read(self._signals, 1)[0]
-                break
-        else:
-            os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_GRACE_SECONDS)
-        os._exit(128 + number)
+        while os.getppid() == parent:
+            time.sleep(_PARENT_POLL_SECONDS)
+        _end_later(128 + signal.SIGTERM)  # C code blocks handlers
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _end_later(code: int) -> None:
+    timer = threading.Timer(_GRACE_SECONDS, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
 
 
 def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:

@@ -68,16 +68,15 @@ class RejectedSamples:
             raise
         except Exception:  # a picture may be impossible: then only its line is saved
             name = None
+        boxes = sample.boxes
         line = {
             "picture": name,
             "index": index,
             "reason": reason,
             "fault": fault,
-            "boxes": None,
+            "boxes": boxes and np.column_stack([boxes.labels, boxes.coords]).tolist(),
             "provenance": dict(sample.provenance),
         }
-        if (boxes := sample.boxes) is not None:
-            line["boxes"] = np.column_stack([boxes.labels, boxes.coords]).tolist()
         text = json.dumps(line, allow_nan=False, default=str) + "\n"
         # Appended in one write: a line is complete, or it is the last one and skipped.
         with open(folder / LINES, "a", encoding="utf-8") as stream:

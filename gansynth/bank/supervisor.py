@@ -263,13 +263,6 @@ class ProducerSupervisor:
                 self.process.kill()
         self.process.wait()
 
-    def _finished(self) -> bool:
-        """Return whether it completed a frozen bank; its process may still run."""
-        if not self.config.frozen or self.process.poll() not in (None, EXIT_OK):
-            return False
-        beat = read_heartbeat(self._bank)
-        return beat.get("pid") == self.process.pid and beat.get("state") == "complete"
-
     def _fault(self, code: int, hung: str) -> GansynthError:
         if hung:
             return EnvironmentFault(f"producer: {hung}: killed; {self._log_ends()}")
@@ -313,7 +306,7 @@ class ProducerSupervisor:
                     self.process.kill()
                     self.process.wait()
                 code = self.process.poll()
-                if self._finished():
+                if code == EXIT_OK and self.config.frozen:  # the bank is complete
                     return
                 if code is not None and not self._revive(self._fault(code, hung), code):
                     return

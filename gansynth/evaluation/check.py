@@ -76,6 +76,6 @@ def check(
     assert report is not None, "there is a data set"
     if bank is None:
         return report
-    from gansynth.bank.stored_samples import check_bank
+    from gansynth.bank.api import check_bank
 
     return replace(report, will_it_harm=check_bank(Path(bank), open_source(request), reporter))

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gansynth.bank.api import read_stored
 from gansynth.bank.reader import BankReader
-from gansynth.bank.stored_samples import read_stored
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.cache import CaseCache

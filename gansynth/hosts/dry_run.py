@@ -132,7 +132,7 @@ def will_it_harm(
 
     ``sampler``: of the samples; None for those of a bank, and without samples.
     """
-    from gansynth.bank.stored_samples import check_bank
+    from gansynth.bank.api import check_bank
     from gansynth.sampling.sample_check import check_run
 
     if mix_config.ratio.p == 0:
