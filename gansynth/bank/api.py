@@ -91,8 +91,6 @@ def fill(
     """Start a producer for a frozen bank and wait until it ends.
 
     Args:
-        config: configuration of the producer.
-        log: log file of the producer.
         restarts: consecutive restarts of a producer that died, at most.
         patience: time limit in seconds.
         progress: called with the number of samples whenever it changes.

@@ -144,11 +144,9 @@ class ProducerSupervisor:
         """Start a producer and keep it running.
 
         Args:
-            config: configuration of the producer.
             log: log file; the configuration is written beside it.
             restarts: consecutive restarts at most; a published sample, or some time in good
                 health, resets the count.
-            limits: time limits.
 
         Raises:
             EnvironmentFault: the log cannot be written.
@@ -165,7 +163,6 @@ class ProducerSupervisor:
         """Wait until the bank holds enough samples, through deaths and restarts.
 
         Args:
-            samples: number of samples to wait for.
             timeout: seconds.
             progress: called with the number of samples whenever it changes.
             tick: called every 20 s.

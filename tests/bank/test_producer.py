@@ -13,7 +13,7 @@ import pytest
 from gansynth.bank.producer import ProducerConfig, main, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter, verify_bank
 from gansynth.bank.supervisor import ProducerSupervisor
-from gansynth.bank.throttle import ThrottleState, read_work, write_throttle_state
+from gansynth.bank.throttle import ThrottleState, write_throttle_state
 from gansynth.core.lineage import Lineage
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample, Schema
@@ -192,15 +192,6 @@ def test_the_hosts_word_on_duty_counts_also_in_the_midst_of_a_rest(tmp_path):
             return writer.published > 5
 
         fill(writer, config, stop=stop)
-
-
-def test_each_batch_of_a_live_bank_is_told_as_one_stretch_of_work(tmp_path):
-    begin = time.monotonic()
-    published = refresh(tmp_path, 3, duty=0.5).published
-    stretches = np.array(read_work(tmp_path / "bank"))
-    assert len(stretches) == published > 2
-    assert (np.diff(stretches.ravel()) >= 0).all()
-    assert begin < stretches[0, 0] < stretches[-1, 1] < time.monotonic()
 
 
 @pytest.mark.fault(39)

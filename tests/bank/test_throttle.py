@@ -5,13 +5,12 @@ import pytest
 
 from benchmarks.bench_throttle import BUDGET, HOSTS, Loop, needs, prefetched
 from gansynth.bank import throttle
-from gansynth.bank.store import HEARTBEAT, PACE, WORK
+from gansynth.bank.store import HEARTBEAT, PACE
 from gansynth.bank.throttle import (
     ProducerThrottle,
     ThrottleState,
     log_work,
     read_throttle_state,
-    read_work,
 )
 from gansynth.core.bank_options import RefreshPolicy
 
@@ -155,12 +154,3 @@ def test_without_a_heartbeat_that_makes_sense_there_is_nothing_to_say(tmp_path, 
 def test_what_makes_no_sense_is_no_pace(tmp_path, text):
     (tmp_path / PACE).write_text(text)
     assert read_throttle_state(tmp_path) is None
-
-
-def test_stretches_of_work_come_back_whole_and_from_where_they_are_not_known(tmp_path):
-    for begin in (1.0, 2.0):
-        log_work(tmp_path, begin, begin + 0.5)
-    with open(tmp_path / WORK, "ab") as file:
-        file.write(b"half")
-    assert read_work(tmp_path) == [(1.0, 1.5), (2.0, 2.5)]
-    assert (read_work(tmp_path, 1), read_work(tmp_path, 9)) == ([(2.0, 2.5)], [])
