@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import select
 import signal
 import statistics
 import sys
@@ -215,14 +216,17 @@ def _beating(writer: BankWriter) -> Iterator[None]:
 
 
 class _StopSignal:
-    """Stop on SIGTERM, SIGINT or the parent's end; what does not heed it is ended for good."""
+    """Stop on SIGTERM, SIGINT or the parent's end; a thread acts while C code blocks handlers."""
 
     def __init__(self, parent: int | None) -> None:
+        self.parent = parent
         self.exit_code: int | None = None
+        self._signals, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        if parent is not None:
-            threading.Thread(target=self._watch, args=(parent,), daemon=True).start()
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def __call__(self) -> bool:
         return self.exit_code is not None
@@ -230,22 +234,20 @@ class _StopSignal:
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         if self.exit_code is None:  # a second signal must not disturb the clean-up
             self.exit_code = 128 + number
-            _end_later(self.exit_code)
             raise SystemExit(self.exit_code)
 
-    def _watch(self, parent: int) -> None:
+    def _watch(self) -> None:
+        number: int = signal.SIGTERM
         # Polled: the kernel's own parent-death signal is sent when the *thread* that started us
         # ends, which would kill the producer of a healthy parent.
-        while os.getppid() == parent:
-            time.sleep(_PARENT_POLL_SECONDS)
-        _end_later(128 + signal.SIGTERM)  # C code blocks handlers
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _end_later(code: int) -> None:
-    timer = threading.Timer(_GRACE_SECONDS, os._exit, (code,))
-    timer.daemon = True
-    timer.start()
+        while self.parent is None or os.getppid() == self.parent:
+            if select.select([self._signals], [], [], _PARENT_POLL_SECONDS)[0]:
+                number = os.read(self._signals, 1)[0]
+                break
+        else:
+            os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_GRACE_SECONDS)
+        os._exit(128 + number)
 
 
 def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
