@@ -7,7 +7,7 @@ otherwise:
 
 - compare: false positives at 5 %, coverage of the 95 % interval, equivalence wrongly shown where
   the truth is the margin, power at the minimum detectable effect; for comparison false positives of
-  plain Satterthwaite and of Wilcoxon, and the coverage of a plain percentile bootstrap;
+  Wilcoxon and of a t test over subjects, and the coverage of a plain percentile bootstrap;
 - holm: the share of families of 8 arms against one control in which any true null is rejected;
 - variance: the mean of the estimated components over the true ones;
 - worth: the coverage of the interval of extra real cases, for two shapes of the learning curve.
@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -29,14 +29,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from common import print_table, write
 from scipy import stats
+from simulated_runs import SimulationDesign, simulated
 from table_statistics import parts
 
-from gansynth.metrics.stats.anova import MeanSquares, VarianceComponents, components
-from gansynth.metrics.stats.compare import holm
-from gansynth.metrics.stats.inference import Inference
-from gansynth.metrics.stats.runs import Floats, RunValues
-from gansynth.metrics.stats.simulation import SimulationDesign, detectable, simulated
-from gansynth.metrics.stats.worth import worth
+from gansynth.metrics.statistics import (
+    Floats,
+    MeanSquares,
+    RunValues,
+    VarianceComponents,
+    components,
+    detectable,
+    holm,
+)
+from gansynth.metrics.worth import worth
 
 LEVEL, POWER = 0.05, 0.8
 DESIGNS = [
@@ -46,9 +51,6 @@ DESIGNS = [
     SimulationDesign(10, 1, 30),
 ]
 FEW = [SimulationDesign(2, 2, 20), SimulationDesign(1, 3, 20), SimulationDesign(1, 1, 20)]
-RESAMPLES, AT_ONCE = 1000, 64
-PRINTED = 300
-"""Experiments whose minimum detectable effect is looked at."""
 
 
 def points(
@@ -80,12 +82,9 @@ SKEWED: dict[str, tuple[VarianceComponents, dict[str, float]]] = {
 }
 
 
-def chunks(values: Floats) -> Iterator[Floats]:
-    """A few tables at a time, as ``compare`` makes them of runs."""
-    alone = values.shape[1] == 1
-    tables = values[:, 0] if alone else values.mean(axis=2)
-    for begin in range(0, len(tables), AT_ONCE):
-        yield tables[begin : begin + AT_ONCE]
+def table(values: Floats) -> Floats:
+    """The tables that ``compare`` makes of runs."""
+    return values[:, 0] if values.shape[1] == 1 else np.asarray(values.mean(axis=2))
 
 
 # -- compare ---------------------------------------------------------------------------------------
@@ -101,27 +100,21 @@ def errors(
     """Shares of experiments in which ``compare`` says this or that."""
     rng = np.random.default_rng(seed)
     values = simulated(variance, design, rng, number=number, skewness=skewness)
-    effect = detectable(variance, design)
-    found: dict[str, list[Floats]] = {}
-    for index, tables in enumerate(chunks(values)):
-        one = Inference.of(tables, LEVEL, RESAMPLES, rng)
-        low, high = one.interval()
-        looks = {
-            "false_positives": one.p() <= LEVEL,
-            "coverage": (low <= 0) & (high >= 0),
-            "wilcoxon": signed_rank(tables) <= LEVEL,
-            "satterthwaite": satterthwaite(one.squares) <= LEVEL,
-        }
-        for sign, name in ((-1, "below"), (1, "above")):
-            at_margin = moved(one, sign * 2 * effect)
-            looks[f"equivalent_{name}"] = at_margin.equivalence(2 * effect) <= LEVEL
-            looks[f"power_{name}"] = moved(one, sign * effect).p() <= LEVEL
-        if index * AT_ONCE < PRINTED:
-            looks["printed"] = one.detectable(POWER) / effect
-        for name, look in looks.items():
-            found.setdefault(name, []).append(look)
-    printed = np.concatenate(found.pop("printed"))
-    shares = {name: float(np.concatenate(each).mean()) for name, each in found.items()}
+    effect = detectable(variance, *design)
+    tables = table(values)
+    test = MeanSquares.of(tables)
+    found = {
+        "false_positives": test.p() <= LEVEL,
+        "coverage": np.abs(test.mean) <= test.reach(LEVEL),
+        "wilcoxon": signed_rank(tables) <= LEVEL,
+        "t_over_subjects": stats.ttest_1samp(tables.mean(axis=1), 0, axis=1).pvalue <= LEVEL,
+    }
+    for sign, name in ((-1, "below"), (1, "above")):
+        moved = [replace(test, mean=test.mean + sign * size * effect) for size in (1, 2)]
+        found[f"power_{name}"] = moved[0].p() <= LEVEL
+        found[f"equivalent_{name}"] = moved[1].equivalence(2 * effect) <= LEVEL
+    printed = test.detectable(LEVEL, POWER) / effect
+    shares = {name: float(each.mean()) for name, each in found.items()}
     return shares | {
         "power": (shares["power_below"] + shares["power_above"]) / 2,
         "effect": effect,
@@ -129,21 +122,6 @@ def errors(
         "printed_median": float(np.median(printed)),
         "percentile": percentile_coverage(values[:200], rng),
     }
-
-
-def moved(one: Inference, by: float) -> Inference:
-    """The same experiments with another true difference."""
-    return replace(one, squares=replace(one.squares, mean=one.squares.mean + by))
-
-
-def satterthwaite(squares: MeanSquares) -> Floats:
-    """p of t with the degrees of freedom of 1946, without what ``reference`` does otherwise."""
-    runs, cases = squares.runs - 1, squares.cases - 1
-    parts = [(np.maximum(squares.case, squares.cross), cases)]
-    if runs:
-        parts += [(np.maximum(squares.run, squares.cross), runs), (squares.cross, runs * cases)]
-    freedom = squares.total**2 / sum(square**2 / count for square, count in parts)
-    return np.asarray(2 * stats.t.sf(np.abs(squares.mean / squares.standard_error), freedom))
 
 
 def signed_rank(tables: Floats) -> Floats:
@@ -180,7 +158,7 @@ def compared(number: int) -> list[dict[str, Any]]:
             variance = replace(variance, seed=None)
         rows.append(
             {
-                **{"design": asdict(design), "scenario": name, "skewness": skewness},
+                **{"design": design._asdict(), "scenario": name, "skewness": skewness},
                 **{"variance": asdict(variance), "experiments": number},
                 **errors(design, variance, skewness, number, seed),
             }
@@ -203,11 +181,11 @@ def families(number: int, arms: int = 8) -> list[dict[str, Any]]:
             tables = (values[:, 1:] - values[:, :1]).mean(axis=3)
             for shifted in (0, arms // 2):
                 moved_by = np.zeros((arms, 1, 1))
-                moved_by[:shifted] = 2 * detectable(NORMAL[name], design)
-                wrong = [_family(one, shifted, rng) for one in tables + moved_by]
+                moved_by[:shifted] = 2 * detectable(NORMAL[name], *design)
+                wrong = [_family(one, shifted) for one in tables + moved_by]
                 rows.append(
                     {
-                        **{"design": asdict(design), "scenario": name, "arms": arms},
+                        **{"design": design._asdict(), "scenario": name, "arms": arms},
                         **{"true_effects": shifted, "experiments": number},
                         **{"compare": float(np.mean([w[0] for w in wrong]))},
                         **{"wilcoxon": float(np.mean([w[1] for w in wrong]))},
@@ -216,9 +194,9 @@ def families(number: int, arms: int = 8) -> list[dict[str, Any]]:
     return rows
 
 
-def _family(tables: Floats, shifted: int, rng: np.random.Generator) -> tuple[bool, bool]:
+def _family(tables: Floats, shifted: int) -> tuple[bool, bool]:
     """Whether a true null is rejected after Holm's correction, by either test."""
-    ps = Inference.of(tables, LEVEL, RESAMPLES, rng).p(), signed_rank(tables)
+    ps = MeanSquares.of(tables).p(), signed_rank(tables)
     ours, theirs = (min(holm(p.tolist())[shifted:]) <= LEVEL for p in ps)
     return ours, theirs
 
@@ -243,7 +221,7 @@ def estimated(number: int) -> list[dict[str, Any]]:
         true = np.array(list(asdict(truth).values()))
         rows.append(
             {
-                **{"design": asdict(design), "runs": len(kept or design.runs(values).keys)},
+                **{"design": design._asdict(), "runs": len(kept or design.runs(values).keys)},
                 "ratio": dict(zip(asdict(truth), (each.mean(0) / true).tolist(), strict=True)),
                 "error": dict(
                     zip(asdict(truth), (each.std(0) / true / number**0.5).tolist(), strict=True)
@@ -271,7 +249,7 @@ def worths(number: int) -> list[dict[str, Any]]:
             rows.append(
                 {
                     **{"curve": shape, "sizes": sizes, "n": n, "true": true},
-                    **{"design": asdict(design), "experiments": number},
+                    **{"design": design._asdict(), "experiments": number},
                     "coverage": float(np.mean([f[0] for f in found])),
                     "median": _median([f[1] for f in found]),
                     "said": float(np.mean([f[1] is not None for f in found])),
@@ -336,8 +314,7 @@ def main() -> None:
     began = time.perf_counter()
     document = {
         "level": LEVEL,
-        "bar": "false positives 5 +- 1 %, coverage 95 +- 2 %, power at the MDE 80 +- 3 %",
-        "resamples": RESAMPLES,
+        "bar": "false positives 5 %, coverage 95 %, power at the MDE 80 %",
         "compare": compared(round(3000 * args.scale)),
         "holm": families(round(1500 * args.scale)),
         "variance": estimated(round(4000 * args.scale)),

@@ -1,6 +1,6 @@
 """Writes the tables of ``gains/README.md``, lines and a picture of ``docs/``, from the results.
 
-Verdicts and reports beside the results are worded anew first; no number changes.
+Statistics, verdicts and reports beside the results are made of the scores anew first.
 
 python benchmarks/gain_page.py
 """
@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 HERE = Path(__file__).parent / "gains"
@@ -159,19 +161,29 @@ def picture(text: str) -> str:
 MADE = {PAGE: page, RESULTS: results, PICTURE: picture}
 
 
-def worded() -> None:
-    """Write the verdict of each results document, and its reports, in today's words."""
-    from gansynth.benchmark.report.verdict import verdict
+STATED = ("comparisons", "baselines", "means", "worth", "verdict")
+
+
+def restated() -> None:
+    """Write the statistics of each document's scores, its verdict and its report, as of today."""
+    from gansynth.benchmark.analysis import analysed
     from gansynth.benchmark.running import write_results
 
-    for path in (HERE / name / "results.json" for name in NAMES):
-        if path.is_file():
-            document = json.loads(path.read_text(encoding="utf-8"))
-            write_results({**document, "verdict": verdict(document)}, path.parent, None)
+    for path in sorted(HERE.glob("*/*.json")):
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if "comparisons" not in document:
+            continue
+        found = analysed(document)
+        document |= {key: found[key] for key in STATED if key in document}
+        with TemporaryDirectory() as folder:
+            write_results(document, Path(folder), None)
+            shutil.copyfile(Path(folder) / "results.json", path)
+            name = "report" if path.stem == "results" else path.stem
+            shutil.copyfile(Path(folder) / "report.md", path.with_name(f"{name}.md"))
 
 
 if __name__ == "__main__":
-    worded()
+    restated()
     for file, made in MADE.items():
         text = file.read_text(encoding="utf-8") if file.is_file() else ""
         file.write_text(made(text), encoding="utf-8")

@@ -19,25 +19,10 @@ def percent(value: float) -> str:
 
 def compared(doc: dict[str, Any]) -> list[Row]:
     """How often ``compare`` errs."""
-    head = (
-        *("design", "variances", "p < 0.05", "coverage", "equivalent at -m, +m", "power at MDE"),
-        *("printed MDE: RMS, median", "Satterthwaite", "Wilcoxon", "percentile bootstrap"),
-    )
-    rows = [
-        (
-            design(one),
-            one["scenario"],
-            percent(one["false_positives"]),
-            percent(one["coverage"]),
-            f"{percent(one['equivalent_below'])}, {percent(one['equivalent_above'])}",
-            percent(one["power"]),
-            f"{one['printed_rms']:.2f}, {one['printed_median']:.2f}",
-            percent(one["satterthwaite"]),
-            percent(one["wilcoxon"]),
-            percent(one["percentile"]),
-        )
-        for one in doc["compare"]
-    ]
+    head, rows = ("design", "variances", "p < 0.05", "coverage", *HEAD), []
+    for one in doc["compare"]:
+        shares = (percent(one[key]) for key in ("false_positives", "coverage"))
+        rows.append((design(one), one["scenario"], *shares, *_more_of(one)))
     return [head, *rows]
 
 
@@ -101,9 +86,9 @@ def statistics(doc: dict[str, Any]) -> list[str]:
     for name in dict.fromkeys(map(design, doc["compare"])):
         own = [one for one in doc["compare"] if design(one) == name]
         for key, what, bar in (
-            ("false_positives", "false positives at 5 %", "5 ± 1"),
-            ("coverage", "coverage of the 95 % interval", "95 ± 2"),
-            ("power", "power at the minimum detectable effect", "80 ± 3"),
+            ("false_positives", "false positives at 5 %", "5"),
+            ("coverage", "coverage of the 95 % interval", "95"),
+            ("power", "power at the minimum detectable effect", "80"),
             ("wilcoxon", "Wilcoxon's false positives", ""),
         ):
             found = [one[key] for one in own]
@@ -116,9 +101,9 @@ def statistics(doc: dict[str, Any]) -> list[str]:
     return [
         *rows,
         f"| statistics, families of {doc['holm'][0]['arms']} arms after Holm, %: any false "
-        f"positive, least to most | {percent(min(wrong))} to {percent(max(wrong))} | 5 ± 1 |",
+        f"positive, least to most | {percent(min(wrong))} to {percent(max(wrong))} | 5 |",
         f"| statistics, worth in real cases, %: coverage, least to most "
-        f"| {percent(min(held))} to {percent(max(held))} | 95 ± 2 |",
+        f"| {percent(min(held))} to {percent(max(held))} | 95 |",
     ]
 
 
@@ -160,24 +145,25 @@ def _false_positives(doc: dict[str, Any]) -> list[Row]:
 
 
 def _more(doc: dict[str, Any], name: str) -> list[Row]:
-    head = (
-        *("standard deviations", "equivalent at −m, +m", "power at MDE", "printed MDE"),
-        *("plain Satterthwaite", "Wilcoxon", "percentile bootstrap covers"),
+    rows = [(one["scenario"], *_more_of(one)) for one in doc["compare"] if design(one) == name]
+    return [("standard deviations", *HEAD), *rows]
+
+
+HEAD = (
+    *("equivalent at −m, +m", "power at MDE", "printed MDE"),
+    *("t over subjects", "Wilcoxon", "percentile bootstrap covers"),
+)
+
+
+def _more_of(one: dict[str, Any]) -> Row:
+    return (
+        f"{percent(one['equivalent_below'])}, {percent(one['equivalent_above'])}",
+        percent(one["power"]),
+        f"{one['printed_rms']:.2f}, {one['printed_median']:.2f}",
+        percent(one["t_over_subjects"]),
+        percent(one["wilcoxon"]),
+        percent(one["percentile"]),
     )
-    rows = [
-        (
-            one["scenario"],
-            f"{percent(one['equivalent_below'])}, {percent(one['equivalent_above'])}",
-            percent(one["power"]),
-            f"{one['printed_rms']:.2f}, {one['printed_median']:.2f}",
-            percent(one["satterthwaite"]),
-            percent(one["wilcoxon"]),
-            percent(one["percentile"]),
-        )
-        for one in doc["compare"]
-        if design(one) == name
-    ]
-    return [head, *rows]
 
 
 def markdown(rows: list[Row]) -> str:

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from gansynth.metrics.segmentation.table import AT_ALARMS, measure_of
-from gansynth.metrics.stats.compare import compare, holm, interval_of_mean
-from gansynth.metrics.stats.runs import RunValues
-from gansynth.metrics.stats.worth import worth
+from gansynth.metrics.statistics import RunValues, compare, holm, interval_of_mean
+from gansynth.metrics.worth import worth
 
 LEARNT = 0.3  # Dice (or another share) below which a host counts as untrained
 NO_MARGIN = 1e-12  # placeholder for measures without a margin; nothing is called equivalent then

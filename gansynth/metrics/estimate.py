@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.metrics.stats.bounds import ANY, within
+from gansynth.metrics.statistics import ANY, within
 from gansynth.runtime.errors import DataFault
 
 Better = Literal["lower", "higher", "real", "half"]

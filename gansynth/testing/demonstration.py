@@ -259,8 +259,7 @@ def _compare(outcomes: Mapping[str, TrainingResult]) -> dict[str, Any]:
     import numpy as np
 
     from gansynth.metrics.segmentation.results import FILE
-    from gansynth.metrics.stats.compare import compare
-    from gansynth.metrics.stats.runs import RunValues
+    from gansynth.metrics.statistics import RunValues, compare
 
     values = {}
     for name, outcome in outcomes.items():

@@ -13,8 +13,8 @@ from gansynth.benchmark.report.verdict import verdict
 from gansynth.core.generator import Generator
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
-from gansynth.metrics.stats.compare import holm
-from gansynth.metrics.stats.worth import worth
+from gansynth.metrics.statistics import holm
+from gansynth.metrics.worth import worth
 from tests.benchmark.documents import Made, made_up
 
 CASES = {"a1": "ann", "a2": "ann", "b1": "bob", "c1": "cat", "d1": "dan"}

@@ -2,8 +2,8 @@
 
 The learning curve of real cases alone is linear in log N between the means at its sizes. An arm at
 size n is worth N* - n cases, where the curve reaches its mean at N*. The interval holds the sizes
-at which the arm does not differ from the curve (Fieller 1954). The test is that of ``compare``,
-without skewness. Nothing is extrapolated: a limit beyond the curve is None.
+at which the arm does not differ from the curve (Fieller 1954), by the test of ``compare``. Nothing
+is extrapolated: a limit beyond the curve is None.
 """
 
 from __future__ import annotations
@@ -15,10 +15,7 @@ from typing import Literal
 
 import numpy as np
 
-from gansynth.metrics.stats.anova import MeanSquares
-from gansynth.metrics.stats.inference import EXACT
-from gansynth.metrics.stats.reference import p_of, quantile
-from gansynth.metrics.stats.runs import Floats, RunValues
+from gansynth.metrics.statistics import EXACT, Floats, MeanSquares, RunValues
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.serialise import Document
 
@@ -132,18 +129,16 @@ class _LearningCurve:
         """Two-sided p of the hypothesis that the curve's end equals its start."""
         if min(self.arm.shape) < 2:
             return None
-        squares = MeanSquares.of(self.tables[-1] - self.tables[0])
-        if squares.standard_error <= EXACT * np.abs(self.tables).max():
-            return 0.0 if squares.mean else 1.0
-        return float(p_of(squares.mean / squares.standard_error, squares))
+        difference = self.tables[-1] - self.tables[0]
+        return float(MeanSquares.of(difference, np.abs(self.tables).max()).p())
 
     def _over(self, logs: Floats) -> Floats:
         """Arm - curve at sizes, over the significant difference: beyond +-1 it is significant."""
         knots, units = np.log(self.sizes), np.eye(len(self.sizes))
         weights = np.stack([np.interp(logs, knots, unit) for unit in units], axis=-1)
         squares = MeanSquares.of(self.arm - np.tensordot(weights, self.tables, 1))
-        reach = squares.standard_error * quantile(squares, self.level)
-        return np.asarray(squares.mean / np.maximum(reach, EXACT * np.abs(self.tables).max()))
+        least = EXACT * np.abs(self.tables).max()
+        return np.asarray(squares.mean / np.maximum(squares.reach(self.level), least))
 
 
 def _crossing(logs: Floats, over: Floats, height: float) -> float:
