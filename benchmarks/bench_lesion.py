@@ -8,7 +8,7 @@ Fits every arm by the documented command on the training cases, draws samples of
   together it has seen in training. The other is trained on the held-out cases, which no generator
   has seen, and held against real crops of the training cases.
 - the seam: how many gradients across the new lesions' edges and rims lie within the range of real
-  ones (``gansynth.metrics.appearance``); contrast of lesions; power in bands of frequency, over
+  ones (``gansynth.metrics.lesions``); contrast of lesions; power in bands of frequency, over
   real.
 
 Lesions go into whole volumes, the same ones to the same places in every arm. Segmenters are trained
@@ -168,7 +168,7 @@ def above(one: dict[str, Any], other: dict[str, Any], key: str = "lesion") -> di
 
 def looks(shown: Sequence[Shown], real: Sequence[Shown], schema: Schema) -> dict[str, Any]:
     """Seam, contrast and spectrum of samples' lesions beside real ones."""
-    from gansynth.metrics.appearance import numbers_of, profiles
+    from gansynth.metrics.lesions import numbers_of, profiles
 
     def rows(side: Sequence[Shown]) -> list[Any]:
         return [profiles(one.image, one.labels, one.lesion, schema) for one in side]
@@ -200,7 +200,7 @@ def contrasts_of(one: Shown) -> Any:
 def power_of(one: Shown, schema: Schema) -> Any:
     """Power in bands of frequency in a cube around the middle of a lesion: (C, bands)."""
     from gansynth.core.geometry import centroid
-    from gansynth.metrics.spectrum import radial_power
+    from gansynth.metrics.distances import radial_power
 
     starts = [
         int(np.clip(round(middle) - WINDOW // 2, 0, max(0, length - WINDOW)))

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.schema import FloatArray, LabelArray, Schema
+from gansynth.metrics.distances import radial_power
 from gansynth.metrics.faithfulness import EvaluationSegmenter, mean_dice
-from gansynth.metrics.spectrum import radial_power
 
 Floats = npt.NDArray[np.float64]
 Pair = tuple[FloatArray, LabelArray]

@@ -29,7 +29,7 @@ from gansynth.hosts.launch import ApartTraining, device_of
 from gansynth.hosts.record import FILE as RECORD
 from gansynth.hosts.record import mix_name
 from gansynth.hosts.sample_source import SampleSource
-from gansynth.metrics.segmentation.results import account_of, asked_regions
+from gansynth.metrics.segmentation.evaluation import account_of, asked_regions
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_bytes_atomic, write_json_atomic
 from gansynth.runtime.progress import Reporter

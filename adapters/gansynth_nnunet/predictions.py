@@ -11,8 +11,7 @@ import numpy as np
 from gansynth.core.prediction import Prediction
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.data.pairs import mismatches, whole_labels
-from gansynth.metrics.segmentation.operating_point import levels_of
-from gansynth.metrics.segmentation.predictions import of_volumes, with_levels
+from gansynth.metrics.segmentation.evaluation import levels_of, of_volumes, with_levels
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_nifti
 from gansynth_nnunet.dataset import NIFTI, RawSet, raw_cases

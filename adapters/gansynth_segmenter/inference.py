@@ -17,9 +17,8 @@ from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.core.space import Space
 from gansynth.hosts.training_data import on_own_grid, padding_values
 from gansynth.hosts.windows import predict_by_windows
-from gansynth.metrics.segmentation.evaluation import RULE, evaluate
-from gansynth.metrics.segmentation.operating_point import levels_of
-from gansynth.metrics.segmentation.regions import Regions
+from gansynth.metrics.segmentation.evaluation import RULE, evaluate, levels_of
+from gansynth.metrics.segmentation.measures import Regions
 from gansynth.runtime.devices import pick_device
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import path_inside, read_json, sha256_file, write_json_atomic

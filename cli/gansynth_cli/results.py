@@ -123,7 +123,7 @@ def lines_of_training(
         target: name of the framework.
         labels: name -> value.
     """
-    from gansynth.metrics.segmentation.results import lines_of, said_of
+    from gansynth.metrics.segmentation.evaluation import lines_of, said_of
 
     real, synthetic = document["drawn_real"], document["drawn_synthetic"]
     yield f"{target}: trained; results are in {document['folder']}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.metrics.segmentation.table import AT_ALARMS, measure_of
+from gansynth.metrics.segmentation.measures import AT_ALARMS, measure_of
 from gansynth.metrics.statistics import RunValues, compare, holm, interval_of_mean
 from gansynth.metrics.worth import worth
 

@@ -24,7 +24,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.core.schedule import Schedule
 from gansynth.fitting.composite_spec import texts
-from gansynth.metrics.segmentation.table import (
+from gansynth.metrics.segmentation.measures import (
     AT_ALARMS,
     LESIONS,
     MEASURES,

@@ -18,7 +18,7 @@ from gansynth.benchmark.plan import ArmPlan, BenchmarkPlan
 from gansynth.benchmark.specs import TrainingPoint
 from gansynth.benchmark.study import BenchmarkStudy
 from gansynth.benchmark.subject_split import DEVELOPMENT, SEALED
-from gansynth.metrics.segmentation.operating_point import THRESHOLDS
+from gansynth.metrics.segmentation.evaluation import THRESHOLDS
 from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic
 from gansynth.runtime.version import __version__
 

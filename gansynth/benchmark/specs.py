@@ -22,8 +22,8 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import CaseSource, FoldSplit, case_record
 from gansynth.data.subjects import grouped_splits
-from gansynth.metrics.segmentation.operating_point import THRESHOLDS
-from gansynth.metrics.segmentation.regions import regions_of, with_labels
+from gansynth.metrics.segmentation.evaluation import THRESHOLDS
+from gansynth.metrics.segmentation.measures import regions_of, with_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.version import __version__

@@ -24,7 +24,7 @@ from gansynth.benchmark.specs import (
 from gansynth.benchmark.subject_split import SEALED, SubjectSplit, split_subjects
 from gansynth.core.adapter import Adapter
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.metrics.segmentation.operating_point import ALARMS, equal_alarms
+from gansynth.metrics.segmentation.evaluation import ALARMS, equal_alarms
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.run_source import open_source
 

@@ -34,7 +34,7 @@ from gansynth.core.adapter import shortened
 from gansynth.core.registry import installed
 from gansynth.core.source import FoldSplit
 from gansynth.data.subjects import grouped_splits
-from gansynth.metrics.segmentation.table import LESIONS, beside, cost_words, measure_of
+from gansynth.metrics.segmentation.measures import LESIONS, beside, cost_words, measure_of
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.sampling.run_source import open_source

@@ -108,9 +108,8 @@ class WorkerJob:
         adapter = installed().adapter(self.spec["host"]["target"])
         if adapter.needs == "boxes":
             return _detections(results, self.spec["measures"])
-        from gansynth.metrics.segmentation.evaluation import evaluate
-        from gansynth.metrics.segmentation.operating_point import at_thresholds
-        from gansynth.metrics.segmentation.regions import regions_of, with_labels
+        from gansynth.metrics.segmentation.evaluation import at_thresholds, evaluate
+        from gansynth.metrics.segmentation.measures import regions_of, with_labels
 
         labels = source.schema.foreground
         regions = with_labels(regions_of(self.spec["regions"], labels), labels)

@@ -15,13 +15,13 @@ from gansynth.metrics.comparison import (
     EFFORTS,
     Comparison,
     Effort,
+    Estimate,
+    Floats,
     Metric,
     guard_metric,
     load_metrics,
 )
-from gansynth.metrics.estimate import Estimate, Floats
-from gansynth.metrics.intensity import BINS, HistogramMetric, edges_of
-from gansynth.metrics.spectrum import BANDS, Spectrum, frequencies
+from gansynth.metrics.distances import BANDS, BINS, HistogramMetric, Spectrum, edges_of, frequencies
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.version import __version__
 from gansynth.sampling.evaluation_data import EvaluationData

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from gansynth.core.schema import Case, FloatArray, Sample
-from gansynth.metrics.comparison import Comparison, Image
-from gansynth.metrics.estimate import Floats
+from gansynth.metrics.comparison import Comparison, Floats, Image
 from gansynth.metrics.features import features_of
 from gansynth.metrics.nearest import GRID, pool
 from gansynth.report.png import thumbnail

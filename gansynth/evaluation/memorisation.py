@@ -24,8 +24,15 @@ from gansynth.core.capabilities import AVERAGED
 from gansynth.core.run_folder import MANIFEST, read_manifest
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.data.batches import batch_of
-from gansynth.metrics.comparison import Comparison
-from gansynth.metrics.estimate import LEVEL, Floats, Indices, drawn_anew, median_estimate, numbered
+from gansynth.metrics.comparison import (
+    LEVEL,
+    Comparison,
+    Floats,
+    Indices,
+    drawn_anew,
+    median_estimate,
+    numbered,
+)
 from gansynth.metrics.nearest import COPY, NearestSearch, SearchQuery, find_nearest
 from gansynth.runtime.errors import IntegrityFault
 from gansynth.runtime.files import write_bytes_atomic

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gansynth.metrics.estimate import Estimate
+from gansynth.metrics.comparison import Estimate
 
 BLURRED, NOISY = 0.5, 2.0
 """Power in the highest frequencies, as a ratio to real, at which an alarm is raised."""

@@ -20,7 +20,7 @@ from gansynth.fitting.run_report import CURVES, write_run_report
 from gansynth.fitting.sample_grids import SampleGrid, final_sheets
 from gansynth.fitting.setup import FitJob, open_folder, refuse_full_disk, rehearse, resolve
 from gansynth.fitting.warm_start import ParentRun
-from gansynth.metrics.spectrum import spectrum_ratio
+from gansynth.metrics.distances import spectrum_ratio
 from gansynth.runtime.devices import pick_device
 from gansynth.runtime.distributed import ProcessGroup, process_group
 from gansynth.runtime.errors import TrainingFault

@@ -12,7 +12,7 @@ import numpy as np
 from gansynth.core.schema import LabelArray
 from gansynth.data.label_statistics import LabelPriors
 from gansynth.fitting.setup import FitJob
-from gansynth.metrics.segmentation.regions import dice, mean_dice
+from gansynth.metrics.segmentation.measures import dice, mean_dice
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.progress import Reporter

@@ -22,7 +22,7 @@ from gansynth.data.read_options import refuse_idle_read
 from gansynth.fitting.label_report import warn_of_label_maps
 from gansynth.hosts.dry_run import plan_training, timed_sampler, will_it_harm
 from gansynth.hosts.sample_source import check_drawing, warn_of_neighbours
-from gansynth.metrics.segmentation.results import compared
+from gansynth.metrics.segmentation.evaluation import compared
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.options import FlagText, flag_of, put_setting

@@ -152,7 +152,7 @@ def real_alone(adapter: Adapter, request: TrainingRequest) -> dict[str, Any]:
     It is one of ``augment --ratio 1:0`` or of ``--compare``, with the settings of ``request``.
     """
     from gansynth.metrics.segmentation.evaluation import evaluate
-    from gansynth.metrics.segmentation.regions import FOREGROUND
+    from gansynth.metrics.segmentation.measures import FOREGROUND
 
     key, own, mixed = adapter.Options.place, dict(request.settings), request.mix_config
     output = own.pop(key, None)

@@ -16,9 +16,8 @@ from gansynth.core.source import CaseSource
 from gansynth.data.case_writer import write_prediction
 from gansynth.data.pairs import whole_labels
 from gansynth.data.picture_files import read_picture
-from gansynth.metrics.segmentation.evaluation import evaluate
-from gansynth.metrics.segmentation.predictions import of_slices, of_volumes, with_levels
-from gansynth.metrics.segmentation.regions import Regions
+from gansynth.metrics.segmentation.evaluation import evaluate, of_slices, of_volumes, with_levels
+from gansynth.metrics.segmentation.measures import Regions
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, read_nifti
 

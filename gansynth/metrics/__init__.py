@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from gansynth.core.hookspecs import Register, hookimpl, lazily
 
 METRICS: Mapping[str, tuple[str, str]] = {
-    "counts": ("counts", "CountMetric"),
-    "spectrum": ("spectrum", "Spectrum"),
-    "histogram": ("intensity", "HistogramMetric"),
+    "counts": ("lesions", "CountMetric"),
+    "spectrum": ("distances", "Spectrum"),
+    "histogram": ("distances", "HistogramMetric"),
     "diversity": ("diversity", "Diversity"),
-    "kid": ("distribution", "KID"),
-    "frechet": ("distribution", "Frechet"),
-    "manifold": ("distribution", "Manifold"),
+    "kid": ("distances", "KID"),
+    "frechet": ("distances", "Frechet"),
+    "manifold": ("distances", "Manifold"),
     "c2st-cnn": ("c2st", "C2ST"),
     "lesions": ("lesions", "BoxContrastMetric"),
-    "appearance": ("appearance", "Appearance"),
+    "appearance": ("lesions", "Appearance"),
 }
 """Metric -> module of this package, and its class there."""
 

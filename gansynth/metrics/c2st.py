@@ -16,18 +16,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gansynth.core.schema import Case, Sample, Schema
-from gansynth.metrics.comparison import Comparison, Image, Metric
-from gansynth.metrics.encoder import CROP, cosine, descend
-from gansynth.metrics.estimate import (
+from gansynth.metrics.comparison import (
+    Comparison,
     Estimate,
     Floats,
+    Image,
     Indices,
+    Metric,
     drawn_anew,
     halves,
     median_estimate,
     numbered,
 )
-from gansynth.metrics.features import AT_ONCE, pictures
+from gansynth.metrics.features import AT_ONCE, CROP, cosine, descend, pictures
 from gansynth.runtime.devices import pick_device, seeded
 
 PERMUTATIONS = 999

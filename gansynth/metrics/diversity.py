@@ -17,8 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gansynth.core.schema import Case, FloatArray, Sample, Schema
-from gansynth.metrics.comparison import Comparison, Image, Metric, Quantity, Window, window_of
-from gansynth.metrics.estimate import Floats, Indices, numbered
+from gansynth.metrics.comparison import (
+    Comparison,
+    Floats,
+    Image,
+    Indices,
+    Metric,
+    Quantity,
+    Window,
+    numbered,
+    window_of,
+)
 
 MOST_PAIRS = 600  # most pairs compared on a side; about a quarter of them remain in each half
 PAIRS = 256  # most pairs that are compared

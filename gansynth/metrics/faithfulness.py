@@ -23,9 +23,15 @@ from torch import Tensor, nn
 
 from gansynth.core.generator import Batch, Stage
 from gansynth.core.schema import OUTSIDE, Boxes, Case, FloatArray, LabelArray, Schema
-from gansynth.metrics.comparison import Comparison, Image
-from gansynth.metrics.encoder import descend
-from gansynth.metrics.estimate import Floats, drawn_anew, median_estimate, numbered
+from gansynth.metrics.comparison import (
+    Comparison,
+    Floats,
+    Image,
+    drawn_anew,
+    median_estimate,
+    numbered,
+)
+from gansynth.metrics.features import descend
 from gansynth.nn.networks.blocks import strides_for
 from gansynth.runtime.devices import autocast, native_bf16, pick_device, seeded
 from gansynth.runtime.errors import DataFault

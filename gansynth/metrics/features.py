@@ -1,23 +1,162 @@
-"""Features of images, by a network with random weights and by one trained on the fold's images.
+"""A small feature network, with random weights or trained on the fold's own images.
 
-Volumes are read as slices across all three axes (2.5D, as Guo et al. 2025, arXiv:2409.11169).
+Nothing is downloaded. Random weights give a fair, if coarse, comparison (Naeem et al. 2020,
+arXiv:2002.09797, sec. 4). Self-supervised weights of the domain rank generators as humans do
+(Morozov et al. 2021, ICLR). Training follows SimCLR (Chen et al. 2020, arXiv:2002.05709).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from gansynth.core.schema import FloatArray
-from gansynth.metrics.comparison import Comparison, Image, Window
-from gansynth.metrics.encoder import Encoder, EncoderOptions, make_encoder, train_encoder
-from gansynth.metrics.estimate import Floats, Indices
-from gansynth.runtime.devices import pick_device
+from gansynth.metrics.comparison import Comparison, Floats, Image, Indices, Window
+from gansynth.runtime.devices import pick_device, seeded
+from gansynth.runtime.progress import NullReporter, Reporter
+
+# -- the network -----------------------------------------------------------------------------------
+
+
+WIDTHS = (16, 32, 48)  # channels at full, half and a quarter of a picture's resolution
+NUMBERS = sum(WIDTHS)  # features of a picture
+CROP = 64  # edge in pixels of the largest views that are trained on
+
+
+@dataclass(frozen=True)
+class EncoderOptions:
+    """Training options; ``lr`` decays by a cosine, ``temperature``: Chen et al. 2020, eq. 1."""
+
+    steps: int = 300
+    batch_size: int = 48
+    lr: float = 2e-3
+    temperature: float = 0.2
+    seed: int = 0
+
+
+class Encoder(nn.Module):
+    """Pictures (B, C, H, W) of any size in, features (B, NUMBERS) of texture and shape out."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Conv2d(a, b, 3, 2 if n else 1, 1)
+            for n, (a, b) in enumerate(pairwise((channels, *WIDTHS)))
+        )
+        for layer in self.layers:
+            nn.init.orthogonal_(layer.weight, 2**0.5)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Mean features of every layer: the first layers respond to texture, the last to shape."""
+        x, features = pictures, []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.1)
+            features.append(x.mean((2, 3)))
+        return torch.cat(features, 1)
+
+
+SHOWN_EVERY = 20  # steps between losses that progress shows
+
+
+def cosine(lr: float, steps: int) -> Callable[[int], float]:
+    """A learning rate that decays to 0 along a cosine."""
+    return lambda step: float(lr * (1 + np.cos(np.pi * step / steps)) / 2)
+
+
+def descend(
+    parameters: Iterable[nn.Parameter],
+    loss_of: Callable[[int], Tensor],
+    rate: Callable[[int], float],
+    steps: int,
+    reporter: Reporter | None,
+    title: str,
+    *,
+    decay: float = 1e-2,
+) -> None:
+    """Train a small network by AdamW, with a loss and a learning rate for each step."""
+    optimizer = torch.optim.AdamW(parameters, weight_decay=decay)
+    with (reporter or NullReporter()).task(steps, title) as bar:
+        for step in range(steps):
+            loss = loss_of(step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate(step)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            # Reading a loss waits for a GPU.
+            bar.advance(1, **({} if step % SHOWN_EVERY else {"loss": float(loss.detach())}))
+
+
+def make_encoder(channels: int, seed: int = 0) -> Encoder:
+    """Create an encoder with fresh weights; torch's random state is unchanged."""
+    with seeded(seed):
+        return Encoder(channels).eval()
+
+
+def train_encoder(
+    pictures: Sequence[Tensor],
+    options: EncoderOptions | None = None,
+    *,
+    device: torch.device | None = None,
+    reporter: Reporter | None = None,
+) -> Encoder:
+    """Train an encoder on pictures, float32 (N, C, H, W) of about 0 to 1, without labels."""
+    o, device = options or EncoderOptions(), device or torch.device("cpu")
+    encoder = make_encoder(pictures[0].shape[1], o.seed).to(device).train()
+    with seeded(o.seed):
+        head = nn.Sequential(nn.Linear(NUMBERS, NUMBERS), nn.ReLU(), nn.Linear(NUMBERS, 32))
+    head.to(device)
+    learnt = [*encoder.parameters(), *head.parameters()]
+    shares = np.array([len(p) for p in pictures]) / sum(len(p) for p in pictures)
+
+    def loss(step: int) -> Tensor:
+        rng = np.random.default_rng((o.seed, step))
+        source = pictures[int(rng.choice(len(pictures), p=shares))]
+        chosen = rng.choice(len(source), min(o.batch_size, len(source)), replace=False)
+        batch = source[torch.from_numpy(chosen)]
+        views = torch.cat([_view(batch, rng), _view(batch, rng)]).to(device)
+        return contrast(head(encoder(views)), o.temperature)
+
+    descend(learnt, loss, cosine(o.lr, o.steps), o.steps, reporter, "features", decay=1e-4)
+    return encoder.eval()
+
+
+def contrast(views: Tensor, temperature: float) -> Tensor:
+    """NT-Xent (Chen et al. 2020, eq. 1) of (2 B, K): ``i`` and ``i + B`` are of one picture."""
+    unit = F.normalize(views, dim=1)
+    alike = unit @ unit.T / temperature
+    alike.fill_diagonal_(float("-inf"))
+    count = len(views) // 2
+    partner = torch.arange(2 * count, device=views.device).roll(count)
+    return F.cross_entropy(alike, partner)
+
+
+def _view(pictures: Tensor, rng: np.random.Generator) -> Tensor:
+    """Crop each picture at random, flip it, and change brightness and contrast."""
+    count, channels, *size = pictures.shape
+    edges = [min(CROP, max(1, round(0.75 * n))) for n in size]
+    out = torch.empty((count, channels, *edges))
+    for n in range(count):
+        top, left = (int(rng.integers(s - e + 1)) for s, e in zip(size, edges, strict=True))
+        part = pictures[n, :, top : top + edges[0], left : left + edges[1]]
+        out[n] = part.flip(-1) if rng.random() < 0.5 else part
+    shape = (count, channels, 1, 1)
+    scale = torch.from_numpy(rng.uniform(0.8, 1.2, shape).astype(np.float32))
+    shift = torch.from_numpy(rng.uniform(-0.1, 0.1, shape).astype(np.float32))
+    return out * scale + shift
+
+
+# -- features of both sides ------------------------------------------------------------------------
+
 
 Kind = Literal["trained", "random"]
 KINDS: tuple[Kind, ...] = ("trained", "random")

@@ -22,9 +22,8 @@ from gansynth.data.cache import CaseCache
 from gansynth.data.grid import same_spacing
 from gansynth.data.lesion_contrast import ONE_WAY, contrasts
 from gansynth.data.lesions import LEAST, parts, tissue_around, value_limits
-from gansynth.metrics.comparison import EFFORTS, Comparison, Image
-from gansynth.metrics.counts import LESION, PART, CountMetric
-from gansynth.metrics.estimate import Floats
+from gansynth.metrics.comparison import EFFORTS, Comparison, Floats, Image
+from gansynth.metrics.lesions import LESION, PART, CountMetric
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.evaluation_data import FEWEST, EvaluationData, KnownSubjects, own_names

@@ -258,7 +258,7 @@ def _compare(outcomes: Mapping[str, TrainingResult]) -> dict[str, Any]:
     """Return the Dice of the tumour with and without samples, paired by held-out phantom."""
     import numpy as np
 
-    from gansynth.metrics.segmentation.results import FILE
+    from gansynth.metrics.segmentation.evaluation import FILE
     from gansynth.metrics.statistics import RunValues, compare
 
     values = {}

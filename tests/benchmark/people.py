@@ -20,7 +20,7 @@ from gansynth.core.registry import installed
 from gansynth.core.schema import Case, Schema
 from gansynth.core.source import CaseHeader, CaseSource, FoldSplit, SourceRequest
 from gansynth.core.space import Space
-from gansynth.metrics.segmentation.operating_point import ALARMS, THRESHOLDS
+from gansynth.metrics.segmentation.evaluation import ALARMS, THRESHOLDS
 from gansynth.runtime.files import write_json_atomic
 from gansynth_segmenter.host import SegmenterHost
 

@@ -11,7 +11,7 @@ from gansynth.conditions.edit_chain import build_edits
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.fitting.recipe import find_recipe
-from gansynth.metrics.segmentation.table import LESIONS
+from gansynth.metrics.segmentation.measures import LESIONS
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import split_settings
 from gansynth.training.loop import FitOptions

@@ -10,7 +10,7 @@ from gansynth.benchmark.jobs.graph import GraphReport, JobPhase, JobStatus
 from gansynth.benchmark.running import document_of, known_results
 from gansynth.benchmark.specs import TrainingPoint
 from gansynth.benchmark.study import BenchmarkStudy
-from gansynth.metrics.segmentation.operating_point import THRESHOLDS
+from gansynth.metrics.segmentation.evaluation import THRESHOLDS
 from gansynth.runtime.errors import UsageFault
 from tests.benchmark.people import WHERE, finish_all, people, plan_of
 

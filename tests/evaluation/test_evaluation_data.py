@@ -8,7 +8,7 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import case_records, lineage_of
 from gansynth.data.cache import CaseCache
 from gansynth.evaluation.open_samples import open_evaluated
-from gansynth.metrics.appearance import new_voxels
+from gansynth.metrics.lesions import new_voxels
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.evaluation_data import KnownSubjects, own_names

@@ -8,7 +8,7 @@ import pytest
 
 from gansynth.metrics.c2st import C2ST
 from gansynth.metrics.comparison import Comparison
-from gansynth.metrics.distribution import Frechet
+from gansynth.metrics.distances import Frechet
 from gansynth.metrics.features import features_of
 from tests.evaluation.gatherings import LITTLE, gathered, noise, strangers
 from tests.gpu.conftest import ON_CPU

@@ -5,8 +5,8 @@ import pytest
 from scipy.ndimage import binary_dilation, distance_transform_edt, gaussian_filter
 
 from gansynth.core.schema import OUTSIDE, Case, Sample, Schema
-from gansynth.metrics.appearance import LOOK, PLACES, REACH, Appearance, new_voxels, profiles
 from gansynth.metrics.comparison import Comparison, measure
+from gansynth.metrics.lesions import LOOK, PLACES, REACH, Appearance, new_voxels, profiles
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "core": 1, "rim": 2}, (1.0, 1.0), "HW")
 SHAPE = (64, 64)

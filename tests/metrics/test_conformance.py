@@ -11,8 +11,7 @@ import pytest
 
 from gansynth.metrics import METRICS
 from gansynth.metrics.c2st import Classified, permuted
-from gansynth.metrics.comparison import Metric, load_metrics, measure
-from gansynth.metrics.estimate import Estimate
+from gansynth.metrics.comparison import Estimate, Metric, load_metrics, measure
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from tests.metrics.people import SCHEMA, blurred, changed, comparison, noise, people, same
 

@@ -8,8 +8,14 @@ from gansynth.core.schema import Case, Condition, FloatArray, Sample, Schema
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
-from gansynth.metrics.intensity import MOST, HistogramMetric, distance
-from gansynth.metrics.spectrum import BANDS, radial_power, spectrum_ratio
+from gansynth.metrics.distances import (
+    BANDS,
+    MOST,
+    HistogramMetric,
+    distance,
+    radial_power,
+    spectrum_ratio,
+)
 from gansynth.testing import ToySource
 from gansynth.training.loop import FitOptions, train
 from gansynth_dcgan.model import DCGAN, DCGANOptions

@@ -8,14 +8,14 @@ from scipy.special import ndtr
 from scipy.stats import mannwhitneyu
 
 from gansynth.evaluation.memorisation import attack_by, auc_interval
-from gansynth.metrics.distribution import (
+from gansynth.metrics.distances import (
     cubic,
     frechet_distance,
     kernel_distance,
     manifold_shares,
 )
 from gansynth.metrics.diversity import WEIGHTS, ms_ssim, weights_for
-from gansynth.metrics.encoder import contrast
+from gansynth.metrics.features import contrast
 
 RNG = np.random.default_rng(0)
 ONE, OTHER = RNG.standard_normal((40, 6)), 1.5 * RNG.standard_normal((30, 6)) + 0.4

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from gansynth.metrics.encoder import EncoderOptions, make_encoder, train_encoder
+from gansynth.metrics.features import EncoderOptions, make_encoder, train_encoder
 from gansynth.runtime.devices import (
     device_name,
     place_for,

@@ -115,7 +115,7 @@ def _short(document: Mapping[str, Any]) -> dict[str, Any]:
 def _lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[str]:
     from gansynth.benchmark.report.study import ReportData, ends_of
     from gansynth.benchmark.subject_split import DEVELOPMENT
-    from gansynth.metrics.segmentation.table import NO_CASE
+    from gansynth.metrics.segmentation.measures import NO_CASE
     from gansynth.report.numbers import NOTHING, probability
 
     yield document["verdict"]["sentence"]

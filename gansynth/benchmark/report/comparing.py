@@ -16,7 +16,7 @@ from gansynth.benchmark.report.study import (
     finding_of,
 )
 from gansynth.benchmark.report.verdict import why_not
-from gansynth.metrics.segmentation.table import NO_CASE
+from gansynth.metrics.segmentation.measures import NO_CASE
 from gansynth.report.blocks import Block, Details, Legend, Paragraph, Table, TableColumn, TableRow
 from gansynth.report.document import JsonNode
 from gansynth.report.numbers import (

@@ -8,8 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from gansynth.core.registry import installed
-from gansynth.metrics.segmentation.regions import FOREGROUND
-from gansynth.metrics.segmentation.table import LESIONS, beside
+from gansynth.metrics.segmentation.measures import FOREGROUND, LESIONS, beside
 from gansynth.report.blocks import Marker
 from gansynth.report.document import JsonNode
 from gansynth.report.numbers import NumberFormat

@@ -14,7 +14,7 @@ from gansynth.benchmark.report.study import (
     ends_of,
     finding_of,
 )
-from gansynth.metrics.segmentation.table import COSTS, NO_CASE, beside
+from gansynth.metrics.segmentation.measures import COSTS, NO_CASE, beside
 from gansynth.report.document import JsonNode, pattern
 from gansynth.report.numbers import (
     Line,

@@ -112,15 +112,11 @@ def fleiss_kappa(counts: npt.ArrayLike) -> float | None:
 
 
 def cohen_kappa(first: npt.ArrayLike, second: npt.ArrayLike) -> float | None:
-    """Agreement beyond chance of two raters (Cohen 1960); None if all answers are equal.
+    """Agreement beyond chance of two raters' answers (Cohen 1960); None if all are equal."""
+    from sklearn.metrics import cohen_kappa_score
 
-    Args:
-        first: bool (items,).
-        second: likewise.
-    """
-    a, b = np.asarray(first, np.bool_), np.asarray(second, np.bool_)
-    chance = float(a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean()))
-    return None if chance == 1 else (float((a == b).mean()) - chance) / (1 - chance)
+    answers = np.array([first, second])
+    return None if (answers == answers[0, 0]).all() else float(cohen_kappa_score(*answers))
 
 
 @cache

@@ -1,18 +1,109 @@
-"""Segmentation metrics of held-out cases, by case and by subject, for all target frameworks."""
+"""The predicted label map of each held-out case, with the true one beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import groupby, pairwise
-from typing import Any, Unpack
+from pathlib import Path
+from typing import Any, Literal, Unpack
 
 import numpy as np
 
 from gansynth.core.prediction import LabelMaps, Prediction
-from gansynth.metrics.segmentation.regions import Regions, dice
-from gansynth.metrics.segmentation.segmentation import MeasureOptions, measure_case
-from gansynth.metrics.segmentation.table import LESIONS, SEGMENTATION
+from gansynth.core.schema import FloatArray, LabelArray
+from gansynth.core.source import CaseSource
+from gansynth.data.pairs import mismatches, whole_labels
+from gansynth.metrics.segmentation.measures import (
+    AT_ALARMS,
+    FOREGROUND,
+    LESIONS,
+    SEGMENTATION,
+    MeasureOptions,
+    Regions,
+    cost_words,
+    dice,
+    measure_case,
+    read_regions,
+    with_labels,
+)
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import read_nifti, write_json_atomic
+
+# -- predictions -----------------------------------------------------------------------------------
+
+
+def of_volumes(
+    source: CaseSource, files: Mapping[str, tuple[Path, Path]], hint: str
+) -> dict[str, Prediction]:
+    """Predictions in NIfTI files, on their own grid, in mm; DataFault: a file is missing."""
+    for case, pair in files.items():
+        for kind, file in zip(("predicted", "true"), pair, strict=True):
+            if not file.is_file():
+                raise DataFault(
+                    f"{file}: missing, expected the {kind} label map of case {case!r}; {hint}"
+                )
+    return {
+        case: Prediction(source.header(case).subject, predicted, _nifti(predicted, truth))
+        for case, (predicted, truth) in files.items()
+    }
+
+
+def _nifti(predicted: Path, truth: Path) -> Callable[[], LabelMaps]:
+    def read() -> LabelMaps:
+        guess, true = read_nifti(predicted), read_nifti(truth)
+        for problem in mismatches(predicted, guess, truth, true):
+            raise DataFault(problem)
+        spacing = np.linalg.norm(true.affine[:3, :3], axis=0).tolist()  # along the files' own axes
+        ours, theirs = whole_labels(predicted, guess.array), whole_labels(truth, true.array)
+        return LabelMaps(ours, theirs, tuple(spacing))
+
+    return read
+
+
+def of_slices(source: CaseSource, files: Mapping[str, Path], hint: str) -> dict[str, Prediction]:
+    """Predictions in PNG files, on the pixels of the cases' files; DataFault: one is missing."""
+    for case, file in files.items():
+        if not file.is_file():
+            raise DataFault(
+                f"{file}: missing, expected the predicted label map of case {case!r}; {hint}"
+            )
+
+    def prediction(case: str, file: Path) -> Prediction:
+        own = source.files(case)
+        assert own is not None
+        assert own.arrays is not None
+        assert own.read is not None
+        arrays, read_labels, spacing = own.arrays, own.read, own.spacing
+
+        def read() -> LabelMaps:
+            _, truth = arrays()
+            if truth is None:
+                raise DataFault(f"{source.name}: case {case!r} has no label map, expected one")
+            return LabelMaps(read_labels(file), truth, spacing)
+
+        return Prediction(source.header(case).subject, file, read, source.unit, own.position)
+
+    return {case: prediction(case, file) for case, file in files.items()}
+
+
+def with_levels(
+    predictions: Mapping[str, Prediction],
+    files: Mapping[str, Path],
+    read: Callable[[Path], LabelArray],
+) -> dict[str, Prediction]:
+    """Add the levels of those cases whose file of levels or probabilities is there."""
+    return {
+        case: replace(prediction, levels=partial(read, files[case]))
+        if files[case].is_file()
+        else prediction
+        for case, prediction in predictions.items()
+    }
+
+
+# -- an evaluation ---------------------------------------------------------------------------------
+
 
 Values = dict[str, float | None]  # `dice/WT` -> its value; None for none
 DETAILS = frozenset(
@@ -187,3 +278,172 @@ def _by_measure(values: Mapping[str, float | None]) -> dict[str, dict[str, float
         measure, _, region = key.partition("/")
         table.setdefault(measure, {})[region] = value
     return table
+
+
+# -- the metrics file ------------------------------------------------------------------------------
+
+
+FILE = "gansynth_metrics.json"
+"""In the output folder of target frameworks that write their own metrics, e.g. nnU-Net."""
+
+
+def asked_regions(text: str, source: CaseSource) -> Regions:
+    """The foreground, each label, and the requested regions; UsageFault if they do not fit."""
+    labels = source.schema.foreground
+    return with_labels(read_regions(text, labels), labels)
+
+
+def account_of(
+    judged: Callable[[Path], Mapping[str, Prediction]],
+    source: CaseSource,
+    folder: Path,
+    regions: Regions,
+) -> tuple[dict[str, Any], str]:
+    """Measure the predictions in a host's output folder, and write ``FILE`` there.
+
+    Returns the headline, and the reason if there is none. Raises EnvironmentFault: disk errors.
+    """
+    try:
+        document = evaluate(judged(folder), regions, ignore=source.schema.ignore).document()
+    except (UsageFault, DataFault) as fault:
+        return {}, f"no Dice and HD95 of gansynth's own measures: {fault}"
+    write_json_atomic(folder / FILE, document)
+    return headline(document), ""
+
+
+def lines_of(
+    metrics: Mapping[str, Any], names: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, ...]]:
+    """Rows of a table of a headline, no two alike; nothing for metrics of another kind."""
+    if not isinstance(metrics.get("hd95"), Mapping):
+        return
+    heads = ("Dice", "HD95", "sensitivity", "precision", "alarms", "FP voxels")
+    rows: dict[tuple[str, ...], None] = {("region", *heads, "no truth", "missed"): None}
+    for name in metrics["dice"]:
+        values = [metrics.get(measure, {}).get(name) for measure in ("dice", "hd95", *LESIONS)]
+        counts = (str(metrics["undefined"][name][key]) for key in ("no_truth", "not_predicted"))
+        shown = (_shown(v, d) for v, d in zip(values, (3, 2, 3, 3, 3, 1), strict=True))
+        rows[(names or {}).get(name, name), *shown, *counts] = None
+    yield from rows
+
+
+def compared(arm: Mapping[str, Any], control: Mapping[str, Any]) -> dict[str, Any]:
+    """Differences arm - control of the foreground of two headlines, and a sentence on them.
+
+    Empty for metrics of another kind.
+    """
+    changes: dict[str, float | None] = {}
+    for name in ("dice", "hd95", *LESIONS):
+        if all(isinstance(metrics.get(name), Mapping) for metrics in (arm, control)):
+            ours, theirs = arm[name][FOREGROUND], control[name][FOREGROUND]
+            changes[name] = None if None in (ours, theirs) else ours - theirs
+    told = cost_words({name: None if v is None else (v, None) for name, v in changes.items()})
+    sentence = f"with samples: {told}; one pair has no interval"
+    return {"difference": changes, "sentence": sentence} if changes else {}
+
+
+def said_of(metrics: Mapping[str, Any]) -> str:
+    """Describe the table in a sentence."""
+    images = "volumes" if metrics["distances"] == "volumes" else "slices"
+    return (
+        f"means over {metrics['subjects']} real held-out subject(s) of {metrics['cases']} case(s), "
+        f"HD95 within {images}, in {metrics['unit']}; sensitivity and precision are of lesions, "
+        "alarms of cases without one; no truth and missed are numbers of cases:"
+    )
+
+
+def _shown(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+# -- thresholds ------------------------------------------------------------------------------------
+
+
+THRESHOLDS = (
+    *(0.0001, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4),
+    0.5,
+    *(0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 0.9999),
+)
+"""Of the foreground's probability, dense at the ends, where trained networks have theirs."""
+OWN = THRESHOLDS.index(0.5)
+"""Number of the host's own threshold: the foreground of its label map."""
+ALARMS = "false_positives@alarms/foreground"
+AGREED = 0.99  # share of the foreground at ``OWN`` that the label map must have; ties may differ
+
+
+def levels_of(probabilities: FloatArray, foreground: Sequence[int]) -> LabelArray:
+    """Return how many of ``THRESHOLDS`` the foreground exceeds, int16 (D, H, W) or (H, W).
+
+    Its probability is that of its likeliest label against the likeliest other one, so that above
+    0.5 the label map has a label.
+
+    Args:
+        probabilities: (K, D, H, W) or (K, H, W), by channel; independent ones if all are
+            foreground.
+        foreground: channels of labels above background.
+    """
+    others = [k for k in range(len(probabilities)) if k not in set(foreground)]
+    best = probabilities[list(foreground)].max(0)
+    rest = probabilities[others].max(0) if others else 1 - best
+    levels = np.zeros(best.shape, np.int16)
+    for threshold in THRESHOLDS:
+        levels += best > rest * np.float32(threshold / (1 - threshold))
+    return levels
+
+
+def at_thresholds(
+    predictions: Mapping[str, Prediction],
+    labels: Sequence[int],
+    by: Literal["case", "subject"],
+    ignore: int | None = None,
+) -> dict[str, dict[str, list[float | None]]]:
+    """Measure the foreground, labels of these values, at each of ``THRESHOLDS``.
+
+    Returns ``dice@alarms/foreground`` and so on -> case or subject -> its value at each. Raises
+    DataFault: a case has no levels, or others than its label map.
+    """
+    table: dict[str, dict[str, list[float | None]]] = {}
+    maps = {case: _levels(case, each, labels) for case, each in predictions.items()}
+    regions = ((FOREGROUND, tuple(labels)),)
+    for level in range(len(THRESHOLDS)):
+        cut = {
+            case: replace(each, read=partial(_cut, maps[case], labels[0], level))
+            for case, each in predictions.items()
+        }
+        evaluation = evaluate(cut, regions, measures=tuple(AT_ALARMS.values()), ignore=ignore)
+        units = evaluation.per_case if by == "case" else evaluation.per_subject
+        for name, values in units.items():
+            for key, value in values.items():
+                rows = table.setdefault(key.replace("/", "@alarms/"), {})
+                rows.setdefault(name, []).append(value)
+    return table
+
+
+def equal_alarms(alarms: Sequence[float], control: Sequence[float]) -> int:
+    """Return the number of the threshold with as many false alarms as the control at ``OWN``.
+
+    Both are means at each of ``THRESHOLDS``. The nearest counts, of several the nearest to ``OWN``.
+    A lower threshold counts as raising no fewer, though alarms may grow together.
+    """
+    both = np.maximum.accumulate(np.array([alarms, control])[:, ::-1], axis=1)[:, ::-1]
+    off = np.round(np.abs(both[0] - both[1, OWN]), 9)
+    return min(range(len(off)), key=lambda n: (off[n], abs(n - OWN), -n))
+
+
+def _levels(case: str, prediction: Prediction, labels: Sequence[int]) -> LabelMaps:
+    """Return levels in place of the predicted labels, whose foreground they must have."""
+    if prediction.levels is None:
+        raise DataFault(f"case {case!r}: no probabilities were kept, expected them; train it again")
+    both, levels = prediction.read(), prediction.levels().astype(np.uint8)
+    own, predicted = levels > OWN, np.isin(both.predicted, labels)
+    least = AGREED * max(own.sum(), predicted.sum())
+    if own.shape != predicted.shape or (own & predicted).sum() < least:
+        raise DataFault(
+            f"case {case!r}: its probabilities have another foreground than its label map, "
+            "expected the same grid and axes"
+        )
+    return replace(both, predicted=levels)
+
+
+def _cut(both: LabelMaps, label: int, level: int) -> LabelMaps:
+    return replace(both, predicted=np.where(both.predicted > level, label, 0))

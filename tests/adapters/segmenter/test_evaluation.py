@@ -14,8 +14,8 @@ from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.nifti import VolumeSource
 from gansynth.hosts.held_out import evaluate_held_out
-from gansynth.metrics.segmentation.operating_point import OWN
-from gansynth.metrics.segmentation.regions import read_regions, with_labels
+from gansynth.metrics.segmentation.evaluation import OWN
+from gansynth.metrics.segmentation.measures import read_regions, with_labels
 from gansynth.runtime.errors import DataFault
 from gansynth.sampling.run_source import open_source
 from gansynth_segmenter import inference

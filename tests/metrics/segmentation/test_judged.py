@@ -14,7 +14,7 @@ from gansynth.core.source import CaseHeader, SourceRequest
 from gansynth.hosts.held_out import LEVELS, METRICS, PREDICTIONS, evaluate_held_out
 from gansynth.hosts.record import FILE
 from gansynth.metrics.segmentation import evaluate
-from gansynth.metrics.segmentation.operating_point import OWN, at_thresholds
+from gansynth.metrics.segmentation.evaluation import OWN, at_thresholds
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, read_nifti, write_json_atomic
 from gansynth.sampling.run_source import open_source

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from gansynth.metrics.segmentation import MEASURES, SEGMENTATION, measure_case, measure_of
-from gansynth.metrics.segmentation.regions import (
+from gansynth.metrics.segmentation.measures import (
+    LESIONS,
     dice,
     mean_dice,
     read_regions,
     regions_of,
     with_labels,
 )
-from gansynth.metrics.segmentation.table import LESIONS
 from gansynth.runtime.errors import DataFault, UsageFault
 from tests.metrics.segmentation.shapes import ONE, blobs, line, measured
 

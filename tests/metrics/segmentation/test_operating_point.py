@@ -3,7 +3,7 @@ import pytest
 
 from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.metrics.segmentation import levels_of
-from gansynth.metrics.segmentation.operating_point import (
+from gansynth.metrics.segmentation.evaluation import (
     OWN,
     THRESHOLDS,
     at_thresholds,

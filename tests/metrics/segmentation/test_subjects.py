@@ -17,10 +17,15 @@ from gansynth.metrics.detection import (
 )
 from gansynth.metrics.segmentation import LabelMaps, Prediction, evaluate
 from gansynth.metrics.segmentation.detection import measure_detections
-from gansynth.metrics.segmentation.evaluation import headline
-from gansynth.metrics.segmentation.predictions import of_volumes
-from gansynth.metrics.segmentation.results import FILE, account_of, lines_of, said_of
-from gansynth.metrics.segmentation.table import LESIONS
+from gansynth.metrics.segmentation.evaluation import (
+    FILE,
+    account_of,
+    headline,
+    lines_of,
+    of_volumes,
+    said_of,
+)
+from gansynth.metrics.segmentation.measures import LESIONS
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
 from tests.conftest import save_nifti
