@@ -1,13 +1,13 @@
-"""Classifier two-sample tests: can a classifier distinguish samples from real images?
+"""Classifier two-sample test: can a small network distinguish samples from real images?
 
-Lopez-Paz & Oquab 2017 (arXiv:1610.06545), by a small network. Chance accuracy is 0.5. Images of one
-subject, and samples of that subject's labels, resemble each other. So they never classify each
-other, and permutations move them together.
+Lopez-Paz & Oquab 2017 (arXiv:1610.06545). Chance accuracy is 0.5. Images of one subject, and
+samples of that subject's labels, resemble each other. So they never classify each other, and
+permutations move them together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -46,104 +46,94 @@ class C2ST(Metric):
 
     name = "c2st-cnn"
     title = "Two-sample test, small network (C2ST)"
-    method = "a convolutional network trained on other subjects' slices"
     rounds = 2
     least = 16
-
-    def judged(
-        self,
-        images: Sequence[Image],
-        synthetic: Bools,
-        owners: Sequence[str],
-        comparison: Comparison,
-    ) -> Classified:
-        """Classify by networks that were not trained on these subjects."""
-        planes = pictures([image.image for image in images], comparison.window)
-        scores = np.zeros(len(images))
-        parts = _parted(owners, comparison.rng("c2st folds"))
-        for fold, (train, test) in enumerate((parts, parts[::-1])):
-            net = _trained(planes, synthetic, train, comparison, fold)
-            scores[test] = _asked(net, planes, test, pick_device(comparison.device))
-        return Classified(synthetic, lambda _: scores, owners)
 
     def compute(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
         """Return accuracy and p."""
         comparison = Comparison(samples, real, schema)
-        result = self.classified(comparison)
+        result = classified(comparison)
         return {"accuracy": result.accuracy, "p": result.p(comparison.rng("c2st"))}
 
     def figures(self, comparison: Comparison) -> list[Estimate]:
         """Return the accuracy as a figure."""
         self.check(comparison)
-        result = self.classified(comparison)
+        result = classified(comparison)
         low, high = result.interval(comparison.rng("c2st people"))
-        reals = [
-            self._between(comparison, split.control, split.real).accuracy
-            for split in halves(
-                comparison.drawn_of, comparison.people, self.rounds, comparison.rng("c2st halves")
+        reals = []
+        for split in halves(
+            comparison.drawn_of, comparison.people, self.rounds, comparison.rng("c2st halves")
+        ):
+            numbers = [*split.control, *split.real]
+            images, owners = (
+                [each[n] for n in numbers] for each in (comparison.real, comparison.people)
             )
-        ]
+            first = np.arange(len(numbers)) < len(split.control)
+            reals.append(_classify(images, first, owners, comparison).accuracy)
         # A few rounds give no interval, so the range of chance for so few subjects is used.
         apart = 2 * result.error
+        what = (
+            "accuracy of a convolutional network trained on other subjects' slices; 0.5 is chance"
+        )
         return [
             Estimate(
-                self.name, "accuracy", self.title, f"accuracy of {self.method}; 0.5 is chance",
-                "half", result.accuracy, low, high, float(np.mean(reals)),
-                min(*reals, 0.5 - apart), max(*reals, 0.5 + apart),
-                p=result.p(comparison.rng("c2st")), images=result.count // 2, splits=self.rounds,
+                self.name, "accuracy", self.title, what, "half", result.accuracy, low, high,
+                float(np.mean(reals)), min(*reals, 0.5 - apart), max(*reals, 0.5 + apart),
+                p=result.p(comparison.rng("c2st")), images=len(result.owner) // 2,
+                splits=self.rounds,
             )
         ]  # fmt: skip
 
-    def classified(self, comparison: Comparison) -> Classified:
-        """Classify as many samples as real crops."""
-        count = min(len(comparison.samples), len(comparison.real))
-        chosen = np.sort(
-            comparison.rng("c2st samples").permutation(len(comparison.samples))[:count]
-        )
-        real = np.sort(comparison.rng("c2st real").permutation(len(comparison.real))[:count])
-        images = [*(comparison.samples[n] for n in chosen), *(comparison.real[n] for n in real)]
-        owners = [*(comparison.drawn_of[n] for n in chosen), *(comparison.people[n] for n in real)]
-        return self.judged(images, np.arange(2 * count) < count, owners, comparison)
 
-    def _between(self, comparison: Comparison, first: Indices, second: Indices) -> Classified:
-        """Classify real subjects against real subjects."""
-        numbers = [*first, *second]
-        images = [comparison.real[n] for n in numbers]
-        owners = [comparison.people[n] for n in numbers]
-        return self.judged(images, np.arange(len(numbers)) < len(first), owners, comparison)
+def classified(comparison: Comparison) -> Classified:
+    """Classify as many samples as real crops."""
+    count = min(len(comparison.samples), len(comparison.real))
+    samples, real = (
+        np.sort(comparison.rng(f"c2st {side}").permutation(number)[:count])
+        for side, number in (("samples", len(comparison.samples)), ("real", len(comparison.real)))
+    )
+    images = [*(comparison.samples[n] for n in samples), *(comparison.real[n] for n in real)]
+    owners = [*(comparison.drawn_of[n] for n in samples), *(comparison.people[n] for n in real)]
+    return _classify(images, np.arange(2 * count) < count, owners, comparison)
+
+
+def _classify(
+    images: Sequence[Image], synthetic: Bools, owners: Sequence[str], comparison: Comparison
+) -> Classified:
+    """Classify by networks that were not trained on these subjects."""
+    planes = pictures([image.image for image in images], comparison.window)
+    scores = np.zeros(len(images))
+    owner = numbered(owners)
+    people = int(owner.max()) + 1
+    first = (comparison.rng("c2st folds").permutation(people) < people / 2)[owner]
+    halves_of = np.flatnonzero(first), np.flatnonzero(~first)
+    for fold, (train, test) in enumerate((halves_of, halves_of[::-1])):
+        net = _trained(planes, synthetic, train, comparison, fold)
+        scores[test] = _asked(net, planes, test, pick_device(comparison.device))
+    return Classified(synthetic, scores, owners)
 
 
 class Classified:
     """A classifier's predictions for images, and the uncertainty of its accuracy.
 
-    ``synthetic``: (N,), sides. ``says``: sides -> above 0 synthetic, below 0 real; 0 counts half.
+    ``synthetic``: (N,), sides. ``scores``: (N,), above 0 synthetic, below 0 real; 0 counts half.
     """
 
-    def __init__(
-        self, synthetic: Bools, says: Callable[[Bools], Floats], owners: Sequence[str]
-    ) -> None:
-        self.synthetic, self.says = synthetic, says
-        self.owner = numbered(owners)
-        self.count = len(synthetic)
-
-    def scores(self, synthetic: Bools) -> Floats:
-        """Return 1 for a correct prediction, 0 for a wrong one, 0.5 for an undecided one."""
-        signs = np.sign(self.says(synthetic))
-        return np.asarray((1 + np.where(synthetic, signs, -signs)) / 2)
+    def __init__(self, synthetic: Bools, scores: Floats, owners: Sequence[str]) -> None:
+        self.synthetic, self.signs, self.owner = synthetic, np.sign(scores), numbered(owners)
 
     @property
     def accuracy(self) -> float:
         """Mean over both sides, each weighted half."""
-        return _balanced(self.scores(self.synthetic), self.synthetic)
+        return self._balanced(self.synthetic)
 
     def p(self, rng: np.random.Generator) -> float:
         """Share of permutations, by blocks of a subject, with at least this accuracy."""
         accuracy, as_good = self.accuracy, 0
         for _ in range(PERMUTATIONS):
-            comparison = permuted(self.synthetic, self.owner, rng)
-            as_good += _balanced(self.scores(comparison), comparison) >= accuracy - 1e-12
+            as_good += self._balanced(permuted(self.synthetic, self.owner, rng)) >= accuracy - 1e-12
         return (1 + as_good) / (1 + PERMUTATIONS)
 
     def interval(self, rng: np.random.Generator) -> tuple[float, float]:
@@ -156,20 +146,20 @@ class Classified:
         return float(np.std(self._drawn(np.random.default_rng(0))))
 
     def _drawn(self, rng: np.random.Generator) -> Floats:
-        scores, accuracies = self.scores(self.synthetic), []
+        accuracies = []
         for _ in range(DRAWN):
             weights = drawn_anew(self.owner, rng)
             if weights[self.synthetic].any() and weights[~self.synthetic].any():
-                accuracies.append(_balanced(scores, self.synthetic, weights))
+                accuracies.append(self._balanced(self.synthetic, weights))
         return np.array(accuracies)
 
-
-def _balanced(scores: Floats, synthetic: Bools, weights: Floats | Indices | None = None) -> float:
-    parts = []
-    for side in (synthetic, ~synthetic):
-        side_weights = None if weights is None else weights[side]
-        parts.append(float(np.average(scores[side], weights=side_weights)) if side.any() else 0.5)
-    return sum(parts) / 2
+    def _balanced(self, synthetic: Bools, weights: Indices | None = None) -> float:
+        """Mean share of correct predictions, if the sides were these."""
+        right, parts = (1 + np.where(synthetic, self.signs, -self.signs)) / 2, []
+        for side in (synthetic, ~synthetic):
+            of_side = None if weights is None else weights[side]
+            parts.append(float(np.average(right[side], weights=of_side)) if side.any() else 0.5)
+        return sum(parts) / 2
 
 
 def permuted(synthetic: Bools, owner: Indices, rng: np.random.Generator) -> Bools:
@@ -204,13 +194,6 @@ class Classifier(nn.Module):
         """Return scores (B,)."""
         logits: Tensor = self.head(self.layers(pictures).mean((2, 3)))
         return logits[:, 0]
-
-
-def _parted(owners: Sequence[str], rng: np.random.Generator) -> tuple[Indices, Indices]:
-    """Numbers of the images of each half of the subjects."""
-    names, owner = np.unique(np.array(owners), return_inverse=True)
-    first = rng.permutation(len(names)) < len(names) / 2
-    return np.flatnonzero(first[owner]), np.flatnonzero(~first[owner])
 
 
 def _trained(

@@ -1,4 +1,4 @@
-"""A figure of an evaluation: a value with its interval, and the value of real subjects."""
+"""The two sides of an evaluation, metrics of them, and estimates, calibrated on real subjects."""
 
 from __future__ import annotations
 

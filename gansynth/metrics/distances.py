@@ -1,10 +1,12 @@
-"""Distances between the features of two sets of images: KID, Fréchet, manifold.
+"""Distances between two sets of images: of network features, of intensities, of power spectra.
 
 KID: Binkowski et al. 2018 (arXiv:1801.01401), unbiased (Gretton et al. 2012, JMLR 13:723, lemma 6),
 so it may be negative. Fréchet: as in FID (Heusel et al. 2017, arXiv:1706.08500, eq. 6). It is too
 large for few images (Chong & Forsyth 2020, arXiv:1911.07023), so only equal numbers of images are
 compared. Precision, recall: Kynkäänniemi et al. 2019 (arXiv:1904.06991, eqs. 1 to 3). Density,
-coverage: Naeem et al. 2020 (arXiv:2002.09797, eqs. 4, 5). Volumes are read slice by slice.
+coverage: Naeem et al. 2020 (arXiv:2002.09797, eqs. 4, 5). Volumes are read slice by slice. Power
+spectra: a ratio near 1 is real texture, a decrease towards high frequencies is blur (Durall et al.
+2020, arXiv:2003.01826).
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
+from gansynth.core.schema import Case, FloatArray, Sample, Schema
 from gansynth.metrics.comparison import Comparison, Floats, Image, Indices, Metric, Quantity
 from gansynth.metrics.features import KINDS, WORDS, AxisFeatures, Kind, features_of
 
@@ -60,17 +62,11 @@ class FeatureDistance(FeatureMetric):
 
     def compute(self, samples: Kept, real: Kept, schema: Schema) -> Mapping[str, float]:
         """Distances by network."""
-        return {
-            kind: float(
-                np.mean(
-                    [
-                        self.distance(x, y)
-                        for x, y in zip(samples[kind].slices, real[kind].slices, strict=True)
-                    ]
-                )
-            )
-            for kind in self.kinds
-        }
+        found = {}
+        for kind in self.kinds:
+            axes = zip(samples[kind].slices, real[kind].slices, strict=True)
+            found[kind] = float(np.mean([self.distance(x, y) for x, y in axes]))
+        return found
 
     def told(self, name: str) -> Quantity:
         """Name the network."""
@@ -273,33 +269,23 @@ def distances(
     samples: Sequence[Sample], real: Sequence[Case], schema: Schema
 ) -> Mapping[str, float]:
     """``distance`` per channel, and per label where both sides have label maps; else NaN."""
-    pictures = [s.image for s in samples], [c.image for c in real]
-    maps = _maps(samples), _maps(real)
+    labelled = all(image.labels is not None for side in (samples, real) for image in side)
     names = {name: value for name, value in schema.labels.items() if value != schema.ignore}
     numbers: dict[str, float] = {}
     for channel, title in enumerate(schema.channels):
-        numbers[title] = distance(*(_values(side, channel) for side in pictures))
-        if maps[0] is None or maps[1] is None:
-            continue
-        for name, value in names.items():
-            where = ([labels == value for labels in side] for side in (maps[0], maps[1]))
-            comparison = zip(pictures, where, strict=True)
-            numbers[f"{title} {name}"] = distance(*(_values(i, channel, w) for i, w in comparison))
+        numbers[title] = distance(*(_values(side, channel, None) for side in (samples, real)))
+        for name, value in names.items() if labelled else ():
+            parts = (_values(side, channel, value) for side in (samples, real))
+            numbers[f"{title} {name}"] = distance(*parts)
     return numbers
 
 
-def _maps(cases: Sequence[Sample] | Sequence[Case]) -> list[LabelArray] | None:
-    labels = [case.labels for case in cases if case.labels is not None]
-    return labels if len(labels) == len(cases) else None
-
-
-def _values(
-    images: Sequence[FloatArray], channel: int, where: Sequence[npt.NDArray[np.bool_]] | None = None
-) -> npt.NDArray[np.float32]:
-    """Intensities of a channel of all images, or of a mask of each."""
-    chosen = [image[channel].ravel() for image in images]
-    if where is not None:
-        chosen = [image[channel][w] for image, w in zip(images, where, strict=True)]
+def _values(images: Sequence[Image], channel: int, label: int | None) -> npt.NDArray[np.float32]:
+    """Intensities of a channel of all images, of a label or of all voxels."""
+    chosen = [
+        i.image[channel].ravel() if label is None else i.image[channel][i.labels == label]
+        for i in images
+    ]
     return np.concatenate(chosen) if chosen else np.zeros(0, np.float32)
 
 

@@ -1,8 +1,9 @@
-"""A small feature network, with random weights or trained on the fold's own images.
+"""Features of images, by a small network with random weights or trained on the fold's own images.
 
 Nothing is downloaded. Random weights give a fair, if coarse, comparison (Naeem et al. 2020,
 arXiv:2002.09797, sec. 4). Self-supervised weights of the domain rank generators as humans do
-(Morozov et al. 2021, ICLR). Training follows SimCLR (Chen et al. 2020, arXiv:2002.05709).
+(Morozov et al. 2021, ICLR). Training follows SimCLR (Chen et al. 2020, arXiv:2002.05709). Volumes
+are read as slices across all three axes (2.5D, as Guo et al. 2025, arXiv:2409.11169).
 """
 
 from __future__ import annotations

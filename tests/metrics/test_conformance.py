@@ -3,7 +3,7 @@
 A metric that is registered is tested by that; what is known of one alone stands in its own file.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -187,11 +187,6 @@ def test_a_finding_is_of_the_band_and_of_the_difference(better, value, numbers, 
     assert Estimate("m", "n", "t", "w", better, value, **numbers).finding == finding
 
 
-def saying(scores: Any) -> Callable[[Any], Any]:
-    """A classifier of fixed scores, whatever the sides are."""
-    return lambda sides: scores
-
-
 def test_p_of_a_two_sample_test_is_uniform_where_nothing_is_to_be_told():
     small = []
     owners, sides = (
@@ -201,7 +196,7 @@ def test_p_of_a_two_sample_test_is_uniform_where_nothing_is_to_be_told():
     for seed in range(40):
         rng = np.random.default_rng(seed)
         scores = np.repeat(rng.standard_normal(16), 2)  # the images of a subject look alike
-        small.append(Classified(sides, saying(scores), owners).p(rng) < 0.2)
+        small.append(Classified(sides, scores, owners).p(rng) < 0.2)
     assert 0.02 <= np.mean(small) <= 0.4
 
 

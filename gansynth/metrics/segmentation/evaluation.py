@@ -1,4 +1,8 @@
-"""The predicted label map of each held-out case, with the true one beside it."""
+"""Segmentation metrics of held-out cases, by case and by subject, for all target frameworks.
+
+The predicted label maps beside the true ones; their evaluation; the metrics file of a training;
+measures at each of some thresholds, and the threshold of equal false alarms.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Properties of each measure: unit, better direction, definition, equivalence margin."""
+"""Segmentation metrics of one case: overlap, surfaces, lesions. Rules: docs/measures.md.
+
+Each measure's unit, better direction and margin; regions of label maps; the measures of a case.
+Surfaces are those of MONAI and of Nikolov et al. (2018, arXiv:1809.04430), counted by voxels.
+"""
 
 from __future__ import annotations
 

@@ -1,13 +1,8 @@
 import numpy as np
 import pytest
-import torch
 from scipy.ndimage import gaussian_filter
 
-from benchmarks.measures import blurred_mean, distances, white_noise
-from gansynth.core.schema import Case, Condition, FloatArray, Sample, Schema
-from gansynth.core.space import Space
-from gansynth.data.batches import CaseBatches
-from gansynth.data.cache import CaseCache
+from gansynth.core.schema import Case, Sample, Schema
 from gansynth.metrics.distances import (
     BANDS,
     MOST,
@@ -16,9 +11,6 @@ from gansynth.metrics.distances import (
     radial_power,
     spectrum_ratio,
 )
-from gansynth.testing import ToySource
-from gansynth.training.loop import FitOptions, train
-from gansynth_dcgan.model import DCGAN, DCGANOptions
 
 
 def normal(mean: float, deviation: float, seed: int = 0) -> np.ndarray:
@@ -120,78 +112,3 @@ def test_a_band_without_a_frequency_is_not_a_number():
     ratio = spectrum_ratio(noise(0, shape=(1, 8, 8)), noise(1, shape=(1, 8, 8)), ONES[:2])[0]
     assert np.isnan(ratio[1])
     assert np.isfinite(ratio[[0, 2, 4, 6]]).all()
-
-
-def pictures(number: int, seed: int, blur: float = 1.0) -> list[FloatArray]:
-    """Smooth noise of two channels, the second twice as strong and brighter."""
-    draw = np.random.default_rng(seed).standard_normal((number, 2, 24, 24))
-    smooth = gaussian_filter(draw, (0, 0, blur, blur), mode="wrap")
-    smooth *= np.array([1, 2]).reshape(2, 1, 1) / smooth.std()
-    return list((smooth + np.array([0, 5]).reshape(2, 1, 1)).astype(np.float32))
-
-
-REAL = pictures(24, 0)
-
-
-def value(side: list[FloatArray], measure: str) -> float:
-    return distances({"it": side}, REAL, ONES[:2], draws=2)["it"][measure].value
-
-
-def test_distances_are_those_of_the_ratio_and_of_the_metric():
-    side = pictures(24, 1, blur=0.7)
-    ratio = spectrum_ratio(side, REAL, ONES[:2])
-    assert value(side, "spectrum") == pytest.approx(np.abs(np.log(ratio)).mean())
-    louder, softer = ([m + f * (i - m) for i in REAL] for f, m in ((2, 0), (0.5, 0)))
-    assert value(louder, "spectrum") == pytest.approx(value(softer, "spectrum"))
-    brighter = [1.3 * i + 0.2 for i in pictures(24, 1)]
-    pairs = [[np.concatenate([i[c].ravel() for i in s]) for s in (brighter, REAL)] for c in (0, 1)]
-    exact = np.mean([distance(*channel) for channel in pairs])
-    assert value(brighter, "histogram") == pytest.approx(exact, rel=0.02)
-
-
-@pytest.mark.slow
-def test_an_interval_is_as_wide_as_other_images_make_the_distance_differ():
-    sharper = [(pictures(24, s, blur=0.7), pictures(24, 50 + s)) for s in range(40)]
-    found = [distances({"it": a}, b, ONES[:2], draws=60)["it"]["spectrum"] for a, b in sharper]
-    spread = np.std([f.value for f in found], ddof=1)
-    assert np.mean([f.high - f.low for f in found]) == pytest.approx(2 * 1.96 * spread, rel=0.4)
-
-
-def test_controls_have_the_real_mean_and_deviation_and_are_far_while_other_real_ones_are_near():
-    rng = np.random.default_rng(0)
-    comparison = {"real": pictures(24, 1)}
-    for control in (white_noise, blurred_mean):
-        comparison[control.__name__] = made = control(REAL, 24, rng)
-        assert [image.dtype for image in made] == 24 * [np.float32]
-        for statistic in (np.mean, np.std):
-            own, true = (statistic(np.stack(i), axis=(0, 2, 3)) for i in (made, REAL))
-            assert own == pytest.approx(true, abs=1e-3)
-    found = {k: s["spectrum"] for k, s in distances(comparison, REAL, ONES[:2]).items()}
-    assert found["real"].high < 0.5 < min(found["white_noise"].low, found["blurred_mean"].low)
-
-
-@pytest.mark.slow
-def test_a_wgan_gps_samples_are_nearer_than_noise_a_blurred_mean_and_those_of_its_first_step():
-    source, rng, rate = ToySource(2), np.random.default_rng(0), 1e-3
-    space, ids = Space("crop", (16, 16)), source.train_ids
-    crops = CaseBatches(CaseCache(source), space)
-    options = DCGANOptions(
-        width=16, latent=16, n_critic=2, lr_generator=rate, lr_discriminator=rate
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        generator = DCGAN(space.generator_schema(source.schema), space.size, options)
-    generator.observe(crops.cut(i, rng) for i in ids * 4)
-
-    def drawn() -> list[FloatArray]:
-        return [s.image for s in generator.sample([Condition()] * 192, range(192))]
-
-    real = [crops.cut(i, rng).image for i in ids * 16]
-    comparison = {"noise": white_noise(real, 192, rng), "mean": blurred_mean(real, 192, rng)}
-    comparison["first"] = drawn()
-    train(generator, crops, FitOptions(steps=1500, batch_size=16))
-    found = distances({**comparison, "wgan-gp": drawn()}, real, ONES[:2])
-    own = found.pop("wgan-gp")
-    for side in found.values():
-        assert own["spectrum"].high < side["spectrum"].low
-        assert own["histogram"].high < side["histogram"].low
