@@ -82,7 +82,7 @@ class RunValues:
 
     def complete(self) -> RunValues:
         """Drop and count the subjects without a value in one of the runs."""
-        lacking = np.isnan(self.values).any(axis=0)
+        lacking = np.asarray(np.isnan(self.values).any(axis=0))
         names = [name for name, lacks in zip(self.subjects, lacking, strict=True) if not lacks]
         return self.chosen(self.keys, names, self.dropped + int(lacking.sum()))
 
@@ -188,7 +188,8 @@ class MeanSquares:
         """p of two one-sided tests that the true mean is beyond +-margin (Schuirmann 1987)."""
         from scipy.special import stdtr
 
-        return np.maximum(stdtr(self.df, -self.t(-margin)), stdtr(self.df, self.t(margin)))
+        below, above = -self.t(-margin), self.t(margin)
+        return np.asarray(np.maximum(stdtr(self.df, below), stdtr(self.df, above)))
 
     def reach(self, level: float) -> Floats:
         """Distance of both confidence limits from the mean."""
@@ -417,10 +418,10 @@ def detectable(
     else:
         runs, run = seeds, part["seed"]
         case, cross = part["case"] + part["draw_case"], part["rest"]
-    squares = (subjects * run + cross, runs * case + cross, cross)
     if runs == 1:
-        squares = (0.0, case + cross, 0.0)
-    test = MeanSquares(np.zeros(()), *map(np.asarray, squares), runs, subjects)
+        run, case, cross = 0.0, case + cross, 0.0
+    squares = np.array([subjects * run + cross, runs * case + cross, cross])
+    test = MeanSquares(np.zeros(()), squares[0], squares[1], squares[2], runs, subjects)
     return float(test.detectable(LEVEL, power))
 
 

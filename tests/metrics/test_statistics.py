@@ -99,12 +99,6 @@ def test_mean_squares_of_a_table_of_two_by_two_by_hand():
     assert found.error == pytest.approx(np.sqrt((16 + 9 - 4) / 4))
 
 
-def test_a_component_that_comes_out_negative_does_not_shrink_the_error():
-    quiet = MeanSquares.of(np.array([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]]))
-    assert quiet.run == 0
-    assert quiet.total == quiet.cross > 0
-
-
 def tables(design: SimulationDesign, truth: VarianceComponents, number: int = 3000) -> Floats:
     values = simulated(truth, design, np.random.default_rng(1), number=number)
     return np.asarray(values.mean(axis=2))
@@ -120,7 +114,8 @@ def test_one_run_is_the_t_test():
 
 
 def test_degrees_of_freedom_are_satterthwaites_by_hand():
-    test = MeanSquares(*map(np.array, (0.0, 50.0, 60.0, 5.0)), 4, 11)
+    mean, run, case, cross = np.array([0.0, 50.0, 60.0, 5.0])
+    test = MeanSquares(mean, run, case, cross, 4, 11)
     expected = (50 + 60 - 5) ** 2 / (50**2 / 3 + 60**2 / 10 + 5**2 / 30)
     assert float(test.df) == pytest.approx(expected)
     assert float(test.error) == pytest.approx(math.sqrt(105 / 44))
@@ -128,9 +123,9 @@ def test_degrees_of_freedom_are_satterthwaites_by_hand():
 
 def test_of_two_equal_parts_it_is_welchs_t_test():
     a, b = np.random.default_rng(0).normal(0, [[1], [3]], (2, 12))
-    squares = 12 * np.array([a.var(ddof=1), b.var(ddof=1)])
+    run, case = 12 * np.array([a.var(ddof=1), b.var(ddof=1)])
     # Welch's variance of a - b is a sum of two mean squares, as that of a mean without cross.
-    test = MeanSquares(np.array(a.mean() - b.mean()), *squares, np.array(0.0), 12, 12)
+    test = MeanSquares(np.array(a.mean() - b.mean()), run, case, np.array(0.0), 12, 12)
     peer = stats.ttest_ind(a, b, equal_var=False)
     assert float(test.df) == pytest.approx(peer.df)
     assert float(test.p()) == pytest.approx(peer.pvalue)
@@ -163,7 +158,7 @@ def test_a_t_test_over_subjects_takes_the_luck_of_draws_for_an_effect():
 def test_equivalence_is_shown_where_the_interval_at_twice_the_level_is_within_the_margin():
     test = MeanSquares.of(tables(DESIGN, PILOT, 200))
     within_margin = np.abs(test.mean) + test.reach(0.1) < 1.3
-    assert 0.2 < within_margin.mean() < 0.8
+    assert 0.2 < np.mean(within_margin) < 0.8
     assert ((test.equivalence(1.3) <= 0.05) == within_margin).all()
 
 
@@ -210,26 +205,6 @@ def test_any_other_interval_stays_nearly_as_it_is_or_is_none(middle, low, high, 
     assert ends == expected or ends == pytest.approx(expected, abs=0.01 * (high - low))
 
 
-def test_of_few_runs_the_interval_of_a_mean_holds_the_truth_and_lies_within():
-    """Scores near 1 of 3 draws x 2 seeds, whose plain intervals reach beyond 1."""
-    number, rng, held, wide = 200, np.random.default_rng(0), 0, 0
-    truth = (1 / (1 + np.exp(-rng.normal(3, math.sqrt(0.65), 400_000)))).mean()
-    for _ in range(number):
-        score = 3 + rng.normal(0, 0.3, (3, 1, 1)) + rng.normal(0, 0.2, (3, 2, 1))
-        score = score + rng.normal(0, 0.6, 10) + rng.normal(0, 0.4, (3, 2, 10))
-        values = 1 / (1 + np.exp(-score.reshape(6, 10)))
-        every = RunValues(values, (0, 0, 1, 1, 2, 2), (0, 1) * 3, tuple("abcdefghij"))
-        plain = interval_of_mean(every)
-        found = interval_of_mean(every, bounds=SHARE)
-        assert found.low is not None
-        assert found.high is not None
-        assert 0 <= found.low <= found.high <= 1
-        wide += (plain.high or 0) > 1
-        held += found.low <= truth <= found.high
-    assert wide > 0.05 * number
-    assert held >= 0.92 * number  # of 95 %: 190 +- 3 of 200
-
-
 # -- variance components ---------------------------------------------------------------------------
 
 
@@ -245,14 +220,6 @@ def test_components_are_right_on_average(kept):
         found.append(components(every if kept is None else every.chosen(kept, every.subjects)))
     error = np.std(found, axis=0) / np.sqrt(len(found))
     assert (np.abs(np.mean(found, axis=0) - list(asdict(TRUTH).values())) < 3.5 * error).all()
-
-
-def test_a_negative_estimate_becomes_zero():
-    design = SimulationDesign(3, 2, 4)
-    rng, noise = np.random.default_rng(0), VarianceComponents(0, 0, 0, 0, 1)
-    for values in simulated(noise, design, rng, number=20):
-        raw, kept = components(design.runs(values)), variance(design.runs(values))
-        assert list(asdict(kept).values()) == [max(value, 0) for value in raw if value is not None]
 
 
 @pytest.mark.parametrize(
@@ -301,19 +268,6 @@ def of(differences, **options) -> ArmComparison:
     return compare(arm, replace(arm, values=np.zeros_like(arm.values)), margin=0.5, **options)
 
 
-def finite(*values) -> bool:
-    return all(value is not None and math.isfinite(value) for value in values)
-
-
-def test_p_is_the_level_whose_interval_ends_at_zero():
-    arm, control = arms(gain=2)
-    found = compare(arm, control, margin=0.5)
-    assert found.p is not None
-    assert 1e-4 < found.p < 0.5
-    edge = compare(arm, control, margin=0.5, confidence=1 - found.p).interval
-    assert min(abs(edge.low or 9), abs(edge.high or 9)) < 1e-6
-
-
 def test_the_difference_is_that_of_the_means_and_wilcoxon_is_scipys_over_subjects():
     arm, control = arms(gain=0.5)
     found = compare(arm, control, margin=0.5)
@@ -345,13 +299,6 @@ def test_counts_are_those_of_the_pairs():
     assert (found.subjects, found.dropped) == (19, 1)
 
 
-def test_a_document_is_json():
-    found = compare(*arms(), margin=0.5)
-    assert (
-        ArmComparison.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
-    )
-
-
 @pytest.mark.parametrize(
     ("design", "said"),
     [
@@ -366,11 +313,6 @@ def test_it_says_for_what_it_holds(design, said):
     found = compare(*arms(design), margin=0.5)
     assert found.generalises == said
     assert (found.p is None) == (said == "nothing")
-
-
-def test_an_effect_of_draws_counts_as_such_only_where_draws_are_known():
-    values = np.array([2.0, 3.0, 4.0])[:, None] + np.random.default_rng(0).normal(0, 0.1, (3, 20))
-    assert (of(values).standard_error or 0) > 10 * (of(values[:1]).standard_error or 9)
 
 
 def test_arms_that_agree_in_all_differ_by_nothing():
@@ -402,7 +344,6 @@ def test_too_little_to_tell_is_none_and_no_crash(values):
 def test_an_interval_of_one_arms_mean():
     arm, _ = arms()
     found = interval_of_mean(arm)
-    assert finite(found.low, found.high)
     assert (found.low or 99) < arm.values.mean() < (found.high or 0)
     assert interval_of_mean(small([[1.0]])) == Interval(None, None)
 

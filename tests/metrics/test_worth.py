@@ -139,29 +139,6 @@ def test_arms_without_any_noise_are_read_off_exactly():
 
 
 @pytest.mark.parametrize(
-    ("means", "arm", "n", "true"),
-    [
-        ({6: 76, 12: 80, 24: 84}, 80, 6, 6),
-        ({6: 76, 12: 80, 24: 84}, 78, 12, 6 * 2**0.5 - 12),
-        ({n: 90 - 34 / n**0.5 for n in (6, 12, 24)}, 90 - 34 / 10**0.5, 6, 4),
-    ],
-    ids=["line", "worse", "power law"],
-)
-def test_the_interval_holds_the_truth_in_95_of_100(means, arm, n, true):
-    number, rng, inside = 150, np.random.default_rng(0), []
-    for _ in range(number):
-        common = 6 * rng.standard_normal(20)
-        every = [
-            mean + simulated(TRUTH, DESIGN, rng)[0] + common for mean in (*means.values(), arm)
-        ]
-        *points, own = map(DESIGN.runs, every)
-        found = worth(dict(zip(means, points, strict=True)), own, n)
-        low = -np.inf if found.low is None else found.low
-        inside.append(low <= true <= (np.inf if found.high is None else found.high))
-    assert abs(np.mean(inside) - 0.95) < 0.02 + 3.5 * np.sqrt(0.05 * 0.95 / number)
-
-
-@pytest.mark.parametrize(
     ("change", "named"),
     [
         ({"curve": {6: RISING[6]}}, "1 size"),
