@@ -62,7 +62,7 @@ class FeatureDistance(FeatureMetric):
 
     def compute(self, samples: Kept, real: Kept, schema: Schema) -> Mapping[str, float]:
         """Distances by network."""
-        found = {}
+        found: dict[str, float] = {}
         for kind in self.kinds:
             axes = zip(samples[kind].slices, real[kind].slices, strict=True)
             found[kind] = float(np.mean([self.distance(x, y) for x, y in axes]))

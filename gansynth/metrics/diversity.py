@@ -50,8 +50,34 @@ class Diversity(Metric):
     def measure(
         self, samples: Sequence[Sample], real: Sequence[Case], schema: Schema
     ) -> Mapping[str, float]:
-        """``likenesses`` of samples and real cases, with errors, and within classes."""
-        return mean_similarities(samples, real, schema)
+        """Mean MS-SSIM of pairs of samples and of real cases, with errors, and within classes.
+
+        ``{"ms_ssim samples": 0.31, "ms_ssim samples error": 0.02, ...}``; NaN where there is no
+        pair.
+        """
+        window = window_of([case.image for case in real])
+        drawn, true = (
+            windowed([s.image for s in samples], window),
+            windowed([c.image for c in real], window),
+        )
+        owners = np.array(owners_of(real))
+        numbers: dict[str, float] = {}
+        sample_classes = [s.provenance.get("class") for s in samples]
+        real_classes = [
+            None if c.label_class is None else schema.classes[c.label_class] for c in real
+        ]
+        for name in ("", *schema.classes):
+            a = [i for i, kind in enumerate(sample_classes) if not name or kind == name]
+            b = [i for i, kind in enumerate(real_classes) if not name or kind == name]
+            rng = np.random.default_rng(0)
+            comparison = {
+                "samples": pairwise(drawn[a], PAIRS, rng),
+                "real": pairwise(true[b], PAIRS, rng, owners=owners[b].tolist()),
+            }
+            for side, likeness in comparison.items():
+                of = f"{side} {name}".rstrip()
+                numbers |= {f"ms_ssim {of}": likeness.mean, f"ms_ssim {of} error": likeness.error}
+        return numbers
 
     def prepare(self, images: Sequence[Image], comparison: Comparison) -> PairSimilarities:
         """MS-SSIM of pairs of images that belong to different subjects."""
@@ -89,37 +115,6 @@ class PairSimilarities:
         """Mean over the remaining pairs."""
         finite = self.matrix[np.isfinite(self.matrix)]
         return float(finite.mean()) if finite.size else float("nan")
-
-
-def mean_similarities(
-    samples: Sequence[Sample], real: Sequence[Case], schema: Schema
-) -> Mapping[str, float]:
-    """Mean MS-SSIM of pairs of samples and of real cases.
-
-    Returns ``{"ms_ssim samples": 0.31, ...}`` with standard errors, and the same within each class;
-    NaN where there is no pair.
-    """
-    window = window_of([case.image for case in real])
-    drawn, true = (
-        windowed([s.image for s in samples], window),
-        windowed([c.image for c in real], window),
-    )
-    owners = np.array(owners_of(real))
-    numbers: dict[str, float] = {}
-    sample_classes = [s.provenance.get("class") for s in samples]
-    real_classes = [None if c.label_class is None else schema.classes[c.label_class] for c in real]
-    for name in ("", *schema.classes):
-        a = [i for i, kind in enumerate(sample_classes) if not name or kind == name]
-        b = [i for i, kind in enumerate(real_classes) if not name or kind == name]
-        rng = np.random.default_rng(0)
-        comparison = {
-            "samples": pairwise(drawn[a], PAIRS, rng),
-            "real": pairwise(true[b], PAIRS, rng, owners=owners[b].tolist()),
-        }
-        for side, likeness in comparison.items():
-            of = f"{side} {name}".rstrip()
-            numbers |= {f"ms_ssim {of}": likeness.mean, f"ms_ssim {of} error": likeness.error}
-    return numbers
 
 
 def owners_of(cases: Sequence[Case]) -> list[str]:
