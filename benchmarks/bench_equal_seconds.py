@@ -39,7 +39,7 @@ from gansynth.core.generator import Stage, learn
 from gansynth.core.schema import Case, Condition, FloatArray, Sample
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.setup import FitJob, resolve
-from gansynth.metrics.c2st import C2ST
+from gansynth.metrics.c2st import classified
 from gansynth.metrics.comparison import Comparison
 from gansynth.metrics.faithfulness import EvaluationSegmenterOptions, train_segmenter
 from gansynth.runtime.devices import native_bf16
@@ -102,13 +102,13 @@ class Judge:
         pairs, real = ([(x.image, x.labels) for x in side] for side in (samples, self.real))
         owners = [case.subject for case in of]
         comparison = Comparison(samples, self.real, self.schema, owners, device="cpu")
-        classified = C2ST().classified(comparison)
-        low, high = classified.interval(np.random.default_rng(0))
+        found = classified(comparison)
+        low, high = found.interval(np.random.default_rng(0))
         spectra = distances({"": images}, [c.image for c in self.real], self.schema.spacing)
         return {
             "spectrum": asdict(spectra[""]["spectrum"]),
             "recovery": label_recovery(self.segmenter, real, pairs, self.schema),
-            "c2st": {"value": classified.accuracy, "low": low, "high": high},
+            "c2st": {"value": found.accuracy, "low": low, "high": high},
         }
 
 
