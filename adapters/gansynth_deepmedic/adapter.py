@@ -30,9 +30,8 @@ from gansynth.hosts.host import Framework, FrameworkOptions, Job
 from gansynth.hosts.launch import device_of
 from gansynth.hosts.record import FILE, read_sessions
 from gansynth.hosts.sample_source import SampleSource, check_samples
-from gansynth.metrics.segmentation.evaluation import of_volumes
 from gansynth.metrics.segmentation.evaluation import FILE as METRICS
-from gansynth.metrics.segmentation.evaluation import account_of, asked_regions
+from gansynth.metrics.segmentation.evaluation import account_of, asked_regions, of_volumes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.option_kinds import Device

@@ -58,9 +58,8 @@ from gansynth.hosts.training_data import (
     on_own_grid,
     training_space,
 )
-from gansynth.metrics.segmentation.evaluation import headline
+from gansynth.metrics.segmentation.evaluation import asked_regions, headline
 from gansynth.metrics.segmentation.measures import Regions
-from gansynth.metrics.segmentation.evaluation import asked_regions
 from gansynth.runtime.child import NAME, WARNING, show
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
