@@ -19,9 +19,9 @@ from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.core.synthetic import real_file
 from gansynth.data.api import find_kind, source_request
 from gansynth.data.case_writer import nifti_bytes
+from gansynth.data.folds import grouped_splits
 from gansynth.data.nifti import VolumeSource
 from gansynth.data.read_options import VolumeOptions, options_of
-from gansynth.data.subjects import grouped_splits
 from gansynth.data.views import open_plain
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, read_nifti_header, whole_folder

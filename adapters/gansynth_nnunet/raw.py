@@ -8,11 +8,11 @@ from pathlib import Path
 
 from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.source import SourceRequest
+from gansynth.data.case_writer import NiftiWriter
 from gansynth.data.check import check_volumes, few_cases, in_order, missing_files
 from gansynth.data.folds import absolute
 from gansynth.data.listing import CaseFiles, Collector, VolumeSet, channel_places
 from gansynth.data.nifti import VolumeSource
-from gansynth.data.nifti_writer import NiftiWriter
 from gansynth.data.read_options import ReadOptions, VolumeOptions, parse_read, register_read_options
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of

@@ -20,8 +20,7 @@ from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import CaseHeader, FoldSplit, SourceRequest, StoredCase
 from gansynth.core.space import Space
 from gansynth.core.synthetic import refuse_named
-from gansynth.data.folds import one_fold
-from gansynth.data.resplit import write_resplit
+from gansynth.data.folds import one_fold, write_resplit
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth_nnunet.cases import PreprocessedArrays

@@ -10,8 +10,14 @@ from pathlib import Path
 
 from gansynth.core.host_commands import SplitsRequest
 from gansynth.core.source import FoldSplit, SourceRequest
-from gansynth.data.resplit import FoldFiles, json_text, table_text, write_small
-from gansynth.data.subjects import grouped_splits, read_subjects
+from gansynth.data.folds import (
+    FoldFiles,
+    grouped_splits,
+    json_text,
+    read_subjects,
+    table_text,
+    write_small,
+)
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import (
     disk_errors,

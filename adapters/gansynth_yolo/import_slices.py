@@ -16,8 +16,8 @@ from gansynth.core.host_commands import CommandReport, ImportRequest
 from gansynth.core.schema import FloatArray, Schema
 from gansynth.core.source import CaseSource, case_records
 from gansynth.core.writer import Item
+from gansynth.data.folds import table_text
 from gansynth.data.read_options import refuse_idle_read
-from gansynth.data.resplit import table_text
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.progress import counting
 from gansynth.sampling.png_writer import PictureOptions

@@ -27,7 +27,7 @@ from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import SourceRequest, StoredCase
 from gansynth.core.space import Space
 from gansynth.data.connected_components import boxes_of
-from gansynth.data.folds import absolute
+from gansynth.data.folds import absolute, compile_pattern, is_table, read_subjects
 from gansynth.data.picture_files import GREY, SUFFIXES, picture_header, read_picture
 from gansynth.data.pictures import Fault, PictureFiles, PictureSet, PictureSource, printable
 from gansynth.data.planes import PixelSpacing, resize
@@ -38,7 +38,6 @@ from gansynth.data.read_options import (
     parse_read,
     register_read_options,
 )
-from gansynth.data.subjects import compile_pattern, is_table, read_subjects
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth.runtime.files import sha256_file
 from gansynth.runtime.option_kinds import Size2

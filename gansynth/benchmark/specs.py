@@ -21,7 +21,7 @@ from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import CaseSource, FoldSplit, case_record
-from gansynth.data.subjects import grouped_splits
+from gansynth.data.folds import grouped_splits
 from gansynth.metrics.segmentation.evaluation import THRESHOLDS
 from gansynth.metrics.segmentation.measures import regions_of, with_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault

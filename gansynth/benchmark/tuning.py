@@ -33,7 +33,7 @@ from gansynth.benchmark.subject_split import SubjectSplit, largest_set, split_su
 from gansynth.core.adapter import shortened
 from gansynth.core.registry import installed
 from gansynth.core.source import FoldSplit
-from gansynth.data.subjects import grouped_splits
+from gansynth.data.folds import grouped_splits
 from gansynth.metrics.segmentation.measures import LESIONS, beside, cost_words, measure_of
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import write_json_atomic

@@ -31,7 +31,7 @@ from gansynth.core.schema import Case, Condition, FloatArray, LabelArray
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
 from gansynth.data.cache import CaseCache
-from gansynth.data.classes import training_cases
+from gansynth.data.folds import training_cases
 from gansynth.runtime.errors import DataFault
 
 TRIES = 16  # cases that are tried for one with boxes, and compared for a similar body

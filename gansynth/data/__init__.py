@@ -6,8 +6,8 @@ A kind is named before the colon (``nnunet:004``); docs/sources.md has layouts a
 from gansynth.core.hookspecs import Register, hookimpl, lazily
 
 BUILT_IN = {
-    "nifti": ("gansynth.data.nifti:open_nifti", "gansynth.data.nifti:check_nifti"),
-    "msd": ("gansynth.data.nifti:open_msd", "gansynth.data.nifti:check_msd"),
+    "nifti": ("gansynth.data.nifti:open_volumes", "gansynth.data.nifti:check"),
+    "msd": ("gansynth.data.nifti:open_volumes", "gansynth.data.nifti:check"),
     "h5": ("gansynth.data.h5:H5Source", "gansynth.data.h5:check_h5"),
     "slices": ("gansynth.data.slices:SliceSource", "gansynth.data.slices:check_slices"),
     "pictures": (
@@ -18,7 +18,7 @@ BUILT_IN = {
 """Kind -> opener and check; imported on first use."""
 WRITERS = {
     "hdf5": "gansynth.data.h5:HdfWriter",
-    "nifti": "gansynth.data.nifti_writer:NiftiWriter",
+    "nifti": "gansynth.data.case_writer:NiftiWriter",
     "png": "gansynth.sampling.png_writer:PngWriter",
 }
 

@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.resample import pick
-from gansynth.core.schema import Boxes, FloatArray, LabelArray
+from gansynth.core.schema import Boxes, FloatArray, LabelArray, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.synthetic import marked
-from gansynth.runtime.files import disk_errors, write_bytes_atomic
+from gansynth.core.writer import Item, Writer
+from gansynth.data.listing import FILE
+from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_atomic
 
 
 def write_prediction(
@@ -116,3 +118,44 @@ def yolo_lines(boxes: Boxes, size: Sequence[int]) -> str:
     low, high = shares[:, 1::-1], shares[:, :1:-1]
     rows = zip(boxes.labels.tolist(), np.hstack([(low + high) / 2, high - low]), strict=True)
     return "".join(f"{label} {' '.join(f'{n:.6f}' for n in row)}\n" for label, row in rows)
+
+
+ENDING = ".nii.gz"
+
+
+class NiftiWriter(Writer):
+    """Volumes; slices are volumes of one slice."""
+
+    name = "nifti"
+    ndim = frozenset({3})
+    reader = "nifti"
+    images, labels = "images", "labels"  # folders
+    cases, labelled = 0, False
+
+    def add(self, item: Item) -> None:
+        """Write a file for each channel, the label map, and a table of boxes."""
+        assert item.affine is not None
+        for number, channel in enumerate(item.image):
+            path = self.folder / self.images / f"{item.name}_{number:04d}{ENDING}"
+            write_volume(path, channel, item.affine, synthetic=item.synthetic)
+        if item.mask is not None:
+            self.labelled = True
+            path = self.folder / self.labels / f"{item.name}{ENDING}"
+            write_volume(path, item.mask, item.affine, synthetic=True)
+        if item.boxes is not None and self.schema.box_classes:
+            path = self.folder / "boxes" / f"{item.name}.csv"
+            path.parent.mkdir(exist_ok=True)
+            write_bytes_atomic(path, csv_text(item.boxes, self.schema.box_classes).encode())
+        self.cases += 1
+
+    def finish(self, about: Mapping[str, Any]) -> None:
+        """Write ``dataset.json``."""
+        names = names_of(self.schema, self.labelled, self.cases, ENDING)
+        write_json_atomic(self.folder / FILE, {**names, **about})
+
+
+def names_of(schema: Schema, labelled: bool, cases: int, ending: str) -> dict[str, Any]:
+    """Return the content of ``dataset.json``: names of channels and labels in nnU-Net's format."""
+    channels = {str(i): name for i, name in enumerate(schema.channels)}
+    labels = {"labels": dict(schema.labels)} if labelled else {}
+    return {"channel_names": channels, **labels, "numTraining": cases, "file_ending": ending}

@@ -1,22 +1,123 @@
-"""Folds of a data set of volumes: training and held-out cases."""
+"""Subjects, classes and folds of cases: read, dealt out, checked, and written as another split.
+
+No subject is on both sides of a fold. A split that is written copies no data: a folder gets the
+split, a CSV of subjects, and what else a framework reads.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.lineage import guard_split
-from gansynth.core.source import FoldSplit, SourceRequest
-from gansynth.data.listing import VolumeSet
-from gansynth.data.read_options import VolumeOptions
-from gansynth.data.subjects import grouped_splits, read_subjects
-from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import read_json
+import numpy as np
+import re2
 
+from gansynth.core.findings import Finding
+from gansynth.core.lineage import guard_split
+from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
+from gansynth.data.listing import SPLITS, SUBJECTS, VolumeSet
+from gansynth.data.read_options import OF_SPLITS, VolumeOptions
+from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
+from gansynth.runtime.files import disk_errors, read_json, replace_text, write_json_atomic
+
+DIVIDED = "divided.json"  # record of the data set and the split that a folder holds
 _REPAIR = "correct the file, or remove it to have folds made"
+Sides = tuple[tuple[str, ...], tuple[str, ...]]
+"""Training and held-out cases of a fold, each sorted."""
+
+# -- subjects ------------------------------------------------------------------------------------
+
+
+def is_table(text: str) -> bool:
+    """Return whether ``--subjects`` is a table; an expression may be longer than a name."""
+    return text.lower().endswith(".csv") or os.path.isfile(text)
+
+
+def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
+    """Map cases to subjects, by a CSV or by a regular expression's first group.
+
+    Raises UsageFault: no such expression, or one without a group. Raises DataFault: a case has no
+    subject or two, or the CSV lacks a column.
+    """
+    ids = sorted(ids)
+    if is_table(text):
+        subjects = read_column(Path(text), "subject", "subject_group")
+        where, hint = text, "add a line for each case"
+    else:
+        pattern = _subject_pattern(text)
+        matches = {case: pattern.search(case) for case in ids}
+        subjects = {case: match.group(1) or "" for case, match in matches.items() if match}
+        where, hint = f"--subjects {text!r}", "correct the expression, or give a CSV"
+    missing = [case for case in ids if not subjects.get(case)]
+    if missing:
+        raise DataFault(
+            f"{where}: {len(missing)} case(s) have no subject, {missing[0]!r} first; expected one "
+            f"for each of {len(ids)}; {hint}"
+        )
+    return {case: subjects[case] for case in ids}
+
+
+def compile_pattern(text: str) -> Any:
+    """Compile a user's or a file's regular expression; RE2 searches in linear time.
+
+    Raises ValueError: it is none, or has what RE2 lacks: lookaround and backreferences.
+    """
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(text, options)
+    except re2.error as error:
+        reason = error.args[0]
+        raise ValueError(reason.decode() if isinstance(reason, bytes) else str(reason)) from error
+
+
+def _subject_pattern(text: str) -> Any:
+    try:
+        pattern = compile_pattern(text)
+    except ValueError as error:
+        raise UsageFault(
+            f"--subjects {text!r}: neither a file nor a regular expression ({error}); expected a "
+            "CSV with the columns case and subject, or an expression with one group"
+        ) from error
+    if pattern.groups < 1:
+        raise UsageFault(
+            f"--subjects {text!r}: the expression has no group, expected the subject in the first, "
+            r"for example '(patient\d+)_'. If it is meant to be a file, there is none"
+        )
+    return pattern
+
+
+def read_column(path: Path, *names: str) -> dict[str, str]:
+    """Map cases of a CSV to the first column among ``names``; DataFault: unfit, or twice."""
+    first, *others = names
+    expected = f"case and {first}" + (f" (or {', '.join(others)})" if others else "")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataFault(
+            f"{path}: cannot be read: {error}; expected a CSV with the columns {expected}"
+        ) from error
+    rows = csv.DictReader(io.StringIO(text))
+    header = rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+    column = next((name for name in names if name in header), None)
+    if column is None or "case" not in header:
+        raise DataFault(f"{path}: header is {header}, expected the columns {expected}")
+    values: dict[str, str] = {}
+    for number, row in enumerate(rows, start=2):
+        case, value = (row["case"] or "").strip(), (row[column] or "").strip()
+        if values.setdefault(case, value) != value:
+            raise DataFault(
+                f"{path}: line {number}: case {case!r} has {first} {values[case]!r} and {value!r}, "
+                "expected one; remove a line"
+            )
+    return values
 
 
 def subjects_of(listing: VolumeSet, request: str | None) -> dict[str, str]:
@@ -29,6 +130,91 @@ def subjects_of(listing: VolumeSet, request: str | None) -> dict[str, str]:
     if listing.subjects.is_file():
         return read_subjects(str(listing.subjects), ids)
     return {case: case for case in ids}
+
+
+# -- classes -------------------------------------------------------------------------------------
+
+
+def class_numbers(source: CaseSource, names: Iterable[str], *, asked: str) -> frozenset[int]:
+    """Return the numbers of classes in a source's schema; UsageFault for an unknown one."""
+    classes = source.schema.classes
+    if not classes:
+        raise UsageFault(
+            f"{asked}: the cases of {source.name} have no classes, expected some; read them with "
+            "--read classes=yes or a CSV (pictures:), or --read classes=foreground (slices:)"
+        )
+    for name in names:
+        if name not in classes:
+            raise UsageFault(
+                f"{asked}: class {name!r} is unknown, expected among {', '.join(classes)}."
+                f"{did_you_mean(name, classes)}"
+            )
+    return frozenset(classes.index(name) for name in names)
+
+
+def training_cases(source: CaseSource, names: Sequence[str], *, asked: str) -> tuple[str, ...]:
+    """Return the training cases of some classes, sorted; UsageFault if a class has none."""
+    numbers = class_numbers(source, names, asked=asked)
+    class_of = {case: source.header(case).label_class for case in source.train_ids}
+    absent = sorted(numbers - set(class_of.values()))
+    if absent:
+        there = (n for i, n in enumerate(source.schema.classes) if i in class_of.values())
+        raise UsageFault(
+            f"{asked}: no training case that was seen is of class "
+            f"{source.schema.classes[absent[0]]!r}, expected among {', '.join(there)}"
+        )
+    return tuple(case for case, number in class_of.items() if number in numbers)
+
+
+def without_cases(source: CaseSource, names: Sequence[str], where: Path) -> Iterator[Finding]:
+    """Report classes without training cases."""
+    ids = source.train_ids
+    occurring = {source.header(i).label_class for i in ids} if names else set()
+    for number, name in enumerate(names):
+        if number not in occurring:
+            text = (
+                f"{where}: no training case of fold {source.request.fold} is of class {name!r}; "
+                "add cases, or take another fold"
+            )
+            yield Finding("warning", None, where, text)
+
+
+# -- folds ---------------------------------------------------------------------------------------
+
+
+def grouped_splits(
+    ids: Iterable[str], subject_of: Mapping[str, str], folds: int, seed: int
+) -> list[FoldSplit]:
+    """K folds of about equal numbers of cases in which no subject is on both sides.
+
+    Subjects are shuffled by the seed, then assigned, those with most cases first, each to the
+    smallest fold. Raises UsageFault: fewer than two folds; DataFault: fewer subjects than folds.
+    """
+    ids = sorted(ids)
+    if folds < 2:
+        raise UsageFault(f"folds is {folds}, expected at least 2")
+    counts = Counter(subject_of[case] for case in ids)
+    if len(counts) < folds:
+        raise DataFault(
+            f"splits: {len(counts)} subject(s) for {folds} folds, expected at least one for each; "
+            f"ask for at most {max(2, len(counts))} folds, or add subjects"
+        )
+    subjects = sorted(counts)
+    order = np.random.default_rng(seed).permutation(len(subjects))
+    shuffled = sorted((subjects[i] for i in order), key=lambda s: -counts[s])
+    loads, fold_of = [0] * folds, {}
+    for subject in shuffled:
+        fold_of[subject] = loads.index(min(loads))
+        loads[fold_of[subject]] += counts[subject]
+    return [_held_out({c: fold_of[subject_of[c]] for c in ids}, fold) for fold in range(folds)]
+
+
+def _held_out(part_of: Mapping[str, Any], part: Any) -> FoldSplit:
+    """The fold that holds out the cases of one part."""
+    return FoldSplit(
+        train=[case for case, its in part_of.items() if its != part],
+        val=[case for case, its in part_of.items() if its == part],
+    )
 
 
 def folds_of(
@@ -47,15 +233,15 @@ def folds_of(
     part_of = {entry.case: entry.part for entry in listing.entries if entry.part != "test"}
     parts = set(part_of.values()) - {""}
     if parts & {"train", "val"}:
-        folds = {"0": _named(listing, part_of)}
-    elif parts:
-        folds = {
-            number: FoldSplit(
-                train=[c for c, part in part_of.items() if part != number],
-                val=[c for c, part in part_of.items() if part == number],
+        odd = [case for case, part in part_of.items() if part not in ("train", "val")]
+        if odd:
+            raise DataFault(
+                f"{listing.where}: case {odd[0]!r} has split {part_of[odd[0]]!r}, expected train, "
+                "val or test for every case; complete the column"
             )
-            for number in sorted(parts, key=int)
-        }
+        folds = {"0": _held_out(part_of, "val")}
+    elif parts:
+        folds = {number: _held_out(part_of, number) for number in sorted(parts, key=int)}
     elif listing.splits.is_file():
         return read_folds(listing.splits, cases, listing.where)
     else:
@@ -63,19 +249,6 @@ def folds_of(
     for split in folds.values():
         split["val"] += test
     return folds
-
-
-def _named(listing: VolumeSet, part_of: Mapping[str, str]) -> FoldSplit:
-    odd = [case for case, part in part_of.items() if part not in ("train", "val")]
-    if odd:
-        raise DataFault(
-            f"{listing.where}: case {odd[0]!r} has split {part_of[odd[0]]!r}, expected train, val "
-            "or test for every case; complete the column"
-        )
-    return FoldSplit(
-        train=[case for case, part in part_of.items() if part == "train"],
-        val=[case for case, part in part_of.items() if part == "val"],
-    )
 
 
 def _dealt(
@@ -98,30 +271,6 @@ def _dealt(
     return {str(number): split for number, split in enumerate(splits)}
 
 
-def read_folds(path: Path, cases: Collection[str], where: Path) -> dict[str, FoldSplit]:
-    """Every fold of a JSON of splits, as ``read_splits``; DataFault for unknown cases."""
-    folds = read_splits(path)
-    for number, split in folds.items():
-        unknown = sorted({*split["train"], *split["val"]} - set(cases))
-        if unknown:
-            raise DataFault(
-                f"{path}: fold {number} names {len(unknown)} case(s) that {where} does not have, "
-                f"{unknown[0]!r} first; {_REPAIR}"
-            )
-    return folds
-
-
-def absolute(request: SourceRequest, where: str | Path = "") -> SourceRequest:
-    """Return the request with absolute paths (``where``, subjects, splits), for a run's record."""
-    subjects, read = request.subjects, dict(request.read)
-    if subjects is not None and os.path.isfile(subjects):
-        subjects = str(Path(subjects).absolute())
-    if "splits" in read:
-        read["splits"] = str(Path(read["splits"]).expanduser().absolute())
-    path = str(where) or str(Path(request.where).expanduser().absolute())
-    return replace(request, where=path, subjects=subjects, read=read)
-
-
 def read_splits(path: Path) -> dict[str, FoldSplit]:
     """Every fold of a JSON list of ``{"train": [...], "val": [...]}``; DataFault if it is none."""
     folds: dict[str, FoldSplit] = {}
@@ -141,54 +290,61 @@ def read_splits(path: Path) -> dict[str, FoldSplit]:
     return folds
 
 
+def read_folds(path: Path, cases: Collection[str], where: Path) -> dict[str, FoldSplit]:
+    """Every fold of a JSON of splits, as ``read_splits``; DataFault for unknown cases."""
+    folds = read_splits(path)
+    for number, split in folds.items():
+        unknown = sorted({*split["train"], *split["val"]} - set(cases))
+        if unknown:
+            raise DataFault(
+                f"{path}: fold {number} names {len(unknown)} case(s) that {where} does not have, "
+                f"{unknown[0]!r} first; {_REPAIR}"
+            )
+    return folds
+
+
 def choose_fold(
     listing: VolumeSet, subject_of: Mapping[str, str], options: VolumeOptions, fold: str
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+) -> Sides:
     """Return training and held-out cases of a fold, sorted; ``all`` holds out test cases only.
 
     Raises UsageFault: no such fold; DataFault: a split that cannot be used, or an empty side;
     IntegrityFault: a subject is on both sides.
     """
     if fold == "all":
-        test = {entry.case for entry in listing.entries if entry.part == "test"}
-        split = FoldSplit(
-            train=[entry.case for entry in listing.entries if entry.case not in test],
-            val=sorted(test),
-        )
+        split = _held_out({entry.case: entry.part for entry in listing.entries}, "test")
     else:
-        folds = folds_of(listing, subject_of, options)
-        if fold not in folds:
-            raise UsageFault(
-                f"--fold {fold!r}: {listing.where} has the folds {', '.join(folds)}; expected one "
-                "of them, or 'all'"
-            )
-        split = folds[fold]
-    train, held_out = tuple(sorted(split["train"])), tuple(sorted(split["val"]))
-    if not train or not (held_out or fold == "all" or listing.unvalidated):
+        split = _named(folds_of(listing, subject_of, options), fold, listing.where)
+    if not split["train"] or not (split["val"] or fold == "all" or listing.unvalidated):
         raise DataFault(
-            f"{listing.where}: fold {fold}: no {'held-out' if train else 'training'} case, "
-            "expected at least one; correct the split"
+            f"{listing.where}: fold {fold}: no {'held-out' if split['train'] else 'training'} "
+            "case, expected at least one; correct the split"
         )
-    guard(split_file(listing, options), subject_of, fold, split)
-    return train, held_out
+    return _guarded(split_file(listing, options), subject_of, fold, split)
 
 
-def one_fold(
-    path: Path, fold: str, subject_of: Mapping[str, str], where: Path
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def one_fold(path: Path, fold: str, subject_of: Mapping[str, str], where: Path) -> Sides:
     """Training and held-out cases of one fold of a JSON of splits, sorted.
 
     Raises UsageFault: no such fold; DataFault: as ``read_folds``; IntegrityFault: a subject on both
     sides.
     """
-    folds = read_folds(path, subject_of.keys(), where)
+    split = _named(read_folds(path, subject_of.keys(), where), fold, path)
+    return _guarded(path, subject_of, fold, split)
+
+
+def _named(folds: Mapping[str, FoldSplit], fold: str, where: Path) -> FoldSplit:
     if fold not in folds:
         raise UsageFault(
-            f"--fold {fold!r}: {path} has the folds {', '.join(folds)}; expected one of them, or "
+            f"--fold {fold!r}: {where} has the folds {', '.join(folds)}; expected one of them, or "
             "'all'"
         )
-    guard(path, subject_of, fold, folds[fold])
-    return tuple(sorted(folds[fold]["train"])), tuple(sorted(folds[fold]["val"]))
+    return folds[fold]
+
+
+def _guarded(where: Path, subject_of: Mapping[str, str], fold: str, split: FoldSplit) -> Sides:
+    guard(where, subject_of, fold, split)
+    return tuple(sorted(split["train"])), tuple(sorted(split["val"]))
 
 
 def guard(where: Path, subject_of: Mapping[str, str], fold: str, split: FoldSplit) -> None:
@@ -207,3 +363,135 @@ def split_file(listing: VolumeSet, options: VolumeOptions) -> Path:
         return Path(options.splits)
     parts = {entry.part for entry in listing.entries} - {"", "test"}
     return listing.splits if not parts and listing.splits.is_file() else listing.where
+
+
+def absolute(request: SourceRequest, where: str | Path = "") -> SourceRequest:
+    """Return the request with absolute paths (``where``, subjects, splits), for a run's record."""
+    subjects, read = request.subjects, dict(request.read)
+    if subjects is not None and os.path.isfile(subjects):
+        subjects = str(Path(subjects).absolute())
+    if "splits" in read:
+        read["splits"] = str(Path(read["splits"]).expanduser().absolute())
+    path = str(where) or str(Path(request.where).expanduser().absolute())
+    return replace(request, where=path, subjects=subjects, read=read)
+
+
+# -- another split -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FoldFiles:
+    """An absolute folder that holds a split; cases of each fold are sorted."""
+
+    folder: Path
+    splits: tuple[FoldSplit, ...]
+
+    @property
+    def file(self) -> Path:
+        """The split as JSON, a list of ``{"train": [...], "val": [...]}``."""
+        return self.folder / SPLITS
+
+    @property
+    def subjects(self) -> Path:
+        """CSV with the columns ``case`` and ``subject``."""
+        return self.folder / SUBJECTS
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """All cases that any fold names, sorted."""
+        return tuple(sorted({case for s in self.splits for case in (*s["train"], *s["val"])}))
+
+    def request(self, request: SourceRequest) -> SourceRequest:
+        """Request fold 0 of this split, for kinds of source that have ``--read splits=``."""
+        options = {key: text for key, text in request.read.items() if key not in OF_SPLITS}
+        read = {**options, "splits": str(self.file)}
+        return replace(request, fold="0", read=read, subjects=str(self.subjects))
+
+
+def write_resplit(
+    source: CaseSource, ids: Collection[str], splits: Sequence[FoldSplit], folder: Path
+) -> FoldFiles:
+    """Check a split, and write it with all subjects to a folder, which is made if missing.
+
+    Raises UsageFault: no fold, unknown cases, an empty side, or a folder that holds another split;
+    IntegrityFault: a subject is on both sides; EnvironmentFault: the disk refuses.
+    """
+    folder, subject_of = folder.absolute(), {case: source.header(case).subject for case in ids}
+    for number, split in enumerate(splits):
+        for side, cases in (("train", split["train"]), ("val", split["val"])):
+            _refuse_side(source, subject_of, f"fold {number}: ", side, sorted(set(cases)))
+        guard_split(
+            [(case, subject_of[case]) for case in sorted(set(split["train"]))],
+            [(case, subject_of[case]) for case in sorted(set(split["val"]))],
+            fold=str(number),
+            repair=f"split the cases of {source.name} with all of a subject on one side",
+        )
+    if not splits:
+        raise UsageFault(f"{source.name}: split into no fold, expected at least one; add one")
+    each = (FoldSplit(train=sorted(set(s["train"])), val=sorted(set(s["val"]))) for s in splits)
+    files = FoldFiles(folder, tuple(each))
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    _claim(source, files)
+    write_small(files.file, json_text(files.splits))
+    write_small(files.subjects, table_text(("case", "subject"), sorted(subject_of.items())))
+    return files
+
+
+def _refuse_side(
+    source: CaseSource, ids: Collection[str], fold: str, side: str, cases: Sequence[str]
+) -> None:
+    unknown = [case for case in cases if case not in ids]
+    if unknown:
+        raise UsageFault(
+            f"{source.name}: {fold}{side} names {len(unknown)} case(s) that it does not have, "
+            f"{unknown[0]!r} first; expected among {len(ids)}, for example {min(ids)!r}; correct "
+            "the split"
+        )
+    if not cases:
+        raise UsageFault(
+            f"{source.name}: {fold}no case under {side}, expected at least one on either side; "
+            "correct the split"
+        )
+
+
+def _claim(source: CaseSource, files: FoldFiles) -> None:
+    """Record a folder's data set and split before anything else is written there."""
+    path = files.folder / DIVIDED
+    claim: dict[str, Any] = {
+        "name": source.name,
+        "request": {k: v for k, v in source.request.to_json().items() if k != "fold"},
+        "splits": list(files.splits),
+    }
+    if path.is_file():
+        try:
+            written = read_json(path)
+        except DataFault as fault:
+            raise UsageFault(f"{fault}, or choose another folder") from fault
+        differing = next((key for key in claim if written.get(key) != claim[key]), None)
+        if differing is not None:
+            raise UsageFault(
+                f"{path}: {differing} is another than asked for, expected the same split of the "
+                "same data set; choose another folder, or remove this one"
+            )
+    write_json_atomic(path, claim)
+
+
+def table_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The text of a CSV."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(columns)
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def write_small(file: Path, text: str) -> None:
+    """Write a reproducible file: whole or not at all, without flushing it to the disk."""
+    with disk_errors(file):
+        replace_text(file, text)
+
+
+def json_text(doc: Any) -> str:
+    """Format a JSON document for files."""
+    return json.dumps(doc, indent=2, ensure_ascii=False) + "\n"

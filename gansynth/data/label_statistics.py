@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.schema import OUTSIDE, LabelArray, Schema
+from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.data.connected_components import LabelComponents, Mask, parts_of, remove_component
 from gansynth.runtime.serialise import Document
 
@@ -341,3 +341,31 @@ def _area_off(drawn: LabelPrior, real: LabelPrior) -> str:
         f"{real.title} covers {area:.0f} voxels in the median sample that shows it, expected "
         f"about {expected:.0f} as in the training label maps"
     )
+
+
+Rows = npt.NDArray[np.float64]
+"""Of one label: count, sum and sum of squares of its voxels, each (C,)."""
+
+
+def label_share(cases: Iterable[tuple[FloatArray, LabelArray | None]]) -> float:
+    """Return the share of the images' variance that lies between labels (eta squared), 0 to 1.
+
+    The mean over channels, 0 for those without variance; NaN without cases.
+
+    Args:
+        cases: images (C, D, H, W) or (C, H, W), and labels (D, H, W) or (H, W), -1 outside.
+    """
+    sums: dict[int, Rows] = {}
+    for image, labels in cases:
+        assert labels is not None, "every case has labels"
+        for value in np.unique(labels[labels != OUTSIDE]).tolist():
+            part = image[:, labels == value].astype(np.float64)
+            rows = np.array([np.full(len(part), part.shape[1]), part.sum(1), (part**2).sum(1)])
+            sums[value] = sums[value] + rows if value in sums else rows
+    if not sums:
+        return float("nan")
+    count, total, squares = np.sum(list(sums.values()), axis=0)
+    variance = squares - total**2 / count
+    within = squares - np.sum([t**2 / n for n, t, _ in sums.values()], axis=0)
+    varies = variance > 1e-9 * squares
+    return float(np.mean(np.where(varies, 1 - within / np.where(varies, variance, 1), 0)))

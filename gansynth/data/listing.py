@@ -1,22 +1,24 @@
-"""List the files of a data set of volumes, and its names of channels and labels.
+"""List the cases of a data set of volumes and its names of channels and labels, in five layouts.
 
-Files are listed, not read. Faults are collected, not raised. Every layout makes a ``VolumeSet``.
-Opening a source raises its first fault; ``gansynth check`` reports all.
+Every layout fills one table of cases. Files are listed, not read. Faults are collected, not raised:
+opening a source raises the first, ``gansynth check`` reports all.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gansynth.core.source import SourceRequest
-from gansynth.data.read_options import complete_labels
+from gansynth.data.read_options import VolumeOptions, complete_labels
 from gansynth.runtime.errors import (
     DataFault,
     GansynthError,
@@ -24,13 +26,21 @@ from gansynth.runtime.errors import (
     UsageFault,
     did_you_mean,
 )
-from gansynth.runtime.files import path_inside, read_json, refuse_unnameable
+from gansynth.runtime.files import (
+    MAX_JSON_BYTES,
+    path_inside,
+    read_json,
+    reading,
+    refuse_unnameable,
+)
 from gansynth.runtime.nifti import DICOM, holds_dicom
 
 NIFTI = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.DOTALL)
 LIKE_LABELS = re.compile(r"lab(el|le)|mask|(^|[^a-z])(seg|gt)([^a-z]|$)|segment|annot|truth", re.I)
-SPLITS = "splits.json"
-SUBJECTS = "subjects.csv"
+FILE, SPLITS, SUBJECTS = "dataset.json", "splits.json", "subjects.csv"
+
+
+# -- the table -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -104,8 +114,23 @@ class VolumeSet:
         return any(entry.labels is not None for entry in self.entries)
 
 
+@dataclass
+class CaseRow:
+    """What a layout has found of a case: suffix of a file's name -> files, of which one counts."""
+
+    case: str
+    folder: Path = Path()
+    files: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
+    subject: str | None = None
+
+
+class _Rows(dict[str, CaseRow]):
+    def __missing__(self, case: str) -> CaseRow:
+        return self.setdefault(case, CaseRow(case))
+
+
 class Collector:
-    """Gathers a data set's cases and faults."""
+    """Gathers a data set's cases and faults. A case with a path that is not allowed is left out."""
 
     def __init__(self, where: Path, allow: bool) -> None:
         self.where = where
@@ -113,23 +138,23 @@ class Collector:
         self.allow = allow
         self.faults: list[ListingFault] = []
         self._entries: dict[str, CaseFiles] = {}
+        self._refused: set[str | None] = set()
 
-    def fault(self, case: str | None, file: Path, error: GansynthError) -> None:
-        """Record a fault."""
+    def fault(self, case: str | None, file: Path, error: GansynthError | str) -> None:
+        """Record a fault; a text is a DataFault's."""
+        error = DataFault(error) if isinstance(error, str) else error
         self.faults.append(ListingFault(case, file, error))
 
     def file(self, text: str, what: str, case: str | None = None) -> Path | None:
         """Return the path of a file of the data set; None, and a fault, if it is not allowed."""
         odd = [c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")]
-        if odd:
-            message = (
-                f"{what}: name {text!a} holds {odd[0]!a}, expected names that print on "
-                "one line; rename the file"
-            )
-            self.fault(case, self.where, DataFault(message))
-            return None
         path = self.root / (os.path.expanduser(text) if self.allow else text)
         try:
+            if odd:
+                raise DataFault(
+                    f"{what}: name {text!a} holds {odd[0]!a}, expected names that print on one "
+                    "line; rename the file"
+                )
             if self.allow:
                 refuse_unnameable(path, what)
             else:
@@ -138,44 +163,77 @@ class Collector:
             leads_out = isinstance(error, IntegrityFault)
             hint = ", or allow it: --read allow_absolute=yes" if leads_out else ""
             self.fault(case, self.where, type(error)(f"{error}{hint}"))
+            self._refused.add(case)
             return None
         return path
+
+    def put(self, row: CaseRow, suffix: str, path: Path) -> None:
+        """Put a file into a case's row, if its path is allowed."""
+        allowed = self.file(os.path.relpath(path, self.root), str(path.parent), row.case)
+        if allowed is not None:
+            row.files[suffix].append(allowed)
+
+    def fill(
+        self,
+        rows: Iterable[CaseRow],
+        channels: Sequence[str],
+        label: str | None,
+        missing_file: Callable[[CaseRow, str], Path],
+    ) -> None:
+        """Add cases by the suffixes of their channels and of their label maps, if there are any.
+
+        ``missing_file`` names the file that is expected where a row has none.
+        """
+        suffixes = channels if label is None else [*channels, label]
+        for row in rows:
+            files = [row.files.get(suffix) or [missing_file(row, suffix)] for suffix in suffixes]
+            for first, *more in files:
+                if more:
+                    text = (
+                        f"{more[0]}: there is {first.name} too, expected one file of its kind for "
+                        f"case {row.case!r}; remove one, or list the files in a manifest (gansynth "
+                        "help sources nifti)"
+                    )
+                    self.fault(row.case, more[0], text)
+            each = tuple(first for first, *_ in files)
+            count = len(channels)
+            if count:
+                drawn = None if label is None else each[count]
+                self.add(CaseFiles(row.case, each[:count], drawn, row.subject))
 
     def add(self, entry: CaseFiles) -> None:
         """Add a case; a second one of the same name is a fault."""
         if entry.case in self._entries:
-            message = (
+            text = (
                 f"{self.where}: case {entry.case!r} occurs twice, expected each once; remove or "
                 "rename one"
             )
-            self.fault(entry.case, entry.reference, DataFault(message))
-            return
-        self._entries[entry.case] = entry
+            self.fault(entry.case, entry.reference, text)
+        elif entry.case not in self._refused:
+            self._entries[entry.case] = entry
 
-    def entries(self, expected: str) -> tuple[CaseFiles, ...]:
-        """The cases by id; none, or names that clash, are faults."""
+    def volumes(self, name: str, expected: str, **about: Any) -> VolumeSet:
+        """The data set, with splits and subjects beside its files; no case, or a clash, is a fault.
+
+        ``about``: other fields of ``VolumeSet``.
+        """
         same: dict[str, list[str]] = defaultdict(list)
         for case in self._entries:
             same[unicodedata.normalize("NFC", case).casefold()].append(case)
         for cases in (sorted(c) for c in same.values() if len(c) > 1):
-            message = (
+            text = (
                 f"{self.where}: cases {cases} differ in upper and lower case or accents' coding "
                 "only, expected names that stay apart on every file system; rename them"
             )
-            self.fault(cases[0], self.where, DataFault(message))
+            self.fault(cases[0], self.where, text)
         if not self._entries:
             found = DICOM if holds_dicom(self.root) else "no cases"
-            self.fault(None, self.where, DataFault(f"{self.where}: {found}, expected {expected}"))
-        return tuple(self._entries[case] for case in sorted(self._entries))
-
-    def volumes(self, name: str, expected: str, **about: Any) -> VolumeSet:
-        """The data set, with splits and subjects beside its files, if there are any."""
-        entries = self.entries(expected)  # may add faults
+            self.fault(None, self.where, f"{self.where}: {found}, expected {expected}")
         return VolumeSet(
             name,
             self.root,
             self.where,
-            entries,
+            tuple(self._entries[case] for case in sorted(self._entries)),
             splits=self.root / SPLITS,
             subjects=self.root / SUBJECTS,
             faults=tuple(self.faults),
@@ -187,6 +245,16 @@ def stem(name: str) -> str | None:
     """A NIfTI file's name without its ending; None for other files and hidden ones."""
     match = NIFTI.fullmatch(name)
     return match["stem"] if match and not name.startswith(".") else None
+
+
+def _volumes_in(folder: Path) -> list[tuple[str, Path]]:
+    """Stems and paths of a folder's NIfTI files, sorted by name; empty if there is no folder."""
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    return [(short, folder / name) for name in names if (short := stem(name))]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def located(request: SourceRequest, *, folder: bool = False) -> Path:
@@ -213,7 +281,7 @@ def missing(file: Path, case: str) -> DataFault:
     )
 
 
-FILE = "dataset.json"
+# -- names in dataset.json -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -237,13 +305,44 @@ def read_names(folder: Path) -> DataSetNames | None:
     if not path.is_file():
         return None
     doc = read_json(path, hint="see: gansynth help sources")
+    channels, labels = doc.get("channel_names"), doc.get("labels")
+    numbered, normalised = _numbered(channels), doc.get("normalised") is True
+    distinct = len({str(name).strip() for name in numbered} - {""}) == len(numbered)
+    texts = all(isinstance(name, str) for name in numbered)
+    if channels is not None and not (numbered and distinct and texts):
+        raise _odd(
+            path, "channel_names", channels, 'different names numbered from 0, as {"0": "T1"}'
+        )
+    values = list(labels.values()) if isinstance(labels, dict) else []
+    whole = all(type(value) is int and 0 <= value < 2**15 for value in values)
+    if labels is not None and not (values and whole and len(set(values)) == len(values)):
+        example = 'a different whole number for each name, as {"background": 0, "tumour": 1}'
+        raise _odd(path, "labels", labels, example)
+    spacing = doc.get("spacing") if normalised else None
+    sizes = spacing if isinstance(spacing, list) else []
+    positive = all(type(mm) in (int, float) and 0 < mm < 1e6 for mm in sizes)
+    if spacing is not None and not (sizes and positive):
+        raise _odd(path, "spacing", spacing, "mm per axis, as [1.0, 0.5]")
     return DataSetNames(
         path,
-        _channels(path, doc.get("channel_names")),
-        _labels(path, doc.get("labels")),
-        doc.get("normalised") is True,
-        _spacing(path, doc.get("spacing")) if doc.get("normalised") is True else None,
+        numbered or None,
+        None if labels is None else complete_labels(labels),
+        normalised,
+        tuple(map(float, sizes)) or None,
     )
+
+
+def _odd(path: Path, key: str, value: object, expected: str) -> DataFault:
+    return DataFault(
+        f"{path}: {key} is {value!r:.200}, expected {expected}; correct it, or remove it"
+    )
+
+
+def _numbered(names: Any) -> tuple[Any, ...]:
+    """Values of ``{"0": ..., "1": ...}``; empty if it is anything else."""
+    if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
+        return ()
+    return tuple(names[str(i)] for i in range(len(names)))
 
 
 def picture_keys(folder: Path) -> dict[str, str]:
@@ -259,45 +358,6 @@ def picture_keys(folder: Path) -> dict[str, str]:
     return keys
 
 
-def _spacing(path: Path, spacing: Any) -> tuple[float, ...] | None:
-    if spacing is None:
-        return None
-    numbers = spacing if isinstance(spacing, list) else []
-    if not numbers or not all(type(mm) in (int, float) and 0 < mm < 1e6 for mm in numbers):
-        raise DataFault(
-            f"{path}: spacing is {spacing!r:.200}, expected mm per axis, for example [1.0, 0.5]; "
-            "correct it, or remove it"
-        )
-    return tuple(map(float, numbers))
-
-
-def _channels(path: Path, names: Any) -> tuple[str, ...] | None:
-    if names is None:
-        return None
-    numbers = {str(i) for i in range(len(names))} if isinstance(names, dict) else set()
-    each = list(names.values()) if isinstance(names, dict) else []
-    texts = all(isinstance(name, str) and name.strip() for name in each)
-    if not numbers or set(names) != numbers or not texts or len(set(each)) < len(each):
-        raise DataFault(
-            f"{path}: channel_names is {names!r:.200}, expected different names numbered from 0, "
-            'for example {"0": "T1"}; correct it, or remove it'
-        )
-    return tuple(names[str(i)] for i in range(len(names)))
-
-
-def _labels(path: Path, labels: Any) -> dict[str, int] | None:
-    if labels is None:
-        return None
-    values = list(labels.values()) if isinstance(labels, dict) else []
-    whole = all(type(value) is int and 0 <= value < 2**15 for value in values)
-    if not values or not whole or len(set(values)) < len(values):
-        raise DataFault(
-            f"{path}: labels is {labels!r:.200}, expected a different whole number for each name, "
-            'for example {"background": 0, "tumour": 1}; correct it, or remove it'
-        )
-    return complete_labels(labels)
-
-
 def channel_places(names: Sequence[str], available: Sequence[str], where: Path) -> tuple[int, ...]:
     """Return indices of channels by name, in any case of letters; UsageFault for an unknown one."""
     places = {name.casefold(): place for place, name in reversed(list(enumerate(available)))}
@@ -309,3 +369,438 @@ def channel_places(names: Sequence[str], available: Sequence[str], where: Path) 
             f"among: {', '.join(available) or 'none'}.{did_you_mean(unknown[0], available)}"
         )
     return tuple(places.get(name, places.get(name.casefold(), 0)) for name in names)
+
+
+# -- folders -------------------------------------------------------------------------------------
+
+PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
+BIDS_LABELS = ("dseg", "mask")  # BIDS suffixes of label files; the first one found counts
+LABELS = ("seg", "dseg", "label", "mask")
+"""Suffixes of label maps; the first one that any case has counts."""
+_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
+_BIDS = re.compile(r"(?P<sub>sub-[^_]+)(_(?P<ses>ses-[^_]+))?(_[^_]+-[^_]+)*_(?P<suffix>[^_-]+)")
+
+
+def list_folder(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
+    """List a folder: BIDS where it has ``sub-*`` folders, else pairs, else files named by case."""
+    collector = Collector(folder, options.allow_absolute)
+    name = f"{kind}:{folder.resolve().name}"
+    subjects = sorted(p for p in folder.glob("sub-*") if p.is_dir())
+    if subjects:
+        return _list_bids(name, collector, subjects, options)
+    if not any((folder / part).is_dir() for pair in PAIRS for part in pair):
+        rows, label = list(_case_folders(collector)), None
+        if not rows:
+            rows, label = _flat_cases(collector)
+        if rows:
+            return _list_by_suffix(name, collector, rows, options, label)
+    return _list_pairs(name, collector, options)
+
+
+def _list_pairs(name: str, collector: Collector, options: VolumeOptions) -> VolumeSet:
+    folder, rows = collector.root, _Rows()
+    images, labels = next((p for p in PAIRS if (folder / p[0]).is_dir()), PAIRS[0])
+    below = [home.name for home in _folders_in(folder)]
+    if labels not in below:
+        labels = like_labels(below) or labels
+    drawn = _volumes_in(folder / labels)
+    for short, path in drawn:
+        collector.put(rows[short], "labels", path)
+    for short, path in _volumes_in(folder / images):
+        match = None if short in dict(drawn) else _CHANNEL.fullmatch(short)
+        case, channel = (match["case"], match["channel"]) if match else (short, "")
+        collector.put(rows[case], channel, path)
+    numbers = sorted({suffix for row in rows.values() for suffix in row.files} - {"", "labels"})
+    # Beside imagesTr/ it is nnU-Net's or the Decathlon's own: they have kinds of source.
+    names = read_names(folder) if images == PAIRS[0][0] else None
+    called, picked = _called(collector, len(numbers), names, options)
+    chosen = numbers or [""]
+    if numbers and picked is not None:
+        chosen = [numbers[place] for place in picked]
+    for row in list(rows.values()):
+        if numbers and "" in row.files:
+            file = row.files[""][0]
+            text = (
+                f"{file}: one file for all channels, where other cases have one for each (_0000, "
+                "...); expected the same for all cases; rename or split it"
+            )
+            collector.fault(row.case, file, text)
+            del rows[row.case]
+
+    def missing_file(row: CaseRow, suffix: str) -> Path:
+        if suffix == "labels":
+            return folder / labels / f"{row.case}.nii.gz"
+        return folder / images / f"{row.case}{suffix and '_'}{suffix}.nii.gz"
+
+    labelled = (folder / labels).is_dir()
+    in_order = [rows[case] for case in sorted(rows)]
+    collector.fill(in_order, chosen, "labels" if labelled else None, missing_file)
+    known = None if names is None or numbers else names.channels
+    return collector.volumes(
+        name,
+        "images/CASE.nii.gz (or CASE_0000.nii.gz, ...), and labels/CASE.nii.gz if there are any; "
+        "or CASE_T1.nii.gz beside CASE_mask.nii.gz",
+        channels=called,
+        stacked=not numbers,
+        total=None if known is None else len(known),
+        picked=None if known is None else picked,
+        labels=None if names is None or not labelled else names.labels,
+        normalised=names is not None and names.normalised,
+    )
+
+
+def _called(
+    collector: Collector, count: int, names: DataSetNames | None, options: VolumeOptions
+) -> tuple[tuple[str, ...] | None, tuple[int, ...] | None]:
+    """Names of the channels to read, and their places among those that are named.
+
+    ``count``: of numbered files of a case; 0 where one file has all channels, and may alone know
+    how many there are: then the names are None.
+    """
+    asked = options.channels
+    if names is not None and names.channels is not None:
+        called = asked or names.channels
+        picked = channel_places(called, names.channels, collector.root)
+        if count in (0, len(names.channels)):
+            return called, picked
+        text = (
+            f"{names.where}: channel_names has {len(names.channels)} name(s), but "
+            f"{collector.root} has {count} channel(s); expected a name for each; correct or remove "
+            "it"
+        )
+        collector.fault(None, names.where, text)
+        return called, None
+    if count and asked is not None and len(asked) != count:
+        raise UsageFault(
+            f"--read channels={','.join(asked)}: {len(asked)} name(s), but {collector.root} has "
+            f"{count} channel(s); expected a name for each"
+        )
+    return asked or tuple(f"channel {i}" for i in range(count)) or None, None
+
+
+def _list_bids(
+    name: str, collector: Collector, subjects: list[Path], options: VolumeOptions
+) -> VolumeSet:
+    folder, rows = collector.root, _Rows()
+    for home in (*subjects, folder / "derivatives"):
+        for at, folders, _ in os.walk(home):
+            folders.sort()
+            raw = Path(at).name == "anat" and home.name != "derivatives"
+            for short, path in _volumes_in(Path(at)):
+                match = _BIDS.fullmatch(short)
+                if match is not None and (raw or match["suffix"] in BIDS_LABELS):
+                    row = rows["_".join(filter(None, (match["sub"], match["ses"])))]
+                    row.subject = match["sub"]
+                    collector.put(row, match["suffix"], path)
+    each = [row.files.keys() - set(BIDS_LABELS) for row in rows.values()]
+    each = [suffixes for suffixes in each if suffixes]
+    shared = set.intersection(*each) if each else set()
+    channels = options.channels or tuple(sorted(shared or set().union(*each)))
+    labelled = any(suffix in row.files for row in rows.values() for suffix in BIDS_LABELS)
+
+    def missing_file(row: CaseRow, suffix: str) -> Path:
+        anat, file = Path(row.case.replace("_", "/"), "anat"), f"{row.case}_{suffix}.nii.gz"
+        above = folder / "derivatives" / "labels" if suffix in BIDS_LABELS else folder
+        return above / anat / file
+
+    for case in sorted(rows):
+        drawn = next((s for s in BIDS_LABELS if s in rows[case].files), BIDS_LABELS[0])
+        collector.fill([rows[case]], channels, drawn if labelled else None, missing_file)
+    return collector.volumes(
+        name,
+        "sub-XX/anat/sub-XX_T1w.nii.gz, and derivatives/NAME/sub-XX/anat/sub-XX_dseg.nii.gz if "
+        "there are label maps",
+        channels=channels or ("T1w",),
+    )
+
+
+# -- files named by case -------------------------------------------------------------------------
+
+BRATS = frozenset({"flair", "t1", "t1ce", "t2", "t1n", "t1c", "t2w", "t2f"})
+"""Channels of the BraTS challenges."""
+PARTS = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing": 4}
+"""Labels of BraTS from 2017 to 2021."""
+PARTS_2023 = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing": 3}
+"""Labels of BraTS's gliomas since 2023."""
+_PERSON = re.compile(r"(?P<person>BraTS-[A-Za-z]+-\d{5})-\d{3}")
+_GLIOMA_2023 = re.compile(r"BraTS-(GLI|SSA)-\d{5}-\d{3}")
+
+
+def _case_folders(collector: Collector) -> Iterator[CaseRow]:
+    """Rows of the case folders of a folder, at most one level further down, sorted by path."""
+    for child in _folders_in(collector.root):
+        row = _case_folder(collector, child)
+        below = [row] if row.files else (_case_folder(collector, p) for p in _folders_in(child))
+        yield from (row for row in below if row.files)
+
+
+def _case_folder(collector: Collector, folder: Path) -> CaseRow:
+    row, start = CaseRow(folder.name, folder), len(folder.name)
+    for short, path in _volumes_in(folder):
+        joint, suffix = short[start : start + 1], short[start + 1 :]
+        if short.startswith(folder.name) and joint in ("_", "-") and suffix:
+            collector.put(row, suffix, path)
+    return row
+
+
+def _flat_cases(collector: Collector) -> tuple[list[CaseRow], str | None]:
+    """Group the files of one folder by case; return the cases and the suffix of label maps.
+
+    ``pat01_T1.nii.gz`` and ``pat01_hippo_mask.nii.gz`` are the channel ``T1`` and the label map of
+    ``pat01``. Without such pairs there is no case.
+    """
+    names = dict(_volumes_in(collector.root))
+    cuts = {
+        short: [(short[: m.start()], short[m.end() :]) for m in re.finditer(r"[._-]", short)]
+        for short in names
+    }
+    begun = Counter([*names, *(start for each in cuts.values() for start, _ in each)])
+    drawn: dict[str, set[str]] = defaultdict(set)  # suffix of label maps -> cases with more files
+    for start, tail in (cut for each in cuts.values() for cut in each):
+        if begun[start] > 1 and (tail in LABELS or LIKE_LABELS.search(tail)):
+            drawn[tail].add(start)
+    if not drawn:
+        return [], None
+    label = max(drawn, key=lambda tail: (len(drawn[tail]), -len(tail)))
+    known = {  # the longest case that a name begins with, and the rest
+        short: next(
+            (c for c in [(short, ""), *reversed(cuts[short])] if c[0] in drawn[label]), None
+        )
+        for short in names
+    }
+    suffixes = {cut[1] for cut in known.values() if cut is not None}
+    rows = _Rows()
+    for short, path in names.items():  # a case without its label map ends in a known suffix
+        others = (cut for cut in cuts[short] if cut[1] in suffixes)
+        case, suffix = known[short] or next(others, (short, ""))
+        rows[case].folder = collector.root
+        collector.put(rows[case], suffix, path)
+    return [rows[case] for case in sorted(rows)], label
+
+
+def _list_by_suffix(
+    name: str,
+    collector: Collector,
+    rows: list[CaseRow],
+    options: VolumeOptions,
+    label: str | None,
+) -> VolumeSet:
+    """List cases: channels as requested (else UsageFault), or those of half the cases."""
+    folder = collector.root
+    counts = Counter(suffix for row in rows for suffix in row.files)
+    likely: tuple[Mapping[str, int], ...] = ()
+    if label is None:
+        label = next((suffix for suffix in LABELS if suffix in counts), None)
+    else:
+        likely = ({"background": 0, label: 1},)
+    suffixes = sorted(suffix for suffix in counts if suffix not in (*LABELS, label))
+    usual = [suffix for suffix in suffixes if 2 * counts[suffix] >= len(rows)] or suffixes
+    if options.channels is not None:
+        names = [suffix or "image" for suffix in suffixes]
+        usual = [suffixes[place] for place in channel_places(options.channels, names, folder)]
+    elif (meant := like_labels(usual)) is not None:
+        instead = "but none in seg" if label is None else f"and others in {label!r}"
+        text = (
+            f"{folder}: files of cases end in {meant!r} {instead}, expected one label map called "
+            "CASE_seg.nii.gz; rename or merge them, or if it is a channel, name them all: "
+            f"--read channels={','.join(usual)}"
+        )
+        collector.fault(None, folder, text)
+    if not usual:
+        text = f"{folder}: no images, expected CASE/CASE_T1.nii.gz or the like; add them"
+        collector.fault(None, folder, text)
+    for row in rows:
+        match = _PERSON.fullmatch(row.case)
+        row.subject = None if match is None else match["person"]
+
+    def missing_file(row: CaseRow, suffix: str) -> Path:
+        """Its name is spelled as a case's other files are."""
+        other = next(iter(row.files.values()))[0].name
+        short = stem(other) or ""
+        joint = (short[len(row.case) :][:1] or "_") if suffix else ""
+        path = row.folder / f"{row.case}{joint}{suffix}{other[len(short) :]}"
+        strays = [p for short, p in _volumes_in(row.folder) if not short.startswith(row.case)]
+        if strays and row.folder != folder:
+            text = (
+                f"{strays[0]}: does not begin with its folder's name, and {path.name} is missing; "
+                "rename it if it is that, else remove it"
+            )
+            collector.fault(row.case, strays[0], text)
+        return path
+
+    collector.fill(rows, usual, label, missing_file)
+    if label == "seg" and suffixes and BRATS.issuperset(suffixes):
+        gliomas = all(_GLIOMA_2023.fullmatch(row.case) for row in rows)
+        likely = (PARTS, PARTS_2023) if gliomas else (PARTS,)
+    return collector.volumes(
+        name,
+        "CASE/CASE_T1.nii.gz, and CASE/CASE_seg.nii.gz if there are label maps",
+        channels=options.channels or tuple(file or "image" for file in usual) or ("image",),
+        likely=likely,
+    )
+
+
+# -- manifests -----------------------------------------------------------------------------------
+
+_SUBJECT = ("subject", "subject_group")
+_COLUMNS = ("case", "label", "split", "fold", *_SUBJECT)
+_Lines = Sequence[tuple[str, dict[str, str]]]  # (place in the file, column -> text) of each row
+
+
+def list_manifest(kind: str, path: Path, options: VolumeOptions) -> VolumeSet:
+    """List what a manifest says; without a column ``label`` its cases are unlabelled.
+
+    Raises DataFault: not readable, without images, or a column that looks like ``label`` only;
+    UsageFault: channels are named that it does not have.
+    """
+    rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
+    channels = _columns(path, rows, options)
+    labelled = any("label" in row for _, row in rows)
+    collector = Collector(path, options.allow_absolute)
+    for number, row in rows:
+        _add_row(collector, f"{path}: {number}", row, channels, labelled)
+    expected = "rows with an image per channel, and a label if there are any"
+    return collector.volumes(f"{kind}:{path.stem}", expected, channels=channels)
+
+
+def _csv_rows(path: Path) -> _Lines:
+    with reading(path):
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise DataFault(f"{path}: larger than {MAX_JSON_BYTES} bytes, expected a manifest")
+        data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+        table = list(csv.reader(io.StringIO(text), delimiter="\t" if "\t" in text else ","))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataFault(f"{path}: not readable as CSV: {error}; save it as UTF-8") from error
+    header = [name.strip() for name in table[0]] if table else []
+    twice = [name for name in header if header.count(name) > 1]
+    if twice:
+        raise DataFault(f"{path}: column {twice[0]!r} occurs twice, expected once; rename one")
+    return [
+        (f"line {number}", dict(zip(header, (cell.strip() for cell in row), strict=False)))
+        for number, row in enumerate(table[1:], start=2)
+        if any(row)
+    ]
+
+
+def _json_rows(path: Path) -> _Lines:
+    doc = read_json(path, expected=object, hint="see: gansynth help sources nifti")
+    rows = doc.get("cases") if isinstance(doc, dict) else doc
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataFault(
+            f"{path}: expected a list of objects, or one under 'cases', each with 'label' and a "
+            "key per channel; see: gansynth help sources nifti"
+        )
+    for number, row in enumerate(rows):
+        for key, value in row.items():
+            if isinstance(value, bool) or not isinstance(value, str | int | None):
+                raise DataFault(
+                    f"{path}: entry {number}: {key} is {value!r:.80}, expected a text or a whole "
+                    "number"
+                )
+    return [
+        (f"entry {number}", {str(k): "" if v is None else str(v) for k, v in row.items()})
+        for number, row in enumerate(rows)
+    ]
+
+
+def _columns(path: Path, rows: _Lines, options: VolumeOptions) -> tuple[str, ...]:
+    """The columns of images to read."""
+    header = list(dict.fromkeys(key for _, row in rows for key in row))
+    images = tuple(
+        name
+        for name in header
+        if name not in _COLUMNS and any(stem(Path(row.get(name, "")).name) for _, row in rows)
+    )
+    unknown = [name for name in options.channels or () if name not in images]
+    if unknown:
+        raise UsageFault(
+            f"--read channels={','.join(options.channels or ())}: {path} has no column "
+            f"{unknown[0]!r} of images, expected among: {', '.join(images) or 'none'}."
+            f"{did_you_mean(unknown[0], images)}"
+        )
+    if rows and not images:
+        raise DataFault(
+            f"{path}: columns are {header}, expected one for each channel that names .nii or "
+            ".nii.gz files; see: gansynth help sources nifti"
+        )
+    meant = None if options.channels or "label" in header else like_labels(images)
+    if meant is not None:
+        raise DataFault(
+            f"{path}: columns are {header}, expected label maps in one called label; rename "
+            f"{meant!r}, or if it is a channel, name them all: --read channels={','.join(images)}"
+        )
+    return options.channels or images or ("image",)
+
+
+def _add_row(
+    collector: Collector, where: str, row: dict[str, str], channels: tuple[str, ...], labelled: bool
+) -> None:
+    """Add a row's case, or a fault if it is incomplete or leads out of the folder."""
+    path, label = collector.where, row.get("label", "")
+    case = row.get("case") or stem(Path(label if labelled else row.get(channels[0], "")).name) or ""
+    empty = [key for key in (("label",) if labelled else ()) + channels if not row.get(key)]
+    if empty or not case:
+        text = f"{where}: {empty[0] if empty else 'case'} is empty, expected a value; complete the "
+        collector.fault(case or None, path, f"{text}row, or remove it")
+        return
+    test = row.get("split") == "test" or not row.get("fold")
+    key, part = ("split", row.get("split") or "") if test else ("fold", row["fold"])
+    if part and not part.isdecimal() and part not in ("train", "val", "test"):
+        expected = "train, val or test" if key == "split" else "a whole number"
+        text = f"{where}: {key} is {part!r}, expected {expected}; correct it"
+        collector.fault(case, path, text)
+        return
+    files = [collector.file(row[c], f"{where}: {c}", case) for c in channels]
+    drawn = collector.file(label, f"{where}: label", case) if labelled else None
+    subject = next((row[s] for s in _SUBJECT if row.get(s)), None)
+    collector.add(CaseFiles(case, tuple(filter(None, files)), drawn, subject, part))
+
+
+# -- the Decathlon -------------------------------------------------------------------------------
+
+
+def list_msd(folder: Path, options: VolumeOptions) -> VolumeSet:
+    """List what ``dataset.json`` names; DataFault: unusable, UsageFault: unknown channels."""
+    path = folder / FILE
+    doc = read_json(path, hint="give the folder of one MSD task, for example Task04_Hippocampus")
+    modality, labels = doc.get("modality", doc.get("channel_names")), doc.get("labels")
+    names = tuple(map(str, _numbered(modality)))
+    if not names:
+        raise _odd(path, "modality", modality, 'names numbered from 0, as {"0": "MRI"}')
+    if not isinstance(labels, dict) or not all(k.isdecimal() and len(k) < 9 for k in labels):
+        expected = 'names by number, as {"0": "background", "1": "tumour"}'
+        raise _odd(path, "labels", labels, expected)
+    named = {str(name): int(number) for number, name in labels.items()}
+    if len(named) != len(labels):
+        raise DataFault(f"{path}: labels {labels!r:.200}: a name occurs twice, expected each once")
+    training = doc.get("training")
+    if not isinstance(training, list):
+        raise DataFault(f"{path}: training is {training!r:.80}, expected a list of cases")
+    unknown = [name for name in options.channels or () if name not in names]
+    if unknown:
+        raise UsageFault(
+            f"--read channels={','.join(options.channels or ())}: {path} has no modality "
+            f"{unknown[0]!r}, expected among: {', '.join(names)}.{did_you_mean(unknown[0], names)}"
+        )
+    collector = Collector(path, options.allow_absolute)
+    for number, entry in enumerate(training):
+        where = f"{path}: training: {number}"
+        match entry:
+            case {"image": str(image), "label": str(label)} if case := stem(Path(image).name):
+                files = [collector.file(image, f"{where}: image", case)]
+                drawn = collector.file(label, f"{where}: label", case)
+                collector.add(CaseFiles(case, tuple(filter(None, files)), drawn))
+            case _:
+                text = f"{where} is {entry!r:.200}, expected image (.nii.gz) and label; correct it"
+                collector.fault(None, path, text)
+    return collector.volumes(
+        f"msd:{folder.resolve().name}",
+        "image and label of each case under training",
+        channels=options.channels or names,
+        stacked=True,
+        total=len(names),
+        picked=tuple(names.index(name) for name in options.channels or names),
+        labels=complete_labels(named),
+    )

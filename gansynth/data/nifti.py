@@ -1,14 +1,14 @@
-"""``nifti:WHERE``: a folder of pairs, a folder per case, BIDS, or a manifest of volumes."""
+"""``nifti:WHERE`` and ``msd:FOLDER``: volumes from folders, BIDS, manifests and the Decathlon.
+
+Intensities are normalised to about zero mean and unit variance: MR by case, CT by training cases.
+CT follows nnU-Net (Isensee et al. 2021, Nat. Methods 18:203): clip to the 0.5 and 99.5 percentiles
+of the training cases' foreground, subtract their mean, divide by their deviation.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
-import os
-import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
@@ -27,7 +27,8 @@ from gansynth.core.source import CaseHeader, CaseSource, FoldSplit, SourceReques
 from gansynth.core.space import Space
 from gansynth.core.synthetic import real_file
 from gansynth.data.check import check_volumes
-from gansynth.data.folds import absolute, choose_fold, subjects_of
+from gansynth.data.connected_components import LabelBoxes, box_record
+from gansynth.data.folds import absolute, choose_fold, subjects_of, write_resplit
 from gansynth.data.grid import (
     ORIENTATION,
     canonical,
@@ -38,44 +39,26 @@ from gansynth.data.grid import (
     same_spacing,
     stored_axes,
 )
-from gansynth.data.intensity import ChannelNormalisation, by_name, ct_intensities, draw_foreground
-from gansynth.data.label_boxes import LabelBoxes, box_record
 from gansynth.data.listing import (
-    LIKE_LABELS,
-    SPLITS,
-    SUBJECTS,
     CaseFiles,
-    Collector,
-    DataSetNames,
     VolumeSet,
-    channel_places,
-    like_labels,
+    list_folder,
+    list_manifest,
+    list_msd,
     located,
-    read_names,
-    stem,
 )
 from gansynth.data.pairs import likely_labels, mismatches, odd_labels, whole_labels
-from gansynth.data.read_options import (
-    VolumeOptions,
-    complete_labels,
-    parse_read,
-    register_read_options,
-)
-from gansynth.data.resplit import write_resplit
-from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
-from gansynth.runtime.files import (
-    MAX_JSON_BYTES,
-    NiftiVolume,
-    read_json,
-    read_nifti,
-    read_nifti_header,
-    reading,
-)
+from gansynth.data.read_options import Modality, VolumeOptions, parse_read, register_read_options
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import NiftiVolume, read_nifti, read_nifti_header
+from gansynth.runtime.serialise import Document
 
 log = logging.getLogger("gansynth")
 
 LARGEST = 128  # longest edge of a generator's arrays by default
 STRIDE = 8  # the generator's edges are multiples of this, so that networks can halve them
+Grid = tuple[tuple[int, ...], tuple[float, ...]]
+"""Shape and spacing (z, y, x) of a case's files."""
 
 
 class VolumeSource(CaseSource):
@@ -96,7 +79,12 @@ class VolumeSource(CaseSource):
         self._train, self._held_out = choose_fold(
             listing, self._subjects, options, self._listed_fold
         )
-        self._refuse_labels()
+        if options.labels is not None and not listing.labelled:
+            named = ",".join(f"{name}:{value}" for name, value in options.labels.items())
+            raise UsageFault(
+                f"--read labels={named}: {listing.where} has no label maps, expected a column "
+                "label, or a folder labels; add them, or leave that out"
+            )
         self.channels = self._channel_names()
         self.modality = self._modalities()
 
@@ -135,24 +123,20 @@ class VolumeSource(CaseSource):
         return plain if boxes is None else replace(plain, box_classes=tuple(boxes.classes))
 
     @cached_property
-    def _boxes(self) -> LabelBoxes | None:
-        return LabelBoxes.asked(self.options.boxes, self.options.least, self.schema, self.name)
-
-    @cached_property
     def space(self) -> Space:
         """Crops of about the training cases' median size, with all that changes the arrays."""
+        o = self.options
         host = {
             "dataset": self.name,
             "orientation": ORIENTATION,
-            "spacing": "native" if self.options.spacing == "native" else list(self._spacing),
-            **resampling_record(self._resampled),
+            "spacing": "native" if o.spacing == "native" else list(self._spacing),
+            **resampling_record(any(self._shape_of(*grid) != grid[0] for grid in self._trained)),
             "channels": list(self.channels),
             "labels": dict(self._labels),
             "intensity": [how.to_json() for how in self.intensities],
-            **box_record(self.options.boxes, self.options.least),
-            **between_record(self.options.between),
+            **box_record(o.boxes, o.least),
+            **({} if o.between is None else {"between": o.between}),
         }
-        o = self.options
         if o.frame is None and o.whole is None:
             return Space("crop", self._size(), host=host, pad_label=0)
         frame, size = o.frame or (), o.whole or o.frame or ()
@@ -177,14 +161,12 @@ class VolumeSource(CaseSource):
             case.validate(self.schema)
         except DataFault as fault:
             raise DataFault(f"{self.entry(case_id).reference}: {fault}; {self._way_out}") from fault
-        return case if self._boxes is None else replace(case, boxes=self._boxes.of_case(case))
+        boxes = LabelBoxes.asked(self.options.boxes, self.options.least, self.schema, self.name)
+        return case if boxes is None else replace(case, boxes=boxes.of_case(case))
 
     def header(self, case_id: str) -> CaseHeader:
         """Subject, shape and spacing of a case; only the header of a file is read."""
-        reference = self.entry(case_id).reference
-        if case_id not in self._grids:
-            self._grids[case_id] = _grid(reference)
-        old, spacing = self._grids[case_id]
+        old, spacing = self._grid(case_id)
         shape = self._shape_of(old, spacing)
         spacing = tuple((np.array(spacing) * old / shape).tolist())
         return CaseHeader(self._subjects[case_id], shape, spacing)
@@ -254,12 +236,10 @@ class VolumeSource(CaseSource):
         """Image (C, D, H, W) as stored, labels (D, H, W) if any, and the file of reference."""
         entry = self.entry(case_id)
         labels: LabelArray | None = None
-        reference = (
-            self._image(entry.images[0])
-            if entry.labels is None
-            else read_nifti(entry.labels, labels=True)
-        )
-        if entry.labels is not None:
+        if entry.labels is None:
+            reference = self._image(entry.images[0])
+        else:
+            reference = read_nifti(entry.labels, labels=True)
             labels = whole_labels(entry.labels, canonical(reference)[0])
             if self.options.between is not None:
                 labels = interpolate_slices(labels, every=self.options.between)
@@ -289,16 +269,26 @@ class VolumeSource(CaseSource):
     # -- learnt from the training cases ----------------------------------------------------------
 
     @cached_property
-    def _grids(self) -> dict[str, tuple[tuple[int, ...], tuple[float, ...]]]:
-        """Case -> shape and spacing (z, y, x), from headers; the training cases' and those read."""
-        return {case: _grid(self.entry(case).reference) for case in self._train}
+    def _grids(self) -> dict[str, Grid]:
+        return {}
+
+    def _grid(self, case_id: str) -> Grid:
+        if case_id not in self._grids:
+            header = read_nifti_header(self.entry(case_id).reference)
+            shape = canonical_shape(header.shape, header.affine)
+            self._grids[case_id] = shape, canonical_spacing(header.affine)
+        return self._grids[case_id]
+
+    @property
+    def _trained(self) -> list[Grid]:
+        return [self._grid(case) for case in self._train]
 
     @cached_property
     def _spacing(self) -> tuple[float, ...]:
         """The requested spacing, else the training cases' median."""
         if isinstance(self.options.spacing, tuple):
             return self.options.spacing
-        each = [self._grids[case][1] for case in self._train]
+        each = [spacing for _, spacing in self._trained]
         median = tuple(round(float(v), 6) for v in np.median(each, axis=0))
         differing = sum(not same_spacing(spacing, median) for spacing in each)
         if differing and self.options.spacing is None:
@@ -309,17 +299,10 @@ class VolumeSource(CaseSource):
             )
         return median
 
-    @property
-    def _resampled(self) -> bool:
-        """Whether ``load`` resamples a training case; ``native`` spacing leaves each its shape."""
-        grids = (self._grids[case] for case in self._train)
-        return any(self._shape_of(*grid) != grid[0] for grid in grids)
-
     def _size(self) -> tuple[int, ...]:
         if self.options.size is not None:
             return self.options.size
-        shapes = [self._shape_of(*self._grids[case]) for case in self._train]
-        median = np.median(shapes, axis=0)
+        median = np.median([self._shape_of(*grid) for grid in self._trained], axis=0)
         return tuple(ceil(min(float(n), LARGEST) / STRIDE) * STRIDE for n in median)
 
     @cached_property
@@ -329,10 +312,10 @@ class VolumeSource(CaseSource):
         if labels is not None:
             return labels
         values: dict[int, Path] = {}
-        files = [file for file in (self.entry(case).labels for case in self._train) if file]
-        for file in files:
-            found = np.unique(whole_labels(file, read_nifti(file, labels=True).array)).tolist()
-            values = {**dict.fromkeys(found, file), **values}
+        for file in (self.entry(case).labels for case in self._train):
+            if file is not None:
+                found = np.unique(whole_labels(file, read_nifti(file, labels=True).array)).tolist()
+                values = {**dict.fromkeys(found, file), **values}
         likely = likely_labels(values, self.listing.likely)
         if likely is not None:
             return likely
@@ -350,22 +333,11 @@ class VolumeSource(CaseSource):
             return tuple(how)
         rng = np.random.default_rng(self.options.seed)
         arrays = (self._arrays(case)[:2] for case in self._train)
-        none = np.zeros((len(ct), 0), np.float32)
-        drawn: list[FloatArray] = [
-            none if labels is None else draw_foreground(a[ct], labels, rng) for a, labels in arrays
-        ]
+        drawn = [draw_foreground(image[ct], labels, rng) for image, labels in arrays]
         learnt = ct_intensities(str(self.listing.where), drawn, self.options.window)
         for index, intensity in zip(ct, learnt, strict=True):
             how[index] = intensity
         return tuple(how)
-
-    def _refuse_labels(self) -> None:
-        if self.options.labels is not None and not self.listing.labelled:
-            named = ",".join(f"{name}:{value}" for name, value in self.options.labels.items())
-            raise UsageFault(
-                f"--read labels={named}: {self.listing.where} has no label maps, expected a column "
-                "label, or a folder labels; add them, or leave that out"
-            )
 
     def _channel_names(self) -> tuple[str, ...]:
         if self.listing.channels is not None:
@@ -373,10 +345,13 @@ class VolumeSource(CaseSource):
         shape = read_nifti_header(self.entry(self._train[0]).images[0]).shape
         return tuple(f"channel {i}" for i in range(shape[3] if len(shape) == 4 else 1))
 
-    def _modalities(self) -> tuple[Any, ...]:
+    def _modalities(self) -> tuple[Modality, ...]:
         requested, count = self.options.modality, len(self.channels)
-        if requested is None:
-            modality = ("none",) * count if self.listing.normalised else by_name(self.channels)
+        if requested is None:  # ``ct`` for channels called CT, ``none`` for noNorm: nnU-Net's words
+            named: dict[str, Modality] = {"ct": "ct", "nonorm": "none"}
+            modality = tuple(named.get(name.casefold(), "mr") for name in self.channels)
+            if self.listing.normalised:
+                modality = ("none",) * count
         elif len(requested) in (1, count):
             modality = requested * count if len(requested) == 1 else requested
         else:
@@ -393,17 +368,82 @@ class VolumeSource(CaseSource):
         return f"see all that is wrong: gansynth check {self.request.kind}:{self.request.where}"
 
 
-def _grid(file: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    header = read_nifti_header(file)
-    return canonical_shape(header.shape, header.affine), canonical_spacing(header.affine)
+# -- intensities ---------------------------------------------------------------------------------
+
+PERCENTILES = (0.5, 99.5)
+VOXELS = 100_000  # largest number of foreground voxels drawn from a case
 
 
-Plane = npt.NDArray[np.float32]
+@dataclass(frozen=True)
+class ChannelNormalisation(Document, later=("low", "high", "mean", "std")):
+    """Normalisation of a channel; ``low`` to ``std``, in the file's units, for CT only."""
+
+    modality: Modality
+    low: float | None = None
+    high: float | None = None
+    mean: float | None = None
+    std: float | None = None
+
+    def __call__(self, channel: npt.NDArray[Any]) -> FloatArray:
+        """Normalise one channel (D, H, W); a constant one becomes zeros."""
+        values = channel.astype(np.float32)
+        if self.modality == "none":
+            return values
+        std, mean = self.units(values)
+        if self.modality == "ct":
+            values = np.clip(values, self.low, self.high)
+        if std == 0:
+            return np.zeros_like(values)
+        return np.asarray((values - mean) / std, np.float32)
+
+    def units(self, channel: npt.NDArray[Any]) -> tuple[float, float]:
+        """Deviation (0 of a constant channel) and mean: normalised values to the file's."""
+        if self.modality == "none":
+            return 1.0, 0.0
+        mean, std = self.mean or 0.0, self.std or 0.0
+        if self.modality == "mr":
+            body = channel[channel != 0].astype(np.float64)
+            mean, std = (float(body.mean()), float(body.std())) if body.size else (0.0, 0.0)
+        return (std if std > 1e-8 * max(1.0, abs(mean)) else 0.0), mean
 
 
-def between_record(every: int | None) -> dict[str, Any]:
-    """Return the record of ``between``; empty without it."""
-    return {} if every is None else {"between": every}
+def draw_foreground(
+    image: npt.NDArray[Any], labels: LabelArray | None, rng: np.random.Generator
+) -> FloatArray:
+    """Foreground voxels (C, N) of a case, at most ``VOXELS`` of them, drawn without replacement."""
+    if labels is None:
+        return np.zeros((len(image), 0), np.float32)
+    voxels: FloatArray = image[:, labels > 0].astype(np.float32)
+    if voxels.shape[1] > VOXELS:
+        voxels = voxels[:, rng.choice(voxels.shape[1], VOXELS, replace=False)]
+    return voxels
+
+
+def ct_intensities(
+    where: str, foreground: Iterable[FloatArray], window: tuple[float, float] | None
+) -> tuple[ChannelNormalisation, ...]:
+    """Fit the normalisation of CT channels.
+
+    ``foreground``: voxels (C, N) of each training case, CT channels only. Raises DataFault: no
+    training case has a foreground.
+    """
+    voxels = np.concatenate(list(foreground), axis=1)
+    if not voxels.shape[1]:
+        raise DataFault(
+            f"{where}: no training case has voxels with a label above 0, expected some to take CT "
+            "statistics from; leave intensities as they are: --read modality=none"
+        )
+    intensities = []
+    for channel in voxels:
+        low, high = window or np.percentile(channel, PERCENTILES)
+        mean, std = float(channel.mean(dtype=np.float64)), float(channel.std(dtype=np.float64))
+        intensities.append(
+            ChannelNormalisation("ct", *(round(float(v), 4) for v in (low, high, mean, std)))
+        )
+    return tuple(intensities)
+
+
+# -- slices between labelled ones ----------------------------------------------------------------
 
 
 def interpolate_slices(labels: LabelArray, every: int | None = None) -> LabelArray:
@@ -416,14 +456,11 @@ def interpolate_slices(labels: LabelArray, every: int | None = None) -> LabelArr
 
     ``labels``: int16 (D, H, W), not changed. ``every``: slices further apart are not joined.
     """
-    drawn = labels > 0
-    labelled = np.flatnonzero(drawn.any(axis=(1, 2))).tolist()
-    gaps = [(a, b) for a, b in pairwise(labelled) if 1 < b - a <= (every or len(labels))]
-    if not gaps:
-        return labels
+    labelled = np.flatnonzero((labels > 0).any(axis=(1, 2))).tolist()
     filled = labels.copy()
-    for first, last in gaps:
-        _fill(filled[first : last + 1])
+    for first, last in pairwise(labelled):
+        if 1 < last - first <= (every or len(labels)):
+            _fill(filled[first : last + 1])
     return filled
 
 
@@ -443,7 +480,7 @@ def _fill(planes: LabelArray) -> None:
         planes[number][window][inside] = values[deepest][inside]
 
 
-def _depth(shape: npt.NDArray[np.bool_]) -> Plane:
+def _depth(shape: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
     """Depth of each pixel in a shape, (H, W), in pixels; negative outside, far if empty."""
     from scipy import ndimage
 
@@ -455,638 +492,24 @@ def _depth(shape: npt.NDArray[np.bool_]) -> Plane:
     return np.where(shape, inside - 0.5, 0.5 - outside).astype(np.float32)
 
 
-LABELS = ("seg", "dseg", "label", "mask")
-"""Suffixes of label maps; the first one that any case has counts."""
-BRATS = frozenset({"flair", "t1", "t1ce", "t2", "t1n", "t1c", "t2w", "t2f"})
-"""Channels of the BraTS challenges."""
-PARTS = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing": 4}
-"""Labels of BraTS from 2017 to 2021."""
-PARTS_2023 = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing": 3}
-"""Labels of BraTS's gliomas since 2023."""
-_PERSON = re.compile(r"(?P<person>BraTS-[A-Za-z]+-\d{5})-\d{3}")
-_GLIOMA_2023 = re.compile(r"BraTS-(GLI|SSA)-\d{5}-\d{3}")
+# -- kinds of source -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class CaseFolder:
-    """The files of one case; ``files``: suffix after the case's name -> file names."""
-
-    case: str
-    folder: Path
-    files: Mapping[str, tuple[str, ...]]
-    others: tuple[str, ...] = ()
-
-
-def case_homes(folder: Path) -> list[CaseFolder]:
-    """Return the case folders of a folder, at most one level further down, sorted by path."""
-    homes = []
-    for child in _folders(folder):
-        home = _home(child)
-        homes += [home] if home.files else [h for h in map(_home, _folders(child)) if h.files]
-    return homes
-
-
-def _folders(folder: Path) -> Iterator[Path]:
-    for child in sorted(folder.iterdir()):
-        if child.is_dir() and not child.name.startswith("."):
-            yield child
-
-
-def _home(folder: Path) -> CaseFolder:
-    files: dict[str, tuple[str, ...]] = {}
-    others = []
-    start = len(folder.name)
-    for name in sorted(os.listdir(folder)):
-        short = stem(name)
-        if short is None:
-            continue
-        if short.startswith(folder.name) and short[start : start + 1] in ("_", "-"):
-            suffix = short[start + 1 :]
-            files[suffix] = (*files.get(suffix, ()), name)
-        else:
-            others.append(name)
-    named = {suffix: names for suffix, names in files.items() if suffix}
-    return CaseFolder(folder.name, folder, named, tuple(others))
-
-
-def flat_cases(folder: Path) -> tuple[list[CaseFolder], str | None]:
-    """Group the files of one folder by case; return the cases and the suffix of label maps.
-
-    ``pat01_T1.nii.gz`` and ``pat01_hippo_mask.nii.gz`` are the channel ``T1`` and the label map of
-    ``pat01``. Without such pairs there is no case.
-    """
-    names = {short: name for name in sorted(os.listdir(folder)) if (short := stem(name))}
-    cuts = {
-        short: [(short[: m.start()], short[m.end() :]) for m in re.finditer(r"[._-]", short)]
-        for short in names
-    }
-    begun = Counter([*names, *(start for each in cuts.values() for start, _ in each)])
-    drawn: dict[str, set[str]] = defaultdict(set)  # suffix of label maps -> cases with more files
-    for start, tail in (cut for each in cuts.values() for cut in each):
-        if begun[start] > 1 and (tail in LABELS or LIKE_LABELS.search(tail)):
-            drawn[tail].add(start)
-    if not drawn:
-        return [], None
-    label = max(drawn, key=lambda tail: (len(drawn[tail]), -len(tail)))
-    known = {short: _cut(short, cuts[short], drawn[label]) for short in names}
-    suffixes = {cut[1] for cut in known.values() if cut is not None}
-    files: dict[str, dict[str, tuple[str, ...]]] = defaultdict(dict)
-    for short, name in names.items():  # a case without its label map ends in a known suffix
-        others = (cut for cut in cuts[short] if cut[1] in suffixes)
-        case, suffix = known[short] or next(others, (short, ""))
-        files[case][suffix] = (*files[case].get(suffix, ()), name)
-    return [CaseFolder(case, folder, files[case]) for case in sorted(files)], label
-
-
-def _cut(short: str, cuts: list[tuple[str, str]], cases: set[str]) -> tuple[str, str] | None:
-    """Split a name into the longest case that it begins with, and the rest."""
-    return next((cut for cut in [(short, ""), *reversed(cuts)] if cut[0] in cases), None)
-
-
-def list_homes(
-    kind: str,
-    folder: Path,
-    homes: list[CaseFolder],
-    options: VolumeOptions,
-    label: str | None = None,
-) -> VolumeSet:
-    """List cases: channels as requested (else UsageFault), or those of half the cases."""
-    collector = Collector(folder, options.allow_absolute)
-    counts = Counter(suffix for home in homes for suffix in home.files)
-    likely: tuple[Mapping[str, int], ...] = ()
-    if label is None:
-        label = next((suffix for suffix in LABELS if suffix in counts), None)
-    else:
-        likely = ({"background": 0, label: 1},)
-    suffixes = sorted(suffix for suffix in counts if suffix not in (*LABELS, label))
-    names = [suffix or "image" for suffix in suffixes]
-    usual = [suffix for suffix in suffixes if 2 * counts[suffix] >= len(homes)] or suffixes
-    files = usual
-    if options.channels is not None:
-        files = [suffixes[place] for place in channel_places(options.channels, names, folder)]
-    else:
-        _refuse_alike(collector, usual, label)
-    if not files:
-        message = f"{folder}: no images, expected CASE/CASE_T1.nii.gz or the like; add them"
-        collector.fault(None, folder, DataFault(message))
-    for home in homes:
-        _add(collector, home, files, label)
-    return collector.volumes(
-        f"{kind}:{folder.resolve().name}",
-        "CASE/CASE_T1.nii.gz, and CASE/CASE_seg.nii.gz if there are label maps",
-        channels=options.channels or tuple(file or "image" for file in files) or ("image",),
-        likely=_likely(homes, suffixes, label) or likely,
-    )
-
-
-def _refuse_alike(collector: Collector, channels: list[str], label: str | None) -> None:
-    meant = like_labels(channels)
-    if meant is not None:
-        instead = "but none in seg" if label is None else f"and others in {label!r}"
-        message = (
-            f"{collector.root}: files of cases end in {meant!r} {instead}, expected one label map "
-            "called CASE_seg.nii.gz; rename or merge them, or if it is a channel, name them all: "
-            f"--read channels={','.join(channels)}"
-        )
-        collector.fault(None, collector.root, DataFault(message))
-
-
-def _add(collector: Collector, home: CaseFolder, channels: list[str], label: str | None) -> None:
-    images = [_file(collector, home, channel) for channel in channels]
-    drawn = None if label is None else _file(collector, home, label)
-    paths = [file for file in images if file is not None]
-    if not channels or len(paths) < len(images) or (label is not None and drawn is None):
-        return
-    match = _PERSON.fullmatch(home.case)
-    subject = None if match is None else match["person"]
-    collector.add(CaseFiles(home.case, tuple(paths), drawn, subject))
-
-
-def _file(collector: Collector, home: CaseFolder, suffix: str) -> Path | None:
-    """Return a case's file, present or not; None, and a fault, if its path is not allowed."""
-    names = home.files.get(suffix)
-    if names is None:
-        path = home.folder / _like(home, suffix)
-        if home.others:
-            message = (
-                f"{home.folder / home.others[0]}: does not begin with its folder's name, and "
-                f"{path.name} is missing; rename it if it is that, else remove it"
-            )
-            collector.fault(home.case, home.folder / home.others[0], DataFault(message))
-        return path
-    if len(names) > 1:
-        message = (
-            f"{home.folder / names[1]}: there is {names[0]} too, expected one file for "
-            f"{suffix!r}; remove one"
-        )
-        collector.fault(home.case, home.folder / names[1], DataFault(message))
-    where = os.path.relpath(home.folder / names[0], collector.root)
-    return collector.file(where, str(home.folder), home.case)
-
-
-def _like(home: CaseFolder, suffix: str) -> str:
-    """Return the name of a missing file, spelled as a case's others."""
-    name = next(iter(home.files.values()))[0]
-    short = stem(name) or ""
-    joint = short[len(home.case) :][:1] or "_"
-    return f"{home.case}{joint if suffix else ''}{suffix}{name[len(short) :]}"
-
-
-def _likely(
-    homes: list[CaseFolder], channels: list[str], label: str | None
-) -> tuple[Mapping[str, int], ...]:
-    """Return the label names of BraTS, if the channels are BraTS's."""
-    if label != "seg" or not channels or not BRATS.issuperset(channels):
-        return ()
-    if all(_GLIOMA_2023.fullmatch(home.case) for home in homes):
-        return PARTS, PARTS_2023
-    return (PARTS,)
-
-
-PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
-BIDS_LABELS = ("dseg", "mask")  # BIDS suffixes of label files; the first one found counts
-_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
-_BIDS = re.compile(r"(?P<sub>sub-[^_]+)(_(?P<ses>ses-[^_]+))?(_[^_]+-[^_]+)*_(?P<suffix>[^_-]+)")
-
-
-def list_folder(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
-    """List a folder: BIDS where it has ``sub-*`` folders, else pairs, else files named by case."""
-    subjects = sorted(p for p in folder.glob("sub-*") if p.is_dir())
-    if subjects:
-        return _list_bids(kind, folder, subjects, options)
-    paired = any((folder / part).is_dir() for pair in PAIRS for part in pair)
-    homes, label = ([] if paired else case_homes(folder)), None
-    if not paired and not homes:
-        homes, label = flat_cases(folder)
-    if homes:
-        return list_homes(kind, folder, homes, options, label)
-    return _list_pairs(kind, folder, options)
-
-
-# -- pairs ---------------------------------------------------------------------------------------
-
-
-def _list_pairs(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
-    collector = Collector(folder, options.allow_absolute)
-    images, labels = next((p for p in PAIRS if (folder / p[0]).is_dir()), PAIRS[0])
-    homes = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
-    if labels not in homes:
-        labels = like_labels(homes) or labels
-    # Beside imagesTr/ it is nnU-Net's or the Decathlon's own: they have kinds of source.
-    names = read_names(folder) if images == PAIRS[0][0] else None
-    label_of = _files(collector, labels)
-    labelled = (folder / labels).is_dir()
-    cases: dict[str, dict[int | None, Path]] = defaultdict(dict)
-    for name, path in _files(collector, images).items():
-        match = _CHANNEL.fullmatch(name)
-        if match is None or name in label_of:
-            cases[name][None] = path
-        else:
-            cases[match["case"]][int(match["channel"])] = path
-    channels = {number for files in cases.values() for number in files}
-    stacked = channels <= {None}
-    numbers = sorted(n for n in channels if n is not None)
-    channel_names = None if names is None else names.channels
-    picked = None
-    if channel_names is not None:
-        picked = channel_places(options.channels or channel_names, channel_names, folder)
-    count = None if stacked else len(numbers)
-    if stacked or picked is None or len(channel_names or ()) != count:
-        chosen = numbers
-    else:
-        chosen = [numbers[place] for place in picked]
-    for case in sorted(cases.keys() | label_of.keys()):
-        label = None
-        if labelled:
-            label = label_of.get(case, folder / labels / f"{case}.nii.gz")
-        files = cases[case]
-        if stacked or None in files:
-            only = [files.get(None, folder / images / f"{case}.nii.gz")]
-            if not stacked:
-                collector.fault(case, only[0], _one_way(only[0]))
-            collector.add(CaseFiles(case, tuple(only), label))
-            continue
-        paths = [files.get(n, folder / images / f"{case}_{n:04d}.nii.gz") for n in chosen]
-        collector.add(CaseFiles(case, tuple(paths), label))
-    called = _names(collector, folder, count, names, options)
-    return collector.volumes(
-        f"{kind}:{folder.resolve().name}",
-        "images/CASE.nii.gz (or CASE_0000.nii.gz, ...), and labels/CASE.nii.gz if there are any; "
-        "or CASE_T1.nii.gz beside CASE_mask.nii.gz",
-        channels=called,
-        stacked=stacked,
-        total=len(channel_names) if channel_names is not None and stacked else None,
-        picked=picked if stacked else None,
-        labels=None if names is None or not labelled else names.labels,
-        normalised=names is not None and names.normalised,
-    )
-
-
-def _files(collector: Collector, folder: str) -> dict[str, Path]:
-    """Map stems to files, of one folder's NIfTI files."""
-    home = collector.root / folder
-    files: dict[str, Path] = {}
-    for name in sorted(os.listdir(home)) if home.is_dir() else ():
-        short = stem(name)
-        path = None if short is None else collector.file(f"{folder}/{name}", str(home), short)
-        if short is None or path is None:
-            continue
-        if short in files:
-            message = (
-                f"{path}: there is {files[short].name} too, expected one file of this name; "
-                "remove one"
-            )
-            collector.fault(short, path, DataFault(message))
-            continue
-        files[short] = path
-    return files
-
-
-def _one_way(file: Path) -> DataFault:
-    return DataFault(
-        f"{file}: one file for all channels, where other cases have one for each (_0000, ...); "
-        "expected the same for all cases; rename or split it"
-    )
-
-
-def _names(
-    collector: Collector,
-    folder: Path,
-    count: int | None,
-    given_names: DataSetNames | None,
-    options: VolumeOptions,
-) -> tuple[str, ...] | None:
-    """Return names of the channels to read; None if only the files tell their number."""
-    names = options.channels
-    if given_names is not None and given_names.channels is not None:
-        if count is not None and len(given_names.channels) != count:
-            message = (
-                f"{given_names.where}: channel_names has {len(given_names.channels)} name(s), but "
-                f"{folder} has {count} channel(s); expected a name for each; correct or remove it"
-            )
-            collector.fault(None, given_names.where, DataFault(message))
-        return names or given_names.channels
-    if count is None:
-        return names
-    if names is not None and len(names) != count:
-        raise UsageFault(
-            f"--read channels={','.join(names)}: {len(names)} name(s), but {folder} has {count} "
-            "channel(s); expected a name for each"
-        )
-    return names or tuple(f"channel {i}" for i in range(count))
-
-
-# -- BIDS ----------------------------------------------------------------------------------------
-
-
-def _list_bids(kind: str, folder: Path, subjects: list[Path], options: VolumeOptions) -> VolumeSet:
-    collector = Collector(folder, options.allow_absolute)
-    images: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    labels: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    for home in (*subjects, folder / "derivatives"):
-        for at, folders, names in os.walk(home):
-            folders.sort()
-            raw = Path(at).name == "anat" and home.name != "derivatives"
-            for name in sorted(names):
-                match = _BIDS.fullmatch(stem(name) or "")
-                if match is None or not (raw or match["suffix"] in BIDS_LABELS):
-                    continue
-                case = "_".join(filter(None, (match["sub"], match["ses"])))
-                path = collector.file(os.path.relpath(os.path.join(at, name), folder), at, case)
-                if path is not None:
-                    group = labels if match["suffix"] in BIDS_LABELS else images
-                    group[case][match["suffix"]].append(path)
-    channels = options.channels or _shared(images)
-    labelled = any(labels.values())
-    for case in sorted(images.keys() | labels.keys()):
-        _add_bids(collector, case, images[case], labels[case], channels, labelled)
-    return collector.volumes(
-        f"{kind}:{folder.resolve().name}",
-        "sub-XX/anat/sub-XX_T1w.nii.gz, and derivatives/NAME/sub-XX/anat/sub-XX_dseg.nii.gz if "
-        "there are label maps",
-        channels=channels or ("T1w",),
-    )
-
-
-def _shared(images: dict[str, dict[str, list[Path]]]) -> tuple[str, ...]:
-    """Return the suffixes that every case has, sorted; all suffixes if none is shared."""
-    each = [set(files) for files in images.values() if files]
-    shared = set.intersection(*each) if each else set()
-    return tuple(sorted(shared or set().union(*each)))
-
-
-def _add_bids(
-    collector: Collector,
-    case: str,
-    images: dict[str, list[Path]],
-    labels: dict[str, list[Path]],
-    channels: tuple[str, ...],
-    labelled: bool,
-) -> None:
-    anat = collector.root / case.replace("_", "/") / "anat"
-    files = [images.get(c, [anat / f"{case}_{c}.nii.gz"]) for c in channels]
-    drawn = next((labels[s] for s in BIDS_LABELS if s in labels), None)
-    lacking = collector.root / "derivatives" / "labels" / anat.relative_to(collector.root)
-    for several in (*files, drawn or ()):
-        if len(several) > 1:
-            message = (
-                f"{several[1]}: a second file beside {several[0].name} for case {case!r}, expected "
-                "one; remove one, or list the files in a manifest (gansynth help sources nifti)"
-            )
-            collector.fault(case, several[1], DataFault(message))
-    collector.add(
-        CaseFiles(
-            case,
-            tuple(f[0] for f in files),
-            (drawn[0] if drawn else lacking / f"{case}_dseg.nii.gz") if labelled else None,
-            subject=case.partition("_")[0],
-        )
-    )
-
-
-SUBJECT = ("subject", "subject_group")
-SPLIT_PARTS = ("train", "val", "test")
-_COLUMNS = ("case", "label", "split", "fold", *SUBJECT)
-
-
-def list_manifest(kind: str, path: Path, options: VolumeOptions) -> VolumeSet:
-    """List what a manifest says; without a column ``label`` its cases are unlabelled.
-
-    Raises DataFault: not readable, without images, or a column that looks like ``label`` only;
-    UsageFault: channels are named that it does not have.
-    """
-    rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
-    channels = _channels(path, rows, options)
-    labelled = any("label" in row for _, row in rows)
-    collector = Collector(path, options.allow_absolute)
-    for number, row in rows:
-        entry = _entry(collector, number, row, channels, labelled)
-        if entry is not None:
-            collector.add(entry)
-    expected = "rows with an image per channel, and a label if there are any"
-    return collector.volumes(f"{kind}:{path.stem}", expected, channels=channels)
-
-
-Rows = Sequence[tuple[str, dict[str, str]]]  # (place in the file, column -> text) of each row
-
-
-def _csv_rows(path: Path) -> Rows:
-    with reading(path):
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise DataFault(f"{path}: larger than {MAX_JSON_BYTES} bytes, expected a manifest")
-        data = path.read_bytes()
-    try:
-        text = data.decode("utf-8-sig")
-        table = list(csv.reader(io.StringIO(text), delimiter="\t" if "\t" in text else ","))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataFault(f"{path}: not readable as CSV: {error}; save it as UTF-8") from error
-    header = [name.strip() for name in table[0]] if table else []
-    twice = [name for name in header if header.count(name) > 1]
-    if twice:
-        raise DataFault(f"{path}: column {twice[0]!r} occurs twice, expected once; rename one")
-    return [
-        (f"line {number}", dict(zip(header, (cell.strip() for cell in row), strict=False)))
-        for number, row in enumerate(table[1:], start=2)
-        if any(row)
-    ]
-
-
-def _json_rows(path: Path) -> Rows:
-    doc = read_json(path, expected=object, hint="see: gansynth help sources nifti")
-    rows = doc.get("cases") if isinstance(doc, dict) else doc
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise DataFault(
-            f"{path}: expected a list of objects, or one under 'cases', each with 'label' and a "
-            "key per channel; see: gansynth help sources nifti"
-        )
-    return [
-        (f"entry {number}", {str(k): _text(path, number, k, v) for k, v in row.items()})
-        for number, row in enumerate(rows)
-    ]
-
-
-def _text(path: Path, number: int, key: str, value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | None):
-        raise DataFault(
-            f"{path}: entry {number}: {key} is {value!r:.80}, expected a text or a whole number"
-        )
-    return "" if value is None else str(value)
-
-
-def _channels(path: Path, rows: Rows, options: VolumeOptions) -> tuple[str, ...]:
-    header = list(dict.fromkeys(key for _, row in rows for key in row))
-    images = tuple(
-        name
-        for name in header
-        if name not in _COLUMNS and any(stem(Path(row.get(name, "")).name) for _, row in rows)
-    )
-    unknown = [name for name in options.channels or () if name not in images]
-    if unknown:
-        raise UsageFault(
-            f"--read channels={','.join(options.channels or ())}: {path} has no column "
-            f"{unknown[0]!r} of images, expected among: {', '.join(images) or 'none'}."
-            f"{did_you_mean(unknown[0], images)}"
-        )
-    if rows and not images:
-        raise DataFault(
-            f"{path}: columns are {header}, expected one for each channel that names .nii or "
-            ".nii.gz files; see: gansynth help sources nifti"
-        )
-    meant = None if options.channels or "label" in header else like_labels(images)
-    if meant is not None:
-        raise DataFault(
-            f"{path}: columns are {header}, expected label maps in one called label; rename "
-            f"{meant!r}, or if it is a channel, name them all: --read channels={','.join(images)}"
-        )
-    return options.channels or images or ("image",)
-
-
-def _entry(
-    collector: Collector,
-    number: str,
-    row: dict[str, str],
-    channels: tuple[str, ...],
-    labelled: bool,
-) -> CaseFiles | None:
-    """Return a row's case; None, and a fault, if it is incomplete or leads out of the folder."""
-    path = collector.where
-    label = row.get("label", "")
-    named_by = label if labelled else row.get(channels[0], "")
-    case = row.get("case") or stem(Path(named_by).name) or ""
-    empty = [k for k in (("label",) if labelled else ()) + channels if not row.get(k)]
-    if empty or not case:
-        text = f"{path}: {number}: {empty[0] if empty else 'case'} is empty, expected a value; "
-        collector.fault(case or None, path, DataFault(f"{text}complete the row, or remove it"))
-        return None
-    part = row.get("fold") or ""
-    if row.get("split") and (row["split"] == "test" or not part):
-        part = row["split"]
-    if part and not part.isdecimal() and part not in SPLIT_PARTS:
-        key = "split" if part == row.get("split") else "fold"
-        expected = "train, val or test" if key == "split" else "a whole number"
-        message = f"{path}: {number}: {key} is {part!r}, expected {expected}; correct it"
-        collector.fault(case, path, DataFault(message))
-        return None
-    where = f"{path}: {number}"
-    files = [collector.file(row[c], f"{where}: {c}", case) for c in channels]
-    drawn = collector.file(label, f"{where}: label", case) if labelled else None
-    images = tuple(file for file in files if file is not None)
-    if (labelled and drawn is None) or len(images) < len(channels):
-        return None
-    subject = next((row[s] for s in SUBJECT if row.get(s)), None)
-    return CaseFiles(case, images, drawn, subject, part)
+def _list(request: SourceRequest, options: VolumeOptions) -> VolumeSet:
+    if request.kind == "msd":
+        return list_msd(located(request, folder=True), options)
+    where = located(request)
+    return (list_folder if where.is_dir() else list_manifest)(request.kind, where, options)
 
 
 @register_read_options(VolumeOptions)
-def open_nifti(request: SourceRequest) -> VolumeSource:
-    """Open ``nifti:FOLDER`` or ``nifti:MANIFEST``. Raises what ``VolumeSource`` does."""
+def open_volumes(request: SourceRequest) -> VolumeSource:
+    """Open ``nifti:FOLDER``, ``nifti:MANIFEST`` or ``msd:FOLDER``; raises as ``VolumeSource``."""
     options = parse_read(VolumeOptions, request)
     return VolumeSource(absolute(request), _list(request, options), options)
 
 
-def check_nifti(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
-    """Check ``nifti:FOLDER`` or ``nifti:MANIFEST`` for all faults."""
+def check(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
+    """Check ``nifti:FOLDER``, ``nifti:MANIFEST`` or ``msd:FOLDER`` for all faults."""
     options = parse_read(VolumeOptions, request)
     return check_volumes(_list(request, options), request, options, progress)
-
-
-def _list(request: SourceRequest, options: VolumeOptions) -> VolumeSet:
-    where = located(request)
-    listed = list_folder if where.is_dir() else list_manifest
-    return listed(request.kind, where, options)
-
-
-@register_read_options(VolumeOptions)
-def open_msd(request: SourceRequest) -> VolumeSource:
-    """Open ``msd:FOLDER``. Raises DataFault: no usable ``dataset.json``; as ``VolumeSource``."""
-    options = parse_read(VolumeOptions, request)
-    return VolumeSource(
-        absolute(request), list_msd(located(request, folder=True), options), options
-    )
-
-
-def check_msd(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
-    """Check ``msd:FOLDER`` for all faults."""
-    options = parse_read(VolumeOptions, request)
-    listing = list_msd(located(request, folder=True), options)
-    return check_volumes(listing, request, options, progress)
-
-
-def list_msd(folder: Path, options: VolumeOptions) -> VolumeSet:
-    """List what ``dataset.json`` names; DataFault: unusable, UsageFault: unknown channels."""
-    path = folder / "dataset.json"
-    doc = read_json(path, hint="give the folder of one MSD task, for example Task04_Hippocampus")
-    names = _numbered(doc, path)
-    training = doc.get("training")
-    if not isinstance(training, list):
-        raise DataFault(f"{path}: training is {training!r:.80}, expected a list of cases")
-    collector = Collector(folder, options.allow_absolute)
-    for number, entry in enumerate(training):
-        _add_listed(collector, path, number, entry)
-    chosen = options.channels or names
-    unknown = [name for name in chosen if name not in names]
-    if unknown:
-        raise UsageFault(
-            f"--read channels={','.join(chosen)}: {path} has no modality {unknown[0]!r}, expected "
-            f"among: {', '.join(names)}.{did_you_mean(unknown[0], names)}"
-        )
-    return VolumeSet(
-        f"msd:{folder.resolve().name}",
-        folder,
-        path,
-        collector.entries("image and label of each case under training"),
-        channels=chosen,
-        stacked=True,
-        total=len(names),
-        picked=tuple(names.index(name) for name in chosen),
-        labels=_labels(doc, path),
-        splits=folder / SPLITS,
-        subjects=folder / SUBJECTS,
-        faults=tuple(collector.faults),
-    )
-
-
-def _numbered(doc: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    names = doc.get("modality", doc.get("channel_names"))
-    numbers = {str(i) for i in range(len(names))} if isinstance(names, dict) else set()
-    if not numbers or set(names) != numbers:
-        raise DataFault(
-            f"{path}: modality is {names!r:.200}, expected names numbered from 0, for example "
-            '{"0": "MRI"}'
-        )
-    return tuple(str(names[str(i)]) for i in range(len(names)))
-
-
-def _labels(doc: Mapping[str, Any], path: Path) -> dict[str, int]:
-    """Turn ``{"0": "background", "1": "Anterior"}`` into ``{"background": 0, "Anterior": 1}``."""
-    labels = doc.get("labels")
-    if not isinstance(labels, dict) or not all(k.isdecimal() and len(k) < 9 for k in labels):
-        raise DataFault(
-            f"{path}: labels is {labels!r:.200}, expected names by number, for example "
-            '{"0": "background", "1": "tumour"}'
-        )
-    named = {str(name): int(number) for number, name in labels.items()}
-    if len(named) != len(labels):
-        raise DataFault(f"{path}: labels {labels!r:.200}: a name occurs twice, expected each once")
-    return complete_labels(named)
-
-
-def _add_listed(collector: Collector, path: Path, number: int, entry: Any) -> None:
-    where = f"{path}: training: {number}"
-    match entry:
-        case {"image": str(image), "label": str(label)}:
-            case = stem(Path(image).name) or ""
-        case _:
-            message = f"{where} is {entry!r:.200}, expected image and label; correct the entry"
-            collector.fault(None, path, DataFault(message))
-            return
-    if not case:
-        message = f"{where}: image is {image!r:.200}, expected a .nii.gz file; correct the entry"
-        collector.fault(None, path, DataFault(message))
-        return
-    files = (
-        collector.file(image, f"{where}: image", case),
-        collector.file(label, f"{where}: label", case),
-    )
-    if files[0] is not None and files[1] is not None:
-        collector.add(CaseFiles(case, (files[0],), files[1]))

@@ -33,9 +33,16 @@ from gansynth.core.source import (
 )
 from gansynth.core.space import Space
 from gansynth.core.synthetic import real_file, real_pixels
-from gansynth.data.classes import without_cases
-from gansynth.data.folds import absolute, one_fold
-from gansynth.data.label_boxes import LabelBoxes, box_record
+from gansynth.data.connected_components import LabelBoxes, box_record
+from gansynth.data.folds import (
+    absolute,
+    grouped_splits,
+    one_fold,
+    read_column,
+    read_subjects,
+    without_cases,
+    write_resplit,
+)
 from gansynth.data.listing import LIKE_LABELS, located, picture_keys
 from gansynth.data.picture_files import SUFFIXES, full_range, picture_header, read_picture
 from gansynth.data.planes import PixelSpacing, Windows, per_channel, rescale, resize
@@ -51,8 +58,6 @@ from gansynth.data.read_options import (
     parse_read,
     register_read_options,
 )
-from gansynth.data.resplit import write_resplit
-from gansynth.data.subjects import grouped_splits, read_column, read_subjects
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.nifti import DICOM, holds_dicom
 from gansynth.runtime.option_kinds import Size2

@@ -33,9 +33,9 @@ from gansynth.core.source import (
 )
 from gansynth.core.space import Space, boxes_of_slice
 from gansynth.data.cache import CaseCache, PatchSource, cut_case
-from gansynth.data.classes import without_cases
+from gansynth.data.connected_components import LabelBoxes, box_record
+from gansynth.data.folds import without_cases
 from gansynth.data.grid import ORIENTATION
-from gansynth.data.label_boxes import LabelBoxes, box_record
 from gansynth.data.pictures import flat_files
 from gansynth.data.planes import Windows, per_channel, rescale, resize
 from gansynth.data.read_options import (

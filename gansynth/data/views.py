@@ -24,7 +24,7 @@ from gansynth.core.registry import installed
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import CaseSource, Provenance, SourceRequest, StoredCase, WrappedSource
 from gansynth.core.space import Space
-from gansynth.data.classes import class_numbers
+from gansynth.data.folds import class_numbers
 from gansynth.data.read_options import options_of
 from gansynth.runtime.errors import UsageFault, did_you_mean
 

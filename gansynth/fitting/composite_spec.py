@@ -33,7 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gansynth.core.schema import Schema
 from gansynth.core.source import CaseSource
-from gansynth.data.classes import class_numbers
+from gansynth.data.folds import class_numbers
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import folder_name
 from gansynth.runtime.options import overlay

@@ -19,9 +19,9 @@ from pydantic import Field, TypeAdapter, field_validator
 from gansynth.core.schema import Schema
 from gansynth.core.synthetic import marked_pixels
 from gansynth.core.writer import Item, Writer, WriterOptions
+from gansynth.data.case_writer import names_of
 from gansynth.data.connected_components import boxes_of
 from gansynth.data.listing import FILE
-from gansynth.data.nifti_writer import names_of
 from gansynth.data.planes import IntensityWindow, Windows
 from gansynth.report.png import outlined, png_bytes, scaled
 from gansynth.runtime.errors import UsageFault

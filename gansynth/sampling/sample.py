@@ -17,8 +17,7 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.writer import Item, Writer, WriterOptions
-from gansynth.data.case_writer import file_name
-from gansynth.data.nifti_writer import NiftiWriter
+from gansynth.data.case_writer import NiftiWriter, file_name
 from gansynth.metrics.comparison import Measured, load_metrics, measure
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.errors import UsageFault

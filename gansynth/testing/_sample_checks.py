@@ -17,7 +17,7 @@ from torch import Tensor
 from gansynth.core.capabilities import REAL
 from gansynth.core.generator import Generator, context_of, learn, move
 from gansynth.core.schema import OUTSIDE, Boxes, Case, Condition, FloatArray, LabelArray, Sample
-from gansynth.data.label_share import label_share
+from gansynth.data.label_statistics import label_share
 from gansynth.sampling.copies import repeated_share
 from gansynth.sampling.deidentify import MOST_REPEATED
 from gansynth.testing._bench import GeneratorBench, copied

@@ -19,7 +19,7 @@ from torch import Tensor
 from gansynth.core.body_mask import body_mask
 from gansynth.core.generator import Batch
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Schema
-from gansynth.data.label_share import label_share
+from gansynth.data.label_statistics import label_share
 from gansynth.data.standardise import ChannelStatistics
 from gansynth.nn.networks.blocks import one_hot
 from gansynth.nn.tiled_inference import Window, cut

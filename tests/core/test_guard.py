@@ -17,8 +17,8 @@ from gansynth.core.schema import Schema
 from gansynth.core.source import CaseSource, SourceRequest, case_records, lineage_of
 from gansynth.core.synthetic import is_marked
 from gansynth.core.writer import Item
+from gansynth.data.case_writer import NiftiWriter
 from gansynth.data.h5 import write_h5
-from gansynth.data.nifti_writer import NiftiWriter
 from gansynth.report.png import png_bytes
 from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.runtime.files import read_nifti

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.schema import OUTSIDE
-from gansynth.data.label_share import label_share
+from gansynth.data.label_statistics import label_share
 
 FLAT, NOISE, EVEN = [[1, 1, 9], [3, 3, 9]], [[1, 3, 9], [1, 3, 9]], [[2, 2, 9], [2, 2, 9]]
 LABELS = np.array([[0, 0, OUTSIDE], [1, 1, OUTSIDE]], np.int16)

@@ -126,7 +126,7 @@ def test_bids_knows_people_and_channels_and_takes_segmentations_before_masks(bid
 def test_a_second_bids_image_of_a_kind_is_refused(bids):
     image = bids / "sub-02/anat/sub-02_T1w.nii.gz"
     image.with_name("sub-02_run-2_T1w.nii.gz").write_bytes(image.read_bytes())
-    with pytest.raises(DataFault, match="second file beside"):
+    with pytest.raises(DataFault, match=r"there is sub-02_T1w\.nii\.gz too"):
         read(bids, subjects=None, folds="2")
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gansynth.data.subjects import grouped_splits, read_subjects
+from gansynth.data.folds import grouped_splits, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
 
 IDS = [f"p{person}_{side}" for person in range(7) for side in "lr"]

@@ -340,7 +340,7 @@ def rehash_weights(folder: Path, file: Path) -> None:
 
 
 def read_subjects(folder: Path, file: Path) -> None:
-    from gansynth.data.subjects import read_subjects
+    from gansynth.data.folds import read_subjects
 
     read_subjects(str(file), ["anna_1", "anna_2", "bert_1"])
 

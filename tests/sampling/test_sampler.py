@@ -15,7 +15,7 @@ from gansynth.core.schema import Boxes, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.core.writer import Item
-from gansynth.data.nifti_writer import NiftiWriter
+from gansynth.data.case_writer import NiftiWriter
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run

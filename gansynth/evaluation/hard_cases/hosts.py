@@ -15,7 +15,7 @@ from gansynth.core.schema import Case, FloatArray, LabelArray
 from gansynth.core.source import CaseHeader, CaseSource, FoldSplit, StoredCase, WrappedSource
 from gansynth.core.space import Space
 from gansynth.data.cache import CaseCache
-from gansynth.data.subjects import grouped_splits
+from gansynth.data.folds import grouped_splits
 from gansynth.runtime.errors import DataFault, IntegrityFault, did_you_mean
 
 if TYPE_CHECKING:

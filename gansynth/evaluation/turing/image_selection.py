@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gansynth.core.source import CaseSource
-from gansynth.data.classes import class_numbers
+from gansynth.data.folds import class_numbers
 from gansynth.evaluation.turing.options import Origin, TuringOptions
 from gansynth.runtime.errors import UsageFault
 

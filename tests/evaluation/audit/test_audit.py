@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.source import lineage_of
-from gansynth.data.nifti import open_nifti
+from gansynth.data.nifti import open_volumes
 from gansynth.evaluation.audit import audit_export, audit_exported
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.sampling.identifiers import Identifier, Identifiers, marks
@@ -23,7 +23,7 @@ from tests.evaluation.audit.exported import CASES, png, volume, write_clean, wri
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    return open_nifti(write_source(tmp_path_factory.mktemp("data") / "klinik_nord" / "gehirne"))
+    return open_volumes(write_source(tmp_path_factory.mktemp("data") / "klinik_nord" / "gehirne"))
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_held_out_cases_are_looked_for_too(out, source):
     split = [{"train": list(CASES[:2]), "val": list(CASES[2:])}]
     (out.parent / "splits.json").write_text(json.dumps(split))
     read = {"splits": str(out.parent / "splits.json")}
-    source = open_nifti(replace(write_source(Path(source.request.where)), fold="0", read=read))
+    source = open_volumes(replace(write_source(Path(source.request.where)), fold="0", read=read))
     assert "beispiel_02" in source.held_out_ids
     (out / "a.txt").write_text("beispiel_02")
     (line,) = audit_export(out, lineage_of(source), sources=source).findings
@@ -197,7 +197,7 @@ def test_held_out_cases_are_looked_for_too(out, source):
 
 
 def test_an_export_in_the_sources_own_folder_does_not_name_itself(tmp_path):
-    source = open_nifti(write_source(tmp_path / "klinik"))
+    source = open_volumes(write_source(tmp_path / "klinik"))
     out = write_clean(tmp_path / "klinik" / "to_hand_on")
     (out / "synth_brain_7.png").write_bytes(png())
     assert audit_export(out, lineage_of(source), sources=source).findings == ()
