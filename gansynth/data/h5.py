@@ -58,7 +58,8 @@ from gansynth.runtime.serialise import Document
 FORMAT = 1
 LIBVER = ("v110", "v110")
 """HDF5's file format: its metadata carries checksums too, and HDF5 1.10 and later read it."""
-MAX_INDEX_BYTES = 256 << 20
+MADE_BY = "gansynth cache KIND:WHERE -o FILE"
+CASES = "cases"  # group of groups 000000, 000001, ... of image, labels, planes, boxes, box_labels
 MAX_CASE_BYTES = 16 << 30  # largest array that is read
 MAGIC = b"\x89HDF\r\n\x1a\n"
 HDF5_SAYS = (OSError, LookupError, ValueError, RuntimeError, TypeError, AttributeError)
@@ -110,39 +111,6 @@ class CacheIndex(Document, later=("synthetic",)):
     ancestors: tuple[Lineage, ...] = ()
     synthetic: bool = False
 
-    def to_bytes(self) -> bytes:
-        """JSON that ``from_bytes`` reads back."""
-        doc = {"format": FORMAT, **self.to_json()}
-        return json.dumps(doc, allow_nan=False).encode()
-
-    @classmethod
-    def from_bytes(cls, raw: bytes) -> CacheIndex:
-        """Read what ``to_bytes`` wrote."""
-        doc = json.loads(raw)
-        del doc["format"]
-        return cls.from_json(doc)
-
-
-def group(number: int) -> str:
-    """Name of a case's group."""
-    return f"cases/{number:06d}"
-
-
-# -- planes --------------------------------------------------------------------------------------
-
-
-def pack_planes(planes: PlaneIndex) -> npt.NDArray[np.int64]:
-    """Counts of a case's labels as one table: value, box, then a column per plane."""
-    rows, axes, _ = planes.boxes.shape
-    boxes = planes.boxes.reshape(rows, 2 * axes)
-    return np.hstack([planes.values[:, None].astype(np.int64), boxes, planes.counts])
-
-
-def unpack_planes(table: npt.NDArray[np.int64], axes: int) -> PlaneIndex:
-    """Read what ``pack_planes`` wrote."""
-    boxes = table[:, 1 : 1 + 2 * axes].reshape(len(table), axes, 2)
-    return PlaneIndex(table[:, 0].astype(np.int16), table[:, 1 + 2 * axes :], boxes)
-
 
 # -- reading -------------------------------------------------------------------------------------
 
@@ -152,7 +120,7 @@ def damaged(path: Path, why: object, part: str = "") -> DataFault:
     words = " ".join(str(why).split())[:200]
     return DataFault(
         f"{path}: {part}damaged ({words}), expected what gansynth cache wrote; copy it again, or "
-        "make it again: gansynth cache KIND:WHERE -o FILE"
+        f"make it again: {MADE_BY}"
     )
 
 
@@ -178,9 +146,7 @@ def open_file(path: Path) -> Any:
 
     with reading(path), open(path, "rb") as stream:
         if stream.read(len(MAGIC)) != MAGIC:
-            raise DataFault(
-                f"{path}: not an HDF5 file, expected one made by: gansynth cache KIND:WHERE -o FILE"
-            )
+            raise DataFault(f"{path}: not an HDF5 file, expected one made by: {MADE_BY}")
     # Without HDF5's lock: a published cache never changes, and some file systems have no locks.
     # Without its cache of chunks: random patches rarely meet a chunk again.
     with hdf5(path):
@@ -194,24 +160,26 @@ def read_index(path: Path) -> CacheIndex:
         if version is None:
             raise DataFault(
                 f"{path}: an HDF5 file without the attribute 'gansynth cache', expected one made "
-                "by: gansynth cache KIND:WHERE -o FILE"
+                f"by: {MADE_BY}"
             )
         if int(version) != FORMAT:
             raise DataFault(
                 f"{path}: attribute 'gansynth cache' is {version}, expected {FORMAT}: another "
-                "gansynth made it; make it again: gansynth cache KIND:WHERE -o FILE"
+                f"gansynth made it; make it again: {MADE_BY}"
             )
-        stored = dataset(file, "index")
-        if stored.dtype != np.uint8 or not 0 < stored.size <= MAX_INDEX_BYTES:
-            raise ValueError(f"index is {stored.shape} of {stored.dtype}")
-        raw = stored[()].tobytes()
+        raw = checked(file, "index", None, "u")[()].tobytes()
         if hashlib.sha256(raw).hexdigest() != file.attrs.get("index sha256"):
             raise ValueError("its index is not the one that was written")
-        return CacheIndex.from_bytes(raw)
+        document = json.loads(raw)
+        del document["format"]
+        return CacheIndex.from_json(document)
 
 
-def dataset(file: Any, name: str) -> Any:
-    """A data set that lies in the file itself, no link, no view; else ValueError, KeyError."""
+def checked(file: Any, name: str, shape: Sequence[int] | None, kinds: str) -> Any:
+    """A data set of a known shape that lies in the file itself, no link, no view.
+
+    Raises ValueError, KeyError: it is another.
+    """
     import h5py
 
     parts = name.split("/")
@@ -221,17 +189,14 @@ def dataset(file: Any, name: str) -> Any:
     array = file[name]
     if not isinstance(array, h5py.Dataset) or array.is_virtual or array.external:
         raise ValueError(f"{name} is not an array in the file")
+    fits = shape is None or array.shape == tuple(shape)
+    size = math.prod(array.shape) * array.dtype.itemsize
+    if not fits or array.dtype.kind not in kinds or size > MAX_CASE_BYTES:
+        raise ValueError(f"{name} is {array.shape} of {array.dtype}, expected {shape}")
     return array
 
 
-def checked(file: Any, name: str, shape: Sequence[int], kinds: str) -> Any:
-    """A data set of a known shape. Raises ValueError, KeyError: it is another."""
-    array = dataset(file, name)
-    size = math.prod(shape) * array.dtype.itemsize
-    if array.shape != tuple(shape) or array.dtype.kind not in kinds or size > MAX_CASE_BYTES:
-        raise ValueError(f"{name} is {array.shape} of {array.dtype}, expected {tuple(shape)}")
-    return array
-
+# -- writing -------------------------------------------------------------------------------------
 
 Dtype = Literal["float32", "float16"]
 Compression = Literal["none", "lzf", "gzip"]
@@ -265,7 +230,7 @@ def write_h5(
         for done, case_id in enumerate(ids):
             progress(done, len(ids))
             case = source.load(case_id)
-            writer.add(case, source.schema, _record(source, case))
+            writer.add(case, source.schema, case_record(source, case_id, {case_id: case}.__getitem__))
         index = CacheIndex(
             name=source.name,
             fold=source.request.fold,
@@ -290,10 +255,6 @@ def write_h5(
         "compression": compression,
         "bytes": path.stat().st_size,
     }
-
-
-def _record(source: CaseSource, case: Case) -> CaseRecord:
-    return case_record(source, case.id, lambda _: case)
 
 
 def refuse_existing(path: Path) -> None:
@@ -356,8 +317,12 @@ class _H5Writer:
     def add(self, case: Case, schema: Schema, record: CaseRecord) -> None:
         """Write one case."""
         case.validate(schema)
-        image, name = _stored(case, self._dtype), group(len(self.entries))
-        table = None if case.labels is None else pack_planes(PlaneIndex.of(case.labels))
+        image, name = _stored(case, self._dtype), f"{CASES}/{len(self.entries):06d}"
+        table = None
+        if case.labels is not None:
+            planes = PlaneIndex.of(case.labels)
+            boxes = planes.boxes.reshape(len(planes.values), 2 * case.labels.ndim)
+            table = np.hstack([planes.values[:, None].astype(np.int64), boxes, planes.counts])
         needed = _needed(case, self._dtype, self._chunk) + (0 if table is None else table.nbytes)
         with _writing(self._path, needed):
             self._reserve(needed, self._file.id.get_filesize())
@@ -388,7 +353,7 @@ class _H5Writer:
 
     def publish(self, index: CacheIndex) -> None:
         """Write the index, and give the file its name."""
-        raw = index.to_bytes()
+        raw = json.dumps({"format": FORMAT, **index.to_json()}, allow_nan=False).encode()
         with _writing(self._path, len(raw)):
             self._reserve(len(raw), self._file.id.get_filesize())
             self._put("index", np.frombuffer(raw, np.uint8), (len(raw),))
@@ -414,9 +379,8 @@ class _H5Writer:
 
     def _reserve(self, count: int, end: int) -> None:
         """Make sure of the space for so many bytes beyond the end, before HDF5 needs it."""
-        if reserve(self._descriptor, end + count + SLACK):
-            return
-        if shutil.disk_usage(self._path.absolute().parent).free < count + SLACK:
+        free = reserve(self._descriptor, end + count + SLACK)
+        if not free and shutil.disk_usage(self._path.absolute().parent).free < count + SLACK:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _put(self, name: str, array: npt.NDArray[Any], chunks: tuple[int, ...]) -> None:
@@ -552,7 +516,14 @@ class H5Source(PatchSource):
         self._numbers = {entry.id: n for n, entry in enumerate(self.index.cases)}
         self._open: tuple[int, Any] | None = None
         self._refuse_other()
-        self._refuse_leaks()
+        guard_split(
+            *(
+                [(case, self._entry(case).subject) for case in ids]
+                for ids in (self.train_ids, self.held_out_ids)
+            ),
+            fold=self.request.fold,
+            repair="correct the original, and cache it again",
+        )
 
     # -- what it was made from -------------------------------------------------------------------
 
@@ -608,15 +579,6 @@ class H5Source(PatchSource):
                     f"out, or {again} --{key} {value}"
                 )
 
-    def _refuse_leaks(self) -> None:
-        sides = [
-            [(case, self._entry(case).subject) for case in ids]
-            for ids in (self.train_ids, self.held_out_ids)
-        ]
-        guard_split(
-            *sides, fold=self.request.fold, repair="correct the original, and cache it again"
-        )
-
     def files(self, case_id: str) -> StoredCase | None:
         """Files of the original source; None where they are gone, or never were."""
         if self.index.synthetic:
@@ -654,7 +616,8 @@ class H5Source(PatchSource):
         with hdf5(self.path, f"case {case_id!r}: "):
             image = self._image(entry)[(slice(None), *box)].astype(np.float32, copy=False)
             labels = self._labels(entry)[tuple(box)] if entry.labelled else None
-            boxes = None if entry.boxes is None else part_boxes(self._boxes(entry), box)
+            boxes = self._boxes(entry)
+        boxes = None if boxes is None else part_boxes(boxes, box)
         return Case(case_id, entry.subject, image, labels, boxes, entry.label_class)
 
     def outline(self, case_id: str) -> ForegroundIndex:
@@ -670,10 +633,12 @@ class H5Source(PatchSource):
                 return labels
 
         with hdf5(self.path, f"case {case_id!r}: "):
-            table = self._file[f"{self._group(entry)}/planes"][()]
+            table = self._array(entry, "planes", None, "i")[()]
             if table.ndim != 2 or table.shape[1] != 1 + 2 * axes + entry.shape[0]:
                 raise ValueError(f"planes is of shape {table.shape}")
-        return ForegroundIndex(entry.shape, unpack_planes(table, axes), read)
+        boxes = table[:, 1 : 1 + 2 * axes].reshape(len(table), axes, 2)
+        planes = PlaneIndex(table[:, 0].astype(np.int16), table[:, 1 + 2 * axes :], boxes)
+        return ForegroundIndex(entry.shape, planes, read)
 
     def train_bytes(self) -> int:
         """Bytes of all training cases as ``load`` returns them."""
@@ -688,22 +653,20 @@ class H5Source(PatchSource):
             )
         return self.index.cases[self._numbers[case_id]]
 
-    def _group(self, entry: CaseEntry) -> str:
-        return group(self._numbers[entry.id])
+    def _array(self, entry: CaseEntry, name: str, shape: Sequence[int] | None, kinds: str) -> Any:
+        return checked(self._file, f"{CASES}/{self._numbers[entry.id]:06d}/{name}", shape, kinds)
 
     def _image(self, entry: CaseEntry) -> Any:
-        shape = (len(self.schema.channels), *entry.shape)
-        return checked(self._file, f"{self._group(entry)}/image", shape, "f")
+        return self._array(entry, "image", (len(self.schema.channels), *entry.shape), "f")
 
     def _labels(self, entry: CaseEntry) -> Any:
-        return checked(self._file, f"{self._group(entry)}/labels", entry.shape, "i")
+        return self._array(entry, "labels", entry.shape, "i")
 
-    def _boxes(self, entry: CaseEntry) -> Boxes:
-        count = int(entry.boxes or 0)
-        shape = (count, 2 * len(entry.shape))
-        coords = checked(self._file, f"{self._group(entry)}/boxes", shape, "f")
-        labels = checked(self._file, f"{self._group(entry)}/box_labels", (count,), "i")
-        return Boxes(coords[()], labels[()])
+    def _boxes(self, entry: CaseEntry) -> Boxes | None:
+        if entry.boxes is None:
+            return None
+        coords = self._array(entry, "boxes", (entry.boxes, 2 * len(entry.shape)), "f")
+        return Boxes(coords[()], self._array(entry, "box_labels", (entry.boxes,), "i")[()])
 
     # -- one handle per process ------------------------------------------------------------------
 

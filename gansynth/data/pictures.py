@@ -7,6 +7,7 @@ import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil
@@ -161,20 +162,21 @@ def pair_keys(folder: Path) -> dict[str, str]:
 
     Empty without masks for half of the images, and where ``images`` and ``masks`` say it already.
     """
-    scratch = PictureSet(folder)
     homes = {p.name: p for p in sorted(folder.iterdir()) if p.is_dir() and p.name[0] != "."}
     drawn = [name for name in homes if name in MASKS or LIKE_LABELS.search(name)]
     for name in sorted(drawn, key=lambda name: name not in MASKS):
-        masks = _files(homes[name], scratch, None)
-        others = [other for other in homes if other not in drawn]
-        filled = [other for other in others if masks and _files(homes[other], scratch, None)]
+        masks = _files(homes[name])
+        filled = [other for other in homes if masks and other not in drawn and _files(homes[other])]
         where = IMAGES if IMAGES in homes else filled[0] if len(filled) == 1 else "."
-        suffix = _shared_suffix(_files(folder / where, scratch, homes[name]), masks)
+        suffix = _shared_suffix(_files(folder / where, skip=homes[name]), masks)
         if suffix is not None:
-            said = {} if where in (IMAGES, ".") else {"images": where}
-            said |= {} if where == IMAGES and name in MASKS else {"masks": name}
-            return {**said, **({"mask_suffix": suffix} if suffix else {})}
-    images = _files(homes.get(IMAGES, folder), scratch, None)
+            keys = {"images": where, "masks": name, "mask_suffix": suffix}
+            if where in (IMAGES, "."):
+                del keys["images"]
+            if where == IMAGES and name in MASKS:
+                del keys["masks"]
+            return {key: text for key, text in keys.items() if text}
+    images = _files(homes.get(IMAGES, folder))
     suffix = _shared_suffix(images, images)
     return {} if suffix is None else {"mask_suffix": suffix}
 
@@ -198,11 +200,14 @@ def _shared_suffix(images: Collection[str], masks: Collection[str]) -> str | Non
 
 def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
     """List the pictures of a folder. Raises DataFault: a requested folder is missing."""
-    images = _asked(folder, "images", options.images) or _first(folder, IMAGES) or folder
-    masks = _asked(folder, "masks", options.masks)
-    if masks is None and images != folder:
-        masks = _first(images.parent, *MASKS)
-        masks = None if masks is None or _other_files(masks) else masks
+    images = _folder(folder, "images", options.images, IMAGES) or folder
+    beside = images.parent if images != folder else None
+    masks = _folder(folder, "masks", options.masks)
+    if masks is None and beside is not None:
+        masks = next((beside / name for name in MASKS if (beside / name).is_dir()), None)
+        names = [n for _, _, names in os.walk(masks or folder) for n in names if n[0] != "."]
+        if names and not any(Path(name).suffix.lower() in SUFFIXES for name in names):
+            masks = None  # of other files, for example coordinates of boxes
     suffix = options.mask_suffix or ""
     listing = PictureSet(folder, masked=bool(masks or suffix))
     files = _files(images, listing, skip=masks)
@@ -221,37 +226,26 @@ def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
     listing.pictures = pictures
     listing.spare = sorted(drawn.values())
     if not files:
-        message = f"{images}: no picture ({', '.join(SUFFIXES)}) in it, expected one for each case"
+        text = f"{images}: no picture ({', '.join(SUFFIXES)}) in it, expected one for each case"
         if holds_dicom(images):
-            message = f"{images}: {DICOM}, and name them slices:nifti:FOLDER"
-        listing.faults.append((None, images, DataFault(message)))
+            text = f"{images}: {DICOM}, and name them slices:nifti:FOLDER"
+        listing.faults.append((None, images, DataFault(text)))
     for picture in listing.pictures.values():
         if listing.masked and picture.mask is None:
             where = f"in {masks or images} by the name {Path(picture.case).name}{suffix}"
-            message = f"{picture.image}: has no mask, expected one {where}; add it, or remove this"
+            text = f"{picture.image}: has no mask, expected one {where}; add it, or remove this"
             if suffix and suffix in picture.case:
-                message += f" (or if it is a second mask of a picture, merge it into {suffix!r})"
-            listing.faults.append((picture.case, picture.image, DataFault(message)))
+                text += f" (or if it is a second mask of a picture, merge it into {suffix!r})"
+            listing.faults.append((picture.case, picture.image, DataFault(text)))
     return listing
 
 
-def _asked(folder: Path, key: str, name: str | None) -> Path | None:
-    if name is None:
-        return None
-    path = folder / Path(name).expanduser()
-    if not path.is_dir():
+def _folder(folder: Path, key: str, name: str | None, usual: str = "") -> Path | None:
+    """The requested folder, else the usual one, if there is one."""
+    path = folder / Path(name or usual).expanduser()
+    if name is not None and not path.is_dir():
         raise DataFault(f"--read {key}={name}: no folder {path}, expected one below {folder}")
-    return path
-
-
-def _first(folder: Path, *names: str) -> Path | None:
-    return next((folder / name for name in names if (folder / name).is_dir()), None)
-
-
-def _other_files(folder: Path) -> bool:
-    """Whether a folder holds files but no picture, for example coordinates of boxes."""
-    names = [name for _, _, names in os.walk(folder) for name in names if name[0] != "."]
-    return bool(names) and not any(Path(name).suffix.lower() in SUFFIXES for name in names)
+    return path if (path.is_dir() and path != folder) or name is not None else None
 
 
 def _class_names(
@@ -261,27 +255,28 @@ def _class_names(
     if not options.classes:
         return {}
     if options.classes is True:
-        for case, path in files.items():
-            if "/" not in case:
-                message = f"{path}: lies in no subfolder, expected one, its class; move it there"
-                listing.faults.append((case, path, DataFault(message)))
-        return {case: case.split("/")[0] for case in files if "/" in case}
-    table = folder / Path(options.classes).expanduser()
-    if not table.is_file():
-        raise DataFault(
-            f"--read classes={options.classes}: no file {table}, expected yes, no, or a CSV with "
-            f"the columns case and class, by its path from {folder}"
-        )
-    named = read_column(table, "class")
+        named = {case: case.split("/")[0] for case in files if "/" in case}
+    else:
+        table = folder / Path(options.classes).expanduser()
+        if not table.is_file():
+            raise DataFault(
+                f"--read classes={options.classes}: no file {table}, expected yes, no, or a CSV "
+                f"with the columns case and class, by its path from {folder}"
+            )
+        named = read_column(table, "class")
     for case, path in files.items():
         if not named.get(case):
-            message = f"{table}: {case!r} has no class, expected one for each picture; add a line"
-            listing.faults.append((case, path, DataFault(message)))
+            text = f"{path}: lies in no subfolder, expected one, its class; move it there"
+            if options.classes is not True:
+                text = f"{table}: {case!r} has no class, expected one for each picture; add a line"
+            listing.faults.append((case, path, DataFault(text)))
     return {case: named[case] for case in files if named.get(case)}
 
 
-def _files(home: Path, listing: PictureSet, skip: Path | None) -> dict[str, Path]:
-    """Pictures below a folder, by their path without ending, sorted."""
+def _files(
+    home: Path, listing: PictureSet | None = None, skip: Path | None = None
+) -> dict[str, Path]:
+    """Pictures below a folder, by their path without ending, sorted; faults go to the listing."""
     files: dict[str, Path] = {}
     for folder, below, names in os.walk(home):
         here = Path(folder)
@@ -291,15 +286,15 @@ def _files(home: Path, listing: PictureSet, skip: Path | None) -> dict[str, Path
             if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
                 continue
             case = path.relative_to(home).with_suffix("").as_posix()
-            fault = None
+            text = None
             if not printable(case):
-                fault = f"{str(path)!a}: expected a name that prints on one line; rename it"
+                text = f"{str(path)!a}: expected a name that prints on one line; rename it"
             elif case in files:
-                fault = f"{path}: has the same name as {files[case].name}; remove or rename one"
-            if fault is not None:
-                listing.faults.append((None, home, DataFault(fault)))
-            else:
+                text = f"{path}: has the same name as {files[case].name}; remove or rename one"
+            if text is None:
                 files[case] = path
+            elif listing is not None:
+                listing.faults.append((None, home, DataFault(text)))
     return dict(sorted(files.items()))
 
 
@@ -665,56 +660,43 @@ def check_source(
     source: PictureSource, progress: Callable[[int, int], None], more: PictureCheck | None = None
 ) -> CheckReport:
     """Check a source's pictures, decode each, and ask ``more`` what it finds in its pixels."""
-    listing, request = source.found, source.request
+    listing, pictures = source.found, source.found.pictures
     findings = [Finding("error", case, file, str(fault)) for case, file, fault in source.faults()]
     content: dict[str, list[str]] = defaultdict(list)
     kinds: dict[Kind, list[str]] = defaultdict(list)
     prints: dict[str, Prints] = {}
-    for done, picture in enumerate(listing.pictures.values()):
-        progress(done, len(listing.pictures))
-        findings += _check_picture(source, picture, content, kinds, prints, more)
-    progress(len(listing.pictures), len(listing.pictures))
+    for done, (case, picture) in enumerate(pictures.items()):
+        progress(done, len(pictures))
+        shape, file = None, picture.image
+        try:
+            array = read_picture(file)
+            shape = array.shape[:2]
+            kinds[kind_of(array)].append(case)
+            if source.request.subjects is None:  # see ``neighbours``
+                prints[case] = prints_of(np.moveaxis(np.atleast_3d(array), -1, 0), (1.0, 1.0))
+            if array.min() == array.max():
+                text = f"{file}: every pixel is {array.flat[0]}; is it meant to be there?"
+                findings.append(Finding("warning", case, file, text))
+            else:
+                content[content_hash(array)].append(case)
+                findings += more(picture, array) if more is not None else ()
+        except GansynthError as fault:
+            findings.append(Finding("error", case, file, str(fault)))
+        if picture.mask is not None:
+            try:
+                mask = read_picture(picture.mask, "mask")
+                source.read_mask(picture.mask, shape or mask.shape)
+            except GansynthError as fault:
+                findings.append(Finding("error", case, picture.mask, str(fault)))
+    progress(len(pictures), len(pictures))
     findings += _check_set(source, content, kinds)
-    if request.subjects is None and not any(f.level == "error" for f in findings):
+    if source.request.subjects is None and not any(f.level == "error" for f in findings):
         sides = (source.train_ids, source.held_out_ids)
-        if warning := neighbours(*({case: prints[case] for case in side} for side in sides)):
-            findings.append(
-                Finding("warning", None, listing.folder, f"{listing.folder}: {warning}")
-            )
+        if text := neighbours(*({case: prints[case] for case in side} for side in sides)):
+            text = f"{listing.folder}: {text}"
+            findings.append(Finding("warning", None, listing.folder, text))
     findings.sort(key=lambda finding: finding.level)  # errors before warnings
-    return CheckReport(source.name, len(listing.pictures), findings)
-
-
-def _check_picture(
-    source: PictureSource,
-    picture: PictureFiles,
-    content: dict[str, list[str]],
-    kinds: dict[Kind, list[str]],
-    prints: dict[str, Prints],
-    more: PictureCheck | None,
-) -> Iterator[Finding]:
-    shape = None
-    try:
-        array = read_picture(picture.image)
-        shape = array.shape[:2]
-        kinds[kind_of(array)].append(picture.case)
-        if source.request.subjects is None:  # see ``neighbours``
-            prints[picture.case] = prints_of(np.moveaxis(np.atleast_3d(array), -1, 0), (1.0, 1.0))
-        if array.min() == array.max():
-            message = f"{picture.image}: every pixel is {array.flat[0]}; is it meant to be there?"
-            yield Finding("warning", picture.case, picture.image, message)
-        else:
-            content[content_hash(array)].append(picture.case)
-            yield from more(picture, array) if more is not None else ()
-    except GansynthError as fault:
-        yield Finding("error", picture.case, picture.image, str(fault))
-    if picture.mask is None:
-        return
-    try:
-        mask = read_picture(picture.mask, "mask")
-        source.read_mask(picture.mask, shape or mask.shape)
-    except GansynthError as fault:
-        yield Finding("error", picture.case, picture.mask, str(fault))
+    return CheckReport(source.name, len(pictures), findings)
 
 
 def _check_set(
@@ -727,15 +709,17 @@ def _check_set(
         for case in cases if source.alike and kind != usual else ():
             path = pictures[case].image
             yield Finding("error", case, path, str(unlike(path, kind, usual or kind)))
-    side_of = _sides(source)
+    side_of: Mapping[str, str] = {}
+    with suppress(GansynthError):  # told elsewhere
+        side_of = source.sides
     for cases in content.values():
         for case in cases[1:]:
             path, sides = pictures[case].image, {side_of.get(case, "") for case in cases}
-            message = f"{path}: same pixels as {cases[0]}; remove one, or give both one subject"
-            yield Finding("error" if len(sides) > 1 else "warning", case, path, message)
+            text = f"{path}: same pixels as {cases[0]}; remove one, or give both one subject"
+            yield Finding("error" if len(sides) > 1 else "warning", case, path, text)
     for path in source.found.spare:
-        message = f"{path}: a mask without an image; it is not used"
-        yield Finding("warning", None, path, message)
+        text = f"{path}: a mask without an image; it is not used"
+        yield Finding("warning", None, path, text)
     if not source.found.masked:
         yield from _check_unread(folder, pictures)
     try:
@@ -748,24 +732,17 @@ def _check_unread(folder: Path, pictures: Collection[str]) -> Iterator[Finding]:
     """Report files of a folder without masks that may be masks or boxes."""
     alike = [case for case in pictures if LIKE_LABELS.search(case)]
     if alike:
-        message = (
+        text = (
             f"{folder}: {len(alike)} of {len(pictures)} names are like those of masks and are read "
             f"as images, {alike[0]!r} first. If they are masks, put them in masks/ by the names of "
             "their images in images/, or name their suffix: --read mask_suffix=_mask"
         )
-        yield Finding("warning", alike[0], folder, message)
+        yield Finding("warning", alike[0], folder, text)
     texts = {path.stem for path in folder.rglob("*.txt")}
     boxed = sum(Path(case).name in texts for case in pictures)
     if pictures and 2 * boxed >= len(pictures):
-        message = (
+        text = (
             f"{folder}: {boxed} of {len(pictures)} images have a text file of their name, as a "
             "detector's boxes have, which are not read here: open it as a data set of boxes"
         )
-        yield Finding("warning", None, folder, message)
-
-
-def _sides(source: PictureSource) -> dict[str, str]:
-    try:
-        return source.sides
-    except GansynthError:  # told elsewhere
-        return {}
+        yield Finding("warning", None, folder, text)
