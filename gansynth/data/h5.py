@@ -230,7 +230,9 @@ def write_h5(
         for done, case_id in enumerate(ids):
             progress(done, len(ids))
             case = source.load(case_id)
-            writer.add(case, source.schema, case_record(source, case_id, {case_id: case}.__getitem__))
+            writer.add(
+                case, source.schema, case_record(source, case_id, {case_id: case}.__getitem__)
+            )
         index = CacheIndex(
             name=source.name,
             fold=source.request.fold,

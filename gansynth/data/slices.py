@@ -193,136 +193,7 @@ def open_inner(request: SourceRequest) -> CaseSource:
 
 WITHOUT, WITH = "without", "with"
 NEITHER = -1  # number of a slice of too little foreground to be of a class
-
 Numbers = npt.NDArray[np.int64]
-
-
-class SliceChoice:
-    """The slices that ``slices:`` takes of each volume, cached, and their classes."""
-
-    def __init__(
-        self, inner: CaseSource, options: SliceOptions, volume: Callable[[str], Case]
-    ) -> None:
-        self._inner = inner
-        self._options = options
-        self._axis = AXIS[options.plane]
-        self._volume = volume
-        self._indices: dict[str, list[int]] = {}
-        self._counts: dict[str, Numbers] = {}
-        self._refuse_contradictions()
-
-    @cached_property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes, by number."""
-        if self._options.classes is None:
-            return ()
-        if self._options.classes == "foreground":
-            return (WITHOUT, WITH)
-        schema = self._inner.schema
-        names = {value: name for name, value in schema.labels.items()}
-        foreground = tuple(names[value] for value in schema.foreground)
-        return foreground if self._options.foreground == WITH else (WITHOUT, *foreground)
-
-    def indices(self, case: str) -> list[int]:
-        """Indices along the array's axis of the requested slices, increasing."""
-        if case not in self._indices:
-            options = self._options
-            length = self._inner.header(case).shape[self._axis]
-            chosen: Iterable[int] = range(length)
-            if options.slices is not None:
-                chosen = options.slices.of(length)
-            if options.count_from == SIDES[options.plane][1]:
-                chosen = sorted(length - 1 - number for number in chosen)
-            if options.foreground != "any":
-                shows, target = self.shows(case), int(options.foreground == WITH)
-                chosen = [i for i in chosen if shows[i] == target]
-            elif options.classes is not None:
-                shows = self.shows(case)
-                chosen = [i for i in chosen if shows[i] != NEITHER]
-            self._indices[case] = list(chosen)
-        return self._indices[case]
-
-    def label_class(self, case: str, index: int) -> int | None:
-        """Number of a slice's class; None without classes, or if it has none."""
-        if not self.classes:
-            return None
-        shows = int(self.shows(case)[index])
-        if shows < 1:
-            return self.classes.index(WITHOUT) if shows == 0 and WITHOUT in self.classes else None
-        if self._options.classes == "foreground":
-            return self.classes.index(WITH)
-        largest = int(self.counts(case)[:, index].argmax())
-        return largest + len(self.classes) - len(self._inner.schema.foreground)
-
-    def shows(self, case: str) -> Numbers:
-        """Of each slice of a volume: 1 with foreground, 0 without, ``NEITHER``."""
-        total = self.counts(case).sum(axis=0)
-        shows = np.where(total >= self._options.min_foreground, 1, NEITHER)
-        return np.where(total == 0, 0, shows)
-
-    def counts(self, case: str) -> Numbers:
-        """Voxels of each foreground label in each slice: (V, slices); DataFault: no labels."""
-        if case not in self._counts:
-            self._counts[case] = self._counted(case)
-        return self._counts[case]
-
-    def _counted(self, case: str) -> Numbers:
-        values = self._inner.schema.foreground
-        counts = np.zeros((len(values), self._inner.header(case).shape[self._axis]), np.int64)
-        if self._axis == 0 and isinstance(self._inner, PatchSource):
-            planes = self._inner.outline(case).planes  # which has them without the image
-            if planes is not None:
-                for value, row in zip(planes.values, planes.counts, strict=True):
-                    counts[[v == value for v in values]] = row
-                return counts
-        labels = self._volume(case).labels
-        if labels is None:
-            raise DataFault(
-                f"{self._inner.name}: case {case!r} has no labels, expected them with --read "
-                f"{self._asks}; leave that out, and choose slices by number: --read slices=40-110"
-            )
-        across = tuple(axis for axis in range(3) if axis != self._axis)
-        for number, value in enumerate(values):
-            counts[number] = (labels == value).sum(axis=across)
-        return counts
-
-    # -- what does not go together ---------------------------------------------------------------
-
-    @property
-    def _asks(self) -> str:
-        """The option that needs labels of slices; empty if none does."""
-        if self._options.foreground != "any":
-            return f"foreground={self._options.foreground}"
-        return "" if self._options.classes is None else f"classes={self._options.classes}"
-
-    def _refuse_side(self) -> None:
-        """Refuse to count from a side that the plane does not have, or that is unknown."""
-        side, plane = self._options.count_from, self._options.plane
-        if side == "array":
-            return
-        if side not in SIDES[plane]:
-            raise UsageFault(
-                f"--read count_from={side}: no side of {plane} slices, expected "
-                f"{' or '.join(SIDES[plane])}"
-            )
-        if self._inner.space.host.get("orientation") != ORIENTATION:
-            raise UsageFault(
-                f"--read count_from={side}: {self._inner.name} does not say which way its arrays "
-                "run, expected volumes as their files hold them (nifti:, msd:). "
-                "Or count as the arrays run: --read count_from=array"
-            )
-
-    def _refuse_contradictions(self) -> None:
-        self._refuse_side()
-        options = self._options
-        by_what, only = options.classes, options.foreground
-        if (by_what == "foreground" and only != "any") or (by_what and only == WITHOUT):
-            raise UsageFault(
-                f"--read classes={by_what}: with --read foreground={only} all slices are of one "
-                "class, expected several; leave one of the two out"
-            )
-
-
 STRIDE = 8  # the generator's edges are multiples of this, so that networks can halve them
 VOLUME_BYTES = 1 << 30  # volumes held in memory, so that neighbouring slices need no second reading
 
@@ -355,7 +226,15 @@ class SliceSource(CaseSource):
         self._bounds: dict[str, Sequence[tuple[float, float]]] = {}
         self._headers: dict[str, CaseHeader] = {}
         self._folders: dict[str, tuple[Path, ...]] = {}
-        self.choice = SliceChoice(self.inner, self.options, self.volume)
+        self._counts: dict[str, Numbers] = {}
+        self._chosen_slices: dict[str, list[int]] = {}
+        self._refuse_side()
+        by_what, only = self.options.classes, self.options.foreground
+        if (by_what == "foreground" and only != "any") or (by_what and only == WITHOUT):
+            raise UsageFault(
+                f"--read classes={by_what}: with --read foreground={only} all slices are of one "
+                "class, expected several; leave one of the two out"
+            )
 
     # -- what it has -----------------------------------------------------------------------------
 
@@ -387,7 +266,7 @@ class SliceSource(CaseSource):
             self._header_of(case).subject,
             self.options.resize or self._flat_shape(case),
             self.schema.spacing,
-            self.choice.label_class(case, index),
+            self._label_class(case, index),
         )
 
     def files(self, case_id: str) -> StoredCase:
@@ -466,7 +345,7 @@ class SliceSource(CaseSource):
             axes="HW",
             spacing=tuple(round(float(s), 6) for s in spacing),
             outside_fill=fill,
-            classes=self.choice.classes,
+            classes=self.classes,
             box_classes=inner.box_classes if self._boxes is None else tuple(self._boxes.classes),
         )
 
@@ -501,7 +380,7 @@ class SliceSource(CaseSource):
         image = plane.image[[self._channels[k] for k in channels]]
         if self._windows is not None:
             image = rescale(image, [self._window_of(case)[k] for k in channels])
-        number = self.choice.label_class(case, index)
+        number = self._label_class(case, index)
         cut = Case(case_id, plane.subject, image, plane.labels, plane.boxes, number)
         if self._boxes is not None:
             cut = replace(cut, boxes=self._boxes.of_case(cut))
@@ -551,9 +430,7 @@ class SliceSource(CaseSource):
     def _list(self, cases: Iterable[str]) -> tuple[str, ...]:
         names = [self.inner.schema.channels[c] for c in self._channels]
         ids = [
-            f"{case}/{self._short}{index:03d}"
-            for case in cases
-            for index in self.choice.indices(case)
+            f"{case}/{self._short}{index:03d}" for case in cases for index in self._indices(case)
         ]
         if self.options.concat:
             ids = [f"{i}/{name}" for i in ids for name in names]
@@ -574,7 +451,98 @@ class SliceSource(CaseSource):
             )
         return case, int(number), channels
 
+    # -- which slices, and their classes --------------------------------------------------------
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by number."""
+        if self.options.classes is None:
+            return ()
+        if self.options.classes == "foreground":
+            return (WITHOUT, WITH)
+        names = {value: name for name, value in self.inner.schema.labels.items()}
+        foreground = tuple(names[value] for value in self.inner.schema.foreground)
+        return foreground if self.options.foreground == WITH else (WITHOUT, *foreground)
+
+    def _indices(self, case: str) -> list[int]:
+        """Indices along the array's axis of the requested slices, increasing."""
+        if case not in self._chosen_slices:
+            options = self.options
+            length = self._header_of(case).shape[self.axis]
+            chosen = list(range(length)) if options.slices is None else options.slices.of(length)
+            if options.count_from == SIDES[options.plane][1]:
+                chosen = sorted(length - 1 - number for number in chosen)
+            if options.foreground != "any":
+                shows, target = self._shows(case), int(options.foreground == WITH)
+                chosen = [i for i in chosen if shows[i] == target]
+            elif options.classes is not None:
+                shows = self._shows(case)
+                chosen = [i for i in chosen if shows[i] != NEITHER]
+            self._chosen_slices[case] = chosen
+        return self._chosen_slices[case]
+
+    def _label_class(self, case: str, index: int) -> int | None:
+        if not self.classes:
+            return None
+        shows = int(self._shows(case)[index])
+        if shows < 1:
+            return self.classes.index(WITHOUT) if shows == 0 and WITHOUT in self.classes else None
+        if self.options.classes == "foreground":
+            return self.classes.index(WITH)
+        largest = int(self._counted(case)[:, index].argmax())
+        return largest + len(self.classes) - len(self.inner.schema.foreground)
+
+    def _shows(self, case: str) -> Numbers:
+        """Of each slice of a volume: 1 with foreground, 0 without, ``NEITHER``."""
+        total = self._counted(case).sum(axis=0)
+        shows = np.where(total >= self.options.min_foreground, 1, NEITHER)
+        return np.where(total == 0, 0, shows)
+
+    def _counted(self, case: str) -> Numbers:
+        """Voxels of each foreground label in each slice: (V, slices); DataFault: no labels."""
+        if case in self._counts:
+            return self._counts[case]
+        values = self.inner.schema.foreground
+        counts = np.zeros((len(values), self._header_of(case).shape[self.axis]), np.int64)
+        planes = None
+        if self.axis == 0 and isinstance(self.inner, PatchSource):
+            planes = self.inner.outline(case).planes  # which has them without the image
+        if planes is not None:
+            for value, row in zip(planes.values, planes.counts, strict=True):
+                counts[[v == value for v in values]] = row
+        else:
+            labels = self.volume(case).labels
+            if labels is None:
+                only, by_what = self.options.foreground, self.options.classes
+                asks = f"classes={by_what}" if only == "any" else f"foreground={only}"
+                raise DataFault(
+                    f"{self.inner.name}: case {case!r} has no labels, expected them with --read "
+                    f"{asks}; leave that out, and choose slices by number: --read slices=40-110"
+                )
+            across = tuple(axis for axis in range(3) if axis != self.axis)
+            for number, value in enumerate(values):
+                counts[number] = (labels == value).sum(axis=across)
+        self._counts[case] = counts
+        return counts
+
     # -- options against the inner source --------------------------------------------------------
+
+    def _refuse_side(self) -> None:
+        """Refuse to count from a side that the plane does not have, or that is unknown."""
+        side, plane = self.options.count_from, self.options.plane
+        if side == "array":
+            return
+        if side not in SIDES[plane]:
+            raise UsageFault(
+                f"--read count_from={side}: no side of {plane} slices, expected "
+                f"{' or '.join(SIDES[plane])}"
+            )
+        if self.inner.space.host.get("orientation") != ORIENTATION:
+            raise UsageFault(
+                f"--read count_from={side}: {self.inner.name} does not say which way its arrays "
+                "run, expected volumes as their files hold them (nifti:, msd:). "
+                "Or count as the arrays run: --read count_from=array"
+            )
 
     @property
     def _short(self) -> str:
@@ -628,7 +596,7 @@ def check_slices(request: SourceRequest, progress: Callable[[int, int], None]) -
         try:
             source = SliceSource(request)
             slices = len(source.train_ids) + len(source.held_out_ids)
-            findings += without_cases(source, source.choice.classes, path)
+            findings += without_cases(source, source.classes, path)
         except GansynthError as fault:
             findings.insert(0, Finding("error", None, path, str(fault)))
     return CheckReport(f"slices:{checked.name}", slices or checked.cases, findings)
