@@ -85,10 +85,12 @@ class NiftiVolume(NamedTuple):
     notes: tuple[str, ...]  # what the header leaves open, and how it was read
 
 
-class _NiftiLayout(NamedTuple):
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    offset: int
+class NiftiHeader(NamedTuple):
+    """Header of a NIfTI file; see ``NiftiVolume`` for ``affine`` to ``notes``."""
+
+    shape: tuple[int, ...]  # in the file's own axis order (x, y, z) or (x, y, z, channel)
+    dtype: np.dtype[Any]  # of the voxels as stored
+    offset: int  # of the voxels, in bytes
     slope: float  # 0 where the header does not scale; other programs may still add `inter`
     inter: float
     affine: npt.NDArray[np.float64]
@@ -98,10 +100,12 @@ class _NiftiLayout(NamedTuple):
 
     @property
     def scaled(self) -> bool:
+        """Whether the header scales the voxels, which makes them floats."""
         return self.slope != 0 and (self.slope, self.inter) != (1, 0)
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the voxels as stored."""
         return int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
 
 
@@ -135,26 +139,15 @@ def read_nifti(
     return _read(path, gzip.GzipFile, max_bytes, ndim, finite, labels)
 
 
-class NiftiHeader(NamedTuple):
-    """Header of a NIfTI file; its voxels have not been read."""
-
-    shape: tuple[int, ...]  # in the file's own axis order (x, y, z) or (x, y, z, channel)
-    affine: npt.NDArray[np.float64]  # float64 (4, 4), voxel to mm
-    dtype: np.dtype[Any]  # of the voxels as stored
-    scaled: bool  # whether the header scales them, which makes them floats
-    spacing: tuple[float, float, float]  # voxel size in mm along x, y, z
-
-
 def read_nifti_header(
     path: str | Path, *, max_bytes: int = MAX_VOLUME_BYTES, ndim: Collection[int] = (3, 4)
 ) -> NiftiHeader:
     """Read the header of a ``.nii`` or ``.nii.gz`` file; refuse headers as ``read_nifti`` does."""
     path = Path(path)
-    with _opened(path) as (stream, packed):
-        layout, _ = _read_layout(path, stream)
-        _refuse_unwanted(path, layout, max_bytes, ndim, packed)
-
-    return NiftiHeader(layout.shape, layout.affine, layout.dtype, layout.scaled, layout.spacing)
+    with _opened(path, gzip.GzipFile) as (stream, packed):
+        header, _ = _read_layout(path, stream)
+        _refuse_absurd(path, header, max_bytes, ndim, packed)
+    return header
 
 
 def _read(
@@ -166,21 +159,37 @@ def _read(
     labels: bool,
 ) -> NiftiVolume:
     with _opened(path, gunzip) as (stream, packed):
-        layout, done = _read_layout(path, stream)
-        _refuse_unwanted(path, layout, max_bytes, ndim, packed)
-        if labels and (layout.inter != 0 or layout.slope not in (0, 1)):
+        header, done = _read_layout(path, stream)
+        _refuse_absurd(path, header, max_bytes, ndim, packed)
+        if labels and (header.inter != 0 or header.slope not in (0, 1)):
             raise DataFault(
-                f"{path}: scl_slope is {layout.slope:g} and scl_inter {layout.inter:g}, which "
+                f"{path}: scl_slope is {header.slope:g} and scl_inter {header.inter:g}, which "
                 "change every label, expected 1 and 0; store the labels themselves"
             )
-        if packed and layout.nbytes > max(COUNTED_BYTES, COUNTED_RATIO * path.stat().st_size):
-            _count(path, gunzip, layout)
-        return _read_voxels(path, stream, layout, done, finite)
+        if packed and header.nbytes > max(COUNTED_BYTES, COUNTED_RATIO * path.stat().st_size):
+            with _opened(path, gunzip) as (again, _):
+                _read_to_end(path, again, header, header.offset + header.nbytes + TRAILING_BYTES)
+        while done < header.offset:
+            chunk = stream.read(min(header.offset - done, _CHUNK))
+            if not chunk:
+                raise DataFault(f"{path}: ends before its voxels begin; {AGAIN}")
+            done += len(chunk)
+        array = np.empty(header.shape, header.dtype, order="F")
+        view, done = array.reshape(-1, order="F").view(np.uint8).data, 0
+        while count := stream.readinto(view[done : done + _CHUNK]):  # type: ignore[union-attr]
+            done += count
+        if done < len(view):
+            raise DataFault(
+                f"{path}: truncated, {done} bytes of voxels of the {len(view)} its header "
+                f"announces; {AGAIN}"
+            )
+        _read_to_end(path, stream, header, TRAILING_BYTES)
+    return _scaled(path, header, array, finite)
 
 
 @contextlib.contextmanager
 def _opened(
-    path: Path, gunzip: type[gzip.GzipFile] = gzip.GzipFile
+    path: Path, gunzip: type[gzip.GzipFile]
 ) -> Iterator[tuple[IO[bytes] | gzip.GzipFile, bool]]:
     """Return the decompressed bytes of a file, and whether the file is compressed."""
     with reading(path), open(path, "rb") as raw:
@@ -195,50 +204,20 @@ def _opened(
             yield stream, True
 
 
-def _count(path: Path, gunzip: type[gzip.GzipFile], layout: _NiftiLayout) -> None:
-    """Count the bytes of a suspiciously small file before allocating memory for its voxels."""
-    most = layout.offset + layout.nbytes + TRAILING_BYTES
-    with _opened(path, gunzip) as (stream, _):
-        total = 0
-        while chunk := stream.read(_CHUNK):
-            total += len(chunk)
-            if total > most:
-                raise _too_much(path, layout)
-
-
-def _too_much(path: Path, layout: _NiftiLayout) -> DataFault:
-    return DataFault(
-        f"{path}: holds more than the {layout.nbytes} bytes its header announces; {AGAIN}"
-    )
-
-
-def _refuse_unwanted(
-    path: Path, layout: _NiftiLayout, max_bytes: int, ndim: Collection[int], packed: bool
+def _read_to_end(
+    path: Path, stream: IO[bytes] | gzip.GzipFile, header: NiftiHeader, most: int
 ) -> None:
-    if len(layout.shape) not in ndim:
-        expected = " or ".join(f"{n}D" for n in sorted(ndim))
-        raise DataFault(
-            f"{path}: image is {len(layout.shape)}D of shape {layout.shape}, expected {expected}; "
-            "write one file per channel, with three axes"
-        )
-    _refuse_absurd(path, layout, path.stat().st_size, max_bytes, packed)
+    """Read what is left, where gzip compares its checksum; DataFault: more bytes than ``most``."""
+    total = 0
+    while chunk := stream.read(_CHUNK):
+        total += len(chunk)
+        if total > most:
+            raise DataFault(
+                f"{path}: holds more than the {header.nbytes} bytes its header announces; {AGAIN}"
+            )
 
 
-def _read_voxels(
-    path: Path, stream: IO[bytes] | gzip.GzipFile, layout: _NiftiLayout, done: int, finite: bool
-) -> NiftiVolume:
-    _skip(path, stream, layout.offset - done)
-    array = np.empty(layout.shape, layout.dtype, order="F")
-    _fill(path, stream, array)
-    extra = 0
-    while chunk := stream.read(_CHUNK):  # gzip compares its checksum at the end
-        extra += len(chunk)
-        if extra > TRAILING_BYTES:
-            raise _too_much(path, layout)
-    return _scaled(path, layout, array, finite)
-
-
-def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[_NiftiLayout, int]:
+def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[NiftiHeader, int]:
     """Read the header; return the layout and how many bytes were consumed."""
     import nibabel as nib
     from nibabel.spatialimages import HeaderDataError
@@ -262,7 +241,7 @@ def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[_NiftiL
                 qform = mm * header.get_qform()
         spacing = _spacing(path, header["pixdim"], to_mm)
         slope, inter = header.get_slope_inter()
-        layout = _NiftiLayout(
+        layout = NiftiHeader(
             tuple(int(n) for n in header.get_data_shape()),
             np.dtype(header.get_data_dtype()),
             int(header["vox_offset"]),
@@ -318,8 +297,15 @@ def _spacing(path: Path, pixdim: npt.NDArray[Any], to_mm: float) -> tuple[float,
 
 
 def _refuse_absurd(
-    path: Path, layout: _NiftiLayout, size: int, max_bytes: int, packed: bool
+    path: Path, layout: NiftiHeader, max_bytes: int, ndim: Collection[int], packed: bool
 ) -> None:
+    size = path.stat().st_size
+    if len(layout.shape) not in ndim:
+        expected = " or ".join(f"{n}D" for n in sorted(ndim))
+        raise DataFault(
+            f"{path}: image is {len(layout.shape)}D of shape {layout.shape}, expected {expected}; "
+            "write one file per channel, with three axes"
+        )
     affine = layout.affine
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     axes = affine[:3, :3] / np.maximum(sizes, 1e-30)
@@ -359,29 +345,7 @@ def _refuse_absurd(
         )
 
 
-def _skip(path: Path, stream: IO[bytes] | gzip.GzipFile, count: int) -> None:
-    while count > 0:
-        chunk = stream.read(min(count, _CHUNK))
-        if not chunk:
-            raise DataFault(f"{path}: ends before its voxels begin; {AGAIN}")
-        count -= len(chunk)
-
-
-def _fill(path: Path, stream: IO[bytes] | gzip.GzipFile, array: npt.NDArray[Any]) -> None:
-    view = array.reshape(-1, order="F").view(np.uint8).data
-    done = 0
-    while done < len(view):
-        chunk = stream.read(min(_CHUNK, len(view) - done))
-        if not chunk:
-            raise DataFault(
-                f"{path}: truncated, {done} bytes of voxels of the {len(view)} its header "
-                f"announces; {AGAIN}"
-            )
-        view[done : done + len(chunk)] = chunk
-        done += len(chunk)
-
-
-def _scaled(path: Path, layout: _NiftiLayout, array: npt.NDArray[Any], finite: bool) -> NiftiVolume:
+def _scaled(path: Path, layout: NiftiHeader, array: npt.NDArray[Any], finite: bool) -> NiftiVolume:
     array = array.astype(layout.dtype.newbyteorder("="), copy=False)
     if layout.scaled:
         wide = np.result_type(array.dtype, np.float32)
