@@ -18,7 +18,7 @@ import torch
 
 from gansynth.core.generator import Stage
 from gansynth.core.schema import Boxes, Case
-from gansynth.core.source import SourceRequest, case_content, case_records, lineage_of
+from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
@@ -78,17 +78,6 @@ def findings(path: Path) -> list[Any]:
 
 def same(one: Any, two: Any) -> bool:
     return np.array_equal(one.image, two.image) and np.array_equal(one.labels, two.labels)
-
-
-def test_lineage_is_that_of_the_original_and_reads_no_case(cached, monkeypatch):
-    source = opened(cached)
-    monkeypatch.setattr(type(source), "load", None)
-    assert lineage_of(source) == lineage_of(TOY)
-    records = case_records(source, source.held_out_ids)
-    assert records == case_records(TOY, source.held_out_ids)
-    assert [case_content(source, case) for case in source.held_out_ids] == [
-        r.sha256 for r in records
-    ]
 
 
 def test_label_maps_of_a_cache_are_written_as_the_original_files_lie(tmp_path):

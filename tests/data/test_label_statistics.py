@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from gansynth.core.schema import OUTSIDE, Schema
 from gansynth.data.connected_components import boxes_of
-from gansynth.data.label_statistics import LabelPriors
-from tests.conftest import toy_case
+from gansynth.data.label_statistics import LabelPriors, label_share
 
 FLAT = Schema(("T1",), {"background": 0, "edema": 1, "core": 2}, (1.0, 1.0), axes="HW")
 SOLID = Schema(("T1",), {"background": 0, "organ": 1, "lesion": 2}, (1.0, 1.0, 1.0))
@@ -50,21 +49,6 @@ def with_voxels(*at: tuple[int, int]) -> np.ndarray:
 @pytest.fixture(scope="module")
 def priors():
     return LabelPriors.fit(map(blob, range(40)), FLAT)
-
-
-def test_a_training_volume_stays_as_it_is():
-    rng = np.random.default_rng(0)
-    maps = [toy_case(rng)[1].astype(np.int16) for _ in range(8)]
-    priors = LabelPriors.fit(maps, SOLID)
-    assert all(np.array_equal(priors.clean(labels), labels) for labels in maps)
-
-
-def test_salt_and_pepper_goes(priors):
-    whole = blob(100)
-    rng = np.random.default_rng(0)
-    noisy = np.where(rng.random(whole.shape) < 0.04, rng.integers(0, 3, whole.shape), whole)
-    cleaned = priors.clean(noisy.astype(np.int16))
-    assert (cleaned != whole).sum() < 0.2 * (noisy != whole).sum()
 
 
 @pytest.mark.parametrize("value", [0, 1])
@@ -188,13 +172,6 @@ def test_maps_of_the_same_kind_are_no_noise(maps):
     assert {refused(priors, labels) for labels in drawn} == {""}
 
 
-def test_samples_of_the_same_kind_have_no_warning(priors):
-    compared = priors.compare(blob(i) for i in range(100, 164))
-    assert compared["warnings"] == []
-    assert compared["labels"]["core"]["samples"]["share"] == 1.0
-    assert list(compared["labels"]) == ["edema", "core"]
-
-
 def test_a_label_that_samples_show_half_as_often_or_too_large_is_told(priors):
     warnings = priors.compare(rare(i) for i in range(64))["warnings"]
     assert "label 1 (edema) is in 50% of 64 samples, expected about 100%" in warnings[0]
@@ -214,16 +191,6 @@ def test_priors_are_small_json(priors):
     text = json.dumps(priors.to_json())
     assert LabelPriors.from_json(json.loads(text)) == priors
     assert len(text) < 2000
-
-
-def test_priors_without_shapes_are_still_read(priors):
-    doc = priors.to_json()
-    del doc["whole"]
-    for prior in doc["priors"]:
-        del prior["rough"], prior["least"]
-    before = LabelPriors.from_json(doc)
-    assert before.noise(strewn(40), strewn(40)) == ""
-    assert before.reject_reason(blob(100)) == ""
 
 
 def test_no_training_map_says_nothing():
@@ -252,3 +219,23 @@ def test_a_map_without_labels_has_no_box(shape):
     boxes = boxes_of(np.full(shape, OUTSIDE, np.int16), FLAT)
     assert (boxes.coords.shape, boxes.coords.dtype.name) == ((0, 2 * len(shape)), "float32")
     assert (boxes.labels.shape, boxes.labels.dtype.name) == ((0,), "int16")
+
+
+CLASSED, NOISE, EVEN = [[1, 1, 9], [3, 3, 9]], [[1, 3, 9], [1, 3, 9]], [[2, 2, 9], [2, 2, 9]]
+LABELLED = np.array([[0, 0, OUTSIDE], [1, 1, OUTSIDE]], np.int16)
+
+
+@pytest.mark.parametrize(
+    ("channels", "share"), [([CLASSED], 1), ([NOISE], 0), ([CLASSED, NOISE], 0.5)]
+)
+def test_label_share_is_one_for_flat_labels_and_zero_for_noise(channels, share):
+    image = np.array(channels, np.float32)
+    assert label_share([(image, LABELLED)]) == pytest.approx(share)
+    assert label_share([(image[..., :1], LABELLED[:, :1]), (image, LABELLED)]) == pytest.approx(
+        share
+    )
+
+
+def test_even_images_have_nothing_explained_and_no_images_no_share():
+    assert label_share([(np.array([EVEN], np.float32), LABELLED)]) == 0
+    assert np.isnan(label_share([]))

@@ -286,20 +286,6 @@ def test_the_record_of_the_space_holds_what_changes_arrays(shared, keys):
     assert ("resampled" in read(shared, **keys).space.host) == ("spacing" in keys)
 
 
-def test_labels_can_be_named(shared):
-    schema = read(shared, labels="organ:1,ignore:2").schema
-    assert schema.labels == {"background": 0, "organ": 1, "ignore": 2}
-    assert schema.ignore == 2
-
-
-def test_a_gap_in_labels_nobody_named_is_refused_with_the_way_out(pairs):
-    for case in CASES:
-        save(pairs / f"labels/{case}.nii.gz", arrays(case)[1] * 2)
-    with pytest.raises(DataFault, match="--read labels='label 2:2,label 4:4'"):
-        assert read(pairs).schema
-    assert read(pairs, labels="a:2,b:4").load("p1_l").labels is not None
-
-
 def test_splits_beside_the_data_are_kept_to(pairs):
     (pairs / "splits.json").write_text(json.dumps([{"train": CASES[2:], "val": CASES[:2]}]))
     assert read(pairs).held_out_ids == CASES[:2]

@@ -90,13 +90,6 @@ def test_jpegs_and_floats_are_read(tmp_path):
     np.testing.assert_array_equal(alone(tmp_path / "f", floats, "a.tif")[0], floats)
 
 
-def test_percentiles_are_the_picture_s(shared):
-    low, high = np.percentile(picture(3), (5, 95))
-    image = opened(shared, window="5%:95%").load(CASE).image[0]
-    expected = ((picture(3).astype(np.float32) - low) / (high - low)).clip(0, 1)
-    np.testing.assert_allclose(image, expected, atol=1e-5)
-
-
 def test_pictures_are_resampled_to_one_size(shared):
     source = opened(shared, resize="16x12")
     case = source.load(CASE)

@@ -90,14 +90,6 @@ def test_read_between_completes_labels_of_cases_and_of_originals(sparse):
     assert np.array_equal(source.files("p1").arrays()[1], expected)
 
 
-def test_without_it_labels_and_record_are_as_ever(sparse):
-    plain, asked = opened(sparse, folds="2"), opened(sparse, folds="2", between="3")
-    assert np.array_equal(plain.load("p1").labels, blobs(1))
-    assert "between" not in plain.space.host
-    assert asked.space.host["between"] == 3
-    assert asked.space != plain.space
-
-
 def test_between_1_is_refused_with_its_meaning(sparse):
     with pytest.raises(UsageFault, match=r"--read between=1: .*every N-th slice"):
         opened(sparse, folds="2", between="1")

@@ -179,14 +179,6 @@ def test_what_is_learnt_is_learnt_from_the_new_training_cases(pairs, tmp_path):
     assert one != other
 
 
-def test_the_request_needs_no_working_directory(home, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    request = home[1].divided(SPLITS, Path("new"))
-    monkeypatch.chdir("/")
-    again = SourceRequest(**json.loads(json.dumps(request.to_json())))
-    assert open_source(again).train_ids == ("anna_1", "carl_1", "carl_2")
-
-
 def test_again_the_same_is_written_again(pairs, tmp_path):
     request = pairs.divided(SPLITS, tmp_path / "new")
     before = {path: path.read_bytes() for path in (tmp_path / "new").iterdir()}
@@ -250,16 +242,6 @@ def test_slices_go_where_their_volumes_go(made, tmp_path):
     assert other.held_out_ids == tuple(f"bert_1/sag{n:03d}" for n in range(6))
     with pytest.raises(UsageFault, match=r"no case 'anna_1'.*correct the split"):
         source.divided([FoldSplit(train=["anna_1"], val=["bert_1/sag003"])], tmp_path / "odd")
-
-
-def test_slices_are_as_before(made, tmp_path):
-    request = made("slices")[1].request
-    read = {"folds": "3", "plane": "sagittal", "inner.modality": "none", "window": "0:200"}
-    slices = open_source(replace(request, read=read))
-    splits = [FoldSplit(train=list(slices.held_out_ids), val=list(slices.train_ids))]
-    other = open_source(slices.divided(splits, tmp_path / "new"))
-    assert (other.train_ids, other.space.host) == (slices.held_out_ids, slices.space.host)
-    assert_same_cases(slices, other, (slices.train_ids[0], slices.held_out_ids[-1]))
 
 
 def with_split(source: CaseSource, tmp_path: Path, split: FoldSplit, fold: str = "0") -> CaseSource:
