@@ -86,25 +86,23 @@ def boxes_of(labels: LabelArray, schema: Schema, least: int = 1) -> Boxes:
     ``labels``: int16 (D, H, W) or (H, W). Parts of fewer voxels than ``least`` have no box. Returns
     coords (N, 4) or (N, 6), labels' values.
     """
-    coords: list[list[int]] = []
-    classes: list[int] = []
-    for value in schema.foreground:
-        boxes = _boxes(parts_of(labels, value), least)
-        coords += boxes
-        classes += [value] * len(boxes)
-    shaped = np.array(coords, np.float32).reshape(-1, 2 * labels.ndim)
-    return Boxes(shaped, np.array(classes, np.int16))
+    parts = {value: parts_of(labels, value) for value in schema.foreground}
+    return _boxes_around(parts, labels.ndim, least)
 
 
-def _boxes(parts: LabelComponents, least: int) -> list[list[int]]:
+def _boxes_around(parts: Mapping[int, LabelComponents], axes: int, least: int) -> Boxes:
     from scipy.ndimage import find_objects
 
-    places: list[Any] = find_objects(parts.numbered)
-    numbers = parts.numbers[parts.sizes >= least].tolist()
-    return [[*(s.start for s in places[n - 1]), *(s.stop for s in places[n - 1])] for n in numbers]
-
-
-_ONE = Schema(("mask",), {"background": 0, "lesion": 1}, (1.0, 1.0), "HW")
+    coords: list[list[int]] = []
+    classes: list[int] = []
+    for value, components in parts.items():
+        places: list[Any] = find_objects(components.numbered)
+        for number in components.numbers[components.sizes >= least].tolist():
+            box = places[number - 1]
+            coords.append([*(s.start for s in box), *(s.stop for s in box)])
+            classes.append(value)
+    shaped = np.array(coords, np.float32).reshape(-1, 2 * axes)
+    return Boxes(shaped, np.array(classes, np.int16))
 
 
 def box_record(boxes: BoxesAsked | None, least: int) -> dict[str, Any]:
@@ -148,12 +146,11 @@ class LabelBoxes:
 
     def of(self, labels: LabelArray) -> Boxes:
         """Boxes of a label map int16 (D, H, W) or (H, W), by class and then by size."""
-        per_class = [
-            boxes_of(np.isin(labels, numbers).astype(np.int16), _ONE, self.least)
-            for numbers in self.classes.values()
-        ]
-        classes = [np.full(len(b.labels), n, np.int16) for n, b in enumerate(per_class)]
-        return Boxes(np.concatenate([b.coords for b in per_class]), np.concatenate(classes))
+        parts = {
+            number: LabelComponents.of(np.isin(labels, values))
+            for number, values in enumerate(self.classes.values())
+        }
+        return _boxes_around(parts, labels.ndim, self.least)
 
     def of_case(self, case: Case) -> Boxes:
         """Boxes of a case. Raises DataFault: it has no label map."""

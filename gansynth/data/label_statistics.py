@@ -199,13 +199,13 @@ class LabelPriors(Document):
     """Statistics of the label maps of a training set.
 
     ``empty``: share of them that show no foreground. ``priors``: of each value, foreground first.
-    ``whole``: of all foreground together; None in runs fitted before it was looked at.
+    ``whole``: of all foreground together.
     """
 
     maps: int
     empty: float
     priors: tuple[LabelPrior, ...]
-    whole: LabelPrior | None = None
+    whole: LabelPrior
 
     @classmethod
     def fit(cls, label_maps: Iterable[LabelArray], schema: Schema) -> LabelPriors:
@@ -261,11 +261,12 @@ class LabelPriors(Document):
         ):
             if share > most:
                 return f"{part} of which {share:.1%} had to be cleaned, expected at most {most:.0%}"
-        strewn = "" if self.whole is None else self.whole.strewn(labelled, ROUGHER)
-        if strewn:
+        if strewn := self.whole.strewn(labelled, ROUGHER):
             return f"foreground {strewn}"
-        strewn_of = ((p.title, p.strewn(drawn == p.value)) for p in self.priors if p.value > 0)
-        return next((f"{title} {strewn}" for title, strewn in strewn_of if strewn), "")
+        for prior in (prior for prior in self.priors if prior.value > 0):
+            if strewn := prior.strewn(drawn == prior.value):
+                return f"{prior.title} {strewn}"
+        return ""
 
     def reject_reason(self, labels: LabelArray) -> str:
         """Return why a map is unlike all training maps, in one line; empty if it is not.
@@ -280,15 +281,13 @@ class LabelPriors(Document):
         if enough and self.empty == 0 and not (labels > 0).any():
             return "no label is drawn, expected some in every label map as in the training ones"
         foreground = int((labels > 0).sum())
-        if self.whole is not None and 0 < foreground < self.whole.least:
+        if 0 < foreground < self.whole.least:
             return (
                 f"foreground covers {foreground} voxels, expected at least {self.whole.least} as "
                 "in the training label maps"
             )
-        reject_reasons = (
-            prior.reject_reason(labels, enough) for prior in self.priors if prior.value != 0
-        )
-        return next((reject_reason for reject_reason in reject_reasons if reject_reason), "")
+        reasons = (prior.reject_reason(labels, enough) for prior in self.priors if prior.value)
+        return next(filter(None, reasons), "")
 
     def compare(self, label_maps: Iterable[LabelArray]) -> dict[str, Any]:
         """Compare frequency, area and parts of generated maps with the training maps, as JSON.
