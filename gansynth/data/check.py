@@ -193,11 +193,12 @@ class _VolumeCheck:
             case, file = files[0]
             more = f" ({len(files)} files are so)" if len(files) > 1 else ""
             self.say("warning", case, file, f"{note}{more}")
-        if self.listing.labelled and self.allowed is None:
+        allowed = self.allowed
+        if self.listing.labelled and allowed is None:
             likely = likely_labels(self.values, self.listing.likely)
             if (problem := odd_labels(self.values)) and not likely:
                 self.say("error", None, where, problem)
-        elif self.listing.labelled and (unused := sorted(self.allowed - self.values.keys())):
+        elif self.listing.labelled and (unused := sorted((allowed or set()) - self.values.keys())):
             text = f"label value(s) {unused} occur in no case; remove them, or add cases that have"
             self.say("warning", None, where, f"{text} them")
         self._spacings()

@@ -316,23 +316,11 @@ def flat_files(
     in a PNG file; ``facts``: other fields of ``StoredCase``, ``spacing`` among them.
     """
 
+    label_of = {number: label for label, number in numbers.items()}
+    hint = "predict again with a model of this data"
+
     def read(file: Path) -> LabelArray:
-        picture = read_picture(file, "mask")
-        if picture.shape != tuple(shape):
-            raise DataFault(
-                f"{file}: {picture.shape[0]} x {picture.shape[1]} pixels, case {case_id!r} has "
-                f"{shape[0]} x {shape[1]}; expected equal, predict on the pixels of its file"
-            )
-        labels = np.full(picture.shape, -2, np.int16)
-        for label, number in numbers.items():
-            labels[picture == number] = label
-        if (labels == -2).any():
-            unknown = np.unique(picture[labels == -2])[:8].tolist()
-            raise DataFault(
-                f"{file}: holds the numbers {unknown}, expected among "
-                f"{sorted(numbers.values())}; predict again with a model of this data"
-            )
-        return labels
+        return _labels_of(file, shape, label_of, f"case {case_id!r}", hint)
 
     return StoredCase(
         shape=shape,
@@ -342,6 +330,28 @@ def flat_files(
         numbers=numbers,
         **facts,
     )
+
+
+def _labels_of(
+    path: Path, shape: tuple[int, ...], label_of: Mapping[int, int], whose: str, hint: str
+) -> LabelArray:
+    """Labels int16 (H, W) by a mask's numbers. Raises DataFault: another shape, odd numbers."""
+    mask = read_picture(path, "mask")
+    if mask.shape != tuple(shape):
+        raise DataFault(
+            f"{path}: {mask.shape[0]} x {mask.shape[1]} pixels, {whose} {shape[0]} x {shape[1]}; "
+            "expected equal; draw, predict or resample it on the pixels of its image"
+        )
+    values = np.unique(mask)
+    if not set(values.tolist()) <= label_of.keys() or (label_of is BINARY and len(values) > 2):
+        named = ",".join(f"label {v}:{v}" for v in values[:8].tolist() if v > 0)
+        raise DataFault(
+            f"{path}: holds the numbers {values[:16].astype(int).tolist()}, expected among "
+            f"{list(label_of)}; {hint.format(numbers=named)}"
+        )
+    table = np.array([label_of[int(v)] for v in values], np.int16)
+    labels: LabelArray = table[np.searchsorted(values, mask)]
+    return labels
 
 
 LARGEST = 512  # longest edge of a generator's arrays by default
@@ -580,28 +590,10 @@ class PictureSource(CaseSource):
 
     def read_mask(self, path: Path, shape: tuple[int, ...]) -> LabelArray:
         """Read a mask as labels, int16 (H, W); DataFault: another shape, odd numbers."""
-        mask = read_picture(path, "mask")
-        if mask.shape != shape:
-            raise DataFault(
-                f"{path}: {mask.shape[0]} x {mask.shape[1]} pixels, its image {shape[0]} x "
-                f"{shape[1]}; expected equal; resample one to the other"
-            )
-        values = np.unique(mask)
-        unknown = [int(v) for v in values if int(v) not in self.numbers]
-        if unknown or (self.numbers is BINARY and len(values) > 2):
-            named = ",".join(f"label {v}:{v}" for v in values[:8].tolist() if v > 0)
-            named = (
-                f", or name them: --read labels='{named}'"
-                if hasattr(self.options, "labels")
-                else ""
-            )
-            raise DataFault(
-                f"{path}: holds the numbers {values[:16].astype(int).tolist()}, expected among "
-                f"{list(self.numbers)}; correct the mask{named}"
-            )
-        table = np.array([self.numbers[int(v)] for v in values], np.int16)
-        labels: LabelArray = table[np.searchsorted(values, mask)]
-        return labels
+        hint = "correct the mask"
+        if "labels" in type(self.options).model_fields:
+            hint += ", or name its numbers: --read labels='{numbers}'"
+        return _labels_of(path, shape, self.numbers, "its image", hint)
 
     # -- learnt from the training pictures -------------------------------------------------------
 
