@@ -349,9 +349,10 @@ class VolumeSource(CaseSource):
         requested, count = self.options.modality, len(self.channels)
         if requested is None:  # ``ct`` for channels called CT, ``none`` for noNorm: nnU-Net's words
             named: dict[str, Modality] = {"ct": "ct", "nonorm": "none"}
-            modality = tuple(named.get(name.casefold(), "mr") for name in self.channels)
-            if self.listing.normalised:
-                modality = ("none",) * count
+            modality = tuple(
+                "none" if self.listing.normalised else named.get(name.casefold(), "mr")
+                for name in self.channels
+            )
         elif len(requested) in (1, count):
             modality = requested * count if len(requested) == 1 else requested
         else:
