@@ -76,11 +76,7 @@ def evaluate(run: Path, args: argparse.Namespace) -> None:
         box = {**box, "x": 0, "width": WIDTH, "height": min(560, box["height"])}
         save(page.screenshot(clip=box), "evaluate_realism.png", 128)
         page.set_viewport_size(window)
-        picture = page.locator(".map").first
-        picture.evaluate("element => element.scrollIntoView({block: 'center'})")
-        box = picture.locator(".point.synthetic").nth(7).bounding_box()
-        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        page.wait_for_timeout(300)
+        page.locator("#maps").evaluate("element => element.scrollIntoView()")
         save(page.screenshot(), "evaluate_maps.png", 128)
         browser.close()
 

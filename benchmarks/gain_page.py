@@ -8,7 +8,6 @@ python benchmarks/gain_page.py
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,10 +23,7 @@ NAMES = (
 RESULTS = HERE.parents[1] / "docs" / "results.md"
 PICTURE = HERE.parents[1] / "docs" / "images" / "gains.svg"
 KIND = {"yardstick": "", "rival": ", no network", "gan": ", a GAN"}
-ROW, PLOT, NUMBERS = 24.0, (42.0, 75.0), 78.0
-"""Pixels of a row; edges of the plot and start of the numbers, as shares of the width."""
 HEAD = "▲ gain shown over the usual augmentation, ○ not shown"
-LOOK = "svg { background: var(--ground); font-family: sans-serif } text { font-size: 13px }"
 OURS, END_OURS = "<!-- gains -->\n", "<!-- /gains -->"
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
 
@@ -114,48 +110,49 @@ def results(text: str) -> str:
     return f"{head}{OURS}{body}{END_OURS}{rest.partition(END_OURS)[2]}"
 
 
-def picture(text: str) -> str:
-    """A forest plot of all arms of the sealed results on gliomas, made of the report's drawings."""
-    from markupsafe import Markup
+def picture(_: str) -> str:
+    """A forest plot of all arms of the sealed results on gliomas, drawn as reports draw theirs."""
+    from gansynth.benchmark.report.figures import draw_comparison
+    from gansynth.benchmark.report.study import ReportData, ends_of
+    from gansynth.report.figures import axes_of, svg_of
+    from gansynth.report.numbers import with_interval
 
-    from gansynth.benchmark.report.comparing import MARKS
-    from gansynth.benchmark.report.study import ReportData, ends_of, finding_of
-    from gansynth.report import svg
-    from gansynth.report.numbers import plain, with_interval
-    from gansynth.report.rendering import template
-
-    axis, y, rows = svg.Axis.over([-5.0, 15.0], *PLOT), 20.0, list[Markup]()
-    for name in (name for name in NAMES if name.startswith("lgg")):
-        study = ReportData(json.loads((HERE / name / "results.json").read_text(encoding="utf-8")))
-        title, show, y = study.root["title"].text, study.show, y + ROW
-        rows.append(svg.words(1, y + 4, f"{title} ({show.title})", "on", "start"))
-        for arm, _, node in study.entries("comparisons", study.others, study.primary):
-            finding, y = finding_of(node, show), y + ROW
-            middle, low, high = (show.difference(n) for n in (node["difference"], *ends_of(node)))
-            ends, at = [(n.value * n.scale, n) for n in (low, high)], middle.value * middle.scale
-            rows += svg.whisker(axis, ends, y)
-            rows.append(svg.mark(MARKS[finding], axis.at(at), y, finding.name.lower()))
-            rows.append(svg.words(3, y + 4, arm.title + KIND[arm.kind], "", "start"))
-            told = plain(with_interval(middle, low, high))
-            rows.append(svg.words(NUMBERS, y + 4, told, "on", "start"))
-    height = y + ROW
-    ticks = [(axis.at(tick), "grid" if tick else "zero") for tick in axis.ticks]
-    head = [svg.words(axis.at(t), 16, axis.words(t, sign=True), "") for t in axis.ticks]
-    for at, said in ((1, HEAD), (NUMBERS, "points (95 % CI)")):
-        head.append(svg.words(at, 16, said, "", "start"))
-    style, page = template("style.css"), template("report.html")
-    colours = re.findall(r"^:root \{.*?^\}", style, re.DOTALL | re.MULTILINE)[:1]
-    rules = [*colours, *re.findall(r"^(?:text|line|use)\b.*", style, re.MULTILINE), LOOK]
-    drawn = svg.tag(
-        "svg",
-        svg.tag("style", Markup("\n".join(rules))),
-        *(Markup(shapes) for shapes in re.findall(r"<defs>.*?</defs>", page, re.DOTALL)),
-        *(svg.line(x, 26, x, height - 12, kind) for x, kind in ticks),
-        *(*head, *rows),
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 860 {height:g}",
-    )
-    return f"{drawn}\n".replace("><", ">\n<")
+    studies = [
+        ReportData(json.loads((HERE / name / "results.json").read_text(encoding="utf-8")))
+        for name in NAMES
+        if name.startswith("lgg")
+    ]
+    rows = [
+        row
+        for study in studies
+        for row in ((study, None, {}), *((study, arm, entry) for arm, _, entry in study.entries(
+            "comparisons", study.others, study.primary)))
+    ]  # fmt: skip
+    axes = axes_of(8.6, 0.24 * len(rows) + 0.7)
+    axes.set(xlim=(-5, 15), ylim=(len(rows) - 0.4, -0.6))
+    labels, numbers = [], []
+    for y, (study, arm, entry) in enumerate(rows):
+        show = study.show
+        if arm is None:
+            labels.append(f"{study.document['title']} ({show.title})")
+            numbers.append("points (95 % CI)")
+            continue
+        bare = {key: entry[key] for key in ("difference", "interval", "p_holm", "equivalent")}
+        draw_comparison(axes, y, bare, show)
+        labels.append(arm.title + KIND[arm.kind])
+        values = map(show.difference, (entry["difference"], *ends_of(entry)))
+        numbers.append(with_interval(*values))
+    axes.axvline(0, color="black", lw=0.8, zorder=0)
+    axes.set_yticks(range(len(rows)), labels)
+    for label, (_, arm, _) in zip(axes.get_yticklabels(), rows, strict=True):
+        label.set_weight("bold" if arm is None else "normal")
+    beside = axes.secondary_yaxis("right")
+    beside.set_yticks(range(len(rows)), numbers, fontsize=8)
+    for axis in (axes, beside):
+        axis.tick_params("y", length=0)
+        axis.spines[["left", "right"]].set_visible(False)
+    axes.set_xlabel(HEAD)
+    return svg_of(axes).decode()
 
 
 MADE = {PAGE: page, RESULTS: results, PICTURE: picture}

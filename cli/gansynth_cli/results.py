@@ -217,15 +217,12 @@ def lines_of_phantoms(written: Mapping[str, Any]) -> Iterator[str]:
 
 def lines_of_evaluation(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
     """Yield the three answers, the alarms, and where the report is."""
-    from gansynth.evaluation.report.assessments import parts
-    from gansynth.report.document import JsonNode
-    from gansynth.report.numbers import plain
+    from gansynth.evaluation.report.tables import in_short
 
-    for part in parts(JsonNode(dict(document))):
-        lines = [(sign.sign if sign else "", plain(line)) for sign, line in part.lines]
-        if part.title == "Realism":  # the figures are in the report
+    for title, lines in in_short(document).items():
+        if title == "Realism":  # the figures are in the report
             lines = [(sign, text.partition(":")[0]) for sign, text in lines]
-        yield f"{part.title}: {'  '.join(f'{sign} {text}'.strip() for sign, text in lines)}"
+        yield f"{title}: {'  '.join(f'{sign} {text}' for sign, text in lines)}"
     for alarm in document["alarms"]:
         yield f"ALARM {alarm['text']}"
     yield f"report: {document['files']['report.html']}"

@@ -24,7 +24,7 @@ def overlays_of(document: Mapping[str, Any], study: BenchmarkStudy, most: int = 
     """Return pictures of the worst cases for a report; cases without files are left out."""
     overlays = []
     for worst in worst_cases(document, most):
-        run = worst.run.value
+        run = worst.run
         home = study.folder / JOBS / run["key"] / PREDICTIONS
         by_subject = run.get("by") == "subject"
         files = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +16,8 @@ from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunDescription
 from gansynth.fitting.sample_grids import UNTRAINED
-from gansynth.report.blocks import (
-    Block,
-    BulletList,
-    CodeBlock,
-    Definitions,
-    Details,
-    ImageRow,
-    Paragraph,
-    Report,
-    ReportImage,
-    Section,
-    Table,
-    TableColumn,
-    TableRow,
-    data_uri,
-)
-from gansynth.report.document import JsonNode
 from gansynth.report.figures import write_curves
-from gansynth.report.numbers import Line, link_number, number, whole
-from gansynth.report.rendering import markdown, render
+from gansynth.report.page import compose, data_uri, page
 from gansynth.runtime.files import read_json, write_bytes_atomic, write_json_atomic
 from gansynth.runtime.options import overlay, split_settings
 from gansynth.runtime.progress import Reporter
@@ -59,20 +40,6 @@ PATIENTS = (
     "This file holds pictures of training cases, and their names: the real panels of its preview "
     f"grids. Check that you may pass them on before you share it. {CARD} holds none."
 )
-STYLE = """
-.pictures { display: block; overflow-x: auto; }
-:is(.warnings, .items) a.n { white-space: inherit; }
-.pictures img { width: auto; min-width: 44rem; max-width: max(100%, 44rem); background: #fff; }
-"""
-USE = (
-    "Its samples are meant for research, as additional training cases of a segmentation or "
-    "detection framework on this fold. They are no basis for a diagnosis.",
-    "Scanners, protocols, ages and diseases that its training subjects lack are unknown to it.",
-    "Other folds hold out cases that it has seen; gansynth refuses to train them with it (exit 6).",
-    "Its weights and samples may reproduce training images. Before you share either: gansynth "
-    "evaluate RUN, and gansynth help sharing.",
-    "Whether its samples help a framework is not known from this page: gansynth benchmark.",
-)
 
 
 def write_run_report(
@@ -89,10 +56,11 @@ def write_run_report(
         document = _document(run, kept)
         if facts is not None and (losses := run.folder / LOSSES).exists():
             write_curves(losses, run.folder / CURVES)
-        page = render(_page(run, _card(run, JsonNode(document))), style=STYLE)
-        card = markdown(_card(run, JsonNode(_nameless(run, document))))
+        pictures = _pictures(run.folder)
+        shown = page(_text(run, document, pictures), pictures)
+        card = _text(run, _nameless(run, document))
         write_json_atomic(path, document)
-        write_bytes_atomic(run.folder / PAGE, page.encode())
+        write_bytes_atomic(run.folder / PAGE, shown.encode())
         write_bytes_atomic(run.folder / CARD, card.encode())
     except Exception as error:  # of any kind: a report must not cost a fit
         reporter.warn(f"{run.folder}: no {PAGE} and {CARD}: {error}; the run itself is whole")
@@ -135,33 +103,30 @@ def _changed(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 yield {"setting": key, "here": here, "usual": value}
 
 
-def _card(run: RunDescription, root: JsonNode) -> Report:
-    own, steps, parts = root["lineage"][0], root["steps"], run.manifest.get(PARTS)
-    done: Line = [f"{len(parts)} parts, "] if parts else []
-    if steps["asked"]:
-        done = ["step ", whole(steps["done"]), " of ", whole(steps["asked"]), ", "]
-    return Report(
-        name=f"Model card of {run.folder.resolve().name}",
-        sentence=[
-            *(str(run.manifest["generator"]), ", ", *done, "fitted on ", whole(own["cases"])),
-            *(" cases of ", whole(own["subjects"])),
-            *(" subjects; ", whole(root["held_out_cases"]), " cases held out."),
-        ],
-        scope=["A generator of labelled images for training, from gansynth fit."],
-        warnings=[[link_number(node)] for node in root["warnings"]],
-        sections=[
-            _section("Data", _data(run, root)),
-            _section("Settings", _settings(root)),
-            _section("Measures", _measures(root)),
-            _section(
-                "Use and limits", [BulletList("Before you use it:", [[text] for text in USE])]
-            ),
-            _section("Lineage", _lineage(run, root)),
-        ],
-        footer=[f"gansynth {__version__}, run {run.run_id}"],
-        maker="gansynth fit",
-        opening="Summary",
-        results=RESULTS,
+def _text(
+    run: RunDescription, root: Mapping[str, Any], pictures: Mapping[str, str] | None = None
+) -> str:
+    """Return the text of the report with these pictures, or of the card, which has none."""
+    newest, *earlier = [name for name in pictures or () if name.startswith("step-")] or [""]
+    others = [name for name in pictures or () if name not in (newest, *earlier, CURVES.stem)]
+    return compose(
+        "run.md",
+        run=run,
+        root=root,
+        manifest=run.manifest,
+        parts=run.manifest.get(PARTS),
+        name=run.folder.resolve().name,
+        pictures=pictures,
+        grids=[*filter(None, [newest]), *others],
+        earlier=earlier,
+        all_steps=len(_steps(run.folder)),
+        about=_about(run, root),
+        changed=_shown(root["changed"]),
+        lineage=_shown(root["lineage"]),
+        settings=(run.folder / "config.yaml").read_text("utf-8"),
+        page_name=PAGE,
+        card_name=CARD,
+        version=__version__,
     )
 
 
@@ -173,109 +138,43 @@ def _nameless(run: RunDescription, document: Mapping[str, Any]) -> dict[str, Any
     return {**blanked}
 
 
-def _page(run: RunDescription, card: Report) -> Report:
-    grids = list(_grids(run.folder / "samples"))
-    config = CodeBlock((run.folder / "config.yaml").read_text("utf-8"), "/config")
-    data, settings, *others = card.sections
-    settings = replace(settings, blocks=[*settings.blocks, Details("All settings", [config])])
-    none = [Paragraph(["There are none yet."], "note")]
-    curves = _images((run.folder / CURVES).parent, CURVES.stem)
-    return replace(
-        card,
-        name=f"Run {run.folder.resolve().name}",
-        warnings=[*card.warnings, *([[PATIENTS]] if grids else [])],
-        sections=[
-            _section("Preview grids", grids or none),
-            *([_section("Curves", curves)] if curves else []),
-            *(data, settings, *others),
-        ],
-    )
-
-
-def _section(title: str, blocks: Sequence[Block]) -> Section:
-    return Section(title.lower().replace(" ", "-"), title, title, blocks)
-
-
-def _data(run: RunDescription, root: JsonNode) -> list[Block]:
+def _about(run: RunDescription, root: Mapping[str, Any]) -> dict[str, str]:
+    """Return terms of the data and what they are here, without those that say nothing."""
     own, request, schema = root["lineage"][0], run.request, run.schema
     spacing = " x ".join(f"{value:.3g}" for value in schema.spacing)
-    reading = root["config"]["data"]["read"].members()
+    (reading,) = _shown([root["config"]["data"]["read"]])
     takes = ", ".join(sorted(run.capabilities.takes)) or "noise alone"
-    labels = [name for name, value in schema.labels.items() if value > 0]
-    rows: list[tuple[str, str]] = [
-        ("data set", f"{own['dataset'].text}, fold {own['fold'].text}"),
-        ("configuration", " ".join(filter(None, (request.configuration, request.plans)))),
-        ("read with", ", ".join(f"{key}={_shown(node.value)}" for key, node in reading)),
-        ("size", f"{' x '.join(map(str, run.space.size))} voxels; spacing of cases {spacing}"),
-        ("channels", ", ".join(schema.channels)),
-        ("labels", ", ".join(labels)),
-        ("classes", ", ".join(schema.classes)),
-        ("conditions", "those of its parts" if PARTS in run.manifest else takes),
-        ("edits", ", ".join(run.edits)),
-    ]
-    return [Definitions([(term, [text]) for term, text in rows if text])]
-
-
-def _settings(root: JsonNode) -> list[Block]:
-    if not root["changed"]:
-        parts = PARTS in root["config"].value
-        usual = "Its parts have them." if parts else "All settings are the generator's usual ones."
-        return [Paragraph([usual], "note")]
-    return [_table("Settings that differ from the usual ones, typed or automatic", root["changed"])]
-
-
-def _table(caption: str, rows: JsonNode) -> Table:
-    columns = [TableColumn(name, "words") for name, _ in rows[0].members()]
-    cells = [[[_shown(node.value)] for _, node in row.members()] for row in rows]
-    return Table(caption, columns, [TableRow(row) for row in cells])
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _measures(root: JsonNode) -> list[Block]:
-    words = root["evaluation"]["words"]
-    lists = {
-        "Shown:": list(words["shown"]),
-        "Not shown:": list(words["not_shown"]),
-        "Alarms:": [alarm["text"] for alarm in root["evaluation"]["alarms"]],
+    about = {
+        "data set": f"{own['dataset']}, fold {own['fold']}",
+        "configuration": " ".join(filter(None, (request.configuration, request.plans))),
+        "read with": ", ".join(f"{key}={value}" for key, value in reading.items()),
+        "size": f"{' x '.join(map(str, run.space.size))} voxels; spacing of cases {spacing}",
+        "channels": ", ".join(schema.channels),
+        "labels": ", ".join(name for name, value in schema.labels.items() if value > 0),
+        "classes": ", ".join(schema.classes),
+        "conditions": "those of its parts" if PARTS in run.manifest else takes,
+        "edits": ", ".join(run.edits),
     }
-    found = [BulletList(k, [[link_number(node)] for node in v]) for k, v in lists.items() if v]
-    if dice := root["label_maps"]["dice"]:
-        on: Line = [" on ", whole(root["label_maps"]["cases"]), " training cases"]
-        rows = [(f"Dice of {name}", [number(mean, 2), *on]) for name, mean in dice.members()]
-        return [Definitions(rows), *found]
-    note = "Realism, faithfulness and memorisation were not measured yet: gansynth evaluate RUN."
-    return [*found] or [Paragraph([note], "note")]
+    return {term: text for term, text in about.items() if text}
 
 
-def _lineage(run: RunDescription, root: JsonNode) -> list[Block]:
-    weights, versions = run.manifest["weights"], run.manifest["versions"]
-    begun, trained = root["config"]["init_from"], weights and root["steps"]["asked"]
-    rows: list[tuple[str, Line]] = [
-        *([("started from", [begun.text or "new weights"])] if trained or begun else []),
-        *([("weights", [f"{weights['path']}, SHA-256 {weights['sha256']}"])] if trained else []),
-        *((f"part {p['name']}", [f"{p['folder']}/{PAGE}"]) for p in run.manifest.get(PARTS, ())),
-        ("versions", [", ".join(f"{name} {version}" for name, version in versions.items())]),
-        ("begun", [str(run.manifest["created"])]),
-    ]
-    seen = _table("Cases it has seen; manifest.json names them", root["lineage"])
-    return [seen, Definitions(rows)]
-
-
-def _grids(folder: Path) -> Iterator[Block]:
-    steps = sorted(path.stem for path in folder.glob("step-*.png"))
-    last = max(0, len(steps) - 1)
-    *earlier, newest = sorted({round(n * last / (SHEETS - 1)) for n in range(SHEETS)})
-    yield from _images(folder, *steps[newest:], UNTRAINED, "composite", "interpolation", "nearest")
-    if rows := _images(folder, *(steps[n] for n in reversed(earlier))):
-        yield Details(f"{len(rows)} of {last} earlier ones", rows)
-
-
-def _images(folder: Path, *names: str) -> list[Block]:
-    paths = [path for name in names if (path := folder / f"{name}.png").is_file()]
+def _shown(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     return [
-        ImageRow([ReportImage(data_uri(p.read_bytes()), p.stem, [f"{folder.name}/{p.name}"])])
-        for p in paths
+        {key: value if isinstance(value, str) else json.dumps(value) for key, value in row.items()}
+        for row in rows
     ]
+
+
+def _steps(run: Path) -> list[str]:
+    return sorted(path.stem for path in (run / "samples").glob("step-*.png"))
+
+
+def _pictures(run: Path) -> dict[str, str]:
+    """Return preview grids, the newest step first, and curves: name -> data URI."""
+    steps = _steps(run)
+    last = max(0, len(steps) - 1)
+    chosen = {round(n * last / (SHEETS - 1)) for n in range(SHEETS)} if steps else set()
+    names = [steps[n] for n in sorted(chosen, reverse=True)]
+    names += [UNTRAINED, "composite", "interpolation", "nearest", CURVES.stem]
+    paths = [run / "samples" / f"{name}.png" for name in names]
+    return {path.stem: data_uri(path.read_bytes()) for path in paths if path.is_file()}

@@ -1,1 +1,1 @@
-"""Toolkit for reports: blocks, HTML, Markdown, SVG, preview grids."""
+"""Toolkit for reports: Markdown from templates, pages, figures, preview grids."""

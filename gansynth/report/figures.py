@@ -1,18 +1,73 @@
-"""Plots of a run's losses, and atomic writing of figures as PNG."""
+"""Figures: SVG for reports, plots of a run's losses, and atomic writing as PNG."""
 
 from __future__ import annotations
 
 import csv
 import io
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from gansynth.report.page import data_uri
 from gansynth.runtime.files import disk_errors, write_bytes_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+INK, SOFT, BAND, GAIN, LOSS = "#1b1f24", "#555d66", "#ccd1d8", "#0b5cad", "#a83c08"
+"""Colours of figures; a dark page inverts their lightness."""
+FONTS = ("DejaVu Sans", "Verdana", "Arial")
+
+
+def axes_of(width: float, height: float) -> Axes:
+    """Return the axes of a figure for a report, of a size in inches."""
+    from matplotlib.figure import Figure
+
+    axes = Figure(figsize=(width, height), layout="constrained").subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set_fontsize(8)
+    return axes
+
+
+def plain(text: str, most: int = 60) -> str:
+    """Return text for a figure: of so many letters at most, and no formula."""
+    text = text if len(text) <= most else f"{text[: most - 1]}…"
+    return text.replace("$", r"\$")
+
+
+def hollow(marker: str) -> dict[str, Any]:
+    """Return what makes a circle a ring; nothing for other markers."""
+    return {"markerfacecolor": "white", "markeredgewidth": 1.8} if marker == "o" else {}
+
+
+def write_above(axes: Axes, y: float, text: str, **style: Any) -> None:
+    """Write the name of a row above it, from the left edge of the axes on."""
+    where = axes.get_yaxis_transform()
+    axes.text(style.pop("x", 0.0), y, plain(text), transform=where, va="center", size=8,
+              **style).set_in_layout(False)  # fmt: skip
+
+
+def as_svg(axes: Axes) -> str:
+    """Return the figure of axes as the data URI of an SVG without a ground."""
+    return data_uri(svg_of(axes, transparent=True), "svg+xml")
+
+
+def svg_of(axes: Axes, *, transparent: bool = False) -> bytes:
+    """Return the figure of axes as SVG, the same for the same figure."""
+    import matplotlib
+
+    figure, stream = axes.get_figure(root=True), io.BytesIO()
+    assert figure is not None
+    # Text stays text; no common font is wider than the one that the layout is made for.
+    usual: Any = {"svg.hashsalt": "gansynth", "svg.fonttype": "none", "font.sans-serif": FONTS}
+    with matplotlib.rc_context(usual), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(stream, format="svg", transparent=transparent, metadata={"Date": None})
+    return stream.getvalue()
 
 
 def read_metrics(path: Path) -> dict[str, list[float]]:

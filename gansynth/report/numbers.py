@@ -1,64 +1,15 @@
-"""Numbers in text, each linked to its place in the results."""
+"""Numbers as reports show them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from gansynth.report.document import JsonNode, pattern
 
 NOTHING = "–"
 """Placeholder of a missing number."""
 MINUTE, HOUR = 60.0, 3600.0
-
-
-@dataclass(frozen=True)
-class LinkedNumber:
-    """A number as shown, and its place in the results.
-
-    Attributes:
-        text: as shown, without its unit.
-        value: as stored, or as derived from stored values.
-        pointer: its place; for a derived number the place that contains all its inputs.
-        scale: shown number = value x scale.
-        how: derivation: mean, sum, count, least, most, share or better; else empty.
-        of: the pattern of its inputs' places.
-    """
-
-    text: str
-    value: Any
-    pointer: str
-    scale: float = 1.0
-    how: str = ""
-    of: str = ""
-
-    @property
-    def source(self) -> str:
-        """The place of the number and its stored value, as text."""
-        where = f"{self.how} of {self.of}" if self.how else self.pointer
-        return f"{where} = {'nothing' if self.value is None else self.value}"
-
-
-Line = Sequence["str | LinkedNumber"]
-"""Text with numbers in it."""
-
-
-def plain(line: Line) -> str:
-    """Return the text alone."""
-    return "".join(part if isinstance(part, str) else part.text for part in line)
-
-
-def joined(lines: Iterable[Line], between: str = ", ", last: str = " and ") -> Line:
-    """Join lines to an enumeration."""
-    parts = [list(line) for line in lines]
-    pieces: list[str | LinkedNumber] = []
-    for index, part in enumerate(parts):
-        if index:
-            pieces.append(last if index == len(parts) - 1 else between)
-        pieces += part
-    return pieces
 
 
 def rounded(value: float, decimals: int, *, sign: bool = False) -> str:
@@ -67,6 +18,66 @@ def rounded(value: float, decimals: int, *, sign: bool = False) -> str:
     if not float(text):
         return f"{0:.{decimals}f}"
     return text.replace("-", "−")
+
+
+def known(values: Iterable[float | None]) -> list[float]:
+    """Return the finite numbers."""
+    return [value for value in values if value is not None and math.isfinite(value)]
+
+
+def number(
+    value: float | None, decimals: int = 0, *, scale: float = 1.0, sign: bool = False
+) -> str:
+    """Format a number, or a dash if it is missing."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    return rounded(value * scale, decimals, sign=sign)
+
+
+def probability(p: float | None) -> str:
+    """Format a p-value: three decimals, none below 0.001."""
+    return "< 0.001" if p is not None and p < 0.001 else number(p, 3)
+
+
+def interval(low: str, high: str) -> str:
+    """Return both ends; a dash if neither is known."""
+    return NOTHING if low == high == NOTHING else f"{low} to {high}"
+
+
+def with_interval(middle: str, low: str, high: str) -> str:
+    """Return a number, followed by both ends of its interval if they are known."""
+    return middle if low == high == NOTHING else f"{middle} ({low} to {high})"
+
+
+def joined(texts: Iterable[str], between: str = ", ", last: str = " and ") -> str:
+    """Join texts to an enumeration: 6, 12 and 24."""
+    *first, end = [*texts] or [""]
+    return last.join([*([between.join(first)] if first else []), end])
+
+
+def time_unit(seconds: Iterable[float | None]) -> tuple[str, float]:
+    """Return a common unit of durations in a column, and its length in seconds."""
+    longest = max((abs(s) for s in known(seconds)), default=0.0)
+    if longest >= 2 * HOUR:
+        return "h", HOUR
+    return ("min", MINUTE) if longest >= 2 * MINUTE else ("s", 1.0)
+
+
+def decimals_of(values: Iterable[float | None], ends: Sequence[Sequence[float | None]] = ()) -> int:
+    """Return the decimals that a column of numbers needs, at most four.
+
+    Args:
+        ends: both ends of their intervals. The narrowest has two significant digits; without
+            intervals the largest number has three.
+    """
+    pairs = [known(pair) for pair in ends]
+    narrow = [width for pair in pairs if len(pair) == 2 and (width := pair[1] - pair[0]) > 0]
+    if narrow:
+        decimals = 1 - math.floor(math.log10(min(narrow)))
+    else:
+        largest = max((abs(value) for value in known(values) if value), default=1.0)
+        decimals = 2 - math.floor(math.log10(largest))
+    return min(max(decimals, 0), 4)
 
 
 @dataclass(frozen=True)
@@ -88,38 +99,34 @@ class NumberFormat:
     up: bool
 
     @classmethod
-    def of(cls, measure: JsonNode, name: str) -> NumberFormat:
+    def of(cls, measure: Mapping[str, Any], name: str) -> NumberFormat:
         """Read a measure's entry in ``measures``; shares of 1 are shown in points."""
-        unit = measure["unit"].text
-        title, region = measure["title"].text or name, measure["region"].text
+        unit, title, region = (measure.get(key) or "" for key in ("unit", "title", "region"))
+        title = title or name
         if region and region != "foreground" and region not in title:
             title = f"{title} ({region})"
-        up = measure["better"].value != "lower"
+        up = measure.get("better") != "lower"
         return cls(title, unit, 1.0, 2, up) if unit else cls(title, "points", 100.0, 1, up)
 
-    @property
-    def _side(self) -> float:
-        return self.scale if self.up else -self.scale
+    def value(self, value: float | None) -> str:
+        """Format a value of the measure."""
+        return number(value, self.decimals, scale=self.scale)
 
-    def value(self, node: JsonNode) -> LinkedNumber:
-        """Return a value of the measure."""
-        return number(node, self.decimals, scale=self.scale)
+    def difference(self, value: float | None) -> str:
+        """Format a difference, with its sign."""
+        return number(value, 2, scale=self.scale, sign=True)
 
-    def difference(self, node: JsonNode) -> LinkedNumber:
-        """Return a difference, with its sign."""
-        return number(node, 2, scale=self.scale, sign=True)
+    def size(self, value: float | None) -> str:
+        """Format a margin, or a smallest difference, without a sign."""
+        return number(value, 2, scale=self.scale)
 
-    def size(self, node: JsonNode) -> LinkedNumber:
-        """Return a margin, or a smallest difference, without a sign."""
-        return number(node, 2, scale=self.scale)
+    def gain(self, value: float | None) -> str:
+        """Format a difference with the sign that makes better positive."""
+        return number(value, 2, scale=self.scale if self.up else -self.scale)
 
-    def gain(self, node: JsonNode) -> LinkedNumber:
-        """Return a difference with the sign that makes better positive."""
-        return number(node, 2, scale=self._side)
-
-    def loss(self, node: JsonNode) -> LinkedNumber:
-        """Return a difference with the sign that makes worse positive."""
-        return number(node, 2, scale=-self._side)
+    def loss(self, value: float | None) -> str:
+        """Format a difference with the sign that makes worse positive."""
+        return number(value, 2, scale=-self.scale if self.up else self.scale)
 
     def better(self, value: float) -> float:
         """Return a stored difference with the sign that makes better positive."""
@@ -130,114 +137,3 @@ class NumberFormat:
         if not self.up:
             return value
         return 1 - value if self.unit == "points" else math.inf
-
-
-def number(
-    node: JsonNode, decimals: int, *, scale: float = 1.0, sign: bool = False
-) -> LinkedNumber:
-    """Return a number of the document."""
-    value = node.number
-    text = NOTHING if value is None else rounded(value * scale, decimals, sign=sign)
-    return LinkedNumber(text, node.value, node.pointer, scale)
-
-
-def whole(node: JsonNode) -> LinkedNumber:
-    """Return a count of the document."""
-    return number(node, 0)
-
-
-def probability(node: JsonNode) -> LinkedNumber:
-    """Return a p-value: three decimals, none below 0.001."""
-    value = node.number
-    if value is not None and value < 0.001:
-        return LinkedNumber("< 0.001", node.value, node.pointer)
-    return number(node, 3)
-
-
-def time_unit(seconds: Iterable[float | None]) -> tuple[str, float]:
-    """Return a common unit of durations in a column, and its length in seconds."""
-    longest = max((abs(s) for s in seconds if s is not None), default=0.0)
-    if longest >= 2 * HOUR:
-        return "h", HOUR
-    return ("min", MINUTE) if longest >= 2 * MINUTE else ("s", 1.0)
-
-
-def derived(
-    how: str,
-    nodes: Sequence[JsonNode],
-    decimals: int = 0,
-    *,
-    of: str,
-    holder: str,
-    scale: float = 1.0,
-) -> LinkedNumber:
-    """Derive a number from several.
-
-    Args:
-        how: mean, sum, least or most of the numbers among them, or count of all.
-        nodes: the inputs.
-        decimals: digits behind the point.
-        of: the pattern that leads to the nodes.
-        holder: pointer to the place that contains them all.
-        scale: factor on the shown number.
-    """
-    values = [value for node in nodes if (value := node.number) is not None]
-    result: float | None
-    if how == "count":
-        result = len(nodes)
-    elif not values:
-        result = None
-    else:
-        result = {"sum": sum(values), "least": min(values), "most": max(values)}.get(
-            how, sum(values) / len(values)
-        )
-    text = NOTHING if result is None else rounded(result * scale, decimals)
-    return LinkedNumber(text, result, holder, scale, how, of)
-
-
-def index_of(node: JsonNode) -> int:
-    """Return the index of a list's item, from its pointer."""
-    return int(node.pointer.rpartition("/")[2])
-
-
-def of_runs(runs: Sequence[JsonNode], *steps: str | Sequence[str]) -> str:
-    """Return the pattern of one place within several runs."""
-    return pattern("runs", [index_of(run) for run in runs], *steps)
-
-
-def interval(low: LinkedNumber, high: LinkedNumber) -> Line:
-    """Return both ends; a dash if neither is known."""
-    return [NOTHING] if low.text == high.text == NOTHING else [low, " to ", high]
-
-
-def with_interval(middle: LinkedNumber, low: LinkedNumber, high: LinkedNumber) -> Line:
-    """Return a number, followed by both ends of its interval if they are known."""
-    return [middle] if low.text == high.text == NOTHING else [middle, " (", low, " to ", high, ")"]
-
-
-Three = tuple[LinkedNumber, LinkedNumber, LinkedNumber]
-"""A number and both ends of its interval."""
-
-
-def three(node: JsonNode, places: int, key: str = "value", *, sign: bool = False) -> Three:
-    """Return a number and its interval; keys are ``low``, ``high``, prefixed unless ``value``."""
-    before = "" if key == "value" else f"{key}_"
-    middle, low, high = (
-        number(node[k], places, sign=sign) for k in (key, f"{before}low", f"{before}high")
-    )
-    return middle, low, high
-
-
-def value_of(number: LinkedNumber) -> float | None:
-    """Return the number as stored in the document, or None."""
-    return JsonNode(number.value).number
-
-
-def link_number(node: JsonNode) -> LinkedNumber:
-    """Return a text of the document, with its place."""
-    return LinkedNumber(node.text, node.text, node.pointer)
-
-
-def finite(nodes: Iterable[JsonNode]) -> list[float]:
-    """Return the finite numbers of nodes."""
-    return [value for node in nodes if (value := node.number) is not None]

@@ -13,8 +13,8 @@ from tests.evaluation import documents
 
 PICTURED = ("full", "hostile")
 SECTIONS = [
-    *("arms", "realism", "curves", "maps", "faithfulness", "memorisation", "identity"),
-    *("seconds", "reading"),
+    *("realism", "spectra-and-intensities", "maps", "faithfulness-to-labels", "memorisation"),
+    *("exported-files", "seconds", "how-to-read-this"),
 ]
 
 

@@ -9,7 +9,6 @@ from matplotlib.colors import to_rgb
 
 from gansynth.core.schema import Boxes, Case, Sample, Schema
 from gansynth.data.picture_files import read_picture
-from gansynth.report.document import JsonNode, pattern
 from gansynth.report.figures import read_metrics, write_curves
 from gansynth.report.image_grid import (
     EDGE,
@@ -31,7 +30,6 @@ from gansynth.report.png import (
     three_planes,
 )
 from gansynth.testing import ToySource
-from tests.benchmark.tracing import expand, resolve
 
 
 def size(path) -> tuple[int, int]:
@@ -341,45 +339,3 @@ def test_a_mosaic_shows_boxes_of_items_without_labels_only(tmp_path):
         pixels = pixels if pixels.shape[0] == 3 else np.moveaxis(pixels, -1, 0)
         coloured.append(bool((pixels.max(axis=0) != pixels.min(axis=0)).any()))
     assert coloured == [True, False]
-
-
-AWKWARD = ["a/b", "m~n", "x,y", "{z}", "100 %", "ü", "", 'q"q']
-
-
-@pytest.mark.parametrize("key", AWKWARD)
-def test_a_node_stands_where_its_pointer_leads(key):
-    document = {"list": [{key: {"inner": 7}}]}
-    node = JsonNode(document)["list"][0][key]["inner"]
-    assert node.value == resolve(document, node.pointer) == 7
-
-
-def test_what_is_not_there_is_a_node_too():
-    node = JsonNode({"a": [1]})["a"][3]["b"]["c"]
-    assert (node.value, node.pointer, node.number, node.text) == (None, "/a/3/b/c", None, "")
-    assert [*node, *node.members()] == []
-    assert not node
-    with pytest.raises(KeyError):
-        resolve({"a": [1]}, node.pointer)
-
-
-@pytest.mark.parametrize(
-    ("value", "number", "something"),
-    [
-        (0, 0.0, True),
-        (1.5, 1.5, True),
-        (True, None, True),
-        (False, None, True),
-        ("1", None, True),
-        (float("nan"), None, True),
-        ([], None, False),
-    ],
-)
-def test_only_finite_numbers_are_numbers_and_zero_is_something(value, number, something):
-    assert JsonNode(value).number == number
-    assert bool(JsonNode(value)) == something
-
-
-def test_a_pattern_stands_for_all_its_places():
-    found = pattern("runs", [0, 12], "scores", AWKWARD)
-    keys = [key.replace("~", "~0").replace("/", "~1") for key in AWKWARD]
-    assert expand(found) == [f"/runs/{run}/scores/{key}" for run in (0, 12) for key in keys]

@@ -126,10 +126,10 @@ def _lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[st
     for arm, n, (key, show) in product(study.others, study.sizes, study.beside().items()):
         node = study.entry("comparisons", arm.key, n, key)
         if node:
-            low, high = (show.difference(end).text for end in ends_of(node))
-            numbers = (probability(node["p_holm"]).text, show.size(node["mde"]).text)
+            low, high = map(show.difference, ends_of(node))
+            numbers = (probability(node["p_holm"]), show.size(node["mde"]))
             span = "too small a design" if low == NOTHING else f"{low} to {high}"
-            change = show.difference(node["difference"]).text
+            change = show.difference(node["difference"])
             if change == NOTHING:
                 span = NO_CASE if key.startswith("false_alarms") else NOTHING
             rows.append((arm.key, n, f"{show.title}, {show.unit}", change, span, *numbers))

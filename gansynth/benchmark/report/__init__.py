@@ -1,4 +1,4 @@
-"""The report of a benchmark: an HTML file with graphics, and a Markdown file."""
+"""The report of a benchmark: a page with figures, and a Markdown file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ def write_report(
 ) -> dict[str, Path]:
     """Write ``report.html`` and ``report.md`` from a benchmark's results.
 
-    The HTML file is self-contained. Its numbers are links into ``results.json``, which the caller
-    writes into the same folder.
+    The HTML file is self-contained.
 
     Args:
         document: the results; the report states which parts are missing or empty.
@@ -27,7 +26,37 @@ def write_report(
     Returns:
         Name of each file -> its path.
     """
-    from gansynth.benchmark.report.page import compose
-    from gansynth.report import rendering
+    from gansynth.benchmark.report import figures, tables
+    from gansynth.benchmark.report.study import ReportData
+    from gansynth.benchmark.report.verdict import verdict
+    from gansynth.report import page
+    from gansynth.report.numbers import joined
 
-    return rendering.write_report(compose(document, overlays), folder)
+    study = ReportData(document)
+    slopes, curves = list(figures.slopes(study)), list(figures.curves(study))
+    drawn = {
+        **{f"curve-{n}": figure for n, (_, figure) in enumerate(curves)},
+        **{f"slope-{n}": figure for n, (_, figure) in enumerate(slopes)},
+        **{f"worst-{n}": page.data_uri(overlay.png) for n, overlay in enumerate(overlays)},
+    }
+    compared = tables.compared_measures(study)
+    drawn |= {f"forest-{n}": figures.forest(study, key) for n, key in enumerate(compared)}
+    if found := figures.worth(study):
+        drawn["worth"] = found
+    if spread := tables.spread_rows(study):
+        drawn["spread"] = figures.spread(spread)
+    text = page.compose(
+        "benchmark.md",
+        root=document,
+        study=study,
+        verdict=verdict(document),
+        sizes=joined(map(str, study.sizes)),
+        tables=tables,
+        compared=compared,
+        curves=[title for title, _ in curves],
+        slopes=[title for title, _ in slopes],
+        overlays=overlays,
+        drawn=drawn,
+        parts=figures.PARTS,
+    )
+    return page.write_report(text, drawn, folder)

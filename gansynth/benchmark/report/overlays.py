@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.benchmark.report.study import ReportData
-from gansynth.report.document import JsonNode
+from gansynth.benchmark.report.study import Entry, ReportData
+from gansynth.report.numbers import known
 from gansynth.report.png import enlarged, png_bytes, rgb, scaled
 from gansynth.runtime.errors import DataFault
 
@@ -30,20 +30,19 @@ class WorstCase:
     """A test case with a bad score by the primary measure.
 
     Attributes:
-        reference: score of the case under the control of the same draw and seed; of the control
-            itself, an empty node.
+        reference: score of the case under the control of the same draw and seed; None for the
+            control itself.
     """
 
-    run: JsonNode
+    run: Entry
     case: str
-    score: JsonNode
-    reference: JsonNode
+    score: float
+    reference: float | None = None
 
     @property
     def lost(self) -> float:
         """Absolute difference to the control; 0 for the control."""
-        reference = self.reference.number
-        return 0.0 if reference is None else abs((self.score.number or 0.0) - reference)
+        return 0.0 if self.reference is None else abs(self.score - self.reference)
 
 
 @dataclass(frozen=True)
@@ -63,36 +62,29 @@ def worst_cases(document: Mapping[str, Any], most: int = 6) -> list[WorstCase]:
         seed. No case appears twice for an arm.
     """
     study = ReportData(document)
-    queues = [_lowest(study), *sorted(_losses(study), key=lambda q: -q[0].lost)]
-    turns = [worst for turn in zip_longest(*queues) for worst in turn if worst is not None]
-    return turns[:most]
-
-
-def _lowest(study: ReportData) -> list[WorstCase]:
-    """Return the control's cases, worst first, each with its worst run."""
-    cases = [
-        WorstCase(run, case, score, JsonNode(None))
-        for run in study.runs(study.control, status="done")
-        for case, score in run["scores"][study.primary].members()
-        if score.number is not None
+    lowest = [
+        WorstCase(run, case, score)
+        for run in study.done(study.control)
+        for case, value in study.scores(run).items()
+        for score in known([value])
     ]
-    return _once(sorted(cases, key=lambda worst: study.show.better(worst.score.number or 0.0)))
+    lowest.sort(key=lambda worst: study.show.better(worst.score))
+    queues = [_losses(study, arm.key) for arm in study.others]
+    queues = sorted((queue for queue in queues if queue), key=lambda queue: -queue[0].lost)
+    turns = zip_longest(_once(lowest), *queues)
+    return [worst for turn in turns for worst in turn if worst is not None][:most]
 
 
-def _losses(study: ReportData) -> list[list[WorstCase]]:
-    """Return the cases with losses of each arm, greatest loss first; no arms without losses."""
-    queues = []
-    for arm in study.others:
-        losses = []
-        for control, run in (pair for n in study.sizes for pair in study.pairs(arm.key, n)):
-            for case, score in run["scores"][study.primary].members():
-                reference = control["scores"][study.primary][case]
-                if score.number is None or reference.number is None:
-                    continue
-                if study.show.better(score.number - reference.number) < 0:
-                    losses.append(WorstCase(run, case, score, reference))
-        queues.append(_once(sorted(losses, key=lambda worst: -worst.lost)))
-    return [queue for queue in queues if queue]
+def _losses(study: ReportData, arm: str) -> list[WorstCase]:
+    """Return an arm's cases that are worse than under the control, greatest loss first."""
+    losses = []
+    for control, run in (pair for n in study.sizes for pair in study.pairs(arm, n)):
+        references = study.scores(control)
+        for case, value in study.scores(run).items():
+            both = known([value, references.get(case)])
+            if len(both) == 2 and study.show.better(both[0] - both[1]) < 0:
+                losses.append(WorstCase(run, case, *both))
+    return _once(sorted(losses, key=lambda worst: -worst.lost))
 
 
 def _once(cases: list[WorstCase]) -> list[WorstCase]:

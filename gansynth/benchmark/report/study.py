@@ -1,22 +1,23 @@
-"""Access to a results document: its arms, sizes, measures, and matching entries."""
+"""Access to a results document: its arms, sizes, measures, runs, and matching entries."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 from typing import Any
 
 from gansynth.core.registry import installed
 from gansynth.metrics.segmentation.measures import FOREGROUND, LESIONS, beside
-from gansynth.report.blocks import Marker
-from gansynth.report.document import JsonNode
-from gansynth.report.numbers import NumberFormat
+from gansynth.report.numbers import NumberFormat, known
 
 LEVEL = 0.05  # significance level of p after Holm's correction
+Entry = Mapping[str, Any]
+"""A run, a comparison or another entry of a results document."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ReportArm:
     """An experiment arm.
 
@@ -28,7 +29,7 @@ class ReportArm:
     key: str
     title: str
     kind: str
-    node: JsonNode
+    node: Entry
 
 
 def trains(plugin: str) -> bool:
@@ -45,28 +46,30 @@ class ReportData:
     """A results document; also one whose statistics are not computed yet."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self.root = JsonNode(dict(document))
-        self.control = self.root["control"].text  # the arm that the others are compared with
-        self.primary = self.root["primary"].text  # the measure of the verdict
-        self.sizes: list[int] = self.root["sizes"].value  # numbers of training subjects, rising
+        self.document = document
+        self.control: str = document.get("control", "")  # what the other arms are compared with
+        self.primary: str = document["primary"]  # the measure of the verdict
+        self.sizes: list[int] = document.get("sizes", [])  # numbers of training subjects, rising
+        self.runs: Sequence[Entry] = document.get("runs", ())
+        self.plan: Entry = document["plan"]
 
     @cached_property
     def measures(self) -> dict[str, NumberFormat]:
         """Display settings of each measure, the primary one first; each region's voxels once."""
-        nodes = self.root["measures"]
-        names = [self.primary, *(name for name, _ in nodes.members())]
+        measures = self.document["measures"]
+        names = [self.primary, *measures]
         region = self.primary.partition("/")[2]
         shown: dict[tuple[str, frozenset[str]], str] = {}
         for name in sorted(names, key=lambda n: _rank(n, region)):
             shown.setdefault(self._voxels(name), name)
         kept = [name for name in dict.fromkeys(names) if name in shown.values()]
-        return {name: NumberFormat.of(nodes[name], name) for name in kept}
+        return {name: NumberFormat.of(measures.get(name, {}), name) for name in kept}
 
     def _voxels(self, name: str) -> tuple[str, frozenset[str]]:
         """Return a measure without its region, and the region's labels."""
         measure, _, region = name.partition("/")
-        labels = [key.partition("/")[2] for key, _ in self.root["measures"].members()]
-        formulas = {name: node.text for name, node in self.root["plan"]["regions"].members()}
+        labels = [key.partition("/")[2] for key in self.document["measures"]]
+        formulas = {name: str(text) for name, text in (self.plan.get("regions") or {}).items()}
         formulas[FOREGROUND] = "+".join(filter(str.isdigit, labels))
         return measure, frozenset(formulas.get(region, region).replace(" ", "").split("+"))
 
@@ -83,25 +86,23 @@ class ReportData:
     @cached_property
     def arms(self) -> list[ReportArm]:
         """Arms in the document's order, the control first."""
-        keys = [self.control, *(key for key, _ in self.root["arms"].members())]
-        return [self._arm(key) for key in dict.fromkeys(keys)]
-
-    def _arm(self, key: str) -> ReportArm:
-        node = self.root["arms"][key]
-        return ReportArm(key, node["title"].text, self._kind(key), node)
+        arms = self.document["arms"]
+        return [
+            ReportArm(key, arms[key]["title"], self._kind(key), arms[key])
+            for key in dict.fromkeys([self.control, *arms])
+        ]
 
     def _kind(self, key: str) -> str:
         if key == self.control:
             return "control"
-        plan = self.root["plan"]
-        arm = next(arm for arm in plan["arms"] if arm["name"].text == key)
-        if (arm["real"].number or 1) > 1:
+        arm = next(arm for arm in self.plan["arms"] if arm["name"] == key)
+        if (arm.get("real") or 1) > 1:
             return "yardstick"
-        if arm["tune"]:
-            learnt = any(self._kind(choice.text) == "gan" for choice in arm["tune"])
+        if arm.get("tune"):
+            learnt = any(self._kind(choice) == "gan" for choice in arm["tune"])
             return "tuned" if learnt else "rival"
-        plugin = plan["generators"][arm["generator"].text]["plugin"].text
-        return "gan" if plugin and trains(plugin) else "rival"
+        generator = self.plan.get("generators", {}).get(arm.get("generator"))
+        return "gan" if generator and trains(generator["plugin"]) else "rival"
 
     @property
     def others(self) -> list[ReportArm]:
@@ -111,15 +112,11 @@ class ReportData:
     @property
     def baselines(self) -> list[ReportArm]:
         """Arms whose samples no network draws: copy-paste and the like."""
-        return [arm for arm in self.arms if arm.kind == "rival" and arm.node["generator"]]
+        return [arm for arm in self.arms if arm.kind == "rival" and arm.node.get("generator")]
 
     def title(self, key: str) -> str:
         """Return an arm's title."""
-        return self.root["arms"][key]["title"].text
-
-    def size_node(self, n: int) -> JsonNode:
-        """Return a node with a number of training subjects."""
-        return self.root["sizes"][self.sizes.index(n)]
+        return str(self.document["arms"][key]["title"])
 
     def places(self, arms: Sequence[ReportArm]) -> Iterator[tuple[ReportArm, int]]:
         """Yield each of the arms at each size."""
@@ -129,50 +126,70 @@ class ReportData:
 
     def entries(
         self, part: str, arms: Sequence[ReportArm], measure: str = ""
-    ) -> list[tuple[ReportArm, int, JsonNode]]:
-        """Return the entries of a list for arms at each size; an empty node where there is none."""
+    ) -> list[tuple[ReportArm, int, Entry]]:
+        """Return the entries of a list for arms at each size; an empty one where there is none."""
         return [(arm, n, self.entry(part, arm.key, n, measure)) for arm, n in self.places(arms)]
 
-    def entry(self, part: str, arm: str, n: int, measure: str = "") -> JsonNode:
+    def entry(self, part: str, arm: str, n: int, measure: str = "") -> Entry:
         """Return the entry of a list for an arm, a size and, if given, a measure."""
-        return self._entries.get((part, arm, n, measure), JsonNode(None))
+        return self._entries.get((part, arm, n, measure), {})
 
     @cached_property
-    def _entries(self) -> dict[tuple[str, str, int, str], JsonNode]:
-        entries: dict[tuple[str, str, int, str], JsonNode] = {}
+    def _entries(self) -> dict[tuple[str, str, int, str], Entry]:
+        entries: dict[tuple[str, str, int, str], Entry] = {}
         for part in ("comparisons", "means", "worth", "costs"):
-            for node in self.root[part]:
-                for name in {node["measure"].text, ""}:
-                    entries.setdefault((part, node["arm"].text, node["n"].value, name), node)
+            for entry in self.document.get(part, ()):
+                for name in {entry.get("measure", ""), ""}:
+                    entries.setdefault((part, entry["arm"], entry["n"], name), entry)
         return entries
 
-    @cached_property
-    def _by_place(self) -> dict[tuple[str, float | None], list[JsonNode]]:
-        groups: dict[tuple[str, float | None], list[JsonNode]] = {}
-        for run in self.root["runs"]:
-            groups.setdefault((run["arm"].text, run["n"].number), []).append(run)
-        return groups
-
-    def runs(self, arm: str, n: int | None = None, *, status: str | None = None) -> list[JsonNode]:
-        """Return the runs of an arm, optionally of one size or status."""
+    def done(self, arm: str, n: int | None = None) -> list[Entry]:
+        """Return the finished runs of an arm, optionally of one size."""
         return [
             run
-            for (key, size), runs in self._by_place.items()
-            if key == arm and n in (None, size)
-            for run in runs
-            if status in (None, run["status"].text)
+            for run in self.runs
+            if run["arm"] == arm and n in (None, run["n"]) and run["status"] == "done"
         ]
 
-    def pairs(self, arm: str, n: int) -> list[tuple[JsonNode, JsonNode]]:
+    def pairs(self, arm: str, n: int) -> list[tuple[Entry, Entry]]:
         """Return pairs of finished runs of the control and an arm with the same draw and seed."""
-        controls = {_place(run): run for run in self.runs(self.control, n, status="done")}
-        runs = self.runs(arm, n, status="done")
-        return [(controls[_place(r)], r) for r in runs if _place(r) in controls]
+        controls = {(run["draw"], run["seed"]): run for run in self.done(self.control, n)}
+        runs = [(controls.get((run["draw"], run["seed"])), run) for run in self.done(arm, n)]
+        return [(control, run) for control, run in runs if control is not None]
+
+    def scores(self, run: Entry) -> Mapping[str, float | None]:
+        """Return a run's scores by the primary measure: case -> score."""
+        return run["scores"].get(self.primary, {})  # type: ignore[no-any-return]
+
+    def subject_means(self, runs_of: Mapping[str, Sequence[Entry]]) -> dict[str, dict[str, float]]:
+        """Return means of the primary measure over cases with a score in all runs.
+
+        Args:
+            runs_of: arm -> its runs.
+
+        Returns:
+            Subject -> arm -> mean over its runs and the subject's cases.
+        """
+        scores = {arm: [self.scores(run) for run in runs] for arm, runs in runs_of.items() if runs}
+        every = [score for own in scores.values() for score in own]
+        cases: dict[str, list[str]] = {}
+        for case in every[0] if every else ():
+            if len(known(score.get(case) for score in every)) == len(every):
+                cases.setdefault(self.document["subjects"].get(case) or case, []).append(case)
+        return {
+            subject: {arm: _mean(own, of_subject) for arm, own in scores.items()}
+            for subject, of_subject in cases.items()
+        }
 
     @property
     def development(self) -> bool:
         """Whether the results are of the development split."""
-        return bool(self.root["look"]["split"].value == "development")
+        return bool(self.document["look"]["split"] == "development")
+
+
+def _mean(scores: Sequence[Mapping[str, float | None]], cases: Sequence[str]) -> float:
+    values = known(score[case] for score in scores for case in cases)
+    return sum(values) / len(values)
 
 
 def _rank(measure: str, region: str) -> tuple[bool, bool]:
@@ -181,14 +198,10 @@ def _rank(measure: str, region: str) -> tuple[bool, bool]:
     return own != region, own.isdigit()
 
 
-def _place(run: JsonNode) -> tuple[float | None, float | None]:
-    return run["draw"].number, run["seed"].number
-
-
 # -- findings -------------------------------------------------------------------------------------
 
 
-class ComparisonOutcome(Marker):
+class ComparisonOutcome(Enum):
     """Finding of a comparison with the control; the value is its sign and its name."""
 
     GAIN = ("▲", "gain")
@@ -198,26 +211,30 @@ class ComparisonOutcome(Marker):
     MISSING = ("–", "not finished")
 
     @property
+    def sign(self) -> str:
+        """A single letter."""
+        return self.value[0]
+
+    @property
     def words(self) -> str:
         """Its name."""
-        return str(self.value[1])
+        return self.value[1]
 
 
-def finding_of(comparison: JsonNode, show: NumberFormat) -> ComparisonOutcome:
+def finding_of(comparison: Entry, show: NumberFormat) -> ComparisonOutcome:
     """Return the finding of a comparison."""
-    interval = comparison["interval"]
-    low, high, p = interval["low"].number, interval["high"].number, comparison["p_holm"].number
-    if comparison["difference"].number is None:
+    if comparison.get("difference") is None:
         return ComparisonOutcome.MISSING
+    low, high = ends_of(comparison)
+    p = comparison.get("p_holm")
     if low is not None and high is not None and p is not None and p < LEVEL and low * high > 0:
         return ComparisonOutcome.GAIN if show.better(low) > 0 else ComparisonOutcome.LOSS
-    return (
-        ComparisonOutcome.SAME
-        if comparison["equivalent"].value is True
-        else ComparisonOutcome.UNCLEAR
-    )
+    if comparison.get("equivalent"):
+        return ComparisonOutcome.SAME
+    return ComparisonOutcome.UNCLEAR
 
 
-def ends_of(comparison: JsonNode) -> list[JsonNode]:
+def ends_of(comparison: Entry) -> tuple[float | None, float | None]:
     """Return both ends of an interval, the lower one first."""
-    return [comparison["interval"]["low"], comparison["interval"]["high"]]
+    interval = comparison.get("interval") or {}
+    return interval.get("low"), interval.get("high")

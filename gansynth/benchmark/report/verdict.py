@@ -9,28 +9,17 @@ from typing import Any
 from gansynth.benchmark.report.study import (
     LEVEL,
     ComparisonOutcome,
+    Entry,
     ReportArm,
     ReportData,
     ends_of,
     finding_of,
 )
 from gansynth.metrics.segmentation.measures import COSTS, NO_CASE, beside
-from gansynth.report.document import JsonNode, pattern
-from gansynth.report.numbers import (
-    Line,
-    LinkedNumber,
-    NumberFormat,
-    derived,
-    joined,
-    of_runs,
-    plain,
-    probability,
-    whole,
-)
+from gansynth.report.numbers import NumberFormat, joined, known, probability
 
 SPOKEN_FOR = ("draws", "seeds", "subjects")
 """What a comparison may generalise to, as in its ``generalises``."""
-NO_INTERVAL = "the design is too small for an interval"
 NAMED = 3  # maximum number of arms that the sentence names for one finding
 
 
@@ -41,30 +30,18 @@ class ArmResult:
     arm: ReportArm
     n: int
     finding: ComparisonOutcome
-    node: JsonNode
+    node: Entry
     show: NumberFormat
 
     @property
     def gain(self) -> float:
         """The stored difference with the sign such that positive is better."""
-        return self.show.better(self.node["difference"].number or 0.0)
+        return self.show.better(self.node.get("difference") or 0.0)
 
     @property
     def ends(self) -> list[float]:
         """The finite ends of its interval, with the sign such that positive is better."""
-        return [self.show.better(v) for end in ends_of(self.node) if (v := end.number) is not None]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The words of a verdict, with links for its numbers.
-
-    Attributes:
-        per_arm: of each other arm, the findings at each size in words.
-    """
-
-    sentence: Line
-    per_arm: Mapping[str, Sequence[tuple[ComparisonOutcome, Line]]]
+        return [self.show.better(end) for end in known(ends_of(self.node))]
 
 
 def verdict(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,21 +56,15 @@ def verdict(document: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         ``sentence``: one sentence with host and sizes. ``per_arm``: words for each other arm.
     """
-    words = verdict_of(ReportData(document))
-    return {
-        "sentence": plain(words.sentence),
-        "per_arm": {
-            arm: " ".join(plain(line) for _, line in lines) for arm, lines in words.per_arm.items()
-        },
-    }
-
-
-def verdict_of(study: ReportData) -> Verdict:
-    """Return the verdict of a study, with links for its numbers."""
+    study = ReportData(document)
     places = places_of(study, study.primary)
-    clauses = _clauses(study, places)
-    sentence = [*_insensitive(study, places), *_setting(study), *joined(clauses, "; ", "; "), "."]
-    return Verdict(sentence, {arm.key: _arm_words(study, arm, places) for arm in study.others})
+    clauses = "; ".join(_clauses(study, places))
+    words = {arm.key: [_place_words(study, place, places) for place in places if place.arm == arm]
+             for arm in study.others}  # fmt: skip
+    return {
+        "sentence": f"{_insensitive(study, places)}{_setting(study)}{clauses}.",
+        "per_arm": {arm: " ".join(texts) for arm, texts in words.items()},
+    }
 
 
 def places_of(study: ReportData, measure: str) -> list[ArmResult]:
@@ -105,74 +76,78 @@ def places_of(study: ReportData, measure: str) -> list[ArmResult]:
     ]
 
 
-def numbers(nodes: Sequence[JsonNode]) -> Line:
-    """Join numbers of training subjects: 6, 12 and 24."""
-    return joined([[whole(node)] for node in nodes])
-
-
-def _insensitive(study: ReportData, places: Sequence[ArmResult]) -> Line:
+def _insensitive(study: ReportData, places: Sequence[ArmResult]) -> str:
     """Return a sentence on sizes where more real cases show no gain; no arm could show one."""
     yardsticks = [place for place in places if place.arm.kind == "yardstick"]
     shown = {place.n for place in yardsticks if place.finding is ComparisonOutcome.GAIN}
     names = _names(study, [place for place in yardsticks if place.n not in shown])
-    why: Line = [*names, " is not shown to help. "] if names else ["no arm has more real cases. "]
-    return ["This plan cannot tell what helps: ", *why] if names or not shown else []
+    if shown and not names:
+        return ""
+    why = f"{names} is not shown to help" if names else "no arm has more real cases"
+    return f"This plan cannot tell what helps: {why}. "
 
 
-def _setting(study: ReportData) -> Line:
-    words: list[str | LinkedNumber] = [
-        "Development look, no test result: o" * study.development or "O"
-    ]
-    words.append(f"n {study.root['host']['title'].text}, trained on ")
-    words += [*numbers([study.size_node(n) for n in study.sizes])]
-    words.append(" subject" + "s" * (study.sizes != [1]))
+def _setting(study: ReportData) -> str:
+    words = "Development look, no test result: on " if study.development else "On "
+    words += f"{study.document['host']['title']}, trained on {joined(map(str, study.sizes))}"
+    words += " subject" + "s" * (study.sizes != [1])
     if study.others:
-        words.append(f", against “{study.title(study.control)}”")
-    return [*words, ": "]
+        words += f", against “{study.title(study.control)}”"
+    return f"{words}: "
 
 
-def _clauses(study: ReportData, places: Sequence[ArmResult]) -> list[Line]:
+def _found(places: Sequence[ArmResult], finding: ComparisonOutcome) -> list[ArmResult]:
+    return [place for place in places if place.finding is finding]
+
+
+def _clauses(study: ReportData, places: Sequence[ArmResult]) -> list[str]:
     title = study.show.title
     if not study.others:
-        return [["nothing is compared, for no arm but the control was trained"]]
-    if all(place.finding is ComparisonOutcome.MISSING for place in places):
-        return [[f"nothing can be said, for no comparison on {title} was finished"]]
+        return ["nothing is compared, for no arm but the control was trained"]
+    if len(_found(places, ComparisonOutcome.MISSING)) == len(places):
+        return [f"nothing can be said, for no comparison on {title} was finished"]
     yardsticks = [place for place in places if place.arm.kind == "yardstick"]
     compared = [place for place in places if place not in yardsticks]
-    best = [place for place in compared if place.finding is ComparisonOutcome.GAIN]
+    best = _found(compared, ComparisonOutcome.GAIN)
     rest = [place for place in compared if place not in best]
     clauses = [*_effects(study, compared), *_costs(study, best), *_unshown(study, compared)]
     clauses += _costs(study, rest, "a cost without a gain: ")
-    if gains := [place for place in yardsticks if place.finding is ComparisonOutcome.GAIN]:
-        clauses.append([f"to compare: {title} is better by ", *_amounts(study, gains)])
-    return [*clauses, *_limits(places)]
+    if gains := _found(yardsticks, ComparisonOutcome.GAIN):
+        clauses.append(f"to compare: {title} is better by {_amounts(study, gains)}")
+    texts = {text for place in places if (text := place.node.get("generalises"))}
+    lacking = [word for word in SPOKEN_FOR if any(word not in text for text in texts)]
+    return [*clauses, *[f"intervals say nothing of other {joined(lacking)}"] * bool(lacking)]
 
 
-def _effects(study: ReportData, compared: Sequence[ArmResult]) -> list[Line]:
-    title = study.show.title
-    by = {finding: [p for p in compared if p.finding is finding] for finding in ComparisonOutcome}
-    learnt = [place for place in by[ComparisonOutcome.GAIN] if place.arm.kind != "rival"]
-    unlearnt = [place for place in by[ComparisonOutcome.GAIN] if place.arm.kind == "rival"]
-    clauses: list[Line] = []
+def _effects(study: ReportData, compared: Sequence[ArmResult]) -> list[str]:
+    title, clauses = study.show.title, []
+    gains = _found(compared, ComparisonOutcome.GAIN)
+    learnt = [place for place in gains if place.arm.kind != "rival"]
+    unlearnt = [place for place in gains if place.arm.kind == "rival"]
     if learnt:
-        clauses.append([f"{title} is better by ", *_amounts(study, learnt)])
+        clauses.append(f"{title} is better by {_amounts(study, learnt)}")
     if unlearnt:
-        start = "by " if learnt else f"{title} is better by "
-        clauses.append([start, *_amounts(study, unlearnt), ", without a GAN"])
-    clauses += [line for line in [_rival_clause(study, learnt, compared)] if line]
-    if by[ComparisonOutcome.LOSS]:
-        clauses.append([f"{title} is worse by ", *_amounts(study, by[ComparisonOutcome.LOSS])])
+        start = "by" if learnt else f"{title} is better by"
+        clauses.append(f"{start} {_amounts(study, unlearnt)}, without a GAN")
+    if learnt:
+        matches = rivals(max(learnt, key=lambda place: place.gain), compared)
+        equal = [rival for rival, as_well in matches if as_well]
+        if equal:
+            clauses.append(f"so no GAN is needed: {_names(study, equal)} does as well")
+        elif matches:
+            names = _names(study, [rival for rival, _ in matches])
+            clauses.append(f"this is not told apart from {names}, which needs no GAN")
+    if losses := _found(compared, ComparisonOutcome.LOSS):
+        clauses.append(f"{title} is worse by {_amounts(study, losses)}")
     return clauses
 
 
-def _costs(
-    study: ReportData, places: Sequence[ArmResult], words: str = "this costs "
-) -> list[Line]:
+def _costs(study: ReportData, places: Sequence[ArmResult], words: str = "this costs ") -> list[str]:
     """Return clauses on what arms cost in false alarms; other changes are told of gains only.
 
     An interval is enough for a cost: Holm's correction would hide harm.
     """
-    lost, kept, last = list[Line](), list[Line](), list[Line]()
+    lost, kept, last = list[str](), list[str](), list[str]()
     of = {(place.arm.key, place.n) for place in places}
     start = "this costs no false alarms that this plan can show: "
     for name, cost in COSTS.items():
@@ -194,44 +169,32 @@ def _costs(
         if not all(p.ends for p in rest):
             start = ""
         if not found and name == "false_alarms":
-            last.append([NO_CASE])
-    clauses: list[Line] = [[words, *joined(lost, last=", and ")]] if lost else []
+            last.append(NO_CASE)
+    clauses = [words + joined(lost, last=", and ")] if lost else []
     if all(place.finding is ComparisonOutcome.GAIN for place in places):
         start = "no other cost is shown: " if lost else start
-        clauses += [*([[start, *joined(kept, last=", and ")]] if kept else []), *last]
+        clauses += [*([start + joined(kept, last=", and ")] if kept else []), *last]
     return clauses
 
 
-def _unshown(study: ReportData, compared: Sequence[ArmResult]) -> list[Line]:
-    title, clauses = study.show.title, list[Line]()
-    by = {finding: [p for p in compared if p.finding is finding] for finding in ComparisonOutcome}
-    if by[ComparisonOutcome.SAME]:
-        margin = study.show.size(by[ComparisonOutcome.SAME][0].node["margin"])
-        words: Line = [
-            f"{title} changes by ",
-            *_amounts(study, by[ComparisonOutcome.SAME], signed=True),
-        ]
-        clauses.append([*words, ", no effect beyond ± ", margin, f" {study.show.unit}"])
-    if unclear := by[ComparisonOutcome.UNCLEAR]:
-        words = [f"{title} changes by ", *_amounts(study, unclear, signed=True)]
-        clauses.append([*words, ", so neither gain nor loss is shown"])
+def _unshown(study: ReportData, compared: Sequence[ArmResult]) -> list[str]:
+    title, clauses = study.show.title, list[str]()
+    if same := _found(compared, ComparisonOutcome.SAME):
+        margin = f"{study.show.size(same[0].node['margin'])} {study.show.unit}"
+        amounts = _amounts(study, same, signed=True)
+        clauses.append(f"{title} changes by {amounts}, no effect beyond ± {margin}")
+    if unclear := _found(compared, ComparisonOutcome.UNCLEAR):
+        amounts = _amounts(study, unclear, signed=True)
+        clauses.append(f"{title} changes by {amounts}, so neither gain nor loss is shown")
         clauses += [
-            ["the interval of ", *_names(study, [place]), " ", *why]
+            f"the interval of {_names(study, [place])} {why}"
             for place in unclear
             if (why := why_not(study, place.node))
         ]
-        clauses += [line for line in [_power(study, [place.node for place in unclear])] if line]
-    if by[ComparisonOutcome.MISSING]:
-        clauses.append(["nothing was finished of ", *_names(study, by[ComparisonOutcome.MISSING])])
+        clauses += filter(None, [_power(study, [place.node for place in unclear])])
+    if missing := _found(compared, ComparisonOutcome.MISSING):
+        clauses.append(f"nothing was finished of {_names(study, missing)}")
     return clauses
-
-
-def _limits(places: Sequence[ArmResult]) -> list[Line]:
-    texts = {text for place in places if (text := place.node["generalises"].text)}
-    lacking = [word for word in SPOKEN_FOR if any(word not in text for text in texts)]
-    return [["intervals say nothing of other " + plain(joined([[w] for w in lacking]))]] * bool(
-        lacking
-    )
 
 
 def _amounts(
@@ -241,44 +204,37 @@ def _amounts(
     signed: bool = False,
     unit: str = "",
     most: int = NAMED,
-) -> Line:
+) -> str:
     """Return effects with the names of so many arms, the largest first; 0 for one without a name.
 
     ``signed``: with the stored sign. ``unit``: default: the measure's.
     """
-    ordered = sorted(places, key=lambda place: -abs(place.gain))
-    arms = list(_by_arm(ordered).values())
-    lines: list[Line] = []
+    arms = list(_by_arm(sorted(places, key=lambda place: -abs(place.gain))).values())
+    texts = list[str]()
     for group in arms[: most or 1]:
-        words = "" if lines else f" {unit or group[0].show.unit}"
-        who: Line = [" with ", *_names(study, group)] if most else []
-        lines.append([*_amount(group, words, signed), *who])
-    small = not signed and all(place.node["equivalent"].value is True for place in places)
-    line = joined([*lines, *([["others"]] if len(arms) > (most or 1) else [])])
-    return [*line, ", within the margin that makes no difference"] if small else line
+        words = "" if texts else f" {unit or group[0].show.unit}"
+        who = f" with {_names(study, group)}" if most else ""
+        texts.append(_amount(group, words, signed) + who)
+    text = joined([*texts, *["others"] * (len(arms) > (most or 1))])
+    if not signed and all(place.node.get("equivalent") for place in places):
+        text += ", within the margin that makes no difference"
+    return text
 
 
-def _amount(places: Sequence[ArmResult], unit: str, signed: bool) -> Line:
+def _amount(places: Sequence[ArmResult], unit: str, signed: bool) -> str:
     """Return an effect with its interval; of several, the range of effects and of intervals."""
     show = places[0].show
     upwards = places[0].gain > 0
     write = show.difference if signed else show.gain if upwards else show.loss
-    turned = not signed and upwards != show.up
-    ordered = sorted(places, key=lambda place: place.node["difference"].number or 0.0)
-    effects = [write(place.node["difference"]) for place in ordered[:: -1 if turned else 1]]
-    lows, highs = zip(*(ends_of(place.node) for place in places), strict=True)
-    finite = [[end for end in ends if end.number is not None] for ends in (lows, highs)]
-    line: list[str | LinkedNumber] = [effects[0]]
-    line += [" to ", effects[-1]] if effects[0].text != effects[-1].text else []
-    if not finite[0] or not finite[1]:
-        return [*line, unit, f" ({NO_INTERVAL})"]
-    outer = (
-        min(finite[0], key=lambda end: end.number or 0.0),
-        max(finite[1], key=lambda end: end.number or 0.0),
-    )
-    low, high = outer[:: -1 if turned else 1]
-    intervals = "95 % CI " if len(places) == 1 else "95 % CIs within "
-    return [*line, unit, f" ({intervals}", write(low), " to ", write(high), ")"]
+    order = -1 if not signed and upwards != show.up else 1
+    differences = sorted(place.node["difference"] for place in places)[::order]
+    effects = list(dict.fromkeys(write(value) for value in (differences[0], differences[-1])))
+    text = " to ".join(effects) + unit
+    lows, highs = (known(ends) for ends in zip(*(ends_of(p.node) for p in places), strict=True))
+    if not lows or not highs:
+        return f"{text} (the design is too small for an interval)"
+    low, high = (write(end) for end in (min(lows), max(highs))[::order])
+    return f"{text} ({'95 % CI' if len(places) == 1 else '95 % CIs within'} {low} to {high})"
 
 
 def _by_arm(places: Sequence[ArmResult]) -> dict[str, list[ArmResult]]:
@@ -288,55 +244,50 @@ def _by_arm(places: Sequence[ArmResult]) -> dict[str, list[ArmResult]]:
     return groups
 
 
-def _names(study: ReportData, places: Sequence[ArmResult]) -> Line:
+def _names(study: ReportData, places: Sequence[ArmResult]) -> str:
     """Return the names of arms, each with its sizes unless these are all sizes."""
-    arms = _by_arm(places)
-    named: list[Line] = []
-    for group in list(arms.values())[:NAMED]:
+    arms = list(_by_arm(places).values())
+    named = []
+    for group in arms[:NAMED]:
         sizes = sorted(place.n for place in group)
-        nodes = [study.size_node(n) for n in sizes]
-        where: Line = () if sizes == study.sizes else [" at N = ", *numbers(nodes)]
-        named.append([f"“{group[0].arm.title}”", *where])
-    return joined([*named, *([["others"]] if len(arms) > NAMED else [])])
+        where = "" if sizes == study.sizes else f" at N = {joined(map(str, sizes))}"
+        named.append(f"“{group[0].arm.title}”{where}")
+    return joined([*named, *["others"] * (len(arms) > NAMED)])
 
 
-def _power(study: ReportData, comparisons: Sequence[JsonNode]) -> Line:
-    powered = [node for node in comparisons if node["mde"].number is not None]
-    within = [node["mde"] for node in powered if not _beyond(node, study.show)]
+def _power(study: ReportData, comparisons: Sequence[Entry]) -> str:
+    powered = [c for c in comparisons if c.get("mde") is not None]
+    within = sorted(c["mde"] for c in powered if not _beyond(c, study.show))
     if not powered:
-        return []
+        return ""
     if not within:
-        return ["the design is too small to see even the largest gain that there is room for"]
-    within.sort(key=lambda node: node.number or 0)
-    ends = [study.show.size(node) for node in (within[0], within[-1])]
-    several = ends[0].text != ends[1].text
-    between: Line = [ends[0], " to ", ends[1]] if several else ends[:1]
+        return "the design is too small to see even the largest gain that there is room for"
+    ends = dict.fromkeys(map(study.show.size, (within[0], within[-1])))
     others = ", elsewhere none that there is room for" * (len(within) < len(powered))
-    detectable = f" {study.show.unit} would have been seen with 80 % power{others}"
-    return ["a gain of ", *between, detectable]
+    seen = f"{study.show.unit} would have been seen with 80 % power{others}"
+    return f"a gain of {' to '.join(ends)} {seen}"
 
 
-def _beyond(comparison: JsonNode, show: NumberFormat) -> bool:
+def _beyond(comparison: Entry, show: NumberFormat) -> bool:
     """Whether the detectable effect exceeds the largest gain possible over the control."""
-    control, mde = comparison["mean_control"].number, comparison["mde"].number
-    return control is not None and mde is not None and mde > show.room(control)
+    control = comparison.get("mean_control")
+    return control is not None and comparison["mde"] > show.room(control)
 
 
-def why_not(study: ReportData, comparison: JsonNode) -> Line:
+def why_not(study: ReportData, comparison: Entry) -> str:
     """Return why an interval that excludes zero shows no effect; empty if it includes zero."""
-    low, high = (end.number for end in ends_of(comparison))
+    low, high = ends_of(comparison)
     if low is None or high is None or low * high <= 0:
-        return []
-    p, corrected = comparison["p"], comparison["p_holm"]
-    if p.number is None or corrected.number is None or p.number >= LEVEL:
-        return ["leaves zero out, but draws and subjects are too few for a test to follow it"]
-    measure = comparison["measure"].text
-    family = [c["p"] for c in study.root["comparisons"] if c["measure"].text == measure]
-    of = pattern("comparisons", [int(node.pointer.split("/")[2]) for node in family], "p")
-    count = derived("count", family, of=of, holder="/comparisons")
-    words: list[str | LinkedNumber] = ["leaves zero out, but p ", *probability_words(p)]
-    words += [" is ", probability(corrected), " after Holm's correction for ", count]
-    return [*words, " comparisons"]
+        return ""
+    p, corrected = comparison.get("p"), comparison.get("p_holm")
+    if p is None or corrected is None or p >= LEVEL:
+        return "leaves zero out, but draws and subjects are too few for a test to follow it"
+    measure = comparison["measure"]
+    family = sum(c["measure"] == measure for c in study.document["comparisons"])
+    return (
+        f"leaves zero out, but p {_equals(p)} is {probability(corrected)} after Holm's correction "
+        f"for {family} comparisons"
+    )
 
 
 def rivals(place: ArmResult, places: Sequence[ArmResult]) -> list[tuple[ArmResult, bool]]:
@@ -347,15 +298,12 @@ def rivals(place: ArmResult, places: Sequence[ArmResult]) -> list[tuple[ArmResul
         apart: its interval contains the arm's difference.
     """
     matches = []
-    difference = place.node["difference"].number
+    difference = place.node.get("difference")
     for rival in places:
-        if (
-            rival.arm.kind != "rival"
-            or rival.n != place.n
-            or rival.finding is ComparisonOutcome.MISSING
-        ):
+        missing = rival.finding is ComparisonOutcome.MISSING
+        if rival.arm.kind != "rival" or rival.n != place.n or missing:
             continue
-        low, high = (end.number for end in ends_of(rival.node))
+        low, high = ends_of(rival.node)
         if rival.finding is ComparisonOutcome.GAIN and rival.gain >= place.gain:
             matches.append((rival, True))
         elif low is not None and high is not None and difference is not None:
@@ -363,82 +311,51 @@ def rivals(place: ArmResult, places: Sequence[ArmResult]) -> list[tuple[ArmResul
     return matches
 
 
-def _rival_clause(
-    study: ReportData, gains: Sequence[ArmResult], places: Sequence[ArmResult]
-) -> Line:
-    if not gains:
-        return []
-    matches = rivals(max(gains, key=lambda place: place.gain), places)
-    equal = [rival for rival, as_well in matches if as_well]
-    if equal:
-        return ["so no GAN is needed: ", *_names(study, equal), " does as well"]
-    if matches:
-        names = _names(study, [rival for rival, _ in matches])
-        return ["this is not told apart from ", *names, ", which needs no GAN"]
-    return []
-
-
-def _arm_words(
-    study: ReportData, arm: ReportArm, places: Sequence[ArmResult]
-) -> list[tuple[ComparisonOutcome, Line]]:
-    arm_places = [place for place in places if place.arm.key == arm.key]
-    return [(place.finding, _place_words(study, place, places)) for place in arm_places]
-
-
-def _place_words(study: ReportData, place: ArmResult, places: Sequence[ArmResult]) -> Line:
+def _place_words(study: ReportData, place: ArmResult, places: Sequence[ArmResult]) -> str:
     show, node = study.show, place.node
-    start: list[str | LinkedNumber] = ["At N = ", whole(study.size_node(place.n)), " "]
+    start = f"At N = {place.n}"
     if place.finding is ComparisonOutcome.MISSING:
-        return [*start, "nothing was finished", *_unfinished(study, place), "."]
+        return f"{start} nothing was finished{_unfinished(study, place)}."
     effect = _amount([place], f" {show.unit}", signed=True)
     if not place.ends:
-        return [*start[:-1], ": ", *effect, "."]
-    p = [", p ", *probability_words(node["p_holm"]), " after Holm"]
-    costs = [part for line in _costs(study, [place]) for part in ("; ", *line)]
-    margin: Line = ["± ", show.size(node["margin"]), f" {show.unit}"]
+        return f"{start}: {effect}."
+    p = f"p {_equals(node.get('p_holm'))} after Holm"
+    costs = "".join(f"; {clause}" for clause in _costs(study, [place]))
+    margin = f"± {show.size(node.get('margin'))} {show.unit}"
     if place.finding in (ComparisonOutcome.GAIN, ComparisonOutcome.LOSS):
-        within: Line = ()
-        if node["equivalent"].value is True:
-            within = [", yet within the margin of ", *margin]
-        line = [*start, f"a {place.finding.words} is shown: ", *effect, *p, *within, *costs, "."]
-        return [*line, *_rival_words(study, place, places)]
+        within = f", yet within the margin of {margin}" if node.get("equivalent") else ""
+        words = f"{start} a {place.finding.words} is shown: {effect}, {p}{within}{costs}."
+        return words + _rival_words(study, place, places)
     if place.finding is ComparisonOutcome.SAME:
-        within = [", p ", *probability_words(node["equivalence_p"]), " for lying within"]
-        line = [*start, "there is no effect beyond ", *margin, ": ", *effect, *within]
-        return [*line, *costs, "."]
-    line = [*start[:-1], ": ", *effect, *p, ", so neither gain nor loss is shown"]
-    why, power = why_not(study, node), _power(study, [node])
-    line += ["; the interval ", *why] if why else []
-    line += ["; ", *power] if power else []
-    return [*line, *costs, ".", *_rival_words(study, place, places)]
+        within = f"p {_equals(node.get('equivalence_p'))} for lying within"
+        return f"{start} there is no effect beyond {margin}: {effect}, {within}{costs}."
+    why = why_not(study, node)
+    reasons = [f"the interval {why}"] * bool(why) + list(filter(None, [_power(study, [node])]))
+    words = "; ".join([f"{start}: {effect}, {p}, so neither gain nor loss is shown", *reasons])
+    return f"{words}{costs}.{_rival_words(study, place, places)}"
 
 
-def _rival_words(study: ReportData, place: ArmResult, places: Sequence[ArmResult]) -> Line:
+def _rival_words(study: ReportData, place: ArmResult, places: Sequence[ArmResult]) -> str:
     if place.arm.kind not in ("gan", "tuned") or place.finding is ComparisonOutcome.LOSS:
-        return []
+        return ""
+    shown = place.finding is ComparisonOutcome.GAIN
     for rival, as_well in rivals(place, places):
         gain = study.show.difference(rival.node["difference"])
         if as_well:
-            does = "does as well" if place.finding is ComparisonOutcome.GAIN else "shows a gain"
-            return [f" “{rival.arm.title}” {does} without a GAN (", gain, ")."]
-        if place.finding is ComparisonOutcome.GAIN:
-            return [f" “{rival.arm.title}” (", gain, ", without a GAN) is not told apart from it."]
-    return []
+            does = "does as well" if shown else "shows a gain"
+            return f" “{rival.arm.title}” {does} without a GAN ({gain})."
+        if shown:
+            return f" “{rival.arm.title}” ({gain}, without a GAN) is not told apart from it."
+    return ""
 
 
-def probability_words(node: JsonNode) -> Line:
+def _equals(p: float | None) -> str:
     """Return a p-value with its sign: = 0.034, or < 0.001."""
-    text = probability(node)
-    return [text] if text.text.startswith("<") else ["= ", text]
+    text = probability(p)
+    return text if text.startswith("<") else f"= {text}"
 
 
-def _unfinished(study: ReportData, place: ArmResult) -> Line:
-    runs = study.runs(place.arm.key, place.n)
-    failed = [run for run in runs if run["status"].text == "failed"]
-    if not failed:
-        return []
-    counts = [
-        derived("count", group, of=of_runs(group, "status"), holder="/runs")
-        for group in (failed, runs)
-    ]
-    return [" (", counts[0], " of ", counts[1], " runs failed)"]
+def _unfinished(study: ReportData, place: ArmResult) -> str:
+    runs = [run for run in study.runs if (run["arm"], run["n"]) == (place.arm.key, place.n)]
+    failed = sum(run["status"] == "failed" for run in runs)
+    return f" ({failed} of {len(runs)} runs failed)" if failed else ""

@@ -1,4 +1,4 @@
-"""The report of an evaluation: an HTML file with figures, and a Markdown file."""
+"""The report of an evaluation: a page with figures, and a Markdown file."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ def write_report(
 ) -> dict[str, Path]:
     """Write ``report.html`` and ``report.md`` from an evaluation's document.
 
-    The HTML file is self-contained: no network, no other file. Its numbers link into
-    ``evaluation.json``, which the caller writes into the same folder.
+    The HTML file is self-contained: no network, no other file.
 
     Args:
         document: the evaluation; the report notes the parts that are missing.
@@ -32,9 +31,22 @@ def write_report(
     Returns:
         Name of each file -> its path.
     """
-    from gansynth.evaluation.report.page import compose
-    from gansynth.report import rendering
+    from gansynth.evaluation.report import figures, tables
+    from gansynth.report import page
 
-    style, script = (rendering.template(name, __name__) for name in ("evaluation.css", "maps.js"))
-    report = compose(document, pictures, strip)
-    return rendering.write_report(report, folder, style=style, script=script)
+    shown = {
+        f"{side}-{n}": page.data_uri(png) for side, of in strip.items() for n, png in enumerate(of)
+    }
+    drawn = {**figures.drawn(document), **shown}
+    drawn |= {f"picture-{n}": page.data_uri(png) for n, png in enumerate(pictures.values())}
+    text = page.compose(
+        "evaluation.md",
+        root=document,
+        tables=tables,
+        figures=figures,
+        drawn=drawn,
+        pictures=pictures,
+        strip=strip,
+        words_of=tables.words_of_points(document),
+    )
+    return page.write_report(text, drawn, folder)

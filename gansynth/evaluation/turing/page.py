@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from gansynth.report.rendering import policy, template
+from gansynth.report.page import policy, template
 
 SCRIPTS = ("clock.js", "viewer.js", "main.js")
 TRUSTED = "require-trusted-types-for 'script'; trusted-types 'none'"

@@ -1,0 +1,330 @@
+"""The rows of a report's tables, and what was found in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gansynth.report.numbers import (
+    NOTHING,
+    decimals_of,
+    interval,
+    joined,
+    known,
+    number,
+    probability,
+    with_interval,
+)
+
+Table = list[dict[str, object]]
+Entry = Mapping[str, Any]
+UNCLEAR, MISSING = "○", "–"
+FINDINGS = {
+    **dict.fromkeys(("like real", "faithful"), "◆"),
+    **dict.fromkeys(
+        ("unlike real", "no more than shuffled labels", "copies", "revealed"), "▼"
+    ),
+    **dict.fromkeys(("unclear", "partly", "not shown"), UNCLEAR),
+}  # fmt: skip
+"""Finding -> its sign; unknown words count as unclear."""
+VERDICTS = {"◆": "like real", "▼": "unlike real", UNCLEAR: "cannot tell", MISSING: "not known"}
+"""What a figure of a sign says of samples."""
+LABELS = {
+    "faithful": "Samples show what their labels say",
+    "partly": "Samples show some of what their labels say",
+    "no more than shuffled labels": "Samples show no more of their labels than of others",
+    "unclear": "Whether samples show what their labels say is unclear",
+}
+REMEMBERED = {
+    "copies": "Samples repeat training cases",
+    "revealed": "Samples reveal who the training subjects are",
+    "not shown": "Memorisation is not shown, which does not rule it out",
+}
+ATTACKS = {
+    "distance": "Membership by distance, AUC",
+    "discriminator": "Membership by discriminator, AUC",
+}
+SIDES = {
+    "training": "real, training",
+    "held-out": "real, held-out",
+    "synthetic": "synthetic",
+}
+"""Side of a point of a map -> its name, in drawing order."""
+
+
+def sign_of(finding: str | None) -> str:
+    """Return the sign of a finding."""
+    return FINDINGS.get(finding, UNCLEAR) if finding else MISSING
+
+
+def title_of(figure: Entry) -> str:
+    """Return a figure's heading."""
+    return str(figure["title"] or figure["metric"])
+
+
+def three(
+    entry: Entry, places: int, key: str = "value", *, sign: bool = False
+) -> tuple[str, str, str]:
+    """Return a number and its interval; keys are ``low``, ``high``, prefixed unless ``value``."""
+    before = "" if key == "value" else f"{key}_"
+    middle, low, high = (
+        number(entry.get(name), places, sign=sign)
+        for name in (key, f"{before}low", f"{before}high")
+    )
+    return middle, low, high
+
+
+# -- in short --------------------------------------------------------------------------------------
+
+
+Finding = tuple[str, str]
+"""A sign, and what was found."""
+
+
+def in_short(root: Entry) -> dict[str, list[Finding]]:
+    """Return what was found of realism, labels and memorisation."""
+    labels, memory = root.get("faithfulness") or {}, root.get("memorisation") or {}
+    return {
+        "Realism": _realism(root),
+        "Labels": [_labels(labels) if labels.get("finding") else (MISSING, "Not computed.")],
+        "Memorisation": [_memory(memory) if memory.get("finding") else (MISSING, "Not tested.")],
+    }
+
+
+def _realism(root: Entry) -> list[Finding]:
+    figures = root.get("figures", ())
+    lines = [("▼", root["differs"])] if root.get("differs") else []
+    for sign, verdict in VERDICTS.items():
+        chosen = [figure for figure in figures if sign_of(figure["finding"]) == sign]
+        if chosen:
+            start = f"{verdict.capitalize()} in {len(chosen)} of {len(figures)} figures"
+            lines.append((sign, f"{start}: {joined(_names(chosen, figures))}."))
+    return lines or [(MISSING, "Not computed.")]
+
+
+def _names(chosen: Sequence[Entry], figures: Sequence[Entry]) -> list[str]:
+    """Return each title once, with the names of its figures if only some are selected."""
+    titles = [title_of(figure) for figure in figures]
+    names_of: dict[str, list[str]] = {}
+    for figure in chosen:
+        names_of.setdefault(title_of(figure), []).append(figure["name"] or "without a name")
+    return [
+        title if len(names) == titles.count(title) else f"{title} ({'; '.join(names)})"
+        for title, names in names_of.items()
+    ]
+
+
+def _labels(node: Entry) -> Finding:
+    words, mean = str(LABELS.get(node["finding"], node["finding"])), node["mean"]
+    if mean["synthetic"] is not None:
+        dice, real = with_interval(*three(mean, 2, "synthetic")), number(mean["real"], 2)
+        shuffled = number(mean["shuffled"], 2)
+        words += f": Dice {dice}, on real cases {real}, with shuffled labels {shuffled}"
+    return sign_of(node["finding"]), f"{words}."
+
+
+def _memory(node: Entry) -> Finding:
+    words, copies = REMEMBERED.get(node["finding"], node["finding"]), node["copies"]
+    count = f"{number(copies['count'])} of {number(copies['of'])} are near-copies."
+    return sign_of(node["finding"]), f"{words}: {count}"
+
+
+def scope(root: Entry) -> str:
+    """Return the evaluated samples and data, in one line."""
+    of, data, images = root["of"], root["data"], root["images"]
+    maker = f", generated by {of['generator']}" if of["generator"] else ""
+    fold = f", fold {data['fold']}" if data["fold"] else ""
+    size = " × ".join(map(number, images["size"]))
+    spacing = " × ".join(f"{value:.4g}" for value in images["spacing"])
+    labels = [name for name in images["labels"] if name != "background"]
+    return " · ".join([
+        f"{of['kind']} {of['name']}".capitalize() + maker,
+        f"{data['name']}{fold}",
+        f"{images['samples']} samples beside {images['real']} real images",
+        f"real: {data['reference']} of {data['subjects']} subjects, "
+        f"{data['held_out_subjects']} held out",
+        f"{size} voxels of {spacing} mm",
+        ", ".join(images["channels"]),
+        *[f"labels: {', '.join(labels)}"] * bool(labels),
+        f"seed {images['seed']}.",
+    ])  # fmt: skip
+
+
+# -- realism ---------------------------------------------------------------------------------------
+
+
+def realism(figures: Sequence[Entry]) -> Table:
+    """Return each figure beside that of other real subjects."""
+    rows = Table()
+    for figure in figures:
+        samples, real = (three(figure, _places(figure), key) for key in ("value", "real"))
+        sign = sign_of(figure["finding"])
+        texts = (figure["what"], figure["note"])
+        rows.append({
+            "metric": title_of(figure),
+            "figure": figure["name"] or NOTHING,
+            "what it is": ". ".join(text.rstrip(".") for text in texts if text),
+            "samples": with_interval(*samples),
+            "real subjects": with_interval(*real),
+            "p": "" if figure["p"] is None else probability(figure["p"]),
+            "finding": f"{sign} {VERDICTS[sign]}",
+        })  # fmt: skip
+    return rows
+
+
+def every_number(figures: Sequence[Entry]) -> Table:
+    """Return every number of every figure."""
+    rows = Table()
+    for figure in figures:
+        places, row = (
+            _places(figure),
+            {"metric": title_of(figure), "figure": figure["name"] or NOTHING},
+        )
+        names = {"value": ("samples", "95 % CI"), "real": ("other real subjects", "95 %"),
+                 "difference": ("difference", "its 95 % CI")}  # fmt: skip
+        for key, (name, ends) in names.items():
+            middle, low, high = three(figure, places, key, sign=key == "difference")
+            row |= {name: middle, ends: interval(low, high)}
+        better = {"real": "as real", "half": "0.5, chance"}.get(figure["better"], figure["better"])
+        rows.append({
+            **row, "p": probability(figure["p"]), "better": better or NOTHING,
+            "images": number(figure["images"]), "splits": number(figure["splits"]),
+        })  # fmt: skip
+    return rows
+
+
+def _places(figure: Entry) -> int:
+    """Return the decimals of all numbers of a figure."""
+    pairs = [(figure[f"{k}low"], figure[f"{k}high"]) for k in ("", "real_", "difference_")]
+    return decimals_of([figure["value"], figure["real"]], pairs)
+
+
+def spectra(nodes: Sequence[Entry]) -> Table:
+    """Return every number of the spectra."""
+    return [
+        {
+            "channel": node["channel"],
+            "frequency, 1/mm": number(frequency, 3),
+            "ratio": number(ratio, 3),
+            "95 % CI": interval(number(low, 3), number(high, 3)),
+            "other real subjects": interval(number(first, 3), number(last, 3)),
+        }
+        for node in nodes
+        for frequency, ratio, low, high, first, last in zip(
+            *(node[k] for k in ("frequency", "ratio", "low", "high", "real_low", "real_high")),
+            strict=True,
+        )
+    ]
+
+
+# -- maps, faithfulness, memorisation --------------------------------------------------------------
+
+
+def words_of_points(root: Entry) -> dict[str, str]:
+    """Return the name of each point of the maps -> its name, side and kind."""
+    points = [point for node in reversed(root.get("maps", ())) for point in node["points"]]
+    return {
+        point["name"]: ", ".join(filter(None, (point["name"], SIDES[point["side"]], point["kind"])))
+        for point in points
+    }
+
+
+def counts(node: Entry) -> str:
+    """Return the number of points of each side of a map."""
+    sides = [point["side"] for point in node["points"]]
+    return joined(f"{sides.count(side)} {name}" for side, name in SIDES.items() if side in sides)
+
+
+def faithfulness(entries: Sequence[Entry]) -> Table:
+    """Return Dice for each label on real cases, samples, and samples with shuffled labels."""
+    return [
+        {
+            "label": entry["label"],
+            "real cases": with_interval(*three(entry, 2, "real")),
+            "samples": with_interval(*three(entry, 2, "synthetic")),
+            "shuffled labels": number(entry["shuffled"], 2),
+            "ratio": with_interval(*three(entry, 2, "ratio")),
+            "number of samples": number(entry["samples"]),
+            "number of real cases": number(entry["real_cases"]),
+        }
+        for entry in entries
+    ]
+
+
+def known_dice(root: Entry) -> list[Entry]:
+    """Return the labels, and the mean, of which a Dice is known."""
+    node = root.get("faithfulness") or {}
+    entries = [*node.get("labels", ()), *filter(None, [node.get("mean")])]
+    return [e for e in entries if known(e[key] for key in ("real", "synthetic", "shuffled"))]
+
+
+def known_distances(root: Entry) -> list[Entry]:
+    """Return the sides of which distances are known."""
+    node = root.get("memorisation") or {}
+    return [entry for entry in node.get("distances", ()) if known(entry["quantiles"])]
+
+
+def distances(entries: Sequence[Entry]) -> Table:
+    """Return quantiles of the distances to the nearest case, a side a row."""
+    quantiles = [quantile for entry in entries for quantile in entry["quantiles"]]
+    ends = [(entry["quantiles"][1], entry["quantiles"][3]) for entry in entries]
+    places, rows = decimals_of(quantiles, ends), Table()
+    for entry in entries:
+        q = [number(value, places) for value in entry["quantiles"]]
+        rows.append({
+            "distance of": entry["of"], "middle": q[2], "half lie within": interval(q[1], q[3]),
+            "9 of 10 lie within": interval(q[0], q[4]), "number": number(entry["count"]),
+        })  # fmt: skip
+    return rows
+
+
+def attacks(node: Entry) -> Table:
+    """Return the attacks that infer membership, each with the value of chance."""
+    return [
+        {
+            "what": ATTACKS.get(attack["attack"], f"Membership, AUC: {attack['attack']}"),
+            "how": f"{sentence(attack['what'])}{number(attack['members'])} members, "
+            f"{number(attack['others'])} others.",
+            "found, 95 % CI": with_interval(
+                *(number(attack[k], 2) for k in ("auc", "low", "high"))
+            ),
+            "expected": "0.50",
+            "p": probability(attack["p"]),
+        }
+        for attack in node.get("membership", ())
+    ]
+
+
+def sentence(text: str | None) -> str:
+    """Return text as a sentence that others follow; nothing if empty."""
+    text = (text or "").strip().rstrip(".")
+    return f"{text[0].upper()}{text[1:]}. " if text else ""
+
+
+def ratio(node: Entry) -> str:
+    """Return how much nearer samples lie to training cases than held-out cases."""
+    found = node.get("ratio") or {}
+    return with_interval(*three(found, 2)) if found.get("value") is not None else ""
+
+
+def near_copies(pairs: Sequence[Entry]) -> Table:
+    """Return samples that are near-copies, and their cases."""
+    return [
+        {
+            "sample": pair["sample"],
+            "training case": pair["case"],
+            "distance": number(pair["ratio"], 2),
+            "based on its labels": "yes" if pair["own"] else "no",
+        }
+        for pair in pairs
+    ]
+
+
+def findings(identity: Entry) -> Table:
+    """Return what was found in exported files."""
+    return [{"finding": finding} for finding in identity["findings"]]
+
+
+def seconds(root: Entry) -> Table:
+    """Return the time of each part of the evaluation."""
+    return [{"part": name, "seconds": number(s, 1)} for name, s in root["seconds"].items()]
