@@ -184,7 +184,7 @@ class ReportData:
     @property
     def development(self) -> bool:
         """Whether the results are of the development split."""
-        return bool(self.document["look"]["split"] == "development")
+        return bool(self.document.get("look", {}).get("split") == "development")
 
 
 def _mean(scores: Sequence[Mapping[str, float | None]], cases: Sequence[str]) -> float:

@@ -89,7 +89,8 @@ def _insensitive(study: ReportData, places: Sequence[ArmResult]) -> str:
 
 def _setting(study: ReportData) -> str:
     words = "Development look, no test result: on " if study.development else "On "
-    words += f"{study.document['host']['title']}, trained on {joined(map(str, study.sizes))}"
+    host = study.document.get("host", {}).get("title", "")
+    words += f"{host}, trained on {joined(map(str, study.sizes))}"
     words += " subject" + "s" * (study.sizes != [1])
     if study.others:
         words += f", against “{study.title(study.control)}”"
