@@ -28,6 +28,7 @@ TEXTS = {".html", ".ipynb", ".md", ".py", ".sh", ".txt", ".yaml", ".yml"}
 HELP_CPU_SECONDS = 0.3
 
 DISTRIBUTIONS = {
+    "markdown_it": "markdown-it-py",
     "PIL": "pillow",
     "cv2": "opencv-python",
     "re2": "google-re2",
