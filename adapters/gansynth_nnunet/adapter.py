@@ -17,10 +17,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from gansynth.core.adapter import HostArrays, shortened
+from gansynth.bank.reader import BankReader, BankSample
+from gansynth.core.adapter import HostArrays
 from gansynth.core.host_commands import ExportRequest, TrainingFolder, TrainingRequest
 from gansynth.core.mix_config import Mix, MixConfig, TrainingResult
 from gansynth.core.prediction import Prediction
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource, SourceRequest, case_records
 from gansynth.core.space import Space
@@ -28,18 +30,30 @@ from gansynth.hosts.host import Framework, Job
 from gansynth.hosts.launch import ApartTraining, device_of
 from gansynth.hosts.record import FILE as RECORD
 from gansynth.hosts.record import mix_name
-from gansynth.hosts.sample_source import SampleSource
+from gansynth.hosts.sample_source import SampleSource, check_samples
 from gansynth.metrics.segmentation.evaluation import account_of, asked_regions
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_bytes_atomic, write_json_atomic
 from gansynth.runtime.progress import Reporter
 from gansynth_nnunet.config import FILE, NnunetSettings
-from gansynth_nnunet.converter import SpaceConverter
-from gansynth_nnunet.guard import check_origin, drawn_size, host_size, sample_bytes
-from gansynth_nnunet.launch import EXT_TRAINER, SUFFIX, parse_options, run, with_ext_trainer
+from gansynth_nnunet.converter import (
+    SpaceConverter,
+    check_converter,
+    converts,
+    drawn_size,
+    refuse_conditions,
+    sample_bytes,
+)
+from gansynth_nnunet.launch import (
+    EXT_TRAINER,
+    SUFFIX,
+    check_trainer,
+    parse_options,
+    run,
+    with_ext_trainer,
+)
 from gansynth_nnunet.mixed import Key, encode, keys_of
 from gansynth_nnunet.source import NnunetSource
-from gansynth_nnunet.variants import check_trainer
 
 CHANGING = ("pretrained_weights", "val_best")  # options that change weights, or which are evaluated
 WORKERS = "2"  # default number of nnU-Net's augmentation processes (`nnUNet_n_proc_DA`)
@@ -64,6 +78,7 @@ class NnunetAdapter(Framework):
     restarts_rate = True
     result = str(SUMMARY)
     augmentation = ("elastic",)
+    same = ("channels",)
     packages = ("torch", "nnunetv2")
     source: NnunetSource
     options: NnunetSettings
@@ -87,12 +102,15 @@ class NnunetAdapter(Framework):
 
     @property
     def sample_size(self) -> tuple[int, ...]:
-        return host_size(self.source.patch_size)
+        return self.source.patch
 
     def finalise(self, sample: Sample) -> HostArrays:
         super().finalise(sample)
         assert sample.labels is not None
         return encode(sample.labels, self.keys)
+
+    def converts(self, run: RunFolder) -> bool:
+        return converts(run.lineage.host, self.source)
 
     def bring(self, source: CaseSource, space: Space) -> Callable[[Sample], Sample]:
         if "plans" in source.space.host:
@@ -106,17 +124,34 @@ class NnunetAdapter(Framework):
         return "float32" if raw else "float16"
 
     def sample_bytes(self, manifest: Mapping[str, Any]) -> int:
-        schema = self.source.schema
-        return sample_bytes(
-            drawn_size(manifest, self.source, self.sample_size),
-            self.sample_size,
-            len(schema.channels),
-            np.dtype(self.dtype).itemsize,
-            len(schema.labels) + 1,
-        )
+        width = np.dtype(self.dtype).itemsize
+        return sample_bytes(self.source, drawn_size(self.source, manifest), width)
+
+    def check_run(self, run: RunFolder, mix_config: MixConfig) -> None:
+        space, need = run.space, self.source.patch
+        if self.converts(run):
+            refuse_conditions(mix_config)
+        elif space.grid != "native":  # networks would learn nnU-Net's padding of smaller samples
+            size = (1, *space.size)[-3:]
+            if space.grid == "resample" or any(s < n for s, n in zip(size, need, strict=True)):
+                raise UsageFault(
+                    f"{run.folder}: samples have {size} voxels (grid {space.grid}), the patch "
+                    f"{need}; expected grid 'crop' or 'slice', and at least the patch on each axis "
+                    "(best 4/3 of it). Fit the generator on nnunet: data, at a larger size"
+                )
+
+    def check_bank(self, reader: BankReader) -> None:
+        def look(stored: BankSample) -> None:
+            Framework.finalise(self, Sample(stored.image, stored.labels))
+
+        check_samples(reader, look, self.schema, self.sample_size)
 
     def check_samples(self, mix_config: MixConfig) -> SampleSource:
-        return check_origin(mix_config, self.source, self.held_out)
+        found = super().check_samples(mix_config)
+        if found.run is None or not self.converts(found.run):
+            return found
+        conversion = check_converter(found.run, self.source, self.held_out)
+        return replace(found, described={**found.described, "conversion": conversion})
 
     # -- options of a training -------------------------------------------------------------------
 
@@ -337,8 +372,10 @@ class NnunetAdapter(Framework):
         epochs = float(settings.get("num_epochs", 1))
         if share * epochs >= 1:
             return super().shortened(settings, share)
-        one = shortened(settings, share * epochs, "num_iterations_per_epoch")
-        return {**one, "num_epochs": "1"}
+        one, key = {**settings, "num_epochs": "1"}, "num_iterations_per_epoch"
+        if key in one:
+            one[key] = str(max(1, round(float(one[key]) * share * epochs)))
+        return one
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
         from gansynth_nnunet.predictions import refuse_unmeasurable
@@ -394,7 +431,6 @@ def hosted(training: ApartTraining, trainer: Any) -> tuple[NnunetAdapter, Traini
 
 
 def _unknown(options: NnunetSettings) -> bool:
-    """Whether another trainer than nnU-Net's default says the number of epochs."""
     return "trainer" in options.model_fields_set and options.num_epochs is None
 
 
@@ -406,7 +442,6 @@ def _recorded_total(folder: Path) -> int | None:
 
 
 def _to_do(folder: Path, options: Mapping[str, Any]) -> list[str]:
-    """Return options of nnU-Net with which it goes on."""
     done, name = newest_checkpoint(folder)
     if options["val"] or not done:
         return []
@@ -451,5 +486,4 @@ def own_metrics(folder: Path) -> dict[str, Any]:
 
 
 def _number(value: float) -> float | None:
-    """Return None for nnU-Net's NaN (a label that no held-out case has)."""
     return float(value) if math.isfinite(value) else None

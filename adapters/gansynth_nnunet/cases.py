@@ -1,9 +1,7 @@
-"""Checked reading of nnU-Net's preprocessed arrays (``.b2nd``).
+"""Checked reading of nnU-Net's preprocessed arrays (``.b2nd``), which carry no checksum.
 
-They carry no checksum, and many a flipped bit goes unnoticed. So the hash of every file is noted
-beside their folder, by ``prepare`` or after a first decoding, and reading compares. ``check`` says
-which arrays nobody has noted: it decodes them, which is no proof.
-
+The hash of every file is noted beside their folder, by ``prepare`` or after a first decoding, and
+reading compares. ``check`` says which arrays nobody has noted: it decodes them, which is no proof.
 The decoder of blosc2 is not made for damaged bytes: some end the process, others never return. So
 the first decoding of each array is in a process of its own.
 """
@@ -16,9 +14,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +27,7 @@ from gansynth.runtime.processes import ChildCommand
 
 MAX_CASE_BYTES = 16 << 30  # largest accepted size of a decompressed array
 SECONDS = 120  # most time for one array
+T = TypeVar("T")
 
 
 def write_hashes(folder: Path) -> None:
@@ -51,9 +50,7 @@ class PreprocessedArrays:
     """
 
     def __init__(self, folder: Path, hint: str, *, keep: bool = True) -> None:
-        self.folder = folder
-        self.hint = hint
-        self._keep = keep
+        self.folder, self.hint, self._keep = folder, hint, keep
         hashes = hashes_of(folder)
         self._hashes = dict(read_json(hashes)) if hashes.is_file() else {}
         self._damaged: dict[str, str] = {}
@@ -65,22 +62,21 @@ class PreprocessedArrays:
             DataFault: missing, damaged, or other than a numeric array with four axes.
             IntegrityFault: changed since its hash was noted.
         """
+        return self._open(name, lambda array: np.asarray(array[...]))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return an array's shape (C, D, H, W) without decompressing it; raises as ``read``."""
+        return self._open(name, lambda array: tuple(map(int, array.shape)))
+
+    def _open(self, name: str, take: Callable[[Any], T]) -> T:
         data = self.checked(name)
         try:
-            return np.asarray(_opened(data)[...])
+            return take(_opened(data))
         except MemoryError as error:
             raise EnvironmentFault(
                 f"{self.folder / name}: not enough memory to read it; free some"
             ) from error
         except Exception as error:  # the decoder has no error class of its own
-            raise self._fault(name, _words(error)) from error
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return an array's shape (C, D, H, W) without decompressing it; raises as ``read``."""
-        data = self.checked(name)
-        try:
-            return tuple(int(n) for n in _opened(data).shape)
-        except Exception as error:  # as above
             raise self._fault(name, _words(error)) from error
 
     def checked(self, name: str) -> bytes:
@@ -92,9 +88,7 @@ class PreprocessedArrays:
         with reading(path):
             data = path.read_bytes()
         if name not in self._hashes and name not in self._damaged:
-            hashes, damaged = _decode_apart(self.unnoted())
-            self._hashes |= hashes
-            self._damaged |= damaged
+            _decode_apart(self.unnoted(), self._hashes, self._damaged)
             with contextlib.suppress(EnvironmentFault):  # a folder that may not be written to
                 if self._keep:
                     write_json_atomic(hashes_of(self.folder), self._hashes)
@@ -119,10 +113,7 @@ class PreprocessedArrays:
 
 
 def _opened(data: bytes) -> Any:
-    """Return an array that is not decompressed yet; ValueError if it is none.
-
-    ``blosc2.open`` would also follow links and evaluate expressions in a file.
-    """
+    # `blosc2.open` would also follow links and evaluate expressions in a file.
     import blosc2
 
     array: Any = blosc2.ndarray_from_cframe(data, copy=True)
@@ -139,10 +130,7 @@ def _words(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _decode_apart(files: Sequence[Path]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the SHA-256 of files that can be decoded, by name, and the faults of the others."""
-    hashes: dict[str, str] = {}
-    damaged: dict[str, str] = {}
+def _decode_apart(files: Sequence[Path], hashes: dict[str, str], damaged: dict[str, str]) -> None:
     while left := [file for file in files if file.name not in {*hashes, *damaged}]:
         words = [sys.executable, "-m", __name__, *map(str, left)]
         ended = ChildCommand(words, os.environ, document=True).run()
@@ -150,7 +138,7 @@ def _decode_apart(files: Sequence[Path]) -> tuple[dict[str, str], dict[str, str]
         for name, digest, fault in lines:
             (damaged if fault else hashes)[name] = fault or digest
         if len(lines) == len(left):
-            break
+            return
         if ended.code >= 0:
             raise EnvironmentFault(
                 f"{left[0]}: not decoded: {ended.errors.strip()[-300:]}; try again"
@@ -158,23 +146,20 @@ def _decode_apart(files: Sequence[Path]) -> tuple[dict[str, str], dict[str, str]
         late = ended.code == -signal.SIGALRM
         killer = "does not end" if late else f"dies of signal {-ended.code}"
         damaged[left[len(lines)].name] = f"the decoder {killer}"
-    return hashes, damaged
 
 
 def main(files: Sequence[str]) -> None:
     """Print name, SHA-256 and fault of each file as a line of JSON, as soon as it is known."""
     for file in map(Path, files):
         signal.alarm(SECONDS)
-        digest, fault = "", ""
+        data, fault = file.read_bytes(), ""
         try:
-            data = file.read_bytes()
-            digest = hashlib.sha256(data).hexdigest()
             _opened(data)[...]
         except MemoryError:
             raise
         except Exception as error:  # as above
             fault = _words(error)
-        print(json.dumps([file.name, digest, fault]), flush=True)
+        print(json.dumps([file.name, hashlib.sha256(data).hexdigest(), fault]), flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from gansynth.bank.training_bank import read_patience
 from gansynth.core.adapter import HostOptions
 from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
@@ -119,7 +118,6 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> ApartTraining |
     generator, ratio = (environ.get(f"GANSYNTH_{key}", "") for key in ("GENERATOR", "RATIO"))
     if not generator and not ratio:
         return None
-    read_patience(environ)
     if not ratio or not (generator or Ratio.parse(ratio).p == 0):
         lacking = "GANSYNTH_GENERATOR" if ratio else "GANSYNTH_RATIO"
         raise UsageFault(f"{lacking} is not set; {HOW_TO}")

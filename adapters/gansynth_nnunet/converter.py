@@ -4,29 +4,41 @@ A sample is pasted into the scan of its condition, over the voxels it was condit
 is in the scanner's units and in the axes of nnU-Net's reader. It passes nnU-Net's own preprocessor
 like a real case, and the generated part is cut out again. So whatever depends on a whole case
 equals that of the real one, even if a sample is a crop.
+
+Content hashes of two spaces cannot be compared. So ids must be equal: every case that the generator
+has seen must be a training case of the fold. Equal ids alone prove nothing. So one of these cases
+is converted like a sample, and must equal nnU-Net's own preprocessed case.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import logging
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.lineage import CaseRecord, Lineage, guard, same_host
 from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, case_records
 from gansynth.core.space import Placement, Space
 from gansynth.data.grid import resample, stored_axes
-from gansynth.data.views import SourceView
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.sampling.run_source import open_source
 
 if TYPE_CHECKING:
+    from gansynth.core.mix_config import MixConfig
+    from gansynth.core.run_folder import RunFolder
     from gansynth_nnunet.source import NnunetSource
+
+log = logging.getLogger("gansynth")
 
 BY = "nnU-Net's preprocessor"
 READERS = {
@@ -39,6 +51,10 @@ READERS = {
 (z, y, x) as stored."""
 SLAB = 8  # slices of a 2d sample; nnU-Net picks one at each draw
 MAX_BYTES = 1 << 30  # limit of scans kept in memory
+LABELS_OFF = 1e-3  # largest share of voxels whose labels may differ in a rehearsal
+ALIKE = 0.99  # least correlation of each channel
+ROUGHLY = 0.7  # least correlation of the best channel if the generator's source has interpolated
+SHORTER = 0.05  # largest difference of lengths in that case, unless it is at most two voxels
 
 
 @dataclass(frozen=True)
@@ -53,11 +69,6 @@ class RawScan:
     exact: bool  # whether nothing was interpolated
     outside: npt.NDArray[np.bool_]  # bool (D, H, W), where nnU-Net crops or writes -1
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays."""
-        return self.image.nbytes + self.labels.nbytes + self.outside.nbytes
-
 
 class SpaceConverter:
     """Converts samples of a source's space to nnU-Net's; call it on a ``Sample``.
@@ -68,13 +79,11 @@ class SpaceConverter:
     """
 
     def __init__(self, source: CaseSource, space: Space, host: NnunetSource) -> None:
-        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-        self.source = source.base if isinstance(source, SourceView) else source
+        self.source = source = unviewed(source)
         self.host, self.space = host, space
         flat = space.generator_schema(self.source.schema).ndim < 3
-        check_schema(self.source.schema, host.schema, self.source.name, flat=flat)
-        self._order = [self.source.schema.channels.index(c) for c in host.schema.channels]
+        check_schema(source.schema, host.schema, source.name, flat=flat)
+        self._order = [source.schema.channels.index(c) for c in host.schema.channels]
         reader = str(host.plans.doc.get("image_reader_writer"))
         if reader not in READERS:
             raise UsageFault(
@@ -83,7 +92,7 @@ class SpaceConverter:
                 f"nnunet:{host.dataset[7:10]}"
             )
         self._reorients = READERS[reader]
-        self._plans = PlansManager(dict(host.plans.doc))
+        self._plans = host.plans.manager
         self._config = self._plans.get_configuration(host.configuration)
         with contextlib.redirect_stdout(io.StringIO()):
             self._preprocessor = self._config.preprocessor_class(verbose=False)
@@ -139,7 +148,7 @@ class SpaceConverter:
             first, end = (int(min(max(n, low), high) - low) for n in turned[axis])
             at.append(slice(-(-first * new // old), end * new // old))
         size = tuple(cut.stop - cut.start for cut in at)
-        patch = (1, *self.host.patch_size)[-3:]
+        patch = self.host.patch
         if any(n < min(p, w) for n, p, w in zip(size, patch, shape, strict=True)):
             raise DataFault(
                 f"sample: size is {size} voxels after {BY}, expected at least the patch {patch} "
@@ -151,7 +160,6 @@ class SpaceConverter:
     def _paste(
         self, scan: RawScan, sample: Sample, drawn: LabelArray
     ) -> tuple[FloatArray, LabelArray, list[tuple[int, int]]]:
-        """Paste a sample into a scan; also return its first and end voxels along D, H, W."""
         corner: tuple[int, ...] = (0,) * 3
         if self.space.grid == "crop" or self.space.frame:
             corner = Placement.from_json(sample.provenance["placement"]).corner
@@ -173,18 +181,13 @@ class SpaceConverter:
     def scan(self, case_id: str) -> RawScan:
         """Return a scan, from memory or its files."""
         if case_id not in self._scans:
-            scan = self._read_scan(case_id)
-            while (
-                self._scans
-                and scan.nbytes + sum(kept.nbytes for kept in self._scans.values()) > MAX_BYTES
-            ):
+            self._scans[case_id] = self._read_scan(case_id)
+            while len(self._scans) > 1 and sum(map(_bytes, self._scans.values())) > MAX_BYTES:
                 self._scans.popitem(last=False)
-            self._scans[case_id] = scan
         self._scans.move_to_end(case_id)
         return self._scans[case_id]
 
     def _read_scan(self, case_id: str) -> RawScan:
-        """Read a case in its files' units, on the grid of ``load``."""
         from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 
         source = self.source
@@ -215,6 +218,19 @@ class SpaceConverter:
         return RawScan(image, labels, spacing, axes, units, new == old, ~create_nonzero_mask(image))
 
 
+def _bytes(scan: RawScan) -> int:
+    return scan.image.nbytes + scan.labels.nbytes + scan.outside.nbytes
+
+
+def unviewed(source: CaseSource) -> CaseSource:
+    """Return a source as its files have it, its channels named as a view names them."""
+    view = source.request.view
+    if not view:
+        return source
+    names = {key: view[key] for key in ("names",) if key in view}
+    return open_source(replace(source.request, view=names))
+
+
 def in_axes(array: npt.NDArray[Any], axes: Sequence[tuple[int, int]]) -> npt.NDArray[Any]:
     """Return an array (..., D, H, W) with these axes, in these directions, instead."""
     lead = array.ndim - 3
@@ -237,18 +253,150 @@ def check_schema(schema: Schema, target: Schema, name: str, *, flat: bool = Fals
             "into their volume; expected one fitted on volumes, or on nnunet: -c 2d"
         )
     channels, needed = schema.channels, target.channels
-    if sorted(channels) != sorted(needed) or len(set(needed)) < len(needed):
+    labels, wanted = ({k: v for k, v in each.labels.items() if v} for each in (schema, target))
+    if sorted(channels) != sorted(needed) or len(set(needed)) < len(needed) or labels != wanted:
+        named = ",".join(f"{label}:{value}" for label, value in wanted.items())
         raise DataFault(
-            f"{name}: the generator makes the channels {', '.join(channels)}, nnU-Net has "
-            f"{', '.join(needed)}; expected the same names, each once. Name them as dataset.json "
-            f"does: --read channels={','.join(needed)}"
+            f"{name}: the generator makes the channels {', '.join(channels)} and the labels "
+            f"{labels}, nnU-Net has {', '.join(needed)} and {wanted}; expected the same, each "
+            f"once. Name them as dataset.json does: --read channels={','.join(needed)} --read "
+            f"labels={named}"
         )
-    produced, labels = (
-        {name: value for name, value in each.labels.items() if value} for each in (schema, target)
+
+
+# -- checks before a training ----------------------------------------------------------------------
+
+
+def converts(host: Mapping[str, Any], source: NnunetSource) -> bool:
+    """Whether samples must be converted: their generator was not fitted on nnU-Net's cases."""
+    return not same_host(host, source.space.host) and "plans" not in host
+
+
+def refuse_conditions(mix_config: MixConfig) -> None:
+    """Refuse another source's conditions for samples that are pasted into their own scans."""
+    if (conditions := mix_config.samples.conditions) is not None:
+        raise UsageFault(
+            f"--condition-source {conditions['kind']}:{conditions['where']}: samples of "
+            f"{mix_config.run} are converted by {BY} within their own training scans, expected a "
+            "generator fitted on nnunet: data, and conditions of such; or leave "
+            "--condition-source out"
+        )
+
+
+def drawn_size(source: NnunetSource, manifest: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the largest size (D, H, W) of a run's samples in nnU-Net's voxels, or the patch."""
+    foreign = converts(manifest["lineage"]["host"], source)
+    size = kept_size(source) if foreign else manifest["space"]["size"]
+    return (1, *size)[-3:] if size else source.patch
+
+
+def sample_bytes(source: NnunetSource, size: Sequence[int], width: int) -> int:
+    """Return an upper bound of a sample's bytes, by its size and the bytes of a value."""
+    voxels = int(np.prod(np.maximum(size, source.patch)))
+    schema = source.schema
+    return voxels * (len(schema.channels) * width + 2) + 8000 * (len(schema.labels) + 1)
+
+
+def check_converter(
+    run: RunFolder, host: NnunetSource, held_out: Sequence[CaseRecord]
+) -> dict[str, Any]:
+    """Check a generator of raw scans; return the converter's name, and seconds per sample."""
+    request = replace(run.request, root=run.request.root or host.request.root)
+    source = unviewed(open_source(request))
+    check_seen(run.folder, run.lineage, host, held_out)
+    SpaceConverter(source, run.space, host)  # checks that it is possible at all
+    check_content(run.lineage, source, held_out)
+    seconds = rehearse(run.folder, source, run.space, host, run.lineage.cases[0].id)
+    log.info("%s: samples are converted by %s, in about %.2f s each", run.folder, BY, seconds)
+    return {"by": BY, "seconds": round(seconds, 3)}
+
+
+def check_seen(
+    folder: Path, lineage: Lineage, host: CaseSource, held_out: Sequence[CaseRecord]
+) -> None:
+    """Refuse a generator that has seen other cases than training cases of the fold, by id.
+
+    Ancestors may have seen other data sets; ``check_origin`` has compared the held-out cases.
+    """
+    training = set(host.train_ids) - {record.id for record in held_out}
+    for parent_run in lineage.everyone():
+        unknown = sorted({case.id for case in parent_run.cases} - training)
+        if unknown and parent_run.dataset == lineage.dataset:
+            raise IntegrityFault(
+                f"leakage: {folder}: the generator has seen {len(unknown)} case(s) of "
+                f"{parent_run.dataset} that are no training cases of {host.name} fold "
+                f"{host.request.fold}, {unknown[0]!r} first; expected training cases only, under "
+                "the same ids. Give both data sets the same ids and split, or fit the generator on "
+                f"{host.request.kind}:{host.request.where}"
+            )
+
+
+def check_content(lineage: Lineage, source: CaseSource, held_out: Sequence[CaseRecord]) -> None:
+    """Refuse a generator that has seen a held-out scan under another id, as far as scans exist."""
+    there = {*source.train_ids, *source.held_out_ids}
+    ids = [record.id for record in held_out if record.id in there]
+    guard(lineage, case_records(source, ids))
+    if len(ids) < len(held_out):
+        log.warning(
+            "%s: %d of %d held-out cases are not in %s; whether the generator has seen one of them "
+            "under another id cannot be checked",
+            *(lineage.dataset, len(held_out) - len(ids), len(held_out), source.name),
+        )
+
+
+def rehearse(
+    folder: Path, source: CaseSource, space: Space, host: NnunetSource, case_id: str
+) -> float:
+    """Convert a real case like a sample, and compare it with nnU-Net's own.
+
+    Returns the seconds it took, including reading the scan.
+
+    Raises:
+        DataFault: it is another case, or has another orientation or intensities.
+        UsageFault: samples are smaller than a patch.
+    """
+    case = source.load(case_id)
+    convert = SpaceConverter(source, Space(), host)
+    began = time.perf_counter()
+    image, labels = convert.whole(Sample(case.image, case.labels, provenance={"case": case_id}))
+    seconds = time.perf_counter() - began
+    converted = Case(case_id, "", image, labels)
+    problem = _difference(converted, host.load(case_id), convert.scan(case_id).exact)
+    if problem:
+        raise DataFault(
+            f"{folder}: case {case_id!r} of {source.name}, converted by {BY}, is not the one in "
+            f"{host.folder}: {problem}; expected the same scan. Fit the generator on the files "
+            "that nnU-Net was given, or preprocess them again"
+        )
+    if space.grid == "crop" or space.frame:  # crops that nnU-Net would have to pad are refused
+        placement = space.centre(case)
+        plain = replace(space, window=None)
+        cut = plain.to_generator(case, placement)
+        provenance = {"case": case.id, "placement": placement.to_json()}
+        sample = plain.to_host(Sample(cut.image, cut.labels, provenance=provenance))
+        try:
+            SpaceConverter(source, space, host).whole(sample)
+        except DataFault as fault:
+            raise UsageFault(f"{folder}: {fault}") from fault
+    return seconds
+
+
+def _difference(converted: Case, expected: Case, exact: bool) -> str:
+    assert converted.labels is not None
+    assert expected.labels is not None
+    shapes = converted.labels.shape, expected.labels.shape
+    slack = [0 if exact else max(2, round(SHORTER * n)) for n in shapes[1]]
+    if any(abs(a - b) > s for a, b, s in zip(*shapes, slack, strict=True)):
+        return f"its shape is {shapes[0]}, not {shapes[1]}"
+    image = (
+        converted.image if exact else resample(converted.id, converted.image, None, shapes[1])[0]
     )
-    if produced != labels:
-        raise DataFault(
-            f"{name}: the generator makes the labels {produced}, nnU-Net has {labels}; expected "
-            "the same names and values. Name them as dataset.json does: --read labels="
-            f"{','.join(f'{name}:{value}' for name, value in labels.items())}"
-        )
+    off = float(np.mean(converted.labels != expected.labels)) if exact else 0
+    if off > LABELS_OFF:
+        return f"labels differ in {off:.1%} of the voxels"
+    alike = []
+    for a, b in zip(image, expected.image, strict=True):
+        varies = a.std() > 0 < b.std()  # constant channels are alike if both are
+        alike.append(np.corrcoef(a.ravel(), b.ravel())[0, 1] if varies else a.std() == b.std())
+    least, limit = (min(alike), ALIKE) if exact else (max(alike), ROUGHLY)
+    return "" if least >= limit else f"images correlate with {least:.2f} only"

@@ -1,17 +1,73 @@
-"""nnU-Net's ``dataset.json``: channels, labels by its ``LabelManager``, and files of the cases."""
+"""nnU-Net's three folders, and its ``dataset.json``: channels, labels, and files of the cases."""
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gansynth.runtime.errors import DataFault
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
 
 NIFTI = (".nii.gz", ".nii")
+ROOT_VARIABLE = "GANSYNTH_NNUNET_ROOT"
+VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+NAME = re.compile(r"Dataset(\d{3})_[A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True)
+class NnunetRoot:
+    """nnU-Net's folders ``nnUNet_raw``, ``nnUNet_preprocessed`` and ``nnUNet_results``."""
+
+    raw: Path
+    preprocessed: Path
+    results: Path
+
+    @classmethod
+    def find(cls, root: str | Path | None = None) -> NnunetRoot:
+        """Find the folders below ``root``; without one, by nnU-Net's own variables.
+
+        An unset variable falls back to ``$GANSYNTH_NNUNET_ROOT``, then to ``./nnunet``.
+        """
+        base = Path(root or os.environ.get(ROOT_VARIABLE) or "nnunet").absolute()
+        named = {} if root is not None else os.environ
+        return cls(*(Path(named.get(name) or base / name).absolute() for name in VARIABLES))
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment variables of nnU-Net, for a child process."""
+        folders = (self.raw, self.preprocessed, self.results)
+        return dict(zip(VARIABLES, map(str, folders), strict=True))
+
+    def datasets(self) -> tuple[str, ...]:
+        """Return names of all data sets in the three folders, sorted."""
+        homes = (self.raw, self.preprocessed, self.results)
+        entries = {entry for home in homes for entry in home.glob("Dataset*") if entry.is_dir()}
+        return tuple(sorted({entry.name for entry in entries if NAME.fullmatch(entry.name)}))
+
+    def dataset(self, where: str) -> str:
+        """Return the full name of a data set: ``004``, ``4`` or ``Dataset004_Hippocampus``."""
+        datasets = self.datasets()
+        if where in datasets:
+            return where
+        by_id = re.fullmatch(r"\d{1,3}", where)
+        matching = [name for name in datasets if by_id and int(name[7:10]) == int(where)]
+        if len(matching) > 1:
+            raise UsageFault(
+                f"nnunet:{where}: id {int(where)} belongs to several data sets "
+                f"({', '.join(matching)}), expected one; rename or remove the others"
+            )
+        if not matching:
+            raise DataFault(
+                f"nnunet:{where}: no such data set in {self.raw} or {self.preprocessed}, expected "
+                f"an id (004) or one of: {', '.join(datasets) or 'none'}. Name nnU-Net's folders "
+                "with --root or the variable nnUNet_raw, or make it from your data: gansynth "
+                "import SOURCE nnunet:ID"
+            )
+        return matching[0]
 
 
 @dataclass(frozen=True)
@@ -28,11 +84,6 @@ class LabelTable:
     values: Mapping[str, int]
     ignore: int | None
     regions: Mapping[str, tuple[int, ...]]
-
-    @property
-    def allowed(self) -> frozenset[int]:
-        """All values that a raw label file may hold."""
-        return frozenset(self.values.values())
 
 
 def read_labels(doc: Mapping[str, Any], where: str) -> LabelTable:
@@ -99,20 +150,29 @@ def raw_cases(folder: Path) -> RawSet:
         raise DataFault(f"{path}: file_ending is {ending!r}, expected for example '.nii.gz'")
     channels, table = read_channels(doc, str(path)), read_labels(doc, str(path))
     if "dataset" in doc:  # lists files that lie elsewhere
-        listed = _listed(folder, doc)
-        images = {case: tuple(map(Path, files["images"])) for case, files in listed.items()}
-        labels = {case: Path(files["label"]) for case, files in listed.items()}
+        from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+        try:
+            listed = get_filenames_of_train_images_and_targets(str(folder), deepcopy(doc))
+            images = {case: tuple(map(Path, files["images"])) for case, files in listed.items()}
+            labels = {case: Path(files["label"]) for case, files in listed.items()}
+            assert all(images.values())
+        except Exception as error:
+            raise DataFault(
+                f"{path}: dataset is {doc['dataset']!r:.200}, expected 'images': [files] and "
+                "'label': file of each case"
+            ) from error
     else:  # nnU-Net's own listing of folders forks twelve processes, and leaves out what is missing
         parts = (("imagesTr", f"_0000{ending}"), ("labelsTr", ending))
         cases = {
-            file.name[: -len(tail)]
+            file.name.removesuffix(tail)
             for part, tail in parts
-            for file in (folder / part).glob(f"?*{ending}")
-            if len(file.name) > len(tail)
+            for file in (folder / part).glob(f"?*{tail}")
         }
-        numbers = range(len(channels))
         images = {
-            case: tuple(folder / "imagesTr" / f"{case}_{c:04d}{ending}" for c in numbers)
+            case: tuple(
+                folder / "imagesTr" / f"{case}_{c:04d}{ending}" for c in range(len(channels))
+            )
             for case in sorted(cases)
         }
         labels = {case: folder / "labelsTr" / f"{case}{ending}" for case in images}
@@ -122,17 +182,3 @@ def raw_cases(folder: Path) -> RawSet:
             f"labelsTr/CASE{ending}"
         )
     return RawSet(folder, doc, channels, table, ending, images, labels)
-
-
-def _listed(folder: Path, doc: Mapping[str, Any]) -> dict[str, Any]:
-    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-
-    try:
-        listed = get_filenames_of_train_images_and_targets(str(folder), deepcopy(dict(doc)))
-        assert all(files["images"] and files["label"] for files in listed.values())
-    except Exception as error:
-        raise DataFault(
-            f"{folder / 'dataset.json'}: dataset is {doc['dataset']!r:.200}, expected 'images': "
-            "[files] and 'label': file of each case"
-        ) from error
-    return dict(listed)

@@ -14,8 +14,8 @@ from pathlib import Path
 from gansynth.core.host_commands import DoctorRequest
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.machine import DoctorLine, cores, package_line
+from gansynth_nnunet.dataset import ROOT_VARIABLE, NnunetRoot
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
-from gansynth_nnunet.paths import ROOT_VARIABLE, NnunetRoot
 
 EXT_VARIABLE, WORKERS = "nnUNet_extTrainer", "nnUNet_n_proc_DA"
 DEFAULT_WORKERS = 12  # augmentation processes that nnU-Net starts on an unknown machine
@@ -116,6 +116,5 @@ def look_up_line() -> DoctorLine:
 
 
 def _paste(variable: str, folder: Path) -> str:
-    """Return a shell command that prepends a folder to a variable."""
     folders = [part for part in os.environ.get(variable, "").split(os.pathsep) if part]
     return f"export {variable}={shlex.quote(os.pathsep.join([str(folder), *folders]))}"

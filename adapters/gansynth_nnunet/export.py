@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,28 +19,27 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from gansynth.data.nifti_writer import ENDING, names_of
 
 from gansynth.bank.reader import BankReader
 from gansynth.core.ratio import listed_counts
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray
 from gansynth.core.synthetic import KEY
 from gansynth.core.writer import Item, Writer
-from gansynth.data.case_writer import nifti_bytes
+from gansynth.data.case_writer import write_volume
 from gansynth.hosts.export import DataSetExport
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
-from gansynth_nnunet.guard import drawn_size, host_size, sample_bytes
+from gansynth_nnunet.converter import drawn_size, sample_bytes
+from gansynth_nnunet.dataset import NAME, NnunetRoot
 from gansynth_nnunet.mixed import Key, keys_of
-from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.source import NnunetSource
 from gansynth_nnunet.splits import SPLITS
 
-_NAME = re.compile(r"Dataset(\d{3})_[A-Za-z0-9_.-]+")
 MANIFEST = "gansynth.json"  # record of how its samples were made; it names no case of the source
 PARTS = (".b2nd", "_seg.b2nd", ".pkl")  # files of one preprocessed case
 FINGERPRINT = "dataset_fingerprint.json"
 TRUTH = "gt_segmentations"
-ENDING = ".nii.gz"
 ONE_FOLD = (
     "it has one fold, 0, with this fold's held-out cases for validation: the generator has seen "
     "those of every other fold, which would leak; 'fold all' would validate on synthetic cases"
@@ -51,6 +49,7 @@ NOT_ANONYMOUS = (
     "by what has learnt from them, and a generator can memorise training cases. Look at the "
     "samples before you share them"
 )
+NOTES = {"mixed": ONE_FOLD, "synthetic": NOT_ANONYMOUS}
 UNITS = {
     "CTNormalization": "Hounsfield units, cut off where the data set's were",
     "NoNormalization": "as in the original images",
@@ -88,13 +87,12 @@ class NnunetExport(DataSetExport):
 
     def measure(self) -> int:
         # Uncompressed: float32 images, int16 labels.
-        source, bank = self.source, self.mix_config.bank
-        size = patch = host_size(source.patch_size)
+        source, bank, size = self.source, self.mix_config.bank, self.source.patch
         if self.manifest is not None:
-            size = drawn_size(self.manifest, source, patch)
+            size = drawn_size(source, self.manifest)
         elif bank is not None and (ids := BankReader(bank).ids()):
             size = BankReader(bank).read(ids[0]).image.shape[1:]
-        return sample_bytes(size, patch, len(source.schema.channels), 4, 0)
+        return sample_bytes(source, size, 4)
 
     def count(self, alone: int | None) -> tuple[int, int]:
         # nnU-Net draws cases uniformly, so their share is the ratio's.
@@ -132,11 +130,6 @@ class NnunetExport(DataSetExport):
         stem = next(s for s in stems if not any(c.startswith(f"{s}_") for c in real))
         return [f"{stem}_{number:04d}" for number in range(1, self.samples + 1)]
 
-    @property
-    def note(self) -> str:
-        """What a user must know of the data set."""
-        return ONE_FOLD if self.content == "mixed" else NOT_ANONYMOUS
-
     def describe(self) -> dict[str, Any]:
         source, number = self.source, int(self.folder.name[7:10])
         train = f"nnUNetv2_train {number} {source.configuration} 0 -p {source.plans.path.stem}"
@@ -154,7 +147,7 @@ class NnunetExport(DataSetExport):
             "bytes": self.samples * self.sample_bytes,
             "record": str(self.record),
             "then": train if self.content == "mixed" else verify,
-            "note": self.note,
+            "note": NOTES[self.content],
         }
 
     def begin(self, folder: Path) -> Writer:
@@ -173,7 +166,7 @@ class NnunetExport(DataSetExport):
     def made(self, reader: BankReader, rejected: Mapping[str, Any]) -> dict[str, Any]:
         # No name and no number of a source case in what may be shared.
         source, document = self.source, super().made(reader, rejected)
-        document |= {"note": self.note, "synthetic_cases": self.samples}
+        document |= {"note": NOTES[self.content], "synthetic_cases": self.samples}
         if self.content != "mixed":
             return {**document, "units": units(source)}
         return {
@@ -188,7 +181,7 @@ class NnunetExport(DataSetExport):
 
 def check_name(root: NnunetRoot, name: str) -> None:
     """Refuse names that nnU-Net would not find, or confuse: it finds data sets by number."""
-    match = _NAME.fullmatch(name)
+    match = NAME.fullmatch(name)
     if match is None:
         raise UsageFault(
             f"--export {name!r}: expected DatasetNNN_Name with three digits, for example "
@@ -206,8 +199,14 @@ def check_name(root: NnunetRoot, name: str) -> None:
 # -- writing ---------------------------------------------------------------------------------------
 
 
-class ExportWriter(Writer):
-    """Writes the cases of an export, and at last how they were made."""
+def _finish(writer: Writer, about: Mapping[str, Any]) -> Mapping[str, Any]:
+    write_json_atomic(writer.folder / MANIFEST, about)
+    files = (path for path in writer.folder.rglob("*") if path.is_file())
+    return {"bytes": sum(path.stat().st_size for path in files)}
+
+
+class MixedWriter(Writer):
+    """Preprocessed cases, real ones linked, with plans, ground truth and the fold."""
 
     name = "nnunet"
     ndim = frozenset({3})
@@ -216,18 +215,6 @@ class ExportWriter(Writer):
     def __init__(self, folder: Path, export: NnunetExport) -> None:
         super().__init__(folder, export.source.schema)
         self.export, self.source, self.names = export, export.source, list[str]()
-
-    def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
-        write_json_atomic(self.folder / MANIFEST, about)
-        files = (path for path in self.folder.rglob("*") if path.is_file())
-        return {"bytes": sum(path.stat().st_size for path in files)}
-
-
-class MixedWriter(ExportWriter):
-    """Preprocessed cases, real ones linked, with plans, ground truth and the fold."""
-
-    def __init__(self, folder: Path, export: NnunetExport) -> None:
-        super().__init__(folder, export)
         source, self.data, truth = self.source, folder / self.source.folder.name, folder / TRUTH
         self.keys, name = keys_of(source), export.folder.name
         # Validation would look for a next stage, which is not exported.
@@ -263,46 +250,54 @@ class MixedWriter(ExportWriter):
             "val": sorted(self.export.held_out),
         }
         write_json_atomic(self.folder / SPLITS, [fold])
-        return super().finish(about)
+        return _finish(self, about)
 
 
-class RawWriter(ExportWriter):
+class RawWriter(Writer):
     """Synthetic cases alone, as a raw data set that may be shared: no headers of the source's."""
 
+    name = "nnunet"
+    ndim = frozenset({3})
+    needs = frozenset({"labels"})
+
+    def __init__(self, folder: Path, export: NnunetExport) -> None:
+        super().__init__(folder, export.source.schema)
+        source, self.title, self.cases = export.source, export.folder.name[11:], 0
+        self.source, forward = source, source.plans.doc["transpose_forward"]
+        self.order, self.affine = file_axes(source.schema.spacing, forward)
+
     def add(self, item: Item) -> None:
-        source, labels = self.source, item.mask
+        labels = item.mask
         assert labels is not None
         assert item.labels is not None
-        forward, spacing = source.plans.doc["transpose_forward"], source.schema.spacing
-        small = labels.astype(np.uint8 if labels.max(initial=0) <= 255 else np.int16)
-        image = in_own_units(source, item.image, item.labels)
-        channels = {f"imagesTr/{item.name}_{n:04d}": channel for n, channel in enumerate(image)}
-        for stem, volume in {**channels, f"labelsTr/{item.name}": small}.items():
-            path = self.folder / f"{stem}{ENDING}"
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(nifti(volume, spacing, forward))
-        self.names.append(item.name)
+        image = in_own_units(self.source, item.image, item.labels)
+        volumes: dict[str, Any] = {
+            f"imagesTr/{item.name}_{n:04d}": channel for n, channel in enumerate(image)
+        }
+        small = labels.max(initial=0) <= 255
+        volumes[f"labelsTr/{item.name}"] = labels.astype(np.uint8) if small else labels
+        for stem, volume in volumes.items():
+            path, turned = self.folder / f"{stem}{ENDING}", volume.transpose(self.order)
+            write_volume(path, turned, self.affine, synthetic=True)
+        self.cases += 1
 
     def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
         source = self.source
-        told = "; ".join(f"{channel}: {text}" for channel, text in units(source).items())
+        written = "; ".join(f"{channel}: {text}" for channel, text in units(source).items())
         document = {
-            "name": self.export.folder.name[11:],
-            "description": f"Synthetic cases drawn by gansynth. Intensities: {told}",
-            "channel_names": {str(i): name for i, name in enumerate(source.schema.channels)},
+            **names_of(self.schema, labelled=False, cases=self.cases, ending=ENDING),
+            "name": self.title,
+            "description": f"Synthetic cases drawn by gansynth. Intensities: {written}",
             "labels": source.dataset_json["labels"],
-            "numTraining": len(self.names),
-            "file_ending": ENDING,
             KEY: True,
         }
         if (order := source.dataset_json.get("regions_class_order")) is not None:
             document["regions_class_order"] = order
         write_json_atomic(self.folder / "dataset.json", document)
-        return super().finish(about)
+        return _finish(self, about)
 
 
 def _link(file: Path, folder: Path) -> None:
-    """Hard-link a file, or copy it where that is impossible (another disk, say)."""
     file, target = file.resolve(), folder / file.name
     try:
         with contextlib.suppress(OSError):
@@ -383,17 +378,16 @@ def case_properties(
 # -- raw files -------------------------------------------------------------------------------------
 
 
-def nifti(
-    volume: npt.NDArray[Any], spacing: Sequence[float], transpose_forward: Sequence[int]
-) -> bytes:
-    """Encode a volume (D, H, W) as gzipped NIfTI, its axes brought back to those of files.
+def file_axes(
+    spacing: Sequence[float], transpose_forward: Sequence[int]
+) -> tuple[list[int], npt.NDArray[np.float64]]:
+    """Return the order that brings a volume's axes back to (Z, Y, X), and the affine of its file.
 
-    The same voxels give the same bytes. ``transpose_forward`` maps nnU-Net's reading order
-    (Z, Y, X) to the volume's axes. Their spacing is in mm.
+    ``transpose_forward`` maps nnU-Net's reading order (Z, Y, X) to the volume's axes, whose spacing
+    is in mm.
     """
-    order = [int(i) for i in np.argsort(transpose_forward)]  # files are read as (Z, Y, X)
-    affine = np.diag([*(float(spacing[i]) for i in reversed(order)), 1.0])
-    return nifti_bytes(volume.transpose(order), affine, synthetic=True, level=6)
+    order = [int(i) for i in np.argsort(transpose_forward)]
+    return order, np.diag([*(float(spacing[i]) for i in reversed(order)), 1.0])
 
 
 def units(source: NnunetSource) -> dict[str, str]:

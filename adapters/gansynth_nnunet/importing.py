@@ -17,16 +17,15 @@ from gansynth.core.host_commands import CommandReport, ImportRequest
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.core.synthetic import real_file
-from gansynth.data.api import find_kind, source_request
-from gansynth.data.case_writer import nifti_bytes
+from gansynth.data.case_writer import write_volume
 from gansynth.data.folds import grouped_splits
 from gansynth.data.nifti import VolumeSource
-from gansynth.data.read_options import VolumeOptions, options_of
-from gansynth.data.views import open_plain
+from gansynth.data.read_options import VolumeOptions, options_of, refuse_idle_read
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, read_nifti_header, whole_folder
 from gansynth.runtime.progress import counting
-from gansynth_nnunet.paths import NnunetRoot
+from gansynth.sampling.run_source import open_source
+from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.raw import raise_on_errors
 from gansynth_nnunet.splits import write_splits
 
@@ -112,7 +111,6 @@ def import_raw(request: ImportRequest) -> CommandReport:
 
 
 def _free(root: NnunetRoot, dataset_id: str) -> str:
-    """Return the beginning of the data set's name, ``Dataset004_``; an id in use is refused."""
     if not re.fullmatch(r"0*[1-9]\d{0,2}", dataset_id):
         raise UsageFault(f"dataset id is {dataset_id!r}, expected a number from 1 to 999")
     start = f"Dataset{int(dataset_id):03d}_"
@@ -127,15 +125,12 @@ def _free(root: NnunetRoot, dataset_id: str) -> str:
 
 
 def _asked(request: ImportRequest) -> SourceRequest:
-    """Return the request of the source, whose folds are those that nnU-Net gets."""
-    words = dict(request.reading)
-    named = request.source
-    if ":" not in named:
-        named = find_kind(named, words.get("root"))
-    read = dict(words.pop("read", {}))
+    asked = request.request
+    read = dict(asked.read)
     if request.folds is not None:
         read["folds"] = str(request.folds)
-    asked = source_request(named, read=read, **words)
+    asked = replace(asked, read=read)
+    refuse_idle_read(asked, read)
     options = options_of(installed().load("sources", asked.kind), asked)
     idle = options.model_fields_set & _WITHOUT_EFFECT if type(options) is VolumeOptions else ()
     for key in sorted(idle):
@@ -148,24 +143,21 @@ def _asked(request: ImportRequest) -> SourceRequest:
 
 
 def _opened(asked: SourceRequest, *, named: bool) -> tuple[CaseSource, list[CaseSource]]:
-    """Open a source with all of its cases, and each fold of it; a cache has one fold."""
     folds = []
     with contextlib.suppress(UsageFault):  # no such fold
         for fold in itertools.count():
-            folds.append(open_plain(replace(asked, fold=str(fold))))
+            folds.append(open_source(replace(asked, fold=str(fold))))
     if not folds:
-        folds = [open_plain(asked)]
+        folds = [open_source(asked)]
     elif named:
         raise UsageFault("--fold: has no effect, nnU-Net gets all folds; leave it out")
     try:
-        return open_plain(replace(asked, fold="all")), folds
+        return open_source(replace(asked, fold="all")), folds
     except UsageFault:
         return folds[0], folds
 
 
 class _RawWriter:
-    """Writes the cases of a source; ``cases``: its name of a case -> that in nnU-Net's files."""
-
     def __init__(self, source: CaseSource) -> None:
         if len(source.schema.labels) < 2:
             raise UsageFault(f"{source.name}: no label maps, expected some: nnU-Net needs them")
@@ -214,6 +206,7 @@ class _RawWriter:
         channels = range(len(source.schema.channels))
         targets = [folder / "imagesTr" / f"{name}_{c:04d}{ENDING}" for c in channels]
         targets.append(folder / "labelsTr" / f"{name}{ENDING}")
+        copies: dict[Path, Path] = {}
         if isinstance(source, VolumeSource):
             copies = dict(self._copies(source, case, targets))
             for target, file in copies.items():
@@ -226,9 +219,8 @@ class _RawWriter:
             assert stored.arrays is not None
             (image, labels), affine = stored.arrays(), stored.affine
         else:
-            copies, read = {}, source.load(case)
+            read, spacing = source.load(case), source.schema.spacing[::-1]
             image, labels = read.image, read.labels
-            spacing = source.schema.spacing[::-1]
             affine = np.diag([*spacing, *[THICKNESS] * (3 - len(spacing)), 1.0])
         if labels is None or affine is None:
             raise DataFault(f"{source.name}: case {case!r}: no label map, nnU-Net needs one")
@@ -236,15 +228,12 @@ class _RawWriter:
         table[list(self.numbers)] = list(self.numbers.values())
         for target, array in zip(targets, [*image, table[labels.clip(0)]], strict=True):
             if target not in copies:  # (H, W) is one slice
-                packed = nifti_bytes(np.atleast_3d(array.T).T, affine)
-                with disk_errors(target, len(packed)):
-                    target.write_bytes(packed)
+                write_volume(target, np.atleast_3d(array.T).T, affine)
                 self.written += 1
 
     def _copies(
         self, source: VolumeSource, case: str, targets: list[Path]
     ) -> Iterator[tuple[Path, Path]]:
-        """Yield the files that nnU-Net can read as they are."""
         entry = source.entry(case)
         images = [real_file(file, source.request) for file in entry.images]
         if len(images) == len(targets) - 1:
@@ -252,16 +241,12 @@ class _RawWriter:
                 if file.suffix == ".gz" and len(read_nifti_header(file).shape) == 3:
                     yield target, file
         assert entry.labels is not None
-        header, same = read_nifti_header(entry.labels), [*self.numbers] == [*self.numbers.values()]
-        if (
-            entry.labels.suffix == ".gz"
-            and same
-            and header.dtype.kind in "iu"
-            and not header.scaled
-        ):
+        header = read_nifti_header(entry.labels)
+        plain = header.dtype.kind in "iu" and not header.scaled
+        same = [*self.numbers] == [*self.numbers.values()]
+        if plain and same and entry.labels.suffix == ".gz":
             yield targets[-1], entry.labels
 
 
 def _plain(name: str) -> str:
-    """Return a name of the characters that nnU-Net takes anywhere."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name) or "_"

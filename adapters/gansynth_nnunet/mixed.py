@@ -109,10 +109,7 @@ def location_keys(label_manager: Any) -> tuple[Key, ...]:
 
 def keys_of(source: NnunetSource) -> tuple[Key, ...]:
     """Return ``location_keys`` of a data set."""
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
-    manager = PlansManager(dict(source.plans.doc))
-    return location_keys(manager.get_label_manager(dict(source.dataset_json)))
+    return location_keys(source.plans.manager.get_label_manager(dict(source.dataset_json)))
 
 
 def encode(labels: LabelArray, keys: Sequence[Key]) -> dict[str, npt.NDArray[np.int16]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -12,22 +12,17 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
 
 from gansynth.core.adapter import HostOptions
-from gansynth.core.source import CaseSource
-from gansynth.fitting.composite_spec import first_fault
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.option_kinds import Size
 from gansynth.runtime.options import Needs
-from gansynth_nnunet.dataset import LabelTable
-from gansynth_nnunet.paths import NnunetRoot
 
 USUAL = ("3d_fullres", "2d")
 DEFAULT_PLANS = "nnUNetPlans"
+AGAIN = "plan again with nnU-Net 2.8 or later: gansynth prepare --force"
 
 
 class _Configuration(BaseModel):
-    """What is read of a configuration."""
-
     data_identifier: Annotated[str, Field(pattern=r"^[^/\\]*[^./\\][^/\\]*$")]  # of a folder
     patch_size: Annotated[list[PositiveInt], Field(min_length=2, max_length=3)]
     batch_size: PositiveInt
@@ -36,25 +31,18 @@ class _Configuration(BaseModel):
 
 
 class _Plans(BaseModel):
-    """What is read of a plans file."""
-
     plans_name: str
     original_median_spacing_after_transp: Annotated[list[FiniteFloat], Field(min_length=3)]
     configurations: dict[str, dict[str, Any]]
 
 
-@dataclass(frozen=True)
 class NnunetPlans:
-    """A plans file, and its content."""
+    """A plans file: its path, and its content."""
 
-    path: Path
-    doc: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, folder: Path, name: str) -> NnunetPlans:
+    def __init__(self, folder: Path, name: str) -> None:
         """Read plans by name from the data set's folder in ``nnUNet_preprocessed``."""
-        path = folder / f"{name}.json"
-        if path.parent != folder or not path.is_file():
+        self.folder, self.path = folder, folder / f"{name}.json"
+        if self.path.parent != folder or not self.path.is_file():
             files = folder.glob("*Plans*.json")
             there = sorted(f.stem for f in files if not f.name.startswith("gansynth_"))  # hashes
             if not there:
@@ -65,25 +53,27 @@ class NnunetPlans:
             raise UsageFault(
                 f"--plans {name!r}: no such plans in {folder}, expected one of: {', '.join(there)}"
             )
-        doc = read_json(path, hint="plan again with: gansynth prepare --force")
-        try:
-            _Plans.model_validate(doc)
-        except ValidationError as error:
-            raise DataFault(
-                f"{path}: {first_fault(error)}; plan again with nnU-Net 2.8 or later: gansynth "
-                "prepare --force"
-            ) from None
-        return cls(path, doc)
+        self.doc: Mapping[str, Any] = read_json(self.path, hint=AGAIN)
+        self._check(_Plans, self.doc, "")
 
-    @property
-    def folder(self) -> Path:
-        """The data set's folder in ``nnUNet_preprocessed``."""
-        return self.path.parent
+    def _check(self, model: type[BaseModel], doc: Mapping[str, Any], where: str) -> None:
+        try:
+            model.model_validate(doc)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = where + ".".join(map(str, first["loc"]))
+            what = f"{key} is {first['input']!r:.60}: {first['msg']}"
+            raise DataFault(f"{self.path}: {what}; {AGAIN}") from None
+
+    @cached_property
+    def manager(self) -> Any:
+        """nnU-Net's own ``PlansManager`` of them."""
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+        return PlansManager(dict(self.doc))
 
     def configuration(self, name: str) -> dict[str, Any]:
         """Return a configuration with inherited values."""
-        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
         there = self.doc["configurations"]
         if name not in there:
             raise UsageFault(
@@ -91,15 +81,13 @@ class NnunetPlans:
                 f"{', '.join(sorted(there))}"
             )
         try:
-            manager = PlansManager(dict(self.doc)).get_configuration(name)
-            _Configuration.model_validate(manager.configuration)
+            found = dict(self.manager.get_configuration(name).configuration)
         except Exception as error:  # nnU-Net has no error classes of its own
-            words = first_fault(error) if isinstance(error, ValidationError) else repr(error)
             raise DataFault(
-                f"{self.path}: configurations: {name}: {words:.300}; plan again with: gansynth "
-                "prepare --force"
+                f"{self.path}: configurations: {name}: {error!r:.300}; {AGAIN}"
             ) from None
-        return dict(manager.configuration)
+        self._check(_Configuration, found, f"configurations: {name}: ")
+        return found
 
     def usual(self, *, prepared: bool) -> str:
         """Return the configuration that is meant where none is named: 3d_fullres, else 2d.
@@ -115,26 +103,7 @@ class NnunetPlans:
         return self.folder / str(self.configuration(configuration)["data_identifier"])
 
 
-class Preprocessed(CaseSource):
-    """One configuration of a preprocessed data set, before its cases are read.
-
-    Attributes:
-        dataset: full name, ``Dataset004_Hippocampus``.
-        config: the configuration, with inherited values.
-        folder: of the configuration's cases.
-        dataset_json: nnU-Net's copy of ``dataset.json`` beside the plans.
-        labels: its labels, regions and the ignore label.
-    """
-
-    root: NnunetRoot
-    dataset: str
-    plans: NnunetPlans
-    configuration: str
-    config: dict[str, Any]
-    folder: Path
-    dataset_json: Mapping[str, Any]
-    labels: LabelTable
-
+# -- small plans -----------------------------------------------------------------------------------
 
 SMALL_EDGE = 48  # largest edge of an automatic small patch, in voxels
 SMALL_VOXELS = {2: 48**2, 3: 32**3}
@@ -166,31 +135,34 @@ class PrepareSettings(HostOptions):
 
 
 def write_small_plans(
-    plans_json: Path, small: PrepareSettings, configurations: Sequence[str]
+    plans: NnunetPlans, small: PrepareSettings, configurations: Sequence[str]
 ) -> Path:
     """Write plans for a small network beside nnU-Net's; nothing is preprocessed again.
 
     Existing configurations of the small plans stay. Returns the file.
     """
-    plans = NnunetPlans.read(plans_json.parent, plans_json.stem)
-    if small.plans_name == plans_json.stem:
+    path = plans.path.with_name(f"{small.plans_name}.json")
+    if path == plans.path:
         raise UsageFault(
             f"small plans: name {small.plans_name!r} is that of nnU-Net's plans; choose another"
         )
-    path = plans_json.with_name(f"{small.plans_name}.json")
-    doc: dict[str, Any] = {**deepcopy(dict(plans.doc)), "plans_name": small.plans_name}
-    previous = read_json(path).get("configurations") if path.is_file() else {}
-    doc["configurations"] = dict(previous) if isinstance(previous, dict) else {}
-    for name in configurations:
-        doc["configurations"][name] = _shrink(plans.configuration(name), small)
+    before = read_json(path).get("configurations") if path.is_file() else {}
+    made = {name: shrink(plans.configuration(name), small) for name in configurations}
+    doc = {
+        **plans.doc,
+        "plans_name": small.plans_name,
+        "configurations": {**(before or {}), **made},
+    }
     write_json_atomic(path, doc)
     return path
 
 
-def _shrink(configuration: Mapping[str, Any], small: PrepareSettings) -> dict[str, Any]:
+def shrink(configuration: Mapping[str, Any], small: PrepareSettings) -> dict[str, Any]:
     """Return a configuration with a smaller patch and network, its ``data_identifier`` kept."""
     doc = deepcopy(dict(configuration))
+    doc.pop("next_stage", None)
     patch = _patch([int(n) for n in doc["patch_size"]], small)
+    doc.update(patch_size=patch, batch_size=small.batch_size)
     arch = doc["architecture"]["arch_kwargs"]
     stages = min(len(small.features), len(arch["strides"]))
     arch.update(
@@ -199,16 +171,10 @@ def _shrink(configuration: Mapping[str, Any], small: PrepareSettings) -> dict[st
         kernel_sizes=arch["kernel_sizes"][:stages],
         strides=_strides(arch["strides"][:stages], patch),
     )
-    decoder = "n_conv_per_stage_decoder"
-    for key, count in (
-        ("n_conv_per_stage", stages),
-        ("n_blocks_per_stage", stages),
-        (decoder, stages - 1),
-    ):
+    for key in ("n_conv_per_stage", "n_blocks_per_stage", "n_conv_per_stage_decoder"):
         if key in arch:
+            count = stages - key.endswith("decoder")
             arch[key] = [min(n, small.convolutions or n) for n in arch[key][:count]]
-    doc.update(patch_size=patch, batch_size=small.batch_size)
-    doc.pop("next_stage", None)
     return doc
 
 
@@ -221,10 +187,9 @@ def _patch(patch: Sequence[int], small: PrepareSettings) -> list[int]:
                 f"numbers of voxels, at most {tuple(patch)}"
             )
         return [min(a, b) for a, b in zip(small.patch, patch, strict=True)]
-    shrink = min(1.0, (SMALL_VOXELS[len(patch)] / prod(patch)) ** (1 / len(patch)))
+    ratio = min(1.0, (SMALL_VOXELS[len(patch)] / prod(patch)) ** (1 / len(patch)))
     return [
-        n if n < 8 else min(max(8, round(n * shrink / 8) * 8), SMALL_EDGE, n // 8 * 8)
-        for n in patch
+        n if n < 8 else min(max(8, round(n * ratio / 8) * 8), SMALL_EDGE, n // 8 * 8) for n in patch
     ]
 
 
@@ -232,10 +197,9 @@ def _strides(strides: Sequence[Sequence[int]], patch: Sequence[int]) -> list[lis
     """Return nnU-Net's strides, without those that do not divide the smaller patch."""
     left, limited = list(patch), []
     for stage in strides:
-        row = []
-        for axis, stride in enumerate(stage):
-            fits = left[axis] % stride == 0 and left[axis] // stride >= SMALLEST_FEATURE_EDGE
-            row.append(int(stride) if fits or stride == 1 else 1)
-            left[axis] //= row[-1]
+        pairs = list(zip(stage, left, strict=True))
+        fits = [n % stride == 0 and n // stride >= SMALLEST_FEATURE_EDGE for stride, n in pairs]
+        row = [int(stride) if fit else 1 for (stride, _), fit in zip(pairs, fits, strict=True)]
+        left = [n // stride for n, stride in zip(left, row, strict=True)]
         limited.append(row)
     return limited

@@ -17,8 +17,7 @@ from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.progress import stepping
 from gansynth_nnunet.cases import PreprocessedArrays, write_hashes
-from gansynth_nnunet.dataset import raw_cases
-from gansynth_nnunet.paths import NnunetRoot
+from gansynth_nnunet.dataset import NnunetRoot, raw_cases
 from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans, PrepareSettings, write_small_plans
 from gansynth_nnunet.raw import check_raw, raise_on_errors
 
@@ -71,7 +70,7 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
             progress("plan", 1, 1)
         else:
             seconds.update(fingerprint=0.0, plan=0.0)
-        plans = NnunetPlans.read(folder, name)
+        plans = NnunetPlans(folder, name)
 
         configurations = tuple(request.configurations) or (plans.usual(prepared=False),)
         arrays = {each: plans.data_folder(each) for each in configurations}  # refuses unknown ones
@@ -95,7 +94,7 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
                 )
             write_hashes(place)
         if options.small:
-            write_small_plans(path, options, configurations)
+            write_small_plans(plans, options, configurations)
     for finding in report.findings:
         request.reporter.warn(finding.message)
     small = ("--plans", options.plans_name) if options.small else ()
@@ -115,9 +114,8 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
 
 
 def _whole(path: Path) -> NnunetPlans | None:
-    """Read plans, if they can be read: nnU-Net writes them non-atomically."""
     with contextlib.suppress(DataFault):
-        return NnunetPlans.read(path.parent, path.stem) if path.is_file() else None
+        return NnunetPlans(path.parent, path.stem) if path.is_file() else None
     return None
 
 
@@ -130,7 +128,6 @@ def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _nnunet(root: NnunetRoot, folder: Path) -> Iterator[None]:
-    """Run nnU-Net quietly, with its folders set, one thread per worker, and one-line errors."""
     before = dict(os.environ)
     with (
         disk_errors(folder),
@@ -158,7 +155,6 @@ def _nnunet(root: NnunetRoot, folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _counting(folder: Path, tell: Callable[[int, int], None], cases: int) -> Iterator[None]:
-    """Report the number of finished cases, twice a second, while nnU-Net works."""
     stop = Event()
 
     def watch() -> None:

@@ -16,8 +16,7 @@ from gansynth.data.nifti import VolumeSource
 from gansynth.data.read_options import ReadOptions, VolumeOptions, parse_read, register_read_options
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
-from gansynth_nnunet.dataset import NIFTI, RawSet, raw_cases
-from gansynth_nnunet.paths import NnunetRoot
+from gansynth_nnunet.dataset import NIFTI, NnunetRoot, RawSet, raw_cases
 from gansynth_nnunet.splits import SPLITS, SUBJECTS
 
 
@@ -54,7 +53,6 @@ open_raw.by_name = True  # type: ignore[attr-defined]
 
 
 def _volume_set(raw: RawSet, preprocessed: Path) -> VolumeSet:
-    """Return a raw data set as volumes; ``preprocessed`` holds its splits and subjects."""
     collector = Collector(raw.folder / "dataset.json", allow=True)
     for case, images in raw.images.items():
         collector.add(CaseFiles(case, images, raw.labels[case]))
@@ -100,8 +98,7 @@ def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> C
 
 
 def _check_set(raw: RawSet) -> Iterator[Finding]:
-    """Check what only nnU-Net asks of a data set."""
-    path, values = raw.folder / "dataset.json", sorted(raw.table.allowed)
+    path, values = raw.folder / "dataset.json", sorted(raw.table.values.values())
     if values != list(range(len(values))):
         text = (
             f"{path}: label values are {values}, expected 0, 1, 2, ... without a gap; renumber "
@@ -125,7 +122,6 @@ def _check_set(raw: RawSet) -> Iterator[Finding]:
 
 
 def _check_arrays(preprocessed: Path) -> Iterator[Finding]:
-    """Compare preprocessed arrays with their hashes; decode those that have none, and say so."""
     for folder in sorted({file.parent for file in preprocessed.glob("*/*.b2nd")}):
         again = f"preprocess again: gansynth prepare nnunet:{preprocessed.name[7:10]} --force"
         arrays = PreprocessedArrays(folder, again, keep=False)

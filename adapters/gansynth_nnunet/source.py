@@ -5,8 +5,11 @@ nnU-Net's ``.pkl`` files are not read: nothing here unpickles.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -17,17 +20,24 @@ from typing import Any
 import numpy as np
 
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import CaseHeader, FoldSplit, SourceRequest, StoredCase
+from gansynth.core.source import CaseHeader, CaseSource, FoldSplit, SourceRequest, StoredCase
 from gansynth.core.space import Space
 from gansynth.core.synthetic import refuse_named
-from gansynth.data.folds import one_fold, write_resplit
+from gansynth.data.folds import FoldFiles, json_text, one_fold, write_resplit, write_small
+from gansynth.data.pairs import mismatches, whole_labels
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
-from gansynth.runtime.files import read_json, write_json_atomic
-from gansynth_nnunet.cases import PreprocessedArrays
-from gansynth_nnunet.dataset import read_channels, read_labels
-from gansynth_nnunet.paths import NnunetRoot
-from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans, Preprocessed
-from gansynth_nnunet.splits import SPLITS, known_subjects, write_root
+from gansynth.runtime.files import disk_errors, read_json, read_nifti, write_json_atomic
+from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
+from gansynth_nnunet.dataset import (
+    NIFTI,
+    NnunetRoot,
+    RawSet,
+    raw_cases,
+    read_channels,
+    read_labels,
+)
+from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans
+from gansynth_nnunet.splits import SPLITS, SUBJECTS, known_subjects
 
 log = logging.getLogger("gansynth")
 
@@ -64,14 +74,22 @@ def open_nnunet(request: SourceRequest) -> NnunetSource:
 open_nnunet.by_name = True  # type: ignore[attr-defined]
 
 
-class NnunetSource(Preprocessed):
-    """One fold of a preprocessed nnU-Net data set."""
+class NnunetSource(CaseSource):
+    """One fold of a preprocessed nnU-Net data set.
+
+    Attributes:
+        dataset: full name, ``Dataset004_Hippocampus``.
+        config: the configuration, with inherited values.
+        folder: of the configuration's cases.
+        dataset_json: nnU-Net's copy of ``dataset.json`` beside the plans.
+        labels: its labels, regions and the ignore label.
+    """
 
     def __init__(self, request: SourceRequest) -> None:
         self.root = NnunetRoot.find(request.root)
         self.dataset = self.root.dataset(request.where)
         home = self.root.preprocessed / self.dataset
-        self.plans = NnunetPlans.read(home, request.plans or DEFAULT_PLANS)
+        self.plans = NnunetPlans(home, request.plans or DEFAULT_PLANS)
         self.configuration = request.configuration or self.plans.usual(prepared=True)
         self.request = replace(request, configuration=self.configuration)
         self.config = self.plans.configuration(self.configuration)
@@ -104,6 +122,11 @@ class NnunetSource(Preprocessed):
         return tuple(int(n) for n in self.config["patch_size"])
 
     @property
+    def patch(self) -> tuple[int, ...]:
+        """nnU-Net's patch as (D, H, W); a 2d patch is one slice, (1, H, W)."""
+        return (1, *self.patch_size)[-3:]
+
+    @property
     def batch_size(self) -> int:
         """nnU-Net's batch size."""
         return int(self.config["batch_size"])
@@ -134,13 +157,11 @@ class NnunetSource(Preprocessed):
 
     def files(self, case_id: str) -> StoredCase:
         """Return a case's raw files; what is preprocessed has no way back to them."""
-        from gansynth_nnunet.predictions import preprocessed_labels, raw_arrays, raw_labels
-
         return StoredCase(
             folders=(self.root.raw / self.dataset, self.root.preprocessed / self.dataset),
-            arrays=partial(raw_arrays, self, case_id),
-            read=raw_labels,
-            to_load=partial(preprocessed_labels, self, case_id),
+            arrays=partial(_raw_arrays, self, case_id),
+            read=_raw_labels,
+            to_load=partial(_preprocessed_labels, self, case_id),
         )
 
     def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
@@ -149,7 +170,7 @@ class NnunetSource(Preprocessed):
         They contain only the named cases. Results of a fold have one place below
         ``nnUNet_results``, so two trainings of one fold need a folder each.
         """
-        return write_root(self, write_resplit(self, self._ids, splits, folder))
+        return _write_root(self, write_resplit(self, self._ids, splits, folder))
 
     @cached_property
     def schema(self) -> Schema:
@@ -198,7 +219,7 @@ class NnunetSource(Preprocessed):
 
     def load(self, case_id: str) -> Case:
         """Read one preprocessed case: float32 (C, D, H, W), int16 (D, H, W)."""
-        image, labels = self._read_image(case_id), self._read_labels(case_id)
+        image, labels = self._image(case_id), self._read_labels(case_id)
         case = Case(case_id, self._subjects[case_id], image, labels)
         try:
             case.validate(self.schema)
@@ -214,7 +235,7 @@ class NnunetSource(Preprocessed):
             self._shapes[case_id] = self._files.shape(f"{case_id}_seg.b2nd")[1:]
         return self._shapes[case_id]
 
-    def _read_image(self, case_id: str) -> FloatArray:
+    def _image(self, case_id: str) -> FloatArray:
         return self._files.read(f"{case_id}.b2nd").astype(np.float32, copy=False)
 
     def _read_labels(self, case_id: str) -> LabelArray:
@@ -228,13 +249,12 @@ class NnunetSource(Preprocessed):
         return volume
 
     def _outside_fill(self) -> tuple[float, ...] | None:
-        """Return the constant of each channel where labels, or padding (zeros), are -1, or None."""
         low = high = None
         for case in self.train_ids:
             outside = self._read_labels(case) == OUTSIDE
             if not outside.any():
                 continue
-            image = self._read_image(case)
+            image = self._image(case)
             if image.shape[1:] != outside.shape:  # ``load`` says so
                 continue
             values = image[:, outside]  # (C, N)
@@ -276,7 +296,6 @@ class NnunetSource(Preprocessed):
         return tuple(ids)
 
     def _fold(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return training and held-out cases, by nnU-Net's split; a missing one is made."""
         if self.request.fold == "all":
             return self._ids, ()
         path = self.plans.folder / SPLITS
@@ -314,3 +333,96 @@ def generator_size(patch: Sequence[int], extent: Sequence[int]) -> tuple[int, ..
         ceil(max(p, min(MARGIN * p, e)) / STRIDE) * STRIDE
         for p, e in zip(patch, extent, strict=True)
     )
+
+
+# -- raw files, and predictions on their grid -----------------------------------------------------
+
+
+def _raw_labels(file: Path) -> LabelArray:
+    return np.ascontiguousarray(whole_labels(file, read_nifti(file).array).T)
+
+
+def _raw_arrays(source: NnunetSource, case_id: str) -> tuple[FloatArray, LabelArray | None]:
+    raw = _raw(source, case_id)
+    arrays = [read_nifti(image).array.T for image in raw.images[case_id]]
+    return np.stack(arrays).astype(np.float32), _raw_labels(raw.labels[case_id])
+
+
+def _preprocessed_labels(source: NnunetSource, case_id: str, file: Path) -> LabelArray:
+    raw = _raw(source, case_id)
+    volume, reference = read_nifti(file), raw.labels[case_id]
+    for problem in mismatches(file, volume, reference, read_nifti(reference)):
+        raise DataFault(problem)
+    allowed = {*source.labels.values.values()}
+    if unknown := {*np.unique(whole_labels(file, volume.array)).tolist()} - allowed:
+        raise DataFault(
+            f"{file}: label value(s) {sorted(unknown)} unknown, expected among {sorted(allowed)}; "
+            "predict again with a model of this data set"
+        )
+    plans = source.plans.manager
+    config = plans.get_configuration(source.configuration)
+    with contextlib.redirect_stdout(io.StringIO()):
+        preprocessor = config.preprocessor_class(verbose=False)
+        images = [str(image) for image in raw.images[case_id]]
+        _, labels, _ = preprocessor.run_case(
+            images, str(file), plans, config, dict(source.dataset_json)
+        )
+    preprocessed: LabelArray = labels[0].astype(np.int16)
+    return preprocessed
+
+
+def _raw(source: NnunetSource, case_id: str) -> RawSet:
+    raw = raw_cases(source.root.raw / source.dataset)
+    if case_id not in raw.labels or raw.ending not in NIFTI:
+        raise UsageFault(
+            f"{raw.folder}: has no NIfTI files of case {case_id!r}, expected those that "
+            f"{source.name} was preprocessed from: predictions are on their grid. Bring them along"
+        )
+    return raw
+
+
+# -- other folds ----------------------------------------------------------------------------------
+
+
+def _write_root(source: NnunetSource, division: FoldFiles) -> SourceRequest:
+    root, plans, dataset = NnunetRoot.find(division.folder), source.plans, source.dataset
+    old, new = plans.folder, root.preprocessed / dataset
+    arrays, truth = new / source.folder.name, new / "gt_segmentations"
+    with disk_errors(new):
+        for folder in (root.raw, root.results, arrays, truth):
+            folder.mkdir(parents=True, exist_ok=True)
+    for name in ("dataset.json", "dataset_fingerprint.json", plans.path.name):
+        if (old / name).is_file():
+            write_small(new / name, (old / name).read_text("utf-8"))
+    _link(source.root.raw / dataset, root.raw / dataset)
+    ending = str(source.dataset_json.get("file_ending", ".nii.gz"))
+    endings = (".b2nd", "_seg.b2nd", ".pkl")
+    names = [f"{case}{end}" for case in division.cases for end in endings]
+    for name in names:
+        _link(source.folder / name, arrays / name)
+    for case in division.cases:
+        _link(old / truth.name / f"{case}{ending}", truth / f"{case}{ending}")
+    if (noted := hashes_of(source.folder)).is_file():  # so that they are still compared
+        hashes = read_json(noted)
+        copied = {name: hashes[name] for name in names if name in hashes}
+        write_small(hashes_of(arrays), json_text(copied))
+    write_small(new / SUBJECTS, division.subjects.read_text("utf-8"))
+    write_small(new / SPLITS, json_text(division.splits))
+    return replace(
+        source.request,
+        where=dataset,
+        fold="0",
+        root=str(division.folder),
+        subjects=str(division.subjects),
+    )
+
+
+def _link(old: Path, new: Path) -> None:
+    if not old.exists():
+        return
+    target = os.path.realpath(old)
+    with disk_errors(new):
+        if new.is_symlink() and os.path.realpath(new) != target:  # it was moved since
+            new.unlink()
+        with contextlib.suppress(FileExistsError):
+            os.symlink(target, new, target_is_directory=old.is_dir())

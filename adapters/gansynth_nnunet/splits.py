@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from gansynth.core.host_commands import SplitsRequest
-from gansynth.core.source import FoldSplit, SourceRequest
-from gansynth.data.folds import (
-    FoldFiles,
-    grouped_splits,
-    json_text,
-    read_subjects,
-    table_text,
-    write_small,
-)
+from gansynth.core.source import FoldSplit
+from gansynth.data.folds import grouped_splits, read_subjects, table_text
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import (
     disk_errors,
@@ -26,10 +16,7 @@ from gansynth.runtime.files import (
     write_bytes_atomic,
     write_json_atomic,
 )
-from gansynth_nnunet.cases import hashes_of
-from gansynth_nnunet.dataset import raw_cases
-from gansynth_nnunet.paths import NnunetRoot
-from gansynth_nnunet.plans import Preprocessed
+from gansynth_nnunet.dataset import NnunetRoot, raw_cases
 
 SPLITS = "splits_final.json"
 SUBJECTS = "gansynth_subjects.csv"
@@ -91,50 +78,3 @@ def make_splits(request: SplitsRequest) -> list[FoldSplit]:
     splits = grouped_splits(ids, subject_of, request.folds, request.seed)
     write_splits(folder, splits, subject_of, overwrite=request.overwrite)
     return splits
-
-
-def write_root(source: Preprocessed, division: FoldFiles) -> SourceRequest:
-    """Write nnU-Net's folders for a split of a data set: links, and its small files."""
-    root, plans, dataset = NnunetRoot.find(division.folder), source.plans, source.dataset
-    old, new = plans.folder, root.preprocessed / dataset
-    arrays, truth = new / source.folder.name, new / "gt_segmentations"
-    with disk_errors(new):
-        for folder in (root.raw, root.results, arrays, truth):
-            folder.mkdir(parents=True, exist_ok=True)
-    for name in ("dataset.json", "dataset_fingerprint.json", plans.path.name):
-        if (old / name).is_file():
-            write_small(new / name, (old / name).read_text("utf-8"))
-    _link(source.root.raw / dataset, root.raw / dataset)
-    ending = str(source.dataset_json.get("file_ending", ".nii.gz"))
-    endings = (".b2nd", "_seg.b2nd", ".pkl")
-    names = [f"{case}{end}" for case in division.cases for end in endings]
-    for name in names:
-        _link(source.folder / name, arrays / name)
-    for case in division.cases:
-        _link(old / truth.name / f"{case}{ending}", truth / f"{case}{ending}")
-    if (noted := hashes_of(source.folder)).is_file():  # so that they are still compared
-        hashes = read_json(noted)
-        copied = {name: hashes[name] for name in names if name in hashes}
-        write_small(hashes_of(arrays), json_text(copied))
-    write_small(new / SUBJECTS, division.subjects.read_text("utf-8"))
-    write_small(new / SPLITS, json_text(division.splits))
-    return replace(
-        source.request,
-        where=dataset,
-        fold="0",
-        root=str(division.folder),
-        subjects=str(division.subjects),
-    )
-
-
-def _link(old: Path, new: Path) -> None:
-    """Link a file or folder, if there is one; an existing link stays."""
-    if not old.exists():
-        return
-    target = os.path.realpath(old)
-    with disk_errors(new), contextlib.suppress(FileExistsError):
-        os.symlink(target, new, target_is_directory=old.is_dir())
-    if os.path.realpath(new) != target:  # it was moved since
-        with disk_errors(new):
-            new.unlink()
-            os.symlink(target, new, target_is_directory=old.is_dir())

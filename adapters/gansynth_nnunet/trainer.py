@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from gansynth.core.batch_counter import BatchCounter
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.host import Job
@@ -31,9 +30,8 @@ from gansynth.runtime.options import read_settings
 from gansynth_nnunet import augmentation
 from gansynth_nnunet.adapter import hosted
 from gansynth_nnunet.config import HOW_TO, NnunetSettings, from_environment
-from gansynth_nnunet.launch import SUFFIX
+from gansynth_nnunet.launch import SUFFIX, find_variant, look_up
 from gansynth_nnunet.mixed import LastDraw, MixedNnunetDataset, location_keys
-from gansynth_nnunet.variants import find_variant, look_up
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer as Host
@@ -258,12 +256,11 @@ def follow(file: Path, rank: int) -> MixerConfig[str]:
     told = read_json(file)
     if fault := told.get("fault"):
         raise FAULTS.get(fault["code"], GansynthError)(fault["text"])
-    plan: MixerConfig[str] = MixerConfig.from_json(told["plan"])
-    counter = plan.batch_counter
-    if counter is not None:
-        own = counter.file.with_name(f"batches-{rank}")
-        counter = BatchCounter(own, counter.total, counter.start)
-    return replace(plan, stream=(rank, *plan.stream[1:]), batch_counter=counter)
+    plan = told["plan"]
+    plan["stream"] = [rank, *plan["stream"][1:]]
+    if counter := plan["batch_counter"]:
+        counter[0] = str(Path(counter[0]).with_name(f"batches-{rank}"))
+    return MixerConfig.from_json(plan)
 
 
 # -- other trainers with synthetic samples ---------------------------------------------------------

@@ -245,6 +245,10 @@ class Framework(Adapter):
     def check_run(self, run: RunFolder, mix_config: MixConfig) -> None:
         """Refuse a generator's run whose samples do not fit; optional."""
 
+    def converts(self, run: RunFolder) -> bool:
+        """Whether ``bring`` takes samples of a run that was fitted in another space; optional."""
+        return False
+
     def check_bank(self, reader: BankReader) -> None:
         """Refuse a bank that is damaged, or whose samples do not fit."""
         verify_bank(reader.folder)
@@ -284,6 +288,7 @@ class Framework(Adapter):
             same=self.same,
             check_run=lambda run: self.check_run(run, mix_config),
             check_bank=self.check_bank,
+            converts=self.converts,
         )
 
     def check_export(self, mix_config: MixConfig) -> None:

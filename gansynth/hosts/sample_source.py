@@ -86,6 +86,7 @@ def check_origin(
     same: Sequence[str] = (),
     check_run: Callable[[RunFolder], None] = lambda run: None,
     check_bank: Callable[[BankReader], object] = lambda reader: verify_bank(reader.folder),
+    converts: Callable[[RunFolder], bool] = lambda run: False,
 ) -> SampleSource:
     """Check the origin of samples, and return it with everything that it has seen.
 
@@ -97,6 +98,7 @@ def check_origin(
         same: attributes of the schema that a bank's samples must share with the cases.
         check_run: refuses a run whose samples do not fit the training.
         check_bank: refuses a bank whose samples do not fit the training.
+        converts: whether the host brings samples of a run's own space into its own.
 
     Raises:
         IntegrityFault: leakage, or another space.
@@ -109,7 +111,8 @@ def check_origin(
     kind = "generator" if bank is None else "bank"
     if run is not None:
         check_learnable(run, target, needs)
-    guard_host(lineage.host, source.space.host, kind=kind)
+    if run is None or not converts(run):
+        guard_host(lineage.host, source.space.host, kind=kind)
     name, where = "GENERATOR" if run is None else run.manifest["generator"], source.request
     hint = (
         f"Fit a generator on the training cases of this fold: gansynth fit {name} --data "
@@ -217,7 +220,7 @@ def check_schema(
 
 def check_samples(
     reader: BankReader,
-    look: Callable[[BankSample], None],
+    look: Callable[[BankSample], object],
     schema: Schema | None = None,
     min_size: Sequence[int] = (),
 ) -> None:

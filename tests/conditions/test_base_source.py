@@ -36,7 +36,7 @@ from gansynth.hosts.record import check_same, describe_session
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.request_parsing import Maker, check_request, read_request
 from gansynth_deepmedic.adapter import DeepMedicAdapter
-from gansynth_nnunet.guard import refuse_conditions
+from gansynth_nnunet.converter import refuse_conditions
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "core": 1, "rim": 2}, (1.0, 1.0, 1.0))
 SHAPE = (4, 5, 6)

@@ -68,9 +68,11 @@ def import_(
     from gansynth.core.host_commands import ImportRequest
     from gansynth.core.registry import installed
     from gansynth.core.source import SourceRequest
+    from gansynth.data.api import find_kind
 
     with describe_error("--data", "import"):
         to = SourceRequest.parse(target)
+    source = source if ":" in source else find_kind(source, root)
     options = {"subjects": subjects, "fold": fold, "read": read, "root": root}
     reading = {key: value for key, value in options.items() if value}
     request = ImportRequest(source, reading, to.where, folds, seed, out.reporter)

@@ -2,9 +2,9 @@ import json
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
-import numpy as np
 import pytest
 import torch
 
@@ -14,7 +14,6 @@ from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Schedule
-from gansynth.core.schema import Sample
 from gansynth.core.space import Space
 from gansynth.runtime.errors import (
     DataFault,
@@ -22,7 +21,7 @@ from gansynth.runtime.errors import (
     UsageFault,
 )
 from gansynth_nnunet.adapter import NnunetAdapter, newest_checkpoint, own_metrics
-from gansynth_nnunet.guard import check_size, sample_bytes
+from gansynth_nnunet.converter import sample_bytes
 from gansynth_nnunet.source import open_nnunet
 
 # nnU-Net and torch warn of each other's deprecations; which ones is not ours to say.
@@ -36,19 +35,6 @@ def adapter(toy_nnunet):
 
 def mix_config(bank: Path, **rest: Any) -> MixConfig:
     return MixConfig(RunFolder(bank / "no-run"), Ratio(1, 1), bank=bank, **rest)
-
-
-def test_a_sample_is_at_least_a_patch_or_one_slice(adapter, toy_nnunet):
-    assert adapter.sample_size == adapter.source.patch_size
-    flat = NnunetAdapter(open_nnunet(toy_nnunet.request(configuration="2d")))
-    assert flat.sample_size == (1, *flat.source.patch_size)
-
-
-def test_a_finalised_sample_names_the_voxels_of_each_label(adapter):
-    case = adapter.source.load(adapter.source.train_ids[0])
-    arrays = adapter.finalise(Sample(case.image, case.labels))
-    assert sorted(arrays) == ["class_locations:1", "class_locations:2"]
-    assert all(a.dtype == np.int16 and a.shape[1] == 4 for a in arrays.values())
 
 
 @pytest.mark.parametrize(
@@ -89,7 +75,11 @@ def test_missing_preprocessing_is_named(toy_copy):
 )
 def test_samples_smaller_than_a_patch_are_refused(space, patch, fits):
     with nullcontext() if fits else pytest.raises(UsageFault):
-        check_size(Path("run"), space, patch)
+        host = SimpleNamespace(
+            source=SimpleNamespace(patch=(1, *patch)[-3:]), converts=lambda run: False
+        )
+        run = SimpleNamespace(folder="run", space=space)
+        NnunetAdapter.check_run(cast(Any, host), cast(Any, run), cast(Any, None))
 
 
 @pytest.mark.parametrize("trainer", ["nnUNetTrainerDA5", "nnUNetTrainerDA5GANSynth"])
@@ -131,7 +121,7 @@ def test_the_room_of_a_bank_is_known_before_and_too_little_is_refused(adapter, f
         return MixConfig(RunFolder(fitted), Ratio(1, 1), size=size)
 
     planned = adapter.bank_plan(sized(BankSize(samples=10)))
-    one = sample_bytes(tuple(adapter.source.space.size), adapter.sample_size, 2, 2, 4)
+    one = sample_bytes(adapter.source, adapter.source.space.size, 2)
     assert planned is not None
     assert planned.bytes == (one + 8192) * (10 + 2)
     with pytest.raises(UsageFault, match=r"--bank-size 1000B: holds 0 sample"):

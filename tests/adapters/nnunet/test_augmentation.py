@@ -168,7 +168,7 @@ def test_it_is_what_nnunets_own_variant_without_augmentation_does(ready):
 
 def transforms(space: str, variant: str = "nnUNetTrainer") -> Any:
     from gansynth_nnunet.augmentation import arguments
-    from gansynth_nnunet.variants import find_variant
+    from gansynth_nnunet.launch import find_variant
 
     rest = {"rotation_for_DA": (-0.5, 0.5), "mirror_axes": (0, 1), "deep_supervision_scales": None}
     asked = arguments((), {**SPACES[space], **rest})

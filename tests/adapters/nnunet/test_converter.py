@@ -11,7 +11,7 @@ import pytest
 
 from gansynth.bank.producer import ProducerConfig, run_producer
 from gansynth.bank.reader import BankReader
-from gansynth.core.lineage import Lineage
+from gansynth.core.lineage import Lineage, guard
 from gansynth.core.resample import resample
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, case_record, case_records, lineage_of
@@ -19,8 +19,7 @@ from gansynth.core.space import Placement, Space
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.cases import hashes_of
-from gansynth_nnunet.converter import SpaceConverter
-from gansynth_nnunet.guard import check_content, check_seen, rehearse
+from gansynth_nnunet.converter import SpaceConverter, check_content, check_seen, rehearse
 from gansynth_nnunet.source import open_nnunet
 from tests.adapters.nnunet.conftest import log_of, sidecar
 from tests.conftest import FIT
@@ -232,6 +231,8 @@ def test_all_a_generator_has_seen_must_be_training_cases_by_id(skewed):
     held = case_records(host, host.held_out_ids)
 
     def check(lineage) -> None:
+        for name in (host.name, lineage.dataset):  # as for every host
+            guard(lineage, held, dataset=name)
         check_seen(skewed.root, lineage, host, held)
         check_content(lineage, source, held)
 

@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth import replay
+from gansynth import replay, write_volume
 from gansynth.bank.reader import BankReader
 from gansynth.core.bank_options import BankSize
 from gansynth.core.host_commands import ExportRequest
@@ -24,9 +24,9 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.writing import TIME
 from gansynth_nnunet import export
 from gansynth_nnunet.adapter import NnunetAdapter
+from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.export import case_properties
 from gansynth_nnunet.mixed import decode, encode, location_keys
-from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.source import open_nnunet
 from tests.adapters.nnunet.conftest import crops_bank
 from tests.conftest import Toy, content
@@ -199,8 +199,8 @@ def test_axes_and_spacing_come_back_through_nnunets_readers(tmp_path, forward, r
     from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 
     volume, spacing = np.arange(24, dtype=np.float32).reshape(2, 3, 4), (3.0, 1.0, 2.0)
-    file = tmp_path / "x.nii.gz"
-    file.write_bytes(export.nifti(volume, spacing, forward))
+    order, affine = export.file_axes(spacing, forward)
+    file = write_volume(tmp_path / "x.nii.gz", volume.transpose(order), affine)
     image, properties = recursive_find_reader_writer_by_name(reader)().read_images((str(file),))
     assert np.array_equal(image[0].transpose(forward), volume)
     assert [properties["spacing"][i] for i in forward] == pytest.approx(spacing)

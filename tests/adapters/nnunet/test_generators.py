@@ -83,8 +83,8 @@ def test_a_bank_of_images_alone_is_refused_with_the_way_out(runs, toy_nnunet, tm
     pairs: Pairs = [(sample, {}) for sample in Sampler(opened, adapter.source).draw(0, 2)]
     write_bank(tmp_path / "bank", adapter.schema, opened.lineage, pairs)
     words = ("augment", "--target", "nnunet", *flat(toy_nnunet), "--bank", tmp_path / "bank")
-    says = ("000000: no labels", "draws labels with its images")
-    refuse(*words, "--ratio", "1:1", "--dry-run", code=2, says=says)
+    says = ("000000: sample: no labels", "learns from labels")
+    refuse(*words, "--ratio", "1:1", "--dry-run", code=3, says=says)
 
 
 def test_samples_are_as_nnunet_wants_them(runs, toy_nnunet, tmp_path):

@@ -13,12 +13,13 @@ import pytest
 from gansynth.core.host_commands import ImportRequest
 from gansynth.core.source import SourceRequest
 from gansynth.core.synthetic import marked
-from gansynth.data.views import open_plain
+from gansynth.data.api import find_kind
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, read_nifti
 from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.run_source import open_source
+from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.importing import import_raw
-from gansynth_nnunet.paths import NnunetRoot
 from gansynth_nnunet.raw import check_raw, raise_on_errors
 from tests.conftest import DATA
 from tests.data.sets import CASES, PEOPLE, lesion, save, save_picture, volume
@@ -33,6 +34,7 @@ def bring(
     source: object, root: NnunetRoot, number: object = 4, folds: int | None = 2, **reading: Any
 ) -> Any:
     reading["root"] = str(root.raw.parent)
+    source = source if ":" in str(source) else find_kind(str(source))
     return import_raw(ImportRequest(str(source), reading, str(number), folds, 0, NullReporter()))
 
 
@@ -175,7 +177,7 @@ def test_a_cache_is_imported_in_the_fold_that_it_holds(root, tmp_path, run_cli):
     with pytest.raises(UsageFault, match="holds fold 1, expected --fold 1"):
         bring(f"h5:{cache}", root, folds=None)
     report = bring(f"h5:{cache}", root, folds=None, fold="1")
-    source = open_plain(SourceRequest("h5", str(cache), fold="1"))
+    source = open_source(SourceRequest("h5", str(cache), fold="1"))
     assert report.document["folds"] == ((len(source.train_ids), len(source.held_out_ids)),)
     image = read_nifti(report.document["folder"] / "imagesTr/anna_1_0000.nii.gz")
     assert np.array_equal(image.array.T, source.load("anna_1").image[0])

@@ -16,7 +16,7 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import NullReporter
 from gansynth_nnunet.cases import hashes_of
-from gansynth_nnunet.plans import PrepareSettings, _shrink, write_small_plans
+from gansynth_nnunet.plans import NnunetPlans, PrepareSettings, shrink, write_small_plans
 from gansynth_nnunet.raw import check_nnunet
 from gansynth_nnunet.source import open_nnunet
 from tests.conftest import prepare
@@ -144,14 +144,20 @@ def test_nnunets_own_worker_processes_start(toy_copy, tmp_path):
     assert len(open_nnunet(toy_copy.request(configuration="2d", fold="all")).train_ids) == 6
 
 
-@pytest.mark.parametrize("own", [[40, 56, 40], [20, 320, 256], [6, 64, 64], [24, 20]])
-def test_a_small_patch_fits_nnunets_own_and_its_strides_divide_it(own):
+@pytest.mark.parametrize(
+    ("own", "asked"),
+    [
+        *(([40, 56, 40], asked) for asked in (None, (9, 20, 34))),  # 9 and 17 are odd
+        *((own, None) for own in ([20, 320, 256], [6, 64, 64], [24, 20])),
+    ],
+)
+def test_a_small_patch_fits_nnunets_own_and_its_strides_divide_it(own, asked):
     """Something of it is left for the lowest stage, too."""
     arch: dict[str, Any] = {"strides": [[1] * len(own), *[[2] * len(own)] * 3]}
     arch |= {"kernel_sizes": [[3] * len(own)] * 4}
     arch |= {"n_conv_per_stage": [2] * 4, "n_conv_per_stage_decoder": [2] * 3}
     big = {"patch_size": own, "batch_size": 12, "architecture": {"arch_kwargs": arch}}
-    small = _shrink(big, PrepareSettings())
+    small = shrink(big, PrepareSettings(patch=asked))
     assert all(few <= most for few, most in zip(small["patch_size"], own, strict=True))
     assert prod(small["patch_size"]) <= 48**2 * (20 if len(own) == 3 else 1)
     for axis, edge in enumerate(small["patch_size"]):
@@ -159,7 +165,7 @@ def test_a_small_patch_fits_nnunets_own_and_its_strides_divide_it(own):
         assert edge % stride == 0
         assert edge // stride >= 4
     with pytest.raises(UsageFault, match=f"expected {len(own)} positive numbers"):
-        _shrink(big, PrepareSettings(patch=(8, 8, 8, 8)))
+        shrink(big, PrepareSettings(patch=(8, 8, 8, 8)))
 
 
 def tiny(*features: int) -> PrepareSettings:
@@ -167,7 +173,7 @@ def tiny(*features: int) -> PrepareSettings:
 
 
 def test_a_configuration_added_later_keeps_the_earlier_ones(toy_copy):
-    own = toy_copy.preprocessed / "nnUNetPlans.json"
+    own = NnunetPlans(toy_copy.preprocessed, "nnUNetPlans")
     write_small_plans(own, tiny(4, 8, 8), ["3d_fullres"])
     path = write_small_plans(own, tiny(4, 8, 16), ["2d"])
     features = {

@@ -12,7 +12,7 @@ import pytest
 from gansynth.core.findings import Finding
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth_nnunet.paths import NnunetRoot
+from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.raw import check_raw
 
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "GANSYNTH_NNUNET_ROOT")

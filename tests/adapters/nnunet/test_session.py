@@ -14,7 +14,8 @@ import pytest
 from gansynth.bank.draw_log import DrawCounter
 from gansynth.core.schedule import choose_cases
 from gansynth.runtime.child import SHOWN, SHOWS
-from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
+from gansynth_nnunet import launch
 from gansynth_nnunet.launch import fault_of_rank
 from tests.adapters.nnunet.conftest import begin, sidecar
 from tests.house import ROOT
@@ -152,6 +153,17 @@ def test_a_fault_that_a_rank_died_of_is_told_from_what_its_parent_says():
     fault = fault_of_rank(told)
     assert (type(fault), str(fault)) == (IntegrityFault, "leakage: of cases")
     assert fault_of_rank("ValueError: alone\n") is None
+
+
+def test_a_killed_loader_worker_is_one_line_that_says_how_to_go_on(monkeypatch):
+    def run_training(*words: object, **named: object) -> None:
+        raise RuntimeError("One or more background workers are no longer alive. Exiting.")
+
+    monkeypatch.setattr("nnunetv2.run.run_training.run_training", run_training)
+    monkeypatch.setattr("sys.argv", [])
+    monkeypatch.setattr("torch.set_num_threads", lambda number: None)
+    with pytest.raises(EnvironmentFault, match="the same command goes on from the last checkpoint"):
+        launch.run(["Dataset004_X", "2d", "0", "-device", "cpu"])
 
 
 def ids(log: Path, pid: int) -> list[str]:

@@ -20,7 +20,7 @@ from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.cases import hashes_of, write_hashes
-from gansynth_nnunet.source import NnunetSource, generator_size, open_nnunet
+from gansynth_nnunet.source import NnunetSource, open_nnunet
 from gansynth_nnunet.splits import make_splits
 from tests.conftest import FIT, SHAPE, save_nifti
 from tests.dividing import divided, state
@@ -126,11 +126,6 @@ def test_regions_and_ignore_label_become_plain_labels(toy_copy):
     assert found.schema.ignore == 3
     assert found.schema.label_values == (-1, 0, 1, 2)
     assert found.space.host["regions"] == {"whole": [1, 2], "core": [2]}
-
-
-def test_the_generator_draws_a_third_more_than_the_patch_where_cases_have_it():
-    assert generator_size((48, 48, 48), (200, 200, 200)) == (64, 64, 64)
-    assert generator_size((48, 48), (20, 50)) == (48, 56)
 
 
 def test_2d_works_in_slices_of_volumes_as_far_apart_as_in_the_original_data(toy_copy):
