@@ -19,14 +19,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from gansynth.data.nifti_writer import ENDING, names_of
 
 from gansynth.bank.reader import BankReader
 from gansynth.core.ratio import listed_counts
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray
 from gansynth.core.synthetic import KEY
 from gansynth.core.writer import Item, Writer
-from gansynth.data.case_writer import write_volume
+from gansynth.data.case_writer import ENDING, names_of, write_volume
 from gansynth.hosts.export import DataSetExport
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
