@@ -15,20 +15,16 @@ PLANS = "gansynthSmallPlans"
 
 def prepare_data(root: Path, patch: int, features: Sequence[int] | None = None) -> Any:
     """Phantoms, preprocessed by nnU-Net, with small plans; the source of fold 0."""
-    from gansynth.core.host_commands import PrepareRequest
-    from gansynth.core.registry import installed
     from gansynth.core.source import SourceRequest
-    from gansynth.runtime.progress import NullReporter
+    from gansynth.hosts.commands import prepare
     from gansynth.sampling.run_source import open_source
     from gansynth.testing.phantoms import write_nnunet_raw
 
     write_nnunet_raw(root / "nnUNet_raw", 10)
-    own = SourceRequest("nnunet", "999", root=str(root))
     small = {"small": "yes", "plans_name": PLANS, "patch": f"{patch}x{patch}x{patch}"}
     if features:
         small["features"] = ",".join(map(str, features))
-    asked = PrepareRequest(own, ("3d_fullres",), 2, False, NullReporter())
-    installed().run("prepare", "nnunet", asked, small)
+    prepare("nnunet:999", configuration="3d_fullres", root=root, set=small, quiet=True)
     request = SourceRequest(
         "nnunet", "999", configuration="3d_fullres", plans=PLANS, root=str(root)
     )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gansynth.bank.reader import BankReader
     from gansynth.bank.store import BankSample
     from gansynth.bank.supervisor import ProducerSupervisor
-    from gansynth.benchmark.api import benchmark
+    from gansynth.benchmark.api import benchmark, papers, tune
     from gansynth.core.adapter import Adapter, HostArrays, HostOptions
     from gansynth.core.capabilities import Capabilities, Input, narrower
     from gansynth.core.case_pool import CaseContext, TrainingCases
@@ -51,11 +51,7 @@ if TYPE_CHECKING:
     )
     from gansynth.core.host_commands import (
         CommandReport,
-        DoctorRequest,
         ExportRequest,
-        ImportRequest,
-        PrepareRequest,
-        SplitsRequest,
         TrainingFolder,
         TrainingRequest,
     )
@@ -64,6 +60,12 @@ if TYPE_CHECKING:
     from gansynth.core.prediction import LabelMaps, Prediction
     from gansynth.core.ratio import Ratio
     from gansynth.core.registry import installed
+    from gansynth.core.requests.hosts import (
+        DoctorRequest,
+        ImportRequest,
+        PrepareRequest,
+        SplitsRequest,
+    )
     from gansynth.core.run_folder import RunFolder
     from gansynth.core.sample_request import SampleRequest
     from gansynth.core.schedule import Schedule, choose_cases
@@ -93,12 +95,16 @@ if TYPE_CHECKING:
     from gansynth.evaluation.api import evaluate
     from gansynth.evaluation.audit import audit_exported
     from gansynth.evaluation.check import check
+    from gansynth.evaluation.detections import detections
+    from gansynth.evaluation.hard_cases.job import hard_cases
     from gansynth.evaluation.memorisation import discriminator_scores, load_discriminator
     from gansynth.evaluation.option_tables import options
+    from gansynth.evaluation.turing.api import turing_test
     from gansynth.fitting.api import fit
     from gansynth.fitting.recipe import find_recipe
     from gansynth.hosts.api import augment
     from gansynth.hosts.batchgenerators_loader import mix_batches
+    from gansynth.hosts.commands import doctor, import_data, prepare, splits
     from gansynth.hosts.host import Framework, FrameworkOptions, Host, Job, TrainingOptions
     from gansynth.hosts.mixer import Mixer
     from gansynth.hosts.segments import mix_segments
@@ -117,9 +123,10 @@ if TYPE_CHECKING:
     )
     from gansynth.runtime.machine import DoctorLine
     from gansynth.runtime.options import read_settings
-    from gansynth.sampling.api import load
+    from gansynth.sampling.api import cache, load, show
     from gansynth.sampling.replay import replay
     from gansynth.sampling.run_source import open_source
+    from gansynth.sampling.sample import sample
     from gansynth.sampling.sampler import Sampler
     from gansynth.testing import (
         ToySource,
@@ -129,6 +136,7 @@ if TYPE_CHECKING:
         check_generator,
         check_writer,
     )
+    from gansynth.testing.demonstration import demo
 
 __all__ = [
     "API_VERSION",
@@ -225,6 +233,7 @@ __all__ = [
     "audit_exported",
     "augment",
     "benchmark",
+    "cache",
     "case_records",
     "check",
     "check_adapter",
@@ -233,13 +242,18 @@ __all__ = [
     "check_generator",
     "check_writer",
     "choose_cases",
+    "demo",
+    "detections",
     "discriminator_scores",
+    "doctor",
     "evaluate",
     "features_of",
     "fill_bank",
     "find_recipe",
     "fit",
+    "hard_cases",
     "hookimpl",
+    "import_data",
     "installed",
     "keep_outside",
     "lazily",
@@ -254,13 +268,20 @@ __all__ = [
     "offer_files",
     "open_source",
     "options",
+    "papers",
     "parse_read",
     "png_bytes",
     "predict_by_windows",
+    "prepare",
     "read_settings",
     "register_read_options",
     "replay",
+    "sample",
+    "show",
+    "splits",
     "summarise",
+    "tune",
+    "turing_test",
     "write_volume",
     "yolo_lines",
 ]
@@ -272,7 +293,7 @@ _HOMES = {
     "gansynth.bank.reader": "BankReader",
     "gansynth.bank.store": "BankSample",
     "gansynth.bank.supervisor": "ProducerSupervisor",
-    "gansynth.benchmark.api": "benchmark",
+    "gansynth.benchmark.api": "benchmark papers tune",
     "gansynth.core.adapter": "Adapter HostArrays HostOptions",
     "gansynth.core.capabilities": "Capabilities Input narrower",
     "gansynth.core.case_pool": "CaseContext TrainingCases",
@@ -282,8 +303,8 @@ _HOMES = {
     "gansynth.core.generator": "Batch Generator GeneratorOptions Phase Stage TrainingStep at_rest "
     "move",
     "gansynth.core.hookspecs": "API_VERSION hookimpl Register RegisterCommand lazily offer_files",
-    "gansynth.core.host_commands": "CommandReport DoctorRequest ExportRequest "
-    "ImportRequest PrepareRequest SplitsRequest TrainingFolder TrainingRequest",
+    "gansynth.core.host_commands": "CommandReport ExportRequest TrainingFolder TrainingRequest",
+    "gansynth.core.requests.hosts": "DoctorRequest ImportRequest PrepareRequest SplitsRequest",
     "gansynth.core.lineage": "CaseRecord Lineage",
     "gansynth.core.mix_config": "Mix MixConfig MixerConfig TrainingResult",
     "gansynth.core.prediction": "LabelMaps Prediction",
@@ -302,11 +323,15 @@ _HOMES = {
     "gansynth.evaluation.api": "evaluate",
     "gansynth.evaluation.audit": "audit_exported",
     "gansynth.evaluation.check": "check",
+    "gansynth.evaluation.detections": "detections",
+    "gansynth.evaluation.hard_cases.job": "hard_cases",
+    "gansynth.evaluation.turing.api": "turing_test",
     "gansynth.evaluation.memorisation": "discriminator_scores load_discriminator",
     "gansynth.evaluation.option_tables": "options",
     "gansynth.fitting.api": "fit",
     "gansynth.fitting.recipe": "find_recipe",
     "gansynth.hosts.api": "augment",
+    "gansynth.hosts.commands": "doctor import_data prepare splits",
     "gansynth.hosts.batchgenerators_loader": "mix_batches",
     "gansynth.hosts.host": "Framework FrameworkOptions Host Job TrainingOptions",
     "gansynth.hosts.mixer": "Mixer",
@@ -320,10 +345,12 @@ _HOMES = {
     "TrainingFault UsageFault",
     "gansynth.runtime.machine": "DoctorLine",
     "gansynth.runtime.options": "read_settings",
-    "gansynth.sampling.api": "load",
+    "gansynth.sampling.api": "cache load show",
     "gansynth.sampling.replay": "replay",
     "gansynth.sampling.run_source": "open_source",
+    "gansynth.sampling.sample": "sample",
     "gansynth.sampling.sampler": "Sampler",
+    "gansynth.testing.demonstration": "demo",
     "gansynth.testing": "ToySource check_adapter check_edit check_filter check_generator "
     "check_writer",
 }
@@ -331,7 +358,9 @@ _HOMES = {
 
 
 COMMANDS = (
-    *("fit", "load", "check", "evaluate", "augment", "benchmark", "options"),
+    *("fit", "load", "check", "sample", "evaluate", "augment", "benchmark", "options", "show"),
+    *("cache", "hard_cases", "turing_test", "tune", "papers", "detections", "demo"),
+    *("import_data", "prepare", "splits", "doctor"),
     *("fill_bank", "live_bank", "mix", "mix_batches", "mix_segments"),
 )
 """What users need; the other names are for plugins (docs/plugins.md)."""

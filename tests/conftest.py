@@ -23,10 +23,11 @@ import pytest
 from click.testing import CliRunner, Result
 from packaging.requirements import Requirement
 
-from gansynth.core.host_commands import CommandReport, PrepareRequest
 from gansynth.core.registry import installed
+from gansynth.core.requests.hosts import PrepareRequest
 from gansynth.core.source import SourceRequest, lineage_of
-from gansynth.runtime.progress import NullReporter, Reporter
+from gansynth.hosts.commands import report_preparation
+from gansynth.runtime.progress import NullReporter
 from tests.mixtures import example, toy_bank  # noqa: F401  # fixtures
 from tests.pretend_cuda.environment import PRETENDS
 from tests.progress import Progress
@@ -212,14 +213,15 @@ def prepare(
     configurations: Sequence[str],
     processes: int = 2,
     force: bool = False,
-    reporter: Reporter | None = None,
+    quiet: bool = True,
     **settings: str,
 ) -> Mapping[str, Any]:
     """What ``gansynth prepare`` does, and its report."""
-    told = reporter or NullReporter()
-    asked = PrepareRequest(request, configurations, processes, force, told)
-    report: CommandReport = installed().run("prepare", "nnunet", asked, settings)
-    return report.document
+    words = {"plans": request.plans, "subjects": request.subjects, "root": request.root}
+    how: dict[str, Any] = {"processes": processes, "force": force, "set": settings, **words}
+    data = f"nnunet:{request.where}"
+    asked = PrepareRequest(data=data, configuration=configurations, quiet=quiet, **how)
+    return report_preparation(asked).document
 
 
 @pytest.fixture(scope="session")
@@ -329,7 +331,6 @@ def run_cli(monkeypatch) -> Callable[..., Result]:
 def toy_source():
     """Offers the source kind ``toy`` (``toy:3``, ``toy:2``) to one module's tests."""
     from gansynth.core.hookspecs import hookimpl
-    from gansynth.core.registry import installed
     from gansynth.testing import ToySource
 
     @hookimpl
@@ -348,9 +349,7 @@ def toy_source():
 def toy_fit(toy_source):
     """Fits a tiny ``cgan3d`` on 2D toy cases: ``toy_fit(out, steps=4)``; returns fit's report."""
     from gansynth.core.generator import capabilities_of
-    from gansynth.core.registry import installed
     from gansynth.fitting.fit import fit
-    from gansynth.runtime.progress import NullReporter
 
     def run(out, *, data="2", generator="cgan3d", own=None, edits=("flip",), **changes):
         tiny = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1} if own is None else own

@@ -35,9 +35,10 @@ FLOORS: Mapping[str, int] = {
     "bank": 6,
     "hosts": 7,
     "evaluation": 7,
-    "benchmark": 7,
+    "benchmark": 8,
     "testing": 8,
     "adapters": 8,
+    "run": 9,
     "cli": 9,
     "benchmarks": 10,
 }

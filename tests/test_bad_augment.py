@@ -76,7 +76,7 @@ def test_a_generator_of_other_cases_of_the_same_names_is_refused(toy_copy, fitte
 @pytest.mark.parametrize(
     ("labels", "value", "says"),
     [
-        (("cyst",), 0, ("label(s) [3]", "expected among [-1, 0, 1, 2]")),
+        (("cyst",), 0, ("label value(s) [3] unknown", "expected among [-1, 0, 1, 2]")),
         ((), 9, ("label value(s) [9] unknown", "Make the bank again")),
     ],
     ids=["named", "drawn"],

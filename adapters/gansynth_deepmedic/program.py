@@ -19,7 +19,7 @@ from pathlib import Path
 from pydantic import Field
 
 from gansynth.core.adapter import HostOptions
-from gansynth.core.host_commands import DoctorRequest
+from gansynth.core.requests.hosts import DoctorRequest
 from gansynth.runtime import child
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.machine import DoctorLine

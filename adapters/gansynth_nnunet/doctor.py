@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gansynth.core.host_commands import DoctorRequest
+from gansynth.core.requests.hosts import DoctorRequest
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.machine import DoctorLine, cores, package_line
 from gansynth_nnunet.dataset import ROOT_VARIABLE, NnunetRoot

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gansynth.core.host_commands import CommandReport, ImportRequest
+from gansynth.core.host_commands import CommandReport
 from gansynth.core.registry import installed
+from gansynth.core.requests.hosts import ImportRequest
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.core.synthetic import real_file
 from gansynth.data.case_writer import write_volume

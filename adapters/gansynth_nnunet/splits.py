@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from gansynth.core.host_commands import SplitsRequest
+from gansynth.core.requests.hosts import SplitsRequest
 from gansynth.core.source import FoldSplit
 from gansynth.data.folds import grouped_splits, read_subjects, table_text
 from gansynth.runtime.errors import UsageFault
@@ -76,5 +76,5 @@ def make_splits(request: SplitsRequest) -> list[FoldSplit]:
         ids = sorted({path.stem for path in folder.glob("*/*.pkl")})
     subject_of = known_subjects(folder, ids, asked.subjects)
     splits = grouped_splits(ids, subject_of, request.folds, request.seed)
-    write_splits(folder, splits, subject_of, overwrite=request.overwrite)
+    write_splits(folder, splits, subject_of, overwrite=request.force)
     return splits

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from gansynth.core.host_commands import DoctorRequest
+from gansynth.core.requests.hosts import DoctorRequest
 from gansynth.hosts.record import version_of
 from gansynth.metrics.detection.record import DetectedBoxes
 from gansynth.runtime.errors import (

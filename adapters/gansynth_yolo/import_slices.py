@@ -12,7 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from gansynth.core.adapter import HostOptions
-from gansynth.core.host_commands import CommandReport, ImportRequest
+from gansynth.core.host_commands import CommandReport
+from gansynth.core.requests.hosts import ImportRequest
 from gansynth.core.schema import FloatArray, Schema
 from gansynth.core.source import CaseSource, case_records
 from gansynth.core.writer import Item

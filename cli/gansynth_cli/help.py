@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
-from gansynth.runtime.errors import GansynthError, UsageFault
+from gansynth.runtime.errors import GansynthError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -20,36 +19,27 @@ Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 Models = Callable[[Mapping[str, Any]], Mapping[str, "type[BaseModel]"]]
 SETTINGS, ONLY_SET = "gansynth_cli.settings", "gansynth_cli.only_set"
 """Keys of a context's further options, and of the names of settings that are no flags."""
-GROUPS = {
-    "Data": (
-        *("data", "configuration", "plans", "fold", "subjects", "read", "synthetic_source"),
-        *("root", "extra_source", "extra_source_read", "real", "real_read"),
-    ),
-    "Ratio and schedule": ("ratio", "schedule", "augment_synthetic", "nearest", "compare"),
-    "Samples": (
-        *("n", "number", "seed", "classes", "edit", "boxes", "condition_source"),
-        *("condition_source_read", "prevalence", "lesions", "sampling_weights", "filter"),
-    ),
-    "Sample bank": (
-        *("generator", "bank", "offline", "bank_size", "reuse", "refresh", "overhead", "bank_dir"),
-        *("restarts", "strict", "allow_empty_bank"),
-    ),
-    "Target framework": (
-        *("target", "host_augmentation", "real_in_generator_space", "export", "content"),
-    ),
-}
-"""Heading -> parameters below it; all others are about the run."""
+HEADINGS = ("Data", "Ratio and schedule", "Samples", "Sample bank", "Target framework", "Run")
+"""Headings of the help, in order; options without one are about the run."""
 
 
 class GroupedCommand(click.Command):
-    """A command with many options: its help has a heading for each kind of them."""
+    """A command with many options: its help has a heading for each kind of them.
+
+    Args:
+        headings: parameter -> heading.
+    """
+
+    def __init__(self, *args: Any, headings: Mapping[str, str], **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.headings = headings
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write options by group."""
-        rows: dict[str, list[tuple[str, str]]] = {heading: [] for heading in (*GROUPS, "Run")}
+        rows: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
         for parameter in self.get_params(ctx):
             name, row = parameter.name, parameter.get_help_record(ctx)
-            heading = next((title for title, names in GROUPS.items() if name in names), "Run")
+            heading = self.headings.get(name or "", "Run")
             if isinstance(parameter, SettingOption):
                 heading = parameter.heading
             if row is not None and isinstance(parameter, click.Option):
@@ -124,7 +114,7 @@ class SettingsCommand(GroupedCommand):
                 else:
                     flags.append(flag)
         left: list[str] = super().parse_args(ctx, args)
-        settings = ctx.params.setdefault("settings", {})
+        settings = ctx.params.setdefault("set", {})
         for flag in flags:
             text = ctx.params.pop(str(flag.name), None)
             if text is not None and not ctx.resilient_parsing:
@@ -159,32 +149,6 @@ def complete_keys(ctx: click.Context, _: click.Parameter, begun: str) -> list[Co
     ]
 
 
-def with_needs(needs: Mapping[str, str]) -> Callable[[F], F]:
-    """Refuse typed options that have no effect beside the others; see ``Needs``.
-
-    Args:
-        needs: by name of the command's parameters.
-    """
-
-    def add(function: F) -> F:
-        @functools.wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            from gansynth.runtime.words import Given
-
-            class Typed(Given):
-                def called(self, name: str) -> str:
-                    return called(name)
-
-            context = click.get_current_context()
-            Typed(context.params, typed_options(context)).refuse_idle(needs)
-            return function(*args, **kwargs)
-
-        wrapped.needs = needs  # type: ignore[attr-defined]
-        return wrapped  # type: ignore[return-value]
-
-    return add
-
-
 def typed_options(context: click.Context) -> list[str]:
     """Return the names of the parameters that the user gave."""
     unsaid = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, None)
@@ -200,18 +164,3 @@ def called(name: str) -> str:
         return "host options after --"
     off = parameter.secondary_opts and context.params.get(name) is not True
     return parameter.secondary_opts[0] if off else parameter.opts[-1]
-
-
-def refuse_others(allowed: Container[str], message: str) -> None:
-    """Refuse typed parameters of this command that have no effect here.
-
-    Args:
-        allowed: names of parameters that have an effect.
-        message: with ``{}`` where the option goes.
-
-    Raises:
-        UsageFault: names the first such parameter.
-    """
-    for name in typed_options(click.get_current_context()):
-        if name not in allowed:
-            raise UsageFault(message.format(called(name)))

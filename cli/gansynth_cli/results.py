@@ -11,12 +11,10 @@ from statistics import mean
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from gansynth_cli.common import Hint, summary, table, then
+from gansynth_cli.common import Hint, table, then
 
 if TYPE_CHECKING:
-    from gansynth.core.host_commands import CommandReport
     from gansynth.core.schema import Schema
-    from gansynth_cli.common import Output
 
 PATHS = ("sheet", "interpolation", "nearest", "record")
 """Keys of a sample report whose values are files."""
@@ -28,12 +26,6 @@ NO_NAMES: Mapping[str, str] = MappingProxyType({})
 def counted(number: int, word: str) -> str:
     """Return ``1 case``, ``2 cases``."""
     return f"{number} {word}{'s' * (number != 1)}"
-
-
-def show_report(report: CommandReport, out: Output) -> None:
-    """Print the report of a framework's command, and the next command."""
-    lines = list(report.lines) or summary(report.document)
-    out.result(report.document, [*lines, *([then(*report.then)] if report.then else ())])
 
 
 def generator_for(schema: Schema) -> str:

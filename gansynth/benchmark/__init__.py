@@ -11,7 +11,8 @@ class _Command(ModuleType):
     def __call__(self, *arguments: Any, **words: Any) -> dict[str, Any]:
         from gansynth.benchmark.api import benchmark
 
-        return benchmark(*arguments, **words)
+        document: dict[str, Any] = benchmark(*arguments, **words)
+        return document
 
 
 sys.modules[__name__].__class__ = _Command

@@ -9,17 +9,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gansynth.benchmark.access_log import AccessLog
 from gansynth.benchmark.jobs.executor import parse_executor
 from gansynth.benchmark.plan import BenchmarkPlan
-from gansynth.benchmark.running import BenchmarkRequest, open_study
+from gansynth.benchmark.running import look_of, open_study
 from gansynth.benchmark.specs import FIT, TRAIN, TUNE, ComputationSpec
 from gansynth.benchmark.study import BenchmarkStudy
 from gansynth.core.registry import installed
+from gansynth.core.requests.studies import BenchmarkRequest
 from gansynth.runtime.files import folder_bytes, free_bytes
 from gansynth.runtime.progress import Reporter
 
@@ -28,35 +28,33 @@ PROBES = (0.02, 0.06)
 LEAST = 4  # minimum steps of a probe
 
 
-def estimate(
-    plan: BenchmarkPlan, options: BenchmarkRequest, *, probe: bool, reporter: Reporter
-) -> dict[str, Any]:
+def estimate(plan: BenchmarkPlan, request: BenchmarkRequest, reporter: Reporter) -> dict[str, Any]:
     """Estimate jobs by kind, finished jobs, sequential hours, and disk space.
 
-    Times come from finished jobs. Without any, ``probe`` runs a few steps of a training and a fit
-    in a temporary folder. Nothing is written elsewhere.
+    Times come from finished jobs. Without any, a few steps of a training and a fit are run in a
+    temporary folder, unless ``no_probe``. Nothing is written elsewhere.
 
     Raises:
         GansynthError: data or plan cannot be used, or a probe failed.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        real = (options.folder / "jobs").is_dir()
-        parse_executor(options.executor)
-        study = open_study(plan, options if real else replace(options, folder=Path(scratch)))
+        real = (request.folder(plan.name) / "jobs").is_dir()
+        parse_executor(request.executor)
+        study = open_study(plan, request if real else request.but(out=scratch))
         whole = (study.look, plan.hash, study.people, study.arms)
-        AccessLog(options.file).look(*whole, options.again, dry_run=True)
+        AccessLog(request.file).look(*whole, request.reopen_test_set, dry_run=True)
         specs = study.specs()
         # An arm that is not chosen yet is most likely one that is trained anyway.
         left = [spec for spec in specs.values() if study.result(spec.key) is None]
         sizes = {kind: _known(study, specs.values(), kind) for kind in (FIT, TRAIN, TUNE)}
-        if probe:
+        if not request.no_probe:
             for kind in (FIT, TRAIN):
                 if not sizes[kind] and any(spec.kind == kind for spec in left):
                     reporter.say(f"measuring a few steps of: {kind}")
                     sizes[kind] = _probe(study, left, kind, Path(scratch) / kind)
         if not sizes[TUNE] and sizes[TRAIN]:
             sizes[TUNE] = [_tuning(plan, sizes)]
-        return _told(plan, options, study, specs, left, sizes)
+        return _told(plan, request, study, specs, left, sizes)
 
 
 Size = tuple[float, float]  # seconds and bytes
@@ -64,7 +62,7 @@ Size = tuple[float, float]  # seconds and bytes
 
 def _told(
     plan: BenchmarkPlan,
-    options: BenchmarkRequest,
+    request: BenchmarkRequest,
     study: BenchmarkStudy,
     specs: Mapping[str, ComputationSpec],
     left: Sequence[ComputationSpec],
@@ -82,12 +80,12 @@ def _told(
         complete = complete and (seconds is not None or not open_ones)
         hours += open_ones * (seconds or 0.0) / 3600
         size += open_ones * (bytes_ or 0.0)
-    slots = _slots(options)
+    slots = _slots(request)
     return {
         "dry_run": True,
         "plan": plan.name,
         "plan_hash": plan.hash,
-        "look": options.look,
+        "look": look_of(request),
         "data": study.source.name,
         "subjects": {
             "pool": len(study.division.pool),
@@ -101,16 +99,16 @@ def _told(
         "at_once": slots,
         "hours": round(hours / slots, 2) if complete and slots else None,
         "disk_bytes": round(size) if complete else None,
-        "disk_free_bytes": free_bytes(options.folder),
+        "disk_free_bytes": free_bytes(request.folder(plan.name)),
         "memory": "not known: trainings run in separate processes",
     }
 
 
-def _slots(options: BenchmarkRequest) -> int | None:
+def _slots(request: BenchmarkRequest) -> int | None:
     """Return the number of parallel jobs; None if only a running cluster knows."""
-    if not options.executor.startswith("local"):
+    if not request.executor.startswith("local"):
         return None
-    return parse_executor(options.executor).slots
+    return parse_executor(request.executor).slots
 
 
 def _typical(sizes: Sequence[Size]) -> tuple[float | None, float | None]:

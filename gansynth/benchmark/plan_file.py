@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from gansynth.benchmark.arms import preset_generators
 from gansynth.benchmark.plan import ArmPlan, BenchmarkPlan, GeneratorPlan
 from gansynth.core.registry import installed
+from gansynth.core.requests.sections import SampleWords
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean, refuse_unknown
 from gansynth.runtime.yaml_text import read_yaml
 
@@ -119,8 +120,12 @@ def _check_options(generator: GeneratorPlan) -> None:
 def _check_asked(arm: ArmPlan, where: str) -> None:
     from gansynth.sampling.request_parsing import read_request
 
-    drawn = partial(read_request, prevalence=arm.prevalence, lesions=arm.lesions)
-    _under(where, partial(drawn, edit=arm.edits, filter=arm.filters))
+    def check() -> None:
+        words: dict[str, Any] = {"edit": arm.edits, "filter": arm.filters, "lesions": arm.lesions}
+        prevalence = "real" if arm.prevalence is None else str(arm.prevalence)
+        read_request(SampleWords(**words, prevalence=prevalence))
+
+    _under(where, check)
 
 
 def _under(where: str, lookup: Callable[[], Value]) -> Value:

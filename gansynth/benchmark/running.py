@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +17,29 @@ from gansynth.benchmark.plan import ArmPlan, BenchmarkPlan
 from gansynth.benchmark.specs import TrainingPoint
 from gansynth.benchmark.study import BenchmarkStudy
 from gansynth.benchmark.subject_split import DEVELOPMENT, SEALED
+from gansynth.core.requests.base import paths_of
+from gansynth.core.requests.studies import BenchmarkRequest
 from gansynth.metrics.segmentation.evaluation import THRESHOLDS
 from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic
 from gansynth.runtime.version import __version__
 
 
-@dataclass(frozen=True)
-class BenchmarkRequest:
-    """Options of one run of a benchmark."""
-
-    file: Path
-    folder: Path
-    sealed: bool = False
-    again: str = ""  # reason for another access to a sealed split; empty for none
-    arms: Sequence[str] = ()  # run only these and the control; all if empty
-    executor: str = "local"  # `local`, `local:4`, `ray`
-    caches: Sequence[Path] = ()  # results documents whose trainings are reused
-    pictures: bool = True  # show the worst cases in the report, which then holds patient images
-
-    @property
-    def look(self) -> str:
-        """``sealed`` or ``development``."""
-        return SEALED if self.sealed else DEVELOPMENT
+def look_of(request: BenchmarkRequest) -> str:
+    """Return ``sealed`` or ``development``."""
+    return SEALED if request.test_set else DEVELOPMENT
 
 
-def open_study(plan: BenchmarkPlan, options: BenchmarkRequest) -> BenchmarkStudy:
+def open_study(plan: BenchmarkPlan, request: BenchmarkRequest) -> BenchmarkStudy:
     """Open a plan on its data and the requested split."""
     cached: dict[str, Mapping[str, Any]] = {}
-    for file in options.caches:
+    for file in paths_of(request.cache):
         cached |= known_results(read_json(file))
-    return BenchmarkStudy(plan, options.look, options.folder, arms=options.arms, cached=cached)
+    folder = request.folder(plan.name)
+    return BenchmarkStudy(plan, look_of(request), folder, arms=request.arm, cached=cached)
 
 
 def run_benchmark(
-    plan: BenchmarkPlan, options: BenchmarkRequest, *, quiet: bool = False
+    plan: BenchmarkPlan, request: BenchmarkRequest
 ) -> tuple[dict[str, Any], dict[str, Path], GraphReport]:
     """Run the missing jobs, and write results and report.
 
@@ -62,12 +50,12 @@ def run_benchmark(
         GansynthError: the benchmark cannot be run. Failed jobs are in the report instead.
         Interrupted: all jobs have been stopped; finished ones are kept.
     """
-    executor = parse_executor(options.executor)
-    study, looks = open_study(plan, options), AccessLog(options.file)
-    number = looks.look(study.look, plan.hash, study.people, study.arms, options.again)
-    report = _run(study, options, executor, quiet)
+    executor = parse_executor(request.executor)
+    study, looks = open_study(plan, request), AccessLog(request.file)
+    number = looks.look(study.look, plan.hash, study.people, study.arms, request.reopen_test_set)
+    report = _run(study, request, executor)
     document = document_of(study, report, looks.told(), number, machine())
-    files = write_results(document, options.folder, study if options.pictures else None)
+    files = write_results(document, request.folder(plan.name), study if request.pictures else None)
     return document, files, report
 
 
@@ -80,19 +68,17 @@ def machine() -> dict[str, Any]:
     return {**facts, "python": platform.python_version(), "torch": version("torch")}
 
 
-def _run(
-    study: BenchmarkStudy, options: BenchmarkRequest, executor: Any, quiet: bool
-) -> GraphReport:
+def _run(study: BenchmarkStudy, request: BenchmarkRequest, executor: Any) -> GraphReport:
     """Run all jobs; arms that are chosen on the way may add more."""
     specs = study.specs()
-    with JobTable(quiet=quiet) as table:
+    with JobTable(quiet=request.quiet) as table:
         while True:
             jobs = study.jobs(specs.values())
             report = run_jobs(jobs, study.store, executor, on_change=table)
             before, specs = specs, study.specs()
             if specs.keys() <= before.keys():
                 return report
-            executor = parse_executor(options.executor)
+            executor = parse_executor(request.executor)
 
 
 def write_results(

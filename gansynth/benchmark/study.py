@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from gansynth.benchmark.command_lines import RUN
 from gansynth.benchmark.jobs.job import WORK, JobSpec
 from gansynth.benchmark.jobs.store import ResultStore
 from gansynth.benchmark.plan import BenchmarkPlan
+from gansynth.benchmark.requests import RUN
 from gansynth.benchmark.specs import (
     FIT,
     BenchmarkDesign,

@@ -12,14 +12,13 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from types import MappingProxyType
 from typing import Any
 
 from gansynth.benchmark.analysis import of_subjects
-from gansynth.benchmark.command_lines import augment_words, fit_words
 from gansynth.benchmark.jobs.attempt import UNTRAINED
 from gansynth.benchmark.jobs.executor import parse_executor
 from gansynth.benchmark.jobs.graph import GraphProgress, JobPhase, run_jobs
@@ -27,11 +26,15 @@ from gansynth.benchmark.jobs.job import JobSpec
 from gansynth.benchmark.jobs.store import ResultStore
 from gansynth.benchmark.jobs.table import JobTable
 from gansynth.benchmark.plan import BenchmarkPlan
+from gansynth.benchmark.requests import augment_request, fit_request
 from gansynth.benchmark.specs import BenchmarkDesign, ComputationSpec, fit_spec, train_spec
 from gansynth.benchmark.study import JobFactory, host_of, request_of
 from gansynth.benchmark.subject_split import SubjectSplit, largest_set, split_subjects
 from gansynth.core.adapter import shortened
 from gansynth.core.registry import installed
+from gansynth.core.requests.fit import FitRequest
+from gansynth.core.requests.hosts import AugmentRequest
+from gansynth.core.requests.studies import TuneRequest
 from gansynth.core.source import FoldSplit
 from gansynth.data.folds import grouped_splits
 from gansynth.metrics.segmentation.measures import LESIONS, beside, cost_words, measure_of
@@ -269,27 +272,17 @@ def _error(gains: Sequence[float]) -> float:
 CHOICE = "choice.json"
 
 
-@dataclass(frozen=True)
-class TuningRequest:
-    """Options of ``gansynth tune``."""
-
-    folder: Path
-    size: int | None = None  # subjects of the training set; None for the whole pool
-    draw: int = 0
-    executor: str = "local"  # see `gansynth.benchmark.jobs.executor.parse_executor`
-
-
 def open_choice(
-    plan: BenchmarkPlan, options: TuningRequest
+    plan: BenchmarkPlan, request: TuneRequest
 ) -> tuple[ComputationSpec, BenchmarkDesign]:
     """Return the spec of a choice and its design; nothing is trained."""
-    parse_executor(options.executor)
+    parse_executor(request.executor)
     source = open_source(request_of(plan))
     division = split_subjects(source, plan)
     design = BenchmarkDesign(plan, source, division, (), host_of(plan, source))
-    cases = _cases(plan, division, options)
+    cases = _cases(plan, division, request)
     names = candidates(plan)
-    return design.choice(names, cases, options.draw, f"choose among {', '.join(names)}"), design
+    return design.choice(names, cases, request.draw, f"choose among {', '.join(names)}"), design
 
 
 def candidates(plan: BenchmarkPlan) -> tuple[str, ...]:
@@ -305,28 +298,26 @@ def candidates(plan: BenchmarkPlan) -> tuple[str, ...]:
     return names
 
 
-def choose_arm(
-    plan: BenchmarkPlan, options: TuningRequest, *, quiet: bool = False
-) -> dict[str, Any]:
+def choose_arm(plan: BenchmarkPlan, request: TuneRequest) -> dict[str, Any]:
     """Choose an arm and write ``choice.json``; finished trainings are reused.
 
     Raises:
         GansynthError: data or plan cannot be used, or trainings failed.
     """
-    spec, design = open_choice(plan, options)
-    folder = options.folder.absolute() / spec.key
+    spec, design = open_choice(plan, request)
+    folder = request.folder(plan.name).absolute() / spec.key
     places = {"request": design.source.request.to_json(), "held_out": []}
-    with JobTable(quiet=quiet) as table:
-        how: dict[str, Any] = {"executor": options.executor, "env": plan.host.env}
+    with JobTable(quiet=request.quiet) as table:
+        how: dict[str, Any] = {"executor": request.executor, "env": plan.host.env}
         tuning = TuningResult(spec.document, places, folder, on_change=table, **how)
         result = tuning.run()
     document = {
         **{"plan": plan.name, "plan_hash": plan.hash, "data": design.source.name},
         **{"training_cases": len(spec.document["train"]), "candidates": list(candidates(plan))},
         **result,
-        "use": commands(design, spec, result["chosen"], options.folder),
+        "use": commands(design, spec, result["chosen"], request.folder(plan.name)),
     }
-    write_json_atomic(options.folder / CHOICE, document)
+    write_json_atomic(request.folder(plan.name) / CHOICE, document)
     return document
 
 
@@ -343,23 +334,23 @@ def commands(
     split = FoldSplit(train=train, val=sorted(next(cases for cases in others if cases)))
     request = replace(design.source.divided([split], folder / "data" / spec.key), fold="0")
     host: Mapping[str, Any] = spec.document["host"][chosen]
-    lines: list[Sequence[str]] = []
+    lines: list[FitRequest | AugmentRequest] = []
     run = None
     if host["generator"] is not None:
         run = Path("runs") / str(host["generator"])
-        lines.append(fit_words(spec.document["generators"][host["generator"]], request, 0, run))
+        lines.append(fit_request(spec.document["generators"][host["generator"]], request, 0, run))
     training = {"host": host, "arm": spec.document["arms"][chosen], "seed": 0}
-    lines.append(augment_words(training, request, run, None))
-    return [f"gansynth {shlex.join(w for w in words if w != '--json')}" for words in lines]
+    lines.append(augment_request(training, request, run, None))
+    return [f"gansynth {shlex.join(request.command_line)}" for request in lines]
 
 
-def _cases(plan: BenchmarkPlan, division: SubjectSplit, options: TuningRequest) -> tuple[str, ...]:
-    if options.size is None:
+def _cases(plan: BenchmarkPlan, division: SubjectSplit, request: TuneRequest) -> tuple[str, ...]:
+    if request.size is None:
         return division.cases_of(division.pool)
-    if options.size > len(division.pool):
+    if request.size > len(division.pool):
         raise UsageFault(
-            f"--size {options.size}: expected at most the {len(division.pool)} subjects of the pool"
+            f"--size {request.size}: expected at most the {len(division.pool)} subjects of the pool"
         )
-    largest = max(options.size, largest_set(plan))
-    least = min(options.size, plan.sizes[0])
-    return division.cases_of(division.training_set(options.size, options.draw, least, largest))
+    largest = max(request.size, largest_set(plan))
+    least = min(request.size, plan.sizes[0])
+    return division.cases_of(division.training_set(request.size, request.draw, least, largest))

@@ -1,36 +1,34 @@
 """``python -m gansynth.benchmark.worker WORK FOLDER``: one job of a benchmark, in its own process.
 
-It runs the documented command on one training subset, evaluates the output, and prints a JSON
-document as its last line. Results are kept in FOLDER; the command's output goes to stderr.
+It fits or trains on one training subset, as the documented command does, evaluates the output, and
+prints a JSON document as its last line. Results are kept in FOLDER.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from gansynth.benchmark.command_lines import RUN, augment_words, fit_words
+from gansynth.benchmark.requests import RUN, augment_request, fit_request
 from gansynth.core.prediction import Prediction
 from gansynth.core.registry import installed
+from gansynth.core.requests.fit import FitRequest
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
-from gansynth.runtime import child, processes
-from gansynth.runtime.errors import FAULTS, GansynthError, UsageFault
+from gansynth.fitting.api import run_fit
+from gansynth.hosts.api import run_augment
+from gansynth.runtime import child
+from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json, write_bytes_atomic
 from gansynth.sampling.run_source import open_source
 
-COMMAND = """
-import runpy
-from gansynth.runtime.child import obey
-obey()  # it ends with this process, even by kill -9
-runpy.run_module("gansynth_cli", run_name="__main__")
-"""
 PREDICTIONS = "predictions"
 KEPT = ("ratio", "schedule", "drawn_real", "drawn_synthetic", "realised_synthetic_share")
 KEPT_TOO = ("asked_synthetic_share", "fell_back", "supply", "warnings", "metrics_on_real_cases")
@@ -70,8 +68,8 @@ class WorkerJob:
             shutil.rmtree(self.folder / RUN, ignore_errors=True)
             shutil.rmtree(division, ignore_errors=True)
             request = self.divided(division)
-        words = fit_words(self.spec["generator"], request, self.spec["seed"], self.folder / RUN)
-        seconds, report = command(words)
+        asked = fit_request(self.spec["generator"], request, self.spec["seed"], self.folder / RUN)
+        seconds, report = execute(asked)
         return {"seconds": seconds, "told": report}
 
     def train(self) -> dict[str, Any]:
@@ -81,8 +79,9 @@ class WorkerJob:
         request = self.divided(scratch / "data")
         out = scratch / "out"
         run = self.places.get("run")
-        words = augment_words(self.spec, request, None if run is None else own_run(Path(run)), out)
-        seconds, report = command(words)  # goes on with what an interrupted attempt has left
+        run = None if run is None else own_run(Path(run))
+        # goes on with what an interrupted attempt has left
+        seconds, report = execute(augment_request(self.spec, request, run, out))
         source = open_source(request)
         measured = self.measured(source, Path(report["folder"]))
         provenance = {key: report.get(key) for key in (*KEPT, *KEPT_TOO)}
@@ -150,20 +149,16 @@ def own_run(folder: Path) -> Path:
     return sets[0] if len(sets) == 1 and not (folder / MANIFEST).exists() else folder
 
 
-def command(words: Sequence[str]) -> tuple[float, dict[str, Any]]:
-    """Run a gansynth command; return its seconds and the document it printed.
-
-    Raises:
-        GansynthError: it failed; of the command's own kind, with its last line.
-    """
-    ended = processes.run([sys.executable, "-c", COMMAND, *words], os.environ, document=True)
-    processes.raise_if_stopped(ended)
-    if ended.code != 0:
-        faults = [line for line in ended.last if line.startswith(child.FAULT)]
-        line = (faults or ended.last or [f"exit {ended.code}"])[-1]
-        raise FAULTS.get(ended.code, GansynthError)(line.removeprefix(child.FAULT))
-    document: dict[str, Any] = json.loads(ended.output)
-    return ended.seconds, document
+def execute(request: FitRequest | AugmentRequest) -> tuple[float, Mapping[str, Any]]:
+    """Fit or train here; return the seconds, and what ``--json`` prints."""
+    began = time.perf_counter()
+    if isinstance(request, FitRequest):
+        document: Mapping[str, Any] = run_fit(request).report
+    else:
+        done = run_augment(request)
+        done.refuse_missing()
+        document = done.document
+    return time.perf_counter() - began, document
 
 
 def _detections(results: Path, measures: Sequence[str]) -> dict[str, Any]:
@@ -187,12 +182,11 @@ def over_labels(
     return means
 
 
-def main() -> None:
+def main(work: str, folder: str) -> None:
     """Run one job; its error becomes the exit code."""
-    work, folder = map(Path, sys.argv[1:])
-    folder.mkdir(parents=True, exist_ok=True)
-    print(json.dumps(WorkerJob(read_json(work), folder).run()))
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    print(json.dumps(WorkerJob(read_json(Path(work)), Path(folder)).run(), default=str))
 
 
 if __name__ == "__main__":
-    sys.exit(child.entry(main))
+    sys.exit(child.entry(lambda: main(*sys.argv[1:])))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gansynth.core.bank_options import BankSize
 from gansynth.core.mix_config import MixConfig
-from gansynth.core.source import SourceRequest
+from gansynth.core.requests.hosts import Content
 from gansynth.runtime.progress import NullReporter, Reporter
 
 
@@ -62,10 +62,6 @@ class TrainingFolder:
         return f"starts in {self.path}"
 
 
-Content = Literal["mixed", "synthetic"]
-"""Content of an export: real and synthetic training cases, or synthetic cases only."""
-
-
 @dataclass(frozen=True)
 class ExportRequest:
     """``gansynth augment --export NAME``.
@@ -81,63 +77,3 @@ class ExportRequest:
     content: Content = "mixed"
     size: BankSize | None = None
     dry_run: bool = False
-
-
-@dataclass(frozen=True)
-class ImportRequest:
-    """``gansynth import SOURCE HOST:WHERE``.
-
-    ``where``: the text behind the host's name and the colon: its data set, or a folder. ``folds``:
-    number of folds to write; None if not given. The command returns a ``CommandReport``.
-    """
-
-    source: str
-    reading: Mapping[str, Any]
-    where: str
-    folds: int | None
-    seed: int
-    reporter: Reporter
-
-    @property
-    def request(self) -> SourceRequest:
-        """The source, if its kind is registered; UsageFault if the text has no kind."""
-        return SourceRequest.parse(self.source, **self.reading)
-
-
-@dataclass(frozen=True)
-class PrepareRequest:
-    """``gansynth prepare HOST:WHERE``.
-
-    ``configurations``: those of the host to preprocess; none for its usual ones. Work already done
-    is not repeated without ``force``. The command returns a ``CommandReport``.
-    """
-
-    request: SourceRequest
-    configurations: Sequence[str]
-    processes: int
-    force: bool
-    reporter: Reporter
-
-
-@dataclass(frozen=True)
-class SplitsRequest:
-    """``gansynth splits HOST:WHERE``: folds in which no subject is split.
-
-    ``folds``: number of folds, at least 2. The command returns their ``FoldSplit``s.
-    """
-
-    request: SourceRequest
-    folds: int
-    seed: int
-    overwrite: bool
-
-
-@dataclass(frozen=True)
-class DoctorRequest:
-    """``gansynth doctor``, which checks every host. The command yields ``DoctorLine``s.
-
-    ``quick``: skip checks that take seconds.
-    """
-
-    root: str | None
-    quick: bool

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.core.registry import installed
+from gansynth.core.requests.base import absolute, as_texts
+from gansynth.core.requests.sections import CaseData
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.listing import stem
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.runtime.errors import GansynthError, UsageFault
-from gansynth.runtime.words import as_path, as_texts
 
 
 def find_kind(where: str, root: str | None = None) -> str:
@@ -29,7 +30,7 @@ def find_kind(where: str, root: str | None = None) -> str:
     for kind in registry.names("checks"):
         with suppress(GansynthError):
             opened[kind] = registry.load("sources", kind)(
-                SourceRequest(kind, where, root=as_path(root))
+                SourceRequest(kind, where, root=absolute(root))
             )
     kinds = list(opened)
     if len(kinds) > 1:  # those that find labels or boxes win over those that find images only
@@ -58,6 +59,21 @@ def _kind_of_files(where: Path) -> str | None:
     return None
 
 
+def source_of(words: CaseData, *, idle: bool = True) -> SourceRequest:
+    """Return the request of ``--data`` and the options beside it; see ``source_request``."""
+    return source_request(
+        words.data,
+        configuration=words.configuration,
+        plans=words.plans,
+        fold=words.fold,
+        subjects=words.subjects,
+        read=words.read,
+        synthetic_source=words.synthetic_source,
+        root=words.root,
+        idle=idle,
+    )
+
+
 def source_request(
     data: str | SourceRequest,
     *,
@@ -78,13 +94,13 @@ def source_request(
     """
     if isinstance(data, SourceRequest):
         return data
-    texts, place = as_texts(read), as_path(root)
+    texts, place = as_texts(read), absolute(root)
     request = SourceRequest.parse(
         data,
         **words,
         fold="0" if fold is None else str(fold),
         root=place,
-        synthetic=as_path(synthetic_source),
+        synthetic=absolute(synthetic_source),
         read=texts,
     )
     if idle:

@@ -320,7 +320,7 @@ def flat_files(
     hint = "predict again with a model of this data"
 
     def read(file: Path) -> LabelArray:
-        return _labels_of(file, shape, label_of, f"case {case_id!r}", hint)
+        return _labels_of(file, shape, label_of, f"case {case_id!r} has", hint)
 
     return StoredCase(
         shape=shape,

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Unpack
 
 from gansynth.core.findings import CheckReport
 from gansynth.core.registry import installed
+from gansynth.core.requests.base import function_of
+from gansynth.core.requests.samples import CheckRequest
+from gansynth.core.source import SourceRequest
 from gansynth.data.api import find_kind, source_request
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import RichReporter, counting
-from gansynth.runtime.words import Given, changed
-from gansynth.sampling.request_parsing import REAL, SampleWords, read_request
+from gansynth.sampling.request_parsing import read_request
 from gansynth.sampling.run_source import open_moved, open_source
 
-NEEDS = dict.fromkeys(("seed", "device", *SampleWords.__annotations__), "generator")
 
-
-def check(
-    data: str | None = None,
-    *,
-    generator: str | os.PathLike[str] | None = None,
-    bank: str | os.PathLike[str] | None = None,
-    subjects: str | None = None,
-    read: Mapping[str, Any] | None = None,
-    root: str | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    quiet: bool = False,
-    **samples: Unpack[SampleWords],
-) -> CheckReport:
+def run_check(request: CheckRequest) -> CheckReport:
     """Find what is wrong with a data set, file by file, or with samples: ``gansynth check``.
 
     Each argument is the option of that name; ``gansynth check --help`` explains them.
-
-    Args:
-        data: KIND:WHERE, or a folder or file whose kind is found. A generator needs none; if given,
-            it is also where the data set of its fit lies now.
 
     Returns:
         Name, number of cases, and findings, errors first. It raises nothing for what is found.
@@ -48,20 +29,18 @@ def check(
     Raises:
         GansynthError: data set, run or bank cannot be opened, or all samples are rejected.
     """
-    words = {**locals(), **samples}
-    given = [word for word in changed(words, check) if words[word] != REAL]  # the command's default
-    Given(words, given).refuse_idle(NEEDS)
+    data, generator, bank = request.data, request.generator, request.bank
     if (data is None and generator is None) or (bank is not None and generator is not None):
         raise UsageFault(
             "gansynth check: expected a data set, --generator RUN, or a data set and --bank BANK"
         )
-    reporter = RichReporter(quiet=quiet)
+    reporter, root = RichReporter(quiet=request.quiet), request.root
     report: CheckReport | None = None
     if data is not None:
-        data = data if ":" in data else find_kind(data, root)
-        request = source_request(data, subjects=subjects, read=read, root=root)
+        source = checked_data(request)
+        data = f"{source.kind}:{source.where}"
         with counting(reporter, "check") as progress:
-            report = installed().check(request.kind)(request, progress)
+            report = installed().check(source.kind)(source, progress)
         if any(finding.level == "error" for finding in report.findings):
             return report
     if generator is not None:
@@ -69,7 +48,8 @@ def check(
         from gansynth.sampling.sample_check import check_run
         from gansynth.sampling.sampler import Sampler
 
-        run, asked = load_run(Path(generator), device), read_request(seed=seed, **samples)
+        run = load_run(Path(generator), request.device)
+        asked = read_request(request, request.seed)
         sampler = Sampler(run, open_moved(run, data, root), asked, reporter, learn=False)
         report = report or CheckReport(sampler.source.name, 0, ())
         return replace(report, will_it_harm=check_run(sampler, reporter))
@@ -78,4 +58,14 @@ def check(
         return report
     from gansynth.bank.api import check_bank
 
-    return replace(report, will_it_harm=check_bank(Path(bank), open_source(request), reporter))
+    return replace(report, will_it_harm=check_bank(Path(bank), open_source(source), reporter))
+
+
+def checked_data(request: CheckRequest) -> SourceRequest:
+    """Return the data set to check; the kind of a folder or file is found."""
+    data, root = str(request.data), request.root
+    named = data if ":" in data else find_kind(data, root)
+    return source_request(named, subjects=request.subjects, read=request.read, root=root)
+
+
+check = function_of(CheckRequest, run_check)

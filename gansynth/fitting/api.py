@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.source import SourceRequest
-from gansynth.data.api import source_request
+from gansynth.core.requests.base import absolute, function_of
+from gansynth.core.requests.fit import FitRequest
+from gansynth.data.api import source_of
 from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.composite_spec import asked_for
 from gansynth.fitting.cost import parse_bytes
@@ -20,53 +20,15 @@ from gansynth.fitting.recipe_plan import plan_recipe
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import RichReporter
-from gansynth.runtime.words import Given, Texts, as_path, as_texts, as_tuple, changed
 from gansynth.sampling.api import FittedRun
 from gansynth.training.loggers import check_loggers
 
-NEEDS = dict.fromkeys(("only", "scale", "extra_source", "extra_source_read"), "recipe")
 
-
-def fit(
-    generator: str,
-    *,
-    data: str | SourceRequest,
-    out: str | os.PathLike[str],
-    configuration: str | None = None,
-    plans: str | None = None,
-    fold: int | str | None = None,
-    subjects: str | None = None,
-    read: Mapping[str, Any] | None = None,
-    synthetic_source: str | None = None,
-    root: str | None = None,
-    recipe: str | None = None,
-    only: Texts = (),
-    scale: str | None = None,
-    extra_source: Mapping[str, str] | None = None,
-    extra_source_read: Mapping[str, Any] | None = None,
-    edit: Texts = (),
-    device: str = "auto",
-    resume: bool = True,
-    fit_memory: str | None = None,
-    init_from: str | os.PathLike[str] | None = None,
-    per_channel: str | None = None,
-    per_class: str | None = None,
-    log: Texts = (),
-    dry_run: bool = False,
-    quiet: bool = False,
-    set: Mapping[str, Any] | None = None,
-    **settings: Any,
-) -> FittedRun:
+def run_fit(request: FitRequest) -> FittedRun:
     """Fit a generator on the training cases of one fold: ``gansynth fit``.
 
-    Each argument is the option of that name; ``gansynth fit --help`` explains them.
-
-    Args:
-        generator: registered name, or the YAML file of a chain.
-        data: KIND:WHERE of the cases, e.g. ``nnunet:004``.
-        out: run folder; an unfinished run of the same settings is resumed.
-        set, settings: what follows ``--set``, e.g. ``steps=2000``; ``gansynth.options(NAME)`` has
-            the keys.
+    Each argument is the option of that name; ``gansynth fit --help`` explains them. Others are
+    settings, e.g. ``steps=2000``; ``gansynth.options(NAME)`` has the keys.
 
     Returns:
         The run. Its ``report`` has cases, steps, seconds, losses and paths, or a dry run's cost.
@@ -75,49 +37,38 @@ def fit(
         GansynthError: typed by cause, see ``gansynth.runtime.errors``.
         Interrupted: by SIGTERM or SIGINT, after a checkpoint.
     """
-    words = dict(locals())
-    Given(words, changed(words, fit)).refuse_idle(NEEDS)
-    check_loggers(as_tuple(log))
-    texts = as_texts({**(set or {}), **settings})
-    request = source_request(
-        data,
-        configuration=configuration,
-        plans=plans,
-        fold=fold,
-        subjects=subjects,
-        read=read,
-        synthetic_source=synthetic_source,
-        root=root,
-        idle=recipe is None,  # a recipe has its own reading options
-    )
-    parts, folder = asked_for(generator, per_channel, per_class), Path(out)
-    arguments: dict[str, Any] = {"settings": texts, "edits": as_tuple(edit) or None}
+    check_loggers(request.log)
+    source = source_of(request, idle=request.recipe is None)  # a recipe has its own reading options
+    parts = asked_for(request.generator, request.per_channel, request.per_class)
+    folder, settings = Path(request.out), request.set
+    arguments: dict[str, Any] = {"settings": settings, "edits": request.edit or None}
     begin: Callable[..., dict[str, Any]]
-    if recipe is not None:
-        arguments |= {"only": as_tuple(only), "scale": scale}
-        arguments |= {"others": extra_source or {}, "others_read": as_texts(extra_source_read)}
-        planned = plan_recipe(
-            _named_recipe(recipe, generator, parts is not None), request, **arguments
-        )
-        begin = partial(fit_recipe, planned, folder)
+    if request.recipe is not None:
+        recipe = _named_recipe(request.recipe, request.generator, parts is not None)
+        arguments |= {"only": request.only, "scale": request.scale}
+        arguments |= {"others": request.extra_source, "others_read": request.extra_source_read}
+        begin = partial(fit_recipe, plan_recipe(recipe, source, **arguments), folder)
     elif parts is None:
-        begin = partial(fit_one, generator, request, folder, typed=texts, **arguments)
+        begin = partial(fit_one, request.generator, source, folder, typed=settings, **arguments)
     else:
-        begin = partial(fit_composite, parts, request, folder, **arguments)
-    reporter = RichReporter(quiet=quiet)
-    if (why := why_cpu(device)) is not None:
+        begin = partial(fit_composite, parts, source, folder, **arguments)
+    reporter = RichReporter(quiet=request.quiet)
+    if (why := why_cpu(request.device)) is not None:
         reporter.say(why)
-    parent = as_path(init_from)
+    parent = absolute(request.init_from)
     report = begin(
-        device=device,
-        memory=None if fit_memory is None else parse_bytes(fit_memory),
+        device=request.device,
+        memory=None if request.fit_memory is None else parse_bytes(request.fit_memory),
         init_from=None if parent is None else Path(parent),
-        resume=resume,
-        dry_run=dry_run,
-        log=as_tuple(log),
+        resume=request.resume,
+        dry_run=request.dry_run,
+        log=request.log,
         reporter=reporter,
     )
-    return FittedRun(folder, device=device, report=report)
+    return FittedRun(folder, device=request.device, report=report)
+
+
+fit = function_of(FitRequest, run_fit)
 
 
 def _named_recipe(name: str, generator: str, composite: bool) -> Recipe:

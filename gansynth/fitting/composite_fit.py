@@ -12,6 +12,7 @@ from gansynth.core.capabilities import of_parts
 from gansynth.core.generator import capabilities_of
 from gansynth.core.lineage import Lineage, guard
 from gansynth.core.registry import installed
+from gansynth.core.requests.base import as_texts
 from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest, write_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest, case_records, lineage_of
@@ -24,7 +25,6 @@ from gansynth.fitting.setup import same_run, write_config
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import sha256_file
-from gansynth.runtime.words import as_texts
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run import COMPOSITE, NOTHING, PARTS, new_manifest
 from gansynth.sampling.run_source import open_source

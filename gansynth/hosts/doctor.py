@@ -19,7 +19,7 @@ from gansynth.runtime.machine import GIB, DoctorLine, package_line
 from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
-    from gansynth.core.host_commands import DoctorRequest
+    from gansynth.core.requests.hosts import DoctorRequest
     from gansynth.runtime.options import OptionModel
 
 ESSENTIAL = ("torch", "numpy", "scipy", "h5py", "nibabel", "safetensors")

@@ -225,12 +225,19 @@ def read_model(
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        errors = error.errors()
+        raise UsageFault(message_of(error, model, named, joint=joint)) from None
+
+
+def message_of(
+    error: ValidationError, model: type[BaseModel], named: Named, *, joint: str = ","
+) -> str:
+    """Return one line on the first error: option, expectation, an example, its meaning."""
+    errors = error.errors()
     first = errors[0]
     key = str(first["loc"][0]) if first["loc"] else ""
     field = model.model_fields.get(key)
     if field is None:
-        raise UsageFault(f"{named(key)}: {_plain(first['msg'])}")
+        return f"{named(key)}: {_plain(first['msg'])}"
     meaning = f" ({field.description})" if field.description else ""
     same = [each for each in errors if each["loc"][:1] == first["loc"][:1]]
     kinds = {str(each["type"]) for each in same}
@@ -239,7 +246,7 @@ def read_model(
         expectation = form_of(key, field, joint) or _plain(first["msg"])
     else:
         expectation = _plain(first["msg"])
-    raise UsageFault(f"{named(key)}: {expectation}{meaning}")
+    return f"{named(key)}: {expectation}{meaning}"
 
 
 def several(annotation: Any) -> bool:

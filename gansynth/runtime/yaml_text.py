@@ -8,7 +8,6 @@ from typing import Any
 import yaml
 
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
-from gansynth.runtime.files import reading
 
 MAX_YAML_BYTES = 1 << 20  # size limit of a user's YAML file
 MAX_VALUES = 10**5  # most values of a text, those that aliases (`*name`) repeat included
@@ -66,6 +65,8 @@ def read_yaml(
         DataFault: no such file.
         EnvironmentFault: it may not be read.
     """
+    from gansynth.runtime.files import reading  # imports numpy, which --help does not need
+
     if not path.is_file():
         raise DataFault(f"{path}: no such file, expected {expected}")
     with reading(path):

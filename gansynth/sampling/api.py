@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
-from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.request_parsing import SampleWords, read_request
+from gansynth.core.requests.base import function_of, method_of
+from gansynth.core.requests.data import CacheRequest, ShowRequest
+from gansynth.core.requests.samples import DrawWords, SheetWords
+from gansynth.runtime.progress import NullReporter, RichReporter, counting
+from gansynth.sampling.request_parsing import read_request
 
 if TYPE_CHECKING:
-    from gansynth.core.schema import Sample
+    from gansynth.core.schema import Sample, Schema
     from gansynth.core.source import CaseSource
     from gansynth.sampling.run import Run
     from gansynth.sampling.sampler import Sampler
@@ -43,6 +46,55 @@ def load(
     run = FittedRun(Path(folder), device=device, data=data, root=root)
     run.opened  # noqa: B018 - a fault shows now, not at the first sample
     return run
+
+
+def write_cache(request: CacheRequest) -> tuple[dict[str, Any], Schema]:
+    """Copy the cases of any source into one HDF5 file; also return what the cases hold."""
+    from gansynth.data.api import source_of
+    from gansynth.data.h5 import estimate, refuse_existing, write_h5
+    from gansynth.sampling.run_source import open_source
+
+    path, dtype, chunk = Path(request.out), request.dtype, request.chunk
+    refuse_existing(path)
+    source = open_source(source_of(request))
+    if request.dry_run:
+        return estimate(source, path, dtype=dtype, chunk=chunk), source.schema
+    with counting(RichReporter(quiet=request.quiet), "cache") as progress:
+        report = write_h5(
+            *(source, path),
+            dtype=dtype,
+            compression=request.compression,
+            chunk=chunk,
+            progress=progress,
+        )
+        return report, source.schema
+
+
+def run_cache(request: CacheRequest) -> dict[str, Any]:
+    """Copy the cases of any source into one HDF5 file that is fast to read: ``gansynth cache``.
+
+    Each argument is the option of that name; ``gansynth cache --help`` explains them.
+
+    Returns:
+        What ``--json`` prints: counts and bytes, of a dry run an estimate.
+
+    Raises:
+        GansynthError: the file exists, a case cannot be read, or the disk is full.
+    """
+    return write_cache(request)[0]
+
+
+cache = function_of(CacheRequest, run_cache)
+
+
+def run_show(request: ShowRequest) -> dict[str, Any]:
+    """Describe a run: its files, how far it has come, what is damaged: ``gansynth show``."""
+    from gansynth.sampling.describe import describe_run
+
+    return describe_run(Path(request.run))
+
+
+show = function_of(ShowRequest, run_show)
 
 
 class FittedRun(os.PathLike[str]):
@@ -82,47 +134,40 @@ class FittedRun(os.PathLike[str]):
 
         return open_moved(self.opened, *self._moved)
 
-    def sample(self, n: int = 16, *, seed: int = 0, **words: Unpack[SampleWords]) -> list[Sample]:
+    def sampler(self, **words: Any) -> Sampler:
+        """Return the sampler of a request in the words of ``sample``."""
+        return self._sampler(DrawWords(**words))
+
+    def _sampler(self, words: DrawWords) -> Sampler:
+        from gansynth.sampling.sampler import Sampler
+
+        request = read_request(words, words.seed)
+        return Sampler(self.opened, self.source, request, NullReporter())
+
+    def _sample(self, words: DrawWords) -> list[Sample]:
         """Generate labelled samples; the same seed gives the same ones.
 
-        Args:
-            n: number of samples.
-            seed: seeds labels and latents.
-            words: as after ``gansynth sample``: ``edit="elastic"``, ``filter=["faithful"]``, ...
+        Arguments are as after ``gansynth sample``: ``edit="elastic"``, ``filter=["faithful"]``.
 
         Returns:
             Samples with ``image`` float32 (C, D, H, W), ``labels`` int16 (D, H, W) or None,
             ``boxes`` in voxels or None, and ``provenance``. Slices have no D.
         """
-        return self.sampler(seed=seed, **words).draw(0, n)
+        return self._sampler(words).draw(0, words.n)
 
-    def sheet(
-        self,
-        n: int = 8,
-        *,
-        seed: int = 0,
-        out: str | os.PathLike[str] | None = None,
-        **words: Unpack[SampleWords],
-    ) -> Sheet:
+    def _sheet(self, words: SheetWords) -> Sheet:
         """Write a preview grid of samples beside the real cases of their labels.
 
-        It shows patients. A notebook displays it.
-
-        Args:
-            n, seed, words: as for ``sample``.
-            out: PNG file; ``RUN/samples/sheet.png`` if not given.
+        It shows patients. A notebook displays it. Arguments are as for ``sample``.
         """
         from gansynth.sampling.sample import write_sheet
 
-        sampler = self.sampler(seed=seed, **words)
-        path = self.folder / "samples" / "sheet.png" if out is None else Path(out)
-        return Sheet(write_sheet(path, sampler, sampler.draw(0, n)))
+        sampler = self._sampler(words)
+        path = self.folder / "samples" / "sheet.png" if words.out is None else Path(words.out)
+        return Sheet(write_sheet(path, sampler, sampler.draw(0, words.n)))
 
-    def sampler(self, **words: Any) -> Sampler:
-        """Return the sampler of a request in the words of ``sample``."""
-        from gansynth.sampling.sampler import Sampler
-
-        return Sampler(self.opened, self.source, read_request(**words), NullReporter())
+    sample = method_of(DrawWords, _sample)
+    sheet = method_of(SheetWords, _sheet)
 
     def _repr_html_(self) -> str:
         """Return a table of facts for a notebook; no picture, which could be a patient's."""

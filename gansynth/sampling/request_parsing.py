@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any
 
 from gansynth.core.capabilities import Capabilities, Input
 from gansynth.core.registry import such_as
+from gansynth.core.requests.sections import ClassWords, SampleWords
 from gansynth.core.sample_request import SampleRequest
 from gansynth.runtime.errors import UsageFault, describe_error
-from gansynth.runtime.words import Texts, as_texts, as_tuple
 
 if TYPE_CHECKING:
     from gansynth.core.run_folder import RunDescription
@@ -23,34 +23,18 @@ _REQUEST = ("fold", "configuration", "plans", "subjects", "root")
 REAL = "real"  # --prevalence of training cases
 
 
-class SampleWords(TypedDict, total=False):
-    """What samples are conditioned on and filtered by, in the words of the command line."""
-
-    edit: Texts  # `NAME` or `NAME:KEY=VALUE,...`; none takes the run's own
-    boxes: str | None  # `training`, `jitter:KEY=VALUE,...` or `file:PATH`
-    classes: Texts  # samples of these classes only
-    condition_source: str | None  # `KIND:WHERE` of another source
-    # how to read it: its own keys, and `fold`, `configuration`, `plans`, `subjects` and `root`
-    condition_source_read: Mapping[str, Any] | None
-    prevalence: str | float | None  # share of samples with a lesion, or `real`
-    lesions: str | None  # `match,KEY=VALUE,...`, how lesions are inserted into real images
-    sampling_weights: str | Path | None  # file of `gansynth hard-cases`
-    filter: Texts  # `own`, `none`, `NAME` or `NAME:KEY=VALUE,...`
-
-
-def read_request(*, seed: int = 0, **words: Unpack[SampleWords]) -> SampleRequest:
+def read_request(words: SampleWords, seed: int = 0) -> SampleRequest:
     """Check all options that need no run, and combine them."""
-    weights, filters = words.get("sampling_weights"), as_tuple(words.get("filter"))
+    weights, filters = words.sampling_weights, tuple(words.filter)
+    classes = words.classes if isinstance(words, ClassWords) else ()
     request = SampleRequest(
         seed=seed,
-        edits=as_tuple(words.get("edit")) or None,
-        boxes=_boxes(words.get("boxes")),
-        classes=as_tuple(words.get("classes")) or None,
-        conditions=_conditions(
-            words.get("condition_source"), as_texts(words.get("condition_source_read"))
-        ),
-        prevalence=_prevalence(words.get("prevalence")),
-        lesions=words.get("lesions"),
+        edits=tuple(words.edit) or None,
+        boxes=_boxes(words.boxes),
+        classes=tuple(classes) or None,
+        conditions=_conditions(words.condition_source, words.condition_source_read),
+        prevalence=_prevalence(words.prevalence),
+        lesions=words.lesions,
         weights=None if weights is None else str(Path(weights).expanduser().absolute()),
         filters=tuple(text for text in filters if text not in (OWN, NONE)),
         keep_flawed=_keeps_flawed(filters),
@@ -100,11 +84,11 @@ def _keeps_flawed(filters: Sequence[str]) -> bool:
     return NONE in filters
 
 
-def _prevalence(text: str | float | None) -> float | None:
-    if text in (None, REAL):
+def _prevalence(text: str) -> float | None:
+    if text == REAL:
         return None
     with suppress(ValueError):
-        if 0 <= (share := float(str(text))) <= 1:
+        if 0 <= (share := float(text)) <= 1:
             return share
     raise UsageFault(
         f"--prevalence {text}: expected {REAL} (as many samples with a lesion as training cases), "

@@ -12,18 +12,18 @@ from typing import Any
 
 from gansynth.conditions.condition_source import open_base
 from gansynth.core.registry import installed
+from gansynth.core.requests.base import function_of
+from gansynth.core.requests.samples import SampleRunRequest
 from gansynth.core.resample import pick
-from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.writer import Item, Writer, WriterOptions
 from gansynth.data.case_writer import NiftiWriter, file_name
-from gansynth.metrics.comparison import Measured, load_metrics, measure
+from gansynth.metrics.comparison import load_metrics, measure
 from gansynth.report.image_grid import write_sample_grid
-from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import folder_name
 from gansynth.runtime.options import read_settings
-from gansynth.runtime.progress import Reporter
+from gansynth.runtime.progress import Reporter, RichReporter
 from gansynth.sampling.deidentify import (
     SharedSamples,
     check_new,
@@ -36,6 +36,7 @@ from gansynth.sampling.label_maps import LabelMapSampler, viewed
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.quality_gate import reject_reason_of
 from gansynth.sampling.replay import noted, regenerate, settings_of
+from gansynth.sampling.request_parsing import read_request
 from gansynth.sampling.run import Run
 from gansynth.sampling.run_source import open_moved
 from gansynth.sampling.sampler import Sampler
@@ -48,51 +49,16 @@ SHEET = 32  # most samples on a preview grid
 COMPARED = 512  # most samples whose nearest training case is searched
 
 
-def sample_run(
-    run: Path,
-    n: int | None,
-    *,
-    out: Path | None = None,
-    sheet: bool = False,
-    interpolate: int | None = None,
-    rows: int = ROWS,
-    nearest: bool = False,
-    kind: str = "nifti",
-    settings: Mapping[str, str] | None = None,
-    keep_flawed: bool = False,
-    request: SampleRequest | None = None,
-    for_sharing: bool = False,
-    device: str = "auto",
-    data: str | None = None,
-    root: str | None = None,
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """Write ``n`` samples of a run in a registered format, with optional preview grids.
+def run_sample(words: SampleRunRequest) -> dict[str, Any]:
+    """Write samples of a run in a registered format, with optional preview grids: ``sample``.
 
-    A run that generates label maps of images writes those, case by case: ``predict_cases``.
+    Each argument is the option of that name; ``gansynth sample --help`` explains them. A run that
+    generates label maps of images writes those, case by case: ``predict_cases``.
 
     Preview grids with real cases show patients. With files for sharing they are written into the
-    run folder; nearest cases always are.
-
-    Args:
-        n: number of samples; None is 16, or every case of images for label maps.
-        out: a new folder for the data set. None is ``RUN/samples/seed-S``, with classes
-            ``seed-S-CLASS``, which is overwritten. Of another format than NIfTI it is
-            ``seed-S-FORMAT``, for sharing ``seed-S-shared``, which must not exist.
-        sheet: also write ``sheet.png``: samples beside real cases.
-        interpolate: also write ``interpolation.png``, with so many samples from latent to latent.
-        rows: pairs of latents there.
-        nearest: also write ``nearest.png``: samples beside their nearest training cases.
-        kind: a registered format (``Writer``).
-        settings: its options.
-        keep_flawed: also write samples that the generator itself rejects, where a format leaves
-            them out.
-        request: conditions and filters of the samples; None for the defaults.
-        for_sharing: the files will be shared, as those of ``png`` always may be. The source cases
-            are written into the run folder alone. Generators that keep parts of real images are
-            refused.
-        data: KIND:WHERE of the run's data set, if it was moved or renamed.
-        root: overrides the root folder of the source.
+    run folder; nearest cases always are. Without ``out``, samples are in ``RUN/samples/seed-S``,
+    with classes ``seed-S-CLASS``, which is overwritten. Those of another format than NIfTI are in
+    ``seed-S-FORMAT``, for sharing in ``seed-S-shared``, which must not exist.
 
     Returns:
         A JSON-able report: files written, preview grids, seconds per sample.
@@ -102,46 +68,67 @@ def sample_run(
             shared.
         IntegrityFault: a sample for sharing repeats a real image.
     """
-    writer_class = installed().writer(kind)
-    chosen = read_settings(writer_class.Options, settings or {}, kind)
-    opened = load_run(run, device)
-    source = open_moved(opened, data, root)
-    request = request or SampleRequest()
+    reporter = RichReporter(quiet=words.quiet)
+    if words.replay is not None:
+        words.check_alone()
+        return replay_run(words, words.replay, reporter)
+    metrics = load_metrics(words.metric)  # a wrong name must not cost the time to generate
+    request = read_request(words, words.seed)
+    writer_class = installed().writer(words.format)
+    chosen = read_settings(writer_class.Options, words.set, words.format)
+    run, out = Path(words.run), None if words.out is None else Path(words.out)
+    opened = load_run(run, words.device)
+    source = open_moved(opened, words.data, words.root)
     if opened.capabilities.draws == "labels" and not writer_class.for_sharing:
-        idle: dict[str, Any] = {
-            "--edit": request.edits,
-            "--class": request.classes,
-            "--boxes": request.boxes,
-            "--prevalence": request.prevalence,
-            "--lesions": request.lesions,
-            "--sampling-weights": request.weights,
-            "--filter": request.filters,
-            "--nearest": nearest,
-            "--interpolate": interpolate,
-            "--deidentify": for_sharing,
-        }
-        for option in (option for option, value in idle.items() if value):
-            raise UsageFault(
-                f"{option}: {run} draws label maps of images and keeps the images; expected "
-                f"--condition-source SOURCE, --format, -n, -o and --sheet alone. Leave {option} out"
-            )
-        place = new_place(out, run / "samples" / "label-maps")
-        return predict_cases(
-            *(opened, source, place, n),
+        meant = ("run", "n", "out", "metric", "condition_source", "condition_source_read", "sheet")
+        where = ("data", "root", "format", "set", "keep_flawed", "seed", "device", "quiet")
+        words.refuse_beside(
+            *meant,
+            *where,
+            message=f"{{}}: {run} draws label maps of images and keeps the images; expected "
+            "--condition-source SOURCE, --format, -n, -o and --sheet alone. Leave {} out",
+        )
+        report = predict_cases(
+            *(opened, source, new_place(out, run / "samples" / "label-maps"), words.n),
             writer_class=writer_class,
             options=chosen,
             conditions=request.conditions,
-            sheet=sheet,
+            sheet=words.sheet,
             anew=out is None,
             reporter=reporter,
         )
-    n = NUMBER if n is None else n
-    sharing = for_sharing or writer_class.for_sharing
-    drawer = Sampler(opened, source, request, reporter)
+    else:
+        drawer = Sampler(opened, source, request, reporter)
+        report = _write_samples(words, source, drawer, writer_class, chosen, reporter)
+    if metrics:
+        drawer = Sampler(opened, source, request)
+        samples = drawer.draw_raw(0, words.n or NUMBER)
+        real = [drawer.matching_real_case(sample) for sample in samples]
+        report["metrics"] = measure(metrics, samples, real, opened.generator.schema)
+    return report
+
+
+sample = function_of(SampleRunRequest, run_sample)
+
+
+def _write_samples(
+    words: SampleRunRequest,
+    source: CaseSource,
+    drawer: Sampler,
+    writer_class: type[Writer],
+    chosen: WriterOptions,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    opened, request = drawer.run, drawer.request
+    run, out = Path(words.run), None if words.out is None else Path(words.out)
+    n = NUMBER if words.n is None else words.n
+    sharing = words.deidentify or writer_class.for_sharing
     drawer.measured = sharing
     name = "-".join((f"seed-{request.seed}", *map(folder_name, request.classes or ())))
     usual = run / "samples" / name
-    ending = f"-{kind}" if kind != "nifti" else "-shared" if for_sharing else ""
+    ending = (
+        f"-{words.format}" if words.format != "nifti" else "-shared" if words.deidentify else ""
+    )
     place = new_place(out, usual.with_name(f"{name}{ending}"))
     sheets = usual if sharing else place
     schema = replace(source.schema, spacing=drawer.sampler.cases.schema.spacing)
@@ -152,7 +139,7 @@ def sample_run(
         check_new(place)
     shared, maker = None, {"run": opened.run_id, "generator": opened.generator.name}
     if sharing:
-        option = "--deidentify" if for_sharing else f"--format {kind}"
+        option = "--deidentify" if words.deidentify else f"--format {words.format}"
         keep = f"leave {option} out, and keep them"
         refuse_real_images(real_parts(opened), run, option, keep)
         shared = SharedSamples(
@@ -162,9 +149,9 @@ def sample_run(
             reporter,
             labels_given="labels" in opened.capabilities.takes,
         )
-    if interpolate is not None:  # refused before anything is generated
-        drawer.interpolate(0, interpolate)
-    drawn = _Drawn(drawer, n, writer_class, keep_flawed, reporter)
+    if words.interpolate is not None:  # refused before anything is generated
+        drawer.interpolate(0, words.interpolate)
+    drawn = _Drawn(drawer, n, writer_class, words.keep_flawed, reporter)
     about = {**maker, "manifest_sha256": opened.manifest_sha256}
     about |= {} if sharing else {"of": source.name}
     written = write(
@@ -179,12 +166,14 @@ def sample_run(
     report = {"data": source.name, "fold": source.request.fold, **drawn.report(place), **written}
     if shared is not None:
         report["record"] = str(shared.record)
-    if interpolate is not None:
-        report["interpolation"] = write_interpolation(drawer, sheets, rows, interpolate)
-    if sheet:
+    if words.interpolate is not None:
+        report["interpolation"] = write_interpolation(
+            *(drawer, sheets, words.rows or ROWS, words.interpolate)
+        )
+    if words.sheet:
         samples = drawn.first or drawer.draw(0, min(n, SHEET))
         report["sheet"] = str(write_sheet(sheets / "sheet.png", drawer, samples))
-    if nearest:
+    if words.nearest:
         samples = [drawer.draw_raw(index, 1)[0] for index in range(min(n, COMPARED))]
         report["nearest"] = write_nearest(drawer, samples, usual, reporter)
     return report
@@ -333,29 +322,21 @@ def predict_cases(
     return report
 
 
-def replay_run(
-    run: Path,
-    record: str,
-    *,
-    out: Path | None = None,
-    device: str = "auto",
-    root: str | None = None,
-    reporter: Reporter,
-) -> dict[str, Any]:
+def replay_run(words: SampleRunRequest, record: str, reporter: Reporter) -> dict[str, Any]:
     """Replay a recorded sample (``gansynth.sampling.replay``), and write it as a data set.
 
     Args:
         record: ``FILE:LINE`` of a draw log, or ``FILE:NAME`` of a JSON file with provenance.
-        out: a new folder; None is ``RUN/samples/replay``, which is overwritten.
 
     Returns:
         A JSON-able report: folder, number and seed, and whether it is the same to the bit.
     """
+    run, out = Path(words.run), None if words.out is None else Path(words.out)
     place = new_place(out, run / "samples" / "replay")
-    again = regenerate(run, record, device=device, root=root)
-    sample, provenance = again.sample, again.sample.provenance
+    again = regenerate(run, record, device=words.device, root=words.root)
+    drawn, provenance = again.sample, again.sample.provenance
     name = f"sample-{provenance['index']:04d}"
-    item = Item(name, sample.image, sample.labels, sample.boxes, facts=provenance)
+    item = Item(name, drawn.image, drawn.labels, drawn.boxes, facts=provenance)
     made = {"normalised": True, "drawn_by": {"run": provenance["run"]}}
     write(
         lambda folder: NiftiWriter(folder, again.schema),
@@ -382,27 +363,3 @@ def _placed(drawer: Sampler, sample: Sample) -> Case:
     placed = Sample(case.image, case.labels, case.boxes)
     host = drawer.run.space.to_host(placed, sample.provenance["shape"])
     return replace(case, image=host.image, labels=host.labels, boxes=host.boxes)
-
-
-def measure_run(
-    run: Path,
-    names: Sequence[str],
-    number: int,
-    *,
-    request: SampleRequest | None = None,
-    device: str = "auto",
-    data: str | None = None,
-    root: str | None = None,
-) -> Measured:
-    """Evaluate samples of a run beside the real cases of their conditions.
-
-    Raises:
-        UsageFault: no run, an unknown metric, or one that fails.
-    """
-    metrics = load_metrics(names)
-    opened = load_run(run, device)
-    source = open_moved(opened, data, root)
-    drawer = Sampler(opened, source, request)
-    samples = drawer.draw_raw(0, number)
-    real = [drawer.matching_real_case(sample) for sample in samples]
-    return measure(metrics, samples, real, opened.generator.schema)

@@ -16,20 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.core.bank_options import BankSize
-from gansynth.core.host_commands import (
-    PrepareRequest,
-    SplitsRequest,
-    TrainingRequest,
-)
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.mix_config import MixConfig, TrainingResult
 from gansynth.core.ratio import Ratio
+from gansynth.core.requests.base import function_of
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.runtime.child import limit_threads
+from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json, write_bytes_atomic, write_json_atomic
-from gansynth.runtime.progress import Reporter
+from gansynth.runtime.progress import Reporter, RichReporter
+from gansynth.testing.demo_request import DemoRequest
 
 PHANTOM = (
     "These are phantoms: simulated brains with a simulated glioma. The Dice below shows that the "
@@ -102,6 +101,36 @@ SUBJECTS_OF_SLICES = (6, 3.0), (20, 1.5)
 """Those of ``yolo``: slices of 64 x 64 or 128 x 128 pixels."""
 
 
+def run_demonstration(request: DemoRequest) -> dict[str, Any]:
+    """Run every step on phantoms, or write some: ``gansynth demo``.
+
+    Each argument is the option of that name; ``gansynth demo --help`` explains them.
+
+    Returns:
+        What ``--json`` prints: of ``run_demo`` or of ``write_phantoms``.
+
+    Raises:
+        GansynthError: the folder holds something else, or a step failed.
+    """
+    reporter, out = RichReporter(quiet=request.quiet), Path(request.out)
+    if request.phantoms is not None:
+        return write_phantoms(
+            *(out, request.phantoms),
+            long=request.long,
+            seed=request.seed,
+            force=request.force,
+            channels=[name.strip() for name in (request.channels or "").split(",") if name],
+            reporter=reporter,
+        )
+    if (why := why_cpu("auto")) is not None:
+        reporter.say(why)
+    size = LONG if request.long else SHORT
+    return run_demo(out, size=size, seed=request.seed, force=request.force, reporter=reporter)
+
+
+demo = function_of(DemoRequest, run_demonstration)
+
+
 def run_demo(
     out: Path, *, size: DemoSize = SHORT, seed: int = 0, force: bool = False, reporter: Reporter
 ) -> dict[str, Any]:
@@ -115,6 +144,7 @@ def run_demo(
     """
     from gansynth.core.registry import installed
     from gansynth.fitting.fit import fit
+    from gansynth.hosts.commands import prepare, splits
     from gansynth.sampling.run_source import open_source
     from gansynth.testing.phantoms import PhantomOptions, write_nnunet_raw
 
@@ -129,9 +159,9 @@ def run_demo(
     raw = _write(write_nnunet_raw, root / "nnUNet_raw", size.phantoms, seed, looks, reporter)
     request = SourceRequest("nnunet", str(DATASET), root=str(root))
     small = {"small": "yes", "plans_name": PLANS, "voxels": "1000000", **size.plans}
-    asked = PrepareRequest(request, (size.configuration,), 1, False, reporter)
-    installed().run("prepare", nnunet.name, asked, small)
-    installed().run("splits", nnunet.name, SplitsRequest(request, 2, seed, overwrite=False), {})
+    data = f"{request.kind}:{request.where}"
+    prepare(data, configuration=size.configuration, processes=1, root=str(root), set=small)
+    splits(data, folds=2, seed=seed, root=str(root))
     request = replace(request, fold="0", configuration=size.configuration, plans=PLANS)
     settings = {**size.fit, "seed": str(seed)}
     fitted = fit("cgan3d", request, run, settings=settings, edits=None, reporter=reporter)

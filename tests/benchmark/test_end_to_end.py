@@ -3,29 +3,26 @@
 Jobs are run here, one after the other; ``slow`` tests leave them to processes, as users do.
 """
 
-import io
 import json
 import shlex
 import subprocess
 import sys
-from contextlib import redirect_stdout
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from gansynth.benchmark import running, tuning, worker
-from gansynth.benchmark.jobs.graph import GraphProgress, GraphReport, JobPhase, JobStatus
+from gansynth.benchmark import tuning
 from gansynth.benchmark.plan import BenchmarkPlan
 from gansynth.benchmark.plan_file import read_plan
 from gansynth.benchmark.study import BenchmarkStudy
-from gansynth.benchmark.tuning import TuningRequest, open_choice
+from gansynth.benchmark.tuning import open_choice
+from gansynth.core.requests.studies import TuneRequest
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
@@ -50,36 +47,6 @@ def gansynth(*words: object) -> Result:
     return CliRunner().invoke(cli, [str(word) for word in words])
 
 
-def run_here(jobs: Any, store: Any, executor: Any, *, on_change: Any) -> GraphReport:
-    """Runs jobs in this process; what they are told is what processes are told."""
-    standings = []
-    for job in sorted(jobs, key=lambda job: len(job.needs)):
-        if not store.at_hand(job.key):
-            folder = store.work_folder(job)
-            words, said = job.command(folder), io.StringIO()
-            assert words[:3] == [sys.executable, "-m", worker.__name__]
-            with patch.object(sys, "argv", words[2:]), redirect_stdout(said):
-                worker.main()
-            result = {"key": job.key, "rc": 0, "device": "cpu"}
-            store.finish(job.key, folder, result | {"document": json.loads(said.getvalue())})
-        standings.append(JobStatus(job, JobPhase.DONE, Path("log.txt")))
-        on_change(GraphProgress(standings, 1))
-    return GraphReport(tuple(standings), 0.0)
-
-
-def command_here(words: list[str]) -> tuple[float, Any]:
-    done = gansynth(*words)
-    assert done.exit_code == 0, done.output
-    return 1.0, json.loads(done.stdout)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def here():
-    jobs = (patch.object(module, "run_jobs", run_here) for module in (running, tuning))
-    with next(jobs), next(jobs), patch.object(worker, "command", command_here):
-        yield
-
-
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     home = tmp_path_factory.mktemp("toy")
@@ -94,7 +61,8 @@ def toy(tmp_path_factory):
     (home / "people.csv").write_text("\n".join(["case,subject", *rows]) + "\n")
     (home / "plan.yaml").write_text(yaml.safe_dump(PLAN))
     before = snapshot(home / "data")
-    words = ("benchmark", home / "plan.yaml", "-o", home / "out", "--test-set", "--json")
+    words: list[object] = ["benchmark", home / "plan.yaml", "-o", home / "out", "--test-set"]
+    words += ["--json", "--executor", "here"]
     done = gansynth(*words)
     assert done.exit_code == 0, done.output
     document = json.loads((home / "out" / "results.json").read_text())
@@ -199,7 +167,7 @@ def test_people_are_dealt_out_with_all_their_slices(kind, tmp_path):
     study = BenchmarkStudy(plan, "development", tmp_path / "out")
     assert len(study.people) == 2
     assert len(study.judged) == 2 * EACH
-    spec, design = open_choice(plan, TuningRequest(tmp_path / "tune"))
+    spec, design = open_choice(plan, TuneRequest(plan="plan.yaml", out=tmp_path / "tune"))
     assert {person for _, person, _ in spec.document["train"]}.isdisjoint(study.people)
     # The command that is printed trains on those alone, and is evaluated on the others.
     (line,) = tuning.commands(design, spec, "default", tmp_path / "tune")
@@ -228,7 +196,7 @@ def test_what_cannot_be_measured_is_refused_before_any_job(kind, tmp_path):
     with pytest.raises(UsageFault, match="save_predictions=yes"):
         BenchmarkStudy(plan, "development", tmp_path / "out")
     with pytest.raises(UsageFault, match="save_predictions=yes"):
-        open_choice(plan, TuningRequest(tmp_path / "tune"))
+        open_choice(plan, TuneRequest(plan="plan.yaml", out=tmp_path / "tune"))
     assert not (tmp_path / "out").exists()
 
 

@@ -1,5 +1,4 @@
 import json
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,10 @@ import pytest
 from gansynth.benchmark import running
 from gansynth.benchmark.access_log import AccessLog, person_hash
 from gansynth.benchmark.estimate import estimate
-from gansynth.benchmark.running import BenchmarkRequest, run_benchmark
+from gansynth.benchmark.running import run_benchmark
 from gansynth.benchmark.study import request_of
 from gansynth.benchmark.subject_split import DEVELOPMENT, SEALED, SubjectSplit, split_subjects
+from gansynth.core.requests.studies import BenchmarkRequest
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from tests.benchmark.people import People, people, plan_of
@@ -266,7 +266,7 @@ def _offered():
 
 @pytest.fixture
 def asked(plan) -> BenchmarkRequest:
-    return BenchmarkRequest(file=plan, folder=plan.parent / "out", sealed=True)
+    return BenchmarkRequest(plan=plan, out=plan.parent / "out", test_set=True)
 
 
 def test_a_look_is_written_down_before_the_first_job_runs(plan, asked, monkeypatch):
@@ -278,15 +278,16 @@ def test_a_look_is_written_down_before_the_first_job_runs(plan, asked, monkeypat
 
     monkeypatch.setattr(running, "run_jobs", run)
     with pytest.raises(KeyboardInterrupt):
-        run_benchmark(plan_of(), asked, quiet=True)
+        run_benchmark(plan_of(), asked)
     assert seen == [(8 + 20, 1)]  # fits, and trainings, of which some arms share four
     assert AccessLog(plan).told()[0]["plan_hash"] == plan_of().hash
 
 
-DRY = partial(estimate, probe=False, reporter=NullReporter())
+def dry_run(plan, asked):
+    return estimate(plan, asked.but(dry_run=True, no_probe=True), NullReporter())
 
 
-@pytest.mark.parametrize("started", [DRY, partial(run_benchmark, quiet=True)], ids=["dry", "run"])
+@pytest.mark.parametrize("started", [dry_run, run_benchmark], ids=["dry", "run"])
 def test_nothing_is_run_for_a_plan_that_is_refused(plan, asked, monkeypatch, started):
     monkeypatch.setattr(running, "run_jobs", lambda *_, **__: pytest.fail("it was run"))
     other = plan_of(seeds=1)
@@ -296,5 +297,5 @@ def test_nothing_is_run_for_a_plan_that_is_refused(plan, asked, monkeypatch, sta
 
 
 def test_a_dry_run_is_no_look(plan, asked):
-    DRY(plan_of(), asked)
+    dry_run(plan_of(), asked)
     assert AccessLog(plan).told() == []

@@ -15,7 +15,6 @@ from gansynth.benchmark.plan import BenchmarkPlan
 from gansynth.benchmark.specs import ComputationSpec
 from gansynth.benchmark.tuning import (
     CHOICE,
-    TuningRequest,
     TuningResult,
     choose,
     choose_arm,
@@ -23,6 +22,7 @@ from gansynth.benchmark.tuning import (
     going_on,
 )
 from gansynth.core.registry import installed
+from gansynth.core.requests.studies import TuneRequest
 from gansynth.runtime.errors import TrainingFault
 from gansynth.runtime.files import read_json
 from tests.benchmark.people import design_of, finish, people, plan_of
@@ -419,7 +419,9 @@ def test_a_race_of_two_rungs_that_broke_off_is_taken_up_and_may_be_typed_again(
 
     def typed() -> dict[str, Any]:
         with people():
-            return choose_arm(made, TuningRequest(tmp_path / "tune", size=6, executor="local:2"))
+            return choose_arm(
+                made, TuneRequest(plan="p", out=tmp_path / "tune", size=6, executor="local:2")
+            )
 
     def begun() -> Counter[str]:
         return Counter((tmp_path / "begun").read_text().split())

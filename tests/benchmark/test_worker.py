@@ -2,7 +2,6 @@ import gzip
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +11,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-import psutil
 import pytest
 
 from gansynth.benchmark import worker
@@ -21,82 +19,12 @@ from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import SourceRequest
 from gansynth.data.case_writer import write_prediction
 from gansynth.runtime.errors import (
-    EnvironmentFault,
-    GansynthError,
     IntegrityFault,
     TrainingFault,
-    UsageFault,
 )
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.sampling.run_source import open_source
-from tests.benchmark.jobs.small import gone
 from tests.flat_sets import FLAT
-from tests.processes import until
-
-
-@pytest.mark.slow
-def test_a_command_that_fails_raises_its_own_fault_with_its_last_line(capfd):
-    with pytest.raises(UsageFault) as refused:
-        worker.command(["fit", "nosuch", "--data", "nifti:nowhere", "-o", "run", "--json"])
-    assert str(refused.value).startswith("generator 'nosuch' is unknown, expected one of: cgan3d")
-    assert "error: generator 'nosuch'" in capfd.readouterr().err
-
-
-def test_a_command_that_ends_well_gives_what_it_printed():
-    seconds, document = worker.command(["plugins", "list", "--json"])
-    assert "cgan3d" in document["found"]["generators"]
-    assert seconds > 0.05
-
-
-HEAD = "import os, sys\nsay = lambda *words: print(*words, file=sys.stderr, flush=True)\n"
-
-
-@pytest.mark.parametrize(
-    ("code", "fault", "line"),
-    [
-        ("say('error: no disk'); sys.exit(4)", EnvironmentFault, "no disk"),
-        ("say('error: leak'); say('a thread: bye'); say(); sys.exit(6)", IntegrityFault, "leak"),
-        ("say('error: one'); say('error: two'); sys.exit(2)", UsageFault, "two"),
-        ("say('Traceback'); say('KeyError: 3'); sys.exit(1)", GansynthError, "KeyError: 3"),
-        ("sys.exit(7)", GansynthError, "exit 7"),
-        ("say('step 3'); os.kill(os.getpid(), 9)", GansynthError, "step 3"),
-    ],
-)
-def test_whatever_it_ended_with_is_one_line(monkeypatch, capfd, code, fault, line):
-    monkeypatch.setattr(worker, "COMMAND", HEAD + code)
-    with pytest.raises(fault) as ended:
-        worker.command([])
-    assert (type(ended.value), str(ended.value)) == (fault, line)
-    assert line in capfd.readouterr().err or code.startswith("sys")
-
-
-CHILD = """
-import os, pathlib, sys, time
-from gansynth.runtime.child import obey
-obey()
-pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
-time.sleep(60)
-"""
-PARENT = """
-import sys
-from gansynth.runtime import child
-from gansynth.benchmark import worker
-worker.COMMAND = sys.argv[1]
-sys.exit(child.entry(lambda: worker.command([sys.argv[2]])))
-"""
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_a_worker_that_is_ended_leaves_no_command_behind(tmp_path, number, code):
-    file = tmp_path / "pid"
-    words = [sys.executable, "-c", PARENT, CHILD, str(file)]
-    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
-        until(lambda: file.is_file() and file.read_text() != "")
-        child = psutil.Process(int(file.read_text()))
-        assert child.ppid() == process.pid
-        process.send_signal(number)
-        assert process.wait(timeout=120) == code
-        until(lambda: gone(child))
 
 
 def test_what_a_job_raises_is_its_exit_code(tmp_path):
@@ -205,8 +133,8 @@ def typed(monkeypatch, job) -> Callable[[dict[str, Any]], list[str]]:
     """The words of a job's attempt, which is broken off."""
     lines: list[list[str]] = []
 
-    def fail(words: list[str]) -> None:
-        lines.append(words)
+    def fail(request: Any) -> None:
+        lines.append(request.command_line)
         raise TrainingFault("killed")
 
     def attempt(document: dict[str, Any]) -> list[str]:
@@ -214,7 +142,7 @@ def typed(monkeypatch, job) -> Callable[[dict[str, Any]], list[str]]:
             WorkerJob(document, job).run()
         return lines[-1]
 
-    monkeypatch.setattr(worker, "command", fail)
+    monkeypatch.setattr(worker, "execute", fail)
     return attempt
 
 
@@ -249,14 +177,14 @@ def finished(monkeypatch, job) -> Callable[..., dict[str, Any]]:
     """What is found of a training whose host predicted something: ``predict(folder)``."""
 
     def find(document: dict[str, Any], predict: Predict) -> dict[str, Any]:
-        def train(words: list[str]) -> tuple[float, dict[str, Any]]:
-            out = Path(words[words.index("-o") + 1])
+        def train(request: Any) -> tuple[float, dict[str, Any]]:
+            out = Path(request.out)
             (out / "predictions").mkdir(parents=True)
             files, more = predict(out / "predictions")
             write_json_atomic(out / "metrics.json", {"predictions": files, **more})
             return 12.5, {"folder": str(out), "ratio": "1:0", "drawn_real": 9, "secret": "a host's"}
 
-        monkeypatch.setattr(worker, "command", train)
+        monkeypatch.setattr(worker, "execute", train)
         found = WorkerJob(document, job).run()
         assert sorted(os.listdir(job)) == ["predictions"]
         kept = {job / "predictions" / file for file in found["predictions"].values()}
@@ -365,7 +293,7 @@ def test_a_fit_goes_on_with_its_run_and_one_of_a_look_at_other_people_begins_ane
 
 
 def test_a_person_on_both_sides_is_refused(data, job, monkeypatch):
-    monkeypatch.setattr(worker, "command", lambda words: pytest.fail("it was run"))
+    monkeypatch.setattr(worker, "execute", lambda request: pytest.fail("it was run"))
     document = training(data)
     document["spec"] |= {"judged": rows(["p1_b"]), "train": rows(["p1_a"])}
     with pytest.raises(IntegrityFault, match="p1"):

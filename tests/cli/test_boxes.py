@@ -77,7 +77,7 @@ def test_a_detectors_format_has_boxes_and_a_fifth_for_validation(sample, tmp_pat
     kept = json.loads((tmp_path / "out" / "provenance.json").read_text())["samples"]
     for case_id in found.train_ids:
         wanted = replay(kept[case_id.rpartition("/")[2]]["boxes"]).coords
-        assert np.allclose(found.image(case_id).boxes, wanted, atol=1e-3)
+        assert np.allclose(found.image(case_id).boxes.coords, wanted, atol=1e-3)
     assert told["samples"] == 6
 
 

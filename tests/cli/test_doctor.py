@@ -1,6 +1,5 @@
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 
 from gansynth.bank import placement
 from gansynth.core.hookspecs import hookimpl
-from gansynth.core.host_commands import DoctorRequest
+from gansynth.core.requests.hosts import DoctorRequest
 from gansynth.hosts import doctor
 from gansynth.runtime import devices, machine, torchvision_compat
 from gansynth.runtime.machine import DoctorLine
@@ -21,7 +20,7 @@ from gansynth_yolo import detectors
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.offered import registered
 
-QUICK = DoctorRequest(None, quick=True)
+QUICK = DoctorRequest(quick=True)
 OWN = ProgramSettings()
 GIB = 2**30
 
@@ -54,7 +53,8 @@ def test_it_is_content_with_this_machine_and_options_reach_the_hosts(asked, run_
     assert {"memory", "temporary files", "scratch banks", "open files", "monai"} <= found
     assert {tuple(line) for line in document["lines"]} == {("state", "what", "found", "cure")}
     settings = {"deepmedic": "/dm", "deepmedic_python": "python3"}
-    assert asked == [(DoctorRequest("/data", quick=True), settings)]
+    request = DoctorRequest(root="/data", quick=True, set=settings)
+    assert asked == [(request, settings)]
 
 
 def test_something_essential_missing_is_exit_4_after_all_lines(asked, run_cli, monkeypatch):
@@ -314,7 +314,7 @@ def test_nnunets_own_search_tells_why_it_fails_unless_it_is_left_out(bare, monke
     says(line, "note", "does not find its trainer: RuntimeError: Could not find it")
     assert line.cure == f"export nnUNet_extTrainer={EXT_TRAINER}"
     monkeypatch.setattr(nnunet, "look_up_line", lambda: line)
-    assert line in list(nnunet.lines(replace(QUICK, quick=False)))
+    assert line in list(nnunet.lines(DoctorRequest()))
     assert line not in list(nnunet.lines(QUICK))
 
 

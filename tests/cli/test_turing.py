@@ -32,7 +32,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         told.append((folder, options))
         return make_study(run, folder, TuringOptions(n=1), device="cpu")
 
-    monkeypatch.setattr("gansynth.evaluation.turing.make_study", make)
+    monkeypatch.setattr("gansynth.evaluation.turing.api.make_study", make)
     return told
 
 

@@ -20,6 +20,7 @@ from gansynth.core.lineage import Lineage, guard
 from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
+from gansynth.core.requests.sections import SampleWords
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, content_hash
@@ -261,7 +262,7 @@ def test_paths_are_whole_and_data_sets_names_stay(tmp_path, monkeypatch):
     Path("004").mkdir()
 
     def where(text: str) -> Any:
-        return (read_request(condition_source=text).conditions or {})["where"]
+        return (read_request(SampleWords(condition_source=text)).conditions or {})["where"]
 
     assert where("nifti:free") == str(tmp_path / "free")
     assert where("slices:nifti:free") == f"nifti:{tmp_path / 'free'}"
@@ -279,7 +280,7 @@ def test_paths_are_whole_and_data_sets_names_stay(tmp_path, monkeypatch):
     ],
 )
 def test_filters_stand_beside_the_generators_own_judgement(filters, keep_flawed, named):
-    asking = read_request(filter=filters)
+    asking = read_request(SampleWords(filter=filters))
     assert (asking.keep_flawed, asking.filters) == (keep_flawed, named)
 
 

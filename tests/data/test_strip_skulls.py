@@ -32,14 +32,14 @@ def test_slices_become_brains_with_boxes_and_masks_where_they_were(tmp_path):
     assert said.strip().endswith("p9.png")
     assert not [finding for finding in check(out, "yolo").findings if finding.level == "error"]
     source = opened(out / "data.yaml", "yolo", size="256x256", masks="no")
-    assert not len(source.image("train/p9").boxes)
+    assert not len(source.image("train/p9").boxes.coords)
     for case, one in heads.items():
         image = source.image(f"{'val' if case == 'p5' else 'train'}/{case}")
         found = np.asarray(Image.open(image.image))
         mask = np.asarray(Image.open(str(image.image).replace("/images/", "/masks/")))
         assert found.shape == mask.shape < one.image.shape
         assert abs(int((found > 0).sum()) - int(one.brain.sum())) < 0.06 * one.brain.sum()
-        top, left, bottom, right = image.boxes[0].round().astype(int)
+        top, left, bottom, right = image.boxes.coords[0].round().astype(int)
         rows, columns = slice(one.box[0], one.box[2]), slice(one.box[1], one.box[3])
         written = np.asarray(Image.open(next((data / "images").glob(f"*/{case}.png"))))
         np.testing.assert_array_equal(found[top:bottom, left:right], written[rows, columns])

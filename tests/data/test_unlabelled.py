@@ -19,7 +19,7 @@ from gansynth.fitting.fit import fit
 from gansynth.fitting.setup import resolve
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.sample import sample_run
+from gansynth.sampling.sample import sample
 from tests.data.sets import SHAPE, only, opened, request, save, save_picture, volume
 
 
@@ -134,7 +134,7 @@ def test_a_generator_of_images_is_fitted_on_them_and_drawn_from(pairs, tmp_path,
     data = SourceRequest.parse(f"{kind}:{where}", read={"resize": "8x8"})
     run, quiet = tmp_path / "run", NullReporter()
     fit("noise", data, run, settings={}, edits=None, device="cpu", reporter=quiet)
-    folder = Path(sample_run(run, 2, sheet=True, device="cpu", reporter=quiet)["folder"])
+    folder = Path(sample(run, n=2, sheet=True, device="cpu", quiet=True)["folder"])
     names = {path.name for path in folder.iterdir()}
     assert names == {"images", "dataset.json", "provenance.json", "sheet.png"}
     provenance = json.loads((folder / "provenance.json").read_text())["samples"]

@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 
-from gansynth.benchmark import running, tuning, worker
+from gansynth.benchmark import tuning
 from gansynth.runtime.files import read_json
 from gansynth.training import checkpoint
 from tests.adapters.kits import HOSTS, in_this_process, kit_of
-from tests.benchmark.test_end_to_end import command_here, plan_in, run_here
+from tests.benchmark.test_end_to_end import plan_in
 from tests.conftest import content
 from tests.faults.kills import Campaign, Outcome, run, write
 from tests.training.zoo.members import newest
 
 pytestmark = [pytest.mark.timeout(0), pytest.mark.filterwarnings("ignore")]
+HERE = ("--executor", "here")
 FEW = {"fit": 8, "augment": 4, "export": 4, "benchmark": 4, "tune": 4}
 """Kills of each command where ``--kills`` asks for no other number."""
 
@@ -122,9 +123,6 @@ def test_an_export_that_is_killed_is_whole_or_absent(request, tmp_path, killed, 
 def jobs_here(monkeypatch):
     """Jobs of a study run in the process that is killed, one after the other."""
     in_this_process(monkeypatch)
-    for module in (running, tuning):
-        monkeypatch.setattr(module, "run_jobs", run_here)
-    monkeypatch.setattr(worker, "command", command_here)
 
 
 def frozen_plan(home: Path) -> Path:
@@ -141,7 +139,7 @@ def scores(document: Any) -> Any:
 @pytest.mark.fault(28)
 def test_a_benchmark_that_is_killed_goes_on_to_the_same_scores(tmp_path, killed, jobs_here):
     plan = frozen_plan(tmp_path)
-    words = lambda folder: ["benchmark", str(plan), "-o", str(folder)]  # noqa: E731
+    words = lambda folder: ["benchmark", str(plan), "-o", str(folder), *HERE]  # noqa: E731
     killed(Campaign("benchmark", words, lambda folder: scores(read_json(folder / "results.json"))))
 
 
@@ -154,5 +152,5 @@ def test_a_choice_that_is_killed_goes_on_to_the_same_one(tmp_path, killed, jobs_
         found = read_json(folder / tuning.CHOICE)
         return found["chosen"], [rung["scores"] for rung in found["rungs"]]
 
-    words = lambda folder: ["tune", str(plan), "-o", str(folder)]  # noqa: E731
+    words = lambda folder: ["tune", str(plan), "-o", str(folder), *HERE]  # noqa: E731
     killed(Campaign("tune", words, result))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import gansynth
 from gansynth.conditions.condition_source import open_base
 from gansynth.conditions.condition_views import ChainConditionSource
 from gansynth.core.body_mask import body_mask, organ_mask
@@ -30,7 +31,6 @@ from gansynth.sampling.label_maps import LabelMapSampler
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run import Run
 from gansynth.sampling.run_source import open_source
-from gansynth.sampling.sample import sample_run
 from gansynth.sampling.sampler import Sampler
 from tests.plugins import paper_data
 from tests.plugins.paper_data import LABELS, SEQUENCES, SIZE, TISSUES
@@ -182,17 +182,19 @@ def test_without_t1_by_its_name_it_is_refused_with_the_way_out(chain):
 
 def maps_of(chain: Path, part: str, out: Path, **asked: Any) -> Any:
     """What ``gansynth sample RUN/parts/PART`` writes, opened as the data set it is."""
-    report = sample_run(chain / "parts" / part, None, out=out, reporter=NullReporter(), **asked)
+    report = gansynth.sample(chain / "parts" / part, out=out, quiet=True, **asked)
     found = open_source(SourceRequest("nifti", report["folder"], fold="all"))
     return report, found
 
 
-TUMOUR_SET = SampleRequest(conditions={"kind": "brains", "where": "tumours"})
+TUMOUR_SET = "brains:tumours"
 
 
 def test_tissues_are_drawn_of_any_t1_as_the_chain_draws_them(chain, tmp_path):
     """Of people with tumours, in a set with other channels, too."""
-    report, found = maps_of(chain, "tissues", tmp_path / "maps", request=TUMOUR_SET, sheet=True)
+    report, found = maps_of(
+        chain, "tissues", tmp_path / "maps", condition_source=TUMOUR_SET, sheet=True
+    )
     assert (found.schema.channels, dict(found.schema.labels)) == (("t1",), TISSUES)
     assert report["samples"] == len(found.train_ids) == 4
     assert Path(report["sheet"]).stat().st_size > 1000
@@ -205,7 +207,7 @@ def test_tissues_are_drawn_of_any_t1_as_the_chain_draws_them(chain, tmp_path):
 def test_the_tumour_is_predicted_on_images_without_labels(chain, tmp_path, monkeypatch):
     plain = paper_data.Brains.load
     monkeypatch.setattr(paper_data.Brains, "load", lambda s, i: replace(plain(s, i), labels=None))
-    _, found = maps_of(chain, "segmenter", tmp_path / "maps", request=TUMOUR_SET)
+    _, found = maps_of(chain, "segmenter", tmp_path / "maps", condition_source=TUMOUR_SET)
     assert (found.schema.channels, dict(found.schema.labels)) == (SEQUENCES, LABELS)
     for case_id in found.train_ids:
         assert set(np.unique(found.load(case_id).labels)) <= set(LABELS.values())
@@ -214,8 +216,8 @@ def test_the_tumour_is_predicted_on_images_without_labels(chain, tmp_path, monke
 @pytest.mark.parametrize(
     ("option", "asked"),
     [
-        ("--edit", {"request": SampleRequest(edits=("shift",))}),
-        ("--deidentify", {"for_sharing": True}),
+        ("edit", {"edit": "shift"}),
+        ("deidentify", {"deidentify": True}),
     ],
 )
 def test_what_is_asked_of_samples_is_refused_of_label_maps(chain, tmp_path, option, asked):

@@ -18,6 +18,7 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Condition, FloatArray, Sample
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.batches import batch_of
+from gansynth.evaluation.detections import paper_arms
 from gansynth.evaluation.memorisation import discriminator_scores
 from gansynth.fitting.composite_spec import PerClass, texts
 from gansynth.fitting.recipe import find_recipe
@@ -30,7 +31,6 @@ from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth.training.loop import FitOptions, steps_for
-from gansynth_cli.commands.detections import paper_arms
 from gansynth_cpggan.boxes import (
     batch_maps,
     box_maps,

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.data.picture_files import read_picture
 from gansynth.report.image_grid import EDGE, GAP, write_image_grid
@@ -17,7 +16,7 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.inspect import write_interpolation, write_nearest
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.sample import sample_run
+from gansynth.sampling.sample import sample
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
 
@@ -37,7 +36,7 @@ def drawer(fitted_gan) -> Sampler:
 
 
 def look(run: Path, n: int = 2, **options: Any) -> Any:
-    return sample_run(run, n, device="cpu", reporter=NullReporter(), **options)
+    return sample(run, n=n, device="cpu", quiet=True, **options)
 
 
 def test_a_fit_from_noise_ends_with_both_sheets(fitted_gan):
@@ -112,8 +111,8 @@ def test_copies_are_said_and_stand_beside_their_case(drawer, tmp_path):
 
 def test_patients_stay_in_the_run(fitted_gan, tmp_path):
     run, _ = fitted_gan
-    how: Any = {"nearest": True, "sheet": True, "kind": "png", "keep_flawed": True}
-    report = look(run, out=tmp_path / "out", request=SampleRequest(3), **how)
+    how: Any = {"nearest": True, "sheet": True, "format": "png", "keep_flawed": True}
+    report = look(run, out=tmp_path / "out", seed=3, **how)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         *("dataset.json", "images", "manifest.csv", "masks", "provenance.json")
     ]
@@ -123,7 +122,7 @@ def test_patients_stay_in_the_run(fitted_gan, tmp_path):
 
 
 def test_an_export_of_a_run_names_no_case(fitted_gan, tmp_path):
-    look(fitted_gan[0], n=4, out=tmp_path / "out", kind="png", keep_flawed=True)
+    look(fitted_gan[0], n=4, out=tmp_path / "out", format="png", keep_flawed=True)
     lineage = load_run(fitted_gan[0], "cpu").lineage
     assert lineage.cases
     for path in (tmp_path / "out").rglob("*.*"):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import gansynth
 from gansynth.bank.reader import BankReader
 from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.core.source import SourceRequest
@@ -17,7 +18,6 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.label_maps import LabelMapSampler
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
-from gansynth.sampling.sample import sample_run
 from gansynth.sampling.sampler import Sampler
 from tests.data import sets
 from tests.producers import fill_here
@@ -135,7 +135,7 @@ def test_drawn_label_maps_lie_on_the_grid_of_the_files(reader, tmp_path, toy_nnu
     run = tmp_path / "run"
     fit("cgan3d", request, run, settings=settings, edits=None, device="cpu", reporter=quiet)
     monkeypatch.setattr(LabelMapSampler, "draw", lambda self, case, schema: case.labels)
-    report = sample_run(run, None, out=tmp_path / "maps", reporter=quiet)
+    report = gansynth.sample(run, out=tmp_path / "maps", quiet=True)
     labels = list(Path(report["folder"], "labels").iterdir())
     assert len(labels) == report["samples"] > 0
     files = toy_nnunet.raw / "labelsTr" if reader == "nnunet-raw" else home

@@ -17,10 +17,9 @@ from gansynth.core.space import Space
 from gansynth.core.writer import Item
 from gansynth.data.case_writer import NiftiWriter
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
-from gansynth.sampling.sample import replay_run, sample_run
+from gansynth.sampling.sample import sample as write_samples
 from gansynth.sampling.sampler import Sampler
 from gansynth.sampling.writing import write as write_items
 from gansynth.testing import ToySource
@@ -52,7 +51,7 @@ def load(path: Path) -> Any:
 
 
 def sample(run: Path, n: int, **options: Any) -> Any:
-    return sample_run(run, n, device="cpu", reporter=NullReporter(), **options)
+    return write_samples(run, n=n, device="cpu", quiet=True, **options)
 
 
 def test_a_sample_is_the_same_whatever_the_batch(drawer, deep):
@@ -161,7 +160,7 @@ def test_resampled_samples_go_back_to_their_cases_shape(toy_fit, tmp_path, monke
 @pytest.fixture(scope="module")
 def written(runs, tmp_path_factory):
     out = tmp_path_factory.mktemp("written")
-    return out, sample(runs["deep"], 5, out=out, sheet=True, request=SampleRequest(4))
+    return out, sample(runs["deep"], 5, out=out, sheet=True, seed=4)
 
 
 def read_back(folder: Path, kind: str = "nifti") -> Any:
@@ -207,15 +206,15 @@ def test_written_provenance_replays_to_the_written_sample(written, runs, tmp_pat
     read = read_back(written[0]).load("sample-0001")
     assert np.array_equal(again.image, read.image)
     assert np.array_equal(np.maximum(again.labels, 0), read.labels)
-    out, quiet = tmp_path / "again", NullReporter()
-    report = replay_run(runs["deep"], record, out=out, device="cpu", reporter=quiet)
+    out = tmp_path / "again"
+    report = write_samples(runs["deep"], replay=record, out=out, device="cpu", quiet=True)
     assert (report["sample"], report["same_to_the_bit"]) == (1, True)
     assert np.array_equal(read_back(out).load("sample-0001").image, read.image)
 
 
 def test_samples_lie_in_the_run_folder_unless_told_otherwise(runs, tmp_path):
     shutil.copytree(runs["flat"], tmp_path / "run")
-    reports = [sample(tmp_path / "run", n, request=SampleRequest(3)) for n in (2, 1)]
+    reports = [sample(tmp_path / "run", n, seed=3) for n in (2, 1)]
     folder = tmp_path / "run" / "samples" / "seed-3"
     assert [report["folder"] for report in reports] == [str(folder)] * 2
     assert [path.name for path in (folder / "labels").iterdir()] == ["sample-0000.nii.gz"]

@@ -4,107 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import product
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
+from gansynth.core.requests.studies import BenchmarkRequest
+from gansynth_cli.common import Hint, Output, examples, table
+from gansynth_cli.requests import request_command
 
-from gansynth_cli.common import (
-    FILE,
-    FOLDER,
-    Hint,
-    Output,
-    dry_run_option,
-    examples,
-    executor_option,
-    table,
-    with_output,
-)
-from gansynth_cli.help import with_needs
+if TYPE_CHECKING:
+    from gansynth.benchmark.api import Benchmarked
 
 
-@click.command(
+def show(request: BenchmarkRequest, done: Benchmarked, out: Output) -> None:
+    """Print the verdict, or a dry run's estimate; raise if a training failed."""
+    from gansynth.benchmark.estimate import lines_of_estimate
+
+    document = done.document
+    if done.report is None:
+        out.result(document, lines_of_estimate(document))
+        return
+    out.result(_short(document), _lines(document, document["files"]))
+    done.report.raise_if_failed()
+
+
+command = request_command(
+    BenchmarkRequest,
+    "gansynth.benchmark.api:measure",
+    show,
     epilog=examples(
         "gansynth benchmark plan.yaml --dry-run",
         "gansynth benchmark plan.yaml --test-set --executor local:2 -o results/gain",
-    )
+    ),
 )
-@with_needs({"no_probe": "dry_run", "again": "sealed"})
-@click.argument("plan_file", metavar="PLAN", type=FILE)
-@click.option("--data", metavar="KIND:WHERE", help="Cases to use instead of those in the plan.")
-@click.option(
-    "-o",
-    "--out",
-    "output",
-    type=FOLDER,
-    metavar="DIR",
-    help="Results. [default: runs/benchmarks/NAME]",
-)
-@click.option(
-    "--arm",
-    "arms",
-    multiple=True,
-    metavar="NAME",
-    help="Run this experiment arm only; may be repeated.",
-)
-@click.option("--test-set", "sealed", is_flag=True, help="Evaluate on the sealed test set, once.")
-@click.option(
-    "--reopen-test-set",
-    "again",
-    default="",
-    metavar="REASON",
-    help="Access the sealed test set although another plan has; every report will show it.",
-)
-@executor_option
-@click.option(
-    "--cache",
-    "caches",
-    multiple=True,
-    type=FILE,
-    metavar="FILE",
-    help="results.json with trainings to reuse; may be repeated.",
-)
-@click.option(
-    "--pictures/--no-pictures",
-    default=True,
-    help="Show the worst cases in the report (default), or keep patients' images out of it.",
-)
-@click.option("--no-probe", is_flag=True, help="Dry run: do not measure how long a training takes.")
-@dry_run_option
-@with_output
-def command(
-    plan_file: Path,
-    data: str | None,
-    output: Path | None,
-    dry_run: bool,
-    no_probe: bool,
-    out: Output,
-    **how: Any,
-) -> None:
-    """Measure whether samples help, by how much, and how certain that is.
-
-    Every experiment arm of a plan trains the target framework on several training subsets. The
-    same command resumes after an interruption, or adds new seeds of the plan. Finished trainings
-    are kept. A training that fails is named in the report, and tried again next time.
-    """
-    from gansynth.benchmark.plan_file import read_plan
-    from gansynth.benchmark.running import BenchmarkRequest, run_benchmark
-
-    plan = read_plan(plan_file, data)
-    folder = output or Path("runs") / "benchmarks" / plan.name
-    request = BenchmarkRequest(file=plan_file, folder=folder, **how)
-    if dry_run:
-        from gansynth.benchmark.estimate import estimate, lines_of_estimate
-
-        estimated = estimate(plan, request, probe=not no_probe, reporter=out.reporter)
-        out.result(estimated, lines_of_estimate(estimated))
-        return
-    document, files, report = run_benchmark(plan, request, quiet=out.quiet)
-    paths = {name: str(path) for name, path in files.items()}
-    for warning in document["warnings"]:
-        out.reporter.warn(warning)
-    out.result({**_short(document), "files": paths}, _lines(document, paths))
-    report.raise_if_failed()
 
 
 def _short(document: Mapping[str, Any]) -> dict[str, Any]:

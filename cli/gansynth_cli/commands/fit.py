@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gansynth_cli.common import (
-    FOLDER,
-    Output,
-    device_option,
-    dry_run_option,
-    edit_option,
-    examples,
-    pairs_option,
-    set_option,
-    summary,
-    table,
-    then,
-    with_option,
-    with_output,
-    with_source,
-)
-from gansynth_cli.help import GroupedCommand, complete_names, with_needs
+from gansynth.core.requests.fit import FitRequest
+from gansynth_cli.common import Output, examples, summary, table, then
+from gansynth_cli.requests import request_command
 from gansynth_cli.results import counted, lines_of_fit
 
 if TYPE_CHECKING:
-    from gansynth.core.source import SourceRequest
+    from gansynth.sampling.api import FittedRun
 
 COLUMNS = ("run", "train_cases", "steps", "seconds", "kept")
 """Columns of the table of a recipe's fitted sets."""
@@ -40,99 +25,25 @@ PAPER = {"parameters": "{}", "memory_gb": "{} GB", "card_gb": "a card of {} GB",
 PREFIXES = ("", " k", " M", " G", " T", " P", " E", " Z")
 
 
-@click.command(
-    cls=GroupedCommand,
+def show(request: FitRequest, run: FittedRun, out: Output, *, verbose: bool) -> None:
+    """Print the report of a fit."""
+    if run.report:  # of several processes, the first one reports
+        out.result(run.report, lines_of(run.report, verbose=verbose))
+
+
+command = request_command(
+    FitRequest,
+    "gansynth.fitting.api:run_fit",
+    show,
+    options=[
+        click.option("--verbose", is_flag=True, help="With --dry-run: print every setting, too.")
+    ],
+    needs={"verbose": "dry_run"},
     epilog=examples(
         "gansynth fit cgan3d --data nnunet:004 -c 3d_fullres -o runs/g0 --fit-memory 16GB",
         "gansynth fit dcgan --recipe han2018-wgan --data nifti:brats -o runs/han --only Concat-64",
     ),
 )
-@with_needs({"verbose": "dry_run"})
-@click.argument("generator", metavar="NAME", shell_complete=complete_names("generators"))
-@with_source
-@click.option("-o", "--out", "folder", required=True, type=FOLDER, help="Folder of the new run.")
-@click.option(
-    "--recipe",
-    metavar="NAME",
-    shell_complete=complete_names("recipes"),
-    help="Fit all sets of a paper's recipe: a name, or a YAML file.",
-)
-@click.option(
-    "--only", multiple=True, metavar="SET", help="Fit this set of the recipe only; may be repeated."
-)
-@click.option("--scale", metavar="NAME", help="Settings of the recipe for another amount of work.")
-@with_option
-@pairs_option(
-    "--extra-source-read",
-    "extra_source_read",
-    "tissues.channels=T1",
-    "How to read that source, where it differs from the cases; may be repeated.",
-    "NAME.KEY=VALUE",
-)
-@edit_option
-@set_option
-@device_option
-@click.option(
-    "--resume/--no-resume",
-    default=True,
-    show_default=True,
-    help="Resume the run in this folder, if there is one.",
-)
-@click.option(
-    "--fit-memory",
-    metavar="SIZE",
-    help="Choose patch, width and checkpointing by measurement, to fit this memory (16GB).",
-)
-@click.option(
-    "--init-from",
-    type=FOLDER,
-    metavar="RUN",
-    help="Start from another run's weights; its training cases count as seen.",
-)
-@click.option(
-    "--per-channel",
-    is_flag=False,
-    flag_value="each",
-    metavar="[GROUPS]",
-    help="One model per image channel, or per group of them: T1,T2+FLAIR.",
-)
-@click.option(
-    "--per-class",
-    is_flag=False,
-    flag_value="each",
-    metavar="[GROUPS]",
-    help="One model per class of cases, or for some: cyst,metastasis+haemangioma.",
-)
-@click.option(
-    "--log",
-    multiple=True,
-    metavar="NAME",
-    help="Also log to tensorboard, wandb or mlflow, in the run folder; may be repeated.",
-)
-@dry_run_option
-@click.option("--verbose", is_flag=True, help="With --dry-run: print every setting, too.")
-@with_output
-def command(
-    generator: str,
-    request: SourceRequest,
-    folder: Path,
-    settings: Mapping[str, str],
-    verbose: bool,
-    out: Output,
-    **words: Any,
-) -> None:
-    """Fit a generator on the training cases of one fold.
-
-    NAME is a registered generator (see: gansynth plugins), or the YAML file of a chain of them. No
-    generator sees held-out cases. They are opened only to make sure that --init-from has not seen
-    them. The run folder holds the resolved settings, lineage, checkpoints and metrics. It can be
-    moved.
-    """
-    from gansynth.fitting.api import fit
-
-    run = fit(generator, data=request, out=folder, quiet=out.quiet, set=settings, **words)
-    if run.report:  # of several processes, the first one reports
-        out.result(run.report, lines_of(run.report, verbose=verbose))
 
 
 def lines_of(report: Mapping[str, Any], *, verbose: bool = False) -> list[str]:

@@ -6,30 +6,28 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import click
-
+from gansynth.core.requests.data import ShowRequest
 from gansynth.runtime.errors import IntegrityFault
-from gansynth_cli.common import FOLDER, Hint, Output, examples, summary, table, then, with_output
+from gansynth_cli.common import Hint, Output, examples, summary, table, then
+from gansynth_cli.requests import request_command
 from gansynth_cli.results import then_augment
 
 SIZES = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
-@click.command(epilog=examples("gansynth show runs/g0", "gansynth show runs/g0 --json"))
-@click.argument("run", metavar="RUN", type=FOLDER)
-@with_output
-def command(run: Path, out: Output) -> None:
-    """Print where the files of a run are, and how far it has come.
-
-    RUN is a folder that gansynth fit wrote, or is writing. An unfinished or damaged run is shown as
-    far as possible. Exit code 6 if something is damaged.
-    """
-    from gansynth.sampling.describe import describe_run
-
-    document = describe_run(run)
+def show(request: ShowRequest, document: dict[str, Any], out: Output) -> None:
+    """Print it, and raise if something is wrong."""
     out.result(document, _lines(document))
-    if document["wrong"]:
-        raise IntegrityFault(f"{run}: {len(document['wrong'])} thing(s) wrong; see the lines above")
+    if wrong := len(document["wrong"]):
+        raise IntegrityFault(f"{request.run}: {wrong} thing(s) wrong; see the lines above")
+
+
+command = request_command(
+    ShowRequest,
+    "gansynth.sampling.api:run_show",
+    show,
+    epilog=examples("gansynth show runs/g0", "gansynth show runs/g0 --json"),
+)
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:

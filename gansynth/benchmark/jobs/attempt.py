@@ -8,6 +8,7 @@ itself when its stdin is closed, so nothing outlives the executor. ``start`` sta
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
@@ -15,9 +16,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +111,22 @@ def _first_line() -> bytes:
     return bytes(line)
 
 
-def attempt(order: AttemptSpec) -> int:
+def attempt_here(order: AttemptSpec) -> AttemptResult:
+    """Attempt a job in this process: for a debugger, a profiler, or a test."""
+    try:
+        return AttemptResult(order.job.key, attempt(order, _run_here), "")
+    except GansynthError as error:
+        code = UNTRAINED if isinstance(error, TrainingFault) else FAILED
+        return AttemptResult(order.job.key, code, str(error))
+
+
+def attempt(
+    order: AttemptSpec, run: Callable[[AttemptSpec, ResultStore], int] | None = None
+) -> int:
     """Attempt a job.
+
+    Args:
+        run: runs it, once its lock is held and its needs are there; by default in a process.
 
     Returns:
         One of the exit codes above.
@@ -127,7 +145,26 @@ def attempt(order: AttemptSpec) -> int:
                     f"{store.folder / need}: not visible on {platform.node()}, expected a "
                     "published result; check that all machines share this file system"
                 )
-        return _run(order, store)
+        return (run or _run)(order, store)
+
+
+def _run_here(order: AttemptSpec, store: ResultStore) -> int:
+    job, began = order.job, time.perf_counter()
+    work = store.work_folder(job)
+    about = AttemptTrace(order.run, platform.node(), os.getpid(), _now(), 1, 0.0)
+    store.leave_trace(job.key, about)
+    main, before = import_module(job.argv[2]).main, dict(os.environ)
+    said = io.StringIO()
+    os.environ.update(job.env)
+    try:
+        with redirect_stdout(said):
+            main(*job.command(work)[3:])
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    ended = ProcessResult(os.getpid(), 0, time.perf_counter() - began, "", said.getvalue())
+    store.finish(job.key, work, _result(job, ended, ended.seconds, 1, device_names(os.environ)))
+    return DONE
 
 
 def _run(order: AttemptSpec, store: ResultStore) -> int:

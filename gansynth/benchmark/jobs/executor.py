@@ -21,7 +21,13 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from gansynth.benchmark.jobs.attempt import PATIENCE, AttemptResult, AttemptSpec, start
+from gansynth.benchmark.jobs.attempt import (
+    PATIENCE,
+    AttemptResult,
+    AttemptSpec,
+    attempt_here,
+    start,
+)
 from gansynth.benchmark.jobs.machine import THREADS, VISIBLE, cuda_devices
 from gansynth.runtime.child import PARENT
 from gansynth.runtime.errors import EnvironmentFault, UsageFault, did_you_mean
@@ -30,22 +36,26 @@ from gansynth.runtime.machine import cores
 if TYPE_CHECKING:
     from gansynth.benchmark.jobs.ray_executor import RayExecutor
 
-    Executor: TypeAlias = "LocalExecutor | RayExecutor"
+    Executor: TypeAlias = "HereExecutor | LocalExecutor | RayExecutor"
 
-NAMES = ("local", "ray")
-EXPECTED = "expected local, local:4, ray or ray:cpus=2,gpus=1"
+NAMES = ("here", "local", "ray")
+EXPECTED = "expected here, local, local:4, ray or ray:cpus=2,gpus=1"
 
 
 def parse_executor(text: str) -> Executor:
-    """Return the executor of a name: ``local[:N]``, or ``ray[:cpus=C,gpus=G]``."""
+    """Return the executor of a name: ``here``, ``local[:N]``, or ``ray[:cpus=C,gpus=G]``."""
     name, colon, options = text.strip().partition(":")
     if name not in NAMES or (colon and not options):
         hint = "" if name in NAMES else did_you_mean(name, NAMES)
         raise UsageFault(f"executor {text!r}: {EXPECTED}.{hint}")
+    if name == "here" and not colon:
+        return HereExecutor()
     if name == "local":
         if colon and not (options.isdecimal() and int(options)):
             raise UsageFault(f"executor {text!r}: expected a number of jobs, as in local:4")
         return LocalExecutor(int(options) if colon else None)
+    if name == "here":
+        raise UsageFault(f"executor {text!r}: runs one job at once; {EXPECTED}")
     from gansynth.benchmark.jobs.ray_executor import RayExecutor
 
     shares = _shares(text, options)
@@ -77,6 +87,33 @@ def _number(text: str) -> float:
     except ValueError:
         return -1.0
     return number if math.isfinite(number) else -1.0
+
+
+class HereExecutor:
+    """Runs jobs in this process, one after the other: for a debugger, a profiler, or a test."""
+
+    queues, slots = False, 1
+
+    def __init__(self) -> None:
+        self._ended: list[AttemptResult] = []
+
+    def open(self, store: Path) -> None:
+        """Need nothing."""
+
+    def submit(self, order: AttemptSpec) -> None:
+        """Run a job, to its end."""
+        self._ended.append(attempt_here(order))
+
+    def wait(self, seconds: float) -> list[AttemptResult]:
+        """Return attempts that ended, each once."""
+        ended, self._ended = self._ended, []
+        return ended
+
+    def cancel(self) -> None:
+        """Do nothing: no job is left."""
+
+    def close(self) -> None:
+        """Do nothing: no job is left."""
 
 
 class LocalExecutor:

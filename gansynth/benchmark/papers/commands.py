@@ -5,47 +5,26 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gansynth.benchmark.command_lines import each, source_words
 from gansynth.benchmark.papers.plan import ALL, PaperArm, PaperTablePlan, read_formulas
+from gansynth.benchmark.requests import data_words
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
+from gansynth.core.requests.fit import FitRequest
+from gansynth.core.requests.hosts import AugmentRequest
+from gansynth.core.requests.studies import PapersRequest
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import SourceRequest
+from gansynth.fitting.composite_spec import texts
 from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.options import overlay
 from gansynth.sampling.run_source import open_source
 
 LENGTHS = ("steps", "epochs")  # settings of a host's training length
 MANY = 1_000_000  # a large number of steps, to compare the lengths of epochs between arms
-
-
-@dataclass(frozen=True)
-class PaperArguments:
-    """Options of the command line; settings and reads are key -> text."""
-
-    data: str
-    out: Path
-    scale: str | None = None  # of the plan and its recipe; None for the paper's own
-    extra_source: Mapping[str, str] = field(default_factory=dict)
-    read: Mapping[str, str] = field(default_factory=dict)
-    fold: str = "0"
-    subjects: str | None = None  # see `gansynth fit --subjects`
-    root: str | None = None  # folder of nnU-Net's folders, for `nnunet-raw:`
-    fit: Mapping[str, str] = field(default_factory=dict)
-    host: Mapping[str, str] = field(default_factory=dict)
-    steps: int | None = None
-    epochs: float | None = None
-    regions: str = ""  # other formulas, as `WT:1+2+3`
-
-    @property
-    def kind(self) -> str:
-        """Kind of the data."""
-        return self.data.partition(":")[0]
 
 
 class PaperCommands:
@@ -55,8 +34,8 @@ class PaperCommands:
         UsageFault: the scale is unknown, or the regions are not valid.
     """
 
-    def __init__(self, plan: PaperTablePlan, options: PaperArguments) -> None:
-        self.plan, self.asked = plan, options
+    def __init__(self, plan: PaperTablePlan, options: PapersRequest, out: Path) -> None:
+        self.plan, self.asked, self.out = plan, options, out
         self.regions = read_formulas(options.regions, plan.regions)
         if options.scale is not None and options.scale not in plan.scales:
             raise UsageFault(f"--scale {options.scale}: expected one of {', '.join(plan.scales)}")
@@ -70,10 +49,10 @@ class PaperCommands:
         keys = set(FitOptions.model_fields)
         for name in (spec.generator, *parts):
             keys |= installed().generator(name).Options.model_fields.keys()
-        refuse_unknown(self.asked.fit, keys, of=spec.generator, named="--fit-set {}".format)
+        refuse_unknown(self.asked.fit_set, keys, of=spec.generator, named="--fit-set {}".format)
         for target in (str(self.plan.hosts[name].target) for name in hosts):
             has = installed().adapter(target).Options.model_fields
-            refuse_unknown(self.asked.host, has, of=target, named="--host-set {}".format)
+            refuse_unknown(self.asked.host_set, has, of=target, named="--host-set {}".format)
 
     # -- the data --------------------------------------------------------------------------------
 
@@ -113,23 +92,25 @@ class PaperCommands:
     def fit(self, names: Sequence[str]) -> list[str]:
         """Return the command that fits, resumes or reuses generators of the plan."""
         plan, options = self.plan, self.asked
-        words = ["fit", plan.spec.spec.generator, "--recipe", plan.recipe]
-        if options.scale is not None:
-            words += ["--scale", options.scale]
-        if not plan.spec.alone:
-            words += [word for name in names for word in ("--only", plan.generators[name])]
-        words += source_words(self._request(self.asked.read))
-        words += each("--extra-source", options.extra_source)
-        words += each("--set", overlay(plan.set, options.fit))
-        return [*words, "-o", str(self.generators)]
+        alone = plan.spec.alone
+        request = FitRequest(
+            generator=plan.spec.spec.generator,
+            recipe=plan.recipe,
+            scale=options.scale,
+            only=() if alone else [plan.generators[name] for name in names],
+            **data_words(self._request(options.read)),
+            extra_source=options.extra_source,
+            set=texts(overlay(plan.set, options.fit_set)),
+            out=self.generators,
+        )
+        return request.command_line
 
     @property
     def fitted(self) -> list[str]:
         """What distinguishes generators fitted on the same cases."""
         options = self.asked
-        others = each("--extra-source", options.extra_source)
-        settings = each("--set", overlay(self.plan.set, options.fit))
-        return [self.plan.recipe, str(options.scale), *others, *settings]
+        named = {**options.extra_source, **overlay(self.plan.set, options.fit_set)}
+        return [self.plan.recipe, str(options.scale), *(f"{k}={v}" for k, v in named.items())]
 
     def run(self, generator: str) -> Path:
         """Return a generator's run folder."""
@@ -140,7 +121,7 @@ class PaperCommands:
     @property
     def generators(self) -> Path:
         """Folder of the fitted generators."""
-        return self.asked.out / "generators"
+        return self.out / "generators"
 
     # -- hosts -----------------------------------------------------------------------------------
 
@@ -150,7 +131,7 @@ class PaperCommands:
         settings = dict(host.set)
         if options.scale is not None:
             settings = overlay(settings, self.plan.scales[options.scale].hosts.get(name, {}))
-        settings = overlay(settings, options.host)
+        settings = overlay(settings, options.host_set)
         if options.epochs is not None:
             settings = overlay(settings, {"epochs": f"{options.epochs:g}"})
         named = [f"{key}:{formula}" for key, formula in self.regions.items() if formula != ALL]
@@ -178,24 +159,28 @@ class PaperCommands:
         drawn = arm.generator is not None
         # Arms of real cases use the reads of the plan's first generator.
         generator = arm.generator or next(iter(self.plan.generators))
-        words = ["augment", "--target", str(host.target)]
-        words += source_words(self._request(self.host_read(generator)))
+        given: dict[str, Any] = {}
         if drawn:
-            words += ["--generator", str(self.run(generator))]
-        words += ["--ratio", arm.ratio]
-        if arm.schedule != "constant":
-            words += ["--schedule", arm.schedule]
-        if drawn:
-            words += ["--offline", "--bank-size", arm.bank]
-            words += [word for edit in arm.edits or () for word in ("--edit", edit)]
-        words += [] if host.usual_augmentation else ["--no-host-augmentation"]
-        words += [*each("--set", settings), "--seed", str(seed)]
-        return [*words, "-o", str(self.folder(name, arm, seed))]
+            given = {"offline": True, "bank_size": arm.bank, "generator": self.run(generator)}
+            given["edit"] = arm.edits or ()
+        if not host.usual_augmentation:
+            given["host_augmentation"] = False
+        request = AugmentRequest(
+            target=str(host.target),
+            **data_words(self._request(self.host_read(generator))),
+            ratio=arm.ratio,
+            schedule=arm.schedule,
+            **given,
+            set=texts(settings),
+            seed=seed,
+            out=self.folder(name, arm, seed),
+        )
+        return request.command_line
 
     def folder(self, name: str, arm: PaperArm, seed: int) -> Path:
         """Return the folder of one training."""
         plain = re.sub(r"[^A-Za-z0-9]+", "-", arm.name).strip("-")
-        return self.asked.out / name / f"{plain}-{seed}"
+        return self.out / name / f"{plain}-{seed}"
 
 
 def _own_length(

@@ -80,7 +80,7 @@ class PaperTableRun:
         Raises:
             GansynthError: it failed; with its exit code. Its own message is above.
         """
-        text = said(words, self.commands.asked.out)
+        text = said(words, self.commands.out)
         self.say(f"$ {text}")
         line = [sys.executable, "-m", "gansynth_cli", *words, "--json"]
         done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
@@ -118,7 +118,7 @@ class PaperTableRun:
         """Train one arm, or reuse the result of the same command."""
         words = self.commands.augment(host, arm, seed, settings)
         folder = self.commands.folder(host, arm, seed)
-        record, out = folder.with_suffix(".json"), self.commands.asked.out
+        record, out = folder.with_suffix(".json"), self.commands.out
         plain = [word.replace(f"{out}/", "") for word in words]  # the folder may have been moved
         if "--generator" in words:  # the generator's fit must be the same, too
             plain += self.commands.fitted
@@ -151,7 +151,7 @@ class PaperTableRun:
             "plan": plan.name,
             "paper": plan.table,
             "scale": options.scale or "the paper's",
-            "fit_settings": dict(options.fit),
+            "fit_settings": dict(options.fit_set),
             "data": source.name,
             "training_cases": len(source.train_ids),
             "held_out_cases": len(source.held_out_ids),
@@ -191,7 +191,7 @@ def write(table: PaperTableRun, name: str, command: str) -> Path:
     from gansynth.benchmark.running import machine
 
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    path = table.commands.asked.out / f"{name}.json"
+    path = table.commands.out / f"{name}.json"
     head = {"benchmark": name, "command": command, "date": time.strftime("%Y-%m-%d")}
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

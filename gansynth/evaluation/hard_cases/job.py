@@ -22,8 +22,11 @@ from gansynth.conditions.scored_lesions import (
 )
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.core.requests.base import function_of, paths_of
+from gansynth.core.requests.data import HardCasesRequest
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, replace_ignored
 from gansynth.core.source import CaseSource, FoldSplit, ancestors_of, case_record, host_labels
+from gansynth.data.api import source_of
 from gansynth.evaluation.hard_cases.hosts import (
     Host,
     InnerSource,
@@ -32,10 +35,11 @@ from gansynth.evaluation.hard_cases.hosts import (
     small_host,
     training_space,
 )
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault, UsageFault, refuse_unknown
 from gansynth.runtime.files import write_json_atomic
-from gansynth.runtime.options import Needs, OptionModel
-from gansynth.runtime.progress import Reporter
+from gansynth.runtime.options import Needs, OptionModel, parse, refuse_idle
+from gansynth.runtime.progress import Reporter, RichReporter
+from gansynth.sampling.run_source import open_source
 
 
 class FailureOptions(OptionModel):
@@ -58,6 +62,44 @@ class FailureOptions(OptionModel):
     seed: int = Field(
         0, ge=0, description="splits subjects into folds, and seeds the small segmenters"
     )
+
+
+def run_hard_cases(request: HardCasesRequest) -> dict[str, Any]:
+    """Find hard cases by inner folds of the training cases: ``gansynth hard-cases``.
+
+    Each argument is the option of that name; ``gansynth hard-cases --help`` explains them.
+
+    Returns:
+        What ``--json`` prints, see ``find_failures``.
+
+    Raises:
+        GansynthError: nothing to write, a setting that is none, or what ``find_failures`` raises.
+    """
+    settings = request.set
+    if request.out is None and request.write_splits is None:
+        raise UsageFault(
+            "gansynth hard-cases: nothing to write, expected -o FILE, or --write-splits FILE"
+        )
+    keys = dict.fromkeys(FailureOptions.model_fields.keys() - {"inner", "steps"}, "")
+    refuse_unknown(settings, keys, of="gansynth hard-cases")
+    steps = {} if request.steps is None else {"steps": str(request.steps)}
+    options = parse(FailureOptions, {**settings, "inner": str(request.inner), **steps})
+    predictions = paths_of(request.predictions)
+    values = {**dict(options), "predictions": predictions}
+    refuse_idle(settings, values, options.needs, lambda key: f"--set {key}={settings[key]}")
+    return find_failures(
+        open_source(source_of(request)),
+        None if request.out is None else Path(request.out),
+        options,
+        predictions=predictions,
+        write_splits=None if request.write_splits is None else Path(request.write_splits),
+        device=request.device,
+        dry_run=request.dry_run,
+        reporter=RichReporter(quiet=request.quiet),
+    )
+
+
+hard_cases = function_of(HardCasesRequest, run_hard_cases)
 
 
 def find_failures(

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.core.host_commands import DoctorRequest
+from gansynth.core.requests.hosts import DoctorRequest
 from gansynth.runtime.errors import EnvironmentFault, TrainingFault, UsageFault
 from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.processes import ProcessResult
@@ -109,7 +109,7 @@ def test_the_environment_of_the_program_is_the_users(checkout, monkeypatch):
 
 def doctor(checkout: Any, python: Any) -> list[DoctorLine]:
     options = program.ProgramSettings(deepmedic=checkout, deepmedic_python=python)
-    return list(program.doctor_lines(DoctorRequest(None, quick=True), options, {}))
+    return list(program.doctor_lines(DoctorRequest(quick=True), options, {}))
 
 
 def test_doctor_says_what_is_there_or_how_to_get_it(checkout, python):

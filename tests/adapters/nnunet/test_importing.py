@@ -10,16 +10,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.core.host_commands import ImportRequest
+from gansynth.core.requests.hosts import ImportRequest
 from gansynth.core.source import SourceRequest
 from gansynth.core.synthetic import marked
-from gansynth.data.api import find_kind
+from gansynth.hosts.commands import report_import
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, read_nifti
-from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.dataset import NnunetRoot
-from gansynth_nnunet.importing import import_raw
 from gansynth_nnunet.raw import check_raw, raise_on_errors
 from tests.conftest import DATA
 from tests.data.sets import CASES, PEOPLE, lesion, save, save_picture, volume
@@ -33,9 +31,8 @@ def root(tmp_path) -> NnunetRoot:
 def bring(
     source: object, root: NnunetRoot, number: object = 4, folds: int | None = 2, **reading: Any
 ) -> Any:
-    reading["root"] = str(root.raw.parent)
-    source = source if ":" in str(source) else find_kind(str(source))
-    return import_raw(ImportRequest(str(source), reading, str(number), folds, 0, NullReporter()))
+    asked = {**reading, "folds": folds, "root": str(root.raw.parent), "quiet": True}
+    return report_import(ImportRequest(source=str(source), target=f"nnunet:{number}", **asked))
 
 
 def msd(home: Path) -> str:

@@ -3,10 +3,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import prod
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +11,6 @@ import pytest
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
-from gansynth.runtime.progress import NullReporter
 from gansynth_nnunet.cases import hashes_of
 from gansynth_nnunet.plans import NnunetPlans, PrepareSettings, shrink, write_small_plans
 from gansynth_nnunet.raw import check_nnunet
@@ -71,20 +67,6 @@ def test_prepare_refuses_an_array_that_it_cannot_note(toy_copy):
         prepare(own_request(toy_copy), ["3d_fullres"])
 
 
-class Keeping(NullReporter):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    @contextmanager
-    def task(self, total: int, title: str, done: float = 0) -> Iterator[Any]:
-        def advance(n: float = 1, **values: object) -> None:
-            nonlocal done
-            done += n
-            self.lines.append(f"{title} {done} of {total}")
-
-        yield SimpleNamespace(advance=advance)
-
-
 def test_force_prepares_again_tells_how_far_it_is_and_leaves_the_environment(
     toy_copy, cheap_nnunet, capsys, monkeypatch
 ):
@@ -92,11 +74,11 @@ def test_force_prepares_again_tells_how_far_it_is_and_leaves_the_environment(
     monkeypatch.setenv("nnUNet_results", "mine")
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")  # none to augment: planning works all the same
     before = dict(os.environ)
-    reporter = Keeping()
-    prepare(own_request(toy_copy), ["2d"], processes=1, force=True, reporter=reporter)
-    whole = {"check 6 of 6", "fingerprint 1 of 1", "plan 1 of 1", "2d 6 of 6"}
-    assert whole <= set(reporter.lines)
-    assert capsys.readouterr().out == ""
+    prepare(own_request(toy_copy), ["2d"], processes=1, force=True, quiet=False)
+    out, err = capsys.readouterr()
+    told = {line.partition(" (")[0] for line in err.splitlines()}
+    assert {"check: 6/6", "fingerprint: 1/1", "plan: 1/1", "2d: 6/6"} <= told
+    assert out == ""
     assert dict(os.environ) == before
 
 
@@ -121,14 +103,12 @@ def test_what_cannot_be_prepared_is_refused(toy_copy, plans, configuration, sett
 
 SCRIPT = """
 import sys
-from gansynth.core.host_commands import PrepareRequest
-from gansynth.core.source import SourceRequest
-from gansynth.runtime.progress import NullReporter
+from gansynth.core.requests.hosts import PrepareRequest
 from gansynth_nnunet.plans import PrepareSettings
 from gansynth_nnunet.prepare import prepare
 if __name__ == "__main__":
-    request = SourceRequest("nnunet", "501", root=sys.argv[1])
-    prepare(PrepareRequest(request, ["2d"], 1, False, NullReporter()), PrepareSettings())
+    asked = PrepareRequest(data="nnunet:501", configuration="2d", processes=1, root=sys.argv[1])
+    prepare(asked, PrepareSettings())
 """
 
 

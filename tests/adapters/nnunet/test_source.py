@@ -9,9 +9,10 @@ import blosc2
 import numpy as np
 import pytest
 
-from gansynth.core.host_commands import SplitsRequest, TrainingRequest
+from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
+from gansynth.core.requests.hosts import SplitsRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest, host_labels
 from gansynth.core.space import Placement
@@ -156,7 +157,9 @@ def test_missing_splits_are_made_as_nnunet_makes_them(toy_copy, caplog):
 
 def test_the_repair_of_a_split_that_parts_people_is_remembered_and_the_split_kept(toy_copy):
     PARTED(toy_copy)
-    splits = make_splits(SplitsRequest(toy_copy.request(subjects=PEOPLE), 3, 0, overwrite=True))
+    splits = make_splits(
+        SplitsRequest(data="nnunet:501", subjects=PEOPLE, root=toy_copy.root, folds=3, force=True)
+    )
     assert [len(one["val"]) for one in splits] == [2, 2, 2]
     (kept,) = toy_copy.preprocessed.glob("splits_final.*.json")
     assert read_json(kept, expected=list)[0]["val"] == ["p1_right"]

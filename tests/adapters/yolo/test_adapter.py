@@ -90,8 +90,7 @@ def test_what_cannot_be_is_refused(augment, words, says):
 
 @pytest.mark.parametrize(("settings", "epochs"), [({"epochs": "3"}, "6"), ({}, "200")])
 def test_a_comparison_trains_as_many_steps_without_samples(settings, epochs, kit):
-    words = {"set": settings, "ratio": "1:1"}
-    assert as_long(kit.adapter(), words) == {"epochs": epochs}
+    assert as_long(kit.adapter(), settings, "1:1") == {"epochs": epochs}
 
 
 def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact(kit, monkeypatch):

@@ -129,8 +129,8 @@ def test_ray_gives_each_job_its_shares(text, shares):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("locl", "expected local, local:4, ray or .* Did you mean 'local'"),
-        *((text, "expected local, local:4") for text in ("", "local:")),
+        ("locl", "expected here, local, local:4, ray or .* Did you mean 'local'"),
+        *((text, "expected here, local, local:4") for text in ("", "local:")),
         *((f"local:{n}", "expected a number of jobs") for n in (0, -1, "two")),
         ("ray:4", "'4': expected cpus"),
         *(

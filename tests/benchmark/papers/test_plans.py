@@ -251,14 +251,15 @@ def after(words: list[str], option: str) -> list[str]:
 def test_a_dry_run_prints_the_commands(dry, data, name, scale):
     plan = plans.find_plan(name)
     fit, *augments = dry(name, *scale, "--seed", "3", "--seed", "4")
-    assert fit[:5] == ["gansynth", "fit", plan.spec.spec.generator, "--recipe", name]
+    assert fit[:3] == ["gansynth", "fit", plan.spec.spec.generator]
+    assert after(fit, "--recipe") == [name]
     assert after(fit, "--extra-source") == ["tissues=nifti:tissues"] * (name == "shin2018")
     assert after(fit, "--scale") == list(scale[1:])
     kind, recipe = data[name].partition(":")[0], plan.spec.spec
     arms = [arm for arm in plan.arms if not arm.optional]
     ratios = [arm.ratio for _ in plan.hosts_for(kind) for arm in arms for _ in range(2)]
     assert [after(words, "--ratio")[0] for words in augments] == ratios
-    assert len({words[-1] for words in augments}) == len(augments)  # their folders
+    assert len({after(words, "-o")[0] for words in augments}) == len(augments)
     read = {**plan.spec.read_of(kind), **(recipe.scale["tiny"].read if scale else {})}
     for words in augments:
         assert words[:3] == ["gansynth", "augment", "--target"]
@@ -303,7 +304,7 @@ def test_what_raters_said_stands_beside_what_the_papers_physician_said(typed, dr
     assert rows[at + 1] == ["t1ce-128", "anna", "60", "40", "10", "30", "20"]
     assert ["Concat-64", rater_table.NOT_RATED, *"-----"] in rows
     (fit,) = dry("han2018-wgan", "--fit-set", "steps=4", "-o", str(tmp_path))
-    assert fit[:5] == ["gansynth", "fit", "dcgan", "--recipe", "han2018-wgan"]
+    assert (fit[:3], after(fit, "--recipe")) == (["gansynth", "fit", "dcgan"], ["han2018-wgan"])
     assert after(fit, "--set") == ["steps=4"]
 
 

@@ -1,18 +1,18 @@
+import contextlib
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gansynth.core.sample_request import SampleRequest
+import gansynth
 from gansynth.evaluation.audit import audit_exported
 from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.deidentify import record_of
-from gansynth.sampling.sample import sample_run
 from tests.evaluation.audit.exported import write_source
-from tests.recorder import Recorder
 
 TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "steps": 1, "batch_size": 1}
 
@@ -32,16 +32,16 @@ def runs(tmp_path_factory):
 
 def draw(run, out, edits=("shift",), **more):
     """Three samples; what was warned of."""
-    heard = Recorder()
-    request = SampleRequest(edits=edits)
-    sample_run(run, 3, out=out, device="cpu", request=request, reporter=heard, **more)
-    return heard.warned
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        gansynth.sample(run, n=3, out=out, device="cpu", edit=edits, quiet=True, **more)
+    return [line for line in said.getvalue().splitlines() if line.startswith("warning")]
 
 
 @pytest.fixture(scope="module")
 def shared(runs, tmp_path_factory):
     out = tmp_path_factory.mktemp("shared") / "handed_on"
-    draw(runs / "deep", out, for_sharing=True, sheet=True)
+    draw(runs / "deep", out, deidentify=True, sheet=True)
     return out
 
 
@@ -50,7 +50,7 @@ def test_the_audit_finds_nothing_in_volumes_for_sharing_nor_in_pictures(runs, sh
     assert (audit.findings, audit.files) == ((), 8)
     for sharing in (False, True):
         out = tmp_path / f"pictures{sharing}"
-        draw(runs / "flat", out, kind="png", settings={"overlay": "yes"}, for_sharing=sharing)
+        draw(runs / "flat", out, format="png", overlay="yes", deidentify=sharing)
         assert audit_exported(out, run=runs / "flat").findings == ()
 
 
@@ -79,16 +79,16 @@ def test_a_shared_sample_tells_only_how_it_was_drawn_and_the_run_knows_the_cases
 
 
 def test_the_same_samples_are_the_same_bytes_and_a_folder_is_written_once(runs, shared, tmp_path):
-    assert draw(runs / "deep", tmp_path / "again", for_sharing=True) == []
+    assert draw(runs / "deep", tmp_path / "again", deidentify=True) == []
     folders = (shared, tmp_path / "again")
     one, two = ({p.name: p.read_bytes() for p in o.rglob("*.*")} for o in folders)
     assert one == two
     with pytest.raises(UsageFault, match="exists already"):
-        draw(runs / "deep", shared, for_sharing=True)
+        draw(runs / "deep", shared, deidentify=True)
 
 
 def test_label_maps_that_are_not_edited_are_told(runs, tmp_path):
-    said = draw(runs / "deep", tmp_path / "plain", edits=(), for_sharing=True)
+    said = draw(runs / "deep", tmp_path / "plain", edits="identity", deidentify=True)
     assert any("3 of 3 label maps are training cases' own" in text for text in said)
 
 

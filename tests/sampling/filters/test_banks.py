@@ -18,7 +18,7 @@ from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.filters.pretrain import learn_ahead, planned_filters
-from gansynth.sampling.sample import sample_run
+from gansynth.sampling.sample import sample
 from gansynth.testing import ToySource
 from tests.producers import fill_here
 from tests.sampling.filters.drawing import TINY, as_asked, drawer
@@ -96,9 +96,8 @@ def test_a_dry_run_says_what_would_be_learnt(run):
 
 
 def test_drawn_samples_are_judged_too(run, tmp_path):
-    request = SampleRequest(filters=("range:tolerance=0",))
-    where = {"out": tmp_path / "out", "device": "cpu"}
-    report = sample_run(run, 2, request=request, **where, reporter=NullReporter())
+    where = {"out": tmp_path / "out", "device": "cpu", "quiet": True}
+    report = sample(run, n=2, filter="range:tolerance=0", **where)
     assert report["rejected"] == sum(report["reject_reasons"].values()) == 2
     assert all(reason.startswith("filter 'range': ") for reason in report["reject_reasons"])
     told = read_json(tmp_path / "out" / "provenance.json")["samples"]["sample-0000"]

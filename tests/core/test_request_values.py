@@ -1,6 +1,6 @@
 import pytest
 
-from gansynth.runtime.words import as_texts, as_tuple
+from gansynth.core.requests.base import as_texts, as_tuple
 
 
 @pytest.mark.parametrize(

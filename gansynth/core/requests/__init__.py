@@ -1,0 +1,1 @@
+"""What each command takes, told once: a class a command, without numpy or torch."""

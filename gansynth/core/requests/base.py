@@ -1,0 +1,368 @@
+"""One class says what a command takes.
+
+Its fields are the arguments of the Python function, the options of the command, the keys of a YAML
+section and the words that are recorded. A field holds what a user types; properties parse it. Its
+docstring is the option's help.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
+from pydantic.fields import FieldInfo
+
+from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
+from gansynth.runtime.options import idle, message_of
+
+P = ParamSpec("P")
+Q = TypeVar("Q")
+R = TypeVar("R")
+S = TypeVar("S")
+EMPTY: tuple[Any, ...] = (None, (), {}, "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opt:
+    """How a field is typed; its name, type, default and help are the field's.
+
+    Attributes:
+        flags: in place of ``--NAME``; the last long one names it in messages.
+        metavar: what stands for the value in the help.
+        needs: the condition under which it has an effect, see ``gansynth.runtime.options.Needs``.
+        names: kinds of plugins whose names complete it.
+        keys: whether it is ``KEY=VALUE`` of a generator or host, which completes.
+        example: of a ``KEY=VALUE`` text.
+        alone: the value of the flag without one.
+        argument: typed without a flag.
+        eager: read before the others.
+        shown: whether the help shows the default.
+        heading: in the help, in place of the part's.
+        word: whether a switch is typed ``yes`` or ``no``.
+        called: its flag in messages.
+        hidden: not typed at all.
+    """
+
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    needs: str = ""
+    names: tuple[str, ...] = ()
+    keys: bool = False
+    example: str = ""
+    alone: str | None = None
+    argument: bool = False
+    eager: bool = False
+    shown: bool = True
+    heading: str = ""
+    word: bool = False
+    called: str = ""
+    hidden: bool = False
+
+
+def as_tuple(value: Any) -> Any:
+    """Return the values of a repeatable option; a text alone is one of them."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str | os.PathLike) else tuple(value)
+
+
+def as_texts(values: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return settings as typed after ``--set``: ``yes``, ``none``, ``64,64``, ``0.5``."""
+    return {key: text_of(value) for key, value in (values or {}).items()}
+
+
+def paths_of(values: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> tuple[Path, ...]:
+    """Return the paths of a field that takes several."""
+    return tuple(map(Path, as_tuple(values)))
+
+
+def text_of(value: Any) -> str:
+    """Return a value as the text that a user types for it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ",".join(map(text_of, value))
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else str(value)
+
+
+def absolute(folder: str | os.PathLike[str] | None) -> str | None:
+    """Return an absolute path, or None."""
+    return None if folder is None else os.path.abspath(os.path.expanduser(folder))
+
+
+def _path(value: Any) -> Path:
+    if isinstance(value, str | os.PathLike):
+        return Path(value)
+    raise ValueError("expected a path")
+
+
+def _text(value: Any) -> Any:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+IsFolder, IsFile = PlainValidator(_path), PlainValidator(lambda value: _path(value))
+Folder = Annotated[str | os.PathLike[str], IsFolder]
+"""The path of a folder; held as a ``Path``."""
+File = Annotated[str | os.PathLike[str], IsFile]
+"""The path of a file; held as a ``Path``."""
+Root = Annotated[str, PlainValidator(absolute)]
+"""The path of a folder that a run remembers; held as an absolute text."""
+Many = BeforeValidator(as_tuple)
+"""Marks a field of several values; one alone is several, too."""
+Texts = Annotated[str | Sequence[str], Many]
+"""One text, or several; held as a tuple."""
+Pairs = BeforeValidator(as_texts)
+Values = Annotated[Mapping[str, Any], Pairs]
+"""Values by key; held as the texts that a user types for them."""
+Text = Annotated[str, BeforeValidator(_text)]
+"""A text; a number is one, too."""
+
+
+class Request(BaseModel):
+    """What one command takes, checked.
+
+    A part sets ``heading``: in the help, its own fields are below that.
+
+    Raises:
+        UsageFault: a field is unknown, missing, invalid or without effect; in the words of the
+            command line.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+        defer_build=True,
+    )
+    needs: ClassVar[Mapping[str, str]] = {}
+    """Conditions of effects, in place of those of the fields."""
+    command: ClassVar[str] = ""
+    """The word after ``gansynth``."""
+    settings: ClassVar[str] = "set"
+    """The field that takes further arguments of the Python function; none if empty."""
+    heading: ClassVar[str]
+    headings: ClassVar[Mapping[str, str]] = {}
+    """Field -> heading in the help."""
+
+    def __init__(self, /, *args: Any, **given: Any) -> None:
+        values = {**dict(zip(type(self).positional(), args, strict=False)), **given}
+        if len(args) > len(type(self).positional()):
+            raise TypeError(f"{len(args)} arguments by place, expected names")
+        for name in values:
+            if name not in type(self).model_fields:
+                hint = did_you_mean(name, type(self).model_fields)
+                raise UsageFault(f"{name}: unknown.{hint}")
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            shown = functools.partial(type(self).shown, values=values)
+            raise UsageFault(message_of(error, type(self), shown)) from None
+        for reason in idle(self.given, self, type(self).conditions(), self.typed, self.called):
+            raise UsageFault(reason)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        own = dict.fromkeys(cls.__annotations__, cls.heading) if "heading" in vars(cls) else {}
+        above = {k: v for base in reversed(cls.__mro__[1:]) for k, v in _headings(base).items()}
+        each = {k: heading for k in cls.model_fields if (heading := cls.opt(k).heading)}
+        cls.headings = {**above, **own, **each}
+
+    @classmethod
+    def opt(cls, name: str) -> Opt:
+        """Return how a field is typed."""
+        return next((m for m in cls.model_fields[name].metadata if isinstance(m, Opt)), Opt())
+
+    @classmethod
+    def positional(cls) -> list[str]:
+        """Return the fields that need no name in Python."""
+        return [name for name, field in cls.model_fields.items() if field.kw_only is False]
+
+    @classmethod
+    def conditions(cls) -> dict[str, str]:
+        """Return field -> the condition of its effect."""
+        return {**{name: cls.opt(name).needs for name in cls.model_fields}, **cls.needs}
+
+    @classmethod
+    def flag(cls, name: str) -> str:
+        """Return the flag of a field."""
+        opt = cls.opt(name)
+        if opt.argument:
+            return opt.metavar or name.upper()
+        if opt.called:
+            return opt.called
+        return opt.flags[-1] if opt.flags else f"--{name.replace('_', '-')}"
+
+    @classmethod
+    def shown(cls, name: str, values: Mapping[str, Any]) -> str:
+        """Return a field as it is typed with one of these values."""
+        value, flag = values.get(name), cls.flag(name)
+        if isinstance(value, bool) and cls.opt(name).word:
+            value = text_of(value)
+        if value is False:
+            on = cls.model_fields[name].default is True
+            return flag.replace("--", "--no-", 1) if on else flag
+        if isinstance(value, Mapping):
+            value = tuple(f"{key}={text}" for key, text in value.items())
+        several = value if isinstance(value, tuple | list) else (value,)
+        return " ".join([flag, *(str(v) for v in several if v is not None and v is not True)])
+
+    @property
+    def given(self) -> list[str]:
+        """The fields that the user gave."""
+        return [
+            name
+            for name, field in type(self).model_fields.items()
+            if name in self.model_fields_set
+            and (value := getattr(self, name)) not in EMPTY
+            and not (value is False and field.default is False)
+        ]
+
+    def called(self, name: str) -> str:
+        """Return what is typed for a field."""
+        return self.shown(name, {name: False} if getattr(self, name, None) is False else {})
+
+    def typed(self, name: str) -> str:
+        """Return a field with its value, as typed."""
+        return self.shown(name, vars(self))
+
+    def but(self, *left_out: str, **changes: Any) -> Self:
+        """Return a checked copy without some fields, and with others changed."""
+        kept = {name: getattr(self, name) for name in self.given if name not in left_out}
+        return type(self)(**{**kept, **changes})
+
+    def refuse_beside(self, *allowed: str, message: str) -> None:
+        """Refuse given fields but these; ``message`` has ``{}`` where the flag goes."""
+        for name in self.given:
+            if name not in allowed:
+                raise UsageFault(message.replace("{}", self.called(name)))
+
+    @property
+    def command_line(self) -> list[str]:
+        """The words after ``gansynth`` that a user types for it."""
+        words, last = [self.command], list[str]()
+        first = [name for name in self.given if self.opt(name).argument or self.opt(name).eager]
+        for name in dict.fromkeys((*first, *self.given)):
+            value, opt, flag = getattr(self, name), self.opt(name), self.flag(name)
+            if isinstance(value, Mapping):
+                value = tuple(f"{key}={text}" for key, text in value.items())
+            several = value if isinstance(value, tuple | list) else (value,)
+            if opt.argument and name not in self.positional():
+                last += ["--", *map(str, several)]
+            elif opt.argument:
+                words += map(str, several)
+            elif isinstance(value, bool) and not opt.word:
+                words.append(self.called(name))
+            else:
+                words += [part for each in several for part in (flag, text_of(each))]
+        return [*words, *last]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the given fields, for a child of the same version."""
+        return self.model_dump(mode="json", include=set(self.given))
+
+
+def _headings(model: type) -> Mapping[str, str]:
+    return getattr(model, "headings", {}) if issubclass(model, Request) else {}
+
+
+def function_of(model: Callable[P, Q], work: Callable[[Q], R]) -> Callable[P, R]:
+    """Return the Python function of a command: ``work``, with the fields of its request.
+
+    Arguments that are no fields are settings, as after ``--set``. Messages name the arguments.
+    """
+    cls: Any = model
+
+    @functools.wraps(work)
+    def call(*args: P.args, **values: P.kwargs) -> R:
+        with in_python(cls):
+            return work(cls(*args, **_settled(cls, values)))
+
+    call.__name__ = work.__name__.removeprefix("run_")
+    call.__signature__ = inspect.Signature(_parameters(cls))  # type: ignore[attr-defined]
+    return call
+
+
+def method_of(model: Callable[P, Q], work: Callable[[S, Q], R]) -> Callable[Concatenate[S, P], R]:
+    """Return ``function_of`` as a method: ``work`` also gets the object."""
+    cls: Any = model
+
+    @functools.wraps(work)
+    def call(self: S, /, *args: P.args, **values: P.kwargs) -> R:
+        with in_python(cls):
+            return work(self, cls(*args, **_settled(cls, values)))
+
+    call.__name__ = work.__name__.removeprefix("_")
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    call.__signature__ = inspect.Signature([own, *_parameters(cls)])  # type: ignore[attr-defined]
+    return call
+
+
+def _settled(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments with those that are no fields among the settings."""
+    named = dict(values)
+    if cls.settings in cls.model_fields:
+        others = {key: named.pop(key) for key in values if key not in cls.model_fields}
+        if others:
+            named[cls.settings] = {**(named.get(cls.settings) or {}), **others}
+    return named
+
+
+def _parameters(cls: Any) -> list[inspect.Parameter]:
+    first, kinds = cls.positional(), inspect.Parameter
+    return [
+        inspect.Parameter(
+            name,
+            kinds.POSITIONAL_OR_KEYWORD if name in first else kinds.KEYWORD_ONLY,
+            default=kinds.empty if field.is_required() else field.get_default(),
+            annotation=field.annotation,
+        )
+        for name in (*first, *(name for name in cls.model_fields if name not in first))
+        if (field := cls.model_fields[name])
+    ]
+
+
+@contextmanager
+def in_python(model: type[Request], prefix: str = "") -> Iterator[None]:
+    """Let errors name fields instead of the flags of a command line.
+
+    Args:
+        prefix: the section of a YAML file, ``arms.2: ``.
+    """
+    try:
+        yield
+    except GansynthError as error:
+        names = {model.flag(name): name for name in model.model_fields}
+        names |= {f"--no-{flag[2:]}": f"{name}=False" for flag, name in names.items()}
+
+        def name_of(found: re.Match[str]) -> str:
+            return "" if found[0] == "--set " else names.get(found[0], found[0])
+
+        texts = [
+            re.sub(r"--set (?=\w+=)|--[a-z][a-z-]*|(?<![\w-])-[a-z](?![\w-])", name_of, part)
+            if isinstance(part, str)
+            else part
+            for part in error.args
+        ]
+        error.args = (f"{prefix}{texts[0]}", *texts[1:]) if texts else ()
+        raise
+
+
+def marks_of(field: FieldInfo) -> list[Any]:
+    """Return the marks of a field's type, and of the parts of a union or sequence."""
+    found, types = [*field.metadata], [field.annotation]
+    while types:
+        each = types.pop()
+        found += getattr(each, "__metadata__", ())
+        types += [part for part in get_args(each) if part is not each]
+    return found

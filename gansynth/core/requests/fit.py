@@ -1,0 +1,68 @@
+"""``gansynth fit``."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from gansynth.core.requests.base import Folder, Opt, Texts, Values
+from gansynth.core.requests.sections import CaseData, EditWords
+
+
+class RecipeData(CaseData):
+    """Further sources that a recipe needs."""
+
+    heading: ClassVar[str] = "Data"
+    extra_source: Annotated[
+        Values, Opt(metavar="NAME=KIND:WHERE", example="tissues=nifti:adni", needs="recipe")
+    ] = {}
+    """Further source that a recipe needs, by its name; may be repeated."""
+    extra_source_read: Annotated[
+        Values, Opt(metavar="NAME.KEY=VALUE", example="tissues.channels=T1", needs="recipe")
+    ] = {}
+    """How to read that source, where it differs from the cases; may be repeated."""
+
+
+class FitRequest(EditWords, RecipeData):
+    """Fit a generator on the training cases of one fold.
+
+    NAME is a registered generator (see: gansynth plugins), or the YAML file of a chain of them. No
+    generator sees held-out cases. They are opened only to make sure that --init-from has not seen
+    them. The run folder holds the resolved settings, lineage, checkpoints and metrics. It can be
+    moved.
+    """
+
+    command: ClassVar[str] = "fit"
+    generator: Annotated[str, Opt(argument=True, metavar="NAME", names=("generators",))] = Field(
+        kw_only=False
+    )
+    """A registered generator, or the YAML file of a chain of them."""
+    out: Annotated[Folder, Opt(flags=("-o", "--out"), called="-o")]
+    """Folder of the new run."""
+    recipe: Annotated[str | None, Opt(metavar="NAME", names=("recipes",))] = None
+    """Fit all sets of a paper's recipe: a name, or a YAML file."""
+    only: Annotated[Texts, Opt(metavar="SET", needs="recipe")] = ()
+    """Fit this set of the recipe only; may be repeated."""
+    scale: Annotated[str | None, Opt(metavar="NAME", needs="recipe")] = None
+    """Settings of the recipe for another amount of work."""
+    set: Annotated[Values, Opt(keys=True, example="steps=2000")] = {}
+    """Change one setting (gansynth options NAME lists them); may be repeated."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    resume: bool = True
+    """Resume the run in this folder, if there is one."""
+    fit_memory: Annotated[str | None, Opt(metavar="SIZE")] = None
+    """Choose patch, width and checkpointing by measurement, to fit this memory (16GB)."""
+    init_from: Annotated[Folder | None, Opt(metavar="RUN")] = None
+    """Start from another run's weights; its training cases count as seen."""
+    per_channel: Annotated[str | None, Opt(metavar="[GROUPS]", alone="each")] = None
+    """One model per image channel, or per group of them: T1,T2+FLAIR."""
+    per_class: Annotated[str | None, Opt(metavar="[GROUPS]", alone="each")] = None
+    """One model per class of cases, or for some: cyst,metastasis+haemangioma."""
+    log: Annotated[Texts, Opt(metavar="NAME")] = ()
+    """Also log to tensorboard, wandb or mlflow, in the run folder; may be repeated."""
+    dry_run: bool = False
+    """Check everything and print the plan; write nothing."""
+    quiet: bool = False
+    """No progress; warnings stay."""

@@ -1,0 +1,302 @@
+"""``gansynth augment``, ``import``, ``prepare``, ``splits`` and ``doctor``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from gansynth.core.requests.base import (
+    Folder,
+    Opt,
+    Request,
+    Root,
+    Text,
+    Texts,
+    Values,
+)
+from gansynth.core.requests.sections import ReadWords, SampleWords
+from gansynth.runtime.options import FlagText, flag_of
+
+if TYPE_CHECKING:
+    from gansynth.core.source import SourceRequest
+    from gansynth.runtime.progress import Reporter
+
+Content = Literal["mixed", "synthetic"]
+"""Content of an export: real and synthetic training cases, or synthetic cases only."""
+
+
+class HostData(Request):
+    """The cases of a host; by default those of the generator's fit."""
+
+    heading: ClassVar[str] = "Data"
+    data: Annotated[str | None, Opt(metavar="KIND:WHERE")] = None
+    """Cases, e.g. nnunet:004. Options not given (--data, -c, --plans, --fold, --subjects, --read,
+    --root) are those of the generator's fit."""
+
+
+class RatioWords(Request):
+    """How many samples are mixed in, and when."""
+
+    heading: ClassVar[str] = "Ratio and schedule"
+    ratio: Annotated[str, Opt(metavar="R:S")]
+    """Real to synthetic samples, e.g. 1:1."""
+    schedule: Annotated[str, Opt(metavar="WHEN", shown=False)] = "constant"
+    """How the ratio changes: constant, anneal:50%-100%, or finetune:10%@80% (only synthetic for 80
+    % of the training, then only 10 % of the real cases)."""
+    augment_synthetic: Annotated[bool, Opt(word=True)] = True
+    """Apply the framework's augmentation to synthetic samples too."""
+    nearest: Annotated[bool, Opt(needs="export")] = False
+    """With --export: round a ratio that cannot be exact to the nearest possible one."""
+    compare: bool = False
+    """Train with samples, then without, equally many steps; print both results."""
+
+
+class BankWords(Request):
+    """The bank that samples are drawn from."""
+
+    heading: ClassVar[str] = "Sample bank"
+    generator: Annotated[Folder | None, Opt(metavar="RUN")] = None
+    """Run of gansynth fit."""
+    bank: Folder | None = None
+    """Use this existing sample bank; make none."""
+    offline: Annotated[bool, Opt(needs="!bank")] = False
+    """Fill the sample bank once, instead of on the fly."""
+    bank_size: Annotated[Text, Opt(metavar="SIZE", needs="!bank")] = "64"
+    """Samples in the bank; 3x: three for each training case; 2GB: bytes."""
+    reuse: Annotated[Text | None, Opt(metavar="N", needs="!bank, !offline")] = None
+    """Mean number of uses of a sample before it is replaced."""
+    refresh: Annotated[Text | None, Opt(metavar="TIME", needs="!bank, !offline")] = None
+    """Time in which the whole bank is replaced: 10min."""
+    overhead: Annotated[Text | None, Opt(metavar="N%", needs="!bank, !offline")] = None
+    """Most slowdown of the training by the producer, whose pace is measured and adapted (default
+    2%)."""
+    bank_dir: Annotated[Folder | None, Opt(needs="!bank")] = None
+    """Folder for the bank, instead of shared memory."""
+    restarts: Annotated[int, Opt(needs="!bank")] = Field(default=5, ge=0)
+    """Restarts in a row of a producer that died."""
+    strict: bool = False
+    """Stop at the first missing synthetic sample."""
+    allow_empty_bank: bool = False
+    """Start even without a synthetic sample."""
+
+
+class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
+    """Train a target framework with samples mixed in at a ratio.
+
+    The target is the framework you train, e.g. nnU-Net. Data set, configuration, plans and fold
+    are those of the generator's fit, unless others are given.
+
+    The framework stays as installed, and validates on real cases only. A generator that has seen a
+    held-out case, or shares a subject with one, is refused (exit 6). A real case replaces a missing
+    sample, and is counted; more than 1 % of them is exit 5, after training. Where the schedule
+    allows no real case, training waits for the sample, five minutes unless GANSYNTH_PATIENCE
+    sets other seconds. Then it stops with exit 5. Options of the framework are flags, or follow
+    --set as KEY=VALUE. Options after -- go to the framework's own command line.
+    """
+
+    command: ClassVar[str] = "augment"
+    target: Annotated[
+        str, Opt(names=("adapters",), eager=True, heading="Target framework")
+    ]  # eager: --target NAME --help shows the options of NAME
+    """Framework to train, see gansynth plugins; its options: --target NAME --help."""
+    host_augmentation: Annotated[bool, Opt(heading="Target framework", shown=False)] = True
+    """Keep the framework's own augmentation (default), or train without."""
+    real_in_generator_space: Annotated[bool, Opt(heading="Target framework")] = False
+    """Resample the real training cases to the generator's space too, if the target can."""
+    export: Annotated[str | None, Opt(metavar="NAME", heading="Target framework")] = None
+    """Train nothing: write a data set for the stock framework, of that name or, for frameworks
+    without names of data sets, in a new folder."""
+    out: Annotated[Folder | None, Opt(flags=("-o", "--out"), metavar="DIR", called="-o")] = None
+    """Folder of the training's results."""
+    content: Annotated[Content | None, Opt(heading="Target framework")] = None
+    """With --export: real and synthetic cases for training (default), or only synthetic ones, to
+    share."""
+    seed: Annotated[int, Opt(heading="Samples")] = Field(default=0, ge=0)
+    """Seeds labels, latents and slots."""
+    device: Annotated[str, Opt(needs="!bank")] = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    set: Annotated[Values, Opt(keys=True, example="steps=2000")] = {}
+    """Change one setting (gansynth options NAME lists them); may be repeated."""
+    dry_run: bool = False
+    """Check everything and print the plan; write nothing."""
+    options: Annotated[Texts, Opt(argument=True, metavar="[-- HOST OPTIONS]")] = ()
+    """Options of the framework's own command line, after --."""
+    quiet: bool = False
+    """No progress; warnings stay."""
+    needs: ClassVar[Mapping[str, str]] = {"edit": "!bank"}
+
+    def called(self, name: str) -> str:
+        """Return what is typed for a field."""
+        if name == "options":
+            return "host options after --"
+        if name == "set":  # the first flag of a setting, if there is one
+            flags = (flag_of(key) for key, text in self.set.items() if isinstance(text, FlagText))
+            return next(flags, "--set")
+        return super().called(name)
+
+
+class HostRequest(Request):
+    """A command of a host on one of its data sets."""
+
+    settings: ClassVar[str] = "set"
+
+    @cached_property
+    def reporter(self) -> Reporter:
+        """Shows progress and warnings."""
+        from gansynth.runtime.progress import RichReporter
+
+        return RichReporter(quiet=getattr(self, "quiet", False))
+
+
+class ImportRequest(HostRequest):
+    """Copy a data set into the layout of a target framework, with folds.
+
+    To nnunet:ID: volumes (nifti, msd, nnunet-raw), pictures or slices. They are checked first, and
+    the first error stops the import. NIfTI files of one channel are copied byte for byte. Folds
+    and subjects are those of the source; the default is five folds.
+
+    slices:KIND:WHERE to yolo:FOLDER: each slice becomes a grey PNG file, all with one window. Its
+    label file has the boxes of --read boxes=, none for a background. The training volumes of --fold
+    are train, the others val. The depth is --set bits=16. With --set backgrounds=SHARE, that share
+    of the training slices without a box is kept. Either target appears when it is complete.
+    """
+
+    source: Annotated[str, Opt(argument=True, metavar="KIND:WHERE|FOLDER")] = Field(kw_only=False)
+    """The data set to copy."""
+    target: Annotated[str, Opt(argument=True, metavar="HOST:WHERE")] = Field(kw_only=False)
+    """The framework, and its new data set."""
+    subjects: str | None = None
+    """CSV (case,subject) or regular expression with one group."""
+    folds: int | None = Field(default=None, ge=2)
+    """Folds to write, for frameworks with several."""
+    seed: int = Field(default=0, ge=0)
+    """Seeds every random choice: the folds, and which cases are kept."""
+    fold: Annotated[Text | None, Opt(flags=("-f", "--fold"))] = None
+    """Fold of the source, for frameworks with one. [default: 0]"""
+    read: Annotated[Values, Opt(example="spacing=1")] = {}
+    """How to read the cases; gansynth options KIND lists the keys. May be repeated."""
+    set: Annotated[Values, Opt(keys=True, example="steps=2000")] = {}
+    """Change one setting (gansynth options NAME lists them); may be repeated."""
+    root: Root | None = None
+    """Folder with the framework's own folders, instead of its environment variables."""
+    quiet: bool = False
+    """No progress; warnings stay."""
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How the source is read, as far as it was given."""
+        words = {"subjects": self.subjects, "fold": self.fold, "read": self.read}
+        return {key: value for key, value in {**words, "root": self.root}.items() if value}
+
+    @property
+    def where(self) -> str:
+        """The host's data set, or a folder: the text behind the host's name and the colon."""
+        return self._to.where
+
+    @property
+    def host(self) -> str:
+        """The host's name."""
+        return self._to.kind
+
+    @property
+    def _to(self) -> SourceRequest:
+        from gansynth.core.source import SourceRequest
+        from gansynth.runtime.errors import describe_error
+
+        with describe_error("--data", "import"):
+            return SourceRequest.parse(self.target)
+
+    @property
+    def request(self) -> SourceRequest:
+        """The source, if its kind is registered; UsageFault if the text has no kind."""
+        from gansynth.core.source import SourceRequest
+
+        return SourceRequest.parse(self.source, **self.reading)
+
+
+class PrepareRequest(HostRequest):
+    """Plan and preprocess a data set with its target framework.
+
+    The data set is checked first. Finished steps are not repeated.
+
+    With nnunet, --set small=yes adds plans for a small network (CPUs, trials) on the same
+    preprocessed cases. nnU-Net's plans stay unchanged. Further settings: gansynth options nnunet.
+    """
+
+    data: Annotated[str, Opt(argument=True, metavar="HOST:WHERE")] = Field(kw_only=False)
+    """The data set."""
+    configuration: Annotated[Texts, Opt(flags=("-c", "--configuration"))] = ()
+    """Configuration to preprocess; may be repeated. [default: the target's, e.g. 3d_fullres]"""
+    plans: str | None = None
+    """Name of the framework's plans; its default if not given."""
+    set: Annotated[Values, Opt(keys=True, example="steps=2000")] = {}
+    """Change one setting (gansynth options NAME lists them); may be repeated."""
+    processes: int = Field(default=2, ge=1)
+    """Number of workers."""
+    force: bool = False
+    """Repeat finished steps."""
+    subjects: str | None = None
+    """CSV (case,subject) or regular expression with one group."""
+    root: Root | None = None
+    """Folder with the framework's own folders, instead of its environment variables."""
+    quiet: bool = False
+    """No progress; warnings stay."""
+
+    @property
+    def configurations(self) -> Sequence[str]:
+        """Configurations to preprocess; none for the host's usual ones."""
+        return tuple(self.configuration)
+
+    @property
+    def request(self) -> SourceRequest:
+        """The data set."""
+        from gansynth.core.source import SourceRequest
+
+        words = {"plans": self.plans, "subjects": self.subjects, "root": self.root}
+        return SourceRequest.parse(self.data, **words)
+
+
+class SplitsRequest(HostRequest):
+    """Write folds so that no subject is in both training and validation.
+
+    The subjects of all cases are stored beside the folds. Every later command uses them.
+    """
+
+    settings: ClassVar[str] = ""
+    data: Annotated[str, Opt(argument=True, metavar="HOST:WHERE")] = Field(kw_only=False)
+    """The data set."""
+    subjects: str | None = None
+    """CSV (case,subject) or regular expression with one group."""
+    folds: int = Field(default=5, ge=2)
+    """Number of folds."""
+    seed: int = Field(default=0, ge=0)
+    """Seeds the split of subjects into folds."""
+    force: bool = False
+    """Replace a different split; the old one is kept."""
+    root: Root | None = None
+    """Folder with the framework's own folders, instead of its environment variables."""
+
+    @property
+    def request(self) -> SourceRequest:
+        """The data set."""
+        from gansynth.core.source import SourceRequest
+
+        return SourceRequest.parse(self.data, subjects=self.subjects, root=self.root)
+
+
+class DoctorRequest(Request):
+    """Report what this machine has, and what is missing.
+
+    Every registered target framework is checked, too. Each line that is not ok says how to fix it.
+    Exit code 4 if something essential is missing.
+    """
+
+    quick: bool = False
+    """Leave out checks that take seconds."""
+    root: Root | None = None
+    """Folder with the framework's own folders, instead of its environment variables."""
+    set: Annotated[Values, Opt(hidden=True)] = {}
+    """Options of the frameworks' checks."""

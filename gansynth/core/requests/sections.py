@@ -1,0 +1,112 @@
+"""Sections that the requests of several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from gansynth.core.requests.base import File, Opt, Request, Root, Text, Texts, Values
+
+
+class ReadWords(Request):
+    """How a data set is read; what is not given is the source's own."""
+
+    heading: ClassVar[str] = "Data"
+    configuration: Annotated[str | None, Opt(flags=("-c", "--configuration"))] = None
+    """Configuration of the target framework, e.g. 3d_fullres."""
+    plans: str | None = None
+    """Name of the framework's plans; its default if not given."""
+    fold: Annotated[Text | None, Opt(flags=("-f", "--fold"))] = None
+    """Fold number, or all.  [default: 0]"""
+    subjects: str | None = None
+    """CSV (case,subject) or regular expression with one group."""
+    read: Annotated[Values, Opt(example="spacing=1")] = {}
+    """How to read the cases; gansynth options KIND lists the keys. May be repeated."""
+    synthetic_source: Annotated[Root | None, Opt(metavar="RUN")] = None
+    """Run or sample bank of synthetic cases; the training cases of it count as seen."""
+    root: Root | None = None
+    """Folder with the framework's own folders, instead of its environment variables."""
+
+
+class Cases(Request):
+    """The cases of a command."""
+
+    heading: ClassVar[str] = "Data"
+    data: Annotated[str, Opt(metavar="KIND:WHERE")]
+    """Cases, e.g. nnunet:004."""
+
+
+class CaseData(ReadWords, Cases):
+    """The cases of a command, and how they are read."""
+
+
+class MovedData(Request):
+    """The place of a run's data set, if it was moved."""
+
+    heading: ClassVar[str] = "Data"
+    data: Annotated[str | None, Opt(metavar="KIND:WHERE")] = None
+    """New place of the data set that RUN was fitted on, if it was moved or renamed."""
+    root: Root | None = None
+    """Folder with the framework's own folders, instead of its environment variables."""
+
+
+class EditWords(Request):
+    """Edits of label maps."""
+
+    heading: ClassVar[str] = "Samples"
+    edit: Annotated[Texts, Opt(names=("edits",), metavar="NAME[:KEY=VALUE,...]")] = ()
+    """Edit of the label maps of samples, or of lesions inserted into real images, in order; may be
+    repeated. [default: the generator's own]"""
+
+
+class SampleWords(EditWords):
+    """What samples are conditioned on and filtered by."""
+
+    heading: ClassVar[str] = "Samples"
+    boxes: Annotated[str | None, Opt(metavar="WHICH")] = None
+    """Boxes of the samples: training, jitter[:KEY=VALUE,...] (jittered training boxes, the default)
+    or file:PATH."""
+    condition_source: Annotated[str | None, Opt(metavar="KIND:WHERE")] = None
+    """Take conditions from the cases of this source (e.g. tumour-free ones) instead of the run's
+    own training cases."""
+    condition_source_read: Annotated[Values, Opt(example="fold=0", needs="condition_source")] = {}
+    """How to read --condition-source: keys of its kind, fold (default: all its cases),
+    configuration, plans, subjects. Default: like the run's own cases. May be repeated."""
+    prevalence: Annotated[Text, Opt(metavar="real|SHARE")] = "real"
+    """Share of samples with a lesion: real, that of the training cases, or 0 to 1."""
+    lesions: Annotated[str | None, Opt(metavar="match|add|replace,KEY=VALUE,...")] = None
+    """How lesions are inserted into real images, for generators that do so. match (default): the
+    image's own lesions are taken out first; add: beside them; replace: in their place."""
+    sampling_weights: File | None = None
+    """Weight conditions by this file of gansynth hard-cases."""
+    filter: Annotated[Texts, Opt(names=("filters",), metavar="NAME[:KEY=VALUE,...]")] = ()
+    """own (default): reject samples that fail the generator's own checks. none: accept all. Or a
+    further filter, see gansynth plugins. May be repeated."""
+
+
+class ClassWords(SampleWords):
+    """Samples of some classes."""
+
+    heading: ClassVar[str] = "Samples"
+    classes: Annotated[Texts, Opt(flags=("--class",), metavar="NAME")] = ()
+    """Samples of this class only; may be repeated."""
+
+
+class RealWords(Request):
+    """Other real cases to compare with."""
+
+    heading: ClassVar[str] = "Data"
+    real: Annotated[str | None, Opt(metavar="KIND:WHERE")] = None
+    """Compare with these cases, not those of the run's fit; banks need it."""
+    real_read: Annotated[Values, Opt(example="fold=0", needs="real")] = {}
+    """How to read --real; keys as for --condition-source-read. May be repeated."""
+
+
+class PlanWords(Request):
+    """A plan file, and its cases."""
+
+    plan: Annotated[File, Opt(argument=True, metavar="PLAN")] = Field(kw_only=False)
+    """YAML file (docs/benchmark.md)."""
+    data: Annotated[str | None, Opt(metavar="KIND:WHERE")] = None
+    """Cases to use instead of those in the plan."""

@@ -1,0 +1,26 @@
+"""``python -m gansynth.run REQUEST.yaml``."""
+
+import json
+import sys
+from pathlib import Path
+
+from gansynth.run import run_file
+from gansynth.runtime.errors import GansynthError, UsageFault
+
+
+def main() -> int:
+    """Execute a file's requests, and print what they returned as JSON."""
+    try:
+        if len(sys.argv) != 2:
+            raise UsageFault("python -m gansynth.run: expected one file, REQUEST.yaml")
+        found = run_file(Path(sys.argv[1]))
+    except GansynthError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    shown = {name: getattr(value, "report", value) for name, value in found.items()}
+    print(json.dumps(shown, indent=2, default=str))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

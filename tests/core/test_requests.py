@@ -1,0 +1,133 @@
+"""One class is a command's Python signature, options, YAML section and JSON."""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+import click
+import pytest
+import yaml
+
+import gansynth
+from gansynth.core.requests.fit import FitRequest
+from gansynth.core.requests.hosts import AugmentRequest
+from gansynth.run import COMMANDS, run_file
+from gansynth_cli.main import cli
+
+FIT: dict[str, Any] = {"generator": "cgan3d", "data": "example:2d", "out": "run"}
+AUGMENT: dict[str, Any] = {"target": "segmenter", "ratio": "1:1", "bank": "b"}
+
+
+def test_no_request_imports_numpy_or_torch():
+    places = {place.partition(":")[0] for place, _ in COMMANDS.values()}
+    modules = sorted(f"gansynth.{place}" for place in places if place.startswith("core."))
+    code = f"import sys\nimport {', '.join(modules)}"
+    code += "\nprint(*({'numpy', 'torch', 'h5py', 'scipy'} & {*sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+WRONG = [
+    (
+        {**AUGMENT, "reuse": 4},
+        "--reuse 4: has no effect with --bank b; leave that out, or leave --reuse out",
+        "reuse 4: has no effect with bank b; leave that out, or leave reuse out",
+    ),
+    (
+        {**AUGMENT, "nearest": True},
+        "--nearest: has no effect without --export; add that, or leave --nearest out",
+        "nearest: has no effect without export; add that, or leave nearest out",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "typed", "called"), WRONG, ids=["reuse", "nearest"])
+def test_an_error_names_the_option_as_it_was_given(words, typed, called, run_cli, tmp_path):
+    line = [text for key, value in words.items() for text in (f"--{key}", value)]
+    refused = run_cli("augment", *(text for text in line if text is not True))
+    assert refused.stderr == f"error: {typed}\n"
+    with pytest.raises(gansynth.UsageFault) as raised:
+        gansynth.augment(**words)
+    assert str(raised.value) == called
+    file = tmp_path / "request.yaml"
+    file.write_text(yaml.safe_dump({"augment": words}))
+    with pytest.raises(gansynth.UsageFault) as raised:
+        run_file(file)
+    assert str(raised.value) == f"{file}: augment.{called}"
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ("fit: {generator: a, data: b, out: c, fit_memry: 2GB}", "fit.fit_memry: unknown. Did you"),
+        ("fti: {}", "fti: no command. Did you mean 'fit'"),
+        ("fit: [1]", "fit: [1], expected keys and values"),
+        ("[]", "holds list, expected commands and what they take"),
+    ],
+)
+def test_a_file_that_is_no_request_is_refused_by_file_and_key(document, says, tmp_path):
+    (tmp_path / "request.yaml").write_text(document)
+    with pytest.raises(gansynth.UsageFault) as raised:
+        run_file(tmp_path / "request.yaml")
+    assert str(raised.value).startswith(f"{tmp_path / 'request.yaml'}: {says}")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        FitRequest(**FIT),
+        FitRequest(**FIT, edit="flip", set={"steps": 9, "flag": True}, resume=False, fold=2),
+        AugmentRequest(target="nnunet", ratio="1:0", options=["--npz", "--c"]),
+        AugmentRequest(target="yolo", ratio="2:1", augment_synthetic=False, read={"a": 1}),
+    ],
+    ids=["fit", "fit-more", "host-options", "words"],
+)
+def test_the_command_line_of_a_request_is_read_as_that_request(request_):
+    name, *words = request_.command_line
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    params = command.make_context(name, words).params
+    own = {key: value for key, value in params.items() if key in type(request_).model_fields}
+    assert type(request_)(**own).model_dump() == request_.model_dump(), shlex.join(words)
+
+
+def test_a_request_is_the_same_through_json():
+    asked = FitRequest(**FIT, read={"spacing": 1}, dry_run=True)
+    assert asked.to_json() == {**FIT, "read": {"spacing": "1"}, "dry_run": True}
+    assert FitRequest(**asked.to_json()) == asked
+
+
+def test_a_changed_copy_is_checked():
+    asked = AugmentRequest(**AUGMENT)
+    assert asked.but("bank", generator="g", reuse="4").given == [
+        *("ratio", "generator", "reuse", "target")
+    ]
+    with pytest.raises(gansynth.UsageFault, match="--reuse 4: has no effect with --bank b"):
+        asked.but(reuse="4")
+
+
+@pytest.mark.parametrize("name", sorted({*COMMANDS} & {*gansynth.COMMANDS}))
+def test_a_function_shows_its_arguments_with_types_and_defaults(name):
+    if name == "benchmark":
+        from gansynth.benchmark.api import benchmark as function
+    else:
+        function = getattr(gansynth, name)
+    parameters = inspect.signature(function).parameters
+    assert "kwargs" not in parameters
+    assert all(p.annotation is not p.empty for p in parameters.values())
+    assert f"gansynth {name.replace('_', '-').replace('import-data', 'import')}" in function.__doc__
+
+
+def test_a_file_of_requests_is_executed_in_its_order(tmp_path):
+    document = {
+        "fit": {"generator": "parametric", "data": "example:2d", "out": str(tmp_path / "run")},
+        "sample": {"run": str(tmp_path / "run"), "n": 2, "out": str(tmp_path / "samples")},
+    }
+    (tmp_path / "request.yaml").write_text(yaml.safe_dump(document))
+    found = run_file(tmp_path / "request.yaml")
+    assert [*found] == ["fit", "sample"]
+    assert found["sample"]["samples"] == 2
