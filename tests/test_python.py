@@ -95,7 +95,7 @@ def test_a_run_is_fitted_loaded_and_sampled(tmp_path):
 
 def test_a_setting_of_the_wrong_name_is_refused(tmp_path):
     with pytest.raises(gansynth.UsageFault, match=r"^widht=3.*Did you mean 'width'"):
-        gansynth.fit("cgan3d", data="example:3d", out=tmp_path, quiet=True, **{"widht": 3})
+        gansynth.fit("cgan3d", data="example:3d", out=tmp_path, quiet=True, widht=3)
 
 
 @pytest.mark.parametrize(

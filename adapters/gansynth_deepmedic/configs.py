@@ -288,22 +288,22 @@ class TrainConfig(_Config):
     repeated: int = 0  # entries of the lists that repeat a case
     train_table: Text | None = Field(None, alias="dataframe_train")
     validation_table: Text | None = Field(None, alias="dataframe_val")
-    names: Text | None = Field(None, alias=NAMES)
+    names: Text | None = Field(None, alias=NAMES)  # type: ignore[literal-required]
     epochs: Whole = Field(35, alias="numberOfEpochs")
     subepochs: Whole = Field(20, alias="numberOfSubepochs")
-    cases: Whole = Field(50, alias=CASES)
-    segments: Whole = Field(1000, alias=SEGMENTS)
+    cases: Whole = Field(50, alias=CASES)  # type: ignore[literal-required]
+    segments: Whole = Field(1000, alias=SEGMENTS)  # type: ignore[literal-required]
     batch: Whole = Field(alias="batchsize_train")
     processes: Annotated[int, Field(strict=True, ge=-1)] = Field(0, alias="num_processes_sampling")
     sampling: Kind = Field(PER_CLASS, alias="typeOfSamplingForTraining")
     sampling_validation: Kind = Field(UNIFORM, alias="typeOfSamplingForVal")
-    shares: Shares = Field(None, alias=SHARES)
+    shares: Shares = Field(None, alias=SHARES)  # type: ignore[literal-required]
     shares_validation: Shares = Field(None, alias="proportionOfSamplesToExtractPerCategoryVal")
-    validates_on_samples: Flag = Field(False, alias=ON_SAMPLES)
-    validates_on_volumes: Flag = Field(False, alias=ON_VOLUMES)
+    validates_on_samples: Flag = Field(False, alias=ON_SAMPLES)  # type: ignore[literal-required]
+    validates_on_volumes: Flag = Field(False, alias=ON_VOLUMES)  # type: ignore[literal-required]
     pad: Flag = Field(True, alias="padInputImagesBool")
     session: Text = Field("trainSession", alias="sessionName")
-    zscore: Mapping[str, Any] = Field({}, alias=SCORES)
+    zscore: Mapping[str, Any] = Field({}, alias=SCORES)  # type: ignore[literal-required]
 
     @property
     def weighted(self) -> bool:

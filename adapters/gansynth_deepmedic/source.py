@@ -135,7 +135,8 @@ class DeepMedicOptions(ReadOptions):
             )
         own = tuple("mr" if normalises else "none" for normalises in config.normalised)
         same = {key: value for key, value in self if key not in ("model", "modality")}
-        return VolumeOptions(**same, modality=self.modality or own, allow_absolute=True)
+        values = {**same, "modality": self.modality or own, "allow_absolute": True}
+        return VolumeOptions.model_validate(values)
 
 
 class ConfiguredCases(NamedTuple):

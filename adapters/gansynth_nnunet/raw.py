@@ -81,7 +81,7 @@ def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> C
         options = parse_read(VolumeOptions, request)
     else:  # nnU-Net resamples by its own plans, and makes its own folds
         parse_read(ReadOptions, request)
-        options = VolumeOptions(spacing="native", folds=2)
+        options = VolumeOptions.model_validate({"spacing": "native", "folds": 2})
     root = NnunetRoot.find(request.root)
     name = root.dataset(request.where)
     raw = raw_cases(root.raw / name)

@@ -179,7 +179,8 @@ def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Gen
         return UNetSegmenter(schema, size, settings)
     if options.network == "deepmedic":
         beta1, factors = options.own("beta1"), options.factors
-        own = DualPathOptions(width=width, learning_rate=rate, beta1=beta1, factors=factors)
+        values = {"width": width, "learning_rate": rate, "beta1": beta1, "factors": factors}
+        own = DualPathOptions.model_validate(values)
         return DualPathSegmenter(schema, size, own)
     from gansynth.core.registry import installed
 

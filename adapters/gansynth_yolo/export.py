@@ -131,7 +131,9 @@ class _ExportWriter(YoloWriter):
     """Also links real images, and counts both kinds."""
 
     def __init__(self, folder: Path, export: YoloExport) -> None:
-        super().__init__(folder, export.source.schema, PictureOptions(window="0:1"))
+        super().__init__(
+            folder, export.source.schema, PictureOptions.model_validate({"window": "0:1"})
+        )
         self.export, self.home = export, export.folder
         self.mixed, self.splits = export.content == "mixed", dict[str, list[str]]()
         for split, images in parts(export.source).items() if self.mixed else ():

@@ -66,7 +66,7 @@ def import_slices(request: ImportRequest, options: ImportSettings) -> CommandRep
             f"{source.name}: expected slices with boxes: slices:KIND:WHERE --read boxes=yes, or "
             "for example --read boxes=tumour:1+2+4"
         )
-    YoloWriter.check(schema, PictureOptions(bits=options.bits))
+    YoloWriter.check(schema, PictureOptions.model_validate({"bits": options.bits}))
     if not source.held_out_ids:
         raise UsageFault(
             f"--fold {source.request.fold}: nothing is held out, expected cases for val; choose a "

@@ -62,7 +62,7 @@ def request_command(
     def command(as_json: bool, quiet: bool, **values: Any) -> None:
         context = click.get_current_context()
         typed = {k: v for k, v in values.items() if k in fields and _is_typed(context, k, v)}
-        if quiet and "quiet" in fields:
+        if quiet:
             typed["quiet"] = True
         request = model(**typed)
         terminal = {k: v for k, v in values.items() if k not in fields}
@@ -156,6 +156,8 @@ def _type(field: FieldInfo, marks: Sequence[Any]) -> Any:
     for each in (part for kind in kinds for part in (kind, *get_args(kind))):
         if get_origin(each) is Literal:
             return click.Choice(get_args(each))
+    if str in kinds:
+        return click.STRING
     lows, above, highs = (
         [getattr(mark, key) for mark in marks if hasattr(mark, key)] for key in ("ge", "gt", "le")
     )

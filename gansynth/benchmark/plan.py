@@ -248,7 +248,9 @@ class BenchmarkPlan(ClosedModel):
         gt=0,
         description="equivalence margin; default: 0.005 for Dice and NSD, 0.01 for FROC",
     )
-    tune: TunePlan = Field(default_factory=TunePlan, description="how arms are chosen: see below")
+    tune: TunePlan = Field(
+        TunePlan.model_validate({}), description="how arms are chosen: see below"
+    )
     operating_point: OperatingPointPlan | None = Field(
         None, description="how thresholds of equal false alarms are chosen: see below"
     )

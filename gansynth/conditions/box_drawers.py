@@ -87,7 +87,7 @@ class JitteredBoxes(BoxDrawer):
     """Draws boxes by jittering the training case's own."""
 
     def __init__(self, options: JitterOptions | None = None) -> None:
-        self.options = options or JitterOptions()
+        self.options = options or JitterOptions.model_validate({})
 
     @classmethod
     def parse(cls, text: str) -> JitteredBoxes:

@@ -148,7 +148,7 @@ class LesionDrawer:
     """Draws lesions and their places: seeded, recorded, replayable."""
 
     def __init__(self, options: LesionOptions | None = None) -> None:
-        self.options = options or LesionOptions()
+        self.options = options or LesionOptions.model_validate({})
 
     @property
     def in_turns(self) -> bool:
@@ -268,7 +268,7 @@ class LesionDrawer:
         self, case_context: CaseContext, classes: tuple[int, ...], rng: np.random.Generator
     ) -> list[LesionCrop]:
         case_pool, depth = case_context.case_pool, depth_of(case_context)
-        options = DonorEditOptions(pairs=self.options.pairs)
+        options = DonorEditOptions.model_validate({"pairs": self.options.pairs})
         ids = donor_ids(options, case_context, classes, rng, DONORS)
         into = lesion_provenance(self.options.into, classes, case_pool.schema)
         cuts = []

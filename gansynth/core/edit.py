@@ -85,7 +85,7 @@ class Edit(ABC):
     Options: ClassVar[type[EditOptions]] = EditOptions
 
     def __init__(self, options: EditOptions | None = None) -> None:
-        self.options = options if options is not None else self.Options()
+        self.options = options if options is not None else self.Options.model_validate({})
 
     @property
     def in_turns(self) -> bool:

@@ -65,7 +65,7 @@ def source_of(words: CaseData, *, idle: bool = True) -> SourceRequest:
         words.data,
         configuration=words.configuration,
         plans=words.plans,
-        fold=words.fold,
+        fold=None if words.fold is None else str(words.fold),
         subjects=words.subjects,
         read=words.read,
         synthetic_source=words.synthetic_source,

@@ -32,7 +32,7 @@ def run_detections(request: DetectionsRequest) -> dict[str, Any]:
     Raises:
         GansynthError: the arms are not of the same images, or a file is damaged.
     """
-    reporter, ious = RichReporter(quiet=request.quiet), _overlaps(request.iou)
+    reporter, ious = RichReporter(quiet=request.quiet), _overlaps(str(request.iou))
     resampling = (request.bootstrap, request.seed)
     asked = DetectionMeasures(
         ious, request.confidence, *resampling, not request.any_class, request.boxes

@@ -109,12 +109,11 @@ class PerChannel:
                 f"--per-channel {self.groups}: expected every one of {', '.join(schema.channels)} "
                 f"once, for example --per-channel {','.join(schema.channels)}"
             )
-        return ChainSpec(
-            parts=tuple(
-                PartSpec(name=name, generator=self.generator, channels=channels)
-                for name, channels in _named("--per-channel", parts).items()
-            )
-        )
+        found = [
+            {"name": name, "generator": self.generator, "channels": channels}
+            for name, channels in _named("--per-channel", parts).items()
+        ]
+        return ChainSpec.model_validate({"parts": found})
 
 
 @dataclass(frozen=True)

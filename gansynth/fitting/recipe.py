@@ -121,7 +121,9 @@ class RecipeSpec(_StrictModel):
         description="further sources that parts name as their data, {tissues}: what each has to "
         "be; KIND:WHERE of them is said after --extra-source",
     )
-    runs: tuple[RunSpec, ...] = Field((RunSpec(),), min_length=1, description="its sets, in order")
+    runs: tuple[RunSpec, ...] = Field(
+        (RunSpec.model_validate({}),), min_length=1, description="its sets, in order"
+    )
     open: tuple[str, ...] = Field(
         (), description="what the paper left open, and what was chosen; a sentence each"
     )
@@ -244,7 +246,7 @@ class Recipe:
     def scaled(self, name: str | None) -> RecipeScale:
         """Return the overrides of a scale, none for None. Raises UsageFault: it is unknown."""
         if name is None:
-            return RecipeScale()
+            return RecipeScale.model_validate({})
         if name not in self.spec.scale:
             scales = self.spec.scale
             raise UsageFault(

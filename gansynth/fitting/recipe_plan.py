@@ -113,7 +113,7 @@ def plan_recipe(
         flat = _flat(recipe, request)
         if flat is None:
             raise _told_of_recipe(fault, recipe, request, read) from fault
-        source, runs, read = flat, (RunSpec(),), request.read
+        source, runs, read = flat, (RunSpec.model_validate({}),), request.read
         notes.append(
             f"cases of {request.kind}: are 2D already, so recipe {recipe.name} gives its settings "
             "only: there is one set, and --read alone says how its cases are read"

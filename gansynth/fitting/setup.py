@@ -182,7 +182,7 @@ def resolve(
                 f"--set {key}={settings[key]}: has no effect, as {name} learns by no training "
                 f"steps here; leave {key} out"
             )
-        loop = FitOptions(seed=given.seed, steps=0)
+        loop = FitOptions.model_validate({"seed": given.seed, "steps": 0})
     if loop.epochs is not None:
         images = loop.epochs * len(source.train_ids)
         steps = steps_for(images, list(built.stages()), loop.batch_size)

@@ -282,13 +282,15 @@ def _check_export(request: AugmentRequest) -> None:
 def mix_config_from(request: AugmentRequest) -> MixConfig:
     """Return how samples are mixed in."""
     generator, bank, place = request.generator, request.bank, request.bank_dir
+    paces = (request.reuse, request.refresh, request.overhead)
+    pace = [None if value is None else str(value) for value in paces]
     return MixConfig(
         run=None if generator is None else RunFolder(Path(generator)),
         ratio=Ratio.parse(request.ratio),
         schedule=Schedule.parse(request.schedule),
         frozen=request.offline,
-        size=BankSize.parse(request.bank_size),
-        pacing=RefreshPolicy.parse(request.reuse, request.refresh, request.overhead),
+        size=BankSize.parse(str(request.bank_size)),
+        pacing=RefreshPolicy.parse(*pace),
         bank=None if bank is None else Path(bank),
         scratch=None if place is None else Path(place),
         samples=read_request(request, request.seed),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +68,7 @@ class PictureWriter(Writer):
     """What formats of PNG files share: one window for all images of a folder."""
 
     ndim = frozenset({2})
-    Options = PictureOptions
+    Options: ClassVar[type[PictureOptions]] = PictureOptions
 
     def __init__(
         self, folder: Path, schema: Schema, options: Any = None, intensities: Any = tuple
@@ -119,7 +119,7 @@ class PngWriter(PictureWriter):
     """Images, masks and overlays, and a table of them."""
 
     name = "png"
-    Options = PngOptions
+    Options: ClassVar[type[PictureOptions]] = PngOptions
     for_sharing = True
     flawed = False
 

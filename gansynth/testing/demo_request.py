@@ -32,5 +32,3 @@ class DemoRequest(Request):
     """Sequences of --phantoms deepmedic, of T1,T1c,T2,FLAIR. [default: FLAIR,T1c]"""
     force: bool = False
     """Replace an earlier demo in this folder."""
-    quiet: bool = False
-    """No progress; warnings stay."""

@@ -119,7 +119,9 @@ def test_a_function_shows_its_arguments_with_types_and_defaults(name):
     parameters = inspect.signature(function).parameters
     assert "kwargs" not in parameters
     assert all(p.annotation is not p.empty for p in parameters.values())
-    assert f"gansynth {name.replace('_', '-').replace('import-data', 'import')}" in function.__doc__
+    assert f"gansynth {name.replace('_', '-').replace('import-data', 'import')}" in (
+        function.__doc__ or ""
+    )
 
 
 def test_a_file_of_requests_is_executed_in_its_order(tmp_path):

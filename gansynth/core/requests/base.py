@@ -124,8 +124,8 @@ Texts = Annotated[str | Sequence[str], Many]
 Pairs = BeforeValidator(as_texts)
 Values = Annotated[Mapping[str, Any], Pairs]
 """Values by key; held as the texts that a user types for them."""
-Text = Annotated[str, BeforeValidator(_text)]
-"""A text; a number is one, too."""
+Text = Annotated[str | int | float, BeforeValidator(_text)]
+"""A text; a number is one, too. Held as a text."""
 
 
 class Request(BaseModel):
@@ -154,6 +154,8 @@ class Request(BaseModel):
     heading: ClassVar[str]
     headings: ClassVar[Mapping[str, str]] = {}
     """Field -> heading in the help."""
+    quiet: bool = False
+    """No progress; warnings stay."""
 
     def __init__(self, /, *args: Any, **given: Any) -> None:
         values = {**dict(zip(type(self).positional(), args, strict=False)), **given}

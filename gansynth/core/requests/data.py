@@ -31,8 +31,6 @@ class CacheRequest(CaseData):
     """Longest edge of a chunk, in voxels."""
     dry_run: bool = False
     """Check everything and print the plan; write nothing."""
-    quiet: bool = False
-    """No progress; warnings stay."""
 
 
 class HardCasesRequest(CaseData):
@@ -61,8 +59,6 @@ class HardCasesRequest(CaseData):
     """auto, cpu, cuda or cuda:N."""
     dry_run: bool = False
     """Check everything and print the plan; write nothing."""
-    quiet: bool = False
-    """No progress; warnings stay."""
 
 
 class ShowRequest(Request):

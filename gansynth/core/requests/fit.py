@@ -64,5 +64,3 @@ class FitRequest(EditWords, RecipeData):
     """Also log to tensorboard, wandb or mlflow, in the run folder; may be repeated."""
     dry_run: bool = False
     """Check everything and print the plan; write nothing."""
-    quiet: bool = False
-    """No progress; warnings stay."""

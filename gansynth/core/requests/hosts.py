@@ -124,8 +124,6 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
     """Check everything and print the plan; write nothing."""
     options: Annotated[Texts, Opt(argument=True, metavar="[-- HOST OPTIONS]")] = ()
     """Options of the framework's own command line, after --."""
-    quiet: bool = False
-    """No progress; warnings stay."""
     needs: ClassVar[Mapping[str, str]] = {"edit": "!bank"}
 
     def called(self, name: str) -> str:
@@ -148,7 +146,7 @@ class HostRequest(Request):
         """Shows progress and warnings."""
         from gansynth.runtime.progress import RichReporter
 
-        return RichReporter(quiet=getattr(self, "quiet", False))
+        return RichReporter(quiet=self.quiet)
 
 
 class ImportRequest(HostRequest):
@@ -182,8 +180,6 @@ class ImportRequest(HostRequest):
     """Change one setting (gansynth options NAME lists them); may be repeated."""
     root: Root | None = None
     """Folder with the framework's own folders, instead of its environment variables."""
-    quiet: bool = False
-    """No progress; warnings stay."""
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -242,8 +238,6 @@ class PrepareRequest(HostRequest):
     """CSV (case,subject) or regular expression with one group."""
     root: Root | None = None
     """Folder with the framework's own folders, instead of its environment variables."""
-    quiet: bool = False
-    """No progress; warnings stay."""
 
     @property
     def configurations(self) -> Sequence[str]:

@@ -78,8 +78,6 @@ class SampleRunRequest(ClassWords, MovedData):
     """Seeds labels and latents."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    quiet: bool = False
-    """No progress; warnings stay."""
 
     def check_alone(self) -> None:
         """Refuse fields that a record of ``replay`` has already."""
@@ -120,8 +118,6 @@ class EvaluateRequest(ClassWords, MovedData, RealWords):
     """Seeds labels and latents."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    quiet: bool = False
-    """No progress; warnings stay."""
 
 
 class CheckRequest(ClassWords):
@@ -158,8 +154,6 @@ class CheckRequest(ClassWords):
     """How to read the cases; gansynth options KIND lists the keys. May be repeated."""
     root: Annotated[Root | None, Opt(heading="Data")] = None
     """Folder with the framework's own folders, instead of its environment variables."""
-    quiet: bool = False
-    """No progress; warnings stay."""
 
 
 class TuringRequest(SampleWords, MovedData, RealWords):
@@ -207,8 +201,6 @@ class TuringRequest(SampleWords, MovedData, RealWords):
     """Folder of the study instead."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    quiet: bool = False
-    """No progress; warnings stay."""
 
     def check_alone(self) -> None:
         """Refuse fields of a study that is made already."""

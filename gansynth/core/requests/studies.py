@@ -36,8 +36,6 @@ class PlanRequest(Request):
     help clusters."""
     dry_run: bool = False
     """Check everything and print the plan; write nothing."""
-    quiet: bool = False
-    """No progress; warnings stay."""
     usual: ClassVar[str] = "benchmarks"
 
     @property
@@ -139,8 +137,6 @@ class PapersRequest(Request):
     """Keep everything here, to resume later."""
     name: Annotated[str | None, Opt(needs="out")] = None
     """Name of the results, NAME.json in the folder. [default: papers_RECIPE]"""
-    quiet: bool = False
-    """No progress; warnings stay."""
 
     @property
     def kind(self) -> str:
@@ -177,5 +173,3 @@ class DetectionsRequest(Request):
     """Boxes of a lesion in a volume that must be hit."""
     paper: bool = False
     """Also show the numbers of Han et al. (2019)."""
-    quiet: bool = False
-    """No progress; warnings stay."""
