@@ -249,7 +249,8 @@ class BenchmarkPlan(ClosedModel):
         description="equivalence margin; default: 0.005 for Dice and NSD, 0.01 for FROC",
     )
     tune: TunePlan = Field(
-        TunePlan.model_validate({}), description="how arms are chosen: see below"
+        default_factory=lambda: TunePlan.model_validate({}),
+        description="how arms are chosen: see below",
     )
     operating_point: OperatingPointPlan | None = Field(
         None, description="how thresholds of equal false alarms are chosen: see below"
