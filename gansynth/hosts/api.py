@@ -40,15 +40,15 @@ ONE_PAIR = (
 READING = ("configuration", "plans", "fold", "subjects", "read", "root")
 MANY = 1_000_000  # steps, to compare the lengths of epochs
 OF_SAMPLES = (
-    *BankWords.model_fields,
-    *SampleWords.model_fields,
+    *BankWords.words(),
+    *SampleWords.words(),
     *("augment_synthetic", "device"),
 )
 """Fields about samples."""
 WRITING = (
-    *HostData.model_fields,
-    *(name for name in ReadWords.model_fields if name != "synthetic_source"),
-    *SampleWords.model_fields,
+    *HostData.words(),
+    *(name for name in ReadWords.words() if name != "synthetic_source"),
+    *SampleWords.words(),
     *("target", "ratio", "generator", "bank", "bank_size", "restarts", "seed", "device"),
     *("real_in_generator_space", "nearest", "export", "content", "dry_run", "quiet"),
 )

@@ -186,6 +186,11 @@ class Request(BaseModel):
         return next((m for m in cls.model_fields[name].metadata if isinstance(m, Opt)), Opt())
 
     @classmethod
+    def words(cls) -> list[str]:
+        """Return the fields of its own and of its parts, without those of every request."""
+        return [name for name in cls.model_fields if name not in Request.model_fields]
+
+    @classmethod
     def positional(cls) -> list[str]:
         """Return the fields that need no name in Python."""
         return [name for name, field in cls.model_fields.items() if field.kw_only is False]

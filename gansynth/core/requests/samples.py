@@ -132,7 +132,7 @@ class CheckRequest(ClassWords):
 
     settings = ""
     needs = {
-        **dict.fromkeys(("seed", "device", *ClassWords.model_fields), "generator"),
+        **dict.fromkeys(("seed", "device", *ClassWords.words()), "generator"),
         "condition_source_read": "generator, condition_source",
     }
     data: Annotated[str | None, Opt(argument=True, metavar="KIND:WHERE|FOLDER")] = Field(
