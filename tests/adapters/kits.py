@@ -527,9 +527,11 @@ def kit_of(host: str, folder: Path, fixture: Callable[[str], Any]) -> Kit:
 
 def in_this_process(patch: pytest.MonkeyPatch) -> None:
     """Let hosts train in this process, without workers; nnU-Net predicts nothing in the end."""
+    import torch
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     patch.setattr(processes, "run", in_process)
+    patch.setattr(torch, "set_num_threads", lambda count: None)  # nnU-Net takes all cores for good
     patch.setattr(nnUNetTrainer, "perform_actual_validation", validate_nothing)
     patch.setenv("nnUNet_n_proc_DA", "0")
     patch.setattr("gansynth_yolo.adapter.detector", lambda name: NoDetector())
