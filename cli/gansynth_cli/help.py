@@ -1,12 +1,11 @@
-"""Help in groups, options of a target as flags, which options are typed, and completion."""
+"""Help in groups, options of a target as flags, and completion."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from gansynth.runtime.errors import GansynthError
@@ -14,7 +13,6 @@ from gansynth.runtime.errors import GansynthError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-F = TypeVar("F", bound=Callable[..., Any])
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 Models = Callable[[Mapping[str, Any]], Mapping[str, "type[BaseModel]"]]
 SETTINGS, ONLY_SET = "gansynth_cli.settings", "gansynth_cli.only_set"
@@ -58,13 +56,14 @@ class SettingOption(click.Option):
 
     def __init__(self, key: str, model: type[BaseModel], default: str, heading: str) -> None:
         from gansynth.runtime.option_kinds import alternatives
+        from gansynth.runtime.options import flag_of
 
         self.key, self.heading = key, heading
         field = model.model_fields[key]
         switch = bool in alternatives(field.annotation)
         given_alone: dict[str, Any] = {"is_flag": False, "flag_value": "yes"} if switch else {}
         super().__init__(
-            [f"--{key.replace('_', '-')}", f"setting_{key}"],
+            [flag_of(key), f"setting_{key}"],
             metavar="[yes|no]" if switch else "VALUE",
             help=(field.description or "") + (f"  [default: {default}]" if default else ""),
             **given_alone,
@@ -147,20 +146,3 @@ def complete_keys(ctx: click.Context, _: click.Parameter, begun: str) -> list[Co
     return [
         CompletionItem(f"{key}=", help=meaning) for key, _, meaning in rows if key.startswith(begun)
     ]
-
-
-def typed_options(context: click.Context) -> list[str]:
-    """Return the names of the parameters that the user gave."""
-    unsaid = (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, None)
-    names = [parameter.name or "" for parameter in context.command.params]
-    return [name for name in names if context.get_parameter_source(name) not in unsaid]
-
-
-def called(name: str) -> str:
-    """Return what the user types for a parameter."""
-    context = click.get_current_context()
-    parameter = next(param for param in context.command.params if param.name == name)
-    if isinstance(parameter, click.Argument):
-        return "host options after --"
-    off = parameter.secondary_opts and context.params.get(name) is not True
-    return parameter.secondary_opts[0] if off else parameter.opts[-1]

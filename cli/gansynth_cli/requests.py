@@ -21,13 +21,12 @@ from gansynth.core.requests.base import (
     text_of,
 )
 from gansynth.runtime.option_kinds import alternatives
-from gansynth.runtime.options import refuse_idle
+from gansynth.runtime.options import flag_of, refuse_idle
 from gansynth_cli.common import FILE, FOLDER, PRINTING, Output, reader_of_pairs
 from gansynth_cli.help import (
     GroupedCommand,
     Models,
     SettingsCommand,
-    called,
     complete_keys,
     complete_names,
 )
@@ -56,7 +55,6 @@ def request_command(
         options: that only the terminal has; ``show`` gets their values by name.
         needs: conditions of their effects.
     """
-
     fields = model.model_fields
 
     def command(as_json: bool, quiet: bool, **values: Any) -> None:
@@ -66,8 +64,8 @@ def request_command(
             typed["quiet"] = True
         request = model(**typed)
         terminal = {k: v for k, v in values.items() if k not in fields}
-        said = [name for name in terminal if context.get_parameter_source(name) not in UNSAID]
-        refuse_idle(said, {**vars(request), **terminal}, needs, called, called)
+        said = [name for name, value in terminal.items() if _is_typed(context, name, value)]
+        refuse_idle(said, {**vars(request), **terminal}, needs, flag_of, flag_of)
         module, _, name = work.partition(":")
         done = getattr(import_module(module), name)(request)
         show(request, done, Output(as_json, quiet), **terminal)
@@ -78,18 +76,16 @@ def request_command(
     params.sort(key=lambda param: not isinstance(param, click.Argument))
     for option in (*options, *PRINTING):
         params += _declared(option)
-    kind: Any = GroupedCommand if model.headings else click.Command
-    more: dict[str, Any] = {"headings": model.headings} if model.headings else {}
+    shared: dict[str, Any] = {"callback": command, "params": params, "epilog": epilog}
+    shared["help"] = model.__doc__
     if models is not None:
-        kind, more = SettingsCommand, {"headings": model.headings, "models": models}
-    made: click.Command = kind(
-        None,
-        callback=command,
-        params=params,
-        help=model.__doc__,
-        epilog=epilog,
-        **more,
-    )
+        made: click.Command = SettingsCommand(
+            None, headings=model.headings, models=models, **shared
+        )
+    elif model.headings:
+        made = GroupedCommand(None, headings=model.headings, **shared)
+    else:
+        made = click.Command(None, **shared)
     made.request, made.show = model, show  # type: ignore[attr-defined]
     return made
 
@@ -120,7 +116,7 @@ def _parameter(model: type[Request], name: str) -> click.Parameter:
         common |= {"nargs": -1} if opt.argument else {"multiple": True}
     if opt.argument:
         return click.Argument([name], required=required, **common)
-    flags = list(opt.flags) or [f"--{name.replace('_', '-')}"]
+    flags = list(opt.flags) or [flag_of(name)]
     if opt.word:
         common |= {"type": click.Choice(["yes", "no"]), "default": text_of(field.default)}
     elif bool in alternatives(field.annotation):

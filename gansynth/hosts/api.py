@@ -50,7 +50,7 @@ WRITING = (
     *(name for name in ReadWords.words() if name != "synthetic_source"),
     *SampleWords.words(),
     *("target", "ratio", "generator", "bank", "bank_size", "restarts", "seed", "device"),
-    *("real_in_generator_space", "nearest", "export", "content", "dry_run", "quiet"),
+    *("real_in_generator_space", "nearest", "export", "content", "dry_run"),
 )
 """Fields that an export uses; every other one is about training."""
 

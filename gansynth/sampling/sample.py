@@ -81,7 +81,7 @@ def run_sample(words: SampleRunRequest) -> dict[str, Any]:
     source = open_moved(opened, words.data, words.root)
     if opened.capabilities.draws == "labels" and not writer_class.for_sharing:
         meant = ("run", "n", "out", "metric", "condition_source", "condition_source_read", "sheet")
-        where = ("data", "root", "format", "set", "keep_flawed", "seed", "device", "quiet")
+        where = ("data", "root", "format", "set", "keep_flawed", "seed", "device")
         words.refuse_beside(
             *meant,
             *where,

@@ -21,7 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, Val
 from pydantic.fields import FieldInfo
 
 from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
-from gansynth.runtime.options import idle, message_of
+from gansynth.runtime.options import flag_of, idle, message_of
 
 P = ParamSpec("P")
 Q = TypeVar("Q")
@@ -208,7 +208,7 @@ class Request(BaseModel):
             return opt.metavar or name.upper()
         if opt.called:
             return opt.called
-        return opt.flags[-1] if opt.flags else f"--{name.replace('_', '-')}"
+        return opt.flags[-1] if opt.flags else flag_of(name)
 
     @classmethod
     def shown(cls, name: str, values: Mapping[str, Any]) -> str:
@@ -219,10 +219,8 @@ class Request(BaseModel):
         if value is False:
             on = cls.model_fields[name].default is True
             return flag.replace("--", "--no-", 1) if on else flag
-        if isinstance(value, Mapping):
-            value = tuple(f"{key}={text}" for key, text in value.items())
-        several = value if isinstance(value, tuple | list) else (value,)
-        return " ".join([flag, *(str(v) for v in several if v is not None and v is not True)])
+        texts = (str(v) for v in _several(value) if v is not None and v is not True)
+        return " ".join([flag, *texts])
 
     @property
     def given(self) -> list[str]:
@@ -251,7 +249,7 @@ class Request(BaseModel):
     def refuse_beside(self, *allowed: str, message: str) -> None:
         """Refuse given fields but these; ``message`` has ``{}`` where the flag goes."""
         for name in self.given:
-            if name not in allowed:
+            if name not in allowed and name in self.words():
                 raise UsageFault(message.replace("{}", self.called(name)))
 
     @property
@@ -261,9 +259,7 @@ class Request(BaseModel):
         first = [name for name in self.given if self.opt(name).argument or self.opt(name).eager]
         for name in dict.fromkeys((*first, *self.given)):
             value, opt, flag = getattr(self, name), self.opt(name), self.flag(name)
-            if isinstance(value, Mapping):
-                value = tuple(f"{key}={text}" for key, text in value.items())
-            several = value if isinstance(value, tuple | list) else (value,)
+            several = _several(value)
             if opt.argument and name not in self.positional():
                 last += ["--", *map(str, several)]
             elif opt.argument:
@@ -277,6 +273,13 @@ class Request(BaseModel):
     def to_json(self) -> dict[str, Any]:
         """Return the given fields, for a child of the same version."""
         return self.model_dump(mode="json", include=set(self.given))
+
+
+def _several(value: Any) -> Sequence[Any]:
+    """Return what is typed one by one: pairs as ``KEY=VALUE``, a value alone as the only one."""
+    if isinstance(value, Mapping):
+        return [f"{key}={text}" for key, text in value.items()]
+    return value if isinstance(value, tuple | list) else (value,)
 
 
 def _headings(model: type) -> Mapping[str, str]:

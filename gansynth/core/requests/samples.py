@@ -82,7 +82,7 @@ class SampleRunRequest(ClassWords, MovedData):
     def check_alone(self) -> None:
         """Refuse fields that a record of ``replay`` has already."""
         self.refuse_beside(
-            *("run", "replay", "out", "device", "root", "quiet"),
+            *("run", "replay", "out", "device", "root"),
             message="--replay with {}: the record has all options; leave it out",
         )
 
@@ -205,7 +205,7 @@ class TuringRequest(SampleWords, MovedData, RealWords):
     def check_alone(self) -> None:
         """Refuse fields of a study that is made already."""
         self.refuse_beside(
-            *("run", "answers", "name", "out", "quiet"),
+            *("run", "answers", "name", "out"),
             message="{} with ANSWERS: the study is made already, expected its answers alone; leave "
             "it out",
         )

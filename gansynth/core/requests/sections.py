@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field
-
 from gansynth.core.requests.base import File, Opt, Request, Root, Text, Texts, Values
 
 
@@ -101,12 +99,3 @@ class RealWords(Request):
     """Compare with these cases, not those of the run's fit; banks need it."""
     real_read: Annotated[Values, Opt(example="fold=0", needs="real")] = {}
     """How to read --real; keys as for --condition-source-read. May be repeated."""
-
-
-class PlanWords(Request):
-    """A plan file, and its cases."""
-
-    plan: Annotated[File, Opt(argument=True, metavar="PLAN")] = Field(kw_only=False)
-    """YAML file (docs/benchmark.md)."""
-    data: Annotated[str | None, Opt(metavar="KIND:WHERE")] = None
-    """Cases to use instead of those in the plan."""
