@@ -64,7 +64,7 @@ def run_study(request: BenchmarkRequest) -> dict[str, Any]:
     return dict(done.document)
 
 
-benchmark = function_of(BenchmarkRequest, run_study)
+benchmark = function_of(BenchmarkRequest, run_study, "benchmark")
 
 
 def run_tuning(request: TuneRequest) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def run_tuning(request: TuneRequest) -> dict[str, Any]:
     }
 
 
-tune = function_of(TuneRequest, run_tuning)
+tune = function_of(TuneRequest, run_tuning, "tune")
 
 
 def run_papers(request: PapersRequest) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
     return {**assessed.document, "files": files}
 
 
-evaluate = function_of(EvaluateRequest, run_evaluation)
+evaluate = function_of(EvaluateRequest, run_evaluation, "evaluate")
 
 
 def _usual_folder(folder: Path, kind: str) -> Path:

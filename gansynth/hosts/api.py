@@ -96,7 +96,7 @@ def _report(request: AugmentRequest) -> Mapping[str, Any]:
     return done.document
 
 
-augment = function_of(AugmentRequest, _report)
+augment = function_of(AugmentRequest, _report, "augment")
 
 
 def _augment(request: AugmentRequest, reporter: Reporter, *, control: bool = False) -> Augmented:

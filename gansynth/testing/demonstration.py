@@ -128,7 +128,7 @@ def run_demonstration(request: DemoRequest) -> dict[str, Any]:
     return run_demo(out, size=size, seed=request.seed, force=request.force, reporter=reporter)
 
 
-demo = function_of(DemoRequest, run_demonstration)
+demo = function_of(DemoRequest, run_demonstration, "demo")
 
 
 def run_demo(

@@ -117,6 +117,7 @@ def test_a_function_shows_its_arguments_with_types_and_defaults(name):
     else:
         function = getattr(gansynth, name)
     parameters = inspect.signature(function).parameters
+    assert function.__name__ == name
     assert "kwargs" not in parameters
     assert all(p.annotation is not p.empty for p in parameters.values())
     assert f"gansynth {name.replace('_', '-').replace('import-data', 'import')}" in (

@@ -286,10 +286,13 @@ def _headings(model: type) -> Mapping[str, str]:
     return getattr(model, "headings", {}) if issubclass(model, Request) else {}
 
 
-def function_of(model: Callable[P, Q], work: Callable[[Q], R]) -> Callable[P, R]:
+def function_of(model: Callable[P, Q], work: Callable[[Q], R], name: str = "") -> Callable[P, R]:
     """Return the Python function of a command: ``work``, with the fields of its request.
 
     Arguments that are no fields are settings, as after ``--set``. Messages name the arguments.
+
+    Args:
+        name: of the function; by default that of ``work`` without ``run_``.
     """
     cls: Any = model
 
@@ -298,7 +301,7 @@ def function_of(model: Callable[P, Q], work: Callable[[Q], R]) -> Callable[P, R]
         with in_python(cls):
             return work(cls(*args, **_settled(cls, values)))
 
-    call.__name__ = work.__name__.removeprefix("run_")
+    call.__name__ = name or work.__name__.removeprefix("run_")
     call.__signature__ = inspect.Signature(_parameters(cls))  # type: ignore[attr-defined]
     return call
 
