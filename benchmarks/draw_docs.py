@@ -149,9 +149,8 @@ Lesions = list[tuple[npt.NDArray[np.float64], float]]
 
 def froc(work: Path, args: argparse.Namespace) -> None:
     """Simulate two arms, measure them as ``gansynth detections`` does, draw."""
-    from gansynth.metrics.detection.arms import read_arms
     from gansynth.metrics.detection.measures import measure_arms
-    from gansynth.metrics.detection.record import FILE, write_detections
+    from gansynth.metrics.detection.record import FILE, read_arms, write_detections
     from gansynth.metrics.detection.report import draw_froc, markdown
 
     for seed, (name, bias) in enumerate(ARMS.items(), 1):

@@ -7,8 +7,8 @@ from typing import Any
 
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.studies import DetectionsRequest
-from gansynth.metrics.detection.arms import read_arms
 from gansynth.metrics.detection.measures import DetectionMeasures, measure_arms
+from gansynth.metrics.detection.record import read_arms
 from gansynth.metrics.detection.report import write_tables
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import RichReporter, counting

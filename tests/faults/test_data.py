@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from nibabel import Nifti1Image, save
 
-from gansynth.metrics.detection.matching import overlaps
+from gansynth.metrics.detection.matching import match
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import read_json, read_nifti, sha256_file
 from tests.cli.conftest import OFFERED, scans
+from tests.metrics.detection.simulated import document, drawn, seen
 from tests.offered import offered
 
 ROOT = Path(__file__).parents[2]
@@ -94,8 +95,8 @@ def test_dicom_by_a_nifti_name_is_named(tmp_path):
 
 @pytest.mark.fault(17)
 def test_boxes_without_area_overlap_by_zero_and_not_by_nan():
-    boxes = np.array([[3, 3, 3, 9], [3, 3, 3, 3], [0, 0, 9, 9]], np.float64)
-    assert overlaps(boxes, boxes).tolist() == [[0, 0, 0], [0, 0, 0], [0, 0, 1]]
+    image = seen("x", [(0, 0, 9, 9)], [(3, 3, 3, 9), (3, 3, 3, 3), (0, 0, 9, 9)], [0.9, 0.8, 0.7])
+    assert match(document(image), (1e-9,)).hits[1e-9].tolist() == [-1, -1, 0]
 
 
 @pytest.mark.fault(21)
@@ -146,7 +147,6 @@ def test_names_with_markup_are_literal_from_the_data_to_the_report(tmp_path, run
 @pytest.mark.fault(24)
 def test_names_of_arms_are_no_markup_of_tables_nor_formulas_of_figures(tmp_path, run_cli):
     from gansynth.metrics.detection.record import FILE, write_detections
-    from tests.metrics.detection.simulated import drawn
 
     arms = [tmp_path / f"{arm}{MARKUP}" for arm in "ab"]
     for arm in arms:

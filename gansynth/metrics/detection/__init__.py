@@ -1,65 +1,64 @@
 """Lesion detection metrics from detected and true boxes.
 
 ``measure_arms(read_arms([...]), DetectionMeasures(resamples=2000))`` is the whole comparison. For
-one number: ``pool = pooled(read_detections(file))``, ``hits = match(pool, (0.5, 0.25))``, then for
-example ``froc(pool, hits[0]).at([1, 4])``. Weights of patients give the same numbers of a resample.
+one number: ``found = match(read_detections(file))``, then for example ``froc(found, 0.5, weights)``
+with the weights of patients: ``everyone(len(found.subjects))``, or those of ``resamples``.
 """
 
-from gansynth.metrics.detection.arms import read_arms
-from gansynth.metrics.detection.free_response import (
-    AtEqualFps,
-    Froc,
-    FrocArm,
-    at_equal_fps,
-    false_positives,
-    froc,
-    sensitivity,
-)
 from gansynth.metrics.detection.matching import (
     MISS,
-    PooledDetections,
+    Interval,
+    MatchedDetections,
+    estimate,
+    everyone,
     match,
-    overlaps,
-    pool_detections,
+    resamples,
 )
-from gansynth.metrics.detection.measures import DetectionMeasures, measure_arms
-from gansynth.metrics.detection.precision import Precision, average_precision, coco_map
+from gansynth.metrics.detection.measures import (
+    DetectionMeasures,
+    FrocCurves,
+    at_equal_fps,
+    average_precision,
+    false_positives,
+    froc,
+    mean_precision,
+    measure_arms,
+    sensitivity,
+)
 from gansynth.metrics.detection.record import (
     DetectedBoxes,
     Detections,
     ImageDetections,
     TrueBoxes,
+    coco_document,
+    read_arms,
     read_detections,
     write_detections,
 )
-from gansynth.metrics.detection.resampling import BootstrapEstimate, estimate, resamples
 from gansynth.metrics.detection.volumes import LesionVolumes, places
 
 __all__ = [
     "MISS",
-    "AtEqualFps",
-    "BootstrapEstimate",
     "DetectedBoxes",
     "DetectionMeasures",
     "Detections",
-    "Froc",
-    "FrocArm",
+    "FrocCurves",
     "ImageDetections",
+    "Interval",
     "LesionVolumes",
-    "PooledDetections",
-    "Precision",
+    "MatchedDetections",
     "TrueBoxes",
     "at_equal_fps",
     "average_precision",
-    "coco_map",
+    "coco_document",
     "estimate",
+    "everyone",
     "false_positives",
     "froc",
     "match",
+    "mean_precision",
     "measure_arms",
-    "overlaps",
     "places",
-    "pool_detections",
     "read_arms",
     "read_detections",
     "resamples",

@@ -1,88 +1,121 @@
-"""Matching of detections with lesions.
+"""COCO's matching of detections with true boxes, and resamples of patients.
 
-In each image detections are taken in descending order of score. Each hits the free lesion of its
-class with the largest overlap, if the intersection over union suffices. Otherwise it is a false
-positive. COCO matches like this. In Pascal VOC a detection may only hit the lesion with the largest
-overlap, free or not. One matching is valid for every confidence.
+``pycocotools`` matches: in each image detections are taken by descending score, and each hits the
+free lesion of its class with the largest overlap (intersection over union), if that suffices. Other
+detections are false positives. One matching is valid for every confidence and every resample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+import contextlib
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
-from gansynth.metrics.detection.record import Array, Detections, ImageDetections, Numbers
+from gansynth.metrics.detection.record import (
+    Array,
+    Detections,
+    ImageDetections,
+    Numbers,
+    coco_document,
+)
 
 Flags = npt.NDArray[np.bool_]
-MISS = -1  # marks a false positive in `hits`
+IOUS = (0.5, 0.25)
+COCO_IOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())
+CONFIDENCE = 0.001  # the paper's 0.1 %
+MISS = -1  # marks a false positive in ``hits``
+FEW = 10  # fewest patients for a reliable interval
+AT_ONCE = 250  # resamples computed at once, to bound memory
 
 
 @dataclass(frozen=True)
-class PooledDetections:
-    """All images of a detections document in flat arrays: N detections, T lesions, I images."""
+class MatchedDetections:
+    """COCO's ``evalImgs`` in flat arrays: N detections, T true boxes, I images, P patients."""
 
-    names: tuple[str, ...]
-    subjects: tuple[str, ...]  # names of the patients, by number; P of them
-    subject: Numbers  # int64 (I,): number of each image's patient
-    boxes: Array  # float64 (N, 4): x1, y1, x2, y2 in pixels
-    scores: Array  # float64 (N,)
-    labels: Numbers  # int64 (N,): class numbers
-    image: Numbers  # int64 (N,): number of each detection's image, rising
-    true_boxes: Array  # float64 (T, 4)
-    true_labels: Numbers  # int64 (T,)
-    true_image: Numbers  # int64 (T,), rising
+    names: tuple[str, ...]  # of classes
+    subjects: tuple[str, ...]  # names of the patients, by number
+    subject: Numbers  # (I,): number of each image's patient
+    boxes: Array  # (N, 4): x1, y1, x2, y2 in pixels
+    scores: Array  # (N,)
+    labels: Numbers  # (N,): class numbers
+    image: Numbers  # (N,): number of each detection's image, rising
+    rank: Numbers  # (N,): place by score among those of the same image and class
+    true_boxes: Array  # (T, 4)
+    true_labels: Numbers  # (T,)
+    true_image: Numbers  # (T,), rising
+    hits: Mapping[float, Numbers]  # overlap -> (N,): the true box that a detection hits, or MISS
 
     @property
-    def images(self) -> int:
-        """Number of evaluated images, including those without lesions."""
-        return len(self.subject)
-
-    @cached_property
-    def falling(self) -> Numbers:
-        """int64 (N,): detections in descending order of score; ties keep their order."""
-        return np.argsort(-self.scores, kind="stable")
-
-    @cached_property
     def owner(self) -> Numbers:
-        """int64 (N,): number of each detection's patient."""
+        """(N,): number of each detection's patient."""
         return self.subject[self.image]
 
-    @cached_property
+    @property
     def true_owner(self) -> Numbers:
-        """int64 (T,): number of each lesion's patient."""
+        """(T,): number of each true box's patient."""
         return self.subject[self.true_image]
 
-    def per_subject(self, owners: Numbers) -> Array:
-        """float64 (P,): number of entries of each patient."""
-        return np.bincount(owners, minlength=len(self.subjects)).astype(np.float64)
+    def weighted(self, owners: Numbers, weights: Array) -> Array:
+        """Number of entries of given patients under weights (B, P): (B,)."""
+        total: Array = weights @ np.bincount(owners, minlength=len(self.subjects))
+        return total
 
 
-def pool_detections(detections: Detections, *, by_class: bool = True) -> PooledDetections:
-    """Pool a document's images; a volume or image replaces an unknown patient."""
-    images = detections.images
-    numbers: dict[tuple[str, str], int] = {}
-    subject = [numbers.setdefault(_patient(image), len(numbers)) for image in images]
-    counts = np.arange(len(images))
-    pool = PooledDetections(
-        detections.names,
-        tuple(name for _, name in numbers),
+def match(
+    detections: Detections, ious: Sequence[float] = IOUS, *, by_class: bool = True
+) -> MatchedDetections:
+    """Match at overlaps above 0, and at COCO's; a volume or image replaces an unknown patient."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    document = coco_document(detections)
+    boxes, true = document["detections"], document["annotations"]
+    if not by_class:
+        document["categories"] = [{"id": 1, "name": "any class"}]
+        for box in (*boxes, *true):
+            box["category_id"] = 1
+    overlaps = sorted({*ious, *COCO_IOUS})
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth, found = COCO(), COCO()
+        truth.dataset = document
+        truth.createIndex()
+        found.dataset = {**document, "annotations": []}
+        if boxes:
+            found = truth.loadRes(boxes)
+        evaluation = COCOeval(truth, found, "bbox")
+        evaluation.params.iouThrs = np.array(overlaps)
+        evaluation.params.areaRng = [[0, np.inf]]
+        evaluation.params.maxDets = [len(boxes)]
+        evaluation.evaluate()
+    hits = np.full((len(overlaps), len(boxes)), MISS, np.int64)
+    rank = np.zeros(len(boxes), np.int64)
+    for image in filter(None, evaluation.evalImgs):
+        places = np.array(image["dtIds"], np.int64) - 1
+        hits[:, places] = image["dtMatches"] - 1
+        rank[places] = np.arange(len(places))
+    images, numbers = detections.images, np.arange(len(detections.images))
+    patients: dict[tuple[str, str], int] = {}
+    subject = [patients.setdefault(_patient(image), len(patients)) for image in images]
+    return MatchedDetections(
+        tuple(category["name"] for category in document["categories"]),
+        tuple(name for _, name in patients),
         np.array(subject, np.int64),
-        np.concatenate([s.found.boxes for s in images]).astype(np.float64).reshape(-1, 4),
-        np.concatenate([s.found.scores for s in images]).astype(np.float64),
-        np.concatenate([s.found.labels for s in images]).astype(np.int64),
-        np.repeat(counts, [len(s.found.boxes) for s in images]),
-        np.concatenate([s.truth.boxes for s in images]).astype(np.float64).reshape(-1, 4),
-        np.concatenate([s.truth.labels for s in images]).astype(np.int64),
-        np.repeat(counts, [len(s.truth.boxes) for s in images]),
+        np.concatenate([i.found.boxes for i in images]).astype(np.float64).reshape(-1, 4),
+        np.concatenate([i.found.scores for i in images]).astype(np.float64),
+        np.array([box["category_id"] - 1 for box in boxes], np.int64),
+        np.repeat(numbers, [len(i.found.boxes) for i in images]),
+        rank,
+        np.concatenate([i.truth.boxes for i in images]).astype(np.float64).reshape(-1, 4),
+        np.array([box["category_id"] - 1 for box in true], np.int64),
+        np.repeat(numbers, [len(i.truth.boxes) for i in images]),
+        dict(zip(overlaps, hits, strict=True)),
     )
-    if by_class:
-        return pool
-    labels, true_labels = np.zeros_like(pool.labels), np.zeros_like(pool.true_labels)
-    return replace(pool, names=("any class",), labels=labels, true_labels=true_labels)
 
 
 def _patient(image: ImageDetections) -> tuple[str, str]:
@@ -91,63 +124,58 @@ def _patient(image: ImageDetections) -> tuple[str, str]:
     return next((kind, name) for kind, name in names.items() if name is not None)
 
 
-def intersections(a: Array, b: Array) -> Array:
-    """Intersection areas of boxes (N, 4) and boxes (M, 4), (N, M) in pixels."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared: Array = np.clip(high - low, 0, None).prod(axis=2)
-    return shared
+# -- resamples of patients -----------------------------------------------------------------------
 
 
-def areas(boxes: Array) -> Array:
-    """Areas of boxes (N, 4), (N,) in pixels."""
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+class Interval(TypedDict):
+    """A number of all patients, and the middle 95 % of its resamples; None: undefined."""
+
+    value: float | None
+    low: float | None
+    high: float | None
 
 
-def overlaps(a: Array, b: Array) -> Array:
-    """Intersection over union of boxes (N, 4) and boxes (M, 4): (N, M); 0 for two of no area."""
-    shared = intersections(a, b)
-    union = areas(a)[:, None] + areas(b)[None] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+def resamples(subjects: int, times: int, rng: np.random.Generator) -> Array:
+    """(times, subjects): count of each patient in each resample; rows sum to subjects."""
+    return rng.multinomial(subjects, np.full(subjects, 1 / subjects), size=times).astype(np.float64)
 
 
-def match(pool: PooledDetections, ious: Sequence[float]) -> Numbers:
-    """Match detections with lesions at overlaps above 0: int64 (len(ious), N), or ``MISS``."""
-    hits = np.full((len(ious), len(pool.scores)), MISS, np.int64)
-    for detections, true in _by_image(pool):
-        overlap = overlaps(pool.boxes[detections], pool.true_boxes[true])
-        overlap[pool.labels[detections][:, None] != pool.true_labels[true][None]] = 0
-        near = np.flatnonzero(overlap.max(axis=1) >= min(ious))
-        near = near[np.argsort(-pool.scores[detections][near], kind="stable")]
-        rows = overlap[near].tolist()
-        for row, iou in enumerate(ious):
-            for place, lesion in zip(near, _greedy(rows, iou), strict=True):
-                if lesion != MISS:
-                    hits[row, detections.start + place] = true.start + lesion
-    return hits
+def everyone(subjects: int) -> Array:
+    """(1, subjects): every patient once."""
+    return np.ones((1, subjects))
 
 
-def _by_image(pool: PooledDetections) -> Iterator[tuple[slice, slice]]:
-    """Slices of the detections and the lesions of each image that has both."""
-    edges = np.arange(pool.images + 1)
-    detections = np.searchsorted(pool.image, edges)
-    true = np.searchsorted(pool.true_image, edges)
-    for image in np.flatnonzero((np.diff(detections) > 0) & (np.diff(true) > 0)):
-        yield (
-            slice(int(detections[image]), int(detections[image + 1])),
-            slice(int(true[image]), int(true[image + 1])),
-        )
+def over_resamples(measure: Callable[[Array], Array], weights: Array) -> tuple[Array, Array]:
+    """A measure (``weights``: (B, P) to (B, ...)) of all patients, and of every resample."""
+    parts = [measure(weights[n : n + AT_ONCE]) for n in range(0, len(weights), AT_ONCE)]
+    whole = measure(everyone(weights.shape[1]))
+    return whole[0], np.concatenate([whole[:0], *parts])
 
 
-def _greedy(overlap: Sequence[Sequence[float]], iou: float) -> Iterator[int]:
-    """The lesion each detection hits, by descending score; of ties the last, as in COCO."""
-    least = min(iou, 1 - 1e-10)
-    taken: set[int] = set()
-    for row in overlap:
-        best, chosen = least, MISS
-        for lesion, shared in enumerate(row):
-            if shared >= best and lesion not in taken:
-                best, chosen = shared, lesion
-        if chosen != MISS:
-            taken.add(chosen)
-        yield chosen
+def estimate(measure: Callable[[Array], Array], weights: Array) -> Interval:
+    """A number with its interval; ``measure``: weights (B, P) to (B,), nan where undefined."""
+    return interval(*over_resamples(measure, weights))
+
+
+def interval(value: float | Array, resampled: Array) -> Interval:
+    """A number and its percentile interval, without undefined resamples."""
+    values = resampled[~np.isnan(resampled)]
+    low, high = np.quantile(values, (0.025, 0.975)) if len(values) else (np.nan, np.nan)
+    return {"value": known(value), "low": known(low), "high": known(high)}
+
+
+def known(value: float | Array) -> float | None:
+    """A number of JSON; None where undefined."""
+    return None if np.isnan(value) else float(value)
+
+
+def ratio(above: Array, below: Array) -> Array:
+    """A quotient; nan where the denominator is 0."""
+    share: Array = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
+    return share
+
+
+def counted(rows: Numbers, owners: Numbers, count: int, weights: Array) -> Array:
+    """Entries of each of ``count`` rows under weights (B, P) of their patients: (B, count)."""
+    table = sparse.csr_array((np.ones(len(rows)), (rows, owners)), (count, weights.shape[1]))
+    return np.ascontiguousarray((table @ weights.T).T)

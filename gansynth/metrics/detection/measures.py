@@ -1,43 +1,277 @@
-"""All detection metrics of some arms, with intervals over patients, as one document."""
+"""Detection metrics: sensitivity, FROC and average precision, with intervals over patients.
+
+They are sums over COCO's ``evalImgs`` (``match``). A resample is a weight of each patient; arms
+share resamples, so that differences are paired. COCO's own accumulation gives the same numbers, one
+resample at a time and some 20 times slower, so numpy accumulates here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from scipy import sparse
 
-from gansynth.metrics.detection.free_response import (
+from gansynth.metrics.detection.matching import (
+    COCO_IOUS,
     CONFIDENCE,
-    RATES,
-    FrocArm,
-    at_equal_fps,
-    false_positives,
-    sensitivity,
-)
-from gansynth.metrics.detection.matching import PooledDetections, match, pool_detections
-from gansynth.metrics.detection.precision import Precision, coco_map
-from gansynth.metrics.detection.record import Array, Detections, ImageDetections, Numbers
-from gansynth.metrics.detection.resampling import (
     FEW,
-    BootstrapEstimate,
-    chunks,
+    IOUS,
+    MISS,
+    Flags,
+    Interval,
+    MatchedDetections,
     counted,
     estimate,
     everyone,
+    interval,
+    known,
+    match,
+    over_resamples,
     ratio,
     resamples,
-    with_interval,
 )
+from gansynth.metrics.detection.record import Array, Detections
 from gansynth.metrics.detection.volumes import LesionVolumes, places
 
-IOUS = (0.5, 0.25)
 MAP_IOU = 0.5
+COCO_MOST = 100  # detections of an image and class that count in COCO's mAP
+COCO_RECALLS = np.linspace(0, 1, 101)
+RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
+"""False positives per slice of the FROC score, as in the LUNA16 challenge (there per scan). The
+score is the mean."""
 DRAWN = np.geomspace(1 / 32, 64, 133)
 """False positives per slice at which a curve is stored for plots."""
+TINY = 1e-9
+
+
+# -- measures of resamples -----------------------------------------------------------------------
+
+
+def sensitivity(
+    found: MatchedDetections,
+    iou: float,
+    weights: Array,
+    confidence: float = CONFIDENCE,
+    label: int | None = None,
+) -> Array:
+    """Share (B,) of lesions, of all or a class, hit at a confidence; nan without lesions."""
+    chosen = np.ones(len(found.true_labels), bool) if label is None else found.true_labels == label
+    sure = (found.hits[iou] != MISS) & (found.scores >= confidence)
+    sure[sure] = chosen[found.hits[iou][sure]]
+    return ratio(
+        found.weighted(found.owner[sure], weights),
+        found.weighted(found.true_owner[chosen], weights),
+    )
+
+
+def false_positives(
+    found: MatchedDetections,
+    iou: float,
+    weights: Array,
+    confidence: float = CONFIDENCE,
+    label: int | None = None,
+) -> Array:
+    """False positives per slice (B,), of all or a class, at a confidence."""
+    sure = (found.hits[iou] == MISS) & (found.scores >= confidence)
+    if label is not None:
+        sure &= found.labels == label
+    return ratio(found.weighted(found.owner[sure], weights), found.weighted(found.subject, weights))
+
+
+@dataclass(frozen=True)
+class FrocCurves:
+    """FROC curves of B resamples, J points each, rising, float64 (B, J); nan without lesions."""
+
+    fps: Array
+    sensitivity: Array
+
+    @property
+    def end(self) -> Array:
+        """(B,): false positives per slice at which a curve ends."""
+        return self.fps[:, -1]
+
+    def at(self, fps: Array | Sequence[float] | float) -> Array:
+        """Sensitivity (B, G) at (G,) or (B, G) false positives per slice, constant past the end."""
+        rates = np.atleast_1d(np.asarray(fps, float))
+        rates = np.broadcast_to(rates, (len(self.fps), rates.shape[-1]))
+        return np.stack(
+            [np.interp(*row) for row in zip(rates, self.fps, self.sensitivity, strict=True)]
+        )
+
+
+def froc(found: MatchedDetections, iou: float, weights: Array) -> FrocCurves:
+    """Sensitivity against false positives per slice, classes pooled, for weights (B, P).
+
+    A curve has a point for every distinct confidence. It starts at (0, 0), is linear between
+    points, and is constant after the last detection.
+    """
+    order = np.argsort(-found.scores, kind="stable")
+    hit, owner = found.hits[iou][order] != MISS, found.owner[order]
+    # Detections of equal score are one group. Only groups that hit something raise the curve.
+    # Groups between two of them, or after the last, are one step to the right.
+    group = np.cumsum(np.diff(found.scores[order], prepend=np.inf) != 0)
+    rising = np.unique(group[hit])
+    before = np.searchsorted(rising, group)
+    step = 1 + 2 * before + (np.append(rising, -1)[before] == group)
+    count = 2 * len(rising) + 2  # with the start
+    true, false = (
+        np.cumsum(counted(step[part], owner[part], count, weights), axis=1) for part in (hit, ~hit)
+    )
+    lesions = found.weighted(found.true_owner, weights)[:, None]
+    slices = found.weighted(found.subject, weights)[:, None]
+    return FrocCurves(false / slices, ratio(true, np.broadcast_to(lesions, true.shape)))
+
+
+def average_precision(
+    found: MatchedDetections, iou: float, weights: Array, *, coco: bool = False
+) -> Array:
+    """Average precision of K classes under weights (B, P): (B, K); nan without lesions.
+
+    It is the area below precision over recall (Pascal VOC since 2010, Darknet): at an overlap of .5
+    the "mAP" of YOLOv3. ``coco``: the mean at recalls 0, .01, ... 1, of the 100 most confident
+    detections of an image and class.
+    """
+    order = np.argsort(-found.scores, kind="stable")
+    if coco:
+        order = order[found.rank[order] < COCO_MOST]
+    areas = []
+    for label in range(len(found.names)):
+        ranked = order[found.labels[order] == label]
+        hits = np.flatnonzero(found.hits[iou][ranked] != MISS)
+        owner = found.owner[ranked]
+        rows = np.searchsorted(hits, np.arange(len(ranked)))
+        counts = np.cumsum(counted(rows, owner, len(hits) + 1, weights), axis=1)[:, :-1]
+        true = np.cumsum(weights[:, owner[hits]], axis=1)
+        lesions = found.weighted(found.true_owner[found.true_labels == label], weights)
+        recall = true / np.maximum(lesions, 1)[:, None]
+        precision = true / np.maximum(counts, 1)
+        best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        if coco:
+            best = np.pad(best, ((0, 0), (0, 1)))  # 0 where a recall is not reached
+            at = [np.searchsorted(row, COCO_RECALLS) for row in recall]
+            area = np.take_along_axis(best, np.stack(at), axis=1).mean(axis=1)
+        else:
+            area = (np.diff(recall, axis=1, prepend=0) * best).sum(axis=1)
+        areas.append(np.where(lesions > 0, area, np.nan))
+    return np.stack(areas, axis=1)
+
+
+def mean_precision(found: MatchedDetections, weights: Array, *, coco: bool = False) -> Array:
+    """Mean over classes with lesions (B,), at an overlap of .5; ``coco``: COCO's mAP .5:.95."""
+    ious = COCO_IOUS if coco else (MAP_IOU,)
+    areas = np.stack([average_precision(found, iou, weights, coco=coco) for iou in ious])
+    there = ~np.isnan(areas)
+    return ratio(np.where(there, areas, 0).sum(axis=(0, 2)), there.sum(axis=(0, 2)).astype(float))
+
+
+def lesion_there(
+    found: MatchedDetections, weights: Array, confidence: float
+) -> dict[str, Interval]:
+    """Whether a slice has a lesion, told by its most confident detection: AUC and both shares."""
+    images = len(found.subject)
+    surest, lesion = np.zeros(images), np.zeros(images, bool)
+    np.maximum.at(surest, found.image, found.scores)
+    lesion[found.true_image] = True
+    scores, rank = np.unique(surest, return_inverse=True)
+    sure = scores >= max(confidence, np.finfo(float).tiny)  # no detection: no lesion
+
+    def counts(part: Flags, w: Array) -> Array:
+        return counted(rank[part], found.subject[part], len(scores), w)
+
+    def area(w: Array) -> Array:
+        positive, negative = counts(lesion, w), counts(~lesion, w)
+        below = negative.cumsum(axis=1) - negative / 2
+        return ratio((positive * below).sum(axis=1), positive.sum(axis=1) * negative.sum(axis=1))
+
+    def share(part: Flags, right: Flags) -> Interval:
+        def shares(w: Array) -> Array:
+            return ratio(counts(part, w)[:, right].sum(axis=1), counts(part, w).sum(axis=1))
+
+        return estimate(shares, weights)
+
+    return {
+        "auc": estimate(area, weights),
+        "sensitivity": share(lesion, sure),
+        "specificity": share(~lesion, ~sure),
+    }
+
+
+# -- two arms at equal false positives -------------------------------------------------------------
+
+
+def at_equal_fps(
+    held: MatchedDetections,
+    compared: MatchedDetections,
+    names: tuple[str, str],
+    iou: float,
+    weights: Array,
+    confidence: float = CONFIDENCE,
+    unit: str = "patients",
+) -> dict[str, Any]:
+    """Sensitivity of one arm at the false positives per slice that the other's confidence makes.
+
+    In each resample the compared arm's curve is read there. ``reached``: the compared arm has so
+    many; else its highest sensitivity is used. ``ended``: share of resamples in which it does not.
+    """
+
+    def values(w: Array) -> Array:
+        fps = false_positives(held, iou, w, confidence)
+        curves = froc(compared, iou, w)
+        mine, theirs = sensitivity(held, iou, w, confidence), curves.at(fps[:, None])[:, 0]
+        return np.stack([fps, mine, theirs, theirs - mine, curves.end < fps - TINY], axis=1)
+
+    (fps, mine, theirs, gap, ended), resampled = over_resamples(values, weights)
+    comparison: dict[str, Any] = {
+        "iou": iou,
+        "held": names[0],
+        "asked": names[1],
+        "reached": not ended,
+        "ended": float(resampled[:, 4].mean() if len(resampled) else ended),
+        "unit": unit,
+        "units": weights.shape[1],
+        "resamples": len(weights),
+        "fps": known(fps),
+        "held_sensitivity": known(mine),
+        "asked_sensitivity": known(theirs),
+        "difference": interval(gap, resampled[:, 3]),
+    }
+    return {**comparison, "verdict": verdict(comparison)}
+
+
+def verdict(comparison: Mapping[str, Any]) -> str:
+    """One sentence of ``at_equal_fps`` that claims no more than the interval allows."""
+    held, asked, unit = (comparison[key] for key in ("held", "asked", "unit"))
+    units, reached = comparison["units"], comparison["reached"]
+    gap, low, high = (comparison["difference"][key] for key in ("value", "low", "high"))
+    if gap is None:
+        return f"{asked} and {held}: there is nothing to compare."
+    text = (
+        f"At {comparison['fps']:.2f} false positives per slice, {asked} finds "
+        f"{comparison['asked_sensitivity']:.3f} of the boxes and {held} "
+        f"{comparison['held_sensitivity']:.3f}"
+    )
+    if not reached:
+        text += f" ({asked} does not make so many: this is the most it finds)"
+    text += f": {gap:+.3f}"
+    if low is None:
+        return f"{text}; without resamples, this says nothing of other {unit}."
+    text += f" (95 % interval {low:+.3f} to {high:+.3f})"
+    if units < FEW:
+        return f"{text}; {units} {unit} are too few for a verdict."
+    if low <= 0 <= high:
+        return f"{text}: no difference shown."
+    if not reached and gap < 0:
+        return f"{text}; not at equal numbers, so no verdict."
+    winner, loser = (asked, held) if gap > 0 else (held, asked)
+    return (
+        f"{text}: {winner} finds more than {loser} in {unit} like these {units}, for "
+        "these two trainings."
+    )
+
+
+# -- all of it as one document -------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -82,157 +316,99 @@ def measure_arms(
 ) -> dict[str, Any]:
     """Measure arms, and each against the first, in JSON's types; undefined values are None."""
     options = options or DetectionMeasures()
-    pools = {
-        name: pool_detections(detections, by_class=options.by_class)
+    first, *others = arms
+    unit, total = unit_of(arms[first]), len(arms) + len(others)
+    found = {
+        name: match(detections, options.ious, by_class=options.by_class)
         for name, detections in arms.items()
     }
-    hits = {name: match(pool, options.ious) for name, pool in pools.items()}
-    pool = next(iter(pools.values()))
-    weights = resamples(len(pool.subjects), options.resamples, np.random.default_rng(options.seed))
-    first, *others = arms
-    total, measured, compared = len(arms) + len(others), [], []
-    unit = unit_of(arms[first])
-    for name in arms:
-        measured.append(_arm(name, arms[name], pools[name], hits[name], weights, options))
+    whole = found[first]
+    weights = resamples(len(whole.subjects), options.resamples, np.random.default_rng(options.seed))
+    measured: list[dict[str, Any]] = []
+    compared: list[dict[str, Any]] = []
+    for name, detections in arms.items():
+        measured.append(_arm(name, detections, found[name], weights, options))
         progress(len(measured), total)
     for done, name in enumerate(others, 1):
-        for row, iou in enumerate(options.ious):
-            control, arm = (
-                FrocArm(key, pools[key], hits[key][row], options.confidence)
-                for key in (first, name)
-            )
-            for held, moved in ((control, arm), (arm, control)):
-                comparison = at_equal_fps(held, moved, weights, unit)
-                compared.append({"iou": iou, **comparison.to_json()})
+        for iou in options.ious:
+            for held, asked in ((first, name), (name, first)):
+                matched, at = (found[held], found[asked]), (options.confidence, unit)
+                compared.append(at_equal_fps(*matched, (held, asked), iou, weights, *at))
         progress(len(arms) + done, total)
+    slices = len(whole.subject)
     return {
-        "patients": len(pool.subjects) if unit == "patients" else None,
+        "patients": len(whole.subjects) if unit == "patients" else None,
         "unit": unit,
-        "units": len(pool.subjects),
-        "slices": pool.images,
-        "slices_without_lesions": pool.images - len(np.unique(pool.true_image)),
-        "lesions": len(pool.true_labels),
-        "classes": list(pool.names),
-        "split": next(iter(arms.values())).split,
+        "units": len(whole.subjects),
+        "slices": slices,
+        "slices_without_lesions": slices - len(np.unique(whole.true_image)),
+        "lesions": len(whole.true_labels),
+        "classes": list(whole.names),
+        "split": arms[first].split,
         **{key: getattr(options, key) for key in ("confidence", "resamples", "seed", "by_class")},
         "ious": list(options.ious),
         "arms": measured,
         "equal_fps": compared,
-        "warnings": warnings(arms, options),
+        "warnings": _warnings(arms, options, unit, len(whole.subjects)),
     }
 
 
 def _arm(
     name: str,
     detections: Detections,
-    pool: PooledDetections,
-    hits: Numbers,
+    found: MatchedDetections,
     weights: Array,
     options: DetectionMeasures,
 ) -> dict[str, Any]:
-    precision = Precision(pool, match(pool, (MAP_IOU,)))
-    of_class = precision(everyone(len(pool.subjects)))[0, 0]
+    def working(iou: float, label: int | None = None) -> dict[str, Interval]:
+        at = (options.confidence, label)
+        return {
+            "sensitivity": estimate(lambda w: sensitivity(found, iou, w, *at), weights),
+            "fps_per_slice": estimate(lambda w: false_positives(found, iou, w, *at), weights),
+        }
+
+    of_class = average_precision(found, MAP_IOU, everyone(len(found.subjects)))[0]
     return {
         "name": name,
         "detector": detections.detector,
         "iou_nms": detections.iou_nms,
         "about": dict(detections.about),
-        "map": estimate(precision.mean, weights).to_json(),
-        "map_coco": estimate(coco_map(pool).mean, weights).to_json(),
-        "has_lesion": _lesion_there(pool, options.confidence, weights),
-        "at": {
-            f"{iou:g}": {
-                **_working(pool, row, weights, options.confidence),
-                **_curve(FrocArm(name, pool, row, options.confidence), weights),
-            }
-            for iou, row in zip(options.ious, hits, strict=True)
-        },
+        "map": estimate(lambda w: mean_precision(found, w), weights),
+        "map_coco": estimate(lambda w: mean_precision(found, w, coco=True), weights),
+        "has_lesion": lesion_there(found, weights, options.confidence),
+        "at": {f"{iou:g}": {**working(iou), **_curve(found, iou, weights)} for iou in options.ious},
         "classes": [
             {
                 "name": of,
-                "lesions": int((pool.true_labels == label).sum()),
-                "ap": _known(of_class[label]),
-                "at": {
-                    f"{iou:g}": _working(pool, row, weights, options.confidence, label)
-                    for iou, row in zip(options.ious, hits, strict=True)
-                },
+                "lesions": int((found.true_labels == label).sum()),
+                "ap": known(of_class[label]),
+                "at": {f"{iou:g}": working(iou, label) for iou in options.ious},
             }
-            for label, of in enumerate(pool.names)
+            for label, of in enumerate(found.names)
         ],
-        "volumes": _volumes(detections, pool, hits, weights, options),
+        "volumes": _volumes(detections, found, weights, options),
     }
 
 
-def _lesion_there(
-    pool: PooledDetections, confidence: float, weights: Array
-) -> dict[str, dict[str, float | None]]:
-    """Whether a slice has a lesion, told by its most confident detection: AUC and both shares."""
-    surest, ill = np.zeros(pool.images), np.zeros(pool.images, np.bool_)
-    np.maximum.at(surest, pool.image, pool.scores)
-    ill[pool.true_image] = True
-    scores, rank = np.unique(surest, return_inverse=True)
-    shape = len(scores), len(pool.subjects)
-    with_, without = (counted(rank[part], pool.subject[part], shape) for part in (ill, ~ill))
-    told = scores >= max(confidence, np.finfo(float).tiny)  # no detection: no lesion
-
-    def area(w: Array) -> Array:
-        positive, negative = with_ @ w.T, without @ w.T
-        below = negative.cumsum(0) - negative / 2
-        return ratio((positive * below).sum(0), positive.sum(0) * negative.sum(0))
-
-    def share(table: sparse.csr_array, rows: npt.NDArray[np.bool_]) -> BootstrapEstimate:
-        return estimate(lambda w: ratio((table @ w.T)[rows].sum(0), (table @ w.T).sum(0)), weights)
-
-    return {
-        "auc": estimate(area, weights).to_json(),
-        "sensitivity": share(with_, told).to_json(),
-        "specificity": share(without, ~told).to_json(),
-    }
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _working(
-    pool: PooledDetections,
-    hits: Numbers,
-    weights: Array,
-    confidence: float,
-    label: int | None = None,
-) -> dict[str, Any]:
-    options: dict[str, Any] = {"confidence": confidence, "label": label}
-    return {
-        "sensitivity": estimate(
-            lambda w: sensitivity(pool, hits, weights=w, **options), weights
-        ).to_json(),
-        "fps_per_slice": estimate(
-            lambda w: false_positives(pool, hits, weights=w, **options), weights
-        ).to_json(),
-    }
-
-
-def _curve(arm: FrocArm, weights: Array) -> dict[str, Any]:
-    scores, bands = [], [np.empty((0, len(DRAWN)))]
-    for part in chunks(weights):
-        curves = arm.curves(part)
-        scores.append(curves.score())
-        bands.append(curves.at(DRAWN))
-    whole = arm.curves(everyone(weights.shape[1]))
-    count = int(np.searchsorted(DRAWN, whole.end[0], side="right"))
-    band = np.concatenate(bands)[:, :count]
+def _curve(found: MatchedDetections, iou: float, weights: Array) -> dict[str, Any]:
+    rates = np.array([*RATES, *DRAWN])
+    end = float(froc(found, iou, everyone(weights.shape[1])).end[0])
+    values, resampled = over_resamples(lambda w: froc(found, iou, w).at(rates), weights)
+    score, scores = (part[..., : len(RATES)].mean(axis=-1) for part in (values, resampled))
+    count = int(np.searchsorted(DRAWN, end, side="right"))
+    band = resampled[:, len(RATES) :][:, :count]
     band = band[~np.isnan(band).any(axis=1)]
     edges = np.quantile(band, (0.025, 0.975), axis=0) if len(band) else np.empty((2, 0))
     return {
-        "froc_score": with_interval(float(whole.score()[0]), scores).to_json(),
+        "froc_score": interval(score, scores),
         "froc": {
             "rates": list(RATES),
-            "sensitivity": [_known(v) for v in whole.at(RATES)[0]],
-            "end": float(whole.end[0]),
+            "sensitivity": [known(value) for value in values[: len(RATES)]],
+            "end": end,
         },
         "drawn": {
             "fps": DRAWN[:count].tolist(),
-            "sensitivity": [_known(v) for v in whole.at(DRAWN)[0, :count]],
+            "sensitivity": [known(value) for value in values[len(RATES) :][:count]],
             "low": edges[0].tolist(),
             "high": edges[1].tolist(),
         },
@@ -240,42 +416,36 @@ def _curve(arm: FrocArm, weights: Array) -> dict[str, Any]:
 
 
 def _volumes(
-    detections: Detections,
-    pool: PooledDetections,
-    hits: Numbers,
-    weights: Array,
-    options: DetectionMeasures,
+    detections: Detections, found: MatchedDetections, weights: Array, options: DetectionMeasures
 ) -> dict[str, Any]:
-    where = places(detections, pool)
+    where = places(detections, found)
     if isinstance(where, str):
         return {"unavailable": where}
     return {
-        f"{iou:g}": LesionVolumes(pool, where, row, options.confidence, options.boxes).measure(
-            weights
-        )
-        for iou, row in zip(options.ious, hits, strict=True)
+        f"{iou:g}": LesionVolumes(
+            found, where, found.hits[iou], options.confidence, options.boxes
+        ).measure(weights)
+        for iou in options.ious
     }
 
 
 def unit_of(detections: Detections) -> str:
     """Unit of resampling: ``patients``, ``volumes``, ``images``, or ``groups`` of these."""
-    units = {
-        "volumes" if image.subject is None and image.volume is not None
-        else "images" if _alone(image) else "patients"
-        for image in detections.images
-    }  # fmt: skip
+    units = set()
+    for image in detections.images:
+        if image.volume is not None:
+            units.add("volumes" if image.subject is None else "patients")
+        else:
+            units.add("images" if image.subject in (None, image.id) else "patients")
     return units.pop() if len(units) == 1 else "groups"
 
 
-def _alone(image: ImageDetections) -> bool:
-    return image.subject in (None, image.id) and image.volume is None
-
-
-def warnings(arms: Mapping[str, Detections], options: DetectionMeasures) -> list[str]:
+def _warnings(
+    arms: Mapping[str, Detections], options: DetectionMeasures, unit: str, units: int
+) -> list[str]:
     """Caveats for readers of the numbers."""
     first = next(iter(arms.values()))
     texts = []
-    unit, units = unit_of(first), len(pool_detections(first).subjects)
     if unit != "patients":
         texts.append(f"patients are not known: intervals are of {unit}, and too narrow")
     if options.resamples and units < FEW:

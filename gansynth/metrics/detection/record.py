@@ -1,82 +1,56 @@
-"""The detections document: a detector's boxes in the evaluated images, and the true boxes.
+"""A detector's boxes in the evaluated images, the true boxes, and their file in COCO's JSON.
 
-A training writes it as ``gansynth_detections.json``. Boxes are ``x1, y1, x2, y2`` in pixels of the
-image's file, half-open (boxes of cases are in array order: ``gansynth.core.schema``).
+A training writes ``gansynth_detections.json``. ``pycocotools.coco.COCO(path)`` reads it as COCO's
+document of true boxes; ``detections`` holds COCO's list of results. An image's ``file_name`` is its
+case. In memory boxes are ``x1, y1, x2, y2`` in pixels of the image's file, half-open (boxes of
+cases are in array order: ``gansynth.core.schema``).
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import (
-    AfterValidator,
-    ConfigDict,
-    Field,
-    GetPydanticSchema,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gansynth.runtime.errors import DataFault, did_you_mean
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, reading, write_bytes_atomic
 
 FILE = "gansynth_detections.json"
 """For validation images; other splits have their name in the file name: see ``file_of``."""
-VERSION = 1
-MOST_BYTES = 256 << 20  # largest document: about 5 million detections
+MOST_BYTES = 256 << 20  # largest document: about 2 million detections
 SLACK = 1.0  # pixels by which a true box may exceed its image, because files round
+CLOSE = 2e-3  # pixels by which true boxes of two files may differ: they are rounded to a thousandth
 AGAIN = "write it again with gansynth augment"
 
 Array = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
-STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-def _read_as(lines: Any, dtype: type, *shape: int) -> GetPydanticSchema:
-    """An array that is read from a list of the given type."""
-
-    def make(rows: list[Any]) -> npt.NDArray[Any]:
-        return np.array(rows, dtype).reshape(shape)
-
-    read: Any = Annotated[lines, AfterValidator(make)]
-    return GetPydanticSchema(lambda _, handler: handler(read))
-
-
 Share = Annotated[float, Field(ge=0, le=1)]
-Whole = Annotated[int, Field(ge=0)]
 Above = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
-BoxArray = Annotated[Array, _read_as(list[tuple[float, float, float, float]], np.float64, -1, 4)]
-ScoreArray = Annotated[Array, _read_as(list[Share], np.float64, -1)]
-ClassArray = Annotated[Numbers, _read_as(list[Whole], np.int64, -1)]
 
 
 @dataclass(frozen=True)
 class TrueBoxes:
     """True boxes of one image: float64 (N, 4), none of zero area, and classes int64 (N,)."""
 
-    __pydantic_config__ = STRICT
-
-    boxes: BoxArray
-    labels: ClassArray
+    boxes: Array
+    labels: Numbers
 
 
 @dataclass(frozen=True)
 class DetectedBoxes:
     """Detections in one image: as ``TrueBoxes``, and scores float64 (N,), 0 to 1."""
 
-    __pydantic_config__ = STRICT
-
-    boxes: BoxArray
-    scores: ScoreArray
-    labels: ClassArray
+    boxes: Array
+    scores: Array
+    labels: Numbers
 
 
 @dataclass(frozen=True)
@@ -87,14 +61,12 @@ class ImageDetections:
     a slice of, if known.
     """
 
-    __pydantic_config__ = STRICT
-
-    id: Name
-    subject: Name | None
-    shape: tuple[Above, Above]
+    id: str
+    subject: str | None
+    shape: tuple[int, int]
     truth: TrueBoxes
     found: DetectedBoxes
-    volume: Name | None = None
+    volume: str | None = None
     slice: int | None = None
 
 
@@ -106,15 +78,13 @@ class Detections:
     score kept. ``most_found``: boxes kept of one image. ``about``: anything else in JSON's types.
     """
 
-    __pydantic_config__ = STRICT
-
-    detector: Name
-    names: Annotated[tuple[Name, ...], Field(min_length=1)]
-    images: Annotated[tuple[ImageDetections, ...], Field(min_length=1)]
-    iou_nms: Share | None
-    split: Name = "val"
-    confidence: Share | None = None
-    most_found: Above | None = None
+    detector: str
+    names: tuple[str, ...]
+    images: tuple[ImageDetections, ...]
+    iou_nms: float | None
+    split: str = "val"
+    confidence: float | None = None
+    most_found: int | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -123,40 +93,201 @@ def file_of(split: str) -> str:
     return FILE if split == "val" else FILE.replace(".json", f"_{split}.json")
 
 
-# -- on disk -------------------------------------------------------------------------------------
+# -- COCO's JSON ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Document(Detections):
-    """Required keys of a file that have defaults in memory."""
-
-    split: Name = field(kw_only=True)
-    version: int = field(kw_only=True)
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-_FILE = TypeAdapter(_Document)
+class CocoInfo(_Strict):
+    """``Detections`` without names and images."""
+
+    version: Literal[2] = 2
+    detector: Name
+    iou_nms: Share | None
+    split: Name
+    confidence: Share | None
+    most_found: Above | None
+    about: dict[str, Any]
+
+
+class CocoImage(_Strict):
+    """An image; ``file_name`` is its case."""
+
+    id: Above
+    file_name: Name
+    height: Above
+    width: Above
+    subject: Name | None = None
+    volume: Name | None = None
+    slice: int | None = None
+
+
+class CocoCategory(_Strict):
+    """A class."""
+
+    id: Above
+    name: Name
+
+
+class CocoBox(_Strict):
+    """A box; ``bbox``: x, y, width, height."""
+
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
+
+
+class CocoAnnotation(CocoBox):
+    """A true box."""
+
+    id: Above
+    area: Annotated[float, Field(gt=0)]
+    iscrowd: Literal[0]
+
+
+class CocoDetection(CocoBox):
+    """A detected box."""
+
+    score: Share
+
+
+class CocoDocument(_Strict):
+    """COCO's document of true boxes, and COCO's results."""
+
+    info: CocoInfo
+    images: Annotated[list[CocoImage], Field(min_length=1)]
+    categories: Annotated[list[CocoCategory], Field(min_length=1)]
+    annotations: list[CocoAnnotation]
+    detections: list[CocoDetection]
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        places = [(image.volume, image.slice) for image in self.images if image.volume is not None]
+        _refuse_repeated("image", [image.id for image in self.images])
+        _refuse_repeated("image", [image.file_name for image in self.images])
+        _refuse_repeated("volume and slice", places)
+        _refuse_repeated("category", [category.id for category in self.categories])
+        _refuse_repeated("annotation", [box.id for box in self.annotations])
+        images = {image.id: image for image in self.images}
+        categories = {category.id for category in self.categories}
+        subjects: dict[str, str | None] = {}
+        for image in self.images:
+            if (image.volume is None) != (image.slice is None):
+                raise ValueError(
+                    f"image {image.file_name!r}: volume is {image.volume!r} and slice "
+                    f"{image.slice!r}, expected both or none"
+                )
+            if image.volume and subjects.setdefault(image.volume, image.subject) != image.subject:
+                raise ValueError(
+                    f"image {image.file_name!r}: subject is {image.subject!r}, expected that of "
+                    f"the other slices of volume {image.volume!r}, {subjects[image.volume]!r}"
+                )
+        for box in (*self.annotations, *self.detections):
+            if box.image_id not in images or box.category_id not in categories:
+                raise ValueError(f"{box!r} is of no image or category of the document")
+        for true in self.annotations:
+            image, (x, y, width, height) = images[true.image_id], true.bbox
+            beyond = max(-x, -y, x + width - image.width, y + height - image.height)
+            if beyond > SLACK or not width or not height:
+                raise ValueError(
+                    f"image {image.file_name!r}: true box {true.bbox}, expected an area within "
+                    f"{image.width} x {image.height} pixels"
+                )
+        return self
+
+
+def _refuse_repeated(what: str, values: Iterable[Any]) -> None:
+    for value, count in Counter(values).items():
+        if count > 1:
+            raise ValueError(f"{what} {value!r} is there {count} times, expected once")
+
+
+def coco_document(detections: Detections) -> dict[str, Any]:
+    """Detections as COCO's JSON, ids from 1; boxes are rounded to a thousandth of a pixel."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
+    for number, image in enumerate(detections.images, 1):
+        height, width = (int(side) for side in image.shape)
+        about = {key: getattr(image, key) for key in ("subject", "volume", "slice")}
+        size = {"height": height, "width": width}
+        images.append({"id": number, "file_name": image.id, **size, **about})
+        for box in _coco_boxes(number, image.truth):
+            area = box["bbox"][2] * box["bbox"][3]
+            annotations.append({"id": len(annotations) + 1, **box, "area": area, "iscrowd": 0})
+        scores = image.found.scores.tolist()
+        for box, score in zip(_coco_boxes(number, image.found), scores, strict=True):
+            found.append({**box, "score": score})
+    keys = ("detector", "iou_nms", "split", "confidence", "most_found")
+    return {
+        "info": {
+            "version": 2,
+            **{key: getattr(detections, key) for key in keys},
+            "about": dict(detections.about),
+        },
+        "images": images,
+        "categories": [{"id": n, "name": name} for n, name in enumerate(detections.names, 1)],
+        "annotations": annotations,
+        "detections": found,
+    }
+
+
+def _coco_boxes(image: int, boxes: TrueBoxes | DetectedBoxes) -> list[dict[str, Any]]:
+    corners = np.round(boxes.boxes.astype(np.float64).reshape(-1, 4), 3)
+    corners[:, 2:] = np.round(corners[:, 2:] - corners[:, :2], 3)
+    return [
+        {"image_id": image, "category_id": label + 1, "bbox": box}
+        for box, label in zip(corners.tolist(), boxes.labels.tolist(), strict=True)
+    ]
 
 
 def read_detections(path: str | Path) -> Detections:
-    """Read a detections document; DataFault names file, image and key."""
+    """Read a detections document; DataFault names file, key and value."""
     path = Path(path)
     with reading(path):
         if path.stat().st_size > MOST_BYTES:
             raise DataFault(f"{path}: larger than {MOST_BYTES} bytes, expected detections; {AGAIN}")
         data = path.read_bytes()
-    try:
-        doc = _FILE.validate_json(data)
-    except ValidationError as error:
-        raise DataFault(f"{path}: {_first(error, data)}; {AGAIN}") from None
-    if doc.version != VERSION:
-        raise DataFault(
-            f"{path}: version is {doc.version}, expected {VERSION}: another version of gansynth "
-            f"wrote it; {AGAIN}"
+    document = _parsed(data, f"{path}: ", f"; {AGAIN}")
+    classes = {category.id: number for number, category in enumerate(document.categories)}
+    truth: dict[int, list[CocoAnnotation]] = defaultdict(list)
+    found: dict[int, list[CocoDetection]] = defaultdict(list)
+    for box in document.annotations:
+        truth[box.image_id].append(box)
+    for detection in document.detections:
+        found[detection.image_id].append(detection)
+    images = tuple(
+        ImageDetections(
+            image.file_name,
+            image.subject,
+            (image.height, image.width),
+            TrueBoxes(_corners(truth[image.id]), _labels(truth[image.id], classes)),
+            DetectedBoxes(
+                _corners(found[image.id]),
+                np.array([detection.score for detection in found[image.id]], np.float64),
+                _labels(found[image.id], classes),
+            ),
+            image.volume,
+            image.slice,
         )
-    detections = _typed(doc)
-    for problem in _problems(detections):
-        raise DataFault(f"{path}: {problem}; {AGAIN}")
-    return detections
+        for image in document.images
+    )
+    info = document.info.model_dump(exclude={"version"})
+    return Detections(
+        names=tuple(category.name for category in document.categories), images=images, **info
+    )
+
+
+def _corners(boxes: Sequence[CocoBox]) -> Array:
+    corners = np.array([box.bbox for box in boxes], np.float64).reshape(-1, 4)
+    corners[:, 2:] += corners[:, :2]
+    return np.round(corners, 3)
+
+
+def _labels(boxes: Sequence[CocoBox], classes: Mapping[int, int]) -> Numbers:
+    return np.array([classes[box.category_id] for box in boxes], np.int64)
 
 
 def write_detections(path: str | Path, detections: Detections) -> Path:
@@ -166,17 +297,11 @@ def write_detections(path: str | Path, detections: Detections) -> Path:
     would refuse. EnvironmentFault: the disk refuses.
     """
     path = Path(path)
-    document = _plain(detections)
     try:
-        data = json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+        data = json.dumps(coco_document(detections), ensure_ascii=False, allow_nan=False).encode()
     except ValueError as error:
-        raise DataFault(f"{path}: {error}: a box or score is NaN or infinite") from None
-    try:
-        typed = _typed(_FILE.validate_json(data))
-    except ValidationError as error:
-        raise DataFault(f"{path}: not written: {_first(error, data)}") from None
-    for problem in _problems(typed):
-        raise DataFault(f"{path}: not written: {problem}")
+        raise DataFault(f"{path}: not written: {error}") from None
+    _parsed(data, f"{path}: not written: ")
     if len(data) > MOST_BYTES:
         raise DataFault(f"{path}: not written: {len(data)} bytes, expected {MOST_BYTES} at most")
     with disk_errors(path):
@@ -185,130 +310,92 @@ def write_detections(path: str | Path, detections: Detections) -> Path:
     return path
 
 
-def _plain(detections: Detections) -> dict[str, Any]:
-    """The document as JSON's types."""
-    return {
-        "version": VERSION,
-        "detector": detections.detector,
-        "names": list(detections.names),
-        "iou_nms": detections.iou_nms,
-        "split": detections.split,
-        "confidence": detections.confidence,
-        "most_found": detections.most_found,
-        "about": dict(detections.about),
-        "images": [
-            {
-                "id": image.id,
-                "subject": image.subject,
-                "volume": image.volume,
-                "slice": image.slice,
-                "shape": [int(side) for side in image.shape],
-                "truth": {
-                    "boxes": _pixels(image.truth.boxes),
-                    "labels": image.truth.labels.tolist(),
-                },
-                "found": {
-                    "boxes": _pixels(image.found.boxes),
-                    "scores": image.found.scores.tolist(),
-                    "labels": image.found.labels.tolist(),
-                },
-            }
-            for image in detections.images
-        ],
-    }
+def _parsed(data: bytes, before: str, after: str = "") -> CocoDocument:
+    try:
+        return CocoDocument.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        value = f"{key} is {first['input']!r:.60}: " if key else "not a detections document: "
+        raise DataFault(f"{before}{value}{first['msg']}{after}") from None
 
 
-def _pixels(boxes: npt.NDArray[np.floating[Any]]) -> list[list[float]]:
-    rounded: list[list[float]] = np.round(boxes.astype(np.float64), 3).reshape(-1, 4).tolist()
-    return rounded
+# -- arms of a comparison ------------------------------------------------------------------------
+
+SAME = {
+    "names": "the same classes",
+    "split": "the same split",
+    "iou_nms": "the same overlap for dropping double boxes: it changes false positives",
+    "confidence": "detections kept down to the same score",
+    "most_found": "as many detections kept of an image",
+}
+"""Keys that the arms of a comparison must share, and their descriptions."""
 
 
-def _typed(doc: _Document) -> Detections:
-    return Detections(**{entry.name: getattr(doc, entry.name) for entry in fields(Detections)})
+def read_arms(texts: Sequence[str], *, split: str = "val") -> dict[str, Detections]:
+    """Read detections by arm; all on the same images, in the order of the first.
+
+    ``texts``: documents, or folders that hold one; ``NAME=PATH`` names an arm. Raises UsageFault:
+    duplicate names, or no file. DataFault: an unreadable document, or arms that are not comparable.
+    """
+    named = [_named(text, file_of(split)) for text in texts]
+    for name, count in Counter(name for name, _ in named).items():
+        if count > 1:
+            raise UsageFault(f"{name}: names {count} arms; name them apart by NAME=PATH")
+    (name, path), *others = named
+    first = read_detections(path)
+    arms = {name: first}
+    for other, file in others:
+        arms[other] = _aligned(first, read_detections(file), path, file)
+    return arms
 
 
-# -- what may be wrong ---------------------------------------------------------------------------
-
-
-def _first(error: ValidationError, data: bytes) -> str:
-    """The first error of pydantic: image, key, value, expectation."""
-    first = error.errors()[0]
-    where = list(first["loc"])
-    if not where:
-        return f"not a detections document: {first['msg']}"
-    image = ""
-    if where[0] == "images" and len(where) > 1:
-        number = int(where[1])
-        entry = json.loads(data)["images"][number]
-        name = entry.get("id") if isinstance(entry, dict) else None
-        image, where = f"image {number if name is None else repr(name)}: ", where[2:]
-    key = ".".join(map(str, where)) or "the entry"
-    if first["type"] == "unexpected_keyword_argument":
-        kind = {"truth": TrueBoxes, "found": DetectedBoxes}.get(
-            str(where[0]), ImageDetections if image else _Document
+def _named(text: str, file: str) -> tuple[str, Path]:
+    """An arm's name and its document."""
+    path, name = Path(text), ""
+    if not path.exists() and "=" in text:
+        name, _, path_text = text.partition("=")
+        path = Path(path_text)
+    if path.is_dir():
+        path = path / file
+    if not path.is_file():
+        raise DataFault(
+            f"{text}: has no {file}, expected detections, NAME=PATH, or a folder that gansynth "
+            "augment wrote after the training of a detector"
         )
-        keys = [entry.name for entry in fields(kind)]
-        hint = did_you_mean(str(where[-1]), keys)
-        return f"{image}{key}: unknown key, expected one of {', '.join(keys)}.{hint}"
-    if first["type"] == "missing":
-        return f"{image}{key}: missing"
-    return f"{image}{key} is {first['input']!r:.60}: {first['msg']}"
+    usual = path.name.startswith(Path(FILE).stem)
+    default_name = path.absolute().parent.name if usual else path.stem
+    return name or default_name or path.stem, path
 
 
-def _problems(detections: Detections) -> list[str]:
-    """Errors that types do not detect; the first of each image."""
-    problems = [problem for image in detections.images if (problem := _problem(image, detections))]
-    ids = Counter(image.id for image in detections.images)
-    problems += [
-        f"image {name!r}: there {n} times, expected once" for name, n in ids.items() if n > 1
-    ]
-    places = Counter((s.volume, s.slice) for s in detections.images if s.volume is not None)
-    problems += [
-        f"volume {volume!r}: slice {number} is there {n} times, expected once"
-        for (volume, number), n in places.items()
-        if n > 1
-    ]
-    owners: dict[str, str | None] = {}
-    for image in detections.images:
-        if (
-            image.volume is not None
-            and owners.setdefault(image.volume, image.subject) != image.subject
-        ):
-            problems.append(
-                f"image {image.id!r}: subject is {image.subject!r}, expected that of the other "
-                f"slices of volume {image.volume!r}, {owners[image.volume]!r}"
+def _aligned(first: Detections, arm: Detections, path: Path, file: Path) -> Detections:
+    """The arm's images in the order of the first arm's, if they are the same."""
+    for key, expected in SAME.items():
+        theirs, ours = getattr(arm, key), getattr(first, key)
+        if theirs != ours:
+            raise DataFault(f"{file}: {key} is {theirs}, in {path} {ours}; expected {expected}")
+    there = {image.id: image for image in arm.images}
+    ids = [image.id for image in first.images]
+    for name in ids:
+        if name not in there:
+            raise DataFault(f"{file}: lacks image {name!r} of {path}; expected the same images")
+    for name in there.keys() - set(ids):
+        raise DataFault(f"{file}: has image {name!r}, which {path} lacks; expected the same images")
+    for image in first.images:
+        key = _difference(image, there[image.id])
+        if key:
+            raise DataFault(
+                f"{file}: image {image.id!r}: {key} is not that of {path}; expected the same truth "
+                "for every arm: evaluate them on the same data"
             )
-    return problems
+    return replace(arm, images=tuple(there[name] for name in ids))
 
 
-def _problem(image: ImageDetections, detections: Detections) -> str | None:
-    """The first error of one image."""
-    prefix = f"image {image.id!r}"
-    height, width = image.shape
-    if (image.volume is None) != (image.slice is None):
-        return (
-            f"{prefix}: volume is {image.volume!r} and slice {image.slice!r}, expected both or none"
-        )
-    for name, part in (("truth", image.truth), ("found", image.found)):
-        counts = {key: len(values) for key, values in vars(part).items()}
-        if len(set(counts.values())) > 1:
-            return f"{prefix}: {name} has {counts}, expected as many of each"
-        if part.labels.size and part.labels.max() >= len(detections.names):
-            return (
-                f"{prefix}: {name}.labels has {part.labels.max()}, expected less than "
-                f"{len(detections.names)}, the number of names"
-            )
-        x1, y1, x2, y2 = part.boxes.T
-        bad = (x2 < x1) | (y2 < y1)
-        expected = "x1 <= x2 and y1 <= y2"
-        if name == "truth":
-            bad |= (x2 == x1) | (y2 == y1) | (np.minimum(x1, y1) < -SLACK)
-            bad |= (x2 > width + SLACK) | (y2 > height + SLACK)
-            expected = f"x1 < x2, y1 < y2 within {width} x {height} pixels"
-        if bad.any():
-            number = int(bad.argmax())
-            return (
-                f"{prefix}: {name}.boxes.{number} is {part.boxes[number].tolist()}, "
-                f"expected {expected}"
-            )
-    return None
+def _difference(a: ImageDetections, b: ImageDetections) -> str:
+    """The first key on which two arms disagree about an image."""
+    for key in ("subject", "shape", "volume", "slice"):
+        if getattr(a, key) != getattr(b, key):
+            return key
+    if not np.array_equal(a.truth.labels, b.truth.labels):
+        return "truth.labels"
+    return "" if np.allclose(a.truth.boxes, b.truth.boxes, rtol=0, atol=CLOSE) else "truth.boxes"

@@ -18,10 +18,16 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from gansynth.metrics.detection.free_response import CONFIDENCE
-from gansynth.metrics.detection.matching import MISS, Flags, PooledDetections, areas, intersections
+from gansynth.metrics.detection.matching import (
+    CONFIDENCE,
+    MISS,
+    Flags,
+    Interval,
+    MatchedDetections,
+    estimate,
+    ratio,
+)
 from gansynth.metrics.detection.record import Array, Detections, Numbers
-from gansynth.metrics.detection.resampling import BootstrapEstimate, estimate, ratio
 
 SHARED = 0.5
 THIRDS = ("small", "medium", "large")
@@ -36,7 +42,7 @@ class SlicePositions:
     subject: Numbers
 
 
-def places(detections: Detections, pool: PooledDetections) -> SlicePositions | str:
+def places(detections: Detections, pool: MatchedDetections) -> SlicePositions | str:
     """Positions of images in volumes, or why they are unknown."""
     images = detections.images
     unknown = sum(image.volume is None for image in images)
@@ -47,6 +53,19 @@ def places(detections: Detections, pool: PooledDetections) -> SlicePositions | s
     subject = np.zeros(len(names), np.int64)
     subject[volume] = pool.subject
     return SlicePositions(volume, np.array([int(s.slice or 0) for s in images]), subject)
+
+
+def intersections(a: Array, b: Array) -> Array:
+    """Intersection areas of boxes (N, 4) and boxes (M, 4), (N, M) in pixels."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared: Array = np.clip(high - low, 0, None).prod(axis=2)
+    return shared
+
+
+def areas(boxes: Array) -> Array:
+    """Areas of boxes (N, 4), (N,) in pixels."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
 def linked(boxes: Array, labels: Numbers, volume: Numbers, level: Numbers) -> Numbers:
@@ -75,7 +94,7 @@ def linked(boxes: Array, labels: Numbers, volume: Numbers, level: Numbers) -> Nu
 class LesionVolumes:
     """Lesions of volumes, and which were found: ``least`` boxes of a lesion must be hit."""
 
-    pool: PooledDetections
+    pool: MatchedDetections
     places: SlicePositions
     hits: Numbers
     confidence: float = CONFIDENCE
@@ -127,13 +146,13 @@ class LesionVolumes:
     def sensitivity(self, weights: Array, chosen: Flags | None = None) -> Array:
         """Share of lesions found under weights of patients (B, P): (B,)."""
         there = np.ones(len(self.size), bool) if chosen is None else chosen
-        detected = weights @ self.pool.per_subject(self.owner[there & self.found])
-        return ratio(detected, weights @ self.pool.per_subject(self.owner[there]))
+        detected = self.pool.weighted(self.owner[there & self.found], weights)
+        return ratio(detected, self.pool.weighted(self.owner[there], weights))
 
     def false_positives(self, weights: Array) -> Array:
         """Linked false positives per volume under weights of patients (B, P): (B,)."""
-        false = weights @ self.pool.per_subject(self.false)
-        return ratio(false, weights @ self.pool.per_subject(self.places.subject))
+        false = self.pool.weighted(self.false, weights)
+        return ratio(false, self.pool.weighted(self.places.subject, weights))
 
     def thirds(self) -> Iterator[tuple[str, Flags]]:
         """The lesions of each non-empty third of sizes."""
@@ -145,20 +164,20 @@ class LesionVolumes:
     def measure(self, weights: Array) -> dict[str, Any]:
         """All metrics, with intervals over resamples (B, P), in JSON's types."""
 
-        def of(chosen: Flags | None) -> BootstrapEstimate:
+        def of(chosen: Flags | None) -> Interval:
             return estimate(lambda w: self.sensitivity(w, chosen), weights)
 
         return {
             "volumes": len(self.places.subject),
             "lesions": len(self.size),
             "boxes_to_be_hit": self.least,
-            "sensitivity": of(None).to_json(),
-            "fps_per_volume": estimate(self.false_positives, weights).to_json(),
+            "sensitivity": of(None),
+            "fps_per_volume": estimate(self.false_positives, weights),
             "by_size": {
                 name: {
                     "lesions": int(chosen.sum()),
                     "pixels": _range(self.size[chosen]),
-                    "sensitivity": of(chosen).to_json(),
+                    "sensitivity": of(chosen),
                 }
                 for name, chosen in self.thirds()
             }

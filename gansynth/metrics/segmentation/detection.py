@@ -12,15 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.metrics.detection.free_response import CONFIDENCE, RATES, TINY, Froc, FrocCurves
-from gansynth.metrics.detection.free_response import false_positives as fps_per_image
-from gansynth.metrics.detection.matching import match, pool_detections
-from gansynth.metrics.detection.precision import Precision
+from gansynth.metrics.detection.matching import CONFIDENCE, everyone, match
+from gansynth.metrics.detection.measures import RATES, TINY, FrocCurves, froc, mean_precision
+from gansynth.metrics.detection.measures import false_positives as fps_per_image
 from gansynth.metrics.detection.record import Array, Detections
-from gansynth.metrics.detection.resampling import everyone
 from gansynth.runtime.errors import DataFault, UsageFault
-
-MAP_IOU = 0.5
 
 
 def measure_detections(
@@ -39,26 +35,26 @@ def measure_detections(
     volume or an image.
     """
     _check(iou, false_positives, confidence)
-    pool = pool_detections(detections)
-    names, weights = pool.subjects, everyone(len(pool.subjects))
+    found = match(detections, (iou,))
+    names, weights = found.subjects, everyone(len(found.subjects))
     if len(set(names)) < len(names):
         raise DataFault(
             f"detections of {detections.detector}: a subject, a volume or an image share a name, "
             "expected distinct names; give the subject of every image"
         )
-    hits, coarse = match(pool, (iou, MAP_IOU))
-    curves = Froc(pool, hits)
-    whole = curves(weights)
+    whole = froc(found, iou, weights)
     keys = [f"sensitivity@FP={rate:g}" for rate in false_positives]
 
     def measured(weights: Array) -> Iterator[tuple[str, Array]]:
         fps = np.repeat(whole.fps, len(weights), axis=0)
-        sensitivity = FrocCurves(fps, curves(weights).sensitivity).at(list(false_positives))
+        sensitivity = FrocCurves(fps, froc(found, iou, weights).sensitivity).at(
+            list(false_positives)
+        )
         yield from zip(keys, sensitivity.T, strict=True)
         yield "froc", sensitivity.mean(axis=1)
-        yield "fp_per_image", fps_per_image(pool, hits, confidence=confidence, weights=weights)
+        yield "fp_per_image", fps_per_image(found, iou, weights, confidence)
 
-    together = {**dict(measured(weights)), "map50": Precision(pool, coarse[None]).mean(weights)}
+    together = {**dict(measured(weights)), "map50": mean_precision(found, weights)}
     ends = float(whole.end[0])
     return {
         "per_subject": {

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gansynth.metrics.detection.matching import match, pool_detections
+from gansynth.metrics.detection.matching import everyone, match
 from gansynth.metrics.detection.record import DetectedBoxes, Detections, ImageDetections, TrueBoxes
 
 SIDE = 64
@@ -42,9 +42,9 @@ def document(*images: ImageDetections, names: Sequence[str] = ("lesion",), **res
 
 
 def measured(detections: Detections, iou: float = 0.5):
-    """All images together, and which lesion each detection hits."""
-    pool = pool_detections(detections)
-    return pool, match(pool, (iou,))[0]
+    """Matched detections, and weights that count every patient once."""
+    found = match(detections, (iou,))
+    return found, everyone(len(found.subjects))
 
 
 def drawn(

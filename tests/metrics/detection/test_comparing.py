@@ -5,19 +5,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.metrics.detection import DetectionMeasures, froc, measure_arms
-from gansynth.metrics.detection.free_response import AtEqualFps, FrocArm, at_equal_fps, sensitivity
-from gansynth.metrics.detection.matching import pool_detections
-from gansynth.metrics.detection.record import DetectedBoxes
-from gansynth.metrics.detection.report import number
-from gansynth.metrics.detection.resampling import (
-    BootstrapEstimate,
+from gansynth.metrics.detection import (
+    DetectionMeasures,
+    at_equal_fps,
     estimate,
     everyone,
+    false_positives,
+    froc,
+    match,
+    measure_arms,
+    places,
     resamples,
-    with_interval,
+    sensitivity,
 )
-from gansynth.metrics.detection.volumes import LesionVolumes, linked, places
+from gansynth.metrics.detection.matching import interval
+from gansynth.metrics.detection.measures import verdict
+from gansynth.metrics.detection.record import DetectedBoxes
+from gansynth.metrics.detection.report import number
+from gansynth.metrics.detection.volumes import LesionVolumes, linked
 from tests.metrics.detection.simulated import (
     ELSEWHERE,
     A,
@@ -48,13 +53,10 @@ def test_whether_a_slice_has_a_lesion_is_told_by_its_most_confident_detection():
     assert arm["has_lesion"]["auc"]["value"] is None
 
 
-def arm(name, detections, confidence=0.5):
-    pool, hits = measured(detections)
-    return FrocArm(name, pool, hits, confidence)
-
-
-def weights_of(arm, times=200):
-    return resamples(len(arm.pool.subjects), times, np.random.default_rng(0))
+def compare(held, compared, times=200, confidence=0.5):
+    matched = match(held), match(compared)
+    weights = resamples(len(matched[0].subjects), times, np.random.default_rng(0))
+    return at_equal_fps(*matched, ("real", "both"), 0.5, weights, confidence)
 
 
 def changed(detections, change):
@@ -66,38 +68,36 @@ def changed(detections, change):
 def test_by_hand():
     images = seen("x", [A, B], [A, ELSEWHERE, B], [0.9, 0.6, 0.1]), seen("y")
     others = seen("x", [A, B], [A, B, ELSEWHERE], [0.4, 0.3, 0.2]), seen("y")
-    held, asked = arm("real", document(*images)), arm("both", document(*others))
-    found = at_equal_fps(held, asked, weights_of(held))
-    assert (found.fps, found.held_sensitivity, found.asked_sensitivity) == (0.5, 0.5, 1)
-    assert (found.difference.value, found.reached) == (0.5, True)
-    back = at_equal_fps(asked, held, weights_of(held))
-    assert (back.fps, back.held_sensitivity, back.asked_sensitivity) == (0, 0, 0.5)
+    held, asked = document(*images), document(*others)
+    keys = ("fps", "held_sensitivity", "asked_sensitivity")
+    found = compare(held, asked)
+    assert [found[key] for key in keys] == [0.5, 0.5, 1]
+    assert (found["difference"]["value"], found["reached"]) == (0.5, True)
+    assert [compare(asked, held)[key] for key in keys] == [0, 0, 0.5]
 
 
 def test_more_of_everything_is_not_better():
     """The trap: higher scores all over find more at one confidence, with more false positives."""
-    plain = arm("real", FOUND)
-    eager = arm("both", changed(FOUND, lambda f: replace(f, scores=np.sqrt(f.scores))))
-    once = everyone(len(plain.pool.subjects))
-    assert eager.working(once)[1] > plain.working(once)[1] + 0.02
-    assert eager.working(once)[0] > plain.working(once)[0] + 0.5
-    for held, asked in ((plain, eager), (eager, plain)):
-        compared = at_equal_fps(held, asked, weights_of(plain))
-        assert compared.difference == BootstrapEstimate(0, 0, 0)
-        assert compared.verdict().endswith("no difference shown.")
+    eager = changed(FOUND, lambda f: replace(f, scores=np.sqrt(f.scores)))
+    (plain, once), (more, _) = measured(FOUND), measured(eager)
+    assert sensitivity(more, 0.5, once, 0.5) > sensitivity(plain, 0.5, once, 0.5) + 0.02
+    assert false_positives(more, 0.5, once, 0.5) > false_positives(plain, 0.5, once, 0.5) + 0.5
+    for pair in ((FOUND, eager), (eager, FOUND)):
+        compared = compare(*pair)
+        assert compared["difference"] == {"value": 0, "low": 0, "high": 0}
+        assert compared["verdict"].endswith("no difference shown.")
 
 
 def test_a_curve_that_ends_before_is_said_to():
-    cut = changed(FOUND, lambda f: DetectedBoxes(*(v[f.scores > 0.8] for v in vars(f).values())))
-    plain, short = arm("real", FOUND), arm("short", cut)
-    compared = at_equal_fps(plain, short, weights_of(plain))
-    assert (compared.reached, compared.ended) == (False, 1)
-    once = everyone(len(plain.pool.subjects))
-    assert compared.asked_sensitivity == short.curves(once).sensitivity[0, -1]
-    assert "(short does not make so many: this is the most it finds)" in compared.verdict()
-    assert "no verdict" in compared.verdict()
-    itself = at_equal_fps(short, short, weights_of(plain))
-    assert (itself.reached, itself.ended) == (True, 0)
+    short = changed(FOUND, lambda f: DetectedBoxes(*(v[f.scores > 0.8] for v in vars(f).values())))
+    compared = compare(FOUND, short)
+    assert (compared["reached"], compared["ended"]) == (False, 1)
+    found, once = measured(short)
+    assert compared["asked_sensitivity"] == froc(found, 0.5, once).sensitivity[0, -1]
+    assert "(both does not make so many: this is the most it finds)" in compared["verdict"]
+    assert "no verdict" in compared["verdict"]
+    itself = compare(short, short)
+    assert (itself["reached"], itself["ended"]) == (True, 0)
 
 
 @pytest.mark.parametrize(
@@ -108,17 +108,19 @@ def test_a_curve_that_ends_before_is_said_to():
         ((0.1, -0.01, 0.2), 36, True, "no difference shown"),
         ((0.1, 0.0, 0.2), 36, True, "no difference shown"),
         ((0.1, 0.05, 0.2), 9, True, "9 patients are too few for a verdict"),
-        ((0.1, np.nan, np.nan), 36, True, "without resamples"),
-        ((np.nan, np.nan, np.nan), 36, True, "nothing to compare"),
+        ((0.1, None, None), 36, True, "without resamples"),
+        ((None, None, None), 36, True, "nothing to compare"),
         ((-0.1, -0.2, -0.01), 36, False, "not at equal numbers, so no verdict"),
         ((0.1, 0.01, 0.2), 36, False, "B finds more than A"),
     ],
 )
 def test_the_verdict_claims_no_more_than_the_interval(difference, units, reached, says):
-    compared = AtEqualFps(
-        "A", "B", 1, 0.5, 0.6, BootstrapEstimate(*difference), reached, 0, units, 200
-    )
-    assert says in compared.verdict()
+    compared = {
+        **{"held": "A", "asked": "B", "unit": "patients", "units": units, "reached": reached},
+        **{"fps": 1, "held_sensitivity": 0.5, "asked_sensitivity": 0.6},
+        "difference": dict(zip(("value", "low", "high"), difference, strict=True)),
+    }
+    assert says in verdict(compared)
 
 
 def test_differences_are_of_the_same_patients():
@@ -130,11 +132,14 @@ def test_differences_are_of_the_same_patients():
         for side, score in zip(comparison, (0.1, 0.9), strict=True):
             scores = [0.9, score][-len(hit) :]
             side.append(seen(f"{n}", [A, B], hit, scores, subject=f"{n}"))
-    held, asked = (arm("", document(*side)) for side in comparison)
-    found = at_equal_fps(held, asked, weights_of(held))
-    assert vars(found.difference) == pytest.approx({"value": 0.5, "low": 0.5, "high": 0.5})
-    alone = with_interval(0, [held.working(weights_of(held))[1]])
-    assert alone.high - alone.low > 0.1
+    held, asked = (document(*side) for side in comparison)
+    assert compare(held, asked)["difference"] == pytest.approx(
+        {"value": 0.5, "low": 0.5, "high": 0.5}
+    )
+    weights = resamples(40, 200, np.random.default_rng(0))
+    boxes = match(held)
+    alone = np.quantile(sensitivity(boxes, 0.5, weights, 0.5), (0.025, 0.975))
+    assert np.ptp(alone) > 0.1
 
 
 def test_a_resample_has_as_many_patients_all_equally_likely_and_a_seed_is_a_seed():
@@ -153,8 +158,8 @@ def test_the_interval_is_that_of_a_mean():
     weights = resamples(50, 20_000, np.random.default_rng(1))
     found = estimate(lambda w: w @ values / 50, weights)
     middle, half = values.mean(), 1.96 * values.std() / np.sqrt(50)
-    assert found.value == pytest.approx(middle)
-    assert (found.low, found.high) == pytest.approx((middle - half, middle + half), abs=0.01)
+    assert found["value"] == pytest.approx(middle)
+    assert (found["low"], found["high"]) == pytest.approx((middle - half, middle + half), abs=0.01)
 
 
 def test_slices_of_one_patient_do_not_narrow_the_interval():
@@ -166,10 +171,10 @@ def test_slices_of_one_patient_do_not_narrow_the_interval():
                 seen(f"{p}.{z}", [A], boxes_, scores, subject=of.format(p=p, z=z))
                 for z in range(slices)
             ]
-        pool, hits = measured(document(*images))
-        weights = resamples(len(pool.subjects), 1000, np.random.default_rng(0))
-        found = estimate(lambda w: sensitivity(pool, hits, weights=w), weights)
-        return found.high - found.low
+        boxes, _ = measured(document(*images))
+        weights = resamples(len(boxes.subjects), 1000, np.random.default_rng(0))
+        found = estimate(lambda w: sensitivity(boxes, 0.5, w), weights)
+        return found["high"] - found["low"]
 
     ten = spread(10, "{p}")
     assert ten == spread(1, "{p}")
@@ -177,10 +182,8 @@ def test_slices_of_one_patient_do_not_narrow_the_interval():
 
 
 def test_what_is_undefined_is_left_out():
-    found = with_interval(0.5, [np.array([np.nan, 0.5, 0.5]), np.array([np.nan])])
-    assert (found.low, found.high) == (0.5, 0.5)
-    none = with_interval(np.nan, [np.array([np.nan])])
-    assert none.to_json() == {"value": None, "low": None, "high": None}
+    assert interval(0.5, np.array([np.nan, 0.5, 0.5])) == {"value": 0.5, "low": 0.5, "high": 0.5}
+    assert interval(np.nan, np.array([np.nan])) == {"value": None, "low": None, "high": None}
 
 
 C, HALF, LESS, BIG = (30, 30, 40, 40), (5, 0, 15, 10), (6, 0, 16, 10), (0, 0, 40, 40)
@@ -215,10 +218,10 @@ def test_boxes_of_neighbouring_slices_are_one_if_they_share_half_of_the_smaller(
 
 
 def lesions(*images, confidence=0.5, least=1, iou=0.5):
-    pool, hits = measured(document(*images), iou)
-    where = places(document(*images), pool)
+    found, _ = measured(document(*images), iou)
+    where = places(document(*images), found)
     assert not isinstance(where, str)
-    return LesionVolumes(pool, where, hits, confidence, least)
+    return LesionVolumes(found, where, found.hits[iou], confidence, least)
 
 
 TWO = (
@@ -276,7 +279,7 @@ def test_without_lesions_nothing_is_found():
 def test_images_that_do_not_say_where_they_lie_are_said_to():
     found = document(seen("0", place=("v", 0)), seen("1"))
     says = "1 of 2 images do not say of which volume they are a slice"
-    assert places(found, pool_detections(found)) == says
+    assert places(found, match(found)) == says
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +305,8 @@ def test_intervals_hold_their_numbers(of_arm):
 
 def test_the_drawn_curve_is_the_curve_within_its_band_up_to_its_end(of_arm):
     at = of_arm["at"]["0.5"]
-    curve, line = froc(*measured(FOUND)), at["drawn"]
+    found, once = measured(FOUND)
+    curve, line = froc(found, 0.5, once), at["drawn"]
     np.testing.assert_allclose(line["sensitivity"], curve.at(line["fps"])[0])
     assert line["fps"][-1] <= curve.end[0] == at["froc"]["end"]
     low, middle, high = (np.array(line[k]) for k in ("low", "sensitivity", "high"))

@@ -1,23 +1,22 @@
 import contextlib
 import importlib
 import io
-from typing import Any
 
 import numpy as np
 import pytest
 
-from gansynth.metrics.detection.free_response import Froc, false_positives, froc, sensitivity
-from gansynth.metrics.detection.matching import MISS, match, pool_detections
-from gansynth.metrics.detection.precision import (
-    ALL_POINTS,
-    COCO,
-    COCO_IOUS,
-    COCO_MOST,
-    Precision,
+from gansynth.metrics.detection import (
+    MISS,
     average_precision,
-    coco_map,
-    surest,
+    coco_document,
+    false_positives,
+    froc,
+    match,
+    mean_precision,
+    sensitivity,
 )
+from gansynth.metrics.detection.matching import COCO_IOUS
+from gansynth.metrics.detection.measures import RATES
 from gansynth.metrics.detection.record import Detections
 from tests.metrics.detection.simulated import ELSEWHERE, A, B, document, drawn, measured, seen
 
@@ -49,8 +48,8 @@ WRONG = seen("x", [A, B], [A, B], [0.9, 0.8], classes=([0, 1], [1, 1]))
     ],
 )
 def test_which_lesion_is_hit(images, iou, options, expected):
-    pool = pool_detections(document(*images, names=("a", "b")), **options)
-    assert match(pool, (iou,))[0].tolist() == expected
+    found = match(document(*images, names=("a", "b")), (iou,), **options)
+    assert found.hits[iou].tolist() == expected
 
 
 def test_where_the_patient_is_unknown_the_volume_is_one_or_else_the_image():
@@ -58,7 +57,7 @@ def test_where_the_patient_is_unknown_the_volume_is_one_or_else_the_image():
         *(seen("p"), seen("a", subject="p"), seen("b", subject="p", place=("p", 0))),
         *(seen("c", place=("p", 1)), seen("d", place=("p", 2))),
     )
-    assert pool_detections(document(*images)).subject.tolist() == [0, 1, 1, 2, 2]
+    assert match(document(*images)).subject.tolist() == [0, 1, 1, 2, 2]
 
 
 HAND = document(
@@ -68,7 +67,6 @@ HAND = document(
     seen("w"),
 )
 """Falling: hit, false, false, hit, false; 2 lesions in 4 slices."""
-ONE = np.ones((1, 4))
 
 
 @pytest.mark.parametrize(
@@ -76,36 +74,40 @@ ONE = np.ones((1, 4))
     [(0, 1, 3), (0.1, 1, 3), (0.11, 1, 2), (0.75, 0.5, 2), (0.9, 0.5, 0), (0.91, 0, 0)],
 )
 def test_the_working_point_by_hand_counts_slices_without_lesions(confidence, found, fps):
-    pool, hits = measured(HAND)
-    assert sensitivity(pool, hits, confidence=confidence, weights=ONE)[0] == found
-    assert false_positives(pool, hits, confidence=confidence, weights=ONE)[0] == fps / 4
+    boxes, once = measured(HAND)
+    assert sensitivity(boxes, 0.5, once, confidence)[0] == found
+    assert false_positives(boxes, 0.5, once, confidence)[0] == fps / 4
+
+
+def curve_of(detections, iou=0.5):
+    found, once = measured(detections, iou)
+    return froc(found, iou, once)
 
 
 def test_the_curve_by_hand():
-    curve = froc(*measured(HAND))
+    curve = curve_of(HAND)
     expected = {0: 0.5, 0.2: 0.5, 0.499: 0.5, 0.5: 1, 0.6: 1, 0.75: 1, 9: 1}
     np.testing.assert_allclose(curve.at(list(expected))[0], list(expected.values()))
     assert curve.end == [0.75]
-    assert curve.score()[0] == pytest.approx((0.5 * 2 + 1 * 5) / 7)
+    assert curve.at(RATES)[0].mean() == pytest.approx((0.5 * 2 + 1 * 5) / 7)
 
 
 def test_equal_scores_are_one_step_in_whatever_order():
     for order in ([A, ELSEWHERE, B], [ELSEWHERE, B, A]):
-        curve = froc(*measured(document(seen("x", [A, B], order, [0.5] * 3), seen("y"))))
+        curve = curve_of(document(seen("x", [A, B], order, [0.5] * 3), seen("y")))
         np.testing.assert_allclose(curve.at([0, 0.25, 0.5])[0], [0, 0.5, 1])
 
 
 @pytest.mark.parametrize("ties", [None, 5])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_rising_curve_goes_through_every_confidences_working_point(seed, ties):
-    pool, hits = measured(drawn(seed, 30, ties=ties), 0.3)
-    every = np.ones((1, len(pool.subjects)))
-    curve = froc(pool, hits)
+    boxes, once = measured(drawn(seed, 30, ties=ties), 0.3)
+    curve = froc(boxes, 0.3, once)
     points: dict[float, float] = {}
     falling = []
-    for confidence in np.unique(pool.scores):
-        fps = false_positives(pool, hits, confidence=confidence, weights=every)[0]
-        found = sensitivity(pool, hits, confidence=confidence, weights=every)[0]
+    for confidence in np.unique(boxes.scores):
+        fps = false_positives(boxes, 0.3, once, confidence)[0]
+        found = sensitivity(boxes, 0.3, once, confidence)[0]
         points[fps] = max(points.get(fps, 0), found)
         falling.append((fps, found))
     assert len(points) > 3
@@ -117,69 +119,48 @@ def test_the_rising_curve_goes_through_every_confidences_working_point(seed, tie
 
 
 def test_classes_add_up():
-    pool, hits = measured(drawn(0, 40, classes=3))
-    parts = [sensitivity(pool, hits, label=k)[0] for k in range(3)]
-    shares = np.bincount(pool.true_labels, minlength=3) / len(pool.true_labels)
-    assert sensitivity(pool, hits)[0] == pytest.approx(np.dot(parts, shares))
-    fps = [false_positives(pool, hits, label=k)[0] for k in range(3)]
-    assert false_positives(pool, hits)[0] == pytest.approx(sum(fps))
+    found, once = measured(drawn(0, 40, classes=3))
+    parts = [sensitivity(found, 0.5, once, label=k)[0] for k in range(3)]
+    shares = np.bincount(found.true_labels, minlength=3) / len(found.true_labels)
+    assert sensitivity(found, 0.5, once)[0] == pytest.approx(np.dot(parts, shares))
+    fps = [false_positives(found, 0.5, once, label=k)[0] for k in range(3)]
+    assert false_positives(found, 0.5, once)[0] == pytest.approx(sum(fps))
 
 
 @pytest.mark.parametrize("image", [seen("x"), seen("x", found=[A], scores=[0.5])])
 def test_without_lesions_there_are_false_positives_but_no_sensitivity_and_no_precision(image):
-    pool, hits = measured(document(image))
-    assert np.isnan(sensitivity(pool, hits)).all()
-    assert false_positives(pool, hits).tolist() == [len(image.found.scores)]
-    assert np.isnan(froc(pool, hits).score()).all()
-    assert np.isnan(coco_map(pool).mean(np.ones((1, 1)))).all()
+    found, once = measured(document(image))
+    assert np.isnan(sensitivity(found, 0.5, once)).all()
+    assert false_positives(found, 0.5, once).tolist() == [len(image.found.scores)]
+    assert np.isnan(froc(found, 0.5, once).sensitivity).all()
+    assert np.isnan(mean_precision(found, once, coco=True)).all()
 
 
 def test_without_detections_nothing_is_found():
-    curve = froc(*measured(document(seen("x", [A]))))
+    curve = curve_of(document(seen("x", [A])))
     assert (curve.at([0, 1])[0].tolist(), curve.end.tolist()) == ([0, 0], [0])
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_weight_is_as_many_copies_of_the_patient(seed):
-    found = drawn(seed, 18)
-    pool, hits = measured(found, 0.4)
-    weights = np.random.default_rng(seed).integers(0, 3, (1, len(pool.subjects))).astype(float)
-    copies = [s for s, who in zip(found.images, pool.subject, strict=True)
-              for _ in range(int(weights[0, who]))]  # fmt: skip
-    other, theirs = measured(Detections("toy", found.names, tuple(copies), 0.5), 0.4)
-    every = np.ones((1, len(other.subjects)))
+    original = drawn(seed, 18)
+    found, _ = measured(original, 0.4)
+    weights = np.random.default_rng(seed).integers(0, 3, (1, len(found.subjects))).astype(float)
+    copies = [image for image, patient in zip(original.images, found.subject, strict=True)
+              for _ in range(int(weights[0, patient]))]  # fmt: skip
+    repeated, once = measured(Detections("toy", original.names, tuple(copies), 0.5), 0.4)
     at = [0, 0.3, 1, 2.5]
-    assert (hits != MISS).any()
-    np.testing.assert_allclose(Froc(pool, hits)(weights).at(at), froc(other, theirs).at(at))
+    assert (found.hits[0.4] != MISS).any()
+    np.testing.assert_allclose(froc(found, 0.4, weights).at(at), froc(repeated, 0.4, once).at(at))
     for measure in (sensitivity, false_positives):
         np.testing.assert_allclose(
-            measure(pool, hits, confidence=0.3, weights=weights),
-            measure(other, theirs, confidence=0.3, weights=every),
+            measure(found, 0.4, weights, 0.3), measure(repeated, 0.4, once, 0.3)
         )
-    for rule in (ALL_POINTS, COCO):
+    for coco in (False, True):
         np.testing.assert_allclose(
-            Precision(pool, hits[None], rule=rule)(weights),
-            Precision(other, theirs[None], rule=rule)(every),
+            average_precision(found, 0.4, weights, coco=coco),
+            average_precision(repeated, 0.4, once, coco=coco),
         )
-
-
-def as_coco(detections):
-    """Truth and detections as COCO's programs take them."""
-    truth: list[dict[str, Any]] = []
-    found: list[dict[str, Any]] = []
-    for number, image in enumerate(detections.images, 1):
-        for side, told in ((image.truth, truth), (image.found, found)):
-            for index, box in enumerate(side.boxes):
-                size = box[2:] - box[:2]
-                one: dict[str, Any] = {"image_id": number}
-                one["category_id"] = int(side.labels[index])
-                one |= {"bbox": [*box[:2], *size], "area": float(np.prod(size))}
-                if side is image.found:
-                    one["score"] = float(image.found.scores[index])
-                told.append({**one, "id": len(told) + 1, "iscrowd": 0})
-    images = [{"id": i, "height": 64, "width": 64} for i in range(1, len(detections.images) + 1)]
-    categories = [{"id": k, "name": name} for k, name in enumerate(detections.names)]
-    return {"images": images, "annotations": truth, "categories": categories, "info": {}}, found
 
 
 def theirs(detections, library):
@@ -190,12 +171,12 @@ def theirs(detections, library):
     }[library]
     Truths = importlib.import_module(module).COCO
     Evaluation = getattr(importlib.import_module(where), name)
-    truth, found = as_coco(detections)
+    truth = coco_document(detections)
     with contextlib.redirect_stdout(io.StringIO()):
         known = Truths()
         known.dataset = truth
         known.createIndex()
-        evaluation = Evaluation(known, known.loadRes(found), "bbox")
+        evaluation = Evaluation(known, known.loadRes(truth["detections"]), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
@@ -218,29 +199,29 @@ DRAWN = {
 @pytest.mark.parametrize(
     "library",
     [
-        pytest.param("pycocotools", marks=pytest.mark.extra("yolo")),
+        "pycocotools",
         pytest.param("faster_coco_eval", marks=pytest.mark.extra("dev-all")),
     ],
 )
 @pytest.mark.parametrize("name", DRAWN)
 def test_coco_precisions_are_those_of_coco(name, library):
-    pool = pool_detections(DRAWN[name])
-    ours = average_precision(pool, match(pool, COCO_IOUS), rule=COCO, most=COCO_MOST)
+    found, once = measured(DRAWN[name])
+    ours = [average_precision(found, iou, once, coco=True)[0] for iou in COCO_IOUS]
     np.testing.assert_allclose(ours, theirs(DRAWN[name], library), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("rule", "expected"), [(ALL_POINTS, 0.5 * 1 + 0.5 * 2 / 3), (COCO, (51 * 1 + 50 * 2 / 3) / 101)]
+    ("coco", "expected"), [(False, 0.5 * 1 + 0.5 * 2 / 3), (True, (51 * 1 + 50 * 2 / 3) / 101)]
 )
-def test_precision_by_hand(rule, expected):
+def test_precision_by_hand(coco, expected):
     image = seen("x", [A, B], [A, ELSEWHERE, B], [0.9, 0.8, 0.7])
     other = seen("y", found=[A], scores=[0.1])
-    pool = pool_detections(document(image, other, names=("lesion", "unseen")))
-    found = average_precision(pool, match(pool, (0.5,)), rule=rule)[0]
-    np.testing.assert_allclose(found, [expected, np.nan])
+    found, once = measured(document(image, other, names=("lesion", "unseen")))
+    areas = average_precision(found, 0.5, once, coco=coco)[0]
+    np.testing.assert_allclose(areas, [expected, np.nan])
 
 
-def test_only_the_surest_of_an_image_and_class_count():
+def test_the_surest_of_an_image_and_class_come_first():
     scores, labels = [0.1, 0.9, 0.5, 0.5, 0.7], [0, 0, 0, 0, 1]
-    pool = pool_detections(document(seen("x", found=[A] * 5, scores=scores, classes=([], labels))))
-    assert surest(pool, 2).tolist() == [False, True, True, False, True]
+    image = seen("x", found=[A] * 5, scores=scores, classes=([], labels))
+    assert match(document(image, names=("a", "b"))).rank.tolist() == [3, 0, 1, 2, 0]

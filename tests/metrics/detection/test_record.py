@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
 
 from gansynth.metrics.detection import record
 from gansynth.metrics.detection.record import read_detections, write_detections
@@ -43,48 +44,60 @@ def test_float32_scores_that_differ_still_differ(tmp_path):
     np.testing.assert_array_equal(kept.images[0].found.scores, scores.astype(float))
 
 
+def test_pycocotools_reads_the_file_and_images_are_named_by_their_case(path, capsys):
+    truth = COCO(path)
+    found = truth.loadRes(truth.dataset["detections"])
+    (image,) = {box["image_id"] for box in found.anns.values()}
+    assert truth.imgs[image]["file_name"] == "a"
+    assert [box["bbox"] for box in truth.anns.values()] == [[10, 10, 10, 10]]
+    assert [box["score"] for box in found.anns.values()] == [0.5]
+
+
+def test_ids_of_images_and_categories_are_those_of_the_file(path):
+    doc = json.loads(path.read_text())
+    doc["images"][0]["id"] = doc["annotations"][0]["image_id"] = 70
+    doc["detections"][0]["image_id"] = 70
+    doc["categories"].insert(0, {"id": 9, "name": "other"})
+    path.write_text(json.dumps(doc))
+    found = read_detections(path)
+    assert (found.names, found.images[0].truth.labels.tolist()) == (("other", "lesion"), [1])
+
+
 FIRST, SECOND = ("images", 0), ("images", 1)
-TRUTH, HIT = (*FIRST, "truth"), (*FIRST, "found")
+TRUTH, HIT = ("annotations", 0), ("detections", 0)
 GONE = object()
 
 
 @pytest.mark.parametrize(
     ("place", "key", "value", "says"),
     [
-        ((), "version", 2, "version is 2, expected 1"),
-        ((), "names", GONE, "names: missing"),
-        ((), "names", [], "names is []"),
+        (("info",), "version", 1, "info.version is 1"),
+        ((), "categories", GONE, "categories"),
+        ((), "categories", [], "categories is []"),
         ((), "images", [], "images is []"),
-        ((), "foo", 1, "foo: unknown key"),
-        ((), "iou_nms", 2, "iou_nms is 2"),
-        (FIRST, "subjct", "p", "image 'a': subjct: unknown key"),
-        (TRUTH, "box", [], "Did you mean 'boxes'?"),
-        (TRUTH, "boxes", [[1, 2]], "image 'a': truth.boxes.0.2: missing"),
-        (TRUTH, "boxes", [["x", 1, 2, 3]], "image 'a': truth.boxes.0.0 is 'x'"),
-        (
-            *(TRUTH, "boxes", [[10, 10, 10, 20]]),
-            "image 'a': truth.boxes.0 is [10.0, 10.0, 10.0, 20.0]",
-        ),
-        (TRUTH, "boxes", [[1, 1, 2, 66]], "within 64 x 64 pixels"),
-        (TRUTH, "labels", [1], "image 'a': truth.labels has 1, expected less than 1"),
-        (TRUTH, "labels", [0, 0], "truth has {'boxes': 1, 'labels': 2}"),
-        (HIT, "scores", [1.5], "image 'a': found.scores.0 is 1.5"),
-        (
-            *(HIT, "boxes", [[20, 10, 10, 20]]),
-            "image 'a': found.boxes.0 is [20.0, 10.0, 10.0, 20.0]",
-        ),
-        (HIT, "labels", [-1], "image 'a': found.labels.0 is -1"),
-        (HIT, "scores", [], "found has {'boxes': 1, 'scores': 0, 'labels': 1}"),
-        (FIRST, "shape", [0, 64], "image 'a': shape.0 is 0"),
+        ((), "foo", 1, "foo is 1: Extra inputs"),
+        (("info",), "iou_nms", 2, "info.iou_nms is 2"),
+        (FIRST, "subjct", "p", "images.0.subjct is 'p'"),
+        (TRUTH, "box", [], "annotations.0.box is []"),
+        (TRUTH, "bbox", [1, 2], "annotations.0.bbox.2"),
+        (TRUTH, "bbox", ["x", 1, 2, 3], "annotations.0.bbox.0 is 'x'"),
+        (TRUTH, "bbox", [10, 10, 0, 10], "image 'a': true box (10.0, 10.0, 0.0, 10.0)"),
+        (TRUTH, "bbox", [1, 1, 1, 65], "within 64 x 64 pixels"),
+        (TRUTH, "category_id", 2, "is of no image or category"),
+        (HIT, "image_id", 3, "is of no image or category"),
+        (HIT, "score", 1.5, "detections.0.score is 1.5"),
+        (HIT, "bbox", [10, 10, -1, 20], "detections.0.bbox.2 is -1"),
+        (HIT, "score", GONE, "detections.0.score"),
+        (FIRST, "height", 0, "images.0.height is 0"),
         (FIRST, "slice", None, "expected both or none"),
-        (SECOND, "id", "a", "image 'a': there 2 times"),
-        (SECOND, "slice", 3, "volume 'v': slice 3 is there 2 times"),
+        (SECOND, "file_name", "a", "image 'a' is there 2 times"),
+        (SECOND, "id", 1, "image 1 is there 2 times"),
+        (SECOND, "slice", 3, "volume and slice ('v', 3) is there 2 times"),
         (SECOND, "subject", "q", "image 'b': subject is 'q', expected that of the other"),
-        (SECOND, "id", GONE, "image 1: id: missing"),
-        (("images",), 1, 3, "image 1: the entry is 3"),
+        (("images",), 1, 3, "images.1 is 3"),
     ],
 )
-def test_nonsense_is_one_line_with_file_image_and_key(path, place, key, value, says):
+def test_nonsense_is_one_line_with_file_key_and_value(path, place, key, value, says):
     doc = json.loads(path.read_text())
     part = doc
     for step in place:
@@ -99,6 +112,12 @@ def test_nonsense_is_one_line_with_file_image_and_key(path, place, key, value, s
     assert message.startswith(f"{path}: ")
     assert says in message
     assert "\n" not in message
+
+
+def test_a_document_of_another_version_is_refused(path):
+    path.write_text('{"version": 1, "detector": "toy", "names": ["x"], "images": []}')
+    with pytest.raises(DataFault, match="write it again with gansynth augment"):
+        read_detections(path)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000, '{"version": NaN}', "\xff"])
@@ -122,10 +141,11 @@ def test_a_missing_or_huge_file_is_refused(path, monkeypatch):
 @pytest.mark.parametrize(
     ("image", "says"),
     [
-        (seen("b", [BOX], classes=([4], [])), "image 'b': truth.labels has 4"),
-        (seen("b", found=[(9, 9, 8, 9)], scores=[1]), "image 'b': found.boxes.0"),
-        (seen("b", found=[(9, 9, np.nan, 9)], scores=[1]), "NaN"),
-        (seen("b", found=[BOX], scores=[7]), "image 'b': found.scores.0 is 7"),
+        (seen("b", [BOX], classes=([4], [])), "no image or category"),
+        (seen("b", found=[(9, 9, 8, 9)], scores=[1]), "detections.0.bbox.2 is -1"),
+        (seen("b", found=[(9, 9, np.nan, 9)], scores=[1]), "not JSON compliant"),
+        (seen("b", found=[BOX], scores=[7]), "detections.0.score is 7"),
+        (seen("b", found=[BOX], scores=[]), "shorter"),
     ],
 )
 def test_nonsense_is_not_written(image, says, path):

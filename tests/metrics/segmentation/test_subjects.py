@@ -9,12 +9,13 @@ import pytest
 from gansynth.core.prediction import SlicePosition
 from gansynth.core.source import CaseHeader
 from gansynth.metrics.detection import (
-    average_precision,
+    everyone,
     false_positives,
     froc,
     match,
-    pool_detections,
+    mean_precision,
 )
+from gansynth.metrics.detection.measures import RATES
 from gansynth.metrics.segmentation import LabelMaps, Prediction, evaluate
 from gansynth.metrics.segmentation.detection import measure_detections
 from gansynth.metrics.segmentation.evaluation import (
@@ -222,14 +223,13 @@ def test_a_person_is_judged_where_all_images_have_so_many_false_positives():
 def test_all_together_have_the_numbers_of_gansynth_detections(seed):
     detections = drawn(seed, 40)
     found = measure_detections(detections, iou=0.25)["pooled"]
-    pool = pool_detections(detections)
-    hits = match(pool, (0.25, 0.5))
-    curve = froc(pool, hits[0])
-    assert found["froc"] == pytest.approx(float(curve.score()[0]))
+    boxes = match(detections, (0.25,))
+    once = everyone(len(boxes.subjects))
+    curve = froc(boxes, 0.25, once)
+    assert found["froc"] == pytest.approx(float(curve.at(RATES)[0].mean()))
     assert found["sensitivity@FP=1"] == pytest.approx(float(curve.at(1.0)[0, 0]))
-    assert found["fp_per_image"] == false_positives(pool, hits[0])[0]
-    precision = average_precision(pool, hits[1:])
-    assert found["map50"] == pytest.approx(float(np.nanmean(precision)))
+    assert found["fp_per_image"] == false_positives(boxes, 0.25, once)[0]
+    assert found["map50"] == pytest.approx(float(mean_precision(boxes, once)[0]))
 
 
 def test_one_persons_false_positives_cost_another_ones_lesion():
