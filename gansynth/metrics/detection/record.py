@@ -33,6 +33,8 @@ Array = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 Share = Annotated[float, Field(ge=0, le=1)]
 Above = Annotated[int, Field(gt=0)]
+Size = Annotated[float, Field(gt=0)]
+SizeOrNone = Annotated[float, Field(ge=0)]
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
 
 
@@ -96,14 +98,13 @@ def file_of(split: str) -> str:
 # -- COCO's JSON ---------------------------------------------------------------------------------
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class CocoInfo(_Strict):
-    """``Detections`` without names and images."""
+class _Info(BaseModel):
+    model_config = STRICT
 
-    version: Literal[2] = 2
+    version: Literal[2]
     detector: Name
     iou_nms: Share | None
     split: Name
@@ -112,8 +113,8 @@ class CocoInfo(_Strict):
     about: dict[str, Any]
 
 
-class CocoImage(_Strict):
-    """An image; ``file_name`` is its case."""
+class _Image(BaseModel):
+    model_config = STRICT
 
     id: Above
     file_name: Name
@@ -124,43 +125,43 @@ class CocoImage(_Strict):
     slice: int | None = None
 
 
-class CocoCategory(_Strict):
-    """A class."""
+class _Category(BaseModel):
+    model_config = STRICT
 
     id: Above
     name: Name
 
 
-class CocoBox(_Strict):
-    """A box; ``bbox``: x, y, width, height."""
-
-    image_id: int
-    category_id: int
-    bbox: tuple[float, float, Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]]
-
-
-class CocoAnnotation(CocoBox):
-    """A true box."""
+@dataclass(frozen=True, slots=True)
+class _TrueBox:
+    __pydantic_config__ = STRICT
 
     id: Above
-    area: Annotated[float, Field(gt=0)]
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, Size, Size]
+    area: Size
     iscrowd: Literal[0]
 
 
-class CocoDetection(CocoBox):
-    """A detected box."""
+@dataclass(frozen=True, slots=True)
+class _DetectedBox:
+    __pydantic_config__ = STRICT
 
+    image_id: int
+    category_id: int
+    bbox: tuple[float, float, SizeOrNone, SizeOrNone]
     score: Share
 
 
-class CocoDocument(_Strict):
-    """COCO's document of true boxes, and COCO's results."""
+class _Document(BaseModel):
+    model_config = STRICT
 
-    info: CocoInfo
-    images: Annotated[list[CocoImage], Field(min_length=1)]
-    categories: Annotated[list[CocoCategory], Field(min_length=1)]
-    annotations: list[CocoAnnotation]
-    detections: list[CocoDetection]
+    info: _Info
+    images: Annotated[list[_Image], Field(min_length=1)]
+    categories: Annotated[list[_Category], Field(min_length=1)]
+    annotations: list[_TrueBox]
+    detections: list[_DetectedBox]
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -184,15 +185,16 @@ class CocoDocument(_Strict):
                     f"image {image.file_name!r}: subject is {image.subject!r}, expected that of "
                     f"the other slices of volume {image.volume!r}, {subjects[image.volume]!r}"
                 )
-        for box in (*self.annotations, *self.detections):
+        boxes: list[_TrueBox | _DetectedBox] = [*self.annotations, *self.detections]
+        for box in boxes:
             if box.image_id not in images or box.category_id not in categories:
                 raise ValueError(f"{box!r} is of no image or category of the document")
         for true in self.annotations:
             image, (x, y, width, height) = images[true.image_id], true.bbox
             beyond = max(-x, -y, x + width - image.width, y + height - image.height)
-            if beyond > SLACK or not width or not height:
+            if beyond > SLACK:
                 raise ValueError(
-                    f"image {image.file_name!r}: true box {true.bbox}, expected an area within "
+                    f"image {image.file_name!r}: true box {true.bbox}, expected one within "
                     f"{image.width} x {image.height} pixels"
                 )
         return self
@@ -252,42 +254,33 @@ def read_detections(path: str | Path) -> Detections:
         data = path.read_bytes()
     document = _parsed(data, f"{path}: ", f"; {AGAIN}")
     classes = {category.id: number for number, category in enumerate(document.categories)}
-    truth: dict[int, list[CocoAnnotation]] = defaultdict(list)
-    found: dict[int, list[CocoDetection]] = defaultdict(list)
+    truth: dict[int, list[_TrueBox]] = defaultdict(list)
+    found: dict[int, list[_DetectedBox]] = defaultdict(list)
     for box in document.annotations:
         truth[box.image_id].append(box)
     for detection in document.detections:
         found[detection.image_id].append(detection)
-    images = tuple(
-        ImageDetections(
-            image.file_name,
-            image.subject,
-            (image.height, image.width),
-            TrueBoxes(_corners(truth[image.id]), _labels(truth[image.id], classes)),
-            DetectedBoxes(
-                _corners(found[image.id]),
-                np.array([detection.score for detection in found[image.id]], np.float64),
-                _labels(found[image.id], classes),
-            ),
-            image.volume,
-            image.slice,
+    images = []
+    for image in document.images:
+        shape = (image.height, image.width)
+        true = TrueBoxes(*_boxes(truth[image.id], classes))
+        corners, labels = _boxes(found[image.id], classes)
+        scores = np.array([detection.score for detection in found[image.id]], np.float64)
+        detected, place = DetectedBoxes(corners, scores, labels), (image.volume, image.slice)
+        images.append(
+            ImageDetections(image.file_name, image.subject, shape, true, detected, *place)
         )
-        for image in document.images
-    )
     info = document.info.model_dump(exclude={"version"})
-    return Detections(
-        names=tuple(category.name for category in document.categories), images=images, **info
-    )
+    names = tuple(category.name for category in document.categories)
+    return Detections(names=names, images=tuple(images), **info)
 
 
-def _corners(boxes: Sequence[CocoBox]) -> Array:
+def _boxes(
+    boxes: Sequence[_TrueBox | _DetectedBox], classes: Mapping[int, int]
+) -> tuple[Array, Numbers]:
     corners = np.array([box.bbox for box in boxes], np.float64).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
-    return np.round(corners, 3)
-
-
-def _labels(boxes: Sequence[CocoBox], classes: Mapping[int, int]) -> Numbers:
-    return np.array([classes[box.category_id] for box in boxes], np.int64)
+    return np.round(corners, 3), np.array([classes[box.category_id] for box in boxes], np.int64)
 
 
 def write_detections(path: str | Path, detections: Detections) -> Path:
@@ -310,9 +303,9 @@ def write_detections(path: str | Path, detections: Detections) -> Path:
     return path
 
 
-def _parsed(data: bytes, before: str, after: str = "") -> CocoDocument:
+def _parsed(data: bytes, before: str, after: str = "") -> _Document:
     try:
-        return CocoDocument.model_validate_json(data)
+        return _Document.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))

@@ -174,6 +174,8 @@ def test_slices_of_one_patient_do_not_narrow_the_interval():
         boxes, _ = measured(document(*images))
         weights = resamples(len(boxes.subjects), 1000, np.random.default_rng(0))
         found = estimate(lambda w: sensitivity(boxes, 0.5, w), weights)
+        assert found["low"] is not None
+        assert found["high"] is not None
         return found["high"] - found["low"]
 
     ten = spread(10, "{p}")

@@ -81,7 +81,7 @@ GONE = object()
         (TRUTH, "box", [], "annotations.0.box is []"),
         (TRUTH, "bbox", [1, 2], "annotations.0.bbox.2"),
         (TRUTH, "bbox", ["x", 1, 2, 3], "annotations.0.bbox.0 is 'x'"),
-        (TRUTH, "bbox", [10, 10, 0, 10], "image 'a': true box (10.0, 10.0, 0.0, 10.0)"),
+        (TRUTH, "bbox", [10, 10, 0, 10], "annotations.0.bbox.2 is 0"),
         (TRUTH, "bbox", [1, 1, 1, 65], "within 64 x 64 pixels"),
         (TRUTH, "category_id", 2, "is of no image or category"),
         (HIT, "image_id", 3, "is of no image or category"),
