@@ -7,7 +7,6 @@ with the weights of patients: ``everyone(len(found.subjects))``, or those of ``r
 
 from gansynth.metrics.detection.matching import (
     MISS,
-    Interval,
     MatchedDetections,
     estimate,
     everyone,
@@ -16,7 +15,6 @@ from gansynth.metrics.detection.matching import (
 )
 from gansynth.metrics.detection.measures import (
     DetectionMeasures,
-    FrocCurves,
     at_equal_fps,
     average_precision,
     false_positives,
@@ -42,9 +40,7 @@ __all__ = [
     "DetectedBoxes",
     "DetectionMeasures",
     "Detections",
-    "FrocCurves",
     "ImageDetections",
-    "Interval",
     "LesionVolumes",
     "MatchedDetections",
     "TrueBoxes",

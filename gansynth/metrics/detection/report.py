@@ -50,14 +50,10 @@ def heading(doc: Mapping[str, Any]) -> str:
 def main_table(doc: Mapping[str, Any]) -> list[Row]:
     """The paper's table, of ``measure_arms``: mAP, sensitivity, false positives per slice."""
     ious = [f"{iou:g}" for iou in doc["ious"]]
-    head = ["", "mAP", *_per_overlap(ious), "mAP .5:.95"]
-    rows = [tuple(head)]
+    rows: list[Row] = [("", "mAP", *_per_overlap(ious), "mAP .5:.95")]
     for arm in doc["arms"]:
-        row = [arm["name"], number(arm["map"])]
-        for iou in ious:
-            at = arm["at"][iou]
-            row += [number(at["sensitivity"]), number(at["fps_per_slice"], 2)]
-        rows.append((*row, number(arm["map_coco"])))
+        cells = _cells(arm, ious)
+        rows.append((arm["name"], number(arm["map"]), *cells, number(arm["map_coco"])))
     for published in doc["paper"]["arms"] if "paper" in doc else ():
         row = [published["name"], number(published["map"], 2)]
         for iou in ious:
@@ -65,6 +61,12 @@ def main_table(doc: Mapping[str, Any]) -> list[Row]:
             row += [number(sensitivity, 2), number(fps, 2)]
         rows.append((*row, NONE))
     return rows
+
+
+def _cells(measured: Mapping[str, Any], ious: Sequence[str]) -> Iterator[str]:
+    for iou in ious:
+        yield number(measured["at"][iou]["sensitivity"])
+        yield number(measured["at"][iou]["fps_per_slice"], 2)
 
 
 def _per_overlap(ious: Sequence[str]) -> Iterator[str]:
@@ -102,11 +104,8 @@ def class_table(doc: Mapping[str, Any]) -> list[Row]:
     rows: list[Row] = [("", "class", "boxes", "AP", *_per_overlap(ious))]
     for arm in doc["arms"]:
         for of in arm["classes"]:
-            row = [arm["name"], of["name"], str(of["lesions"]), number(of["ap"])]
-            for iou in ious:
-                at = of["at"][iou]
-                row += [number(at["sensitivity"]), number(at["fps_per_slice"], 2)]
-            rows.append(tuple(row))
+            head = (arm["name"], of["name"], str(of["lesions"]), number(of["ap"]))
+            rows.append((*head, *_cells(of, ious)))
     return rows
 
 

@@ -290,6 +290,38 @@ def of_arm():
     return found
 
 
+KEPT = {
+    "mAP": (0.047750349289, 0.021659722386, 0.100034405661),
+    ".5:.95": (0.013011385905, 0.005102007043, 0.030974457826),
+    "AUC": (0.693714285714, 0.547305555556, 0.80080124591),
+    "sensitivity": (0.294117647059, 0.162753188297, 0.400197368421),
+    "FPs per slice": (4.0, 3.06625, 5.034583333333),
+    "FROC score": (0.144957983193, 0.08955597743, 0.197964121132),
+    "lesions in 3D": (0.3125, 0.166666666667, 0.430769230769),
+    "difference": (-0.044117647059, -0.181870428422, 0.080669848585),
+}
+"""Value and interval of each, by the matching and accumulation that pycocotools replaced."""
+
+
+def test_numbers_and_intervals_are_those_of_the_matching_before_pycocotools():
+    other = changed(FOUND, lambda f: replace(f, scores=1 - f.scores))
+    options = DetectionMeasures(resamples=200, confidence=0.3)
+    told = measure_arms({"a": FOUND, "b": other}, options)
+    (arm, _), at = told["arms"], told["arms"][0]["at"]["0.5"]
+    found = [
+        arm["map"],
+        arm["map_coco"],
+        arm["has_lesion"]["auc"],
+        at["sensitivity"],
+        at["fps_per_slice"],
+        at["froc_score"],
+        arm["volumes"]["0.5"]["sensitivity"],
+        told["equal_fps"][0]["difference"],
+    ]
+    for numbers, expected in zip(found, KEPT.values(), strict=True):
+        assert tuple(numbers.values()) == pytest.approx(expected, rel=0, abs=1e-9)
+
+
 def estimates(part):
     if isinstance(part, dict) and part.keys() == {"value", "low", "high"}:
         yield part
