@@ -114,9 +114,9 @@ def kind_of(process: psutil.Process) -> str:
     words = " ".join(process.cmdline())
     if "gansynth.bank.producer" in words:
         return "producer"
-    if "gansynth.hosts.apart" in words:
+    if "gansynth.hosts.launch" in words:
         parent = process.parent()
-        inside = parent is not None and "gansynth.hosts.apart" in " ".join(parent.cmdline())
+        inside = parent is not None and "gansynth.hosts.launch" in " ".join(parent.cmdline())
         return f"worker {process.pid}" if inside else "trainer"
     return "augment" if "gansynth_cli" in words else "other"
 

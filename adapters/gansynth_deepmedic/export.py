@@ -61,9 +61,6 @@ class DeepMedicExport(DataSetExport):
     """
 
     target = "deepmedic"
-    trains = "DeepMedic trains"
-    for_schedules = "Train on the fly for a schedule: --deepmedic CHECKOUT"
-    fewer = "ask for fewer with --ratio, or train on the fly"
     source: DeepMedicSource
     share: SubepochShare  # cases and segments of every subepoch
 

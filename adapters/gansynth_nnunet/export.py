@@ -63,8 +63,6 @@ class NnunetExport(DataSetExport):
 
     target = "nnunet"
     option = "--export"
-    trains = "nnU-Net trains"
-    for_schedules = "Train with gansynth augment instead"
     source: NnunetSource
 
     # -- the request -----------------------------------------------------------------------------

@@ -42,8 +42,6 @@ class YoloExport(DataSetExport):
 
     target = "yolo"
     unit = "image"
-    trains = "a detector trains"
-    for_schedules = "Leave --export out to train with a schedule"
     source: YoloSource
 
     def place(self, name: str) -> Path:

@@ -215,8 +215,8 @@ class Adapter(ABC):
     def training_folder(self, request: TrainingRequest) -> TrainingFolder | None:
         """Return the folder of a training that passed ``check``; None if the host has none.
 
-        ``gansynth.hosts.record.training_folder`` looks into it. ``start`` goes on with an
-        unfinished training in it, and trains nothing if the training there is finished.
+        ``start`` goes on with an unfinished training in it, and trains nothing if the training
+        there is finished.
 
         Raises:
             UsageFault: it holds another training, or other files.

@@ -72,8 +72,6 @@ class MixConfig(Document, inline=("samples",)):
                 f"--ratio {self.ratio}: --generator is missing, which makes its synthetic samples; "
                 "add --generator RUN, or --bank BANK, or take --ratio 1:0"
             )
-        if self.restarts < 0:
-            raise UsageFault(f"restarts: {self.restarts}, expected at least 0")
 
     @property
     def seed(self) -> int:

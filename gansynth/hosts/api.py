@@ -114,7 +114,12 @@ def _augment(request: AugmentRequest, reporter: Reporter, *, control: bool = Fal
                 reporter.warn(f"{request.typed(name)}: has no effect with {request.typed('ratio')}")
     if taken:
         reporter.say(f"as {mix_config.run} was fitted: {taken}")
-    _check_export(request)
+    if request.export is not None:
+        request.refuse_beside(
+            *WRITING,
+            message="--export with {}: nothing is trained, expected only options of the samples to "
+            "write; leave it out",
+        )
     settings = host_settings(cls, request.set, request.out)
     adapter = cls(open_resolved(asked, by_user="data " not in taken))
     adapter.check_ways(mix_config)
@@ -127,8 +132,6 @@ def _augment(request: AugmentRequest, reporter: Reporter, *, control: bool = Fal
 
 def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     """Train with samples, then without: the same settings, seed and number of steps."""
-    if request.export is not None or request.content is not None:
-        raise UsageFault("--compare with --export: nothing is trained; leave one out")
     if Ratio.parse(request.ratio).p == 0:
         raise UsageFault(
             f"--compare with --ratio {request.ratio}: no sample is drawn, expected a ratio such "
@@ -260,23 +263,7 @@ def _export(
     return document
 
 
-# -- how options combine: exports, baselines, data
-
-
-def _check_export(request: AugmentRequest) -> None:
-    """Refuse fields that an export would ignore, and ``content`` without an export."""
-    if request.export is None:
-        if request.content is not None:
-            raise UsageFault(
-                f"--content {request.content}: expected --export NAME beside it; without one, "
-                "samples are mixed in at --ratio during training"
-            )
-        return
-    request.refuse_beside(
-        *WRITING,
-        message="--export with {}: nothing is trained, expected only options of the samples to "
-        "write; leave it out",
-    )
+# -- how options combine
 
 
 def mix_config_from(request: AugmentRequest) -> MixConfig:

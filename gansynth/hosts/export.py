@@ -58,11 +58,6 @@ class DataSetExport(ABC):
 
     target: ClassVar[str]
     unit: ClassVar[str] = "case"
-    trains: ClassVar[str]
-    """Subject of messages: ``a detector trains``."""
-    for_schedules: ClassVar[str]
-    fewer: ClassVar[str] = "or ask for fewer with --ratio"
-    """Hint for a small disk."""
     source: CaseSource
 
     def __init__(self, source: CaseSource, request: ExportRequest) -> None:
@@ -84,7 +79,7 @@ class DataSetExport(ABC):
         if (free := shutil.disk_usage(folder).free) < needed:
             raise EnvironmentFault(
                 f"{folder}: {self.samples} samples take {needed} bytes while the data set is made, "
-                f"{free} are free; make room, {self.fewer}"
+                f"{free} are free; make room, or ask for fewer with --ratio"
             )
 
     # -- what an adapter defines ------------------------------------------------------------------
@@ -172,7 +167,8 @@ class DataSetExport(ABC):
         if mix_config.schedule.kind != "constant":
             raise UsageFault(
                 f"--export with --schedule {mix_config.schedule}: a data set on disk cannot change "
-                f"while {self.trains}; expected a constant ratio. {self.for_schedules}"
+                f"while {self.target} trains; expected a constant ratio. Leave --export out to "
+                "train with a schedule"
             )
         if mix_config.ratio.p == 0:
             raise UsageFault(
@@ -223,24 +219,23 @@ class DataSetExport(ABC):
             bank = self.mix_config.bank
             reader = self._fill() if bank is None else BankReader(bank)
             rejected = dict(read_heartbeat(reader.folder).get("rejected", {}))
+            lineage, run, shared = reader.spec.lineage, self.mix_config.run, None
+            if self.content == "synthetic":
+                shared = SharedSamples(
+                    *(self.folder, self.source, None if run is None else run.space, lineage),
+                    {} if run is None else {"generator": run.manifest["generator"]},
+                    *(self.record, self.request.reporter),
+                )
             details = write(
                 self.begin,
                 *(self.items(reader), self.source.schema, self.folder),
                 made=self.made(reader, rejected),
-                shared=self._shared(reader) if self.content == "synthetic" else None,
-                lineage=reader.spec.lineage,
+                shared=shared,
+                lineage=lineage,
                 private=self.private(reader),
                 files=True,
             )
         return {**self.describe(), **details, "rejected": rejected}
-
-    def _shared(self, reader: BankReader) -> SharedSamples:
-        space = None if self.mix_config.run is None else self.mix_config.run.space
-        maker = {} if self.manifest is None else {"generator": self.manifest["generator"]}
-        return SharedSamples(
-            *(self.folder, self.source, space, reader.spec.lineage, maker),
-            *(self.record, self.request.reporter),
-        )
 
     @contextlib.contextmanager
     def _building(self) -> Iterator[None]:

@@ -14,11 +14,13 @@ import copy
 import math
 import os
 import platform
+import re
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, final
@@ -28,7 +30,7 @@ from pydantic import Field
 
 from gansynth.bank.draw_log import DrawCounter, DrawCounts
 from gansynth.bank.placement import plan_bank
-from gansynth.bank.reader import BankReader, verify_bank
+from gansynth.bank.reader import BankReader
 from gansynth.bank.store import SPEC
 from gansynth.bank.training_bank import BankRequirements, TrainingBank, read_patience
 from gansynth.core.adapter import Adapter, HostArrays, HostOptions
@@ -62,7 +64,7 @@ from gansynth.metrics.segmentation.evaluation import asked_regions, headline
 from gansynth.metrics.segmentation.measures import Regions
 from gansynth.runtime.child import NAME, WARNING, show
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault, UsageFault
-from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
+from gansynth.runtime.files import TEMPORARY, disk_errors, read_json, write_json_atomic
 from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.options import read_settings, refuse_unaugmented
 from gansynth.runtime.progress import Reporter
@@ -213,7 +215,8 @@ class Framework(Adapter):
     def place(self) -> Path:
         """Return the folder of the results, once options and ``mix_config`` are known."""
         chosen = self.options.output
-        default = record.default_output(Path("runs") / self.name, self.source.name, self.mix_config)
+        data = re.sub(r"[^\w.-]+", "-", self.source.name.rpartition(":")[2])
+        default = Path("runs", self.name, f"{data}_{record.mix_name(self.mix_config)}")
         return (Path(chosen).expanduser() if chosen else default).absolute()
 
     def done(self, folder: Path) -> int:
@@ -250,8 +253,7 @@ class Framework(Adapter):
         return False
 
     def check_bank(self, reader: BankReader) -> None:
-        """Refuse a bank that is damaged, or whose samples do not fit."""
-        verify_bank(reader.folder)
+        """Refuse a bank whose samples do not fit; optional."""
 
     def describe_training(self) -> Mapping[str, Any]:
         """Return further entries of a dry run's plan and of the record; optional."""
@@ -282,14 +284,21 @@ class Framework(Adapter):
 
     def check_samples(self, mix_config: MixConfig) -> SampleSource:
         """Check the generator or bank, and the request to it."""
-        return check_origin(
-            *(mix_config, self.name, self.source, self.held_out),
-            needs=self.needs,
-            same=self.same,
-            check_run=lambda run: self.check_run(run, mix_config),
-            check_bank=self.check_bank,
-            converts=self.converts,
-        )
+        found = check_origin(mix_config, self, self.converts)
+        if found.run is not None:
+            self.check_run(found.run, mix_config)
+        elif found.bank is not None:
+            folder, schema, own = found.bank.folder, found.bank.spec.schema, self.source.schema
+            for key in self.same:
+                values = [getattr(each, key) for each in (schema, own)]
+                if values[0] != values[1]:
+                    of, real = (list(v) if isinstance(v, tuple) else v for v in values)
+                    raise DataFault(
+                        f"{folder}: samples have the {key.replace('_', ' ')} {of}, the training "
+                        f"cases {real}; expected the same in the same order. Make the bank again"
+                    )
+            self.check_bank(found.bank)
+        return found
 
     def check_export(self, mix_config: MixConfig) -> None:
         """Check the samples of an export: of the training's own cases, and in their units."""
@@ -356,7 +365,7 @@ class Framework(Adapter):
     def _train_apart(self, request: TrainingRequest, output: Path) -> None:
         write_json_atomic(output / CONFIG, self.apart_training(request).to_json())
         train_apart(
-            *("gansynth.hosts.apart", [str(output / CONFIG)], output),
+            *("gansynth.hosts.launch", [str(output / CONFIG)], output),
             f"the training of {self.title or self.name}",
             variables=self.opened(request).environment(output / CONFIG),
             reporter=request.reporter,
@@ -368,13 +377,25 @@ class Framework(Adapter):
 
     def training_folder(self, request: TrainingRequest) -> TrainingFolder:
         training = self.opened(request)
-        return record.training_folder(
-            *(training.output, training.described()),
-            done=training.done(training.output),
-            total=training.total,
-            unit=self.unit,
-            result=self.result,
-        )
+        path, described = training.output, training.described()
+        done = training.done(path)
+        if path.exists() and not path.is_dir():
+            raise UsageFault(f"{path}: is a file, expected a folder; {record.ELSEWHERE}")
+        document = read_json(path / record.FILE) if (path / record.FILE).is_file() else None
+        if document is None and path.exists():
+            held = sorted(entry.name for entry in path.iterdir())
+            extra = [n for n in held if not (n in record.LEFT or fnmatch(n, TEMPORARY))]
+            if extra:
+                raise UsageFault(
+                    f"{path}: holds {extra[0]}{' and more' if extra[1:] else ''}, expected a new "
+                    f"or empty folder; {record.ELSEWHERE}"
+                )
+        begun, document = document is not None, document or {}
+        complete = bool(document.get("complete"))
+        if done or complete:
+            record.check_same(path, (document.get("sessions") or [{}])[-1], described)
+        finished = complete and (path / self.result).exists()
+        return TrainingFolder(path, done, training.total, self.unit, begun, finished)
 
     def described(self) -> dict[str, Any]:
         """Describe the data, mix and settings of one session."""
@@ -583,7 +604,6 @@ class Host(Framework):
             )
 
     def check_bank(self, reader: BankReader) -> None:
-        super().check_bank(reader)
         for sample_id in reader.ids()[:1]:
             sample = reader.read(sample_id)
             why = "samples have no labels" if sample.labels is None else ""

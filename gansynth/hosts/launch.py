@@ -1,4 +1,4 @@
-"""Run a training in its own process, apart from the command that started it."""
+"""Run a training in its own process: ``python -m gansynth.hosts.launch FILE``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from gansynth.core.lineage import CaseRecord
 from gansynth.core.mix_config import MixConfig
 from gansynth.hosts.record import LOG
 from gansynth.runtime import processes
-from gansynth.runtime.child import NAME, SHOWN, SHOWS, WARNING
+from gansynth.runtime.child import NAME, SHOWN, SHOWS, WARNING, entry
+from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import ProgressTask, Reporter
 from gansynth.runtime.serialise import Document
 
@@ -93,6 +94,26 @@ class TrainingDisplay:
             self.close()
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Train and return the exit code; a line on stderr explains a failure."""
+
+    def work() -> None:
+        from gansynth.core.host_commands import TrainingRequest
+        from gansynth.core.registry import installed
+        from gansynth.core.source import SourceRequest
+        from gansynth.sampling.run_source import open_source
+
+        training = ApartTraining.from_json(read_json(Path(arguments[0])))
+        source = open_source(SourceRequest(**training.request))
+        host: Any = installed().adapter(training.target)(source)
+        if training.held_out:
+            host.held_out = training.held_out
+        request = TrainingRequest(training.mix_config, training.settings, training.options)
+        host.train_here(request, None)
+
+    return entry(work)
+
+
 def gpus_of(device: str) -> tuple[int, ...]:
     """Return the CUDA devices that a training on this device occupies."""
     from gansynth.runtime.devices import pick_device
@@ -108,3 +129,7 @@ def device_of(device: str) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

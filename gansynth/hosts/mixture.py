@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -119,19 +120,12 @@ def _new_log(log: Path | str | None) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="gansynth-draws-"))
         atexit.register(_remove, folder, os.getpid())
         return folder
-    home, number = Path(log).absolute(), 0
+    folder = Path(log).absolute() / f"session-{time.time_ns()}-{os.getpid()}"
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        while (home / f"session-{number}").exists():
-            number += 1
-        (home / f"session-{number}").mkdir()
-    except FileExistsError:  # a file, or another process that was faster
-        if not home.is_dir():
-            raise UsageFault(f"log: {log} is a file, expected a folder") from None
-        return _new_log(log)
+        folder.mkdir(parents=True)
     except OSError as error:
-        raise UsageFault(f"log: {log} cannot be written ({error}); name another") from error
-    return home / f"session-{number}"
+        raise UsageFault(f"log: {log} cannot be written ({error}); name another folder") from error
+    return folder
 
 
 def _remove(folder: Path, owner: int) -> None:

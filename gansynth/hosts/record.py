@@ -10,7 +10,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from gansynth.core.lineage import Lineage
 from gansynth.core.mix_config import MixConfig, TrainingResult
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import TEMPORARY, read_json, remove_temporaries, write_json_atomic
+from gansynth.runtime.files import read_json, remove_temporaries, write_json_atomic
 from gansynth.runtime.version import __version__
 
 FILE = "gansynth_session.json"  # the record, beside the framework's results
@@ -50,51 +49,12 @@ def mix_name(mix_config: MixConfig) -> str:
     return re.sub(r"[^\w.-]+", "-", words)
 
 
-def default_output(runs: Path, name: str, mix_config: MixConfig) -> Path:
-    """Return the default folder of a training's results; ``name``: of the data set."""
-    data = re.sub(r"[^\w.-]+", "-", name.rpartition(":")[2])
-    return (runs / f"{data}_{mix_name(mix_config)}").absolute()
-
-
-def training_folder(
-    path: Path, described: Mapping[str, Any], *, done: int, total: int, unit: str, result: str
-) -> TrainingFolder:
-    """Return how far a training has come in its folder.
-
-    Args:
-        described: the training asked for, as a session of the record describes itself.
-        done: of the newest checkpoint.
-        result: file in the folder that is written last, by the evaluation.
-
-    Raises:
-        UsageFault: the folder holds another training, or other files.
-    """
-    if path.exists() and not path.is_dir():
-        raise UsageFault(f"{path}: is a file, expected a folder; {ELSEWHERE}")
-    begun = (path / FILE).is_file()
-    document = read_json(path / FILE) if begun else {}
-    if not begun:
-        held = sorted(entry.name for entry in path.iterdir()) if path.exists() else []
-        extra = [name for name in held if not (name in LEFT or fnmatch(name, TEMPORARY))]
-        if extra:
-            raise UsageFault(
-                f"{path}: holds {extra[0]}{' and more' if extra[1:] else ''}, expected a new or "
-                f"empty folder; {ELSEWHERE}"
-            )
-    complete = bool(document.get("complete"))
-    if done or complete:
-        check_same(path, (document.get("sessions") or [{}])[-1], described)
-    finished = complete and (path / result).exists()
-    return TrainingFolder(path, done, total, unit, begun, finished)
-
-
 @contextmanager
 def training_in(look: Callable[[], TrainingFolder]) -> Iterator[TrainingFolder]:
     """Lock the folder of a training for this process; one without a checkpoint begins anew.
 
     Args:
-        look: returns the folder, see ``training_folder``; another process may have changed it
-            meanwhile.
+        look: returns the folder, which another process may have changed meanwhile.
 
     Raises:
         EnvironmentFault: another process uses it, or it cannot be written.

@@ -31,7 +31,6 @@ from gansynth.sampling.request_parsing import Maker, check_request, check_texts
 from gansynth.sampling.run_source import open_drawer, open_matching_real
 
 METADATA_BYTES = 4096  # of a sample in a bank, with its boxes
-AGAIN = "Make the bank again"
 
 
 @dataclass(frozen=True)
@@ -78,39 +77,24 @@ def find_sample_source(mix_config: MixConfig) -> SampleSource:
 
 def check_origin(
     mix_config: MixConfig,
-    target: str,
-    source: CaseSource,
-    held_out: Sequence[CaseRecord],
-    *,
-    needs: Literal["labels", "boxes"] = "labels",
-    same: Sequence[str] = (),
-    check_run: Callable[[RunFolder], None] = lambda run: None,
-    check_bank: Callable[[BankReader], object] = lambda reader: verify_bank(reader.folder),
+    host: Adapter,
     converts: Callable[[RunFolder], bool] = lambda run: False,
 ) -> SampleSource:
     """Check the origin of samples, and return it with everything that it has seen.
 
     Args:
-        target: name of the host, for messages.
-        source: the host's cases.
-        held_out: its held-out cases.
-        needs: what it learns from, besides images.
-        same: attributes of the schema that a bank's samples must share with the cases.
-        check_run: refuses a run whose samples do not fit the training.
-        check_bank: refuses a bank whose samples do not fit the training.
         converts: whether the host brings samples of a run's own space into its own.
 
     Raises:
-        IntegrityFault: leakage, or another space.
+        IntegrityFault: leakage, another space, or a damaged bank.
         UsageFault, DataFault: samples that the host cannot learn from, or an invalid request.
     """
-    if mix_config.bank is not None:
-        refuse_with_bank(mix_config)
+    source = host.source
     sample_source = find_sample_source(mix_config)
     run, bank, lineage = sample_source.run, sample_source.bank, sample_source.lineage
     kind = "generator" if bank is None else "bank"
     if run is not None:
-        check_learnable(run, target, needs)
+        check_learnable(run, host.name, host.needs)
     if run is None or not converts(run):
         guard_host(lineage.host, source.space.host, kind=kind)
     name, where = "GENERATOR" if run is None else run.manifest["generator"], source.request
@@ -120,15 +104,13 @@ def check_origin(
     )
     # First as another data set, then as the same one.
     for dataset in dict.fromkeys((source.name, lineage.dataset)):
-        guard(lineage, held_out, kind=kind, dataset=dataset, hint=hint)
+        guard(lineage, host.held_out, kind=kind, dataset=dataset, hint=hint)
     if bank is not None:
-        check_schema(bank.folder, bank.spec.schema, source.schema, same, AGAIN)
-        check_bank(bank)
+        verify_bank(bank.folder)
         return sample_source
     assert run is not None, "it is no bank"
-    check_run(run)
     check_weights(run)
-    return check_asked(mix_config, sample_source, source, held_out)
+    return check_asked(mix_config, sample_source, source, host.held_out)
 
 
 def check_learnable(
@@ -159,25 +141,6 @@ def check_learnable(
         )
 
 
-def refuse_with_bank(mix_config: MixConfig) -> None:
-    """Refuse conditions and filters for samples that come from a bank."""
-    request = mix_config.samples
-    options = {
-        "--boxes": request.boxes,
-        "--condition-source": request.conditions and "{kind}:{where}".format(**request.conditions),
-        "--prevalence": request.prevalence,
-        "--lesions": request.lesions,
-        "--sampling-weights": request.weights,
-        "--filter": request.filters[0] if request.filters else None,
-    }
-    for option, value in options.items():
-        if value is not None:
-            raise UsageFault(
-                f"{option} {value}: samples come from the bank {mix_config.bank}, which fixes "
-                f"their conditions; leave {option} out"
-            )
-
-
 def check_asked(
     mix_config: MixConfig,
     sample_source: SampleSource,
@@ -204,31 +167,16 @@ def check_asked(
     return replace(sample_source, lineage=sample_source.lineage.joined(lineage))
 
 
-def check_schema(
-    folder: Path, actual: Schema, expected: Schema, same: Sequence[str], hint: str
-) -> None:
-    """Refuse samples whose channels, labels or boxes have another meaning."""
-    for key in same:
-        value, target = (getattr(schema, key) for schema in (actual, expected))
-        if value != target:
-            value, target = (list(v) if isinstance(v, tuple) else v for v in (value, target))
-            raise DataFault(
-                f"{folder}: samples have the {key.replace('_', ' ')} {value}, the training cases "
-                f"{target}; expected the same in the same order. {hint}"
-            )
-
-
 def check_samples(
     reader: BankReader,
     look: Callable[[BankSample], object],
-    schema: Schema | None = None,
-    min_size: Sequence[int] = (),
+    schema: Schema,
+    min_size: Sequence[int],
 ) -> None:
-    """Check every sample of a given bank, as a producer checks its own if the schema is given."""
+    """Check every sample of a given bank, as a producer checks its own."""
     from gansynth.core.schema import Sample
     from gansynth.sampling.quality_gate import validate_sample
 
-    verify_bank(reader.folder)
     for sample_id in reader.ids():
         try:
             sample = reader.read(sample_id)
@@ -236,9 +184,8 @@ def check_samples(
             continue
         try:
             look(sample)
-            if schema is not None:
-                made = Sample(sample.image, sample.labels)
-                validate_sample(made, schema, min_size, reader.spec.dtype)
+            made = Sample(sample.image, sample.labels)
+            validate_sample(made, schema, min_size, reader.spec.dtype)
         except (DataFault, UsageFault) as fault:
             where = f"{reader.folder}: {sample_id}"
             raise type(fault)(f"{where}: {fault}. Make the bank again") from fault
@@ -257,8 +204,21 @@ def check_drawing(adapter: Adapter, mix_config: MixConfig) -> None:
         return
     pick_device(mix_config.device)
     adapter.bank_plan(mix_config)
-    if mix_config.bank is not None:
-        _check_bank(mix_config.bank, adapter)
+    if (folder := mix_config.bank) is not None:
+        reader, source = BankReader(folder), adapter.source
+        lineage = reader.spec.lineage
+        hashes = {case.sha256 for case in lineage.cases}
+        others = source.train_ids if lineage.dataset != source.name else ()
+        unseen = [case_id for case_id in others if case_content(source, case_id) not in hashes]
+        if unseen:
+            raise IntegrityFault(
+                f"{folder}: its samples are made of {lineage.dataset}, which lacks {len(unseen)} "
+                f"of {len(source.train_ids)} training case(s) of {source.name}, first "
+                f"{unseen[0]}; expected the same data set. Fill a bank by a generator that was "
+                "fitted on it"
+            )
+        drawn = [reader.draw(np.random.default_rng(seed)) for seed in range(IMAGES)]
+        compare_with_cases(folder, source, [s.image for s in drawn if s is not None])
     else:
         assert mix_config.run is not None  # see MixConfig
         sampler, _ = open_drawer(
@@ -266,23 +226,6 @@ def check_drawing(adapter: Adapter, mix_config: MixConfig) -> None:
         )
         sampler.check_cases()
     adapter.samples_checked = mix_config
-
-
-def _check_bank(folder: Path, adapter: Adapter) -> None:
-    """Refuse a bank of another data set, by its content, or in other units."""
-    reader, source = BankReader(folder), adapter.source
-    lineage = reader.spec.lineage
-    hashes = {case.sha256 for case in lineage.cases}
-    others = source.train_ids if lineage.dataset != source.name else ()
-    unseen = [case_id for case_id in others if case_content(source, case_id) not in hashes]
-    if unseen:
-        raise IntegrityFault(
-            f"{folder}: its samples are made of {lineage.dataset}, which lacks {len(unseen)} of "
-            f"{len(source.train_ids)} training case(s) of {source.name}, first {unseen[0]}; "
-            "expected the same data set. Fill a bank by a generator that was fitted on it"
-        )
-    drawn = [reader.draw(np.random.default_rng(seed)) for seed in range(IMAGES)]
-    compare_with_cases(folder, source, [s.image for s in drawn if s is not None])
 
 
 def sample_bytes(manifest: Mapping[str, Any], source: CaseSource, needs: str) -> int:

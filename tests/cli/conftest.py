@@ -116,7 +116,7 @@ class Host(Adapter):
 
     def check(self, request):
         if request.mix_config.ratio.p > 0:
-            check_origin(request.mix_config, self.name, self.source, self.held_out)
+            check_origin(request.mix_config, self)
 
     def start(self, request):
         self.started.append((request.mix_config, dict(request.settings), tuple(request.options)))

@@ -82,7 +82,7 @@ def test_it_says_what_one_pair_proves_and_names_a_valid_plan(compared, tmp_path)
     ("words", "says"),
     [
         ({"ratio": "1:0"}, "compare with ratio 1:0: no sample"),
-        ({"ratio": "1:1", "export": "Dataset001_X"}, "compare with export: nothing is trained"),
+        ({"ratio": "1:1", "export": "Dataset001_X"}, "compare: has no effect with export"),
     ],
 )
 def test_a_comparison_of_nothing_is_refused(words, says, run):

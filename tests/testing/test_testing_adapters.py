@@ -31,7 +31,7 @@ class ToyAdapter(Adapter):
 
     def check(self, request):
         if request.mix_config.ratio.p > 0:
-            check_origin(request.mix_config, self.name, self.source, self.held_out)
+            check_origin(request.mix_config, self)
 
     def start(self, request):
         raise NotImplementedError

@@ -111,7 +111,7 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
     without names of data sets, in a new folder."""
     out: Annotated[Folder | None, Opt(flags=("-o", "--out"), metavar="DIR", called="-o")] = None
     """Folder of the training's results."""
-    content: Annotated[Content | None, Opt(heading="Target framework")] = None
+    content: Annotated[Content | None, Opt(heading="Target framework", needs="export")] = None
     """With --export: real and synthetic cases for training (default), or only synthetic ones, to
     share."""
     seed: Annotated[int, Opt(heading="Samples")] = Field(default=0, ge=0)
@@ -124,7 +124,11 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
     """Check everything and print the plan; write nothing."""
     options: Annotated[Texts, Opt(argument=True, metavar="[-- HOST OPTIONS]")] = ()
     """Options of the framework's own command line, after --."""
-    needs: ClassVar[Mapping[str, str]] = {"edit": "!bank"}
+    needs: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(SampleWords.words(), "!bank"),
+        "condition_source_read": "condition_source",
+        "compare": "!export",
+    }
 
     def called(self, name: str) -> str:
         """Return what is typed for a field."""
