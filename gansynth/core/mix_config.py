@@ -223,7 +223,6 @@ class MixerConfig(Document, Generic[Key], whole=True):
         log: folder where draws are counted; None counts nothing.
         strict: stop at the first missing sample.
         patience: seconds a synthetic-only phase waits for a sample.
-        stale_seconds: time without a heartbeat after which a live bank counts as empty.
     """
 
     bank: Path | None
@@ -237,7 +236,6 @@ class MixerConfig(Document, Generic[Key], whole=True):
     log: Path | None = None
     strict: bool = False
     patience: float = 300.0
-    stale_seconds: float = STALE_SECONDS
 
     def __post_init__(self) -> None:
         self.schedule.check(self.ratio)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic
 import numpy as np
 
 from gansynth.bank.draw_log import DrawLog, Kind
-from gansynth.core.mix_config import MixerConfig
+from gansynth.core.mix_config import STALE_SECONDS, MixerConfig
 from gansynth.core.ratio import SlotAllocator
 from gansynth.core.schedule import Key, ScheduledMix
 from gansynth.runtime.errors import TrainingFault
@@ -202,7 +202,7 @@ class Mixer(Generic[Key]):
             passes = self._passes = self._passes or self._open(self.plan.bank)
             if time.monotonic() - self._looked >= _LOOK_SECONDS:
                 age = passes.reader.age()
-                stale = age is not None and age > self.plan.stale_seconds
+                stale = age is not None and age > STALE_SECONDS
                 self._stale = "the bank is stale: its producer has gone" if stale else ""
                 self._looked = time.monotonic()
             if self._stale:
