@@ -15,7 +15,6 @@ import pytest
 
 from gansynth.bank.producer import ProducerConfig, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
-from gansynth.core.null_adapter import NullAdapter
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ProducerConfig(
@@ -93,19 +92,19 @@ class Adapter:
     any_size = False
 
     def __init__(self, source):
-        from gansynth.core.schema import Schema
         self.source = source
-        names = {"background": 0, "tumour": 1}
-        self.schema = Schema(("T1", "FLAIR"), names, (1.0, 1.0, 1.0), has_outside=True)
 
     def finalise(self, sample):
         return {}
 
 def open_source(request):
-    return Bag(where=request.where, host={}, train_ids=())
+    from gansynth.core.schema import Schema
+    names = {"background": 0, "tumour": 1}
+    schema = Schema(("T1", "FLAIR"), names, (1.0, 1.0, 1.0), has_outside=True)
+    return Bag(where=request.where, host={}, train_ids=(), schema=schema)
 
-def open_drawer(adapter, run, request, *, device):
-    return SampleDrawer(load_run(run, device), adapter.source, request), None
+def open_drawer(source, adapter, run, request, *, device):
+    return SampleDrawer(load_run(run, device), source, request), None
 
 registry = Bag(adapter=lambda name: Adapter)
 for name, content in {
@@ -150,10 +149,10 @@ def fill_here(folder: Path, drawer: Any, capacity: int, **told: Any) -> BankRead
     bank = folder / "bank"
     spec = BankSpec(source.schema, drawer.lineage, run.run_id, run.manifest_sha256, True, capacity)
     config = replace(CONFIG, bank=str(bank), capacity=capacity, **told)
-    host, how = NullAdapter(source), {"schema": source.schema, "min_size": run.space.size}
+    how = {"schema": source.schema, "min_size": run.space.size}
     with BankWriter.create(bank, spec) as writer:
         try:
-            produce(writer, drawer.draw, host.finalise, config, stop=lambda: False, **how)
+            produce(writer, drawer.draw, lambda _: {}, config, stop=lambda: False, **how)
         finally:
             (folder / "counts.json").write_text(json.dumps(dict(writer.rejected)))
     return BankReader(bank)

@@ -214,7 +214,7 @@ class NnunetAdapter(Framework):
     def places(self) -> int:
         return self.batches * self.source.batch_size
 
-    def samples_drawn(self, request: TrainingRequest) -> int | None:  # type: ignore[override]
+    def samples_drawn(self, request: TrainingRequest) -> int | None:
         """Return the samples of all epochs; None where another trainer than the default says."""
         return None if _unknown(self.opened(request).options) else super().samples_drawn(request)
 

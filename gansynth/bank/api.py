@@ -25,7 +25,6 @@ from gansynth.bank.reader import BankReader
 from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.bank.training_bank import FILL_SECONDS, LIVE_FILL
 from gansynth.conditions.boxes import anywhere
-from gansynth.core.null_adapter import NullAdapter
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Sample
@@ -194,7 +193,7 @@ def _config(
     return ProducerConfig(
         run=str(run),
         request=run.request.to_json(),
-        target=NullAdapter.name,
+        target="",
         bank=str(folder),
         frozen=True,
         capacity=samples,

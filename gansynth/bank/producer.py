@@ -66,7 +66,7 @@ class ProducerConfig(Document, inline=("samples",)):
 
     run: str  # folder of the generator's run
     request: dict[str, Any]  # a ``SourceRequest`` as JSON: the source of label maps
-    target: str  # name of the adapter, e.g. ``nnunet``
+    target: str  # name of the adapter, e.g. ``nnunet``; empty for none
     bank: str  # folder of the bank; created if missing, else continued
     frozen: bool  # fill the bank once and end, instead of refreshing it
     capacity: int  # samples the bank holds
@@ -253,7 +253,6 @@ class _StopSignal:
 def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     """Open run, source and bank, and fill the bank; lowers this process's priority."""
     os.nice(NICENESS)  # before the heavy imports
-    from gansynth.core.null_adapter import NullAdapter
     from gansynth.core.registry import installed
     from gansynth.core.run_folder import RunFolder
     from gansynth.core.source import SourceRequest
@@ -263,14 +262,14 @@ def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     from gansynth.sampling.run_source import open_drawer, open_source
 
     source = open_source(SourceRequest(**config.request))
-    adapter = (installed().adapter(config.target) if config.target else NullAdapter)(source)
+    adapter = installed().adapter(config.target)(source) if config.target else None
     generator = RunFolder(Path(config.run))
-    sampler, bring = open_drawer(adapter, generator, config.samples, device=config.device)
+    sampler, bring = open_drawer(source, adapter, generator, config.samples, device=config.device)
     sampler.measured = config.frozen  # only a frozen bank can be exported for sharing
     run = sampler.run
     host = host_of(config.request, config.target, run, brought=bring is not None)
     spec = BankSpec(
-        schema=adapter.schema,
+        schema=source.schema,
         lineage=sampler.lineage,
         run_id=run.run_id,
         generator=run.manifest_sha256,
@@ -286,11 +285,11 @@ def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
             produce(
                 writer,
                 sampler.draw,
-                adapter.finalise,
+                (lambda _: {}) if adapter is None else adapter.finalise,
                 config,
                 stop=stop,
-                schema=adapter.schema,
-                min_size=adapter.sample_size if bring is None else (),
+                schema=source.schema,
+                min_size=() if adapter is None or bring is not None else adapter.sample_size,
                 bring=bring,
                 compare=partial(compare_with_cases, Path(config.run), source),
                 settings=settings_of(sampler, config.batch, config.dtype, host),

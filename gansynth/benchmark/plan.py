@@ -18,12 +18,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gansynth.benchmark.arms import preset, preset_generators, preset_names
-from gansynth.core.adapter import Adapter
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.core.schedule import Schedule
 from gansynth.fitting.composite_spec import texts
+from gansynth.hosts.host import Framework, framework
 from gansynth.metrics.segmentation.measures import (
     AT_ALARMS,
     LESIONS,
@@ -94,9 +94,9 @@ class HostPlan(ClosedModel):
         return self.title or self.adapter.title or self.target
 
     @property
-    def adapter(self) -> type[Adapter]:
+    def adapter(self) -> type[Framework]:
         """The registered class. Raises UsageFault: there is none."""
-        return installed().adapter(self.target)
+        return framework(self.target)
 
     @property
     def finds_boxes(self) -> bool:

@@ -16,12 +16,12 @@ from typing import Any
 
 from gansynth.benchmark.plan import ArmPlan, BenchmarkPlan
 from gansynth.benchmark.subject_split import SubjectSplit, largest_set
-from gansynth.core.adapter import Adapter
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import CaseSource, FoldSplit, case_record
 from gansynth.data.folds import grouped_splits
+from gansynth.hosts.host import Framework
 from gansynth.metrics.segmentation.evaluation import THRESHOLDS
 from gansynth.metrics.segmentation.measures import regions_of, with_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
@@ -103,7 +103,7 @@ class BenchmarkDesign:
         source: CaseSource,
         division: SubjectSplit,
         judged: Sequence[str],
-        adapter: Adapter,
+        adapter: Framework,
     ) -> None:
         self.plan, self.source, self.division = plan, source, division
         self.judged, self.adapter = tuple(judged), adapter

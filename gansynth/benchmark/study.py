@@ -22,8 +22,8 @@ from gansynth.benchmark.specs import (
     write_work,
 )
 from gansynth.benchmark.subject_split import SEALED, SubjectSplit, split_subjects
-from gansynth.core.adapter import Adapter
 from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.hosts.host import Framework
 from gansynth.metrics.segmentation.evaluation import ALARMS, equal_alarms
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.run_source import open_source
@@ -148,7 +148,7 @@ class BenchmarkStudy:
         return [jobs.of(spec, self.judged) for spec in specs]
 
 
-def host_of(plan: BenchmarkPlan, source: CaseSource) -> Adapter:
+def host_of(plan: BenchmarkPlan, source: CaseSource) -> Framework:
     """Open the adapter of the plan's host on its cases."""
     adapter = plan.host.adapter(source)
     if not plan.host.finds_boxes:  # they are evaluated separately

@@ -30,13 +30,12 @@ from gansynth.benchmark.requests import augment_request, fit_request
 from gansynth.benchmark.specs import BenchmarkDesign, ComputationSpec, fit_spec, train_spec
 from gansynth.benchmark.study import JobFactory, host_of, request_of
 from gansynth.benchmark.subject_split import SubjectSplit, largest_set, split_subjects
-from gansynth.core.adapter import shortened
-from gansynth.core.registry import installed
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.requests.studies import TuneRequest
 from gansynth.core.source import FoldSplit
 from gansynth.data.folds import grouped_splits
+from gansynth.hosts.host import framework, shortened
 from gansynth.metrics.segmentation.measures import LESIONS, beside, cost_words, measure_of
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
@@ -83,7 +82,7 @@ class TuningResult:
         """Return a training on an inner fold, for the rung's share of the steps."""
         share = self.spec["tune"]["rungs"][rung]
         host = {k: v for k, v in self.spec["host"][arm].items() if k != "generator"}
-        adapter = installed().adapter(host["target"])
+        adapter = framework(host["target"])
         document = {
             **self._shared(fold),
             "judged": self._of(fold["val"]),

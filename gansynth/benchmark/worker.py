@@ -17,13 +17,13 @@ from typing import Any, Literal
 
 from gansynth.benchmark.requests import RUN, augment_request, fit_request
 from gansynth.core.prediction import Prediction
-from gansynth.core.registry import installed
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.fitting.api import run_fit
 from gansynth.hosts.api import run_augment
+from gansynth.hosts.host import framework
 from gansynth.runtime import child
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json, write_bytes_atomic
@@ -104,7 +104,7 @@ class WorkerJob:
 
         Scores of detectors and of slices are by subject: a single slice says little.
         """
-        adapter = installed().adapter(self.spec["host"]["target"])
+        adapter = framework(self.spec["host"]["target"])
         if adapter.needs == "boxes":
             return _detections(results, self.spec["measures"])
         from gansynth.metrics.segmentation.evaluation import at_thresholds, evaluate

@@ -36,7 +36,7 @@ def register_generators(register: Register) -> None:
 
 @hookspec
 def register_adapters(register: Register) -> None:
-    """Register adapters of frameworks; ``load()`` returns the subclass of ``Adapter``."""
+    """Register adapters of frameworks; ``load()`` returns the subclass of ``Framework``."""
 
 
 @hookspec

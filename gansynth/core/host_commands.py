@@ -26,7 +26,7 @@ class CommandReport:
 class TrainingRequest:
     """One training of a host: ``gansynth augment``.
 
-    ``settings``: ``--set`` values, keys already checked against ``Adapter.Options``. ``options``:
+    ``settings``: ``--set`` values, keys already checked against ``Framework.Options``. ``options``:
     for the host's own command line.
     """
 

@@ -8,12 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.adapter import Adapter
 from gansynth.core.bank_options import BankSize, RefreshPolicy
 from gansynth.core.host_commands import ExportRequest, TrainingRequest
 from gansynth.core.mix_config import MixConfig, TrainingResult
 from gansynth.core.ratio import Ratio
-from gansynth.core.registry import installed
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.hosts import AugmentRequest, BankWords, Content, HostData
 from gansynth.core.requests.sections import ReadWords, SampleWords
@@ -23,7 +21,8 @@ from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.fitting.label_report import warn_of_label_maps
 from gansynth.hosts.dry_run import plan_training, timed_sampler, will_it_harm
-from gansynth.hosts.sample_source import check_drawing, warn_of_neighbours
+from gansynth.hosts.host import Framework, framework
+from gansynth.hosts.sample_source import warn_of_neighbours
 from gansynth.metrics.segmentation.evaluation import compared
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault, refuse_unknown
@@ -59,7 +58,7 @@ WRITING = (
 class Augmented:
     """What ``gansynth augment`` did."""
 
-    adapter: Adapter
+    adapter: Framework
     document: Mapping[str, Any]  # what `--json` prints
     result: TrainingResult | None = None  # of a training; None for a dry run or an export
     control: Augmented | None = None  # the same without samples, if they are compared
@@ -103,7 +102,7 @@ def _augment(request: AugmentRequest, reporter: Reporter, *, control: bool = Fal
     if request.compare:
         return _compare(request, reporter)
     mix_config = mix_config_from(request)
-    cls = installed().adapter(request.target)
+    cls = framework(request.target)
     refuse_unknown(request.set, cls.Options.model_fields, of=request.target)
     reading = {key: getattr(request, key) for key in READING}
     reading["synthetic"] = request.synthetic_source
@@ -137,7 +136,7 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
             f"--compare with --ratio {request.ratio}: no sample is drawn, expected a ratio such "
             "as 1:1; the training without samples is added"
         )
-    cls = installed().adapter(request.target)
+    cls = framework(request.target)
     place, settings = cls.Options.place, host_settings(cls, request.set, request.out)
     arms = {}
     for name in ("without", "with"):
@@ -161,7 +160,7 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     return replace(done, document={**document, "plan": plan}, control=control)
 
 
-def as_long(adapter: Adapter, own: Mapping[str, str], ratio: str) -> dict[str, str]:
+def as_long(adapter: Framework, own: Mapping[str, str], ratio: str) -> dict[str, str]:
     """Return the length in which real cases alone take as many steps as with samples.
 
     Epochs of a detector are longer with samples; where all are equally long, nothing is set.
@@ -211,7 +210,7 @@ def _plugin(asked: AugmentRequest) -> str:
 
 
 def _train(
-    adapter: Adapter,
+    adapter: Framework,
     mix_config: MixConfig,
     settings: Mapping[str, str],
     asked: AugmentRequest,
@@ -222,14 +221,13 @@ def _train(
     adapter.check(request)
     if mix_config.run is not None and mix_config.ratio.p > 0:
         warn_of_label_maps(mix_config.run.folder, reporter)
-        warn_of_neighbours(mix_config, adapter, reporter)
+        warn_of_neighbours(mix_config, adapter.source.name, adapter.held_out, reporter)
     folder = adapter.training_folder(request)
-    check_drawing(adapter, mix_config)  # also for a host that does not
+    adapter.check_drawing(mix_config)  # also for a host whose ``check`` does not
     if asked.dry_run:
         return Augmented(adapter, plan_training(adapter, request, folder))
-    if folder is not None:
-        reporter.say(f"the training {folder}")
-    if mix_config.ratio.p > 0 and not (folder and folder.finished):
+    reporter.say(f"the training {folder}")
+    if mix_config.ratio.p > 0 and not folder.finished:
         # now, with progress, and not in the producer
         learn_ahead(
             *(mix_config.run, mix_config.samples.filters, adapter.source),
@@ -248,7 +246,7 @@ def _train(
 
 
 def _export(
-    adapter: Adapter, mix_config: MixConfig, asked: AugmentRequest, reporter: Reporter
+    adapter: Framework, mix_config: MixConfig, asked: AugmentRequest, reporter: Reporter
 ) -> Mapping[str, Any]:
     name, dry_run = str(asked.export), asked.dry_run
     size = mix_config.size if "bank_size" in asked.given else None
@@ -293,7 +291,7 @@ def mix_config_from(request: AugmentRequest) -> MixConfig:
 
 
 def host_settings(
-    host: type[Adapter], settings: Mapping[str, str], out: str | os.PathLike[str] | None
+    host: type[Framework], settings: Mapping[str, str], out: str | os.PathLike[str] | None
 ) -> dict[str, str]:
     """Return a target's settings with ``-o``, the folder of a training's results."""
     merged, place = dict(settings), host.Options.place

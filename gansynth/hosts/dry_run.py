@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.bank.placement import bank_place
 from gansynth.bank.reader import BankReader
-from gansynth.core.adapter import Adapter
 from gansynth.core.host_commands import TrainingFolder, TrainingRequest
 from gansynth.core.lineage import claim
 from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
+from gansynth.hosts.host import Framework
 from gansynth.hosts.sample_source import find_sample_source
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.progress import Reporter
@@ -36,7 +36,7 @@ CEILING = (
 
 
 def plan_training(
-    adapter: Adapter, request: TrainingRequest, folder: TrainingFolder | None
+    adapter: Framework, request: TrainingRequest, folder: TrainingFolder
 ) -> dict[str, Any]:
     """Return a dry run's report of what ``start`` would do, once ``check`` has passed."""
     source, mix_config = adapter.source, request.mix_config
@@ -53,7 +53,8 @@ def plan_training(
         "generator": None if mix_config.run is None else str(mix_config.run),
         "ratio": str(mix_config.ratio),
         "schedule": str(mix_config.schedule),
-        **({} if folder is None else {"folder": str(folder.path), "training": str(folder)}),
+        "folder": str(folder.path),
+        "training": str(folder),
         "synthetic_share": mix_config.schedule.share_of(mix_config.ratio),
         **mix_config.samples.to_json(),
         **_planned_bank(adapter, mix_config, drawn, each),
@@ -74,7 +75,7 @@ def plan_training(
 
 
 def _planned_bank(
-    adapter: Adapter, mix_config: MixConfig, samples: int | None, each: float
+    adapter: Framework, mix_config: MixConfig, samples: int | None, each: float
 ) -> dict[str, Any]:
     if mix_config.ratio.p == 0:
         return {"bank": "none"}
@@ -104,7 +105,7 @@ def _planned_bank(
     return document
 
 
-def timed_sampler(adapter: Adapter, mix_config: MixConfig) -> tuple[Sampler, float]:
+def timed_sampler(adapter: Framework, mix_config: MixConfig) -> tuple[Sampler, float]:
     """Draw two samples as a producer would; return their sampler and the second one's seconds.
 
     Raises:
@@ -115,7 +116,7 @@ def timed_sampler(adapter: Adapter, mix_config: MixConfig) -> tuple[Sampler, flo
     assert mix_config.run is not None
     device = producer_device(mix_config.device, ())
     sampler, bring = open_drawer(
-        adapter, mix_config.run, mix_config.samples, device=device, learn=False
+        *(adapter.source, adapter, mix_config.run, mix_config.samples), device=device, learn=False
     )
     began = 0.0
     for index in range(2):
@@ -126,7 +127,7 @@ def timed_sampler(adapter: Adapter, mix_config: MixConfig) -> tuple[Sampler, flo
 
 
 def will_it_harm(
-    adapter: Adapter, mix_config: MixConfig, sampler: Sampler | None, reporter: Reporter
+    adapter: Framework, mix_config: MixConfig, sampler: Sampler | None, reporter: Reporter
 ) -> dict[str, Any]:
     """Return ``lines`` on samples beside training cases, and their figures; nothing is refused.
 
@@ -146,7 +147,7 @@ def will_it_harm(
         return {"lines": [f"samples and training cases are not compared: {fault}"]}
 
 
-def real_alone(adapter: Adapter, request: TrainingRequest) -> dict[str, Any]:
+def real_alone(adapter: Framework, request: TrainingRequest) -> dict[str, Any]:
     """Return Dice and folder of a finished training on real cases alone, in words; empty if none.
 
     It is one of ``augment --ratio 1:0`` or of ``--compare``, with the settings of ``request``.
@@ -164,7 +165,7 @@ def real_alone(adapter: Adapter, request: TrainingRequest) -> dict[str, Any]:
         with suppress(GansynthError):  # another training, or a host without label maps
             host = type(adapter)(adapter.source)
             folder = host.training_folder(asked)
-            if folder is None or not folder.finished:
+            if not folder.finished:
                 continue
             schema, judged = host.schema, host.judged(folder.path)
             regions = ((FOREGROUND, schema.foreground),)

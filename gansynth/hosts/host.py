@@ -35,11 +35,14 @@ from gansynth.bank.store import SPEC
 from gansynth.bank.training_bank import BankRequirements, TrainingBank, read_patience
 from gansynth.core.adapter import Adapter, HostArrays, HostOptions
 from gansynth.core.bank_options import BankCapacity
-from gansynth.core.host_commands import TrainingFolder, TrainingRequest
+from gansynth.core.host_commands import ExportRequest, TrainingFolder, TrainingRequest
+from gansynth.core.lineage import CaseRecord
 from gansynth.core.mix_config import Mix, MixConfig, MixerConfig, TrainingResult
 from gansynth.core.prediction import Prediction
+from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Sample, Schema
+from gansynth.core.source import case_records
 from gansynth.core.space import Space
 from gansynth.hosts import record
 from gansynth.hosts.epoch_plan import PARTNERS, EpochPlan, count_places
@@ -77,6 +80,19 @@ CHECKPOINTS, CONFIG = "checkpoints", "gansynth_config.json"
 REPORT_SECONDS = 1.0  # least time between two looks for messages of the producer
 SHOW_SECONDS = 0.5  # least time between two reports of progress
 BEGUN = 1e-3  # the part of a unit that counts as done when it begins
+
+
+def framework(name: str) -> type[Framework]:
+    """Return the class registered for a target; UsageFault: there is none."""
+    loaded: type[Framework] = installed().load("adapters", name)
+    return loaded
+
+
+def shortened(settings: Mapping[str, str], share: float, option: str) -> dict[str, str]:
+    """Return settings with a share of an option's number, at least 1; the same without it."""
+    if option not in settings or share == 1:
+        return dict(settings)
+    return {**settings, option: str(max(1, round(float(settings[option]) * share)))}
 
 
 class FrameworkOptions(HostOptions):
@@ -125,7 +141,20 @@ class Framework(Adapter):
     ``self.space`` the space of the items and ``self.schema`` their channels and labels.
     """
 
+    title: ClassVar[str] = ""
+    """Its name in reports, if it is written otherwise than ``name``."""
     Options: ClassVar[type[HostOptions]] = FrameworkOptions
+    """Settings of ``gansynth augment``, each a flag of the command and a key of ``--set``. A field
+    that is called as an option of the command itself (``device``) is a key of ``--set`` only.
+    ``read_settings`` reads them."""
+    needs: ClassVar[Literal["labels", "boxes"]] = "labels"
+    """The training target that the host reads from a sample, beside its image."""
+    rewrites_real: ClassVar[bool] = False
+    """Whether the adapter can also pass real cases through the generator's space."""
+    variables: ClassVar[tuple[str, ...]] = ()
+    """Prefixes of the environment variables that the host reads: jobs elsewhere get them, too."""
+    length_option: ClassVar[str] = "steps"
+    """The option whose number is proportional to the optimiser steps; ``lasting`` sets it."""
     unit: ClassVar[str] = "epoch"
     """What ``length`` counts: ``step``, or a round such as ``epoch`` or ``subepoch``."""
     apart: ClassVar[bool] = False
@@ -158,6 +187,12 @@ class Framework(Adapter):
     batch_size: int
     sample_source: SampleSource | None
     _opened: tuple[TrainingRequest, Self] | None = None
+    _drawable: MixConfig | None = None
+
+    @cached_property
+    def held_out(self) -> tuple[CaseRecord, ...]:
+        """Lineage records of the held-out cases, which are read once for it."""
+        return case_records(self.source, self.source.held_out_ids)
 
     # -- what a framework defines ----------------------------------------------------------------
 
@@ -178,6 +213,14 @@ class Framework(Adapter):
     @abstractmethod
     def evaluate(self, job: Job) -> Mapping[str, Any]:
         """Evaluate on the real held-out cases, write ``result`` last, and return main figures."""
+
+    @abstractmethod
+    def validate(self) -> None:
+        """Check host and data before any long computation.
+
+        Raises:
+            GansynthError: the first fault found.
+        """
 
     @property
     def places(self) -> int | None:
@@ -259,6 +302,154 @@ class Framework(Adapter):
         """Return further entries of a dry run's plan and of the record; optional."""
         return {}
 
+    def check_ways(self, mix_config: MixConfig) -> None:
+        """Refuse options of mixing that this host does not support, for training and exports.
+
+        Raises:
+            UsageFault: names the option and the hosts that support it.
+        """
+        if mix_config.real_in_generator_space and not self.rewrites_real:
+            raise UsageFault(
+                f"--real-in-generator-space: {self.name} takes real cases as they are, expected a "
+                "host that can bring them through the generator's space; leave it out"
+            )
+
+    def export(self, request: ExportRequest) -> Mapping[str, Any]:
+        """Write a data set that the stock host trains on without gansynth; train nothing.
+
+        Optional; the base class refuses.
+
+        Returns:
+            A JSON document: folder, counts, bytes, place of the record, and the next command.
+
+        Raises:
+            GansynthError: what ``check`` refuses; a name that is taken; the disk is full.
+        """
+        raise UsageFault(
+            f"--export {request.name}: {self.name} has no data sets to write, expected a target "
+            "that has. Leave it out to train with samples mixed in"
+        )
+
+    # -- what benchmarks ask; optional -----------------------------------------------------------
+
+    def lasting(
+        self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
+    ) -> list[dict[str, str]]:
+        """Return settings under which trainings take equal numbers of optimiser steps.
+
+        The base class refuses.
+
+        Args:
+            steps: optimiser steps, as nearly as the host's own units allow.
+            mixes: ratio and schedule of each training to compare.
+            settings: set for all trainings.
+            cases: real training cases of each training, perhaps fewer than the source's.
+
+        Returns:
+            For each of ``mixes``, what to set in addition to ``settings``.
+
+        Raises:
+            UsageFault: a number of steps that the host does not support.
+        """
+        raise UsageFault(
+            f"{self.name}: does not say how it trains for a number of steps, expected a host that "
+            "does"
+        )
+
+    @classmethod
+    def shortened(cls, settings: Mapping[str, str], share: float) -> dict[str, str]:
+        """Return settings for a share of their optimiser steps, for tuning and estimates.
+
+        Args:
+            settings: set for the whole training, with those of ``lasting``.
+        """
+        return shortened(settings, share, cls.length_option)
+
+    @classmethod
+    def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
+        """Return host options under which held-out cases select nothing, for benchmarks.
+
+        Args:
+            options: those requested.
+            settings: set for all trainings.
+
+        Raises:
+            UsageFault: the host would still use held-out cases, for example to select weights.
+        """
+        return tuple(options)
+
+    @classmethod
+    def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
+        """Return settings and host options for stronger augmentation than usual, for benchmarks.
+
+        By default, those of ``stronger``.
+
+        Args:
+            settings: set for all trainings.
+
+        Raises:
+            UsageFault: the host has no stronger augmentation.
+        """
+        if cls.stronger:
+            return cls.stronger, ()
+        raise UsageFault(
+            f"{cls.name}: knows no heavier augmentation of its own, expected a host that does; "
+            "leave the arm out, or say what to set in it"
+        )
+
+    def check_judged(self, settings: Mapping[str, str]) -> None:
+        """Check before a training that its result can be evaluated, for benchmarks.
+
+        Args:
+            settings: set for all trainings.
+
+        Raises:
+            UsageFault: ``judged`` would find no predictions.
+        """
+        if type(self).judged is Framework.judged:
+            self.judged(Path())
+
+    @classmethod
+    def saving_levels(cls) -> tuple[Mapping[str, str], tuple[str, ...]]:
+        """Return settings and host options with which ``judged`` also has ``levels``.
+
+        For benchmarks at equal false alarms; the base class refuses.
+
+        Raises:
+            UsageFault: the host keeps no probabilities of held-out cases.
+        """
+        raise UsageFault(
+            f"operating_point: {cls.name} keeps no probabilities of held-out cases, expected a "
+            "host that does; leave it out"
+        )
+
+    def judged(self, folder: Path) -> Mapping[str, Prediction]:
+        """Return the prediction of each held-out case: its predicted and its true label map.
+
+        Optional; the base class refuses. ``gansynth.metrics.segmentation.evaluate`` reads them.
+
+        Args:
+            folder: of a finished training: ``TrainingResult.folder``.
+
+        Raises:
+            UsageFault: the host writes no label maps, only its own metrics.
+            DataFault: the training is not finished.
+        """
+        raise UsageFault(
+            f"{self.name} leaves no label maps of held-out cases, expected a host that does; its "
+            "own metrics are in its outcome"
+        )
+
+    @classmethod
+    def scores(cls, folder: Path) -> dict[str, Any]:
+        """Return scores of a finished training, for tables of papers; the base class refuses.
+
+        Returns:
+            ``steps`` (of the optimiser), and ``per_case`` (case -> region -> Dice) or ``figures``
+            of a detector (name -> value, as in ``gansynth.metrics.detection.measures.summary``).
+        """
+        raise UsageFault(f"{cls.name}: keeps no scores that a table could show")
+
     # -- what follows from it, for every host ----------------------------------------------------
 
     def finalise(self, sample: Sample) -> HostArrays:
@@ -278,9 +469,17 @@ class Framework(Adapter):
         return {}
 
     def check(self, request: TrainingRequest) -> None:
+        """Check everything about a training that is known before it starts, without writing.
+
+        Called after ``validate``, for dry and real runs alike.
+
+        Raises:
+            IntegrityFault: leakage, or a generator or bank made for another data set or space.
+            UsageFault: a missing run or bank, or an invalid value.
+        """
         self.check_ways(request.mix_config)
         self.opened(request)
-        check_drawing(self, request.mix_config)
+        self.check_drawing(request.mix_config)
 
     def check_samples(self, mix_config: MixConfig) -> SampleSource:
         """Check the generator or bank, and the request to it."""
@@ -305,13 +504,20 @@ class Framework(Adapter):
         self.check_ways(mix_config)
         if mix_config.ratio.p > 0:
             self.check_samples(mix_config)
-        check_drawing(self, mix_config)
+        self.check_drawing(mix_config)
 
-    @classmethod
-    def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
-        return (cls.stronger, ()) if cls.stronger else super().heavier(settings)
+    def check_drawing(self, mix_config: MixConfig) -> None:
+        """Check the content of all training cases, last and once; see ``sample_source``."""
+        from gansynth.runtime.devices import pick_device
+
+        if mix_config.ratio.p > 0 and mix_config != self._drawable:
+            pick_device(mix_config.device)
+            self.bank_plan(mix_config)
+            check_drawing(self, mix_config)
+            self._drawable = mix_config
 
     def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
+        """Return the plan of a training that passed ``check``, for dry runs."""
         training = self.opened(request)
         return {
             **training.describe_training(),
@@ -319,7 +525,11 @@ class Framework(Adapter):
             "samples_of_a_step": training.batch_size,
         }
 
-    def samples_drawn(self, request: TrainingRequest) -> int:
+    def samples_drawn(self, request: TrainingRequest) -> int | None:
+        """Return how many samples, real and synthetic, a training draws; None if unknown.
+
+        Partners in a mosaic do not count.
+        """
         training = self.opened(request)
         return training.total * training.samples_of_a_unit
 
@@ -329,6 +539,7 @@ class Framework(Adapter):
         return self.places or count_places(self.mix_config.ratio, len(self.source.train_ids))
 
     def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
+        """Return the size of the bank that a training makes; None if none is made."""
         if mix_config.run is None or mix_config.bank is not None or mix_config.ratio.p == 0:
             return None
         size = self.sample_bytes(mix_config.run.manifest)
@@ -337,7 +548,12 @@ class Framework(Adapter):
     def start(self, request: TrainingRequest) -> TrainingResult:
         """Train, evaluate on the real held-out cases, and write both to the output folder.
 
+        Returns:
+            The outcome, even if many samples were missing; the caller decides if it is acceptable.
+
         Raises:
+            GansynthError: what ``check`` refuses, or a failed training, with the last lines of the
+                host's output.
             Interrupted: by SIGTERM or SIGINT. A checkpoint is written, and no process or bank is
                 left.
         """
@@ -376,6 +592,14 @@ class Framework(Adapter):
         Job(self.opened(request), reporter).run()
 
     def training_folder(self, request: TrainingRequest) -> TrainingFolder:
+        """Return the folder of a training that passed ``check``.
+
+        ``start`` goes on with an unfinished training in it, and trains nothing if the training
+        there is finished.
+
+        Raises:
+            UsageFault: it holds another training, or other files.
+        """
         training = self.opened(request)
         path, described = training.output, training.described()
         done = training.done(path)

@@ -194,16 +194,9 @@ def check_samples(
 def check_drawing(adapter: Adapter, mix_config: MixConfig) -> None:
     """Check that a run, or a bank, has samples of the training's own cases.
 
-    It is the last check, and opens the generator as a producer will. Every training case is read
-    and compared by content, whatever the data set's name. Cases that passed once are not read
-    again.
+    It opens the generator as a producer will. Every training case is read and compared by content,
+    whatever the data set's name.
     """
-    from gansynth.runtime.devices import pick_device
-
-    if mix_config.ratio.p == 0 or mix_config == adapter.samples_checked:
-        return
-    pick_device(mix_config.device)
-    adapter.bank_plan(mix_config)
     if (folder := mix_config.bank) is not None:
         reader, source = BankReader(folder), adapter.source
         lineage = reader.spec.lineage
@@ -222,10 +215,11 @@ def check_drawing(adapter: Adapter, mix_config: MixConfig) -> None:
     else:
         assert mix_config.run is not None  # see MixConfig
         sampler, _ = open_drawer(
-            adapter, mix_config.run, mix_config.samples, device="cpu", learn=False
+            *(adapter.source, adapter, mix_config.run, mix_config.samples),
+            device="cpu",
+            learn=False,
         )
         sampler.check_cases()
-    adapter.samples_checked = mix_config
 
 
 def sample_bytes(manifest: Mapping[str, Any], source: CaseSource, needs: str) -> int:
@@ -239,11 +233,13 @@ def sample_bytes(manifest: Mapping[str, Any], source: CaseSource, needs: str) ->
     return 2 * voxels * values + METADATA_BYTES
 
 
-def warn_of_neighbours(mix_config: MixConfig, adapter: Adapter, reporter: Reporter) -> None:
+def warn_of_neighbours(
+    mix_config: MixConfig, data: str, held_out: Sequence[CaseRecord], reporter: Reporter
+) -> None:
     """Warn of held-out pictures that look like training ones, where no subjects are named."""
     lineage = find_sample_source(mix_config).lineage
-    if all(case.subject == case.id for case in adapter.held_out):
-        sides = (lineage.cases, adapter.held_out)
+    if all(case.subject == case.id for case in held_out):
+        sides = (lineage.cases, held_out)
         warning = neighbours(*({case.id: case.prints for case in side} for side in sides))
         if warning:
-            reporter.warn(f"{adapter.source.name}: {warning}")
+            reporter.warn(f"{data}: {warning}")

@@ -266,7 +266,6 @@ def regenerate(
 
 
 def _draw(run: Run, record: SampleRecord, root: str | None) -> tuple[Sample, Schema]:
-    from gansynth.core.null_adapter import NullAdapter
     from gansynth.core.registry import installed
     from gansynth.core.source import SourceRequest
     from gansynth.sampling.run_source import open_source, source_for
@@ -278,15 +277,15 @@ def _draw(run: Run, record: SampleRecord, root: str | None) -> tuple[Sample, Sch
     # A host's training has its folders from the environment; the run knows where they were.
     source = open_source(replace(request, root=root or request.root or run.request.root))
     target = host["target"] if host is not None else ""
-    adapter = (installed().adapter(target) if target else NullAdapter)(source)
-    run_source, bring = source_for(run, adapter)
+    adapter = installed().adapter(target)(source) if target else None
+    run_source, bring = source_for(run, source, adapter)
     # It was admitted, or is requested anyway.
     options = replace(SampleRequest.among(settings), filters=(), keep_flawed=True)
     drawer = Sampler(run, run_source, options)
     batch = int(settings["batch"])
     first = record.index - record.index % batch
     sample = drawer.draw(first, batch)[record.index - first]
-    return (sample, drawer.source.schema) if bring is None else (bring(sample), adapter.schema)
+    return (sample, drawer.source.schema) if bring is None else (bring(sample), source.schema)
 
 
 def _kind(device: str, settings: Mapping[str, Any]) -> str:

@@ -65,13 +65,17 @@ def open_matching_real(run: RunDescription, host: CaseSource) -> CaseSource:
     return open_source(replace(run.request, root=run.request.root or host.request.root))
 
 
-def source_for(run: Run, adapter: Adapter) -> tuple[CaseSource, Callable[[Sample], Sample] | None]:
+def source_for(
+    run: Run, source: CaseSource, adapter: Adapter | None
+) -> tuple[CaseSource, Callable[[Sample], Sample] | None]:
     """Return the source of a run's conditions, and a function that maps samples to the adapter.
 
-    The function is None if both have the same source.
+    The function is None if both have the same source, or samples are for no adapter.
     """
-    source = source_of_run(run, adapter.source, any_size=adapter.any_size)
-    return source, None if source is adapter.source else adapter.bring(source, run.space)
+    if adapter is None:
+        return source, None
+    own = source_of_run(run, source, any_size=adapter.any_size)
+    return own, None if own is source else adapter.bring(own, run.space)
 
 
 def open_moved(run: RunDescription, data: str | None, root: str | None) -> CaseSource:
@@ -132,9 +136,15 @@ def _said(value: Any) -> str:
 
 
 def open_drawer(
-    adapter: Adapter, run: RunFolder, request: SampleRequest, *, device: str, learn: bool = True
+    source: CaseSource,
+    adapter: Adapter | None,
+    run: RunFolder,
+    request: SampleRequest,
+    *,
+    device: str,
+    learn: bool = True,
 ) -> tuple[Sampler, Callable[[Sample], Sample] | None]:
-    """Open a run to generate samples for an adapter.
+    """Open a run to generate samples for an adapter on a source, or for none.
 
     Returns:
         The drawer, in the space of the run's own source, and a function that maps its samples to
@@ -147,5 +157,5 @@ def open_drawer(
     from gansynth.sampling.sampler import Sampler
 
     opened: Run = load_run(run, device)
-    source, bring = source_for(opened, adapter)
-    return Sampler(opened, source, request, learn=learn), bring
+    own, bring = source_for(opened, source, adapter)
+    return Sampler(opened, own, request, learn=learn), bring

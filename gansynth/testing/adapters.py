@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gansynth.core.adapter import Adapter, HostArrays
+from gansynth.core.adapter import HostArrays
 from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.lineage import Lineage
 from gansynth.core.mix_config import MixConfig
@@ -17,7 +17,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Case, FloatArray, LabelArray, Sample
 from gansynth.core.source import case_content, case_record, case_records
 from gansynth.core.space import Placement, Space
-from gansynth.hosts.host import Host, Job
+from gansynth.hosts.host import Framework, Host, Job
 from gansynth.hosts.training_data import on_own_grid
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.signals import Interrupted
@@ -27,7 +27,7 @@ STEPS = 4  # of the trainings of a ``Host``
 
 
 def check_adapter(
-    adapter: Adapter, *, workspace: Path, settings: Mapping[str, str] | None = None
+    adapter: Framework, *, workspace: Path, settings: Mapping[str, str] | None = None
 ) -> ConformanceReport:
     """Check an adapter that was opened on (small) real data of its host; nothing is raised.
 
@@ -59,7 +59,7 @@ def check_adapter(
 class _AdapterTrial:
     """An adapter under test and its checks, one method each."""
 
-    def __init__(self, adapter: Adapter, workspace: Path) -> None:
+    def __init__(self, adapter: Framework, workspace: Path) -> None:
         self.adapter, self.source, self.workspace = adapter, adapter.source, workspace
         self.case: Case
 
@@ -245,7 +245,7 @@ class _HostTrial:
         if planned != STEPS:
             raise CheckFailed(f"lasting({STEPS}) gives a training of {planned} steps")
         result = self.host.start(request)
-        drawn, samples = result.drawn_synthetic, self.host.samples_drawn(request)
+        drawn, samples = result.drawn_synthetic, STEPS * self.host.opened(request).batch_size
         if drawn != samples // 2 or drawn + result.drawn_real != samples:
             raise CheckFailed(
                 f"{drawn} of {drawn + result.drawn_real} items are synthetic at 1:1, expected "

@@ -142,9 +142,9 @@ def run_demo(
         The summary: realised ratio, Dice on held-out phantoms with and without samples and their
         difference, seconds, files.
     """
-    from gansynth.core.registry import installed
     from gansynth.fitting.fit import fit
     from gansynth.hosts.commands import prepare, splits
+    from gansynth.hosts.host import framework
     from gansynth.sampling.run_source import open_source
     from gansynth.testing.phantoms import PhantomOptions, write_nnunet_raw
 
@@ -154,7 +154,7 @@ def run_demo(
     # One of nnU-Net's workers is enough for a few cases: each imports torch for seconds.
     os.environ.setdefault("nnUNet_def_n_proc", "1")
     reporter.say(PHANTOM)
-    root, run, nnunet = out / "nnunet", out / "run", installed().adapter("nnunet")
+    root, run, nnunet = out / "nnunet", out / "run", framework("nnunet")
     looks = PhantomOptions(spacing_mm=size.spacing_mm, channels=size.channels)
     raw = _write(write_nnunet_raw, root / "nnUNet_raw", size.phantoms, seed, looks, reporter)
     request = SourceRequest("nnunet", str(DATASET), root=str(root))

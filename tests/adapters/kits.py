@@ -20,12 +20,11 @@ from click.testing import CliRunner, Result
 
 from gansynth.bank.producer import ProducerConfig, run_producer
 from gansynth.bank.reader import BankReader
-from gansynth.core.adapter import Adapter
 from gansynth.core.mix_config import MixerConfig
-from gansynth.core.registry import installed
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, lineage_of
+from gansynth.hosts.host import Framework, framework
 from gansynth.hosts.record import DRAWS, FILE
 from gansynth.hosts.training_data import TrainingData
 from gansynth.runtime import processes
@@ -144,8 +143,8 @@ class Kit:
         """A training by a bank, in this process where ``in_process`` is used."""
         return self.words(*self.where, "--bank", bank, *self.lasting(), *more, ratio=ratio)
 
-    def adapter(self) -> Adapter:
-        return installed().adapter(self.host)(open_source(self.request))
+    def adapter(self) -> Framework:
+        return framework(self.host)(open_source(self.request))
 
     def changed(self, **values: Any) -> Path:
         """A copy of the run whose manifest says something else."""
@@ -190,7 +189,7 @@ class Kit:
         return self.folder / "filled"
 
 
-def drawn_from(adapter: Adapter, number: int, look: Any) -> tuple[Sample, Any]:
+def drawn_from(adapter: Framework, number: int, look: Any) -> tuple[Sample, Any]:
     """A training case in the host's space, and host arrays."""
     source = adapter.source
     case = source.load(source.train_ids[number % len(source.train_ids)])

@@ -20,6 +20,7 @@ from gansynth.core.registry import installed
 from gansynth.core.schema import Case, Schema
 from gansynth.core.source import CaseHeader, CaseSource, FoldSplit, SourceRequest
 from gansynth.core.space import Space
+from gansynth.hosts.host import framework
 from gansynth.metrics.segmentation.evaluation import ALARMS, THRESHOLDS
 from gansynth.runtime.files import write_json_atomic
 from gansynth_segmenter.host import SegmenterHost
@@ -119,7 +120,7 @@ def design_of(
     plan = plan or plan_of()
     source = People(request_of(plan), changed)
     division = split_subjects(source, plan)
-    adapter = installed().adapter(plan.host.target)(source)
+    adapter = framework(plan.host.target)(source)
     return BenchmarkDesign(plan, source, division, division.judged(look), adapter)
 
 

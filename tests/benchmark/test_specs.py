@@ -21,12 +21,12 @@ from gansynth.benchmark.specs import (
     formulas,
 )
 from gansynth.benchmark.subject_split import DEVELOPMENT
-from gansynth.core.registry import installed
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import SourceRequest
 from gansynth.data.api import source_of
 from gansynth.hosts.api import mix_config_from
+from gansynth.hosts.host import framework
 from gansynth.runtime.errors import UsageFault
 from gansynth_cli.commands.augment import command as augment
 from gansynth_cli.commands.fit import command as fit
@@ -240,7 +240,7 @@ def test_what_the_label_maps_do_not_have_is_refused_before_anything_is_trained(c
 def test_nothing_of_a_training_is_chosen_by_those_who_are_judged_on(
     target, options, settings, kept
 ):
-    adapter = installed().adapter(target)
+    adapter = framework(target)
     if kept is not None:
         assert adapter.impartial(options, settings) == kept
         return

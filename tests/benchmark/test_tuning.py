@@ -21,8 +21,8 @@ from gansynth.benchmark.tuning import (
     gains_over,
     going_on,
 )
-from gansynth.core.registry import installed
 from gansynth.core.requests.studies import TuneRequest
+from gansynth.hosts.host import framework
 from gansynth.runtime.errors import TrainingFault
 from gansynth.runtime.files import read_json
 from tests.benchmark.people import design_of, finish, people, plan_of
@@ -219,7 +219,7 @@ NNUNET = {"num_epochs": "6", "num_iterations_per_epoch": "50"}
     ],
 )
 def test_a_share_of_the_steps(target, settings, share, found):
-    assert installed().adapter(target).shortened(settings, share) == {**settings, **found}
+    assert framework(target).shortened(settings, share) == {**settings, **found}
 
 
 LEVELS = {"default": 0.5, "plain": 0.6, "fading": 0.7, "pasted": 0.4}

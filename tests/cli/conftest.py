@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 from pydantic import Field
 
-from gansynth.core.adapter import Adapter, HostOptions
+from gansynth.core.adapter import HostOptions
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator, GeneratorOptions
+from gansynth.core.host_commands import TrainingFolder
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.mix_config import TrainingResult
 from gansynth.core.schema import OUTSIDE, Sample
 from gansynth.core.source import Provenance
+from gansynth.hosts.host import Framework
 from gansynth.hosts.sample_source import check_origin
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
@@ -95,17 +97,20 @@ class ToyOptions(HostOptions):
     num_epochs: int | None = Field(None, description="epochs")
 
 
-class Host(Adapter):
+class Host(Framework):
     """Records what it was started with."""
 
     name = "toyhost"
     Options = ToyOptions
+    length = (1, 1)
     started: ClassVar[list[Any]] = []
     fell_back: ClassVar[int] = 0
     warnings: ClassVar[tuple[str, ...]] = ()
 
-    def finalise(self, sample):
-        return {}
+    def train(self, job):
+        raise NotImplementedError
+
+    evaluate = train
 
     def validate(self):
         if self.source.request.configuration == "impossible":
@@ -113,6 +118,15 @@ class Host(Adapter):
 
     def bank_plan(self, mix_config):
         return BankCapacity(64, 1000)
+
+    def planned(self, request):
+        return {}
+
+    def samples_drawn(self, request):
+        return None
+
+    def training_folder(self, request):
+        return TrainingFolder(Path("results"), 0, None)
 
     def check(self, request):
         if request.mix_config.ratio.p > 0:

@@ -7,11 +7,10 @@ import pytest
 
 import gansynth
 from gansynth.core.mix_config import MixConfig
-from gansynth.core.null_adapter import NullAdapter
 from gansynth.core.ratio import Ratio
-from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
 from gansynth.hosts.api import host_settings
+from gansynth.hosts.host import framework
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.run_source import open_source
 
@@ -60,13 +59,13 @@ def test_flags_that_cannot_be_are_refused_as_they_were_typed(refuse, target, wor
     [("nnunet", "results"), ("segmenter", "output"), ("deepmedic", "output"), ("yolo", "output")],
 )
 def test_o_is_the_folder_of_results_for_every_target(target, place):
-    cls = installed().adapter(target)
+    cls = framework(target)
     assert host_settings(cls, {"batch": "2"}, "out") == {"batch": "2", place: "out"}
     assert host_settings(cls, {}, None) == {}
 
 
 def test_real_cases_stay_as_they_are_in_hosts_that_know_nothing_else(toy_source):
-    host = NullAdapter(open_source(SourceRequest("toy", "3")))
+    host = framework("segmenter")(open_source(SourceRequest("toy", "3")))
     host.check_ways(MixConfig(None, Ratio(1, 0)))
     asked = MixConfig(None, Ratio(1, 0), real_in_generator_space=True)
     with pytest.raises(UsageFault, match=r"--real-in-generator-space: .*; leave it out"):

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.adapter import Adapter
 from gansynth.core.space import Space
-from gansynth.hosts.host import Host, TrainingOptions
+from gansynth.hosts.host import Framework, Host, TrainingOptions
 from gansynth.hosts.sample_source import check_origin
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ConformanceReport, ToySource, check_adapter
 
 
-class ToyAdapter(Adapter):
+class ToyAdapter(Framework):
     name = "toy"
+    length = (1, 1)
 
     @property
     def sample_size(self):
@@ -33,8 +33,10 @@ class ToyAdapter(Adapter):
         if request.mix_config.ratio.p > 0:
             check_origin(request.mix_config, self)
 
-    def start(self, request):
+    def train(self, job):
         raise NotImplementedError
+
+    evaluate = train
 
 
 def report_of(folder, adapter=ToyAdapter, source=ToySource) -> ConformanceReport:

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 def options_of_target(typed: Mapping[str, Any]) -> dict[str, type[HostOptions]]:
     """Return the options of the target that is typed."""
-    from gansynth.core.registry import installed
+    from gansynth.hosts.host import framework
 
     name = typed.get("target")
-    return {} if name is None else {f"Options of {name}": installed().adapter(name).Options}
+    return {} if name is None else {f"Options of {name}": framework(name).Options}
 
 
 def show(request: AugmentRequest, done: Augmented, out: Output) -> None:

@@ -22,6 +22,7 @@ from gansynth.benchmark.jobs.machine import THREADS
 from gansynth.benchmark.jobs.ray_connecting import RayConnection, first_line
 from gansynth.benchmark.jobs.store import UNDER_WAY
 from gansynth.core.registry import installed
+from gansynth.hosts.host import framework
 from gansynth.runtime.child import FAULT, PARENT
 from gansynth.runtime.errors import EnvironmentFault, GansynthError
 from gansynth.runtime.files import write_bytes_atomic
@@ -30,7 +31,7 @@ from gansynth.runtime.version import __version__
 RETRIES = 3  # retries of a job whose worker or machine was lost
 PASSED_ON: tuple[str, ...] = ("GANSYNTH_", THREADS)
 """Prefixes of variables that jobs get from the process that runs the graph, not from the node;
-those of hosts as well (``Adapter.variables``)."""
+those of hosts as well (``Framework.variables``)."""
 LOST, NOT_SHARED = 71, 72  # exit codes: Ray gave up; the store is not visible on a node
 TOLD = "ray.log"  # file in the store for Ray's messages, e.g. on lost nodes
 ANSWER = 120.0  # seconds for a node to start a worker and answer
@@ -187,7 +188,7 @@ class RayExecutor:
         registry, prefixes = installed(), PASSED_ON
         for name in registry.names("adapters"):
             with contextlib.suppress(GansynthError):  # of a plugin that does not load
-                prefixes += registry.adapter(name).variables
+                prefixes += framework(name).variables
         variables = {key: value for key, value in os.environ.items() if key.startswith(prefixes)}
         variables.pop(PARENT, None)
         return {THREADS: str(max(1, int(self.cpus))), **variables}

@@ -19,6 +19,7 @@ from gansynth.core.requests.studies import PapersRequest
 from gansynth.core.schedule import Schedule
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.composite_spec import texts
+from gansynth.hosts.host import framework
 from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.options import overlay
 from gansynth.sampling.run_source import open_source
@@ -51,7 +52,7 @@ class PaperCommands:
             keys |= installed().generator(name).Options.model_fields.keys()
         refuse_unknown(self.asked.fit_set, keys, of=spec.generator, named="--fit-set {}".format)
         for target in (str(self.plan.hosts[name].target) for name in hosts):
-            has = installed().adapter(target).Options.model_fields
+            has = framework(target).Options.model_fields
             refuse_unknown(self.asked.host_set, has, of=target, named="--host-set {}".format)
 
     # -- the data --------------------------------------------------------------------------------
@@ -144,7 +145,7 @@ class PaperCommands:
         """
         settings, steps = self.settings(name), self.asked.steps
         mixes = [(Ratio.parse(arm.ratio), Schedule.parse(arm.schedule)) for arm in arms]
-        adapter = installed().adapter(str(self.plan.hosts[name].target))(self.source)
+        adapter = framework(str(self.plan.hosts[name].target))(self.source)
         each = adapter.lasting(steps or MANY, mixes, settings, len(self.source.train_ids))
         if steps is None:
             least = min((int(length["epochs"]) for length in each if "epochs" in length), default=1)

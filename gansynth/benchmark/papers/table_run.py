@@ -19,7 +19,7 @@ from typing import Any
 from gansynth.benchmark.papers.commands import PaperCommands, bare, said
 from gansynth.benchmark.papers.plan import ALL, PaperArm, PaperTablePlan
 from gansynth.benchmark.papers.rater_table import rater_rows
-from gansynth.core.registry import installed
+from gansynth.hosts.host import framework
 from gansynth.runtime.errors import FAULTS, GansynthError
 from gansynth.runtime.files import disk_errors, write_json_atomic
 from gansynth.runtime.options import overlay
@@ -127,7 +127,7 @@ class PaperTableRun:
             self.ran.append(said(words, out))
             return dict(previous["result"])
         report = json.loads(self.call(words))
-        adapter = installed().adapter(str(self.plan.hosts[host].target))
+        adapter = framework(str(self.plan.hosts[host].target))
         result = {
             "host": host,
             "arm": arm.name,

@@ -55,7 +55,7 @@ def test_a_sample_of_another_class_is_not_let_in(kit):
 
 def test_samples_are_drawn_in_the_size_and_classes_the_generator_was_fitted_in(kit, tmp_path):
     adapter: Any = kit.adapter()
-    drawer, bring = open_drawer(adapter, kit.run, SampleRequest(), device="cpu")
+    drawer, bring = open_drawer(adapter.source, adapter, kit.run, SampleRequest(), device="cpu")
     assert (adapter.source.resized, drawer.source.space.size) == ((64, 64), (32, 32))
     sample = Sample(np.zeros((1, 32, 32), np.float32))
     assert bring is not None

@@ -17,8 +17,8 @@ from gansynth.benchmark.papers import table_run as tables
 from gansynth.benchmark.papers.commands import said
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
-from gansynth.core.registry import installed
 from gansynth.core.schedule import choose_cases
+from gansynth.hosts.host import framework
 from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth_cli.main import cli
 from gansynth_segmenter.options import SegmenterOptions
@@ -76,7 +76,7 @@ def test_a_plan_names_what_there_is_and_its_settings_are_accepted(name):
     for host, told in plan.hosts.items():
         if told.code == "ours":
             assert told.target is not None
-            known = installed().adapter(told.target).Options.model_fields
+            known = framework(told.target).Options.model_fields
             assert told.set.keys() <= known.keys()
             assert all(s.hosts.get(host, {}).keys() <= known.keys() for s in plan.scales.values())
         if told.target == "segmenter":
