@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -15,7 +16,10 @@ import pytest
 from pydantic import BaseModel
 
 import gansynth
+from gansynth.core.generator import GeneratorOptions
 from gansynth.core.registry import installed
+from gansynth.hosts.host import TrainingOptions, framework
+from gansynth.training.loop import FitOptions
 from tests.house import ROOT
 
 OWN = sorted(
@@ -94,19 +98,35 @@ def named(text: str) -> set[str]:
     return NAMES & set(re.findall(r"\w+", text))
 
 
-def options_of_plugins() -> set[str]:
-    """Names of several words of their options that no class of the core has, too."""
+@cache
+def options_of_plugins() -> frozenset[str]:
+    """Names of their own options."""
     registry = installed()
     options: list[type[BaseModel]] = [
         registry.generator(name).Options for name in registry.names("generators")
     ]
-    options += [registry.adapter(name).Options for name in registry.names("adapters")]
-    names = {name for each in options for name in each.model_fields if "_" in name}
-    for path in (path for package in CORE for path in package.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                names.discard(node.target.id)
-    return names
+    options += [framework(name).Options for name in registry.names("adapters")]
+    own = {*GeneratorOptions.model_fields, *FitOptions.model_fields, *TrainingOptions.model_fields}
+    return frozenset(name for each in options for name in each.model_fields if name not in own)
+
+
+def declared(paths: Iterable[Path], kind: str = "") -> set[str]:
+    """Names that classes of such a kind, by their own name or a base's, declare; or anything."""
+    trees = [ast.parse(path.read_text("utf-8")) for path in paths]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    if kind:
+        classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+        nodes = [
+            node
+            for each in classes
+            if any(name.endswith(kind) for name in (each.name, *map(holder, each.bases)))
+            for node in each.body
+        ]
+    return {
+        node.target.id
+        for node in nodes
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
 
 
 @pytest.mark.parametrize("package", CORE, ids=lambda path: path.name)
@@ -121,7 +141,8 @@ def test_the_core_names_no_generator_and_no_host(package):
 
 
 def test_the_core_reads_no_option_of_a_plugin():
-    options = options_of_plugins()
+    files = [path for package in CORE for path in package.rglob("*.py")]
+    options = {name for name in options_of_plugins() if "_" in name} - declared(files)
     assert len(options) > 30
     found = []
     for path in (path for package in CORE for path in sorted(package.rglob("*.py"))):
@@ -133,3 +154,58 @@ def test_the_core_reads_no_option_of_a_plugin():
             f"{path.relative_to(ROOT)}:{line}: {word}" for line, word in read if word in options
         ]
     assert found == []
+
+
+def read_of_options(tree: ast.AST) -> Iterator[tuple[int, object]]:
+    """Lines and names that are read of options: as attributes, keys, or by ``get``."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and holder(node.value) in HOLDERS:
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.Subscript) and holder(node.value) in HOLDERS:
+            yield node.lineno, getattr(node.slice, "value", None)
+        elif isinstance(node, ast.Call):
+            of = node.func.value if isinstance(node.func, ast.Attribute) else None
+            if holder(node.func) in {"getattr", "hasattr"}:
+                of = node.args[0]
+            if holder(of) in HOLDERS:
+                yield from ((node.lineno, getattr(word, "value", None)) for word in node.args)
+        elif isinstance(node, ast.Compare) and holder(node.comparators[0]) in HOLDERS:
+            yield node.lineno, getattr(node.left, "value", None)
+
+
+def holder(node: ast.AST | None) -> str:
+    return str(getattr(node, "attr", getattr(node, "id", "")))
+
+
+HOLDERS = {"options", "Options", "settings", "set", "own", "model_fields"}
+RECORDED = {"batch"}
+"""Keys of how a sample was drawn, which are called like an option: ``SampleRecord.settings``."""
+ENGINE = ("core", "sampling", "fitting", "bank", "hosts", "training", "conditions")
+
+
+@pytest.mark.parametrize("package", ENGINE)
+def test_the_engine_reads_no_option_of_a_plugin_of_one_word(package):
+    files = sorted((ROOT / "gansynth" / package).rglob("*.py"))
+    options = options_of_plugins() - declared(files, "Options") - RECORDED
+    assert {"target", "given", "detector", "segments"} <= options
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {word}"
+        for path in files
+        for line, word in read_of_options(ast.parse(path.read_text("utf-8")))
+        if word in options
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "generator.options.width",
+        "settings['width']",
+        "self.own.get('width', 1)",
+        "getattr(options, 'width', 1)",
+        "'width' in cls.Options.model_fields",
+    ],
+)
+def test_such_a_read_is_found(line):
+    assert "width" in {word for _, word in read_of_options(ast.parse(line))}

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gansynth.core.capabilities import REAL
+from gansynth.core.capabilities import REAL, Input
 from gansynth.core.generator import Generator, context_of, learn, move
 from gansynth.core.schema import OUTSIDE, Boxes, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.data.label_statistics import label_share
@@ -28,6 +28,8 @@ SAME = 1e-4
 """Samples are equal if they differ by less than this share of the real images' deviation."""
 GROWTH = 1.1  # most bytes of a state over those for smaller cases
 VISIBLE = 1e-3  # samples differ if their root mean square difference exceeds this share of it
+OF_LABELS: frozenset[Input] = frozenset({"labels", "foreground", "lesion"})
+"""Parts of a condition that its label map says."""
 FAITHFUL = 0.5  # minimum variance between labels in samples, as a share of that in real images
 CONTRAST = 0.5  # minimum correlation of the labels' mean intensities in samples with the real ones
 DRAWN = 4  # number of samples from held-out label maps
@@ -226,9 +228,9 @@ class SampleChecks:
             )
 
     def takes_what_it_says(self) -> None:
-        """What is declared changes the sample; what is not declared is not made."""
-        declared = "context" in self.generator.capabilities.takes
-        if not declared and self.generator.context(self.cases[0]) is not None:
+        """What is declared changes the sample; the rest is not made, and changes nothing."""
+        takes = self.generator.capabilities.takes
+        if "context" not in takes and self.generator.context(self.cases[0]) is not None:
             raise CheckFailed(
                 "context() returns an array, but its capabilities take no 'context'; expected both "
                 "or neither, as samples are given only what is declared"
@@ -240,6 +242,13 @@ class SampleChecks:
                 continue
             changed = self.generator.sample([replace(first, **{name: other})], self.seeds[:1])[0]
             self.differ(changed, self.samples[0], f"two arrays {name!r} of a condition")
+        if takes.isdisjoint(OF_LABELS):  # conditions of a case have its label map all the same
+            changed = self.generator.sample([replace(first, labels=second.labels)], self.seeds[:1])
+            what = "another label map, which its capabilities do not take"
+            self._same(changed, self.samples[:1], what)
+            drawn = [None if s.labels is None else s.labels.tolist() for s in changed]
+            if drawn != [None if s.labels is None else s.labels.tolist() for s in self.samples[:1]]:
+                raise CheckFailed(f"samples have other labels for {what}")
 
     def copies_nothing(self) -> None:
         """Samples repeat no real image, unless the generator declares that it takes some."""
