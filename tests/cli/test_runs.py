@@ -13,7 +13,9 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schedule import Schedule
+from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, lineage_of
+from gansynth.sampling.replay import sample_sha256
 from gansynth.sampling.run_source import open_source
 
 DATA = ("--data", "toy:3")
@@ -211,3 +213,15 @@ def test_leakage_is_found_before_anything_starts(run, bank, refuse, toys, dry):
     says = ["the bank of toy:3 fold 0 has seen 12 held-out case(s)"]
     refuse(*TOYHOST, "1:1", "--bank", bank, *fold, code=6, says=says)
     assert toys.started == []
+
+
+def test_samples_in_a_file_of_hdf5_are_read_back_to_the_bit(run, run_json, tmp_path):
+    out = tmp_path / "samples"
+    run_json("sample", run, "-n", "3", "--format", "hdf5", "-o", out)
+    source = open_source(SourceRequest("h5", str(out), fold="all", synthetic="run"))
+    samples = json.loads((out / "provenance.json").read_text())["samples"]
+    cases = [source.load(case_id) for case_id in source.train_ids]
+    assert [case.id for case in cases] == sorted(samples)
+    for case in cases:
+        sample = Sample(case.image, case.labels, case.boxes)
+        assert sample_sha256(sample, "float32") == samples[case.id]["sha256"]
