@@ -243,10 +243,10 @@ class SampleChecks:
             changed = self.generator.sample([replace(first, **{name: other})], self.seeds[:1])[0]
             self.differ(changed, self.samples[0], f"two arrays {name!r} of a condition")
         if takes.isdisjoint(OF_LABELS):  # conditions of a case have its label map all the same
-            changed = self.generator.sample([replace(first, labels=second.labels)], self.seeds[:1])
+            others = self.generator.sample([replace(first, labels=second.labels)], self.seeds[:1])
             what = "another label map, which its capabilities do not take"
-            self._same(changed, self.samples[:1], what)
-            drawn = [None if s.labels is None else s.labels.tolist() for s in changed]
+            self._same(others, self.samples[:1], what)
+            drawn = [None if s.labels is None else s.labels.tolist() for s in others]
             if drawn != [None if s.labels is None else s.labels.tolist() for s in self.samples[:1]]:
                 raise CheckFailed(f"samples have other labels for {what}")
 
