@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.core.registry import installed
+from gansynth.hosts.host import framework
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import check_adapter
 
@@ -43,5 +43,5 @@ def test_an_unmodified_nnunet_trains_with_samples_drawn_on_the_fly(
 
 def test_the_nnunet_adapter_keeps_its_contract(toy_nnunet, tmp_path):
     source: Any = open_source(toy_nnunet.request())
-    adapter = installed().adapter("nnunet")(source)
+    adapter = framework("nnunet")(source)
     check_adapter(adapter, workspace=tmp_path).raise_if_failed()

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from functools import cached_property
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.lineage import guard_host
+from gansynth.core.lineage import CaseRecord, guard_host
 from gansynth.core.schema import Sample, Schema
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, case_records
 from gansynth.core.space import Space
 from gansynth.runtime.options import SetOptions
 
@@ -33,6 +34,8 @@ class Adapter(ABC):
     """What a host framework asks of samples, opened on one data set and fold."""
 
     name: ClassVar[str]
+    needs: ClassVar[Literal["labels", "boxes"]] = "labels"
+    """The training target that the host reads from a sample, beside its image."""
     any_size: ClassVar[bool] = False
     """Whether samples may be generated in a size other than that of the source's cases. Then the
     host's record holds no size, and ``bring`` receives such samples."""
@@ -44,6 +47,11 @@ class Adapter(ABC):
     def schema(self) -> Schema:
         """Meaning of the host's arrays."""
         return self.source.schema
+
+    @cached_property
+    def held_out(self) -> tuple[CaseRecord, ...]:
+        """Lineage records of the held-out cases, which are read once for it."""
+        return case_records(self.source, self.source.held_out_ids)
 
     @property
     def sample_size(self) -> tuple[int, ...]:

@@ -36,13 +36,11 @@ from gansynth.bank.training_bank import BankRequirements, TrainingBank, read_pat
 from gansynth.core.adapter import Adapter, HostArrays, HostOptions
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.host_commands import ExportRequest, TrainingFolder, TrainingRequest
-from gansynth.core.lineage import CaseRecord
 from gansynth.core.mix_config import Mix, MixConfig, MixerConfig, TrainingResult
 from gansynth.core.prediction import Prediction
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Sample, Schema
-from gansynth.core.source import case_records
 from gansynth.core.space import Space
 from gansynth.hosts import record
 from gansynth.hosts.epoch_plan import PARTNERS, EpochPlan, count_places
@@ -147,8 +145,6 @@ class Framework(Adapter):
     """Settings of ``gansynth augment``, each a flag of the command and a key of ``--set``. A field
     that is called as an option of the command itself (``device``) is a key of ``--set`` only.
     ``read_settings`` reads them."""
-    needs: ClassVar[Literal["labels", "boxes"]] = "labels"
-    """The training target that the host reads from a sample, beside its image."""
     rewrites_real: ClassVar[bool] = False
     """Whether the adapter can also pass real cases through the generator's space."""
     variables: ClassVar[tuple[str, ...]] = ()
@@ -188,11 +184,6 @@ class Framework(Adapter):
     sample_source: SampleSource | None
     _opened: tuple[TrainingRequest, Self] | None = None
     _drawable: MixConfig | None = None
-
-    @cached_property
-    def held_out(self) -> tuple[CaseRecord, ...]:
-        """Lineage records of the held-out cases, which are read once for it."""
-        return case_records(self.source, self.source.held_out_ids)
 
     # -- what a framework defines ----------------------------------------------------------------
 

@@ -12,12 +12,12 @@ from click.testing import Result
 from gansynth.bank.draw_log import summarise
 from gansynth.bank.reader import BankReader
 from gansynth.bank.supervisor import ProducerSupervisor
+from gansynth.core.adapter import Adapter
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.fingerprint import prints_of
 from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.lineage import Lineage
 from gansynth.core.mix_config import MixConfig, MixerConfig
-from gansynth.core.null_adapter import NullAdapter
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import Sample
@@ -325,7 +325,14 @@ def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says, monkeypat
     origin = SampleSource(Lineage("toy:elsewhere", "0", (record,), source.space.host), {}, run)
     mix_config = MixConfig(run, Ratio(1, 1))
     monkeypatch.setattr(sample_source, "find_sample_source", lambda mix_config: origin)
-    host = NullAdapter(source)
+
+    class Host(Adapter):
+        name = "toy"
+
+        def finalise(self, sample):
+            return {}
+
+    host = Host(source)
     host.held_out = tuple(held_out)
     with pytest.raises(IntegrityFault, match=says):
         check_origin(mix_config, host)

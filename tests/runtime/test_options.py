@@ -13,6 +13,7 @@ from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
 from gansynth.evaluation.hard_cases.job import FailureOptions
 from gansynth.fitting.setup import resolve
+from gansynth.hosts.host import framework
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.option_kinds import Size, Size2, Size3
 from gansynth.runtime.options import (
@@ -44,7 +45,7 @@ def models() -> dict[str, type[OptionModel]]:
         f"source {n}": o.read_options for n, o in openers.items() if hasattr(o, "read_options")
     }
     for name in registry.names("adapters"):
-        found[f"host {name}"] = registry.adapter(name).Options
+        found[f"host {name}"] = framework(name).Options
     for name in registry.names("commands"):
         found[name] = registry.command_options(*name.split())
     others = (FitOptions, LesionOptions, FailureOptions)
