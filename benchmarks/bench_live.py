@@ -76,7 +76,7 @@ class Live:
             batch=BATCH,
             device=args.producer_device,
         )
-        self.supervisor = ProducerSupervisor.start(config, root / "producer.log")
+        self.supervisor = ProducerSupervisor(config, root / "producer.log")
         self.supervisor.wait(CAPACITY, 300)
         self.tally = DrawCounter(self.log)
         self.steering = ProducerThrottle(

@@ -77,8 +77,6 @@ class SampleDrawer:
             _, what, marker = self.where.split()
             if not os.path.exists(marker):
                 open(marker, "x").close()
-                if what == "sleep":
-                    time.sleep(60)
                 os.kill(os.getpid(), {"kill": 9, "freeze": signal.SIGSTOP}[what])
         if self.where == "lengthy":
             time.sleep(10)
@@ -121,7 +119,7 @@ from pathlib import Path
 from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.bank.producer import ProducerConfig
 config = ProducerConfig.from_json(json.loads(sys.argv[1]))
-supervisor = ProducerSupervisor.start(config, Path(sys.argv[2]), restarts=0)
+supervisor = ProducerSupervisor(config, Path(sys.argv[2]), restarts=0)
 supervisor.wait(1, 300)
 while sys.argv[3] == "over" and supervisor.alive():
     time.sleep(0.01)

@@ -36,7 +36,6 @@ from gansynth.runtime.progress import Reporter
 from gansynth.sampling.sample_check import check_alike, compare_with_training
 
 logger = logging.getLogger("gansynth")
-_POLL_SECONDS = 0.1
 STORED = 64  # samples of a bank that are compared with training cases
 
 
@@ -71,8 +70,8 @@ def fill_bank(
     """
     folder = Path(folder).absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    where = producer_device(device, ())
-    config = _config(RunFolder(Path(run).absolute()), folder, samples, request, where, dtype)
+    generator = RunFolder(Path(run).absolute())
+    config = _config(generator, folder, samples, request, producer_device(device, ()), dtype)
     with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
         fill(config, Path(logs) / "producer.log", patience=patience)
     return folder
@@ -100,11 +99,10 @@ def fill(
         TrainingFault: the time limit is exceeded.
     """
     end = time.monotonic() + patience
-    supervisor = ProducerSupervisor.start(config, log, restarts=restarts)
+    supervisor = ProducerSupervisor(config, log, restarts=restarts)
     try:
         supervisor.wait(config.capacity, patience, progress)
-        while supervisor.alive() and time.monotonic() < end:
-            time.sleep(_POLL_SECONDS)
+        supervisor.join(max(0.0, end - time.monotonic()) if end < math.inf else None)
     finally:
         supervisor.stop()
         for line in supervisor.messages():
@@ -164,7 +162,7 @@ def live_bank(
             frozen = _config(generator, place, samples, request, where, dtype)
             config = replace(frozen, frozen=False, temporary=True, duty=duty, refresh=refresh)
             log = Path(logs) / "producer.log"
-            with ProducerSupervisor.start(config, log, restarts=restarts) as supervisor:
+            with ProducerSupervisor(config, log, restarts=restarts) as supervisor:
                 supervisor.wait(min(samples, LIVE_FILL), patience)
                 try:
                     yield place

@@ -62,14 +62,14 @@ class DrawLog:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 path = self.folder / f"draws-{socket.gethostname()}-{self._pid}.csv"
                 self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
-            number: tuple[object, ...] = ()
+            row: list[object] = [kind, sample_id, " ".join(source.split())]
             if provenance is not None and "settings" in provenance:
-                number = provenance["index"], provenance["sha256"]
+                row += provenance["index"], provenance["sha256"]
                 settings = json.dumps({"seed": provenance["seed"], **provenance["settings"]})
                 if settings != self._settings:
                     rows.writerow((SETTINGS, "", settings))
                     self._settings = settings
-            rows.writerow((kind, sample_id, " ".join(source.split()), *number))
+            rows.writerow(row)
             if self._fd >= 0:
                 os.write(self._fd, text.getvalue().encode("utf-8", "replace"))
         except OSError as error:
@@ -159,8 +159,16 @@ class DrawCounter:
             while row is not None:
                 with contextlib.suppress(csv.Error):  # a damaged line
                     row = next(rows, None)
-                    if row and len(row) >= 3 and row[0] in get_args(Kind):
-                        self._count(*row[:3])
+                    if not row or len(row) < 3 or row[0] not in get_args(Kind):
+                        continue
+                    kind, sample_id, source = row[:3]
+                    self._kinds[kind] += 1
+                    if kind == "synthetic":
+                        self._ids[sample_id] += 1
+                    elif kind == "fallback":
+                        self._reasons[source] += 1
+                    elif kind == "stopped":
+                        self._stopped = source
         return DrawCounts(
             real=self._kinds["real"] + self._kinds["fallback"],
             synthetic=self._kinds["synthetic"],
@@ -170,15 +178,6 @@ class DrawCounter:
             reasons=dict(self._reasons),
             stopped=self._stopped,
         )
-
-    def _count(self, kind: str, sample_id: str, source: str) -> None:
-        self._kinds[kind] += 1
-        if kind == "synthetic":
-            self._ids[sample_id] += 1
-        elif kind == "fallback":
-            self._reasons[source] += 1
-        elif kind == "stopped":
-            self._stopped = source
 
 
 def summarise(folder: Path) -> DrawCounts:
@@ -193,15 +192,18 @@ def enough_samples(draws: int, most: float = MOST_DRAWS) -> int:
 
 def foreseen(mix_config: MixConfig, draws: int, held: int) -> dict[str, Any]:
     """Return what a dry run reports about ``draws`` draws from a bank of ``held`` samples."""
+    document: dict[str, Any] = {"synthetic_draws": draws}
     if mix_config.frozen or mix_config.bank is not None:
-        document = {"synthetic_draws": draws, "draws_of_a_sample": round(draws / max(1, held), 2)}
-        return document | ({"reuse": text} if (text := too_few(draws, held)) else {})
-    least = enough_samples(draws)
-    text = (
+        document["draws_of_a_sample"] = round(draws / max(1, held), 2)
+        if text := too_few(draws, held):
+            document["reuse"] = text
+        return document
+    document["samples_to_make"] = least = enough_samples(draws)
+    document["reuse"] = (
         f"no sample is drawn more than {MOST_DRAWS} times if the producer makes {least} while it "
         "trains; the log says if it makes fewer"
     )
-    return {"synthetic_draws": draws, "samples_to_make": least, "reuse": text}
+    return document
 
 
 def too_few(draws: int, held: int, most: int | None = None) -> str:

@@ -89,9 +89,7 @@ class BankPasses:
     """Draw each sample of a bank once before any is drawn again.
 
     Args:
-        reader: reader of the bank.
         key: seed of the order of a frozen bank's passes; the same in all processes of a team.
-        worker_group: see ``WorkerGroup``.
         turns: turns of this process, for draws without a given turn.
         rng: random generator of this process, for the order of a live bank's samples.
     """
@@ -132,8 +130,7 @@ class BankPasses:
             return self._ids[int(_order(key, lap, len(self._ids))[place])]
         if not self._waiting:
             self._pass += 1
-            own = [i for i in self._ids if self._is_own(i)]
-            self._waiting = self._shuffled(own or self._ids)
+            self._waiting = self._shuffled(self._own(self._ids) or self._ids)
         return self._waiting.pop()
 
     def _look(self) -> None:
@@ -141,12 +138,14 @@ class BankPasses:
         self._looked = time.monotonic()
         if not self.reader.spec.frozen:
             visible = set(self._ids)
-            new = [i for i in self._ids if i not in self._known and self._is_own(i)]
+            new = self._own([i for i in self._ids if i not in self._known])
             self._waiting = [i for i in self._waiting if i in visible] + self._shuffled(new)
             self._known = visible
 
-    def _is_own(self, sample_id: str) -> bool:
-        return (int(sample_id) + self._pass) % self._team.size == self._team.number
+    def _own(self, ids: Sequence[str]) -> list[str]:
+        """Return the samples that this worker, and no other, draws in this pass."""
+        team = self._team
+        return [i for i in ids if (int(i) + self._pass) % team.size == team.number]
 
     def _shuffled(self, ids: Sequence[str]) -> list[str]:
         return [ids[place] for place in self._rng.permutation(len(ids))]

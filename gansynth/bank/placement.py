@@ -11,29 +11,12 @@ import socket
 import tempfile
 from pathlib import Path
 
-from gansynth.core.bank_options import BankCapacity
-from gansynth.core.mix_config import MixConfig
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.runtime.files import disk_errors, folder_bytes
 
 FILE_BYTES = 8192  # most bytes of a sample's header and of its last, partly filled block
 SHARED_MEMORY = Path("/dev/shm")
 _SCRATCH = re.compile(r"gansynth-.*-([0-9a-f]{8})-(\d+)-[a-z0-9_]+")
-
-
-def plan_bank(mix_config: MixConfig, cases: int, sample: int) -> BankCapacity:
-    """Plan a bank; a live one holds at least two samples, so that one can be retired.
-
-    Args:
-        mix_config: options with the size of the bank.
-        cases: number of training cases.
-        sample: bytes of one sample.
-
-    Raises:
-        UsageFault: the requested bytes have no room for two samples.
-    """
-    held = max(1 if mix_config.frozen else 2, mix_config.size.capacity(cases, sample))
-    return BankCapacity(held, (sample + FILE_BYTES) * (held + 2))
 
 
 def place_bank(

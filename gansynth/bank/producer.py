@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import select
 import signal
 import statistics
 import sys
@@ -56,6 +55,9 @@ _NO_ROOM = (
 )
 _POLL_SECONDS = 0.1
 _BEAT_SECONDS = 1.0
+# Seconds that a batch may take, three times that for the first one; and the multiple of its usual
+# time, if that is longer. The supervisor kills a silent producer.
+_LONGEST, _USUAL = 600.0, 20.0
 _PARENT_POLL_SECONDS = 0.5
 _GRACE_SECONDS = 1.5  # time for an orderly end; with the poll interval, less than 3 s for an orphan
 
@@ -196,12 +198,16 @@ def _rest(writer: BankWriter, config: ProducerConfig, begin: float, end: float) 
 
 @contextlib.contextmanager
 def _beating(writer: BankWriter) -> Iterator[None]:
+    """Write the heartbeat each second, but not while a batch takes far too long."""
     done = threading.Event()
 
     def beat() -> None:
         while not done.wait(_BEAT_SECONDS):
-            with contextlib.suppress(EnvironmentFault):  # publishing reports a full disk
-                writer.beat()
+            since, usual = writer.working_since, writer.usual
+            limit = 3 * _LONGEST if usual is None else max(_LONGEST, _USUAL * usual)
+            if since is None or time.monotonic() - since < limit:
+                with contextlib.suppress(EnvironmentFault):  # publishing reports a full disk
+                    writer.beat()
 
     thread = threading.Thread(target=beat, name="gansynth-beat", daemon=True)
     thread.start()
@@ -216,17 +222,14 @@ def _beating(writer: BankWriter) -> Iterator[None]:
 
 
 class _StopSignal:
-    """Stop on SIGTERM, SIGINT or the parent's end; a thread acts while C code blocks handlers."""
+    """Stop on SIGTERM, SIGINT or the parent's end: orderly, or at once after a short time."""
 
     def __init__(self, parent: int | None) -> None:
-        self.parent = parent
         self.exit_code: int | None = None
-        self._signals, writing = os.pipe()
-        os.set_blocking(writing, False)
-        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        threading.Thread(target=self._watch, daemon=True).start()
+        if parent is not None:
+            threading.Thread(target=self._follow, args=(parent,), daemon=True).start()
 
     def __call__(self) -> bool:
         return self.exit_code is not None
@@ -234,20 +237,21 @@ class _StopSignal:
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         if self.exit_code is None:  # a second signal must not disturb the clean-up
             self.exit_code = 128 + number
+            threading.Thread(target=_end_soon, args=(number,), daemon=True).start()
             raise SystemExit(self.exit_code)
 
-    def _watch(self) -> None:
-        number: int = signal.SIGTERM
+    def _follow(self, parent: int) -> None:
         # Polled: the kernel's own parent-death signal is sent when the *thread* that started us
         # ends, which would kill the producer of a healthy parent.
-        while self.parent is None or os.getppid() == self.parent:
-            if select.select([self._signals], [], [], _PARENT_POLL_SECONDS)[0]:
-                number = os.read(self._signals, 1)[0]
-                break
-        else:
-            os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_GRACE_SECONDS)
-        os._exit(128 + number)
+        while os.getppid() == parent:
+            time.sleep(_PARENT_POLL_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+        _end_soon(signal.SIGTERM)  # also while C code keeps the handler from being called
+
+
+def _end_soon(number: int) -> None:
+    time.sleep(_GRACE_SECONDS)
+    os._exit(128 + number)
 
 
 def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
@@ -334,12 +338,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except RuntimeError as error:
             # torch.OutOfMemoryError by its name: torch may be missing. CUDA and cuBLAS have their
             # own messages, also for a device in exclusive mode.
-            said = f"{type(error).__name__} {error}"
-            if not any(words in said for words in _NO_ROOM):
+            text = " ".join(str(error).split())
+            if not any(words in f"{type(error).__name__} {text}" for words in _NO_ROOM):
                 raise
-            text = " ".join(str(error).split())[:300]
             raise EnvironmentFault(
-                f"{NO_ROOM}{config.device}: {text}; use another device, or the CPU"
+                f"{NO_ROOM}{config.device}: {text[:300]}; use another device, or the CPU"
             ) from error
     except GansynthError as error:
         sys.stderr.write(f"{error}\n")

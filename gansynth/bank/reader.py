@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -49,16 +50,13 @@ class BankReader:
     def __init__(self, folder: Path | str, *, rescan_seconds: float = 1.0) -> None:
         self.folder = Path(folder)
         self.rescan_seconds = rescan_seconds
-        self._spec: BankSpec | None = None
         self._ids: list[str] = []
         self._scanned = -np.inf
 
-    @property
+    @cached_property
     def spec(self) -> BankSpec:
         """The bank's description; raises as ``load_spec``."""
-        if self._spec is None:
-            self._spec = load_spec(self.folder)
-        return self._spec
+        return load_spec(self.folder)
 
     @property
     def sha256(self) -> str | None:
@@ -92,14 +90,14 @@ class BankReader:
             IntegrityFault: a sample that was not retired is damaged.
             EnvironmentFault: a sample that was not retired cannot be opened.
         """
-        if time.monotonic() - self._scanned >= self.rescan_seconds or not self._ids:
+        if time.monotonic() - self._scanned >= self.rescan_seconds:
             self.ids()
         for _ in range(_ATTEMPTS):
-            if not self._ids:
+            if self._ids:
+                with contextlib.suppress(KeyError):
+                    return self.read(self._ids[int(rng.integers(len(self._ids)))])
+            if not self.ids():
                 return None
-            with contextlib.suppress(KeyError):
-                return self.read(self._ids[int(rng.integers(len(self._ids)))])
-            self.ids()
         return None
 
     def read(self, sample_id: str) -> BankSample:
@@ -131,14 +129,12 @@ def verify_bank(folder: Path | str) -> int:
         with contextlib.suppress(FileNotFoundError):  # it was retired in between
             hashes[sample_id] = read_sha256(sample_path(folder, sample_id), check=True)
     expected = _complete(folder)
-    if expected is None:
-        return len(hashes)
-    for sample_id in sorted({*expected, *hashes}):
-        if expected.get(sample_id) != hashes.get(sample_id):
-            raise damaged(
-                sample_path(folder, sample_id),
-                f"its SHA-256 is {hashes.get(sample_id)}, expected {expected.get(sample_id)}",
-            )
+    expected = hashes if expected is None else expected
+    for sample_id in sorted({*hashes, *expected}):
+        listed, found = expected.get(sample_id), hashes.get(sample_id)
+        if listed != found:
+            path = sample_path(folder, sample_id)
+            raise damaged(path, f"its SHA-256 is {found}, expected {listed}")
     return len(hashes)
 
 

@@ -10,6 +10,7 @@ import json
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,52 +36,43 @@ class RejectedSamples:
     def __init__(self, folder: Path | None, schema: Schema) -> None:
         self.folder, self.schema = folder, schema
         self._kept = Counter[str]()
-        if folder is not None:  # pictures that an earlier producer saved
-            with contextlib.suppress(OSError):
-                text = (folder / LINES).read_text(encoding="utf-8", errors="replace")
-                for line in text.splitlines():
-                    try:
-                        self._kept[str(json.loads(line)["reason"])] += 1
-                    except (ValueError, KeyError, TypeError):  # cut off by a kill
-                        self._kept["torn"] += 1
+        if folder is not None and (folder / LINES).is_file():  # of an earlier producer
+            text = (folder / LINES).read_text(encoding="utf-8", errors="replace")
+            for line in text.splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # cut off by a kill
+                    self._kept[str(json.loads(line)["reason"])] += 1
 
     def keep(self, sample: Sample, fault: DataFault, index: int) -> None:
         """Save a rejected sample, in any state, unless there are enough of its kind."""
-        reason = reject_reason_of(fault)
+        reason, boxes = reject_reason_of(fault), sample.boxes
         if self.folder is None or self._kept[reason] >= EACH or self._kept.total() >= MOST:
             return
+        line: dict[str, Any] = {"picture": f"rejected-{self._kept.total():04d}.png"}
         try:
-            self._write(self.folder, sample, str(fault), reason, index)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                cell = f"{index}: {reason}", [_thinned(sample)]
+                write_image_grid(self.folder / line["picture"], [cell], self.schema, edge=EDGE)
+            except EnvironmentFault:
+                raise
+            except Exception:  # a picture may be impossible: then only its line is saved
+                line["picture"] = None
+            line |= {
+                "index": index,
+                "reason": reason,
+                "fault": str(fault),
+                "boxes": boxes and np.column_stack([boxes.labels, boxes.coords]).tolist(),
+                "provenance": dict(sample.provenance),
+            }
+            # Appended in one write: a line is complete, or it is the last one and skipped.
+            with open(self.folder / LINES, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line, allow_nan=False, default=str) + "\n")
             self._kept[reason] += 1
         except (OSError, EnvironmentFault, ValueError, TypeError) as error:
             why = " ".join(str(error).split())
             said = "rejected samples are no longer kept as pictures"
             sys.stderr.write(f"WARNING: {self.folder}: {said}: {why}; the rest goes on\n")
             self.folder = None
-
-    def _write(self, folder: Path, sample: Sample, fault: str, reason: str, index: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        name: str | None = f"rejected-{self._kept.total():04d}.png"
-        try:
-            cell = f"{index}: {reason}", [_thinned(sample)]
-            write_image_grid(folder / str(name), [cell], self.schema, edge=EDGE)
-        except EnvironmentFault:
-            raise
-        except Exception:  # a picture may be impossible: then only its line is saved
-            name = None
-        boxes = sample.boxes
-        line = {
-            "picture": name,
-            "index": index,
-            "reason": reason,
-            "fault": fault,
-            "boxes": boxes and np.column_stack([boxes.labels, boxes.coords]).tolist(),
-            "provenance": dict(sample.provenance),
-        }
-        text = json.dumps(line, allow_nan=False, default=str) + "\n"
-        # Appended in one write: a line is complete, or it is the last one and skipped.
-        with open(folder / LINES, "a", encoding="utf-8") as stream:
-            stream.write(text)
 
 
 def _thinned(sample: Sample) -> Sample:

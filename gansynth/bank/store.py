@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -55,8 +55,8 @@ FORMAT = 2
 SPEC, HEARTBEAT, COMPLETE, LOCK = "bank.json", "heartbeat.json", "complete.json", ".writer.lock"
 PACE, WORK = "pace.json", "work.bin"  # see `gansynth.bank.throttle`
 _MAX_HEADER_BYTES, _MAX_SAMPLE_BYTES, _MAX_AXES = 16 << 20, 4 << 30, 8
-_BEGIN = b'{"__metadata__":{"sha256":"'
-_DIGITS = slice(8 + len(_BEGIN), 8 + len(_BEGIN) + 64)  # place of the SHA-256 in the file
+_NO_SHA256 = "0" * 64
+_DIGITS = slice(35, 35 + 64)  # place of the SHA-256 in the file
 _NAME = re.compile(r"sample-(\d{6,})\.safetensors")
 _EXTRA = "extra:"  # prefix of an adapter's arrays; all others are named in `_check_forms`
 _DTYPES = {
@@ -66,6 +66,7 @@ _DTYPES = {
 _CODES = {text: code for code, text in _DTYPES.items()}
 _BLOCK = 4096  # file sizes are rounded up to whole blocks
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_IRREGULAR = "a link, folder, pipe or device, not a regular file"
 _SETTLE_SECONDS = 0.2  # until the space of a retired sample is free
 
 Array = npt.NDArray[Any]
@@ -90,15 +91,6 @@ class BankSpec(Document, later=("max_bytes",), inline=("samples",)):
     max_bytes: int | None = None
     # what its generator takes of real images, as it declares (``real_parts``); None if unknown
     real: tuple[str, ...] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the document, with the format's number first."""
-        return {"format": FORMAT, **super().to_json()}
-
-    @classmethod
-    def from_json(cls, doc: Mapping[str, Any]) -> Self:
-        """Read the document that ``to_json`` wrote; raises as ``Document.from_json``."""
-        return super().from_json({key: value for key, value in doc.items() if key != "format"})
 
 
 @dataclass(frozen=True)
@@ -130,20 +122,21 @@ def open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         IntegrityFault: it is not a regular file.
         EnvironmentFault: it cannot be opened.
     """
+    flags = [getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY")]
     try:
-        regular = stat.S_ISREG(os.lstat(path).st_mode)
-        if regular:  # with flags that hold if it is exchanged now
-            flags = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | flags)
+        descriptor = os.open(path, os.O_RDONLY | sum(flags))
     except FileNotFoundError:
         raise
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise damaged(path, _IRREGULAR) from None
         raise EnvironmentFault(
             f"{path}: cannot be opened: {error}; expected a readable file. Check permissions, and "
             "the limit of open files (ulimit -n)"
         ) from error
-    if not regular:
-        raise damaged(path, "a link, folder, pipe or device, not a regular file")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise damaged(path, _IRREGULAR)
     with os.fdopen(descriptor, "rb") as stream:
         yield stream, os.fstat(descriptor).st_size
 
@@ -187,10 +180,10 @@ def load_spec(folder: Path) -> BankSpec:
             f"{path}: its format is {doc.get('format')!r}, expected {FORMAT}; make the bank again "
             "with this version of gansynth"
         )
-    if doc.pop("digest", None) != digest_of(doc):
-        raise damaged(path, "its digest is not that of its content")
     try:
-        return BankSpec.from_json(doc)
+        if doc["digest"] != digest_of(doc):
+            raise ValueError("its digest is not that of its content")
+        return BankSpec.from_json({k: doc[k] for k in doc.keys() - {"format", "digest"}})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, f"is not a bank's: {type(error).__name__}: {error}") from error
 
@@ -238,33 +231,44 @@ def encode_sample(sample: Sample, extras: Mapping[str, Array], dtype: str) -> li
         arrays["boxes"] = np.asarray(sample.boxes.coords, "<f4")
         arrays["box_labels"] = np.asarray(sample.boxes.labels, "<i2")
     arrays |= {_EXTRA + name: np.asarray(array) for name, array in sorted(extras.items())}
-    provenance = json.dumps(dict(sample.provenance), sort_keys=True, default=_plain)
-    header: dict[str, Any] = {"__metadata__": {"sha256": "0" * 64, "provenance": provenance}}
-    forms, data, end = {}, [], 0
+    forms, data = dict[str, _Form](), []
     for name, array in arrays.items():
         code = _CODES.get(array.dtype.newbyteorder("<").str)
         if code is None:
             raise DataFault(
                 f"bank: {name!r} is {array.dtype}, expected booleans, integers or floats"
             )
-        data.append(array.astype(_DTYPES[code], copy=False).tobytes())
         forms[name] = (code, array.shape)
-        offsets = [end, end := end + len(data[-1])]
-        header[name] = {"dtype": code, "shape": array.shape, "data_offsets": offsets}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+        data.append(array.astype(_DTYPES[code], copy=False).tobytes())
+    provenance = json.dumps(dict(sample.provenance), sort_keys=True, default=_plain)
     try:
-        _check_forms(forms)
-        if len(text) > _MAX_HEADER_BYTES or end > _MAX_SAMPLE_BYTES - 8 - len(text):
-            raise ValueError(f"a sample of {end} bytes with a header of {len(text)} is too large")
+        head, _ = _header_of(provenance, forms)
     except ValueError as error:
         raise DataFault(f"bank: {error}; expected what a host can read") from error
-    head = len(text).to_bytes(8, "little") + text
     digest = hashlib.sha256(head[: _DIGITS.start] + head[_DIGITS.stop :])
     for part in data:
         digest.update(part)
     sha256 = digest.hexdigest().encode()
     return [head[: _DIGITS.start] + sha256 + head[_DIGITS.stop :], *data]
+
+
+def _header_of(provenance: str, forms: Mapping[str, _Form]) -> tuple[bytes, int]:
+    """Return the header of such a sample, with zeros as its SHA-256, and the size of its file.
+
+    It is the only one that the sample can have. ValueError: there can be no such sample.
+    """
+    _check_forms(forms)
+    metadata = {"sha256": _NO_SHA256, "provenance": provenance}
+    header, end = dict[str, Any](__metadata__=metadata), 0
+    for name, (code, shape) in forms.items():
+        begin, end = end, end + math.prod(shape) * np.dtype(_DTYPES[code]).itemsize
+        header[name] = {"dtype": code, "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    size = 8 + len(text) + end
+    if len(text) > _MAX_HEADER_BYTES or size > _MAX_SAMPLE_BYTES:
+        raise ValueError(f"a sample of {end} bytes with a header of {len(text)} is too large")
+    return len(text).to_bytes(8, "little") + text, size
 
 
 def _plain(value: Any) -> Any:
@@ -322,59 +326,48 @@ def read_sha256(path: Path, *, check: bool = False) -> str:
 def _read_header(
     path: Path, stream: BinaryIO, size: int
 ) -> tuple[str, dict[str, Any], dict[str, _Form]]:
-    """Return SHA-256, provenance and arrays, compared with the file's size; arrays come next."""
+    """Return SHA-256, provenance and forms of a sample's arrays, which come next in the file."""
     try:
-        length = int.from_bytes(stream.read(8), "little")
-        if size > _MAX_SAMPLE_BYTES or not 0 < length <= min(size - 8, _MAX_HEADER_BYTES):
+        start = stream.read(8)
+        length = int.from_bytes(start, "little")
+        if not 0 < length <= min(size - 8, _MAX_HEADER_BYTES):
             raise ValueError(f"a header of {length} bytes in a file of {size}")
-        text = stream.read(length)
-        header = json.loads(text, object_pairs_hook=_without_repeats)
-        metadata = header.pop("__metadata__")
-        if not text.startswith(_BEGIN) or metadata.keys() != {"sha256", "provenance"}:
-            raise ValueError("its header is not that of a bank's sample")
-        provenance = parse_json(metadata["provenance"])
-        if not isinstance(provenance, dict):
+        head = start + stream.read(length)
+        header = json.loads(head[8:])
+        provenance = header.pop("__metadata__")["provenance"]
+        forms = {key: (form["dtype"], tuple(form["shape"])) for key, form in header.items()}
+        expected, whole = _header_of(provenance, forms)
+        if size != whole:
+            raise ValueError(f"a file of {size} bytes, expected {whole}")
+        if head[: _DIGITS.start] + _NO_SHA256.encode() + head[_DIGITS.stop :] != expected:
+            raise ValueError("its header is not that of its arrays")
+        document = parse_json(provenance)
+        if not isinstance(document, dict):
             raise ValueError("its provenance is not an object")
-        forms, end = dict[str, _Form](), 0
-        for name, entry in header.items():
-            code, shape = forms[name] = entry.pop("dtype"), tuple(entry.pop("shape"))
-            possible = all(type(n) is int and 0 <= n < 1 << 31 for n in shape)
-            if code not in _DTYPES or len(shape) > _MAX_AXES or not possible:
-                raise ValueError(f"{name!r} has an impossible dtype or shape")
-            begin, end = end, end + math.prod(shape) * np.dtype(_DTYPES[code]).itemsize
-            if entry != {"data_offsets": [begin, end]}:
-                raise ValueError(f"{name!r} has other offsets than its dtype and shape")
-        if end != size - 8 - length:
-            raise ValueError(f"{size - 8 - length} bytes of arrays, expected {end}")
-        _check_forms(forms)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(path, f"{type(error).__name__}: {error}"[:300]) from error
-    return metadata["sha256"], provenance, forms
+    return head[_DIGITS].decode(), document, forms
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice in its header")
-    return found
-
-
-def _check_forms(arrays: Mapping[str, _Form]) -> None:
-    own = {name: form for name, form in arrays.items() if not name.startswith(_EXTRA)}
-    code, shape = own.get("image", ("", ()))
-    number = own["box_labels"][1][:1] if "box_labels" in own else ()
+def _check_forms(forms: Mapping[str, _Form]) -> None:
+    for name, (code, shape) in forms.items():
+        possible = all(type(n) is int and 0 <= n < 1 << 31 for n in shape)
+        if code not in _DTYPES or len(shape) > _MAX_AXES or not possible:
+            raise ValueError(f"{name!r} has an impossible dtype or shape")
+    code, shape = forms.get("image", ("", ()))
     if code not in ("F16", "F32") or len(shape) not in (3, 4):
         raise ValueError("no image of two or three dimensions in float16 or float32")
+    number = forms["box_labels"][1][:1] if "box_labels" in forms else ()
     fitting = {
         "image": (code, shape),
         "labels": ("I16", shape[1:]),
         "boxes": ("F32", (*number, 2 * len(shape[1:]))),
         "box_labels": ("I16", number),
     }
-    for name, form in own.items():
-        if form != fitting.get(name):
+    for name, form in forms.items():
+        if not name.startswith(_EXTRA) and form != fitting.get(name):
             raise ValueError(f"{name!r} of {form[0]} {list(form[1])} beside this image")
-    if ("boxes" in own) != ("box_labels" in own):
+    if ("boxes" in forms) != ("box_labels" in forms):
         raise ValueError("boxes without classes, or classes without boxes")
 
 
@@ -384,8 +377,21 @@ def _check_forms(arrays: Mapping[str, _Form]) -> None:
 class BankWriter:
     """Publish samples; made by ``create`` or ``attach``, one at a time per bank."""
 
-    def __init__(self, folder: Path, spec: BankSpec, lock: Any) -> None:
-        self.folder, self.spec, self._lock = folder, spec, lock
+    def __init__(self, folder: Path, new: BankSpec | None = None) -> None:
+        from filelock import FileLock, Timeout
+
+        self.folder = folder
+        # Not thread-local, or another thread of this process could acquire it again.
+        self._lock = FileLock(folder / LOCK, thread_local=False)
+        with disk_errors(folder / LOCK):
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                pid = read_heartbeat(folder).get("pid", "unknown")
+                raise EnvironmentFault(
+                    f"{folder}: another process (pid {pid}) writes to this bank, expected one "
+                    "writer; wait for it, stop it, or name another folder"
+                ) from None
         self.published = 0  # samples this writer has published
         # for the heartbeat: one word; and samples refused before admission, by reason
         self.state, self.rejected = "filling", Counter[str]()
@@ -395,11 +401,20 @@ class BankWriter:
         self.usual: float | None = None
         self.squeezed = False  # whether a full disk has reduced the size of a live bank
         self._beating = threading.Lock()
-        remove_temporaries(folder)
-        self._held = _look(folder)  # id -> bytes on the disk, oldest first
-        self._next = max(map(int, self._held), default=-1) + 1
-        self._budget = spec.max_bytes
-        self.beat()
+        try:
+            if new is not None:
+                _refuse_content(folder)  # another writer may have been faster
+                doc = {"format": FORMAT, **new.to_json()}
+                write_json_atomic(folder / SPEC, {**doc, "digest": digest_of(doc)})
+            self.spec = new or load_spec(folder)
+            remove_temporaries(folder)
+            self._look()
+            self._next = max(map(int, self._held), default=-1) + 1
+            self._budget = self.spec.max_bytes
+            self.beat()
+        except BaseException:
+            self._lock.release()
+            raise
 
     @classmethod
     def create(cls, folder: Path | str, spec: BankSpec) -> BankWriter:
@@ -413,7 +428,7 @@ class BankWriter:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         _refuse_content(folder)
-        return cls._locked(folder, spec, new=True)
+        return cls(folder, spec)
 
     @classmethod
     def attach(cls, folder: Path | str) -> BankWriter:
@@ -423,32 +438,8 @@ class BankWriter:
             DataFault: there is no bank.
             EnvironmentFault: another writer is using it.
         """
-        return cls._locked(Path(folder), load_spec(Path(folder)))
-
-    @classmethod
-    def _locked(cls, folder: Path, spec: BankSpec, new: bool = False) -> BankWriter:
-        from filelock import FileLock, Timeout
-
-        # Not thread-local, or another thread of this process could acquire it again.
-        lock = FileLock(folder / LOCK, thread_local=False)
-        with disk_errors(folder / LOCK):
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                pid = read_heartbeat(folder).get("pid", "unknown")
-                raise EnvironmentFault(
-                    f"{folder}: another process (pid {pid}) writes to this bank, expected one "
-                    "writer; wait for it, stop it, or name another folder"
-                ) from None
-        try:
-            if new:
-                _refuse_content(folder)
-                doc = spec.to_json()
-                write_json_atomic(folder / SPEC, {**doc, "digest": digest_of(doc)})
-            return cls(folder, spec, lock)
-        except BaseException:
-            lock.release()
-            raise
+        load_spec(Path(folder))  # before a lock is made there
+        return cls(Path(folder))
 
     @property
     def held(self) -> int:
@@ -493,7 +484,7 @@ class BankWriter:
         path = sample_path(self.folder, sample_id)
         parts = encode_sample(sample, extras, self.spec.dtype)
         size = _on_disk(sum(map(len, parts)))
-        while len(self._held) > 1 and self._tight(size):
+        while self.held > 1 and self._tight(size):
             self._retire()
         while True:
             try:
@@ -501,15 +492,14 @@ class BankWriter:
                 break
             except EnvironmentFault as fault:
                 full = getattr(fault.__cause__, "errno", None) in _FULL
-                if self.spec.frozen or not full or len(self._held) < 2:
+                if self.spec.frozen or not full or self.held < 2:
                     raise
                 self._retire()
                 self.squeezed = True
                 time.sleep(_SETTLE_SECONDS)
-        with self._beating:
-            self._next += 1
-            self._held[sample_id] = size
-            self.published += 1
+        self._next += 1
+        self._held[sample_id] = size
+        self.published += 1
         if self.squeezed:
             used = sum(self._held.values())
             self._budget = min(self._budget or used, used)
@@ -527,8 +517,12 @@ class BankWriter:
         oldest = next(iter(self._held))
         with disk_errors(self.folder):
             sample_path(self.folder, oldest).unlink(missing_ok=True)
-        with self._beating:
-            del self._held[oldest]
+        del self._held[oldest]
+
+    def _look(self) -> None:
+        """Find what is held: bytes on the disk of each sample, oldest first."""
+        paths = {i: sample_path(self.folder, i) for i in list_samples(self.folder)}
+        self._held = {i: _on_disk(path.lstat().st_size) for i, path in paths.items()}
 
     def beat(self) -> None:
         """Write the heartbeat: process id, samples made and held, state, work.
@@ -561,16 +555,13 @@ class BankWriter:
         hashes = {i: read_sha256(sample_path(self.folder, i)) for i in list_samples(self.folder)}
         doc = {"sha256": content_of(hashes), "samples": hashes}
         write_json_atomic(self.folder / COMPLETE, doc)
-        self.state = "complete"
-        self.beat()
 
     def close(self) -> None:
         """Release the lock, so that another writer can attach."""
-        try:
-            if not self.spec.frozen:  # a signal may have interrupted the retirement of a sample
-                with contextlib.suppress(GansynthError, OSError):
-                    self._held = _look(self.folder)
-                    self._trim()
+        try:  # a signal may have interrupted the retirement of a sample
+            with contextlib.suppress(GansynthError, OSError):
+                self._look()
+                self._trim()
         finally:
             self._lock.release()
 
@@ -588,11 +579,6 @@ def _refuse_content(folder: Path) -> None:
             f"{folder}: is not empty, expected a new or empty folder for a bank; name another one, "
             "or delete it"
         )
-
-
-def _look(folder: Path) -> dict[str, int]:
-    ids = list_samples(folder)
-    return {i: _on_disk(sample_path(folder, i).lstat().st_size) for i in ids}
 
 
 def _on_disk(size: int) -> int:

@@ -1,6 +1,6 @@
 """The supervisor of a producer: it starts it, watches its heartbeat, and restarts it after a crash.
 
-    with ProducerSupervisor.start(config, log) as supervisor:
+    with ProducerSupervisor(config, log) as supervisor:
         supervisor.wait(16, timeout=1800)
         ...                            # train; now and then: for line in supervisor.messages()
 
@@ -48,73 +48,46 @@ _PASSING = (EXIT_BUG, EnvironmentFault.exit_code)
 
 @dataclass(frozen=True)
 class HeartbeatLimits:
-    """Time limits of the supervisor, in seconds unless stated otherwise."""
+    """Time limits of the supervisor, in seconds."""
 
     backoff: float = 1.0  # pause before the first restart; doubled before each further one in a row
     longest: float = 30.0  # longest pause before a restart
     look: float = 1.0  # interval between two reads of the heartbeat
-    silent: float = 60.0  # time without a heartbeat after which a producer counts as hung
+    # time without a heartbeat after which a producer counts as hung; it has none either while a
+    # batch takes far too long
+    silent: float = 60.0
     # time limit for the first heartbeat; loading a large run from a slow disk takes long
     start: float = 600.0
-    batch: float = 600.0  # time limit for one batch; three times that for the first one
-    usual: float = 20.0  # multiple of a batch's usual time that it may take, if that is longer
-    # lifetime after the first batch from which a producer counts as healthy, even if it has
-    # published nothing
-    well: float = 10.0
-
-
-class Heartbeat:
-    """Measure how long a producer has been silent or at work on one batch.
-
-    Only time between reads counts, and each interval is capped: the machine may have been asleep.
-    """
-
-    def __init__(self, bank: Path, pid: int, limits: HeartbeatLimits) -> None:
-        self._bank, self._pid, self._limits = bank, pid, limits
-        self.document: Mapping[str, Any] = {}  # the last heartbeat
-        self.well = 0.0  # seconds that the producer has lived since its first batch
-        self._looked = time.monotonic()
-        self._beat = self._task = self._silent = self._busy = 0.0
-        self._alive = False
-
-    def hang_reason(self) -> str:
-        """Return why the producer counts as hung, or ""."""
-        limits, now = self._limits, time.monotonic()
-        passed = min(now - self._looked, 5 * limits.look)
-        if passed < limits.look:
-            return ""
-        self._looked, beat = now, 0.0
-        doc = self.document = read_heartbeat(self._bank)
-        with contextlib.suppress(OSError):
-            beat = (self._bank / HEARTBEAT).stat().st_mtime_ns
-        self._silent = self._silent + passed if beat == self._beat else 0.0
-        self._beat = beat
-        self._alive = self._alive or doc.get("pid") == self._pid
-        if self._silent > (limits.silent if self._alive else limits.start):
-            return f"hung, no sign of life for {self._silent:.0f} s"
-        task = float(doc.get("working_since") or 0) if self._alive else 0.0
-        self._busy = self._busy + passed if task and task == self._task else 0.0
-        self._task, usual = task, doc.get("usual")
-        if self._alive and usual is not None:
-            self.well += passed
-        most = 3 * limits.batch if usual is None else max(limits.batch, limits.usual * usual)
-        return f"hung, {self._busy:.0f} s at one batch" if self._busy > most else ""
 
 
 class ProducerSupervisor:
-    """A producer that is restarted when it dies; ``start`` makes one."""
+    """A producer that runs, and is restarted when it dies.
+
+    Args:
+        log: log file; the configuration is written beside it.
+        restarts: consecutive restarts at most; a published sample or a finished batch resets the
+            count.
+
+    Raises:
+        EnvironmentFault: the log cannot be written.
+    """
 
     process: subprocess.Popen[bytes]  # the running producer
 
     def __init__(
-        self, config: ProducerConfig, log: Path, restarts: int, limits: HeartbeatLimits
+        self,
+        config: ProducerConfig,
+        log: Path,
+        *,
+        restarts: int = 5,
+        limits: HeartbeatLimits | None = None,
     ) -> None:
         self.config = replace(config, parent=config.parent or os.getpid())
         self.log = log  # output of all its processes
         self.restarts = 0
         # why it was given up; None while it is watched, and for a complete frozen bank
         self.ended: GansynthError | None = None
-        self.limits, self._allowed = limits, restarts
+        self.limits, self._allowed = limits or HeartbeatLimits(), restarts
         self._bank, self._in_a_row = Path(config.bank), 0
         self._said: deque[str] = deque()
         self._over = self._told_full = False
@@ -131,27 +104,6 @@ class ProducerSupervisor:
                 )
         self._thread = threading.Thread(target=self._keep, name="gansynth-keeper", daemon=True)
         self._thread.start()
-
-    @classmethod
-    def start(
-        cls,
-        config: ProducerConfig,
-        log: Path,
-        *,
-        restarts: int = 5,
-        limits: HeartbeatLimits | None = None,
-    ) -> ProducerSupervisor:
-        """Start a producer and keep it running.
-
-        Args:
-            log: log file; the configuration is written beside it.
-            restarts: consecutive restarts at most; a published sample, or some time in good
-                health, resets the count.
-
-        Raises:
-            EnvironmentFault: the log cannot be written.
-        """
-        return cls(config, log, restarts, limits or HeartbeatLimits())
 
     def wait(
         self,
@@ -171,8 +123,8 @@ class ProducerSupervisor:
             GansynthError: the producer was given up; this is its last fault.
             TrainingFault: it ended, or time was up, with fewer samples.
         """
-        reported, begin = -1, time.monotonic()
-        due = begin + _TICK_SECONDS
+        reported, now = -1, time.monotonic()
+        end, due = now + timeout, now + _TICK_SECONDS
         while True:
             over = self._over  # before counting, so that the last sample counts
             count = len(list_samples(self._bank))
@@ -183,7 +135,7 @@ class ProducerSupervisor:
                 return
             if over:
                 raise self.ended or self._fault(self.process.poll() or EXIT_OK, "")
-            if now - begin >= timeout:
+            if now >= end:
                 raise TrainingFault(
                     f"producer: {count} of {samples} samples after {timeout:g} s; "
                     f"{self._log_ends()}. Wait longer, or hold fewer samples"
@@ -192,6 +144,10 @@ class ProducerSupervisor:
                 tick()
                 due = now + _TICK_SECONDS
             time.sleep(_POLL_SECONDS)
+
+    def join(self, timeout: float | None) -> None:
+        """Wait until the producer has ended for good, at most for ``timeout`` seconds."""
+        self._thread.join(timeout)
 
     def alive(self) -> bool:
         """Return whether the producer runs, or is about to be restarted."""
@@ -229,13 +185,12 @@ class ProducerSupervisor:
         # The same modules in the same order as here, and none from the working directory.
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         env["OMP_NUM_THREADS"] = "1"  # more threads than free cores slow down both processes
-        with contextlib.ExitStack() as stack:
-            with disk_errors(self.log):
-                stream = stack.enter_context(open(self.log, "ab", buffering=0))
-                if again or stream.tell():
-                    now = time.strftime("%Y-%m-%d %H:%M:%S")
-                    stream.write(f"--- started, {now}\n".encode())
-                self._first = stream.tell()
+        with disk_errors(self.log):
+            stream = open(self.log, "ab", buffering=0)  # noqa: SIM115 - closed below
+        with stream:
+            if again or stream.tell():
+                stream.write(f"--- started, {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
+            self._first = stream.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "gansynth.bank.producer", str(settings)],
                 stdin=subprocess.DEVNULL,
@@ -246,7 +201,8 @@ class ProducerSupervisor:
                 # wait forever on a pipe that a worker, forked in between, holds open.
                 close_fds=False,
             )
-        self._heartbeat = Heartbeat(self._bank, self.process.pid, self.limits)
+        self._heartbeat: Mapping[str, Any] = {}  # the last one of this process
+        self._beat, self._silent, self._looked = 0, 0.0, time.monotonic()
 
     def _newest(self) -> int:
         return max(map(int, list_samples(self._bank)), default=-1)
@@ -279,8 +235,7 @@ class ProducerSupervisor:
     def _last_words(self, lines: int) -> str:
         try:
             with open(self.log, "rb") as stream:
-                end = stream.seek(0, os.SEEK_END)
-                stream.seek(max(self._first, end - _LOG_BYTES))
+                stream.seek(max(self._first, os.fstat(stream.fileno()).st_size - _LOG_BYTES))
                 text = stream.read().decode("utf-8", "replace")
         except OSError:
             return "(no log)"
@@ -292,12 +247,13 @@ class ProducerSupervisor:
     def _keep(self) -> None:
         try:
             while not self._stopping.wait(_POLL_SECONDS):
-                hung, beat = self._heartbeat.hang_reason(), self._heartbeat.document
-                if beat.get("squeezed") and not self._told_full:
+                hung = self._hang_reason()
+                if self._heartbeat.get("squeezed") and not self._told_full:
                     self._told_full = True
                     self._said.append(
-                        f"{self._bank}: the disk is full: the bank holds {beat.get('held')} "
-                        f"samples instead of {self.config.capacity}; make room there"
+                        f"{self._bank}: the disk is full: the bank holds "
+                        f"{self._heartbeat.get('held')} samples instead of "
+                        f"{self.config.capacity}; make room there"
                     )
                 if hung:
                     self.process.kill()
@@ -314,17 +270,34 @@ class ProducerSupervisor:
             if self._stopping.is_set():  # it may have been started after the stop
                 self._terminate()
 
+    def _hang_reason(self) -> str:
+        """Look at the heartbeat now and then; return why the producer counts as hung, or ""."""
+        # Only time between looks counts, and not all of it: the machine may have been asleep.
+        passed = min(time.monotonic() - self._looked, 5 * self.limits.look)
+        if passed < self.limits.look:
+            return ""
+        self._looked = time.monotonic()
+        document, beat = read_heartbeat(self._bank), 0
+        with contextlib.suppress(OSError):
+            beat = (self._bank / HEARTBEAT).stat().st_mtime_ns
+        self._silent = self._silent + passed if beat == self._beat else 0.0
+        self._beat = beat
+        if document.get("pid") == self.process.pid:
+            self._heartbeat = document
+        if self._silent <= (self.limits.silent if self._heartbeat else self.limits.start):
+            return ""
+        return f"hung, no sign of life for {self._silent:.0f} s"
+
     def _revive(self, why: GansynthError, code: int) -> bool:
         """Start it again after a pause; False if that would not help, or it was stopped."""
-        if self._newest() > self._before or self._heartbeat.well >= self.limits.well:
-            self._in_a_row, self._heartbeat.well = 0, 0.0
+        if self._newest() > self._before or self._heartbeat.get("usual") is not None:
+            self._in_a_row = 0  # it was well: it has published, or finished a batch
         self._in_a_row += 1
         if not self._allowed or (code in FAULTS and code not in _PASSING):
             return self._give_up(why)
         if self._in_a_row > self._allowed:
-            return self._give_up(
-                type(why)(f"{why}; given up after {self._allowed} restart(s) in a row")
-            )
+            text = f"{why}; given up after {self._allowed} restart(s) in a row"
+            return self._give_up(type(why)(text))
         if self.config.device != "cpu" and code in FAULTS and str(why).startswith(NO_ROOM):
             self._said.append(
                 f"{self.config.device} has no memory left for the producer, or is another "

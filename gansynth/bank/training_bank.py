@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gansynth.bank.draw_log import MOST_DRAWS, DrawCounts, enough_samples, too_few
-from gansynth.bank.placement import place_bank, plan_bank
+from gansynth.bank.placement import place_bank
 from gansynth.bank.store import list_samples
+from gansynth.core.bank_options import BankCapacity
 from gansynth.core.mix_config import MixConfig
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
 
@@ -46,9 +47,7 @@ class BankRequirements:
     mix_config: MixConfig  # options of the synthetic samples
     target: str  # name of the adapter
     request: Mapping[str, Any]  # the training's own source, a `SourceRequest` as JSON
-    run_id: str | None  # id of the generator's run; None where there is none, or none is needed
-    cases: int  # number of training cases
-    sample_bytes: int  # most bytes of one sample in a bank
+    planned: BankCapacity | None  # the bank to make; None if samples come from a given one
     batch_size: int  # samples of a training step
     samples: int  # real and synthetic samples that the whole training draws
     output: Path  # folder of the training's results, for the producer's log
@@ -58,14 +57,9 @@ class BankRequirements:
     gpus: tuple[int, ...] = ()  # CUDA devices used by the training alone
 
     @property
-    def share(self) -> float:
-        """Share of synthetic samples in the rest of the training."""
-        return self.share_from(self.progress)
-
-    @property
     def draws(self) -> int:
         """Synthetic samples that are still to be drawn."""
-        return round(self.samples * (1 - self.progress) * self.share)
+        return round(self.samples * (1 - self.progress) * self.share_from(self.progress))
 
     def share_from(self, now: float) -> float:
         """Return the share of synthetic samples in the training after progress ``now``."""
@@ -85,29 +79,28 @@ class TrainingBank:
         self._counts: Callable[[], DrawCounts] = DrawCounts
         self._own: Path | None = None  # the bank, if it was made here
         self._warned_of_wear = self._announced_end = False
-        self._measuring = True
 
     def start(self) -> None:
         """Make a bank and start its producer, if samples are needed and there is no bank yet.
 
         Raises:
             EnvironmentFault: there is no room for the bank.
-            UsageFault: ``--bank-size`` has no room for two samples, or there is no such device.
+            UsageFault: there is no such device.
         """
         demand, mix_config = self.demand, self.demand.mix_config
-        if demand.run_id is None or self.bank is not None or demand.share <= 0:
+        planned = demand.planned
+        if planned is None or demand.share_from(demand.progress) <= 0:
             return
+        assert mix_config.run is not None, "a bank is planned for a generator's samples"
         from gansynth.bank.producer import ProducerConfig
         from gansynth.bank.supervisor import ProducerSupervisor
         from gansynth.runtime.devices import producer_device
 
-        planned = plan_bank(mix_config, demand.cases, demand.sample_bytes)
-        self._capacity = planned.held
-        folder, notice = place_bank(demand.run_id, planned.bytes, mix_config.scratch)
+        folder, notice = place_bank(mix_config.run.run_id, planned.bytes, mix_config.scratch)
         self.bank = self._own = folder
         if notice:
             demand.say(notice)
-        self.supervisor = ProducerSupervisor.start(
+        self.supervisor = ProducerSupervisor(
             ProducerConfig(
                 run=str(mix_config.run),
                 request=dict(demand.request),
@@ -141,6 +134,7 @@ class TrainingBank:
         demand, mix_config = self.demand, self.demand.mix_config
         if self.bank is None:
             return
+        live = self.supervisor is not None and not mix_config.frozen
         try:
             if self.supervisor is None:
                 held = len(list_samples(self.bank))
@@ -149,8 +143,9 @@ class TrainingBank:
                         f"{self.bank}: holds no sample, expected at least 1; fill it first"
                     )
             else:
-                held = self._capacity
-                least = held if mix_config.frozen else min(held, max(LIVE_FILL, demand.batch_size))
+                assert demand.planned is not None, "it is the supervisor's bank"
+                held = demand.planned.held
+                least = min(held, max(LIVE_FILL, demand.batch_size)) if live else held
                 self._wait_for(self.supervisor, least, FILL_SECONDS, tick)
                 most = mix_config.pacing.reuse or MOST_DRAWS
                 enough = min(held, enough_samples(demand.draws, most))
@@ -168,21 +163,26 @@ class TrainingBank:
                 "anyway (--allow-empty-bank). Real cases replace samples, and are counted"
             )
             return
-        live = self.supervisor is not None and not mix_config.frozen
-        if not live and (warning := too_few(demand.draws, held)):
-            self._warned_of_wear = True
-            demand.say(f"WARNING: {warning}")
+        if not live:
+            self._warn_of_wear(demand.say, held)
 
     def _wait_for(
         self, supervisor: ProducerSupervisor, samples: int, seconds: float, tick: Callable[[], None]
     ) -> None:
-        self.demand.say(f"waiting for {samples} synthetic samples")
+        say = self.demand.say
+        say(f"waiting for {samples} synthetic samples")
 
         def progress(count: int) -> None:
             # The last batch may hold more than is waited for.
-            self.demand.say(f"{min(count, samples)} of {samples} synthetic samples")
+            say(f"{min(count, samples)} of {samples} synthetic samples")
 
         supervisor.wait(samples, seconds, progress, tick)
+
+    def _warn_of_wear(self, say: Callable[[str], None], held: int, most: int | None = None) -> None:
+        """Warn once of samples that are drawn too often."""
+        if not self._warned_of_wear and (worn := too_few(self.demand.draws, held, most)):
+            self._warned_of_wear = True
+            say(f"WARNING: {worn}")
 
     # -- while training --------------------------------------------------------------------------
 
@@ -207,7 +207,8 @@ class TrainingBank:
 
     def step(self, begin: float, end: float) -> None:
         """Record a training step, ``time.monotonic()`` at its begin and end; never raises."""
-        if self._steering is None or not self._measuring:
+        # Steps without a producer are not comparable.
+        if self._steering is None or self.supervisor is None or not self.supervisor.alive():
             return
         try:
             self._steering.step(begin, end)
@@ -226,23 +227,18 @@ class TrainingBank:
         """
         if self._steering is not None:
             self._steering.pause()
-        over = self.demand.share_from(now) == 0
-        if over and self.supervisor is not None and self.supervisor.alive():
+        needed = self.demand.share_from(now) > 0
+        if not needed and self.supervisor is not None and self.supervisor.alive():
             self.supervisor.stop()
-            self._announced_end = True
-            self._measuring = False  # steps without a producer are not comparable
             self.demand.say("the producer has ended: no more samples are needed")
 
     def messages(self) -> list[str]:
         """Return new messages about the producer and the samples."""
         lines = [] if self.supervisor is None else self.supervisor.messages()
         counts = self._counts()
-        worn = too_few(self.demand.draws, counts.distinct, counts.most)
-        if worn and not self._warned_of_wear:
-            self._warned_of_wear = True
-            lines.append(f"WARNING: {worn}")
-        ended = None if self.supervisor is None else self.supervisor.ended
-        if ended is not None and self.fault is None and not self._announced_end:
+        self._warn_of_wear(lines.append, counts.distinct, counts.most)
+        given_up = self.supervisor is not None and self.supervisor.ended is not None
+        if given_up and self.fault is None and not self._announced_end:
             self._announced_end = True
             lines.append(
                 "WARNING: there is no producer any more; training goes on with the samples in the "
@@ -261,16 +257,19 @@ class TrainingBank:
     def summary(self, counts: DrawCounts) -> dict[str, Any]:
         """Return the facts of the producer for the record."""
         document: dict[str, Any] = {}
+        fault = self.fault
         if self.supervisor is not None:
             document["restarts"] = self.supervisor.restarts
+            fault = fault or self.supervisor.ended
         if self._steering is not None:
             document |= self._steering.summary()
         if counts.synthetic:
             document["draws_per_sample"] = round(counts.reuse, 4)
         if worn := too_few(self.demand.draws, counts.distinct, counts.most):
             document["worn"] = worn
-        fault = self.fault or (self.supervisor.ended if self.supervisor is not None else None)
-        return document | ({} if fault is None else {"ended": str(fault)})
+        if fault is not None:
+            document["ended"] = str(fault)
+        return document
 
     def close(self) -> None:
         """Stop the producer, and remove the bank if it was made here."""

@@ -29,7 +29,7 @@ import numpy as np
 from pydantic import Field
 
 from gansynth.bank.draw_log import DrawCounter, DrawCounts
-from gansynth.bank.placement import plan_bank
+from gansynth.bank.placement import FILE_BYTES
 from gansynth.bank.reader import BankReader
 from gansynth.bank.store import SPEC
 from gansynth.bank.training_bank import BankRequirements, TrainingBank, read_patience
@@ -534,7 +534,9 @@ class Framework(Adapter):
         if mix_config.run is None or mix_config.bank is not None or mix_config.ratio.p == 0:
             return None
         size = self.sample_bytes(mix_config.run.manifest)
-        return plan_bank(mix_config, len(self.source.train_ids), size)
+        held = mix_config.size.capacity(len(self.source.train_ids), size)
+        held = max(1 if mix_config.frozen else 2, held)  # so that one can be retired
+        return BankCapacity(held, (size + FILE_BYTES) * (held + 2))
 
     def start(self, request: TrainingRequest) -> TrainingResult:
         """Train, evaluate on the real held-out cases, and write both to the output folder.
@@ -1089,14 +1091,11 @@ class Job:
 
     def _demand(self) -> BankRequirements:
         host = self.host
-        run = None if host.sample_source is None else host.sample_source.run
         return BankRequirements(
             mix_config=host.mix_config,
             target=host.name,
             request=host.source.request.to_json(),
-            run_id=None if run is None else run.run_id,
-            cases=len(host.source.train_ids),
-            sample_bytes=0 if run is None else host.sample_bytes(run.manifest),
+            planned=host.bank_plan(host.mix_config),
             batch_size=host.batch_size,
             samples=host.total * host.samples_of_a_unit,
             output=host.output,

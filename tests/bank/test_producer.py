@@ -194,6 +194,29 @@ def test_the_hosts_word_on_duty_counts_also_in_the_midst_of_a_rest(tmp_path):
         fill(writer, config, stop=stop)
 
 
+@pytest.mark.fault(40)
+@pytest.mark.parametrize(("usual", "silent"), [(None, True), (0.1, True), (1.0, False)])
+def test_a_producer_falls_silent_while_a_batch_takes_far_too_long(
+    tmp_path, monkeypatch, usual, silent
+):
+    for name, seconds in {"_BEAT_SECONDS": 0.02, "_LONGEST": 0.2, "_USUAL": 9.0}.items():
+        monkeypatch.setattr(f"gansynth.bank.producer.{name}", seconds)
+    file = tmp_path / "bank" / "heartbeat.json"
+    beats: list[int] = []
+
+    def endless(first: int, count: int) -> list[Sample]:
+        writer.usual, end = usual, time.monotonic() + 3
+        while time.monotonic() < end:
+            beats.append(file.stat().st_mtime_ns)
+            time.sleep(0.01)
+        return draw(first, count)
+
+    with BankWriter.create(tmp_path / "bank", SPEC) as writer:
+        fill(writer, draw=endless, stop=stop_after(1))
+    assert beats.count(beats[-1]) < len(beats)  # there were some
+    assert (beats.count(beats[-1]) > len(beats) / 3) == silent
+
+
 @pytest.mark.fault(39)
 def test_a_generator_that_mostly_fails_stops_with_the_reasons(tmp_path):
     says = r"33 of the last 33 .* NaN.*gansynth sample RUN --sheet"
@@ -212,7 +235,7 @@ def start(tmp_path, monkeypatch):
 
     def starter(where: str = "ok", **changes) -> ProducerSupervisor:
         config = config_of(tmp_path, where, **changes)
-        started.append(ProducerSupervisor.start(config, tmp_path / "producer.log", restarts=0))
+        started.append(ProducerSupervisor(config, tmp_path / "producer.log", restarts=0))
         return started[-1]
 
     yield starter

@@ -14,7 +14,7 @@ from gansynth.bank.training_bank import (
     BankRequirements,
     TrainingBank,
 )
-from gansynth.core.bank_options import BankSize, RefreshPolicy
+from gansynth.core.bank_options import BankCapacity, BankSize, RefreshPolicy
 from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
@@ -56,10 +56,11 @@ def supply_of(tmp_path):
         )
         said: list[str] = []
         demand = BankRequirements(
-            mix_config, "toy", {}, "run", 10, 1, 1, 2 * draws, tmp_path, said.append
-        )  # fmt: skip
+            *(mix_config, "toy", {}, BankCapacity(held, 0)),
+            *(1, 2 * draws, tmp_path, said.append),
+        )
         training_bank: Any = TrainingBank(demand)
-        training_bank.bank, training_bank._capacity, training_bank.said = tmp_path, held, said
+        training_bank.bank, training_bank.said = tmp_path, said
         training_bank.supervisor = Producer(made)
         return training_bank
 
