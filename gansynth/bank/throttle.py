@@ -3,12 +3,10 @@
 The producer works in turns of random length, each paid in advance by a rest. Steps beside a turn
 are compared with as many before as after it: their excess is the turn's cost in seconds, also where
 it is felt some prefetched batches later. The mean cost of a second of work, at the upper end of its
-interval, says how long the producer must rest to meet the requested overhead. All happens in the
-training's calls of ``step``.
+interval, says how long the producer must rest to meet the requested overhead.
 
-Both sides meet in two files of the bank; losing either stops nothing. ``pace.json`` gives the
-producer its duty and the number of draws. ``work.bin`` gives the training the times at which the
-producer worked: pairs of float64, ``time.monotonic()``, valid until the machine restarts.
+``pace.json`` in the bank gives the producer its duty and the number of draws; ``work.bin`` gives
+the training the times at which the producer worked, valid until the machine restarts.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from gansynth.bank.store import PACE, WORK, read_heartbeat
 from gansynth.core.bank_options import OVERHEAD, RefreshPolicy
 from gansynth.runtime.files import parse_json, replace_text
 
-_PAIR = struct.Struct("<dd")
+_PAIR = struct.Struct("<dd")  # begin and end of work, `time.monotonic()`
 _TICK_SECONDS = 2.0
 _BEAT_SECONDS = 3.0  # largest age of a heartbeat
 # Times the median: longer is a validation or a suspended machine; longer is not compared.
@@ -87,8 +85,6 @@ class ProducerThrottle:
     """Limit the producer of one live bank, and measure its cost for the training.
 
     Args:
-        bank: folder of the bank.
-        pacing: the requested limits.
         drawn: returns the synthetic samples drawn so far; called rarely, as it may read files.
     """
 
@@ -96,10 +92,9 @@ class ProducerThrottle:
         self.bank, self.pacing, self._drawn = bank, pacing, drawn
         self._budget = pacing.overhead or OVERHEAD
         self._count, self._pace, self._chance = 0, _REST, random.Random(0)
-        self._due = self._last = -math.inf
+        self._due = self._last = self._changed = -math.inf
         self._beat: Mapping[str, Any] = {}
-        self._met = [math.nan] * 2  # times of the first and the last change of a full bank
-        self._made = [0] * 2  # samples then
+        self._made: list[tuple[float, int]] = []  # first and last time and samples of a full bank
         self._rows: list[tuple[float, float]] = []  # begin and end of each step
         self._stretches: list[tuple[float, float]] = []  # of the producer's work
         self._working, self._kept, self._length = False, 0, 1.0
@@ -139,15 +134,16 @@ class ProducerThrottle:
     def summary(self) -> dict[str, Any]:
         """Return the measurements for the record; empty without a producer.
 
-        Returns:
-            ``refresh_seconds``, in which the bank is replaced. ``duty``, the share of time the
-            producer worked. ``overhead``, the relative slowdown of steps, with its 95 % interval
-            ``overhead_low`` to ``overhead_high``, unless that is too wide.
+        ``refresh_seconds``, in which the bank is replaced; ``duty``, the share of time the producer
+        worked; ``overhead``, the relative slowdown of steps, with its 95 % interval
+        ``overhead_low`` to ``overhead_high``, unless that is too wide.
         """
         document: dict[str, Any] = {}
-        if (made := self._made[1] - self._made[0]) > 0:
-            passed = self._met[1] - self._met[0]
-            document["refresh_seconds"] = round(self._beat["held"] * passed / made, 1)
+        if len(self._made) == 2:
+            (begin, before), (end, total) = self._made
+            if total > before:
+                seconds = self._beat["held"] * (end - begin) / (total - before)
+                document["refresh_seconds"] = round(seconds, 1)
         if len(self._costs) > 1:
             seconds, work = self._total
             document["duty"] = round(work / seconds, 4)
@@ -175,17 +171,15 @@ class ProducerThrottle:
     def _tick(self, now: float) -> None:
         beat = read_heartbeat(self.bank)
         if beat != self._beat:
-            self._beat, self._met[1] = beat, now
+            self._beat, self._changed = beat, now
             if beat.get("state") == "refreshing":
-                self._made[1] = beat["total"]
-                if not self._made[0]:
-                    self._met[0], self._made[0] = now, beat["total"]
+                self._made = [*self._made[:1], (now, beat["total"])]
         new = read_work(self.bank, self._read)
         self._read += len(new)
         self._stretches += (s for s in new if s[0] < s[1] < math.inf)
         self._count = self._drawn()
         until, since = now - _BEAT_SECONDS, beat.get("working_since")
-        if since is None or now - self._met[1] >= _BEAT_SECONDS:
+        if since is None or self._changed <= until:
             since = until
         if self._rows[0][1] <= until:
             self._turn(float(since), until)
@@ -217,8 +211,8 @@ class ProducerThrottle:
         if paid and steps - end >= _LEAST:
             begin, weight = int(np.argmax(busy)), float(work[turn].sum())
             if begin and weight:
-                rest = np.concatenate([seconds[:begin], seconds[end : end + begin]])
-                lost = (_mean(seconds[begin:end]) - _mean(rest)) * (end - begin)
+                beside, rest = seconds[begin:end], [seconds[:begin], seconds[end : end + begin]]
+                lost = (_mean(beside) - _mean(np.concatenate(rest))) * (end - begin)
                 self._costs.append((lost / weight, weight))
             # The random length avoids synchrony with periodic work of the training.
             self._length = self._chance.uniform(0.5, 1.5)
