@@ -38,7 +38,6 @@ from gansynth.runtime.errors import (
 from gansynth.runtime.files import disk_errors, write_json_atomic
 
 _POLL_SECONDS = 0.1
-_TICK_SECONDS = 20.0  # interval in which rank 0, waiting for the bank, informs the other ranks
 _JOIN_SECONDS = 10.0
 _STOP_SECONDS = 5.0
 _LOG_BYTES = 1 << 16
@@ -110,21 +109,19 @@ class ProducerSupervisor:
         samples: int,
         timeout: float,
         progress: Callable[[int], None] = lambda count: None,
-        tick: Callable[[], None] = lambda: None,
     ) -> None:
         """Wait until the bank holds enough samples, through deaths and restarts.
 
         Args:
             timeout: seconds.
             progress: called with the number of samples whenever it changes.
-            tick: called every 20 s.
 
         Raises:
             GansynthError: the producer was given up; this is its last fault.
             TrainingFault: it ended, or time was up, with fewer samples.
         """
         reported, now = -1, time.monotonic()
-        end, due = now + timeout, now + _TICK_SECONDS
+        end = now + timeout
         while True:
             over = self._over  # before counting, so that the last sample counts
             count = len(list_samples(self._bank))
@@ -140,9 +137,6 @@ class ProducerSupervisor:
                     f"producer: {count} of {samples} samples after {timeout:g} s; "
                     f"{self._log_ends()}. Wait longer, or hold fewer samples"
                 )
-            if now >= due:
-                tick()
-                due = now + _TICK_SECONDS
             time.sleep(_POLL_SECONDS)
 
     def join(self, timeout: float | None) -> None:

@@ -1,8 +1,7 @@
 """The bank of one training: an existing one, or one that a producer fills and keeps fresh.
 
-All adapters share it. A training process makes a ``TrainingBank`` of its ``BankRequirements``. It
-calls ``start`` and ``wait`` before its first batch, ``step`` and ``pause`` during training, and
-``close`` at the end.
+All adapters share it. A training process makes a ``TrainingBank``. It calls ``start`` and ``wait``
+before its first batch, ``step`` and ``pause`` during training, and ``close`` at the end.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,9 +39,9 @@ REJECTED = "gansynth_rejected"
 """Folder beside a training's results with pictures of rejected samples."""
 
 
-@dataclass(frozen=True)
-class BankRequirements:
-    """What one training requires of its bank."""
+@dataclass
+class TrainingBank:
+    """Make a bank if there is none, wait for it, and remove it in the end."""
 
     mix_config: MixConfig  # options of the synthetic samples
     target: str  # name of the adapter
@@ -56,6 +55,17 @@ class BankRequirements:
     progress: float = 0.0  # progress of the training when it starts, 0 to 1
     gpus: tuple[int, ...] = ()  # CUDA devices used by the training alone
 
+    bank: Path | None = field(init=False)  # to draw from; None if nothing synthetic will be drawn
+    supervisor: ProducerSupervisor | None = field(init=False, default=None)  # of the producer
+    fault: GansynthError | None = field(init=False, default=None)  # why it began without a sample
+
+    def __post_init__(self) -> None:
+        self.bank = self.mix_config.bank if self.mix_config.ratio.p > 0 else None
+        self._steering: ProducerThrottle | None = None
+        self._counts: Callable[[], DrawCounts] = DrawCounts
+        self._own: Path | None = None  # the bank, if it was made here
+        self._warned_of_wear = self._announced_end = False
+
     @property
     def draws(self) -> int:
         """Synthetic samples that are still to be drawn."""
@@ -65,21 +75,6 @@ class BankRequirements:
         """Return the share of synthetic samples in the training after progress ``now``."""
         return self.mix_config.schedule.share_of(self.mix_config.ratio, now, 1.0)
 
-
-class TrainingBank:
-    """Make a bank if there is none, wait for it, and remove it in the end."""
-
-    def __init__(self, demand: BankRequirements) -> None:
-        self.demand = demand
-        # the folder to draw from; None if nothing synthetic will be drawn
-        self.bank = demand.mix_config.bank if demand.mix_config.ratio.p > 0 else None
-        self.supervisor: ProducerSupervisor | None = None  # of the producer, if there is one
-        self.fault: GansynthError | None = None  # why training started without a sample
-        self._steering: ProducerThrottle | None = None
-        self._counts: Callable[[], DrawCounts] = DrawCounts
-        self._own: Path | None = None  # the bank, if it was made here
-        self._warned_of_wear = self._announced_end = False
-
     def start(self) -> None:
         """Make a bank and start its producer, if samples are needed and there is no bank yet.
 
@@ -87,9 +82,8 @@ class TrainingBank:
             EnvironmentFault: there is no room for the bank.
             UsageFault: there is no such device.
         """
-        demand, mix_config = self.demand, self.demand.mix_config
-        planned = demand.planned
-        if planned is None or demand.share_from(demand.progress) <= 0:
+        mix_config, planned = self.mix_config, self.planned
+        if planned is None or self.share_from(self.progress) <= 0:
             return
         assert mix_config.run is not None, "a bank is planned for a generator's samples"
         from gansynth.bank.producer import ProducerConfig
@@ -99,39 +93,36 @@ class TrainingBank:
         folder, notice = place_bank(mix_config.run.run_id, planned.bytes, mix_config.scratch)
         self.bank = self._own = folder
         if notice:
-            demand.say(notice)
+            self.say(notice)
         self.supervisor = ProducerSupervisor(
             ProducerConfig(
                 run=str(mix_config.run),
-                request=dict(demand.request),
-                target=demand.target,
+                request=dict(self.request),
+                target=self.target,
                 bank=str(folder),
                 frozen=mix_config.frozen,
                 capacity=planned.held,
                 samples=mix_config.samples,
-                rejected=str(demand.output / REJECTED),
-                device=producer_device(mix_config.device, demand.gpus),
+                rejected=str(self.output / REJECTED),
+                device=producer_device(mix_config.device, self.gpus),
                 parent=os.getpid(),
-                dtype=demand.dtype,
+                dtype=self.dtype,
                 temporary=True,
                 reuse=mix_config.pacing.reuse,
                 refresh=mix_config.pacing.refresh,
                 max_bytes=mix_config.size.bytes,
             ),
-            demand.output / "gansynth_producer.log",
+            self.output / "gansynth_producer.log",
             restarts=mix_config.restarts,
         )
 
-    def wait(self, tick: Callable[[], None] = lambda: None) -> None:
+    def wait(self) -> None:
         """Wait until the bank holds enough to start with, or set ``fault``.
-
-        Args:
-            tick: called every 20 s during the wait, where several processes train.
 
         Raises:
             GansynthError: the bank did not fill, and real cases may not replace samples.
         """
-        demand, mix_config = self.demand, self.demand.mix_config
+        mix_config = self.mix_config
         if self.bank is None:
             return
         live = self.supervisor is not None and not mix_config.frozen
@@ -143,44 +134,42 @@ class TrainingBank:
                         f"{self.bank}: holds no sample, expected at least 1; fill it first"
                     )
             else:
-                assert demand.planned is not None, "it is the supervisor's bank"
-                held = demand.planned.held
-                least = min(held, max(LIVE_FILL, demand.batch_size)) if live else held
-                self._wait_for(self.supervisor, least, FILL_SECONDS, tick)
+                assert self.planned is not None, "it is the supervisor's bank"
+                held = self.planned.held
+                least = min(held, max(LIVE_FILL, self.batch_size)) if live else held
+                self._wait_for(self.supervisor, least, FILL_SECONDS)
                 most = mix_config.pacing.reuse or MOST_DRAWS
-                enough = min(held, enough_samples(demand.draws, most))
+                enough = min(held, enough_samples(self.draws, most))
                 if enough > least:
                     # Training has not started, so the producer slows nothing down.
                     with contextlib.suppress(TrainingFault):
-                        self._wait_for(self.supervisor, enough, HEAD_START_SECONDS, tick)
+                        self._wait_for(self.supervisor, enough, HEAD_START_SECONDS)
         except (TrainingFault, EnvironmentFault) as fault:
-            mix = mix_config.schedule.at(demand.progress, mix_config.ratio)
+            mix = mix_config.schedule.at(self.progress, mix_config.ratio)
             if not (mix_config.keep_going and mix.real == "all"):
                 raise
             self.fault = fault
-            demand.say(
+            self.say(
                 f"WARNING: there is no synthetic sample ({fault}); training starts "
                 "anyway (--allow-empty-bank). Real cases replace samples, and are counted"
             )
             return
         if not live:
-            self._warn_of_wear(demand.say, held)
+            self._warn_of_wear(self.say, held)
 
-    def _wait_for(
-        self, supervisor: ProducerSupervisor, samples: int, seconds: float, tick: Callable[[], None]
-    ) -> None:
-        say = self.demand.say
+    def _wait_for(self, supervisor: ProducerSupervisor, samples: int, seconds: float) -> None:
+        say = self.say
         say(f"waiting for {samples} synthetic samples")
 
         def progress(count: int) -> None:
             # The last batch may hold more than is waited for.
             say(f"{min(count, samples)} of {samples} synthetic samples")
 
-        supervisor.wait(samples, seconds, progress, tick)
+        supervisor.wait(samples, seconds, progress)
 
     def _warn_of_wear(self, say: Callable[[str], None], held: int, most: int | None = None) -> None:
         """Warn once of samples that are drawn too often."""
-        if not self._warned_of_wear and (worn := too_few(self.demand.draws, held, most)):
+        if not self._warned_of_wear and (worn := too_few(self.draws, held, most)):
             self._warned_of_wear = True
             say(f"WARNING: {worn}")
 
@@ -196,12 +185,12 @@ class TrainingBank:
             partners: returns the synthetic samples drawn beside these.
         """
         self._counts = counts
-        if self.supervisor is not None and not self.demand.mix_config.frozen and self.bank:
+        if self.supervisor is not None and not self.mix_config.frozen and self.bank:
             from gansynth.bank.throttle import ProducerThrottle
 
             self._steering = ProducerThrottle(
                 self.bank,
-                self.demand.mix_config.pacing,
+                self.mix_config.pacing,
                 lambda: counts().synthetic + partners(),
             )
 
@@ -217,7 +206,7 @@ class TrainingBank:
                 self._steering.pause()
             self._steering = None
             why = f"{type(error).__name__}: {error}"
-            self.demand.say(f"WARNING: the producer's cost is no longer measured: {why}")
+            self.say(f"WARNING: the producer's cost is no longer measured: {why}")
 
     def pause(self, now: float) -> None:
         """Record the end of an epoch, and end the producer once no more samples are needed.
@@ -227,10 +216,10 @@ class TrainingBank:
         """
         if self._steering is not None:
             self._steering.pause()
-        needed = self.demand.share_from(now) > 0
+        needed = self.share_from(now) > 0
         if not needed and self.supervisor is not None and self.supervisor.alive():
             self.supervisor.stop()
-            self.demand.say("the producer has ended: no more samples are needed")
+            self.say("the producer has ended: no more samples are needed")
 
     def messages(self) -> list[str]:
         """Return new messages about the producer and the samples."""
@@ -265,7 +254,7 @@ class TrainingBank:
             document |= self._steering.summary()
         if counts.synthetic:
             document["draws_per_sample"] = round(counts.reuse, 4)
-        if worn := too_few(self.demand.draws, counts.distinct, counts.most):
+        if worn := too_few(self.draws, counts.distinct, counts.most):
             document["worn"] = worn
         if fault is not None:
             document["ended"] = str(fault)

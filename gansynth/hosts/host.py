@@ -32,7 +32,7 @@ from gansynth.bank.draw_log import DrawCounter, DrawCounts
 from gansynth.bank.placement import FILE_BYTES
 from gansynth.bank.reader import BankReader
 from gansynth.bank.store import SPEC
-from gansynth.bank.training_bank import BankRequirements, TrainingBank, read_patience
+from gansynth.bank.training_bank import TrainingBank, read_patience
 from gansynth.core.adapter import Adapter, HostArrays, HostOptions
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.host_commands import ExportRequest, TrainingFolder, TrainingRequest
@@ -916,7 +916,19 @@ class Job:
         self._taken, self._showed, self._reported = 0, -math.inf, time.monotonic()
         self._last: float | None = None
         self._stopping = self._closed = False
-        self.training_bank = TrainingBank(self._demand())
+        self.training_bank = TrainingBank(
+            mix_config=host.mix_config,
+            target=host.name,
+            request=host.source.request.to_json(),
+            planned=host.bank_plan(host.mix_config),
+            batch_size=host.batch_size,
+            samples=host.total * host.samples_of_a_unit,
+            output=host.output,
+            say=self.say,
+            dtype=host.dtype,
+            progress=self._now(),
+            gpus=host.gpus,
+        )
         atexit.register(self.close)
 
     # -- for the host ----------------------------------------------------------------------------
@@ -1088,22 +1100,6 @@ class Job:
         unit, ours = self.host.unit, self.host.restarts_rate
         if note := self.schedule.tuning_note(self.steps, unit, ours=ours):
             self.say(note)
-
-    def _demand(self) -> BankRequirements:
-        host = self.host
-        return BankRequirements(
-            mix_config=host.mix_config,
-            target=host.name,
-            request=host.source.request.to_json(),
-            planned=host.bank_plan(host.mix_config),
-            batch_size=host.batch_size,
-            samples=host.total * host.samples_of_a_unit,
-            output=host.output,
-            say=self.say,
-            dtype=host.dtype,
-            progress=self._now(),
-            gpus=host.gpus,
-        )
 
     def _train(self) -> None:
         try:

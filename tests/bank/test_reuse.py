@@ -11,7 +11,6 @@ from gansynth.bank.throttle import read_throttle_state
 from gansynth.bank.training_bank import (
     FILL_SECONDS,
     HEAD_START_SECONDS,
-    BankRequirements,
     TrainingBank,
 )
 from gansynth.core.bank_options import BankCapacity, BankSize, RefreshPolicy
@@ -33,7 +32,7 @@ class Producer:
         self.made, self.fault = made, given_up or TrainingFault("too slow")
         self.asked: list[tuple[int, float]] = []
 
-    def wait(self, count, seconds, progress, tick):
+    def wait(self, count, seconds, progress):
         self.asked.append((count, round(seconds)))
         progress(count + 14)  # a segment holds more
         if count > self.made:
@@ -55,11 +54,10 @@ def supply_of(tmp_path):
             RunFolder(tmp_path / "run"), HALF, size=BankSize(samples=held), **changes
         )
         said: list[str] = []
-        demand = BankRequirements(
+        training_bank: Any = TrainingBank(
             *(mix_config, "toy", {}, BankCapacity(held, 0)),
             *(1, 2 * draws, tmp_path, said.append),
         )
-        training_bank: Any = TrainingBank(demand)
         training_bank.bank, training_bank.said = tmp_path, said
         training_bank.supervisor = Producer(made)
         return training_bank
