@@ -1,7 +1,7 @@
 """DeepMedic: a source for its configuration files, and synthetic cases for its training.
 
-The process of the real program imports ``hook``, ``bridge``, ``subepochs`` and ``insertion``, which
-need numpy only. It does not import this module.
+The process of the real program imports ``hook`` and ``insertion``, which need numpy only. It does
+not import this module.
 """
 
 from gansynth.core.hookspecs import Register, RegisterCommand, hookimpl, lazily

@@ -37,20 +37,21 @@ from gansynth.runtime.files import read_json
 from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.configs import TrainConfig, read_model_config
+from gansynth_deepmedic.hook import TrainingOrder
 from gansynth_deepmedic.insertion import RIM, misfit, position_of
-from gansynth_deepmedic.layout import TRAIN, write_layout
+from gansynth_deepmedic.layout import TRAIN, training_cases, write_layout
 from gansynth_deepmedic.program import (
     CHECKOUT,
     DeepMedicProgram,
     ProgramSettings,
+    check_checkpoint,
+    checkpoint_in,
     commit_of,
     find_program,
+    run_program,
 )
-from gansynth_deepmedic.real_space import training_cases
 from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import SubepochShare, same_segments, share_on_the_fly
-from gansynth_deepmedic.subepochs import TrainingOrder
-from gansynth_deepmedic.training import check_checkpoint, checkpoint_in, run_program
 
 WAY_OUT = "train it again, to its end"
 AUGMENTATION = ("augm_img_prms_tr", "augm_sample_prms_tr", "reflectImagesPerAxis", "performIntAugm")

@@ -30,13 +30,14 @@ from gansynth_deepmedic.layout import (
     ENDING,
     ROI,
     TRAIN,
+    moved,
     read_host,
     slot_folder,
+    training_cases,
     write_case,
     write_layout,
     write_volume,
 )
-from gansynth_deepmedic.real_space import moved, training_cases
 from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import SubepochShare, share_on_disk
 

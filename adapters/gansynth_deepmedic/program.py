@@ -1,7 +1,7 @@
 """The user's own DeepMedic: a checkout, and a Python with its TensorFlow. Neither is changed.
 
 DeepMedic is not in a package index, so a folder names it. Its TensorFlow may need another numpy, so
-it may be installed in another environment.
+it may be installed in another environment. It trains as a child process, followed by its own log.
 """
 
 from __future__ import annotations
@@ -12,17 +12,27 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from gansynth.core.adapter import HostOptions
 from gansynth.core.requests.hosts import DoctorRequest
-from gansynth.runtime import child
-from gansynth.runtime.errors import EnvironmentFault, GansynthError, UsageFault
+from gansynth.hosts.host import Job
+from gansynth.hosts.record import LOG
+from gansynth.runtime import child, errors
+from gansynth.runtime.child import WARNING
+from gansynth.runtime.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
+from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.machine import DoctorLine
+from gansynth.runtime.processes import ProcessResult, raise_if_failed, raise_if_stopped, run
+from gansynth_deepmedic.configs import TrainConfig
+from gansynth_deepmedic.hook import TrainingOrder
 
 CHECKOUT = "GANSYNTH_DEEPMEDIC"
 PYTHON = "GANSYNTH_DEEPMEDIC_PYTHON"
@@ -69,6 +79,29 @@ main(sys.argv[1])
 """Finds gansynth's two packages by folder; all other modules are those of DeepMedic's Python."""
 
 
+ORDER = "gansynth_order.json"
+CHECKPOINT = "gansynth_checkpoint.json"
+"""File in the output folder: DeepMedic's newest checkpoint, and the subepochs before it."""
+_JOB = r"\[TRA\|JOB:(\d+)\|PID:\d+\]"
+_LINES = {
+    "case": re.compile(rf"{_JOB} gansynth: subepoch (\d+): (real|synthetic|fallback) (.+)"),
+    "spread": re.compile(rf"{_JOB} gansynth: no segment fits"),
+    "segments": re.compile(rf"{_JOB} Done. Samples per category: (.*)"),
+    "began": re.compile(r"=+ Training the CNN model =+"),
+    "step": re.compile(r"\[TRAINING\] Processed (\d+)/\d+ batches"),
+    "trained": re.compile(r"TIMING: Training on batches of this subepoch"),
+    "epoch": re.compile(r"TIMING: Whole Epoch #(\d+) lasted"),
+    "dice": re.compile(r"average DICE Coefficients .* DICE2=\[ (.*?) ?\]"),
+    "final": re.compile(r"Saving the final model at:(.+)"),
+    "ended": re.compile(r"The whole do_training\(\) function has finished"),
+}
+_FAULT = re.compile(r"^gansynth\.runtime\.errors\.(\w+): (.+)", re.MULTILINE)
+_EXCEPTION = re.compile(
+    r"^(?:    (?P<code>\S.*)\n(?:[ ^~]+\n)?)?(?P<error>[\w.]*(?:Error|Exception)\b.*)", re.MULTILINE
+)
+_ERROR = re.compile(r"\bERROR\b[:\s]*(\S.*)")
+
+
 class ProgramSettings(HostOptions):
     """The user's own DeepMedic."""
 
@@ -92,22 +125,19 @@ class DeepMedicProgram:
     versions: Mapping[str, str]  # of that Python (``python``) and of ``PACKAGES``
 
 
-def find_program(
-    checkout: str | None, python: str | None, environ: Mapping[str, str] = os.environ
-) -> DeepMedicProgram:
+def find_program(checkout: str | None, python: str | None) -> DeepMedicProgram:
     """Find and check a checkout and its Python, without importing TensorFlow or DeepMedic.
 
     Raises:
         UsageFault: no checkout is named, or the folder is not one.
         EnvironmentFault: the Python cannot be started, is too old, or lacks a package.
     """
-    folder = find_checkout(checkout, environ)
-    return DeepMedicProgram(folder, *_checked_python(python, environ))
+    return DeepMedicProgram(find_checkout(checkout), *find_python(python))
 
 
-def find_checkout(checkout: str | None, environ: Mapping[str, str] = os.environ) -> Path:
+def find_checkout(checkout: str | None) -> Path:
     """Return the folder of a checkout that has all that is ``NEEDED`` (UsageFault: it has not)."""
-    named, by = checkout or environ.get(CHECKOUT, ""), "--deepmedic" if checkout else f"${CHECKOUT}"
+    named, by = checkout or os.environ.get(CHECKOUT), "--deepmedic" if checkout else f"${CHECKOUT}"
     if not named:
         raise UsageFault(f"--deepmedic: not given, and {CHECKOUT} is not set; {_GET_CHECKOUT}")
     folder = Path(named).expanduser().absolute()
@@ -123,32 +153,39 @@ def find_checkout(checkout: str | None, environ: Mapping[str, str] = os.environ)
     return folder
 
 
-def find_python(python: str | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the Python that runs DeepMedic (EnvironmentFault: no such program)."""
-    named, by = python or environ.get(PYTHON, ""), "--deepmedic-python" if python else f"${PYTHON}"
-    executable = shutil.which(os.path.expanduser(named or sys.executable), path=environ.get("PATH"))
-    if executable is None:
+def find_python(python: str | None) -> tuple[Path, Mapping[str, str]]:
+    """Return the Python that runs DeepMedic, and its versions (EnvironmentFault: it cannot)."""
+    named, by = python or os.environ.get(PYTHON), "--deepmedic-python" if python else f"${PYTHON}"
+    program = shutil.which(os.path.expanduser(named or sys.executable))
+    if program is None:
         raise EnvironmentFault(
             f"{named} ({by}): no such program, expected a Python with TensorFlow, for example "
             f"/home/me/deepmedic-env/bin/python; {_MAKE_ENVIRONMENT}"
         )
-    return Path(executable).absolute()
-
-
-def look(python: Path) -> dict[str, str]:
-    """Return the versions of a Python (``python``) and of ``PACKAGES`` in it; "" for none."""
-    command = [str(python), "-c", _ASK, *PACKAGES]
+    path = Path(program).absolute()
+    words = [str(path), "-c", _ASK, *PACKAGES]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_SECONDS, check=False, env=_clean()
+            words, capture_output=True, text=True, timeout=_SECONDS, check=False, env=_clean()
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise EnvironmentFault(f"{python}: cannot be started: {error}") from None
+        raise EnvironmentFault(f"{path}: cannot be started: {error}") from None
     found = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
     if "python" not in found:
         last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        raise EnvironmentFault(f"{python}: is no Python that starts: {last[0]}")
-    return {name: found.get(name, "") for name in ("python", *PACKAGES)}
+        raise EnvironmentFault(f"{path}: is no Python that starts: {last[0]}")
+    if tuple(map(int, re.findall(r"\d+", found["python"])[:2])) < LEAST:
+        raise EnvironmentFault(
+            f"{path}: Python {found['python']}, expected {'.'.join(map(str, LEAST))} or newer to "
+            f"run DeepMedic with synthetic cases; {_MAKE_ENVIRONMENT}"
+        )
+    if missing := [package for package in PACKAGES if not found.get(package)]:
+        names = " ".join(missing).replace("tensorflow", "tensorflow-cpu")
+        raise EnvironmentFault(
+            f"{path}: no {', '.join(missing)}, which DeepMedic needs; {shlex.quote(str(path))} -m "
+            f"pip install {names}, or name another Python by --deepmedic-python or {PYTHON}"
+        )
+    return path, found
 
 
 def commit_of(checkout: Path) -> str:
@@ -161,14 +198,8 @@ def commit_of(checkout: Path) -> str:
     return done.stdout.strip()
 
 
-def command(program: DeepMedicProgram, order: Path) -> list[str]:
-    """Return the command that trains by a ``TrainingOrder``."""
-    packages = Path(child.__file__).parents[1], Path(__file__).parent
-    return [str(program.python), "-P", "-c", _START, str(order), *map(str, packages)]
-
-
 def environ_of() -> dict[str, str]:
-    """Return the environment for ``command``; nothing is written into the checkout.
+    """Return the environment of the program; nothing is written into the checkout.
 
     Unless the user sets them, threads are one fewer than cores. TensorFlow would take all, but the
     producer and DeepMedic's sampling need some too.
@@ -183,54 +214,224 @@ def environ_of() -> dict[str, str]:
     }
 
 
-def doctor_lines(
-    request: DoctorRequest, options: ProgramSettings, environ: Mapping[str, str] = os.environ
-) -> Iterator[DoctorLine]:
+def doctor_lines(request: DoctorRequest, options: ProgramSettings) -> Iterator[DoctorLine]:
     """Yield the lines of ``gansynth doctor`` on DeepMedic: the checkout, and its Python."""
-    named = options.deepmedic, options.deepmedic_python, environ.get(CHECKOUT), environ.get(PYTHON)
-    if not any(named):
+    checkout, python = options.deepmedic, options.deepmedic_python
+    if not any((checkout, python, os.environ.get(CHECKOUT), os.environ.get(PYTHON))):
         text = "not named; only for augmenting DeepMedic"
         yield DoctorLine("note", "deepmedic", text, _GET_CHECKOUT)
         return
-    try:
-        folder = find_checkout(options.deepmedic, environ)
-        yield DoctorLine("ok", "deepmedic", str(folder))
-    except GansynthError as fault:
-        yield _note("deepmedic", fault)
-    try:
-        executable, versions = _checked_python(options.deepmedic_python, environ)
+
+    def found_python() -> str:
+        path, versions = find_python(python)
         packages = ", ".join(f"{name} {versions[name]}" for name in PACKAGES)
-        text = f"{executable}, {versions['python']}, with {packages}"
-        yield DoctorLine("ok", "deepmedic's python", text)
-    except GansynthError as fault:
-        yield _note("deepmedic's python", fault)
+        return f"{path}, {versions['python']}, with {packages}"
 
-
-def _note(what: str, fault: GansynthError) -> DoctorLine:
-    text, _, cure = str(fault).partition("; ")
-    return DoctorLine("note", what, text, cure or _MAKE_ENVIRONMENT)
-
-
-def _checked_python(
-    python: str | None, environ: Mapping[str, str]
-) -> tuple[Path, Mapping[str, str]]:
-    executable = find_python(python, environ)
-    versions = look(executable)
-    if tuple(map(int, re.findall(r"\d+", versions["python"])[:2])) < LEAST:
-        raise EnvironmentFault(
-            f"{executable}: Python {versions['python']}, expected {'.'.join(map(str, LEAST))} or "
-            f"newer to run DeepMedic with synthetic cases; {_MAKE_ENVIRONMENT}"
-        )
-    if missing := [package for package in PACKAGES if not versions[package]]:
-        names = " ".join(missing).replace("tensorflow", "tensorflow-cpu")
-        raise EnvironmentFault(
-            f"{executable}: no {', '.join(missing)}, which DeepMedic needs; "
-            f"{shlex.quote(str(executable))} -m pip install {names}, or name another Python by "
-            f"--deepmedic-python or {PYTHON}"
-        )
-    return executable, versions
+    parts = {"deepmedic": lambda: str(find_checkout(checkout)), "deepmedic's python": found_python}
+    for name, find in parts.items():
+        try:
+            yield DoctorLine("ok", name, find())
+        except GansynthError as fault:
+            text, _, cure = str(fault).partition("; ")
+            yield DoctorLine("note", name, text, cure or _MAKE_ENVIRONMENT)
 
 
 def _clean() -> dict[str, str]:
     reserved = {"PYTHONHOME", "__PYVENV_LAUNCHER__", "PYTHONEXECUTABLE"}
     return {key: value for key, value in os.environ.items() if key not in reserved}
+
+
+# -- a training ------------------------------------------------------------------------------------
+
+
+def checkpoint_in(output: Path) -> dict[str, Any]:
+    """Return the newest checkpoint (``file``), its ``subepochs``, and the ``dice`` after it."""
+    path = output / CHECKPOINT
+    return read_json(path) if path.is_file() else {"subepochs": 0, "file": None, "dice": {}}
+
+
+def check_checkpoint(output: Path) -> None:
+    """Refuse to go on without the files of the checkpoint."""
+    known = checkpoint_in(output)
+    index = output / f"{known['file']}.index"
+    if known["file"] is not None and not index.is_file():
+        raise UsageFault(
+            f"{index}: missing, expected the checkpoint of subepoch {known['subepochs']} to go on "
+            "with; restore it, or take another folder: -o"
+        )
+
+
+def newest_checkpoint(output: Path) -> str | None:
+    """Return DeepMedic's last checkpoint relative to the output; None before the first."""
+    indices = [
+        path
+        for path in (output / "saved_models").rglob("*.model.ckpt.index")
+        if ".initial." not in path.name and ".final." not in path.name
+    ]
+    if not indices:
+        return None
+    newest = max(indices, key=lambda path: (path.stat().st_mtime_ns, path.name))
+    return str(newest.with_suffix("").relative_to(output))
+
+
+def run_program(
+    job: Job, order: TrainingOrder, program: DeepMedicProgram, config: TrainConfig
+) -> None:
+    """Train by an order, to its end.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: a signal, which was passed on to the program.
+        GansynthError: the training failed.
+    """
+    write_json_atomic(job.folder / ORDER, order.to_json())
+    if job.stop():
+        raise SystemExit(128 + job.stop())
+    log, file = ProgramLog(job, config), job.folder / LOG
+    packages = Path(child.__file__).parents[1], Path(__file__).parent
+    words = [str(program.python), "-P", "-c", _START, str(job.folder / ORDER)]
+    ended = run([*words, *map(str, packages)], environ_of(), file, show=lambda line: log.look())
+    log.look()
+    raise_if_stopped(ended)
+    if not log.complete:
+        raise log.fault(ended, file)
+
+
+def dice_of(text: str) -> dict[str, float]:
+    """Return the mean Dice of each label from DeepMedic's list; "N/A" is left out.
+
+    Predictions are limited to the region of interest, and so is this Dice: DICE2. Class 0 stands
+    for the union of all others.
+    """
+    values = dict(enumerate(text.split()))
+    return {str(n or "foreground"): float(v) for n, v in values.items() if v != "N/A"}
+
+
+@dataclass
+class SampledCase:
+    """A case of a subepoch, with its segments."""
+
+    kind: str  # real, synthetic, or fallback: a real case for a missing sample
+    name: str  # of the sample or case
+    segments: int = 0
+    spread: bool = False  # a synthetic case with segments anywhere in it
+
+
+class ProgramLog:
+    """Follows DeepMedic's log of one session, to which further sessions are appended.
+
+    The log has every line that DeepMedic prints. ``job`` gets what it says of progress.
+    """
+
+    def __init__(self, job: Job, config: TrainConfig) -> None:
+        self.job, self.subepochs = job, config.subepochs
+        self.file, self.trained = job.folder / "logs" / f"{config.session}.txt", job.first
+        self._read = self.file.stat().st_size if self.file.exists() else 0
+        self._cases: dict[int, dict[str, SampledCase]] = {}  # subepoch -> job -> its case
+        self._sampling: dict[str, int] = {}  # job -> its subepoch
+        self._seen: dict[str, str] = {}
+        self._known = checkpoint_in(job.folder)
+        self._last = 0, 0.0  # batches of the subepoch, and when they were done
+        self._failed = False
+
+    def look(self) -> None:
+        """Take what is new in the log."""
+        try:
+            self._take_new()
+        except Exception as error:  # training continues without complete counts
+            if not self._failed:
+                self._failed = True
+                self.job.say(
+                    f"{WARNING}the training continues, but its progress is not completely counted: "
+                    f"{type(error).__name__}: {error}"
+                )
+
+    def _take_new(self) -> None:
+        if not self.file.exists():
+            return
+        with self.file.open("rb") as stream:
+            stream.seek(self._read)
+            text = stream.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for line in whole.decode("utf-8", "replace").splitlines():
+            for name, pattern in _LINES.items():
+                if found := pattern.search(line):
+                    self._take(name, *found.groups(""))
+
+    def _take(self, name: str, first: str = "", *more: str) -> None:
+        self._seen[name] = first
+        match name:
+            case "case":  # again, if DeepMedic repeats a job
+                subepoch = self._sampling[first] = int(more[0])
+                self._cases.setdefault(subepoch, {})[first] = SampledCase(more[1], more[2])
+            case "spread":
+                self._cases[self._sampling[first]][first].spread = True
+            case "segments":
+                numbers = re.findall(r": (\d+)/\d+\]", more[0])
+                self._cases[self._sampling[first]][first].segments = sum(map(int, numbers))
+            case "step":  # steps since DeepMedic's last line about them count as equally long
+                now, (before, began) = time.monotonic(), self._last
+                each = (now - began) / max(1, int(first) - before)
+                for number in range(int(first) - before):  # none at the beginning of a subepoch
+                    self.job.took(began + number * each, began + (number + 1) * each)
+                self._last = int(first), now
+            case "trained":
+                self.trained += 1
+                self.job.round(self.trained, self.counts(self.trained - 1))
+            case "epoch":
+                file = newest_checkpoint(self.job.folder)
+                self._know(subepochs=(int(first) + 1) * self.subepochs, file=file)
+            case "dice":
+                self._know(dice=dice_of(first))
+
+    def _know(self, **news: Any) -> None:
+        self._known |= news
+        write_json_atomic(self.job.folder / CHECKPOINT, self._known)
+
+    def counts(self, subepoch: int) -> dict[str, int]:
+        """Return the cases and segments of a subepoch, counted from 0."""
+        cases = self._cases.get(subepoch, {}).values()
+        synthetic = [case for case in cases if case.kind == "synthetic"]
+        real = [case for case in cases if case.kind != "synthetic"]
+        return {
+            "cases_real": len(real),
+            "cases_synthetic": len(synthetic),
+            "cases_fell_back": sum(case.kind == "fallback" for case in real),
+            "segments_real": sum(case.segments for case in real),
+            "segments_synthetic": sum(case.segments for case in synthetic),
+            "samples": len({case.name for case in synthetic}),
+            "spread": sum(case.spread for case in cases),
+        }
+
+    @property
+    def complete(self) -> bool:
+        """Whether the training has ended, and its final checkpoint is there."""
+        final = Path(f"{self._seen.get('final', '')}.model.ckpt.index")
+        return "ended" in self._seen and final.is_file()
+
+    def fault(self, ended: ProcessResult, log: Path) -> GansynthError:
+        """Return the cause of a training that is not complete; DeepMedic's exit code is always 0.
+
+        Raises:
+            TrainingFault: a signal ended the process.
+        """
+        if ended.code < 0:
+            raise_if_failed(ended, f"{log}: the training")
+        for kind, message in _FAULT.findall(ended.errors)[-1:]:
+            fault: GansynthError = getattr(errors, kind)(message)
+            return fault
+        before, _, after = ended.errors.rpartition("\nFinished.")  # then only its forks complain
+        text = before or after
+        said = [
+            error if ":" in error or not code else f"{error}: {code}"
+            for code, error in _EXCEPTION.findall(text)
+        ]
+        said = said or _ERROR.findall(text) or ended.last or ["it did not say why"]
+        why = textwrap.shorten(said[-1], 400)
+        if "began" in self._seen:
+            return TrainingFault(f"DeepMedic failed: {why}; {log} says more")
+        if re.match("ImportError|ModuleNotFoundError", why):
+            return EnvironmentFault(
+                f"DeepMedic cannot be imported: {why}; gansynth doctor says what is missing"
+            )
+        return UsageFault(f"DeepMedic rejects its configuration: {why}; {log} says more")

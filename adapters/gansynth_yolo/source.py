@@ -1,7 +1,9 @@
 """``yolo:data.yaml``: images with boxes and the split of a detector's data set.
 
 A folder is searched recursively, a ``.txt`` list names one image per line. The path of a label file
-has ``/labels/`` for the last ``/images/`` of the image's path, and ends in ``.txt``.
+has ``/labels/`` for the last ``/images/`` of the image's path, and ends in ``.txt``. A folder
+without ``data.yaml`` is read by its names. Nothing is downloaded or executed. Detectors skip
+invalid label files with one warning among many; here each bad line is a fault.
 """
 
 # ruff: noqa: D102 - methods that override those of PictureSource
@@ -10,7 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +23,18 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import AfterValidator, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    StrictInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from gansynth.core.lineage import guard_split, some_names
 from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema
@@ -39,19 +53,21 @@ from gansynth.data.read_options import (
     register_read_options,
 )
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
-from gansynth.runtime.files import sha256_file
+from gansynth.runtime.files import reading, sha256_file
 from gansynth.runtime.option_kinds import Size2
 from gansynth.runtime.options import Needs
-from gansynth_yolo.dataset_file import (
-    SPLITS,
-    DatasetFile,
-    Rows,
-    corners,
-    read_dataset_file,
-    read_labels,
-    read_lines,
-)
+from gansynth.runtime.yaml_text import read_yaml
 
+SPLITS = ("train", "val", "test")
+USUAL = ("data", "dataset")  # generic file names, for which the folder's name is used
+MOST_BYTES = 256 << 20  # largest label file or list of images
+MOST_FAULTS = 20  # most faults reported of one label file
+MOST_CLASSES = 2**15 - 1
+COLUMNS = ("class", "xc", "yc", "w", "h")
+_Centre = Annotated[float, Field(allow_inf_nan=False)]
+_Edge = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_ROW = TypeAdapter(tuple[NonNegativeInt, _Centre, _Centre, _Edge, _Edge])
+Rows = npt.NDArray[np.float64]  # (N, 5): class, xc, yc, w, h; shares of the image's edges
 OTHERS = {".bmp", ".webp", ".gif", ".dng", ".mpo", ".pfm", ".heic", ".heif", ".avif", ".jp2",
           ".dcm", ".tga", ".ppm", ".pgm"}  # fmt: skip
 """Image formats that detectors may read and this source does not."""
@@ -133,6 +149,247 @@ class YoloOptions(ReadOptions):
     allow_outside: bool = Field(
         False, description="`yes`: paths and links may lead out of the folder of `data.yaml`"
     )
+
+
+@dataclass(frozen=True)
+class DatasetFile:
+    """The content of ``data.yaml``, or of a folder without one."""
+
+    path: Path  # of the file, or of the folder
+    home: Path  # its folder, which must hold all files unless `allow_outside` is set
+    root: Path  # folder that paths are relative to: its key `path`, else `home`
+    names: tuple[str, ...]
+    channels: int  # of the detector's images, 1 or 3
+    # `train`, `val` and `test`, if there is one: folders and lists as written
+    splits: Mapping[str, tuple[str, ...]]
+    allow_outside: bool  # whether paths and links may lead out of `home`
+
+    @property
+    def name(self) -> str:
+        """The data set's name: the file's, or the folder's if the file is called ``data.yaml``."""
+        return self.home.name if self.path.stem.casefold() in USUAL else self.path.stem
+
+    def check_inside(self, target: Path, label: str) -> None:
+        """Reject (IntegrityFault) a path or link that leads out of the data set's folder."""
+        home = os.path.realpath(self.home)
+        if not (self.allow_outside or Path(os.path.realpath(target)).is_relative_to(home)):
+            raise IntegrityFault(
+                f"{label} leads out of {self.home}, expected something inside it. Put it there, or "
+                "allow it: --read allow_outside=yes"
+            )
+
+
+def read_dataset_file(where: str, *, allow_outside: bool) -> DatasetFile:
+    """Read the file of ``yolo:WHERE``, or the names in a folder without one.
+
+    Raises:
+        UsageFault: a folder with several YAML files.
+        DataFault: no such file, no YAML, or an invalid key.
+        IntegrityFault: ``path`` leads out of the file's folder, and that is not allowed.
+    """
+    path = Path(os.path.abspath(os.path.expanduser(where)))
+    if path.is_dir():
+        usual = [path / f"{name}{end}" for name in USUAL for end in (".yaml", ".yml")]
+        files = [file for file in usual if file.is_file()][:1] or sorted(path.glob("*.y*ml"))
+        if not files and (splits := _folders(path)):
+            return _by_names(path, splits, allow_outside)
+        if len(files) != 1:
+            raise UsageFault(
+                f"yolo:{where}: {len(files)} YAML files in this folder, expected data.yaml; name "
+                "the file: yolo:FOLDER/FILE.yaml"
+            )
+        path = files[0]
+    if not os.path.isfile(path) or path.suffix.lower() not in (".yaml", ".yml"):
+        raise DataFault(
+            f"yolo:{where}: no such file, expected data.yaml (path, train, val, names), or a "
+            "folder that holds it; see: gansynth help sources yolo"
+        )
+    return _by_file(path, allow_outside)
+
+
+# -- a folder without data.yaml --------------------------------------------------------------------
+
+
+def _folders(home: Path) -> dict[str, tuple[str, ...]]:
+    """Return the folders of images, by split, that have label files; all are ``train`` without."""
+    found: dict[str, tuple[str, ...]] = {}
+    for split in SPLITS:
+        for part in (f"{split}/images", f"images/{split}", "images" if split == "train" else ""):
+            if part and next((home / part.replace("images", "labels")).rglob("*.txt"), None):
+                found.setdefault(split, (part,))
+    pictures = (p for p in home.iterdir() if p.suffix.lower() in SUFFIXES)
+    if not found and any(p.with_suffix(".txt").is_file() for p in pictures):
+        found["train"] = (".",)
+    return found
+
+
+def _by_names(home: Path, splits: Mapping[str, Any], allow_outside: bool) -> DatasetFile:
+    """Describe a folder by ``classes.txt``; without it, classes are numbered."""
+    named = [home / "classes.txt", home / "labels" / "classes.txt"]
+    lines = [line.strip() for file in named if file.is_file() for line in read_lines(file)]
+    names = tuple(dict.fromkeys(filter(None, lines)))
+    if not names:
+        homes = [home / part.replace("images", "labels") for (part,) in splits.values()]
+        rows = (line for labels in homes for f in labels.rglob("*.txt") for line in read_lines(f))
+        numbers = (int(row[1]) for row in map(re.compile(r"\s*(\d{1,4})\s").match, rows) if row)
+        names = tuple(f"class_{number}" for number in range(max(numbers, default=0) + 1))
+    return DatasetFile(home, home, home, names, 3, splits, allow_outside)
+
+
+# -- data.yaml -------------------------------------------------------------------------------------
+
+
+def _line(text: str) -> str:
+    if not text.strip() or not printable(text):
+        raise ValueError("does not print on one line")
+    return text.strip()
+
+
+def _names(value: Any) -> Any:
+    if isinstance(value, dict) and list(value) != list(range(len(value))):
+        raise ValueError(f"has the keys {list(value)[:8]!r}, not 0, 1, 2, ... in this order")
+    return list(value.values()) if isinstance(value, dict) else value
+
+
+Line = Annotated[str, AfterValidator(_line)]
+Entries = Annotated[
+    list[Line],
+    BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
+    Field(min_length=1, description="a folder of images, a .txt list of them, or a list of these"),
+]
+
+
+class _Document(BaseModel):
+    """Keys that a detector reads; others are left alone, ``download`` among them."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    path: Line | None = Field(None, description="a folder")
+    train: Entries
+    val: Entries
+    test: Entries | None = None
+    names: Annotated[list[Line], BeforeValidator(_names)] = Field(
+        [],
+        max_length=MOST_CLASSES,
+        description="the names of the classes: a list, or 0: NAME, 1: NAME; yes, no, on and off "
+        "in quotes",
+    )
+    nc: StrictInt = Field(0, ge=1, le=MOST_CLASSES, description="the number of classes")
+    channels: Literal[1, 3] = Field(3, description="1 or 3")
+
+    @model_validator(mode="after")
+    def _counted(self) -> _Document:
+        twice = [name for name, count in Counter(self.names).items() if count > 1]
+        if twice:
+            raise ValueError(f"names: {twice[0]!r} occurs twice, expected each once")
+        if not self.names and not self.nc:
+            raise ValueError("names: none, expected the names of the classes")
+        if self.names and self.nc not in (0, len(self.names)):
+            raise ValueError(f"nc: {self.nc}, but names has {len(self.names)}, expected equal")
+        return self
+
+
+def _by_file(path: Path, allow_outside: bool) -> DatasetFile:
+    expected = "data.yaml with path, train, val and names; correct it"
+    document, _ = read_yaml(path, expected, DataFault)
+    if not isinstance(document, dict):
+        raise DataFault(f"{path}: holds a {type(document).__name__}, expected {expected}")
+    given = {key: value for key, value in document.items() if value is not None}
+    try:
+        read = _Document.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        words = first["msg"].removeprefix("Value error, ")
+        for key in first["loc"][:1]:
+            value = "" if isinstance(first["input"], dict | list) else f"{first['input']!r:.80}, "
+            description = _Document.model_fields[str(key)].description
+            words = f"{key}: {value}{words}, expected {description}"
+        raise DataFault(f"{path}: {words}; correct it") from None
+    home = path.parent
+    root = Path(os.path.abspath(home / os.path.expanduser(read.path or ".")))
+    splits = {split: tuple(getattr(read, split)) for split in SPLITS if getattr(read, split)}
+    names = tuple(read.names or (f"class_{number}" for number in range(read.nc)))
+    file = DatasetFile(path, home, root, names, read.channels, splits, allow_outside)
+    file.check_inside(root, f"{path}: path: {read.path!r}")
+    if not os.path.isdir(root):
+        raise DataFault(
+            f"{path}: path: {read.path!r} is no folder ({root}), expected the folder that train "
+            f"and val are relative to. Correct it, or leave it out if that is {home}"
+        )
+    return file
+
+
+# -- label files -----------------------------------------------------------------------------------
+
+
+def read_lines(path: Path, expected: str = "rows CLASS XC YC W H") -> list[str]:
+    """Read the lines of a text file; DataFault: too large, or not UTF-8."""
+    with reading(path):
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise DataFault(f"{path}: {size} bytes, expected at most {MOST_BYTES} of {expected}")
+        data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise DataFault(
+            f"{path}: line {line}: byte {error.start} is not UTF-8, expected {expected}; save it "
+            "as UTF-8"
+        ) from error
+
+
+def read_labels(path: Path, names: Sequence[str], overshoot: float) -> tuple[Rows, list[DataFault]]:
+    """Read a label file: its rows as written, each once, and the faults of its lines.
+
+    Boxes may reach beyond the image by ``overshoot``, a share of its width and height.
+    """
+    rows: dict[tuple[float, ...], None] = {}
+    faults: list[DataFault] = []
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            if words := line.split():
+                rows[_row(words, names, overshoot)] = None
+        except ValueError as error:
+            faults.append(DataFault(f"{path}: line {number}: {error}; correct the line"))
+        if len(faults) == MOST_FAULTS:
+            break
+    return np.array(list(rows)).reshape(-1, 5), faults
+
+
+def _row(words: Sequence[str], names: Sequence[str], overshoot: float) -> tuple[float, ...]:
+    if len(words) != 5:
+        kind = ", not a polygon or a confidence" if len(words) > 5 else ""
+        raise ValueError(f"{len(words)} column(s), expected 5: CLASS XC YC W H{kind}")
+    try:
+        number, xc, yc, width, height = row = _ROW.validate_python(words)
+    except ValidationError as error:
+        first = error.errors()[0]
+        column = int(first["loc"][0])
+        message = f"{COLUMNS[column]} is {words[column][:40]!r}: {first['msg']}"
+        raise ValueError(message) from None
+    if number >= len(names):
+        raise ValueError(f"class is {number}, but data.yaml names {len(names)}, counted from 0")
+    left, top, right, bottom = xc - width / 2, yc - height / 2, xc + width / 2, yc + height / 2
+    if min(left, top) < -overshoot or max(right, bottom) > 1 + overshoot:
+        unit = "; are these pixels?" if max(right, bottom) > 2 else ""
+        raise ValueError(
+            f"the box reaches from x {left:.4g}, y {top:.4g} to x {right:.4g}, y {bottom:.4g}, "
+            f"expected shares of the image, 0 to 1 (and --read overshoot={overshoot:g} beyond)"
+            f"{unit}"
+        )
+    return row
+
+
+def corners(rows: Rows, shape: Sequence[int]) -> FloatArray:
+    """Return boxes clipped to the image: float32 (N, 4) ``ymin, xmin, ymax, xmax`` in pixels."""
+    half = rows[:, 3:] / 2
+    low, high = rows[:, 1:3] - half, rows[:, 1:3] + half
+    shares = np.clip(np.hstack([low[:, ::-1], high[:, ::-1]]), 0, 1)
+    return (shares * np.tile(np.array(shape, np.float64), 2)).astype(np.float32)
+
+
+# -- images -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -385,8 +385,8 @@ class DeepMedicKit(Kit):
 
     def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
         from gansynth.hosts.epoch_plan import count_places
+        from gansynth_deepmedic.hook import Subepochs
         from gansynth_deepmedic.layout import read_host
-        from gansynth_deepmedic.subepochs import Subepochs
 
         adapter: Any = self.adapter()
         cases = [adapter.source.host_case(case) for case in adapter.source.train_ids]

@@ -39,8 +39,7 @@ from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.insertion import MISSING, insert
-from gansynth_deepmedic.layout import read_host
-from gansynth_deepmedic.real_space import training_cases
+from gansynth_deepmedic.layout import read_host, training_cases
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 from tests.conftest import content
 from tests.deepmedic_sets import Toy, store, stored, toy_deepmedic

@@ -10,8 +10,8 @@ from gansynth.bank.draw_log import summarise
 from gansynth.core.mix_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample
+from gansynth_deepmedic.hook import SubepochCase, Subepochs
 from gansynth_deepmedic.insertion import HostCase, LoadedCase
-from gansynth_deepmedic.subepochs import SubepochCase, Subepochs
 from tests.adapters.deepmedic.arrays import WAYS, loaded, patch, volume, write_bank
 
 VOLUMES = tuple(

@@ -30,8 +30,7 @@ from gansynth.runtime.progress import RichReporter
 from gansynth_deepmedic import program as programs
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.configs import read_values
-from gansynth_deepmedic.program import DeepMedicProgram, find_program
-from gansynth_deepmedic.training import CHECKPOINT, ORDER
+from gansynth_deepmedic.program import CHECKPOINT, ORDER, DeepMedicProgram, find_program
 from tests.adapters.deepmedic.conftest import write_crops
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.conftest import content

@@ -109,10 +109,7 @@ def slots_of(job: DetectorJob, told: dict[str, Any], done: int = 0) -> EpochSlot
 @contextmanager
 def watched(job: DetectorJob) -> Iterator[dict[str, Any]]:
     """What ultralytics trains on: its workers draw epochs ahead."""
-    from gansynth_yolo.agpl.ultra import engine
-
-    engine()
-    from gansynth_yolo.agpl.trainer import MixedTrainer
+    from gansynth_yolo.agpl.ultra import MixedTrainer
 
     kept: dict[str, Any] = {"off": 0.0, "seen": [[] for _ in range(job.epochs)]}
     original = MixedTrainer.preprocess_batch
