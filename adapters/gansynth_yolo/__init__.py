@@ -13,7 +13,7 @@ def register_sources(register: Register) -> None:
 
 @hookimpl
 def register_checks(register: Register) -> None:
-    register("yolo", lazily("gansynth_yolo.check:check_yolo"))
+    register("yolo", lazily("gansynth_yolo.source:check_yolo"))
 
 
 @hookimpl

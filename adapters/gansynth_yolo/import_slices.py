@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from gansynth.core.writer import Item
 from gansynth.data.folds import table_text
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.progress import counting
+from gansynth.runtime.progress import ProgressTask
 from gansynth.sampling.png_writer import PictureOptions
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.writing import write
@@ -73,13 +73,14 @@ def import_slices(request: ImportRequest, options: ImportSettings) -> CommandRep
             "number"
         )
     slices = _Slices(source, options.backgrounds, np.random.default_rng(request.seed))
-    with counting(request.reporter, "import") as progress:
-        window = slices.fit(progress)
+    total = 2 * len(source.train_ids) + len(source.held_out_ids)
+    with request.reporter.task(total, "import") as bar:
+        window = slices.fit(bar)
         text = ",".join(f"{low!r}:{high!r}" for low, high in window)
         pictures = PictureOptions(bits=options.bits, window=text)
         written = write(
             partial(_ImportWriter, schema=schema, options=pictures),
-            slices.items(progress),
+            slices.items(bar),
             schema,
             folder,
             made={
@@ -105,15 +106,14 @@ class _Slices:
         # of one constant value, and backgrounds beyond the requested share
         self.left_out = {"constant": 0, "background": 0}
         self.dropped: set[str] = set()
-        self.total = 2 * len(source.train_ids) + len(source.held_out_ids)
 
-    def fit(self, progress: Callable[[int, int], None]) -> tuple[tuple[float, float], ...]:
+    def fit(self, bar: ProgressTask) -> tuple[tuple[float, float], ...]:
         """Fit the window to the training cases, and select the backgrounds to drop."""
         drawn: list[FloatArray] = []
         empty: list[str] = []
         boxed = False
-        for number, case_id in enumerate(self.source.train_ids):
-            progress(number, self.total)
+        for case_id in self.source.train_ids:
+            bar.advance(1)
             case = self.source.load(case_id)
             if case.boxes is not None and len(case.boxes.labels):
                 boxed = True
@@ -134,14 +134,14 @@ class _Slices:
         self.dropped = set(empty) - {empty[n] for n in kept}
         return tuple((float(low), float(high)) for low, high in edges)
 
-    def items(self, progress: Callable[[int, int], None]) -> Iterator[Item]:
+    def items(self, bar: ProgressTask) -> Iterator[Item]:
         """Yield the cases that are not left out, under their files' names."""
         names: dict[str, str] = {}
         source, left_out = self.source, self.left_out
-        divided = {"train": source.train_ids, "val": source.held_out_ids}
-        parts = [(part, case_id) for part, ids in divided.items() for case_id in ids]
-        for number, (part, case_id) in enumerate(parts, start=len(source.train_ids)):
-            progress(number, self.total)
+        parts = dict.fromkeys(source.train_ids, "train")
+        parts |= dict.fromkeys(source.held_out_ids, "val")
+        for case_id, part in parts.items():
+            bar.advance(1)
             if case_id in self.dropped:
                 left_out["background"] += 1
                 continue

@@ -14,7 +14,7 @@ import contextlib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil, log2
@@ -36,6 +36,7 @@ from pydantic import (
     model_validator,
 )
 
+from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.lineage import guard_split, some_names
 from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import SourceRequest, StoredCase
@@ -43,7 +44,14 @@ from gansynth.core.space import Space
 from gansynth.data.connected_components import boxes_of
 from gansynth.data.folds import absolute, compile_pattern, is_table, read_subjects
 from gansynth.data.picture_files import GREY, SUFFIXES, picture_header, read_picture
-from gansynth.data.pictures import Fault, PictureFiles, PictureSet, PictureSource, printable
+from gansynth.data.pictures import (
+    Fault,
+    PictureFiles,
+    PictureSet,
+    PictureSource,
+    check_source,
+    printable,
+)
 from gansynth.data.planes import PixelSpacing, resize
 from gansynth.data.read_options import (
     OF_SPLITS,
@@ -76,6 +84,11 @@ LARGEST = 256  # longest edge of a generator's arrays without `--read size=`
 FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 """Folder names that say the split of their images, and nothing about the subject."""
 BACKGROUND = "background"  # class name of an image without boxes
+FEW = 64  # grey levels of 256 below which a 16-bit image is warned of
+SMALL = 8  # least pixels of a box's shorter side at the detectors' default image size
+IMGSZ = 640  # default size of images for detectors, pixels of the longer side
+SPARE = {"classes", "obj", "readme", "notes", "license", "requirements"}
+"""Text files that tools write among label files."""
 
 
 def _two_groups(text: str) -> str:
@@ -434,17 +447,16 @@ class ImageListing(PictureSet):
                     self.pictures[case] = self.image(case, split, path)
         if shared:
             self.faults.insert(0, (None, file.path, shared_fault(file, shared)))
-        odd, usual = sorted(
-            ([i for i in self.pictures.values() if i.grey == grey] for grey in (True, False)),
-            key=len,
-        )
-        if odd and options.colour != "grey":
-            with self.noting(odd[0].case, odd[0].image):
-                raise DataFault(
-                    f"{odd[0].image}: is {'grey' if odd[0].grey else 'RGB'}, expected as "
-                    f"{len(usual)} of {len(self.pictures)} images are; convert it, or read all as "
-                    "grey: --read colour=grey"
-                )
+        counts = Counter(image.grey for image in self.pictures.values())
+        if len(counts) > 1 and options.colour != "grey":
+            rare, usual = min(counts, key=counts.__getitem__), max(counts.values())
+            odd = next(image for image in self.pictures.values() if image.grey == rare)
+            text = (
+                f"{odd.image}: is {'grey' if odd.grey else 'RGB'}, expected as {usual} of "
+                f"{len(self.pictures)} images are; convert it, or read all as grey: "
+                "--read colour=grey"
+            )
+            self.faults.append((odd.case, odd.image, DataFault(text)))
 
     @contextlib.contextmanager
     def noting(self, case: str | None, path: Path) -> Iterator[None]:
@@ -473,11 +485,11 @@ class ImageListing(PictureSet):
                             self.repeated.append((case, path))
                         paths[case] = path
         if not paths and len(self.faults) == before:
-            with self.noting(None, self.file.path):
-                raise DataFault(
-                    f"{self.file.path}: {split}: no image ({', '.join(SUFFIXES)}) in "
-                    f"{', '.join(entries)}, expected one at least; correct the entry"
-                )
+            text = (
+                f"{self.file.path}: {split}: no image ({', '.join(SUFFIXES)}) in "
+                f"{', '.join(entries)}, expected one at least; correct the entry"
+            )
+            self.faults.append((None, self.file.path, DataFault(text)))
         return paths
 
     def entry(self, split: str, entry: str) -> Iterator[tuple[Path, str]]:
@@ -859,3 +871,79 @@ def unsplit(case_id: str) -> str:
     """Return a case's id without a leading split folder, e.g. ``train/``."""
     first, _, tail = case_id.partition("/")
     return tail if tail and first.casefold() in FOLDERS else case_id
+
+
+# -- gansynth check -------------------------------------------------------------------------------
+
+
+def check_yolo(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
+    """Find all faults of ``yolo:data.yaml``; every image is decoded.
+
+    Raises:
+        UsageFault: no such file, or invalid options.
+        DataFault: ``data.yaml`` cannot be read.
+        IntegrityFault: its ``path`` leads out of its folder.
+    """
+    source = YoloSource(request)
+    report = check_source(source, progress, _check_pixels)
+    own: list[Finding] = []
+    with contextlib.suppress(GansynthError):  # told already
+        own = list(_check_set(source))
+    return CheckReport(report.name, report.cases, [*report.findings, *own])
+
+
+def _warning(file: Path, text: str, case: str | None = None) -> Finding:
+    return Finding("warning", case, file, f"{file}: {text}")
+
+
+def _check_pixels(picture: PictureFiles, pixels: npt.NDArray[Any]) -> Iterator[Finding]:
+    levels = (int(pixels.max()) >> 8) - (int(pixels.min()) >> 8) + 1
+    if pixels.dtype == np.uint16 and levels < FEW:
+        text = (
+            f"pixels from {pixels.min()} to {pixels.max()} of 65535: detectors see "
+            f"the upper byte, {levels} grey level(s) of 256; stretch all images by one window"
+        )
+        yield _warning(picture.image, text, picture.case)
+    if pixels.ndim == 3 and (pixels[..., 0] == pixels[..., 1]).all():
+        text = "RGB, but red and green are equal; if all are grey, say --read colour=grey"
+        yield _warning(picture.image, text, picture.case)
+
+
+def _check_set(source: YoloSource) -> Iterator[Finding]:
+    file, images = source.file, source.images
+    path = file.path
+    if path.is_dir():
+        folds = "" if source.has_split else "; five folds are made, by --subjects if it is given"
+        named = f"{', '.join(file.names)}, as in classes.txt or by their numbers{folds}"
+        yield _warning(path, f"no data.yaml; classes are {named}")
+    for case, image in source.found.repeated:
+        yield _warning(image, "its split names it more than once; it counts once", case)
+    for split in ("val", "test"):
+        if images[split] and not any(len(image.rows) for image in images[split]):
+            yield _warning(path, f"{split}: no image has a box; nothing can be measured on it")
+    sides = {
+        image.case: float((image.rows[:, 3:] * image.shape[::-1]).min()) * IMGSZ / max(image.shape)
+        for part in images.values()
+        for image in part
+        if len(image.rows)
+    }
+    if small := [case for case, side in sides.items() if side < SMALL]:
+        text = (
+            f"{len(small)} image(s) have boxes of less than {SMALL} pixels at an image size of "
+            f"{IMGSZ}, the least {min(sides.values()):.1f} ({small[0]}); use a larger one, and "
+            "little mosaic and scaling, or training drops such boxes"
+        )
+        yield _warning(path, text, small[0])
+    used = {int(number) for image in images["train"] for number in image.rows[:, 0]}
+    for number, name in enumerate(file.names):
+        if number not in used:
+            yield _warning(path, f"class {number} {name!r} has no box in train")
+    listed = source.found.pictures.values()
+    for labels, home in sorted(
+        {image.label.parent: image.image.parent for image in listed}.items()
+    ):
+        known = {p.stem for p in home.iterdir() if p.suffix.lower() in {*SUFFIXES, *OTHERS}} | SPARE
+        for text_file in sorted(labels.glob("[!.]*.txt")):
+            other = {text_file.stem, text_file.stem.casefold()} & known
+            if not other and text_file not in source.found.lists:
+                yield _warning(text_file, "a label file without an image; it is not used")

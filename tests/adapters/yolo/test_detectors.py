@@ -15,7 +15,7 @@ from gansynth_yolo.detectors import DETECTORS, import_library
 from gansynth_yolo.mirror import mirror
 from gansynth_yolo.mixed import EpochSlots
 from tests.adapters.yolo.banks import fill_bank
-from tests.adapters.yolo.detector_child import STOPPED, job_of, needs, refusal, run_jobs
+from tests.adapters.yolo.detector_child import STOPPED, job_of, needs, run_jobs
 from tests.conftest import content, is_installed
 from tests.yolo_sets import opened, toy_yolo
 
@@ -326,20 +326,3 @@ def test_real_images_come_as_libreyolo_reads_them_and_boxes_are_of_the_same_draw
         batches = list(EvenBatchSampler(range(count), 8))
         assert [len(b) for b in batches] == sizes
         assert sorted(place for b in batches for place in b) == list(range(count))
-
-
-@needs("libreyolo")
-def test_libreyolos_settings_follow_the_job(libre, tmp_path):
-    from gansynth_yolo.libre import settings
-
-    (tmp_path / "no.pt").write_text("weights")
-    said = refusal("libreyolo", libre_job(libre, model=str(tmp_path / "no.pt")))
-    assert "not weights that libreyolo wrote" in said
-    for model, own in (("yolox-n", {}), ("yolo9-t", {"rot90": 0.1})):
-        told = settings(libre_job(libre, model=model, augment=False, options=own))
-        off = {"mosaic_prob", "mixup_prob", "hsv_prob", "flip_prob", "flipud"}
-        assert {key: told[key] for key in off} == dict.fromkeys(off, 0.0)
-        assert (told.get("rot90", 0), told["eval_interval"]) == (own.get("rot90", 0), 1)
-    # Without validation images nothing is validated.
-    (tmp_path / "data.yaml").write_text("train: images/train\nnames: [lesion]\n")
-    assert settings(job_of("libreyolo", tmp_path / "data.yaml", tmp_path))["eval_interval"] == 0

@@ -200,21 +200,6 @@ def test_orders_that_make_no_data_set_write_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_generator_fills_the_folder_and_leaves_no_bank(box_run, run_cli, shared_yolo, tmp_path):
-    before = content(shared_yolo.parent)
-    words: list[object] = ["augment", "--target", "yolo", "--data", f"yolo:{shared_yolo}"]
-    words += ["--ratio", "2:1", "--generator", box_run, "--filter", "none"]
-    words += ["--device", "cpu", "--seed", "3"]
-    done = run_cli(*words, "--export", tmp_path / "out", "--json")
-    assert done.exit_code == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["synthetic_images"], told["real_images"]) == (8, 16)
-    assert [p.name for p in tmp_path.iterdir()] == ["out"]
-    assert len(list((tmp_path / "out" / "images" / "synth").iterdir())) == 8
-    assert manifest_of(tmp_path / "out")["seed"] == 3
-    assert content(shared_yolo.parent) == before
-
-
 HEAD = """
 import json, os, sys
 from collections import Counter

@@ -1,11 +1,9 @@
-from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from torch.utils.data import DataLoader
 
 from gansynth.bank.draw_log import summarise
 from gansynth.core.batch_counter import BatchCounter
@@ -33,10 +31,6 @@ def slots_of(
 def number(drawn: ImageDraw) -> int:
     """Which sample of the toy bank it is; minus one minus its index for a real image."""
     return -1 - drawn.real if drawn.image is None else int(drawn.id)
-
-
-def epochs_of(slots: EpochSlots, epochs: int = 1) -> list[list[int]]:
-    return [[number(slots.primary(i)) for i in range(len(slots))] for _ in range(epochs)]
 
 
 @pytest.mark.parametrize(
@@ -89,39 +83,3 @@ def test_what_is_kept_of_a_draw_counts_as_a_partner_unless_a_schedule_forbids_it
     batch_counter = BatchCounter(tmp_path / "never-written", 4)
     annealing = slots_of(bank, schedule=Schedule.parse("anneal"), batch_counter=batch_counter)
     assert not annealing.again(annealing.primary(0))
-
-
-def test_going_on_goes_on_with_other_draws(bank):
-    whole = slots_of(bank)
-    epochs = epochs_of(whole, 3)
-    assert epochs_of(slots_of(bank, done=2)) == epochs[2:]
-    whole.rewind(1)
-    assert epochs_of(whole) == epochs[1:2]
-
-
-def test_real_images_take_the_places_of_samples_that_do_not_fit(tmp_path):
-    coloured = write_bank(tmp_path / "rgb", channels=("red", "green", "blue"))
-    assert np.less(epochs_of(slots_of(coloured, log=tmp_path / "log")), 0).all()
-    assert "has shape (3, 64, 64)" in next(iter(summarise(tmp_path / "log").reasons))
-
-
-@dataclass
-class Numbers:
-    """A torch data set (by duck typing) of which sample fills a place."""
-
-    slots: EpochSlots
-
-    def __len__(self) -> int:
-        return len(self.slots)
-
-    def __getitem__(self, index: int) -> tuple[int, int]:
-        return index, number(self.slots.primary(index))
-
-
-@pytest.mark.parametrize(("start", "kept"), [("fork", False), ("fork", True), ("spawn", False)])
-def test_workers_draw_what_one_process_draws(bank, kept, start):
-    how = {"num_workers": 2, "persistent_workers": kept, "multiprocessing_context": start}
-    data: Any = Numbers(slots_of(bank, "2:3"))
-    loader: Any = DataLoader(data, batch_size=3, shuffle=True, collate_fn=list, **how)
-    loaded = [[n for _, n in sorted(p for batch in loader for p in batch)] for _ in range(3)]
-    assert loaded == epochs_of(slots_of(bank, "2:3"), 3)

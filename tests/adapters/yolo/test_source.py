@@ -7,19 +7,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from gansynth.core.mix_config import MixConfig
-from gansynth.core.ratio import Ratio
-from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import FoldSplit, SourceRequest, case_record
-from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.open_run import load_run
-from gansynth.sampling.sampler import Sampler
-from gansynth_yolo.adapter import YoloAdapter
-from gansynth_yolo.check import check_yolo
 from gansynth_yolo.mirror import mirror, mirrored
-from gansynth_yolo.source import open_yolo
+from gansynth_yolo.source import check_yolo, open_yolo
 from tests.conftest import DATA, content
 from tests.data.sets import save_picture
 from tests.dividing import divided
@@ -278,20 +269,6 @@ def test_labels_that_a_detector_would_refuse_are_written_there(
     assert (label.read_text() if label.exists() else None) == line
 
 
-def test_a_mirror_is_as_asked_and_made_anew(shared_yolo, tmp_path):
-    source = opened(shared_yolo, fold="all")
-    data = mirror(source, tmp_path / "mirror", channels=3)
-    images = data.parent / "images"
-    counts = {split.name: len(list(split.iterdir())) for split in images.iterdir()}
-    assert counts == {"train": 24, "val": 8, "test": 4}
-    document = yaml.safe_load(data.read_text())
-    assert document["channels"] == 3
-    assert document["path"] == str(tmp_path / "mirror")
-    (data.parent / "labels" / "train.cache").write_bytes(b"stale")
-    mirror(source, tmp_path / "mirror")
-    assert not (data.parent / "labels" / "train.cache").exists()
-
-
 def mask_of(data: Path, case: str = FIRST) -> Path:
     return data.parent / f"masks/{case}.png"
 
@@ -347,20 +324,3 @@ def test_an_unusable_label_map_is_refused(masked, change, says):
     change(mask_of(masked))
     with pytest.raises((DataFault, UsageFault), match=says):
         opened(masked, read=MASKED).load(FIRST)
-
-
-def test_pasted_lesions_feed_a_detector(masked, tmp_path):
-    asked = SourceRequest("yolo", str(masked), read=MASKED)
-    fit("copypaste", asked, tmp_path / "run", settings={}, edits=None, reporter=NullReporter())
-    source: Any = opened(masked, read=MASKED)
-    adapter = YoloAdapter(source)
-    adapter.check_samples(MixConfig(RunFolder(tmp_path / "run"), Ratio(1, 1)))
-    run = load_run(RunFolder(tmp_path / "run"), "cpu")
-    samples: Any = Sampler(run, source).draw(0, 4)
-    for sample in samples:
-        adapter.finalise(sample)
-        assert len(sample.boxes.coords) == len(source.boxes_around(sample.labels).coords)
-        covered = np.zeros_like(sample.labels)
-        for top, left, bottom, right in sample.boxes.coords.astype(int):
-            covered[top:bottom, left:right] = 1
-        assert (sample.labels <= covered).all()
