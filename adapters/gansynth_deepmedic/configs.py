@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -328,39 +328,33 @@ def read_train_config(path: Path) -> TrainConfig:
     """
     path = Path(os.path.abspath(path))
     config = _parse(TrainConfig, path, read_values(path))
-    train = _read_lists(config, "Training", config.train_table)
-    held = _Lists(train.channels, [])
+    channels, train = _read_lists(config, "Training", config.train_table)
+    held_channels, held = channels, list[ListedCase]()
     if config.validates_on_samples or config.validates_on_volumes:
-        held = _read_lists(config, "Validation", config.validation_table, config.names)
-    alike = set(train.channels) == set(held.channels) and train.channels != held.channels
-    if alike or len(train.channels) != len(held.channels):
+        tables = config.validation_table, config.names
+        held_channels, held = _read_lists(config, "Validation", *tables)
+    alike = set(channels) == set(held_channels) and channels != held_channels
+    if alike or len(channels) != len(held_channels):
         raise DataFault(
-            f"{path}: channelsValidation lists {', '.join(held.channels)}, expected the channels "
-            f"to train on in the same order: {', '.join(train.channels)}; correct it"
+            f"{path}: channelsValidation lists {', '.join(held_channels)}, expected the channels "
+            f"to train on in the same order: {', '.join(channels)}; correct it"
         )
-    lists = {
-        "channels": train.channels,
-        "train": tuple(dict.fromkeys(train.cases)),
-        "validation": tuple(dict.fromkeys(held.cases)),
-    }
-    listed = len(lists["train"]) + len(lists["validation"])
-    repeated = len(train.cases) + len(held.cases) - listed
-    return config.model_copy(update={**lists, "repeated": repeated})
+    once, held_once = tuple(dict.fromkeys(train)), tuple(dict.fromkeys(held))
+    repeated = len(train) + len(held) - len(once) - len(held_once)
+    lists = {"channels": channels, "train": once, "validation": held_once, "repeated": repeated}
+    return config.model_copy(update=lists)
 
 
 # -- list files and tables -------------------------------------------------------------------------
 
 
-class _Lists(NamedTuple):
-    """The cases of training or of validation."""
-
-    channels: tuple[str, ...]  # their names
-    cases: Sequence[ListedCase]
+Lists = tuple[tuple[str, ...], list[ListedCase]]
+"""Names of the channels, and the cases of training or of validation."""
 
 
 def _read_lists(
     config: TrainConfig, part: str, table: str | None, names: str | None = None
-) -> _Lists:
+) -> Lists:
     folder = config.path.parent
     if table is not None:
         return _read_table(joined(folder, table))
@@ -376,43 +370,41 @@ def _read_lists(
                 "expected as many and at least one, because line i is case i (DeepMedic silently "
                 "cuts the longer list). Complete it"
             )
-    predictions = columns.pop() if names is not None else None
+    predictions = columns.pop() if names is not None else [""] * len(columns[0])
     channels = told_apart(paths[: len(keys.channels)])
     places = [(path, "") for path in paths]
-    return _Lists(channels, _cases(places, columns, len(channels), predictions, missing=True))
+    return channels, _cases(places, columns, len(channels), predictions, missing=True)
 
 
-def _read_table(path: Path) -> _Lists:
+def _read_table(path: Path) -> Lists:
     text = _read_text(path, MOST_LIST_BYTES).removeprefix("\ufeff")
+    reader = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
     try:
-        lines = [*filter(None, csv.reader(io.StringIO(text, newline=""), skipinitialspace=True))]
+        rows, header = list(reader), list(reader.fieldnames or ())
     except csv.Error as error:
         raise DataFault(f"{path}: not readable as CSV: {error}; save it again") from None
-    header, *rows = lines or [[]]
-    table = {name: cells for name, *cells in zip(header, *rows, strict=False)}
     channels = sorted(name for name in header if name.startswith("channel_"))
-    even = rows and all(len(row) == len(header) for row in rows)
-    if not channels or "ground_truth" not in header or len(table) < len(header) or not even:
+    uneven = not rows or any(None in (*row, *row.values()) for row in rows)
+    if not channels or "ground_truth" not in header or len({*header}) < len(header) or uneven:
         raise DataFault(
             f"{path}: columns are {_excerpt(str(header))}, expected channel_NAME and ground_truth, "
-            f"each once, and a row of as many cells for each case, not {len(rows)} row(s) of "
-            f"{', '.join(map(str, {len(row) for row in rows})) or 'none'}; correct it"
+            "each once, and a row of as many cells for each case; correct it"
         )
-    columns = [*channels, "ground_truth", *({"roi_mask"} & {*header})]
+    named = [*channels, "ground_truth", *({"roi_mask"} & {*header})]
     cases = _cases(
-        [(path, f" of {name}") for name in columns],
-        [table[name] for name in columns],
+        [(path, f" of {name}") for name in named],
+        [[row[name] for row in rows] for name in named],
         len(channels),
-        table.get("prediction_filename"),
+        [row.get("prediction_filename", "") for row in rows],
     )
-    return _Lists(tuple(name.removeprefix("channel_") for name in channels), cases)
+    return tuple(name.removeprefix("channel_") for name in channels), cases
 
 
 def _cases(
     places: Sequence[tuple[Path, str]],
     columns: Sequence[Sequence[str]],
     channels: int,
-    predictions: Sequence[str] | None,
+    predictions: Sequence[str],
     *,
     missing: bool = False,
 ) -> list[ListedCase]:
@@ -420,24 +412,23 @@ def _cases(
 
     ``places``: file and name of each column. ``missing``: channels after the first may be missing.
     """
-    rows = []
-    for number, row in enumerate(zip(*columns, strict=True)):
+    cases = []
+    rows = zip(predictions, *columns, strict=True)
+    for number, (prediction, *row) in enumerate(rows, start=1):
         files: list[Any] = []
-        prediction = predictions[number] if predictions else ""
         for (path, column), entry in zip(places, row, strict=False):
             none = entry in ("", MISSING)
-            if not (entry + prediction).isprintable() or (
-                none and not (missing and 0 < len(files) < channels)
-            ):
+            needed = not missing or len(files) not in range(1, channels)
+            if not (entry + prediction).isprintable() or (none and needed):
                 raise DataFault(
-                    f"{path}: entry {number + 1}{column} is {_excerpt(entry)!a}, expected a path "
+                    f"{path}: entry {number}{column} is {_excerpt(entry)!a}, expected a path "
                     "(only further channels of list files may be '-', missing); add the file, or "
                     "remove the case from every list"
                 )
             files.append(None if none else joined(path.parent, entry))
         labels, roi = (*files[channels:], None)[:2]
-        rows.append(ListedCase(tuple(files[:channels]), labels, roi, prediction))
-    return rows
+        cases.append(ListedCase(tuple(files[:channels]), labels, roi, prediction))
+    return cases
 
 
 def joined(folder: Path, path: str) -> Path:

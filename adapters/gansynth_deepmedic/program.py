@@ -14,7 +14,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -227,7 +227,10 @@ def doctor_lines(request: DoctorRequest, options: ProgramSettings) -> Iterator[D
         packages = ", ".join(f"{name} {versions[name]}" for name in PACKAGES)
         return f"{path}, {versions['python']}, with {packages}"
 
-    parts = {"deepmedic": lambda: str(find_checkout(checkout)), "deepmedic's python": found_python}
+    parts: dict[str, Callable[[], str]] = {
+        "deepmedic": lambda: str(find_checkout(checkout)),
+        "deepmedic's python": found_python,
+    }
     for name, find in parts.items():
         try:
             yield DoctorLine("ok", name, find())

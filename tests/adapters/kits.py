@@ -395,15 +395,15 @@ class DeepMedicKit(Kit):
             yield [lit(subepochs.load(slot, read_host).image) for slot in subepochs.order(number)]
 
     def cut(self, patch: pytest.MonkeyPatch) -> None:
-        from gansynth_deepmedic import training
+        from gansynth_deepmedic import program
 
         def stopping(path: Path, document: Any) -> None:
             write_json_atomic(path, document)
-            if path.name == training.CHECKPOINT:
+            if path.name == program.CHECKPOINT:
                 os.kill(os.getpid(), signal.SIGTERM)
 
         patch.setenv("FAKE", "slow")
-        patch.setattr(training, "write_json_atomic", stopping)
+        patch.setattr(program, "write_json_atomic", stopping)
 
     def renamed(self, folder: Path) -> Kit:
         shutil.copytree(self.home, folder)

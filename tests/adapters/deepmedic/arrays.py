@@ -1,7 +1,7 @@
 """DeepMedic cases as arrays in memory, and banks of samples that belong into them."""
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.schema import Sample, Schema
-from gansynth_deepmedic.insertion import MISSING, HostCase, LoadedCase
+from gansynth_deepmedic.insertion import HostCase, LoadedCase
 from tests import banks
 
 Array = npt.NDArray[Any]
@@ -29,23 +29,15 @@ class Volume:
     """A case as its files (X, Y, Z) have it, and in gansynth's axes (C, D, H, W)."""
 
     host: HostCase
-    files: Mapping[str, Array]
     image: Array
     labels: Array
     roi: Array | None
 
 
 def stored_as(array: Array, stored: Sequence[tuple[int, int]]) -> Array:
-    """What a file holds of an array (D, H, W), voxel by voxel; independent of ``HostCase``."""
-    z, y, x = array.shape
-    sizes = [(x, y, z)[axis] for axis, _ in stored]
-    out = np.empty(sizes, array.dtype)
-    for place in np.ndindex(*sizes):
-        at = [0, 0, 0]
-        for n, size, (axis, step) in zip(place, sizes, stored, strict=True):
-            at[axis] = n if step == 1 else size - 1 - n
-        out[place] = array[at[2], at[1], at[0]]
-    return out
+    """What a file holds of an array (D, H, W); independent of ``HostCase``."""
+    turned = array.T.transpose([axis for axis, _ in stored])
+    return turned[tuple(slice(None, None, step) for _, step in stored)].copy()
 
 
 def volume(
@@ -67,10 +59,6 @@ def volume(
         labels[region == 0] = 0
     image[list(missing)] = 0
     names = ["-" if n in missing else f"/data/{name}/{n}.nii.gz" for n in range(len(units))]
-    arrays = {path: channel for path, channel in zip(names, image, strict=True) if path != MISSING}
-    arrays[f"/data/{name}/labels.nii.gz"] = labels
-    if region is not None:
-        arrays[f"/data/{name}/roi.nii.gz"] = region
     host = HostCase(
         id=name,
         channels=tuple(names),
@@ -80,8 +68,7 @@ def volume(
         stored=tuple(stored),
         units=tuple(units),
     )
-    files = {path: stored_as(array, stored) for path, array in arrays.items()}
-    return Volume(host, files, image, labels, region)
+    return Volume(host, image, labels, region)
 
 
 def loaded(of: Volume) -> LoadedCase:

@@ -12,7 +12,6 @@ from gansynth_deepmedic.configs import (
     read_model_config,
     read_train_config,
     read_values,
-    told_apart,
 )
 from gansynth_deepmedic.source import case_ids
 from tests.deepmedic_sets import MODEL_VALUES, Toy, toy_deepmedic, write_config
@@ -76,28 +75,17 @@ CODE = {
     "import os": "line 1: import os: code (Import); expected KEY = ",
     "a = 1\nkey = open('x', 'w')": f"line 2: key = open('x', 'w'): code (Call); {VALUE}",
     "key = {open('x', 'w'): 1}": "code (Call)",
-    "key = [p for p in [open('x', 'w')]]": "code (ListComp)",
-    "@print\nclass A:\n    open('x', 'w')": "line 2: class A",
-    "if True:\n    key = 1": "line 1: if True: key = 1: code",
-    "a = 1\nkey = a": "line 2: key = a: code (Name)",
     "a, b = 1, 2": "line 1: a, b = 1, 2: code",
-    "key = f'{1}'": "code (JoinedStr)",
-    "key = {**{}}": "code",
     "key = {[1]: 1}": "unhashable type: 'list'",
     "key = 'x' * 10 ** 9": "calculated from what is no number",
-    "key = (1,) * 10 ** 9": "calculated from what is no number",
-    "key = -'x'": "bad operand type",
     "key = 1 / 0": "division by zero",
-    "key = (-8) ** 0.5": "must be real number, not complex",
     "key = 1e999": "no finite number",
     "key = 9 ** 9 ** 9": "a power of more than 64",
     "key = 2 ** 63": "no finite number, or a whole one of more than 63 bits",
     "key = " + "9" * 5000: "Exceeds the limit",
     "key = [[[0] * 300] * 300] * 300": "a list that is repeated too often",
-    "key = 10 ** 9 * [0]": "a list that is repeated too often",
     "key = = 1": "line 1: invalid syntax; expected KEY = ",
     "a = 1\nkey = '\0'": "null bytes",
-    "\ufeffkey = 1": "line 1: invalid non-printable character",
     "key = '\x1b[31m' + x": "'?[31m' + x: code (Name)",
     "key = " + "[" * 3000 + "]" * 3000: "too many nested parentheses",
     "key = " + "1+" * 30_000 + "1": "recursion",
@@ -144,12 +132,9 @@ def test_what_the_file_does_not_say_is_deepmedics_default(toy):
     [
         ({"batchsize_train": 2.5}, "batchsize_train is 2.5: expected a valid integer; correct it"),
         ({"batchsize_train": None, "batchsize_trian": 5}, "it. Did you mean 'batchsize_trian'?"),
-        ({"numberOfEpochs": True}, "numberOfEpochs is True: expected a valid integer"),
         ({ON_SAMPLES: "yes"}, f"{ON_SAMPLES} is 'yes': expected a valid boolean"),
         ({"channelsTraining": None}, "no channelsTraining, expected one"),
-        ({"channelsTraining": "./x"}, "channelsTraining is './x': expected a valid tuple"),
         ({"channelsValidation": SWAPPED}, "in the same order: flair, t1c; correct it"),
-        ({SAMPLING: 4}, f"{SAMPLING} is 4: expected less than or equal to 3"),
         ({"sessionName": "a\nb"}, "a text that prints on one line"),
         ({"norm_zscore_prms": [1]}, "norm_zscore_prms is [1]: expected a valid dictionary"),
     ],
@@ -158,19 +143,6 @@ def test_a_key_that_data_depend_on_is_checked(toy, values, says):
     said = fault(read, toy, **values)
     assert said.startswith(f"{toy.folder / 'changed.cfg'}: ")
     assert says in said
-
-
-@pytest.mark.parametrize(
-    ("values", "says"),
-    [
-        ({"numberOfOutputClasses": None}, "no numberOfOutputClasses, expected one"),
-        ({"kernelDimPerLayerNormal": [[3, 3]] * 3}, "kernelDimPerLayerNormal[0][2] is [3, 3]"),
-        ({"padTypePerLayerFC": ["full", None]}, "padTypePerLayerFC[0] is 'full': expected 'VALID'"),
-    ],
-)
-def test_a_network_whose_segments_are_unknown_is_refused(tmp_path, values, says):
-    path = write_config(tmp_path / "model.cfg", {**MODEL_VALUES, **values})
-    assert says in fault(read_model_config, path)
 
 
 def test_entries_are_relative_to_their_list_and_comments_are_passed_over(toy):
@@ -261,26 +233,15 @@ COLUMNS = "channel_a,ground_truth"
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("ground_truth\ng", "columns are ['ground_truth'], expected channel_NAME and"),
         ("channel_a,channel_a\na,b", "columns are ['channel_a', 'channel_a'], expected"),
         (COLUMNS, "columns are ['channel_a', 'ground_truth'], expected channel_NAME"),
         (f"{COLUMNS}\na,g\n,g", "entry 2 of channel_a is '', expected a path"),
-        (f"{COLUMNS},roi_mask\na,g,", "entry 1 of roi_mask is '', expected a path"),
         (f"{COLUMNS}\na,g\na", "columns are ['channel_a', 'ground_truth'], expected"),
     ],
 )
 def test_a_table_that_deepmedic_would_stop_at_is_refused(toy, text, says):
     path = lines(toy, "train.csv", text)
     assert fault(read, toy, dataframe_train="./train.csv").startswith(f"{path}: {says}")
-
-
-def test_channels_are_called_what_tells_their_lists_apart():
-    for paths, names in (
-        (("x_t1_pre_list", "x_t1_post_list"), ("pre", "post")),
-        (("flair/list.cfg", "t1c/list.cfg"), ("flair", "t1c")),
-        (("a/b/x.cfg", "c/b/x.cfg"), ("channel 0", "channel 1")),
-    ):
-        assert told_apart([Path("/data") / path for path in paths]) == names
 
 
 @pytest.mark.parametrize(

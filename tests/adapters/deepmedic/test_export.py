@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -21,7 +20,6 @@ import numpy as np
 import pytest
 
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
-from gansynth.core.bank_options import BankSize
 from gansynth.core.host_commands import ExportRequest
 from gansynth.core.lineage import Lineage
 from gansynth.core.mix_config import MixConfig
@@ -42,7 +40,7 @@ from gansynth_deepmedic.insertion import MISSING, insert
 from gansynth_deepmedic.layout import read_host, training_cases
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 from tests.conftest import content
-from tests.deepmedic_sets import Toy, store, stored, toy_deepmedic
+from tests.deepmedic_sets import Toy, stored, toy_deepmedic
 
 
 def opened(data: Toy, **read: str) -> DeepMedicSource:
@@ -191,15 +189,6 @@ def test_train_cfg_has_the_users_values_in_their_order_and_says_what_differs(exp
     assert said == set(read_json(exported / "manifest.json")["changed"]) == {*changed}
 
 
-def test_the_same_order_gives_the_same_bytes(exported, sets, tmp_path):
-    export(sets("roi"), tmp_path / "out")
-    both = exported, tmp_path / "out"
-    files, found = (read_json(folder / "provenance.json")["files"] for folder in both)
-    apart = {key for key in files if files[key] != found[key]}
-    lists = {f"list_{name}.cfg" for name in ("flair", "t1c", "labels", "roi")}
-    assert apart == {"manifest.json", "train.cfg", *lists}
-
-
 def test_an_export_is_not_to_be_shared_and_no_data_for_a_generator(exported, sets):
     data, bank = sets("roi")
     found = audit_exported(exported, bank=bank, sources=opened(data)).findings
@@ -210,33 +199,6 @@ def test_an_export_is_not_to_be_shared_and_no_data_for_a_generator(exported, set
         open_deepmedic(SourceRequest("deepmedic", str(exported / "train.cfg")))
 
 
-def test_synthetic_ones_alone_are_listed_where_no_real_one_is_asked_for(sets, tmp_path):
-    told = export(sets("roi"), tmp_path / "out", "0:1", size=BankSize(samples=5))
-    assert (told["real_cases"], told["cases_per_subepoch"]) == (0, {"real": 0, "synthetic": 5})
-    assert "--bank-size 5" in told["said"][0]
-    for name in ("flair", "labels", "roi"):
-        homes = [Path(path).parent.name for path in listed(tmp_path / "out", name)]
-        assert homes == [f"slot_{n:04d}" for n in range(5)]
-
-
-def test_real_cases_are_read_with_whole_labels(tmp_path):
-    data = toy_deepmedic(tmp_path, train=1, val=0, shape=(20, 16, 14))
-    before = read_host(opened(data).host_case("pat_00"))
-    for name in ("labels", "roi"):
-        store(data.file(name), stored(data.file(name)) * np.float32(0.9999))
-    after = read_host(opened(data).host_case("pat_00"))
-    assert after.roi is not None
-    assert before.roi is not None
-    assert np.array_equal([after.labels, after.roi], [before.labels, before.roi])
-    assert after.labels.dtype == after.roi.dtype == np.int16
-
-
-def test_ratios_that_need_it_list_real_cases_repeatedly(sets, tmp_path):
-    told = export(sets("roi"), tmp_path / "out", "2:1")
-    assert (told["realised"], told["each_real_case_listed"]) == ("6:3", 2)
-    assert sorted(Counter(listed(tmp_path / "out", "flair")).values()) == [1, 1, 1, 2, 2, 2]
-
-
 MAPS = {"weightedMapsForSamplingEachCategoryTrain": ["./map_0.cfg"]}
 SCORES = {"norm_zscore_prms": {"apply_to_all_channels": True}}
 
@@ -244,18 +206,13 @@ SCORES = {"norm_zscore_prms": {"apply_to_all_channels": True}}
 @pytest.mark.parametrize(
     ("asked", "values", "says"),
     [
-        ({"size": BankSize(samples=9)}, {}, "the ratio says how many"),
         ({"content": "synthetic"}, {}, "expected mixed"),
-        ({"real_in_generator_space": True}, {}, "no run of a generator is named"),
-        ({"frozen": False}, {}, "is refreshed"),
         ({}, MAPS, f"{next(iter(MAPS))} is set, so DeepMedic .*; expected sampling by labels"),
         ({"read": {"modality": "none"}}, SCORES, "norm_zscore_prms is set, so DeepMedic"),
     ],
 )
 def test_orders_that_make_no_data_set_are_refused(sets, tmp_path, asked, values, says):
     data, bank = sets("roi")
-    if "frozen" in asked:
-        bank = make_bank(tmp_path / "live", opened(data), 6, frozen=asked.pop("frozen"))
     data = toy_deepmedic(tmp_path / "set", train=3, val=1, values=values)
     with pytest.raises((UsageFault, DataFault), match=says):
         export((data, bank), tmp_path / "out", "1:1", **asked)
@@ -317,17 +274,6 @@ def test_without_regions_of_interest_real_cases_get_all_of_themselves(sets, tmp_
     assert "roiMasksTraining" in told["changed"]
     assert (out / "train.cfg").read_bytes().isascii()
     assert executed(out / "train.cfg")["roiMasksTraining"] == str(out / "list_roi.cfg")
-
-
-def test_whole_volumes_are_sampled_everywhere_and_missing_channels_stay_so(tmp_path):
-    data = toy_deepmedic(tmp_path / "set", train=2, val=1, roi=False)
-    (data.folder / "training_t1c.cfg").write_text("./data/pat_00/t1c.nii.gz\n-\n")
-    bank = make_bank(tmp_path / "bank", opened(data), 2, whole=True)
-    told = export((data, bank), tmp_path / "out", "1:1")
-    assert "anywhere" in told["segments_of"]
-    assert not (tmp_path / "out" / "list_roi.cfg").exists()
-    assert "roiMasksTraining" not in executed(tmp_path / "out" / "train.cfg")
-    assert [path == "-" for path in listed(tmp_path / "out", "t1c")] == [False, True] * 2
 
 
 def test_a_table_becomes_lists(tmp_path):

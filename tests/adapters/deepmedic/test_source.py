@@ -28,7 +28,7 @@ from tests.deepmedic_sets import (
     toy_deepmedic,
     write_config,
 )
-from tests.dividing import assert_same_cases, divided
+from tests.dividing import divided
 
 SMALL = (14, 12, 10)
 FILES = ("flair", "t1c", "labels", "roi")
@@ -218,13 +218,6 @@ def test_channels_get_other_names_and_the_networks_classes_are_the_labels(toy, t
     assert "holds label 2" in refused(toy, DataFault, "pat_00", read=of(2))
 
 
-def test_a_class_that_no_training_case_has_leaves_no_gap(mine):
-    for number in range(3):
-        path = mine.file("labels", f"pat_0{number}")
-        store(path, np.where(stored(path) == 2, 3, 0).astype(np.int16))
-    assert list(mine.source().schema.labels.values()) == [0, 1, 2, 3]
-
-
 def test_what_cannot_be_loaded_is_refused_by_file(mine):
     image, labels, roi = (stored(mine.file(name)) for name in ("flair", "labels", "roi"))
     holed = image.copy()
@@ -303,34 +296,6 @@ def test_deepmedic_trains_on_a_fold_and_validates_on_its_held_out_cases(shared_d
     lists = ("channels", "gtLabels", "roiMasks", "names", "folder", "numOfCases")
     differing = {k for k, v in config.values.items() if source.config.values[k] != v}
     assert {key for key in differing if not key.startswith(lists)} == set()
-
-
-def test_people_stay_who_they_are_and_on_one_side(shared_deepmedic, tmp_path):
-    other = split(shared_deepmedic.source(subjects=r"pat_0(\d)"), SPLITS, tmp_path / "new")
-    assert [other.header(case).subject for case in other.train_ids] == ["1", "5"]
-    one = shared_deepmedic.source(subjects=r"pat_(\d)", fold="all")
-    with pytest.raises(IntegrityFault, match="pat_00"):
-        one.divided(SPLITS, tmp_path / "other")
-
-
-def test_a_table_that_validates_on_nothing_is_split_too(tmp_path):
-    toy = toy_deepmedic(tmp_path / "toy", train=3, val=0, roi=False)
-    rows = ["channel_b,channel_a,ground_truth"]
-    for home in (f"data/pat_0{n}" for n in range(3)):
-        rows.append(",".join(f"{home}/{name}.nii.gz" for name in ("t1c", "flair", "labels")))
-    (toy.folder / "table.csv").write_text("\n".join(rows))
-    no_lists = dict.fromkeys(("channelsTraining", "gtLabelsTraining", *VALIDATED))
-    values = {**read_values(toy.train), **no_lists}
-    write_config(toy.train, {**values, "dataframe_train": "./table.csv"})
-    source = toy.source()
-    one, two, _ = source.train_ids
-    other = split(source, [FoldSplit(train=[two], val=[one])], tmp_path / "new")
-    assert (other.name, other.held_out_ids) == (source.name, (one,))
-    assert_same_cases(source, other, (one, two))
-    config = written(other, tmp_path / "out")
-    assert config.validates_on_volumes
-    assert [case.labels for case in config.validation] == [source.listed(one).labels]
-    assert config.channels == ("a", "b")
 
 
 def test_regions_of_interest_of_some_cases_of_a_side_are_refused(mine, tmp_path):

@@ -75,41 +75,20 @@ def test_every_subepoch_holds_what_was_asked_for(bank, tmp_path):
 SIZE = (5, 5, 4)
 FIRST = patch(VOLUMES[0], (1, 1, 1), SIZE)
 SLICE = {"case": "pat_0", "placement": {"corner": [1, 1], "slice_index": 3}}
-THREE = volume("pat_0", VOLUMES[0].host.shape, units=((1.0, 0.0),) * 3)
-BAD = {
-    "stranger": (replace(FIRST, provenance={**FIRST.provenance, "case": "pat_9"}),
-                 "is of none of the training cases"),
-    "slice": (replace(FIRST, provenance=SLICE), "no place in a volume"),
-    "outside": (replace(FIRST, labels=np.full(SIZE, -1, np.int16)), "region of interest"),
-    "beyond": (patch(VOLUMES[0], (50, 1, 1), SIZE), "beyond"),
-    "whole": (patch(VOLUMES[2], None, (7, 7, 6)), "of a volume of shape (7, 7, 6)"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", [*BAD, "channels"])
-def test_what_cannot_be_inserted_is_not_used_and_counted(tmp_path, kind):
-    sample, reason = {**BAD, "channels": (patch(THREE, None), "3 channel")}[kind]
-    subepochs = made(plan_of(write_bank(tmp_path / "bank", [sample]), log=tmp_path / "log"))
-    assert all(one.sample == "" for _, one in load(subepochs, 0))
-    counts = summarise(tmp_path / "log")
-    assert (counts.real, counts.fell_back) == (6, 4)
-    assert reason in next(iter(counts.reasons))
+UNFIT = [
+    replace(FIRST, provenance={**FIRST.provenance, "case": "pat_9"}),
+    replace(FIRST, provenance=SLICE),
+    replace(FIRST, labels=np.full(SIZE, -1, np.int16)),
+    patch(VOLUMES[2], None, (7, 7, 6)),
+]
 
 
 def test_another_is_drawn_for_one_that_cannot_be_inserted(tmp_path):
-    bad = [sample for sample, _ in BAD.values()]
-    bank = write_bank(tmp_path / "bank", bad + samples_of(5))
+    bank = write_bank(tmp_path / "bank", UNFIT + samples_of(5))
     subepochs = made(plan_of(bank, log=tmp_path / "log"))
     for subepoch in range(10):
         assert sum(bool(one.sample) for _, one in load(subepochs, subepoch)) == 4
     assert summarise(tmp_path / "log").fell_back == 0
-
-
-def test_the_same_seed_draws_the_same_in_any_order(bank):
-    here, there = made(plan_of(bank)), made(plan_of(bank))
-    wanted = [drawn(here, n) for n in range(3)]
-    assert drawn(there, 2) == wanted[2]
-    backwards = [there.load(place, read).sample for place in reversed(there.order(0))]
-    assert backwards[::-1] == [sample for _, sample in wanted[0]]
-    assert drawn(made(plan_of(bank, seed=6)), 0) != wanted[0]
-    assert len({tuple(one) for one in wanted}) == 3
+    bank = write_bank(tmp_path / "unfit", UNFIT[:1])
+    assert not any(sample for _, sample in drawn(made(plan_of(bank, log=tmp_path / "none")), 0))
+    assert "is of none of the training cases" in next(iter(summarise(tmp_path / "none").reasons))
