@@ -54,7 +54,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("text", GOOD)
-def test_options_are_read_as_they_are_meant(text):
+def test_edit_text_is_read_into_options(text):
     edit = build_edit(text)
     assert edit.name == text.partition(":")[0]
     found = edit.options.model_dump()
@@ -62,7 +62,7 @@ def test_options_are_read_as_they_are_meant(text):
 
 
 @pytest.mark.parametrize("text", BAD)
-def test_what_does_not_fit_is_refused_in_one_line_that_names_it(text):
+def test_edit_text_that_does_not_fit_is_refused_in_one_line(text):
     with pytest.raises(UsageFault) as fault:
         build_edit(text)
     message = str(fault.value)

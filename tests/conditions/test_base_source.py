@@ -80,7 +80,7 @@ def labels_of(source: CaseSource, case_id: str) -> Any:
     return source.load(case_id).labels
 
 
-def test_channels_and_labels_come_as_the_runs_own_and_the_outside_stays():
+def test_base_cases_get_the_channels_and_labels_of_the_run():
     labels = {"background": 0, "rim": 1, "core": 4}
     schema = replace(SCHEMA, channels=("FLAIR", "T1"), labels=labels, has_outside=True)
     other, own = Shelf(schema, numbered(1, 4, 0, OUTSIDE)), replace(SCHEMA, has_outside=True)
@@ -91,7 +91,7 @@ def test_channels_and_labels_come_as_the_runs_own_and_the_outside_stays():
     assert labels_of(other, "a").ravel()[:4].tolist() == [1, 4, 0, OUTSIDE]
 
 
-def test_cases_without_labels_are_wholly_background_and_that_is_said_once(caplog):
+def test_base_cases_without_labels_are_background_with_one_warning(caplog):
     base = ConditionSource(Shelf(), SCHEMA)
     with caplog.at_level(logging.WARNING, "gansynth"):
         assert not labels_of(base, "a").any()
@@ -102,7 +102,7 @@ def test_cases_without_labels_are_wholly_background_and_that_is_said_once(caplog
     ]
 
 
-def test_lineage_is_of_the_cases_as_they_are_handed_out():
+def test_lineage_hashes_the_cases_as_handed_out():
     base = ConditionSource(Shelf(replace(SCHEMA, channels=("FLAIR", "T1"))), SCHEMA)
     lineage, case = lineage_of(base), base.load("b")
     assert (lineage.dataset, lineage.fold, lineage.cases[1].subject) == ("shelf", "all", "person b")
@@ -110,7 +110,7 @@ def test_lineage_is_of_the_cases_as_they_are_handed_out():
     assert lineage.cases[1].sha256 == content == case_content(base, "b")
 
 
-def test_blank_images_of_two_cases_are_not_one_image():
+def test_blank_images_of_two_cases_have_different_hashes():
     def blank(case_id: str) -> Case:
         return Case(case_id, case_id, np.zeros((1, *SHAPE), np.float32), numbered(0))
 
@@ -118,7 +118,7 @@ def test_blank_images_of_two_cases_are_not_one_image():
     assert len(contents) == 2
 
 
-def test_an_image_that_is_held_out_is_found_whatever_its_labels_are():
+def test_guard_finds_a_held_out_image_whatever_its_labels():
     base = ConditionSource(Shelf(), SCHEMA)
     host = Shelf(labels=numbered(1, 2), name="host")
     guard(lineage_of(base), case_records(host, host.held_out_ids), dataset=host.name)
@@ -141,7 +141,7 @@ def test_an_image_that_is_held_out_is_found_whatever_its_labels_are():
         ({}, {"classes": ("ill", "well")}, "the classes none, those of the run ill, well"),
     ],
 )
-def test_what_does_not_fit_is_refused(schema, own, says):
+def test_a_source_that_does_not_fit_the_run_is_refused(schema, own, says):
     with pytest.raises(UsageFault, match=says):
         ConditionSource(Shelf(replace(SCHEMA, **schema)), replace(SCHEMA, **own))
 
@@ -187,7 +187,7 @@ def learnt(scheme: str, mean: float) -> dict[str, Any]:
         ({"spacing": (1.02, 1.0, 1.0)}, MR, MR, r"voxels are 1\.02 x 1 x 1 mm"),
     ],
 )  # fmt: skip
-def test_intensities_and_voxels_are_compared(shelved, schema, theirs, own, says):
+def test_open_base_compares_intensities_and_voxel_sizes(shelved, schema, theirs, own, says):
     shelved.update(schema=replace(SCHEMA, **schema), host=theirs)
     if says:
         with pytest.raises(UsageFault, match=says):
@@ -196,13 +196,13 @@ def test_intensities_and_voxels_are_compared(shelved, schema, theirs, own, says)
         assert open_base(ASKED, Shelf(host=own)).train_ids == ("a", "b")
 
 
-def test_what_cannot_be_known_of_intensities_is_said(shelved, caplog):
+def test_open_base_warns_where_intensities_are_unknown(shelved, caplog):
     with caplog.at_level(logging.WARNING, "gansynth"):
         open_base(ASKED, Shelf())
     assert "cannot be known from either" in caplog.text
 
 
-def test_ones_own_data_set_is_opened_in_ones_own_fold(shelved):
+def test_open_base_takes_the_fold_of_the_run_for_the_same_data_set(shelved):
     shelved.update(host=MR, name="mine")
     assert open_base(ASKED, Shelf(host=MR, name="mine", fold="3")).request.fold == "3"
     asked = {**ASKED, "fold": "1"}
@@ -210,7 +210,7 @@ def test_ones_own_data_set_is_opened_in_ones_own_fold(shelved):
     assert open_base(ASKED, Shelf(host=MR, name="yours", fold="3")).request.fold == "all"
 
 
-def test_how_it_is_read_is_as_the_runs_own_cases_unless_said():
+def test_base_source_inherits_read_options_of_the_run():
     own = SourceRequest(
         "nifti", "/ill", "2", "3d", "p", "s.csv", "/root", {"spacing": "1", "labels": "x:1"}
     )
@@ -233,7 +233,7 @@ ASKING = SampleRequest(
 )
 
 
-def test_documents_without_it_still_read_and_those_with_it_too():
+def test_documents_with_and_without_a_sample_request_are_read():
     plain = MixConfig(RunFolder(Path("run")), Ratio(1, 1))
     document = plain.to_json()
     del document["lesions"]
@@ -245,7 +245,7 @@ def test_documents_without_it_still_read_and_those_with_it_too():
         assert BankSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
-def test_a_training_does_not_go_on_with_something_else_asked():
+def test_a_training_with_another_sample_request_does_not_resume():
     one, other = (
         describe_session(MixConfig(RunFolder(Path("run")), Ratio(1, 1), samples=asking), None)
         for asking in (SampleRequest(), ASKING)
@@ -256,7 +256,7 @@ def test_a_training_does_not_go_on_with_something_else_asked():
         check_same(Path("out"), one, other)
 
 
-def test_paths_are_whole_and_data_sets_names_stay(tmp_path, monkeypatch):
+def test_condition_source_paths_become_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("free").mkdir()
     Path("004").mkdir()

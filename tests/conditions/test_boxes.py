@@ -166,7 +166,7 @@ def test_a_case_without_a_list_of_boxes_is_refused():
         ("jitter:position=nan", "position=nan"),
     ],
 )
-def test_a_slip_is_refused_with_the_way_out(text, words):
+def test_wrong_boxes_text_is_refused_with_the_way_out(text, words):
     with pytest.raises(UsageFault) as found:
         box_drawer(text)
     assert words in str(found.value)
@@ -231,7 +231,7 @@ def test_a_bad_list_is_refused_with_file_and_line(tmp_path, lines, words):
     assert "boxes.csv" in str(found.value)
 
 
-def test_a_list_that_is_not_there_or_no_text_is_refused(tmp_path, monkeypatch):
+def test_a_missing_or_binary_box_list_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UsageFault, match=r"none.csv: No such file or directory, expected a CSV"):
         box_drawer(f"file:{tmp_path / 'none.csv'}")
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")

@@ -108,7 +108,7 @@ def test_the_image_shows_what_the_labels_say(grid, edit):
 
 
 @pytest.mark.parametrize("grid", ["native", "crop", "slice"])
-def test_a_seed_asks_for_the_shapes_that_it_asks_of_any_generator(grid):
+def test_moving_sampler_draws_the_same_edits_as_any_other(grid):
     edits = ("elastic", "rotate")
     plain = sampler(SPACES[grid], *edits, seed=3, moving=False)
     asked = [c for c in map(plain.draw, range(8)) if c.labels is not None and (c.labels > 0).any()]
@@ -152,7 +152,7 @@ def test_a_crop_shows_what_lies_beyond_its_border(grid):
 
 
 @pytest.mark.parametrize("grid", ["native", "padded"])
-def test_beyond_a_body_that_is_cut_out_there_is_nothing(grid):
+def test_moved_images_are_filled_outside_the_body(grid):
     corner = (-2, -3, -2) if grid == "padded" else ()
     found = shifted(Shown(SPACES[grid], outside=True), (0, -6, 0), corner)
     last = slice(-9, -3) if grid == "padded" else slice(-6, None)

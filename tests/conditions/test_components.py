@@ -89,17 +89,3 @@ def test_some_parts_are_left_out_whole(chance, least, make, crowd, drawn):
         assert set(np.unique(after)) == set(np.unique(crowd))
         left.append(pieces(after))
     assert min(left) == max(least, 2) if chance == 1 else 2 < np.mean(left) < 7
-
-
-def test_the_last_part_stays(make, ball, drawn):
-    params, after = drawn(make("drop", chance=1.0), ball())
-    assert params["dropped"] == []
-    assert np.array_equal(after, ball())
-
-
-def test_context_and_image_show_nothing_of_what_is_gone(make, crowd, schema):
-    edit, context = make("drop", chance=1.0), np.maximum(crowd, 0)
-    given = EditContext(crowd, schema(2), None, context, context[None].astype(np.float32))
-    after, channels, image = edit.apply(given, edit.draw(given, np.random.default_rng(0)))
-    assert np.array_equal(channels, np.maximum(after, 0))
-    assert np.array_equal(image[0], np.maximum(after, 0))

@@ -70,7 +70,7 @@ def test_no_more_labels_lie_beyond_a_stripped_body_than_in_its_case(ndim):
     assert all(after <= before for after, before in kept)
 
 
-def test_where_all_is_body_nothing_is_taken_away():
+def test_labels_stay_whole_where_the_body_fills_the_image():
     source = Within()
     assert organ_mask(source.load("toy_00").image).all()
     pairs = zip(

@@ -68,7 +68,7 @@ def test_another_source_without_tumours_gives_the_brains(space, patients, tumour
 
 
 @pytest.mark.parametrize("pairs", ["any", "ordered", "nearest"])
-def test_nobody_lends_to_himself_while_there_are_others(pairs, case_pool, make):
+def test_donors_are_other_people_while_there_are_others(pairs, case_pool, make):
     seats = {"p0_1": (8, 8, 8), "p0_2": (9, 9, 9), "p1_1": (14, 14, 14)}
     everybody = case_pool({n: with_ball(body(), s, 4, 1) for n, s in seats.items()})
     alone = CasePool(everybody.cases, Space(), ids=("p0_1", "p0_2"))

@@ -1,10 +1,8 @@
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gansynth.conditions.edits.morphology import change_volume
-from gansynth.conditions.edits.nesting import keeps_nesting, wrapped_classes
 from gansynth.core.edit import EditContext
 from gansynth.core.schema import OUTSIDE
 from gansynth.data.connected_components import LabelComponents
@@ -63,17 +61,6 @@ def test_bodies_neither_grow_together_nor_vanish():
         after = change_volume(labels, labels == 1, factor, (1.0, 1.0))
         assert pieces(after) == 4
     assert (after == 1).sum() == 4 * (labels == 1).sum()
-
-
-@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 1.5)])
-@pytest.mark.parametrize("factor", [0.3, 0.7, 1.5, 3.0])
-@pytest.mark.parametrize("classes", [(1, 2, 4), (1,), (2,), (2, 4)])
-def test_a_wrapped_class_stays_wrapped(spacing, factor, classes, toy):
-    labels = toy(len(spacing), spacing)
-    assert wrapped_classes(labels) == (2,)
-    after = change_volume(labels, np.isin(labels, classes), factor, spacing)
-    assert keeps_nesting(labels, after)
-    assert not np.array_equal(after, labels)
 
 
 def test_a_nested_class_takes_from_the_one_around_it_which_grows_and_shrinks_outside(toy):

@@ -104,7 +104,7 @@ def test_boxes_are_what_they_were(text, unchanged):
         unchanged(f"boxes in heads {text} {index}", placed.draw(index))
 
 
-def test_what_is_learnt_of_places_is_what_it_was(toy, maps, schema, unchanged):
+def test_learnt_places_are_what_they_were(toy, maps, schema, unchanged):
     heads = Heads()
     case_pool = CasePool(TrainingCases(CaseCache(heads)), heads.space)
     for label in (0, 1):

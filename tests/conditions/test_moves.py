@@ -190,23 +190,3 @@ def test_a_moved_class_overwrites_others_but_never_outside(shift):
     labels = boxed((8, 16), ((2, 6), (1, 4), 2), ((2, 6), (6, 9), 1), wall)
     expected = boxed((8, 16), ((2, 6), (6, 9), 1), ((2, 6), (7, 9), 2), wall)
     assert np.array_equal(shift(labels, (0, 6), (2,)), expected)
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("elastic", {}),
-        ("flip", {"probability": 1.0}),
-        ("rotate", {"max_deg": 90.0}),
-        ("scale", {"low": 1.2}),
-        ("shift", {}),
-    ],
-)
-def test_the_context_of_the_whole_map_moves_as_the_labels_do(name, options, make, toy, schema):
-    labels, edit = np.pad(toy().clip(0), 8), make(name, **options)
-    given = EditContext(labels, schema(), channels=labels)  # clusters = labels
-    after, context, _ = edit.apply(given, edit.draw(given, np.random.default_rng(0)))
-    anything = (after > 0) | (context > 0)
-    # Borders differ a little: labels are weighed, context takes the nearest voxel.
-    assert np.mean(after[anything] == context[anything]) > 0.9
-    assert np.mean(labels[anything] == context[anything]) < 0.9

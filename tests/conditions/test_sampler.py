@@ -9,7 +9,7 @@ from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.edit import EditContext
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, replace_ignored
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.core.space import Placement, Space
+from gansynth.core.space import Space
 
 LABELS = {"background": 0, "shell": 1, "core": 2, "ignore": 3}
 SCHEMA = Schema(("T1",), LABELS, (2.0, 1.0, 1.0), has_outside=True, ignore=3)
@@ -81,7 +81,7 @@ def test_a_condition_depends_on_seed_and_index_alone_and_replays(grid):
 
 
 @pytest.mark.parametrize("grid", sorted(SPACES))
-def test_what_is_drawn_is_of_training_cases_and_fills_the_space(grid):
+def test_conditions_are_of_training_cases_and_fill_the_space(grid):
     drawing = sampler(grid)
     drawn = [drawing.draw(index) for index in range(25)]
     assert drawing.cases.seen == set(drawing.cases.ids)
@@ -111,19 +111,3 @@ def test_outside_stays_and_context_goes_through_the_same_edits():
         there = there.edited(edit, step["params"])
     assert np.array_equal(condition.context, there.channels)  # type: ignore[arg-type]
     assert not np.array_equal(condition.context, case * 10)
-
-
-def test_a_crop_knows_the_body_of_its_whole_case():
-    """Of its own image it cannot tell: it has no border of background."""
-    ball = ((np.indices((24, 24, 24)) - 11.5) ** 2).sum(0) <= 81
-    image = np.where(ball, 1.0, -3.0).astype(np.float32)[None]
-    labels = np.zeros((24, 24, 24), np.int16)
-    labels[12, 12, 12] = 1
-    case, space = Case("ball", "ball", image, labels), Space("crop", (10, 10, 10))
-    drawing = ConditionSampler(Memory(space), space)
-    for corner in ((0, 7, 7), (7, 7, 7), (0, 0, 0)):
-        placement = Placement(corner)
-        body = drawing._case_context(space.to_generator(case, placement), placement, case, 0).body
-        inside = tuple(slice(c, c + 10) for c in corner)
-        assert body.sum() == pytest.approx(ball[inside].sum(), rel=0.1, abs=3)
-        assert body.shape == (10, 10, 10)

@@ -25,7 +25,7 @@ def mixed(make):
     return mix
 
 
-def test_the_ends_are_the_two_shapes(tumours, mixed):
+def test_interpolate_ends_at_the_two_shapes(tumours, mixed):
     case_context = at(tumours, "p0")
     assert np.array_equal(mixed(case_context, 0.0)[1], case_context.labels)
     params, after = mixed(case_context, 1.0)
@@ -37,7 +37,7 @@ def test_the_ends_are_the_two_shapes(tumours, mixed):
     assert np.abs(middles[0] - middles[1]).max() < 0.5
 
 
-def test_volumes_lie_between_and_follow_the_weight(tumours, mixed):
+def test_interpolated_volumes_follow_the_weight(tumours, mixed):
     case_context, volumes = at(tumours, "p0", turn=2), []
     for weight in (0.0, 0.25, 0.5, 0.75, 1.0):
         params, after = mixed(case_context, weight, pairs="ordered")
@@ -52,7 +52,7 @@ def test_volumes_lie_between_and_follow_the_weight(tumours, mixed):
     assert volumes[0][0] < volumes[2][0] < volumes[4][0]
 
 
-def test_people_with_other_classes_are_not_mixed(case_pool, make):
+def test_interpolate_mixes_no_people_with_other_classes(case_pool, make):
     seat = (8, 8, 8)
     cases = {"p0": with_ball(body(), seat, 4, 1, 2), "p1": with_ball(body(), seat, 4, 1)}
     params, _ = run(make("interpolate"), at(case_pool(cases), "p0"))
@@ -92,7 +92,7 @@ def test_lesions_move_whole_to_where_there_is_room(each, spots, make):
     assert moved > (6 if each else 2)
 
 
-def test_places_follow_the_prior(spots, make):
+def test_place_follows_the_prior(spots, make):
     case_context = at(spots, "p0")
 
     def low(where: str) -> float:
@@ -108,7 +108,7 @@ def test_places_follow_the_prior(spots, make):
     ("name", "options"),
     [("place", {"each": True}), ("place", {}), ("size", {}), ("size", {"each": False})],
 )
-def test_the_image_goes_along(name, options, spots, sizes, make):
+def test_place_and_size_move_the_image_too(name, options, spots, sizes, make):
     """An image that shows the labels shows the edited labels where lesions lie."""
     case_context = at(spots, "p0") if name == "place" else at(sizes, "p2")
     edit = make(name, classes=(1, 2), **options)
@@ -156,7 +156,7 @@ def test_sizes_follow_those_of_training_cases(sizes, resized):
     assert after.pvalue > 0.2
 
 
-def test_small_ones_come_more_often_the_stronger_the_bias(resized):
+def test_size_bias_draws_smaller_lesions(resized):
     even, small, smaller = (resized(24, like="small", bias=b) for b in (0.0, 1.0, 3.0))
     medians = [np.median(volumes) for volumes in (even, small, smaller)]
     assert medians[0] > 1.5 * medians[1] >= 1.5 * medians[2]

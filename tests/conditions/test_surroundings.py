@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 
 from gansynth.conditions.lesion_placement import lesion_drawer
-from gansynth.conditions.lesion_surroundings import LesionSurroundings
 from gansynth.conditions.location_prior import PlacementPrior
-from gansynth.conditions.placement_region import PlacementRegion
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.case_pool import CaseContext
 from gansynth.core.schema import Case, Schema
@@ -106,23 +104,6 @@ def test_a_background_without_a_lesion_looks_like_training_cases_with_one(turned
     here = replace(here, case=replace(here.case, labels=np.zeros_like(here.labels)))
     drawn = [source.lesions.draw(here, (), np.random.default_rng(i)) for i in range(8)]
     assert np.mean([placed.told["room"] for placed in drawn]) == share
-
-
-def test_a_case_without_an_image_has_places_as_before():
-    source = sampler(2)
-    bare = PlacementRegion(context(source, lambda image: image[:0]), (1,), None, 1.0, "prior")
-    assert bare.surroundings is None
-    assert bare.likely.all()
-
-
-def test_of_slices_depth_and_tissue_are_those_of_slices():
-    source = ConditionSampler(
-        Heads(3), Space("slice", (28, 28)), seed=3, lesions=lesion_drawer(None)
-    )
-    known = LesionSurroundings.learn(source.case_pool, (1,))
-    assert known is not None
-    assert 0.05 < known.depth < 0.3
-    assert known.low.shape == (4,)
 
 
 def test_a_lesion_prefers_the_places_of_lesions_of_its_size():
