@@ -135,7 +135,7 @@ def test_cases_without_foreground_are_kept(tmp_path):
         ({"subjects": "(.)"}, "--subjects"),
     ],
 )
-def test_what_another_cache_would_have_to_hold_is_refused(cached, changes, says):
+def test_h5_refuses_options_that_need_another_cache(cached, changes, says):
     with pytest.raises(UsageFault, match=says):
         opened(cached, **changes)
 
@@ -343,7 +343,7 @@ write_h5(ToySource(3), Path(sys.argv[1]) / "toy.h5", progress=kill)
 
 
 @pytest.mark.fault(29)
-def test_what_a_killed_cache_leaves_is_removed_by_the_next(tmp_path):
+def test_the_next_cache_removes_what_a_killed_one_left(tmp_path):
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
     assert done.returncode == -signal.SIGKILL
     assert [path.name[:11] for path in tmp_path.iterdir()] == [".toy.h5.tmp"]

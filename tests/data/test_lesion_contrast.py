@@ -133,7 +133,7 @@ def test_a_class_that_cannot_be_told_from_other_places_judges_nobody():
     assert known.reject_reason(of(99, ONE).image, boxes_of(TWO)) == ""
 
 
-def test_what_was_learnt_is_numbers_and_is_read_back():
+def test_lesion_contrast_is_read_back_from_json():
     known = learnt()
     document = json.dumps(known.to_json(), allow_nan=False)
     assert LesionContrast.from_json(json.loads(document)) == known

@@ -184,7 +184,7 @@ def test_a_name_that_no_file_can_have_is_refused(pairs, read_):
 
 
 @pytest.mark.parametrize("modality", ["mr", "ct"])
-def test_what_is_learnt_from_cases_is_learnt_without_held_out_ones(shared, touched, modality):
+def test_statistics_are_learnt_without_held_out_cases(shared, touched, modality):
     source = read(shared, modality=modality)
     assert source.space.host
     assert source.schema.labels == {"background": 0, "label 1": 1, "label 2": 2}
@@ -194,7 +194,7 @@ def test_what_is_learnt_from_cases_is_learnt_without_held_out_ones(shared, touch
 
 
 @pytest.mark.parametrize("axes", ["LPS", "RAS", "SRA", "PIL"])
-def test_however_a_file_is_oriented_the_arrays_are_the_same(tmp_path, axes):
+def test_arrays_do_not_depend_on_the_orientation_of_files(tmp_path, axes):
     for case, codes in zip(CASES[:2], ("RAS", axes), strict=True):
         image, labels = arrays(case)
         turn = orientations.ornt_transform(*map(orientations.axcodes2ornt, ("RAS", codes)))
@@ -314,7 +314,7 @@ def test_splits_beside_the_data_are_kept_to(pairs):
         ({"fold": "x"}, "or 'all'"),
     ],
 )
-def test_a_slip_in_an_option_is_one_line_with_the_way_out(shared, keys, said):
+def test_wrong_read_options_are_refused_in_one_line(shared, keys, said):
     with pytest.raises(UsageFault) as caught:
         read(shared, **keys)
     assert said in str(caught.value)

@@ -187,7 +187,7 @@ def test_a_gap_in_labels_is_an_error_unless_they_are_named(pairs):
 
 
 @pytest.mark.fault(12)
-def test_names_that_clash_are_an_error(pairs):
+def test_check_refuses_names_that_clash(pairs):
     for name in FILES:
         save(pairs / name.format("B"), image() if "images" in name else labels())
     finding = only(pairs)
@@ -215,7 +215,7 @@ def rows(pairs: Path, *more: str, header: str = "case,T1,label,subject,split") -
         ("f,images/b_0000.nii.gz,labels/b.nii.gz,f,val", "cases b, f have the same image"),
     ],
 )
-def test_a_wrong_row_is_one_error(pairs, row, said):
+def test_each_wrong_row_of_a_manifest_is_one_error(pairs, row, said):
     finding = only(rows(pairs, row))
     assert finding.level == "error"
     assert said in finding.message
@@ -246,7 +246,7 @@ def test_too_few_cases_are_an_error(pairs):
 
 @pytest.mark.fault(18, 24)
 @pytest.mark.parametrize("name", ["ein fall", "脳-1", "Ünïcode", "a;rm -rf $HOME"])
-def test_unusual_names_work(pairs, name):
+def test_cases_with_unusual_names_are_read(pairs, name):
     for old in FILES:
         (pairs / old.format("b")).rename(pairs / old.format(name))
     assert not check(pairs).findings
@@ -353,7 +353,7 @@ def wrong(where: Path) -> tuple[bool, bool]:
 
 
 @pytest.mark.parametrize("name", ["cases.csv", "images/b_0000.nii.gz", "labels/b.nii.gz"])
-def test_whatever_the_bytes_check_and_use_agree(pairs, name):
+def test_check_and_load_agree_on_damaged_bytes(pairs, name):
     path, rng = rows(pairs), np.random.default_rng(4)
     sound = (pairs / name).read_bytes()
     for _ in range(30):

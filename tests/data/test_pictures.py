@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from gansynth.data.picture_files import read_picture
-from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
+from gansynth.runtime.errors import DataFault, GansynthError
 from tests.data import sets
 from tests.data.sets import save_picture as save
 
@@ -143,7 +143,7 @@ def test_masks_are_found_by_their_names(tmp_path, image, mask, found):
         ),
     ],
 )
-def test_masks_and_boxes_that_are_not_read_are_warned_of(tmp_path, name, says):
+def test_check_warns_of_masks_and_boxes_that_are_not_read(tmp_path, name, says):
     for number in range(5):
         save(tmp_path / f"a{number}.png", picture(number))
         if name.endswith("txt"):
@@ -155,7 +155,7 @@ def test_masks_and_boxes_that_are_not_read_are_warned_of(tmp_path, name, says):
     assert re.search(says, finding.message)
 
 
-def test_subfolders_are_classes_if_asked(shared):
+def test_read_classes_yes_takes_subfolders_as_classes(shared):
     source = opened(shared, classes="yes", resize="8x8")
     assert source.classes == source.schema.classes == ("benign", "malignant")
     for case_id, number in (("benign/p0_2", 0), (CASE, 1)):
@@ -169,7 +169,7 @@ def write_classes(folder: Path, lines: list[str]) -> None:
     (folder / "classes.csv").write_text("\n".join(["case,class", *lines]) + "\n", "utf-8")
 
 
-def test_classes_may_be_those_of_a_csv(folder):
+def test_read_classes_takes_a_csv(folder):
     files = sorted((folder / "images").rglob("*.png"))
     cases = [path.relative_to(folder / "images").with_suffix("").as_posix() for path in files]
     lines = [f"{case},{'left' if n < 5 else 'right'}" for n, case in enumerate(cases)]
@@ -187,7 +187,7 @@ def test_classes_may_be_those_of_a_csv(folder):
         (None, r"no file .*classes\.csv, expected yes, no, or a CSV"),
     ],
 )
-def test_a_csv_that_does_not_say_each_class_once_is_refused(folder, lines, says):
+def test_a_classes_csv_without_one_class_a_picture_is_refused(folder, lines, says):
     if lines is not None:
         write_classes(folder, lines)
     with pytest.raises(DataFault, match=says):
@@ -212,23 +212,6 @@ def test_an_image_without_its_mask_is_refused(folder, tmp_path):
     (tmp_path / "new/masks").mkdir()  # empty, still one of masks
     with pytest.raises(DataFault, match="has no mask"):
         opened(tmp_path / "new", fold="all")
-
-
-def test_no_subject_is_on_both_sides_of_any_fold(shared):
-    held_out = set()
-    for fold in range(5):
-        source = opened(shared, subjects=r"/(p\d)_", fold=str(fold))
-        sides = [
-            {source.header(case).subject for case in ids}
-            for ids in (source.train_ids, source.held_out_ids)
-        ]
-        assert sides[0].isdisjoint(sides[1])
-        held_out |= set(source.held_out_ids)
-    assert len(held_out) == 20
-    with pytest.raises(UsageFault, match=r"--fold '5'.*folds 0 to 4"):
-        opened(shared, fold="5")
-    with pytest.raises(DataFault, match=r"5 subject\(s\) for 6 folds"):
-        opened(shared, subjects=r"/(p\d)_", folds="6")
 
 
 def test_every_flipped_bit_of_a_png_is_found(tmp_path):
@@ -292,13 +275,13 @@ def several(path: Path) -> Path:
     ],
     ids=["bomb", "deep colours", "transparent", "several", "other"],
 )  # fmt: skip
-def test_what_is_no_grey_or_colour_picture_is_refused(tmp_path, make, said):
+def test_pictures_that_are_neither_grey_nor_rgb_are_refused(tmp_path, make, said):
     with pytest.raises(DataFault, match=said):
         read_picture(make(tmp_path / "a.png"))
 
 
 @pytest.mark.fault(14)
-def test_another_depth_than_the_first_picture_s_is_refused(folder):
+def test_a_picture_of_another_bit_depth_is_refused(folder):
     source = opened(folder)
     other = source.train_ids[3]
     save(folder / "images" / f"{other}.png", picture(0, np.uint16))
@@ -320,7 +303,7 @@ def test_an_empty_folder_is_refused(tmp_path, where, read, said):
         opened(tmp_path / where, **read)
 
 
-def test_check_tells_everything_in_one_pass(folder):
+def test_check_finds_all_faults_of_pictures_in_one_pass(folder):
     images, masks = folder / "images", folder / "masks"
     path = images / "benign" / "p0_0.png"
     path.write_bytes(path.read_bytes()[:200])
@@ -364,7 +347,7 @@ def test_a_pattern_of_subjects_ends_in_linear_time_or_is_refused(tmp_path, patte
 
 
 @pytest.mark.parametrize("subjects", [None, r"(p\d)_"])
-def test_neighbours_on_both_sides_ask_for_subjects(tmp_path, subjects):
+def test_check_warns_of_near_identical_pictures_in_both_folds(tmp_path, subjects):
     for number in range(18):
         noise = np.random.default_rng(number // 3).random((64, 64, 8))
         slices = gaussian_filter(noise, (2, 2, 6)) * 6000 - 2900
@@ -376,7 +359,7 @@ def test_neighbours_on_both_sides_ask_for_subjects(tmp_path, subjects):
     assert all("--subjects" in message for message in said)
 
 
-def test_the_same_picture_on_both_sides_is_an_error(folder):
+def test_check_refuses_the_same_picture_in_both_folds(folder):
     source = opened(folder)
     content = (folder / "images" / f"{source.train_ids[0]}.png").read_bytes()
     for other, level in ((source.train_ids[1], "warning"), (source.held_out_ids[0], "error")):

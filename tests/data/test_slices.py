@@ -96,7 +96,7 @@ def test_a_plane_is_cut_across_its_axis(plane, axis, short):
     case.validate(source.schema)
 
 
-def test_slices_that_show_nothing_are_no_leak():
+def test_blank_slices_have_different_hashes():
     source = opened(plane="sagittal")
     blank = [i for i in source.train_ids if not source.load(i).image.any()]
     assert len({i.split("/")[0] for i in blank}) > 1
@@ -132,7 +132,7 @@ def test_slices_are_chosen_by_their_foreground():
     assert set(none) == {case for case, count in counts.items() if count == 0}
 
 
-def test_volumes_are_read_once_to_choose_to_class_and_to_load_and_never_to_list():
+def test_slices_read_each_volume_once_and_never_to_list():
     Volumes.reads = 0
     assert opened(slices="10%-90%").train_ids
     assert Volumes.reads == 0
@@ -155,7 +155,7 @@ def test_resized_slices_have_bilinear_images_and_nearest_labels():
     np.testing.assert_allclose(case.image, image, atol=1e-4)
 
 
-def test_a_window_s_percentiles_are_the_volume_s():
+def test_window_percentiles_are_those_of_the_volume():
     source = opened(window="1%:99%,0:1", plane="coronal")
     volume = VOLUME.load("toy_00").image
     low, high = np.percentile(volume[0], (1, 99))
@@ -165,7 +165,7 @@ def test_a_window_s_percentiles_are_the_volume_s():
     assert source.schema.outside_fill is None
 
 
-def test_what_lies_outside_is_windowed_too():
+def test_window_applies_to_the_outside_too():
     source = opened(window="-1:3")
     assert source.schema.outside_fill == (0.25, 0.25)
     case = source.load("toy_00/axi000")
@@ -184,12 +184,18 @@ def test_channels_are_kept_by_name_or_are_cases_of_their_own():
     np.testing.assert_allclose(second, expected, atol=1e-6)
 
 
+@pytest.fixture(scope="module")
+def volume_cache(tmp_path_factory) -> Path:
+    path: Path = tmp_path_factory.mktemp("cache") / "v.h5"
+    write_h5(VOLUME, path, chunk=8)
+    return path
+
+
 @pytest.mark.parametrize(
     "read", [{}, {"plane": "sagittal", "foreground": "with"}, {"classes": "label"}]
 )
-def test_slices_of_a_cache_are_those_of_the_original(tmp_path, read, monkeypatch):
-    write_h5(VOLUME, tmp_path / "v.h5", chunk=8)
-    cached = opened(f"h5:{tmp_path / 'v.h5'}", window="1%:99%", **read)
+def test_slices_of_a_cache_are_those_of_the_original(volume_cache, read, monkeypatch):
+    cached = opened(f"h5:{volume_cache}", window="1%:99%", **read)
     source = opened(window="1%:99%", **read)
     assert cached.train_ids == source.train_ids
     assert lineage_of(cached) == lineage_of(source)
@@ -265,12 +271,12 @@ def test_a_side_that_cannot_be_counted_from_is_refused(tmp_path, where, read, sa
         ({"classes": "label", "foreground": "without"}, "all slices are of one class"),
     ],
 )
-def test_what_cannot_be_read_so_is_refused(read, says):
+def test_wrong_slice_options_are_refused(read, says):
     with pytest.raises(UsageFault, match=says):
         opened(**read)
 
 
-def test_what_leaves_no_slice_is_refused():
+def test_options_that_leave_no_slice_are_refused():
     with pytest.raises(DataFault, match="no slice is left of 12 training volume"):
         _ = opened(slices="90-99").train_ids
 
@@ -287,7 +293,7 @@ def test_slices_of_no_volumes_are_refused(where):
         opened(where)
 
 
-def test_check_tells_what_is_wrong_with_volumes_and_choice(monkeypatch):
+def test_check_slices_reports_faults_of_volumes_and_options(monkeypatch):
     def found(**read: str) -> CheckReport:
         return check_slices(request(**read), lambda done, total: None)
 

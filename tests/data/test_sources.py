@@ -74,7 +74,7 @@ def read_all(asked: SourceRequest) -> None:
     list(map(source.load, everybody(source)))
 
 
-def test_every_kind_there_is_is_tried_checked_and_documented():
+def test_every_source_kind_is_tested_checked_and_documented():
     kinds = {*sets.KINDS, *HOSTS} - {"manifest"}
     text = (Path(__file__).parents[2] / "docs/sources.md").read_text(encoding="utf-8")
     assert (
@@ -83,7 +83,7 @@ def test_every_kind_there_is_is_tried_checked_and_documented():
     assert [k for k in kinds if f"\n## {k}\n" not in text or f"| [`{k}`](#{k}) |" not in text] == []
 
 
-def test_nobody_is_both_trained_on_and_held_out(source):
+def test_no_subject_is_both_trained_on_and_held_out(source):
     sides = [set(ids) for ids in (source.train_ids, source.held_out_ids)]
     assert all(sides)
     assert not sides[0] & sides[1]
@@ -94,7 +94,7 @@ def test_nobody_is_both_trained_on_and_held_out(source):
     ]
 
 
-def test_a_case_is_what_its_schema_says(source):
+def test_cases_fit_the_schema_of_their_source(source):
     for case_id in (source.train_ids[0], source.held_out_ids[-1]):
         case = source.load(case_id)
         case.validate(source.schema)
@@ -104,7 +104,7 @@ def test_a_case_is_what_its_schema_says(source):
         assert case.labels is None or case.labels.dtype == np.int16
 
 
-def test_another_process_opens_the_same_from_elsewhere(source, monkeypatch):
+def test_another_process_opens_the_same_source_from_another_folder(source, monkeypatch):
     monkeypatch.chdir("/")
     again = open_source(SourceRequest(**json.loads(json.dumps(source.request.to_json()))))
     ids = everybody(source)
@@ -116,13 +116,13 @@ def test_another_process_opens_the_same_from_elsewhere(source, monkeypatch):
 
 
 @pytest.mark.parametrize("change", [{"read": {"no_such": "1"}}, {"fold": "no_such"}], ids=str)
-def test_what_a_kind_does_not_know_is_refused_in_one_line(source, change):
+def test_unknown_read_options_are_refused_in_one_line(source, change):
     with pytest.raises(UsageFault, match="no_such") as caught:
         _ = open_source(replace(source.request, **change)).train_ids
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_is_wrong_with_a_sound_data_set(source):
+def test_check_finds_nothing_in_a_sound_data_set(source):
     checked = sets.check_request(source.request)
     assert [finding for finding in checked.findings if finding.level == "error"] == []
     assert checked.cases == len(everybody(source))
@@ -153,7 +153,7 @@ def test_a_damaged_file_is_named_in_one_line(kind, tmp_path):
     assert any(path.name in message for message in said), said
 
 
-def test_folds_are_as_asked_and_data_set_and_cases_as_before(home, tmp_path):
+def test_divided_sources_have_the_given_folds_and_the_same_cases(home, tmp_path):
     folder, source = home
     before = state(folder)
     request = source.divided(SPLITS, tmp_path / "new")
@@ -171,7 +171,7 @@ def test_folds_are_as_asked_and_data_set_and_cases_as_before(home, tmp_path):
     assert sum(path.stat().st_size for path in (tmp_path / "new").rglob("*.*")) < 4096
 
 
-def test_what_is_learnt_is_learnt_from_the_new_training_cases(pairs, tmp_path):
+def test_divided_sources_learn_from_their_own_training_cases(pairs, tmp_path):
     request = pairs.request
     source = open_source(replace(request, read={**request.read, "modality": "ct"}))
     first = source.divided(SPLITS, tmp_path / "new")
@@ -179,7 +179,7 @@ def test_what_is_learnt_is_learnt_from_the_new_training_cases(pairs, tmp_path):
     assert one != other
 
 
-def test_again_the_same_is_written_again(pairs, tmp_path):
+def test_dividing_again_writes_the_same_files(pairs, tmp_path):
     request = pairs.divided(SPLITS, tmp_path / "new")
     before = {path: path.read_bytes() for path in (tmp_path / "new").iterdir()}
     reordered = [FoldSplit(train=s["train"][::-1], val=s["val"] * 2) for s in SPLITS]
@@ -187,14 +187,14 @@ def test_again_the_same_is_written_again(pairs, tmp_path):
     assert {path: path.read_bytes() for path in (tmp_path / "new").iterdir()} == before
 
 
-def test_what_was_dealt_out_is_dealt_out_again(pairs, tmp_path):
+def test_a_divided_source_is_divided_again(pairs, tmp_path):
     first = open_source(pairs.divided(SPLITS, tmp_path / "outer"))
     inner = [FoldSplit(train=["carl_1", "carl_2"], val=["anna_1"])]
     second = open_source(first.divided(inner, tmp_path / "inner"))
     assert (second.train_ids, second.held_out_ids) == (("carl_1", "carl_2"), ("anna_1",))
 
 
-def test_neither_another_split_nor_another_data_set_is_written_over(pairs, tmp_path):
+def test_dividing_overwrites_no_other_split_or_data_set(pairs, tmp_path):
     pairs.divided(SPLITS, tmp_path / "new")
     with pytest.raises(UsageFault, match="splits is another than asked for"):
         pairs.divided(SPLITS[:1], tmp_path / "new")
@@ -203,7 +203,7 @@ def test_neither_another_split_nor_another_data_set_is_written_over(pairs, tmp_p
     assert len(json.loads((tmp_path / "new/splits.json").read_text())) == 2
 
 
-def test_a_person_on_both_sides_is_a_leak(home, tmp_path):
+def test_dividing_a_subject_is_refused(home, tmp_path):
     with pytest.raises(IntegrityFault, match="anna"):
         home[1].divided([FoldSplit(train=["anna_1"], val=["anna_2", "bert_1"])], tmp_path / "new")
     assert not (tmp_path / "new").exists()
@@ -218,12 +218,12 @@ def test_a_person_on_both_sides_is_a_leak(home, tmp_path):
         ([FoldSplit(train=["anna_1", "nobody"], val=["bert_1"])], "'nobody'"),
     ],
 )
-def test_splits_that_cannot_be_are_refused(pairs, tmp_path, splits, says):
+def test_impossible_splits_are_refused(pairs, tmp_path, splits, says):
     with pytest.raises(UsageFault, match=says):
         pairs.divided(splits, tmp_path / "new")
 
 
-def test_a_kind_that_cannot_be_dealt_out_says_what_can(made, tmp_path):
+def test_sources_that_cannot_be_divided_say_what_can(made, tmp_path):
     with pytest.raises(
         UsageFault, match=r"cases of toy cannot .* expected the cases of another source"
     ):

@@ -71,6 +71,6 @@ def test_an_unusable_csv_says_what_is_wrong(tmp_path, text, said):
         (r"(p\d)_", DataFault, "'q1_l' first"),
     ],
 )
-def test_what_names_no_subjects_is_refused(asked, fault, says):
+def test_wrong_subject_patterns_and_files_are_refused(asked, fault, says):
     with pytest.raises(fault, match=says):
         read_subjects(asked, ["p1_l", "q1_l"])

@@ -35,7 +35,7 @@ def pairs(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("where", [".", "cases.csv", "../bids"])
-def test_what_has_no_label_maps_has_images_only(pairs, where):
+def test_sources_without_label_maps_have_images_only(pairs, where):
     source = opened(pairs / where)
     assert source.schema.labels == {"background": 0}
     case = source.load(source.train_ids[0])
@@ -52,7 +52,7 @@ def test_unlabelled_volumes_are_resampled_too(pairs):
 
 
 @pytest.mark.parametrize("name", ["seg", "masks", "lables", "GroundTruth"])
-def test_what_looks_like_label_maps_is_not_taken_for_a_channel(pairs, name):
+def test_files_that_look_like_label_maps_are_no_channel(pairs, name):
     lines = (pairs / "cases.csv").read_text().splitlines()
     text = "".join(f"{line},{line}\n" for line in lines[1:])
     (pairs / "cases.csv").write_text(f"T1,{name}\n{text}")
@@ -64,7 +64,7 @@ def test_what_looks_like_label_maps_is_not_taken_for_a_channel(pairs, name):
         opened(pairs).load("p1")
 
 
-def test_what_needs_label_maps_refuses(pairs):
+def test_options_that_need_label_maps_are_refused_without_them(pairs):
     with pytest.raises(UsageFault, match=r"--read labels=background:0,tumour:1: .* no label maps"):
         opened(pairs, labels="tumour:1")
     with pytest.raises(DataFault, match="--read modality=none"):
