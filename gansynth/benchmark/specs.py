@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from gansynth.benchmark.plan import ArmPlan, BenchmarkPlan
@@ -25,7 +24,6 @@ from gansynth.hosts.host import Framework
 from gansynth.metrics.segmentation.evaluation import THRESHOLDS
 from gansynth.metrics.segmentation.measures import regions_of, with_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.version import __version__
 
 FORMAT = 1
@@ -313,11 +311,3 @@ def described(arm: ArmPlan) -> dict[str, Any]:
 def formulas(regions: Mapping[str, str]) -> str:
     """Return regions in the hosts' format: ``WT:1+2,ET:3``."""
     return ",".join(f"{name}:{formula}" for name, formula in regions.items())
-
-
-def write_work(spec: ComputationSpec, places: Mapping[str, Any], folder: Path) -> Path:
-    """Write the input file of a worker process: the spec, and folders on this machine."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{spec.key}.json"
-    write_json_atomic(path, {"spec": dict(spec.document), "places": dict(places)})
-    return path

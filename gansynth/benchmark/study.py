@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from gansynth.benchmark.jobs.job import WORK, JobSpec
+from gansynth.benchmark.jobs.job import JobSpec
 from gansynth.benchmark.jobs.store import ResultStore
 from gansynth.benchmark.plan import BenchmarkPlan
 from gansynth.benchmark.requests import RUN
@@ -19,7 +18,6 @@ from gansynth.benchmark.specs import (
     BenchmarkDesign,
     ComputationSpec,
     TrainingPoint,
-    write_work,
 )
 from gansynth.benchmark.subject_split import SEALED, SubjectSplit, split_subjects
 from gansynth.core.source import CaseSource, SourceRequest
@@ -142,7 +140,7 @@ class BenchmarkStudy:
         return specs
 
     def jobs(self, specs: Iterable[ComputationSpec]) -> list[JobSpec]:
-        """Return specs as jobs; writes the input files of their processes."""
+        """Return specs as jobs."""
         env, request = self.plan.host.env, self.request.to_json()
         jobs = JobFactory(self.folder, self.store, request, env)
         return [jobs.of(spec, self.judged) for spec in specs]
@@ -183,20 +181,20 @@ def _chosen(plan: BenchmarkPlan, arms: Sequence[str]) -> tuple[str, ...]:
 
 # -- jobs ------------------------------------------------------------------------------------------
 
-DATA, TOLD = "data", "work"
+DATA = "data"
 
 
 @dataclass(frozen=True)
 class JobFactory:
     """Factory of jobs that share a folder and a data set."""
 
-    folder: Path  # for case lists and input files of processes
+    folder: Path  # for case lists
     store: ResultStore
     request: Mapping[str, Any]  # the source request as JSON
     env: Mapping[str, str]  # environment variables of all processes except fits of generators
 
     def of(self, spec: ComputationSpec, held_out: Sequence[str]) -> JobSpec:
-        """Return the job of a spec; writes the input file of its process."""
+        """Return the job of a spec."""
         places: dict[str, Any] = {"request": self.request}
         if spec.kind == FIT:
             # Outside the job's folder: a run stores the path of its cases.
@@ -204,14 +202,12 @@ class JobFactory:
             places["held_out"] = sorted(held_out)
         elif spec.needs:
             places["run"] = str(self.store.folder / spec.needs[0] / RUN)
-        path = write_work(spec, places, self.folder / TOLD)
         return JobSpec(
             spec.key,
             spec.title,
             spec.kind,
-            (sys.executable, "-m", "gansynth.benchmark.worker", str(path), WORK),
-            folder=self.store.folder / spec.key,
+            "gansynth.benchmark.worker:run_job",
+            document={"spec": dict(spec.document), "places": places},
             needs=spec.needs,
             env={} if spec.kind == FIT else dict(self.env),
-            resumable=True,
         )

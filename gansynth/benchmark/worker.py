@@ -1,14 +1,8 @@
-"""``python -m gansynth.benchmark.worker WORK FOLDER``: one job of a benchmark, in its own process.
-
-It fits or trains on one training subset, as the documented command does, evaluates the output, and
-prints a JSON document as its last line. Results are kept in FOLDER.
-"""
+"""One job of a benchmark: it fits or trains on one training subset, and evaluates the output."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,9 +18,8 @@ from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.fitting.api import run_fit
 from gansynth.hosts.api import run_augment
 from gansynth.hosts.host import framework
-from gansynth.runtime import child
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import read_json, write_bytes_atomic
+from gansynth.runtime.files import write_bytes_atomic
 from gansynth.sampling.run_source import open_source
 
 PREDICTIONS = "predictions"
@@ -38,7 +31,7 @@ class WorkerJob:
     """One job.
 
     Args:
-        document: the input file from ``gansynth.benchmark.specs.write_work``.
+        document: its ``spec``, and ``places`` on this machine.
         folder: for its results; files of an interrupted attempt may be there.
     """
 
@@ -182,11 +175,7 @@ def over_labels(
     return means
 
 
-def main(work: str, folder: str) -> None:
-    """Run one job; its error becomes the exit code."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    print(json.dumps(WorkerJob(read_json(Path(work)), Path(folder)).run(), default=str))
-
-
-if __name__ == "__main__":
-    sys.exit(child.entry(lambda: main(*sys.argv[1:])))
+def run_job(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Run one job."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return WorkerJob(document, folder).run()

@@ -1,14 +1,13 @@
 """Child processes: their output is kept, signals are forwarded, and none is left behind.
 
-``run`` shows a command's output and handles Ctrl-C for it. ``ChildCommand`` can be asked to stop
-within a time limit. The started process's side is in ``child``.
+``run`` shows a command's output and handles Ctrl-C for it. ``ChildCommand`` can be asked to stop.
+The started process's side is in ``child``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import json
 import os
 import signal
@@ -19,18 +18,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from gansynth.runtime.child import FAULT, PARENT, SHOWN
 from gansynth.runtime.errors import EXIT_SIGTERM, FAULTS, TrainingFault
 from gansynth.runtime.files import MAX_JSON_BYTES, disk_errors
-from gansynth.runtime.signals import SAME_REQUEST
+
+if TYPE_CHECKING:
+    import psutil
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NOT_FOUND = 127  # exit code of a command that could not be started, as in shells
 TAIL = 1 << 16  # bytes kept of the end of each stream
-LINGER = 1.0  # seconds for a command's own children to end after it, before they are killed
-SET_PDEATHSIG, SET_CHILD_SUBREAPER = 1, 36  # option of Linux's prctl(2)
+SET_CHILD_SUBREAPER = 36  # option of Linux's prctl(2)
 
 
 @dataclass(frozen=True)
@@ -133,9 +133,6 @@ class ChildCommand:
         log: file to which its output is appended.
         show: called with each line of its output, from another thread.
         document: its stdout is a document.
-        grace: seconds between the stop request and SIGKILL. If set, the command is killed along
-            with this process (on Linux), and its remaining processes are ended. Then this process
-            must have one thread and no other children.
     """
 
     def __init__(
@@ -147,17 +144,16 @@ class ChildCommand:
         log: Path | None = None,
         show: Callable[[str], None] = lambda line: None,
         document: bool = False,
-        grace: float | None = None,
     ) -> None:
-        self._words, self._cwd, self._log, self._grace = list(words), cwd, log, grace
+        self._words, self._cwd, self._log = list(words), cwd, log
         self._show, self._document = show, document
         # Unbuffered, so that the last output comes last.
         self._environ = {**environ, "PYTHONUNBUFFERED": "1"}
         self._child: subprocess.Popen[bytes] | None = None
-        self._stopped, self._asked = 0, 0.0
+        self._stopped = 0
 
-    def run(self, started: Callable[[], None] = lambda: None) -> ProcessResult:
-        """Run it and wait for its end; only ``started`` may start threads."""
+    def run(self) -> ProcessResult:
+        """Run it and wait for its end."""
         began = time.monotonic()
         with self._open_log() as log:
             try:
@@ -167,7 +163,6 @@ class ChildCommand:
                 if log is not None:
                     log.write(f"{line}\n".encode())
                 return ProcessResult(0, NOT_FOUND, 0.0, line)
-            started()
             pipe = child.stderr if self._document else child.stdout
             errors = _LogStream(pipe, log, TAIL, self._show)
             output = _LogStream(child.stdout, log, MAX_JSON_BYTES) if self._document else None
@@ -179,17 +174,11 @@ class ChildCommand:
         return ProcessResult(child.pid, code, seconds, errors.text(), text, self._stopped)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Ask it to stop; may be called from a signal handler or another thread.
-
-        With a grace it is killed after that time, or at a second request more than 1 s later.
-        """
-        now = time.monotonic()
-        if self._stopped and self._grace is not None:
-            if now - self._asked > SAME_REQUEST:
-                self._kill()
-            return
-        self._stopped, self._asked = number, now
-        self._ask()
+        """Ask it to stop; may be called from a signal handler or another thread."""
+        self._stopped = number
+        if self._child is not None:
+            # Only to the command: else its workers would die before it could end them in order.
+            self._child.send_signal(number)
 
     def _open_log(self) -> contextlib.AbstractContextManager[IO[bytes] | None]:
         if self._log is None:
@@ -207,36 +196,16 @@ class ChildCommand:
             env=self._environ,
             cwd=self._cwd,
             start_new_session=True,
-            preexec_fn=None if self._grace is None else _dying_with(os.getpid()),
         )
 
     def _wait(self, child: subprocess.Popen[bytes]) -> int:
         self._child = child
-        if self._grace is not None:
-            # Orphaned descendants become this process's children, whatever their session.
-            _prctl(SET_CHILD_SUBREAPER, 1)
         if self._stopped:  # the request came before the start
-            self._ask()
+            child.send_signal(self._stopped)
         code = child.wait()
-        if self._grace is not None:
-            _end_family(child.pid, LINGER if code >= 0 else 0)
-        elif code != 0:
+        if code != 0:
             _kill_group(child.pid)
         return code
-
-    def _ask(self) -> None:
-        if self._child is None:
-            return
-        # Only to the command: otherwise its workers would die before it could end them in order.
-        self._child.send_signal(self._stopped)
-        if self._grace is not None:
-            timer = threading.Timer(self._grace, self._kill)
-            timer.daemon = True
-            timer.start()
-
-    def _kill(self) -> None:
-        if self._child is not None and self._child.returncode is None:
-            _kill_group(self._child.pid)
 
 
 class _LogStream:
@@ -331,40 +300,34 @@ def document_of(output: str) -> Any:
 # -- its descendants -------------------------------------------------------------------------------
 
 
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None)
-
-
-def _prctl(option: int, value: int) -> None:
+def adopt_orphans() -> None:
+    """Make orphaned descendants children of this process, whatever their session (on Linux)."""
     if sys.platform == "linux":
-        _libc().prctl(option, value, 0, 0, 0)
+        ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _dying_with(parent: int) -> Callable[[], None]:
-    """Return the setup of a child before exec: it is killed along with its parent."""
+def end_family(linger: float) -> None:
+    """Kill this process's descendants that do not end in some seconds."""
+    import psutil
 
-    def prepare() -> None:
-        _prctl(SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(NOT_FOUND)
+    left = psutil.Process().children(recursive=True)
+    left = [process for process in left if not _ends_with_us(process)]
+    _, alive = psutil.wait_procs(left, timeout=linger)
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=linger)
 
-    return prepare
+
+def _ends_with_us(process: psutil.Process) -> bool:
+    """Whether it is the process of multiprocessing that frees what others left."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        return "resource_tracker" in " ".join(process.cmdline())
+    return False
 
 
 def _kill_group(group: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
-
-
-def _end_family(group: int, linger: float) -> None:
-    """End a finished command's remaining processes after some time to clean up."""
-    import psutil
-
-    left = psutil.Process().children(recursive=True)
-    _, alive = psutil.wait_procs(left, timeout=linger)
-    _kill_group(group)
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=linger)

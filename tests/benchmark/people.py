@@ -152,7 +152,7 @@ def at_thresholds(spec: ComputationSpec) -> dict[str, dict[str, list[float]]]:
 def finish(store: ResultStore, key: str, document: Mapping[str, Any]) -> None:
     folder = store.folder / key
     folder.mkdir(parents=True, exist_ok=True)
-    result = {"key": key, "rc": 0, "device": "cpu", "document": dict(document)}
+    result = {"key": key, "device": "cpu", "document": dict(document)}
     write_json_atomic(folder / "result.json", result)
 
 

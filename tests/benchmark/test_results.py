@@ -87,7 +87,7 @@ def test_results_are_a_cache_but_a_studys_own_go_before_them(finished, known, tm
     assert told(study) == finished[1]
     key = finished[1]["runs"][0]["key"]
     (study.store.folder / key).mkdir()
-    own = {"key": key, "rc": 0, "document": {"scores": {}, "seconds": 1.0, "mine": True}}
+    own = {"key": key, "document": {"scores": {}, "seconds": 1.0, "mine": True}}
     (study.store.folder / key / "result.json").write_text(json.dumps(own))
     found = study.result(key)
     assert found is not None

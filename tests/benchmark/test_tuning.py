@@ -1,5 +1,4 @@
 import json
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -71,8 +70,8 @@ class Race:
     def __call__(self, jobs: Any, store: Any, executor: Any, *, on_change: Any) -> GraphReport:
         standings = []
         for job in jobs:
-            told = read_json(Path(job.argv[3]))
-            assert job.argv[1:3] == ("-m", "gansynth.benchmark.worker")
+            told = dict(job.document)
+            assert job.function == "gansynth.benchmark.worker:run_job"
             self.told.append({**told, "env": dict(job.env), "needs": job.needs, "key": job.key})
             document: dict[str, Any] = {"seconds": 1.0}
             if told["spec"]["kind"] == "train":
@@ -310,7 +309,7 @@ def breaking(names: set[str], code: int) -> Callable[..., GraphReport]:
     rest = Race(by_arm(LEVELS))
 
     def run(jobs: Any, store: Any, *_: Any, **more: Any) -> GraphReport:
-        told = {job: read_json(Path(job.argv[3]))["spec"] for job in jobs}
+        told = {job: job.document["spec"] for job in jobs}
         lost = [j for j, spec in told.items() if spec["kind"] == "train" and name_of(spec) in names]
         ended = rest([job for job in told if job not in lost], store, None, on_change=None)
         why: Any = {"why": "all were rejected", "code": code}
@@ -395,27 +394,24 @@ def test_another_seed_deals_otherwise(tmp_path):
     assert folds[0] == json.dumps(open_tuning(tmp_path, plan(), 0).folds)
 
 
-TOY_HOST = """
-import json, pathlib, sys
-told, _, here = sys.argv[1:]
-spec = json.load(open(told))["spec"]
-steps, real = spec.get("host", {}).get("set", {}).get("steps"), spec.get("generator") is None
-name = f"{spec['kind']}-{steps}-{real}"
-with pathlib.Path(here, "begun").open("a") as begun:
-    begun.write(name + "\\n")
-if name == "train-40-False" and not pathlib.Path(here, "calm").exists():
-    sys.exit("the second rung broke off")
-scores = {case: (0.5 if real else 0.6) for case, *_ in spec.get("judged", ())}
-print(json.dumps({"seconds": 1.0, "scores": {"dice/mean": scores}}))
-"""
+def toy_host(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Train nothing, and break off at the second rung of the arm with samples, until it is calm."""
+    spec, here = document["spec"], folder.parents[4]
+    steps, real = spec.get("host", {}).get("set", {}).get("steps"), spec.get("generator") is None
+    name = f"{spec['kind']}-{steps}-{real}"
+    with (here / "begun").open("a") as begun:
+        begun.write(name + "\n")
+    if name == "train-40-False" and not (here / "calm").exists():
+        raise RuntimeError("the second rung broke off")
+    scores = {case: (0.5 if real else 0.6) for case, *_ in spec.get("judged", ())}
+    return {"seconds": 1.0, "scores": {"dice/mean": scores}}
 
 
 def test_a_race_of_two_rungs_that_broke_off_is_taken_up_and_may_be_typed_again(
     tmp_path, monkeypatch, capsys
 ):
-    def toy(key: str, title: str, kind: str, argv: tuple[str, ...], **more: Any) -> JobSpec:
-        words = (sys.executable, "-c", TOY_HOST, *argv[3:], str(tmp_path))
-        return JobSpec(key, title, kind, words, **more)
+    def toy(key: str, title: str, kind: str, function: str, **more: Any) -> JobSpec:
+        return JobSpec(key, title, kind, f"{__name__}:toy_host", **more)
 
     def typed() -> dict[str, Any]:
         with people():

@@ -1,4 +1,4 @@
-"""Runs many commands, each once: content-addressed jobs, here or on a cluster.
+"""Runs many functions, each once: content-addressed jobs, here or on a cluster.
 
     from gansynth.benchmark.jobs.executor import parse_executor
     from gansynth.benchmark.jobs.graph import run_jobs
@@ -7,14 +7,13 @@
     from gansynth.benchmark.jobs.table import JobTable
 
     store = ResultStore("out/jobs")
-    words = ("fit", "cgan3d", "--data", "nnunet:004", "-o", "{work}/run", "--json")
-    fit = JobSpec(key, "cgan, N=6", "fit", words, folder=store.folder / key)
+    fit = JobSpec(key, "cgan, N=6", "fit", "package.module:function", document={"steps": 2000})
     with JobTable() as table:
         report = run_jobs([fit], store, parse_executor("local:2"), on_change=table)
     report.raise_if_failed()
-    document = store.result(key)["document"]        # what the command printed on stdout
+    document = store.result(key)["document"]        # what the function returned
 
 ``graph`` decides what runs when. An ``executor`` (or ``ray_executor``) starts a process for each
-job. That process, ``attempt``, runs the command and publishes to the ``store``. A killed run leaves
+job. That process, ``attempt``, runs the job and publishes to the ``store``. A killed run leaves
 only files from which the next run resumes.
 """

@@ -1,45 +1,63 @@
 """Executors, which run jobs, by name, and the local one.
 
-An executor starts a process for each order, ``gansynth.benchmark.jobs.attempt.start(line,
+An executor starts a process for each order, ``gansynth.benchmark.jobs.attempt.start(order,
 environ)``, on any machine that sees the store. It keeps the process's stdin open while the job is
-wanted, and reports the exit code. The process handles locks, work folders, logs, results and the
-command's children. A new executor is a class with the public members of ``LocalExecutor``, a part
-of ``Executor``, and a line in ``parse_executor``.
+wanted. The process runs the job, and handles its lock, folder, log and result. A new executor is a
+subclass of ``Executor``, and a line in ``parse_executor``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
 from gansynth.benchmark.jobs.attempt import (
+    FAILED,
     PATIENCE,
     AttemptResult,
     AttemptSpec,
-    attempt_here,
+    attempt,
+    result_of,
     start,
 )
 from gansynth.benchmark.jobs.machine import THREADS, VISIBLE, cuda_devices
 from gansynth.runtime.child import PARENT
-from gansynth.runtime.errors import EnvironmentFault, UsageFault, did_you_mean
+from gansynth.runtime.errors import EnvironmentFault, GansynthError, UsageFault, did_you_mean
 from gansynth.runtime.machine import cores
-
-if TYPE_CHECKING:
-    from gansynth.benchmark.jobs.ray_executor import RayExecutor
-
-    Executor: TypeAlias = "HereExecutor | LocalExecutor | RayExecutor"
 
 NAMES = ("here", "local", "ray")
 EXPECTED = "expected here, local, local:4, ray or ray:cpus=2,gpus=1"
+
+
+class Executor:
+    """Runs attempts at jobs."""
+
+    queues = False
+    """Whether it accepts more jobs than slots, and starts them later."""
+
+    @property
+    def slots(self) -> int:
+        """Number of parallel jobs."""
+        return 1
+
+    def open(self, store: Path) -> None:
+        """Check what jobs need; EnvironmentFault if it is missing."""
+
+    def submit(self, order: AttemptSpec) -> Future[AttemptResult]:
+        """Attempt a job."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """Stop all jobs within their grace period, and wait."""
+
+    def close(self) -> None:
+        """Kill the jobs that are left; also after ``open`` failed."""
 
 
 def parse_executor(text: str) -> Executor:
@@ -89,34 +107,24 @@ def _number(text: str) -> float:
     return number if math.isfinite(number) else -1.0
 
 
-class HereExecutor:
+class HereExecutor(Executor):
     """Runs jobs in this process, one after the other: for a debugger, a profiler, or a test."""
 
-    queues, slots = False, 1
-
-    def __init__(self) -> None:
-        self._ended: list[AttemptResult] = []
-
-    def open(self, store: Path) -> None:
-        """Need nothing."""
-
-    def submit(self, order: AttemptSpec) -> None:
+    def submit(self, order: AttemptSpec) -> Future[AttemptResult]:
         """Run a job, to its end."""
-        self._ended.append(attempt_here(order))
-
-    def wait(self, seconds: float) -> list[AttemptResult]:
-        """Return attempts that ended, each once."""
-        ended, self._ended = self._ended, []
-        return ended
-
-    def cancel(self) -> None:
-        """Do nothing: no job is left."""
-
-    def close(self) -> None:
-        """Do nothing: no job is left."""
+        future, before = Future[AttemptResult](), dict(os.environ)
+        os.environ.update(order.job.env)
+        try:
+            future.set_result(attempt(order, logged=False))
+        except GansynthError as error:
+            future.set_result(AttemptResult(FAILED, str(error)))
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        return future
 
 
-class LocalExecutor:
+class LocalExecutor(Executor):
     """Runs attempts at jobs on this machine, ``slots`` in parallel, at most one of each job.
 
     Each job gets its share of the cores (OMP_NUM_THREADS, if not set). With CUDA devices it gets
@@ -127,16 +135,15 @@ class LocalExecutor:
         devices: CUDA devices for the jobs; None for the visible ones.
     """
 
-    queues = False  # whether it accepts more jobs than slots, and starts them later
-
     def __init__(self, slots: int | None = None, devices: tuple[str, ...] | None = None) -> None:
-        self._asked, self._devices = slots, devices
-        self._running: dict[str, _RunningAttempt] = {}
+        self._given, self._devices = slots, devices
+        self._running: dict[Future[AttemptResult], _RunningAttempt] = {}
+        self._threads = ThreadPoolExecutor()
 
     @property
     def slots(self) -> int:
         """Number of parallel jobs."""
-        return self._asked or max(1, len(self.devices))
+        return self._given or max(1, len(self.devices))
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -150,12 +157,18 @@ class LocalExecutor:
         if os.name != "posix":
             raise EnvironmentFault(f"jobs run on Linux and macOS; this is {os.name!r}")
 
-    def submit(self, order: AttemptSpec) -> None:
-        """Start an attempt in a free slot; its handle is the job's key."""
-        taken = {running.slot for running in self._running.values()}
-        slot = next(number for number in range(self.slots) if number not in taken)
-        process = start(order.to_line(), self.environ(slot))
-        self._running[order.job.key] = _RunningAttempt(process, slot, order.grace)
+    def submit(self, order: AttemptSpec) -> Future[AttemptResult]:
+        """Start an attempt in a free slot."""
+        used = {running.slot for running in self._left.values()}
+        slot = next(number for number in range(self.slots) if number not in used)
+        process = start(order, self.environ(slot))
+        future = self._threads.submit(result_of, process)
+        self._running[future] = _RunningAttempt(process, slot, order.grace)
+        return future
+
+    @property
+    def _left(self) -> dict[Future[AttemptResult], _RunningAttempt]:
+        return {future: each for future, each in self._running.items() if not future.done()}
 
     def environ(self, slot: int) -> dict[str, str]:
         """Return the environment variables of jobs in a slot."""
@@ -165,46 +178,26 @@ class LocalExecutor:
             variables[VISIBLE] = self.devices[slot % len(self.devices)]
         return variables
 
-    def wait(self, seconds: float) -> list[AttemptResult]:
-        """Return attempts that ended, each once; waits up to ``seconds`` for the first."""
-        pipes = {running.process.stdout: key for key, running in self._running.items()}
-        if not pipes:
-            time.sleep(seconds)
-            return []
-        # A pipe closes when its process ends; it may hold a few last lines.
-        return [self._end(pipes[pipe]) for pipe in wait(list(pipes), seconds)]  # type: ignore[arg-type, index]
-
-    def _end(self, key: str) -> AttemptResult:
-        process = self._running.pop(key).process
-        assert process.stdout is not None
-        with process:
-            lines = process.stdout.read().decode("utf-8", "replace").split("\n")
-        return AttemptResult(
-            key, process.returncode, next((x for x in reversed(lines) if x.strip()), "")
-        )
-
     def cancel(self) -> None:
         """Close the stdin of each attempt, which stops it, and wait."""
-        for running in self._running.values():
+        left = self._left
+        for running in left.values():
             assert running.process.stdin is not None
             running.process.stdin.close()
-        for running in self._running.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                running.process.wait(running.grace + PATIENCE)
+        wait(left, max((running.grace for running in left.values()), default=0) + PATIENCE)
 
     def close(self) -> None:
-        """Make running attempts kill their commands; also after ``open`` failed."""
-        left = [running.process for running in self._running.values()]
+        """Stop running attempts once more, then kill them."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            left = self._left
+            for running in left.values():
+                running.process.send_signal(number)
+            wait(left, PATIENCE)
+        for running in self._running.values():
+            for pipe in (running.process.stdin, running.process.stdout):
+                assert pipe is not None
+                pipe.close()
         self._running.clear()
-        for process in left:
-            process.send_signal(signal.SIGTERM)
-        for process in left:
-            try:
-                process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
-            with contextlib.suppress(OSError), process:  # closes its pipes
-                pass
 
 
 @dataclass(frozen=True)

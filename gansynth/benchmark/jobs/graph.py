@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from signal import SIGKILL
 
 from gansynth.benchmark.jobs.attempt import (
     DONE,
@@ -20,14 +22,11 @@ from gansynth.benchmark.jobs.attempt import (
     AttemptResult,
     AttemptSpec,
 )
-from gansynth.benchmark.jobs.job import JobSpec, in_order
+from gansynth.benchmark.jobs.executor import Executor
+from gansynth.benchmark.jobs.job import JobSpec
 from gansynth.benchmark.jobs.store import ResultStore
-from gansynth.runtime.child import FAULT
 from gansynth.runtime.errors import GansynthError, TrainingFault
 from gansynth.runtime.signals import Interrupted, stop_request
-
-if TYPE_CHECKING:
-    from gansynth.benchmark.jobs.executor import Executor
 
 POLL = 0.25  # seconds between two checks of jobs run by other processes
 TICK = 1.0  # seconds between progress reports without a change
@@ -131,12 +130,10 @@ def run_jobs(
         grace: seconds for jobs to stop after a signal.
 
     Raises:
-        UsageFault: keys or needs are inconsistent; nothing was run.
         EnvironmentFault: a requirement of the executor is missing.
         Interrupted: after SIGINT or SIGTERM, when all jobs have been stopped.
     """
-    listed = list(jobs)
-    graph = _JobGraph(listed, in_order(listed, store.folder), store)
+    graph = _JobGraph(jobs, store)
     with ExitStack() as stack:
         stack.callback(executor.close)
         if graph.unfinished():
@@ -159,24 +156,21 @@ def run_jobs(
 class _JobGraph:
     """States of all jobs, and how the end of one job changes the others."""
 
-    def __init__(
-        self, jobs: Sequence[JobSpec], ordered: Sequence[JobSpec], store: ResultStore
-    ) -> None:
+    def __init__(self, jobs: Iterable[JobSpec], store: ResultStore) -> None:
         self._began = time.monotonic()
-        self._dependents: dict[str, list[str]] = {job.key: [] for job in jobs}
-        for job in jobs:
-            for need in set(job.needs):
-                self._dependents[need].append(job.key)
-        phases: dict[str, JobPhase] = {}
-        for job in reversed(ordered):
-            phases[job.key] = _first_phase(
-                job, store, [phases[key] for key in self._dependents[job.key]]
-            )
         self.standings = {
-            job.key: JobStatus(job, phases[job.key], store.log(job.key)) for job in jobs
+            job.key: JobStatus(job, JobPhase.NOT_NEEDED, store.log(job.key)) for job in jobs
         }
-        for standing in self.in_phase(JobPhase.FOUND):
-            standing.seconds = _seconds(store, standing.job.key)
+        needs = {key: standing.job.needs for key, standing in self.standings.items()}
+        self._ordered = [self.standings[key] for key in TopologicalSorter(needs).static_order()]
+        needed = self.standings.keys() - {need for each in needs.values() for need in each}
+        for standing in reversed(self._ordered):
+            key = standing.job.key
+            if store.at_hand(key):
+                standing.phase, standing.seconds = JobPhase.FOUND, _seconds(store, key)
+            elif key in needed:
+                standing.phase = JobPhase.WAITING
+                needed |= set(needs[key])
 
     def in_phase(self, *phases: JobPhase) -> list[JobStatus]:
         return [standing for standing in self.standings.values() if standing.phase in phases]
@@ -194,24 +188,15 @@ class _JobGraph:
     def fail(self, standing: JobStatus, why: str, code: int | None = None) -> None:
         """Mark a job as failed, and skip its direct and indirect dependents."""
         standing.phase, standing.why, standing.code = JobPhase.FAILED, why, code
-        reason = f"needs {standing.job.title}, which failed: {why}"
-        waiting = list(self._dependents[standing.job.key])
-        while waiting:
-            key = waiting.pop()
-            if self.standings[key].phase is JobPhase.WAITING:
-                skipped = self.standings[key]
-                skipped.phase, skipped.why, skipped.code = JobPhase.SKIPPED, reason, code
-                waiting += self._dependents[key]
+        lost = {standing.job.key}
+        for other in self._ordered:
+            if other.phase is JobPhase.WAITING and lost.intersection(other.job.needs):
+                lost.add(other.job.key)
+                other.phase, other.code = JobPhase.SKIPPED, code
+                other.why = f"needs {standing.job.title}, which failed: {why}"
 
     def report(self) -> GraphReport:
         return GraphReport(tuple(self.standings.values()), time.monotonic() - self._began)
-
-
-def _first_phase(job: JobSpec, store: ResultStore, dependents: Sequence[JobPhase]) -> JobPhase:
-    if store.at_hand(job.key):
-        return JobPhase.FOUND
-    needed = not dependents or JobPhase.WAITING in dependents
-    return JobPhase.WAITING if needed else JobPhase.NOT_NEEDED
 
 
 def _seconds(store: ResultStore, key: str) -> float | None:
@@ -228,17 +213,16 @@ class _JobRunner:
     executor: Executor
     grace: float
     on_change: Callable[[GraphProgress], None]
-
-    def __post_init__(self) -> None:
-        self.run = uuid.uuid4().hex
-        self.reported = -TICK
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    reported: float = -TICK
+    running: dict[Future[AttemptResult], JobStatus] = field(default_factory=dict)
 
     def step(self) -> bool:
         """Submit ready jobs, wait briefly, update states; False when no job is left."""
         changed = self._look_elsewhere() or self._submit()
-        if self.graph.in_phase(JobPhase.QUEUED, JobPhase.RUNNING):
-            for ending in self.executor.wait(POLL):
-                self._settle(ending)
+        if self.running:
+            for future in wait(self.running, POLL, FIRST_COMPLETED).done:
+                self._settle(self.running.pop(future), future.result())
                 changed = True
         elif self.graph.in_phase(JobPhase.ELSEWHERE):
             time.sleep(POLL)
@@ -252,18 +236,17 @@ class _JobRunner:
 
     def _submit(self) -> bool:
         """Submit ready jobs to the executor."""
-        count = len(self.graph.in_phase(JobPhase.QUEUED, JobPhase.RUNNING))
         changed = False
         for standing in self.graph.ready():
-            if count >= self.executor.slots and not self.executor.queues:
+            if len(self.running) >= self.executor.slots and not self.executor.queues:
                 break
             changed = True
             if self.store.held(standing.job.key):
                 standing.phase, standing.began = JobPhase.ELSEWHERE, time.monotonic()
                 continue
             order = AttemptSpec(standing.job, self.store.folder, Path.cwd(), self.run, self.grace)
-            self.executor.submit(order)
-            standing.phase, count = JobPhase.QUEUED, count + 1
+            self.running[self.executor.submit(order)] = standing
+            standing.phase = JobPhase.QUEUED
         return changed
 
     def _look_elsewhere(self) -> bool:
@@ -289,20 +272,20 @@ class _JobRunner:
                 changed = True
         return changed
 
-    def _settle(self, ending: AttemptResult) -> None:
-        standing = self.graph.standings[ending.key]
+    def _settle(self, standing: JobStatus, ending: AttemptResult) -> None:
+        key = standing.job.key
         if ending.code == HELD:
             standing.phase, standing.began = JobPhase.ELSEWHERE, time.monotonic()
         elif ending.code not in (DONE, FOUND):
             self.graph.fail(standing, _why(ending), ending.code)
-        elif self.store.expect(ending.key):
+        elif self.store.expect(key):
             self._finish(standing, JobPhase.DONE if ending.code == DONE else JobPhase.FOUND)
         else:
             self.graph.fail(
                 standing,
-                f"published, but {self.store.folder / ending.key} is not visible on this machine",
+                f"published, but {self.store.folder / key} is not visible on this machine",
             )
-        standing.log = self.store.log(ending.key)
+        standing.log = self.store.log(key)
 
     def _finish(self, standing: JobStatus, phase: JobPhase) -> None:
         standing.phase = phase
@@ -312,9 +295,9 @@ class _JobRunner:
 
 def _why(ending: AttemptResult) -> str:
     """Return why an attempt failed, in one line."""
-    words = ending.words.removeprefix(FAULT).strip()
     if ending.code == STOPPED:
         return "it was stopped by another process"
     if ending.code < 0:
-        words = f"its process was killed by signal {-ending.code}. {words}".strip()
-    return words or f"its process ended with exit code {ending.code}"
+        memory = ", as the system does when memory runs out" if ending.code == -SIGKILL else ""
+        return f"its process was killed by signal {-ending.code}{memory}. {ending.reason}".strip()
+    return ending.reason or f"its process ended with exit code {ending.code}"

@@ -13,17 +13,26 @@ import os
 import time
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gansynth.benchmark.jobs.attempt import PATIENCE, AttemptResult, AttemptSpec, start
+from gansynth.benchmark.jobs.attempt import (
+    PATIENCE,
+    AttemptResult,
+    AttemptSpec,
+    result_of,
+    start,
+)
+from gansynth.benchmark.jobs.executor import Executor
 from gansynth.benchmark.jobs.machine import THREADS
 from gansynth.benchmark.jobs.ray_connecting import RayConnection, first_line
 from gansynth.benchmark.jobs.store import UNDER_WAY
 from gansynth.core.registry import installed
 from gansynth.hosts.host import framework
-from gansynth.runtime.child import FAULT, PARENT
+from gansynth.runtime.child import PARENT
 from gansynth.runtime.errors import EnvironmentFault, GansynthError
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.runtime.version import __version__
@@ -65,7 +74,7 @@ class SharedFileProbe:
             time.sleep(0.5)
 
 
-class RayExecutor:
+class RayExecutor(Executor):
     """Runs as many jobs in parallel as fit into the cluster.
 
     Args:
@@ -81,7 +90,7 @@ class RayExecutor:
         self._task: Any = None
         self._connection: RayConnection | None = None
         self._token: SharedFileProbe | None = None
-        self._tasks: dict[Any, str] = {}
+        self._tasks: dict[Any, Future[AttemptResult]] = {}
         self._slots, self._looked, self._grace = 1, -math.inf, 0.0
 
     @property
@@ -115,8 +124,8 @@ class RayExecutor:
         self._check_room(nodes)
         self._check_nodes(nodes)
 
-    def submit(self, order: AttemptSpec) -> None:
-        """Submit a task to Ray."""
+    def submit(self, order: AttemptSpec) -> Future[AttemptResult]:
+        """Submit a task to Ray; the result is an EnvironmentFault if its node lacks the store."""
         task = self._task.options(
             num_cpus=self.cpus,
             num_gpus=self.gpus,
@@ -124,40 +133,16 @@ class RayExecutor:
             scheduling_strategy="SPREAD",
             name=f"gansynth {order.job.title}",
         )
-        reference = task.remote(order.to_line(), self._token, self._environ(), order.grace)
-        self._tasks[reference] = order.job.key
+        reference = task.remote(order, self._token, self._environ())
+        future = Future[AttemptResult]()
+        reference.future().add_done_callback(partial(_settle, future))
+        self._tasks[reference] = future
         self._grace = max(self._grace, order.grace)
-
-    def wait(self, seconds: float) -> list[AttemptResult]:
-        """Return attempts that ended.
-
-        Raises:
-            EnvironmentFault: a node that joined later does not see the store, or the head is gone.
-        """
-        if not self._tasks:
-            time.sleep(seconds)
-            return []
-        tasks = list(self._tasks)
-        ended, _ = self._ray.wait(tasks, num_returns=1, timeout=seconds)
-        if not ended and self._connection is not None:
-            self._connection.check()
-        if ended:  # and all others that have ended by now
-            ended, _ = self._ray.wait(tasks, num_returns=len(tasks), timeout=0)
-        return [self._end(reference) for reference in ended]
-
-    def _end(self, reference: Any) -> AttemptResult:
-        key = self._tasks.pop(reference)
-        try:
-            code, words = self._ray.get(reference)
-        except self._ray.exceptions.RayError as error:
-            return AttemptResult(key, LOST, f"lost by Ray: {first_line(error)}")
-        if code == NOT_SHARED:
-            raise EnvironmentFault(words)
-        return AttemptResult(key, code, words)
+        return future
 
     def cancel(self) -> None:
         """Interrupt the tasks, which stop their jobs gracefully, and wait."""
-        tasks = list(self._tasks)
+        tasks = self._left
         if not tasks or self._connection is None or self._connection.lost:
             return
         for reference in tasks:
@@ -170,19 +155,17 @@ class RayExecutor:
             return
         if not self._connection.lost:
             with contextlib.suppress(Exception):
-                self._kill()
+                for reference in self._left:
+                    self._ray.cancel(reference, force=True)
         self._tasks.clear()
         if self._token is not None:
             self._token.path.unlink(missing_ok=True)
         self._connection.close()
         self._ray = self._connection = None
 
-    def _kill(self) -> None:
-        """End the workers of remaining tasks."""
-        tasks = list(self._tasks)
-        _, left = self._ray.wait(tasks, num_returns=len(tasks), timeout=0) if tasks else ([], [])
-        for reference in left:
-            self._ray.cancel(reference, force=True)
+    @property
+    def _left(self) -> list[Any]:
+        return [reference for reference, future in self._tasks.items() if not future.done()]
 
     def _environ(self) -> dict[str, str]:
         registry, prefixes = installed(), PASSED_ON
@@ -234,6 +217,17 @@ class RayExecutor:
                 )
 
 
+def _settle(future: Future[AttemptResult], task: Future[AttemptResult]) -> None:
+    """Hand on the result of a task."""
+    error = task.exception()
+    if error is not None:
+        future.set_result(AttemptResult(LOST, f"lost by Ray: {first_line(error)}"))
+    elif task.result().code == NOT_SHARED:
+        future.set_exception(EnvironmentFault(task.result().reason))
+    else:
+        future.set_result(task.result())
+
+
 # -- on a node -------------------------------------------------------------------------------------
 
 
@@ -243,16 +237,15 @@ def _look(token: SharedFileProbe) -> str | None:
 
 
 def _attempt(
-    line: bytes, token: SharedFileProbe, passed_on: Mapping[str, str], grace: float
-) -> tuple[int, str]:
-    """Run an attempt as a task; return its exit code and last line."""
+    order: AttemptSpec, token: SharedFileProbe, passed_on: Mapping[str, str]
+) -> AttemptResult:
+    """Run an attempt as a task."""
     # The attempt runs while its stdin is open, so it ends with this worker.
     if not token.seen():
         name = os.uname().nodename
-        return NOT_SHARED, _not_shared(f"Ray node {name}", token)
-    process = start(line, {**os.environ, **passed_on})
+        return AttemptResult(NOT_SHARED, _not_shared(f"Ray node {name}", token))
+    process = start(order, {**os.environ, **passed_on})
     assert process.stdin is not None
-    assert process.stdout is not None
     with process:
         try:
             # In small steps: Ray interrupts a cancelled task between two steps of Python.
@@ -260,11 +253,9 @@ def _attempt(
                 time.sleep(0.1)
         except BaseException:
             process.stdin.close()
-            process.wait(grace + PATIENCE)
+            process.wait(order.grace + PATIENCE)
             raise
-        lines = process.stdout.read().decode("utf-8", "replace").split("\n")
-    words = next((text for text in reversed(lines) if text.strip()), "")
-    return process.returncode, words.removeprefix(FAULT)
+        return result_of(process)
 
 
 def _not_shared(where: str, token: SharedFileProbe | None) -> str:

@@ -1,12 +1,12 @@
 """Results of jobs: a folder per job, named by its key and published atomically.
 
     STORE/KEY/result.json         the result: see ``ResultStore.result``
-    STORE/KEY/log.txt             output of the command, over all attempts
-    STORE/KEY/...                 files of the command
+    STORE/KEY/log.txt             output of the job, over all attempts
+    STORE/KEY/...                 files of the job
     STORE/.work/KEY.lock          held by the running attempt
     STORE/.work/KEY.json          that attempt, or the last one: ``AttemptTrace``
     STORE/.work/KEY.log           its log, until it is published
-    STORE/.work/KEY[-ATTEMPT]/    its folder, until it is published
+    STORE/.work/KEY/              its folder, until it is published
 
 Any number of runs, on any number of machines, may share a store whose file system has locks.
 ``.work`` may be deleted when no run is active; interrupted jobs then start from the beginning.
@@ -25,7 +25,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gansynth.benchmark.jobs.job import JobSpec
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError
 from gansynth.runtime.files import (
     disk_errors,
@@ -45,7 +44,7 @@ class AttemptTrace:
 
     run: str  # id of the run of the graph
     machine: str  # name of the machine
-    pid: int  # of the process that supervises the command
+    pid: int  # of its process
     since: str  # start as text with the time zone
     attempts: int  # number of attempts, this one included
     seconds: float  # of earlier attempts that this one resumes; its own are added at the end
@@ -75,9 +74,9 @@ class ResultStore:
         """Return a job's ``result.json``.
 
         Returns:
-            ``key``, ``title``, ``group``, ``argv``, ``machine``, ``device``, ``finished_at``.
-            ``rc`` is 0. ``seconds`` is the time of all ``attempts``. ``version`` is gansynth's.
-            ``document`` is the command's JSON on stdout, with NaN and infinities as null; or None.
+            ``key``, ``title``, ``group``, ``machine``, ``device``, ``finished_at``. ``seconds`` is
+            the time of all ``attempts``. ``version`` is gansynth's. ``document`` is what the job
+            returned, with NaN and infinities as null.
         """
         result = _read(self.folder / key, key)
         if result is None:
@@ -145,27 +144,19 @@ class ResultStore:
         with disk_errors(path):
             replace_text(path, json.dumps(asdict(trace)))
 
-    def work_folder(self, job: JobSpec) -> Path:
-        """Return the work folder of an attempt; only for the holder of the job's lock.
-
-        Files of earlier attempts are deleted, unless the job is resumable.
-        """
-        resumed = self.work / job.key
-        for folder in self._folders(job.key):
-            if folder != resumed or not job.resumable:
-                shutil.rmtree(folder, ignore_errors=True)
-        folder = resumed if job.resumable else self.work / f"{job.key}-{uuid.uuid4().hex[:8]}"
+    def work_folder(self, key: str) -> Path:
+        """Return the folder of a job's attempts; only for the holder of the job's lock."""
+        folder = self.work / key
         with disk_errors(folder):
             folder.mkdir(exist_ok=True)
         return folder
 
     def rescue(self, key: str) -> bool:
         """Publish a finished result of a killed attempt, if there is one."""
-        for folder in self._folders(key):
-            if _read(folder, key) is not None:
-                self._publish(key, folder)
-                return True
-        return False
+        finished = _read(self.work / key, key) is not None
+        if finished:
+            self._publish(key, self.work / key)
+        return finished
 
     def finish(self, key: str, work: Path, result: Mapping[str, Any]) -> None:
         """Publish an attempt's folder with its log and result; only for the holder of the lock."""
@@ -186,16 +177,12 @@ class ResultStore:
         publish_dir(work, final)
         (self.work / f"{key}.json").unlink(missing_ok=True)
 
-    def _folders(self, key: str) -> list[Path]:
-        paths = (self.work / key, *self.work.glob(f"{key}-*"))
-        return [path for path in paths if path.is_dir()]
-
 
 def _read(folder: Path, key: str) -> dict[str, Any] | None:
-    """Return a folder's result if it is complete and its job succeeded, else None."""
+    """Return a folder's result if it is complete, else None."""
     try:
         result: dict[str, Any] = read_json(folder / RESULT)
     except GansynthError:
         return None
-    whole = result.get("key") == key and result.get("rc") == 0 and "document" in result
+    whole = result.get("key") == key and "document" in result
     return result if whole else None

@@ -143,15 +143,15 @@ def last_line(log: Path) -> str:
 def remaining(progress: GraphProgress, now: float) -> float | None:
     """Return seconds until all jobs are done; None if a job's time is unknown.
 
-    A job's time is the median of finished jobs of its group, else its estimate. All slots are
-    assumed to be busy, regardless of dependencies.
+    A job's time is the median of finished jobs of its group. All slots are assumed to be busy,
+    regardless of dependencies.
     """
     typical = _medians(progress.standings)
     left: list[float] = []
     for standing in progress.standings:
         if standing.phase not in (*UNDER_WAY, *TO_COME):
             continue
-        takes = typical.get(standing.job.group, standing.job.estimate_s)
+        takes = typical.get(standing.job.group)
         if takes is None:
             return None
         spent = now - standing.began if standing.phase in UNDER_WAY else 0.0

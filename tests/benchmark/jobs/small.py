@@ -19,12 +19,10 @@ from tests.processes import until
 
 HEAD = """
 import json, os, pathlib, signal, subprocess, sys, time
-work = pathlib.Path(sys.argv[1])
-pathlib.Path(sys.argv[2]).joinpath(f"{sys.argv[3]}-{os.getpid()}").touch()
+marks.joinpath(f"{name}-{os.getpid()}").touch()
 """
 FOREVER = "time.sleep(600)"
-FIRST_TIME_FOREVER = "sum(1 for _ in pathlib.Path(sys.argv[2]).glob(sys.argv[3] + '-*')) > 1 or "
-FIRST_TIME_FOREVER += FOREVER
+FIRST_TIME_FOREVER = f"sum(1 for _ in marks.glob(name + '-*')) > 1 or {FOREVER}"
 RUNNER = """
 import json, sys
 from gansynth.benchmark.jobs.executor import parse_executor
@@ -38,6 +36,13 @@ report = run_jobs(jobs, ResultStore(store), parse_executor(executor), grace=floa
 print(*report.lines(), sep="\\n")
 sys.exit(0 if report.ok else 5)
 """
+
+
+def execute(document, folder: Path):
+    """Run a job's code, which may set ``document``."""
+    names = {"work": folder, "marks": Path(document["marks"]), "name": document["name"]}
+    exec(HEAD + document["code"], names)
+    return names.get("document")
 
 
 def key_of(name: str) -> str:
@@ -55,14 +60,13 @@ class Small:
         self.marks.mkdir()
 
     def add(self, name: str, code: str = "", *, needs: Sequence[str] = (), **more) -> JobSpec:
-        """A job that runs some code in ``work``; ``needs`` are names of others."""
-        words = (sys.executable, "-c", HEAD + code, "{work}", str(self.marks), name)
+        """A job that runs some code; ``needs`` are names of others."""
         job = JobSpec(
             key_of(name),
             name,
-            more.pop("group", "toy"),
-            words,
-            folder=self.store.folder / key_of(name),
+            "toy",
+            "tests.benchmark.jobs.small:execute",
+            document={"code": code, "marks": str(self.marks), "name": name},
             needs=tuple(map(key_of, needs)),
             **more,
         )

@@ -4,11 +4,12 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 
-from gansynth.benchmark.jobs.attempt import DONE, AttemptSpec
+from gansynth.benchmark.jobs.attempt import DONE, AttemptResult, AttemptSpec
 from gansynth.benchmark.jobs.ray_executor import NOT_SHARED, RayExecutor, SharedFileProbe, _attempt
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from tests.benchmark.jobs.clusters import Cluster, running_head
@@ -22,7 +23,7 @@ if doomed.exists() and doomed.read_text() == os.environ["RAY_RAYLET_PID"]:
     pathlib.Path("{hangs}").touch()
     time.sleep(600)
 """
-NODE = "print(json.dumps([int(os.environ['RAY_RAYLET_PID'])]))"
+NODE = "document = [int(os.environ['RAY_RAYLET_PID'])]"
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +53,10 @@ class TestCluster:
         assert "(raylet)" in (small.store.work / "ray.log").read_text()
 
     def test_a_lost_worker_is_tried_again_once_its_job_is_gone(self, small: Small, cluster):
-        small.add("long", FIRST_TIME_FOREVER, resumable=True)
+        small.add("long", FIRST_TIME_FOREVER)
         with small.runner("ray", env=cluster.environ) as runner:
             command = small.command_of("long")
-            worker = psutil.Process(psutil.Process(command.ppid()).ppid())
+            worker = psutil.Process(command.ppid())
             worker.kill()
             assert runner.wait(120) == 0
         assert gone(command)
@@ -162,22 +163,22 @@ def test_no_cluster_is_ever_started_nor_waited_for(
     refused(fault, says, small)
 
 
-def attempted(small: Small, name: str, code: str = "") -> tuple[int, str]:
+def attempted(small: Small, name: str, code: str = "") -> AttemptResult:
     """What a node does with a job, done here."""
-    order = AttemptSpec(small.add(name, code), small.store.folder, small.tmp, "run")
-    return _attempt(order.to_line(), SharedFileProbe.write(small.store.folder), {}, 5)
+    order = AttemptSpec(small.add(name, code), small.store.folder, Path.cwd(), "run")
+    return _attempt(order, SharedFileProbe.write(small.store.folder), {})
 
 
 def test_a_node_runs_a_job_and_says_how_it_ended(small: Small):
-    assert attempted(small, "one") == (DONE, "")
-    assert attempted(small, "bad", "sys.exit('no')")[1] == "no"
+    assert attempted(small, "one") == AttemptResult(DONE)
+    assert attempted(small, "bad", "sys.exit('no')").reason == "no"
 
 
 def test_a_node_runs_nothing_without_the_store(small: Small, monkeypatch):
     monkeypatch.setattr(SharedFileProbe, "seen", lambda token: False)
-    code, words = attempted(small, "one")
-    assert (code, small.runs("one")) == (NOT_SHARED, 0)
-    assert f"does not see {small.store.work}" in words
+    result = attempted(small, "one")
+    assert (result.code, small.runs("one")) == (NOT_SHARED, 0)
+    assert f"does not see {small.store.work}" in result.reason
 
 
 def test_another_file_is_not_the_token(tmp_path):

@@ -12,8 +12,8 @@ from gansynth.runtime.signals import Interrupted
 LOG = Path("none")
 
 
-def standing(title: str, phase: JobPhase, group: str = "fit", estimate=None, **more) -> JobStatus:
-    job = JobSpec("0" * 16 + title, title, group, ("x",), folder=Path(), estimate_s=estimate)
+def standing(title: str, phase: JobPhase, group: str = "fit", **more) -> JobStatus:
+    job = JobSpec("0" * 16 + title, title, group, "x:y")
     return JobStatus(job, phase, more.pop("log", LOG), **more)
 
 
@@ -32,7 +32,7 @@ class Clock:
 def test_what_remains_is_by_the_median_of_the_group():
     seconds = {"a": 9.0, "b": 10.0, "c": 99.0}
     done = [standing(name, JobPhase.DONE, seconds=took) for name, took in seconds.items()]
-    left = [standing(name, JobPhase.WAITING, estimate=1000) for name in "def"]
+    left = [standing(name, JobPhase.WAITING) for name in "def"]
     assert [remaining(GraphProgress([*done, *left], slots), 0) for slots in (1, 2, 64)] == [
         30,
         15,
@@ -41,8 +41,9 @@ def test_what_remains_is_by_the_median_of_the_group():
 
 
 def test_what_remains_counts_what_running_ones_have_behind_them_and_may_be_unknown():
-    running = standing("a", JobPhase.RUNNING, estimate=100, began=50.0)
-    assert [remaining(GraphProgress([running], 1), now) for now in (80, 1000)] == [70, 0]
+    done = standing("done", JobPhase.DONE, seconds=100.0)
+    running = standing("a", JobPhase.RUNNING, began=50.0)
+    assert [remaining(GraphProgress([done, running], 1), now) for now in (80, 1000)] == [70, 0]
     other = standing("a", JobPhase.DONE, "train", seconds=5)
     assert remaining(GraphProgress([other, standing("b", JobPhase.WAITING)], 1), 0) is None
 
@@ -116,12 +117,13 @@ def test_one_table_is_told_of_several_runs_of_jobs():
 
 def test_a_long_silence_is_broken():
     stream, clock = io.StringIO(), Clock()
-    running = [standing(name, JobPhase.RUNNING, estimate=300) for name in "abcd"]
+    running = [standing(name, JobPhase.RUNNING) for name in "abcd"]
+    done = standing("done", JobPhase.DONE, seconds=300.0)
     with JobTable(stream, clock=clock) as table:
         for clock.now in (0.0, 30.0, 59.0, 60.0, 61.0):
-            table(GraphProgress(running, 4))
+            table(GraphProgress([*running, done], 4))
     assert stream.getvalue().splitlines()[1:] == [
-        "0/4 done, 4 running, ETA 4:00: a 1:00, b 1:00, c 1:00 and 1 more"
+        "1/5 done, 4 running, ETA 4:00: a 1:00, b 1:00, c 1:00 and 1 more"
     ]
 
 
@@ -131,9 +133,10 @@ def test_groups_are_counted_and_running_jobs_show_the_last_line_of_their_logs(tm
         standing("a", JobPhase.DONE, seconds=60),
         standing("b", JobPhase.RUNNING, began=10.0, log=tmp_path / "log"),
         standing("c", JobPhase.FAILED, "train"),
+        standing("g", JobPhase.DONE, "train", seconds=100.0),
         standing("d", JobPhase.SKIPPED, "train"),
-        standing("e", JobPhase.QUEUED, "train", estimate=100),
-        standing("f", JobPhase.ELSEWHERE, "train", began=40.0, estimate=100),
+        standing("e", JobPhase.QUEUED, "train"),
+        standing("f", JobPhase.ELSEWHERE, "train", began=40.0),
     ]
     console = Console(file=io.StringIO(), width=100)
     with console.capture() as capture:
@@ -141,8 +144,8 @@ def test_groups_are_counted_and_running_jobs_show_the_last_line_of_their_logs(tm
     assert [" ".join(line.split()) for line in capture.get().splitlines()] == [
         "done running waiting failed skipped each",
         "fit 1/2 1 0 0 0 1:00",
-        "train 0/4 1 1 1 1",
-        "all 1/6 2 1 1 1",
+        "train 1/5 1 1 1 1 1:40",
+        "all 2/7 2 1 1 1",
         "elapsed 0:45 ETA 3:40",
         "b 0:35 step 120/400 loss 0.3",
         "f 0:05 by another run",
@@ -152,7 +155,7 @@ def test_groups_are_counted_and_running_jobs_show_the_last_line_of_their_logs(tm
 def test_failures_stay_above_the_table():
     stream = Terminal()
     with JobTable(stream) as table:
-        table(GraphProgress([standing("a", JobPhase.RUNNING, estimate=9)], 1))
+        table(GraphProgress([standing("a", JobPhase.RUNNING)], 1))
         table(GraphProgress([standing("a", JobPhase.FAILED, why="no such case")], 1))
     assert "warning: fit: a: failed: no such case; log: none" in stream.getvalue()
     assert "elapsed" in stream.getvalue()
