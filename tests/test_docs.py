@@ -17,6 +17,7 @@ from gansynth.conditions import BUILT_IN
 from gansynth.conditions.edits.warp import WarpOptions
 from gansynth.core.edit import EditOptions
 from gansynth.core.registry import installed
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.metrics import METRICS
 from gansynth.runtime.option_kinds import option_rows
 from gansynth.sampling.filters import BUILT_IN as FILTERS
@@ -58,7 +59,7 @@ PLACES = {
     "plan operating_point": ("benchmark.md", "gansynth.benchmark.plan.OperatingPointPlan"),
     **{
         f"plan {part}": ("benchmark.md", f"gansynth.benchmark.plan.{part.capitalize()}Plan")
-        for part in ("host", "generator", "arm", "split", "tune", "paper")
+        for part in ("host", "arm", "split", "tune", "paper")
     },
 }
 TABLES: dict[str, tuple[str, type[BaseModel]]] = {
@@ -67,6 +68,7 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
     **{f"edit {name}": ("conditions.md", installed().edit(name).Options) for name in BUILT_IN},
 }
 
+BASES = (WarpOptions, EditOptions, AugmentRequest)
 SHARED: dict[str, Iterable[str]] = {"every edit": (), "moving edits": EditOptions.model_fields}
 """Tables of options that edits share -> options that an earlier one has."""
 
@@ -77,7 +79,7 @@ def block(name: str) -> str:
     Settings that edits share have a table of their own.
     """
     model = TABLES[name][1]
-    base = next((base for base in (WarpOptions, EditOptions) if issubclass(model, base)), None)
+    base = next((base for base in BASES if issubclass(model, base)), None)
     shared = SHARED.get(name, () if base is None else base.model_fields)
     keys = tuple(f"| `{key}` |" for key in shared)
     head = ["| key | default | meaning |", "| --- | --- | --- |"]

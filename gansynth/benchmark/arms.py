@@ -18,12 +18,12 @@ CONTROLS: Mapping[str, Mapping[str, Any]] = {
     "none": {
         "title": "no augmentation",
         "what": "real cases alone, without augmentation",
-        "augmentation": "none",
+        "host_augmentation": False,
     },
     "heavier": {
         "title": "heavier augmentation",
         "what": "real cases alone, augmented more than the host usually does",
-        "augmentation": "heavier",
+        "heavier": True,
     },
     "double": {
         "title": "twice the real cases",

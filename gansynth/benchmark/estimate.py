@@ -142,7 +142,7 @@ def _probe(
     if not alone:
         return []
     spec = alone[0]
-    name = "generator" if kind == FIT else "host"
+    name = "generator" if kind == FIT else "augment"
     steps = _steps(study, spec, kind)
     tried = sorted(
         {min(steps, max(LEAST * (n + 1), round(steps * p))) for n, p in enumerate(PROBES)}
@@ -151,7 +151,7 @@ def _probe(
     for count in tried:
         part = dict(spec.document[name])
         if kind == FIT:
-            part["set"] = {**part["set"], "steps": str(count)}
+            part["set"] = {**part.get("set", {}), "steps": str(count)}
         else:
             part["set"] = study.plan.host.adapter.shortened(part["set"], count / steps)
         places = {
@@ -174,9 +174,9 @@ def learning(fits: Sequence[ComputationSpec]) -> list[ComputationSpec]:
 
     generators = {fit.key: fit.document["generator"] for fit in fits}
     registry = installed()
-    plugins = {key: registry.generator(each["plugin"]) for key, each in generators.items()}
+    plugins = {key: registry.generator(each["generator"]) for key, each in generators.items()}
     trained = [fit for fit in fits if capabilities_of(plugins[fit.key]).trains]
-    return sorted(trained, key=lambda fit: "steps" not in generators[fit.key]["set"])
+    return sorted(trained, key=lambda fit: "steps" not in generators[fit.key].get("set", {}))
 
 
 def _quietly(run: Callable[[], object]) -> None:
@@ -194,7 +194,7 @@ def _steps(study: BenchmarkStudy, spec: ComputationSpec, kind: str) -> int:
     """Return the steps of a full job."""
     if kind == TRAIN:
         return study.plan.host.steps
-    steps = spec.document["generator"]["set"].get("steps")
+    steps = spec.document["generator"].get("set", {}).get("steps")
     return int(steps) if steps else 1000
 
 

@@ -13,7 +13,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -21,6 +21,10 @@ from gansynth.benchmark.arms import preset, preset_generators, preset_names
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
+from gansynth.core.requests.base import Folder, Opt, Texts, in_python
+from gansynth.core.requests.fit import FitRequest
+from gansynth.core.requests.hosts import AugmentRequest
+from gansynth.core.requests.sections import ReadWords
 from gansynth.core.schedule import Schedule
 from gansynth.fitting.composite_spec import texts
 from gansynth.hosts.host import Framework, framework
@@ -104,57 +108,104 @@ class HostPlan(ClosedModel):
         return self.adapter.needs == "boxes"
 
 
-class GeneratorPlan(ClosedModel):
-    """A generator that is fitted on each training subset."""
-
-    plugin: str = Field(description="registered name")
-    recipe: str | None = Field(None, description="registered name, as after --recipe")
-    scale: str | None = Field(None, description="of the recipe, as after --scale")
-    only: str | None = Field(None, description="a recipe's set")
-    set: Settings = Field(default_factory=dict, description="as after --set")
-    read: Settings = Field(default_factory=dict, description="as after --read, over the plan's")
+OF_DATA = ("data", *ReadWords.words())
+OF_PLACES = ("out", "dry_run", "quiet", "resume")
 
 
-class ArmPlan(ClosedModel):
-    """An experiment arm: one way to train the host."""
+class GeneratorPlan(FitRequest):
+    """A generator that is fitted on each training subset: all that ``gansynth fit`` takes.
 
-    name: str = Field(pattern=NAME, description="in tables and on the command line")
-    title: str = Field("", description="in reports")
-    what: str = Field("", description="one sentence")
-    generator: str | None = Field(None, description="one of the plan's, or an installed plugin")
-    ratio: Parts = Field("", description='real:synthetic; "1:1" with a generator')
-    bank: Words = Field("live", description="live; 3x: finite, three for each training case; 64")
-    schedule: str = Field("constant", description="as after --schedule")
-    edits: tuple[str, ...] = Field((), description="as after --edit; none: the generator's own")
-    boxes: str | None = Field(None, description="as after --boxes")
-    prevalence: float | None = Field(None, description="share of samples with a lesion, 0 to 1")
-    lesions: str | None = Field(None, description="as after --lesions")
-    filters: tuple[str, ...] = Field((), description="as after --filter")
-    augmentation: Literal["usual", "none", "heavier"] = Field("usual", description="of the host")
-    augment_synthetic: bool = Field(True, description="augment synthetic samples as real ones")
-    real: Count = Field(1, description="factor on the number of real training subjects")
-    set: Settings = Field(default_factory=dict, description="of the host, over the plan's")
-    tune: tuple[str, ...] = Field((), description="chosen among these arms by inner folds")
-    candidate: bool = Field(False, description="used only as a choice of tune, not trained itself")
+    What follows from the study itself is refused.
+    """
 
-    @model_validator(mode="after")
-    def _fits(self) -> ArmPlan:
-        checked(lambda: Schedule.parse(self.schedule).check(Ratio.parse(self.asked_ratio)))
-        if self.bank != "live":
-            checked(BankSize.parse, self.bank)
-        if (Ratio.parse(self.asked_ratio).p > 0) != (self.generator is not None):
-            raise ValueError(
+    of_study: ClassVar[frozenset[str]] = frozenset({*OF_DATA, *OF_PLACES}) - {"read"}
+    data: Annotated[str, Opt(hidden=True)] = ""
+    out: Annotated[Folder, Opt(hidden=True)] = ""
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What is fitted, without the defaults."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+class ArmPlan(AugmentRequest):
+    """An experiment arm: one way to train the host, with all that ``gansynth augment`` takes.
+
+    What follows from the study itself is refused.
+    """
+
+    of_study: ClassVar[frozenset[str]] = frozenset(
+        {*OF_DATA, *OF_PLACES, "target", "bank", "seed", "export", "nearest", "content", "compare"}
+    )
+    target: Annotated[str, Opt(hidden=True)] = ""
+    name: str = Field(pattern=NAME)
+    """In tables and on the command line."""
+    title: str = ""
+    """In reports."""
+    what: str = ""
+    """One sentence."""
+    generator: str | None = None
+    """One of the plan's, or an installed plugin."""
+    ratio: Parts = "1:0"
+    """Real:synthetic; default: 1:1 with a generator, else 1:0."""
+    heavier: bool = False
+    """Augment more than the host usually does."""
+    real: int = Field(default=1, ge=1)
+    """Factor on the number of real training subjects."""
+    tune: Texts = ()
+    """Chosen among these arms by inner folds."""
+    candidate: bool = False
+    """Used only as a choice of tune, not trained itself."""
+
+    def check(self) -> None:
+        """Refuse what does not fit together."""
+        Schedule.parse(self.schedule).check(Ratio.parse(self.ratio))
+        BankSize.parse(str(self.bank_size))
+        if (Ratio.parse(self.ratio).p > 0) != (self.generator is not None):
+            raise UsageFault(
                 f"ratio {self.ratio!r}, generator {self.generator!r}: expected both or neither; "
                 "synthetic samples need both"
             )
         if self.tune and self.generator:
-            raise ValueError("tune and generator: expected one of them; tune names other arms")
-        return self
+            raise UsageFault("tune and generator: expected one of them; tune names other arms")
+        if self.heavier and not self.host_augmentation:
+            raise UsageFault("heavier and host_augmentation=False: expected one of them")
 
     @property
-    def asked_ratio(self) -> str:
-        """Real:synthetic; if not given, 1:1 with a generator and 1:0 without."""
-        return self.ratio or ("1:1" if self.generator else "1:0")
+    def document(self) -> dict[str, Any]:
+        """What is trained, without the defaults and without what only the study knows."""
+        own = {"name", "title", "what", "generator", "heavier", "real", "tune", "candidate"}
+        return {
+            **self.model_dump(mode="json", exclude_defaults=True, exclude=own),
+            "ratio": self.ratio,
+        }
+
+
+RENAMED = {
+    "plugin": "it is called generator now",
+    "edits": "it is called edit now",
+    "filters": "it is called filter now",
+    "augmentation": "write host_augmentation: no, or heavier: yes",
+    "bank": "write offline: yes, bank_size: 3x; without both, samples are drawn on the fly",
+}
+"""Keys of older plans, and of an arm's own bank."""
+Section = TypeVar("Section", GeneratorPlan, ArmPlan)
+
+
+def section_of(model: type[Section], entry: Any, where: str) -> Section:
+    """Return a section of a plan; its errors name it, as ``arms.2: ``."""
+    if not isinstance(entry, Mapping):
+        raise UsageFault(f"{where}: {entry!r}: expected a mapping")
+    with in_python(model, f"{where}: "):
+        for key in entry:
+            if key in RENAMED:
+                raise UsageFault(f"{key}: unknown; {RENAMED[key]}")
+            if key in model.of_study:
+                raise UsageFault(f"{key}: the study sets it; leave it out")
+        section = model(**{str(key): value for key, value in entry.items()})
+        if isinstance(section, ArmPlan):
+            section.check()
+    return section
 
 
 class SplitPlan(ClosedModel):
@@ -214,6 +265,43 @@ class PaperPlan(ClosedModel):
         return self
 
 
+def _generators(values: Any) -> Any:
+    if not isinstance(values, Mapping):
+        return values
+    return {key: section_of(GeneratorPlan, v, f"generators.{key}") for key, v in values.items()}
+
+
+def _arms(entries: Any) -> Any:
+    if not isinstance(entries, list):
+        return entries
+    sections = []
+    for number, entry in enumerate(entries):
+        words = _expanded(entry)
+        if isinstance(words, Mapping):
+            words = {"ratio": "1:1" if words.get("generator") else "1:0", **words}
+        sections.append(section_of(ArmPlan, words, f"arms.{number}"))
+    return sections
+
+
+def _expanded(entry: Any) -> Any:
+    """Return an arm as a mapping: a preset by its name, or a preset with changes."""
+    if isinstance(entry, str):
+        entry = {"name": entry, "from": entry}
+    if not isinstance(entry, Mapping):
+        return entry
+    entry = dict(entry)
+    base = entry.pop("from", None)
+    if base is None:
+        return entry
+    names = preset_names()
+    if base not in names:
+        raise UsageFault(
+            f"arms: {base!r} is not a known arm, expected one of {', '.join(names)}, or a "
+            f"mapping with a name.{did_you_mean(str(base), names)}"
+        )
+    return {"name": base, **preset(base), **entry}
+
+
 class BenchmarkPlan(ClosedModel):
     """A benchmark."""
 
@@ -226,10 +314,12 @@ class BenchmarkPlan(ClosedModel):
     subjects: str | None = Field(None, description="CSV or regular expression, as --subjects")
     root: str | None = Field(None, description="folder of the host's folders, as --root")
     host: HostPlan = Field(description="the framework that is trained: see below")
-    generators: dict[str, GeneratorPlan] = Field(
+    generators: Annotated[dict[str, GeneratorPlan], BeforeValidator(_generators)] = Field(
         default_factory=dict, description="name -> generator to fit: see below"
     )
-    arms: tuple[ArmPlan, ...] = Field(min_length=1, description="experiment arms: see below")
+    arms: Annotated[tuple[ArmPlan, ...], BeforeValidator(_arms)] = Field(
+        min_length=1, description="experiment arms: see below"
+    )
     control: str = Field(
         "", description="arm that the others are compared with; default: the first"
     )
@@ -257,14 +347,6 @@ class BenchmarkPlan(ClosedModel):
     )
     paper: PaperPlan | None = Field(None, description="a paper's table for comparison: see below")
     open: tuple[str, ...] = Field((), description="remarks on this plan, shown in the report")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named_arms(cls, values: Any) -> Any:
-        """Expand arms that are preset names or build on a preset."""
-        if not isinstance(values, dict) or not isinstance(values.get("arms"), list):
-            return values
-        return {**values, "arms": [_arm(entry) for entry in values["arms"]]}
 
     @model_validator(mode="after")
     def _fits(self) -> BenchmarkPlan:
@@ -328,8 +410,10 @@ class BenchmarkPlan(ClosedModel):
 
     def generator(self, name: str) -> GeneratorPlan:
         """Return a generator by the name an arm uses for it."""
-        preset = {"plugin": name, **preset_generators().get(name, {})}
-        return self.generators.get(name) or GeneratorPlan(**preset)
+        if name in self.generators:
+            return self.generators[name]
+        words = {"generator": name, **preset_generators().get(name, {})}
+        return section_of(GeneratorPlan, words, f"generators.{name}")
 
     @property
     def compared_with(self) -> str:
@@ -364,22 +448,3 @@ class BenchmarkPlan(ClosedModel):
         data = self.data.rstrip("/").rpartition("/")[2]
         text = json.dumps({**doc, "data": data}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _arm(entry: Any) -> Any:
-    """Return an arm as a mapping: a preset by its name, or a preset with changes."""
-    if isinstance(entry, str):
-        entry = {"name": entry, "from": entry}
-    if not isinstance(entry, Mapping):
-        return entry
-    entry = dict(entry)
-    base = entry.pop("from", None)
-    if base is None:
-        return entry
-    names = preset_names()
-    if base not in names:
-        raise ValueError(
-            f"arms: {base!r} is not a known arm, expected one of {', '.join(names)}, or a "
-            f"mapping with a name.{did_you_mean(str(base), names)}"
-        )
-    return {"name": base, **preset(base), **entry}

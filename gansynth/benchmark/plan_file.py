@@ -6,14 +6,13 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from gansynth.benchmark.arms import preset_generators
-from gansynth.benchmark.plan import ArmPlan, BenchmarkPlan, GeneratorPlan
+from gansynth.benchmark.plan import BenchmarkPlan, GeneratorPlan
 from gansynth.core.registry import installed
-from gansynth.core.requests.sections import SampleWords
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean, refuse_unknown
 from gansynth.runtime.yaml_text import read_yaml
 
@@ -36,6 +35,8 @@ def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
         plan = BenchmarkPlan(**values)
     except ValidationError as error:
         raise UsageFault(f"{path}: {_first(error)}") from None
+    except UsageFault as fault:
+        raise UsageFault(f"{path}: {fault}") from None
     except TypeError as error:
         raise UsageFault(f"{path}: {error}; expected {SHOWN}") from None
     changes = {"data": _placed_data(plan.data, path.parent if data is None else Path())}
@@ -66,10 +67,12 @@ def _first(error: ValidationError) -> str:
 
 def check_names(plan: BenchmarkPlan, path: Path) -> None:
     """Refuse unknown hosts, generators, recipes, settings, edits, lesions and filters."""
+    from gansynth.sampling.request_parsing import read_request
+
     _check_host(plan, path)
     _check_generators(plan, path)
     for arm in plan.arms:
-        _check_asked(arm, f"{path}: arms.{arm.name}")
+        _under(f"{path}: arms.{arm.name}", partial(read_request, arm))
 
 
 def _check_host(plan: BenchmarkPlan, path: Path) -> None:
@@ -91,14 +94,14 @@ def _check_generators(plan: BenchmarkPlan, path: Path) -> None:
         if name is None:
             continue
         generator = plan.generator(name)
-        if generator.plugin in plugins:
+        if generator.generator in plugins:
             _under(f"{path}: generators.{name}", partial(_check_options, generator))
             continue
         if name in plan.generators:
             raise UsageFault(
-                f"{path}: generators.{name}.plugin: {generator.plugin!r} is not installed, "
+                f"{path}: generators.{name}.generator: {generator.generator!r} is not installed, "
                 f"expected one of {', '.join(sorted(plugins))}."
-                f"{did_you_mean(generator.plugin, plugins)}"
+                f"{did_you_mean(generator.generator, plugins)}"
             )
         others = sorted({*plan.generators, *preset_generators(), *plugins})
         raise UsageFault(
@@ -114,18 +117,7 @@ def _check_options(generator: GeneratorPlan) -> None:
     if generator.recipe is not None:
         find_recipe(generator.recipe)
         return
-    check_settings(generator.plugin, generator.set, typed=generator.set)
-
-
-def _check_asked(arm: ArmPlan, where: str) -> None:
-    from gansynth.sampling.request_parsing import read_request
-
-    def check() -> None:
-        words: dict[str, Any] = {"edit": arm.edits, "filter": arm.filters, "lesions": arm.lesions}
-        prevalence = "real" if arm.prevalence is None else str(arm.prevalence)
-        read_request(SampleWords(**words, prevalence=prevalence))
-
-    _under(where, check)
+    check_settings(generator.generator, generator.set, typed=generator.set)
 
 
 def _under(where: str, lookup: Callable[[], Value]) -> Value:

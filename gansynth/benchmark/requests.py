@@ -34,12 +34,11 @@ def fit_request(
     """Return the request of a fit.
 
     Args:
-        generator: see ``gansynth.benchmark.plan.GeneratorPlan``.
+        generator: see ``gansynth.benchmark.plan.GeneratorPlan.document``.
     """
-    recipe = {key: generator[key] for key in ("recipe", "scale", "only") if generator[key]}
-    data = data_words(request, generator["read"])
-    settings = texts({**generator["set"], "seed": seed})
-    return FitRequest(generator=generator["plugin"], **recipe, **data, set=settings, out=out)
+    data = data_words(request, generator.get("read"))
+    settings = {**generator.get("set", {}), "seed": seed}
+    return FitRequest(**{**generator, **data, "set": settings}, out=out)
 
 
 def augment_request(
@@ -48,27 +47,7 @@ def augment_request(
     """Return the request of a training.
 
     Args:
-        spec: of a training, with ``host``, ``arm`` and ``seed``.
+        spec: of a training, with ``augment`` and ``seed``.
     """
-    host, arm = spec["host"], spec["arm"]
-    given: dict[str, Any] = {"ratio": arm["ratio"], "schedule": arm["schedule"]}
-    if run is not None:
-        given |= {"generator": run, **_drawn(arm)}
-    if arm["augmentation"] == "none":
-        given["host_augmentation"] = False
-    if out is not None:
-        given["out"] = out
-    if host["options"]:
-        given["options"] = host["options"]
-    settings = texts(host["set"])
-    data = data_words(request)
-    return AugmentRequest(target=host["target"], **data, **given, set=settings, seed=spec["seed"])
-
-
-def _drawn(arm: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the samples."""
-    given: dict[str, Any] = {"edit": arm["edits"], "filter": arm["filters"]}
-    if arm["bank"] != "live":
-        given |= {"offline": True, "bank_size": arm["bank"]}
-    given |= {key: arm[key] for key in ("boxes", "prevalence", "lesions") if arm[key] is not None}
-    return given if arm["augment_synthetic"] else {**given, "augment_synthetic": False}
+    words = {**spec["augment"], **data_words(request), "seed": spec["seed"]}
+    return AugmentRequest(**words, generator=run, out=out)

@@ -204,7 +204,7 @@ def run_of(study: BenchmarkStudy, report: GraphReport, place: TrainingPoint) -> 
 
 def _arm(arm: ArmPlan) -> dict[str, Any]:
     doc = arm.model_dump(mode="json", exclude_defaults=True)
-    doc |= {"title": arm.title or arm.name, "what": arm.what, "ratio": arm.asked_ratio}
+    doc |= {"title": arm.title or arm.name, "what": arm.what, "ratio": arm.ratio}
     return {**doc, "generator": arm.generator}
 
 

@@ -174,7 +174,7 @@ class BenchmarkDesign:
     def fit(self, generator: str, cases: Sequence[str], seed: int, title: str) -> ComputationSpec:
         """Fit a generator on training cases."""
         data = {**self._data, "train": self._known(cases)}
-        options = self.plan.generator(generator).model_dump(mode="json")
+        options = self.plan.generator(generator).document
         return fit_spec(data, options, seed, f"fit {generator}, {title}")
 
     def fit_of(self, place: TrainingPoint) -> ComputationSpec | None:
@@ -202,8 +202,7 @@ class BenchmarkDesign:
             **cut,
             "train": self._known(cases),
             "judged": self._known(judged),
-            "host": host,
-            "arm": described(arm),
+            "augment": host,
             "regions": self.plan.regions,
             "measures": list(self.plan.measures),
             "seed": place.random,
@@ -227,17 +226,14 @@ class BenchmarkDesign:
             **self._data,
             "kind": TUNE,
             "train": self._known(cases),
-            "host": {
+            "arms": {
                 name: {
-                    **self.host(plan.arm(name), len(cases)),
+                    "augment": self.host(plan.arm(name), len(cases)),
                     "generator": plan.arm(name).generator,
                 }
                 for name in names
             },
-            "arms": {name: described(plan.arm(name)) for name in names},
-            "generators": {
-                str(name): plan.generator(str(name)).model_dump(mode="json") for name in used
-            },
+            "generators": {str(name): plan.generator(str(name)).document for name in used},
             "tune": plan.tune.model_dump(mode="json"),
             "regions": plan.regions,
             "by": plan.judged_by,
@@ -254,7 +250,7 @@ class BenchmarkDesign:
             UsageFault: an arm sets the length itself.
         """
         arms = [arm for arm in self.plan.arms if not arm.tune]
-        mixes = [(Ratio.parse(arm.asked_ratio), Schedule.parse(arm.schedule)) for arm in arms]
+        mixes = [(Ratio.parse(arm.ratio), Schedule.parse(arm.schedule)) for arm in arms]
         host = self.plan.host
         given_settings = {**host.set, **self.plan.arm(name).set}
         lengths = self.adapter.lasting(host.steps, mixes, given_settings, cases)
@@ -267,18 +263,19 @@ class BenchmarkDesign:
         return length
 
     def host(self, arm: ArmPlan, cases: int) -> dict[str, Any]:
-        """Return target, settings and options of the host for an arm on ``cases`` cases."""
+        """Return the request of an arm on ``cases`` cases, as JSON, without data and places."""
         host = self.plan.host
         settings = {**host.set, **self._length(arm.name, cases)}
         options = self.adapter.impartial(host.options, host.set)
-        if arm.augmentation == "heavier":
+        if arm.heavier:
             extra, words = self.adapter.heavier(host.set)
             settings, options = {**settings, **extra}, (*options, *words)
         named = {"regions": formulas(self.plan.regions)} if self._takes_regions else {}
         return {
+            **arm.document,
             "target": host.target,
             "set": {**settings, **arm.set, **named},
-            "options": [*options],
+            "options": [*options, *arm.options],
         }
 
     @property
@@ -299,13 +296,6 @@ def _check_regions(plan: BenchmarkPlan, source: CaseSource) -> None:
             f"primary {plan.judged_by}: no such region in {source.name}, expected "
             f"{' or '.join(f'{plan.measures[0]}/{name}' for name in regions)}"
         )
-
-
-def described(arm: ArmPlan) -> dict[str, Any]:
-    """Return an arm's settings, without its name."""
-    named = {"name", "title", "what", "generator", "tune", "set", "real", "candidate"}
-    doc = arm.model_dump(mode="json", exclude=named)
-    return {**doc, "ratio": arm.asked_ratio, "draws_from": arm.generator is not None}
 
 
 def formulas(regions: Mapping[str, str]) -> str:

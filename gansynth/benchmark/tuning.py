@@ -64,7 +64,7 @@ class TuningResult:
         subjects = {case: subject for case, subject, _ in spec["train"]}
         self.folds = grouped_splits(list(subjects), subjects, spec["tune"]["folds"], spec["seed"])
         self.subject_of = subjects
-        self.real = tuple(n for n, arm in spec["arms"].items() if not arm["draws_from"])
+        self.real = tuple(n for n, arm in spec["arms"].items() if arm["generator"] is None)
         """Arms without synthetic samples: the answer "use none"."""
         self.sign = 1.0 if measure_of(spec["by"]).better == "higher" else -1.0
 
@@ -81,13 +81,12 @@ class TuningResult:
     def train(self, arm: str, fold: FoldSplit, rung: int) -> ComputationSpec:
         """Return a training on an inner fold, for the rung's share of the steps."""
         share = self.spec["tune"]["rungs"][rung]
-        host = {k: v for k, v in self.spec["host"][arm].items() if k != "generator"}
-        adapter = framework(host["target"])
+        words = self.spec["arms"][arm]["augment"]
+        adapter = framework(words["target"])
         document = {
             **self._shared(fold),
             "judged": self._of(fold["val"]),
-            "host": {**host, "set": adapter.shortened(host["set"], share)},
-            "arm": self.spec["arms"][arm],
+            "augment": {**words, "set": adapter.shortened(words["set"], share)},
             "regions": self.spec["regions"],
             "measures": [*dict.fromkeys((self.spec["by"].partition("/")[0], *LESIONS))],
             "seed": self.spec["seed"],
@@ -99,12 +98,12 @@ class TuningResult:
         return f"inner fold {self.folds.index(fold) + 1} of {len(self.folds)}"
 
     def _generator(self, arm: str) -> dict[str, Any] | None:
-        name = self.spec["host"][arm].get("generator")
+        name = self.spec["arms"][arm]["generator"]
         if name is None:
             return None
         generator = dict(self.spec["generators"][name])
         share = self.spec["tune"]["fit_share"]
-        return {**generator, "set": shortened(generator["set"], share, "steps")}
+        return {**generator, "set": shortened(generator.get("set", {}), share, "steps")}
 
     def _shared(self, fold: FoldSplit) -> dict[str, Any]:
         keys = ("format", "gansynth", "data", "configuration", "plans", "read")
@@ -287,7 +286,7 @@ def open_choice(
 def candidates(plan: BenchmarkPlan) -> tuple[str, ...]:
     """Return the arms to choose from: those that a tuned arm of the plan names, else all."""
     named = next((arm.tune for arm in plan.arms if arm.tune), ())
-    names = named or tuple(arm.name for arm in plan.arms if arm.real == 1)
+    names = tuple(named) or tuple(arm.name for arm in plan.arms if arm.real == 1)
     if len(names) < 2 or all(plan.arm(name).generator for name in names):
         raise UsageFault(
             f"{plan.name}: {len(names)} arm(s) to choose from, expected at least two, one of them "
@@ -332,14 +331,13 @@ def commands(
     others = [set(division.cases_of(people)) - set(train) for people in division.parts]
     split = FoldSplit(train=train, val=sorted(next(cases for cases in others if cases)))
     request = replace(design.source.divided([split], folder / "data" / spec.key), fold="0")
-    host: Mapping[str, Any] = spec.document["host"][chosen]
+    arm: Mapping[str, Any] = spec.document["arms"][chosen]
     lines: list[FitRequest | AugmentRequest] = []
     run = None
-    if host["generator"] is not None:
-        run = Path("runs") / str(host["generator"])
-        lines.append(fit_request(spec.document["generators"][host["generator"]], request, 0, run))
-    training = {"host": host, "arm": spec.document["arms"][chosen], "seed": 0}
-    lines.append(augment_request(training, request, run, None))
+    if arm["generator"] is not None:
+        run = Path("runs") / str(arm["generator"])
+        lines.append(fit_request(spec.document["generators"][arm["generator"]], request, 0, run))
+    lines.append(augment_request({**arm, "seed": 0}, request, run, None))
     return [f"gansynth {shlex.join(request.command_line)}" for request in lines]
 
 

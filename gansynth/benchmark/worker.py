@@ -97,7 +97,7 @@ class WorkerJob:
 
         Scores of detectors and of slices are by subject: a single slice says little.
         """
-        adapter = framework(self.spec["host"]["target"])
+        adapter = framework(self.spec["augment"]["target"])
         if adapter.needs == "boxes":
             return _detections(results, self.spec["measures"])
         from gansynth.metrics.segmentation.evaluation import at_thresholds, evaluate

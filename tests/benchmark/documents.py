@@ -97,7 +97,7 @@ def _heading(made: Made) -> dict[str, Any]:
         **{"plan_hash": "7c1e09d2a4b8", "gansynth": "0.1.0"},
         "plan": {
             **{"name": "madeup", "data": "nnunet:004", **designed},
-            "generators": {g: {"plugin": PLUGINS[g]} for _, g, _ in made.arms.values() if g},
+            "generators": {g: {"generator": PLUGINS[g]} for _, g, _ in made.arms.values() if g},
             "arms": [{"name": key, **arm} for key, arm in arms.items()],
         },
         "machine": {"cpu": "a processor", "cores": 2, "memory_gib": 8.0, "gpu": None},

@@ -30,7 +30,11 @@ PLAN: Mapping[str, Any] = {
     "name": "made-up",
     "data": f"people:{WHERE}/14",
     "host": {"target": "segmenter", "steps": 40, "set": {"network": "unet"}},
-    "arms": ["default", {"name": "pasted", "from": "copy-paste", "bank": "3x"}, "double"],
+    "arms": [
+        "default",
+        {"name": "pasted", "from": "copy-paste", "offline": True, "bank_size": "3x"},
+        "double",
+    ],
     "sizes": [2, 4],
     "draws": 2,
     "seeds": 2,

@@ -36,7 +36,7 @@ PLAN: dict[str, Any] = {
     **{"name": "toy", "data": "nifti:data", "read": {"size": "16"}},
     "subjects": "people.csv",
     "host": {"target": "segmenter", "steps": 3, "set": {"network": "unet", **SMALL}},
-    "arms": ["default", {"from": "copy-paste", "bank": "1x"}],
+    "arms": ["default", {"from": "copy-paste", "offline": True, "bank_size": "1x"}],
     **{"sizes": [2], "draws": 1, "seeds": 1},
     "split": {"pool": 4, "development": 1, "sealed": 2, "seed": 1},
     **{"regions": {"WT": "1+2"}, "measures": ["dice", "hd95"], "primary": "dice/WT"},

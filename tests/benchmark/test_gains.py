@@ -50,6 +50,22 @@ def test_the_pages_are_made_of_the_results():
             assert make(text) == text
 
 
+def renamed(arm: dict[str, Any]) -> dict[str, Any]:
+    """An arm of results from before plans had the names of ``augment``, by these."""
+    words = {key: arm[key] for key in arm.keys() - {"bank", "augmentation", "edits", "filters"}}
+    share = arm["prevalence"]
+    if share is None or isinstance(share, float | int):
+        words["prevalence"] = "real" if share is None else f"{share:g}"
+    live = arm["bank"] == "live"
+    return words | {
+        "ratio": arm["ratio"] or ("1:1" if arm["generator"] else "1:0"),
+        **{"edit": arm["edits"], "filter": arm["filters"]},
+        **{"offline": not live, "bank_size": "64" if live else arm["bank"]},
+        "host_augmentation": arm["augmentation"] != "none",
+        "heavier": arm["augmentation"] == "heavier",
+    }
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_results_are_of_the_plan_as_it_is(name):
     then, now = results(name)["plan"], read_plan(GAINS / f"{name}.yaml").model_dump(mode="json")
@@ -58,8 +74,10 @@ def test_results_are_of_the_plan_as_it_is(name):
             then["host"]["set"][option] = value
     for arm, before in zip(now["arms"], then["arms"], strict=True):
         if "prevalence" not in before:  # every sample had a lesion then, beside the background's
-            assert (arm.pop("prevalence"), arm["lesions"]) in ((1, "add"), (None, None))
-            arm["lesions"] = None
+            assert (arm["prevalence"], arm["lesions"]) in (("1", "add"), ("real", None))
+            before |= {key: arm[key] for key in ("prevalence", "lesions")}
+        words = renamed(before)
+        assert {key: arm[key] for key in words} == words
     for key in now.keys() & then.keys() - {
         "data",
         "root",
@@ -68,6 +86,7 @@ def test_results_are_of_the_plan_as_it_is(name):
         "open",
         "paper",
         "generators",
+        "arms",
     }:
         assert then[key] == now[key], key
 

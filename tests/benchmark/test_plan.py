@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from gansynth.benchmark.arms import preset, preset_names
-from gansynth.benchmark.plan import ArmPlan, BenchmarkPlan
+from gansynth.benchmark.plan import BenchmarkPlan
 from gansynth.benchmark.plan_file import read_plan
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.core.ratio import Ratio
@@ -29,7 +29,7 @@ GANS = """\
 arms:
   - default
   - {name: gan, generator: cgan3d}
-  - {name: other, generator: cgan3d, edits: [identity]}
+  - {name: other, generator: cgan3d, edit: [identity]}
 """
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -49,20 +49,21 @@ def test_a_short_plan_has_the_usual_rest(tmp_path):
     assert (plan.draws, plan.seeds, plan.fits, plan.measures) == (3, 2, "seed", ("dice", *LESIONS))
     assert (plan.judged_by, plan.equal_within) == ("dice/foreground", 0.005)
     assert plan.compared_with == "default"
-    assert plan.arm("default").asked_ratio == "1:0"
+    assert plan.arm("default").ratio == "1:0"
 
 
 REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
     # keys that are not known
     ("sizes: [2, 4]", "size: 3\nsizes: [2, 4]", ("size:", "not permitted")),
-    ("sizes:", "generators: {g: {plugin: cgan3d, steps: 9}}\nsizes:", ("generators.g.steps:",)),
+    ("sizes:", "generators: {g: {generator: cgan3d, steps: 9}}\nsizes:",
+     ("generators.g: steps: unknown",)),
     # values that cannot be
     ("[default]", "[defalt]", ("'defalt'", "Did you mean 'default'?", "copy-paste")),
     ("[default]", "[{name: a, from: whol}]", ("Did you mean 'whole'?",)),
     ("[default]", "[default, default]", ("two have the name 'default'",)),
     ("[default]", "[]", ("arms",)),
     ("[default]", "[a b]", ("'a b'",)),
-    ("[default]", "[{name: a b}]", ("arms.0.name",)),
+    ("[default]", "[{name: a b}]", ("arms.0: name",)),
     ("[2, 4]", "[4, 2]", ("sizes [4, 2]", "rising")),
     ("[2, 4]", "[2, 2]", ("sizes [2, 2]", "rising")),
     ("[2, 4]", "[0, 2]", ("sizes.0",)),
@@ -115,35 +116,40 @@ REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
     ("[default]", "[default, {name: a, tune: [default]}]", ("2 subjects for 3 inner folds",)),
 ]  # fmt: skip
 REFUSED_ARMS: list[tuple[str, tuple[str, ...]]] = [
-    ("generator: cgan3d, ratio: 1:1", ("arms.1.ratio", "quotes", '"1:1"')),
-    ("generator: cgan3d, ratio: 1:1.5", ("arms.1.ratio", "quotes")),
+    ("generator: cgan3d, ratio: 1:1", ("arms.1: ratio", "quotes", '"1:1"')),
+    ("generator: cgan3d, ratio: 1:1.5", ("arms.1: ratio", "quotes")),
     ("generator: cgan3d, ratio: 1/1", ("arms.1", "'1/1'", "REAL:SYNTHETIC")),
     ('generator: cgan3d, ratio: "1:0"', ("arms.1", "ratio '1:0'", "generator 'cgan3d'")),
     ('ratio: "1:1"', ("arms.1", "ratio '1:1'", "generator None")),
-    ("generator: cgan3d, bank: 3y", ("arms.1", "'3y'", "3x")),
-    ("generator: cgan3d, bank: 0", ("arms.1", "'0'", "3x")),
+    ("generator: cgan3d, bank_size: 3y", ("arms.1", "'3y'", "3x")),
+    ("generator: cgan3d, bank_size: 0", ("arms.1", "'0'", "3x")),
     ("generator: cgan3d, schedule: soon", ("arms.1", "'soon'", "anneal")),
-    ('generator: cgan3d, schedule: "finetune:10%@80%"', ("arms.1", "--ratio 0:1")),
+    ('generator: cgan3d, schedule: "finetune:10%@80%"', ("arms.1: ", "ratio 0:1")),
     ("schedule: anneal", ("arms.1", "nothing to anneal")),
     ("set: {widht: 5}", ("arms.mine.set.widht", "segmenter has no", "Did you mean 'width'?")),
-    ("generator: cgan3d, edits: [elastik]", ("arms.mine: ", "Did you mean 'elastic'?")),
-    ("generator: cgan3d, edits: ['shift:mm=3']", ("arms.mine: ", "shift", "max_mm")),
+    ("generator: cgan3d, edit: [elastik]", ("arms.mine: ", "Did you mean 'elastic'?")),
+    ("generator: cgan3d, edit: ['shift:mm=3']", ("arms.mine: ", "shift", "max_mm")),
     ("generator: copypaste, lesions: colour=3", ("arms.mine: ", "colour")),
-    ("generator: cgan3d, filters: [nice]", ("arms.mine: ", "'nice'")),
-    ("augmentation: more", ("arms.1.augmentation", "heavier")),
-    ("real: 0", ("arms.1.real",)),
+    ("generator: cgan3d, filter: [nice]", ("arms.mine: ", "'nice'")),
+    ("augmentation: heavier", ("arms.1: augmentation: unknown", "heavier: yes")),
+    ("generator: cgan3d, bank: 3x", ("arms.1: bank: unknown", "bank_size: 3x")),
+    ("generator: cgan3d, edits: [flip]", ("arms.1: edits: unknown", "edit now")),
+    ("generator: cgan3d, offline: yes, reuse: 4", ("arms.1: reuse 4: has no effect with offline",)),
+    ("generator: cgan3d, reusse: 4", ("arms.1: reusse: unknown", "Did you mean 'reuse'?")),
+    ("seed: 1", ("arms.1: seed: the study sets it",)),
+    ("real: 0", ("arms.1: real",)),
     ("tune: [default], generator: cgan3d", ("arms.1", "tune and generator")),
     ("tune: [mine]", ("arms.mine", "tune names 'mine'")),
     ("tune: [default, gone]", ("arms.mine", "tune names 'gone'")),
     ("generator: cgan4d", ("arms.mine.generator", "'cgan4d'", "Did you mean 'cgan3d'?")),
 ]
 REFUSED_GENERATORS: list[tuple[str, tuple[str, ...]]] = [
-    ("{plugin: cgan3d, set: {stepps: 5}}", ("generators.g", "stepps", "'steps'")),
-    ("{plugin: cgan3d, set: {steps: many}}", ("generators.g", "steps=many", "a whole number")),
-    ("{plugin: cgan3d, recipe: leson}", ("generators.g", "'leson'", "lesion")),
+    ("{generator: cgan3d, set: {stepps: 5}}", ("generators.g", "stepps", "'steps'")),
+    ("{generator: cgan3d, set: {steps: many}}", ("generators.g", "steps=many", "a whole number")),
+    ("{generator: cgan3d, recipe: leson}", ("generators.g", "'leson'", "lesion")),
     (
-        "{plugin: cgan4d}",
-        ("^generators.g.plugin: 'cgan4d' is not installed", "Did you mean 'cgan3d'?"),
+        "{generator: cgan4d}",
+        ("^generators.g.generator: 'cgan4d' is not installed", "Did you mean 'cgan3d'?"),
     ),
 ]
 
@@ -224,7 +230,7 @@ def test_subjects_and_root_that_lie_beside_the_plan_are_found_and_other_words_st
 
 
 BASE = yaml.safe_load(TEXT.replace("arms: [default]\n", GANS)) | {
-    "generators": {"mine": {"plugin": "cgan3d", "set": {"steps": 5}}},
+    "generators": {"mine": {"generator": "cgan3d", "set": {"steps": 5}}},
     "regions": {"WT": "1+2"},
 }
 
@@ -248,9 +254,10 @@ NUMBERS: dict[str, Any] = {
     "data": "nnunet:005", "read": {"size": "8"}, "configuration": "2d", "plans": "small",
     "subjects": "(p)", "host.target": "nnunet", "host.steps": 11, "host.set": {"width": 3},
     "host.options": ["a=1"], "host.env": {"A": "1"}, "generators.mine.set": {"steps": 6},
+    "generators.mine.edit": ["flip"],
     "generators.mine.recipe": "lesion", "arms.1.name": "third", "arms.1.generator": "mine",
-    "arms.1.ratio": "2:1", "arms.1.bank": "3x", "arms.1.schedule": "anneal",
-    "arms.1.edits": ["flip"], "arms.1.augmentation": "none", "arms.1.augment_synthetic": False,
+    "arms.1.ratio": "2:1", "arms.1.bank_size": "3x", "arms.1.reuse": 4, "arms.1.schedule": "anneal",
+    "arms.1.edit": ["flip"], "arms.1.host_augmentation": False, "arms.1.augment_synthetic": False,
     "arms.1.real": 2, "arms.1.set": {"width": 2}, "arms.2": "heavier", "control": "gan",
     "sizes": [2], "draws": 2, "seeds": 3, "fits": "draw", "split.sealed": 4,
     "split.development": 1, "split.seed": 1, "regions": {"WT": "1"}, "measures": ["dice", "nsd"],
@@ -300,7 +307,8 @@ def test_the_controls_and_the_ways_to_use_a_gan_are_there_and_no_two_are_the_sam
     } == set(PRESETS)
     words = {"title", "what"}
     bare = [{key: preset[key] for key in preset.keys() - words} for preset in PRESETS.values()]
-    assert len({ArmPlan(name="a", **arm).model_dump_json() for arm in bare}) == len(PRESETS)
+    arms = [plan_with({"name": "a", **arm}).arm("a") for arm in bare]
+    assert len({arm.model_dump_json() for arm in arms}) == len(PRESETS)
 
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "default"])
@@ -308,22 +316,22 @@ def test_an_arm_is_built_by_its_name(name):
     arm = plan_with(name).arm(name)
     assert arm.title
     assert arm.what
-    assert (Ratio.parse(arm.asked_ratio).p > 0) == (arm.generator is not None)
-    assert len(build_edits(arm.edits)) == len(arm.edits)
+    assert (Ratio.parse(arm.ratio).p > 0) == (arm.generator is not None)
+    assert len(build_edits(arm.edit)) == len(arm.edit)
 
 
 @pytest.mark.parametrize("generator", GENERATORS)
 def test_its_generator_can_be_fitted_as_it_is(generator):
     made = plan_of().generator(generator)
-    cls = installed().generator(made.plugin)
-    split_settings(made.set, FitOptions, cls.Options, generator=made.plugin)
+    cls = installed().generator(made.generator)
+    split_settings(made.set, FitOptions, cls.Options, generator=made.generator)
     if made.recipe is not None:
-        assert find_recipe(made.recipe).spec.generator == made.plugin
+        assert find_recipe(made.recipe).spec.generator == made.generator
 
 
 def test_a_generator_of_the_plan_goes_before_the_presets():
-    own = plan_with("coarse-paste", generators={"cgan3d-lesion": {"plugin": "copypaste"}})
-    assert own.generator("cgan3d-lesion").plugin == "copypaste"
+    own = plan_with("coarse-paste", generators={"cgan3d-lesion": {"generator": "copypaste"}})
+    assert own.generator("cgan3d-lesion").generator == "copypaste"
     assert own.generator("cgan3d-lesion").recipe is None
 
 
@@ -332,4 +340,4 @@ def test_a_plan_may_change_any_key_of_an_arm_which_has_its_presets_name_unless_i
     arm = plan_with(own).arm("mine")
     assert (arm.schedule, arm.ratio, arm.generator) == ("finetune:50%@60%", "0:1", "cgan3d")
     assert arm.title == PRESETS["pretrain"]["title"]
-    assert plan_with({"from": "elastic", "bank": "4x"}).arm("elastic").bank == "4x"
+    assert plan_with({"from": "elastic", "bank_size": "4x"}).arm("elastic").bank_size == "4x"

@@ -56,7 +56,7 @@ def document(*comparisons: Any, **more: Any) -> dict[str, Any]:
         "arms": {key: arm for key, arm in ARMS.items() if key in used},
         "plan": {
             "arms": [{"name": key, **arm} for key, arm in ARMS.items()],
-            "generators": {"cgan": {"plugin": "cgan3d"}, "elastic": {"plugin": "elastic"}},
+            "generators": {"cgan": {"generator": "cgan3d"}, "elastic": {"generator": "elastic"}},
         },
         "comparisons": list(comparisons),
     } | more

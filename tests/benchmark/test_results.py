@@ -15,7 +15,13 @@ from gansynth.runtime.errors import UsageFault
 from tests.benchmark.people import WHERE, finish_all, people, plan_of
 
 TUNED = {"name": "tuned", "tune": ["default", "fading"]}
-FADING = {"name": "fading", "generator": "elastic", "bank": "4x", "candidate": True}
+FADING = {
+    "name": "fading",
+    "generator": "elastic",
+    "offline": True,
+    "bank_size": "4x",
+    "candidate": True,
+}
 NOTHING = GraphReport((), 0.0)
 ARMS = ["default", {"name": "pasted", "from": "copy-paste"}, "double", FADING, TUNED]
 
@@ -76,7 +82,7 @@ def test_the_published_plan_tells_generators_and_no_folder(finished):
     _, found = finished
     assert WHERE not in json.dumps(found)
     assert found["plan"]["data"] == "people:14"
-    plugins = {name: g["plugin"] for name, g in found["plan"]["generators"].items()}
+    plugins = {name: g["generator"] for name, g in found["plan"]["generators"].items()}
     assert plugins == {"copypaste": "copypaste", "elastic": "elastic"}
 
 

@@ -26,10 +26,18 @@ from gansynth.runtime.errors import TrainingFault
 from gansynth.runtime.files import read_json
 from tests.benchmark.people import design_of, finish, people, plan_of
 
+BANK = {"offline": True, "bank_size": "3x"}
 ARMS = [
     "default",
-    {"name": "plain", "generator": "g", "bank": "3x"},
-    {"name": "fading", "generator": "g", "bank": "3x", "ratio": "2:1", "schedule": "anneal"},
+    {"name": "plain", "generator": "g", **BANK},
+    {
+        "name": "fading",
+        "generator": "g",
+        "offline": True,
+        "bank_size": "3x",
+        "ratio": "2:1",
+        "schedule": "anneal",
+    },
     {"name": "pasted", "from": "copy-paste"},
     {"name": "tuned", "tune": ["default", "plain", "fading", "pasted"]},
 ]
@@ -40,7 +48,7 @@ def plan(**changes: Any) -> BenchmarkPlan:
     usual: dict[str, Any] = {
         "arms": ARMS,
         "sizes": [6],
-        "generators": {"g": {"plugin": "cgan3d", "set": {"steps": 100}}},
+        "generators": {"g": {"generator": "cgan3d", "set": {"steps": 100}}},
         "tune": {"folds": 3, "rungs": [0.25, 1.0], "keep": 0.5, "fit_share": 0.5},
         "host": {"set": {"network": "unet"}, "env": {"THREADS": "1"}},
     }
@@ -100,11 +108,11 @@ def by_arm(levels: Mapping[str, float], noise: float = 0.001) -> Scoring:
 
 def name_of(spec: Mapping[str, Any]) -> str:
     """An arm by what it does; its name is in no document."""
-    if not spec["arm"]["draws_from"]:
+    if spec["augment"]["ratio"] == "1:0":
         return "default"
-    if spec["arm"]["bank"] == "live":
+    if "offline" not in spec["augment"]:
         return "pasted"
-    return "plain" if spec["arm"]["schedule"] == "constant" else "fading"
+    return "fading" if "schedule" in spec["augment"] else "plain"
 
 
 @pytest.fixture
@@ -236,7 +244,7 @@ def test_a_race_trains_all_briefly_and_the_better_ones_longer(race):
         Counter(
             name_of(told["spec"])
             for told in made.of("train")
-            if told["spec"]["host"]["set"]["steps"] == steps
+            if told["spec"]["augment"]["set"]["steps"] == steps
         )
         for steps in ("10", "40")
     ]
@@ -272,7 +280,7 @@ def test_a_person_counts_once_however_many_cases(race):
 
     def score(spec: Mapping[str, Any], case: str) -> float:
         many = int(case[1:3]) % 3 > 0  # those with more than one case
-        return 0.5 + ((0.1 if many else -0.25) if spec["arm"]["draws_from"] else 0.0)
+        return 0.5 + ((0.1 if many else -0.25) if spec["augment"]["ratio"] != "1:0" else 0.0)
 
     found, made = race(score)
     people = {person for told in made.of("train") for _, person, _ in told["spec"]["judged"]}
@@ -285,7 +293,7 @@ def test_a_person_counts_once_however_many_cases(race):
 def test_arms_of_one_generator_share_its_fit(race):
     _, made = race(LEVELS)
     fits = made.of("fit")
-    plugins = Counter(t["spec"]["generator"]["plugin"] for t in fits[:6])
+    plugins = Counter(t["spec"]["generator"]["generator"] for t in fits[:6])
     assert plugins == {"cgan3d": 3, "copypaste": 3}
     assert len({told["key"] for told in fits}) == 6  # of the later rung they are the same
     assert {t["spec"]["generator"]["set"].get("steps") for t in fits} == {"50", None}
@@ -397,7 +405,7 @@ def test_another_seed_deals_otherwise(tmp_path):
 def toy_host(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Train nothing, and break off at the second rung of the arm with samples, until it is calm."""
     spec, here = document["spec"], folder.parents[4]
-    steps, real = spec.get("host", {}).get("set", {}).get("steps"), spec.get("generator") is None
+    steps, real = spec.get("augment", {}).get("set", {}).get("steps"), spec.get("generator") is None
     name = f"{spec['kind']}-{steps}-{real}"
     with (here / "begun").open("a") as begun:
         begun.write(name + "\n")

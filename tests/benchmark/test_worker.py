@@ -101,12 +101,7 @@ def told(spec: Mapping[str, Any], request: SourceRequest, **places: Any) -> dict
 def training(request: SourceRequest, target: str = "segmenter", **places: Any) -> dict[str, Any]:
     spec: dict[str, Any] = {
         "kind": "train",
-        "host": {"target": target, "set": {}, "options": []},
-        "arm": {
-            **{"ratio": "1:0", "schedule": "constant", "bank": "live", "edits": [], "filters": []},
-            **{"boxes": None, "prevalence": None, "lesions": None},
-            **{"augmentation": "usual", "augment_synthetic": True},
-        },
+        "augment": {"target": target, "ratio": "1:0"},
         **{"generator": None, "measures": ["dice"], "regions": {"both": "1+2"}},
         "judged": rows(JUDGED),
     }
@@ -263,8 +258,7 @@ def test_trainings_on_slices_are_scored_by_subject(kind, unit, distances, finish
 
 
 def fitting(request: SourceRequest, job: Path, held_out: str) -> dict[str, Any]:
-    generator = {"plugin": "elastic", "recipe": None, "scale": None, "only": None}
-    spec = {"kind": "fit", "generator": {**generator, "set": {}, "read": {}}}
+    spec = {"kind": "fit", "generator": {"generator": "elastic"}}
     return told(spec, request, division=str(job.with_name("division")), held_out=[held_out])
 
 

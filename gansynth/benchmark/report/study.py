@@ -102,7 +102,11 @@ class ReportData:
             learnt = any(self._kind(choice) == "gan" for choice in arm["tune"])
             return "tuned" if learnt else "rival"
         generator = self.plan.get("generators", {}).get(arm.get("generator"))
-        return "gan" if generator and trains(generator["plugin"]) else "rival"
+        return (
+            "gan"
+            if generator and trains(generator.get("plugin") or generator["generator"])
+            else "rival"
+        )
 
     @property
     def others(self) -> list[ReportArm]:

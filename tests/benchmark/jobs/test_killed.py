@@ -105,7 +105,7 @@ def test_what_is_killed_from_outside_has_failed_and_is_tried_again(small: Small)
 @pytest.mark.fault(36)
 @pytest.mark.slow
 def test_two_runs_at_once_share_the_work(small: Small):
-    small.add("one", "while not list(pathlib.Path(sys.argv[2]).glob('other-*')): time.sleep(0.05)")
+    small.add("one", "while not list(marks.glob('other-*')): time.sleep(0.05)")
     small.add("other")
     small.add("last", needs=["one", "other"])
     with small.runner("local:1") as first, small.runner("local:1") as second:
