@@ -6,14 +6,22 @@ package is cheap: a name's module, listed in ``__init__.pyi``, is imported at it
 ``gansynth --help`` and readers of a sample bank import neither torch nor any framework.
 """
 
+import ast
+from importlib import import_module
+from pathlib import Path
 from typing import Any
-
-import lazy_loader
 
 from gansynth.runtime.version import __version__ as __version__
 
-_import, _, _names = lazy_loader.attach_stub(__name__, __file__)
-__all__ = sorted([*_names, "__version__"])
+_HOMES = {
+    alias.name: f".{node.module}"
+    for node in ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
+    if isinstance(node, ast.ImportFrom)
+    for alias in node.names
+}
+"""Name -> the module that holds it. lazy-loader, which reads such stubs too, would put the function
+``benchmark`` in the place of the package of that name."""
+__all__ = sorted([*_HOMES, "__version__"])
 
 COMMANDS = (
     *("fit", "load", "check", "sample", "evaluate", "augment", "benchmark", "options", "show"),
@@ -25,8 +33,8 @@ COMMANDS = (
 
 
 def __getattr__(name: str) -> Any:
-    if name in _names:
-        return _import(name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name], __name__), name)
     from gansynth.runtime.errors import did_you_mean
 
     hint = did_you_mean(name, __all__)

@@ -194,7 +194,7 @@ def plan_text(source: CaseSource, asked: AugmentRequest) -> str:
         ),
         *([f"read: {dict(request.read)}"] if request.read else []),
         f"host: {{target: {asked.target}, steps: 1000}}",
-        f"generators: {{mine: {{plugin: {_plugin(asked)}}}}}",
+        f"generators: {{mine: {{generator: {_plugin(asked)}}}}}",
         f'arms: [default, double, {{name: mine, generator: mine, ratio: "{asked.ratio}"}}]',
         f"sizes: [{size}]",
         "draws: 3",

@@ -45,7 +45,7 @@ def idle(monkeypatch) -> None:
         raise AssertionError("a process was started")
 
     monkeypatch.setattr(processes, "run", started)
-    monkeypatch.setattr(ProducerSupervisor, "start", started)
+    monkeypatch.setattr(ProducerSupervisor, "__init__", started)
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_it_says_what_one_pair_proves_and_names_a_valid_plan(compared, tmp_path)
     (tmp_path / "plan.yaml").write_text(compared["plan"])
     plan = read_plan(tmp_path / "plan.yaml")
     assert [arm.name for arm in plan.arms] == ["default", "double", "mine"]
-    assert yaml.safe_load(compared["plan"])["generators"]["mine"]["plugin"] == "parametric"
+    assert yaml.safe_load(compared["plan"])["generators"]["mine"]["generator"] == "parametric"
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_a_benchmark_of_it_is_planned(monai, toy, run_cli, tmp_path):
     plan = {
         **{"name": "monai", "data": toy.data[1], "read": {**READ, "size": "16"}},
         "host": {"target": "monai", "steps": 4, "set": {"width": "4", "device": "cpu"}},
-        "arms": ["default", "heavier", {"from": "copy-paste", "bank": "1x"}],
+        "arms": ["default", "heavier", {"from": "copy-paste", "offline": True, "bank_size": "1x"}],
         **{"sizes": [2], "draws": 1, "seeds": 1},
         "split": {"pool": 4, "development": 2, "sealed": 2},
     }

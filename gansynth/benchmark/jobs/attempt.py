@@ -18,6 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -58,6 +59,31 @@ class AttemptResult:
 
     code: int  # exit code of its process, see above; -N for signal N
     reason: str = ""  # why it failed, in one line
+
+
+class Executor:
+    """Runs attempts at jobs."""
+
+    queues = False
+    """Whether it accepts more jobs than slots, and starts them later."""
+
+    @property
+    def slots(self) -> int:
+        """Number of parallel jobs."""
+        return 1
+
+    def open(self, store: Path) -> None:
+        """Check what jobs need; EnvironmentFault if it is missing."""
+
+    def submit(self, order: AttemptSpec) -> Future[AttemptResult]:
+        """Attempt a job."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """Stop all jobs within their grace period, and wait."""
+
+    def close(self) -> None:
+        """Kill the jobs that are left; also after ``open`` failed."""
 
 
 def start(order: AttemptSpec, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:

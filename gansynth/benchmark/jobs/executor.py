@@ -22,6 +22,7 @@ from gansynth.benchmark.jobs.attempt import (
     PATIENCE,
     AttemptResult,
     AttemptSpec,
+    Executor,
     attempt,
     result_of,
     start,
@@ -33,31 +34,6 @@ from gansynth.runtime.machine import cores
 
 NAMES = ("here", "local", "ray")
 EXPECTED = "expected here, local, local:4, ray or ray:cpus=2,gpus=1"
-
-
-class Executor:
-    """Runs attempts at jobs."""
-
-    queues = False
-    """Whether it accepts more jobs than slots, and starts them later."""
-
-    @property
-    def slots(self) -> int:
-        """Number of parallel jobs."""
-        return 1
-
-    def open(self, store: Path) -> None:
-        """Check what jobs need; EnvironmentFault if it is missing."""
-
-    def submit(self, order: AttemptSpec) -> Future[AttemptResult]:
-        """Attempt a job."""
-        raise NotImplementedError
-
-    def cancel(self) -> None:
-        """Stop all jobs within their grace period, and wait."""
-
-    def close(self) -> None:
-        """Kill the jobs that are left; also after ``open`` failed."""
 
 
 def parse_executor(text: str) -> Executor:

@@ -21,8 +21,8 @@ from gansynth.benchmark.jobs.attempt import (
     STOPPED,
     AttemptResult,
     AttemptSpec,
+    Executor,
 )
-from gansynth.benchmark.jobs.executor import Executor
 from gansynth.benchmark.jobs.job import JobSpec
 from gansynth.benchmark.jobs.store import ResultStore
 from gansynth.runtime.errors import GansynthError, TrainingFault

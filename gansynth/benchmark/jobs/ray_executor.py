@@ -23,10 +23,10 @@ from gansynth.benchmark.jobs.attempt import (
     PATIENCE,
     AttemptResult,
     AttemptSpec,
+    Executor,
     result_of,
     start,
 )
-from gansynth.benchmark.jobs.executor import Executor
 from gansynth.benchmark.jobs.machine import THREADS
 from gansynth.benchmark.jobs.ray_connecting import RayConnection, first_line
 from gansynth.benchmark.jobs.store import UNDER_WAY
