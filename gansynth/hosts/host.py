@@ -474,10 +474,8 @@ class Framework(Adapter):
 
     def check_samples(self, mix_config: MixConfig) -> SampleSource:
         """Check the generator or bank, and the request to it."""
-        found = check_origin(mix_config, self, self.converts)
-        if found.run is not None:
-            self.check_run(found.run, mix_config)
-        elif found.bank is not None:
+        found = check_origin(mix_config, self, self.converts, self.check_run)
+        if found.bank is not None:
             folder, schema, own = found.bank.folder, found.bank.spec.schema, self.source.schema
             for key in self.same:
                 values = [getattr(each, key) for each in (schema, own)]

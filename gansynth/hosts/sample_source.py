@@ -79,11 +79,13 @@ def check_origin(
     mix_config: MixConfig,
     host: Adapter,
     converts: Callable[[RunFolder], bool] = lambda run: False,
+    check_run: Callable[[RunFolder, MixConfig], None] = lambda run, mix_config: None,
 ) -> SampleSource:
     """Check the origin of samples, and return it with everything that it has seen.
 
     Args:
         converts: whether the host brings samples of a run's own space into its own.
+        check_run: refuses what the host does not take, before the generator's own refusals.
 
     Raises:
         IntegrityFault: leakage, another space, or a damaged bank.
@@ -109,6 +111,7 @@ def check_origin(
         verify_bank(bank.folder)
         return sample_source
     assert run is not None, "it is no bank"
+    check_run(run, mix_config)
     check_weights(run)
     return check_asked(mix_config, sample_source, source, host.held_out)
 

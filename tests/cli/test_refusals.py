@@ -228,7 +228,7 @@ MISSING: dict[str, str | tuple[str, ...]] = {
     "benchmark {no}.yaml": "",
     "tune {no}.yaml": "",
     "papers {no}.yaml --data example:2d": "",
-    "detections {no}": "has no gansynth_detections.json",
+    "detections {no}": "no such file or folder",
     "import msd:{no} nnunet:009 --root .": "",
     "splits nnunet:999 --root .": "",
     "prepare nnunet:999 --root .": "",

@@ -349,6 +349,11 @@ def _named(text: str, file: str) -> tuple[str, Path]:
     if not path.exists() and "=" in text:
         name, _, path_text = text.partition("=")
         path = Path(path_text)
+    if not path.exists():
+        raise DataFault(
+            f"{text}: no such file or folder, expected detections, a folder that holds {file}, or "
+            "NAME=PATH"
+        )
     if path.is_dir():
         path = path / file
     if not path.is_file():

@@ -78,7 +78,7 @@ def test_it_keeps_the_contract_of_adapters(adapter, tmp_path):
         (["--set", "epoch=3"], ["--set epoch", "Did you mean 'epochs'?"]),
         (["--", "-dev", "gpu"], ["-- -dev gpu", "cuda"]),
         (["--fold", "all"], ["--fold all", "expected fold 0"]),
-        (["--boxes", "training"], ["--boxes training", "eave --boxes out"]),
+        (["--boxes", "training"], ["--boxes: samples are inserted", "Leave --boxes out"]),
     ],
     ids=lambda value: "-".join(value).strip("-").replace("=", "-") if len(value) else "",
 )
