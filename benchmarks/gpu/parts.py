@@ -25,8 +25,10 @@ import numpy as np
 import torch
 from bench_gan_step import CHANNELS, Peer, batch_of, flops, match_widths, ours, peer_steps
 from common import alternate, machine, ratio, training_step
+from torch.autograd import DeviceType
+from torch.profiler import profile, supported_activities
 
-from gansynth.core.generator import Batch, Generator, Stage
+from gansynth.core.generator import Batch, Generator, Stage, move
 from gansynth.core.registry import installed
 from gansynth.core.schema import Condition, Schema
 from gansynth.fitting.recipe import find_recipe
@@ -138,7 +140,7 @@ def gan_step(args: argparse.Namespace) -> Document:
         return peer_step(peer, size, steps, COMPILED.get(variant, "off"))
 
     found: Document = {}
-    for variant in VARIANTS:
+    for variant in args.ways:
         for name, side in (("cgan3d", our_side), ("MONAI", peer_side)):
             label = f"{name}, {variant}" if variant else name
 
@@ -158,7 +160,7 @@ def gan_step(args: argparse.Namespace) -> Document:
         rounds, warmup = (1, 0) if args.tiny else (9, 1)
         for label, seconds in alternate(running, rounds, warmup).items():
             found[label]["seconds"] = seconds
-    tails = [f", {variant}" if variant else "" for variant in VARIANTS]
+    tails = [f", {variant}" if variant else "" for variant in args.ways]
     pairs = {
         tail: ratio(*(found[name + tail]["seconds"] for name in ("cgan3d", "MONAI")))
         for tail in tails
@@ -222,6 +224,37 @@ def gan_2d(args: argparse.Namespace) -> Document:
     return {"size": size, "batch_size": batch, "sides": found}
 
 
+def kernels(args: argparse.Namespace) -> Document:
+    """Kernels and waits of a training step: what a run of 16 steps has beyond one of 8."""
+    plane, edge, short = (16, 16, 1) if args.tiny else (128, 64, 4)
+    sizes = {"dcgan": (plane,) * 2, "cpggan": (plane,) * 2, "cgan3d": (edge,) * 3}
+    found: Document = {}
+    for name, size in sizes.items():
+        own = {**LAST_SIZE.get(name, {}), **(TINY[name] if args.tiny else {})}
+        generator, counted = made(name, size, **own), list[np.ndarray]()
+        for steps in (short, 2 * short):
+            batches = random_batches(generator)
+            run = training_step(generator, batches, steps, "cuda", batch_size=2, precision="bf16")
+            run()
+            with profile(activities=supported_activities()) as profiled:
+                run()
+            counted.append(counts(profiled))
+        step = (counted[1] - counted[0]) / (2 * short)
+        what = ("kernels", "copies", "waits", "busy_ms")
+        found[f"{name}, {'x'.join(map(str, size))}"] = dict(zip(what, step.tolist(), strict=True))
+    return {"batch_size": 2, "dtype": "bf16", "sides": found}
+
+
+def counts(profiled: profile) -> np.ndarray:
+    """Kernels, copies, waits of the CPU for the GPU, and ms of what ran on the GPU."""
+    events = profiled.events() or []
+    there = [event for event in events if event.device_type == DeviceType.CUDA]
+    copies = [event for event in there if event.name.startswith(("Memcpy", "Memset"))]
+    waits = [event for event in events if event.name.endswith("Synchronize")]
+    busy = sum(event.time_range.elapsed_us() for event in there) / 1e3
+    return np.array([len(there) - len(copies), len(copies), len(waits), busy])
+
+
 def volume(args: argparse.Namespace) -> Document:
     """A sample of ``cgan3d`` at 256^3: as tiles, and as a whole."""
     edge, tiles = (32, (16, 32)) if args.tiny else (256, (0, 256))
@@ -233,7 +266,8 @@ def volume(args: argparse.Namespace) -> Document:
 
             def make(tile: int = tile, dtype: str = dtype) -> Callable[[], float]:
                 own = {"sample_tile": tile, **(TINY["cgan3d"] if args.tiny else {})}
-                generator = made("cgan3d", (edge,) * 3, **own).to(CUDA)
+                generator = made("cgan3d", (edge,) * 3, **own)
+                move(generator, CUDA)
                 generator.precision = "fp32" if dtype == "fp32" else "auto"
 
                 def run() -> float:
@@ -290,7 +324,7 @@ def tests(args: argparse.Namespace) -> Document:
     return {"file": Path(args.file).name, "exit_code": done.returncode, **found, "lines": failures}
 
 
-PARTS = {part.__name__: part for part in (gan_step, gan_2d, volume, doncenco, tests)}
+PARTS = {part.__name__: part for part in (gan_step, gan_2d, kernels, volume, doncenco, tests)}
 
 
 def main() -> None:
@@ -302,6 +336,7 @@ def main() -> None:
     parser.add_argument("--size", type=int)
     parser.add_argument("--dtype", choices=("fp32", "bf16"))
     parser.add_argument("--shape", default="pix2pix", help="of cgan3d, see bench_gan_step.py")
+    parser.add_argument("--ways", nargs="+", default=VARIANTS, help='of gan_step; "" is as it is')
     parser.add_argument("--file", help="of tests/gpu")
     args = parser.parse_args()
     document = PARTS[args.part](args)

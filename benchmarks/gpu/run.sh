@@ -52,7 +52,7 @@ for size in "${sizes[@]}"; do for dtype in fp32 bf16; do
 done; done
 measure gan_step_128_bf16_texture gan_step --size 128 --dtype bf16 --shape texture
 for size in "${planes[@]}"; do measure "gan_2d_$size" gan_2d --size "$size"; done
-for name in volume doncenco; do measure $name $name; done
+for name in kernels volume doncenco; do measure $name $name; done
 live live_2 0.02; live live_free 100
 for file in "${tests[@]}"; do measure "$(basename "$file" .py)" tests --file "$file"; done
 "$python" "$here/summary.py" table "$out"

@@ -21,6 +21,7 @@ HEADS = {
     "gan_step": "GAN step beside MONAI's pair of equal FLOPs, batch 1 "
     "| precision | side | ms a step | peak GB | time / MONAI's | first call, s",
     "gan_2d": "2D | GAN, precision | images/s | peak GB",
+    "kernels": "a training step | GAN | kernels | copies | waits | ms busy",
     "volume": "one sample | how | s | peak GB | pool GB",
     "doncenco": "Doncenco's recipe, batch 1 | how | s a step | peak GB",
     "live": "nnU-Net beside a producer on its GPU | overhead aimed at | samples/s | step / without"
@@ -75,6 +76,12 @@ def gan_2d(doc: dict[str, Any]) -> Rows:
         yield f"{doc['size']}^2, batch {doc['batch_size']}", side, speed, _gb(found)
 
 
+def kernels(doc: dict[str, Any]) -> Rows:
+    """What a step has the GPU do."""
+    for side, found in doc["sides"].items():
+        yield f"{doc['dtype']}, batch {doc['batch_size']}", side, *map(float, found.values())
+
+
 def volume(doc: dict[str, Any]) -> Rows:
     """Seconds and memory of a large sample."""
     for side, found in doc["sides"].items():
@@ -103,7 +110,7 @@ def tests(doc: dict[str, Any]) -> Rows:
     yield doc["file"], *counts, "; ".join(doc["lines"]) or (doc["exit_code"] or "")
 
 
-ROWS = {make.__name__: make for make in (gan_step, gan_2d, volume, doncenco, live, tests)}
+ROWS = {make.__name__: make for make in (gan_step, gan_2d, kernels, volume, doncenco, live, tests)}
 
 
 def _precision(doc: dict[str, Any]) -> str:

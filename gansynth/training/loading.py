@@ -68,8 +68,12 @@ class BatchLoader:
 
 
 def _pinned(tensor: Tensor) -> Tensor:
-    """Return a tensor in pinned memory; whole numbers as int16, which all of ours fit into."""
-    return (tensor.short() if tensor.dtype == torch.int64 else tensor).pin_memory()
+    """Return a tensor in pinned memory; whole numbers as int16, which all of ours fit into.
+
+    An expanded tensor has one place for many elements: CUDA cannot pin it.
+    """
+    small = tensor.short() if tensor.dtype == torch.int64 else tensor
+    return small.contiguous().pin_memory()
 
 
 def _widened(tensor: Tensor) -> Tensor:

@@ -184,6 +184,12 @@ def what_is_on_the_device_is_pinned(right):
 
 
 @mistake
+def an_expanded_tensor_is_pinned(right):
+    expanded = torch.ones(1).expand(3)
+    (expanded.contiguous() if right else expanded).pin_memory()
+
+
+@mistake
 def a_forked_process_uses_the_device_of_its_parent(right):
     torch.ones(1, device=GPU)
     process = multiprocessing.get_context("fork").Process(target=_use, args=(on(not right),))

@@ -83,7 +83,13 @@ def copy_late(content: Tensor, place: torch.device) -> Tensor:
 
 
 def pinned(tensor: Tensor) -> Tensor:
-    """Return a copy in pinned memory."""
+    """Return a copy in pinned memory.
+
+    Raises:
+        RuntimeError: it is expanded: several elements share one place in memory.
+    """
+    if any(step == 0 for step, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1):
+        raise RuntimeError("more than one element refers to a single memory location")
     made = tensor.detach().clone()
     made.in_pinned_memory = True  # type: ignore[attr-defined]
     return made
