@@ -118,8 +118,7 @@ audit: $(READY_DEV)       ## known vulnerabilities of the installed packages, an
 	@$(PYTEST) tests/test_licences.py
 
 bench: $(READY_BENCH)     ## run the benchmarks
-	@set -- benchmarks/bench_*.py; test -e "$$1" || { echo "no benchmarks/bench_*.py yet" >&2; exit 1; }; \
-	for b; do echo "$$b"; $(BIN)/python "$$b" $(ARGS) || exit 1; done
+	@for b in benchmarks/scripts/bench_*.py; do echo "$$b"; $(BIN)/python "$$b" $(ARGS) || exit 1; done
 
 docs: $(READY_DOCS)       ## build the site into build/site; a dead link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)

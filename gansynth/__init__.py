@@ -14,7 +14,7 @@ from typing import Any
 from gansynth.runtime.version import __version__ as __version__
 
 _HOMES = {
-    alias.name: f".{node.module}"
+    alias.name: f"{'.' * node.level}{node.module}"
     for node in ast.parse(Path(__file__).with_suffix(".pyi").read_text(encoding="utf-8")).body
     if isinstance(node, ast.ImportFrom)
     for alias in node.names

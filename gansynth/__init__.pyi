@@ -1,5 +1,17 @@
 """The public names of gansynth, each with its module: the one place that lists them."""
 
+from gansynth_benchmark.api import benchmark as benchmark
+from gansynth_benchmark.api import papers as papers
+from gansynth_benchmark.api import tune as tune
+from gansynth_cli.option_tables import options as options
+from gansynth_evaluate.api import evaluate as evaluate
+from gansynth_evaluate.audit import audit_exported as audit_exported
+from gansynth_evaluate.detections import detections as detections
+from gansynth_evaluate.hard_cases.job import hard_cases as hard_cases
+from gansynth_evaluate.memorisation import discriminator_scores as discriminator_scores
+from gansynth_evaluate.memorisation import load_discriminator as load_discriminator
+from gansynth_evaluate.turing.api import turing_test as turing_test
+
 from .bank.api import fill_bank as fill_bank
 from .bank.api import live_bank as live_bank
 from .bank.draw_log import summarise as summarise
@@ -7,9 +19,6 @@ from .bank.producer import ProducerConfig as ProducerConfig
 from .bank.reader import BankReader as BankReader
 from .bank.store import BankSample as BankSample
 from .bank.supervisor import ProducerSupervisor as ProducerSupervisor
-from .benchmark.api import benchmark as benchmark
-from .benchmark.api import papers as papers
-from .benchmark.api import tune as tune
 from .core.adapter import Adapter as Adapter
 from .core.adapter import HostArrays as HostArrays
 from .core.adapter import HostOptions as HostOptions
@@ -91,19 +100,11 @@ from .data.case_writer import yolo_lines as yolo_lines
 from .data.read_options import ReadOptions as ReadOptions
 from .data.read_options import parse_read as parse_read
 from .data.read_options import register_read_options as register_read_options
-from .evaluation.api import evaluate as evaluate
-from .evaluation.audit import audit_exported as audit_exported
-from .evaluation.check import check as check
-from .evaluation.detections import detections as detections
-from .evaluation.hard_cases.job import hard_cases as hard_cases
-from .evaluation.memorisation import discriminator_scores as discriminator_scores
-from .evaluation.memorisation import load_discriminator as load_discriminator
-from .evaluation.option_tables import options as options
-from .evaluation.turing.api import turing_test as turing_test
 from .fitting.api import fit as fit
 from .fitting.recipe import find_recipe as find_recipe
 from .hosts.api import augment as augment
 from .hosts.batchgenerators_loader import mix_batches as mix_batches
+from .hosts.check import check as check
 from .hosts.commands import doctor as doctor
 from .hosts.commands import import_data as import_data
 from .hosts.commands import prepare as prepare

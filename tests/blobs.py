@@ -10,8 +10,9 @@ import numpy as np
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.core.source import CaseHeader, CaseSource, SourceRequest, StoredCase
 from gansynth.core.space import Space
-from gansynth.evaluation.hard_cases.job import FailureOptions, find_failures
 from gansynth.runtime.progress import NullReporter
+from gansynth_evaluate.hard_cases.job import find_failures
+from gansynth_evaluate.requests import FailureOptions
 from tests.offered import offered
 
 SIDE = 24

@@ -34,16 +34,20 @@ FLOORS: Mapping[str, int] = {
     "fitting": 6,
     "bank": 6,
     "hosts": 7,
-    "evaluation": 7,
-    "benchmark": 8,
     "testing": 8,
     "adapters": 8,
     "run": 9,
     "cli": 9,
-    "benchmarks": 10,
+    "gansynth_evaluate": 10,
+    "gansynth_benchmark": 11,
+    "scripts": 12,
 }
-"""Package of gansynth/, or top-level folder -> floor. A package imports from lower floors only."""
+"""Package of gansynth/ or benchmarks/, or another top-level folder -> floor. A package imports from
+lower floors only."""
 SHELVES = ("plugins", "adapters", "cli")
+BENCHMARKS = ("gansynth_evaluate", "gansynth_benchmark")
+PRODUCT = (FACE, *SHELVES, *(f"benchmarks/{name}" for name in BENCHMARKS))
+"""Folders of what is packed."""
 Edge = tuple[str, str]
 
 
@@ -60,17 +64,18 @@ class House:
     edges: Mapping[Edge, int]
 
     def package(self, module: str) -> str:
-        """The package a module belongs to: ``core``, ``gansynth_nnunet``, ``benchmarks``."""
+        """The package a module belongs to: ``core``, ``gansynth_nnunet``, ``scripts``."""
         parts = module.split(".")
         if parts[0] != FACE:
-            return parts[0] if self.shelf(module) in SHELVES else "benchmarks"
+            return parts[0] if self.shelf(module) in SHELVES + BENCHMARKS else "scripts"
         if len(parts) == 1:
             return FACE
         return parts[1] if len(self.files[module].parts) > 2 else "loose"
 
     def shelf(self, module: str) -> str:
-        """The top-level folder of a module."""
-        return self.files[module].parts[0]
+        """The top-level folder of a module; on ``benchmarks/``, the package, or ``scripts``."""
+        top, below, *_ = self.files[module].parts
+        return top if top != "benchmarks" else below if below in BENCHMARKS else "scripts"
 
     def floor(self, module: str) -> int | None:
         """The floor of a module's package; None for the face and for what lies loose."""
@@ -130,6 +135,7 @@ def read_house(root: Path = ROOT) -> House:
     for top in (FACE, *SHELVES, "benchmarks"):
         for path in sorted((root / top).rglob("*.py")):
             parts = path.relative_to(root / top if top != FACE else root).with_suffix("").parts
+            parts = parts[parts[0] == "scripts" :]  # which import each other by their names
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
             files[name] = path.relative_to(root)
     edges: dict[Edge, int] = {}
@@ -184,17 +190,18 @@ def table(root: Path = ROOT) -> Iterator[str]:
     rows: dict[tuple[int, str], list[Path]] = defaultdict(list)
     for module, path in house.files.items():
         name = house.package(module)
-        shelf = path.parts[0]
-        label = name if shelf in (FACE, "benchmarks") else f"{shelf}/{name}"
+        shelf = house.shelf(module)
+        label = name if shelf not in SHELVES else f"{shelf}/{name}"
         rows[house.floor(module) or 0, label].append(path)
     product: list[Path] = []
     scripts: list[Path] = []
     for (floor, label), paths in sorted(rows.items()):
         yield _row(str(floor or "-"), f"`{label}`", root, paths)
-        (scripts if label == "benchmarks" else product).extend(paths)
+        (scripts if label == "scripts" else product).extend(paths)
     tests = [path.relative_to(root) for path in (root / "tests").rglob("*.py")]
+    yield _row("", "**engine**", root, [path for path in product if path.parts[0] == FACE])
     yield _row("", "**product**", root, product)
-    yield _row("", "**benchmarks**", root, scripts)
+    yield _row("", "**scripts**", root, scripts)
     yield _row("", "**tests**", root, tests)
     yield ""
     loose = [name for name in house.loose() if name != FACE]

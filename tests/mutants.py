@@ -27,7 +27,7 @@ import torch  # noqa: F401  # once for all, not once a mutant
 from coverage import CoverageData
 
 ROOT = Path(__file__).parents[1]
-SHELVES = ("plugins", "adapters", "cli")
+SHELVES = ("plugins", "adapters", "cli", "benchmarks")
 PAIRS = "Lt GtE, Gt LtE, Eq NotEq, Is IsNot, In NotIn, And Or, Add Sub, Mult Div, FloorDiv Mult"
 OTHER: dict[str, str] = {}
 for one, other in map(str.split, PAIRS.split(", ")):

@@ -23,11 +23,12 @@ from gansynth.runtime.option_kinds import option_rows
 from gansynth.sampling.filters import BUILT_IN as FILTERS
 from gansynth.testing.scaffold import project
 from gansynth_cli.commands.help import section_of
-from gansynth_cli.main import COMMANDS
+from gansynth_cli.main import commands
 from tests import site_pages
+from tests.house import PRODUCT
 
 DOCS = Path(__file__).parents[1] / "docs"
-SOURCES = [DOCS.parent / shelf for shelf in ("gansynth", "plugins", "adapters", "cli")]
+SOURCES = [DOCS.parent / shelf for shelf in PRODUCT]
 HELP = re.compile(r"gansynth help (\w+)((?: [a-z-]+)?)(?=[\"),;.])")
 GENERATORS = [path.name.removeprefix("gansynth_") for path in SOURCES[1].glob("gansynth_*")]
 TEMPLATES = Path(project.__file__).parent / "templates"
@@ -55,10 +56,10 @@ PLACES = {
     "read pictures": ("sources.md", "gansynth.data.pictures.PictureOptions"),
     "read yolo": ("sources.md", "gansynth_yolo.source.YoloOptions"),
     "read deepmedic": ("sources.md", "gansynth_deepmedic.source.DeepMedicOptions"),
-    "plan": ("benchmark.md", "gansynth.benchmark.plan.BenchmarkPlan"),
-    "plan operating_point": ("benchmark.md", "gansynth.benchmark.plan.OperatingPointPlan"),
+    "plan": ("benchmark.md", "gansynth_benchmark.plan.BenchmarkPlan"),
+    "plan operating_point": ("benchmark.md", "gansynth_benchmark.plan.OperatingPointPlan"),
     **{
-        f"plan {part}": ("benchmark.md", f"gansynth.benchmark.plan.{part.capitalize()}Plan")
+        f"plan {part}": ("benchmark.md", f"gansynth_benchmark.plan.{part.capitalize()}Plan")
         for part in ("host", "arm", "split", "tune", "paper")
     },
 }
@@ -149,7 +150,7 @@ def test_messages_in_the_faq_are_those_of_the_code():
 
 def test_the_commands_page_has_every_option():
     page = site_pages.commands_page()
-    for name in COMMANDS:
+    for name in commands():
         assert f"\n## gansynth {name}\n" in page
     assert "| `--ratio R:S` |" in page
 

@@ -19,8 +19,9 @@ from packaging.utils import canonicalize_name
 import gansynth
 
 ROOT = Path(__file__).parents[1]
-SHELVES = ("plugins", "adapters", "cli")
-PACKED = ("gansynth", *SHELVES)
+SHELVES = ("plugins", "adapters", "cli", "benchmarks")
+MEASURING = ("benchmarks/gansynth_evaluate", "benchmarks/gansynth_benchmark")
+PACKED = ("gansynth", "plugins", "adapters", "cli", *MEASURING)
 MODULES = sorted(path for folder in PACKED for path in (ROOT / folder).rglob("*.py"))
 
 TEXTS = {".html", ".ipynb", ".md", ".py", ".sh", ".txt", ".yaml", ".yml"}
@@ -67,8 +68,19 @@ def test_every_plugin_and_adapter_is_an_entry_point():
     assert declared == packages_on("plugins", "adapters") | ours
 
 
+def test_every_package_of_benchmarks_has_a_table_of_commands():
+    points = distribution("gansynth").entry_points
+    declared = {e.value for e in points if e.group == "gansynth.commands"}
+    assert declared == {f"{name}:COMMANDS" for name in packages_on("benchmarks")}
+
+
+def test_the_engine_imports_nothing_that_measures():
+    engine = (ROOT / "gansynth").rglob("*.py")
+    assert set().union(*map(imported, engine)) & packages_on("benchmarks") == set()
+
+
 def test_nothing_tells_anybody_to_install_gansynth_from_an_index():
-    folders = (*PACKED, "docs", "tests", "benchmarks", "examples", ".github")
+    folders = ("gansynth", *SHELVES, "docs", "tests", "examples", ".github")
     found = (path for folder in folders for path in (ROOT / folder).rglob("*"))
     texts = [path for path in (*ROOT.glob("*"), *found) if path.suffix in TEXTS]
     assert [str(path) for path in texts if NAMED_TO_AN_INDEX.search(path.read_text("utf-8"))] == []
@@ -164,9 +176,14 @@ def test_the_wheel_has_every_file_that_is_no_module():
     packed = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
     found = ROOT.glob("plugins/*/recipes/**/*.yaml")  # and the plans of their papers' tables
     recipes = {path.relative_to(ROOT / "plugins").as_posix() for path in found}
-    found = ROOT.glob("gansynth/testing/scaffold/templates/*")
-    templates = {path.relative_to(ROOT).as_posix() for path in found}
+    templates = {
+        path.relative_to(root).as_posix()
+        for root in (ROOT, ROOT / "benchmarks")
+        for path in root.glob("gansynth*/**/templates/*")
+        if path.is_file()
+    }
     pages = {f"gansynth_cli/pages/{path.name}" for path in (ROOT / "docs").glob("*.md")}
     assert recipes
-    assert templates
+    assert len({Path(name).parent for name in templates}) == 5
     assert recipes | templates | pages <= packed
+    assert [name for name in packed if name.startswith(("scripts", "gpu", "blank"))] == []

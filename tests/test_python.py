@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from importlib import import_module
 
 import click
 import numpy as np
 import pytest
 
 import gansynth
-from gansynth import run
 from gansynth.core.registry import installed
 from gansynth.sampling.api import FittedRun
 from gansynth.training.loop import FitOptions
 from gansynth_cli.main import cli
 
-COMMANDS = [name for name in gansynth.COMMANDS if name in run.COMMANDS]
+COMMANDS = [name for name in gansynth.COMMANDS if hasattr(getattr(gansynth, name), "request")]
 """Every function of the same words as its command."""
 SPELT = {"number": "n", "class": "classes", "from": "origin"}
 """Option -> the word of Python, where it cannot be, or is not, the same."""
@@ -44,8 +42,7 @@ def words_of(function: object) -> set[str]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_function_takes_the_words_of_its_command(name):
-    module, _, function = run.COMMANDS[name][1].partition(":")
-    words = words_of(getattr(import_module(f"gansynth.{module}"), function))
+    words = words_of(getattr(gansynth, name))
     beside = {"options"} if name == "augment" else {"set"} if name == "doctor" else set()
     assert words - beside - {"quiet"} == options_of(name) - {"quiet"}
 

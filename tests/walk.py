@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-SHELVES = ("gansynth", "plugins", "adapters", "cli")
+SHELVES = ("gansynth", "plugins", "adapters", "cli", "benchmarks")
 
 
 class Walk:

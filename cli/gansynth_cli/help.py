@@ -135,7 +135,7 @@ def complete_names(*kinds: str) -> Complete:
 
 def complete_keys(ctx: click.Context, _: click.Parameter, begun: str) -> list[CompletionItem]:
     """Complete the keys of ``--set`` for the generator or framework that is typed already."""
-    from gansynth.evaluation.option_tables import options
+    from gansynth_cli.option_tables import options
 
     # Behind an unfinished --set, click leaves the arguments unread.
     owners = (ctx.params.get("target"), ctx.params.get("generator"), *ctx.args)

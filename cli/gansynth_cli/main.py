@@ -6,12 +6,14 @@ This module imports nothing heavy: ``gansynth --help`` needs click and this file
 from __future__ import annotations
 
 import errno
+import functools
 import importlib
 import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -48,22 +50,13 @@ COMMANDS = {
     ),
     "cache": ("cache", "Copy the cases of any source into one HDF5 file that is fast to read."),
     "fit": ("fit", "Fit a generator on the training cases of one fold."),
-    "hard-cases": ("hard_cases", "Find hard cases by inner folds of the training cases."),
     "sample": ("sample", "Generate labelled samples from a run."),
     "show": ("show", "Print where the files of a run are, and how far it has come."),
-    "turing-test": ("turing_test", "Let raters tell real images from samples, each on a page."),
-    "evaluate": ("evaluate", "Evaluate samples: realism, faithfulness and memorisation."),
     "augment": ("augment", "Train a target framework with samples mixed in at a ratio."),
-    "benchmark": (
-        "benchmark",
-        "Measure whether samples help, by how much, and how certain that is.",
-    ),
-    "tune": ("tune", "Choose generator, ratio and schedule by inner folds, or none."),
-    "papers": ("papers", "Reproduce a paper's table, with its numbers beside ours."),
-    "detections": (
-        "detections",
-        "Evaluate detectors, and compare them at equal false positives.",
-    ),
+}
+"""Command -> (module below ``gansynth_cli.commands``, perhaps with a name in it; a line for
+``gansynth --help``), in the order in which a new user needs them."""
+AIDS = {
     "plugins": ("plugins", "List and check installed plugins, or start a new one."),
     "options": (
         "help:options",
@@ -73,8 +66,10 @@ COMMANDS = {
     "doctor": ("doctor", "Report what this machine has, and what is missing."),
     "completion": ("completion", "Print the script that lets a shell complete gansynth."),
 }
-"""Command -> (module below ``gansynth_cli.commands``, perhaps with a name in it; a line for
-``gansynth --help``)."""
+"""The same of those that are listed last."""
+GROUP = "gansynth.commands"
+"""Entry points of packages with commands of their own: each is a table, command -> (``MODULE:NAME``
+of a ``click.Command``, a line)."""
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 """Error numbers of a full or read-only disk."""
@@ -98,35 +93,63 @@ Exit codes:
 """
 
 
+@functools.cache
+def registered() -> dict[str, tuple[str, str]]:
+    """Return the commands of other packages by name; a table that fails is left out, and told."""
+    found: dict[str, tuple[str, str]] = {}
+    for point in entry_points(group=GROUP):
+        try:
+            table = point.load()
+            found |= {str(name): (str(where), str(line)) for name, (where, line) in table.items()}
+        except Exception as error:  # any exception of plugin code becomes one line here
+            write_stderr(f"warning: the commands of {point.value!r} are left out: {error!r}")
+    return dict(sorted(found.items()))
+
+
+def commands() -> dict[str, tuple[str, str]]:
+    """Return command -> (``MODULE:NAME``, a line), in the order of the help.
+
+    Gansynth's own keep their names.
+    """
+    first, last = (
+        {name: (_own(place), line) for name, (place, line) in table.items()}
+        for table in (COMMANDS, AIDS)
+    )
+    others = {name: found for name, found in registered().items() if name not in {**first, **last}}
+    return {**first, **others, **last}
+
+
+def _own(place: str) -> str:
+    module, _, name = place.partition(":")
+    return f"gansynth_cli.commands.{module}:{name or 'command'}"
+
+
 class Gansynth(click.Group):
     """A group that imports the module of a command when it is needed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return every command, in the order in which a new user needs them."""
-        return list(COMMANDS)
+        """Return every command."""
+        return list(commands())
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command's module."""
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, name = COMMANDS[cmd_name][0].partition(":")
-        loaded = importlib.import_module(f"gansynth_cli.commands.{module}")
-        command: click.Command = getattr(loaded, name or "command")
-        return command
+        place, _ = commands().get(cmd_name, ("", ""))
+        module, _, name = place.partition(":")
+        return getattr(importlib.import_module(module), name) if place else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Resolve a command as click does; an unknown one gets a suggestion."""
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            hint = did_you_mean(args[0], COMMANDS)
+        if args and args[0] not in commands() and not args[0].startswith("-"):
+            hint = did_you_mean(args[0], commands())
             ctx.fail(f"No such command {args[0]!r}.{hint}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands from the table, without importing them."""
+        """List the commands from the tables, without importing them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+            formatter.write_dl([(name, line) for name, (_, line) in commands().items()])
 
     def main(
         self,

@@ -205,18 +205,3 @@ def lines_of_phantoms(written: Mapping[str, Any]) -> Iterator[str]:
     yield written["note"]
     yield f"{counted(written['subjects'], 'subject')} in {written['data']}"
     yield Hint(f"next: {written['then']}")
-
-
-def lines_of_evaluation(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    """Yield the three answers, the alarms, and where the report is."""
-    from gansynth.evaluation.report.tables import in_short
-
-    for title, lines in in_short(document).items():
-        if title == "Realism":  # the figures are in the report
-            lines = [(sign, text.partition(":")[0]) for sign, text in lines]
-        yield f"{title}: {'  '.join(f'{sign} {text}' for sign, text in lines)}"
-    for alarm in document["alarms"]:
-        yield f"ALARM {alarm['text']}"
-    yield f"report: {document['files']['report.html']}"
-    if document["of"]["kind"] == "run":
-        yield then_augment(folder)

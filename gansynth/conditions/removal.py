@@ -27,7 +27,7 @@ BORDER, RIM = 1, 2
 SHIFTS, COMPARED = 256, 1024  # places that are tried for each lesion; most voxels compared
 UNLIKE = 1.0
 """Largest difference (root mean square) of a place's rim from the lesion's, in deviations of the
-body, measured by ``benchmarks/bench_removal.py``."""
+body, measured by ``benchmarks/scripts/bench_removal.py``."""
 MIRRORED = 0.75
 """Least share of a lesion that mirrored tissue covers; others stay. The rest is flat, and with more
 of it fills show, to the eye, as blobs, though errors are no larger."""

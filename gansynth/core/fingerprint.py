@@ -8,7 +8,7 @@ The second kind is of landmarks: the strongest extrema of a difference of Gaussi
 each with the band-passed values around it, 4 bits each. They are multiplied by the extremum's sign,
 so that an inverted image has the same landmarks. Landmarks of two images are paired by correlation,
 and counted if they keep their distances and move together. So a part of an image is recognised, or
-a moved or slightly turned one. ``benchmarks/bench_guard.py`` measured grids and thresholds.
+a moved or slightly turned one. ``benchmarks/scripts/bench_guard.py`` measured grids and thresholds.
 """
 
 from __future__ import annotations

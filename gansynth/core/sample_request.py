@@ -31,7 +31,7 @@ class SampleRequest(Document):
         lesions: how lesions are put into real images (``gansynth.conditions.lesion_placement``);
             None as usual.
         weights: file of weights by which some conditions are drawn more often
-            (``gansynth.evaluation.hard_cases``), absolute path; None draws all alike.
+            (``gansynth_evaluate.hard_cases``), absolute path; None draws all alike.
         filters: filters of samples (``gansynth.sampling.filters``), each ``NAME`` or
             ``NAME:KEY=VALUE,...``; none admits all that the generator itself does not reject.
         keep_flawed: admit samples that the generator itself rejects, too.

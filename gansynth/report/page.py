@@ -89,10 +89,9 @@ def template(name: str, package: str = __package__) -> str:
 
 @cache
 def _engine() -> Environment:
-    from jinja2 import ChainableUndefined, Environment, PackageLoader
+    from jinja2 import ChainableUndefined, Environment
 
     engine = Environment(
-        loader=PackageLoader("gansynth.report"),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=ChainableUndefined,
@@ -102,9 +101,9 @@ def _engine() -> Environment:
     return engine
 
 
-def compose(name: str, /, **values: Any) -> str:
-    """Return the Markdown text of a template of reports; what a document lacks is empty."""
-    return _engine().get_template(name).render(values).rstrip() + "\n"
+def compose(name: str, package: str = __package__, /, **values: Any) -> str:
+    """Return the Markdown text of a package's template; what a document lacks is empty."""
+    return _engine().from_string(template(name, package)).render(values).rstrip() + "\n"
 
 
 def without_figures(text: str) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.benchmark.analysis import analysed
-from gansynth.benchmark.report.overlays import Overlay, worst_cases
+from gansynth_benchmark.analysis import analysed
+from gansynth_benchmark.report.overlays import Overlay, worst_cases
 
 DICE = {"title": "Dice", "region": "foreground", "unit": "", "better": "higher"}
 HD95 = {"title": "HD95", "region": "1", "unit": "mm", "better": "lower"}

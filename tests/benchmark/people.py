@@ -10,11 +10,6 @@ from unittest.mock import patch
 
 import numpy as np
 
-from gansynth.benchmark.jobs.store import ResultStore
-from gansynth.benchmark.plan import BenchmarkPlan
-from gansynth.benchmark.specs import BenchmarkDesign, ComputationSpec
-from gansynth.benchmark.study import BenchmarkStudy, request_of
-from gansynth.benchmark.subject_split import SEALED, split_subjects
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.core.schema import Case, Schema
@@ -23,6 +18,11 @@ from gansynth.core.space import Space
 from gansynth.hosts.host import framework
 from gansynth.metrics.segmentation.evaluation import ALARMS, THRESHOLDS
 from gansynth.runtime.files import write_json_atomic
+from gansynth_benchmark.jobs.store import ResultStore
+from gansynth_benchmark.plan import BenchmarkPlan
+from gansynth_benchmark.specs import BenchmarkDesign, ComputationSpec
+from gansynth_benchmark.study import BenchmarkStudy, request_of
+from gansynth_benchmark.subject_split import SEALED, split_subjects
 from gansynth_segmenter.host import SegmenterHost
 
 WHERE = "/data/of/mine"

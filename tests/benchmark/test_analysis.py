@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.benchmark.analysis import analysed, matrices_of
-from gansynth.benchmark.report.verdict import verdict
 from gansynth.core.generator import Generator
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.metrics.statistics import holm
 from gansynth.metrics.worth import worth
+from gansynth_benchmark.analysis import analysed, matrices_of
+from gansynth_benchmark.report.verdict import verdict
 from tests.benchmark.documents import Made, made_up
 
 CASES = {"a1": "ann", "a2": "ann", "b1": "bob", "c1": "cat", "d1": "dan"}

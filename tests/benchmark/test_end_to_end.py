@@ -17,16 +17,16 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from gansynth.benchmark import tuning
-from gansynth.benchmark.plan import BenchmarkPlan
-from gansynth.benchmark.plan_file import read_plan
-from gansynth.benchmark.study import BenchmarkStudy
-from gansynth.benchmark.tuning import open_choice
-from gansynth.core.requests.studies import TuneRequest
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.sampling.run_source import open_source
+from gansynth_benchmark import tuning
+from gansynth_benchmark.plan import BenchmarkPlan
+from gansynth_benchmark.plan_file import read_plan
+from gansynth_benchmark.requests import TuneRequest
+from gansynth_benchmark.study import BenchmarkStudy
+from gansynth_benchmark.tuning import open_choice
 from gansynth_cli.main import cli
 from tests.conftest import save_nifti
 from tests.flat_sets import EACH, FLAT

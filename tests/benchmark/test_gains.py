@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.benchmark.access_log import AccessLog
-from gansynth.benchmark.analysis import analysed
-from gansynth.benchmark.plan_file import read_plan
 from gansynth.core.source import SourceRequest
+from gansynth_benchmark.access_log import AccessLog
+from gansynth_benchmark.analysis import analysed
+from gansynth_benchmark.plan_file import read_plan
 from gansynth_yolo.source import open_yolo
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -22,11 +22,11 @@ PUBLISHED = sorted(path.parent.name for path in GAINS.glob("*/results.json"))
 
 
 def script(name: str) -> Any:
-    sys.path.insert(0, str(BENCHMARKS))
+    sys.path.insert(0, str(BENCHMARKS / "scripts"))
     try:
         return import_module(name)
     finally:
-        sys.path.remove(str(BENCHMARKS))
+        sys.path.remove(str(BENCHMARKS / "scripts"))
 
 
 def results(name: str) -> Any:
@@ -35,7 +35,7 @@ def results(name: str) -> Any:
 
 def test_the_table_of_results_is_made_of_them():
     text = (BENCHMARKS / "results" / "TABLE.md").read_text()
-    assert script("table").made() == text, "run: python benchmarks/table.py"
+    assert script("table").made() == text, "run: python benchmarks/scripts/table.py"
 
 
 def test_the_pages_are_made_of_the_results():

@@ -4,9 +4,6 @@ from typing import Any
 import pytest
 import yaml
 
-from gansynth.benchmark.arms import preset, preset_names
-from gansynth.benchmark.plan import BenchmarkPlan
-from gansynth.benchmark.plan_file import read_plan
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
@@ -15,6 +12,9 @@ from gansynth.metrics.segmentation.measures import LESIONS
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import split_settings
 from gansynth.training.loop import FitOptions
+from gansynth_benchmark.arms import preset, preset_names
+from gansynth_benchmark.plan import BenchmarkPlan
+from gansynth_benchmark.plan_file import read_plan
 from tests.benchmark.people import plan_of
 
 TEXT = """\

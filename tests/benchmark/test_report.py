@@ -10,11 +10,11 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from gansynth.benchmark.report import write_report
-from gansynth.benchmark.report.overlays import EDGE, PREDICTED, TRUTH, overlay_png, worst_cases
-from gansynth.benchmark.report.study import ReportData
-from gansynth.benchmark.report.verdict import verdict
 from gansynth.runtime.errors import DataFault
+from gansynth_benchmark.report import write_report
+from gansynth_benchmark.report.overlays import EDGE, PREDICTED, TRUTH, overlay_png, worst_cases
+from gansynth_benchmark.report.study import ReportData
+from gansynth_benchmark.report.verdict import verdict
 from tests.benchmark import documents
 from tests.benchmark.browsing import SIZES, chromium, opened_quietly
 from tests.benchmark.html_tree import (

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.benchmark.report.verdict import verdict
+from gansynth_benchmark.report.verdict import verdict
 from tests.benchmark import documents
 
 MARGIN = 0.005

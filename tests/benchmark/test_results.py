@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from gansynth.benchmark.jobs.graph import GraphReport, JobPhase, JobStatus
-from gansynth.benchmark.running import document_of, known_results
-from gansynth.benchmark.specs import TrainingPoint
-from gansynth.benchmark.study import BenchmarkStudy
 from gansynth.metrics.segmentation.evaluation import THRESHOLDS
 from gansynth.runtime.errors import UsageFault
+from gansynth_benchmark.jobs.graph import GraphReport, JobPhase, JobStatus
+from gansynth_benchmark.running import document_of, known_results
+from gansynth_benchmark.specs import TrainingPoint
+from gansynth_benchmark.study import BenchmarkStudy
 from tests.benchmark.people import WHERE, finish_all, people, plan_of
 
 TUNED = {"name": "tuned", "tune": ["default", "fading"]}

@@ -11,16 +11,6 @@ from typing import Any
 import click
 import pytest
 
-from gansynth.benchmark.estimate import learning
-from gansynth.benchmark.requests import augment_request, data_words, fit_request
-from gansynth.benchmark.specs import (
-    BenchmarkDesign,
-    ComputationSpec,
-    TrainingPoint,
-    fit_spec,
-    formulas,
-)
-from gansynth.benchmark.subject_split import DEVELOPMENT
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import SourceRequest
@@ -28,6 +18,16 @@ from gansynth.data.api import source_of
 from gansynth.hosts.api import mix_config_from
 from gansynth.hosts.host import framework
 from gansynth.runtime.errors import UsageFault
+from gansynth_benchmark.estimate import learning
+from gansynth_benchmark.requests import augment_request, data_words, fit_request
+from gansynth_benchmark.specs import (
+    BenchmarkDesign,
+    ComputationSpec,
+    TrainingPoint,
+    fit_spec,
+    formulas,
+)
+from gansynth_benchmark.subject_split import DEVELOPMENT
 from gansynth_cli.commands.augment import command as augment
 from gansynth_cli.commands.fit import command as fit
 from tests.benchmark.people import WHERE, design_of, plan_of

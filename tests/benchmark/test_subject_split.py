@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from gansynth.benchmark import running
-from gansynth.benchmark.access_log import AccessLog, person_hash
-from gansynth.benchmark.estimate import estimate
-from gansynth.benchmark.running import run_benchmark
-from gansynth.benchmark.study import request_of
-from gansynth.benchmark.subject_split import DEVELOPMENT, SEALED, SubjectSplit, split_subjects
-from gansynth.core.requests.studies import BenchmarkRequest
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
+from gansynth_benchmark import running
+from gansynth_benchmark.access_log import AccessLog, person_hash
+from gansynth_benchmark.estimate import estimate
+from gansynth_benchmark.requests import BenchmarkRequest
+from gansynth_benchmark.running import run_benchmark
+from gansynth_benchmark.study import request_of
+from gansynth_benchmark.subject_split import DEVELOPMENT, SEALED, SubjectSplit, split_subjects
 from tests.benchmark.people import People, people, plan_of
 
 SEEDS = range(12)

@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 
-from gansynth.benchmark import study, tuning
-from gansynth.benchmark.jobs.attempt import FAILED, UNTRAINED
-from gansynth.benchmark.jobs.graph import GraphReport, JobPhase, JobStatus
-from gansynth.benchmark.jobs.job import JobSpec
-from gansynth.benchmark.plan import BenchmarkPlan
-from gansynth.benchmark.specs import ComputationSpec
-from gansynth.benchmark.tuning import (
+from gansynth.hosts.host import framework
+from gansynth.runtime.errors import TrainingFault
+from gansynth.runtime.files import read_json
+from gansynth_benchmark import study, tuning
+from gansynth_benchmark.jobs.attempt import FAILED, UNTRAINED
+from gansynth_benchmark.jobs.graph import GraphReport, JobPhase, JobStatus
+from gansynth_benchmark.jobs.job import JobSpec
+from gansynth_benchmark.plan import BenchmarkPlan
+from gansynth_benchmark.requests import TuneRequest
+from gansynth_benchmark.specs import ComputationSpec
+from gansynth_benchmark.tuning import (
     CHOICE,
     TuningResult,
     choose,
@@ -20,10 +24,6 @@ from gansynth.benchmark.tuning import (
     gains_over,
     going_on,
 )
-from gansynth.core.requests.studies import TuneRequest
-from gansynth.hosts.host import framework
-from gansynth.runtime.errors import TrainingFault
-from gansynth.runtime.files import read_json
 from tests.benchmark.people import design_of, finish, people, plan_of
 
 BANK = {"offline": True, "bank_size": "3x"}
@@ -79,7 +79,7 @@ class Race:
         standings = []
         for job in jobs:
             told = dict(job.document)
-            assert job.function == "gansynth.benchmark.worker:run_job"
+            assert job.function == "gansynth_benchmark.worker:run_job"
             self.told.append({**told, "env": dict(job.env), "needs": job.needs, "key": job.key})
             document: dict[str, Any] = {"seconds": 1.0}
             if told["spec"]["kind"] == "train":

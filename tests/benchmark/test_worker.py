@@ -11,8 +11,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.benchmark import worker
-from gansynth.benchmark.worker import WorkerJob, over_labels, own_run
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import SourceRequest
 from gansynth.data.case_writer import write_prediction
@@ -22,6 +20,8 @@ from gansynth.runtime.errors import (
 )
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.sampling.run_source import open_source
+from gansynth_benchmark import worker
+from gansynth_benchmark.worker import WorkerJob, over_labels, own_run
 from tests.flat_sets import FLAT
 
 

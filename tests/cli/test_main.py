@@ -10,9 +10,9 @@ import pytest
 
 import gansynth
 from gansynth.runtime import errors
-from gansynth_cli.main import COMMANDS, EPILOG, cli, exit_code_of
+from gansynth_cli.main import EPILOG, cli, commands, exit_code_of
 
-EVERY = [*((name,) for name in COMMANDS), ("plugins", "list"), ("plugins", "check")]
+EVERY = [*((name,) for name in commands()), ("plugins", "list"), ("plugins", "check")]
 
 
 def find(path: tuple[str, ...]) -> click.Command:
@@ -43,7 +43,7 @@ def test_help_has_two_examples_of_the_command_that_can_be_parsed(path, run_cli):
 @pytest.mark.parametrize("option", ["-h", "--help"])
 def test_help_lists_every_command_as_it_says_itself_and_the_exit_codes(option, run_cli):
     shown = run_cli(option).stdout
-    for name, (_, summary) in COMMANDS.items():
+    for name, (_, summary) in commands().items():
         assert re.search(rf"^  {name} ", shown, re.MULTILINE)
         assert (find((name,)).help or "").splitlines()[0] == summary
     faults = errors.GansynthError.__subclasses__()

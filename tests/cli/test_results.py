@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+import gansynth_benchmark.commands as study_commands
 from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.core.schema import Schema
 from gansynth_cli import results
-from gansynth_cli.commands import benchmark, tune
 from gansynth_cli.common import Hint, again, then
-from gansynth_cli.main import COMMANDS
+from gansynth_cli.main import commands
+from gansynth_evaluate.commands import lines_of_evaluation
 from tests.benchmark import documents
 from tests.evaluation import documents as evaluation
 
@@ -130,7 +131,7 @@ CHOICE = {
 
 
 def test_a_choice_is_told_with_the_last_scores_and_what_to_type():
-    assert list(tune._lines(CHOICE)) == [
+    assert list(study_commands._tune_lines(CHOICE)) == [
         "chosen: gan; it did best on the inner folds",
         "dropped: bad: all were rejected",
         "dice/1 on inner folds, at the last of 2 rungs: gan 0.8123, real 0.7900",
@@ -144,7 +145,7 @@ def test_a_choice_is_told_with_the_last_scores_and_what_to_type():
 def benchmarked(**changes: Any) -> list[str]:
     document = documents.full() | changes
     document["verdict"] = {"sentence": "It does."}
-    return list(benchmark._lines(document, {"report.html": "out/report.html"}))
+    return list(study_commands._benchmark_lines(document, {"report.html": "out/report.html"}))
 
 
 def test_a_benchmark_is_told_by_its_sentence_its_differences_and_the_next_command():
@@ -170,7 +171,7 @@ def test_a_measure_has_its_own_unit_in_the_lines_of_a_benchmark():
 
 def test_an_evaluation_is_told_by_its_three_answers_first(run):
     found = evaluation.full() | {"files": {"report.html": "out/report.html"}}
-    lines = list(results.lines_of_evaluation(found, run))
+    lines = list(lines_of_evaluation(found, run))
     assert lines[0] == (
         "Realism: ◆ Like real in 3 of 10 figures  ▼ Unlike real in 6 of 10 figures  "
         "○ Cannot tell in 1 of 10 figures"
@@ -218,16 +219,18 @@ def test_the_next_fit_is_of_a_generator_for_the_cases(labels, boxes, generator):
     assert results.generator_for(schema) == generator
 
 
-QUERIES = {"completion", "help", "help:options"}
+QUERIES = {"completion", "help", "options"}
 """Commands that print a reference."""
 
 
-@pytest.mark.parametrize("place", sorted({place for place, _ in COMMANDS.values()} - QUERIES))
-def test_every_command_ends_with_what_to_type_next(place):
-    module, _, name = place.partition(":")
-    loaded = import_module(f"gansynth_cli.commands.{module}")
-    show = getattr(getattr(loaded, name or "command"), "show", loaded)
-    source = inspect.getsource(show if name else loaded)
+@pytest.mark.parametrize("name", sorted({*commands()} - QUERIES))
+def test_every_command_ends_with_what_to_type_next(name):
+    module, _, command = commands()[name][0].partition(":")
+    loaded = import_module(module)
+    show = inspect.getsource(getattr(getattr(loaded, command), "show", loaded))
+    helpers = [each for key, each in vars(loaded).items() if f"{key}(" in show]
+    own = [each for each in helpers if inspect.isfunction(each) and each.__module__ == module]
+    source = show + "".join(map(inspect.getsource, own))
     assert re.search(r"\b(Hint|then|lines_of_\w+)\(", source)
 
 

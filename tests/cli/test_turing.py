@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gansynth.core.sample_request import SampleRequest
-from gansynth.evaluation.turing import Study, TuringOptions, make_study, open_study
+from gansynth_evaluate.turing import Study, TuringOptions, make_study, open_study
 from tests.evaluation.turing.rating import answered, write_answers
 
 
@@ -32,7 +32,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         told.append((folder, options))
         return make_study(run, folder, TuringOptions(n=1), device="cpu")
 
-    monkeypatch.setattr("gansynth.evaluation.turing.api.make_study", make)
+    monkeypatch.setattr("gansynth_evaluate.turing.api.make_study", make)
     return told
 
 

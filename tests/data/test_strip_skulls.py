@@ -1,4 +1,4 @@
-"""``benchmarks/strip_skulls.py``, what Han et al. do to slices before anything is learnt."""
+"""``strip_skulls.py`` of the benchmarks, what Han et al. do to slices before all learning."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from tests.data.sets import check, opened, save_picture
 from tests.heads import head
 from tests.yolo_sets import write_image, write_yaml
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "strip_skulls.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "scripts" / "strip_skulls.py"
 
 
 def test_slices_become_brains_with_boxes_and_masks_where_they_were(tmp_path):

@@ -9,11 +9,11 @@ from scipy.ndimage import gaussian_filter
 from gansynth.core.schema import Case, Sample
 from gansynth.core.source import CaseSource, lineage_of
 from gansynth.data.cache import CaseCache
-from gansynth.evaluation.evaluate import EvaluationOptions, assess, chosen_metrics
 from gansynth.metrics.comparison import Comparison, Effort
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.evaluation_data import EvaluationData, KnownSubjects, own_names
 from gansynth.testing import ToySource
+from gansynth_evaluate.evaluate import EvaluationOptions, assess, chosen_metrics
 
 LITTLE = Effort(splits=16, features=10, classifier=10, judge=100)
 

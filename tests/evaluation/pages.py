@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.evaluation.report import write_report
+from gansynth_evaluate.report import write_report
 from tests.benchmark.html_tree import parsed
 from tests.evaluation import documents
 

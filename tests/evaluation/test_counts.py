@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from gansynth.core.schema import Boxes
-from gansynth.evaluation.report import write_report
 from gansynth.testing import ToySource
 from gansynth.testing.toy import without_blobs
+from gansynth_evaluate.report import write_report
 from tests.evaluation.gatherings import as_samples, assessed, strangers
 
 BOXED = ToySource(2, 9, boxes=True)

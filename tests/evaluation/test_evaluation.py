@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from gansynth.core.source import SourceRequest
-from gansynth.evaluation.api import evaluate
 from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.composite_spec import PerChannel
 from gansynth.metrics import METRICS
 from gansynth.runtime.progress import NullReporter
+from gansynth_evaluate.api import evaluate
 from tests.evaluation.gatherings import (
     assessed,
     blurred,
@@ -156,9 +156,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_pages_tables_are_those_of_the_results_and_have_every_metric():
-    filled = runpy.run_path(str(ROOT / "benchmarks" / "table_evaluate.py"))["filled"]
+    filled = runpy.run_path(str(ROOT / "benchmarks" / "scripts" / "table_evaluate.py"))["filled"]
     text = (ROOT / "docs" / "evaluate.md").read_text(encoding="utf-8")
-    assert filled(text) == text, "run: python benchmarks/table_evaluate.py"
+    assert filled(text) == text, "run: python benchmarks/scripts/table_evaluate.py"
     table = text.split("## Metrics")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (`.*?) \|", table, re.M)
     assert {name for row in rows for name in re.findall("`(.*?)`", row)} == set(METRICS)

@@ -10,7 +10,11 @@ import torch
 from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache
-from gansynth.evaluation.memorisation import (
+from gansynth.metrics.nearest import _margin
+from gansynth.runtime.errors import DataFault, IntegrityFault
+from gansynth.testing import ToySource
+from gansynth.training import checkpoint
+from gansynth_evaluate.memorisation import (
     discriminator_scores,
     least_margin,
     load_discriminator,
@@ -18,10 +22,6 @@ from gansynth.evaluation.memorisation import (
     quantiles,
     write_copies,
 )
-from gansynth.metrics.nearest import _margin
-from gansynth.runtime.errors import DataFault, IntegrityFault
-from gansynth.testing import ToySource
-from gansynth.training import checkpoint
 from tests.conftest import content
 from tests.evaluation.gatherings import compared, copies, gathered, strangers
 

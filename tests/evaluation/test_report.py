@@ -3,9 +3,9 @@ import re
 
 import pytest
 
-from gansynth.evaluation.report import write_report
-from gansynth.evaluation.report.figures import on_band
 from gansynth.report.numbers import decimals_of
+from gansynth_evaluate.report import write_report
+from gansynth_evaluate.report.figures import on_band
 from tests.benchmark.html_tree import (
     check_inert,
     check_same_tables,

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.evaluation.maps import embed
 from gansynth.report.png import thumbnail
 from gansynth.runtime.errors import DataFault
+from gansynth_evaluate.maps import embed
 
 
 def blobs(count=20, dimensions=80, apart=8.0):

@@ -14,6 +14,7 @@ from gansynth.metrics.detection.matching import match
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import read_json, read_nifti, sha256_file
 from tests.cli.conftest import OFFERED, scans
+from tests.house import PRODUCT
 from tests.metrics.detection.simulated import document, drawn, seen
 from tests.offered import offered
 
@@ -117,7 +118,7 @@ UNSAFE = re.compile(
 def test_nothing_of_ours_unpacks_archives_unpickles_or_asks_a_shell():
     found = {
         f"{path.relative_to(ROOT)}: {line.strip()}"
-        for shelf in ("gansynth", "plugins", "adapters", "cli")
+        for shelf in PRODUCT
         for path in (ROOT / shelf).rglob("*.py")
         for line in path.read_text("utf-8").splitlines()
         if UNSAFE.search(line)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from gansynth.benchmark import tuning
 from gansynth.runtime.files import read_json
 from gansynth.training import checkpoint
+from gansynth_benchmark import tuning
 from tests.adapters.kits import HOSTS, in_this_process, kit_of
 from tests.benchmark.test_end_to_end import plan_in
 from tests.conftest import content

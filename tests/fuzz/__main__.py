@@ -34,7 +34,7 @@ def table(formats: dict[str, dict[str, int]]) -> str:
 
 def save(name: str, tally: Tally) -> None:
     """Put a format's outcomes into the result and the docs, beside those of earlier runs."""
-    from benchmarks.common import write
+    from benchmarks.scripts.common import write
 
     found = json.loads(RESULT.read_text("utf-8"))["formats"] if RESULT.is_file() else {}
     found = {**found, name: tally.to_json()}

@@ -372,13 +372,13 @@ def read_recipe(folder: Path, file: Path) -> None:
 
 
 def read_plan(folder: Path, file: Path) -> None:
-    from gansynth.benchmark.plan_file import read_plan
+    from gansynth_benchmark.plan_file import read_plan
 
     read_plan(file)
 
 
 def read_table(folder: Path, file: Path) -> None:
-    from gansynth.benchmark.papers.plan import find_plan
+    from gansynth_benchmark.papers.plan import find_plan
 
     find_plan(str(file))
 

@@ -46,7 +46,7 @@ def test_a_classifier_trained_there_tells_noise():
 
 
 def test_judges_trained_there_find_labels(on_device):
-    from gansynth.evaluation.evaluate import EvaluationOptions, assess
+    from gansynth_evaluate.evaluate import EvaluationOptions, assess
 
     effort = replace(LITTLE, judge=10) if PRETENDS else LITTLE
     options = EvaluationOptions(("faithfulness",), effort=effort)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import gansynth
-from gansynth.benchmark.plan_file import read_plan
+from gansynth_benchmark.plan_file import read_plan
 from tests.flat_sets import pictures
 
 SEGMENTER: dict[str, Any] = {"target": "segmenter", "quiet": True, "seed": 3}

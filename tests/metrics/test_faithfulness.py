@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.measures import label_recovery
+from benchmarks.scripts.measures import label_recovery
 from gansynth.core.generator import Batch, Stage
 from gansynth.data.batches import CaseBatches
 from gansynth.data.cache import CaseCache

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from scipy.special import ndtr
 from scipy.stats import mannwhitneyu
 
-from gansynth.evaluation.memorisation import attack_by, auc_interval
 from gansynth.metrics.distances import (
     cubic,
     frechet_distance,
@@ -16,6 +15,7 @@ from gansynth.metrics.distances import (
 )
 from gansynth.metrics.diversity import WEIGHTS, ms_ssim, weights_for
 from gansynth.metrics.features import contrast
+from gansynth_evaluate.memorisation import attack_by, auc_interval
 
 RNG = np.random.default_rng(0)
 ONE, OTHER = RNG.standard_normal((40, 6)), 1.5 * RNG.standard_normal((30, 6)) + 0.4

@@ -1,4 +1,4 @@
-"""Runs, mean squares and the test of them. ``benchmarks/bench_statistics.py`` simulates more."""
+"""Runs, mean squares and the test of them. ``bench_statistics.py`` simulates more."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.simulated_runs import SimulationDesign, simulated
+from benchmarks.scripts.simulated_runs import SimulationDesign, simulated
 from gansynth.metrics.statistics import (
     ArmComparison,
     Floats,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.table_statistics import page
+from benchmarks.scripts.table_statistics import page
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "statistics.md"

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.simulated_runs import SimulationDesign, simulated
+from benchmarks.scripts.simulated_runs import SimulationDesign, simulated
 from gansynth.metrics.statistics import RunValues, VarianceComponents
 from gansynth.metrics.worth import WorthInCases, worth
 from gansynth.runtime.errors import UsageFault

@@ -13,7 +13,6 @@ from gansynth.core.generator import given_of
 from gansynth.core.schema import OUTSIDE, Condition
 from gansynth.data.batches import CaseBatches, batch_of
 from gansynth.data.cache import CaseCache
-from gansynth.evaluation.memorisation import discriminator_scores
 from gansynth.nn import tiled_inference
 from gansynth.runtime.devices import native_bf16
 from gansynth.testing import ToySource
@@ -22,6 +21,7 @@ from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d import model
 from gansynth_cgan3d.conditions import ContextClusters, automatic
 from gansynth_cgan3d.model import CGAN3D, CGANOptions
+from gansynth_evaluate.memorisation import discriminator_scores
 from tests.plugins import toys
 from tests.plugins.toys import FILL, SCHEMA, SIZE, TINY, cases, learn, maps, step, trained
 

@@ -20,7 +20,6 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Condition
 from gansynth.core.source import SourceRequest
 from gansynth.data.batches import batch_of
-from gansynth.evaluation.memorisation import discriminator_scores
 from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.options import parse
@@ -31,6 +30,7 @@ from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource, check_generator
 from gansynth.testing._sample_checks import check_realness
 from gansynth.training.loop import FitOptions, train
+from gansynth_evaluate.memorisation import discriminator_scores
 from tests.plugins.toys import (
     SCHEMA,
     TINY,

@@ -18,8 +18,6 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Condition, FloatArray, Sample
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.batches import batch_of
-from gansynth.evaluation.detections import paper_arms
-from gansynth.evaluation.memorisation import discriminator_scores
 from gansynth.fitting.composite_spec import PerClass, texts
 from gansynth.fitting.recipe import find_recipe
 from gansynth.fitting.recipe_plan import plan_recipe
@@ -42,6 +40,8 @@ from gansynth_cpggan.boxes import (
 )
 from gansynth_cpggan.model import CPGGAN, SOFT, WINDOWS, CPGGANOptions, ImageRequest, blend, bounded
 from gansynth_cpggan.networks import PYRAMID, GrowthSchedule, spatial_pyramid
+from gansynth_evaluate.detections import paper_arms
+from gansynth_evaluate.memorisation import discriminator_scores
 from tests.boxed_heads import Heads, on_skull
 from tests.conftest import DATA
 from tests.plugins import toys

@@ -12,7 +12,6 @@ from gansynth.core.generator import capabilities_of
 from gansynth.core.schema import OUTSIDE, Case, Condition
 from gansynth.data.batches import batch_of
 from gansynth.data.connected_components import boxes_of
-from gansynth.evaluation.memorisation import discriminator_scores
 from gansynth.fitting.warm_start import copy_weights, named_axes
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing.phantoms import make_liver
@@ -20,6 +19,7 @@ from gansynth.training import checkpoint
 from gansynth.training.loop import FitOptions, train
 from gansynth_dcgan.model import DCGAN, between
 from gansynth_dcgan.networks import FeaturePyramid
+from gansynth_evaluate.memorisation import discriminator_scores
 from tests.plugins import toys
 from tests.plugins.toys import FILL, SCHEMA, SIZE, case, cases, learn, step, trained, weights
 

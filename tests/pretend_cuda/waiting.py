@@ -15,7 +15,9 @@ from torch import Tensor
 
 from tests.pretend_cuda.environment import HERE, ROOT
 
-PRODUCT = tuple(f"{ROOT / shelf}/" for shelf in ("gansynth", "plugins", "adapters", "cli"))
+PRODUCT = tuple(
+    f"{ROOT / shelf}/" for shelf in ("gansynth", "plugins", "adapters", "cli", "benchmarks")
+)
 
 
 @dataclass

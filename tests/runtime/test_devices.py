@@ -19,6 +19,7 @@ from gansynth.runtime.devices import (
 )
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.training.loop import train
+from tests.house import PRODUCT
 from tests.training.zoo.members import loop, member, toy_batches
 
 ROOT = Path(__file__).parents[2]
@@ -84,8 +85,7 @@ def test_a_training_on_the_cpu_leaves_cudas_random_numbers_alone(seeds):
 
 
 def test_nobody_seeds_every_device():
-    shelves = ("gansynth", "plugins", "adapters", "cli")
-    files = [path for shelf in shelves for path in (ROOT / shelf).rglob("*.py")]
+    files = [path for shelf in PRODUCT for path in (ROOT / shelf).rglob("*.py")]
     found = {str(p.relative_to(ROOT)) for p in files if "torch.manual_seed(" in p.read_text()}
     assert found - {"gansynth/runtime/devices.py"} == PUT_BACK_ON_EVERY_DEVICE
 

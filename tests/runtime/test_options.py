@@ -11,7 +11,6 @@ from gansynth.conditions.lesion_placement import LesionOptions
 from gansynth.core.generator import learn
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
-from gansynth.evaluation.hard_cases.job import FailureOptions
 from gansynth.fitting.setup import resolve
 from gansynth.hosts.host import framework
 from gansynth.runtime.errors import UsageFault
@@ -27,6 +26,7 @@ from gansynth.runtime.options import (
     split_settings,
 )
 from gansynth.training.loop import FitOptions, train
+from gansynth_evaluate.requests import FailureOptions
 
 ELSEWHERE = {"predictions"}
 """What options may need that is no option itself: a command's argument."""

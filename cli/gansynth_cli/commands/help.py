@@ -113,12 +113,12 @@ def _plain(text: str) -> str:
 def _entries(pages: Mapping[str, Path]) -> Iterator[Entry]:
     from gansynth.core.registry import installed
     from gansynth.fitting.inventory import recipes
-    from gansynth_cli.main import COMMANDS, cli
+    from gansynth_cli.main import cli, commands
 
     for words, meaning in ROW.findall(_text(pages["glossary"])):
         for word in words.split(", "):
             yield Entry(word, "word", LINK.sub(r"\1", meaning), "gansynth help glossary")
-    for name, (_, meaning) in COMMANDS.items():
+    for name, (_, meaning) in commands().items():
         yield Entry(name, "command", meaning, f"gansynth {name} --help")
         for parameter in getattr(cli.get_command(click.Context(cli), name), "params", ()):
             if isinstance(parameter, click.Option):
@@ -138,9 +138,9 @@ def _entries(pages: Mapping[str, Path]) -> Iterator[Entry]:
 
 def _settings() -> Iterator[Entry]:
     from gansynth.core.registry import installed
-    from gansynth.evaluation.option_tables import KINDS, OTHERS, options
+    from gansynth_cli.option_tables import KINDS, options, others
 
-    for name in (*OTHERS, *(name for kind in KINDS for name in installed().names(kind))):
+    for name in (*others(), *(name for kind in KINDS for name in installed().names(kind))):
         with suppress(GansynthError):  # of a plugin that does not load
             for key, _, meaning in (row for of_name in options(name) for row in of_name.rows):
                 yield Entry(key, f"setting of {name}", meaning, f"gansynth options {name}")
@@ -199,7 +199,7 @@ def options(name: str, out: Output) -> None:
     NAME is a registered name (see: gansynth plugins), or lesions, boxes, hard-cases. Each option
     has its key, its default and its meaning; of a recipe, the value that it sets.
     """
-    from gansynth.evaluation.option_tables import options as tables_of
+    from gansynth_cli.option_tables import options as tables_of
 
     tables = tables_of(name)
     lines = repr(tables).splitlines()

@@ -289,7 +289,8 @@ def _headings(model: type) -> Mapping[str, str]:
 def function_of(model: Callable[P, Q], work: Callable[[Q], R], name: str = "") -> Callable[P, R]:
     """Return the Python function of a command: ``work``, with the fields of its request.
 
-    Arguments that are no fields are settings, as after ``--set``. Messages name the arguments.
+    Arguments that are no fields are settings, as after ``--set``. Messages name the arguments. Its
+    attribute ``request`` is the class.
 
     Args:
         name: of the function; by default that of ``work`` without ``run_``.
@@ -302,6 +303,7 @@ def function_of(model: Callable[P, Q], work: Callable[[Q], R], name: str = "") -
             return work(cls(*args, **_settled(cls, values)))
 
     call.__name__ = name or work.__name__.removeprefix("run_")
+    call.request = cls  # type: ignore[attr-defined]
     call.__signature__ = inspect.Signature(_parameters(cls))  # type: ignore[attr-defined]
     return call
 

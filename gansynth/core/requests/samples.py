@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from gansynth.core.requests.base import File, Folder, Many, Opt, Root, Texts, Values
-from gansynth.core.requests.sections import ClassWords, MovedData, RealWords, SampleWords
-
-Part = Literal["realism", "faithfulness", "memorisation", "maps"]
+from gansynth.core.requests.base import Folder, Opt, Root, Texts, Values
+from gansynth.core.requests.sections import ClassWords, MovedData
 
 
 class DrawWords(ClassWords):
@@ -87,39 +84,6 @@ class SampleRunRequest(ClassWords, MovedData):
         )
 
 
-class EvaluateRequest(ClassWords, MovedData, RealWords):
-    """Evaluate samples: realism, faithfulness and memorisation.
-
-    RUN is a folder that gansynth fit wrote, BANK a sample bank. Samples are compared with the cases
-    the run was fitted on. Every figure stands beside that of other real patients. The report shows
-    patients' images: leave them out (--no-pictures) before you share it.
-    """
-
-    settings = ""
-    run: Annotated[Folder, Opt(argument=True, metavar="RUN|BANK")] = Field(kw_only=False)
-    """A run, its folder, or a sample bank's."""
-    n: Annotated[int, Opt(flags=("-n", "--number"), heading="Samples")] = Field(default=64, ge=4)
-    """Number of samples, and of real crops."""
-    out: Annotated[Folder | None, Opt(flags=("-o", "--out"), called="-o")] = None
-    """Folder of the report. [default: evaluation in RUN]"""
-    only: Annotated[Part | Sequence[Part], Many] = ()
-    """Run this part only; may be repeated."""
-    metric: Annotated[
-        Texts, Opt(names=("metrics",), metavar="NAME", needs="only=realism or !only")
-    ] = ()
-    """Measure realism by this metric only; may be repeated. See: gansynth plugins"""
-    preset: Literal["quick", "standard", "thorough"] = "standard"
-    """How long networks are trained, and how often subjects are split into halves."""
-    exported: Folder | None = None
-    """Folder of samples to share: search it for traces of patients."""
-    pictures: bool = True
-    """Thumbnails in the report; those of real cases are patients' images."""
-    seed: Annotated[int, Opt(heading="Samples")] = Field(default=0, ge=0)
-    """Seeds labels and latents."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-
-
 class CheckRequest(ClassWords):
     """Report what is wrong with a data set, file by file, or with samples.
 
@@ -154,58 +118,3 @@ class CheckRequest(ClassWords):
     """How to read the cases; gansynth options KIND lists the keys. May be repeated."""
     root: Annotated[Root | None, Opt(heading="Data")] = None
     """Folder with the framework's own folders, instead of its environment variables."""
-
-
-class TuringRequest(SampleWords, MovedData, RealWords):
-    """Let raters tell real images from samples, each on a page.
-
-    RUN is a folder that gansynth fit wrote. Without ANSWERS, a page for each rater is written into
-    RUN/turing/study/pages: give each rater one, and collect the file that it saves. With ANSWERS,
-    those files, the table of all raters is printed (gansynth help turing_test).
-    """
-
-    settings = ""
-    run: Annotated[Folder, Opt(argument=True, metavar="RUN")] = Field(kw_only=False)
-    """The run, or its folder."""
-    answers: Annotated[File | Sequence[File], Many, Opt(argument=True, metavar="[ANSWERS]...")] = (
-        Field(default=(), kw_only=False)
-    )
-    """Files that the raters' pages saved."""
-    raters: int = Field(default=1, ge=1)
-    """Pages, one for each rater; those that are there stay."""
-    real: Annotated[str | None, Opt(metavar="KIND:WHERE")] = None
-    """Real images of this source instead of the run's own."""
-    n: Annotated[int, Opt(flags=("-n", "--n", "--number"), heading="Samples")] = Field(
-        default=50, ge=1
-    )
-    """Real images, and as many samples; with --per-class, of each class."""
-    origin: Annotated[Literal["held-out", "training", "all"] | None, Opt(flags=("--from",))] = None
-    """Side of the fold of the real cases.  [default: held-out if enough, else all]"""
-    per_case: int = Field(default=1, ge=1)
-    """Most images cut from one real case, for runs trained on crops or slices."""
-    classes: Annotated[Texts, Opt(flags=("--class",), metavar="NAME", heading="Samples")] = ()
-    """Images of this class only; may be repeated."""
-    per_class: bool = False
-    """Equally many images of each class, and a table by class."""
-    channel: Annotated[str | None, Opt(metavar="NAME")] = None
-    """Show this channel.  [default: all]"""
-    contrast: Literal["real", "own"] = "real"
-    """Black and white level: percentiles of the real images, or of each image."""
-    seed: Annotated[int | None, Opt(heading="Samples")] = Field(default=None, ge=0)
-    """Seed of the samples.  [default: secret]"""
-    instructions: File | None = None
-    """Text file that raters read before they begin."""
-    name: str = "study"
-    """Its name, in RUN/turing."""
-    out: Annotated[Folder | None, Opt(flags=("-o", "--out"), called="-o")] = None
-    """Folder of the study instead."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-
-    def check_alone(self) -> None:
-        """Refuse fields of a study that is made already."""
-        self.refuse_beside(
-            *("run", "answers", "name", "out"),
-            message="{} with ANSWERS: the study is made already, expected its answers alone; leave "
-            "it out",
-        )

@@ -30,7 +30,6 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, case_records
 from gansynth.core.space import Placement, Space
-from gansynth.evaluation.audit import audit_exported
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import NullReporter
@@ -39,6 +38,7 @@ from gansynth_deepmedic.configs import read_train_config
 from gansynth_deepmedic.insertion import MISSING, insert
 from gansynth_deepmedic.layout import read_host, training_cases
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
+from gansynth_evaluate.audit import audit_exported
 from tests.conftest import content
 from tests.deepmedic_sets import Toy, stored, toy_deepmedic
 

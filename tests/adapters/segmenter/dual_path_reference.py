@@ -1,7 +1,7 @@
 """Weights and crops of the dual-path network that do not depend on torch's random numbers.
 
-``benchmarks/bench_dual_path.py`` gave them to the network of the torch engine, whose numbers were
-DeepMedic's, and wrote its outputs to ``reference/dual_path.json``.
+``benchmarks/scripts/bench_dual_path.py`` gave them to the network of the torch engine, whose
+numbers were DeepMedic's, and wrote its outputs to ``reference/dual_path.json``.
 """
 
 from __future__ import annotations

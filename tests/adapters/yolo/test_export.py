@@ -21,11 +21,11 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import case_records
-from gansynth.evaluation.audit import audit_exported
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import NullReporter
+from gansynth_evaluate.audit import audit_exported
 from gansynth_yolo.adapter import YoloAdapter
 from gansynth_yolo.detectors import DETECTORS
 from gansynth_yolo.export import exact_counts

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 
-from gansynth.benchmark.jobs.executor import LocalExecutor
-from gansynth.benchmark.jobs.graph import GraphReport, run_jobs
-from gansynth.benchmark.jobs.job import JobSpec
-from gansynth.benchmark.jobs.store import ResultStore
+from gansynth_benchmark.jobs.executor import LocalExecutor
+from gansynth_benchmark.jobs.graph import GraphReport, run_jobs
+from gansynth_benchmark.jobs.job import JobSpec
+from gansynth_benchmark.jobs.store import ResultStore
 from tests.processes import until
 
 HEAD = """
@@ -25,10 +25,10 @@ FOREVER = "time.sleep(600)"
 FIRST_TIME_FOREVER = f"sum(1 for _ in marks.glob(name + '-*')) > 1 or {FOREVER}"
 RUNNER = """
 import json, sys
-from gansynth.benchmark.jobs.executor import parse_executor
-from gansynth.benchmark.jobs.graph import run_jobs
-from gansynth.benchmark.jobs.job import JobSpec
-from gansynth.benchmark.jobs.store import ResultStore
+from gansynth_benchmark.jobs.executor import parse_executor
+from gansynth_benchmark.jobs.graph import run_jobs
+from gansynth_benchmark.jobs.job import JobSpec
+from gansynth_benchmark.jobs.store import ResultStore
 
 store, executor, grace = sys.argv[1:]
 jobs = [JobSpec.from_json(doc) for doc in json.load(sys.stdin)]

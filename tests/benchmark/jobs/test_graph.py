@@ -3,9 +3,9 @@ import shutil
 
 import pytest
 
-from gansynth.benchmark.jobs.executor import LocalExecutor
-from gansynth.benchmark.jobs.graph import run_jobs
 from gansynth.runtime.errors import TrainingFault
+from gansynth_benchmark.jobs.executor import LocalExecutor
+from gansynth_benchmark.jobs.graph import run_jobs
 from tests.benchmark.jobs.small import Small, key_of
 
 FAIL = "sys.exit('error: no such case')"
@@ -106,7 +106,7 @@ def test_what_nobody_needs_any_more_is_not_computed(small: Small):
 
 def test_cores_are_shared_out(small: Small, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS")
-    monkeypatch.setattr("gansynth.benchmark.jobs.executor.cores", lambda: 7)
+    monkeypatch.setattr("gansynth_benchmark.jobs.executor.cores", lambda: 7)
     told = "document = [os.environ['OMP_NUM_THREADS']]"
     small.add("one", told)
     small.add("own", told, env={"OMP_NUM_THREADS": "5"})

@@ -168,7 +168,7 @@ def test_what_was_finished_but_not_published_is_published(small: Small):
 
 
 def test_an_attempt_without_an_order_says_so():
-    words = [sys.executable, "-m", "gansynth.benchmark.jobs.attempt"]
+    words = [sys.executable, "-m", "gansynth_benchmark.jobs.attempt"]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode != 0
     assert "no order on stdin" in done.stdout

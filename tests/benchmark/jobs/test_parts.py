@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.benchmark.jobs.executor import LocalExecutor, parse_executor
-from gansynth.benchmark.jobs.machine import cuda_devices, device_names
-from gansynth.benchmark.jobs.ray_executor import RayExecutor
-from gansynth.benchmark.jobs.store import AttemptTrace, ResultStore
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.runtime.processes import NOT_FOUND, ChildCommand, document_of, last_words
+from gansynth_benchmark.jobs.executor import LocalExecutor, parse_executor
+from gansynth_benchmark.jobs.machine import cuda_devices, device_names
+from gansynth_benchmark.jobs.ray_executor import RayExecutor
+from gansynth_benchmark.jobs.store import AttemptTrace, ResultStore
 
 KEY = "0123456789abcdef"
 RESULT = {"key": KEY, "document": None}

@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gansynth.benchmark.jobs.attempt import DONE, AttemptResult, AttemptSpec
-from gansynth.benchmark.jobs.ray_executor import NOT_SHARED, RayExecutor, SharedFileProbe, _attempt
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
+from gansynth_benchmark.jobs.attempt import DONE, AttemptResult, AttemptSpec
+from gansynth_benchmark.jobs.ray_executor import NOT_SHARED, RayExecutor, SharedFileProbe, _attempt
 from tests.benchmark.jobs.clusters import Cluster, running_head
 from tests.benchmark.jobs.small import FIRST_TIME_FOREVER, FOREVER, Small, gone, key_of
 from tests.processes import until

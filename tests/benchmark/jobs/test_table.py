@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gansynth.benchmark.jobs.graph import GraphProgress, JobPhase, JobStatus
-from gansynth.benchmark.jobs.job import JobSpec
-from gansynth.benchmark.jobs.table import JobTable, last_line, picture, remaining
 from gansynth.runtime.signals import Interrupted
+from gansynth_benchmark.jobs.graph import GraphProgress, JobPhase, JobStatus
+from gansynth_benchmark.jobs.job import JobSpec
+from gansynth_benchmark.jobs.table import JobTable, last_line, picture, remaining
 
 LOG = Path("none")
 

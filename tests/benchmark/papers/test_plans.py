@@ -11,15 +11,15 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from gansynth.benchmark.papers import plan as plans
-from gansynth.benchmark.papers import rater_table
-from gansynth.benchmark.papers import table_run as tables
-from gansynth.benchmark.papers.commands import said
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import choose_cases
 from gansynth.hosts.host import framework
 from gansynth.runtime.errors import GansynthError, UsageFault
+from gansynth_benchmark.papers import plan as plans
+from gansynth_benchmark.papers import rater_table
+from gansynth_benchmark.papers import table_run as tables
+from gansynth_benchmark.papers.commands import said
 from gansynth_cli.main import cli
 from gansynth_segmenter.options import SegmenterOptions
 from tests.deepmedic_sets import toy_deepmedic

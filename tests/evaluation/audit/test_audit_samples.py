@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 import gansynth
-from gansynth.evaluation.audit import audit_exported
 from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.deidentify import record_of
+from gansynth_evaluate.audit import audit_exported
 from tests.evaluation.audit.exported import write_source
 
 TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "steps": 1, "batch_size": 1}

@@ -24,14 +24,6 @@ from gansynth.core.source import SourceRequest, case_record, case_records, host_
 from gansynth.core.space import Space
 from gansynth.data.case_writer import write_prediction
 from gansynth.data.folds import read_splits
-from gansynth.evaluation.hard_cases.hosts import (
-    InnerSource,
-    by_windows,
-    inner_folds,
-    predicted_files,
-    training_space,
-)
-from gansynth.evaluation.hard_cases.job import FailureOptions, find_failures
 from gansynth.hosts.sample_source import check_asked, find_sample_source
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
@@ -39,6 +31,15 @@ from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
+from gansynth_evaluate.hard_cases.hosts import (
+    InnerSource,
+    by_windows,
+    inner_folds,
+    predicted_files,
+    training_space,
+)
+from gansynth_evaluate.hard_cases.job import find_failures
+from gansynth_evaluate.requests import FailureOptions
 from tests.blobs import Blobs, blobs, failures_of
 from tests.conftest import save_nifti
 from tests.flat_sets import FLAT

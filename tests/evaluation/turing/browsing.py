@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gansynth.evaluation.turing import Study
+from gansynth_evaluate.turing import Study
 
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
 PHONE: dict[str, Any] = {

@@ -7,8 +7,8 @@ import filelock
 import pytest
 
 from gansynth.core.source import SourceRequest
-from gansynth.evaluation.turing import Study, open_study
 from gansynth.runtime.progress import NullReporter
+from gansynth_evaluate.turing import Study, open_study
 from tests.benchmark.browsing import chromium
 
 LOOP = {"steps": "2", "precision": "fp32"}
@@ -34,9 +34,9 @@ def made(tmp_path_factory) -> SimpleNamespace:
 
 
 def _make(home: Path) -> None:
-    from gansynth.evaluation.turing import TuringOptions, make_study
     from gansynth.fitting.fit import fit
     from gansynth.testing.phantoms import PhantomOptions, write_gliomas
+    from gansynth_evaluate.turing import TuringOptions, make_study
 
     data = str(home / "data")
     write_gliomas(home / "data", 6, seed=0, options=PhantomOptions(spacing_mm=8.0))

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gansynth.evaluation.turing import Study, open_study
-from gansynth.evaluation.turing.study import STUDY, VERSION
 from gansynth.runtime.files import digest_of
+from gansynth_evaluate.turing import Study, open_study
+from gansynth_evaluate.turing.study import STUDY, VERSION
 
 ABOUT = {"source": "nifti:phantoms", "from": "held-out", "cases": 50, "seen_by_run": 0}
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gansynth.evaluation.turing import results
 from gansynth.runtime.errors import DataFault, IntegrityFault
+from gansynth_evaluate.turing import results
 from tests.evaluation.turing.rating import answered, synthetic_study, write_answers
 
 SAVED = "expected a file that a rater saved with 'Save answers'"

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.evaluation.turing import TuringOptions, make_study, results
+from gansynth_evaluate.turing import TuringOptions, make_study, results
 from tests.benchmark.browsing import CHROMIUM
 from tests.evaluation.turing.browsing import (
     DESKTOP,

@@ -8,9 +8,9 @@ import pytest
 from gansynth.core.schema import Schema
 from gansynth.core.source import CaseHeader, CaseSource, SourceRequest
 from gansynth.core.space import Space
-from gansynth.evaluation.turing.image_selection import choose, sequences_of
-from gansynth.evaluation.turing.options import TuringOptions
 from gansynth.runtime.errors import UsageFault
+from gansynth_evaluate.turing.image_selection import choose, sequences_of
+from gansynth_evaluate.turing.options import TuringOptions
 
 SEQUENCES = ("T1", "T1c", "T2", "FLAIR")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
 
-from gansynth.evaluation.turing.inference import (
+from gansynth_evaluate.turing.inference import (
     cohen_kappa,
     detectable,
     fleiss_kappa,

@@ -11,14 +11,6 @@ from gansynth.core.registry import installed
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
-from gansynth.evaluation.turing.options import TuringOptions
-from gansynth.evaluation.turing.pictures import (
-    RealImageCutter,
-    StudyImages,
-    _stacked,
-    find_windows,
-    gather,
-)
 from gansynth.fitting.fit import fit
 from gansynth.report.png import scaled
 from gansynth.runtime.errors import TrainingFault, UsageFault
@@ -27,6 +19,14 @@ from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
+from gansynth_evaluate.turing.options import TuringOptions
+from gansynth_evaluate.turing.pictures import (
+    RealImageCutter,
+    StudyImages,
+    _stacked,
+    find_windows,
+    gather,
+)
 
 SOURCE = ToySource(2)
 
@@ -108,7 +108,7 @@ def test_what_there_is_not_is_refused(toy_run, options, says):
 
 
 def test_too_many_bytes_are_refused_before_anything_is_drawn(toy_run, monkeypatch):
-    monkeypatch.setattr("gansynth.evaluation.turing.pictures.LARGEST", 8 * 2 * 32 * 32 - 1)
+    monkeypatch.setattr("gansynth_evaluate.turing.pictures.LARGEST", 8 * 2 * 32 * 32 - 1)
     monkeypatch.setattr(Sampler, "draw_raw", None)
     with pytest.raises(UsageFault, match="use fewer, or one --channel"):
         gathered(toy_run)

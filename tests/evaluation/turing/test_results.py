@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from scipy.stats import binomtest
 
-from gansynth.evaluation.turing import Study, write_results
-from gansynth.evaluation.turing import results as results_of
-from gansynth.evaluation.turing.summary import rows
+from gansynth_evaluate.turing import Study, write_results
+from gansynth_evaluate.turing import results as results_of
+from gansynth_evaluate.turing.summary import rows
 from tests.evaluation.turing.rating import answered, synthetic_study, write_answers
 
 R, S = "real", "synthetic"

@@ -3,14 +3,13 @@ import os
 import re
 import stat
 from base64 import b64decode
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gansynth.evaluation.turing import TuringOptions, make_study, open_study
-from gansynth.evaluation.turing.study import default_folder
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth_evaluate.turing import TuringOptions, make_study, open_study
+from gansynth_evaluate.turing.study import default_folder
 
 EIGHT = TuringOptions(n=4, origin="all")
 EMBEDDED = re.compile(r'<script type="text/plain" class="image">(.*)</script>')
@@ -147,13 +146,3 @@ def test_a_changed_truth_is_noticed(flat_study):
     path.write_text(text.replace('"truth": "real"', '"truth": "synthetic"', 1))
     with pytest.raises(IntegrityFault, match="was changed after it was written"):
         open_study(flat_study.folder)
-
-
-def test_the_wheel_has_the_pages():
-    from hatchling.builders.wheel import WheelBuilder
-
-    root = Path(__file__).parents[3]
-    packed = {file.distribution_path for file in WheelBuilder(str(root)).recurse_included_files()}
-    templates = [path for path in root.glob("gansynth/**/templates/*") if path.is_file()]
-    assert len({path.parent for path in templates}) == 3
-    assert {path.relative_to(root).as_posix() for path in templates} <= packed

@@ -1,0 +1,153 @@
+"""``gansynth.benchmark``, ``tune`` and ``papers``: the commands in Python."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gansynth.core.requests.base import function_of
+from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.progress import RichReporter
+from gansynth_benchmark.estimate import estimate
+from gansynth_benchmark.jobs.graph import GraphReport
+from gansynth_benchmark.papers.commands import PaperCommands, bare
+from gansynth_benchmark.papers.plan import find_plan
+from gansynth_benchmark.papers.table_run import PaperTableRun, write
+from gansynth_benchmark.papers.table_run import papers as figures_of
+from gansynth_benchmark.plan_file import read_plan
+from gansynth_benchmark.requests import BenchmarkRequest, PapersRequest, TuneRequest
+from gansynth_benchmark.running import run_benchmark
+from gansynth_benchmark.tuning import candidates, choose_arm, open_choice
+
+
+@dataclass(frozen=True)
+class Benchmarked:
+    """What a benchmark found; of a dry run the estimate, and no report of jobs."""
+
+    document: Mapping[str, Any]
+    report: GraphReport | None = None
+
+
+def measure(request: BenchmarkRequest) -> Benchmarked:
+    """Run the missing jobs of a plan, and write results and report."""
+    plan, reporter = read_plan(request.file, request.data), RichReporter(quiet=request.quiet)
+    if request.dry_run:
+        return Benchmarked(estimate(plan, request, reporter))
+    document, files, report = run_benchmark(plan, request)
+    for warning in document["warnings"]:
+        reporter.warn(warning)
+    paths = {name: str(path) for name, path in files.items()}
+    return Benchmarked({**document, "files": paths}, report)
+
+
+def run_study(request: BenchmarkRequest) -> dict[str, Any]:
+    """Measure whether samples help, by how much, and how certain that is: ``gansynth benchmark``.
+
+    Each argument is the option of that name; ``gansynth benchmark --help`` explains them. The same
+    call resumes.
+
+    Returns:
+        The results document, with ``files``: name -> path; of a dry run the estimate.
+
+    Raises:
+        GansynthError: the plan cannot be run, or a training failed; the report names it.
+    """
+    done = measure(request)
+    if done.report is not None:
+        done.report.raise_if_failed()
+    return dict(done.document)
+
+
+benchmark = function_of(BenchmarkRequest, run_study, "benchmark")
+
+
+def run_tuning(request: TuneRequest) -> dict[str, Any]:
+    """Choose generator, ratio and schedule by inner folds, or none: ``gansynth tune``.
+
+    Each argument is the option of that name; ``gansynth tune --help`` explains them.
+
+    Returns:
+        The choice and why, and the command that uses it; of a dry run what would be compared.
+
+    Raises:
+        GansynthError: data or plan cannot be used, or trainings failed.
+    """
+    plan = read_plan(request.file, request.data)
+    if not request.dry_run:
+        return choose_arm(plan, request)
+    spec, design = open_choice(plan, request)
+    return {
+        "dry_run": True,
+        "data": design.source.name,
+        "training_cases": len(spec.document["train"]),
+        "candidates": list(candidates(plan)),
+        "by": plan.judged_by,
+        **plan.tune.model_dump(mode="json"),
+        "time_and_memory": "not measured here; gansynth benchmark --dry-run measures a fit and "
+        "a training of the plan",
+    }
+
+
+tune = function_of(TuneRequest, run_tuning, "tune")
+
+
+def run_papers(request: PapersRequest) -> dict[str, Any]:
+    """Reproduce a paper's table, with its numbers beside ours: ``gansynth papers``.
+
+    Each argument is the option of that name; ``gansynth papers --help`` explains them.
+
+    Returns:
+        The results document; its ``table`` has the lines of the table, ``file`` its place. Of a
+        dry run ``commands``, too.
+
+    Raises:
+        GansynthError: recipe, data or a setting cannot be used, or a command failed.
+    """
+    with ExitStack() as stack:
+        if request.out is not None:
+            home = Path(request.out)
+        elif request.dry_run:
+            home = Path("papers") / Path(request.plan).stem
+        else:
+            home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        table = _table(request, home if request.dry_run else home.absolute())
+        if request.dry_run:
+            return {
+                "dry_run": True,
+                "commands": [f"gansynth {shlex.join(words)}" for words in table.listed()],
+                "papers": figures_of(table.plan),
+                "cost": "time and memory: not known here; use --dry-run of each command",
+                "table": table.lines(),
+            }
+        table.run()
+        name = request.name or f"papers_{table.plan.name.replace('-', '_')}"
+        file = write(table, name, shlex.join(["gansynth", *map(bare, sys.argv[1:])]))
+        kept = {} if request.out is None else {"file": str(file)}
+        return {**table.document(), **kept, "table": table.lines()}
+
+
+papers = function_of(PapersRequest, run_papers)
+
+
+def _table(request: PapersRequest, home: Path) -> PaperTableRun:
+    plan = find_plan(request.plan)
+    if request.steps is not None and request.epochs is not None:
+        raise UsageFault("--steps and --epochs: expected one of them; leave one out")
+    arms = {arm.name: arm for arm in plan.arms}
+    for arm in request.only:
+        if arm not in arms:
+            raise UsageFault(f"--only {arm}: expected among: {', '.join(arms)}")
+    chosen = [a for a in plan.arms if (a.name in request.only if request.only else not a.optional)]
+    commands = PaperCommands(plan, request, home)
+    trained = plan.hosts_for(request.kind, tuple(request.host))
+    commands.check_settings(trained)
+    assert commands.source is not None
+    say = RichReporter(quiet=request.quiet).say
+    seeds = request.seed if isinstance(request.seed, tuple) else (request.seed,)
+    return PaperTableRun(commands, trained, chosen, seeds, say)

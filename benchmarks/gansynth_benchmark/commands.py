@@ -1,0 +1,125 @@
+"""``gansynth benchmark``, ``tune`` and ``papers`` on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from gansynth_benchmark.requests import BenchmarkRequest, PapersRequest, TuneRequest
+from gansynth_cli.common import Hint, Output, examples, table
+from gansynth_cli.requests import request_command
+
+if TYPE_CHECKING:
+    from gansynth_benchmark.api import Benchmarked
+
+
+def show_benchmark(request: BenchmarkRequest, done: Benchmarked, out: Output) -> None:
+    """Print the verdict, or a dry run's estimate; raise if a training failed."""
+    from gansynth_benchmark.estimate import lines_of_estimate
+
+    document = done.document
+    if done.report is None:
+        out.result(document, lines_of_estimate(document))
+        return
+    out.result(_short(document), _benchmark_lines(document, document["files"]))
+    done.report.raise_if_failed()
+
+
+benchmark = request_command(
+    BenchmarkRequest,
+    "gansynth_benchmark.api:measure",
+    show_benchmark,
+    epilog=examples(
+        "gansynth benchmark plan.yaml --dry-run",
+        "gansynth benchmark plan.yaml --test-set --executor local:2 -o results/gain",
+    ),
+)
+
+
+def _short(document: Mapping[str, Any]) -> dict[str, Any]:
+    runs = [{k: v for k, v in run.items() if k != "scores"} for run in document["runs"]]
+    return {**document, "runs": runs}
+
+
+def _benchmark_lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[str]:
+    from gansynth.metrics.segmentation.measures import NO_CASE
+    from gansynth.report.numbers import NOTHING, probability
+    from gansynth_benchmark.report.study import ReportData, ends_of
+    from gansynth_benchmark.subject_split import DEVELOPMENT
+
+    yield document["verdict"]["sentence"]
+    study = ReportData(document)
+    rows: list[tuple[object, ...]] = [
+        ("arm", "N", "measure", "difference", "95 % interval", "p (Holm)", "detectable")
+    ]
+    for arm, n, (key, show) in product(study.others, study.sizes, study.beside().items()):
+        node = study.entry("comparisons", arm.key, n, key)
+        if node:
+            low, high = map(show.difference, ends_of(node))
+            numbers = (probability(node["p_holm"]), show.size(node["mde"]))
+            span = "too small a design" if low == NOTHING else f"{low} to {high}"
+            change = show.difference(node["difference"])
+            if change == NOTHING:
+                span = NO_CASE if key.startswith("false_alarms") else NOTHING
+            rows.append((arm.key, n, f"{show.title}, {show.unit}", change, span, *numbers))
+    if len(rows) > 1:
+        yield from ("", *table(rows), "")
+    yield f"report: {files['report.html']}"
+    if missing := sum(run["status"] != "done" for run in document["runs"]):
+        yield Hint(f"next: the same command again; {missing} trainings have no result yet")
+    elif document["look"]["split"] == DEVELOPMENT:
+        yield Hint("next: the same command with --test-set, once the plan is final")
+
+
+def show_tune(request: TuneRequest, document: dict[str, Any], out: Output) -> None:
+    """Print the choice, or what would be compared."""
+    facts = (f"{key}  {value}" for key, value in document.items())
+    out.result(document, facts if request.dry_run else _tune_lines(document))
+
+
+tune = request_command(
+    TuneRequest,
+    "gansynth_benchmark.api:run_tuning",
+    show_tune,
+    epilog=examples(
+        "gansynth tune plan.yaml --executor local:2",
+        "gansynth tune plan.yaml --size 12 --draw 1 -o runs/tune",
+    ),
+)
+
+
+def _tune_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    yield f"chosen: {document['chosen']}; {document['why']}"
+    yield from (f"dropped: {arm}: {why}" for arm, why in document["dropped"].items())
+    last = document["rungs"][-1]
+    for key, values in {document["by"]: last["scores"], **last["beside"]}.items():
+        told = (f"{arm} {'-' if v is None else f'{v:.4f}'}" for arm, v in values.items())
+        rungs = len(document["rungs"])
+        yield f"{key} on inner folds, at the last of {rungs} rungs: {', '.join(told)}"
+    for arm, gain in document["gains"].items():
+        yield f"{arm} against {document['compared_with']}: {gain['words']}"
+    yield from (Hint(f"next: {line}") for line in document["use"])
+
+
+def show_papers(request: PapersRequest, document: dict[str, Any], out: Output) -> None:
+    """Print the table, after the commands of a dry run."""
+    lines = document.pop("table")
+    if request.dry_run:
+        out.result(document, [*document["commands"], "", *lines, document["cost"]])
+        return
+    file = document.pop("file", None)
+    keep = Hint("next: the same with -o DIR keeps runs and results")
+    out.result(document, [*lines, keep if file is None else f"results: {file}"])
+
+
+papers = request_command(
+    PapersRequest,
+    "gansynth_benchmark.api:run_papers",
+    show_papers,
+    epilog=examples(
+        "gansynth papers shin2018 --data nifti:brats/ --extra-source tissues=nifti:tissues/ "
+        "--dry-run",
+        "gansynth papers han2019-cpggan --data yolo:data.yaml -o papers/han2019",
+    ),
+)

@@ -1,0 +1,237 @@
+"""Cost estimate of a plan before it is run: jobs, hours, disk."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gansynth.core.registry import installed
+from gansynth.runtime.files import folder_bytes, free_bytes
+from gansynth.runtime.progress import Reporter
+from gansynth_benchmark.access_log import AccessLog
+from gansynth_benchmark.jobs.executor import parse_executor
+from gansynth_benchmark.plan import BenchmarkPlan
+from gansynth_benchmark.requests import BenchmarkRequest
+from gansynth_benchmark.running import look_of, open_study
+from gansynth_benchmark.specs import FIT, TRAIN, TUNE, ComputationSpec
+from gansynth_benchmark.study import BenchmarkStudy
+
+PROBES = (0.02, 0.06)
+"""Shares of a training's steps that are timed, to separate time per step from overhead."""
+LEAST = 4  # minimum steps of a probe
+
+
+def estimate(plan: BenchmarkPlan, request: BenchmarkRequest, reporter: Reporter) -> dict[str, Any]:
+    """Estimate jobs by kind, finished jobs, sequential hours, and disk space.
+
+    Times come from finished jobs. Without any, a few steps of a training and a fit are run in a
+    temporary folder, unless ``no_probe``. Nothing is written elsewhere.
+
+    Raises:
+        GansynthError: data or plan cannot be used, or a probe failed.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        real = (request.folder(plan.name) / "jobs").is_dir()
+        parse_executor(request.executor)
+        study = open_study(plan, request if real else request.but(out=scratch))
+        whole = (study.look, plan.hash, study.people, study.arms)
+        AccessLog(request.file).look(*whole, request.reopen_test_set, dry_run=True)
+        specs = study.specs()
+        # An arm that is not chosen yet is most likely one that is trained anyway.
+        left = [spec for spec in specs.values() if study.result(spec.key) is None]
+        sizes = {kind: _known(study, specs.values(), kind) for kind in (FIT, TRAIN, TUNE)}
+        if not request.no_probe:
+            for kind in (FIT, TRAIN):
+                if not sizes[kind] and any(spec.kind == kind for spec in left):
+                    reporter.say(f"measuring a few steps of: {kind}")
+                    sizes[kind] = _probe(study, left, kind, Path(scratch) / kind)
+        if not sizes[TUNE] and sizes[TRAIN]:
+            sizes[TUNE] = [_tuning(plan, sizes)]
+        return _told(plan, request, study, specs, left, sizes)
+
+
+Size = tuple[float, float]  # seconds and bytes
+
+
+def _told(
+    plan: BenchmarkPlan,
+    request: BenchmarkRequest,
+    study: BenchmarkStudy,
+    specs: Mapping[str, ComputationSpec],
+    left: Sequence[ComputationSpec],
+    sizes: Mapping[str, Sequence[Size]],
+) -> dict[str, Any]:
+    jobs: dict[str, Any] = {}
+    hours, size, complete = 0.0, 0.0, True
+    for kind in (FIT, TUNE, TRAIN):
+        all_of = sum(spec.kind == kind for spec in specs.values())
+        open_ones = sum(spec.kind == kind for spec in left)
+        if not all_of:
+            continue
+        seconds, bytes_ = _typical(sizes[kind])
+        jobs[kind] = {"all": all_of, "left": open_ones, "seconds_each": seconds}
+        complete = complete and (seconds is not None or not open_ones)
+        hours += open_ones * (seconds or 0.0) / 3600
+        size += open_ones * (bytes_ or 0.0)
+    slots = _slots(request)
+    return {
+        "dry_run": True,
+        "plan": plan.name,
+        "plan_hash": plan.hash,
+        "look": look_of(request),
+        "data": study.source.name,
+        "subjects": {
+            "pool": len(study.division.pool),
+            "development": len(study.division.development),
+            "sealed": len(study.division.sealed),
+        },
+        "arms": list(study.arms),
+        "trainings_of_the_report": sum(1 for _ in study.places()),
+        "jobs": jobs,
+        "hours_one_after_the_other": round(hours, 2) if complete else None,
+        "at_once": slots,
+        "hours": round(hours / slots, 2) if complete and slots else None,
+        "disk_bytes": round(size) if complete else None,
+        "disk_free_bytes": free_bytes(request.folder(plan.name)),
+        "memory": "not known: trainings run in separate processes",
+    }
+
+
+def _slots(request: BenchmarkRequest) -> int | None:
+    """Return the number of parallel jobs; None if only a running cluster knows."""
+    if not request.executor.startswith("local"):
+        return None
+    return parse_executor(request.executor).slots
+
+
+def _typical(sizes: Sequence[Size]) -> tuple[float | None, float | None]:
+    if not sizes:
+        return None, None
+    seconds, bytes_ = zip(*sizes, strict=True)
+    return round(statistics.median(seconds), 1), statistics.median(bytes_)
+
+
+def _known(study: BenchmarkStudy, specs: Any, kind: str) -> list[Size]:
+    """Return seconds and bytes of finished jobs."""
+    sizes = []
+    for spec in specs:
+        if spec.kind == kind and study.store.at_hand(spec.key):
+            seconds = study.store.result(spec.key).get("seconds")
+            if seconds:
+                sizes.append((float(seconds), float(folder_bytes(study.store.folder / spec.key))))
+    return sizes
+
+
+def _probe(
+    study: BenchmarkStudy, left: Sequence[ComputationSpec], kind: str, folder: Path
+) -> list[Size]:
+    """Return seconds and bytes of one job, extrapolated from two short ones; [] without a job."""
+    from gansynth_benchmark.worker import WorkerJob
+
+    # Trainings are probed without synthetic samples: reading a full sample bank costs little.
+    alone = [spec for spec in left if spec.kind == kind and (kind == FIT or not spec.needs)]
+    if kind == FIT:
+        alone = learning(alone)
+    if not alone:
+        return []
+    spec = alone[0]
+    name = "generator" if kind == FIT else "augment"
+    steps = _steps(study, spec, kind)
+    tried = sorted(
+        {min(steps, max(LEAST * (n + 1), round(steps * p))) for n, p in enumerate(PROBES)}
+    )
+    points = []
+    for count in tried:
+        part = dict(spec.document[name])
+        if kind == FIT:
+            part["set"] = {**part.get("set", {}), "steps": str(count)}
+        else:
+            part["set"] = study.plan.host.adapter.shortened(part["set"], count / steps)
+        places = {
+            "request": study.request.to_json(),
+            "division": str(folder / "data" / str(count)),
+            "held_out": list(study.judged),
+        }
+        work = {"spec": {**spec.document, name: part}, "places": places}
+        began = time.monotonic()
+        _quietly(WorkerJob(work, folder / str(count)).run)
+        points.append((count, time.monotonic() - began))
+    (a, first), (b, second) = points[0], points[-1]
+    each = max(0.0, (second - first) / (b - a)) if b > a else 0.0
+    return [(first + each * (steps - a), float(folder_bytes(folder / str(tried[-1]))))]
+
+
+def learning(fits: Sequence[ComputationSpec]) -> list[ComputationSpec]:
+    """Return the fits with training steps, those whose plan sets steps first."""
+    from gansynth.core.generator import capabilities_of
+
+    generators = {fit.key: fit.document["generator"] for fit in fits}
+    registry = installed()
+    plugins = {key: registry.generator(each["generator"]) for key, each in generators.items()}
+    trained = [fit for fit in fits if capabilities_of(plugins[fit.key]).trains]
+    return sorted(trained, key=lambda fit: "steps" not in generators[fit.key].get("set", {}))
+
+
+def _quietly(run: Callable[[], object]) -> None:
+    """Run a function; its stderr is shown only if it fails."""
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(output):
+            run()
+    except BaseException:
+        sys.stderr.write(output.getvalue())
+        raise
+
+
+def _steps(study: BenchmarkStudy, spec: ComputationSpec, kind: str) -> int:
+    """Return the steps of a full job."""
+    if kind == TRAIN:
+        return study.plan.host.steps
+    steps = spec.document["generator"].get("set", {}).get("steps")
+    return int(steps) if steps else 1000
+
+
+def _tuning(plan: BenchmarkPlan, sizes: Mapping[str, Sequence[Size]]) -> Size:
+    """Return the size of one choice: inner trainings of every rung, and the fits."""
+    most = max((len(arm.tune) for arm in plan.arms), default=0)
+    count, trained = float(most), 0.0
+    for share in plan.tune.rungs:
+        trained += count * share
+        count = max(1.0, count * plan.tune.keep)
+    train, train_bytes = sizes[TRAIN][0]
+    fit, fit_bytes = sizes[FIT][0] if sizes[FIT] else (0.0, 0.0)
+    folds = plan.tune.folds
+    seconds = folds * (trained * train + most * plan.tune.fit_share * fit)
+    return seconds, folds * most * (train_bytes + fit_bytes)
+
+
+def lines_of_estimate(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield an estimate as readable lines."""
+    subjects = document["subjects"]
+    yield (
+        f"{document['plan']} ({document['plan_hash']}), {document['look']} split of "
+        f"{document['data']}: {subjects['pool']} subjects in the pool, "
+        f"{subjects['development']} for development, "
+        f"{subjects['sealed']} sealed"
+    )
+    for kind, jobs in document["jobs"].items():
+        each = jobs["seconds_each"]
+        took = "unknown until the first is done" if each is None else f"{each:.0f} s each"
+        yield f"{kind:5}  {jobs['all']:5} jobs, {jobs['left']} left, {took}"
+    hours = document["hours"]
+    if hours is not None:
+        yield f"hours  {hours:.2f} at {document['at_once']} job(s) at once"
+    elif document["hours_one_after_the_other"] is not None:
+        yield f"hours  {document['hours_one_after_the_other']:.2f} one after the other"
+    if document["disk_bytes"] is not None:
+        yield (
+            f"disk   {document['disk_bytes'] / 1e9:.2f} GB of "
+            f"{document['disk_free_bytes'] / 1e9:.0f} GB free"
+        )

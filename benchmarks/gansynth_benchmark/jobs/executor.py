@@ -1,0 +1,183 @@
+"""Executors, which run jobs, by name, and the local one.
+
+An executor starts a process for each order, ``gansynth_benchmark.jobs.attempt.start(order,
+environ)``, on any machine that sees the store. It keeps the process's stdin open while the job is
+wanted. The process runs the job, and handles its lock, folder, log and result. A new executor is a
+subclass of ``Executor``, and a line in ``parse_executor``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from gansynth.runtime.child import PARENT
+from gansynth.runtime.errors import EnvironmentFault, GansynthError, UsageFault, did_you_mean
+from gansynth.runtime.machine import cores
+from gansynth_benchmark.jobs.attempt import (
+    FAILED,
+    PATIENCE,
+    AttemptResult,
+    AttemptSpec,
+    Executor,
+    attempt,
+    result_of,
+    start,
+)
+from gansynth_benchmark.jobs.machine import THREADS, VISIBLE, cuda_devices
+
+NAMES = ("here", "local", "ray")
+EXPECTED = "expected here, local, local:4, ray or ray:cpus=2,gpus=1"
+
+
+def parse_executor(text: str) -> Executor:
+    """Return the executor of a name: ``here``, ``local[:N]``, or ``ray[:cpus=C,gpus=G]``."""
+    name, colon, options = text.strip().partition(":")
+    if name not in NAMES or (colon and not options):
+        hint = "" if name in NAMES else did_you_mean(name, NAMES)
+        raise UsageFault(f"executor {text!r}: {EXPECTED}.{hint}")
+    if name == "here" and not colon:
+        return HereExecutor()
+    if name == "local":
+        if colon and not (options.isdecimal() and int(options)):
+            raise UsageFault(f"executor {text!r}: expected a number of jobs, as in local:4")
+        return LocalExecutor(int(options) if colon else None)
+    if name == "here":
+        raise UsageFault(f"executor {text!r}: runs one job at once; {EXPECTED}")
+    from gansynth_benchmark.jobs.ray_executor import RayExecutor
+
+    shares = _shares(text, options)
+    return RayExecutor(cpus=shares.get("cpus", 1), gpus=shares.get("gpus"))
+
+
+def _shares(text: str, options: str) -> Mapping[str, float]:
+    """Parse ``cpus=2,gpus=0.5``."""
+    shares: dict[str, float] = {}
+    for option in filter(None, options.split(",")):
+        key, _, value = option.partition("=")
+        number = _number(value)
+        fits = number >= (1 if key == "cpus" else 0) and (
+            number.is_integer() or (key == "gpus" and number < 1)
+        )
+        if key not in ("cpus", "gpus") or key in shares or not fits:
+            raise UsageFault(
+                f"executor {text!r}: {option!r}: expected cpus (an integer from 1) or gpus (an "
+                "integer, or a fraction below 1) for each job, as in ray:cpus=2,gpus=1"
+            )
+        shares[key] = number
+    return shares
+
+
+def _number(text: str) -> float:
+    """Return a finite number, or -1 for any other text."""
+    try:
+        number = float(text)
+    except ValueError:
+        return -1.0
+    return number if math.isfinite(number) else -1.0
+
+
+class HereExecutor(Executor):
+    """Runs jobs in this process, one after the other: for a debugger, a profiler, or a test."""
+
+    def submit(self, order: AttemptSpec) -> Future[AttemptResult]:
+        """Run a job, to its end."""
+        future, before = Future[AttemptResult](), dict(os.environ)
+        os.environ.update(order.job.env)
+        try:
+            future.set_result(attempt(order, logged=False))
+        except GansynthError as error:
+            future.set_result(AttemptResult(FAILED, str(error)))
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        return future
+
+
+class LocalExecutor(Executor):
+    """Runs attempts at jobs on this machine, ``slots`` in parallel, at most one of each job.
+
+    Each job gets its share of the cores (OMP_NUM_THREADS, if not set). With CUDA devices it gets
+    one of them, in turn (CUDA_VISIBLE_DEVICES).
+
+    Args:
+        slots: None for the number of CUDA devices, at least one.
+        devices: CUDA devices for the jobs; None for the visible ones.
+    """
+
+    def __init__(self, slots: int | None = None, devices: tuple[str, ...] | None = None) -> None:
+        self._given, self._devices = slots, devices
+        self._running: dict[Future[AttemptResult], _RunningAttempt] = {}
+        self._threads = ThreadPoolExecutor()
+
+    @property
+    def slots(self) -> int:
+        """Number of parallel jobs."""
+        return self._given or max(1, len(self.devices))
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The CUDA devices that jobs get."""
+        if self._devices is None:
+            self._devices = cuda_devices()
+        return self._devices
+
+    def open(self, store: Path) -> None:
+        """Check the platform."""
+        if os.name != "posix":
+            raise EnvironmentFault(f"jobs run on Linux and macOS; this is {os.name!r}")
+
+    def submit(self, order: AttemptSpec) -> Future[AttemptResult]:
+        """Start an attempt in a free slot."""
+        used = {running.slot for running in self._left.values()}
+        slot = next(number for number in range(self.slots) if number not in used)
+        process = start(order, self.environ(slot))
+        future = self._threads.submit(result_of, process)
+        self._running[future] = _RunningAttempt(process, slot, order.grace)
+        return future
+
+    @property
+    def _left(self) -> dict[Future[AttemptResult], _RunningAttempt]:
+        return {future: each for future, each in self._running.items() if not future.done()}
+
+    def environ(self, slot: int) -> dict[str, str]:
+        """Return the environment variables of jobs in a slot."""
+        variables = {key: value for key, value in os.environ.items() if key != PARENT}
+        variables.setdefault(THREADS, str(max(1, cores() // self.slots)))
+        if self.devices:
+            variables[VISIBLE] = self.devices[slot % len(self.devices)]
+        return variables
+
+    def cancel(self) -> None:
+        """Close the stdin of each attempt, which stops it, and wait."""
+        left = self._left
+        for running in left.values():
+            assert running.process.stdin is not None
+            running.process.stdin.close()
+        wait(left, max((running.grace for running in left.values()), default=0) + PATIENCE)
+
+    def close(self) -> None:
+        """Stop running attempts once more, then kill them."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            left = self._left
+            for running in left.values():
+                running.process.send_signal(number)
+            wait(left, PATIENCE)
+        for running in self._running.values():
+            for pipe in (running.process.stdin, running.process.stdout):
+                assert pipe is not None
+                pipe.close()
+        self._running.clear()
+
+
+@dataclass(frozen=True)
+class _RunningAttempt:
+    process: subprocess.Popen[bytes]
+    slot: int
+    grace: float

@@ -1,0 +1,128 @@
+"""Read a plan and refuse unknown names in it before any training starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from gansynth.core.registry import installed
+from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean, refuse_unknown
+from gansynth.runtime.yaml_text import read_yaml
+from gansynth_benchmark.arms import preset_generators
+from gansynth_benchmark.plan import BenchmarkPlan, GeneratorPlan
+
+SHOWN = "a plan in YAML, see: gansynth help benchmark"
+Value = TypeVar("Value")
+
+
+def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
+    """Read a plan; relative paths in it start at its folder.
+
+    Args:
+        data: KIND:WHERE in place of the plan's; relative to the working directory.
+    """
+    values, _ = read_yaml(path, SHOWN)
+    if not isinstance(values, dict):
+        raise UsageFault(f"{path}: holds {type(values).__name__}, expected {SHOWN}")
+    if data is not None:
+        values["data"] = data
+    try:
+        plan = BenchmarkPlan(**values)
+    except ValidationError as error:
+        raise UsageFault(f"{path}: {_first(error)}") from None
+    except UsageFault as fault:
+        raise UsageFault(f"{path}: {fault}") from None
+    except TypeError as error:
+        raise UsageFault(f"{path}: {error}; expected {SHOWN}") from None
+    changes = {"data": _placed_data(plan.data, path.parent if data is None else Path())}
+    for key in ("root", "subjects"):
+        value = getattr(plan, key)
+        if value is not None and os.path.exists(path.parent / value):  # an expression may be long
+            changes[key] = str((path.parent / value).absolute())
+    plan = plan.model_copy(update=changes)
+    check_names(plan, path)
+    return plan
+
+
+def _placed_data(text: str, folder: Path) -> str:
+    """Make WHERE of KIND:WHERE absolute if it is an existing path relative to the folder."""
+    kind, colon, where = text.partition(":")
+    if colon and where and not Path(where).is_absolute() and os.path.exists(folder / where):
+        return f"{kind}:{(folder / where).absolute()}"
+    return text
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(map(str, first["loc"]))
+    message = first["msg"].removeprefix("Value error, ")
+    value = "" if isinstance(first["input"], dict | list) else f" (found {first['input']!r})"
+    return f"{key}: {message}{value}; expected {SHOWN}" if key else f"{message}; expected {SHOWN}"
+
+
+def check_names(plan: BenchmarkPlan, path: Path) -> None:
+    """Refuse unknown hosts, generators, recipes, settings, edits, lesions and filters."""
+    from gansynth.sampling.request_parsing import read_request
+
+    _check_host(plan, path)
+    _check_generators(plan, path)
+    for arm in plan.arms:
+        _under(f"{path}: arms.{arm.name}", partial(read_request, arm))
+
+
+def _check_host(plan: BenchmarkPlan, path: Path) -> None:
+    sections = {"host": plan.host.set, **{f"arms.{arm.name}": arm.set for arm in plan.arms}}
+    for where, settings in sections.items():
+
+        def named(key: str, where: str = where) -> str:
+            return f"{path}: {where}.set.{key}: {sections[where][key]!r}"
+
+        refuse_unknown(
+            settings, plan.host.adapter.Options.model_fields, of=plan.host.target, named=named
+        )
+
+
+def _check_generators(plan: BenchmarkPlan, path: Path) -> None:
+    plugins = set(installed().names("generators"))
+    for arm in plan.arms:
+        name = arm.generator
+        if name is None:
+            continue
+        generator = plan.generator(name)
+        if generator.generator in plugins:
+            _under(f"{path}: generators.{name}", partial(_check_options, generator))
+            continue
+        if name in plan.generators:
+            raise UsageFault(
+                f"{path}: generators.{name}.generator: {generator.generator!r} is not installed, "
+                f"expected one of {', '.join(sorted(plugins))}."
+                f"{did_you_mean(generator.generator, plugins)}"
+            )
+        others = sorted({*plan.generators, *preset_generators(), *plugins})
+        raise UsageFault(
+            f"{path}: arms.{arm.name}.generator: {name!r} is neither a generator of the plan nor "
+            f"installed, expected one of {', '.join(others)}.{did_you_mean(name, others)}"
+        )
+
+
+def _check_options(generator: GeneratorPlan) -> None:
+    """Check that the recipe exists; without a recipe, that all settings are options."""
+    from gansynth.fitting.recipe import check_settings, find_recipe
+
+    if generator.recipe is not None:
+        find_recipe(generator.recipe)
+        return
+    check_settings(generator.generator, generator.set, typed=generator.set)
+
+
+def _under(where: str, lookup: Callable[[], Value]) -> Value:
+    """Call a lookup; an error is prefixed with the place in the plan."""
+    try:
+        return lookup()
+    except (DataFault, UsageFault) as fault:
+        raise type(fault)(f"{where}: {str(fault).replace('--set ', 'set: ')}") from None

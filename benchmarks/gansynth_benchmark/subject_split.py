@@ -1,0 +1,109 @@
+"""Split of subjects into training pool, development and sealed test set; fixed by the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gansynth.core.source import CaseSource
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth_benchmark.plan import BenchmarkPlan, SplitPlan
+
+DEVELOPMENT, SEALED = "development", "sealed"
+
+
+@dataclass(frozen=True)
+class SubjectSplit:
+    """The subjects of a data set, split into pool, development and sealed."""
+
+    pool: tuple[str, ...]  # subjects that training subsets are sampled from, in shuffled order
+    development: tuple[str, ...]
+    sealed: tuple[str, ...]
+    cases: Mapping[str, tuple[str, ...]]  # subject -> its cases, sorted
+    seed: int  # seeds the sampling of training subsets
+
+    @property
+    def parts(self) -> tuple[tuple[str, ...], ...]:
+        """The subjects for development, of the pool, and the sealed ones."""
+        return self.development, self.pool, self.sealed
+
+    def judged(self, look: str) -> tuple[str, ...]:
+        """Return the evaluated cases of a split, sorted."""
+        subjects = self.sealed if look == SEALED else self.development
+        if not subjects:
+            raise UsageFault(
+                f"split.{look}: 0 subjects, expected at least 1 to evaluate on; set it in the plan"
+                + (", or use the sealed split: --test-set" if look == DEVELOPMENT else "")
+            )
+        return self.cases_of(subjects)
+
+    def cases_of(self, subjects: Sequence[str]) -> tuple[str, ...]:
+        """Return all cases of the subjects, sorted."""
+        return tuple(sorted(case for subject in subjects for case in self.cases[subject]))
+
+    def training_set(self, size: int, draw: int, least: int, largest: int) -> tuple[str, ...]:
+        """Return the subjects of one training subset.
+
+        Subsets are disjoint until the pool is used up. From then on only the smallest subsets are,
+        until they have used it up too; then it is reshuffled. A smaller subset of the same draw
+        lies within the larger ones.
+
+        Args:
+            draw: number of the training subset, from 0.
+            least: subjects of the smallest training subset.
+            largest: subjects of the largest training subset.
+        """
+        count = len(self.pool)
+        rounds = count // largest if count >= 2 * largest else 0
+        again, place, step = 0, draw, largest
+        if draw >= rounds:
+            again, place = divmod(draw - rounds, count // least)
+            again, step = again + (rounds > 0), least
+        order = np.random.default_rng((self.seed, 1, again)).permutation(count)
+        chosen = order[(place * step + np.arange(size)) % count]
+        return tuple(sorted(self.pool[i] for i in chosen))
+
+
+def split_subjects(source: CaseSource, plan: BenchmarkPlan) -> SubjectSplit:
+    """Split a data set's subjects as the plan says."""
+    cases: dict[str, list[str]] = {}
+    for case in sorted({*source.train_ids, *source.held_out_ids}):
+        cases.setdefault(source.header(case).subject, []).append(case)
+    by_subject = {subject: tuple(ids) for subject, ids in cases.items()}
+    split = plan.split
+    parts = _of_fold(source, split) if split.fold is not None else _dealt(sorted(by_subject), split)
+    pool, development, sealed = parts
+    needed = max(largest_set(plan), split.pool or 0)
+    if len(pool) < needed:
+        raise DataFault(
+            f"{source.name}: {len(by_subject)} subject(s), {len(development)} for development and "
+            f"{len(sealed)} sealed. This leaves {len(pool)} for training sets, expected at least "
+            f"{needed}; lower sizes, real or split of the plan"
+        )
+    return SubjectSplit(pool, development, sealed, by_subject, split.seed)
+
+
+def largest_set(plan: BenchmarkPlan) -> int:
+    """Return the number of subjects of the largest training subset of any arm."""
+    return max(plan.sizes) * max(arm.real for arm in plan.arms)
+
+
+def _dealt(subjects: Sequence[str], split: SplitPlan) -> tuple[tuple[str, ...], ...]:
+    """Return pool, development, sealed. Sealed ones come first, so no other key affects them."""
+    order = np.random.default_rng((split.seed, 0)).permutation(len(subjects))
+    shuffled = [subjects[i] for i in order]
+    assert split.sealed is not None
+    first, second = split.sealed, split.sealed + split.development
+    last = len(subjects) if split.pool is None else second + split.pool
+    return tuple(shuffled[second:last]), tuple(shuffled[first:second]), tuple(shuffled[:first])
+
+
+def _of_fold(source: CaseSource, split: SplitPlan) -> tuple[tuple[str, ...], ...]:
+    """Return pool and development from the training cases, sealed from the held-out ones."""
+    sealed = tuple(sorted({source.header(case).subject for case in source.held_out_ids}))
+    subjects = sorted({source.header(case).subject for case in source.train_ids} - set(sealed))
+    order = np.random.default_rng((split.seed, 0)).permutation(len(subjects))
+    shuffled = [subjects[i] for i in order]
+    return tuple(shuffled[split.development :]), tuple(shuffled[: split.development]), sealed

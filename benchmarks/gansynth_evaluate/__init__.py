@@ -1,0 +1,21 @@
+"""What samples are worth: realism, faithfulness to labels, memorisation, and the report on it."""
+
+COMMANDS = {
+    "detections": (
+        "gansynth_evaluate.commands:detections",
+        "Evaluate detectors, and compare them at equal false positives.",
+    ),
+    "evaluate": (
+        "gansynth_evaluate.commands:evaluate",
+        "Evaluate samples: realism, faithfulness and memorisation.",
+    ),
+    "hard-cases": (
+        "gansynth_evaluate.commands:hard_cases",
+        "Find hard cases by inner folds of the training cases.",
+    ),
+    "turing-test": (
+        "gansynth_evaluate.commands:turing_test",
+        "Let raters tell real images from samples, each on a page.",
+    ),
+}
+"""Command -> where it is; a line for ``gansynth --help``."""

@@ -1,0 +1,184 @@
+"""``gansynth evaluate``, ``turing-test``, ``hard-cases`` and ``detections`` on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth_cli.common import Hint, Output, examples, summary, table, then
+from gansynth_cli.requests import request_command
+from gansynth_cli.results import then_augment
+from gansynth_evaluate.requests import (
+    DetectionsRequest,
+    EvaluateRequest,
+    FailureOptions,
+    HardCasesRequest,
+    TuringRequest,
+)
+
+if TYPE_CHECKING:
+    from gansynth_evaluate.turing.api import RatedStudy
+
+
+def show_evaluate(request: EvaluateRequest, document: dict[str, Any], out: Output) -> None:
+    """Print the main figures."""
+    out.result(document, lines_of_evaluation(document, Path(request.run)))
+
+
+evaluate = request_command(
+    EvaluateRequest,
+    "gansynth_evaluate.api:run_evaluation",
+    show_evaluate,
+    epilog=examples(
+        "gansynth evaluate runs/g0 -n 100",
+        "gansynth evaluate banks/g0 --real nnunet:004 --real-read configuration=2d",
+    ),
+)
+
+
+def show_turing_test(request: TuringRequest, made: RatedStudy, out: Output) -> None:
+    """Print where the pages are, or the table of all raters."""
+    if made.results is not None:
+        lines = [*_turing_test_lines(made.results, made.files), then("evaluate", request.run)]
+        out.result({**made.results, "files": made.files}, lines)
+        return
+    study, pages = made.study, made.pages
+    named = [] if made.usual else ["-o", study.folder]
+    told = [
+        f"study {study.id}: {len(study.key)} images, a page for each rater",
+        *(f"  {page}" for page in pages),
+        then("turing-test", request.run, *named, f"answers-{study.id}-rater-1.json"),
+    ]
+    folder = str(study.folder)
+    out.result({"study": study.id, "folder": folder, "pages": list(map(str, pages))}, told)
+
+
+turing_test = request_command(
+    TuringRequest,
+    "gansynth_evaluate.turing.api:run_turing_test",
+    show_turing_test,
+    epilog=examples(
+        "gansynth turing-test runs/g1 -n 50 --raters 3",
+        "gansynth turing-test runs/g1 answers-*.json",
+    ),
+)
+
+
+def _turing_test_lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[str]:
+    from gansynth_evaluate.turing.summary import rows
+
+    yield from table(rows(document))
+    yield ""
+    yield from document["words"]
+    for warning in document["warnings"]:
+        yield f"note: {warning}"
+    yield ""
+    yield from table(files.items())
+
+
+SHOWN = 10  # false alarms in the printed table
+
+
+def show_hard_cases(request: HardCasesRequest, report: dict[str, Any], out: Output) -> None:
+    """Print the table of weights, and the next command."""
+    weighted = then("sample", "RUN", "--sampling-weights", request.out, "--sheet")
+    written = request.out is not None and not request.dry_run
+    out.result(report, [*_hard_cases_lines(report), *([weighted] if written else [])])
+
+
+hard_cases = request_command(
+    HardCasesRequest,
+    "gansynth_evaluate.hard_cases.job:run_hard_cases",
+    show_hard_cases,
+    epilog=examples(
+        "gansynth hard-cases --data msd:Task04_Hippocampus --fold 0 -o failures.json",
+        "gansynth hard-cases --data nnunet-raw:004 --inner 3 --write-splits inner.json",
+    ),
+    settings=FailureOptions,
+)
+
+
+def _hard_cases_lines(report: dict[str, Any]) -> list[str]:
+    plain = {key: value for key, value in report.items() if key != "risk"}
+    plain["inner"] = ", ".join(f"{row['train']} + {row['val']}" for row in report["inner"])
+    if "risk" not in report:
+        return summary(plain)
+    plain["false_alarms"] = len(report["false_alarms"])
+    lines = summary(plain)
+    rows = [("", "", "lesions", "missed", "failure", "weight")]
+    for factor in report["risk"]["factors"]:
+        for row in factor["bins"]:
+            numbers = (
+                row["lesions"],
+                row["missed"],
+                f"{row['failure']:.3f}",
+                f"{row['ratio']:.2f}",
+            )
+            rows.append((factor["name"], row["name"], *map(str, numbers)))
+    lines += ["", *table(rows)]
+    alarms = sorted(report["false_alarms"], key=lambda row: -row["voxels"])[:SHOWN]
+    shown = [("false alarms, largest first", "first voxel", "voxels", "place")]
+    for row in alarms:
+        corner = ",".join(str(first) for first, _ in row["box"])
+        place = ",".join(f"{x:.2f}" for x in row["place"])
+        shown.append((row["case"], corner, str(row["voxels"]), place))
+    return [*lines, "", *table(shown)] if alarms else lines
+
+
+def show_detections(request: DetectionsRequest, document: dict[str, Any], out: Output) -> None:
+    """Print the tables."""
+    hint = Hint("next: the same with -o DIR writes table, numbers and curves")
+    out.result(document, [*_detections_lines(document), *([] if document["files"] else [hint])])
+
+
+detections = request_command(
+    DetectionsRequest,
+    "gansynth_evaluate.detections:run_detections",
+    show_detections,
+    epilog=examples(
+        "gansynth detections runs/yolo-real runs/yolo-both --paper -o runs/table",
+        "gansynth detections real=runs/a both=runs/b --split test --iou .5 --json",
+    ),
+)
+
+
+def _detections_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    from gansynth.metrics.detection.report import (
+        heading,
+        lesion_table,
+        main_table,
+        verdicts,
+        volume_table,
+    )
+
+    yield heading(document)
+    yield ""
+    yield from table(main_table(document))
+    if "paper" in document:
+        yield document["paper"]["note"]
+    yield ""
+    yield from table(lesion_table(document))
+    if document["equal_fps"]:
+        yield ""
+        yield "At equal false positives:"
+        yield from verdicts(document)
+    yield ""
+    yield "Lesions in three dimensions:"
+    volumes = volume_table(document)
+    yield from [volumes] if isinstance(volumes, str) else table(volumes)
+
+
+def lines_of_evaluation(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
+    """Yield the three answers, the alarms, and where the report is."""
+    from gansynth_evaluate.report.tables import in_short
+
+    for title, lines in in_short(document).items():
+        if title == "Realism":  # the figures are in the report
+            lines = [(sign, text.partition(":")[0]) for sign, text in lines]
+        yield f"{title}: {'  '.join(f'{sign} {text}' for sign, text in lines)}"
+    for alarm in document["alarms"]:
+        yield f"ALARM {alarm['text']}"
+    yield f"report: {document['files']['report.html']}"
+    if document["of"]["kind"] == "run":
+        yield then_augment(folder)

@@ -1,0 +1,301 @@
+"""The parts of an evaluation: compute metrics, test for memorisation, and say what was found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gansynth.metrics.comparison import (
+    EFFORTS,
+    Comparison,
+    Effort,
+    Estimate,
+    Floats,
+    Metric,
+    guard_metric,
+    load_metrics,
+)
+from gansynth.metrics.distances import BANDS, BINS, HistogramMetric, Spectrum, edges_of, frequencies
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.version import __version__
+from gansynth.sampling.evaluation_data import EvaluationData
+
+if TYPE_CHECKING:
+    from gansynth.metrics.comparison import Image
+    from gansynth.metrics.faithfulness import FoldSegmenters
+    from gansynth_evaluate.memorisation import Pairs
+
+VERSION = 3
+
+STRIP = 6  # images of each side at the top of the report
+PARTS = ("realism", "faithfulness", "memorisation", "maps")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Options of an evaluation."""
+
+    parts: Sequence[str] = PARTS
+    metrics: Sequence[str] = ()  # by name; all registered ones if empty
+    effort: Effort = EFFORTS["standard"]
+    pictures: bool = True  # whether the report shows thumbnails, which include patients
+    exported: Path | None = None  # folder of samples to be shared, searched for names of patients
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.parts) - set(PARTS))
+        if unknown:
+            raise UsageFault(
+                f"--only {unknown[0]}: is no part of an evaluation, expected one of: "
+                f"{', '.join(PARTS)}"
+            )
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """The result of an evaluation."""
+
+    document: dict[str, Any]
+    pictures: Mapping[str, bytes]
+    pairs: Pairs
+    strip: Mapping[str, Sequence[bytes]]
+
+
+def assess(
+    gathered: EvaluationData,
+    comparison: Comparison,
+    metrics: Mapping[str, Metric],
+    options: EvaluationOptions,
+    clock: Timer | None = None,
+) -> EvaluationResult:
+    """Evaluate gathered images."""
+    from gansynth_evaluate.memorisation import measure_memory
+    from gansynth_evaluate.summary import alarms, differing_counts, sentences
+
+    clock = clock or Timer()
+    document: dict[str, Any] = {"version": VERSION, "gansynth": __version__}
+    document |= gathered.told(comparison)
+    figures: list[Estimate] = []
+    judges: FoldSegmenters | None = None
+    pairs: Pairs = ()
+    if "realism" in options.parts:
+        figures, left_out, seconds = measure_realism(metrics, comparison, options.metrics)
+        clock.seconds |= seconds
+        document["figures"] = [figure.to_json() for figure in figures]
+        document["left_out"] = left_out
+        if not options.metrics:
+            with clock("curves"):
+                document["curves"] = curves(comparison)
+    if "faithfulness" in options.parts:
+        with clock("faithfulness"):
+            document["faithfulness"], judges = _faithfulness(gathered, comparison)
+    if "memorisation" in options.parts:
+        with clock("memorisation"):
+            document["memorisation"], pairs = measure_memory(gathered, comparison)
+    if options.exported is not None:
+        document["identity"] = _audited(options.exported, gathered)
+    pictures: dict[str, bytes] = {}
+    if "maps" in options.parts:
+        with clock("maps"):
+            document["maps"], pictures = _maps(gathered, comparison, judges, options)
+    document["differs"] = differing_counts(figures)
+    document["alarms"] = alarms(document, figures)
+    document["words"] = sentences(document, figures)
+    document["seconds"] = {name: round(value, 2) for name, value in clock.seconds.items()}
+    if not options.pictures:
+        return EvaluationResult(document, {}, (), {})
+    return EvaluationResult(document, pictures, pairs, _strip(comparison))
+
+
+def _strip(comparison: Comparison) -> dict[str, list[bytes]]:
+    """The first images of each side."""
+    from gansynth.report.png import thumbnail
+
+    sides_shown: dict[str, Sequence[Image]] = {
+        "real": comparison.real,
+        "synthetic": comparison.samples,
+    }
+    return {
+        side: [thumbnail(image.image, comparison.window, image.labels) for image in images[:STRIP]]
+        for side, images in sides_shown.items()
+    }
+
+
+def _faithfulness(
+    gathered: EvaluationData, comparison: Comparison
+) -> tuple[dict[str, Any], FoldSegmenters | None]:
+    """``faithfulness`` of the document, or only the reason why there is none."""
+    from gansynth.metrics.faithfulness import (
+        EvaluationSegmenterOptions,
+        map_of,
+        recover,
+        train_fold_segmenters,
+    )
+
+    cases, effort, steps = gathered.known, comparison.effort, comparison.effort.judge
+    every: list[Image] = [*comparison.samples, *comparison.real]
+    maps = [map_of(image, comparison.schema) for image in every]
+    if any(labels is None for labels in maps):
+        side = (
+            "samples"
+            if any(labels is None for labels in maps[: len(comparison.samples)])
+            else "real cases"
+        )
+        return {"why": f"the {side} have neither label maps nor boxes"}, None
+    people = {i: cases.people[i] for i in gathered.reference}
+    try:
+        options = EvaluationSegmenterOptions(steps, effort.batch, effort.width)
+        judges = train_fold_segmenters(
+            gathered.reference, people, gathered.cut, comparison, options
+        )
+    except DataFault as error:
+        return {"why": " ".join(str(error).split())}, None
+    count = len(set(people.values()))
+    of_boxes = not comparison.schema.foreground
+    target = "boxes, filled in" if of_boxes else "labels"
+    judge = {
+        "judge": f"two small U-Nets that find {target}, of {steps} steps, each trained on half of "
+        f"the {count} subjects and tested on the other half",
+        "steps": steps,
+    }
+    return {**judge, **recover(judges, comparison)}, judges
+
+
+def _maps(
+    gathered: EvaluationData,
+    comparison: Comparison,
+    judges: FoldSegmenters | None,
+    options: EvaluationOptions,
+) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    from gansynth_evaluate.maps import MapImages, draw_maps
+
+    mapped = MapImages.of(gathered, comparison)
+    segmenter = None if judges is None else judges.segmenters[0]
+    maps = draw_maps(gathered, comparison, mapped, segmenter=segmenter)
+    return maps, mapped.pictures(comparison) if options.pictures else {}
+
+
+def _audited(folder: Path, gathered: EvaluationData) -> dict[str, Any]:
+    from gansynth_evaluate.audit import audit_export
+
+    return audit_export(folder, gathered.lineage, sources=gathered.source).to_json()
+
+
+class Timer:
+    """Seconds by part of the evaluation."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Add the seconds that a block takes."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - began
+
+
+# -- realism ---------------------------------------------------------------------------------------
+
+FIRST = "counts"
+BARS = 64  # bars of a plotted histogram
+
+
+def chosen_metrics(names: Sequence[str]) -> dict[str, Metric]:
+    """Metrics by name; by default all registered ones that can be calibrated on real subjects."""
+    from gansynth.core.registry import installed
+
+    if names:
+        return load_metrics(names)
+    usual = load_metrics(sorted(installed().names("metrics"), key=lambda name: name != FIRST))
+    return {name: metric for name, metric in usual.items() if "pairs" not in metric.needs}
+
+
+def measure_realism(
+    metrics: Mapping[str, Metric], comparison: Comparison, requested: Sequence[str] = ()
+) -> tuple[list[Estimate], list[dict[str, str]], dict[str, float]]:
+    """Figures of all metrics.
+
+    Returns:
+        The figures; skipped metrics and why; seconds by metric.
+
+    Raises:
+        DataFault: a requested metric needs more, or other, images.
+        UsageFault: a requested metric fails.
+    """
+    figures: list[Estimate] = []
+    left_out, seconds = [], dict[str, float]()
+    for name, metric in metrics.items():
+        began = time.perf_counter()
+        try:
+            with guard_metric(name, len(comparison.samples)):
+                figures += metric.figures(comparison)
+        except (DataFault, UsageFault) as error:  # too few images, or a third-party metric fails
+            if name in requested or len(metrics) == 1:
+                raise
+            left_out.append({"metric": name, "why": " ".join(str(error).split())})
+        seconds[name] = time.perf_counter() - began
+    return figures, left_out, seconds
+
+
+def curves(comparison: Comparison) -> dict[str, Any]:
+    """``curves`` of the document: power by frequency, and intensities by channel and label."""
+    return {"spectrum": _spectra(comparison), "intensities": _intensities(comparison)}
+
+
+def _spectra(comparison: Comparison) -> list[dict[str, Any]]:
+    numbers, schema = Spectrum().numbers(comparison), comparison.schema
+    rows = []
+    for channel in schema.channels:
+        bands = [numbers[f"{channel} band {band}"] for band in range(1, BANDS + 1)]
+        keys = (
+            *(("ratio", "value"), ("low", "low"), ("high", "high")),
+            *(("real_low", "real_low"), ("real_high", "real_high")),
+        )
+        row = {key: [_rounded(band.get(name)) for band in bands] for key, name in keys}
+        frequency = [round(f, 5) for f in frequencies(schema.spacing)]
+        rows.append({"channel": channel, "frequency": frequency, **row})
+    return rows
+
+
+def _intensities(comparison: Comparison) -> list[dict[str, Any]]:
+    sets = HistogramMetric().prepared(comparison)
+    edges, names = edges_of(comparison), list(comparison.schema.channels)
+    titles = {
+        f"{channel}{', ' + label if label else ''}": (number, label)
+        for number, channel in enumerate(names)
+        for label in (None, *comparison.schema.labels)
+    }
+    step = BINS // BARS
+    rows = []
+    for title, (number, label) in titles.items():
+        if title not in sets[0].counts:
+            continue
+        bar_edges = edges[number][::step]
+        mine, real = (_density(s.counts[title].sum(0), bar_edges) for s in sets)
+        rows.append(
+            {
+                **{"channel": names[number], "label": label},
+                **{"edges": [_rounded(e) for e in bar_edges], "synthetic": mine, "real": real},
+            }
+        )
+    return rows
+
+
+def _density(counts: Floats, edges: Floats) -> list[float | None]:
+    bars = counts.reshape(BARS, -1).sum(1)
+    total = bars.sum()
+    if not total:
+        return [None] * BARS
+    return [_rounded(v) for v in bars / total / np.diff(edges)]
+
+
+def _rounded(value: float | None) -> float | None:
+    if value is None or not np.isfinite(value):
+        return None
+    return float(f"{value:.5g}")

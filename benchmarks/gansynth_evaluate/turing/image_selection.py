@@ -1,0 +1,192 @@
+"""Selection of real images: balanced over subjects, and over sequences.
+
+Where each sequence of a slice is its own case (``--read concat=yes``), a generator is trained on
+all sequences alike. Its samples have no sequence. They are compared with real images of every
+sequence in equal numbers (Han et al. 2018, section 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gansynth.core.source import CaseSource
+from gansynth.data.folds import class_numbers
+from gansynth.runtime.errors import UsageFault
+from gansynth_evaluate.turing.options import Origin, TuringOptions
+
+
+@dataclass(frozen=True)
+class ChosenImage:
+    """A selected real image."""
+
+    case: str
+    subject: str
+    label_class: str | None = None  # name of the requested class; None if none was requested
+    sequence: str | None = None  # name of the sequence if sequences are separate cases, else None
+
+
+def sequences_of(source: CaseSource) -> tuple[str, ...]:
+    """Names of sequences that are separate cases; empty if they are channels."""
+    slices = source.space.host.get("slices") or {}
+    if not slices.get("concat"):
+        return ()
+    return tuple(source.schema.channels[0].split("+"))
+
+
+def groups_of(source: CaseSource, options: TuringOptions) -> tuple[str | None, ...]:
+    """The classes with ``n`` images each; (None,) for images of any class.
+
+    Raises:
+        UsageFault: the cases have no classes, or not this one.
+    """
+    if options.classes:
+        class_numbers(source, options.classes, asked="--class")
+    elif options.per_class:
+        class_numbers(source, (), asked="--per-class")
+    if not options.per_class:
+        return (None,)
+    return options.classes or source.schema.classes
+
+
+def choose(
+    source: CaseSource,
+    options: TuringOptions,
+    rng: np.random.Generator,
+    *,
+    used: Collection[str] = (),
+) -> tuple[list[ChosenImage], Origin]:
+    """Choose real images.
+
+    Args:
+        options: number, side of the fold and classes.
+        used: cases that samples are based on; others are preferred.
+
+    Returns:
+        The requested images, group by group, and the origin of their cases.
+    """
+    origins: Sequence[Origin] = ("held-out", "all") if options.origin is None else [options.origin]
+    if options.real is not None and options.origin is None:
+        origins = ("all",)
+    groups = groups_of(source, options)
+    for origin in origins:
+        pools = [_ImagePool.of(source, _ids(source, origin), options, group) for group in groups]
+        if all(pool.case_pool >= options.n for pool in pools):
+            chosen = [pool.without(used, options.n).draw(options.n, rng) for pool in pools]
+            return [image for part in chosen for image in part], origin
+    raise UsageFault(_too_few(source, options, origins[-1], min(pools, key=lambda p: p.case_pool)))
+
+
+def _ids(source: CaseSource, origin: Origin) -> tuple[str, ...]:
+    if origin == "held-out":
+        return source.held_out_ids
+    return source.train_ids if origin == "training" else (*source.train_ids, *source.held_out_ids)
+
+
+@dataclass(frozen=True)
+class _ImagePool:
+    """Cases for one group's images; with several sequences of a slice, the slice."""
+
+    people: dict[str, list[str]]
+    per_case: int
+    label_class: str | None
+    sequences: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, source: CaseSource, ids: Iterable[str], options: TuringOptions, group: str | None
+    ) -> _ImagePool:
+        classes = options.classes if group is None else (group,)
+        numbers = class_numbers(source, classes, asked="--class") if classes else None
+        cases = [i for i in ids if numbers is None or source.header(i).label_class in numbers]
+        sequences = sequences_of(source)
+        people: dict[str, list[str]] = {}
+        for case in cases:
+            plane = _plane(case, sequences)
+            if not sequences or case.endswith(f"/{sequences[0]}"):
+                people.setdefault(source.header(case).subject, []).append(plane)
+        per_case = options.per_case if source.space.cuts else 1
+        return cls(people, per_case, group, sequences)
+
+    @property
+    def case_pool(self) -> int:
+        """Number of available images."""
+        return self.per_case * sum(map(len, self.people.values()))
+
+    def without(self, used: Collection[str], n: int) -> _ImagePool:
+        """The pool without some cases; unchanged if fewer than ``n`` images would remain."""
+        planes = {_plane(case, self.sequences) for case in used}
+        left = {who: [p for p in cases if p not in planes] for who, cases in self.people.items()}
+        pool = replace(self, people={who: cases for who, cases in left.items() if cases})
+        return pool if pool.case_pool >= n else self
+
+    def draw(self, n: int, rng: np.random.Generator) -> list[ChosenImage]:
+        """Select ``n`` images, balanced over subjects, then cases, then sequences."""
+        planes = [
+            (who, plane)
+            for who, count in _quotas({w: len(f) for w, f in self.people.items()}, n, rng).items()
+            for plane in _apart(self.people[who], count, rng)
+        ]
+        names: list[str | None] = [*self.sequences] or [None]
+        order = rng.permutation(len(names)).tolist()
+        dealt = [names[order[i % len(order)]] for i in range(n)]
+        shuffled = [dealt[i] for i in rng.permutation(n).tolist()]
+        return [
+            ChosenImage(plane if name is None else f"{plane}/{name}", who, self.label_class, name)
+            for (who, plane), name in zip(planes, shuffled, strict=True)
+        ]
+
+
+def _plane(case: str, sequences: Sequence[str]) -> str:
+    """The slice of a case that is one of its sequences; otherwise the case itself."""
+    for name in sequences:
+        if case.endswith(f"/{name}"):
+            return case.removesuffix(f"/{name}")
+    return case
+
+
+def _quotas(case_pool: dict[str, int], n: int, rng: np.random.Generator) -> dict[str, int]:
+    """Images of each subject: balanced as far as their cases allow, then repeated."""
+    people = sorted(case_pool)
+    order = [people[i] for i in rng.permutation(len(people)).tolist()]
+    quotas, left = dict.fromkeys(people, 0), n
+    limit = dict(case_pool)
+    while left:
+        takers = [who for who in order if quotas[who] < limit[who]][:left]
+        if not takers:  # all cases are used once: use several images of each
+            limit = {who: quotas[who] + case_pool[who] for who in people}
+            continue
+        for who in takers:
+            quotas[who] += 1
+        left -= len(takers)
+    return {who: count for who, count in quotas.items() if count}
+
+
+def _apart(cases: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
+    """Cases of one subject, one from each of ``count`` equal parts: neighbours look alike."""
+    ordered = sorted(cases)
+    whole, extra = divmod(count, len(ordered))
+    edges = np.linspace(0, len(ordered), extra + 1).astype(int) if extra else np.zeros(1, int)
+    picked = [
+        ordered[int(rng.integers(first, last))]
+        for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+    ]
+    return [*picked, *ordered * whole]
+
+
+def _too_few(source: CaseSource, options: TuringOptions, origin: Origin, pool: _ImagePool) -> str:
+    of_class = "" if pool.label_class is None else f" of class {pool.label_class!r}"
+    kind = {"held-out": "held-out", "training": "training", "all": ""}[origin]
+    ways = [f"use -n {pool.case_pool}"] if pool.case_pool else []
+    if source.space.cuts and pool.case_pool:
+        needed = -(-options.n // (pool.case_pool // pool.per_case))
+        ways.append(f"cut several images from a case with --per-case {needed}")
+    if origin != "all":
+        ways.append("take others with --from all")
+    ways = ways or ["name another source with --real KIND:WHERE"]
+    return (
+        f"-n {options.n}: {source.name} has {pool.case_pool} {kind} image(s){of_class} to show, "
+        f"expected at least {options.n}; {', or '.join(ways)}"
+    ).replace("  ", " ")

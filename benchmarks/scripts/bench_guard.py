@@ -1,0 +1,257 @@
+"""How near prints of one image are to each other, disguised, and how near those of two people.
+
+Each case of a data set is compared with every other person's, and with itself in disguise: what a
+copy may have gone through before it is called something else. The thresholds ``ALIKE`` and
+``AGREED`` of ``gansynth.core.fingerprint`` lie between both; the table says which disguises are
+recognised by either. Of slices, those of one person beside each other are counted apart: by them no
+threshold could be set. Pairs of "different people" above a threshold are listed: of breast
+ultrasound these are pictures published twice.
+
+    python benchmarks/scripts/bench_guard.py [--data ../shared/data] [--disguised 32]
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from common import print_table, write
+from PIL import Image
+from scipy.ndimage import gaussian_filter, rotate, zoom
+
+from gansynth.core.fingerprint import (
+    AGREED,
+    ALIKE,
+    CELLS,
+    agreement,
+    closeness,
+    prints_of,
+    read_landmarks,
+    unpacked,
+)
+
+DATA = Path(__file__).parents[2] / "../shared/data"
+Array = npt.NDArray[Any]
+Disguise = Callable[[Array, np.random.Generator], Array]
+SETS = {
+    "hippocampus": ("msd_task04_hippocampus/imagesTr/*.nii.gz", r"(.*)"),
+    "lgg volumes": ("lgg_flair3d128/images/*.nii.gz", r"(.*)"),
+    "brats FLAIR": ("brats2015_deepmedic/**/Flair_*.nii.gz", r"(.*)"),
+    "brats T1c": ("brats2015_deepmedic/**/T1c_*.nii.gz", r"(.*)"),
+    "breast ultrasound": ("busi256/images/*.png", r"(.*)_[a-z]+\d+$"),
+    "lgg slices": ("lgg_flair256/images/*.png", r"(.*)_\d+$"),
+}
+"""Files, and what of a file's name is the person."""
+LARGE = 1 << 22
+"""Voxels."""
+MOST = 600  # files of a data set, evenly spaced
+RECOGNISED = dict(AGREED)
+AGREED.update(dict.fromkeys(AGREED, 3.0))  # below it, scores are only upper bounds
+
+
+def _ramp(image: Array) -> Array:
+    return np.linspace(-1, 1, image.shape[0]).reshape(-1, *[1] * (image.ndim - 1))
+
+
+def _cut(image: Array, voxels: int) -> Array:
+    return image[(slice(voxels, -voxels),) * image.ndim]
+
+
+def _inner(image: Array, share: float) -> Array:
+    """The middle of an image, so much of each axis."""
+    edges = [(round(n * (1 - share) / 2), n) for n in image.shape]
+    return image[tuple(slice(edge, n - edge) for edge, n in edges)]
+
+
+def _span(image: Array) -> float:
+    return float(np.ptp(image))
+
+
+DISGUISES: dict[str, Disguise] = {
+    "int16, rounded": lambda x, _: np.rint(x).astype(np.int16),
+    "int16, over its whole range": lambda x, _: np.rint(
+        (x - x.min()) / _span(x) * 65535 - 32768
+    ).astype(np.int16),
+    "x 0.37 + 12": lambda x, _: x * 0.37 + 12,
+    "8 bits": lambda x, _: np.rint((x - x.min()) / _span(x) * 255).astype(np.uint8),
+    "one slice off each side": lambda x, _: _cut(x, 1),
+    "one slice off one side": lambda x, _: x[1:],
+    "two slices off each side": lambda x, _: _cut(x, 2),
+    "padded by 4": lambda x, _: np.pad(x, 4, constant_values=x.min()),
+    "one axis flipped": lambda x, _: x[::-1],
+    "turned by 90 degrees": lambda x, _: np.rot90(x),
+    "axes in another order": lambda x, _: x.T,
+    "resampled to 95 %": lambda x, _: zoom(x, 0.95, order=1),
+    "resampled to 104 %": lambda x, _: zoom(x, 1.04, order=1),
+    "resampled to 80 %": lambda x, _: zoom(x, 0.8, order=1),
+    "noise of 1 % of its range": lambda x, rng: x + rng.normal(0, 0.01 * _span(x), x.shape),
+    "noise of 5 % of its range": lambda x, rng: x + rng.normal(0, 0.05 * _span(x), x.shape),
+    "bias field of 20 %": lambda x, _: x * (1 + 0.2 * _ramp(x)),
+    "cut at percentiles 1 and 99": lambda x, _: np.clip(x, *np.percentile(x, (1, 99))),
+    "gamma of 0.8": lambda x, _: ((x - x.min()) / _span(x)) ** 0.8,
+    "smoothed by 0.7 voxels": lambda x, _: gaussian_filter(x, 0.7),
+    "turned by 3 degrees": lambda x, _: rotate(x, 3, reshape=False, order=1, mode="nearest"),
+    "inverted": lambda x, _: -x,
+    "cropped by 10 % of each axis": lambda x, _: _inner(x, 0.9),
+    "10 % of each axis cut off one side": lambda x, _: x[
+        tuple(slice(n // 10, None) for n in x.shape)
+    ],
+    "one half": lambda x, _: x[:, : x.shape[1] // 2],
+    "the middle half of each axis": lambda x, _: _inner(x, 0.5),
+    "resampled to 50 % (1 mm to 2 mm)": lambda x, _: zoom(x, 0.5, order=1),
+    "turned by 10 degrees": lambda x, _: rotate(x, 10, reshape=False, order=1, mode="nearest"),
+    "rolled by 3 voxels": lambda x, _: np.roll(x, 3, tuple(range(x.ndim))),
+    "inverted, one half": lambda x, _: -x[:, : x.shape[1] // 2],
+    "flipped, one half": lambda x, _: x[::-1, : x.shape[1] // 2],
+    "resampled to 80 %, one half": lambda x, _: zoom(x, 0.8, order=1)[:, : x.shape[1] * 2 // 5],
+}
+"""What is done to an image (D, H, W) or (H, W), float32."""
+
+
+Read = tuple[npt.NDArray[np.float32], tuple[float, ...]]
+Known = tuple[npt.NDArray[np.float32], tuple[Any, ...]]
+
+
+def read(file: Path) -> Read:
+    """A volume (x, y, z), of large ones every other voxel along each axis, or a picture (H, W).
+
+    Also the spacing of its voxels.
+    """
+    if file.suffix == ".png":
+        return np.asarray(Image.open(file).convert("L"), np.float32), (1.0, 1.0)
+    image = nib.load(file)
+    volume, spacing = np.asarray(image.dataobj, np.float32), image.header.get_zooms()
+    return (volume[::2, ::2, ::2] if volume.size > LARGE else volume), spacing
+
+
+def known(image: Array, spacing: tuple[float, ...]) -> Known | None:
+    """The fingerprint of a whole image, and its landmarks; None without landmarks."""
+    prints = prints_of(np.asarray(image, np.float32)[None], spacing)
+    if len(prints) < 2 or not prints[1]:
+        return None
+    whole = (
+        unpacked(prints[0]) if prints[0] else np.zeros(CELLS[image.ndim] ** image.ndim, np.float32)
+    )
+    return whole, (0, *read_landmarks(prints[1]))
+
+
+def agreements(first: Sequence[Known], others: Sequence[Known], ndim: int) -> Array:
+    """Landmarks that agree (N, M)."""
+    landmarks = [marks for _, marks in first]
+    return np.stack([agreement(landmarks, *marks[1:], ndim) for _, marks in others], axis=1)
+
+
+def measure(files: Sequence[Path], pattern: str, disguised: int) -> dict[str, Any]:
+    """Closeness of different people's images, and of disguised ones to themselves."""
+    prints, kept, seconds = [], [], 0.0
+    for file in files:
+        image, spacing = read(file)
+        began = time.process_time()
+        found = known(image, spacing)
+        seconds += time.process_time() - began
+        if found is not None:
+            prints.append(found)
+            kept.append(file)
+    vectors = np.stack([vector for vector, _ in prints])
+    ndim = image.ndim
+    began = time.process_time()
+    close = closeness(vectors, vectors, ndim)
+    comparing = time.process_time() - began
+    began = time.process_time()
+    agreed = agreements(prints, prints, ndim)
+    agreeing = time.process_time() - began
+    stems = [str(file.parent / file.name.split(".")[0]) for file in kept]
+    people = np.array([re.fullmatch(pattern, stem)[1] for stem in stems])
+    upper = np.triu(np.ones(close.shape, bool), 1)
+    same = people[:, None] == people[None]
+    apart, own = upper & ~same, upper & same
+    agreed = np.maximum(agreed, agreed.T)
+    alarms = np.argwhere(apart & ((close >= ALIKE[ndim]) | (agreed >= RECOGNISED[ndim])))
+    row: dict[str, Any] = {
+        "cases": len(prints),
+        "without_a_print": len(files) - len(prints),
+        "people": len(set(people.tolist())),
+        "pairs": int(apart.sum()),
+        "thresholds": [ALIKE[ndim], RECOGNISED[ndim]],
+        "different_people": _quantiles(close[apart]),
+        "different_people_landmarks": _quantiles(agreed[apart]),
+        "alarms": len(alarms),
+        "alarms_of": [sorted(Path(stems[k]).name for k in pair) for pair in alarms],
+        "cpu_seconds_of_prints": round(seconds, 2),
+        "cpu_seconds_of_comparing": round(comparing, 2),
+        "cpu_seconds_of_comparing_landmarks": round(agreeing, 2),
+    }
+    if own.any():
+        row["one_person"] = _quantiles(close[own])
+        row["one_person_landmarks"] = _quantiles(agreed[own])
+    row["disguises"] = _disguises(kept, prints, ndim, disguised)
+    return row
+
+
+def _disguises(
+    files: Sequence[Path], prints: Sequence[Known], ndim: int, most: int
+) -> dict[str, Any]:
+    chosen = np.unique(np.linspace(0, len(files) - 1, most).astype(int))
+    rows = {}
+    images = [read(files[index]) for index in chosen]
+    for name, change in DISGUISES.items():
+        rng, found = np.random.default_rng(0), []
+        for index, (image, spacing) in zip(chosen, images, strict=True):
+            other, own = known(change(image, rng), spacing), prints[index]
+            if other is None:
+                found.append((0.0, 0.0))
+                continue
+            whole = closeness(own[0][None], other[0][None], ndim)[0, 0]
+            found.append((whole, agreements([own], [other], ndim)[0, 0]))
+        values = np.array(found)
+        recognised = values >= (ALIKE[ndim], RECOGNISED[ndim])
+        rows[name] = {
+            "of": len(values),
+            "recognised": int(recognised.any(axis=1).sum()),
+            "whole": int(recognised[:, 0].sum()),
+            "landmarks": int(recognised[:, 1].sum()),
+            "median_whole": round(float(np.median(values[:, 0])), 3),
+            "median_landmarks": round(float(np.median(values[:, 1])), 1),
+        }
+    return rows
+
+
+def _quantiles(values: npt.NDArray[np.float32]) -> dict[str, float]:
+    shares = {"median": 0.5, "p99": 0.99, "p999": 0.999, "largest": 1.0}
+    return {name: round(float(np.quantile(values, q)), 3) for name, q in shares.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
+    parser.add_argument("--disguised", type=int, default=32, help="cases of each data set")
+    parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
+    options = parser.parse_args()
+    found = {}
+    for name in options.sets:
+        pattern, person = SETS[name]
+        files = sorted(options.data.glob(pattern))
+        files = files[:: -(-len(files) // MOST) or 1]
+        if not files:
+            print(f"{name}: no {pattern} in {options.data}")
+            continue
+        row = found[name] = measure(files, person, options.disguised)
+        said = {k: v for k, v in row.items() if k != "disguises"}
+        print(f"\n{name}: {said}")
+        table = [
+            ("disguise", "of", "recognised", "whole", "landmarks", "median", "median landmarks")
+        ]
+        print_table([*table, *((d, *r.values()) for d, r in row["disguises"].items())])
+    if found:
+        print(f"\n{write('guard', {'sets': found})}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""nnU-Net's training step with a live bank and its producer, beside the step without.
+
+Real nnU-Net trainers on the same preprocessed phantoms (four channels), one augmentation worker
+each. Three sides take turns, block by block: *live* draws a share p of its samples from a bank that
+a producer keeps fresh, steered to an overhead of 2 %; *idle* is the same trainer while the producer
+rests; *without* is a trainer without synthetic samples, the producer resting too. live / without is
+what a user pays; live / idle is the truth beside what the steering itself has measured. The first
+steps of a block, from batches made before it, do not count.
+
+    python benchmarks/scripts/bench_live.py [--blocks 16] [--steps 48] [--warmup 250] [--patch 32]
+    python benchmarks/scripts/bench_live.py --device cuda --producer-device cuda:0 --patch 128 ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import paired, print_table, write
+from hosts import Host, fit_generator, prepare_data
+
+BAR, TARGET = 1.05, 1.02
+BUDGET = 0.02
+RATIOS = {"p 0.3": "7:3", "p 0.5": "1:1"}
+CAPACITY, BATCH = 32, 1
+"""Samples; one at a time, so that a few minutes show the steering many stretches of work."""
+DROPPED = 8
+"""Steps at a block's beginning; nnU-Net's loader holds six batches."""
+REST = 1e-6
+
+
+@dataclass
+class Sides:
+    """Mean seconds of each block's steps, and of their waiting, per side."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    waits: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, side: str, host: Host, steps: int, note: Callable[[float, float], None]) -> None:
+        for _ in range(DROPPED):
+            note(*host.step())
+        host.waits.clear()
+        began = time.monotonic()
+        for _ in range(steps):
+            note(*host.step())
+        self.seconds.setdefault(side, []).append((time.monotonic() - began) / steps)
+        self.waits.setdefault(side, []).append(float(np.mean(host.waits)))
+
+
+class Live:
+    """A live bank, its producer, and the steering of one trainer."""
+
+    def __init__(self, source: Any, run: Path, root: Path, args: argparse.Namespace) -> None:
+        from gansynth.bank.draw_log import DrawCounter
+        from gansynth.bank.producer import ProducerConfig
+        from gansynth.bank.supervisor import ProducerSupervisor
+        from gansynth.bank.throttle import ProducerThrottle
+        from gansynth.core.bank_options import RefreshPolicy
+
+        self.bank, self.log, self.resting = root / "bank", root / "draws", False
+        root.mkdir()
+        config = ProducerConfig(
+            run=str(run),
+            request=source.request.to_json(),
+            target="nnunet",
+            bank=str(self.bank),
+            frozen=False,
+            capacity=CAPACITY,
+            batch=BATCH,
+            device=args.producer_device,
+        )
+        self.supervisor = ProducerSupervisor(config, root / "producer.log")
+        self.supervisor.wait(CAPACITY, 300)
+        self.tally = DrawCounter(self.log)
+        self.steering = ProducerThrottle(
+            self.bank, RefreshPolicy(overhead=args.overhead), lambda: self.tally.update().synthetic
+        )
+        self.made, self.worked, self._since = 0, 0.0, (0, 0.0)
+
+    def rest(self) -> None:
+        """Let the producer rest, and wait until it does."""
+        from gansynth.bank.store import read_heartbeat
+        from gansynth.bank.throttle import ThrottleState, write_throttle_state
+
+        if self.resting:
+            return
+        self.resting = True
+        total, now = self._clock()
+        self.made, self.worked = (
+            self.made + total - self._since[0],
+            self.worked + now - self._since[1],
+        )
+        self.steering.pause()
+        write_throttle_state(self.bank, ThrottleState(REST, 0))
+        time.sleep(2.5)  # a heartbeat is up to a second old
+        while read_heartbeat(self.bank).get("working_since") is not None:
+            time.sleep(0.5)
+
+    def work(self) -> None:
+        """Let the steering say again how hard the producer works."""
+        if self.resting or not self.worked:
+            self._since = self._clock()
+        self.resting = False
+        self.steering.resume()
+
+    def _clock(self) -> tuple[int, float]:
+        """Samples published so far, up to a second ago, and the time."""
+        from gansynth.bank.store import read_heartbeat
+
+        return int(read_heartbeat(self.bank).get("total", 0)), time.monotonic()
+
+    def report(self) -> dict[str, Any]:
+        """What steering and draw log say of themselves."""
+        counts = self.tally.update()
+        return {
+            **self.steering.summary(),
+            "sentence": self.steering.sentence(),
+            "samples_per_second": self.made / self.worked if self.worked else None,
+            "draws_per_sample": counts.reuse,
+            "realised_share": counts.realised,
+            "fell_back": counts.fell_back,
+        }
+
+
+def run_ratio(source: Any, run: Path, root: Path, args: argparse.Namespace, p: str) -> Any:
+    """All blocks at one ratio."""
+    from gansynth.core.mix_config import MixerConfig
+    from gansynth.core.ratio import Ratio
+
+    live = Live(source, run, root, args)
+    hosts: list[Host] = []
+    try:
+        plan = MixerConfig[str](live.bank, Ratio.parse(RATIOS[p]), log=live.log)
+        mixed = Host(source, plan, args.device)
+        hosts = [mixed, Host(source, None, args.device)]
+        for _ in range(args.warmup):
+            live.steering.step(*mixed.step())
+        sides = Sides()
+        for block in range(args.blocks):
+            order = ["live", "idle", "without"]
+            for side in order if block % 2 == 0 else reversed(order):
+                if side == "live":
+                    live.work()
+                    sides.add(side, mixed, args.steps, live.steering.step)
+                else:
+                    live.rest()
+                    host = mixed if side == "idle" else hosts[1]
+                    sides.add(side, host, args.steps, lambda begin, end: None)
+        live.rest()
+        reported = live.report()
+    finally:
+        for host in hosts:
+            host.close()
+        live.supervisor.stop()
+    return {
+        "seconds_per_step": sides.seconds,
+        "loader_wait_seconds": sides.waits,
+        "live_over_without": paired(sides.seconds["live"], sides.seconds["without"]),
+        "live_over_idle": paired(sides.seconds["live"], sides.seconds["idle"]),
+        "idle_over_without": paired(sides.seconds["idle"], sides.seconds["without"]),
+        "steering": reported,
+    }
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--blocks", type=int, default=16, help="per side and ratio")
+    parser.add_argument("--steps", type=int, default=48, help="that count, per block")
+    parser.add_argument("--warmup", type=int, default=250, help="live steps before the blocks")
+    parser.add_argument("--patch", type=int, default=32, help="edge of the patch, voxels")
+    parser.add_argument("--features", type=int, nargs="+", help="channels of nnU-Net's stages")
+    parser.add_argument("--workers", type=int, default=1, help="nnU-Net's augmentation processes")
+    parser.add_argument("--device", default="cpu", help="nnU-Net's")
+    parser.add_argument("--producer-device", default="cpu")
+    parser.add_argument("--overhead", type=float, default=BUDGET, help="what the steering aims at")
+    parser.add_argument("--ratios", nargs="+", default=list(RATIOS), choices=list(RATIOS))
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the comparison."""
+    args = parse()
+    import torch
+
+    if args.device == "cpu":
+        torch.set_num_threads(1)
+    os.environ.update(nnUNet_n_proc_DA=str(args.workers))
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        source = prepare_data(root, args.patch, args.features)
+        run = fit_generator(source, root / "run")
+        for p in args.ratios:
+            shared = Path("/dev/shm")
+            with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as live:
+                results[p] = run_ratio(source, run, Path(live) / "live", args, p)
+    passed = all(r["live_over_without"]["ratio"] <= BAR for r in results.values())
+    document = {
+        "patch": [args.patch] * 3,
+        "workers": args.workers,
+        "device": args.device,
+        "producer_device": args.producer_device,
+        "budget": args.overhead,
+        "results": results,
+        "bar": BAR,
+        "target": TARGET,
+        "passed": passed,
+    }
+    write("live" if args.device == "cpu" else "live_cuda", document)
+    show(results)
+    if not passed:
+        raise SystemExit(f"above the bar, {BAR}")
+
+
+def show(results: dict[str, Any]) -> None:
+    """Print what was found."""
+    for p, found in results.items():
+        rows: list[tuple[object, ...]] = [(p, "s per step", "of that waiting")]
+        for side, seconds in found["seconds_per_step"].items():
+            wait = float(np.median(found["loader_wait_seconds"][side]))
+            rows.append((side, float(np.median(seconds)), wait))
+        print_table(rows)
+        for name in ("live_over_without", "live_over_idle", "idle_over_without"):
+            one = found[name]
+            print(f"{name}: {one['ratio']:.3f} ({one['low']:.3f} to {one['high']:.3f})")
+        said = found["steering"]
+        print(
+            f"steering: {said['sentence']}; each sample drawn {said['draws_per_sample']:.1f} times"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""``gansynth.options``: the options of generators, hosts and other plugins, as tables."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from pydantic import BaseModel
+
+from gansynth.conditions.box_drawers import JitterOptions
+from gansynth.conditions.lesion_placement import LesionOptions
+from gansynth.core.generator import capabilities_of
+from gansynth.core.registry import installed
+from gansynth.data.read_options import VolumeOptions
+from gansynth.data.slices import SliceOptions
+from gansynth.fitting.composite_spec import texts
+from gansynth.fitting.recipe import read_recipe
+from gansynth.runtime.errors import UsageFault, did_you_mean
+from gansynth.runtime.option_kinds import option_rows
+from gansynth.training.loop import FitOptions, loop_options
+from gansynth_cli.main import registered
+
+KINDS = {
+    "generators": "generator",
+    "adapters": "host",
+    "sources": "source",
+    "edits": "edit",
+    "filters": "filter",
+    "metrics": "metric",
+    "writers": "format",
+}
+"""Registered kind -> its name for users."""
+OTHERS: dict[str, tuple[str, str, type[BaseModel]]] = {
+    "lesions": ("placement of", "--lesions KEY=VALUE,...", LesionOptions),
+    "boxes": ("jittered", "--boxes jitter:KEY=VALUE,...", JitterOptions),
+}
+"""Options of what is not registered; ``others`` has those of commands, too."""
+COLUMNS = ("key", "default", "meaning")
+COMMANDS = {
+    "import": "gansynth import SOURCE {}:WHERE --set KEY=VALUE",
+    "prepare": "gansynth prepare {}:WHERE --set KEY=VALUE",
+    "doctor": "gansynth doctor --KEY VALUE",
+}
+"""Command of a host -> how its options are given."""
+
+
+@dataclass(frozen=True)
+class OptionTable:
+    """Options that are given together."""
+
+    kind: str  # of their owner: `generator`, `host`, `source`, ...
+    name: str
+    typed: str  # how they are given on the command line
+    rows: tuple[tuple[str, str, str], ...]  # key, default and meaning of each
+
+    @property
+    def title(self) -> str:
+        """Return the owner, and how its options are given."""
+        return f"{self.kind} {self.name}: {self.typed if self.rows else 'has no options'}"
+
+
+class OptionTables(tuple[OptionTable, ...]):
+    """All options of a name; printed as tables, in a notebook too."""
+
+    def __repr__(self) -> str:
+        return "\n\n".join(
+            "\n".join([table.title, *(f"  {'  '.join(row)}" for row in _aligned(table.rows))])
+            for table in self
+        )
+
+    def _repr_html_(self) -> str:
+        return "".join(
+            f"<p>{escape(each.title)}</p><table>{''.join(map(_row, (COLUMNS, *each.rows)))}</table>"
+            for each in self
+        )
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return the tables as JSON."""
+        return [
+            {
+                "kind": table.kind,
+                "typed": table.typed,
+                "options": [dict(zip(COLUMNS, row, strict=True)) for row in table.rows],
+            }
+            for table in self
+        ]
+
+
+def options(name: str) -> OptionTables:
+    """Return the options of a generator, host, source, edit, filter or metric; what a recipe sets.
+
+    Args:
+        name: as registered (``gansynth plugins list``), or ``lesions``, ``boxes``, ``hard-cases``.
+
+    Raises:
+        UsageFault: nothing is registered under that name.
+    """
+    registry = installed()
+    kinds = [kind for kind in KINDS if name in registry.loaders[kind]]
+    found = [
+        (KINDS[kind], typed, model)
+        for kind in kinds
+        for typed, model in _models_of(kind, name, registry.load(kind, name))
+    ]
+    beside = others()
+    recipe = list(_recipe(name)) if name in registry.loaders["recipes"] else []
+    if name in beside:
+        found.append(beside[name])
+    elif not kinds and not recipe:
+        names = [*beside, *(each for kind in (*KINDS, "recipes") for each in registry.names(kind))]
+        raise UsageFault(
+            f"options {name!r}: nothing is registered under that name.{did_you_mean(name, names)} "
+            "See: gansynth plugins list"
+        )
+    tables = [
+        OptionTable(kind, name, typed, () if model is None else tuple(option_rows(model)))
+        for kind, typed, model in found
+    ]
+    return OptionTables([*tables, *recipe])
+
+
+def others() -> dict[str, tuple[str, str, type[BaseModel]]]:
+    """Return the options of what is not registered: name -> kind, how they are typed, the model."""
+    found = {name: pkgutil.resolve_name(where) for name, (where, _) in registered().items()}
+    of_commands = {
+        name: ("command", f"gansynth {name} --set KEY=VALUE", model)
+        for name, command in found.items()
+        if (model := getattr(command, "settings", None))
+    }
+    return {**OTHERS, **of_commands}
+
+
+def _recipe(name: str) -> Iterator[OptionTable]:
+    """Yield what a recipe sets: for all of its sets, for one of them or a part, for a scale."""
+    registry = installed()
+    spec = read_recipe(registry.load("recipes", name), name).spec
+    typed = f"gansynth fit {spec.generator} --recipe {name}"
+    values = [(f"{typed}; {spec.summary}", texts(spec.set)), (f"{typed} --read", spec.read)]
+    values.append((f"{typed} --edit", dict.fromkeys(spec.edits or (), "")))
+    owners = {spec.generator}
+    for run in spec.runs:
+        values.append((f"{typed} --only {run.name}", {**run.read, **texts(run.set)}))
+        for part in run.parts or ():
+            owners.add(part.generator)
+            values.append((f"the same, part {part.name} ({part.generator})", texts(part.set)))
+    for scale, over in spec.scale.items():
+        values.append((f"{typed} --scale {scale}", {**over.read, **texts(over.set)}))
+    models: list[type[BaseModel]] = [FitOptions, VolumeOptions, SliceOptions]
+    models += [registry.generator(owner).Options for owner in owners]
+    meanings = {key: meaning for model in models for key, _, meaning in option_rows(model)}
+    for how, settings in values:
+        if settings:
+            rows = tuple((key, value, meanings.get(key, "")) for key, value in settings.items())
+            yield OptionTable("recipe", name, how, rows)
+
+
+def _models_of(kind: str, name: str, loaded: Any) -> Iterator[tuple[str, type[BaseModel] | None]]:
+    if kind == "generators":
+        yield f"gansynth fit {name} --set KEY=VALUE", loaded.Options
+        trains = capabilities_of(loaded).trains
+        of = "the training loop of every generator" if trains else "of every generator"
+        yield f"the same; {of}", loop_options(loaded)
+    elif kind == "adapters":
+        yield f"gansynth augment --target {name} --KEY VALUE, or --set KEY=VALUE", loaded.Options
+        registry = installed()
+        for verb, typed in COMMANDS.items():
+            if name in registry.hosts(verb):
+                model = registry.command_options(verb, name)
+                yield from [(typed.format(name), model)] if model.model_fields else []
+    elif kind == "sources":
+        yield f"--data {name}:WHERE --read KEY=VALUE", getattr(loaded, "read_options", None)
+    elif kind == "metrics":
+        yield f"--metric {name}", None
+    elif kind == "writers":
+        yield f"gansynth sample RUN --format {name} --set KEY=VALUE", loaded.Options
+    else:
+        yield f"--{KINDS[kind]} {name}:KEY=VALUE,...", loaded.Options
+
+
+def _aligned(rows: tuple[tuple[str, str, str], ...]) -> Iterator[tuple[str, ...]]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for key, default, meaning in rows:
+        yield key.ljust(widths[0]), default.ljust(widths[1]), meaning
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
