@@ -97,7 +97,7 @@ def write_results(
     write_bytes_atomic(path, text.encode())
     overlays = []
     if study is not None:
-        from gansynth_benchmark.pictures import overlays_of
+        from gansynth_benchmark.report.overlays import overlays_of
 
         overlays = overlays_of(document, study)
     return {"results": path, **write_report(document, folder, overlays)}

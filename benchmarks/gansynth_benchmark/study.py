@@ -14,8 +14,7 @@ from gansynth.hosts.host import Framework
 from gansynth.metrics.segmentation.evaluation import ALARMS, equal_alarms
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.run_source import open_source
-from gansynth_benchmark.jobs.job import JobSpec
-from gansynth_benchmark.jobs.store import ResultStore
+from gansynth_benchmark.jobs.store import JobSpec, ResultStore
 from gansynth_benchmark.plan import BenchmarkPlan
 from gansynth_benchmark.requests import RUN
 from gansynth_benchmark.specs import (

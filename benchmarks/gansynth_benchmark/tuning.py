@@ -31,8 +31,7 @@ from gansynth_benchmark.analysis import of_subjects
 from gansynth_benchmark.jobs.attempt import UNTRAINED
 from gansynth_benchmark.jobs.executor import parse_executor
 from gansynth_benchmark.jobs.graph import GraphProgress, JobPhase, run_jobs
-from gansynth_benchmark.jobs.job import JobSpec
-from gansynth_benchmark.jobs.store import ResultStore
+from gansynth_benchmark.jobs.store import JobSpec, ResultStore
 from gansynth_benchmark.jobs.table import JobTable
 from gansynth_benchmark.plan import BenchmarkPlan
 from gansynth_benchmark.requests import TuneRequest, augment_request, fit_request

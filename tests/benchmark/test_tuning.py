@@ -12,7 +12,7 @@ from gansynth.runtime.files import read_json
 from gansynth_benchmark import study, tuning
 from gansynth_benchmark.jobs.attempt import FAILED, UNTRAINED
 from gansynth_benchmark.jobs.graph import GraphReport, JobPhase, JobStatus
-from gansynth_benchmark.jobs.job import JobSpec
+from gansynth_benchmark.jobs.store import JobSpec
 from gansynth_benchmark.plan import BenchmarkPlan
 from gansynth_benchmark.requests import TuneRequest
 from gansynth_benchmark.specs import ComputationSpec

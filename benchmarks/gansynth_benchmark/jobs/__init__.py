@@ -2,7 +2,7 @@
 
     from gansynth_benchmark.jobs.executor import parse_executor
     from gansynth_benchmark.jobs.graph import run_jobs
-    from gansynth_benchmark.jobs.job import JobSpec
+    from gansynth_benchmark.jobs.store import JobSpec
     from gansynth_benchmark.jobs.store import ResultStore
     from gansynth_benchmark.jobs.table import JobTable
 

@@ -30,9 +30,8 @@ from gansynth.runtime.files import disk_errors
 from gansynth.runtime.processes import adopt_orphans, end_family
 from gansynth.runtime.serialise import Document
 from gansynth.runtime.version import __version__
-from gansynth_benchmark.jobs.job import JobSpec
 from gansynth_benchmark.jobs.machine import describe, device_names
-from gansynth_benchmark.jobs.store import AttemptTrace, ResultStore
+from gansynth_benchmark.jobs.store import AttemptTrace, JobSpec, ResultStore
 
 DONE, UNTRAINED, FAILED, HELD, FOUND, STOPPED = 0, 69, 70, 75, 76, EXIT_SIGTERM
 """Exit codes: published; failed (reason on stdout), by a ``TrainingFault`` or otherwise; another

@@ -25,8 +25,7 @@ from gansynth_benchmark.jobs.attempt import (
     AttemptSpec,
     Executor,
 )
-from gansynth_benchmark.jobs.job import JobSpec
-from gansynth_benchmark.jobs.store import ResultStore
+from gansynth_benchmark.jobs.store import JobSpec, ResultStore
 
 POLL = 0.25  # seconds between two checks of jobs run by other processes
 TICK = 1.0  # seconds between progress reports without a change

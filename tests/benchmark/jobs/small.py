@@ -13,8 +13,7 @@ import psutil
 
 from gansynth_benchmark.jobs.executor import LocalExecutor
 from gansynth_benchmark.jobs.graph import GraphReport, run_jobs
-from gansynth_benchmark.jobs.job import JobSpec
-from gansynth_benchmark.jobs.store import ResultStore
+from gansynth_benchmark.jobs.store import JobSpec, ResultStore
 from tests.processes import until
 
 HEAD = """
@@ -27,7 +26,7 @@ RUNNER = """
 import json, sys
 from gansynth_benchmark.jobs.executor import parse_executor
 from gansynth_benchmark.jobs.graph import run_jobs
-from gansynth_benchmark.jobs.job import JobSpec
+from gansynth_benchmark.jobs.store import JobSpec
 from gansynth_benchmark.jobs.store import ResultStore
 
 store, executor, grace = sys.argv[1:]

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from gansynth.runtime.signals import Interrupted
 from gansynth_benchmark.jobs.graph import GraphProgress, JobPhase, JobStatus
-from gansynth_benchmark.jobs.job import JobSpec
+from gansynth_benchmark.jobs.store import JobSpec
 from gansynth_benchmark.jobs.table import JobTable, last_line, picture, remaining
 
 LOG = Path("none")

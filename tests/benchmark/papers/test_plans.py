@@ -17,7 +17,6 @@ from gansynth.core.schedule import choose_cases
 from gansynth.hosts.host import framework
 from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth_benchmark.papers import plan as plans
-from gansynth_benchmark.papers import rater_table
 from gansynth_benchmark.papers import table_run as tables
 from gansynth_benchmark.papers.commands import said
 from gansynth_cli.main import cli
@@ -288,7 +287,7 @@ def test_the_papers_own_detector_is_trained_if_it_is_named(dry):
 
 
 def test_what_raters_said_stands_beside_what_the_papers_physician_said(typed, dry, tmp_path):
-    counts = dict(zip(rater_table.COUNTS, (40, 10, 30, 20), strict=True))
+    counts = dict(zip(tables.COUNTS, (40, 10, 30, 20), strict=True))
     raters = [{"name": "anna", "table": {"accuracy": {"value": 0.6}, **counts}}]
     for file, document in {
         "t1ce-128/manifest.json": {},
@@ -302,7 +301,7 @@ def test_what_raters_said_stands_beside_what_the_papers_physician_said(typed, dr
     rows = [re.split(r"  +", line) for line in result.stdout.splitlines()]
     at = rows.index(["T1c-128", "paper's physician", "55", "13", "37", "8", "42"])
     assert rows[at + 1] == ["t1ce-128", "anna", "60", "40", "10", "30", "20"]
-    assert ["Concat-64", rater_table.NOT_RATED, *"-----"] in rows
+    assert ["Concat-64", tables.NOT_RATED, *"-----"] in rows
     (fit,) = dry("han2018-wgan", "--fit-set", "steps=4", "-o", str(tmp_path))
     assert (fit[:3], after(fit, "--recipe")) == (["gansynth", "fit", "dcgan"], ["han2018-wgan"])
     assert after(fit, "--set") == ["steps=4"]
