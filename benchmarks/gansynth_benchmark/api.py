@@ -81,10 +81,10 @@ def run_tuning(request: TuneRequest) -> dict[str, Any]:
     plan = read_plan(request.file, request.data)
     if not request.dry_run:
         return choose_arm(plan, request)
-    spec, design = open_choice(plan, request)
+    spec, study = open_choice(plan, request)
     return {
         "dry_run": True,
-        "data": design.source.name,
+        "data": study.source.name,
         "training_cases": len(spec.document["train"]),
         "candidates": list(candidates(plan)),
         "by": plan.judged_by,

@@ -20,8 +20,7 @@ from gansynth_benchmark.jobs.executor import parse_executor
 from gansynth_benchmark.plan import BenchmarkPlan
 from gansynth_benchmark.requests import BenchmarkRequest
 from gansynth_benchmark.running import look_of, open_study
-from gansynth_benchmark.specs import FIT, TRAIN, TUNE, ComputationSpec
-from gansynth_benchmark.study import BenchmarkStudy
+from gansynth_benchmark.study import FIT, TRAIN, TUNE, BenchmarkStudy, ComputationSpec
 
 PROBES = (0.02, 0.06)
 """Shares of a training's steps that are timed, to separate time per step from overhead."""

@@ -19,8 +19,7 @@ from gansynth_benchmark.jobs.machine import describe
 from gansynth_benchmark.jobs.table import JobTable
 from gansynth_benchmark.plan import ArmPlan, BenchmarkPlan
 from gansynth_benchmark.requests import BenchmarkRequest
-from gansynth_benchmark.specs import TrainingPoint
-from gansynth_benchmark.study import BenchmarkStudy
+from gansynth_benchmark.study import BenchmarkStudy, TrainingPoint
 from gansynth_benchmark.subject_split import DEVELOPMENT, SEALED
 
 
@@ -170,10 +169,10 @@ def run_of(study: BenchmarkStudy, report: GraphReport, place: TrainingPoint) -> 
     }
     result = None if spec is None else study.result(spec.key)
     if result is None:
-        key = study.design.tune(place).key if spec is None else spec.key
+        key = study.tune(place).key if spec is None else spec.key
         return {**row, **_why(report, key)}
     assert spec is not None
-    tuned = [study.design.tune(place).key] if study.plan.arm(place.arm).tune else []
+    tuned = [study.tune(place).key] if study.plan.arm(place.arm).tune else []
     provenance, document = result["document"].get("told", {}), result["document"]
     threshold, scores = study.threshold(place), dict(document["scores"])
     if threshold is not None:
@@ -242,10 +241,10 @@ def _failures(report: GraphReport) -> list[dict[str, Any]]:
 def _tunings(study: BenchmarkStudy) -> list[dict[str, Any]]:
     rows = []
     for place in study.choices():
-        result = study.result(study.design.tune(place).key)
+        result = study.result(study.tune(place).key)
         if result is not None:
             where = {"arm": place.arm, "n": place.n, "draw": place.draw}
-            rows.append({**where, "key": study.design.tune(place).key, **result["document"]})
+            rows.append({**where, "key": study.tune(place).key, **result["document"]})
     return rows
 
 

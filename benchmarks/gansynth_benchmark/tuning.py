@@ -26,7 +26,6 @@ from gansynth.hosts.host import framework, shortened
 from gansynth.metrics.segmentation.measures import LESIONS, beside, cost_words, measure_of
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
-from gansynth.sampling.run_source import open_source
 from gansynth_benchmark.analysis import of_subjects
 from gansynth_benchmark.jobs.attempt import UNTRAINED
 from gansynth_benchmark.jobs.executor import parse_executor
@@ -35,9 +34,14 @@ from gansynth_benchmark.jobs.store import JobSpec, ResultStore
 from gansynth_benchmark.jobs.table import JobTable
 from gansynth_benchmark.plan import BenchmarkPlan
 from gansynth_benchmark.requests import TuneRequest, augment_request, fit_request
-from gansynth_benchmark.specs import BenchmarkDesign, ComputationSpec, fit_spec, train_spec
-from gansynth_benchmark.study import JobFactory, host_of, request_of
-from gansynth_benchmark.subject_split import SubjectSplit, largest_set, split_subjects
+from gansynth_benchmark.study import (
+    BenchmarkStudy,
+    ComputationSpec,
+    JobFactory,
+    fit_spec,
+    train_spec,
+)
+from gansynth_benchmark.subject_split import SubjectSplit, largest_set
 
 
 class TuningResult:
@@ -270,15 +274,13 @@ CHOICE = "choice.json"
 
 def open_choice(
     plan: BenchmarkPlan, request: TuneRequest
-) -> tuple[ComputationSpec, BenchmarkDesign]:
-    """Return the spec of a choice and its design; nothing is trained."""
+) -> tuple[ComputationSpec, BenchmarkStudy]:
+    """Return the spec of a choice and its study; nothing is trained."""
     parse_executor(request.executor)
-    source = open_source(request_of(plan))
-    division = split_subjects(source, plan)
-    design = BenchmarkDesign(plan, source, division, (), host_of(plan, source))
-    cases = _cases(plan, division, request)
+    study = BenchmarkStudy(plan, "", request.folder(plan.name))
+    cases = _cases(plan, study.division, request)
     names = candidates(plan)
-    return design.choice(names, cases, request.draw, f"choose among {', '.join(names)}"), design
+    return study.choice(names, cases, request.draw, f"choose among {', '.join(names)}"), study
 
 
 def candidates(plan: BenchmarkPlan) -> tuple[str, ...]:
@@ -300,35 +302,33 @@ def choose_arm(plan: BenchmarkPlan, request: TuneRequest) -> dict[str, Any]:
     Raises:
         GansynthError: data or plan cannot be used, or trainings failed.
     """
-    spec, design = open_choice(plan, request)
+    spec, study = open_choice(plan, request)
     folder = request.folder(plan.name).absolute() / spec.key
-    places = {"request": design.source.request.to_json(), "held_out": []}
+    places = {"request": study.source.request.to_json(), "held_out": []}
     with JobTable(quiet=request.quiet) as table:
         how: dict[str, Any] = {"executor": request.executor, "env": plan.host.env}
         tuning = TuningResult(spec.document, places, folder, on_change=table, **how)
         result = tuning.run()
     document = {
-        **{"plan": plan.name, "plan_hash": plan.hash, "data": design.source.name},
+        **{"plan": plan.name, "plan_hash": plan.hash, "data": study.source.name},
         **{"training_cases": len(spec.document["train"]), "candidates": list(candidates(plan))},
         **result,
-        "use": commands(design, spec, result["chosen"], request.folder(plan.name)),
+        "use": commands(study, spec, result["chosen"], request.folder(plan.name)),
     }
     write_json_atomic(request.folder(plan.name) / CHOICE, document)
     return document
 
 
-def commands(
-    design: BenchmarkDesign, spec: ComputationSpec, chosen: str, folder: Path
-) -> list[str]:
+def commands(study: BenchmarkStudy, spec: ComputationSpec, chosen: str, folder: Path) -> list[str]:
     """Return the commands that train with the chosen arm, on the subjects it was chosen on.
 
     Held out are subjects that the plan evaluates on while it is developed, then others of the pool,
     and sealed ones only if there is nobody else. The list of cases is written into ``folder``.
     """
-    division, train = design.division, [case for case, *_ in spec.document["train"]]
+    division, train = study.division, [case for case, *_ in spec.document["train"]]
     others = [set(division.cases_of(people)) - set(train) for people in division.parts]
     split = FoldSplit(train=train, val=sorted(next(cases for cases in others if cases)))
-    request = replace(design.source.divided([split], folder / "data" / spec.key), fold="0")
+    request = replace(study.source.divided([split], folder / "data" / spec.key), fold="0")
     arm: Mapping[str, Any] = spec.document["arms"][chosen]
     lines: list[FitRequest | AugmentRequest] = []
     run = None

@@ -15,14 +15,12 @@ from gansynth.core.registry import installed
 from gansynth.core.schema import Case, Schema
 from gansynth.core.source import CaseHeader, CaseSource, FoldSplit, SourceRequest
 from gansynth.core.space import Space
-from gansynth.hosts.host import framework
 from gansynth.metrics.segmentation.evaluation import ALARMS, THRESHOLDS
 from gansynth.runtime.files import write_json_atomic
 from gansynth_benchmark.jobs.store import ResultStore
 from gansynth_benchmark.plan import BenchmarkPlan
-from gansynth_benchmark.specs import BenchmarkDesign, ComputationSpec
-from gansynth_benchmark.study import BenchmarkStudy, request_of
-from gansynth_benchmark.subject_split import SEALED, split_subjects
+from gansynth_benchmark.study import BenchmarkStudy, ComputationSpec, request_of
+from gansynth_benchmark.subject_split import SEALED
 from gansynth_segmenter.host import SegmenterHost
 
 WHERE = "/data/of/mine"
@@ -120,12 +118,10 @@ def plan_of(**changes: Any) -> BenchmarkPlan:
 
 def design_of(
     plan: BenchmarkPlan | None = None, look: str = SEALED, changed: str = ""
-) -> BenchmarkDesign:
+) -> BenchmarkStudy:
     plan = plan or plan_of()
-    source = People(request_of(plan), changed)
-    division = split_subjects(source, plan)
-    adapter = framework(plan.host.target)(source)
-    return BenchmarkDesign(plan, source, division, division.judged(look), adapter)
+    with patch.object(SegmenterHost, "check_judged", lambda self, settings: None):
+        return BenchmarkStudy(plan, look, Path(), source=People(request_of(plan), changed))
 
 
 def scores_of(spec: ComputationSpec) -> dict[str, dict[str, float | None]]:

@@ -10,8 +10,7 @@ from gansynth.metrics.segmentation.evaluation import THRESHOLDS
 from gansynth.runtime.errors import UsageFault
 from gansynth_benchmark.jobs.graph import GraphReport, JobPhase, JobStatus
 from gansynth_benchmark.running import document_of, known_results
-from gansynth_benchmark.specs import TrainingPoint
-from gansynth_benchmark.study import BenchmarkStudy
+from gansynth_benchmark.study import BenchmarkStudy, TrainingPoint
 from tests.benchmark.people import WHERE, finish_all, people, plan_of
 
 TUNED = {"name": "tuned", "tune": ["default", "fading"]}
@@ -142,8 +141,8 @@ def test_another_look_trains_anew_what_the_same_choice_was(known, tmp_path):
 def test_what_failed_is_told_with_its_words_and_what_needed_it_is_skipped(tmp_path):
     study = study_of(tmp_path)
     finish_all(study)
-    fit = study.design.fit_of(TrainingPoint("pasted", 2, 0, 0))
-    train = study.design.train(TrainingPoint("default", 2, 1, 1))
+    fit = study.fit_of(TrainingPoint("pasted", 2, 0, 0))
+    train = study.train(TrainingPoint("default", 2, 1, 1))
     assert fit is not None
     specs = [spec for place in study.places() if (spec := study.spec(place)) is not None]
     lost = {spec.key for spec in specs if fit.key in spec.needs or spec.key == train.key}

@@ -20,8 +20,8 @@ from gansynth.hosts.host import framework
 from gansynth.runtime.errors import UsageFault
 from gansynth_benchmark.estimate import learning
 from gansynth_benchmark.requests import augment_request, data_words, fit_request
-from gansynth_benchmark.specs import (
-    BenchmarkDesign,
+from gansynth_benchmark.study import (
+    BenchmarkStudy,
     ComputationSpec,
     TrainingPoint,
     fit_spec,
@@ -41,13 +41,13 @@ def pasted(**changes: Any) -> Any:
     return ["default", {**PASTED, **changes}, "double"]
 
 
-def fit_of(design: BenchmarkDesign, place: TrainingPoint) -> ComputationSpec:
+def fit_of(design: BenchmarkStudy, place: TrainingPoint) -> ComputationSpec:
     fit = design.fit_of(place)
     assert fit is not None
     return fit
 
 
-def keys(design: BenchmarkDesign) -> dict[str, str]:
+def keys(design: BenchmarkStudy) -> dict[str, str]:
     fit = fit_of(design, PLACE)
     real = design.train(replace(PLACE, arm="default"))
     return {"real": real.key, "train": design.train(PLACE).key, "fit": fit.key}
@@ -56,7 +56,7 @@ def keys(design: BenchmarkDesign) -> dict[str, str]:
 USUAL = keys(design_of())
 
 
-def changed(design: BenchmarkDesign) -> set[str]:
+def changed(design: BenchmarkStudy) -> set[str]:
     return {name for name, key in keys(design).items() if key != USUAL[name]}
 
 

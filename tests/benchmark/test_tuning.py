@@ -15,7 +15,7 @@ from gansynth_benchmark.jobs.graph import GraphReport, JobPhase, JobStatus
 from gansynth_benchmark.jobs.store import JobSpec
 from gansynth_benchmark.plan import BenchmarkPlan
 from gansynth_benchmark.requests import TuneRequest
-from gansynth_benchmark.specs import ComputationSpec
+from gansynth_benchmark.study import ComputationSpec
 from gansynth_benchmark.tuning import (
     CHOICE,
     TuningResult,
