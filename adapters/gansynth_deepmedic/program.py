@@ -420,10 +420,10 @@ class ProgramLog:
         """
         if ended.code < 0:
             raise_if_failed(ended, f"{log}: the training")
-        for kind, message in _FAULT.findall(ended.errors)[-1:]:
+        for kind, message in _FAULT.findall(ended.output)[-1:]:
             fault: GansynthError = getattr(errors, kind)(message)
             return fault
-        before, _, after = ended.errors.rpartition("\nFinished.")  # then only its forks complain
+        before, _, after = ended.output.rpartition("\nFinished.")  # then only its forks complain
         text = before or after
         said = [
             error if ":" in error or not code else f"{error}: {code}"

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +24,6 @@ import numpy.typing as npt
 
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault
 from gansynth.runtime.files import read_json, reading, sha256_file, write_json_atomic
-from gansynth.runtime.processes import ChildCommand
 
 MAX_CASE_BYTES = 16 << 30  # largest accepted size of a decompressed array
 SECONDS = 120  # most time for one array
@@ -133,18 +133,19 @@ def _words(error: Exception) -> str:
 def _decode_apart(files: Sequence[Path], hashes: dict[str, str], damaged: dict[str, str]) -> None:
     while left := [file for file in files if file.name not in {*hashes, *damaged}]:
         words = [sys.executable, "-m", __name__, *map(str, left)]
-        ended = ChildCommand(words, os.environ, document=True).run()
-        lines = [json.loads(line) for line in ended.output.splitlines()]
+        environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        ended = subprocess.run(words, capture_output=True, text=True, env=environ)
+        lines = [json.loads(line) for line in ended.stdout.splitlines()]
         for name, digest, fault in lines:
             (damaged if fault else hashes)[name] = fault or digest
         if len(lines) == len(left):
             return
-        if ended.code >= 0:
+        if ended.returncode >= 0:
             raise EnvironmentFault(
-                f"{left[0]}: not decoded: {ended.errors.strip()[-300:]}; try again"
+                f"{left[0]}: not decoded: {ended.stderr.strip()[-300:]}; try again"
             )
-        late = ended.code == -signal.SIGALRM
-        killer = "does not end" if late else f"dies of signal {-ended.code}"
+        late = ended.returncode == -signal.SIGALRM
+        killer = "does not end" if late else f"dies of signal {-ended.returncode}"
         damaged[left[len(lines)].name] = f"the decoder {killer}"
 
 

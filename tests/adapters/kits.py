@@ -234,7 +234,7 @@ def in_process(words: Sequence[str], environ: Mapping[str, str], log: Path, **mo
                 signal.signal(number, handler)
     log.write_text(said.getvalue())
     stopped = {143: signal.SIGTERM, 130: signal.SIGINT}.get(code, 0)
-    return processes.ProcessResult(0, code, 0.0, said.getvalue(), stopped=stopped)
+    return processes.ProcessResult(code, said.getvalue(), stopped)
 
 
 def stop_after_first(patch: pytest.MonkeyPatch, kind: type, name: str) -> None:

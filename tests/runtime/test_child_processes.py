@@ -40,6 +40,27 @@ def test_any_other_failure_quotes_the_last_line(tmp_path, code, message):
         processes.raise_if_failed(ended, "training")
 
 
+def test_a_program_that_cannot_be_run_is_named(tmp_path):
+    ended = processes.run(["/no/such/program"], os.environ, tmp_path / "log")
+    assert ended.code == processes.NOT_FOUND
+    assert ended.output == "/no/such/program: cannot be run: No such file or directory"
+    assert (tmp_path / "log").read_text() == f"{ended.output}\n"
+
+
+IN_PIECES = """
+import sys, time
+for word in ["from", " 0\\n", "last\\n"]:
+    print(word, end="", file=sys.stderr)
+    time.sleep(0.1)
+print("x" * 500_000, end="")
+"""
+
+
+def test_lines_in_pieces_and_without_an_end_are_whole_in_the_log(tmp_path):
+    assert run(IN_PIECES, tmp_path / "log").code == 0
+    assert (tmp_path / "log").read_text().splitlines() == ["from 0", "last", "x" * 500_000]
+
+
 @pytest.mark.fault(34)
 def test_a_killed_child_is_not_waited_for_by_its_workers(tmp_path):
     code = (

@@ -164,7 +164,7 @@ def test_cases_are_counted_from_whole_new_lines_of_the_log(tmp_path):
     ids=range(6),
 )
 def test_why_it_ended(tmp_path, printed, kind, reason):
-    ended = ProcessResult(1, 0, 1.0, printed)
+    ended = ProcessResult(0, printed)
     fault = log_of(tmp_path).fault(ended, tmp_path / "launch.log")
     assert type(fault) is kind
     assert reason in str(fault)

@@ -1,10 +1,6 @@
-import sys
-from pathlib import Path
-
 import pytest
 
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
-from gansynth.runtime.processes import NOT_FOUND, ChildCommand, document_of, last_words
 from gansynth_benchmark.jobs.executor import LocalExecutor, parse_executor
 from gansynth_benchmark.jobs.machine import cuda_devices, device_names
 from gansynth_benchmark.jobs.ray_executor import RayExecutor
@@ -103,75 +99,3 @@ def test_other_words_are_refused(text, says):
 def test_hidden_gpus_are_no_devices(monkeypatch):
     assert cuda_devices({"CUDA_VISIBLE_DEVICES": ""}) == ()
     assert device_names({"CUDA_VISIBLE_DEVICES": "-1"}) == "cpu"
-
-
-@pytest.mark.parametrize(
-    ("output", "expected"),
-    [
-        ('{\n  "dice": 0.5\n}\n', {"dice": 0.5}),
-        ("[1, 2]", [1, 2]),
-        ('some talk\n{"dice": NaN, "far": -Infinity}\n', {"dice": None, "far": None}),
-        ('{"first": 1}\n{"last": 2}\n', {"last": 2}),
-        ('{"cut": ', None),
-        ("3", None),
-        ("", None),
-    ],
-)
-def test_the_document_is_the_json_at_the_end(output, expected):
-    assert document_of(output) == expected
-
-
-@pytest.mark.parametrize(
-    ("code", "errors", "output", "line"),
-    [
-        (3, "warning: x\nerror: a.nii: cut; copy it\nlate talk\n", "{}", "a.nii: cut; copy it"),
-        (1, "Traceback\nValueError: bad\n\n", "out", "ValueError: bad"),
-        (1, "", "only this\n", "only this"),
-        (9, "", "", "exit 9: no output"),
-        (-15, "half way\n", "", "killed by SIGTERM; last output: half way"),
-        (-9, "", "", "killed by SIGKILL, as the system does when memory runs out"),
-    ],
-)
-def test_the_last_words_are_the_fault_or_the_last_line(code, errors, output, line):
-    assert last_words(code, errors, output) == line
-
-
-def run(tmp_path: Path, *words: str):
-    return ChildCommand(words, {}, cwd=tmp_path, log=tmp_path / "log").run()
-
-
-@pytest.mark.parametrize(
-    ("word", "says"),
-    [("/no/such/program", "/no/such/program: cannot be run: No such file"), ("/", "/: cannot be")],
-)
-def test_a_program_that_cannot_be_run_is_named(tmp_path, word, says):
-    ended = run(tmp_path, word)
-    assert ended.code == NOT_FOUND
-    assert ended.line.startswith(says)
-    assert (tmp_path / "log").read_text() == f"{ended.line}\n"
-
-
-def test_a_folder_to_work_in_that_is_not_there_is_named(tmp_path):
-    command = ChildCommand([sys.executable], {}, cwd=tmp_path / "none", log=tmp_path / "log")
-    assert command.run().line == f"{tmp_path / 'none'}: cannot be run: No such file or directory"
-
-
-IN_PIECES = """
-import sys, time
-for word in ["from", " 0\\n", "last\\n"]:
-    print(word, end="", file=sys.stderr)
-    print("{" + word.strip() + "}")
-    time.sleep(0.1)
-print("{}")
-"""
-
-
-def test_lines_that_are_written_in_pieces_are_whole_in_the_log(tmp_path):
-    words, log = [sys.executable, "-c", IN_PIECES], tmp_path / "log"
-    assert ChildCommand(words, {}, log=log, document=True).run().code == 0
-    assert {"from 0", "last", "{from}", "{0}", "{last}", "{}"} <= set(log.read_text().splitlines())
-
-
-def test_a_line_without_an_end_is_logged(tmp_path):
-    assert run(tmp_path, sys.executable, "-c", "print('x' * 500_000, end='')").code == 0
-    assert (tmp_path / "log").read_text().count("x") == 500_000
