@@ -12,7 +12,7 @@ import numpy as np
 
 from gansynth.metrics.segmentation.measures import AT_ALARMS, measure_of
 from gansynth.metrics.statistics import RunValues, compare, holm, interval_of_mean
-from gansynth.metrics.worth import worth
+from gansynth_benchmark.worth import worth
 
 LEARNT = 0.3  # Dice (or another share) below which a host counts as untrained
 NO_MARGIN = 1e-12  # placeholder for measures without a margin; nothing is called equivalent then

@@ -144,7 +144,7 @@ detections = request_command(
 
 
 def _detections_lines(document: Mapping[str, Any]) -> Iterator[str]:
-    from gansynth.metrics.detection.report import (
+    from gansynth_evaluate.detections import (
         heading,
         lesion_table,
         main_table,

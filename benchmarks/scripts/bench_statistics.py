@@ -41,7 +41,7 @@ from gansynth.metrics.statistics import (
     detectable,
     holm,
 )
-from gansynth.metrics.worth import worth
+from gansynth_benchmark.worth import worth
 
 LEVEL, POWER = 0.05, 0.8
 DESIGNS = [

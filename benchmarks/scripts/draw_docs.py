@@ -151,7 +151,7 @@ def froc(work: Path, args: argparse.Namespace) -> None:
     """Simulate two arms, measure them as ``gansynth detections`` does, draw."""
     from gansynth.metrics.detection.measures import measure_arms
     from gansynth.metrics.detection.record import FILE, read_arms, write_detections
-    from gansynth.metrics.detection.report import draw_froc, markdown
+    from gansynth_evaluate.detections import draw_froc, markdown
 
     for seed, (name, bias) in enumerate(ARMS.items(), 1):
         write_detections(work / name / FILE, simulated(bias, seed))

@@ -12,7 +12,7 @@ from gansynth.core.generator import Generator
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.metrics.statistics import holm
-from gansynth.metrics.worth import worth
+from gansynth_benchmark.worth import worth
 from gansynth_benchmark.analysis import analysed, matrices_of
 from gansynth_benchmark.report.verdict import verdict
 from tests.benchmark.documents import Made, made_up

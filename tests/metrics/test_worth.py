@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.scripts.simulated_runs import SimulationDesign, simulated
 from gansynth.metrics.statistics import RunValues, VarianceComponents
-from gansynth.metrics.worth import WorthInCases, worth
+from gansynth_benchmark.worth import WorthInCases, worth
 from gansynth.runtime.errors import UsageFault
 
 DESIGN = SimulationDesign(3, 2, 20)

@@ -21,7 +21,7 @@ from gansynth.metrics.detection import (
 from gansynth.metrics.detection.matching import interval
 from gansynth.metrics.detection.measures import verdict
 from gansynth.metrics.detection.record import DetectedBoxes
-from gansynth.metrics.detection.report import number
+from gansynth_evaluate.detections import number
 from gansynth.metrics.detection.volumes import LesionVolumes, linked
 from tests.metrics.detection.simulated import (
     ELSEWHERE,
