@@ -8,7 +8,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def estimate(plan: BenchmarkPlan, request: BenchmarkRequest, reporter: Reporter)
     """
     with tempfile.TemporaryDirectory() as scratch:
         real = (request.folder(plan.name) / "jobs").is_dir()
-        parse_executor(request.executor)
+        executor = parse_executor(request.executor)
         study = open_study(plan, request if real else request.but(out=scratch))
         whole = (study.look, plan.hash, study.people, study.arms)
         AccessLog(request.file).look(*whole, request.reopen_test_set, dry_run=True)
@@ -53,68 +53,47 @@ def estimate(plan: BenchmarkPlan, request: BenchmarkRequest, reporter: Reporter)
                     sizes[kind] = _probe(study, left, kind, Path(scratch) / kind)
         if not sizes[TUNE] and sizes[TRAIN]:
             sizes[TUNE] = [_tuning(plan, sizes)]
-        return _told(plan, request, study, specs, left, sizes)
+        jobs: dict[str, Any] = {}
+        hours, size, complete = 0.0, 0.0, True
+        for kind in (FIT, TUNE, TRAIN):
+            all_of = sum(spec.kind == kind for spec in specs.values())
+            open_ones = sum(spec.kind == kind for spec in left)
+            if not all_of:
+                continue
+            seconds = bytes_ = None
+            if sizes[kind]:
+                seconds, bytes_ = map(statistics.median, zip(*sizes[kind], strict=True))
+                seconds = round(seconds, 1)
+            jobs[kind] = {"all": all_of, "left": open_ones, "seconds_each": seconds}
+            complete = complete and (seconds is not None or not open_ones)
+            hours += open_ones * (seconds or 0.0) / 3600
+            size += open_ones * (bytes_ or 0.0)
+        # Only a running cluster knows how many jobs it runs at once.
+        slots = executor.slots if request.executor.startswith("local") else None
+        return {
+            "dry_run": True,
+            "plan": plan.name,
+            "plan_hash": plan.hash,
+            "look": look_of(request),
+            "data": study.source.name,
+            "subjects": {
+                "pool": len(study.division.pool),
+                "development": len(study.division.development),
+                "sealed": len(study.division.sealed),
+            },
+            "arms": list(study.arms),
+            "trainings_of_the_report": sum(1 for _ in study.places()),
+            "jobs": jobs,
+            "hours_one_after_the_other": round(hours, 2) if complete else None,
+            "at_once": slots,
+            "hours": round(hours / slots, 2) if complete and slots else None,
+            "disk_bytes": round(size) if complete else None,
+            "disk_free_bytes": free_bytes(request.folder(plan.name)),
+            "memory": "not known: trainings run in separate processes",
+        }
 
 
 Size = tuple[float, float]  # seconds and bytes
-
-
-def _told(
-    plan: BenchmarkPlan,
-    request: BenchmarkRequest,
-    study: BenchmarkStudy,
-    specs: Mapping[str, ComputationSpec],
-    left: Sequence[ComputationSpec],
-    sizes: Mapping[str, Sequence[Size]],
-) -> dict[str, Any]:
-    jobs: dict[str, Any] = {}
-    hours, size, complete = 0.0, 0.0, True
-    for kind in (FIT, TUNE, TRAIN):
-        all_of = sum(spec.kind == kind for spec in specs.values())
-        open_ones = sum(spec.kind == kind for spec in left)
-        if not all_of:
-            continue
-        seconds, bytes_ = _typical(sizes[kind])
-        jobs[kind] = {"all": all_of, "left": open_ones, "seconds_each": seconds}
-        complete = complete and (seconds is not None or not open_ones)
-        hours += open_ones * (seconds or 0.0) / 3600
-        size += open_ones * (bytes_ or 0.0)
-    slots = _slots(request)
-    return {
-        "dry_run": True,
-        "plan": plan.name,
-        "plan_hash": plan.hash,
-        "look": look_of(request),
-        "data": study.source.name,
-        "subjects": {
-            "pool": len(study.division.pool),
-            "development": len(study.division.development),
-            "sealed": len(study.division.sealed),
-        },
-        "arms": list(study.arms),
-        "trainings_of_the_report": sum(1 for _ in study.places()),
-        "jobs": jobs,
-        "hours_one_after_the_other": round(hours, 2) if complete else None,
-        "at_once": slots,
-        "hours": round(hours / slots, 2) if complete and slots else None,
-        "disk_bytes": round(size) if complete else None,
-        "disk_free_bytes": free_bytes(request.folder(plan.name)),
-        "memory": "not known: trainings run in separate processes",
-    }
-
-
-def _slots(request: BenchmarkRequest) -> int | None:
-    """Return the number of parallel jobs; None if only a running cluster knows."""
-    if not request.executor.startswith("local"):
-        return None
-    return parse_executor(request.executor).slots
-
-
-def _typical(sizes: Sequence[Size]) -> tuple[float | None, float | None]:
-    if not sizes:
-        return None, None
-    seconds, bytes_ = zip(*sizes, strict=True)
-    return round(statistics.median(seconds), 1), statistics.median(bytes_)
 
 
 def _known(study: BenchmarkStudy, specs: Any, kind: str) -> list[Size]:
@@ -141,8 +120,10 @@ def _probe(
     if not alone:
         return []
     spec = alone[0]
-    name = "generator" if kind == FIT else "augment"
-    steps = _steps(study, spec, kind)
+    name, steps = "augment", study.plan.host.steps
+    if kind == FIT:
+        name, given = "generator", spec.document["generator"].get("set", {})
+        steps = int(given.get("steps") or 1000)
     tried = sorted(
         {min(steps, max(LEAST * (n + 1), round(steps * p))) for n, p in enumerate(PROBES)}
     )
@@ -159,8 +140,13 @@ def _probe(
             "held_out": list(study.judged),
         }
         work = {"spec": {**spec.document, name: part}, "places": places}
-        began = time.monotonic()
-        _quietly(WorkerJob(work, folder / str(count)).run)
+        began, output = time.monotonic(), io.StringIO()
+        try:
+            with contextlib.redirect_stderr(output):
+                WorkerJob(work, folder / str(count)).run()
+        except BaseException:  # its stderr is shown only then
+            sys.stderr.write(output.getvalue())
+            raise
         points.append((count, time.monotonic() - began))
     (a, first), (b, second) = points[0], points[-1]
     each = max(0.0, (second - first) / (b - a)) if b > a else 0.0
@@ -176,25 +162,6 @@ def learning(fits: Sequence[ComputationSpec]) -> list[ComputationSpec]:
     plugins = {key: registry.generator(each["generator"]) for key, each in generators.items()}
     trained = [fit for fit in fits if capabilities_of(plugins[fit.key]).trains]
     return sorted(trained, key=lambda fit: "steps" not in generators[fit.key].get("set", {}))
-
-
-def _quietly(run: Callable[[], object]) -> None:
-    """Run a function; its stderr is shown only if it fails."""
-    output = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(output):
-            run()
-    except BaseException:
-        sys.stderr.write(output.getvalue())
-        raise
-
-
-def _steps(study: BenchmarkStudy, spec: ComputationSpec, kind: str) -> int:
-    """Return the steps of a full job."""
-    if kind == TRAIN:
-        return study.plan.host.steps
-    steps = spec.document["generator"].get("set", {}).get("steps")
-    return int(steps) if steps else 1000
 
 
 def _tuning(plan: BenchmarkPlan, sizes: Mapping[str, Sequence[Size]]) -> Size:

@@ -150,7 +150,14 @@ def document_of(
         "arms": {name: _arm(plan.arm(name)) for name in study.arms},
         "subjects": subjects,
         "runs": runs,
-        "failures": _failures(report),
+        "failures": [
+            {
+                "title": failed.job.title,
+                "error": failed.why,
+                "log": f"jobs/.work/{failed.log.name}",
+            }
+            for failed in report.of(JobPhase.FAILED)
+        ],
         "tunings": _tunings(study),
         "open": list(plan.open),
     }
@@ -225,17 +232,6 @@ def _why(report: GraphReport, key: str) -> dict[str, Any]:
             failed = standing.phase is JobPhase.FAILED
             return {"status": "failed" if failed else "skipped", "error": standing.why or None}
     return {}
-
-
-def _failures(report: GraphReport) -> list[dict[str, Any]]:
-    return [
-        {
-            "title": standing.job.title,
-            "error": standing.why,
-            "log": f"jobs/.work/{standing.log.name}",
-        }
-        for standing in report.of(JobPhase.FAILED)
-    ]
 
 
 def _tunings(study: BenchmarkStudy) -> list[dict[str, Any]]:

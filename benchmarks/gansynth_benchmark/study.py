@@ -375,17 +375,14 @@ class BenchmarkStudy:
         if arm.heavier:
             extra, words = self.adapter.heavier(host.set)
             settings, options = {**settings, **extra}, (*options, *words)
-        named = {"regions": formulas(self.plan.regions)} if self._takes_regions else {}
+        takes_regions = self.plan.regions and "regions" in self.adapter.Options.model_fields
+        named = {"regions": formulas(self.plan.regions)} if takes_regions else {}
         return {
             **arm.document,
             "target": host.target,
             "set": {**settings, **arm.set, **named},
             "options": [*options, *arm.options],
         }
-
-    @property
-    def _takes_regions(self) -> bool:
-        return bool(self.plan.regions) and "regions" in self.adapter.Options.model_fields
 
 
 def host_of(plan: BenchmarkPlan, source: CaseSource) -> Framework:

@@ -99,7 +99,11 @@ class WorkerJob:
         """
         adapter = framework(self.spec["augment"]["target"])
         if adapter.needs == "boxes":
-            return _detections(results, self.spec["measures"])
+            from gansynth.metrics.detection.record import FILE, read_detections
+            from gansynth.metrics.segmentation.detection import measure_detections
+
+            boxes = measure_detections(read_detections(results / FILE))
+            return {"scores": boxes["per_subject"], "pooled": boxes["pooled"], "by": "subject"}
         from gansynth.metrics.segmentation.evaluation import at_thresholds, evaluate
         from gansynth.metrics.segmentation.measures import regions_of, with_labels
 
@@ -152,14 +156,6 @@ def execute(request: FitRequest | AugmentRequest) -> tuple[float, Mapping[str, A
         done.refuse_missing()
         document = done.document
     return time.perf_counter() - began, document
-
-
-def _detections(results: Path, measures: Sequence[str]) -> dict[str, Any]:
-    from gansynth.metrics.detection.record import FILE, read_detections
-    from gansynth.metrics.segmentation.detection import measure_detections
-
-    result = measure_detections(read_detections(results / FILE))
-    return {"scores": result["per_subject"], "pooled": result["pooled"], "by": "subject"}
 
 
 def over_labels(

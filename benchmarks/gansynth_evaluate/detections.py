@@ -1,18 +1,19 @@
 """``gansynth.detections``: the command in Python, its tables and its FROC plots."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
 from gansynth.core.requests.base import function_of
 from gansynth.metrics.detection.measures import DetectionMeasures, measure_arms
 from gansynth.metrics.detection.record import read_arms
+from gansynth.report.figures import save_figure
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_atomic
 from gansynth.runtime.progress import RichReporter, counting
 from gansynth_evaluate.requests import DetectionsRequest
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-from gansynth.report.figures import save_figure
-from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

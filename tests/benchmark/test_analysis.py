@@ -12,9 +12,9 @@ from gansynth.core.generator import Generator
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.metrics.statistics import holm
-from gansynth_benchmark.worth import worth
 from gansynth_benchmark.analysis import analysed, matrices_of
 from gansynth_benchmark.report.verdict import verdict
+from gansynth_benchmark.worth import worth
 from tests.benchmark.documents import Made, made_up
 
 CASES = {"a1": "ann", "a2": "ann", "b1": "bob", "c1": "cat", "d1": "dan"}

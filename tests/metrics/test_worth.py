@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks.scripts.simulated_runs import SimulationDesign, simulated
 from gansynth.metrics.statistics import RunValues, VarianceComponents
-from gansynth_benchmark.worth import WorthInCases, worth
 from gansynth.runtime.errors import UsageFault
+from gansynth_benchmark.worth import WorthInCases, worth
 
 DESIGN = SimulationDesign(3, 2, 20)
 TRUTH = VarianceComponents(0.25, 0.25, 4, 0.25, 2.25)

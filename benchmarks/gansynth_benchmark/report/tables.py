@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from statistics import mean
+from typing import Any
 
 from gansynth.metrics.segmentation.measures import NO_CASE
 from gansynth.report.numbers import (
@@ -27,19 +28,7 @@ from gansynth_benchmark.report.study import (
 )
 from gansynth_benchmark.report.verdict import why_not
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 Table = list[dict[str, object]]
-
-
-def run_frame(study: ReportData) -> pd.DataFrame:
-    """Return a row for each run: arm, n, draw, seed, status, device, shares, seconds."""
-    import pandas as pd
-
-    return pd.DataFrame(
-        {**run, **run.get("seconds", {})} for run in study.runs
-    ).drop(columns=["scores", "seconds"])  # fmt: skip
 
 
 def finished(study: ReportData) -> str:
@@ -257,17 +246,17 @@ def measures_explained(study: ReportData) -> dict[str, str]:
 
 def ratios(study: ReportData) -> Table:
     """Return requested and realised shares of synthetic samples, over finished runs."""
-    frame, rows = run_frame(study), Table()
+    rows = Table()
     for arm, n in study.places(study.arms):
-        runs = frame[(frame.arm == arm.key) & (frame.n == n) & (frame.status == "done")]
-        if not runs[["asked", "realised"]].fillna(0).to_numpy().any():
+        runs = study.done(arm.key, n)
+        asked, drawn = (known(run.get(key) for run in runs) for key in ("asked", "realised"))
+        if not any([*asked, *drawn]):
             continue
-        drawn = runs.realised.astype(float)
-        figures = {"asked": runs.asked.mean(), "drawn": drawn.mean(), "least": drawn.min(),
-                   "most": drawn.max()}  # fmt: skip
-        cells = {f"{name}, %": number(100 * value, 1) for name, value in figures.items()}
-        missing = number(runs.fell_back.sum()) if runs.fell_back.any() else "0"
-        rows.append({"arm": arm.title, "N": n, **cells, "samples missing": missing})
+        figures = {"asked": mean(asked) if asked else None, "drawn": mean(drawn) if drawn else None,
+                   "least": min(drawn, default=None), "most": max(drawn, default=None)}  # fmt: skip
+        cells = {f"{name}, %": number(value, 1, scale=100) for name, value in figures.items()}
+        missing = sum(known(run.get("fell_back") for run in runs))
+        rows.append({"arm": arm.title, "N": n, **cells, "samples missing": number(missing)})
     return rows
 
 

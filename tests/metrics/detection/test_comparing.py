@@ -21,8 +21,8 @@ from gansynth.metrics.detection import (
 from gansynth.metrics.detection.matching import interval
 from gansynth.metrics.detection.measures import verdict
 from gansynth.metrics.detection.record import DetectedBoxes
-from gansynth_evaluate.detections import number
 from gansynth.metrics.detection.volumes import LesionVolumes, linked
+from gansynth_evaluate.detections import number
 from tests.metrics.detection.simulated import (
     ELSEWHERE,
     A,
