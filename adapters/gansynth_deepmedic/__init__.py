@@ -18,6 +18,11 @@ def register_checks(register: Register) -> None:
 
 
 @hookimpl
+def register_writers(register: Register) -> None:
+    register("deepmedic", lazily("gansynth_deepmedic.writer:DeepMedicWriter"))
+
+
+@hookimpl
 def register_adapters(register: Register) -> None:
     register("deepmedic", lazily("gansynth_deepmedic.adapter:DeepMedicAdapter"))
 

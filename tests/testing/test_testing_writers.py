@@ -8,7 +8,7 @@ import pytest
 from gansynth import Writer, check_writer, installed, write_volume
 
 
-@pytest.mark.parametrize("name", ["hdf5", "nifti", "nnunet-raw", "png", "yolo"])
+@pytest.mark.parametrize("name", installed().names("writers"))
 def test_built_in_formats_keep_the_contract(name):
     check_writer(installed().writer(name)).raise_if_failed()
 
