@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -110,10 +111,12 @@ def fitted(tmp_path_factory) -> Callable[[str], Path]:
 
 
 def processor() -> str:
-    """Where equal code gives equal bytes."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    parts = (platform.machine(), *model[:1], torch.backends.cpu.get_cpu_capability())
+    """Where equal code gives equal bytes; clouds name many processors alike, so flags count."""
+    text = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    first = dict(re.findall(r"^(.*\S)\s*: (.*)", text.partition("\n\n")[0], re.M))
+    model = [first.get(key, "") for key in ("model name", "cpu family", "model", "stepping")]
+    flags = hashlib.sha256(first.get("flags", "").encode()).hexdigest()[:8]
+    parts = (platform.machine(), *model, flags, torch.backends.cpu.get_cpu_capability())
     return " / ".join((*parts, f"torch {torch.__version__}", f"numpy {np.__version__}"))
 
 
