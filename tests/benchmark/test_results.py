@@ -21,7 +21,7 @@ FADING = {
     "bank_size": "4x",
     "candidate": True,
 }
-NOTHING = GraphReport((), 0.0)
+NOTHING = GraphReport(())
 ARMS = ["default", {"name": "pasted", "from": "copy-paste"}, "double", FADING, TUNED]
 
 
@@ -155,8 +155,7 @@ def test_what_failed_is_told_with_its_words_and_what_needed_it_is_skipped(tmp_pa
         tuple(
             JobStatus(jobs[key], phase, Path(f"{key}.log"), why=why)
             for key, (phase, why) in phases.items()
-        ),
-        1.0,
+        )
     )
     found = told(study, report)
     rows = {

@@ -91,7 +91,7 @@ class Race:
                 }
             finish(store, job.key, document)
             standings.append(JobStatus(job, JobPhase.DONE, Path("log.txt")))
-        return GraphReport(tuple(standings), 0.0)
+        return GraphReport(tuple(standings))
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [told for told in self.told if told["spec"]["kind"] == kind]
@@ -322,7 +322,7 @@ def breaking(names: set[str], code: int) -> Callable[..., GraphReport]:
         ended = rest([job for job in told if job not in lost], store, None, on_change=None)
         why: Any = {"why": "all were rejected", "code": code}
         failed = [JobStatus(job, JobPhase.FAILED, Path("log.txt"), **why) for job in lost]
-        return GraphReport((*failed, *ended.standings), 0.0)
+        return GraphReport((*failed, *ended.standings))
 
     return run
 

@@ -4,12 +4,14 @@ import shlex
 import signal
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 
 import click
 import pytest
 
 import gansynth
 from gansynth.runtime import errors
+from gansynth_cli import main
 from gansynth_cli.main import EPILOG, cli, commands, exit_code_of
 
 EVERY = [*((name,) for name in commands()), ("plugins", "list"), ("plugins", "check")]
@@ -68,6 +70,34 @@ def test_help_imports_neither_commands_nor_heavy_libraries():
     assert "gansynth_cli.main" in loaded
     assert heavy & loaded == set()
     assert [name for name in loaded if name.startswith("gansynth_cli.commands")] == []
+
+
+TABLE = {"fit": ("naps:fit", "Not ours."), "naps": ("naps:naps", "Do nothing.")}
+
+
+@pytest.fixture
+def strangers(tmp_path, monkeypatch):
+    """A package with a table of commands, and one whose table does not load."""
+    (tmp_path / "naps.py").write_text(
+        f"import click\nTABLE = {TABLE}\nnaps = click.Command('naps')"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    points = [EntryPoint(name, f"{name}:TABLE", main.GROUP) for name in ("naps", "gone")]
+    monkeypatch.setattr(main, "entry_points", lambda group: points)
+    main.registered.cache_clear()
+    yield
+    main.registered.cache_clear()
+
+
+def test_a_strangers_command_is_listed_and_runs_and_ours_keep_their_names(strangers, run_cli):
+    shown = run_cli("--help")
+    assert "  naps  " in shown.stdout
+    assert "Not ours." not in shown.stdout
+    assert shown.stderr == (
+        "warning: the commands of 'gone:TABLE' are left out: "
+        "ModuleNotFoundError(\"No module named 'gone'\")\n"
+    )
+    assert run_cli("naps").exit_code == 0
 
 
 def raising(error: BaseException):

@@ -76,7 +76,6 @@ class GraphReport:
     """The outcome of a run of the graph."""
 
     standings: tuple[JobStatus, ...]
-    seconds: float
 
     def of(self, *phases: JobPhase) -> list[JobStatus]:
         """Return the jobs in the given phases."""
@@ -156,7 +155,6 @@ class _JobGraph:
     """States of all jobs, and how the end of one job changes the others."""
 
     def __init__(self, jobs: Iterable[JobSpec], store: ResultStore) -> None:
-        self._began = time.monotonic()
         self.standings = {
             job.key: JobStatus(job, JobPhase.NOT_NEEDED, store.log(job.key)) for job in jobs
         }
@@ -195,7 +193,7 @@ class _JobGraph:
                 other.why = f"needs {standing.job.title}, which failed: {why}"
 
     def report(self) -> GraphReport:
-        return GraphReport(tuple(self.standings.values()), time.monotonic() - self._began)
+        return GraphReport(tuple(self.standings.values()))
 
 
 def _seconds(store: ResultStore, key: str) -> float | None:
