@@ -138,9 +138,13 @@ def _means(matrices: Matrices) -> list[dict[str, Any]]:
         values = runs.complete().values
         rows.append(
             {
-                **{"arm": arm, "n": n, "measure": key, "runs": len(runs.draws)},
+                "arm": arm,
+                "n": n,
+                "measure": key,
+                "runs": len(runs.draws),
                 "mean": float(values.mean()) if values.size else None,
-                **{"low": interval.low, "high": interval.high},
+                "low": interval.low,
+                "high": interval.high,
             }
         )
     return rows
@@ -284,11 +288,11 @@ def _measures(document: Mapping[str, Any], matrices: Matrices) -> dict[str, dict
             title += " at equal false alarms"
             says += " At the threshold with as many false positives as the control on inner folds."
         measures[key] = {
-            **{
-                "title": title,
-                "region": named.get(region, region) or None,
-            },
-            **{"unit": unit, "better": measure.better, "says": says},
+            "title": title,
+            "region": named.get(region, region) or None,
+            "unit": unit,
+            "better": measure.better,
+            "says": says,
         }
     return measures
 
@@ -302,8 +306,13 @@ def _of_distances(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 TITLES = {
-    **{"dice": "Dice", "hd95": "HD95", "nsd": "NSD", "froc": "FROC", "map50": "mAP50"},
-    **{"false_alarms": "alarms per lesion-free case", "false_positive_volume": "FP volume"},
+    "dice": "Dice",
+    "hd95": "HD95",
+    "nsd": "NSD",
+    "froc": "FROC",
+    "map50": "mAP50",
+    "false_alarms": "alarms per lesion-free case",
+    "false_positive_volume": "FP volume",
 }
 
 

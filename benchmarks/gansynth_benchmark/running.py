@@ -168,8 +168,13 @@ def run_of(study: BenchmarkStudy, report: GraphReport, place: TrainingPoint) -> 
     """Return one training of the design as a row of ``runs``."""
     spec = study.spec(place)
     row: dict[str, Any] = {
-        **{"arm": place.arm, "n": place.n, "draw": place.draw, "seed": place.seed},
-        **{"key": None if spec is None else spec.key, "status": "skipped", "error": None},
+        "arm": place.arm,
+        "n": place.n,
+        "draw": place.draw,
+        "seed": place.seed,
+        "key": None if spec is None else spec.key,
+        "status": "skipped",
+        "error": None,
         "chosen": study.chosen(place) if study.plan.arm(place.arm).tune else None,
         "scores": {},
         "seconds": {"train": None, "fit": None, "tune": None},
@@ -276,11 +281,15 @@ def known_results(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 "drawn_synthetic": (run.get("drawn") or [None, None])[1],
             }
             results[run["key"]] = {
-                **{"device": run.get("device"), "fit_s": run["seconds"].get("fit")},
+                "device": run.get("device"),
+                "fit_s": run["seconds"].get("fit"),
                 "document": {
-                    **{"scores": run["scores"], "by": run.get("by", "case"), "told": provenance},
+                    "scores": run["scores"],
+                    "by": run.get("by", "case"),
+                    "told": provenance,
                     "distances": run.get("distances"),
-                    **{"seconds": run["seconds"]["train"], "predictions": {}},
+                    "seconds": run["seconds"]["train"],
+                    "predictions": {},
                     POOLED: run.get(POOLED),
                 },
             }

@@ -146,9 +146,14 @@ class TuningResult:
             why += f"; with it {cost_words(costs)}" if costs else ""
         why += f"; could not be trained: {', '.join(self.dropped)}" if self.dropped else ""
         return {
-            **{"chosen": chosen, "why": why, "rungs": rungs, "by": self.spec["by"]},
-            **{"folds": len(self.folds), "seconds": sum(self._spent.values())},
-            **{"dropped": self.dropped, "compared_with": real},
+            "chosen": chosen,
+            "why": why,
+            "rungs": rungs,
+            "by": self.spec["by"],
+            "folds": len(self.folds),
+            "seconds": sum(self._spent.values()),
+            "dropped": self.dropped,
+            "compared_with": real,
             "gains": {
                 arm: {**gain, "error": finite(gain["error"]), "words": words_of(gain)}
                 for arm, gain in gains.items()
@@ -310,8 +315,11 @@ def choose_arm(plan: BenchmarkPlan, request: TuneRequest) -> dict[str, Any]:
         tuning = TuningResult(spec.document, places, folder, on_change=table, **how)
         result = tuning.run()
     document = {
-        **{"plan": plan.name, "plan_hash": plan.hash, "data": study.source.name},
-        **{"training_cases": len(spec.document["train"]), "candidates": list(candidates(plan))},
+        "plan": plan.name,
+        "plan_hash": plan.hash,
+        "data": study.source.name,
+        "training_cases": len(spec.document["train"]),
+        "candidates": list(candidates(plan)),
         **result,
         "use": commands(study, spec, result["chosen"], request.folder(plan.name)),
     }
