@@ -263,7 +263,7 @@ MAKERS = {
 }
 ELSEWHERE = (
     *("evaluate.json", "faults.json", "fuzz.json", "grain_", "guard.json", "kills.json"),
-    *("copies.json", "dual_path", "newcomer.json", "papers_", "places", "removal"),
+    *("copies.json", "dual_path", "gpu_", "newcomer.json", "papers_", "places", "removal"),
     *("sample_way", "tissue"),
 )
 """Beginnings of files whose tables are in the docs; ``results/README.md`` says where."""
