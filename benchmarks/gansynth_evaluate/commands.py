@@ -28,7 +28,7 @@ def show_evaluate(request: EvaluateRequest, document: dict[str, Any], out: Outpu
 
 evaluate = request_command(
     EvaluateRequest,
-    "gansynth_evaluate.api:run_evaluation",
+    "gansynth_evaluate.evaluate:run_evaluation",
     show_evaluate,
     epilog=examples(
         "gansynth evaluate runs/g0 -n 100",

@@ -13,7 +13,7 @@ from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.composite_spec import PerChannel
 from gansynth.metrics import METRICS
 from gansynth.runtime.progress import NullReporter
-from gansynth_evaluate.api import evaluate
+from gansynth_evaluate.evaluate import evaluate
 from tests.evaluation.gatherings import (
     assessed,
     blurred,
