@@ -117,7 +117,7 @@ def survives(tests: list[str], path: Path, changed: str) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--package", required=True, help="of gansynth/, or plugins, adapters, cli")
+    parser.add_argument("--package", required=True, help="of gansynth/, or a shelf beside it")
     parser.add_argument("--tests", help="a folder of tests: tests/PACKAGE")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=40)
