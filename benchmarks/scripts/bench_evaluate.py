@@ -96,12 +96,12 @@ def slices(steps: int, *more: str, objectives: Sequence[str] = ("wgan-gp",)) -> 
 
 def gliomas(home: Path) -> Path:
     """Simulated gliomas, 4 mm, 44 people."""
-    from gansynth.testing.phantoms import PhantomOptions, write_gliomas
+    from gansynth.testing.phantoms import PhantomOptions, write_phantoms
 
     folder = home / "gliomas"
     if not folder.exists():
         options = PhantomOptions(spacing_mm=4.0, channels=("FLAIR", "T1c"))
-        write_gliomas(folder, 44, options=options)
+        write_phantoms("brats", folder, 44, options=options)
     return folder
 
 

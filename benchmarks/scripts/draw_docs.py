@@ -46,11 +46,11 @@ WGAN = (
 
 def dcgan(work: Path, args: argparse.Namespace) -> None:
     """Make phantoms, fit, draw ``interpolation.png`` and ``nearest.png`` in the run."""
-    from gansynth.testing.phantoms import PhantomOptions, write_nnunet_raw
+    from gansynth.testing.phantoms import PhantomOptions, write_phantoms
 
     data, run = work / "nnUNet_raw" / "Dataset999_Phantom", str(work / "run")
     if not (data / "dataset.json").exists():
-        write_nnunet_raw(data.parent, 40, options=PhantomOptions(spacing_mm=3.0))
+        write_phantoms("nnunet", data, 40, options=PhantomOptions(spacing_mm=3.0))
     read = [f"--read={text}" for text in (*SLICES, "channels=FLAIR")]
     settings = [f"--set={text}" for text in (*WGAN, "steps=3000")]
     source = ["--data", f"slices:nnunet-raw:{data.name}", f"--root={work}", *read]
@@ -93,11 +93,11 @@ def turing(work: Path, args: argparse.Namespace) -> None:
     """Make phantoms, fit, write pages, look at them in windows of several sizes."""
     from playwright.sync_api import sync_playwright
 
-    from gansynth.testing.phantoms import PhantomOptions, write_gliomas
+    from gansynth.testing.phantoms import PhantomOptions, write_phantoms
 
     for name, spacing in (("fine", 3.0), ("coarse", 5.0)):
         if not (work / name).exists():
-            write_gliomas(work / name, 24, options=PhantomOptions(spacing_mm=spacing))
+            write_phantoms("brats", work / name, 24, options=PhantomOptions(spacing_mm=spacing))
     fits = {
         "dcgan": (f"slices:nifti:{work / 'fine'}", (*SLICES, "channels=flair"), "steps=1200", WGAN),
         "cgan3d": (

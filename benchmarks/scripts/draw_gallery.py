@@ -31,7 +31,7 @@ from gansynth.runtime.files import write_bytes_atomic
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
-from gansynth.testing.phantoms import PhantomOptions, write_gliomas
+from gansynth.testing.phantoms import PhantomOptions, write_phantoms
 
 FOLDER = Path(__file__).parents[2] / "docs" / "images" / "gallery"
 READ = ("channels=flair", "slices=35%-65%", "foreground=with", "min_foreground=60")
@@ -60,7 +60,7 @@ def source_and_runs(work: Path) -> dict[str, Path]:
     """Write phantoms, fit every generator without a network; the folders of the runs."""
     if not (work / "gliomas").exists():
         options = PhantomOptions(spacing_mm=SPACING, channels=("FLAIR",))
-        write_gliomas(work / "gliomas", SUBJECTS, options=options)
+        write_phantoms("brats", work / "gliomas", SUBJECTS, options=options)
     runs = {name: work / name for name in GENERATORS}
     for name, run in runs.items():
         if not run.exists():

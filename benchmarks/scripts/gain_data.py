@@ -30,10 +30,10 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
     if args.which == "phantoms":
-        from gansynth.testing.phantoms import PhantomOptions, write_gliomas
+        from gansynth.testing.phantoms import PhantomOptions, write_phantoms
 
         options = PhantomOptions(spacing_mm=SPACING_MM, channels=("FLAIR", "T1c"))
-        write_gliomas(args.out, args.subjects, seed=args.seed, options=options)
+        write_phantoms("brats", args.out, args.subjects, args.seed, options)
         print(f"gansynth benchmark PLAN --data nifti:{args.out}")
         return
     if args.which == "lgg":

@@ -18,9 +18,9 @@ def prepare_data(root: Path, patch: int, features: Sequence[int] | None = None) 
     from gansynth.core.source import SourceRequest
     from gansynth.hosts.commands import prepare
     from gansynth.sampling.run_source import open_source
-    from gansynth.testing.phantoms import write_nnunet_raw
+    from gansynth.testing.phantoms import write_phantoms
 
-    write_nnunet_raw(root / "nnUNet_raw", 10)
+    write_phantoms("nnunet", root / "nnUNet_raw" / "Dataset999_Phantom", 10)
     small = {"small": "yes", "plans_name": PLANS, "patch": f"{patch}x{patch}x{patch}"}
     if features:
         small["features"] = ",".join(map(str, features))

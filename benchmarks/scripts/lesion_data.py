@@ -77,13 +77,13 @@ def data_sets(names: Sequence[str], home: Path, *, subjects: int = 24) -> Iterab
 
 def phantoms(home: Path, subjects: int) -> DataSet:
     """Simulated brains with gliomas, 3 mm."""
-    from gansynth.testing.phantoms import PhantomOptions, write_nnunet_raw
+    from gansynth.testing.phantoms import PhantomOptions, write_phantoms
 
-    raw = home / "phantoms" / "nnUNet_raw"
+    raw = home / "phantoms" / "nnUNet_raw" / "Dataset999_Phantom"
     options = PhantomOptions(spacing_mm=3.0, channels=("T1c", "FLAIR"))
-    if not (raw / "Dataset999_Phantom" / "dataset.json").exists():
-        write_nnunet_raw(raw, subjects, options=options)
-    source = ("--data", "nnunet-raw:999", "--root", str(raw.parent))
+    if not (raw / "dataset.json").exists():
+        write_phantoms("nnunet", raw, subjects, options=options)
+    source = ("--data", "nnunet-raw:999", "--root", str(raw.parents[1]))
     read = ("--read", f"size={WHOLE}", "--read", "folds=2")
     return DataSet("phantoms", source + read, f"{subjects} phantoms, 3 mm, half of them held out")
 

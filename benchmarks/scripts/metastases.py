@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from gansynth.testing.phantoms._anatomy import personal_tissue, random_warp, resample, smooth_field
-from gansynth.testing.phantoms._atlas import Array
-from gansynth.testing.phantoms._folders import DESCRIPTION, LICENCE
-from gansynth.testing.phantoms._options import PhantomOptions
-from gansynth.testing.phantoms._phantom import _grain, _scan, fitting_atlas, streams
-from gansynth.testing.phantoms._yolo import write_slices
+from gansynth.runtime.files import whole_folder
+from gansynth.testing.phantoms.brains import (
+    Array,
+    PhantomOptions,
+    brain_of,
+    grain,
+    load_atlas,
+    personal_tissue,
+    random_warp,
+    resample,
+    scan,
+    smooth_field,
+    streams,
+)
+from gansynth.testing.phantoms.data_sets import DESCRIPTION, write_slices
 
 CHANNEL = "T1c"
 APART_MM = 3.0
@@ -53,15 +62,12 @@ class MetastasisPhantom:
 
 def write_metastases(folder: Path, n: int, seed: int, options: MetastasisOptions) -> Path:
     """Write the slices of `n` phantoms as a YOLO data set and return its `data.yaml`."""
-
-    def make(index: int) -> tuple[Array, NDArray[np.int16]]:
-        phantom = make_metastases(index, seed, options)
-        return phantom.image, phantom.lesions
-
+    made = (make_metastases(index, seed, options) for index in range(n))
+    pairs = ((phantom.image, phantom.lesions) for phantom in made)
     description = DESCRIPTION.replace("gliomas", "metastases")
-    about = {"description": description, "licence": LICENCE}
-    about["phantoms"] = {"seed": seed, **asdict(options)}
-    return write_slices(folder, n, make, "metastasis", options.body.spacing_mm, about)
+    with whole_folder(folder) as building:
+        write_slices(building, n, pairs, "metastasis", options.body.spacing_mm, description)
+    return folder / "data.yaml"
 
 
 def make_metastases(
@@ -71,25 +77,24 @@ def make_metastases(
 
     The result depends on `(seed, index, options)` alone. `options=None` takes the defaults.
     The matching atlas is loaded and cached.
-
-    Raises:
-        UsageFault: `index` or `seed` is negative.
     """
     options = options or MetastasisOptions()
     body = options.body
-    atlas = fitting_atlas(index, seed, body)
+    atlas = load_atlas(body.spacing_mm)
     # 1: different subjects than the gliomas'.
-    person, disease, blood, scan = streams((seed, index, 1), 4)
-    maps = resample(atlas.tissue, random_warp(person, atlas, body))
-    brain = (maps.sum(axis=0) > 0.5).astype(np.float32)
-    tissue = personal_tissue(person, maps, brain, body)
+    person, disease, blood, scanner = streams((seed, index, 1), 4)
+    maps = resample(atlas.tissue, random_warp(person, atlas))
+    brain = brain_of(maps)
+    tissue = personal_tissue(person, maps, brain, body.spacing_mm)
     lesions, shares = _grow(disease, tissue, options)
     bright = _vessels(blood, tissue, options) * (lesions == 0)
     healthy = tissue * np.clip(1 - shares.sum(axis=0) - np.minimum(bright, 1), 0, 1)
     # Enhancement is modelled as a fraction of a glioma's rim.
     enhancing = shares[2] * _enhancement(disease, lesions, options) + bright
     fractions = np.concatenate([healthy, shares[:2], enhancing[None]])
-    image = _scan(scan, CHANNEL, fractions, _grain(person, brain.shape, body.spacing_mm), body)
+    image = scan(
+        scanner, CHANNEL, fractions, grain(person, brain.shape, body.spacing_mm), body.spacing_mm
+    )
     return MetastasisPhantom(image * brain, lesions, (body.spacing_mm,) * 3, atlas.affine.copy())
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ PHANTOM = (
     "samples."
 )
 PLANS = "gansynthSmallPlans"
-DATASET = 999
+DATASET, RAW = 999, "nnUNet_raw/Dataset999_Phantom"
 MARKER = "DEMO.txt"  # file that marks a folder of a demo, which a demo may replace
 
 
@@ -107,33 +106,23 @@ def run_demonstration(request: DemoRequest) -> dict[str, Any]:
     Each argument is the option of that name; ``gansynth demo --help`` explains them.
 
     Returns:
-        What ``--json`` prints: of ``run_demo`` or of ``write_phantoms``.
+        What ``--json`` prints: of ``run_demo`` or of ``write_set``.
 
     Raises:
         GansynthError: the folder holds something else, or a step failed.
     """
-    reporter, out = RichReporter(quiet=request.quiet), Path(request.out)
+    reporter = RichReporter(quiet=request.quiet)
     if request.phantoms is not None:
-        return write_phantoms(
-            *(out, request.phantoms),
-            long=request.long,
-            seed=request.seed,
-            force=request.force,
-            channels=[name.strip() for name in (request.channels or "").split(",") if name],
-            reporter=reporter,
-        )
+        return write_set(request, request.phantoms, reporter)
     if (why := why_cpu("auto")) is not None:
         reporter.say(why)
-    size = LONG if request.long else SHORT
-    return run_demo(out, size=size, seed=request.seed, force=request.force, reporter=reporter)
+    return run_demo(request, reporter)
 
 
 demo = function_of(DemoRequest, run_demonstration, "demo")
 
 
-def run_demo(
-    out: Path, *, size: DemoSize = SHORT, seed: int = 0, force: bool = False, reporter: Reporter
-) -> dict[str, Any]:
+def run_demo(words: DemoRequest, reporter: Reporter) -> dict[str, Any]:
     """Run the demo and write preview grid, overlays, curves and a summary to ``out``, a new folder.
 
     ``force`` replaces an earlier demo in ``out``, never anything else.
@@ -146,17 +135,19 @@ def run_demo(
     from gansynth.hosts.commands import prepare, splits
     from gansynth.hosts.host import framework
     from gansynth.sampling.run_source import open_source
-    from gansynth.testing.phantoms import PhantomOptions, write_nnunet_raw
+    from gansynth.testing.phantoms import PhantomOptions, write_phantoms
 
     began = time.perf_counter()
-    _claim(out, force)
+    out, seed, size = Path(words.out), words.seed, LONG if words.long else SHORT
+    _claim(out, words.force)
     limit_threads("cpu")
     # One of nnU-Net's workers is enough for a few cases: each imports torch for seconds.
     os.environ.setdefault("nnUNet_def_n_proc", "1")
     reporter.say(PHANTOM)
     root, run, nnunet = out / "nnunet", out / "run", framework("nnunet")
     looks = PhantomOptions(spacing_mm=size.spacing_mm, channels=size.channels)
-    raw = _write(write_nnunet_raw, root / "nnUNet_raw", size.phantoms, seed, looks, reporter)
+    with reporter.task(size.phantoms, "phantoms") as bar:
+        raw = write_phantoms("nnunet", root / RAW, size.phantoms, seed, looks, bar.advance)
     request = SourceRequest("nnunet", str(DATASET), root=str(root))
     small = {"small": "yes", "plans_name": PLANS, "voxels": "1000000", **size.plans}
     data = f"{request.kind}:{request.where}"
@@ -206,22 +197,8 @@ def run_demo(
     return document
 
 
-def write_phantoms(
-    out: Path,
-    kind: str,
-    *,
-    long: bool,
-    seed: int,
-    force: bool,
-    channels: Sequence[str] = (),
-    reporter: Reporter,
-) -> dict[str, Any]:
-    """Write only phantoms, more and finer ones if ``long``; other arguments as in ``run_demo``.
-
-    Args:
-        kind: ``nnunet``, ``deepmedic`` or ``yolo`` for that host; ``brats``, ``tissues`` or
-            ``livers`` for ``nifti:``.
-        channels: sequences for ``deepmedic``.
+def write_set(words: DemoRequest, kind: str, reporter: Reporter) -> dict[str, Any]:
+    """Write only phantoms, more and finer ones if ``long``.
 
     Returns:
         What they are, how many, where, and a command to run on them.
@@ -229,24 +206,20 @@ def write_phantoms(
     Raises:
         UsageFault: ``out`` holds other files, or a sequence is unknown.
     """
-    from gansynth.testing import phantoms
+    from gansynth.testing.phantoms import KINDS, write_phantoms
 
-    _claim(out, force)
-    subjects, mm = (SUBJECTS_OF_SLICES if kind == "yolo" else SUBJECTS)[long]
-    brains = partial(phantoms.PhantomOptions, spacing_mm=mm)
-    places: dict[str, tuple[str, Callable[..., Path], Any]] = {
-        "nnunet": ("nnunet/nnUNet_raw", phantoms.write_nnunet_raw, brains()),
-        "deepmedic": (
-            *("gliomas", phantoms.write_deepmedic),
-            brains(channels=tuple(channels) or ("FLAIR", "T1c")),
-        ),
-        "yolo": ("gliomas", phantoms.write_yolo, brains(channels=("T1c",))),
-        "brats": (kind, phantoms.write_gliomas, brains()),
-        "tissues": (kind, phantoms.write_tissues, brains(channels=("T1",))),
-        "livers": (kind, phantoms.write_livers, (4.0, mm, mm)),
-    }
-    place, writer, options = places[kind]
-    made = _write(writer, out / place, subjects, seed, options, reporter)
+    out = Path(words.out)
+    _claim(out, words.force)
+    subjects, mm = (SUBJECTS_OF_SLICES if kind == "yolo" else SUBJECTS)[words.long]
+    channels = [name.strip() for name in (words.channels or "").split(",") if name]
+    options = replace(
+        KINDS[kind].options,
+        spacing_mm=mm,
+        channels=tuple(channels) or KINDS[kind].options.channels,
+    )
+    place = {"nnunet": f"nnunet/{RAW}", "deepmedic": "gliomas", "yolo": "gliomas"}.get(kind, kind)
+    with reporter.task(subjects, "phantoms") as bar:
+        made = write_phantoms(kind, out / place, subjects, words.seed, options, bar.advance)
     then = {
         "nnunet": f"prepare nnunet:{DATASET} --root {out / kind} --set small=yes",
         "deepmedic": f"check deepmedic:{made} --read model={made.with_name('modelConfig.cfg')}",
@@ -259,19 +232,6 @@ def write_phantoms(
         "data": str(made),
         "then": f"gansynth {then}",
     }
-
-
-def _write(
-    writer: Callable[..., Path],
-    folder: Path,
-    count: int,
-    seed: int,
-    options: Any,
-    reporter: Reporter,
-) -> Path:
-    with reporter.task(count, "phantoms") as bar:
-        step = lambda done, total: bar.advance(1)  # noqa: E731
-        return writer(folder, count, seed, options, progress=step)
 
 
 def _claim(out: Path, force: bool) -> None:

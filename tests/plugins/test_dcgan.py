@@ -14,7 +14,7 @@ from gansynth.data.batches import batch_of
 from gansynth.data.connected_components import boxes_of
 from gansynth.fitting.warm_start import copy_weights, named_axes
 from gansynth.runtime.errors import UsageFault
-from gansynth.testing.phantoms import make_liver
+from gansynth.testing.phantoms import PhantomOptions, make_liver
 from gansynth.training import checkpoint
 from gansynth.training.loop import FitOptions, train
 from gansynth_dcgan.model import DCGAN, between
@@ -339,8 +339,8 @@ def test_realness_is_the_discriminators_value_at_rest():
 
 
 def slice_of(person: int) -> Case:
-    """The middle slice of a simulated abdomen, 32 x 32 voxels of 8 mm."""
-    volume = make_liver(person, 0, (8.0, 8.0, 8.0)).image[0]
+    """The middle slice of a simulated abdomen, 32 x 32 pixels of 8 mm."""
+    volume = make_liver(person, 0, PhantomOptions(spacing_mm=8.0)).image[0]
     d, h, w = (n // 2 for n in volume.shape)
     image = volume[d, h - 16 : h + 16, w - 16 : w + 16] / np.float32(100)
     return Case(f"p{person}", f"p{person}", image[None].astype(np.float32))

@@ -8,37 +8,28 @@ this package. (Copyright (C) 1993-2009 Louis Collins, McConnell Brain Imaging Ce
 University.) No phantom is, or resembles, a particular patient.
 """
 
-from gansynth.testing.phantoms._atlas import Atlas, load_atlas
-from gansynth.testing.phantoms._deepmedic import write_deepmedic
-from gansynth.testing.phantoms._folders import (
-    BRATS_LABELS,
-    write_gliomas,
-    write_livers,
-    write_nnunet_raw,
-    write_tissues,
+from gansynth.testing.phantoms.brains import (
+    CHANNELS,
+    LABELS,
+    TISSUES,
+    PhantomOptions,
+    load_atlas,
+    make_phantom,
+    make_tissues,
 )
-from gansynth.testing.phantoms._livers import LIVER_LABELS, make_liver
-from gansynth.testing.phantoms._options import CHANNELS, LABELS, PhantomOptions
-from gansynth.testing.phantoms._phantom import TISSUES, Phantom, make_phantom, make_tissues
-from gansynth.testing.phantoms._yolo import write_yolo
+from gansynth.testing.phantoms.data_sets import BRATS_LABELS, KINDS, write_phantoms
+from gansynth.testing.phantoms.livers import make_liver
 
 __all__ = [
     "BRATS_LABELS",
     "CHANNELS",
+    "KINDS",
     "LABELS",
-    "LIVER_LABELS",
     "TISSUES",
-    "Atlas",
-    "Phantom",
     "PhantomOptions",
     "load_atlas",
     "make_liver",
     "make_phantom",
     "make_tissues",
-    "write_deepmedic",
-    "write_gliomas",
-    "write_livers",
-    "write_nnunet_raw",
-    "write_tissues",
-    "write_yolo",
+    "write_phantoms",
 ]

@@ -35,11 +35,11 @@ def made(tmp_path_factory) -> SimpleNamespace:
 
 def _make(home: Path) -> None:
     from gansynth.fitting.fit import fit
-    from gansynth.testing.phantoms import PhantomOptions, write_gliomas
+    from gansynth.testing.phantoms import PhantomOptions, write_phantoms
     from gansynth_evaluate.turing import TuringOptions, make_study
 
     data = str(home / "data")
-    write_gliomas(home / "data", 6, seed=0, options=PhantomOptions(spacing_mm=8.0))
+    write_phantoms("brats", home / "data", 6, options=PhantomOptions(spacing_mm=8.0))
     flat = SourceRequest("slices", f"nifti:{data}", read=FLAT_READ)
     deep = SourceRequest("nifti", data, read={"channels": "T1,FLAIR"})
     usual = {"device": "cpu", "reporter": NullReporter()}

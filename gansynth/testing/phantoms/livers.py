@@ -6,13 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from gansynth.testing.phantoms._anatomy import smooth_field
-from gansynth.testing.phantoms._atlas import Array
-from gansynth.testing.phantoms._phantom import Phantom, streams
+from gansynth.testing.phantoms.brains import Array, Phantom, PhantomOptions, smooth_field, streams
 
 LIVER_LABELS = {"background": 0, "tumour": 1}
 FIELD_MM = (192.0, 272.0, 352.0)
 """Extent of a volume in mm, along D, H, W."""
+SLICE_MM = 4.0  # distance of slices
 AIR, FAT, MUSCLE, BONE, MARROW, SPLEEN = -1000.0, -100.0, 50.0, 450.0, 180.0, 105.0
 """Values in HU; those of liver and lesions are random."""
 APART_MM = 4.0
@@ -29,12 +28,14 @@ Spacing = tuple[float, float, float]
 Mask = NDArray[np.bool_]
 
 
-def make_liver(index: int, seed: int = 0, spacing_mm: Spacing = (3.0, 2.0, 2.0)) -> Phantom:
+def make_liver(index: int, seed: int = 0, options: PhantomOptions | None = None) -> Phantom:
     """Simulate the abdominal CT of one subject with lesions of the liver. Not a patient.
 
-    The result depends on the arguments alone. Image: HU, -1000 in the air; labels: `LIVER_LABELS`
-    in all slices, exact. `spacing_mm` is along D, H, W.
+    The result depends on the arguments alone; of the options only the size of pixels counts. Image:
+    HU, -1000 in the air; labels: `LIVER_LABELS` in all slices, exact.
     """
+    pixel_mm = (options or PhantomOptions()).spacing_mm
+    spacing_mm = (SLICE_MM, pixel_mm, pixel_mm)
     person, disease, scan = streams((seed, index, 3), 3)
     spacing = np.array(spacing_mm)
     shape = tuple(int(n) for n in np.ceil(np.array(FIELD_MM) / spacing))
