@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 import gansynth
 from gansynth.conditions import BUILT_IN
-from gansynth.conditions.edits.warp import WarpOptions
+from gansynth.conditions.edits.warps import WarpOptions
 from gansynth.core.edit import EditOptions
 from gansynth.core.registry import installed
 from gansynth.core.requests.hosts import AugmentRequest
@@ -42,7 +42,7 @@ PLACES = {
     "parametric": ("lesions.md", "gansynth_parametric.model.ParametricOptions"),
     "elastic": ("elastic.md", "gansynth_elastic.model.ElasticOptions"),
     "every edit": ("conditions.md", "gansynth.core.edit.EditOptions"),
-    "moving edits": ("conditions.md", "gansynth.conditions.edits.warp.WarpOptions"),
+    "moving edits": ("conditions.md", "gansynth.conditions.edits.warps.WarpOptions"),
     "lesions": ("lesions.md", "gansynth.conditions.lesion_placement.LesionOptions"),
     "segmenter": ("segmenter.md", "gansynth_segmenter.options.SegmenterOptions"),
     "nnunet settings": ("augment.md", "gansynth_nnunet.config.NnunetSettings"),

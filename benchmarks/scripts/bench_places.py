@@ -32,10 +32,8 @@ from scipy.ndimage import distance_transform_edt
 from strip_skulls import find_brain
 
 from gansynth.conditions.edit_chain import build_edits
-from gansynth.conditions.lesion_placement import lesion_drawer
-from gansynth.conditions.lesion_surroundings import NEAREST, RING, LesionSurroundings
-from gansynth.conditions.location_prior import frame_of
-from gansynth.conditions.placement_region import PlacementRegion
+from gansynth.conditions.lesion_placement import PlacementRegion, lesion_drawer
+from gansynth.conditions.location_prior import NEAREST, RING, LesionSurroundings, frame_of
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases, body_of
 from gansynth.core.geometry import Mask

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from gansynth.conditions.box_drawers import JitterOptions
+from gansynth.conditions.boxes import JitterOptions
 from gansynth.conditions.lesion_placement import LesionOptions
 from gansynth.core.generator import capabilities_of
 from gansynth.core.registry import installed

@@ -6,23 +6,23 @@ This module is itself a plugin: it registers the edits of gansynth as any other 
 from gansynth.core.hookspecs import Register, hookimpl, lazily
 
 BUILT_IN = {
-    "identity": ("affine", "Identity"),
-    "elastic": ("elastic", "ElasticEdit"),
-    "flip": ("affine", "Flip"),
-    "rotate": ("affine", "Rotate"),
-    "scale": ("affine", "ScaleEdit"),
-    "shift": ("affine", "Shift"),
+    "identity": ("warps", "Identity"),
+    "elastic": ("warps", "ElasticEdit"),
+    "flip": ("warps", "Flip"),
+    "rotate": ("warps", "Rotate"),
+    "scale": ("warps", "ScaleEdit"),
+    "shift": ("warps", "Shift"),
     "enlarge": ("morphology", "Enlarge"),
     "shrink": ("morphology", "Shrink"),
-    "components": ("components", "Components"),
-    "drop": ("drop", "Drop"),
-    "clip": ("clip", "Clip"),
-    "transplant": ("transplant", "Transplant"),
-    "interpolate": ("interpolate", "Interpolate"),
-    "merge": ("merge", "Merge"),
-    "place": ("place", "PlaceEdit"),
-    "size": ("size", "Size"),
-    "blob": ("blob", "Blob"),
+    "components": ("parts", "Components"),
+    "drop": ("parts", "Drop"),
+    "clip": ("parts", "Clip"),
+    "transplant": ("donors", "Transplant"),
+    "interpolate": ("donors", "Interpolate"),
+    "merge": ("donors", "Merge"),
+    "place": ("lesions", "PlaceEdit"),
+    "size": ("lesions", "Size"),
+    "blob": ("lesions", "Blob"),
 }
 """Edit name -> module below ``edits`` and class."""
 

@@ -1,25 +1,245 @@
 """``--condition-source SOURCE``: draw conditions from the cases of another source.
 
 An example are tumour-free brains that lesions are put into. Each case looks as if it came from the
-run's own source. A case without labels counts as background. A run that draws label maps of images
-gets the images alone. Names of channels match in upper or lower case.
+run's own source: channels have the run's order, labels the run's names, and names of channels match
+in upper or lower case. A case without labels counts as background. A run that draws label maps of
+images gets the images alone. A chain draws label maps of these cases, too (Shin et al. 2018, sec.
+3.1), unless they come with tissue labels of their own.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.conditions.condition_views import ChainConditionSource, ConditionSource, named
-from gansynth.core.source import CaseSource, SourceRequest, WrappedSource
+import numpy as np
+
+from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
+from gansynth.core.source import CaseHeader, CaseSource, SourceRequest, StoredCase, WrappedSource
 from gansynth.data.grid import same_spacing
-from gansynth.data.views import SourceView, open_plain, renamed
+from gansynth.data.views import LabelDrawer, SourceView, of_channels_seen, open_plain, renamed
 from gansynth.runtime.errors import DataFault, UsageFault
 
 log = logging.getLogger("gansynth")
+
+
+class ConditionSource(WrappedSource):
+    """Another source's training cases with the schema of the run's own.
+
+    Unless ``labelled``, cases have no labels, and may have more channels than the run.
+
+    Raises:
+        UsageFault: other channels, axes, labels or classes, another spacing, or cases that know of
+            an outside where the run's do not.
+    """
+
+    same_cases = False
+
+    def __init__(self, base: CaseSource, schema: Schema, labelled: bool = True) -> None:
+        super().__init__(base)
+        self._schema, self._labelled = schema, labelled
+        self._order = self._find_channels(schema)
+        self._values = self._find_labels(schema) if labelled else {}
+        if base.schema.has_outside and not schema.has_outside:
+            raise UsageFault(
+                f"{named(base)}: its cases have an outside (label -1), those of the run have none. "
+                "Expected cases that are read like the run's own, by the same kind of source"
+            )
+        if schema.classes and base.schema.classes != schema.classes:
+            raise UsageFault(
+                f"{named(base)}: its cases have the classes {_names(base.schema.classes)}, those "
+                f"of the run {_names(schema.classes)}; expected the same. Read them so: "
+                "--condition-source-read classes="
+            )
+        self._told = False
+
+    def _find_channels(self, schema: Schema) -> list[int]:
+        return channel_order(self.base, schema, all_of_them=self._labelled)
+
+    def _find_labels(self, schema: Schema) -> dict[int, int]:
+        return label_values(self.base, schema)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Names of the channels that the cases have."""
+        return self.schema.channels
+
+    @property
+    def schema(self) -> Schema:
+        """The schema of the run's own source."""
+        return self._schema
+
+    def header(self, case_id: str) -> CaseHeader:
+        """Header of the other source; without a class where the run has none."""
+        header = self.base.header(case_id)
+        return header if self._schema.classes else replace(header, label_class=None)
+
+    def load(self, case_id: str) -> Case:
+        """Read one case: channels as the run has them, labels too, and no boxes."""
+        case = self.base.load(case_id)
+        image = case.image
+        if self._order != list(range(len(image))):
+            image = np.ascontiguousarray(image[self._order])
+        return replace(
+            case,
+            image=image,
+            labels=self._labels(case) if self._labelled else None,
+            boxes=None,
+            label_class=case.label_class if self._schema.classes else None,
+        )
+
+    def files(self, case_id: str) -> StoredCase | None:
+        """The other source's, channels as the run has them."""
+        return of_channels_seen(self.base.files(case_id), self._order)
+
+    def _labels(self, case: Case) -> LabelArray:
+        if case.labels is None:
+            if not self._told:
+                self._told = True
+                log.warning(
+                    "%s: cases without labels (%s, for one) count as wholly background",
+                    *(named(self), case.id),
+                )
+            return np.zeros(case.image.shape[1:], np.int16)
+        if all(self._values.get(value) == value for value in self.base.schema.labels.values()):
+            return case.labels
+        return _mapped(case.labels, {OUTSIDE: OUTSIDE, **self._values})
+
+
+class ChainConditionSource(ConditionSource):
+    """Cases of another source in a chain, with the label maps that a generator draws of them.
+
+    Raises:
+        UsageFault: as ``ConditionSource``; or neither tissue labels nor the channels to draw them
+            of.
+    """
+
+    def __init__(self, base: CaseSource, view: SourceView) -> None:
+        labeller = view.labeller
+        assert labeller is not None, "of views without one nothing is drawn"
+        self.labeller: LabelDrawer = labeller
+        self._merged = view.schema
+        super().__init__(base, view.base.schema)
+        self._tissues = self._own_tissues()
+        lacking = [c for c in self.labeller.given if c not in self.shown]
+        if not self._tissues and lacking:
+            raise UsageFault(
+                f"{named(base)}: its channels are {', '.join(base.schema.channels)}, expected "
+                f"{', '.join(lacking)} among them, of which {self.labeller.name} draws label "
+                f"maps; name them so: --condition-source-read channels={','.join(lacking)}"
+            )
+
+    @property
+    def schema(self) -> Schema:
+        """The run's own schema, with the labels that a part of the chain draws."""
+        return self._merged
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The run's channels that the cases have."""
+        return tuple(c for c in self._schema.channels if c in self.base.schema.channels)
+
+    def _find_channels(self, schema: Schema) -> list[int]:
+        return [self.base.schema.channels.index(name) for name in self.shown]
+
+    def _find_labels(self, schema: Schema) -> dict[int, int]:
+        return label_values(self.base, schema, self.labeller.labels)
+
+    def _own_tissues(self) -> dict[int, int]:
+        """Label value in the other source -> that of the drawn label of the same name."""
+        drawn, own_labels = self.labeller.labels, self._schema.labels
+        return {
+            value: drawn[name] + self.labeller.shift
+            for name, value in self.base.schema.labels.items()
+            if value > 0 and name in drawn and name not in own_labels
+        }
+
+    def load(self, case_id: str) -> Case:
+        """Read one case: missing channels are zeros, labels are tissues and its own."""
+        case = self.base.load(case_id)
+        image = self._all_channels(case.image)
+        own_labels = self._labels(case)
+        under = self._beneath(case, image)
+        labels = np.where(own_labels != 0, own_labels, under)
+        return replace(case, image=image, labels=labels, boxes=None, under=under, label_class=None)
+
+    def _all_channels(self, image: FloatArray) -> FloatArray:
+        channels = self._schema.channels
+        whole = np.zeros((len(channels), *image.shape[1:]), np.float32)
+        for name, number in zip(self.shown, self._order, strict=True):
+            whole[channels.index(name)] = image[number]
+        return whole
+
+    def _beneath(self, case: Case, image: FloatArray) -> LabelArray:
+        if not self._tissues or case.labels is None:
+            view = replace(case, image=image)
+            return self.labeller.under(self.labeller.draw(view, self._schema))
+        return _mapped(case.labels, self._tissues)
+
+
+def channel_order(base: CaseSource, schema: Schema, *, all_of_them: bool = True) -> list[int]:
+    """Return the number of each of the run's channels in the other source."""
+    base_channels, channels = base.schema.channels, schema.channels
+    if base.schema.axes != schema.axes:
+        raise UsageFault(
+            f"{named(base)}: its cases have the axes {base.schema.axes}, those of the run "
+            f"{schema.axes}; expected the same"
+        )
+    if sorted(base_channels) != sorted(channels) and (
+        all_of_them or not set(channels) <= set(base_channels)
+    ):
+        expected = "the same, in any order" if all_of_them else "these among them"
+        raise UsageFault(
+            f"{named(base)}: its channels are {_names(base_channels)}, those of the run "
+            f"{_names(channels)}; expected {expected}. Name them so, or choose among them: "
+            f"--condition-source-read channels={','.join(channels)}"
+        )
+    return [base_channels.index(name) for name in channels]
+
+
+def label_values(base: CaseSource, schema: Schema, others: Collection[str] = ()) -> dict[int, int]:
+    """Map label values of the other source to the run's; names in ``others`` are left out."""
+    values, unknown = {0: 0}, []
+    for name, value in base.schema.labels.items():
+        if value == 0:
+            continue
+        if value == base.schema.ignore and schema.ignore is not None:
+            values[value] = schema.ignore
+        elif name in schema.labels:
+            values[value] = schema.labels[name]
+        elif name not in others:
+            unknown.append(name)
+    if unknown:
+        names = ",".join(f"{name}:{value}" for name, value in schema.labels.items() if value)
+        raise UsageFault(
+            f"{named(base)}: its label {unknown[0]!r} is unknown to the run, expected names among "
+            f"{_names(tuple(n for n, v in schema.labels.items() if v))}. Name them so: "
+            f"--condition-source-read labels={names}"
+        )
+    return values
+
+
+def named(base: CaseSource) -> str:
+    """A source as ``--condition-source`` names it, for messages."""
+    return f"--condition-source {base.request.kind}:{base.request.where}"
+
+
+def _mapped(labels: LabelArray, values: Mapping[int, int]) -> LabelArray:
+    out = np.zeros_like(labels)
+    for value, new_value in values.items():
+        out[labels == value] = new_value
+    return out
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+# -- opening it ------------------------------------------------------------------------------------
+
 
 NOT_INHERITED = frozenset(
     {"labels", "boxes", "least", "folds", "seed", "slices", "count_from", "foreground"}

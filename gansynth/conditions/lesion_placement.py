@@ -3,45 +3,511 @@
 A lesion of one training case (the donor) is cut out with its image and changed by edits. It is put
 into another case's image (the background). The condition holds the new voxels, the donor's image
 there, and the label map of both. The generator draws the lesion into the background.
+
+A lesion is cut from the whole case, with a margin, so that a crop's border does not cut edits off.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
-from gansynth.conditions.edits.donor_selection import DonorEditOptions, donor_ids, draw_plane
-from gansynth.conditions.lesion_donors import (
-    EditedLesion,
-    LesionCrop,
-    LesionDonor,
-    matched_intensities,
-    scene_of,
-)
-from gansynth.conditions.location_prior import depth_of
-from gansynth.conditions.placement_region import (
-    PlacementRegion,
-    Where,
-    centres,
-    corner_at,
-    draw_distance,
-    fill_emptied,
-    put,
-    put_mask,
-    signed_distance,
+from gansynth.conditions.edit_chain import drawn_edits
+from gansynth.conditions.edits.donors import DonorEditOptions, donor_ids, draw_plane
+from gansynth.conditions.edits.warps import maps_space
+from gansynth.conditions.location_prior import (
+    BARE,
+    LesionSurroundings,
+    depth_of,
+    frame_of,
+    learning_cases,
+    native_case,
+    place_drawer,
+    whole_frame,
 )
 from gansynth.conditions.removal import emptied, filled, similar_place
-from gansynth.core.case_pool import CaseContext
-from gansynth.core.edit import Edit
-from gansynth.core.geometry import Mask, mask_of
-from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
+from gansynth.core.case_pool import CaseContext, CasePool
+from gansynth.core.edit import Edit, EditContext
+from gansynth.core.geometry import Mask, bounding_box, centroid, mask_of, nearest_voxels
+from gansynth.core.resample import crop_edge, crop_pad
+from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
+from gansynth.core.space import Placement
+from gansynth.data.connected_components import LabelComponents
 from gansynth.data.lesions import parts
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs, OptionModel, read_options
+
+GROWS = 0.15  # share of the lesion's extent that is added to the requested margin on each side
+OWN = 1 / 3  # least share of a class in a voxel for the image to show the class there
+OTHER = 0.6  # least share of lesion in a voxel for the image to show a lesion that the labels lack
+CUBIC: Literal[3] = 3  # spline order for images; linear interpolation would lose half of the noise
+WHOLLY = 0.99  # least share of known voxels in a pulled voxel that counts as known
+
+
+@dataclass(frozen=True)
+class LesionDonor:
+    """A lesion with its surroundings."""
+
+    labels: LabelArray  # int16 (D, H, W) or (H, W): the lesion alone, 0 elsewhere
+    image: FloatArray  # float32 (C, ...)
+    known: Mask  # bool, where the image shows this lesion or a body without other lesions
+    case: Case  # its case; only id and subject are used
+    # of the lesion, in voxels of the whole case (of a slice: of the slice)
+    centre: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LesionCrop:
+    """Which lesion to cut out, and how."""
+
+    case_id: str
+    slice_index: int | None  # of a space of slices
+    part: int | None  # number of the connected part; None for all
+    classes: tuple[int, ...]  # label values of lesions
+    into: tuple[int, ...]  # label values around lesions, besides 0
+    margin_mm: float
+
+    def __call__(self, case_pool: CasePool) -> LesionDonor:
+        """Cut the lesion out of the whole case."""
+        case = case_pool.uncut(self.case_id, self.slice_index)
+        assert case.labels is not None, "donors are labelled"
+        lesion = self._lesion(case.labels, case_pool.schema)
+        corner, size = self._box(lesion > 0, case_pool.schema.spacing)
+        around = mask_of(case.labels, (0, *self.into)) | (lesion > 0)
+        held = np.argwhere(lesion > 0)
+        return LesionDonor(
+            labels=crop_pad(lesion, corner, size, 0),
+            image=crop_edge(case.image, corner, size),
+            known=crop_pad(around, corner, size, False),
+            case=case,
+            centre=tuple(held.mean(axis=0).tolist()),
+        )
+
+    def _lesion(self, labels: LabelArray, schema: Schema) -> LabelArray:
+        if self.part is not None:
+            return parts(labels, schema, self.classes)[self.part].whole()
+        return np.where(mask_of(labels, self.classes), labels, np.int16(0))
+
+    def _box(self, mask: Mask, spacing: Sequence[float]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        corner, size = [], []
+        for side, mm in zip(bounding_box(mask), spacing, strict=True):
+            extent = side.stop - side.start
+            margin = int(np.ceil(self.margin_mm / mm + GROWS * extent)) + 1
+            corner.append(side.start - margin)
+            size.append(extent + 2 * margin)
+        return tuple(corner), tuple(size)
+
+
+class EditedLesion:
+    """A label map on which edits are drawn or replayed, with an image that moves along.
+
+    The image is moved when it is first read, because most tried lesions are not used. The mask of
+    ``known`` voxels and each class's share of a voxel move with it.
+    """
+
+    def __init__(self, case_context: CaseContext, usable: Mask) -> None:
+        self.case_context, self.schema = case_context, case_context.case_pool.schema
+        self.values = (0, *self.schema.foreground)
+        self.steps: list[dict[str, Any]] = []  # edits with their parameters
+        self._context = EditContext(case_context.labels, self.schema, case_context)
+        self._known = usable
+        self._done: list[tuple[Edit, Mapping[str, Any], LabelArray]] = []
+
+    @property
+    def labels(self) -> LabelArray:
+        """The labels after all edits so far."""
+        return self._context.labels
+
+    def draw(self, edits: Sequence[Edit], rng: np.random.Generator) -> EditedLesion:
+        """Draw and apply edits in order."""
+        for edit, params, after in drawn_edits(self._context, edits, rng):
+            self._note(edit, params, after)
+        return self
+
+    def replay(self, edits: Mapping[str, Edit], steps: Sequence[Mapping[str, Any]]) -> EditedLesion:
+        """Apply recorded edits in order."""
+        for step in steps:
+            edit, params = edits[step["edit"]], step["params"]
+            self._note(edit, params, self._context.edited(edit, params))
+        return self
+
+    def _note(self, edit: Edit, params: Mapping[str, Any], after: EditContext) -> None:
+        self._done.append((edit, params, self.labels))
+        self.steps.append({"edit": edit.name, "params": dict(params)})
+        self._context = after
+
+    @property
+    def touches(self) -> bool:
+        """Whether foreground reaches a face of the array."""
+        box = bounding_box(self.labels > 0)
+        ends = zip(box, self.labels.shape, strict=True)
+        return any(part.start == 0 or part.stop == length for part, length in ends)
+
+    @cached_property
+    def together(self) -> bool:
+        """Whether all edits move labels and image alike, so that the two fit."""
+        return all(
+            maps_space(edit) and params.get("classes") is None for edit, params, _ in self._done
+        )
+
+    @cached_property
+    def _stack(self) -> FloatArray:
+        """The moved image, its known voxels and, unless ``together``, the share of each class."""
+        image, labels = self.case_context.case.image, self.case_context.labels
+        classes = [] if self.together else [labels == value for value in self.values]
+        stack = np.stack([*image, self._known, *classes], dtype=np.float32)
+        # The image grows as if all were body, even where the labels do not.
+        open_scene = replace(self.case_context, find_body=lambda: np.ones(labels.shape, bool))
+        pull: FloatArray | None = None
+        for edit, params, before in self._done:
+            if maps_space(edit):
+                if params["strength"] != 0:
+                    step_pull = edit.coordinates(before.shape, self.schema, params)
+                    pull = step_pull if pull is None else _composed(pull, step_pull)
+                continue
+            stack, pull = _pulled(stack, pull, len(image)), None
+            context = EditContext(before, self.schema, open_scene, image=stack)
+            shown_after = edit.apply(context, params).image
+            stack = stack if shown_after is None else shown_after
+        return _pulled(stack, pull, len(image))
+
+    @property
+    def image(self) -> FloatArray:
+        """The moved image, float32 (C, ...)."""
+        return self._stack[: len(self.case_context.case.image)]
+
+    @property
+    def known(self) -> Mask:
+        """Mask of voxels that come from known ones, and show no lesion that the labels lack."""
+        usable = self._stack[len(self.case_context.case.image)] >= WHOLLY
+        if self.together:
+            return np.asarray(usable)
+        lesion_share = self._shares[1:].sum(axis=0)
+        return np.asarray(usable & ((self.labels > 0) | (lesion_share < OTHER)))
+
+    @property
+    def shown(self) -> LabelArray:
+        """Labels of the classes that the image shows: the edited labels wherever they fit."""
+        if self.together:
+            return self.labels
+        likeliest = np.array(self.values, np.int16)[self._shares.argmax(axis=0)]
+        for value, share in zip(self.values, self._shares, strict=True):
+            likeliest[(self.labels == value) & (share >= OWN)] = value
+        labels: LabelArray = likeliest
+        return labels
+
+    @property
+    def _shares(self) -> FloatArray:
+        return self._stack[len(self.case_context.case.image) + 1 :]
+
+
+def _composed(first: FloatArray, then: FloatArray) -> FloatArray:
+    """Compose two pulls to one: interpolating once keeps an image's noise."""
+    from scipy.ndimage import map_coordinates
+
+    return np.stack([map_coordinates(axis, then, order=1, mode="nearest") for axis in first])
+
+
+def _pulled(stack: FloatArray, pull: FloatArray | None, images: int) -> FloatArray:
+    """Pull channels through a map of space: images by cubic splines, later masks linearly."""
+    if pull is None:
+        return stack
+    from scipy.ndimage import map_coordinates
+
+    out = np.empty_like(stack)
+    for number, channel in enumerate(stack):
+        order: Literal[1, 3] = CUBIC if number < images else 1
+        moved = map_coordinates(channel, pull, order=order, mode="nearest")
+        # Splines overshoot at sharp edges.
+        out[number] = np.clip(moved, channel.min(), channel.max())
+    return out
+
+
+def matched_intensities(change: EditedLesion, seed: int) -> tuple[FloatArray, Mask]:
+    """Fit the image to the edited labels: float32 (C, ...), and a bool mask of usable voxels.
+
+    ``seed`` seeds the noise where a class is filled in.
+    """
+    import torch
+
+    from gansynth.data.blending import dress
+
+    image, image_labels = change.image, change.shown
+    lesion = change.labels > 0
+    if change.together:
+        return image, np.asarray(change.known | lesion)
+    missing = lesion & (image_labels != change.labels)
+    usable = np.asarray(change.known | lesion)
+    if not missing.any():
+        return image, usable
+    values = change.schema.foreground
+    lacking = set(np.unique(change.labels[missing]).tolist()) - set(
+        np.unique(image_labels).tolist()
+    )
+    means = deviations = np.zeros((len(values), len(image)), np.float32)
+    if lacking:
+        means, deviations = class_statistics(change.case_context.case_pool)
+    noise = np.random.default_rng(seed).standard_normal(image.shape, dtype=np.float32)
+    filled = dress(
+        torch.from_numpy(change.labels.astype(np.int64))[None],
+        torch.from_numpy(np.ascontiguousarray(image))[None],
+        torch.from_numpy(image_labels.astype(np.int64))[None],
+        values,
+        torch.from_numpy(means),
+        deviations=torch.from_numpy(deviations),
+        noise=torch.from_numpy(noise)[None],
+    )
+    return filled[0].numpy(), usable
+
+
+def class_statistics(case_pool: CasePool) -> tuple[FloatArray, FloatArray]:
+    """Mean and standard deviation of each foreground class over training cases, computed once.
+
+    Both are float32 (classes, C), in the generator's intensities; 0 for a class without voxels.
+    """
+    return case_pool.learnt("statistics of classes", _statistics)
+
+
+def _statistics(case_pool: CasePool) -> tuple[FloatArray, FloatArray]:
+    values = case_pool.schema.foreground
+    sums = np.zeros((3, len(values), len(case_pool.schema.channels)))
+    for case_id in learning_cases(case_pool):
+        case = native_case(case_pool, case_id)
+        if case.labels is None:
+            continue
+        for row, value in enumerate(values):
+            held = case.image[:, case.labels == value].astype(np.float64)
+            sums[0, row] += held.shape[1]
+            sums[1:, row] += held.sum(axis=1), np.square(held).sum(axis=1)
+    count = np.maximum(sums[0], 1)
+    means = sums[1] / count
+    spread = np.sqrt(np.maximum(sums[2] / count - means**2, 0))
+    return means.astype(np.float32), spread.astype(np.float32)
+
+
+def scene_of(donor: LesionDonor, index: int, case_pool: CasePool) -> CaseContext:
+    """Return the scene in which a donor's lesion is edited: its own array, which is all body."""
+    case = replace(donor.case, image=donor.image, labels=donor.labels, boxes=None)
+    shape = donor.labels.shape
+    return CaseContext(
+        case, Placement(), shape, index, case_pool, find_body=lambda: np.ones(shape, bool)
+    )
+
+
+# -- places for a lesion in a real case ------------------------------------------------------------
+
+
+Where = Literal["prior", "anywhere", "same", "own"]
+HALF = 0.5  # share of mixed regions that are smaller than the lesion
+MOST = 0.1  # share of the array to which the size of larger lesions is limited
+
+
+ROOM = 0.25  # share of the array where lesions may lie that is enough
+
+
+@dataclass(frozen=True)
+class PlacementRegion:
+    """The places in a scene where lesions may lie."""
+
+    case_context: CaseContext  # the background
+    classes: tuple[int, ...]  # label values of lesions
+    # label values on which a lesion may lie, besides 0; None for all but `classes`
+    into: tuple[int, ...] | None
+    apart_mm: float  # distance kept from the scene's own lesions
+    where: Where = "anywhere"  # how places are chosen; `prior` learns of real lesions' surroundings
+    replaces: bool = False  # whether a lesion lies where the largest one was taken out
+
+    @cached_property
+    def allowed(self) -> Mask:
+        """The body, or its requested parts."""
+        labels = self.case_context.labels
+        if self.into is None:
+            return self.case_context.body
+        return self.case_context.body & mask_of(labels, self.into)
+
+    @cached_property
+    def taken(self) -> Mask:
+        """The scene's own lesions, and what is near them."""
+        import torch
+
+        from gansynth.data.blending import hole, rim_voxels
+
+        lesions = mask_of(self.case_context.labels, self.classes)
+        rim = rim_voxels(self.apart_mm, self.case_context.case_pool.schema.spacing)
+        near: Mask = hole(torch.from_numpy(lesions)[None, None], rim)[0, 0].numpy()
+        return near
+
+    @cached_property
+    def free(self) -> Mask:
+        """Mask of voxels for a lesion's centre."""
+        return np.asarray(self.allowed & ~self.taken)
+
+    @cached_property
+    def surroundings(self) -> LesionSurroundings | None:
+        """Tissue and depth at real lesions, if places are learnt and images show it."""
+        if self.where != "prior" or not len(self.case_context.case.image):
+            return None
+        return LesionSurroundings.learn(self.case_context.case_pool, self.classes)
+
+    @cached_property
+    def likely(self) -> Mask:
+        """Mask of voxels like those at real lesions; all if nothing is known of these."""
+        if self.surroundings is None:
+            return np.ones(self.free.shape, bool)
+        return self.surroundings.likely(self.case_context, self.classes)
+
+    @cached_property
+    def bare(self) -> bool:
+        """Whether the background never had a lesion, so that it need not be tissue at all."""
+        none_out = self.case_context.emptied is None
+        return none_out and not mask_of(self.case_context.labels, self.classes).any()
+
+    @property
+    def least_likely(self) -> float:
+        """Least share of a lesion on likely ground; 0 if nothing is known of real ones."""
+        known = self.surroundings
+        if known is None:
+            return 0.0
+        return BARE if self.bare else known.share
+
+    @property
+    def room(self) -> float:
+        """Room for lesions, as a share of what is enough: 0 to 1."""
+        enough, known = min(1.0, float(self.free.mean()) / ROOM), self.surroundings
+        bare = self.case_context.body & ~mask_of(self.case_context.labels, self.classes)
+        if known is None or not known.room or not bare.any():
+            return enough
+        return enough * min(1.0, float(self.likely[bare].mean()) / known.room)
+
+    def share(
+        self,
+        held: npt.NDArray[np.intp],
+        least: float,
+        least_in_array: float,
+        *,
+        tight: bool = False,
+    ) -> tuple[float, float] | None:
+        """Return the shares of a lesion's voxels on allowed and on likely ground; None: no room.
+
+        Args:
+            held: int (N, n), its voxels; some may lie beyond the array.
+            least: required share, of the voxels in the array.
+            least_in_array: share of all voxels that must lie in the array.
+            tight: it may overlap the scene's own lesions, and is clipped there.
+        """
+        shape = np.array(self.free.shape)
+        in_array = held[((held >= 0) & (held < shape)).all(axis=1)]
+        if not len(in_array) or len(in_array) < least_in_array * min(
+            len(held), MOST * self.free.size
+        ):
+            return None
+        at = tuple(in_array.T)
+        inside = float((self.free if tight else self.allowed)[at].mean())
+        if inside < least or (not tight and self.taken[at].any()):
+            return None
+        return inside, float(self.likely[at].mean())
+
+
+def centres(
+    ground: PlacementRegion, donor: LesionDonor, voxels: int, tries: int, rng: np.random.Generator
+) -> Iterator[tuple[int, ...]]:
+    """Yield places for the middle of a donor's lesion of ``voxels``, in the order to try.
+
+    By ``ground.where``: ``prior``, ``anywhere`` (``tries`` places each) or ``same`` (one place).
+    """
+    case_context = ground.case_context
+    likely = ground.free & ground.likely
+    free = likely if likely.any() or ground.bare else ground.free
+    if ground.replaces and case_context.emptied is not None:
+        largest = LabelComponents.of(case_context.emptied)
+        yield tuple(map(round, centroid(largest.numbered == largest.numbers[0])))
+        return
+    if ground.where == "same":
+        donor_frame = whole_frame(case_context.case_pool, donor.case.id).last(free.ndim)
+        there = frame_of(case_context).voxels(donor_frame.relative(np.array([donor.centre])))[0]
+        yield tuple(int(i) for i in np.rint(there))
+        return
+    if not free.any():
+        return
+    draw = place_drawer(case_context, ground.classes, ground.where, free, rng, voxels)
+    yield from (draw() for _ in range(tries))
+
+
+def corner_at(held: npt.NDArray[np.intp], centre: Sequence[int]) -> tuple[int, ...]:
+    """Return the start of an array that brings the middle of its voxels (N, n) to a centre."""
+    middle = held.mean(axis=0).tolist()
+    return tuple(int(c) - round(m) for c, m in zip(centre, middle, strict=True))
+
+
+def put(
+    ground: PlacementRegion,
+    labels: LabelArray,
+    image: FloatArray,
+    usable: Mask,
+    corner: Sequence[int],
+) -> tuple[LabelArray, FloatArray]:
+    """Put a lesion and its image into the background's arrays, starting at ``corner``.
+
+    The lesion is clipped to free ground. The image is the background's own where the donor's is not
+    ``usable``, and outside the body.
+    """
+    case_context = ground.case_context
+    back, shape = tuple(-c for c in corner), case_context.labels.shape
+    lesion = crop_pad(labels, back, shape, 0)
+    lesion[~ground.free | (case_context.labels == OUTSIDE)] = 0
+    useful = crop_pad(usable, back, shape, False) & case_context.body
+    donor_image = crop_pad(image, back, shape, 0.0)
+    return lesion, np.where(useful, donor_image, case_context.case.image)
+
+
+def put_mask(ground: PlacementRegion, mask: Mask, corner: Sequence[int]) -> Mask:
+    """Put a mask into the background's array, clipped to free ground."""
+    back = tuple(-c for c in corner)
+    return np.asarray(crop_pad(mask, back, ground.free.shape, False) & ground.free)
+
+
+def signed_distance(mask: Mask, spacing: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Distance from a mask's surface in mm, negative in the mask."""
+    from scipy.ndimage import distance_transform_edt
+
+    within = distance_transform_edt(mask, sampling=spacing)
+    return np.asarray(distance_transform_edt(~mask, sampling=spacing) - within)
+
+
+def draw_distance(labels: LabelArray, schema: Schema, rng: np.random.Generator) -> float:
+    """Draw the distance of the cut from a lesion's surface, mm (Zhang et al. 2021, CarveMix).
+
+    Half of the draws cut within the lesion, down to half its depth. The others cut around it, as
+    far out as it is deep. No cut reaches a face of the array.
+    """
+    distance = signed_distance(labels > 0, schema.spacing)
+    deepest = -float(distance.min())
+    drawn = rng.uniform(-deepest / 2, 0) if rng.random() < HALF else rng.uniform(0, deepest)
+    faces = [np.take(distance, end, axis) for axis in range(labels.ndim) for end in (0, -1)]
+    return float(min(drawn, min(float(face.min()) for face in faces) - min(schema.spacing)))
+
+
+def fill_emptied(
+    image: FloatArray, usable: Mask, emptied: Mask, case_context: CaseContext
+) -> FloatArray:
+    """Fill an image with the nearest background where it still shows removed foreground."""
+    gaps, bare = emptied & ~usable, usable & (case_context.labels == 0) & ~emptied
+    if not gaps.any() or not bare.any():
+        return image
+    nearest: Any = nearest_voxels(bare, case_context.case_pool.schema.spacing)
+    out = image.copy()
+    out[:, gaps] = case_context.case.image[:, *(index[gaps] for index in nearest)]
+    return out
+
+
+# -- donor, edits and place, drawn -----------------------------------------------------------------
+
 
 SHAM = 1  # second part of the seeds of shams
 CUTS = 3  # margins that are tried, each twice as wide, until one holds the edited lesion

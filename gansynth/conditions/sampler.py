@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.conditions.box_drawers import BoxContext, BoxDrawer, record
-from gansynth.conditions.box_places import PlacedBoxes, place_boxes
+from gansynth.conditions.boxes import BoxContext, BoxDrawer, PlacedBoxes, place_boxes, record
 from gansynth.conditions.edit_chain import ContextFn, apply_edits, replay_edits
-from gansynth.conditions.edits.case_warp import CaseWarp
-from gansynth.conditions.edits.donor_selection import alike
+from gansynth.conditions.edits.donors import alike
+from gansynth.conditions.edits.warps import CaseWarp
 from gansynth.conditions.lesion_placement import LesionDrawer, Shows
 from gansynth.conditions.location_prior import learning_cases
 from gansynth.conditions.removal import without_lesions

@@ -13,20 +13,370 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from itertools import pairwise
+from math import gamma, pi, prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from gansynth.conditions.risk_model import RiskModel
-from gansynth.conditions.scored_lesions import CropFrame, Lesion, Span, lesions_in
-from gansynth.core.geometry import mask_of
+from gansynth.core.geometry import Mask, bounding_box, mask_of, nearest_voxels
 from gansynth.core.lineage import CaseRecord, Lineage, guard, same_data, same_host
-from gansynth.core.schema import Condition, Schema
+from gansynth.core.schema import Condition, LabelArray, Schema
 from gansynth.core.source import CaseSource
+from gansynth.data.connected_components import LabelComponents
+from gansynth.data.lesions import LesionPart, pieces
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_own, write_json_atomic
+from gansynth.runtime.serialise import Document
+
+# -- lesions by size, place and class, and how well a framework found them -------------------------
+
+
+FOUND = 0.1  # Dice from which a lesion counts as found
+Span = tuple[tuple[float, float], ...]  # start and end along each axis
+
+
+@dataclass(frozen=True)
+class CropFrame:
+    """Position of an array in its case."""
+
+    # of the array's voxels, in the source's unit: mm, or px where no size is known
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]  # the case's voxel at the array's first voxel, per axis of the case
+    scale: tuple[float, ...]  # the case's voxels per voxel of the array, per axis of the case
+    shape: tuple[int, ...]  # of the case
+    body: Span | None  # extent of the case's body, as shares of `shape`; None where unknown
+
+    def place(self, centre: Sequence[float]) -> tuple[float, ...] | None:
+        """Return the place of an array's voxel in the body, 0 to 1 per axis of the case."""
+        if self.body is None:
+            return None
+        # Of a slice the array lacks the case's first axis.
+        inner = (0.0,) * (len(self.shape) - len(centre)) + tuple(centre)
+        axes = zip(inner, self.origin, self.scale, self.shape, self.body, strict=True)
+        each = ((o + (c + 0.5) * k) / n - low for c, o, k, n, (low, _) in axes)
+        spans = (max(high - low, 1e-6) for low, high in self.body)
+        return tuple(min(max(x / span, 0.0), 1.0) for x, span in zip(each, spans, strict=True))
+
+    def extent(self, shape: Sequence[int]) -> Span:
+        """Return what an array covers of its case: first voxel and end along each axis."""
+        lengths = (1,) * (len(self.shape) - len(shape)) + tuple(shape)
+        axes = zip(self.origin, lengths, self.scale, self.shape, strict=True)
+        return tuple((max(o, 0.0), min(o + n * k, float(end))) for o, n, k, end in axes)
+
+    def cuts(self, box: Sequence[slice], shape: Sequence[int]) -> bool:
+        """Whether a part of the array may go on in the case beyond the array."""
+        first = len(self.shape) - len(shape)
+        axes = zip(
+            box, shape, self.origin[first:], self.scale[first:], self.shape[first:], strict=True
+        )
+        return any(
+            (a.start == 0 and start > 0) or (a.stop == n and start + n * k < end)
+            for a, n, start, k, end in axes
+        )
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A connected part of one class."""
+
+    label: int  # the class's value
+    size: float  # in the cube of the source's unit; of a slice in its square
+    diameter: float  # of the ball, or the disc, of that size, in the source's unit
+    # of its centre in the body, 0 to 1 per axis of the case; None where unknown
+    place: tuple[float, ...] | None
+    cut_off: bool = False  # whether it may go on beyond the array, so that its size is unknown
+
+
+@dataclass(frozen=True)
+class ScoredLesion:
+    """A lesion, and how well a prediction found it."""
+
+    lesion: Lesion
+    dice: float  # of the lesion and the voxels of its class predicted there
+    recall: float  # share of its voxels predicted as its class
+
+    @property
+    def found(self) -> bool:
+        """Whether the Dice is at least ``FOUND``."""
+        return self.dice >= FOUND
+
+
+def lesions_in(
+    labels: LabelArray, values: Sequence[int], frame: CropFrame, *, least: int
+) -> list[Lesion]:
+    """Return all lesions of some classes; parts of less than ``least`` voxels do not count."""
+    return [
+        _lesion(part, value, frame)
+        for value in values
+        for part in pieces(labels, labels == value, frame.spacing, least=least)
+    ]
+
+
+def score_lesions(
+    labels: LabelArray,
+    predicted: LabelArray,
+    values: Sequence[int],
+    frame: CropFrame,
+    *,
+    least: int,
+) -> list[ScoredLesion]:
+    """Evaluate a prediction on every lesion of a case.
+
+    Predicted voxels belong to the nearest lesion of their class, if their connected piece touches
+    one. Other pieces are ``false_alarms``.
+    """
+    judged: list[ScoredLesion] = []
+    for value in values:
+        parts = pieces(labels, labels == value, frame.spacing, least=least)
+        if not parts:
+            continue
+        owner = _owners(labels.shape, parts, predicted == value, frame.spacing)
+        for number, part in enumerate(parts, 1):
+            marked = int(np.count_nonzero(owner == number))
+            right = int(np.count_nonzero(predicted[part.box][part.mask] == value))
+            dice, recall = 2 * right / (marked + part.voxels), right / part.voxels
+            judged.append(ScoredLesion(_lesion(part, value, frame), dice, recall))
+    return judged
+
+
+def false_alarms(
+    labels: LabelArray,
+    predicted: LabelArray,
+    values: Sequence[int],
+    spacing: tuple[float, ...],
+    *,
+    least: int,
+) -> list[LesionPart]:
+    """Return predicted pieces, of ``least`` voxels or more, that touch no lesion of their class."""
+    return [
+        part
+        for value in values
+        for part in pieces(predicted, predicted == value, spacing, least=least)
+        if not (labels[part.box][part.mask] == value).any()
+    ]
+
+
+def _lesion(part: LesionPart, value: int, frame: CropFrame) -> Lesion:
+    return Lesion(
+        label=value,
+        size=part.volume,
+        diameter=diameter(part.volume, len(part.shape)),
+        place=frame.place(part.centroid),
+        cut_off=frame.cuts(part.box, part.shape),
+    )
+
+
+def diameter(size: float, axes: int) -> float:
+    """Return the diameter of a ball (3 axes) or disc (2) of a size."""
+    unit = pi ** (axes / 2) / gamma(axes / 2 + 1)
+    return float(2 * (size / unit) ** (1 / axes))
+
+
+def _owners(
+    shape: tuple[int, ...], parts: Sequence[LesionPart], marked: Mask, spacing: Sequence[float]
+) -> npt.NDArray[np.int32]:
+    """Number each marked voxel by the lesion it belongs to, from 1; 0 for none."""
+    truth = np.zeros(shape, np.int32)
+    for number, part in enumerate(parts, 1):
+        truth[part.box][part.mask] = number
+    pieces = LabelComponents.of(marked)
+    touching = np.zeros(len(pieces.numbers) + 1, bool)
+    touching[pieces.numbered[truth > 0]] = True
+    touching[0] = False
+    assigned = touching[pieces.numbered]
+    if len(parts) == 1 or not assigned.any():
+        return np.where(assigned, np.int32(1), np.int32(0))
+    box = bounding_box(assigned | (truth > 0))
+    nearest = nearest_voxels(truth[box] > 0, spacing)
+    owner = np.zeros(shape, np.int32)
+    owner[box] = np.where(assigned[box], truth[box][nearest], np.int32(0))
+    return owner
+
+
+def body_span(body: Mask) -> Span:
+    """Return the extent of a body in its case, as shares of the shape."""
+    box = bounding_box(body)
+    axes = zip(box, body.shape, strict=True)
+    return tuple((a.start / n, a.stop / n) for a, n in axes)
+
+
+# -- relative failure rates of lesions by size, place and class ------------------------------------
+# Each factor is the observed failure over the expected one. It is shrunk with a gamma prior of
+# mean 1, as in standardised mortality ratios (Clayton and Kaldor 1987, Biometrics 43). The expected
+# one of a bin depends on the other factors, so that a class of small lesions does not count twice.
+# A bin of few lesions stays near 1.
+
+
+PRIOR = 2.0  # observed and expected failures that the prior adds to every bin
+ROUNDS = 50  # rounds of fitting each factor with the others fixed
+SIZES = 4  # largest number of bins of size
+A_BIN = 8  # least number of lesions in a bin, if there are so many
+PLACES = 3  # largest number of bins of a place along an axis
+
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RiskBin:
+    """Lesions that are alike in one respect."""
+
+    name: str  # `4.2 - 6.1 mm`, `low`, a class
+    lesions: int  # number of evaluated lesions
+    missed: int  # number of these that were not found
+    failure: float  # mean of 1 - Dice; 0 without lesions
+    ratio: float  # observed over expected failure, shrunk towards 1
+
+
+@dataclass(frozen=True)
+class RiskFactor:
+    """Failure rates by one property of lesions."""
+
+    name: str  # `size`, `class`, `place D`
+    edges: tuple[float, ...]  # between bins, of a number; empty for the class
+    values: tuple[int, ...]  # of labels, for the class; empty for others
+    bins: tuple[RiskBin, ...]  # in order
+
+
+@dataclass(frozen=True)
+class RiskModel(Document):
+    """Failure rates of a target framework, the one you train, e.g. nnU-Net."""
+
+    mean_failure: float  # mean of 1 - Dice over all lesions
+    bound: float  # largest weight over smallest
+    factors: tuple[RiskFactor, ...]  # multiplied to a weight
+
+    def __post_init__(self) -> None:
+        for factor in self.factors:
+            if len(factor.bins) != (len(factor.values) or len(factor.edges) + 1):
+                raise ValueError(f"factor {factor.name}: {len(factor.bins)} bins do not fit it")
+            if not all(b.ratio > 0 for b in factor.bins):
+                raise ValueError(f"factor {factor.name}: a ratio is not above 0")
+        if not self.bound >= 1:
+            raise ValueError(f"bound is {self.bound}, expected 1 or more")
+
+    @classmethod
+    def fit(
+        cls,
+        judged: Sequence[ScoredLesion],
+        names: Mapping[int, str],
+        axes: str,
+        bound: float,
+        unit: str = "mm",
+    ) -> RiskModel:
+        """Fit failure rates to evaluated lesions, at least one.
+
+        ``names``: classes by value. ``axes``: of cases (``DHW``). ``unit``: of diameters.
+        """
+        lesions = [lesion.lesion for lesion in judged]
+        failed = np.array([1 - lesion.dice for lesion in judged], np.float64)
+        missed = np.array([not lesion.found for lesion in judged])
+        mean = float(failed.mean())
+        frames = _frames(lesions, names, axes, unit)
+        which = [np.array([_bin(frame, lesion) for lesion in lesions]) for frame, _ in frames]
+        ratios = _ratios(failed, which, [len(titles) for _, titles in frames])
+        factors = []
+        for (frame, titles), at, ratio in zip(frames, which, ratios, strict=True):
+            bins = []
+            for number, title in enumerate(titles):
+                here = at == number
+                count = int(here.sum())
+                share = float(failed[here].mean()) if count else 0.0
+                bins.append(
+                    RiskBin(title, count, int(missed[here].sum()), share, float(ratio[number]))
+                )
+            factors.append(RiskFactor(frame.name, frame.edges, frame.values, tuple(bins)))
+        return cls(mean, bound, tuple(factors))
+
+    def of(self, lesion: Lesion) -> float:
+        """Return the weight of a lesion, 1 on average, within the bound.
+
+        Unknown properties are left out: a place, or the size of a lesion that is cut off.
+        """
+        product = 1.0
+        for factor in self.factors:
+            number = _bin(factor, lesion)
+            if number >= 0:
+                product *= factor.bins[number].ratio
+        return self.bounded(product)
+
+    def bounded(self, weight: float) -> float:
+        """Return a weight within the bound."""
+        most = float(self.bound**0.5)
+        return min(max(weight, 1 / most), most)
+
+    def of_all(self, lesions: Sequence[Lesion]) -> float:
+        """Return the weight of a label map: the mean over its lesions; 1 without any."""
+        return float(np.mean([self.of(lesion) for lesion in lesions])) if lesions else 1.0
+
+
+def _frames(
+    lesions: Sequence[Lesion], names: Mapping[int, str], axes: str, unit: str
+) -> list[tuple[RiskFactor, list[str]]]:
+    """Return factors without their bins, and the bins' titles."""
+    values = tuple(sorted(names))
+    cuts = _cuts([lesion.diameter for lesion in lesions], SIZES)
+    frames = [
+        (RiskFactor("size", cuts, (), ()), _titles(cuts, f" {unit}")),
+        (RiskFactor("class", (), values, ()), [names[value] for value in values]),
+    ]
+    places = [lesion.place for lesion in lesions if lesion.place is not None]
+    for axis, along in zip(axes, zip(*places, strict=True), strict=True):
+        cuts = _cuts(along, PLACES)
+        frames.append((RiskFactor(f"place {axis}", cuts, (), ()), _titles(cuts, "")))
+    return frames
+
+
+def _cuts(numbers: Sequence[float], most: int) -> tuple[float, ...]:
+    """Return edges between bins of equally many numbers."""
+    count = min(max(len(numbers) // A_BIN, 1), most)
+    cuts = np.unique(np.quantile(numbers, np.arange(1, count) / count))
+    return tuple(float(cut) for cut in cuts)
+
+
+def _titles(cuts: Sequence[float], unit: str) -> list[str]:
+    if not cuts:
+        return ["any"]
+    between = [f"{a:.3g} - {b:.3g}{unit}" for a, b in pairwise(cuts)]
+    return [f"below {cuts[0]:.3g}{unit}", *between, f"from {cuts[-1]:.3g}{unit}"]
+
+
+def _bin(factor: RiskFactor, lesion: Lesion) -> int:
+    """Return the number of a lesion's bin; -1 where unknown."""
+    if factor.name == "class":
+        return factor.values.index(lesion.label) if lesion.label in factor.values else -1
+    if factor.name == "size":
+        if lesion.cut_off:
+            return -1
+        return int(np.searchsorted(factor.edges, lesion.diameter, side="right"))
+    axis = "DHW"[-len(lesion.place) :].find(factor.name[-1]) if lesion.place else -1
+    if lesion.place is None or axis < 0:
+        return -1
+    return int(np.searchsorted(factor.edges, lesion.place[axis], side="right"))
+
+
+def _ratios(
+    failed: Numbers, which: Sequence[npt.NDArray[np.int64]], counts: Sequence[int]
+) -> list[Numbers]:
+    ratios = [np.ones(count) for count in counts]
+    mean = failed.mean()
+    for _ in range(ROUNDS):
+        for number, (at, count) in enumerate(zip(which, counts, strict=True)):
+            binned = at >= 0
+            others = np.full(len(failed), mean)
+            for factor, bins in enumerate(which):
+                if factor != number:
+                    others *= np.where(bins >= 0, ratios[factor][bins], 1.0)
+            observed = np.bincount(at[binned], failed[binned], count)
+            expected = np.bincount(at[binned], others[binned], count)
+            ratios[number] = (observed + PRIOR) / (expected + PRIOR)
+    return ratios
+
+
+# -- the weights -----------------------------------------------------------------------------------
+
 
 FORMAT, VERSION = "gansynth hard-cases", 2
 AGAIN = "make it again: gansynth hard-cases --data KIND:WHERE --fold FOLD -o FILE"

@@ -207,7 +207,7 @@ def check_edits(edits: Sequence[str], maker: Maker) -> None:
         )
     if edits and "image" in maker.can.takes:
         from gansynth.conditions.edit_chain import build_edits
-        from gansynth.conditions.edits.case_warp import check_warp
+        from gansynth.conditions.edits.warps import check_warp
 
         check_warp(maker.name, build_edits(edits))
 

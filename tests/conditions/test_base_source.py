@@ -12,8 +12,7 @@ import pytest
 
 from gansynth.bank.producer import ProducerConfig
 from gansynth.bank.store import BankSpec
-from gansynth.conditions.condition_source import inherited_request, open_base
-from gansynth.conditions.condition_views import ConditionSource
+from gansynth.conditions.condition_source import ConditionSource, inherited_request, open_base
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import Lineage, guard

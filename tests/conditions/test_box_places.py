@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from gansynth.conditions.box_places import PlacedBoxes, place_boxes
-from gansynth.conditions.boxes import box_drawer
+from gansynth.conditions.boxes import PlacedBoxes, box_drawer, place_boxes
 from gansynth.conditions.location_prior import KERNEL, BodyBox, PlacementPrior
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.body_mask import organ_mask

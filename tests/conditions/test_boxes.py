@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.conditions.box_drawers import BoxContext, TrainingBoxes, own_boxes
-from gansynth.conditions.boxes import anywhere, box_drawer
+from gansynth.conditions.boxes import BoxContext, TrainingBoxes, anywhere, box_drawer, own_boxes
 from gansynth.core.body_mask import organ_mask, share_inside
 from gansynth.core.schema import Boxes, Case, Schema
 from gansynth.runtime.errors import DataFault, UsageFault

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gansynth.conditions.edit_chain import build_edits
-from gansynth.conditions.edits.case_warp import CaseWarp, check_warp
+from gansynth.conditions.edits.warps import CaseWarp, check_warp
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.schema import OUTSIDE, Case, Schema
 from gansynth.core.source import CaseSource, SourceRequest

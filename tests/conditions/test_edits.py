@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gansynth.conditions.edit_chain import apply_edits
 from gansynth.conditions.edits.morphology import VolumeEdit
-from gansynth.conditions.edits.warp import WarpEdit
+from gansynth.conditions.edits.warps import WarpEdit
 from gansynth.core.case_pool import CaseContext
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.registry import installed

@@ -5,9 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.conditions.box_drawers import own_boxes
-from gansynth.conditions.box_places import place_boxes
-from gansynth.conditions.boxes import box_drawer
+from gansynth.conditions.boxes import box_drawer, own_boxes, place_boxes
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.location_prior import PlacementPrior

@@ -11,8 +11,13 @@ import torch
 from scipy.ndimage import binary_dilation
 
 from gansynth.conditions.edit_chain import build_edits
-from gansynth.conditions.lesion_donors import class_statistics
-from gansynth.conditions.lesion_placement import LesionDrawer, LesionOptions, lesion_drawer, no_room
+from gansynth.conditions.lesion_placement import (
+    LesionDrawer,
+    LesionOptions,
+    class_statistics,
+    lesion_drawer,
+    no_room,
+)
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.edit import Edit, EditResult
 from gansynth.core.schema import OUTSIDE

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.conditions.edits.affine import rotation
+from gansynth.conditions.edits.warps import rotation
 from gansynth.core.edit import EditContext
 from gansynth.core.schema import OUTSIDE, LabelArray
 from gansynth.runtime.errors import UsageFault

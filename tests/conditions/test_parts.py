@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.conditions.edits.nesting import keeps_nesting
+from gansynth.conditions.edits.shared import keeps_nesting
 from gansynth.core.edit import EditContext
 
 CHANGES: dict[str, dict[str, Any]] = {

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import ks_2samp
 
-from gansynth.conditions.edits.size import learnt_sizes
+from gansynth.conditions.edits.lesions import learnt_sizes
 from gansynth.core.case_pool import CaseContext, CasePool
 from gansynth.core.edit import EditContext
 from gansynth.core.space import Placement, Space

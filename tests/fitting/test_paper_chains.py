@@ -10,8 +10,7 @@ import pytest
 import torch
 
 import gansynth
-from gansynth.conditions.condition_source import open_base
-from gansynth.conditions.condition_views import ChainConditionSource
+from gansynth.conditions.condition_source import ChainConditionSource, open_base
 from gansynth.core.body_mask import body_mask, organ_mask
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed

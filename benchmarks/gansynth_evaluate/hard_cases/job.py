@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.conditions.risk_model import RiskModel
-from gansynth.conditions.sampling_weights import write_failures
-from gansynth.conditions.scored_lesions import (
+from gansynth.conditions.sampling_weights import (
     CropFrame,
+    RiskModel,
     ScoredLesion,
     Span,
     body_span,
     false_alarms,
     score_lesions,
+    write_failures,
 )
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.lineage import CaseRecord, Lineage

@@ -1,1 +1,1 @@
-"""Edits of conditions. One edit a file."""
+"""Edits of conditions."""

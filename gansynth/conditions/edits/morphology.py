@@ -16,20 +16,18 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from gansynth.conditions.edits.nesting import (
-    beside,
-    classes_around,
-    filled,
-    keeps_nesting,
-    nested_bodies,
-    wrapped_classes,
-)
 from gansynth.conditions.edits.shared import (
     Classes,
+    beside,
     chosen_classes,
+    classes_around,
+    filled,
     keeps_classes,
+    keeps_nesting,
+    nested_bodies,
     ordered,
     settled,
+    wrapped_classes,
 )
 from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult
 from gansynth.core.geometry import Mask, bounding_box, fill_nearest, mask_of

@@ -110,7 +110,7 @@ def streams(entropy: tuple[int, ...], count: int) -> list[np.random.Generator]:
 
 def brain_of(maps: Array) -> Array:
     """Return 1 in the brain and 0 outside `(D, H, W)`, of fractions `(3, D, H, W)`."""
-    return (maps.sum(axis=0) > 0.5).astype(np.float32)
+    return np.asarray(maps.sum(axis=0) > 0.5, dtype=np.float32)
 
 
 # -- anatomy -------------------------------------------------------------------------------------

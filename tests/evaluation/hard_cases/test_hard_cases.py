@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from gansynth.conditions.risk_model import RiskModel
-from gansynth.conditions.sampling_weights import write_failures
-from gansynth.conditions.scored_lesions import (
+from gansynth.conditions.sampling_weights import (
     CropFrame,
     Lesion,
+    RiskModel,
     ScoredLesion,
     false_alarms,
     lesions_in,
     score_lesions,
+    write_failures,
 )
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest

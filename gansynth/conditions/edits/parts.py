@@ -1,28 +1,32 @@
-"""Components: each connected part is edited on its own."""
+"""Edits of connected parts: each on its own, fewer of them, and only where a body is."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator
 
-from gansynth.conditions.edits.nesting import beside, keeps_nesting, wrapped_classes
-from gansynth.conditions.edits.pieces import MOST, taken
+from gansynth.conditions.edits.lesions import MOST, taken
 from gansynth.conditions.edits.shared import (
     NESTED_SHARE,
     Classes,
+    beside,
     chosen_classes,
+    close_left,
     keeps_classes,
+    keeps_nesting,
     settled,
+    wrapped_classes,
 )
 from gansynth.core.edit import CaseEdit, Edit, EditContext, EditOptions, EditResult
 from gansynth.core.geometry import Mask
 from gansynth.core.registry import installed
-from gansynth.core.schema import OUTSIDE, LabelArray
+from gansynth.core.schema import OUTSIDE, LabelArray, Schema
+from gansynth.data.connected_components import LabelComponents
 from gansynth.data.lesions import LesionPart, parts
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import fill_options
@@ -187,3 +191,165 @@ def _replayed(context: EditContext, params: Mapping[str, Any]) -> Iterator[_Edit
         step = task.step(now, drawn["part"], drawn["params"])
         yield step
         now = step.after
+
+
+# -- fewer lesions ---------------------------------------------------------------------------------
+
+
+class DropOptions(EditOptions):
+    """Which connected parts may go, and how many stay."""
+
+    classes: Classes = Field(
+        None, min_length=1, description="label values of parts; None takes the whole foreground"
+    )
+    chance: float = Field(0.5, gt=0, le=1, description="chance of each part to be left out, 0 to 1")
+    least: int = Field(1, ge=1, description="least number of parts that stay")
+
+
+class Drop(Edit):
+    """Leaves out some of several connected parts, with what is nested in them.
+
+    Their voxels become background, or the class around them. The last part stays, and so does the
+    last one of each class.
+    """
+
+    name: ClassVar[str] = "drop"
+    Options: ClassVar[type[EditOptions]] = DropOptions
+    options: DropOptions
+
+    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+        """Draw ``dropped``, numbers of parts: 0 is the largest.
+
+        Raises:
+            UsageFault: if the options name a class the schema lacks.
+        """
+        labels, schema = context.labels, context.schema
+        classes = chosen_classes(self.name, self.options.classes, schema)
+        lesions = parts(labels, schema, classes)
+        left = np.bincount(labels[labels > 0], minlength=1)
+        dropped: list[int] = []
+        for number in rng.permutation(len(lesions)).tolist():
+            if rng.random() >= self.options.chance:
+                continue
+            held = lesions[number].labels
+            remaining = left - np.bincount(held[held > 0], minlength=left.size)
+            last = len(lesions) - len(dropped) <= self.options.least
+            if last or ((remaining == 0) & (left > 0)).any():
+                continue
+            dropped.append(number)
+            left = remaining
+        return {"classes": classes, "dropped": sorted(dropped)}
+
+    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+        """Remove parts; their voxels take channels and image from around them."""
+        labels, schema = context.labels, context.schema
+        if not params["dropped"]:
+            return EditResult(labels.copy())
+        gone = np.zeros(labels.shape, bool)
+        lesions = parts(labels, schema, params["classes"])
+        for number in params["dropped"]:
+            gone[lesions[number].box] |= lesions[number].mask
+        return settled(context, close_left(labels, gone, schema.spacing), gone)
+
+
+# -- foreground only where a body is ---------------------------------------------------------------
+
+
+class ClipOptions(EditOptions):
+    """Where foreground may lie."""
+
+    margin_mm: float = Field(
+        0.0, ge=0, le=200, description="least distance of foreground from the body's edge, mm"
+    )
+    border: bool = Field(
+        False,
+        description="the array's border is an edge too; right for whole images, wrong for crops, "
+        "where foreground runs on beyond it",
+    )
+    to: Literal["labels", "image"] = Field(
+        "labels",
+        description="labels: the body is what is not labelled outside (-1); image: what the case's "
+        "image shows, too, as of skull-stripped brains",
+    )
+
+
+class Clip(Edit):
+    """Keeps foreground in the largest connected body of voxels that are not ``OUTSIDE``.
+
+    Meant for the end of a chain: earlier edits may have pushed labels into a detached part of the
+    body, or closer to its edge than in any case. Foreground elsewhere becomes background. Context
+    stays. Where the data has no ``OUTSIDE``, the body is the whole array, unless ``to=image``.
+    """
+
+    name: ClassVar[str] = "clip"
+    Options: ClassVar[type[EditOptions]] = ClipOptions
+    options: ClipOptions
+
+    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+        """Find the margin to use; no randomness.
+
+        Returns:
+            ``margin_mm``: the option's, halved until every class keeps at least 30 % of its voxels.
+            The last of 8 tries has no margin. None clips nothing.
+        """
+        by_image = self.options.to == "image" and context.case_context is not None
+        params: dict[str, Any] = {"border": self.options.border}
+        params |= {"to": "image"} if by_image else {}
+        labels = _shown(context) if by_image else context.labels
+        widest = self.options.margin_mm
+        margins = [widest * 0.5**k for k in range(7)] if widest > 0 else []
+        for margin in (*margins, 0.0):
+            if keeps_classes(labels, _clipped(labels, margin, params["border"], context.schema)):
+                return {"margin_mm": margin, **params}
+        return {"margin_mm": None, **params}
+
+    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+        """See ``Edit.apply``."""
+        labels, margin = context.labels, params["margin_mm"]
+        if params.get("to") == "image":
+            labels = _shown(context)
+        if margin is None:
+            return EditResult(labels.copy())
+        return EditResult(_clipped(labels, margin, params["border"], context.schema))
+
+
+def _clipped(labels: LabelArray, margin: float, border: bool, schema: Schema) -> LabelArray:
+    """Remove foreground off the largest body, or within a margin in mm of its edge."""
+    body = _largest_body(labels != OUTSIDE)
+    if margin > 0:
+        body = _off_the_edge(body, margin, schema, border=border)
+    return np.where((labels > 0) & ~body, np.int16(0), labels)
+
+
+def _shown(context: EditContext) -> LabelArray:
+    """Remove foreground outside of the image's body; foreground of the case counts as body."""
+    labels, case_context = context.labels, context.case_context
+    if case_context is None:
+        return labels
+    outside, space = ~case_context.body & (case_context.labels <= 0), case_context.case_pool.space
+    beyond = (
+        space.padding(case_context.shape, case_context.placement)
+        if case_context.placement.corner
+        else None
+    )
+    if not (outside if beyond is None else outside & ~beyond).any():
+        return labels
+    return np.where((labels > 0) & outside, np.int16(0), labels)
+
+
+def _largest_body(inside: Mask) -> Mask:
+    if inside.all() or not inside.any():
+        return inside
+    bodies = LabelComponents.of(inside, corners=False)
+    return np.asarray(bodies.numbered == bodies.numbers[0])
+
+
+def _off_the_edge(body: Mask, margin: float, schema: Schema, *, border: bool) -> Mask:
+    """Mark voxels of a body that lie more than ``margin`` mm from any voxel beyond it."""
+    from scipy.ndimage import distance_transform_edt
+
+    padded = np.pad(body, 1, constant_values=not border)
+    if padded.all():
+        return body
+    distance = distance_transform_edt(padded, sampling=schema.spacing)
+    return np.asarray(distance[tuple(slice(1, -1) for _ in body.shape)] > margin)

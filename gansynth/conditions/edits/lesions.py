@@ -1,0 +1,447 @@
+"""Edits of lesions one by one, or of all as one: their size, place and shape."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from gansynth.conditions.edits.shared import (
+    Classes,
+    chosen_classes,
+    close_left,
+    keeps_classes,
+    keeps_nesting,
+    replaced,
+    settled,
+    unchanged,
+)
+from gansynth.conditions.location_prior import learning_cases, place_drawer, whole
+from gansynth.core.case_pool import CaseContext, CasePool
+from gansynth.core.edit import CaseEdit, Edit, EditContext, EditOptions, EditResult
+from gansynth.core.geometry import (
+    Mask,
+    Matrix,
+    affine_coordinates,
+    bounding_box,
+    nearest_voxels,
+    pull_labels,
+)
+from gansynth.core.schema import FloatArray, LabelArray, Schema
+from gansynth.data.connected_components import LabelComponents
+from gansynth.data.lesions import LesionPart, parts
+from gansynth.runtime.options import Needs
+
+LEAST = 4  # lesions of fewer voxels are left as they are
+CRUMB = 0.01
+"""Share of the largest lesion; smaller pieces are fragments and no lesions of their own."""
+MOST = 64  # lesions that an edit changes, the largest first; more stay as they are
+Landing = tuple[tuple[slice, ...], Mask, Matrix, Sequence[float]]
+"""A lesion's box in the array, its voxels there, and where they come from: a matrix (n, n + 1)
+about a centre (see ``geometry.affine_coordinates``)."""
+
+
+class PieceOptions(EditOptions):
+    """Which lesions."""
+
+    classes: Classes = Field(
+        None, min_length=1, description="label values of lesions; None takes the whole foreground"
+    )
+
+
+def lesions(
+    labels: LabelArray, schema: Schema, classes: Sequence[int] | None, each: bool
+) -> list[LesionPart]:
+    """Return connected pieces of chosen classes, the largest first, or all of them as one.
+
+    With ``each`` there are at most ``MOST``, of at least ``LEAST`` voxels, without fragments.
+    """
+    if each:
+        pieces = parts(labels, schema, classes, least=LEAST)[:MOST]
+        return [part for part in pieces if part.voxels >= CRUMB * pieces[0].voxels]
+    components = parts(labels, schema, classes)
+    if not components:
+        return []
+    mask = np.zeros(labels.shape, bool)
+    for part in components:
+        mask[part.box] |= part.mask
+    box = bounding_box(mask)
+    cut = np.where(mask[box], labels[box], np.int16(0))
+    return [LesionPart(cut, box, labels.shape, schema.spacing)]
+
+
+def cut_by_crop(part: LesionPart, case_context: CaseContext) -> bool:
+    """Whether a lesion may go on beyond the crop, where its shape is unknown."""
+    return bool(case_context.placement.corner) and part.cut_off
+
+
+def taken(labels: LabelArray, part: LesionPart) -> LabelArray:
+    """Remove a part from labels; the class it was nested in fills the gap."""
+    mask = np.zeros(labels.shape, bool)
+    mask[part.box] = part.mask
+    return close_left(labels, mask, part.spacing)
+
+
+def pull_image(context: EditContext, landings: Iterable[Landing]) -> FloatArray | None:
+    """Move the context's image along: each voxel moves with the lesion nearest to it.
+
+    The image is interpolated linearly; its border's values lie beyond it.
+    """
+    from scipy.ndimage import map_coordinates
+
+    image = context.image
+    if image is None:
+        return None
+    landed, pulls = np.zeros(context.labels.shape, np.int16), []
+    for number, (box, mask, matrix, centre) in enumerate(landings, start=1):
+        landed[box][mask] = number
+        pulls.append((matrix, np.asarray(centre)[:, None]))
+    out = image.copy()
+    if not landed.any():
+        return out
+    nearest = landed[nearest_voxels(landed > 0, context.schema.spacing)]
+    for number, (matrix, middle) in enumerate(pulls, start=1):
+        mine, n = nearest == number, len(middle)
+        there = matrix[:, :n] @ (np.array(np.nonzero(mine)) - middle) + middle + matrix[:, n:]
+        for channel, source in zip(out, image, strict=True):
+            channel[mine] = map_coordinates(source, there, order=1, mode="nearest")
+    return out
+
+
+# -- lesions scaled to sizes of training cases, or to small ones more often ------------------------
+
+
+TRIES = 8  # sizes that are drawn for a lesion until there is room for one
+SPREAD = 0.1  # standard deviation of the logarithm of a volume around one that a training case has
+KEPT = 0.7  # least share of a resized lesion that must have room
+PLANES = 16  # slices of a case whose lesions are measured
+
+
+class SizeOptions(PieceOptions):
+    """Which lesions, and which sizes."""
+
+    needs: ClassVar[Needs] = {"bias": "like=small"}
+
+    like: Literal["training", "small"] = Field(
+        "training",
+        description="sizes as the training cases' lesions have them; small: small ones more often",
+    )
+    bias: float = Field(
+        1.0, ge=0, le=4, description="of like=small: sizes are drawn by volume to minus this power"
+    )
+    each: bool = Field(True, description="every connected lesion by itself; no: all as one")
+    max_factor: float = Field(
+        3.0, gt=1, le=8, description="longest factor on lengths, and one over it the shortest"
+    )
+    min_mm3: float = Field(
+        0.0, ge=0, description="lesions of less mm^3 (2D: mm^2) stay, and do not count as sizes"
+    )
+
+
+class Size(CaseEdit):
+    """Scales lesions about their centroids, nested classes together, to sizes drawn for them.
+
+    A lesion grows within the body and around other foreground. Where a drawn size has no room, or
+    would lose a class, another size is drawn. If none fits, the lesion stays as it is. A lesion
+    that a crop cuts off stays too, because its size is unknown.
+    """
+
+    name: ClassVar[str] = "size"
+    Options: ClassVar[type[EditOptions]] = SizeOptions
+    options: SizeOptions
+
+    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+        """Draw ``factors`` on lengths, one for each lesion; 1 of those that stay."""
+        labels, schema, case_context = context.labels, context.schema, self.case_context(context)
+        options = self.options
+        chosen = chosen_classes(self.name, options.classes, schema)
+        pieces = lesions(labels, schema, chosen, options.each)
+        sizes = learnt_sizes(case_context.case_pool, chosen, options.each)
+        sizes = sizes[sizes >= options.min_mm3]
+        if not pieces or not sizes.size:
+            return unchanged("no lesion here, or none in training cases")
+        weights = sizes ** -(options.bias if options.like == "small" else 0.0)
+        now, factors = labels, []
+        for part in pieces:
+            factors.append(1.0)
+            if cut_by_crop(part, case_context) or part.volume < options.min_mm3:
+                continue
+            left = taken(now, part)
+            for _ in range(TRIES):
+                drawn = rng.choice(sizes, p=weights / weights.sum())
+                factor = self._factor(part, drawn * np.exp(SPREAD * rng.standard_normal()))
+                if _has_room(part, factor, left, case_context.body):
+                    factors[-1], now = factor, _resized(left, part, factor, case_context.body)
+                    break
+        if factors == [1.0] * len(factors):
+            return unchanged("no room")
+        return {"strength": 1.0, "classes": chosen, "each": options.each, "factors": factors}
+
+    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+        """Scale lesions; every voxel of the image is scaled with the lesion nearest to it."""
+        if params["strength"] == 0:
+            return replaced(context, context.labels.copy())
+        pieces = lesions(context.labels, context.schema, params["classes"], params["each"])
+        resized, now = list(zip(pieces, params["factors"], strict=True)), context.labels
+        for part, factor in resized:
+            if factor != 1:
+                now = _resized(taken(now, part), part, factor, context.body)
+        return replaced(context, now, pull_image(context, itertools.starmap(_landing, resized)))
+
+    def _factor(self, part: LesionPart, volume: float) -> float:
+        limit = self.options.max_factor
+        factor = (volume / part.volume) ** (1 / len(part.shape))
+        return float(np.clip(factor, 1 / limit, limit))
+
+
+def learnt_sizes(case_pool: CasePool, classes: Sequence[int] | None, each: bool) -> Matrix:
+    """Volumes in mm^3 (2D: areas in mm^2) of training cases' lesions, sorted: float64 (N,).
+
+    At most ``LOOKED_AT`` cases are read. Without ``each``, all lesions of a case, or of a slice,
+    count as one.
+    """
+    chosen = sorted(classes or case_pool.schema.foreground)
+
+    def learn(case_pool: CasePool) -> Matrix:
+        volumes: list[float] = []
+        for case_id in learning_cases(case_pool):
+            for labels in _maps(case_pool, case_id, chosen):
+                parts = lesions(labels, case_pool.schema, chosen, each)
+                volumes += [part.volume for part in parts if part.voxels >= LEAST]
+        return np.sort(np.array(volumes, np.float64))
+
+    return case_pool.learnt(f"sizes of {chosen}, each {each}", learn)
+
+
+def _maps(case_pool: CasePool, case_id: str, classes: Sequence[int]) -> list[LabelArray]:
+    """A case's label map, or those of some of its slices that hold the classes."""
+    labels = whole(case_pool, case_id).labels
+    if labels is None:
+        return []
+    if case_pool.space.grid != "slice":
+        return [labels]
+    planes = np.flatnonzero(np.isin(labels, list(classes)).any(axis=(1, 2)))
+    steps = np.linspace(0, len(planes) - 1, min(PLANES, len(planes))).round().astype(int)
+    return [labels[plane] for plane in planes[steps].tolist()]
+
+
+def _landing(part: LesionPart, factor: float) -> Landing:
+    (box, cut), n = _scaled(part, factor), len(part.shape)
+    return box, cut > 0, np.column_stack([np.eye(n) / factor, np.zeros(n)]), part.centroid
+
+
+def _scaled(part: LesionPart, factor: float) -> tuple[tuple[slice, ...], LabelArray]:
+    """A part scaled about its centroid: where in the array, and its labels there."""
+    box = []
+    for cut, centre, length in zip(part.box, part.centroid, part.shape, strict=True):
+        first = int(np.floor(centre + factor * (cut.start - 1 - centre)))
+        last = int(np.ceil(centre + factor * (cut.stop - centre))) + 1
+        box.append(slice(min(max(first, 0), length - 1), max(min(last, length), 1)))
+    starts = np.array([s.start for s in box])
+    shift = starts - [s.start for s in part.box]
+    matrix = np.column_stack([np.eye(len(box)) / factor, shift])
+    shape = [s.stop - s.start for s in box]
+    pull = affine_coordinates(shape, matrix, tuple(np.array(part.centroid) - starts))
+    return tuple(box), pull_labels(part.labels, pull)
+
+
+def _written(
+    left: LabelArray, part: LesionPart, factor: float, body: Mask
+) -> tuple[tuple[slice, ...], LabelArray, LabelArray]:
+    """Where a scaled part lies, its labels there, and those of them that have room."""
+    box, cut = _scaled(part, factor)
+    own_mask = np.zeros(part.shape, bool)
+    own_mask[part.box] = part.mask
+    free = own_mask[box] & (left[box] >= 0) | (left[box] == 0) & body[box]
+    return box, cut, np.where(free, cut, np.int16(0))
+
+
+def _has_room(part: LesionPart, factor: float, left: LabelArray, body: Mask) -> bool:
+    box, cut, written = _written(left, part, factor, body)
+    if factor == 1 or np.count_nonzero(written) < KEPT * np.count_nonzero(cut):
+        return False
+    volume = factor ** len(part.shape)
+    complete = keeps_classes(part.labels, written, part.mask, volume)
+    return complete and keeps_nesting(part.labels, np.where(written > 0, written, left[box]))
+
+
+def _resized(left: LabelArray, part: LesionPart, factor: float, body: Mask) -> LabelArray:
+    box, _, written = _written(left, part, factor, body)
+    out = left.copy()
+    out[box] = np.where(written > 0, written, out[box])
+    return out
+
+
+# -- lesions moved to other places -----------------------------------------------------------------
+
+
+DRAWS = 64  # places that are drawn for a lesion until there is room at one
+
+
+class PlaceOptions(PieceOptions):
+    """Which lesions, and to where."""
+
+    each: bool = Field(False, description="every connected lesion to a place of its own")
+    where: Literal["prior", "anywhere"] = Field(
+        "prior", description="prior: where training cases have theirs; anywhere in the body"
+    )
+
+
+class PlaceEdit(CaseEdit):
+    """Moves lesions to places where there is room: in the body, off other foreground.
+
+    Size and shape stay. A lesion without room stays where it is, and so does one that a crop cuts
+    off.
+    """
+
+    name: ClassVar[str] = "place"
+    Options: ClassVar[type[EditOptions]] = PlaceOptions
+    options: PlaceOptions
+
+    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+        """Draw ``shifts``, in voxels, of the lesions; zeros of those that stay."""
+        labels, schema, case_context = context.labels, context.schema, self.case_context(context)
+        chosen, each = chosen_classes(self.name, self.options.classes, schema), self.options.each
+        pieces = lesions(labels, schema, chosen, each)
+        if not pieces or not case_context.body.any():
+            return unchanged("no lesion, or no body")
+        draw = place_drawer(case_context, chosen, self.options.where, case_context.body, rng)
+        now, shifts = labels, []
+        for part in pieces:
+            shifts.append([0] * labels.ndim)
+            if cut_by_crop(part, case_context):
+                continue
+            left = taken(now, part)
+            case_pool = case_context.body & (left == 0)
+            least = float(case_context.body[part.box][part.mask].mean())
+            for _ in range(DRAWS):
+                shift = np.rint(np.subtract(draw(), part.centroid)).astype(int).tolist()
+                if _has_room_at(part, shift, case_pool, left == 0, least):
+                    shifts[-1], now = shift, _placed(left, part, shift)
+                    break
+        if not np.any(shifts):
+            return unchanged("no room elsewhere")
+        return {"strength": 1.0, "classes": chosen, "each": each, "shifts": shifts}
+
+    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+        """Move lesions; every voxel of the image moves with the lesion landed nearest to it."""
+        if params["strength"] == 0:
+            return replaced(context, context.labels.copy())
+        pieces = lesions(context.labels, context.schema, params["classes"], params["each"])
+        moves, now = list(zip(pieces, params["shifts"], strict=True)), context.labels
+        for part, shift in moves:
+            if any(shift):
+                now = _placed(taken(now, part), part, shift)
+        return replaced(context, now, pull_image(context, itertools.starmap(_landing_at, moves)))
+
+
+def _landing_at(part: LesionPart, shift: list[int]) -> Landing:
+    here, there = _boxes(part, shift)
+    n = len(shift)
+    return there, part.mask[here], np.column_stack([np.eye(n), np.negative(shift)]), (0.0,) * n
+
+
+def _boxes(part: LesionPart, shift: list[int]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """What of a moved part lies in the array: within the part's box, and in the array."""
+    here, there = [], []
+    for cut, by, length in zip(part.box, shift, part.shape, strict=True):
+        first, last = max(cut.start + by, 0), min(cut.stop + by, length)
+        there.append(slice(first, max(first, last)))
+        here.append(slice(first - cut.start - by, max(first, last) - cut.start - by))
+    return tuple(here), tuple(there)
+
+
+def _has_room_at(
+    part: LesionPart, shift: list[int], case_pool: Mask, free: Mask, least: float
+) -> bool:
+    """Whether a moved part lies in the array, off others, and no less in the body than before."""
+    if not any(shift):
+        return False
+    here, there = _boxes(part, shift)
+    if part.mask[here].shape != part.labels.shape:
+        return False
+    inside = free[there][part.mask], case_pool[there][part.mask]
+    return bool(inside[0].all() and inside[1].mean() >= least)
+
+
+def _placed(left: LabelArray, part: LesionPart, shift: list[int]) -> LabelArray:
+    """Labels with a part at its new place, as far as that is free."""
+    out = left.copy()
+    here, there = _boxes(part, shift)
+    written = (part.labels[here] > 0) & (left[there] == 0)
+    out[there] = np.where(written, part.labels[here], out[there])
+    return out
+
+
+# -- a lesion's shape replaced by a random smooth one ----------------------------------------------
+
+
+class BlobOptions(PieceOptions):
+    """Which lesions, and how uneven their new shape."""
+
+    rough: float = Field(
+        0.4, ge=0, le=2, description="deviation of the surface from an ellipsoid, in mean radii"
+    )
+
+
+class Blob(Edit):
+    """Gives each lesion the shape of an ellipsoid with smooth noise on its surface.
+
+    It has the lesion's moments and volume; nested classes become layers, in order of their depth.
+    The noise is halved until no lesion comes apart, loses a class or a wrapping layer.
+    """
+
+    name: ClassVar[str] = "blob"
+    Options: ClassVar[type[EditOptions]] = BlobOptions
+    options: BlobOptions
+
+    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+        """Draw the ``seed`` of the noise; ``rough`` is the largest that keeps lesions whole."""
+        classes = chosen_classes(self.name, self.options.classes, context.schema)
+        params = {"strength": 1.0, "classes": classes, "seed": int(rng.integers(2**32))}
+        for strength in (1.0, 0.5, 0.25, 0.0):
+            params["rough"] = strength * self.options.rough
+            after = self.apply(context, params).labels
+            pieces = [LabelComponents.of(m > 0).sizes.size for m in (context.labels, after)]
+            kept = keeps_classes(context.labels, after) and keeps_nesting(context.labels, after)
+            if kept and pieces[0] == pieces[1]:
+                return params
+        return unchanged("no room for an ellipsoid")
+
+    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+        """See ``Edit.apply``."""
+        after = context.labels.copy()
+        if params["strength"] == 0:
+            return EditResult(after)
+        for number, part in enumerate(lesions(after, context.schema, params["classes"], each=True)):
+            after = _reshaped(context, after, part, params["rough"], [params["seed"], number])
+        return settled(context, after, after != context.labels)
+
+
+def _reshaped(
+    context: EditContext, labels: LabelArray, part: LesionPart, rough: float, seed: list[int]
+) -> LabelArray:
+    """Replace one lesion's shape, within the body and the labels around it."""
+    from scipy.ndimage import distance_transform_edt, gaussian_filter
+
+    whole, mm, rng = part.whole(), np.array(part.spacing), np.random.default_rng(seed)
+    points = np.argwhere(whole > 0) * mm
+    moments = (np.cov(points.T, bias=True) + np.diag(mm**2) / 12) * (len(mm) + 2)
+    radius = float(np.sqrt(np.trace(moments) / len(mm)))
+    box = bounding_box(whole > 0, margin=int(np.ceil(radius / mm.min())) + 1)
+    held, out = whole[box], taken(labels, part)
+    inside, around = held > 0, out[box]
+    off = (np.argwhere(np.ones(held.shape)) + [side.start for side in box]) * mm - points.mean(0)
+    away = np.sqrt((off @ np.linalg.inv(moments) * off).sum(axis=1)).reshape(held.shape)
+    noise = gaussian_filter(rng.standard_normal(held.shape), radius / 2 / mm)
+    away -= rough * noise / max(noise.std(), 1e-9)
+    room = np.flatnonzero(context.body[box] & np.isin(around, around[inside & (around >= 0)]))
+    nearest = room[np.argsort(away.ravel()[room], kind="stable")[: part.voxels]]
+    depth = distance_transform_edt(inside, sampling=part.spacing)
+    values = sorted(np.unique(held[inside]), key=lambda value: -depth[held == value].mean())
+    layers = np.repeat(values, [np.count_nonzero(held == value) for value in values])
+    around[np.unravel_index(nearest, held.shape)] = layers[: len(nearest)]  # a view of out
+    return out
