@@ -275,7 +275,7 @@ def toy_copy(toy_nnunet, tmp_path) -> Toy:
 def crop_samples(adapter, n: int, seed: int = 0):
     """Pairs of sample and host arrays: training crops with noise on them, in the host's space."""
     from gansynth.core.schema import Sample
-    from gansynth.sampling.copies import REPEATED
+    from gansynth.sampling.deidentify import REPEATED
 
     rng = np.random.default_rng(seed)
     source, pairs = adapter.source, []

@@ -106,7 +106,8 @@ def open_drawer(source, adapter, run, request, *, device):
 
 registry = Bag(adapter=lambda name: Adapter)
 for name, content in {
-    "gansynth.sampling.run_source": {"open_source": open_source, "open_drawer": open_drawer},
+    "gansynth.sampling.run_source": {"open_source": open_source},
+    "gansynth.sampling.sampler": {"open_drawer": open_drawer},
     "gansynth.core.registry": {"installed": lambda: registry},
 }.items():
     sys.modules[name] = module = types.ModuleType(name)

@@ -43,7 +43,14 @@ from gansynth.core.source import SourceRequest, StoredCase
 from gansynth.core.space import Space
 from gansynth.data.connected_components import boxes_of
 from gansynth.data.folds import absolute, compile_pattern, is_table, read_subjects
-from gansynth.data.picture_files import GREY, SUFFIXES, picture_header, read_picture
+from gansynth.data.picture_files import (
+    GREY,
+    SUFFIXES,
+    PixelSpacing,
+    picture_header,
+    read_picture,
+    resize,
+)
 from gansynth.data.pictures import (
     Fault,
     PictureFiles,
@@ -52,7 +59,6 @@ from gansynth.data.pictures import (
     check_source,
     printable,
 )
-from gansynth.data.planes import PixelSpacing, resize
 from gansynth.data.read_options import (
     OF_SPLITS,
     ReadOptions,

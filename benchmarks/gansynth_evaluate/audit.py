@@ -37,7 +37,7 @@ from gansynth.core.synthetic import MARK
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import reading
 from gansynth.runtime.serialise import Document
-from gansynth.sampling.identifiers import (
+from gansynth.sampling.deidentify import (
     Identifier,
     Identifiers,
     marks,

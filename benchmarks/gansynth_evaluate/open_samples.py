@@ -14,10 +14,16 @@ from gansynth.data.cache import CaseCache
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling import run_source
-from gansynth.sampling.evaluation_data import EvaluationData, KnownSubjects, folder_kind, own_names
+from gansynth.sampling.evaluation_data import (
+    EvaluationData,
+    KnownSubjects,
+    check_alike,
+    draw_accepted,
+    folder_kind,
+    own_names,
+)
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_moved, open_source
-from gansynth.sampling.sample_check import check_alike, draw_accepted
 
 Real = Mapping[str, Any]  # a `SourceRequest` as JSON
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from common import gansynth, write
 
-from gansynth.sampling.copies import CopySearch, repeated_share
+from gansynth.sampling.deidentify import CopySearch, repeated_share
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_moved
 from gansynth.sampling.sampler import Sampler

@@ -33,7 +33,7 @@ from gansynth.core.space import Space
 from gansynth.runtime.devices import producer_device
 from gansynth.runtime.errors import DataFault, TrainingFault, describe_error
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.sample_check import check_alike, compare_with_training
+from gansynth.sampling.evaluation_data import check_alike, compare_with_training
 
 logger = logging.getLogger("gansynth")
 STORED = 64  # samples of a bank that are compared with training cases
@@ -184,7 +184,7 @@ def _config(
     """Return the configuration of a frozen bank; what its filters need is learnt here."""
     asked = request or SampleRequest()
     if asked.filters:  # a producer on the CPU has one thread and low priority
-        from gansynth.sampling.filters.pretrain import learn_ahead
+        from gansynth.sampling.filters.fitted import learn_ahead
         from gansynth.sampling.run_source import open_source
 
         learn_ahead(run, asked.filters, open_source(run.request), device=device)

@@ -263,7 +263,8 @@ def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     from gansynth.core.units import compare_with_cases
     from gansynth.sampling.deidentify import real_parts
     from gansynth.sampling.replay import host_of, settings_of
-    from gansynth.sampling.run_source import open_drawer, open_source
+    from gansynth.sampling.run_source import open_source
+    from gansynth.sampling.sampler import open_drawer
 
     source = open_source(SourceRequest(**config.request))
     adapter = installed().adapter(config.target)(source) if config.target else None

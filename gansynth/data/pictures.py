@@ -45,8 +45,17 @@ from gansynth.data.folds import (
     write_resplit,
 )
 from gansynth.data.listing import LIKE_LABELS, located, picture_keys
-from gansynth.data.picture_files import SUFFIXES, full_range, picture_header, read_picture
-from gansynth.data.planes import PixelSpacing, Windows, per_channel, rescale, resize
+from gansynth.data.picture_files import (
+    SUFFIXES,
+    PixelSpacing,
+    Windows,
+    full_range,
+    per_channel,
+    picture_header,
+    read_picture,
+    rescale,
+    resize,
+)
 from gansynth.data.read_options import (
     OF_BOXES,
     OF_SPLITS,

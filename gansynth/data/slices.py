@@ -36,8 +36,8 @@ from gansynth.data.cache import CaseCache, PatchSource, cut_case
 from gansynth.data.connected_components import LabelBoxes, box_record
 from gansynth.data.folds import without_cases
 from gansynth.data.grid import ORIENTATION
+from gansynth.data.picture_files import Windows, per_channel, rescale, resize
 from gansynth.data.pictures import flat_files
-from gansynth.data.planes import Windows, per_channel, rescale, resize
 from gansynth.data.read_options import (
     INNER,
     OF_BOXES,

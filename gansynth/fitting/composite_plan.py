@@ -18,10 +18,9 @@ from gansynth.fitting.composite_spec import PartSpec, PerChannel, PerClass, Spec
 from gansynth.fitting.pipeline import PipelineStep
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.options import split_settings
-from gansynth.sampling.label_maps import viewed
 from gansynth.sampling.request_parsing import Maker, check_edits
 from gansynth.sampling.run import COMPOSITE, PARTS
-from gansynth.sampling.run_source import open_source
+from gansynth.sampling.run_source import open_source, viewed
 from gansynth.training.loop import FitOptions
 
 

@@ -16,9 +16,9 @@ from gansynth.metrics.segmentation.measures import dice, mean_dice
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.label_maps import LabelMapSampler
 from gansynth.sampling.quality_gate import reject_reason_of
 from gansynth.sampling.run import Run
+from gansynth.sampling.run_source import LabelMapSampler
 
 FOUND = "label_maps.json"
 """File in the run's folder with the result of ``report_label_maps``."""

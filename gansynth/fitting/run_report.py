@@ -22,7 +22,7 @@ from gansynth.runtime.files import read_json, write_bytes_atomic, write_json_ato
 from gansynth.runtime.options import overlay, split_settings
 from gansynth.runtime.progress import Reporter
 from gansynth.runtime.version import __version__
-from gansynth.sampling.identifiers import Identifiers, names_of, words_of_schema
+from gansynth.sampling.deidentify import Identifiers, names_of, words_of_schema
 from gansynth.sampling.run import PARTS
 from gansynth.training.loggers import FILE as LOSSES
 from gansynth.training.loop import loop_options

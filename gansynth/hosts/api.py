@@ -28,7 +28,7 @@ from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.options import put_setting
 from gansynth.runtime.progress import NullReporter, Reporter, RichReporter
-from gansynth.sampling.filters.pretrain import learn_ahead
+from gansynth.sampling.filters.fitted import learn_ahead
 from gansynth.sampling.request_parsing import read_request
 from gansynth.sampling.run_source import open_resolved, requested, resolve_request
 

@@ -44,8 +44,8 @@ def run_check(request: CheckRequest) -> CheckReport:
         if any(finding.level == "error" for finding in report.findings):
             return report
     if generator is not None:
+        from gansynth.sampling.evaluation_data import check_run
         from gansynth.sampling.open_run import load_run
-        from gansynth.sampling.sample_check import check_run
         from gansynth.sampling.sampler import Sampler
 
         run = load_run(Path(generator), request.device)

@@ -21,8 +21,7 @@ from gansynth.hosts.host import Framework
 from gansynth.hosts.sample_source import find_sample_source
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.filters.pretrain import planned_filters
-from gansynth.sampling.run_source import open_drawer
+from gansynth.sampling.filters.fitted import planned_filters
 
 if TYPE_CHECKING:
     from gansynth.sampling.sampler import Sampler
@@ -112,6 +111,7 @@ def timed_sampler(adapter: Framework, mix_config: MixConfig) -> tuple[Sampler, f
         GansynthError: a producer would fail, or one of the samples would be rejected.
     """
     from gansynth.runtime.devices import producer_device
+    from gansynth.sampling.sampler import open_drawer
 
     assert mix_config.run is not None
     device = producer_device(mix_config.device, ())
@@ -134,7 +134,7 @@ def will_it_harm(
     ``sampler``: of the samples; None for those of a bank, and without samples.
     """
     from gansynth.bank.api import check_bank
-    from gansynth.sampling.sample_check import check_run
+    from gansynth.sampling.evaluation_data import check_run
 
     if mix_config.ratio.p == 0:
         return {"lines": []}

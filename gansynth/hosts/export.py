@@ -31,9 +31,8 @@ from gansynth.runtime.errors import (
     UsageFault,
 )
 from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
-from gansynth.sampling.deidentify import SharedSamples, record_of, refuse_real_images
-from gansynth.sampling.filters.pretrain import learn_ahead
-from gansynth.sampling.identifiers import names_in
+from gansynth.sampling.deidentify import SharedSamples, names_in, record_of, refuse_real_images
+from gansynth.sampling.filters.fitted import learn_ahead
 from gansynth.sampling.run import locked
 from gansynth.sampling.writing import PROVENANCE, write
 

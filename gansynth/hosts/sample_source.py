@@ -28,7 +28,7 @@ from gansynth.runtime.progress import Reporter
 from gansynth.sampling.deidentify import real_parts
 from gansynth.sampling.open_run import check_weights
 from gansynth.sampling.request_parsing import Maker, check_request, check_texts
-from gansynth.sampling.run_source import open_drawer, open_matching_real
+from gansynth.sampling.run_source import open_matching_real
 
 METADATA_BYTES = 4096  # of a sample in a bank, with its boxes
 
@@ -216,6 +216,8 @@ def check_drawing(adapter: Adapter, mix_config: MixConfig) -> None:
         drawn = [reader.draw(np.random.default_rng(seed)) for seed in range(IMAGES)]
         compare_with_cases(folder, source, [s.image for s in drawn if s is not None])
     else:
+        from gansynth.sampling.sampler import open_drawer
+
         assert mix_config.run is not None  # see MixConfig
         sampler, _ = open_drawer(
             *(adapter.source, adapter, mix_config.run, mix_config.samples),

@@ -22,7 +22,7 @@ from gansynth.core.writer import Item, Writer, WriterOptions
 from gansynth.data.case_writer import names_of
 from gansynth.data.connected_components import boxes_of
 from gansynth.data.listing import FILE
-from gansynth.data.planes import IntensityWindow, Windows
+from gansynth.data.picture_files import IntensityWindow, Windows
 from gansynth.report.png import outlined, png_bytes, scaled
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import folder_name, write_json_atomic

@@ -32,13 +32,12 @@ from gansynth.sampling.deidentify import (
     refuse_real_images,
 )
 from gansynth.sampling.inspect import ROWS, write_interpolation, write_nearest
-from gansynth.sampling.label_maps import LabelMapSampler, viewed
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.quality_gate import reject_reason_of
 from gansynth.sampling.replay import noted, regenerate, settings_of
 from gansynth.sampling.request_parsing import read_request
 from gansynth.sampling.run import Run
-from gansynth.sampling.run_source import open_moved
+from gansynth.sampling.run_source import LabelMapSampler, open_moved, viewed
 from gansynth.sampling.sampler import Sampler
 from gansynth.sampling.writing import check_writer, intensities_of, write
 

@@ -1,4 +1,8 @@
-"""Sampling from a run: conditions from its training source, images from its generator."""
+"""Sampling from a run: conditions from its training source, images from its generator.
+
+A producer and all checks before it call ``open_drawer``. The checks therefore refuse at once what
+the producer would refuse after minutes.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,12 @@ from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import lesion_drawer, no_room
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.conditions.sampling_weights import SamplingWeights, open_sampling_weights
+from gansynth.core.adapter import Adapter
 from gansynth.core.case_pool import CaseCheck
 from gansynth.core.filter import FilterRequest
 from gansynth.core.generator import Generator, context_of, given_of
 from gansynth.core.lineage import Lineage, guard_host
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Condition, Sample
 from gansynth.core.source import CaseSource, lineage_of
@@ -27,11 +33,12 @@ from gansynth.data.views import SourceView
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.composite import CompositeBase
-from gansynth.sampling.copies import REPEATED, repeated_share
+from gansynth.sampling.deidentify import REPEATED, repeated_share
 from gansynth.sampling.filters.fitted import ensure_learnt, to_learn
-from gansynth.sampling.label_maps import viewed
+from gansynth.sampling.open_run import load_run
 from gansynth.sampling.request_parsing import Maker, check_request
 from gansynth.sampling.run import Run, conditioned_on_classes, content_check, seen_classes
+from gansynth.sampling.run_source import source_for, viewed
 
 T = TypeVar("T", Condition, Sample)
 BESIDE = "beside"
@@ -222,6 +229,29 @@ def _lent(traced: T) -> T:
 def _drawn_of(load: Callable[[str], Case], space: Space, where: Mapping[str, Any]) -> Case:
     """Return the case of a condition at its place, in the generator's space."""
     return space.to_generator(load(where["case"]), Placement.from_json(where["placement"]))
+
+
+def open_drawer(
+    source: CaseSource,
+    adapter: Adapter | None,
+    run: RunFolder,
+    request: SampleRequest,
+    *,
+    device: str,
+    learn: bool = True,
+) -> tuple[Sampler, Callable[[Sample], Sample] | None]:
+    """Open a run to generate samples for an adapter on a source, or for none.
+
+    Returns:
+        The drawer, in the space of the run's own source, and a function that maps its samples to
+        the adapter. It is None if both have the same source.
+
+    Raises:
+        GansynthError: a run is damaged or does not fit its source, or a request is not supported.
+    """
+    opened = load_run(run, device)
+    own, bring = source_for(opened, source, adapter)
+    return Sampler(opened, own, request, learn=learn), bring
 
 
 def sampler_for(

@@ -13,7 +13,7 @@ from gansynth.testing.report import ConformanceReport
 
 if TYPE_CHECKING:
     from gansynth.core.generator import Batch, Generator, Stage
-    from gansynth.testing._bench import Fit, GeneratorBench
+    from gansynth.testing._generator_checks import Fit, GeneratorBench
 
 
 def check_generator(
@@ -37,7 +37,7 @@ def check_generator(
     Returns:
         Named checks, e.g. ``3d: faithful``; checks that need a failed one are left out.
     """
-    from gansynth.testing._bench import GeneratorBench
+    from gansynth.testing._generator_checks import GeneratorBench
 
     report = ConformanceReport(getattr(cls, "name", cls.__name__))
     for axes in ndim:
@@ -65,8 +65,12 @@ def fit_briefly(generator: Generator, cases: Sequence[Case], steps: int) -> obje
 
 def _check_samples(bench: GeneratorBench) -> None:
     from gansynth.core.generator import Generator as base
-    from gansynth.testing._lesion_checks import BoxSampleChecks, LesionSampleChecks
-    from gansynth.testing._sample_checks import SampleChecks, check_realness
+    from gansynth.testing._generator_checks import (
+        BoxSampleChecks,
+        LesionSampleChecks,
+        SampleChecks,
+        check_realness,
+    )
 
     draws = SampleChecks(bench)
     # The other checks need these three.

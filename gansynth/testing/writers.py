@@ -15,8 +15,7 @@ from gansynth.core.source import SourceRequest
 from gansynth.core.writer import Item, Writer
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.copies import REPEATED
-from gansynth.sampling.deidentify import SharedSamples
+from gansynth.sampling.deidentify import REPEATED, SharedSamples
 from gansynth.sampling.writing import check_writer as check_writer_request
 from gansynth.sampling.writing import intensities_of, write
 from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport

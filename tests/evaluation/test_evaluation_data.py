@@ -10,8 +10,7 @@ from gansynth.data.cache import CaseCache
 from gansynth.metrics.lesions import new_voxels
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.evaluation_data import KnownSubjects, own_names
-from gansynth.sampling.sample_check import check_alike
+from gansynth.sampling.evaluation_data import KnownSubjects, check_alike, own_names
 from gansynth.testing import ToySource
 from gansynth_evaluate.open_samples import open_evaluated
 from tests.evaluation.gatherings import as_samples, compared, gathered, strangers

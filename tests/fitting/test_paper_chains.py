@@ -26,10 +26,9 @@ from gansynth.fitting.recipe_plan import plan_recipe
 from gansynth.fitting.warm_start import label_meanings
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.label_maps import LabelMapSampler
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run import Run
-from gansynth.sampling.run_source import open_source
+from gansynth.sampling.run_source import LabelMapSampler, open_source
 from gansynth.sampling.sampler import Sampler
 from tests.plugins import paper_data
 from tests.plugins.paper_data import LABELS, SEQUENCES, SIZE, TISSUES

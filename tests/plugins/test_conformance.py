@@ -28,7 +28,7 @@ from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource, check_generator
-from gansynth.testing._sample_checks import check_realness
+from gansynth.testing._generator_checks import check_realness
 from gansynth.training.loop import FitOptions, train
 from gansynth_evaluate.memorisation import discriminator_scores
 from tests.plugins.toys import (

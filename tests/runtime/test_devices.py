@@ -24,7 +24,7 @@ from tests.training.zoo.members import loop, member, toy_batches
 
 ROOT = Path(__file__).parents[2]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 1)
-PUT_BACK_ON_EVERY_DEVICE = {"gansynth/testing/_sample_checks.py"}
+PUT_BACK_ON_EVERY_DEVICE = {"gansynth/testing/_generator_checks.py"}
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from gansynth.hosts.sample_source import check_learnable
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.composite import part_seed
-from gansynth.sampling.label_maps import LabelMapSampler, viewed
 from gansynth.sampling.open_run import load_run
+from gansynth.sampling.run_source import LabelMapSampler, viewed
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
 from tests.offered import offered

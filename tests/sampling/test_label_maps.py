@@ -15,9 +15,8 @@ from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.label_maps import LabelMapSampler
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.run_source import open_source
+from gansynth.sampling.run_source import LabelMapSampler, open_source
 from gansynth.sampling.sampler import Sampler
 from tests.data import sets
 from tests.producers import fill_here

@@ -26,8 +26,7 @@ from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.options import read_settings
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling import png_writer
-from gansynth.sampling.copies import REPEATED
-from gansynth.sampling.deidentify import SharedSamples
+from gansynth.sampling.deidentify import REPEATED, SharedSamples
 from gansynth.sampling.png_writer import PngOptions, PngWriter
 from gansynth.sampling.sample import _Drawn
 from gansynth.sampling.writing import TIME, check_writer, intensities_of, write

@@ -10,7 +10,7 @@ import gansynth
 from gansynth.core.schema import Sample
 from gansynth.core.source import lineage_of
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling import sample_check
+from gansynth.sampling import evaluation_data
 from gansynth.testing import ToySource
 from tests.evaluation.gatherings import strangers
 from tests.flat_sets import pictures
@@ -46,7 +46,7 @@ def test_lesions_set_beside_real_ones_are_told_with_the_way_out(fitted, tmp_path
 
 
 def test_a_slow_generator_draws_fewer_samples_and_says_how_many(fitted, monkeypatch):
-    monkeypatch.setattr(sample_check, "SECONDS", 0.0)
+    monkeypatch.setattr(evaluation_data, "SECONDS", 0.0)
     first = gansynth.check(generator=fitted[0], quiet=True, seed=1).will_it_harm["lines"][0]
     assert 4 <= int(first.partition(" samples beside 64 training cases")[0]) < 12
     assert first.endswith("not 32: drawing is slow, or rejects many")
@@ -78,7 +78,7 @@ PARTS = "labelled parts darker than their surroundings in first: samples"
 )
 def test_what_is_said_of_samples(samples, source, says):
     where, lineage = Path("run"), lineage_of(source)
-    found = sample_check.compare_with_training(
+    found = evaluation_data.compare_with_training(
         where, samples, source, source.space, lineage, NullReporter()
     )
     assert [line for line in found["lines"] if says in line], found["lines"]

@@ -38,7 +38,7 @@ from gansynth.data.lesion_contrast import (
 )
 from gansynth.data.lesion_contrast import FEW as FEW_PIECES
 from gansynth.data.lesions import LesionPart, parts
-from gansynth.sampling.filters.training_data import drawn, labelled
+from gansynth.sampling.filters.fitted import drawn, labelled
 
 
 class ContrastOptions(FilterOptions):

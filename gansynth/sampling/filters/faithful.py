@@ -22,7 +22,7 @@ from gansynth.core.filter import (
     FilterTrainingData,
 )
 from gansynth.core.schema import LabelArray, Sample, Schema
-from gansynth.sampling.filters.training_data import drawn, labelled
+from gansynth.sampling.filters.fitted import drawn, labelled
 
 if TYPE_CHECKING:
     from gansynth.metrics.faithfulness import EvaluationSegmenter

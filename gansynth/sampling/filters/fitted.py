@@ -1,7 +1,8 @@
 """Filters and their fitted state, which is stored in the run's folder.
 
 ``RUN/filters/NAME-DIGEST/`` holds ``filter.json`` and a filter's weights, if any. The digest is
-that of its options. A filter is fitted once, on training cases of the run's fold alone.
+that of its options. A filter is fitted once, on training cases of the run's fold alone, some of
+them reserved for thresholds.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.filter import Filter, FilterRequest
+import numpy as np
+
+from gansynth.core.case_pool import TrainingCases
+from gansynth.core.filter import Filter, FilterRequest, FilterTrainingData
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
-from gansynth.core.run_folder import RunDescription
-from gansynth.core.schema import Sample, Schema
+from gansynth.core.run_folder import RunDescription, RunFolder
+from gansynth.core.schema import Case, Sample, Schema
 from gansynth.core.source import CaseSource
+from gansynth.data.batches import CaseBatches
+from gansynth.data.cache import CaseCache
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import (
     check_sha256,
@@ -34,8 +40,76 @@ from gansynth.runtime.files import (
 )
 from gansynth.runtime.options import read_options
 from gansynth.runtime.progress import NullReporter, Reporter
-from gansynth.sampling.filters.training_data import learning_of
-from gansynth.sampling.label_maps import viewed
+from gansynth.sampling.run import content_check
+from gansynth.sampling.run_source import source_of_run, viewed
+
+APART = 0.25  # share of the subjects that are reserved for thresholds; at least one of two
+
+
+def learning_of(
+    run: RunDescription, source: CaseSource, schema: Schema, device: str, reporter: Reporter
+) -> FilterTrainingData:
+    """Return the cases that a filter of a run may use."""
+    lineage, space = run.lineage, run.space
+    ids = sorted({case.id for case in lineage.cases}.intersection(source.train_ids))
+    if not ids:
+        raise UsageFault(
+            f"{run.folder}: filters have no cases to be fitted on: {source.name} has no "
+            "training case that the run was fitted on; expected its own training source"
+        )
+    check = content_check(run.folder, lineage)
+    cases = TrainingCases(CaseCache(source), ids, check)
+    crops = CaseBatches(cases, space)
+    train, apart = split_by_subject(
+        ids, {case_id: source.header(case_id).subject for case_id in ids}
+    )
+    size = space.size or crops.cut(ids[0], np.random.default_rng(0)).image.shape[1:]
+    return FilterTrainingData(cases, crops, train, apart, schema, tuple(size), device, reporter)
+
+
+def split_by_subject(
+    ids: Sequence[str], subjects: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """Split cases by subject, for fitting and for thresholds; always the same way.
+
+    With a single subject both are all its cases.
+    """
+    people = sorted(set(subjects[i] for i in ids))
+    if len(people) == 1:
+        return list(ids), list(ids)
+    order = np.random.default_rng(0).permutation(len(people))
+    apart = {people[n] for n in order[: max(1, round(APART * len(people)))].tolist()}
+    return ([i for i in ids if subjects[i] not in apart], [i for i in ids if subjects[i] in apart])
+
+
+def drawn(
+    learning: FilterTrainingData, ids: Sequence[str], count: int, seed: int
+) -> Iterator[Case]:
+    """Yield crops of cases in turn, each as often as the others.
+
+    Args:
+        count: number of crops; a space with one crop per case gives each case at most once.
+    """
+    rng = np.random.default_rng((seed, len(ids)))
+    order = rng.permutation(len(ids)).tolist()
+    if learning.crops.space.grid in ("native", "resample"):
+        count = min(count, len(ids))
+    for number in range(count):
+        yield learning.crops.cut(ids[order[number % len(ids)]], rng)
+
+
+def labelled(name: str, learning: FilterTrainingData) -> None:
+    """Refuse cases without label maps, for filters that need them."""
+    case = learning.crops.cut(learning.train_ids[0], np.random.default_rng(0))
+    if case.labels is None or not learning.schema.foreground:
+        raise UsageFault(
+            f"--filter {name}: {learning.cases.name} has no label maps, and {name} "
+            "needs them; expected labelled cases. Leave the filter out"
+        )
+
+
+# -- fitted filters --------------------------------------------------------------------------------
+
 
 FOLDER, STATE = "filters", "filter.json"
 VERSION = 1
@@ -247,3 +321,44 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+# -- before sampling, in the process that the user watches, with progress --------------------------
+# A producer would fit missing filters itself, but without visible progress.
+
+
+def learn_ahead(
+    run: RunFolder | None,
+    filters: Sequence[str],
+    host: CaseSource,
+    *,
+    target: str = "",
+    device: str = "auto",
+    reporter: Reporter | None = None,
+) -> None:
+    """Fit the filters that a run's folder lacks, and check those that it has.
+
+    Args:
+        run: the run; None where samples come from a bank, which are already checked.
+    """
+    if run is None or not filters:
+        return
+    from gansynth.core.registry import installed
+    from gansynth.runtime.devices import pick_device
+
+    any_size = bool(target) and installed().adapter(target).any_size
+    missing = to_learn(run.folder, filters)
+    if missing and reporter is not None:
+        names = ", ".join(item.name for item in missing)
+        reporter.say(f"{run}: fitting filters to its training cases, once: {names}")
+    source = source_of_run(run, host, any_size=any_size)
+    ensure_learnt(run, source, filters, str(pick_device(device)), reporter)
+
+
+def planned_filters(run: RunFolder | None, filters: Sequence[str]) -> dict[str, Any]:
+    """Return a dry run's report: each filter, and whether it must be fitted first."""
+    if run is None or not filters:
+        return {}
+    ready = {True: "learnt", False: "would learn first, from the run's training cases"}
+    built = build_filters(filters)
+    return {"filters": {item.name: ready[folder_of(run.folder, item).exists()] for item in built}}

@@ -30,7 +30,7 @@ from gansynth.core.filter import (
 from gansynth.core.geometry import Mask
 from gansynth.core.schema import FloatArray, Sample, Schema
 from gansynth.metrics.nearest import NearestSearch, SearchQuery
-from gansynth.sampling.filters.training_data import drawn
+from gansynth.sampling.filters.fitted import drawn
 
 UNCHANGED = 0.1
 """Standard deviations by which a lesion must differ from the background in its place."""

@@ -19,7 +19,7 @@ from gansynth.core.filter import (
     FilterTrainingData,
 )
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Sample, Schema
-from gansynth.sampling.filters.training_data import drawn
+from gansynth.sampling.filters.fitted import drawn
 
 Numbers = npt.NDArray[np.float64]
 ENDS = (0.01, 0.99)  # quantiles that represent the extremes, since single voxels are unreliable

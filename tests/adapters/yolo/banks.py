@@ -8,7 +8,7 @@ import numpy as np
 
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.schema import Boxes, FloatArray, Sample, Schema
-from gansynth.sampling.copies import REPEATED
+from gansynth.sampling.deidentify import REPEATED
 from tests import banks
 
 SEEN = Lineage("toy:3", "0", (CaseRecord("case_1", "person_1", "1" * 64),))

@@ -12,7 +12,7 @@ from gansynth.hosts.host import Job
 from gansynth.hosts.record import LOG
 from gansynth.runtime.child import SHOWN
 from gansynth.runtime.errors import DataFault, IntegrityFault
-from gansynth.sampling.run_source import open_drawer
+from gansynth.sampling.sampler import open_drawer
 from gansynth.testing import check_adapter
 from tests.adapters.kits import Kit, command, in_this_process, kit_of
 from tests.yolo_sets import opened, toy_yolo

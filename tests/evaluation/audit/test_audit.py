@@ -16,7 +16,7 @@ from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.source import lineage_of
 from gansynth.data.nifti import open_volumes
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.sampling.identifiers import Identifier, Identifiers, marks
+from gansynth.sampling.deidentify import Identifier, Identifiers, marks
 from gansynth_evaluate.audit import audit_export, audit_exported
 from tests.evaluation.audit.exported import CASES, png, volume, write_clean, write_source
 

@@ -17,7 +17,7 @@ from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.filters.pretrain import learn_ahead, planned_filters
+from gansynth.sampling.filters.fitted import learn_ahead, planned_filters
 from gansynth.sampling.sample import sample
 from gansynth.testing import ToySource
 from tests.producers import fill_here

@@ -14,8 +14,13 @@ from gansynth.core.lineage import Lineage
 from gansynth.core.run_folder import RunFolder, read_manifest
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.files import digest_of
-from gansynth.sampling.filters.fitted import build_filters, ensure_learnt, folder_of, to_learn
-from gansynth.sampling.filters.training_data import split
+from gansynth.sampling.filters.fitted import (
+    build_filters,
+    ensure_learnt,
+    folder_of,
+    split_by_subject,
+    to_learn,
+)
 from gansynth.sampling.quality_gate import reject_reason_of
 from gansynth.testing import ToySource
 from tests.offered import offered
@@ -173,9 +178,9 @@ def test_a_slip_is_one_line(text, says):
 
 def test_cases_are_set_apart_by_subject():
     people = {"a1": "a", "a2": "a", "b1": "b", "c1": "c", "c2": "c"}
-    train, apart = split(sorted(people), people)
+    train, apart = split_by_subject(sorted(people), people)
     assert sorted(train + apart) == sorted(people)
     assert {people[i] for i in train}.isdisjoint({people[i] for i in apart})
-    assert split(["a1", "a2"], people) == (["a1", "a2"], ["a1", "a2"])
-    pair = split(["a1", "b1"], people)
+    assert split_by_subject(["a1", "a2"], people) == (["a1", "a2"], ["a1", "a2"])
+    pair = split_by_subject(["a1", "b1"], people)
     assert sorted(map(len, pair)) == [1, 1]

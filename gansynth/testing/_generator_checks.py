@@ -1,28 +1,197 @@
-"""Checks of samples from held-out label maps, and of a discriminator's scores."""
+"""The checks of a generator: it is fitted on toy cases, and its samples of others are judged."""
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gansynth.conditions.lesion_placement import PlacedLesion, lesion_drawer
 from gansynth.core.capabilities import REAL, Input
-from gansynth.core.generator import Generator, context_of, learn, move
-from gansynth.core.schema import OUTSIDE, Boxes, Case, Condition, FloatArray, LabelArray, Sample
+from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases
+from gansynth.core.generator import Generator, capabilities_of, context_of, given_of, learn, move
+from gansynth.core.geometry import Mask
+from gansynth.core.schema import (
+    OUTSIDE,
+    Boxes,
+    Case,
+    Condition,
+    FloatArray,
+    LabelArray,
+    Sample,
+    Schema,
+)
+from gansynth.core.source import CaseSource
+from gansynth.core.space import Placement, Space
+from gansynth.data.blending import drawn_in, hole, rim_voxels
+from gansynth.data.cache import CaseCache
 from gansynth.data.label_statistics import label_share
-from gansynth.sampling.copies import repeated_share
-from gansynth.sampling.deidentify import MOST_REPEATED
-from gansynth.testing._bench import GeneratorBench, copied
-from gansynth.testing.report import CheckFailed, CheckSkipped
-from gansynth.testing.toy import contrasts
+from gansynth.runtime.devices import seeded
+from gansynth.runtime.errors import UsageFault
+from gansynth.sampling.deidentify import MOST_REPEATED, repeated_share
+from gansynth.testing.case_readers import GuardedSource
+from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport
+from gansynth.testing.toy import contrasts, without_blobs
+
+Fit = Callable[["Generator", Sequence[Case], int], object]
+"""(generator, training cases in its space, steps): trains it in place."""
+PLACES = "where=anywhere,inside=0.6,tries=100"  # lesion placement for the small toy bodies
+TRIES = 50
+
+
+class GeneratorBench:
+    """One generator on toy cases of one number of axes."""
+
+    def __init__(
+        self,
+        report: ConformanceReport,
+        cls: type[Generator],
+        options: dict[str, Any],
+        axes: int,
+        side: int | None = None,
+    ) -> None:
+        self.report, self.cls, self.options, self.side = report, cls, options, side
+        self.generator: Generator
+        self._use(GuardedSource(axes, boxes=True, side=side))
+        self.train_cases: list[Case] = []
+        self.held_out: list[Case] = []
+        self.reference: list[Case] = []
+        self.lesions: LesionCases | None = None
+        self.state: dict[str, Any] = {}
+
+    def _use(self, source: GuardedSource) -> None:
+        self.source, self.space = source, source.space
+        self.schema: Schema = source.schema
+
+    @property
+    def heeds_boxes(self) -> bool:
+        return "boxes" in self.generator.capabilities.takes
+
+    def check(self, name: str, function: Callable[[], object]) -> bool:
+        return self.report.run(f"{self.source.schema.ndim}d: {name}", function)
+
+    def build(self) -> None:
+        """Build the networks; they have parameters unless there is nothing to train."""
+        can = capabilities_of(self.cls, self.cls.Options(**self.options))
+        if "boxes" not in can.takes:  # most data sets have no boxes
+            self._use(GuardedSource(self.schema.ndim, side=self.side))
+        if can.range == "tanh":
+            self.space = self.space.with_window(map(self.source.load, self.source.train_ids))
+            self.schema = self.space.generator_schema(self.source.schema)
+        generator = self.new()
+        parameters = sum(p.numel() for net in generator.nets.values() for p in net.parameters())
+        if generator.phases() and not parameters:
+            raise CheckFailed("has phases to train but no parameters")
+        if bool(generator.phases()) != can.trains:
+            raise CheckFailed(f"trains is {can.trains}, expected True with phases and only then")
+        self.generator = generator
+        self.train_cases = [
+            self.space.to_generator(c) for c in map(self.source.load, self.source.train_ids)
+        ]
+        self.held_out = [
+            self.space.to_generator(c) for c in map(self.source.load, self.source.held_out_ids)
+        ]
+        self.reference = self.held_out
+        if "lesion" in can.takes:
+            self.lesions = LesionCases(generator, self.source, self.space, len(self.held_out))
+            self.held_out = self.lesions.cases
+        self.source.closed = True
+
+    def new(self) -> Generator:
+        # Initial weights come from torch's global random state, which is seeded here.
+        with seeded(0):
+            try:
+                return self.cls(self.schema, self.space.size, self.cls.Options(**self.options))
+            except UsageFault as refusal:
+                raise CheckSkipped(f"refused: {refusal}") from refusal
+
+    def train(self, fit: Fit, steps: int) -> None:
+        self.state = learn(self.generator, self.train_cases)
+        made = partial(context_of, self.generator)
+        self.check("context has few values", lambda: list(map(made, self.train_cases)))
+        fit(self.generator, self.train_cases, steps)
+
+    def condition(self, case: Case, seed: int) -> Condition:
+        if self.lesions is not None:
+            return self.lesions.condition(case, seed)
+        return Condition(
+            labels=copied(case.labels),
+            boxes=copied_boxes(case.boxes) if self.heeds_boxes else None,
+            label_class=case.label_class,
+            context=context_of(self.generator, case),
+            given=given_of(self.generator, case),
+            moved=case.image.copy() if "image" in self.generator.capabilities.takes else None,
+            latent_seed=seed,
+            provenance={"case": case.id},
+        )
+
+
+class LesionCases:
+    """Lesions of toy training cases, placed into held-out toy bodies without lesions."""
+
+    def __init__(self, generator: Generator, source: CaseSource, space: Space, count: int) -> None:
+        self._sampler = lesion_drawer(PLACES, generator.capabilities.lesions)
+        self._case_pool = CasePool(TrainingCases(CaseCache(source)), space)
+        bodies = [without_blobs(source.load(i), n) for n, i in enumerate(source.held_out_ids)]
+        self.bodies = [space.to_generator(body) for body in bodies[:count]]
+        self._shape = source.load(source.train_ids[0]).image.shape[1:]
+        self.inserted = [self._insert(n, body) for n, body in enumerate(self.bodies)]
+
+    def _insert(self, number: int, body: Case) -> PlacedLesion:
+        case_context = CaseContext(
+            body, Placement((0,) * len(self._shape)), self._shape, number, self._case_pool
+        )
+        for attempt in range(TRIES):
+            inserted = self._sampler.draw(
+                case_context, (), np.random.default_rng((number, attempt))
+            )
+            if set(np.unique(inserted.lesion)) >= set(self._case_pool.schema.foreground):
+                return inserted
+        raise CheckSkipped(f"no place for a lesion in {TRIES} tries of {self._sampler.options}")
+
+    @property
+    def cases(self) -> list[Case]:
+        """Backgrounds with the requested label maps."""
+        pairs = zip(self.bodies, self.inserted, strict=True)
+        return [replace(body, labels=inserted.labels) for body, inserted in pairs]
+
+    def condition(self, case: Case, seed: int) -> Condition:
+        """Return a new condition of one of ``cases``."""
+        number = [body.id for body in self.bodies].index(case.id)
+        body, inserted = self.bodies[number], self.inserted[number]
+        return Condition(
+            labels=inserted.labels.copy(),
+            background=body.image.copy(),
+            lesion=inserted.lesion.copy(),
+            donor=inserted.donor.copy(),
+            region=None if inserted.region is None else inserted.region.copy(),
+            latent_seed=seed,
+            provenance={"case": case.id, "lesions": inserted.told},
+        )
+
+
+def copied(labels: LabelArray | None) -> LabelArray:
+    assert labels is not None, "toy cases have labels"
+    return labels.copy()
+
+
+def copied_boxes(boxes: Boxes | None) -> Boxes:
+    """Return a copy of boxes."""
+    assert boxes is not None, "toy cases for such generators have boxes"
+    return Boxes(boxes.coords.copy(), boxes.labels.copy())
+
+
+# -- samples ---------------------------------------------------------------------------------------
+
 
 SAME = 1e-4
 """Samples are equal if they differ by less than this share of the real images' deviation."""
@@ -410,3 +579,217 @@ def random_states() -> dict[str, bytes]:
         "numpy": repr((numbers, position)).encode(),
         "random": repr(random.getstate()).encode(),
     }
+
+
+# -- samples with lesions: requested by boxes, or generated into a real image ----------------------
+
+
+TIGHTENED = "tightened_to"
+"""Key of notes of samples with shrunk boxes: the remaining share of each box."""
+CHANGED = "background"
+"""Key of notes of samples whose whole image was changed; its value is ``changed``."""
+SEEDS = 6  # seeds of which at least two must give different images
+LEAST = 0.5  # minimum share of the real lesions' contrast
+
+
+class BoxSampleChecks:
+    """Checks of samples with boxes, one method each."""
+
+    def __init__(self, draws: SampleChecks) -> None:
+        self.draws = draws
+        self.requested = [copied_boxes(case.boxes) for case in draws.cases]
+
+    def kept(self) -> None:
+        """Boxes equal the condition's, or lie within them and its notes record it."""
+        for sample, requested in zip(self.draws.samples, self.requested, strict=True):
+            if sample.boxes is None:
+                raise CheckFailed("a sample has no boxes, expected the condition's")
+            boxes = sample.boxes
+            if not np.array_equal(boxes.labels, requested.labels):
+                raise CheckFailed(
+                    f"box classes are {boxes.labels.tolist()}, expected the condition's "
+                    f"{requested.labels.tolist()} in their order"
+                )
+            axes = requested.coords.shape[1] // 2
+            within = (boxes.coords[:, :axes] >= requested.coords[:, :axes]).all()
+            within &= (boxes.coords[:, axes:] <= requested.coords[:, axes:]).all()
+            same = np.array_equal(boxes.coords, requested.coords)
+            if not same and not (within and TIGHTENED in sample.notes):
+                raise CheckFailed(
+                    "boxes differ from the condition's, expected the same, or smaller ones within "
+                    f"them with {TIGHTENED!r} in the sample's notes"
+                )
+
+    def matter(self) -> None:
+        """Different boxes give different images, and so do no boxes."""
+        condition, seed = self.draws.conditions()[0], self.draws.seeds[0]
+        second = self.draws.conditions()[1].boxes
+        none = Boxes(self.requested[0].coords[:0], self.requested[0].labels[:0])
+        for boxes, label in ((second, "two lists of boxes"), (none, "boxes and none")):
+            changed = replace(condition, boxes=boxes, latent_seed=seed)
+            drawn = self.draws.generator.sample([changed], [seed])[0]
+            self.draws.differ(drawn, self.draws.samples[0], f"{label} with the same seed")
+
+    def in_place(self) -> None:
+        """Boxes change the image mostly inside them.
+
+        A GAN of a few steps draws no lesions yet; the metric ``lesions`` measures those of a run.
+        """
+        draws = self.draws
+        bare = [
+            replace(c, boxes=Boxes(requested.coords[:0], requested.labels[:0]))
+            for c, requested in zip(draws.conditions(), self.requested, strict=True)
+        ]
+        changes: list[list[float]] = [[], []]
+        without = draws.generator.sample(bare, draws.seeds)
+        for sample, plain, requested in zip(draws.samples, without, self.requested, strict=True):
+            change = np.abs(sample.image - plain.image).mean(axis=0)
+            inside = _inside(requested, change.shape)
+            for values, where in zip(changes, (inside, ~inside), strict=True):
+                values.append(float(change[where].mean()))
+        within, elsewhere = (float(np.mean(values)) for values in changes)
+        if not within > elsewhere:
+            raise CheckFailed(
+                f"with boxes instead of none images change by {within:.3g} in the boxes and by "
+                f"{elsewhere:.3g} elsewhere, expected more in them"
+            )
+
+
+def _inside(boxes: Boxes, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Return a mask of voxels in any of the boxes."""
+    inside, axes = np.zeros(shape, bool), len(shape)
+    for row in boxes.coords.astype(int):
+        inside[tuple(slice(a, b) for a, b in zip(row[:axes], row[axes:], strict=True))] = True
+    return inside
+
+
+class LesionSampleChecks:
+    """Checks of samples with lesions in real images, one method each."""
+
+    def __init__(self, draws: SampleChecks, cases: LesionCases) -> None:
+        self.draws, self.cases = draws, cases
+        self.requested = [cases.condition(case, 0) for case in draws.cases]
+
+    @cached_property
+    def holes(self) -> list[Mask]:
+        """Mask of the voxels that may change, for each sample."""
+        draws = self.draws
+        rim = rim_voxels(draws.generator.capabilities.rim_mm, draws.schema.spacing)
+        masks = [torch.from_numpy(drawn_in(c))[None, None] for c in self.requested]
+        return [hole(mask, rim)[0, 0].numpy() for mask in masks]
+
+    def kept(self) -> None:
+        """Beyond the rim the sample equals the background exactly."""
+        if all(s.notes.get(CHANGED) == "changed" for s in self.draws.samples):
+            raise CheckSkipped("the whole image is changed")
+        for sample, requested, hollow in zip(
+            self.draws.samples, self.requested, self.holes, strict=True
+        ):
+            where = ~hollow & (_labels(requested) != OUTSIDE)
+            differing = int((sample.image != _image(requested))[:, where].any(axis=0).sum())
+            if differing:
+                raise CheckFailed(
+                    f"{differing} voxel(s) beyond the rim differ from the background, expected "
+                    f"identical values, or {CHANGED!r}: 'changed' in the notes"
+                )
+
+    def shown(self) -> None:
+        """Inside the lesion the sample differs from the background."""
+        for sample, requested in zip(self.draws.samples, self.requested, strict=True):
+            where = drawn_in(requested)
+            change = (sample.image - _image(requested))[:, where]
+            apart = float(np.sqrt(np.mean(change**2)))
+            if not apart > VISIBLE * self.draws.deviation:
+                raise CheckFailed(
+                    f"lesions differ from the background by {apart:.3g}, expected more"
+                )
+
+    def contrast(self) -> None:
+        """Lesions contrast with the background like those of the training cases."""
+        real, drawn = ([self._standing_out(*pair) for pair in pairs] for pairs in self._pairs())
+        real_means, drawn_means = np.mean(real, axis=0), np.mean(drawn, axis=0)
+        share = float((real_means * drawn_means).sum() / np.square(real_means).sum())
+        if not share >= LEAST:
+            raise CheckFailed(
+                f"lesions have {share:.2f} of the real lesions' contrast to the background, "
+                f"expected at least {LEAST}"
+            )
+
+    def _pairs(
+        self,
+    ) -> tuple[list[tuple[FloatArray, Condition]], list[tuple[FloatArray, Condition]]]:
+        train = self.draws.bench.train_cases
+        real = [(case.image, Condition(labels=case.labels)) for case in train]
+        images = [sample.image for sample in self.draws.samples]
+        return real, list(zip(images, self.requested, strict=True))
+
+    def _standing_out(self, image: FloatArray, condition: Condition) -> FloatArray:
+        """Return the mean of each class minus that of the background, (classes, C)."""
+        labels = _labels(condition)
+        bare = image[:, labels == 0].mean(axis=1)
+        values = self.draws.schema.foreground
+        means = [image[:, labels == v].mean(axis=1) - bare for v in values if (labels == v).any()]
+        if len(means) < len(values):
+            return np.zeros((len(values), len(image)), np.float32)
+        return np.stack(means)
+
+    def seeds_matter(self) -> None:
+        """Different seeds give different images, unless the condition holds all randomness."""
+        condition, first = self.draws.conditions()[0], self.draws.samples[0]
+        seeds = [self.draws.seeds[0] + 1 + n for n in range(SEEDS)]
+        drawn = [
+            self.draws.generator.sample([replace(condition, latent_seed=s)], [s])[0] for s in seeds
+        ]
+        if all(np.array_equal(sample.image, first.image) for sample in drawn):
+            raise CheckSkipped("the condition holds all randomness")
+        apart = [np.sqrt(np.mean((sample.image - first.image) ** 2)) for sample in drawn]
+        if not max(apart) > SAME * self.draws.deviation:
+            raise CheckFailed(f"{SEEDS} seeds give images that differ by {max(apart):.3g}")
+
+    def nothing(self) -> None:
+        """A sample that was requested without a lesion is accepted."""
+        sample = self.draws.generator.sample([self._bare(0)], self.draws.seeds[:1])[0]
+        if reason := self.draws.generator.reject_reason(sample):
+            raise CheckFailed(f"reject_reason() of a sample without a lesion is {reason!r}")
+
+    def sham(self) -> None:
+        """Where the labels of a condition lack its lesion, tissue is drawn, without contrast."""
+        real, _ = self._pairs()
+        contrast = np.mean([self._standing_out(*pair) for pair in real], axis=0)
+        shams = [
+            replace(self._bare(number), lesion=requested.lesion)
+            for number, requested in enumerate(self.requested)
+        ]
+        samples = self.draws.generator.sample(shams, self.draws.seeds)
+        changes = [
+            (sample.image - _image(sham))[:, drawn_in(sham)].mean(axis=1)
+            for sample, sham in zip(samples, shams, strict=True)
+        ]
+        apart, most = np.abs(np.mean(changes, axis=0)).max(), np.abs(contrast).max()
+        if not apart < LEAST * most:
+            raise CheckFailed(
+                f"a lesion that is not in the labels changes its place by {apart:.2f}, training "
+                f"lesions stand out by {most:.2f}; expected less than {LEAST} of that"
+            )
+
+    def _bare(self, number: int) -> Condition:
+        """Return a condition of a body without a lesion."""
+        body = self.cases.bodies[number]
+        return replace(
+            self.requested[number],
+            labels=_labels(Condition(labels=body.labels)).copy(),
+            lesion=np.zeros_like(_labels(self.requested[number])),
+            background=body.image.copy(),
+            donor=body.image.copy(),
+            region=None,
+        )
+
+
+def _labels(condition: Condition) -> LabelArray:
+    assert condition.labels is not None, "toy conditions have labels"
+    return condition.labels
+
+
+def _image(condition: Condition) -> FloatArray:
+    assert condition.background is not None, "toy conditions have a background"
+    return condition.background
