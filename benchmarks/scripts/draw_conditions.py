@@ -166,26 +166,31 @@ def draw(picture: Picture) -> Drawn:
     source = Phantoms(picture.tissues)
     edits = build_edits((*picture.first, picture.asked))
     sampler = ConditionSampler(source, source.space, edits, seed=0)
+    before = ConditionSampler(source, source.space, build_edits(picture.first), seed=0)
     found = []
     for index in range(TRIED):
-        one = drawn(sampler, index, len(picture.first))
+        one = drawn(sampler, before, index, len(picture.first))
         if one is not None and one.changed >= picture.changed:
             return one
         found += [] if one is None else [one]
     return max(found, key=lambda one: one.changed)
 
 
-def drawn(sampler: ConditionSampler, index: int, before: int) -> Drawn | None:
+def drawn(
+    sampler: ConditionSampler, earlier: ConditionSampler, index: int, before: int
+) -> Drawn | None:
     """One condition; None if no slice shows the tumours' cores in both panels.
 
     Args:
         sampler: draws it.
+        earlier: draws it without the edit that is shown.
         index: its number.
         before: edits that are not shown; each has added a tumour.
     """
     condition = sampler.draw(index)
     told = condition.provenance
-    first = sampler.replay({**told, "edits": told["edits"][:before]})
+    first = earlier.draw(index).labels
+    assert first is not None
     assert condition.labels is not None, "conditions are drawn of labelled cases"
     both = [np.isin(labels, list(LABELS.values())[1:]) for labels in (first, condition.labels)]
     cores = [(first >= LABELS["core"]) & both[0], (condition.labels >= LABELS["core"]) & both[1]]

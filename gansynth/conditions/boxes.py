@@ -57,7 +57,7 @@ class BoxContext:
 
 
 class BoxDrawer(ABC):
-    """Draws the boxes of conditions: seeded, recorded, replayable."""
+    """Draws the boxes of conditions: seeded and recorded."""
 
     @abstractmethod
     def draw(self, context: BoxContext) -> tuple[Boxes, dict[str, Any]]:

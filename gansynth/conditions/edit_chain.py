@@ -7,7 +7,7 @@ draws the tumour of A on the brain of B. The discriminator sees it beside B's im
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -61,15 +61,6 @@ def apply_edits(
         context = after
         steps.append({"edit": edit.name, "params": params})
     return context, steps
-
-
-def replay_edits(
-    context: EditContext, edits: Mapping[str, Edit], steps: Sequence[Mapping[str, Any]]
-) -> EditContext:
-    """Apply recorded steps in order."""
-    for step in steps:
-        context = context.edited(edits[step["edit"]], step["params"])
-    return context
 
 
 class EditedLabelMaps:

@@ -31,7 +31,7 @@ from gansynth.conditions.location_prior import (
     place_drawer,
     whole_frame,
 )
-from gansynth.conditions.removal import emptied, filled, similar_place
+from gansynth.conditions.removal import filled, similar_place
 from gansynth.core.case_pool import CaseContext, CasePool
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.geometry import Mask, bounding_box, centroid, mask_of, nearest_voxels
@@ -105,7 +105,7 @@ class LesionCrop:
 
 
 class EditedLesion:
-    """A label map on which edits are drawn or replayed, with an image that moves along.
+    """A label map on which edits are drawn, with an image that moves along.
 
     The image is moved when it is first read, because most tried lesions are not used. The mask of
     ``known`` voxels and each class's share of a voxel move with it.
@@ -127,20 +127,10 @@ class EditedLesion:
     def draw(self, edits: Sequence[Edit], rng: np.random.Generator) -> EditedLesion:
         """Draw and apply edits in order."""
         for edit, params, after in drawn_edits(self._context, edits, rng):
-            self._note(edit, params, after)
+            self._done.append((edit, params, self.labels))
+            self.steps.append({"edit": edit.name, "params": dict(params)})
+            self._context = after
         return self
-
-    def replay(self, edits: Mapping[str, Edit], steps: Sequence[Mapping[str, Any]]) -> EditedLesion:
-        """Apply recorded edits in order."""
-        for step in steps:
-            edit, params = edits[step["edit"]], step["params"]
-            self._note(edit, params, self._context.edited(edit, params))
-        return self
-
-    def _note(self, edit: Edit, params: Mapping[str, Any], after: EditContext) -> None:
-        self._done.append((edit, params, self.labels))
-        self.steps.append({"edit": edit.name, "params": dict(params)})
-        self._context = after
 
     @property
     def touches(self) -> bool:
@@ -599,7 +589,7 @@ class PlacedLesion:
             where the donor's is not usable.
         region: bool, the same shape: all replaced voxels; None for the lesion alone.
         steps: the edits with their drawn parameters, in order.
-        told: provenance as JSON, which ``LesionDrawer.replay`` reads.
+        told: provenance as JSON.
     """
 
     labels: LabelArray
@@ -611,7 +601,7 @@ class PlacedLesion:
 
 
 class LesionDrawer:
-    """Draws lesions and their places: seeded, recorded, replayable."""
+    """Draws lesions and their places: seeded and recorded."""
 
     def __init__(self, options: LesionOptions | None = None) -> None:
         self.options = options or LesionOptions.model_validate({})
@@ -656,7 +646,8 @@ class LesionDrawer:
         if self.options.where == "own":
             if not mask_of(case_context.labels, classes).any():
                 return _nothing(case_context, {**provenance, "room": False})
-            return _redrawn(case_context, _own(case_context).draw(edits, rng), provenance)
+            own = EditedLesion(case_context, np.asarray(case_context.labels != OUTSIDE))
+            return _redrawn(case_context, own.draw(edits, rng), provenance)
         ground = self._ground(case_context, classes)
         provenance["into"] = None if self.options.into is None else list(self.options.into)
         provenance["apart_mm"] = self.options.apart_mm
@@ -674,37 +665,6 @@ class LesionDrawer:
         if shows == "sham":
             return _nothing(case_context, {**provenance, "room": True, "shows": "nothing"})
         return _nothing(case_context, {**provenance, "room": False})
-
-    def replay(
-        self, case_context: CaseContext, edits: Mapping[str, Edit], provenance: Mapping[str, Any]
-    ) -> PlacedLesion:
-        """Repeat the insertion of a recorded provenance, bit for bit, whatever the options."""
-        placement, steps = dict(provenance["lesions"]), provenance["edits"]
-        if placement.get("emptied"):
-            case_context = emptied(case_context, placement["classes"], placement["emptied"])
-        if not placement["room"] or placement.get("shows") == "nothing":
-            return _nothing(case_context, placement)
-        if placement["where"] == "own":
-            return _redrawn(case_context, _own(case_context).replay(edits, steps), placement)
-        into = None if placement["into"] is None else tuple(placement["into"])
-        ground = PlacementRegion(
-            case_context, tuple(placement["classes"]), into, placement["apart_mm"]
-        )
-        cut = LesionCrop(
-            placement["donor"],
-            placement["slice"],
-            placement["part"],
-            ground.classes,
-            lesion_provenance(into, ground.classes, case_context.case_pool.schema),
-            placement["margin_mm"],
-        )
-        donor = cut(case_context.case_pool)
-        donor_scene = scene_of(donor, case_context.index, case_context.case_pool)
-        inserted = _brought(
-            ground, EditedLesion(donor_scene, donor.known).replay(edits, steps), placement
-        )
-        sham = placement.get("shows") == "sham"
-        return _sham(inserted, case_context, placement["seed"]) if sham else inserted
 
     def classes(self, schema: Schema) -> tuple[int, ...]:
         """Return the label values of lesions; UsageFault: values that are no labels."""
@@ -822,10 +782,6 @@ def _change(
             break
     provenance = {"donor": cut.case_id, "slice": cut.slice_index, "part": cut.part}
     return donor, change, {**provenance, "margin_mm": wide.margin_mm}
-
-
-def _own(case_context: CaseContext) -> EditedLesion:
-    return EditedLesion(case_context, np.asarray(case_context.labels != OUTSIDE))
 
 
 def _brought(

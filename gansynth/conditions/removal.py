@@ -37,46 +37,29 @@ Shift = list[int]  # from a lesion to tissue, in voxels; empty for tissue mirror
 def without_lesions(
     case_context: CaseContext, classes: Sequence[int], seed: Sequence[int]
 ) -> tuple[CaseContext, list[Shift]] | None:
-    """Return a scene without its lesions, and how (see ``emptied``); None if one has to stay."""
-    lesions = mask_of(case_context.labels, classes)
+    """Return a scene whose lesions are replaced by tissue, and from where; None if one has to stay.
+
+    There is a shift for each lesion, the largest first. Voxels of lesions get the nearest label
+    that is none of ``classes``.
+    """
+    labels, body, case = case_context.labels, case_context.body, case_context.case
+    lesions = mask_of(labels, classes)
     if not lesions.any():
         return case_context, []
-    rng, shifts = np.random.default_rng(seed), list[Shift]()
-    holes = _holes(case_context, lesions)
-    free = _free(case_context, holes)
+    rng, shifts, image = np.random.default_rng(seed), list[Shift](), case.image
+    components = LabelComponents.of(grown(lesions) & (labels != OUTSIDE))
+    holes = [components.numbered == number for number in components.numbers]
+    free = np.asarray(body & ~np.any(holes, axis=0))
     for hole in holes:
-        shift = find_tissue(case_context.case.image, hole, free, rng)
+        shift = find_tissue(case.image, hole, free, rng)
         if shift is None:
             return None
         shifts.append(shift)
-    return _emptied(case_context, lesions, holes, shifts), shifts
-
-
-def emptied(
-    case_context: CaseContext, classes: Sequence[int], shifts: Sequence[Shift]
-) -> CaseContext:
-    """Return a scene whose lesions are replaced by tissue, by a shift each, the largest first.
-
-    Their voxels get the nearest label that is none of ``classes``.
-    """
-    lesions = mask_of(case_context.labels, classes)
-    return _emptied(case_context, lesions, _holes(case_context, lesions), shifts)
-
-
-def _emptied(
-    case_context: CaseContext, lesions: Mask, holes: Sequence[Mask], shifts: Sequence[Shift]
-) -> CaseContext:
-    labels, body, image = case_context.labels, case_context.body, case_context.case.image
-    nearest: Any = nearest_voxels(
-        ~lesions & (labels != OUTSIDE), case_context.case_pool.schema.spacing
-    )
-    free = _free(case_context, holes)
-    for hole, shift in zip(holes, shifts, strict=True):
         image = filled(image, hole, shift, free)
-    case = replace(
-        case_context.case, image=image, labels=np.where(lesions, labels[nearest], labels)
-    )
-    return replace(case_context, case=case, find_body=lambda: body, emptied=lesions)
+    staying, spacing = ~lesions & (labels != OUTSIDE), case_context.case_pool.schema.spacing
+    nearest: Any = nearest_voxels(staying, spacing)
+    case = replace(case, image=image, labels=np.where(lesions, labels[nearest], labels))
+    return replace(case_context, case=case, find_body=lambda: body, emptied=lesions), shifts
 
 
 def filled(image: FloatArray, where: Mask, shift: Shift, free: Mask) -> FloatArray:
@@ -137,10 +120,6 @@ def similar_place(
     return (shifts[best].tolist(), float(unlike[best])) if unlike[best] <= most else None
 
 
-def _free(case_context: CaseContext, holes: Sequence[Mask]) -> Mask:
-    return np.asarray(case_context.body & ~np.any(holes, axis=0))
-
-
 def mirrored(where: Mask, free: Mask) -> tuple[tuple[Any, ...], Mask]:
     """Return for each voxel where its tissue comes from, and in which voxels that is free."""
     nearest = np.stack(np.broadcast_arrays(*nearest_voxels(free | ~where, (1,) * where.ndim)))
@@ -156,11 +135,6 @@ def grown(lesions: Mask) -> Mask:
     from scipy.ndimage import binary_dilation
 
     return np.asarray(binary_dilation(lesions, iterations=BORDER))
-
-
-def _holes(case_context: CaseContext, lesions: Mask) -> list[Mask]:
-    components = LabelComponents.of(grown(lesions) & (case_context.labels != OUTSIDE))
-    return [components.numbered == number for number in components.numbers]
 
 
 def _some(voxels: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:

@@ -5,7 +5,7 @@ The i-th condition of a seed is always the same, in any process and any order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.conditions.boxes import BoxContext, BoxDrawer, PlacedBoxes, place_boxes, record
-from gansynth.conditions.edit_chain import ContextFn, apply_edits, replay_edits
+from gansynth.conditions.edit_chain import ContextFn, apply_edits
 from gansynth.conditions.edits.donors import alike
 from gansynth.conditions.edits.warps import CaseWarp
 from gansynth.conditions.lesion_placement import LesionDrawer, Shows
@@ -356,22 +356,6 @@ class ConditionSampler:
 
     def _placed(self, rng: np.random.Generator) -> Case:
         return self.space.to_generator(*self._place(rng))
-
-    def replay(
-        self, provenance: Mapping[str, Any], edits: Sequence[Edit] | None = None
-    ) -> LabelArray:
-        """Repeat the labels of a recorded provenance, from its case, place and edits alone."""
-        placement = Placement.from_json(provenance["placement"])
-        case = self.cases(provenance["case"])
-        by_name = _by_name(self.edits if edits is None else edits)
-        if self.moving is not None:
-            return self.moving(case, placement, by_name, provenance["edits"]).labels
-        placed = self.space.to_generator(case, placement)
-        case_context = self._case_context(placed, placement, case, int(provenance["index"]))
-        if self.lesions is not None:
-            return self.lesions.replay(case_context, by_name, provenance).labels
-        start = EditContext(case_context.labels, self.schema, case_context)
-        return replay_edits(start, by_name, provenance["edits"]).labels
 
 
 def _by_name(edits: Sequence[Edit]) -> dict[str, Edit]:

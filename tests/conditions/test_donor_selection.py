@@ -1,4 +1,3 @@
-import json
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -63,8 +62,6 @@ def test_another_source_without_tumours_gives_the_brains(space, patients, tumour
     assert sum((d.labels > 0).any() for d in drawn if (d.labels == 0).any()) >= 10
     people = Counter(d.provenance["edits"][0]["params"]["donor"] for d in drawn)
     assert people == dict.fromkeys(tumours.ids, 3)
-    for one in drawn:
-        assert np.array_equal(sampler.replay(json.loads(json.dumps(one.provenance))), one.labels)
 
 
 @pytest.mark.parametrize("pairs", ["any", "ordered", "nearest"])

@@ -12,7 +12,6 @@ from scipy.ndimage import binary_dilation
 
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import (
-    LesionDrawer,
     LesionOptions,
     class_statistics,
     lesion_drawer,
@@ -21,7 +20,7 @@ from gansynth.conditions.lesion_placement import (
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.edit import Edit, EditResult
 from gansynth.core.schema import OUTSIDE
-from gansynth.core.space import Placement, Space
+from gansynth.core.space import Space
 from gansynth.data.blending import hole, rim_voxels
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
@@ -122,20 +121,10 @@ def test_labels_hold_the_lesion_in_the_body_and_the_donor_shows_it_there(ndim, t
     [ROOMY, f"{ROOMY},what=one,mixing=carve", "where=own", "inside=0.6,tries=200",
      f"match,sham=0.5,{ROOMY}"],
 )  # fmt: skip
-def test_lesions_replay_from_json_to_the_bit(text):
+def test_a_lesion_is_drawn_the_same_again_and_recorded_as_json(text):
     healthy = text != "where=own" and "match" not in text
-    source = sampler(text, edits=(*EDITS, Widens()), base=healthy)
-    for index in (0, 2):
-        c = source.draw(index)
-        told = json.loads(json.dumps(c.provenance))
-        case, where = source.cases(told["case"]), Placement.from_json(told["placement"])
-        case_context = source._case_context(case, where, case, index)
-        by_name = {edit.name: edit for edit in source.edits}
-        again = LesionDrawer().replay(case_context, by_name, told)  # whatever its options
-        for key in ("labels", "lesion", "donor", "region"):
-            assert np.array_equal(getattr(again, key), getattr(c, key)), key
-        assert again.told == told["lesions"]
-        assert np.array_equal(source.replay(told), c.labels)
+    c = sampler(text, edits=(*EDITS, Widens()), base=healthy).draw(2)
+    assert json.loads(json.dumps(c.provenance)) == c.provenance
     other = sampler(text, edits=(*EDITS, Widens()), base=healthy).draw(2)
     assert np.array_equal(other.donor, c.donor)
     assert other.provenance == c.provenance
@@ -179,7 +168,6 @@ def test_where_no_lesion_has_room_one_is_clipped_to_what_is_left():
         own = source.cases(c.provenance["case"]).labels
         assert 0.6 - 1e-4 <= c.provenance["lesions"]["inside"] < 1
         assert not (c.lesion > 0)[near(own) | (own == OUTSIDE)].any()
-        assert np.array_equal(source.replay(json.loads(json.dumps(c.provenance))), c.labels)
     told = [c.provenance["lesions"] for c in found]
     assert all(t["inside"] >= 0.9 for t in told if "clipped" not in t)
 
@@ -192,7 +180,6 @@ def test_where_there_is_no_room_nothing_is_drawn_and_it_is_said():
     assert np.array_equal(c.labels, source.cases(c.provenance["case"]).labels)
     assert no_room(c.provenance).startswith("no room for a lesion, expected")
     assert not no_room({"lesions": {"room": True}})
-    assert np.array_equal(source.replay(c.provenance), c.labels)
 
 
 def test_of_slices_those_with_a_lesion_are_taken():

@@ -1,4 +1,3 @@
-import json
 from typing import Any
 
 import numpy as np
@@ -68,15 +67,13 @@ def same(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize("grid", sorted(SPACES))
-def test_a_condition_depends_on_seed_and_index_alone_and_replays(grid):
+def test_a_condition_depends_on_seed_and_index_alone(grid):
     for seed, order in ((0, (2, 0, 3, 1)), (2**31 + 7, (3, 2, 1, 0))):
         one, other = sampler(grid, seed), sampler(grid, seed)
         in_order = [one.draw(index) for index in range(4)]
         for index in order:
             drawn = other.draw(index)
             assert same(in_order[index], drawn)
-            told = json.loads(json.dumps(drawn.provenance))
-            assert np.array_equal(sampler(grid, seed=99).replay(told), drawn.labels)
     assert not same(in_order[3], sampler(grid).draw(3))
 
 

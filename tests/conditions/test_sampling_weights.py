@@ -99,7 +99,7 @@ def test_weights_draw_places_of_false_alarms_without_a_lesion(known, tmp_path, c
     assert fired[1] < len(free[1]), "other places are still drawn"
 
 
-def test_weighted_conditions_depend_on_seed_and_index_and_replay(known):
+def test_weighted_conditions_depend_on_seed_and_index(known):
     edits, weights = ("elastic", "flip"), known()
     alone, together = sampler(weights, *edits), sampler(known(), *edits)
     for index in (7, 1, 4):
@@ -109,7 +109,6 @@ def test_weighted_conditions_depend_on_seed_and_index_and_replay(known):
         assert drawn.latent_seed == other.latent_seed
         told = json.loads(json.dumps(drawn.provenance))
         assert (told["index"], told["seed"]) == (index, 3)
-        np.testing.assert_array_equal(sampler().replay(told, build_edits(edits)), drawn.labels)
         noted = told["weights"]
         assert 0 <= noted["candidate"] < noted["of"] == 8 == weights.candidates
         assert noted["sha256"] == weights.sha256

@@ -80,12 +80,6 @@ def test_provenance_names_run_case_edits_and_seeds(drawer, deep):
     assert told["latent_seed"] >= 0
 
 
-def test_provenance_replays_to_the_same_labels(drawer):
-    for drawn in drawer.draw_raw(0, 3):
-        told = json.loads(json.dumps(drawn.provenance))
-        assert np.array_equal(drawer.sampler.replay(told), drawn.labels)
-
-
 def test_samples_go_back_to_the_sources_units(drawer, deep):
     """A window maps to [-1, 1]; the host's samples lie in the window, the outside at its fill."""
     raw, host = drawer.draw_raw(0, 1)[0], drawer.draw(0, 1)[0]
