@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
+from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.core.source import CaseHeader, CaseSource, SourceRequest, StoredCase, WrappedSource
 from gansynth.data.grid import same_spacing
 from gansynth.data.views import LabelDrawer, SourceView, of_channels_seen, open_plain, renamed
@@ -123,7 +123,12 @@ class ChainConditionSource(ConditionSource):
         self.labeller: LabelDrawer = labeller
         self._merged = view.schema
         super().__init__(base, view.base.schema)
-        self._tissues = self._own_tissues()
+        # Label value in the other source -> that of the drawn label of the same name.
+        self._tissues = {
+            value: self.labeller.labels[name] + self.labeller.shift
+            for name, value in base.schema.labels.items()
+            if value > 0 and name in self.labeller.labels and name not in self._schema.labels
+        }
         lacking = [c for c in self.labeller.given if c not in self.shown]
         if not self._tissues and lacking:
             raise UsageFault(
@@ -148,36 +153,20 @@ class ChainConditionSource(ConditionSource):
     def _find_labels(self, schema: Schema) -> dict[int, int]:
         return label_values(self.base, schema, self.labeller.labels)
 
-    def _own_tissues(self) -> dict[int, int]:
-        """Label value in the other source -> that of the drawn label of the same name."""
-        drawn, own_labels = self.labeller.labels, self._schema.labels
-        return {
-            value: drawn[name] + self.labeller.shift
-            for name, value in self.base.schema.labels.items()
-            if value > 0 and name in drawn and name not in own_labels
-        }
-
     def load(self, case_id: str) -> Case:
         """Read one case: missing channels are zeros, labels are tissues and its own."""
         case = self.base.load(case_id)
-        image = self._all_channels(case.image)
-        own_labels = self._labels(case)
-        under = self._beneath(case, image)
+        channels, own_labels = self._schema.channels, self._labels(case)
+        image = np.zeros((len(channels), *case.image.shape[1:]), np.float32)
+        for name, number in zip(self.shown, self._order, strict=True):
+            image[channels.index(name)] = case.image[number]
+        if not self._tissues or case.labels is None:
+            drawn = self.labeller.draw(replace(case, image=image), self._schema)
+            under = self.labeller.under(drawn)
+        else:
+            under = _mapped(case.labels, self._tissues)
         labels = np.where(own_labels != 0, own_labels, under)
         return replace(case, image=image, labels=labels, boxes=None, under=under, label_class=None)
-
-    def _all_channels(self, image: FloatArray) -> FloatArray:
-        channels = self._schema.channels
-        whole = np.zeros((len(channels), *image.shape[1:]), np.float32)
-        for name, number in zip(self.shown, self._order, strict=True):
-            whole[channels.index(name)] = image[number]
-        return whole
-
-    def _beneath(self, case: Case, image: FloatArray) -> LabelArray:
-        if not self._tissues or case.labels is None:
-            view = replace(case, image=image)
-            return self.labeller.under(self.labeller.draw(view, self._schema))
-        return _mapped(case.labels, self._tissues)
 
 
 def channel_order(base: CaseSource, schema: Schema, *, all_of_them: bool = True) -> list[int]:

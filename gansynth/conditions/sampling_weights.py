@@ -9,8 +9,6 @@ and holds numbers, no image.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -28,7 +26,7 @@ from gansynth.core.source import CaseSource
 from gansynth.data.connected_components import LabelComponents
 from gansynth.data.lesions import LesionPart, pieces
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.runtime.files import read_own, write_json_atomic
+from gansynth.runtime.files import digest_of, read_own, write_json_atomic
 from gansynth.runtime.serialise import Document
 
 # -- lesions by size, place and class, and how well a framework found them -------------------------
@@ -307,10 +305,6 @@ class RiskModel(Document):
         most = float(self.bound**0.5)
         return min(max(weight, 1 / most), most)
 
-    def of_all(self, lesions: Sequence[Lesion]) -> float:
-        """Return the weight of a label map: the mean over its lesions; 1 without any."""
-        return float(np.mean([self.of(lesion) for lesion in lesions])) if lesions else 1.0
-
 
 def _frames(
     lesions: Sequence[Lesion], names: Mapping[int, str], axes: str, unit: str
@@ -464,7 +458,8 @@ class SamplingWeights:
         """
         labels = condition.labels
         if labels is None or not _lesion_free(condition, schema):
-            return self.risk.of_all(self.lesions(condition, schema))
+            each = [self.risk.of(lesion) for lesion in self.lesions(condition, schema)]
+            return float(np.mean(each)) if each else 1.0
         frame = self._frame(condition.provenance, labels.shape, schema)
         if frame.body is None or not self.alarm_share:
             return 1.0
@@ -576,7 +571,7 @@ def _positive(value: Any) -> int:
 def write_failures(path: Path, document: Mapping[str, Any]) -> str:
     """Write a file of weights; return its hash."""
     content = {"format": FORMAT, "version": VERSION, **document}
-    digest = _digest(content)
+    digest = digest_of(content, "sha256")
     write_json_atomic(path, {**content, "sha256": digest})
     return digest
 
@@ -592,15 +587,9 @@ def read_failures(path: Path) -> dict[str, Any]:
             f"{path}: format is {header[0]!r}, version {header[1]!r}, expected {FORMAT!r}, version "
             f"{VERSION}; {AGAIN}"
         )
-    noted = document.pop("sha256", None)
-    if noted != _digest(document):
+    if document.get("sha256") != digest_of(document, "sha256"):
         raise IntegrityFault(
             f"{path}: its content does not have the SHA-256 it was written with, expected the "
             f"same; it was changed or damaged; {AGAIN}"
         )
-    return {**document, "sha256": noted}
-
-
-def _digest(document: Mapping[str, Any]) -> str:
-    text = json.dumps(document, sort_keys=True, ensure_ascii=False, allow_nan=True)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return document

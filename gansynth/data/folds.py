@@ -51,7 +51,18 @@ def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
         subjects = read_column(Path(text), "subject", "subject_group")
         where, hint = text, "add a line for each case"
     else:
-        pattern = _subject_pattern(text)
+        try:
+            pattern = compile_pattern(text)
+        except ValueError as error:
+            raise UsageFault(
+                f"--subjects {text!r}: neither a file nor a regular expression ({error}); expected "
+                "a CSV with the columns case and subject, or an expression with one group"
+            ) from error
+        if pattern.groups < 1:
+            raise UsageFault(
+                f"--subjects {text!r}: the expression has no group, expected the subject in the "
+                r"first, for example '(patient\d+)_'. If it is meant to be a file, there is none"
+            )
         matches = {case: pattern.search(case) for case in ids}
         subjects = {case: match.group(1) or "" for case, match in matches.items() if match}
         where, hint = f"--subjects {text!r}", "correct the expression, or give a CSV"
@@ -76,22 +87,6 @@ def compile_pattern(text: str) -> Any:
     except re2.error as error:
         reason = error.args[0]
         raise ValueError(reason.decode() if isinstance(reason, bytes) else str(reason)) from error
-
-
-def _subject_pattern(text: str) -> Any:
-    try:
-        pattern = compile_pattern(text)
-    except ValueError as error:
-        raise UsageFault(
-            f"--subjects {text!r}: neither a file nor a regular expression ({error}); expected a "
-            "CSV with the columns case and subject, or an expression with one group"
-        ) from error
-    if pattern.groups < 1:
-        raise UsageFault(
-            f"--subjects {text!r}: the expression has no group, expected the subject in the first, "
-            r"for example '(patient\d+)_'. If it is meant to be a file, there is none"
-        )
-    return pattern
 
 
 def read_column(path: Path, *names: str) -> dict[str, str]:

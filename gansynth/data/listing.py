@@ -103,11 +103,6 @@ class VolumeSet:
     by_voxel: bool = False  # its framework takes voxels as stored: no affines, rounded labels
     normalised: bool = False  # intensities are used as stored, unless a modality is requested
 
-    def raise_first(self) -> None:
-        """Stop at the first fault: DataFault, or IntegrityFault for a path that leads out."""
-        for fault in self.faults:
-            raise fault.error
-
     @property
     def labelled(self) -> bool:
         """Whether there are label maps."""

@@ -70,7 +70,8 @@ class VolumeSource(CaseSource):
     """
 
     def __init__(self, request: SourceRequest, listing: VolumeSet, options: VolumeOptions) -> None:
-        listing.raise_first()
+        for fault in listing.faults:
+            raise fault.error
         self.request = request
         self.listing = listing
         self.options = options

@@ -66,18 +66,13 @@ def affine_difference(first: npt.NDArray[np.float64], second: npt.NDArray[np.flo
     return float(np.abs(first - second).max())
 
 
-def beyond_gap(values: Collection[int]) -> int | None:
-    """Return the first of label values that is not the next of 0, 1, 2, ...; None without one."""
-    ordered = sorted({0, *values})
-    return next((value for n, value in enumerate(ordered) if value != n), None)
-
-
 def odd_labels(files: Mapping[int, Path]) -> str | None:
     """Describe unnamed label values that are not 0, 1, 2, ...; None if they are.
 
     ``files``: value -> a file that has it.
     """
-    odd = beyond_gap(files)
+    ordered = sorted({0, *files})
+    odd = next((value for number, value in enumerate(ordered) if value != number), None)
     if odd is None:
         return None
     listed = sorted(files)[:16]

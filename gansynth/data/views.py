@@ -91,7 +91,12 @@ class SourceView(WrappedSource):
     @property
     def schema(self) -> Schema:
         """The channels that are seen; the source's labels, then the drawn ones."""
-        schema = pick_channels(self.base.schema, self._seen)
+        base, fill = self.base.schema, self.base.schema.outside_fill
+        schema = replace(
+            base,
+            channels=tuple(base.channels[i] for i in self._seen),
+            outside_fill=None if fill is None else tuple(fill[i] for i in self._seen),
+        )
         return schema if self.labeller is None else self.labeller.schema(schema)
 
     @property
@@ -215,16 +220,6 @@ def channel_numbers(schema: Schema, names: Any) -> list[int]:
                 f"{did_you_mean(name, schema.channels)}"
             )
     return [schema.channels.index(name) for name in names]
-
-
-def pick_channels(schema: Schema, numbers: list[int]) -> Schema:
-    """A schema with some of its channels."""
-    fill = schema.outside_fill
-    return replace(
-        schema,
-        channels=tuple(schema.channels[i] for i in numbers),
-        outside_fill=None if fill is None else tuple(fill[i] for i in numbers),
-    )
 
 
 def open_plain(request: SourceRequest) -> CaseSource:

@@ -55,6 +55,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
     report = folder / "report.json"
     kept = _note(wrong, lambda: read_json(report, hint="evaluate it")) if report.is_file() else {}
     trained = "steps" in fit or not fit  # a generator without training has no steps
+    holder = folder / ".holder"  # of the lock, which may be left from a killed process
     newest = next((c for c in reversed(checkpoints) if c["precision"] and trained), _NOT_SAID)
     return {
         "run": str(folder),
@@ -65,7 +66,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
             *_list(_mapping(kept).get("warnings")),
             *(f"{part['name']}: {text}" for part in parts for text in part.get("warnings", ())),
         ],
-        "running": _holder(folder),
+        "running": holder.read_text("utf-8", "replace")[:200] if holder.is_file() else None,
         "generator": manifest.get("generator"),
         "created": manifest.get("created"),
         "steps": {"done": manifest.get("steps"), "asked": fit.get("steps")} if trained else None,
@@ -171,7 +172,6 @@ def _last_values(metrics: Path, wrong: list[str]) -> dict[str, float]:
 
 
 def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-
     def there(path: Path) -> str | None:
         return str(path) if path.exists() else None
 
@@ -192,12 +192,6 @@ def _files(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "logs": [str(path) for path in sorted(folder.glob("logs/*")) if path.is_dir()],
         "bytes": folder_bytes(folder),
     }
-
-
-def _holder(folder: Path) -> str | None:
-    """Return the owner of the lock, which may be left from a killed process."""
-    holder = folder / ".holder"
-    return holder.read_text("utf-8", "replace")[:200] if holder.is_file() else None
 
 
 def _note(wrong: list[str], do: Callable[[], Any]) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.capabilities import Capabilities, Input
-from gansynth.core.registry import such_as
+from gansynth.core.registry import installed, such_as
 from gansynth.core.requests.sections import ClassWords, SampleWords
 from gansynth.core.sample_request import SampleRequest
 from gansynth.runtime.errors import UsageFault, describe_error
@@ -26,6 +26,12 @@ REAL = "real"  # --prevalence of training cases
 def read_request(words: SampleWords, seed: int = 0) -> SampleRequest:
     """Check all options that need no run, and combine them."""
     weights, filters = words.sampling_weights, tuple(words.filter)
+    if NONE in filters and len(set(filters)) > 1:
+        named = next(text for text in filters if text != NONE)
+        raise UsageFault(
+            f"--filter {NONE} with --filter {named}: one lets every sample in; "
+            "expected it alone; leave one of them out"
+        )
     classes = words.classes if isinstance(words, ClassWords) else ()
     request = SampleRequest(
         seed=seed,
@@ -37,7 +43,7 @@ def read_request(words: SampleWords, seed: int = 0) -> SampleRequest:
         lesions=words.lesions,
         weights=None if weights is None else str(Path(weights).expanduser().absolute()),
         filters=tuple(text for text in filters if text not in (OWN, NONE)),
-        keep_flawed=_keeps_flawed(filters),
+        keep_flawed=NONE in filters,
     )
     check_texts(request)
     return request
@@ -74,16 +80,6 @@ def check_texts(request: SampleRequest) -> None:
             item.options.refuse_idle(f"--filter {text}")
 
 
-def _keeps_flawed(filters: Sequence[str]) -> bool:
-    if NONE in filters and len(set(filters)) > 1:
-        named = next(text for text in filters if text != NONE)
-        raise UsageFault(
-            f"--filter {NONE} with --filter {named}: one lets every sample in; "
-            "expected it alone; leave one of them out"
-        )
-    return NONE in filters
-
-
 def _prevalence(text: str) -> float | None:
     if text == REAL:
         return None
@@ -118,7 +114,10 @@ def _conditions(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | No
         raise UsageFault(
             f"--condition-source {text!r}: expected KIND:WHERE, for example nifti:healthy/"
         )
-    _check_kind(text, kind)
+    try:
+        installed().load("sources", kind)
+    except UsageFault as fault:
+        raise UsageFault(f"--condition-source {text}: {fault}") from fault
     request: dict[str, Any] = {"kind": kind, "where": _anywhere(kind, where)}
     request |= {key: value for key, value in how.items() if key in _REQUEST}
     if request.get("root"):
@@ -127,18 +126,7 @@ def _conditions(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | No
     return {**request, "read": read} if read else request
 
 
-def _check_kind(text: str, kind: str) -> None:
-    from gansynth.core.registry import installed
-
-    try:
-        installed().load("sources", kind)
-    except UsageFault as fault:
-        raise UsageFault(f"--condition-source {text}: {fault}") from fault
-
-
 def _anywhere(kind: str, where: str) -> str:
-    from gansynth.core.registry import installed
-
     if getattr(installed().load("sources", kind), "by_name", False):
         return where
     inner, colon, location = where.partition(":")

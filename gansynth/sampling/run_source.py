@@ -8,7 +8,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,11 +50,7 @@ def viewed(source: CaseSource, view: Mapping[str, Any]) -> CaseSource:
         return data_viewed(source, view)
     folder = (Path(view.get(HOME, ".")) / view["labels_by"]).resolve()
     view = {**view, "labels_sha256": _unchanged(folder, view.get("labels_sha256"))}
-    return SourceView(source, view, partial(_open_labeller, folder))
-
-
-def _open_labeller(folder: Path, source: CaseSource) -> LabelMapSampler:
-    return LabelMapSampler(load_run(folder), source.schema)
+    return SourceView(source, view, lambda cases: LabelMapSampler(load_run(folder), cases.schema))
 
 
 def _unchanged(folder: Path, expected: str | None) -> str:

@@ -599,7 +599,7 @@ class BoxSampleChecks:
         self.draws = draws
         self.requested = [copied_boxes(case.boxes) for case in draws.cases]
 
-    def kept(self) -> None:
+    def boxes_kept(self) -> None:
         """Boxes equal the condition's, or lie within them and its notes record it."""
         for sample, requested in zip(self.draws.samples, self.requested, strict=True):
             if sample.boxes is None:
@@ -620,7 +620,7 @@ class BoxSampleChecks:
                     f"them with {TIGHTENED!r} in the sample's notes"
                 )
 
-    def matter(self) -> None:
+    def boxes_matter(self) -> None:
         """Different boxes give different images, and so do no boxes."""
         condition, seed = self.draws.conditions()[0], self.draws.seeds[0]
         second = self.draws.conditions()[1].boxes
@@ -630,7 +630,7 @@ class BoxSampleChecks:
             drawn = self.draws.generator.sample([changed], [seed])[0]
             self.draws.differ(drawn, self.draws.samples[0], f"{label} with the same seed")
 
-    def in_place(self) -> None:
+    def boxes_act_in_place(self) -> None:
         """Boxes change the image mostly inside them.
 
         A GAN of a few steps draws no lesions yet; the metric ``lesions`` measures those of a run.
@@ -678,7 +678,7 @@ class LesionSampleChecks:
         masks = [torch.from_numpy(drawn_in(c))[None, None] for c in self.requested]
         return [hole(mask, rim)[0, 0].numpy() for mask in masks]
 
-    def kept(self) -> None:
+    def background_kept(self) -> None:
         """Beyond the rim the sample equals the background exactly."""
         if all(s.notes.get(CHANGED) == "changed" for s in self.draws.samples):
             raise CheckSkipped("the whole image is changed")
@@ -693,7 +693,7 @@ class LesionSampleChecks:
                     f"identical values, or {CHANGED!r}: 'changed' in the notes"
                 )
 
-    def shown(self) -> None:
+    def lesion_shown(self) -> None:
         """Inside the lesion the sample differs from the background."""
         for sample, requested in zip(self.draws.samples, self.requested, strict=True):
             where = drawn_in(requested)
@@ -704,7 +704,7 @@ class LesionSampleChecks:
                     f"lesions differ from the background by {apart:.3g}, expected more"
                 )
 
-    def contrast(self) -> None:
+    def lesion_contrast(self) -> None:
         """Lesions contrast with the background like those of the training cases."""
         real, drawn = ([self._standing_out(*pair) for pair in pairs] for pairs in self._pairs())
         real_means, drawn_means = np.mean(real, axis=0), np.mean(drawn, axis=0)
@@ -746,13 +746,13 @@ class LesionSampleChecks:
         if not max(apart) > SAME * self.draws.deviation:
             raise CheckFailed(f"{SEEDS} seeds give images that differ by {max(apart):.3g}")
 
-    def nothing(self) -> None:
+    def lesion_missing(self) -> None:
         """A sample that was requested without a lesion is accepted."""
         sample = self.draws.generator.sample([self._bare(0)], self.draws.seeds[:1])[0]
         if reason := self.draws.generator.reject_reason(sample):
             raise CheckFailed(f"reject_reason() of a sample without a lesion is {reason!r}")
 
-    def sham(self) -> None:
+    def lesion_not_labelled(self) -> None:
         """Where the labels of a condition lack its lesion, tissue is drawn, without contrast."""
         real, _ = self._pairs()
         contrast = np.mean([self._standing_out(*pair) for pair in real], axis=0)

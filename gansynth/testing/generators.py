@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -77,37 +78,28 @@ def _check_samples(bench: GeneratorBench) -> None:
     for name, check in (("draws", draws.draw), ("shape", draws.shape), ("finite", draws.finite)):
         if not bench.check(name, check):
             return
-    bench.check("not constant", draws.not_constant)
-    bench.check("labels kept", draws.labels_kept)
-    if not bench.generator.capabilities.from_labels:
-        bench.check("labels drawn", draws.labels_drawn)
-    bench.check("outside", draws.outside)
-    bench.check("repeatable", draws.repeatable)
-    bench.check("batch-independent", draws.batch_independent)
     lesions = None if bench.lesions is None else LesionSampleChecks(draws, bench.lesions)
-    bench.check("seeds matter", draws.seeds_matter if lesions is None else lesions.seeds_matter)
-    bench.check("labels matter", draws.labels_matter)
-    bench.check("faithful", draws.faithful)
-    bench.check("contrast", draws.contrast)
+
+    def check_each(of: object, *names: str) -> None:
+        for name in names:
+            bench.check(name, getattr(of, re.sub("[ -]", "_", name)))
+
+    check_each(draws, "not constant", "labels kept")
+    if not bench.generator.capabilities.from_labels:
+        check_each(draws, "labels drawn")
+    check_each(draws, "outside", "repeatable", "batch-independent")
+    check_each(draws if lesions is None else lesions, "seeds matter")
+    check_each(draws, "labels matter", "faithful", "contrast")
     if bench.heeds_boxes:
-        boxes = BoxSampleChecks(draws)
-        bench.check("boxes kept", boxes.kept)
-        bench.check("boxes matter", boxes.matter)
-        bench.check("boxes act in place", boxes.in_place)
+        check_each(BoxSampleChecks(draws), "boxes kept", "boxes matter", "boxes act in place")
     if lesions is not None:
-        bench.check("background kept", lesions.kept)
-        bench.check("lesion shown", lesions.shown)
-        bench.check("lesion contrast", lesions.contrast)
-        bench.check("lesion missing", lesions.nothing)
-        bench.check("lesion not labelled", lesions.sham)
-    bench.check("inputs untouched", draws.inputs_untouched)
+        names = ("background kept", "lesion shown", "lesion contrast", "lesion missing")
+        check_each(lesions, *names, "lesion not labelled")
+    check_each(draws, "inputs untouched")
     bench.check("core's provenance kept", draws.provenance_kept)
     bench.check("reads training cases only", bench.source.check_unread)
-    bench.check("random state untouched", draws.random_state_untouched)
-    bench.check("state reloads", draws.state_reloads)
-    bench.check("state does not grow", draws.state_does_not_grow)
-    bench.check("takes what it says", draws.takes_what_it_says)
-    bench.check("copies nothing", draws.copies_nothing)
+    check_each(draws, "random state untouched", "state reloads", "state does not grow")
+    check_each(draws, "takes what it says", "copies nothing")
     if type(bench.generator).interpolate is not base.interpolate:
         bench.check("interpolates", draws.interpolates)
     if type(bench.generator).realness is not base.realness:

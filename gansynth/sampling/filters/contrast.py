@@ -101,27 +101,15 @@ class ContrastFilter(Filter):
                         rows = _row(case.image, case.labels, moved, value, body, self.options.rim)
                         elsewhere[value] += rows
                 bar.advance(1)
-        contrasts = {
-            value: self._class(rows_of[value], elsewhere[value])
-            for value in values
-            if rows_of[value]
-        }
-        names = {value: name for name, value in schema.labels.items()}
-        return {
-            "classes": {
-                names[value]: {**asdict(contrast), "judged": self._judged(contrast)}
-                for value, contrast in contrasts.items()
-            }
-        }
-
-    def _judged(self, contrast: ClassContrast) -> bool:
-        apart = contrast.told_apart
-        return contrast.boxes >= self.options.few and (apart is None or apart >= TOLD_APART)
-
-    def _class(self, rows: list[Numbers], elsewhere: list[Numbers]) -> ClassContrast:
-        contrast = class_contrast(rows, elsewhere)
-        at = float(np.quantile(contrast.of(np.stack(rows)), self.options.quantile))
-        return replace(contrast, least=round(at - (1 - self.options.factor) * abs(at), 4))
+        names, classes = {value: name for name, value in schema.labels.items()}, {}
+        for value, rows in ((value, rows) for value, rows in rows_of.items() if rows):
+            contrast = class_contrast(rows, elsewhere[value])
+            at = float(np.quantile(contrast.of(np.stack(rows)), self.options.quantile))
+            least, apart = at - (1 - self.options.factor) * abs(at), contrast.told_apart
+            judged = contrast.boxes >= self.options.few and (apart is None or apart >= TOLD_APART)
+            facts = {**asdict(contrast), "least": round(least, 4), "judged": judged}
+            classes[names[value]] = facts
+        return {"classes": classes}
 
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
         """Load the contrast of each class."""

@@ -69,10 +69,17 @@ class FaithfulFilter(Filter):
         """Train the segmenter, and evaluate it on real cases of other subjects."""
         import torch
 
-        from gansynth.metrics.faithfulness import Crops, train_segmenter
+        from gansynth.metrics.faithfulness import (
+            Crops,
+            EvaluationSegmenterOptions,
+            train_segmenter,
+        )
 
         labelled(self.name, learning)
-        segmenter_options = self._segmenter_options()
+        keys = ("steps", "batch_size", "width", "levels", "seed")
+        segmenter_options = EvaluationSegmenterOptions(
+            **{key: getattr(self.options, key) for key in keys}
+        )
         segmenter = train_segmenter(
             Crops(learning.train_ids, learning.crops.cut, learning.schema, segmenter_options.seed),
             learning.schema,
@@ -147,9 +154,3 @@ class FaithfulFilter(Filter):
         least = self.options.least_voxels
         there = [value for value in self._classes if (truth == value).sum() >= least]
         return mean_dice(predicted, truth, there) if there else None
-
-    def _segmenter_options(self) -> Any:
-        from gansynth.metrics.faithfulness import EvaluationSegmenterOptions
-
-        keys = ("steps", "batch_size", "width", "levels", "seed")
-        return EvaluationSegmenterOptions(**{key: getattr(self.options, key) for key in keys})

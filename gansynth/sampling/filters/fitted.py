@@ -166,7 +166,10 @@ class LearntFilters:
                     f"state of this version of it; {_AGAIN}"
                 ) from error
             cases = Lineage.from_json(doc["lineage"])
-            lineage = cases if lineage is None else _both(lineage, cases)
+            if lineage is not None:
+                each = {case.id: case for case in (*lineage.cases, *cases.cases)}
+                cases = replace(lineage, cases=tuple(each[key] for key in sorted(each)))
+            lineage = cases
         return cls(filters, lineage)
 
     def judge(self, sample: Sample, request: FilterRequest) -> dict[str, Any]:
@@ -294,11 +297,6 @@ def _check_cases(
             f"expected the same size, channels and labels; remove {path.parent} and it is learnt "
             "again"
         )
-
-
-def _both(first: Lineage, second: Lineage) -> Lineage:
-    cases = {case.id: case for case in (*first.cases, *second.cases)}
-    return replace(first, cases=tuple(cases[key] for key in sorted(cases)))
 
 
 @contextmanager

@@ -123,7 +123,8 @@ class NovelFilter(Filter):
         base = request.base().image
         if base.shape != sample.image.shape:
             return None
-        apart = _rms((sample.image - base) / self._scale)
+        scaled = ((sample.image - base) / self._scale).astype(np.float64)
+        apart = np.sqrt((scaled**2).reshape(len(scaled), -1).mean(axis=1))
         new = apart[apart > GIVEN]
         return float(np.sqrt((new**2).mean())) / self._usual if new.size else 0.0
 
@@ -155,21 +156,15 @@ class NovelFilter(Filter):
         if condition.donor is None:
             return FilterResult()
         alike = _correlation(sample.image[:, new], condition.donor[:, new])
-        if alike > self.options.correlation and not _edited(condition.provenance):
+        edits = condition.provenance.get("edits", ())
+        edited = any(step["edit"] != "identity" for step in edits)
+        if alike > self.options.correlation and not edited:
             return FilterResult(
                 "a copy of its donor's lesion, expected a correlation of at most "
                 f"{self.options.correlation:g}, or edits of it (--edit), found {alike:.2f}",
                 alike,
             )
         return FilterResult(found=alike)
-
-
-def _edited(provenance: Mapping[str, Any]) -> bool:
-    return any(step["edit"] != "identity" for step in provenance.get("edits", ()))
-
-
-def _rms(apart: FloatArray) -> Any:
-    return np.sqrt((apart.astype(np.float64) ** 2).reshape(len(apart), -1).mean(axis=1))
 
 
 def _correlation(first: FloatArray, second: FloatArray) -> float:

@@ -20,69 +20,34 @@ NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 LONGEST = 40
 
 
-@dataclass(frozen=True)
-class PluginKind:
-    """One kind of plugin; ``{}`` stands for its name."""
-
-    registered: str  # name of the kind in the registry
-    module: str  # of the package, and its template
-    thing: str  # class or function that the module defines
-    summary: str  # one line
-    try_it: str  # example command
-
-
 KINDS = {
-    "generator": PluginKind(
-        "generators",
-        "generator",
-        "{}Generator",
+    "generator": (
         "Generator {}: a small conditional GAN.",
         "gansynth fit {} --data example:2d -o runs/{} --set steps=300",
     ),
-    "edit": PluginKind(
-        "edits",
-        "edit",
-        "{}Edit",
+    "edit": (
         "Edit {}: changes the label maps that samples are generated from.",
         "gansynth sample RUN -n 8 --sheet --edit {}",
     ),
-    "filter": PluginKind(
-        "filters",
-        "filter",
-        "{}Filter",
-        "Filter {}: rejects samples.",
-        "gansynth sample RUN -n 8 --filter {}",
-    ),
-    "metric": PluginKind(
-        "metrics",
-        "metric",
-        "{}Metric",
+    "filter": ("Filter {}: rejects samples.", "gansynth sample RUN -n 8 --filter {}"),
+    "metric": (
         "Metric {}: numbers of samples beside real cases.",
         "gansynth sample RUN -n 8 --metric {}",
     ),
-    "source": PluginKind(
-        "sources",
-        "source",
-        "{}Source",
+    "source": (
         "Source {}: reads labelled cases.",
         "gansynth fit dcgan --data {}:FOLDER -o runs/{}",
     ),
-    "writer": PluginKind(
-        "writers",
-        "writer",
-        "{}Writer",
+    "writer": (
         "Writer {}: a format of samples on disk.",
         "gansynth sample RUN -n 8 --format {} -o samples/",
     ),
-    "host": PluginKind(
-        "adapters",
-        "host",
-        "{}Host",
+    "host": (
         "Host {}: trains on real cases with samples mixed in.",
         "gansynth augment --target {} --data example:2d --generator RUN --ratio 1:1",
     ),
 }
-"""Values of ``--kind``."""
+"""Values of ``--kind``: a line on what it is, and a command to try; ``{}`` stands for its name."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +66,10 @@ def plan_project(name: str, kind: str = "generator", folder: Path | None = None)
     The plugin registers ``name``, its package is ``gansynth_NAME``, and the default folder is
     ``gansynth-NAME``.
     """
-    template_kind = KINDS[kind]
+    summary, try_it = KINDS[kind]
+    registered = "adapters" if kind == "host" else f"{kind}s"  # kind in the registry
     package, distribution = f"gansynth_{name}", f"gansynth-{name.replace('_', '-')}"
-    _check_name(name, template_kind.registered, package)
+    _check_name(name, registered, package)
     folder = folder if folder is not None else Path(distribution)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageFault(
@@ -116,11 +82,11 @@ def plan_project(name: str, kind: str = "generator", folder: Path | None = None)
         "project": distribution,
         "package": package,
         "title": title,
-        "module": template_kind.module,
-        "thing": template_kind.thing.format(title),
-        "registered": template_kind.registered,
-        "summary": template_kind.summary.format(name),
-        "try_it": template_kind.try_it.format(name, name),
+        "module": kind,
+        "thing": f"{title}{kind.capitalize()}",
+        "registered": registered,
+        "summary": summary.format(name),
+        "try_it": try_it.format(name, name),
         "api": API_VERSION,
         "version": __version__,
     }
@@ -128,7 +94,7 @@ def plan_project(name: str, kind: str = "generator", folder: Path | None = None)
         "pyproject.toml": "pyproject.toml",
         "README.md": "README.md",
         f"{package}/__init__.py": "init.py",
-        f"{package}/{template_kind.module}.py": f"{template_kind.module}.py",
+        f"{package}/{kind}.py": f"{kind}.py",
         f"{package}/py.typed": None,
         f"tests/test_{name}.py": f"test_{kind}.py",
     }

@@ -45,6 +45,7 @@ from tests.offered import offered
 ROOT = Path(__file__).parents[3]
 LINES = {kind: 40 for kind in KINDS} | {"host": 80, "generator": 60, "source": 60, "metric": 30}
 NAMES = {kind: f"my_{kind}" for kind in KINDS}
+REGISTERED = {kind: "adapters" if kind == "host" else f"{kind}s" for kind in KINDS}
 
 
 def code_lines(text: str) -> set[int]:
@@ -148,9 +149,9 @@ def test_a_plugin_of_each_kind_is_listed_has_its_options_printed_and_works_in_a_
         document: dict[str, Any] = json.loads(result.stdout)
         return document
 
-    assert told("plugins", "list")["found"][KINDS[kind].registered][name] == name
+    assert told("plugins", "list")["found"][REGISTERED[kind]][name] == name
     (first, *_) = told("options", name)["tables"]
-    loaded = installed().load(KINDS[kind].registered, name)
+    loaded = installed().load(REGISTERED[kind], name)
     model = getattr(loaded, "Options", None) or getattr(loaded, "read_options", None)
     assert [row["key"] for row in first["options"]] == list(model.model_fields if model else ())
     assert all(row["meaning"] for row in first["options"])
@@ -330,7 +331,7 @@ def test_a_plugin_of_each_kind_is_installed_listed_and_passes_its_own_test(clean
     clean.pip(folder)
     listed = json.loads(clean.run("gansynth", "plugins", "list", "--json").stdout)
     assert listed["broken"] == {}
-    assert listed["found"][KINDS[kind].registered][name] == name
+    assert listed["found"][REGISTERED[kind]][name] == name
     assert listed["plugins"][name]["distribution"] == f"gansynth-their-{kind}"
     clean.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", folder)
 
