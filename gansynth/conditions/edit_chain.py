@@ -8,7 +8,7 @@ draws the tumour of A on the brain of B. The discriminator sees it beside B's im
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -63,26 +63,22 @@ def apply_edits(
     return context, steps
 
 
+@dataclass(frozen=True)
 class EditedLabelMaps:
     """Edits the label maps of cases; equal keys give equal maps.
 
     Args:
-        room: the training cases, in the space that batches are cut in.
+        case_pool: the training cases, in the space that batches are cut in.
         edits: in order.
         context: makes context channels of a case in that space; None for none.
         follows: whether context is moved along with edits; else it is made of the edited case.
     """
 
-    def __init__(
-        self,
-        case_pool: CasePool,
-        edits: Sequence[Edit],
-        *,
-        context: ContextFn | None = None,
-        follows: bool = True,
-    ) -> None:
-        self.case_pool, self.edits = case_pool, tuple(edits)
-        self.context, self.follows = context, follows
+    case_pool: CasePool
+    edits: Sequence[Edit]
+    _: KW_ONLY
+    context: ContextFn | None = None
+    follows: bool = True
 
     def __call__(
         self, case: Case, placed: PlacedCase, key: np.random.SeedSequence

@@ -6,7 +6,7 @@ The i-th condition of a seed is always the same, in any process and any order.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -43,6 +43,7 @@ BODIES = 64  # cases whose bodies are cached
 GivenFn = Callable[[Case], FloatArray | None]
 
 
+@dataclass(eq=False)
 class ConditionSampler:
     """Draws conditions from the training cases of a source.
 
@@ -74,53 +75,43 @@ class ConditionSampler:
         case_pool: the training cases of the source, which edits borrow from.
     """
 
-    def __init__(
-        self,
-        source: CaseSource,
-        space: Space,
-        edits: Sequence[Edit] = (),
-        *,
-        seed: int = 0,
-        context: ContextFn | None = None,
-        given: GivenFn | None = None,
-        labelled: bool = True,
-        classes: Sequence[str] | None = None,
-        boxes: BoxDrawer | None = None,
-        backgrounds: bool = False,
-        lesions: LesionDrawer | None = None,
-        moving: bool = False,
-        base: CaseSource | None = None,
-        weights: SamplingWeights | None = None,
-        context_follows: bool = True,
-        check: CaseCheck | None = None,
-        prevalence: float | None = None,
-    ) -> None:
-        lender, source = source, source if base is None else base
-        self.space = space
-        self.schema = space.generator_schema(lender.schema)
-        self.edits = tuple(edits)
+    source: CaseSource
+    space: Space
+    edits: Sequence[Edit] = ()
+    _: KW_ONLY
+    seed: int = 0
+    context: ContextFn | None = None
+    given: GivenFn | None = None
+    labelled: bool = True
+    classes: Sequence[str] | None = None
+    boxes: BoxDrawer | None = None
+    backgrounds: bool = False
+    lesions: LesionDrawer | None = None
+    moving: bool = False
+    base: CaseSource | None = None
+    weights: SamplingWeights | None = None
+    context_follows: bool = True
+    check: CaseCheck | None = None
+    prevalence: float | None = None
+
+    def __post_init__(self) -> None:
+        lender = self.source
+        source = lender if self.base is None else self.base
+        self.schema = self.space.generator_schema(lender.schema)
         self._in_turns = any(edit.in_turns for edit in self.edits)
-        self._in_turns |= lesions is not None and lesions.in_turns
-        self.seed = seed
-        self.context = context
-        self.context_follows = context_follows
-        self.given = given
-        self.labelled = labelled
-        self.boxes = boxes
-        self.backgrounds = backgrounds
-        self.lesions = lesions
-        self.moving = CaseWarp(space, self.schema) if moving else None
-        self.weights = weights
-        self.prevalence = prevalence
+        self._in_turns |= self.lesions is not None and self.lesions.in_turns
+        self._warp = CaseWarp(self.space, self.schema) if self.moving else None
         # All candidates of a sample have a lesion, or none, so that weights change no prevalence.
-        self._of_one_kind = prevalence is not None or (weights is not None and not self._in_turns)
+        weighted = self.weights is not None and not self._in_turns
+        self._of_one_kind = self.prevalence is not None or weighted
         self._bodies: dict[str, npt.NDArray[np.bool_]] = {}
         self._ids = source.train_ids
-        if classes is not None:
-            self._ids = training_cases(source, classes, asked=f"--class {','.join(classes)}")
-        lent = TrainingCases(CaseCache(lender), check=check)
+        if self.classes is not None:
+            asked = f"--class {','.join(self.classes)}"
+            self._ids = training_cases(source, self.classes, asked=asked)
+        lent = TrainingCases(CaseCache(lender), check=self.check)
         self.cases = lent if lender is source else TrainingCases(CaseCache(source))
-        self.case_pool = CasePool(lent, space, self._ids if lender is source else None)
+        self.case_pool = CasePool(lent, self.space, self._ids if lender is source else None)
 
     def draw(self, index: int) -> Condition:
         """Return the ``index``-th condition of this seed: labels in the generator's space."""
@@ -158,12 +149,12 @@ class ConditionSampler:
                 labels, steps, notes["lesions"] = inserted.labels, inserted.steps, inserted.told
                 fields |= {"background": placed.image, "body": case_context.body}
                 fields |= {name: getattr(inserted, name) for name in ("lesion", "donor", "region")}
-            elif self.moving is not None:
+            elif self._warp is not None:
                 start = EditContext(
-                    self.moving.all_to_move(case_context.labels), self.schema, case_context
+                    self._warp.all_to_move(case_context.labels), self.schema, case_context
                 )
                 steps = apply_edits(start, edits, rng)[1]
-                moved = self.moving(case, placement, _by_name(edits), steps)
+                moved = self._warp(case, placement, _by_name(edits), steps)
                 labels, fields["moved"], notes["moved"] = moved.labels, moved.image, moved.told
             else:
                 start = EditContext(case_context.labels, self.schema, case_context, context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +30,7 @@ WHOLE = 2 << 30
 ASKED = 0x61736B  # separates the random numbers of edits from those of places
 
 
+@dataclass(eq=False)
 class CaseBatches:
     """Batches of real training cases; the same seed, step and number give the same sample.
 
@@ -37,22 +38,15 @@ class CaseBatches:
     place; if not, another is drawn. ``asked`` makes the label map of a synthetic sample.
     """
 
-    def __init__(
-        self,
-        cases: CaseCache | TrainingCases,
-        space: Space,
-        *,
-        seed: int = 0,
-        context: Callable[[Case], LabelArray | None] | None = None,
-        accepts: Callable[[Case], bool] | None = None,
-        asked: RequestedMaps | None = None,
-    ) -> None:
-        self.cases = cases
-        self.space = space
-        self.seed = seed
-        self.context = context
-        self.accepts = accepts
-        self.asked = asked
+    cases: CaseCache | TrainingCases
+    space: Space
+    _: KW_ONLY
+    seed: int = 0
+    context: Callable[[Case], LabelArray | None] | None = None
+    accepts: Callable[[Case], bool] | None = None
+    asked: RequestedMaps | None = None
+
+    def __post_init__(self) -> None:
         self._whole: dict[str, tuple[PlacedCase, Case]] = {}
         self._bytes = 0
 

@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -360,6 +361,7 @@ def check_new(out: Path) -> None:
         )
 
 
+@dataclass(eq=False)
 class SharedSamples:
     """Watches the samples of a folder for sharing, and tells what its files may say of them.
 
@@ -373,21 +375,18 @@ class SharedSamples:
         labels_given: whether label maps are training cases' own unless edited.
     """
 
-    def __init__(
-        self,
-        out: Path,
-        source: CaseSource,
-        space: Space | None,
-        lineage: Lineage,
-        maker: Mapping[str, Any],
-        record: Path,
-        reporter: Reporter,
-        labels_given: bool = False,
-    ) -> None:
-        self.out, self.source, self.space, self.reporter = out, source, space, reporter
-        self.lineage, self.maker, self.record = lineage, maker, record
-        self.labels_given, self.unedited = labels_given, 0
-        self.names = names_in(lineage, source.schema)
+    out: Path
+    source: CaseSource
+    space: Space | None
+    lineage: Lineage
+    maker: Mapping[str, Any]
+    record: Path
+    reporter: Reporter
+    labels_given: bool = False
+
+    def __post_init__(self) -> None:
+        self.unedited = 0
+        self.names = names_in(self.lineage, self.source.schema)
         self.search, self.searched = CopySearch(), list[str]()
 
     def add(self, name: str, image: FloatArray, provenance: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -178,20 +178,19 @@ def _write_samples(
     return report
 
 
+@dataclass(eq=False)
 class _Drawn:
     """Draws samples as items to write, and counts those that were rejected."""
 
-    def __init__(
-        self,
-        drawer: Sampler,
-        n: int,
-        writer_class: type[Writer],
-        keep_flawed: bool,
-        reporter: Reporter,
-    ) -> None:
-        self.drawer, self.n, self.reporter = drawer, n, reporter
-        self.kept = keep_flawed or writer_class.flawed
-        self.batch = 1 if 3 in writer_class.ndim else min(AT_ONCE, n)
+    drawer: Sampler
+    n: int
+    writer_class: type[Writer]
+    keep_flawed: bool
+    reporter: Reporter
+
+    def __post_init__(self) -> None:
+        self.kept = self.keep_flawed or self.writer_class.flawed
+        self.batch = 1 if 3 in self.writer_class.ndim else min(AT_ONCE, self.n)
         self.seconds, self.written = 0.0, 0
         self.reject_reasons = Counter[str]()
         self.first: list[Sample] = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -136,12 +136,12 @@ def build_filters(texts: Sequence[str]) -> list[Filter]:
     return built
 
 
+@dataclass(frozen=True)
 class LearntFilters:
     """Fitted filters."""
 
-    def __init__(self, filters: Sequence[Filter], lineage: Lineage | None) -> None:
-        self.filters = tuple(filters)
-        self.lineage = lineage  # of the cases that they were fitted on; None without filters
+    filters: Sequence[Filter]
+    lineage: Lineage | None  # of the cases that they were fitted on; None without filters
 
     @classmethod
     def load(
