@@ -30,7 +30,7 @@ from pydantic import Field
 from gansynth.conditions.location_prior import PlacementPrior, ball_in, depth_of, depths, frame_of
 from gansynth.core.body_mask import organ_mask, share_inside
 from gansynth.core.case_pool import CaseContext
-from gansynth.core.geometry import Mask, Matrix
+from gansynth.core.geometry import Mask, Matrix, Rng
 from gansynth.core.schema import Boxes, Case, Schema
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.options import OptionModel, read_options
@@ -50,7 +50,7 @@ class BoxContext:
 
     case: Case  # a training case in the generator's space, with its own boxes and its image
     schema: Schema  # of that space
-    rng: np.random.Generator  # the only source of randomness
+    rng: Rng  # the only source of randomness
     index: int = 0  # the sample's number
     # draws another training case, of the same `rng`; None if there is none
     another: Callable[[], Case] | None = None
@@ -136,7 +136,7 @@ class JitteredBoxes(BoxDrawer):
         return boxes, provenance
 
     def _count(
-        self, count: int, another: Callable[[], Case] | None, rng: np.random.Generator
+        self, count: int, another: Callable[[], Case] | None, rng: Rng
     ) -> tuple[int, list[Case]]:
         """Draw the number of boxes, and the cases that may lend another one."""
         chance = self.options.count if count else self.options.backgrounds
@@ -153,9 +153,7 @@ class JitteredBoxes(BoxDrawer):
 class _BoxPacking:
     """The boxes of one sample, placed one after the other where each has room."""
 
-    def __init__(
-        self, case: Case, numbers: list[int], options: JitterOptions, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, case: Case, numbers: list[int], options: JitterOptions, rng: Rng) -> None:
         self.own, self.options, self.rng = own_boxes(case), options, rng
         self.waiting = numbers
         self.shape = np.array(case.image.shape[1:], float)
@@ -434,7 +432,7 @@ class PlacedBoxes:
 
 
 def place_boxes(
-    requested: Boxes, case_context: CaseContext, rng: np.random.Generator, *, as_asked: bool
+    requested: Boxes, case_context: CaseContext, rng: Rng, *, as_asked: bool
 ) -> PlacedBoxes:
     """Place boxes where training cases have those of their class (``PlacementPrior``).
 

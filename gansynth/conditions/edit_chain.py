@@ -16,6 +16,7 @@ import numpy as np
 
 from gansynth.core.case_pool import CaseContext, CasePool, PlacedCase
 from gansynth.core.edit import Edit, EditContext
+from gansynth.core.geometry import Rng
 from gansynth.core.registry import installed
 from gansynth.core.schema import Case, LabelArray
 from gansynth.runtime.options import read_options
@@ -41,7 +42,7 @@ def build_edit(text: str) -> Edit:
 
 
 def drawn_edits(
-    context: EditContext, edits: Sequence[Edit], rng: np.random.Generator
+    context: EditContext, edits: Sequence[Edit], rng: Rng
 ) -> Iterator[tuple[Edit, dict[str, Any], EditContext]]:
     """Draw and apply edits in order; yield each with its parameters and the context after it."""
     for edit in edits:
@@ -53,7 +54,7 @@ def drawn_edits(
 
 
 def apply_edits(
-    context: EditContext, edits: Sequence[Edit], rng: np.random.Generator
+    context: EditContext, edits: Sequence[Edit], rng: Rng
 ) -> tuple[EditContext, list[dict[str, Any]]]:
     """Draw and apply edits in order; return the context after all, and the recorded steps."""
     steps: list[dict[str, Any]] = []

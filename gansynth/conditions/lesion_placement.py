@@ -34,7 +34,7 @@ from gansynth.conditions.location_prior import (
 from gansynth.conditions.removal import filled, similar_place
 from gansynth.core.case_pool import CaseContext, CasePool
 from gansynth.core.edit import Edit, EditContext
-from gansynth.core.geometry import Mask, bounding_box, centroid, mask_of, nearest_voxels
+from gansynth.core.geometry import Mask, Rng, bounding_box, centroid, mask_of, nearest_voxels
 from gansynth.core.resample import crop_edge, crop_pad
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
 from gansynth.core.space import Placement
@@ -124,7 +124,7 @@ class EditedLesion:
         """The labels after all edits so far."""
         return self._context.labels
 
-    def draw(self, edits: Sequence[Edit], rng: np.random.Generator) -> EditedLesion:
+    def draw(self, edits: Sequence[Edit], rng: Rng) -> EditedLesion:
         """Draw and apply edits in order."""
         for edit, params, after in drawn_edits(self._context, edits, rng):
             self._done.append((edit, params, self.labels))
@@ -405,7 +405,7 @@ class PlacementRegion:
 
 
 def centres(
-    ground: PlacementRegion, donor: LesionDonor, voxels: int, tries: int, rng: np.random.Generator
+    ground: PlacementRegion, donor: LesionDonor, voxels: int, tries: int, rng: Rng
 ) -> Iterator[tuple[int, ...]]:
     """Yield places for the middle of a donor's lesion of ``voxels``, in the order to try.
 
@@ -470,7 +470,7 @@ def signed_distance(mask: Mask, spacing: Sequence[float]) -> npt.NDArray[np.floa
     return np.asarray(distance_transform_edt(~mask, sampling=spacing) - within)
 
 
-def draw_distance(labels: LabelArray, schema: Schema, rng: np.random.Generator) -> float:
+def draw_distance(labels: LabelArray, schema: Schema, rng: Rng) -> float:
     """Draw the distance of the cut from a lesion's surface, mm (Zhang et al. 2021, CarveMix).
 
     Half of the draws cut within the lesion, down to half its depth. The others cut around it, as
@@ -622,7 +622,7 @@ class LesionDrawer:
         self,
         case_context: CaseContext,
         edits: Sequence[Edit],
-        rng: np.random.Generator,
+        rng: Rng,
         *,
         shows: Shows = "lesion",
         removal: Mapping[str, Any] | None = None,
@@ -691,7 +691,7 @@ class LesionDrawer:
         )
 
     def _cuts(
-        self, case_context: CaseContext, classes: tuple[int, ...], rng: np.random.Generator
+        self, case_context: CaseContext, classes: tuple[int, ...], rng: Rng
     ) -> list[LesionCrop]:
         case_pool, depth = case_context.case_pool, depth_of(case_context)
         options = DonorEditOptions.model_validate({"pairs": self.options.pairs})
@@ -711,7 +711,7 @@ class LesionDrawer:
         return cuts
 
     def _attempts(
-        self, case_context: CaseContext, edits: Sequence[Edit], rng: np.random.Generator
+        self, case_context: CaseContext, edits: Sequence[Edit], rng: Rng
     ) -> Iterator[tuple[_Edited, bool]]:
         """Yield edited lesions to try; then all again, for places that clip them."""
         tried = []
@@ -723,7 +723,7 @@ class LesionDrawer:
         yield from ((change, True) for change in tried)
 
     def _places(
-        self, ground: PlacementRegion, edits: Sequence[Edit], rng: np.random.Generator
+        self, ground: PlacementRegion, edits: Sequence[Edit], rng: Rng
     ) -> Iterator[tuple[_Edited, dict[str, Any]]]:
         """Yield edited lesions with room, and their places; those at unlikely ones last."""
         unlikely = []
@@ -736,7 +736,7 @@ class LesionDrawer:
         yield from sorted(unlikely, key=lambda at: -at[1]["likely"])
 
     def _place(
-        self, ground: PlacementRegion, edited: _Edited, rng: np.random.Generator, *, tight: bool
+        self, ground: PlacementRegion, edited: _Edited, rng: Rng, *, tight: bool
     ) -> dict[str, Any] | None:
         """Find a likely place for an edited lesion, or else, beside a real one, the likeliest."""
         held, options, known = np.argwhere(edited[1].labels > 0), self.options, ground.surroundings
@@ -768,7 +768,7 @@ def lesion_provenance(
 
 
 def _change(
-    cut: LesionCrop, case_context: CaseContext, edits: Sequence[Edit], rng: np.random.Generator
+    cut: LesionCrop, case_context: CaseContext, edits: Sequence[Edit], rng: Rng
 ) -> _Edited | None:
     """Cut a lesion out and draw its edits; None if edits leave nothing."""
     for widened in range(CUTS):

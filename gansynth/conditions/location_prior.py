@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gansynth.core.case_pool import CaseContext, CasePool, body_of, own_labels
-from gansynth.core.geometry import Mask, Matrix, bounding_box, mask_of
+from gansynth.core.geometry import Mask, Matrix, Rng, bounding_box, mask_of
 from gansynth.core.resample import resample
 from gansynth.core.schema import Case, FloatArray
 from gansynth.data.lesions import parts
@@ -72,7 +72,7 @@ class PlacementPrior:
         self,
         count: int,
         ndim: int,
-        rng: np.random.Generator,
+        rng: Rng,
         *,
         depth: float | None = None,
         diameter: float | None = None,
@@ -87,7 +87,7 @@ class PlacementPrior:
     def draw(
         self,
         body: Mask,
-        rng: np.random.Generator,
+        rng: Rng,
         *,
         frame: BodyBox | None = None,
         depth: float | None = None,
@@ -124,7 +124,7 @@ class PlacementPrior:
         return self.centres[:, -ndim:], np.exp(away.min(initial=np.inf) - away)
 
 
-def anywhere(body: Mask, rng: np.random.Generator) -> tuple[int, ...]:
+def anywhere(body: Mask, rng: Rng) -> tuple[int, ...]:
     """Draw a voxel of a non-empty mask, uniformly."""
     voxels = np.flatnonzero(body)
     return tuple(int(i) for i in np.unravel_index(voxels[rng.integers(voxels.size)], body.shape))
@@ -135,7 +135,7 @@ def place_drawer(
     classes: Sequence[int] | None,
     where: str,
     allowed: Mask,
-    rng: np.random.Generator,
+    rng: Rng,
     voxels: int | None = None,
 ) -> Callable[[], tuple[int, ...]]:
     """Return a function that draws voxels of a mask, by the prior or anywhere.

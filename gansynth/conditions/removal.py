@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.case_pool import CaseContext
-from gansynth.core.geometry import Mask, mask_of, nearest_voxels
+from gansynth.core.geometry import Mask, Rng, mask_of, nearest_voxels
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import OUTSIDE, FloatArray
 from gansynth.data.blending import poisson
@@ -77,9 +77,7 @@ def filled(image: FloatArray, where: Mask, shift: Shift, free: Mask) -> FloatArr
     return np.asarray(out, np.float32)
 
 
-def find_tissue(
-    image: FloatArray, where: Mask, free: Mask, rng: np.random.Generator
-) -> Shift | None:
+def find_tissue(image: FloatArray, where: Mask, free: Mask, rng: Rng) -> Shift | None:
     """Return where the tissue for a mask comes from; None if none fits. See ``similar_place``."""
     found = similar_place(image, where, free, rng)
     if found is not None:
@@ -88,7 +86,7 @@ def find_tissue(
 
 
 def similar_place(
-    image: FloatArray, where: Mask, free: Mask, rng: np.random.Generator, most: float = UNLIKE
+    image: FloatArray, where: Mask, free: Mask, rng: Rng, most: float = UNLIKE
 ) -> tuple[Shift, float] | None:
     """Return the shift from a mask to free tissue most like its rim, and by how much they differ.
 

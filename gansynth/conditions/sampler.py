@@ -24,7 +24,7 @@ from gansynth.conditions.sampling_weights import SamplingWeights
 from gansynth.core.body_mask import shown_body
 from gansynth.core.case_pool import CaseCheck, CaseContext, CasePool, TrainingCases, own_labels
 from gansynth.core.edit import Edit, EditContext
-from gansynth.core.geometry import mask_of
+from gansynth.core.geometry import Rng, mask_of
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray
 from gansynth.core.source import CaseSource
@@ -119,7 +119,7 @@ class ConditionSampler:
             return self.weights.choose(self._draw, self.schema, self.seed, index)
         return self._draw(index, np.random.default_rng(np.random.SeedSequence((self.seed, index))))
 
-    def _draw(self, index: int, rng: np.random.Generator) -> Condition:
+    def _draw(self, index: int, rng: Rng) -> Condition:
         case, placement = self._place(rng, index if self._in_turns else None)
         put: PlacedBoxes | None = None
         told_boxes: dict[str, Any] = {}
@@ -215,19 +215,14 @@ class ConditionSampler:
         plane = body if placement.slice_index is None else body[placement.slice_index]
         return np.asarray(crop_pad(plane, placement.corner, self.space.size, False))
 
-    def _place(self, rng: np.random.Generator, index: int | None = None) -> tuple[Case, Placement]:
+    def _place(self, rng: Rng, index: int | None = None) -> tuple[Case, Placement]:
         """Draw a training case and a place in it; where cases take turns, the next case."""
         number = int(rng.integers(len(self._ids))) if index is None else index % len(self._ids)
         case = self.cases(self._ids[number])
         return case, self.space.place(case, rng)
 
     def _background(
-        self,
-        case: Case,
-        placement: Placement,
-        shows: Shows,
-        index: int,
-        rng: np.random.Generator,
+        self, case: Case, placement: Placement, shows: Shows, index: int, rng: Rng
     ) -> tuple[Case, Placement, CaseContext, dict[str, Any]]:
         """Draw places until one has room for what a sample shows, its own lesions taken out.
 
@@ -297,7 +292,7 @@ class ConditionSampler:
         return case.labels is not None and bool(mask_of(case.labels, self._classes).any())
 
     def _of_kind(
-        self, case: Case, placement: Placement, shows: Shows, rng: np.random.Generator
+        self, case: Case, placement: Placement, shows: Shows, rng: Rng
     ) -> tuple[Case, Placement]:
         """Draw places until one shows a lesion, or none, as the requested share has it."""
         wanted = shows == "lesion"
@@ -308,7 +303,7 @@ class ConditionSampler:
         return case, placement
 
     def _with_room(
-        self, drawer: BoxDrawer, shows: Shows, index: int, rng: np.random.Generator
+        self, drawer: BoxDrawer, shows: Shows, index: int, rng: Rng
     ) -> tuple[Case, Placement, PlacedBoxes, dict[str, Any]]:
         """Place a training case's boxes in a case of similar body, preferably without boxes."""
         like = self._lender(index, rng)
@@ -327,13 +322,13 @@ class ConditionSampler:
         provenance |= {"asked": provenance["coords"], "moved": put.moved, "like": like.case.id}
         return *ground[:2], put, {**provenance, **record(put.boxes, provenance["by"])}
 
-    def _ground(self, index: int, rng: np.random.Generator) -> tuple[Case, Placement, CaseContext]:
+    def _ground(self, index: int, rng: Rng) -> tuple[Case, Placement, CaseContext]:
         """Draw a case and a place in it, as a scene."""
         case, placement = self._place(rng)
         placed = self.space.to_generator(case, placement)
         return case, placement, self._case_context(placed, placement, case, index)
 
-    def _lender(self, index: int, rng: np.random.Generator) -> CaseContext:
+    def _lender(self, index: int, rng: Rng) -> CaseContext:
         """Draw a case to borrow from and a place, with boxes there if possible."""
         for _ in range(TRIES):
             case = self.case_pool.cases(
@@ -345,7 +340,7 @@ class ConditionSampler:
                 break
         return self._case_context(placed, placement, case, index)
 
-    def _placed(self, rng: np.random.Generator) -> Case:
+    def _placed(self, rng: Rng) -> Case:
         return self.space.to_generator(*self._place(rng))
 
 

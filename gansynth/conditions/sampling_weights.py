@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.geometry import Mask, bounding_box, mask_of, nearest_voxels
+from gansynth.core.geometry import Mask, Rng, bounding_box, mask_of, nearest_voxels
 from gansynth.core.lineage import CaseRecord, Lineage, guard, same_data, same_host
 from gansynth.core.schema import Condition, LabelArray, Schema
 from gansynth.core.source import CaseSource
@@ -374,7 +374,7 @@ def _ratios(
 
 FORMAT, VERSION = "gansynth hard-cases", 2
 AGAIN = "make it again: gansynth hard-cases --data KIND:WHERE --fold FOLD -o FILE"
-Draw = Callable[[int, np.random.Generator], "Condition"]  # (index, rng) -> a condition
+Draw = Callable[[int, Rng], "Condition"]  # (index, rng) -> a condition
 _AGAIN = f"{AGAIN[0].upper()}{AGAIN[1:]}"
 
 

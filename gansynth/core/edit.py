@@ -16,6 +16,9 @@ from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import OptionModel
 
+Params = Mapping[str, Any]
+"""What an edit has drawn, as JSON."""
+
 
 @dataclass(frozen=True)
 class EditContext:

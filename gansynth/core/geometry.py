@@ -16,6 +16,7 @@ from gansynth.core.schema import FloatArray, LabelArray
 
 Mask = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]
+Rng = np.random.Generator
 
 
 def mask_of(labels: LabelArray, values: Sequence[int]) -> Mask:

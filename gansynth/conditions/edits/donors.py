@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from typing import Any, ClassVar, Literal
@@ -31,10 +31,11 @@ from gansynth.conditions.location_prior import (
     whole_frame,
 )
 from gansynth.core.case_pool import CaseContext, CasePool, body_of
-from gansynth.core.edit import CaseEdit, EditContext, EditOptions, EditResult
+from gansynth.core.edit import CaseEdit, EditContext, EditOptions, EditResult, Params
 from gansynth.core.geometry import (
     Mask,
     Matrix,
+    Rng,
     affine_coordinates,
     bounding_box,
     centroid,
@@ -116,10 +117,7 @@ def choose_donor(
 
 
 def donor_cases(
-    case_context: CaseContext,
-    donors: Sequence[str],
-    classes: Sequence[int],
-    rng: np.random.Generator,
+    case_context: CaseContext, donors: Sequence[str], classes: Sequence[int], rng: Rng
 ) -> Iterator[tuple[int, float, DonorCase]]:
     """Try donors in turn.
 
@@ -140,7 +138,7 @@ def donor_ids(
     options: DonorOptions,
     case_context: CaseContext,
     classes: Sequence[int],
-    rng: np.random.Generator,
+    rng: Rng,
     count: int = LENDERS,
 ) -> list[str]:
     """Return the training cases that may lend, in the order to try.
@@ -168,11 +166,7 @@ def donor_ids(
 
 
 def draw_plane(
-    case_pool: CasePool,
-    case_id: str,
-    classes: Sequence[int],
-    depth: float | None,
-    rng: np.random.Generator,
+    case_pool: CasePool, case_id: str, classes: Sequence[int], depth: float | None, rng: Rng
 ) -> int | None:
     """Draw a slice of a training case that holds chosen classes; None in a space of no slices.
 
@@ -287,7 +281,7 @@ class Transplant(DonorEdit):
     Options: ClassVar[type[EditOptions]] = TransplantOptions
     options: TransplantOptions
 
-    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: Rng) -> dict[str, Any]:
         """Draw the lending case (``donor``, ``plane``) and the ``shift`` in voxels."""
         case_context = self.case_context(context)
         chosen = chosen_classes(self.name, self.options.classes, context.schema)
@@ -310,7 +304,7 @@ class Transplant(DonorEdit):
         why = "too little of it lies in the body" if held else "nobody lends these classes"
         return {"strength": 0.0, "donor": donors[0] if donors else None, "why": why}
 
-    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+    def apply(self, context: EditContext, params: Params) -> EditResult:
         """See ``Edit.apply``."""
         if params["strength"] == 0:
             return replaced(context, context.labels.copy())
@@ -323,12 +317,7 @@ class Transplant(DonorEdit):
         return replaced(context, np.where(landed > 0, landed, _bare(context, params)))
 
     def _shift(
-        self,
-        loan: DonorCase,
-        case_context: CaseContext,
-        classes: list[int],
-        pull: float,
-        rng: np.random.Generator,
+        self, loan: DonorCase, case_context: CaseContext, classes: list[int], pull: float, rng: Rng
     ) -> list[int]:
         if self.options.where == "same":
             relative = loan.frame.relative(np.array([loan.middle]))
@@ -341,7 +330,7 @@ class Transplant(DonorEdit):
         return shift
 
 
-def _bare(context: EditContext, params: Mapping[str, Any]) -> LabelArray:
+def _bare(context: EditContext, params: Params) -> LabelArray:
     """The labels without the case's own tumour, if it is to be removed."""
     own_mask = mask_of(context.labels, params["classes"] or context.schema.foreground)
     if params["own"] == "keep" or not own_mask.any():
@@ -349,14 +338,14 @@ def _bare(context: EditContext, params: Mapping[str, Any]) -> LabelArray:
     return close_left(context.labels, own_mask, context.schema.spacing)
 
 
-def _landed(context: EditContext, loan: DonorCase, params: Mapping[str, Any]) -> LabelArray:
+def _landed(context: EditContext, loan: DonorCase, params: Params) -> LabelArray:
     """Return the part of the loan that lies in the body: int16, 0 elsewhere."""
     labels = context.labels
     placed = crop_pad(loan.labels, [-by for by in params["shift"]], labels.shape, 0)
     return np.where(context.body & (labels != OUTSIDE), placed, np.int16(0))
 
 
-def _fits(context: EditContext, loan: DonorCase, params: Mapping[str, Any]) -> bool:
+def _fits(context: EditContext, loan: DonorCase, params: Params) -> bool:
     """Whether enough is left of every class of the loan, and of those that stay."""
     landed, bare = _landed(context, loan, params), _bare(context, params)
     staying = np.where((bare > 0) & (context.labels == bare), bare, np.int16(0))
@@ -397,7 +386,7 @@ class Merge(DonorEdit):
     Options: ClassVar[type[EditOptions]] = MergeOptions
     options: MergeOptions
 
-    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: Rng) -> dict[str, Any]:
         """Draw the lending case (``donor``, ``plane``); ``matrix`` maps voxels to its map."""
         schema, case_context = context.schema, self.case_context(context)
         over = self.options.tumour is not None
@@ -423,7 +412,7 @@ class Merge(DonorEdit):
         why = "no room in the body, or nobody lends these classes"
         return {"strength": 0.0, "donor": donors[0] if donors else None, "why": why}
 
-    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+    def apply(self, context: EditContext, params: Params) -> EditResult:
         """See ``Edit.apply``."""
         if params["strength"] == 0:
             return replaced(context, context.labels.copy())
@@ -436,7 +425,7 @@ class Merge(DonorEdit):
         return replaced(context, np.where(lent > 0, lent, context.labels))
 
 
-def _lent(context: EditContext, loan: DonorCase, params: Mapping[str, Any]) -> LabelArray:
+def _lent(context: EditContext, loan: DonorCase, params: Params) -> LabelArray:
     """Return the part of the loan that is written: int16, 0 elsewhere."""
     labels, matrix = context.labels, np.array(params["matrix"])
     pull = affine_coordinates(labels.shape, matrix, (0.0,) * labels.ndim)
@@ -506,7 +495,7 @@ class Interpolate(DonorEdit):
     Options: ClassVar[type[EditOptions]] = InterpolateOptions
     options: InterpolateOptions
 
-    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: Rng) -> dict[str, Any]:
         """Draw ``weight`` and the lending case (``donor``, ``plane``); ``matrix`` aligns it."""
         labels, case_context = context.labels, self.case_context(context)
         chosen = chosen_classes(self.name, self.options.classes, context.schema)
@@ -535,7 +524,7 @@ class Interpolate(DonorEdit):
                     return params
         return {"strength": 0.0, "tries": tries}
 
-    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+    def apply(self, context: EditContext, params: Params) -> EditResult:
         """See ``Edit.apply``."""
         labels, schema = context.labels, context.schema
         if params["strength"] == 0:
@@ -593,7 +582,7 @@ def _to_border(mask: Mask, spacing: Sequence[float]) -> FloatArray:
     return np.asarray(np.where(mask, away - half, 0), np.float32)
 
 
-def _written(context: EditContext, mixed: LabelArray, params: Mapping[str, Any]) -> LabelArray:
+def _written(context: EditContext, mixed: LabelArray, params: Params) -> LabelArray:
     """Replace the case's own shape by the mixed one, within the body."""
     own_mask = mask_of(context.labels, params["classes"] or context.schema.foreground)
     left = close_left(context.labels, own_mask, context.schema.spacing)
@@ -669,7 +658,7 @@ def _axes(mask: Mask, mm: Matrix) -> Matrix | None:
     return np.asarray(np.linalg.eigh(np.cov(points.T))[1])
 
 
-def _brought(loan: DonorCase, params: Mapping[str, Any], shape: Sequence[int]) -> LabelArray:
+def _brought(loan: DonorCase, params: Params, shape: Sequence[int]) -> LabelArray:
     """The loan in the scene's array, int16; 0 elsewhere."""
     pull = affine_coordinates(shape, np.array(params["matrix"]), params["centre"])
     return pull_labels(loan.labels, pull)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -21,10 +21,11 @@ from gansynth.conditions.edits.shared import (
 )
 from gansynth.conditions.location_prior import learning_cases, place_drawer, whole
 from gansynth.core.case_pool import CaseContext, CasePool
-from gansynth.core.edit import CaseEdit, Edit, EditContext, EditOptions, EditResult
+from gansynth.core.edit import CaseEdit, Edit, EditContext, EditOptions, EditResult, Params
 from gansynth.core.geometry import (
     Mask,
     Matrix,
+    Rng,
     affine_coordinates,
     bounding_box,
     nearest_voxels,
@@ -153,7 +154,7 @@ class Size(CaseEdit):
     Options: ClassVar[type[EditOptions]] = SizeOptions
     options: SizeOptions
 
-    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: Rng) -> dict[str, Any]:
         """Draw ``factors`` on lengths, one for each lesion; 1 of those that stay."""
         labels, schema, case_context = context.labels, context.schema, self.case_context(context)
         options = self.options
@@ -180,7 +181,7 @@ class Size(CaseEdit):
             return unchanged("no room")
         return {"strength": 1.0, "classes": chosen, "each": options.each, "factors": factors}
 
-    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+    def apply(self, context: EditContext, params: Params) -> EditResult:
         """Scale lesions; every voxel of the image is scaled with the lesion nearest to it."""
         if params["strength"] == 0:
             return replaced(context, context.labels.copy())
@@ -301,7 +302,7 @@ class PlaceEdit(CaseEdit):
     Options: ClassVar[type[EditOptions]] = PlaceOptions
     options: PlaceOptions
 
-    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: Rng) -> dict[str, Any]:
         """Draw ``shifts``, in voxels, of the lesions; zeros of those that stay."""
         labels, schema, case_context = context.labels, context.schema, self.case_context(context)
         chosen, each = chosen_classes(self.name, self.options.classes, schema), self.options.each
@@ -326,7 +327,7 @@ class PlaceEdit(CaseEdit):
             return unchanged("no room elsewhere")
         return {"strength": 1.0, "classes": chosen, "each": each, "shifts": shifts}
 
-    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+    def apply(self, context: EditContext, params: Params) -> EditResult:
         """Move lesions; every voxel of the image moves with the lesion landed nearest to it."""
         if params["strength"] == 0:
             return replaced(context, context.labels.copy())
@@ -398,7 +399,7 @@ class Blob(Edit):
     Options: ClassVar[type[EditOptions]] = BlobOptions
     options: BlobOptions
 
-    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: Rng) -> dict[str, Any]:
         """Draw the ``seed`` of the noise; ``rough`` is the largest that keeps lesions whole."""
         classes = chosen_classes(self.name, self.options.classes, context.schema)
         params = {"strength": 1.0, "classes": classes, "seed": int(rng.integers(2**32))}
@@ -411,7 +412,7 @@ class Blob(Edit):
                 return params
         return unchanged("no room for an ellipsoid")
 
-    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+    def apply(self, context: EditContext, params: Params) -> EditResult:
         """See ``Edit.apply``."""
         after = context.labels.copy()
         if params["strength"] == 0:

@@ -9,7 +9,7 @@ the gap. Classes that are wrapped in others stay wrapped, and bodies stay apart.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,8 +29,8 @@ from gansynth.conditions.edits.shared import (
     settled,
     wrapped_classes,
 )
-from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult
-from gansynth.core.geometry import Mask, bounding_box, fill_nearest, mask_of
+from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult, Params
+from gansynth.core.geometry import Mask, Rng, bounding_box, fill_nearest, mask_of
 from gansynth.core.schema import OUTSIDE, LabelArray
 from gansynth.data.connected_components import LabelComponents
 
@@ -65,7 +65,7 @@ class VolumeEdit(Edit):
 
     options: VolumeEditOptions
 
-    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: Rng) -> dict[str, Any]:
         """Draw ``factor`` on the volume (2D: on the area).
 
         Raises:
@@ -84,7 +84,7 @@ class VolumeEdit(Edit):
                 return {"strength": strength, "tries": tries, "classes": classes, "factor": factor}
         return {"strength": 0.0, "tries": len(STRENGTHS)}
 
-    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+    def apply(self, context: EditContext, params: Params) -> EditResult:
         """See ``Edit.apply``."""
         labels, schema = context.labels, context.schema
         if params["strength"] == 0:

@@ -22,8 +22,8 @@ from gansynth.conditions.edits.shared import (
     settled,
     wrapped_classes,
 )
-from gansynth.core.edit import CaseEdit, Edit, EditContext, EditOptions, EditResult
-from gansynth.core.geometry import Mask
+from gansynth.core.edit import CaseEdit, Edit, EditContext, EditOptions, EditResult, Params
+from gansynth.core.geometry import Mask, Rng
 from gansynth.core.registry import installed
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
 from gansynth.data.connected_components import LabelComponents
@@ -82,7 +82,7 @@ class Components(Edit):
     Options: ClassVar[type[EditOptions]] = ComponentsOptions
     options: ComponentsOptions
 
-    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: Rng) -> dict[str, Any]:
         """Draw for each part whether it is edited, and the parameters of that.
 
         Raises:
@@ -106,7 +106,7 @@ class Components(Edit):
                     break
         return {"edit": task.inner.name, "classes": classes, "parts": steps}
 
-    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+    def apply(self, context: EditContext, params: Params) -> EditResult:
         """Apply recorded steps; channels and image move along, and gaps are filled."""
         after = replace(context, labels=context.labels.copy())
         for step in _replayed(context, params):
@@ -183,7 +183,7 @@ def _inner(name: str, options: Mapping[str, Any]) -> Edit:
     return cls(fill_options(cls.Options, options, f"edit {name!r}"))
 
 
-def _replayed(context: EditContext, params: Mapping[str, Any]) -> Iterator[_EditedPart]:
+def _replayed(context: EditContext, params: Params) -> Iterator[_EditedPart]:
     if not params["parts"]:
         return
     task, now = _PartInput(context, params["classes"], installed().edit(params["edit"])()), context
@@ -217,7 +217,7 @@ class Drop(Edit):
     Options: ClassVar[type[EditOptions]] = DropOptions
     options: DropOptions
 
-    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: Rng) -> dict[str, Any]:
         """Draw ``dropped``, numbers of parts: 0 is the largest.
 
         Raises:
@@ -240,7 +240,7 @@ class Drop(Edit):
             left = remaining
         return {"classes": classes, "dropped": sorted(dropped)}
 
-    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+    def apply(self, context: EditContext, params: Params) -> EditResult:
         """Remove parts; their voxels take channels and image from around them."""
         labels, schema = context.labels, context.schema
         if not params["dropped"]:
@@ -285,7 +285,7 @@ class Clip(Edit):
     Options: ClassVar[type[EditOptions]] = ClipOptions
     options: ClipOptions
 
-    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: Rng) -> dict[str, Any]:
         """Find the margin to use; no randomness.
 
         Returns:
@@ -303,7 +303,7 @@ class Clip(Edit):
                 return {"margin_mm": margin, **params}
         return {"margin_mm": None, **params}
 
-    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+    def apply(self, context: EditContext, params: Params) -> EditResult:
         """See ``Edit.apply``."""
         labels, margin = context.labels, params["margin_mm"]
         if params.get("to") == "image":

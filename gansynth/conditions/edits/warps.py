@@ -30,10 +30,11 @@ from gansynth.conditions.edits.shared import (
     settle_channels,
     wrapped_classes,
 )
-from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult
+from gansynth.core.edit import Edit, EditContext, EditOptions, EditResult, Params
 from gansynth.core.geometry import (
     Mask,
     Matrix,
+    Rng,
     affine_coordinates,
     centroid,
     mask_of,
@@ -78,25 +79,21 @@ class WarpEdit(Edit):
     options: WarpOptions
 
     @abstractmethod
-    def draw_move(
-        self, moved: Mask, schema: Schema, rng: np.random.Generator, strength: float
-    ) -> dict[str, Any]:
+    def draw_move(self, moved: Mask, schema: Schema, rng: Rng, strength: float) -> dict[str, Any]:
         """Draw the parameters of one move, as JSON; ``moved`` marks at least one voxel.
 
         A strength of 1 draws from the whole range of the options, 0.5 from half of it.
         """
 
     @abstractmethod
-    def coordinates(
-        self, shape: Sequence[int], schema: Schema, params: Mapping[str, Any]
-    ) -> FloatArray:
+    def coordinates(self, shape: Sequence[int], schema: Schema, params: Params) -> FloatArray:
         """Where each voxel of the result comes from: float32 (n, *shape), in voxels."""
 
-    def volume_factor(self, schema: Schema, params: Mapping[str, Any]) -> float:
+    def volume_factor(self, schema: Schema, params: Params) -> float:
         """Requested factor on the volume; 1 unless the move scales."""
         return 1.0
 
-    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: Rng) -> dict[str, Any]:
         """See ``Edit.draw``; the returned ``tries`` and ``strength`` say what was used.
 
         Raises:
@@ -121,7 +118,7 @@ class WarpEdit(Edit):
                 return params
         return {"strength": 0.0, "tries": len(self.STRENGTHS)}
 
-    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+    def apply(self, context: EditContext, params: Params) -> EditResult:
         """Move labels, channels and image.
 
         With the whole foreground, all channels move, to the nearest voxel. Voxels whose source lies
@@ -223,11 +220,11 @@ class Identity(Edit):
 
     name: ClassVar[str] = "identity"
 
-    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: Rng) -> dict[str, Any]:
         """Nothing to draw; ``rng`` is not used."""
         return {}
 
-    def apply(self, context: EditContext, params: Mapping[str, Any]) -> EditResult:
+    def apply(self, context: EditContext, params: Params) -> EditResult:
         """A copy of the labels."""
         return EditResult(context.labels.copy())
 
@@ -256,7 +253,7 @@ class Flip(WarpEdit):
     STRENGTHS: ClassVar[tuple[float, ...]] = (1.0,) * 8
     options: FlipOptions
 
-    def draw(self, context: EditContext, rng: np.random.Generator) -> dict[str, Any]:
+    def draw(self, context: EditContext, rng: Rng) -> dict[str, Any]:
         """See ``WarpEdit.draw``; ``strength`` is 0 for conditions that are not to be flipped."""
         n = context.schema.ndim
         beyond = [axis for axis in self.options.axes if not -n <= axis < n]
@@ -269,18 +266,14 @@ class Flip(WarpEdit):
             return {"strength": 0.0, "tries": 0}
         return super().draw(context, rng)
 
-    def draw_move(
-        self, moved: Mask, schema: Schema, rng: np.random.Generator, strength: float
-    ) -> dict[str, Any]:
+    def draw_move(self, moved: Mask, schema: Schema, rng: Rng, strength: float) -> dict[str, Any]:
         """Draw ``axis``; note ``mirror``, the sum of a voxel's index and its image's."""
         axis = int(rng.choice(self.options.axes)) % schema.ndim
         if self.options.about == "centroid":
             return {"axis": axis, "mirror": round(2 * centroid(moved)[axis])}
         return {"axis": axis, "mirror": moved.shape[axis] - 1}
 
-    def coordinates(
-        self, shape: Sequence[int], schema: Schema, params: Mapping[str, Any]
-    ) -> FloatArray:
+    def coordinates(self, shape: Sequence[int], schema: Schema, params: Params) -> FloatArray:
         """See ``WarpEdit.coordinates``."""
         pull = np.indices(shape, np.float32)
         pull[params["axis"]] = params["mirror"] - pull[params["axis"]]
@@ -300,9 +293,7 @@ class Rotate(WarpEdit):
     Options: ClassVar[type[EditOptions]] = RotateOptions
     options: RotateOptions
 
-    def draw_move(
-        self, moved: Mask, schema: Schema, rng: np.random.Generator, strength: float
-    ) -> dict[str, Any]:
+    def draw_move(self, moved: Mask, schema: Schema, rng: Rng, strength: float) -> dict[str, Any]:
         """Draw ``angle_deg`` and ``axis`` (empty in 2D), and note ``centre`` in voxels."""
         limit = strength * self.options.max_deg
         return {
@@ -311,9 +302,7 @@ class Rotate(WarpEdit):
             "centre": list(centroid(moved)),
         }
 
-    def coordinates(
-        self, shape: Sequence[int], schema: Schema, params: Mapping[str, Any]
-    ) -> FloatArray:
+    def coordinates(self, shape: Sequence[int], schema: Schema, params: Params) -> FloatArray:
         """See ``WarpEdit.coordinates``."""
         # The pull turns back; in voxels a turn in mm is a shear where spacings differ.
         back = rotation(-math.radians(params["angle_deg"]), params["axis"])
@@ -347,21 +336,17 @@ class ScaleEdit(WarpEdit):
     Options: ClassVar[type[EditOptions]] = ScaleEditOptions
     options: ScaleEditOptions
 
-    def draw_move(
-        self, moved: Mask, schema: Schema, rng: np.random.Generator, strength: float
-    ) -> dict[str, Any]:
+    def draw_move(self, moved: Mask, schema: Schema, rng: Rng, strength: float) -> dict[str, Any]:
         """Draw ``factor`` on lengths and note ``centre`` in voxels."""
         log_factor = rng.uniform(math.log(self.options.low), math.log(self.options.high))
         return {"factor": math.exp(strength * log_factor), "centre": list(centroid(moved))}
 
-    def coordinates(
-        self, shape: Sequence[int], schema: Schema, params: Mapping[str, Any]
-    ) -> FloatArray:
+    def coordinates(self, shape: Sequence[int], schema: Schema, params: Params) -> FloatArray:
         """See ``WarpEdit.coordinates``."""
         matrix = np.eye(len(shape)) / params["factor"]
         return affine_coordinates(shape, matrix, params["centre"])
 
-    def volume_factor(self, schema: Schema, params: Mapping[str, Any]) -> float:
+    def volume_factor(self, schema: Schema, params: Params) -> float:
         """The factor on volumes (2D: on areas)."""
         return float(params["factor"] ** schema.ndim)
 
@@ -381,16 +366,12 @@ class Shift(WarpEdit):
     Options: ClassVar[type[EditOptions]] = ShiftOptions
     options: ShiftOptions
 
-    def draw_move(
-        self, moved: Mask, schema: Schema, rng: np.random.Generator, strength: float
-    ) -> dict[str, Any]:
+    def draw_move(self, moved: Mask, schema: Schema, rng: Rng, strength: float) -> dict[str, Any]:
         """Draw ``shift_mm``, one number per axis in array order."""
         length = strength * self.options.max_mm * rng.random() ** (1 / schema.ndim)
         return {"shift_mm": (length * random_direction(schema.ndim, rng)).tolist()}
 
-    def coordinates(
-        self, shape: Sequence[int], schema: Schema, params: Mapping[str, Any]
-    ) -> FloatArray:
+    def coordinates(self, shape: Sequence[int], schema: Schema, params: Params) -> FloatArray:
         """See ``WarpEdit.coordinates``."""
         voxels = np.array(params["shift_mm"]) / np.array(schema.spacing)
         matrix = np.c_[np.eye(len(shape)), -voxels]
@@ -433,18 +414,14 @@ class ElasticEdit(WarpEdit):
     Options: ClassVar[type[EditOptions]] = ElasticEditOptions
     options: ElasticEditOptions
 
-    def draw_move(
-        self, moved: Mask, schema: Schema, rng: np.random.Generator, strength: float
-    ) -> dict[str, Any]:
+    def draw_move(self, moved: Mask, schema: Schema, rng: Rng, strength: float) -> dict[str, Any]:
         """Draw the field's ``seed``; note ``amplitude_mm`` (used, not asked) and the width."""
         seed, width = int(rng.integers(2**32)), self.options.correlation_mm
         steepest = SmoothField(seed, moved.shape, schema.spacing, width).steepest()
         amplitude = min(self.options.amplitude_mm, STEEPEST / max(steepest, 1e-9))
         return {"seed": seed, "amplitude_mm": strength * amplitude, "correlation_mm": width}
 
-    def coordinates(
-        self, shape: Sequence[int], schema: Schema, params: Mapping[str, Any]
-    ) -> FloatArray:
+    def coordinates(self, shape: Sequence[int], schema: Schema, params: Params) -> FloatArray:
         """See ``WarpEdit.coordinates``."""
         field = SmoothField(params["seed"], shape, schema.spacing, params["correlation_mm"])
         return field.coordinates(params["amplitude_mm"])
