@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import ceil, inf
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,11 @@ def stored_axes(affine: npt.NDArray[np.float64]) -> tuple[tuple[int, int], ...]:
     from nibabel import orientations
 
     return tuple((int(axis), int(way)) for axis, way in orientations.io_orientation(affine))
+
+
+def in_eights(lengths: Iterable[float], most: float = inf) -> tuple[int, ...]:
+    """Round edges of a generator's arrays up to multiples of 8: networks halve them."""
+    return tuple(8 * ceil(min(length, most) / 8) for length in lengths)
 
 
 def same_spacing(first: Sequence[float], second: Sequence[float]) -> bool:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from gansynth.data.grid import (
     canonical,
     canonical_shape,
     canonical_spacing,
+    in_eights,
     resample,
     resampled_shape,
     same_spacing,
@@ -56,7 +56,6 @@ from gansynth.runtime.serialise import Document
 log = logging.getLogger("gansynth")
 
 LARGEST = 128  # longest edge of a generator's arrays by default
-STRIDE = 8  # the generator's edges are multiples of this, so that networks can halve them
 Grid = tuple[tuple[int, ...], tuple[float, ...]]
 """Shape and spacing (z, y, x) of a case's files."""
 
@@ -304,7 +303,7 @@ class VolumeSource(CaseSource):
         if self.options.size is not None:
             return self.options.size
         median = np.median([self._shape_of(*grid) for grid in self._trained], axis=0)
-        return tuple(ceil(min(float(n), LARGEST) / STRIDE) * STRIDE for n in median)
+        return in_eights(median, LARGEST)
 
     @cached_property
     def _labels(self) -> Mapping[str, int]:

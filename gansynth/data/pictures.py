@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -44,6 +43,7 @@ from gansynth.data.folds import (
     without_cases,
     write_resplit,
 )
+from gansynth.data.grid import in_eights
 from gansynth.data.listing import LIKE_LABELS, located, picture_keys
 from gansynth.data.picture_files import (
     SUFFIXES,
@@ -364,7 +364,6 @@ def _labels_of(
 
 
 LARGEST = 512  # longest edge of a generator's arrays by default
-STRIDE = 8  # the generator's edges are multiples of this, so that networks can halve them
 BINARY = {0: 0, 1: 1, 255: 1}  # numbers in mask files that name no labels -> label
 
 
@@ -627,7 +626,7 @@ class PictureSource(CaseSource):
         if size is not None:
             return size
         median = np.median([self._file_shape(case) for case in self.train_ids], axis=0)
-        return tuple(ceil(min(float(n), LARGEST) / STRIDE) * STRIDE for n in median)
+        return in_eights(median, LARGEST)
 
 
 def _channels_first(array: npt.NDArray[Any]) -> FloatArray:

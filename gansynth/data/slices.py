@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -35,7 +34,7 @@ from gansynth.core.space import Space, boxes_of_slice
 from gansynth.data.cache import CaseCache, PatchSource, cut_case
 from gansynth.data.connected_components import LabelBoxes, box_record
 from gansynth.data.folds import without_cases
-from gansynth.data.grid import ORIENTATION
+from gansynth.data.grid import ORIENTATION, in_eights
 from gansynth.data.picture_files import Windows, per_channel, rescale, resize
 from gansynth.data.pictures import flat_files
 from gansynth.data.read_options import (
@@ -194,7 +193,6 @@ def open_inner(request: SourceRequest) -> CaseSource:
 WITHOUT, WITH = "without", "with"
 NEITHER = -1  # number of a slice of too little foreground to be of a class
 Numbers = npt.NDArray[np.int64]
-STRIDE = 8  # the generator's edges are multiples of this, so that networks can halve them
 VOLUME_BYTES = 1 << 30  # volumes held in memory, so that neighbouring slices need no second reading
 
 
@@ -583,7 +581,7 @@ class SliceSource(CaseSource):
         if len(inner) == 2 and self.axis == 0:
             return inner
         shapes = [self._flat_shape(case) for case in self.inner.train_ids]
-        return tuple(ceil(n / STRIDE) * STRIDE for n in np.max(shapes, axis=0).tolist())
+        return in_eights(np.max(shapes, axis=0).tolist())
 
 
 def check_slices(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:

@@ -685,8 +685,10 @@ class LesionSampleChecks:
         for sample, requested, hollow in zip(
             self.draws.samples, self.requested, self.holes, strict=True
         ):
-            where = ~hollow & (_labels(requested) != OUTSIDE)
-            differing = int((sample.image != _image(requested))[:, where].any(axis=0).sum())
+            where = ~hollow & (requested.required("labels") != OUTSIDE)
+            differing = int(
+                (sample.image != requested.required("background"))[:, where].any(axis=0).sum()
+            )
             if differing:
                 raise CheckFailed(
                     f"{differing} voxel(s) beyond the rim differ from the background, expected "
@@ -697,7 +699,7 @@ class LesionSampleChecks:
         """Inside the lesion the sample differs from the background."""
         for sample, requested in zip(self.draws.samples, self.requested, strict=True):
             where = drawn_in(requested)
-            change = (sample.image - _image(requested))[:, where]
+            change = (sample.image - requested.required("background"))[:, where]
             apart = float(np.sqrt(np.mean(change**2)))
             if not apart > VISIBLE * self.draws.deviation:
                 raise CheckFailed(
@@ -725,7 +727,7 @@ class LesionSampleChecks:
 
     def _standing_out(self, image: FloatArray, condition: Condition) -> FloatArray:
         """Return the mean of each class minus that of the background, (classes, C)."""
-        labels = _labels(condition)
+        labels = condition.required("labels")
         bare = image[:, labels == 0].mean(axis=1)
         values = self.draws.schema.foreground
         means = [image[:, labels == v].mean(axis=1) - bare for v in values if (labels == v).any()]
@@ -762,7 +764,7 @@ class LesionSampleChecks:
         ]
         samples = self.draws.generator.sample(shams, self.draws.seeds)
         changes = [
-            (sample.image - _image(sham))[:, drawn_in(sham)].mean(axis=1)
+            (sample.image - sham.required("background"))[:, drawn_in(sham)].mean(axis=1)
             for sample, sham in zip(samples, shams, strict=True)
         ]
         apart, most = np.abs(np.mean(changes, axis=0)).max(), np.abs(contrast).max()
@@ -777,19 +779,9 @@ class LesionSampleChecks:
         body = self.cases.bodies[number]
         return replace(
             self.requested[number],
-            labels=_labels(Condition(labels=body.labels)).copy(),
-            lesion=np.zeros_like(_labels(self.requested[number])),
+            labels=copied(body.labels),
+            lesion=np.zeros_like(self.requested[number].required("labels")),
             background=body.image.copy(),
             donor=body.image.copy(),
             region=None,
         )
-
-
-def _labels(condition: Condition) -> LabelArray:
-    assert condition.labels is not None, "toy conditions have labels"
-    return condition.labels
-
-
-def _image(condition: Condition) -> FloatArray:
-    assert condition.background is not None, "toy conditions have a background"
-    return condition.background
