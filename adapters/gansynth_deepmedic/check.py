@@ -17,7 +17,7 @@ import numpy.typing as npt
 from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.source import SourceRequest
 from gansynth.data.check import check_volumes, in_order
-from gansynth.data.pairs import AFFINE_TOLERANCE, affine_difference, other_shape
+from gansynth.data.grid import AFFINE_TOLERANCE, affine_difference, other_shape
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError
 from gansynth.runtime.files import read_nifti, read_nifti_header
 from gansynth_deepmedic.configs import (

@@ -26,7 +26,7 @@ from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.core.synthetic import real_file
 from gansynth.data.folds import absolute
-from gansynth.data.grid import canonical, canonical_shape, stored_axes
+from gansynth.data.grid import LABELS, canonical, canonical_shape, other_shape, stored_axes
 from gansynth.data.listing import (
     SPLITS,
     SUBJECTS,
@@ -37,7 +37,6 @@ from gansynth.data.listing import (
     stem,
 )
 from gansynth.data.nifti import VolumeSource
-from gansynth.data.pairs import LABELS, other_shape
 from gansynth.data.read_options import (
     OF_BOXES,
     ClipWindow,

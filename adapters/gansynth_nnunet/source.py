@@ -24,7 +24,7 @@ from gansynth.core.source import CaseHeader, CaseSource, FoldSplit, SourceReques
 from gansynth.core.space import Space
 from gansynth.core.synthetic import refuse_named
 from gansynth.data.folds import FoldFiles, json_text, one_fold, write_resplit, write_small
-from gansynth.data.pairs import mismatches, whole_labels
+from gansynth.data.grid import mismatches, whole_labels
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, read_nifti, write_json_atomic
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of

@@ -10,7 +10,7 @@ from gansynth.bank.api import read_stored
 from gansynth.bank.reader import BankReader
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseCache
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling import run_source

@@ -20,8 +20,7 @@ from common import print_table, write
 from measures import label_recovery
 
 from gansynth.core.sample_request import SampleRequest
-from gansynth.data.batches import CaseBatches
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.metrics.faithfulness import EvaluationSegmenterOptions, train_segmenter
 from gansynth.runtime.progress import RichReporter
 from gansynth.sampling.open_run import load_run

@@ -101,8 +101,7 @@ def drawn(run: Path, seed: int, args: argparse.Namespace) -> tuple[list[Shown], 
 
 def judge(source: Any, space: Any, seed: int, args: argparse.Namespace) -> EvaluationSegmenter:
     """A segmenter trained on crops of a source's training cases."""
-    from gansynth.data.batches import CaseBatches
-    from gansynth.data.cache import CaseCache
+    from gansynth.data.batches import CaseBatches, CaseCache
 
     space = replace(space, grid="crop", size=(args.crop,) * len(space.size))
     batches = CaseBatches(CaseCache(source), space, seed=seed)

@@ -39,7 +39,7 @@ from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases, body_o
 from gansynth.core.geometry import Mask
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.core.space import Placement
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseCache
 from gansynth.sampling.run_source import open_source
 
 DATA = Path(__file__).resolve().parents[2] / "../shared/data/lgg_flair256"

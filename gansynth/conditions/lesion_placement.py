@@ -38,8 +38,7 @@ from gansynth.core.geometry import Mask, Rng, bounding_box, centroid, mask_of, n
 from gansynth.core.resample import crop_edge, crop_pad
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
 from gansynth.core.space import Placement
-from gansynth.data.connected_components import LabelComponents
-from gansynth.data.lesions import parts
+from gansynth.data.connected_components import LabelComponents, parts
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs, OptionModel, read_options
 

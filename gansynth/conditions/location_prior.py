@@ -16,7 +16,7 @@ from gansynth.core.case_pool import CaseContext, CasePool, body_of, own_labels
 from gansynth.core.geometry import Mask, Matrix, Rng, bounding_box, mask_of
 from gansynth.core.resample import resample
 from gansynth.core.schema import Case, FloatArray
-from gansynth.data.lesions import parts
+from gansynth.data.connected_components import parts
 
 T = TypeVar("T")
 KERNEL = 0.04

@@ -29,7 +29,7 @@ from gansynth.core.resample import crop_pad
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseCache
 from gansynth.data.folds import training_cases
 from gansynth.runtime.errors import DataFault
 

@@ -23,8 +23,7 @@ from gansynth.core.geometry import Mask, Rng, bounding_box, mask_of, nearest_vox
 from gansynth.core.lineage import CaseRecord, Lineage, guard, same_data, same_host
 from gansynth.core.schema import Condition, LabelArray, Schema
 from gansynth.core.source import CaseSource
-from gansynth.data.connected_components import LabelComponents
-from gansynth.data.lesions import LesionPart, pieces
+from gansynth.data.connected_components import LabelComponents, LesionPart, pieces
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import digest_of, read_own, write_json_atomic
 from gansynth.runtime.serialise import Document

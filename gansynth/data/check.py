@@ -16,9 +16,16 @@ from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.lineage import some_names
 from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.data.folds import folds_of, guard, split_file, subjects_of
-from gansynth.data.grid import canonical_spacing, same_spacing
+from gansynth.data.grid import (
+    LABELS,
+    canonical_spacing,
+    likely_labels,
+    mismatches,
+    odd_labels,
+    other_qform,
+    same_spacing,
+)
 from gansynth.data.listing import CaseFiles, VolumeSet, missing
-from gansynth.data.pairs import LABELS, likely_labels, mismatches, odd_labels, other_qform
 from gansynth.data.read_options import VolumeOptions
 from gansynth.runtime.errors import EnvironmentFault, GansynthError
 from gansynth.runtime.files import NiftiVolume, read_nifti

@@ -1,4 +1,4 @@
-"""Connected components of a label map ("parts"): their boxes, and their removal.
+"""Connected components of a label map ("parts"): their boxes, their removal; lesions among them.
 
 Parts of a label are connected across corners. Parts of background and outside are connected across
 faces only, so that a closed label encloses them.
@@ -6,18 +6,19 @@ faces only, so that a closed label encloses them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.schema import Boxes, Case, LabelArray, Schema
+from gansynth.core.geometry import Mask, Matrix, bounding_box, centroid, mask_of
+from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema
 from gansynth.data.read_options import BoxesAsked
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
 
-Mask = npt.NDArray[np.bool_]
 Numbered = npt.NDArray[np.int32]
 
 
@@ -160,3 +161,207 @@ class LabelBoxes:
                 "--read boxes out"
             )
         return self.of(case.labels)
+
+
+# -- lesions: connected pieces with what is nested in them, and the tissue around ------------------
+# Grain is measured in bands of frequency, and drawn as noise of the same bands.
+
+
+@dataclass(frozen=True)
+class LesionPart:
+    """One connected piece of chosen classes, with the foreground that it wraps completely.
+
+    ``labels``: int16, cut to ``box``; 0 where the part is not. ``shape``: of the whole array.
+    ``spacing``: mm.
+    """
+
+    labels: LabelArray
+    box: tuple[slice, ...]
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+
+    @property
+    def mask(self) -> Mask:
+        """Its voxels within ``box``."""
+        return np.asarray(self.labels > 0)
+
+    @property
+    def voxels(self) -> int:
+        """How many it has."""
+        return int(np.count_nonzero(self.labels))
+
+    @property
+    def volume(self) -> float:
+        """In mm^3; in 2D its area in mm^2."""
+        return self.voxels * float(np.prod(self.spacing))
+
+    @property
+    def centroid(self) -> tuple[float, ...]:
+        """Mean position of its voxels in the whole array, in voxels."""
+        starts = (part.start for part in self.box)
+        return tuple(c + s for c, s in zip(centroid(self.mask), starts, strict=True))
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether it reaches the array's border, and so may go on beyond it."""
+        ends = zip(self.box, self.shape, strict=True)
+        return any(part.start == 0 or part.stop == length for part, length in ends)
+
+    def whole(self) -> LabelArray:
+        """Its labels in an array of the whole shape; 0 elsewhere."""
+        out = np.zeros(self.shape, np.int16)
+        out[self.box] = self.labels
+        return out
+
+
+def parts(
+    labels: LabelArray, schema: Schema, classes: Sequence[int] | None = None, *, least: int = 1
+) -> list[LesionPart]:
+    """Return the connected pieces of chosen classes, the largest first, ties in array order.
+
+    Pieces are connected by faces, edges and corners. Foreground that a piece wraps completely
+    belongs to it. ``labels``: int16 (D, H, W) or (H, W). Pieces below ``least`` voxels are skipped.
+    """
+    chosen = labels > 0 if classes is None else mask_of(labels, classes)
+    return pieces(labels, _with_nested(labels, chosen), schema.spacing, least=least)
+
+
+def pieces(
+    labels: LabelArray, mask: Mask, spacing: tuple[float, ...], *, least: int = 1
+) -> list[LesionPart]:
+    """Return the connected pieces of a mask of foreground; order and ``least`` as in ``parts``."""
+    from scipy.ndimage import find_objects
+
+    if not mask.any():
+        return []
+    near = bounding_box(mask)
+    components = LabelComponents.of(mask[near])
+    boxes = find_objects(components.numbered)
+    out = []
+    for number in components.numbers[components.sizes >= least].tolist():
+        box = boxes[number - 1]
+        whole = tuple(
+            slice(a.start + b.start, a.start + b.stop) for a, b in zip(near, box, strict=True)
+        )
+        cut = np.where(components.numbered[box] == number, labels[whole], np.int16(0))
+        out.append(LesionPart(cut, whole, labels.shape, spacing))
+    return out
+
+
+def _with_nested(labels: LabelArray, chosen: Mask) -> Mask:
+    """A mask with the foreground in its holes."""
+    from scipy.ndimage import binary_fill_holes
+
+    box = bounding_box(chosen)
+    out = chosen.copy()
+    out[box] |= binary_fill_holes(chosen[box]) & (labels[box] > 0)
+    return out
+
+
+def lesion_values(schema: Schema, names: Sequence[str]) -> tuple[int, ...]:
+    """Return label values by lesion name, all foreground if no name; UsageFault: none exists."""
+    lesions = {name: value for name, value in schema.labels.items() if value in schema.foreground}
+    if not lesions:
+        raise UsageFault("lesions: labels have no foreground, expected lesion labels")
+    for name in names:
+        if name not in lesions:
+            raise UsageFault(
+                f"lesions: {name!r} is no foreground label, expected one of {', '.join(lesions)}."
+                f"{did_you_mean(name, list(lesions))}"
+            )
+    return tuple(sorted(lesions[name] for name in names or lesions))
+
+
+NEAR, FAR = 1.5, 4.5  # distances in voxels between which the tissue around a lesion is measured
+WIDTHS = (0.7, 1.4, 2.8, 5.6)  # Gaussians, voxels, between the bands of a texture
+LEAST = 8  # least voxels to measure a texture in
+ROUNDS, LOUDEST = 20, 6.0
+"""Rounds in which noise is fitted to its spread within a mask; limit of a band's gain."""
+
+
+def tissue_around(
+    part: LesionPart, image: FloatArray, free: Mask
+) -> tuple[tuple[slice, ...], Matrix]:
+    """Return a box around a lesion, and the mean (C,) of the free voxels near it.
+
+    ``image``: (C, ...). ``free``: bool, tissue without lesions; all around it where none is near.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    mask = part.whole() > 0
+    box = bounding_box(mask, margin=int(FAR) + 1)
+    away = distance_transform_edt(~mask[box])
+    ring = free[box] & (away > NEAR) & (away <= FAR)
+    return box, image[(slice(None), *box)][:, ring if ring.any() else away >= 0].mean(axis=1)
+
+
+def value_limits(images: Iterable[FloatArray]) -> Matrix:
+    """Least and largest value of each channel, (2, C), over images (C, ...)."""
+    ends = [np.quantile(image.reshape(len(image), -1), (0, 1), axis=1) for image in images]
+    return np.stack([np.min(ends, axis=0)[0], np.max(ends, axis=0)[1]])
+
+
+def within(image: Matrix | FloatArray, limits: Matrix) -> Any:
+    """Clip an image (C, ...) to limits (2, C)."""
+    return np.clip(image, *limits.reshape(2, -1, *[1] * (image.ndim - 1)))
+
+
+def measured(image: FloatArray, mask: Mask, tissue: Matrix) -> Matrix:
+    """Measure a class of a lesion; NaN with too few voxels.
+
+    Returns contrast of its mean to ``tissue`` (C,), then of its interior, without the outermost
+    voxels if enough are left: log spread of each band (bands, C), correlation (C, C). All flat.
+    """
+    count = len(image)
+    if mask.sum() < LEAST:
+        return np.full(count * (2 + len(WIDTHS) + count), np.nan)
+    inner = _interior(mask)
+    centred = image[:, inner] - image[:, inner].mean(axis=1, keepdims=True)
+    scores = centred / np.maximum(centred.std(axis=1, keepdims=True), 1e-6)
+    spreads = np.sqrt(np.square(_bands_in(image, inner)).mean(axis=2))
+    grain = np.log(spreads + 1e-6).ravel(), (scores @ scores.T / inner.sum()).ravel()
+    return np.concatenate([image[:, mask].mean(axis=1) - tissue, *grain])
+
+
+def drawn_grain(measures: Matrix, count: int, mask: Mask, rng: np.random.Generator) -> Matrix:
+    """Draw noise of mean 0 for a mask's N voxels, (count, N), with what ``measured`` returned."""
+    spreads = np.exp(measures[count : -count * count].reshape(-1, count))
+    values, axes = np.linalg.eigh(measures[-count * count :].reshape(count, count))
+    white = rng.standard_normal((count, *mask.shape))
+    noise = np.einsum("ij,j...->i...", axes * np.sqrt(np.maximum(values, 0)), white)
+    bands = _bands(noise, np.ones_like(mask))
+    bands /= np.maximum(bands.std(axis=tuple(range(2, bands.ndim)), keepdims=True), 1e-6)
+    inner, gains = _interior(mask), spreads
+    seen = np.stack([_bands_in(band, inner) for band in bands])  # measuring is linear
+    products = np.einsum("ibcn,jbcn->ijbc", seen, seen) / inner.sum()
+    for _ in range(ROUNDS):
+        now = np.sqrt(np.maximum(np.einsum("ic,jc,ijbc->bc", gains, gains, products), 1e-12))
+        gains = np.minimum(gains * spreads / now, LOUDEST * spreads)
+    field = np.einsum("bc,bc...->c...", gains, bands)[:, mask]
+    return np.asarray(field - field.mean(axis=1, keepdims=True))
+
+
+def _interior(mask: Mask) -> Mask:
+    """A mask without its outermost voxels, if enough are left."""
+    from scipy.ndimage import binary_erosion
+
+    inner = np.asarray(binary_erosion(mask))
+    return inner if inner.sum() >= LEAST else mask
+
+
+def _bands(image: Matrix, mask: Mask) -> Matrix:
+    """Part an image (C, ...) within a mask into bands (bands, C, ...), the finest first."""
+    from scipy.ndimage import gaussian_filter
+
+    levels = [np.where(mask, image, 0)]
+    for width in WIDTHS:
+        weight = np.maximum(gaussian_filter(mask.astype(float), width), 1e-6)
+        smooth = [gaussian_filter(channel, width) / weight for channel in levels[0]]
+        levels.append(np.where(mask, smooth, 0))
+    return np.array([*(fine - coarse for fine, coarse in pairwise(levels)), levels[-1]])
+
+
+def _bands_in(image: Matrix | FloatArray, mask: Mask) -> Matrix:
+    """Part what deviates from the mean in a mask's N voxels into bands, (bands, C, N)."""
+    mean = image[:, mask].mean(axis=1).reshape(-1, *[1] * mask.ndim)
+    return _bands(image - mean, mask)[:, :, mask]

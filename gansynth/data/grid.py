@@ -1,9 +1,13 @@
-"""From a NIfTI file's axes to (C, D, H, W): one orientation, one spacing."""
+"""From a NIfTI file's axes to (C, D, H, W), and whether the files of a case fit together.
+
+All arrays have one orientation and one spacing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import ceil, inf
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,3 +88,98 @@ def resample(
             f"{MAX_VOLUME_BYTES}; ask for a coarser one: --read spacing=MM"
         )
     return regrid.resample(image, labels, shape)
+
+
+# -- whether the files of a case fit together, and what their labels are ---------------------------
+
+
+AFFINE_TOLERANCE = 1e-3  # largest difference of affine entries (mm) between the files of a case
+QFORM_TOLERANCE = 0.01  # of a voxel; quaternions are rounded
+LABELS = 256  # largest number of different values in a label map
+
+
+def mismatches(
+    file: Path, volume: NiftiVolume, reference_file: Path, reference: NiftiVolume
+) -> list[str]:
+    """List how a file's grid differs from that of another file of its case."""
+    problems = other_shape(file, volume.array.shape, reference_file, reference.array.shape)
+    difference = affine_difference(volume.affine, reference.affine)
+    if difference > AFFINE_TOLERANCE:
+        problems.append(
+            f"{file}: affine differs from that of {reference_file.name} by up to "
+            f"{difference:.3g} mm, expected at most {AFFINE_TOLERANCE}; resample, or copy the "
+            "header if only that is off"
+        )
+    return problems
+
+
+def other_qform(
+    file: Path, volume: NiftiVolume, reference_file: Path, reference: NiftiVolume
+) -> tuple[Path, str] | None:
+    """Return which of two files of one affine has another qform, and its fault; None if none."""
+    least = QFORM_TOLERANCE * max(volume.spacing)
+    apart = affine_difference(volume.qform, reference.qform)
+    if apart <= least:
+        return None
+    odd = affine_difference(reference.qform, reference.affine) > least
+    return reference_file if odd else file, (
+        f"by its qform it lies up to {apart:.3g} mm from another file of its case, by its sform in "
+        "the same place, expected so by both; read by the sform. ITK, and so nnU-Net, may go by "
+        "the qform; copy the header"
+    )
+
+
+def other_shape(
+    file: Path, shape: tuple[int, ...], reference_file: Path, expected: tuple[int, ...]
+) -> list[str]:
+    """List how a file's shape (x, y, z) differs from that of another file of its case."""
+    if shape[:3] == expected[:3]:
+        return []
+    return [
+        f"{file}: shape is {shape[:3]}, but {expected[:3]} in {reference_file.name}; expected "
+        "equal; resample one to the other"
+    ]
+
+
+def affine_difference(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
+    """Largest difference of two affines' entries, in mm."""
+    return float(np.abs(first - second).max())
+
+
+def odd_labels(files: Mapping[int, Path]) -> str | None:
+    """Describe unnamed label values that are not 0, 1, 2, ...; None if they are.
+
+    ``files``: value -> a file that has it.
+    """
+    ordered = sorted({0, *files})
+    odd = next((value for number, value in enumerate(ordered) if value != number), None)
+    if odd is None:
+        return None
+    listed = sorted(files)[:16]
+    named = ",".join(f"label {v}:{v}" for v in listed if v > 0)
+    return (
+        f"label values are {listed}, expected 0, 1, 2, ... without a gap, but {odd} is in "
+        f"{files[odd]}; renumber them, or name them all: --read labels='{named}'"
+    )
+
+
+def likely_labels(
+    values: Collection[int], likely: Iterable[Mapping[str, int]]
+) -> Mapping[str, int] | None:
+    """Return the first naming that has all values found in files, and whose largest occurs."""
+    for naming in likely:
+        if set(values) <= set(naming.values()) and max(naming.values()) in values:
+            return naming
+    return None
+
+
+def whole_labels(file: Path, labels: npt.NDArray[Any]) -> LabelArray:
+    """Labels as int16. Raises DataFault: fractions, or numbers that int16 cannot hold."""
+    with np.errstate(invalid="ignore"):
+        whole: LabelArray = labels.astype(np.int16)
+    if not np.array_equal(whole, labels):
+        odd = labels[whole != labels].flat[0].item()
+        raise DataFault(
+            f"{file}: holds label {odd}, expected whole numbers from 0 to 32767; is it a label map?"
+        )
+    return whole

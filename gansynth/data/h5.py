@@ -43,7 +43,7 @@ from gansynth.core.source import (
 from gansynth.core.space import Space
 from gansynth.core.synthetic import KEY, refuse_named
 from gansynth.core.writer import Item, Writer, WriterOptions
-from gansynth.data.cache import PatchSource, part_boxes
+from gansynth.data.batches import PatchSource, part_boxes
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.files import (
     disk_errors,

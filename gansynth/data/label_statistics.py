@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.geometry import Mask
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
-from gansynth.data.connected_components import LabelComponents, Mask, parts_of, remove_component
+from gansynth.data.connected_components import LabelComponents, parts_of, remove_component
 from gansynth.runtime.serialise import Document
 
 QUANTILES = (0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995)

@@ -34,10 +34,14 @@ from gansynth.data.grid import (
     canonical_shape,
     canonical_spacing,
     in_eights,
+    likely_labels,
+    mismatches,
+    odd_labels,
     resample,
     resampled_shape,
     same_spacing,
     stored_axes,
+    whole_labels,
 )
 from gansynth.data.listing import (
     CaseFiles,
@@ -47,7 +51,6 @@ from gansynth.data.listing import (
     list_msd,
     located,
 )
-from gansynth.data.pairs import likely_labels, mismatches, odd_labels, whole_labels
 from gansynth.data.read_options import Modality, VolumeOptions, parse_read, register_read_options
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import NiftiVolume, read_nifti, read_nifti_header

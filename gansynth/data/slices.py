@@ -31,7 +31,7 @@ from gansynth.core.source import (
     ancestors_of,
 )
 from gansynth.core.space import Space, boxes_of_slice
-from gansynth.data.cache import CaseCache, PatchSource, cut_case
+from gansynth.data.batches import CaseCache, PatchSource, cut_case
 from gansynth.data.connected_components import LabelBoxes, box_record
 from gansynth.data.folds import without_cases
 from gansynth.data.grid import ORIENTATION, in_eights

@@ -24,8 +24,7 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case
 from gansynth.core.source import CaseSource, SourceRequest, lineage_of
 from gansynth.core.space import Space
-from gansynth.data.batches import CaseBatches
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.data.views import channel_numbers, needed
 from gansynth.fitting.warm_start import ParentRun, apply_warm_start, extend_lineage
 from gansynth.runtime.devices import pick_device, seeded

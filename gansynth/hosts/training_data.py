@@ -24,7 +24,7 @@ from gansynth.core.schema import (
 )
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseCache
 from gansynth.hosts.epoch_plan import EpochPlan, EpochTable
 from gansynth.hosts.mixer import Mixer
 from gansynth.runtime.errors import UsageFault

@@ -27,9 +27,8 @@ from gansynth.core.schema import (
     Schema,
     content_hash,
 )
-from gansynth.data.connected_components import LabelComponents
+from gansynth.data.connected_components import LabelComponents, parts
 from gansynth.data.lesion_contrast import LesionContrast, Numbers, contrasts, spread, told_apart
-from gansynth.data.lesions import parts
 from gansynth.metrics.comparison import (
     LEVEL,
     Comparison,

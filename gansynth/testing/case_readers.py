@@ -17,8 +17,7 @@ from gansynth.core.edit import Edit, EditContext
 from gansynth.core.filter import Filter, FilterRequest, FilterTrainingData
 from gansynth.core.schema import OUTSIDE, Case, Condition, Sample
 from gansynth.core.space import Placement
-from gansynth.data.batches import CaseBatches
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.runtime.errors import IntegrityFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.testing.report import CheckFailed, ConformanceReport

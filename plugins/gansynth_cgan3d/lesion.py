@@ -20,7 +20,7 @@ from torch import Tensor
 from gansynth.core.generator import Batch, TrainingStep
 from gansynth.core.schema import OUTSIDE, Case, Condition, Schema
 from gansynth.data.blending import drawn_in, dress, fade, hole, rim_voxels, soft, steps_from
-from gansynth.data.lesions import lesion_values
+from gansynth.data.connected_components import lesion_values
 from gansynth_cgan3d.options import CGANOptions
 
 LEAST = 4  # lesion voxels that a crop needs in its inner part to be used for training

@@ -29,7 +29,7 @@ from gansynth.core.generator import (
     at_rest,
 )
 from gansynth.core.schema import OUTSIDE, Case, Condition, LabelArray, Sample
-from gansynth.data.lesions import lesion_values
+from gansynth.data.connected_components import lesion_values
 from gansynth.nn import losses
 from gansynth.nn.diff_augment import DiscriminatorAugment
 from gansynth.nn.image_pool import ImagePool

@@ -18,7 +18,7 @@ from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.geometry import Mask, Matrix, mask_of
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
-from gansynth.data.lesions import (
+from gansynth.data.connected_components import (
     LEAST,
     drawn_grain,
     lesion_values,

@@ -15,7 +15,7 @@ from gansynth.core.registry import installed
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.core.source import CaseHeader, CaseSource, SourceRequest
 from gansynth.core.space import Placement, Space
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseCache
 from tests.conditions.rooms import THREE, body, with_ball
 
 

@@ -11,7 +11,7 @@ from gansynth.core.edit import Edit, EditContext
 from gansynth.core.registry import installed
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.core.space import Placement
-from gansynth.data.lesions import parts
+from gansynth.data.connected_components import parts
 
 THREE = Schema(("T1",), {"bg": 0, "a": 1, "b": 2, "c": 4}, (1.0, 1.0, 1.0), has_outside=True)
 

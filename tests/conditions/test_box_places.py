@@ -8,7 +8,7 @@ from gansynth.core.body_mask import organ_mask
 from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases
 from gansynth.core.schema import Boxes, Condition
 from gansynth.core.space import Placement
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseCache
 from tests.boxed_heads import Heads, on_skull
 
 DRAWS = 40

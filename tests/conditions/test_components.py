@@ -7,8 +7,7 @@ import pytest
 from gansynth.conditions.edit_chain import build_edit
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.schema import OUTSIDE, LabelArray
-from gansynth.data.connected_components import LabelComponents
-from gansynth.data.lesions import parts
+from gansynth.data.connected_components import LabelComponents, parts
 
 INNER = {
     "shift": "inner.max_mm=6",

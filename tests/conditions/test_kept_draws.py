@@ -16,8 +16,8 @@ from gansynth.core.edit import EditContext
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Placement, Space
-from gansynth.data.cache import CaseCache
-from gansynth.data.lesions import parts
+from gansynth.data.batches import CaseCache
+from gansynth.data.connected_components import parts
 from gansynth.testing import ToySource
 from tests.blobs import Blobs, failures_of, volume_of
 from tests.boxed_heads import Heads

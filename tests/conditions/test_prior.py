@@ -13,7 +13,7 @@ from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseCache
 
 
 def lesion_at(

@@ -11,7 +11,7 @@ from gansynth.conditions.edits.lesions import learnt_sizes
 from gansynth.core.case_pool import CaseContext, CasePool
 from gansynth.core.edit import EditContext
 from gansynth.core.space import Placement, Space
-from gansynth.data.lesions import parts
+from gansynth.data.connected_components import parts
 from tests.conditions.rooms import THREE, at, body, pieces, run, with_ball
 
 Pool = Callable[..., CasePool]

@@ -12,8 +12,7 @@ from gansynth.core.generator import Stage
 from gansynth.core.schema import Boxes, Case, Schema
 from gansynth.core.source import lineage_of
 from gansynth.core.space import Space
-from gansynth.data.batches import CaseBatches
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.runtime.errors import DataFault
 from gansynth.testing import ToySource
 
@@ -131,7 +130,7 @@ def test_memory_is_bounded_and_the_least_recently_used_case_goes_first():
 
 
 def test_cases_that_are_read_again_and_again_are_told_of_once(monkeypatch, caplog):
-    monkeypatch.setattr("gansynth.data.cache.READ_AGAIN", 3)
+    monkeypatch.setattr("gansynth.data.batches.READ_AGAIN", 3)
     source = Counting()
     for cache, warnings in ((CaseCache(source), 0), (CaseCache(source, max_bytes=1), 1)):
         for case in ("toy_00", "toy_01") * 9:

@@ -20,8 +20,7 @@ from gansynth.core.generator import Stage
 from gansynth.core.schema import Boxes, Case
 from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.core.space import Space
-from gansynth.data.batches import CaseBatches
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.data.case_writer import write_prediction
 from gansynth.data.h5 import H5Source, check_h5, write_h5
 from gansynth.runtime.errors import DataFault, UsageFault

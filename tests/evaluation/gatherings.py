@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from gansynth.core.schema import Case, Sample
 from gansynth.core.source import CaseSource, lineage_of
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseCache
 from gansynth.metrics.comparison import Comparison, Effort
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.evaluation_data import EvaluationData, KnownSubjects, own_names

@@ -6,7 +6,7 @@ import pytest
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import case_records, lineage_of
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseCache
 from gansynth.metrics.lesions import new_voxels
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.progress import NullReporter

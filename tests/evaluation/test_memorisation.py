@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from gansynth.core.run_folder import read_manifest, write_manifest
-from gansynth.data.batches import CaseBatches
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.metrics.nearest import _margin
 from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.testing import ToySource

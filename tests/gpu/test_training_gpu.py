@@ -9,8 +9,7 @@ import torch
 
 from gansynth.core.generator import Batch, Generator
 from gansynth.core.space import Space
-from gansynth.data.batches import CaseBatches
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
 from gansynth.training import checkpoint

@@ -7,8 +7,7 @@ import torch
 
 from benchmarks.scripts.measures import label_recovery
 from gansynth.core.generator import Batch, Stage
-from gansynth.data.batches import CaseBatches
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.metrics.faithfulness import (
     EvaluationSegmenterOptions,
     _augment,

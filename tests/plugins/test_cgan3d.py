@@ -11,8 +11,7 @@ import torch
 
 from gansynth.core.generator import given_of
 from gansynth.core.schema import OUTSIDE, Condition
-from gansynth.data.batches import CaseBatches, batch_of
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseBatches, CaseCache, batch_of
 from gansynth.nn import tiled_inference
 from gansynth.runtime.devices import native_bf16
 from gansynth.testing import ToySource

@@ -13,7 +13,7 @@ from gansynth.core.generator import Generator
 from gansynth.core.schema import OUTSIDE, Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseCache
 from gansynth.runtime.errors import IntegrityFault
 from gansynth.sampling.filters.fitted import folder_of
 from tests.offered import offered

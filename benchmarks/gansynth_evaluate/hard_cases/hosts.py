@@ -14,7 +14,7 @@ from gansynth.core.lineage import some_names
 from gansynth.core.schema import Case, FloatArray, LabelArray
 from gansynth.core.source import CaseHeader, CaseSource, FoldSplit, StoredCase, WrappedSource
 from gansynth.core.space import Space
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseCache
 from gansynth.data.folds import grouped_splits
 from gansynth.runtime.errors import DataFault, IntegrityFault, did_you_mean
 

@@ -19,8 +19,7 @@ import numpy.typing as npt
 from gansynth.core.lineage import Lineage, matches
 from gansynth.core.schema import FloatArray, Schema, content_hash
 from gansynth.core.source import CaseSource, case_record
-from gansynth.data.batches import CaseBatches
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.report.png import scaled
 from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault, did_you_mean
 from gansynth.runtime.progress import Reporter

@@ -32,8 +32,7 @@ from gansynth.core.geometry import (
     pull_labels,
 )
 from gansynth.core.schema import FloatArray, LabelArray, Schema
-from gansynth.data.connected_components import LabelComponents
-from gansynth.data.lesions import LesionPart, parts
+from gansynth.data.connected_components import LabelComponents, LesionPart, parts
 from gansynth.runtime.options import Needs
 
 LEAST = 4  # lesions of fewer voxels are left as they are

@@ -26,8 +26,7 @@ from gansynth.core.edit import CaseEdit, Edit, EditContext, EditOptions, EditRes
 from gansynth.core.geometry import Mask, Rng
 from gansynth.core.registry import installed
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
-from gansynth.data.connected_components import LabelComponents
-from gansynth.data.lesions import LesionPart, parts
+from gansynth.data.connected_components import LabelComponents, LesionPart, parts
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import fill_options
 

@@ -18,7 +18,7 @@ import numpy as np
 from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.core.source import CaseSource
-from gansynth.data.pairs import mismatches, whole_labels
+from gansynth.data.grid import mismatches, whole_labels
 from gansynth.metrics.segmentation.measures import (
     AT_ALARMS,
     FOREGROUND,

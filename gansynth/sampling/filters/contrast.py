@@ -25,6 +25,7 @@ from gansynth.core.filter import (
 )
 from gansynth.core.geometry import Mask
 from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
+from gansynth.data.connected_components import LesionPart, parts
 from gansynth.data.lesion_contrast import (
     FEW,
     NOTICED,
@@ -37,7 +38,6 @@ from gansynth.data.lesion_contrast import (
     spread,
 )
 from gansynth.data.lesion_contrast import FEW as FEW_PIECES
-from gansynth.data.lesions import LesionPart, parts
 from gansynth.sampling.filters.fitted import drawn, labelled
 
 

@@ -24,8 +24,7 @@ from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunDescription, RunFolder
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.core.source import CaseSource
-from gansynth.data.batches import CaseBatches
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import (
     check_sha256,

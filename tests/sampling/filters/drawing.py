@@ -10,7 +10,7 @@ from gansynth.core.case_pool import CasePool, TrainingCases
 from gansynth.core.filter import FilterRequest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseCache
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run import Run
 from gansynth.sampling.sampler import Sampler

@@ -11,7 +11,7 @@ from gansynth.core.filter import FilterRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import Condition, FloatArray, LabelArray, Sample
 from gansynth.core.source import CaseHeader
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseCache
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.filters.fitted import ensure_learnt
 from gansynth.sampling.quality_gate import reject_reason_of

@@ -13,8 +13,7 @@ from torch import Tensor
 from gansynth.core.generator import Generator
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
-from gansynth.data.batches import CaseBatches
-from gansynth.data.cache import CaseCache
+from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.nn.diff_augment import DiscriminatorAugment
 from gansynth.runtime.signals import StopRequest
 from gansynth.testing import ToySource
