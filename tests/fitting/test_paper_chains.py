@@ -13,7 +13,6 @@ import gansynth
 from gansynth.conditions.condition_source import ChainConditionSource, open_base
 from gansynth.core.body_mask import body_mask, organ_mask
 from gansynth.core.lineage import Lineage
-from gansynth.core.registry import installed
 from gansynth.core.run_folder import own_request, read_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample
@@ -31,18 +30,11 @@ from gansynth.sampling.run import Run
 from gansynth.sampling.run_source import LabelMapSampler, open_source
 from gansynth.sampling.sampler import Sampler
 from tests.plugins import paper_data
-from tests.plugins.paper_data import LABELS, SEQUENCES, SIZE, TISSUES
+from tests.plugins.paper_data import LABELS, SEQUENCES, SIZE, TISSUES, brains  # noqa: F401
 
 TINY = {"width": "4", "d_width": "4", "levels": "3", "d_levels": "2", "steps": "2"}
 HEALTHY = {"tissues": "brains:healthy"}
 TUMOURS = SourceRequest("brains", "tumours")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _brains():
-    paper_data.register()
-    yield
-    installed().remove("brains")
 
 
 def fit(name: str, out: Path, **asked: Any) -> dict[str, Any]:
@@ -54,7 +46,7 @@ def fit(name: str, out: Path, **asked: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def chain(_brains, tmp_path_factory) -> Path:
+def chain(brains, tmp_path_factory) -> Path:  # noqa: F811
     out: Path = tmp_path_factory.mktemp("shin") / "run"
     fit("shin2018", out)
     return out
@@ -275,7 +267,7 @@ def test_cases_that_cannot_be_read_and_parts_from_later_ones_are_refused(tmp_pat
 
 
 @pytest.fixture(scope="module")
-def mmgan(_brains, tmp_path_factory) -> Path:
+def mmgan(brains, tmp_path_factory) -> Path:  # noqa: F811
     out: Path = tmp_path_factory.mktemp("mmgan") / "runs"
     fit("mmgan2020", out)
     return out / "pool"
@@ -325,7 +317,7 @@ def test_both_sets_can_be_had_and_differ_in_their_pool(mmgan):
         pytest.param("mmgan2020-liver", "", {}, marks=pytest.mark.slow),
     ],
 )
-def test_the_others_fit_and_draw(tmp_path, recipe, name, own):
+def test_other_papers_recipes_fit_and_draw(tmp_path, recipe, name, own):
     settings = {**TINY, **own, "steps": "4"}
     report = fit(
         recipe, tmp_path / "runs", settings=settings, **({"only": (name,)} if name else {})

@@ -1,14 +1,13 @@
 """BraTS's four sequences as a source in memory, and what a recipe comes to on it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
-from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.core.schema import Case, LabelArray, Schema
 from gansynth.core.source import SourceRequest
@@ -21,6 +20,7 @@ from gansynth.runtime.options import overlay, split_settings
 from gansynth.testing import ToySource
 from gansynth.training.loop import FitOptions
 from gansynth_cgan3d.model import CGAN3D, CGANOptions
+from tests.offered import offered
 
 SEQUENCES = ("flair", "t1", "t1ce", "t2")
 LABELS = {"background": 0, "necrosis": 1, "oedema": 2, "enhancing": 4}
@@ -92,12 +92,11 @@ class Brains(ToySource):
         return tuple(self._cases)[4:]
 
 
-def register() -> None:
-    @hookimpl
-    def register_sources(register):
-        register("brains", lambda: Brains)
-
-    installed().add(SimpleNamespace(register_sources=register_sources), "brains")
+@pytest.fixture(autouse=True, scope="module")
+def brains() -> Iterator[None]:
+    """Offers the source kind ``brains`` to the tests of a module that imports this."""
+    with offered("brains", sources={"brains": Brains}):
+        yield
 
 
 def sets_of(name: str, **asked: Any) -> dict[str, PlannedSet]:

@@ -11,18 +11,14 @@ import torch
 
 from gansynth.core.generator import given_of
 from gansynth.core.schema import OUTSIDE, Condition
-from gansynth.data.batches import CaseBatches, CaseCache, batch_of
-from gansynth.nn import tiled_inference
 from gansynth.runtime.devices import native_bf16
 from gansynth.testing import ToySource
 from gansynth.testing.generators import fit_briefly
-from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d import model
 from gansynth_cgan3d.conditions import ContextClusters, automatic
 from gansynth_cgan3d.model import CGAN3D, CGANOptions
-from gansynth_evaluate.memorisation import discriminator_scores
 from tests.plugins import toys
-from tests.plugins.toys import FILL, SCHEMA, SIZE, TINY, cases, learn, maps, step, trained
+from tests.plugins.toys import FILL, SCHEMA, SIZE, cases, maps, step
 
 
 def build(size: tuple[int, ...] = SIZE, spec: Any = None, **options: Any) -> Any:
@@ -49,17 +45,6 @@ def losses_of(generator: CGAN3D, noise: bool = False) -> dict[str, float]:
 # -- what it draws ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [(9, 8, 7), (20, 18)])
-def test_outside_holds_the_schemas_constant_exactly_or_is_drawn(size):
-    sample = draw(build(size), 2**63 - 1)[0]
-    outside = sample.image[:, sample.labels == OUTSIDE]
-    assert outside.size
-    assert (outside == np.array(FILL, np.float32)[:, None]).all()
-    assert (sample.image[:, sample.labels != OUTSIDE] != FILL[0]).any()
-    drawn = draw(build(spec=replace(SCHEMA, outside_fill=None)), 5)[0]
-    assert drawn.image[:, drawn.labels == OUTSIDE].std() > 1e-3
-
-
 def test_losses_see_the_filled_image():
     """What is outside the body is given, so no player may learn from it."""
     generator = build(l1=1, l1_lowpass=1)
@@ -77,23 +62,6 @@ def test_anisotropic_voxels_are_halved_in_plane_first():
     assert shapes[:4] == [(16, 32, 32), (16, 16, 16), (16, 8, 8), (8, 4, 4)]
 
 
-def test_a_window_holds_what_is_drawn_and_the_host_gets_it_back():
-    source = ToySource(2)
-    space: Any = source.space.with_window(map(source.load, source.train_ids))
-    generator = build(space.size, space.generator_schema(source.schema), output="tanh")
-    with torch.no_grad():
-        generator.net.image.weight.mul_(30)  # far into both ends
-    known = [source.load(i) for i in source.train_ids[:2]]
-    for sample in generator.sample([Condition(labels=c.labels) for c in known], [1, 2]):
-        assert 0.99 < np.abs(sample.image).max() <= 1
-        image = space.to_host(sample).image
-        for channel, (low, high) in enumerate(space.window):
-            assert image[channel].min() >= low - 1e-5
-            assert image[channel].max() <= high + 1e-5
-            assert np.ptp(image[channel]) > 0.9 * (high - low)
-        assert image[:, sample.labels == OUTSIDE] == pytest.approx(0, abs=1e-6)
-
-
 # -- terms and turns -------------------------------------------------------------------------------
 
 
@@ -103,19 +71,6 @@ def test_weights_scale_their_terms_or_leave_them_out():
     ratios = {name: heavy[name] / plain[name] for name in plain}
     assert ratios == pytest.approx({"adversarial": 3, "l1": 2, "feature_matching": 4}, rel=1e-5)
     assert set(losses_of(build(l1=0, feature_matching=0))) == {"adversarial"}
-
-
-def test_the_low_pass_reaches_the_l1():
-    coarse, fine = (losses_of(build(l1_lowpass=n), True)["l1"] for n in (4, 1))
-    assert coarse < 0.5 * fine  # noise against noise: most of it is grain
-
-
-@pytest.mark.parametrize("on", [True, False])
-def test_the_discriminators_options_reach_it(on):
-    critic = build(texture_head=on, spectral_norm=on).nets["discriminator"]
-    logits, _ = critic(torch.zeros(1, 6, *SIZE))
-    assert len(logits) == 1 + on
-    assert any("parametrizations" in name for name in critic.state_dict()) == on
 
 
 @pytest.mark.parametrize(
@@ -136,18 +91,6 @@ def test_players_take_their_turns(options, generators, discriminators):
     assert due == {"generator": generators, "discriminator": discriminators}
 
 
-def test_the_discriminator_judges_what_the_generator_drew_or_a_sample_of_its_own():
-    generator = build()
-    drawn, alone = step(generator, cases(2)), step(generator, cases(2))
-    generator.phases()[0].loss(drawn)
-    assert generator.objective._fake(drawn)[0] is drawn.scratch["fake"]
-    fake, condition = generator.objective._fake(alone)
-    assert fake.shape == (2, 2, *SIZE)
-    assert not drawn.scratch["fake"].requires_grad
-    assert not fake.requires_grad
-    assert torch.equal(condition, generator.objective._condition(alone))
-
-
 class Opinion(torch.nn.Module):
     """A discriminator that takes bright images for real ones, and keeps what it is shown."""
 
@@ -163,33 +106,6 @@ class Opinion(torch.nn.Module):
 def opinion(generator: Any) -> Opinion:
     generator.nets["discriminator"] = found = Opinion()
     return found
-
-
-def test_real_is_one_and_synthetic_zero_to_the_discriminator():
-    generator = build()
-    opinion(generator)
-    now = step(generator, cases(2))
-    now.batch.image = torch.ones_like(now.batch.image)
-    now.scratch["fake"] = torch.zeros_like(now.batch.image)
-    assert generator.phases()[1].loss(now)["adversarial"].item() == 0
-
-
-def test_the_pool_keeps_images_with_their_conditions():
-    generator = build(pool=1)
-    judge, ages = opinion(generator), []
-    for index in range(12):
-        now = step(generator, cases(1))
-        now.key = index
-        now.scratch["fake"] = torch.full((1, 2, *SIZE), float(index))
-        now.scratch["condition"] = torch.full((1, 4, *SIZE), float(index))
-        generator.objective.discriminator(now)
-        shown = judge.seen[-1][1]
-        assert (shown == shown[0, 0, 0]).all()
-        ages.append(index - int(shown[0, 0, 0]))
-    assert 0 in ages
-    assert max(ages) > 0
-    assert set(build(pool=3, augment="flip", augment_p="adaptive").buffers) == {"pool", "augment"}
-    assert build().buffers == {}
 
 
 def test_a_perfect_image_costs_nothing_whatever_the_changes(monkeypatch):
@@ -247,47 +163,6 @@ def test_the_perceptual_segmenter_learns_the_labels():
         values.append(loss.item())
     assert optimizer.param_groups[0]["lr"] == 1e-2
     assert values[-1] < 0.6 * values[0]
-
-
-# -- how real --------------------------------------------------------------------------------------
-
-
-def test_realness_is_the_mean_over_patches_and_heads():
-    generator = seen()
-    batch = batch_of(cases())
-    told = generator.conditions.channels(generator.conditions.of_batch(batch))
-    with torch.no_grad():
-        logits, _ = generator.nets["discriminator"].eval()(torch.cat((batch.image, told), 1))
-    assert len(logits) == 2
-    wanted = (logits[0].mean((1, 2, 3)) + logits[1].mean((1, 2, 3))) / 2
-    asked: Any = discriminator_scores(generator, cases())
-    np.testing.assert_allclose(asked, wanted, rtol=1e-5)
-    stages = [replace(generator.stages()[-1], size=size) for size in (None, (8, 8))]
-    found = [generator.realness(batch, stage) for stage in stages]  # it does not grow
-    assert torch.equal(*found)
-
-
-LESION = {"insert": "lesion", "lesions": ["lesion"], "rim_mm": 2, "local_size": 8}
-
-
-@pytest.mark.parametrize("own", [{}, LESION, {"context": 2}], ids=["image", "lesion", "context"])
-def test_the_label_map_beside_a_case_counts(own):
-    generator = seen(**own)
-    others = [replace(c, labels=np.roll(c.labels, 3, -1)) for c in cases() if c.labels is not None]
-    one, other = discriminator_scores(generator, cases()), discriminator_scores(generator, others)
-    assert one is not None
-    assert (one != other).all()
-
-
-def test_both_discriminators_of_a_lesion_count():
-    generator, found = seen(**LESION), []
-    for name in ("discriminator", "local"):
-        before: Any = discriminator_scores(generator, cases())
-        with torch.no_grad():
-            generator.nets[name].layout.bias += 1.0
-        found.append(discriminator_scores(generator, cases()) - before)
-    # One of four heads each.
-    np.testing.assert_allclose(found, 0.25, atol=1e-5)
 
 
 # -- context ---------------------------------------------------------------------------------------
@@ -356,36 +231,6 @@ def test_images_are_standardised_where_their_deviation_is_far_from_1(own, gain, 
     assert ("--set standardise=no" in reason) == on
 
 
-def test_units_of_the_source_have_no_influence():
-    spec, drawn = replace(SCHEMA, outside_fill=None), []
-    for gain, shift in ((1, 0), (500, 3000)):
-        seen_as = [replace(c, image=c.image * gain + shift) for c in cases()]
-        generator = toys.seen("cgan3d", *seen_as, spec=spec, standardise=True)
-        twin = build(spec=spec, standardise=True)
-        twin.load_state(json.loads(json.dumps(generator.learnt)))
-        losses = {k: v.item() for k, v in twin.phases()[0].loss(step(twin, seen_as)).items()}
-        drawn.append((losses, (draw(twin, 7)[0].image - shift) / gain))
-    (one, image), (other, scaled) = drawn
-    assert one == pytest.approx(other, rel=1e-3)
-    assert np.allclose(image, scaled, atol=1e-4)
-
-
-def test_context_is_trained_on_and_shows_in_the_image():
-    source = ToySource(2)
-    generator = build(source.space.size, source.schema, context=2)
-    generator.observe(map(source.load, source.train_ids))
-    batches = CaseBatches(CaseCache(source), source.space, context=generator.context)
-    before = generator.net.stem.weight.detach().clone()
-    loop = FitOptions(steps=2, batch_size=2, precision="fp32", ema_half_life=0)
-    train(generator, batches, loop)
-    changed = (generator.net.stem.weight - before).abs().sum(dim=(0, 2, 3))
-    assert (changed[-2:] > 0).all()  # the input channels of both clusters
-    labels = source.load("toy_00").labels
-    told = [np.where(labels == 0, value, 0).astype(np.int16) for value in (1, 2)]
-    one, two = generator.sample([Condition(labels=labels, context=m) for m in told], [7, 7])
-    assert np.abs(one.image - two.image).max() > 1e-3
-
-
 # -- given channels, drawn labels ------------------------------------------------------------------
 
 THREE = replace(SCHEMA, channels=("T1", "T2", "FLAIR"), outside_fill=(-2.5, 0.125, 1.0))
@@ -422,14 +267,6 @@ def test_given_channels_are_passed_on_and_show_in_the_others():
     assert (image[1][outside] == 0.125).all()
     assert (image[1][~outside] != 0.125).any()
     assert np.abs(image[1] - changed[1]).max() > 1e-3
-
-
-@pytest.mark.parametrize("options", [{}, {"target": "labels"}])
-def test_what_is_given_is_trained_on(options):
-    generator = build(given=("T1",), **options)
-    before = generator.net.stem.weight.detach().clone()
-    learn(generator, ema_half_life=0)
-    assert (generator.net.stem.weight - before).abs().sum(dim=(0, 2, 3))[-1] > 0
 
 
 def test_labels_are_drawn_from_what_is_given():
@@ -482,20 +319,6 @@ def test_a_sample_in_tiles_is_the_sample(options):
     assert np.abs(one.image - other.image).max() < 1e-3 * one.image.std()
 
 
-def test_large_volumes_are_tiled_unasked(monkeypatch):
-    monkeypatch.setattr(tiled_inference, "LIMIT", 1)
-    monkeypatch.setattr(tiled_inference, "EDGE", 8)
-    calls = []
-
-    def tiled(*arguments: Any) -> torch.Tensor:
-        calls.append(arguments[-1])
-        return tiled_inference.draw_tiled(*arguments)
-
-    monkeypatch.setattr("gansynth_cgan3d.model.draw_tiled", tiled)
-    draw(build(), 1, 2)
-    assert calls == [8, 8]
-
-
 @pytest.mark.parametrize(("most", "at_once"), [(2**23, 4), (2 * 8**3 + 1, 2), (1, 1)])
 def test_a_device_draws_batches_of_one_size_whatever_is_asked(monkeypatch, most, at_once):
     """As on CUDA, where a batch of another size is rounded otherwise."""
@@ -541,13 +364,3 @@ def test_drawing_leaves_a_normalised_generator_as_it_was():
     before = {k: v.clone() for k, v in generator.net.state_dict().items()}
     draw(generator, 1)
     assert all(torch.equal(v, before[k]) for k, v in generator.net.state_dict().items())
-
-
-def test_options_of_earlier_runs_draw_whole_images():
-    earlier = CGANOptions.model_validate(TINY["cgan3d"]).model_dump(mode="json")
-    for key in ("insert", "stage", "lesions", "rim_mm", "residual", "local", "local_size"):
-        del earlier[key]
-    generator = build(**earlier)
-    assert (generator.options.insert, generator.options.stage) == ("none", "both")
-    generator.load_state({})
-    assert set(trained(generator).nets) == {"generator", "discriminator"}

@@ -8,24 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.conditions.lesion_placement import lesion_drawer
-from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.generator import Batch, Stage, TrainingStep
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schema import OUTSIDE, Case, Condition, Schema
+from gansynth.core.schema import OUTSIDE, Case, Condition
 from gansynth.core.source import SourceRequest
+from gansynth.data.batches import batch_of
 from gansynth.fitting.fit import fit
-from gansynth.fitting.recipe import find_recipe
-from gansynth.fitting.recipe_plan import plan_recipe
-from gansynth.fitting.warm_start import copy_weights, named_axes
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
-from gansynth.testing import ToySource
 from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d.lesion import _mirror
 from gansynth_cgan3d.model import CGAN3D, CGANOptions, corners, windows
+from tests.plugins import toys
 
 SIZE = (18, 22)
 TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 2, "local_size": 8}
@@ -33,14 +29,7 @@ LESION = {**TINY, "insert": "lesion", "rim_mm": 2, "l1_mask": "hole"}
 ROOMY = "what=one,inside=0.5,apart_mm=0"
 """Toy cases are small, their own lesions large."""
 STAGES = ("both", "refine", "coarse")
-SCHEMA = Schema(
-    ("T1", "FLAIR"),
-    {"background": 0, "organ": 1, "lesion": 2},
-    (1.0, 1.0),
-    "HW",
-    has_outside=True,
-    outside_fill=(-2.5, 0.125),
-)
+SCHEMA = replace(toys.SCHEMA, labels={"background": 0, "organ": 1, "lesion": 2})
 
 
 def build(**options: Any) -> Any:
@@ -77,10 +66,7 @@ def asked(seed: int = 0, **changes: Any) -> Any:
 
 
 def batch(which: range) -> Batch:
-    cases = [case(i, at=(6 + i, 8 + 2 * i)) for i in which]
-    image = torch.stack([torch.from_numpy(c.image) for c in cases])
-    labels = [torch.from_numpy(c.labels.astype(np.int64)) for c in cases if c.labels is not None]
-    return Batch(image, torch.stack(labels))
+    return batch_of([case(i, at=(6 + i, 8 + 2 * i)) for i in which])
 
 
 def step(which: range = range(2), key: int = 5) -> Any:
@@ -102,19 +88,6 @@ def within(mask: np.ndarray, reach: float) -> np.ndarray:
 
 
 # -- what it draws ---------------------------------------------------------------------------------
-
-
-def test_what_it_heeds_and_what_is_put_where_by_default():
-    generator = build()
-    assert generator.capabilities.takes == {"labels", "lesion"}
-    assert lesion_drawer(generator.capabilities.lesions).classes(SCHEMA) == (2,)
-    assert build(lesions=()).capabilities.lesions is None
-    whole = CGAN3D(SCHEMA, SIZE, CGANOptions.model_validate(TINY))
-    assert whole.capabilities.takes == {"labels"}
-    assert whole.capabilities.lesions is None
-    alone = build(local=0)
-    assert set(alone.nets) == set(whole.nets) == {"generator", "discriminator"}
-    assert not any("local" in name for name in run(alone, 1))
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -167,18 +140,6 @@ def test_samples_do_not_depend_on_their_batch_and_refine_not_on_the_donor(stage,
     assert np.array_equal(other.image, alone[0].image) == (stage == "refine")
 
 
-def test_what_a_case_loses_is_drawn_as_well():
-    region = np.zeros(SIZE, np.bool_)
-    region[15:, 18:] = True
-    image = build().sample([asked(region=region)], [3])[0].image
-    assert (image[:, region] != asked().background[:, region]).all()
-
-
-def test_a_volume_drawn_in_tiles_is_the_same():
-    whole, tiled = (build(sample_tile=tile).sample([asked()], [3])[0].image for tile in (0, 8))
-    np.testing.assert_allclose(whole, tiled, atol=1e-4)
-
-
 # -- what it learns from ---------------------------------------------------------------------------
 
 
@@ -228,23 +189,6 @@ def test_holes_hold_the_lesion_and_its_rim_and_are_often_larger():
     assert 2 < larger < 14
 
 
-def test_what_is_drawn_beyond_the_hole_costs_nothing():
-    generator, now = build(l1_lowpass=1), step()
-    real, hole = now.batch.image, generator.objective._told(now).insertion.hole
-    costs = [generator.objective._l1(now, real + w.float(), real).item() for w in (~hole, hole)]
-    assert costs == pytest.approx([0, 1])
-
-
-def test_units_of_the_source_have_no_influence():
-    generator, condition = build(standardise=True), asked()
-    run(generator)
-    scaled = replace(
-        condition, background=condition.background / 20 + 3, donor=condition.donor / 20 + 3
-    )
-    image, other = (s.image for s in generator.sample([condition, scaled], [3, 3]))
-    np.testing.assert_allclose(20 * (other - 3), image, atol=2e-3)
-
-
 @pytest.mark.parametrize("at", [(9, 11), (1, 20), (17, 4)])
 def test_the_local_window_holds_the_lesion_whole_as_far_as_the_crop_goes(at):
     mask = within(np.array([[(r, c) == at for c in range(22)] for r in range(18)]), 2.5)
@@ -252,22 +196,6 @@ def test_the_local_window_holds_the_lesion_whole_as_far_as_the_crop_goes(at):
     seen = windows(torch.from_numpy(mask)[None, None].float(), where, (8, 8))
     assert seen.shape == (1, 1, 8, 8)
     assert seen.sum() == mask.sum()
-
-
-def test_a_run_of_another_recipe_starts_from_whole_images_by_channel_names():
-    source = CGAN3D(SCHEMA, SIZE, CGANOptions.model_validate(TINY))
-    tensors = {
-        f"{name}/{key}": value
-        for name, net in source.nets.items()
-        for key, value in net.state_dict().items()
-    }
-    generator = build()
-    taken = copy_weights(generator, named_axes(source), tensors)
-    names = ["label:-1", "label:background", "label:organ", "label:lesion"]
-    assert taken.partial["generator/stem.weight"] == names
-    judged = next(v for k, v in taken.partial.items() if k.startswith("discriminator/"))
-    assert judged == ["image:T1", "image:FLAIR", *names]
-    assert generator.condition_channels[-3:] == ("hole", "start:T1", "start:FLAIR")
 
 
 # -- runs ------------------------------------------------------------------------------------------
@@ -294,34 +222,3 @@ def test_a_fit_leaves_a_run_that_draws_into_real_cases(toy_source, tmp_path, sta
     drawn_by: Any = opened.generator
     assert drawn_by.inserting.state() == {"lesions": told}
     assert np.any(told["means"])
-
-
-def test_conditions_come_from_a_lesion_drawer():
-    source = ToySource(2)
-    generator = CGAN3D(source.schema, source.space.size, CGANOptions.model_validate(LESION))
-    generator.observe(map(source.load, source.train_ids))
-    assert all(generator.accepts(c) for c in map(source.load, source.train_ids))
-    sampler = ConditionSampler(source, source.space, seed=2, lesions=lesion_drawer(ROOMY))
-    conditions = [sampler.draw(i) for i in range(4)]
-    samples = generator.sample(conditions, [c.latent_seed for c in conditions])
-    for sample, condition in zip(samples, conditions, strict=True):
-        assert condition.lesion is not None
-        assert condition.background is not None
-        shown = condition.lesion > 0
-        assert shown.any() == (generator.reject_reason(sample) == "")
-        far = ~within(shown, 2) if shown.any() else ...
-        assert (sample.image[:, far] == condition.background[:, far]).all()
-
-
-@pytest.mark.parametrize("scale", [None, "tiny"])
-def test_the_recipe_fits_pictures_in_every_stage(toy_source, scale):
-    recipe = find_recipe("lesion")
-    for stage in STAGES:
-        settings = {"stage": stage}
-        planned = plan_recipe(recipe, TOYS, settings=settings, edits=None, scale=scale).sets
-        assert len(planned) == 1
-    options = CGANOptions.model_validate(
-        {k: v for k, v in recipe.spec.set.items() if k in CGANOptions.model_fields}
-    )
-    assert (options.insert, options.stage, options.l1_mask) == ("lesion", "both", "hole")
-    assert options.local_weight > 0

@@ -21,25 +21,20 @@ from gansynth.data.batches import batch_of
 from gansynth.fitting.composite_spec import PerClass, texts
 from gansynth.fitting.recipe import find_recipe
 from gansynth.fitting.recipe_plan import plan_recipe
-from gansynth.fitting.warm_start import copy_weights, named_axes
 from gansynth.nn.networks.progressive import half, twice
-from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import split_settings
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth.training.loop import FitOptions, steps_for
 from gansynth_cpggan.boxes import (
-    batch_maps,
     box_maps,
     crops,
     requested_maps,
     resampled,
-    squares,
-    within,
 )
-from gansynth_cpggan.model import CPGGAN, SOFT, WINDOWS, CPGGANOptions, ImageRequest, blend, bounded
-from gansynth_cpggan.networks import PYRAMID, GrowthSchedule, spatial_pyramid
+from gansynth_cpggan.model import CPGGAN, SOFT, WINDOWS, CPGGANOptions, blend, bounded
+from gansynth_cpggan.networks import PYRAMID, spatial_pyramid
 from gansynth_evaluate.detections import paper_arms
 from gansynth_evaluate.memorisation import discriminator_scores
 from tests.boxed_heads import Heads, on_skull
@@ -63,15 +58,6 @@ def at(generator: CPGGAN, level: int, alpha: float = 1.0) -> TrainingStep:
     now = step(generator, cases())
     now.stage, now.alpha = generator.stages()[level], alpha
     return now
-
-
-def pair() -> torch.Tensor:
-    batch = batch_of(cases())
-    return torch.cat((batch.image, batch_maps(batch, 2)), 1)
-
-
-def noise(generator: CPGGAN) -> torch.Tensor:
-    return torch.randn(4, generator.options.latent, generator=torch.Generator().manual_seed(1))
 
 
 # -- maps of boxes ---------------------------------------------------------------------------------
@@ -108,31 +94,6 @@ def test_the_usual_networks_are_small():
     assert sum(p.numel() for net in usual for p in net.parameters()) < 10_000_000
 
 
-@pytest.mark.parametrize("size", [(), (48, 48), (64, 32), (2, 2), (16, 16, 16)])
-def test_other_sizes_are_refused_with_the_way_out(size):
-    with pytest.raises(UsageFault, match=r"expected 64 x 64.*--read size=128x128"):
-        GrowthSchedule.of(size, 16, 64)
-
-
-def test_a_layer_that_has_not_faded_in_shows_nothing_of_itself():
-    generator, maps = build(), pair()[:, 2:]
-    painter, z = generator.painter, noise(generator)
-    coarse = painter(z, half(maps), 1, 1.0)
-    assert torch.equal(painter(z, maps, 2, 0.0), twice(coarse))
-    mixed = torch.lerp(twice(coarse), painter(z, maps, 2, 1.0), 0.25)
-    assert torch.allclose(painter(z, maps, 2, 0.25), mixed, atol=1e-6)
-
-
-def test_the_critic_fades_alike():
-    judge: Any = build().nets["discriminator"]
-    assert torch.equal(judge(pair(), 2, 0.0, 4), judge(half(pair()), 1, 1.0, 4))
-    whole = judge(pair(), 2, 1.0, 4)
-    assert not torch.allclose(judge(pair(), 2, 0.5, 4), whole)
-    with torch.no_grad():
-        judge.image[1].weight.zero_()
-    assert torch.equal(judge(pair(), 2, 1.0, 4), whole)
-
-
 def test_real_images_are_means_of_areas_as_blurred_as_the_stage_is_faded_out():
     generator = build(mismatch=0)
     image = batch_of(cases()).image
@@ -144,20 +105,6 @@ def test_real_images_are_means_of_areas_as_blurred_as_the_stage_is_faded_out():
     assert torch.equal(found[0][:, 2:], found[1.0][:, 2:])
     coarse = generator.objective._real(at(generator, 0))
     assert torch.allclose(coarse[:, :2], torch.nn.functional.avg_pool2d(image, 4), atol=1e-6)
-
-
-@pytest.mark.parametrize("spp", [False, True])
-def test_both_heed_boxes_at_every_resolution(spp):
-    """Seen by each layer that maps join: its weights of the maps' channels have a gradient."""
-    generator = build(spp=spp)
-    judge, painter = generator.nets["discriminator"], generator.painter
-    given: Any = pair()
-    judge(given.requires_grad_(), 2, 1.0, 4).sum().backward()
-    assert (given.grad[:, 2:].abs().amax((0, 2, 3)) > 0).all()
-    painter(noise(generator), given.detach()[:, 2:], 2, 1.0).square().sum().backward()
-    critics = (judge.image[2], judge.refine[1], judge.refine[0], judge.end)
-    for layer in (*critics, painter.begin, *painter.enter):
-        assert (layer.weight.grad[:, -2:].abs().amax((0, 2, 3)) > 0).all()
 
 
 def test_spatial_pyramid_pooling_takes_the_largest_of_each_bin():
@@ -208,11 +155,6 @@ def test_boxes_are_flipped_with_their_images(flips):
     assert met <= {"h": {(), (-1,)}, "v": {(), (-2,)}, "hv": set(ways)}[flips]
 
 
-def test_crops_of_another_size_are_refused():
-    with pytest.raises(UsageFault, match="leave patch out"):
-        build((32, 32)).objective._real(at(build(), 0))
-
-
 def test_cpggans_lesions_count_alike_in_how_real_they_are():
     """Boxes far apart: the maps have every box that lies in a window."""
     generator = seen(mode="roi", roi_size=8)
@@ -224,35 +166,7 @@ def test_cpggans_lesions_count_alike_in_how_real_they_are():
     np.testing.assert_allclose(found, [wanted.mean()], rtol=1e-5)
 
 
-def test_a_size_that_was_not_grown_to_is_not_asked_for():
-    generator, batch = seen(), batch_of(cases())
-    generator.painter.grown.fill_(0.9)
-    stages = generator.stages()
-    assert generator.realness(batch, stages[-1]) is None
-    assert generator.realness(batch, stages[1]) is not None
-
-
 # -- samples of whole images -----------------------------------------------------------------------
-
-
-def test_boxes_decide_the_image_and_come_with_it():
-    generator = trained(build(), 12)
-    asked = [boxes((2, 2, 6, 6)), boxes((9, 9, 14, 13), labels=(1,)), boxes()]
-    drawn = generator.sample([Condition(boxes=b) for b in asked], [5, 5, 5])
-    for one, other in ((0, 1), (0, 2), (1, 2)):
-        assert not np.allclose(drawn[one].image, drawn[other].image)
-    for sample, wanted in zip(drawn, asked, strict=True):
-        assert sample.image.shape == (2, *SIZE)
-        assert sample.labels is None
-        assert np.array_equal(sample.boxes.coords, wanted.coords)
-
-
-def test_channels_have_units_of_their_own():
-    generator, raw = build(), np.array([[[1]], [[500]]], np.float32)
-    generator.observe(replace(c, image=c.image * raw + 6 * (raw - 1)) for c in cases())
-    image = generator.sample([NEAR], [1])[0].image
-    assert abs(image[0].mean()) < 10
-    assert abs(image[1].mean() - 3000) < 1500
 
 
 def test_until_it_has_grown_it_draws_what_it_has_grown_to():
@@ -262,17 +176,6 @@ def test_until_it_has_grown_it_draws_what_it_has_grown_to():
     assert float(grown.painter.grown) == 2
     fine = grown.sample([NEAR], [1])[0].image[0]
     assert not np.array_equal(fine, np.kron(fine[::2, ::2], np.ones((2, 2), np.float32)))
-
-
-def test_a_class_can_be_asked_for_and_is_else_as_frequent_as_in_training():
-    spec = replace(SCHEMA, classes=("a", "b", "c"))
-    generator = trained(build(spec=spec, condition="class"), 12)
-    drawn = generator.sample([Condition(label_class=k) for k in (0, 1)], [4, 4])
-    assert [s.label_class for s in drawn] == [0, 1]
-    assert not np.allclose(drawn[0].image, drawn[1].image)
-    assert generator.capabilities.takes == {"boxes", "class"}
-    open_ = generator.sample([Condition()] * 16, range(16))
-    assert {s.label_class for s in open_} == {0, 1}
 
 
 def test_boxes_are_shrunk_to_what_was_drawn_if_asked_for(monkeypatch):
@@ -305,19 +208,6 @@ def test_a_box_without_a_lesion_is_a_flaw_unless_all_are_admitted():
             assert (
                 "contrast" in one.reject_reason(Sample(known[0].image, None, empty))
             ) == rejected
-
-
-def test_a_run_of_other_box_classes_and_channels_starts_from_it():
-    old = trained(build(), 12)
-    spec = replace(SCHEMA, channels=("FLAIR", "T1"), box_classes=("cyst", "bleeding"))
-    new = build(spec=spec)
-    tensors = {f"{n}/{k}": v for n, net in old.nets.items() for k, v in net.state_dict().items()}
-    taken = copy_weights(new, named_axes(old), tensors)
-    assert taken.fresh == []
-    assert taken.partial["discriminator/image.2.weight"] == ["image:T1", "box:cyst"]
-    one, other = (g.nets["discriminator"].image[2].weight for g in (old, new))
-    assert torch.equal(one[:, 0], other[:, 1])
-    assert torch.equal(one[:, 3], other[:, 2])
 
 
 # -- lesions alone: cutting out --------------------------------------------------------------------
@@ -357,13 +247,6 @@ def test_a_window_is_brought_to_a_size_by_means_of_areas():
     assert torch.allclose(resampled(even, whole - 3, 4, 4), torch.tensor(7.0))
 
 
-def test_the_square_around_a_box_holds_its_longer_side_and_a_margin_at_either_end():
-    square = squares(torch.tensor([[10.0, 20, 14, 28]]), 0.5)
-    assert square.tolist() == [[4, 16, 20, 32]]
-    inner = within(torch.tensor([[[10.0, 20, 14, 28]]]), square, 32)
-    assert inner.tolist() == [[[12, 8, 20, 24]]]
-
-
 def cut(image: torch.Tensor, coords: Any, labels: Any, *size: Any) -> torch.Tensor:
     many = (len(image), *(-1,) * 2)
     batch = Batch(
@@ -396,20 +279,6 @@ def test_any_of_several_boxes_is_met_and_only_cases_with_boxes_are_learnt_from()
 # -- blending in -----------------------------------------------------------------------------------
 
 
-def test_beyond_the_square_the_slice_is_the_real_one_to_the_bit():
-    image, lesion = slice_of(), np.full((1, 8, 8), 5, np.float32)
-    mixed, window = blend(image, lesion, np.array([20.5, 20, 28, 31]), 0.5, FREE)
-    top, left, bottom, right = window
-    outside = FREE.copy()
-    outside[top:bottom, left:right] = False
-    assert np.array_equal(mixed[:, outside], image[:, outside])
-    assert (mixed[0] != image[0]).sum() > 80
-    assert (top, left, bottom, right) == (13, 14, 36, 37)
-    edge, window = blend(image, lesion, np.array([0.0, 0, 6, 6]), 0.5, FREE)
-    assert edge.shape == image.shape  # cut off at the edge of the slice
-    assert window[:2] == (0, 0)
-
-
 def test_in_the_box_there_is_the_lesion_and_its_rim_is_as_bright_as_the_slice():
     """A lesion drawn in other units of brightness than the slice, but by a constant."""
     image = np.full((1, 64, 64), 3, np.float32)
@@ -419,15 +288,6 @@ def test_in_the_box_there_is_the_lesion_and_its_rim_is_as_bright_as_the_slice():
     assert np.allclose(mixed[0, 26:38, 26:38], 5, atol=0.2)
     assert np.allclose(mixed[0, :20], 3, atol=0.1)
     assert np.abs(np.diff(mixed[0, 32])).max() < 1.8  # no seam but the lesion's own edge
-
-
-def test_no_voxel_jumps_at_the_squares_edge():
-    image = slice_of(1)
-    rough = np.random.default_rng(0).normal(size=(1, 16, 16)).astype(np.float32)
-    mixed, (top, left, bottom, right) = blend(image, rough, np.array([28.0, 28, 36, 36]), 0.5, FREE)
-    change = np.abs(mixed - image)[0, top:bottom, left:right]
-    border = np.concatenate([change[0], change[-1], change[:, 0], change[:, -1]])
-    assert border.max() < 0.1 * change.max()
 
 
 def test_what_must_stay_is_the_slices_own_to_the_bit_and_lesions_fade_towards_it():
@@ -499,21 +359,6 @@ def test_no_pixel_of_a_skull_changes():
     assert changed > 6
 
 
-def test_maps_of_lesions_are_those_of_their_squares(monkeypatch):
-    """What is asked when a lesion is drawn is what was seen of such a box in training."""
-    generator, orders = lesions(), list[ImageRequest]()
-
-    def note(asked: Sequence[ImageRequest]) -> list[FloatArray]:
-        orders.extend(asked)
-        return [np.zeros((1, 8, 8), np.float32) for _ in asked]
-
-    monkeypatch.setattr(generator.drawing, "_images", note)
-    generator.sample([into((30, 20, 36, 28))], [0])
-    shown = requested_maps([orders[0].boxes], 1, (8, 8))
-    # 8 of 16 voxels wide, 6 of 16 high.
-    assert float(shown.mean()) == pytest.approx(8 * 6 / 16**2)
-
-
 # -- runs on a yolo: data set ----------------------------------------------------------------------
 
 
@@ -543,17 +388,6 @@ def fit(data, tmp_path, run_cli) -> Callable[..., Any]:
 def drawer(folder: Path, **options: Any) -> Any:
     run = load_run(folder, "cpu")
     return Sampler(run, open_source(run.request), SampleRequest(**options))
-
-
-def test_samples_of_a_run_have_boxes_like_those_of_its_cases(fit, tmp_path):
-    # 4 + 8 + 8 images, and 4 that fade in, four at a time.
-    assert "cpggan has grown to 32 x 32 after 6 steps only" in fit("steps=3")
-    counts = []
-    for sample in drawer(tmp_path / "run").draw(0, 6):
-        assert sample.image.shape == (1, 32, 32)
-        assert sample.labels is None
-        counts.append(len(sample.boxes.labels))
-    assert set(counts) == {0, 1}  # training images without a box ask for none
 
 
 @pytest.mark.slow
@@ -586,7 +420,7 @@ def planned(data: Any, *only: str, kind: str = "yolo") -> Any:
     return plan_recipe(recipe, request, settings={}, edits=None, only=only)
 
 
-def test_its_steps_are_those_of_pggans_stages():
+def test_the_recipes_steps_are_those_of_pggans_stages():
     settings = texts(find_recipe("han2019-cpggan").spec.set)
     _, own = split_settings(settings, FitOptions, CPGGAN.Options, generator="cpggan")
     stages = build((256, 256), **own.model_dump()).stages()
@@ -603,13 +437,6 @@ def test_cases_are_brains_of_256_by_256_for_one_generator_or_one_per_class(tmp_p
     assert found.source.space.size == (256, 256)
     assert each.composite == PerClass("cpggan", "each")
     assert each.request.read["classes"] == "boxes"
-
-
-def test_pictures_with_masks_are_taken_too(tmp_path):
-    read = find_recipe("han2019-cpggan").read_of("pictures")
-    assert read == {"resize": "256x256", "boxes": "yes"}
-    with pytest.raises(UsageFault, match="does not say how to read it, expected yolo: or pictures"):
-        planned(tmp_path, kind="nifti")
 
 
 def test_figures_are_the_papers_table():

@@ -12,13 +12,10 @@ from gansynth.core.generator import capabilities_of
 from gansynth.core.schema import OUTSIDE, Case, Condition
 from gansynth.data.batches import batch_of
 from gansynth.data.connected_components import boxes_of
-from gansynth.fitting.warm_start import copy_weights, named_axes
-from gansynth.runtime.errors import UsageFault
 from gansynth.testing.phantoms import PhantomOptions, make_liver
 from gansynth.training import checkpoint
 from gansynth.training.loop import FitOptions, train
 from gansynth_dcgan.model import DCGAN, between
-from gansynth_dcgan.networks import FeaturePyramid
 from gansynth_evaluate.memorisation import discriminator_scores
 from tests.plugins import toys
 from tests.plugins.toys import FILL, SCHEMA, SIZE, case, cases, learn, step, trained, weights
@@ -44,12 +41,6 @@ def test_any_size_will_do(size):
     assert values.shape == (1, 1)
 
 
-def test_what_is_drawn_is_cut_in_its_middle_and_a_size_there_must_be():
-    assert FeaturePyramid.of((56, 48), 4, 8).margins == [0, 0, 4, 4]
-    with pytest.raises(UsageFault, match="expected a source that has one"):
-        build((), SCHEMA)
-
-
 def test_weights_begin_small():
     for net in build(width=32).nets.values():
         filters = [p for p in net.parameters() if p.ndim == 4]
@@ -59,66 +50,11 @@ def test_weights_begin_small():
 NO_FILL = replace(SCHEMA, outside_fill=None)
 
 
-def test_samples_are_in_the_sources_units():
-    """Of the same weights: raw intensities are drawn as standardised ones, in other units."""
-    plain = seen(spec=NO_FILL)
-    raw = seen(*(replace(c, image=c.image * 500 + 3000) for c in cases()), spec=NO_FILL)
-    one, other = (g.sample([ANY], [5])[0].image for g in (plain, raw))
-    assert np.allclose(one * 500 + 3000, other, atol=0.05)
-    assert abs(other.mean() - 3000) < 1500  # even untrained ones lie where the images do
-
-
-def test_networks_see_mean_0_and_deviation_1_per_channel_but_of_a_constant_one():
-    found = seen().intensities.standardised(batch_of(cases()).image)
-    assert torch.allclose(found.mean((0, 2, 3)), torch.zeros(2), atol=1e-5)
-    assert torch.allclose(found.std((0, 2, 3)), torch.ones(2), atol=1e-3)
-    flat = seen(*(replace(c, image=np.full_like(c.image, 7.0)) for c in cases()))
-    assert flat.intensities.deviation.tolist() == [1.0, 1.0]
-
-
-def test_a_windowed_image_stays_in_its_window():
-    sample = trained(build(output="tanh", objective="gan")).sample([ANY], [1])[0]
-    assert np.abs(sample.image).max() <= 1
-
-
-def test_a_class_can_be_asked_for_and_decides_image_and_verdict():
-    generator = trained(build(condition="class"))
-    drawn = generator.sample([Condition(label_class=k) for k in (0, 1)], [4, 4])
-    assert [s.notes["class"] for s in drawn] == ["a", "b"]
-    assert not np.array_equal(drawn[0].image, drawn[1].image)
-    judge, shown = generator.nets["discriminator"], torch.ones(1, 2, *SIZE)
-    one, same, other = (judge(shown, torch.tensor([k])) for k in (0, 0, 1))
-    assert one == same != other
-
-
-def test_a_class_that_is_not_asked_for_is_as_frequent_as_in_training():
-    spec = replace(SCHEMA, classes=("a", "b", "c"))
-    known = [case(i, label_class=0 if i % 4 else 2) for i in range(8)]
-    drawn = seen(*known, spec=spec, condition="class").sample([ANY] * 64, range(64))
-    counted = [[s.notes["class"] for s in drawn].count(c) for c in spec.classes]
-    assert counted[1] == 0
-    assert 0.5 < counted[0] / 64 < 0.95
-
-
 def test_foreground_is_asked_for_by_label_maps():
     generator = trained(build(condition="foreground"))
     maps = [np.zeros(SIZE, np.int16), case().labels]
     drawn = generator.sample([Condition(labels=m) for m in maps], [4, 4])
     assert [s.notes["foreground"] for s in drawn] == ["without", "with"]
-
-
-def test_a_walk_keeps_the_kind_that_was_drawn_first():
-    generator = seen(condition="class")
-    for seed in range(4):
-        walk = generator.interpolate(ANY, (seed, seed + 1), 3)
-        alone = generator.sample([ANY], [seed])[0]
-        assert {s.notes["class"] for s in walk} == {alone.notes["class"]}
-
-
-def test_label_maps_are_drawn_or_there_are_none():
-    assert (build().capabilities.draws, build(**MASK).capabilities.draws) == ("image", "both")
-    sample = trained(build()).sample([Condition(labels=case().labels)], [1])[0]
-    assert (sample.labels, sample.boxes) == (None, None)
 
 
 def test_drawn_label_maps_are_clean_have_boxes_and_the_schemas_constant_outside():
@@ -143,15 +79,6 @@ def test_the_discriminator_sees_what_is_drawn_outside_as_samples_have_it():
     assert outside.any()
     fill = generator.intensities.constant(FILL, image)
     assert torch.allclose(image.movedim(1, -1)[outside], fill.flatten(), atol=1e-5)
-
-
-def test_hard_label_channels_are_one_hot_and_pass_gradients():
-    generator = build(**MASK, mask_output="hard")
-    _, probabilities = generator.drawn(torch.randn(2, 8), None)
-    assert torch.allclose(probabilities.amax(1), torch.ones(2, *SIZE), atol=1e-6)
-    torch.autograd.backward((probabilities * torch.randn(probabilities.shape)).sum())
-    gradient = next(generator.nets["generator"].parameters()).grad
-    assert gradient.abs().max() > 0
 
 
 @pytest.mark.parametrize(
@@ -194,24 +121,6 @@ def test_averages_hold_the_batch_norms_statistics_too(tmp_path):
         net[key.removeprefix("generator/")].copy_(value)
     one, other = (g.sample([ANY], [2])[0].image for g in (generator, twin))
     assert np.array_equal(one, other)
-
-
-def flat(generator: DCGAN) -> dict[str, Tensor]:
-    nets = generator.nets.items()
-    return {f"{n}/{k}": v.clone() for n, net in nets for k, v in net.state_dict().items()}
-
-
-def test_channels_are_taken_over_by_name():
-    old = build(spec=replace(SCHEMA, channels=("T2",), outside_fill=(0.0,)), **MASK)
-    new = build(**MASK, condition="class")
-    taken = copy_weights(new, named_axes(old), flat(old))
-    last = "generator/layers.1.weight"
-    assert taken.partial[last] == [
-        "image:T2", "label:-1", "label:background", "label:organ", "label:lesion"
-    ]  # fmt: skip
-    assert taken.partial["generator/first.weight"] == [f"latent:{i}" for i in range(8)]
-    assert torch.equal(flat(new)[last][:, 1], flat(old)[last][:, 0])
-    assert taken.fresh == ["discriminator/told.weight"]
 
 
 def test_normal_latents_are_walked_through_at_their_own_length():
@@ -271,18 +180,6 @@ def test_the_penalty_weighs_what_it_is_told():
     assert found[1] == pytest.approx(10 * found[0])
 
 
-def test_a_step_draws_once_for_both_players_and_the_discriminators_own_moves_no_generator():
-    generator, drawn = seen(), list[int]()
-    now = step(generator, cases())
-    generator.nets["generator"].register_forward_hook(lambda *_: drawn.append(1))
-    for phase in generator.phases():
-        phase.loss(now)
-    assert len(drawn) == 1
-    before = weights(generator)
-    learn(generator, 4)
-    assert torch.equal(weights(generator)["generator"], before["generator"])
-
-
 class Watched(torch.nn.Module):
     def __init__(self, inner: torch.nn.Module) -> None:
         super().__init__()
@@ -321,21 +218,6 @@ def test_intensity_changes_leave_label_channels_alone_and_spatial_ones_do_not():
     lesion = moved[:, -1] > 0
     means = [float(moved[:, 0][m].mean()) for m in (lesion, ~lesion)]
     assert means[0] - means[1] > 0.7
-
-
-def test_patches_are_refused():
-    generator, small = seen(), build((8, 8))
-    now = step(small, [replace(c, image=c.image[:, :8, :8], labels=None) for c in cases()])
-    with pytest.raises(UsageFault, match=r"patch=\[8, 8\].*leave patch out"):
-        generator.objective.discriminator(now)
-
-
-def test_realness_is_the_discriminators_value_at_rest():
-    generator = seen(objective="gan")
-    found = generator.intensities.standardised(batch_of(cases()).image)
-    wanted = generator.nets["discriminator"].eval()(found)[:, 0].detach().numpy()
-    asked: Any = discriminator_scores(generator, cases())
-    np.testing.assert_allclose(asked, wanted, rtol=1e-5)
 
 
 def slice_of(person: int) -> Case:
