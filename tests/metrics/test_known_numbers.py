@@ -103,7 +103,7 @@ KNOWN: dict[str, Any] = {
 # MONAI asks scipy's root for its error, as scipy will not be asked any more.
 @pytest.mark.filterwarnings("ignore:The `disp` argument is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("name", KNOWN)
-def test_it_is_the_known_number(name):
+def test_a_measure_is_the_known_number(name):
     ours, theirs = KNOWN[name]
     np.testing.assert_allclose(ours(), theirs(), rtol=2e-5, atol=1e-5)
 

@@ -12,7 +12,6 @@ from gansynth.metrics.detection import (
     false_positives,
     froc,
     match,
-    mean_precision,
     sensitivity,
 )
 from gansynth.metrics.detection.matching import COCO_IOUS
@@ -92,12 +91,6 @@ def test_the_curve_by_hand():
     assert curve.at(RATES)[0].mean() == pytest.approx((0.5 * 2 + 1 * 5) / 7)
 
 
-def test_equal_scores_are_one_step_in_whatever_order():
-    for order in ([A, ELSEWHERE, B], [ELSEWHERE, B, A]):
-        curve = curve_of(document(seen("x", [A, B], order, [0.5] * 3), seen("y")))
-        np.testing.assert_allclose(curve.at([0, 0.25, 0.5])[0], [0, 0.5, 1])
-
-
 @pytest.mark.parametrize("ties", [None, 5])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_rising_curve_goes_through_every_confidences_working_point(seed, ties):
@@ -125,20 +118,6 @@ def test_classes_add_up():
     assert sensitivity(found, 0.5, once)[0] == pytest.approx(np.dot(parts, shares))
     fps = [false_positives(found, 0.5, once, label=k)[0] for k in range(3)]
     assert false_positives(found, 0.5, once)[0] == pytest.approx(sum(fps))
-
-
-@pytest.mark.parametrize("image", [seen("x"), seen("x", found=[A], scores=[0.5])])
-def test_without_lesions_there_are_false_positives_but_no_sensitivity_and_no_precision(image):
-    found, once = measured(document(image))
-    assert np.isnan(sensitivity(found, 0.5, once)).all()
-    assert false_positives(found, 0.5, once).tolist() == [len(image.found.scores)]
-    assert np.isnan(froc(found, 0.5, once).sensitivity).all()
-    assert np.isnan(mean_precision(found, once, coco=True)).all()
-
-
-def test_without_detections_nothing_is_found():
-    curve = curve_of(document(seen("x", [A])))
-    assert (curve.at([0, 1])[0].tolist(), curve.end.tolist()) == ([0, 0], [0])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -219,9 +198,3 @@ def test_precision_by_hand(coco, expected):
     found, once = measured(document(image, other, names=("lesion", "unseen")))
     areas = average_precision(found, 0.5, once, coco=coco)[0]
     np.testing.assert_allclose(areas, [expected, np.nan])
-
-
-def test_the_surest_of_an_image_and_class_come_first():
-    scores, labels = [0.1, 0.9, 0.5, 0.5, 0.7], [0, 0, 0, 0, 1]
-    image = seen("x", found=[A] * 5, scores=scores, classes=([], labels))
-    assert match(document(image, names=("a", "b"))).rank.tolist() == [3, 0, 1, 2, 0]

@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
 
 from gansynth.metrics.detection import record
 from gansynth.metrics.detection.record import read_detections, write_detections
@@ -42,25 +41,6 @@ def test_float32_scores_that_differ_still_differ(tmp_path):
     image = seen("a", found=[BOX, BOX], scores=scores.tolist())
     kept = read_detections(write_detections(tmp_path / "d.json", document(image)))
     np.testing.assert_array_equal(kept.images[0].found.scores, scores.astype(float))
-
-
-def test_pycocotools_reads_the_file_and_images_are_named_by_their_case(path, capsys):
-    truth = COCO(path)
-    found = truth.loadRes(truth.dataset["detections"])
-    (image,) = {box["image_id"] for box in found.anns.values()}
-    assert truth.imgs[image]["file_name"] == "a"
-    assert [box["bbox"] for box in truth.anns.values()] == [[10, 10, 10, 10]]
-    assert [box["score"] for box in found.anns.values()] == [0.5]
-
-
-def test_ids_of_images_and_categories_are_those_of_the_file(path):
-    doc = json.loads(path.read_text())
-    doc["images"][0]["id"] = doc["annotations"][0]["image_id"] = 70
-    doc["detections"][0]["image_id"] = 70
-    doc["categories"].insert(0, {"id": 9, "name": "other"})
-    path.write_text(json.dumps(doc))
-    found = read_detections(path)
-    assert (found.names, found.images[0].truth.labels.tolist()) == (("other", "lesion"), [1])
 
 
 FIRST, SECOND = ("images", 0), ("images", 1)

@@ -24,7 +24,7 @@ from gansynth_deepmedic.source import open_deepmedic
 from gansynth_segmenter.host import SegmenterHost
 from tests.conftest import save_nifti
 from tests.deepmedic_sets import Toy, toy_deepmedic
-from tests.flat_sets import FLAT, SHAPE, pictures, slices
+from tests.flat_sets import FLAT, SHAPE, pictures
 
 ONE = (("1", (1,)), ("2", (2,)))
 TURNED = np.array([[0, 0, -2.0, 5], [1.0, 0, 0, -3], [0, 3.0, 0, 7], [0, 0, 0, 1]])
@@ -171,24 +171,6 @@ def test_a_segmenter_of_slices_is_measured_on_the_files_pixels(kind, tmp_path):
     own = evaluate(whole, ONE[:1]).per_subject
     assert own
     assert all((one["dice/1"], one["hd95/1"]) == (1.0, 0.0) for one in own.values())
-
-
-@pytest.mark.parametrize(
-    ("read", "unit", "spacing"), [({}, "px", (1.0, 1.0)), ({"spacing": "2,3"}, "mm", (2.0, 3.0))]
-)
-def test_pictures_are_in_pixels_unless_somebody_says_mm(tmp_path, read, unit, spacing):
-    request = pictures(tmp_path / "set", folds="3", resize="10x12", **read)
-    found = segmented(request, tmp_path / "out")
-    assert {(one.unit, one.read().spacing) for one in found.values()} == {(unit, spacing)}
-    resized = tuple(s * (1 if unit == "px" else 2) for s in spacing)
-    assert open_source(request).schema.spacing == resized
-
-
-def test_slices_of_a_volume_are_a_volume_in_mm(tmp_path):
-    found = segmented(slices(tmp_path / "set", folds="3"), tmp_path / "out")
-    assert {one.position.thickness for one in found.values()} == {3.0}
-    assert {one.read().spacing for one in found.values()} == {(2.0, 1.0)}
-    assert evaluate(found, ONE).distances == "volumes"
 
 
 @pytest.mark.parametrize(
