@@ -76,7 +76,7 @@ DAMAGE = [
 
 @pytest.mark.fault(3, 25)
 @pytest.mark.parametrize(("name", "spoil"), DAMAGE)
-def test_a_damaged_one_is_passed_over_for_the_one_before_and_replaced(tmp_path, name, spoil):
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_and_replaced(tmp_path, name, spoil):
     save(tmp_path, 1)
     spoil(save(tmp_path, 2) / name)
     found = latest(tmp_path)
@@ -88,7 +88,7 @@ def test_a_damaged_one_is_passed_over_for_the_one_before_and_replaced(tmp_path, 
 
 
 @pytest.mark.fault(27)
-def test_all_damaged_is_an_integrity_fault_with_every_reason(tmp_path):
+def test_only_damaged_checkpoints_are_an_integrity_fault_with_every_reason(tmp_path):
     flip(save(tmp_path, 1) / checkpoint.TENSORS)
     (save(tmp_path, 2) / checkpoint.TENSORS).unlink()
     with pytest.raises(IntegrityFault, match=r"step-00000002.*missing.*step-00000001.*SHA-256"):

@@ -54,13 +54,6 @@ class Fragile:
         pass
 
 
-def test_no_logger_is_nothing_at_all(tmp_path):
-    with open_loggers([], tmp_path, CONFIG, warn=print) as opened:
-        opened.scalars(1, {"a": 1.0})
-        opened.picture(1, tmp_path / "none.png")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.fault(44)
 def test_a_missing_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -68,16 +61,16 @@ def test_a_missing_package_says_what_to_install(monkeypatch):
         check_loggers(["wandb"])
 
 
-def test_one_that_does_not_import_says_what_to_install(tmp_path, monkeypatch):
-    def broken(*_: Any) -> Any:
-        raise ImportError("libevents.so is missing")
-
-    monkeypatch.setattr(loggers, "LOGGERS", {"tensorboard": broken})
-    with pytest.raises(EnvironmentFault, match=r"libevents.*pip install '\.\[tensorboard\]'"):
-        open_loggers(["tensorboard"], tmp_path, CONFIG, warn=print)
-
-
-def test_one_that_cannot_be_opened_ends_the_run_before_it_begins(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (ImportError("libevents.so is missing"), r"libevents.*pip install '\.\[tensorboard\]'"),
+        (ConnectionError("nobody"), "--log tensorboard: cannot be opened: ConnectionError"),
+    ],
+)
+def test_a_logger_that_cannot_be_opened_ends_the_run_before_it_begins(
+    tmp_path, monkeypatch, fault, says
+):
     closed: list[str] = []
 
     class First(Fragile):
@@ -85,16 +78,16 @@ def test_one_that_cannot_be_opened_ends_the_run_before_it_begins(tmp_path, monke
             closed.append("first")
 
     def refuses(*_: Any) -> Any:
-        raise ConnectionError("nobody there")
+        raise fault
 
-    monkeypatch.setattr(loggers, "LOGGERS", {"tensorboard": First, "json": refuses})
-    with pytest.raises(EnvironmentFault, match="--log json: cannot be opened: ConnectionError"):
-        open_loggers(["tensorboard", "json"], tmp_path, CONFIG, warn=print)
+    monkeypatch.setattr(loggers, "LOGGERS", {"json": First, "tensorboard": refuses})
+    with pytest.raises(EnvironmentFault, match=says):
+        open_loggers(["json", "tensorboard"], tmp_path, CONFIG, warn=print)
     assert closed == ["first"]
 
 
 @pytest.mark.fault(42)
-def test_one_that_fails_is_one_warning_and_the_others_go_on():
+def test_a_logger_that_fails_is_one_warning_and_the_others_go_on():
     said: list[str] = []
     fragile, sturdy = Fragile(), Fragile()
     sturdy.calls = -100

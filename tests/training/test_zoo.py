@@ -46,7 +46,7 @@ def weights(generator):
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_it_trains_every_player_and_goes_on_to_the_bit_where_it_was_cut_off(tmp_path, name):
+def test_training_moves_every_player_and_resumes_to_the_bit(tmp_path, name):
     before = {k: v.clone() for k, v in weights(member(name)).items()}
     generator, report = run(name, tmp_path / "whole")
     curves = read_metrics(tmp_path / "whole" / "metrics.csv")
