@@ -1,6 +1,5 @@
 import csv
 import shutil
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -169,11 +168,3 @@ def test_a_run_without_networks_and_a_bank_have_none_and_any_other_folder_is_ref
         load_discriminator(tmp_path, CPU)
     (tmp_path / "bank.json").write_text("{}")
     assert load_discriminator(tmp_path, CPU) is None
-
-
-def test_cases_without_what_it_is_told_get_no_number(toy_fit, tmp_path):
-    toy_fit(tmp_path / "run", steps=1)
-    asked = cases()
-    critic: Any = load_discriminator(tmp_path / "run", CPU)
-    assert discriminator_scores(critic, asked) is not None
-    assert discriminator_scores(critic, [replace(case, labels=None) for case in asked]) is None

@@ -81,7 +81,7 @@ HOLED[7, 3], HOLED[9, 0] = np.nan, np.inf
         ],
     ],
 )
-def test_what_is_no_map_is_refused(features, says):
+def test_too_few_or_broken_features_are_refused(features, says):
     assert embed(blobs(5)).shape == (10, 2)
     with pytest.raises(DataFault, match=says):
         embed(features)

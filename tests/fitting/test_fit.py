@@ -65,20 +65,6 @@ def test_a_run_folder_holds_what_the_documentation_says(shared):
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in (shared[0] / "samples").iterdir())
 
 
-def test_options_cases_weights_and_completion_are_written_down_and_no_path(shared):
-    texts = [(shared[0] / name).read_text() for name in ("config.yaml", "manifest.json")]
-    assert not any(str(shared[0].parent) in text for text in texts)
-    config, manifest = yaml.safe_load(texts[0]), read_manifest(shared[0])
-    assert (config["generator"], config["data"]["kind"]) == ("cgan3d", "toy")
-    assert (config["fit"]["steps"], config["fit"]["ema_half_life"]) == (4, 1000)
-    assert (config["options"]["width"], config["options"]["output"]) == (4, "linear")
-    ids = [case["id"] for case in manifest["lineage"]["cases"]]
-    assert ids == list(ToySource(2).train_ids)
-    assert (manifest["steps"], manifest["complete"]) == (4, True)
-    assert manifest["weights"]["path"] == "checkpoints/step-00000004/ema.safetensors"
-    assert manifest["space"]["window"] is None  # a linear generator keeps the source's units
-
-
 def test_an_automatic_option_is_recorded_as_a_number_and_explained(toy_fit, tmp_path, monkeypatch):
     monkeypatch.setattr(conditions, "EXPLAINED", 1.1)
     reporter = Recorder()
@@ -234,7 +220,7 @@ class Shift(Generator):
         ]
 
 
-def test_it_is_complete_at_once_has_its_window_and_is_resumed(toy_fit, tmp_path):
+def test_a_generator_without_training_is_complete_at_once_and_resumed(toy_fit, tmp_path):
     with offered("shift", generators={"shift": Shift}):
         for _ in range(2):
             report = toy_fit(tmp_path / "run", generator="shift", own={"shift": [1, 2]})

@@ -2,7 +2,6 @@ import contextlib
 import io
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -54,15 +53,6 @@ def test_the_audit_finds_nothing_in_volumes_for_sharing_nor_in_pictures(runs, sh
         assert audit_exported(out, run=runs / "flat").findings == ()
 
 
-def test_the_audit_finds_cases_in_what_is_not_for_sharing(runs, tmp_path):
-    draw(runs / "deep", tmp_path / "plain")
-    found = audit_exported(tmp_path / "plain", run=runs / "deep").findings
-    kept = json.loads((tmp_path / "plain" / "provenance.json").read_text())["samples"]
-    case = kept["sample-0000"]["case"]
-    assert f"provenance.json: value of 'samples.sample-0000.case': names case '{case}'" in found
-    assert {line.split(":")[0] for line in found} == {"provenance.json", "dataset.json"}
-
-
 def test_a_shared_sample_tells_only_how_it_was_drawn_and_the_run_knows_the_cases(runs, shared):
     document = json.loads((shared / "provenance.json").read_text())
     assert set(document) == {"synthetic", "gansynth", "samples"}
@@ -90,11 +80,3 @@ def test_the_same_samples_are_the_same_bytes_and_a_folder_is_written_once(runs, 
 def test_label_maps_that_are_not_edited_are_told(runs, tmp_path):
     said = draw(runs / "deep", tmp_path / "plain", edits="identity", deidentify=True)
     assert any("3 of 3 label maps are training cases' own" in text for text in said)
-
-
-def test_the_command_has_the_option(runs, run_cli, tmp_path):
-    asked = ("-n", 1, "-o", tmp_path / "out", "--device", "cpu", "--edit", "shift", "--json")
-    done = run_cli("sample", runs / "deep", *asked, "--deidentify")
-    assert done.exit_code == 0, done.stderr
-    assert Path(json.loads(done.stdout)["record"]).parent == runs / "deep" / "exports"
-    assert audit_exported(tmp_path / "out", run=runs / "deep").findings == ()

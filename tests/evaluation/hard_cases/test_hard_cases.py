@@ -362,7 +362,7 @@ def test_inner_folds_predictions_and_weights_by_the_command_line(run_cli, volume
     ],
     ids=["nothing", "slip", "people", "old", "folder", "dry run"],
 )
-def test_what_cannot_be_is_one_line_and_a_dry_run_writes_nothing(
+def test_hard_cases_refuses_in_one_line_and_a_dry_run_writes_nothing(
     refuse, run_cli, tmp_path, options, code, says
 ):
     (tmp_path / "old.json").touch()
@@ -387,14 +387,6 @@ def toy_run(toy_fit, tmp_path_factory):
 def drawer(folder, weights="f.json", source=None):
     asking = SampleRequest(weights=str(folder / weights))
     return Sampler(load_run(folder / "run", "cpu"), source or ToySource(2), asking)
-
-
-def test_samples_are_drawn_by_weights(toy_run):
-    weighed = drawer(toy_run)
-    first, second = (weighed.draw(2, 2) for _ in range(2))
-    assert [s.provenance["weights"]["of"] for s in first] == [8, 8]
-    np.testing.assert_array_equal([s.image for s in first], [s.image for s in second])
-    assert weighed.lineage == weighed.run.lineage
 
 
 def test_the_command_draws_samples_by_weights(run_cli, toy_run, tmp_path):

@@ -60,19 +60,6 @@ def test_a_whole_study_by_keyboard_alone_gives_a_file_that_is_counted(browser, f
     page.context.close()
 
 
-def test_a_whole_study_by_touch_on_a_phone(browser, deep_study):
-    page = begun(browser, deep_study, **PHONE)
-    for number in range(1, 7):
-        wait_for(page, number)
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        page.locator("#synthetic" if number % 2 else "#real").tap()
-    page.wait_for_selector("#end:not([hidden])")
-    answers = [one["answer"] for one in given(page, deep_study)]
-    assert answers == ["synthetic", "real"] * 3
-    assert page.said == []
-    page.context.close()
-
-
 @contextlib.contextmanager
 def in_a_profile(browser, folder):
     """A browser with a profile on disk; a page of it."""

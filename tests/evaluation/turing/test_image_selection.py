@@ -150,7 +150,7 @@ FEW = People(X, {"a": 5})
         (People(X, {"a": 5}, grid="native"), {"n": 15, "per_case": 3}, r"use -n 14$"),
     ],
 )
-def test_what_there_is_not_is_refused_with_ways_out(source, options, says):
+def test_unknown_classes_and_too_few_cases_are_refused_with_ways_out(source, options, says):
     with pytest.raises(UsageFault, match=says):
         chosen(source, **options)
 

@@ -1,13 +1,10 @@
 from collections import Counter
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gansynth.core.hookspecs import hookimpl
-from gansynth.core.registry import installed
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
@@ -27,6 +24,7 @@ from gansynth_evaluate.turing.pictures import (
     find_windows,
     gather,
 )
+from tests.offered import offered
 
 SOURCE = ToySource(2)
 
@@ -102,7 +100,7 @@ def test_one_channel_can_be_shown_alone_and_each_image_in_its_own_contrast(toy_r
         ({"samples": SampleRequest(filters=("nosuch",))}, "nosuch"),
     ],
 )
-def test_what_there_is_not_is_refused(toy_run, options, says):
+def test_unknown_channels_and_filters_are_refused(toy_run, options, says):
     with pytest.raises(UsageFault, match=says):
         gathered(toy_run, **options)
 
@@ -185,18 +183,11 @@ class Others(ToySource):
 
 
 def test_real_images_can_be_of_another_source_that_fits(toy_run):
-    @hookimpl
-    def register_sources(register):
-        register("others", lambda: Others)
-
-    installed().add(SimpleNamespace(register_sources=register_sources), "others")
-    try:
+    with offered("others", sources={"others": Others}):
         found = gathered(toy_run, real={"kind": "others", "where": "2"}, n=6)
         assert (found.about["source"], found.about["seen_by_run"]) == ("others:people", 0)
         with pytest.raises(UsageFault, match=r"^--real others:3: .*axes DHW"):
             gathered(toy_run, real={"kind": "others", "where": "3"})
-    finally:
-        installed().remove("others")
 
 
 def test_samples_of_all_sequences_stand_beside_as_many_real_images_of_each(made):
