@@ -11,7 +11,6 @@ from torch import Tensor
 from gansynth.core.generator import capabilities_of
 from gansynth.core.schema import OUTSIDE, Case, Condition
 from gansynth.data.batches import batch_of
-from gansynth.data.connected_components import boxes_of
 from gansynth.testing.phantoms import PhantomOptions, make_liver
 from gansynth.training import checkpoint
 from gansynth.training.loop import FitOptions, train
@@ -55,20 +54,6 @@ def test_foreground_is_asked_for_by_label_maps():
     maps = [np.zeros(SIZE, np.int16), case().labels]
     drawn = generator.sample([Condition(labels=m) for m in maps], [4, 4])
     assert [s.notes["foreground"] for s in drawn] == ["without", "with"]
-
-
-def test_drawn_label_maps_are_clean_have_boxes_and_the_schemas_constant_outside():
-    generator, outside = trained(build(**MASK)), 0
-    for sample in generator.sample([ANY] * 4, range(4)):
-        assert sample.labels.dtype == np.int16
-        assert np.array_equal(generator.priors.clean(sample.labels), sample.labels)
-        assert np.array_equal(sample.boxes.coords, boxes_of(sample.labels, SCHEMA).coords)
-    bare = build(**MASK)
-    for sample in bare.sample([ANY] * 4, range(4)):
-        found = sample.image[:, sample.labels == OUTSIDE]
-        outside += found.size
-        assert (found == np.array(FILL, np.float32)[:, None]).all()
-    assert outside
 
 
 def test_the_discriminator_sees_what_is_drawn_outside_as_samples_have_it():

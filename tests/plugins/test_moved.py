@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import gansynth
 from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.conditions.edit_chain import build_edits
-from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.generator import capabilities_of
 from gansynth.core.registry import installed
@@ -19,25 +17,18 @@ from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Case, Condition, Sample, Schema
 from gansynth.core.source import SourceRequest
-from gansynth.data.blending import drawn_in, hole, rim_voxels
 from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.request_parsing import Maker, check_request
 from gansynth.testing import ToySource, check_generator
-from gansynth.testing.toy import without_blobs
 from gansynth_copypaste.model import CopyPaste
 from gansynth_elastic.model import ElasticGenerator
 
 EDITS = capabilities_of(ElasticGenerator).edits
 CHANGED: dict[str, Any] = {"gamma": 0.4, "contrast": 0.3, "brightness": 0.5}
 ROOMY = "where=anywhere,apart_mm=1,inside=0.5,tries=200"
-
-
-class Bodies(ToySource):
-    def load(self, case_id):
-        return without_blobs(super().load(case_id), int(case_id[-2:]))
 
 
 def build(kind: str, ndim: int = 3, **options: Any) -> Any:
@@ -49,17 +40,6 @@ def conditions(ndim: int = 3, edits=EDITS, count: int = 4) -> Any:
     source = ToySource(ndim)
     drawn = ConditionSampler(source, source.space, build_edits(edits), seed=5, moving=True)
     return [drawn.draw(i) for i in range(count)]
-
-
-def pasting(ndim: int = 3, count: int = 1) -> Any:
-    """Of cases that get a lesion for which there is room."""
-    drawer = lesion_drawer(
-        "where=anywhere,inside=0.6,tries=300", build("copypaste", ndim).capabilities.lesions
-    )
-    source = ToySource(ndim)
-    drawn = ConditionSampler(source, source.space, lesions=drawer, base=Bodies(ndim), seed=5)
-    found = [drawn.draw(i) for i in range(12)]
-    return [c for c in found if c.provenance["lesions"]["room"]][:count]
 
 
 def drawn_of(generator: Any, asked: list[Condition]) -> list[Any]:
@@ -103,20 +83,6 @@ def test_a_near_copy_is_a_flaw(edit, options, rejected):
     found = {generator.reject_reason(sample) for sample in traced}
     assert {text[:11] for text in found} == ({"a near-copy"} if rejected else {""})
     assert len(found) == 1
-
-
-@pytest.mark.parametrize("blend", ["none", "soft", "poisson"])
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_beyond_the_rim_it_is_the_background_to_the_bit(ndim, blend):
-    (asked,) = pasting(ndim)
-    sample = build("copypaste", ndim, blend=blend, rim_mm=2).sample([asked], [3])[0]
-    drawn = drawn_in(asked)
-    rim = rim_voxels(0 if blend == "none" else 2, (1.0,) * ndim)
-    hollow = hole(torch.from_numpy(drawn)[None, None], rim)[0, 0].numpy()
-    assert np.array_equal(sample.image[:, ~hollow], asked.background[:, ~hollow])
-    assert (sample.image[:, drawn] != asked.background[:, drawn]).any(axis=0).mean() > 0.95
-    assert (sample.image[:, asked.labels == OUTSIDE] == 0).all()
-    assert np.array_equal(sample.labels, asked.labels)
 
 
 @pytest.mark.parametrize(
