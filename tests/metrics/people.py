@@ -41,10 +41,6 @@ def same(image: FloatArray) -> FloatArray:
     return image
 
 
-def blurred(image: FloatArray) -> FloatArray:
-    return np.asarray(gaussian_filter(image, (0, 1, 1)), np.float32)
-
-
 def noise(image: FloatArray) -> FloatArray:
     rng = np.random.default_rng(int(abs(image.sum())))
     drawn = image.std() * rng.standard_normal(image.shape) + image.mean()

@@ -28,7 +28,7 @@ TISSUES = {"background": 0, "CSF": 1, "GM": 2, "WM": 3}
 SIZE = (16, 32, 32)
 
 
-def brain(seed: int, shape=SIZE, value: float = 0.0) -> np.ndarray:
+def brain(seed: int, shape=SIZE) -> np.ndarray:
     """An ellipsoid that differs from person to person; bool."""
     rng = np.random.default_rng(seed)
     axes = [n * (0.32 + 0.08 * rng.random()) for n in shape]
@@ -63,7 +63,7 @@ class Brains(ToySource):
             labels[z - 1 : z + 2, y - 2 : y + 2, x - 2 : x + 2] = 4
             labels[z, y, x] = 1
             # FLAIR sees less of the brain than T1 (MM-GAN, figure 5).
-            image[0][~brain(index, value=0) | (np.arange(SIZE[0]) < 5)[:, None, None]] = -1
+            image[0][~brain(index) | (np.arange(SIZE[0]) < 5)[:, None, None]] = -1
         image[:, ~body] = -1
         return Case(f"p{index}", f"p{index}", image, np.where(body, labels, 0).astype(np.int16))
 

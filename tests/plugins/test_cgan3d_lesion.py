@@ -90,22 +90,6 @@ def within(mask: np.ndarray, reach: float) -> np.ndarray:
 # -- what it draws ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize(("rim_mm", "width"), [(2, 2), (None, 1)])
-def test_beyond_the_rim_the_background_comes_back_to_the_bit(stage, rim_mm, width):
-    generator, condition = build(stage=stage, rim_mm=rim_mm), asked()
-    if generator.nets:
-        run(generator)
-    sample = generator.sample([condition], [3])[0]
-    lesion = condition.lesion > 0
-    rim = within(lesion, width) & (condition.labels != OUTSIDE)
-    assert (sample.image[:, ~rim] == condition.background[:, ~rim]).all()
-    assert (sample.image[:, lesion] != condition.background[:, lesion]).all()
-    assert (sample.image[:, rim] != condition.background[:, rim]).mean() > 0.9
-    assert np.array_equal(sample.labels, condition.labels)
-    assert sample.image.dtype == np.float32
-
-
 def test_nothing_but_the_lesion_is_drawn_beyond_the_body():
     generator, condition = build(), asked()
     lesion = condition.lesion > 0
