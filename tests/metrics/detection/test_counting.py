@@ -78,13 +78,9 @@ def test_the_working_point_by_hand_counts_slices_without_lesions(confidence, fou
     assert false_positives(boxes, 0.5, once, confidence)[0] == fps / 4
 
 
-def curve_of(detections, iou=0.5):
-    found, once = measured(detections, iou)
-    return froc(found, iou, once)
-
-
 def test_the_curve_by_hand():
-    curve = curve_of(HAND)
+    found, once = measured(HAND)
+    curve = froc(found, 0.5, once)
     expected = {0: 0.5, 0.2: 0.5, 0.499: 0.5, 0.5: 1, 0.6: 1, 0.75: 1, 9: 1}
     np.testing.assert_allclose(curve.at(list(expected))[0], list(expected.values()))
     assert curve.end == [0.75]
