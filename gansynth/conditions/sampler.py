@@ -68,6 +68,7 @@ class ConditionSampler:
         base: the cases that label maps or background images come from; None for the source.
         weights: draws some conditions more often than others; None draws all alike.
         check: see ``TrainingCases``, of the source's cases.
+        cache: holds cases of the source that others read, too; another source's is left alone.
         prevalence: share of samples with a lesion; None for that of training cases.
 
     Attributes:
@@ -92,6 +93,7 @@ class ConditionSampler:
     weights: SamplingWeights | None = None
     context_follows: bool = True
     check: CaseCheck | None = None
+    cache: CaseCache | None = None
     prevalence: float | None = None
 
     def __post_init__(self) -> None:
@@ -109,7 +111,10 @@ class ConditionSampler:
         if self.classes is not None:
             asked = f"--class {','.join(self.classes)}"
             self._ids = training_cases(source, self.classes, asked=asked)
-        lent = TrainingCases(CaseCache(lender), check=self.check)
+        cache = self.cache
+        if cache is None or cache.source is not lender:
+            cache = CaseCache(lender)
+        lent = TrainingCases(cache, check=self.check)
         self.cases = lent if lender is source else TrainingCases(CaseCache(source))
         self.case_pool = CasePool(lent, self.space, self._ids if lender is source else None)
 

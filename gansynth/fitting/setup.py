@@ -117,7 +117,7 @@ class FitJob:
     def sampler(self, run: Run, offset: int = 0) -> Sampler:
         """Return a drawer of samples; other offsets to the fit's seed give other samples."""
         request = SampleRequest(self.options.seed + offset, tuple(self.edits))
-        return Sampler(run, self.source, request)
+        return Sampler(run, self.source, request, cache=self.cache)
 
     def _has_several(self, case_id: str) -> bool:
         if self.space.grid not in ("crop", "slice"):

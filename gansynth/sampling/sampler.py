@@ -29,6 +29,7 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Case, Condition, Sample
 from gansynth.core.source import CaseSource, lineage_of
 from gansynth.core.space import Placement, Space
+from gansynth.data.batches import CaseCache
 from gansynth.data.views import SourceView
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import Reporter
@@ -53,6 +54,7 @@ class Sampler:
     Args:
         source: the run's training source, whose content must be what the run has seen.
         request: conditions and filters of the samples; unfitted filters are fitted now.
+        cache: holds cases of the source already; a fit's.
         learn: False leaves out unfitted filters: nothing is trained or written.
 
     Attributes:
@@ -70,6 +72,7 @@ class Sampler:
         request: SampleRequest | None = None,
         reporter: Reporter | None = None,
         learn: bool = True,
+        cache: CaseCache | None = None,
     ) -> None:
         source = viewed(source, run.request.view)
         check_source(run, source)
@@ -93,7 +96,11 @@ class Sampler:
             weights = open_sampling_weights(Path(request.weights), run.lineage, source)
         check = content_check(run.folder, run.lineage)
         self.sampler = sampler_for(
-            generator, source, run.space, request, base=self.base, weights=weights, check=check
+            *(generator, source, run.space, request),
+            base=self.base,
+            weights=weights,
+            check=check,
+            cache=cache,
         )
         filters, device = request.filters, str(generator.device)
         if not learn:
@@ -263,6 +270,7 @@ def sampler_for(
     base: CaseSource | None = None,
     weights: SamplingWeights | None = None,
     check: CaseCheck | None = None,
+    cache: CaseCache | None = None,
 ) -> ConditionSampler:
     """Return the sampler of the conditions that a generator takes."""
     can, drawn_in = generator.capabilities, None
@@ -285,6 +293,7 @@ def sampler_for(
         base=base,
         weights=weights,
         check=check,
+        cache=cache,
         prevalence=request.prevalence,
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -230,6 +231,20 @@ def test_a_generator_without_training_is_complete_at_once_and_resumed(toy_fit, t
         window = load_run(tmp_path / "run", "cpu").space.window
     assert window is not None
     assert all(low < -0.5 < 0.5 < high for low, high in window)
+
+
+def test_a_case_is_read_once_by_batches_sheets_and_spectrum_together(
+    toy_fit, tmp_path, monkeypatch
+):
+    read, load = Counter[str](), ToySource.load
+
+    def counted(self, case_id):
+        read[case_id] += 1
+        return load(self, case_id)
+
+    monkeypatch.setattr(ToySource, "load", counted)
+    toy_fit(tmp_path / "run", steps=2)
+    assert set(read.values()) == {1}
 
 
 def test_the_first_sheet_does_not_wait_for_its_turn(toy_fit, tmp_path, monkeypatch):
