@@ -20,11 +20,11 @@ from typing import Any, ClassVar, NoReturn
 from pydantic import Field
 
 from gansynth.bank.reader import BankReader, BankSample
-from gansynth.core.host_commands import ExportRequest, TrainingRequest
-from gansynth.core.mix_config import Mix, MixConfig, TrainingResult
+from gansynth.core.host_commands import TrainingResult
 from gansynth.core.prediction import Prediction
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.sample_request import SampleRequest
+from gansynth.core.schedule import Mix
 from gansynth.core.source import CaseSource
 from gansynth.hosts.host import Framework, FrameworkOptions, Job
 from gansynth.hosts.launch import device_of
@@ -185,8 +185,8 @@ class DeepMedicAdapter(Framework):
                 "exactly; expected native. Leave it out, here and for the generator"
             )
 
-    def check_run(self, run: RunFolder, mix_config: MixConfig) -> None:
-        asked = mix_config.samples
+    def check_run(self, run: RunFolder, request: AugmentRequest) -> None:
+        asked = request.samples
         for option, value in (("--boxes", asked.boxes), ("--condition-source", asked.conditions)):
             if value is not None:
                 raise UsageFault(
@@ -225,7 +225,7 @@ class DeepMedicAdapter(Framework):
 
         check_samples(reader, look, self.source.schema, SMALLEST)
 
-    def check(self, request: TrainingRequest) -> None:
+    def check(self, request: AugmentRequest) -> None:
         super().check(request)
         training = self.opened(request)
         if training.done(training.output) < training.total:
@@ -233,20 +233,20 @@ class DeepMedicAdapter(Framework):
 
     def check_options(self) -> None:
         """Find the program, and check the run whose space real cases go through."""
-        of_run = self._check_real_space(self.mix_config)
+        of_run = self._check_real_space(self.request)
         self.sample_source = self.sample_source or of_run
         self.program = find_program(self.options.deepmedic, self.options.deepmedic_python)
 
-    def _check_real_space(self, mix_config: MixConfig) -> SampleSource | None:
-        if not mix_config.real_in_generator_space:
+    def _check_real_space(self, request: AugmentRequest) -> SampleSource | None:
+        if not request.real_in_generator_space:
             return None
-        if mix_config.run is None:
+        if request.run is None:
             raise UsageFault(
                 "--real-in-generator-space: no run of a generator is named, expected the run of "
                 "that space; name it by --generator"
             )
-        samples = SampleRequest(edits=mix_config.samples.edits if mix_config.ratio.p > 0 else None)
-        return self.check_samples(replace(mix_config, bank=None, samples=samples))
+        plain = AugmentRequest(target=self.name, ratio="1:0", generator=request.generator)
+        return self.check_samples(request.but("bank") if request.mix.synthetic else plain)
 
     # -- the training ----------------------------------------------------------------------------
 
@@ -268,7 +268,7 @@ class DeepMedicAdapter(Framework):
         from gansynth_deepmedic.check import refuse_unusable
 
         super().open_training()
-        source, options, mix_config = self.source, self.options, self.mix_config
+        source, options, request = self.source, self.options, self.request
         if options.deepmedic is None and not (self.own and os.environ.get(CHECKOUT)):
             raise UsageFault(
                 "no checkout or output is given, expected one of: --export DIR, a data set for "
@@ -284,14 +284,14 @@ class DeepMedicAdapter(Framework):
                 "-- -model modelConfig.cfg"
             )
         self.model, self.config = model, options.asked(source.config)
-        mixed = mix_config.ratio.p > 0
+        mixed = request.mix.synthetic
         if (model, mixed) not in self._looked:
             refuse_unusable(source, read_model_config(Path(model)), mixed=mixed)
             self._looked.add((model, mixed))
         self.share = share_on_the_fly(
-            *(mix_config.ratio, self.config.cases, self.config.segments, self.config.batch),
+            *(request.mix.ratio, self.config.cases, self.config.segments, self.config.batch),
             real=len(source.train_ids),
-            constant=mix_config.schedule.kind == "constant",
+            constant=request.mix.schedule.kind == "constant",
         )
         self.regions = asked_regions(options.regions, source)
 
@@ -320,10 +320,10 @@ class DeepMedicAdapter(Framework):
 
     def describe_training(self) -> Mapping[str, Any]:
         """Describe cases and segments of a subepoch, and roundings."""
-        config, share, p = self.config, self.share, self.mix_config.ratio.p
+        config, share, p = self.config, self.share, self.request.mix.ratio.p
         each = share.segments // share.cases
         most = ceil(p * share.cases)
-        if self.mix_config.schedule.kind != "constant":
+        if self.request.mix.schedule.kind != "constant":
             most = share.cases if p > 0 else 0
         cases: dict[str, Any] = {"all": share.cases, "synthetic_at_most": most}
         segments: dict[str, Any] = {"all": share.segments, "of_each_case": each}
@@ -358,11 +358,11 @@ class DeepMedicAdapter(Framework):
             run_program(job, self._order(job), self.program, self.config)
 
     def _order(self, job: Job) -> TrainingOrder:
-        source, mix_config = self.source, self.mix_config
-        if mix_config.real_in_generator_space:
+        source, request = self.source, self.request
+        if request.real_in_generator_space:
             job.say("real cases go through the generator's space")
-        cases = training_cases(source, mix_config, job.folder, NullReporter())
-        off = () if mix_config.usual_augmentation else AUGMENTATION
+        cases = training_cases(source, request, job.folder, NullReporter())
+        off = () if request.host_augmentation else AUGMENTATION
         values = {**self.options.changed(), "folderForOutput": str(job.folder)}
         values |= dict.fromkeys(key for key in off if source.config.values.get(key))
         write_layout(source, job.folder, self.share, cases, values=values)
@@ -384,10 +384,10 @@ class DeepMedicAdapter(Framework):
             first=job.first,
             total=job.steps,
             seed=job.seed,
-            augment_synthetic=mix_config.augment_synthetic,
+            augment_synthetic=request.augment_synthetic,
         )
 
-    def start(self, request: TrainingRequest) -> TrainingResult:
+    def start(self, request: AugmentRequest) -> TrainingResult:
         """Train and evaluate; warn of roundings, and of segments that lie anywhere in a case."""
         result = super().start(request)
         said = list(self.opened(request).describe_training()["said"])
@@ -460,13 +460,13 @@ class DeepMedicAdapter(Framework):
         length = {"segments": str(segments), "epochs": str(max(1, round(steps / each)))}
         return [length for _ in mixes]
 
-    def export(self, request: ExportRequest) -> Mapping[str, Any]:
+    def export(self, request: AugmentRequest) -> Mapping[str, Any]:
         from gansynth_deepmedic.export import DeepMedicExport
 
         self.validate()
-        self._check_real_space(request.mix_config)
-        self.check_export(request.mix_config)
-        return DeepMedicExport(self.source, request).run()
+        self._check_real_space(request)
+        self.check_export(request)
+        return DeepMedicExport(self, request).run()
 
 
 def _absolute(text: str) -> str:

@@ -93,13 +93,13 @@ class DeepMedicExport(DataSetExport):
     def count(self, alone: int | None) -> tuple[int, int]:
         config, real = self.source.config, len(self.source.train_ids)
         cases = config.cases if alone is None else alone
-        share = share_on_disk(real, self.mix_config.ratio, cases, config.segments, config.batch)
+        share = share_on_disk(real, self.request.mix.ratio, cases, config.segments, config.batch)
         if alone is not None:
             text = "as many as a subepoch loads by the file; ask for another number with "
             text += "--bank-size"
             if self.size is not None:
                 text = f"--bank-size {self.size}"
-            elif self.mix_config.bank is not None:
+            elif self.request.bank is not None:
                 text = "all that the bank holds"
             count = f"{cases} synthetic case(s) and no real one: {text}"
             share = replace(share, repeats=0, notes=(count, *share.notes))
@@ -113,7 +113,7 @@ class DeepMedicExport(DataSetExport):
         return self.samples if whole else self.samples + ceil(self.samples / SPARE)
 
     def room(self) -> int:
-        real = len(self.source.train_ids) if self.mix_config.real_in_generator_space else 0
+        real = len(self.source.train_ids) if self.request.real_in_generator_space else 0
         needed = (self.samples + real) * self.sample_bytes
         if self.manifest is None:
             return needed
@@ -138,14 +138,14 @@ class DeepMedicExport(DataSetExport):
             "data": self.source.name,
             "folder": str(self.folder),
             "content": "mixed",
-            "ratio": str(self.mix_config.ratio),
+            "ratio": str(self.request.mix.ratio),
             "realised": f"{listed}:{self.samples}",
             "synthetic_share": self.samples / self.share.cases,
             "cases_per_subepoch": {"real": listed, "synthetic": self.samples},
             "segments_per_subepoch": {"real": each * listed, "synthetic": each * self.samples},
             "real_cases": len(self.source.train_ids) if listed else 0,
             "each_real_case_listed": self.repeats,
-            "real_in_generator_space": self.mix_config.real_in_generator_space,
+            "real_in_generator_space": self.request.real_in_generator_space,
             "said": said,
             "record": str(self.record),
             "note": NOT_ANONYMOUS,
@@ -153,12 +153,12 @@ class DeepMedicExport(DataSetExport):
         }
 
     def begin(self, folder: Path) -> Writer:
-        cases = training_cases(self.source, self.mix_config, folder, self.request.reporter)
+        cases = training_cases(self.source, self.request, folder, self.reporter)
         self.writer = _SlotWriter(folder, self, cases, self.patches)
         return self.writer
 
     def items(self, reader: BankReader) -> Iterator[Item]:
-        with self.request.reporter.task(self.samples, "write") as bar:
+        with self.reporter.task(self.samples, "write") as bar:
             for sample in map(reader.read, reader.ids()):
                 done, image = len(self.writer.slots), np.asarray(sample.image)
                 yield Item(sample.id, image, sample.labels, facts=dict(sample.provenance))
@@ -236,7 +236,7 @@ class _SlotWriter(Writer):
         if len(self.slots) < export.samples:
             reasons = ", ".join(f"{n} {why}" for why, n in self.left_out.most_common()) or "none"
             raise DataFault(
-                f"{export.mix_config.bank or export.mix_config.run}: {len(self.slots)} of "
+                f"{export.request.bank or export.request.run}: {len(self.slots)} of "
                 f"{len(self.slots) + self.left_out.total()} samples can become cases, expected "
                 f"{export.samples}; left out: {reasons}. Ask for fewer with --ratio, or take "
                 "another generator or bank"
@@ -249,7 +249,7 @@ class _SlotWriter(Writer):
                 if not (folder / file).exists():
                     write_volume(folder / file, np.ones(shape, np.int16), case.labels)
                 rois.append(str(export.folder / file))
-        if export.mix_config.real_in_generator_space:
+        if export.request.real_in_generator_space:
             cases = [moved(case, folder, export.folder) for case in cases]
         changed = write_layout(
             *(export.source, folder, export.share, cases),

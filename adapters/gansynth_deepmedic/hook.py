@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.mix_config import MixerConfig
+from gansynth.core.mixer_config import MixerConfig
 from gansynth.hosts.epoch_plan import EpochPlan
 from gansynth.hosts.mixer import Mixer
 from gansynth.runtime.child import NAME, obey

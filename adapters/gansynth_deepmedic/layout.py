@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.mix_config import MixConfig
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import OUTSIDE, Sample
 from gansynth.core.space import Space
@@ -254,7 +254,7 @@ def write_case(
 
 
 def training_cases(
-    source: DeepMedicSource, mix_config: MixConfig, folder: Path, reporter: Reporter
+    source: DeepMedicSource, request: AugmentRequest, folder: Path, reporter: Reporter
 ) -> tuple[HostCase, ...]:
     """Return the real training cases, converted through the generator's space if requested.
 
@@ -267,10 +267,10 @@ def training_cases(
         EnvironmentFault: the disk refuses.
     """
     cases = tuple(source.host_case(case) for case in source.train_ids)
-    if not mix_config.real_in_generator_space:
+    if not request.real_in_generator_space:
         return cases
-    assert mix_config.run is not None, "see the adapter"
-    space, home = mix_config.run.space, folder.absolute() / REAL
+    assert request.run is not None, "see the adapter"
+    space, home = request.run.space, folder.absolute() / REAL
     if space.grid != "resample":  # whole volumes: of crops only the window counts
         space = replace(space, grid="native", size=())
     document = {"space": space.to_json(), "cases": [case.to_json() for case in cases]}

@@ -19,10 +19,11 @@ import numpy as np
 
 from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.adapter import HostArrays
-from gansynth.core.host_commands import ExportRequest, TrainingFolder, TrainingRequest
-from gansynth.core.mix_config import Mix, MixConfig, TrainingResult
+from gansynth.core.host_commands import TrainingFolder, TrainingResult
 from gansynth.core.prediction import Prediction
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
+from gansynth.core.schedule import Mix
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource, SourceRequest, case_records
 from gansynth.core.space import Space
@@ -127,10 +128,10 @@ class NnunetAdapter(Framework):
         width = np.dtype(self.dtype).itemsize
         return sample_bytes(self.source, drawn_size(self.source, manifest), width)
 
-    def check_run(self, run: RunFolder, mix_config: MixConfig) -> None:
+    def check_run(self, run: RunFolder, request: AugmentRequest) -> None:
         space, need = run.space, self.source.patch
         if self.converts(run):
-            refuse_conditions(mix_config)
+            refuse_conditions(request)
         elif space.grid != "native":  # networks would learn nnU-Net's padding of smaller samples
             size = (1, *space.size)[-3:]
             if space.grid == "resample" or any(s < n for s, n in zip(size, need, strict=True)):
@@ -146,8 +147,8 @@ class NnunetAdapter(Framework):
 
         check_samples(reader, look, self.schema, self.sample_size)
 
-    def check_samples(self, mix_config: MixConfig) -> SampleSource:
-        found = super().check_samples(mix_config)
+    def check_samples(self, request: AugmentRequest) -> SampleSource:
+        found = super().check_samples(request)
         if found.run is None or not self.converts(found.run):
             return found
         conversion = check_converter(found.run, self.source, self.held_out)
@@ -175,7 +176,7 @@ class NnunetAdapter(Framework):
     @property
     def results(self) -> Path:
         """Folder of nnU-Net's results."""
-        own = self.source.root.results / mix_name(self.mix_config)
+        own = self.source.root.results / mix_name(self.request)
         return own if self.options.results is None else self.options.results.absolute()
 
     def place(self) -> Path:
@@ -214,7 +215,7 @@ class NnunetAdapter(Framework):
     def places(self) -> int:
         return self.batches * self.source.batch_size
 
-    def samples_drawn(self, request: TrainingRequest) -> int | None:
+    def samples_drawn(self, request: AugmentRequest) -> int | None:
         """Return the samples of all epochs; None where another trainer than the default says."""
         return None if _unknown(self.opened(request).options) else super().samples_drawn(request)
 
@@ -248,21 +249,21 @@ class NnunetAdapter(Framework):
                     f"{self.source.configuration}"
                 )
 
-    def training_folder(self, request: TrainingRequest) -> TrainingFolder:
+    def training_folder(self, request: AugmentRequest) -> TrainingFolder:
         folder, training = super().training_folder(request), self.configured(request)
         if _unknown(training.options):
             folder = replace(folder, total=_recorded_total(folder.path))
         again = training.own["val"] or training.own["npz"]
         return replace(folder, finished=folder.finished and not again)
 
-    def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
+    def planned(self, request: AugmentRequest) -> Mapping[str, Any]:
         training: Any = self.opened(request)
         file, source = training.options.settings_file, self.source
         if file is None:
             return {}
         # Whoever trains later reads the held-out cases as they are then.
-        settings = {k: v for k, v in request.settings.items() if k != "settings_file"}
-        config = replace(self.apart_training(request), held_out=(), settings=settings)
+        settings = {k: v for k, v in request.set.items() if k != "settings_file"}
+        config = ApartTraining(request.but("dry_run", set=settings), source.request.to_json())
         write_json_atomic(file.absolute(), config.to_json())
         place = f"{source.dataset} {source.configuration} {source.request.fold}"
         words = f"{place} -p {source.plans.path.stem} -tr {training.class_name}"
@@ -274,7 +275,7 @@ class NnunetAdapter(Framework):
 
     # -- a training ------------------------------------------------------------------------------
 
-    def start(self, request: TrainingRequest) -> TrainingResult:
+    def start(self, request: AugmentRequest) -> TrainingResult:
         if (file := self.configured(request).options.settings_file) is not None:
             raise UsageFault(
                 f"--settings-file {file}: is for nnU-Net's own command, expected --dry-run beside "
@@ -298,7 +299,7 @@ class NnunetAdapter(Framework):
             FILE: str(file),
         }
 
-    def train_here(self, request: TrainingRequest, reporter: Reporter | None) -> None:
+    def train_here(self, request: AugmentRequest, reporter: Reporter | None) -> None:
         """Run nnU-Net's command, whose trainer calls this again."""
         if self.trainer is not None:
             super().train_here(request, reporter)
@@ -391,26 +392,26 @@ class NnunetAdapter(Framework):
 
         return prediction_files(self.source, folder)
 
-    def export(self, request: ExportRequest) -> Mapping[str, Any]:
+    def export(self, request: AugmentRequest) -> Mapping[str, Any]:
         from gansynth_nnunet.export import NnunetExport
 
         self.validate()
-        self.check(TrainingRequest(request.mix_config, {}, ()))
-        return NnunetExport(self.source, request).run()
+        self.check(request)
+        return NnunetExport(self, request).run()
 
 
-def hosted(training: ApartTraining, trainer: Any) -> tuple[NnunetAdapter, TrainingRequest]:
-    """Return adapter and request of a training whose trainer is built.
+def hosted(training: ApartTraining, trainer: Any) -> NnunetAdapter:
+    """Return the adapter of a training whose trainer is built.
 
     Held-out cases are read now, unless the process that started this one just did.
     """
     from gansynth_nnunet.source import open_nnunet
 
-    plans, mix_config = trainer.plans_manager, training.mix_config
-    subjects = training.request.get("subjects")
-    if subjects is None and mix_config.bank is None and mix_config.run is not None:
-        subjects = mix_config.run.manifest["request"]["subjects"]
-    request = SourceRequest(
+    plans, request = trainer.plans_manager, training.request
+    subjects = training.source.get("subjects")
+    if subjects is None and request.bank is None and request.run is not None:
+        subjects = request.run.manifest["request"]["subjects"]
+    source = SourceRequest(
         kind="nnunet",
         where=plans.dataset_name,
         fold=str(trainer.fold),
@@ -418,16 +419,16 @@ def hosted(training: ApartTraining, trainer: Any) -> tuple[NnunetAdapter, Traini
         plans=plans.plans_name,
         subjects=subjects,
     )
-    adapter = NnunetAdapter(open_nnunet(request))
+    adapter = NnunetAdapter(open_nnunet(source))
     adapter.trainer = trainer
-    if mix_config.ratio.p > 0:
+    if request.mix.synthetic:
         records = {record.id: record for record in training.held_out}
         ids = set(adapter.source.held_out_ids)
         if trainer.fold != "all":
             ids |= set(map(str, trainer.do_split()[1]))
         missing = case_records(adapter.source, sorted(ids - set(records)))
         adapter.held_out = (*records.values(), *missing)
-    return adapter, TrainingRequest(mix_config, training.settings, training.options)
+    return adapter
 
 
 def _unknown(options: NnunetSettings) -> bool:

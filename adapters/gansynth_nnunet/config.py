@@ -14,9 +14,8 @@ from typing import ClassVar
 from pydantic import Field
 
 from gansynth.core.adapter import HostOptions
-from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
-from gansynth.core.run_folder import RunFolder
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.hosts.launch import ApartTraining
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import read_settings
@@ -104,7 +103,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> ApartTraining |
     if path := environ.get(FILE):
         try:
             training = ApartTraining.from_json(json.loads(Path(path).read_text("utf-8")))
-            read_settings(NnunetSettings, training.settings, "nnunet")
+            read_settings(NnunetSettings, training.request.set, "nnunet")
         except UsageFault as error:
             why = str(error)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -121,5 +120,5 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> ApartTraining |
     if not ratio or not (generator or Ratio.parse(ratio).p == 0):
         lacking = "GANSYNTH_GENERATOR" if ratio else "GANSYNTH_RATIO"
         raise UsageFault(f"{lacking} is not set; {HOW_TO}")
-    run = RunFolder(Path(generator).absolute()) if generator else None
-    return ApartTraining("nnunet", MixConfig(run, Ratio.parse(ratio)), {}, {}, (), ())
+    request = AugmentRequest(target="nnunet", ratio=ratio, generator=generator or None)
+    return ApartTraining(request)

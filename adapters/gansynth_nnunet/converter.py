@@ -34,7 +34,7 @@ from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling.run_source import open_source
 
 if TYPE_CHECKING:
-    from gansynth.core.mix_config import MixConfig
+    from gansynth.core.requests.hosts import AugmentRequest
     from gansynth.core.run_folder import RunFolder
     from gansynth_nnunet.source import NnunetSource
 
@@ -272,12 +272,12 @@ def converts(host: Mapping[str, Any], source: NnunetSource) -> bool:
     return not same_host(host, source.space.host) and "plans" not in host
 
 
-def refuse_conditions(mix_config: MixConfig) -> None:
+def refuse_conditions(request: AugmentRequest) -> None:
     """Refuse another source's conditions for samples that are pasted into their own scans."""
-    if (conditions := mix_config.samples.conditions) is not None:
+    if (conditions := request.samples.conditions) is not None:
         raise UsageFault(
             f"--condition-source {conditions['kind']}:{conditions['where']}: samples of "
-            f"{mix_config.run} are converted by {BY} within their own training scans, expected a "
+            f"{request.run} are converted by {BY} within their own training scans, expected a "
             "generator fitted on nnunet: data, and conditions of such; or leave "
             "--condition-source out"
         )

@@ -84,7 +84,7 @@ class NnunetExport(DataSetExport):
 
     def measure(self) -> int:
         # Uncompressed: float32 images, int16 labels.
-        source, bank, size = self.source, self.mix_config.bank, self.source.patch
+        source, bank, size = self.source, self.request.bank, self.source.patch
         if self.manifest is not None:
             size = drawn_size(source, self.manifest)
         elif bank is not None and (ids := BankReader(bank).ids()):
@@ -95,7 +95,7 @@ class NnunetExport(DataSetExport):
         # nnU-Net draws cases uniformly, so their share is the ratio's.
         if alone is not None:
             return 0, alone
-        ratio, cases = self.mix_config.ratio, len(self.source.train_ids)
+        ratio, cases = self.request.mix.ratio, len(self.source.train_ids)
         _, count, _ = listed_counts(cases, ratio, 1, least=0)
         if count < 1:
             raise UsageFault(
@@ -105,7 +105,7 @@ class NnunetExport(DataSetExport):
         return 1, count
 
     def room(self) -> int:
-        return self.samples * self.sample_bytes if self.mix_config.bank is None else 0
+        return self.samples * self.sample_bytes if self.request.bank is None else 0
 
     # -- its content -----------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class NnunetExport(DataSetExport):
         return (MixedWriter if self.content == "mixed" else RawWriter)(folder, self)
 
     def items(self, reader: BankReader) -> Iterator[Item]:
-        with self.request.reporter.task(self.samples, "write") as bar:
+        with self.reporter.task(self.samples, "write") as bar:
             for name, sample_id in zip(self.names, reader.ids(), strict=False):  # may hold more
                 stored = reader.read(sample_id)
                 assert stored.labels is not None  # see adapter.finalise
@@ -168,7 +168,7 @@ class NnunetExport(DataSetExport):
             return {**document, "units": units(source)}
         return {
             **document,
-            "ratio": str(self.mix_config.ratio),
+            "ratio": str(self.request.mix.ratio),
             "real_training_cases": len(self.real),
             "data": source.name,
             "configuration": source.configuration,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from gansynth.core.mix_config import MixerConfig
+from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.host import Job
 from gansynth.hosts.launch import ApartTraining
@@ -67,7 +67,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         self._mixes = self._asked_transforms = False
         self.save_every: int = min(self.save_every, SAVE_EVERY)
         if self.gansynth is not None:
-            settings = read_settings(NnunetSettings, self.gansynth.settings, "nnunet")
+            settings = read_settings(NnunetSettings, self.gansynth.request.set, "nnunet")
             for name, value in settings.attributes.items():
                 setattr(self, name, value)
 
@@ -79,8 +79,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             super().run_training()
             return
         try:
-            host, request = hosted(training, self)
-            host.train_here(request, None)
+            hosted(training, self).train_here(training.request, None)
         except Exception as error:
             if self.gansynth_plan is None and self.gansynth_ranks > 1:
                 code = error.exit_code if isinstance(error, GansynthError) else 1
@@ -147,7 +146,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             return self._deformed(usual(*positional, **named))
         self._asked_transforms = True
         arguments = augmentation.arguments(positional, named)
-        if not self.gansynth.mix_config.usual_augmentation:
+        if not self.gansynth.request.host_augmentation:
             return augmentation.validation_pipeline(self, arguments)
         self.print_to_log_file(augmentation.SYNTHETIC_AS_DRAWN)
         plain = augmentation.plain_pipeline(self, arguments)
@@ -163,7 +162,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         rotation, dummy, initial, mirror = (
             super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
-        if self.gansynth is not None and not self.gansynth.mix_config.usual_augmentation:
+        if self.gansynth is not None and not self.gansynth.request.host_augmentation:
             self.print_to_log_file(augmentation.NO_AUGMENTATION)
             initial, mirror = self.configuration_manager.patch_size, None
             self.inference_allowed_mirroring_axes = None
@@ -171,16 +170,14 @@ class GANSynthMixin(Host):  # type: ignore[misc]
 
     @property
     def _augments_as_usual(self) -> bool:
-        mix_config = None if self.gansynth is None else self.gansynth.mix_config
-        return mix_config is None or (
-            mix_config.usual_augmentation and mix_config.augment_synthetic
-        )
+        request = None if self.gansynth is None else self.gansynth.request
+        return request is None or (request.host_augmentation and request.augment_synthetic)
 
     # -- while training --------------------------------------------------------------------------
 
     def configure_optimizers(self) -> tuple[Any, Any]:
         optimizer, scheduler = super().configure_optimizers()
-        schedule = Schedule() if self.gansynth is None else self.gansynth.mix_config.schedule
+        schedule = Schedule() if self.gansynth is None else self.gansynth.request.mix.schedule
         return optimizer, RestartingScheduler(scheduler, schedule, self.num_epochs)
 
     def save_checkpoint(self, filename: str) -> None:

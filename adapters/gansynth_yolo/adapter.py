@@ -18,8 +18,8 @@ import numpy as np
 import yaml
 from pydantic import Field
 
-from gansynth.core.host_commands import ExportRequest, TrainingRequest
-from gansynth.core.mix_config import Mix, MixConfig
+from gansynth.core.requests.hosts import AugmentRequest
+from gansynth.core.schedule import Mix
 from gansynth.core.source import CaseSource
 from gansynth.hosts.epoch_plan import count_places
 from gansynth.hosts.host import Framework, FrameworkOptions, Job
@@ -114,9 +114,9 @@ class YoloAdapter(Framework):
                 f"split of {self.source.file.path}"
             )
 
-    def check_ways(self, mix_config: MixConfig) -> None:
-        super().check_ways(mix_config)
-        if not mix_config.augment_synthetic:
+    def check_ways(self, request: AugmentRequest) -> None:
+        super().check_ways(request)
+        if not request.augment_synthetic:
             raise UsageFault(
                 "--augment-synthetic no: detectors augment mosaics, in which real and synthetic "
                 "images meet; leave it out, or augment none: --no-host-augmentation"
@@ -125,7 +125,7 @@ class YoloAdapter(Framework):
     def check_options(self) -> None:
         check_path(self.output, "-o ")
 
-    def check(self, request: TrainingRequest) -> None:
+    def check(self, request: AugmentRequest) -> None:
         """Let the detector look at its job, after leakage and units: it may not be installed."""
         super().check(request)
         training: Any = self.opened(request)
@@ -166,7 +166,7 @@ class YoloAdapter(Framework):
             device=device_of(options.device),
             seed=self.seed,
             output=self.output / WEIGHTS,
-            augment=self.mix_config.usual_augmentation,
+            augment=self.request.host_augmentation,
             resume=self.done(self.output) > 0,
             options=self.own,
             **shared,
@@ -259,13 +259,13 @@ class YoloAdapter(Framework):
         each = [max(1, count_places(ratio, cases) // batch) for ratio, _ in mixes]
         return [{"epochs": str(max(1, round(steps / steps_each)))} for steps_each in each]
 
-    def export(self, request: ExportRequest) -> Mapping[str, Any]:
+    def export(self, request: AugmentRequest) -> Mapping[str, Any]:
         from gansynth_yolo.export import YoloExport
 
-        if request.content == "mixed":
+        if request.content != "synthetic":
             self.validate()
-        export = YoloExport(self.source, request)
-        self.check_samples(request.mix_config)
+        export = YoloExport(self, request)
+        self.check_samples(request)
         return export.run()
 
 

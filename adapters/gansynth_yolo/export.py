@@ -58,8 +58,8 @@ class YoloExport(DataSetExport):
         """Return the bytes of one uncompressed sample: float32 images."""
         if self.manifest is not None:
             return 2 * sample_bytes(self.manifest, self.source, "boxes")
-        assert self.mix_config.bank is not None
-        reader = BankReader(self.mix_config.bank)
+        assert self.request.bank is not None
+        reader = BankReader(self.request.bank)
         return sum(reader.read(held).image.size * 4 for held in reader.ids()[:1])
 
     @property
@@ -69,12 +69,12 @@ class YoloExport(DataSetExport):
     def count(self, alone: int | None) -> tuple[int, int]:
         if alone is not None:
             return 0, alone
-        images, mix_config = len(self.source.train_ids), self.mix_config
-        return exact_counts(images, mix_config.ratio, nearest=mix_config.nearest)
+        images, request = len(self.source.train_ids), self.request
+        return exact_counts(images, request.mix.ratio, nearest=request.nearest)
 
     def room(self) -> int:
         """Return the most bytes of the files (one per value) and of the bank."""
-        made = 0 if self.mix_config.bank is not None else self.sample_bytes
+        made = 0 if self.request.bank is not None else self.sample_bytes
         return self.samples * (self.sample_bytes // 4 + made)
 
     def describe(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class YoloExport(DataSetExport):
             "data": self.source.name,
             "folder": str(self.folder),
             "content": self.content,
-            "ratio": str(self.mix_config.ratio),
+            "ratio": str(self.request.mix.ratio),
             "ratio_written": f"{listed}:{self.samples}",
             "synthetic_images": self.samples,
             "real_images": real,
@@ -106,7 +106,7 @@ class YoloExport(DataSetExport):
 
     def items(self, reader: BankReader) -> Iterator[Item]:
         channels = len(self.source.schema.channels)
-        with self.request.reporter.task(self.samples, "write") as bar:
+        with self.reporter.task(self.samples, "write") as bar:
             for number, sample in enumerate(map(reader.read, reader.ids()[: self.samples])):
                 picture = np.moveaxis(pixels(sample.image, channels), -1, 0)
                 image = np.asarray(picture / np.float32(255), np.float32)

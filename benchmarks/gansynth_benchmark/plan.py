@@ -17,14 +17,11 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from gansynth.core.bank_options import BankSize
-from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.core.requests.base import Folder, Opt, Texts, in_python
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.requests.sections import ReadWords
-from gansynth.core.schedule import Schedule
 from gansynth.fitting.composite_spec import texts
 from gansynth.hosts.host import Framework, framework
 from gansynth.metrics.segmentation.measures import (
@@ -159,9 +156,7 @@ class ArmPlan(AugmentRequest):
 
     def check(self) -> None:
         """Refuse what does not fit together."""
-        Schedule.parse(self.schedule).check(Ratio.parse(self.ratio))
-        BankSize.parse(str(self.bank_size))
-        if (Ratio.parse(self.ratio).p > 0) != (self.generator is not None):
+        if self.mix.synthetic != (self.generator is not None):
             raise UsageFault(
                 f"ratio {self.ratio!r}, generator {self.generator!r}: expected both or neither; "
                 "synthetic samples need both"
@@ -170,6 +165,7 @@ class ArmPlan(AugmentRequest):
             raise UsageFault("tune and generator: expected one of them; tune names other arms")
         if self.heavier and not self.host_augmentation:
             raise UsageFault("heavier and host_augmentation=False: expected one of them")
+        super().check()
 
     @property
     def document(self) -> dict[str, Any]:
@@ -202,10 +198,7 @@ def section_of(model: type[Section], entry: Any, where: str) -> Section:
                 raise UsageFault(f"{key}: unknown; {RENAMED[key]}")
             if key in model.of_study:
                 raise UsageFault(f"{key}: the study sets it; leave it out")
-        section = model(**{str(key): value for key, value in entry.items()})
-        if isinstance(section, ArmPlan):
-            section.check()
-    return section
+        return model(**{str(key): value for key, value in entry.items()})
 
 
 class SplitPlan(ClosedModel):
@@ -437,12 +430,17 @@ class BenchmarkPlan(ClosedModel):
     @property
     def hash(self) -> str:
         """Hash of everything that can change a result, so without titles, remarks and folders."""
-        doc = self.model_dump(mode="json", exclude={"title", "open", "paper", "root", "data"})
+        left_out = {"title", "open", "paper", "root", "data", "arms", "generators"}
+        doc = self.model_dump(mode="json", exclude=left_out)
+        # Without defaults, so that a new option changes no hash.
+        doc["arms"] = [
+            arm.model_dump(mode="json", exclude_defaults=True, exclude={"title", "what"})
+            for arm in self.arms
+        ]
+        doc["generators"] = {name: each.document for name, each in self.generators.items()}
         doc["host"].pop("title")
         if self.operating_point is None:  # plans older than the key keep their hash
             doc.pop("operating_point")
-        for arm in doc["arms"]:
-            arm.pop("title"), arm.pop("what")
         if self.subjects is not None and Path(self.subjects).is_absolute():
             doc["subjects"] = Path(self.subjects).name
         data = self.data.rstrip("/").rpartition("/")[2]

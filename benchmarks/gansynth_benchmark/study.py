@@ -17,8 +17,6 @@ from statistics import mean
 from typing import Any
 
 from gansynth.core.lineage import CaseRecord
-from gansynth.core.ratio import Ratio
-from gansynth.core.schedule import Schedule
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest, case_record
 from gansynth.data.folds import grouped_splits
 from gansynth.hosts.host import Framework
@@ -355,10 +353,9 @@ class BenchmarkStudy:
             UsageFault: an arm sets the length itself.
         """
         arms = [arm for arm in self.plan.arms if not arm.tune]
-        mixes = [(Ratio.parse(arm.ratio), Schedule.parse(arm.schedule)) for arm in arms]
         host = self.plan.host
         given_settings = {**host.set, **self.plan.arm(name).set}
-        lengths = self.adapter.lasting(host.steps, mixes, given_settings, cases)
+        lengths = self.adapter.lasting(host.steps, [arm.mix for arm in arms], given_settings, cases)
         arm, length = next(pair for pair in zip(arms, lengths, strict=True) if pair[0].name == name)
         if own := sorted(length.keys() & arm.set.keys()):
             raise UsageFault(

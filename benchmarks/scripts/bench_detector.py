@@ -29,8 +29,6 @@ from typing import Any
 from common import paired, print_table, write
 from yolo_data import phantoms
 
-from gansynth.core.run_folder import RunFolder
-
 BAR, TARGET = 1.05, 1.02
 HELD_OUT = 8
 MOSAIC = {"libreyolo": ["no_aug_epochs=0"], "ultralytics": ["close_mosaic=0"]}
@@ -67,23 +65,20 @@ def train(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 def opened(asked: Mapping[str, Any]) -> tuple[Any, Any]:
     """The host, and the training that ``gansynth augment`` would give it."""
-    from gansynth.core.bank_options import BankSize
-    from gansynth.core.host_commands import TrainingRequest
-    from gansynth.core.mix_config import MixConfig
-    from gansynth.core.ratio import Ratio
+    from gansynth.core.requests.hosts import AugmentRequest
     from gansynth.core.source import SourceRequest
-    from gansynth.runtime.progress import NullReporter
     from gansynth_yolo.adapter import YoloAdapter
     from gansynth_yolo.source import open_yolo
 
     keys = ("detector", "epochs", "imgsz", "batch", "workers", "device", "output")
     settings = {key: str(asked[key]) for key in keys}
-    mix_config = MixConfig(
-        RunFolder(Path(asked["run"])), Ratio.parse("1:0" if asked["side"] == "stock" else "1:1"),
-        frozen=asked["side"] == "frozen", size=BankSize(samples=asked["bank"]), device="cpu",
-    )  # fmt: skip
     host = YoloAdapter(open_yolo(SourceRequest.parse(f"yolo:{asked['data']}")))
-    return host, TrainingRequest(mix_config, settings, MOSAIC[asked["detector"]], NullReporter())
+    request = AugmentRequest(
+        target="yolo", generator=asked["run"], ratio="1:0" if asked["side"] == "stock" else "1:1",
+        offline=asked["side"] == "frozen", bank_size=asked["bank"], device="cpu", set=settings,
+        options=MOSAIC[asked["detector"]],
+    )  # fmt: skip
+    return host, request
 
 
 def mixed(asked: Mapping[str, Any]) -> tuple[Ends, dict[str, Any]]:

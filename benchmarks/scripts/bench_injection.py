@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200, help="training steps per side")
     parser.add_argument("--patch", type=int, default=48, help="edge of the patch, voxels")
     args = parser.parse_args()
-    from gansynth.core.mix_config import MixerConfig
+    from gansynth.core.mixer_config import MixerConfig
     from gansynth.core.ratio import Ratio
 
     os.environ.update(nnUNet_n_proc_DA="0")

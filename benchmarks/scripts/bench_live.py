@@ -131,7 +131,7 @@ class Live:
 
 def run_ratio(source: Any, run: Path, root: Path, args: argparse.Namespace, p: str) -> Any:
     """All blocks at one ratio."""
-    from gansynth.core.mix_config import MixerConfig
+    from gansynth.core.mixer_config import MixerConfig
     from gansynth.core.ratio import Ratio
 
     live = Live(source, run, root, args)

@@ -24,9 +24,8 @@ from gansynth.bank.producer import ProducerConfig
 from gansynth.bank.reader import BankReader
 from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.bank.training_bank import FILL_SECONDS, LIVE_FILL
-from gansynth.conditions.boxes import anywhere
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.sample_request import SampleRequest
+from gansynth.core.sample_request import SampleRequest, absolute_boxes
 from gansynth.core.schema import OUTSIDE, Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space
@@ -195,7 +194,7 @@ def _config(
         bank=str(folder),
         frozen=True,
         capacity=samples,
-        samples=replace(asked, boxes=anywhere(asked.boxes)),
+        samples=replace(asked, boxes=absolute_boxes(asked.boxes)),
         device=device,
         dtype=dtype,
     )

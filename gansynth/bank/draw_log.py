@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from gansynth.core.sample_request import SETTINGS
 
 if TYPE_CHECKING:
-    from gansynth.core.mix_config import MixConfig
+    from gansynth.core.requests.hosts import AugmentRequest
 
 Kind = Literal["real", "synthetic", "fallback", "stopped"]
 PATTERN = "draws-*.csv"
@@ -190,10 +190,10 @@ def enough_samples(draws: int, most: float = MOST_DRAWS) -> int:
     return math.ceil(draws / most)
 
 
-def foreseen(mix_config: MixConfig, draws: int, held: int) -> dict[str, Any]:
+def foreseen(request: AugmentRequest, draws: int, held: int) -> dict[str, Any]:
     """Return what a dry run reports about ``draws`` draws from a bank of ``held`` samples."""
     document: dict[str, Any] = {"synthetic_draws": draws}
-    if mix_config.frozen or mix_config.bank is not None:
+    if request.offline or request.bank is not None:
         document["draws_of_a_sample"] = round(draws / max(1, held), 2)
         if text := too_few(draws, held):
             document["reuse"] = text

@@ -20,7 +20,7 @@ _SCRATCH = re.compile(r"gansynth-.*-([0-9a-f]{8})-(\d+)-[a-z0-9_]+")
 
 
 def place_bank(
-    run_id: str, bytes_needed: int, scratch: Path | str | None = None
+    run_id: str, bytes_needed: int, scratch: str | os.PathLike[str] | None = None
 ) -> tuple[Path, str]:
     """Make an empty folder for a bank, named after the run and this process.
 
@@ -62,7 +62,7 @@ def place_bank(
         return Path(tempfile.mkdtemp(prefix=prefix, dir=base)), notice
 
 
-def bank_place(bytes_needed: int, scratch: Path | str | None = None) -> Path:
+def bank_place(bytes_needed: int, scratch: str | os.PathLike[str] | None = None) -> Path:
     """Return where ``place_bank`` would make a bank now, without writing or checking for room."""
     if scratch is not None:
         return Path(scratch).absolute()

@@ -11,6 +11,7 @@ the writer. Reading needs numpy alone.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +48,7 @@ class BankReader:
         rescan_seconds: interval between two scans for new samples.
     """
 
-    def __init__(self, folder: Path | str, *, rescan_seconds: float = 1.0) -> None:
+    def __init__(self, folder: str | os.PathLike[str], *, rescan_seconds: float = 1.0) -> None:
         self.folder = Path(folder)
         self.rescan_seconds = rescan_seconds
         self._ids: list[str] = []
@@ -115,7 +116,7 @@ class BankReader:
             raise KeyError(sample_id) from None
 
 
-def verify_bank(folder: Path | str) -> int:
+def verify_bank(folder: str | os.PathLike[str]) -> int:
     """Hash every sample, compare with the record, and return the number of samples.
 
     Raises:

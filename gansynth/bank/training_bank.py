@@ -18,8 +18,8 @@ from gansynth.bank.draw_log import MOST_DRAWS, DrawCounts, enough_samples, too_f
 from gansynth.bank.placement import place_bank
 from gansynth.bank.store import list_samples
 from gansynth.core.bank_options import BankCapacity
-from gansynth.core.mix_config import MixConfig
-from gansynth.runtime.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
+from gansynth.core.requests.hosts import AugmentRequest
+from gansynth.runtime.errors import EnvironmentFault, GansynthError, TrainingFault
 
 if TYPE_CHECKING:
     from gansynth.bank.supervisor import ProducerSupervisor
@@ -33,8 +33,6 @@ HEAD_START_SECONDS = 60.0
 The stock is as many samples as are needed so that none is drawn more than ``MOST_DRAWS`` times, or
 a full bank.
 """
-PATIENCE = 300.0
-"""Seconds a synthetic-only phase waits for a sample before it stops (``GANSYNTH_PATIENCE``)."""
 REJECTED = "gansynth_rejected"
 """Folder beside a training's results with pictures of rejected samples."""
 
@@ -43,9 +41,8 @@ REJECTED = "gansynth_rejected"
 class TrainingBank:
     """Make a bank if there is none, wait for it, and remove it in the end."""
 
-    mix_config: MixConfig  # options of the synthetic samples
-    target: str  # name of the adapter
-    request: Mapping[str, Any]  # the training's own source, a `SourceRequest` as JSON
+    request: AugmentRequest
+    source: Mapping[str, Any]  # of the training, a `SourceRequest` as JSON
     planned: BankCapacity | None  # the bank to make; None if samples come from a given one
     batch_size: int  # samples of a training step
     samples: int  # real and synthetic samples that the whole training draws
@@ -60,7 +57,8 @@ class TrainingBank:
     fault: GansynthError | None = field(init=False, default=None)  # why it began without a sample
 
     def __post_init__(self) -> None:
-        self.bank = self.mix_config.bank if self.mix_config.ratio.p > 0 else None
+        bank = self.request.bank
+        self.bank = Path(bank) if bank is not None and self.request.mix.synthetic else None
         self._steering: ProducerThrottle | None = None
         self._counts: Callable[[], DrawCounts] = DrawCounts
         self._own: Path | None = None  # the bank, if it was made here
@@ -73,7 +71,7 @@ class TrainingBank:
 
     def share_from(self, now: float) -> float:
         """Return the share of synthetic samples in the training after progress ``now``."""
-        return self.mix_config.schedule.share_of(self.mix_config.ratio, now, 1.0)
+        return self.request.mix.share_of(now)
 
     def start(self) -> None:
         """Make a bank and start its producer, if samples are needed and there is no bank yet.
@@ -82,38 +80,38 @@ class TrainingBank:
             EnvironmentFault: there is no room for the bank.
             UsageFault: there is no such device.
         """
-        mix_config, planned = self.mix_config, self.planned
+        request, planned = self.request, self.planned
         if planned is None or self.share_from(self.progress) <= 0:
             return
-        assert mix_config.run is not None, "a bank is planned for a generator's samples"
+        assert request.run is not None, "a bank is planned for a generator's samples"
         from gansynth.bank.producer import ProducerConfig
         from gansynth.bank.supervisor import ProducerSupervisor
         from gansynth.runtime.devices import producer_device
 
-        folder, notice = place_bank(mix_config.run.run_id, planned.bytes, mix_config.scratch)
+        folder, notice = place_bank(request.run.run_id, planned.bytes, request.bank_dir)
         self.bank = self._own = folder
         if notice:
             self.say(notice)
         self.supervisor = ProducerSupervisor(
             ProducerConfig(
-                run=str(mix_config.run),
-                request=dict(self.request),
-                target=self.target,
+                run=str(request.run),
+                request=dict(self.source),
+                target=request.target,
                 bank=str(folder),
-                frozen=mix_config.frozen,
+                frozen=request.offline,
                 capacity=planned.held,
-                samples=mix_config.samples,
+                samples=request.samples,
                 rejected=str(self.output / REJECTED),
-                device=producer_device(mix_config.device, self.gpus),
+                device=producer_device(request.device, self.gpus),
                 parent=os.getpid(),
                 dtype=self.dtype,
                 temporary=True,
-                reuse=mix_config.pacing.reuse,
-                refresh=mix_config.pacing.refresh,
-                max_bytes=mix_config.size.bytes,
+                reuse=request.pacing.reuse,
+                refresh=request.pacing.refresh,
+                max_bytes=request.size.bytes,
             ),
             self.output / "gansynth_producer.log",
-            restarts=mix_config.restarts,
+            restarts=request.restarts,
         )
 
     def wait(self) -> None:
@@ -122,10 +120,10 @@ class TrainingBank:
         Raises:
             GansynthError: the bank did not fill, and real cases may not replace samples.
         """
-        mix_config = self.mix_config
+        request = self.request
         if self.bank is None:
             return
-        live = self.supervisor is not None and not mix_config.frozen
+        live = self.supervisor is not None and not request.offline
         try:
             if self.supervisor is None:
                 held = len(list_samples(self.bank))
@@ -138,15 +136,15 @@ class TrainingBank:
                 held = self.planned.held
                 least = min(held, max(LIVE_FILL, self.batch_size)) if live else held
                 self._wait_for(self.supervisor, least, FILL_SECONDS)
-                most = mix_config.pacing.reuse or MOST_DRAWS
+                most = request.pacing.reuse or MOST_DRAWS
                 enough = min(held, enough_samples(self.draws, most))
                 if enough > least:
                     # Training has not started, so the producer slows nothing down.
                     with contextlib.suppress(TrainingFault):
                         self._wait_for(self.supervisor, enough, HEAD_START_SECONDS)
         except (TrainingFault, EnvironmentFault) as fault:
-            mix = mix_config.schedule.at(self.progress, mix_config.ratio)
-            if not (mix_config.keep_going and mix.real == "all"):
+            mix = request.mix.schedule.at(self.progress, request.mix.ratio)
+            if not (request.allow_empty_bank and mix.real == "all"):
                 raise
             self.fault = fault
             self.say(
@@ -185,12 +183,12 @@ class TrainingBank:
             partners: returns the synthetic samples drawn beside these.
         """
         self._counts = counts
-        if self.supervisor is not None and not self.mix_config.frozen and self.bank:
+        if self.supervisor is not None and not self.request.offline and self.bank:
             from gansynth.bank.throttle import ProducerThrottle
 
             self._steering = ProducerThrottle(
                 self.bank,
-                self.mix_config.pacing,
+                self.request.pacing,
                 lambda: counts().synthetic + partners(),
             )
 
@@ -268,15 +266,3 @@ class TrainingBank:
         finally:  # a signal may interrupt the wait for the producer's end
             if self._own is not None:
                 shutil.rmtree(self._own, ignore_errors=True)
-
-
-def read_patience(environ: Mapping[str, str] = os.environ) -> float:
-    """Read ``GANSYNTH_PATIENCE``, in seconds."""
-    text = environ.get("GANSYNTH_PATIENCE", "")
-    try:
-        seconds = float(text) if text else PATIENCE
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise UsageFault(f"GANSYNTH_PATIENCE={text}: expected seconds, for example 300")
-    return seconds

@@ -247,7 +247,6 @@ def record(boxes: Boxes, by: str, **details: Any) -> dict[str, Any]:
 
 
 USUAL = "jitter"  # default of the option
-FILE = "file:"
 AXES = {5: "xy", 7: "xyz"}
 MOST_BYTES = 1 << 26  # largest file of boxes
 
@@ -267,13 +266,6 @@ def box_drawer(option: str) -> BoxDrawer:
     if kind == "file" and options:
         return BoxFile.read(Path(options))
     raise UsageFault(f"--boxes {option}: expected training, jitter[:KEY=VALUE,...] or file:PATH")
-
-
-def anywhere(option: str | None) -> str | None:
-    """Return the option with a file's absolute path, readable from any folder."""
-    if option is None or not option.startswith(FILE):
-        return option
-    return f"{FILE}{Path(option.removeprefix(FILE)).absolute()}"
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,26 @@
-"""What a user requests of samples, and the filters that admit them.
-
-``gansynth.sampling.request_parsing.read_request`` reads one from a command line.
-"""
+"""What a user requests of samples, and the filters that admit them: words, parsed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
+from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.serialise import Document
+
+if TYPE_CHECKING:  # a bank's reader imports no pydantic
+    from gansynth.core.requests.sections import SampleWords
 
 SETTINGS = "settings"
 """Key in a sample's provenance and in a draw log's line: the request it was generated with."""
+OWN, NONE = "own", "none"  # values of `--filter`: apply the generator's own checks, or no checks
+BOX_FILE = "file:"  # a value of `--boxes` begins so
+_REQUEST = ("fold", "configuration", "plans", "subjects", "root")
+"""Keys of ``--condition-source-read`` that are not the source's own."""
+REAL = "real"  # --prevalence of training cases
 
 
 @dataclass(frozen=True)
@@ -52,3 +60,88 @@ class SampleRequest(Document):
     def among(cls, doc: Mapping[str, Any]) -> Self:
         """Read the request from a document that has other keys, too."""
         return cls.from_json({f.name: doc[f.name] for f in fields(cls) if f.name in doc})
+
+    @classmethod
+    def of(cls, words: SampleWords, seed: int = 0) -> Self:
+        """Parse what was typed; edits, boxes, weights and filters are not looked up yet."""
+        from gansynth.core.requests.sections import ClassWords
+
+        weights, filters = words.sampling_weights, tuple(words.filter)
+        if NONE in filters and len(set(filters)) > 1:
+            named = next(text for text in filters if text != NONE)
+            raise UsageFault(
+                f"--filter {NONE} with --filter {named}: one lets every sample in; "
+                "expected it alone; leave one of them out"
+            )
+        classes = words.classes if isinstance(words, ClassWords) else ()
+        return cls(
+            seed=seed,
+            edits=tuple(words.edit) or None,
+            boxes=absolute_boxes(words.boxes),
+            classes=tuple(classes) or None,
+            conditions=read_conditions(words.condition_source, words.condition_source_read),
+            prevalence=_prevalence(str(words.prevalence)),
+            lesions=words.lesions,
+            weights=None if weights is None else str(Path(weights).expanduser().absolute()),
+            filters=tuple(text for text in filters if text not in (OWN, NONE)),
+            keep_flawed=NONE in filters,
+        )
+
+
+def _prevalence(text: str) -> float | None:
+    if text == REAL:
+        return None
+    with suppress(ValueError):
+        if 0 <= (share := float(text)) <= 1:
+            return share
+    raise UsageFault(
+        f"--prevalence {text}: expected {REAL} (as many samples with a lesion as training cases), "
+        "or a share of 0 to 1"
+    )
+
+
+def absolute_boxes(option: str | None) -> str | None:
+    """Return the option ``--boxes`` with a file's absolute path, readable from any folder."""
+    if option is None or not option.startswith(BOX_FILE):
+        return option
+    return f"{BOX_FILE}{Path(option.removeprefix(BOX_FILE)).absolute()}"
+
+
+def read_conditions(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return ``--condition-source`` as JSON of a ``SourceRequest``; None for the run's own."""
+    if text is None:
+        for key, value in how.items():
+            raise UsageFault(
+                f"--condition-source-read {key}={value}: expected --condition-source "
+                "KIND:WHERE beside it; add it, or see --read"
+            )
+        return None
+    kind, colon, where = text.partition(":")
+    if not (kind and colon and where):
+        raise UsageFault(
+            f"--condition-source {text!r}: expected KIND:WHERE, for example nifti:healthy/"
+        )
+    from gansynth.core.registry import installed
+
+    try:
+        installed().load("sources", kind)
+    except UsageFault as fault:
+        raise UsageFault(f"--condition-source {text}: {fault}") from fault
+    request: dict[str, Any] = {"kind": kind, "where": _anywhere(kind, where)}
+    request |= {key: value for key, value in how.items() if key in _REQUEST}
+    if request.get("root"):
+        request["root"] = str(Path(request["root"]).expanduser().absolute())
+    read = {key: value for key, value in how.items() if key not in _REQUEST}
+    return {**request, "read": read} if read else request
+
+
+def _anywhere(kind: str, where: str) -> str:
+    from gansynth.core.registry import installed
+
+    if getattr(installed().load("sources", kind), "by_name", False):
+        return where
+    inner, colon, location = where.partition(":")
+    if colon and inner in installed().names("sources"):
+        return f"{inner}:{_anywhere(inner, location)}"
+    path = Path(where).expanduser()
+    return str(path.absolute()) if path.exists() else where

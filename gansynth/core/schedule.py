@@ -13,7 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from gansynth.core.ratio import Ratio
 from gansynth.runtime.errors import UsageFault
@@ -139,6 +139,37 @@ class Schedule:
             # Linear between the knots, so the value in the middle is the mean.
             total += (right - left) * self.at((left + right) / 2, ratio).p
         return total / (end - begin)
+
+
+class Mix(NamedTuple):
+    """Real to synthetic samples over one training."""
+
+    ratio: Ratio
+    schedule: Schedule = Schedule()
+
+    @classmethod
+    def parse(cls, ratio: str, schedule: str = "constant") -> Mix:
+        """Parse both; UsageFault: one cannot be read, or they make no sense together."""
+        mix = cls(Ratio.parse(ratio), Schedule.parse(schedule))
+        mix.schedule.check(mix.ratio)
+        return mix
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether synthetic samples are drawn at all."""
+        return self.ratio.p > 0
+
+    def share_of(self, begin: float = 0.0, end: float = 1.0) -> float:
+        """Return the share of synthetic samples between two moments."""
+        return self.schedule.share_of(self.ratio, begin, end)
+
+    def refuse_without(self, *origins: object) -> None:
+        """Refuse synthetic samples if there is neither a generator nor a bank."""
+        if self.synthetic and all(origin is None for origin in origins):
+            raise UsageFault(
+                f"--ratio {self.ratio}: --generator is missing, which makes its synthetic samples; "
+                "add --generator RUN, or --bank BANK, or take --ratio 1:0"
+            )
 
 
 def choose_cases(subjects: Mapping[Key, str], share: float, seed: int) -> tuple[Key, ...]:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from gansynth.core.bank_options import BankSize, RefreshPolicy
-from gansynth.core.host_commands import ExportRequest, TrainingRequest
-from gansynth.core.mix_config import MixConfig, TrainingResult
+from gansynth.core.host_commands import TrainingResult
 from gansynth.core.ratio import Ratio
 from gansynth.core.requests.base import function_of
-from gansynth.core.requests.hosts import AugmentRequest, BankWords, Content, HostData
+from gansynth.core.requests.hosts import AugmentRequest, BankWords, HostData
 from gansynth.core.requests.sections import ReadWords, SampleWords
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.schedule import Schedule
+from gansynth.core.schedule import Mix
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.fitting.label_report import warn_of_label_maps
@@ -101,37 +98,38 @@ augment = function_of(AugmentRequest, _report, "augment")
 def _augment(request: AugmentRequest, reporter: Reporter, *, control: bool = False) -> Augmented:
     if request.compare:
         return _compare(request, reporter)
-    mix_config = mix_config_from(request)
+    read_request(request, request.seed)  # refuses what no generator supports
     cls = framework(request.target)
     refuse_unknown(request.set, cls.Options.model_fields, of=request.target)
     reading = {key: getattr(request, key) for key in READING}
     reading["synthetic"] = request.synthetic_source
-    asked, taken = host_data(request.data, reading, mix_config.run)
-    if mix_config.ratio.p == 0 and not control:  # of a baseline, say
+    asked, taken = host_data(request.data, reading, request.run)
+    if not request.mix.synthetic and not control:  # of a baseline, say
         for name in OF_SAMPLES:
             if name in request.given:
                 reporter.warn(f"{request.typed(name)}: has no effect with {request.typed('ratio')}")
     if taken:
-        reporter.say(f"as {mix_config.run} was fitted: {taken}")
+        reporter.say(f"as {request.run} was fitted: {taken}")
     if request.export is not None:
         request.refuse_beside(
             *WRITING,
             message="--export with {}: nothing is trained, expected only options of the samples to "
             "write; leave it out",
         )
-    settings = host_settings(cls, request.set, request.out)
+    request = request.but("out", set=host_settings(cls, request.set, request.out))
     adapter = cls(open_resolved(asked, by_user="data " not in taken))
-    adapter.check_ways(mix_config)
+    adapter.reporter = reporter
+    adapter.check_ways(request)
     if request.export is not None:
-        return Augmented(adapter, _export(adapter, mix_config, request, reporter))
-    if (why := why_cpu(mix_config.device)) is not None:
+        return Augmented(adapter, _export(adapter, request))
+    if (why := why_cpu(request.device)) is not None:
         reporter.say(why)
-    return _train(adapter, mix_config, settings, request, reporter)
+    return _train(adapter, request)
 
 
 def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     """Train with samples, then without: the same settings, seed and number of steps."""
-    if Ratio.parse(request.ratio).p == 0:
+    if not request.mix.synthetic:
         raise UsageFault(
             f"--compare with --ratio {request.ratio}: no sample is drawn, expected a ratio such "
             "as 1:1; the training without samples is added"
@@ -143,7 +141,7 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
         own = {place: f"{settings[place]}/{name}"} if place in settings else {}
         arms[name] = request.but("compare", "out", set={**settings, **own})
     planned = _augment(arms["with"].but(dry_run=True), NullReporter())
-    longer = {**arms["without"].set, **as_long(planned.adapter, request.set, request.ratio)}
+    longer = {**arms["without"].set, **as_long(planned.adapter, request.set, request.mix)}
     left_out = {*OF_SAMPLES, "schedule"} - {"generator"}  # whose data it may be
     arms["without"] = arms["without"].but(*left_out, ratio="1:0", set=longer)
     before = arms["without"].but(dry_run=True)
@@ -160,7 +158,7 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     return replace(done, document={**document, "plan": plan}, control=control)
 
 
-def as_long(adapter: Framework, own: Mapping[str, str], ratio: str) -> dict[str, str]:
+def as_long(adapter: Framework, own: Mapping[str, str], mix: Mix) -> dict[str, str]:
     """Return the length in which real cases alone take as many steps as with samples.
 
     Epochs of a detector are longer with samples; where all are equally long, nothing is set.
@@ -170,7 +168,7 @@ def as_long(adapter: Framework, own: Mapping[str, str], ratio: str) -> dict[str,
     length = own.get(option, usual and usual.default)
     if length is None:
         return {}
-    mixes = [(Ratio.parse(ratio), Schedule()), (Ratio(1, 0), Schedule())]
+    mixes = [Mix(mix.ratio), Mix(Ratio(1, 0))]
     lengths = adapter.lasting(MANY, mixes, own, len(adapter.source.train_ids))
     mixed, real = (int(found.get(option, 1)) for found in lengths)
     return {} if mixed == real else {option: str(round(int(length) * real / mixed))}
@@ -205,34 +203,27 @@ def plan_text(source: CaseSource, asked: AugmentRequest) -> str:
 
 
 def _plugin(asked: AugmentRequest) -> str:
-    run = asked.generator
-    return "GENERATOR" if run is None else str(RunFolder(Path(run)).manifest["generator"])
+    return "GENERATOR" if asked.run is None else str(asked.run.manifest["generator"])
 
 
-def _train(
-    adapter: Framework,
-    mix_config: MixConfig,
-    settings: Mapping[str, str],
-    asked: AugmentRequest,
-    reporter: Reporter,
-) -> Augmented:
-    request = TrainingRequest(mix_config, settings, tuple(asked.options), reporter)
+def _train(adapter: Framework, request: AugmentRequest) -> Augmented:
+    reporter = adapter.reporter
     adapter.validate()
     adapter.check(request)
-    if mix_config.run is not None and mix_config.ratio.p > 0:
-        warn_of_label_maps(mix_config.run.folder, reporter)
-        warn_of_neighbours(mix_config, adapter.source.name, adapter.held_out, reporter)
+    if request.run is not None and request.mix.synthetic:
+        warn_of_label_maps(request.run.folder, reporter)
+        warn_of_neighbours(request, adapter.source.name, adapter.held_out, reporter)
     folder = adapter.training_folder(request)
-    adapter.check_drawing(mix_config)  # also for a host whose ``check`` does not
-    if asked.dry_run:
+    adapter.check_drawing(request)  # also for a host whose ``check`` does not
+    if request.dry_run:
         return Augmented(adapter, plan_training(adapter, request, folder))
     reporter.say(f"the training {folder}")
-    if mix_config.ratio.p > 0 and not folder.finished:
+    if request.mix.synthetic and not folder.finished:
         # now, with progress, and not in the producer
         learn_ahead(
-            *(mix_config.run, mix_config.samples.filters, adapter.source),
+            *(request.run, request.samples.filters, adapter.source),
             target=adapter.name,
-            device=mix_config.device,
+            device=request.device,
             reporter=reporter,
         )
     try:
@@ -242,52 +233,19 @@ def _train(
         raise
     for warning in result.warnings:
         reporter.warn(warning)
-    return Augmented(adapter, result.describe(mix_config), result)
+    return Augmented(adapter, result.describe(request.mix), result)
 
 
-def _export(
-    adapter: Framework, mix_config: MixConfig, asked: AugmentRequest, reporter: Reporter
-) -> Mapping[str, Any]:
-    name, dry_run = str(asked.export), asked.dry_run
-    size = mix_config.size if "bank_size" in asked.given else None
-    content: Content = asked.content or "mixed"
-    document = adapter.export(
-        ExportRequest(mix_config, name, reporter, content, size, dry_run=dry_run)
-    )
-    if dry_run and mix_config.run and mix_config.bank is None and mix_config.ratio.p > 0:
-        sampler, each = timed_sampler(adapter, mix_config)
+def _export(adapter: Framework, request: AugmentRequest) -> Mapping[str, Any]:
+    document = adapter.export(request)
+    if request.dry_run and request.run and request.bank is None and request.mix.synthetic:
+        sampler, each = timed_sampler(adapter, request)
         document = {**document, "seconds_per_sample": round(each, 3), "memory": "not measured"}
-        document["will_it_harm"] = will_it_harm(adapter, mix_config, sampler, reporter)
+        document["will_it_harm"] = will_it_harm(adapter, request, sampler)
     return document
 
 
 # -- how options combine
-
-
-def mix_config_from(request: AugmentRequest) -> MixConfig:
-    """Return how samples are mixed in."""
-    generator, bank, place = request.generator, request.bank, request.bank_dir
-    paces = (request.reuse, request.refresh, request.overhead)
-    pace = [None if value is None else str(value) for value in paces]
-    return MixConfig(
-        run=None if generator is None else RunFolder(Path(generator)),
-        ratio=Ratio.parse(request.ratio),
-        schedule=Schedule.parse(request.schedule),
-        frozen=request.offline,
-        size=BankSize.parse(str(request.bank_size)),
-        pacing=RefreshPolicy.parse(*pace),
-        bank=None if bank is None else Path(bank),
-        scratch=None if place is None else Path(place),
-        samples=read_request(request, request.seed),
-        device=request.device,
-        restarts=request.restarts,
-        strict=request.strict,
-        keep_going=request.allow_empty_bank,
-        usual_augmentation=request.host_augmentation,
-        augment_synthetic=request.augment_synthetic,
-        real_in_generator_space=request.real_in_generator_space,
-        nearest=request.nearest,
-    )
 
 
 def host_settings(

@@ -114,7 +114,7 @@ class MixedBatches(Mixture):
         return batch | {"synthetic": [sample is not None for sample in samples]}
 
     def _blank(self) -> dict[str, Any]:
-        assert self.spec is not None  # without a bank nothing is drawn, see MixConfig
+        assert self.spec is not None  # without a bank nothing is drawn, see Mixture
         size, channels = self._loader.batch_size, len(self.spec.schema.channels)
         return {
             "data": np.zeros((size, channels, *self._patch), self._dtypes[0]),

@@ -14,11 +14,12 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gansynth.bank.reader import BankReader
 from gansynth.bank.store import list_samples, read_heartbeat
-from gansynth.core.host_commands import ExportRequest
+from gansynth.core.bank_options import BankSize
+from gansynth.core.requests.hosts import AugmentRequest, Content
 from gansynth.core.source import CaseSource
 from gansynth.core.synthetic import KEY
 from gansynth.core.writer import Item, Writer
@@ -35,6 +36,9 @@ from gansynth.sampling.deidentify import SharedSamples, names_in, record_of, ref
 from gansynth.sampling.filters.fitted import learn_ahead
 from gansynth.sampling.run import locked
 from gansynth.sampling.writing import PROVENANCE, write
+
+if TYPE_CHECKING:
+    from gansynth.hosts.host import Framework
 
 
 class DataSetExport(ABC):
@@ -59,17 +63,19 @@ class DataSetExport(ABC):
     unit: ClassVar[str] = "case"
     source: CaseSource
 
-    def __init__(self, source: CaseSource, request: ExportRequest) -> None:
-        self.source, self.request, self.mix_config = source, request, request.mix_config
-        self.content, self.size = request.content, request.size
-        self.folder = self.place(request.name)
+    def __init__(self, host: Framework, request: AugmentRequest) -> None:
+        self.source = host.source
+        self.reporter, self.request = host.reporter, request
+        self.content: Content = request.content or "mixed"
+        self.size: BankSize | None = request.size if "bank_size" in request.given else None
+        self.folder = self.place(str(request.export))
         self.build = self.folder.with_name(f".{self.folder.name}.gansynth-export")
         self.check_order()
-        sample_source = find_sample_source(request.mix_config)
+        sample_source = find_sample_source(request)
         self.manifest = None if sample_source.run is None else sample_source.run.manifest
         self._generator = sample_source.described["manifest_sha256"]
         if self.content == "synthetic":
-            maker = request.mix_config.bank or request.mix_config.run
+            maker = request.bank or request.run
             otherwise = "export --content mixed for yourself"
             refuse_real_images(sample_source.real, maker, "--content synthetic", otherwise)
         self.sample_bytes = self.measure()
@@ -146,14 +152,14 @@ class DataSetExport(ABC):
     def unsaid(self) -> int:
         """Return the number of synthetic cases if no option gives it."""
         raise UsageFault(
-            f"--export with --ratio {self.mix_config.ratio}: does not say how many "
+            f"--export with --ratio {self.request.mix.ratio}: does not say how many "
             f"{self.unit}s; give --bank-size N, or 3x for three for each training {self.unit}"
         )
 
     @property
     def alone(self) -> bool:
         """Whether there are synthetic cases only, in the number that the user gives."""
-        return self.mix_config.ratio.real == 0
+        return self.request.mix.ratio.real == 0
 
     @property
     def drawn(self) -> int:
@@ -162,43 +168,43 @@ class DataSetExport(ABC):
 
     def check_order(self) -> None:
         """Refuse a request that makes no data set; an adapter adds its own checks."""
-        mix_config = self.mix_config
-        if mix_config.schedule.kind != "constant":
+        request = self.request
+        if request.mix.schedule.kind != "constant":
             raise UsageFault(
-                f"--export with --schedule {mix_config.schedule}: a data set on disk cannot change "
-                f"while {self.target} trains; expected a constant ratio. Leave --export out to "
-                "train with a schedule"
+                f"--export with --schedule {request.mix.schedule}: a data set on disk cannot "
+                f"change while {self.target} trains; expected a constant ratio. Leave --export out "
+                "to train with a schedule"
             )
-        if mix_config.ratio.p == 0:
+        if not request.mix.synthetic:
             raise UsageFault(
-                f"--export with --ratio {mix_config.ratio}: asks for no synthetic {self.unit}; "
+                f"--export with --ratio {request.mix.ratio}: asks for no synthetic {self.unit}; "
                 "expected more than 0, for example 1:2"
             )
-        if mix_config.bank is not None and not BankReader(mix_config.bank).spec.frozen:
+        if request.bank is not None and not BankReader(request.bank).spec.frozen:
             raise UsageFault(
-                f"--export with --bank {mix_config.bank}: that bank is refreshed, its samples come "
+                f"--export with --bank {request.bank}: that bank is refreshed, its samples come "
                 "and go; expected a frozen one, or --generator"
             )
 
     # -- the same for all ------------------------------------------------------------------------
 
     def _count(self) -> None:
-        mix_config, size, cases = self.mix_config, self.size, len(self.source.train_ids)
-        held = None if mix_config.bank is None else BankReader(mix_config.bank).count()
+        request, size, cases = self.request, self.size, len(self.source.train_ids)
+        held = None if request.bank is None else BankReader(request.bank).count()
         alone = None
         if self.alone:
             samples = held if size is None else size.capacity(cases, self.sample_bytes)
             alone = self.unsaid() if samples is None else samples
         elif size is not None:
             raise UsageFault(
-                f"--export with --bank-size {size} and --ratio {mix_config.ratio}: the ratio says "
+                f"--export with --bank-size {size} and --ratio {request.mix.ratio}: the ratio says "
                 f"how many synthetic {self.unit}s there are beside {cases} real ones; leave "
                 "--bank-size out, or take --ratio 0:1"
             )
         self.repeats, self.samples = self.count(alone)
         if held is not None and held < self.samples:
             raise UsageFault(
-                f"--export with --bank {mix_config.bank}: holds {held} samples, expected "
+                f"--export with --bank {request.bank}: holds {held} samples, expected "
                 f"{self.samples} beside {self.repeats * cases} real {self.unit}s listed; change "
                 "--ratio, or take --generator"
             )
@@ -215,15 +221,15 @@ class DataSetExport(ABC):
         if self.request.dry_run:
             return {"dry_run": True, **self.describe()}
         with self._building():
-            bank = self.mix_config.bank
+            bank = self.request.bank
             reader = self._fill() if bank is None else BankReader(bank)
             rejected = dict(read_heartbeat(reader.folder).get("rejected", {}))
-            lineage, run, shared = reader.spec.lineage, self.mix_config.run, None
+            lineage, run, shared = reader.spec.lineage, self.request.run, None
             if self.content == "synthetic":
                 shared = SharedSamples(
                     *(self.folder, self.source, None if run is None else run.space, lineage),
                     {} if run is None else {"generator": run.manifest["generator"]},
-                    *(self.record, self.request.reporter),
+                    *(self.record, self.reporter),
                 )
             details = write(
                 self.begin,
@@ -251,7 +257,7 @@ class DataSetExport(ABC):
             except GansynthError:
                 if keep := bool(list_samples(build / "bank")):
                     kept = "keeps the samples so far; the same command goes on"
-                    self.request.reporter.say(f"{build}: {kept}")
+                    self.reporter.say(f"{build}: {kept}")
                 raise
             finally:
                 if not keep:
@@ -262,12 +268,12 @@ class DataSetExport(ABC):
         from gansynth.bank.api import fill
         from gansynth.bank.producer import ProducerConfig
 
-        mix_config, run, reporter = self.mix_config, self.mix_config.run, self.request.reporter
+        request, run, reporter = self.request, self.request.run, self.reporter
         assert run is not None, "for there is no bank"
         learn_ahead(
-            *(run, mix_config.samples.filters, self.source),
+            *(run, request.samples.filters, self.source),
             target=self.target,
-            device=mix_config.device,
+            device=request.device,
             reporter=reporter,
         )
         config = ProducerConfig(
@@ -277,9 +283,9 @@ class DataSetExport(ABC):
             bank=str(self.build / "bank"),
             frozen=True,
             capacity=self.drawn,
-            samples=mix_config.samples,
+            samples=request.samples,
             rejected=str(run.folder / "exports" / f"{self.folder.name}_rejected"),
-            device=mix_config.device,
+            device=request.device,
             parent=os.getpid(),
             dtype="float32",
         )
@@ -299,13 +305,13 @@ class DataSetExport(ABC):
                 bar.advance(count - reported)
                 reported = count
 
-            log, restarts = self.build / "producer.log", mix_config.restarts
+            log, restarts = self.build / "producer.log", request.restarts
             return fill(config, log, restarts=restarts, progress=progress, say=reporter.say)
 
     @property
     def record(self) -> Path:
         """The file with the source cases of each sample; outside of a data set to be shared."""
-        run = self.mix_config.run
+        run = self.request.run
         if self.content == "mixed":
             return self.folder / PROVENANCE
         return record_of(None if run is None else run.folder, self.folder)

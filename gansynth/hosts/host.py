@@ -32,14 +32,16 @@ from gansynth.bank.draw_log import DrawCounter, DrawCounts
 from gansynth.bank.placement import FILE_BYTES
 from gansynth.bank.reader import BankReader
 from gansynth.bank.store import SPEC
-from gansynth.bank.training_bank import TrainingBank, read_patience
+from gansynth.bank.training_bank import TrainingBank
 from gansynth.core.adapter import Adapter, HostArrays, HostOptions
 from gansynth.core.bank_options import BankCapacity
-from gansynth.core.host_commands import ExportRequest, TrainingFolder, TrainingRequest
-from gansynth.core.mix_config import Mix, MixConfig, MixerConfig, TrainingResult
+from gansynth.core.host_commands import TrainingFolder, TrainingResult
+from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.prediction import Prediction
 from gansynth.core.registry import installed
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
+from gansynth.core.schedule import Mix
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Sample, Schema
 from gansynth.core.space import Space
 from gansynth.hosts import record
@@ -68,7 +70,7 @@ from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault, 
 from gansynth.runtime.files import TEMPORARY, disk_errors, read_json, write_json_atomic
 from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.options import read_settings, refuse_unaugmented
-from gansynth.runtime.progress import Reporter
+from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import Interrupted, StopRequest, stop_request
 
 if TYPE_CHECKING:
@@ -134,9 +136,10 @@ class Framework(Adapter):
     """A framework that loads data of its own; a subclass has three members of its own.
 
     Within ``length``, ``train``, ``evaluate`` and the optional members, ``self.options`` holds the
-    options of the training, ``self.own`` those of its own command line, ``self.mix_config`` what is
-    mixed in, ``self.seed`` and ``self.output`` seed and folder, ``self.source`` the real cases,
-    ``self.space`` the space of the items and ``self.schema`` their channels and labels.
+    options of the training, ``self.own`` those of its own command line, ``self.request`` all that
+    was asked of ``gansynth augment``, ``self.seed`` and ``self.output`` seed and folder,
+    ``self.source`` the real cases, ``self.space`` the space of the items and ``self.schema`` their
+    channels and labels.
     """
 
     title: ClassVar[str] = ""
@@ -174,7 +177,9 @@ class Framework(Adapter):
     """Attributes of the schema that samples share with the training cases."""
     options: Any
     own: Mapping[str, Any]
-    mix_config: MixConfig
+    request: AugmentRequest
+    reporter: Reporter = NullReporter()
+    """Shows progress and warnings."""
     space: Space
     output: Path
     seed: int
@@ -182,8 +187,8 @@ class Framework(Adapter):
     total: int
     batch_size: int
     sample_source: SampleSource | None
-    _opened: tuple[TrainingRequest, Self] | None = None
-    _drawable: MixConfig | None = None
+    _opened: tuple[AugmentRequest, Self] | None = None
+    _drawable: AugmentRequest | None = None
 
     # -- what a framework defines ----------------------------------------------------------------
 
@@ -247,10 +252,10 @@ class Framework(Adapter):
         return sample_bytes(manifest, self.source, self.needs)
 
     def place(self) -> Path:
-        """Return the folder of the results, once options and ``mix_config`` are known."""
+        """Return the folder of the results, once options and ``request`` are known."""
         chosen = self.options.output
         data = re.sub(r"[^\w.-]+", "-", self.source.name.rpartition(":")[2])
-        default = Path("runs", self.name, f"{data}_{record.mix_name(self.mix_config)}")
+        default = Path("runs", self.name, f"{data}_{record.mix_name(self.request)}")
         return (Path(chosen).expanduser() if chosen else default).absolute()
 
     def done(self, folder: Path) -> int:
@@ -279,7 +284,7 @@ class Framework(Adapter):
             )
         return {}
 
-    def check_run(self, run: RunFolder, mix_config: MixConfig) -> None:
+    def check_run(self, run: RunFolder, request: AugmentRequest) -> None:
         """Refuse a generator's run whose samples do not fit; optional."""
 
     def converts(self, run: RunFolder) -> bool:
@@ -293,19 +298,19 @@ class Framework(Adapter):
         """Return further entries of a dry run's plan and of the record; optional."""
         return {}
 
-    def check_ways(self, mix_config: MixConfig) -> None:
+    def check_ways(self, request: AugmentRequest) -> None:
         """Refuse options of mixing that this host does not support, for training and exports.
 
         Raises:
             UsageFault: names the option and the hosts that support it.
         """
-        if mix_config.real_in_generator_space and not self.rewrites_real:
+        if request.real_in_generator_space and not self.rewrites_real:
             raise UsageFault(
                 f"--real-in-generator-space: {self.name} takes real cases as they are, expected a "
                 "host that can bring them through the generator's space; leave it out"
             )
 
-    def export(self, request: ExportRequest) -> Mapping[str, Any]:
+    def export(self, request: AugmentRequest) -> Mapping[str, Any]:
         """Write a data set that the stock host trains on without gansynth; train nothing.
 
         Optional; the base class refuses.
@@ -317,7 +322,7 @@ class Framework(Adapter):
             GansynthError: what ``check`` refuses; a name that is taken; the disk is full.
         """
         raise UsageFault(
-            f"--export {request.name}: {self.name} has no data sets to write, expected a target "
+            f"--export {request.export}: {self.name} has no data sets to write, expected a target "
             "that has. Leave it out to train with samples mixed in"
         )
 
@@ -459,7 +464,7 @@ class Framework(Adapter):
                 )
         return {}
 
-    def check(self, request: TrainingRequest) -> None:
+    def check(self, request: AugmentRequest) -> None:
         """Check everything about a training that is known before it starts, without writing.
 
         Called after ``validate``, for dry and real runs alike.
@@ -468,13 +473,13 @@ class Framework(Adapter):
             IntegrityFault: leakage, or a generator or bank made for another data set or space.
             UsageFault: a missing run or bank, or an invalid value.
         """
-        self.check_ways(request.mix_config)
+        self.check_ways(request)
         self.opened(request)
-        self.check_drawing(request.mix_config)
+        self.check_drawing(request)
 
-    def check_samples(self, mix_config: MixConfig) -> SampleSource:
+    def check_samples(self, request: AugmentRequest) -> SampleSource:
         """Check the generator or bank, and the request to it."""
-        found = check_origin(mix_config, self, self.converts, self.check_run)
+        found = check_origin(request, self, self.converts, self.check_run)
         if found.bank is not None:
             folder, schema, own = found.bank.folder, found.bank.spec.schema, self.source.schema
             for key in self.same:
@@ -488,24 +493,24 @@ class Framework(Adapter):
             self.check_bank(found.bank)
         return found
 
-    def check_export(self, mix_config: MixConfig) -> None:
+    def check_export(self, request: AugmentRequest) -> None:
         """Check the samples of an export: of the training's own cases, and in their units."""
-        self.check_ways(mix_config)
-        if mix_config.ratio.p > 0:
-            self.check_samples(mix_config)
-        self.check_drawing(mix_config)
+        self.check_ways(request)
+        if request.mix.synthetic:
+            self.check_samples(request)
+        self.check_drawing(request)
 
-    def check_drawing(self, mix_config: MixConfig) -> None:
+    def check_drawing(self, request: AugmentRequest) -> None:
         """Check the content of all training cases, last and once; see ``sample_source``."""
         from gansynth.runtime.devices import pick_device
 
-        if mix_config.ratio.p > 0 and mix_config != self._drawable:
-            pick_device(mix_config.device)
-            self.bank_plan(mix_config)
-            check_drawing(self, mix_config)
-            self._drawable = mix_config
+        if request.mix.synthetic and request != self._drawable:
+            pick_device(request.device)
+            self.bank_plan(request)
+            check_drawing(self, request)
+            self._drawable = request
 
-    def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
+    def planned(self, request: AugmentRequest) -> Mapping[str, Any]:
         """Return the plan of a training that passed ``check``, for dry runs."""
         training = self.opened(request)
         return {
@@ -514,7 +519,7 @@ class Framework(Adapter):
             "samples_of_a_step": training.batch_size,
         }
 
-    def samples_drawn(self, request: TrainingRequest) -> int | None:
+    def samples_drawn(self, request: AugmentRequest) -> int | None:
         """Return how many samples, real and synthetic, a training draws; None if unknown.
 
         Partners in a mosaic do not count.
@@ -525,18 +530,18 @@ class Framework(Adapter):
     @property
     def samples_of_a_unit(self) -> int:
         """Places of a unit, real and synthetic."""
-        return self.places or count_places(self.mix_config.ratio, len(self.source.train_ids))
+        return self.places or count_places(self.request.mix.ratio, len(self.source.train_ids))
 
-    def bank_plan(self, mix_config: MixConfig) -> BankCapacity | None:
+    def bank_plan(self, request: AugmentRequest) -> BankCapacity | None:
         """Return the size of the bank that a training makes; None if none is made."""
-        if mix_config.run is None or mix_config.bank is not None or mix_config.ratio.p == 0:
+        if request.run is None or request.bank is not None or not request.mix.synthetic:
             return None
-        size = self.sample_bytes(mix_config.run.manifest)
-        held = mix_config.size.capacity(len(self.source.train_ids), size)
-        held = max(1 if mix_config.frozen else 2, held)  # so that one can be retired
+        size = self.sample_bytes(request.run.manifest)
+        held = request.size.capacity(len(self.source.train_ids), size)
+        held = max(1 if request.offline else 2, held)  # so that one can be retired
         return BankCapacity(held, (size + FILE_BYTES) * (held + 2))
 
-    def start(self, request: TrainingRequest) -> TrainingResult:
+    def start(self, request: AugmentRequest) -> TrainingResult:
         """Train, evaluate on the real held-out cases, and write both to the output folder.
 
         Returns:
@@ -556,33 +561,30 @@ class Framework(Adapter):
                 if self.apart:
                     self._train_apart(request, output)
                 else:
-                    self.train_here(request, request.reporter)
+                    self.train_here(request, self.reporter)
             sessions = record.read_sessions(output / record.FILE)
             metrics = sessions[-1]["metrics_on_real_cases"]
             return record.training_result_of(sessions, output, metrics)
 
-    def apart_training(self, request: TrainingRequest) -> ApartTraining:
+    def apart_training(self, request: AugmentRequest) -> ApartTraining:
         """Describe the training for the process in which it runs."""
-        return ApartTraining(
-            *(self.name, request.mix_config, self.source.request.to_json()),
-            *(dict(request.settings), tuple(request.options)),
-            held_out=self.held_out if request.mix_config.ratio.p > 0 else (),
-        )
+        held_out = self.held_out if request.mix.synthetic else ()
+        return ApartTraining(request, self.source.request.to_json(), held_out)
 
-    def _train_apart(self, request: TrainingRequest, output: Path) -> None:
+    def _train_apart(self, request: AugmentRequest, output: Path) -> None:
         write_json_atomic(output / CONFIG, self.apart_training(request).to_json())
         train_apart(
             *("gansynth.hosts.launch", [str(output / CONFIG)], output),
             f"the training of {self.title or self.name}",
             variables=self.opened(request).environment(output / CONFIG),
-            reporter=request.reporter,
+            reporter=self.reporter,
         )
 
-    def train_here(self, request: TrainingRequest, reporter: Reporter | None) -> None:
+    def train_here(self, request: AugmentRequest, reporter: Reporter | None) -> None:
         """Train and evaluate in this process; without a reporter, its parent shows progress."""
         Job(self.opened(request), reporter).run()
 
-    def training_folder(self, request: TrainingRequest) -> TrainingFolder:
+    def training_folder(self, request: AugmentRequest) -> TrainingFolder:
         """Return the folder of a training that passed ``check``.
 
         ``start`` goes on with an unfinished training in it, and trains nothing if the training
@@ -616,7 +618,7 @@ class Framework(Adapter):
         """Describe the data, mix and settings of one session."""
         request, varying = self.source.request, {"device", "output", "seed", *self.may_change}
         return {
-            **record.describe_session(self.mix_config, self.sample_source),
+            **record.describe_session(self.request, self.sample_source),
             "data": f"{request.kind}:{request.where}",
             "read": dict(request.read),
             "fold": request.fold,
@@ -634,20 +636,19 @@ class Framework(Adapter):
             },
         }
 
-    def configured(self, request: TrainingRequest) -> Self:
+    def configured(self, request: AugmentRequest) -> Self:
         """Return a copy of the host with options, seed and folder of one training."""
-        mix_config = request.mix_config
         host = copy.copy(self)
         host.own = self.read_own(request.options)
-        options: Any = read_settings(self.Options, request.settings, self.name)
-        host.options, host.mix_config = options, mix_config
-        refuse_unaugmented(request.settings, self.augmentation, usual=mix_config.usual_augmentation)
-        host.seed = mix_config.seed if options.seed is None else options.seed
+        host.options = read_settings(self.Options, request.set, self.name)
+        host.request = request
+        refuse_unaugmented(request.set, self.augmentation, usual=request.host_augmentation)
+        host.seed = request.seed if host.options.seed is None else host.options.seed
         host.output = host.place()
         host.open_training()
         return host
 
-    def opened(self, request: TrainingRequest) -> Self:
+    def opened(self, request: AugmentRequest) -> Self:
         """Return a copy of the host with all that one training has, which is checked.
 
         A command asks several times for one training, whose samples are checked only once.
@@ -655,12 +656,12 @@ class Framework(Adapter):
         from gansynth.runtime.devices import pick_device
 
         if self._opened is None or self._opened[0] != request:
-            host, mixing = self.configured(request), request.mix_config.ratio.p > 0
+            host, mixing = self.configured(request), request.mix.synthetic
             pick_device(host.device)
-            host.sample_source = host.check_samples(request.mix_config) if mixing else None
+            host.sample_source = host.check_samples(request) if mixing else None
             host.check_options()
             host.total, host.batch_size = host.length
-            self._opened = replace(request, settings=dict(request.settings)), host
+            self._opened = request, host
         return self._opened[1]
 
 
@@ -779,7 +780,7 @@ class Host(Framework):
             return super().lasting(steps, mixes, settings, cases)
         return [{self.length_option: str(steps)} for _ in mixes]
 
-    def planned(self, request: TrainingRequest) -> Mapping[str, Any]:
+    def planned(self, request: AugmentRequest) -> Mapping[str, Any]:
         training = self.opened(request)
         space = training.space
         return {
@@ -801,7 +802,7 @@ class Host(Framework):
         if self.options.save_levels and type(self).predict_levels is Host.predict_levels:
             self.predict_levels(np.empty(0, np.float32), Path())  # refuses
 
-    def check_run(self, run: RunFolder, mix_config: MixConfig) -> None:
+    def check_run(self, run: RunFolder, request: AugmentRequest) -> None:
         source, space, why = self.source, self.space, ""
         if run.space.grid == "slice":
             why = "generates slices, expected a generator of volumes"
@@ -896,7 +897,7 @@ class Job:
         self.batch_size, self.seed = host.batch_size, host.seed
         self.regions, self.space = host.regions, host.space
         self.schema: Schema = host.space.generator_schema(host.source.schema)
-        self.mix_config, self.schedule = host.mix_config, host.mix_config.schedule
+        self.request, self.schedule = host.request, host.request.mix.schedule
         self.stop = StopRequest()
         self.display = TrainingDisplay(reporter) if reporter else None
         self._show = self.display.show if self.display else show
@@ -915,10 +916,9 @@ class Job:
         self._last: float | None = None
         self._stopping = self._closed = False
         self.training_bank = TrainingBank(
-            mix_config=host.mix_config,
-            target=host.name,
-            request=host.source.request.to_json(),
-            planned=host.bank_plan(host.mix_config),
+            request=host.request,
+            source=host.source.request.to_json(),
+            planned=host.bank_plan(host.request),
             batch_size=host.batch_size,
             samples=host.total * host.samples_of_a_unit,
             output=host.output,
@@ -940,8 +940,8 @@ class Job:
             *(host.source, host.space, self.plan),
             steps=self.steps,
             batch_size=self.batch_size,
-            augment=host.augment if self.mix_config.usual_augmentation else None,
-            augment_synthetic=self.mix_config.augment_synthetic,
+            augment=host.augment if self.request.host_augmentation else None,
+            augment_synthetic=self.request.augment_synthetic,
             foreground=host.foreground,
         )
 
@@ -1084,13 +1084,16 @@ class Job:
             bank.wait()
         source, each = self.host.source, self.host.batches or 1
         there = bank.bank is not None and (bank.bank / SPEC).exists()  # else its producer died
-        plan: MixerConfig[str] = self.mix_config.plan(
-            *(bank.bank if there else None, self.log),
+        plan: MixerConfig[str] = MixerConfig.of(
+            *(self.request.mix, bank.bank if there else None, self.log),
+            seed=self.request.seed,
+            strict=self.request.strict,
+            patience=self.request.patience,
             batches=self.steps * each,
             subjects={case: source.header(case).subject for case in source.train_ids},
             done=self.first * each,
         )
-        self.plan = replace(plan, seed=self.seed, patience=read_patience())
+        self.plan = replace(plan, seed=self.seed)
         bank.steer(self.counts, lambda: self._partners.update().synthetic)
         self._write()  # before the first checkpoint, which is gone on with only beside a record
         if self.first < self.steps:
@@ -1186,7 +1189,7 @@ class Job:
     def _asked(self) -> float:
         """Return the requested share of synthetic samples in this session until now."""
         begin = min(1.0, self.first / self.steps)
-        return self.schedule.share_of(self.mix_config.ratio, begin, self._now())
+        return self.request.mix.share_of(begin, self._now())
 
     def _sentence(self) -> str:
         texts = self.counts().sentence(self._asked()), self.training_bank.sentence()

@@ -6,12 +6,12 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from gansynth.core.lineage import CaseRecord
-from gansynth.core.mix_config import MixConfig
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.hosts.record import LOG
 from gansynth.runtime import processes
 from gansynth.runtime.child import NAME, SHOWN, SHOWS, WARNING, entry
@@ -24,12 +24,9 @@ from gansynth.runtime.serialise import Document
 class ApartTraining(Document):
     """A training that was checked, on its way to its process."""
 
-    target: str
-    mix_config: MixConfig
-    request: Mapping[str, Any]  # of the source that was checked, a `SourceRequest` as JSON
-    settings: Mapping[str, str]
-    options: tuple[str, ...]
-    held_out: tuple[CaseRecord, ...]  # which need not be read again
+    request: AugmentRequest
+    source: Mapping[str, Any] = field(default_factory=dict)  # what was checked, a `SourceRequest`
+    held_out: tuple[CaseRecord, ...] = ()  # which need not be read again
 
 
 def train_apart(
@@ -98,18 +95,16 @@ def main(arguments: Sequence[str]) -> int:
     """Train and return the exit code; a line on stderr explains a failure."""
 
     def work() -> None:
-        from gansynth.core.host_commands import TrainingRequest
         from gansynth.core.registry import installed
         from gansynth.core.source import SourceRequest
         from gansynth.sampling.run_source import open_source
 
         training = ApartTraining.from_json(read_json(Path(arguments[0])))
-        source = open_source(SourceRequest(**training.request))
-        host: Any = installed().adapter(training.target)(source)
+        source = open_source(SourceRequest(**training.source))
+        host: Any = installed().adapter(training.request.target)(source)
         if training.held_out:
             host.held_out = training.held_out
-        request = TrainingRequest(training.mix_config, training.settings, training.options)
-        host.train_here(request, None)
+        host.train_here(training.request, None)
 
     return entry(work)
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic
 import numpy as np
 
 from gansynth.bank.draw_log import DrawLog, Kind
-from gansynth.core.mix_config import STALE_SECONDS, MixerConfig
+from gansynth.core.mixer_config import STALE_SECONDS, MixerConfig
 from gansynth.core.ratio import SlotAllocator
 from gansynth.core.schedule import Key, ScheduledMix
 from gansynth.runtime.errors import TrainingFault

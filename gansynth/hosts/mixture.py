@@ -9,17 +9,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
 from gansynth.bank.draw_log import DrawCounter, DrawCounts
 from gansynth.bank.reader import BankReader
 from gansynth.core.lineage import CaseRecord, guard
-from gansynth.core.mix_config import MixConfig, MixerConfig
+from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.ratio import Ratio
-from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schedule import Schedule
+from gansynth.core.schedule import Mix, Schedule
 from gansynth.core.units import UnitCheck
 from gansynth.runtime.errors import UsageFault
 
@@ -72,32 +70,33 @@ class Mixture:
         strict: bool = False,
         patience: float = 300.0,
     ) -> None:
-        ratio, schedule = Ratio.parse(str(ratio)), Schedule.parse(str(schedule))
-        if batches is None and schedule.kind != "constant":
+        mix = Mix.parse(str(ratio), str(schedule))
+        if batches is None and mix.schedule.kind != "constant":
             raise UsageFault(
-                f"schedule {schedule}: needs the length of the training; expected batches=N, the "
-                "batches of all its epochs together, on this rank"
+                f"schedule {mix.schedule}: needs the length of the training; expected batches=N, "
+                "the batches of all its epochs together, on this rank"
             )
         if seed < 0 or done < 0:
             raise UsageFault(f"seed is {seed} and done {done}, expected whole numbers from 0 on")
         if isinstance(held_out, str):
             raise UsageFault(f"held_out is {held_out!r}, expected a list of cases")
-        folder = None if bank is None or ratio.p == 0 else Path(bank).absolute()
-        samples = SampleRequest(seed)
-        mix_config = MixConfig(None, ratio, schedule, bank=folder, samples=samples, strict=strict)
+        folder = None if bank is None or not mix.synthetic else Path(bank).absolute()
+        mix.refuse_without(folder)
         self.spec = None if folder is None else BankReader(folder).spec
         if self.spec is not None:
             seen = (CaseRecord(c, c, "unknown") if isinstance(c, str) else c for c in held_out)
             guard(self.spec.lineage, list(seen), kind="bank")
         self.log = _new_log(log)
-        plan: MixerConfig[Any] = mix_config.plan(
-            *(folder, self.log),
+        self.plan: MixerConfig[Any] = MixerConfig.of(
+            *(mix, folder, self.log),
+            seed=seed,
             batches=1 if batches is None else batches,
             subjects=subjects or {},
             done=done,
             rank=_own_rank() if rank is None else rank,
+            strict=strict,
+            patience=patience,
         )
-        self.plan = replace(plan, patience=patience)
         self._units = UnitCheck(folder)
 
     def counts(self) -> DrawCounts:

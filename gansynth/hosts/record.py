@@ -14,9 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.host_commands import TrainingFolder
+from gansynth.core.host_commands import TrainingFolder, TrainingResult
 from gansynth.core.lineage import Lineage
-from gansynth.core.mix_config import MixConfig, TrainingResult
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json, remove_temporaries, write_json_atomic
@@ -29,23 +29,26 @@ ELSEWHERE = "take another folder: -o"
 LEFT = frozenset({".lock", ".holder"})
 """Files in the folder of a training that never began."""
 COMPARED = (
-    *("generator", "ratio", "schedule", "seed", "bank", "frozen", "size", "edits", "boxes"),
-    *("conditions", "prevalence", "lesions", "weights", "filters", "keep_flawed"),
-    *("usual_augmentation", "augment_synthetic", "real_in_generator_space"),
+    *("generator", "ratio", "schedule", "seed", "bank", "offline", "bank_size"),
+    *("edits", "boxes", "conditions", "prevalence", "lesions", "weights", "filters"),
+    *("keep_flawed", "host_augmentation", "augment_synthetic", "real_in_generator_space"),
     *("data", "read", "fold", "training_seed", "settings", "options"),
 )
 """Keys of a session that every further session of the same training shares."""
-_MINE = ("run", "bank", "scratch", "device")
-"""Settings of this machine and session, which are not recorded."""
+_RECORDED = (
+    *("offline", "reuse", "refresh", "overhead", "restarts", "strict", "allow_empty_bank"),
+    *("host_augmentation", "augment_synthetic", "real_in_generator_space"),
+)
+"""Fields of a request that are recorded as they are."""
 _MEANS = ("refresh_seconds", "overhead", "overhead_low", "overhead_high", "duty")
 """Values averaged over sessions, weighted by their draws."""
 
 
-def mix_name(mix_config: MixConfig) -> str:
+def mix_name(request: AugmentRequest) -> str:
     """Return generator or bank, ratio and schedule as the name of a folder: g0_1-1_constant."""
-    origin = mix_config.bank or (mix_config.run and mix_config.run.folder)
-    name = origin.absolute().name if origin and mix_config.ratio.p > 0 else "real"
-    words = f"{name}_{mix_config.ratio}_{mix_config.schedule}".replace("%", "")
+    origin = request.bank or request.generator
+    name = Path(origin).absolute().name if origin and request.mix.synthetic else "real"
+    words = f"{name}_{request.mix.ratio}_{request.mix.schedule}".replace("%", "")
     return re.sub(r"[^\w.-]+", "-", words)
 
 
@@ -71,6 +74,11 @@ def training_in(look: Callable[[], TrainingFolder]) -> Iterator[TrainingFolder]:
 
 def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse to go on with another training than the one in a folder."""
+    if "usual_augmentation" in before:
+        raise UsageFault(
+            f"{path}: holds a training of an earlier version of gansynth; finish it with that, or "
+            f"{ELSEWHERE}"
+        )
     if differing := "; ".join(_differences(_comparable(before), _comparable(now))):
         raise UsageFault(
             f"{path}: holds another training, with {differing}; expected the same command to go "
@@ -82,8 +90,8 @@ def _comparable(session: Mapping[str, Any]) -> dict[str, Any]:
     """Return the compared values as JSON; the size of a live bank may change."""
     generator = (session.get("generator") or {}).get("manifest_sha256")
     values = {**session, "generator": generator and str(generator)[:12]}
-    if not session.get("frozen"):
-        values["size"] = None
+    if not session.get("offline"):
+        values["bank_size"] = None
     document: dict[str, Any] = json.loads(json.dumps({key: values.get(key) for key in COMPARED}))
     return document
 
@@ -117,15 +125,18 @@ def write_sessions(folder: Path, sessions: Sequence[Mapping[str, Any]], *, compl
     write_json_atomic(folder / FILE, document)
 
 
-def describe_session(mix_config: MixConfig, sample_source: SampleSource | None) -> dict[str, Any]:
+def describe_session(request: AugmentRequest, sample_source: SampleSource | None) -> dict[str, Any]:
     """Describe what is mixed in and how, without settings of this machine."""
-    document = {k: v for k, v in mix_config.to_json().items() if k not in _MINE}
     described = None if sample_source is None else dict(sample_source.described)
-    bank = "none" if mix_config.ratio.p == 0 else "filled by a producer"
-    if described is not None and mix_config.bank is not None:
+    bank = "filled by a producer" if request.mix.synthetic else "none"
+    if described is not None and request.bank is not None:
         bank = f"existing, SHA-256 {described['bank_sha256']}"
     return {
-        **document,
+        "ratio": str(request.mix.ratio),
+        "schedule": str(request.mix.schedule),
+        "bank_size": str(request.size),
+        **request.samples.to_json(),
+        **{name: getattr(request, name) for name in _RECORDED},
         "bank": bank,
         "generator": described,
         "lineage": None if sample_source is None else _lineage(sample_source.lineage),

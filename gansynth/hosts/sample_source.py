@@ -16,8 +16,8 @@ import numpy as np
 from gansynth.bank.reader import BankReader, BankSample, verify_bank
 from gansynth.core.adapter import Adapter
 from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host, neighbours
-from gansynth.core.mix_config import MixConfig
 from gansynth.core.registry import such_as
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import Schema
 from gansynth.core.source import CaseSource, case_content, lineage_of
@@ -54,18 +54,18 @@ class SampleSource:
         return None if self.bank is None else self.bank.spec.real
 
 
-def find_sample_source(mix_config: MixConfig) -> SampleSource:
+def find_sample_source(request: AugmentRequest) -> SampleSource:
     """Read the origin of samples: a bank's description, or a run's manifest."""
-    if mix_config.bank is not None:
-        reader = BankReader(mix_config.bank)
+    if request.bank is not None:
+        reader = BankReader(request.bank)
         described = {
             "run_id": reader.spec.run_id,
             "manifest_sha256": reader.spec.generator,
             "bank_sha256": reader.sha256,
         }
         return SampleSource(reader.spec.lineage, described, bank=reader)
-    run = mix_config.run
-    assert run is not None  # see MixConfig
+    run = request.run
+    assert run is not None  # see AugmentRequest
     described = {
         "run_id": run.run_id,
         "name": run.manifest["generator"],
@@ -76,10 +76,10 @@ def find_sample_source(mix_config: MixConfig) -> SampleSource:
 
 
 def check_origin(
-    mix_config: MixConfig,
+    request: AugmentRequest,
     host: Adapter,
     converts: Callable[[RunFolder], bool] = lambda run: False,
-    check_run: Callable[[RunFolder, MixConfig], None] = lambda run, mix_config: None,
+    check_run: Callable[[RunFolder, AugmentRequest], None] = lambda run, request: None,
 ) -> SampleSource:
     """Check the origin of samples, and return it with everything that it has seen.
 
@@ -92,7 +92,7 @@ def check_origin(
         UsageFault, DataFault: samples that the host cannot learn from, or an invalid request.
     """
     source = host.source
-    sample_source = find_sample_source(mix_config)
+    sample_source = find_sample_source(request)
     run, bank, lineage = sample_source.run, sample_source.bank, sample_source.lineage
     kind = "generator" if bank is None else "bank"
     if run is not None:
@@ -111,9 +111,9 @@ def check_origin(
         verify_bank(bank.folder)
         return sample_source
     assert run is not None, "it is no bank"
-    check_run(run, mix_config)
+    check_run(run, request)
     check_weights(run)
-    return check_asked(mix_config, sample_source, source, host.held_out)
+    return check_asked(request, sample_source, source, host.held_out)
 
 
 def check_learnable(
@@ -145,7 +145,7 @@ def check_learnable(
 
 
 def check_asked(
-    mix_config: MixConfig,
+    request: AugmentRequest,
     sample_source: SampleSource,
     host: CaseSource,
     held_out: Sequence[CaseRecord],
@@ -154,17 +154,17 @@ def check_asked(
     from gansynth.conditions.condition_source import open_base
     from gansynth.conditions.sampling_weights import SamplingWeights
 
-    request, run = mix_config.samples, sample_source.run
+    samples, run = request.samples, sample_source.run
     assert run is not None  # for it is no bank
-    check_request(request, Maker.of(run))
-    check_texts(request)
-    if request.weights is not None:
-        weights = SamplingWeights.read(Path(request.weights))
+    check_request(samples, Maker.of(run))
+    check_texts(samples)
+    if samples.weights is not None:
+        weights = SamplingWeights.read(Path(samples.weights))
         weights.check(run.lineage, run.schema.labels)
         weights.guard(held_out, host.name)
-    if request.conditions is None:
+    if samples.conditions is None:
         return sample_source
-    lineage = lineage_of(open_base(request.conditions, open_matching_real(run, host)))
+    lineage = lineage_of(open_base(samples.conditions, open_matching_real(run, host)))
     hint = "Leave these cases out of it, or name another source"
     guard(lineage, held_out, kind="--condition-source", dataset=host.name, hint=hint)
     return replace(sample_source, lineage=sample_source.lineage.joined(lineage))
@@ -194,13 +194,14 @@ def check_samples(
             raise type(fault)(f"{where}: {fault}. Make the bank again") from fault
 
 
-def check_drawing(adapter: Adapter, mix_config: MixConfig) -> None:
+def check_drawing(adapter: Adapter, request: AugmentRequest) -> None:
     """Check that a run, or a bank, has samples of the training's own cases.
 
     It opens the generator as a producer will. Every training case is read and compared by content,
     whatever the data set's name.
     """
-    if (folder := mix_config.bank) is not None:
+    if request.bank is not None:
+        folder = Path(request.bank)
         reader, source = BankReader(folder), adapter.source
         lineage = reader.spec.lineage
         hashes = {case.sha256 for case in lineage.cases}
@@ -218,9 +219,9 @@ def check_drawing(adapter: Adapter, mix_config: MixConfig) -> None:
     else:
         from gansynth.sampling.sampler import open_drawer
 
-        assert mix_config.run is not None  # see MixConfig
+        assert request.run is not None  # see AugmentRequest
         sampler, _ = open_drawer(
-            *(adapter.source, adapter, mix_config.run, mix_config.samples),
+            *(adapter.source, adapter, request.run, request.samples),
             device="cpu",
             learn=False,
         )
@@ -239,10 +240,10 @@ def sample_bytes(manifest: Mapping[str, Any], source: CaseSource, needs: str) ->
 
 
 def warn_of_neighbours(
-    mix_config: MixConfig, data: str, held_out: Sequence[CaseRecord], reporter: Reporter
+    request: AugmentRequest, data: str, held_out: Sequence[CaseRecord], reporter: Reporter
 ) -> None:
     """Warn of held-out pictures that look like training ones, where no subjects are named."""
-    lineage = find_sample_source(mix_config).lineage
+    lineage = find_sample_source(request).lineage
     if all(case.subject == case.id for case in held_out):
         sides = (lineage.cases, held_out)
         warning = neighbours(*({case.id: case.prints for case in side} for side in sides))

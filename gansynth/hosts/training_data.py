@@ -11,7 +11,7 @@ import numpy as np
 
 from gansynth.bank.reader import BankSample
 from gansynth.core.foreground import ForegroundIndex
-from gansynth.core.mix_config import MixerConfig
+from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import (
     Case,

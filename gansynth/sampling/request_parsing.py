@@ -1,52 +1,36 @@
-"""Parse the options for samples of a command line into a ``SampleRequest``."""
+"""Check the options for samples of a command line, which ``SampleRequest.of`` parses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.capabilities import Capabilities, Input
-from gansynth.core.registry import installed, such_as
-from gansynth.core.requests.sections import ClassWords, SampleWords
-from gansynth.core.sample_request import SampleRequest
+from gansynth.core.registry import such_as
+from gansynth.core.requests.sections import SampleWords
+from gansynth.core.sample_request import SampleRequest, read_conditions
 from gansynth.runtime.errors import UsageFault, describe_error
 
 if TYPE_CHECKING:
     from gansynth.core.run_folder import RunDescription
 
-OWN, NONE = "own", "none"  # values of `--filter`: apply the generator's own checks, or no checks
-_REQUEST = ("fold", "configuration", "plans", "subjects", "root")
-"""Keys of ``--condition-source-read`` that are not the source's own."""
-REAL = "real"  # --prevalence of training cases
-
 
 def read_request(words: SampleWords, seed: int = 0) -> SampleRequest:
     """Check all options that need no run, and combine them."""
-    weights, filters = words.sampling_weights, tuple(words.filter)
-    if NONE in filters and len(set(filters)) > 1:
-        named = next(text for text in filters if text != NONE)
-        raise UsageFault(
-            f"--filter {NONE} with --filter {named}: one lets every sample in; "
-            "expected it alone; leave one of them out"
-        )
-    classes = words.classes if isinstance(words, ClassWords) else ()
-    request = SampleRequest(
-        seed=seed,
-        edits=tuple(words.edit) or None,
-        boxes=_boxes(words.boxes),
-        classes=tuple(classes) or None,
-        conditions=_conditions(words.condition_source, words.condition_source_read),
-        prevalence=_prevalence(str(words.prevalence)),
-        lesions=words.lesions,
-        weights=None if weights is None else str(Path(weights).expanduser().absolute()),
-        filters=tuple(text for text in filters if text not in (OWN, NONE)),
-        keep_flawed=NONE in filters,
-    )
+    check_boxes(words.boxes)
+    request = SampleRequest.of(words, seed)
     check_texts(request)
     return request
+
+
+def check_boxes(text: str | None) -> None:
+    """Refuse boxes that cannot be read."""
+    if text is not None:
+        from gansynth.conditions.boxes import box_drawer
+
+        box_drawer(text)
 
 
 def read_real(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | None:
@@ -55,7 +39,7 @@ def read_real(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | None
     It is read like the run's own unless ``how`` says otherwise, as ``--condition-source`` is.
     """
     with describe_error("--condition-source", "--real"):
-        return _conditions(text, how)
+        return read_conditions(text, how)
 
 
 def check_texts(request: SampleRequest) -> None:
@@ -78,62 +62,6 @@ def check_texts(request: SampleRequest) -> None:
 
         for text, item in zip(request.filters, build_filters(request.filters), strict=True):
             item.options.refuse_idle(f"--filter {text}")
-
-
-def _prevalence(text: str) -> float | None:
-    if text == REAL:
-        return None
-    with suppress(ValueError):
-        if 0 <= (share := float(text)) <= 1:
-            return share
-    raise UsageFault(
-        f"--prevalence {text}: expected {REAL} (as many samples with a lesion as training cases), "
-        "or a share of 0 to 1"
-    )
-
-
-def _boxes(text: str | None) -> str | None:
-    if text is None:
-        return None
-    from gansynth.conditions.boxes import anywhere, box_drawer
-
-    box_drawer(text)
-    return anywhere(text)
-
-
-def _conditions(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | None:
-    if text is None:
-        for key, value in how.items():
-            raise UsageFault(
-                f"--condition-source-read {key}={value}: expected --condition-source "
-                "KIND:WHERE beside it; add it, or see --read"
-            )
-        return None
-    kind, colon, where = text.partition(":")
-    if not (kind and colon and where):
-        raise UsageFault(
-            f"--condition-source {text!r}: expected KIND:WHERE, for example nifti:healthy/"
-        )
-    try:
-        installed().load("sources", kind)
-    except UsageFault as fault:
-        raise UsageFault(f"--condition-source {text}: {fault}") from fault
-    request: dict[str, Any] = {"kind": kind, "where": _anywhere(kind, where)}
-    request |= {key: value for key, value in how.items() if key in _REQUEST}
-    if request.get("root"):
-        request["root"] = str(Path(request["root"]).expanduser().absolute())
-    read = {key: value for key, value in how.items() if key not in _REQUEST}
-    return {**request, "read": read} if read else request
-
-
-def _anywhere(kind: str, where: str) -> str:
-    if getattr(installed().load("sources", kind), "by_name", False):
-        return where
-    inner, colon, location = where.partition(":")
-    if colon and inner in installed().names("sources"):
-        return f"{inner}:{_anywhere(inner, location)}"
-    path = Path(where).expanduser()
-    return str(path.absolute()) if path.exists() else where
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from gansynth.core.adapter import HostArrays
-from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.lineage import Lineage
-from gansynth.core.mix_config import MixConfig
-from gansynth.core.ratio import Ratio
+from gansynth.core.requests.hosts import AugmentRequest
+from gansynth.core.schedule import Mix
 from gansynth.core.schema import Case, FloatArray, LabelArray, Sample
 from gansynth.core.source import case_content, case_record, case_records
 from gansynth.core.space import Placement, Space
@@ -173,9 +172,8 @@ class _AdapterTrial:
         if not self.source.held_out_ids:
             raise CheckSkipped("the source has no held-out case")
         bank = self.bank("leak", 1, seen_case=self.source.held_out_ids[0])
-        mix_config = MixConfig(run=None, ratio=Ratio(1, 1), bank=bank)
         try:
-            self.adapter.check(TrainingRequest(mix_config, {}, ()))
+            self.adapter.check(AugmentRequest(target=self.adapter.name, ratio="1:1", bank=bank))
         except GansynthError:
             return
         raise CheckFailed(
@@ -229,14 +227,17 @@ class _HostTrial:
         self.host, self.workspace, self.settings = host, trial.workspace, settings
         self.bank = trial.bank("training", STEPS)
 
-    def request(self, name: str) -> TrainingRequest:
-        mix_config = MixConfig(
-            run=None, ratio=Ratio(1, 1), bank=self.bank, strict=True, device="cpu"
-        )
+    def request(self, name: str) -> AugmentRequest:
         own = {"device": "cpu", "checkpoint_every": "2", "output": str(self.workspace / name)}
-        mix, cases = (mix_config.ratio, mix_config.schedule), len(self.host.source.train_ids)
-        (lasting,) = self.host.lasting(STEPS, [mix], self.settings, cases)
-        return TrainingRequest(mix_config, {**self.settings, **own, **lasting}, ())
+        mixes, cases = [Mix.parse("1:1")], len(self.host.source.train_ids)
+        (lasting,) = self.host.lasting(STEPS, mixes, self.settings, cases)
+        return AugmentRequest(
+            target=self.host.name,
+            ratio="1:1",
+            bank=self.bank,
+            strict=True,
+            set={**self.settings, **own, **lasting},
+        )
 
     def trains(self) -> None:
         request = self.request("whole")

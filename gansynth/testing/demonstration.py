@@ -14,13 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.bank_options import BankSize
-from gansynth.core.host_commands import TrainingRequest
-from gansynth.core.mix_config import MixConfig, TrainingResult
-from gansynth.core.ratio import Ratio
+from gansynth.core.host_commands import TrainingResult
 from gansynth.core.requests.base import function_of
-from gansynth.core.run_folder import RunFolder
-from gansynth.core.sample_request import SampleRequest
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.runtime.child import limit_threads
 from gansynth.runtime.devices import why_cpu
@@ -87,7 +83,7 @@ LONG = DemoSize(
         "num_val_iterations_per_epoch": "5",
     },
 )
-BANK = BankSize(samples=136)  # each is drawn about four times in the short demo
+BANK = 136  # samples; each is drawn about four times in the short demo
 SHOWN, SHOWN_VOXELS = 4, 40
 """Samples in the first picture, each of another phantom, with so much tumour at least."""
 SIMULATED = {
@@ -156,16 +152,19 @@ def run_demo(words: DemoRequest, reporter: Reporter) -> dict[str, Any]:
     request = replace(request, fold="0", configuration=size.configuration, plans=PLANS)
     settings = {**size.fit, "seed": str(seed)}
     fitted = fit("cgan3d", request, run, settings=settings, edits=None, reporter=reporter)
-    source, samples = open_source(request), SampleRequest(seed)
-    arms = {
-        "with": MixConfig(RunFolder(run), Ratio(1, 1), size=BANK, samples=samples),
-        "without": MixConfig(None, Ratio(1, 0), samples=samples),
+    source = open_source(request)
+    arms: dict[str, dict[str, Any]] = {
+        "with": {"generator": run, "ratio": "1:1", "bank_size": BANK},
+        "without": {"ratio": "1:0"},
     }
     outcomes = {}
-    for name, mix_config in arms.items():
+    for name, arm in arms.items():
         reporter.say(f"training nnU-Net {name} samples")
         settings = {**size.host, "results": str(out / "results" / name)}
-        outcomes[name] = nnunet(source).start(TrainingRequest(mix_config, settings, (), reporter))
+        host = nnunet(source)
+        host.reporter = reporter
+        asked = AugmentRequest(target="nnunet", seed=seed, set=settings, **arm)
+        outcomes[name] = host.start(asked)
     files = {
         "Slices of phantoms, real beside synthetic": _samples(run, seed, out / "samples.png"),
         "Truth and predictions of held-out phantoms": _overlays(

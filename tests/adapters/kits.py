@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 
 from gansynth.bank.producer import ProducerConfig, run_producer
 from gansynth.bank.reader import BankReader
-from gansynth.core.mix_config import MixerConfig
+from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, lineage_of

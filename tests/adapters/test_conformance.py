@@ -15,10 +15,10 @@ from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.core.adapter import Adapter
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.fingerprint import prints_of
-from gansynth.core.host_commands import TrainingRequest
 from gansynth.core.lineage import Lineage
-from gansynth.core.mix_config import MixConfig, MixerConfig
+from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.ratio import Ratio
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, case_record, lineage_of
@@ -93,8 +93,9 @@ def test_a_host_itself_refuses_a_leak_whoever_starts_it(kit):
     settings = dict(word.removeprefix("--set=").split("=", 1) for word in kit.lasting())
     settings |= kit.program
     settings |= {kit.results: str(kit.output)}
+    request = AugmentRequest(target=kit.host, ratio="1:1", bank=bank, set=settings)
     with pytest.raises(IntegrityFault, match="leakage"):
-        kit.adapter().start(TrainingRequest(MixConfig(None, Ratio(1, 1), bank=bank), settings, ()))
+        kit.adapter().start(request)
     assert not kit.output.exists()
 
 
@@ -323,8 +324,8 @@ def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says, monkeypat
         Path("run"), {"generator": "any", "capabilities": Capabilities().to_json()}
     )
     origin = SampleSource(Lineage("toy:elsewhere", "0", (record,), source.space.host), {}, run)
-    mix_config = MixConfig(run, Ratio(1, 1))
-    monkeypatch.setattr(sample_source, "find_sample_source", lambda mix_config: origin)
+    request = AugmentRequest(target="toy", ratio="1:1", generator="run")
+    monkeypatch.setattr(sample_source, "find_sample_source", lambda request: origin)
 
     class Host(Adapter):
         name = "toy"
@@ -335,7 +336,7 @@ def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says, monkeypat
     host = Host(source)
     host.held_out = tuple(held_out)
     with pytest.raises(IntegrityFault, match=says):
-        check_origin(mix_config, host)
+        check_origin(request, host)
 
 
 @pytest.mark.parametrize("ratio", ["1:1", "2:1", "1:3", "0:1"])

@@ -1,6 +1,5 @@
 """Samples that are drawn too often: foreseen, said once while training, and at the end."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,10 +12,9 @@ from gansynth.bank.training_bank import (
     HEAD_START_SECONDS,
     TrainingBank,
 )
-from gansynth.core.bank_options import BankCapacity, BankSize, RefreshPolicy
-from gansynth.core.mix_config import MixConfig
+from gansynth.core.bank_options import BankCapacity
 from gansynth.core.ratio import Ratio
-from gansynth.core.run_folder import RunFolder
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.hosts.record import training_result_of
 from gansynth.runtime.errors import EnvironmentFault, TrainingFault
 
@@ -50,13 +48,12 @@ def supply_of(tmp_path):
     """Makes a supply: ``supply_of(draws=643, held=64)``; its ``said`` is what the user is told."""
 
     def make(draws: int, held: int = 64, made: int = 1000, **changes: Any) -> Any:
-        mix_config = MixConfig(
-            RunFolder(tmp_path / "run"), HALF, size=BankSize(samples=held), **changes
-        )
+        words = {"ratio": "1:1", "generator": tmp_path / "run", "bank_size": held, **changes}
+        request = AugmentRequest(target="toy", **words)
         said: list[str] = []
+        capacity = BankCapacity(held, 0)
         training_bank: Any = TrainingBank(
-            *(mix_config, "toy", {}, BankCapacity(held, 0)),
-            *(1, 2 * draws, tmp_path, said.append),
+            request, {}, capacity, 1, 2 * draws, tmp_path, said.append
         )
         training_bank.bank, training_bank.said = tmp_path, said
         training_bank.supervisor = Producer(made)
@@ -67,7 +64,7 @@ def supply_of(tmp_path):
 
 @pytest.mark.parametrize(
     ("draws", "pacing", "filled"),
-    [(90, {}, 23), (643, {}, 64), (400, {"pacing": RefreshPolicy(reuse=10)}, 40)],
+    [(90, {}, 23), (643, {}, 64), (400, {"reuse": 10}, 40)],
 )
 def test_a_live_bank_is_filled_first_as_far_as_it_takes(supply_of, draws, pacing, filled):
     training_bank = supply_of(draws, **pacing)
@@ -85,20 +82,20 @@ def test_a_slow_producer_keeps_nobody_waiting_for_more_than_the_least(supply_of)
 
 
 def test_a_producer_given_up_in_the_head_start_ends_no_training_that_may_do_without(supply_of):
-    training_bank, given_up = supply_of(643, keep_going=True), EnvironmentFault("killed")
+    training_bank, given_up = supply_of(643, allow_empty_bank=True), EnvironmentFault("killed")
     training_bank.supervisor = Producer(16, given_up)
     training_bank.wait()
     assert training_bank.fault is given_up
 
 
 def test_a_frozen_bank_that_is_too_small_is_said_before_training(supply_of):
-    training_bank = supply_of(643, frozen=True)
+    training_bank = supply_of(643, offline=True)
     training_bank.wait()
     assert training_bank.said[1] == "64 of 64 synthetic samples"  # though the last batch has more
     (said,) = [line for line in training_bank.said if "WARNING" in line]
     assert "each of 64 samples will be drawn 10.0 times, more than 4" in said
     assert "--bank-size 161" in said
-    enough = supply_of(draws=256, frozen=True)
+    enough = supply_of(draws=256, offline=True)
     enough.wait()
     assert not [line for line in enough.said if "WARNING" in line]
 
@@ -147,12 +144,13 @@ def test_a_signal_while_the_producer_is_ended_leaves_no_bank(supply_of, tmp_path
 @pytest.mark.parametrize(
     ("how", "held", "key", "number"),
     [
-        ({"frozen": True}, 64, "draws_of_a_sample", 10.05),
-        ({"bank": Path("bank")}, 643, "draws_of_a_sample", 1.0),
+        ({"offline": True}, 64, "draws_of_a_sample", 10.05),
+        ({"bank": "bank"}, 643, "draws_of_a_sample", 1.0),
         ({}, 64, "samples_to_make", 161),
     ],
 )
 def test_a_dry_run_knows_how_often(how, held, key, number):
-    found = foreseen(MixConfig(RunFolder(Path("run")), HALF, **how), 643, held)
+    request = AugmentRequest(target="toy", ratio="1:1", generator="run", **how)
+    found = foreseen(request, 643, held)
     assert (found["synthetic_draws"], found[key]) == (643, number)
     assert ("reuse" in found) == (held == 64)

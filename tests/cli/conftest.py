@@ -19,9 +19,8 @@ from gansynth.core.adapter import HostOptions
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator, GeneratorOptions
-from gansynth.core.host_commands import TrainingFolder
+from gansynth.core.host_commands import TrainingFolder, TrainingResult
 from gansynth.core.lineage import CaseRecord
-from gansynth.core.mix_config import TrainingResult
 from gansynth.core.schema import OUTSIDE, Sample
 from gansynth.core.source import Provenance
 from gansynth.hosts.host import Framework
@@ -116,7 +115,7 @@ class Host(Framework):
         if self.source.request.configuration == "impossible":
             raise UsageFault("--configuration impossible: not in the plans")
 
-    def bank_plan(self, mix_config):
+    def bank_plan(self, request):
         return BankCapacity(64, 1000)
 
     def planned(self, request):
@@ -129,11 +128,11 @@ class Host(Framework):
         return TrainingFolder(Path("results"), 0, None)
 
     def check(self, request):
-        if request.mix_config.ratio.p > 0:
-            check_origin(request.mix_config, self)
+        if request.mix.synthetic:
+            check_origin(request, self)
 
     def start(self, request):
-        self.started.append((request.mix_config, dict(request.settings), tuple(request.options)))
+        self.started.append(request)
         missing, found = self.fell_back, {"dice": 0.5, "dice_per_label": {"1": 0.4, "2": 0.6}}
         reasons = {"the bank is empty": missing}
         counts = (100 + missing, 100 - missing, missing)

@@ -97,6 +97,6 @@ def test_augment_hands_boxes_and_filter_on(toys, run, run_json, tmp_path, monkey
     augment = ("augment", "--target", "toyhost", "--data", "toy:3", "--ratio", "1:1")
     run_json(*augment, "--generator", run, "--boxes", "file:boxes.csv", "--filter", "none")
     run_json(*augment, "--generator", run)
-    asked = [mix_config.samples for mix_config, _, _ in toys.started]
+    asked = [request.samples for request in toys.started]
     assert (asked[0].boxes, asked[0].keep_flawed) == (f"file:{boxes}", True)
     assert asked[1] == SampleRequest()

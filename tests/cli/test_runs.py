@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 
 from gansynth.bank.reader import BankSpec, BankWriter
-from gansynth.core.bank_options import BankSize, RefreshPolicy
-from gansynth.core.mix_config import MixConfig
-from gansynth.core.ratio import Ratio
-from gansynth.core.run_folder import RunFolder
-from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schedule import Schedule
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.sampling.replay import sample_sha256
@@ -120,27 +115,27 @@ def test_augment_hands_on_everything_it_was_told(run, run_cli, toys, tmp_path):
         *("--device", "cpu", "--set", "num_epochs=3", "--", "--npz", "-x"),
     )
     assert result.exit_code == 0, result.stderr
-    assert toys.started == [
-        (
-            MixConfig(
-                samples=SampleRequest(edits=("flip",), seed=5),
-                run=RunFolder(run),
-                ratio=Ratio(1, 1),
-                schedule=Schedule("anneal", begin=0.5, end=1.0),
-                size=BankSize(bytes=2 * 10**9),
-                pacing=RefreshPolicy(refresh=600),
-                scratch=tmp_path,
-                device="cpu",
-                restarts=2,
-                strict=True,
-                keep_going=True,
-                usual_augmentation=False,
-                augment_synthetic=False,
-            ),
-            {"num_epochs": "3"},
-            ("--npz", "-x"),
-        )
-    ]
+    (request,) = toys.started
+    assert request == AugmentRequest(
+        target="toyhost",
+        data="toy:3",
+        generator=run,
+        ratio="1:1",
+        edit="flip",
+        seed=5,
+        schedule="anneal:50%-100%",
+        bank_size="2GB",
+        refresh="10min",
+        bank_dir=tmp_path,
+        device="cpu",
+        restarts=2,
+        strict=True,
+        allow_empty_bank=True,
+        host_augmentation=False,
+        augment_synthetic=False,
+        set={"num_epochs": 3},
+        options=("--npz", "-x"),
+    )
 
 
 @pytest.fixture
@@ -157,7 +152,7 @@ def test_with_a_bank_no_generator_is_needed(bank, run_json, toys):
     assert (planned["generator"], planned["bank"]) == (None, f"{bank} (existing)")
     assert toys.started == []
     run_json(*TOYHOST, "1:1", "--bank", bank)
-    assert toys.started[0][0].run is None
+    assert toys.started[0].run is None
 
 
 def test_augment_reports_ratio_fallbacks_metrics_warnings_and_folder(

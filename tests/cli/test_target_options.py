@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 import gansynth
-from gansynth.core.mix_config import MixConfig
-from gansynth.core.ratio import Ratio
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import SourceRequest
 from gansynth.hosts.api import host_settings
 from gansynth.hosts.host import framework
@@ -66,7 +65,7 @@ def test_o_is_the_folder_of_results_for_every_target(target, place):
 
 def test_real_cases_stay_as_they_are_in_hosts_that_know_nothing_else(toy_source):
     host = framework("segmenter")(open_source(SourceRequest("toy", "3")))
-    host.check_ways(MixConfig(None, Ratio(1, 0)))
-    asked = MixConfig(None, Ratio(1, 0), real_in_generator_space=True)
+    plain = AugmentRequest(target="segmenter", ratio="1:0")
+    host.check_ways(plain)
     with pytest.raises(UsageFault, match=r"--real-in-generator-space: .*; leave it out"):
-        host.check_ways(asked)
+        host.check_ways(plain.but(real_in_generator_space=True))

@@ -16,9 +16,8 @@ from gansynth.conditions.condition_source import ConditionSource, inherited_requ
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import Lineage, guard
-from gansynth.core.mix_config import MixConfig
-from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.requests.sections import SampleWords
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
@@ -232,11 +231,16 @@ ASKING = SampleRequest(
 )
 
 
+PLAIN = AugmentRequest(target="toy", ratio="1:1", generator="run")
+OTHERS = PLAIN.but(
+    condition_source="nifti:/free",
+    lesions="pairs=ordered",
+    sampling_weights="/w.json",
+    filter="range",
+)
+
+
 def test_documents_with_and_without_a_sample_request_are_read():
-    plain = MixConfig(RunFolder(Path("run")), Ratio(1, 1))
-    document = plain.to_json()
-    del document["lesions"]
-    assert MixConfig.from_json(document).samples == SampleRequest()
     for asking in (SampleRequest(), ASKING):
         config = ProducerConfig("run", {}, "toy", "bank", True, 3, samples=asking)
         assert ProducerConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
@@ -245,10 +249,7 @@ def test_documents_with_and_without_a_sample_request_are_read():
 
 
 def test_a_training_with_another_sample_request_does_not_resume():
-    one, other = (
-        describe_session(MixConfig(RunFolder(Path("run")), Ratio(1, 1), samples=asking), None)
-        for asking in (SampleRequest(), ASKING)
-    )
+    one, other = (describe_session(request, None) for request in (PLAIN, OTHERS))
     check_same(Path("out"), one, one)
     says = r"conditions None, not .*; lesions None, not .*; weights None, not .*; filters \[\], not"
     with pytest.raises(UsageFault, match=says):
@@ -301,8 +302,7 @@ def test_generators_that_cannot_take_other_cases_refuse_them(takes, draws, per_c
 
 
 def test_hosts_that_cannot_take_samples_of_other_cases_refuse_them():
-    mix_config = MixConfig(RunFolder(Path("run")), Ratio(1, 1), samples=ASKING)
     with pytest.raises(UsageFault, match="Leave --condition-source out"):
-        object.__new__(DeepMedicAdapter).check_run(RunFolder(Path("run")), mix_config)
+        object.__new__(DeepMedicAdapter).check_run(RunFolder(Path("run")), OTHERS)
     with pytest.raises(UsageFault, match="within their own training scans"):
-        refuse_conditions(mix_config)
+        refuse_conditions(OTHERS)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.conditions.boxes import BoxContext, TrainingBoxes, anywhere, box_drawer, own_boxes
+from gansynth.conditions.boxes import BoxContext, TrainingBoxes, box_drawer, own_boxes
 from gansynth.core.body_mask import organ_mask, share_inside
+from gansynth.core.sample_request import absolute_boxes
 from gansynth.core.schema import Boxes, Case, Schema
 from gansynth.runtime.errors import DataFault, UsageFault
 from tests.spots import boxes_of, replay, spotted
@@ -237,5 +238,5 @@ def test_a_missing_or_binary_box_list_is_refused(tmp_path, monkeypatch):
     with pytest.raises(DataFault, match="is no UTF-8 text"):
         box_drawer(f"file:{tmp_path / 'b.csv'}")
     monkeypatch.chdir(tmp_path)
-    assert anywhere("file:a.csv") == f"file:{tmp_path / 'a.csv'}"  # for other processes
-    assert (anywhere("jitter"), anywhere(None)) == ("jitter", None)
+    assert absolute_boxes("file:a.csv") == f"file:{tmp_path / 'a.csv'}"  # for other processes
+    assert (absolute_boxes("jitter"), absolute_boxes(None)) == ("jitter", None)

@@ -11,7 +11,7 @@ import pytest
 from gansynth.bank.producer import ProducerConfig, open_bank, run_producer
 from gansynth.bank.reader import BankReader
 from gansynth.core.host_commands import TrainingFolder
-from gansynth.core.mix_config import MixerConfig
+from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.hosts.mixer import Mixer
 from gansynth.hosts.record import training_in

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gansynth.core.batch_counter import BatchCounter
-from gansynth.core.mix_config import MixerConfig
+from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.ratio import Ratio, whole_parts
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.epoch_plan import EpochPlan, EpochTable

@@ -16,7 +16,7 @@ import torch
 from gansynth.bank.draw_log import summarise
 from gansynth.bank.store import list_samples, sample_path
 from gansynth.core.batch_counter import BatchCounter
-from gansynth.core.mix_config import MixerConfig
+from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.mixer import BatchItem, Mixer

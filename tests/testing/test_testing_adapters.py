@@ -30,8 +30,8 @@ class ToyAdapter(Framework):
         pass
 
     def check(self, request):
-        if request.mix_config.ratio.p > 0:
-            check_origin(request.mix_config, self)
+        if request.mix.synthetic:
+            check_origin(request, self)
 
     def train(self, job):
         raise NotImplementedError

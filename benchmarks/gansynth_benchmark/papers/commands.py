@@ -9,11 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.core.schedule import Schedule
+from gansynth.core.schedule import Mix
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.composite_spec import texts
 from gansynth.hosts.host import framework
@@ -143,7 +142,7 @@ class PaperCommands:
         Without a number of steps, the longest arm has the host's own epochs.
         """
         settings, steps = self.settings(name), self.asked.steps
-        mixes = [(Ratio.parse(arm.ratio), Schedule.parse(arm.schedule)) for arm in arms]
+        mixes = [Mix.parse(arm.ratio, arm.schedule) for arm in arms]
         adapter = framework(str(self.plan.hosts[name].target))(self.source)
         each = adapter.lasting(steps or MANY, mixes, settings, len(self.source.train_ids))
         if steps is None:

@@ -42,9 +42,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from gansynth.core.bank_options import BankSize
-from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
-from gansynth.core.schedule import Schedule
+from gansynth.core.schedule import Mix
 from gansynth.fitting.recipe import Recipe, find_recipe
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.yaml_text import read_yaml
@@ -104,9 +103,9 @@ class PaperArm(ClosedModel):
 
     @model_validator(mode="after")
     def _fits(self) -> PaperArm:
-        Schedule.parse(self.schedule)
+        mix = Mix.parse(self.ratio, self.schedule)
         BankSize.parse(self.bank)
-        if (Ratio.parse(self.ratio).p > 0) != (self.generator is not None):
+        if mix.synthetic != (self.generator is not None):
             raise ValueError(f"{self.name}: {self.ratio} and generator {self.generator}")
         return self
 

@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 
 from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
 from gansynth.runtime.options import flag_of, idle, message_of
+from gansynth.runtime.serialise import to_json
 
 P = ParamSpec("P")
 Q = TypeVar("Q")
@@ -172,6 +173,10 @@ class Request(BaseModel):
             raise UsageFault(message_of(error, type(self), shown)) from None
         for reason in idle(self.given, self, type(self).conditions(), self.typed, self.called):
             raise UsageFault(reason)
+        self.check()
+
+    def check(self) -> None:
+        """Refuse values that do not fit together, or cannot be parsed; optional."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
@@ -271,8 +276,14 @@ class Request(BaseModel):
         return [*words, *last]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the given fields, for a child of the same version."""
-        return self.model_dump(mode="json", include=set(self.given))
+        """Return the given fields with absolute paths, for a process of the same version."""
+        document: dict[str, Any] = to_json({name: getattr(self, name) for name in self.given})
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read the document of ``to_json``."""
+        return cls(**document)
 
 
 def _several(value: Any) -> Sequence[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -21,6 +22,10 @@ from gansynth.core.requests.sections import ReadWords, SampleWords
 from gansynth.runtime.options import FlagText, flag_of
 
 if TYPE_CHECKING:
+    from gansynth.core.bank_options import BankSize, RefreshPolicy
+    from gansynth.core.run_folder import RunFolder
+    from gansynth.core.sample_request import SampleRequest
+    from gansynth.core.schedule import Mix
     from gansynth.core.source import SourceRequest
     from gansynth.runtime.progress import Reporter
 
@@ -81,6 +86,8 @@ class BankWords(Request):
     """Stop at the first missing synthetic sample."""
     allow_empty_bank: bool = False
     """Start even without a synthetic sample."""
+    patience: Annotated[float, Opt(metavar="SECONDS")] = Field(default=300, ge=0)
+    """Longest wait for a sample where the schedule allows no real case; training then stops."""
 
 
 class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
@@ -92,9 +99,9 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
     The framework stays as installed, and validates on real cases only. A generator that has seen a
     held-out case, or shares a subject with one, is refused (exit 6). A real case replaces a missing
     sample, and is counted; more than 1 % of them is exit 5, after training. Where the schedule
-    allows no real case, training waits for the sample, five minutes unless GANSYNTH_PATIENCE
-    sets other seconds. Then it stops with exit 5. Options of the framework are flags, or follow
-    --set as KEY=VALUE. Options after -- go to the framework's own command line.
+    allows no real case, training waits for the sample (--patience). Then it stops with exit 5.
+    Options of the framework are flags, or follow --set as KEY=VALUE. Options after -- go to the
+    framework's own command line.
     """
 
     command: ClassVar[str] = "augment"
@@ -138,6 +145,56 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
             flags = (flag_of(key) for key, text in self.set.items() if isinstance(text, FlagText))
             return next(flags, "--set")
         return super().called(name)
+
+    def check(self) -> None:
+        """Refuse what cannot be parsed, and samples of no generator or bank."""
+        self.mix.refuse_without(self.generator, self.bank)
+        _ = self.size, self.pacing
+
+    @cached_property
+    def mix(self) -> Mix:
+        """Ratio and schedule."""
+        from gansynth.core.schedule import Mix
+
+        return Mix.parse(self.ratio, self.schedule)
+
+    @cached_property
+    def size(self) -> BankSize:
+        """Size of the bank."""
+        from gansynth.core.bank_options import BankSize
+
+        return BankSize.parse(str(self.bank_size))
+
+    @cached_property
+    def pacing(self) -> RefreshPolicy:
+        """Renewal rate of a live bank."""
+        from gansynth.core.bank_options import RefreshPolicy
+
+        paces = (self.reuse, self.refresh, self.overhead)
+        return RefreshPolicy.parse(*(None if pace is None else str(pace) for pace in paces))
+
+    @cached_property
+    def run(self) -> RunFolder | None:
+        """The generator's run; None without one."""
+        from gansynth.core.run_folder import RunFolder
+
+        return None if self.generator is None else RunFolder(Path(self.generator))
+
+    @cached_property
+    def samples(self) -> SampleRequest:
+        """The samples, and the filters they pass; their seed also chooses slots."""
+        from gansynth.core.sample_request import SampleRequest
+
+        return SampleRequest.of(self, self.seed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the given fields with absolute paths, also of boxes and conditions."""
+        document, samples = super().to_json(), self.samples
+        if samples.boxes is not None:
+            document["boxes"] = samples.boxes
+        if samples.conditions is not None:
+            document["condition_source"] = "{kind}:{where}".format(**samples.conditions)
+        return document
 
 
 class HostRequest(Request):

@@ -4,17 +4,12 @@ What every host promises and refuses is in ``tests/adapters``.
 """
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from gansynth.core.capabilities import Capabilities
-from gansynth.core.host_commands import TrainingRequest
-from gansynth.core.mix_config import MixConfig
-from gansynth.core.ratio import Ratio
-from gansynth.core.run_folder import RunFolder
-from gansynth.core.schedule import Schedule
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.testing import check_adapter
 from gansynth_deepmedic.adapter import DeepMedicAdapter
@@ -118,8 +113,12 @@ def test_samples_without_a_place_in_a_volume_are_refused(
     augment(run=changed_run(**changes), code=2, says=says)
 
 
+def asked(**words: Any) -> AugmentRequest:
+    return AugmentRequest(**{"target": "deepmedic", "ratio": "1:1", **words})
+
+
 def test_samples_of_a_bank_need_a_place_in_a_training_case(adapter, settings, crop_bank):
-    adapter.check(TrainingRequest(MixConfig(None, Ratio(1, 1), bank=crop_bank()), settings, ()))
+    adapter.check(asked(bank=crop_bank(), set=settings))
     for name, told, says in (
         ("held", {"case": adapter.source.held_out_ids[0]}, "expected one of the training cases"),
         ("noise", {"case": ""}, "is of no case"),
@@ -127,19 +126,16 @@ def test_samples_of_a_bank_need_a_place_in_a_training_case(adapter, settings, cr
     ):
         bank = crop_bank(name, 1, **told)
         with pytest.raises(DataFault, match=says):
-            adapter.check(TrainingRequest(MixConfig(None, Ratio(1, 1), bank=bank), settings, ()))
+            adapter.check(asked(bank=bank, set=settings))
 
 
 def test_a_dry_run_says_what_a_subepoch_holds(adapter, settings, crop_run, tmp_path):
     odd = {**settings, "cases": "7", "output": str(tmp_path / "o")}
-    mix_config = MixConfig(RunFolder(crop_run), Ratio(1, 2), device="cpu")
-    planned = adapter.planned(TrainingRequest(mix_config, odd, ()))
+    planned = adapter.planned(asked(generator=crop_run, ratio="1:2", set=odd))
     assert planned["cases_per_subepoch"] == {"real": 2, "synthetic": 4}
     assert planned["segments_per_subepoch"] == {"real": 20, "synthetic": 40}
     assert any("7 in the file, 6 now" in said for said in planned["said"])
-    schedule = Schedule.parse("anneal:0%-100%")
-    mix_config = replace(mix_config, ratio=Ratio(1, 1), schedule=schedule)
-    planned = adapter.planned(TrainingRequest(mix_config, settings, ()))
+    planned = adapter.planned(asked(generator=crop_run, schedule="anneal", set=settings))
     assert planned["cases_per_subepoch"] == {"all": 6, "synthetic_at_most": 6}
     assert planned["segments_per_subepoch"] == {"all": 60, "of_each_case": 10}
 
@@ -168,10 +164,8 @@ def test_options_of_the_program_are_read_as_it_reads_them(tmp_path, monkeypatch)
     ids=range(8),
 )
 def test_options_that_are_not_the_users_to_give_are_refused(tmp_path, options, settings, says):
-    asked = TrainingRequest(
-        MixConfig(None, Ratio(1, 0)), {"deepmedic": "dm", **settings}, options.split()
-    )
     bare = toy_deepmedic(tmp_path / "toy", train=2)
     bare.model.rename(tmp_path / "away.cfg")
+    words = {"set": {"deepmedic": "dm", **settings}, "options": options.split()}
     with pytest.raises(UsageFault, match=says):
-        adapter_of(bare).check(asked)
+        adapter_of(bare).check(asked(ratio="1:0", **words))

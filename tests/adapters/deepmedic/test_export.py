@@ -20,12 +20,9 @@ import numpy as np
 import pytest
 
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
-from gansynth.core.host_commands import ExportRequest
 from gansynth.core.lineage import Lineage
-from gansynth.core.mix_config import MixConfig
-from gansynth.core.ratio import Ratio
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.resample import resample
-from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, case_records
@@ -76,10 +73,9 @@ def make_bank(folder: Path, source: DeepMedicSource, samples: int = 12, **change
 def export(of: tuple[Toy, Path], out: Path, ratio: str = "1:2", **asked: Any) -> dict[str, Any]:
     """Export a data set with samples of a bank."""
     data, bank = of
-    given = {k: asked.pop(k) for k in ("content", "size", "dry_run") if k in asked}
     adapter = DeepMedicAdapter(opened(data, **asked.pop("read", {})))
-    mix_config = MixConfig(None, Ratio.parse(ratio), **{"bank": bank, **asked})
-    return dict(adapter.export(ExportRequest(mix_config, str(out), NullReporter(), **given)))
+    words = {"ratio": ratio, "bank": bank, "export": str(out), **asked}
+    return dict(adapter.export(AugmentRequest(target="deepmedic", **words)))
 
 
 def listed(folder: Path, name: str) -> list[str]:
@@ -223,9 +219,9 @@ def test_orders_that_make_no_data_set_are_refused(sets, tmp_path, asked, values,
 def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
     crop_run, shared_deepmedic, tmp_path, monkeypatch
 ):
-    mix_config = MixConfig(RunFolder(crop_run), Ratio(1, 1), samples=SampleRequest(seed=3))
-    mix_config = replace(mix_config, device="cpu", real_in_generator_space=True)
     out, before = tmp_path / "out", content(shared_deepmedic.folder)
+    asked = {"target": "deepmedic", "generator": crop_run, "ratio": "1:1", "seed": 3}
+    request = AugmentRequest(**asked, export=str(out), real_in_generator_space=True)
     adapter, kept = DeepMedicAdapter(opened(shared_deepmedic)), dict[str, int]()
 
     def stop(*arguments: Any, **named: Any) -> Any:
@@ -241,11 +237,11 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr("gansynth_deepmedic.export.write_layout", stop)
         with pytest.raises(DataFault, match="stopped"):
-            adapter.export(ExportRequest(mix_config, str(out), NullReporter()))
+            adapter.export(request)
     (left,) = tmp_path.iterdir()
     made = samples()
     monkeypatch.setattr("gansynth_deepmedic.export.training_cases", look)
-    report = adapter.export(ExportRequest(mix_config, str(out), NullReporter()))
+    report = adapter.export(request)
     assert kept == made != {}
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert (report["realised"], report["real_in_generator_space"]) == ("4:4", True)
@@ -382,10 +378,8 @@ def data(tmp_path_factory) -> Path:
 def brought(data: Path, space: Space, out: Path, **read: str) -> Any:
     """Cases that were written, each with the one it was made of."""
     source = reading(data, **read)
-    mix_config: Any = SimpleNamespace(
-        real_in_generator_space=True, run=SimpleNamespace(space=space)
-    )
-    cases = training_cases(source, mix_config, out, NullReporter())
+    request: Any = SimpleNamespace(real_in_generator_space=True, run=SimpleNamespace(space=space))
+    cases = training_cases(source, request, out, NullReporter())
     return [(case, source.host_case(case.id)) for case in cases]
 
 

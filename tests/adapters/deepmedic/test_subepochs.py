@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gansynth.bank.draw_log import summarise
-from gansynth.core.mix_config import MixerConfig
+from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample
 from gansynth_deepmedic.hook import SubepochCase, Subepochs

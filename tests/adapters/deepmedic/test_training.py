@@ -9,16 +9,13 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gansynth.core.host_commands import TrainingRequest
-from gansynth.core.mix_config import MixConfig, TrainingResult
-from gansynth.core.ratio import Ratio
-from gansynth.core.run_folder import RunFolder
+from gansynth.core.host_commands import TrainingResult
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.hosts.record import FILE, LOG
 from gansynth.runtime.errors import GansynthError, TrainingFault, UsageFault
 from gansynth.runtime.files import read_json
@@ -99,14 +96,15 @@ def trainer(
     patch.setattr("gansynth_deepmedic.adapter.find_program", lambda *_: program)
     patch.setenv("PROBE", str(output.parent / "probe.jsonl"))
     adapter = DeepMedicAdapter(data.source())
+    adapter.reporter = RichReporter()
 
     def train(
         settings: dict[str, str] | None = None, *arguments: str, **changes: Any
     ) -> TrainingResult:
         asked = {"deepmedic": "dm", "epochs": "2", "subepochs": "2", "output": str(output)}
-        mix_config = replace(MixConfig(None, Ratio(1, 2), bank=bank, device="cpu"), **changes)
-        words = ["-model", str(data.model), *arguments]
-        request = TrainingRequest(mix_config, {**asked, **(settings or {})}, words, RichReporter())
+        words = {"ratio": "1:2", "bank": bank, **changes, "set": {**asked, **(settings or {})}}
+        options = ["-model", str(data.model), *arguments]
+        request = AugmentRequest(target="deepmedic", **words, options=options)
         result: TrainingResult = adapter.start(request)
         return result
 
@@ -331,7 +329,7 @@ def test_a_patch_too_small_for_a_segment_is_sampled_around_and_said(fake, tmp_pa
 
 @pytest.mark.parametrize(
     ("changes", "exact"),
-    [({}, 0), ({"augment_synthetic": False}, 16), ({"usual_augmentation": False}, 16)],
+    [({}, 0), ({"augment_synthetic": False}, 16), ({"host_augmentation": False}, 16)],
 )
 def test_augmentation_is_as_asked(fake, tmp_path, monkeypatch, changes, exact):
     data = toy_deepmedic(tmp_path / "toy", values={"augm_sample_prms_tr": {"hist_dist": None}})
@@ -340,11 +338,11 @@ def test_augmentation_is_as_asked(fake, tmp_path, monkeypatch, changes, exact):
     rows = probed(output)
     assert sum(all(map(is_sample, row["centres"])) for row in rows if row["synthetic"]) == exact
     written = read_values(output / "train.cfg")["augm_sample_prms_tr"]
-    assert (written is None) == ("usual_augmentation" in changes)
+    assert (written is None) == ("host_augmentation" in changes)
 
 
 def test_real_cases_come_through_the_generators_space(train, crop_run, tmp_path):
-    train(real_in_generator_space=True, run=RunFolder(crop_run))
+    train(real_in_generator_space=True, generator=crop_run)
     home = str(tmp_path / "out" / "real")
     files = [case["channels"][0] for case in read_json(tmp_path / "out" / ORDER)["cases"]]
     assert all(file.startswith(home) and Path(file).is_file() for file in files)

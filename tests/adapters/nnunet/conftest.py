@@ -55,8 +55,8 @@ def build(nnunet) -> Iterator[Callable[..., Any]]:
 
 def begin(trainer: Any) -> Any:
     """Open the session of a training as ``run_training`` does, without the training."""
-    host, request = hosted(trainer.gansynth, trainer)
-    trainer.session = trainer.gansynth_job = job = Job(host.opened(request), None)
+    host = hosted(trainer.gansynth, trainer).opened(trainer.gansynth.request)
+    trainer.session = trainer.gansynth_job = job = Job(host, None)
     job.begin()
     trainer.gansynth_mix(job.plan)
     return trainer
@@ -72,14 +72,9 @@ def told(monkeypatch, tmp_path) -> Callable[..., None]:
     }
 
     def tell(settings: dict[str, Any] = quick, **mix: Any) -> None:
-        usual = {"run": None, "schedule": "constant", "size": "64", "ratio": "1:1"}
-        document = {
-            **{"target": "nnunet", "request": {}, "options": [], "held_out": []},
-            "mix_config": {**usual, **mix},
-            "settings": {key: str(value) for key, value in settings.items()},
-        }
+        request = {"target": "nnunet", "ratio": "1:1", **mix, "set": settings}
         file = tmp_path / "mix.json"
-        file.write_text(json.dumps(document, default=str))
+        file.write_text(json.dumps({"request": request}, default=str))
         monkeypatch.setenv("GANSYNTH_CONFIG", str(file))
 
     return tell
@@ -95,7 +90,7 @@ def ready(build, told, frozen_bank, tmp_path) -> Callable[..., Any]:
     """
 
     def make(configuration="3d_fullres", name=TRAINER, **mix):
-        if not {"bank", "run"} & set(mix):
+        if not {"bank", "generator"} & set(mix):
             bank = tmp_path / configuration
             mix["bank"] = bank if bank.exists() else frozen_bank(bank, configuration=bank.name)
         told(**mix)

@@ -1,19 +1,12 @@
 import json
 from contextlib import nullcontext
-from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 import torch
 
-from gansynth.core.bank_options import BankSize
-from gansynth.core.host_commands import TrainingRequest
-from gansynth.core.mix_config import MixConfig
-from gansynth.core.ratio import Ratio
-from gansynth.core.run_folder import RunFolder
-from gansynth.core.schedule import Schedule
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.space import Space
 from gansynth.runtime.errors import (
     DataFault,
@@ -33,8 +26,8 @@ def adapter(toy_nnunet):
     return NnunetAdapter(open_nnunet(toy_nnunet.request()))
 
 
-def mix_config(bank: Path, **rest: Any) -> MixConfig:
-    return MixConfig(RunFolder(bank / "no-run"), Ratio(1, 1), bank=bank, **rest)
+def asked(**words: Any) -> AugmentRequest:
+    return AugmentRequest(**{"target": "nnunet", "ratio": "1:1", **words})
 
 
 @pytest.mark.parametrize(
@@ -51,7 +44,7 @@ def test_what_nnunet_would_not_understand_starts_nothing(
 ):
     bank = frozen_bank()
     with pytest.raises(UsageFault) as caught:
-        adapter.start(TrainingRequest(mix_config(bank), settings, options))
+        adapter.start(asked(bank=bank, set=settings, options=options))
     assert message in str(caught.value)
     assert not (adapter.source.root.results / f"{bank.name}_1-1_constant").exists()
 
@@ -87,23 +80,22 @@ def test_results_go_where_the_user_says_and_nnunet_puts_those_of_the_variant(
     adapter, frozen_bank, tmp_path, trainer
 ):
     settings = {"trainer": trainer, "results": str(tmp_path / "arm")}
-    request = TrainingRequest(mix_config(frozen_bank()), settings, ())
-    folder = adapter.configured(request).output
+    folder = adapter.configured(asked(bank=frozen_bank(), set=settings)).output
     assert folder.is_relative_to(tmp_path / "arm" / adapter.source.dataset)
     assert folder.parent.name.startswith("nnUNetTrainerDA5GANSynth__")
 
 
 def test_generator_ratio_and_schedule_name_the_folder_in_nnunets_results(toy_copy, frozen_bank):
     adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
-    bank, other = frozen_bank(), Schedule.parse("anneal:0%-50%")
-    mixed = mix_config(bank)
-    for changes, name in (
+    bank = frozen_bank()
+    for words, name in (
         ({}, f"{bank.name}_1-1_constant"),
-        ({"ratio": Ratio(1, 3), "schedule": other}, f"{bank.name}_1-3_anneal-0-50"),
-        ({"ratio": Ratio(1, 0)}, "real_1-0_constant"),
+        ({"ratio": "1:3", "schedule": "anneal:0%-50%"}, f"{bank.name}_1-3_anneal-0-50"),
+        ({"ratio": "1:0"}, "real_1-0_constant"),
     ):
-        request = TrainingRequest(replace(mixed, **changes), {}, ())
-        below = adapter.configured(request).output.relative_to(adapter.source.root.results)
+        below = adapter.configured(asked(bank=bank, **words)).output.relative_to(
+            adapter.source.root.results
+        )
         assert below.parts[:2] == (name, adapter.source.dataset)
 
 
@@ -117,15 +109,12 @@ def test_nnunets_own_dice_is_beside_gansynths_measures(tmp_path):
 
 
 def test_the_room_of_a_bank_is_known_before_and_too_little_is_refused(adapter, fitted):
-    def sized(size: BankSize) -> MixConfig:
-        return MixConfig(RunFolder(fitted), Ratio(1, 1), size=size)
-
-    planned = adapter.bank_plan(sized(BankSize(samples=10)))
+    planned = adapter.bank_plan(asked(generator=fitted, bank_size=10))
     one = sample_bytes(adapter.source, adapter.source.space.size, 2)
     assert planned is not None
     assert planned.bytes == (one + 8192) * (10 + 2)
     with pytest.raises(UsageFault, match=r"--bank-size 1000B: holds 0 sample"):
-        adapter.check(TrainingRequest(sized(BankSize(bytes=1000)), {}, ()))
+        adapter.check(asked(generator=fitted, bank_size="1000B"))
 
 
 @pytest.mark.parametrize(

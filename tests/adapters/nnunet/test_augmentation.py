@@ -148,8 +148,8 @@ def test_a_loader_that_loads_a_batch_before_it_transforms_is_noticed(loader):
 
 
 @pytest.mark.parametrize("name", ["nnUNetTrainerGANSynth", "nnUNetTrainerDA5GANSynth"])
-def test_without_the_usual_augmentation_nothing_is_changed(ready, monkeypatch, name):
-    trainer = ready(name=name, usual_augmentation=False)
+def test_without_the_host_augmentation_nothing_is_changed(ready, monkeypatch, name):
+    trainer = ready(name=name, host_augmentation=False)
     drawn = draw(trainer, 4, monkeypatch)
     assert {d.synthetic for d in drawn} == {True, False}
     assert all(d.is_crop(masked=False) for d in drawn)
@@ -159,8 +159,8 @@ def test_without_the_usual_augmentation_nothing_is_changed(ready, monkeypatch, n
 
 
 def test_it_is_what_nnunets_own_variant_without_augmentation_does(ready):
-    ours = begin(ready(usual_augmentation=False)).get_dataloaders()[0].data_loader
-    other = ready(name="nnUNetTrainerNoDAGANSynth", usual_augmentation=True)
+    ours = begin(ready(host_augmentation=False)).get_dataloaders()[0].data_loader
+    other = ready(name="nnUNetTrainerNoDAGANSynth", host_augmentation=True)
     theirs = begin(other).get_dataloaders()[0].data_loader
     assert tuple(ours.patch_size) == tuple(theirs.patch_size) == tuple(ours.final_patch_size)
     assert repr(ours.transforms.transforms) == repr(theirs.transforms.transforms)

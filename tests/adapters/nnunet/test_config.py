@@ -1,16 +1,10 @@
 import json
-from dataclasses import fields
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gansynth.core.bank_options import BankSize, RefreshPolicy
 from gansynth.core.lineage import CaseRecord
-from gansynth.core.mix_config import MixConfig
-from gansynth.core.ratio import Ratio
-from gansynth.core.run_folder import RunFolder
-from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schedule import Schedule
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.hosts.launch import ApartTraining
 from gansynth.runtime.errors import UsageFault
 from gansynth_nnunet.config import from_environment
@@ -35,7 +29,7 @@ def test_two_variables_are_the_shortest_case(tmp_path):
     environ = {"GANSYNTH_GENERATOR": str(tmp_path), "GANSYNTH_RATIO": "1:2"}
     config = from_environment(environ)
     assert config is not None
-    assert config.mix_config == MixConfig(RunFolder(tmp_path), Ratio(1, 2))
+    assert config.request == AugmentRequest(target="nnunet", generator=tmp_path, ratio="1:2")
     assert from_environment({}) is None
 
 
@@ -43,74 +37,56 @@ def test_two_variables_are_the_shortest_case(tmp_path):
     ("document", "message"),
     [
         ({}, "expected the file that gansynth augment"),
-        ({"mix_config": {"size": "x"}}, "--bank-size 'x'"),
-        ({"mix_config": {"later": 1}}, "unexpected 'later'"),
-        ({"mix_config": {"schedule": "finetune:34%@50%"}}, "expected --ratio 0:1"),
-        ({"settings": {"num_epoch": "3"}}, "num_epoch=3: nnunet has no such setting"),
-        ({"settings": {"num_epochs": "two"}}, "num_epochs=two"),
-        ({"settings": {"num_epochs": "0"}}, "num_epochs=0"),
+        ({"bank_size": "x"}, "--bank-size 'x'"),
+        ({"later": 1}, "later: unknown"),
+        ({"schedule": "finetune:34%@50%"}, "expected --ratio 0:1"),
+        ({"set": {"num_epoch": "3"}}, "num_epoch=3: nnunet has no such setting"),
+        ({"set": {"num_epochs": "two"}}, "num_epochs=two"),
+        ({"set": {"num_epochs": "0"}}, "num_epochs=0"),
     ],
 )
 def test_a_wrong_key_of_the_file_is_named(tmp_path, document, message):
     file = tmp_path / "mix.json"
-    mix = MixConfig(RunFolder(tmp_path), Ratio(1, 1))
-    whole = ApartTraining("nnunet", mix, {}, {}, (), ()).to_json()
-    whole["mix_config"] |= document.get("mix_config", {})
-    whole["settings"] = document.get("settings", {})
-    file.write_text(json.dumps(whole if document else {}))
+    request = {"target": "nnunet", "generator": str(tmp_path), "ratio": "1:1", **document}
+    file.write_text(json.dumps({"request": request} if document else {}))
     with pytest.raises(UsageFault) as caught:
         from_environment({"GANSYNTH_CONFIG": str(file)})
     assert str(caught.value).startswith(f"GANSYNTH_CONFIG={file}: ")
     assert message in str(caught.value)
 
 
-def test_what_the_adapter_writes_is_read_back(tmp_path):
-    mix_config, case = everything(tmp_path / "g0"), CaseRecord("a", "s", "0")
-    settings = {"num_epochs": "3", "initial_lr": "0.1"}
-    training = ApartTraining("nnunet", mix_config, {"fold": "0"}, settings, ("--npz",), (case,))
+EVERYTHING: dict[str, Any] = {
+    **{
+        "target": "nnunet",
+        "ratio": "0:1",
+        "schedule": "finetune:50%@90%",
+        "seed": 3,
+        "strict": True,
+    },
+    **{"edit": ("flip",), "boxes": "training", "filter": ("none",), "lesions": "pairs=ordered"},
+    **{"condition_source": "nifti:scans", "condition_source_read": {"spacing": "1,1,2"}},
+    **{"generator": "g0", "bank_dir": "scratch", "bank_size": "3x", "reuse": 4, "patience": 9},
+    **{"device": "cpu", "allow_empty_bank": True, "host_augmentation": False},
+    **{"augment_synthetic": False, "real_in_generator_space": True, "options": ("--npz",)},
+    **{"set": {"num_epochs": 3, "initial_lr": 0.1}, "sampling_weights": "weights.json"},
+}
+
+
+def test_what_the_adapter_writes_is_read_back_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scans").mkdir()
+    request, case = AugmentRequest(**EVERYTHING), CaseRecord("a", "s", "0")
     file = tmp_path / "config.json"
-    file.write_text(json.dumps(training.to_json()))
-    assert from_environment({"GANSYNTH_CONFIG": str(file)}) == training
-
-
-def everything(run: Path) -> MixConfig:
-    """No option as it is by default."""
-    mix_config = MixConfig(
-        samples=SampleRequest(
-            edits=("elastic", "flip"),
-            boxes="training",
-            keep_flawed=True,
-            conditions={
-                "kind": "nifti",
-                "where": str(run),
-                "fold": "0",
-                "read": {"spacing": "1,1,2", "channels": "T1"},
-            },
-            lesions="pairs=ordered",
-            seed=3,
-        ),
-        run=RunFolder(run),
-        ratio=Ratio.parse("1:2"),
-        schedule=Schedule.parse("anneal:50%-90%"),
-        frozen=True,
-        size=BankSize.parse("3x"),
-        pacing=RefreshPolicy(reuse=4),
-        bank=run / "bank",
-        scratch=run / "scratch",
-        device="cuda:1",
-        restarts=2,
-        strict=True,
-        keep_going=True,
-        usual_augmentation=False,
-        augment_synthetic=False,
-        real_in_generator_space=True,
-        nearest=True,
+    file.write_text(json.dumps(ApartTraining(request, {"fold": "0"}, (case,)).to_json()))
+    samples, folders = request.samples, ("generator", "bank_dir", "sampling_weights")
+    monkeypatch.chdir("/")
+    read = from_environment({"GANSYNTH_CONFIG": str(file)})
+    assert read is not None
+    assert (read.held_out, read.source, read.request.samples) == ((case,), {"fold": "0"}, samples)
+    moved = {name: tmp_path / str(EVERYTHING[name]) for name in folders}
+    assert read.request == AugmentRequest(
+        **{**EVERYTHING, **moved, "condition_source": f"nifti:{tmp_path / 'scans'}"}
     )
-    plain = MixConfig(RunFolder(run), Ratio.parse("1:1"))
-    names = [f.name for f in fields(MixConfig)]
-    same = [name for name in names if getattr(plain, name) == getattr(mix_config, name)]
-    assert same == ["run"], "name every option"
-    return mix_config
 
 
 def test_a_dry_run_writes_the_file_and_the_command_for_nnunet(
@@ -129,6 +105,6 @@ def test_a_dry_run_writes_the_file_and_the_command_for_nnunet(
     assert f"GANSYNTH_CONFIG={file} nnUNetv2_train {place}" in planned["then"]
     config = from_environment({"GANSYNTH_CONFIG": planned["settings_file"]})
     assert config is not None
-    assert config.mix_config.run == RunFolder(fitted)
-    assert (config.mix_config.pacing.reuse, dict(config.settings)) == (4, {"num_epochs": "3"})
+    assert config.request.generator == fitted
+    assert (config.request.pacing.reuse, config.request.set) == (4, {"num_epochs": "3"})
     assert config.held_out == ()  # read again when it trains

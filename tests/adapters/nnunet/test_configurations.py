@@ -91,7 +91,7 @@ def test_label_maps_that_are_drawn_know_no_ignore_label(nnunet, ready, run_cli, 
     where = ("-o", tmp_path / "run", "--device", "cpu", "-q")
     fit = run_cli("fit", "dcgan", "--set=with_mask=yes", *data, *where, *brief)
     assert fit.exit_code == 0, fit.stderr
-    trainer = ready("2d", run=tmp_path / "run", size="8", keep_flawed=True, device="cpu")
+    trainer = ready("2d", generator=tmp_path / "run", bank_size="8", filter="none", device="cpu")
     train, _ = begin(trainer).get_dataloaders()
     reader = BankReader(trainer.session.training_bank.bank)
     maps = [np.asarray(reader.read(sample).labels) for sample in reader.ids()]

@@ -318,8 +318,8 @@ def test_nnunet_trains_on_a_generator_of_raw_scans(
     data = ("--data", "nnunet-raw:501", "--root", skewed.root, "-o", tmp_path / "run")
     assert run_cli("fit", "cgan3d", *data, *FIT, "--set=steps=1", "-q").exit_code == 0
     monkeypatch.setenv("nnUNet_preprocessed", str(skewed.preprocessed.parent))
-    told = {"run": tmp_path / "run", "device": "cpu", "edits": ["flip"]}
-    trainer = ready(configuration, frozen=True, size="4", **told)
+    told = {"generator": tmp_path / "run", "device": "cpu", "edit": ["flip"]}
+    trainer = ready(configuration, offline=True, bank_size="4", **told)
     trainer.run_training()
     (session,) = sidecar(trainer)["sessions"]
     assert session["generator"]["conversion"]["by"] == "nnU-Net's preprocessor"

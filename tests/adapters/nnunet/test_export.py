@@ -15,12 +15,8 @@ import pytest
 
 from gansynth import replay, write_volume
 from gansynth.bank.reader import BankReader
-from gansynth.core.bank_options import BankSize
-from gansynth.core.host_commands import ExportRequest
-from gansynth.core.mix_config import MixConfig
-from gansynth.core.ratio import Ratio
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.writing import TIME
 from gansynth_nnunet import export
 from gansynth_nnunet.adapter import NnunetAdapter
@@ -44,11 +40,10 @@ class Exports:
     configuration: str
     bank: Path
 
-    def __call__(self, name, *, ratio="1:2", content="mixed", bank=None, size=None, **place):
+    def __call__(self, name, *, ratio="1:2", content="mixed", bank=None, **place):
         place = {"configuration": self.configuration, **place}
-        mix_config = MixConfig(None, Ratio.parse(ratio), bank=bank or self.bank)
-        size = size and BankSize.parse(size)
-        request = ExportRequest(mix_config, name, NullReporter(), content, size)
+        words = {"bank": bank or self.bank, "export": name, "content": content}
+        request = AugmentRequest(target="nnunet", ratio=ratio, **words)
         return NnunetAdapter(open_nnunet(self.toy.request(**place))).export(request)
 
     @property
@@ -159,7 +154,7 @@ def test_plans_name_the_new_data_set_and_only_what_there_are_data_of(exports):
 
 
 def test_without_real_cases_to_train_on_the_held_out_ones_are_there_all_the_same(exports):
-    report = exports("Dataset514_Only", ratio="0:1", size="2x")
+    report = exports("Dataset514_Only", ratio="0:1")
     cases = {p.stem for p in Path(report["folder"]).glob("nnUNetPlans_*/*.pkl")}
     assert cases == {*exports.split["val"], *(f"synthetic_{n:04d}" for n in range(1, 9))}
 
@@ -232,7 +227,6 @@ def test_outside_gets_what_nnunet_takes_for_outside(toy_nnunet):
         ("Hippo", {}, "expected DatasetNNN_Name with three digits"),
         ("Dataset520_New", {"ratio": "1:3"}, "holds 8 samples, expected 12 beside 4 real cases"),
         ("Dataset520_New", {"ratio": "100:1"}, "0 synthetic cases beside 4 training cases"),
-        ("Dataset520_New", {"size": "4"}, "the ratio says how many synthetic cases there are"),
         ("Dataset520_New", {"fold": "all"}, "nothing is held out"),
     ],
 )

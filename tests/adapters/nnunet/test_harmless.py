@@ -54,7 +54,7 @@ def assert_equal(one: Any, other: Any) -> None:
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_an_empty_bank_changes_no_bit_and_that_is_said(build, told, empty_bank, configuration):
     stock = trained(build(configuration, name="nnUNetTrainer"))
-    told(bank=empty_bank(configuration), keep_going=True)
+    told(bank=empty_bank(configuration), allow_empty_bank=True)
     ours = build(configuration)
     assert_equal(trained(ours), stock)
     assert "WARNING: there is no synthetic sample" in log_of(ours)
@@ -69,7 +69,7 @@ def test_an_empty_bank_changes_no_bit_and_that_is_said(build, told, empty_bank, 
 @pytest.mark.slow
 def test_a_generator_of_which_every_sample_is_rejected_changes_no_bit(build, told, nan_run):
     stock = trained(build(name="nnUNetTrainer"))
-    told(run=nan_run, device="cpu", size="8", keep_going=True, restarts=0)
+    told(generator=nan_run, device="cpu", bank_size="8", allow_empty_bank=True, restarts=0)
     ours = build()
     assert_equal(trained(ours), stock)
     assert "were rejected" in log_of(ours)

@@ -174,7 +174,7 @@ def ids(log: Path, pid: int) -> list[str]:
 
 @pytest.mark.slow
 def test_one_producer_serves_both_ranks_which_draw_differently(two, told, fitted):
-    told(run=fitted, device="cpu", size="12", frozen=True, ratio="1:2")
+    told(generator=fitted, device="cpu", bank_size="12", offline=True, ratio="1:2")
     first, second = two()
     bank, log, folder = map(Path, first["where"])
     assert first["where"] == second["where"]
@@ -195,14 +195,14 @@ def test_one_producer_serves_both_ranks_which_draw_differently(two, told, fitted
     [
         ({}, "IntegrityFault", "leakage"),
         pytest.param(
-            {"restarts": 0, "edits": ["no-such-edit"]},
+            {"restarts": 0, "edit": ["no-such-edit"]},
             *("UsageFault", "no-such-edit"),
             marks=pytest.mark.slow,
         ),
     ],
 )
 def test_a_refusal_ends_both_ranks_alike(two, told, fitted, frozen_bank, said, fault, says):
-    where = {"run": fitted, "device": "cpu"} if said else {"bank": frozen_bank(fold="1")}
+    where = {"generator": fitted, "device": "cpu"} if said else {"bank": frozen_bank(fold="1")}
     told(**where, **said)
     ends = two()
     assert [end["error"] for end in ends] == [fault] * 2

@@ -9,11 +9,7 @@ import blosc2
 import numpy as np
 import pytest
 
-from gansynth.core.host_commands import TrainingRequest
-from gansynth.core.mix_config import MixConfig
-from gansynth.core.ratio import Ratio
-from gansynth.core.requests.hosts import SplitsRequest
-from gansynth.core.run_folder import RunFolder
+from gansynth.core.requests.hosts import AugmentRequest, SplitsRequest
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest, host_labels
 from gansynth.core.space import Placement
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
@@ -353,8 +349,8 @@ def test_a_generator_of_scans_dealt_out_alike_enters_and_of_others_is_refused(
     host = open_nnunet(everyone.divided(SPLITS, tmp_path / "host"))
     scans = open_source(replace(raw.request, root=host.request.root, subjects=None))
     assert (scans.held_out_ids, scans.header("p1_left").subject) == (("p2_left",), "p1")
-    mix_config = MixConfig(RunFolder(tmp_path / "run"), Ratio.parse("1:1"), device="cpu")
-    NnunetAdapter(host).check(TrainingRequest(mix_config, {}, []))
+    request = AugmentRequest(target="nnunet", generator=tmp_path / "run", ratio="1:1")
+    NnunetAdapter(host).check(request)
     others = open_nnunet(replace(host.request, fold="1"))
     with pytest.raises(IntegrityFault, match="leakage"):
-        NnunetAdapter(others).check(TrainingRequest(mix_config, {}, []))
+        NnunetAdapter(others).check(request)

@@ -74,9 +74,14 @@ def test_nnunets_own_workers_draw_distinct_samples(ready, frozen_bank, monkeypat
 @pytest.mark.parametrize(
     ("place", "mix", "fault", "message"),
     [
-        ({"fold": "1"}, {"keep_going": True}, IntegrityFault, "leakage.* has seen 2 held-out case"),
+        (
+            {"fold": "1"},
+            {"allow_empty_bank": True},
+            IntegrityFault,
+            "leakage.* has seen 2 held-out case",
+        ),
         ({"configuration": "2d"}, {}, IntegrityFault, "configuration: '2d' != '3d_fullres'"),
-        (None, {"run": "nowhere"}, DataFault, r"nowhere: no manifest\.json here"),
+        (None, {"generator": "nowhere"}, DataFault, r"nowhere: no manifest\.json here"),
     ],
 )
 def test_what_does_not_belong_here_is_refused(ready, frozen_bank, place, mix, fault, message):

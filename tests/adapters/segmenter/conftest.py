@@ -1,16 +1,14 @@
 """What the tests of segmenters share: toy cases, banks of them, trainings of a few steps."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gansynth.core.host_commands import TrainingRequest
-from gansynth.core.mix_config import MixConfig, TrainingResult
-from gansynth.core.ratio import Ratio
+from gansynth.core.host_commands import TrainingResult
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import lineage_of
 from gansynth.runtime.progress import RichReporter
 from gansynth.testing import ToySource
@@ -55,21 +53,20 @@ def bank_of(tmp_path) -> Callable[..., Path]:
 
 @pytest.fixture
 def train(bank_of, tmp_path) -> Callable[..., TrainingResult]:
-    """Trains on toy cases: ``train("out", {"steps": "8"}, ratio=Ratio(1, 1))``."""
+    """Trains on toy cases: ``train("out", {"steps": "8"}, ratio="1:1")``."""
     from gansynth_segmenter.host import SegmenterHost
 
     def run(
         output: str, settings: Mapping[str, str | None] | None = None, **changes: Any
     ) -> TrainingResult:
         source = changes.pop("source", None) or ToySource(3)
-        ratio = changes.get("ratio", Ratio(1, 1))
-        bank = tmp_path / "bank"
-        if ratio.p > 0 and not bank.exists():
-            bank_of(source)
-        usual = MixConfig(None, ratio, bank=bank if ratio.p > 0 else None, device="cpu")
+        bank, usual = tmp_path / "bank", {"ratio": "1:1", **changes}
+        if usual["ratio"] != "1:0":
+            usual["bank"] = bank if bank.exists() else bank_of(source)
         given = {**TINY, "output": str(tmp_path / output), **(settings or {})}
         asked = {key: value for key, value in given.items() if value is not None}
-        request = TrainingRequest(replace(usual, **changes), asked, [], RichReporter())
-        return SegmenterHost(source).start(request)
+        host = SegmenterHost(source)
+        host.reporter = RichReporter()
+        return host.start(AugmentRequest(target="segmenter", set=asked, **usual))
 
     return run

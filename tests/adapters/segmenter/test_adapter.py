@@ -1,10 +1,8 @@
-from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from gansynth.core.host_commands import TrainingRequest
-from gansynth.core.mix_config import MixConfig
-from gansynth.core.ratio import Ratio
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.space import Space
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource, check_adapter
@@ -13,6 +11,11 @@ from gansynth_segmenter.options import SegmenterOptions
 
 
 @pytest.mark.fault(30)
+def real(**words: Any) -> AugmentRequest:
+    """A training without samples."""
+    return AugmentRequest(**{"target": "segmenter", "ratio": "1:0", **words})
+
+
 @pytest.mark.parametrize(
     ("source", "network", "more"),
     [
@@ -58,16 +61,15 @@ def test_a_fold_without_held_out_cases_is_refused():
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_settings_that_cannot_be_are_refused(settings, says, tmp_path):
-    mix_config = MixConfig(None, Ratio(1, 0), device="cpu")
-    output = {"output": str(tmp_path / "o")}
+    request = real(set={"output": str(tmp_path / "o"), **settings})
     with pytest.raises(UsageFault, match=says):
-        SegmenterHost(ToySource(3)).check(TrainingRequest(mix_config, {**output, **settings}, []))
+        SegmenterHost(ToySource(3)).check(request)
     assert not (tmp_path / "o").exists()
 
 
 def test_it_has_no_command_line():
     with pytest.raises(UsageFault, match="no command line"):
-        SegmenterHost(ToySource(3)).check(TrainingRequest(MixConfig(None, Ratio(1, 0)), {}, ["-x"]))
+        SegmenterHost(ToySource(3)).check(real(options="-x"))
 
 
 def test_two_hundred_epochs_are_counted_in_samples_of_the_real_cases():
@@ -83,10 +85,9 @@ class Uncut(ToySource):
 
 
 def test_cases_of_any_shape_need_a_patch():
-    request = TrainingRequest(MixConfig(None, Ratio(1, 0)), {}, [])
     with pytest.raises(UsageFault, match="--set patch=64"):
-        SegmenterHost(Uncut(3)).check(request)
-    SegmenterHost(Uncut(3)).check(replace(request, settings={"patch": "8"}))
+        SegmenterHost(Uncut(3)).check(real())
+    SegmenterHost(Uncut(3)).check(real(set={"patch": 8}))
 
 
 class SmallCrops(ToySource):
@@ -96,16 +97,16 @@ class SmallCrops(ToySource):
 
 
 def test_a_bank_of_samples_that_are_too_small_is_refused(bank_of):
-    mix_config = MixConfig(None, Ratio(1, 1), bank=bank_of(SmallCrops(3)))
+    request = real(ratio="1:1", bank=bank_of(SmallCrops(3)))
     says = r"samples have \(8, 16, 16\) voxels, expected at least \(16, 16, 16\)"
     with pytest.raises(UsageFault, match=says):
-        SegmenterHost(ToySource(3)).check(TrainingRequest(mix_config, {}, []))
+        SegmenterHost(ToySource(3)).check(request)
 
 
 def test_a_dry_run_says_what_would_be_trained(tmp_path):
     settings = {"output": str(tmp_path / "o"), "network": "pix2pix", "steps": "7", "device": "cpu"}
-    mix_config, adapter = MixConfig(None, Ratio(1, 0)), SegmenterHost(ToySource(3))
-    told = adapter.planned(TrainingRequest(mix_config, settings, []))
+    request, adapter = real(set=settings), SegmenterHost(ToySource(3))
+    told = adapter.planned(request)
     assert (told["network"], told["steps"]) == ("pix2pix", 7)
     assert told["trained_on"] == {"grid": "crop", "size": [16, 16, 16]}
-    assert adapter.samples_drawn(TrainingRequest(mix_config, settings, [])) == 14
+    assert adapter.samples_drawn(request) == 14

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.core.host_commands import TrainingRequest
-from gansynth.core.mix_config import MixConfig
-from gansynth.core.ratio import Ratio
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.space import Space
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
@@ -44,7 +42,7 @@ def test_the_published_network_has_two_paths_of_eight_layers():
 
 
 def test_real_and_synthetic_crops_are_mixed(train, tmp_path):
-    train("out", {**SMALL, "steps": "6"}, source=ToySource(3, side=36), ratio=Ratio(1, 2))
+    train("out", {**SMALL, "steps": "6"}, source=ToySource(3, side=36), ratio="1:2")
     kinds = [row[0] for row in drawn_in(tmp_path / "out")]
     assert (kinds.count("real"), kinds.count("synthetic")) == (6, 12)
 
@@ -52,7 +50,7 @@ def test_real_and_synthetic_crops_are_mixed(train, tmp_path):
 def test_it_learns_and_predicts_whole_cases(train, tmp_path):
     source = ToySource(3, side=36)
     settings = {**SMALL, "patch": "40", "steps": "60", "learning_rate": "0.01"}
-    result = train("out", settings, source=source, ratio=Ratio(1, 0))
+    result = train("out", settings, source=source, ratio="1:0")
     assert result.metrics["dice"]["foreground"] > 0.6
     segmenter = load_segmenter(tmp_path / "out", "cpu")
     case = source.load(source.held_out_ids[0])
@@ -83,6 +81,6 @@ class Whole(ToySource):
 )
 def test_what_it_cannot_train_on_is_refused(source, settings, says, tmp_path):
     settings = {"network": "deepmedic", "output": str(tmp_path / "o"), **settings}
-    request = TrainingRequest(MixConfig(None, Ratio(1, 0), device="cpu"), settings, [])
+    request = AugmentRequest(target="segmenter", ratio="1:0", set=settings)
     with pytest.raises(UsageFault, match=says):
         SegmenterHost(source).check(request)

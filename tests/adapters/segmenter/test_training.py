@@ -9,9 +9,6 @@ import numpy as np
 import pytest
 
 from gansynth.bank.draw_log import summarise
-from gansynth.core.ratio import Ratio
-from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schedule import Schedule
 from gansynth.hosts.record import FILE as RECORD
 from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
 from gansynth.testing import ToySource
@@ -40,23 +37,23 @@ def weights_of(output: Path) -> dict[str, Any]:
 
 
 def test_a_line_has_step_losses_and_the_share_drawn(train, capfd):
-    train("out", {"steps": "8"}, ratio=Ratio(1, 1))
+    train("out", {"steps": "8"}, ratio="1:1")
     last = [line for line in capfd.readouterr().err.splitlines() if line.startswith("step")][-1]
     assert re.match(r"step: 8/8 \(100%\)  elapsed [\d:]+  synthetic 50%  \w+ \d", last)
 
 
 def test_fine_tuning_has_a_learning_rate_of_its_own(train, tmp_path):
-    schedule = Schedule.parse("finetune:10%@50%")
-    train("out", {"steps": "8", "log_every": "1"}, ratio=Ratio(0, 1), schedule=schedule)
+    asked = {"ratio": "0:1", "schedule": "finetune:10%@50%"}
+    train("out", {"steps": "8", "log_every": "1"}, **asked)
     with (tmp_path / "out" / "metrics.csv").open() as file:
         rates = [float(row["rate"]) for row in csv.DictReader(file)]
     assert rates == pytest.approx([1, 1, 1, 0.5] * 2)
 
 
 def test_seeds_choose_cases_and_weights(train, tmp_path):
-    train("one", ratio=Ratio(1, 0), samples=SampleRequest(seed=1))
-    train("same", {"seed": "1"}, ratio=Ratio(1, 0))
-    train("other", ratio=Ratio(1, 0), samples=SampleRequest(seed=2))
+    train("one", ratio="1:0", seed=1)
+    train("same", {"seed": "1"}, ratio="1:0")
+    train("other", ratio="1:0", seed=2)
     one, same, other = (drawn_in(tmp_path / name) for name in ("one", "same", "other"))
     assert one == same != other
     first = [next(iter(weights_of(tmp_path / name).values())) for name in ("one", "same", "other")]
@@ -73,8 +70,8 @@ def test_cases_with_foreground_can_be_drawn_more_often(train, tmp_path, monkeypa
         return case if case_id == only else replace(case, labels=np.minimum(case.labels, 0))
 
     monkeypatch.setattr(ToySource, "load", emptied)
-    train("all", {"steps": "8"}, ratio=Ratio(1, 0))
-    train("out", {"steps": "8", "foreground": "1"}, ratio=Ratio(1, 0))
+    train("all", {"steps": "8"}, ratio="1:0")
+    train("out", {"steps": "8", "foreground": "1"}, ratio="1:0")
     assert {row[1] for row in drawn_in(tmp_path / "all")} > {only}
     assert {row[1] for row in drawn_in(tmp_path / "out")} == {only}
 
@@ -83,7 +80,7 @@ LEARNS = {"steps": "60", "width": "8", "levels": "3", "learning_rate": "5e-3"}
 
 
 def test_it_learns_what_the_blobs_look_like_and_can_be_loaded(train, tmp_path):
-    training_result = train("out", {**LEARNS, "regions": "both:1+2"}, ratio=Ratio(1, 0))
+    training_result = train("out", {**LEARNS, "regions": "both:1+2"}, ratio="1:0")
     dice = training_result.metrics["dice"]
     assert dice["foreground"] > 0.8
     assert dice["both"] == dice["foreground"]
@@ -107,7 +104,7 @@ def test_it_learns_what_the_blobs_look_like_and_can_be_loaded(train, tmp_path):
 def test_pix2pix_learns_too(train):
     # On so few voxels the levels that drop features out are all there are.
     asked = {**LEARNS, "network": "pix2pix", "steps": "300", "learning_rate": "2e-3"}
-    training_result = train("out", {**asked, "dropout": "0"}, ratio=Ratio(1, 0))
+    training_result = train("out", {**asked, "dropout": "0"}, ratio="1:0")
     assert training_result.metrics["dice"]["foreground"] > 0.45
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import gansynth_yolo
-from gansynth.core.mix_config import MixerConfig
+from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth_yolo.detectors import DETECTORS, import_library

@@ -12,19 +12,15 @@ import yaml
 from PIL import Image
 
 from gansynth.bank.reader import BankReader
-from gansynth.core.bank_options import BankSize
 from gansynth.core.capabilities import Capabilities
-from gansynth.core.host_commands import ExportRequest
 from gansynth.core.lineage import Lineage
-from gansynth.core.mix_config import MixConfig
 from gansynth.core.ratio import Ratio
-from gansynth.core.run_folder import RunFolder
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import case_records
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
-from gansynth.runtime.progress import NullReporter
 from gansynth_evaluate.audit import audit_exported
 from gansynth_yolo.adapter import YoloAdapter
 from gansynth_yolo.detectors import DETECTORS
@@ -37,7 +33,6 @@ from tests.yolo_sets import opened, toy_yolo
 
 SIZE = 40
 """Rows and columns of the samples; those of the real images are 64."""
-SIX = BankSize(samples=6)
 
 
 def make_bank(folder: Path, data: Path) -> Path:
@@ -58,9 +53,7 @@ def bank(shared_yolo, tmp_path_factory) -> Path:
 
 
 def run_export(data: Path, out: Path, ratio: str, asked: dict[str, Any]) -> dict[str, Any]:
-    given = {k: asked.pop(k) for k in ("content", "size", "dry_run") if k in asked}
-    mix_config = MixConfig(asked.pop("run", None), Ratio.parse(ratio), **asked)
-    request = ExportRequest(mix_config, str(out), NullReporter(), **given)
+    request = AugmentRequest(target="yolo", ratio=ratio, export=str(out), **asked)
     return dict(YoloAdapter(opened(data)).export(request))
 
 
@@ -156,7 +149,7 @@ def test_the_manifest_tells_both_ratios_and_where_all_came_from(exported, shared
 
 
 def test_what_is_to_be_shared_names_no_case_and_no_place(export, bank, tmp_path, shared_yolo):
-    told = export("1:1", content="synthetic", size=SIX)
+    told = export("0:1", content="synthetic")
     out, source = tmp_path / "out", opened(shared_yolo)
     files = [p for p in out.rglob("*") if p.is_file()]
     assert {p.parent.name for p in files} == {"synth", "out"}
@@ -175,7 +168,7 @@ def test_what_is_to_be_shared_names_no_case_and_no_place(export, bank, tmp_path,
 def test_real_images_with_new_lesions_are_not_shared(shared_yolo, box_run, tmp_path):
     takes = Capabilities(frozenset({"boxes", "background"})).to_json()
     run = changed_run(box_run, tmp_path / "run", capabilities=takes)
-    asked = {"run": RunFolder(run), "device": "cpu", "content": "synthetic", "size": SIX}
+    asked = {"generator": run, "device": "cpu", "content": "synthetic", "bank_size": 6}
     with pytest.raises(UsageFault, match=r"puts lesions into real cases.*--content mixed"):
         run_export(shared_yolo, tmp_path / "out", "0:1", asked)
 
@@ -183,18 +176,20 @@ def test_real_images_with_new_lesions_are_not_shared(shared_yolo, box_run, tmp_p
 @pytest.mark.parametrize(
     ("ratio", "asked", "says"),
     [
-        ("1:1", {"size": SIX}, "the ratio says how many"),
+        ("1:1", {"bank": None, "bank_size": 6}, "the ratio says how many"),
         ("999:1000", {}, "The nearest is --ratio 16:16"),
         ("1:1", {"out": "images/out"}, "called images or labels"),
         ("1:1", {"out": None}, "data set's own folder"),
     ],
 )
 def test_orders_that_make_no_data_set_write_nothing(
-    export, shared_yolo, tmp_path, monkeypatch, ratio, asked, says
+    export, shared_yolo, box_run, tmp_path, monkeypatch, ratio, asked, says
 ):
     monkeypatch.chdir(tmp_path)
     if asked.get("out", "") is None:
         asked = {"out": shared_yolo.parent / "mixed"}
+    if "bank" in asked:
+        asked = {**asked, "generator": box_run}
     with pytest.raises(UsageFault, match=says):
         export(ratio, **asked)
     assert list(tmp_path.iterdir()) == []

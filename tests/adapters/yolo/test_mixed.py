@@ -7,7 +7,7 @@ import pytest
 
 from gansynth.bank.draw_log import summarise
 from gansynth.core.batch_counter import BatchCounter
-from gansynth.core.mix_config import MixerConfig
+from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.epoch_plan import PARTNERS

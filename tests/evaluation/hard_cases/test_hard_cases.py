@@ -1,6 +1,5 @@
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import nibabel
@@ -18,7 +17,7 @@ from gansynth.conditions.sampling_weights import (
     score_lesions,
     write_failures,
 )
-from gansynth.core.run_folder import RunFolder
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest, case_record, case_records, host_labels
 from gansynth.core.space import Space
@@ -422,14 +421,14 @@ def test_weights_of_a_held_out_case_or_of_another_fold_are_refused(toy_run):
 
 def test_a_host_is_checked_before_anything_starts(toy_run):
     source = ToySource(2)
-    asking = SampleRequest(weights=str(toy_run / "f.json"))
-    mix_config: Any = SimpleNamespace(samples=asking, bank=None, run=RunFolder(toy_run / "run"))
+    words = {"generator": toy_run / "run", "sampling_weights": toy_run / "f.json"}
+    request = AugmentRequest(target="toy", ratio="1:1", **words)
     held_out = case_records(source, source.held_out_ids)
-    origin = find_sample_source(mix_config)
-    check_asked(mix_config, origin, source, held_out)
+    origin = find_sample_source(request)
+    check_asked(request, origin, source, held_out)
     seen = replace(case_record(source, "toy_03"), id="other", subject="other")
     with pytest.raises(IntegrityFault, match="same content as toy_03"):
-        check_asked(mix_config, origin, source, [*held_out, seen])
+        check_asked(request, origin, source, [*held_out, seen])
 
 
 @pytest.mark.parametrize(("kind", "unit"), [("pictures", "px"), ("slices", "mm")])

@@ -7,9 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.core.host_commands import TrainingRequest
-from gansynth.core.mix_config import MixConfig
-from gansynth.core.ratio import Ratio
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import CaseHeader, SourceRequest
 from gansynth.hosts.held_out import LEVELS, METRICS, PREDICTIONS, evaluate_held_out
 from gansynth.hosts.record import FILE
@@ -100,8 +98,9 @@ def test_nnunets_own_dice_is_ours(toy_copy):
     adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
     iterations = {f"num_{which}iterations_per_epoch": "1" for which in ("", "val_")}
     quick, (_, kept) = {"num_epochs": "1", **iterations}, adapter.saving_levels()
+    options = ("-device", "cpu", *kept)
     outcome = adapter.start(
-        TrainingRequest(MixConfig(None, Ratio(1, 0)), quick, ("-device", "cpu", *kept))
+        AugmentRequest(target="nnunet", ratio="1:0", set=quick, options=options)
     )
     judged = adapter.judged(outcome.folder)
     found = evaluate(judged, ONE, measures=("dice",)).per_case
