@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import ValidationError
 
 from gansynth.core.registry import installed
-from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean, refuse_unknown
+from gansynth.core.requests.base import in_python
+from gansynth.runtime.errors import UsageFault, did_you_mean, refuse_unknown
 from gansynth.runtime.yaml_text import read_yaml
 from gansynth_benchmark.arms import preset_generators
-from gansynth_benchmark.plan import BenchmarkPlan, GeneratorPlan
+from gansynth_benchmark.plan import ArmPlan, BenchmarkPlan, GeneratorPlan
 
 SHOWN = "a plan in YAML, see: gansynth help benchmark"
-Value = TypeVar("Value")
 
 
 def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
@@ -72,7 +69,8 @@ def check_names(plan: BenchmarkPlan, path: Path) -> None:
     _check_host(plan, path)
     _check_generators(plan, path)
     for arm in plan.arms:
-        _under(f"{path}: arms.{arm.name}", partial(read_request, arm))
+        with in_python(ArmPlan, f"{path}: arms.{arm.name}: "):
+            read_request(arm)
 
 
 def _check_host(plan: BenchmarkPlan, path: Path) -> None:
@@ -95,7 +93,8 @@ def _check_generators(plan: BenchmarkPlan, path: Path) -> None:
             continue
         generator = plan.generator(name)
         if generator.generator in plugins:
-            _under(f"{path}: generators.{name}", partial(_check_options, generator))
+            with in_python(GeneratorPlan, f"{path}: generators.{name}: "):
+                _check_options(generator)
             continue
         if name in plan.generators:
             raise UsageFault(
@@ -118,11 +117,3 @@ def _check_options(generator: GeneratorPlan) -> None:
         find_recipe(generator.recipe)
         return
     check_settings(generator.generator, generator.set, typed=generator.set)
-
-
-def _under(where: str, lookup: Callable[[], Value]) -> Value:
-    """Call a lookup; an error is prefixed with the place in the plan."""
-    try:
-        return lookup()
-    except (DataFault, UsageFault) as fault:
-        raise type(fault)(f"{where}: {str(fault).replace('--set ', 'set: ')}") from None
