@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from gansynth.core.host_commands import TrainingResult
@@ -12,7 +12,6 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.hosts import AugmentRequest, BankWords, HostData
 from gansynth.core.requests.sections import ReadWords, SampleWords
-from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Mix
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.read_options import refuse_idle_read
@@ -27,13 +26,13 @@ from gansynth.runtime.options import put_setting
 from gansynth.runtime.progress import NullReporter, Reporter, RichReporter
 from gansynth.sampling.filters.fitted import learn_ahead
 from gansynth.sampling.request_parsing import read_request
-from gansynth.sampling.run_source import open_resolved, requested, resolve_request
+from gansynth.sampling.run_source import open_resolved
 
 ONE_PAIR = (
     "one pair of trainings proves nothing: another seed or other patients may turn it round. "
     "gansynth benchmark measures it, by this plan"
 )
-READING = ("configuration", "plans", "fold", "subjects", "read", "root")
+READING = tuple(name for name in ReadWords.words() if name != "synthetic_source")
 MANY = 1_000_000  # steps, to compare the lengths of epochs
 OF_SAMPLES = (
     *BankWords.words(),
@@ -43,7 +42,7 @@ OF_SAMPLES = (
 """Fields about samples."""
 WRITING = (
     *HostData.words(),
-    *(name for name in ReadWords.words() if name != "synthetic_source"),
+    *READING,
     *SampleWords.words(),
     *("target", "ratio", "generator", "bank", "bank_size", "restarts", "seed", "device"),
     *("real_in_generator_space", "nearest", "export", "content", "dry_run"),
@@ -101,9 +100,7 @@ def _augment(request: AugmentRequest, reporter: Reporter, *, control: bool = Fal
     read_request(request, request.seed)  # refuses what no generator supports
     cls = framework(request.target)
     refuse_unknown(request.set, cls.Options.model_fields, of=request.target)
-    reading = {key: getattr(request, key) for key in READING}
-    reading["synthetic"] = request.synthetic_source
-    asked, taken = host_data(request.data, reading, request.run)
+    asked, taken = data_of(request)
     if not request.mix.synthetic and not control:  # of a baseline, say
         for name in OF_SAMPLES:
             if name in request.given:
@@ -260,18 +257,42 @@ def host_settings(
     return merged
 
 
-def host_data(
-    data: str | None, reading: Mapping[str, Any], run: RunFolder | None
-) -> tuple[SourceRequest, str]:
-    """Return the data of a target, and in words what was taken from the generator's fit.
+def data_of(request: AugmentRequest) -> tuple[SourceRequest, str]:
+    """Return the data of a training, and in words what of it is as its generator was fitted.
+
+    If the generator's data set is of another kind, only its fold is used.
 
     Raises:
         UsageFault: no data set is named, or a key has no effect.
         DataFault: no run there.
     """
-    if data is not None:
-        parsed = SourceRequest.parse(data)
-        reading = {**reading, "kind": parsed.kind, "where": parsed.where}
-    request = requested(reading, run)
-    refuse_idle_read(request, reading["read"])
-    return request, "" if run is None else resolve_request(request, reading)
+    run, given = request.run, {key: v for key in READING if (v := getattr(request, key))}
+    if request.synthetic_source:
+        given["synthetic"] = request.synthetic_source
+    if request.data is not None:
+        parsed = SourceRequest.parse(request.data)
+        given |= {"kind": parsed.kind, "where": parsed.where}
+    fitted: dict[str, Any] = {} if run is None else {**run.manifest["request"], "view": {}}
+    if "kind" not in given and not fitted:
+        raise UsageFault(
+            "--data: missing, expected KIND:WHERE, for example msd:Task04; or --generator RUN, "
+            "whose data are then used"
+        )
+    if fitted and given.get("kind", fitted["kind"]) != fitted["kind"]:
+        fitted = {"fold": fitted["fold"]}
+    read = {**fitted.get("read", {}), **given.get("read", {})}
+    source = SourceRequest(**{**fitted, **given, "read": read})
+    refuse_idle_read(source, request.read)
+    if run is None:
+        return source, ""
+    usual, own = asdict(SourceRequest("", "")), asdict(source)
+    taken = {k: v for k, v in own.items() if k not in given and (v != usual[k] or k == "fold")}
+    if "kind" in taken:
+        taken = {"data": f"{taken.pop('kind')}:{taken.pop('where')}", **taken}
+    return source, ", ".join(f"{key} {_said(value)}" for key, value in taken.items())
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={entry}" for key, entry in value.items())
+    return str(value)

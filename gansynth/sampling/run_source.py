@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ from gansynth.sampling.run import Run
 
 if TYPE_CHECKING:
     from gansynth.core.adapter import Adapter
-    from gansynth.core.run_folder import RunDescription, RunFolder
+    from gansynth.core.run_folder import RunDescription
     from gansynth.core.schema import Sample
 
 
@@ -211,40 +211,3 @@ def open_resolved(request: SourceRequest, *, by_user: bool = False) -> CaseSourc
             raise
         hint = "If it was moved, say where it is: --data KIND:WHERE"
         raise type(fault)(f"{fault}. {hint}") from fault
-
-
-def requested(options: Mapping[str, Any], run: RunFolder | None) -> SourceRequest:
-    """Complete the options of a source by those that the generator was fitted on.
-
-    Args:
-        options: attributes of a ``SourceRequest``; None or empty if not given.
-        run: the generator's run, if any. If its data set is of another kind, only the fold is used.
-    """
-    given_options = {key: value for key, value in options.items() if value}
-    fitted: dict[str, Any] = {} if run is None else {**run.manifest["request"], "view": {}}
-    if "kind" not in given_options and not fitted:
-        raise UsageFault(
-            "--data: missing, expected KIND:WHERE, for example msd:Task04; or --generator RUN, "
-            "whose data are then used"
-        )
-    if fitted and given_options.get("kind", fitted["kind"]) != fitted["kind"]:
-        fitted = {"fold": fitted["fold"]}
-    read = {**fitted.get("read", {}), **given_options.get("read", {})}
-    return SourceRequest(**{**fitted, **given_options, "read": read})
-
-
-def resolve_request(request: SourceRequest, options: Mapping[str, Any]) -> str:
-    """Describe the parts of a request that the user has not given; empty if there are none."""
-    usual = asdict(SourceRequest("", ""))
-    defaults = {k: v for k, v in asdict(request).items() if v != usual[k] and not options.get(k)}
-    if "kind" in defaults:
-        defaults = {"data": f"{defaults.pop('kind')}:{defaults.pop('where')}", **defaults}
-    if "fold" in usual and not options.get("fold"):
-        defaults["fold"] = request.fold
-    return ", ".join(f"{key} {_said(value)}" for key, value in defaults.items())
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return " ".join(f"{key}={entry}" for key, entry in value.items())
-    return str(value)
