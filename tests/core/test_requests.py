@@ -7,17 +7,20 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Annotated, Any
 
 import click
 import pytest
 import yaml
 
 import gansynth
+from gansynth.core.requests.base import Opt, function_of
 from gansynth.core.requests.fit import FitRequest
-from gansynth.core.requests.hosts import AugmentRequest
+from gansynth.core.requests.hosts import AugmentRequest, DoctorRequest
 from gansynth.run import run_file
 from gansynth_cli.main import cli
+from gansynth_cli.requests import request_command
 
 FIT: dict[str, Any] = {"generator": "cgan3d", "data": "example:2d", "out": "run"}
 COMMANDS = [name for name in gansynth.COMMANDS if hasattr(getattr(gansynth, name), "request")]
@@ -113,6 +116,38 @@ def test_a_changed_copy_is_checked():
     ]
     with pytest.raises(gansynth.UsageFault, match="--reuse 4: has no effect with --bank b"):
         asked.but(reuse="4")
+
+
+class SlowRequest(DoctorRequest):
+    """Report slowly."""
+
+    pause: Annotated[float | None, Opt(metavar="SECONDS")] = None
+    """Pause between lines."""
+
+
+def run_slow(request: SlowRequest) -> dict[str, Any]:
+    """Report slowly: ``gansynth slow``."""
+    return request.to_json()
+
+
+def test_a_new_field_is_an_argument_an_option_and_a_key_of_files(monkeypatch, tmp_path):
+    slow, told = function_of(SlowRequest, run_slow), {"pause": 2.0}
+    monkeypatch.setitem(sys.modules, "slow", SimpleNamespace(run_slow=run_slow))
+    monkeypatch.setattr(gansynth, "COMMANDS", (*gansynth.COMMANDS, "slow"))
+    monkeypatch.setattr(gansynth, "slow", slow, raising=False)
+    assert inspect.signature(slow).parameters["pause"].default is None
+    assert slow(pause=2) == SlowRequest.from_json(told).to_json() == told
+    (tmp_path / "request.yaml").write_text("slow: {pause: 2}")
+    assert run_file(tmp_path / "request.yaml") == {"slow": told}
+    shown: list[Any] = []
+
+    def show(request: SlowRequest, done: Any, out: Any) -> None:
+        shown.append(done)
+
+    command = request_command(SlowRequest, "slow:run_slow", show, epilog="")
+    assert "--pause SECONDS  Pause between lines." in command.get_help(click.Context(command))
+    command.main(["--pause", "2"], standalone_mode=False)
+    assert shown == [told]
 
 
 @pytest.mark.parametrize("name", COMMANDS)
