@@ -13,7 +13,6 @@ from typing import Any
 
 from gansynth.core.requests.base import function_of
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.progress import RichReporter
 from gansynth_benchmark.estimate import estimate
 from gansynth_benchmark.jobs.graph import GraphReport
 from gansynth_benchmark.papers.commands import PaperCommands, bare
@@ -36,7 +35,7 @@ class Benchmarked:
 
 def measure(request: BenchmarkRequest) -> Benchmarked:
     """Run the missing jobs of a plan, and write results and report."""
-    plan, reporter = read_plan(request.file, request.data), RichReporter(quiet=request.quiet)
+    plan, reporter = read_plan(request.file, request.data), request.reporter
     if request.dry_run:
         return Benchmarked(estimate(plan, request, reporter))
     document, files, report = run_benchmark(plan, request)
@@ -148,6 +147,6 @@ def _table(request: PapersRequest, home: Path) -> PaperTableRun:
     trained = plan.hosts_for(request.kind, tuple(request.host))
     commands.check_settings(trained)
     assert commands.source is not None
-    say = RichReporter(quiet=request.quiet).say
+    say = request.reporter.say
     seeds = request.seed if isinstance(request.seed, tuple) else (request.seed,)
     return PaperTableRun(commands, trained, chosen, seeds, say)

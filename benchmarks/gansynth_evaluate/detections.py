@@ -12,7 +12,7 @@ from gansynth.metrics.detection.record import read_arms
 from gansynth.report.figures import save_figure
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_atomic
-from gansynth.runtime.progress import RichReporter, counting
+from gansynth.runtime.progress import counting
 from gansynth_evaluate.requests import DetectionsRequest
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def run_detections(request: DetectionsRequest) -> dict[str, Any]:
     Raises:
         GansynthError: the arms are not of the same images, or a file is damaged.
     """
-    reporter, ious = RichReporter(quiet=request.quiet), _overlaps(str(request.iou))
+    reporter, ious = request.reporter, _overlaps(str(request.iou))
     resampling = (request.bootstrap, request.seed)
     asked = DetectionMeasures(
         ious, request.confidence, *resampling, not request.any_class, request.boxes

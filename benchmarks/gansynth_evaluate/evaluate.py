@@ -28,7 +28,6 @@ from gansynth.metrics.comparison import (
 from gansynth.metrics.distances import BANDS, BINS, HistogramMetric, Spectrum, edges_of, frequencies
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, write_json_atomic
-from gansynth.runtime.progress import RichReporter
 from gansynth.runtime.version import __version__
 from gansynth.sampling.evaluation_data import EvaluationData
 from gansynth.sampling.request_parsing import read_real, read_request
@@ -338,7 +337,7 @@ def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
     metrics = chosen_metrics(options.metrics)  # fail before the slow sampling
     if exported is not None and not exported.is_dir():
         raise DataFault(f"--exported {exported}: no such folder; name one that is there")
-    folder, clock, reporter = Path(request.run), Timer(), RichReporter(quiet=request.quiet)
+    folder, clock, reporter = Path(request.run), Timer(), request.reporter
     n, device = request.n, request.device
     with clock("samples"):
         gathered = open_evaluated(

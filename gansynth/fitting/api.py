@@ -19,7 +19,6 @@ from gansynth.fitting.recipe_fit import fit_recipe
 from gansynth.fitting.recipe_plan import plan_recipe
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.progress import RichReporter
 from gansynth.sampling.api import FittedRun
 from gansynth.training.loggers import check_loggers
 
@@ -52,7 +51,7 @@ def run_fit(request: FitRequest) -> FittedRun:
         begin = partial(fit_one, request.generator, source, folder, typed=settings, **arguments)
     else:
         begin = partial(fit_composite, parts, source, folder, **arguments)
-    reporter = RichReporter(quiet=request.quiet)
+    reporter = request.reporter
     if (why := why_cpu(request.device)) is not None:
         reporter.say(why)
     parent = absolute(request.init_from)

@@ -23,7 +23,7 @@ from gansynth.metrics.segmentation.evaluation import compared
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.options import put_setting
-from gansynth.runtime.progress import NullReporter, Reporter, RichReporter
+from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.sampling.filters.fitted import learn_ahead
 from gansynth.sampling.request_parsing import read_request
 from gansynth.sampling.run_source import open_resolved
@@ -71,7 +71,7 @@ def run_augment(request: AugmentRequest) -> Augmented:
     Raises:
         GansynthError: typed by cause; missing samples are in the result.
     """
-    return _augment(request, RichReporter(quiet=request.quiet))
+    return _augment(request, request.reporter)
 
 
 def _report(request: AugmentRequest) -> Mapping[str, Any]:

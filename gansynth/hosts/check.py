@@ -12,7 +12,7 @@ from gansynth.core.requests.samples import CheckRequest
 from gansynth.core.source import SourceRequest
 from gansynth.data.api import find_kind, source_request
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.progress import RichReporter, counting
+from gansynth.runtime.progress import counting
 from gansynth.sampling.request_parsing import read_request
 from gansynth.sampling.run_source import open_moved, open_source
 
@@ -34,7 +34,7 @@ def run_check(request: CheckRequest) -> CheckReport:
         raise UsageFault(
             "gansynth check: expected a data set, --generator RUN, or a data set and --bank BANK"
         )
-    reporter, root = RichReporter(quiet=request.quiet), request.root
+    reporter, root = request.reporter, request.root
     report: CheckReport | None = None
     if data is not None:
         source = checked_data(request)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth.core.requests.base import function_of, method_of
 from gansynth.core.requests.data import CacheRequest, ShowRequest
 from gansynth.core.requests.samples import DrawWords, SheetWords
-from gansynth.runtime.progress import NullReporter, RichReporter, counting
+from gansynth.runtime.progress import NullReporter, counting
 from gansynth.sampling.request_parsing import read_request
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def write_cache(request: CacheRequest) -> tuple[dict[str, Any], Schema]:
     source = open_source(source_of(request))
     if request.dry_run:
         return estimate(source, path, dtype=dtype, chunk=chunk), source.schema
-    with counting(RichReporter(quiet=request.quiet), "cache") as progress:
+    with counting(request.reporter, "cache") as progress:
         report = write_h5(
             *(source, path),
             dtype=dtype,

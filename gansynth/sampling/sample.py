@@ -23,7 +23,7 @@ from gansynth.metrics.comparison import load_metrics, measure
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.files import folder_name
 from gansynth.runtime.options import read_settings
-from gansynth.runtime.progress import Reporter, RichReporter
+from gansynth.runtime.progress import Reporter
 from gansynth.sampling.deidentify import (
     SharedSamples,
     check_new,
@@ -67,7 +67,7 @@ def run_sample(words: SampleRunRequest) -> dict[str, Any]:
             shared.
         IntegrityFault: a sample for sharing repeats a real image.
     """
-    reporter = RichReporter(quiet=words.quiet)
+    reporter = words.reporter
     if words.replay is not None:
         words.check_alone()
         return replay_run(words, words.replay, reporter)

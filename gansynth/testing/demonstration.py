@@ -22,7 +22,7 @@ from gansynth.runtime.child import limit_threads
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json, write_bytes_atomic, write_json_atomic
-from gansynth.runtime.progress import Reporter, RichReporter
+from gansynth.runtime.progress import Reporter
 from gansynth.testing.demo_request import DemoRequest
 
 PHANTOM = (
@@ -107,7 +107,7 @@ def run_demonstration(request: DemoRequest) -> dict[str, Any]:
     Raises:
         GansynthError: the folder holds something else, or a step failed.
     """
-    reporter = RichReporter(quiet=request.quiet)
+    reporter = request.reporter
     if request.phantoms is not None:
         return write_set(request, request.phantoms, reporter)
     if (why := why_cpu("auto")) is not None:

@@ -106,36 +106,17 @@ def test_a_sample_is_drawn_again_from_its_provenance(run, run_json, tmp_path):
     assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "out" / file).read_bytes()
 
 
-def test_augment_hands_on_everything_it_was_told(run, run_cli, toys, tmp_path):
-    result = run_cli(
-        *augment(run, "--bank-size", "2GB", "--strict", "--edit", "flip", "--seed", 5),
-        *("--schedule", "anneal:50%-100%", "--refresh", "10min", "--bank-dir", tmp_path),
-        *("--restarts=2", "--allow-empty-bank", "--no-host-augmentation"),
-        "--augment-synthetic=no",
-        *("--device", "cpu", "--set", "num_epochs=3", "--", "--npz", "-x"),
+def test_a_host_gets_everything_that_augment_was_told(run, run_cli, toys, tmp_path):
+    request = AugmentRequest(
+        **{"target": "toyhost", "data": "toy:3", "generator": run, "ratio": "1:1", "edit": "flip"},
+        **{"seed": 5, "schedule": "anneal:50%-100%", "bank_size": "2GB", "refresh": "10min"},
+        **{"bank_dir": tmp_path, "device": "cpu", "restarts": 2, "patience": 9, "strict": True},
+        **{"allow_empty_bank": True, "host_augmentation": False, "augment_synthetic": False},
+        **{"set": {"num_epochs": 3}, "options": ("--npz", "-x")},
     )
+    result = run_cli(*request.command_line)
     assert result.exit_code == 0, result.stderr
-    (request,) = toys.started
-    assert request == AugmentRequest(
-        target="toyhost",
-        data="toy:3",
-        generator=run,
-        ratio="1:1",
-        edit="flip",
-        seed=5,
-        schedule="anneal:50%-100%",
-        bank_size="2GB",
-        refresh="10min",
-        bank_dir=tmp_path,
-        device="cpu",
-        restarts=2,
-        strict=True,
-        allow_empty_bank=True,
-        host_augmentation=False,
-        augment_synthetic=False,
-        set={"num_epochs": 3},
-        options=("--npz", "-x"),
-    )
+    assert toys.started == [request]
 
 
 @pytest.fixture

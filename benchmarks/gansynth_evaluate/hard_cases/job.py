@@ -28,7 +28,7 @@ from gansynth.data.api import source_of
 from gansynth.runtime.errors import DataFault, UsageFault, refuse_unknown
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.options import parse, refuse_idle
-from gansynth.runtime.progress import Reporter, RichReporter
+from gansynth.runtime.progress import Reporter
 from gansynth.sampling.run_source import open_source
 from gansynth_evaluate.hard_cases.hosts import (
     Host,
@@ -72,7 +72,7 @@ def run_hard_cases(request: HardCasesRequest) -> dict[str, Any]:
         write_splits=None if request.write_splits is None else Path(request.write_splits),
         device=request.device,
         dry_run=request.dry_run,
-        reporter=RichReporter(quiet=request.quiet),
+        reporter=request.reporter,
     )
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from gansynth.core.requests.base import function_of, paths_of
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import reading
-from gansynth.runtime.progress import RichReporter
 from gansynth.sampling.request_parsing import read_real, read_request
 from gansynth_evaluate.requests import TuringRequest
 from gansynth_evaluate.turing.options import TuringOptions
@@ -67,7 +66,7 @@ def run_turing_test(request: TuringRequest) -> RatedStudy:
         device=request.device,
         data=request.data,
         root=request.root,
-        reporter=RichReporter(quiet=request.quiet),
+        reporter=request.reporter,
     )
     return RatedStudy(study, pages, usual=folder == default_folder(run))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gansynth.core.requests.hosts import HostRequest, ImportRequest, PrepareRequest, SplitsRequest
+from gansynth.core.requests.base import Request
+from gansynth.core.requests.hosts import ImportRequest, PrepareRequest, SplitsRequest
 from gansynth.runtime.errors import GansynthError
 from gansynth_cli.common import Output, again, examples, summary, table, then
 from gansynth_cli.requests import request_command
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from gansynth.core.source import FoldSplit
 
 
-def show_report(request: HostRequest, report: CommandReport, out: Output) -> None:
+def show_report(request: Request, report: CommandReport, out: Output) -> None:
     """Print the report of a framework's command, and the next command."""
     lines = list(report.lines) or summary(report.document)
     out.result(report.document, [*lines, *([then(*report.then)] if report.then else ())])

@@ -15,7 +15,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Concatenate, ParamSpec, Self, TypeVar, get_args
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Concatenate,
+    ParamSpec,
+    Self,
+    TypeVar,
+    get_args,
+)
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
 from pydantic.fields import FieldInfo
@@ -23,6 +33,9 @@ from pydantic.fields import FieldInfo
 from gansynth.runtime.errors import GansynthError, UsageFault, did_you_mean
 from gansynth.runtime.options import flag_of, idle, message_of
 from gansynth.runtime.serialise import to_json
+
+if TYPE_CHECKING:
+    from gansynth.runtime.progress import Reporter
 
 P = ParamSpec("P")
 Q = TypeVar("Q")
@@ -245,6 +258,13 @@ class Request(BaseModel):
     def typed(self, name: str) -> str:
         """Return a field with its value, as typed."""
         return self.shown(name, vars(self))
+
+    @functools.cached_property
+    def reporter(self) -> Reporter:
+        """Shows progress and warnings of the command."""
+        from gansynth.runtime.progress import RichReporter
+
+        return RichReporter(quiet=self.quiet)
 
     def but(self, *left_out: str, **changes: Any) -> Self:
         """Return a checked copy without some fields, and with others changed."""

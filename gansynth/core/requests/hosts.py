@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from gansynth.core.sample_request import SampleRequest
     from gansynth.core.schedule import Mix
     from gansynth.core.source import SourceRequest
-    from gansynth.runtime.progress import Reporter
 
 Content = Literal["mixed", "synthetic"]
 """Content of an export: real and synthetic training cases, or synthetic cases only."""
@@ -197,20 +196,7 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
         return document
 
 
-class HostRequest(Request):
-    """A command of a host on one of its data sets."""
-
-    settings: ClassVar[str] = "set"
-
-    @cached_property
-    def reporter(self) -> Reporter:
-        """Shows progress and warnings."""
-        from gansynth.runtime.progress import RichReporter
-
-        return RichReporter(quiet=self.quiet)
-
-
-class ImportRequest(HostRequest):
+class ImportRequest(Request):
     """Copy a data set into the layout of a target framework, with folds.
 
     To nnunet:ID: volumes (nifti, msd, nnunet-raw), pictures or slices. They are checked first, and
@@ -274,7 +260,7 @@ class ImportRequest(HostRequest):
         return SourceRequest.parse(self.source, **self.reading)
 
 
-class PrepareRequest(HostRequest):
+class PrepareRequest(Request):
     """Plan and preprocess a data set with its target framework.
 
     The data set is checked first. Finished steps are not repeated.
@@ -314,7 +300,7 @@ class PrepareRequest(HostRequest):
         return SourceRequest.parse(self.data, **words)
 
 
-class SplitsRequest(HostRequest):
+class SplitsRequest(Request):
     """Write folds so that no subject is in both training and validation.
 
     The subjects of all cases are stored beside the folds. Every later command uses them.
