@@ -14,7 +14,6 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
 
 NIFTI = (".nii.gz", ".nii")
-ROOT_VARIABLE = "GANSYNTH_NNUNET_ROOT"
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 NAME = re.compile(r"Dataset(\d{3})_[A-Za-z0-9_.-]+")
 
@@ -29,11 +28,8 @@ class NnunetRoot:
 
     @classmethod
     def find(cls, root: str | Path | None = None) -> NnunetRoot:
-        """Find the folders below ``root``; without one, by nnU-Net's own variables.
-
-        An unset variable falls back to ``$GANSYNTH_NNUNET_ROOT``, then to ``./nnunet``.
-        """
-        base = Path(root or os.environ.get(ROOT_VARIABLE) or "nnunet").absolute()
+        """Find the folders below ``root``; without one, by nnU-Net's variables, or ``./nnunet``."""
+        base = Path(root or "nnunet").absolute()
         named = {} if root is not None else os.environ
         return cls(*(Path(named.get(name) or base / name).absolute() for name in VARIABLES))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from gansynth.core.requests.hosts import DoctorRequest
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.machine import DoctorLine, cores, package_line
-from gansynth_nnunet.dataset import ROOT_VARIABLE, NnunetRoot
+from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 
 EXT_VARIABLE, WORKERS = "nnUNet_extTrainer", "nnUNet_n_proc_DA"
@@ -41,7 +41,7 @@ def lines(request: DoctorRequest) -> Iterator[DoctorLine]:
 def folder_lines(root: str | None) -> Iterator[DoctorLine]:
     """Check nnU-Net's three folders: which setting names them, existence, and free space."""
     for name, text in NnunetRoot.find(root).variables().items():
-        named = next((f"${v}" for v in (name, ROOT_VARIABLE) if os.environ.get(v)), "")
+        named = f"${name}" if os.environ.get(name) else ""
         named = named if root is None else "--root"
         if not named:
             found = f"not set; gansynth takes {text}, nnU-Net's own commands need it"

@@ -287,7 +287,7 @@ FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 @pytest.fixture
 def bare(monkeypatch, tmp_path):
     """No variable of nnU-Net's is set, and the working folder is empty."""
-    others = ("nnUNet_extTrainer", "nnUNet_n_proc_DA", "GANSYNTH_NNUNET_ROOT", "PYTHONPATH")
+    others = ("nnUNet_extTrainer", "nnUNet_n_proc_DA", "PYTHONPATH")
     for name in (*FOLDERS, *others):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
@@ -298,12 +298,10 @@ def test_each_folder_says_who_names_it_or_what_to_type(bare, monkeypatch):
     for line, name in zip(nnunet.folder_lines(None), FOLDERS, strict=True):
         says(line, "note", "not set", f"export {name}={bare / 'nnunet' / name}")
     monkeypatch.setenv("nnUNet_raw", str(bare / "gone"))
-    monkeypatch.setenv("GANSYNTH_NNUNET_ROOT", str(bare))
-    (bare / "nnUNet_results").mkdir()
-    raw, preprocessed, results = nnunet.folder_lines(None)
+    monkeypatch.setenv("nnUNet_results", str(bare))
+    raw, _, results = nnunet.folder_lines(None)
     says(raw, "note", "gone is not there ($nnUNet_raw)", "mkdir -p")
-    says(preprocessed, "note", "is not there ($GANSYNTH_NNUNET_ROOT)")
-    says(results, "ok", "nnUNet_results ($GANSYNTH_NNUNET_ROOT)", "GiB free")
+    says(results, "ok", "($nnUNet_results)", "GiB free")
     assert all("--root" in line.found for line in nnunet.folder_lines(str(bare)))
 
 

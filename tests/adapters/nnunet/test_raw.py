@@ -15,7 +15,7 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.raw import check_raw
 
-VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results", "GANSYNTH_NNUNET_ROOT")
+VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
 def test_a_root_is_the_one_named_then_nnunets_variables_then_our_default(tmp_path, monkeypatch):
@@ -23,10 +23,8 @@ def test_a_root_is_the_one_named_then_nnunets_variables_then_our_default(tmp_pat
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     assert NnunetRoot.find().preprocessed == tmp_path / "nnunet" / "nnUNet_preprocessed"
-    monkeypatch.setenv("GANSYNTH_NNUNET_ROOT", str(tmp_path))
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "elsewhere"))
-    root = NnunetRoot.find()
-    assert (root.raw, root.results) == (tmp_path / "elsewhere", tmp_path / "nnUNet_results")
+    assert NnunetRoot.find().raw == tmp_path / "elsewhere"
     assert NnunetRoot.find(tmp_path).raw == tmp_path / "nnUNet_raw"
 
 
