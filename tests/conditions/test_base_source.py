@@ -256,6 +256,11 @@ def test_a_training_with_another_sample_request_does_not_resume():
         check_same(Path("out"), one, other)
 
 
+def test_a_training_that_an_earlier_version_has_begun_is_refused():
+    with pytest.raises(UsageFault, match="an earlier version of gansynth; finish it with that, or"):
+        check_same(Path("out"), {"ratio": "1:1", "usual_augmentation": True}, {"ratio": "1:1"})
+
+
 def test_condition_source_paths_become_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("free").mkdir()

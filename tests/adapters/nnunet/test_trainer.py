@@ -34,6 +34,10 @@ def test_nnunets_own_loaders_draw_from_the_bank(ready, configuration):
     assert (next(validation)["target"][0] >= 0).all()
 
 
+def test_a_training_waits_for_a_sample_as_long_as_it_is_told(ready):
+    assert begin(ready(patience=7)).gansynth_plan.patience == 7
+
+
 def test_training_stops_where_a_sample_is_missing_and_says_why_though_a_worker_knows_only(
     build, told, frozen_bank, monkeypatch
 ):
