@@ -1,6 +1,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -107,13 +108,14 @@ def test_a_sample_is_drawn_again_from_its_provenance(run, run_json, tmp_path):
 
 
 def test_a_host_gets_everything_that_augment_was_told(run, run_cli, toys, tmp_path):
-    request = AugmentRequest(
+    words: dict[str, Any] = {
         **{"target": "toyhost", "data": "toy:3", "generator": run, "ratio": "1:1", "edit": "flip"},
         **{"seed": 5, "schedule": "anneal:50%-100%", "bank_size": "2GB", "refresh": "10min"},
         **{"bank_dir": tmp_path, "device": "cpu", "restarts": 2, "patience": 9, "strict": True},
         **{"allow_empty_bank": True, "host_augmentation": False, "augment_synthetic": False},
         **{"set": {"num_epochs": 3}, "options": ("--npz", "-x")},
-    )
+    }
+    request = AugmentRequest(**words)
     result = run_cli(*request.command_line)
     assert result.exit_code == 0, result.stderr
     assert toys.started == [request]
