@@ -137,10 +137,10 @@ from .sampling.run_source import open_source as open_source
 from .sampling.sample import sample as sample
 from .sampling.sampler import Sampler as Sampler
 from .testing import ToySource as ToySource
-from .testing import check_adapter as check_adapter
 from .testing import check_edit as check_edit
 from .testing import check_filter as check_filter
 from .testing import check_generator as check_generator
+from .testing import check_host as check_host
 from .testing import check_writer as check_writer
 from .testing.demonstration import demo as demo
 

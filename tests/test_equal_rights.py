@@ -33,7 +33,7 @@ PUBLIC = set(
     )
 )
 """Modules and packages that docs/plugins.md names."""
-NAMES = {*installed().names("generators"), *installed().names("adapters")} - {
+NAMES = {*installed().names("generators"), *installed().names("hosts")} - {
     "elastic",
     "segmenter",
 }
@@ -105,7 +105,7 @@ def options_of_plugins() -> frozenset[str]:
     options: list[type[BaseModel]] = [
         registry.generator(name).Options for name in registry.names("generators")
     ]
-    options += [framework(name).Options for name in registry.names("adapters")]
+    options += [framework(name).Options for name in registry.names("hosts")]
     own = {*GeneratorOptions.model_fields, *FitOptions.model_fields, *TrainingOptions.model_fields}
     return frozenset(name for each in options for name in each.model_fields if name not in own)
 

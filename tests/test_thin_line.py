@@ -10,7 +10,7 @@ import pytest
 
 from gansynth.hosts.host import framework
 from gansynth.sampling.run_source import open_source
-from gansynth.testing import check_adapter
+from gansynth.testing import check_host
 
 QUICK = ("num_epochs=1", "num_iterations_per_epoch=3", "num_val_iterations_per_epoch=1")
 
@@ -44,4 +44,4 @@ def test_an_unmodified_nnunet_trains_with_samples_drawn_on_the_fly(
 def test_the_nnunet_adapter_keeps_its_contract(toy_nnunet, tmp_path):
     source: Any = open_source(toy_nnunet.request())
     adapter = framework("nnunet")(source)
-    check_adapter(adapter, workspace=tmp_path).raise_if_failed()
+    check_host(adapter, workspace=tmp_path).raise_if_failed()

@@ -23,7 +23,7 @@ def register_writers(register: Register) -> None:
 
 
 @hookimpl
-def register_adapters(register: Register) -> None:
+def register_hosts(register: Register) -> None:
     register("deepmedic", lazily("gansynth_deepmedic.adapter:DeepMedicAdapter"))
 
 

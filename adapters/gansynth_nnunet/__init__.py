@@ -24,7 +24,7 @@ def register_writers(register: Register) -> None:
 
 
 @hookimpl
-def register_adapters(register: Register) -> None:
+def register_hosts(register: Register) -> None:
     register("nnunet", lazily("gansynth_nnunet.adapter:NnunetAdapter"))
 
 

@@ -20,7 +20,7 @@ __all__ = ["judge", "load_segmenter"]
 
 
 @hookimpl
-def register_adapters(register: Register) -> None:
+def register_hosts(register: Register) -> None:
     """Register ``segmenter``."""
     register("segmenter", lazily("gansynth_segmenter.host:SegmenterHost"))
 

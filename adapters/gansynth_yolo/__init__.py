@@ -22,7 +22,7 @@ def register_writers(register: Register) -> None:
 
 
 @hookimpl
-def register_adapters(register: Register) -> None:
+def register_hosts(register: Register) -> None:
     register("yolo", lazily("gansynth_yolo.adapter:YoloAdapter"))
 
 

@@ -49,7 +49,7 @@ def _quoted(value: Any) -> Any:
 
 
 def _registered(target: str) -> str:
-    checked(installed().adapter, target)
+    checked(installed().host, target)
     return target
 
 

@@ -34,7 +34,7 @@ def fill_bank(source: Any, root: Path) -> Path:
     from gansynth.sampling.sampler import Sampler
 
     run = load_run(fit_generator(source, root / "run"))
-    adapter = installed().adapter("nnunet")(source)
+    adapter = installed().host("nnunet")(source)
     spec = BankSpec(
         schema=source.schema,
         lineage=run.lineage,

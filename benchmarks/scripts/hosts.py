@@ -68,7 +68,7 @@ class Host:
         from gansynth.core.registry import installed
         from gansynth_nnunet.mixed import MixedNnunetDataset
 
-        adapter: Any = installed().adapter("nnunet")(source)
+        adapter: Any = installed().host("nnunet")(source)
         plain = self.trainer.get_tr_and_val_datasets
 
         def mixed() -> tuple[Any, Any]:

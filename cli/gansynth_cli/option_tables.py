@@ -25,7 +25,7 @@ from gansynth_cli.main import registered
 
 KINDS = {
     "generators": "generator",
-    "adapters": "host",
+    "hosts": "host",
     "sources": "source",
     "edits": "edit",
     "filters": "filter",
@@ -163,11 +163,11 @@ def _models_of(kind: str, name: str, loaded: Any) -> Iterator[tuple[str, type[Ba
         trains = capabilities_of(loaded).trains
         of = "the training loop of every generator" if trains else "of every generator"
         yield f"the same; {of}", loop_options(loaded)
-    elif kind == "adapters":
+    elif kind == "hosts":
         yield f"gansynth augment --target {name} --KEY VALUE, or --set KEY=VALUE", loaded.Options
         registry = installed()
         for verb, typed in COMMANDS.items():
-            if name in registry.hosts(verb):
+            if name in registry.hosts_with(verb):
                 model = registry.command_options(verb, name)
                 yield from [(typed.format(name), model)] if model.model_fields else []
     elif kind == "sources":

@@ -42,7 +42,7 @@ def then_augment(folder: Path) -> Hint:
     if not run.capabilities.labelled:
         return Hint("next: gansynth help dcgan label-maps; frameworks learn from labelled samples")
     kind, words = run.request.kind, ("--generator", folder, "--ratio", "1:1")
-    if kind in installed().names("adapters"):
+    if kind in installed().names("hosts"):
         return then("augment", "--target", kind, *words)
     if not run.schema.foreground:
         return Hint("next: gansynth import slices:KIND:WHERE yolo:FOLDER, to train a detector")

@@ -94,6 +94,6 @@ class MonaiHost(Host):
 
 
 @hookimpl
-def register_adapters(register):
+def register_hosts(register):
     """Register ``monai``."""
     register("monai", lambda: MonaiHost)

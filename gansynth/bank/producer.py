@@ -267,7 +267,7 @@ def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     from gansynth.sampling.sampler import open_drawer
 
     source = open_source(SourceRequest(**config.request))
-    adapter = installed().adapter(config.target)(source) if config.target else None
+    adapter = installed().host(config.target)(source) if config.target else None
     generator = RunFolder(Path(config.run))
     sampler, bring = open_drawer(source, adapter, generator, config.samples, device=config.device)
     sampler.measured = config.frozen  # only a frozen bank can be exported for sharing

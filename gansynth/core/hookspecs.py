@@ -35,8 +35,8 @@ def register_generators(register: Register) -> None:
 
 
 @hookspec
-def register_adapters(register: Register) -> None:
-    """Register adapters of frameworks; ``load()`` returns the subclass of ``Framework``."""
+def register_hosts(register: Register) -> None:
+    """Register hosts, the frameworks to train; ``load()`` returns the subclass of ``Framework``."""
 
 
 @hookspec

@@ -161,7 +161,7 @@ def _shown(thing: object) -> str:
 # Imported only if an object of the kind was loaded; its module has then imported it already.
 _BASES: dict[str, Callable[[], type[Any]]] = {
     "generators": hookspecs.lazily("gansynth.core.generator:Generator"),
-    "adapters": hookspecs.lazily("gansynth.hosts.host:Framework"),
+    "hosts": hookspecs.lazily("gansynth.hosts.host:Framework"),
     "edits": hookspecs.lazily("gansynth.core.edit:Edit"),
     "filters": hookspecs.lazily("gansynth.core.filter:Filter"),
     "writers": hookspecs.lazily("gansynth.core.writer:Writer"),

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 GROUP = "gansynth"
 KINDS = (
-    *("generators", "adapters", "commands", "sources", "edits", "checks", "metrics", "recipes"),
+    *("generators", "hosts", "commands", "sources", "edits", "checks", "metrics", "recipes"),
     *("filters", "arms", "writers"),
 )
 
@@ -74,19 +74,19 @@ class Registry:
         loaded: type[Generator] = self.load("generators", name)
         return loaded
 
-    def adapter(self, name: str) -> type[Adapter]:
-        """Return the adapter class registered for a target framework (``nnunet``)."""
-        loaded: type[Adapter] = self.load("adapters", name)
+    def host(self, name: str) -> type[Adapter]:
+        """Return the host registered for a target framework (``nnunet``)."""
+        loaded: type[Adapter] = self.load("hosts", name)
         return loaded
 
-    def hosts(self, verb: str) -> tuple[str, ...]:
+    def hosts_with(self, verb: str) -> tuple[str, ...]:
         """Return the hosts with a command (``prepare``), sorted."""
         commands = (key.partition(" ") for key in self.names("commands"))
         return tuple(host for of, _, host in commands if of == verb)
 
     def command(self, verb: str, host: str) -> Callable[..., Any]:
         """Return the function of a host's command; UsageFault: names the hosts that have one."""
-        hosts = self.hosts(verb)
+        hosts = self.hosts_with(verb)
         if host not in hosts:
             raise UsageFault(
                 f"gansynth {verb}: {host!r} has no such command, expected one of: "

@@ -78,7 +78,7 @@ def host_options() -> dict[str, type[OptionModel]]:
     from gansynth.core.registry import installed
 
     models = {}
-    for name in installed().hosts("doctor"):
+    for name in installed().hosts_with("doctor"):
         with contextlib.suppress(GansynthError):
             models[name] = installed().command_options("doctor", name)
     return models
@@ -94,7 +94,7 @@ def host_lines(request: DoctorRequest, settings: Mapping[str, str]) -> Iterator[
     from gansynth.core.registry import installed
 
     registry = installed()
-    for name in registry.hosts("doctor"):
+    for name in registry.hosts_with("doctor"):
         try:
             with guard_plugin_code():
                 keys = registry.command_options("doctor", name).model_fields

@@ -84,7 +84,7 @@ BEGUN = 1e-3  # the part of a unit that counts as done when it begins
 
 def framework(name: str) -> type[Framework]:
     """Return the class registered for a target; UsageFault: there is none."""
-    loaded: type[Framework] = installed().load("adapters", name)
+    loaded: type[Framework] = installed().load("hosts", name)
     return loaded
 
 

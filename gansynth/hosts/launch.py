@@ -101,7 +101,7 @@ def main(arguments: Sequence[str]) -> int:
 
         training = ApartTraining.from_json(read_json(Path(arguments[0])))
         source = open_source(SourceRequest(**training.source))
-        host: Any = installed().adapter(training.request.target)(source)
+        host: Any = installed().host(training.request.target)(source)
         if training.held_out:
             host.held_out = training.held_out
         host.train_here(training.request, None)

@@ -321,7 +321,7 @@ def _says_nothing(words: tuple[str, ...], name: Identifier) -> bool:
         return True
     if len(words) == 1 or name.what not in ("case", "subject"):
         short = name.what == "folder" and len("".join(words)) < LEAST_FOLDER
-        return short or COMMON.union(installed().names("adapters")).issuperset(words)
+        return short or COMMON.union(installed().names("hosts")).issuperset(words)
     return False
 
 

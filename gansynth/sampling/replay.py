@@ -277,7 +277,7 @@ def _draw(run: Run, record: SampleRecord, root: str | None) -> tuple[Sample, Sch
     # A host's training has its folders from the environment; the run knows where they were.
     source = open_source(replace(request, root=root or request.root or run.request.root))
     target = host["target"] if host is not None else ""
-    adapter = installed().adapter(target)(source) if target else None
+    adapter = installed().host(target)(source) if target else None
     run_source, bring = source_for(run, source, adapter)
     # It was admitted, or is requested anyway.
     options = replace(SampleRequest.among(settings), filters=(), keep_flawed=True)

@@ -4,9 +4,9 @@ They return a report of named checks instead of stopping at the first failure. A
 ``report.raise_if_failed()``.
 """
 
-from gansynth.testing.adapters import check_adapter
 from gansynth.testing.case_readers import check_edit, check_filter
 from gansynth.testing.generators import check_generator
+from gansynth.testing.hosts import check_host
 from gansynth.testing.report import Check, ConformanceReport
 from gansynth.testing.toy import ToySource
 from gansynth.testing.writers import check_writer
@@ -15,9 +15,9 @@ __all__ = [
     "Check",
     "ConformanceReport",
     "ToySource",
-    "check_adapter",
     "check_edit",
     "check_filter",
     "check_generator",
+    "check_host",
     "check_writer",
 ]

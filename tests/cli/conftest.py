@@ -142,7 +142,7 @@ class Host(Framework):
 OFFERED: dict[str, dict[str, Any]] = {
     "generators": {"means": Means, "constant": Constant},
     "sources": {"toy": Folded},
-    "adapters": {"toyhost": Host},
+    "hosts": {"toyhost": Host},
 }
 
 

@@ -24,7 +24,7 @@ def test_the_options_of_augment_are_in_groups(run_cli):
     assert places == sorted(places)
 
 
-@pytest.mark.parametrize("target", installed().names("adapters"))
+@pytest.mark.parametrize("target", installed().names("hosts"))
 def test_options_of_a_target_are_flags_or_for_set_only(target, run_cli):
     shown = run_cli("augment", "--target", target, "--help").stdout
     of_target = shown.partition(f"\nOptions of {target}:")[2]

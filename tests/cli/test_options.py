@@ -4,7 +4,7 @@ from gansynth.core.registry import installed
 from gansynth.runtime.option_kinds import option_rows
 from gansynth.training.loop import FitOptions
 
-KINDS = ("generators", "adapters", "sources", "edits", "filters", "metrics")
+KINDS = ("generators", "hosts", "sources", "edits", "filters", "metrics")
 NAMED = [(kind, name) for kind in KINDS for name in installed().names(kind)]
 
 

@@ -16,7 +16,7 @@ RECIPES = ["doncenco2022", "lesion", "mmgan2020", "mmgan2020-liver", "shin2018"]
 def test_the_list_names_every_kind_and_where_it_comes_from(toys, run_cli, run_json):
     document = run_json("plugins", "list")
     found = document["found"]
-    kinds = (("generators", "means"), ("adapters", "toyhost"), ("sources", "toy"))
+    kinds = (("generators", "means"), ("hosts", "toyhost"), ("sources", "toy"))
     assert [found[kind][name] for kind, name in kinds] == ["toys"] * 3
     assert found["edits"]["elastic"] == "conditions"
     assert document["api"] == API_VERSION

@@ -157,7 +157,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     # plugins, options, papers
     "options nnunt": ("options 'nnunt'", "Did you mean 'nnunet'?"),
     "plugins check meens": "Did you mean 'means'?",
-    "plugins check toyhost": "gansynth.testing.check_adapter",
+    "plugins check toyhost": "gansynth.testing.check_host",
     "plugins check means --set grane=1": "grane",
     f"{NEW} Spots": "'Spots': expected a package name",
     f"{NEW} 1spot": "expected a package name",

@@ -123,7 +123,7 @@ def missing() -> None:
 NONSENSE = [
     ("generators", dict, "returned the class dict, expected a subclass of gansynth.Generator"),
     ("generators", Generator, "Generator lacks sample"),
-    ("adapters", "nnunet", "returned 'nnunet', expected a subclass of gansynth.Framework"),
+    ("hosts", "nnunet", "returned 'nnunet', expected a subclass of gansynth.Framework"),
     ("edits", None, "returned None, expected a subclass of gansynth.Edit"),
     ("sources", 7, "returned 7, expected a function"),
     ("checks", [], "expected a function"),

@@ -11,7 +11,7 @@ from gansynth.core.resample import crop_pad
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.core.space import FOREGROUND_SHARE, Placement, Space
 from gansynth.runtime.errors import UsageFault
-from gansynth.testing import adapters
+from gansynth.testing import hosts
 
 SCHEMA = Schema(
     ("T1", "T2"),
@@ -20,7 +20,7 @@ SCHEMA = Schema(
     has_outside=True,
     outside_fill=(0.0, 0.0),
 )
-cut: Any = adapters.cut
+cut: Any = hosts.cut
 WINDOW = ((-1.0, 1.0), (-2.0, 3.0))
 SPACES = {
     "native": Space(),

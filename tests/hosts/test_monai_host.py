@@ -16,7 +16,7 @@ from gansynth.core.registry import installed
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.sampling.run_source import open_source
-from gansynth.testing import ToySource, check_adapter
+from gansynth.testing import ToySource, check_host
 from tests.banks import write_bank
 from tests.conftest import save_nifti
 from tests.testing.scaffold.test_stranger import LINES, code_lines
@@ -32,7 +32,7 @@ def monai(monkeypatch):
     pytest.importorskip("monai", reason="MONAI is not installed: pip install monai")
     monkeypatch.syspath_prepend(str(MODULE.parent))
     installed().add(importlib.import_module("gansynth_monai"), "monai")
-    yield installed().adapter("monai")
+    yield installed().host("monai")
     installed().remove("monai")
 
 
@@ -66,7 +66,7 @@ def test_it_is_one_small_module_that_imports_public_names_only():
 
 def test_it_keeps_the_contract_of_hosts(monai, tmp_path):
     settings = {"width": "4", "patch": "16"}
-    report = check_adapter(monai(ToySource(3)), workspace=tmp_path, settings=settings)
+    report = check_host(monai(ToySource(3)), workspace=tmp_path, settings=settings)
     assert {check.verdict for check in report.checks} == {"passed"}, report.failed
 
 

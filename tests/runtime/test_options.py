@@ -44,7 +44,7 @@ def models() -> dict[str, type[OptionModel]]:
     found |= {
         f"source {n}": o.read_options for n, o in openers.items() if hasattr(o, "read_options")
     }
-    for name in registry.names("adapters"):
+    for name in registry.names("hosts"):
         found[f"host {name}"] = framework(name).Options
     for name in registry.names("commands"):
         found[name] = registry.command_options(*name.split())

@@ -175,7 +175,7 @@ class RayExecutor(Executor):
 
     def _environ(self) -> dict[str, str]:
         registry, prefixes = installed(), PASSED_ON
-        for name in registry.names("adapters"):
+        for name in registry.names("hosts"):
             with contextlib.suppress(GansynthError):  # of a plugin that does not load
                 prefixes += framework(name).variables
         variables = {key: value for key, value in os.environ.items() if key.startswith(prefixes)}

@@ -66,7 +66,7 @@ def _contents(request: SourceRequest) -> Iterator[str]:
         source = open_source(request)
         schema = source.schema
     except GansynthError as fault:
-        if request.kind in installed().hosts("prepare") and isinstance(fault, DataFault):
+        if request.kind in installed().hosts_with("prepare") and isinstance(fault, DataFault):
             how = again(subjects=request.subjects, root=request.root)
             yield then("prepare", named, *how)
         return

@@ -17,7 +17,7 @@ from gansynth_cli.common import Hint, Output, examples, table, with_output
 from gansynth_cli.help import complete_names
 
 REGISTERED = (
-    *("generators", "adapters", "sources", "edits", "filters", "metrics", "recipes"),
+    *("generators", "hosts", "sources", "edits", "filters", "metrics", "recipes"),
     "writers",
 )
 """Kinds of what has options."""

@@ -114,36 +114,36 @@ def check(name: str, settings: dict[str, str], steps: int, kind: str | None, out
     """Check a generator, edit, filter, writer or host against its contract, on toy data.
 
     --steps is for generators. A host that reads only data of its own framework is checked on them,
-    see gansynth.testing.check_adapter.
+    see gansynth.testing.check_host.
     """
     from gansynth.core.registry import installed
 
     registry = installed()
-    kinds = ("generator", "edit", "filter", "writer", "adapter")
+    kinds = ("generator", "edit", "filter", "writer", "host")
     kind = kind or next((k for k in kinds if name in registry.loaders[f"{k}s"]), "generator")
     from gansynth.hosts.host import Host
     from gansynth.runtime.options import parse
     from gansynth.testing import (
         ToySource,
-        check_adapter,
         check_edit,
         check_filter,
         check_generator,
+        check_host,
         check_writer,
     )
 
     cls = registry.load(f"{kind}s", name)
-    if kind == "adapter" and not issubclass(cls, Host):
+    if kind == "host" and not issubclass(cls, Host):
         raise UsageFault(
             f"plugins check {name!r}: it is checked on its framework's data, from a test: "
-            "gansynth.testing.check_adapter(adapter, workspace=...)"
+            "gansynth.testing.check_host(host, workspace=...)"
         )
     refuse_unknown(settings, cls.Options.model_fields, of=name)
     options = parse(cls.Options, settings).model_dump()
     out.reporter.say(f"checking {name} on toy cases")
-    if kind == "adapter":
+    if kind == "host":
         with TemporaryDirectory() as workspace:
-            report = check_adapter(cls(ToySource(3)), workspace=Path(workspace), settings=settings)
+            report = check_host(cls(ToySource(3)), workspace=Path(workspace), settings=settings)
     elif kind == "generator":
         report = check_generator(cls, options=options, steps=steps)
     else:

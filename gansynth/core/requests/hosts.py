@@ -105,7 +105,7 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
 
     command: ClassVar[str] = "augment"
     target: Annotated[
-        str, Opt(names=("adapters",), eager=True, heading="Target framework")
+        str, Opt(names=("hosts",), eager=True, heading="Target framework")
     ]  # eager: --target NAME --help shows the options of NAME
     """Framework to train, see gansynth plugins; its options: --target NAME --help."""
     host_augmentation: Annotated[bool, Opt(heading="Target framework", shown=False)] = True

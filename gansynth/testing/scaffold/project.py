@@ -67,7 +67,7 @@ def plan_project(name: str, kind: str = "generator", folder: Path | None = None)
     ``gansynth-NAME``.
     """
     summary, try_it = KINDS[kind]
-    registered = "adapters" if kind == "host" else f"{kind}s"  # kind in the registry
+    registered = f"{kind}s"  # kind in the registry
     package, distribution = f"gansynth_{name}", f"gansynth-{name.replace('_', '-')}"
     _check_name(name, registered, package)
     folder = folder if folder is not None else Path(distribution)

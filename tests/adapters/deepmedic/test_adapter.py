@@ -11,7 +11,7 @@ import pytest
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.testing import check_adapter
+from gansynth.testing import check_host
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.deepmedic_sets import Toy, toy_deepmedic
@@ -63,7 +63,7 @@ def augment(refuse, program, shared_deepmedic, crop_run, tmp_path):
 
 
 def test_it_keeps_the_contract_of_adapters(adapter, tmp_path):
-    report = check_adapter(adapter, workspace=tmp_path)
+    report = check_host(adapter, workspace=tmp_path)
     assert {check.verdict for check in report.checks} == {"passed"}, report.failed
 
 

@@ -5,7 +5,7 @@ import pytest
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.space import Space
 from gansynth.runtime.errors import UsageFault
-from gansynth.testing import ToySource, check_adapter
+from gansynth.testing import ToySource, check_host
 from gansynth_segmenter.host import SegmenterHost
 from gansynth_segmenter.options import SegmenterOptions
 
@@ -29,7 +29,7 @@ def real(**words: Any) -> AugmentRequest:
 def test_it_keeps_the_contract_of_hosts(source, network, more, tmp_path):
     host = SegmenterHost(source)
     settings = {"network": network, "width": "4", **more}
-    report = check_adapter(host, workspace=tmp_path, settings=settings)
+    report = check_host(host, workspace=tmp_path, settings=settings)
     assert report.passed, report.failed
     assert {check.verdict for check in report.checks} == {"passed"}
     whole, cut = (sorted((tmp_path / name).rglob("*.safetensors")) for name in ("whole", "cut"))

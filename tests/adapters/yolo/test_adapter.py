@@ -13,7 +13,7 @@ from gansynth.hosts.record import LOG
 from gansynth.runtime.child import SHOWN
 from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.sampling.sampler import open_drawer
-from gansynth.testing import check_adapter
+from gansynth.testing import check_host
 from tests.adapters.kits import Kit, command, in_this_process, kit_of
 from tests.yolo_sets import opened, toy_yolo
 
@@ -39,7 +39,7 @@ def augment(refuse, kit):
 
 
 def test_it_keeps_the_contract_of_adapters(kit, tmp_path):
-    report = check_adapter(kit.adapter(), workspace=tmp_path)
+    report = check_host(kit.adapter(), workspace=tmp_path)
     assert report.passed, report.failed
     assert {check.verdict for check in report.checks} == {"passed"}
 

@@ -32,10 +32,10 @@ from gansynth.fitting.recipe import read_recipe
 from gansynth.runtime.progress import NullReporter
 from gansynth.testing import (
     ToySource,
-    check_adapter,
     check_edit,
     check_filter,
     check_generator,
+    check_host,
     check_writer,
 )
 from gansynth.testing.scaffold.project import KINDS, plan_project, write_project
@@ -45,7 +45,6 @@ from tests.offered import offered
 ROOT = Path(__file__).parents[3]
 LINES = {kind: 40 for kind in KINDS} | {"host": 80, "generator": 60, "source": 60, "metric": 30}
 NAMES = {kind: f"my_{kind}" for kind in KINDS}
-REGISTERED = {kind: "adapters" if kind == "host" else f"{kind}s" for kind in KINDS}
 
 
 def code_lines(text: str) -> set[int]:
@@ -149,9 +148,9 @@ def test_a_plugin_of_each_kind_is_listed_has_its_options_printed_and_works_in_a_
         document: dict[str, Any] = json.loads(result.stdout)
         return document
 
-    assert told("plugins", "list")["found"][REGISTERED[kind]][name] == name
+    assert told("plugins", "list")["found"][f"{kind}s"][name] == name
     (first, *_) = told("options", name)["tables"]
-    loaded = installed().load(REGISTERED[kind], name)
+    loaded = installed().load(f"{kind}s", name)
     model = getattr(loaded, "Options", None) or getattr(loaded, "read_options", None)
     assert [row["key"] for row in first["options"]] == list(model.model_fields if model else ())
     assert all(row["meaning"] for row in first["options"])
@@ -184,8 +183,8 @@ def test_every_hook_has_an_example():
 
 def test_the_examples_of_a_generator_and_a_host_work(example, tmp_path):
     check_generator(example("generators", "means"), ndim=(2, 3), steps=0).raise_if_failed()
-    host = example("adapters", "nearest-mean")(ToySource())
-    check_adapter(host, workspace=tmp_path).raise_if_failed()
+    host = example("hosts", "nearest-mean")(ToySource())
+    check_host(host, workspace=tmp_path).raise_if_failed()
 
 
 def test_the_example_of_a_command_is_found_by_the_name_of_its_host(run_cli):
@@ -331,7 +330,7 @@ def test_a_plugin_of_each_kind_is_installed_listed_and_passes_its_own_test(clean
     clean.pip(folder)
     listed = json.loads(clean.run("gansynth", "plugins", "list", "--json").stdout)
     assert listed["broken"] == {}
-    assert listed["found"][REGISTERED[kind]][name] == name
+    assert listed["found"][f"{kind}s"][name] == name
     assert listed["plugins"][name]["distribution"] == f"gansynth-their-{kind}"
     clean.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", folder)
 

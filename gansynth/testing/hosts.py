@@ -1,4 +1,4 @@
-"""``check_adapter``: conformance checks of an adapter on data of its host."""
+"""``check_host``: conformance checks of a host on data of its framework."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport
 STEPS = 4  # of the trainings of a ``Host``
 
 
-def check_adapter(
+def check_host(
     adapter: Framework, *, workspace: Path, settings: Mapping[str, str] | None = None
 ) -> ConformanceReport:
-    """Check an adapter that was opened on (small) real data of its host; nothing is raised.
+    """Check a host that was opened on (small) real data of its framework; nothing is raised.
 
     Args:
         adapter: opened on a source with at least one training case.

@@ -12,7 +12,7 @@ from gansynth.core.space import Space
 from gansynth.hosts.host import Framework, Host, TrainingOptions
 from gansynth.hosts.sample_source import check_origin
 from gansynth.runtime.errors import UsageFault
-from gansynth.testing import ConformanceReport, ToySource, check_adapter
+from gansynth.testing import ConformanceReport, ToySource, check_host
 
 
 class ToyAdapter(Framework):
@@ -40,7 +40,7 @@ class ToyAdapter(Framework):
 
 
 def report_of(folder, adapter=ToyAdapter, source=ToySource) -> ConformanceReport:
-    return check_adapter(adapter(source(2)), workspace=folder)
+    return check_host(adapter(source(2)), workspace=folder)
 
 
 def other(base: Any, **members: Any) -> Any:
