@@ -1,6 +1,6 @@
 """How long commands take to begin, and what they read: `fit`, `augment`, `check`; stock nnU-Net.
 
-``python benchmarks/scripts/bench_start.py [--volumes 100]`` makes phantoms, runs each command in turn.
+``python benchmarks/scripts/bench_start.py [--volumes 100]``: phantoms, then each command in turn.
 ``fit`` counts until its first step is logged, ``augment`` and ``nnUNetv2_train`` until nnU-Net's
 first training step is over, ``check`` until its end. A file of the data counts as read again if one
 process opens it for reading more than once, after it was last written. All processes of a command
