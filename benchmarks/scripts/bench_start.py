@@ -106,7 +106,8 @@ def watched(words: list[str], home: Path, until: str = "") -> dict[str, Any]:
     return {
         "seconds": end - began,
         "files_read": len(read),
-        "read_again": dict(again.most_common()),
+        "files_read_again": len(again),
+        "most_often": dict(again.most_common(3)),
     }
 
 
@@ -158,7 +159,8 @@ def main() -> None:
     for name, rounds in found.items():
         seconds = [one["seconds"] for one in rounds]
         last = rounds[-1]
-        print(f"{name}: {median(seconds):.1f} s, {last['files_read']} files", last["read_again"])
+        again, most = last["files_read_again"], last["most_often"]
+        print(f"{name}: {median(seconds):.1f} s, {last['files_read']} files, {again} again: {most}")
     write("start", {"machine": machine(), "commands": found})
 
 
