@@ -104,7 +104,7 @@ def open_source(request):
 def open_drawer(source, adapter, run, request, *, device):
     return SampleDrawer(load_run(run, device), source, request), None
 
-registry = Bag(adapter=lambda name: Adapter)
+registry = Bag(host=lambda name: Adapter)
 for name, content in {
     "gansynth.sampling.run_source": {"open_source": open_source},
     "gansynth.sampling.sampler": {"open_drawer": open_drawer},
