@@ -7,7 +7,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from gansynth_benchmark.requests import BenchmarkRequest, PapersRequest, TuneRequest
-from gansynth_cli.common import Hint, Output, examples, table
+from gansynth_cli.common import Hint, Output, examples, summary, table
 from gansynth_cli.requests import request_command
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ def _benchmark_lines(document: Mapping[str, Any], files: Mapping[str, str]) -> I
 
 def show_tune(request: TuneRequest, document: dict[str, Any], out: Output) -> None:
     """Print the choice, or what would be compared."""
-    facts = (f"{key}  {value}" for key, value in document.items())
-    out.result(document, facts if request.dry_run else _tune_lines(document))
+    out.result(document, summary(document) if request.dry_run else _tune_lines(document))
 
 
 tune = request_command(

@@ -78,6 +78,15 @@ class ClosedModel(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _know_keys(cls, values: Any) -> Any:
+        """Refuse unknown keys before missing ones: a mistyped key is both."""
+        for key in values if isinstance(values, dict) else ():
+            if key not in cls.model_fields:
+                raise ValueError(f"{key}: unknown.{did_you_mean(str(key), cls.model_fields)}")
+        return values
+
 
 class HostPlan(ClosedModel):
     """The framework that is trained, e.g. nnU-Net: the same for all arms."""

@@ -59,7 +59,9 @@ def _first(error: ValidationError) -> str:
     key = ".".join(map(str, first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
     value = "" if isinstance(first["input"], dict | list) else f" (found {first['input']!r})"
-    return f"{key}: {message}{value}; expected {SHOWN}" if key else f"{message}; expected {SHOWN}"
+    if key:
+        message = f"{key}: {message}{value}"
+    return message if message.endswith("?") else f"{message.rstrip('.')}; expected {SHOWN}"
 
 
 def check_names(plan: BenchmarkPlan, path: Path) -> None:

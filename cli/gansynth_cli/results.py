@@ -127,7 +127,8 @@ def lines_of_training(
     if (often := training_bank.get("draws_per_sample")) is not None:
         again = training_bank.get("restarts") or 0
         died = f"; their producer was started again {counted(again, 'time')}" if again else ""
-        yield f"each synthetic sample was used {often:.3g} times{died}"
+        uses = "once" if f"{often:.3g}" == "1" else f"{often:.3g} times"
+        yield f"each synthetic sample was used {uses}{died}"
     metrics = document["metrics_on_real_cases"]
     names = {str(value): name for name, value in labels.items()}
     rows = list(lines_of(metrics, names))

@@ -37,7 +37,8 @@ def run_file(path: Path) -> dict[str, Any]:
     for command, words in values.items():
         model = getattr(getattr(face, command), "request", None) if command in dir(face) else None
         if model is None:
-            hint = did_you_mean(str(command), face.COMMANDS)
+            known = [name for name in face.COMMANDS if hasattr(getattr(face, name), "request")]
+            hint = did_you_mean(str(command), known)
             raise UsageFault(f"{path}: {command}: no command.{hint}")
         if not isinstance(words, Mapping):
             raise UsageFault(f"{path}: {command}: {words!r}, expected keys and values")

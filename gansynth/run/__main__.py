@@ -2,7 +2,9 @@
 
 import json
 import sys
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from gansynth.run import run_file
 from gansynth.runtime.errors import GansynthError, UsageFault
@@ -18,8 +20,12 @@ def main() -> int:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     shown = {name: getattr(value, "report", value) for name, value in found.items()}
-    print(json.dumps(shown, indent=2, default=str))
+    print(json.dumps(shown, indent=2, default=_plain))
     return 0
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 if __name__ == "__main__":

@@ -60,6 +60,8 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise DataFault(f"{path}: no such file; {AGAIN}") from error
+    except IsADirectoryError as error:
+        raise DataFault(f"{path}: a folder, expected a file") from error
     except EOFError as error:
         raise DataFault(
             f"{path}: truncated at byte {path.stat().st_size}, its gzip stream has no end; {AGAIN}"

@@ -54,7 +54,8 @@ def test_a_short_plan_has_the_usual_rest(tmp_path):
 
 REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
     # keys that are not known
-    ("sizes: [2, 4]", "size: 3\nsizes: [2, 4]", ("size:", "not permitted")),
+    ("sizes: [2, 4]", "size: 3\nsizes: [2, 4]", ("^size: unknown. Did you mean 'sizes'?",)),
+    ("target: segmenter", "targte: segmenter", ("^host: targte: unknown. Did you mean 'target'?",)),
     ("sizes:", "generators: {g: {generator: cgan3d, steps: 9}}\nsizes:",
      ("generators.g: steps: unknown",)),
     # values that cannot be

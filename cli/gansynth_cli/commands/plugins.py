@@ -48,7 +48,7 @@ def command(context: click.Context) -> None:
 )
 @with_output
 def list_plugins(load: bool, out: Output) -> None:
-    """List what the installed plugins offer, and broken plugins with their reasons.
+    """List what the installed plugins offer, and why others do not load.
 
     Each line has kind, name, plugin, and the plugin's distribution with its version. A recipe's
     line also has its summary. Only the small first module of each plugin is imported. --load
@@ -111,10 +111,10 @@ def list_plugins(load: bool, out: Output) -> None:
 )
 @with_output
 def check(name: str, settings: dict[str, str], steps: int, kind: str | None, out: Output) -> None:
-    """Check a generator, edit, filter, writer or host against its contract, on toy data.
+    """Check a plugin against its contract, on toy data.
 
-    --steps is for generators. A host that reads only data of its own framework is checked on them,
-    see gansynth.testing.check_host.
+    NAME is a generator, edit, filter, writer or host. --steps is for generators. A host that reads
+    only data of its own framework is checked on them, see gansynth.testing.check_host.
     """
     from gansynth.core.registry import installed
 
