@@ -67,7 +67,8 @@ def _benchmark_lines(document: Mapping[str, Any], files: Mapping[str, str]) -> I
         yield from ("", *table(rows), "")
     yield f"report: {files['report.html']}"
     if missing := sum(run["status"] != "done" for run in document["runs"]):
-        yield Hint(f"next: the same command again; {missing} trainings have no result yet")
+        left = "1 training has" if missing == 1 else f"{missing} trainings have"
+        yield Hint(f"next: the same command again; {left} no result yet")
     elif document["look"]["split"] == DEVELOPMENT:
         yield Hint("next: the same command with --test-set, once the plan is final")
 

@@ -25,7 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.runtime import child
-from gansynth.runtime.errors import EXIT_SIGTERM, EnvironmentFault, GansynthError, TrainingFault
+from gansynth.runtime.errors import (
+    EXIT_SIGINT,
+    EXIT_SIGTERM,
+    EnvironmentFault,
+    GansynthError,
+    TrainingFault,
+)
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.processes import adopt_orphans, end_family
 from gansynth.runtime.serialise import Document
@@ -204,6 +210,8 @@ def _run(order: AttemptSpec, store: ResultStore, logged: bool) -> AttemptResult:
         result = AttemptResult(code, str(error))
         print(f"{child.FAULT}{error}", file=sys.stderr)
     except SystemExit as error:
+        if not logged and error.code in (EXIT_SIGINT, EXIT_SIGTERM):
+            raise  # the job heard the signal in place of the run, which is to end
         stopped = error.code == EXIT_SIGTERM
         result = AttemptResult(STOPPED if stopped else FAILED, "stopped" if stopped else str(error))
         print(result.reason, file=sys.stderr)

@@ -68,6 +68,18 @@ def test_a_run_that_is_told_to_stop_stops_its_jobs_first(small: Small, number, c
     assert not small.store.held(key_of("long"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_a_job_of_this_process_hears_ends_the_run(small: Small, number):
+    small.add(
+        "long", f"from gansynth.runtime.signals import Interrupted; raise Interrupted({number:d})"
+    )
+    small.add("next")
+    with small.runner("here") as runner:
+        assert runner.wait(timeout=120) == 128 + number
+    assert small.runs("long") == 1
+    assert small.runs("next") == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("grace", "numbers", "code"),
