@@ -106,6 +106,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{FIT} --set grain": "expected KEY=VALUE",
     f"{FIT} --set grain=1 --set grain=2": "'grain' is given twice",
     f"{FIT} --set grain=rough": "grain=rough",
+    f"{FIT} --set 'grain=[4,'": "not readable as YAML",
     f"{FIT} --edit flop": "Did you mean 'flip'?",
     f"{FIT} --device toaster": "toaster",
     "fit means --data toy:3 -o {toy} --no-resume": "holds a run already",

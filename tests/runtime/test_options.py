@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pytest
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gansynth.conditions.lesion_placement import LesionOptions
 from gansynth.core.generator import learn
@@ -21,11 +21,11 @@ from gansynth.runtime.options import (
     SetOptions,
     idle,
     parse,
-    read_model,
     refuse_idle,
     split_settings,
 )
 from gansynth.training.loop import FitOptions, train
+from gansynth_cgan3d.model import CGANOptions
 from gansynth_evaluate.requests import FailureOptions
 
 ELSEWHERE = {"predictions"}
@@ -84,6 +84,13 @@ class Own(SetOptions):
     size: tuple[int, ...] = ()
     p: int = 1
     ps: tuple[int, ...] = ()
+    seed: int = 7
+
+
+def split(settings: dict[str, str], typed: Any = None) -> Any:
+    """Options of the loop and of the generator that has these settings."""
+    told = settings if typed is None else typed
+    return split_settings(settings, FitOptions, Own, generator="own", typed=told)
 
 
 @pytest.mark.parametrize(
@@ -100,33 +107,21 @@ class Own(SetOptions):
     ],
 )
 def test_an_option_that_was_typed_and_does_nothing_is_refused(settings, says):
-    def read() -> Any:
-        return split_settings(settings, FitOptions, Own, generator="own", typed=settings)
-
     if says:
         with pytest.raises(UsageFault) as fault:
-            read()
+            split(settings)
         assert says in str(fault.value)
     else:
-        read()
+        split(settings)
 
 
 def test_what_nobody_typed_is_never_refused():
-    split_settings({"clip": "1"}, FitOptions, Own, generator="own", typed=())
+    split({"clip": "1"}, typed=())
 
 
-@pytest.mark.parametrize(
-    ("key", "text", "says"),
-    [
-        ("size", "32x32x32", "expected whole numbers, as size=1,2,3"),
-        ("size", "a,b", "expected whole numbers, as size=1,2,3"),
-        ("clip", "much", "expected a number"),
-        ("box", "perhaps", "expected yes or no"),
-    ],
-)
-def test_a_value_of_another_form_is_told_the_form(key, text, says):
-    with pytest.raises(UsageFault, match=f"--set {key}={text}: {says}"):
-        read_model(Own, {key: text}, lambda k: f"--set {k}={text}")
+def test_a_name_that_loop_and_generator_have_reaches_both():
+    loop, own = split({"seed": "3"})
+    assert (loop.seed, own.seed) == (3, 3)
 
 
 @pytest.mark.parametrize(
@@ -142,6 +137,16 @@ class Sized(SetOptions):
     volume: Size3 | None = None
     note: str = ""
     cache: Literal["off", "ram"] = "ram"
+    rate: float = Field(1e-3, gt=0, description="the step's length")
+    fast: bool = False
+    low: int = 0
+    high: int = 9
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        if self.low > self.high:
+            raise ValueError("low must not exceed high")
+        return self
 
 
 @pytest.mark.parametrize(
@@ -156,29 +161,42 @@ class Sized(SetOptions):
         ("volume=8X9 x 10", (8, 9, 10)),
         ("volume=8", (8, 8, 8)),
         *(("note=2024", "2024"), ("note=1:30", "1:30"), ("cache=off", "off")),
+        *(("rate=1e-4", 1e-4), ("rate=2", 2.0), ("fast=true", True), ("fast=no", False)),
     ],
 )
-def test_a_size_is_written_one_way_commas_are_read_too_and_a_text_stays_as_typed(text, wanted):
+def test_a_text_is_read_as_what_its_option_is(text, wanted):
     key, _, value = text.partition("=")
     assert getattr(parse(Sized, {key: value}), key) == wanted
 
 
 @pytest.mark.fault(23)
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("options", "text", "says"),
     [
-        ("patch=32xa", "expected whole numbers, as patch=64x64x64"),
-        ("patch=0x8", "expected a number greater than or equal to 1"),
-        ("patch=yes", "expected whole numbers, as patch=64x64x64"),
-        ("plane=8x8x8", "expected two whole numbers, as plane=64x64"),
-        ("volume=8x8", "expected three whole numbers, as volume=64x64x64"),
+        (Sized, "patch=32xa", "expected whole numbers, as patch=64x64x64"),
+        (Sized, "patch=0x8", "expected a number greater than or equal to 1"),
+        (Sized, "patch=yes", "expected whole numbers, as patch=64x64x64"),
+        (Sized, "plane=8x8x8", "expected two whole numbers, as plane=64x64"),
+        (Sized, "volume=8x8", "expected three whole numbers, as volume=64x64x64"),
+        (Sized, "rate=-1", "expected a number greater than 0 (the step's length)"),
+        (Sized, "low=5 high=2", "low must not exceed high"),
+        (Own, "size=32x32x32", "expected whole numbers, as size=1,2,3"),
+        (Own, "size=a,b", "expected whole numbers, as size=1,2,3"),
+        (Own, "clip=much", "expected a number"),
+        (Own, "box=perhaps", "expected yes or no"),
+        (FitOptions, "steps=many", "expected a whole number (optimiser steps)"),
+        (FitOptions, "batch_size=1000000", "expected a number less than or equal to 65536"),
+        (FitOptions, f"steps={2**99}", "expected no number beyond 2147483648"),
+        (CGANOptions, "lr_generator=1e30", "expected a number less than or equal to 10"),
+        (CGANOptions, "l1=1e300", "expected no number beyond 2147483648"),
+        (CGANOptions, "l1=.inf", "expected a number"),
     ],
 )
-def test_what_is_no_size_is_told_the_form(text, says):
-    key, _, value = text.partition("=")
+def test_a_value_that_cannot_be_is_refused_as_typed_with_the_form(options, text, says):
     with pytest.raises(UsageFault) as fault:
-        parse(Sized, {key: value})
-    assert f"--set {text}: {says}" in str(fault.value)
+        parse(options, dict(pair.split("=") for pair in text.split()))
+    assert str(fault.value).startswith(f"--set {text}: ")
+    assert says in str(fault.value)
 
 
 TINY: dict[str, dict[str, Any]] = {
