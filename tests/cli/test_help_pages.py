@@ -45,16 +45,3 @@ def test_a_word_is_found_with_a_line_and_where_to_read_on(
     found = {(each["name"], each["kind"]): each for each in run_json("help", word)["found"]}
     assert found[name, kind]["meaning"].startswith(meaning)
     assert found[name, kind]["more"] == more
-
-
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        (["sourcse"], "help 'sourcse': nothing is called that. Did you mean 'source' or 'sources'"),
-        (["sources", "dicom"], "help sources 'dicom': no such section, expected words of one of:"),
-    ],
-)
-def test_what_is_not_there_is_refused_with_what_is(run_cli, words, line):
-    done = run_cli("help", *words)
-    assert done.exit_code == 2
-    assert line in done.stderr

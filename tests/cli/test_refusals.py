@@ -16,6 +16,7 @@ from tests.conftest import content
 NO = "nowhere/at-all"
 AUGMENT = "augment --target toyhost --data toy:3 --generator {toy} --ratio 1:1"
 SEGMENTER = "augment --target segmenter --data example:3d --ratio 1:1"
+UNMIXED = "augment --data example:3d --ratio 1:0 --dry-run --target"
 FIT = "fit means -o out --data toy:3"
 DCGAN = "fit dcgan -o out --data"
 OF_ILL = "sample {of_ill} -n 1"
@@ -145,6 +146,17 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{AUGMENT} --bank-size 0": "--bank-size '0'",
     f"{AUGMENT} --boxes jitter": ("means takes no boxes", "leave --boxes out"),
     "augment --target toyhost --data toy:3 --ratio 1:1": "--generator is missing",
+    # Options of a target are refused as they were typed.
+    f"{UNMIXED} nnunet --detector x": "No such option '--detector'",
+    f"{UNMIXED} yolo --engine torch": "No such option '--engine'",
+    f"{UNMIXED} segmenter --width 2": "--width 2: expected a number greater than or equal to 4",
+    f"{UNMIXED} segmenter --set width=2": "--set width=2: expected a number greater than or equal",
+    f"{UNMIXED} segmenter --width 8 --set width=9": "--width 8 and --set width=9: expected one of",
+    f"{UNMIXED} segmenter --l1 3": "--l1 3: has no effect without network=pix2pix",
+    f"{UNMIXED} segmenter --width 8 --export x": "--export with --width: nothing is trained",
+    f"{UNMIXED} segmenter --output a -o b": "-o b and --output a: expected one of them",
+    f"{UNMIXED} segmenter --real-in-generator-space": "--real-in-generator-space: segmenter",
+    f"{UNMIXED} segmenter --real-in-generator-space --export x": "in-generator-space: segmenter",
     # evaluate, turing-test
     "evaluate {toy} --real toys:3": ("--real toys:3", "toy"),
     "evaluate {toy} --metric spektrum": ("'spektrum'", "Did you mean 'spectrum'?"),
@@ -155,7 +167,9 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{TURING} --name ../other": ("--name ../other", "expected letters"),
     f"{TURING} --channel frist -n 2": ("--channel frist", "Did you mean 'first'"),
     f"{TURING} -n 1001": ("-n 1001", "expected 1 to 1000"),
-    # plugins, options, papers
+    # help, plugins, options, papers
+    "help sourcse": "help 'sourcse': nothing is called that. Did you mean 'source' or 'sources'",
+    "help sources dicom": "help sources 'dicom': no such section, expected words of one of:",
     "options nnunt": ("options 'nnunt'", "Did you mean 'nnunet'?"),
     "plugins check meens": "Did you mean 'means'?",
     "plugins check toyhost": "gansynth.testing.check_host",
