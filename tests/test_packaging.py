@@ -125,25 +125,48 @@ def test_each_public_name_exists_in_its_module():
     assert [name for name in gansynth.__all__ if not hasattr(gansynth, name)] == []
 
 
+REQUESTS = {
+    getattr(gansynth, name).request.__module__
+    for name in gansynth.COMMANDS
+    if hasattr(getattr(gansynth, name), "request")
+} - {"gansynth.testing.demo_request"}
+TOLD = """from gansynth.runtime.progress import RichReporter
+with RichReporter().task(1, "t") as task:
+    task.advance()"""
+RESAMPLED = """import numpy as np; from gansynth.core.resample import resample
+resample(np.zeros((1, 4, 4)), np.zeros((4, 4), np.int16), (2, 8))"""
+
+
 @pytest.mark.parametrize(
-    ("statement", "module"),
+    ("statement", "module", "heavy_here"),
     [
-        ("import gansynth_cli.main", "gansynth_cli.main"),
-        ("from gansynth import BankReader, Mixer, Ratio, hookimpl", "gansynth.core.ratio"),
+        ("import gansynth", "gansynth", {"numpy"}),
+        (f"import {', '.join(sorted(REQUESTS))}", "gansynth.core.requests.fit", {"numpy", "h5py"}),
+        ("import gansynth_cli.main", "gansynth_cli.main", {"numpy"}),
+        ("from gansynth import BankReader, Mixer, Ratio, hookimpl", "gansynth.core.ratio", set()),
+        ("import gansynth.hosts.mixer, gansynth.bank.reader", "gansynth.hosts.mixer", set()),
+        (
+            "from gansynth.core.registry import installed; installed()",
+            "gansynth.core.registry",
+            set(),
+        ),
+        (RESAMPLED, "gansynth.core.resample", set()),
+        (TOLD, "gansynth.runtime.progress", {"rich"}),
         (
             "from gansynth.training.loggers import open_loggers; from pathlib import Path; "
             "open_loggers([], Path('nowhere'), {}, warn=print).close()",
             "gansynth.training.loggers",
+            set(),
         ),
-        ("import gansynth_nnunet.adapter", "gansynth.sampling.run_source"),
-        ("import gansynth_deepmedic.adapter", "gansynth.sampling.run_source"),
-        ("import gansynth_segmenter.host", "gansynth.sampling.run_source"),
+        ("import gansynth_nnunet.adapter", "gansynth.sampling.run_source", set()),
+        ("import gansynth_deepmedic.adapter", "gansynth.sampling.run_source", set()),
+        ("import gansynth_segmenter.host", "gansynth.sampling.run_source", set()),
     ],
 )
-def test_what_is_light_is_imported_without_the_heavy_libraries(statement, module):
-    heavy = {"torch", "nnunetv2", "scipy", "sklearn", "matplotlib"}
+def test_a_light_statement_imports_no_heavy_library(statement, module, heavy_here):
+    heavy = {"torch", "nnunetv2", "scipy", "sklearn", "matplotlib"} | heavy_here
     heavy |= {"tensorboard", "wandb", "mlflow", "pandas", "jinja2", "markdown_it"}
-    code = f"import sys; {statement}; print(*sys.modules)"
+    code = f"import sys\n{statement}\nprint(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

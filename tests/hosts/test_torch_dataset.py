@@ -258,13 +258,3 @@ def test_a_temporary_log_goes_with_the_process_that_made_it(tmp_path):
     assert real == "3"
     assert folder.startswith(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("imported", "heavy"),
-    [("gansynth", "numpy"), ("gansynth.hosts.mixer, gansynth.bank.reader", "torch")],
-)
-def test_importing_stays_light(imported, heavy):
-    code = f"import sys, {imported}; print({heavy!r} in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"

@@ -191,17 +191,6 @@ def test_a_quiet_reporter_keeps_warnings_only_and_the_null_one_nothing(capsys, q
     assert capsys.readouterr() == ("", "")
 
 
-def test_without_a_terminal_rich_is_not_imported():
-    code = (
-        "import sys; from gansynth.runtime.progress import RichReporter; r = RichReporter()\n"
-        "r.say('x')\nwith r.task(1, 't') as t: t.advance()\nprint('rich' in sys.modules)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stdout == "False\n"
-
-
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (754, "12:34"), (3661, "1:01:01")]
 )
