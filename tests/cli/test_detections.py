@@ -97,7 +97,7 @@ def test_a_wrong_class_may_count(trained, run_json):
     assert loose["classes"] == ["any class"]
 
 
-def test_what_the_numbers_do_not_say_is_a_warning(run_cli, tmp_path):
+def test_detections_warns_of_unknown_patients_and_cut_off_detections(run_cli, tmp_path):
     image = seen("x", [BOX], [BOX] * 2, [0.9, 0.8])
     found = document(image, seen("y"), confidence=0.01, most_found=2, iou_nms=None)
     result = run_cli("detections", write_detections(tmp_path / "d.json", found))
@@ -171,7 +171,9 @@ def test_arms_that_cannot_be_compared_are_refused(differs, refuse, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_is_one_line(trained, arguments, code, says, refuse, tmp_path, monkeypatch):
+def test_detections_refuses_in_one_line(
+    trained, arguments, code, says, refuse, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.json").write_text("{")
     typed = [text.format(real=trained[0]) for text in arguments]

@@ -44,7 +44,7 @@ def asked(monkeypatch):
     return told
 
 
-def test_it_is_content_with_this_machine_and_options_reach_the_hosts(asked, run_json):
+def test_doctor_finds_this_machine_in_order_and_hands_options_to_the_hosts(asked, run_json):
     of_deepmedic = ("--deepmedic", "/dm", "--deepmedic-python", "python3")
     document = run_json("doctor", "--quick", "--root", "/data", *of_deepmedic)
     assert document["ok"] is True
@@ -212,7 +212,7 @@ SAID: list[tuple[Any, dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("look", "told", "state", "words"), SAID, ids=[said[3] for said in SAID])
-def test_a_thing_has_its_line_and_its_cure(monkeypatch, look, told, state, words):
+def test_doctor_says_state_and_cure(monkeypatch, look, told, state, words):
     for name, value in told.items():
         if "." in name:
             monkeypatch.setattr(name, value)
@@ -253,7 +253,7 @@ def test_commands_say_why_auto_is_the_cpu(monkeypatch, run, run_cli, command, dr
         (2, "training on cuda:0, the producer on cuda:1"),
     ],
 )
-def test_what_auto_takes(monkeypatch, count, words):
+def test_auto_gives_the_producer_the_second_gpu(monkeypatch, count, words):
     monkeypatch.setattr(DEVICES, lambda: count)
     assert words in devices._auto(count)
 

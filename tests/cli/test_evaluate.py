@@ -41,14 +41,14 @@ def test_everything_is_evaluated_and_written_into_the_run(run, run_json):
     }
 
 
-def test_what_is_found_is_printed_in_lines(run, run_cli):
+def test_evaluate_prints_its_findings(run, run_cli):
     result = run_cli("evaluate", run, *CHEAP)
     assert result.exit_code == 0, result.stderr
     for words in ("Realism: ", "Labels: ", "Memorisation: ", "of 3 figures", "report.html"):
         assert words in result.stdout
 
 
-def test_some_parts_alone(run, run_json, tmp_path):
+def test_evaluate_makes_only_the_parts_asked_for(run, run_json, tmp_path):
     found = run_json("evaluate", run, *QUICK, "--only", "maps", "--only", "faithfulness")
     check_files(found, run)
     assert [one["key"] for one in found["maps"]] == ["images", "features", "segmenter"]

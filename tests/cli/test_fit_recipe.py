@@ -187,7 +187,7 @@ def test_a_stop_ends_all_and_the_same_command_goes_on_to_the_bit(
         (None, ["its generator is means, got constant", "gansynth fit means"]),
     ],
 )
-def test_what_makes_no_sense_is_one_line_before_anything_is_written(
+def test_fit_of_a_recipe_refuses_before_anything_is_written(
     toys, recipe, refuse, tmp_path, more, says
 ):
     command = (*recipe(), *(more or ()))

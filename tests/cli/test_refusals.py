@@ -257,7 +257,7 @@ CASES = [
 
 @pytest.mark.fault(23)
 @pytest.mark.parametrize(("code", "command", "says"), CASES, ids=[case[1] for case in CASES])
-def test_what_cannot_be_is_one_line_and_leaves_nothing(
+def test_a_command_is_refused_in_one_line_and_writes_nothing(
     run_cli, one_line, world, toys, tmp_path, monkeypatch, code, command, says
 ):
     monkeypatch.chdir(tmp_path)
@@ -298,7 +298,7 @@ def test_every_option_that_takes_a_path_is_tried():
         assert left <= WRITTEN | ELSEWHERE, name
 
 
-def test_what_commands_say_their_options_need_are_options_of_theirs():
+def test_needs_of_a_commands_options_name_its_own_options():
     """A slip in a table would refuse, or let pass, without a word."""
     for name, command in commands():
         request = getattr(command, "request", None)
