@@ -117,7 +117,7 @@ def test_torchvision_imports_with_the_folder_for_a_cpu_torch_on_the_path():
     subprocess.run([sys.executable, "-c", code], env=environ, check=True)
 
 
-def test_that_folder_lets_another_sitecustomize_run(tmp_path):
+def test_the_folder_for_a_cpu_torch_runs_another_sitecustomize_too(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.seen = True")
     path = os.pathsep.join((str(torchvision_compat.CPU_TORCH), str(tmp_path)))
     command = [sys.executable, "-c", "import sys; assert sys.seen"]

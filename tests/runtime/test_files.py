@@ -238,7 +238,7 @@ HOLED[0, 0, :2], HOLED[1, 1, 1] = np.nan, np.inf
         ("x.nii", bytes(2000), "not a NIfTI header|expected"),
     ],
 )
-def test_what_is_no_nifti_file_or_not_a_whole_one_is_said(tmp_path, name, data, said):
+def test_a_cut_or_foreign_nifti_file_is_refused(tmp_path, name, data, said):
     with pytest.raises(DataFault, match=said):
         read_nifti(store(tmp_path / name, data))
 

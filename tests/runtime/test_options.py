@@ -115,7 +115,7 @@ def test_an_option_that_was_typed_and_does_nothing_is_refused(settings, says):
         split(settings)
 
 
-def test_what_nobody_typed_is_never_refused():
+def test_an_idle_option_that_nobody_typed_is_not_refused():
     split({"clip": "1"}, typed=())
 
 

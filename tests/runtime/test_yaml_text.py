@@ -26,7 +26,7 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for 
     ],
     ids=["aliases", "itself", "depth", "digits", "code", "tag", "word", "date", "set", "open"],
 )
-def test_what_is_no_plain_yaml_is_one_kind_of_error(text):
+def test_yaml_that_is_not_plain_is_a_yaml_error(text):
     with pytest.raises(yaml.YAMLError):
         parse_yaml(text)
 
