@@ -289,7 +289,7 @@ def finish_and_publish(writer: BankWriter) -> None:
     ],
     ids=["full", "complete", "live"],
 )
-def test_what_a_writer_cannot_do_it_refuses(bank, spec, says):
+def test_a_full_complete_or_live_bank_refuses_its_writer(bank, spec, says):
     with BankWriter.create(bank, spec) as writer:
         publish(writer, pairs(0, 2))
         with pytest.raises(UsageFault, match=says):
@@ -562,7 +562,7 @@ NOT_FILES: dict[str, Callable[[Path, Path], Any]] = {
 
 @pytest.mark.parametrize("name", ["sample-000000.safetensors", "bank.json", "complete.json"])
 @pytest.mark.parametrize("what", NOT_FILES)
-def test_what_is_no_regular_file_is_refused_and_not_waited_for(bank, name, what):
+def test_a_link_pipe_or_folder_in_place_of_a_file_is_refused_at_once(bank, name, what):
     path = make_bank(bank) / name
     copy = path.rename(bank.parent / "copy")
     NOT_FILES[what](path, copy)

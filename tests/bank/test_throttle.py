@@ -88,7 +88,7 @@ def test_between_epochs_the_producer_does_not_work_without_rest(tmp_path):
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_what_is_felt_batches_later_counts_too(tmp_path, workers):
+def test_overhead_that_is_felt_batches_later_is_measured(tmp_path, workers):
     loop, overhead = prefetched(tmp_path, workers)
     found = loop.steering.summary()
     assert overhead < 0.022
@@ -151,6 +151,6 @@ def test_without_a_heartbeat_that_makes_sense_there_is_nothing_to_say(tmp_path, 
     "text",
     ["", "{", "[]", "3", '{"duty": 0.5}', '{"duty": 0, "drawn": 1}', '{"duty": 2, "drawn": 1}'],
 )
-def test_what_makes_no_sense_is_no_pace(tmp_path, text):
+def test_a_damaged_pace_file_is_ignored(tmp_path, text):
     (tmp_path / PACE).write_text(text)
     assert read_throttle_state(tmp_path) is None
