@@ -78,7 +78,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_is_refused_at_once_in_one_line(toy_bank, name):
+def test_mix_refuses_at_once_in_one_line(toy_bank, name):
     wrong, says = REFUSED[name]
     told: dict[str, Any] = {"dataset": Cases(), "bank": toy_bank(), "ratio": "1:1"} | wrong
     dataset, bank, ratio = (told.pop(key) for key in ("dataset", "bank", "ratio"))

@@ -173,7 +173,7 @@ def test_the_page_s_example_runs(example, toy_bank, capsys):
     assert capsys.readouterr().out.startswith("(2, 1, 8, 8, 8) (2, 1, 8, 8, 8) [")
 
 
-def test_everything_else_is_the_loaders(toy_bank):
+def test_other_attributes_are_the_loaders(toy_bank):
     mixed = gansynth.mix_batches(Finite(infinite=True), toy_bank(), "1:1")
     mixed.set_thread_id(1)
     mixed.was_initialized = True
@@ -196,7 +196,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_is_refused_at_once_in_one_line(toy_bank, name):
+def test_mix_batches_refuses_at_once_in_one_line(toy_bank, name):
     wrong, says = REFUSED[name]
     told: dict[str, Any] = {"loader": Cases()} | wrong
     with pytest.raises(UsageFault) as caught:

@@ -116,7 +116,7 @@ def test_a_mixed_phase_takes_the_real_case_and_counts_it(mixer, toy_bank, log):
 
 @pytest.mark.fault(40)
 @pytest.mark.parametrize("trouble", ["damaged", "vanished", "never there"])
-def test_whatever_ails_a_bank_a_mixed_phase_goes_on(mixer, toy_bank, log, trouble):
+def test_a_mixed_phase_goes_on_without_a_sound_bank(mixer, toy_bank, log, trouble):
     bank = toy_bank()
     mixed = mixer(HALF, bank)
     if trouble == "damaged":

@@ -216,7 +216,7 @@ def test_samples_without_labels_are_refused_unless_it_is_said_what_to_make_of_th
     assert sorted(kind for _, kind in mixed.__getitems__([0, 1])) == ["plain", "spotted"]
 
 
-def test_everything_else_is_the_data_sets(cases, toy_bank):
+def test_other_attributes_are_the_data_sets(cases, toy_bank):
     mixed = gansynth.mix(cases, toy_bank(), "1:1")
     assert mixed.colour == "blue"
     assert mixed.dataset is cases
