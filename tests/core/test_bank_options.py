@@ -24,7 +24,7 @@ def test_a_size_says_how_many_samples_a_bank_holds(text, cases, sample_bytes, he
 
 
 @pytest.mark.parametrize("text", ["0", "-3", "x", "0x", "3 x", "GB", "0GB", "2G", "1e3", ""])
-def test_what_is_no_size_is_refused(text):
+def test_a_malformed_bank_size_is_refused(text):
     with pytest.raises(UsageFault, match="--bank-size"):
         BankSize.parse(text)
 
@@ -64,6 +64,6 @@ def test_a_pacing_is_read_and_said(options, expected, words):
         ((None, None, "0%"), "--overhead"),
     ],
 )
-def test_what_is_no_pacing_is_refused(options, words):
+def test_a_malformed_or_double_pacing_is_refused(options, words):
     with pytest.raises(UsageFault, match=words):
         RefreshPolicy.parse(*options)

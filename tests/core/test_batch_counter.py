@@ -18,14 +18,14 @@ def fork(work: Callable[[Path], None], out: Path) -> BaseProcess:
     return process
 
 
-def test_it_runs_from_0_to_1(tmp_path):
+def test_a_batch_counter_runs_from_0_to_1(tmp_path):
     batch_counter = BatchCounter(tmp_path / "sub" / "batches", total=4)
     assert batch_counter.now() == 0
     assert [batch_counter.tick() for _ in range(6)] == [0, 0.25, 0.5, 0.75, 1, 1]
     assert batch_counter.now() == 1
 
 
-def test_it_goes_on_where_earlier_sessions_ended(tmp_path):
+def test_a_batch_counter_goes_on_where_earlier_sessions_ended(tmp_path):
     batch_counter = BatchCounter(tmp_path / "batches", total=10, start=5)
     assert batch_counter.now() == 0.5
     assert [batch_counter.tick(), batch_counter.tick()] == [0.5, 0.6]

@@ -36,7 +36,7 @@ def test_a_ratio_is_read_as_written(text, p):
 @pytest.mark.parametrize(
     "text", ["", "1", "1:", ":1", "1:1:1", "a:b", "0:0", "-1:2", "2:-1", "nan:1", "1:inf", "1/1"]
 )
-def test_what_is_no_ratio_is_refused_with_the_text(text):
+def test_a_malformed_ratio_is_refused_with_its_text(text):
     with pytest.raises(UsageFault) as caught:
         Ratio.parse(text)
     assert repr(text) in str(caught.value)

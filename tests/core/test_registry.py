@@ -137,7 +137,7 @@ NONSENSE = [
 
 @pytest.mark.fault(42)
 @pytest.mark.parametrize(("kind", "nonsense", "reason"), NONSENSE)
-def test_what_is_loaded_must_be_of_its_kind(alone, kind, nonsense, reason):
+def test_a_plugin_that_loads_another_kind_is_refused(alone, kind, nonsense, reason):
     load = nonsense if nonsense in (ending, missing) else lambda: nonsense
     alone.add(plugin(**{kind: lambda register: register("odd", load)}), "fake")
     assert alone.loaders[kind]["odd"][0] == "fake"  # nothing is loaded before it is asked for

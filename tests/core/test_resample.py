@@ -99,7 +99,7 @@ def test_small_labels_keep_their_volume(edge):
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (6, 2, 5)])
 @pytest.mark.parametrize("nearest", [False, True])
-def test_what_comes_back_is_a_copy(shape, nearest):
+def test_resampling_returns_copies(shape, nearest):
     image, labels = noise(3, 4, 5), np.zeros((3, 4, 5), np.int16)
     before = image.copy()
     made: Any

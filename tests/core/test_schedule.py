@@ -38,7 +38,7 @@ def test_annealing_ends_with_the_training_unless_told(short, long):
         *("anneal:80%-50%", "anneal:50%-50%", "anneal:50%-101%", "anneal:-5%-10%", "anneal:nan%"),
     ],
 )
-def test_what_is_no_schedule_is_refused_with_the_text(text):
+def test_a_malformed_schedule_is_refused_with_its_text(text):
     with pytest.raises(UsageFault) as caught:
         Schedule.parse(text)
     assert repr(text) in str(caught.value)
@@ -70,7 +70,7 @@ def test_a_ratio_that_a_schedule_has_no_use_for_is_refused(text, ratio):
         ("anneal:50%-100%", ONLY, 0.75, ScheduledMix(0.5, "all")),
     ],
 )
-def test_what_may_be_drawn_at_a_moment(text, ratio, progress, expected):
+def test_a_schedule_gives_share_and_real_cases_of_a_moment(text, ratio, progress, expected):
     assert Schedule.parse(text).at(progress, ratio) == expected
 
 

@@ -47,7 +47,7 @@ def there_and_back(space: Space, case: Case, placement: Placement) -> Any:
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES.keys())
 @pytest.mark.parametrize("seed", range(4))
-def test_what_goes_there_comes_back_voxel_by_voxel(space, seed):
+def test_a_case_comes_back_from_generator_space_voxel_by_voxel(space, seed):
     case = make_case(seed=seed)
     placement = space.place(case, np.random.default_rng(seed))
     image, labels = cut(case, space, placement)

@@ -123,7 +123,7 @@ def test_boxes_are_cut_and_scaled_with_their_frame():
     assert found.coords.tolist() == [[0, 0.5, 0.5, 1, 1.5, 1.5]]
 
 
-def test_what_lies_beneath_goes_along():
+def test_labels_beneath_are_resampled_too():
     shape = (6, 6, 6)
     labels, under = np.zeros((2, *shape), np.int16)
     labels[2:4], under[:] = 1, 5
