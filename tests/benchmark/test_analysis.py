@@ -252,7 +252,7 @@ FEW = [even("default", 0.5), even("gan", 0.5, fell_back=3), even("gan", 0.5, see
         (experiment({"default": 0.8, "gan": 0.1}), {}, None),
     ],
 )
-def test_what_weakens_a_result_is_said(runs, more, words):
+def test_a_weak_result_has_a_warning(runs, more, words):
     found = analysed(document(runs, **more))["warnings"]
     assert len(found) == (words is not None)
     assert all(words in line for line in found)
@@ -278,7 +278,7 @@ def test_intervals_of_means_stay_within_what_is_possible():
         assert mean["low"] is None or 0 <= mean["low"] <= mean["high"] <= most
 
 
-def test_what_nobody_has_a_value_of_is_no_number():
+def test_a_measure_without_values_is_null():
     found = analysed(document([run(arm, {DICE: {"a1": None}}) for arm in ("default", "gan")]))
     assert row_of(found["means"], "gan")["mean"] is None
     assert row_of(found["comparisons"], "gan")["difference"] is None

@@ -167,7 +167,7 @@ REFUSED_GENERATORS: list[tuple[str, tuple[str, ...]]] = [
         ),
     ],
 )
-def test_what_cannot_be_is_refused_by_file_and_key_before_anything_starts(tmp_path, text, words):
+def test_a_wrong_plan_is_refused_by_file_and_key(tmp_path, text, words):
     file = write(tmp_path, text)
     assert text != TEXT
     with pytest.raises(UsageFault) as refused:

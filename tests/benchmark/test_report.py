@@ -190,7 +190,7 @@ def folder(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
-def test_it_fits_is_quiet_and_asks_nobody(browser, folder, size, scheme):
+def test_a_report_fits_every_screen_and_loads_nothing(browser, folder, size, scheme):
     wide, high = SIZES[size]
     window = browser.new_context(viewport={"width": wide, "height": high}, color_scheme=scheme)
     for name in SHOWN:

@@ -235,7 +235,7 @@ CLAIMS: dict[str, tuple[list[Any], list[str]]] = {
 
 
 @pytest.mark.parametrize(("compared", "words"), CLAIMS.values(), ids=CLAIMS)
-def test_what_is_claimed(compared, words):
+def test_the_verdict_claims_no_more_than_its_comparisons_show(compared, words):
     found = verdict(document(*compared))
     for said in words:
         arm, _, rest = said.partition(" ")

@@ -102,7 +102,7 @@ CHANGES = [
 @pytest.mark.parametrize(
     ("changes", "others"), CHANGES, ids=lambda value: repr(value) if isinstance(value, dict) else ""
 )
-def test_what_a_result_hangs_on_is_in_its_key_and_nothing_else(changes, others):
+def test_a_results_key_changes_with_what_it_depends_on_alone(changes, others):
     assert changed(design_of(plan_of(**changes))) == others
 
 
@@ -221,7 +221,7 @@ def test_keys_are_the_same_in_every_process():
         ({"regions": {"mean": "1"}}, ("regions: 'mean'",)),
     ],
 )
-def test_what_the_label_maps_do_not_have_is_refused_before_anything_is_trained(changes, words):
+def test_regions_and_labels_that_are_not_there_are_refused(changes, words):
     with pytest.raises(UsageFault) as refused:
         design_of(plan_of(**changes))
     line = str(refused.value)

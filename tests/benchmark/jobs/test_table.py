@@ -29,7 +29,7 @@ class Clock:
         return self.now
 
 
-def test_what_remains_is_by_the_median_of_the_group():
+def test_the_time_left_is_by_the_median_of_the_group():
     seconds = {"a": 9.0, "b": 10.0, "c": 99.0}
     done = [standing(name, JobPhase.DONE, seconds=took) for name, took in seconds.items()]
     left = [standing(name, JobPhase.WAITING) for name in "def"]
@@ -40,7 +40,7 @@ def test_what_remains_is_by_the_median_of_the_group():
     ]
 
 
-def test_what_remains_counts_what_running_ones_have_behind_them_and_may_be_unknown():
+def test_the_time_left_counts_what_running_jobs_have_done_and_may_be_unknown():
     done = standing("done", JobPhase.DONE, seconds=100.0)
     running = standing("a", JobPhase.RUNNING, began=50.0)
     assert [remaining(GraphProgress([done, running], 1), now) for now in (80, 1000)] == [70, 0]
@@ -86,9 +86,7 @@ def test_a_line_says_what_is_done_and_what_is_left(phases, quiet, lines):
         (ValueError("else"), []),
     ],
 )
-def test_who_stops_it_is_told_how_to_go_on_and_whatever_else_ends_it_says_so_itself(
-    quiet, error, said
-):
+def test_a_run_that_is_stopped_says_how_to_resume(quiet, error, said):
     stream = io.StringIO()
     jobs = [standing("a", JobPhase.DONE, seconds=1), standing("b", JobPhase.RUNNING)]
 

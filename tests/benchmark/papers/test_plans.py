@@ -340,7 +340,7 @@ def test_data_that_are_no_lists_get_the_stand_in(dry, data):
         (["--fit-set", "steps"], "expected KEY=VALUE"),
     ],
 )
-def test_what_cannot_be_is_said_before_anything_is_fitted(typed, more, told):
+def test_papers_refuses_before_anything_is_fitted(typed, more, told):
     result = typed("doncenco2022", *more, "--dry-run")
     assert result.exit_code == 2
     assert told in result.output
