@@ -1,13 +1,13 @@
 """The draw log: nothing lost, nothing counted twice, and never in a host's way."""
 
 import logging
-import multiprocessing
 import os
 import signal
 
 import pytest
 
 from gansynth.bank.draw_log import DrawCounter, DrawCounts, DrawLog, summarise
+from tests.processes import forked
 
 
 def test_what_was_drawn_is_counted(tmp_path):
@@ -35,24 +35,18 @@ def test_only_whole_new_lines_are_read_and_damaged_ones_left_out(tmp_path):
     assert (counter.update().real, counter.update().synthetic) == (2, 1)
 
 
-def work(log, times, kill=False):
-    for i in range(times):
-        log.append("synthetic", f"{os.getpid()}-{i}", "x" * 300)
-    if kill:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
 @pytest.mark.fault(29)
 def test_forked_processes_lose_no_line_even_if_killed(tmp_path):
     log = DrawLog(tmp_path)
     log.append("real", "parent", "")  # open in the parent, which a fork then inherits
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=work, args=(log, 200, i == 0)) for i in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert workers[0].exitcode == -signal.SIGKILL
+
+    def work(number: int) -> None:
+        for i in range(200):
+            log.append("synthetic", f"{os.getpid()}-{i}", "x" * 300)
+        if number == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert forked(work, 3) == [-signal.SIGKILL, 0, 0]
     counts = summarise(tmp_path)
     assert (counts.real, counts.synthetic, counts.distinct) == (1, 600, 600)
 

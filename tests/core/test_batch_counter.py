@@ -1,21 +1,13 @@
 import multiprocessing
 import pickle
-from collections.abc import Callable
-from multiprocessing.process import BaseProcess
-from pathlib import Path
 
 import pytest
 
 from gansynth.core.batch_counter import BatchCounter
 from gansynth.runtime.errors import UsageFault
+from tests.processes import forked
 
 PROCESSES, TICKS = 4, 2000
-
-
-def fork(work: Callable[[Path], None], out: Path) -> BaseProcess:
-    process = multiprocessing.get_context("fork").Process(target=work, args=(out,))
-    process.start()
-    return process
 
 
 def test_a_batch_counter_runs_from_0_to_1(tmp_path):
@@ -38,15 +30,14 @@ def test_processes_together_draw_every_ticket_once(tmp_path):
 
     together = multiprocessing.get_context("fork").Barrier(PROCESSES)
 
-    def work(out: Path) -> None:
+    def work(number: int) -> None:
         together.wait()
-        out.write_text("\n".join(repr(batch_counter.tick()) for _ in range(TICKS)))
+        told = "\n".join(repr(batch_counter.tick()) for _ in range(TICKS))
+        (tmp_path / f"process-{number}").write_text(told)
 
-    outs = [tmp_path / f"process-{i}" for i in range(PROCESSES)]
-    workers = [fork(work, out) for out in outs]
-    for worker in workers:
-        worker.join()
-    drawn = [first, *(float(line) for out in outs for line in out.read_text().split())]
+    assert forked(work, PROCESSES) == [0] * PROCESSES
+    texts = [path.read_text() for path in tmp_path.glob("process-*")]
+    drawn = [first, *(float(line) for text in texts for line in text.split())]
     assert sorted(drawn) == [place / (total + 1) for place in range(total + 1)]
 
 

@@ -1,11 +1,10 @@
-import multiprocessing
 import os
 import pickle
 import random
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from threading import Thread
 from typing import Any
 
@@ -21,6 +20,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.mixer import BatchItem, Mixer
 from gansynth.runtime.errors import TrainingFault
+from tests.processes import forked
 
 HALF, ONLY = Ratio(1, 1), Ratio(0, 1)
 
@@ -101,7 +101,7 @@ def test_what_is_added_to_a_live_bank_is_drawn_first(mixer, toy_bank):
 @pytest.mark.parametrize("frozen", [True, False])
 def test_workers_that_know_how_many_they_are_share_a_pass(mixer, toy_bank, log, frozen):
     mixed = mixer(ONLY, toy_bank(samples=12, frozen=frozen), workers=3)
-    assert fork(lambda _: mixed.batch(range(4)), 3) == [0, 0, 0]
+    assert forked(lambda _: mixed.batch(range(4)), 3) == [0, 0, 0]
     assert summarise(log).distinct == 12
 
 
@@ -199,17 +199,6 @@ def test_fine_tuning_draws_chosen_cases_and_nothing_else(mixer, toy_bank, log):
     assert min(drawn.values()) > 70
 
 
-def fork(work: Callable[[int], Any], times: int) -> list[int | None]:
-    """Exit codes of so many processes that do work(0), work(1), ... at the same time."""
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=work, args=(i,)) for i in range(times)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return [worker.exitcode for worker in workers]
-
-
 @pytest.mark.parametrize(
     ("schedule", "ratio"),
     [
@@ -230,7 +219,7 @@ def test_a_whole_training_draws_the_share_that_its_schedule_asks_for(
         for _ in range(batches // workers):
             mixed.batch(range(size))
 
-    assert fork(work, workers) == [0] * workers
+    assert forked(work, workers) == [0] * workers
     counts = summarise(log)
     assert counts.real + counts.synthetic == batches * size
     told = Schedule.parse(schedule)
