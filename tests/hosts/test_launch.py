@@ -13,6 +13,7 @@ from gansynth.hosts.launch import train_apart
 from gansynth.hosts.record import LOG
 from gansynth.runtime.errors import GansynthError, TrainingFault
 from gansynth.runtime.progress import RichReporter
+from tests.terminals import Terminal
 
 TRAINING = """
 import logging, sys, time
@@ -35,11 +36,6 @@ sys.exit(entry(work))
 """
 BEGUN = ["the training; its own words: LOG", "waiting for 16 synthetic samples"]
 WARNINGS = ["warning: draws are no longer logged", "warning: samples are few"]
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.fixture

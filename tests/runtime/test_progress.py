@@ -13,19 +13,7 @@ from contextlib import suppress
 import pytest
 
 from gansynth.runtime.progress import NullReporter, RichReporter, clock_text
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
+from tests.terminals import Clock, Terminal
 
 LOSSES = """
 import sys

@@ -8,6 +8,7 @@ from gansynth.runtime.signals import Interrupted
 from gansynth_benchmark.jobs.graph import GraphProgress, JobPhase, JobStatus
 from gansynth_benchmark.jobs.store import JobSpec
 from gansynth_benchmark.jobs.table import JobTable, last_line, picture, remaining
+from tests.terminals import Clock, Terminal
 
 LOG = Path("none")
 
@@ -15,18 +16,6 @@ LOG = Path("none")
 def standing(title: str, phase: JobPhase, group: str = "fit", **more) -> JobStatus:
     job = JobSpec("0" * 16 + title, title, group, "x:y")
     return JobStatus(job, phase, more.pop("log", LOG), **more)
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_the_time_left_is_by_the_median_of_the_group():
