@@ -187,26 +187,17 @@ def test_the_luck_of_one_inner_training_is_no_gain_but_one_that_all_folds_show(l
 
 
 @pytest.mark.parametrize(
-    ("count", "keep", "left"),
-    [(8, 0.5, 4), (7, 0.5, 4), (4, 0.5, 2), (3, 0.34, 2), (3, 0.33, 1), (2, 0.1, 1), (1, 0.5, 1)],
-)
-def test_the_better_share_goes_on(count, keep, left):
-    order = [f"gan{i}" for i in range(count)]
-    assert going_on(order, keep, ()) == order[:left]
-
-
-@pytest.mark.parametrize(
-    ("order", "left"),
+    ("order", "keep", "left"),
     [
-        (["a", "b", "c", "none"], ["a", "b", "none"]),
-        (["a", "none", "b", "c"], ["a", "none"]),
-        (["none", "a", "b", "c"], ["none", "a"]),
-        (["a", "b", "heavier", "none"], ["a", "b", "heavier"]),
-        (["a", "heavier", "none", "b"], ["a", "heavier"]),
+        *(("abcdefgh", 0.5, "abcd"), ("abcdefg", 0.5, "abcd"), ("abcd", 0.5, "ab")),
+        *(("abc", 0.34, "ab"), ("abc", 0.33, "a"), ("ab", 0.1, "a"), ("a", 0.5, "a")),
+        # N and H draw no samples: the better of them always goes on.
+        *(("abcN", 0.5, "abN"), ("aNbc", 0.5, "aN"), ("Nabc", 0.5, "Na")),
+        *(("abHN", 0.5, "abH"), ("aHNb", 0.5, "aH")),
     ],
 )
-def test_the_best_arm_that_draws_nothing_always_goes_on(order, left):
-    assert going_on(order, 0.5, ("none", "heavier")) == left
+def test_the_better_share_goes_on_and_the_best_arm_without_samples(order, keep, left):
+    assert going_on(list(order), keep, ("N", "H")) == list(left)
 
 
 NNUNET = {"num_epochs": "6", "num_iterations_per_epoch": "50"}
