@@ -2,20 +2,18 @@ import json
 import math
 from collections.abc import Mapping
 from itertools import product
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from gansynth.core.generator import Generator
-from gansynth.core.hookspecs import hookimpl
-from gansynth.core.registry import installed
 from gansynth.metrics.statistics import holm
 from gansynth_benchmark.analysis import analysed, matrices_of
 from gansynth_benchmark.report.verdict import verdict
 from gansynth_benchmark.worth import worth
 from tests.benchmark.documents import Made, made_up
+from tests.offered import offered
 
 CASES = {"a1": "ann", "a2": "ann", "b1": "bob", "c1": "cat", "d1": "dan"}
 DICE = "dice/WT"
@@ -323,18 +321,12 @@ def test_a_gan_is_compared_with_each_arm_without_a_network_on_the_primary_measur
 
 
 def test_a_strangers_generator_without_networks_is_no_gan():
-    @hookimpl
-    def register_generators(register):
-        register("stranger", lambda: type("Stranger", (Generator,), {"sample": None}))
-
     made = document(experiment({"default": 0.5, "paste": 0.53, "gan": 0.6}, DICE))
     for arm, plugin in (("paste", "stranger"), ("gan", "cgan3d")):
         made["arms"][arm]["generator"] = plugin
-    installed().add(SimpleNamespace(register_generators=register_generators), "stranger")
-    try:
+    stranger = type("Stranger", (Generator,), {"sample": None})
+    with offered("stranger", generators={"stranger": stranger}):
         assert [row["baseline"] for row in analysed(made)["baselines"]] == ["paste"]
-    finally:
-        installed().remove("stranger")
 
 
 @pytest.mark.parametrize(
