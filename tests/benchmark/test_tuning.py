@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gansynth.hosts.host import framework
-from gansynth.runtime.errors import TrainingFault
+from gansynth.runtime.errors import EnvironmentFault, TrainingFault
 from gansynth.runtime.files import read_json
 from gansynth_benchmark import study, tuning
 from gansynth_benchmark.jobs.attempt import FAILED, UNTRAINED
@@ -401,7 +401,7 @@ def toy_host(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     with (here / "begun").open("a") as begun:
         begun.write(name + "\n")
     if name == "train-40-False" and not (here / "calm").exists():
-        raise RuntimeError("the second rung broke off")
+        raise EnvironmentFault("the second rung broke off")
     scores = {case: (0.5 if real else 0.6) for case, *_ in spec.get("judged", ())}
     return {"seconds": 1.0, "scores": {"dice/mean": scores}}
 
@@ -415,7 +415,7 @@ def test_a_race_of_two_rungs_that_broke_off_is_taken_up_and_may_be_typed_again(
     def typed() -> dict[str, Any]:
         with people():
             return choose_arm(
-                made, TuneRequest(plan="p", out=tmp_path / "tune", size=6, executor="local:2")
+                made, TuneRequest(plan="p", out=tmp_path / "tune", size=6, executor="here")
             )
 
     def begun() -> Counter[str]:
