@@ -170,7 +170,7 @@ def command():
             time.sleep(0.1)
     finally:
         print("cleaning", flush=True)
-        for _ in range(10):
+        for _ in range(4):
             time.sleep(0.1)
         print("cleaned up", flush=True)
 
