@@ -213,12 +213,6 @@ def test_read_of_an_absent_sample_is_a_key_error(bank, text):
         made(bank, pairs(0, 1)).read(text)
 
 
-def renote(path: Path, **changes: Any) -> None:
-    """Change one of a bank's documents as one who also writes its digest."""
-    doc = {**json.loads(path.read_text()), **changes}
-    path.write_text(json.dumps({**doc, "digest": digest_of(doc)}))
-
-
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
@@ -231,7 +225,8 @@ def renote(path: Path, **changes: Any) -> None:
 )
 def test_a_description_that_is_none_is_refused_in_one_line(bank, key, value, says):
     reader = made(bank)
-    renote(bank / "bank.json", **{key: value})
+    doc = {**json.loads((bank / "bank.json").read_text()), key: value}
+    (bank / "bank.json").write_text(json.dumps({**doc, "digest": digest_of(doc)}))
     with pytest.raises(IntegrityFault, match=f"bank.json: .*{says}") as fault:
         _ = reader.spec
     assert "\n" not in str(fault.value)
@@ -274,26 +269,22 @@ def test_a_live_bank_never_holds_more_than_its_capacity_and_the_oldest_go(bank):
     assert reader.ids() == [f"{number:06d}" for number in range(38, 48)]
 
 
-def finish_and_publish(writer: BankWriter) -> None:
-    if writer.spec.capacity > 2:
-        writer.finish()
-    writer.publish(make_sample(), {})
-
-
 @pytest.mark.parametrize(
-    ("spec", "says"),
+    ("spec", "use", "says"),
     [
-        (replace(FROZEN, capacity=2), "bank of capacity 2"),
-        (replace(FROZEN, capacity=3), "complete bank"),
-        (LIVE, "only a frozen bank"),
+        (replace(FROZEN, capacity=2), BankWriter.publish, "bank of capacity 2"),
+        (replace(FROZEN, capacity=3), BankWriter.publish, "complete bank"),
+        (LIVE, lambda writer, *_: writer.finish(), "only a frozen bank"),
     ],
     ids=["full", "complete", "live"],
 )
-def test_a_full_complete_or_live_bank_refuses_its_writer(bank, spec, says):
+def test_a_full_complete_or_live_bank_refuses_its_writer(bank, spec, use, says):
     with BankWriter.create(bank, spec) as writer:
         publish(writer, pairs(0, 2))
+        if spec.capacity == 3:
+            writer.finish()
         with pytest.raises(UsageFault, match=says):
-            finish_and_publish(writer)
+            use(writer, make_sample(), {})
     assert BankReader(bank).count() == 2
 
 
