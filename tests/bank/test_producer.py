@@ -148,12 +148,8 @@ def refresh(folder: Path, published: int, **pace: Any) -> BankWriter:
         return bool(since) and since[-1] - since[0] > 0.3
 
     with BankWriter.create(folder / "bank", replace(SPEC, **LIVE)) as writer:
-        fill(writer, config, draw=draw_later, stop=stop)
+        fill(writer, config, draw=lambda first, count: draw(100 + first, count), stop=stop)
     return writer
-
-
-def draw_later(first: int, count: int) -> list[Sample]:
-    return draw(100 + first, count)
 
 
 @pytest.mark.parametrize(
