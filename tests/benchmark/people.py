@@ -4,14 +4,11 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 
-from gansynth.core.hookspecs import hookimpl
-from gansynth.core.registry import installed
 from gansynth.core.schema import Case, Schema
 from gansynth.core.source import CaseHeader, CaseSource, FoldSplit, SourceRequest
 from gansynth.core.space import Space
@@ -22,6 +19,7 @@ from gansynth_benchmark.plan import BenchmarkPlan
 from gansynth_benchmark.study import BenchmarkStudy, ComputationSpec, request_of
 from gansynth_benchmark.subject_split import SEALED
 from gansynth_segmenter.host import SegmenterHost
+from tests.offered import offered
 
 WHERE = "/data/of/mine"
 PLAN: Mapping[str, Any] = {
@@ -93,18 +91,10 @@ class People(CaseSource):
 
 @contextmanager
 def people() -> Iterator[None]:
-    @hookimpl
-    def register_sources(register):
-        register("people", lambda: People)
-
-    installed().add(SimpleNamespace(register_sources=register_sources), "people")
-    try:
-        assert "people" not in installed().broken, installed().broken
-        # Nobody here is really segmented, so that nothing has to be measurable.
-        with patch.object(SegmenterHost, "check_judged", lambda self, settings: None):
-            yield
-    finally:
-        installed().remove("people")
+    # Nobody here is really segmented, so that nothing has to be measurable.
+    unmeasured = patch.object(SegmenterHost, "check_judged", lambda self, settings: None)
+    with offered("people", sources={"people": People}), unmeasured:
+        yield
 
 
 def plan_of(**changes: Any) -> BenchmarkPlan:
