@@ -1,7 +1,6 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -28,13 +27,9 @@ def run(toys, world, tmp_path) -> Path:
     return Path(shutil.copytree(world / "of_ill", tmp_path / "run"))
 
 
-def manifest_of(run: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((run / "manifest.json").read_text())
-    return document
-
-
 def train(run: Path) -> set[str]:
-    return {case["id"] for case in manifest_of(run)["lineage"]["cases"]}
+    manifest = json.loads((run / "manifest.json").read_text())
+    return {case["id"] for case in manifest["lineage"]["cases"]}
 
 
 def test_tumours_of_training_cases_land_in_cases_of_another_source(run, run_json, free, tmp_path):
