@@ -3,6 +3,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -44,13 +45,6 @@ def recipe(tmp_path, runs) -> Any:
 def read(runs: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads((runs / "recipe.json").read_text())
     return document
-
-
-def raising(error: Exception) -> Any:
-    def fail(*arguments: Any, **named: Any) -> None:
-        raise error
-
-    return fail
 
 
 def state(runs: Path) -> dict[str, str]:
@@ -131,7 +125,7 @@ def test_a_set_that_fails_does_not_lose_the_rest(
     one_line(result.exit_code, result.stderr, 2, says)
     assert state(runs) == {"torn": "failed", "b": "complete"}
     assert "'third'" in read(runs)["sets"]["torn"]["error"]
-    monkeypatch.setattr(fitting, "fit", raising(ZeroDivisionError("by zero")))
+    monkeypatch.setattr(fitting, "fit", Mock(side_effect=ZeroDivisionError("by zero")))
     result = run_cli(*torn, "--only", "a", "--only", "b")
     assert result.exit_code == 1
     assert "warning: set 'a' (1 of 2): ZeroDivisionError: by zero" in result.stderr
