@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from unittest.mock import Mock
 
 import click
 import pytest
@@ -100,13 +101,6 @@ def test_a_strangers_command_is_listed_and_runs_and_ours_keep_their_names(strang
     assert run_cli("naps").exit_code == 0
 
 
-def raising(error: BaseException):
-    def run():
-        raise error
-
-    return run
-
-
 class OutOfMemoryError(RuntimeError):
     """Named as torch's."""
 
@@ -134,7 +128,7 @@ class OutOfMemoryError(RuntimeError):
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
 def test_an_error_is_one_line_and_its_exit_code(error, code, said, capsys):
-    assert exit_code_of(raising(error)) == code
+    assert exit_code_of(Mock(side_effect=error)) == code
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err == said or (said.endswith(" ") and shown.err.startswith(said))
