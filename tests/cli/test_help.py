@@ -12,12 +12,6 @@ from gansynth_cli.help import HEADINGS
 from gansynth_cli.main import cli
 
 
-def completed(*words: str) -> list[str]:
-    *typed, begun = words
-    shell = ShellComplete(cli, {}, "gansynth", "_GANSYNTH_COMPLETE")
-    return [item.value for item in shell.get_completions(typed, begun)]
-
-
 def test_the_options_of_augment_are_in_groups(run_cli):
     shown = run_cli("augment", "--help").stdout
     places = [shown.index(f"\n{heading}:\n") for heading in HEADINGS]
@@ -49,7 +43,9 @@ def test_options_of_a_target_are_flags_or_for_set_only(target, run_cli):
     ids=lambda value: "",
 )
 def test_a_shell_completes_names_and_keys(words, answer):
-    assert completed(*words) == [answer]
+    shell = ShellComplete(cli, {}, "gansynth", "_GANSYNTH_COMPLETE")
+    found = shell.get_completions([*words[:-1]], words[-1])
+    assert [item.value for item in found] == [answer]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
