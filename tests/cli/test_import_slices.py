@@ -44,14 +44,10 @@ def imported(volumes, tmp_path, run_json):
             *("import", f"slices:nifti:{volumes}", f"yolo:{out}", BOXES, "--read=folds=2"),
             *("--read=modality=none", "--subjects", "([abc])_", *more),
         )
-        return report, opened(out)
+        told: dict[str, Any] = {"read": {"volumes": VOLUMES}, "subjects": f"{out}/subjects.csv"}
+        return report, open_yolo(SourceRequest("yolo", str(out), **told))
 
     return run
-
-
-def opened(folder: Path) -> Any:
-    told = {"read": {"volumes": VOLUMES}, "subjects": str(folder / "subjects.csv")}
-    return open_yolo(SourceRequest("yolo", str(folder), **told))  # type: ignore[arg-type]
 
 
 def test_what_is_written_is_a_good_data_set(imported, tmp_path):
