@@ -109,37 +109,20 @@ def test_annealing_from_synthetic_only_begins_to_ask_when_it_may(toy_bank):
     assert asked == [0, 0, 0, 0, 0, 1, 2, 3]
 
 
-def augmentation() -> Any:
-    spatial = SpatialTransform(
-        PATCH, [n // 2 for n in PATCH], do_elastic_deform=False, random_crop=False
-    )
-    return Compose([spatial, MirrorTransform()])
-
-
-def run(mixed: Any, times: int) -> list[dict[str, Any]]:
-    """Batches of two worker processes, in turn."""
-    augmenter = MultiThreadedAugmenter(mixed, augmentation(), 2, 1, seeds=[1, 2])
-    try:
-        return [next(augmenter) for _ in range(times)]
-    finally:
-        augmenter._finish()
-
-
-def drawn_by(mixed: Any) -> list[str]:
-    """Ids drawn, process by process."""
-    return sorted(
-        "".join(line.split(",")[1] for line in path.read_text().splitlines()[:6])
-        for path in mixed.log.glob("draws-*.csv")
-    )
-
-
 def test_a_multi_threaded_augmenter_takes_it_and_its_workers_draw_distinct_samples(toy_bank):
     mixed = gansynth.mix_batches(Cases(), toy_bank(samples=64, shape=PATCH), "0:1")
     for _ in range(3):  # open in the parent, which a fork then inherits
         next(mixed)
-    batches = run(mixed, 8)
-    assert {sum(batch["synthetic"]) for batch in batches} == {2}
-    assert len(set(drawn_by(mixed))) == 3
+    middle = [n // 2 for n in PATCH]
+    spatial = SpatialTransform(PATCH, middle, do_elastic_deform=False, random_crop=False)
+    augmentation = Compose([spatial, MirrorTransform()])
+    augmenter = MultiThreadedAugmenter(mixed, augmentation, 2, 1, seeds=[1, 2])
+    try:
+        assert {sum(next(augmenter)["synthetic"]) for _ in range(8)} == {2}
+    finally:
+        augmenter._finish()
+    logs = [path.read_text().splitlines()[:6] for path in mixed.log.glob("draws-*.csv")]
+    assert len({"".join(line.split(",")[1] for line in log) for log in logs}) == 3
     assert mixed.counts().synthetic >= 22
 
 
