@@ -13,7 +13,7 @@ from common import RESULTS
 from table_statistics import statistics
 
 
-def mix_config(doc: dict[str, Any]) -> list[str]:
+def injection(doc: dict[str, Any]) -> list[str]:
     """nnU-Net's step with a bank over without, and its loader's wait."""
     waits = doc["loader_wait_over_without"]
     return [
@@ -251,7 +251,7 @@ MAKERS = {
     "equal_seconds": equal_seconds,
     "gan_step": gan_step,
     "growth": growth,
-    "injection": mix_config,
+    "injection": injection,
     "label_recovery": label_recovery,
     "lesion": lesion,
     "live": live,
