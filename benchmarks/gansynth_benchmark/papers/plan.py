@@ -237,7 +237,7 @@ def read_plan(path: Path) -> PaperTablePlan:
     try:
         plan = PaperTablePlan.model_validate(document)
     except ValidationError as error:
-        raise UsageFault(f"{path}: {_first(error)}; correct it") from None
+        raise UsageFault(f"{path}: {_first(error).rstrip('.')}; correct it") from None
     sets = {run.name for run in plan.spec.spec.runs}
     for name, of in plan.generators.items():
         if of not in sets:

@@ -197,7 +197,7 @@ UNET = {"title": "x", "target": "segmenter"}
     ("other", "told"),
     [
         ({"armz": []}, "armz"),
-        ({"arms": [{**ARM, "steps": 5}]}, "arms.0.steps"),
+        ({"arms": [{**ARM, "steps": 5}]}, "arms.0: steps: unknown"),
         ({"arms": [{**ARM, "ratio": "0:1", "generator": "GAN"}]}, "'GAN', expected one of MM-GAN"),
         ({"arms": [{**ARM, "ratio": "0:1"}]}, "R: 0:1 and generator None"),
         ({"arms": [ARM, ARM]}, "two arms of one name"),
