@@ -13,10 +13,9 @@ import numpy.typing as npt
 
 from gansynth.core.schema import OUTSIDE
 from gansynth.core.writer import Item, Writer
-from gansynth.data.case_writer import ENDING, write_volume
+from gansynth.data.case_writer import write_volume
 from gansynth.runtime.files import folder_name, write_bytes_atomic, write_json_atomic
-
-LABELS, ROI = "labels", "roi"
+from gansynth_deepmedic.layout import ENDING, LABELS, ROI
 
 
 class DeepMedicWriter(Writer):

@@ -8,7 +8,7 @@ CPU's of the command and its children. Draws are of a frozen bank of samples of 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import resource
 import subprocess
 import sys
@@ -23,12 +23,6 @@ from common import machine, print_table, write
 
 SMALL = ("steps=1", "batch_size=1", "width=4", "d_width=4", "levels=2", "diversity=0")
 DRAWS = 2000
-CHILD = """
-import json, resource, subprocess, sys
-code = subprocess.run(json.loads(sys.argv[1]), stdout=subprocess.DEVNULL).returncode
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(json.dumps([code, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
-"""
 
 
 def make_cases(folder: Path, count: int) -> None:
@@ -49,15 +43,14 @@ def make_cases(folder: Path, count: int) -> None:
 
 
 def run(*words: str) -> tuple[float, float]:
-    """CPU seconds and peak MiB of a command."""
-    command = json.dumps([sys.executable, "-m", "gansynth_cli", *words])
-    done = subprocess.run(
-        [sys.executable, "-c", CHILD, command], stdout=subprocess.PIPE, check=True
-    )
-    code, seconds, peak = json.loads(done.stdout)
-    if code:
-        raise SystemExit(f"gansynth {words[0]} ended with {code}")
-    return seconds, peak
+    """CPU seconds and peak MiB of a command and its children."""
+    command = [sys.executable, "-m", "gansynth_cli", *words]
+    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"gansynth {words[0]} ended with {child.returncode}")
+    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
 
 
 def of_cases(folder: Path, count: int) -> dict[str, float]:

@@ -67,10 +67,10 @@ class MixerConfig(Document, Generic[Key], whole=True):
         seed: int,
         batches: int,
         subjects: Mapping[Key, str],
+        strict: bool,
+        patience: float,
         done: int = 0,
         rank: int = 0,
-        strict: bool = False,
-        patience: float = 300.0,
     ) -> MixerConfig[Key]:
         """Return the plan of one rank.
 
