@@ -187,13 +187,13 @@ ENGINE = ("core", "sampling", "fitting", "bank", "hosts", "training", "condition
 @pytest.mark.parametrize("package", ENGINE)
 def test_the_engine_reads_no_option_of_a_plugin_of_one_word(package):
     files = sorted((ROOT / "gansynth" / package).rglob("*.py"))
-    options = options_of_plugins() - declared(files, "Options") - RECORDED
-    assert {"target", "given", "detector", "segments"} <= options
+    options = options_of_plugins() - RECORDED
+    assert {"target", "given", "detector", "segments", "width"} <= options
     found = [
         f"{path.relative_to(ROOT)}:{line}: {word}"
         for path in files
         for line, word in read_of_options(ast.parse(path.read_text("utf-8")))
-        if word in options
+        if word in options - declared([path], "Options")  # a filter has options of its own
     ]
     assert found == []
 

@@ -20,6 +20,8 @@ AVERAGED = "generator"
 """The network that samples: its weights are averaged in training."""
 REAL: frozenset[Input] = frozenset({"lesion", "background", "image", "channels"})
 """Parts of a condition that are real images: samples that show them are not for sharing."""
+OF_LABELS: frozenset[Input] = frozenset({"labels", "foreground", "lesion"})
+"""Parts of a condition that its label map says."""
 USUAL: Mapping[Problem, str] = {
     "not finite": "Lower the learning rates",
     "collapse": "lower learning rates",

@@ -11,14 +11,14 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gansynth.core.capabilities import Capabilities
+from gansynth.core.capabilities import OF_LABELS, Capabilities
 from gansynth.core.schema import Case, Condition, FloatArray, Sample, Schema
 from gansynth.runtime.devices import Precision, adam
 from gansynth.runtime.errors import IntegrityFault, UsageFault
@@ -341,6 +341,20 @@ def given_of(generator: Generator, case: Case) -> FloatArray | None:
     if not names:
         return None
     return np.ascontiguousarray(case.image[[generator.schema.channels.index(n) for n in names]])
+
+
+def handed(generator: Generator, condition: Condition) -> Condition:
+    """Return a condition as a generator gets it: no label map, no class but a taken one, no case.
+
+    The other parts are made only for a generator that takes them; see ``sampler_for``.
+    """
+    takes = generator.capabilities.takes
+    return replace(
+        condition,
+        labels=condition.labels if takes & OF_LABELS else None,
+        label_class=condition.label_class if "class" in takes else None,
+        provenance={},
+    )
 
 
 @contextmanager

@@ -27,7 +27,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from gansynth.core.generator import Generator, Stage, learn
+from gansynth.core.generator import Generator, Stage, handed, learn
 from gansynth.core.run_folder import MANIFEST, RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest, case_records
@@ -267,7 +267,8 @@ def _seconds_of_sheet(job: FitJob) -> float:
         job.generator, job.source, job.space, SampleRequest(edits=tuple(job.edits))
     )
     conditions = [sampler.draw(index) for index in range(COLUMNS)]
-    samples = [job.generator.sample([c], [c.latent_seed])[0] for c in conditions]
+    asked = [handed(job.generator, condition) for condition in conditions]
+    samples = [job.generator.sample([c], [c.latent_seed])[0] for c in asked]
     rng = np.random.default_rng(0)
     real = [job.crops.cut(job.source.train_ids[0], rng) for _ in samples]
     with tempfile.TemporaryDirectory() as folder:

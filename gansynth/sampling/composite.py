@@ -20,7 +20,7 @@ import numpy as np
 from torch import nn
 
 from gansynth.core.capabilities import Capabilities, of_parts
-from gansynth.core.generator import Generator, GeneratorOptions
+from gansynth.core.generator import Generator, GeneratorOptions, handed
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, Sample, Schema
 from gansynth.core.space import Space
 from gansynth.data.views import channel_numbers, only_intensity
@@ -129,9 +129,10 @@ class CompositeGenerator(CompositeBase):
         """Generate one sample per condition: every part's channels for the same label map."""
         drawn: dict[str, list[FloatArray]] = {}
         for number, part in enumerate(self.parts):
-            requests = [self._ask(part, c, drawn, i) for i, c in enumerate(conditions)]
+            generator = part.run.generator
+            asked = (self._ask(part, c, drawn, i) for i, c in enumerate(conditions))
             own_seeds = [part_seed(seed, number) for seed in seeds]
-            samples = part.run.generator.sample(requests, own_seeds)
+            samples = generator.sample([handed(generator, c) for c in asked], own_seeds)
             images = [part.in_source_units(sample.image) for sample in samples]
             for channel in part.draws:
                 place = part.run.schema.channels.index(channel)
@@ -208,8 +209,10 @@ class PerClassGenerator(CompositeBase):
             indices = [i for i, owner in enumerate(owners) if owner is part]
             if not indices:
                 continue
+            generator = part.run.generator
             own_seeds = [part_seed(seeds[i], number) for i in indices]
-            samples = part.run.generator.sample([conditions[i] for i in indices], own_seeds)
+            asked = [handed(generator, conditions[i]) for i in indices]
+            samples = generator.sample(asked, own_seeds)
             for i, sample in zip(indices, samples, strict=True):
                 drawn[i] = replace(sample, image=part.in_source_units(sample.image))
         return [drawn[i] for i in range(len(conditions))]
@@ -219,7 +222,8 @@ class PerClassGenerator(CompositeBase):
         part = self._part(condition.label_class)
         number = self.parts.index(part)
         part_ends = part_seed(ends[0], number), part_seed(ends[1], number)
-        samples = part.run.generator.interpolate(condition, part_ends, steps)
+        generator = part.run.generator
+        samples = generator.interpolate(handed(generator, condition), part_ends, steps)
         return [replace(s, image=part.in_source_units(s.image)) for s in samples]
 
     def context(self, case: Case) -> Any:

@@ -22,7 +22,7 @@ from gansynth.conditions.sampling_weights import SamplingWeights, open_sampling_
 from gansynth.core.adapter import Adapter
 from gansynth.core.case_pool import CaseCheck
 from gansynth.core.filter import FilterRequest
-from gansynth.core.generator import Generator, context_of, given_of
+from gansynth.core.generator import Generator, context_of, given_of, handed
 from gansynth.core.lineage import Lineage, guard_host
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
@@ -128,12 +128,17 @@ class Sampler:
         """Generate the same samples in the generator's own space."""
         conditions = [self._condition(i) for i in range(first, first + count)]
         samples = self.run.generator.sample(
-            [_lent(condition) for condition in conditions], [c.latent_seed for c in conditions]
+            list(map(self._handed, conditions)), [c.latent_seed for c in conditions]
         )
         pairs = zip(samples, conditions, strict=True)
         judged = [self._judged(self._traced(*pair), _lent(pair[1])) for pair in pairs]
         finished = [self._boxed(self._cleared(sample)) for sample in judged]
         return list(map(self._measured, finished, conditions)) if self.measured else finished
+
+    def _handed(self, condition: Condition) -> Condition:
+        """Composites hand each part its own."""
+        generator = self.run.generator
+        return condition if isinstance(generator, CompositeBase) else handed(generator, condition)
 
     def _traced(self, sample: Sample, condition: Condition) -> Sample:
         """Write the provenance of a sample, whatever the plugin has written there."""
@@ -172,7 +177,7 @@ class Sampler:
         """
         condition = self._condition(first)
         ends = condition.latent_seed, self._condition(first + 1).latent_seed
-        samples = self.run.generator.interpolate(_lent(condition), ends, steps)
+        samples = self.run.generator.interpolate(self._handed(condition), ends, steps)
         return [self._traced(sample, condition) for sample in samples]
 
     def matching_real_case(self, sample: Sample) -> Case:

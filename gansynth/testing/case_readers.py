@@ -30,8 +30,8 @@ GROWN, SLACK = 1.1, 1024
 class GuardedSource(ToySource):
     """Toy cases; once ``closed``, held-out ones are not read, and who asks for them is noted."""
 
-    def __init__(self, ndim: int, *, boxes: bool = False, side: int | None = None) -> None:
-        super().__init__(ndim, boxes=boxes, side=side)
+    def __init__(self, ndim: int, **options: Any) -> None:
+        super().__init__(ndim, **options)
         self.closed, self.refused = False, set[str]()
 
     def load(self, case_id: str) -> Case:

@@ -25,11 +25,18 @@ class ToySource(CaseSource):
     Args:
         ndim: spatial axes, 3 (cases of 16 x 16 x 16 voxels) or 2 (32 x 32).
         boxes: add boxes around each kind of blob.
+        classes: give the cases two classes, in turns.
         side: voxels along each axis, if others.
     """
 
     def __init__(
-        self, ndim: int = 3, seed: int = 0, *, boxes: bool = False, side: int | None = None
+        self,
+        ndim: int = 3,
+        seed: int = 0,
+        *,
+        boxes: bool = False,
+        classes: bool = False,
+        side: int | None = None,
     ) -> None:
         self.request = SourceRequest("toy", str(ndim))
         self._shape = (side or SIDES[ndim],) * ndim
@@ -37,7 +44,11 @@ class ToySource(CaseSource):
             f"toy_{i:02d}": _draw(f"toy_{i:02d}", self._shape, np.random.default_rng((seed, i)))
             for i in range(16)
         }
-        self._classes = KINDS if boxes else ()
+        self._box_classes = KINDS if boxes else ()
+        self._classes = KINDS if classes else ()
+        if classes:
+            for number, (case_id, case) in enumerate(self._cases.items()):
+                self._cases[case_id] = replace(case, label_class=number % len(KINDS))
         if boxes:
             self._cases = {k: replace(c, boxes=toy_boxes(c)) for k, c in self._cases.items()}
 
@@ -56,7 +67,8 @@ class ToySource(CaseSource):
             axes="DHW"[-len(self._shape) :],
             has_outside=True,
             outside_fill=(0.0, 0.0),
-            box_classes=self._classes,
+            classes=self._classes,
+            box_classes=self._box_classes,
         )
 
     @property

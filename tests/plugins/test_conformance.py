@@ -230,9 +230,9 @@ CONTRACTS: list[tuple[str, dict[str, Any], tuple[int, ...], int]] = [
     ("parametric", {"edge": 2, "variety": 0}, (2,), 0),
     ("elastic", {}, (3, 2), 0),
     ("elastic", {"gamma": 0.4, "contrast": 0.3, "brightness": 0.5}, (3, 2), 0),
-    ("dcgan", {"objective": "gan", "lr_generator": 2e-3}, (2,), 50),
+    ("dcgan", {"objective": "gan", "lr_generator": 2e-3, "condition": "class"}, (2,), 50),
     ("dcgan", {"objective": "gan", "lr_generator": 2e-3, "with_mask": True}, (3,), 50),
-    ("cpggan", {"stage_images": 48, "fade_images": 48}, (2,), 0),
+    ("cpggan", {"stage_images": 48, "fade_images": 48, "condition": "class"}, (2,), 0),
     ("cpggan", {"lr_generator": 2e-3}, (2,), 60),
 ]
 SLOW = [CONTRACTS[2], CONTRACTS[4], CONTRACTS[-1]]

@@ -114,12 +114,6 @@ def tamper(sample, condition):
     return sample
 
 
-def shade(sample, condition):
-    """Is a little brighter where the label map lies that it says it does not take."""
-    brighter = condition.labels.mean() * (sample.labels != OUTSIDE)
-    return replace(sample, image=sample.image + brighter.astype(np.float32))
-
-
 def sign(sample, condition):
     condition.provenance["case"] = "nobody"
     return replace(sample, provenance={"class": "of nobody"})
@@ -199,6 +193,7 @@ class Remembers(Honest):
 
 
 CONTEXT = Capabilities(takes=frozenset({"labels", "context"}))
+OF_A_CLASS = Capabilities(takes=frozenset({"labels", "class"}))
 
 
 def crash(*_: object) -> None:
@@ -247,9 +242,8 @@ CHEATS: dict[str, tuple[type[Generator], str]] = {
                         "takes what it says"),
     "an image as context": (cheat(capabilities=CONTEXT, context=lambda self, case: np.array(
                                 999 * case.image[0], np.int16)), "context has few values, draws"),
-    "peeks": (cheat(DrawsLabels, draw=Honest.draw, interpolate=Generator.interpolate),
-              "takes what it says"),
-    "peeks at shades": (redrawn(shade, DrawsLabels), "takes what it says"),
+    "ignores its class": (cheat(capabilities=OF_A_CLASS), "takes what it says"),
+    "peeks": (cheat(DrawsLabels, draw=Honest.draw, interpolate=Generator.interpolate), "draws"),
     "remembers": (cheat(Remembers, capabilities=CONTEXT), "takes what it says, copies nothing"),
 }  # fmt: skip
 """What it is, and the checks that it fails."""
