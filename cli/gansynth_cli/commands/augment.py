@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 def options_of_target(typed: Mapping[str, Any]) -> dict[str, type[HostOptions]]:
     """Return the options of the target that is typed."""
-    from gansynth.hosts.host import framework
-
     name = typed.get("target")
-    return {} if name is None else {f"Options of {name}": framework(name).Options}
+    if name is None:
+        return {}
+    from gansynth.hosts.host import framework  # with numpy
+
+    return {f"Options of {name}": framework(name).Options}
 
 
 def show(request: AugmentRequest, done: Augmented, out: Output) -> None:
