@@ -1,6 +1,6 @@
 """Count the Python processes of a study of six jobs: two fits, four trainings of the segmenter.
 
-``python benchmarks/scripts/bench_processes.py``: phantoms, the same plan with ``--executor local:1``
+``python benchmarks/scripts/bench_processes.py``: phantoms, one plan with ``--executor local:1``
 and ``here``. An interpreter that starts counts, and so does a fork of one. Seconds are the CPU's.
 """
 

@@ -36,7 +36,8 @@ from gansynth.core.body_mask import organ_mask
 from gansynth.core.generator import learn
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.data.connected_components import LEAST, parts, tissue_around
+from gansynth.data.connected_components import parts
+from gansynth.data.lesion_grain import LEAST, tissue_around
 from gansynth.sampling.run_source import open_source
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"

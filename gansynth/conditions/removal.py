@@ -19,7 +19,8 @@ from gansynth.core.geometry import Mask, Rng, mask_of, nearest_voxels
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import OUTSIDE, FloatArray
 from gansynth.data.blending import poisson
-from gansynth.data.connected_components import LabelComponents, value_limits, within
+from gansynth.data.connected_components import LabelComponents
+from gansynth.data.lesion_grain import value_limits, within
 
 BORDER, RIM = 1, 2
 """Voxels around a lesion that are taken out with it, and those beyond that are compared."""

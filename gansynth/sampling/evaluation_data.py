@@ -20,9 +20,10 @@ from gansynth.core.source import CaseSource, case_record
 from gansynth.core.space import Space
 from gansynth.core.units import IMAGES, UnitCheck
 from gansynth.data.batches import CaseBatches, CaseCache
-from gansynth.data.connected_components import LEAST, parts, tissue_around, value_limits
+from gansynth.data.connected_components import parts
 from gansynth.data.grid import same_spacing
 from gansynth.data.lesion_contrast import ONE_WAY, contrasts
+from gansynth.data.lesion_grain import LEAST, tissue_around, value_limits
 from gansynth.metrics.comparison import EFFORTS, Comparison, Effort, Floats, Image, check_images
 from gansynth.metrics.lesions import LESION, PART, CountMetric
 from gansynth.runtime.errors import DataFault

@@ -20,8 +20,9 @@ from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.geometry import Mask, Matrix
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.data.blending import drawn_in, hole, poisson, rim_voxels, soft
-from gansynth.data.connected_components import LEAST, parts, tissue_around, value_limits, within
+from gansynth.data.connected_components import parts
 from gansynth.data.lesion_contrast import ONE_WAY
+from gansynth.data.lesion_grain import LEAST, tissue_around, value_limits, within
 from gansynth.runtime.options import Needs
 
 FEW = 5  # lesions of a class from which the sign of their contrast is known

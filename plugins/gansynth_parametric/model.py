@@ -18,12 +18,11 @@ from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.geometry import Mask, Matrix, mask_of
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
-from gansynth.data.connected_components import (
+from gansynth.data.connected_components import lesion_values, parts
+from gansynth.data.lesion_grain import (
     LEAST,
     drawn_grain,
-    lesion_values,
     measured,
-    parts,
     tissue_around,
     value_limits,
     within,

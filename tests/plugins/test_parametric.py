@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from gansynth.core.schema import Case, Condition, LabelArray, Schema
-from gansynth.data.connected_components import drawn_grain, measured, parts, tissue_around
+from gansynth.data.connected_components import parts
+from gansynth.data.lesion_grain import drawn_grain, measured, tissue_around
 from gansynth.runtime.errors import DataFault
 from gansynth_parametric.model import Parametric, ParametricOptions
 from tests.conditions.rooms import with_ball
