@@ -66,9 +66,7 @@ class TuringRequest(SampleWords, MovedData, RealWords):
     """Pages, one for each rater; those that are there stay."""
     real: Annotated[str | None, Opt(metavar="KIND:WHERE")] = None
     """Real images of this source instead of the run's own."""
-    n: Annotated[int, Opt(flags=("-n", "--n", "--number"), heading="Samples")] = Field(
-        default=50, ge=1
-    )
+    n: Annotated[int, Opt(flags=("-n", "--number"), heading="Samples")] = Field(default=50, ge=1)
     """Real images, and as many samples; with --per-class, of each class."""
     origin: Annotated[Literal["held-out", "training", "all"] | None, Opt(flags=("--from",))] = None
     """Side of the fold of the real cases.  [default: held-out if enough, else all]"""
