@@ -160,8 +160,7 @@ def refuse_held_out(source: CaseSource, files: Mapping[str, Path]) -> None:
             f"leakage: {files[barred[0]].parent} has predictions of {len(barred)} held-out case(s) "
             f"of {source.name} fold {source.request.fold}: {some_names(barred)}; expected training "
             "cases only. Predict them with the inner folds of gansynth hard-cases ... "
-            "--write-splits "
-            "FILE"
+            "--write-splits FILE"
         )
 
 
