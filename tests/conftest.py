@@ -296,10 +296,10 @@ def frozen_bank(toy_nnunet, tmp_path):
     """Makes a frozen bank of training crops, as a generator would fill it: ``frozen_bank()``."""
     from gansynth.bank.reader import BankSpec, BankWriter
     from gansynth_nnunet.adapter import NnunetAdapter
-    from gansynth_nnunet.source import open_nnunet
+    from gansynth_nnunet.source import NnunetSource
 
     def make(name="bank", samples=6, **changes):
-        adapter = NnunetAdapter(open_nnunet(toy_nnunet.request(**changes)))
+        adapter = NnunetAdapter(NnunetSource(toy_nnunet.request(**changes)))
         lineage = lineage_of(adapter.source)
         spec = BankSpec(adapter.schema, lineage, "toy", "0" * 64, frozen=True, capacity=samples)
         with BankWriter.create(tmp_path / name, spec) as writer:

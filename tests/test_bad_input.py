@@ -214,9 +214,9 @@ def test_check_reads_the_preprocessed_arrays(toy_copy, refuse):
 
 def second_training_case(toy: Any) -> str:
     """Also has the folds made, which the first look at a data set does."""
-    from gansynth_nnunet.source import open_nnunet
+    from gansynth_nnunet.source import NnunetSource
 
-    return open_nnunet(toy.request()).train_ids[1]
+    return NnunetSource(toy.request()).train_ids[1]
 
 
 FIT = ("fit", "cgan3d", "--data", "nnunet:501", "-c", "3d_fullres")

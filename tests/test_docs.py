@@ -45,7 +45,7 @@ PLACES = {
     "moving edits": ("conditions.md", "gansynth.conditions.edits.warps.WarpOptions"),
     "lesions": ("lesions.md", "gansynth.conditions.lesion_placement.LesionOptions"),
     "segmenter": ("segmenter.md", "gansynth_segmenter.options.SegmenterOptions"),
-    "nnunet settings": ("augment.md", "gansynth_nnunet.config.NnunetSettings"),
+    "nnunet settings": ("augment.md", "gansynth_nnunet.launch.NnunetSettings"),
     "nnunet prepare": ("augment.md", "gansynth_nnunet.plans.PrepareSettings"),
     "deepmedic settings": ("deepmedic.md", "gansynth_deepmedic.adapter.DeepMedicSettings"),
     "yolo settings": ("yolo.md", "gansynth_yolo.adapter.YoloSettings"),

@@ -8,7 +8,7 @@ from gansynth.core.hookspecs import Register, RegisterCommand, hookimpl, lazily
 
 @hookimpl
 def register_sources(register: Register) -> None:
-    register("nnunet", lazily("gansynth_nnunet.source:open_nnunet"))
+    register("nnunet", lazily("gansynth_nnunet.source:NnunetSource"))
     register("nnunet-raw", lazily("gansynth_nnunet.raw:open_raw"))
 
 
@@ -32,5 +32,5 @@ def register_hosts(register: Register) -> None:
 def register_commands(register: RegisterCommand) -> None:
     register("import", "nnunet", lazily("gansynth_nnunet.importing:import_raw"))
     register("prepare", "nnunet", lazily("gansynth_nnunet.prepare:prepare"))
-    register("splits", "nnunet", lazily("gansynth_nnunet.splits:make_splits"))
+    register("splits", "nnunet", lazily("gansynth_nnunet.dataset:make_splits"))
     register("doctor", "nnunet", lazily("gansynth_nnunet.doctor:lines"))

@@ -7,13 +7,12 @@ The trainer opens the session, since nnU-Net's command may be started by hand, a
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -24,36 +23,45 @@ from gansynth.core.prediction import Prediction
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Mix
-from gansynth.core.schema import Sample
+from gansynth.core.schema import LabelArray, Sample
 from gansynth.core.source import CaseSource, SourceRequest, case_records
 from gansynth.core.space import Space
 from gansynth.hosts.host import Framework, Job
 from gansynth.hosts.launch import ApartTraining, device_of
 from gansynth.hosts.record import FILE as RECORD
-from gansynth.hosts.record import mix_name
+from gansynth.hosts.record import mix_name, read_sessions
 from gansynth.hosts.sample_source import SampleSource, check_samples
-from gansynth.metrics.segmentation.evaluation import account_of, asked_regions
+from gansynth.metrics.segmentation.evaluation import (
+    account_of,
+    asked_regions,
+    levels_of,
+    of_volumes,
+    with_levels,
+)
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_bytes_atomic, write_json_atomic
 from gansynth.runtime.progress import Reporter
-from gansynth_nnunet.config import FILE, NnunetSettings
 from gansynth_nnunet.converter import (
+    BY,
     SpaceConverter,
     check_converter,
     converts,
     drawn_size,
-    refuse_conditions,
     sample_bytes,
 )
+from gansynth_nnunet.dataset import FINGERPRINT, NIFTI, TRUTH
 from gansynth_nnunet.launch import (
     EXT_TRAINER,
+    EXT_VARIABLE,
+    FILE,
     SUFFIX,
-    check_trainer,
+    NnunetSettings,
+    find_variant,
+    look_up,
     parse_options,
     run,
-    with_ext_trainer,
 )
-from gansynth_nnunet.mixed import Key, encode, keys_of
+from gansynth_nnunet.mixed import encode
 from gansynth_nnunet.source import NnunetSource
 
 CHANGING = ("pretrained_weights", "val_best")  # options that change weights, or which are evaluated
@@ -62,7 +70,8 @@ FINAL = "checkpoint_final.pth"
 LATEST = "checkpoint_latest.pth"
 CHECKPOINTS = (FINAL, LATEST, "checkpoint_best.pth")
 """Checkpoints from which nnU-Net continues a training, in order of preference."""
-SUMMARY = Path("validation") / "summary.json"
+VALIDATION = "validation"
+SUMMARY = Path(VALIDATION) / "summary.json"
 OWN = "nnunet_validation"
 """Key of nnU-Net's own summary: Dice is 0 if the truth lacks the label and it is predicted."""
 
@@ -70,11 +79,11 @@ OWN = "nnunet_validation"
 class NnunetAdapter(Framework):
     """One nnU-Net data set, plans, configuration and fold to augment."""
 
-    name: ClassVar[str] = "nnunet"
-    title: ClassVar[str] = "nnU-Net"
-    length_option: ClassVar[str] = "num_epochs"
+    name = "nnunet"
+    title = "nnU-Net"
+    length_option = "num_epochs"
     Options = NnunetSettings
-    variables: ClassVar[tuple[str, ...]] = ("nnUNet_",)
+    variables = ("nnUNet_",)
     apart = True
     restarts_rate = True
     result = str(SUMMARY)
@@ -94,11 +103,6 @@ class NnunetAdapter(Framework):
             )
         super().__init__(source)
 
-    @functools.cached_property
-    def keys(self) -> tuple[Key, ...]:
-        """Labels or regions whose voxels nnU-Net needs to sample crops."""
-        return keys_of(self.source)
-
     # -- samples ---------------------------------------------------------------------------------
 
     @property
@@ -108,7 +112,7 @@ class NnunetAdapter(Framework):
     def finalise(self, sample: Sample) -> HostArrays:
         super().finalise(sample)
         assert sample.labels is not None
-        return encode(sample.labels, self.keys)
+        return encode(sample.labels, self.source.keys)
 
     def converts(self, run: RunFolder) -> bool:
         return converts(run.lineage.host, self.source)
@@ -129,10 +133,17 @@ class NnunetAdapter(Framework):
         return sample_bytes(self.source, drawn_size(self.source, manifest), width)
 
     def check_run(self, run: RunFolder, request: AugmentRequest) -> None:
-        space, need = run.space, self.source.patch
         if self.converts(run):
-            refuse_conditions(request)
-        elif space.grid != "native":  # networks would learn nnU-Net's padding of smaller samples
+            if (conditions := request.samples.conditions) is not None:
+                raise UsageFault(
+                    f"--condition-source {conditions['kind']}:{conditions['where']}: samples of "
+                    f"{request.run} are converted by {BY} within their own training scans, "
+                    "expected a generator fitted on nnunet: data, and conditions of such; or leave "
+                    "--condition-source out"
+                )
+            return
+        space, need = run.space, self.source.patch
+        if space.grid != "native":  # networks would learn nnU-Net's padding of smaller samples
             size = (1, *space.size)[-3:]
             if space.grid == "resample" or any(s < n for s, n in zip(size, need, strict=True)):
                 raise UsageFault(
@@ -161,8 +172,9 @@ class NnunetAdapter(Framework):
         return vars(parse_options(options))
 
     def check_options(self) -> None:
-        if self.trainer is None:
-            check_trainer(self.class_name)
+        # The user may have composed it; ``find_variant`` refuses what cannot be.
+        if self.trainer is None and look_up(self.class_name) is None:
+            find_variant(self.class_name.removesuffix(SUFFIX))
 
     def open_training(self) -> None:
         super().open_training()
@@ -241,7 +253,7 @@ class NnunetAdapter(Framework):
             raise DataFault(
                 f"{plans.path}: plans_name is {plans.doc['plans_name']!r}, expected its own name"
             )
-        for name in ("dataset_fingerprint.json", "gt_segmentations"):
+        for name in (FINGERPRINT, TRUTH):
             if not (folder / name).exists():
                 raise DataFault(
                     f"{folder / name}: missing, expected it from nnU-Net's preprocessing; "
@@ -252,7 +264,8 @@ class NnunetAdapter(Framework):
     def training_folder(self, request: AugmentRequest) -> TrainingFolder:
         folder, training = super().training_folder(request), self.configured(request)
         if _unknown(training.options):
-            folder = replace(folder, total=_recorded_total(folder.path))
+            sessions = read_sessions(folder.path / RECORD)
+            folder = replace(folder, total=sessions[-1]["of_epochs"] if sessions else None)
         again = training.own["val"] or training.own["npz"]
         return replace(folder, finished=folder.finished and not again)
 
@@ -290,10 +303,13 @@ class NnunetAdapter(Framework):
         )
 
     def environment(self, file: Path) -> Mapping[str, str]:
+        users = os.environ.get(EXT_VARIABLE, "").split(os.pathsep)
+        folders = dict.fromkeys([str(EXT_TRAINER), *filter(None, users)])
         return {
             "nnUNet_n_proc_DA": WORKERS,
             "nnUNet_def_n_proc": str(min(8, os.cpu_count() or 1)),  # nnU-Net: 8 on any machine
-            **with_ext_trainer(dict(os.environ)),
+            **os.environ,
+            EXT_VARIABLE: os.pathsep.join(folders),
             **self.source.root.variables(),
             "nnUNet_results": str(self.results),
             FILE: str(file),
@@ -305,14 +321,19 @@ class NnunetAdapter(Framework):
             super().train_here(request, reporter)
             return
         training, source = self.configured(request), self.source
-        options = {**training.own, "device": device_of(training.own["device"])}
-        more = _to_do(training.output, options)
-        if "--c" in more:  # nnU-Net refuses both
-            options["pretrained_weights"] = None
-        options["val"] = options["val"] or "--val" in more
+        folder, options = training.output, {**training.own}
+        options["device"] = device_of(options["device"])
         words = [source.dataset, source.configuration, source.request.fold]
         words += ["-p", source.plans.path.stem, "-tr", training.class_name]
-        words += [word for word in more if word != "--val"]
+        done, name = newest_checkpoint(folder)
+        if done and not options["val"]:
+            if name == FINAL and read_json(folder / RECORD)["complete"]:
+                options["val"] = True
+            else:
+                if name not in (FINAL, LATEST):  # nnU-Net prefers the latest, be it older
+                    write_bytes_atomic(folder / LATEST, (folder / name).read_bytes())
+                words.append("--c")
+                options["pretrained_weights"] = None  # nnU-Net refuses both
         for key, value in options.items():
             if isinstance(value, bool):
                 words += [f"--{key}"] * value
@@ -379,18 +400,40 @@ class NnunetAdapter(Framework):
         return one
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
-        from gansynth_nnunet.predictions import refuse_unmeasurable
-
-        refuse_unmeasurable(self.source)
+        source = self.source
+        if source.ending not in NIFTI:
+            raise UsageFault(
+                f"{source.name}: files end in {source.ending}, expected .nii.gz or .nii to measure "
+                "label maps in mm; only nnU-Net's own Dice is there"
+            )
+        if not source.held_out_ids:
+            raise UsageFault(
+                f"--fold {source.request.fold}: {source.name} holds no case out, expected a fold "
+                "with some to measure, such as 0"
+            )
 
     @classmethod
     def saving_levels(cls) -> tuple[Mapping[str, str], tuple[str, ...]]:
         return {}, ("--npz",)
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
-        from gansynth_nnunet.predictions import prediction_files
+        """Return predicted and true label maps of held-out cases, on the grid of the raw files."""
+        self.check_judged({})
+        source, predicted = self.source, folder / VALIDATION
+        truth, ending = source.plans.folder / TRUTH, source.ending
+        files = {
+            case: (predicted / f"{case}{ending}", truth / f"{case}{ending}")
+            for case in source.held_out_ids
+        }
+        found = of_volumes(source, files, "let nnU-Net's training come to its end, which validates")
 
-        return prediction_files(self.source, folder)
+        def levels(file: Path) -> LabelArray:
+            with np.load(file) as arrays:
+                probabilities = arrays["probabilities"]  # (K, D, H, W), a file's axes reversed
+            first = 0 if source.labels.regions else 1
+            return levels_of(probabilities, range(first, len(probabilities))).T
+
+        return with_levels(found, {case: predicted / f"{case}.npz" for case in found}, levels)
 
     def export(self, request: AugmentRequest) -> Mapping[str, Any]:
         from gansynth_nnunet.export import NnunetExport
@@ -405,7 +448,7 @@ def hosted(training: ApartTraining, trainer: Any) -> NnunetAdapter:
 
     Held-out cases are read now, unless the process that started this one just did.
     """
-    from gansynth_nnunet.source import open_nnunet
+    from gansynth_nnunet.source import NnunetSource
 
     plans, request = trainer.plans_manager, training.request
     subjects = training.source.get("subjects")
@@ -419,7 +462,7 @@ def hosted(training: ApartTraining, trainer: Any) -> NnunetAdapter:
         plans=plans.plans_name,
         subjects=subjects,
     )
-    adapter = NnunetAdapter(open_nnunet(source))
+    adapter = NnunetAdapter(NnunetSource(source))
     adapter.trainer = trainer
     if request.mix.synthetic:
         records = {record.id: record for record in training.held_out}
@@ -433,24 +476,6 @@ def hosted(training: ApartTraining, trainer: Any) -> NnunetAdapter:
 
 def _unknown(options: NnunetSettings) -> bool:
     return "trainer" in options.model_fields_set and options.num_epochs is None
-
-
-def _recorded_total(folder: Path) -> int | None:
-    from gansynth.hosts.record import read_sessions
-
-    sessions = read_sessions(folder / RECORD)
-    return sessions[-1]["of_epochs"] if sessions else None
-
-
-def _to_do(folder: Path, options: Mapping[str, Any]) -> list[str]:
-    done, name = newest_checkpoint(folder)
-    if options["val"] or not done:
-        return []
-    if name == FINAL and read_json(folder / RECORD)["complete"]:
-        return ["--val"]
-    if name not in (FINAL, LATEST):  # nnU-Net prefers the latest one, though it may be older
-        write_bytes_atomic(folder / LATEST, (folder / name).read_bytes())
-    return ["--c"]
 
 
 # -- what a training leaves ------------------------------------------------------------------------
@@ -481,10 +506,7 @@ def own_metrics(folder: Path) -> dict[str, Any]:
     if not (folder / SUMMARY).is_file():
         return {}
     summary = read_json(folder / SUMMARY)
-    per_label = {str(k): _number(v["Dice"]) for k, v in summary["mean"].items()}
-    dice = _number(summary["foreground_mean"]["Dice"])
-    return {OWN: {"dice": dice, "dice_per_label": per_label}}
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    scores = {str(k): v["Dice"] for k, v in summary["mean"].items()}
+    scores["foreground"] = summary["foreground_mean"]["Dice"]
+    scores = {key: float(dice) if math.isfinite(dice) else None for key, dice in scores.items()}
+    return {OWN: {"dice": scores.pop("foreground"), "dice_per_label": scores}}

@@ -11,13 +11,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +26,6 @@ from gansynth.runtime.files import read_json, reading, sha256_file, write_json_a
 
 MAX_CASE_BYTES = 16 << 30  # largest accepted size of a decompressed array
 SECONDS = 120  # most time for one array
-T = TypeVar("T")
 
 
 def write_hashes(folder: Path) -> None:
@@ -52,7 +50,7 @@ class PreprocessedArrays:
     def __init__(self, folder: Path, hint: str, *, keep: bool = True) -> None:
         self.folder, self.hint, self._keep = folder, hint, keep
         hashes = hashes_of(folder)
-        self._hashes = dict(read_json(hashes)) if hashes.is_file() else {}
+        self._hashes: dict[str, str] = dict(read_json(hashes)) if hashes.is_file() else {}
         self._damaged: dict[str, str] = {}
 
     def read(self, name: str) -> npt.NDArray[Any]:
@@ -62,16 +60,9 @@ class PreprocessedArrays:
             DataFault: missing, damaged, or other than a numeric array with four axes.
             IntegrityFault: changed since its hash was noted.
         """
-        return self._open(name, lambda array: np.asarray(array[...]))
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return an array's shape (C, D, H, W) without decompressing it; raises as ``read``."""
-        return self._open(name, lambda array: tuple(map(int, array.shape)))
-
-    def _open(self, name: str, take: Callable[[Any], T]) -> T:
         data = self.checked(name)
         try:
-            return take(_opened(data))
+            return _decode(data)
         except MemoryError as error:
             raise EnvironmentFault(
                 f"{self.folder / name}: not enough memory to read it; free some"
@@ -88,7 +79,8 @@ class PreprocessedArrays:
         with reading(path):
             data = path.read_bytes()
         if name not in self._hashes and name not in self._damaged:
-            _decode_apart(self.unnoted(), self._hashes, self._damaged)
+            for new, digest, fault in _decode_apart(self.unnoted()):
+                (self._damaged if fault else self._hashes)[new] = fault or digest
             with contextlib.suppress(EnvironmentFault):  # a folder that may not be written to
                 if self._keep:
                     write_json_atomic(hashes_of(self.folder), self._hashes)
@@ -112,7 +104,7 @@ class PreprocessedArrays:
         return DataFault(f"{path}: damaged ({words}), expected a blosc2 array; {self.hint}")
 
 
-def _opened(data: bytes) -> Any:
+def _decode(data: bytes) -> npt.NDArray[Any]:
     # `blosc2.open` would also follow links and evaluate expressions in a file.
     import blosc2
 
@@ -123,30 +115,30 @@ def _opened(data: bytes) -> Any:
             f"shape {tuple(array.shape)} of {array.dtype}, expected numbers of shape "
             f"(C, D, H, W), at most {MAX_CASE_BYTES} bytes"
         )
-    return array
+    return np.asarray(array[...])
 
 
 def _words(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _decode_apart(files: Sequence[Path], hashes: dict[str, str], damaged: dict[str, str]) -> None:
-    while left := [file for file in files if file.name not in {*hashes, *damaged}]:
-        words = [sys.executable, "-m", __name__, *map(str, left)]
-        environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        ended = subprocess.run(words, capture_output=True, text=True, env=environ)
+def _decode_apart(files: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
+    """Yield name, SHA-256 and fault of each file; another process follows one that dies."""
+    while files:
+        words = [sys.executable, "-m", __name__, *map(str, files)]
+        ended = subprocess.run(words, capture_output=True, text=True)
         lines = [json.loads(line) for line in ended.stdout.splitlines()]
-        for name, digest, fault in lines:
-            (damaged if fault else hashes)[name] = fault or digest
-        if len(lines) == len(left):
+        yield from lines
+        if len(lines) == len(files):
             return
         if ended.returncode >= 0:
             raise EnvironmentFault(
-                f"{left[0]}: not decoded: {ended.stderr.strip()[-300:]}; try again"
+                f"{files[0]}: not decoded: {ended.stderr.strip()[-300:]}; try again"
             )
         late = ended.returncode == -signal.SIGALRM
         killer = "does not end" if late else f"dies of signal {-ended.returncode}"
-        damaged[left[len(lines)].name] = f"the decoder {killer}"
+        yield files[len(lines)].name, "", f"the decoder {killer}"
+        files = files[len(lines) + 1 :]
 
 
 def main(files: Sequence[str]) -> None:
@@ -155,7 +147,7 @@ def main(files: Sequence[str]) -> None:
         signal.alarm(SECONDS)
         data, fault = file.read_bytes(), ""
         try:
-            _opened(data)[...]
+            _decode(data)
         except MemoryError:
             raise
         except Exception as error:  # as above

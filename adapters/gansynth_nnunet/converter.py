@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.lineage import CaseRecord, Lineage, guard, same_host
+from gansynth.core.lineage import CaseRecord, guard, same_host
 from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
 from gansynth.core.source import CaseSource, case_records
 from gansynth.core.space import Placement, Space
@@ -34,21 +34,14 @@ from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling.run_source import open_source
 
 if TYPE_CHECKING:
-    from gansynth.core.requests.hosts import AugmentRequest
     from gansynth.core.run_folder import RunFolder
     from gansynth_nnunet.source import NnunetSource
 
 log = logging.getLogger("gansynth")
 
 BY = "nnU-Net's preprocessor"
-READERS = {
-    "SimpleITKIO": False,
-    "NibabelIO": False,
-    "SimpleITKIOWithReorient": True,
-    "NibabelIOWithReorient": True,
-}
-"""nnU-Net's readers, and whether they reorient to RAS as gansynth's sources do; else they return
-(z, y, x) as stored."""
+REORIENT = "WithReorient"  # readers so called reorient to RAS, others return (z, y, x) as stored
+READERS = ("SimpleITKIO", "NibabelIO", f"SimpleITKIO{REORIENT}", f"NibabelIO{REORIENT}")
 SLAB = 8  # slices of a 2d sample; nnU-Net picks one at each draw
 MAX_BYTES = 1 << 30  # limit of scans kept in memory
 LABELS_OFF = 1e-3  # largest share of voxels whose labels may differ in a rehearsal
@@ -91,7 +84,7 @@ class SpaceConverter:
                 f"unknown here; expected one of {', '.join(READERS)}. Fit the generator on "
                 f"nnunet:{host.dataset[7:10]}"
             )
-        self._reorients = READERS[reader]
+        self._reorients = reader.endswith(REORIENT)
         self._plans = host.plans.manager
         self._config = self._plans.get_configuration(host.configuration)
         with contextlib.redirect_stdout(io.StringIO()):
@@ -272,17 +265,6 @@ def converts(host: Mapping[str, Any], source: NnunetSource) -> bool:
     return not same_host(host, source.space.host) and "plans" not in host
 
 
-def refuse_conditions(request: AugmentRequest) -> None:
-    """Refuse another source's conditions for samples that are pasted into their own scans."""
-    if (conditions := request.samples.conditions) is not None:
-        raise UsageFault(
-            f"--condition-source {conditions['kind']}:{conditions['where']}: samples of "
-            f"{request.run} are converted by {BY} within their own training scans, expected a "
-            "generator fitted on nnunet: data, and conditions of such; or leave "
-            "--condition-source out"
-        )
-
-
 def drawn_size(source: NnunetSource, manifest: Mapping[str, Any]) -> tuple[int, ...]:
     """Return the largest size (D, H, W) of a run's samples in nnU-Net's voxels, or the patch."""
     foreign = converts(manifest["lineage"]["host"], source)
@@ -303,36 +285,32 @@ def check_converter(
     """Check a generator of raw scans; return the converter's name, and seconds per sample."""
     request = replace(run.request, root=run.request.root or host.request.root)
     source = unviewed(open_source(request))
-    check_seen(run.folder, run.lineage, host, held_out)
+    check_seen(run, source, host, held_out)
     SpaceConverter(source, run.space, host)  # checks that it is possible at all
-    check_content(run.lineage, source, held_out)
     seconds = rehearse(run.folder, source, run.space, host, run.lineage.cases[0].id)
     log.info("%s: samples are converted by %s, in about %.2f s each", run.folder, BY, seconds)
     return {"by": BY, "seconds": round(seconds, 3)}
 
 
 def check_seen(
-    folder: Path, lineage: Lineage, host: CaseSource, held_out: Sequence[CaseRecord]
+    run: RunFolder, source: CaseSource, host: CaseSource, held_out: Sequence[CaseRecord]
 ) -> None:
-    """Refuse a generator that has seen other cases than training cases of the fold, by id.
+    """Refuse a generator that has seen other cases than training cases of the fold.
 
-    Ancestors may have seen other data sets; ``check_origin`` has compared the held-out cases.
+    By id, and by content as far as ``source`` has the held-out scans. Ancestors may have seen other
+    data sets; ``check_origin`` has compared the held-out cases.
     """
-    training = set(host.train_ids) - {record.id for record in held_out}
+    lineage, training = run.lineage, set(host.train_ids) - {record.id for record in held_out}
     for parent_run in lineage.everyone():
         unknown = sorted({case.id for case in parent_run.cases} - training)
         if unknown and parent_run.dataset == lineage.dataset:
             raise IntegrityFault(
-                f"leakage: {folder}: the generator has seen {len(unknown)} case(s) of "
+                f"leakage: {run.folder}: the generator has seen {len(unknown)} case(s) of "
                 f"{parent_run.dataset} that are no training cases of {host.name} fold "
                 f"{host.request.fold}, {unknown[0]!r} first; expected training cases only, under "
                 "the same ids. Give both data sets the same ids and split, or fit the generator on "
                 f"{host.request.kind}:{host.request.where}"
             )
-
-
-def check_content(lineage: Lineage, source: CaseSource, held_out: Sequence[CaseRecord]) -> None:
-    """Refuse a generator that has seen a held-out scan under another id, as far as scans exist."""
     there = {*source.train_ids, *source.held_out_ids}
     ids = [record.id for record in held_out if record.id in there]
     guard(lineage, case_records(source, ids))

@@ -1,21 +1,34 @@
-"""nnU-Net's three folders, and its ``dataset.json``: channels, labels, and files of the cases."""
+"""nnU-Net's three folders, and what lies there of a data set: names, raw files, subjects, folds."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gansynth.core.requests.hosts import SplitsRequest
+from gansynth.core.source import FoldSplit
+from gansynth.data.folds import grouped_splits, read_subjects, table_text
+from gansynth.data.listing import CaseFiles, Collector, VolumeSet
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import read_json
+from gansynth.runtime.files import (
+    disk_errors,
+    read_json,
+    sha256_file,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 
 NIFTI = (".nii.gz", ".nii")
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 NAME = re.compile(r"Dataset(\d{3})_[A-Za-z0-9_.-]+")
+SPLITS = "splits_final.json"
+SUBJECTS = "gansynth_subjects.csv"
+FINGERPRINT, TRUTH = "dataset_fingerprint.json", "gt_segmentations"
 
 
 @dataclass(frozen=True)
@@ -33,16 +46,19 @@ class NnunetRoot:
         named = {} if root is not None else os.environ
         return cls(*(Path(named.get(name) or base / name).absolute() for name in VARIABLES))
 
+    @property
+    def homes(self) -> tuple[Path, Path, Path]:
+        """The three folders."""
+        return self.raw, self.preprocessed, self.results
+
     def variables(self) -> dict[str, str]:
         """Return the environment variables of nnU-Net, for a child process."""
-        folders = (self.raw, self.preprocessed, self.results)
-        return dict(zip(VARIABLES, map(str, folders), strict=True))
+        return dict(zip(VARIABLES, map(str, self.homes), strict=True))
 
     def datasets(self) -> tuple[str, ...]:
         """Return names of all data sets in the three folders, sorted."""
-        homes = (self.raw, self.preprocessed, self.results)
-        entries = {entry for home in homes for entry in home.glob("Dataset*") if entry.is_dir()}
-        return tuple(sorted({entry.name for entry in entries if NAME.fullmatch(entry.name)}))
+        entries = (entry for home in self.homes for entry in home.glob("Dataset*"))
+        return tuple(sorted({e.name for e in entries if e.is_dir() and NAME.fullmatch(e.name)}))
 
     def dataset(self, where: str) -> str:
         """Return the full name of a data set: ``004``, ``4`` or ``Dataset004_Hippocampus``."""
@@ -66,6 +82,9 @@ class NnunetRoot:
         return matching[0]
 
 
+# -- dataset.json ----------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class LabelTable:
     """The integer labels of ``dataset.json``.
@@ -82,7 +101,7 @@ class LabelTable:
     regions: Mapping[str, tuple[int, ...]]
 
 
-def read_labels(doc: Mapping[str, Any], where: str) -> LabelTable:
+def read_labels(doc: Mapping[str, Any], where: Path) -> LabelTable:
     """Read the key ``labels`` of a ``dataset.json``; DataFault: nnU-Net does not take it."""
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
@@ -103,16 +122,15 @@ def read_labels(doc: Mapping[str, Any], where: str) -> LabelTable:
         ) from error
     names = {values[0]: name for name, values in table.items() if len(values) == 1}
     present += [] if manager.ignore_label is None else [manager.ignore_label]
+    regions = {k: v for k, v in table.items() if k not in ("background", "ignore")}
     return LabelTable(
-        values={names.get(value, f"label_{value}"): value for value in sorted(present)},
-        ignore=manager.ignore_label,
-        regions={k: v for k, v in table.items() if k not in ("background", "ignore")}
-        if manager.has_regions
-        else {},
+        {names.get(value, f"label_{value}"): value for value in sorted(present)},
+        manager.ignore_label,
+        regions if manager.has_regions else {},
     )
 
 
-def read_channels(doc: Mapping[str, Any], where: str) -> tuple[str, ...]:
+def read_channels(doc: Mapping[str, Any], where: Path) -> tuple[str, ...]:
     """Read the key ``channel_names`` (or the older ``modality``) of a ``dataset.json``."""
     names = doc.get("channel_names", doc.get("modality"))
     numbers = [str(i) for i in range(len(names))] if isinstance(names, dict) else []
@@ -124,57 +142,125 @@ def read_channels(doc: Mapping[str, Any], where: str) -> tuple[str, ...]:
     return tuple(str(names[number]) for number in numbers)
 
 
+# -- raw files -------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class RawSet:
-    """The files of a raw data set, listed but not read."""
+    """A raw data set; its cases are listed, not read, those that lack files included."""
 
-    folder: Path  # the data set's folder in `nnUNet_raw`
-    doc: Mapping[str, Any]  # its `dataset.json`
-    channels: tuple[str, ...]
-    table: LabelTable
+    doc: Mapping[str, Any]  # `dataset.json`
     ending: str  # of its files, e.g. `.nii.gz`
-    images: Mapping[str, tuple[Path, ...]]  # case -> expected files, one per channel
-    labels: Mapping[str, Path]  # case -> expected label file
+    listing: VolumeSet
+
+    @property
+    def ids(self) -> list[str]:
+        """Its training cases, sorted."""
+        return [entry.case for entry in self.listing.entries]
 
 
-def raw_cases(folder: Path) -> RawSet:
-    """List the training cases of a raw data set, those that lack files included."""
+def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
+    """List a raw data set; DataFault: an unusable ``dataset.json``, or no training cases."""
+    folder, home = root.raw / dataset, root.preprocessed / dataset
     path = folder / "dataset.json"
     doc = read_json(path, hint="see nnU-Net's dataset format")
     ending = doc.get("file_ending")
     if not isinstance(ending, str) or not ending.startswith("."):
         raise DataFault(f"{path}: file_ending is {ending!r}, expected for example '.nii.gz'")
-    channels, table = read_channels(doc, str(path)), read_labels(doc, str(path))
+    channels, labels = read_channels(doc, path), read_labels(doc, path)
+    collector = Collector(path, allow=True)
     if "dataset" in doc:  # lists files that lie elsewhere
         from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
         try:
             listed = get_filenames_of_train_images_and_targets(str(folder), deepcopy(doc))
-            images = {case: tuple(map(Path, files["images"])) for case, files in listed.items()}
-            labels = {case: Path(files["label"]) for case, files in listed.items()}
-            assert all(images.values())
+            for case, files in listed.items():
+                images = tuple(map(Path, files["images"]))
+                assert images
+                collector.add(CaseFiles(case, images, Path(files["label"])))
         except Exception as error:
             raise DataFault(
                 f"{path}: dataset is {doc['dataset']!r:.200}, expected 'images': [files] and "
                 "'label': file of each case"
             ) from error
     else:  # nnU-Net's own listing of folders forks twelve processes, and leaves out what is missing
-        parts = (("imagesTr", f"_0000{ending}"), ("labelsTr", ending))
-        cases = {
+        ids = {
             file.name.removesuffix(tail)
-            for part, tail in parts
+            for part, tail in (("imagesTr", f"_0000{ending}"), ("labelsTr", ending))
             for file in (folder / part).glob(f"?*{tail}")
         }
-        images = {
-            case: tuple(
-                folder / "imagesTr" / f"{case}_{c:04d}{ending}" for c in range(len(channels))
-            )
-            for case in sorted(cases)
-        }
-        labels = {case: folder / "labelsTr" / f"{case}{ending}" for case in images}
-    if not images:
+        for case in ids:
+            names = (f"{case}_{number:04d}{ending}" for number in range(len(channels)))
+            images = tuple(folder / "imagesTr" / name for name in names)
+            collector.add(CaseFiles(case, images, folder / "labelsTr" / f"{case}{ending}"))
+    listing = collector.volumes(
+        f"nnunet-raw:{dataset}", "cases", channels=channels, labels=dict(labels.values)
+    )
+    if not listing.entries:
         raise DataFault(
             f"{folder}: no training cases, expected imagesTr/CASE_0000{ending} and "
             f"labelsTr/CASE{ending}"
         )
-    return RawSet(folder, doc, channels, table, ending, images, labels)
+    listing = replace(listing, splits=home / SPLITS, subjects=home / SUBJECTS)
+    return RawSet(doc, ending, listing)
+
+
+# -- subjects and folds ----------------------------------------------------------------------------
+
+
+def known_subjects(preprocessed: Path, ids: Iterable[str], subjects: str | None) -> dict[str, str]:
+    """Return subjects as requested, else as imported, else every case is its own subject."""
+    table = preprocessed / SUBJECTS
+    if subjects is None and not table.is_file():
+        return {case: case for case in ids}
+    return read_subjects(subjects or str(table), ids)
+
+
+def write_splits(
+    folder: Path,
+    splits: list[FoldSplit],
+    subject_of: Mapping[str, str],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write ``splits_final.json``, and the cases' subjects beside it.
+
+    Args:
+        folder: the data set's folder in ``nnUNet_preprocessed``; made if needed.
+        overwrite: replace a different split; the old one is kept as ``splits_final.<hash>.json``.
+    """
+    path = folder / SPLITS
+    if path.is_file() and read_json(path, expected=list) != splits:
+        if not overwrite:
+            raise UsageFault(
+                f"{path}: holds another split, expected none or this one; models trained with it "
+                "would no longer fit. Overwrite it with: gansynth splits ... --force"
+            )
+        with disk_errors(path):
+            path.rename(folder / f"splits_final.{sha256_file(path)[:8]}.json")
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    text = table_text(("case", "subject"), sorted(subject_of.items()))
+    write_bytes_atomic(folder / SUBJECTS, text.encode())
+    write_json_atomic(path, splits)
+
+
+def make_splits(request: SplitsRequest) -> list[FoldSplit]:
+    """Implement ``gansynth splits nnunet:ID``: group the data set's cases by subject.
+
+    Raises:
+        DataFault: the data set has no cases, or some have no subject.
+        UsageFault: the data set is unknown, or has a different split already.
+    """
+    asked = request.request
+    root = NnunetRoot.find(asked.root)
+    dataset = root.dataset(asked.where)
+    folder = root.preprocessed / dataset
+    if (root.raw / dataset).is_dir() or not folder.is_dir():
+        ids = raw_set(root, dataset).ids
+    else:  # preprocessed elsewhere; only the preprocessed folder was copied here
+        ids = sorted({path.stem for path in folder.glob("*/*.pkl")})
+    subject_of = known_subjects(folder, ids, asked.subjects)
+    splits = grouped_splits(ids, subject_of, request.folds, request.seed)
+    write_splits(folder, splits, subject_of, overwrite=request.force)
+    return splits

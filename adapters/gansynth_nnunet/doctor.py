@@ -15,9 +15,9 @@ from gansynth.core.requests.hosts import DoctorRequest
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.machine import DoctorLine, cores, package_line
 from gansynth_nnunet.dataset import NnunetRoot
-from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
+from gansynth_nnunet.launch import EXT_TRAINER, EXT_VARIABLE, TRAINER
 
-EXT_VARIABLE, WORKERS = "nnUNet_extTrainer", "nnUNet_n_proc_DA"
+WORKERS = "nnUNet_n_proc_DA"
 DEFAULT_WORKERS = 12  # augmentation processes that nnU-Net starts on an unknown machine
 LITTLE_SPACE = 5 * 2**30
 LOOK_UP = """

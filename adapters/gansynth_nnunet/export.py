@@ -28,17 +28,13 @@ from gansynth.core.writer import Item, Writer
 from gansynth.data.case_writer import ENDING, names_of, write_volume
 from gansynth.hosts.export import DataSetExport
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import write_json_atomic
+from gansynth.runtime.files import folder_bytes, write_json_atomic
 from gansynth_nnunet.converter import drawn_size, sample_bytes
-from gansynth_nnunet.dataset import NAME, NnunetRoot
-from gansynth_nnunet.mixed import Key, keys_of
+from gansynth_nnunet.dataset import FINGERPRINT, NAME, SPLITS, TRUTH
+from gansynth_nnunet.mixed import Key
 from gansynth_nnunet.source import NnunetSource
-from gansynth_nnunet.splits import SPLITS
 
 MANIFEST = "gansynth.json"  # record of how its samples were made; it names no case of the source
-PARTS = (".b2nd", "_seg.b2nd", ".pkl")  # files of one preprocessed case
-FINGERPRINT = "dataset_fingerprint.json"
-TRUTH = "gt_segmentations"
 ONE_FOLD = (
     "it has one fold, 0, with this fold's held-out cases for validation: the generator has seen "
     "those of every other fold, which would leak; 'fold all' would validate on synthetic cases"
@@ -68,8 +64,19 @@ class NnunetExport(DataSetExport):
     # -- the request -----------------------------------------------------------------------------
 
     def place(self, name: str) -> Path:
-        root = self.source.root
-        check_name(root, name)
+        root, match = self.source.root, NAME.fullmatch(name)
+        if match is None:
+            raise UsageFault(
+                f"--export {name!r}: expected DatasetNNN_Name with three digits, for example "
+                "Dataset510_HippocampusPlus"
+            )
+        taken = {dataset[7:10]: dataset for dataset in root.datasets()}
+        if match[1] in taken:  # nnU-Net would not find it, or confuse both
+            free = next((f"{n:03d}" for n in range(500, 1000) if f"{n:03d}" not in taken), "none")
+            raise UsageFault(
+                f"--export {name}: {taken[match[1]]} has that number, expected one that none of "
+                f"nnU-Net's folders has; take another (free: {free}), or remove what is there"
+            )
         return (root.preprocessed if self.content == "mixed" else root.raw) / name
 
     def check_order(self) -> None:
@@ -176,44 +183,29 @@ class NnunetExport(DataSetExport):
         }
 
 
-def check_name(root: NnunetRoot, name: str) -> None:
-    """Refuse names that nnU-Net would not find, or confuse: it finds data sets by number."""
-    match = NAME.fullmatch(name)
-    if match is None:
-        raise UsageFault(
-            f"--export {name!r}: expected DatasetNNN_Name with three digits, for example "
-            "Dataset510_HippocampusPlus"
-        )
-    taken = {dataset[7:10]: dataset for dataset in root.datasets()}
-    if match[1] in taken:
-        free = next((f"{n:03d}" for n in range(500, 1000) if f"{n:03d}" not in taken), "none")
-        raise UsageFault(
-            f"--export {name}: {taken[match[1]]} has that number, expected one that none of "
-            f"nnU-Net's folders has; take another (free: {free}), or remove what is there"
-        )
-
-
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def _finish(writer: Writer, about: Mapping[str, Any]) -> Mapping[str, Any]:
-    write_json_atomic(writer.folder / MANIFEST, about)
-    files = (path for path in writer.folder.rglob("*") if path.is_file())
-    return {"bytes": sum(path.stat().st_size for path in files)}
-
-
-class MixedWriter(Writer):
-    """Preprocessed cases, real ones linked, with plans, ground truth and the fold."""
-
+class _ExportWriter(Writer):
     name = "nnunet"
     ndim = frozenset({3})
     needs = frozenset({"labels"})
 
     def __init__(self, folder: Path, export: NnunetExport) -> None:
         super().__init__(folder, export.source.schema)
-        self.export, self.source, self.names = export, export.source, list[str]()
-        source, self.data, truth = self.source, folder / self.source.folder.name, folder / TRUTH
-        self.keys, name = keys_of(source), export.folder.name
+        self.source = export.source
+
+    def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
+        write_json_atomic(self.folder / MANIFEST, about)
+        return {"bytes": folder_bytes(self.folder)}
+
+
+class MixedWriter(_ExportWriter):
+    """Preprocessed cases, real ones linked, with plans, ground truth and the fold."""
+
+    def __init__(self, folder: Path, export: NnunetExport) -> None:
+        super().__init__(folder, export)
+        source, name = self.source, export.folder.name
         # Validation would look for a next stage, which is not exported.
         linked = ("inherits_from", "next_stage")
         configuration = {k: v for k, v in source.config.items() if k not in linked}
@@ -222,46 +214,61 @@ class MixedWriter(Writer):
             "dataset_name": name,
             "configurations": {source.configuration: configuration},
         }
-        write_json_atomic(folder / source.plans.path.name, plans)
+        train = sorted((*export.real, *export.names))
         document = {k: v for k, v in source.dataset_json.items() if k != "dataset"}
-        document |= {"name": name[11:], "numTraining": len(export.real) + len(export.names)}
-        document[KEY] = export.names
+        document |= {"name": name[11:], "numTraining": len(train), KEY: export.names}
+        write_json_atomic(folder / source.plans.path.name, plans)
         write_json_atomic(folder / "dataset.json", document)
+        write_json_atomic(folder / SPLITS, [{"train": train, "val": sorted(export.held_out)}])
         shutil.copyfile(source.plans.folder / FINGERPRINT, folder / FINGERPRINT)
-        self.data.mkdir()
-        truth.mkdir()
-        ending = str(source.dataset_json["file_ending"])
-        for case in (*export.real, *export.held_out):
-            for part in PARTS:
-                _link(source.folder / f"{case}{part}", self.data)
-            _link(source.plans.folder / TRUTH / f"{case}{ending}", truth)
+        for part in (source.folder.name, TRUTH):
+            (folder / part).mkdir()
+        for file in source.files_of((*export.real, *export.held_out)):
+            _link(source.plans.folder / file, folder / file)
 
     def add(self, item: Item) -> None:
+        """Write a case by nnU-Net's own function, as its preprocessing does."""
+        from nnunetv2.training.dataloading.nnunet_dataset import (
+            comp_blosc2_params,
+            nnUNetDatasetBlosc2,
+        )
+
         assert item.labels is not None
-        write_case(self.source, self.keys, self.data / item.name, item.image, item.labels)
-        self.names.append(item.name)
+        source, labels = self.source, item.labels
+        data, seg = np.asarray(item.image, np.float32), np.asarray(labels[None], np.int16)
+        (blocks, chunks), (blocks_seg, chunks_seg) = (
+            comp_blosc2_params(array.shape, source.patch_size, array.itemsize)
+            for array in (data, seg)
+        )
+        forward = source.plans.doc["transpose_forward"]
+        properties = case_properties(labels, source.keys, source.schema.spacing, forward)
+        nnUNetDatasetBlosc2.save_case(
+            *(data, seg, properties, str(self.folder / source.folder.name / item.name)),
+            chunks=chunks,
+            blocks=blocks,
+            chunks_seg=chunks_seg,
+            blocks_seg=blocks_seg,
+        )
 
-    def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
-        fold = {
-            "train": sorted((*self.export.real, *self.names)),
-            "val": sorted(self.export.held_out),
-        }
-        write_json_atomic(self.folder / SPLITS, [fold])
-        return _finish(self, about)
 
-
-class RawWriter(Writer):
+class RawWriter(_ExportWriter):
     """Synthetic cases alone, as a raw data set that may be shared: no headers of the source's."""
 
-    name = "nnunet"
-    ndim = frozenset({3})
-    needs = frozenset({"labels"})
-
     def __init__(self, folder: Path, export: NnunetExport) -> None:
-        super().__init__(folder, export.source.schema)
-        source, self.title, self.cases = export.source, export.folder.name[11:], 0
-        self.source, forward = source, source.plans.doc["transpose_forward"]
+        super().__init__(folder, export)
+        source, forward = self.source, self.source.plans.doc["transpose_forward"]
         self.order, self.affine = file_axes(source.schema.spacing, forward)
+        written = "; ".join(f"{channel}: {text}" for channel, text in units(source).items())
+        document = {
+            **names_of(self.schema, labelled=False, cases=export.samples, ending=ENDING),
+            "name": export.folder.name[11:],
+            "description": f"Synthetic cases drawn by gansynth. Intensities: {written}",
+            "labels": source.dataset_json["labels"],
+            KEY: True,
+        }
+        if (order := source.dataset_json.get("regions_class_order")) is not None:
+            document["regions_class_order"] = order
+        write_json_atomic(folder / "dataset.json", document)
 
     def add(self, item: Item) -> None:
         labels = item.mask
@@ -276,26 +283,10 @@ class RawWriter(Writer):
         for stem, volume in volumes.items():
             path, turned = self.folder / f"{stem}{ENDING}", volume.transpose(self.order)
             write_volume(path, turned, self.affine, synthetic=True)
-        self.cases += 1
-
-    def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
-        source = self.source
-        written = "; ".join(f"{channel}: {text}" for channel, text in units(source).items())
-        document = {
-            **names_of(self.schema, labelled=False, cases=self.cases, ending=ENDING),
-            "name": self.title,
-            "description": f"Synthetic cases drawn by gansynth. Intensities: {written}",
-            "labels": source.dataset_json["labels"],
-            KEY: True,
-        }
-        if (order := source.dataset_json.get("regions_class_order")) is not None:
-            document["regions_class_order"] = order
-        write_json_atomic(self.folder / "dataset.json", document)
-        return _finish(self, about)
 
 
-def _link(file: Path, folder: Path) -> None:
-    file, target = file.resolve(), folder / file.name
+def _link(file: Path, target: Path) -> None:
+    file = file.resolve()
     try:
         with contextlib.suppress(OSError):
             os.link(file, target)
@@ -306,35 +297,6 @@ def _link(file: Path, folder: Path) -> None:
             f"{file}: missing, expected it from nnU-Net's preprocessing: its trainer reads it; "
             "run: gansynth prepare --force"
         ) from None
-
-
-def write_case(
-    source: NnunetSource, keys: Sequence[Key], stem: Path, image: Any, labels: LabelArray
-) -> None:
-    """Write one case by nnU-Net's own function, as its preprocessing does.
-
-    Args:
-        keys: labels or regions whose voxels nnU-Net needs.
-        stem: path without suffix.
-        image: (C, D, H, W).
-        labels: int16 (D, H, W), -1 outside.
-    """
-    from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
-
-    data, seg = np.asarray(image, np.float32), np.asarray(labels[None], np.int16)
-    (blocks, chunks), (blocks_seg, chunks_seg) = (
-        comp_blosc2_params(array.shape, source.patch_size, array.itemsize) for array in (data, seg)
-    )
-    properties = case_properties(
-        labels, keys, source.schema.spacing, source.plans.doc["transpose_forward"]
-    )
-    nnUNetDatasetBlosc2.save_case(
-        *(data, seg, properties, str(stem)),
-        chunks=chunks,
-        blocks=blocks,
-        chunks_seg=chunks_seg,
-        blocks_seg=blocks_seg,
-    )
 
 
 def case_properties(
@@ -350,9 +312,8 @@ def case_properties(
     """
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
-    shape, back = tuple(labels.shape), np.argsort(transpose_forward)
-    raw_spacing = [float(spacing[i]) for i in back]
-    affine = np.diag([*raw_spacing[::-1], 1.0])
+    order, affine = file_axes(spacing, transpose_forward)
+    shape, raw_spacing = tuple(labels.shape), [float(spacing[i]) for i in order]
     identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     return {
         "spacing": raw_spacing,

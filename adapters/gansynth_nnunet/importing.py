@@ -7,7 +7,6 @@ import itertools
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,9 +25,8 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, read_nifti_header, whole_folder
 from gansynth.runtime.progress import counting
 from gansynth.sampling.run_source import open_source
-from gansynth_nnunet.dataset import NnunetRoot
+from gansynth_nnunet.dataset import NnunetRoot, write_splits
 from gansynth_nnunet.raw import raise_on_errors
-from gansynth_nnunet.splits import write_splits
 
 ENDING = ".nii.gz"
 THICKNESS = 999.0
@@ -115,8 +113,7 @@ def _free(root: NnunetRoot, dataset_id: str) -> str:
     if not re.fullmatch(r"0*[1-9]\d{0,2}", dataset_id):
         raise UsageFault(f"dataset id is {dataset_id!r}, expected a number from 1 to 999")
     start = f"Dataset{int(dataset_id):03d}_"
-    homes = (root.raw, root.preprocessed, root.results)
-    there = [str(folder) for home in homes for folder in home.glob(f"{start}*")]
+    there = [str(folder) for home in root.homes for folder in home.glob(f"{start}*")]
     if there:
         raise UsageFault(
             f"{there[0]}: id {int(dataset_id):03d} is taken, expected a free one: an import "
@@ -207,14 +204,15 @@ class _RawWriter:
         channels = range(len(source.schema.channels))
         targets = [folder / "imagesTr" / f"{name}_{c:04d}{ENDING}" for c in channels]
         targets.append(folder / "labelsTr" / f"{name}{ENDING}")
-        copies: dict[Path, Path] = {}
+        copied: dict[Path, Path] = {}
         if isinstance(source, VolumeSource):
-            copies = dict(self._copies(source, case, targets))
-            for target, file in copies.items():
+            files = zip(targets, self._fit_as_they_are(source, case), strict=True)
+            copied = {target: file for target, file in files if file is not None}
+            for target, file in copied.items():
                 with disk_errors(target, file.stat().st_size):
                     shutil.copyfile(file, target)
-            self.copied += len(copies)
-            if len(copies) == len(targets):
+            self.copied += len(copied)
+            if len(copied) == len(targets):
                 return
             stored = source.files(case)
             assert stored.arrays is not None
@@ -228,25 +226,23 @@ class _RawWriter:
         table = np.zeros(max(self.numbers) + 1, np.uint8 if len(self.numbers) < 256 else np.int16)
         table[list(self.numbers)] = list(self.numbers.values())
         for target, array in zip(targets, [*image, table[labels.clip(0)]], strict=True):
-            if target not in copies:  # (H, W) is one slice
+            if target not in copied:  # (H, W) is one slice
                 write_volume(target, np.atleast_3d(array.T).T, affine)
                 self.written += 1
 
-    def _copies(
-        self, source: VolumeSource, case: str, targets: list[Path]
-    ) -> Iterator[tuple[Path, Path]]:
-        entry = source.entry(case)
+    def _fit_as_they_are(self, source: VolumeSource, case: str) -> list[Path | None]:
+        """Return the files of each channel and of the labels; None where nnU-Net needs another."""
+        entry, channels = source.entry(case), len(source.schema.channels)
         images = [real_file(file, source.request) for file in entry.images]
-        if len(images) == len(targets) - 1:
-            for target, file in zip(targets, images, strict=False):
-                if file.suffix == ".gz" and len(read_nifti_header(file).shape) == 3:
-                    yield target, file
+        files: list[Path | None] = [None] * channels
+        if len(images) == channels:
+            plain = (f.suffix == ".gz" and len(read_nifti_header(f).shape) == 3 for f in images)
+            files = [file if fits else None for file, fits in zip(images, plain, strict=True)]
         assert entry.labels is not None
         header = read_nifti_header(entry.labels)
-        plain = header.dtype.kind in "iu" and not header.scaled
+        fits = header.dtype.kind in "iu" and not header.scaled and entry.labels.suffix == ".gz"
         same = [*self.numbers] == [*self.numbers.values()]
-        if plain and same and entry.labels.suffix == ".gz":
-            yield targets[-1], entry.labels
+        return [*files, entry.labels if fits and same else None]
 
 
 def _plain(name: str) -> str:

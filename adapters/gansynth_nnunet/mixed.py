@@ -22,7 +22,6 @@ from gansynth.hosts.mixer import Mixer
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample
-    from gansynth_nnunet.source import NnunetSource
 
 Key = int | tuple[int, ...]  # a label, or the labels of a region
 Loaded = tuple[Any, Any, Any, dict[str, Any]]
@@ -58,11 +57,6 @@ class MixedNnunetDataset:
         self._batch_size, self._channels, self._keys = batch_size, channels, tuple(keys)
         self._mixer = Mixer(plan, self._refuse)
         self.last = LastDraw()
-
-    @property
-    def identifiers(self) -> Any:
-        """Ids of the real cases."""
-        return self._real.identifiers
 
     def load_case(self, identifier: str) -> Loaded:
         """Return the real case of this id, or the plan's replacement; all arrays are copies."""
@@ -105,11 +99,6 @@ def location_keys(label_manager: Any) -> tuple[Key, ...]:
         keys.append((-1, *label_manager.all_labels))
     # Python's integers: numpy's are not JSON.
     return tuple(tuple(map(int, k)) if isinstance(k, list | tuple) else int(k) for k in keys)
-
-
-def keys_of(source: NnunetSource) -> tuple[Key, ...]:
-    """Return ``location_keys`` of a data set."""
-    return location_keys(source.plans.manager.get_label_manager(dict(source.dataset_json)))
 
 
 def encode(labels: LabelArray, keys: Sequence[Key]) -> dict[str, npt.NDArray[np.int16]]:

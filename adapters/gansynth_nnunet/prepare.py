@@ -18,7 +18,7 @@ from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.progress import stepping
 from gansynth_nnunet.cases import PreprocessedArrays, write_hashes
-from gansynth_nnunet.dataset import NnunetRoot, raw_cases
+from gansynth_nnunet.dataset import NnunetRoot, raw_set
 from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans, PrepareSettings, write_small_plans
 from gansynth_nnunet.raw import check_raw, raise_on_errors
 
@@ -41,13 +41,14 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
         with _timed(seconds, "check"):
             report = check_raw(asked, lambda done, total: progress("check", done, total))
             raise_on_errors(report.findings)
-        raw = raw_cases(root.raw / dataset)
-        files = [file for images in raw.images.values() for file in images]
-        files += [*raw.labels.values(), raw.folder / "dataset.json"]
-        newest = max(file.stat().st_mtime for file in files)  # change of the raw data
+        raw = raw_set(root, dataset)
+        files = [file for entry in raw.listing.entries for file in entry.files]
+        newest = max(file.stat().st_mtime for file in [*files, raw.listing.where])  # last change
 
-        path = folder / f"{name}.json"
-        plans = _whole(path)
+        path, plans = folder / f"{name}.json", None
+        if path.is_file():
+            with contextlib.suppress(DataFault):  # damaged
+                plans = NnunetPlans(folder, name)
         if plans is None or path.stat().st_mtime < newest or request.force:
             if name != DEFAULT_PLANS:
                 raise UsageFault(
@@ -77,7 +78,7 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
         arrays = {each: plans.data_folder(each) for each in configurations}  # refuses unknown ones
         for each, place in arrays.items():
             done = {file.stem: file.stat().st_mtime for file in place.glob("*.pkl")}
-            if set(done) == set(raw.images) and min(done.values()) >= newest and not request.force:
+            if set(done) == set(raw.ids) and min(done.values()) >= newest and not request.force:
                 seconds[each] = 0.0
                 noted = PreprocessedArrays(place, "preprocess again: gansynth prepare --force")
                 for file in noted.unnoted():  # of nnU-Net's own command; the first notes all
@@ -86,7 +87,7 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
             with (
                 _timed(seconds, each),
                 _nnunet(root, folder),
-                _counting(place, partial(progress, each), len(raw.images)),
+                _counting(place, partial(progress, each), len(raw.ids)),
             ):
                 from nnunetv2.experiment_planning import plan_and_preprocess_api as nnunet
 
@@ -112,12 +113,6 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
         },
         then=("fit", "cgan3d", *data, *small, "-o", "runs/g0"),
     )
-
-
-def _whole(path: Path) -> NnunetPlans | None:
-    with contextlib.suppress(DataFault):
-        return NnunetPlans(path.parent, path.stem) if path.is_file() else None
-    return None
 
 
 @contextlib.contextmanager

@@ -11,13 +11,12 @@ from gansynth.core.source import SourceRequest
 from gansynth.data.case_writer import NiftiWriter
 from gansynth.data.check import check_volumes, few_cases, in_order, missing_files
 from gansynth.data.folds import absolute
-from gansynth.data.listing import CaseFiles, Collector, VolumeSet, channel_places
+from gansynth.data.listing import channel_places
 from gansynth.data.nifti import VolumeSource
 from gansynth.data.read_options import ReadOptions, VolumeOptions, parse_read, register_read_options
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
-from gansynth_nnunet.dataset import NIFTI, NnunetRoot, RawSet, raw_cases
-from gansynth_nnunet.splits import SPLITS, SUBJECTS
+from gansynth_nnunet.dataset import NIFTI, NnunetRoot, RawSet, raw_set
 
 
 @register_read_options(VolumeOptions)
@@ -31,16 +30,15 @@ def open_raw(request: SourceRequest) -> VolumeSource:
     """
     options = parse_read(VolumeOptions, request)
     root = NnunetRoot.find(request.root)
-    dataset = root.dataset(request.where)
-    raw = raw_cases(root.raw / dataset)
+    raw = raw_set(root, root.dataset(request.where))
     if raw.ending not in NIFTI:
         raise UsageFault(
             f"nnunet-raw:{request.where}: files end in {raw.ending}, expected .nii.gz or .nii; "
             f"preprocess them and use nnunet:{request.where}"
         )
-    listing = _volume_set(raw, root.preprocessed / dataset)
+    listing = raw.listing
     if options.channels is not None:
-        places = channel_places(options.channels, raw.channels, listing.where)
+        places = channel_places(options.channels, listing.channels or (), listing.where)
         entries = tuple(
             replace(entry, images=tuple(entry.images[place] for place in places))
             for entry in listing.entries
@@ -50,19 +48,6 @@ def open_raw(request: SourceRequest) -> VolumeSource:
 
 
 open_raw.by_name = True  # type: ignore[attr-defined]
-
-
-def _volume_set(raw: RawSet, preprocessed: Path) -> VolumeSet:
-    collector = Collector(raw.folder / "dataset.json", allow=True)
-    for case, images in raw.images.items():
-        collector.add(CaseFiles(case, images, raw.labels[case]))
-    listing = collector.volumes(
-        f"nnunet-raw:{raw.folder.name}",
-        "cases",
-        channels=raw.channels,
-        labels=dict(raw.table.values),
-    )
-    return replace(listing, splits=preprocessed / SPLITS, subjects=preprocessed / SUBJECTS)
 
 
 def check_nnunet(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
@@ -84,8 +69,8 @@ def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> C
         options = VolumeOptions.model_validate({"spacing": "native", "folds": 2})
     root = NnunetRoot.find(request.root)
     name = root.dataset(request.where)
-    raw = raw_cases(root.raw / name)
-    listing = _volume_set(raw, root.preprocessed / name)
+    raw = raw_set(root, name)
+    listing = raw.listing
     if raw.ending in NIFTI:
         findings = list(check_volumes(listing, request, options, progress).findings)
     else:
@@ -94,29 +79,30 @@ def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> C
         findings += few_cases(listing.where, len(listing.entries))
         for entry in listing.entries:
             findings += missing_files(entry)
-    return CheckReport(name, len(raw.images), in_order([*findings, *_check_set(raw)]))
+    return CheckReport(name, len(listing.entries), in_order([*findings, *_check_set(raw)]))
 
 
 def _check_set(raw: RawSet) -> Iterator[Finding]:
-    path, values = raw.folder / "dataset.json", sorted(raw.table.values.values())
+    listing, path = raw.listing, raw.listing.where
+    values, cases = sorted((listing.labels or {}).values()), len(listing.entries)
     if values != list(range(len(values))):
         text = (
             f"{path}: label values are {values}, expected 0, 1, 2, ... without a gap; renumber "
             "them here and in labelsTr"
         )
         yield Finding("error", None, path, text)
-    if raw.doc.get("numTraining") != len(raw.images):
+    if raw.doc.get("numTraining") != cases:
         text = (
-            f"{path}: numTraining is {raw.doc.get('numTraining')!r}, expected the "
-            f"{len(raw.images)} cases there are; correct it"
+            f"{path}: numTraining is {raw.doc.get('numTraining')!r}, expected the {cases} cases "
+            "there are; correct it"
         )
         yield Finding("warning", None, path, text)
     if "dataset" not in raw.doc:
-        known = {file for files in raw.images.values() for file in files}
-        for file in sorted({*(raw.folder / "imagesTr").glob(f"*{raw.ending}")} - known):
+        known = {file for entry in listing.entries for file in entry.images}
+        for file in sorted({*(listing.root / "imagesTr").glob(f"*{raw.ending}")} - known):
             text = (
-                f"{file}: of no channel, {path.name} names {len(raw.channels)}; name it, or remove "
-                "it"
+                f"{file}: of no channel, {path.name} names {len(listing.channels or ())}; name it, "
+                "or remove it"
             )
             yield Finding("error", None, file, text)
 

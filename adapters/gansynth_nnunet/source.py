@@ -3,6 +3,8 @@
 nnU-Net's ``.pkl`` files are not read: nothing here unpickles.
 """
 
+# ruff: noqa: D102 - methods that override those of CaseSource
+
 from __future__ import annotations
 
 import contextlib
@@ -10,12 +12,11 @@ import io
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
-from math import ceil
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,26 +25,30 @@ from gansynth.core.source import CaseHeader, CaseSource, FoldSplit, SourceReques
 from gansynth.core.space import Space
 from gansynth.core.synthetic import refuse_named
 from gansynth.data.folds import FoldFiles, json_text, one_fold, write_resplit, write_small
-from gansynth.data.grid import mismatches, whole_labels
+from gansynth.data.grid import in_eights, mismatches, whole_labels
+from gansynth.data.listing import CaseFiles
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, read_nifti, write_json_atomic
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
 from gansynth_nnunet.dataset import (
+    FINGERPRINT,
     NIFTI,
+    SPLITS,
+    SUBJECTS,
+    TRUTH,
     NnunetRoot,
-    RawSet,
-    raw_cases,
+    known_subjects,
+    raw_set,
     read_channels,
     read_labels,
 )
+from gansynth_nnunet.mixed import Key, location_keys
 from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans
-from gansynth_nnunet.splits import SPLITS, SUBJECTS, known_subjects
 
 log = logging.getLogger("gansynth")
 
 MARGIN = 4 / 3
 """Edge of the generator's arrays in patches: the reach of nnU-Net's rotations and crops."""
-STRIDE = 8  # the generator's edges are multiples of this, so that networks can halve them
 CONSTANT = 1e-4
 """Largest difference of image values outside the body that still counts as one constant."""
 _HOST_KEYS = (
@@ -60,22 +65,8 @@ _HOST_KEYS = (
 _PLANS_KEYS = ("transpose_forward", "foreground_intensity_properties_per_channel")
 
 
-def open_nnunet(request: SourceRequest) -> NnunetSource:
-    """Open ``nnunet:ID``.
-
-    Raises:
-        UsageFault: unknown data set, plans, configuration or fold.
-        DataFault: not preprocessed, or cases are missing.
-        IntegrityFault: a subject is in training and in validation.
-    """
-    return NnunetSource(request)
-
-
-open_nnunet.by_name = True  # type: ignore[attr-defined]
-
-
 class NnunetSource(CaseSource):
-    """One fold of a preprocessed nnU-Net data set.
+    """``nnunet:ID``: one fold of a preprocessed nnU-Net data set; fold ``all`` holds nothing out.
 
     Attributes:
         dataset: full name, ``Dataset004_Hippocampus``.
@@ -83,12 +74,26 @@ class NnunetSource(CaseSource):
         folder: of the configuration's cases.
         dataset_json: nnU-Net's copy of ``dataset.json`` beside the plans.
         labels: its labels, regions and the ignore label.
+        ending: of raw files.
+        patch_size: nnU-Net's patch in voxels: (D, H, W), or (H, W) for 2d.
+        patch: the same as (D, H, W); a 2d patch is one slice, (1, H, W).
+        batch_size: nnU-Net's.
+
+    Raises:
+        UsageFault: unknown data set, plans, configuration or fold.
+        DataFault: not preprocessed, or cases are missing.
+        IntegrityFault: a subject is in training and in validation.
     """
+
+    by_name: ClassVar[bool] = True
+    name: str = ""
+    train_ids: tuple[str, ...] = ()
+    held_out_ids: tuple[str, ...] = ()
 
     def __init__(self, request: SourceRequest) -> None:
         self.root = NnunetRoot.find(request.root)
         self.dataset = self.root.dataset(request.where)
-        home = self.root.preprocessed / self.dataset
+        self.name, home = f"nnunet:{self.dataset}", self.root.preprocessed / self.dataset
         self.plans = NnunetPlans(home, request.plans or DEFAULT_PLANS)
         self.configuration = request.configuration or self.plans.usual(prepared=True)
         self.request = replace(request, configuration=self.configuration)
@@ -99,70 +104,41 @@ class NnunetSource(CaseSource):
                 f"first, which no synthetic sample has; expected the first, -c {first}, or "
                 "3d_fullres"
             )
+        self.patch_size = tuple(int(n) for n in self.config["patch_size"])
+        self.patch = (1, *self.patch_size)[-3:]
+        self.batch_size = int(self.config["batch_size"])
+        self._id = f"nnunet:{self.dataset[7:10]}"
+        self._prepare = f"gansynth prepare {self._id} -c {self.configuration}"
+        self._again = f"preprocess again: {self._prepare} --force"
         path = home / "dataset.json"
         self.dataset_json = read_json(path, hint=self._prepare)
-        self.labels = read_labels(self.dataset_json, str(path))
-        self._channels = read_channels(self.dataset_json, str(path))
+        self.labels = read_labels(self.dataset_json, path)
+        self.ending = str(self.dataset_json.get("file_ending", ".nii.gz"))
+        self._channels = read_channels(self.dataset_json, path)
         self.folder = home / str(self.config["data_identifier"])
         self._files = PreprocessedArrays(self.folder, self._again)
-        self._shapes: dict[str, tuple[int, ...]] = {}
         self._ids = self._find_cases()
         self._subjects = known_subjects(home, self._ids, request.subjects)
-        self._train, self._held_out = self._fold()
-        refuse_named(self.dataset_json, path, (*self._train, *self._held_out), request)
-
-    @property
-    def name(self) -> str:
-        """``nnunet:Dataset004_Hippocampus``."""
-        return f"nnunet:{self.dataset}"
-
-    @property
-    def patch_size(self) -> tuple[int, ...]:
-        """nnU-Net's patch in voxels: (D, H, W), or (H, W) for 2d."""
-        return tuple(int(n) for n in self.config["patch_size"])
-
-    @property
-    def patch(self) -> tuple[int, ...]:
-        """nnU-Net's patch as (D, H, W); a 2d patch is one slice, (1, H, W)."""
-        return (1, *self.patch_size)[-3:]
-
-    @property
-    def batch_size(self) -> int:
-        """nnU-Net's batch size."""
-        return int(self.config["batch_size"])
-
-    @property
-    def is_2d(self) -> bool:
-        """Whether nnU-Net trains on slices along the first axis; cases are volumes anyway."""
-        return len(self.patch_size) == 2
-
-    @property
-    def train_ids(self) -> tuple[str, ...]:
-        """Training cases of the fold, sorted."""
-        return self._train
-
-    @property
-    def held_out_ids(self) -> tuple[str, ...]:
-        """Validation cases of the fold, sorted; none for fold ``all``."""
-        return self._held_out
-
-    @property
-    def case_ids(self) -> tuple[str, ...]:
-        """All preprocessed cases of every fold, sorted."""
-        return self._ids
+        self.train_ids, self.held_out_ids = self._fold()
+        refuse_named(self.dataset_json, path, (*self.train_ids, *self.held_out_ids), request)
 
     def header(self, case_id: str) -> CaseHeader:
-        """Return subject, shape of its labels, the smaller file, and spacing."""
         return CaseHeader(self._subjects[case_id], self._shape(case_id), self.schema.spacing)
 
     def files(self, case_id: str) -> StoredCase:
-        """Return a case's raw files; what is preprocessed has no way back to them."""
-        return StoredCase(
+        return StoredCase(  # what is preprocessed has no way back to the raw files
             folders=(self.root.raw / self.dataset, self.root.preprocessed / self.dataset),
-            arrays=partial(_raw_arrays, self, case_id),
+            arrays=lambda: self._raw_arrays(case_id),
             read=_raw_labels,
-            to_load=partial(_preprocessed_labels, self, case_id),
+            to_load=lambda file: self._preprocessed(case_id, file),
         )
+
+    def files_of(self, cases: Iterable[str]) -> Iterator[Path]:
+        """Yield the files of preprocessed cases, by their paths in the folder of the plans."""
+        for case in cases:
+            for part in (".b2nd", "_seg.b2nd", ".pkl"):
+                yield Path(self.folder.name, f"{case}{part}")
+            yield Path(TRUTH, f"{case}{self.ending}")
 
     def divided(self, splits: Sequence[FoldSplit], folder: Path) -> SourceRequest:
         """Split the cases into other folds: nnU-Net's three folders below ``folder``.
@@ -173,13 +149,18 @@ class NnunetSource(CaseSource):
         return _write_root(self, write_resplit(self, self._ids, splits, folder))
 
     @cached_property
+    def keys(self) -> tuple[Key, ...]:
+        """Labels or regions whose voxels nnU-Net needs to sample crops."""
+        return location_keys(self.plans.manager.get_label_manager(dict(self.dataset_json)))
+
+    @cached_property
     def schema(self) -> Schema:
         """Channels, labels and spacing of the preprocessed arrays, always (D, H, W).
 
         In 2d the slice distance is the median of the data set: nnU-Net does not resample that axis.
         """
         spacing = [float(s) for s in self.config["spacing"]]
-        if self.is_2d:
+        if len(spacing) == 2:
             spacing.insert(0, float(self.plans.doc["original_median_spacing_after_transp"][0]))
         return Schema(
             channels=self._channels,
@@ -192,16 +173,10 @@ class NnunetSource(CaseSource):
 
     @cached_property
     def space(self) -> Space:
-        """Crops (or slices) of about 4/3 of the patch, with the host's record."""
-        shapes = [self._shape(case)[-len(self.patch_size) :] for case in self.train_ids]
-        return Space(
-            grid="slice" if self.is_2d else "crop",
-            size=generator_size(self.patch_size, np.max(shapes, axis=0).tolist()),
-            host=self._record(),
-        )
-
-    def _record(self) -> dict[str, Any]:
-        doc = self.plans.doc
+        """Crops (or slices) of about 4/3 of the patch, within any case, with the host's record."""
+        doc, patch = self.plans.doc, self.patch_size
+        extent = zip(patch, np.max(self._trained_shapes, axis=0).tolist(), strict=True)
+        size = in_eights(max(p, min(MARGIN * p, longest)) for p, longest in extent)
         record = {
             "dataset": self.dataset,
             "plans": self.plans.path.stem,
@@ -214,12 +189,11 @@ class NnunetSource(CaseSource):
             "regions_class_order": self.dataset_json.get("regions_class_order"),
             "ignore": self.labels.ignore,
         }
-        stable: dict[str, Any] = json.loads(json.dumps(record))
-        return stable
+        host = json.loads(json.dumps(record))
+        return Space("slice" if len(patch) == 2 else "crop", size, host=host)
 
     def load(self, case_id: str) -> Case:
-        """Read one preprocessed case: float32 (C, D, H, W), int16 (D, H, W)."""
-        image, labels = self._image(case_id), self._read_labels(case_id)
+        image, labels = self._image(case_id), self._labels(case_id)
         case = Case(case_id, self._subjects[case_id], image, labels)
         try:
             case.validate(self.schema)
@@ -230,15 +204,10 @@ class NnunetSource(CaseSource):
             ) from fault
         return case
 
-    def _shape(self, case_id: str) -> tuple[int, ...]:
-        if case_id not in self._shapes:
-            self._shapes[case_id] = self._files.shape(f"{case_id}_seg.b2nd")[1:]
-        return self._shapes[case_id]
-
     def _image(self, case_id: str) -> FloatArray:
         return self._files.read(f"{case_id}.b2nd").astype(np.float32, copy=False)
 
-    def _read_labels(self, case_id: str) -> LabelArray:
+    def _labels(self, case_id: str) -> LabelArray:
         labels = self._files.read(f"{case_id}_seg.b2nd")
         if len(labels) != 1:
             raise DataFault(
@@ -248,40 +217,43 @@ class NnunetSource(CaseSource):
         volume: LabelArray = labels[0].astype(np.int16, copy=False)
         return volume
 
-    def _outside_fill(self) -> tuple[float, ...] | None:
-        low = high = None
+    @cached_property
+    def _surveyed(self) -> tuple[dict[str, tuple[int, ...]], FloatArray, FloatArray]:
+        """Training cases' shapes, and each channel's lowest and highest value outside the body.
+
+        One pass over the label maps, and over images while the values outside are one constant.
+        """
+        shapes, low = {}, np.full(len(self._channels), np.inf, np.float32)
+        high = -low
         for case in self.train_ids:
-            outside = self._read_labels(case) == OUTSIDE
-            if not outside.any():
-                continue
-            image = self._image(case)
-            if image.shape[1:] != outside.shape:  # ``load`` says so
-                continue
-            values = image[:, outside]  # (C, N)
-            least, most = values.min(axis=1), values.max(axis=1)
-            low = least if low is None else np.minimum(low, least)
-            high = most if high is None else np.maximum(high, most)
-            if (high - low).max() > CONSTANT:
-                return None
-        if low is None or high is None or max(abs(low).max(), abs(high).max()) <= CONSTANT:
-            return (0.0,) * len(self._channels)
-        size = self.space.size
-        shapes = [self._shape(case)[-len(size) :] for case in self.train_ids]
-        if (np.min(shapes, axis=0) < size).any():
+            outside = self._labels(case) == OUTSIDE
+            shapes[case] = outside.shape
+            if outside.any() and (high - low).max() <= CONSTANT:
+                image = self._image(case)
+                if image.shape == (len(low), *outside.shape):  # else ``load`` says so
+                    values = image[:, outside]  # (C, N)
+                    low, high = np.minimum(low, values.min(1)), np.maximum(high, values.max(1))
+        return shapes, low, high
+
+    def _shape(self, case_id: str) -> tuple[int, ...]:
+        shapes = self._surveyed[0]
+        if case_id not in shapes:
+            shapes[case_id] = self._labels(case_id).shape
+        return shapes[case_id]
+
+    @property
+    def _trained_shapes(self) -> list[tuple[int, ...]]:
+        return [self._shape(case)[-len(self.patch_size) :] for case in self.train_ids]
+
+    def _outside_fill(self) -> tuple[float, ...] | None:
+        _, low, high = self._surveyed
+        if (high - low).max() > CONSTANT:
+            return None
+        if not np.isfinite(low).all() or np.abs([low, high]).max() <= CONSTANT:
+            return (0.0,) * len(low)
+        if (np.min(self._trained_shapes, axis=0) < self.space.size).any():
             return None
         return tuple(float(v) for v in (low + high) / 2)
-
-    @property
-    def _id(self) -> str:
-        return f"nnunet:{self.dataset[7:10]}"
-
-    @property
-    def _prepare(self) -> str:
-        return f"gansynth prepare {self._id} -c {self.configuration}"
-
-    @property
-    def _again(self) -> str:
-        return f"preprocess again: {self._prepare} --force"
 
     def _find_cases(self) -> tuple[str, ...]:
         names = {file.name for file in self.folder.glob("*.b2nd")}
@@ -326,59 +298,45 @@ class NnunetSource(CaseSource):
         splits = generate_crossval_split(sorted(self._ids), seed=12345, n_splits=5)
         return [{side: list(map(str, ids)) for side, ids in split.items()} for split in splits]
 
+    # -- raw files, and predictions on their grid --------------------------------------------------
 
-def generator_size(patch: Sequence[int], extent: Sequence[int]) -> tuple[int, ...]:
-    """Return the edges of the generator's arrays: 4/3 of the patch, within any case, in eights."""
-    return tuple(
-        ceil(max(p, min(MARGIN * p, e)) / STRIDE) * STRIDE
-        for p, e in zip(patch, extent, strict=True)
-    )
+    def _raw_arrays(self, case_id: str) -> tuple[FloatArray, LabelArray | None]:
+        raw = self._raw(case_id)
+        arrays = [read_nifti(image).array.T for image in raw.images]
+        return np.stack(arrays).astype(np.float32), _raw_labels(raw.reference)
 
+    def _preprocessed(self, case_id: str, file: Path) -> LabelArray:
+        raw, volume = self._raw(case_id), read_nifti(file)
+        for problem in mismatches(file, volume, raw.reference, read_nifti(raw.reference)):
+            raise DataFault(problem)
+        allowed = {*self.labels.values.values()}
+        if unknown := {*np.unique(whole_labels(file, volume.array)).tolist()} - allowed:
+            raise DataFault(
+                f"{file}: label value(s) {sorted(unknown)} unknown, expected among "
+                f"{sorted(allowed)}; predict again with a model of this data set"
+            )
+        plans = self.plans.manager
+        config = plans.get_configuration(self.configuration)
+        with contextlib.redirect_stdout(io.StringIO()):
+            _, labels, _ = config.preprocessor_class(verbose=False).run_case(
+                [*map(str, raw.images)], str(file), plans, config, dict(self.dataset_json)
+            )
+        preprocessed: LabelArray = labels[0].astype(np.int16)
+        return preprocessed
 
-# -- raw files, and predictions on their grid -----------------------------------------------------
+    def _raw(self, case_id: str) -> CaseFiles:
+        raw = raw_set(self.root, self.dataset)
+        if case_id not in raw.ids or raw.ending not in NIFTI:
+            raise UsageFault(
+                f"{raw.listing.root}: has no NIfTI files of case {case_id!r}, expected those that "
+                f"{self.name} was preprocessed from: predictions are on their grid. Bring them "
+                "along"
+            )
+        return raw.listing.entries[raw.ids.index(case_id)]
 
 
 def _raw_labels(file: Path) -> LabelArray:
     return np.ascontiguousarray(whole_labels(file, read_nifti(file).array).T)
-
-
-def _raw_arrays(source: NnunetSource, case_id: str) -> tuple[FloatArray, LabelArray | None]:
-    raw = _raw(source, case_id)
-    arrays = [read_nifti(image).array.T for image in raw.images[case_id]]
-    return np.stack(arrays).astype(np.float32), _raw_labels(raw.labels[case_id])
-
-
-def _preprocessed_labels(source: NnunetSource, case_id: str, file: Path) -> LabelArray:
-    raw = _raw(source, case_id)
-    volume, reference = read_nifti(file), raw.labels[case_id]
-    for problem in mismatches(file, volume, reference, read_nifti(reference)):
-        raise DataFault(problem)
-    allowed = {*source.labels.values.values()}
-    if unknown := {*np.unique(whole_labels(file, volume.array)).tolist()} - allowed:
-        raise DataFault(
-            f"{file}: label value(s) {sorted(unknown)} unknown, expected among {sorted(allowed)}; "
-            "predict again with a model of this data set"
-        )
-    plans = source.plans.manager
-    config = plans.get_configuration(source.configuration)
-    with contextlib.redirect_stdout(io.StringIO()):
-        preprocessor = config.preprocessor_class(verbose=False)
-        images = [str(image) for image in raw.images[case_id]]
-        _, labels, _ = preprocessor.run_case(
-            images, str(file), plans, config, dict(source.dataset_json)
-        )
-    preprocessed: LabelArray = labels[0].astype(np.int16)
-    return preprocessed
-
-
-def _raw(source: NnunetSource, case_id: str) -> RawSet:
-    raw = raw_cases(source.root.raw / source.dataset)
-    if case_id not in raw.labels or raw.ending not in NIFTI:
-        raise UsageFault(
-            f"{raw.folder}: has no NIfTI files of case {case_id!r}, expected those that "
-            f"{source.name} was preprocessed from: predictions are on their grid. Bring them along"
-        )
-    return raw
 
 
 # -- other folds ----------------------------------------------------------------------------------
@@ -386,26 +344,20 @@ def _raw(source: NnunetSource, case_id: str) -> RawSet:
 
 def _write_root(source: NnunetSource, division: FoldFiles) -> SourceRequest:
     root, plans, dataset = NnunetRoot.find(division.folder), source.plans, source.dataset
-    old, new = plans.folder, root.preprocessed / dataset
-    arrays, truth = new / source.folder.name, new / "gt_segmentations"
+    old, new, files = plans.folder, root.preprocessed / dataset, [*source.files_of(division.cases)]
     with disk_errors(new):
-        for folder in (root.raw, root.results, arrays, truth):
+        for folder in (root.raw, root.results, new / source.folder.name, new / TRUTH):
             folder.mkdir(parents=True, exist_ok=True)
-    for name in ("dataset.json", "dataset_fingerprint.json", plans.path.name):
+    for name in ("dataset.json", FINGERPRINT, plans.path.name):
         if (old / name).is_file():
             write_small(new / name, (old / name).read_text("utf-8"))
     _link(source.root.raw / dataset, root.raw / dataset)
-    ending = str(source.dataset_json.get("file_ending", ".nii.gz"))
-    endings = (".b2nd", "_seg.b2nd", ".pkl")
-    names = [f"{case}{end}" for case in division.cases for end in endings]
-    for name in names:
-        _link(source.folder / name, arrays / name)
-    for case in division.cases:
-        _link(old / truth.name / f"{case}{ending}", truth / f"{case}{ending}")
+    for file in files:
+        _link(old / file, new / file)
     if (noted := hashes_of(source.folder)).is_file():  # so that they are still compared
         hashes = read_json(noted)
-        copied = {name: hashes[name] for name in names if name in hashes}
-        write_small(hashes_of(arrays), json_text(copied))
+        copied = {file.name: hashes[file.name] for file in files if file.name in hashes}
+        write_small(new / noted.name, json_text(copied))
     write_small(new / SUBJECTS, division.subjects.read_text("utf-8"))
     write_small(new / SPLITS, json_text(division.splits))
     return replace(

@@ -10,27 +10,39 @@ choice of checkpoint depend on real cases only.
 
 from __future__ import annotations
 
+import inspect
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.cropping import center_crop
+from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.host import Job
-from gansynth.hosts.launch import ApartTraining
 from gansynth.runtime.child import show
-from gansynth.runtime.errors import FAULTS, GansynthError, UsageFault
+from gansynth.runtime.errors import FAULTS, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
 from gansynth.runtime.options import read_settings
-from gansynth_nnunet import augmentation
 from gansynth_nnunet.adapter import hosted
-from gansynth_nnunet.config import HOW_TO, NnunetSettings, from_environment
-from gansynth_nnunet.launch import SUFFIX, find_variant, look_up
+from gansynth_nnunet.launch import (
+    HOW_TO,
+    SUFFIX,
+    NnunetSettings,
+    find_variant,
+    from_environment,
+    look_up,
+)
 from gansynth_nnunet.mixed import LastDraw, MixedNnunetDataset, location_keys
 
 if TYPE_CHECKING:
@@ -72,7 +84,9 @@ class GANSynthMixin(Host):  # type: ignore[misc]
                 setattr(self, name, value)
 
     def run_training(self) -> None:
-        training = self._gansynth_config()
+        training = self.gansynth
+        if training is None:
+            raise UsageFault(f"nothing configures the synthetic samples to train with: {HOW_TO}")
         file = Path(self.output_folder) / f".gansynth_ranks_{os.getppid()}.json"
         if self.local_rank > 0:
             self.gansynth_mix(follow(file, int(self.local_rank)))
@@ -145,17 +159,25 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         if self.gansynth is None or self._augments_as_usual:
             return self._deformed(usual(*positional, **named))
         self._asked_transforms = True
-        arguments = augmentation.arguments(positional, named)
+        bound = inspect.signature(nnUNetTrainer.get_training_transforms).bind(*positional, **named)
+        bound.apply_defaults()
+        given = bound.arguments
+        keys = ("is_cascaded", "foreground_labels", "regions", "ignore_label")
+        validation = self.get_validation_transforms(
+            given["deep_supervision_scales"], **{key: given[key] for key in keys}
+        )
         if not self.gansynth.request.host_augmentation:
-            return augmentation.validation_pipeline(self, arguments)
-        self.print_to_log_file(augmentation.SYNTHETIC_AS_DRAWN)
-        plain = augmentation.plain_pipeline(self, arguments)
+            return validation
+        self.print_to_log_file("gansynth: synthetic samples are not augmented, real ones are")
+        plain: list[Any] = [CentreCrop(given["patch_size"])]  # what of training is not random
+        if masked := [i for i, mask in enumerate(given["use_mask_for_norm"] or ()) if mask]:
+            plain.append(MaskImageTransform(masked, channel_idx_in_seg=0, set_outside_to=0))
         real = self._deformed(usual(*positional, **named))
-        return augmentation.SplitAugmentation(real, plain, self._last)
+        return SplitAugmentation(real, ComposeTransforms([*plain, validation]), self._last)
 
     def _deformed(self, transforms: Any) -> Any:
         if self.elastic:
-            self.print_to_log_file(augmentation.deform(transforms, self.elastic))
+            self.print_to_log_file(deform(transforms, self.elastic))
         return transforms
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:
@@ -163,7 +185,10 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         )
         if self.gansynth is not None and not self.gansynth.request.host_augmentation:
-            self.print_to_log_file(augmentation.NO_AUGMENTATION)
+            self.print_to_log_file(
+                "gansynth: nnU-Net's augmentation is off, as in its nnUNetTrainerNoDA: no "
+                "mirroring at inference either, and images are not masked again after normalisation"
+            )
             initial, mirror = self.configuration_manager.patch_size, None
             self.inference_allowed_mirroring_axes = None
         return rotation, dummy, initial, mirror
@@ -219,11 +244,6 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             show(say="nnU-Net predicts the held-out cases")
         super().perform_actual_validation(save_probabilities)
 
-    def _gansynth_config(self) -> ApartTraining:
-        if self.gansynth is None:
-            raise UsageFault(f"nothing configures the synthetic samples to train with: {HOW_TO}")
-        return self.gansynth
-
 
 class nnUNetTrainerGANSynth(GANSynthMixin, nnUNetTrainer):  # type: ignore[misc]
     """nnU-Net's default trainer with synthetic samples, under the name that nnU-Net looks up."""
@@ -258,6 +278,75 @@ def follow(file: Path, rank: int) -> MixerConfig[str]:
     if counter := plan["batch_counter"]:
         counter[0] = str(Path(counter[0]).with_name(f"batches-{rank}"))
     return MixerConfig.from_json(plan)
+
+
+# -- augmentation ----------------------------------------------------------------------------------
+
+WIDTHS = 0.1, 0.25
+"""Smallest and largest sigma of the Gaussian for elastic displacements, as share of the patch."""
+REACH = 0.5
+"""Largest elastic displacement, in multiples of that sigma: small enough to avoid folding."""
+
+
+class CentreCrop(BasicTransform):  # type: ignore[misc]
+    """Crops to a patch, as nnU-Net's SpatialTransform without rotation and scaling; not random."""
+
+    def __init__(self, patch_size: Sequence[int]) -> None:
+        super().__init__()
+        self.patch_size = tuple(int(n) for n in patch_size)
+
+    def _apply_to_image(self, img: Any, **params: Any) -> Any:
+        return center_crop(img, self.patch_size)
+
+    def _apply_to_segmentation(self, segmentation: Any, **params: Any) -> Any:
+        return center_crop(segmentation, self.patch_size, pad_kwargs={"value": -1})
+
+
+class SplitAugmentation:
+    """Passes real samples through one pipeline and synthetic ones through another.
+
+    nnU-Net's loader loads a case, crops it, and passes it to its transforms at once. So the
+    transformed sample is the last loaded, as ``last`` says: the data set shares it, which must be
+    pickled or forked together with this.
+    """
+
+    def __init__(self, real: Any, synthetic: Any, last: LastDraw) -> None:
+        self.real, self.synthetic, self.last = real, synthetic, last
+
+    def __call__(self, **sample: Any) -> Any:
+        """Transform the sample loaded last."""
+        synthetic, self.last.synthetic = self.last.synthetic, None
+        if synthetic is None:
+            raise EnvironmentFault(
+                "--augment-synthetic no: this nnU-Net does not transform each case right after "
+                "loading it, so synthetic ones cannot be told apart; use --augment-synthetic yes, "
+                "or nnunetv2 2.8"
+            )
+        return self.synthetic(**sample) if synthetic else self.real(**sample)
+
+
+def deform(transforms: Any, share: float) -> str:
+    """Add elastic deformation of a share of samples to a pipeline's spatial transforms, in place.
+
+    Returns a message for the log.
+    """
+    steps = getattr(transforms, "transforms", ())
+    spatial = [step for step in steps if isinstance(step, SpatialTransform)]
+    if not spatial:
+        raise UsageFault(
+            f"--set elastic={share:g}: this trainer's augmentation has no spatial transform that "
+            "could deform, expected one like nnUNetTrainer's or nnUNetTrainerDA5's; leave it out"
+        )
+    for step in spatial:
+        step.p_elastic_deform = share
+        step.elastic_deform_scale = WIDTHS
+        step.elastic_deform_magnitude = displaced
+    return f"gansynth: {share:.0%} of the samples are deformed elastically, too"
+
+
+def displaced(*, dim: int, patch_size: Sequence[int], deformation_scale: float, **_: Any) -> float:
+    """Return the largest displacement of a sample in voxels, a callback of nnU-Net's transform."""
+    return float(np.random.uniform(0, REACH * deformation_scale * patch_size[dim]))  # noqa: NPY002
 
 
 # -- other trainers with synthetic samples ---------------------------------------------------------

@@ -323,7 +323,7 @@ class NnunetKit(Kit):
         host = adapter.source
         manager = PlansManager(host.plans.doc).get_label_manager(host.dataset_json)
         real = nnUNetDatasetBlosc2(str(host.folder), list(host.train_ids))
-        mixed = MixedNnunetDataset(real, plan, 3, len(adapter.schema.channels), adapter.keys)
+        mixed = MixedNnunetDataset(real, plan, 3, len(adapter.schema.channels), adapter.source.keys)
         patch = tuple(host.patch_size)
         loader = nnUNetDataLoader(mixed, 3, patch, patch, manager, 0.33)
         for _ in range(count):

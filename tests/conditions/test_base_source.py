@@ -5,7 +5,8 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ from gansynth.hosts.record import check_same, describe_session
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.request_parsing import Maker, check_request, read_request
 from gansynth_deepmedic.adapter import DeepMedicAdapter
-from gansynth_nnunet.converter import refuse_conditions
+from gansynth_nnunet.adapter import NnunetAdapter
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "core": 1, "rim": 2}, (1.0, 1.0, 1.0))
 SHAPE = (4, 5, 6)
@@ -309,5 +310,6 @@ def test_generators_that_cannot_take_other_cases_refuse_them(takes, draws, per_c
 def test_hosts_that_cannot_take_samples_of_other_cases_refuse_them():
     with pytest.raises(UsageFault, match="Leave --condition-source out"):
         object.__new__(DeepMedicAdapter).check_run(RunFolder(Path("run")), OTHERS)
+    host = cast(Any, SimpleNamespace(converts=lambda run: True))
     with pytest.raises(UsageFault, match="within their own training scans"):
-        refuse_conditions(OTHERS)
+        NnunetAdapter.check_run(host, RunFolder(Path("run")), OTHERS)

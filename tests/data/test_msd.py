@@ -9,7 +9,7 @@ import pytest
 from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.sampling.run_source import open_source
-from gansynth_nnunet.splits import SPLITS
+from gansynth_nnunet.dataset import SPLITS
 from tests.conftest import DATA
 from tests.data.sets import SHAPE, check, check_request, opened, request, save
 

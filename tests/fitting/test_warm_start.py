@@ -250,11 +250,11 @@ def test_the_commands_refuse_what_an_ancestor_has_seen(
     toy_nnunet, fitted, refuse, tmp_path, command
 ):
     """Exit 6, also where the run itself has seen nothing but its own training cases."""
-    from gansynth_nnunet.source import open_nnunet
+    from gansynth_nnunet.source import NnunetSource
 
     run = tmp_path / "run"
     shutil.copytree(fitted, run)
-    source = open_nnunet(toy_nnunet.request())
+    source = NnunetSource(toy_nnunet.request())
     leak = case_record(source, source.held_out_ids[0])
     seen = {"id": "x", "subject": "x", "sha256": leak.sha256}
     parent = {"dataset": "msd:Other", "fold": "0", "cases": [seen], "host": {}}

@@ -176,10 +176,10 @@ def nnunet_preprocessed(folder: Path) -> None:
 
 
 def read_preprocessed(folder: Path, file: Path) -> None:
-    from gansynth_nnunet.source import open_nnunet
+    from gansynth_nnunet.source import NnunetSource
     from tests.conftest import Toy
 
-    source = open_nnunet(Toy(folder).request())
+    source = NnunetSource(Toy(folder).request())
     source.load(source.train_ids[0])
 
 

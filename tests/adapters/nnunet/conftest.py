@@ -122,10 +122,10 @@ def read_checkpoint(path: Path) -> Any:
 @pytest.fixture
 def empty_bank(toy_nnunet, tmp_path) -> Callable[..., Path]:
     """Makes a live bank that nobody fills: ``empty_bank("2d")``."""
-    from gansynth_nnunet.source import open_nnunet
+    from gansynth_nnunet.source import NnunetSource
 
     def make(configuration: str = "3d_fullres") -> Path:
-        source = open_nnunet(toy_nnunet.request(configuration=configuration))
+        source = NnunetSource(toy_nnunet.request(configuration=configuration))
         return write_bank(tmp_path / "empty", source.schema, lineage_of(source), frozen=False)
 
     return make

@@ -15,7 +15,7 @@ from gansynth.runtime.errors import (
 )
 from gansynth_nnunet.adapter import NnunetAdapter, newest_checkpoint, own_metrics
 from gansynth_nnunet.converter import sample_bytes
-from gansynth_nnunet.source import open_nnunet
+from gansynth_nnunet.source import NnunetSource
 
 # nnU-Net and torch warn of each other's deprecations; which ones is not ours to say.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.fixture
 def adapter(toy_nnunet):
-    return NnunetAdapter(open_nnunet(toy_nnunet.request()))
+    return NnunetAdapter(NnunetSource(toy_nnunet.request()))
 
 
 def asked(**words: Any) -> AugmentRequest:
@@ -52,7 +52,7 @@ def test_what_nnunet_would_not_understand_starts_nothing(
 def test_missing_preprocessing_is_named(toy_copy):
     (toy_copy.preprocessed / "dataset_fingerprint.json").unlink()
     with pytest.raises(DataFault, match=r"dataset_fingerprint\.json: missing.*gansynth prepare"):
-        NnunetAdapter(open_nnunet(toy_copy.request())).validate()
+        NnunetAdapter(NnunetSource(toy_copy.request())).validate()
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_results_go_where_the_user_says_and_nnunet_puts_those_of_the_variant(
 
 
 def test_generator_ratio_and_schedule_name_the_folder_in_nnunets_results(toy_copy, frozen_bank):
-    adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
+    adapter = NnunetAdapter(NnunetSource(toy_copy.request()))
     bank = frozen_bank()
     for words, name in (
         ({}, f"{bank.name}_1-1_constant"),

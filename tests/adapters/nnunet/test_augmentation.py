@@ -167,12 +167,10 @@ def test_it_is_what_nnunets_own_variant_without_augmentation_does(ready):
 
 
 def transforms(space: str, variant: str = "nnUNetTrainer") -> Any:
-    from gansynth_nnunet.augmentation import arguments
     from gansynth_nnunet.launch import find_variant
 
     rest = {"rotation_for_DA": (-0.5, 0.5), "mirror_axes": (0, 1), "deep_supervision_scales": None}
-    asked = arguments((), {**SPACES[space], **rest})
-    return find_variant(variant).get_training_transforms(**asked)
+    return find_variant(variant).get_training_transforms(**SPACES[space], **rest)
 
 
 @pytest.mark.parametrize("variant", ["nnUNetTrainer", "nnUNetTrainerDA5"])
@@ -180,7 +178,7 @@ def transforms(space: str, variant: str = "nnUNetTrainer") -> Any:
 def test_elastic_deformation_moves_and_never_folds(space, variant):
     import torch
 
-    from gansynth_nnunet.augmentation import deform
+    from gansynth_nnunet.trainer import deform
 
     pipeline = transforms(space, variant)
     (spatial,) = (step for step in pipeline.transforms if hasattr(step, "p_elastic_deform"))
@@ -201,7 +199,7 @@ def test_elastic_deformation_moves_and_never_folds(space, variant):
 
 
 def test_an_augmentation_that_never_moves_cannot_deform():
-    from gansynth_nnunet.augmentation import deform
+    from gansynth_nnunet.trainer import deform
 
     with pytest.raises(UsageFault, match=r"--set elastic=0\.3: .* has no spatial transform"):
         deform(transforms("3d", "nnUNetTrainerNoDA"), 0.3)

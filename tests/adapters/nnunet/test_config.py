@@ -7,7 +7,7 @@ from gansynth.core.lineage import CaseRecord
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.hosts.launch import ApartTraining
 from gansynth.runtime.errors import UsageFault
-from gansynth_nnunet.config import from_environment
+from gansynth_nnunet.launch import from_environment
 
 
 @pytest.mark.parametrize(

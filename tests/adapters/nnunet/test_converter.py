@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -19,8 +20,8 @@ from gansynth.core.space import Placement, Space
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.cases import hashes_of
-from gansynth_nnunet.converter import SpaceConverter, check_content, check_seen, rehearse
-from gansynth_nnunet.source import open_nnunet
+from gansynth_nnunet.converter import SpaceConverter, check_seen, rehearse
+from gansynth_nnunet.source import NnunetSource
 from tests.adapters.nnunet.conftest import log_of, sidecar
 from tests.conftest import FIT
 
@@ -100,7 +101,7 @@ CROP = Space("crop", (18, 16, 16), pad_label=0)
 
 def brought(toy, kind="nnunet-raw", number=0, corner=None, **read) -> tuple[Any, Any, Any]:
     """A training case, or a crop, on a sample's way; and what nnU-Net has made of it."""
-    host, source = open_nnunet(toy.request()), opened(toy, kind, **read)
+    host, source = NnunetSource(toy.request()), opened(toy, kind, **read)
     case = source.load(source.train_ids[number])
     if corner is None:
         space, sample = Space(), as_sample(case)
@@ -141,7 +142,7 @@ def test_other_spacing_is_resampled_from_what_it_really_is(skewed):
     assert np.abs(np.subtract(labels.shape, wanted.labels.shape)).max() <= 2
     assert np.mean(drawn == wanted.labels) > 0.9
     assert np.corrcoef(image[1].ravel(), wanted.image[1].ravel())[0, 1] > 0.8
-    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw", spacing="1.2")
+    host, source = NnunetSource(skewed.request()), opened(skewed, "nnunet-raw", spacing="1.2")
     assert rehearse(skewed.root, source, Space(), host, wanted.id) > 0
 
 
@@ -156,7 +157,7 @@ def test_a_real_crop_becomes_that_part_of_nnunets_own_case(skewed, corner):
 
 
 def test_no_voxel_of_the_real_case_is_in_a_sample(skewed):
-    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw", modality="none")
+    host, source = NnunetSource(skewed.request()), opened(skewed, "nnunet-raw", modality="none")
     space, case = Space("crop", (14, 14, 13), pad_label=0), source.load(source.train_ids[1])
     convert, rng = SpaceConverter(source, space, host), np.random.default_rng(0)
     for first in range(4, 9):
@@ -182,7 +183,7 @@ def test_each_reader_has_its_own_axes(skewed, tmp_path, reader):
 
 
 def test_a_large_sample_is_cut_to_what_a_patch_reaches_and_always_the_same(skewed):
-    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw")
+    host, source = NnunetSource(skewed.request()), opened(skewed, "nnunet-raw")
     convert = SpaceConverter(source, Space(), host)
     sample = as_sample(source.load(source.train_ids[0]))
     whole = convert.whole(sample)[0].shape[1:]
@@ -194,7 +195,7 @@ def test_a_large_sample_is_cut_to_what_a_patch_reaches_and_always_the_same(skewe
 
 
 def test_what_nnunet_would_pad_where_it_pads_no_real_case_is_refused(skewed):
-    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw")
+    host, source = NnunetSource(skewed.request()), opened(skewed, "nnunet-raw")
     space = Space("crop", (16, 5, 16), pad_label=0)
     case = source.load(source.train_ids[0])
     with pytest.raises(DataFault, match=r"expected at least the patch \(8, 8, 8\)"):
@@ -213,7 +214,7 @@ def test_what_nnunet_would_pad_where_it_pads_no_real_case_is_refused(skewed):
 def test_what_cannot_be_converted_is_refused_with_the_words_that_cure_it(
     skewed, kind, read, reader, fault, says
 ):
-    host = open_nnunet(skewed.request())
+    host = NnunetSource(skewed.request())
     if reader is not None:
         host.plans.doc["image_reader_writer"] = reader  # type: ignore[index]
     with pytest.raises(fault, match=says):
@@ -226,15 +227,18 @@ def seen(source, **changes) -> Lineage:
     return replace(lineage, cases=(replace(first, **changes), *rest))
 
 
+def run_of(lineage: Lineage) -> Any:
+    return SimpleNamespace(folder="run", lineage=lineage)
+
+
 def test_all_a_generator_has_seen_must_be_training_cases_by_id(skewed):
-    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw")
+    host, source = NnunetSource(skewed.request()), opened(skewed, "nnunet-raw")
     held = case_records(host, host.held_out_ids)
 
     def check(lineage) -> None:
         for name in (host.name, lineage.dataset):  # as for every host
             guard(lineage, held, dataset=name)
-        check_seen(skewed.root, lineage, host, held)
-        check_content(lineage, source, held)
+        check_seen(run_of(lineage), source, host, held)
 
     check(seen(source))
     for changes, says in (
@@ -248,14 +252,14 @@ def test_all_a_generator_has_seen_must_be_training_cases_by_id(skewed):
 
 
 def test_held_out_scans_that_are_not_there_are_told(skewed, caplog):
-    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw")
+    host, source = NnunetSource(skewed.request()), opened(skewed, "nnunet-raw")
     held = (replace(case_records(host, host.held_out_ids)[0], id="elsewhere", subject="nobody"),)
-    check_content(lineage_of(source), source, held)
+    check_seen(run_of(lineage_of(source)), source, host, held)
     assert "1 of 1 held-out cases are not in nnunet-raw:Dataset501_Toy" in caplog.text
 
 
 def test_a_real_case_that_comes_out_otherwise_is_refused(skewed, monkeypatch):
-    host, source = open_nnunet(skewed.request()), opened(skewed, "nnunet-raw")
+    host, source = NnunetSource(skewed.request()), opened(skewed, "nnunet-raw")
     one, other = source.train_ids[:2]
     assert rehearse(skewed.root, source, Space(), host, one) > 0
     load = host.load
@@ -272,7 +276,7 @@ def paper_run(skewed):
     """A run in a paper's shape: whole cases, coarser along one axis, values in [-1, 1]."""
     from gansynth_cli.main import cli
 
-    open_nnunet(skewed.request())  # makes the split, which nnunet-raw: keeps to
+    NnunetSource(skewed.request())  # makes the split, which nnunet-raw: keeps to
     run = skewed.root.with_name("paper")
     how = ["--read=spacing=4,1.3,1", "--read=size=16,24,24", "--set=output=tanh", "--set=steps=1"]
     tiny = [f"--set={option}" for option in ("width=4", "d_width=4", "levels=2", "d_levels=1")]
@@ -297,7 +301,7 @@ def test_a_producer_fills_a_bank_with_converted_samples(skewed, paper_run, tmp_p
     request = skewed.request().to_json()
     place = (str(paper_run), request, "nnunet", str(tmp_path / "bank"))
     run_producer(ProducerConfig(*place, True, 4, device="cpu"), lambda: False)
-    reader, host = BankReader(tmp_path / "bank"), open_nnunet(skewed.request())
+    reader, host = BankReader(tmp_path / "bank"), NnunetSource(skewed.request())
     assert reader.spec.schema == host.schema
     for name in reader.ids():
         sample = reader.read(name)
@@ -314,7 +318,7 @@ def test_nnunet_trains_on_a_generator_of_raw_scans(
     ready, skewed, run_cli, tmp_path, monkeypatch, configuration
 ):
     preprocess(skewed, configuration)
-    open_nnunet(skewed.request())
+    NnunetSource(skewed.request())
     data = ("--data", "nnunet-raw:501", "--root", skewed.root, "-o", tmp_path / "run")
     assert run_cli("fit", "cgan3d", *data, *FIT, "--set=steps=1", "-q").exit_code == 0
     monkeypatch.setenv("nnUNet_preprocessed", str(skewed.preprocessed.parent))
@@ -330,7 +334,7 @@ def test_nnunet_trains_on_a_generator_of_raw_scans(
 @pytest.mark.parametrize("whole", ["16,16,16", "8,8,8"])
 def test_a_frame_takes_its_place_in_the_scan_it_came_from(skewed, whole):
     """The middle of a scan, resampled or not, comes back to where it was; the rest is not drawn."""
-    host = open_nnunet(skewed.request())
+    host = NnunetSource(skewed.request())
     framed = opened(skewed, "nnunet-raw", modality="none", frame="16,16,16", whole=whole)
     space, case = framed.space, framed.load(framed.train_ids[0])
     placement = space.place(case, np.random.default_rng(0))

@@ -23,7 +23,7 @@ from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.export import case_properties
 from gansynth_nnunet.mixed import decode, encode, location_keys
-from gansynth_nnunet.source import open_nnunet
+from gansynth_nnunet.source import NnunetSource
 from tests.adapters.nnunet.conftest import crops_bank
 from tests.conftest import Toy, content
 
@@ -44,7 +44,7 @@ class Exports:
         place = {"configuration": self.configuration, **place}
         words = {"bank": bank or self.bank, "export": name, "content": content}
         request = AugmentRequest(target="nnunet", ratio=ratio, **words)
-        return NnunetAdapter(open_nnunet(self.toy.request(**place))).export(request)
+        return NnunetAdapter(NnunetSource(self.toy.request(**place))).export(request)
 
     @property
     def mixed(self) -> Path:
@@ -85,7 +85,7 @@ def exports(request, toy_nnunet, tmp_path_factory) -> Exports:
     """With a mixed data set, and two of the same samples alone. Export under other names only."""
     home = tmp_path_factory.mktemp("exports")
     toy = replace(toy_nnunet, root=shutil.copytree(toy_nnunet.root, home / "toy"))
-    source = open_nnunet(toy.request(configuration=request.param))
+    source = NnunetSource(toy.request(configuration=request.param))
     bank = crops_bank(NnunetAdapter(source), home / "bank", 8)
     made = Exports(toy, request.param, bank)
     report = made(MIXED)
@@ -213,7 +213,7 @@ def test_ct_comes_back_in_hounsfield_units():
 
 
 def test_outside_gets_what_nnunet_takes_for_outside(toy_nnunet):
-    host = open_nnunet(toy_nnunet.request())
+    host = NnunetSource(toy_nnunet.request())
     schemes, masks = ["CTNormalization", "ZScoreNormalization"], [False, False]
     host.config.update(normalization_schemes=schemes, use_mask_for_norm=masks)
     image = np.array([[[[5.0, 1.0, 2.0]]], [[[5.0, -3.0, 2.0]]]], np.float32)

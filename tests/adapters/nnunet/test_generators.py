@@ -16,7 +16,7 @@ from gansynth.sampling.open_run import load_run
 from gansynth.sampling.sampler import Sampler
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.mixed import decode
-from gansynth_nnunet.source import open_nnunet
+from gansynth_nnunet.source import NnunetSource
 from tests.banks import Pairs, write_bank
 from tests.conftest import Toy
 
@@ -44,7 +44,7 @@ def runs(toy_nnunet, tmp_path_factory) -> dict[str, Path]:
 
 def fill(toy: Toy, run: Path, bank: Path, capacity: int = 6) -> BankReader:
     """What a producer does, in this process."""
-    adapter: Any = NnunetAdapter(open_nnunet(toy.request(configuration="2d")))
+    adapter: Any = NnunetAdapter(NnunetSource(toy.request(configuration="2d")))
     opened = load_run(run, "cpu")
     drawer = Sampler(opened, adapter.source)
     told: dict[str, Any] = {"frozen": True, "capacity": capacity}
@@ -78,7 +78,7 @@ def test_what_cannot_be_drawn_is_refused_with_the_way_out(
 
 
 def test_a_bank_of_images_alone_is_refused_with_the_way_out(runs, toy_nnunet, tmp_path, refuse):
-    adapter: Any = NnunetAdapter(open_nnunet(toy_nnunet.request(configuration="2d")))
+    adapter: Any = NnunetAdapter(NnunetSource(toy_nnunet.request(configuration="2d")))
     opened = load_run(runs["bare"], "cpu")
     pairs: Pairs = [(sample, {}) for sample in Sampler(opened, adapter.source).draw(0, 2)]
     write_bank(tmp_path / "bank", adapter.schema, opened.lineage, pairs)

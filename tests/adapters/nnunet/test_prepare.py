@@ -14,7 +14,7 @@ from gansynth.runtime.files import read_json
 from gansynth_nnunet.cases import hashes_of
 from gansynth_nnunet.plans import NnunetPlans, PrepareSettings, shrink, write_small_plans
 from gansynth_nnunet.raw import check_nnunet
-from gansynth_nnunet.source import open_nnunet
+from gansynth_nnunet.source import NnunetSource
 from tests.conftest import prepare
 
 
@@ -41,7 +41,7 @@ def unverified(toy):
 @pytest.mark.fault(3)
 def test_arrays_of_nnunets_own_command_are_noted_by_prepare_and_unverified_before(toy_copy):
     """A bit that the decoder takes: from prepare on, its hash tells; before, the check says so."""
-    folder = open_nnunet(toy_copy.request()).folder
+    folder = NnunetSource(toy_copy.request()).folder
     note, array = hashes_of(folder), next(folder.glob("*_seg.b2nd"))
     before = read_json(note)
     assert unverified(toy_copy) == ([], [])
@@ -59,7 +59,7 @@ def test_arrays_of_nnunets_own_command_are_noted_by_prepare_and_unverified_befor
 
 
 def test_prepare_refuses_an_array_that_it_cannot_note(toy_copy):
-    folder = open_nnunet(toy_copy.request()).folder
+    folder = NnunetSource(toy_copy.request()).folder
     hashes_of(folder).unlink()
     array = next(folder.glob("*_seg.b2nd"))
     array.write_bytes(array.read_bytes()[:50])
@@ -121,7 +121,7 @@ def test_nnunets_own_worker_processes_start(toy_copy, tmp_path):
         [sys.executable, str(script), str(toy_copy.root)], capture_output=True, text=True
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    assert len(open_nnunet(toy_copy.request(configuration="2d", fold="all")).train_ids) == 6
+    assert len(NnunetSource(toy_copy.request(configuration="2d", fold="all")).train_ids) == 6
 
 
 @pytest.mark.parametrize(

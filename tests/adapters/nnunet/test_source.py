@@ -17,8 +17,8 @@ from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.cases import hashes_of, write_hashes
-from gansynth_nnunet.source import NnunetSource, open_nnunet
-from gansynth_nnunet.splits import make_splits
+from gansynth_nnunet.dataset import make_splits
+from gansynth_nnunet.source import NnunetSource
 from tests.conftest import FIT, SHAPE, save_nifti
 from tests.dividing import divided, state
 
@@ -64,7 +64,7 @@ def without(*patterns: str) -> Spoil:
 
 @pytest.fixture(scope="module")
 def source(toy_nnunet) -> NnunetSource:
-    return open_nnunet(toy_nnunet.request())
+    return NnunetSource(toy_nnunet.request())
 
 
 def test_cases_are_those_nnunet_loads(source, toy_nnunet):
@@ -94,7 +94,7 @@ def test_the_schema_and_the_space_are_those_of_data_set_and_plans(source):
 def test_no_pickle_is_needed(toy_copy):
     for file in arrays(toy_copy).glob("*.pkl"):
         file.write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    source = open_nnunet(toy_copy.request(fold="all"))
+    source = NnunetSource(toy_copy.request(fold="all"))
     assert (len(list(map(source.load, source.train_ids))), source.held_out_ids) == (6, ())
 
 
@@ -109,7 +109,7 @@ def test_another_constant_counts_if_all_agree_and_nothing_is_padded(toy_copy, ed
         image[:, :3] = first if path.name.startswith("p1_left") else 0.5
         store(path, labels)
         store(path.with_name(path.name.replace("_seg", "")), image)
-    source = open_nnunet(toy_copy.request())
+    source = NnunetSource(toy_copy.request())
     assert source.space.size == (16, 24, 16)
     assert source.schema.outside_fill == fill
 
@@ -118,7 +118,7 @@ def test_regions_and_ignore_label_become_plain_labels(toy_copy):
     path = toy_copy.preprocessed / "dataset.json"
     labels = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
     write_json_atomic(path, {**read_json(path), "labels": labels, "regions_class_order": [1, 2]})
-    found = open_nnunet(toy_copy.request())
+    found = NnunetSource(toy_copy.request())
     assert dict(found.schema.labels) == {"background": 0, "label_1": 1, "core": 2, "ignore": 3}
     assert found.schema.ignore == 3
     assert found.schema.label_values == (-1, 0, 1, 2)
@@ -129,7 +129,7 @@ def test_2d_works_in_slices_of_volumes_as_far_apart_as_in_the_original_data(toy_
     path = toy_copy.preprocessed / f"{toy_copy.plans}.json"
     told = {"original_median_spacing_after_transp": [5.0, 1.0, 1.0]}
     write_json_atomic(path, {**read_json(path), **told})
-    source = open_nnunet(toy_copy.request(configuration="2d"))
+    source = NnunetSource(toy_copy.request(configuration="2d"))
     placed = source.space.to_generator(source.load("p1_left"), Placement((0, 0), slice_index=3))
     assert placed.image.shape == (2, *source.space.size)
     assert (source.space.grid, source.schema.spacing) == ("slice", (5.0, 1.0, 1.0))
@@ -142,7 +142,7 @@ def test_missing_splits_are_made_as_nnunet_makes_them(toy_copy, caplog):
     path = toy_copy.preprocessed / "splits_final.json"
     path.unlink(missing_ok=True)
     with caplog.at_level("INFO", logger="gansynth"):
-        source = open_nnunet(toy_copy.request())
+        source = NnunetSource(toy_copy.request())
     assert "splits_final.json: made" in caplog.text
     ids = sorted(p.stem for p in arrays(toy_copy).glob("*.pkl"))
     theirs = generate_crossval_split(ids, seed=12345, n_splits=5)
@@ -159,7 +159,7 @@ def test_the_repair_of_a_split_that_parts_people_is_remembered_and_the_split_kep
     assert [len(one["val"]) for one in splits] == [2, 2, 2]
     (kept,) = toy_copy.preprocessed.glob("splits_final.*.json")
     assert read_json(kept, expected=list)[0]["val"] == ["p1_right"]
-    source = open_nnunet(toy_copy.request())
+    source = NnunetSource(toy_copy.request())
     assert source.header("p2_left").subject == source.header("p2_right").subject == "p2"
     assert len(source.held_out_ids) == 2
 
@@ -168,7 +168,7 @@ def test_a_leak_that_subjects_reveal_leaves_no_split_behind(toy_copy):
     path = toy_copy.preprocessed / "splits_final.json"
     path.unlink(missing_ok=True)
     with pytest.raises(IntegrityFault):
-        open_nnunet(toy_copy.request(subjects=PEOPLE))
+        NnunetSource(toy_copy.request(subjects=PEOPLE))
     assert not path.exists()
 
 
@@ -208,7 +208,7 @@ def test_what_cannot_be_opened_is_refused(toy_copy, spoil, asked, fault, says):
     if spoil is not None:
         spoil(toy_copy)
     with pytest.raises(fault, match=says):
-        open_nnunet(replace(toy_copy.request(), **asked))
+        NnunetSource(replace(toy_copy.request(), **asked))
 
 
 def flip_a_bit(path: Path) -> None:
@@ -238,7 +238,7 @@ def test_arrays_that_do_not_fit_are_named(toy_copy, name, change, says):
     path = arrays(toy_copy) / name
     store(path, change(load_array(path)))
     with pytest.raises(DataFault, match=says):
-        open_nnunet(toy_copy.request()).load("p2_left")
+        NnunetSource(toy_copy.request()).load("p2_left")
 
 
 def kill_the_decoder(path: Path) -> None:
@@ -254,7 +254,7 @@ def test_damage_that_nobody_noted_is_named_and_the_others_are_noted(toy_copy, sp
     folder = arrays(toy_copy)
     spoil(folder / IMAGE)
     hashes_of(folder).unlink()
-    source = open_nnunet(toy_copy.request(fold="all"))
+    source = NnunetSource(toy_copy.request(fold="all"))
     with pytest.raises(DataFault, match=r"p2_left\.b2nd: damaged \(.*\), expected .* --force"):
         source.load("p2_left")
     assert len(read_json(hashes_of(folder))) == 2 * len(source.train_ids) - 1
@@ -262,7 +262,7 @@ def test_damage_that_nobody_noted_is_named_and_the_others_are_noted(toy_copy, sp
 
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
 def test_predictions_come_to_the_voxels_of_a_case_as_its_labels_do(toy_nnunet, configuration):
-    source = open_nnunet(toy_nnunet.request(configuration=configuration))
+    source = NnunetSource(toy_nnunet.request(configuration=configuration))
     case = source.train_ids[0]
     found = host_labels(source, case, toy_nnunet.raw / "labelsTr" / f"{case}.nii.gz")
     labels: Any = source.load(case).labels
@@ -288,30 +288,30 @@ NAMED = ("p1_left", "p1_right", "p2_left", "p3_left")
 @pytest.fixture
 def everyone(toy_nnunet) -> NnunetSource:
     """The toy data set, nothing held out."""
-    return open_nnunet(toy_nnunet.request(subjects=PEOPLE, fold="all"))
+    return NnunetSource(toy_nnunet.request(subjects=PEOPLE, fold="all"))
 
 
 def test_folds_are_as_asked_and_cases_as_before(everyone, toy_nnunet, tmp_path):
     request = divided(everyone, SPLITS, tmp_path / "new", toy_nnunet.root)
-    other = open_nnunet(replace(request, fold="all"))
+    other = NnunetSource(replace(request, fold="all"))
     assert (other.train_ids, other.header("p1_right").subject) == (NAMED, "p1")
     assert {path.name[:-7] for path in tmp_path.rglob("gt_segmentations/*")} == set(NAMED)
 
 
 def test_images_are_linked_and_not_copied_also_if_dealt_out_again(everyone, toy_nnunet, tmp_path):
-    first = open_nnunet(everyone.divided(SPLITS, tmp_path / "outer"))
+    first = NnunetSource(everyone.divided(SPLITS, tmp_path / "outer"))
     links = [path for path in (tmp_path / "outer").rglob("*") if path.is_symlink()]
     assert len(links) == 4 * len(NAMED) + 1  # image, labels, properties, truth; the raw data set
     inner = [FoldSplit(train=["p1_left"], val=["p3_left"])]
-    second = open_nnunet(first.divided(inner, tmp_path / "inner"))
+    second = NnunetSource(first.divided(inner, tmp_path / "inner"))
     assert (second.train_ids, second.held_out_ids) == (("p1_left",), ("p3_left",))
     links.append(second.folder / "p1_left.b2nd")  # not by way of the other folder
     assert all(toy_nnunet.root in Path(os.readlink(link)).parents for link in links)
 
 
 def test_damage_that_preprocessing_would_have_noticed_is_noticed(toy_copy, tmp_path):
-    source = open_nnunet(toy_copy.request(subjects=PEOPLE, fold="all"))
-    other = open_nnunet(source.divided(SPLITS, tmp_path / "new"))
+    source = NnunetSource(toy_copy.request(subjects=PEOPLE, fold="all"))
+    other = NnunetSource(source.divided(SPLITS, tmp_path / "new"))
     flip_a_bit(source.folder / "p1_left.b2nd")
     with pytest.raises(IntegrityFault, match="SHA-256"):
         other.load("p1_left")
@@ -346,11 +346,11 @@ def test_a_generator_of_scans_dealt_out_alike_enters_and_of_others_is_refused(
     words = (*words, "--read", f"splits={asked.read['splits']}", "-o", tmp_path / "run", *FIT)
     result = run_cli("fit", "cgan3d", *words, "--set=steps=2", "-q")
     assert result.exit_code == 0, result.stderr
-    host = open_nnunet(everyone.divided(SPLITS, tmp_path / "host"))
+    host = NnunetSource(everyone.divided(SPLITS, tmp_path / "host"))
     scans = open_source(replace(raw.request, root=host.request.root, subjects=None))
     assert (scans.held_out_ids, scans.header("p1_left").subject) == (("p2_left",), "p1")
     request = AugmentRequest(target="nnunet", generator=tmp_path / "run", ratio="1:1")
     NnunetAdapter(host).check(request)
-    others = open_nnunet(replace(host.request, fold="1"))
+    others = NnunetSource(replace(host.request, fold="1"))
     with pytest.raises(IntegrityFault, match="leakage"):
         NnunetAdapter(others).check(request)

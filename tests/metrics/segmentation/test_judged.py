@@ -45,23 +45,29 @@ def nnunet(tmp_path) -> Any:
         name="nnunet:Dataset004_Toy",
         header=lambda case: CaseHeader(case, (), ()),
         request=SourceRequest("nnunet", "004"),
-        dataset_json={"file_ending": ".nii.gz"},
+        ending=".nii.gz",
         held_out_ids=("a", "b"),
         plans=SimpleNamespace(folder=tmp_path / "home"),
         results=tmp_path / "results",
     )
 
 
+def judged_by_nnunet(source: Any) -> Any:
+    from gansynth_nnunet.adapter import NnunetAdapter
+
+    adapter = object.__new__(NnunetAdapter)
+    adapter.source = source
+    return adapter.judged(source.results)
+
+
 @pytest.mark.parametrize("regions", [{}, {"whole": (1, 2), "core": (2,)}])
 def test_nnunet_validates_beside_its_truth(nnunet, regions):
-    from gansynth_nnunet.predictions import prediction_files
-
     truth = read_nifti(nnunet.results / "validation/a.nii.gz").array
     labels = np.stack([truth > 0, truth == 2] if regions else [truth == n for n in range(3)])
     shares = (0.05 + 0.9 * labels.transpose(0, 3, 2, 1)).astype(np.float32)  # axes as it reads
     np.savez_compressed(nnunet.results / "validation/a.npz", probabilities=shares)
     nnunet.labels = SimpleNamespace(regions=regions)
-    found: Any = prediction_files(nnunet, nnunet.results)
+    found: Any = judged_by_nnunet(nnunet)
     assert list(found) == ["a", "b"]
     assert perfect(found)
     assert found["a"].file == nnunet.results / "validation" / "a.nii.gz"
@@ -73,7 +79,7 @@ def test_nnunet_validates_beside_its_truth(nnunet, regions):
     ("changes", "says"),
     [
         ({"held_out_ids": ("c",)}, "c.nii.gz: missing, expected the predicted label map"),
-        ({"dataset_json": {"file_ending": ".png"}}, "files end in .png"),
+        ({"ending": ".png"}, "files end in .png"),
         (
             {"held_out_ids": (), "request": SourceRequest("nnunet", "004", "all")},
             "--fold all: .* holds no case out",
@@ -81,21 +87,19 @@ def test_nnunet_validates_beside_its_truth(nnunet, regions):
     ],
 )
 def test_nnunet_without_predictions_volumes_or_held_out_cases_is_refused(nnunet, changes, says):
-    from gansynth_nnunet.predictions import prediction_files
-
     for key, value in changes.items():
         setattr(nnunet, key, value)
     with pytest.raises(DataFault if "c.nii" in says else UsageFault, match=says):
-        prediction_files(nnunet, nnunet.results)
+        judged_by_nnunet(nnunet)
 
 
 @pytest.mark.slow
 def test_nnunets_own_dice_is_ours(toy_copy):
     """Of a real training, on the grid and under the names that nnU-Net writes."""
     from gansynth_nnunet.adapter import NnunetAdapter
-    from gansynth_nnunet.source import open_nnunet
+    from gansynth_nnunet.source import NnunetSource
 
-    adapter = NnunetAdapter(open_nnunet(toy_copy.request()))
+    adapter = NnunetAdapter(NnunetSource(toy_copy.request()))
     iterations = {f"num_{which}iterations_per_epoch": "1" for which in ("", "val_")}
     quick, (_, kept) = {"num_epochs": "1", **iterations}, adapter.saving_levels()
     options = ("-device", "cpu", *kept)
