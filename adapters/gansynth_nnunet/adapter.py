@@ -172,9 +172,11 @@ class NnunetAdapter(Framework):
         return vars(parse_options(options))
 
     def check_options(self) -> None:
-        # The user may have composed it; ``find_variant`` refuses what cannot be.
-        if self.trainer is None and look_up(self.class_name) is None:
-            find_variant(self.class_name.removesuffix(SUFFIX))
+        if self.trainer is not None:
+            return
+        variant = self.class_name.removesuffix(SUFFIX)
+        if look_up(variant) is None and look_up(self.class_name) is None:  # users may compose one
+            find_variant(variant)  # refuses it
 
     def open_training(self) -> None:
         super().open_training()
@@ -184,6 +186,13 @@ class NnunetAdapter(Framework):
     def class_name(self) -> str:
         """Name of the trainer class."""
         return self.options.trainer.removesuffix(SUFFIX) + SUFFIX
+
+    @property
+    def words(self) -> list[str]:
+        """What names the training in nnU-Net's command."""
+        source = self.source
+        place = [source.dataset, source.configuration, source.request.fold]
+        return [*place, "-p", source.plans.path.stem, "-tr", self.class_name]
 
     @property
     def results(self) -> Path:
@@ -200,9 +209,8 @@ class NnunetAdapter(Framework):
 
     @property
     def device(self) -> str:
-        device = (
-            device_of(self.own["device"]) if self.trainer is None else str(self.trainer.device.type)
-        )
+        own = self.own["device"] if self.trainer is None else str(self.trainer.device.type)
+        device = device_of(own)
         return "cpu" if device == "mps" else device
 
     @property
@@ -232,11 +240,9 @@ class NnunetAdapter(Framework):
         return None if _unknown(self.opened(request).options) else super().samples_drawn(request)
 
     def done(self, folder: Path) -> int:
-        return (
-            newest_checkpoint(folder)[0]
-            if self.trainer is None
-            else int(self.trainer.current_epoch)
-        )
+        if self.trainer is not None:
+            return int(self.trainer.current_epoch)
+        return newest_checkpoint(folder)[0]
 
     def described(self) -> dict[str, Any]:
         found = super().described()
@@ -271,20 +277,16 @@ class NnunetAdapter(Framework):
 
     def planned(self, request: AugmentRequest) -> Mapping[str, Any]:
         training: Any = self.opened(request)
-        file, source = training.options.settings_file, self.source
+        file = training.options.settings_file
         if file is None:
             return {}
         # Whoever trains later reads the held-out cases as they are then.
         settings = {k: v for k, v in request.set.items() if k != "settings_file"}
-        config = ApartTraining(request.but("dry_run", set=settings), source.request.to_json())
+        config = ApartTraining(request.but("dry_run", set=settings), self.source.request.to_json())
         write_json_atomic(file.absolute(), config.to_json())
-        place = f"{source.dataset} {source.configuration} {source.request.fold}"
-        words = f"{place} -p {source.plans.path.stem} -tr {training.class_name}"
-        return {
-            "settings_file": str(file.absolute()),
-            "then": f"nnUNet_extTrainer={EXT_TRAINER} {FILE}={file.absolute()} nnUNetv2_train "
-            + " ".join([words, *request.options]),
-        }
+        then = [f"{EXT_VARIABLE}={EXT_TRAINER}", f"{FILE}={file.absolute()}", "nnUNetv2_train"]
+        then += [*training.words, *request.options]
+        return {"settings_file": str(file.absolute()), "then": " ".join(then)}
 
     # -- a training ------------------------------------------------------------------------------
 
@@ -320,11 +322,9 @@ class NnunetAdapter(Framework):
         if self.trainer is not None:
             super().train_here(request, reporter)
             return
-        training, source = self.configured(request), self.source
-        folder, options = training.output, {**training.own}
+        training = self.configured(request)
+        folder, words, options = training.output, training.words, {**training.own}
         options["device"] = device_of(options["device"])
-        words = [source.dataset, source.configuration, source.request.fold]
-        words += ["-p", source.plans.path.stem, "-tr", training.class_name]
         done, name = newest_checkpoint(folder)
         if done and not options["val"]:
             if name == FINAL and read_json(folder / RECORD)["complete"]:

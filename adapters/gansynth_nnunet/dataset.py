@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gansynth.core.requests.hosts import SplitsRequest
 from gansynth.core.source import FoldSplit
@@ -85,20 +85,14 @@ class NnunetRoot:
 # -- dataset.json ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class LabelTable:
-    """The integer labels of ``dataset.json``.
+class LabelTable(NamedTuple):
+    """The integer labels of ``dataset.json``."""
 
-    Attributes:
-        values: name -> value, by increasing value, background and ignore label included. A value
-            that only occurs inside regions is called ``label_<value>``.
-        ignore: value of the ignore label, or None.
-        regions: name -> values, if the data set is trained on regions; else empty.
-    """
-
-    values: Mapping[str, int]
-    ignore: int | None
-    regions: Mapping[str, tuple[int, ...]]
+    # name -> value, by increasing value, background and ignore label included; a value that only
+    # occurs inside regions is called `label_<value>`
+    values: dict[str, int]
+    ignore: int | None  # value of the ignore label
+    regions: dict[str, tuple[int, ...]]  # name -> values, if nnU-Net trains on regions; else empty
 
 
 def read_labels(doc: Mapping[str, Any], where: Path) -> LabelTable:
@@ -194,7 +188,7 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
             images = tuple(folder / "imagesTr" / name for name in names)
             collector.add(CaseFiles(case, images, folder / "labelsTr" / f"{case}{ending}"))
     listing = collector.volumes(
-        f"nnunet-raw:{dataset}", "cases", channels=channels, labels=dict(labels.values)
+        f"nnunet-raw:{dataset}", "cases", channels=channels, labels=labels.values
     )
     if not listing.entries:
         raise DataFault(
@@ -252,15 +246,15 @@ def make_splits(request: SplitsRequest) -> list[FoldSplit]:
         DataFault: the data set has no cases, or some have no subject.
         UsageFault: the data set is unknown, or has a different split already.
     """
-    asked = request.request
-    root = NnunetRoot.find(asked.root)
-    dataset = root.dataset(asked.where)
+    source = request.request
+    root = NnunetRoot.find(source.root)
+    dataset = root.dataset(source.where)
     folder = root.preprocessed / dataset
     if (root.raw / dataset).is_dir() or not folder.is_dir():
         ids = raw_set(root, dataset).ids
     else:  # preprocessed elsewhere; only the preprocessed folder was copied here
         ids = sorted({path.stem for path in folder.glob("*/*.pkl")})
-    subject_of = known_subjects(folder, ids, asked.subjects)
+    subject_of = known_subjects(folder, ids, source.subjects)
     splits = grouped_splits(ids, subject_of, request.folds, request.seed)
     write_splits(folder, splits, subject_of, overwrite=request.force)
     return splits

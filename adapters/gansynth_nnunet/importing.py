@@ -51,14 +51,14 @@ def import_raw(request: ImportRequest) -> CommandReport:
     place = request.reading.get("root")
     root = NnunetRoot.find(place)
     start = _free(root, request.where)
-    asked = _asked(request)
-    if asked.kind in installed().names("checks"):
+    wanted = _source_request(request)
+    if wanted.kind in installed().names("checks"):
         with counting(request.reporter, "check") as progress:
-            findings = installed().check(asked.kind)(asked, progress).findings
+            findings = installed().check(wanted.kind)(wanted, progress).findings
         raise_on_errors(findings)
         for finding in findings:
             request.reporter.warn(finding.message)
-    source, folds = _opened(asked, named="fold" in request.reading)
+    source, folds = _opened(wanted, named="fold" in request.reading)
     writer = _RawWriter(source)
     cases, name = writer.cases, f"{start}{writer.name}"
     splits = [
@@ -122,14 +122,14 @@ def _free(root: NnunetRoot, dataset_id: str) -> str:
     return start
 
 
-def _asked(request: ImportRequest) -> SourceRequest:
-    asked = request.request
-    read = dict(asked.read)
+def _source_request(request: ImportRequest) -> SourceRequest:
+    wanted = request.request
+    read = dict(wanted.read)
     if request.folds is not None:
         read["folds"] = str(request.folds)
-    asked = replace(asked, read=read)
-    refuse_idle_read(asked, read)
-    options = options_of(installed().load("sources", asked.kind), asked)
+    wanted = replace(wanted, read=read)
+    refuse_idle_read(wanted, read)
+    options = options_of(installed().load("sources", wanted.kind), wanted)
     idle = options.model_fields_set & _WITHOUT_EFFECT if type(options) is VolumeOptions else ()
     for key in sorted(idle):
         raise UsageFault(
@@ -137,20 +137,20 @@ def _asked(request: ImportRequest) -> SourceRequest:
         )
     if "splits" not in read and "seed" in type(options).model_fields:
         read.setdefault("seed", str(request.seed))
-    return replace(asked, read=read)
+    return replace(wanted, read=read)
 
 
-def _opened(asked: SourceRequest, *, named: bool) -> tuple[CaseSource, list[CaseSource]]:
+def _opened(wanted: SourceRequest, *, named: bool) -> tuple[CaseSource, list[CaseSource]]:
     folds = []
     with contextlib.suppress(UsageFault):  # no such fold
         for fold in itertools.count():
-            folds.append(open_source(replace(asked, fold=str(fold))))
+            folds.append(open_source(replace(wanted, fold=str(fold))))
     if not folds:
-        folds = [open_source(asked)]
+        folds = [open_source(wanted)]
     elif named:
         raise UsageFault("--fold: has no effect, nnU-Net gets all folds; leave it out")
     try:
-        return open_source(replace(asked, fold="all")), folds
+        return open_source(replace(wanted, fold="all")), folds
     except UsageFault:
         return folds[0], folds
 
@@ -178,11 +178,11 @@ class _RawWriter:
         self.labels = {name: number for number, (name, _) in enumerate(ordered) if number}
 
     def describe(self, folder: Path) -> None:
-        """Write ``dataset.json``; nnU-Net normalises a channel as CT if it is called so."""
         from nnunetv2.dataset_conversion.generate_dataset_json import generate_dataset_json
 
         channels = self.source.schema.channels
         modality = getattr(self.source, "modality", channels)
+        # nnU-Net normalises a channel as CT if it is called so.
         names = ["CT" if how == "ct" else c for c, how in zip(channels, modality, strict=True)]
         generate_dataset_json(
             str(folder),
@@ -199,7 +199,6 @@ class _RawWriter:
         )
 
     def write(self, case: str, folder: Path) -> None:
-        """Write the files of one case."""
         source, name = self.source, self.cases[case]
         channels = range(len(source.schema.channels))
         targets = [folder / "imagesTr" / f"{name}_{c:04d}{ENDING}" for c in channels]

@@ -143,11 +143,8 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> ApartTraining |
 # -- nnU-Net's command -----------------------------------------------------------------------------
 
 
-class OptionParser(argparse.ArgumentParser):
-    """Raises a typed fault where argparse would exit."""
-
-    def error(self, message: str) -> NoReturn:
-        """Refuse the options."""
+class _OptionParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:  # argparse would exit
         options = "-pretrained_weights -num_gpus -device --npz --val --val_best"
         raise UsageFault(
             f"nnU-Net options: {message}; expected some of: {options} --disable_checkpointing"
@@ -158,7 +155,7 @@ def parse_options(options: Sequence[str]) -> argparse.Namespace:
     """Check those options of ``nnUNetv2_train`` that a user may pass on, before anything starts."""
     if "--c" in options:
         raise UsageFault("-- --c: the same command goes on by itself; leave --c out")
-    parser = OptionParser(prog="nnU-Net options", add_help=False, allow_abbrev=False)
+    parser = _OptionParser(prog="nnU-Net options", add_help=False, allow_abbrev=False)
     parser.add_argument("-pretrained_weights", default=None)
     parser.add_argument("-num_gpus", type=int, default=1)
     parser.add_argument("-device", default="auto", choices=("auto", "cuda", "cpu", "mps"))

@@ -32,14 +32,14 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
     calls this needs ``if __name__ == "__main__":``. Plans other than the default must exist
     already.
     """
-    asked, name = request.request, request.request.plans or DEFAULT_PLANS
-    root = NnunetRoot.find(asked.root)
-    dataset = root.dataset(asked.where)
+    source, name = request.request, request.request.plans or DEFAULT_PLANS
+    root = NnunetRoot.find(source.root)
+    dataset = root.dataset(source.where)
     number, folder = int(dataset[7:10]), root.preprocessed / dataset
     seconds: dict[str, float] = {}  # of each step; 0.0 if it had been done before
     with stepping(request.reporter) as progress:
         with _timed(seconds, "check"):
-            report = check_raw(asked, lambda done, total: progress("check", done, total))
+            report = check_raw(source, lambda done, total: progress("check", done, total))
             raise_on_errors(report.findings)
         raw = raw_set(root, dataset)
         files = [file for entry in raw.listing.entries for file in entry.files]
@@ -100,9 +100,9 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
     for finding in report.findings:
         request.reporter.warn(finding.message)
     small = ("--plans", options.plans_name) if options.small else ()
-    words = {"--subjects": asked.subjects, "--root": asked.root}
+    words = {"--subjects": source.subjects, "--root": source.root}
     option = [text for key, value in words.items() if value for text in (key, value)]
-    data = ("--data", f"nnunet:{asked.where}", "-c", configurations[0], *option)
+    data = ("--data", f"nnunet:{source.where}", "-c", configurations[0], *option)
     return CommandReport(
         {
             "dataset": dataset,

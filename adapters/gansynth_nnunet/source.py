@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -117,6 +117,7 @@ class NnunetSource(CaseSource):
         self._channels = read_channels(self.dataset_json, path)
         self.folder = home / str(self.config["data_identifier"])
         self._files = PreprocessedArrays(self.folder, self._again)
+        self._shapes: dict[str, tuple[int, ...]] = {}  # of label maps that were read
         self._ids = self._find_cases()
         self._subjects = known_subjects(home, self._ids, request.subjects)
         self.train_ids, self.held_out_ids = self._fold()
@@ -174,23 +175,26 @@ class NnunetSource(CaseSource):
     @cached_property
     def space(self) -> Space:
         """Crops (or slices) of about 4/3 of the patch, within any case, with the host's record."""
-        doc, patch = self.plans.doc, self.patch_size
-        extent = zip(patch, np.max(self._trained_shapes, axis=0).tolist(), strict=True)
-        size = in_eights(max(p, min(MARGIN * p, longest)) for p, longest in extent)
+        schema, doc = self.schema, self.plans.doc  # the schema's reading tells most of the shapes
         record = {
             "dataset": self.dataset,
             "plans": self.plans.path.stem,
             "configuration": self.configuration,
             **{key: self.config.get(key) for key in _HOST_KEYS},
             **{key: doc.get(key) for key in _PLANS_KEYS},
-            "channel_names": list(self._channels),
-            "labels": dict(self.labels.values),
+            "channel_names": list(schema.channels),
+            "labels": dict(schema.labels),
             "regions": {name: list(values) for name, values in self.labels.regions.items()},
             "regions_class_order": self.dataset_json.get("regions_class_order"),
-            "ignore": self.labels.ignore,
+            "ignore": schema.ignore,
         }
-        host = json.loads(json.dumps(record))
-        return Space("slice" if len(patch) == 2 else "crop", size, host=host)
+        grid: Literal["slice", "crop"] = "slice" if len(self.patch_size) == 2 else "crop"
+        return Space(grid, self._size, host=json.loads(json.dumps(record)))
+
+    @cached_property
+    def _size(self) -> tuple[int, ...]:
+        extent = zip(self.patch_size, np.max(self._trained_shapes, axis=0).tolist(), strict=True)
+        return in_eights(max(p, min(MARGIN * p, longest)) for p, longest in extent)
 
     def load(self, case_id: str) -> Case:
         image, labels = self._image(case_id), self._labels(case_id)
@@ -215,43 +219,35 @@ class NnunetSource(CaseSource):
                 f"channel; {self._again}"
             )
         volume: LabelArray = labels[0].astype(np.int16, copy=False)
+        self._shapes[case_id] = volume.shape
         return volume
 
-    @cached_property
-    def _surveyed(self) -> tuple[dict[str, tuple[int, ...]], FloatArray, FloatArray]:
-        """Training cases' shapes, and each channel's lowest and highest value outside the body.
-
-        One pass over the label maps, and over images while the values outside are one constant.
-        """
-        shapes, low = {}, np.full(len(self._channels), np.inf, np.float32)
-        high = -low
-        for case in self.train_ids:
-            outside = self._labels(case) == OUTSIDE
-            shapes[case] = outside.shape
-            if outside.any() and (high - low).max() <= CONSTANT:
-                image = self._image(case)
-                if image.shape == (len(low), *outside.shape):  # else ``load`` says so
-                    values = image[:, outside]  # (C, N)
-                    low, high = np.minimum(low, values.min(1)), np.maximum(high, values.max(1))
-        return shapes, low, high
-
     def _shape(self, case_id: str) -> tuple[int, ...]:
-        shapes = self._surveyed[0]
-        if case_id not in shapes:
-            shapes[case_id] = self._labels(case_id).shape
-        return shapes[case_id]
+        if case_id not in self._shapes:
+            self._labels(case_id)
+        return self._shapes[case_id]
 
     @property
     def _trained_shapes(self) -> list[tuple[int, ...]]:
         return [self._shape(case)[-len(self.patch_size) :] for case in self.train_ids]
 
     def _outside_fill(self) -> tuple[float, ...] | None:
-        _, low, high = self._surveyed
-        if (high - low).max() > CONSTANT:
-            return None
+        low = np.full(len(self._channels), np.inf, np.float32)
+        high = -low
+        for case in self.train_ids:
+            outside = self._labels(case) == OUTSIDE
+            if not outside.any():
+                continue
+            image = self._image(case)
+            if image.shape != (len(low), *outside.shape):  # ``load`` says so
+                continue
+            values = image[:, outside]  # (C, N)
+            low, high = np.minimum(low, values.min(axis=1)), np.maximum(high, values.max(axis=1))
+            if (high - low).max() > CONSTANT:
+                return None
         if not np.isfinite(low).all() or np.abs([low, high]).max() <= CONSTANT:
             return (0.0,) * len(low)
-        if (np.min(self._trained_shapes, axis=0) < self.space.size).any():
+        if (np.min(self._trained_shapes, axis=0) < self._size).any():
             return None
         return tuple(float(v) for v in (low + high) / 2)
 

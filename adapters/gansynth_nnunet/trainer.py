@@ -28,7 +28,6 @@ from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from gansynth.core.mixer_config import MixerConfig
-from gansynth.core.schedule import Schedule
 from gansynth.hosts.host import Job
 from gansynth.runtime.child import show
 from gansynth.runtime.errors import FAULTS, EnvironmentFault, GansynthError, UsageFault
@@ -202,8 +201,15 @@ class GANSynthMixin(Host):  # type: ignore[misc]
 
     def configure_optimizers(self) -> tuple[Any, Any]:
         optimizer, scheduler = super().configure_optimizers()
-        schedule = Schedule() if self.gansynth is None else self.gansynth.request.mix.schedule
-        return optimizer, RestartingScheduler(scheduler, schedule, self.num_epochs)
+        if self.gansynth is not None:  # each phase of its schedule begins with the first rate
+            schedule, epochs = self.gansynth.request.mix.schedule, self.num_epochs
+            usual = scheduler.step
+
+            def step(epoch: int | None = None) -> None:
+                usual(epoch if epoch is None else schedule.restarted(epoch, epochs))
+
+            scheduler.step = step
+        return optimizer, scheduler
 
     def save_checkpoint(self, filename: str) -> None:
         # Atomic, and under the variant's name: nnU-Net looks the trainer up before it predicts,
@@ -249,31 +255,14 @@ class nnUNetTrainerGANSynth(GANSynthMixin, nnUNetTrainer):  # type: ignore[misc]
     """nnU-Net's default trainer with synthetic samples, under the name that nnU-Net looks up."""
 
 
-class RestartingScheduler:
-    """Restarts an nnU-Net scheduler in each phase of a schedule."""
-
-    def __init__(self, scheduler: Any, schedule: Schedule, epochs: int) -> None:
-        self.scheduler, self.schedule, self.epochs = scheduler, schedule, epochs
-
-    def step(self, epoch: int | None = None) -> None:
-        """Set the rate of an epoch, counted from 0."""
-        at = epoch if epoch is None else self.schedule.restarted(epoch, self.epochs)
-        self.scheduler.step(at)
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "scheduler":  # not yet unpickled
-            raise AttributeError(name)
-        return getattr(self.scheduler, name)
-
-
 def follow(file: Path, rank: int) -> MixerConfig[str]:
     """Wait for the plan of the rank that leads; its failure ends this one, too."""
     while not file.is_file():
         time.sleep(0.2)
-    told = read_json(file)
-    if fault := told.get("fault"):
+    document = read_json(file)
+    if fault := document.get("fault"):
         raise FAULTS.get(fault["code"], GansynthError)(fault["text"])
-    plan = told["plan"]
+    plan = document["plan"]
     plan["stream"] = [rank, *plan["stream"][1:]]
     if counter := plan["batch_counter"]:
         counter[0] = str(Path(counter[0]).with_name(f"batches-{rank}"))
