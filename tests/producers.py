@@ -148,10 +148,10 @@ def fill_here(folder: Path, drawer: Any, capacity: int, **told: Any) -> BankRead
     bank = folder / "bank"
     spec = BankSpec(source.schema, drawer.lineage, run.run_id, run.manifest_sha256, True, capacity)
     config = replace(CONFIG, bank=str(bank), capacity=capacity, **told)
-    how = {"schema": source.schema, "min_size": run.space.size}
+    how = {"stop": lambda: False, "min_size": run.space.size}
     with BankWriter.create(bank, spec) as writer:
         try:
-            produce(writer, drawer.draw, lambda _: {}, config, stop=lambda: False, **how)
+            produce(writer, drawer.draw, lambda _: {}, config, **how)
         finally:
             (folder / "counts.json").write_text(json.dumps(dict(writer.rejected)))
     return BankReader(bank)

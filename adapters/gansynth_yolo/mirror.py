@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from gansynth.data.case_writer import yolo_lines
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, whole_folder
 from gansynth_yolo.source import YoloImage, YoloSource
+from gansynth_yolo.writer import write_data_file
 
 TOLERATED = 0.01  # share by which both detectors let a box exceed its image
 
@@ -41,17 +41,13 @@ def mirror(source: YoloSource, folder: Path, *, channels: int | None = None) -> 
     Args:
         channels: image channels of the detector, 1 or 3; None for those of the data set.
     """
-    names = source.file.names
+    where = {"path": str(folder.absolute())}
     with whole_folder(folder, anew=True) as temporary, disk_errors(folder):
-        document: dict[str, object] = {"path": str(folder.absolute())}
         for split, images in parts(source).items():
             if images:
-                document[split] = f"images/{split}"
+                where[split] = f"images/{split}"
                 place(images, temporary, split)
-        document |= {"names": dict(enumerate(names)), "nc": len(names)}
-        document["channels"] = channels or source.file.channels
-        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-        (temporary / "data.yaml").write_text(text, "utf-8")
+        write_data_file(temporary, where, source.file.names, channels or source.file.channels)
     return folder / "data.yaml"
 
 

@@ -183,11 +183,6 @@ class DatasetFile:
     splits: Mapping[str, tuple[str, ...]]
     allow_outside: bool  # whether paths and links may lead out of `home`
 
-    @property
-    def name(self) -> str:
-        """The data set's name: the file's, or the folder's if the file is called ``data.yaml``."""
-        return self.home.name if self.path.stem.casefold() in USUAL else self.path.stem
-
     def check_inside(self, target: Path, label: str) -> None:
         """Reject (IntegrityFault) a path or link that leads out of the data set's folder."""
         home = os.path.realpath(self.home)
@@ -400,14 +395,6 @@ def _row(words: Sequence[str], names: Sequence[str], overshoot: float) -> tuple[
     return row
 
 
-def corners(rows: Rows, shape: Sequence[int]) -> FloatArray:
-    """Return boxes clipped to the image: float32 (N, 4) ``ymin, xmin, ymax, xmax`` in pixels."""
-    half = rows[:, 3:] / 2
-    low, high = rows[:, 1:3] - half, rows[:, 1:3] + half
-    shares = np.clip(np.hstack([low[:, ::-1], high[:, ::-1]]), 0, 1)
-    return (shares * np.tile(np.array(shape, np.float64), 2)).astype(np.float32)
-
-
 # -- images -------------------------------------------------------------------------------------
 
 
@@ -425,7 +412,10 @@ class YoloImage(PictureFiles):
     @property
     def boxes(self) -> Boxes:
         """The boxes, clipped to the image, in pixels, with the numbers of their classes."""
-        return Boxes(corners(self.rows, self.shape), self.rows[:, 0].astype(np.int16))
+        centre, half = self.rows[:, [2, 1]], self.rows[:, [4, 3]] / 2
+        shares = np.clip(np.hstack([centre - half, centre + half]), 0, 1)
+        corners = (shares * np.tile(np.array(self.shape, np.float64), 2)).astype(np.float32)
+        return Boxes(corners, self.rows[:, 0].astype(np.int16))
 
 
 class ImageListing(PictureSet):
@@ -681,7 +671,8 @@ class YoloSource(PictureSource):
 
     @property
     def name(self) -> str:
-        return f"yolo:{self.file.name}"
+        path, home = self.file.path, self.file.home
+        return f"yolo:{home.name if path.stem.casefold() in USUAL else path.stem}"
 
     @property
     def has_split(self) -> bool:
@@ -693,19 +684,17 @@ class YoloSource(PictureSource):
     @cached_property
     def images(self) -> Mapping[str, tuple[YoloImage, ...]]:
         """Images by split, ``train``, ``val`` and ``test`` (empty if there is none)."""
-        images = self.found.pictures
-        part_of = super().sides
-        if self.has_split:
-            part_of = {case: image.split for case, image in images.items()}
-        cases = sorted(part_of)
+        images, sides = self.found.pictures, self.sides
         return {
-            split: tuple(images[case] for case in cases if part_of[case] == split)
+            split: tuple(images[case] for case in sorted(sides) if sides[case] == split)
             for split in SPLITS
         }
 
     @property
     def sides(self) -> dict[str, str]:
-        return {image.case: split for split, images in self.images.items() for image in images}
+        if not self.has_split:
+            return super().sides
+        return {case: image.split for case, image in self.found.pictures.items()}
 
     @cached_property
     def _split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -719,7 +708,7 @@ class YoloSource(PictureSource):
             )
         trained = ("train", "val") if fold == "all" else ("train",)
         train = tuple(case for case in sorted(images) if images[case].split in trained)
-        return train, tuple(case for case in sorted(images) if case not in set(train))
+        return train, tuple(sorted(images.keys() - train))
 
     def files(self, case_id: str) -> StoredCase:
         """Its record is of the file's pixels, whatever size and labels it is read with."""
@@ -832,8 +821,7 @@ class YoloSource(PictureSource):
 
     def image(self, case_id: str) -> YoloImage:
         """Return the files of a case."""
-        self._picture(case_id)
-        return self.found.pictures[case_id]
+        return self.found.pictures[self._picture(case_id).case]
 
     # -- learnt from the files -------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +68,15 @@ class YoloWriter(PictureWriter):
 
     def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
         """Write ``data.yaml``."""
-        names = self.schema.box_classes
-        document = {**self.where(), "nc": len(names), "names": dict(enumerate(names))}
-        document["channels"] = len(self.schema.channels)
-        text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
-        (self.folder / "data.yaml").write_text(text, "utf-8")
+        names, channels = self.schema.box_classes, len(self.schema.channels)
+        write_data_file(self.folder, self.where(), names, channels)
         return self.report()
+
+
+def write_data_file(
+    folder: Path, where: Mapping[str, str], names: Sequence[str], channels: int
+) -> None:
+    """Write ``data.yaml``; ``where`` says where the images are."""
+    document = {**where, "nc": len(names), "names": dict(enumerate(names)), "channels": channels}
+    text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+    (folder / "data.yaml").write_text(text, "utf-8")

@@ -139,44 +139,38 @@ class DrawCounter:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._read: dict[Path, int] = {}
-        self._kinds, self._ids, self._reasons = Counter[str](), Counter[str](), Counter[str]()
-        self._stopped = ""
+        self._read = Counter[Path]()
+        # Samples if they were synthetic, else the reasons why there was none.
+        self._draws = {kind: Counter[str]() for kind in get_args(Kind)}
 
     def update(self) -> DrawCounts:
         """Read the new lines of every process and return the counts."""
         for path in sorted(self.folder.glob(PATTERN)):
-            read = self._read.get(path, 0)
+            read = self._read[path]
             if path.stat().st_size == read:  # most of thousands of workers are idle
                 continue
             with path.open("rb") as file:
                 file.seek(read)
                 new = file.read()
             whole = new[: new.rfind(b"\n") + 1]  # an incomplete line waits for the next update
-            self._read[path] = read + len(whole)
+            self._read[path] += len(whole)
             rows = csv.reader(io.StringIO(whole.decode("utf-8", "replace")))
             row: list[str] | None = []
             while row is not None:
                 with contextlib.suppress(csv.Error):  # a damaged line
                     row = next(rows, None)
-                    if not row or len(row) < 3 or row[0] not in get_args(Kind):
-                        continue
-                    kind, sample_id, source = row[:3]
-                    self._kinds[kind] += 1
-                    if kind == "synthetic":
-                        self._ids[sample_id] += 1
-                    elif kind == "fallback":
-                        self._reasons[source] += 1
-                    elif kind == "stopped":
-                        self._stopped = source
+                    if row and len(row) > 2 and row[0] in self._draws:
+                        kind, sample_id, source = row[:3]
+                        self._draws[kind][sample_id if kind == "synthetic" else source] += 1
+        real, synthetic, fallback, stopped = self._draws.values()
         return DrawCounts(
-            real=self._kinds["real"] + self._kinds["fallback"],
-            synthetic=self._kinds["synthetic"],
-            fell_back=self._kinds["fallback"],
-            distinct=len(self._ids),
-            most=max(self._ids.values(), default=0),
-            reasons=dict(self._reasons),
-            stopped=self._stopped,
+            real=real.total() + fallback.total(),
+            synthetic=synthetic.total(),
+            fell_back=fallback.total(),
+            distinct=len(synthetic),
+            most=max(synthetic.values(), default=0),
+            reasons=dict(fallback),
+            stopped=next(reversed(stopped), ""),
         )
 
 
@@ -192,18 +186,16 @@ def enough_samples(draws: int, most: float = MOST_DRAWS) -> int:
 
 def foreseen(request: AugmentRequest, draws: int, held: int) -> dict[str, Any]:
     """Return what a dry run reports about ``draws`` draws from a bank of ``held`` samples."""
-    document: dict[str, Any] = {"synthetic_draws": draws}
-    if request.offline or request.bank is not None:
-        document["draws_of_a_sample"] = round(draws / max(1, held), 2)
-        if text := too_few(draws, held):
-            document["reuse"] = text
-        return document
-    document["samples_to_make"] = least = enough_samples(draws)
-    document["reuse"] = (
-        f"no sample is drawn more than {MOST_DRAWS} times if the producer makes {least} while it "
-        "trains; the log says if it makes fewer"
-    )
-    return document
+    if not request.offline and request.bank is None:
+        least = enough_samples(draws)
+        reuse = (
+            f"no sample is drawn more than {MOST_DRAWS} times if the producer makes {least} while "
+            "it trains; the log says if it makes fewer"
+        )
+        return {"synthetic_draws": draws, "samples_to_make": least, "reuse": reuse}
+    reuse = too_few(draws, held)
+    document = {"synthetic_draws": draws, "draws_of_a_sample": round(draws / max(1, held), 2)}
+    return {**document, "reuse": reuse} if reuse else document
 
 
 def too_few(draws: int, held: int, most: int | None = None) -> str:

@@ -37,18 +37,11 @@ def place_bank(
         EnvironmentFault: there is no room, or the folder cannot be written.
         UsageFault: ``scratch`` is a file.
     """
-    base, notice = bank_place(bytes_needed, scratch), ""
+    base, notice = bank_place(bytes_needed, scratch)
     if base.exists() and not base.is_dir():
         raise UsageFault(f"--bank-dir {base}: is a file, expected a folder; name another one")
     with disk_errors(base):
         base.mkdir(parents=True, exist_ok=True)
-    if scratch is not None:
-        notice = f"the bank is kept in {base}"
-    elif base != SHARED_MEMORY:
-        notice = (
-            f"{_unfit(bytes_needed)}: it is kept in {base} instead; enlarge shared memory (docker "
-            "run --shm-size 8g), or name a folder by --bank-dir"
-        )
     if notice and (free := _free(base)) < bytes_needed:
         raise EnvironmentFault(
             f"{base}: a bank needs {bytes_needed} bytes, {free} are free; make room, hold fewer "
@@ -62,22 +55,26 @@ def place_bank(
         return Path(tempfile.mkdtemp(prefix=prefix, dir=base)), notice
 
 
-def bank_place(bytes_needed: int, scratch: str | os.PathLike[str] | None = None) -> Path:
-    """Return where ``place_bank`` would make a bank now, without writing or checking for room."""
+def bank_place(
+    bytes_needed: int, scratch: str | os.PathLike[str] | None = None
+) -> tuple[Path, str]:
+    """Return the parent folder and the notice of ``place_bank``; nothing is written."""
     if scratch is not None:
-        return Path(scratch).absolute()
-    return Path(tempfile.gettempdir()) if _unfit(bytes_needed) else SHARED_MEMORY
-
-
-def _unfit(needed: int) -> str:
-    """Return why shared memory cannot hold the bank, or ""."""
+        base = Path(scratch).absolute()
+        return base, f"the bank is kept in {base}"
     if not os.access(SHARED_MEMORY, os.W_OK):
-        return f"there is no shared memory ({SHARED_MEMORY}) to keep the bank in"
-    if (free := _free(SHARED_MEMORY)) >= 2 * needed:
-        return ""
-    return (
-        f"shared memory ({SHARED_MEMORY}) has {free / 1e9:.1f} GB free, the bank needs "
-        f"{needed / 1e9:.1f} GB and as much to spare"
+        why = f"there is no shared memory ({SHARED_MEMORY}) to keep the bank in"
+    elif (free := _free(SHARED_MEMORY)) >= 2 * bytes_needed:
+        return SHARED_MEMORY, ""
+    else:
+        why = (
+            f"shared memory ({SHARED_MEMORY}) has {free / 1e9:.1f} GB free, the bank needs "
+            f"{bytes_needed / 1e9:.1f} GB and as much to spare"
+        )
+    base = Path(tempfile.gettempdir())
+    return base, (
+        f"{why}: it is kept in {base} instead; enlarge shared memory (docker run --shm-size 8g), "
+        "or name a folder by --bank-dir"
     )
 
 

@@ -28,7 +28,7 @@ from gansynth.bank.rejected_samples import RejectedSamples
 from gansynth.bank.store import SPEC
 from gansynth.bank.throttle import log_work, read_throttle_state
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schema import Sample, Schema
+from gansynth.core.schema import Sample
 from gansynth.runtime.errors import (
     EXIT_OK,
     DataFault,
@@ -101,7 +101,6 @@ def produce(
     config: ProducerConfig,
     *,
     stop: Callable[[], bool],
-    schema: Schema,
     min_size: Sequence[int],
     bring: Callable[[Sample], Sample] | None = None,
     compare: Callable[[Sequence[Any]], None] | None = None,
@@ -126,21 +125,15 @@ def produce(
         TrainingFault: more than half of the last 64 samples were rejected.
         EnvironmentFault: the disk is full.
     """
-    gate, frozen = QualityGate(writer.rejected), writer.spec.frozen
-    rejects = RejectedSamples(Path(config.rejected) if config.rejected else None, schema)
+    gate, spec = QualityGate(writer.rejected), writer.spec
+    rejects = RejectedSamples(Path(config.rejected) if config.rejected else None, spec.schema)
     took: deque[float] = deque(maxlen=32)  # seconds of batches
     reader = BankReader(writer.folder)
     last = reader.ids()[-1:]
     start = int(reader.read(last[0]).provenance["index"]) + 1 if last else 0
     first = start - start % config.batch
     with _beating(writer):
-        while not stop():
-            if frozen and writer.full:
-                if not writer.complete:
-                    writer.finish()
-                writer.state = "complete"
-                writer.beat()
-                return
+        while not stop() and not (spec.frozen and writer.full):
             begin = writer.working_since = time.monotonic()
             ready: list[tuple[Sample, HostArrays]] = []
             for index, sample in enumerate(draw(first, config.batch), first):
@@ -148,7 +141,7 @@ def produce(
                     continue
                 try:
                     sample = sample if bring is None else bring(sample)
-                    validate_sample(sample, schema, min_size, writer.spec.dtype)
+                    validate_sample(sample, spec.schema, min_size, spec.dtype)
                     extras = finalise(sample)
                 except DataFault as fault:
                     rejects.keep(sample, fault, index)
@@ -162,26 +155,33 @@ def produce(
                 compare([sample.image for sample, _ in ready])
                 compare = None
             for sample, extras in ready:
-                if not (frozen and writer.full):
+                if not (spec.frozen and writer.full):
                     writer.publish(sample, extras)
             end = time.monotonic()
             took.append(end - begin)
             writer.working_since, writer.usual = None, statistics.median(took)
-            if not frozen:
+            if not spec.frozen:
                 log_work(writer.folder, begin, end)
                 if writer.full:
                     writer.state = "refreshing"
             writer.beat()
-            while not frozen and (left := _rest(writer, config, begin, end)) > 0 and not stop():
+            while (left := _rest(writer, config, begin, end)) > 0 and not stop():
                 time.sleep(min(left, _POLL_SECONDS))
+        if spec.frozen and writer.full:
+            if not writer.complete:
+                writer.finish()
+            writer.state = "complete"
+            writer.beat()
 
 
 def _rest(writer: BankWriter, config: ProducerConfig, begin: float, end: float) -> float:
     """Return the seconds to rest from now; infinite while too few samples were drawn.
 
-    A live bank is filled without rest until training starts. ``reuse`` and ``refresh`` apply to
-    full banks only.
+    A live bank is filled without rest until training starts, a frozen one until its end. ``reuse``
+    and ``refresh`` apply to full banks only.
     """
+    if writer.spec.frozen:
+        return 0.0
     pace = read_throttle_state(writer.folder)
     filling = writer.state != "refreshing"
     unlimited = filling or config.reuse is not None or config.refresh is not None
@@ -225,17 +225,17 @@ class _StopSignal:
     """Stop on SIGTERM, SIGINT or the parent's end: orderly, or at once after a short time."""
 
     def __init__(self, parent: int | None) -> None:
-        self.exit_code: int | None = None
+        self.exit_code = EXIT_OK
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         if parent is not None:
             threading.Thread(target=self._follow, args=(parent,), daemon=True).start()
 
     def __call__(self) -> bool:
-        return self.exit_code is not None
+        return self.exit_code != EXIT_OK
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        if self.exit_code is None:  # a second signal must not disturb the clean-up
+        if not self():  # a second signal must not disturb the clean-up
             self.exit_code = 128 + number
             threading.Thread(target=_end_soon, args=(number,), daemon=True).start()
             raise SystemExit(self.exit_code)
@@ -293,7 +293,6 @@ def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
                 (lambda _: {}) if adapter is None else adapter.finalise,
                 config,
                 stop=stop,
-                schema=source.schema,
                 min_size=() if adapter is None or bring is not None else adapter.sample_size,
                 bring=bring,
                 compare=partial(compare_with_cases, Path(config.run), source),
@@ -312,9 +311,8 @@ def open_bank(folder: Path, spec: BankSpec) -> BankWriter:
         return BankWriter.create(folder, spec)
     writer = BankWriter.attach(folder)
     existing, requested = writer.spec.to_json(), spec.to_json()
-    keys = {*existing, *requested}
-    differing = sorted(key for key in keys if existing.get(key) != requested.get(key))
-    if differing:
+    keys = sorted({*existing, *requested})
+    if differing := [key for key in keys if existing.get(key) != requested.get(key)]:
         writer.close()
         raise UsageFault(
             f"{folder}: this bank was made with other {', '.join(differing)}; expected the same to "
@@ -323,16 +321,13 @@ def open_bank(folder: Path, spec: BankSpec) -> BankWriter:
     return writer
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a producer, ``python -m gansynth.bank.producer FILE``, and return its exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+def main(path: str) -> int:
+    """Run the producer that a JSON file describes, and return its exit code."""
     try:
-        if len(arguments) != 1:
-            raise UsageFault("usage: python -m gansynth.bank.producer CONFIG.json")
         try:
-            config = ProducerConfig.from_json(read_json(arguments[0]))
+            config = ProducerConfig.from_json(read_json(path))
         except TypeError as error:
-            raise UsageFault(f"{arguments[0]}: {error}; expected ProducerConfig") from error
+            raise UsageFault(f"{path}: {error}; expected ProducerConfig") from error
         stop = _StopSignal(config.parent)
         try:
             run_producer(config, stop)
@@ -348,11 +343,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GansynthError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    return stop.exit_code or EXIT_OK
+    return stop.exit_code
 
 
 if __name__ == "__main__":
     # The parent handles Ctrl-C. Not a new session: Linux shares the CPU between sessions
     # first, and a low priority counts only within one.
     os.setpgid(0, 0)
-    sys.exit(main())
+    sys.exit(main(sys.argv[1]))

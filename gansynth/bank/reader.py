@@ -1,7 +1,8 @@
 """Sample bank: a folder with a file for each sample, one writer and any number of readers.
 
 A reader opens a file, copies what is in it and closes it. There are no locks between readers and
-the writer. Reading needs numpy alone.
+the writer. Reading needs numpy alone. A training draws in passes: no sample is drawn again before
+all have been drawn.
 
     with BankWriter.create(folder, spec) as writer:
         writer.publish(sample, {})
@@ -11,12 +12,18 @@ the writer. Reading needs numpy alone.
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
+import sys
 import time
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gansynth.bank.store import (
     COMPLETE,
@@ -35,9 +42,10 @@ from gansynth.bank.store import (
     sample_path,
 )
 
-__all__ = ["BankReader", "BankSample", "BankSpec", "BankWriter", "verify_bank"]
+__all__ = ["BankPasses", "BankReader", "BankSample", "BankSpec", "BankWriter", "verify_bank"]
 
 _ATTEMPTS = 100  # retired samples a draw meets in a row before it gives up
+_PASS = 30
 
 
 class BankReader:
@@ -69,11 +77,14 @@ class BankReader:
         """Return the number of samples visible now."""
         return len(self.ids())
 
-    def ids(self) -> list[str]:
-        """Return the ids of the samples visible now, oldest first."""
-        self._ids = list_samples(self.folder)
-        self._scanned = time.monotonic()
-        return self._ids.copy()
+    def ids(self, *, recent: bool = False) -> list[str]:
+        """Return the ids of the samples visible now, oldest first, as a new list.
+
+        ``recent``: return the same list again until ``rescan_seconds`` have passed.
+        """
+        if not recent or time.monotonic() - self._scanned >= self.rescan_seconds:
+            self._ids, self._scanned = list_samples(self.folder), time.monotonic()
+        return self._ids
 
     def age(self) -> float | None:
         """Return the seconds since the writer's last heartbeat; None for a frozen bank."""
@@ -91,14 +102,13 @@ class BankReader:
             IntegrityFault: a sample that was not retired is damaged.
             EnvironmentFault: a sample that was not retired cannot be opened.
         """
-        if time.monotonic() - self._scanned >= self.rescan_seconds:
-            self.ids()
+        ids = self.ids(recent=True)
         for _ in range(_ATTEMPTS):
-            if self._ids:
-                with contextlib.suppress(KeyError):
-                    return self.read(self._ids[int(rng.integers(len(self._ids)))])
-            if not self.ids():
-                return None
+            if not ids:
+                break
+            with contextlib.suppress(KeyError):
+                return self.read(ids[int(rng.integers(len(ids)))])
+            ids = self.ids()
         return None
 
     def read(self, sample_id: str) -> BankSample:
@@ -114,6 +124,132 @@ class BankReader:
             return read_sample(sample_path(self.folder, sample_id))
         except FileNotFoundError:
             raise KeyError(sample_id) from None
+
+
+# -- in passes ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class WorkerGroup:
+    """The place of this process among the workers that draw in parallel."""
+
+    number: int = 0  # number of this worker, from 0
+    size: int = 1  # number of workers
+    # number of the team's first process, where teams follow each other: workers of a `DataLoader`
+    started: int | None = None
+    # identity of a worker that knows no others and makes its own passes
+    alone: tuple[int, ...] = ()
+
+    @classmethod
+    def here(cls, workers: int = 1) -> WorkerGroup:
+        """Return the team of this process; ``workers`` are started in turn, 1 if unknown."""
+        identity = tuple(getattr(multiprocessing.current_process(), "_identity", ()))
+        if not identity:
+            return cls()
+        # Not imported here: workers of torch's own loaders have imported it.
+        loading = sys.modules.get("torch.utils.data")
+        info = None if loading is None else loading.get_worker_info()
+        if info is not None:
+            return cls(info.id, info.num_workers, identity[-1] - info.id)
+        if workers > 1:
+            return cls(identity[-1] % workers, workers)
+        return cls(alone=identity)
+
+
+class BankPasses:
+    """Draw each sample of a bank once before any is drawn again.
+
+    A frozen bank is read in passes, each in an order that depends on the seed alone. The turn of a
+    draw determines its sample. The training gives the turn, or each of N workers takes every Nth.
+    Each process reads a live bank independently, newest samples first. There is no lock.
+
+    Args:
+        key: seed of the order of a frozen bank's passes; the same in all processes of a team.
+        rng: random generator of this process, for the order of a live bank's samples.
+        workers: see ``WorkerGroup.here``.
+        turns: path of the files in which workers record the number of turns they took, for the
+            teams after them; a team and a worker are added to its name. None records nothing.
+    """
+
+    def __init__(
+        self,
+        reader: BankReader,
+        key: Sequence[int],
+        rng: np.random.Generator,
+        *,
+        workers: int = 1,
+        turns: Path | None = None,
+    ) -> None:
+        self.reader, self._key, self._rng = reader, tuple(key), rng
+        self._team = team = WorkerGroup.here(workers)
+        self._turn, self._turns = team.number, None  # the next one
+        self._ids: list[str] = []
+        self._waiting: list[str] = []
+        self._pass = 0
+        if turns is not None and team.started is not None:
+            self._turns = turns.with_name(f"{turns.name}-{team.started}-{team.number}")
+            with contextlib.suppress(OSError):
+                turns.parent.mkdir(parents=True, exist_ok=True)
+                for path in turns.parent.glob(f"{turns.name}-*-*"):  # of the teams that have ended
+                    if int(path.name.split("-")[-2]) < team.started:
+                        self._turn += path.stat().st_size
+
+    def draw(self, turn: int | None = None) -> BankSample | None:
+        """Return the next sample, or a frozen bank's one at ``turn``; None if there is none."""
+        ids = self.reader.ids(recent=True)
+        for _ in range(_ATTEMPTS):
+            if not ids:
+                break
+            frozen = self.reader.spec.frozen
+            with contextlib.suppress(KeyError):  # the sample was retired in between
+                return self.reader.read(self._planned(ids, turn) if frozen else self._fresh(ids))
+            if not self._waiting:
+                ids = self.reader.ids()
+        return None
+
+    def _planned(self, ids: Sequence[str], turn: int | None) -> str:
+        """Return the sample of a frozen bank at ``turn``, or at this process's next turn."""
+        key = self._key
+        if turn is None:
+            key, turn = (*key, *self._team.alone), self._turn
+            self._turn += self._team.size
+            if self._turns is not None:
+                # If writing fails, the next team begins a little earlier.
+                with contextlib.suppress(OSError), open(self._turns, "ab", buffering=0) as file:
+                    file.write(b".")
+        lap, place = divmod(turn, len(ids))
+        return ids[int(_order(key, lap, len(ids))[place])]
+
+    def _fresh(self, ids: list[str]) -> str:
+        """Return a live bank's next sample in this pass, new ones first."""
+        if ids is not self._ids:  # listed anew
+            new = set(ids).difference(self._ids)
+            left = set(self._waiting).intersection(ids)
+            self._waiting = [i for i in self._waiting if i in left]
+            self._waiting += self._shuffled([i for i in self._own(ids) if i in new])
+            self._ids = ids
+        if not self._waiting:
+            self._pass += 1
+            self._waiting = self._shuffled(self._own(ids) or ids)
+        return self._waiting.pop()
+
+    def _own(self, ids: Sequence[str]) -> list[str]:
+        """Return the samples that this worker, and no other, draws in this pass."""
+        team = self._team
+        return [i for i in ids if (int(i) + self._pass) % team.size == team.number]
+
+    def _shuffled(self, ids: Sequence[str]) -> list[str]:
+        return [ids[place] for place in self._rng.permutation(len(ids))]
+
+
+@lru_cache(maxsize=4)
+def _order(key: tuple[int, ...], lap: int, total: int) -> npt.NDArray[Any]:
+    """Return the order of a frozen bank's places in one pass."""
+    seed = np.random.SeedSequence(key, spawn_key=(_PASS, lap))
+    return np.random.default_rng(seed).permutation(total)
+
+
+# -- verification ---------------------------------------------------------------------------------
 
 
 def verify_bank(folder: str | os.PathLike[str]) -> int:

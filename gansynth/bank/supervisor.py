@@ -88,8 +88,8 @@ class ProducerSupervisor:
         self.ended: GansynthError | None = None
         self.limits, self._allowed = limits or HeartbeatLimits(), restarts
         self._bank, self._in_a_row = Path(config.bank), 0
-        self._said: deque[str] = deque()
-        self._over = self._told_full = False
+        self._messages: deque[str] = deque()
+        self._squeezed = False  # a full disk has been reported
         self._stopping = threading.Event()
         self._pid = os.getpid()
         self._begin()
@@ -101,7 +101,7 @@ class ProducerSupervisor:
                 self._watchdog = subprocess.Popen(
                     command, stdin=null, stdout=null, stderr=null, close_fds=False
                 )
-        self._thread = threading.Thread(target=self._keep, name="gansynth-keeper", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="gansynth-keeper", daemon=True)
         self._thread.start()
 
     def wait(
@@ -110,7 +110,7 @@ class ProducerSupervisor:
         timeout: float,
         progress: Callable[[int], None] = lambda count: None,
     ) -> None:
-        """Wait until the bank holds enough samples, through deaths and restarts.
+        """Wait until the bank holds enough samples, or is complete, through deaths and restarts.
 
         Args:
             timeout: seconds.
@@ -120,36 +120,32 @@ class ProducerSupervisor:
             GansynthError: the producer was given up; this is its last fault.
             TrainingFault: it ended, or time was up, with fewer samples.
         """
-        reported, now = -1, time.monotonic()
-        end = now + timeout
+        reported, end = -1, time.monotonic() + timeout
+        all_of_it = self.config.frozen and samples >= self.config.capacity
         while True:
-            over = self._over  # before counting, so that the last sample counts
+            alive, late = self.alive(), time.monotonic() >= end  # before the last count
             count = len(list_samples(self._bank))
             if count != reported:
                 progress(count)
-            reported, now = count, time.monotonic()
-            if count >= samples:
+            reported = count
+            if count >= samples and not (alive and all_of_it):
                 return
-            if over:
+            if not alive:
                 raise self.ended or self._fault(self.process.poll() or EXIT_OK, "")
-            if now >= end:
+            if late:
                 raise TrainingFault(
                     f"producer: {count} of {samples} samples after {timeout:g} s; "
                     f"{self._log_ends()}. Wait longer, or hold fewer samples"
                 )
             time.sleep(_POLL_SECONDS)
 
-    def join(self, timeout: float | None) -> None:
-        """Wait until the producer has ended for good, at most for ``timeout`` seconds."""
-        self._thread.join(timeout)
-
     def alive(self) -> bool:
         """Return whether the producer runs, or is about to be restarted."""
-        return not self._over
+        return self._thread.is_alive()
 
     def messages(self) -> list[str]:
         """Return the messages since the last call, for the training's log."""
-        return [self._said.popleft() for _ in range(len(self._said))]
+        return [self._messages.popleft() for _ in range(len(self._messages))]
 
     def stop(self) -> None:
         """End the producer for good; does nothing in a forked child."""
@@ -157,7 +153,6 @@ class ProducerSupervisor:
             return
         self._stopping.set()
         self._thread.join(_JOIN_SECONDS)
-        self._over = True
         self._terminate()
         if self._watchdog is not None:
             self._watchdog.kill()
@@ -171,9 +166,8 @@ class ProducerSupervisor:
 
     # -- the process -----------------------------------------------------------------------------
 
-    def _begin(self, again: bool = False) -> None:
-        """Start a process; ``again``: it follows one that died."""
-        self._before = self._newest()
+    def _begin(self) -> None:
+        self._newest_before = self._newest()
         settings = self.log.with_suffix(".json")
         write_json_atomic(settings, self.config.to_json())
         # The same modules in the same order as here, and none from the working directory.
@@ -182,9 +176,9 @@ class ProducerSupervisor:
         with disk_errors(self.log):
             stream = open(self.log, "ab", buffering=0)  # noqa: SIM115 - closed below
         with stream:
-            if again or stream.tell():
+            if self._in_a_row or stream.tell():  # it is not the first
                 stream.write(f"--- started, {time.strftime('%Y-%m-%d %H:%M:%S')}\n".encode())
-            self._first = stream.tell()
+            self._log_start = stream.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "gansynth.bank.producer", str(settings)],
                 stdin=subprocess.DEVNULL,
@@ -229,7 +223,7 @@ class ProducerSupervisor:
     def _last_words(self, lines: int) -> str:
         try:
             with open(self.log, "rb") as stream:
-                stream.seek(max(self._first, os.fstat(stream.fileno()).st_size - _LOG_BYTES))
+                stream.seek(max(self._log_start, os.fstat(stream.fileno()).st_size - _LOG_BYTES))
                 text = stream.read().decode("utf-8", "replace")
         except OSError:
             return "(no log)"
@@ -238,13 +232,13 @@ class ProducerSupervisor:
 
     # -- the thread ------------------------------------------------------------------------------
 
-    def _keep(self) -> None:
+    def _watch(self) -> None:
         try:
             while not self._stopping.wait(_POLL_SECONDS):
                 hung = self._hang_reason()
-                if self._heartbeat.get("squeezed") and not self._told_full:
-                    self._told_full = True
-                    self._said.append(
+                if self._heartbeat.get("squeezed") and not self._squeezed:
+                    self._squeezed = True
+                    self._messages.append(
                         f"{self._bank}: the disk is full: the bank holds "
                         f"{self._heartbeat.get('held')} samples instead of "
                         f"{self.config.capacity}; make room there"
@@ -260,7 +254,6 @@ class ProducerSupervisor:
         except (GansynthError, OSError) as error:  # the bank or log cannot be read any more
             self._give_up(EnvironmentFault(f"producer: cannot be watched: {error}"))
         finally:
-            self._over = True
             if self._stopping.is_set():  # it may have been started after the stop
                 self._terminate()
 
@@ -284,7 +277,7 @@ class ProducerSupervisor:
 
     def _revive(self, why: GansynthError, code: int) -> bool:
         """Start it again after a pause; False if that would not help, or it was stopped."""
-        if self._newest() > self._before or self._heartbeat.get("usual") is not None:
+        if self._newest() > self._newest_before or self._heartbeat.get("usual") is not None:
             self._in_a_row = 0  # it was well: it has published, or finished a batch
         self._in_a_row += 1
         if not self._allowed or (code in FAULTS and code not in _PASSING):
@@ -293,26 +286,26 @@ class ProducerSupervisor:
             text = f"{why}; given up after {self._allowed} restart(s) in a row"
             return self._give_up(type(why)(text))
         if self.config.device != "cpu" and code in FAULTS and str(why).startswith(NO_ROOM):
-            self._said.append(
+            self._messages.append(
                 f"{self.config.device} has no memory left for the producer, or is another "
                 "process's alone: it goes on on the CPU"
             )
             self.config = replace(self.config, device="cpu")
         pause = min(self.limits.longest, self.limits.backoff * 2 ** (self._in_a_row - 1))
-        self._said.append(
+        self._messages.append(
             f"{why}; it is started again in {pause:g} s "
             f"(restart {self._in_a_row} of at most {self._allowed} in a row)"
         )
         if self._stopping.wait(pause):
             return False
         try:
-            self._begin(again=True)
+            self._begin()
             self.restarts += 1
         except (GansynthError, OSError) as error:  # the next turn tries it again
-            self._said.append(f"producer: cannot be started: {error}")
+            self._messages.append(f"producer: cannot be started: {error}")
         return True
 
     def _give_up(self, why: GansynthError) -> bool:
         self.ended = why
-        self._said.append(f"{why}; it is not started again")
+        self._messages.append(f"{why}; it is not started again")
         return False

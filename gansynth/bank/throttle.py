@@ -15,7 +15,6 @@ import contextlib
 import json
 import math
 import random
-import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.bank.store import PACE, WORK, read_heartbeat
-from gansynth.core.bank_options import OVERHEAD, RefreshPolicy
+from gansynth.core.bank_options import RefreshPolicy
 from gansynth.runtime.files import parse_json, replace_text
 
-_PAIR = struct.Struct("<dd")  # begin and end of work, `time.monotonic()`
+_PAIR = 16  # bytes of begin and end of work, `time.monotonic()`, two "<f8"
 _TICK_SECONDS = 2.0
 _BEAT_SECONDS = 3.0  # largest age of a heartbeat
 # Times the median: longer is a validation or a suspended machine; longer is not compared.
@@ -69,16 +68,16 @@ def read_throttle_state(bank: Path) -> ThrottleState | None:
 def log_work(bank: Path, begin: float, end: float) -> None:
     """Append one stretch of work for the training process."""
     with contextlib.suppress(OSError), open(bank / WORK, "ab", buffering=0) as file:
-        file.write(_PAIR.pack(begin, end))
+        file.write(np.array([begin, end], "<f8").tobytes())
 
 
-def read_work(bank: Path, skip: int = 0) -> list[tuple[float, float]]:
-    """Read the stretches of work, oldest first, without the first ``skip``."""
+def read_work(bank: Path, skip: int = 0) -> Array:
+    """Read the stretches of work (N, 2), oldest first, without the first ``skip``."""
     try:
-        raw = (bank / WORK).read_bytes()[skip * _PAIR.size :]
+        raw = (bank / WORK).read_bytes()[skip * _PAIR :]
     except OSError:
-        return []
-    return list(_PAIR.iter_unpack(raw[: len(raw) - len(raw) % _PAIR.size]))
+        return np.zeros((0, 2))
+    return np.frombuffer(raw, "<f8", len(raw) // _PAIR * 2).reshape(-1, 2)
 
 
 class ProducerThrottle:
@@ -90,13 +89,12 @@ class ProducerThrottle:
 
     def __init__(self, bank: Path, pacing: RefreshPolicy, drawn: Callable[[], int]) -> None:
         self.bank, self.pacing, self._drawn = bank, pacing, drawn
-        self._budget = pacing.overhead or OVERHEAD
         self._count, self._pace, self._chance = 0, _REST, random.Random(0)
         self._due = self._last = self._changed = -math.inf
         self._beat: Mapping[str, Any] = {}
         self._made: list[tuple[float, int]] = []  # first and last time and samples of a full bank
         self._rows: list[tuple[float, float]] = []  # begin and end of each step
-        self._stretches: list[tuple[float, float]] = []  # of the producer's work
+        self._work = np.zeros((0, 2))  # the producer's stretches of work
         self._working, self._kept, self._length = False, 0, 1.0
         self._costs: list[tuple[float, float]] = []  # seconds lost by one of work, its weight
         # Seconds of steps, of work beside them: now, and when the turn began.
@@ -129,7 +127,8 @@ class ProducerThrottle:
             cost = interval(self._costs[-_CYCLES:], _SIDE)[2]
         else:
             cost = max(_UNKNOWN, *(cost for cost, _ in self._costs), 0.0)
-        return min(_MOST, self._budget / (1 + self._budget) / max(cost, 1e-9))
+        budget = self.pacing.overhead
+        return min(_MOST, budget / (1 + budget) / max(cost, 1e-9))
 
     def summary(self) -> dict[str, Any]:
         """Return the measurements for the record; empty without a producer.
@@ -169,20 +168,19 @@ class ProducerThrottle:
         return "; ".join(text)
 
     def _tick(self, now: float) -> None:
-        beat = read_heartbeat(self.bank)
+        beat, until = read_heartbeat(self.bank), now - _BEAT_SECONDS
         if beat != self._beat:
             self._beat, self._changed = beat, now
             if beat.get("state") == "refreshing":
                 self._made = [*self._made[:1], (now, beat["total"])]
         new = read_work(self.bank, self._read)
         self._read += len(new)
-        self._stretches += (s for s in new if s[0] < s[1] < math.inf)
+        sound = (new[:, 0] < new[:, 1]) & (new[:, 1] < math.inf)
+        self._work = np.concatenate([self._work, new[sound]])
         self._count = self._drawn()
-        until, since = now - _BEAT_SECONDS, beat.get("working_since")
-        if since is None or self._changed <= until:
-            since = until
         if self._rows[0][1] <= until:
-            self._turn(float(since), until)
+            since = beat.get("working_since") if self._changed > until else None
+            self._turn(until if since is None else min(float(since), until), until)
         self._pace = (_HARD if self.pacing.overhead is None else 1.0) if self._working else _REST
         self.resume()
 
@@ -190,24 +188,22 @@ class ProducerThrottle:
         """End the turn of work or of rest if it is time; the producer works since ``since``."""
         rows = np.array(self._rows)
         begun, ends = rows[: np.searchsorted(rows[:, 1], until, "right")].T
-        knots = np.array([*self._stretches, (min(since, until), until)]).reshape(-1)
-        knots = np.maximum.accumulate(knots)
+        knots = np.maximum.accumulate(np.append(self._work, [since, until]))
         worked = np.cumsum(np.diff(knots, prepend=knots[0]) * (np.arange(len(knots)) % 2))
         work = np.interp(ends, knots, worked) - np.interp(begun, knots, worked)
         seconds, steps, usual = ends - begun, len(ends), float(np.median(ends - begun))
         duty, turn = self.duty(), slice(self._kept, None)
-        target = self._length * max(_LEAST, (_LEAST + _SETTLE) * duty / (1 - duty))
+        target = usual * self._length * max(_LEAST, (_LEAST + _SETTLE) * duty / (1 - duty))
         step = (seconds <= _GAP * usual)[turn]
-        total = self._before + np.array([seconds[turn][step].sum(), work[turn][step].sum()])
-        self._total = total
+        self._total = self._before + np.stack([seconds[turn][step], work[turn][step]]).sum(axis=1)
         if self._working:
-            over = seconds[turn].sum() > _PATIENCE * (target + _SETTLE) * usual
-            self._working = not over and work[turn].sum() < target * usual
+            over = seconds[turn].sum() > _PATIENCE * (target + _SETTLE * usual)
+            self._working = not over and work[turn].sum() < target
             return
         busy = np.convolve(work > 0, np.ones(_SETTLE + 1))[:steps] > 0
         busy[: self._kept] = False
         end = int(np.flatnonzero(busy).max(initial=-1)) + 1
-        paid = duty * total[0] >= total[1] + target * usual or self.pacing.overhead is None
+        paid = duty * self._total[0] >= self._total[1] + target or self.pacing.overhead is None
         if paid and steps - end >= _LEAST:
             begin, weight = int(np.argmax(busy)), float(work[turn].sum())
             if begin and weight:
@@ -216,9 +212,9 @@ class ProducerThrottle:
                 self._costs.append((lost / weight, weight))
             # The random length avoids synchrony with periodic work of the training.
             self._length = self._chance.uniform(0.5, 1.5)
-            self._before, self._working, self._kept = total, True, (steps - end) // 2
+            self._before, self._working, self._kept = self._total, True, (steps - end) // 2
             self._rows = self._rows[steps - self._kept :]
-            self._stretches = [s for s in self._stretches if s[1] > until]
+            self._work = self._work[self._work[:, 1] > until]
 
 
 def _mean(seconds: Array) -> float:

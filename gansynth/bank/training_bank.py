@@ -7,7 +7,6 @@ before its first batch, ``step`` and ``pause`` during training, and ``close`` at
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -67,11 +66,8 @@ class TrainingBank:
     @property
     def draws(self) -> int:
         """Synthetic samples that are still to be drawn."""
-        return round(self.samples * (1 - self.progress) * self.share_from(self.progress))
-
-    def share_from(self, now: float) -> float:
-        """Return the share of synthetic samples in the training after progress ``now``."""
-        return self.request.mix.share_of(now)
+        share = self.request.mix.share_of(self.progress)
+        return round(self.samples * (1 - self.progress) * share)
 
     def start(self) -> None:
         """Make a bank and start its producer, if samples are needed and there is no bank yet.
@@ -81,7 +77,7 @@ class TrainingBank:
             UsageFault: there is no such device.
         """
         request, planned = self.request, self.planned
-        if planned is None or self.share_from(self.progress) <= 0:
+        if planned is None or request.mix.share_of(self.progress) <= 0:
             return
         assert request.run is not None, "a bank is planned for a generator's samples"
         from gansynth.bank.producer import ProducerConfig
@@ -103,7 +99,6 @@ class TrainingBank:
                 samples=request.samples,
                 rejected=str(self.output / REJECTED),
                 device=producer_device(request.device, self.gpus),
-                parent=os.getpid(),
                 dtype=self.dtype,
                 temporary=True,
                 reuse=request.pacing.reuse,
@@ -120,7 +115,7 @@ class TrainingBank:
         Raises:
             GansynthError: the bank did not fill, and real cases may not replace samples.
         """
-        request = self.request
+        request, planned = self.request, self.planned
         if self.bank is None:
             return
         live = self.supervisor is not None and not request.offline
@@ -132,8 +127,8 @@ class TrainingBank:
                         f"{self.bank}: holds no sample, expected at least 1; fill it first"
                     )
             else:
-                assert self.planned is not None, "it is the supervisor's bank"
-                held = self.planned.held
+                assert planned is not None, "it is the supervisor's bank"
+                held = planned.held
                 least = min(held, max(LIVE_FILL, self.batch_size)) if live else held
                 self._wait_for(self.supervisor, least, FILL_SECONDS)
                 most = request.pacing.reuse or MOST_DRAWS
@@ -156,14 +151,13 @@ class TrainingBank:
             self._warn_of_wear(self.say, held)
 
     def _wait_for(self, supervisor: ProducerSupervisor, samples: int, seconds: float) -> None:
-        say = self.say
-        say(f"waiting for {samples} synthetic samples")
-
-        def progress(count: int) -> None:
-            # The last batch may hold more than is waited for.
-            say(f"{min(count, samples)} of {samples} synthetic samples")
-
-        supervisor.wait(samples, seconds, progress)
+        self.say(f"waiting for {samples} synthetic samples")
+        # The last batch may hold more than is waited for.
+        supervisor.wait(
+            samples,
+            seconds,
+            lambda count: self.say(f"{min(count, samples)} of {samples} synthetic samples"),
+        )
 
     def _warn_of_wear(self, say: Callable[[str], None], held: int, most: int | None = None) -> None:
         """Warn once of samples that are drawn too often."""
@@ -187,9 +181,7 @@ class TrainingBank:
             from gansynth.bank.throttle import ProducerThrottle
 
             self._steering = ProducerThrottle(
-                self.bank,
-                self.request.pacing,
-                lambda: counts().synthetic + partners(),
+                self.bank, self.request.pacing, lambda: counts().synthetic + partners()
             )
 
     def step(self, begin: float, end: float) -> None:
@@ -214,17 +206,17 @@ class TrainingBank:
         """
         if self._steering is not None:
             self._steering.pause()
-        needed = self.share_from(now) > 0
-        if not needed and self.supervisor is not None and self.supervisor.alive():
+        over = self.request.mix.share_of(now) <= 0
+        if over and self.supervisor is not None and self.supervisor.alive():
             self.supervisor.stop()
             self.say("the producer has ended: no more samples are needed")
 
     def messages(self) -> list[str]:
         """Return new messages about the producer and the samples."""
-        lines = [] if self.supervisor is None else self.supervisor.messages()
-        counts = self._counts()
+        supervisor, counts = self.supervisor, self._counts()
+        lines = [] if supervisor is None else supervisor.messages()
         self._warn_of_wear(lines.append, counts.distinct, counts.most)
-        given_up = self.supervisor is not None and self.supervisor.ended is not None
+        given_up = supervisor is not None and supervisor.ended is not None
         if given_up and self.fault is None and not self._announced_end:
             self._announced_end = True
             lines.append(
@@ -243,11 +235,11 @@ class TrainingBank:
 
     def summary(self, counts: DrawCounts) -> dict[str, Any]:
         """Return the facts of the producer for the record."""
+        supervisor, fault = self.supervisor, self.fault
         document: dict[str, Any] = {}
-        fault = self.fault
-        if self.supervisor is not None:
-            document["restarts"] = self.supervisor.restarts
-            fault = fault or self.supervisor.ended
+        if supervisor is not None:
+            document["restarts"] = supervisor.restarts
+            fault = fault or supervisor.ended
         if self._steering is not None:
             document |= self._steering.summary()
         if counts.synthetic:

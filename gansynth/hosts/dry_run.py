@@ -93,7 +93,7 @@ def _planned_bank(
             "seconds_before_training": round(each * first, 2) if held else None,
         }
         if needed is not None:
-            document["bank_place"] = str(bank_place(needed, request.bank_dir))
+            document["bank_place"] = str(bank_place(needed, request.bank_dir)[0])
     if samples is not None:
         draws = round(samples * request.mix.share_of())
         document |= foreseen(request, draws, held)

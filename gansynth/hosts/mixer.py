@@ -29,8 +29,7 @@ from gansynth.core.schedule import Key, ScheduledMix
 from gansynth.runtime.errors import TrainingFault
 
 if TYPE_CHECKING:
-    from gansynth.bank.passes import BankPasses, WorkerTurns
-    from gansynth.bank.reader import BankSample
+    from gansynth.bank.reader import BankPasses, BankSample
 
 WISHES = 20  # samples drawn at most to find one that fits a wish
 _POLL_SECONDS = 0.2
@@ -156,7 +155,6 @@ class Mixer(Generic[Key]):
                 slots, *others = (np.random.default_rng(child) for child in key.spawn(5))
                 self._draws, self._cases, self._rng, self._order = others
                 self._slots = SlotAllocator(slots)
-                self._turns: WorkerTurns | None = None
                 self._passes: BankPasses | None = None
                 self._looked, self._stale = -np.inf, ""
                 self._place, self._pid = 0, os.getpid()
@@ -213,7 +211,6 @@ class Mixer(Generic[Key]):
                     break
                 sample = passes.reader.draw(self._draws)
         except Exception as error:  # training goes on whatever fails in a bank
-            self._passes = None
             return None, f"{type(error).__name__}: {error}"
         if sample is None:
             return None, "the bank is empty"
@@ -221,14 +218,12 @@ class Mixer(Generic[Key]):
         return (None, reason) if reason else (sample, "")
 
     def _open(self, bank: Path) -> BankPasses:
-        from gansynth.bank.passes import BankPasses, WorkerGroup, WorkerTurns
-        from gansynth.bank.reader import BankReader
+        from gansynth.bank.reader import BankPasses, BankReader
 
-        plan, worker_group = self.plan, WorkerGroup.here(self.plan.workers)
-        if self._turns is None:  # a reopened bank continues at its turn
-            self._turns = WorkerTurns(worker_group, plan.log, "_".join(map(str, plan.stream)))
+        plan, name = self.plan, "_".join(map(str, self.plan.stream))
+        turns = None if plan.log is None else plan.log / f"turns-{name}"
         key = (plan.seed, *plan.stream)
-        return BankPasses(BankReader(bank), key, worker_group, self._turns, self._order)
+        return BankPasses(BankReader(bank), key, self._order, workers=plan.workers, turns=turns)
 
     def _insist(self, reason: str) -> BankSample:
         """Wait for a sample where no real case may replace it."""

@@ -53,7 +53,7 @@ def fill(
     finalise: Callable[[Sample], dict[str, Any]] = finalise,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    produce(writer, draw, finalise, config, stop=stop, schema=SCHEMA, min_size=SIZE)
+    produce(writer, draw, finalise, config, stop=stop, min_size=SIZE)
 
 
 def filled(folder: Path, spec: BankSpec = SPEC, **how: Any) -> BankWriter:
@@ -321,7 +321,7 @@ def test_of_a_killed_host_no_producer_and_no_scratch_bank_is_left(tmp_path, wher
 def test_a_wrong_configuration_is_one_line_and_exit_2(tmp_path, capsys, changes, words):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**CONFIG.to_json(), **changes}))
-    assert main([str(path)]) == 2
+    assert main(str(path)) == 2
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1

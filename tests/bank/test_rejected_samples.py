@@ -112,10 +112,9 @@ def test_a_producer_keeps_what_its_gate_rejects_also_if_it_gives_up(tmp_path, ev
     bank, rejected = str(tmp_path / "bank"), str(tmp_path / "rejected")
     spec = BankSpec(SCHEMA, Lineage("toy", "0", ()), "run", "0" * 64, True, 6)
     config = ProducerConfig("run", {}, "", bank, True, 6, rejected=rejected)
-    how: dict[str, Any] = {"stop": lambda: False, "schema": SCHEMA, "min_size": ()}
     with BankWriter.create(bank, spec) as writer:
         try:
-            produce(writer, draw, lambda _: {}, config, **how)
+            produce(writer, draw, lambda _: {}, config, stop=lambda: False, min_size=())
         except TrainingFault:
             assert every == 1
         assert set(writer.rejected) == {line["reason"] for line in lines(tmp_path / "rejected")}

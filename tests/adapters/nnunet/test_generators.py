@@ -51,9 +51,9 @@ def fill(toy: Toy, run: Path, bank: Path, capacity: int = 6) -> BankReader:
     spec = BankSpec(adapter.schema, opened.lineage, opened.run_id, opened.manifest_sha256, **told)
     request = adapter.source.request.to_json()
     config = ProducerConfig(str(run), request, "nnunet", str(bank), **told)
-    limits = {"schema": adapter.schema, "min_size": adapter.sample_size}
+    limits = {"stop": lambda: False, "min_size": adapter.sample_size}
     with BankWriter.create(bank, spec) as writer:
-        produce(writer, drawer.draw, adapter.finalise, config, stop=lambda: False, **limits)
+        produce(writer, drawer.draw, adapter.finalise, config, **limits)
     return BankReader(bank)
 
 
