@@ -129,7 +129,7 @@ class YoloAdapter(Framework):
         """Let the detector look at its job, after leakage and units: it may not be installed."""
         super().check(request)
         training: Any = self.opened(request)
-        detector(training.options.detector).check(training.job)
+        detector(training.options.detector).settings(training.job)
 
     @classmethod
     def read_own(cls, options: Sequence[str]) -> Mapping[str, Any]:

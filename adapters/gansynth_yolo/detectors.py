@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 
 class Library(NamedTuple):
-    """A detection library: our module and class, the extra that installs it, its releases."""
+    """A detection library: our module, the extra that installs it, its releases."""
 
-    where: str
+    module: str
     extra: str
     releases: str  # supported: `1.6.*`
     licence: str
@@ -52,10 +52,8 @@ class Library(NamedTuple):
 
 AGPL = "AGPL-3.0: its terms apply to software built on it, this training and its weights"
 DETECTORS: Mapping[str, Library] = {
-    "libreyolo": Library("gansynth_yolo.libre:LibreDetector", "yolo", "1.6.*", "MIT"),
-    "ultralytics": Library(
-        "gansynth_yolo.agpl.ultra:UltralyticsDetector", "ultralytics", "8.4.*", AGPL
-    ),
+    "libreyolo": Library("gansynth_yolo.libre", "yolo", "1.6.*", "MIT"),
+    "ultralytics": Library("gansynth_yolo.agpl.ultra", "ultralytics", "8.4.*", AGPL),
 }
 """By the name of detector and package."""
 
@@ -122,10 +120,13 @@ class DetectorJob:
 
 
 class Detector(Protocol):
-    """A detection library, unmodified, whose training data set is mixed by ``EpochSlots``."""
+    """A detection library, unmodified, whose training data set is mixed by ``EpochSlots``.
 
-    def check(self, job: DetectorJob) -> None:
-        """Reject an invalid job before anything long starts."""
+    A module of ours has these functions.
+    """
+
+    def settings(self, job: DetectorJob) -> Mapping[str, Any]:
+        """Return the library's options for a job; UsageFault, DataFault: an invalid job."""
 
     def train(self, job: DetectorJob, slots: EpochSlots, session: Job) -> Path:
         """Train on ``slots``, report steps and epochs, return the best weights; TrainingFault."""
@@ -138,8 +139,7 @@ class Detector(Protocol):
 
 def detector(name: str) -> Detector:
     """Return a detector by name; its library is imported, which raises EnvironmentFault."""
-    module, _, kind = DETECTORS[name].where.partition(":")
-    return cast(Detector, getattr(importlib.import_module(module), kind)())
+    return cast(Detector, importlib.import_module(DETECTORS[name].module))
 
 
 def import_library(name: str) -> Any:

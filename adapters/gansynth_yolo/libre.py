@@ -5,7 +5,7 @@ this module imports LibreYOLO, also in worker processes. Two names of its traine
 replaced while a training is set up and runs.
 """
 
-# ruff: noqa: D102 - the methods of Detector
+# ruff: noqa: D103 - the functions of Detector
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -75,48 +76,39 @@ ALIASES = {"mosaic", "mixup", "fliplr"}
 """Names of ``mosaic_prob``, ``mixup_prob`` and ``flip_prob`` in LibreYOLO's own command."""
 
 
-class LibreDetector:
-    """LibreYOLO (MIT): YOLOX and YOLOv9."""
-
-    def check(self, job: DetectorJob) -> None:
-        settings(job)
-
-    def train(self, job: DetectorJob, slots: EpochSlots, session: Job) -> Path:
-        values, last = settings(job), job.weights / "last.pt"
-        resume = job.resume and last.is_file()
-        if resume and _epochs_done(last) >= job.epochs:
-            return job.best()
-        begin = last if resume else find_model(job.model)[2]
-        # The second draws new weights, those that a model was opened with included.
-        values |= {"resume": resume} if begin else {"pretrained": False}
-        stock = _trainer.YOLODataset, _trainer.create_dataloader
-        with contextlib.redirect_stdout(sys.stderr), one_line("libreyolo"):
-            _trainer.YOLODataset = partial(MixedLibreDataset, slots)
-            _trainer.create_dataloader = partial(make_loader, session)
-            try:
-                callbacks = _Callbacks(slots, session, last)
-                open_model(job, begin).train(**values, callbacks=callbacks)
-            finally:
-                _trainer.YOLODataset, _trainer.create_dataloader = stock
+def train(job: DetectorJob, slots: EpochSlots, session: Job) -> Path:
+    values, last = settings(job), job.weights / "last.pt"
+    resume = job.resume and last.is_file()
+    if resume and _epochs_done(last) >= job.epochs:
         return job.best()
+    begin = last if resume else find_model(job.model)[2]
+    # The second draws new weights, those that a model was opened with included.
+    values |= {"resume": resume} if begin else {"pretrained": False}
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        one_line("libreyolo"),
+        patch.object(_trainer, "YOLODataset", partial(MixedLibreDataset, slots)),
+        patch.object(_trainer, "create_dataloader", partial(make_loader, session)),
+    ):
+        open_model(job, begin).train(**values, callbacks=_Callbacks(slots, session, last))
+    return job.best()
 
-    def predict(
-        self, job: DetectorJob, weights: Path, images: Sequence[Path]
-    ) -> list[DetectedBoxes]:
-        """Detect objects in image files, read as in training: BGR, the upper 8 bits of 16."""
-        flags, found = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, []
-        with contextlib.redirect_stdout(sys.stderr):
-            # Opened anew: after a training that was never validated a model is still in training
-            # mode, where its head gives tensors of two axes that LibreYOLO cannot decode.
-            model = open_model(job, weights)
-            model.model.eval()
-            for path in images:
-                image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
-                if image is None:
-                    raise TrainingFault(f"{path}: LibreYOLO cannot read it, expected an image")
-                result = model.predict(image, **job.prediction(), color_format="bgr")
-                found.append(found_by(result))
-        return found
+
+def predict(job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[DetectedBoxes]:
+    """Detect objects in image files, read as in training: BGR, the upper 8 bits of 16."""
+    flags, found = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, []
+    with contextlib.redirect_stdout(sys.stderr):
+        # Opened anew: after a training that was never validated a model is still in training
+        # mode, where its head gives tensors of two axes that LibreYOLO cannot decode.
+        model = open_model(job, weights)
+        model.model.eval()
+        for path in images:
+            image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+            if image is None:
+                raise TrainingFault(f"{path}: LibreYOLO cannot read it, expected an image")
+            result = model.predict(image, **job.prediction(), color_format="bgr")
+            found.append(found_by(result))
+    return found
 
 
 class _Callbacks:

@@ -239,7 +239,7 @@ def throttle(doc: dict[str, Any]) -> list[str]:
     return [
         f"| overhead of a producer asked for {doc['budget_percent']} %, simulated, "
         f"{len(doc['hosts'])} kinds of trainings: the worst mean, {most['host']} "
-        f"| {most['overhead_percent']} % | <= 2.5 % |"
+        f"| {most['overhead_percent']} % | <= 2.1 % |"
     ]
 
 

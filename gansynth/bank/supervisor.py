@@ -20,7 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +41,14 @@ _POLL_SECONDS = 0.1
 _JOIN_SECONDS = 10.0
 _STOP_SECONDS = 5.0
 _LOG_BYTES = 1 << 16
+# Pause before the first restart, doubled before each further one in a row up to the longest.
+_BACKOFF_SECONDS, _LONGEST_SECONDS = 1.0, 30.0
+_LOOK_SECONDS = 1.0  # interval between two looks at the heartbeat
+# Time without a heartbeat after which a producer counts as hung; it has none either while a batch
+# takes far too long. And time limit for the first one: loading from a slow disk takes long.
+_SILENT_SECONDS, _START_SECONDS = 60.0, 600.0
 # Exit codes after which a restart may help; other faults would only recur.
 _PASSING = (EXIT_BUG, EnvironmentFault.exit_code)
-
-
-@dataclass(frozen=True)
-class HeartbeatLimits:
-    """Time limits of the supervisor, in seconds."""
-
-    backoff: float = 1.0  # pause before the first restart; doubled before each further one in a row
-    longest: float = 30.0  # longest pause before a restart
-    look: float = 1.0  # interval between two reads of the heartbeat
-    # time without a heartbeat after which a producer counts as hung; it has none either while a
-    # batch takes far too long
-    silent: float = 60.0
-    # time limit for the first heartbeat; loading a large run from a slow disk takes long
-    start: float = 600.0
 
 
 class ProducerSupervisor:
@@ -73,21 +65,13 @@ class ProducerSupervisor:
 
     process: subprocess.Popen[bytes]  # the running producer
 
-    def __init__(
-        self,
-        config: ProducerConfig,
-        log: Path,
-        *,
-        restarts: int = 5,
-        limits: HeartbeatLimits | None = None,
-    ) -> None:
+    def __init__(self, config: ProducerConfig, log: Path, *, restarts: int = 5) -> None:
         self.config = replace(config, parent=config.parent or os.getpid())
         self.log = log  # output of all its processes
         self.restarts = 0
         # why it was given up; None while it is watched, and for a complete frozen bank
         self.ended: GansynthError | None = None
-        self.limits, self._allowed = limits or HeartbeatLimits(), restarts
-        self._bank, self._in_a_row = Path(config.bank), 0
+        self._bank, self._allowed, self._in_a_row = Path(config.bank), restarts, 0
         self._messages: deque[str] = deque()
         self._squeezed = False  # a full disk has been reported
         self._stopping = threading.Event()
@@ -260,8 +244,8 @@ class ProducerSupervisor:
     def _hang_reason(self) -> str:
         """Look at the heartbeat now and then; return why the producer counts as hung, or ""."""
         # Only time between looks counts, and not all of it: the machine may have been asleep.
-        passed = min(time.monotonic() - self._looked, 5 * self.limits.look)
-        if passed < self.limits.look:
+        passed = min(time.monotonic() - self._looked, 5 * _LOOK_SECONDS)
+        if passed < _LOOK_SECONDS:
             return ""
         self._looked = time.monotonic()
         document, beat = read_heartbeat(self._bank), 0
@@ -271,7 +255,7 @@ class ProducerSupervisor:
         self._beat = beat
         if document.get("pid") == self.process.pid:
             self._heartbeat = document
-        if self._silent <= (self.limits.silent if self._heartbeat else self.limits.start):
+        if self._silent <= (_SILENT_SECONDS if self._heartbeat else _START_SECONDS):
             return ""
         return f"hung, no sign of life for {self._silent:.0f} s"
 
@@ -291,7 +275,7 @@ class ProducerSupervisor:
                 "process's alone: it goes on on the CPU"
             )
             self.config = replace(self.config, device="cpu")
-        pause = min(self.limits.longest, self.limits.backoff * 2 ** (self._in_a_row - 1))
+        pause = min(_LONGEST_SECONDS, _BACKOFF_SECONDS * 2 ** (self._in_a_row - 1))
         self._messages.append(
             f"{why}; it is started again in {pause:g} s "
             f"(restart {self._in_a_row} of at most {self._allowed} in a row)"

@@ -448,8 +448,8 @@ class NoDetector:
 
     name = "libreyolo"
 
-    def check(self, job: Any) -> None:
-        pass
+    def settings(self, job: Any) -> dict[str, Any]:
+        return {}
 
     def train(self, job: Any, slots: Any, session: Any) -> Path:
         from gansynth_yolo.detectors import shown

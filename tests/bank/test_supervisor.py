@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +16,13 @@ import pytest
 
 from gansynth.bank.reader import BankReader, BankSample, BankWriter, verify_bank
 from gansynth.bank.store import HEARTBEAT
-from gansynth.bank.supervisor import HeartbeatLimits, ProducerSupervisor
+from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.bank.throttle import ThrottleState, write_throttle_state
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault
 from tests.processes import until
 from tests.producers import config_of, put_stand_in
 
-QUICK = HeartbeatLimits(backoff=0.05, look=0.1)
+LIMITS = "gansynth.bank.supervisor._%s_SECONDS"
 Start = Callable[..., ProducerSupervisor]
 
 
@@ -31,14 +30,13 @@ Start = Callable[..., ProducerSupervisor]
 def keep(tmp_path, monkeypatch) -> Iterator[Start]:
     """Keeps producers of the stand-in, and ends them; nothing may be left of them then."""
     put_stand_in(tmp_path, monkeypatch)
+    monkeypatch.setattr(LIMITS % "BACKOFF", 0.05)
+    monkeypatch.setattr(LIMITS % "LOOK", 0.1)
     kept = []
 
-    def start(
-        where: str = "ok", limits: HeartbeatLimits = QUICK, restarts: int = 5, **changes
-    ) -> ProducerSupervisor:
+    def start(where: str = "ok", restarts: int = 5, **changes) -> ProducerSupervisor:
         config = config_of(tmp_path, where, **changes)
-        log = tmp_path / "producer.log"
-        kept.append(ProducerSupervisor(config, log, restarts=restarts, limits=limits))
+        kept.append(ProducerSupervisor(config, tmp_path / "producer.log", restarts=restarts))
         return kept[-1]
 
     yield start
@@ -191,9 +189,6 @@ def test_a_fault_that_would_come_again_is_not_tried_again(keep):
     assert "not started again" in supervisor.messages()[0]
 
 
-LIMITS = HeartbeatLimits(look=1.0, silent=8.0, start=20.0)
-
-
 @pytest.mark.fault(40)
 @pytest.mark.parametrize(
     ("beats", "moments", "says"),
@@ -213,7 +208,9 @@ def test_a_producer_counts_as_hung_by_its_heartbeat(
     supervisor.stop()  # its thread, too
     file, clock = tmp_path / "bank" / HEARTBEAT, [0.0]
     file.unlink(missing_ok=True)
-    supervisor.limits, found = LIMITS, ""
+    for name, seconds in {"LOOK": 1.0, "SILENT": 8.0, "START": 20.0}.items():
+        monkeypatch.setattr(LIMITS % name, seconds)
+    found = ""
     supervisor._heartbeat, supervisor._beat = {}, 0
     supervisor._looked = supervisor._silent = 0.0
     file.parent.mkdir(exist_ok=True)
@@ -230,8 +227,9 @@ def test_a_producer_counts_as_hung_by_its_heartbeat(
 
 @pytest.mark.fault(40)
 @pytest.mark.slow
-def test_a_hung_producer_is_killed_and_another_one_started(keep, tmp_path):
-    supervisor = keep(f"once freeze {tmp_path / 'marker'}", replace(QUICK, silent=8.0))
+def test_a_hung_producer_is_killed_and_another_one_started(keep, tmp_path, monkeypatch):
+    monkeypatch.setattr(LIMITS % "SILENT", 8.0)
+    supervisor = keep(f"once freeze {tmp_path / 'marker'}")
     pid = pid_of(supervisor)
     supervisor.wait(13, 300)
     assert supervisor.restarts >= 1  # on a busy machine the next one may be silent for as long
@@ -256,10 +254,11 @@ def test_where_the_device_has_no_room_the_producer_goes_on_on_the_cpu(keep, tmp_
 
 
 @pytest.mark.slow
-def test_a_stop_in_the_midst_of_a_restart_leaves_no_process(keep):
+def test_a_stop_in_the_midst_of_a_restart_leaves_no_process(keep, monkeypatch):
+    monkeypatch.setattr(LIMITS % "BACKOFF", 0.02)
     rng = random.Random(0)
     for _ in range(6):
-        supervisor = keep(frozen=False, limits=replace(QUICK, backoff=0.02), temporary=True)
+        supervisor = keep(frozen=False, temporary=True)
         supervisor.wait(1, 300)
         os.kill(pid_of(supervisor), signal.SIGKILL)
         time.sleep(0.2 * rng.random())

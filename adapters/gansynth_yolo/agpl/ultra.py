@@ -4,7 +4,7 @@ Licence: AGPL-3.0; see this package's docstring. Importing this module imports u
 and offline.
 """
 
-# ruff: noqa: D102 - the methods of Detector
+# ruff: noqa: D103 - the functions of Detector
 
 from __future__ import annotations
 
@@ -127,43 +127,34 @@ with silent_stdout():
     _tasks: Any = importlib.import_module("ultralytics.nn.tasks")
 
 
-class UltralyticsDetector:
-    """ultralytics (AGPL-3.0)."""
+def train(job: DetectorJob, slots: EpochSlots, session: Job) -> Path:
+    values, last = settings(job), job.weights / "last.pt"
+    if job.resume and last.is_file():
+        # Of a training that has ended they hold no state to resume from.
+        if int(_patches.torch_load(last, map_location="cpu").get("epoch", -1)) < 0:
+            return job.best()
+        values["resume"] = str(last)
+    with silent_stdout(), one_line("ultralytics"), own_readers():
+        MixedTrainer(slots, session, values).train()
+    return job.best()
 
-    def check(self, job: DetectorJob) -> None:
-        settings(job)
 
-    def train(self, job: DetectorJob, slots: EpochSlots, session: Job) -> Path:
-        values, last = settings(job), job.weights / "last.pt"
-        if job.resume and last.is_file():
-            # Of a training that has ended they hold no state to resume from.
-            if int(_patches.torch_load(last, map_location="cpu").get("epoch", -1)) < 0:
-                return job.best()
-            values["resume"] = str(last)
-        with silent_stdout(), one_line("ultralytics"), own_readers():
-            MixedTrainer(slots, session, values).train()
-        return job.best()
-
-    def predict(
-        self, job: DetectorJob, weights: Path, images: Sequence[Path]
-    ) -> list[DetectedBoxes]:
-        """Detect objects in image files, read as in training: BGR, the upper 8 bits of 16."""
-        model, size = _ultralytics.YOLO(str(weights)), max(1, job.batch)
-        how = {**job.prediction(), "device": device_name(job.device)}
-        flags = cv2.IMREAD_GRAYSCALE if job.channels == 1 else cv2.IMREAD_COLOR
-        detections = []
-        with silent_stdout():
-            for first in range(0, len(images), size):
-                batch = []
-                for path in images[first : first + size]:
-                    batch.append(_patches.imread(path, flags))
-                    if batch[-1] is None:
-                        raise TrainingFault(
-                            f"{path}: ultralytics cannot read it, expected an image"
-                        )
-                found = model.predict(batch, **how, verbose=False, save=False)
-                detections += [found_by(result) for result in found]
-        return detections
+def predict(job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[DetectedBoxes]:
+    """Detect objects in image files, read as in training: BGR, the upper 8 bits of 16."""
+    model, size = _ultralytics.YOLO(str(weights)), max(1, job.batch)
+    how = {**job.prediction(), "device": device_name(job.device)}
+    flags = cv2.IMREAD_GRAYSCALE if job.channels == 1 else cv2.IMREAD_COLOR
+    detections = []
+    with silent_stdout():
+        for first in range(0, len(images), size):
+            batch = []
+            for path in images[first : first + size]:
+                batch.append(_patches.imread(path, flags))
+                if batch[-1] is None:
+                    raise TrainingFault(f"{path}: ultralytics cannot read it, expected an image")
+            found = model.predict(batch, **how, verbose=False, save=False)
+            detections += [found_by(result) for result in found]
+    return detections
 
 
 def settings(job: DetectorJob) -> dict[str, Any]:

@@ -148,7 +148,7 @@ def train(name: str, job: DetectorJob, told: dict[str, Any]) -> dict[str, Any]:
     library, stop = detector(name), told.get("stop", 0)
     notes: Any = Notes(job.output.parent / "log", stop)
     said: dict[str, Any] = {}
-    library.check(job)
+    library.settings(job)
     for module, functions in NEVER[name].items():
         for function in functions:
             setattr(importlib.import_module(module), function, never)
@@ -232,7 +232,7 @@ def check(name: str, job: DetectorJob, told: dict[str, Any]) -> dict[str, Any]:
 def refusal(name: str, job: DetectorJob) -> str:
     """What a detector says of a job that cannot be done; nothing of others."""
     try:
-        detector(name).check(job)
+        detector(name).settings(job)
     except GansynthError as fault:
         return f"{type(fault).__name__}: {fault}"
     return ""

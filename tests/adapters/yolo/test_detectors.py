@@ -298,6 +298,7 @@ def libre_job(toy: Toy, **more: Any) -> Any:
 
 @needs("libreyolo")
 def test_real_images_come_as_libreyolo_reads_them_and_boxes_are_of_the_same_draw(libre):
+    import_library("libreyolo")  # also with a CPU build of torch
     from libreyolo.data.dataset import YOLODataset
 
     from gansynth_yolo.libre import EvenBatchSampler, MixedLibreDataset
