@@ -72,15 +72,17 @@ def import_slices(request: ImportRequest, options: ImportSettings) -> CommandRep
             f"--fold {source.request.fold}: nothing is held out, expected cases for val; choose a "
             "number"
         )
-    slices = _Slices(source, options.backgrounds, np.random.default_rng(request.seed))
+    # Slices of one constant value, and backgrounds beyond the requested share.
+    left_out = {"constant": 0, "background": 0}
     total = 2 * len(source.train_ids) + len(source.held_out_ids)
     with request.reporter.task(total, "import") as bar:
-        window = slices.fit(bar)
+        rng = np.random.default_rng(request.seed)
+        window, dropped = _fit(source, options.backgrounds, rng, bar)
         text = ",".join(f"{low!r}:{high!r}" for low, high in window)
         pictures = PictureOptions(bits=options.bits, window=text)
         written = write(
             partial(_ImportWriter, schema=schema, options=pictures),
-            slices.items(bar),
+            _items(source, dropped, left_out, bar),
             schema,
             folder,
             made={
@@ -89,78 +91,73 @@ def import_slices(request: ImportRequest, options: ImportSettings) -> CommandRep
                 "host": dict(source.space.host),
                 "channels": list(schema.channels),
                 "volumes": VOLUMES,
-                "left_out": slices.left_out,
+                "left_out": left_out,
             },
             files=True,
         )
     then = ("check", f"yolo:{data}", "--read", f"volumes={VOLUMES}")
-    report = {"folder": str(folder), "left_out": slices.left_out, "window": window}
+    report = {"folder": str(folder), "left_out": left_out, "window": window}
     return CommandReport({**report, **written, "data": data}, then=then)
 
 
-class _Slices:
-    """Chooses the slices of one data set."""
+def _fit(
+    source: CaseSource, backgrounds: float, rng: np.random.Generator, bar: ProgressTask
+) -> tuple[tuple[tuple[float, float], ...], set[str]]:
+    """Fit the window to the training cases, and select the backgrounds to drop."""
+    drawn: list[FloatArray] = []
+    empty: list[str] = []
+    boxed = False
+    for case_id in source.train_ids:
+        bar.advance(1)
+        case = source.load(case_id)
+        if case.boxes is not None and len(case.boxes.labels):
+            boxed = True
+        elif case.image.min() < case.image.max():
+            empty.append(case_id)
+        flat = case.image.reshape(len(case.image), -1)
+        at = rng.integers(flat.shape[1], size=min(DRAWN, flat.shape[1]))
+        drawn.append(flat[:, at])
+    edges = np.percentile(np.concatenate(drawn, axis=1), PERCENTILES, axis=1).T
+    if source.request.read.get("window"):
+        edges = np.tile([0.0, 1.0], (len(edges), 1))
+    if not boxed or not (edges[:, 1] > edges[:, 0]).all():
+        raise DataFault(
+            f"{source.name}: the training slices have no box, or one value only; expected "
+            "images, and a box at least; choose others with --read slices= or --read boxes="
+        )
+    kept = rng.permutation(len(empty))[: round(backgrounds * len(empty))]
+    window = tuple((float(low), float(high)) for low, high in edges)
+    return window, set(empty) - {empty[n] for n in kept}
 
-    def __init__(self, source: CaseSource, backgrounds: float, rng: np.random.Generator) -> None:
-        self.source, self.backgrounds, self.rng = source, backgrounds, rng
-        # of one constant value, and backgrounds beyond the requested share
-        self.left_out = {"constant": 0, "background": 0}
-        self.dropped: set[str] = set()
 
-    def fit(self, bar: ProgressTask) -> tuple[tuple[float, float], ...]:
-        """Fit the window to the training cases, and select the backgrounds to drop."""
-        drawn: list[FloatArray] = []
-        empty: list[str] = []
-        boxed = False
-        for case_id in self.source.train_ids:
-            bar.advance(1)
-            case = self.source.load(case_id)
-            if case.boxes is not None and len(case.boxes.labels):
-                boxed = True
-            elif case.image.min() < case.image.max():
-                empty.append(case_id)
-            flat = case.image.reshape(len(case.image), -1)
-            at = self.rng.integers(flat.shape[1], size=min(DRAWN, flat.shape[1]))
-            drawn.append(flat[:, at])
-        edges = np.percentile(np.concatenate(drawn, axis=1), PERCENTILES, axis=1).T
-        if self.source.request.read.get("window"):
-            edges = np.tile([0.0, 1.0], (len(edges), 1))
-        if not boxed or not (edges[:, 1] > edges[:, 0]).all():
+def _items(
+    source: CaseSource, dropped: set[str], left_out: dict[str, int], bar: ProgressTask
+) -> Iterator[Item]:
+    """Yield the cases that are not left out, under their files' names."""
+    names: dict[str, str] = {}
+    parts = dict.fromkeys(source.train_ids, "train")
+    parts |= dict.fromkeys(source.held_out_ids, "val")
+    for case_id, part in parts.items():
+        bar.advance(1)
+        if case_id in dropped:
+            left_out["background"] += 1
+            continue
+        case = source.load(case_id)
+        if case.image.min() == case.image.max():
+            left_out["constant"] += 1
+            continue
+        name = file_name(case_id)
+        if names.setdefault(name, case_id) != case_id:
             raise DataFault(
-                f"{self.source.name}: the training slices have no box, or one value only; expected "
-                "images, and a box at least; choose others with --read slices= or --read boxes="
+                f"{source.name}: cases {names[name]!r} and {case_id!r} would both be called "
+                f"{name}, expected unique names; rename a case"
             )
-        kept = self.rng.permutation(len(empty))[: round(self.backgrounds * len(empty))]
-        self.dropped = set(empty) - {empty[n] for n in kept}
-        return tuple((float(low), float(high)) for low, high in edges)
-
-    def items(self, bar: ProgressTask) -> Iterator[Item]:
-        """Yield the cases that are not left out, under their files' names."""
-        names: dict[str, str] = {}
-        source, left_out = self.source, self.left_out
-        parts = dict.fromkeys(source.train_ids, "train")
-        parts |= dict.fromkeys(source.held_out_ids, "val")
-        for case_id, part in parts.items():
-            bar.advance(1)
-            if case_id in self.dropped:
-                left_out["background"] += 1
-                continue
-            case = source.load(case_id)
-            if case.image.min() == case.image.max():
-                left_out["constant"] += 1
-                continue
-            name = file_name(case_id)
-            if names.setdefault(name, case_id) != case_id:
-                raise DataFault(
-                    f"{source.name}: cases {names[name]!r} and {case_id!r} would both be called "
-                    f"{name}, expected unique names; rename a case"
-                )
-            (record,) = case_records(source, (case_id,), {case_id: case}.__getitem__)
-            facts = {
-                **{"case": case_id, "subject": record.subject, "sha256": record.sha256},
-                **{"part": part, "boxes": 0 if case.boxes is None else len(case.boxes.labels)},
-            }
-            yield Item(name, case.image, None, case.boxes, part=part, synthetic=False, facts=facts)
+        (record,) = case_records(source, (case_id,), {case_id: case}.__getitem__)
+        facts = {
+            **{"case": case_id, "subject": record.subject, "sha256": record.sha256},
+            **{"part": part, "boxes": 0 if case.boxes is None else len(case.boxes.labels)},
+        }
+        yield Item(name, case.image, None, case.boxes, part=part, synthetic=False, facts=facts)
 
 
 class _ImportWriter(YoloWriter):
