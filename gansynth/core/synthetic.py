@@ -41,8 +41,8 @@ def is_marked(file: Path) -> bool:
     try:
         with open(file, "rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
-        with gzip.open(file) if packed else open(file, "rb") as stream:
-            head = stream.read(_HEAD)
+            raw.seek(0)
+            head = (gzip.GzipFile(fileobj=raw) if packed else raw).read(_HEAD)
     except (OSError, EOFError, zlib.error):  # the reader of the file reports it better
         return False
     return MARK.encode() in head
