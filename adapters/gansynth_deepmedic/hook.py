@@ -36,7 +36,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,7 @@ _LISTS = ("paths_per_chan_per_subj", "paths_to_lbls_per_subj", "paths_to_masks_p
 _TRAIN, _VALIDATION = range(2)
 NIBABEL = 5  # first release of nibabel without the functions that DeepMedic calls
 Function = Callable[..., Any]
+Pool = multiprocessing.pool.Pool
 _DRAW = 20
 
 
@@ -74,42 +75,24 @@ class TrainingOrder(Document, whole=True):
     augment_synthetic: bool  # whether synthetic cases are augmented as real ones are
 
 
-class SubepochCase(NamedTuple):
-    """One place of a subepoch."""
-
-    subepoch: int  # counted from 0 over the whole training
-    number: int  # of the place, from 0
-    real: int  # index of the real case; for a synthetic place, of its stand-in
-    synthetic: bool  # whether a sample belongs here
-
-
 class Subepochs:
     """The cases of every subepoch; can be inherited through fork or pickled."""
 
     def __init__(self, plan: MixerConfig[int], cases: Sequence[HostCase], count: int) -> None:
         self.cases = tuple(cases)
-        self._table = EpochPlan(plan, len(self.cases), count)
+        self.plan = EpochPlan(plan, len(self.cases), count)
         self._mixer = Mixer(plan, self._refuse)
         self._index = {case.id: case for case in self.cases}
 
-    def order(self, subepoch: int) -> list[SubepochCase]:
-        """Return the places of a subepoch, real and synthetic ones in random order."""
-        table = self._table.table(subepoch)
-        pairs = zip(table.real, table.synthetic, strict=True)
-        return [
-            SubepochCase(subepoch, number, int(real), bool(synthetic))
-            for number, (real, synthetic) in enumerate(pairs)
-        ]
-
-    def load(self, place: SubepochCase, read: Callable[[HostCase], LoadedCase]) -> LoadedCase:
+    def load(self, subepoch: int, place: int, read: Callable[[HostCase], LoadedCase]) -> LoadedCase:
         """Return the case of a place, counted in the plan's log; without a sample a real one."""
-        table = self._table.table(place.subepoch)
+        table = self.plan.table(subepoch)
         item = self._mixer.fill(
-            place.real,
+            int(table.real[place]),
             table.mix,
-            synthetic=place.synthetic,
-            rng=self._table.rng(_DRAW, place.subepoch, place.number),
-            turn=table.turn(place.number),
+            synthetic=bool(table.synthetic[place]),
+            rng=self.plan.rng(_DRAW, subepoch, place),
+            turn=table.turn(place),
             wish=lambda sample: not self._refuse(sample),
         )
         if item.sample is None:
@@ -136,7 +119,7 @@ class Hook:
         self.order = order
         self.subepochs = Subepochs(order.plan, order.cases, order.count)
         self.sampled = [order.first, 0]  # subepochs of training and of validation
-        self.places: list[SubepochCase] = []
+        self.subepoch, self.table = order.first, self.subepochs.plan.table(order.first)
         self.listed: list[Any] = []  # the user's lists: channels, labels, regions of interest
         self.shares: Any = ()  # of the categories of segments
         self.synthetic = False  # whether segments are cut from a synthetic case now
@@ -165,11 +148,11 @@ class Hook:
             return original(**named)
         if number >= self.order.total:
             return [], []
-        self.places = self.subepochs.order(number)
+        self.subepoch, self.table = number, self.subepochs.plan.table(number)
         self.listed = [named[name] for name in _LISTS]
         self.shares = named["sampling_type"].get_perc_to_sample_per_cat()
         for name, paths in zip(_LISTS, self.listed, strict=True):
-            named[name] = paths and [paths[place.real] for place in self.places]
+            named[name] = paths and [paths[case] for case in self.table.real]
         return original(**named)
 
     def load(self, original: Function, log: Any, job: str, entry: int, *lists: Any) -> Any:
@@ -178,21 +161,21 @@ class Hook:
         if not job.startswith("[TRA|"):
             self._seed(_VALIDATION, self.sampled[_VALIDATION], entry)
             return original(log, job, entry, *lists)
-        place = self.places[entry]
-        self._seed(_TRAIN, place.subepoch, place.number)
+        self._seed(_TRAIN, self.subepoch, entry)
         self.say = lambda text: log.print3(f"{job} {NAME}{text}")
         channels, labels, masks = self.listed
+        synthetic = self.table.synthetic[entry]
 
         def read(case: HostCase) -> LoadedCase:
             number = self.order.cases.index(case)
             image, target, roi, _ = original(log, job, number, channels, labels, None, masks)
-            whole = target.astype(np.int16) if place.synthetic else target
+            whole = target.astype(np.int16) if synthetic else target
             return LoadedCase(image, whole, roi, None, case.id)
 
-        loaded = self.subepochs.load(place, read)
+        loaded = self.subepochs.load(self.subepoch, entry, read)
         self.synthetic = bool(loaded.sample)
-        kind = "synthetic" if loaded.sample else "fallback" if place.synthetic else "real"
-        self.say(f"subepoch {place.subepoch}: {kind} {loaded.sample or loaded.case}")
+        kind = "synthetic" if loaded.sample else "fallback" if synthetic else "real"
+        self.say(f"subepoch {self.subepoch}: {kind} {loaded.sample or loaded.case}")
         roi = loaded.roi if loaded.core is None else loaded.core.astype(np.int16)
         return loaded.image, loaded.labels, roi, None
 
@@ -224,6 +207,18 @@ def _replace(module: Any, name: str, by: Function) -> None:
 def _no_exit(code: object) -> NoReturn:
     """Stand in for ``exit``, after which a thread or forked process would never be heard of."""
     raise RuntimeError("DeepMedic ends itself, for the reason in its line before this")
+
+
+def _terminate(pool: Pool, original: Callable[[Pool], None] = Pool.terminate) -> None:
+    """Stand in for ``Pool.terminate``: after a failure, ``_end`` ends the forked processes.
+
+    Python's own may wait forever: for a lock, which a process keeps that is ended while it returns
+    its segments.
+    """
+    failure = sys.exc_info()[1]
+    if isinstance(failure, Exception) and not isinstance(pool, multiprocessing.pool.ThreadPool):
+        raise failure
+    original(pool)
 
 
 def _leave(number: int, frame: object) -> NoReturn:
@@ -293,6 +288,7 @@ def main(path: str) -> None:
         signal.signal(signal.SIGINT, _leave)
     # A forked process that is stuck runs no handler of Python's.
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+    Pool.terminate = _terminate  # type: ignore[method-assign, assignment]
     with contextlib.suppress(ValueError):  # where the system cannot fork
         multiprocessing.set_start_method("fork", force=True)
     sys.path.insert(0, str(order.checkout))

@@ -390,9 +390,10 @@ class DeepMedicKit(Kit):
 
         adapter: Any = self.adapter()
         cases = [adapter.source.host_case(case) for case in adapter.source.train_ids]
-        subepochs = Subepochs(plan, cases, count_places(plan.ratio, len(cases)))
+        size = count_places(plan.ratio, len(cases))
+        subepochs = Subepochs(plan, cases, size)
         for number in range(count):
-            yield [lit(subepochs.load(slot, read_host).image) for slot in subepochs.order(number)]
+            yield [lit(subepochs.load(number, place, read_host).image) for place in range(size)]
 
     def cut(self, patch: pytest.MonkeyPatch) -> None:
         from gansynth_deepmedic import program

@@ -1,17 +1,104 @@
-from collections.abc import Sequence
-from dataclasses import replace
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.core.schema import Sample
+from gansynth.bank.draw_log import summarise
+from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.core.mixer_config import MixerConfig
+from gansynth.core.ratio import Ratio
+from gansynth.core.schema import Sample, Schema
 from gansynth.runtime.errors import DataFault
 from gansynth.sampling.sampler import BESIDE
-from gansynth_deepmedic.insertion import insert, misfit
-from tests.adapters.deepmedic.arrays import WAYS, Volume, loaded, patch, volume
+from gansynth_deepmedic.hook import Subepochs
+from gansynth_deepmedic.insertion import HostCase, LoadedCase, insert, misfit
+from tests.banks import write_bank
+
+Array = npt.NDArray[Any]
+WAYS = tuple(
+    tuple(zip(axes, steps, strict=True))
+    for axes in itertools.permutations(range(3))
+    for steps in itertools.product((1, -1), repeat=3)
+)
+"""All 48 ways in which a file may lie; the first is straight."""
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A case as its files (X, Y, Z) have it, and in gansynth's axes (C, D, H, W)."""
+
+    host: HostCase
+    image: Array
+    labels: Array
+    roi: Array | None
+
+    def stored(self, array: Array) -> Array:
+        """What a file holds of an array (D, H, W); independent of ``HostCase.view``."""
+        turned = array.T.transpose([axis for axis, _ in self.host.stored])
+        return turned[tuple(slice(None, None, step) for _, step in self.host.stored)].copy()
+
+    def loaded(self) -> LoadedCase:
+        """What DeepMedic would read."""
+        roi = None if self.roi is None else self.stored(self.roi)
+        image = np.stack([self.stored(channel) for channel in self.image])
+        return LoadedCase(image, self.stored(self.labels), roi, None, self.host.id)
+
+
+def volume(
+    name: str = "pat_1",
+    shape: Sequence[int] = (6, 5, 7),
+    *,
+    stored: Sequence[tuple[int, int]] = WAYS[0],
+    roi: bool = True,
+    units: Sequence[tuple[float, float]] = ((2.0, 10.0), (0.5, -1.0)),
+    missing: Iterable[int] = (),
+    seed: int = 0,
+) -> Volume:
+    """A case of noise: intensities about 10, labels 0 to 2, half of the voxels of interest."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal(10, 3, (len(units), *shape)).astype(np.float32)
+    labels = rng.integers(0, 3, shape).astype(np.int16)
+    region = rng.integers(0, 2, shape).astype(np.int16) if roi else None
+    if region is not None:
+        labels[region == 0] = 0
+    image[list(missing)] = 0
+    names = ["-" if n in missing else f"/data/{name}/{n}.nii.gz" for n in range(len(units))]
+    host = HostCase(
+        *(name, tuple(names), f"/data/{name}/labels.nii.gz"),
+        *(f"/data/{name}/roi.nii.gz" if roi else None, tuple(shape), tuple(stored), tuple(units)),
+    )
+    return Volume(host, image, labels, region)
+
+
+def patch(
+    of: Volume,
+    corner: Sequence[int] | None,
+    size: Sequence[int] | None = None,
+    *,
+    value: float = 100.0,
+    **provenance: Any,
+) -> Sample:
+    """A sample of a case (whole without a corner): one value, outside where there's no interest."""
+    shape = tuple(of.host.shape if size is None else size)
+    labels = np.ones(shape, np.int16)
+    if of.roi is not None:
+        first = corner or (0, 0, 0)
+        ends = zip(first, shape, of.host.shape, strict=True)
+        padded = np.pad(of.roi, [(max(0, -c), max(0, c + n - m)) for c, n, m in ends])
+        begin = [max(0, c) for c in first]
+        box = tuple(slice(b, b + n) for b, n in zip(begin, shape, strict=True))
+        labels[padded[box] == 0] = -1
+    place = {"corner": list(corner or ()), "slice_index": None}
+    told = {"case": of.host.id, "shape": list(of.host.shape), "placement": place}
+    image = np.full((len(of.host.channels), *shape), value, np.float32)
+    return Sample(image, labels, None, told | provenance)
 
 
 def fading(length: int, before: bool, after: bool, rim: int) -> list[float]:
@@ -52,17 +139,10 @@ def wanted(of: Volume, sample: Sample, corner: Sequence[int], rim: int) -> tuple
     return image, labels, core
 
 
-def noise(of: Volume, corner: Sequence[int], size: Sequence[int]) -> Sample:
-    """A patch of noise, with labels as a generator has them: outside here and there, too."""
-    rng, base = np.random.default_rng(3), patch(of, corner, size)
-    assert base.labels is not None
-    labels = np.where(base.labels < 0, base.labels, rng.integers(-1, 3, size)).astype(np.int16)
-    return replace(base, image=rng.normal(size=base.image.shape).astype(np.float32), labels=labels)
-
-
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_patch_anywhere(data):
+    """Of noise, with labels as a generator has them: outside here and there, too."""
     shape = data.draw(st.tuples(*[st.integers(1, 7)] * 3))
     size = data.draw(st.tuples(*[st.integers(1, 8)] * 3))
     corner = [data.draw(st.integers(1 - s, n - 1)) for s, n in zip(size, shape, strict=True)]
@@ -70,9 +150,12 @@ def test_any_patch_anywhere(data):
     lies = {"stored": data.draw(st.sampled_from(WAYS)), "seed": data.draw(st.integers(0, 99))}
     lies |= {"roi": data.draw(st.booleans()), "units": data.draw(st.sampled_from(units))}
     of = volume(shape=shape, missing=data.draw(st.sampled_from([(), (0,)])), **lies)
-    sample, rim = noise(of, corner, size), data.draw(st.integers(0, 5))
+    rng, base = np.random.default_rng(3), patch(of, corner, size)
+    labels = np.where(base.labels < 0, base.labels, rng.integers(-1, 3, size)).astype(np.int16)
+    drawn = rng.normal(size=base.image.shape).astype(np.float32)
+    sample, rim = replace(base, image=drawn, labels=labels), data.draw(st.integers(0, 5))
     of.image[of.image > 14] = -0.0  # outside of the region nothing changes to the bit
-    real, view = loaded(of), of.host.view
+    real, view = of.loaded(), of.host.view
     kept = real.image.copy(), real.labels.copy()
     image, labels, core = wanted(of, sample, corner, rim)
     if not core.any():
@@ -83,7 +166,6 @@ def test_any_patch_anywhere(data):
     same = image == of.image
     assert view(found.image)[same].tobytes() == of.image[same].tobytes()
     assert np.array_equal(view(found.labels), labels)
-    assert found.core is not None
     assert np.array_equal(view(found.core), core)
     assert (found.image.dtype.name, found.labels.dtype.name) == ("float32", "int16")
     assert found.roi is real.roi
@@ -98,7 +180,7 @@ def test_a_whole_volume_is_the_samples_wherever_there_is_interest(beside):
     if beside:
         told = {key: sample.provenance[key] for key in ("case", "placement")}
         sample = replace(sample, provenance={"shape": list(of.host.shape), BESIDE: told})
-    found = insert(of.host, loaded(of), sample)
+    found = insert(of.host, of.loaded(), sample)
     assert of.roi is not None
     assert (found.core, found.case) == (None, of.host.id)
     image = np.where(of.roi > 0, np.float32(100 * 0.5 - 1), of.image[1])
@@ -114,28 +196,68 @@ FITS = patch(OF, (1, 1, 1), (4, 4, 4))
 @pytest.mark.parametrize(
     ("sample", "words"),
     [
-        (replace(FITS, image=FITS.image[:1]), "1 channel(s), expected 2"),
         (replace(FITS, labels=None), "expected 3 axes and labels of that shape"),
         (replace(FITS, labels=np.ones((4, 4, 3), np.int16)), "labels of that shape"),
-        (replace(FITS, image=np.full((2, 4, 4, 4), np.nan, np.float32)), "not finite"),
-        (patch(OF, (6, 0, 0), (4, 4, 4), label=1), "its place (6, 0, 0) is beyond"),
+        (patch(OF, (6, 0, 0), (4, 4, 4)), "its place (6, 0, 0) is beyond"),
         (patch(OF, None, (5, 6, 6)), "of shape (5, 6, 6), case 'pat_1' has (6, 6, 6)"),
         (patch(OF, (1, 1, 1), (4, 4, 4), case="pat_7"), "its place in the case 'pat_7'"),
         (patch(OF, (1, 1, 1), (4, 4, 4), placement=SLICE), "no place in a volume"),
         (replace(FITS, labels=np.full((4, 4, 4), -1, np.int16)), "region of interest"),
     ],
-    ids=range(9),
+    ids=range(7),
 )
 def test_what_does_not_fit_is_named(sample, words):
     assert words in misfit(OF.host, sample)
 
 
-OWN = loaded(OF)
-
-
 def test_a_case_that_has_been_replaced_is_named():
-    other, empty = loaded(volume(shape=(6, 6, 5))), np.zeros((6, 6, 6), np.int16)
+    other, empty = volume(shape=(6, 6, 5)).loaded(), np.zeros((6, 6, 6), np.int16)
     with pytest.raises(DataFault, match=r"labels\.nii\.gz: .* shape \(6, 6, 5\).*have changed"):
         insert(OF.host, other, FITS)
     with pytest.raises(DataFault, match=r"roi\.nii\.gz: no region of interest where"):
-        insert(OF.host, replace(OWN, roi=empty), FITS)
+        insert(OF.host, replace(OF.loaded(), roi=empty), FITS)
+
+
+VOLUMES = [
+    volume(f"pat_{n}", (8 + n, 7, 6), stored=WAYS[11 * n + 3], roi=n != 2, seed=n) for n in range(4)
+]
+SIZE = (5, 5, 4)
+FIRST = patch(VOLUMES[0], (1, 1, 1), SIZE)
+UNFIT = [
+    replace(FIRST, provenance={**FIRST.provenance, "case": "pat_9"}),
+    replace(FIRST, provenance={"case": "pat_0", "placement": SLICE}),
+    replace(FIRST, labels=np.full(SIZE, -1, np.int16)),
+    patch(VOLUMES[2], None, (7, 7, 6)),
+]
+
+
+def test_another_is_drawn_for_one_that_cannot_be_inserted(tmp_path):
+    names = {case.host: case for case in VOLUMES}
+
+    def drawn(name: str, samples: Sequence[Sample], subepochs: int) -> Any:
+        """Whether each case is synthetic, at four of six, and what the log says."""
+        schema = Schema(
+            ("a", "b"), {"background": 0, "rim": 1, "core": 2}, (1.0,) * 3, has_outside=True
+        )
+        lineage = Lineage("deepmedic:toy", "0", (CaseRecord("pat_1", "pat_1", "1" * 64),))
+        pairs: Any = [(sample, {}) for sample in samples]
+        bank = write_bank(tmp_path / name, schema, lineage, pairs, dtype="float32")
+        log = tmp_path / f"{name}_log"
+        plan: Any = MixerConfig(bank, Ratio.parse("1:2"), seed=5, patience=0.2, log=log)
+        mixed = Subepochs(plan, [*names], 6)
+        found = [
+            [
+                bool(mixed.load(n, place, lambda case: names[case].loaded()).sample)
+                for place in range(6)
+            ]
+            for n in range(subepochs)
+        ]
+        return found, summarise(Path(log))
+
+    fit = [patch(VOLUMES[n % 4], (1, 1, 1), SIZE, value=100.0 + n) for n in range(5)]
+    found, log = drawn("bank", UNFIT + fit, 10)
+    assert {sum(subepoch) for subepoch in found} == {4}
+    assert log.fell_back == 0
+    found, log = drawn("unfit", UNFIT[:1], 1)
+    assert not any(found[0])
+    assert "is of none of the training cases" in next(iter(log.reasons))
