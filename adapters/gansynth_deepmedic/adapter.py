@@ -13,9 +13,10 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from math import ceil
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Annotated, Any, ClassVar, NoReturn
 
 from pydantic import Field
 
@@ -36,6 +37,7 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.progress import NullReporter
+from gansynth_deepmedic.check import refuse_unusable
 from gansynth_deepmedic.configs import TrainConfig, read_model_config
 from gansynth_deepmedic.hook import TrainingOrder
 from gansynth_deepmedic.insertion import RIM, misfit, position_of
@@ -66,6 +68,9 @@ axis does not fade.
 """
 
 
+Count = Annotated[int | None, Field(ge=1)]
+
+
 class DeepMedicSettings(ProgramSettings, FrameworkOptions):
     """``gansynth augment --target deepmedic --set``."""
 
@@ -75,18 +80,14 @@ class DeepMedicSettings(ProgramSettings, FrameworkOptions):
         description="regions to report Dice and HD95 of, as unions of labels: WT:1+2+3+4,TC:1+3+4",
     )
     model: str | None = Field(None, description="modelConfig.cfg of the network")
-    epochs: int | None = Field(None, ge=1, description="epochs to train (numberOfEpochs)")
-    subepochs: int | None = Field(
-        None, ge=1, description="subepochs of an epoch (numberOfSubepochs)"
+    epochs: Count = Field(None, description="epochs to train (numberOfEpochs)")
+    subepochs: Count = Field(None, description="subepochs of an epoch (numberOfSubepochs)")
+    cases: Count = Field(None, description="cases of a subepoch (numOfCasesLoadedPerSubepoch)")
+    segments: Count = Field(
+        None, description="segments of a subepoch (numberTrainingSegmentsLoadedOnGpuPerSubep)"
     )
-    cases: int | None = Field(
-        None, ge=1, description="cases of a subepoch (numOfCasesLoadedPerSubepoch)"
-    )
-    segments: int | None = Field(
-        None, ge=1, description="segments of a subepoch (numberTrainingSegmentsLoadedOnGpuPerSubep)"
-    )
-    batch: int | None = Field(
-        None, ge=1, le=65536, description="segments of a training step (batchsize_train)"
+    batch: Count = Field(
+        None, le=65536, description="segments of a training step (batchsize_train)"
     )
     processes: int | None = Field(
         None,
@@ -101,39 +102,22 @@ class DeepMedicSettings(ProgramSettings, FrameworkOptions):
         "(up to 10 %); replaces augm_img_prms_tr",
     )
 
-    def changed(self) -> dict[str, Any]:
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Fields of ``TrainConfig`` that the settings replace."""
+        keys = ("epochs", "subepochs", "cases", "segments", "batch", "processes")
+        return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+
+    @property
+    def values(self) -> dict[str, Any]:
         """Keys of ``trainConfig.cfg`` that the settings replace."""
-        values = {name: getattr(self, key) for key, name in _NUMBERS.items()}
+        fields = TrainConfig.model_fields
+        values: dict[str, Any] = {
+            str(fields[key].alias): number for key, number in self.numbers.items()
+        }
         if self.affine is not None:
             values["augm_img_prms_tr"] = {"affine": {"prob": self.affine}}
-        return {name: value for name, value in values.items() if value is not None}
-
-    def asked(self, config: TrainConfig) -> TrainConfig:
-        """Return a configuration with the numbers of this training."""
-        changed = self.changed()
-        fields = {key: changed[name] for key, name in _NUMBERS.items() if name in changed}
-        return config.model_copy(update={"values": {**config.values, **changed}, **fields})
-
-
-_NUMBERS = {
-    key: str(TrainConfig.model_fields[key].alias)
-    for key in ("epochs", "subepochs", "cases", "segments", "batch", "processes")
-}
-"""Setting -> key of ``trainConfig.cfg``."""
-
-
-class _Arguments(argparse.ArgumentParser):
-    """Arguments for ``deepMedicRun``; names may be shortened."""
-
-    def __init__(self) -> None:
-        super().__init__(add_help=False)
-        for name in ("-model", "-load", "-dev", "-train", "-test"):
-            self.add_argument(name)
-        self.add_argument("-resetopt", action="store_true")
-
-    def error(self, message: str) -> NoReturn:
-        text = message.removeprefix("argument ")
-        raise UsageFault(f"-- {text}; expected options of deepMedicRun, such as -dev cuda0")
+        return values
 
 
 class DeepMedicAdapter(Framework):
@@ -167,7 +151,11 @@ class DeepMedicAdapter(Framework):
                 "configuration, expected deepmedic:trainConfig.cfg"
             )
         super().__init__(source)
-        self._looked: set[tuple[str, bool]] = set()
+        self._check_cases = cache(  # shared by the copies of this host
+            lambda model, mixed: refuse_unusable(
+                source, read_model_config(Path(model)), mixed=mixed
+            )
+        )
 
     # -- what it refuses -------------------------------------------------------------------------
 
@@ -253,7 +241,17 @@ class DeepMedicAdapter(Framework):
     @classmethod
     def read_own(cls, options: Sequence[str]) -> Mapping[str, Any]:
         """Read arguments for ``deepMedicRun``, with absolute paths."""
-        found = {k: value for k, value in vars(_Arguments().parse_args(options)).items() if value}
+        parser = argparse.ArgumentParser(add_help=False)
+        for name in ("-model", "-load", "-dev", "-train", "-test"):
+            parser.add_argument(name)
+        parser.add_argument("-resetopt", action="store_true")
+
+        def refuse(message: str) -> NoReturn:
+            text = message.removeprefix("argument ")
+            raise UsageFault(f"-- {text}; expected options of deepMedicRun, such as -dev cuda0")
+
+        parser.error = refuse  # type: ignore[method-assign]
+        found = {key: value for key, value in vars(parser.parse_args(options)).items() if value}
         for name in {"train", "test"} & found.keys():
             raise UsageFault(
                 f"-- -{name}: --data sets the training data, and augment only trains; leave it "
@@ -265,8 +263,6 @@ class DeepMedicAdapter(Framework):
 
     def open_training(self) -> None:
         """Read the network and the numbers of a subepoch."""
-        from gansynth_deepmedic.check import refuse_unusable
-
         super().open_training()
         source, options, request = self.source, self.options, self.request
         if options.deepmedic is None and not (self.own and os.environ.get(CHECKOUT)):
@@ -283,11 +279,10 @@ class DeepMedicAdapter(Framework):
                 "--set model: DeepMedic has no network of its own, expected its configuration: "
                 "-- -model modelConfig.cfg"
             )
-        self.model, self.config = model, options.asked(source.config)
-        mixed = request.mix.synthetic
-        if (model, mixed) not in self._looked:
-            refuse_unusable(source, read_model_config(Path(model)), mixed=mixed)
-            self._looked.add((model, mixed))
+        config, values = source.config, {**source.config.values, **options.values}
+        self.model = model
+        self.config = config.model_copy(update={"values": values, **options.numbers})
+        self._check_cases(model, request.mix.synthetic)
         self.share = share_on_the_fly(
             *(request.mix.ratio, self.config.cases, self.config.segments, self.config.batch),
             real=len(source.train_ids),
@@ -320,16 +315,12 @@ class DeepMedicAdapter(Framework):
 
     def describe_training(self) -> Mapping[str, Any]:
         """Describe cases and segments of a subepoch, and roundings."""
-        config, share, p = self.config, self.share, self.request.mix.ratio.p
-        each = share.segments // share.cases
-        most = ceil(p * share.cases)
-        if self.request.mix.schedule.kind != "constant":
-            most = share.cases if p > 0 else 0
-        cases: dict[str, Any] = {"all": share.cases, "synthetic_at_most": most}
-        segments: dict[str, Any] = {"all": share.segments, "of_each_case": each}
-        if share.real is not None and share.synthetic is not None:
-            cases = {"real": share.real, "synthetic": share.synthetic}
-            segments = {key: each * count for key, count in cases.items()}
+        config, share, mix = self.config, self.share, self.request.mix
+        cases, segments = share.described
+        if not cases:
+            part = mix.ratio.p if mix.schedule.kind == "constant" else mix.ratio.p > 0
+            cases = {"all": share.cases, "synthetic_at_most": ceil(part * share.cases)}
+            segments = {"all": share.segments, "of_each_case": share.segments // share.cases}
         commit = commit_of(self.program.checkout)
         return {
             "model": self.model,
@@ -362,9 +353,9 @@ class DeepMedicAdapter(Framework):
         if request.real_in_generator_space:
             job.say("real cases go through the generator's space")
         cases = training_cases(source, request, job.folder, NullReporter())
-        off = () if request.host_augmentation else AUGMENTATION
-        values = {**self.options.changed(), "folderForOutput": str(job.folder)}
-        values |= dict.fromkeys(key for key in off if source.config.values.get(key))
+        values = {**self.options.values, "folderForOutput": str(job.folder)}
+        if not request.host_augmentation:
+            values |= dict.fromkeys(key for key in AUGMENTATION if source.config.values.get(key))
         write_layout(source, job.folder, self.share, cases, values=values)
         arguments = ["-model", self.model, "-train", str(job.folder / TRAIN)]
         arguments += ["-dev", self.program_device]
@@ -390,7 +381,7 @@ class DeepMedicAdapter(Framework):
     def start(self, request: AugmentRequest) -> TrainingResult:
         """Train and evaluate; warn of roundings, and of segments that lie anywhere in a case."""
         result = super().start(request)
-        said = list(self.opened(request).describe_training()["said"])
+        said = [*self.opened(request).share.notes]
         if number := sum(counts["spread"] for counts in _rounds(result.folder)):
             said.append(
                 f"segments of {number} synthetic cases were taken from the whole case, because no "
@@ -430,7 +421,7 @@ class DeepMedicAdapter(Framework):
         ending = (config.values.get("suffixForSegmAndProbsDictVal") or {"segm": "Segm"})["segm"]
         home = folder / "predictions" / config.session / "predictions"
         files = {
-            case: (home / f"{case}_{ending}.nii.gz", source.listed(case).labels)
+            case: (home / f"{case}_{ending}.nii.gz", source.entry(case).labels)
             for case in source.held_out_ids
         }
         return of_volumes(source, files, WAY_OUT)

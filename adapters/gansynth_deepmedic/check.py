@@ -27,11 +27,11 @@ from gansynth_deepmedic.configs import (
     SCORES,
     SHARES,
     UNIFORM,
+    VALIDATION_MAPS,
     WHOLE,
     ListedCase,
     ModelConfig,
     TrainConfig,
-    Triple,
 )
 from gansynth_deepmedic.source import (
     DeepMedicSource,
@@ -49,8 +49,8 @@ Mask = npt.NDArray[np.bool_]
 def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
     """Find all faults of ``deepmedic:trainConfig.cfg``; every file is read."""
     cases = list_cases(request)
-    config, options = cases.config, cases.options.volumes(cases.config)
-    report = check_volumes(cases.listing, cases.request, options, progress)
+    config = cases.config
+    report = check_volumes(cases.listing, cases.request, cases.options, progress)
     findings = [*report.findings]
     findings += [Finding("warning", None, config.path, text) for text in notes(config)]
     try:
@@ -58,16 +58,17 @@ def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]
     except DataFault as fault:
         findings.append(Finding("error", None, config.path, str(fault)))
     damaged = {finding.case for finding in findings if finding.level == "error"}
-    for case, listed in cases.listed.items():
-        if case in damaged or not all(map(os.path.isfile, listed.files)):
+    for listed in config.listed:
+        if listed.case in damaged or not all(map(os.path.isfile, listed.everything)):
             continue
+        about = listed.case, listed.labels
         try:
-            refuse_unusable_case(listed, config, cases.model, trained=listed in config.train)
-            findings += [Finding("warning", case, listed.labels, text) for text in _odd(listed)]
+            refuse_unusable_case(listed, config, cases.model)
+            findings += [Finding("warning", *about, text) for text in _odd(listed)]
         except EnvironmentFault:
             raise
         except GansynthError as fault:
-            findings.append(Finding("error", case, listed.labels, str(fault)))
+            findings.append(Finding("error", *about, str(fault)))
     each = {(finding.level, finding.case, finding.message): finding for finding in findings}
     return replace(report, findings=in_order(list(each.values())))
 
@@ -79,7 +80,7 @@ def _odd(listed: ListedCase) -> Iterator[str]:
             f"{listed.labels}: holds fractions, which DeepMedic rounds, expected whole numbers; "
             "resample label maps to the nearest voxel"
         )
-    for file in listed.files:
+    for file in listed.everything:
         apart = affine_difference(read_nifti_header(file).affine, labels.affine)
         if apart > AFFINE_TOLERANCE:
             yield (
@@ -103,9 +104,9 @@ def refuse_unusable(source: DeepMedicSource, model: ModelConfig | None, *, mixed
             "images. Remove that key"
         )
     refuse_contradictions(config, model)
-    for case in (*source.train_ids, *source.held_out_ids):
-        trained = case in source.train_ids
-        refuse_unusable_case(source.listed(case), config, model, trained=trained)
+    for side, cases in (("train", source.train_ids), ("val", source.held_out_ids)):
+        for case in cases:
+            refuse_unusable_case(replace(source.entry(case), part=side), config, model)
 
 
 def refuse_contradictions(config: TrainConfig, model: ModelConfig | None) -> None:
@@ -127,36 +128,22 @@ def refuse_contradictions(config: TrainConfig, model: ModelConfig | None) -> Non
 class SegmentSampling:
     """How segments of cases are sampled."""
 
+    config: TrainConfig
+    model: ModelConfig | None  # None if the network is unknown
     key: str  # of the segments' size in ``modelConfig.cfg``
-    size: Triple | None  # of a segment (x, y, z); None if the network is unknown
-    kind: int | None  # type of sampling, 0 to 3; None for maps, and for inference of whole volumes
-    shares: Sequence[float] | None  # of the categories; None for equal ones
-    padding: Triple  # voxels padded to a volume, both sides together
-
-    @classmethod
-    def of(
-        cls, config: TrainConfig, model: ModelConfig | None, *, trained: bool
-    ) -> list[SegmentSampling]:
-        """Return the samplings of the cases to train, or to validate on."""
-        kinds: dict[str, tuple[int | None, Sequence[float] | None]] = {}
-        if trained:
-            own = None if config.weighted else config.sampling
-            kinds["segmentsDimTrain"] = own, config.shares
-        elif config.validates_on_samples:
-            weighted = config.values.get("weightedMapsForSamplingEachCategoryVal") is not None
-            own = None if weighted else config.sampling_validation
-            kinds["segmentsDimVal"] = own, config.shares_validation
-        if not trained and config.validates_on_volumes:
-            kinds["segmentsDimInference"] = None, None
-        padding = model.unpredicted if model is not None and config.pad else (0, 0, 0)
-        sizes = {} if model is None else model.segments
-        return [cls(key, sizes.get(key), *kind, padding) for key, kind in kinds.items()]
+    kind: int | None = None  # 0 to 3; None for maps, and for inference of whole volumes
+    shares: Sequence[float] | None = None  # of the categories; None for equal ones
 
     def centres(self, labels: npt.NDArray[np.int16], region: npt.NDArray[Any] | None) -> Mask:
-        """Return the allowed centres of segments (X, Y, Z), without those near the border."""
+        """Return the allowed centres (X, Y, Z) of segments that lie in the padded volume."""
         box: tuple[slice, ...] = (slice(None),) * 3
-        if self.size is not None:
-            box = centre_range(labels.shape, self.size, self.padding)
+        if self.model is not None:
+            size = self.model.segments[self.key]
+            padding = self.model.unpredicted if self.config.pad else (0, 0, 0)
+            box = tuple(
+                slice(max((n - 1) // 2 - pad // 2, 0), max(extent + pad - n // 2 - pad // 2, 0))
+                for extent, n, pad in zip(labels.shape, size, padding, strict=True)
+            )
         centres = np.zeros(labels.shape, np.bool_)
         centres[box] = True if region is None or self.kind is None else region[box] > 0
         if self.shares is not None and self.kind in (FORE_BACKGROUND, PER_CLASS):
@@ -165,12 +152,29 @@ class SegmentSampling:
         return centres
 
 
+def samplings_of(
+    config: TrainConfig, model: ModelConfig | None, part: str
+) -> list[SegmentSampling]:
+    """Return how cases to train on (``train``), or to validate on, are sampled."""
+    if part == "train":
+        kind = None if config.weighted else config.sampling
+        return [SegmentSampling(config, model, "segmentsDimTrain", kind, config.shares)]
+    found = []
+    if config.validates_on_samples:
+        kind = config.sampling_validation if config.values.get(VALIDATION_MAPS) is None else None
+        shares = config.shares_validation
+        found.append(SegmentSampling(config, model, "segmentsDimVal", kind, shares))
+    if config.validates_on_volumes:
+        found.append(SegmentSampling(config, model, "segmentsDimInference"))
+    return found
+
+
 def refuse_unusable_case(
-    listed: ListedCase, config: TrainConfig, model: ModelConfig | None, *, trained: bool
+    listed: ListedCase, config: TrainConfig, model: ModelConfig | None
 ) -> None:
-    """Refuse a case from which DeepMedic could not sample."""
+    """Refuse a case from which DeepMedic could not sample, on the side of its ``part``."""
     shape = read_nifti_header(listed.labels, ndim=(3,)).shape
-    for file in listed.files:
+    for file in listed.everything:
         header = read_nifti_header(file, ndim=(3,))
         for problem in other_shape(file, header.shape, listed.labels, shape):
             raise DataFault(problem)
@@ -180,7 +184,7 @@ def refuse_unusable_case(
         region = region_of(listed.roi, read_nifti(listed.roi).array)
         header = read_nifti_header(listed.roi)
         unsigned = header.dtype.kind == "u" and not header.scaled
-    for sampling in SegmentSampling.of(config, model, trained=trained):
+    for sampling in samplings_of(config, model, listed.part):
         weighs = region is not None and sampling.kind in (UNIFORM, WHOLE)
         # As a weight map: numpy cannot multiply an unsigned one by DeepMedic's int8.
         if region is not None and weighs and (unsigned or (region < 0).any()):
@@ -191,20 +195,12 @@ def refuse_unusable_case(
                 "int16"
             )
         if not sampling.centres(labels, region).any():
-            size = "" if sampling.size is None else f" of {list(sampling.size)} ({sampling.key})"
+            size = (
+                "" if model is None else f" of {[*model.segments[sampling.key]]} ({sampling.key})"
+            )
             raise DataFault(
                 f"{listed.roi or listed.labels}: no voxel of {tuple(shape)} to take a segment{size}"
                 f" around, by type of sampling {sampling.kind} and shares {sampling.shares}; "
                 "expected some in the region of interest, far enough from the border of the "
                 "volume; shrink the segment, or remove the case from every list"
             )
-
-
-def centre_range(shape: Sequence[int], segment: Triple, padding: Triple) -> tuple[slice, ...]:
-    """Return the allowed centres (x, y, z) of segments that lie in the padded volume."""
-    ranges = []
-    for n, size, pad in zip(shape, segment, padding, strict=True):
-        before = (size - 1) // 2 - pad // 2
-        after = n + pad - size // 2 - pad // 2
-        ranges.append(slice(max(before, 0), max(after, 0)))
-    return tuple(ranges)

@@ -14,22 +14,17 @@ import math
 import operator
 import os
 import re
+import unicodedata
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from gansynth.data.listing import CaseFiles, stem
 from gansynth.runtime.errors import DataFault, did_you_mean
 from gansynth.runtime.files import reading
 from gansynth_deepmedic.insertion import MISSING
@@ -37,16 +32,18 @@ from gansynth_deepmedic.insertion import MISSING
 MOST_BYTES = 1 << 16  # most bytes of a configuration
 MOST_REPEATED = 1 << 12  # most characters of a list that is repeated
 MOST_LIST_BYTES = 16 << 20  # most bytes of a list or csv
+DEEPEST = 4  # most parent folders in a case's name
 FORE_BACKGROUND, UNIFORM, WHOLE, PER_CLASS = range(4)
 """typeOfSampling: foreground and background; uniform; whole image (as uniform); per class."""
-ON_SAMPLES = "performValidationOnSamplesThroughoutTraining"
-ON_VOLUMES = "performFullInferenceOnValidationImagesEveryFewEpochs"
-SHARES = "proportionOfSamplesToExtractPerCategoryTraining"
-MAPS = "weightedMapsForSamplingEachCategoryTrain"
-SCORES = "norm_zscore_prms"
-NAMES = "namesForPredictionsPerCaseVal"
-CASES = "numOfCasesLoadedPerSubepoch"
-SEGMENTS = "numberTrainingSegmentsLoadedOnGpuPerSubep"
+ON_SAMPLES: Final = "performValidationOnSamplesThroughoutTraining"
+ON_VOLUMES: Final = "performFullInferenceOnValidationImagesEveryFewEpochs"
+SHARES: Final = "proportionOfSamplesToExtractPerCategoryTraining"
+MAPS: Final = "weightedMapsForSamplingEachCategoryTrain"
+VALIDATION_MAPS = "weightedMapsForSamplingEachCategoryVal"
+SCORES: Final = "norm_zscore_prms"
+NAMES: Final = "namesForPredictionsPerCaseVal"
+CASES: Final = "numOfCasesLoadedPerSubepoch"
+SEGMENTS: Final = "numberTrainingSegmentsLoadedOnGpuPerSubep"
 _NO_LITERAL = (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError, MemoryError)
 _OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
     ast.USub: operator.neg,
@@ -71,19 +68,17 @@ def _value(node: ast.AST | None) -> Any:
         case ast.List(elts=items):
             return [_value(item) for item in items]
         case ast.Tuple(elts=items):
-            return tuple(_value(item) for item in items)
+            return tuple(map(_value, items))
         case ast.Dict(keys=keys, values=items):
-            return {_value(key): _value(item) for key, item in zip(keys, items, strict=True)}
+            return dict(zip(map(_value, keys), map(_value, items), strict=True))
         case ast.UnaryOp(op=sign, operand=operand) if type(sign) in _OPERATORS:
             value = _OPERATORS[type(sign)](_value(operand))
         case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATORS:
             match _value(left), sign, _value(right):
                 case list() as items, ast.Add(), list() as others:
                     return items + others
-                case (list() as items, ast.Mult(), int() as n) | (
-                    int() as n,
-                    ast.Mult(),
-                    list() as items,
+                case (list() as items, _, int() as n) | (int() as n, _, list() as items) if (
+                    isinstance(sign, ast.Mult)
                 ):
                     if n * len(repr(items)) > MOST_REPEATED:
                         raise ValueError("a list that is repeated too often")
@@ -249,25 +244,18 @@ def read_model_config(path: Path) -> ModelConfig:
 
 
 @dataclass(frozen=True)
-class ListedCase:
+class ListedCase(CaseFiles):
     """One case of the list files (or the csv): absolute paths, not opened."""
 
-    channels: tuple[Path | None, ...]  # None for a missing one (``-``), but for the first
     labels: Path
-    roi: Path | None  # region of interest
+    channels: tuple[Path | None, ...] = ()  # None for a missing one (``-``), but for the first
+    roi: Path | None = None  # region of interest
     prediction: str = field(default="", compare=False)  # name of its prediction, if it has one
 
     @property
-    def first(self) -> Path:
-        """The file of the first channel."""
-        file = self.channels[0]
-        assert file is not None, "no list leaves it out"
-        return file
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All files of the case."""
-        return tuple(file for file in (*self.channels, self.labels, self.roi) if file is not None)
+    def everything(self) -> tuple[Path, ...]:
+        """All files of the case, with its region of interest."""
+        return (*self.images, self.labels, *([] if self.roi is None else [self.roi]))
 
 
 class ListKeys(BaseModel):
@@ -283,27 +271,32 @@ class TrainConfig(_Config):
 
     # names of the channels: the csv's columns, else distinguishing parts of the list files' names
     channels: tuple[str, ...] = ()
-    train: tuple[ListedCase, ...] = ()  # each once
+    train: tuple[ListedCase, ...] = ()  # each once, of part ``train``; others of part ``val``
     validation: tuple[ListedCase, ...] = ()  # each once; empty without validation
     repeated: int = 0  # entries of the lists that repeat a case
     train_table: Text | None = Field(None, alias="dataframe_train")
     validation_table: Text | None = Field(None, alias="dataframe_val")
-    names: Text | None = Field(None, alias=NAMES)  # type: ignore[literal-required]
+    names: Text | None = Field(None, alias=NAMES)
     epochs: Whole = Field(35, alias="numberOfEpochs")
     subepochs: Whole = Field(20, alias="numberOfSubepochs")
-    cases: Whole = Field(50, alias=CASES)  # type: ignore[literal-required]
-    segments: Whole = Field(1000, alias=SEGMENTS)  # type: ignore[literal-required]
+    cases: Whole = Field(50, alias=CASES)
+    segments: Whole = Field(1000, alias=SEGMENTS)
     batch: Whole = Field(alias="batchsize_train")
     processes: Annotated[int, Field(strict=True, ge=-1)] = Field(0, alias="num_processes_sampling")
     sampling: Kind = Field(PER_CLASS, alias="typeOfSamplingForTraining")
     sampling_validation: Kind = Field(UNIFORM, alias="typeOfSamplingForVal")
-    shares: Shares = Field(None, alias=SHARES)  # type: ignore[literal-required]
+    shares: Shares = Field(None, alias=SHARES)
     shares_validation: Shares = Field(None, alias="proportionOfSamplesToExtractPerCategoryVal")
-    validates_on_samples: Flag = Field(False, alias=ON_SAMPLES)  # type: ignore[literal-required]
-    validates_on_volumes: Flag = Field(False, alias=ON_VOLUMES)  # type: ignore[literal-required]
+    validates_on_samples: Flag = Field(False, alias=ON_SAMPLES)
+    validates_on_volumes: Flag = Field(False, alias=ON_VOLUMES)
     pad: Flag = Field(True, alias="padInputImagesBool")
     session: Text = Field("trainSession", alias="sessionName")
-    zscore: Mapping[str, Any] = Field({}, alias=SCORES)  # type: ignore[literal-required]
+    zscore: Mapping[str, Any] = Field({}, alias=SCORES)
+
+    @property
+    def listed(self) -> tuple[ListedCase, ...]:
+        """All cases, in the order of the lists."""
+        return (*self.train, *self.validation)
 
     @property
     def weighted(self) -> bool:
@@ -339,9 +332,14 @@ def read_train_config(path: Path) -> TrainConfig:
             f"{path}: channelsValidation lists {', '.join(held_channels)}, expected the channels "
             f"to train on in the same order: {', '.join(channels)}; correct it"
         )
-    once, held_once = tuple(dict.fromkeys(train)), tuple(dict.fromkeys(held))
-    repeated = len(train) + len(held) - len(once) - len(held_once)
-    lists = {"channels": channels, "train": once, "validation": held_once, "repeated": repeated}
+    once, held_once = dict.fromkeys(train), dict.fromkeys(held)
+    names = iter(case_ids([*once, *held_once], channels[0]))
+    lists = {
+        "channels": channels,
+        "train": tuple(replace(case, case=next(names), part="train") for case in once),
+        "validation": tuple(replace(case, case=next(names), part="val") for case in held_once),
+        "repeated": len(train) + len(held) - len(once) - len(held_once),
+    }
     return config.model_copy(update=lists)
 
 
@@ -427,7 +425,9 @@ def _cases(
                 )
             files.append(None if none else joined(path.parent, entry))
         labels, roi = (*files[channels:], None)[:2]
-        cases.append(ListedCase(tuple(files[:channels]), labels, roi, prediction))
+        images = tuple(file for file in files[:channels] if file is not None)
+        listed = {"channels": tuple(files[:channels]), "roi": roi, "prediction": prediction}
+        cases.append(ListedCase("", images, labels, **listed))
     return cases
 
 
@@ -452,3 +452,26 @@ def told_apart(paths: Sequence[Path]) -> tuple[str, ...]:
         if all(parts) and len({part.casefold() for part in parts}) == len(parts):
             return tuple(parts)
     return tuple(f"channel {number}" for number in range(len(paths)))
+
+
+def case_ids(cases: Sequence[ListedCase], channel: str) -> tuple[str, ...]:
+    """Return the shortest unique names of cases: of the folder, of the file, of both, ..."""
+    ending = f"_{channel}".casefold()
+
+    def within(case: ListedCase, depth: int) -> str:
+        """Return the name of its file and of some folders around it."""
+        file = case.images[0]
+        name, folders = stem(file.name) or file.stem, file.parent.parts
+        name = name[: -len(ending)] if name.casefold().endswith(ending) else name
+        return "_".join((*folders[max(0, len(folders) - depth) :], name))
+
+    namings = [
+        [case.labels.parent.name for case in cases],
+        [case.images[0].parent.name for case in cases],
+        *([within(case, depth) for case in cases] for depth in range(DEEPEST + 1)),
+    ]
+    for names in namings:
+        alike = {unicodedata.normalize("NFC", name).casefold() for name in names}
+        if all(names) and len(alike) == len(names):
+            return tuple(name.replace(os.sep, "_") for name in names)
+    return tuple(f"case_{number:04d}" for number in range(len(cases)))

@@ -24,7 +24,7 @@ from gansynth.core.writer import Item, Writer
 from gansynth.hosts.export import DataSetExport, new_folder
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
-from gansynth_deepmedic.check import SegmentSampling, refuse_unusable
+from gansynth_deepmedic.check import refuse_unusable, samplings_of
 from gansynth_deepmedic.insertion import MISSING, HostCase, insert, misfit, position_of
 from gansynth_deepmedic.layout import (
     ENDING,
@@ -76,10 +76,12 @@ class DeepMedicExport(DataSetExport):
     def check_order(self) -> None:
         super().check_order()
         refuse_unusable(self.source, self.source.model, mixed=True)
-        self.sampling = SegmentSampling.of(self.source.config, self.source.model, trained=True)[0]
+        (self.sampling,) = samplings_of(self.source.config, self.source.model, "train")
 
     def measure(self) -> int:
-        sizes = (sum(file.stat().st_size for file in c.files) for c in self.source.config.train)
+        sizes = (
+            sum(file.stat().st_size for file in c.everything) for c in self.source.config.train
+        )
         return min(TIMES * max(sizes), self._volume_bytes())
 
     def _volume_bytes(self) -> int:
@@ -123,9 +125,8 @@ class DeepMedicExport(DataSetExport):
         return needed + self.drawn * size
 
     def describe(self) -> dict[str, Any]:
-        listed, processes = self.share.real, self.source.config.processes
-        assert listed is not None, "constant on disk"
-        each = self.share.segments // self.share.cases
+        cases, segments = self.share.described
+        listed, processes = cases["real"], self.source.config.processes
         said = list(self.share.notes)
         if processes > 0:  # forks inherit one random state
             said.append(
@@ -141,8 +142,8 @@ class DeepMedicExport(DataSetExport):
             "ratio": str(self.request.mix.ratio),
             "realised": f"{listed}:{self.samples}",
             "synthetic_share": self.samples / self.share.cases,
-            "cases_per_subepoch": {"real": listed, "synthetic": self.samples},
-            "segments_per_subepoch": {"real": each * listed, "synthetic": each * self.samples},
+            "cases_per_subepoch": cases,
+            "segments_per_subepoch": segments,
             "real_cases": len(self.source.train_ids) if listed else 0,
             "each_real_case_listed": self.repeats,
             "real_in_generator_space": self.request.real_in_generator_space,
@@ -212,7 +213,7 @@ class _SlotWriter(Writer):
         if made.core is not None:
             allowed = np.where(made.core, allowed, np.int16(0))
         centres = self.export.sampling.centres(made.labels, allowed)
-        if self.export.sampling.size is None:  # the border that the usual network needs
+        if self.export.source.model is None:  # the border that the usual network needs
             usual = ((USUAL_OUTPUT if config.pad else USUAL_SEGMENT) - 1) // 2
             inner = np.zeros_like(centres)
             inner[tuple(slice(b := min(usual, n // 4), n - b) for n in centres.shape)] = True

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.schema import OUTSIDE, Sample
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.serialise import Document
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample
-    from gansynth.core.schema import Sample
 
 RIM = 4  # voxels over which a patch fades into the real case at each face inside the volume
-OUTSIDE = -1  # label of voxels outside the region of interest (`gansynth.core.schema.OUTSIDE`)
 _BESIDE = "beside"  # copy of `gansynth.sampling.sampler.BESIDE`, whose module needs more than numpy
 MISSING = "-"  # entry of a list of files for a missing channel; DeepMedic fills it with zeros
 T = TypeVar("T", bound=np.generic)
@@ -76,7 +75,7 @@ class PatchPosition(NamedTuple):
 
     case: str  # id of the training case around it
     # its first voxel (D, H, W) in that case, may be negative; None for a whole volume
-    corner: tuple[int, int, int] | None
+    corner: tuple[int, ...] | None
 
 
 def position_of(provenance: Mapping[str, Any]) -> PatchPosition | None:
@@ -89,12 +88,10 @@ def position_of(provenance: Mapping[str, Any]) -> PatchPosition | None:
     case, placement = where.get("case"), where.get("placement")
     if not case or not placement or placement.get("slice_index") is not None:
         return None
-    match [int(n) for n in placement.get("corner", ())]:
-        case []:
-            return PatchPosition(str(where["case"]), None)
-        case [z, y, x] if cropped:
-            return PatchPosition(str(where["case"]), (z, y, x))
-    return None
+    corner = tuple(int(n) for n in placement.get("corner", ()))
+    if not corner:
+        return PatchPosition(str(case), None)
+    return PatchPosition(str(case), corner) if cropped and len(corner) == 3 else None
 
 
 def misfit(case: HostCase, sample: BankSample | Sample, rim: int = RIM) -> str:
@@ -104,16 +101,12 @@ def misfit(case: HostCase, sample: BankSample | Sample, rim: int = RIM) -> str:
     if seat is None or seat.case != case.id:
         of = "no place in a volume" if seat is None else f"its place in the case {seat.case!r}"
         return f"it has {of}; expected a crop of the case {case.id!r}, or a whole volume"
-    if len(sample.image) != len(case.channels):
-        return f"it has {len(sample.image)} channel(s), expected {len(case.channels)}"
     if labels is None or len(shape) != 3 or labels.shape != shape:
         return f"its image has shape {shape}, expected 3 axes and labels of that shape"
     drawn_of = tuple(sample.provenance.get("shape", case.shape))
     if drawn_of != case.shape or (seat.corner is None and shape != case.shape):
         actual = shape if drawn_of == case.shape else drawn_of
         return f"it is of a volume of shape {actual}, case {case.id!r} has {case.shape}"
-    if not np.isfinite(sample.image).all():
-        return "its image holds values that are not finite"
     cut = _cut(seat, shape, case.shape, rim)
     if not cut.weight.size:
         return f"its place {seat.corner} is beyond case {case.id!r} of shape {case.shape}"
@@ -183,13 +176,13 @@ def _cut(seat: PatchPosition, size: Sequence[int], shape: Sequence[int], rim: in
     if seat.corner is None:
         everything = tuple(slice(0, n) for n in shape)
         return _PatchOverlap(everything, everything, np.ones((1, 1, 1), np.float32))
-    box, part, ramps = [], [], []
-    for corner, length, extent in zip(seat.corner, size, shape, strict=True):
+    box, part, weight = [], [], np.ones((1, 1, 1), np.float32)
+    for axis, (corner, length, extent) in enumerate(zip(seat.corner, size, shape, strict=True)):
         first, last = max(corner, 0), max(min(corner + length, extent), 0)
         box.append(slice(first, last))
         part.append(slice(first - corner, last - corner))
-        ramps.append(_ramp(max(last - first, 0), corner > 0, corner + length < extent, rim))
-    weight = np.minimum(np.minimum(ramps[0][:, None, None], ramps[1][:, None]), ramps[2])
+        ramp = _ramp(max(last - first, 0), corner > 0, corner + length < extent, rim)
+        weight = np.minimum(weight, ramp.reshape([-1 if n == axis else 1 for n in range(3)]))
     return _PatchOverlap(tuple(box), tuple(part), weight)
 
 

@@ -6,7 +6,6 @@ a generator's space, so that its losses are no cue: Doncenco et al. (2022) train
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -21,7 +20,7 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import OUTSIDE, Sample
 from gansynth.core.space import Space
-from gansynth.core.synthetic import marked
+from gansynth.data.case_writer import stored_bytes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import (
     disk_errors,
@@ -38,6 +37,7 @@ from gansynth_deepmedic.configs import (
     NAMES,
     ON_VOLUMES,
     SEGMENTS,
+    VALIDATION_MAPS,
     ListedCase,
     TrainConfig,
     joined,
@@ -52,12 +52,10 @@ ENDING = ".nii.gz"
 LABELS, ROI = "labels", "roi"
 REAL = "real"  # folder of real cases that went through a generator's space
 _RECORD = "real.json"
-_VALIDATION_MAPS = "weightedMapsForSamplingEachCategoryVal"
-_PATHS = {"folderForOutput", "cnnModelFilePath", _VALIDATION_MAPS}
+_PATHS = {"folderForOutput", "cnnModelFilePath", VALIDATION_MAPS}
 """Keys of the user's file whose paths become absolute."""
 _DEFAULTS = {CASES: TrainConfig.model_fields["cases"].default}
 _DEFAULTS[SEGMENTS] = TrainConfig.model_fields["segments"].default
-_PACKED = 4  # gzip's level: noisy images hardly shrink beyond it, and every subepoch unpacks them
 
 
 def write_layout(
@@ -87,7 +85,7 @@ def write_layout(
         UsageFault: a path that no list of files can hold, or regions of interest of some cases.
     """
     config, place, names = source.config, home or folder.absolute(), file_names(source)
-    held = [case for case in source.case_ids if case in source.held_out_ids]
+    held = [source.entry(case) for case in source.case_ids if case in source.held_out_ids]
     trained = _columns(names, cases, config)
     if rois:
         trained[ROI] = [*rois]
@@ -97,22 +95,24 @@ def write_layout(
             missing = name in names and names.index(name) in lacking
             file = slot_folder(place, number) / f"{name}{ENDING}"
             column.append(MISSING if missing else str(file))
-    validated = _columns(names, [source.listed(case) for case in held], config) if held else {}
+    validated = _columns(names, held, config) if held else {}
     changed = {key: _absolute(config, config.values[key]) for key in _PATHS & config.values.keys()}
     changed |= values or {}
+    lists: dict[str, list[str]] = {}
     for part, prefix, columns in (
         ("Training", "list", trained),
         ("Validation", "validation", validated),
     ):
+        lists |= {f"{prefix}_{name}.cfg": column for name, column in columns.items()}
         paths = {name: str(place / f"{prefix}_{name}.cfg") for name in columns}
         changed[f"channels{part}"] = [paths[name] for name in names if name in paths] or None
         changed[f"gtLabels{part}"] = paths.get(LABELS)
         changed[f"roiMasks{part}"] = paths.get(ROI)
-    validated["names"] = [f"{case}{ENDING}" for case in held]
+    lists["validation_names.cfg"] = [f"{listed.case}{ENDING}" for listed in held]
     changed[NAMES] = str(place / "validation_names.cfg") if held else None
     changed |= {"dataframe_train": None, "dataframe_val": None}
-    if [source.listed(case) for case in held] != [*config.validation]:
-        changed[_VALIDATION_MAPS] = None  # others are held out than by the user's lists
+    if held != [*config.validation]:
+        changed[VALIDATION_MAPS] = None  # others are held out than by the user's lists
     if held and not (config.validates_on_samples or config.validates_on_volumes):
         changed[ON_VOLUMES] = True
         changed["numberOfEpochsBetweenFullInferenceOnValImages"] = config.epochs
@@ -122,21 +122,20 @@ def write_layout(
     differing = {k: v for k, v in changed.items() if v != config.values.get(k, _DEFAULTS.get(k))}
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for prefix, columns in (("list", trained), ("validation", validated)):
-            for name, column in columns.items():
-                lines = "".join(f"{_listable(path)}\n" for path in column)
-                replace_text(folder / f"{prefix}_{name}.cfg", lines)
+        for name, column in lists.items():
+            replace_text(folder / name, "".join(f"{_listable(path)}\n" for path in column))
         replace_text(folder / TRAIN, _config_text(config, differing))
     return sorted(differing)
 
 
 def _columns(
-    names: Sequence[str], cases: Sequence[HostCase] | Sequence[ListedCase], config: TrainConfig
+    names: Sequence[str], cases: Sequence[HostCase | ListedCase], config: TrainConfig
 ) -> dict[str, list[str]]:
     """Return the paths of channels, labels and perhaps regions of interest, case by case."""
+    channels = zip(*(case.channels for case in cases), strict=True)
     columns = {
-        name: [str(case.channels[number] or MISSING) for case in cases]
-        for number, name in enumerate(names)
+        name: [str(file or MISSING) for file in files]
+        for name, files in zip(names, channels, strict=True)
     }
     columns[LABELS] = [str(case.labels) for case in cases]
     rois = [str(case.roi) for case in cases if case.roi is not None]
@@ -217,12 +216,7 @@ def write_volume(
 
     ``like``: the real file whose affine it gets. ``synthetic``: marked so.
     """
-    import nibabel as nib
-
-    image = nib.Nifti1Image(np.asarray(array), read_nifti_header(like).affine)
-    image.header.set_xyzt_units("mm")
-    image = marked(image) if synthetic else image
-    data = gzip.compress(image.to_bytes(), _PACKED, mtime=0)
+    data = stored_bytes(np.asarray(array), read_nifti_header(like).affine, synthetic=synthetic)
     with disk_errors(file, len(data)):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)

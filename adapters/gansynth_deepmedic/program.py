@@ -32,12 +32,10 @@ from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.processes import ProcessResult, raise_if_failed, raise_if_stopped, run
 from gansynth_deepmedic.configs import TrainConfig
-from gansynth_deepmedic.hook import TrainingOrder
+from gansynth_deepmedic.hook import SCRIPT, TrainingOrder
 
-CHECKOUT = "GANSYNTH_DEEPMEDIC"
-PYTHON = "GANSYNTH_DEEPMEDIC_PYTHON"
+CHECKOUT, PYTHON = "GANSYNTH_DEEPMEDIC", "GANSYNTH_DEEPMEDIC_PYTHON"
 LEAST = (3, 11)  # least Python for gansynth's modules, which the process also imports
-SCRIPT = "deepMedicRun"
 PACKAGES = ("tensorflow", "numpy", "nibabel", "pandas", "scipy", "six")
 """Imported packages of the process: DeepMedic's own."""
 NEEDED: Mapping[str, tuple[str, ...]] = {
@@ -77,8 +75,6 @@ from gansynth_deepmedic.hook import main
 main(sys.argv[1])
 """
 """Finds gansynth's two packages by folder; all other modules are those of DeepMedic's Python."""
-
-
 ORDER = "gansynth_order.json"
 CHECKPOINT = "gansynth_checkpoint.json"
 """File in the output folder: DeepMedic's newest checkpoint, and the subepochs before it."""
@@ -126,12 +122,7 @@ class DeepMedicProgram:
 
 
 def find_program(checkout: str | None, python: str | None) -> DeepMedicProgram:
-    """Find and check a checkout and its Python, without importing TensorFlow or DeepMedic.
-
-    Raises:
-        UsageFault: no checkout is named, or the folder is not one.
-        EnvironmentFault: the Python cannot be started, is too old, or lacks a package.
-    """
+    """Find and check a checkout and its Python, without importing TensorFlow or DeepMedic."""
     return DeepMedicProgram(find_checkout(checkout), *find_python(python))
 
 
@@ -154,7 +145,11 @@ def find_checkout(checkout: str | None) -> Path:
 
 
 def find_python(python: str | None) -> tuple[Path, Mapping[str, str]]:
-    """Return the Python that runs DeepMedic, and its versions (EnvironmentFault: it cannot)."""
+    """Return the Python that runs DeepMedic, and its versions.
+
+    Raises:
+        EnvironmentFault: it cannot be started, is too old, or lacks a package.
+    """
     named, by = python or os.environ.get(PYTHON), "--deepmedic-python" if python else f"${PYTHON}"
     program = shutil.which(os.path.expanduser(named or sys.executable))
     if program is None:
@@ -192,10 +187,9 @@ def commit_of(checkout: Path) -> str:
     """Return the commit of a checkout, if git knows it."""
     words = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        return subprocess.check_output(words, text=True, stderr=subprocess.DEVNULL).strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return done.stdout.strip()
 
 
 def environ_of() -> dict[str, str]:
@@ -339,27 +333,24 @@ class ProgramLog:
     def look(self) -> None:
         """Take what is new in the log."""
         try:
-            self._take_new()
+            with self.file.open("rb") as stream:
+                stream.seek(self._read)
+                text = stream.read()
+            whole = text[: text.rfind(b"\n") + 1]
+            self._read += len(whole)
+            for line in whole.decode("utf-8", "replace").splitlines():
+                for name, pattern in _LINES.items():
+                    if found := pattern.search(line):
+                        self._take(name, *found.groups(""))
+        except FileNotFoundError:
+            return  # not yet
         except Exception as error:  # training continues without complete counts
             if not self._failed:
-                self._failed = True
                 self.job.say(
                     f"{WARNING}the training continues, but its progress is not completely counted: "
                     f"{type(error).__name__}: {error}"
                 )
-
-    def _take_new(self) -> None:
-        if not self.file.exists():
-            return
-        with self.file.open("rb") as stream:
-            stream.seek(self._read)
-            text = stream.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._read += len(whole)
-        for line in whole.decode("utf-8", "replace").splitlines():
-            for name, pattern in _LINES.items():
-                if found := pattern.search(line):
-                    self._take(name, *found.groups(""))
+            self._failed = True
 
     def _take(self, name: str, first: str = "", *more: str) -> None:
         self._seen[name] = first

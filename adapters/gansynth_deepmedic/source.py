@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import logging
 import os
-import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +29,9 @@ from gansynth.data.grid import LABELS, canonical, canonical_shape, other_shape, 
 from gansynth.data.listing import (
     SPLITS,
     SUBJECTS,
-    CaseFiles,
     ListingFault,
     VolumeSet,
     missing,
-    stem,
 )
 from gansynth.data.nifti import VolumeSource
 from gansynth.data.read_options import (
@@ -72,7 +69,6 @@ from gansynth_deepmedic.configs import (
 from gansynth_deepmedic.insertion import MISSING, HostCase
 
 log = logging.getLogger("gansynth")
-_DEEPEST = 4  # most parent folders in a case's name
 
 
 def _native(value: object) -> object:
@@ -144,9 +140,8 @@ class ConfiguredCases(NamedTuple):
     request: SourceRequest  # with absolute paths
     config: TrainConfig
     model: ModelConfig | None  # the network's; None if it was not named
-    options: DeepMedicOptions
-    listed: Mapping[str, ListedCase]  # case -> its files
-    listing: VolumeSet  # as a data set of volumes; cases are of part ``train`` or ``val``
+    options: VolumeOptions
+    listing: VolumeSet  # as a data set of volumes, of ``ListedCase``
 
 
 class DeepMedicSource(VolumeSource):
@@ -156,30 +151,26 @@ class DeepMedicSource(VolumeSource):
     """
 
     def __init__(self, cases: ConfiguredCases) -> None:
-        self.config, self.model, self._listed = cases.config, cases.model, cases.listed
-        super().__init__(cases.request, cases.listing, cases.options.volumes(cases.config))
+        self.config, self.model = cases.config, cases.model
+        super().__init__(cases.request, cases.listing, cases.options)
 
-    def listed(self, case_id: str) -> ListedCase:
-        """Return the files of a case (DataFault: no such case)."""
-        self.entry(case_id)
-        return self._listed[case_id]
+    def entry(self, case_id: str) -> ListedCase:
+        return cast(ListedCase, super().entry(case_id))
 
     @property
     def case_ids(self) -> tuple[str, ...]:
-        return tuple(self._listed)
-
-    @cached_property
-    def _regions(self) -> bool:
-        return any(case.roi is not None for case in self._listed.values())
+        """In the order of the lists."""
+        return tuple(listed.case for listed in self.config.listed)
 
     @cached_property
     def schema(self) -> Schema:
-        return replace(super().schema, has_outside=self._regions)
+        regions = any(listed.roi is not None for listed in self.config.listed)
+        return replace(super().schema, has_outside=regions)
 
     @cached_property
     def space(self) -> Space:
         space: Space = super().space
-        if not self._regions:
+        if not self.schema.has_outside:
             return space
         host = {**space.host, "outside": "beyond the region of interest"}
         return replace(space, host=host, pad_label=OUTSIDE)
@@ -188,42 +179,42 @@ class DeepMedicSource(VolumeSource):
 
     def load(self, case_id: str) -> Case:
         case = super().load(case_id)
-        there = np.array([file is not None for file in self.listed(case_id).channels])
+        there = np.array([file is not None for file in self.entry(case_id).channels])
         if there.all():
             return case
         return replace(case, image=np.where(there[:, None, None, None], case.image, np.float32(0)))
 
     def _units_of(self, case_id: str, image: FloatArray) -> tuple[tuple[float, float], ...]:
-        units, channels = super()._units_of(case_id, image), self.listed(case_id).channels
+        units, channels = super()._units_of(case_id, image), self.entry(case_id).channels
         return tuple(u if file else (1.0, 0.0) for u, file in zip(units, channels, strict=True))
 
     def host_case(self, case_id: str) -> HostCase:
         """Return a case in the form of DeepMedic's files; the image is read only for its units."""
-        listed = self.listed(case_id)
+        listed = self.entry(case_id)
         header = read_nifti_header(listed.labels)
         units = ((1.0, 0.0),) * len(listed.channels)
         if any(modality != "none" for modality in self.modality):
             units = self._units_of(case_id, self._in_own_units(case_id)[0])
         return HostCase(
             case_id,
-            tuple(MISSING if file is None else str(file) for file in listed.channels),
-            str(listed.labels),
-            None if listed.roi is None else str(listed.roi),
-            canonical_shape(header.shape, header.affine),
-            stored_axes(header.affine),
-            units,
+            channels=tuple(str(file or MISSING) for file in listed.channels),
+            labels=str(listed.labels),
+            roi=None if listed.roi is None else str(listed.roi),
+            shape=canonical_shape(header.shape, header.affine),
+            stored=stored_axes(header.affine),
+            units=units,
         )
 
     def _read(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
         image, labels, reference = self._arrays(case_id)
-        listed = self.listed(case_id)
+        listed = self.entry(case_id)
         if listed.roi is None or labels is None:
             return image, labels, reference
         region = region_of(listed.roi, self._turned(listed.roi, reference, listed.labels))
         return image, np.where(region > 0, labels, np.int16(OUTSIDE)), reference
 
     def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
-        listed = self.listed(case_id)
+        listed = self.entry(case_id)
         reference = read_nifti(listed.labels, labels=True)
         labels = label_map(listed.labels, canonical(reference)[0], self.model)
         channels = [
@@ -245,7 +236,7 @@ class DeepMedicSource(VolumeSource):
         named = self.options.labels or self.listing.labels
         if named is not None:
             return named
-        files = (self.listed(case).labels for case in self.train_ids)
+        files = (self.entry(case).labels for case in self.train_ids)
         maps = (label_map(file, read_nifti(file, labels=True).array, None) for file in files)
         return _class_labels(1 + max(int(labels.max()) for labels in maps))
 
@@ -259,9 +250,8 @@ def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
         DataFault: an invalid configuration, list or case.
         IntegrityFault: a subject is on both sides, or a listed case is synthetic.
     """
-    cases = list_cases(request)
-    source = DeepMedicSource(cases)
-    for message in notes(cases.config):
+    source = DeepMedicSource(list_cases(request))
+    for message in notes(source.config):
         log.warning("%s", message)
     return source
 
@@ -291,32 +281,19 @@ def list_cases(request: SourceRequest) -> ConfiguredCases:
     request = absolute(request)
     model = None
     if options.model is not None:
-        path = Path(os.path.abspath(os.path.expanduser(options.model)))
-        request = replace(request, read={**request.read, "model": str(path)})
-        model = read_model_config(path)
+        model = read_model_config(Path(options.model).expanduser())
+        request = replace(request, read={**request.read, "model": str(model.path)})
     config = read_train_config(Path(request.where))
-    options.volumes(config)
-    everything = (*config.train, *config.validation)
-    listed = dict(zip(case_ids(everything, config.channels[0]), everything, strict=True))
-    faults = list(_faults(listed, config, request))
+    faults = list(_faults(config, request))
     if model is not None and model.channels != len(config.channels):
         faults.insert(0, ListingFault(None, config.path, wrong_channels(config, model)))
-    entries = [
-        CaseFiles(
-            case,
-            tuple(file for file in files.channels if file),
-            files.labels,
-            part="train" if files in config.train else "val",
-        )
-        for case, files in sorted(listed.items())
-    ]
     home = config.path.parent
     session = config.values.get("sessionName") or home.name or config.path.stem
     listing = VolumeSet(
         f"{request.kind}:{session}",
         home,
         config.path,
-        tuple(entries),
+        tuple(sorted(config.listed, key=lambda listed: listed.case)),
         channels=tuple(options.channels or config.channels),
         splits=home / SPLITS,
         subjects=home / SUBJECTS,
@@ -326,50 +303,27 @@ def list_cases(request: SourceRequest) -> ConfiguredCases:
         unvalidated=not config.validation,
         by_voxel=True,
     )
-    return ConfiguredCases(request, config, model, options, listed, listing)
+    return ConfiguredCases(request, config, model, options.volumes(config), listing)
 
 
-def _faults(
-    listed: Mapping[str, ListedCase], config: TrainConfig, request: SourceRequest
-) -> Iterator[ListingFault]:
-    trained = {os.path.realpath(case.first) for case in config.train}
-    for case, files in listed.items():
-        for path in files.files:
+def _faults(config: TrainConfig, request: SourceRequest) -> Iterator[ListingFault]:
+    for listed in config.listed:
+        for path in listed.everything:
             try:
                 real_file(path, request)
             except IntegrityFault as fault:
-                yield ListingFault(case, path, fault)
+                yield ListingFault(listed.case, path, fault)
             if not os.path.isfile(path):
-                yield ListingFault(case, path, missing(path, case))
-    for files in config.validation:
-        if os.path.realpath(files.first) in trained:
+                yield ListingFault(listed.case, path, missing(path, listed.case))
+    trained = {os.path.realpath(listed.images[0]) for listed in config.train}
+    for listed in config.validation:
+        path = listed.images[0]
+        if os.path.realpath(path) in trained:
             text = (
-                f"{files.first}: {config.path} lists it to train on and to validate on, expected "
+                f"{path}: {config.path} lists it to train on and to validate on, expected "
                 "each case on one side; remove it from one"
             )
-            yield ListingFault(None, files.first, IntegrityFault(text))
-
-
-def case_ids(cases: Sequence[ListedCase], channel: str) -> tuple[str, ...]:
-    """Return the shortest unique names of cases: of the folder, of the file, of both, ..."""
-    ending = f"_{channel}".casefold()
-
-    def within(case: ListedCase, depth: int) -> str:
-        """Return the name of its file and of some folders around it."""
-        name, folders = stem(case.first.name) or case.first.stem, case.first.parent.parts
-        name = name[: -len(ending)] if name.casefold().endswith(ending) else name
-        return "_".join((*folders[max(0, len(folders) - depth) :], name))
-
-    namings = [
-        [case.labels.parent.name for case in cases],
-        [case.first.parent.name for case in cases],
-        *([within(case, depth) for case in cases] for depth in range(_DEEPEST + 1)),
-    ]
-    for names in namings:
-        alike = {unicodedata.normalize("NFC", name).casefold() for name in names}
-        if all(names) and len(alike) == len(names):
-            return tuple(name.replace(os.sep, "_") for name in names)
-    return tuple(f"case_{number:04d}" for number in range(len(cases)))
+            yield ListingFault(None, path, IntegrityFault(text))
 
 
 def wrong_channels(config: TrainConfig, model: ModelConfig) -> DataFault:

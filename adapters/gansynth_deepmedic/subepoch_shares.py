@@ -33,6 +33,14 @@ class SubepochShare:
     repeats: int = 1  # how often each real case is listed (on disk; else 1)
     notes: tuple[str, ...] = ()  # on roundings and on differences from the user's file
 
+    @property
+    def described(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Real and synthetic cases, and segments, of every subepoch; empty if they vary."""
+        if self.real is None or self.synthetic is None:
+            return {}, {}
+        cases = {"real": self.real, "synthetic": self.synthetic}
+        return cases, {key: self.segments // self.cases * n for key, n in cases.items()}
+
 
 def share_on_disk(real: int, ratio: Ratio, cases: int, segments: int, batch: int) -> SubepochShare:
     """Return the share of stock DeepMedic; without real cases, of as many as the file loads."""

@@ -62,10 +62,27 @@ def write_volume(
     synthetic: bool = False,
 ) -> Path:
     """Write a volume (D, H, W) of ``ORIENTATION`` for a file of that affine: always equal bytes."""
+    from nibabel import orientations
+
+    turn = orientations.io_orientation(affine)
+    back = orientations.ornt_transform(np.array([[0, 1], [1, 1], [2, 1]]), turn)
+    stored = orientations.apply_orientation(array.T, back)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(path, nifti_bytes(array, affine, synthetic=synthetic))
+    write_bytes_atomic(path, stored_bytes(stored, affine, synthetic=synthetic))
     return path
+
+
+def stored_bytes(
+    array: npt.NDArray[Any], affine: npt.NDArray[np.float64], *, synthetic: bool = False
+) -> bytes:
+    """Encode an array in the axes of its file (X, Y, Z), without texts, names or times."""
+    import nibabel as nib
+
+    image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
+    # Noisy images hardly shrink beyond level 4, and take longer to unpack.
+    return gzip.compress((marked(image) if synthetic else image).to_bytes(), 4, mtime=0)
 
 
 def _png(numbers: npt.NDArray[np.uint16]) -> bytes:
@@ -76,24 +93,6 @@ def _png(numbers: npt.NDArray[np.uint16]) -> bytes:
     small = numbers.max(initial=0) < 256
     Image.fromarray(numbers.astype(np.uint8) if small else numbers).save(stream, format="PNG")
     return stream.getvalue()
-
-
-def nifti_bytes(
-    array: npt.NDArray[Any],
-    affine: npt.NDArray[np.float64],
-    *,
-    synthetic: bool = False,
-    level: int = 4,
-) -> bytes:
-    """Encode what ``write_volume`` writes; ``level``: of compression."""
-    import nibabel as nib
-    from nibabel import orientations
-
-    turn = orientations.io_orientation(affine)
-    back = orientations.ornt_transform(np.array([[0, 1], [1, 1], [2, 1]]), turn)
-    image = nib.Nifti1Image(orientations.apply_orientation(array.T, back), affine)
-    image.header.set_xyzt_units("mm")
-    return gzip.compress((marked(image) if synthetic else image).to_bytes(), level, mtime=0)
 
 
 def csv_text(boxes: Boxes, names: Sequence[str]) -> str:

@@ -150,7 +150,7 @@ def do_training(log, cfg, first, own, held, models, predictions):
             open(f"{models}.{epoch}.model.ckpt.index", "w").close()
             log.print3(f"TIMING: Whole Epoch #{epoch} lasted: 0.1 secs.")
             for labels, path in zip(held[1], predictions):
-                io.saveImgToNiiWithOriginalHdr(io.load_volume(labels), path)
+                io.saveImgToNiiWithOriginalHdr(io.load_volume(labels).astype("int64"), path)
             log.print3("average DICE Coefficients over all subjects are: DICE1=[ 0.1 0.1 0.1 ]"
                        " DICE2=[ 0.5000 0.2500 N/A ] DICE3=[ 0.1 0.1 0.1 ]")
     except (Exception, KeyboardInterrupt) as e:

@@ -74,20 +74,19 @@ def test_a_region_that_nothing_can_be_sampled_of(toy):
     assert unusable(toy).startswith(f"{path}: no voxel is above 0, expected a region of interest")
     region[:1] = 1
     store(path, region)
-    says = "to take a segment of [13, 13, 13] (segmentsDimTrain) around"
-    assert says in unusable(toy)
+    assert "to take a segment of [13, 13, 13] (segmentsDimTrain) around" in unusable(toy)
 
 
-def test_labels_that_the_network_has_no_class_for(toy, run_cli):
+def test_labels_that_the_network_has_no_class_for(toy):
     change_model(toy, numberOfOutputClasses=2)
     with pytest.raises(DataFault, match="holds label 2, expected whole numbers from 0 to 1"):
         refuse_unusable(toy.source(), read_model_config(toy.model), mixed=False)
-    result = run_cli("check", f"deepmedic:{toy.train}", "--read", f"model={toy.model}")
-    assert result.exit_code == 3
-    told = (result.stdout + result.stderr).replace("\n", "")
+    found = findings(toy)
     for case in ("pat_00", "pat_01", "pat_02"):
-        path = toy.file("labels", case)
-        assert f"{path}: label value(s) [2] are not in modelConfig.cfg, expected among" in told
+        said = (
+            f"{toy.file('labels', case)}: label value(s) [2] are not in modelConfig.cfg, expected"
+        )
+        assert any(one.startswith(said) for one in found)
 
 
 def test_a_case_without_any_category_to_sample(toy):
@@ -117,15 +116,12 @@ def test_shares_and_channels_are_as_many_as_the_network_has(toy):
 def test_volumes_smaller_than_a_segment(toy, pad, least):
     """DeepMedic pads by what a segment leaves unpredicted: 6 of 13 voxels here."""
     toy.change(padInputImagesBool=pad)
-
-    def cut(*size: int) -> None:
+    for width in (least, least - 1):
         for name in ("flair", "t1c", "labels", "roi"):
-            array = stored(toy.file(name))[tuple(map(slice, size))]
+            array = stored(toy.file(name))[:14, :width, :15]
             store(toy.file(name), np.ones_like(array) if name == "roi" else array)
-
-    cut(14, least, 15)
-    assert findings(toy) == []
-    cut(14, least - 1, 15)
+        if width == least:
+            assert findings(toy) == []
     assert f"no voxel of {(14, least - 1, 15)} to take a segment of [13, 13, 13]" in unusable(toy)
 
 
@@ -147,12 +143,13 @@ def test_what_deepmedic_rounds_or_ignores_is_worth_a_word(toy):
     assert apart.startswith(f"{region}: affine differs from that of labels.nii.gz by up to 0.5 mm")
     store(path, np.rint(stored(path)) * np.float32(0.9997))
     assert len(findings(toy, "warning")) == 1
+
+
+def test_files_of_a_case_have_one_shape(toy):
     path = toy.file("t1c", "pat_01")
     store(path, stored(path)[1:])
-    assert unusable(toy) == (
-        f"{path}: shape is (21, 20, 18), but (22, 20, 18) in labels.nii.gz; expected equal; "
-        "resample one to the other"
-    )
+    said = f"{path}: shape is (21, 20, 18), but (22, 20, 18) in labels.nii.gz; expected equal"
+    assert unusable(toy).startswith(said)
 
 
 def test_everything_is_told_at_once(toy):

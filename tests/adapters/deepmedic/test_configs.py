@@ -9,11 +9,11 @@ from gansynth_deepmedic.configs import (
     MOST_BYTES,
     ListedCase,
     TrainConfig,
+    case_ids,
     read_model_config,
     read_train_config,
     read_values,
 )
-from gansynth_deepmedic.source import case_ids
 from tests.deepmedic_sets import MODEL_VALUES, Toy, toy_deepmedic, write_config
 
 ON_SAMPLES = "performValidationOnSamplesThroughoutTraining"
@@ -218,8 +218,9 @@ def test_a_table_goes_before_the_lists_and_its_channels_are_sorted(toy):
     lists = {"channelsTraining": None, "gtLabelsTraining": None}
     found = read(toy, dataframe_train="train.csv", **lists)
     assert found.channels == ("flair", "t1c")
-    channels = (toy.folder.parent / "f,.nii.gz", toy.folder / "t.nii.gz")
-    assert found.train == (ListedCase(channels, Path("/g.nii.gz"), toy.folder / "r.nii.gz"),)
+    (case,) = found.train
+    assert case.channels == (toy.folder.parent / "f,.nii.gz", toy.folder / "t.nii.gz")
+    assert (case.labels, case.roi) == (Path("/g.nii.gz"), toy.folder / "r.nii.gz")
     assert len(found.validation) == 2
     lines(toy, "val.csv", f"{HEADER},prediction_filename", f"{ROW},p.nii.gz")
     found = read(toy, dataframe_val="val.csv", namesForPredictionsPerCaseVal=None)
@@ -260,5 +261,5 @@ def test_cases_have_the_shortest_name_that_tells_them_apart(texts, names):
     for text in texts:
         image, _, labels = text.partition(" ")
         drawn = Path("/data") / (labels or str(Path(image).with_name("labels.nii.gz")))
-        cases.append(ListedCase((Path("/data") / image,), drawn, None))
+        cases.append(ListedCase("", (Path("/data") / image,), drawn))
     assert case_ids(cases, "flair") == names

@@ -3,7 +3,6 @@
 What every host's export has and refuses is in ``tests/adapters``.
 """
 
-import json
 import os
 import re
 import subprocess
@@ -19,23 +18,23 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.bank.reader import BankReader, BankSpec, BankWriter
-from gansynth.core.lineage import Lineage
+from gansynth.bank.reader import BankReader
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.resample import resample
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample
-from gansynth.core.source import SourceRequest, case_records
+from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.core.space import Placement, Space
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.configs import read_train_config
-from gansynth_deepmedic.insertion import MISSING, insert
+from gansynth_deepmedic.insertion import MISSING, HostCase, insert
 from gansynth_deepmedic.layout import read_host, training_cases
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 from gansynth_evaluate.audit import audit_exported
+from tests.banks import write_bank
 from tests.conftest import content
 from tests.deepmedic_sets import Toy, stored, toy_deepmedic
 
@@ -45,11 +44,16 @@ def opened(data: Toy, **read: str) -> DeepMedicSource:
     return data.source(read={"size": "16,16,16", **read})
 
 
-def make_bank(folder: Path, source: DeepMedicSource, samples: int = 12, **changes: Any) -> Path:
-    """Real crops (or ``whole`` volumes), the i-th with i quarters added; ``first`` sorts them."""
-    rng, whole = np.random.default_rng(1), changes.pop("whole", False)
-    first = changes.pop("first", lambda sample: 0)
-    made: list[tuple[Sample, dict[str, Any]]] = []
+def make_bank(
+    folder: Path,
+    source: DeepMedicSource,
+    samples: int = 12,
+    *,
+    whole: bool = False,
+    first: Callable[[Sample], Any] = lambda sample: 0,
+) -> Path:
+    """Real crops, or whole volumes, the i-th with i quarters added, sorted by ``first``."""
+    rng, made = np.random.default_rng(1), []
     for number in range(samples):
         case = source.load(source.train_ids[number % len(source.train_ids)])
         place = Placement() if whole else source.space.place(case, rng)
@@ -57,17 +61,10 @@ def make_bank(folder: Path, source: DeepMedicSource, samples: int = 12, **change
         shape = list(case.image.shape[1:])
         told = {"case": case.id, "placement": place.to_json(), "shape": shape, "index": number}
         image = (cut.image + (number + 1) / 4).astype(np.float32)
-        made.append((Sample(image, cut.labels, None, told), {}))
-    made.sort(key=lambda one: first(one[0]))
-    seen = Lineage(source.name, "0", case_records(source, source.train_ids), source.space.host)
-    spec = BankSpec(source.schema, seen, "toy", "0" * 64, True, samples, dtype="float32")
-    spec = replace(spec, samples=SampleRequest(seed=7), **changes)
-    with BankWriter.create(folder, spec) as writer:
-        for pair in made:
-            writer.publish(*pair)
-        if spec.frozen:
-            writer.finish()
-    return folder
+        made.append(Sample(image, cut.labels, None, told))
+    pairs: Any = [(sample, {}) for sample in sorted(made, key=first)]
+    how: dict[str, Any] = {"dtype": "float32", "samples": SampleRequest(seed=7)}
+    return write_bank(folder, source.schema, lineage_of(source), pairs, **how)
 
 
 def export(of: tuple[Toy, Path], out: Path, ratio: str = "1:2", **asked: Any) -> dict[str, Any]:
@@ -76,10 +73,6 @@ def export(of: tuple[Toy, Path], out: Path, ratio: str = "1:2", **asked: Any) ->
     adapter = DeepMedicAdapter(opened(data, **asked.pop("read", {})))
     words = {"ratio": ratio, "bank": bank, "export": str(out), **asked}
     return dict(adapter.export(AugmentRequest(target="deepmedic", **words)))
-
-
-def listed(folder: Path, name: str) -> list[str]:
-    return (folder / f"list_{name}.cfg").read_text().splitlines()
 
 
 def executed(path: Path) -> dict[str, Any]:
@@ -109,20 +102,16 @@ def sets(tmp_path_factory) -> Callable[[str], tuple[Toy, Path]]:
 @pytest.fixture(scope="module")
 def exported(sets, tmp_path_factory) -> Path:
     """Three real cases at 1:2: six synthetic ones."""
-    data, bank = sets("roi")
     out: Path = tmp_path_factory.mktemp("exported") / "out"
-    before = content(data.folder)
-    export((data, bank), out)
-    assert content(data.folder) == before
+    export(sets("roi"), out)
     return out
 
 
 def test_real_cases_stay_where_they_are_and_slots_follow(exported, sets):
     config, before = (read_train_config(p) for p in (exported / "train.cfg", sets("roi")[0].train))
     assert config.train[:3] == before.train
-    homes = [case.labels.parent.name for case in config.train[3:]]
-    assert homes == [f"slot_{n:04d}" for n in range(6)]
-    assert all(file.is_file() for case in config.train for file in case.files)
+    assert [case.case for case in config.train[3:]] == [f"slot_{n:04d}" for n in range(6)]
+    assert all(file.is_file() for case in config.train for file in case.everything)
     assert config.validation == before.validation
     assert (config.cases, config.segments % 9, config.segments % config.batch) == (9, 0, 0)
 
@@ -148,16 +137,14 @@ def test_slots_are_samples_in_their_real_cases_with_their_headers(exported, sets
 
 def test_the_manifest_says_what_every_subepoch_sees(exported, sets):
     told = read_json(exported / "provenance.json") | read_json(exported / "manifest.json")
-    data, bank = sets("roi")
-    assert (told["ratio"], told["realised"]) == ("1:2", "3:6")
+    bank = BankReader(sets("roi")[1])
+    assert (told["ratio"], told["realised"], told["seed"]) == ("1:2", "3:6", 7)
     assert told["cases_per_subepoch"] == {"real": 3, "synthetic": 6}
-    segments = told["segments_per_subepoch"]
-    assert segments["synthetic"] == 2 * segments["real"] == 60
-    assert read_train_config(exported / "train.cfg").segments == sum(segments.values())
-    assert (told["seed"], told["manifest_sha256"]) == (7, "0" * 64)
+    assert told["segments_per_subepoch"] == {"real": 30, "synthetic": 60}
+    assert read_train_config(exported / "train.cfg").segments == 90
     assert told["said"][0].startswith("numOfCasesLoadedPerSubepoch: 6 in the file, 9 now")
-    slot, sample = told["slots"]["slot_0002"], BankReader(bank).read(BankReader(bank).ids()[2])
-    assert slot["case"] == sample.provenance["case"] == opened(data).train_ids[2]
+    slot, sample = told["slots"]["slot_0002"], bank.read(bank.ids()[2])
+    assert slot["case"] == sample.provenance["case"]
     assert slot["corner"] == list(sample.provenance["placement"]["corner"])
     assert 0 < slot["share_of_voxels"] < 0.2
     assert slot["provenance"]["index"] == 2
@@ -219,7 +206,7 @@ def test_orders_that_make_no_data_set_are_refused(sets, tmp_path, asked, values,
 def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
     crop_run, shared_deepmedic, tmp_path, monkeypatch
 ):
-    out, before = tmp_path / "out", content(shared_deepmedic.folder)
+    out = tmp_path / "out"
     asked = {"target": "deepmedic", "generator": crop_run, "ratio": "1:1", "seed": 3}
     request = AugmentRequest(**asked, export=str(out), real_in_generator_space=True)
     adapter, kept = DeepMedicAdapter(opened(shared_deepmedic)), dict[str, int]()
@@ -246,11 +233,10 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert (report["realised"], report["real_in_generator_space"]) == ("4:4", True)
     config = read_train_config(out / "train.cfg")
-    homes = [str(out / "real" / f"case_{n:04d}") for n in range(len(adapter.source.train_ids))]
-    assert [str(case.files[0].parent) for case in config.train[:4]] == homes
-    assert all(file.is_file() for case in config.train for file in case.files)
+    homes = [out / "real" / f"case_{n:04d}" for n in range(4)]
+    assert [case.labels.parent for case in config.train[:4]] == homes
+    assert all(file.is_file() for case in config.train for file in case.everything)
     assert str(left.name) not in (out / "list_flair.cfg").read_text()
-    assert content(shared_deepmedic.folder) == before
 
 
 def test_without_regions_of_interest_real_cases_get_all_of_themselves(sets, tmp_path):
@@ -289,12 +275,11 @@ def test_a_table_becomes_lists(tmp_path):
     assert names == ["list_channel_0.cfg", "list_b.cfg"]  # `labels` is another list's name
 
 
-def lesion(sample: Any) -> bool:
-    """Whether a lesion is where a sample is wholly its own."""
-    return bool((sample.labels[4:-4, 4:-4, 4:-4] > 0).any())
-
-
 def test_a_sample_that_leaves_no_segment_is_left_out(tmp_path):
+    def lesion(sample: Any) -> bool:
+        """Whether a lesion is where a sample is wholly its own."""
+        return bool((sample.labels[4:-4, 4:-4, 4:-4] > 0).any())
+
     values: dict[str, Any] = {"typeOfSamplingForTraining": 0}
     values["proportionOfSamplesToExtractPerCategoryTraining"] = [1.0, 0.0]
     data = toy_deepmedic(tmp_path / "set", train=2, val=1, values=values)
@@ -326,7 +311,19 @@ def test_stock_deepmedic_sees_the_ratio_in_every_subepoch(tmp_path, name):
     data = toy_deepmedic(tmp_path / "set", **CASES[name])
     bank, out = make_bank(tmp_path / "bank", opened(data)), tmp_path / "out"
     told = export((data, bank), out, read={"model": str(data.model)})
-    log = trained(data, out / "train.cfg")
+    checkout = os.environ["GANSYNTH_DEEPMEDIC"]
+    python = os.environ.get("GANSYNTH_DEEPMEDIC_PYTHON", sys.executable)
+    words = (f"{checkout}/deepMedicRun", "-model", data.model, "-train", out / "train.cfg")
+    log = subprocess.run(
+        [python, *map(str, words), "-dev", "cpu"],
+        env={**os.environ, "PYTHONPATH": checkout},
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
+    if "get_data() is deprecated" in log:
+        pytest.skip("GANSYNTH_DEEPMEDIC_PYTHON has nibabel 5, which stock DeepMedic does not know")
+    assert "ERROR" not in log, log[-3000:]
     paths = re.findall(r"\[TRA\|JOB.*Loading subject with 1st channel at: (.*)", log)
     found = re.findall(r"\[TRA\|JOB.*Samples per category: (.*)", log)
     counts = [sum(map(int, re.findall(r": (\d+)/\d+\]", line))) for line in found]
@@ -334,67 +331,46 @@ def test_stock_deepmedic_sees_the_ratio_in_every_subepoch(tmp_path, name):
     assert len(paths) == len(counts) == 3 * 12
     for subepoch in range(3):
         part = paths[12 * subepoch :][:12]
-        assert sorted(part) == sorted(listed(out, "flair"))
+        assert sorted(part) == sorted((out / "list_flair.cfg").read_text().split())
         assert sum("slot_" in path for path in part) == 8
     assert len(list((out / "output" / "saved_models").rglob("*.final.*.index"))) == 1
 
 
-def trained(data: Toy, config: Path) -> str:
-    """What DeepMedic, unmodified, says of a training."""
-    checkout = os.environ["GANSYNTH_DEEPMEDIC"]
-    python = os.environ.get("GANSYNTH_DEEPMEDIC_PYTHON", sys.executable)
-    words = (f"{checkout}/deepMedicRun", "-model", data.model, "-train", config, "-dev", "cpu")
-    done = subprocess.run(
-        [python, *map(str, words)],
-        env={**os.environ, "PYTHONPATH": checkout},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if "get_data() is deprecated" in done.stdout:
-        pytest.skip("GANSYNTH_DEEPMEDIC_PYTHON has nibabel 5, which stock DeepMedic does not know")
-    assert "ERROR" not in done.stdout, done.stdout[-3000:]
-    return str(done.stdout)
-
+# -- real cases through a generator's space -------------------------------------------------------
 
 TURNED = np.array([[0, 0, 2.0, 5], [-1, 0, 0, 7], [0, 3, 0, 1], [0, 0, 0, 1]])
 """Axes of the files that are none of gansynth's."""
 WINDOW = ((-0.5, 1.0), (-1.0, 2.0))
 CROP = Space("crop", (8, 8, 8), window=WINDOW)
-
-
-def reading(folder: Path, **read: str) -> DeepMedicSource:
-    return open_deepmedic(SourceRequest("deepmedic", str(folder / "trainConfig.cfg"), read=read))
+Pairs = list[tuple[HostCase, HostCase]]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("data")
-    toy_deepmedic(folder, train=2, val=1, shape=(20, 16, 14), affine=TURNED)
+def brought(tmp_path_factory) -> Callable[..., tuple[DeepMedicSource, Pairs]]:
+    """Cases that were written through a space, each with the one it was made of."""
+    folder = tmp_path_factory.mktemp("data")
+    toy = toy_deepmedic(folder, train=2, val=1, shape=(20, 16, 14), affine=TURNED)
     (folder / "training_t1c.cfg").write_text("./data/pat_00/t1c.nii.gz\n-\n")
-    return folder
+
+    def bring(out: Path, space: Space | None, **read: str) -> tuple[DeepMedicSource, Pairs]:
+        source, before = toy.source(read=read), content(folder)
+        run = SimpleNamespace(space=space or source.space)
+        request: Any = SimpleNamespace(real_in_generator_space=True, run=run)
+        cases = training_cases(source, request, out, NullReporter())
+        assert content(folder) == before
+        return source, [(case, source.host_case(case.id)) for case in cases]
+
+    return bring
 
 
-def brought(data: Path, space: Space, out: Path, **read: str) -> Any:
-    """Cases that were written, each with the one it was made of."""
-    source = reading(data, **read)
-    request: Any = SimpleNamespace(real_in_generator_space=True, run=SimpleNamespace(space=space))
-    cases = training_cases(source, request, out, NullReporter())
-    return [(case, source.host_case(case.id)) for case in cases]
-
-
-def test_of_crops_only_the_window_counts(data, tmp_path):
-    before = content(data)
-    pairs = brought(data, CROP, tmp_path)
-    assert content(data) == before
-    for case, original in pairs:
+def test_of_crops_only_the_window_counts(brought, tmp_path):
+    for case, original in brought(tmp_path, CROP)[1]:
         for (low, high), new, old in zip(WINDOW, case.channels, original.channels, strict=True):
             assert (new == MISSING) == (old == MISSING)
-            if old == MISSING:
-                continue
-            np.testing.assert_allclose(stored(new), stored(old).clip(low, high), atol=1e-6)
-            assert stored(old).max() > high
-            assert stored(new).dtype == np.float32
+            if old != MISSING:
+                np.testing.assert_allclose(stored(new), stored(old).clip(low, high), atol=1e-6)
+                assert stored(old).max() > high
+                assert stored(new).dtype == np.float32
         assert np.array_equal(stored(case.labels), stored(original.labels))
         assert np.array_equal(stored(case.roi), stored(original.roi))
         bare = [replace(one, channels=(), labels="", roi="") for one in (case, original)]
@@ -403,11 +379,11 @@ def test_of_crops_only_the_window_counts(data, tmp_path):
     assert names == ["case_0000", "case_0001", "real.json"]
 
 
-def test_whole_volumes_go_to_the_generators_shape_and_back(data, tmp_path):
-    for case, original in brought(data, Space("resample", (7, 8, 10), pad_label=-1), tmp_path):
-        seen = reading(data).load(case.id)
+def test_whole_volumes_go_to_the_generators_shape_and_back(brought, tmp_path):
+    source, pairs = brought(tmp_path, Space("resample", (7, 8, 10), pad_label=-1))
+    for case, original in pairs:
+        seen = source.load(case.id)
         image, labels = resample(*resample(seen.image, seen.labels, (7, 8, 10)), case.shape)
-        assert labels is not None
         for number, file in enumerate(case.channels):
             if file != MISSING:
                 np.testing.assert_allclose(case.view(stored(file)), image[number], atol=1e-5)
@@ -418,26 +394,18 @@ def test_whole_volumes_go_to_the_generators_shape_and_back(data, tmp_path):
         assert (stored(original.roi) == 0).any()
 
 
-def test_what_is_there_of_the_same_order_is_taken_and_else_written_anew(data, tmp_path):
-    first = brought(data, CROP, tmp_path)
+def test_what_is_there_of_the_same_order_is_taken_and_else_written_anew(brought, tmp_path):
+    first = brought(tmp_path, CROP)[1]
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "real").rglob("*")}
-    assert brought(data, replace(CROP, size=(4, 4, 4)), tmp_path) == first
+    assert brought(tmp_path, replace(CROP, size=(4, 4, 4)))[1] == first
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "real").rglob("*")} == times
-    wide = replace(CROP, window=((-9.0, 9.0),) * 2)
-    ((case, old), _) = brought(data, wide, tmp_path)
+    case, old = brought(tmp_path, replace(CROP, window=((-9.0, 9.0),) * 2))[1][0]
     np.testing.assert_allclose(stored(case.channels[0]), stored(old.channels[0]), atol=1e-5)
-    told = json.loads((tmp_path / "real" / "real.json").read_text())["space"]
-    assert told == replace(wide, grid="native", size=()).to_json()
 
 
-FRAME = {"frame": "10,10,10", "whole": "5,5,5"}
-
-
-def test_of_a_frame_the_middle_goes_through_the_space_and_the_rest_stays(data, tmp_path):
-    read = {**FRAME, "resampling": "nearest"}
-    source = reading(data, **read)
-    assert source.space.frame == (10, 10, 10)
-    ((new, case), _) = brought(data, source.space, tmp_path, **read)
+def test_of_a_frame_the_middle_goes_through_the_space_and_the_rest_stays(brought, tmp_path):
+    read = {"frame": "10,10,10", "whole": "5,5,5", "resampling": "nearest"}
+    source, ((new, case), _) = brought(tmp_path, None, **read)
     before, after = (case.view(stored(c.channels[0])) for c in (case, new))
     there = tuple(slice(n, n + 10) for n in source.space.frame_corner(case.shape))
     beyond = np.ones(case.shape, bool)

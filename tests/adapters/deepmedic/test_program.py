@@ -1,20 +1,19 @@
-"""Finding the user's DeepMedic and its Python, the bridge to newer packages, the log."""
+"""Finding the user's DeepMedic and its Python, and its log."""
 
 import os
 import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import nibabel as nib
-import numpy as np
 import pytest
 
 from gansynth.core.requests.hosts import DoctorRequest
-from gansynth.runtime.errors import EnvironmentFault, TrainingFault, UsageFault
+from gansynth.runtime.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
 from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.processes import ProcessResult
-from gansynth_deepmedic import hook, program
+from gansynth_deepmedic import program
 from gansynth_deepmedic.program import CHECKOUT, PACKAGES, PYTHON, ProgramLog
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 
@@ -40,26 +39,27 @@ def python(tmp_path):
     return make
 
 
-def says(fault: pytest.ExceptionInfo[Any], *words: object) -> None:
+def fault_of(
+    kind: type[GansynthError], words: Sequence[object], find: Callable[..., object], *given: Any
+) -> None:
+    with pytest.raises(kind) as fault:
+        find(*given)
     text = str(fault.value)
     assert [word for word in words if str(word) not in text] == [], text
     assert "\n" not in text
 
 
 def test_a_folder_that_is_no_checkout_of_this_release(checkout, tmp_path, monkeypatch):
-    with pytest.raises(UsageFault) as fault:
-        program.find_program(None, None)
-    says(fault, CHECKOUT, "--deepmedic", "git clone https://github.com/deepmedic/deepmedic")
+    says = [CHECKOUT, "--deepmedic", "git clone https://github.com/deepmedic/deepmedic"]
+    fault_of(UsageFault, says, program.find_program, None, None)
     monkeypatch.setenv(CHECKOUT, str(tmp_path))
     assert program.find_checkout(str(checkout)) == checkout
-    with pytest.raises(UsageFault) as fault:
-        program.find_checkout(None)
-    says(fault, tmp_path, f"{CHECKOUT})", "holds no deepMedicRun", "git clone")
+    says = [tmp_path, f"{CHECKOUT})", "holds no deepMedicRun", "git clone"]
+    fault_of(UsageFault, says, program.find_checkout, None)
     path = checkout / "deepmedic" / "dataManagement" / "sampling.py"
     path.write_text(path.read_text().replace("def load_imgs_of_subject(", "def other("))
-    with pytest.raises(UsageFault) as fault:
-        program.find_checkout(str(checkout))
-    says(fault, f"{path.relative_to(checkout)} with load_imgs_of_subject", "DeepMedic 0.8.4")
+    says = [f"{path.relative_to(checkout)} with load_imgs_of_subject", "DeepMedic 0.8.4"]
+    fault_of(UsageFault, says, program.find_checkout, str(checkout))
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,9 @@ def test_a_folder_that_is_no_checkout_of_this_release(checkout, tmp_path, monkey
 def test_a_python_that_cannot_run_it(checkout, python, monkeypatch, text, words):
     path = python(text)
     monkeypatch.setenv(PYTHON, str(path))
-    with pytest.raises(EnvironmentFault) as fault:
-        program.find_program(str(checkout), None)
-    says(fault, path, *words)
-    with pytest.raises(EnvironmentFault) as fault:
-        program.find_python("/nowhere/python")
-    says(fault, "/nowhere/python", "--deepmedic-python", "python3 -m venv")
+    fault_of(EnvironmentFault, [path, *words], program.find_program, str(checkout), None)
+    says = ["/nowhere/python", "--deepmedic-python", "python3 -m venv"]
+    fault_of(EnvironmentFault, says, program.find_python, "/nowhere/python")
 
 
 def test_the_environment_of_the_program_is_the_users(checkout, monkeypatch):
@@ -168,24 +165,3 @@ def test_why_it_ended(tmp_path, printed, kind, reason):
     fault = log_of(tmp_path).fault(ended, tmp_path / "launch.log")
     assert type(fault) is kind
     assert reason in str(fault)
-
-
-# -- the bridge ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6), (4, 5, 6, 1)], ids=str)
-def test_volumes_are_read_as_they_are_stored(tmp_path, shape):
-    array = np.arange(np.prod(shape)).reshape(shape).astype(np.int16)
-    nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "a.nii.gz")
-    found = hook.load_volume(str(tmp_path / "a.nii.gz"))
-    assert found.dtype == np.int16
-    np.testing.assert_array_equal(found, array.reshape((4, 5, 6 if len(shape) > 2 else 1)))
-
-
-@pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.float32])
-def test_what_is_found_by_argmax_can_be_saved(dtype):
-    def save(image: Any, path: str) -> Any:
-        return nib.Nifti1Image(image, np.eye(4))
-
-    image = hook.save_volume(save, np.ones((2, 2, 2), dtype), "path")
-    assert image.get_data_dtype() in (np.int32, np.float32)

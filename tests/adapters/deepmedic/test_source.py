@@ -52,12 +52,10 @@ def labels_of(source: DeepMedicSource, case: str = "pat_00") -> np.ndarray:
 
 
 def edit(toy: Toy, part: str, old: str, new: str) -> None:
-    """Change the lists of a part; or append to them, where nothing is named."""
+    """Change the lists of a part."""
     for name in FILES:
         path = toy.folder / f"{part}_{name}.cfg"
-        text = path.read_text()
-        added = f"{new}/{name}.nii.gz\n"
-        path.write_text(text.replace(old, new) if old else text + added)
+        path.write_text(path.read_text().replace(old, new))
 
 
 def refused(toy: Toy, kind: type[GansynthError], case: str | None = None, **asked: Any) -> str:
@@ -80,7 +78,7 @@ def test_training_lists_are_trained_on_and_validation_lists_held_out(toy):
     assert source.train_ids == ("pat_00", "pat_01", "pat_02")
     assert source.held_out_ids == ("pat_03", "pat_04")
     assert source.channels == ("flair", "t1c")
-    assert source.listed("pat_00").roi == toy.file("roi")
+    assert source.entry("pat_00").roi == toy.file("roi")
     everything = toy.source(fold="all")
     assert (len(everything.train_ids), everything.held_out_ids) == (5, ())
     assert "has the folds 0; expected one of them, or 'all'" in refused(toy, UsageFault, fold="1")
@@ -155,11 +153,6 @@ def test_the_view_of_a_files_array_is_what_load_returns(tmp_path, order):
     assert HostCase.from_json(json.loads(json.dumps(host.to_json()))) == host
 
 
-def units_of(source):
-    files = source.files("pat_00")
-    return files.units(files.arrays()[0])
-
-
 def test_units_lead_back_to_the_files(mine):
     for name, factor in (("flair", 40), ("t1c", 7)):
         image = stored(mine.file(name))
@@ -169,7 +162,8 @@ def test_units_lead_back_to_the_files(mine):
     for channel, path, (scale, offset) in zip(case.image, host.channels, host.units, strict=True):
         assert channel.std() == pytest.approx(1, abs=0.1)
         assert np.allclose(channel * scale + offset, host.view(stored(path)), atol=1e-4)
-    assert units_of(source) == host.units
+    files = source.files("pat_00")
+    assert files.units(files.arrays()[0]) == host.units
 
 
 def test_channels_that_deepmedic_normalises_are_normalised_here(mine):
@@ -188,7 +182,7 @@ def test_a_missing_channel_is_zeros_whatever_is_done_to_it(mine, modality):
     assert [channel.any() for channel in image] == [True, False]
     assert source.load("pat_01").image[1].any()
     assert host.channels == (str(mine.file("flair")), MISSING)
-    assert host.units[1] == units_of(source)[1] == (1.0, 0.0)
+    assert host.units[1] == (1.0, 0.0)
 
 
 def test_labels_and_regions_are_rounded_and_other_headers_passed_over_as_deepmedic_does(mine):
@@ -261,38 +255,30 @@ def test_real_subjects_lie_as_deepmedic_reads_them(tmp_path):
     assert np.allclose(body.std(axis=1), 1, atol=0.5)
 
 
-SPLITS = [
-    FoldSplit(train=["pat_05", "pat_01"], val=["pat_00"]),
-    FoldSplit(train=["pat_00"], val=["pat_02", "pat_03"]),
-]
-
-
-def split(source: DeepMedicSource, splits: list[FoldSplit], folder: Path) -> DeepMedicSource:
-    return open_deepmedic(source.divided(splits, folder))
-
-
-def written(source: DeepMedicSource, folder: Path) -> TrainConfig:
-    """What DeepMedic reads of a training on a source, with one batch of its cases."""
+def written(toy: Toy, split: FoldSplit, folder: Path) -> tuple[DeepMedicSource, TrainConfig]:
+    """A fold of its own, and what DeepMedic reads of a training on it."""
+    source = open_deepmedic(toy.source().divided([split], folder / "new"))
     cases = [source.host_case(case) for case in source.train_ids]
-    write_layout(source, folder, SubepochShare(len(cases), 60, len(cases), 0), cases)
-    return read_train_config(folder / "train.cfg")
+    write_layout(source, folder / "out", SubepochShare(len(cases), 60, len(cases), 0), cases)
+    return source, read_train_config(folder / "out" / "train.cfg")
 
 
 def test_folds_are_as_asked_and_cases_and_data_set_as_before(shared_deepmedic, tmp_path):
-    request = divided(shared_deepmedic.source(), SPLITS, tmp_path / "new", shared_deepmedic.folder)
+    splits = [FoldSplit(train=["pat_05", "pat_01"], val=["pat_00"])]
+    splits.append(FoldSplit(train=["pat_00"], val=["pat_02", "pat_03"]))
+    source = shared_deepmedic.source()
+    request = divided(source, splits, tmp_path / "new", shared_deepmedic.folder)
     with pytest.raises(UsageFault, match="--fold '2'"):
         open_deepmedic(replace(request, fold="2"))
 
 
 def test_deepmedic_trains_on_a_fold_and_validates_on_its_held_out_cases(shared_deepmedic, tmp_path):
-    source = shared_deepmedic.source()
-    other = split(source, SPLITS, tmp_path / "new")
-    config = written(other, tmp_path / "out")
-    ids = {source.listed(case).labels: case for case in source.case_ids}
-    assert [ids[case.labels] for case in config.train] == ["pat_01", "pat_05"]
-    assert [ids[case.labels] for case in config.validation] == ["pat_00"]
+    split = FoldSplit(train=["pat_05", "pat_01"], val=["pat_00"])
+    source, config = written(shared_deepmedic, split, tmp_path)
+    for found, ids in ((config.train, ["pat_01", "pat_05"]), (config.validation, ["pat_00"])):
+        assert [case.case for case in found] == ids
+        assert [case.everything for case in found] == [source.entry(n).everything for n in ids]
     assert [case.prediction for case in config.validation] == ["pat_00.nii.gz"]
-    assert all(case.roi == source.listed(ids[case.labels]).roi for case in config.validation)
     lists = ("channels", "gtLabels", "roiMasks", "names", "folder", "numOfCases")
     differing = {k for k, v in config.values.items() if source.config.values[k] != v}
     assert {key for key in differing if not key.startswith(lists)} == set()
@@ -300,7 +286,5 @@ def test_deepmedic_trains_on_a_fold_and_validates_on_its_held_out_cases(shared_d
 
 def test_regions_of_interest_of_some_cases_of_a_side_are_refused(mine, tmp_path):
     mine.change(roiMasksValidation=None)
-    source = mine.source()
-    other = split(source, [FoldSplit(train=["pat_00", "pat_03"], val=["pat_01"])], tmp_path / "new")
     with pytest.raises(UsageFault, match="expected all or none"):
-        written(other, tmp_path / "out")
+        written(mine, FoldSplit(train=["pat_00", "pat_03"], val=["pat_01"]), tmp_path)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from gansynth.core.source import SourceRequest
-from gansynth.data.case_writer import nifti_bytes
+from gansynth.data.case_writer import stored_bytes
 
 CASES = ("muster_01", "muster_02", "beispiel_01", "beispiel_02")
 PEOPLE = r"([a-z]+)_\d+"
@@ -68,7 +68,7 @@ def write_clean(folder: Path) -> Path:
     for number in range(4):
         name = f"sample-{number:04d}"
         (folder / f"{name}_0000.nii.gz").write_bytes(
-            nifti_bytes(made_up(number).T, PLAIN, synthetic=True)
+            stored_bytes(made_up(number), PLAIN, synthetic=True)
         )
         (folder / f"{name}_seg.nii.gz").write_bytes(volume(np.ones(SHAPE, np.uint8)))
         told = {"sample": number, "seed": 7, "run": "0123456789ab", "edits": ["shift"]}
