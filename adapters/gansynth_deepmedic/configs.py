@@ -17,8 +17,8 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import zip_longest
+from dataclasses import dataclass, replace
+from itertools import repeat, zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
@@ -250,7 +250,6 @@ class ListedCase(CaseFiles):
     labels: Path
     channels: tuple[Path | None, ...] = ()  # None for a missing one (``-``), but for the first
     roi: Path | None = None  # region of interest
-    prediction: str = field(default="", compare=False)  # name of its prediction, if it has one
 
     @property
     def everything(self) -> tuple[Path, ...]:
@@ -357,8 +356,9 @@ def _read_lists(
     if table is not None:
         return _read_table(joined(folder, table))
     keys = _parse(ListKeys, config.path, config.values, part)
+    count = len(keys.channels)
     files = [*keys.channels, keys.labels, keys.roi, names]
-    paths = [joined(folder, name) for name in files if name is not None]
+    paths = [joined(folder, file) for file in files if file is not None]
     texts = [_read_text(path, MOST_LIST_BYTES).split("\n") for path in paths]
     columns = [[s.strip() for s in lines if s.strip() and s[0] != "#"] for lines in texts]
     for path, entries in zip(paths, columns, strict=True):
@@ -368,10 +368,12 @@ def _read_lists(
                 "expected as many and at least one, because line i is case i (DeepMedic silently "
                 "cuts the longer list). Complete it"
             )
-    predictions = columns.pop() if names is not None else [""] * len(columns[0])
-    channels = told_apart(paths[: len(keys.channels)])
-    places = [(path, "") for path in paths]
-    return channels, _cases(places, columns, len(channels), predictions, missing=True)
+    read = count + 1 + (keys.roi is not None)  # names of predictions are only counted
+    each = [
+        _paths(path, entries, optional=0 < number < count)
+        for number, (path, entries) in enumerate(zip(paths[:read], columns, strict=False))
+    ]
+    return told_apart(paths[:count]), _cases(each[:count], *each[count:])
 
 
 def _read_table(path: Path) -> Lists:
@@ -389,46 +391,36 @@ def _read_table(path: Path) -> Lists:
             "each once, and a row of as many cells for each case; correct it"
         )
     named = [*channels, "ground_truth", *({"roi_mask"} & {*header})]
-    cases = _cases(
-        [(path, f" of {name}") for name in named],
-        [[row[name] for row in rows] for name in named],
-        len(channels),
-        [row.get("prediction_filename", "") for row in rows],
-    )
-    return tuple(name.removeprefix("channel_") for name in channels), cases
+    each = [_paths(path, [row[name] for row in rows], f" of {name}") for name in named]
+    names = tuple(name.removeprefix("channel_") for name in channels)
+    return names, _cases(each[: len(names)], *each[len(names) :])
+
+
+def _paths(
+    file: Path, entries: Sequence[str], column: str = "", *, optional: bool = False
+) -> list[Any]:
+    """Return the paths in a list or a csv's column; None for one that is missing, if it may be."""
+    found: list[Path | None] = []
+    for number, entry in enumerate(entries, start=1):
+        none = entry in ("", MISSING)
+        if not entry.isprintable() or (none and not optional):
+            raise DataFault(
+                f"{file}: entry {number}{column} is {_excerpt(entry)!a}, expected a path (only "
+                "further channels of list files may be '-', missing); add the file, or remove the "
+                "case from every list"
+            )
+        found.append(None if none else joined(file.parent, entry))
+    return found
 
 
 def _cases(
-    places: Sequence[tuple[Path, str]],
-    columns: Sequence[Sequence[str]],
-    channels: int,
-    predictions: Sequence[str],
-    *,
-    missing: bool = False,
+    channels: Sequence[Sequence[Path | None]], labels: Sequence[Path], roi: Sequence[Path] = ()
 ) -> list[ListedCase]:
-    """Return the cases of columns of their channels, label maps, and perhaps regions.
-
-    ``places``: file and name of each column. ``missing``: channels after the first may be missing.
-    """
-    cases = []
-    rows = zip(predictions, *columns, strict=True)
-    for number, (prediction, *row) in enumerate(rows, start=1):
-        files: list[Any] = []
-        for (path, column), entry in zip(places, row, strict=False):
-            none = entry in ("", MISSING)
-            needed = not missing or len(files) not in range(1, channels)
-            if not (entry + prediction).isprintable() or (none and needed):
-                raise DataFault(
-                    f"{path}: entry {number}{column} is {_excerpt(entry)!a}, expected a path "
-                    "(only further channels of list files may be '-', missing); add the file, or "
-                    "remove the case from every list"
-                )
-            files.append(None if none else joined(path.parent, entry))
-        labels, roi = (*files[channels:], None)[:2]
-        images = tuple(file for file in files[:channels] if file is not None)
-        listed = {"channels": tuple(files[:channels]), "roi": roi, "prediction": prediction}
-        cases.append(ListedCase("", images, labels, **listed))
-    return cases
+    images = zip(*channels, strict=True)
+    return [
+        ListedCase("", tuple(filter(None, files)), truth, channels=files, roi=region)
+        for files, truth, region in zip(images, labels, roi or repeat(None), strict=False)
+    ]
 
 
 def joined(folder: Path, path: str) -> Path:

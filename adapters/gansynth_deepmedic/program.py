@@ -161,7 +161,7 @@ def find_python(python: str | None) -> tuple[Path, Mapping[str, str]]:
     words = [str(path), "-c", _ASK, *PACKAGES]
     try:
         done = subprocess.run(
-            words, capture_output=True, text=True, timeout=_SECONDS, check=False, env=_clean()
+            words, capture_output=True, text=True, timeout=_SECONDS, check=False, env=environ_of()
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EnvironmentFault(f"{path}: cannot be started: {error}") from None
@@ -199,11 +199,12 @@ def environ_of() -> dict[str, str]:
     producer and DeepMedic's sampling need some too.
     """
     threads = str(child.cpu_threads())
+    reserved = {"PYTHONHOME", "__PYVENV_LAUNCHER__", "PYTHONEXECUTABLE"}
     return {
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "TF_NUM_INTRAOP_THREADS": threads,
         "TF_NUM_INTEROP_THREADS": threads,
-        **_clean(),
+        **{key: value for key, value in os.environ.items() if key not in reserved},
         "PYTHONDONTWRITEBYTECODE": "1",
     }
 
@@ -233,11 +234,6 @@ def doctor_lines(request: DoctorRequest, options: ProgramSettings) -> Iterator[D
             yield DoctorLine("note", name, text, cure or _MAKE_ENVIRONMENT)
 
 
-def _clean() -> dict[str, str]:
-    reserved = {"PYTHONHOME", "__PYVENV_LAUNCHER__", "PYTHONEXECUTABLE"}
-    return {key: value for key, value in os.environ.items() if key not in reserved}
-
-
 # -- a training ------------------------------------------------------------------------------------
 
 
@@ -258,17 +254,14 @@ def check_checkpoint(output: Path) -> None:
         )
 
 
-def newest_checkpoint(output: Path) -> str | None:
-    """Return DeepMedic's last checkpoint relative to the output; None before the first."""
-    indices = [
-        path
+def newest_checkpoint(output: Path) -> str:
+    """Return DeepMedic's last checkpoint of an epoch, relative to the output."""
+    newest = max(
+        (path.stat().st_mtime_ns, path.with_suffix(""))
         for path in (output / "saved_models").rglob("*.model.ckpt.index")
         if ".initial." not in path.name and ".final." not in path.name
-    ]
-    if not indices:
-        return None
-    newest = max(indices, key=lambda path: (path.stat().st_mtime_ns, path.name))
-    return str(newest.with_suffix("").relative_to(output))
+    )
+    return str(newest[1].relative_to(output))
 
 
 def run_program(
@@ -291,16 +284,6 @@ def run_program(
     raise_if_stopped(ended)
     if not log.complete:
         raise log.fault(ended, file)
-
-
-def dice_of(text: str) -> dict[str, float]:
-    """Return the mean Dice of each label from DeepMedic's list; "N/A" is left out.
-
-    Predictions are limited to the region of interest, and so is this Dice: DICE2. Class 0 stands
-    for the union of all others.
-    """
-    values = dict(enumerate(text.split()))
-    return {str(n or "foreground"): float(v) for n, v in values.items() if v != "N/A"}
 
 
 @dataclass
@@ -375,8 +358,9 @@ class ProgramLog:
             case "epoch":
                 file = newest_checkpoint(self.job.folder)
                 self._know(subepochs=(int(first) + 1) * self.subepochs, file=file)
-            case "dice":
-                self._know(dice=dice_of(first))
+            case "dice":  # DICE2, of the region of interest as predictions; 0 is all foreground
+                values = enumerate(first.split())
+                self._know(dice={str(n or "foreground"): float(v) for n, v in values if v != "N/A"})
 
     def _know(self, **news: Any) -> None:
         self._known |= news

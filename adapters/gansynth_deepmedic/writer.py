@@ -5,11 +5,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gansynth.core.schema import OUTSIDE
 from gansynth.core.writer import Item, Writer
@@ -31,35 +29,26 @@ class DeepMedicWriter(Writer):
     def add(self, item: Item) -> None:
         assert item.labels is not None, "see needs"
         assert item.mask is not None, "of labels"
+        assert item.affine is not None, "a writer always gets one"
         inside = (item.labels != OUTSIDE).astype(np.int16)
-        arrays: dict[str, npt.NDArray[Any]] = {LABELS: item.mask, ROI: inside}
-        arrays |= dict(zip(self._channels(), item.image, strict=True))
-        for name, array in arrays.items():
-            path = self._cases / item.name / f"{name}{ENDING}"
-            assert item.affine is not None, "a writer always gets one"
+        for name, array in zip(self._names, (*item.image, item.mask, inside), strict=True):
+            path = self.folder / "cases" / item.name / f"{name}{ENDING}"
             write_volume(path, array, item.affine, synthetic=item.synthetic)
 
     def finish(self, about: Mapping[str, Any]) -> None:
-        lists = {name: self._list(name) for name in (*self._channels(), LABELS, ROI)}
-        keys = {
-            "channelsTraining": [lists[name] for name in self._channels()],
-            "gtLabelsTraining": lists[LABELS],
-            "roiMasksTraining": lists[ROI],
-        }
+        cases = sorted(path.name for path in (self.folder / "cases").iterdir())
+        for name in self._names:
+            text = "".join(f"./cases/{case}/{name}{ENDING}\n" for case in cases)
+            write_bytes_atomic(self.folder / f"{name}.cfg", text.encode())
+        *channels, labels, roi = (f"./{name}.cfg" for name in self._names)
+        keys = {"channelsTraining": channels, "gtLabelsTraining": labels, "roiMasksTraining": roi}
         text = "# Synthetic cases. Add the other keys of your own configuration.\n"
         text += "".join(f"{key} = {value!r}\n" for key, value in keys.items())
         write_bytes_atomic(self.folder / "trainConfig.cfg", text.encode())
         write_json_atomic(self.folder / "manifest.json", about)
 
     @property
-    def _cases(self) -> Path:
-        return self.folder / "cases"
-
-    def _channels(self) -> list[str]:
-        return [folder_name(f"{i:02d}_{name}") for i, name in enumerate(self.schema.channels)]
-
-    def _list(self, name: str) -> str:
-        cases = sorted(path.name for path in self._cases.iterdir())
-        text = "".join(f"./cases/{case}/{name}{ENDING}\n" for case in cases)
-        write_bytes_atomic(self.folder / f"{name}.cfg", text.encode())
-        return f"./{name}.cfg"
+    def _names(self) -> list[str]:
+        """Channels, label map and region of interest."""
+        each = enumerate(self.schema.channels)
+        return [*(folder_name(f"{number:02d}_{name}") for number, name in each), LABELS, ROI]

@@ -207,7 +207,6 @@ def test_a_case_that_is_listed_again_counts_once(toy):
     cases = [case.labels.parent.name for case in (*found.train, *found.validation)]
     assert cases == ["pat_00", "pat_01", "pat_03", "pat_04"]
     assert found.repeated == 2
-    assert [case.prediction for case in found.validation] == ["a", "c"]
 
 
 HEADER, ROW = "channel_t1c,age,ground_truth,channel_flair", 't.nii.gz,4, /g.nii.gz,"../f,.nii.gz"'
@@ -222,9 +221,8 @@ def test_a_table_goes_before_the_lists_and_its_channels_are_sorted(toy):
     assert case.channels == (toy.folder.parent / "f,.nii.gz", toy.folder / "t.nii.gz")
     assert (case.labels, case.roi) == (Path("/g.nii.gz"), toy.folder / "r.nii.gz")
     assert len(found.validation) == 2
-    lines(toy, "val.csv", f"{HEADER},prediction_filename", f"{ROW},p.nii.gz")
+    lines(toy, "val.csv", HEADER, ROW)
     found = read(toy, dataframe_val="val.csv", namesForPredictionsPerCaseVal=None)
-    assert found.validation[0].prediction == "p.nii.gz"
     assert found.validation[0].roi is None
 
 

@@ -278,7 +278,7 @@ def test_deepmedic_trains_on_a_fold_and_validates_on_its_held_out_cases(shared_d
     for found, ids in ((config.train, ["pat_01", "pat_05"]), (config.validation, ["pat_00"])):
         assert [case.case for case in found] == ids
         assert [case.everything for case in found] == [source.entry(n).everything for n in ids]
-    assert [case.prediction for case in config.validation] == ["pat_00.nii.gz"]
+    assert (tmp_path / "out" / "validation_names.cfg").read_text() == "pat_00.nii.gz\n"
     lists = ("channels", "gtLabels", "roiMasks", "names", "folder", "numOfCases")
     differing = {k for k, v in config.values.items() if source.config.values[k] != v}
     assert {key for key in differing if not key.startswith(lists)} == set()
