@@ -40,7 +40,7 @@ from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.check import refuse_unusable
 from gansynth_deepmedic.configs import TrainConfig, read_model_config
 from gansynth_deepmedic.hook import TrainingOrder
-from gansynth_deepmedic.insertion import RIM, misfit, position_of
+from gansynth_deepmedic.insertion import RIM, misfit
 from gansynth_deepmedic.layout import TRAIN, training_cases, write_layout
 from gansynth_deepmedic.program import (
     CHECKOUT,
@@ -204,11 +204,7 @@ class DeepMedicAdapter(Framework):
         cases = {case: self.source.host_case(case) for case in self.source.train_ids}
 
         def look(sample: BankSample) -> None:
-            position = position_of(sample.provenance)
-            if position is None or position.case not in cases:
-                case = "no case" if position is None else f"the case {position.case!r}"
-                raise DataFault(f"is of {case}, expected one of the training cases")
-            if why := misfit(cases[position.case], sample):
+            if why := misfit(cases, sample):
                 raise DataFault(why)
 
         check_samples(reader, look, self.source.schema, SMALLEST)

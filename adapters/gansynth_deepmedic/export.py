@@ -25,14 +25,13 @@ from gansynth.hosts.export import DataSetExport, new_folder
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth_deepmedic.check import refuse_unusable, samplings_of
-from gansynth_deepmedic.insertion import MISSING, HostCase, insert, misfit, position_of
+from gansynth_deepmedic.insertion import HostCase, insert, misfit, position_of
 from gansynth_deepmedic.layout import (
     ENDING,
     ROI,
     TRAIN,
     moved,
     read_host,
-    slot_folder,
     training_cases,
     write_case,
     write_layout,
@@ -42,6 +41,7 @@ from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import SubepochShare, share_on_disk
 
 MANIFEST = "manifest.json"
+SLOTS = "synth"  # folder of the slots
 SPARE = 16  # one spare crop for this many, as a crop may have no room for a segment
 TIMES = 2  # usual limit of a case's size as float32, relative to the user's files
 USUAL_OUTPUT, USUAL_SEGMENT = 21, 37
@@ -193,28 +193,25 @@ class _SlotWriter(Writer):
         super().__init__(folder, export.source.schema)
         self.export, self.cases, self.patches = export, {case.id: case for case in cases}, patches
         self.slots: dict[str, dict[str, Any]] = {}  # name -> what the manifest says of it
-        self.lacking: list[list[int]] = []  # missing channels of each slot
+        self.written: list[HostCase] = []  # the case of each slot
         self.left_out = Counter[str]()  # why -> how many samples were left out
         self._read = lru_cache(maxsize=1)(lambda case_id: read_host(self.cases[case_id]))
 
     def add(self, item: Item) -> None:
-        config, home = self.export.source.config, slot_folder(self.folder, len(self.slots))
+        source, home = self.export.source, self.folder / SLOTS / f"slot_{len(self.slots):04d}"
         sample = Sample(item.image, item.labels, provenance=item.facts)
         seat = position_of(item.facts)
-        if seat is None or seat.case not in self.cases:
+        if seat is None or misfit(self.cases, sample):
             self.left_out["has no place in a training case"] += 1
             return
         case = self.cases[seat.case]
-        if misfit(case, sample):
-            self.left_out["does not fit its case"] += 1
-            return
-        made = insert(case, self._read(seat.case), sample)
+        made = insert(case, self._read(case.id), sample)
         allowed = np.ones(made.labels.shape, np.int16) if made.roi is None else made.roi
         if made.core is not None:
             allowed = np.where(made.core, allowed, np.int16(0))
         centres = self.export.sampling.centres(made.labels, allowed)
-        if self.export.source.model is None:  # the border that the usual network needs
-            usual = ((USUAL_OUTPUT if config.pad else USUAL_SEGMENT) - 1) // 2
+        if source.model is None:  # the border that the usual network needs
+            usual = ((USUAL_OUTPUT if source.config.pad else USUAL_SEGMENT) - 1) // 2
             inner = np.zeros_like(centres)
             inner[tuple(slice(b := min(usual, n // 4), n - b) for n in centres.shape)] = True
             centres &= inner
@@ -222,8 +219,7 @@ class _SlotWriter(Writer):
             self.left_out["leaves no place for a segment"] += 1
             return
         made = replace(made, roi=allowed) if self.patches else made
-        write_case(home, self.export.source, case, made, synthetic=True)
-        self.lacking.append([n for n, file in enumerate(case.channels) if file == MISSING])
+        self.written.append(write_case(home, source, case, made, synthetic=True))
         self.slots[home.name] = {
             "case": case.id,
             "corner": seat.corner,
@@ -242,22 +238,17 @@ class _SlotWriter(Writer):
                 f"{export.samples}; left out: {reasons}. Ask for fewer with --ratio, or take "
                 "another generator or bank"
             )
-        cases, rois = list(self.cases.values()), []
+        cases = list(self.cases.values())
         if self.patches and all(case.roi is None for case in cases):
-            for case in cases:  # full regions of interest, one file per shape
+            for number, case in enumerate(cases):  # full regions of interest, one file per shape
                 shape = tuple(case.shape[2 - axis] for axis, _ in case.stored)
-                file = Path(ROI) / f"all_{'x'.join(map(str, shape))}{ENDING}"
-                if not (folder / file).exists():
-                    write_volume(folder / file, np.ones(shape, np.int16), case.labels)
-                rois.append(str(export.folder / file))
-        if export.request.real_in_generator_space:
-            cases = [moved(case, folder, export.folder) for case in cases]
-        changed = write_layout(
-            *(export.source, folder, export.share, cases),
-            home=export.folder,
-            slots=self.lacking,
-            rois=rois,
-        )
+                file = folder / ROI / f"all_{'x'.join(map(str, shape))}{ENDING}"
+                if not file.exists():
+                    write_volume(file, np.ones(shape, np.int16), case.labels)
+                cases[number] = replace(case, roi=str(file))
+        listed = [*cases * export.repeats, *self.written]
+        listed = [moved(case, folder, export.folder) for case in listed]
+        changed = write_layout(export.source, folder, export.share, listed, home=export.folder)
         where = "where the sample is, by their regions of interest"
         report = {
             "segments_of": "synthetic cases are centred "

@@ -104,11 +104,7 @@ class Subepochs:
 
     def _refuse(self, sample: BankSample) -> str:
         """Return why a sample is not used, or "", from the sample alone."""
-        position = position_of(sample.provenance)
-        case = self.cases[0] if position is None else self._index.get(position.case)
-        if case is None:
-            return "a sample is of none of the training cases"
-        why = misfit(case, sample)
+        why = misfit(self._index, sample)
         return why and f"a sample cannot be inserted: {why}"
 
 

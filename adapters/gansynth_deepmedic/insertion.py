@@ -94,13 +94,14 @@ def position_of(provenance: Mapping[str, Any]) -> PatchPosition | None:
     return PatchPosition(str(case), corner) if cropped and len(corner) == 3 else None
 
 
-def misfit(case: HostCase, sample: BankSample | Sample, rim: int = RIM) -> str:
-    """Return why a sample cannot be inserted into a case, or ""; files are not read."""
+def misfit(cases: Mapping[str, HostCase], sample: BankSample | Sample, rim: int = RIM) -> str:
+    """Return why a sample cannot be inserted into one of the cases, or ""; files are not read."""
     seat, labels = position_of(sample.provenance), sample.labels
     shape = sample.image.shape[1:]
-    if seat is None or seat.case != case.id:
-        of = "no place in a volume" if seat is None else f"its place in the case {seat.case!r}"
-        return f"it has {of}; expected a crop of the case {case.id!r}, or a whole volume"
+    if seat is None or seat.case not in cases:
+        of = "no case" if seat is None else f"the case {seat.case!r}"
+        return f"it is of {of}, expected one of the training cases"
+    case = cases[seat.case]
     if labels is None or len(shape) != 3 or labels.shape != shape:
         return f"its image has shape {shape}, expected 3 axes and labels of that shape"
     drawn_of = tuple(sample.provenance.get("shape", case.shape))

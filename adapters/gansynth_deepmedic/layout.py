@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,6 @@ from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import SubepochShare
 
 TRAIN = "train.cfg"
-SLOTS = "synth"  # folder of the slots of an exported data set
 ENDING = ".nii.gz"
 LABELS, ROI = "labels", "roi"
 REAL = "real"  # folder of real cases that went through a generator's space
@@ -66,20 +65,13 @@ def write_layout(
     *,
     values: Mapping[str, Any] | None = None,
     home: Path | None = None,
-    slots: Sequence[Collection[int]] = (),
-    rois: Sequence[str] = (),
 ) -> list[str]:
     """Write list files and ``train.cfg``; return the keys that differ from the user's file.
 
-    Every real case is listed ``share.repeats`` times, then follow the slots of an export,
-    ``synth/slot_0000/<channel>.nii.gz`` and so on, whose files are not written here.
-
     Args:
-        cases: real training cases; those to validate on are the held-out ones.
+        cases: training cases, as often as they are listed; those to validate on are held out.
         values: keys of ``train.cfg`` that the user sets beside the file.
         home: final name of the folder of an export, which has its own folder for results.
-        slots: missing channels (from 0) of each slot.
-        rois: region of interest of each real case, if the user's file lists none.
 
     Raises:
         UsageFault: a path that no list of files can hold, or regions of interest of some cases.
@@ -87,14 +79,6 @@ def write_layout(
     config, place, names = source.config, home or folder.absolute(), file_names(source)
     held = [source.entry(case) for case in source.case_ids if case in source.held_out_ids]
     trained = _columns(names, cases, config)
-    if rois:
-        trained[ROI] = [*rois]
-    for name, column in trained.items():
-        column *= share.repeats
-        for number, lacking in enumerate(slots):
-            missing = name in names and names.index(name) in lacking
-            file = slot_folder(place, number) / f"{name}{ENDING}"
-            column.append(MISSING if missing else str(file))
     validated = _columns(names, held, config) if held else {}
     changed = {key: _absolute(config, config.values[key]) for key in _PATHS & config.values.keys()}
     changed |= values or {}
@@ -145,11 +129,6 @@ def _columns(
             "expected all or none; list them, or split other cases"
         )
     return {**columns, ROI: rois} if rois else columns
-
-
-def slot_folder(folder: Path, number: int) -> Path:
-    """Return the folder of a slot."""
-    return folder / SLOTS / f"slot_{number:04d}"
 
 
 def file_names(source: DeepMedicSource) -> tuple[str, ...]:
@@ -238,10 +217,12 @@ def write_case(
         return str(file)
 
     each = zip(file_names(source), loaded.image, case.channels, strict=True)
-    files = [real if real == MISSING else write(name, image, real) for name, image, real in each]
-    labels = write(LABELS, loaded.labels, case.labels)
-    roi = None if loaded.roi is None else write(ROI, loaded.roi, case.roi or case.labels)
-    return HostCase(case.id, tuple(files), labels, roi, case.shape, case.stored, case.units)
+    return replace(
+        case,
+        channels=tuple(f if f == MISSING else write(name, image, f) for name, image, f in each),
+        labels=write(LABELS, loaded.labels, case.labels),
+        roi=None if loaded.roi is None else write(ROI, loaded.roi, case.roi or case.labels),
+    )
 
 
 # -- real cases through the space of a generator --------------------------------------------------
@@ -288,10 +269,11 @@ def training_cases(
 
 
 def moved(case: HostCase, before: Path, after: Path) -> HostCase:
-    """Return a case whose folder has been renamed."""
+    """Return a case of which a folder has been renamed; files elsewhere stay."""
 
     def path(file: str) -> str:
-        return file if file == MISSING else str(after / Path(file).relative_to(before))
+        inside = Path(file).is_relative_to(before)
+        return str(after / Path(file).relative_to(before)) if inside else file
 
     roi = None if case.roi is None else path(case.roi)
     channels = tuple(map(path, case.channels))

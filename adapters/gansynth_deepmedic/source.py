@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, Self, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import SourceRequest
@@ -35,28 +35,17 @@ from gansynth.data.listing import (
 )
 from gansynth.data.nifti import VolumeSource
 from gansynth.data.read_options import (
-    OF_BOXES,
-    ClipWindow,
-    CropSize,
-    Frame,
+    CaseOptions,
     LabelNames,
-    LeastVoxels,
     Modalities,
-    OfLabels,
-    ReadOptions,
-    Resampling,
     Spacing,
-    SplitsFile,
     VolumeOptions,
-    Whole,
     Words,
-    check_whole,
     parse_read,
     register_read_options,
 )
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import NiftiVolume, read_nifti, read_nifti_header
-from gansynth.runtime.options import Needs
 from gansynth_deepmedic.configs import (
     ON_SAMPLES,
     ON_VOLUMES,
@@ -75,10 +64,8 @@ def _native(value: object) -> object:
     return "native" if value is None else value
 
 
-class DeepMedicOptions(ReadOptions):
+class DeepMedicOptions(CaseOptions):
     """Options for reading the cases of a DeepMedic configuration."""
-
-    needs: ClassVar[Needs] = {**OF_BOXES, "resampling": "whole"}
 
     model: str | None = Field(
         None,
@@ -99,25 +86,12 @@ class DeepMedicOptions(ReadOptions):
         "each; `mr` for channels that DeepMedic normalises itself (`norm_zscore_prms`), else "
         "`none`: DeepMedic expects normalised images",
     )
-    window: ClipWindow = None
     spacing: Annotated[Spacing, BeforeValidator(_native)] = Field(
         "native",
         description="`native`: voxels as stored, as in DeepMedic; or a voxel size in mm along "
         "z,y,x (one number for all three) to resample to, for a generator that is not used with "
         "DeepMedic",
     )
-    size: CropSize = None
-    frame: Frame = None
-    whole: Whole = None
-    resampling: Resampling = "linear"
-    splits: SplitsFile = None
-    boxes: OfLabels = None
-    least: LeastVoxels = 1
-
-    @model_validator(mode="after")
-    def _crops_or_whole(self) -> Self:
-        check_whole(self.size, self.frame, self.whole)
-        return self
 
     def volumes(self, config: TrainConfig) -> VolumeOptions:
         """Convert the options to those of any volumes."""

@@ -100,14 +100,14 @@ class Pair:
         repeats, rest = divmod(args.cases, len(cases))
         if rest:
             raise SystemExit(f"--cases {args.cases}: expected a multiple of {len(cases)}")
-        share = SubepochShare(args.cases, args.segments, args.cases, 0, repeats=repeats)
+        share = SubepochShare(args.cases, args.segments, args.cases, 0)
         values = {
             "numberOfEpochs": 1,
             "numberOfSubepochs": args.subepochs,
             "folderForOutput": str(folder),
         }
         folder.mkdir(parents=True)
-        write_layout(source, folder, share, cases, values=values)
+        write_layout(source, folder, share, cases * repeats, values=values)
         return folder.absolute() / TRAIN
 
 

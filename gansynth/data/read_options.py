@@ -232,20 +232,10 @@ Resampling = Annotated[
 """Of ``whole``; `nearest` makes no new values."""
 
 
-def check_whole(size: object, frame: object, whole: object) -> None:
-    """Refuse crops and whole volumes at once. Raises ValueError: with the way out."""
-    option = "frame" if whole is None else "whole"
-    if size is not None and not (frame is None and whole is None):
-        raise ValueError(
-            f"size is of crops, {option} of whole volumes, expected one of them; leave the other "
-            "out"
-        )
+class CaseOptions(ReadOptions):
+    """How volumes become a generator's arrays; common to all kinds of volumes."""
 
-
-class VolumeOptions(ReadOptions):
-    """How volumes are read; common to all kinds that read NIfTI files."""
-
-    needs: ClassVar[Needs] = {**OF_BOXES, **OF_SPLITS, "resampling": "whole"}
+    needs: ClassVar[Needs] = {**OF_BOXES, "resampling": "whole"}
 
     channels: Words | None = Field(
         None, description="names of the channels; where the source names its own, those to read"
@@ -272,21 +262,33 @@ class VolumeOptions(ReadOptions):
     whole: Whole = None
     resampling: Resampling = "linear"
     splits: SplitsFile = None
+    boxes: OfLabels = None
+    least: LeastVoxels = 1
+
+    @model_validator(mode="after")
+    def _crops_or_whole(self) -> Self:
+        option = "frame" if self.whole is None else "whole"
+        if self.size is not None and not (self.frame is None and self.whole is None):
+            raise ValueError(
+                f"size is of crops, {option} of whole volumes, expected one of them; leave the "
+                "other out"
+            )
+        return self
+
+
+class VolumeOptions(CaseOptions):
+    """How volumes are read; common to all kinds that read NIfTI files."""
+
+    needs: ClassVar[Needs] = {**CaseOptions.needs, **OF_SPLITS}
+
     folds: int = Field(5, ge=2, description="number of folds, where the source has no split")
     seed: int = Field(12345, ge=0, description="seed of the split of subjects into folds")
     allow_absolute: bool = Field(
         False, description="`yes`: files may lie outside of the source's folder"
     )
-    boxes: OfLabels = None
-    least: LeastVoxels = 1
     between: int | None = Field(
         None,
         ge=2,
         description="N: only every N-th slice along z is labelled. Slices between two labelled "
         "ones, at most N apart, are filled by linear interpolation of shapes. Default: as stored",
     )
-
-    @model_validator(mode="after")
-    def _crops_or_whole(self) -> Self:
-        check_whole(self.size, self.frame, self.whole)
-        return self

@@ -71,8 +71,13 @@ def volume(
     image[list(missing)] = 0
     names = ["-" if n in missing else f"/data/{name}/{n}.nii.gz" for n in range(len(units))]
     host = HostCase(
-        *(name, tuple(names), f"/data/{name}/labels.nii.gz"),
-        *(f"/data/{name}/roi.nii.gz" if roi else None, tuple(shape), tuple(stored), tuple(units)),
+        name,
+        channels=tuple(names),
+        labels=f"/data/{name}/labels.nii.gz",
+        roi=f"/data/{name}/roi.nii.gz" if roi else None,
+        shape=tuple(shape),
+        stored=tuple(stored),
+        units=tuple(units),
     )
     return Volume(host, image, labels, region)
 
@@ -151,6 +156,7 @@ def test_any_patch_anywhere(data):
     lies |= {"roi": data.draw(st.booleans()), "units": data.draw(st.sampled_from(units))}
     of = volume(shape=shape, missing=data.draw(st.sampled_from([(), (0,)])), **lies)
     rng, base = np.random.default_rng(3), patch(of, corner, size)
+    assert base.labels is not None
     labels = np.where(base.labels < 0, base.labels, rng.integers(-1, 3, size)).astype(np.int16)
     drawn = rng.normal(size=base.image.shape).astype(np.float32)
     sample, rim = replace(base, image=drawn, labels=labels), data.draw(st.integers(0, 5))
@@ -159,13 +165,14 @@ def test_any_patch_anywhere(data):
     kept = real.image.copy(), real.labels.copy()
     image, labels, core = wanted(of, sample, corner, rim)
     if not core.any():
-        assert "region of interest" in misfit(of.host, sample, rim)
+        assert "region of interest" in misfit({of.host.id: of.host}, sample, rim)
         return
     found = insert(of.host, real, sample, rim)
     assert np.allclose(view(found.image), image, rtol=1e-6, atol=1e-5)
     same = image == of.image
     assert view(found.image)[same].tobytes() == of.image[same].tobytes()
     assert np.array_equal(view(found.labels), labels)
+    assert found.core is not None
     assert np.array_equal(view(found.core), core)
     assert (found.image.dtype.name, found.labels.dtype.name) == ("float32", "int16")
     assert found.roi is real.roi
@@ -200,14 +207,14 @@ FITS = patch(OF, (1, 1, 1), (4, 4, 4))
         (replace(FITS, labels=np.ones((4, 4, 3), np.int16)), "labels of that shape"),
         (patch(OF, (6, 0, 0), (4, 4, 4)), "its place (6, 0, 0) is beyond"),
         (patch(OF, None, (5, 6, 6)), "of shape (5, 6, 6), case 'pat_1' has (6, 6, 6)"),
-        (patch(OF, (1, 1, 1), (4, 4, 4), case="pat_7"), "its place in the case 'pat_7'"),
-        (patch(OF, (1, 1, 1), (4, 4, 4), placement=SLICE), "no place in a volume"),
+        (patch(OF, (1, 1, 1), (4, 4, 4), case="pat_7"), "of the case 'pat_7', expected one of the"),
+        (patch(OF, (1, 1, 1), (4, 4, 4), placement=SLICE), "of no case"),
         (replace(FITS, labels=np.full((4, 4, 4), -1, np.int16)), "region of interest"),
     ],
     ids=range(7),
 )
 def test_what_does_not_fit_is_named(sample, words):
-    assert words in misfit(OF.host, sample)
+    assert words in misfit({OF.host.id: OF.host}, sample)
 
 
 def test_a_case_that_has_been_replaced_is_named():
@@ -260,4 +267,4 @@ def test_another_is_drawn_for_one_that_cannot_be_inserted(tmp_path):
     assert log.fell_back == 0
     found, log = drawn("unfit", UNFIT[:1], 1)
     assert not any(found[0])
-    assert "is of none of the training cases" in next(iter(log.reasons))
+    assert "expected one of the training cases" in next(iter(log.reasons))
