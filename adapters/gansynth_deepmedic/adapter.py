@@ -349,10 +349,10 @@ class DeepMedicAdapter(Framework):
         if request.real_in_generator_space:
             job.say("real cases go through the generator's space")
         cases = training_cases(source, request, job.folder, NullReporter())
-        values = {**self.options.values, "folderForOutput": str(job.folder)}
+        values = {**self.options.values, **self.share.values, "folderForOutput": str(job.folder)}
         if not request.host_augmentation:
             values |= dict.fromkeys(key for key in AUGMENTATION if source.config.values.get(key))
-        write_layout(source, job.folder, self.share, cases, values=values)
+        write_layout(source, job.folder, cases, values)
         arguments = ["-model", self.model, "-train", str(job.folder / TRAIN)]
         arguments += ["-dev", self.program_device]
         if job.first:  # in place of the user's, with what it says of the epochs

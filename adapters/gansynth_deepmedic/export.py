@@ -248,7 +248,8 @@ class _SlotWriter(Writer):
                 cases[number] = replace(case, roi=str(file))
         listed = [*cases * export.repeats, *self.written]
         listed = [moved(case, folder, export.folder) for case in listed]
-        changed = write_layout(export.source, folder, export.share, listed, home=export.folder)
+        values = {**export.share.values, "folderForOutput": str(export.folder / "output")}
+        changed = write_layout(export.source, folder, listed, values, home=export.folder)
         where = "where the sample is, by their regions of interest"
         report = {
             "segments_of": "synthetic cases are centred "

@@ -44,7 +44,6 @@ from gansynth_deepmedic.configs import (
 )
 from gansynth_deepmedic.insertion import MISSING, HostCase, LoadedCase
 from gansynth_deepmedic.source import DeepMedicSource
-from gansynth_deepmedic.subepoch_shares import SubepochShare
 
 TRAIN = "train.cfg"
 ENDING = ".nii.gz"
@@ -60,18 +59,17 @@ _DEFAULTS[SEGMENTS] = TrainConfig.model_fields["segments"].default
 def write_layout(
     source: DeepMedicSource,
     folder: Path,
-    share: SubepochShare,
     cases: Sequence[HostCase],
+    values: Mapping[str, Any],
     *,
-    values: Mapping[str, Any] | None = None,
     home: Path | None = None,
 ) -> list[str]:
     """Write list files and ``train.cfg``; return the keys that differ from the user's file.
 
     Args:
         cases: training cases, as often as they are listed; those to validate on are held out.
-        values: keys of ``train.cfg`` that the user sets beside the file.
-        home: final name of the folder of an export, which has its own folder for results.
+        values: other keys of ``train.cfg`` that change.
+        home: final name of the folder, if it will be another.
 
     Raises:
         UsageFault: a path that no list of files can hold, or regions of interest of some cases.
@@ -81,7 +79,6 @@ def write_layout(
     trained = _columns(names, cases, config)
     validated = _columns(names, held, config) if held else {}
     changed = {key: _absolute(config, config.values[key]) for key in _PATHS & config.values.keys()}
-    changed |= values or {}
     lists: dict[str, list[str]] = {}
     for part, prefix, columns in (
         ("Training", "list", trained),
@@ -100,9 +97,7 @@ def write_layout(
     if held and not (config.validates_on_samples or config.validates_on_volumes):
         changed[ON_VOLUMES] = True
         changed["numberOfEpochsBetweenFullInferenceOnValImages"] = config.epochs
-    changed |= {CASES: share.cases, SEGMENTS: share.segments}
-    if home is not None:
-        changed["folderForOutput"] = str(home / "output")
+    changed |= values
     differing = {k: v for k, v in changed.items() if v != config.values.get(k, _DEFAULTS.get(k))}
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,11 @@ class SubepochShare:
     notes: tuple[str, ...] = ()  # on roundings and on differences from the user's file
 
     @property
+    def values(self) -> dict[str, int]:
+        """Keys of ``trainConfig.cfg``."""
+        return {CASES: self.cases, SEGMENTS: self.segments}
+
+    @property
     def described(self) -> tuple[dict[str, int], dict[str, int]]:
         """Real and synthetic cases, and segments, of every subepoch; empty if they vary."""
         if self.real is None or self.synthetic is None:

@@ -92,7 +92,6 @@ class Pair:
         from gansynth.core.source import SourceRequest
         from gansynth_deepmedic.layout import TRAIN, write_layout
         from gansynth_deepmedic.source import open_deepmedic
-        from gansynth_deepmedic.subepoch_shares import SubepochShare
 
         args = self.args
         source = open_deepmedic(SourceRequest.parse(args.data))
@@ -100,14 +99,15 @@ class Pair:
         repeats, rest = divmod(args.cases, len(cases))
         if rest:
             raise SystemExit(f"--cases {args.cases}: expected a multiple of {len(cases)}")
-        share = SubepochShare(args.cases, args.segments, args.cases, 0)
         values = {
             "numberOfEpochs": 1,
             "numberOfSubepochs": args.subepochs,
+            "numOfCasesLoadedPerSubepoch": args.cases,
+            "numberTrainingSegmentsLoadedOnGpuPerSubep": args.segments,
             "folderForOutput": str(folder),
         }
         folder.mkdir(parents=True)
-        write_layout(source, folder, share, cases * repeats, values=values)
+        write_layout(source, folder, cases * repeats, values)
         return folder.absolute() / TRAIN
 
 

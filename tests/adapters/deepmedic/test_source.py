@@ -16,7 +16,6 @@ from gansynth_deepmedic.configs import TrainConfig, read_train_config, read_valu
 from gansynth_deepmedic.insertion import MISSING, HostCase
 from gansynth_deepmedic.layout import write_layout
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
-from gansynth_deepmedic.subepoch_shares import SubepochShare
 from tests.deepmedic_sets import (
     BRATS_TRAIN,
     BRATS_VALIDATION,
@@ -259,7 +258,7 @@ def written(toy: Toy, split: FoldSplit, folder: Path) -> tuple[DeepMedicSource, 
     """A fold of its own, and what DeepMedic reads of a training on it."""
     source = open_deepmedic(toy.source().divided([split], folder / "new"))
     cases = [source.host_case(case) for case in source.train_ids]
-    write_layout(source, folder / "out", SubepochShare(len(cases), 60, len(cases), 0), cases)
+    write_layout(source, folder / "out", cases, {"numOfCasesLoadedPerSubepoch": len(cases)})
     return source, read_train_config(folder / "out" / "train.cfg")
 
 
