@@ -32,6 +32,7 @@ import re
 import runpy
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -222,9 +223,11 @@ def _leave(number: int, frame: object) -> NoReturn:
     _end(128 + number)
 
 
-def _end(code: int = 0) -> NoReturn:
+def _end(code: int) -> NoReturn:
     """End this process and all that it forked; Python's own end may wait for them forever."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # A pool's thread would replace processes that end: from here on it waits instead of forking.
+    os.register_at_fork(before=threading.Event().wait)
     for child in multiprocessing.active_children():
         child.kill()  # one that is stuck runs no handler
     if os.getpgrp() == os.getpid():
@@ -233,10 +236,13 @@ def _end(code: int = 0) -> NoReturn:
 
 
 def _finish() -> None:
-    """End in order; the exit code of DeepMedic is always 0."""
+    """End in order; DeepMedic's own exit code, always 0, says nothing.
+
+    After any other code, ``gansynth.runtime.processes.run`` kills what is left of the group.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    _end()
+    _end(1)
 
 
 # -- newer packages --------------------------------------------------------------------------------

@@ -288,6 +288,7 @@ def test_a_failure_is_not_success(train, monkeypatch, tmp_path, where, processes
     assert [word for word in words if word not in str(fault.value)] == []
     assert "\n" not in str(fault.value)
     assert not read_json(tmp_path / "out" / FILE)["complete"]
+    until(lambda: not family(tmp_path / "out"), 30)
 
 
 def test_a_patch_too_small_for_a_segment_is_sampled_around_and_said(fake, tmp_path, monkeypatch):
