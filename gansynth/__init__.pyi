@@ -53,12 +53,8 @@ from .core.hookspecs import RegisterCommand as RegisterCommand
 from .core.hookspecs import hookimpl as hookimpl
 from .core.hookspecs import lazily as lazily
 from .core.hookspecs import offer_files as offer_files
-from .core.host_commands import CommandReport as CommandReport
-from .core.host_commands import TrainingFolder as TrainingFolder
-from .core.host_commands import TrainingResult as TrainingResult
 from .core.lineage import CaseRecord as CaseRecord
 from .core.lineage import Lineage as Lineage
-from .core.mixer_config import MixerConfig as MixerConfig
 from .core.prediction import LabelMaps as LabelMaps
 from .core.prediction import Prediction as Prediction
 from .core.ratio import Ratio as Ratio
@@ -102,7 +98,8 @@ from .fitting.api import fit as fit
 from .fitting.recipe import find_recipe as find_recipe
 from .hosts.api import augment as augment
 from .hosts.batchgenerators_loader import mix_batches as mix_batches
-from .hosts.check import check as check
+from .hosts.commands import CommandReport as CommandReport
+from .hosts.commands import check as check
 from .hosts.commands import doctor as doctor
 from .hosts.commands import import_data as import_data
 from .hosts.commands import prepare as prepare
@@ -113,6 +110,9 @@ from .hosts.host import Host as Host
 from .hosts.host import Job as Job
 from .hosts.host import TrainingOptions as TrainingOptions
 from .hosts.mixer import Mixer as Mixer
+from .hosts.mixer import MixerConfig as MixerConfig
+from .hosts.record import TrainingFolder as TrainingFolder
+from .hosts.record import TrainingResult as TrainingResult
 from .hosts.segments import mix_segments as mix_segments
 from .hosts.torch_dataset import mix as mix
 from .hosts.windows import predict_by_windows as predict_by_windows

@@ -21,7 +21,6 @@ from typing import Annotated, Any, ClassVar, NoReturn
 from pydantic import Field
 
 from gansynth.bank.reader import BankReader, BankSample
-from gansynth.core.host_commands import TrainingResult
 from gansynth.core.prediction import Prediction
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
@@ -29,8 +28,8 @@ from gansynth.core.schedule import Mix
 from gansynth.core.source import CaseSource
 from gansynth.hosts.host import Framework, FrameworkOptions, Job
 from gansynth.hosts.launch import device_of
-from gansynth.hosts.record import FILE, read_sessions
-from gansynth.hosts.sample_source import SampleSource, check_samples
+from gansynth.hosts.record import FILE, TrainingResult, read_sessions
+from gansynth.hosts.sample_source import SampleSource
 from gansynth.metrics.segmentation.evaluation import FILE as METRICS
 from gansynth.metrics.segmentation.evaluation import account_of, asked_regions, of_volumes
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -207,7 +206,7 @@ class DeepMedicAdapter(Framework):
             if why := misfit(cases, sample):
                 raise DataFault(why)
 
-        check_samples(reader, look, self.source.schema, SMALLEST)
+        self.check_each(reader, look)
 
     def check(self, request: AugmentRequest) -> None:
         super().check(request)
@@ -407,7 +406,7 @@ class DeepMedicAdapter(Framework):
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
         """Return the segmentations that DeepMedic has made after its last validation of volumes."""
-        if not read_sessions(folder / FILE):
+        if not read_sessions(folder):
             raise UsageFault(
                 f"{folder}: has no {FILE}, expected a folder that gansynth augment --target "
                 "deepmedic wrote"
@@ -425,7 +424,7 @@ class DeepMedicAdapter(Framework):
     @classmethod
     def scores(cls, folder: Path) -> dict[str, Any]:
         """Return the steps of a training, and the Dice of every case."""
-        batch = read_sessions(folder / FILE)[-1]["batch"]
+        batch = read_sessions(folder)[-1]["batch"]
         segments = [n["segments_real"] + n["segments_synthetic"] for n in _rounds(folder)]
         measured = read_json(folder / METRICS, hint=WAY_OUT)["per_case"]
         return {
@@ -462,6 +461,6 @@ def _absolute(text: str) -> str:
 
 def _rounds(folder: Path) -> list[Mapping[str, Any]]:
     """Return the counts of each subepoch in the record, when it was last trained on."""
-    sessions = read_sessions(folder / FILE)
+    sessions = read_sessions(folder)
     rounds = {counts["epoch"]: counts for session in sessions for counts in session["per_epoch"]}
     return list(rounds.values())

@@ -42,9 +42,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.mixer_config import MixerConfig
 from gansynth.hosts.epoch_plan import EpochPlan
-from gansynth.hosts.mixer import Mixer
+from gansynth.hosts.mixer import Mixer, MixerConfig
 from gansynth.runtime.child import NAME, obey
 from gansynth.runtime.serialise import Document
 from gansynth_deepmedic.insertion import HostCase, LoadedCase, insert, misfit, position_of

@@ -12,13 +12,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.adapter import HostArrays
-from gansynth.core.host_commands import TrainingFolder, TrainingResult
 from gansynth.core.prediction import Prediction
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
@@ -29,8 +28,8 @@ from gansynth.core.space import Space
 from gansynth.hosts.host import Framework, Job
 from gansynth.hosts.launch import ApartTraining, device_of
 from gansynth.hosts.record import FILE as RECORD
-from gansynth.hosts.record import mix_name, read_sessions
-from gansynth.hosts.sample_source import SampleSource, check_samples
+from gansynth.hosts.record import TrainingFolder, TrainingResult, mix_name, read_sessions
+from gansynth.hosts.sample_source import SampleSource
 from gansynth.metrics.segmentation.evaluation import (
     account_of,
     asked_regions,
@@ -88,6 +87,8 @@ class NnunetAdapter(Framework):
     restarts_rate = True
     result = str(SUMMARY)
     augmentation = ("elastic",)
+    stronger: ClassVar[Mapping[str, str]] = {"trainer": "nnUNetTrainerDA5", "elastic": "0.3"}
+    """nnU-Net's own DA5, with the elastic deformation that it leaves out."""
     same = ("channels",)
     packages = ("torch", "nnunetv2")
     source: NnunetSource
@@ -156,7 +157,7 @@ class NnunetAdapter(Framework):
         def look(stored: BankSample) -> None:
             Framework.finalise(self, Sample(stored.image, stored.labels))
 
-        check_samples(reader, look, self.schema, self.sample_size)
+        self.check_each(reader, look)
 
     def check_samples(self, request: AugmentRequest) -> SampleSource:
         found = super().check_samples(request)
@@ -270,7 +271,7 @@ class NnunetAdapter(Framework):
     def training_folder(self, request: AugmentRequest) -> TrainingFolder:
         folder, training = super().training_folder(request), self.configured(request)
         if _unknown(training.options):
-            sessions = read_sessions(folder.path / RECORD)
+            sessions = read_sessions(folder.path)
             folder = replace(folder, total=sessions[-1]["of_epochs"] if sessions else None)
         again = training.own["val"] or training.own["npz"]
         return replace(folder, finished=folder.finished and not again)
@@ -368,11 +369,6 @@ class NnunetAdapter(Framework):
                 "expected the last ones; leave it out"
             )
         return tuple(options)
-
-    @classmethod
-    def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
-        # nnU-Net's own DA5, with the elastic deformation that it leaves out.
-        return {"trainer": "nnUNetTrainerDA5", "elastic": "0.3"}, ()
 
     def lasting(
         self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int

@@ -298,7 +298,7 @@ def check_seen(
     """Refuse a generator that has seen other cases than training cases of the fold.
 
     By id, and by content as far as ``source`` has the held-out scans. Ancestors may have seen other
-    data sets; ``check_origin`` has compared the held-out cases.
+    data sets; ``check_samples`` has compared the held-out cases.
     """
     lineage, training = run.lineage, set(host.train_ids) - {record.id for record in held_out}
     for parent_run in lineage.everyone():

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from gansynth.core.host_commands import CommandReport
 from gansynth.core.registry import installed
 from gansynth.core.requests.hosts import ImportRequest
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
@@ -21,6 +20,7 @@ from gansynth.data.case_writer import write_volume
 from gansynth.data.folds import grouped_splits
 from gansynth.data.nifti import VolumeSource
 from gansynth.data.read_options import VolumeOptions, options_of, refuse_idle_read
+from gansynth.hosts.commands import CommandReport
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, read_nifti_header, whole_folder
 from gansynth.runtime.progress import counting

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.schema import LabelArray
-from gansynth.hosts.mixer import Mixer
+from gansynth.hosts.mixer import Mixer, MixerConfig
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
-from gansynth.core.host_commands import CommandReport
 from gansynth.core.requests.hosts import PrepareRequest
+from gansynth.hosts.commands import CommandReport
 from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.progress import stepping

@@ -27,8 +27,8 @@ from batchgeneratorsv2.transforms.utils.cropping import center_crop
 from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from gansynth.core.mixer_config import MixerConfig
 from gansynth.hosts.host import Job
+from gansynth.hosts.mixer import MixerConfig
 from gansynth.runtime.child import show
 from gansynth.runtime.errors import FAULTS, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, write_json_atomic

@@ -56,6 +56,13 @@ class SegmenterHost(Host):
         """The option ``foreground``."""
         return self.options.foreground
 
+    def open_training(self) -> None:
+        """Centre crops at voxels of each class, if the options say so."""
+        super().open_training()
+        centred = self.options.centred
+        if self.options.network == "deepmedic" if centred is None else centred:
+            self.space = CentredCrops(**vars(self.space))
+
     def check_options(self) -> None:
         """Reject a precision that the device lacks, and crops that the network cannot take."""
         from gansynth.runtime.devices import pick_device, resolve
@@ -109,17 +116,14 @@ class SegmenterHost(Host):
         from gansynth.runtime.devices import seeded
         from gansynth.training.checkpoint_manager import TrainingCallbacks
         from gansynth.training.loop import FitOptions, train
-        from gansynth_segmenter.inference import Segmenter, describe, remember
+        from gansynth_segmenter.inference import Segmenter, remember
         from gansynth_segmenter.networks import build
 
         options = self.options
-        centred = options.network == "deepmedic" if options.centred is None else options.centred
-        if centred:
-            job.data.space = CentredCrops(**vars(job.space))
         with seeded(job.seed):
             generator = build(options, job.schema, job.space.size)
-        self._trained = Segmenter(generator, self.schema, job.space, job.regions, options)
-        document = {**describe(self._trained), "trained_on": list(self.source.train_ids)}
+        trained = Segmenter(generator, self.schema, job.space, job.regions, options)
+        self._trained = trained
         count = sum(p.numel() for p in generator.nets["generator"].parameters())
         job.say(
             f"{options.network} of {count} parameters on {job.device}; steps {job.first} to "
@@ -128,7 +132,7 @@ class SegmenterHost(Host):
         )
 
         def checkpointed(path: Path, step: int) -> None:
-            remember(job.folder, document, path, step)
+            remember(trained, job.folder, path, step, self.source.train_ids)
             job.checkpoint(step)
 
         loop = FitOptions(
@@ -161,10 +165,10 @@ class SegmenterHost(Host):
         return segmenter.likeliest(scores), segmenter.levels(scores)
 
     def _segmenter(self, folder: Path) -> Segmenter:
-        from gansynth_segmenter.inference import load
+        from gansynth_segmenter.inference import load_segmenter
 
         if self._trained is None:
-            self._trained = load(folder, self.options.device)
+            self._trained = load_segmenter(folder, self.options.device)
         return self._trained
 
 

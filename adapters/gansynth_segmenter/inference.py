@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,26 +96,48 @@ class Segmenter:
 # -- as a folder -----------------------------------------------------------------------------------
 
 
-def describe(segmenter: Segmenter) -> dict[str, Any]:
-    """Return what ``load`` needs beside the weights, as a JSON document."""
-    return {
+def remember(
+    segmenter: Segmenter, folder: Path, checkpoint: Path, step: int, cases: Sequence[str]
+) -> None:
+    """Record the newest weights, and what ``load_segmenter`` needs beside them.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
+    """
+    weights = checkpoint / "ema.safetensors"
+    document = {
         "gansynth": __version__,
         "options": segmenter.options.model_dump(mode="json", exclude={"output"}),
         "schema": segmenter.schema.to_json(),
         "space": segmenter.space.to_json(),
         "regions": [[name, list(labels)] for name, labels in segmenter.regions],
+        "trained_on": list(cases),
+        "weights": {
+            "path": weights.relative_to(folder).as_posix(),
+            "sha256": sha256_file(weights),
+        },
+        "steps": step,
     }
+    write_json_atomic(folder / FILE, document)
 
 
-def remember(folder: Path, document: Mapping[str, Any], checkpoint: Path, step: int) -> None:
-    """Record the newest weights (EnvironmentFault: the disk refuses)."""
-    weights = checkpoint / "ema.safetensors"
-    entry = {"path": weights.relative_to(folder).as_posix(), "sha256": sha256_file(weights)}
-    write_json_atomic(folder / FILE, {**document, "weights": entry, "steps": step})
+def load_segmenter(folder: Path | str, device: str = "auto") -> Segmenter:
+    """Load a segmenter that ``gansynth augment --target segmenter`` has trained.
 
+    Args:
+        folder: ``-o`` of that command.
+        device: ``auto``, ``cpu``, ``cuda:1``.
 
-def load(folder: Path, device: str = "auto") -> Segmenter:
-    """See ``gansynth_segmenter.load_segmenter``."""
+    Returns:
+        A segmenter with ``predict(image (C, D, H, W)) -> labels int16 (D, H, W)``. Images are in
+        the units and the spacing of the source it was trained on.
+
+    Raises:
+        UsageFault: the folder holds no trained segmenter.
+        IntegrityFault: the weights are damaged, or are not those of the description.
+        EnvironmentFault: the device does not exist.
+    """
+    folder = Path(folder)
     path = folder / FILE
     if not path.is_file():
         raise UsageFault(
@@ -141,10 +163,34 @@ def load(folder: Path, device: str = "auto") -> Segmenter:
     return Segmenter(generator, schema, space, regions, options)
 
 
+def judge(
+    folder: Path | str, pairs: Iterable[tuple[FloatArray, LabelArray]], device: str = "auto"
+) -> dict[str, Any]:
+    """Measure how well a segmenter predicts the label maps of real or synthetic images.
+
+    Sun et al. 2020 (MM-GAN, fig. 7) compare both. A segmenter trained on real images of one
+    modality predicts real and synthetic images of the same label maps.
+
+    Args:
+        folder, device: see ``load_segmenter``.
+        pairs: image float32 (C, D, H, W) and labels int16 (D, H, W). Units and spacing are those of
+            the source the segmenter was trained on.
+
+    Returns:
+        A JSON document: ``dice`` (name -> mean, None where no pair has the label), ``per_case`` (a
+        list of name -> Dice), ``regions`` and ``rule``.
+
+    Raises:
+        GansynthError: see ``load_segmenter``.
+        DataFault: image and labels of a pair differ in shape.
+    """
+    return evaluate_pairs(load_segmenter(folder, device), pairs)
+
+
 def evaluate_pairs(
     segmenter: Segmenter, pairs: Iterable[tuple[FloatArray, LabelArray]]
 ) -> dict[str, Any]:
-    """See ``gansynth_segmenter.judge``."""
+    """Measure a segmenter that is loaded; see ``judge``."""
     predictions: dict[str, Prediction] = {}
     for number, (image, labels) in enumerate(pairs):
         if labels.shape != image.shape[1:]:

@@ -68,28 +68,25 @@ PIX2PIX: Mapping[str, Any] = {
 """Options of cgan3d that make it a segmenting pix2pix."""
 
 
-class UNetOptions(GeneratorOptions):
-    """Options of ``UNetSegmenter``."""
+class SegmentingOptions(GeneratorOptions):
+    """Options of ``SegmentingNetwork``."""
 
     width: int = Field(16, ge=4, le=4096, description="features at the finest level")
-    levels: int = Field(5, ge=1, le=7, description="resolutions")
+    levels: int = Field(5, ge=1, le=7, description="resolutions of a U-Net")
+    factors: tuple[int, ...] = Field(
+        (), description="subsampling factors of DeepMedic's further paths; none for a U-Net"
+    )
     learning_rate: float = Field(5e-4, gt=0, le=10, description="Adam's rate")
     beta1: float = Field(0.9, ge=0, lt=1, description="Adam's first moment decay")
 
 
-class DualPathOptions(UNetOptions):
-    """Options of ``DualPathSegmenter``."""
+class SegmentingNetwork(Generator):
+    """A U-Net, or DeepMedic's network (see ``dual_path``), from all channels to label logits."""
 
-    factors: tuple[int, ...] = Field((3,), description="subsampling factor of each further path")
+    name: ClassVar[str] = "segmenting-network"
+    Options: ClassVar[type[GeneratorOptions]] = SegmentingOptions
 
-
-class UNetSegmenter(Generator):
-    """A U-Net from all image channels to label logits."""
-
-    name: ClassVar[str] = "unet-segmenter"
-    Options: ClassVar[type[GeneratorOptions]] = UNetOptions
-
-    options: UNetOptions
+    options: SegmentingOptions
     margin: int = 0  # voxels at each side of a crop that are seen, but not predicted
 
     @property
@@ -104,17 +101,15 @@ class UNetSegmenter(Generator):
         )
 
     def networks(self) -> dict[str, nn.Module]:
-        """The U-Net alone."""
-        strides = strides_for(self.size, self.schema.spacing, self.options.levels)
-        net = UNetGenerator(
-            self.schema.ndim,
-            len(self.schema.channels),
-            len(self.schema.label_values),
-            self.options.width,
-            strides,
-            style=STYLE,
-        )
-        return {"generator": net}
+        """The network alone."""
+        schema, options = self.schema, self.options
+        shape = len(schema.channels), len(schema.label_values), options.width
+        if options.factors:
+            deepmedic = DualPath(*shape, options.factors)
+            self.margin = deepmedic.margin
+            return {"generator": deepmedic}
+        strides = strides_for(self.size, schema.spacing, options.levels)
+        return {"generator": UNetGenerator(schema.ndim, *shape, strides, style=STYLE)}
 
     def phases(self) -> Sequence[Phase]:
         """Return one phase with one player."""
@@ -154,34 +149,19 @@ class UNetSegmenter(Generator):
         return samples
 
 
-class DualPathSegmenter(UNetSegmenter):
-    """DeepMedic's network from all image channels to label logits; see ``dual_path``."""
-
-    name: ClassVar[str] = "deepmedic-segmenter"
-    Options: ClassVar[type[GeneratorOptions]] = DualPathOptions
-    options: DualPathOptions
-
-    def networks(self) -> dict[str, nn.Module]:
-        """The network alone."""
-        channels, labels = len(self.schema.channels), len(self.schema.label_values)
-        net = DualPath(channels, labels, self.options.width, self.options.factors)
-        self.margin = net.margin
-        return {"generator": net}
-
-
 def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Generator:
     """Build an untrained segmenter; its weights depend on ``torch``'s seed."""
     width, levels = int(options.own("width")), int(options.own("levels"))
-    rate = options.own("learning_rate")
-    if options.network == "unet":
-        beta1 = options.own("beta1")
-        settings = UNetOptions(width=width, levels=levels, learning_rate=rate, beta1=beta1)
-        return UNetSegmenter(schema, size, settings)
-    if options.network == "deepmedic":
-        beta1, factors = options.own("beta1"), options.factors
-        values = {"width": width, "learning_rate": rate, "beta1": beta1, "factors": factors}
-        own = DualPathOptions.model_validate(values)
-        return DualPathSegmenter(schema, size, own)
+    rate, beta1 = options.own("learning_rate"), options.own("beta1")
+    if options.network != "pix2pix":
+        settings = SegmentingOptions(
+            width=width,
+            levels=levels or 1,
+            factors=options.factors if options.network == "deepmedic" else (),
+            learning_rate=rate,
+            beta1=beta1,
+        )
+        return SegmentingNetwork(schema, size, settings)
     from gansynth.core.registry import installed
 
     cls = installed().generator("cgan3d")
@@ -189,8 +169,8 @@ def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Gen
         **PIX2PIX,
         "given": schema.channels,
         **{"width": width, "levels": levels, "d_width": width, "d_levels": min(4, levels)},
-        **{"lr_generator": rate, "lr_discriminator": rate},
-        **{"beta1": options.own("beta1"), "l1": options.l1, "dropout": options.own("dropout")},
+        **{"lr_generator": rate, "lr_discriminator": rate, "beta1": beta1},
+        **{"l1": options.l1, "dropout": options.own("dropout")},
     }
     return cls(schema, size, cls.Options(**values))
 

@@ -24,7 +24,7 @@ from gansynth.core.source import CaseSource
 from gansynth.hosts.epoch_plan import count_places
 from gansynth.hosts.host import Framework, FrameworkOptions, Job
 from gansynth.hosts.launch import device_of
-from gansynth.hosts.record import FILE, read_sessions
+from gansynth.hosts.record import read_sessions
 from gansynth.metrics.detection.measures import summary
 from gansynth.metrics.detection.record import (
     Detections,
@@ -218,7 +218,7 @@ class YoloAdapter(Framework):
     def scores(cls, folder: Path) -> dict[str, Any]:
         """Return steps and figures, on test images if there are any."""
         steps = 0
-        for session in read_sessions(folder / FILE):
+        for session in read_sessions(folder):
             places = [e["places_real"] + e["places_synthetic"] for e in session["per_epoch"]]
             steps += sum(ceil(count / session["settings"]["batch"]) for count in places)
         split = "test" if (folder / file_of("test")).is_file() else "val"

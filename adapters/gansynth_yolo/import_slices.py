@@ -12,13 +12,13 @@ import numpy as np
 from pydantic import Field
 
 from gansynth.core.adapter import HostOptions
-from gansynth.core.host_commands import CommandReport
 from gansynth.core.requests.hosts import ImportRequest
 from gansynth.core.schema import FloatArray, Schema
 from gansynth.core.source import CaseSource, case_records
 from gansynth.core.writer import Item
 from gansynth.data.folds import table_text
 from gansynth.data.read_options import refuse_idle_read
+from gansynth.hosts.commands import CommandReport
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.progress import ProgressTask
 from gansynth.sampling.png_writer import PictureOptions

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.schema import Boxes, FloatArray
 from gansynth.hosts.epoch_plan import PARTNERS, EpochPlan, IntArray
-from gansynth.hosts.mixer import Mixer
+from gansynth.hosts.mixer import Mixer, MixerConfig
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankSample

@@ -84,7 +84,7 @@ def opened(asked: Mapping[str, Any]) -> tuple[Any, Any]:
 def mixed(asked: Mapping[str, Any]) -> tuple[Ends, dict[str, Any]]:
     """Train as ``gansynth augment`` does, in this process."""
     from gansynth.hosts.host import Job
-    from gansynth.hosts.record import FILE, read_sessions
+    from gansynth.hosts.record import read_sessions
 
     host, request = opened(asked)
     ends, rounds = Ends(), Job.round
@@ -96,7 +96,7 @@ def mixed(asked: Mapping[str, Any]) -> tuple[Ends, dict[str, Any]]:
     Job.round = timed  # type: ignore[method-assign]
     Path(asked["output"]).mkdir(parents=True)
     host.train_here(request, None)
-    (session,) = read_sessions(Path(asked["output"]) / FILE)
+    (session,) = read_sessions(Path(asked["output"]))
     drawn = {key: session["drawn"][key] for key in ("real", "synthetic")}
     partners = session["partners"]
     return ends, {"drawn": drawn, "partners": partners["real"] + partners["synthetic"]}

@@ -131,8 +131,8 @@ class Live:
 
 def run_ratio(source: Any, run: Path, root: Path, args: argparse.Namespace, p: str) -> Any:
     """All blocks at one ratio."""
-    from gansynth.core.mixer_config import MixerConfig
     from gansynth.core.ratio import Ratio
+    from gansynth.hosts.mixer import MixerConfig
 
     live = Live(source, run, root, args)
     hosts: list[Host] = []

@@ -6,7 +6,6 @@ a sample must be like there. ``gansynth.hosts.host`` says how a framework trains
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import ClassVar, Literal
@@ -18,6 +17,7 @@ from gansynth.core.lineage import CaseRecord, guard_host
 from gansynth.core.schema import Sample, Schema
 from gansynth.core.source import CaseSource, case_records
 from gansynth.core.space import Space
+from gansynth.runtime.errors import DataFault
 from gansynth.runtime.options import SetOptions
 
 HostArrays = Mapping[str, npt.NDArray[np.generic]]
@@ -30,7 +30,7 @@ class HostOptions(SetOptions):
     """Key of the folder of a training's results, which ``-o`` sets; none if there is no such."""
 
 
-class Adapter(ABC):
+class Adapter:
     """What a host framework asks of samples, opened on one data set and fold."""
 
     name: ClassVar[str]
@@ -58,16 +58,31 @@ class Adapter(ABC):
         """Smallest spatial size in voxels (host axes) a sample may have."""
         return (1,) * self.schema.ndim
 
-    @abstractmethod
     def finalise(self, sample: Sample) -> HostArrays:
-        """Compute the host's extra arrays of a sample, once, before admission to a sample bank.
+        """Check a sample, and compute the host's extra arrays of it, once, for a sample bank.
 
         Args:
             sample: in the host's space.
 
         Returns:
-            Named arrays, stored with the sample as the bank's extras.
+            Named arrays, stored with the sample as the bank's extras; by default none.
+
+        Raises:
+            DataFault: it has no labels or boxes of the schema, whichever the host needs.
         """
+        if self.needs == "labels" and sample.labels is None:
+            raise DataFault(
+                f"sample: no labels, expected them, because {self.name} learns from labels"
+            )
+        if self.needs == "boxes":
+            if sample.boxes is None:
+                raise DataFault("sample: no boxes, expected a list of them, which may be empty")
+            classes = range(len(self.schema.box_classes))
+            if unknown := {int(n) for n in sample.boxes.labels} - {*classes}:
+                raise DataFault(
+                    f"sample: box class {min(unknown)}, expected 0 to {len(classes) - 1}"
+                )
+        return {}
 
     def bring(self, source: CaseSource, space: Space) -> Callable[[Sample], Sample]:
         """Return the map that brings samples of another source's space into the host's space.

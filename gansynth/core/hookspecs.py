@@ -44,7 +44,7 @@ def register_commands(register: RegisterCommand) -> None:
     """Register commands of a host, ``register(verb, host, load)``; ``load()`` returns a function.
 
     It takes the request of the verb (one of ``VERBS``), and ``options`` if it has any: their
-    annotation is a model of the keys of ``--set``. The requests: ``gansynth.core.host_commands``.
+    annotation is a model of the keys of ``--set``. The requests: ``gansynth.core.requests.hosts``.
     """
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from gansynth.core.host_commands import TrainingResult
 from gansynth.core.ratio import Ratio
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.hosts import AugmentRequest, BankWords, HostData
@@ -18,6 +17,7 @@ from gansynth.data.read_options import refuse_idle_read
 from gansynth.fitting.label_report import warn_of_label_maps
 from gansynth.hosts.dry_run import plan_training, timed_sampler, will_it_harm
 from gansynth.hosts.host import Framework, framework
+from gansynth.hosts.record import TrainingResult
 from gansynth.hosts.sample_source import warn_of_neighbours
 from gansynth.metrics.segmentation.evaluation import compared
 from gansynth.runtime.devices import why_cpu
@@ -65,15 +65,6 @@ class Augmented:
             self.result.refuse_missing()
 
 
-def run_augment(request: AugmentRequest) -> Augmented:
-    """Train, export, or plan it.
-
-    Raises:
-        GansynthError: typed by cause; missing samples are in the result.
-    """
-    return _augment(request, request.reporter)
-
-
 def _report(request: AugmentRequest) -> Mapping[str, Any]:
     """Train a target framework with samples mixed in at a ratio: ``gansynth augment``.
 
@@ -94,7 +85,19 @@ def _report(request: AugmentRequest) -> Mapping[str, Any]:
 augment = function_of(AugmentRequest, _report, "augment")
 
 
-def _augment(request: AugmentRequest, reporter: Reporter, *, control: bool = False) -> Augmented:
+def run_augment(
+    request: AugmentRequest, reporter: Reporter | None = None, *, control: bool = False
+) -> Augmented:
+    """Train, export, or plan it.
+
+    Args:
+        reporter: in place of the request's.
+        control: whether it is the training without samples of a comparison.
+
+    Raises:
+        GansynthError: typed by cause; missing samples are in the result.
+    """
+    reporter = reporter or request.reporter
     if request.compare:
         return _compare(request, reporter)
     read_request(request, request.seed)  # refuses what no generator supports
@@ -137,16 +140,16 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     for name in ("without", "with"):
         own = {place: f"{settings[place]}/{name}"} if place in settings else {}
         arms[name] = request.but("compare", "out", set={**settings, **own})
-    planned = _augment(arms["with"].but(dry_run=True), NullReporter())
+    planned = run_augment(arms["with"].but(dry_run=True), NullReporter())
     longer = {**arms["without"].set, **as_long(planned.adapter, request.set, request.mix)}
     left_out = {*OF_SAMPLES, "schedule"} - {"generator"}  # whose data it may be
     arms["without"] = arms["without"].but(*left_out, ratio="1:0", set=longer)
     before = arms["without"].but(dry_run=True)
-    _augment(before, NullReporter(), control=True)  # before either trains
+    run_augment(before, NullReporter(), control=True)  # before either trains
     for line in planned.document["will_it_harm"]["lines"]:
         reporter.say(line)
-    done = _augment(arms["with"], reporter)
-    control = _augment(arms["without"], reporter, control=True)
+    done = run_augment(arms["with"], reporter)
+    control = run_augment(arms["without"], reporter, control=True)
     plan = plan_text(done.adapter.source, request)
     document = {"without": control.document, "with": done.document, "warning": ONE_PAIR}
     document |= compared(
@@ -179,6 +182,7 @@ def plan_text(source: CaseSource, asked: AugmentRequest) -> str:
     )
     test = max(2, subjects // 4)
     size = max(1, (subjects - 2 * test) // 3)
+    generator = "GENERATOR" if asked.run is None else asked.run.manifest["generator"]
     lines = [
         "name: pairs",
         f"data: {request.kind}:{request.where}",
@@ -189,7 +193,7 @@ def plan_text(source: CaseSource, asked: AugmentRequest) -> str:
         ),
         *([f"read: {dict(request.read)}"] if request.read else []),
         f"host: {{target: {asked.target}, steps: 1000}}",
-        f"generators: {{mine: {{generator: {_plugin(asked)}}}}}",
+        f"generators: {{mine: {{generator: {generator}}}}}",
         f'arms: [default, double, {{name: mine, generator: mine, ratio: "{asked.ratio}"}}]',
         f"sizes: [{size}]",
         "draws: 3",
@@ -197,10 +201,6 @@ def plan_text(source: CaseSource, asked: AugmentRequest) -> str:
         f"split: {{development: {test}, sealed: {test}}}",
     ]
     return "\n".join(lines)
-
-
-def _plugin(asked: AugmentRequest) -> str:
-    return "GENERATOR" if asked.run is None else str(asked.run.manifest["generator"])
 
 
 def _train(adapter: Framework, request: AugmentRequest) -> Augmented:

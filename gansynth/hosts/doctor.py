@@ -50,12 +50,7 @@ def examine() -> Iterator[DoctorLine]:
     yield from machine.lines()
     yield from scratch_banks()
     yield from plugin_lines()
-    yield from extra_lines()
-
-
-def extra_lines() -> Iterator[DoctorLine]:
-    """Check optional packages; none of them is imported."""
-    for package, (purpose, cure) in EXTRAS.items():
+    for package, (purpose, cure) in EXTRAS.items():  # none of them is imported
         try:
             yield DoctorLine("ok", package, f"{version(package)} (for {purpose})")
         except PackageNotFoundError:
@@ -84,11 +79,10 @@ def host_options() -> dict[str, type[OptionModel]]:
     return models
 
 
-def host_lines(request: DoctorRequest, settings: Mapping[str, str]) -> Iterator[DoctorLine]:
-    """Collect the lines of every host's check; one that fails is a line, too.
+def host_lines(request: DoctorRequest) -> Iterator[DoctorLine]:
+    """Collect the lines of every host's check, each with its own settings.
 
-    Args:
-        settings: of all hosts; each gets its own.
+    A check that fails is a line, too.
     """
     from gansynth.core.plugin_checks import guard_plugin_code, one_line
     from gansynth.core.registry import installed
@@ -98,7 +92,7 @@ def host_lines(request: DoctorRequest, settings: Mapping[str, str]) -> Iterator[
         try:
             with guard_plugin_code():
                 keys = registry.command_options("doctor", name).model_fields
-                own = {key: value for key, value in settings.items() if key in keys}
+                own = {key: value for key, value in request.set.items() if key in keys}
                 lines = list(registry.run("doctor", name, request, own))
         except Exception as error:  # a failing host does not stop the others
             origin = registry.origins.get(registry.loaders["commands"][f"doctor {name}"][0])

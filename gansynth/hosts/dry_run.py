@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.bank.placement import bank_place
 from gansynth.bank.reader import BankReader
-from gansynth.core.host_commands import TrainingFolder
 from gansynth.core.lineage import claim
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.requests.sections import SampleWords
 from gansynth.hosts.host import Framework
+from gansynth.hosts.record import TrainingFolder
 from gansynth.hosts.sample_source import find_sample_source
 from gansynth.runtime.errors import GansynthError
 from gansynth.sampling.filters.fitted import planned_filters

@@ -16,9 +16,9 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.ratio import Ratio, whole_parts
 from gansynth.core.schedule import ScheduledMix
+from gansynth.hosts.mixer import MixerConfig
 
 IntArray = npt.NDArray[np.int64]
 PARTNERS = "partners"

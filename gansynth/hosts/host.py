@@ -17,8 +17,8 @@ import platform
 import re
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from fnmatch import fnmatch
 from functools import cached_property
@@ -30,13 +30,12 @@ from pydantic import Field
 
 from gansynth.bank.draw_log import DrawCounter, DrawCounts
 from gansynth.bank.placement import FILE_BYTES
-from gansynth.bank.reader import BankReader
+from gansynth.bank.reader import BankReader, BankSample, verify_bank
 from gansynth.bank.store import SPEC
 from gansynth.bank.training_bank import TrainingBank
-from gansynth.core.adapter import Adapter, HostArrays, HostOptions
+from gansynth.core.adapter import Adapter, HostOptions
 from gansynth.core.bank_options import BankCapacity
-from gansynth.core.host_commands import TrainingFolder, TrainingResult
-from gansynth.core.mixer_config import MixerConfig
+from gansynth.core.lineage import guard, guard_host
 from gansynth.core.prediction import Prediction
 from gansynth.core.registry import installed
 from gansynth.core.requests.hosts import AugmentRequest
@@ -54,8 +53,17 @@ from gansynth.hosts.held_out import (
     prediction_files,
     refuse_unmeasurable,
 )
-from gansynth.hosts.launch import ApartTraining, TrainingDisplay, gpus_of, train_apart
-from gansynth.hosts.sample_source import SampleSource, check_drawing, check_origin, sample_bytes
+from gansynth.hosts.launch import ApartTraining, TrainingDisplay, train_apart
+from gansynth.hosts.mixer import MixerConfig
+from gansynth.hosts.record import TrainingFolder, TrainingResult
+from gansynth.hosts.sample_source import (
+    SampleSource,
+    check_asked,
+    check_drawing,
+    check_learnable,
+    find_sample_source,
+    sample_bytes,
+)
 from gansynth.hosts.training_data import (
     Pair,
     TrainingData,
@@ -65,13 +73,14 @@ from gansynth.hosts.training_data import (
 )
 from gansynth.metrics.segmentation.evaluation import asked_regions, headline
 from gansynth.metrics.segmentation.measures import Regions
-from gansynth.runtime.child import NAME, WARNING, show
+from gansynth.runtime.child import NAME, WARNING, limit_threads, show
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault, UsageFault
 from gansynth.runtime.files import TEMPORARY, disk_errors, read_json, write_json_atomic
 from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.options import read_settings, refuse_unaugmented
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import Interrupted, StopRequest, stop_request
+from gansynth.sampling.open_run import check_weights
 
 if TYPE_CHECKING:
     import torch
@@ -237,7 +246,10 @@ class Framework(Adapter):
     @property
     def gpus(self) -> tuple[int, ...]:
         """CUDA devices that the training occupies."""
-        return gpus_of(self.device)
+        from gansynth.runtime.devices import pick_device
+
+        picked = pick_device(self.device)
+        return (picked.index or 0,) if picked.type == "cuda" else ()
 
     def environment(self, file: Path) -> Mapping[str, str]:
         """Return the variables of the process in which it trains ``apart``.
@@ -260,7 +272,7 @@ class Framework(Adapter):
 
     def done(self, folder: Path) -> int:
         """Return the unit at which a training in this folder resumes; by default, the record's."""
-        sessions = record.read_sessions(folder / record.FILE)
+        sessions = record.read_sessions(folder)
         return int(sessions[-1]["epochs"][1]) if sessions else 0
 
     def open_training(self) -> None:
@@ -333,7 +345,7 @@ class Framework(Adapter):
     ) -> list[dict[str, str]]:
         """Return settings under which trainings take equal numbers of optimiser steps.
 
-        The base class refuses.
+        By default ``length_option``, if it counts steps; else the base class refuses.
 
         Args:
             steps: optimiser steps, as nearly as the host's own units allow.
@@ -347,10 +359,12 @@ class Framework(Adapter):
         Raises:
             UsageFault: a number of steps that the host does not support.
         """
-        raise UsageFault(
-            f"{self.name}: does not say how it trains for a number of steps, expected a host that "
-            "does"
-        )
+        if self.unit != "step" or self.length_option not in self.Options.model_fields:
+            raise UsageFault(
+                f"{self.name}: does not say how it trains for a number of steps, expected a host "
+                "that does"
+            )
+        return [{self.length_option: str(steps)} for _ in mixes]
 
     @classmethod
     def shortened(cls, settings: Mapping[str, str], share: float) -> dict[str, str]:
@@ -448,22 +462,6 @@ class Framework(Adapter):
 
     # -- what follows from it, for every host ----------------------------------------------------
 
-    def finalise(self, sample: Sample) -> HostArrays:
-        """Return no arrays beside image and labels or boxes, which are checked."""
-        if self.needs == "labels" and sample.labels is None:
-            raise DataFault(
-                f"sample: no labels, expected them, because {self.name} learns from labels"
-            )
-        if self.needs == "boxes":
-            if sample.boxes is None:
-                raise DataFault("sample: no boxes, expected a list of them, which may be empty")
-            classes = range(len(self.schema.box_classes))
-            if unknown := {int(n) for n in sample.boxes.labels} - {*classes}:
-                raise DataFault(
-                    f"sample: box class {min(unknown)}, expected 0 to {len(classes) - 1}"
-                )
-        return {}
-
     def check(self, request: AugmentRequest) -> None:
         """Check everything about a training that is known before it starts, without writing.
 
@@ -478,20 +476,64 @@ class Framework(Adapter):
         self.check_drawing(request)
 
     def check_samples(self, request: AugmentRequest) -> SampleSource:
-        """Check the generator or bank, and the request to it."""
-        found = check_origin(request, self, self.converts, self.check_run)
-        if found.bank is not None:
-            folder, schema, own = found.bank.folder, found.bank.spec.schema, self.source.schema
-            for key in self.same:
-                values = [getattr(each, key) for each in (schema, own)]
-                if values[0] != values[1]:
-                    of, real = (list(v) if isinstance(v, tuple) else v for v in values)
-                    raise DataFault(
-                        f"{folder}: samples have the {key.replace('_', ' ')} {of}, the training "
-                        f"cases {real}; expected the same in the same order. Make the bank again"
-                    )
-            self.check_bank(found.bank)
+        """Check the generator or bank, and return it with everything that it has seen.
+
+        Raises:
+            IntegrityFault: leakage, another space, or a damaged bank.
+            UsageFault, DataFault: samples that the host cannot learn from, or an invalid request.
+        """
+        found, source = find_sample_source(request), self.source
+        run, bank, lineage = found.run, found.bank, found.lineage
+        kind = "generator" if bank is None else "bank"
+        if run is not None:
+            check_learnable(run, self.name, self.needs)
+        if run is None or not self.converts(run):
+            guard_host(lineage.host, source.space.host, kind=kind)
+        name, where = "GENERATOR" if run is None else run.manifest["generator"], source.request
+        hint = (
+            f"Fit a generator on the training cases of this fold: gansynth fit {name} --data "
+            f"{where.kind}:{where.where} --fold {where.fold}"
+        )
+        # First as another data set, then as the same one.
+        for dataset in dict.fromkeys((source.name, lineage.dataset)):
+            guard(lineage, self.held_out, kind=kind, dataset=dataset, hint=hint)
+        if run is not None:
+            self.check_run(run, request)
+            check_weights(run)
+            return check_asked(request, found, source, self.held_out)
+        assert bank is not None, "it is no run"
+        verify_bank(bank.folder)
+        for key in self.same:
+            of, real = (getattr(each, key) for each in (bank.spec.schema, source.schema))
+            if of != real:
+                of, real = (list(v) if isinstance(v, tuple) else v for v in (of, real))
+                raise DataFault(
+                    f"{bank.folder}: samples have the {key.replace('_', ' ')} {of}, the training "
+                    f"cases {real}; expected the same in the same order. Make the bank again"
+                )
+        self.check_bank(bank)
         return found
+
+    def check_each(self, reader: BankReader, look: Callable[[BankSample], object]) -> None:
+        """Check every sample of a bank, as a producer checks its own; for ``check_bank``.
+
+        Args:
+            look: raises ``DataFault`` or ``UsageFault``.
+        """
+        from gansynth.sampling.quality_gate import validate_sample
+
+        for sample_id in reader.ids():
+            try:
+                sample = reader.read(sample_id)
+            except KeyError:  # it was retired in between
+                continue
+            try:
+                look(sample)
+                made = Sample(sample.image, sample.labels)
+                validate_sample(made, self.schema, self.sample_size, reader.spec.dtype)
+            except (DataFault, UsageFault) as fault:
+                where = f"{reader.folder}: {sample_id}"
+                raise type(fault)(f"{where}: {fault}. Make the bank again") from fault
 
     def check_export(self, request: AugmentRequest) -> None:
         """Check the samples of an export: of the training's own cases, and in their units."""
@@ -562,21 +604,16 @@ class Framework(Adapter):
                     self._train_apart(request, output)
                 else:
                     self.train_here(request, self.reporter)
-            sessions = record.read_sessions(output / record.FILE)
-            metrics = sessions[-1]["metrics_on_real_cases"]
-            return record.training_result_of(sessions, output, metrics)
-
-    def apart_training(self, request: AugmentRequest) -> ApartTraining:
-        """Describe the training for the process in which it runs."""
-        held_out = self.held_out if request.mix.synthetic else ()
-        return ApartTraining(request, self.source.request.to_json(), held_out)
+            return TrainingResult.of(record.read_sessions(output), output)
 
     def _train_apart(self, request: AugmentRequest, output: Path) -> None:
-        write_json_atomic(output / CONFIG, self.apart_training(request).to_json())
+        file, held_out = output / CONFIG, self.held_out if request.mix.synthetic else ()
+        training = ApartTraining(request, self.source.request.to_json(), held_out)
+        write_json_atomic(file, training.to_json())
         train_apart(
-            *("gansynth.hosts.launch", [str(output / CONFIG)], output),
+            *("gansynth.hosts.launch", [str(file)], output),
             f"the training of {self.title or self.name}",
-            variables=self.opened(request).environment(output / CONFIG),
+            variables=self.opened(request).environment(file),
             reporter=self.reporter,
         )
 
@@ -616,7 +653,8 @@ class Framework(Adapter):
 
     def described(self) -> dict[str, Any]:
         """Describe the data, mix and settings of one session."""
-        request, varying = self.source.request, {"device", "output", "seed", *self.may_change}
+        request = self.source.request
+        varying = {"device", "output", "seed", "checkpoint_every", *self.may_change}
         return {
             **record.describe_session(self.request, self.sample_source),
             "data": f"{request.kind}:{request.where}",
@@ -773,13 +811,6 @@ class Host(Framework):
             )
         return super().impartial(options, settings)
 
-    def lasting(
-        self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
-    ) -> list[dict[str, str]]:
-        if self.length_option not in self.Options.model_fields:
-            return super().lasting(steps, mixes, settings, cases)
-        return [{self.length_option: str(steps)} for _ in mixes]
-
     def planned(self, request: AugmentRequest) -> Mapping[str, Any]:
         training = self.opened(request)
         space = training.space
@@ -792,7 +823,6 @@ class Host(Framework):
 
     def described(self) -> dict[str, Any]:
         found = super().described()
-        del found["settings"]["checkpoint_every"]
         found["settings"] |= {"space": list(self.space.size), "grid": self.space.grid}
         return found
 
@@ -909,7 +939,7 @@ class Job:
         self.log = self.folder / record.DRAWS / stamp
         self._drawn, self._partners = DrawCounter(self.log), DrawCounter(self.log / PARTNERS)
         self._described = {**host.described(), "of_epochs": self.steps}
-        self._earlier = record.read_sessions(self.folder / record.FILE) if self.first > 0 else []
+        self._earlier = record.read_sessions(self.folder) if self.first > 0 else []
         self._rounds: list[dict[str, Any]] = []
         self._metrics: Mapping[str, Any] = {}
         self._taken, self._showed, self._reported = 0, -math.inf, time.monotonic()
@@ -1061,9 +1091,14 @@ class Job:
                 finite.
             Interrupted: asked to stop.
         """
-        host, complete = self.host, False
+        import torch
+
+        from gansynth.runtime.devices import pick_device
+
+        host, complete, threads = self.host, False, torch.get_num_threads()
         asked = nullcontext(StopRequest()) if host.apart else stop_request()
-        with asked as self.stop, _one_core_left(host.device):
+        with asked as self.stop:
+            limit_threads(pick_device(host.device).type)
             try:
                 self.begin()
                 with self.stop.deferred():
@@ -1072,6 +1107,7 @@ class Job:
                 self._metrics = host.evaluate(self)
                 complete = True
             finally:
+                torch.set_num_threads(threads)
                 self.close(complete)
 
     def begin(self) -> None:
@@ -1213,19 +1249,3 @@ class Job:
             record.write_sessions(self.folder, [*self._earlier, this], complete=complete)
         except EnvironmentFault as error:
             self.say(f"{WARNING}{error}")
-
-
-@contextmanager
-def _one_core_left(device: str) -> Iterator[None]:
-    """Leave the producer one core; see ``gansynth.runtime.child.limit_threads``."""
-    import torch
-
-    from gansynth.runtime.child import limit_threads
-    from gansynth.runtime.devices import pick_device
-
-    before = torch.get_num_threads()
-    limit_threads(pick_device(device).type)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

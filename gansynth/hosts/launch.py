@@ -109,14 +109,6 @@ def main(arguments: Sequence[str]) -> int:
     return entry(work)
 
 
-def gpus_of(device: str) -> tuple[int, ...]:
-    """Return the CUDA devices that a training on this device occupies."""
-    from gansynth.runtime.devices import pick_device
-
-    picked = pick_device(device)
-    return (picked.index or 0,) if picked.type == "cuda" else ()
-
-
 def device_of(device: str) -> str:
     """Resolve ``auto`` to CUDA if available; the framework checks other devices itself."""
     if device != "auto":

@@ -13,9 +13,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import current_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
@@ -23,14 +23,16 @@ from typing import TYPE_CHECKING, Any, Generic
 import numpy as np
 
 from gansynth.bank.draw_log import DrawLog, Kind
-from gansynth.core.mixer_config import STALE_SECONDS, MixerConfig
-from gansynth.core.ratio import SlotAllocator
-from gansynth.core.schedule import Key, ScheduledMix
-from gansynth.runtime.errors import TrainingFault
+from gansynth.core.ratio import Ratio, SlotAllocator
+from gansynth.core.schedule import Key, Mix, Schedule, ScheduledMix, choose_cases
+from gansynth.runtime.errors import TrainingFault, UsageFault
+from gansynth.runtime.serialise import Document
 
 if TYPE_CHECKING:
     from gansynth.bank.reader import BankPasses, BankSample
 
+STALE_SECONDS = 120.0
+"""Seconds without a heartbeat after which a live bank's producer counts as dead."""
 WISHES = 20  # samples drawn at most to find one that fits a wish
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 5.0
@@ -45,6 +47,148 @@ def _renew_lock() -> None:
 
 # Otherwise a thread that does not exist in a forked process would hold the lock there forever.
 os.register_at_fork(after_in_child=_renew_lock)
+
+
+class BatchCounter:
+    """Progress of a training, counted in batches of all worker processes of a rank together.
+
+    Workers load ahead and do not know the epoch. Each appends one byte to a file for every batch;
+    the byte's offset is the batch's number. This needs no lock and no repair after a crash. It can
+    be pickled or forked, and is not thread-safe.
+    """
+
+    def __init__(self, file: Path | str, total: int, start: int = 0) -> None:
+        if total < 1 or start < 0:
+            raise UsageFault(
+                f"clock: {total} batches from {start} on; expected at least 1, from 0 on"
+            )
+        self.file = Path(file)
+        self.total, self.start = total, start
+        self._pid, self._fd = 0, -1
+
+    def to_json(self) -> list[Any]:
+        """Return the constructor's arguments."""
+        return [str(self.file.absolute()), self.total, self.start]
+
+    @classmethod
+    def from_json(cls, doc: Sequence[Any]) -> BatchCounter:
+        """Construct a clock from ``to_json``."""
+        return cls(*doc)
+
+    def tick(self) -> float:
+        """Count a batch; return progress at its beginning, 0 to 1. May raise OSError."""
+        if self._pid != os.getpid():
+            self._open()
+        os.write(self._fd, b".")
+        # After an append, the file position of this descriptor is behind its own byte.
+        return self._progress(os.lseek(self._fd, 0, os.SEEK_CUR) - 1)
+
+    def now(self) -> float:
+        """Return progress without counting a batch."""
+        try:
+            return self._progress(self.file.stat().st_size)
+        except FileNotFoundError:
+            return self._progress(0)
+
+    def _progress(self, batches: int) -> float:
+        return min(1.0, (self.start + batches) / self.total)
+
+    def _open(self) -> None:
+        self._pid, self._fd = os.getpid(), -1
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self._fd = os.open(self.file, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pid": 0, "_fd": -1}
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0 and self._pid == os.getpid():
+            os.close(self._fd)
+
+
+@dataclass(frozen=True)
+class MixerConfig(Document, Generic[Key], whole=True):
+    """What one rank mixes into one training.
+
+    Its document has the exact numbers of ratio and schedule, since their texts are rounded: every
+    process must compute the same tables.
+
+    Attributes:
+        bank: the bank to draw from; None only if no synthetic sample is ever drawn.
+        ratio: real:synthetic.
+        schedule: how the ratio changes.
+        batch_counter: counts batches; needed by any schedule but a constant one.
+        chosen: real cases that fine-tuning may draw.
+        seed: seeds the choice of slots and samples.
+        stream: further numbers of the seed: rank and first epoch, say.
+        workers: processes that draw for one rank at once, if other than torch's data loader, which
+            gives their number itself. 1 if unknown.
+        log: folder where draws are counted; None counts nothing.
+        strict: stop at the first missing sample.
+        patience: seconds a synthetic-only phase waits for a sample.
+    """
+
+    bank: Path | None
+    ratio: Ratio
+    schedule: Schedule = field(default_factory=Schedule)
+    batch_counter: BatchCounter | None = None
+    chosen: tuple[Key, ...] = ()
+    seed: int = 0
+    stream: tuple[int, ...] = ()
+    workers: int = 1
+    log: Path | None = None
+    strict: bool = False
+    patience: float = 300.0
+
+    def __post_init__(self) -> None:
+        self.schedule.check(self.ratio)
+        if self.batch_counter is None and self.schedule.kind != "constant":
+            raise ValueError(f"schedule {self.schedule}: needs a batch_counter")
+        if self.schedule.kind == "finetune" and not self.chosen:
+            raise ValueError(f"schedule {self.schedule}: needs the cases chosen for fine-tuning")
+
+    @classmethod
+    def of(
+        cls,
+        mix: Mix,
+        bank: Path | None,
+        log: Path,
+        *,
+        seed: int,
+        batches: int,
+        subjects: Mapping[Key, str],
+        strict: bool,
+        patience: float,
+        done: int = 0,
+        rank: int = 0,
+    ) -> MixerConfig[Key]:
+        """Return the plan of one rank.
+
+        Args:
+            bank: to draw from; None if nothing synthetic is ever drawn.
+            log: folder of this session, where draws and batches are counted.
+            seed: of conditions and latents, and of the cases chosen for fine-tuning.
+            batches: of the whole training, on this rank.
+            subjects: training case -> subject.
+            done: batches of earlier sessions.
+            rank: of a data-parallel training.
+        """
+        ratio, schedule = mix
+        constant, tuning = schedule.kind == "constant", schedule.kind == "finetune"
+        return MixerConfig(
+            bank=bank,
+            ratio=ratio,
+            schedule=schedule,
+            batch_counter=None
+            if constant
+            else BatchCounter(log / f"batches-{rank}", batches, done),
+            chosen=choose_cases(subjects, schedule.share, seed) if tuning else (),
+            seed=seed,
+            stream=(rank, done),
+            log=log,
+            strict=strict,
+            patience=patience,
+        )
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from typing import Any, TypedDict
 from gansynth.bank.draw_log import DrawCounter, DrawCounts
 from gansynth.bank.reader import BankReader
 from gansynth.core.lineage import CaseRecord, guard
-from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Mix, Schedule
 from gansynth.core.units import UnitCheck
+from gansynth.hosts.mixer import MixerConfig
 from gansynth.runtime.errors import UsageFault
 
 

@@ -1,6 +1,6 @@
-"""The record of a training with synthetic samples: what each session mixed in.
+"""A training's folder, its record of what each session mixed in, and its result.
 
-A JSON document beside the checkpoints. A continued training adds a session.
+The record is a JSON document beside the checkpoints. A continued training adds a session.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.host_commands import TrainingFolder, TrainingResult
 from gansynth.core.lineage import Lineage
 from gansynth.core.requests.hosts import AugmentRequest
+from gansynth.core.schedule import Mix
 from gansynth.hosts.sample_source import SampleSource
-from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import read_json, remove_temporaries, write_json_atomic
 from gansynth.runtime.version import __version__
 
@@ -40,8 +41,36 @@ _RECORDED = (
     *("host_augmentation", "augment_synthetic", "real_in_generator_space"),
 )
 """Fields of a request that are recorded as they are."""
+_COUNTED = ("real", "synthetic", "fell_back", "distinct_synthetic")
 _MEANS = ("refresh_seconds", "overhead", "overhead_low", "overhead_high", "duty")
 """Values averaged over sessions, weighted by their draws."""
+TOLERATED = 0.01  # largest share of missing synthetic samples that still counts as success
+
+
+@dataclass(frozen=True)
+class TrainingFolder:
+    """The folder of a training's results, and how far the training in it has come.
+
+    ``done``, ``total``: ``unit``s of the newest checkpoint and of the whole training; None if
+    unknown. ``begun``: by an earlier command. ``finished``: trained and evaluated.
+    """
+
+    path: Path
+    done: int
+    total: int | None
+    unit: str = "epoch"
+    begun: bool = False
+    finished: bool = False
+
+    def __str__(self) -> str:
+        at = f"{self.unit} {self.done}" + ("" if self.total is None else f" of {self.total}")
+        if self.finished:
+            return f"is finished in {self.path}: nothing is trained again"
+        if self.done:
+            return f"goes on at {at} in {self.path}"
+        if self.begun:
+            return f"starts anew in {self.path}: it was interrupted before its first checkpoint"
+        return f"starts in {self.path}"
 
 
 def mix_name(request: AugmentRequest) -> str:
@@ -113,9 +142,10 @@ def version_of(package: str) -> str | None:
         return None
 
 
-def read_sessions(path: Path) -> list[dict[str, Any]]:
-    """Read the sessions of a training's record; none if there is no record."""
-    sessions = read_json(path).get("sessions", []) if path.is_file() else []
+def read_sessions(folder: Path) -> list[dict[str, Any]]:
+    """Read the sessions of a training's record in its folder; none if there is no record."""
+    file = folder / FILE
+    sessions = read_json(file).get("sessions", []) if file.is_file() else []
     return [session for session in sessions if isinstance(session, dict)]
 
 
@@ -154,46 +184,107 @@ def _lineage(lineage: Lineage) -> dict[str, Any]:
     return document
 
 
-# -- over all sessions ---------------------------------------------------------------------------
+@dataclass(frozen=True)
+class TrainingResult:
+    """The outcome of a host's training with synthetic samples.
 
+    Attributes:
+        folder: where the host wrote its results.
+        drawn_real: samples the host drew from real cases.
+        drawn_synthetic: samples it drew from the bank.
+        fell_back: real samples drawn because the bank was empty (part of ``drawn_real``).
+        metrics: the host's validation metrics on real cases only, e.g. ``{"dice": 0.87}``.
+        reasons: short reason -> how many of ``fell_back``, as far as the host knows.
+        asked: share of synthetic samples by ratio and schedule over the whole training.
+        training_bank: of the producer, as far as known: draws per sample, seconds to renew the
+            bank, slowdown of the host's steps as a share, restarts.
+        warnings: for the user.
+    """
 
-def training_result_of(
-    sessions: Sequence[Mapping[str, Any]], folder: Path, metrics: Mapping[str, Any]
-) -> TrainingResult:
-    """Summarise a training over all its sessions, with its metrics on real cases."""
-    drawn = [session["drawn"] for session in sessions]
-    supplies = [session.get("supply", {}) for session in sessions]
-    weights = [counts["real"] + counts["synthetic"] for counts in drawn]
+    folder: Path
+    drawn_real: int
+    drawn_synthetic: int
+    fell_back: int
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    asked: float | None = None
+    training_bank: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
 
-    def total(key: str) -> int:
-        return sum(counts.get(key, 0) for counts in drawn)
+    @classmethod
+    def of(cls, sessions: Sequence[Mapping[str, Any]], folder: Path) -> TrainingResult:
+        """Summarise a training over all its sessions."""
+        drawn = [session["drawn"] for session in sessions]
+        supplies = [session.get("supply", {}) for session in sessions]
+        weights = [counts["real"] + counts["synthetic"] for counts in drawn]
 
-    def mean(values: Sequence[float | None]) -> float | None:
-        """Mean of the known values, weighted by draws; None if there are none."""
-        known = [(w, v) for w, v in zip(weights, values, strict=True) if v is not None]
-        whole = sum(weight for weight, _ in known)
-        return round(sum(w * v for w, v in known) / whole, 6) if whole else None
+        def mean(values: Sequence[float | None]) -> float | None:
+            """Mean of the known values, weighted by draws; None if there are none."""
+            known = [(w, v) for w, v in zip(weights, values, strict=True) if v is not None]
+            whole = sum(weight for weight, _ in known)
+            return round(sum(w * v for w, v in known) / whole, 6) if whole else None
 
-    reasons: Counter[str] = Counter()
-    for counts in drawn:
-        reasons.update(counts["reasons"])
-    distinct = total("distinct_synthetic")
-    producer = {
-        "draws_per_sample": round(total("synthetic") / distinct, 4) if distinct else None,
-        **{key: mean([supply.get(key) for supply in supplies]) for key in _MEANS},
-        "restarts": sum(supply.get("restarts", 0) for supply in supplies)
-        if any("restarts" in supply for supply in supplies)
-        else None,
-        "ended": next((s["ended"] for s in reversed(supplies) if s.get("ended")), None),
-    }
-    return TrainingResult(
-        folder=folder,
-        drawn_real=total("real"),
-        drawn_synthetic=total("synthetic"),
-        fell_back=total("fell_back"),
-        metrics=metrics,
-        reasons=dict(reasons),
-        asked=mean([session.get("asked") for session in sessions]),
-        training_bank={key: value for key, value in producer.items() if value is not None},
-        warnings=tuple(supply["worn"] for supply in supplies if "worn" in supply),
-    )
+        total, reasons = Counter[str](), Counter[str]()
+        for counts in drawn:
+            total.update({key: counts.get(key, 0) for key in _COUNTED})
+            reasons.update(counts["reasons"])
+        distinct = total["distinct_synthetic"]
+        restarts = [supply["restarts"] for supply in supplies if "restarts" in supply]
+        producer = {
+            "draws_per_sample": round(total["synthetic"] / distinct, 4) if distinct else None,
+            **{key: mean([supply.get(key) for supply in supplies]) for key in _MEANS},
+            "restarts": sum(restarts) if restarts else None,
+            "ended": next((s["ended"] for s in reversed(supplies) if s.get("ended")), None),
+        }
+        return cls(
+            folder=folder,
+            drawn_real=total["real"],
+            drawn_synthetic=total["synthetic"],
+            fell_back=total["fell_back"],
+            metrics=sessions[-1].get("metrics_on_real_cases", {}),
+            reasons=dict(reasons),
+            asked=mean([session.get("asked") for session in sessions]),
+            training_bank={key: value for key, value in producer.items() if value is not None},
+            warnings=tuple(supply["worn"] for supply in supplies if "worn" in supply),
+        )
+
+    @property
+    def realised(self) -> float:
+        """Realised share of synthetic samples."""
+        return self.drawn_synthetic / max(1, self.drawn_real + self.drawn_synthetic)
+
+    def describe(self, mix: Mix) -> dict[str, Any]:
+        """Return a JSON document, with the requested ratio and schedule."""
+        return {
+            "folder": str(self.folder),
+            "ratio": str(mix.ratio),
+            "schedule": str(mix.schedule),
+            "drawn_real": self.drawn_real,
+            "drawn_synthetic": self.drawn_synthetic,
+            "realised_synthetic_share": self.realised,
+            "asked_synthetic_share": self.asked,
+            "fell_back": self.fell_back,
+            "supply": dict(self.training_bank),
+            "warnings": list(self.warnings),
+            "metrics_on_real_cases": dict(self.metrics),
+        }
+
+    def refuse_missing(self) -> None:
+        """Refuse a training that missed too many synthetic samples.
+
+        Raises:
+            TrainingFault: more than 1 % of the requested synthetic samples were missing.
+        """
+        total = self.drawn_synthetic + self.fell_back
+        missing = self.fell_back / max(1, total)
+        if missing > TOLERATED:
+            why = max(self.reasons, key=lambda reason: self.reasons[reason], default="")
+            if ended := self.training_bank.get("ended"):
+                why += f": {ended}"
+            raise TrainingFault(
+                f"{self.folder}: training finished and its results are kept, but "
+                f"{self.fell_back} of {total} synthetic samples were missing ({missing:.1%}"
+                f"{f', {why}' if why else ''}). Real cases took their place; expected at most "
+                f"{TOLERATED:.0%}. Give the generator a faster --device, or fill the bank first "
+                "with --offline"
+            )

@@ -5,7 +5,7 @@ A training is refused that would see held-out cases, another space or other unit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -13,20 +13,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gansynth.bank.reader import BankReader, BankSample, verify_bank
+from gansynth.bank.reader import BankReader
 from gansynth.core.adapter import Adapter
-from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host, neighbours
+from gansynth.core.lineage import CaseRecord, Lineage, guard, neighbours
 from gansynth.core.registry import such_as
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.schema import Schema
 from gansynth.core.source import CaseSource, case_content, lineage_of
 from gansynth.core.space import Space
 from gansynth.core.units import IMAGES, compare_with_cases
-from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.deidentify import real_parts
-from gansynth.sampling.open_run import check_weights
 from gansynth.sampling.request_parsing import Maker, check_request, check_texts
 from gansynth.sampling.run_source import open_matching_real
 
@@ -35,7 +33,7 @@ METADATA_BYTES = 4096  # of a sample in a bank, with its boxes
 
 @dataclass(frozen=True)
 class SampleSource:
-    """A generator's run or a bank, read once; ``check_origin`` checks it.
+    """A generator's run or a bank, read once; ``Framework.check_samples`` checks it.
 
     Either ``run`` or ``bank`` is None. ``described`` has the hash of the run's manifest, which
     includes that of its weights, and of a complete bank's content.
@@ -73,47 +71,6 @@ def find_sample_source(request: AugmentRequest) -> SampleSource:
         "manifest_sha256": run.manifest_sha256,
     }
     return SampleSource(run.lineage, described, run)
-
-
-def check_origin(
-    request: AugmentRequest,
-    host: Adapter,
-    converts: Callable[[RunFolder], bool] = lambda run: False,
-    check_run: Callable[[RunFolder, AugmentRequest], None] = lambda run, request: None,
-) -> SampleSource:
-    """Check the origin of samples, and return it with everything that it has seen.
-
-    Args:
-        converts: whether the host brings samples of a run's own space into its own.
-        check_run: refuses what the host does not take, before the generator's own refusals.
-
-    Raises:
-        IntegrityFault: leakage, another space, or a damaged bank.
-        UsageFault, DataFault: samples that the host cannot learn from, or an invalid request.
-    """
-    source = host.source
-    sample_source = find_sample_source(request)
-    run, bank, lineage = sample_source.run, sample_source.bank, sample_source.lineage
-    kind = "generator" if bank is None else "bank"
-    if run is not None:
-        check_learnable(run, host.name, host.needs)
-    if run is None or not converts(run):
-        guard_host(lineage.host, source.space.host, kind=kind)
-    name, where = "GENERATOR" if run is None else run.manifest["generator"], source.request
-    hint = (
-        f"Fit a generator on the training cases of this fold: gansynth fit {name} --data "
-        f"{where.kind}:{where.where} --fold {where.fold}"
-    )
-    # First as another data set, then as the same one.
-    for dataset in dict.fromkeys((source.name, lineage.dataset)):
-        guard(lineage, host.held_out, kind=kind, dataset=dataset, hint=hint)
-    if bank is not None:
-        verify_bank(bank.folder)
-        return sample_source
-    assert run is not None, "it is no bank"
-    check_run(run, request)
-    check_weights(run)
-    return check_asked(request, sample_source, source, host.held_out)
 
 
 def check_learnable(
@@ -168,30 +125,6 @@ def check_asked(
     hint = "Leave these cases out of it, or name another source"
     guard(lineage, held_out, kind="--condition-source", dataset=host.name, hint=hint)
     return replace(sample_source, lineage=sample_source.lineage.joined(lineage))
-
-
-def check_samples(
-    reader: BankReader,
-    look: Callable[[BankSample], object],
-    schema: Schema,
-    min_size: Sequence[int],
-) -> None:
-    """Check every sample of a given bank, as a producer checks its own."""
-    from gansynth.core.schema import Sample
-    from gansynth.sampling.quality_gate import validate_sample
-
-    for sample_id in reader.ids():
-        try:
-            sample = reader.read(sample_id)
-        except KeyError:  # it was retired in between
-            continue
-        try:
-            look(sample)
-            made = Sample(sample.image, sample.labels)
-            validate_sample(made, schema, min_size, reader.spec.dtype)
-        except (DataFault, UsageFault) as fault:
-            where = f"{reader.folder}: {sample_id}"
-            raise type(fault)(f"{where}: {fault}. Make the bank again") from fault
 
 
 def check_drawing(adapter: Adapter, request: AugmentRequest) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 
 from gansynth.bank.reader import BankSample
 from gansynth.core.foreground import ForegroundIndex
-from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import (
     Case,
@@ -26,7 +25,7 @@ from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
 from gansynth.data.batches import CaseCache
 from gansynth.hosts.epoch_plan import EpochPlan, EpochTable
-from gansynth.hosts.mixer import Mixer
+from gansynth.hosts.mixer import Mixer, MixerConfig
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.option_kinds import size_text
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.host_commands import TrainingResult
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.hosts.record import TrainingResult
 from gansynth.runtime.child import limit_threads
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault

@@ -20,11 +20,11 @@ from click.testing import CliRunner, Result
 
 from gansynth.bank.producer import ProducerConfig, run_producer
 from gansynth.bank.reader import BankReader
-from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.hosts.host import Framework, framework
+from gansynth.hosts.mixer import MixerConfig
 from gansynth.hosts.record import DRAWS, FILE
 from gansynth.hosts.training_data import TrainingData
 from gansynth.runtime import processes

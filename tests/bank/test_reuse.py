@@ -15,7 +15,7 @@ from gansynth.bank.training_bank import (
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.ratio import Ratio
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.hosts.record import training_result_of
+from gansynth.hosts.record import TrainingResult
 from gansynth.runtime.errors import EnvironmentFault, TrainingFault
 
 HALF = Ratio(1, 1)
@@ -111,7 +111,7 @@ def test_a_sample_drawn_too_often_is_said_once_with_the_cure_and_at_the_end(supp
     assert training_bank.messages() == []
     supply = training_bank.summary(counts)
     session = {"drawn": {**counts.to_json(), "real": 643}, "supply": supply}
-    assert training_result_of([session], tmp_path, {}).warnings == (supply["worn"],)
+    assert TrainingResult.of([session], tmp_path).warnings == (supply["worn"],)
 
 
 def test_a_failure_to_measure_is_told_once_never_raised_and_leaves_a_low_duty(supply_of, tmp_path):

@@ -19,12 +19,11 @@ from gansynth.core.adapter import HostOptions
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator, GeneratorOptions
-from gansynth.core.host_commands import TrainingFolder, TrainingResult
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import OUTSIDE, Sample
 from gansynth.core.source import Provenance
 from gansynth.hosts.host import Framework
-from gansynth.hosts.sample_source import check_origin
+from gansynth.hosts.record import TrainingFolder, TrainingResult
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
 from tests.offered import offered
@@ -129,7 +128,7 @@ class Host(Framework):
 
     def check(self, request):
         if request.mix.synthetic:
-            check_origin(request, self)
+            self.check_samples(request)
 
     def start(self, request):
         self.started.append(request)

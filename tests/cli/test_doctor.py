@@ -83,7 +83,7 @@ def test_a_host_that_cannot_be_looked_at_or_does_not_load_is_a_line(monkeypatch)
 
     monkeypatch.setattr(nnunet, "lines", torn)
     with registered(SimpleNamespace(register_commands=register_commands)):
-        lines = {line.what: line for line in doctor.host_lines(QUICK, {})}
+        lines = {line.what: line for line in doctor.host_lines(QUICK)}
     says(lines["torn"], "note", "does not load", "tensorlib", "again")
     says(lines["nnunet"], "note", "no module named tensorlib", "install gansynth again")
     assert {"deepmedic", "libreyolo"} <= set(lines)

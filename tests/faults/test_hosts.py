@@ -10,11 +10,9 @@ import pytest
 
 from gansynth.bank.producer import ProducerConfig, open_bank, run_producer
 from gansynth.bank.reader import BankReader
-from gansynth.core.host_commands import TrainingFolder
-from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.ratio import Ratio
-from gansynth.hosts.mixer import Mixer
-from gansynth.hosts.record import training_in
+from gansynth.hosts.mixer import Mixer, MixerConfig
+from gansynth.hosts.record import TrainingFolder, training_in
 from gansynth.runtime.errors import UsageFault
 from tests.adapters.kits import kit_of, read_all
 

@@ -123,9 +123,8 @@ def test_a_clock_that_steps_to_and_fro_changes_no_number(toy_fit, tmp_path, monk
 
 @pytest.mark.fault(43)
 def test_a_clock_that_was_set_back_leaves_a_live_bank_in_use(toy_bank, tmp_path):
-    from gansynth.core.mixer_config import MixerConfig
     from gansynth.core.ratio import Ratio
-    from gansynth.hosts.mixer import Mixer
+    from gansynth.hosts.mixer import Mixer, MixerConfig
 
     bank = toy_bank(frozen=False)
     later = time.time() + 3600

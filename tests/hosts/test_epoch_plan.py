@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.core.batch_counter import BatchCounter
-from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.ratio import Ratio, whole_parts
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.epoch_plan import EpochPlan, EpochTable
+from gansynth.hosts.mixer import BatchCounter, MixerConfig
 
 
 def plan_of(

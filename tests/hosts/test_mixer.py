@@ -14,11 +14,9 @@ import torch
 
 from gansynth.bank.draw_log import summarise
 from gansynth.bank.store import list_samples, sample_path
-from gansynth.core.batch_counter import BatchCounter
-from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
-from gansynth.hosts.mixer import BatchItem, Mixer
+from gansynth.hosts.mixer import BatchCounter, BatchItem, Mixer, MixerConfig
 from gansynth.runtime.errors import TrainingFault
 from tests.processes import forked
 

@@ -10,7 +10,6 @@ import pytest
 
 from gansynth.core.space import Space
 from gansynth.hosts.host import Framework, Host, TrainingOptions
-from gansynth.hosts.sample_source import check_origin
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ConformanceReport, ToySource, check_host
 
@@ -31,7 +30,7 @@ class ToyAdapter(Framework):
 
     def check(self, request):
         if request.mix.synthetic:
-            check_origin(request, self)
+            self.check_samples(request)
 
     def train(self, job):
         raise NotImplementedError

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
     """Print the findings, and raise if there are errors."""
-    from gansynth.hosts.check import checked_data
+    from gansynth.hosts.commands import checked_data
 
     name, findings = checked.name, checked.findings
     errors = sum(finding.level == "error" for finding in findings)
@@ -45,7 +45,7 @@ def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
 
 command = request_command(
     CheckRequest,
-    "gansynth.hosts.check:run_check",
+    "gansynth.hosts.commands:run_check",
     show,
     epilog=examples(
         "gansynth check nnunet:004",

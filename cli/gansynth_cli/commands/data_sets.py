@@ -13,8 +13,8 @@ from gansynth_cli.requests import request_command
 from gansynth_cli.results import generator_for
 
 if TYPE_CHECKING:
-    from gansynth.core.host_commands import CommandReport
     from gansynth.core.source import FoldSplit
+    from gansynth.hosts.commands import CommandReport
 
 
 def show_report(request: Request, report: CommandReport, out: Output) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.requests.hosts import DoctorRequest
@@ -24,12 +25,11 @@ def options_of_hosts(typed: Mapping[str, Any]) -> dict[str, type[OptionModel]]:
 
 def show(request: DoctorRequest, lines: list[DoctorLine], out: Output) -> None:
     """Print the lines, and raise if something essential is missing."""
-    from gansynth.hosts.commands import document_of
-
     bad = [line.what for line in lines if line.state == "bad"]
     hints = [] if bad else [then("demo", "-o", "runs/demo")]
     rows = table((line.state, line.what, line.text) for line in lines)
-    out.result(document_of(lines), [*rows, *hints])
+    document = {"ok": not bad, "lines": [asdict(line) for line in lines]}
+    out.result(document, [*rows, *hints])
     if bad:
         raise EnvironmentFault(f"doctor: {', '.join(bad)} not in order; see the lines above")
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from gansynth.bank.draw_log import summarise
 from gansynth.core.lineage import CaseRecord, Lineage
-from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample, Schema
+from gansynth.hosts.mixer import MixerConfig
 from gansynth.runtime.errors import DataFault
 from gansynth.sampling.sampler import BESIDE
 from gansynth_deepmedic.hook import Subepochs

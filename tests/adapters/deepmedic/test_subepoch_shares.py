@@ -4,9 +4,9 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.hosts.epoch_plan import EpochPlan
+from gansynth.hosts.mixer import MixerConfig
 from gansynth_deepmedic.subepoch_shares import (
     MOST_REPEATS,
     SubepochShare,

@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from gansynth.core.host_commands import TrainingResult
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.hosts.record import FILE, LOG
+from gansynth.hosts.record import FILE, LOG, TrainingResult
 from gansynth.runtime.errors import GansynthError, TrainingFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import RichReporter

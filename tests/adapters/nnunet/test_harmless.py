@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gansynth.bank.draw_log import DrawCounter
-from gansynth.hosts.record import FILE, read_sessions, training_result_of
+from gansynth.hosts.record import TrainingResult, read_sessions
 from tests.adapters.nnunet.conftest import log_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -59,7 +59,7 @@ def test_an_empty_bank_changes_no_bit_and_that_is_said(build, told, empty_bank, 
     assert_equal(trained(ours), stock)
     assert "WARNING: there is no synthetic sample" in log_of(ours)
     folder, real = Path(ours.output_folder), 5 * ours.batch_size
-    result = training_result_of(read_sessions(folder / FILE), folder, {})
+    result = TrainingResult.of(read_sessions(folder), folder)
     drawn = (result.drawn_real, result.drawn_synthetic, result.fell_back)
     assert drawn == (real, 0, real // 2)
     assert "holds no sample" in result.training_bank["ended"]

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.host_commands import TrainingResult
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import lineage_of
+from gansynth.hosts.record import TrainingResult
 from gansynth.runtime.progress import RichReporter
 from gansynth.testing import ToySource
 from tests.banks import Pairs, write_bank

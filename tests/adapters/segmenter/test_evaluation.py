@@ -21,7 +21,7 @@ from gansynth.sampling.run_source import open_source
 from gansynth_segmenter import inference
 from gansynth_segmenter.augmentation import AugmentationWarp, rotation
 from gansynth_segmenter.inference import Segmenter, evaluate_pairs
-from gansynth_segmenter.networks import UNetOptions, UNetSegmenter
+from gansynth_segmenter.networks import SegmentingNetwork, SegmentingOptions
 from gansynth_segmenter.options import SegmenterOptions
 
 SCHEMA = Schema(("T1",), {"background": 0, "oedema": 1, "core": 2}, (1.0, 1.0, 1.0))
@@ -47,7 +47,7 @@ def thresholding(monkeypatch):
     monkeypatch.setattr(inference, "probabilities", see)
 
     def make(space: Space) -> tuple[Segmenter, list[tuple[int, ...]]]:
-        net = UNetSegmenter(SCHEMA, (8, 8, 8), UNetOptions(width=4, levels=1))
+        net = SegmentingNetwork(SCHEMA, (8, 8, 8), SegmentingOptions(width=4, levels=1))
         return Segmenter(net, SCHEMA, space, REGIONS, SegmenterOptions()), seen
 
     return make

@@ -132,14 +132,14 @@ def test_damaged_weights_are_not_loaded(train, tmp_path):
 def test_a_loss_that_is_no_number_ends_it_with_the_record_kept(train, tmp_path, monkeypatch):
     import torch
 
-    from gansynth_segmenter.networks import UNetSegmenter
+    from gansynth_segmenter.networks import SegmentingNetwork
 
-    before = UNetSegmenter.loss
+    before = SegmentingNetwork.loss
 
-    def ill(self: UNetSegmenter, step: Any) -> dict[str, torch.Tensor]:
+    def ill(self: SegmentingNetwork, step: Any) -> dict[str, torch.Tensor]:
         return {name: term * torch.nan for name, term in before(self, step).items()}
 
-    monkeypatch.setattr(UNetSegmenter, "loss", ill)
+    monkeypatch.setattr(SegmentingNetwork, "loss", ill)
     with pytest.raises(TrainingFault, match="expected finite numbers"):
         train("out")
     assert not session_of(tmp_path / "out")["complete"]

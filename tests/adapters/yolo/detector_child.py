@@ -20,11 +20,10 @@ import numpy as np
 import pytest
 
 from gansynth.bank.draw_log import PATTERN, summarise
-from gansynth.core.batch_counter import BatchCounter
-from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.epoch_plan import PARTNERS
+from gansynth.hosts.mixer import BatchCounter, MixerConfig
 from gansynth.runtime.errors import GansynthError
 from gansynth_yolo.detectors import DETECTORS, DetectorJob, detector
 from gansynth_yolo.mixed import EpochSlots

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 import gansynth_yolo
-from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.ratio import Ratio
+from gansynth.hosts.mixer import MixerConfig
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth_yolo.detectors import DETECTORS, import_library
 from gansynth_yolo.mirror import mirror

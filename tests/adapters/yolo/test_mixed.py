@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from gansynth.bank.draw_log import summarise
-from gansynth.core.batch_counter import BatchCounter
-from gansynth.core.mixer_config import MixerConfig
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.epoch_plan import PARTNERS
+from gansynth.hosts.mixer import BatchCounter, MixerConfig
 from gansynth_yolo.mixed import EpochSlots, ImageDraw
 from tests.adapters.yolo.banks import write_bank
 

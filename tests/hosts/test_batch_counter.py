@@ -3,7 +3,7 @@ import pickle
 
 import pytest
 
-from gansynth.core.batch_counter import BatchCounter
+from gansynth.hosts.mixer import BatchCounter
 from gansynth.runtime.errors import UsageFault
 from tests.processes import forked
 
