@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import lru_cache
 from math import ceil, prod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class DeepMedicExport(DataSetExport):
         DataFault: DeepMedic would fail on one of the real cases.
     """
 
-    target = "deepmedic"
+    notes: ClassVar[Mapping[str, str]] = {"mixed": NOT_ANONYMOUS}
     source: DeepMedicSource
     share: SubepochShare  # cases and segments of every subepoch
 
@@ -135,21 +135,13 @@ class DeepMedicExport(DataSetExport):
                 "on the fly"
             )
         return {
-            "target": "deepmedic",
-            "data": self.source.name,
-            "folder": str(self.folder),
-            "content": "mixed",
-            "ratio": str(self.request.mix.ratio),
+            **super().describe(),
             "realised": f"{listed}:{self.samples}",
-            "synthetic_share": self.samples / self.share.cases,
             "cases_per_subepoch": cases,
             "segments_per_subepoch": segments,
             "real_cases": len(self.source.train_ids) if listed else 0,
-            "each_real_case_listed": self.repeats,
             "real_in_generator_space": self.request.real_in_generator_space,
             "said": said,
-            "record": str(self.record),
-            "note": NOT_ANONYMOUS,
             "then": f"deepMedicRun -model MODEL -train {self.folder / TRAIN}",
         }
 

@@ -13,14 +13,16 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.bank.reader import BankReader
+from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.ratio import listed_counts
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray
 from gansynth.core.synthetic import KEY
@@ -55,8 +57,7 @@ UNITS = {
 class NnunetExport(DataSetExport):
     """An nnU-Net data set, which nnU-Net finds by the number in its name."""
 
-    target = "nnunet"
-    option = "--export"
+    notes: ClassVar[Mapping[str, str]] = NOTES
     source: NnunetSource
 
     # -- the request -----------------------------------------------------------------------------
@@ -124,7 +125,7 @@ class NnunetExport(DataSetExport):
         """Real validation cases, sorted."""
         return self.source.held_out_ids if self.content == "mixed" else ()
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """Names of the synthetic cases, distinct from those of all real cases."""
         real = (*self.real, *self.held_out)
@@ -137,43 +138,26 @@ class NnunetExport(DataSetExport):
         train = f"nnUNetv2_train {number} {source.configuration} 0 -p {source.plans.path.stem}"
         verify = f"nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity"
         return {
-            "target": "nnunet",
-            "data": source.name,
+            **super().describe(),
             "fold": source.request.fold,
-            "folder": str(self.folder),
-            "content": self.content,
-            "synthetic_cases": self.samples,
             "real_training_cases": len(self.real),
-            "held_out_cases": len(self.held_out),
-            "synthetic_share": self.samples / (self.samples + len(self.real)),
             "bytes": self.samples * self.sample_bytes,
-            "record": str(self.record),
             "then": train if self.content == "mixed" else verify,
-            "note": NOTES[self.content],
         }
 
     def begin(self, folder: Path) -> Writer:
         return (MixedWriter if self.content == "mixed" else RawWriter)(folder, self)
 
-    def items(self, reader: BankReader) -> Iterator[Item]:
-        with self.reporter.task(self.samples, "write") as bar:
-            for name, sample_id in zip(self.names, reader.ids(), strict=False):  # may hold more
-                stored = reader.read(sample_id)
-                assert stored.labels is not None  # see adapter.finalise
-                yield Item(
-                    name, np.asarray(stored.image), stored.labels, facts=dict(stored.provenance)
-                )
-                bar.advance()
+    def item(self, number: int, sample: BankSample) -> Item:
+        return replace(super().item(number, sample), name=self.names[number])
 
     def made(self, reader: BankReader, rejected: Mapping[str, Any]) -> dict[str, Any]:
         # No name and no number of a source case in what may be shared.
         source, document = self.source, super().made(reader, rejected)
-        document |= {"note": NOTES[self.content], "synthetic_cases": self.samples}
         if self.content != "mixed":
             return {**document, "units": units(source)}
         return {
             **document,
-            "ratio": str(self.request.mix.ratio),
             "real_training_cases": len(self.real),
             "data": source.name,
             "configuration": source.configuration,

@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from gansynth.bank.reader import BankReader
+from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.ratio import Ratio, listed_counts, whole_parts
 from gansynth.core.writer import Item, Writer
 from gansynth.hosts.export import DataSetExport, new_folder
@@ -40,8 +40,8 @@ LINKED = (
 class YoloExport(DataSetExport):
     """A folder of images and labels, and its ``data.yaml``."""
 
-    target = "yolo"
     unit = "image"
+    notes: ClassVar[Mapping[str, str]] = {"mixed": LINKED, "synthetic": NOT_ANONYMOUS}
     source: YoloSource
 
     def place(self, name: str) -> Path:
@@ -78,48 +78,27 @@ class YoloExport(DataSetExport):
         return self.samples * (self.sample_bytes // 4 + made)
 
     def describe(self) -> dict[str, Any]:
-        mixed = self.content == "mixed"
         real = len(self.source.train_ids) if self.repeats else 0
         listed = self.repeats * real
         document = {
-            "target": "yolo",
-            "data": self.source.name,
-            "folder": str(self.folder),
-            "content": self.content,
-            "ratio": str(self.request.mix.ratio),
+            **super().describe(),
             "ratio_written": f"{listed}:{self.samples}",
-            "synthetic_images": self.samples,
             "real_images": real,
-            "each_real_image_listed": self.repeats,
             "images_per_epoch": listed + self.samples,
-            "held_out_images": len(self.source.held_out_ids) if mixed else 0,
-            "synthetic_share": self.samples / (listed + self.samples),
-            "record": str(self.record),
-            "note": LINKED if mixed else NOT_ANONYMOUS,
         }
-        if mixed:
+        if self.content == "mixed":
             document["then"] = f"any YOLO detector, with data={self.folder / 'data.yaml'}"
         return document
 
     def begin(self, folder: Path) -> Writer:
         return _ExportWriter(folder, self)
 
-    def items(self, reader: BankReader) -> Iterator[Item]:
-        channels = len(self.source.schema.channels)
-        with self.reporter.task(self.samples, "write") as bar:
-            for number, sample in enumerate(map(reader.read, reader.ids()[: self.samples])):
-                picture = np.moveaxis(pixels(sample.image, channels), -1, 0)
-                image = np.asarray(picture / np.float32(255), np.float32)
-                name = f"synth_{number:0{len(str(self.samples))}d}"
-                boxes = None if sample.boxes is None else sample.boxes.in_plane
-                facts = dict(sample.provenance)
-                yield Item(name, image, boxes=boxes, part=SYNTHETIC, facts=facts)
-                bar.advance(1)
-
-    def made(self, reader: BankReader, rejected: Mapping[str, Any]) -> dict[str, Any]:
-        document, described = super().made(reader, rejected), self.describe()
-        keys = ("ratio", "each_real_image_listed") if self.content == "mixed" else ()
-        return {**document, **{key: described[key] for key in ("note", *keys)}}
+    def item(self, number: int, sample: BankSample) -> Item:
+        picture = np.moveaxis(pixels(sample.image, len(self.source.schema.channels)), -1, 0)
+        image = np.asarray(picture / np.float32(255), np.float32)
+        name = f"synth_{number:0{len(str(self.samples))}d}"
+        boxes = None if sample.boxes is None else sample.boxes.in_plane
+        return Item(name, image, boxes=boxes, part=SYNTHETIC, facts=dict(sample.provenance))
 
     def private(self, reader: BankReader) -> dict[str, Any]:
         return {**super().private(reader), "data_file": str(self.source.file.path)}

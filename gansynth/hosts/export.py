@@ -16,10 +16,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from gansynth.bank.reader import BankReader
+import numpy as np
+
+from gansynth.bank.reader import BankReader, BankSample
 from gansynth.bank.store import list_samples, read_heartbeat
 from gansynth.core.bank_options import BankSize
-from gansynth.core.requests.hosts import AugmentRequest, Content
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import CaseSource
 from gansynth.core.synthetic import KEY
 from gansynth.core.writer import Item, Writer
@@ -59,14 +61,15 @@ class DataSetExport(ABC):
         EnvironmentFault: the disk has no room.
     """
 
-    target: ClassVar[str]
     unit: ClassVar[str] = "case"
+    notes: ClassVar[Mapping[str, str]]
+    """Content -> what its user should know."""
     source: CaseSource
 
     def __init__(self, host: Framework, request: AugmentRequest) -> None:
-        self.source = host.source
+        self.target, self.source = host.name, host.source
         self.reporter, self.request = host.reporter, request
-        self.content: Content = request.content or "mixed"
+        self.content = request.content or "mixed"
         self.size: BankSize | None = request.size if "bank_size" in request.given else None
         self.folder = self.place(str(request.export))
         self.build = self.folder.with_name(f".{self.folder.name}.gansynth-export")
@@ -110,22 +113,47 @@ class DataSetExport(ABC):
         """Return the bytes needed while the data set is made."""
 
     @abstractmethod
-    def describe(self) -> dict[str, Any]:
-        """Return a JSON document for the user."""
-
-    @abstractmethod
     def begin(self, folder: Path) -> Writer:
         """Return the writer of the data set, in an empty folder that is renamed afterwards."""
 
-    @abstractmethod
+    def item(self, number: int, sample: BankSample) -> Item:
+        """Return a sample as a case."""
+        facts = dict(sample.provenance)
+        return Item(sample.id, np.asarray(sample.image), sample.labels, facts=facts)
+
     def items(self, reader: BankReader) -> Iterator[Item]:
         """Yield the synthetic cases, from the bank with the samples; it may hold more."""
+        with self.reporter.task(self.samples, "write") as bar:
+            for number, sample in enumerate(map(reader.read, reader.ids()[: self.samples])):
+                yield self.item(number, sample)
+                bar.advance(1)
+
+    def describe(self) -> dict[str, Any]:
+        """Return a JSON document for the user; an adapter adds its own counts."""
+        listed = self.repeats * len(self.source.train_ids)
+        held_out = self.source.held_out_ids if self.content == "mixed" else ()
+        return {
+            "target": self.target,
+            "data": self.source.name,
+            "folder": str(self.folder),
+            "content": self.content,
+            "ratio": str(self.request.mix.ratio),
+            f"synthetic_{self.unit}s": self.samples,
+            f"held_out_{self.unit}s": len(held_out),
+            f"each_real_{self.unit}_listed": self.repeats,
+            "synthetic_share": self.samples / (listed + self.samples),
+            "record": str(self.record),
+            "note": self.notes[self.content],
+        }
 
     def made(self, reader: BankReader, rejected: Mapping[str, Any]) -> dict[str, Any]:
         """Return JSON of how the data set was made; without case names if it may be shared.
 
         ``rejected``: reason -> number of samples that the bank rejected.
         """
+        described, unit = self.describe(), self.unit
+        keys = ["note", f"synthetic_{unit}s"]
+        keys += ["ratio", f"each_real_{unit}_listed"] if self.content == "mixed" else []
         edits = list(reader.spec.samples.edits or ())
         if self.content == "synthetic":
             names = names_in(reader.spec.lineage, self.source.schema)
@@ -138,6 +166,7 @@ class DataSetExport(ABC):
             "edits": edits,
             "seed": reader.spec.samples.seed,
             "rejected": dict(rejected),
+            **{key: described[key] for key in keys},
         }
 
     def private(self, reader: BankReader) -> dict[str, Any]:

@@ -36,8 +36,8 @@ def asked(monkeypatch):
     """Doctor without the imports that take seconds; what hosts are asked."""
     told: list[tuple[DoctorRequest, dict[str, str]]] = []
 
-    def nothing(asked: DoctorRequest, settings: dict[str, str]) -> list[DoctorLine]:
-        told.append((asked, settings))
+    def nothing(asked: DoctorRequest) -> list[DoctorLine]:
+        told.append((asked, dict(asked.set)))
         return []
 
     monkeypatch.setattr(doctor, "host_lines", nothing)
