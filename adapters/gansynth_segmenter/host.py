@@ -119,15 +119,15 @@ class SegmenterHost(Host):
         from gansynth_segmenter.inference import Segmenter, remember
         from gansynth_segmenter.networks import build
 
-        options = self.options
+        options, schedule = self.options, self.request.mix.schedule
         with seeded(job.seed):
-            generator = build(options, job.schema, job.space.size)
-        trained = Segmenter(generator, self.schema, job.space, job.regions, options)
+            generator = build(options, job.schema, self.space.size)
+        trained = Segmenter(generator, self.schema, self.space, self.regions, options)
         self._trained = trained
         count = sum(p.numel() for p in generator.nets["generator"].parameters())
         job.say(
             f"{options.network} of {count} parameters on {job.device}; steps {job.first} to "
-            f"{job.steps} of {job.batch_size} samples of {' x '.join(map(str, job.space.size))} "
+            f"{job.steps} of {job.batch_size} samples of {' x '.join(map(str, self.space.size))} "
             "voxels"
         )
 
@@ -146,7 +146,7 @@ class SegmenterHost(Host):
             generator,
             functools.partial(batch_of, job),
             loop,
-            rate=lambda step: loop.rate(job.schedule.restarted(step, job.steps)),
+            rate=lambda step: loop.rate(schedule.restarted(step, job.steps)),
             device=job.device,
             folder=job.folder,
             resume=job.first > 0,

@@ -74,12 +74,6 @@ class EpochPlan:
         numbered = cast(MixerConfig[int], replace(cast(Any, plan), chosen=chosen))
         return cls(numbered, len(cases), count)
 
-    def __post_init__(self) -> None:
-        if self.real < 1:
-            raise ValueError(f"{self.real} real cases, expected at least 1")
-        if self.count is not None and self.count < 1:
-            raise ValueError(f"{self.count} places, expected at least 1")
-
     def __len__(self) -> int:
         return count_places(self.plan.ratio, self.real) if self.count is None else self.count
 
@@ -92,10 +86,10 @@ class EpochPlan:
         """Return the table of an epoch, counted from 0."""
         mix, drawn = self._mix(epoch), self._drawn(epoch)
         if mix.real == "chosen":
-            return EpochTable(mix, np.zeros(len(self), np.bool_), self._chosen(epoch), drawn)
+            first = epoch * len(self) - drawn  # all places before were synthetic
+            chosen = self._cycle(self.plan.chosen, first, len(self), _CHOSEN)
+            return EpochTable(mix, np.zeros(len(self), np.bool_), chosen, drawn)
         synthetic = self._synthetic(epoch)
-        if self._whole and self.plan.ratio.real == 0 and synthetic.all():
-            return EpochTable(mix, synthetic, np.arange(self.real), drawn)
         if self._whole:
             first, count = epoch * (len(self) - self.real), len(self) - self.real
             others = self._cycle(range(self.real), first, count, _STAND_IN)
@@ -142,23 +136,13 @@ class EpochPlan:
         if plan.batch_counter is None:
             requested = epoch * plan.ratio.p
         elif plan.schedule.kind == "finetune":
-            requested = min(epoch, self._turn)
+            requested = min(epoch, plan.schedule.turn(plan.batch_counter.total))
         else:
             total = plan.batch_counter.total
             share = plan.schedule.share_of(plan.ratio, 0.0, min(1.0, epoch / total))
             last = plan.schedule.at(1.0, plan.ratio).p
             requested = min(epoch, total) * share + max(0, epoch - total) * last
         return math.floor(requested * len(self) + 0.5)
-
-    @property
-    def _turn(self) -> int:
-        """Return the first epoch of fine-tuning."""
-        return self.plan.schedule.turn(
-            1 if self.plan.batch_counter is None else self.plan.batch_counter.total
-        )
-
-    def _chosen(self, epoch: int) -> IntArray:
-        return self._cycle(self.plan.chosen, (epoch - self._turn) * len(self), len(self), _CHOSEN)
 
     def _cycle(self, pool: Sequence[int], first: int, count: int, stream: int) -> IntArray:
         """Return a part of an endless sequence that repeats a pool in ever new orders."""

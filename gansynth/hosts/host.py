@@ -912,8 +912,6 @@ class Job:
         batch_size: samples of a step.
         seed: for all random numbers of the host.
         schema: channels and labels of the items.
-        space: of the items.
-        regions: name and labels of each region that is evaluated.
         plan: what is mixed in, for hosts with data of their own: ``Mixer(job.plan)``. Its
             ``to_json`` is read by ``MixerConfig.from_json`` in another process.
         stop: whether SIGTERM or SIGINT has asked to stop.
@@ -925,9 +923,8 @@ class Job:
         self.host, self.folder, self.steps = host, host.output, host.total
         self.first = self.done = self._stepped = host.done(host.output)
         self.batch_size, self.seed = host.batch_size, host.seed
-        self.regions, self.space = host.regions, host.space
         self.schema: Schema = host.space.generator_schema(host.source.schema)
-        self.request, self.schedule = host.request, host.request.mix.schedule
+        self.request = host.request
         self.stop = StopRequest()
         self.display = TrainingDisplay(reporter) if reporter else None
         self._show = self.display.show if self.display else show
@@ -1135,7 +1132,7 @@ class Job:
         if self.first < self.steps:
             self._progress(BEGUN)
         unit, ours = self.host.unit, self.host.restarts_rate
-        if note := self.schedule.tuning_note(self.steps, unit, ours=ours):
+        if note := self.request.mix.schedule.tuning_note(self.steps, unit, ours=ours):
             self.say(note)
 
     def _train(self) -> None:

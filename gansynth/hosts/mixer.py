@@ -49,22 +49,28 @@ def _renew_lock() -> None:
 os.register_at_fork(after_in_child=_renew_lock)
 
 
+@dataclass(frozen=True)
 class BatchCounter:
     """Progress of a training, counted in batches of all worker processes of a rank together.
 
     Workers load ahead and do not know the epoch. Each appends one byte to a file for every batch;
-    the byte's offset is the batch's number. This needs no lock and no repair after a crash. It can
-    be pickled or forked, and is not thread-safe.
+    the byte's offset is the batch's number. This needs no lock and no repair after a crash.
+
+    Attributes:
+        file: of one rank.
+        total: batches of the whole training.
+        start: batches of earlier sessions.
     """
 
-    def __init__(self, file: Path | str, total: int, start: int = 0) -> None:
-        if total < 1 or start < 0:
+    file: Path
+    total: int
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        if self.total < 1 or self.start < 0:
             raise UsageFault(
-                f"clock: {total} batches from {start} on; expected at least 1, from 0 on"
+                f"clock: {self.total} batches from {self.start} on; expected at least 1, from 0 on"
             )
-        self.file = Path(file)
-        self.total, self.start = total, start
-        self._pid, self._fd = 0, -1
 
     def to_json(self) -> list[Any]:
         """Return the constructor's arguments."""
@@ -72,38 +78,23 @@ class BatchCounter:
 
     @classmethod
     def from_json(cls, doc: Sequence[Any]) -> BatchCounter:
-        """Construct a clock from ``to_json``."""
-        return cls(*doc)
+        """Read the document of ``to_json``."""
+        return cls(Path(doc[0]), *doc[1:])
 
     def tick(self) -> float:
         """Count a batch; return progress at its beginning, 0 to 1. May raise OSError."""
-        if self._pid != os.getpid():
-            self._open()
-        os.write(self._fd, b".")
-        # After an append, the file position of this descriptor is behind its own byte.
-        return self._progress(os.lseek(self._fd, 0, os.SEEK_CUR) - 1)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with self.file.open("ab", buffering=0) as file:
+            file.write(b".")
+            # After an append, the file position of this descriptor is behind its own byte.
+            return self._progress(file.tell() - 1)
 
     def now(self) -> float:
         """Return progress without counting a batch."""
-        try:
-            return self._progress(self.file.stat().st_size)
-        except FileNotFoundError:
-            return self._progress(0)
+        return self._progress(self.file.stat().st_size if self.file.exists() else 0)
 
     def _progress(self, batches: int) -> float:
         return min(1.0, (self.start + batches) / self.total)
-
-    def _open(self) -> None:
-        self._pid, self._fd = os.getpid(), -1
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(self.file, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pid": 0, "_fd": -1}
-
-    def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0 and self._pid == os.getpid():
-            os.close(self._fd)
 
 
 @dataclass(frozen=True)
@@ -140,13 +131,6 @@ class MixerConfig(Document, Generic[Key], whole=True):
     strict: bool = False
     patience: float = 300.0
 
-    def __post_init__(self) -> None:
-        self.schedule.check(self.ratio)
-        if self.batch_counter is None and self.schedule.kind != "constant":
-            raise ValueError(f"schedule {self.schedule}: needs a batch_counter")
-        if self.schedule.kind == "finetune" and not self.chosen:
-            raise ValueError(f"schedule {self.schedule}: needs the cases chosen for fine-tuning")
-
     @classmethod
     def of(
         cls,
@@ -165,9 +149,8 @@ class MixerConfig(Document, Generic[Key], whole=True):
         """Return the plan of one rank.
 
         Args:
-            bank: to draw from; None if nothing synthetic is ever drawn.
             log: folder of this session, where draws and batches are counted.
-            seed: of conditions and latents, and of the cases chosen for fine-tuning.
+            seed: also of the cases chosen for fine-tuning.
             batches: of the whole training, on this rank.
             subjects: training case -> subject.
             done: batches of earlier sessions.
@@ -304,11 +287,8 @@ class Mixer(Generic[Key]):
                 self._place, self._pid = 0, os.getpid()
             yield
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"plan": self.plan, "refuse": self._refuse}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Mixer, (self.plan, self._refuse)
 
     def _start_batch(self, size: int) -> None:
         batch_counter = self.plan.batch_counter
