@@ -265,7 +265,7 @@ class YoloAdapter(Framework):
         if request.content != "synthetic":
             self.validate()
         export = YoloExport(self, request)
-        self.check_samples(request)
+        self.check_export(request)
         return export.run()
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import yaml
+
 from gansynth.core.ratio import Ratio
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.hosts import AugmentRequest, BankWords, HostData
@@ -183,24 +185,21 @@ def plan_text(source: CaseSource, asked: AugmentRequest) -> str:
     test = max(2, subjects // 4)
     size = max(1, (subjects - 2 * test) // 3)
     generator = "GENERATOR" if asked.run is None else asked.run.manifest["generator"]
-    lines = [
-        "name: pairs",
-        f"data: {request.kind}:{request.where}",
-        *(
-            f"{key}: {value}"
-            for key in ("configuration", "plans", "subjects", "root")
-            if (value := getattr(request, key)) is not None
-        ),
-        *([f"read: {dict(request.read)}"] if request.read else []),
-        f"host: {{target: {asked.target}, steps: 1000}}",
-        f"generators: {{mine: {{generator: {generator}}}}}",
-        f'arms: [default, double, {{name: mine, generator: mine, ratio: "{asked.ratio}"}}]',
-        f"sizes: [{size}]",
-        "draws: 3",
-        "seeds: 2",
-        f"split: {{development: {test}, sealed: {test}}}",
-    ]
-    return "\n".join(lines)
+    given = {key: getattr(request, key) for key in ("configuration", "plans", "subjects", "root")}
+    plan = {
+        "name": "pairs",
+        "data": f"{request.kind}:{request.where}",
+        **{key: value for key, value in given.items() if value is not None},
+        **({"read": dict(request.read)} if request.read else {}),
+        "host": {"target": asked.target, "steps": 1000},
+        "generators": {"mine": {"generator": generator}},
+        "arms": ["default", "double", {"name": "mine", "generator": "mine", "ratio": asked.ratio}],
+        "sizes": [size],
+        "draws": 3,
+        "seeds": 2,
+        "split": {"development": test, "sealed": test},
+    }
+    return yaml.safe_dump(plan, sort_keys=False, default_flow_style=None).rstrip()
 
 
 def _train(adapter: Framework, request: AugmentRequest) -> Augmented:

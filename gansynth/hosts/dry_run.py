@@ -151,20 +151,17 @@ def real_alone(adapter: Framework, request: AugmentRequest) -> dict[str, Any]:
     from gansynth.metrics.segmentation.evaluation import evaluate
     from gansynth.metrics.segmentation.measures import FOREGROUND
 
-    key, own = adapter.Options.place, dict(request.set)
-    output = own.pop(key, None)
+    key, own, schema = adapter.Options.place, dict(request.set), adapter.schema
+    output, regions = own.pop(key, None), ((FOREGROUND, schema.foreground),)
     beside = {} if output is None else {key: str(Path(output).parent / "without")}
     real = request.but("schedule", ratio="1:0")
     plain = real.but("generator", "bank", "offline", *SampleWords.words())
     for place, alone in product(({}, beside), (real, plain)):
-        asked = alone.but(set={**own, **place})
         with suppress(GansynthError):  # another training, or a host without label maps
-            host = type(adapter)(adapter.source)
-            folder = host.training_folder(asked)
+            folder = adapter.training_folder(alone.but(set={**own, **place}))
             if not folder.finished:
                 continue
-            schema, judged = host.schema, host.judged(folder.path)
-            regions = ((FOREGROUND, schema.foreground),)
+            judged = adapter.judged(folder.path)
             found = evaluate(judged, regions, measures=("dice",), ignore=schema.ignore).document()
             if (dice := found["dice"][FOREGROUND]) is None:
                 continue

@@ -254,8 +254,7 @@ class Framework(Adapter):
     def environment(self, file: Path) -> Mapping[str, str]:
         """Return the variables of the process in which it trains ``apart``.
 
-        Args:
-            file: describes the training, an ``ApartTraining``.
+        ``file`` describes the training, an ``ApartTraining``.
         """
         return os.environ
 
@@ -280,11 +279,7 @@ class Framework(Adapter):
         self.space = self.source.space
 
     def check_options(self) -> None:
-        """Check options before anything is trained, beyond their types; optional.
-
-        Raises:
-            UsageFault: names an option.
-        """
+        """Refuse options (UsageFault) before anything is trained, beyond their types; optional."""
 
     @classmethod
     def read_own(cls, options: Sequence[str]) -> Mapping[str, Any]:
@@ -311,11 +306,7 @@ class Framework(Adapter):
         return {}
 
     def check_ways(self, request: AugmentRequest) -> None:
-        """Refuse options of mixing that this host does not support, for training and exports.
-
-        Raises:
-            UsageFault: names the option and the hosts that support it.
-        """
+        """Refuse options of mixing that this host does not support, for training and exports."""
         if request.real_in_generator_space and not self.rewrites_real:
             raise UsageFault(
                 f"--real-in-generator-space: {self.name} takes real cases as they are, expected a "
@@ -323,9 +314,7 @@ class Framework(Adapter):
             )
 
     def export(self, request: AugmentRequest) -> Mapping[str, Any]:
-        """Write a data set that the stock host trains on without gansynth; train nothing.
-
-        Optional; the base class refuses.
+        """Write a data set that the stock host trains on without gansynth; optional.
 
         Returns:
             A JSON document: folder, counts, bytes, place of the record, and the next command.
@@ -338,23 +327,18 @@ class Framework(Adapter):
             "that has. Leave it out to train with samples mixed in"
         )
 
-    # -- what benchmarks ask; optional -----------------------------------------------------------
+    # -- what benchmarks ask; optional. Settings and options are those of all trainings ----------
 
     def lasting(
         self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
     ) -> list[dict[str, str]]:
-        """Return settings under which trainings take equal numbers of optimiser steps.
+        """Return what to set for each of ``mixes``, so that all take as many optimiser steps.
 
         By default ``length_option``, if it counts steps; else the base class refuses.
 
         Args:
             steps: optimiser steps, as nearly as the host's own units allow.
-            mixes: ratio and schedule of each training to compare.
-            settings: set for all trainings.
             cases: real training cases of each training, perhaps fewer than the source's.
-
-        Returns:
-            For each of ``mixes``, what to set in addition to ``settings``.
 
         Raises:
             UsageFault: a number of steps that the host does not support.
@@ -368,20 +352,12 @@ class Framework(Adapter):
 
     @classmethod
     def shortened(cls, settings: Mapping[str, str], share: float) -> dict[str, str]:
-        """Return settings for a share of their optimiser steps, for tuning and estimates.
-
-        Args:
-            settings: set for the whole training, with those of ``lasting``.
-        """
+        """Return settings, with those of ``lasting``, for a share of their optimiser steps."""
         return shortened(settings, share, cls.length_option)
 
     @classmethod
     def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
-        """Return host options under which held-out cases select nothing, for benchmarks.
-
-        Args:
-            options: those requested.
-            settings: set for all trainings.
+        """Return host options under which held-out cases select nothing.
 
         Raises:
             UsageFault: the host would still use held-out cases, for example to select weights.
@@ -390,12 +366,7 @@ class Framework(Adapter):
 
     @classmethod
     def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
-        """Return settings and host options for stronger augmentation than usual, for benchmarks.
-
-        By default, those of ``stronger``.
-
-        Args:
-            settings: set for all trainings.
+        """Return settings and host options for stronger augmentation; by default ``stronger``.
 
         Raises:
             UsageFault: the host has no stronger augmentation.
@@ -408,22 +379,13 @@ class Framework(Adapter):
         )
 
     def check_judged(self, settings: Mapping[str, str]) -> None:
-        """Check before a training that its result can be evaluated, for benchmarks.
-
-        Args:
-            settings: set for all trainings.
-
-        Raises:
-            UsageFault: ``judged`` would find no predictions.
-        """
+        """Check before a training that ``judged`` will find predictions, or raise UsageFault."""
         if type(self).judged is Framework.judged:
             self.judged(Path())
 
     @classmethod
     def saving_levels(cls) -> tuple[Mapping[str, str], tuple[str, ...]]:
         """Return settings and host options with which ``judged`` also has ``levels``.
-
-        For benchmarks at equal false alarms; the base class refuses.
 
         Raises:
             UsageFault: the host keeps no probabilities of held-out cases.
@@ -434,12 +396,12 @@ class Framework(Adapter):
         )
 
     def judged(self, folder: Path) -> Mapping[str, Prediction]:
-        """Return the prediction of each held-out case: its predicted and its true label map.
+        """Return the prediction of each held-out case by a finished training.
 
-        Optional; the base class refuses. ``gansynth.metrics.segmentation.evaluate`` reads them.
+        ``gansynth.metrics.segmentation.evaluate`` reads them.
 
         Args:
-            folder: of a finished training: ``TrainingResult.folder``.
+            folder: ``TrainingResult.folder``.
 
         Raises:
             UsageFault: the host writes no label maps, only its own metrics.
@@ -452,7 +414,7 @@ class Framework(Adapter):
 
     @classmethod
     def scores(cls, folder: Path) -> dict[str, Any]:
-        """Return scores of a finished training, for tables of papers; the base class refuses.
+        """Return scores of a finished training, for tables of papers.
 
         Returns:
             ``steps`` (of the optimiser), and ``per_case`` (case -> region -> Dice) or ``figures``
@@ -562,10 +524,7 @@ class Framework(Adapter):
         }
 
     def samples_drawn(self, request: AugmentRequest) -> int | None:
-        """Return how many samples, real and synthetic, a training draws; None if unknown.
-
-        Partners in a mosaic do not count.
-        """
+        """Return how many samples a training draws, without partners; None if unknown."""
         training = self.opened(request)
         return training.total * training.samples_of_a_unit
 

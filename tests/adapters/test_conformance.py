@@ -330,7 +330,14 @@ def test_a_held_out_slice_is_known_in_data_of_another_name(seen, says, monkeypat
     class Host(Framework):
         name = "toy"
         length = (1, 1)
-        train = evaluate = validate = lambda *_: None
+
+        def validate(self):
+            raise NotImplementedError
+
+        def train(self, job):
+            raise NotImplementedError
+
+        evaluate = train
 
     host = Host(source)
     host.held_out = tuple(held_out)
@@ -446,6 +453,13 @@ def test_a_full_disk_ends_an_export_in_one_line_with_nothing_half(kit, run_cli, 
 def test_samples_of_a_leak_are_not_exported(kit, refuse):
     bank = kit.bank(samples=8, lineage=Lineage.from_json(seen_with(kit, "same subject")[0]))
     refuse(*kit.export(bank), code=6, says=["leakage: the bank"])
+    assert not kit.target.exists()
+
+
+@EXPORTING
+def test_samples_in_other_units_are_not_exported(kit, refuse):
+    bank = kit.bank(samples=8, look=lambda image: image * 255)
+    refuse(*kit.export(bank), code=3, says=[f"{bank}: channel 0: its samples have the median"])
     assert not kit.target.exists()
 
 
