@@ -26,7 +26,7 @@ HEAD = 5
 """Features of the joined layers, as a multiple too."""
 
 
-class Path(nn.Module):
+class Pathway(nn.Module):
     """Blocks with residual connections over two of them; missing channels count as zeros."""
 
     def __init__(self, blocks: Sequence[nn.Module], residual: Sequence[int]) -> None:
@@ -70,7 +70,7 @@ class DualPath(nn.Module):
             _block(wide, wide, 1, dropout=0.5),
             _block(wide, labels, 1, dropout=0.5, bias=True),
         ]
-        self.head = Path(head, residual=[2])
+        self.head = Pathway(head, residual=[2])
 
     @property
     def margin(self) -> int:
@@ -98,9 +98,9 @@ class DualPath(nn.Module):
         return logits
 
 
-def _path(features: Sequence[int]) -> Path:
+def _path(features: Sequence[int]) -> Pathway:
     first = _initial(nn.Conv3d(features[0], features[1], 3))
-    return Path([first, *(_block(*pair, 3) for pair in pairwise(features[1:]))], RESIDUAL)
+    return Pathway([first, *(_block(*pair, 3) for pair in pairwise(features[1:]))], RESIDUAL)
 
 
 def _block(

@@ -176,18 +176,14 @@ def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Gen
 
 
 @torch.no_grad()
-def probabilities(generator: Generator, images: Tensor, seed: int = 0) -> Tensor:
+def probabilities(generator: Generator, images: Tensor) -> Tensor:
     """Return a segmenter's label probabilities: float32 (B, labels, ...)."""
     net = cast(UNetGenerator, generator.nets["generator"]).eval()
     latents = [
-        _normal((len(images), *shape), seed + place).to(images.device)
+        torch.randn(len(images), *shape, generator=torch.Generator().manual_seed(place))
         for place, shape in enumerate(net.latent_shapes(images.shape[2:]))
     ]
     with autocast(images.device, resolve(generator.precision, images.device) == "bf16"):
-        logits = net(images, latents)
+        logits = net(images, [latent.to(images.device) for latent in latents])
     shares: Tensor = logits.float().softmax(1)
     return shares
-
-
-def _normal(shape: Sequence[int], seed: int) -> Tensor:
-    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 from gansynth.hosts.host import TrainingOptions
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.option_kinds import edges, size_text
-from gansynth.runtime.options import Needs, read_settings
+from gansynth.runtime.options import Needs
 
 Own = Literal["width", "levels", "learning_rate", "beta1", "dropout", "batch_size", "overlap"]
 AUGMENTATION = ("rotate", "shift", "elastic", "flip")
@@ -146,11 +146,6 @@ class SegmenterOptions(TrainingOptions):
         "auto", description="as in the loop of fit: auto, bf16, fp16 (CUDA) or fp32"
     )
     log_every: int = Field(20, ge=1, description="steps averaged in a line of metrics.csv")
-
-    @classmethod
-    def read(cls, settings: Mapping[str, str]) -> SegmenterOptions:
-        """Check and convert ``--set`` values."""
-        return read_settings(cls, settings, "segmenter")
 
     def own(self, key: Own) -> float:
         """Return a setting whose default depends on the network; 0 for one that has no effect."""

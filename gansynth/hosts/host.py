@@ -42,7 +42,9 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Mix
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Sample, Schema
+from gansynth.core.source import case_content
 from gansynth.core.space import Space
+from gansynth.core.units import IMAGES, compare_with_cases
 from gansynth.hosts import record
 from gansynth.hosts.epoch_plan import PARTNERS, EpochPlan, count_places
 from gansynth.hosts.held_out import (
@@ -59,7 +61,6 @@ from gansynth.hosts.record import TrainingFolder, TrainingResult
 from gansynth.hosts.sample_source import (
     SampleSource,
     check_asked,
-    check_drawing,
     check_learnable,
     find_sample_source,
     sample_bytes,
@@ -74,7 +75,13 @@ from gansynth.hosts.training_data import (
 from gansynth.metrics.segmentation.evaluation import asked_regions, headline
 from gansynth.metrics.segmentation.measures import Regions
 from gansynth.runtime.child import NAME, WARNING, limit_threads, show
-from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault, UsageFault
+from gansynth.runtime.errors import (
+    DataFault,
+    EnvironmentFault,
+    IntegrityFault,
+    TrainingFault,
+    UsageFault,
+)
 from gansynth.runtime.files import TEMPORARY, disk_errors, read_json, write_json_atomic
 from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.options import read_settings, refuse_unaugmented
@@ -466,12 +473,13 @@ class Framework(Adapter):
         assert bank is not None, "it is no run"
         verify_bank(bank.folder)
         for key in self.same:
-            of, real = (getattr(each, key) for each in (bank.spec.schema, source.schema))
-            if of != real:
-                of, real = (list(v) if isinstance(v, tuple) else v for v in (of, real))
+            names = [getattr(each, key) for each in (bank.spec.schema, source.schema)]
+            if names[0] != names[1]:
+                sampled, real = (list(v) if isinstance(v, tuple) else v for v in names)
                 raise DataFault(
-                    f"{bank.folder}: samples have the {key.replace('_', ' ')} {of}, the training "
-                    f"cases {real}; expected the same in the same order. Make the bank again"
+                    f"{bank.folder}: samples have the {key.replace('_', ' ')} {sampled}, the "
+                    f"training cases {real}; expected the same in the same order. Make the bank "
+                    "again"
                 )
         self.check_bank(bank)
         return found
@@ -505,14 +513,40 @@ class Framework(Adapter):
         self.check_drawing(request)
 
     def check_drawing(self, request: AugmentRequest) -> None:
-        """Check the content of all training cases, last and once; see ``sample_source``."""
-        from gansynth.runtime.devices import pick_device
+        """Check, last and once, that samples are of the training's own cases.
 
-        if request.mix.synthetic and request != self._drawable:
-            pick_device(request.device)
-            self.bank_plan(request)
-            check_drawing(self, request)
-            self._drawable = request
+        A run is opened as a producer will open it. Every training case is read and compared by
+        content, whatever the data set's name.
+        """
+        if not request.mix.synthetic or request == self._drawable:
+            return
+        from gansynth.runtime.devices import pick_device
+        from gansynth.sampling.sampler import open_drawer
+
+        pick_device(request.device)
+        self.bank_plan(request)
+        source = self.source
+        if request.bank is not None:
+            folder = Path(request.bank)
+            reader = BankReader(folder)
+            lineage = reader.spec.lineage
+            hashes = {case.sha256 for case in lineage.cases}
+            others = source.train_ids if lineage.dataset != source.name else ()
+            unseen = [case_id for case_id in others if case_content(source, case_id) not in hashes]
+            if unseen:
+                raise IntegrityFault(
+                    f"{folder}: its samples are made of {lineage.dataset}, which lacks "
+                    f"{len(unseen)} of {len(source.train_ids)} training case(s) of {source.name}, "
+                    f"first {unseen[0]}; expected the same data set. Fill a bank by a generator "
+                    "that was fitted on it"
+                )
+            drawn = [reader.draw(np.random.default_rng(seed)) for seed in range(IMAGES)]
+            compare_with_cases(folder, source, [s.image for s in drawn if s is not None])
+        else:
+            assert request.run is not None, "see AugmentRequest"
+            of = (source, self, request.run, request.samples)
+            open_drawer(*of, device="cpu", learn=False)[0].check_cases()
+        self._drawable = request
 
     def planned(self, request: AugmentRequest) -> Mapping[str, Any]:
         """Return the plan of a training that passed ``check``, for dry runs."""
@@ -594,8 +628,8 @@ class Framework(Adapter):
         done = training.done(path)
         if path.exists() and not path.is_dir():
             raise UsageFault(f"{path}: is a file, expected a folder; {record.ELSEWHERE}")
-        document = read_json(path / record.FILE) if (path / record.FILE).is_file() else None
-        if document is None and path.exists():
+        document = read_json(path / record.FILE) if (path / record.FILE).is_file() else {}
+        if not document and path.exists():
             held = sorted(entry.name for entry in path.iterdir())
             extra = [n for n in held if not (n in record.LEFT or fnmatch(n, TEMPORARY))]
             if extra:
@@ -603,12 +637,11 @@ class Framework(Adapter):
                     f"{path}: holds {extra[0]}{' and more' if extra[1:] else ''}, expected a new "
                     f"or empty folder; {record.ELSEWHERE}"
                 )
-        begun, document = document is not None, document or {}
         complete = bool(document.get("complete"))
         if done or complete:
             record.check_same(path, (document.get("sessions") or [{}])[-1], described)
         finished = complete and (path / self.result).exists()
-        return TrainingFolder(path, done, training.total, self.unit, begun, finished)
+        return TrainingFolder(path, done, training.total, self.unit, bool(document), finished)
 
     def described(self) -> dict[str, Any]:
         """Describe the data, mix and settings of one session."""

@@ -11,18 +11,14 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from gansynth.bank.reader import BankReader
-from gansynth.core.adapter import Adapter
 from gansynth.core.lineage import CaseRecord, Lineage, guard, neighbours
 from gansynth.core.registry import such_as
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.source import CaseSource, case_content, lineage_of
+from gansynth.core.source import CaseSource, lineage_of
 from gansynth.core.space import Space
-from gansynth.core.units import IMAGES, compare_with_cases
-from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.deidentify import real_parts
 from gansynth.sampling.request_parsing import Maker, check_request, check_texts
@@ -125,40 +121,6 @@ def check_asked(
     hint = "Leave these cases out of it, or name another source"
     guard(lineage, held_out, kind="--condition-source", dataset=host.name, hint=hint)
     return replace(sample_source, lineage=sample_source.lineage.joined(lineage))
-
-
-def check_drawing(adapter: Adapter, request: AugmentRequest) -> None:
-    """Check that a run, or a bank, has samples of the training's own cases.
-
-    It opens the generator as a producer will. Every training case is read and compared by content,
-    whatever the data set's name.
-    """
-    if request.bank is not None:
-        folder = Path(request.bank)
-        reader, source = BankReader(folder), adapter.source
-        lineage = reader.spec.lineage
-        hashes = {case.sha256 for case in lineage.cases}
-        others = source.train_ids if lineage.dataset != source.name else ()
-        unseen = [case_id for case_id in others if case_content(source, case_id) not in hashes]
-        if unseen:
-            raise IntegrityFault(
-                f"{folder}: its samples are made of {lineage.dataset}, which lacks {len(unseen)} "
-                f"of {len(source.train_ids)} training case(s) of {source.name}, first "
-                f"{unseen[0]}; expected the same data set. Fill a bank by a generator that was "
-                "fitted on it"
-            )
-        drawn = [reader.draw(np.random.default_rng(seed)) for seed in range(IMAGES)]
-        compare_with_cases(folder, source, [s.image for s in drawn if s is not None])
-    else:
-        from gansynth.sampling.sampler import open_drawer
-
-        assert request.run is not None  # see AugmentRequest
-        sampler, _ = open_drawer(
-            *(adapter.source, adapter, request.run, request.samples),
-            device="cpu",
-            learn=False,
-        )
-        sampler.check_cases()
 
 
 def sample_bytes(manifest: Mapping[str, Any], source: CaseSource, needs: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -104,8 +104,7 @@ class MixedDataset(Mixture, Dataset[Any]):
             IndexError: there is no such item.
             TrainingFault: a sample is missing and no real case may replace it.
         """
-        slot = self._mixer.slot(self._place(index), self._batch_size)
-        return self._items([slot])[0]
+        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Return the items of a batch, in order; a shorter list is taken as a part of one.
@@ -127,10 +126,7 @@ class MixedDataset(Mixture, Dataset[Any]):
     def _items(self, slots: Sequence[BatchItem[int]]) -> list[Any]:
         places = [slot.real for slot in slots if slot.sample is None]
         together = getattr(self.dataset, "__getitems__", None) if len(places) > 1 else None
-        opened: Iterable[Any] = (
-            together(places) if together else [self.dataset[place] for place in places]
-        )
-        real = iter(opened)
+        real = iter(together(places) if together else map(self.dataset.__getitem__, places))
         items = [next(real) if s.sample is None else self._as_item(s.sample) for s in slots]
         for slot, item in () if self._units.over else zip(slots, items, strict=True):
             if (image := _image(item)) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -134,38 +134,34 @@ class CentredCrops(Space):
         return Placement(tuple(corner))
 
 
+@dataclass(eq=False, repr=False)
 class TrainingData:
     """A training's items in order: the same for the same seed, place and frozen bank.
 
     Item ``i`` is sample ``i % batch_size`` of step ``i // batch_size``. A map-style data set for
     ``torch.utils.data.DataLoader``: with ``sampler=job.places`` its batches are those of the steps.
 
-    Args:
+    Attributes:
         space: of the items; see ``training_space`` and ``CentredCrops``.
         augment: applied to every real item, and to samples if ``augment_synthetic``.
         foreground: share of the real samples drawn from training cases with a label above 0.
     """
 
-    def __init__(
-        self,
-        source: CaseSource,
-        space: Space,
-        plan: MixerConfig[str],
-        *,
-        steps: int,
-        batch_size: int,
-        augment: Augment | None = None,
-        augment_synthetic: bool = True,
-        foreground: float = 0.0,
-    ) -> None:
-        self.space, self.cases = space, tuple(source.train_ids)
-        self.steps, self.batch_size = steps, batch_size
-        self.augment, self.augment_synthetic = augment, augment_synthetic
-        self.foreground = foreground
-        self.plan = replace(plan, stream=())
-        self._schema = space.generator_schema(source.schema)
-        self._cache = CaseCache(source)
-        self._tables = EpochPlan.of(self.plan, self.cases, batch_size)
+    source: CaseSource
+    space: Space
+    plan: MixerConfig[str]
+    _: KW_ONLY
+    steps: int
+    batch_size: int
+    augment: Augment | None = None
+    augment_synthetic: bool = True
+    foreground: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.cases, self.plan = tuple(self.source.train_ids), replace(self.plan, stream=())
+        self._schema = self.space.generator_schema(self.source.schema)
+        self._cache = CaseCache(self.source)
+        self._tables = EpochPlan.of(self.plan, self.cases, self.batch_size)
         self._last_table: tuple[int, EpochTable] | None = None
         self._mixer = Mixer(self.plan, self._misfit)
 

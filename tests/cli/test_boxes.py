@@ -90,7 +90,7 @@ def test_a_slip_in_a_list_is_found_before_anything_is_opened(refuse, tmp_path):
 def test_augment_hands_boxes_and_filter_on(toys, run, run_json, tmp_path, monkeypatch):
     # "means" is asked for no boxes; what is handed on is looked at alone.
     monkeypatch.setattr("gansynth.hosts.sample_source.check_request", lambda *_: None)
-    monkeypatch.setattr("gansynth.hosts.host.check_drawing", lambda *_: None)
+    monkeypatch.setattr("gansynth.hosts.host.Framework.check_drawing", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     boxes = tmp_path / "boxes.csv"
     boxes.write_text("class,xmin,ymin,xmax,ymax\n0,1,1,2,2\n")

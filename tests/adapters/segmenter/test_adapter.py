@@ -10,12 +10,12 @@ from gansynth_segmenter.host import SegmenterHost
 from gansynth_segmenter.options import SegmenterOptions
 
 
-@pytest.mark.fault(30)
 def real(**words: Any) -> AugmentRequest:
     """A training without samples."""
     return AugmentRequest(**{"target": "segmenter", "ratio": "1:0", **words})
 
 
+@pytest.mark.fault(30)
 @pytest.mark.parametrize(
     ("source", "network", "more"),
     [
@@ -74,8 +74,8 @@ def test_it_has_no_command_line():
 
 def test_two_hundred_epochs_are_counted_in_samples_of_the_real_cases():
     assert SegmenterOptions().steps_for(12) == 1200
-    assert SegmenterOptions.read({"epochs": "1.5", "batch_size": "4"}).steps_for(12) == 5
-    assert SegmenterOptions.read({"steps": "7"}).steps_for(12) == 7
+    assert SegmenterOptions(epochs=1.5, batch_size=4).steps_for(12) == 5
+    assert SegmenterOptions(steps=7).steps_for(12) == 7
 
 
 class Uncut(ToySource):

@@ -17,6 +17,7 @@ from gansynth.hosts.held_out import evaluate_held_out
 from gansynth.metrics.segmentation.evaluation import OWN
 from gansynth.metrics.segmentation.measures import read_regions, with_labels
 from gansynth.runtime.errors import DataFault
+from gansynth.runtime.options import read_settings
 from gansynth.sampling.run_source import open_source
 from gansynth_segmenter import inference
 from gansynth_segmenter.augmentation import AugmentationWarp, rotation
@@ -164,7 +165,7 @@ def test_voxels_without_a_known_truth_do_not_count(
 
 def warp_of(**settings: str) -> AugmentationWarp | None:
     usual = {"rotate": "0", "shift": "0", "elastic": "0"}
-    options = SegmenterOptions.read({**usual, **settings})
+    options = read_settings(SegmenterOptions, {**usual, **settings}, "segmenter")
     return AugmentationWarp.of(options, (1.0, 1.0, 1.0), (0.0,), -1)
 
 

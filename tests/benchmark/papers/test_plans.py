@@ -16,6 +16,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import choose_cases
 from gansynth.hosts.host import framework
 from gansynth.runtime.errors import GansynthError, UsageFault
+from gansynth.runtime.options import read_settings
 from gansynth_benchmark.papers import plan as plans
 from gansynth_benchmark.papers import table_run as tables
 from gansynth_benchmark.papers.commands import said
@@ -80,9 +81,10 @@ def test_a_plan_names_what_there_is_and_its_settings_are_accepted(name):
             assert all(s.hosts.get(host, {}).keys() <= known.keys() for s in plan.scales.values())
         if told.target == "segmenter":
             assert len({"steps", "epochs"} & told.set.keys()) == 1
-            assert SegmenterOptions.read(told.set).epochs is not None
+            assert read_settings(SegmenterOptions, told.set, "segmenter").epochs is not None
             tiny = {k: v for k, v in told.set.items() if k != "epochs"}
-            assert SegmenterOptions.read({**tiny, **plan.scales["tiny"].hosts[host]}).steps
+            tiny |= plan.scales["tiny"].hosts[host]
+            assert read_settings(SegmenterOptions, tiny, "segmenter").steps
 
 
 @every
