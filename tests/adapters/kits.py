@@ -23,7 +23,7 @@ from gansynth.bank.reader import BankReader
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, lineage_of
-from gansynth.hosts.host import Framework, framework
+from gansynth.hosts.host import Framework, Job, framework
 from gansynth.hosts.mixer import MixerConfig
 from gansynth.hosts.record import DRAWS, FILE
 from gansynth.hosts.training_data import TrainingData
@@ -102,8 +102,14 @@ class Kit:
         raise NotImplementedError
 
     def cut(self, patch: pytest.MonkeyPatch) -> None:
-        """Let a training be asked to stop at the end of its first epoch."""
-        raise NotImplementedError
+        """Let a training be ended, as by SIGTERM, at the end of its first epoch."""
+        done = Job.round
+
+        def ending(job: Job, *told: Any, **more: Any) -> None:
+            done(job, *told, **more)
+            raise SystemExit(143)
+
+        patch.setattr(Job, "round", ending)
 
     def renamed(self, folder: Path) -> Kit:
         """The same data in a folder of another name."""
@@ -237,30 +243,6 @@ def in_process(words: Sequence[str], environ: Mapping[str, str], log: Path, **mo
     return processes.ProcessResult(code, said.getvalue(), stopped)
 
 
-def stop_after_first(patch: pytest.MonkeyPatch, kind: type, name: str) -> None:
-    """Leave as on SIGTERM once a method was called that ends an epoch."""
-    call = getattr(kind, name)
-
-    def stopping(self: Any, *told: Any, **more: Any) -> None:
-        call(self, *told, **more)
-        raise SystemExit(143)
-
-    patch.setattr(kind, name, stopping)
-
-
-def stop_at_pause(patch: pytest.MonkeyPatch) -> None:
-    """Ask this process to stop once a session records a checkpoint."""
-    from gansynth.hosts.host import Job
-
-    pause = Job.pause
-
-    def pausing(session: Any) -> None:
-        pause(session)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    patch.setattr(Job, "pause", pausing)
-
-
 class NnunetKit(Kit):
     """Its results lie in a folder of its own in the folder that the user names."""
 
@@ -328,11 +310,6 @@ class NnunetKit(Kit):
         loader = nnUNetDataLoader(mixed, 3, patch, patch, manager, 0.33)
         for _ in range(count):
             yield [lit(image) for image in loader.generate_train_batch()["data"]]
-
-    def cut(self, patch: pytest.MonkeyPatch) -> None:
-        from gansynth.hosts.host import Job
-
-        stop_after_first(patch, Job, "round")
 
     def renamed(self, folder: Path) -> Kit:
         for part in ("nnUNet_raw", "nnUNet_preprocessed"):
@@ -441,7 +418,13 @@ class SegmenterKit(DeepMedicKit):
             yield [lit(data[3 * step + number]["image"]) for number in range(3)]
 
     def cut(self, patch: pytest.MonkeyPatch) -> None:
-        stop_at_pause(patch)
+        pause = Job.pause
+
+        def stopping(job: Job) -> None:
+            pause(job)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        patch.setattr(Job, "pause", stopping)
 
 
 class NoDetector:
@@ -497,11 +480,6 @@ class YoloKit(Kit):
         for _ in range(count):
             drawn = [slots.primary(place).image for place in range(len(slots))]
             yield [image is not None and image.min() == 255 for image in drawn]
-
-    def cut(self, patch: pytest.MonkeyPatch) -> None:
-        from gansynth.hosts.host import Job
-
-        stop_after_first(patch, Job, "round")
 
     def renamed(self, folder: Path) -> Kit:
         shutil.copytree(self.home, folder)
