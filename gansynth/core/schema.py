@@ -171,6 +171,7 @@ class Condition:
             units.
         latent_seed: seeds everything random in the sample.
         provenance: source case, edits with their drawn parameters, seeds; JSON-able; replayable.
+            The core's: a generator gets none.
     """
 
     labels: LabelArray | None = None
