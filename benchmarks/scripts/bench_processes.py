@@ -7,7 +7,6 @@ and ``here``. An interpreter that starts counts, and so does a fork of one. Seco
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from common import machine, print_table, write
+from common import hooked, machine, print_table, write
 
 from gansynth.testing.phantoms import PhantomOptions, write_phantoms
 
@@ -48,14 +47,12 @@ regions: {{WT: "1"}}
 
 def count(plan: Path, executor: str, folder: Path) -> dict[str, object]:
     """Run the study; count its processes."""
-    (folder / "sitecustomize.py").write_text(HOOK)
     log = folder / f"{executor.partition(':')[0]}.log"
-    path = os.pathsep.join((str(folder), os.environ.get("PYTHONPATH", "")))
     words = ("benchmark", str(plan), "--executor", executor, "-o", str(folder / log.stem), "-q")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         [sys.executable, "-m", "gansynth_cli", *words, "--test-set"],
-        env={**os.environ, "STUDY_LOG": str(log), "PYTHONPATH": path},
+        env=hooked(HOOK, folder, STUDY_LOG=str(log)),
         check=True,
         stdout=subprocess.DEVNULL,
     )

@@ -25,7 +25,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from common import gansynth, machine, write
+from common import gansynth, hooked, machine, write
 
 HOOK = """
 import importlib.abc, importlib.util, os, sys, time
@@ -74,14 +74,12 @@ SOURCE += ("--plans", "gansynthSmallPlans", "--fold", "0")
 def watched(words: list[str], home: Path, until: str = "") -> dict[str, Any]:
     """Run a command; seconds until an event, or the end, and what was read before it."""
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "sitecustomize.py").write_text(HOOK)
-        log, path = Path(folder) / "log", [folder, os.environ.get("PYTHONPATH", "")]
+        log = Path(folder) / "log"
         environ = {"START_HOME": str(home), "START_LOG": str(log), "nnUNet_compile": "f"}
         environ |= {f"nnUNet_{x}": str(home / f"nnUNet_{x}") for x in ("raw", "preprocessed")}
         environ |= {"nnUNet_results": str(home / "results"), "nnUNet_n_proc_DA": "1"}
-        environ |= {"PYTHONPATH": os.pathsep.join(path)}
+        environ = hooked(HOOK, Path(folder), **environ)
         began = time.time()
-        environ = {**os.environ, **environ}
         child = subprocess.Popen(
             words, cwd=home, env=environ, stdout=subprocess.DEVNULL, start_new_session=True
         )

@@ -61,6 +61,13 @@ def gansynth(*words: str, quiet: bool = False) -> None:
     subprocess.run(line, check=True, stdout=subprocess.DEVNULL if quiet else None)
 
 
+def hooked(hook: str, folder: Path, **environ: str) -> dict[str, str]:
+    """The environment of a Python that runs ``hook`` first, and so do those that it starts."""
+    (folder / "sitecustomize.py").write_text(hook)
+    path = os.pathsep.join((str(folder), os.environ.get("PYTHONPATH", "")))
+    return {**os.environ, **environ, "PYTHONPATH": path}
+
+
 def alternate(
     sides: Mapping[str, Callable[[], object]], rounds: int, warmup: int = 2
 ) -> dict[str, list[float]]:

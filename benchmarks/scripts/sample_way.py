@@ -17,6 +17,8 @@ from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
+from common import hooked
+
 HOOK = """
 import os, sys, threading
 root = os.environ["WAY_ROOT"]
@@ -53,13 +55,12 @@ def main() -> None:
     assert found.origin is not None
     root = str(Path(found.origin).parents[1]) + os.sep
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "sitecustomize.py").write_text(HOOK)
-        log, path = f"{folder}/log", [folder, os.environ.get("PYTHONPATH", "")]
+        log = f"{folder}/log"
         command = [sys.executable, "-m", "gansynth_cli", "augment", "--target", "nnunet", *words]
         command += [word for key, n in QUICK.items() for word in (f"--{key}", str(n))]
         command += ["--ratio", "1:1", "--bank-size", "8", "-o", f"{folder}/out", "--", "-device"]
-        environ = {"WAY_ROOT": root, "WAY_LOG": log, "PYTHONPATH": os.pathsep.join(path)}
-        subprocess.run([*command, "cpu"], env={**os.environ, **environ}, check=True)
+        environ = hooked(HOOK, Path(folder), WAY_ROOT=root, WAY_LOG=log)
+        subprocess.run([*command, "cpu"], env=environ, check=True)
         rows = {tuple(line.split(" ", 2)) for line in Path(log).read_text().splitlines()}
     calls = {(file.removeprefix(root), name) for _, file, name in rows}
     calls = {(file, name) for file, name in calls if file.partition(os.sep)[0] in SHELVES}

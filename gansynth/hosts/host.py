@@ -521,7 +521,6 @@ class Framework(Adapter):
         if not request.mix.synthetic or request == self._drawable:
             return
         from gansynth.runtime.devices import pick_device
-        from gansynth.sampling.sampler import open_drawer
 
         pick_device(request.device)
         self.bank_plan(request)
@@ -543,6 +542,8 @@ class Framework(Adapter):
             drawn = [reader.draw(np.random.default_rng(seed)) for seed in range(IMAGES)]
             compare_with_cases(folder, source, [s.image for s in drawn if s is not None])
         else:
+            from gansynth.sampling.sampler import open_drawer
+
             assert request.run is not None, "see AugmentRequest"
             of = (source, self, request.run, request.samples)
             open_drawer(*of, device="cpu", learn=False)[0].check_cases()

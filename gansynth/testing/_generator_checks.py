@@ -36,7 +36,6 @@ from gansynth.core.schema import (
     FloatArray,
     LabelArray,
     Sample,
-    Schema,
 )
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
@@ -67,32 +66,29 @@ class GeneratorBench:
         axes: int,
         side: int | None = None,
     ) -> None:
-        self.report, self.cls, self.options, self.side = report, cls, options, side
+        self.report, self.cls, self.options = report, cls, options
+        self.axes, self.side = axes, side
         self.generator: Generator
-        self._use(GuardedSource(axes, boxes=True, side=side))
         self.train_cases: list[Case] = []
         self.held_out: list[Case] = []
         self.reference: list[Case] = []
         self.lesions: LesionCases | None = None
         self.state: dict[str, Any] = {}
 
-    def _use(self, source: GuardedSource) -> None:
-        self.source, self.space = source, source.space
-        self.schema: Schema = source.schema
-
     @property
     def heeds_boxes(self) -> bool:
         return "boxes" in self.generator.capabilities.takes
 
     def check(self, name: str, function: Callable[[], object]) -> bool:
-        return self.report.run(f"{self.source.schema.ndim}d: {name}", function)
+        return self.report.run(f"{self.axes}d: {name}", function)
 
     def build(self) -> None:
         """Build the networks; they have parameters unless there is nothing to train."""
         can = capabilities_of(self.cls, self.cls.Options(**self.options))
         # Most data sets have no boxes and no classes.
         given = {"boxes": "boxes" in can.takes, "classes": "class" in can.takes}
-        self._use(GuardedSource(self.schema.ndim, side=self.side, **given))
+        self.source = GuardedSource(self.axes, side=self.side, **given)
+        self.space, self.schema = self.source.space, self.source.schema
         if can.range == "tanh":
             self.space = self.space.with_window(map(self.source.load, self.source.train_ids))
             self.schema = self.space.generator_schema(self.source.schema)
