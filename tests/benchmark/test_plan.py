@@ -284,11 +284,13 @@ def test_the_same_data_elsewhere_is_the_same_plan(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "file", sorted((BENCHMARKS / "gains").glob("*.yaml")), ids=lambda f: f.stem
+    "file",
+    sorted((BENCHMARKS / "gains").glob("**/*.yaml")),
+    ids=lambda f: f"{f.parent.name}-{f.stem}",
 )
 def test_our_own_plans_can_be_read(file):
     plan = read_plan(file)
-    assert plan.name == file.stem
+    assert plan.name == (file.parent.name if file.stem == "plan" else file.stem)
     assert len(plan.arms) >= 2
 
 

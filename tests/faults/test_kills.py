@@ -127,7 +127,7 @@ def jobs_here(monkeypatch):
 
 def frozen_plan(home: Path) -> Path:
     """A plan whose samples are drawn once: what a live bank holds depends on speed."""
-    arm = {"name": "copy-paste", "from": "copy-paste", "bank": "8"}
+    arm = {"name": "copy-paste", "from": "copy-paste", "offline": "yes", "bank_size": "8"}
     return plan_in(home, "pictures", arm)
 
 
