@@ -3,7 +3,8 @@
     git worktree add ../before COMMIT
     python benchmarks/scripts/bench_before_after.py ../before --name before_after
 
-Training steps of the generators, samples, draws from a bank, an evaluation; or some of ``--parts``.
+Training steps of the generators, samples, draws from a bank, an evaluation, what drawing costs
+nnU-Net's step; or some of ``--parts``.
 Each measurement is a process of its own, on one core; the order of the two trees is swapped every
 round.
 """
@@ -133,6 +134,17 @@ def evaluation(run: str) -> float:
         return time.perf_counter() - began
 
 
+def injection(run: str) -> float:
+    """nnU-Net's step at p 0.5 over its step without, as this tree's own script measures it."""
+    script = next(Path("benchmarks").rglob("bench_injection.py"))
+    with tempfile.TemporaryDirectory() as scratch:
+        told = {**os.environ, "BENCH_RESULTS": scratch}
+        words = [sys.executable, str(script), "--rounds", "40"]
+        subprocess.run(words, env=told, stdout=sys.stderr)  # 1: above the bar, by a few steps
+        found = json.loads(Path(scratch, "injection.json").read_bytes())
+    return float(found["step_over_without"]["p 0.5"]["ratio"])
+
+
 def in_tree(tree: Path, part: str, run: Path) -> float:
     """Measure a part in a process that imports this source tree."""
     folders = [tree, *(tree / name for name in ("plugins", "adapters", "cli", "benchmarks"))]
@@ -148,6 +160,7 @@ PARTS: dict[str, Callable[[str], float]] = {
     "sample, 96^3": lambda run: sample(3, 96),
     "draw from a bank": draw,
     "evaluate, quick": evaluation,
+    "injection": injection,
 }
 BANKS = {"4x96^3": (96, 3, 4, 32), "64^3": (64, 3, 1, 64), "256^2": (256, 2, 1, 512),
          "64^2": (64, 2, 1, 2048)}  # fmt: skip
