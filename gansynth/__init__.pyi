@@ -37,8 +37,6 @@ from .core.filter import FilterOptions as FilterOptions
 from .core.filter import FilterRequest as FilterRequest
 from .core.filter import FilterResult as FilterResult
 from .core.filter import FilterTrainingData as FilterTrainingData
-from .core.findings import CheckReport as CheckReport
-from .core.findings import Finding as Finding
 from .core.generator import Batch as Batch
 from .core.generator import Generator as Generator
 from .core.generator import GeneratorOptions as GeneratorOptions
@@ -55,8 +53,6 @@ from .core.hookspecs import lazily as lazily
 from .core.hookspecs import offer_files as offer_files
 from .core.lineage import CaseRecord as CaseRecord
 from .core.lineage import Lineage as Lineage
-from .core.prediction import LabelMaps as LabelMaps
-from .core.prediction import Prediction as Prediction
 from .core.ratio import Ratio as Ratio
 from .core.registry import installed as installed
 from .core.requests.hosts import AugmentRequest as AugmentRequest
@@ -80,6 +76,8 @@ from .core.schema import Schema as Schema
 from .core.schema import keep_outside as keep_outside
 from .core.source import CaseHeader as CaseHeader
 from .core.source import CaseSource as CaseSource
+from .core.source import CheckReport as CheckReport
+from .core.source import Finding as Finding
 from .core.source import FoldSplit as FoldSplit
 from .core.source import SourceRequest as SourceRequest
 from .core.source import StoredCase as StoredCase
@@ -120,6 +118,8 @@ from .metrics.comparison import Comparison as Comparison
 from .metrics.comparison import Metric as Metric
 from .metrics.comparison import Quantity as Quantity
 from .metrics.features import features_of as features_of
+from .metrics.segmentation.evaluation import LabelMaps as LabelMaps
+from .metrics.segmentation.evaluation import Prediction as Prediction
 from .report.png import png_bytes as png_bytes
 from .runtime.errors import DataFault as DataFault
 from .runtime.errors import EnvironmentFault as EnvironmentFault

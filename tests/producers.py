@@ -101,7 +101,7 @@ def open_source(request):
     schema = Schema(("T1", "FLAIR"), names, (1.0, 1.0, 1.0), has_outside=True)
     return Bag(where=request.where, host={}, train_ids=(), schema=schema)
 
-def open_drawer(source, adapter, run, request, *, device):
+def open_drawer(source, adapter, run, request, *, device, cache=None):
     return SampleDrawer(load_run(run, device), source, request), None
 
 registry = Bag(host=lambda name: Adapter)

@@ -21,7 +21,6 @@ from typing import Annotated, Any, ClassVar, NoReturn
 from pydantic import Field
 
 from gansynth.bank.reader import BankReader, BankSample
-from gansynth.core.prediction import Prediction
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Mix
@@ -31,7 +30,12 @@ from gansynth.hosts.launch import device_of
 from gansynth.hosts.record import FILE, TrainingResult, read_sessions
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.metrics.segmentation.evaluation import FILE as METRICS
-from gansynth.metrics.segmentation.evaluation import account_of, asked_regions, of_volumes
+from gansynth.metrics.segmentation.evaluation import (
+    Prediction,
+    account_of,
+    asked_regions,
+    of_volumes,
+)
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.option_kinds import Device
@@ -258,7 +262,6 @@ class DeepMedicAdapter(Framework):
 
     def open_training(self) -> None:
         """Read the network and the numbers of a subepoch."""
-        super().open_training()
         source, options, request = self.source, self.options, self.request
         if options.deepmedic is None and not (self.own and os.environ.get(CHECKOUT)):
             raise UsageFault(

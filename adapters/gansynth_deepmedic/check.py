@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.findings import CheckReport, Finding
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import CheckReport, Finding, SourceRequest
 from gansynth.data.check import check_volumes, in_order
 from gansynth.data.grid import AFFINE_TOLERANCE, affine_difference, other_shape
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError

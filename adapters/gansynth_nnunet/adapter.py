@@ -18,7 +18,6 @@ import numpy as np
 
 from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.adapter import HostArrays
-from gansynth.core.prediction import Prediction
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Mix
@@ -31,6 +30,7 @@ from gansynth.hosts.record import FILE as RECORD
 from gansynth.hosts.record import TrainingFolder, TrainingResult, mix_name, read_sessions
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.metrics.segmentation.evaluation import (
+    Prediction,
     account_of,
     asked_regions,
     levels_of,
@@ -180,7 +180,6 @@ class NnunetAdapter(Framework):
             find_variant(variant)  # refuses it
 
     def open_training(self) -> None:
-        super().open_training()
         self.regions = asked_regions(self.options.regions, self.source)
 
     @property

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gansynth.core.findings import CheckReport, Finding
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import CheckReport, Finding, SourceRequest
 from gansynth.data.case_writer import NiftiWriter
 from gansynth.data.check import check_volumes, few_cases, in_order, missing_files
 from gansynth.data.folds import absolute

@@ -12,12 +12,17 @@ import torch
 from torch import Tensor
 
 from gansynth.core.generator import Generator, move
-from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
 from gansynth.core.space import Space
 from gansynth.hosts.training_data import on_own_grid, padding_values
 from gansynth.hosts.windows import predict_by_windows
-from gansynth.metrics.segmentation.evaluation import RULE, evaluate, levels_of
+from gansynth.metrics.segmentation.evaluation import (
+    RULE,
+    LabelMaps,
+    Prediction,
+    evaluate,
+    levels_of,
+)
 from gansynth.metrics.segmentation.measures import Regions
 from gansynth.runtime.devices import pick_device
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault

@@ -36,10 +36,9 @@ from pydantic import (
     model_validator,
 )
 
-from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.lineage import guard_split, some_names
 from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import SourceRequest, StoredCase
+from gansynth.core.source import CheckReport, Finding, SourceRequest, StoredCase
 from gansynth.core.space import Space
 from gansynth.data.connected_components import boxes_of
 from gansynth.data.folds import absolute, compile_pattern, is_table, read_subjects

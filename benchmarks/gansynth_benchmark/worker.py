@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from gansynth.core.prediction import Prediction
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import MANIFEST
@@ -17,6 +16,7 @@ from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.fitting.api import run_fit
 from gansynth.hosts.api import run_augment
 from gansynth.hosts.host import framework
+from gansynth.metrics.segmentation.evaluation import Prediction
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.sampling.run_source import open_source

@@ -261,15 +261,19 @@ def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     from gansynth.core.run_folder import RunFolder
     from gansynth.core.source import SourceRequest
     from gansynth.core.units import compare_with_cases
+    from gansynth.data.batches import CaseCache
     from gansynth.sampling.deidentify import real_parts
     from gansynth.sampling.replay import host_of, settings_of
     from gansynth.sampling.run_source import open_source
     from gansynth.sampling.sampler import open_drawer
 
     source = open_source(SourceRequest(**config.request))
+    cases = CaseCache(source)
     adapter = installed().host(config.target)(source) if config.target else None
     generator = RunFolder(Path(config.run))
-    sampler, bring = open_drawer(source, adapter, generator, config.samples, device=config.device)
+    sampler, bring = open_drawer(
+        source, adapter, generator, config.samples, device=config.device, cache=cases
+    )
     sampler.measured = config.frozen  # only a frozen bank can be exported for sharing
     run = sampler.run
     host = host_of(config.request, config.target, run, brought=bring is not None)
@@ -295,7 +299,7 @@ def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
                 stop=stop,
                 min_size=() if adapter is None or bring is not None else adapter.sample_size,
                 bring=bring,
-                compare=partial(compare_with_cases, Path(config.run), source),
+                compare=partial(compare_with_cases, Path(config.run), cases),
                 settings=settings_of(sampler, config.batch, config.dtype, host),
             )
         finally:

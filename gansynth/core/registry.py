@@ -14,7 +14,6 @@ import pluggy
 
 from gansynth.core import hookspecs
 from gansynth.core.capabilities import Capabilities
-from gansynth.core.findings import Check
 from gansynth.core.plugin_checks import (
     InvalidPlugin,
     check_api,
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from gansynth.core.edit import Edit
     from gansynth.core.filter import Filter
     from gansynth.core.generator import Generator
+    from gansynth.core.source import Check
     from gansynth.core.writer import Writer
 
 GROUP = "gansynth"

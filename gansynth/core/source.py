@@ -8,18 +8,29 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Literal, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.fingerprint import prints_of
 from gansynth.core.lineage import CaseRecord, Lineage, read_lineage
-from gansynth.core.prediction import SlicePosition
 from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.serialise import Document
+
+
+@dataclass(frozen=True)
+class SlicePosition:
+    """Position of a 2D case among the others of its subject; None where unknown.
+
+    ``stack``: the volume, or the subject. ``thickness``: from slice to slice, in the source's unit.
+    """
+
+    stack: str
+    index: int | None = None
+    thickness: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +68,30 @@ class SourceRequest(Document, later=("synthetic",)):
         if not colon or not kind or not where:
             raise UsageFault(f"--data {text!r}: expected KIND:WHERE, for example msd:Task04")
         return cls(kind=kind, where=where, **fields)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding; one with an ``error`` makes the data set unusable as it is."""
+
+    level: Literal["error", "warning"]
+    case: str | None
+    file: Path
+    message: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The findings of one pass, errors first; ``will_it_harm``: of samples beside the cases."""
+
+    name: str
+    cases: int
+    findings: Sequence[Finding]
+    will_it_harm: Mapping[str, Any] = field(default_factory=dict)
+
+
+Check = Callable[[SourceRequest, Callable[[int, int], None]], CheckReport]
+"""(request, progress(done, total)) -> all findings, in one pass over every file."""
 
 
 @dataclass(frozen=True)

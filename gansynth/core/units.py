@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gansynth.runtime.errors import DataFault
 
 if TYPE_CHECKING:
-    from gansynth.core.source import CaseSource
+    from gansynth.core.case_pool import CaseReader
 
 FACTOR = 10
 IMAGES = 4  # of each kind that are compared
@@ -77,13 +77,13 @@ class UnitCheck:
                 raise DataFault(self._why)
 
 
-def compare_with_cases(where: Path, source: CaseSource, samples: Iterable[Any]) -> None:
+def compare_with_cases(where: Path, cases: CaseReader, samples: Iterable[Any]) -> None:
     """Compare images (C, ...) of samples with training cases; DataFault: as ``UnitCheck``."""
     units, images = UnitCheck(where), list(samples)
     for image in images:
         units.look(image, synthetic=True)
-    cases = source.train_ids[:IMAGES] if images else ()
-    for case_id in cases:
-        units.look(source.load(case_id).image, synthetic=False)
-    if cases:
+    ids = cases.source.train_ids[:IMAGES] if images else ()
+    for case_id in ids:
+        units.look(cases(case_id).image, synthetic=False)
+    if ids:
         units.compare()

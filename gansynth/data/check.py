@@ -12,9 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.lineage import some_names
-from gansynth.core.source import FoldSplit, SourceRequest
+from gansynth.core.source import CheckReport, Finding, FoldSplit, SourceRequest
 from gansynth.data.folds import folds_of, guard, split_file, subjects_of
 from gansynth.data.grid import (
     LABELS,

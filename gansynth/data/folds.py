@@ -19,9 +19,8 @@ from typing import Any
 import numpy as np
 import re2
 
-from gansynth.core.findings import Finding
 from gansynth.core.lineage import guard_split
-from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
+from gansynth.core.source import CaseSource, Finding, FoldSplit, SourceRequest
 from gansynth.data.listing import SPLITS, SUBJECTS, VolumeSet
 from gansynth.data.read_options import OF_SPLITS, VolumeOptions
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean

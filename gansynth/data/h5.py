@@ -25,7 +25,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.fingerprint import Prints
 from gansynth.core.foreground import ForegroundIndex, PlaneIndex
 from gansynth.core.lineage import CaseRecord, Lineage, guard_split
@@ -33,6 +32,8 @@ from gansynth.core.schema import OUTSIDE, Boxes, Case, LabelArray, Schema, conte
 from gansynth.core.source import (
     CaseHeader,
     CaseSource,
+    CheckReport,
+    Finding,
     FoldSplit,
     Provenance,
     SourceRequest,

@@ -18,11 +18,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.findings import CheckReport
 from gansynth.core.geometry import bounding_box
 from gansynth.core.resample import pick, resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import CaseHeader, CaseSource, FoldSplit, SourceRequest, StoredCase
+from gansynth.core.source import (
+    CaseHeader,
+    CaseSource,
+    CheckReport,
+    FoldSplit,
+    SourceRequest,
+    StoredCase,
+)
 from gansynth.core.space import Space
 from gansynth.core.synthetic import real_file
 from gansynth.data.check import check_volumes

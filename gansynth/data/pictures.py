@@ -17,16 +17,17 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BeforeValidator, Field
 
-from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.fingerprint import Prints, prints_of
 from gansynth.core.lineage import neighbours
-from gansynth.core.prediction import SlicePosition
 from gansynth.core.resample import pick, resampling_record
 from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.core.source import (
     CaseHeader,
     CaseSource,
+    CheckReport,
+    Finding,
     FoldSplit,
+    SlicePosition,
     SourceRequest,
     StoredCase,
     places_of,

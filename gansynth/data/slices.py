@@ -16,16 +16,17 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BeforeValidator, Field
 
-from gansynth.core.findings import CheckReport, Finding
-from gansynth.core.prediction import SlicePosition
 from gansynth.core.registry import installed
 from gansynth.core.resample import resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import (
     CaseHeader,
     CaseSource,
+    CheckReport,
+    Finding,
     FoldSplit,
     Provenance,
+    SlicePosition,
     SourceRequest,
     StoredCase,
     ancestors_of,

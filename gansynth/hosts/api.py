@@ -208,7 +208,8 @@ def _train(adapter: Framework, request: AugmentRequest) -> Augmented:
     adapter.check(request)
     if request.run is not None and request.mix.synthetic:
         warn_of_label_maps(request.run.folder, reporter)
-        warn_of_neighbours(request, adapter.source.name, adapter.held_out, reporter)
+        held_out = adapter.opened(request).held_out
+        warn_of_neighbours(request, adapter.source.name, held_out, reporter)
     folder = adapter.training_folder(request)
     adapter.check_drawing(request)  # also for a host whose ``check`` does not
     if request.dry_run:

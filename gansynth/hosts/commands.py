@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.findings import CheckReport
 from gansynth.core.registry import installed
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.hosts import (
@@ -18,7 +17,7 @@ from gansynth.core.requests.hosts import (
     SplitsRequest,
 )
 from gansynth.core.requests.samples import CheckRequest
-from gansynth.core.source import FoldSplit, SourceRequest
+from gansynth.core.source import CheckReport, FoldSplit, SourceRequest
 from gansynth.data.api import find_kind, source_request
 from gansynth.hosts import doctor as checks
 from gansynth.runtime.errors import UsageFault

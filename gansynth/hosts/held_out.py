@@ -10,13 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.core.source import CaseSource
 from gansynth.data.case_writer import write_prediction
 from gansynth.data.grid import whole_labels
 from gansynth.data.picture_files import read_picture
-from gansynth.metrics.segmentation.evaluation import evaluate, of_slices, of_volumes, with_levels
+from gansynth.metrics.segmentation.evaluation import (
+    LabelMaps,
+    Prediction,
+    evaluate,
+    of_slices,
+    of_volumes,
+    with_levels,
+)
 from gansynth.metrics.segmentation.measures import Regions
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, read_nifti

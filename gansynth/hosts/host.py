@@ -36,7 +36,6 @@ from gansynth.bank.training_bank import TrainingBank
 from gansynth.core.adapter import Adapter, HostOptions
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.lineage import guard, guard_host
-from gansynth.core.prediction import Prediction
 from gansynth.core.registry import installed
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
@@ -72,7 +71,7 @@ from gansynth.hosts.training_data import (
     on_own_grid,
     training_space,
 )
-from gansynth.metrics.segmentation.evaluation import asked_regions, headline
+from gansynth.metrics.segmentation.evaluation import Prediction, asked_regions, headline
 from gansynth.metrics.segmentation.measures import Regions
 from gansynth.runtime.child import NAME, WARNING, limit_threads, show
 from gansynth.runtime.errors import (
@@ -282,8 +281,7 @@ class Framework(Adapter):
         return int(sessions[-1]["epochs"][1]) if sessions else 0
 
     def open_training(self) -> None:
-        """Set ``space``, and ``regions`` if there are any, once the options are known."""
-        self.space = self.source.space
+        """Set what follows from the options, such as ``regions``, once they are known; optional."""
 
     def check_options(self) -> None:
         """Refuse options (UsageFault) before anything is trained, beyond their types; optional."""
@@ -539,8 +537,10 @@ class Framework(Adapter):
                     f"first {unseen[0]}; expected the same data set. Fill a bank by a generator "
                     "that was fitted on it"
                 )
+            from gansynth.data.batches import CaseCache
+
             drawn = [reader.draw(np.random.default_rng(seed)) for seed in range(IMAGES)]
-            compare_with_cases(folder, source, [s.image for s in drawn if s is not None])
+            compare_with_cases(folder, CaseCache(source), [s.image for s in drawn if s])
         else:
             from gansynth.sampling.sampler import open_drawer
 
@@ -601,13 +601,14 @@ class Framework(Adapter):
             return TrainingResult.of(record.read_sessions(output), output)
 
     def _train_apart(self, request: AugmentRequest, output: Path) -> None:
-        file, held_out = output / CONFIG, self.held_out if request.mix.synthetic else ()
+        file, opened = output / CONFIG, self.opened(request)
+        held_out = opened.held_out if request.mix.synthetic else ()
         training = ApartTraining(request, self.source.request.to_json(), held_out)
         write_json_atomic(file, training.to_json())
         train_apart(
             *("gansynth.hosts.launch", [str(file)], output),
             f"the training of {self.title or self.name}",
-            variables=self.opened(request).environment(file),
+            variables=opened.environment(file),
             reporter=self.reporter,
         )
 

@@ -251,6 +251,7 @@ def open_drawer(
     *,
     device: str,
     learn: bool = True,
+    cache: CaseCache | None = None,
 ) -> tuple[Sampler, Callable[[Sample], Sample] | None]:
     """Open a run to generate samples for an adapter on a source, or for none.
 
@@ -263,7 +264,7 @@ def open_drawer(
     """
     opened = load_run(run, device)
     own, bring = source_for(opened, source, adapter)
-    return Sampler(opened, own, request, learn=learn), bring
+    return Sampler(opened, own, request, learn=learn, cache=cache), bring
 
 
 def sampler_for(

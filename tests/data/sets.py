@@ -11,9 +11,8 @@ import nibabel as nib
 import numpy as np
 from PIL import Image
 
-from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.registry import installed
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import CheckReport, Finding, SourceRequest
 from gansynth.data.h5 import write_h5
 from gansynth.sampling.run_source import open_source
 from tests.deepmedic_sets import toy_deepmedic

@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 from scipy.ndimage import zoom
 
-from gansynth.core.findings import CheckReport, Finding
 from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.core.schema import Boxes, Case
-from gansynth.core.source import CaseHeader, SourceRequest, case_content, case_records, lineage_of
+from gansynth.core.source import (
+    CaseHeader,
+    CheckReport,
+    Finding,
+    SourceRequest,
+    case_content,
+    case_records,
+    lineage_of,
+)
 from gansynth.data.h5 import write_h5
 from gansynth.data.read_options import VolumeOptions
 from gansynth.data.slices import SliceSource, check_slices

@@ -7,7 +7,7 @@ stays in the folder. The command is ``gansynth turing-test``.
 
 from __future__ import annotations
 
-from gansynth_evaluate.turing.options import TuringOptions
+from gansynth_evaluate.turing.image_selection import TuringOptions
 from gansynth_evaluate.turing.report import results, write_results
 from gansynth_evaluate.turing.study import Study, make_study, open_study
 

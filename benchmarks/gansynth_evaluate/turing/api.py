@@ -13,7 +13,7 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import reading
 from gansynth.sampling.request_parsing import read_real, read_request
 from gansynth_evaluate.requests import TuringRequest
-from gansynth_evaluate.turing.options import TuringOptions
+from gansynth_evaluate.turing.image_selection import TuringOptions
 from gansynth_evaluate.turing.report import write_results
 from gansynth_evaluate.turing.study import Study, default_folder, make_study, open_study
 

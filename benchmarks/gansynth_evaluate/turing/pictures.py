@@ -26,8 +26,14 @@ from gansynth.runtime.progress import Reporter
 from gansynth.sampling.quality_gate import reject_reason_of, validate_sample
 from gansynth.sampling.run import Run
 from gansynth.sampling.run_source import open_real
-from gansynth_evaluate.turing.image_selection import ChosenImage, choose, groups_of
-from gansynth_evaluate.turing.options import REAL, SYNTHETIC, TuringOptions
+from gansynth_evaluate.turing.image_selection import (
+    REAL,
+    SYNTHETIC,
+    ChosenImage,
+    TuringOptions,
+    choose,
+    groups_of,
+)
 
 if TYPE_CHECKING:
     from gansynth.sampling.sampler import Sampler

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth_evaluate.turing.answers import Rater, read_answers
+from gansynth_evaluate.turing.image_selection import REAL, SYNTHETIC
 from gansynth_evaluate.turing.inference import (
     CONFIDENCE,
     LEAST_RATERS,
@@ -27,7 +28,6 @@ from gansynth_evaluate.turing.inference import (
     power_of,
     proportion_of,
 )
-from gansynth_evaluate.turing.options import REAL, SYNTHETIC
 from gansynth_evaluate.turing.study import Study
 
 VERSION = 2

@@ -9,19 +9,22 @@ the owner may read the folder: it holds pictures of patients, and the truth.
 
 from __future__ import annotations
 
+import base64
 import hmac
 import json
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 
+from gansynth.report.page import policy, template
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import (
     check_sha256,
@@ -35,12 +38,14 @@ from gansynth.runtime.files import (
 )
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.version import __version__
-from gansynth_evaluate.turing.options import TuringOptions
-from gansynth_evaluate.turing.page import page_parts
+from gansynth_evaluate.turing.image_selection import TuringOptions
 
 VERSION = 3
 STUDY, IMAGES, PAGES = "study.json", "images.npy", "pages"
 MOST_RATERS = 100
+SCRIPTS = ("clock.js", "viewer.js", "main.js")
+TRUSTED = "require-trusted-types-for 'script'; trusted-types 'none'"
+_HERE = "<!-- images -->"
 _RESTORE = "restore it from a copy, or make another study with --name"
 
 
@@ -215,3 +220,36 @@ def _check_same(study: Study, options: TuringOptions) -> None:
                 f"{study.folder}: holds a study made with {key} {made.get(key)!r}, asked for "
                 f"{requested[key]!r}; expected the same. Make another one: --name NAME"
             )
+
+
+def page_parts(
+    about: Mapping[str, Any], instructions: str, images: Iterable[bytes]
+) -> Iterator[bytes]:
+    """Yield the bytes of a page, in order.
+
+    Args:
+        about: study, rater, codes of the images, and channels, size and spacing of all; JSON-able.
+        instructions: text that the rater reads before the first image.
+        images: voxels uint8 (C, D, H, W) of each image, all of one size.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    style = template("style.css", __package__)
+    script = "".join(template(name, __package__) for name in SCRIPTS)
+    page = Environment(autoescape=True, undefined=StrictUndefined).from_string(
+        template("page.html", __package__)
+    )
+    text = page.render(
+        policy=f"{policy(style, script)}; {TRUSTED}",
+        style=Markup(style),
+        script=Markup(script),
+        about=Markup(json.dumps(about).replace("<", "\\u003c")),
+        count=len(about["codes"]),
+        rater=about["rater"],
+        instructions=instructions,
+    )
+    before, _, after = text.partition(_HERE)
+    yield before.encode()
+    for image in images:
+        yield b'<script type="text/plain" class="image">' + base64.b64encode(image) + b"</script>\n"
+    yield after.encode()

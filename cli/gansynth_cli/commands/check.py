@@ -13,8 +13,7 @@ from gansynth_cli.requests import request_command
 from gansynth_cli.results import generator_for
 
 if TYPE_CHECKING:
-    from gansynth.core.findings import CheckReport
-    from gansynth.core.source import SourceRequest
+    from gansynth.core.source import CheckReport, SourceRequest
 
 
 def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:

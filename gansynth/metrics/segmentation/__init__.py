@@ -1,8 +1,9 @@
 """Case-by-case evaluation of a trained segmenter: ``evaluate``. Rules: docs/measures.md."""
 
-from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.metrics.segmentation.evaluation import (
     THRESHOLDS,
+    LabelMaps,
+    Prediction,
     SegmentationEvaluation,
     evaluate,
     levels_of,

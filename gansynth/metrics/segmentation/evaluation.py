@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 
 import numpy as np
+import numpy.typing as npt
 
-from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.core.schema import FloatArray, LabelArray
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, SlicePosition
 from gansynth.data.grid import mismatches, whole_labels
 from gansynth.metrics.segmentation.measures import (
     AT_ALARMS,
@@ -36,6 +36,33 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_nifti, write_json_atomic
 
 # -- predictions -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LabelMaps:
+    """Both label maps of a case, (D, H, W) or (H, W), axes in any order, and their spacing."""
+
+    predicted: npt.NDArray[Any]
+    truth: npt.NDArray[Any]
+    spacing: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One held-out case after a training; ``file``: None without a file of its label map.
+
+    ``read`` reads both label maps, or raises ``DataFault`` if they cannot be compared. ``unit``:
+    of the spacing, ``mm`` or ``px``. ``position``: of a 2D case. ``levels`` reads how many of
+    ``THRESHOLDS`` the foreground's probability exceeds, on the grid
+    of the label maps; None where the host kept no probabilities.
+    """
+
+    subject: str
+    file: Path | None
+    read: Callable[[], LabelMaps] = field(repr=False)
+    unit: str = "mm"
+    position: SlicePosition | None = None
+    levels: Callable[[], npt.NDArray[Any]] | None = field(default=None, repr=False)
 
 
 def of_volumes(

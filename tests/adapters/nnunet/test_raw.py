@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.core.findings import Finding
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import Finding, SourceRequest
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.raw import check_raw

@@ -9,8 +9,7 @@ from gansynth.core.schema import Schema
 from gansynth.core.source import CaseHeader, CaseSource, SourceRequest
 from gansynth.core.space import Space
 from gansynth.runtime.errors import UsageFault
-from gansynth_evaluate.turing.image_selection import choose, sequences_of
-from gansynth_evaluate.turing.options import TuringOptions
+from gansynth_evaluate.turing.image_selection import TuringOptions, choose, sequences_of
 
 SEQUENCES = ("T1", "T1c", "T2", "FLAIR")
 

@@ -16,7 +16,7 @@ from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
-from gansynth_evaluate.turing.options import TuringOptions
+from gansynth_evaluate.turing.image_selection import TuringOptions
 from gansynth_evaluate.turing.pictures import (
     RealImageCutter,
     StudyImages,

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
-from gansynth.core.prediction import LabelMaps, Prediction
 from gansynth.metrics.segmentation import levels_of
 from gansynth.metrics.segmentation.evaluation import (
     OWN,
     THRESHOLDS,
+    LabelMaps,
+    Prediction,
     at_thresholds,
     equal_alarms,
 )

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.prediction import SlicePosition
-from gansynth.core.source import CaseHeader
+from gansynth.core.source import CaseHeader, SlicePosition
 from gansynth.metrics.detection import (
     everyone,
     false_positives,
