@@ -99,8 +99,8 @@ class WorkerJob:
         """
         adapter = framework(self.spec["augment"]["target"])
         if adapter.needs == "boxes":
+            from gansynth.metrics.detection.by_subject import measure_detections
             from gansynth.metrics.detection.record import FILE, read_detections
-            from gansynth.metrics.segmentation.detection import measure_detections
 
             boxes = measure_detections(read_detections(results / FILE))
             return {"scores": boxes["per_subject"], "pooled": boxes["pooled"], "by": "subject"}

@@ -13,9 +13,9 @@ from gansynth.metrics.detection import (
     match,
     mean_precision,
 )
+from gansynth.metrics.detection.by_subject import measure_detections
 from gansynth.metrics.detection.measures import RATES
 from gansynth.metrics.segmentation import LabelMaps, Prediction, evaluate
-from gansynth.metrics.segmentation.detection import measure_detections
 from gansynth.metrics.segmentation.evaluation import (
     FILE,
     account_of,
