@@ -213,9 +213,11 @@ class _RawWriter:
             self.copied += len(copied)
             if len(copied) == len(targets):
                 return
-            stored = source.files(case)
-            assert stored.arrays is not None
-            (image, labels), affine = stored.arrays(), stored.affine
+            stored, truth = source.files(case), source.entry(case).labels
+            assert stored.arrays is not None and truth is not None
+            only_labels = len(copied) == len(channels) and targets[-1] not in copied
+            image, labels = ((), source.label_map(truth)[0]) if only_labels else stored.arrays()
+            affine = stored.affine
         else:
             read, spacing = source.load(case), source.schema.spacing[::-1]
             image, labels = read.image, read.labels
@@ -224,7 +226,8 @@ class _RawWriter:
             raise DataFault(f"{source.name}: case {case!r}: no label map, nnU-Net needs one")
         table = np.zeros(max(self.numbers) + 1, np.uint8 if len(self.numbers) < 256 else np.int16)
         table[list(self.numbers)] = list(self.numbers.values())
-        for target, array in zip(targets, [*image, table[labels.clip(0)]], strict=True):
+        arrays = [*image, table[labels.clip(0)]]
+        for target, array in zip(targets[-len(arrays) :], arrays, strict=True):
             if target not in copied:  # (H, W) is one slice
                 write_volume(target, np.atleast_3d(array.T).T, affine)
                 self.written += 1

@@ -7,6 +7,7 @@ files that outlived the training. Then the same training without synthetic sampl
 nnU-Net process grows a little by itself.
 
     python benchmarks/scripts/bench_soak.py [--minutes 10] [--every 30] [--control-minutes 4]
+    python benchmarks/scripts/bench_soak.py --minutes 30 --every 3600 --name soak_30  # no kill
 """
 
 from __future__ import annotations
@@ -93,14 +94,15 @@ class Watch:
                     alive.append(kind_of(process))
         return alive
 
-    def growth(self) -> dict[str, Any]:
+    def growth(self, killed: bool = True) -> dict[str, Any]:
         """MiB after the warm-up, every half minute, and MiB gained a minute (median slope)."""
         from scipy.stats import theilslopes
 
         found: dict[str, Any] = {}
         for kind, points in self.memory.items():
             time_, mib = np.array([p for p in points if p[0] >= WARM_UP_SECONDS] or points).T
-            flat = kind == "producer" or len(time_) < 3  # a new one each time
+            new = killed and kind == "producer"  # another one after each kill
+            flat = new or len(time_) < 3
             found[kind] = {
                 "mib_median": float(np.median(mib)),
                 "mib_every_half_minute": [round(float(m)) for m in mib[::15]],
@@ -152,7 +154,7 @@ def control(root: Path, run: Path, scratch: Path, minutes: float) -> Watch:
         watch.look()
         time.sleep(2.0)
     training.send_signal(signal.SIGTERM)
-    training.wait(60)
+    training.wait(300)
     return watch
 
 
@@ -161,6 +163,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--every", type=float, default=30.0, help="seconds between kills")
     parser.add_argument("--control-minutes", type=float, default=4.0)
+    parser.add_argument("--name", default="soak")
     args = parser.parse_args()
     base = SHM if os.access(SHM, os.W_OK) else None
     with (
@@ -174,7 +177,7 @@ def main() -> None:
         watch, kills, latencies = soak(training, scratch, args.minutes, args.every)
         early = training.poll()
         training.send_signal(signal.SIGTERM)
-        code = training.wait(60)
+        code = training.wait(300)
         time.sleep(3)
         left = watch.survivors()
         files = [str(p.relative_to(scratch)) for p in scratch.rglob("*")]
@@ -184,7 +187,7 @@ def main() -> None:
         session = json.loads(sidecar.read_text())["sessions"][-1]
         log = (root / "augment.log").read_text("utf-8", "replace")
         alone = control(root, run, scratch, args.control_minutes).growth()
-    growth = watch.growth()
+    growth = watch.growth(kills > 0)
     by_itself = alone.get("trainer", {}).get("mib_per_minute", 0.0)
     growth["trainer"]["mib_per_minute_by_itself"] = by_itself
     passed = (
@@ -215,7 +218,7 @@ def main() -> None:
         "flat_below_mib_per_minute": FLAT_MIB_PER_MINUTE,
         "passed": passed,
     }
-    write("soak", document)
+    write(args.name, document)
     rows = [(k, v["mib_median"], v["mib_per_minute"]) for k, v in growth.items()]
     print_table([("process", "MiB", "MiB/min"), *rows])
     print(f"the trainer by itself: {by_itself:.2f} MiB/min")

@@ -244,16 +244,20 @@ class VolumeSource(CaseSource):
     def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], LabelArray | None, NiftiVolume]:
         """Image (C, D, H, W) as stored, labels (D, H, W) if any, and the file of reference."""
         entry = self.entry(case_id)
-        labels: LabelArray | None = None
         if entry.labels is None:
-            reference = self._image(entry.images[0])
+            labels, reference = None, self._image(entry.images[0])
         else:
-            reference = read_nifti(entry.labels, labels=True)
-            labels = whole_labels(entry.labels, canonical(reference)[0])
-            if self.options.between is not None:
-                labels = interpolate_slices(labels, every=self.options.between)
+            labels, reference = self.label_map(entry.labels)
         channels = [self._channels_of(f, reference, entry.reference) for f in entry.images]
         return np.concatenate(channels), labels, reference
+
+    def label_map(self, file: Path) -> tuple[LabelArray, NiftiVolume]:
+        """Labels (D, H, W) of a case's file of labels, and that file."""
+        volume = read_nifti(file, labels=True)
+        labels = whole_labels(file, canonical(volume)[0])
+        if self.options.between is not None:
+            labels = interpolate_slices(labels, every=self.options.between)
+        return labels, volume
 
     def _image(self, file: Path) -> NiftiVolume:
         return read_nifti(real_file(file, self.request), ndim=(3, 4)[: 1 + self.listing.stacked])
