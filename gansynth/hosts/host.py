@@ -195,7 +195,6 @@ class Framework(Adapter):
     request: AugmentRequest
     reporter: Reporter = NullReporter()
     """Shows progress and warnings."""
-    space: Space
     output: Path
     seed: int
     regions: Regions = ()
@@ -282,6 +281,11 @@ class Framework(Adapter):
 
     def open_training(self) -> None:
         """Set what follows from the options, such as ``regions``, once they are known; optional."""
+
+    @cached_property
+    def space(self) -> Space:
+        """The space of the items; a ``Host`` sets it by the options."""
+        return self.source.space
 
     def check_options(self) -> None:
         """Refuse options (UsageFault) before anything is trained, beyond their types; optional."""
