@@ -160,7 +160,7 @@ PARTS: dict[str, Callable[[str], float]] = {
     "sample, 96^3": lambda run: sample(3, 96),
     "draw from a bank": draw,
     "evaluate, quick": evaluation,
-    "injection": injection,
+    "nnU-Net's step at 1:1 over without": injection,
 }
 BANKS = {"4x96^3": (96, 3, 4, 32), "64^3": (64, 3, 1, 64), "256^2": (256, 2, 1, 512),
          "64^2": (64, 2, 1, 2048)}  # fmt: skip

@@ -70,7 +70,16 @@ def draws(doc: dict[str, Any]) -> list[str]:
 
 
 def soak(doc: dict[str, Any]) -> list[str]:
-    """A training whose producer was killed again and again."""
+    """A training whose producer was killed again and again, or left alone."""
+    if not doc["kills"]:
+        grows = {name: found["mib_per_minute"] for name, found in doc["memory"].items()}
+        by_itself = doc["memory_without_synthetic_samples"]["trainer"]["mib_per_minute"]
+        return [
+            f"| {doc['minutes']:g} min of nnU-Net with a live bank: growth of the producer's "
+            "memory, MiB a minute; the trainer's; the trainer's without synthetic samples | "
+            f"{grows['producer']:.2f}; {grows['trainer']:.2f}; {by_itself:.2f} | "
+            f"< {doc['flat_below_mib_per_minute']:g} |"
+        ]
     growth, alone = (
         max(found["mib_per_minute"] for found in doc[key].values())
         for key in ("memory", "memory_without_synthetic_samples")
