@@ -214,7 +214,8 @@ class _RawWriter:
             if len(copied) == len(targets):
                 return
             stored, truth = source.files(case), source.entry(case).labels
-            assert stored.arrays is not None and truth is not None
+            assert stored.arrays is not None
+            assert truth is not None
             only_labels = len(copied) == len(channels) and targets[-1] not in copied
             image, labels = ((), source.label_map(truth)[0]) if only_labels else stored.arrays()
             affine = stored.affine
