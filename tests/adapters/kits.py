@@ -274,12 +274,9 @@ class NnunetKit(Kit):
         return *self.place, "-c", "3d_fullres", "--plans", self.data.plans
 
     def lasting(self, epochs: int = 2) -> tuple[str, ...]:
-        short = (
-            f"num_epochs={epochs}",
-            "num_iterations_per_epoch=2",
-            "num_val_iterations_per_epoch=1",
-        )
-        return tuple(f"--set={one}" for one in (*short, "save_every=1"))
+        iterations = ("num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1")
+        short = (f"num_epochs={epochs}", *iterations, "save_every=1")
+        return tuple(f"--set={one}" for one in short)
 
     @property
     def target(self) -> Path:
@@ -345,13 +342,7 @@ class DeepMedicKit(Kit):
         return *words, "-o", str(self.output)
 
     def lasting(self, epochs: int = 2) -> tuple[str, ...]:
-        short = (
-            f"epochs={epochs}",
-            "subepochs=2",
-            "cases=4",
-            "segments=8",
-            "batch=4",
-        )
+        short = (f"epochs={epochs}", "subepochs=2", "cases=4", "segments=8", "batch=4")
         return tuple(f"--set={one}" for one in short)
 
     def elsewhere(self) -> tuple[tuple[str, ...], list[str]]:
@@ -511,8 +502,16 @@ def in_this_process(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(processes, "run", in_process)
     patch.setattr(torch, "set_num_threads", lambda count: None)  # nnU-Net takes all cores for good
     patch.setattr(nnUNetTrainer, "perform_actual_validation", validate_nothing)
+    draw_no_progress(patch)
     patch.setenv("nnUNet_n_proc_DA", "0")
     patch.setattr("gansynth_yolo.adapter.detector", lambda name: NoDetector())
+
+
+def draw_no_progress(patch: pytest.MonkeyPatch) -> None:
+    """Leave out the picture of nnU-Net's progress, which takes longer than a tiny epoch."""
+    from nnunetv2.training.logging.nnunet_logger import LocalLogger
+
+    patch.setattr(LocalLogger, "plot_progress_png", lambda *_: None)
 
 
 def validate_nothing(trainer: Any, *_: object) -> None:

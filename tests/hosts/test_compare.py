@@ -8,7 +8,11 @@ import pytest
 import yaml
 
 import gansynth
+from gansynth.hosts import dry_run
+from gansynth.runtime import processes
+from gansynth.sampling import evaluation_data
 from gansynth_benchmark.plan_file import read_plan
+from tests.adapters.kits import in_process
 from tests.flat_sets import pictures
 
 SEGMENTER: dict[str, Any] = {"target": "segmenter", "quiet": True, "seed": 3}
@@ -26,7 +30,10 @@ def run(tmp_path_factory):
 def compared(run, tmp_path_factory):
     out = tmp_path_factory.mktemp("arms") / "out"
     words = {**SEGMENTER, "generator": run, "ratio": "1:1", "bank_size": 4, "compare": True}
-    return gansynth.augment(**words, out=out, **SHORT)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "run", in_process)
+        patch.setattr(evaluation_data, "DRAWN", 8)
+        return gansynth.augment(**words, out=out, **SHORT)
 
 
 def test_both_arms_are_trained_each_in_its_folder(compared):
@@ -36,7 +43,8 @@ def test_both_arms_are_trained_each_in_its_folder(compared):
     assert compared["with"]["folder"].endswith("with")
 
 
-def test_a_dry_run_says_how_good_the_host_is_without_samples(compared, run):
+def test_a_dry_run_says_how_good_the_host_is_without_samples(compared, run, monkeypatch):
+    monkeypatch.setattr(evaluation_data, "DRAWN", 8)
     words = {**SEGMENTER, "generator": run, "ratio": "1:1", "bank_size": 4, **SHORT}
     folder = Path(compared["without"]["folder"])
     found = gansynth.augment(**words, out=folder.parent / "more", dry_run=True)["will_it_harm"]
@@ -61,7 +69,8 @@ def test_the_difference_is_said_with_what_it_costs_in_false_alarms(compared):
     )
 
 
-def test_both_folders_are_looked_at_before_either_arm_is_trained(run, tmp_path):
+def test_both_folders_are_looked_at_before_either_arm_is_trained(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(dry_run, "will_it_harm", lambda *_: {"lines": []})  # takes seconds
     (tmp_path / "without").mkdir()
     (tmp_path / "without" / "thesis.txt").touch()
     words = {**SEGMENTER, "generator": run, "ratio": "1:1", "bank_size": 4, "compare": True}

@@ -63,16 +63,12 @@ def train(tmp_path, log) -> Callable[..., str]:
     return run
 
 
-def test_without_a_terminal_it_is_plain_lines_with_the_log_s_path_once(train):
+def test_without_a_terminal_it_is_plain_lines_and_the_host_s_own_words_are_in_the_log(train, log):
     said = train(io.StringIO()).splitlines()
     assert said[:3] == [*BEGUN, WARNINGS[0]]
     last = r"epoch: 20/20 \(100%\)  elapsed 0:0\d  synthetic 50%  loss -0\.431  Dice 0\.612"
     assert re.fullmatch(last, said[-2])
     assert said[-1] == WARNINGS[1]
-
-
-def test_the_log_has_the_host_s_own_words_and_none_of_ours(train, log):
-    train(io.StringIO())
     logged = log.read_text()
     assert "{'patch_size': [40, 40, " in logged
     assert "loading 40%" in logged

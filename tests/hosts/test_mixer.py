@@ -1,9 +1,8 @@
+import multiprocessing
 import os
 import pickle
 import random
-import shutil
 import time
-from collections import Counter
 from collections.abc import Iterable
 from threading import Thread
 from typing import Any
@@ -21,6 +20,7 @@ from gansynth.runtime.errors import TrainingFault
 from tests.processes import forked
 
 HALF, ONLY = Ratio(1, 1), Ratio(0, 1)
+PROCESSES, TICKS = 4, 2000
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def log(tmp_path):
 def mixer(tmp_path, log):
     """Makes a mixer of real cases 0, 1, 2, ...: ``mixer(Ratio(1, 1), bank, patience=1)``."""
 
-    def make(ratio, bank=None, *, schedule="constant", batches=100, **plan):
+    def make(ratio, bank, *, schedule="constant", batches=100, **plan):
         told, usual = Schedule.parse(schedule), {"log": log, "patience": 0.2}
         if told.kind != "constant":
             usual["batch_counter"] = BatchCounter(tmp_path / "batches", batches)
@@ -49,30 +49,6 @@ def kinds(slots: Iterable[BatchItem[Any]]) -> str:
 
 def drawn_ids(slots: Iterable[BatchItem[Any]]) -> list[str]:
     return [slot.sample.id for slot in slots if slot.sample is not None]
-
-
-@pytest.mark.parametrize(("p", "size"), [(0.5, 2), (0.3, 18), (0.25, 1), (0.75, 3), (1.0, 2)])
-@pytest.mark.parametrize("how", ["a batch", "slot by slot"])
-def test_every_batch_holds_the_share_asked_for(mixer, toy_bank, p, size, how):
-    mixed = mixer(Ratio(1 - p, p), toy_bank())
-    batches = []
-    for _ in range(60):
-        one = mixed.batch(range(size)) if how == "a batch" else [
-            mixed.slot(real, size) for real in range(size)
-        ]  # fmt: skip
-        batches.append(kinds(one).count("s"))
-    assert set(batches) <= {int(p * size), int(np.ceil(p * size))}
-    asked = p * size * np.arange(1, 61)
-    assert np.abs(np.cumsum(batches) - asked).max() <= 1 + 1e-9
-
-
-def test_what_is_drawn_is_logged_by_id_and_source(mixer, toy_bank, log):
-    slots = mixer(HALF, toy_bank()).batch([4, 5])
-    (path,) = log.glob("draws-*.csv")
-    expected = [
-        f"real,{s.real}," if s.sample is None else f"synthetic,{s.sample.id},case_1" for s in slots
-    ]
-    assert path.read_text().splitlines() == expected
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -103,33 +79,6 @@ def test_workers_that_know_how_many_they_are_share_a_pass(mixer, toy_bank, log, 
     assert summarise(log).distinct == 12
 
 
-def test_a_mixed_phase_takes_the_real_case_and_counts_it(mixer, toy_bank, log):
-    slots = mixer(HALF, toy_bank(samples=0, frozen=False)).batch(range(8))
-    counts = summarise(log)
-    assert [slot.real for slot in slots] == list(range(8))
-    assert kinds(slots) == "R" * 8
-    assert (counts.real, counts.fell_back, counts.synthetic) == (8, 4, 0)
-    assert counts.reasons == {"the bank is empty": 4}
-
-
-@pytest.mark.fault(40)
-@pytest.mark.parametrize("trouble", ["damaged", "vanished", "never there"])
-def test_a_mixed_phase_goes_on_without_a_sound_bank(mixer, toy_bank, log, trouble):
-    bank = toy_bank()
-    mixed = mixer(HALF, bank)
-    if trouble == "damaged":
-        for sample in bank.glob("sample-*"):
-            sample.write_bytes(sample.read_bytes()[:600])
-    else:
-        if trouble == "vanished":
-            mixed.batch(range(2))
-            mixed._passes.reader.rescan_seconds = 0.0
-        shutil.rmtree(bank)
-    before = summarise(log).fell_back
-    mixed.batch(range(4))
-    assert (before, summarise(log).fell_back) == (0, 2)
-
-
 @pytest.mark.fault(40)
 def test_a_stale_bank_has_nothing_to_give_until_it_lives_again(mixer, toy_bank, log, monkeypatch):
     bank = toy_bank(frozen=False)
@@ -145,13 +94,10 @@ def test_a_stale_bank_has_nothing_to_give_until_it_lives_again(mixer, toy_bank, 
     assert kinds(mixed.batch(range(4))).count("s") == 2
 
 
-ALONE = [("constant", ONLY), ("finetune:10%@80%", ONLY), ("anneal:50%-100%", ONLY)]
-
-
 @pytest.mark.fault(40)
-@pytest.mark.parametrize(("schedule", "ratio"), ALONE)
-def test_a_synthetic_only_phase_waits_and_then_stops(mixer, toy_bank, log, schedule, ratio):
-    mixed = mixer(ratio, toy_bank(samples=0, frozen=False), schedule=schedule)
+@pytest.mark.parametrize("schedule", ["constant", "finetune:10%@80%", "anneal:50%-100%"])
+def test_a_synthetic_only_phase_waits_and_then_stops(mixer, toy_bank, log, schedule):
+    mixed = mixer(ONLY, toy_bank(samples=0, frozen=False), schedule=schedule)
     begin = time.monotonic()
     with pytest.raises(TrainingFault, match=r"no synthetic sample after 0\.2 s \(the bank is emp"):
         mixed.slot(0, 2)
@@ -160,41 +106,20 @@ def test_a_synthetic_only_phase_waits_and_then_stops(mixer, toy_bank, log, sched
     assert "no real case may be drawn now" in summarise(log).stopped
 
 
-def test_a_sample_that_comes_while_it_waits_is_taken(mixer, toy_bank, tmp_path):
-    bank = toy_bank(samples=0, frozen=False)
-    full = toy_bank("full", frozen=False)
+def test_a_sample_that_comes_while_it_waits_is_taken(mixer, toy_bank):
+    bank, full = toy_bank(samples=0, frozen=False), toy_bank("full", frozen=False)
     mixed = mixer(ONLY, bank, patience=30.0)
 
     def deliver():
         time.sleep(0.3)
         for sample in full.glob("sample-*"):
-            shutil.copy(sample, bank / "temporary")
-            (bank / "temporary").rename(bank / sample.name)
+            sample.rename(bank / sample.name)
 
     thread = Thread(target=deliver)
     thread.start()
     slots = mixed.batch([0])
     thread.join()
     assert kinds(slots) == "s"
-
-
-def test_strict_stops_a_mixed_phase_at_once(mixer, toy_bank, log):
-    mixed = mixer(HALF, toy_bank(samples=0, frozen=False), strict=True, patience=1000.0)
-    with pytest.raises(TrainingFault, match="strict is set"):
-        mixed.batch(range(2))
-    assert summarise(log).fell_back == 0
-
-
-def test_fine_tuning_draws_chosen_cases_and_nothing_else(mixer, toy_bank, log):
-    mixed = mixer(ONLY, toy_bank(), schedule="finetune:20%@50%", batches=40)
-    first = [slot for _ in range(20) for slot in mixed.batch(range(10))]
-    rest = [slot for _ in range(20) for slot in mixed.batch(range(10))]
-    assert kinds(first) == "s" * 200
-    assert kinds(rest) == "R" * 200
-    drawn = Counter(slot.real for slot in rest)
-    assert set(drawn) == {3, 7}
-    # Those asked for are given; the places of the others are dealt out evenly.
-    assert min(drawn.values()) > 70
 
 
 @pytest.mark.parametrize(
@@ -225,6 +150,15 @@ def test_a_whole_training_draws_the_share_that_its_schedule_asks_for(
     assert abs(counts.synthetic - asked) <= workers
 
 
+def test_chosen_cases_are_drawn_evenly_whichever_are_asked_for(mixer, toy_bank):
+    mixed = mixer(ONLY, toy_bank(), schedule="finetune:20%@50%", batches=40)
+    first, rest = ([s for _ in range(20) for s in mixed.batch(range(10))] for _ in "ab")
+    assert (kinds(first), kinds(rest)) == ("s" * 200, "R" * 200)
+    drawn = [slot.real for slot in rest]
+    assert set(drawn) == {3, 7}
+    assert min(drawn.count(3), drawn.count(7)) > 70
+
+
 def test_a_pickle_carries_nothing_open_and_draws_on(mixer, toy_bank):
     mixed = mixer(ONLY, toy_bank())
     before = pickle.dumps(mixed)
@@ -245,3 +179,29 @@ def test_the_hosts_own_random_state_is_untouched(mixer, toy_bank):
         mixed.batch(range(5))
     mixed.rng.random()
     assert state() == before
+
+
+def test_batches_are_counted_from_where_earlier_sessions_ended_also_by_a_copy(tmp_path):
+    counter = BatchCounter(tmp_path / "sub" / "batches", total=8, start=4)
+    copy = pickle.loads(pickle.dumps(counter))
+    assert counter.now() == 0.5
+    ticks = [one.tick() for one in (counter, copy, counter, copy, counter, copy)]
+    assert ticks == [0.5, 0.625, 0.75, 0.875, 1, 1]
+    assert counter.now() == 1
+
+
+def test_processes_together_draw_every_ticket_once(tmp_path):
+    total = PROCESSES * TICKS
+    counter = BatchCounter(tmp_path / "batches", total=total + 1)
+    first = counter.tick()  # open in the parent, which a fork then inherits
+    together = multiprocessing.get_context("fork").Barrier(PROCESSES)
+
+    def work(number: int) -> None:
+        together.wait()
+        told = "\n".join(repr(counter.tick()) for _ in range(TICKS))
+        (tmp_path / f"process-{number}").write_text(told)
+
+    assert forked(work, PROCESSES) == [0] * PROCESSES
+    texts = [path.read_text() for path in tmp_path.glob("process-*")]
+    drawn = [first, *(float(line) for text in texts for line in text.split())]
+    assert sorted(drawn) == [place / (total + 1) for place in range(total + 1)]

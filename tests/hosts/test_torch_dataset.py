@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 import gansynth
 from gansynth.bank.draw_log import summarise
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import Sample
-from gansynth.runtime.errors import TrainingFault, UsageFault
+from gansynth.runtime.errors import DataFault, IntegrityFault, TrainingFault, UsageFault
 
 ITEMS = 12
 SHAPE = (6, 6, 6)
@@ -92,11 +93,18 @@ def test_every_batch_of_a_loader_holds_the_share(cases, toy_bank, workers):
     assert sorted(cases.opened()) == sorted({*cases.opened()})
 
 
-def test_lists_shorter_than_a_batch_are_parts_of_one(cases, toy_bank):
+@pytest.mark.parametrize("p", [0.5, 0.3, 0.25, 1.0])
+@pytest.mark.parametrize(("listed", "size"), [(1, 4), (18, 18)], ids=["items", "batches"])
+def test_every_batch_holds_the_share_also_of_lists_that_are_parts_of_one(
+    cases, toy_bank, p, listed, size
+):
     # TorchIO's queue asks for lists of one.
-    mixed = gansynth.mix(cases, toy_bank(), "1:1", batch_size=4)
-    drawn = [values(mixed.__getitems__([i % ITEMS]))[0] >= 100 for i in range(60)]
-    assert [sum(drawn[i : i + 4]) for i in range(0, 60, 4)] == [2] * 15
+    mixed = gansynth.mix(cases, toy_bank(), f"{1 - p}:{p}", batch_size=size)
+    asked = (mixed.__getitems__([i % ITEMS] * listed) for i in range(20 * size // listed))
+    drawn = np.reshape([value >= 100 for one in asked for value in values(one)], (20, size))
+    counts = drawn.sum(axis=1)
+    assert set(counts) <= {int(p * size), int(np.ceil(p * size))}
+    assert np.abs(np.cumsum(counts) - p * size * np.arange(1, 21)).max() <= 1 + 1e-9
 
 
 def test_the_order_of_a_batch_stays_and_items_are_opened_together(toy_bank):
@@ -166,15 +174,8 @@ def test_synthetic_only_without_a_sample_stops_and_opens_no_real_item(cases, toy
 @pytest.mark.parametrize("workers", [0, 2])
 def test_fine_tuning_opens_the_chosen_share_only(cases, toy_bank, workers):
     subjects = [f"person {i // 2}" for i in range(ITEMS)]
-    mixed = gansynth.mix(
-        cases,
-        toy_bank(),
-        "0:1",
-        schedule="finetune:30%@50%",
-        batch_size=3,
-        batches=16,
-        subjects=subjects,
-    )
+    told: dict[str, Any] = {"schedule": "finetune:30%@50%", "batch_size": 3, "batches": 16}
+    mixed = gansynth.mix(cases, toy_bank(), "0:1", subjects=subjects, **told)
     loader = DataLoader(mixed, batch_size=3, shuffle=True, num_workers=workers)
     first = [v for _ in range(2) for v in epoch(loader)]
     assert min(first) >= 100
@@ -233,6 +234,20 @@ def test_every_call_counts_for_itself_in_a_folder_of_its_own(cases, toy_bank, tm
     assert first.counts().real > 0
 
 
+def test_a_temporary_log_goes_with_the_process_that_made_it(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", TEMPORARY],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    folder, real = done.stdout.split()
+    assert real == "3"
+    assert folder.startswith(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
 TEMPORARY = """
 import os
 from gansynth.hosts.mixture import Mixture
@@ -246,15 +261,58 @@ print(mixed.log, mixed.counts().real)
 """
 
 
-def test_a_temporary_log_goes_with_the_process_that_made_it(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", TEMPORARY],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    )
-    folder, real = done.stdout.split()
-    assert real == "3"
-    assert folder.startswith(str(tmp_path))
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    "held_out",
+    [
+        ["case_1"],
+        ["case_9", "person_1"],
+        [CaseRecord("case_9", "person_1", "9" * 64)],
+        [CaseRecord("case_9", "person_9", "1" * 64)],
+    ],
+    ids=["id", "id of a subject", "subject", "content"],
+)
+def test_a_bank_that_has_seen_a_held_out_case_is_refused(cases, toy_bank, held_out):
+    unseen: list[Any] = ["case_2", CaseRecord("case_3", "person_3", "3" * 64)]
+    assert len(gansynth.mix(cases, toy_bank(), "1:1", held_out=unseen)) == ITEMS
+    with pytest.raises(IntegrityFault, match="leakage: the bank of toy:3"):
+        gansynth.mix(cases, toy_bank("same"), "1:1", held_out=unseen + held_out)
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self):
+        return iter(())
+
+
+TUNING: dict[str, Any] = {"schedule": "finetune:10%@80%", "batches": 9, "batch_size": 1}
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no bank": ({"bank": None}, "--generator is missing"),
+    "no bank there": ({"bank": "nowhere"}, "holds no bank.json"),
+    "no ratio": ({"ratio": "half"}, "'half'"),
+    "no schedule": ({"schedule": "linear"}, "'linear'"),
+    "schedule without batches": ({"schedule": "anneal", "batch_size": 2}, "expected batches=N"),
+    "schedule without a batch size": ({"schedule": "anneal", "batches": 9}, "batch_size=N"),
+    "no batches": ({"schedule": "anneal", "batches": 0, "batch_size": 1}, "0 batches"),
+    "fine-tuning of a mixture": (TUNING, "expected --ratio 0:1"),
+    "too few subjects": (
+        {"ratio": "0:1", **TUNING, "subjects": ["a"]},
+        "1 of them, expected one for each of 12 items",
+    ),
+    "no batch size": ({"batch_size": 0}, "batch_size is 0"),
+    "a seed below 0": ({"seed": -1}, "seed is -1"),
+    "held out, not a list": ({"held_out": "case_1"}, "expected a list"),
+    "a stream": ({"dataset": Stream()}, "map-style"),
+    "no length": ({"dataset": type("Bare", (), {"__getitem__": None})()}, "no len"),
+    "a log that is a file": ({"log": __file__}, f"log: {__file__}"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_mix_refuses_at_once_in_one_line_and_opens_no_item(cases, toy_bank, name):
+    wrong, says = REFUSED[name]
+    told: dict[str, Any] = {"dataset": cases, "bank": toy_bank(), "ratio": "1:1"} | wrong
+    dataset, bank, ratio = (told.pop(key) for key in ("dataset", "bank", "ratio"))
+    with pytest.raises(DataFault if name == "no bank there" else UsageFault) as caught:
+        gansynth.mix(dataset, bank, ratio, **told)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert cases.opened() == []

@@ -16,8 +16,8 @@ from gansynth.hosts.record import LOG
 from gansynth.runtime import torchvision_compat
 from gansynth_nnunet.adapter import hosted
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
+from tests.adapters.kits import draw_no_progress
 from tests.banks import write_bank
-from tests.conftest import crop_samples
 
 
 @pytest.fixture
@@ -30,6 +30,7 @@ def nnunet(toy_nnunet, tmp_path, monkeypatch):
     monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
     monkeypatch.setenv("nnUNet_extTrainer", str(EXT_TRAINER))
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    draw_no_progress(monkeypatch)
     return toy_nnunet
 
 
@@ -112,13 +113,6 @@ def log_of(trainer: Any) -> str:
     return "".join(file.read_text() for file in files if file.is_file())
 
 
-def read_checkpoint(path: Path) -> Any:
-    """What nnU-Net has saved."""
-    import torch
-
-    return torch.load(path, map_location="cpu", weights_only=False)
-
-
 @pytest.fixture
 def empty_bank(toy_nnunet, tmp_path) -> Callable[..., Path]:
     """Makes a live bank that nobody fills: ``empty_bank("2d")``."""
@@ -150,9 +144,3 @@ def nan_run(fitted, tmp_path) -> Path:
     manifest["weights"]["sha256"] = sha256_file(weights)
     write_manifest(run, manifest)
     return run
-
-
-def crops_bank(adapter: Any, folder: Path, samples: int) -> Path:
-    """A frozen bank of training crops with what an adapter adds to them."""
-    pairs = crop_samples(adapter, samples)
-    return write_bank(folder, adapter.schema, lineage_of(adapter.source), pairs, real=())

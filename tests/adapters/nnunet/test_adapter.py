@@ -15,6 +15,7 @@ from gansynth.runtime.errors import (
     IntegrityFault,
     UsageFault,
 )
+from gansynth.sampling import evaluation_data
 from gansynth_nnunet.adapter import NnunetAdapter, newest_checkpoint, own_metrics
 from gansynth_nnunet.converter import sample_bytes
 from gansynth_nnunet.launch import from_environment
@@ -221,8 +222,9 @@ def test_what_the_adapter_writes_is_read_back_from_any_folder(tmp_path, monkeypa
 
 
 def test_a_dry_run_writes_the_file_and_the_command_for_nnunet(
-    toy_nnunet, fitted, run_cli, tmp_path
+    toy_nnunet, fitted, run_cli, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(evaluation_data, "DRAWN", evaluation_data.FEWEST)
     file = tmp_path / "mix.json"
     words = ("augment", "--target", "nnunet", *toy_nnunet.options, "--generator", fitted)
     words = (*words, "--device", "cpu", "--ratio", "1:2", "--reuse", "4", "--num-epochs", "3")

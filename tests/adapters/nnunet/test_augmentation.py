@@ -158,14 +158,6 @@ def test_without_the_host_augmentation_nothing_is_changed(ready, monkeypatch, na
     assert "nnU-Net's augmentation is off" in log_of(trainer)
 
 
-def test_it_is_what_nnunets_own_variant_without_augmentation_does(ready):
-    ours = begin(ready(host_augmentation=False)).get_dataloaders()[0].data_loader
-    other = ready(name="nnUNetTrainerNoDAGANSynth", host_augmentation=True)
-    theirs = begin(other).get_dataloaders()[0].data_loader
-    assert tuple(ours.patch_size) == tuple(theirs.patch_size) == tuple(ours.final_patch_size)
-    assert repr(ours.transforms.transforms) == repr(theirs.transforms.transforms)
-
-
 def transforms(space: str, variant: str = "nnUNetTrainer") -> Any:
     from gansynth_nnunet.launch import find_variant
 

@@ -57,20 +57,21 @@ def tissue(case: str, shape: tuple[int, ...]) -> np.ndarray:
     return factors.astype("f4")
 
 
-def preprocess(toy, configuration="3d_fullres") -> None:
+def preprocess(toy, configuration="3d_fullres", cases="*") -> None:
     """Have nnU-Net preprocess the raw files, as its own command does; without the old hashes."""
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     plans = PlansManager(str(toy.preprocessed / f"{toy.plans}.json"))
     config = plans.get_configuration(configuration)
     doc = json.loads((toy.raw / "dataset.json").read_text())
-    shutil.rmtree(toy.preprocessed / config.data_identifier)
-    (toy.preprocessed / config.data_identifier).mkdir()
-    hashes_of(toy.preprocessed / config.data_identifier).unlink(missing_ok=True)
-    for file in (toy.raw / "labelsTr").iterdir():
+    folder = toy.preprocessed / config.data_identifier
+    hashes_of(folder).unlink(missing_ok=True)
+    for file in (toy.raw / "labelsTr").glob(f"{cases}.nii.gz"):
         case = file.name.removesuffix(".nii.gz")
+        for old in folder.glob(f"{case}*"):
+            old.unlink()
         config.preprocessor_class(verbose=False).run_case_save(
-            str(toy.preprocessed / config.data_identifier / case),
+            str(folder / case),
             [str(toy.raw / f"imagesTr/{case}_{c:04d}.nii.gz") for c in range(2)],
             str(file),
             *(plans, config, doc),
@@ -176,7 +177,7 @@ def test_each_reader_has_its_own_axes(skewed, tmp_path, reader):
     toy = replace(skewed, root=shutil.copytree(skewed.root, tmp_path / "root"))
     path = toy.preprocessed / f"{toy.plans}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"image_reader_writer": reader}))
-    preprocess(toy)
+    preprocess(toy, cases=NnunetSource(toy.request()).train_ids[0])
     image, labels, wanted = brought(toy, modality="none")
     assert np.array_equal(labels, wanted.labels)
     assert np.array_equal(image, wanted.image)

@@ -91,21 +91,13 @@ def test_fine_tuning_opens_the_chosen_cases_only_and_nothing_before(
     assert not validation.isdisjoint(seen)  # which of them, nnU-Net rolls dice for
 
 
-def test_a_trainer_goes_on_with_its_own_training_and_no_other(ready):
-    """Also where nnUNetv2_train starts it."""
-    first = ready()
-    begin(first).get_tr_and_val_datasets()
-    first.session.done = 1
+def test_where_nnunetv2_train_starts_it_a_trainer_goes_on_with_no_other_training(ready):
+    first = begin(ready())
     first.session.close()
-    second = ready()
-    second.current_epoch = 1
-    begin(second).get_tr_and_val_datasets()
-    second.session.close(complete=True)
-    assert [one["epochs"] for one in sidecar(second)["sessions"]] == [[0, 1], [1, 1]]
-    third = ready(ratio="3:1")
-    third.current_epoch = 1
+    other = ready(ratio="3:1")
+    other.current_epoch = 1
     with pytest.raises(UsageFault, match="another training, with ratio 1:1, not 3:1"):
-        begin(third).get_tr_and_val_datasets()
+        begin(other)
 
 
 def test_the_parent_process_is_told_of_the_epoch_that_runs(ready, monkeypatch, capfd):
@@ -190,15 +182,12 @@ def test_one_producer_serves_both_ranks_which_draw_differently(two, told, fitted
     assert counts["real"] + counts["synthetic"] == 3 * (2 + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("said", "fault", "says"),
     [
         ({}, "IntegrityFault", "leakage"),
-        pytest.param(
-            {"restarts": 0, "edit": ["no-such-edit"]},
-            *("UsageFault", "no-such-edit"),
-            marks=pytest.mark.slow,
-        ),
+        ({"restarts": 0, "edit": ["no-such-edit"]}, "UsageFault", "no-such-edit"),
     ],
 )
 def test_a_refusal_ends_both_ranks_alike(two, told, fitted, frozen_bank, said, fault, says):

@@ -1,6 +1,5 @@
 import json
 import os
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.adapter import NnunetAdapter
-from gansynth_nnunet.cases import PreprocessedArrays, hashes_of, write_hashes
+from gansynth_nnunet.cases import hashes_of, write_hashes
 from gansynth_nnunet.dataset import make_splits
 from gansynth_nnunet.source import NnunetSource
 from tests.conftest import FIT, SHAPE, save_nifti
@@ -89,22 +88,6 @@ def test_the_schema_and_the_space_are_those_of_data_set_and_plans(source):
     assert schema.outside_fill == (0.0, 0.0)
     assert (source.space.grid, source.space.size) == ("crop", (24, 24, 24))
     assert (source.patch_size, source.batch_size) == ((16, 24, 16), 2)
-
-
-def test_training_cases_are_read_once_to_describe_them_and_once_as_cases(toy_nnunet, monkeypatch):
-    opened, checked = Counter[str](), PreprocessedArrays.checked
-
-    def counted(arrays: PreprocessedArrays, name: str) -> bytes:
-        opened[name] += 1
-        return checked(arrays, name)
-
-    monkeypatch.setattr(PreprocessedArrays, "checked", counted)
-    source = NnunetSource(toy_nnunet.request())
-    assert source.space.size == (24, 24, 24)
-    for case in source.train_ids:
-        assert source.header(case).shape == source.load(case).image.shape[1:]
-    files = (f"{case}{part}.b2nd" for case in source.train_ids for part in ("", "_seg"))
-    assert opened == dict.fromkeys(files, 2)
 
 
 @pytest.mark.fault(20)
@@ -181,21 +164,14 @@ def test_the_repair_of_a_split_that_parts_people_is_remembered_and_the_split_kep
     assert len(source.held_out_ids) == 2
 
 
-def test_a_leak_that_subjects_reveal_leaves_no_split_behind(toy_copy):
-    path = toy_copy.preprocessed / "splits_final.json"
-    path.unlink(missing_ok=True)
-    with pytest.raises(IntegrityFault):
-        NnunetSource(toy_copy.request(subjects=PEOPLE))
-    assert not path.exists()
-
-
+NO_SPLIT = without("splits_final.json")
 TOO_FEW = without("splits_final.json", "nnUNetPlans_3d_fullres/p1_*")
 PARTED = split([{"train": ["p1_left", "p2_left"], "val": ["p1_right"]}])
 TWICE = split([{"train": ["p1_left", "p2_left"], "val": ["p1_left"]}])
 PREPARE = "gansynth prepare nnunet:501"
 REFUSED: list[tuple[Spoil | None, dict[str, str], type[Exception], str]] = [
-    (None, {"fold": "first"}, UsageFault, "has the folds 0, 1, 2, 3, 4; expected one"),
     (None, {"fold": "00"}, UsageFault, "has the folds 0, 1, 2, 3, 4; expected one"),
+    (NO_SPLIT, {"subjects": PEOPLE}, IntegrityFault, r"p\d_"),
     (PARTED, {"subjects": PEOPLE}, IntegrityFault, r"gansynth splits nnunet:501 --subjects "),
     (TWICE, {}, IntegrityFault, "p1_left and p1_left"),
     (TOO_FEW, {}, DataFault, r"need 5 cases, found 4; .* --folds 2"),
@@ -226,6 +202,8 @@ def test_what_cannot_be_opened_is_refused(toy_copy, spoil, asked, fault, says):
         spoil(toy_copy)
     with pytest.raises(fault, match=says):
         NnunetSource(replace(toy_copy.request(), **asked))
+    if spoil is NO_SPLIT:  # the one that it made parts people
+        assert not (toy_copy.preprocessed / "splits_final.json").exists()
 
 
 def flip_a_bit(path: Path) -> None:
@@ -308,11 +286,18 @@ def everyone(toy_nnunet) -> NnunetSource:
     return NnunetSource(toy_nnunet.request(subjects=PEOPLE, fold="all"))
 
 
-def test_folds_are_as_asked_and_cases_as_before(everyone, toy_nnunet, tmp_path):
+def test_folds_are_as_asked_and_cases_as_before_and_the_same_is_written_again(
+    everyone, toy_nnunet, tmp_path
+):
     request = divided(everyone, SPLITS, tmp_path / "new", toy_nnunet.root)
     other = NnunetSource(replace(request, fold="all"))
     assert (other.train_ids, other.header("p1_right").subject) == (NAMED, "p1")
     assert {path.name[:-7] for path in tmp_path.rglob("gt_segmentations/*")} == set(NAMED)
+    before = {name: size for name, (size, _) in state(tmp_path / "new").items()}
+    assert everyone.divided(SPLITS, tmp_path / "new") == request
+    with pytest.raises(UsageFault, match="splits is another than asked for"):
+        everyone.divided(SPLITS[::-1], tmp_path / "new")
+    assert {name: size for name, (size, _) in state(tmp_path / "new").items()} == before
 
 
 def test_images_are_linked_and_not_copied_also_if_dealt_out_again(everyone, toy_nnunet, tmp_path):
@@ -332,15 +317,6 @@ def test_damage_that_preprocessing_would_have_noticed_is_noticed(toy_copy, tmp_p
     flip_a_bit(source.folder / "p1_left.b2nd")
     with pytest.raises(IntegrityFault, match="SHA-256"):
         other.load("p1_left")
-
-
-def test_the_same_is_written_again_and_another_split_is_not(everyone, tmp_path):
-    request = everyone.divided(SPLITS, tmp_path / "new")
-    before = {name: size for name, (size, _) in state(tmp_path / "new").items()}
-    assert everyone.divided(SPLITS, tmp_path / "new") == request
-    with pytest.raises(UsageFault, match="splits is another than asked for"):
-        everyone.divided(SPLITS[::-1], tmp_path / "new")
-    assert {name: size for name, (size, _) in state(tmp_path / "new").items()} == before
 
 
 @pytest.fixture

@@ -22,7 +22,10 @@ def real(**words: Any) -> AugmentRequest:
         (ToySource(3), "unet", {}),
         (ToySource(2), "unet", {}),
         (ToySource(3), "pix2pix", {}),
-        (ToySource(3, side=36), "deepmedic", {"factors": "2", "batch_size": "2"}),
+        pytest.param(
+            *(ToySource(3, side=36), "deepmedic", {"factors": "2", "batch_size": "2"}),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["unet", "unet-2d", "pix2pix", "deepmedic"],
 )

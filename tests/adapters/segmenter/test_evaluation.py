@@ -1,6 +1,7 @@
 import gzip
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,29 +110,25 @@ def volumes(tmp_path) -> Path:
     return Path(tmp_path / "set")
 
 
-READ = {"folds": "3", "modality": "none", "channels": "T1"}
+def seen_as(segmenter: Segmenter, change: Any, image: Any) -> list[Any]:
+    return [segmenter.predict(change(image))]
 
 
-def changing(thresholding: Any, space: Space, change: Any, schema: Schema = SCHEMA) -> Segmenter:
-    """A segmenter that looks at a changed image."""
-
-    class Changing(Segmenter):
-        def predict(self, image: Any) -> Any:
-            return super().predict(change(image))
-
-    plain, _ = thresholding(space)
-    return Changing(plain.generator, schema, plain.space, plain.regions, plain.options)
+def source_of(volumes: Path, spacing: str) -> VolumeSource:
+    read = {"folds": "3", "modality": "none", "channels": "T1", "spacing": spacing}
+    source = open_source(SourceRequest("nifti", str(volumes), fold="0", read=read))
+    assert isinstance(source, VolumeSource)
+    return source
 
 
 @pytest.mark.parametrize("spacing", ["native", "1"])
 def test_label_maps_are_written_on_the_grid_of_the_cases_file(
     thresholding, volumes, tmp_path, spacing
 ):
-    read = {**READ, "spacing": spacing}
-    source = open_source(SourceRequest("nifti", str(volumes), fold="0", read=read))
-    assert isinstance(source, VolumeSource)
-    halving = changing(thresholding, replace(source.space, size=(8, 8, 8)), lambda x: x / 2)
-    found = evaluate_held_out(source, REGIONS, lambda x: [halving.predict(x)], tmp_path / "out")
+    source = source_of(volumes, spacing)
+    segmenter, _ = thresholding(replace(source.space, size=(8, 8, 8)))
+    look = partial(seen_as, segmenter, lambda image: image / 2)
+    found = evaluate_held_out(source, REGIONS, look, tmp_path / "out")
     (case,) = source.held_out_ids
     assert found["predictions"] == {case: f"{case}.nii.gz"}
     written: Any = nib.load(tmp_path / "out" / f"{case}.nii.gz")
@@ -148,17 +145,11 @@ def test_label_maps_are_written_on_the_grid_of_the_cases_file(
 def test_voxels_without_a_known_truth_do_not_count(
     thresholding, volumes, ignore, expected, monkeypatch
 ):
-    read = {**READ, "spacing": "native"}
-    source = open_source(SourceRequest("nifti", str(volumes), fold="0", read=read))
-    # Label 2 is taken for 1.
-    clipping = changing(
-        thresholding,
-        Space("crop", (8, 8, 8), pad_label=0),
-        lambda x: np.minimum(x / 2, 1),
-        replace(SCHEMA, ignore=ignore),
-    )
-    monkeypatch.setattr(type(source), "schema", clipping.schema)
-    found = evaluate_held_out(source, REGIONS, lambda x: [clipping.predict(x)], None)
+    source = source_of(volumes, "native")
+    segmenter, _ = thresholding(Space("crop", (8, 8, 8), pad_label=0))
+    look = partial(seen_as, segmenter, lambda image: np.minimum(image / 2, 1))  # 2 for 1
+    monkeypatch.setattr(VolumeSource, "schema", replace(SCHEMA, ignore=ignore))
+    found = evaluate_held_out(source, REGIONS, look, None)
     assert (found["dice"]["1"] == 1) is expected
     assert found["predictions"] == {}
 
@@ -169,43 +160,42 @@ def warp_of(**settings: str) -> AugmentationWarp | None:
     return AugmentationWarp.of(options, (1.0, 1.0, 1.0), (0.0,), -1)
 
 
-def moved(
-    warp: AugmentationWarp | None, seed: int = 0, shape: tuple[int, ...] = (9, 10, 11)
-) -> Any:
-    labels = labels_of(shape)
+def moved(seed: int = 0, **settings: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels before; and after a warp, with the image, which was as the labels were."""
+    warp, labels = warp_of(**settings), labels_of((9, 10, 11))
     assert warp is not None
-    return labels, warp(labels[None].astype(np.float32), labels, np.random.default_rng(seed))
+    image, drawn = warp(labels[None].astype(np.float32), labels, np.random.default_rng(seed))
+    return labels, drawn, image[0]
 
 
 def test_nothing_asked_for_is_nothing_done():
     assert warp_of() is None
-    labels, (image, drawn) = moved(warp_of(rotate="1e-9"))
+    labels, drawn, image = moved(rotate="1e-9")
     np.testing.assert_array_equal(drawn, labels)
-    np.testing.assert_allclose(image[0], labels, atol=1e-4)
+    np.testing.assert_allclose(image, labels, atol=1e-4)
 
 
-def test_an_image_is_moved_as_its_label_map_is():
-    before, (image, drawn) = moved(warp_of(rotate="20", shift="0.1", elastic="1"))
-    assert (drawn != before).mean() > 0.02
+def test_an_image_is_moved_as_its_label_map_is_by_its_seed():
+    everything = {"rotate": "20", "shift": "0.1", "elastic": "1"}
+    labels, drawn, image = moved(**everything)
+    assert (drawn != labels).mean() > 0.02
     inside = drawn >= 0
-    assert np.corrcoef(image[0][inside], drawn[inside])[0, 1] > 0.8
-    again = moved(warp_of(rotate="20", shift="0.1", elastic="1"))[1]
-    np.testing.assert_array_equal(again[0], image)
-    other = moved(warp_of(rotate="20", shift="0.1", elastic="1"), seed=1)[1]
-    assert not np.array_equal(other[1], drawn)
+    assert np.corrcoef(image[inside], drawn[inside])[0, 1] > 0.8
+    np.testing.assert_array_equal(moved(**everything)[2], image)
+    assert not np.array_equal(moved(1, **everything)[1], drawn)
 
 
 def test_beyond_the_border_is_what_the_space_pads_with():
-    _, (image, drawn) = moved(warp_of(shift="0.49"), seed=1)
+    _, drawn, image = moved(1, shift="0.49")
     assert (drawn == -1).any()
     assert set(np.unique(drawn)) <= {-1, 0, 1, 2}
-    assert np.abs(image[0][drawn == -1]).max() == 0
+    assert np.abs(image[drawn == -1]).max() == 0
 
 
 def test_half_of_the_samples_are_mirrored_left_to_right():
-    results = [moved(warp_of(flip="yes"), seed) for seed in range(20)]
-    mirrored = [np.array_equal(drawn, labels[..., ::-1]) for labels, (_, drawn) in results]
-    kept = [np.array_equal(drawn, labels) for labels, (_, drawn) in results]
+    results = [moved(seed, flip="yes")[:2] for seed in range(20)]
+    mirrored = [np.array_equal(drawn, labels[..., ::-1]) for labels, drawn in results]
+    kept = [np.array_equal(drawn, labels) for labels, drawn in results]
     assert all(a != b for a, b in zip(mirrored, kept, strict=True))
     assert 4 <= sum(mirrored) <= 16
 
