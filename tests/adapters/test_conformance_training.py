@@ -123,19 +123,18 @@ def test_typed_again_it_trains_nothing_and_says_what_came_of_it(trained):
         (("--ratio", "1:3"), "ratio 1:1, not 1:3"),
         (("--seed", "1"), "seed 0, not 1"),
         (("--schedule", "anneal"), "schedule constant, not anneal"),
+        ("a generator", "bank existing"),
     ],
 )
 def test_another_training_in_its_folder_is_refused(trained, refuse, more, says):
     """By a dry run, too."""
     kit = trained.kit
     says = [f"{kit.output}: holds another training", says, "take another folder: -"]
-    refuse(*kit.training(trained.bank, "--dry-run", *more), code=2, says=says, keep=[kit.output])
-
-
-def test_another_generator_in_its_folder_is_refused(trained, refuse):
-    kit = trained.kit
-    words = kit.words(*kit.where, "--generator", kit.run, "--device", "cpu", *kit.lasting())
-    refuse(*words, code=2, says=["holds another training", "bank existing"], keep=[kit.output])
+    if more == "a generator":
+        words = kit.words(*kit.where, "--generator", kit.run, "--device", "cpu", *kit.lasting())
+    else:
+        words = kit.training(trained.bank, "--dry-run", *more)
+    refuse(*words, code=2, says=says, keep=[kit.output])
 
 
 def test_nobody_works_on_after_a_training(trained):

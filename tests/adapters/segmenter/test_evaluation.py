@@ -176,7 +176,7 @@ def test_nothing_asked_for_is_nothing_done():
 
 
 def test_an_image_is_moved_as_its_label_map_is_by_its_seed():
-    everything = {"rotate": "20", "shift": "0.1", "elastic": "1"}
+    everything: dict[str, Any] = {"rotate": "20", "shift": "0.1", "elastic": "1"}
     labels, drawn, image = moved(**everything)
     assert (drawn != labels).mean() > 0.02
     inside = drawn >= 0
