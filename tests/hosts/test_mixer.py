@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import shutil
 import time
 from collections.abc import Iterable
 from threading import Thread
@@ -77,6 +78,19 @@ def test_workers_that_know_how_many_they_are_share_a_pass(mixer, toy_bank, log, 
     mixed = mixer(ONLY, toy_bank(samples=12, frozen=frozen), workers=3)
     assert forked(lambda _: mixed.batch(range(4)), 3) == [0, 0, 0]
     assert summarise(log).distinct == 12
+
+
+@pytest.mark.fault(40)
+@pytest.mark.parametrize("when", ["later", "from the start"])
+def test_a_mixed_phase_goes_on_where_the_banks_folder_is_gone(mixer, toy_bank, log, when):
+    bank = toy_bank()
+    mixed = mixer(HALF, bank)
+    if when == "later":
+        mixed.batch(range(2))
+        mixed._passes.reader.rescan_seconds = 0.0
+    shutil.rmtree(bank)
+    mixed.batch(range(4))
+    assert summarise(log).fell_back == 2
 
 
 @pytest.mark.fault(40)

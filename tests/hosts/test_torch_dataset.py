@@ -226,11 +226,15 @@ def test_other_attributes_are_the_data_sets(cases, toy_bank):
     assert mixed.spec.lineage.cases[0].id == "case_1"
 
 
-def test_every_call_counts_for_itself_in_a_folder_of_its_own(cases, toy_bank, tmp_path):
+def test_every_call_logs_its_draws_by_id_and_case_in_a_folder_of_its_own(cases, toy_bank, tmp_path):
     first, second = (gansynth.mix(cases, toy_bank(f"{i}"), "1:1", log=tmp_path / "l") for i in "ab")
     values(first)
     assert sorted((tmp_path / "l").iterdir()) == [first.log, second.log]
     assert (second.counts().real, summarise(first.log).real) == (0, first.counts().real)
+    (log,) = first.log.glob("draws-*.csv")
+    known = {f"real,{index}," for index in range(ITEMS)}
+    known |= {f"synthetic,{number:06d},case_1" for number in range(8)}
+    assert set(log.read_text().splitlines()) <= known
     assert first.counts().real > 0
 
 
