@@ -11,6 +11,7 @@ from gansynth.bank.draw_log import summarise
 from gansynth.core.foreground import ForegroundIndex
 from gansynth.core.schema import Sample
 from gansynth.core.source import lineage_of
+from gansynth.core.space import Space
 from gansynth.hosts.segments import segment_margin, segment_parts
 from gansynth.hosts.training_data import CentredCrops
 from gansynth.runtime.errors import IntegrityFault, UsageFault
@@ -98,6 +99,12 @@ def test_crops_go_beyond_a_case_but_not_beyond_a_sample(source):
     assert real.min() < 0
     assert real.max() > 2
     assert (samples.min(), samples.max()) == (0, 2)
+
+
+def test_whole_cases_have_one_place(source):
+    space = CentredCrops("resample", (8, 8, 8))
+    case = source.load(source.train_ids[0])
+    assert space.place(case, np.random.default_rng(0)) == Space("resample", (8, 8, 8)).centre(case)
 
 
 def test_windows_are_predicted_without_their_margin():
