@@ -1,5 +1,6 @@
 import json
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.adapter import NnunetAdapter
-from gansynth_nnunet.cases import hashes_of, write_hashes
+from gansynth_nnunet.cases import PreprocessedArrays, hashes_of, write_hashes
 from gansynth_nnunet.dataset import make_splits
 from gansynth_nnunet.source import NnunetSource
 from tests.conftest import FIT, SHAPE, save_nifti
@@ -88,6 +89,22 @@ def test_the_schema_and_the_space_are_those_of_data_set_and_plans(source):
     assert schema.outside_fill == (0.0, 0.0)
     assert (source.space.grid, source.space.size) == ("crop", (24, 24, 24))
     assert (source.patch_size, source.batch_size) == ((16, 24, 16), 2)
+
+
+def test_training_cases_are_read_once_to_describe_them_and_once_as_cases(toy_nnunet, monkeypatch):
+    opened, checked = Counter[str](), PreprocessedArrays.checked
+
+    def counted(arrays: PreprocessedArrays, name: str) -> bytes:
+        opened[name] += 1
+        return checked(arrays, name)
+
+    monkeypatch.setattr(PreprocessedArrays, "checked", counted)
+    source = NnunetSource(toy_nnunet.request())
+    assert source.space.size == (24, 24, 24)
+    for case in source.train_ids:
+        assert source.header(case).shape == source.load(case).image.shape[1:]
+    files = (f"{case}{part}.b2nd" for case in source.train_ids for part in ("", "_seg"))
+    assert opened == dict.fromkeys(files, 2)
 
 
 @pytest.mark.fault(20)
