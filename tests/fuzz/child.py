@@ -1,12 +1,8 @@
-"""Read mutants of one format in this process, one line of JSON before and after each.
-
-python -m tests.fuzz.child FORMAT FOLDER SEED FIRST LAST
-"""
+"""Read mutants of one format in this process, and say so before and after each."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import re
@@ -14,12 +10,14 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import click
+
 from gansynth.runtime.errors import EXIT_BUG, GansynthError
-from tests.fuzz.formats import FORMATS, Format
-from tests.fuzz.planted import PLANTED
+from tests.fuzz.formats import FORMATS, PLANTED, Format
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate")
@@ -86,8 +84,6 @@ def mutant(
 
 def outcome(spec: Format, folder: Path, file: Path) -> tuple[str, str]:
     """Read, and return what came of it."""
-    import click
-
     try:
         spec.read(folder, file)
     except GansynthError as fault:
@@ -110,11 +106,6 @@ def peak_mib() -> int:
     return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) >> 10
 
 
-def units(first: int, last: int, together: int) -> Iterator[range]:
-    for start in range(first, last, together):
-        yield range(start, min(start + together, last))
-
-
 def mutants(name: str, folder: Path, seed: int, first: int, last: int) -> Iterator[Mutant]:
     """Yield mutants one after the other, each written in place of the undamaged file."""
     spec, valid, times = {**FORMATS, **PLANTED}[name], snapshot(folder), dict[Path, int]()
@@ -122,7 +113,8 @@ def mutants(name: str, folder: Path, seed: int, first: int, last: int) -> Iterat
     for file in files[:: max(1, len(files) // 3)]:
         if (found := outcome(spec, folder, file))[0] != "accepted":
             raise RuntimeError(f"{name}: {file} is not read undamaged: {found}")
-    for unit in units(first, last, spec.together):
+    for start in range(first, last, spec.together):
+        unit = range(start, min(start + spec.together, last))
         restore(folder, valid, times)
         made = [mutant(spec, files, name, seed, number) for number in unit]
         for number, (file, data) in zip(unit, made, strict=True):
@@ -134,20 +126,17 @@ def mutants(name: str, folder: Path, seed: int, first: int, last: int) -> Iterat
             yield number, spec, file
 
 
-def main(name: str, home: str, seed: str, first: str, last: str) -> None:
-    folder = Path(home)
+def main(
+    name: str, folder: Path, seed: int, first: int, last: int, lines: Connection[Any, Any]
+) -> None:
+    """Send the number of each mutant before it is read, and after that what came of it."""
     os.fsync = lambda fd: None  # no power cut is tested here
-    os.environ["TMPDIR"] = tempfile.tempdir = home
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     watch = Watch(folder)
-    for number, spec, file in mutants(name, folder, int(seed), int(first), int(last)):
-        print(json.dumps([number]), flush=True)
+    for number, spec, file in mutants(name, folder, seed, first, last):
+        lines.send([number])
         watch.outside.clear()
         watch.on = True
         how, words = outcome(spec, folder, file)
         watch.on = False
-        words = f"{file.name}: {words}"
-        print(json.dumps([number, how, words, peak_mib(), watch.outside]), flush=True)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        lines.send([number, how, f"{file.name}: {words}", peak_mib(), [*watch.outside]])

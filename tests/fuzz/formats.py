@@ -6,6 +6,8 @@ import csv
 import gzip
 import hashlib
 import json
+import os
+import pickle
 import shutil
 import struct
 import zlib
@@ -16,11 +18,36 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import yaml
 
+from gansynth.bank.draw_log import summarise
+from gansynth.bank.reader import BankReader, verify_bank
+from gansynth.bank.store import _DIGITS, content_of
+from gansynth.conditions.boxes import BoxFile
+from gansynth.core.lineage import CaseRecord, Lineage
+from gansynth.core.registry import installed
+from gansynth.core.run_folder import RunFolder
+from gansynth.core.schema import Boxes, Sample, Schema
 from gansynth.core.source import SourceRequest
+from gansynth.data.folds import read_subjects
+from gansynth.fitting.composite_spec import asked_for
+from gansynth.fitting.recipe import check_settings, find_recipe
 from gansynth.runtime.errors import DataFault
+from gansynth.runtime.files import digest_of, parse_json
+from gansynth.sampling.describe import describe_run
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.replay import read_record
+from gansynth.sampling.run_source import open_source
+from gansynth.training.loggers import MetricsLog
+from gansynth_benchmark.papers.plan import find_plan
+from gansynth_benchmark.plan_file import read_plan
+from gansynth_nnunet.cases import PreprocessedArrays
+from tests.banks import write_bank
+from tests.data import sets
+from tests.deepmedic_sets import toy_deepmedic
 from tests.fuzz.mutate import BYTES, JSON, TEXT, Mutator, documents
+from tests.yolo_sets import toy_yolo
 
 ROOT = Path(__file__).parents[2]
 Layer = tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]
@@ -54,27 +81,27 @@ class Format:
 # -- data sets -------------------------------------------------------------------------------------
 
 
-def read_set(asked: Callable[[Path], SourceRequest], folder: Path, file: Path) -> None:
-    """Check a data set, then read its cases as a fit does."""
-    from gansynth.core.registry import installed
-    from gansynth.sampling.run_source import open_source
+def found_errors(request: SourceRequest) -> list[str]:
+    found = installed().check(request.kind)(request, lambda done, of: None).findings
+    return [finding.message for finding in found if finding.level == "error"]
 
-    request = asked(folder)
-    errors = [
-        finding.message
-        for finding in installed().check(request.kind)(request, lambda done, of: None).findings
-        if finding.level == "error"
-    ]
-    source = open_source(request)
-    for case in source.train_ids:
-        source.load(case)
+
+def refuse_any(errors: Sequence[str]) -> None:
     if errors:
         raise DataFault(errors[0])
 
 
-def make_set(kind: str, folder: Path) -> None:
-    from tests.data import sets
+def read_set(asked: Callable[[Path], SourceRequest], folder: Path, file: Path) -> None:
+    """Check a data set, then read its cases as a fit does."""
+    request = asked(folder)
+    errors = found_errors(request)
+    source = open_source(request)
+    for case in source.train_ids:
+        source.load(case)
+    refuse_any(errors)
 
+
+def make_set(kind: str, folder: Path) -> None:
     cases = sets.CASES if kind == "manifest" else sets.CASES[1 : 4 if kind == "h5" else 3]
     with mock.patch.object(sets, "CASES", cases):
         sets.KINDS[kind](folder)
@@ -111,14 +138,10 @@ def listed_as_json(folder: Path) -> None:
 
 
 def small_yolo(folder: Path) -> None:
-    from tests.yolo_sets import toy_yolo
-
     toy_yolo(folder, train=3, val=1, test=0, size=16, most=2)
 
 
 def small_deepmedic(folder: Path) -> None:
-    from tests.deepmedic_sets import toy_deepmedic
-
     toy_deepmedic(folder, train=1, val=1, shape=(14, 14, 14))
 
 
@@ -136,16 +159,11 @@ def true_checksums(data: bytes) -> bytes:
     return b"".join([*parts, data[at:]])
 
 
-# -- nnU-Net ---------------------------------------------------------------------------------------
-
-
 def nnunet_raw(folder: Path) -> None:
-    from tests.data.sets import lesion, save, volume
-
     raw = folder / "nnUNet_raw" / "Dataset501_Toy"
     for number in range(2):
-        save(raw / f"imagesTr/p{number}_0000.nii.gz", volume(number))
-        save(raw / f"labelsTr/p{number}.nii.gz", lesion(number))
+        sets.save(raw / f"imagesTr/p{number}_0000.nii.gz", sets.volume(number))
+        sets.save(raw / f"labelsTr/p{number}.nii.gz", sets.lesion(number))
     document = {
         "channel_names": {"0": "T1"},
         "labels": {"background": 0, "organ": [1, 2], "lesion": 2},
@@ -157,12 +175,7 @@ def nnunet_raw(folder: Path) -> None:
 
 
 def read_raw(folder: Path, file: Path) -> None:
-    from gansynth.core.registry import installed
-
-    request = SourceRequest("nnunet", "501", root=str(folder))
-    findings = installed().check("nnunet")(request, lambda done, of: None).findings
-    if any(finding.level == "error" for finding in findings):
-        raise DataFault(findings[0].message)
+    refuse_any(found_errors(SourceRequest("nnunet", "501", root=str(folder))))
 
 
 def nnunet_preprocessed(folder: Path) -> None:
@@ -176,10 +189,9 @@ def nnunet_preprocessed(folder: Path) -> None:
 
 
 def read_preprocessed(folder: Path, file: Path) -> None:
-    from gansynth_nnunet.source import NnunetSource
     from tests.conftest import Toy
 
-    source = NnunetSource(Toy(folder).request())
+    source = open_source(Toy(folder).request())
     source.load(source.train_ids[0])
 
 
@@ -198,8 +210,6 @@ def unnoted_arrays(folder: Path) -> None:
 
 def read_unnoted(folder: Path, file: Path) -> None:
     """Read an array of which no hash is noted; the first call decodes all of them apart."""
-    from gansynth_nnunet.cases import PreprocessedArrays
-
     if file.name == "000.b2nd":
         _KNOWN[folder] = PreprocessedArrays(file.parent, "preprocess again")
     _KNOWN[folder].read(file.name)
@@ -209,34 +219,21 @@ def read_unnoted(folder: Path, file: Path) -> None:
 
 
 def make_bank(folder: Path) -> None:
-    import numpy as np
-
-    from gansynth.core.lineage import CaseRecord, Lineage
-    from gansynth.core.schema import Boxes, Sample, Schema
-    from tests.banks import write_bank
-
     schema = Schema(("T1",), {"background": 0, "organ": 1}, (1.0, 1.0), "HW")
     lineage = Lineage("toy:2", "0", (CaseRecord("case_1", "person_1", "1" * 64),))
-    rng = np.random.default_rng(0)
-    pairs: list[tuple[Sample, dict[str, Any]]] = [
-        (
-            Sample(
-                rng.normal(size=(1, 9, 8)).astype(np.float32),
-                rng.integers(0, 2, (9, 8)).astype(np.int16),
-                Boxes(np.array([[1, 1, 4, 5]], np.float32), np.array([0])),
-                provenance={"case": "case_1"},
-            ),
-            {"places": np.arange(4)},
-        )
-        for _ in range(3)
-    ]
+    rng, boxes = np.random.default_rng(0), Boxes(np.float32([[1, 1, 4, 5]]), np.array([0]))
+
+    def sample() -> Sample:
+        image, labels = rng.normal(size=(1, 9, 8)), rng.integers(0, 2, (9, 8))
+        told = {"case": "case_1"}
+        return Sample(image.astype(np.float32), labels.astype(np.int16), boxes, told)
+
+    pairs: list[Any] = [(sample(), {"places": np.arange(4)}) for _ in range(3)]
     write_bank(folder / "bank", schema, lineage, pairs)
 
 
 def read_bank(folder: Path, file: Path) -> None:
     """Verify a bank, as ``--bank`` does, and read every sample."""
-    from gansynth.bank.reader import BankReader, verify_bank
-
     verify_bank(folder / "bank")
     reader = BankReader(folder / "bank")
     for name in reader.ids():
@@ -245,8 +242,6 @@ def read_bank(folder: Path, file: Path) -> None:
 
 def rehash_sample(folder: Path, file: Path) -> None:
     """Write the hash of a sample's bytes into its header, and into the bank's record."""
-    from gansynth.bank.store import _DIGITS, content_of
-
     data = file.read_bytes()
     head, tail = data[: _DIGITS.start], data[_DIGITS.stop :]
     digest = hashlib.sha256(head + tail).hexdigest()
@@ -264,30 +259,21 @@ def renote_bank(folder: Path, file: Path) -> None:
 def make_run(folder: Path) -> None:
     from gansynth.fitting.fit import fit
     from gansynth.runtime.progress import NullReporter
-    from tests.data.sets import pairs
 
     tiny = {"width": 4, "levels": 1, "d_width": 4, "d_levels": 1, "patch": "6x6x6", "steps": 2}
     loop = {"batch_size": 1, "precision": "fp32", "log_every": 1, "checkpoint_every": 1}
     settings = {key: str(value) for key, value in {**tiny, **loop}.items()}
-    reporter = NullReporter()
-    request = pairs(folder / "data")
-    fit("cgan3d", request, folder / "run", settings=settings, edits=(), device="cpu",
-        reporter=reporter)  # fmt: skip
+    how: dict[str, Any] = {"edits": (), "device": "cpu", "reporter": NullReporter()}
+    fit("cgan3d", sets.pairs(folder / "data"), folder / "run", settings=settings, **how)
 
 
 def show_run(folder: Path, file: Path) -> None:
     """As ``gansynth show`` does."""
-    from gansynth.sampling.describe import describe_run
-
-    if wrong := describe_run(folder / "run")["wrong"]:
-        raise DataFault(wrong[0])
+    refuse_any(describe_run(folder / "run")["wrong"])
 
 
 def open_run(folder: Path, file: Path) -> None:
     """As ``sample`` and ``augment`` do."""
-    from gansynth.core.run_folder import RunFolder
-    from gansynth.sampling.open_run import load_run
-
     run = RunFolder(folder / "run")
     _ = run.space, run.schema, run.lineage, run.edits, run.request
     load_run(run, "cpu")
@@ -297,7 +283,6 @@ def open_run(folder: Path, file: Path) -> None:
 def resume_run(folder: Path, file: Path) -> None:
     """As a resumed fit does."""
     from gansynth.training.checkpoint import latest
-    from gansynth.training.loggers import MetricsLog
 
     latest(folder / "run" / "checkpoints")
     MetricsLog(folder / "run", start=2)
@@ -311,8 +296,6 @@ def read_tensors(folder: Path, file: Path) -> None:
 
 def redigest(folder: Path, file: Path) -> None:
     """Note the digest of a changed document in it."""
-    from gansynth.runtime.files import digest_of, parse_json
-
     doc = parse_json(file.read_bytes())
     if isinstance(doc, dict):
         file.write_text(json.dumps({**doc, "digest": digest_of(doc)}))
@@ -339,57 +322,14 @@ def rehash_weights(folder: Path, file: Path) -> None:
 # -- texts that users write ------------------------------------------------------------------------
 
 
-def read_subjects(folder: Path, file: Path) -> None:
-    from gansynth.data.folds import read_subjects
-
-    read_subjects(str(file), ["anna_1", "anna_2", "bert_1"])
-
-
-def read_boxes(folder: Path, file: Path) -> None:
-    from gansynth.conditions.boxes import BoxFile
-
-    BoxFile.read(file)
-
-
 def read_log(folder: Path, file: Path) -> None:
-    from gansynth.bank.draw_log import summarise
-    from gansynth.sampling.replay import read_record
-
     summarise(folder)
     read_record(f"{file}:3")
 
 
-def read_chain(folder: Path, file: Path) -> None:
-    from gansynth.fitting.composite_spec import asked_for
-
-    asked_for(str(file), None)
-
-
-def read_recipe(folder: Path, file: Path) -> None:
-    from gansynth.fitting.recipe import find_recipe
-
-    find_recipe(str(file))
-
-
-def read_plan(folder: Path, file: Path) -> None:
-    from gansynth_benchmark.plan_file import read_plan
-
-    read_plan(file)
-
-
-def read_table(folder: Path, file: Path) -> None:
-    from gansynth_benchmark.papers.plan import find_plan
-
-    find_plan(str(file))
-
-
 def read_settings(folder: Path, file: Path) -> None:
-    from gansynth.fitting.recipe import check_settings
-
-    settings: dict[str, str] = {}
-    for line in file.read_text("utf-8", "replace").split("\n"):
-        key, _, value = line.partition("=")
-        settings[key] = value
+    lines = (line.partition("=") for line in file.read_text("utf-8", "replace").split("\n"))
+    settings = {key: value for key, _, value in lines}
     check_settings("cgan3d", settings, settings)
 
 
@@ -420,6 +360,13 @@ YAML: tuple[Mutator, ...] = (
     *TEXT,
     *[documents(yaml.safe_load, lambda doc: yaml.safe_dump(doc).encode())] * len(TEXT),
 )
+
+
+def text(file: str, read: Callable[[Path, Path], object]) -> Format:
+    """Return the format of one of ``texts``."""
+    return Format(texts, file, read, mutators=YAML if file.endswith(".yaml") else TEXT)
+
+
 TWO = {"folds": "2"}
 FORMATS: dict[str, Format] = {
     "NIfTI .nii": set_of("nifti", "*/*.nii", make=plain_nifti, options=TWO),
@@ -475,12 +422,37 @@ FORMATS: dict[str, Format] = {
         make_run, "run/checkpoints/*/state.json", resume_run, mutators=JSON, renote=redigest
     ),
     "run metrics.csv": Format(make_run, "run/metrics.csv", resume_run, mutators=TEXT),
-    "subjects .csv": Format(texts, "subjects.csv", read_subjects, mutators=TEXT),
-    "boxes .csv": Format(texts, "boxes.csv", read_boxes, mutators=TEXT),
-    "draw log": Format(texts, "draws-host-1.csv", read_log, mutators=TEXT),
-    "chain": Format(texts, "chain.yaml", read_chain, mutators=YAML),
-    "recipe": Format(texts, "recipe.yaml", read_recipe, mutators=YAML),
-    "benchmark plan": Format(texts, "plan.yaml", read_plan, mutators=YAML),
-    "paper's plan": Format(texts, "table.yaml", read_table, mutators=YAML),
-    "settings of --set": Format(texts, "settings.txt", read_settings, mutators=TEXT),
+    "subjects .csv": text(
+        "subjects.csv", lambda _, file: read_subjects(str(file), ["anna_1", "anna_2", "bert_1"])
+    ),
+    "boxes .csv": text("boxes.csv", lambda _, file: BoxFile.read(file)),
+    "draw log": text("draws-host-1.csv", read_log),
+    "chain": text("chain.yaml", lambda _, file: asked_for(str(file), None)),
+    "recipe": text("recipe.yaml", lambda _, file: find_recipe(str(file))),
+    "benchmark plan": text("plan.yaml", lambda _, file: read_plan(file)),
+    "paper's plan": text("table.yaml", lambda _, file: find_plan(str(file))),
+    "settings of --set": text("settings.txt", read_settings),
 }  # fmt: skip
+
+
+# -- readers that do what no reader may do, to see that it is seen ---------------------------------
+
+SINS: dict[str, Callable[[Path], object]] = {
+    "untyped": lambda folder: dict[str, int]()["key"],
+    "crashes": lambda folder: os.abort(),
+    "hangs": lambda folder: sum(range(10**12)),
+    "memory": lambda folder: bytearray(b"x") * (1100 << 20),
+    "outside": lambda folder: (folder.parent / "outside").write_text("x"),
+    "outside, unpickled": lambda folder: pickle.loads(pickle.dumps(Path())),
+}
+
+
+def sinner(sin: Callable[[Path], object]) -> Format:
+    def read(folder: Path, file: Path) -> None:
+        if file.read_bytes() != TEXTS[file.name].encode():
+            sin(folder)
+
+    return Format(texts, "chain.yaml", read, mutators=TEXT)
+
+
+PLANTED = {f"planted: {how}": sinner(sin) for how, sin in SINS.items()}

@@ -1,21 +1,19 @@
-"""Run mutants of a format in child processes, and count what came of them."""
+"""Read mutants of a format in forked processes, and count what came of them."""
 
 from __future__ import annotations
 
-import json
-import os
-import queue
+import multiprocessing
 import shutil
-import subprocess
-import sys
-import threading
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from tests.fuzz.formats import FORMATS, ROOT, Format
-from tests.fuzz.planted import PLANTED
+import psutil
+
+from tests.fuzz import child
+from tests.fuzz.formats import FORMATS, PLANTED, Format
 
 SEED = 0
 HANG_SECONDS = 10.0
@@ -47,8 +45,7 @@ class Tally:
         setattr(self, kind, getattr(self, kind) + 1)
         self.examples.setdefault(f"{kind}: {words.partition(': ')[2][:70]}", f"{number}: {words}")
 
-    def count(self, line: list[Any]) -> None:
-        number, how, words, peak, outside = line
+    def count(self, number: int, how: str, words: str, peak: int, outside: list[str]) -> None:
         self.mutants += 1
         if how == "untyped":
             self.note("untyped", number, words)
@@ -62,15 +59,6 @@ class Tally:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
-
-
-_END = object()
-
-
-def _listen(stream: IO[str], lines: queue.Queue[Any]) -> None:
-    for line in stream:
-        lines.put(line)
-    lines.put(_END)
 
 
 def sample(spec: Format, made: Path) -> Path:
@@ -109,56 +97,41 @@ def fuzz(
     return tally
 
 
-def _next(lines: queue.Queue[Any], pid: int, patience: float) -> Any:
-    """Return the next line; queue.Empty if the child computes, or only waits, for too long."""
-    began = _computed(pid)
+def _hears(lines: Connection, process: psutil.Process, patience: float) -> bool:
+    """Whether a child says something, or ends, before it has computed, or waited, for too long."""
+    began = process.cpu_times().user
     for _ in range(WAITS):
-        try:
-            return lines.get(timeout=patience)
-        except queue.Empty:
-            if _computed(pid) - began > patience / 2:
-                raise
-    raise queue.Empty
-
-
-def _computed(pid: int) -> float:
-    """Return the seconds that a process has computed: fewer than it exists on a busy machine."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        if lines.poll(patience):
+            return True
+        if process.cpu_times().user - began > patience / 2:
+            return False
+    return False
 
 
 def _child(name: str, folder: Path, first: int, end: int, patience: float, tally: Tally) -> int:
-    """Run one child process until its end; return the mutant at which to go on."""
-    words = [sys.executable, "-m", "tests.fuzz.child", name, str(folder), str(SEED)]
-    lines: queue.Queue[Any] = queue.Queue()
-    errors = folder.with_name("stderr")
-    with errors.open("w+") as stderr, subprocess.Popen(
-        [*words, str(first), str(end)], stdout=subprocess.PIPE, stderr=stderr, text=True, cwd=ROOT
-    ) as child:  # fmt: skip
-        assert child.stdout is not None
-        threading.Thread(target=_listen, args=(child.stdout, lines), daemon=True).start()
-        reading: int | None = None
-        try:
-            while (line := _next(lines, child.pid, patience)) is not _END:
-                entry = json.loads(line)
-                reading = entry[0]
-                if len(entry) > 1:
-                    tally.count(entry)
-                    first, reading = entry[0] + 1, None
-        except queue.Empty:
-            if reading is None:
-                raise RuntimeError(f"{name}: mutant {first} is not made") from None
-            tally.mutants += 1
-            tally.note("hangs", reading, f"{name}: more than {patience} s")
-            return reading + 1
-        finally:
-            child.kill()
-        code = child.wait()
-        if reading is not None:
-            tally.mutants += 1
-            tally.note("crashes", reading, f"{name}: ended by {code}")
-            return reading + 1
-        stderr.seek(0)
-        if code or first < end:
-            raise RuntimeError(f"{name}: the child failed: {stderr.read()[-2000:]}")
+    """Read mutants in one child process until its end; return the mutant at which to go on."""
+    fork = multiprocessing.get_context("fork")
+    lines, theirs = fork.Pipe(duplex=False)
+    process = fork.Process(target=child.main, args=(name, folder, SEED, first, end, theirs))
+    process.start()
+    theirs.close()
+    reading = None
+    try:
+        while _hears(lines, psutil.Process(process.pid), patience):
+            reading, *told = lines.recv()
+            if told:
+                tally.count(reading, *told)
+                first, reading = reading + 1, None
+        how = "hangs", f"more than {patience} s"
+    except EOFError:
+        process.join()
+        how = "crashes", f"ended by {process.exitcode}"
+    finally:
+        process.kill()
+    if reading is not None:
+        tally.mutants += 1
+        tally.note(how[0], reading, f"{name}: {how[1]}")
+        return reading + 1
+    if how[0] == "hangs" or process.exitcode or first < end:
+        raise RuntimeError(f"{name}: mutant {first} is not made: {how[1]}")
     return first

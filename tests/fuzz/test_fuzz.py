@@ -7,11 +7,10 @@ import pytest
 
 from tests.fuzz import child
 from tests.fuzz.__main__ import COLUMNS, PAGE, RESULT, filled
-from tests.fuzz.formats import FORMATS, make_run, nnunet_preprocessed, unnoted_arrays
-from tests.fuzz.planted import SINS
+from tests.fuzz.formats import FORMATS, SINS, make_run, nnunet_preprocessed, unnoted_arrays
 from tests.fuzz.runner import SEED, fuzz, sample
 
-QUICK, FULL = 25, 2000
+QUICK, FULL = 12, 2000
 SLOW = (make_run, nnunet_preprocessed, unnoted_arrays)
 """Makers of samples that take seconds."""
 
