@@ -1,12 +1,9 @@
-"""A tiny DeepMedic data set of phantoms: a head with a lesion of nested classes, two channels.
-
-``brats_deepmedic`` has four real subjects instead; tests of them are marked ``data``.
-"""
+"""A tiny DeepMedic data set of phantoms: a head with a lesion of nested classes, two channels."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,15 +54,6 @@ MODEL_VALUES: Mapping[str, Any] = {
     "segmentsDimInference": [19, 19, 19],
 }
 """Receptive field 7, so 13 voxels give 7 labels."""
-BRATS = Path(__file__).resolve().parents[1] / "../shared/data/brats2015_deepmedic"
-BRATS_TRAIN = ("brats_2013_pat0005_1", "brats_2013_pat0006_1")
-BRATS_VALIDATION = ("brats_2013_pat0003_1", "brats_2013_pat0004_1")
-BRATS_FILES: Mapping[str, str] = {
-    "flair": "Flair_subtrMeanDivStd.nii.gz",
-    "t1c": "T1c_subtrMeanDivStd.nii.gz",
-    "labels": "OTMultiClass.nii.gz",
-    "roi": "brainmask.nii.gz",
-}
 
 
 @dataclass(frozen=True)
@@ -112,13 +100,12 @@ def toy_deepmedic(
     roi: bool = True,
     affine: npt.NDArray[np.float64] = AFFINE,
     values: Mapping[str, Any] | None = None,
-    model: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Toy:
     """Write ``data/pat_NN/{flair,t1c,labels,roi}.nii.gz``, lists, and both configurations.
 
-    The first case has this shape along x, y, z, later ones differ by a few voxels. ``values`` and
-    ``model`` are further or other values of the configurations; None leaves a key out.
+    The first case has this shape along x, y, z, later ones differ by a few voxels. ``values``
+    are further or other values of the training's configuration; None leaves a key out.
     """
     rng, cases = np.random.default_rng(seed), [f"pat_{number:02d}" for number in range(train + val)]
     for number, case in enumerate(cases):
@@ -128,24 +115,24 @@ def toy_deepmedic(
         files = {**dict(zip(CHANNELS, image, strict=True)), "labels": labels, "roi": region}
         for name, array in files.items():
             store(home / f"{name}.nii.gz", array, affine)
-    parts = {"Training": cases[:train], "Validation": cases[train:]}
-    return _configured(
-        folder, parts, roi, lambda case, name: f"./data/{case}/{name}.nii.gz", values, model
-    )
-
-
-def brats_deepmedic(folder: Path, *, model: Mapping[str, Any] | None = None) -> Toy:
-    """The real subjects: lists and both configurations; the volumes stay where they are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    parts = {"Training": BRATS_TRAIN, "Validation": BRATS_VALIDATION}
-    return _configured(
-        *(
-            folder,
-            parts,
-            True,
-            lambda case, name: str((BRATS / case / BRATS_FILES[name]).resolve()),
-        ),
-        *({"sessionName": "brats"}, {"numberOfOutputClasses": 5, **(model or {})}),
+    wanted = dict(TRAIN_VALUES)
+    for part, listed in {"Training": cases[:train], "Validation": cases[train:]}.items():
+        if not listed:
+            continue
+        for name in (*CHANNELS, "labels", *(["roi"] if roi else [])):
+            lines = "".join(f"./data/{case}/{name}.nii.gz\n" for case in listed)
+            (folder / f"{part.lower()}_{name}.cfg").write_text(f"# {name}\n{lines}")
+        wanted[f"channels{part}"] = [f"./{part.lower()}_{name}.cfg" for name in CHANNELS]
+        wanted[f"gtLabels{part}"] = f"./{part.lower()}_labels.cfg"
+        wanted |= {f"roiMasks{part}": f"./{part.lower()}_roi.cfg"} if roi else {}
+    if val:
+        wanted |= VALIDATED
+        names = "".join(f"pred_{case.removeprefix('pat_')}.nii.gz\n" for case in cases[train:])
+        (folder / "names.cfg").write_text(names)
+    return Toy(
+        folder,
+        write_config(folder / "trainConfig.cfg", {**wanted, **(values or {})}),
+        write_config(folder / "modelConfig.cfg", MODEL_VALUES),
     )
 
 
@@ -154,38 +141,6 @@ def write_config(path: Path, values: Mapping[str, Any]) -> Path:
     lines = [f"{key} = {value!r}\n" for key, value in values.items() if value is not None]
     path.write_text("# a comment\n" + "".join(lines))
     return path
-
-
-def _configured(
-    folder: Path,
-    parts: Mapping[str, Sequence[str]],
-    roi: bool,
-    path: Callable[[str, str], str],
-    values: Mapping[str, Any] | None,
-    model: Mapping[str, Any] | None,
-) -> Toy:
-    """Write lists of these cases, a path for each case and file, and the configurations."""
-    wanted = dict(TRAIN_VALUES)
-    for part, cases in parts.items():
-        if not cases:
-            continue
-        listed = {}
-        for name in (*CHANNELS, "labels", *(["roi"] if roi else [])):
-            text = "".join(f"{path(case, name)}\n" for case in cases)
-            listed[name] = f"./{part.lower()}_{name}.cfg"
-            (folder / listed[name]).write_text(f"# {name}\n{text}")
-        wanted[f"channels{part}"] = [listed[name] for name in CHANNELS]
-        wanted[f"gtLabels{part}"] = listed["labels"]
-        wanted |= {f"roiMasks{part}": listed["roi"]} if roi else {}
-    if held := parts["Validation"]:
-        wanted |= VALIDATED
-        names = "".join(f"pred_{case.removeprefix('pat_')}.nii.gz\n" for case in held)
-        (folder / "names.cfg").write_text(names)
-    return Toy(
-        folder,
-        write_config(folder / "trainConfig.cfg", {**wanted, **(values or {})}),
-        write_config(folder / "modelConfig.cfg", {**MODEL_VALUES, **(model or {})}),
-    )
 
 
 Phantom = tuple[npt.NDArray[np.float32], npt.NDArray[np.int16], npt.NDArray[np.int16]]

@@ -78,8 +78,6 @@ class SampleDrawer:
             if not os.path.exists(marker):
                 open(marker, "x").close()
                 os.kill(os.getpid(), {"kill": 9, "freeze": signal.SIGSTOP}[what])
-        if self.where == "lengthy":
-            time.sleep(10)
         def one(k):
             image = np.random.default_rng(k).normal(size=(2, 4, 4, 4)).astype(np.float32)
             return Sample(image, (image[0] > 1).astype(np.int16), None, {"seed": 0})

@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
-from gansynth.bank.producer import ProducerConfig, main, produce
+from gansynth.bank.producer import ProducerConfig, main, open_bank, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter, verify_bank
 from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.bank.throttle import ThrottleState, write_throttle_state
@@ -201,7 +201,7 @@ def test_a_producer_falls_silent_while_a_batch_takes_far_too_long(
     beats: list[int] = []
 
     def endless(first: int, count: int) -> list[Sample]:
-        writer.usual, end = usual, time.monotonic() + 3
+        writer.usual, end = usual, time.monotonic() + 1.5
         while time.monotonic() < end:
             beats.append(file.stat().st_mtime_ns)
             time.sleep(0.01)
@@ -239,11 +239,8 @@ def start(tmp_path, monkeypatch):
         producer.stop()
 
 
-def test_a_frozen_producer_fills_its_bank_and_ends(start, tmp_path, monkeypatch):
-    def refuse(*_: object) -> None:
-        raise AssertionError("forked, not spawned: a forked worker could hold its pipe open")
-
-    monkeypatch.setattr("subprocess._fork_exec", refuse)
+@pytest.mark.slow
+def test_a_frozen_producer_fills_its_bank_and_ends(start, tmp_path):
     producer = start()
     shown: list[int] = []
     producer.wait(13, 300, shown.append)
@@ -251,11 +248,13 @@ def test_a_frozen_producer_fills_its_bank_and_ends(start, tmp_path, monkeypatch)
     until(lambda: not producer.alive())
     assert (shown[-1], producer.log.read_text()) == (13, "")
     assert verify_bank(tmp_path / "bank") == 13
-    spec = BankReader(tmp_path / "bank").spec
-    assert (spec.run_id, spec.capacity, spec.samples.edits) == ("run", 13, ("elastic",))
 
 
 def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(start, tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise AssertionError("forked, not spawned: a forked worker could hold its pipe open")
+
+    monkeypatch.setattr("subprocess._fork_exec", refuse)
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     producer = start(frozen=False, duty=0.5)
     producer.wait(13, 300)
@@ -269,6 +268,8 @@ def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(start, tmp_pa
     assert list((tmp_path / "bank").glob(".*.tmp-*")) == []
     assert json.loads((tmp_path / "bank/heartbeat.json").read_text())["state"] == "stopped"
     assert verify_bank(tmp_path / "bank") == 13
+    spec = BankReader(tmp_path / "bank").spec
+    assert (spec.run_id, spec.capacity, spec.samples.edits) == ("run", 13, ("elastic",))
 
 
 @pytest.mark.slow
@@ -281,10 +282,12 @@ def test_a_producer_in_the_midst_of_drawing_ends_on_sigterm(start, tmp_path, whe
     BankWriter.attach(tmp_path / "bank").close()
 
 
-def test_a_bank_made_otherwise_is_not_taken_up(start, tmp_path):
-    start().wait(13, 300)
-    with pytest.raises(UsageFault, match="other capacity, seed"):
-        start(capacity=14, samples=SampleRequest(1)).wait(14, 300)
+@pytest.mark.fault(41)
+def test_a_bank_made_otherwise_is_not_taken_up(tmp_path):
+    filled(tmp_path / "bank")
+    other = replace(SPEC, capacity=14, samples=SampleRequest(1), generator="g")
+    with pytest.raises(UsageFault, match="other capacity, generator, seed"):
+        open_bank(tmp_path / "bank", other)
     assert BankReader(tmp_path / "bank").count() == 13
 
 

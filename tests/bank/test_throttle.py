@@ -56,11 +56,11 @@ def test_the_promise_is_kept_whatever_the_producers_batches_take(tmp_path, stret
 
 def test_a_change_of_load_is_followed(tmp_path):
     loop = Loop(tmp_path, 0.0)
-    loop.run(1000)
+    loop.run(600)
     loop.lost = 0.5
-    loop.run(2000)
+    loop.run(1200)
     begun, worked = loop.now, loop.worked
-    loop.run(1000)
+    loop.run(600)
     assert (loop.worked - worked) / (loop.now - begun) < 1.3 * 0.0196 / 0.5
 
 
@@ -69,7 +69,7 @@ def test_neither_gaps_nor_the_time_between_epochs_count(tmp_path):
     for gap in (1, 60):  # without a word
         (tmp_path / str(gap)).mkdir()
         loop = Loop(tmp_path / str(gap), 0.3, seed=1)
-        alone = needs(1, 2500)
+        alone = needs(1, 1500)
         alone[199::200] *= gap
         loop.run(0, alone, epoch=100)
         assert loop.overhead < 0.0202

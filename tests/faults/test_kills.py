@@ -17,7 +17,7 @@ from tests.training.zoo.members import newest
 
 pytestmark = [pytest.mark.timeout(0), pytest.mark.filterwarnings("ignore")]
 HERE = ("--executor", "here")
-FEW = {"fit": 8, "augment": 4, "export": 4, "benchmark": 4, "tune": 4}
+FEW = {"fit": 8, "augment": 2, "export": 4, "benchmark": 4, "tune": 4}
 """Kills of each command where ``--kills`` asks for no other number."""
 
 
@@ -85,7 +85,7 @@ def test_a_training_with_samples_that_is_killed_goes_on(
 
     def words(folder: Path) -> list[str]:
         kit = kit_of(host, folder, request.getfixturevalue)
-        return [*kit.words(*kit.where, "--bank", bank, *kit.lasting(6))]
+        return [*kit.words(*kit.where, "--bank", bank, *kit.lasting(4))]
 
     def result(folder: Path) -> Any:
         kit = kit_of(host, folder, request.getfixturevalue)

@@ -1,28 +1,54 @@
-"""The matrix itself: no row without a test, and the page has its rows."""
+"""The matrix: no row without a test, and the page has it. ``python -m tests.faults.test_table``
+writes the page.
+"""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.faults.page import PAGE, blocks
 from tests.faults.table import ROWS
 
 TESTS = Path(__file__).parents[1]
+PAGE = TESTS.parent / "docs" / "reliability.md"
+KILLS = TESTS.parent / "benchmarks" / "results" / "kills.json"
 MARK = re.compile(r"\bfault\(([\d, ]+)")
 
 
+def table(*rows: tuple[object, ...]) -> str:
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+
+
+def faults() -> str:
+    rows = ((row, fault, wanted) for row, (fault, wanted) in ROWS.items())
+    return table(("row", "fault", "expected"), ("--:", "---", "---"), *rows)
+
+
+def kills() -> str:
+    """What became of kills."""
+    found = json.loads(KILLS.read_text("utf-8")).items()
+    rows = ((name, one["kills"], one["finished"], len(one["lost"])) for name, one in found)
+    return table(("command", "SIGKILLs", "finished", "lost"), ("---", *["--:"] * 3), *rows)
+
+
+TABLES = {"faults": faults(), "kills": kills()}
+BLOCKS = {name: f"<!-- {name} -->\n{rows}\n<!-- /{name} -->" for name, rows in TABLES.items()}
+
+
 def test_every_row_is_marked_by_a_test():
-    found = {
-        int(row)
-        for path in TESTS.rglob("test_*.py")
-        for rows in MARK.findall(path.read_text("utf-8"))
-        for row in rows.split(",")
-        if row.strip()
-    }
-    assert found == set(ROWS)
+    marked = [row for path in TESTS.rglob("test_*.py") for row in MARK.findall(path.read_text())]
+    assert set(map(int, re.findall(r"\d+", " ".join(marked)))) == set(ROWS)
 
 
-@pytest.mark.parametrize("name", blocks())
+@pytest.mark.parametrize("name", BLOCKS)
 def test_the_page_has_the_table(name):
-    assert blocks()[name] in PAGE.read_text("utf-8"), "run: python -m tests.faults.page"
+    assert BLOCKS[name] in PAGE.read_text("utf-8"), "run: python -m tests.faults.test_table"
+
+
+if __name__ == "__main__":
+    page = PAGE.read_text("utf-8")
+    for name, block in BLOCKS.items():
+        before, after = re.split(f"<!-- {name} -->.*<!-- /{name} -->", page, flags=re.DOTALL)
+        page = f"{before}{block}{after}"
+    PAGE.write_text(page, "utf-8")

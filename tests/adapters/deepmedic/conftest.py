@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, lineage_of
-from tests.adapters import kits
 from tests.banks import write_bank
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
@@ -57,13 +55,6 @@ def crop_run(shared_deepmedic, tmp_path_factory) -> Path:
     how["settings"] = {key: str(value) for key, value in small.items()}
     asked = SourceRequest("deepmedic", str(shared_deepmedic.train), read={"size": str(CROP[0])})
     return once(tmp_path_factory, "crop_run", lambda folder: fit("cgan3d", asked, folder, **how))
-
-
-@pytest.fixture
-def changed_run(crop_run, tmp_path) -> Callable[..., Path]:
-    """A copy of the run whose manifest is another: ``changed_run(edits=[])``."""
-
-    return partial(kits.changed_run, crop_run, tmp_path / "changed")
 
 
 def write_crops(

@@ -14,6 +14,7 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.testing import check_host
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
+from tests.adapters.kits import changed_run
 from tests.deepmedic_sets import toy_deepmedic
 
 
@@ -94,13 +95,11 @@ def test_what_trains_has_to_be_said(augment, shared_deepmedic, tmp_path, monkeyp
     ],
     ids=["slices", "seam", "noise"],
 )
-def test_samples_without_a_place_in_a_volume_are_refused(
-    augment, crop_run, changed_run, space, says
-):
+def test_samples_without_a_place_in_a_volume_are_refused(augment, crop_run, tmp_path, space, says):
     own = json.loads((crop_run / "manifest.json").read_text())["space"]
     noise = Capabilities(frozenset(), "both").to_json()
     changes: dict[str, Any] = {"space": {**own, **space}} if space else {"capabilities": noise}
-    augment(run=changed_run(**changes), code=2, says=says)
+    augment(run=changed_run(crop_run, tmp_path / "run", **changes), code=2, says=says)
 
 
 def asked(**words: Any) -> AugmentRequest:

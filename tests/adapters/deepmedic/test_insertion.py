@@ -225,46 +225,25 @@ def test_a_case_that_has_been_replaced_is_named():
         insert(OF.host, replace(OF.loaded(), roi=empty), FITS)
 
 
-VOLUMES = [
-    volume(f"pat_{n}", (8 + n, 7, 6), stored=WAYS[11 * n + 3], roi=n != 2, seed=n) for n in range(4)
-]
-SIZE = (5, 5, 4)
-FIRST = patch(VOLUMES[0], (1, 1, 1), SIZE)
-UNFIT = [
-    replace(FIRST, provenance={**FIRST.provenance, "case": "pat_9"}),
-    replace(FIRST, provenance={"case": "pat_0", "placement": SLICE}),
-    replace(FIRST, labels=np.full(SIZE, -1, np.int16)),
-    patch(VOLUMES[2], None, (7, 7, 6)),
-]
+def subepochs(folder: Path, samples: Sequence[Sample], count: int) -> Any:
+    """How many of six cases are synthetic at 1:2, and what the log says."""
+    schema = Schema(("a", "b"), {"background": 0, "rim": 1}, (1.0,) * 3, has_outside=True)
+    lineage = Lineage("deepmedic:toy", "0", (CaseRecord("pat_1", "pat_1", "1" * 64),))
+    pairs: Any = [(sample, {}) for sample in samples]
+    bank = write_bank(folder / "bank", schema, lineage, pairs, dtype="float32")
+    plan: Any = MixerConfig(bank, Ratio.parse("1:2"), seed=5, patience=0.2, log=folder / "log")
+    mixed = Subepochs(plan, [OF.host], 6)
+    loaded = [
+        [mixed.load(n, place, lambda case: OF.loaded()) for place in range(6)] for n in range(count)
+    ]
+    return [sum(bool(case.sample) for case in cases) for cases in loaded], summarise(folder / "log")
 
 
 def test_another_is_drawn_for_one_that_cannot_be_inserted(tmp_path):
-    names = {case.host: case for case in VOLUMES}
-
-    def drawn(name: str, samples: Sequence[Sample], subepochs: int) -> Any:
-        """Whether each case is synthetic, at four of six, and what the log says."""
-        schema = Schema(
-            ("a", "b"), {"background": 0, "rim": 1, "core": 2}, (1.0,) * 3, has_outside=True
-        )
-        lineage = Lineage("deepmedic:toy", "0", (CaseRecord("pat_1", "pat_1", "1" * 64),))
-        pairs: Any = [(sample, {}) for sample in samples]
-        bank = write_bank(tmp_path / name, schema, lineage, pairs, dtype="float32")
-        log = tmp_path / f"{name}_log"
-        plan: Any = MixerConfig(bank, Ratio.parse("1:2"), seed=5, patience=0.2, log=log)
-        mixed = Subepochs(plan, [*names], 6)
-        found = [
-            [
-                bool(mixed.load(n, place, lambda case: names[case].loaded()).sample)
-                for place in range(6)
-            ]
-            for n in range(subepochs)
-        ]
-        return found, summarise(Path(log))
-
-    fit = [patch(VOLUMES[n % 4], (1, 1, 1), SIZE, value=100.0 + n) for n in range(5)]
-    found, log = drawn("bank", UNFIT + fit, 10)
-    assert {sum(subepoch) for subepoch in found} == {4}
-    assert log.fell_back == 0
-    found, log = drawn("unfit", UNFIT[:1], 1)
-    assert not any(found[0])
+    outside = replace(FITS, labels=np.full((4, 4, 4), -1, np.int16))
+    unfit = [patch(OF, (1, 1, 1), (4, 4, 4), case="pat_9"), outside]
+    found, log = subepochs(tmp_path / "fits", [*unfit, FITS, FITS], 10)
+    assert (found, log.fell_back) == ([4] * 10, 0)
+    found, log = subepochs(tmp_path / "unfit", unfit[:1], 1)
+    assert found == [0]
     assert "expected one of the training cases" in next(iter(log.reasons))

@@ -9,19 +9,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.core.source import FoldSplit
+from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.core.synthetic import marked
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
 from gansynth_deepmedic.configs import TrainConfig, read_train_config, read_values
 from gansynth_deepmedic.insertion import MISSING, HostCase
 from gansynth_deepmedic.layout import write_layout
 from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
+from tests.conftest import DATA
 from tests.deepmedic_sets import (
-    BRATS_TRAIN,
-    BRATS_VALIDATION,
+    TRAIN_VALUES,
     VALIDATED,
     Toy,
-    brats_deepmedic,
     store,
     stored,
     toy_deepmedic,
@@ -76,8 +75,6 @@ def test_training_lists_are_trained_on_and_validation_lists_held_out(toy):
     assert source.name == "deepmedic:toy"
     assert source.train_ids == ("pat_00", "pat_01", "pat_02")
     assert source.held_out_ids == ("pat_03", "pat_04")
-    assert source.channels == ("flair", "t1c")
-    assert source.entry("pat_00").roi == toy.file("roi")
     everything = toy.source(fold="all")
     assert (len(everything.train_ids), everything.held_out_ids) == (5, ())
     assert "has the folds 0; expected one of them, or 'all'" in refused(toy, UsageFault, fold="1")
@@ -161,8 +158,6 @@ def test_units_lead_back_to_the_files(mine):
     for channel, path, (scale, offset) in zip(case.image, host.channels, host.units, strict=True):
         assert channel.std() == pytest.approx(1, abs=0.1)
         assert np.allclose(channel * scale + offset, host.view(stored(path)), atol=1e-4)
-    files = source.files("pat_00")
-    assert files.units(files.arrays()[0]) == host.units
 
 
 def test_channels_that_deepmedic_normalises_are_normalised_here(mine):
@@ -234,46 +229,45 @@ def test_what_cannot_be_loaded_is_refused_by_file(mine):
         path.write_bytes(whole)
 
 
+BRATS = DATA / "brats2015_deepmedic"
+BRATS_FILES = {
+    "flair": "Flair_subtrMeanDivStd.nii.gz",
+    "t1c": "T1c_subtrMeanDivStd.nii.gz",
+    "labels": "OTMultiClass.nii.gz",
+    "roi": "brainmask.nii.gz",
+}
+
+
 @pytest.mark.data
-def test_real_subjects_lie_as_deepmedic_reads_them(tmp_path):
-    toy = brats_deepmedic(tmp_path / "brats")
-    source = toy.source(read={"model": str(toy.model)})
-    assert source.train_ids == BRATS_TRAIN
-    assert source.held_out_ids == BRATS_VALIDATION
-    assert list(source.schema.labels.values()) == list(range(5))
-    case, host = source.load(BRATS_TRAIN[0]), source.host_case(BRATS_TRAIN[0])
+def test_a_real_subject_lies_as_deepmedic_reads_it(tmp_path):
+    case_id = "brats_2013_pat0005_1"
+    for name, file in BRATS_FILES.items():
+        (tmp_path / f"{name}.cfg").write_text(f"{(BRATS / case_id / file).resolve()}\n")
+    lists = {"channelsTraining": ["flair.cfg", "t1c.cfg"], "gtLabelsTraining": "labels.cfg"}
+    values = {**TRAIN_VALUES, **lists, "roiMasksTraining": "roi.cfg"}
+    config = write_config(tmp_path / "trainConfig.cfg", values)
+    source = open_deepmedic(SourceRequest("deepmedic", str(config)))
+    case, host = source.load(case_id), source.host_case(case_id)
     assert case.image.shape == (2, 155, 240, 240)
     assert host.roi is not None
     inside = host.view(np.rint(stored(host.roi))) > 0
     assert 0.1 < inside.mean() < 0.25
     assert np.array_equal(host.view(stored(host.channels[1])), case.image[1])
     labels = host.view(np.rint(stored(host.labels)))
-    assert np.array_equal(np.where(inside, labels, -1), labels_of(source, BRATS_TRAIN[0]))
+    assert np.array_equal(np.where(inside, labels, -1), labels_of(source, case_id))
     body = case.image[:, inside]
     assert np.allclose(body.mean(axis=1), 0, atol=0.3)
     assert np.allclose(body.std(axis=1), 1, atol=0.5)
 
 
-def written(toy: Toy, split: FoldSplit, folder: Path) -> tuple[DeepMedicSource, TrainConfig]:
-    """A fold of its own, and what DeepMedic reads of a training on it."""
-    source = open_deepmedic(toy.source().divided([split], folder / "new"))
-    cases = [source.host_case(case) for case in source.train_ids]
-    write_layout(source, folder / "out", cases, {"numOfCasesLoadedPerSubepoch": len(cases)})
-    return source, read_train_config(folder / "out" / "train.cfg")
-
-
-def test_folds_are_as_asked_and_cases_and_data_set_as_before(shared_deepmedic, tmp_path):
-    splits = [FoldSplit(train=["pat_05", "pat_01"], val=["pat_00"])]
-    splits.append(FoldSplit(train=["pat_00"], val=["pat_02", "pat_03"]))
-    source = shared_deepmedic.source()
-    request = divided(source, splits, tmp_path / "new", shared_deepmedic.folder)
-    with pytest.raises(UsageFault, match="--fold '2'"):
-        open_deepmedic(replace(request, fold="2"))
-
-
 def test_deepmedic_trains_on_a_fold_and_validates_on_its_held_out_cases(shared_deepmedic, tmp_path):
     split = FoldSplit(train=["pat_05", "pat_01"], val=["pat_00"])
-    source, config = written(shared_deepmedic, split, tmp_path)
+    other = FoldSplit(train=["pat_00"], val=["pat_02", "pat_03"])
+    before = shared_deepmedic.source()
+    request = divided(before, [split, other], tmp_path / "new", shared_deepmedic.folder)
+    with pytest.raises(UsageFault, match="--fold '2'"):
+        open_deepmedic(replace(request, fold="2"))
+    source, config = written(request, tmp_path)
     for found, ids in ((config.train, ["pat_01", "pat_05"]), (config.validation, ["pat_00"])):
         assert [case.case for case in found] == ids
         assert [case.everything for case in found] == [source.entry(n).everything for n in ids]
@@ -283,7 +277,16 @@ def test_deepmedic_trains_on_a_fold_and_validates_on_its_held_out_cases(shared_d
     assert {key for key in differing if not key.startswith(lists)} == set()
 
 
+def written(request: SourceRequest, folder: Path) -> tuple[DeepMedicSource, TrainConfig]:
+    """A fold of its own, and what DeepMedic reads of a training on it."""
+    source = open_deepmedic(request)
+    cases = [source.host_case(case) for case in source.train_ids]
+    write_layout(source, folder / "out", cases, {"numOfCasesLoadedPerSubepoch": len(cases)})
+    return source, read_train_config(folder / "out" / "train.cfg")
+
+
 def test_regions_of_interest_of_some_cases_of_a_side_are_refused(mine, tmp_path):
     mine.change(roiMasksValidation=None)
+    split = FoldSplit(train=["pat_00", "pat_03"], val=["pat_01"])
     with pytest.raises(UsageFault, match="expected all or none"):
-        written(mine, FoldSplit(train=["pat_00", "pat_03"], val=["pat_01"]), tmp_path)
+        written(mine.source().divided([split], tmp_path / "new"), tmp_path)

@@ -187,7 +187,9 @@ def train(name: str, job: DetectorJob, told: dict[str, Any]) -> dict[str, Any]:
     partners = summarise(notes.log / PARTNERS)
     said |= {"weights": str(weights), "again": str(again)}
     said["partners"] = [partners.real, partners.synthetic]
-    return said | found(name, job, weights)
+    boxes = library.predict(job, weights, images_of(job.data, "val"))
+    assert all(len(one.boxes) == len(one.scores) == len(one.labels) for one in boxes)
+    return said | {"found": [one.boxes.tolist() for one in boxes]}
 
 
 def farthest(batch: Any) -> float:
@@ -200,32 +202,21 @@ def farthest(batch: Any) -> float:
             rows, columns = (np.flatnonzero(bright.any(axis)) for axis in (1, 0))
             right = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
             (box,) = batch["bboxes"][batch["batch_idx"] == number].numpy() * len(bright)
-            off = max(off, float(np.abs(corners(box) - right).max()))
+            corners = np.concatenate([box[:2] - box[2:] / 2, box[:2] + box[2:] / 2])
+            off = max(off, float(np.abs(corners - right).max()))
     return off
-
-
-def corners(row: Any) -> Any:
-    return np.concatenate([row[:2] - row[2:] / 2, row[:2] + row[2:] / 2])
-
-
-def found(name: str, job: DetectorJob, weights: Path) -> dict[str, Any]:
-    """Boxes found in the validation images."""
-    boxes = detector(name).predict(job, weights, images_of(job.data, "val"))
-    for one in boxes:
-        assert len(one.boxes) == len(one.scores) == len(one.labels)
-    return {"found": [one.boxes.tolist() for one in boxes]}
 
 
 def check(name: str, job: DetectorJob, told: dict[str, Any]) -> dict[str, Any]:
     """What is said of each job; and what is imported by then that must not be."""
     early = name in sys.modules
-    said = [refusal(name, replace(job, **change)) for change in told["changes"]]
+    said = {"early": early, "said": [refusal(name, replace(job, **one)) for one in told["changes"]]}
     if name == "libreyolo":
-        return {"early": early, "said": said}
+        return said
     import ultralytics.utils as utils
 
     config = sorted(file.name for file in utils.USER_CONFIG_DIR.iterdir())
-    return {"early": early, "said": said, "online": utils.ONLINE, "config": config}
+    return {**said, "online": utils.ONLINE, "config": config}
 
 
 def refusal(name: str, job: DetectorJob) -> str:
@@ -237,7 +228,6 @@ def refusal(name: str, job: DetectorJob) -> str:
     return ""
 
 
-DO: dict[str, Any] = {"train": train, "check": check}
 OURS = ("bank", "ratio", "schedule", "chosen", "strict", "stop", "changes")
 
 
@@ -246,12 +236,13 @@ def job_of(name: str, data: str | Path, folder: str | Path, **job: Any) -> Detec
     return DetectorJob(data=Path(data), output=Path(folder) / "out", **told)
 
 
-def run(folder: str, name: str, data: str, do: str = "train", start: str = "", **job: Any) -> Any:
+def run(folder: str, name: str, data: str, start: str = "", **job: Any) -> Any:
     """Do one job; all arguments as JSON has them."""
     if start:
         multiprocessing.set_start_method(start, force=True)
     told = {key: job.pop(key) for key in OURS if key in job}
-    return DO[do](name, job_of(name, data, folder, **job), told)
+    do = check if "changes" in told else train
+    return do(name, job_of(name, data, folder, **job), told)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from tests.dividing import state
 from tests.processes import family, until
 from tests.yolo_sets import opened
 
-pytestmark = needs("libreyolo")
+pytestmark = [needs("libreyolo"), pytest.mark.slow]
 REAL = 16
 """Training images of ``shared_yolo``."""
 BOTH = pytest.mark.parametrize(
@@ -73,10 +73,8 @@ def check_results(said: dict[str, Any], data: Path, output: Path, synthetic: int
     ("name", "ratio", "synthetic"),
     [
         ("libreyolo", "1:1", REAL),
-        pytest.param("libreyolo", "1:0", 0, marks=pytest.mark.slow),
-        pytest.param(
-            *("ultralytics", "2:1", REAL // 2), marks=[pytest.mark.slow, needs("ultralytics")]
-        ),
+        ("libreyolo", "1:0", 0),
+        pytest.param("ultralytics", "2:1", REAL // 2, marks=needs("ultralytics")),
     ],
 )
 def test_a_detector_trains_on_the_fly_by_one_command(
@@ -93,7 +91,6 @@ def test_a_detector_trains_on_the_fly_by_one_command(
     assert content(shared_yolo.parent) == before
 
 
-@pytest.mark.slow
 def test_libreyolo_trains_on_a_fold_and_its_last_weights_are_judged(shared_yolo, tmp_path):
     source = opened(shared_yolo, read={"volumes": r"(p\d+)_z(\d+)", "size": "64x64"})
     before = state(shared_yolo.parent)
@@ -111,7 +108,6 @@ def test_libreyolo_trains_on_a_fold_and_its_last_weights_are_judged(shared_yolo,
 
 
 @pytest.mark.fault(28)
-@pytest.mark.slow
 @BOTH
 def test_a_killed_training_is_gone_on_with(shared_yolo, box_run, tmp_path, name):
     output, how = tmp_path / "out", ("--detector", name)

@@ -160,7 +160,8 @@ def refused(data: Path, kind: type[GansynthError], says: str, **asked: Any) -> N
 @pytest.mark.fault(22, of="YAML|a list|UTF-8")
 @pytest.mark.parametrize(("kind", "change", "says"), CASES, ids=[case[2] for case in CASES])
 def test_what_is_wrong_is_one_line(yolo_copy, tmp_path, kind, change, says):
-    shutil.copytree(yolo_copy.parent / "images", tmp_path / "other" / "images")
+    if "../other" in says:
+        shutil.copytree(yolo_copy.parent / "images", tmp_path / "other" / "images")
     change(yolo_copy.parent)
     refused(yolo_copy, kind, says)
 

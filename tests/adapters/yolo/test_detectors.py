@@ -15,12 +15,15 @@ from gansynth_yolo.detectors import DETECTORS, import_library
 from gansynth_yolo.mirror import mirror
 from gansynth_yolo.mixed import EpochSlots
 from tests.adapters.yolo.banks import fill_bank
-from tests.adapters.yolo.detector_child import STOPPED, job_of, needs, run_jobs
+from tests.adapters.yolo.detector_child import STOPPED, needs, run_jobs
 from tests.conftest import content, is_installed
 from tests.yolo_sets import opened, toy_yolo
 
 REAL, SIGMAS = 16, 4
-NAMES = [pytest.param(name, marks=needs(name)) for name in DETECTORS]
+NAMES = [
+    pytest.param("libreyolo", marks=needs("libreyolo")),
+    pytest.param("ultralytics", marks=[needs("ultralytics"), pytest.mark.slow]),
+]
 ULTRALYTICS = pytest.mark.parametrize("done", NAMES[1:], indirect=True)
 OPEN = {"libreyolo": {"no_aug_epochs": 0}, "ultralytics": {"close_mosaic": 0}}
 """Mosaics to the end."""
@@ -130,7 +133,7 @@ def done(request, tmp_path_factory) -> Any:
     """
     toy = Toy(tmp_path_factory.mktemp("toy"), request.param)
     changes = [change for change, _ in TOLD[toy.name]]
-    jobs = {"checked": toy.job(do="check", changes=changes), "mosaic": toy.job(**MOSAIC[toy.name])}
+    jobs = {"checked": toy.job(changes=changes), "mosaic": toy.job(**MOSAIC[toy.name])}
     plain: dict[str, Any] = {"cache": "ram", "augment": False, "epochs": 3, "stop": 1}
     if toy.name == "libreyolo":
         plain |= {"ratio": "2:3", "batch": 12}
@@ -145,18 +148,19 @@ def test_a_job_is_taken_or_refused_in_one_line(done):
         assert re.fullmatch(f"{kind}Fault: {words}.*" if wanted else "", said), (change, said)
 
 
+def test_ultralytics_is_imported_by_one_package():
+    root = Path(gansynth_yolo.__file__).parents[2]
+    shelves = (root / shelf for shelf in ("gansynth", "adapters", "plugins", "cli"))
+    importing = re.compile(r"(import|from|import_module\(.) ?ultralytics")
+    files = (file for shelf in shelves for file in shelf.rglob("*.py"))
+    assert {f.parent.name for f in files if importing.search(f.read_text("utf-8"))} == {"agpl"}
+
+
 @ULTRALYTICS
-def test_ultralytics_is_imported_late_by_one_package_and_offline(done):
+def test_ultralytics_is_imported_late_and_offline(done):
     told = done["checked"]
     assert (told["early"], told["online"]) == (False, False)
     assert "Arial.ttf" in told["config"]
-    root = Path(gansynth_yolo.__file__).parents[2]
-    shelves = (root / shelf for shelf in ("gansynth", "adapters", "plugins", "cli"))
-    files = [file for shelf in shelves for file in shelf.rglob("*.py")]
-    importing = [
-        f for f in files if re.search(r"(import|from|import_module\(.) ?ultralytics", f.read_text())
-    ]
-    assert {file.parent.name for file in importing} == {"agpl"}
 
 
 @pytest.mark.fault(44)
@@ -200,8 +204,9 @@ def test_found_boxes_are_in_pixels_of_the_file(done):
     found = [np.array(boxes).reshape(-1, 4) for boxes in done["plain"]["found"]]
     assert len(found) == 8
     assert max(map(len, found)) <= 300
-    assert 32 < np.concatenate(found).max() <= 64
-    assert np.concatenate(found).min() >= 0
+    boxes = np.concatenate(found)
+    assert boxes.min() >= 0
+    assert 32 < boxes.max() <= 64
 
 
 @ULTRALYTICS
@@ -290,10 +295,6 @@ def test_libreyolo_begins_with_the_weights_it_is_given(tmp_path):
 @pytest.fixture(scope="module")
 def libre(tmp_path_factory) -> Toy:
     return Toy(tmp_path_factory.mktemp("libre"), "libreyolo")
-
-
-def libre_job(toy: Toy, **more: Any) -> Any:
-    return job_of("libreyolo", toy.user / "data.yaml", toy.folder, **more)
 
 
 @needs("libreyolo")

@@ -77,10 +77,6 @@ def exported(shared_yolo, bank, tmp_path_factory) -> Path:
     return out
 
 
-def manifest_of(folder: Path) -> Any:
-    return read_json(folder / "manifest.json")
-
-
 @pytest.mark.parametrize(
     ("images", "ratio", "counts", "nearest"),
     [
@@ -135,7 +131,7 @@ def test_pixels_and_boxes_are_those_of_the_samples_in_the_window_of_real_images(
 
 
 def test_the_manifest_tells_both_ratios_and_where_all_came_from(exported, shared_yolo):
-    told, source = manifest_of(exported), opened(shared_yolo)
+    told, source = read_json(exported / "manifest.json"), opened(shared_yolo)
     boxes, first = sum(len(i.rows) for i in source.images["train"]), source.train_ids[0]
     assert told["ratio"] == "3:1"
     assert told["images"] == {"real": 48, "synthetic": 16}
