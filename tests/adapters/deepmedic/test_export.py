@@ -17,6 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from gansynth.bank.producer import ProducerConfig, run_producer
 from gansynth.bank.reader import BankReader
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.resample import resample
@@ -205,6 +206,10 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
     request = AugmentRequest(**asked, export=str(out), real_in_generator_space=True)
     adapter = DeepMedicAdapter(opened(shared_deepmedic))
 
+    def fill(config: ProducerConfig, *_: Any, **__: Any) -> BankReader:
+        run_producer(config, lambda: False)  # in this process
+        return BankReader(config.bank)
+
     def stop(*arguments: Any, **named: Any) -> Any:
         raise DataFault("stopped")
 
@@ -215,6 +220,8 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
         kept.update(samples())
         return training_cases(*arguments)
 
+    monkeypatch.setattr("gansynth.bank.api.fill", fill)
+    monkeypatch.setattr("os.nice", lambda by: 0)
     with monkeypatch.context() as patch:
         patch.setattr("gansynth_deepmedic.export.write_layout", stop)
         with pytest.raises(DataFault, match="stopped"):

@@ -10,10 +10,12 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample
 from gansynth.hosts.host import Job
 from gansynth.hosts.record import LOG
+from gansynth.metrics.detection.record import read_detections
 from gansynth.runtime.child import SHOWN
 from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.sampling.sampler import open_drawer
 from gansynth.testing import check_host
+from gansynth_yolo.adapter import true_boxes
 from tests.adapters.kits import Kit, command, in_this_process, kit_of
 from tests.yolo_sets import opened, toy_yolo
 
@@ -92,6 +94,7 @@ def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact
     monkeypatch.setattr(Job, "note", lambda job, text: notes.append(text))
     in_this_process(monkeypatch)
     options = ("mosaic=0.5", "flipud=true", "scale=[0.5, 1]", "name=x")
+    source: Any = kit.adapter().source
     result = command(*kit.training(kit.bank(), "--json", "--", *options))
     assert result.exit_code == 0, result.stderr
     (session,) = kit.sessions()
@@ -105,6 +108,12 @@ def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact
         assert epoch["partners_real"] + epoch["partners_synthetic"] == 2 * REAL
         assert epoch["partners_synthetic"] > 0
     assert session["partners"]["real"] + session["partners"]["synthetic"] == 4 * REAL
+    for split, count in (("", 8), ("_test", 4)):
+        found = read_detections(kit.output / f"gansynth_detections{split}.json")
+        assert len(found.images) == count
+        for image in found.images:
+            wanted = true_boxes(source.image(image.id)).boxes
+            assert np.abs(image.truth.boxes - wanted).max(initial=0) < 0.001
     log = "\n".join(notes)
     for words in (
         "epoch 1 of 2 had places for 16 real and 16 synthetic samples",

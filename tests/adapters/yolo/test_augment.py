@@ -6,16 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from gansynth.core.source import FoldSplit
 from gansynth.hosts.record import FILE
 from gansynth.metrics.detection.record import read_detections
 from gansynth.runtime.files import read_json
-from gansynth_yolo.adapter import true_boxes
 from tests.adapters.yolo.detector_child import needs
-from tests.conftest import content
 from tests.dividing import state
 from tests.processes import family, until
 from tests.yolo_sets import opened
@@ -43,52 +40,6 @@ def augmented(*asked: Any, **how: Any) -> dict[str, Any]:
     ended = subprocess.run(command(*asked, **how), capture_output=True, text=True, timeout=250)
     assert ended.returncode == 0, ended.stderr
     return dict(json.loads(ended.stdout))
-
-
-def check_results(said: dict[str, Any], data: Path, output: Path, synthetic: int) -> Any:
-    source, document = opened(data), read_json(output / FILE)
-    (session,) = document["sessions"]
-    assert document["complete"]
-    settled = [(one["places_real"], one["places_synthetic"]) for one in session["per_epoch"]]
-    assert settled == [(REAL, synthetic)] * 2
-    if session["settings"]["detector"] == "libreyolo":  # ultralytics' workers draw epochs ahead
-        assert (said["drawn_real"], said["drawn_synthetic"]) == (2 * REAL, 2 * synthetic)
-        assert [one["synthetic"] for one in session["per_epoch"]] == [synthetic] * 2
-    assert said["realised_synthetic_share"] == pytest.approx(said["asked_synthetic_share"], abs=0.1)
-    assert said["fell_back"] == 0
-    found = read_detections(output / "gansynth_detections.json")
-    assert {image.id for image in found.images} == {i.case for i in source.images["val"]}
-    for image in found.images:
-        wanted = true_boxes(source.image(image.id)).boxes
-        assert np.abs(image.truth.boxes - wanted).max(initial=0) < 0.001
-    lesions = sum(len(image.rows) for image in source.images["val"])
-    metrics = said["metrics_on_real_cases"]
-    assert (metrics["slices"], metrics["lesions"]) == (len(found.images), lesions)
-    assert {"map_50", "sensitivity_25", "fp_per_slice_50"} <= metrics.keys()
-    assert len(read_detections(output / "gansynth_detections_test.json").images) == 4
-    return session
-
-
-@pytest.mark.parametrize(
-    ("name", "ratio", "synthetic"),
-    [
-        ("libreyolo", "1:1", REAL),
-        ("libreyolo", "1:0", 0),
-        pytest.param("ultralytics", "2:1", REAL // 2, marks=needs("ultralytics")),
-    ],
-)
-def test_a_detector_trains_on_the_fly_by_one_command(
-    shared_yolo, box_run, tmp_path, name, ratio, synthetic
-):
-    before, output = content(shared_yolo.parent), tmp_path / "out"
-    run = box_run if synthetic else None
-    said = augmented(shared_yolo, run, output, "--detector", name, ratio=ratio)
-    session = check_results(said, shared_yolo, output, synthetic)
-    assert session["licence"].startswith({"libreyolo": "MIT", "ultralytics": "AGPL-3.0"}[name])
-    assert session["versions"][name]
-    if run:
-        assert not Path(read_json(output / "gansynth_producer.json")["bank"]).exists()
-    assert content(shared_yolo.parent) == before
 
 
 def test_libreyolo_trains_on_a_fold_and_its_last_weights_are_judged(shared_yolo, tmp_path):
@@ -125,9 +76,16 @@ def test_a_killed_training_is_gone_on_with(shared_yolo, box_run, tmp_path, name)
     if name == "libreyolo":  # as if killed while it wrote its weights
         last = output / "detector" / "weights" / "last.pt"
         last.write_bytes(last.read_bytes()[:-100])
-    augmented(shared_yolo, box_run, output, *how, epochs=6)
+    said = augmented(shared_yolo, box_run, output, *how, epochs=6)
     document = read_json(record)
     assert document["complete"]
     first, second = document["sessions"]
     assert second["epochs"] == [first["epochs"][1], 6]
     assert all(one["places_synthetic"] == REAL for one in second["per_epoch"])
+    assert second["licence"].startswith({"libreyolo": "MIT", "ultralytics": "AGPL-3.0"}[name])
+    assert second["versions"][name]
+    found = read_detections(output / "gansynth_detections.json")
+    held_out = opened(shared_yolo).images["val"]
+    assert [image.id for image in found.images] == [image.case for image in held_out]
+    assert {"map_50", "sensitivity_25", "fp_per_slice_50"} <= said["metrics_on_real_cases"].keys()
+    assert not Path(read_json(output / "gansynth_producer.json")["bank"]).exists()
