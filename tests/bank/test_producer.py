@@ -239,17 +239,6 @@ def start(tmp_path, monkeypatch):
         producer.stop()
 
 
-@pytest.mark.slow
-def test_a_frozen_producer_fills_its_bank_and_ends(start, tmp_path):
-    producer = start()
-    shown: list[int] = []
-    producer.wait(13, 300, shown.append)
-    assert producer.process.wait(300) == 0
-    until(lambda: not producer.alive())
-    assert (shown[-1], producer.log.read_text()) == (13, "")
-    assert verify_bank(tmp_path / "bank") == 13
-
-
 def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(start, tmp_path, monkeypatch):
     def refuse(*_: object) -> None:
         raise AssertionError("forked, not spawned: a forked worker could hold its pipe open")

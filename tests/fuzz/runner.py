@@ -115,13 +115,14 @@ def _child(name: str, folder: Path, first: int, end: int, patience: float, tally
     process = fork.Process(target=child.main, args=(name, folder, SEED, first, end, theirs))
     process.start()
     theirs.close()
-    reading = None
+    reading: int | None = None
     try:
         while _hears(lines, psutil.Process(process.pid), patience):
-            reading, *told = lines.recv()
+            number, *told = lines.recv()
+            reading = None if told else number
             if told:
-                tally.count(reading, *told)
-                first, reading = reading + 1, None
+                tally.count(number, *told)
+                first = number + 1
         how = "hangs", f"more than {patience} s"
     except EOFError:
         process.join()
