@@ -73,7 +73,6 @@ SERIES = bytes(128) + b"DICM" + b"\2\0\0\0UL\4\0" + b"1e999\\nan"  # a value tha
         ("nifti", "IM0001"),
         ("nifti", "case/1.dcm"),
         ("nifti", "images/a_0000.dcm"),
-        ("nifti", "images/a_0000.nii"),
         ("pictures", "1.dcm"),
         ("slices:nifti", "1.dcm"),
     ],
@@ -85,6 +84,14 @@ def test_dicom_is_not_read_and_the_way_out_is_said(tmp_path, refuse, kind, name)
     says = ("DICOM, which is not read", "dcm2niix")
     for command in (("check",), ("fit", "dcgan", "-o", tmp_path / "run", "--data")):
         refuse(*command, f"{kind}:{tmp_path / 'set'}", code=3, says=says, keep=[tmp_path])
+
+
+@pytest.mark.fault(15)
+def test_dicom_by_a_nifti_name_is_named(tmp_path):
+    path = tmp_path / "x.nii"
+    path.write_bytes(SERIES * 9)
+    with pytest.raises(Exception, match=r"x\.nii: DICOM, which is not read"):
+        read_nifti(path)
 
 
 @pytest.mark.fault(17)

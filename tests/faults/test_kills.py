@@ -70,11 +70,9 @@ def test_a_fit_that_is_killed_goes_on_to_the_bit(toy_source, killed):
     killed(Campaign("fit", words, trained, unreadable))
 
 
+@pytest.mark.slow
 @pytest.mark.fault(28)
-@pytest.mark.parametrize(
-    "host",
-    [host if host == "segmenter" else pytest.param(host, marks=pytest.mark.slow) for host in HOSTS],
-)
+@pytest.mark.parametrize("host", HOSTS)
 def test_a_training_with_samples_that_is_killed_goes_on(
     request, tmp_path, killed, monkeypatch, host
 ):
@@ -96,9 +94,8 @@ def test_a_training_with_samples_that_is_killed_goes_on(
     killed(Campaign(f"augment {host}", words, result))
 
 
-@pytest.mark.slow
 @pytest.mark.fault(29)
-@pytest.mark.parametrize("host", ["deepmedic", "yolo"])
+@pytest.mark.parametrize("host", [pytest.param("deepmedic", marks=pytest.mark.slow), "yolo"])
 def test_an_export_that_is_killed_is_whole_or_absent(request, tmp_path, killed, host):
     """Not nnU-Net's: its writer, blosc2, waits for ever for threads that a fork does not copy."""
     bank = kit_of(host, tmp_path / "made", request.getfixturevalue).bank(samples=8)

@@ -221,10 +221,8 @@ def read_unnoted(folder: Path, file: Path) -> None:
 def make_bank(folder: Path) -> None:
     schema = Schema(("T1",), {"background": 0, "organ": 1}, (1.0, 1.0), "HW")
     lineage = Lineage("toy:2", "0", (CaseRecord("case_1", "person_1", "1" * 64),))
-    rng, boxes = (
-        np.random.default_rng(0),
-        Boxes(np.array([[1, 1, 4, 5]], np.float32), np.array([0])),
-    )
+    boxes = Boxes(np.array([[1, 1, 4, 5]], np.float32), np.array([0]))
+    rng = np.random.default_rng(0)
 
     def sample() -> Sample:
         image, labels = rng.normal(size=(1, 9, 8)), rng.integers(0, 2, (9, 8))

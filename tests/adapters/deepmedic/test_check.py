@@ -43,8 +43,6 @@ def unusable(toy: Toy) -> str:
 
 def test_a_sound_data_set_has_no_findings(toy):
     assert findings(toy) + findings(toy, "warning") + findings(toy, "warning", model=False) == []
-    for model in (None, read_model_config(toy.model)):
-        refuse_unusable(toy.source(), model, mixed=False)
 
 
 def test_a_region_that_cannot_weigh_is_refused_where_it_is_sampled_from(toy):

@@ -24,7 +24,7 @@ NAMES = [
     pytest.param("libreyolo", marks=needs("libreyolo")),
     pytest.param("ultralytics", marks=[needs("ultralytics"), pytest.mark.slow]),
 ]
-ULTRALYTICS = pytest.mark.parametrize("done", NAMES[1:], indirect=True)
+ULTRALYTICS = pytest.mark.parametrize("toy", NAMES[1:], indirect=True)
 OPEN = {"libreyolo": {"no_aug_epochs": 0}, "ultralytics": {"close_mosaic": 0}}
 """Mosaics to the end."""
 MIXUP = {"mosaic": 0.0, "mixup": 1.0, "cutmix": 0.5, "close_mosaic": 0}
@@ -125,25 +125,30 @@ def check_partners(partners: list[int], p: float = 0.5) -> None:
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def done(request, tmp_path_factory) -> Any:
-    """One process looks at jobs, goes through training sets, and trains twice.
-
-    ``mosaic``: two workers. ``plain``: images in memory, no augmentation; stopped after an epoch
-    and gone on with.
-    """
-    toy = Toy(tmp_path_factory.mktemp("toy"), request.param)
-    changes = [change for change, _ in TOLD[toy.name]]
-    jobs = {"checked": toy.job(changes=changes), "mosaic": toy.job(**MOSAIC[toy.name])}
-    plain: dict[str, Any] = {"cache": "ram", "augment": False, "epochs": 3, "stop": 1}
-    if toy.name == "libreyolo":
-        plain |= {"ratio": "2:3", "batch": 12}
-    else:
-        plain |= {"channels": 3, "imgsz": 96}
-    return {**toy.run(**jobs, plain=toy.job(**plain)), "name": toy.name}
+def toy(request, tmp_path_factory) -> Toy:
+    return Toy(tmp_path_factory.mktemp("toy"), request.param)
 
 
-def test_a_job_is_taken_or_refused_in_one_line(done):
-    for (change, wanted), said in zip(TOLD[done["name"]], done["checked"]["said"], strict=True):
+@pytest.fixture(scope="module")
+def done(toy) -> Any:
+    """One process looks at jobs, and trains with two workers (``mosaic``)."""
+    checked = toy.job(changes=[change for change, _ in TOLD[toy.name]])
+    return toy.run(checked=checked, mosaic=toy.job(**MOSAIC[toy.name]))
+
+
+@pytest.fixture(scope="module")
+def plain(toy) -> Any:
+    """Images in memory, no augmentation; stopped after an epoch and gone on with."""
+    job: dict[str, Any] = {"cache": "ram", "augment": False, "epochs": 3, "stop": 1}
+    of_each = {
+        "libreyolo": {"ratio": "2:3", "batch": 12},
+        "ultralytics": {"channels": 3, "imgsz": 96},
+    }
+    return toy.run(plain=toy.job(**job, **of_each[toy.name]))["plain"]
+
+
+def test_a_job_is_taken_or_refused_in_one_line(toy, done):
+    for (change, wanted), said in zip(TOLD[toy.name], done["checked"]["said"], strict=True):
         kind, _, words = wanted.partition(": ")
         assert re.fullmatch(f"{kind}Fault: {words}.*" if wanted else "", said), (change, said)
 
@@ -183,25 +188,25 @@ def test_each_epoch_has_exactly_the_ratio_and_partners_have_it_on_average(done):
     assert len(set(drawn)) > 0.7 * len(drawn)
 
 
-def test_a_training_that_stopped_goes_on_without_partners_where_nothing_is_augmented(done):
-    plain, samples = done["plain"], 24 if done["name"] == "libreyolo" else REAL
-    assert plain["fault"] == f"TrainingFault: {done['name']}: {STOPPED}"
+@pytest.mark.slow
+def test_a_training_that_stopped_goes_on_without_partners_where_nothing_is_augmented(toy, plain):
+    assert plain["fault"] == f"TrainingFault: {toy.name}: {STOPPED}"
     assert plain["told"][0] == [1, 2, 3]
-    check_epochs(plain["seen"], samples)
+    check_epochs(plain["seen"], 24 if toy.name == "libreyolo" else REAL)
     assert plain["partners"] == [0, 0]
 
 
-def test_progress_is_told_and_a_finished_training_gives_its_weights_again(done):
-    mosaic = done["mosaic"]
-    epochs = MOSAIC[done["name"]].get("epochs", 2)
+def test_progress_is_told_and_a_finished_training_gives_its_weights_again(toy, done):
+    mosaic, epochs = done["mosaic"], MOSAIC[toy.name].get("epochs", 2)
     assert mosaic["told"][:2] == [[*range(1, epochs + 1)], epochs * 2 * REAL // 8]
     assert {"mAP50", "mAP50-95"} < set(mosaic["told"][2])
     assert mosaic["again"] == mosaic["weights"]
     assert Path(mosaic["weights"]).name == "best.pt"
 
 
-def test_found_boxes_are_in_pixels_of_the_file(done):
-    found = [np.array(boxes).reshape(-1, 4) for boxes in done["plain"]["found"]]
+def check_found(images: list[Any]) -> None:
+    """Boxes are in pixels of the file."""
+    found = [np.array(boxes).reshape(-1, 4) for boxes in images]
     assert len(found) == 8
     assert max(map(len, found)) <= 300
     boxes = np.concatenate(found)
@@ -209,14 +214,19 @@ def test_found_boxes_are_in_pixels_of_the_file(done):
     assert 32 < boxes.max() <= 64
 
 
+def test_found_boxes_are_in_pixels_of_the_file(done):
+    check_found(done["mosaic"]["found"])
+
+
 @ULTRALYTICS
-def test_ultralytics_validates_itself_and_has_the_channels_of_the_set(done):
+def test_ultralytics_validates_itself_and_has_the_channels_of_the_set(done, plain):
     assert done["mosaic"]["workers"] == 2
     assert done["mosaic"]["validation"] == ["YOLODataset", 8]
     assert "corrupt JPEG restored" not in done["log"]
-    assert (done["mosaic"]["convolution"], done["plain"]["convolution"]) == (1, 3)
+    assert (done["mosaic"]["convolution"], plain["convolution"]) == (1, 3)
     # Samples are enlarged from 64 to 96 pixels, which blurs an edge by less than a pixel.
-    assert 0 < done["plain"]["off"] < 1
+    assert 0 < plain["off"] < 1
+    check_found(plain["found"])
 
 
 @pytest.mark.slow
