@@ -140,7 +140,7 @@ def done(toy) -> Any:
 def plain(toy) -> Any:
     """Images in memory, no augmentation; stopped after an epoch and gone on with."""
     job: dict[str, Any] = {"cache": "ram", "augment": False, "epochs": 3, "stop": 1}
-    of_each = {
+    of_each: dict[str, dict[str, Any]] = {
         "libreyolo": {"ratio": "2:3", "batch": 12},
         "ultralytics": {"channels": 3, "imgsz": 96},
     }
