@@ -1,11 +1,14 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
 import gansynth
-from gansynth.bank.reader import BankReader
+from gansynth.bank.reader import BankReader, verify_bank
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -45,6 +48,23 @@ def test_a_live_bank_that_cannot_be_leaves_nothing(run, tmp_path):
     ):
         raise AssertionError
     assert list((tmp_path / "banks").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_frozen_bank_is_complete_and_mixed_into_a_data_set(run, tmp_path):
+    told: dict[str, Any] = {"samples": 6, "device": "cpu"}
+    request = SampleRequest(edits=("elastic",))
+    bank = gansynth.fill_bank(run, tmp_path / "banks" / "one", request=request, **told)
+    assert verify_bank(bank) == 6
+    assert BankReader(bank).spec.samples.edits == ("elastic",)
+    mixed = gansynth.mix([None] * 4, bank, "0:1", held_out=["example_15"])
+    image = mixed[0]["image"]
+    assert tuple(image.shape) == (2, 32, 32)
+    assert np.isfinite(image.numpy()).all()
+    assert mixed.spec is not None
+    assert len(mixed.spec.lineage.cases) == 12
+    with pytest.raises(UsageFault, match="other seed"):
+        gansynth.fill_bank(run, bank, request=replace(request, seed=1), **told)
 
 
 @pytest.mark.slow

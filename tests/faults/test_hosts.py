@@ -3,15 +3,17 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from gansynth.bank.producer import ProducerConfig, run_producer
+from gansynth.bank.producer import ProducerConfig, open_bank, run_producer
 from gansynth.bank.reader import BankReader
 from gansynth.core.ratio import Ratio
 from gansynth.hosts.mixer import Mixer, MixerConfig
 from gansynth.hosts.record import TrainingFolder, training_in
+from gansynth.runtime.errors import UsageFault
 from tests.adapters.kits import kit_of, read_all
 
 
@@ -85,3 +87,14 @@ def test_a_generator_that_is_replaced_while_it_draws_goes_on_with_its_weights(
     assert len(drawn) == 4
     for one, two in zip(drawn, (s.image for _, s in sorted(expected.items())), strict=True):
         assert np.array_equal(one, two)
+
+
+@pytest.mark.fault(41)
+def test_a_producer_that_is_started_again_refuses_the_generator_put_there(config, monkeypatch):
+    monkeypatch.setattr("os.nice", lambda by: 0)
+    left = iter(range(3))
+    run_producer(config, lambda: next(left, None) is None)
+    spec = BankReader(config.bank).spec
+    with pytest.raises(UsageFault, match="this bank was made with other generator"):
+        open_bank(BankReader(config.bank).folder, replace(spec, generator="f" * 64))
+    assert BankReader(config.bank).count() > 0

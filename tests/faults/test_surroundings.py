@@ -1,4 +1,4 @@
-"""Rows 32 and 43: folders that cannot be, clocks and other variables."""
+"""Rows 31, 32 and 43: full shared memory, folders that cannot be, clocks and other variables."""
 
 import json
 import os
@@ -12,6 +12,44 @@ import pytest
 
 from gansynth.runtime.errors import EnvironmentFault
 from tests.training.zoo.members import differing, newest
+
+MOUNT = 'mount -t tmpfs -o size=1m tmpfs /dev/shm || exit 77; exec "$@"'
+FILL = """
+import numpy as np
+from gansynth.bank.placement import place_bank
+from gansynth.bank.reader import BankReader, BankSpec, BankWriter
+from gansynth.core.lineage import Lineage
+from gansynth.core.schema import Sample, Schema
+
+folder, said = place_bank("run", 1000)
+assert str(folder).startswith("/dev/shm"), folder
+spec = BankSpec(Schema(("T1",), {"background": 0}, (1.0,) * 3), Lineage("toy", "0", ()), "run",
+                "f" * 64, False, 100)
+rng = np.random.default_rng(0)
+with BankWriter.create(folder, spec) as writer:
+    for _ in range(40):
+        image = rng.normal(size=(1, 32, 32, 32)).astype(np.float32)
+        writer.publish(Sample(image, np.zeros((32, 32, 32), np.int16)), {})
+print(BankReader(folder).count(), writer.squeezed)
+other, said = place_bank("run", 1 << 30)
+print(other.parent, said)
+"""
+
+
+@pytest.mark.fault(31)
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare to mount a tmpfs")
+def test_full_shared_memory_makes_a_live_bank_smaller_and_the_next_go_elsewhere(tmp_path):
+    words = ("unshare", "-rm", "sh", "-c", MOUNT, "sh", sys.executable, "-c", FILL)
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(words, capture_output=True, text=True, env=environ, timeout=200)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("may not mount a tmpfs here")
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.splitlines()
+    held, squeezed = first.split()
+    assert 1 <= int(held) < 40
+    assert squeezed == "True"
+    assert second.startswith(f"{tmp_path} shared memory (/dev/shm) has 0.0 GB free")
 
 
 @pytest.mark.fault(32)
