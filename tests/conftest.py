@@ -311,6 +311,21 @@ def frozen_bank(toy_nnunet, tmp_path):
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _few_pictures():
+    """Reports of tiny fits show a few samples: drawing more takes far longer than the fit."""
+    few: dict[str, int] = {
+        **{f"fitting.{name}.COLUMNS": 2 for name in ("cost", "sample_grids", "composite_fit")},
+        "fitting.sample_grids.SHOWN": 2,
+        **{"fitting.sample_grids.ROWS": 1, "fitting.sample_grids.STEPS": 3},
+        **{"fitting.fit.SPECTRUM_SAMPLES": 4, "fitting.label_report.SAMPLES": 8},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, number in few.items():
+            patch.setattr(f"gansynth.{name}", number)
+        yield
+
+
 @pytest.fixture
 def run_cli(monkeypatch) -> Callable[..., Result]:
     """Runs the command line in this process; ``result.stdout`` and ``.stderr`` are apart."""

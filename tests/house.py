@@ -149,9 +149,17 @@ def read_house(root: Path = ROOT) -> House:
     return House(files, edges)
 
 
-def _imports(tree: ast.AST) -> Iterator[tuple[int, str, str]]:
+def statements(block: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """All statements of a block, and of those within them; no expression."""
+    for node in block:
+        yield node
+        for part in ("body", "orelse", "finalbody", "handlers", "cases"):
+            yield from statements(getattr(node, part, ()))
+
+
+def _imports(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
     """Line, module and name of everything that is imported."""
-    for node in ast.walk(tree):
+    for node in statements(tree.body):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

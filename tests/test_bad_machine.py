@@ -59,7 +59,9 @@ def test_a_full_disk_ends_a_fit_which_goes_on_later(toy_nnunet, run, run_cli, on
 
 
 @pytest.mark.fault(31)
-@pytest.mark.parametrize("size", [300, 3000, 20_000, 33_000])
+@pytest.mark.parametrize(
+    "size", [3000, 33_000, *(pytest.param(n, marks=pytest.mark.slow) for n in (300, 20_000))]
+)
 def test_a_full_disk_ends_a_preparation_which_is_made_good_later(
     toy_copy, cheap_nnunet, run_cli, one_line, size
 ):

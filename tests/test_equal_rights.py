@@ -20,7 +20,7 @@ from gansynth.core.generator import GeneratorOptions
 from gansynth.core.registry import installed
 from gansynth.hosts.host import TrainingOptions, framework
 from gansynth.training.loop import FitOptions
-from tests.house import ROOT
+from tests.house import ROOT, statements
 
 OWN = sorted(
     path for shelf in ("plugins", "adapters") for path in (ROOT / shelf).glob("gansynth_*")
@@ -50,7 +50,7 @@ CORE = sorted(
 def imports(folder: Path) -> Iterator[str]:
     """Names of gansynth that a plugin imports, as ``module.name``; not its own."""
     for path in folder.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in statements(parsed(path).body):
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names if alias.name.startswith("gansynth"))
             elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("gansynth"):
@@ -81,9 +81,20 @@ def test_a_plugin_imports_what_strangers_may(folder):
     assert private(folder) == []
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def naming(paths: Iterable[Path], words: Iterable[str]) -> list[Path]:
+    """Files that have one of some words anywhere, which are few."""
+    some = re.compile(rf"\b(?:{'|'.join(map(re.escape, sorted(words)))})\b")
+    return sorted(path for path in paths if some.search(path.read_text("utf-8")))
+
+
 def texts(path: Path) -> Iterator[tuple[int, str]]:
     """Lines and text values of a module, without docstrings."""
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = parsed(path)
     remarks = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if (
@@ -112,8 +123,7 @@ def options_of_plugins() -> frozenset[str]:
 
 def declared(paths: Iterable[Path], kind: str = "") -> set[str]:
     """Names that classes of such a kind, by their own name or a base's, declare; or anything."""
-    trees = [ast.parse(path.read_text("utf-8")) for path in paths]
-    nodes = [node for tree in trees for node in ast.walk(tree)]
+    nodes = [node for path in paths for node in ast.walk(parsed(path))]
     if kind:
         classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
         nodes = [
@@ -133,7 +143,7 @@ def declared(paths: Iterable[Path], kind: str = "") -> set[str]:
 def test_the_core_names_no_generator_and_no_host(package):
     found = [
         f"{path.relative_to(ROOT)}:{line}: {', '.join(sorted(named(text)))}"
-        for path in sorted(package.rglob("*.py"))
+        for path in naming(package.rglob("*.py"), NAMES)
         if path.name not in ELSEWHERE
         for line, text in texts(path)
         if named(text)
@@ -142,13 +152,14 @@ def test_the_core_names_no_generator_and_no_host(package):
 
 
 def test_the_core_reads_no_option_of_a_plugin():
-    files = [path for package in CORE for path in package.rglob("*.py")]
-    options = {name for name in options_of_plugins() if "_" in name} - declared(files)
+    options = {name for name in options_of_plugins() if "_" in name}
+    files = naming((path for package in CORE for path in package.rglob("*.py")), options)
+    options -= declared(files)
     assert len(options) > 30
     found = []
-    for path in (path for package in CORE for path in sorted(package.rglob("*.py"))):
+    for path in files:
         read = [(line, word) for line, text in texts(path) for word in re.findall(r"\w+", text)]
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Attribute):
                 read.append((node.lineno, node.attr))
         found += [
@@ -186,13 +197,13 @@ ENGINE = ("core", "sampling", "fitting", "bank", "hosts", "training", "condition
 
 @pytest.mark.parametrize("package", ENGINE)
 def test_the_engine_reads_no_option_of_a_plugin_of_one_word(package):
-    files = sorted((ROOT / "gansynth" / package).rglob("*.py"))
     options = options_of_plugins() - RECORDED
+    files = naming((ROOT / "gansynth" / package).rglob("*.py"), options)
     assert {"target", "given", "detector", "segments", "width"} <= options
     found = [
         f"{path.relative_to(ROOT)}:{line}: {word}"
         for path in files
-        for line, word in read_of_options(ast.parse(path.read_text("utf-8")))
+        for line, word in read_of_options(parsed(path))
         if word in options - declared([path], "Options")  # a filter has options of its own
     ]
     assert found == []

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
-from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import gansynth
+from tests.house import statements
 
 ROOT = Path(__file__).parents[1]
 SHELVES = ("plugins", "adapters", "cli", "benchmarks")
@@ -74,11 +74,6 @@ def test_every_package_of_benchmarks_has_a_table_of_commands():
     assert declared == {f"{name}:COMMANDS" for name in packages_on("benchmarks")}
 
 
-def test_the_engine_imports_nothing_that_measures():
-    engine = (ROOT / "gansynth").rglob("*.py")
-    assert set().union(*map(imported, engine)) & packages_on("benchmarks") == set()
-
-
 def test_nothing_tells_anybody_to_install_gansynth_from_an_index():
     folders = ("gansynth", *SHELVES, "docs", "tests", "examples", ".github")
     found = (path for folder in folders for path in (ROOT / folder).rglob("*"))
@@ -93,15 +88,10 @@ def test_a_file_names_the_version(file, line):
     assert line.format(gansynth.__version__) in (ROOT / file).read_text("utf-8")
 
 
-@cache
-def parsed(module: Path) -> ast.Module:
-    return ast.parse(module.read_text(encoding="utf-8"))
-
-
 def imported(module: Path) -> set[str]:
     """Top names of what a module imports, wherever in it."""
     names: list[str] = []
-    for node in ast.walk(parsed(module)):
+    for node in statements(ast.parse(module.read_text(encoding="utf-8")).body):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -143,24 +133,21 @@ resample(np.zeros((1, 4, 4)), np.zeros((4, 4), np.int16), (2, 8))"""
         ("import gansynth", "gansynth", {"numpy"}),
         (f"import {', '.join(sorted(REQUESTS))}", "gansynth.core.requests.fit", {"numpy", "h5py"}),
         ("import gansynth_cli.main", "gansynth_cli.main", {"numpy"}),
-        ("from gansynth import BankReader, Mixer, Ratio, hookimpl", "gansynth.core.ratio", set()),
-        ("import gansynth.hosts.mixer, gansynth.bank.reader", "gansynth.hosts.mixer", set()),
-        (
-            "from gansynth.core.registry import installed; installed()",
-            "gansynth.core.registry",
-            set(),
-        ),
         (RESAMPLED, "gansynth.core.resample", set()),
         (TOLD, "gansynth.runtime.progress", {"rich"}),
         (
-            "from gansynth.training.loggers import open_loggers; from pathlib import Path; "
+            "from gansynth import BankReader, Mixer, Ratio, hookimpl; from pathlib import Path; "
+            "from gansynth.core.registry import installed; installed(); "
+            "from gansynth.training.loggers import open_loggers; "
             "open_loggers([], Path('nowhere'), {}, warn=print).close()",
-            "gansynth.training.loggers",
+            "gansynth.hosts.mixer",
             set(),
         ),
-        ("import gansynth_nnunet.adapter", "gansynth.sampling.run_source", set()),
-        ("import gansynth_deepmedic.adapter", "gansynth.sampling.run_source", set()),
-        ("import gansynth_segmenter.host", "gansynth.sampling.run_source", set()),
+        (
+            "import gansynth_nnunet.adapter, gansynth_deepmedic.adapter, gansynth_segmenter.host",
+            "gansynth.sampling.run_source",
+            set(),
+        ),
     ],
 )
 def test_a_light_statement_imports_no_heavy_library(statement, module, heavy_here):

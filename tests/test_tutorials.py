@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+import gansynth
+
 ROOT = Path(__file__).parents[1]
 PAGES = [path for path in (ROOT / "docs").glob("tutorial_*.md") if "```text" in path.read_text()]
 NOTEBOOK = ROOT / "examples" / "first_steps.ipynb"
@@ -86,10 +88,21 @@ def test_a_tutorial_prints_what_it_shows(page, tmp_path):
         assert form(printed(commands, tmp_path)) == form(shown), commands
 
 
+def test_the_notebook_uses_what_there_is_and_shows_it():
+    """What its cells show today, ``slow`` tests compare."""
+    cells = [c for c in json.loads(NOTEBOOK.read_text("utf-8"))["cells"] if "outputs" in c]
+    code = "\n".join("".join(cell["source"]) for cell in cells)
+    ast.parse(code)
+    used = set(re.findall(r"\bgansynth\.(\w+)", code))
+    assert used >= {"fit", "load", "fill_bank", "mix"}
+    assert used <= set(gansynth.__all__)
+    assert sum("image/png" in json.dumps(cell) for cell in cells) == 1
+
+
+@pytest.mark.slow
 def test_the_notebook_shows_what_it_shows(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shown = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
-    assert sum("image/png" in json.dumps(cell) for cell in shown) == 1
     for cell, again in zip(shown, notebook()["cells"], strict=True):
         for output, fresh in zip(cell.get("outputs", ()), again.get("outputs", ()), strict=True):
             assert output["data"].keys() == fresh["data"].keys()

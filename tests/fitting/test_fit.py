@@ -346,14 +346,14 @@ def test_a_label_that_is_never_drawn_is_warned_of(reported):
     warned = reported(
         other("forgetter", drawn=lambda self, labels: np.where(labels == 2, np.int16(0), labels))
     )[1].warned
-    assert warned[0].startswith("label maps: label 2 (two) is in 0% of 64 samples, expected about")
+    assert warned[0].startswith("label maps: label 2 (two) is in 0% of 8 samples, expected about")
 
 
 def test_many_flawed_samples_are_warned_of_with_the_reason(reported):
     report, recorder = reported(other("filler", drawn=lambda self, labels: np.ones_like(labels)))
-    assert report["label_maps"]["reject_reasons"] == {"label (one) has an unusual size": 64}
-    assert "100% of 64 samples would be rejected" in recorder.warned[-1]
-    assert "64 times label (one) has an unusual size" in recorder.warned[-1]
+    assert report["label_maps"]["reject_reasons"] == {"label (one) has an unusual size": 8}
+    assert "100% of 8 samples would be rejected" in recorder.warned[-1]
+    assert "8 times label (one) has an unusual size" in recorder.warned[-1]
 
 
 def test_a_generator_that_is_asked_for_labels_has_no_such_report(reported):

@@ -318,7 +318,7 @@ def test_both_sets_can_be_had_and_differ_in_their_pool(mmgan):
     ],
 )
 def test_other_papers_recipes_fit_and_draw(tmp_path, recipe, name, own):
-    settings = {**TINY, **own, "steps": "4"}
+    settings = {**TINY, **own}
     report = fit(
         recipe, tmp_path / "runs", settings=settings, **({"only": (name,)} if name else {})
     )

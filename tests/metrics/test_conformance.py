@@ -157,7 +157,7 @@ def test_p_of_a_two_sample_test_is_uniform_where_nothing_is_to_be_told():
         np.repeat(np.arange(16), 2).astype(str).tolist(),
         np.repeat(np.arange(16) < 8, 2),
     )
-    for seed in range(40):
+    for seed in range(20):
         rng = np.random.default_rng(seed)
         scores = np.repeat(rng.standard_normal(16), 2)  # the images of a subject look alike
         small.append(Classified(sides, scores, owners).p(rng) < 0.2)

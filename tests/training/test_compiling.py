@@ -31,7 +31,7 @@ def losses(name, choice):
 
 
 @pytest.mark.usefixtures("quick_backend")
-@pytest.mark.parametrize("choice", ["on", "graphs"])
+@pytest.mark.parametrize("choice", [pytest.param("on", marks=pytest.mark.slow), "graphs"])
 def test_a_compiled_training_gives_the_losses_of_a_plain_one(monkeypatch, choice):
     monkeypatch.setitem(members.ZOO, "pair", members.Member(CGAN3D, PAIR, (8, 8)))
     counts = torch._dynamo.utils.counters["stats"]

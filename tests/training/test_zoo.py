@@ -2,7 +2,9 @@
 
 import inspect
 import math
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +47,14 @@ def weights(generator):
     return {f"{n}/{k}": v.detach() for n, net in nets for k, v in net.named_parameters()}
 
 
-@pytest.mark.parametrize("name", ZOO)
+SLOW = ("dcgan", "wgan_gp", "progressive")  # others of their kind, and the conformance suite, do
+
+
+def quick(names: Iterable[str]) -> list[Any]:
+    return [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in names]
+
+
+@pytest.mark.parametrize("name", quick(ZOO))
 def test_training_moves_every_player_and_resumes_to_the_bit(tmp_path, name):
     before = {k: v.clone() for k, v in weights(member(name)).items()}
     generator, report = run(name, tmp_path / "whole")
@@ -83,7 +92,7 @@ def test_the_loop_has_no_branch_of_any_gans_own():
             assert word not in source
 
 
-@pytest.mark.parametrize("name", [n for n, chosen in ZOO.items() if chosen.shared])
+@pytest.mark.parametrize("name", quick(n for n, chosen in ZOO.items() if chosen.shared))
 def test_parts_of_a_batch_add_up_to_the_batch(tmp_path, name):
     """Up to rounding, of float32 sums in another order: less than 1/10 000 of the way gone."""
     for parts in (1, 2):
