@@ -161,7 +161,8 @@ def _as(measure: dict[str, str], dice: float) -> float:
 @once
 def full() -> dict[str, Any]:
     """Everything there is, a failed run and a paper's table among it."""
-    document = made_up(Made(noise=0.0035))
+    arms = {key: arm for key, arm in ARMS.items() if key not in ("elastic", "synthetic-only")}
+    document = made_up(Made(arms, noise=0.0035))
     document["paper"] = {
         "title": "Made-up et al., table I",
         "columns": ["WT", "TC", "ET"],
@@ -224,8 +225,9 @@ def hostile() -> dict[str, Any]:
 
 @once
 def many() -> dict[str, Any]:
-    arms = dict(ARMS)
-    for index, effect in enumerate((0.02, 0.008, -0.01)):
+    """Three sizes, harm beside Dice, and titles that take more than a line."""
+    arms = {"default": ARMS["default"]}
+    for index, effect in enumerate((0.02, -0.01)):
         arms[f"gan{index}"] = (f"a GAN with a title that takes more than a line {index}", "cgan",
                                effect)  # fmt: skip
     measures = {
@@ -257,7 +259,7 @@ def detection() -> dict[str, Any]:
 def lower_is_better() -> dict[str, Any]:
     """A distance is what the verdict is about; all arms are finished."""
     arms = {k: ARMS[k] for k in ("default", "unedited", "synthetic-only")}
-    return made_up(Made(arms=arms, measures={"hd95/1": HD95}, lost=()))
+    return made_up(Made(arms=arms, measures={"hd95/1": HD95}, sizes=(6,), lost=()))
 
 
 PIXEL = base64.b64decode(

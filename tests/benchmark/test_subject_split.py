@@ -49,12 +49,6 @@ def test_nobody_is_on_two_sides_and_all_cases_of_a_person_go_together(seed, fold
         assert not trained & judged
 
 
-def test_everybody_is_dealt_out_where_the_pool_has_no_number():
-    found = divided()
-    assert len({*found.pool, *found.development, *found.sealed}) == 14
-    assert (len(found.development), len(found.sealed)) == (2, 3)
-
-
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_sealed_people_stay_whatever_else_the_plan_says(seed):
     others = [{"development": 0}, {"development": 3}, {"pool": 8}, {"pool": 9, "development": 1}]

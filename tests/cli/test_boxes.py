@@ -9,7 +9,6 @@ from PIL import Image
 
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
-from gansynth.data.picture_files import read_picture
 from gansynth.fitting.fit import fit
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.run_source import open_source
@@ -58,15 +57,6 @@ def test_samples_come_with_their_boxes_as_a_list_that_can_be_asked_for(sample, t
 def test_boxes_are_jittered_unless_told_otherwise(sample, tmp_path, more, by):
     sample(2, *more)
     assert told(tmp_path / "out", 0)["by"] == by
-
-
-def test_pictures_come_with_boxes_and_overlays_show_them(sample, tmp_path):
-    out = tmp_path / "out"
-    sample(6, "--format", "png", "--set", "overlay=yes", "--boxes", "training")
-    for row in csv.DictReader((out / "manifest.csv").read_text().splitlines()):
-        overlay = read_picture(out / row["overlay"], "image").astype(int)
-        assert np.ptp(overlay.reshape(3, -1) if len(overlay) == 3 else overlay, 0).any()
-        assert row["boxes"].startswith("metastasis:") or not row["boxes"]
 
 
 def test_a_detectors_format_has_boxes_and_a_fifth_for_validation(sample, tmp_path):

@@ -34,7 +34,7 @@ def test_fit_prints_a_summary_on_stdout_and_the_rest_on_stderr(toys, run_cli, tm
     stdout = re.sub(r"in 0:\d\d;", "in a moment;", result.stdout)
     assert stdout.splitlines() == [
         f"{run}: fitted in a moment; 12 training cases, 4 held out",
-        "finest detail: 0.99 to 1.00 of the real power (1 is as in real images)",
+        "finest detail: 1.03 to 1.06 of the real power (1 is as in real images)",
         f"report: {run / 'report.html'}",
     ]
     assert "12 training case(s), 4 held out" in result.stderr

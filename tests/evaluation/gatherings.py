@@ -15,7 +15,7 @@ from gansynth.sampling.evaluation_data import EvaluationData, KnownSubjects, own
 from gansynth.testing import ToySource
 from gansynth_evaluate.evaluate import EvaluationOptions, assess, chosen_metrics
 
-LITTLE = Effort(splits=16, features=10, classifier=10, judge=100)
+LITTLE = Effort(splits=16, features=10, classifier=10, judge=60)
 
 
 def gathered(samples: Sequence[Sample], source: CaseSource | None = None) -> EvaluationData:

@@ -8,6 +8,7 @@ import pytest
 from gansynth.core.schema import Boxes
 from gansynth.testing import ToySource
 from gansynth.testing.toy import without_blobs
+from gansynth_evaluate.evaluate import chosen_metrics
 from gansynth_evaluate.report import write_report
 from tests.evaluation.gatherings import as_samples, assessed, strangers
 
@@ -61,4 +62,4 @@ def test_how_many_have_a_lesion_comes_first(samples, source, value, real, said, 
 
 
 def test_it_is_the_first_of_all_figures():
-    assert assessed(strangers(), "realism")["figures"][0]["metric"] == "counts"
+    assert next(iter(chosen_metrics(()))) == "counts"

@@ -51,16 +51,6 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_random_state():
     assert np.array_equal(before[1], after[1])
 
 
-def test_equal_images_lie_together_and_the_map_stays_one():
-    """As they do where crops of few cases are drawn twice."""
-    places = embed(np.repeat(blobs(8), 3, axis=0))
-    twins = places.reshape(16, 3, 2)
-    assert np.abs(places).max() < 100
-    assert silhouette(places) > 0.5
-    within, between = twins.std(axis=1).mean(), twins.mean(axis=1).std(axis=0).mean()
-    assert within < 0.1 * between
-
-
 HOLED = blobs()
 HOLED[7, 3], HOLED[9, 0] = np.nan, np.inf
 

@@ -1,6 +1,5 @@
 import re
 import signal
-import subprocess
 import sys
 import time
 
@@ -177,10 +176,3 @@ def test_what_was_finished_but_not_published_is_published(small: Small):
     assert small.phases(small.run()) == {"one": "DONE"}
     assert small.runs("one") == 1
     assert (folder / "log.txt").exists()
-
-
-def test_an_attempt_without_an_order_says_so():
-    words = [sys.executable, "-m", "gansynth_benchmark.jobs.attempt"]
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "no order on stdin" in done.stdout

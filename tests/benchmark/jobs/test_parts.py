@@ -4,10 +4,9 @@ from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth_benchmark.jobs.executor import LocalExecutor, parse_executor
 from gansynth_benchmark.jobs.machine import cuda_devices, device_names
 from gansynth_benchmark.jobs.ray_executor import RayExecutor
-from gansynth_benchmark.jobs.store import AttemptTrace, ResultStore
+from gansynth_benchmark.jobs.store import ResultStore
 
 KEY = "0123456789abcdef"
-RESULT = {"key": KEY, "document": None}
 
 
 @pytest.fixture
@@ -19,29 +18,6 @@ def test_a_result_that_is_not_there_is_named_and_not_waited_for_for_ever(store):
     with pytest.raises(DataFault, match=f"{KEY}/result.json: no complete result of this job"):
         store.result(KEY)
     assert not store.expect(KEY, patience=0)
-
-
-@pytest.mark.parametrize("change", [{"key": "f" * 16}, {"document": ...}])
-def test_only_a_whole_result_of_the_job_counts(store, tmp_path, change):
-    work = tmp_path / "work"
-    work.mkdir()
-    changed = {key: value for key, value in {**RESULT, **change}.items() if value is not ...}
-    store.finish(KEY, work, changed)
-    assert (store.folder / KEY / "result.json").exists()
-    assert not store.at_hand(KEY)
-
-
-def test_a_published_folder_has_its_log_and_leaves_no_trace(store, tmp_path):
-    work = tmp_path / "work"
-    work.mkdir()
-    (work / "weights").touch()
-    store.log(KEY).write_text("said")
-    store.leave_trace(KEY, AttemptTrace("run", "here", 1, "now", 1, 0.0))
-    store.finish(KEY, work, RESULT)
-    files = {path.name for path in (store.folder / KEY).iterdir()}
-    assert files == {"log.txt", "result.json", "weights"}
-    assert store.log(KEY).read_text() == "said"
-    assert store.trace(KEY) is None
 
 
 def test_a_job_is_held_by_one_at_a_time(store):
@@ -61,20 +37,18 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
         ResultStore(tmp_path / "file")
 
 
-def test_local_has_as_many_slots_as_asked():
-    executor = parse_executor("local:3")
-    assert isinstance(executor, LocalExecutor)
-    assert executor.slots == 3
-
-
 @pytest.mark.parametrize(
-    ("text", "shares"),
-    [("ray", (1, None)), ("ray:cpus=2", (2, None)), ("ray:gpus=0.5,cpus=4", (4, 0.5))],
+    ("text", "made"),
+    [
+        ("local:3", (LocalExecutor, {"slots": 3})),
+        ("ray", (RayExecutor, {"cpus": 1, "gpus": None})),
+        ("ray:cpus=2", (RayExecutor, {"cpus": 2, "gpus": None})),
+        ("ray:gpus=0.5,cpus=4", (RayExecutor, {"cpus": 4, "gpus": 0.5})),
+    ],
 )
-def test_ray_gives_each_job_its_shares(text, shares):
+def test_an_executor_has_what_its_words_say(text, made):
     executor = parse_executor(text)
-    assert isinstance(executor, RayExecutor)
-    assert (executor.cpus, executor.gpus) == shares
+    assert (type(executor), {key: getattr(executor, key) for key in made[1]}) == made
 
 
 @pytest.mark.parametrize(

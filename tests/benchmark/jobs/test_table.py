@@ -7,7 +7,7 @@ from rich.console import Console
 from gansynth.runtime.signals import Interrupted
 from gansynth_benchmark.jobs.graph import GraphProgress, JobPhase, JobStatus
 from gansynth_benchmark.jobs.store import JobSpec
-from gansynth_benchmark.jobs.table import JobTable, last_line, picture, remaining
+from gansynth_benchmark.jobs.table import JobTable, picture, remaining
 from tests.terminals import Clock, Terminal
 
 LOG = Path("none")
@@ -115,7 +115,7 @@ def test_a_long_silence_is_broken():
 
 
 def test_groups_are_counted_and_running_jobs_show_the_last_line_of_their_logs(tmp_path):
-    (tmp_path / "log").write_text("step 1\nstep 120/400  loss 0.3\n\n")
+    (tmp_path / "log").write_text("step 1\nstep 60/400\rstep 120/400  loss 0.3\r\n \n")
     standings = [
         standing("a", JobPhase.DONE, seconds=60),
         standing("b", JobPhase.RUNNING, began=10.0, log=tmp_path / "log"),
@@ -146,12 +146,3 @@ def test_failures_stay_above_the_table():
         table(GraphProgress([standing("a", JobPhase.FAILED, why="no such case")], 1))
     assert "warning: fit: a: failed: no such case; log: none" in stream.getvalue()
     assert "elapsed" in stream.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("text", "line"), [("", ""), ("one\n\ntwo\n \n", "two"), ("10 %\r50 %\r", "50 %")]
-)
-def test_the_last_line_of_a_log(tmp_path, text, line):
-    (tmp_path / "log").write_text(text)
-    assert last_line(tmp_path / "log") == line
-    assert last_line(LOG) == ""

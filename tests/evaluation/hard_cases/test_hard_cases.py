@@ -39,7 +39,7 @@ from gansynth_evaluate.hard_cases.hosts import (
 )
 from gansynth_evaluate.hard_cases.job import find_failures
 from gansynth_evaluate.requests import FailureOptions
-from tests.blobs import Blobs, blobs, failures_of
+from tests.blobs import Blobs, blobs
 from tests.conftest import save_nifti
 from tests.flat_sets import FLAT
 from tests.recorder import Recorder
@@ -182,7 +182,6 @@ def test_windows_cover_a_volume_of_any_size():
 
 SOURCES = {
     "toy": lambda: ToySource(2),
-    "blobs": lambda: Blobs(space=Space("crop", (8, 16, 16), pad_label=0)),
     "slices": lambda: Blobs(space=Space("slice", (16, 24), pad_label=0)),
 }
 
@@ -234,15 +233,6 @@ def test_a_class_that_is_never_found_comes_with_a_warning(tmp_path, learnt):
     source.misses = lambda case: case.labels.max() == 2 and not (learnt and case.id == "case_01")
     found_in(source, tmp_path / "f.json", predictions=[folder], reporter=reporter)
     assert ["'two': none of 16" in line for line in reporter.warned] == ([] if learnt else [True])
-
-
-def test_the_same_predictions_make_the_same_file(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        failures_of(lambda case: case.id.endswith("2"), tmp_path / name)
-    one, other = (tmp_path / name / "failures.json" for name in ("a", "b"))
-    assert one.read_bytes() == other.read_bytes()
-    assert json.loads(one.read_text())["host"] == "predictions"
 
 
 IDS = Blobs().train_ids

@@ -93,18 +93,6 @@ def test_one_channel_can_be_shown_alone_and_each_image_in_its_own_contrast(toy_r
     assert all(channel.min() == 0 and channel.max() == 255 for i in own for channel in i)
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"channel": "frist"}, "--channel frist: .*Did you mean 'first'"),
-        ({"samples": SampleRequest(filters=("nosuch",))}, "nosuch"),
-    ],
-)
-def test_unknown_channels_and_filters_are_refused(toy_run, options, says):
-    with pytest.raises(UsageFault, match=says):
-        gathered(toy_run, **options)
-
-
 def test_too_many_bytes_are_refused_before_anything_is_drawn(toy_run, monkeypatch):
     monkeypatch.setattr("gansynth_evaluate.turing.pictures.LARGEST", 8 * 2 * 32 * 32 - 1)
     monkeypatch.setattr(Sampler, "draw_raw", None)
