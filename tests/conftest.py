@@ -316,8 +316,7 @@ def _few_pictures():
     """Reports of tiny fits show a few samples: drawing more takes far longer than the fit."""
     few: dict[str, int] = {
         **{f"fitting.{name}.COLUMNS": 2 for name in ("cost", "sample_grids", "composite_fit")},
-        "fitting.sample_grids.SHOWN": 2,
-        **{"fitting.sample_grids.ROWS": 1, "fitting.sample_grids.STEPS": 3},
+        **{"fitting.sample_grids.SHOWN": 2, "fitting.sample_grids.STEPS": 3},
         **{"fitting.fit.SPECTRUM_SAMPLES": 4, "fitting.label_report.SAMPLES": 8},
     }
     with pytest.MonkeyPatch.context() as patch:

@@ -10,7 +10,6 @@ import pytest
 
 import gansynth_benchmark.commands as study_commands
 from gansynth.core.run_folder import read_manifest, write_manifest
-from gansynth.core.schema import Schema
 from gansynth_cli import results
 from gansynth_cli.common import Hint, again, then
 from gansynth_cli.main import commands
@@ -203,20 +202,6 @@ def test_the_next_training_is_of_the_framework_of_the_data(run, changes, line):
         manifest["schema"]["labels"] = {"background": 0}
     write_manifest(run, manifest)
     assert line in results.then_augment(run)
-
-
-@pytest.mark.parametrize(
-    ("labels", "boxes", "generator"),
-    [
-        ({"tumour": 1}, (), "cgan3d"),
-        ({}, ("tumour",), "cpggan"),
-        ({"tumour": 1}, ("tumour",), "cpggan"),
-        ({}, (), "dcgan"),
-    ],
-)
-def test_the_next_fit_is_of_a_generator_for_the_cases(labels, boxes, generator):
-    schema = Schema(("T1",), {"background": 0, **labels}, (1.0, 1.0), "HW", box_classes=boxes)
-    assert results.generator_for(schema) == generator
 
 
 QUERIES = {"completion", "help", "options"}

@@ -9,7 +9,7 @@ from gansynth.core.schema import Schema
 from gansynth.core.source import CaseHeader, CaseSource, SourceRequest
 from gansynth.core.space import Space
 from gansynth.runtime.errors import UsageFault
-from gansynth_evaluate.turing.image_selection import TuringOptions, choose, sequences_of
+from gansynth_evaluate.turing.image_selection import TuringOptions, choose
 
 SEQUENCES = ("T1", "T1c", "T2", "FLAIR")
 
@@ -92,11 +92,6 @@ def test_sequences_come_in_equal_proportion_and_no_slice_in_two():
     found, _ = chosen(People(X, {"a": 30, "b": 30}, concat=True), n=60)
     assert len({one.case.rpartition("/")[0] for one in found}) == 60
     assert Counter(one.sequence for one in found) == dict.fromkeys(SEQUENCES, 15)
-
-
-def test_channels_of_one_case_are_no_sequences():
-    assert sequences_of(MANY) == ()
-    assert {one.sequence for one in chosen(MANY, n=5)[0]} == {None}
 
 
 @pytest.mark.parametrize(
