@@ -126,6 +126,9 @@ class Host(Framework):
     def training_folder(self, request):
         return TrainingFolder(Path("results"), 0, None)
 
+    def opened(self, request):
+        return self
+
     def check(self, request):
         if request.mix.synthetic:
             self.check_samples(request)
