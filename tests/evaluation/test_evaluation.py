@@ -23,6 +23,9 @@ from tests.evaluation.gatherings import (
     strangers,
 )
 
+TEST = "c2st-cnn"
+"""The two-sample test."""
+
 
 def alarms(document):
     return {alarm["key"]: alarm["text"] for alarm in document["alarms"]}
@@ -31,7 +34,7 @@ def alarms(document):
 @pytest.fixture(scope="module")
 def of_strangers():
     parts = ("realism", "faithfulness", "memorisation")
-    return assessed(strangers(), *parts, metrics=("spectrum",))
+    return assessed(strangers(), *parts, metrics=("spectrum", TEST))
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,7 @@ def test_no_memory_of_strangers_is_shown_which_is_said(of_strangers):
     assert found["ratio"]["low"] < 1 < found["ratio"]["high"]
     said = " ".join(of_strangers["words"]["not_shown"])
     assert "Nothing in this report makes samples anonymous" in said
+    assert "It is not shown that samples are like real subjects: the two-sample tests" in said
 
 
 def test_a_copied_training_set_raises_the_alarm_with_the_cases_it_is_of(of_copies):
@@ -78,8 +82,9 @@ def test_the_alarm_and_the_list_are_of_one_test_which_is_told_once(samples, requ
 
 
 def test_noise_is_noisy_but_no_copy():
-    found = assessed(noise(), "realism", "memorisation", metrics=("spectrum",))
+    found = assessed(noise(), "realism", "memorisation", metrics=("spectrum", TEST))
     assert "noisy" in alarms(found)["spectrum"]
+    assert "Samples are distinguishable from real subjects: " in " ".join(found["words"]["shown"])
     assert found["memorisation"]["copies"]["count"] == 0
 
 
