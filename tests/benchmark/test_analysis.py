@@ -77,6 +77,15 @@ def test_a_persons_cases_are_averaged_and_one_without_any_is_unknown(scores, by,
     assert found.values.tolist() == [pytest.approx(values, nan_ok=True)]
 
 
+def test_only_finished_runs_count_each_with_its_draw_and_seed():
+    runs = [even("default", 0.5, draw=d, seed=s) for d, s in ((1, 0), (0, 1), (2, 0))]
+    runs[2]["status"] = "failed"
+    runs.append(even("default", 0.5, n=12))
+    found = matrices_of(document(runs))
+    assert set(found) == {("default", 6, DICE), ("default", 12, DICE)}
+    assert found["default", 6, DICE].keys == ((1, 0), (0, 1))
+
+
 def test_a_measure_that_one_run_lacks_is_unknown_there():
     runs = [even("default", 0.5), run("default", {"nsd/WT": {"a1": 0.3}}, seed=1)]
     found = matrices_of(document(runs))
@@ -198,6 +207,11 @@ def test_runs_that_the_control_lacks_come_from_the_double():
 def test_an_arm_that_differs_in_more_is_no_point_of_the_curve(other):
     runs = [*learning("default", 6), *learning("double", 6, times=2)]
     assert worth_of(runs, learning("gan", 6, more=0.015), double=other) == []
+
+
+def test_an_arm_of_twice_the_people_is_worth_what_it_is_beyond_them():
+    (row,) = worth_of(learning("default", 6, 12), learning("gan", 6, times=2), gan={"real": 2})
+    assert row["cases"] is None or abs(row["cases"]) < 1.5
 
 
 def test_costs_are_means_and_what_is_added_to_the_controls():

@@ -5,11 +5,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import pytest
+from PIL import Image
 
+from gansynth.core.source import SourceRequest
 from gansynth_benchmark.access_log import AccessLog
 from gansynth_benchmark.analysis import analysed
 from gansynth_benchmark.plan_file import read_plan
+from gansynth_yolo.source import open_yolo
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 GAINS = BENCHMARKS / "gains"
@@ -119,3 +124,43 @@ def test_the_plans_of_the_lab_seal_the_same_people_and_have_a_yardstick():
     for plan in plans.values():
         assert plan.split == plans["lgg"].split
         assert any(arm.real == 2 for arm in plan.arms)
+
+
+@pytest.fixture
+def slices(tmp_path):
+    """Three slices of two patients, 256 x 256; the first has a tumour."""
+    for name, grey in (("TCGA_A_1_003", 60), ("TCGA_A_1_004", 80), ("TCGA_B_2_001", 200)):
+        tumour = np.zeros((256, 256), np.uint8)
+        tumour[40:80, 20:40] = name.endswith("003")
+        for kind, pixels in (("images", np.full_like(tumour, grey)), ("labels", tumour)):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / kind / f"{name}.png")
+    return tmp_path
+
+
+def test_the_labs_slices_are_one_volume_a_patient_for_nnunet(slices, tmp_path):
+    lgg = script("lgg_data")
+    lgg.nnunet_raw(slices, tmp_path / "root", 64)
+    folder = tmp_path / "root" / "nnUNet_raw" / lgg.DATASET
+    volume: Any = nibabel.load(folder / "labelsTr" / "TCGA_A_1.nii.gz")
+    labels = volume.get_fdata()
+    assert labels.shape == (64, 64, 2)
+    assert labels[..., 0].sum() == labels[5:10, 10:20, 0].sum() == 50  # x, y, z
+    assert sorted(p.name for p in (folder / "imagesTr").iterdir()) == [
+        "TCGA_A_1_0000.nii.gz",
+        "TCGA_B_2_0000.nii.gz",
+    ]
+
+
+def test_the_labs_boxes_lie_around_its_masks(slices, tmp_path, monkeypatch):
+    lgg = script("lgg_data")
+    monkeypatch.setattr(lgg, "TRAINING", 1)
+    lgg.yolo(slices, tmp_path / "out", 128)
+    source = open_yolo(SourceRequest("yolo", str(tmp_path / "out"), read={"masks": "yes"}))
+    case, without = (source.load(f"train/TCGA_A_1_00{n}") for n in (3, 4))
+    assert case.labels is not None
+    for boxes in (case.boxes, source.boxes_around(case.labels)):
+        assert boxes is not None
+        assert boxes.coords.round(2).tolist() == [[20, 10, 40, 20]]
+    assert without.boxes is not None
+    assert not len(without.boxes.coords)

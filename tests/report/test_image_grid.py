@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 
 from gansynth.core.schema import Boxes, Case, Sample, Schema
 from gansynth.data.picture_files import read_picture
-from gansynth.report.figures import read_metrics
+from gansynth.report.figures import read_metrics, write_curves
 from gansynth.report.image_grid import (
     EDGE,
     GAP,
@@ -124,6 +124,13 @@ def test_what_a_part_has_drawn_has_a_column_of_its_own(sheet):
     assert not np.allclose(image, image[0, 0])  # the tumour's outline
 
 
+def test_with_one_channel_two_cases_share_a_line(sheet):
+    flat = [replace(case, image=case.image[:1]) for case in cases(2, 2)]
+    drawn = [Sample(case.image, case.labels) for case in flat]
+    one, two = size(sheet(drawn[:1], flat[:1], PLANE)), size(sheet(drawn, flat, PLANE))
+    assert two == (one[0], 2 * one[1])
+
+
 def panels(path: Path, columns: int, rows: int = 1, edge: int = LARGE) -> list[list[Any]]:
     """The middle of each panel, as RGB (H, W, 3)."""
     from matplotlib.image import imread
@@ -187,6 +194,11 @@ def test_a_caption_has_case_slice_class_and_edits_in_voxels_of_the_case():
     assert _caption(flat, None, (None,)) == "slice 12"
 
 
+@pytest.mark.parametrize("real", [0, 3])
+def test_no_samples_is_a_sheet_too(sheet, real):
+    assert size(sheet([], cases(3, real), ToySource(3).schema, title="now"))[1] > 100
+
+
 def test_fewer_real_cases_than_samples_leave_gaps(sheet):
     schema = ToySource(2).schema
     some, every = (sheet(samples(2, 3), cases(2, n), schema) for n in (1, 3))
@@ -206,6 +218,12 @@ def test_the_seventh_label_is_outlined_and_filled(sheet):
     ((outlined, filled),) = panels(sheet([Sample(FLAT, square(8))], [], schema), 2)
     assert 50 < (np.ptp(outlined, axis=-1) > 0.2).sum() < 1500
     assert (np.abs(filled - to_rgb(colour_of(7))).max(-1) < 0.05).mean() > 0.4
+
+
+def test_a_sheet_makes_its_folder_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "samples" / "sheet.png"
+    assert write_sample_grid(path, samples(2, 1), [], ToySource(2).schema, title="step 5") == path
+    assert [p.name for p in path.parent.iterdir()] == ["sheet.png"]
 
 
 @pytest.mark.parametrize("labels", [None, np.ones((8, 8), np.int16), np.zeros((8, 8), np.int16)])
@@ -272,6 +290,19 @@ def test_metrics_are_read_by_column_also_of_no_line_or_a_torn_one(tmp_path, line
     assert columns["step"] == [20, 40][:lines]
     assert columns["g/a"] == [0.5, 0.25][:lines]
     assert np.isnan(columns["g/b"][:1]).all()
+
+
+def test_an_empty_file_has_no_metrics(tmp_path):
+    (tmp_path / "metrics.csv").touch()
+    assert read_metrics(tmp_path / "metrics.csv") == {}
+
+
+def test_curves_have_a_panel_per_player(tmp_path):
+    (tmp_path / "two.csv").write_text(METRICS)
+    (tmp_path / "one.csv").write_text("step,images,seconds,g/a\n20,40,1,0.5\n")
+    two = write_curves(tmp_path / "two.csv", tmp_path / "two.png")
+    one = write_curves(tmp_path / "one.csv", tmp_path / "one.png")
+    assert size(two)[1] == pytest.approx(2 * size(one)[1], abs=2)
 
 
 BOX = Boxes(np.array([[2, 3, 6, 9]], np.float32), np.array([1], np.int16))

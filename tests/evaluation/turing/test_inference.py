@@ -6,8 +6,11 @@ from scipy.stats import binomtest, norm
 
 from gansynth_evaluate.turing.inference import (
     cohen_kappa,
+    detectable,
     fleiss_kappa,
+    median,
     pooled_proportion,
+    power_of,
     proportion_of,
 )
 
@@ -21,6 +24,11 @@ def test_a_raters_interval_and_p_are_exact(correct, answers):
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high), abs=1e-9)
     assert found.p == pytest.approx(known.pvalue, abs=1e-12)
     assert found.value == correct / answers
+
+
+def test_of_no_answer_nothing_is_said():
+    found = proportion_of(0, 0)
+    assert (found.value, found.low, found.high, found.p) == (None, 0, 1, 1)
 
 
 def answers(
@@ -57,6 +65,25 @@ def test_answers_that_all_agree_count_once_and_independent_ones_nearly_all():
     assert 700 < (pooled_proportion(rng.random((5, 200)) < 0.6).worth or 0) <= 1000
 
 
+def test_the_pooled_interval_is_never_narrower_than_that_of_independent_answers():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        correct = rng.random((3, 40)) < 0.5
+        correct[:, ::2] = ~correct[:, 1::2]  # less spread than chance has
+        found, simple = (
+            pooled_proportion(correct),
+            proportion_of(float(correct.sum()), correct.size),
+        )
+        assert found.worth <= correct.size
+        assert found.high - found.low >= simple.high - simple.low - 1e-9
+
+
+def test_two_raters_say_little_of_others():
+    correct = np.random.default_rng(0).random((2, 100)) < 0.6
+    found = pooled_proportion(correct, others=True)
+    assert (found.low < 0.2, found.high > 0.9) == (True, True)
+
+
 @pytest.mark.parametrize("all_right", [True, False])
 def test_raters_who_are_all_right_or_all_wrong_count_as_one(all_right):
     found = pooled_proportion(np.full((3, 20), all_right))
@@ -86,3 +113,22 @@ YES, NO = [True], [False]
 )
 def test_kappa_of_known_examples(found, kappa):
     assert found == pytest.approx(kappa, abs=5e-4)
+
+
+def test_power_of_a_hundred_answers_by_simulation():
+    clear = [k for k in range(101) if binomtest(k, 100).pvalue <= 0.05]
+    drawn = np.random.default_rng(0).binomial(100, 0.6, 40_000)
+    assert power_of(100, 0.6) == pytest.approx(np.isin(drawn, clear).mean(), abs=0.01)
+    assert power_of(100, 0.6) == pytest.approx(0.462, abs=5e-4)
+    assert 0.02 < power_of(100, 0.5) <= 0.05
+
+
+def test_the_least_accuracy_that_is_found():
+    assert detectable(100) == 0.65
+    assert power_of(100, 0.64) < 0.8 <= power_of(100, 0.65)
+    assert detectable(4) is None
+
+
+def test_times_that_are_not_known_do_not_count():
+    assert median([None, 3.0, 1.0, 2.0, None]) == 2
+    assert median([None]) is None
