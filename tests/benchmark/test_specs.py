@@ -12,6 +12,7 @@ import click
 import pytest
 
 from gansynth.core.requests.fit import FitRequest
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import SourceRequest
 from gansynth.data.api import source_of
 from gansynth.hosts.host import framework
@@ -144,6 +145,15 @@ def test_a_fit_serves_all_seeds_of_a_draw_or_one(fits, same):
         assert train.needs == (key,)
         assert train.document["generator"] == key
     assert fit_of(design, replace(PLACE, draw=1)).key not in keys
+
+
+def test_a_fit_learns_from_the_training_cases_alone():
+    design = design_of()
+    fit = fit_of(design, PLACE)
+    assert "judged" not in fit.document
+    assert [case for case, *_ in fit.document["train"]] == list(design.cases_of(PLACE))
+    assert design.fit_of(replace(PLACE, arm="default")) is None
+    assert design.train(replace(PLACE, arm="default")).document["generator"] is None
 
 
 def specs() -> list[ComputationSpec]:
@@ -321,6 +331,18 @@ def test_the_hosts_options_come_last():
     assert words[-3:] == ["--", "eval_interval=0", "--c"]
     assert parsed(augment, words)["options"] == ("eval_interval=0", "--c")
     assert "-o" not in words
+
+
+def test_the_command_line_understands_what_is_meant():
+    """Ratio, schedule, bank and seed arrive as the plan has them."""
+    arm = {"name": "mine", "generator": "copypaste", "ratio": "2:1", "schedule": "anneal:50%-100%"}
+    spec = spec_of(
+        "mine", **arms({**arm, "offline": True, "bank_size": "3x", "augment_synthetic": False})
+    )
+    told = augment_request(spec, REQUEST, RUN, None)
+    assert (told.ratio, told.schedule) == ("2:1", "anneal:50%-100%")
+    assert (told.offline, told.bank_size, told.seed) == (True, "3x", 1001)
+    assert (told.run, told.augment_synthetic) == (RunFolder(RUN), False)
 
 
 def fitted_by(request: SourceRequest = REQUEST, **changes: Any) -> list[str]:
