@@ -388,6 +388,17 @@ def toy_fit(toy_source):
     return run
 
 
+@pytest.fixture(scope="module")
+def no_sheets():
+    """Fits end without sheets and without a report on label maps, which take most of their time."""
+    from gansynth.fitting import fit as fitting
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "final_sheets", lambda *_: {})
+        patch.setattr(fitting, "report_label_maps", lambda *_: {})
+        yield
+
+
 def content(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below a folder."""
     return {

@@ -55,7 +55,7 @@ class People(ToySource):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def people(toy_source):
+def people(toy_source, no_sheets):
     with offered("people", sources={"people": lambda request: People(int(request.where))}):
         yield
 
@@ -299,15 +299,6 @@ def test_parts_are_ordinary_runs_under_one_folder(joint):
     assert (joint / "samples" / "composite.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_training_cases_determine_no_context_of_a_part(monkeypatch, tmp_path):
-    def stop(*_: Any, settings: Any, **__: Any) -> None:
-        raise KeyboardInterrupt(f"context={settings['context']}")
-
-    monkeypatch.setattr(fitting, "fit", stop)
-    with pytest.raises(KeyboardInterrupt, match="context=0"):
-        compose(tmp_path / "run")
-
-
 def test_a_composite_has_seen_what_its_parts_have(joint, chained):
     assert load_run(joint, "cpu").lineage == lineage_of(ToySource(2))
     names = [one.dataset for one in load_run(chained, "cpu").lineage.everyone()]
@@ -468,11 +459,6 @@ def test_the_command_line_fits_and_samples_a_chain(run_cli, tmp_path):
     assert run_cli("sample", out, "-n", 1, "--sheet", "--device", "cpu").exit_code == 0
     assert list(out.rglob("sheet.png"))
     assert "fitted already, kept" in run_cli(*fit).stderr
-
-
-def test_the_command_line_refuses_a_group_in_one_line(refuse, toy_source, tmp_path):
-    words = ("fit", "cgan3d", "--data", "toy:2", "-o", tmp_path / "run", "--per-channel", "third")
-    refuse(*words, code=2, says=("--per-channel third", "first, second"), keep=[tmp_path])
 
 
 # -- a stranger draws the label maps ---------------------------------------------------------------

@@ -1,7 +1,6 @@
 """One generator per class: what each sees, what they draw together, what is refused."""
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from gansynth.core.run_folder import RunFolder, read_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.data.views import SourceView
-from gansynth.fitting import fit as fitting
 from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.composite_plan import make_plan
 from gansynth.fitting.composite_spec import ChainSpec, PerChannel, PerClass, asked_for
@@ -73,14 +71,8 @@ class Kinds(ToySource):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def kinds(toy_source):
-    with (
-        offered("kinds", sources={"kinds": lambda request: Kinds(request.where)}),
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        # What each fit ends with is tested elsewhere, and would take most of the time here.
-        patch.setattr(fitting, "final_sheets", lambda *_: {})
-        patch.setattr(fitting, "report_label_maps", lambda *_: {})
+def kinds(toy_source, no_sheets):
+    with offered("kinds", sources={"kinds": lambda request: Kinds(request.where)}):
         yield
 
 
@@ -111,13 +103,6 @@ def both(kinds, tmp_path_factory) -> Path:
     out: Path = tmp_path_factory.mktemp("both") / "run"
     compose(out, with_mask=True, output="tanh")
     return out
-
-
-@pytest.fixture
-def run(both: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
-    shutil.copytree(both, tmp_path / "copy")
-    return tmp_path / "copy"
 
 
 def drawer(folder: Path, **options: Any) -> Sampler:
@@ -351,11 +336,10 @@ def pictures(tmp_path) -> Path:
     return folder
 
 
-def fit_words(folder: Path, out: Path, generator: str = "dcgan") -> list[Any]:
-    own = TINY if generator == "dcgan" else SMALL
-    options = [f"--set={key}={value}" for key, value in {"steps": 1, **own}.items()]
+def fit_words(folder: Path, out: Path) -> list[Any]:
+    options = [f"--set={key}={value}" for key, value in {"steps": 1, **TINY}.items()]
     where = ("--data", f"pictures:{folder}", "--read", "classes=yes", "-o", out, "--device", "cpu")
-    return ["fit", generator, "--per-class", *where, *options]
+    return ["fit", "dcgan", "--per-class", *where, *options]
 
 
 def test_the_command_line_fits_samples_and_shows_classes(run_cli, pictures, tmp_path):
@@ -371,12 +355,3 @@ def test_the_command_line_fits_samples_and_shows_classes(run_cli, pictures, tmp_
     assert [one["class"] for one in told.values()] == ["dark"] * 3
     shown = json.loads(run_cli("show", out, "--json").stdout)
     assert [part["name"] for part in shown["parts"]] == ["bright", "dark"]
-
-
-def test_the_command_line_refuses_in_one_line(refuse, pictures, tmp_path):
-    words = fit_words(pictures, tmp_path / "run")
-    keep = [pictures]
-    refuse(*words, "--per-channel", code=2, says=("--per-class each", "--per-channel"), keep=keep)
-    plain = [word for word in words if word not in ("--read", "classes=yes")]
-    refuse(*plain, code=2, says=("have no classes", "--read classes=yes"), keep=keep)
-    assert not (tmp_path / "run").exists()

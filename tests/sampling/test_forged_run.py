@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from gansynth.core.run_folder import write_manifest
 
 LOAD = """
@@ -22,29 +20,30 @@ installed().generator("cgan3d")
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 limit = used + (512 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-try:
-    load_run(Path(sys.argv[1]), "cpu")
-except GansynthError as fault:
-    print(fault)
-    sys.exit(fault.exit_code)
+for folder in sys.argv[1:]:
+    try:
+        load_run(Path(folder), "cpu")
+    except GansynthError as fault:
+        print(fault.exit_code, fault)
 """
 
 
-@pytest.mark.parametrize(
-    ("key", "values", "code", "says"),
-    [
-        ("options", {"width": 1024, "max_width": 4096}, 6, "do not fit the generator"),
-        ("space", {"size": [1 << 20, 1 << 20]}, 4, "1048576 x 1048576 voxels"),
-    ],
-)
-def test_a_forged_run_is_refused_before_memory_is_taken(
-    toy_fit: Any, tmp_path: Path, key: str, values: dict[str, Any], code: int, says: str
-) -> None:
-    run, forged = tmp_path / "run", tmp_path / "forged"
-    toy_fit(run, steps=2)
-    shutil.copytree(run, forged)
-    manifest = json.loads((run / "manifest.json").read_text())
-    write_manifest(forged, {**manifest, key: {**manifest[key], **values}})
-    command = [sys.executable, "-c", LOAD, str(forged)]
+FORGED: dict[str, tuple[dict[str, Any], int, str]] = {
+    "options": ({"width": 1024, "max_width": 4096}, 6, "do not fit the generator"),
+    "space": ({"size": [1 << 20, 1 << 20]}, 4, "1048576 x 1048576 voxels"),
+}
+"""Key of the manifest, what it claims, the exit code, what is said."""
+
+
+def test_a_forged_run_is_refused_before_memory_is_taken(toy_fit: Any, tmp_path: Path) -> None:
+    toy_fit(tmp_path / "run", steps=0)
+    manifest = json.loads((tmp_path / "run/manifest.json").read_text())
+    for key, (values, _, _) in FORGED.items():
+        shutil.copytree(tmp_path / "run", tmp_path / key)
+        write_manifest(tmp_path / key, {**manifest, key: {**manifest[key], **values}})
+    command = [sys.executable, "-c", LOAD, *(str(tmp_path / key) for key in FORGED)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, says in done.stdout) == (code, True), (done.stdout, done.stderr)
+    told = done.stdout.splitlines()
+    for line, (_, code, says) in zip(told, FORGED.values(), strict=True):
+        assert line.startswith(f"{code} "), done.stderr
+        assert says in line

@@ -5,25 +5,29 @@ import json
 import pytest
 
 from gansynth import replay
-from gansynth.bank.api import fill_bank
-from gansynth.bank.reader import BankReader
 from gansynth.core.run_folder import write_manifest
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling.replay import SampleRecord, read_record
+from gansynth.sampling.sample import sample
 
-DAMAGED = {
-    "settings,,{\nsynthetic,0-1,a,1,f": "its settings are damaged",
-    "settings,,[]\nsynthetic,0-1,a,1,f": "its settings are damaged",
-    "settings\nsynthetic,0-1,a,1,f": "has no sample's number",
-    '\nsynthetic,"' + "x" * 200000: "damaged .field larger than field limit",
-}
+SOUND = "settings,,{}\nsynthetic,0-1,a,1,f\n"
+REFUSED = [
+    ("settings,,{\nsynthetic,0-1,a,1,f", ":2", "its settings are damaged"),
+    ("settings,,[]\nsynthetic,0-1,a,1,f", ":2", "its settings are damaged"),
+    ("settings\nsynthetic,0-1,a,1,f", ":2", "has no sample's number"),
+    ('\nsynthetic,"' + "x" * 200000, ":2", "damaged .field larger than field limit"),
+    (SOUND, "", "expected FILE:LINE of a draw log"),
+    (SOUND, ":999", "no line 999, expected the number of one of"),
+    (SOUND, ":1", "line 1 is 'settings ', expected one that begins with synthetic"),
+]
 
 
-@pytest.mark.parametrize(("text", "words"), DAMAGED.items(), ids=range(len(DAMAGED)))
-def test_a_damaged_record_is_refused(text, words, tmp_path):
-    (tmp_path / "draws-host-1.csv").write_text(text)
+@pytest.mark.parametrize(("text", "line", "words"), REFUSED, ids=range(len(REFUSED)))
+def test_a_record_that_is_none_is_refused(text, line, words, tmp_path):
+    log = tmp_path / "draws-host-1.csv"
+    log.write_text(text)
     with pytest.raises((DataFault, UsageFault), match=words):
-        read_record(f"{tmp_path}/draws-host-1.csv:2")
+        read_record(f"{log}{line}")
 
 
 def test_a_record_that_says_otherwise_what_was_asked_is_refused():
@@ -33,38 +37,27 @@ def test_a_record_that_says_otherwise_what_was_asked_is_refused():
 
 
 @pytest.fixture(scope="module")
-def bank(fitted, tmp_path_factory):
-    return fill_bank(fitted, tmp_path_factory.mktemp("records") / "bank", 2, device="cpu")
+def drawn(toy_fit, tmp_path_factory):
+    """A run, and the provenance of a sample of it."""
+    folder = tmp_path_factory.mktemp("records")
+    toy_fit(folder / "run", steps=0)
+    sample(folder / "run", n=1, out=folder / "out", device="cpu", quiet=True)
+    samples = json.loads((folder / "out/provenance.json").read_text())["samples"]
+    return folder / "run", samples["sample-0000"]
 
 
-def test_another_run_does_not_replay_a_sample(fitted, bank, tmp_path):
-    reader = BankReader(bank)
-    manifest = json.loads((fitted / "manifest.json").read_text())
+def test_another_run_does_not_replay_a_sample(drawn, tmp_path):
+    run, told = drawn
+    manifest = json.loads((run / "manifest.json").read_text())
     write_manifest(tmp_path, {**manifest, "run_id": "another"})
     with pytest.raises(IntegrityFault, match=r"was drawn by .*expected that run"):
-        replay(tmp_path, reader.read(reader.ids()[0]).provenance)
+        replay(tmp_path, told)
 
 
-def test_what_comes_out_otherwise_is_said(fitted, bank, caplog):
-    reader = BankReader(bank)
-    told = reader.read(reader.ids()[0]).provenance
+def test_what_comes_out_otherwise_is_said(drawn, caplog):
+    run, told = drawn
     gpu = {**told, "settings": {**told["settings"], "device": "cuda", "model": "X"}}
-    replay(fitted, {**gpu, "sha256": "0" * 64})
+    replay(run, {**gpu, "sha256": "0" * 64})
     assert "not the same to the bit" in caplog.text
     assert "device cuda, now cpu" in caplog.text
     assert "Expect the same but for rounding" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("", "expected FILE:LINE of a draw log"),
-        (":999", "no line 999, expected the number of one of"),
-        (":1", "line 1 is 'settings ', expected one that begins with synthetic"),
-    ],
-)
-def test_a_record_that_is_none_is_refused(tmp_path, line, message):
-    log = tmp_path / "draws-host-1.csv"
-    log.write_text("settings,,{}\nsynthetic,0-1,a,1,f\n")
-    with pytest.raises(UsageFault, match=message):
-        read_record(f"{log}{line}")

@@ -11,9 +11,13 @@ from gansynth.core.schema import Sample
 from gansynth.core.source import lineage_of
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling import evaluation_data
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.run_source import open_source
+from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
 from tests.evaluation.gatherings import strangers
 from tests.flat_sets import pictures
+from tests.producers import fill_here
 
 PRESENT, EACH = "images with a lesion: ", "lesions per image: "
 
@@ -30,8 +34,11 @@ def fitted(tmp_path_factory):
     return gansynth.fit("copypaste", out=folder / "run", **data), data
 
 
-def test_lesions_set_beside_real_ones_are_told_with_the_way_out(fitted, tmp_path, run_cli):
+def test_lesions_set_beside_real_ones_are_told_with_the_way_out(
+    fitted, tmp_path, run_cli, monkeypatch
+):
     run, data = fitted
+    monkeypatch.setattr(evaluation_data, "SECONDS", 1e9)
     asked = ("check", "--generator", run.folder, "--lesions", "add", "--prevalence", 1)
     told = run_cli(*asked).stdout.splitlines()
     (present,) = [line for line in told if line.startswith(PRESENT)]
@@ -39,8 +46,10 @@ def test_lesions_set_beside_real_ones_are_told_with_the_way_out(fitted, tmp_path
     assert present == f"{PRESENT}samples 100 %; training cases 75 %: differs; see --prevalence"
     assert each == f"{EACH}samples 2.0; training cases 0.8: differs; see --lesions match"
     request = gansynth.SampleRequest(lesions="add", prevalence=1.0)
-    bank = gansynth.fill_bank(run, tmp_path / "bank", 16, request=request)
-    stored = gansynth.check(bank=bank, **data).will_it_harm
+    opened = load_run(run.folder, "cpu")
+    drawer = Sampler(opened, open_source(opened.request), request)
+    fill_here(tmp_path, drawer, 16)
+    stored = gansynth.check(bank=tmp_path / "bank", **data).will_it_harm
     assert (stored["samples"], stored["training_cases"]) == (16, 64)
     assert f"{EACH}samples 2.0; training cases 0.8: differs; see --lesions match" in stored["lines"]
 

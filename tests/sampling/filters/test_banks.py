@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,21 @@ from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.filters.fitted import learn_ahead, planned_filters
+from gansynth.sampling.filters.fitted import ensure_learnt, learn_ahead, planned_filters
 from gansynth.sampling.sample import sample
 from gansynth.testing import ToySource
 from tests.producers import fill_here
 from tests.sampling.filters.drawing import TINY, as_asked, drawer
 
 SOME = 6
+
+
+@pytest.fixture(scope="module")
+def taught(fitted, tmp_path_factory) -> Path:
+    """A run whose filters have learnt."""
+    folder = Path(shutil.copytree(fitted, tmp_path_factory.mktemp("taught") / "run"))
+    ensure_learnt(RunFolder(folder), ToySource(2), [TINY, "range"])
+    return folder
 
 
 def fill(run: Path, folder: Path, filters: list[str], drawing: Any = as_asked) -> BankReader:
@@ -43,8 +52,8 @@ def every_third() -> Any:
     return lambda *given: (as_asked if next(indices) % 3 else noise)(*given)
 
 
-def test_what_is_flawed_is_counted_and_pictured_and_the_rest_enters(run, tmp_path):
-    reader = fill(run, tmp_path, [TINY, "range"], every_third())
+def test_what_is_flawed_is_counted_and_pictured_and_the_rest_enters(taught, tmp_path):
+    reader = fill(taught, tmp_path, [TINY, "range"], every_third())
     found = [reader.read(name) for name in reader.ids()]
     indices = [sample.provenance["index"] for sample in found]
     assert len(found) == SOME
@@ -62,8 +71,8 @@ def test_what_is_flawed_is_counted_and_pictured_and_the_rest_enters(run, tmp_pat
     assert all(line["index"] % 3 == 0 for line in told)
 
 
-def test_a_banks_lineage_has_the_filters_cases(run, tmp_path):
-    reader = fill(run, tmp_path, [TINY])
+def test_a_banks_lineage_has_the_filters_cases(taught, tmp_path):
+    reader = fill(taught, tmp_path, [TINY])
     seen = reader.spec.lineage
     filtered = [one for one in seen.everyone() if one is not seen]
     learnt = {case.id for one in (seen, *filtered) for case in one.cases}
@@ -71,9 +80,9 @@ def test_a_banks_lineage_has_the_filters_cases(run, tmp_path):
 
 
 @pytest.mark.fault(39)
-def test_a_bad_generator_is_stopped_and_the_filter_named(run, tmp_path):
+def test_a_bad_generator_is_stopped_and_the_filter_named(taught, tmp_path):
     with pytest.raises(TrainingFault, match=r"samples were rejected \(\d+ times filter 'faithful'"):
-        fill(run, tmp_path, [TINY], noise)
+        fill(taught, tmp_path, [TINY], noise)
 
 
 def test_without_filters_all_enter(run, tmp_path):
