@@ -388,14 +388,22 @@ def toy_fit(toy_source):
     return run
 
 
-@pytest.fixture(scope="module")
-def no_sheets():
-    """Fits end without sheets and without a report on label maps, which take most of their time."""
+@contextlib.contextmanager
+def fits_alone():
+    """Fits draw no sheets and write no reports, which take most of the time of tiny ones."""
     from gansynth.fitting import fit as fitting
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting, "final_sheets", lambda *_: {})
-        patch.setattr(fitting, "report_label_maps", lambda *_: {})
+        for name in ("final_sheets", "report_label_maps", "spectrum", "write_run_report"):
+            patch.setattr(fitting, name, lambda *_: {})
+        patch.setattr(fitting, "SampleGrid", lambda *_: lambda step: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_sheets():
+    """``fits_alone`` for one module's tests."""
+    with fits_alone():
         yield
 
 

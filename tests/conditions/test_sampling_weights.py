@@ -80,8 +80,14 @@ def test_weights_draw_the_class_that_a_host_misses(known):
 
 @pytest.mark.parametrize(
     ("count", "more"),
-    [(MANY, {}), (MANY // 3, {"lesions": lesion_drawer("match"), "prevalence": 0.1})],
-    ids=["label maps", "into images"],
+    [
+        pytest.param(MANY, {}, id="label maps"),
+        pytest.param(
+            *(MANY // 3, {"lesions": lesion_drawer("match"), "prevalence": 0.1}),
+            id="into images",
+            marks=pytest.mark.slow,
+        ),
+    ],
 )
 def test_weights_draw_places_of_false_alarms_without_a_lesion(known, tmp_path, count, more):
     path = failures_of(HOSTS["none"], tmp_path, lambda case: case.id[-1] in "0145")

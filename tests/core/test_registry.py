@@ -210,6 +210,7 @@ MAIN = "from gansynth_cli.main import main; main()"
 
 
 @pytest.mark.fault(42)
+@pytest.mark.slow
 def test_broken_distributions_are_a_warning_and_a_row_each_and_no_more(strangers):
     done = strangers(MAIN, "plugins")
     assert done.returncode == 0

@@ -21,12 +21,9 @@ from gansynth.core.schema import Boxes, Case
 from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches, CaseCache
-from gansynth.data.case_writer import write_prediction
 from gansynth.data.h5 import H5Source, check_h5, write_h5
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
-from tests.data import sets
 
 SPACES = {
     "crop": Space("crop", (8, 10, 8)),
@@ -77,17 +74,6 @@ def findings(path: Path) -> list[Any]:
 
 def same(one: Any, two: Any) -> bool:
     return np.array_equal(one.image, two.image) and np.array_equal(one.labels, two.labels)
-
-
-def test_label_maps_of_a_cache_are_written_as_the_original_files_lie(tmp_path):
-    source: Any = open_source(sets.pairs(tmp_path / "set"))
-    case = source.train_ids[0]
-    labels = source.load(case).labels
-    both = {"own": source, "cached": written(source, tmp_path)}
-    for name, each in both.items():
-        write_prediction(each, case, labels, tmp_path / name)
-    own, cached = (tmp_path / name / f"{case}.nii.gz" for name in both)
-    assert own.read_bytes() == cached.read_bytes()
 
 
 def test_half_precision_keeps_the_original_hashes(tmp_path):
@@ -237,13 +223,13 @@ def test_check_finds_every_damaged_case_in_one_pass(cached, tmp_path):
 @pytest.mark.fault(3)
 def test_a_flipped_bit_anywhere_never_gives_other_data(cached, tmp_path):
     size, rng, clean = cached.stat().st_size, np.random.default_rng(0), 0
-    for _ in range(30):
+    for _ in range(12):
         bad = damaged(cached, tmp_path, int(rng.integers(size)))
         try:  # compares the hash of every case that still reads
             clean += not findings(bad)
         except DataFault:
             continue
-    assert clean < 4
+    assert clean < 3
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 # mypy: disallow-untyped-calls=False
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -51,12 +50,6 @@ def test_contrast_is_one_for_a_lesion_and_about_nothing_elsewhere():
     assert abs(found[1]) < 0.3
     assert values(-image, ONE)[0] < -0.95
     assert found == values(1000 * image - 7, ONE, TWO)  # no scale comes in
-
-
-def test_a_box_that_leaves_no_rim_has_no_contrast():
-    image = of(0).image
-    assert np.isnan(contrast(image, boxes_of((0, 0, 48, 48)))).all()
-    assert contrast(image, boxes_of()).shape == (0,)
 
 
 @settings(max_examples=80, deadline=None)
@@ -131,13 +124,6 @@ def test_a_class_that_cannot_be_told_from_other_places_judges_nobody():
     assert found is not None
     assert not found.judged
     assert known.reject_reason(of(99, ONE).image, boxes_of(TWO)) == ""
-
-
-def test_lesion_contrast_is_read_back_from_json():
-    known = learnt()
-    document = json.dumps(known.to_json(), allow_nan=False)
-    assert LesionContrast.from_json(json.loads(document)) == known
-    assert len(document) < 400
 
 
 def grown(row: Any, by: float) -> Any:

@@ -310,6 +310,7 @@ def bomb(path: Path, announced: tuple[int, ...]) -> None:
 
 
 @pytest.mark.fault(4, 5)
+@pytest.mark.slow
 def test_bombs_are_refused_in_little_memory(shared, tmp_path):
     folders = [str(shutil.copytree(shared, tmp_path / str(n))) for n in range(len(BOMBS))]
     for folder, announced in zip(folders, BOMBS, strict=True):
@@ -356,7 +357,7 @@ def wrong(where: Path) -> tuple[bool, bool]:
 def test_check_and_load_agree_on_damaged_bytes(pairs, name):
     path, rng = rows(pairs), np.random.default_rng(4)
     sound = (pairs / name).read_bytes()
-    for _ in range(30):
+    for _ in range(12):
         if name == "cases.csv":
             data = mutant(sound, rng)
         else:  # a checksum that fits, so that only header and voxels are at fault

@@ -19,6 +19,7 @@ from gansynth.sampling.open_run import load_run
 from gansynth.sampling.sample import sample
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
+from tests.conftest import fits_alone
 
 OWN = {"width": 4, "max_width": 8, "batch_size": 2, "with_mask": "yes", "diversity": 0}
 
@@ -83,7 +84,8 @@ def test_a_walk_is_drawn_if_asked_for(fitted_gan, tmp_path):
 
 
 def test_without_latents_nothing_is_drawn(toy_fit, tmp_path):
-    toy_fit(tmp_path / "run", steps=0)
+    with fits_alone():
+        toy_fit(tmp_path / "run", steps=0)
     with pytest.raises(UsageFault, match="no latent space to interpolate in"):
         look(tmp_path / "run", out=tmp_path / "out", interpolate=4)
     assert not (tmp_path / "out").exists()

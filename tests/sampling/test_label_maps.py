@@ -13,12 +13,12 @@ import gansynth
 from gansynth.bank.reader import BankReader
 from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.core.source import SourceRequest
-from gansynth.fitting import fit as fitting
 from gansynth.fitting.fit import fit
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import LabelMapSampler, open_source
 from gansynth.sampling.sampler import Sampler
+from tests.conftest import fits_alone
 from tests.data import sets
 from tests.producers import fill_here
 
@@ -39,9 +39,9 @@ def lenient(run: Path) -> Path:
 
 
 @pytest.fixture
-def no_sheets(monkeypatch):
-    monkeypatch.setattr(fitting, "final_sheets", lambda *_: {})
-    monkeypatch.setattr(fitting, "report_label_maps", lambda *_: {})
+def no_sheets():
+    with fits_alone():
+        yield
 
 
 def test_boxes_of_flat_samples_arrive_around_the_labels_that_were_drawn(

@@ -369,10 +369,6 @@ def shrunk(boxes: Boxes) -> Boxes:
     return Boxes(boxes.coords + np.array([0.5, 0, 0, 0], np.float32), boxes.labels)
 
 
-def turned(boxes: Boxes) -> Boxes:
-    return Boxes(boxes.coords, boxes.labels[::-1])
-
-
 ANYWHERE = boxes_of((4, 4, 10, 10))
 
 
