@@ -11,7 +11,7 @@ from gansynth.core.space import Placement
 from gansynth.data.batches import CaseCache
 from tests.boxed_heads import Heads, on_skull
 
-DRAWS = 40
+DRAWS = 24
 
 
 @pytest.fixture(scope="module")

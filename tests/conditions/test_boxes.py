@@ -57,7 +57,7 @@ def cases(choose: Any) -> Case:
     return Case("c", "c", image, None, boxes_of(*rows, labels=labels))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     case=cases(),
     other=cases(),

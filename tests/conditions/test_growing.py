@@ -59,3 +59,27 @@ def test_a_nested_class_takes_from_the_one_around_it_which_grows_and_shrinks_out
         after = change_volume(labels, labels == 1, factor, (1.0,) * 3)
         assert np.array_equal(after == 2, labels == 2)
         assert counts(after, 1) == [round(factor * shell)]
+
+
+def test_growth_takes_all_there_is_and_does_not_jump_over_a_gap():
+    labels = np.full((9, 9), OUTSIDE, np.int16)
+    labels[2:7, 2:7] = 0
+    labels[4, 4] = 1
+    after = change_volume(labels, labels == 1, 100, (1.0, 1.0))
+    assert np.array_equal(after == 1, labels >= 0)
+    labels = np.zeros((7, 21), np.int16)
+    labels[3, 6] = 1
+    labels[:, 8] = OUTSIDE
+    after = change_volume(labels, labels == 1, 31, (1.0, 1.0))
+    assert not (after == 1)[:, 8:].any()
+    assert (after == 1).sum() == 31
+
+
+def test_thin_ends_do_not_stay_behind_as_crumbs():
+    labels = np.zeros((20, 44), np.int16)
+    labels[2:18, 2:18] = 1
+    labels[9:12, 18:34] = 1
+    labels[8:13, 34:39] = 1  # a knob at the end of a handle
+    after = change_volume(labels, labels == 1, 0.6, (1.0, 1.0))
+    assert pieces(after) == 1
+    assert (after == 1).sum() == round(0.6 * (labels == 1).sum())

@@ -134,3 +134,23 @@ def test_clip_keeps_its_distance_in_mm_and_minds_the_border_if_told_to(make, sch
 def test_a_nested_class_leaves_the_class_around_it_behind(shift, nested):
     expected = boxed((15, 15), ((2, 13), (2, 13), 1), ((5, 9), (8, 12), 2))
     assert np.array_equal(shift(nested, (0, 3), (2,)), expected)
+
+
+def test_clip_keeps_the_largest_body_only(make, schema):
+    labels = np.full((6, 20), OUTSIDE, np.int16)
+    labels[1:5, 1:12] = labels[1:5, 14:19] = 0
+    labels[2:4, 8:12] = labels[2:4, 14:17] = 1
+    after = moved(make("clip"), labels, schema(2))
+    assert np.array_equal(after[:, :13], labels[:, :13])
+    assert not (after[:, 13:] > 0).any()
+    whole = np.ones((5, 6), np.int16)  # there is nothing outside
+    assert np.array_equal(moved(make("clip", margin_mm=5.0), whole, schema(2)), whole)
+
+
+def test_clip_halves_a_margin_that_would_cost_a_class_or_leaves_it(make, toy, schema):
+    edit, rng = make("clip", margin_mm=64.0), np.random.default_rng(0)
+    margin = edit.draw(EditContext(toy(), schema()), rng)["margin_mm"]
+    assert margin in (8.0, 4.0, 2.0, 1.0)
+    labels = np.array([[0, 0, 0, OUTSIDE, 1]], np.int16)  # it lies elsewhere altogether
+    assert make("clip").draw(EditContext(labels, schema(2)), rng)["margin_mm"] is None
+    assert np.array_equal(moved(make("clip"), labels, schema(2)), labels)

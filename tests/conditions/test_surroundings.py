@@ -139,3 +139,10 @@ def test_a_slice_takes_the_lesions_of_its_depth(maps, schema):
     assert np.mean([place[1] > 14 for place in drawn]) > 0.85
     either = [prior.draw(case_context.body, rng, frame=frame) for _ in range(100)]
     assert 0.3 < np.mean([place[1] > 14 for place in either]) < 0.7
+
+
+def test_one_subject_says_nothing_of_how_backgrounds_look():
+    source = sampler(2, count=1)
+    here = context(source)
+    here = replace(here, case=replace(here.case, labels=np.zeros_like(here.labels)))
+    assert source.lesions.draw(here, (), np.random.default_rng(0)).told["room"]

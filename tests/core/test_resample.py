@@ -27,14 +27,6 @@ def interpolate(image: np.ndarray, shape: tuple[int, ...], mode: str) -> np.ndar
 
 
 @pytest.mark.parametrize(
-    ("shape", "size"), [((12, 9, 8), (4, 3, 2)), ((12, 9, 8), (12, 9, 1)), ((12, 15), (4, 5))]
-)
-def test_whole_factors_agree_with_torch_s_area(shape, size):
-    image = noise(*shape)
-    np.testing.assert_allclose(bring(image, *size), interpolate(image, size, "area"), atol=1e-6)
-
-
-@pytest.mark.parametrize(
     ("shape", "size", "mode"),
     [((4, 5, 6), (8, 13, 6), "trilinear"), ((1, 5, 6), (3, 7, 24), "trilinear"),
      ((7, 5), (21, 16), "bilinear")],

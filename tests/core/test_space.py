@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gansynth.core.resample import crop_pad
 from gansynth.core.schema import Boxes, Case, Sample
 from gansynth.core.space import FOREGROUND_SHARE, Placement, Space
 from gansynth.runtime.errors import UsageFault
@@ -191,3 +192,16 @@ def test_a_resampled_box_is_scaled_and_comes_back():
     np.testing.assert_allclose(inside.boxes.coords, coords * np.tile([2, 0.5, 0.5], 2), rtol=1e-6)
     back: Any = space.to_host(Sample(inside.image, None, inside.boxes), case.image.shape[1:])
     np.testing.assert_allclose(back.boxes.coords, coords, rtol=1e-6)
+
+
+def test_cropping_beyond_the_array_gives_only_fill():
+    assert (crop_pad(np.ones((2, 3)), (5, 5), (2, 2), -3.0) == -3).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_box_comes_back_with_its_slice(seed):
+    case, space = boxed_case(seed), SPACES["slice larger than the case"]
+    placement = space.place(case, np.random.default_rng(seed))
+    inside = space.to_generator(case, placement)
+    back: Any = space.to_host(Sample(inside.image, None, inside.boxes))
+    assert back.boxes.coords.tolist() == bounds(back.image[0])

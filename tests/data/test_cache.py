@@ -1,15 +1,16 @@
 # mypy: disallow-untyped-calls=False
 
-import threading
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from gansynth.core.generator import Stage
 from gansynth.core.schema import Boxes, Case, Schema
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches, CaseCache
+from gansynth.runtime.errors import DataFault
 from gansynth.testing import ToySource
 
 
@@ -55,18 +56,6 @@ def test_an_ignored_label_becomes_background():
     assert set(batch.labels.unique().tolist()) <= {-1, 0, 1}
 
 
-def test_boxes_of_a_batch_are_padded_to_its_longest_list():
-    source = Boxed(3)
-    whole = batches(source, source.space)(0, Stage(), range(12))
-    counts = (whole.box_labels >= 0).sum(1)
-    assert whole.boxes.shape == (12, max(counts), 6)
-    assert len(set(counts.tolist())) > 3
-    for coords, numbers, count in zip(whole.boxes, whole.box_labels, counts, strict=True):
-        assert numbers.tolist() == [*range(count), *[-1] * (len(numbers) - count)]
-        assert (coords[:count, 5] > 0).all()
-        assert not coords[count:].any()
-
-
 def test_memory_is_bounded_and_the_least_recently_used_case_goes_first():
     source = Counting()
     size = source.load("toy_00").image.nbytes + 2 * 32 * 32
@@ -91,21 +80,10 @@ def test_cases_that_are_read_again_and_again_are_told_of_once(monkeypatch, caplo
     assert "gansynth cache toy:2 -o FILE.h5" in caplog.text
 
 
-def test_two_threads_do_not_read_at_once():
-    inside, most = threading.Semaphore(0), []
-
-    class Slow(Counting):
-        def load(self, case_id: str) -> Case:
-            inside.release()
-            threading.Event().wait(0.01)
-            most.append(inside._value)
-            inside.acquire()
-            return super().load(case_id)
-
-    cache = CaseCache(Slow(), max_bytes=1)
-    threads = [threading.Thread(target=cache, args=(f"toy_{i:02d}",)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == [1] * 4
+def test_a_case_that_is_not_accepted_is_drawn_again():
+    source = Boxed(3)
+    chosen = batches(source, source.space, accepts=lambda case: len(case.boxes.labels) > 0)
+    for step in range(8):
+        assert (chosen(step, Stage(), range(2)).box_labels[:, 0] >= 0).all()
+    with pytest.raises(DataFault, match="none of them"):
+        batches(accepts=lambda case: False)(0, Stage(), range(1))

@@ -1,12 +1,13 @@
 # mypy: disallow-untyped-calls=False
 
 import json
+import multiprocessing
 import pickle
+import resource
 import signal
-import subprocess
-import sys
 import threading
 import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +23,7 @@ from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.data.h5 import H5Source, check_h5, write_h5
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.testing import ToySource
 
 SPACES = {
@@ -289,48 +290,39 @@ def test_nothing_outside_of_the_file_is_read(cached, copy, link):
         opened(copy).load("toy_00")
 
 
-FULL = """
-import resource, sys
-from pathlib import Path
-from gansynth.runtime.errors import EnvironmentFault
-from gansynth.data.h5 import write_h5
-from gansynth.testing import ToySource
+def in_a_child(work: Callable[..., None], *words: Any) -> int | None:
+    """Its exit code; the child is forked."""
+    child = multiprocessing.get_context("fork").Process(target=work, args=words)
+    child.start()
+    child.join()
+    return child.exitcode
 
-hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
-source, folder = ToySource(3), Path(sys.argv[1])
-for limit in map(int, sys.argv[2:]):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        write_h5(source, folder / "toy.h5")
-    except EnvironmentFault as fault:
-        print(limit, str(fault).count("bytes needed"), len(list(folder.iterdir())))
-"""
+
+def write_on_full_disks(folder: Path, limits: Sequence[int]) -> None:
+    hard, told = resource.getrlimit(resource.RLIMIT_FSIZE)[1], []
+    for limit in limits:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            write_h5(TOY, folder / "toy.h5")
+        except EnvironmentFault as fault:
+            told.append([limit, str(fault).count("bytes needed"), len(list(folder.iterdir()))])
+    (folder / "told.json").write_text(json.dumps(told))
 
 
 @pytest.mark.fault(31)
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
-    limits = ["100", "500000", "1100000", "1200000", "1600000"]  # before, and amid the cases
-    command = [sys.executable, "-c", FULL, str(tmp_path), *limits]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr  # HDF5 would crash at exit
-    assert done.stdout.split("\n")[:-1] == [f"{limit} 1 0" for limit in limits]
+    limits = [100, 500_000, 1_100_000, 1_200_000, 1_600_000]  # before, and amid the cases
+    assert in_a_child(write_on_full_disks, tmp_path, limits) == 0  # HDF5 would crash at exit
+    assert json.loads((tmp_path / "told.json").read_text()) == [[limit, 1, 0] for limit in limits]
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from gansynth.data.h5 import write_h5
-from gansynth.testing import ToySource
-
-kill = lambda done, total: done > 2 and os.kill(os.getpid(), signal.SIGKILL)
-write_h5(ToySource(3), Path(sys.argv[1]) / "toy.h5", progress=kill)
-"""
+def write_and_die(path: Path) -> None:
+    write_h5(TOY, path, progress=lambda done, total: done > 2 and signal.raise_signal(9))
 
 
 @pytest.mark.fault(29)
 def test_the_next_cache_removes_what_a_killed_one_left(tmp_path):
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
-    assert done.returncode == -signal.SIGKILL
+    assert in_a_child(write_and_die, tmp_path / "toy.h5") == -signal.SIGKILL
     assert [path.name[:11] for path in tmp_path.iterdir()] == [".toy.h5.tmp"]
     written(ToySource(3), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["toy.h5"]

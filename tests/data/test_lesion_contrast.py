@@ -144,3 +144,9 @@ def test_a_box_that_fits_or_shows_nothing_stays():
     assert np.abs(tight.coords[0] - ONE).max() <= 1
     assert np.array_equal(tight.coords[1:], boxes.coords[1:])
     assert shares[1:] == [1, 1]
+
+
+def test_a_box_that_leaves_no_rim_has_no_contrast():
+    image = of(0).image
+    assert np.isnan(contrast(image, boxes_of((0, 0, 48, 48)))).all()
+    assert contrast(image, boxes_of()).shape == (0,)

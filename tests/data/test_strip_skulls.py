@@ -1,10 +1,10 @@
 """``strip_skulls.py`` of the benchmarks, what Han et al. do to slices before all learning."""
 
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.data.sets import check, opened, save_picture
@@ -14,7 +14,20 @@ from tests.yolo_sets import write_image, write_yaml
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "scripts" / "strip_skulls.py"
 
 
-def test_slices_become_brains_with_boxes_and_masks_where_they_were(tmp_path):
+@pytest.fixture
+def strip(monkeypatch, capsys):
+    """Runs the script; returns what it says."""
+
+    def run(data: Path, out: Path) -> str:
+        monkeypatch.setattr("sys.argv", [str(SCRIPT), str(data), "-o", str(out)])
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+        said: str = capsys.readouterr().out
+        return said
+
+    return run
+
+
+def test_slices_become_brains_with_boxes_and_masks_where_they_were(tmp_path, strip):
     data, out = tmp_path / "heads", tmp_path / "brains"
     heads = {f"p{seed}": head(seed, scalp=(0.08, 0.1, 0.25)[seed % 3]) for seed in range(6)}
     for case, one in heads.items():
@@ -26,8 +39,7 @@ def test_slices_become_brains_with_boxes_and_masks_where_they_were(tmp_path):
     write_image(data, "train", "p9", head(9).image, [(0, 0.5, 0.02, 0.1, 0.03)])  # above the head
     named = {"train": "images/train", "val": "images/val", "names": {0: "lesion"}, "nc": 1}
     write_yaml(data, {**named, "channels": 1})
-    run = [sys.executable, SCRIPT, data, "-o", out]
-    said = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    said = strip(data, out)
     assert said.startswith("7 images; less than 90% of a lesion is brain in 1: ")
     assert said.strip().endswith("p9.png")
     assert not [finding for finding in check(out, "yolo").findings if finding.level == "error"]
@@ -46,11 +58,11 @@ def test_slices_become_brains_with_boxes_and_masks_where_they_were(tmp_path):
         assert (mask > 0).sum() == one.lesion.sum()
 
 
-def test_a_slice_without_a_skull_is_cropped_and_loses_nothing(tmp_path):
+def test_a_slice_without_a_skull_is_cropped_and_loses_nothing(tmp_path, strip):
     one = head()
     brain = np.rint(255 * np.where(one.brain, one.image, 0)).astype(np.uint8)
     save_picture(tmp_path / "d/images/a.png", brain)
-    subprocess.run([sys.executable, SCRIPT, tmp_path / "d", "-o", tmp_path / "o"], check=True)
+    strip(tmp_path / "d", tmp_path / "o")
     found = np.asarray(Image.open(tmp_path / "o/images/a.png"))
     assert found.shape < brain.shape
     assert found.sum() > 0.97 * brain.sum()

@@ -319,12 +319,12 @@ def test_a_report_names_what_failed_and_what_was_found():
         checked(CHEATS["junk"][0]).raise_if_failed()
 
 
-@pytest.mark.parametrize(("steps", "names"), [(40, set()), (0, {"faithful"})])
-def test_a_generator_with_networks_goes_through_the_real_training_loop(steps, names):
+@pytest.mark.parametrize(("steps", "learns"), [(40, True), (0, False)])
+def test_a_generator_with_networks_goes_through_the_real_training_loop(steps, learns):
     model = pytest.importorskip("gansynth_cgan3d.model", reason="cgan3d is not installed")
     small = {"width": 8, "d_width": 4, "levels": 2}
-    assert names <= failed(model.CGAN3D, steps=steps, options=small)
-    assert names or not failed(model.CGAN3D, steps=steps, options=small)
+    found = failed(model.CGAN3D, steps=steps, options=small)
+    assert found == set() if learns else "faithful" in found
 
 
 def test_toy_contrasts_are_the_documented_ones():
