@@ -320,7 +320,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
 
 
 def write_and_die(path: Path) -> None:
-    write_h5(TOY, path, progress=lambda done, total: done > 2 and signal.raise_signal(9))
+    def die(done: int, total: int) -> None:
+        if done > 2:
+            signal.raise_signal(signal.SIGKILL)
+
+    write_h5(TOY, path, progress=die)
 
 
 @pytest.mark.fault(29)
