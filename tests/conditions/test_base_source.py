@@ -1,5 +1,6 @@
 """Cases of another source: as the run's own source would have handed them out."""
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -10,10 +11,12 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from gansynth.bank.producer import ProducerConfig
+from gansynth.bank.store import BankSpec
 from gansynth.conditions.condition_source import ConditionSource, inherited_request, open_base
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.hookspecs import hookimpl
-from gansynth.core.lineage import guard
+from gansynth.core.lineage import Lineage, guard
 from gansynth.core.registry import installed
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.requests.sections import SampleWords
@@ -24,6 +27,7 @@ from gansynth.core.source import (
     CaseSource,
     SourceRequest,
     case_content,
+    case_record,
     case_records,
     lineage_of,
 )
@@ -103,6 +107,14 @@ def test_lineage_hashes_the_cases_as_handed_out():
     assert (lineage.dataset, lineage.fold, lineage.cases[1].subject) == ("shelf", "all", "person b")
     content = content_hash(case.image, case.labels)
     assert lineage.cases[1].sha256 == content == case_content(base, "b")
+
+
+def test_blank_images_of_two_cases_have_different_hashes():
+    def blank(case_id: str) -> Case:
+        return Case(case_id, case_id, np.zeros((1, *SHAPE), np.float32), numbered(0))
+
+    contents = {case_record(Shelf(), case_id, blank).sha256 for case_id in "ab"}
+    assert len(contents) == 2
 
 
 def test_guard_finds_a_held_out_image_whatever_its_labels():
@@ -212,6 +224,14 @@ def test_base_source_inherits_read_options_of_the_run():
     assert inherited_request({"kind": "msd", "where": "x"}, own) == SourceRequest("msd", "x", "all")
 
 
+ASKING = SampleRequest(
+    conditions={"kind": "nifti", "where": "/free"},
+    lesions="pairs=ordered",
+    weights="/w.json",
+    filters=("range",),
+)
+
+
 PLAIN = AugmentRequest(target="toy", ratio="1:1", generator="run")
 OTHERS = PLAIN.but(
     condition_source="nifti:/free",
@@ -219,6 +239,14 @@ OTHERS = PLAIN.but(
     sampling_weights="/w.json",
     filter="range",
 )
+
+
+def test_documents_with_and_without_a_sample_request_are_read():
+    for asking in (SampleRequest(), ASKING):
+        config = ProducerConfig("run", {}, "toy", "bank", True, 3, samples=asking)
+        assert ProducerConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+        spec = BankSpec(SCHEMA, Lineage("x", "0", ()), "r", "g", True, 3, samples=asking)
+        assert BankSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
 def test_a_training_with_another_sample_request_does_not_resume():

@@ -7,7 +7,7 @@ import pytest
 from gansynth.conditions.edit_chain import build_edit
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.schema import OUTSIDE, LabelArray
-from gansynth.data.connected_components import LabelComponents
+from gansynth.data.connected_components import LabelComponents, parts
 
 INNER = {
     "shift": "inner.max_mm=6",
@@ -60,6 +60,15 @@ def test_parts_change_by_themselves_and_stay_apart(inner, crowd, drawn):
     assert set(np.unique(after)) == set(np.unique(crowd))
     if inner != "flip":  # squares are their own mirror images
         assert not np.array_equal(after, crowd)
+
+
+def test_each_part_moves_as_its_own_draw_says(crowd, drawn, schema):
+    params, after = drawn("shift,inner.max_mm=3", crowd)
+    before, there = (parts(labels, schema(2)) for labels in (crowd, after))
+    for step in params["parts"]:
+        target = np.add(before[step["part"]].centroid, step["params"]["shift_mm"])
+        away = np.subtract([part.centroid for part in there], target)
+        assert np.linalg.norm(away, axis=1).min() < 0.8
 
 
 def test_chance_and_least_say_which_parts_are_edited(crowd, drawn):

@@ -199,3 +199,17 @@ def test_an_edit_is_applied_to_its_share_of_conditions(share, make, setting):
     context = EditContext(there.labels, there.case_pool.schema, there)
     counts = [len(apply_edits(context, [edit], rng)[1]) for _ in range(200)]
     assert np.mean(counts) == pytest.approx(share, abs=0.08)
+
+
+def test_a_shift_out_of_the_array_is_halved_until_the_class_stays(make, ball, schema):
+    edit, rng = make("shift", max_mm=200.0), np.random.default_rng(0)
+    drawn = [edit.draw(EditContext(ball(), schema()), rng) for _ in range(8)]
+    assert all(params["strength"] == 0.5 ** (params["tries"] - 1) for params in drawn)
+    assert max(params["tries"] for params in drawn) > 2
+
+
+def test_a_move_that_would_cost_a_class_each_time_is_not_made(make, schema):
+    labels = np.array([[OUTSIDE, 2, 1]], np.int16)  # mirrored, class 1 would lie outside
+    edit = make("flip", axes=(1,), probability=1.0, classes=(1,))
+    params = edit.draw(EditContext(labels, schema(2)), np.random.default_rng(0))
+    assert params == {"strength": 0.0, "tries": 8}

@@ -39,6 +39,20 @@ def test_growth_ends_where_the_body_does(make, toy, case_context, schema):
     assert (edit.apply(EditContext(labels, schema()), params).labels > 0)[~there.body].any()
 
 
+def test_growth_takes_all_there_is_and_does_not_jump_over_a_gap():
+    labels = np.full((9, 9), OUTSIDE, np.int16)
+    labels[2:7, 2:7] = 0
+    labels[4, 4] = 1
+    after = change_volume(labels, labels == 1, 100, (1.0, 1.0))
+    assert np.array_equal(after == 1, labels >= 0)
+    labels = np.zeros((7, 21), np.int16)
+    labels[3, 6] = 1
+    labels[:, 8] = OUTSIDE
+    after = change_volume(labels, labels == 1, 31, (1.0, 1.0))
+    assert not (after == 1)[:, 8:].any()
+    assert (after == 1).sum() == 31
+
+
 def test_bodies_neither_grow_together_nor_vanish():
     labels = np.zeros((40, 40), np.int16)
     for at, size in ((4, 8), (14, 6), (22, 2), (30, 1)):
@@ -61,18 +75,14 @@ def test_a_nested_class_takes_from_the_one_around_it_which_grows_and_shrinks_out
         assert counts(after, 1) == [round(factor * shell)]
 
 
-def test_growth_takes_all_there_is_and_does_not_jump_over_a_gap():
-    labels = np.full((9, 9), OUTSIDE, np.int16)
-    labels[2:7, 2:7] = 0
-    labels[4, 4] = 1
-    after = change_volume(labels, labels == 1, 100, (1.0, 1.0))
-    assert np.array_equal(after == 1, labels >= 0)
-    labels = np.zeros((7, 21), np.int16)
-    labels[3, 6] = 1
-    labels[:, 8] = OUTSIDE
-    after = change_volume(labels, labels == 1, 31, (1.0, 1.0))
-    assert not (after == 1)[:, 8:].any()
-    assert (after == 1).sum() == 31
+def test_neighbours_neither_eat_each_other_nor_part(ball):
+    labels = ball(8.0)
+    labels[..., labels.shape[-1] // 2 :] *= 2
+    grown = change_volume(labels, labels == 1, 1.5, (1.0,) * 3)
+    assert np.array_equal(grown == 2, labels == 2)
+    shrunk = change_volume(labels, labels == 1, 0.4, (1.0,) * 3)
+    middle = [n // 2 for n in labels.shape]
+    assert shrunk[middle[0], middle[1], middle[2] - 1] == 1  # beside the other one, deep inside
 
 
 def test_thin_ends_do_not_stay_behind_as_crumbs():

@@ -13,6 +13,7 @@ from scipy.ndimage import binary_dilation
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import (
     LesionOptions,
+    class_statistics,
     lesion_drawer,
     no_room,
 )
@@ -96,10 +97,8 @@ def near(labels: Any) -> Any:
     return hole(mask, rim_voxels(2, (1, 1, 1)))[0, 0].numpy()
 
 
-@pytest.mark.parametrize(
-    ("ndim", "text"),
-    [(3, ROOMY), (2, ROOMY), (2, f"{ROOMY},what=one"), (2, f"{ROOMY},mixing=carve")],
-)
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("text", [ROOMY, f"{ROOMY},what=one", f"{ROOMY},mixing=carve"])
 def test_labels_hold_the_lesion_in_the_body_and_the_donor_shows_it_there(ndim, text):
     source = sampler(text, ndim=ndim, edits=EDITS)
     found = placed(source, 6)
@@ -117,9 +116,13 @@ def test_labels_hold_the_lesion_in_the_body_and_the_donor_shows_it_there(ndim, t
         assert np.array_equal(c.donor[:, outside], c.background[:, outside])
 
 
-@pytest.mark.parametrize("text", ["where=own", "inside=0.6,tries=200"])
+@pytest.mark.parametrize(
+    "text",
+    [ROOMY, f"{ROOMY},what=one,mixing=carve", "where=own", "inside=0.6,tries=200",
+     f"match,sham=0.5,{ROOMY}"],
+)  # fmt: skip
 def test_a_lesion_is_drawn_the_same_again_and_recorded_as_json(text):
-    healthy = text != "where=own"
+    healthy = text != "where=own" and "match" not in text
     c = sampler(text, edits=(*EDITS, Widens()), base=healthy).draw(2)
     assert json.loads(json.dumps(c.provenance)) == c.provenance
     other = sampler(text, edits=(*EDITS, Widens()), base=healthy).draw(2)
@@ -150,7 +153,7 @@ def test_donors_are_training_cases_of_other_people(base):
 def test_new_lesions_keep_their_distance_from_own_lesions():
     text = "add,where=anywhere,apart_mm=2,inside=0.5,tries=300"
     source = sampler(text, base=False, edits=("scale",))
-    for c in placed(source, 10):
+    for c in placed(source, 25):
         own = source.cases(c.provenance["case"]).labels
         assert not (c.lesion > 0)[near(own)].any()
         assert (c.labels > 0)[own > 0].all()
@@ -287,3 +290,12 @@ def test_wrong_lesion_options_are_refused_in_one_line(text, said):
         sampler(text).draw(0)
     assert said.lower() in str(fault.value).lower()
     assert "\n" not in str(fault.value)
+
+
+def test_classes_have_the_mean_and_deviation_of_their_training_voxels(tumours):
+    cases = [tumours.cases(case_id) for case_id in tumours.ids]
+    means, deviations = class_statistics(tumours)
+    for row, value in enumerate((1, 2)):
+        voxels = np.concatenate([case.image[:, case.labels == value] for case in cases], axis=1)
+        assert means[row] == pytest.approx(voxels.mean(1), abs=1e-4)
+        assert deviations[row] == pytest.approx(voxels.std(1), abs=1e-4)

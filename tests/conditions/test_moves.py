@@ -68,6 +68,15 @@ def test_shift_moves_the_centroid_by_what_was_drawn_in_mm(seed, spacing, make, b
     assert (np.abs(shift - params["shift_mm"]) < 0.55 * np.array(spacing)).all()
 
 
+def test_shift_by_whole_voxels_is_exact_and_by_half_of_one_keeps_the_volume(shift, toy, ball):
+    labels = np.pad(toy().clip(0), 4)
+    after = shift(labels, (2, -3, 4))
+    assert np.array_equal(after, np.roll(labels, (2, -3, 4), (0, 1, 2)))
+    assert shift(ball(), (0.5, 0.5, 0)).sum() == pytest.approx(ball().sum(), rel=0.01)
+    voxel = boxed((9, 9), ((4, 5), (4, 5), 1))
+    assert np.argwhere(shift(voxel, (0.3, 0.7))).tolist() == [[4, 5]]
+
+
 @quick
 @given(factor=st.floats(0.6, 0.85) | st.floats(1.2, 1.4), spacing=spacings)
 def test_scale_changes_a_balls_volume_by_the_cube_of_the_factor(
@@ -89,6 +98,26 @@ def test_rotate_turns_a_rod_by_the_angle_despite_anisotropic_voxels(make, schema
     main = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)[2][0]
     expected = rotation(math.radians(40), [0.0, 1.0, 0.0]) @ [0.0, 0.0, 1.0]
     assert abs(main @ expected) == pytest.approx(1, abs=2e-3)
+
+
+def test_rotate_in_the_plane_turns_a_quarter_exactly(make, schema):
+    labels = boxed((9, 9), ((4, 5), (5, 8), 1))  # along the second axis
+    params = as_drawn(angle_deg=90.0, axis=[], centre=[4.0, 4.0])
+    after = make("rotate").apply(EditContext(labels, schema(2)), params).labels
+    # Against the first: from the second axis on, away from the first.
+    assert np.array_equal(after, boxed((9, 9), ((1, 4), (4, 5), 1)))
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 1.5)])
+@pytest.mark.parametrize("about", ["array", "centroid"])
+def test_flip_twice_gives_the_original(spacing, about, make, ball, schema):
+    labels, names = ball(6.0, spacing), schema(len(spacing), spacing)
+    labels[..., labels.shape[-1] // 2 :] *= 2
+    edit = make("flip", about=about, probability=1.0)
+    params = edit.draw(EditContext(labels, names), np.random.default_rng(3))
+    once = edit.apply(EditContext(labels, names), params).labels
+    assert not np.array_equal(once, labels)
+    assert np.array_equal(edit.apply(EditContext(once, names), params).labels, labels)
 
 
 def test_flip_is_an_exact_mirror_image_as_often_as_asked(make, toy, schema):
@@ -119,6 +148,17 @@ def test_elastic_never_folds(seed, width, spacing, make, schema):
     assert np.linalg.det(np.moveaxis(np.array(rows), (0, 1), (-2, -1))).min() > 0
 
 
+def test_clip_keeps_the_largest_body_only(make, schema):
+    labels = np.full((6, 20), OUTSIDE, np.int16)
+    labels[1:5, 1:12] = labels[1:5, 14:19] = 0
+    labels[2:4, 8:12] = labels[2:4, 14:17] = 1
+    after = moved(make("clip"), labels, schema(2))
+    assert np.array_equal(after[:, :13], labels[:, :13])
+    assert not (after[:, 13:] > 0).any()
+    whole = np.ones((5, 6), np.int16)  # there is nothing outside
+    assert np.array_equal(moved(make("clip", margin_mm=5.0), whole, schema(2)), whole)
+
+
 def test_clip_keeps_its_distance_in_mm_and_minds_the_border_if_told_to(make, schema):
     labels = np.ones((20, 30), np.int16)
     expected = boxed((20, 30), ((2, -2), (2, -2), 1))
@@ -131,22 +171,6 @@ def test_clip_keeps_its_distance_in_mm_and_minds_the_border_if_told_to(make, sch
     assert (after[:, 8:] == 1).all()
 
 
-def test_a_nested_class_leaves_the_class_around_it_behind(shift, nested):
-    expected = boxed((15, 15), ((2, 13), (2, 13), 1), ((5, 9), (8, 12), 2))
-    assert np.array_equal(shift(nested, (0, 3), (2,)), expected)
-
-
-def test_clip_keeps_the_largest_body_only(make, schema):
-    labels = np.full((6, 20), OUTSIDE, np.int16)
-    labels[1:5, 1:12] = labels[1:5, 14:19] = 0
-    labels[2:4, 8:12] = labels[2:4, 14:17] = 1
-    after = moved(make("clip"), labels, schema(2))
-    assert np.array_equal(after[:, :13], labels[:, :13])
-    assert not (after[:, 13:] > 0).any()
-    whole = np.ones((5, 6), np.int16)  # there is nothing outside
-    assert np.array_equal(moved(make("clip", margin_mm=5.0), whole, schema(2)), whole)
-
-
 def test_clip_halves_a_margin_that_would_cost_a_class_or_leaves_it(make, toy, schema):
     edit, rng = make("clip", margin_mm=64.0), np.random.default_rng(0)
     margin = edit.draw(EditContext(toy(), schema()), rng)["margin_mm"]
@@ -154,3 +178,15 @@ def test_clip_halves_a_margin_that_would_cost_a_class_or_leaves_it(make, toy, sc
     labels = np.array([[0, 0, 0, OUTSIDE, 1]], np.int16)  # it lies elsewhere altogether
     assert make("clip").draw(EditContext(labels, schema(2)), rng)["margin_mm"] is None
     assert np.array_equal(moved(make("clip"), labels, schema(2)), labels)
+
+
+def test_a_nested_class_leaves_the_class_around_it_behind(shift, nested):
+    expected = boxed((15, 15), ((2, 13), (2, 13), 1), ((5, 9), (8, 12), 2))
+    assert np.array_equal(shift(nested, (0, 3), (2,)), expected)
+
+
+def test_a_moved_class_overwrites_others_but_never_outside(shift):
+    wall = ((0, 8), (9, 16), OUTSIDE)
+    labels = boxed((8, 16), ((2, 6), (1, 4), 2), ((2, 6), (6, 9), 1), wall)
+    expected = boxed((8, 16), ((2, 6), (6, 9), 1), ((2, 6), (7, 9), 2), wall)
+    assert np.array_equal(shift(labels, (0, 6), (2,)), expected)

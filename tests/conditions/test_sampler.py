@@ -90,6 +90,14 @@ def test_conditions_are_of_training_cases_and_fill_the_space(grid):
     assert {1, 2} <= asked <= {OUTSIDE, 0, 1, 2}, "what is to be ignored is never asked for"
 
 
+def test_provenance_names_everything_that_was_drawn():
+    found = sampler("crop", seed=4).draw(7).provenance
+    assert (found["dataset"], found["seed"], found["index"]) == ("memory:toy", 4, 7)
+    assert found["case"] in Memory(Space()).train_ids
+    assert len(found["placement"]["corner"]) == 3
+    assert [step["edit"] for step in found["edits"]] == [text.partition(":")[0] for text in CHAIN]
+
+
 def test_outside_stays_and_context_goes_through_the_same_edits():
     condition = sampler(context=lambda case: (case.image[0] * 10).astype(np.int16)).draw(1)
     assert same(condition, sampler().draw(1))

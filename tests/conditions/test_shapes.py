@@ -218,3 +218,12 @@ def test_a_blob_has_the_lesions_classes_volumes_and_place_and_another_shape(case
     assert ((after > 0) != (labels > 0)).sum() > 0.2 * (labels > 0).sum()
     for step in (*np.eye(3, dtype=int), *-np.eye(3, dtype=int)):
         assert (after[tuple((np.argwhere(after == 2) + step).T)] > 0).all(), "the core is bare"
+
+
+def test_a_blob_without_noise_is_an_ellipsoid_and_other_seeds_give_other_shapes(case_pool, make):
+    labels = with_ball(body(), (12, 13, 14), 6)
+    here = at(case_pool({"p0": labels}), "p0")
+    smooth = run(make("blob", rough=0), here)[1]
+    assert 2 * ((smooth > 0) & (labels > 0)).sum() > 1.9 * (labels > 0).sum()
+    one, two = (run(make("blob"), here, seed)[1] for seed in (0, 1))
+    assert not np.array_equal(one, two)

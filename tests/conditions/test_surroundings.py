@@ -1,19 +1,17 @@
 """New lesions lie on tissue and at depths like those of real ones."""
 # mypy: disallow-untyped-calls=False
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gansynth.conditions.lesion_placement import lesion_drawer
-from gansynth.conditions.location_prior import PlacementPrior, depth_of, frame_of
+from gansynth.conditions.location_prior import PlacementPrior
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases
-from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
+from gansynth.core.case_pool import CaseContext
+from gansynth.core.schema import Case, Schema
 from gansynth.core.space import Placement, Space
-from gansynth.data.batches import CaseCache
 from gansynth.testing import ToySource
 
 SIDE = {2: 48, 3: 28}
@@ -113,32 +111,6 @@ def test_a_lesion_prefers_the_places_of_lesions_of_its_size():
     rng = np.random.default_rng(0)
     assert (prior.spread(100, 2, rng, diameter=0.05) < 0.5).mean() > 0.9
     assert (prior.spread(100, 2, rng, diameter=0.3) > 0.5).mean() > 0.9
-
-
-def lesion_at(
-    corner: Sequence[int], shape: tuple[int, ...] = (20, 24, 28), size: int = 3, value: int = 1
-) -> LabelArray:
-    """A lesion in a body that leaves two voxels outside it at each border."""
-    labels = np.full(shape, OUTSIDE, np.int16)
-    labels[tuple(slice(2, -2) for _ in shape)] = 0
-    labels[tuple(slice(c, c + size) for c in corner)] = value
-    return labels
-
-
-def test_a_slice_takes_the_lesions_of_its_depth(maps, schema):
-    deep, shallow = lesion_at((4, 5, 20)), lesion_at((14, 5, 5))
-    source, space = maps({"p0": deep, "p1": shallow}, schema()), Space("slice", (24, 28))
-    case_pool = CasePool(TrainingCases(CaseCache(source)), space)
-    placement = Placement((0, 0), 5)
-    case_context = CaseContext(case_pool.cut("p0", placement), placement, deep.shape, 0, case_pool)
-    prior = PlacementPrior.learn(case_pool)
-    frame, depth = frame_of(case_context), depth_of(case_context)
-    assert depth == pytest.approx((5.5 - 2) / 16)
-    rng = np.random.default_rng(0)
-    drawn = [prior.draw(case_context.body, rng, frame=frame, depth=depth) for _ in range(100)]
-    assert np.mean([place[1] > 14 for place in drawn]) > 0.85
-    either = [prior.draw(case_context.body, rng, frame=frame) for _ in range(100)]
-    assert 0.3 < np.mean([place[1] > 14 for place in either]) < 0.7
 
 
 def test_one_subject_says_nothing_of_how_backgrounds_look():

@@ -6,7 +6,7 @@ import pytest
 from gansynth.core.ratio import Ratio, SlotAllocator
 from gansynth.runtime.errors import UsageFault
 
-BATCHES = 500
+BATCHES = 2000
 
 
 def plan(p: float, batch_size: int, seed: int = 0, batches: int = BATCHES) -> np.ndarray:

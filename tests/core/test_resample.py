@@ -27,6 +27,14 @@ def interpolate(image: np.ndarray, shape: tuple[int, ...], mode: str) -> np.ndar
 
 
 @pytest.mark.parametrize(
+    ("shape", "size"), [((12, 9, 8), (4, 3, 2)), ((12, 9, 8), (12, 9, 1)), ((12, 15), (4, 5))]
+)
+def test_whole_factors_agree_with_torch_s_area(shape, size):
+    image = noise(*shape)
+    np.testing.assert_allclose(bring(image, *size), interpolate(image, size, "area"), atol=1e-6)
+
+
+@pytest.mark.parametrize(
     ("shape", "size", "mode"),
     [((4, 5, 6), (8, 13, 6), "trilinear"), ((1, 5, 6), (3, 7, 24), "trilinear"),
      ((7, 5), (21, 16), "bilinear")],
@@ -87,3 +95,15 @@ def test_small_labels_keep_their_volume(edge):
         labels[row : row + 2, column : column + 2] = 1
         kept.append(pick(labels, (edge, edge)).sum() * (96 / edge) ** 2)
     assert np.mean(kept) == pytest.approx(4, rel=0.25)
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 5), (6, 2, 5)])
+@pytest.mark.parametrize("nearest", [False, True])
+def test_resampling_returns_copies(shape, nearest):
+    image, labels = noise(3, 4, 5), np.zeros((3, 4, 5), np.int16)
+    before = image.copy()
+    made: Any
+    for made in resample(image, labels, shape, nearest=nearest):
+        made += 1
+    assert np.array_equal(image, before)
+    assert not labels.any()

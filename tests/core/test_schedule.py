@@ -90,9 +90,9 @@ PARTS = [(0.0, 1.0), (0.0, 0.4), (0.3, 0.7), (0.45, 0.95), (0.8, 1.0), (0.55, 0.
 )
 def test_the_share_asked_for_is_the_mean_of_all_moments(text, ratio, begin, end):
     schedule = Schedule.parse(text)
-    moments = begin + (end - begin) * (np.arange(4000) + 0.5) / 4000
+    moments = begin + (end - begin) * (np.arange(20000) + 0.5) / 20000
     mean = np.mean([schedule.at(float(moment), ratio).p for moment in moments])
-    assert schedule.share_of(ratio, begin, end) == pytest.approx(mean, abs=2e-4)
+    assert schedule.share_of(ratio, begin, end) == pytest.approx(mean, abs=1e-4)
 
 
 def test_fine_tuning_goes_through_the_whole_rate_schedule_again():

@@ -8,11 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gansynth.core.resample import crop_pad
-from gansynth.core.schema import Boxes, Case, Sample
+from gansynth.core.schema import Boxes, Case, Sample, Schema
 from gansynth.core.space import FOREGROUND_SHARE, Placement, Space
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import hosts
 
+SCHEMA = Schema(
+    ("T1", "T2"),
+    {"background": 0, "one": 1, "two": 2},
+    (3.0, 1.0, 0.5),
+    has_outside=True,
+    outside_fill=(0.0, 0.0),
+)
 cut: Any = hosts.cut
 WINDOW = ((-1.0, 1.0), (-2.0, 3.0))
 SPACES = {
@@ -78,6 +85,14 @@ def test_a_window_comes_back_clipped_to_its_edges(space):
     assert np.allclose(back.image, np.clip(image, low, high), atol=1e-5)
 
 
+def test_a_window_maps_its_edges_to_minus_one_and_one():
+    case = make_case()
+    image = np.stack([np.full((2, 2, 2), edge, np.float32) for edge in (1.0, -2.0)])
+    inside = Space(window=WINDOW).to_generator(replace(case, image=image, labels=None))
+    assert inside.image[0].max() == inside.image[0].min() == 1
+    assert inside.image[1].max() == inside.image[1].min() == -1
+
+
 def test_resampling_there_and_back_keeps_shape_labels_and_smooth_images():
     z, y, x = np.meshgrid(*[np.linspace(0, 1, 8)] * 3, indexing="ij")
     image = np.stack([z + y, x]).astype(np.float32)
@@ -127,6 +142,13 @@ def test_without_randomness_the_middle_is_taken():
     assert Space("crop", (5, 4, 20)).centre(make_case()) == Placement((2, 2, -5))
 
 
+def test_a_slices_schema_is_two_dimensional_and_a_window_moves_the_fill_of_the_outside():
+    schema = SPACES["slice"].generator_schema(SCHEMA)
+    assert (schema.axes, schema.spacing) == ("HW", (1.0, 0.5))
+    schema = Space(window=WINDOW).generator_schema(SCHEMA)
+    assert schema.outside_fill == pytest.approx((0.0, -0.2))
+
+
 def test_a_window_spans_the_percentiles_of_all_training_cases():
     ramp = np.linspace(0, 1000, 1001, dtype=np.float32).reshape(1, 7, 11, 13)
     cases = [Case("a", "a", ramp), Case("b", "b", ramp - 500)]
@@ -157,6 +179,10 @@ def test_a_space_comes_back_from_json(space):
     assert Space.from_json(json.loads(json.dumps(space.to_json()))) == space
 
 
+def test_cropping_beyond_the_array_gives_only_fill():
+    assert (crop_pad(np.ones((2, 3)), (5, 5), (2, 2), -3.0) == -3).all()
+
+
 def boxed_case(seed: int, shape=(9, 8, 10)) -> Case:
     """One box of whole voxels, and an image that is 1 in it."""
     rng = np.random.default_rng(seed)
@@ -185,19 +211,6 @@ def test_a_box_stays_around_its_voxels(space, seed):
     assert inside.boxes.labels.tolist() == [3] * len(inside.boxes.coords)
 
 
-def test_a_resampled_box_is_scaled_and_comes_back():
-    case: Any = boxed_case(1)
-    space, coords = Space("resample", (18, 4, 5)), case.boxes.coords
-    inside: Any = space.to_generator(case)
-    np.testing.assert_allclose(inside.boxes.coords, coords * np.tile([2, 0.5, 0.5], 2), rtol=1e-6)
-    back: Any = space.to_host(Sample(inside.image, None, inside.boxes), case.image.shape[1:])
-    np.testing.assert_allclose(back.boxes.coords, coords, rtol=1e-6)
-
-
-def test_cropping_beyond_the_array_gives_only_fill():
-    assert (crop_pad(np.ones((2, 3)), (5, 5), (2, 2), -3.0) == -3).all()
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_a_box_comes_back_with_its_slice(seed):
     case, space = boxed_case(seed), SPACES["slice larger than the case"]
@@ -205,3 +218,12 @@ def test_a_box_comes_back_with_its_slice(seed):
     inside = space.to_generator(case, placement)
     back: Any = space.to_host(Sample(inside.image, None, inside.boxes))
     assert back.boxes.coords.tolist() == bounds(back.image[0])
+
+
+def test_a_resampled_box_is_scaled_and_comes_back():
+    case: Any = boxed_case(1)
+    space, coords = Space("resample", (18, 4, 5)), case.boxes.coords
+    inside: Any = space.to_generator(case)
+    np.testing.assert_allclose(inside.boxes.coords, coords * np.tile([2, 0.5, 0.5], 2), rtol=1e-6)
+    back: Any = space.to_host(Sample(inside.image, None, inside.boxes), case.image.shape[1:])
+    np.testing.assert_allclose(back.boxes.coords, coords, rtol=1e-6)

@@ -53,6 +53,17 @@ def test_twice_the_size_and_back_keeps_labels_to_the_bit_and_even_images():
     assert np.array_equal(again.image, image)
 
 
+def test_twice_the_size_and_back_blurs_an_image_by_an_eighth_of_its_curvature():
+    """Linear up and down again is x + (x[-1] - 2 x + x[+1]) / 8 along each axis, exactly."""
+    space = Space("resample", (6, 6, 32), frame=(6, 6, 64))
+    row = np.random.default_rng(2).normal(size=32).astype(np.float32)
+    image = np.broadcast_to(row, (1, 6, 6, 32)).copy()
+    host = space.to_host(Sample(image), space.frame)
+    again = space.to_generator(Case("", "", host.image)).image[0, 0, 0]
+    blurred = row[1:-1] + (row[:-2] - 2 * row[1:-1] + row[2:]) / 8
+    assert np.allclose(again[1:-1], blurred, atol=1e-5)
+
+
 def test_the_nearest_voxel_makes_no_new_values_and_is_at_most_half_a_coarse_voxel_off():
     """Doncenco: 95 slices to 64 and back; every slice comes back as one of its neighbours."""
     slices = np.arange(95, dtype=np.float32)

@@ -3,12 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import distance_transform_edt
 
 from gansynth.data.blending import (
     dress,
+    fade,
     hole,
+    match_rim,
     poisson,
+    rim_voxels,
     soft,
+    steps_from,
 )
 
 RIMS = {2: (2, 4), 3: (1, 3, 2)}
@@ -24,6 +29,30 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
+def test_rims_are_rounded_up_along_each_axis():
+    assert rim_voxels(3, (1, 0.6, 5)) == (3, 5, 1)
+    assert rim_voxels(0, (1, 1)) == (0, 0)
+    assert rim_voxels(None, (1, 0.6, 5)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_fade_is_one_within_falls_with_the_distance_and_is_nothing_beyond_the_rim(ndim):
+    mask, rim = blob(ndim), RIMS[ndim]
+    found, steps, near = fade(mask, rim), steps_from(mask, rim), hole(mask, rim)
+    for sample, held in enumerate(mask[:, 0].numpy()):
+        wanted = distance_transform_edt(~held, sampling=[1 / r for r in rim])
+        within = wanted <= 1 + 1e-6
+        np.testing.assert_allclose(steps[sample, 0][within], wanted[within], atol=1e-5)
+        assert (steps[sample, 0][~within] > 1).all()
+        np.testing.assert_array_equal(near[sample, 0].numpy(), within)
+        assert torch.equal(fade(mask[sample : sample + 1], rim)[0], found[sample])
+    assert (found[mask] == 1).all()
+    assert (found[~near] == 0).all()
+    ring = near & ~mask
+    assert (found[ring][steps[ring].argsort()].diff() <= 0).all()
+    assert 0 < float(found[ring].min()) < 0.3 < float(found[ring].max()) < 1
+
+
 @pytest.mark.parametrize("match", [False, True])
 def test_a_soft_paste_leaves_the_background_to_the_bit(match):
     mask, here, there = blob(3), noise(2, 2, 15, 18, 13), noise(2, 2, 15, 18, 13, seed=1)
@@ -33,6 +62,16 @@ def test_a_soft_paste_leaves_the_background_to_the_bit(match):
     assert match or torch.equal(found[inside], there[inside])
     plain = soft(here, there, mask, (0, 0, 0))
     assert torch.equal(plain, torch.where(mask, there, here))
+
+
+def test_a_matched_donor_has_the_backgrounds_mean_and_deviation_in_the_rim():
+    mask, here = torch.zeros(1, 1, 20, 20, dtype=torch.bool), noise(1, 2, 20, 20)
+    mask[..., 8:12, 8:12] = True
+    matched = match_rim(here, 0.7 * noise(1, 2, 20, 20, seed=3) + 5, mask, (3, 3))
+    ring = (hole(mask, (3, 3)) & ~mask)[0, 0]
+    for found, wanted in zip(matched[0], here[0], strict=True):
+        assert found[ring].mean() == pytest.approx(float(wanted[ring].mean()), abs=1e-4)
+        assert found[ring].std() == pytest.approx(float(wanted[ring].std()), rel=1e-3)
 
 
 def test_dressing_keeps_the_donor_where_classes_agree_and_fills_the_rest_by_class():

@@ -1,13 +1,16 @@
 # mypy: disallow-untyped-calls=False
 
+import threading
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gansynth.core.generator import Stage
 from gansynth.core.schema import Boxes, Case, Schema
+from gansynth.core.source import lineage_of
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.runtime.errors import DataFault
@@ -38,6 +41,11 @@ class Boxed(ToySource):
         return replace(super().load(case_id), boxes=Boxes(coords.reshape(-1, 6), numbers))
 
 
+class Empty(ToySource):
+    def load(self, case_id: str) -> Case:
+        return replace(super().load(case_id), labels=np.zeros((32, 32), np.int16))
+
+
 def batches(source=None, space=None, **options) -> Any:
     source = source or ToySource(3)
     return CaseBatches(CaseCache(source), space or Space("crop", (8, 8, 8)), **options)
@@ -51,9 +59,60 @@ def test_held_out_cases_are_never_read():
     assert set(source.reads) == set(source.train_ids)
 
 
+def test_context_is_made_of_the_cut_case():
+    batch = batches(context=lambda c: (c.image[0] > 0).astype(np.int16))(0, Stage(), range(2))
+    assert torch.equal(batch.context, (batch.image[:, 0] > 0).long())
+
+
 def test_an_ignored_label_becomes_background():
     batch = batches(Boxed(3))(0, Stage(), range(8))
     assert set(batch.labels.unique().tolist()) <= {-1, 0, 1}
+
+
+def test_boxes_of_a_batch_are_padded_to_its_longest_list():
+    source = Boxed(3)
+    whole = batches(source, source.space)(0, Stage(), range(12))
+    counts = (whole.box_labels >= 0).sum(1)
+    assert whole.boxes.shape == (12, max(counts), 6)
+    assert len(set(counts.tolist())) > 3
+    for coords, numbers, count in zip(whole.boxes, whole.box_labels, counts, strict=True):
+        assert numbers.tolist() == [*range(count), *[-1] * (len(numbers) - count)]
+        assert (coords[:count, 5] > 0).all()
+        assert not coords[count:].any()
+
+
+def test_a_case_that_is_not_accepted_is_drawn_again():
+    source = Boxed(3)
+    chosen = batches(source, source.space, accepts=lambda case: len(case.boxes.labels) > 0)
+    for step in range(8):
+        assert (chosen(step, Stage(), range(2)).box_labels[:, 0] >= 0).all()
+    with pytest.raises(DataFault, match="none of them"):
+        batches(accepts=lambda case: False)(0, Stage(), range(1))
+
+
+def test_the_lineage_is_the_source_s_and_what_it_read_is_not_read_again():
+    source = Counting()
+    cache = CaseCache(source)
+    assert lineage_of(cache.source, cache) == lineage_of(ToySource(2))
+    assert cache("toy_00") is cache("toy_00")
+    for case in source.train_ids:
+        cache(case)
+    assert sorted(source.reads) == sorted(source.train_ids)
+
+
+@pytest.mark.parametrize(
+    ("source", "space"),
+    [(ToySource, Space("crop", (8, 8))), (ToySource, Space()), (ToySource, Space("crop", (40, 8))),
+     (Empty, Space("crop", (8, 8)))],
+)  # fmt: skip
+def test_places_are_those_that_the_space_draws(source, space):
+    cases = source(2)
+    cache = CaseCache(cases)
+    for seed in range(20):
+        drawn = cache.place("toy_03", space, np.random.default_rng(seed))
+        expected = space.place(cases.load("toy_03"), np.random.default_rng(seed))
+        assert drawn.placement == drawn.origin == expected
+        assert drawn.shape == (32, 32)
 
 
 def test_memory_is_bounded_and_the_least_recently_used_case_goes_first():
@@ -80,10 +139,21 @@ def test_cases_that_are_read_again_and_again_are_told_of_once(monkeypatch, caplo
     assert "gansynth cache toy:2 -o FILE.h5" in caplog.text
 
 
-def test_a_case_that_is_not_accepted_is_drawn_again():
-    source = Boxed(3)
-    chosen = batches(source, source.space, accepts=lambda case: len(case.boxes.labels) > 0)
-    for step in range(8):
-        assert (chosen(step, Stage(), range(2)).box_labels[:, 0] >= 0).all()
-    with pytest.raises(DataFault, match="none of them"):
-        batches(accepts=lambda case: False)(0, Stage(), range(1))
+def test_two_threads_do_not_read_at_once():
+    inside, most = threading.Semaphore(0), []
+
+    class Slow(Counting):
+        def load(self, case_id: str) -> Case:
+            inside.release()
+            threading.Event().wait(0.01)
+            most.append(inside._value)
+            inside.acquire()
+            return super().load(case_id)
+
+    cache = CaseCache(Slow(), max_bytes=1)
+    threads = [threading.Thread(target=cache, args=(f"toy_{i:02d}",)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 4

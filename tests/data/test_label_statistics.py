@@ -1,9 +1,9 @@
 import json
-from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gansynth.core.schema import OUTSIDE, Schema
 from gansynth.data.connected_components import boxes_of
@@ -79,6 +79,21 @@ def test_outside_is_touched_only_where_the_body_encloses_it():
     assert np.array_equal(priors.clean(specked), whole)
 
 
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), axes=st.sampled_from([(17, 23), (8, 9, 7)]))
+def test_cleaning_a_clean_map_changes_nothing(seed, axes):
+    rng = np.random.default_rng(seed)
+    schema = FLAT if len(axes) == 2 else SOLID
+    coarse = [rng.integers(0, 3, (3,) * len(axes)).repeat(3, 0)[:3] for _ in range(5)]
+    priors = LabelPriors.fit((c.astype(np.int16) for c in coarse), schema)
+    noise = rng.integers(0, 3, axes).astype(np.int16)
+    before = noise.copy()
+    cleaned = priors.clean(noise)
+    assert np.array_equal(priors.clean(cleaned), cleaned)
+    assert np.array_equal(noise, before)
+    assert cleaned.dtype == np.int16
+
+
 def much() -> np.ndarray:
     labels = np.ones((32, 32), np.int16)
     labels[10:14, 10:14] = 2
@@ -112,8 +127,15 @@ def test_a_label_that_some_training_maps_lack_may_be_missing():
     assert not LabelPriors.fit(map(rare, range(40)), FLAT).reject_reason(
         np.zeros((32, 32), np.int16)
     )
-    said = learnt_of(tiny).reject_reason(with_voxels((16, 16)))
+    said = LabelPriors.fit(map(tiny, range(400)), FLAT).reject_reason(with_voxels((16, 16)))
     assert said == "foreground covers 1 voxels, expected at least 71 as in the training label maps"
+
+
+def test_crumbs_of_the_right_area_are_a_flaw(priors):
+    labels = np.zeros((32, 32), np.int16)
+    labels[::3, ::3] = 1
+    labels[10:14, 10:14] = 2
+    assert "label 1 (edema) has " in priors.reject_reason(labels)
 
 
 def tiny(seed: int) -> np.ndarray:
@@ -128,11 +150,6 @@ def strewn(count: int, seed: int = 0) -> np.ndarray:
     return labels
 
 
-@cache
-def learnt_of(maps: Callable[[int], np.ndarray]) -> LabelPriors:
-    return LabelPriors.fit(map(maps, range(400)), FLAT)
-
-
 def refused(priors: LabelPriors, drawn: np.ndarray) -> str:
     """Why a map that was drawn enters no bank."""
     cleaned = priors.clean(drawn)
@@ -141,7 +158,7 @@ def refused(priors: LabelPriors, drawn: np.ndarray) -> str:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6, 20, 50])
 def test_strewn_voxels_are_refused_though_a_training_map_has_a_label_of_one(count):
-    priors = learnt_of(tiny)
+    priors = LabelPriors.fit(map(tiny, range(400)), FLAT)
     assert all(refused(priors, strewn(count, seed)) for seed in range(20))
     if count == 20:  # whatever cleaning takes
         said = priors.noise(strewn(8), strewn(8))
@@ -150,7 +167,7 @@ def test_strewn_voxels_are_refused_though_a_training_map_has_a_label_of_one(coun
 
 @pytest.mark.parametrize("maps", [blob, rare, tiny])
 def test_maps_of_the_same_kind_are_no_noise(maps):
-    priors = learnt_of(maps)
+    priors = LabelPriors.fit(map(maps, range(400)), FLAT)
     drawn = [maps(i) for i in range(401, 500)]
     assert {refused(priors, labels) for labels in drawn} == {""}
 
@@ -168,6 +185,13 @@ def test_few_samples_say_nothing(priors, samples):
     compared = priors.compare(np.zeros((32, 32), np.int16) for _ in range(samples))
     assert compared["warnings"] == []
     assert json.loads(json.dumps(compared)) == compared
+
+
+def test_no_training_map_says_nothing():
+    priors = LabelPriors.fit([], FLAT)
+    assert priors.noise(strewn(40), blob(0)) == ""
+    assert priors.reject_reason(blob(0)) == ""
+    assert np.array_equal(priors.clean(blob(0)), blob(0))
 
 
 def test_each_part_of_each_label_has_a_box():

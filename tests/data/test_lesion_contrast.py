@@ -1,5 +1,6 @@
 # mypy: disallow-untyped-calls=False
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -50,6 +51,12 @@ def test_contrast_is_one_for_a_lesion_and_about_nothing_elsewhere():
     assert abs(found[1]) < 0.3
     assert values(-image, ONE)[0] < -0.95
     assert found == values(1000 * image - 7, ONE, TWO)  # no scale comes in
+
+
+def test_a_box_that_leaves_no_rim_has_no_contrast():
+    image = of(0).image
+    assert np.isnan(contrast(image, boxes_of((0, 0, 48, 48)))).all()
+    assert contrast(image, boxes_of()).shape == (0,)
 
 
 @settings(max_examples=80, deadline=None)
@@ -126,6 +133,13 @@ def test_a_class_that_cannot_be_told_from_other_places_judges_nobody():
     assert known.reject_reason(of(99, ONE).image, boxes_of(TWO)) == ""
 
 
+def test_lesion_contrast_is_read_back_from_json():
+    known = learnt()
+    document = json.dumps(known.to_json(), allow_nan=False)
+    assert LesionContrast.from_json(json.loads(document)) == known
+    assert len(document) < 400
+
+
 def grown(row: Any, by: float) -> Any:
     return (row[0] - by, row[1] - by, row[2] + by, row[3] + by)
 
@@ -144,9 +158,3 @@ def test_a_box_that_fits_or_shows_nothing_stays():
     assert np.abs(tight.coords[0] - ONE).max() <= 1
     assert np.array_equal(tight.coords[1:], boxes.coords[1:])
     assert shares[1:] == [1, 1]
-
-
-def test_a_box_that_leaves_no_rim_has_no_contrast():
-    image = of(0).image
-    assert np.isnan(contrast(image, boxes_of((0, 0, 48, 48)))).all()
-    assert contrast(image, boxes_of()).shape == (0,)

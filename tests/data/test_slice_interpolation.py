@@ -55,6 +55,14 @@ def test_drawn_slices_stay_and_what_is_filled_lies_between_its_neighbours(seed):
             assert (between <= either).all()
 
 
+def test_a_label_that_one_slice_lacks_yields_to_that_of_both():
+    apart = interpolate_slices(discs(15, 0, 0, 15) + discs(0, 0, 0, 15))
+    assert [int(plane.max()) for plane in apart] == [1, 1, 2, 2]  # in common is none: the nearer
+    shared = discs(15, 0, 15)
+    shared[2, 18:22, 18:22] = 2
+    assert set(np.unique(interpolate_slices(shared)[1])) == {0, 1}
+
+
 def test_nothing_is_added_beyond_the_first_and_the_last_nor_where_they_are_too_far_apart():
     assert filled(discs(0, 0, 9, 0, 9, 0, 0)) == [False, False, True, True, True, False, False]
     sparse = discs(9, 0, 0, 9, 0, 0, 0, 9)

@@ -488,3 +488,12 @@ def test_a_strangers_label_maps_condition_the_images_of_a_chain(tmp_path):
         (sample,) = drawer.draw_raw(0, 1)
     assert sample.under is not None
     assert set(np.unique(sample.under)) == {-1, 0, 1, 2, 3}  # 3: bright, and no label of the source
+
+
+def test_training_cases_determine_no_context_of_a_part(monkeypatch, tmp_path):
+    def stop(*_: Any, settings: Any, **__: Any) -> None:
+        raise KeyboardInterrupt(f"context={settings['context']}")
+
+    monkeypatch.setattr(fitting, "fit", stop)
+    with pytest.raises(KeyboardInterrupt, match="context=0"):
+        compose(tmp_path / "run")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.schema import Sample, Schema
+from gansynth.core.schema import Case, Sample, Schema
 from gansynth.data.picture_files import read_picture
 from gansynth.report.image_grid import EDGE, GAP, write_image_grid
 from gansynth.report.png import LINE
@@ -148,3 +148,17 @@ def test_a_mosaic_shows_each_item_in_its_place(tmp_path):
     middles = picture[LINE + EDGE // 2 :: height, EDGE // 2 :: width, 0] / 255
     wanted = [[0, 0.5, 0.1, 0.6, 0.2, 0.7, 0.3, 0.8], [0.4, 0.9, 1, 1, 1, 1, 1, 1]]
     assert middles == pytest.approx(np.array(wanted), abs=0.06)
+
+
+def test_labels_are_outlined_alike_in_each_channel_and_named_above(tmp_path):
+    schema = Schema(("T1", "T2"), {"background": 0, "organ": 1}, (1.0, 1.0), "HW")
+    labels = np.zeros((8, 8), np.int16)
+    labels[2:5, 2:5] = 1
+    both = Sample(np.repeat(item(0.5).image, 2, axis=0), labels)
+    real = Case("a", "a", both.image)
+    picture = read_picture(write_image_grid(tmp_path / "a.png", [("", [both, real])], schema))
+    assert (np.ptp(picture[:LINE].astype(int), axis=-1) > 50).sum() == 10 * 10  # the legend's mark
+    for channel in np.split(picture[LINE:], 2):
+        coloured = np.ptp(channel.astype(int), axis=-1) > 50
+        assert coloured[:, : EDGE + GAP].sum() == 4 * (3 * EDGE // 8) - 4
+        assert not coloured[:, EDGE + GAP :].any()

@@ -126,6 +126,13 @@ def test_an_export_is_images_masks_and_a_manifest(tmp_path):
     )
 
 
+def test_pictures_reads_it_as_it_lies(tmp_path):
+    export(tmp_path / "out", Drawer())
+    source = read_back(tmp_path / "out")
+    assert (source.schema.channels, source.unit) == (("T1",), "mm")
+    assert source.load("sample-0001").labels.max() == 2
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_picture_that_another_program_saved_again_is_no_real_case(tmp_path, bits):
     export(tmp_path / "out", Drawer(), bits=bits)

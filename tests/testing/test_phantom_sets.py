@@ -298,3 +298,21 @@ def test_livers_labels_are_exact_where_drawn_and_about_right_between(base, index
     between = np.flatnonzero(labels[first::3].any(axis=(1, 2))) * 3 + first
     inner = slice(between[0], between[-1] + 1)
     assert dice(labels[inner], truth[inner]) > 0.86
+
+
+def test_no_file_carries_the_time_of_writing(base):
+    stamps = {path.read_bytes()[4:8] for path in base.rglob("*.nii.gz")}  # gzip's MTIME
+    assert stamps == {bytes(4)}
+
+
+def test_the_front_is_up(slices):
+    """A brain is narrower in front, on average: that lies in the upper rows."""
+    ends = []
+    for _, pixels, _ in slices:
+        rows = np.count_nonzero(pixels, axis=1)
+        filled = rows[rows > 0]
+        ends.append(
+            [part.mean() for part in (filled[: len(filled) // 4], filled[::-1][: len(filled) // 4])]
+        )
+    front, back = np.mean(ends, axis=0)
+    assert front < 0.95 * back

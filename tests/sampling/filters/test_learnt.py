@@ -18,6 +18,7 @@ from gansynth.sampling.filters.fitted import (
     build_filters,
     ensure_learnt,
     folder_of,
+    split_by_subject,
     to_learn,
 )
 from gansynth.sampling.quality_gate import reject_reason_of
@@ -173,3 +174,13 @@ def test_what_was_learnt_on_other_cases_is_refused(run):
 def test_a_slip_is_one_line(text, says):
     with pytest.raises(UsageFault, match=says):
         build_filters(text)
+
+
+def test_cases_are_set_apart_by_subject():
+    people = {"a1": "a", "a2": "a", "b1": "b", "c1": "c", "c2": "c"}
+    train, apart = split_by_subject(sorted(people), people)
+    assert sorted(train + apart) == sorted(people)
+    assert {people[i] for i in train}.isdisjoint({people[i] for i in apart})
+    assert split_by_subject(["a1", "a2"], people) == (["a1", "a2"], ["a1", "a2"])
+    pair = split_by_subject(["a1", "b1"], people)
+    assert sorted(map(len, pair)) == [1, 1]
