@@ -148,7 +148,7 @@ def write(name: str, document: Mapping[str, Any]) -> Path:
     path = RESULTS / f"{name}.json"
     # Folders by their last name: where they lay on this machine is nobody's business.
     words = (re.sub(r"(?:^|(?<=[=:]))/\S*/", "", a) for a in sys.argv[1:])
-    command = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *words]
+    command = ["python", f"benchmarks/scripts/{Path(sys.argv[0]).name}", *words]
     full = {
         "benchmark": name,
         "command": " ".join(command),
