@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import pytest
@@ -15,11 +16,17 @@ def test_a_job_reads_what_the_jobs_before_it_wrote(small: Small):
     code = f"document = {{'n': int(open({str(source)!r}).read()) + 1}}"
     small.add("read", code, needs=["write"])
     small.add("write", "(work / 'number').write_text('41')")
-    seen = []
-    assert small.run(on_change=lambda told: seen.append([s.phase.name for s in told.standings])).ok
+    assert small.run().ok
     assert small.document("read") == {"n": 42}
-    assert ["WAITING", "RUNNING"] in seen
-    assert seen[-1] == ["DONE", "DONE"]
+
+
+def test_a_job_is_one_process(small: Small):
+    for name in "ab":
+        small.add(name, "document = [os.getpid(), os.getppid()]")
+    small.run()
+    processes, parents = zip(*(small.document(name) for name in "ab"), strict=True)
+    assert set(parents) == {os.getpid()}
+    assert len({*processes, os.getpid()}) == 3
 
 
 def test_the_result_says_what_was_run_where_and_how_long(small: Small):
@@ -115,3 +122,12 @@ def test_gpus_are_dealt_out_in_turn(small: Small):
     run_jobs(small.jobs, small.store, LocalExecutor(3, ("4", "6")))
     assert sorted(small.document(name)[0] for name in "abc") == ["4", "4", "6"]
     assert [LocalExecutor(None, gpus).slots for gpus in (("4", "6"), ())] == [2, 1]
+
+
+def test_whoever_watches_sees_jobs_begin_and_end(small: Small):
+    small.add("one", "time.sleep(0.3)")
+    small.add("two", needs=["one"])
+    seen = []
+    small.run(on_change=lambda told: seen.append(tuple(s.phase.name for s in told.standings)))
+    assert ("RUNNING", "WAITING") in seen
+    assert seen[-1] == ("DONE", "DONE")
