@@ -45,21 +45,29 @@ SHAPE = (24, 28, 24)
 CONFIGURATIONS = ("3d_fullres", "2d")
 
 LONGEST = (
-    "faults/test_kills",
-    *("adapters/yolo/test_augment", "adapters/yolo/test_detectors", "plugins/test_conformance"),
-    *("bank/test_producer", "adapters/test_conformance_training", "adapters/test_conformance"),
-    *("adapters/nnunet/test_trainer", "adapters/segmenter/test_training", "training/test_stopped"),
-    *("evaluation/test_evaluation", "fitting/test_cost", "bank/test_supervisor", "test_packaging"),
-    *("adapters/deepmedic/test_session", "adapters/nnunet/test_session", "plugins/test_papers"),
-    *(
-        "adapters/deepmedic/test_host",
-        "adapters/deepmedic/test_export",
-        "benchmark/jobs/test_graph",
-    ),
-    *("benchmark/jobs/test_killed", "benchmark/test_end_to_end", "cli/test_evaluate"),
-    *("cli/test_fit_recipe", "testing/test_phantoms", "testing/test_phantom_sets"),
+    "adapters/test_conformance",
+    "plugins/test_conformance",
+    "adapters/test_conformance_training",
+    "adapters/deepmedic/test_training",
+    "evaluation/test_evaluation",
+    "unchanged/test_unchanged",
+    "runtime/test_distributed",
+    "hosts/test_compare",
+    "sampling/test_composite",
+    "benchmark/test_report",
+    "adapters/yolo/test_detectors",
+    "metrics/test_conformance",
+    "benchmark/test_end_to_end",
+    "conditions/test_edits",
+    "fitting/test_fit",
+    "hosts/test_segments",
+    "bank/test_producer",
+    "adapters/nnunet/test_export",
+    "training/test_zoo",
+    "sampling/test_sample_check",
+    "cli/test_evaluate",
 )
-"""Files that take more than some five seconds, the longest first."""
+"""Files that take more than some ten seconds, the longest first."""
 
 
 def pytest_addoption(parser):
