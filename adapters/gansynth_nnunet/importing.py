@@ -216,8 +216,8 @@ class _RawWriter:
             stored, truth = source.files(case), source.entry(case).labels
             assert stored.arrays is not None
             assert truth is not None
-            only_labels = len(copied) == len(channels) and targets[-1] not in copied
-            image, labels = ((), source.label_map(truth)[0]) if only_labels else stored.arrays()
+            images_copied = copied.keys() >= {*targets[:-1]}
+            image, labels = ((), source.label_map(truth)[0]) if images_copied else stored.arrays()
             affine = stored.affine
         else:
             read, spacing = source.load(case), source.schema.spacing[::-1]
