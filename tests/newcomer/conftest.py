@@ -2,7 +2,9 @@
 
 Seconds are those of the clock or of the CPU, whichever are fewer. The CPU seconds of a command and
 its children do not grow while other programs run, as the clock's do. On an idle machine with two
-cores the clock's are fewer where both cores work. One thread, as in all tests.
+cores the clock's are fewer where both cores work. One thread, as in all tests. Beside other workers
+of pytest a task may take twice its seconds: two threads of one core each get half of it, and the
+CPU's clock doesn't show that.
 """
 
 import contextlib
@@ -81,7 +83,8 @@ def task(request):
         yield done
         request.config.stash.setdefault(TABLE, []).append(done)
         assert len(done.commands) <= commands
-        assert done.seconds <= seconds, done
+        beside_others = "PYTEST_XDIST_WORKER" in os.environ
+        assert done.seconds <= seconds * (2 if beside_others else 1), done
 
     return started
 
