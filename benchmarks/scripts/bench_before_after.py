@@ -139,7 +139,7 @@ def injection(run: str) -> float:
     script = next(Path("benchmarks").rglob("bench_injection.py"))
     with tempfile.TemporaryDirectory() as scratch:
         told = {**os.environ, "BENCH_RESULTS": scratch}
-        words = [sys.executable, str(script), "--rounds", "20"]
+        words = [sys.executable, str(script), "--rounds", "40"]
         subprocess.run(words, env=told, stdout=sys.stderr)  # 1: above the bar, by a few steps
         found = json.loads(Path(scratch, "injection.json").read_bytes())
     return float(found["step_over_without"]["p 0.5"]["ratio"])

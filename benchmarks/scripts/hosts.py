@@ -65,16 +65,15 @@ class Host:
         """Seconds each step has waited for its batch, or made it where there are no workers."""
 
     def _mix(self, source: Any, plan: Any) -> None:
-        from gansynth.core.registry import installed
-        from gansynth_nnunet.mixed import MixedNnunetDataset
+        from gansynth_nnunet.mixed import MixedNnunetDataset, location_keys
 
-        adapter: Any = installed().host("nnunet")(source)
         plain = self.trainer.get_tr_and_val_datasets
 
         def mixed() -> tuple[Any, Any]:
             train, validation = plain()
             batch, channels = self.trainer.batch_size, len(source.schema.channels)
-            return MixedNnunetDataset(train, plan, batch, channels, adapter.keys), validation
+            keys = location_keys(self.trainer.label_manager)
+            return MixedNnunetDataset(train, plan, batch, channels, keys), validation
 
         self.trainer.get_tr_and_val_datasets = mixed
 
