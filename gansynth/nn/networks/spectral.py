@@ -25,7 +25,9 @@ def spectral_norm(layer: nn.Module) -> nn.Module:
     transposed = isinstance(layer, nn.ConvTranspose2d | nn.ConvTranspose3d)
     assert isinstance(layer.weight, Tensor)
     norm = SpectralNorm(layer.weight, axis=int(transposed))
-    return parametrize.register_parametrization(layer, "weight", norm)
+    # On ``meta`` there is nothing to compute, and torch would import its compiler for that.
+    bare = layer.weight.is_meta
+    return parametrize.register_parametrization(layer, "weight", norm, unsafe=bare)
 
 
 class SpectralNorm(nn.Module):
@@ -47,7 +49,8 @@ class SpectralNorm(nn.Module):
         for name, length in zip(("_u", "_v"), matrix.shape, strict=True):
             start = matrix.new_empty(length).normal_()
             self.register_buffer(name, F.normalize(start, dim=0))
-        self.iterate(weight, STARTING)
+        if not weight.is_meta:
+            self.iterate(weight, STARTING)
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the normalised weight, in the data type that autocast gives a convolution."""
