@@ -173,9 +173,9 @@ class NnunetAdapter(Framework):
         return vars(parse_options(options))
 
     def check_options(self) -> None:
-        if self.trainer is not None:
-            return
         variant = self.class_name.removesuffix(SUFFIX)
+        if self.trainer is not None or variant == NnunetSettings().trainer:
+            return  # nnU-Net's own takes seconds to import, which only its process needs
         if look_up(variant) is None and look_up(self.class_name) is None:  # users may compose one
             find_variant(variant)  # refuses it
 
