@@ -1,6 +1,7 @@
 """What many tests share: a tiny data set that nnU-Net itself preprocessed, a run, ``run_cli``."""
 
 import contextlib
+import functools
 import hashlib
 import multiprocessing
 import os
@@ -320,17 +321,33 @@ def frozen_bank(toy_nnunet, tmp_path):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _few_pictures():
-    """Reports of tiny fits show a few samples: drawing more takes far longer than the fit."""
+def _tiny_fits():
+    """Tiny fits leave out sheets and reports, which take longer; those of ``whole_fits`` are small.
+
+    Fingerprints of a picture are computed once: each command reads the same few cases again.
+    """
+    from gansynth.core import source
+
     few: dict[str, int] = {
         **{f"fitting.{name}.COLUMNS": 2 for name in ("cost", "sample_grids", "composite_fit")},
         **{"fitting.sample_grids.SHOWN": 2, "fitting.sample_grids.STEPS": 3},
         **{"fitting.fit.SPECTRUM_SAMPLES": 4, "fitting.label_report.SAMPLES": 8},
     }
+    known: dict[tuple[Any, ...], Any] = {}
+
+    def prints_of(image: Any, spacing: Sequence[float]) -> Any:
+        key = hashlib.sha256(image.tobytes()).digest(), image.shape, image.dtype, tuple(spacing)
+        if key not in known:
+            known[key] = fingerprints(image, spacing)
+        return known[key]
+
     with pytest.MonkeyPatch.context() as patch:
         for name, number in few.items():
             patch.setattr(f"gansynth.{name}", number)
-        yield
+        fingerprints = source.prints_of
+        patch.setattr(source, "prints_of", prints_of)
+        with fits_that_show(False):
+            yield
 
 
 @pytest.fixture
@@ -396,22 +413,29 @@ def toy_fit(toy_source):
     return run
 
 
-@contextlib.contextmanager
-def fits_alone():
-    """Fits draw no sheets and write no reports, which take most of the time of tiny ones."""
-    from gansynth.fitting import fit as fitting
+@functools.cache
+def pictures() -> dict[str, Any]:
+    """What a fit calls to show its samples."""
+    from gansynth.fitting import fit
 
+    names = "final_sheets", "report_label_maps", "spectrum", "write_run_report", "SampleGrid"
+    return {name: getattr(fit, name) for name in names}
+
+
+@contextlib.contextmanager
+def fits_that_show(show: bool):
+    """Let fits in this process draw their sheets and write their reports, or not."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("final_sheets", "report_label_maps", "spectrum", "write_run_report"):
-            patch.setattr(fitting, name, lambda *_: {})
-        patch.setattr(fitting, "SampleGrid", lambda *_: lambda step: None)
+        for name, whole in pictures().items():
+            alone = (lambda *_: lambda step: None) if name == "SampleGrid" else (lambda *_: {})
+            patch.setattr(f"gansynth.fitting.fit.{name}", whole if show else alone)
         yield
 
 
 @pytest.fixture(scope="module")
-def no_sheets():
-    """``fits_alone`` for one module's tests."""
-    with fits_alone():
+def whole_fits():
+    """Fits in this module's tests draw their sheets and write their reports."""
+    with fits_that_show(True):
         yield
 
 

@@ -22,7 +22,8 @@ class Progress:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.before: dict[str, float] = config.cache.get(CACHED, {}) if config.cache else {}
+        self.cache = getattr(config, "cache", None)  # None with -p no:cacheprovider
+        self.before: dict[str, float] = self.cache.get(CACHED, {}) if self.cache else {}
         self.mean = sum(self.before.values()) / len(self.before) if self.before else 1.0
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.tests = self.finished = 0
@@ -67,8 +68,8 @@ class Progress:
 
     def pytest_sessionfinish(self) -> None:
         """Remember how long each test took."""
-        if self.config.cache:
-            self.config.cache.set(CACHED, {**self.before, **self.seconds})
+        if self.cache:
+            self.cache.set(CACHED, {**self.before, **self.seconds})
 
     def _line(self, test: str, elapsed: float) -> str:
         share = self.weight_finished / self.weight

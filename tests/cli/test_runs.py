@@ -27,7 +27,7 @@ def manifest(run: Path) -> dict[str, object]:
     return document
 
 
-def test_fit_prints_a_summary_on_stdout_and_the_rest_on_stderr(toys, run_cli, tmp_path):
+def test_fit_prints_a_summary_on_stdout_and_the_rest_on_stderr(toys, run_cli, whole_fits, tmp_path):
     run = tmp_path / "run"
     result = run_cli("fit", "means", *DATA, "-o", run)
     assert result.exit_code == 0
@@ -44,7 +44,9 @@ def test_fit_prints_a_summary_on_stdout_and_the_rest_on_stderr(toys, run_cli, tm
     assert (again.exit_code, again.stderr, told) == (0, "", stdout)
 
 
-def test_a_generator_without_training_has_a_preview_and_no_steps(toys, run_cli, tmp_path):
+def test_a_generator_without_training_has_a_preview_and_no_steps(
+    toys, run_cli, whole_fits, tmp_path
+):
     run = tmp_path / "run"
     told = run_cli("fit", "means", *DATA, "-o", run).stdout
     told += run_cli("fit", "means", *DATA, "-o", tmp_path / "dry", "--dry-run", "--verbose").stdout

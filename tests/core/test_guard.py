@@ -77,7 +77,7 @@ def host(tmp_path_factory) -> CaseSource:
 
 
 @pytest.fixture(scope="module")
-def toy_run(toy_fit, no_sheets, tmp_path_factory) -> Path:
+def toy_run(toy_fit, tmp_path_factory) -> Path:
     run: Path = tmp_path_factory.mktemp("toy") / "run"
     toy_fit(run, steps=0)
     return run

@@ -124,9 +124,7 @@ def noise():
 
 
 @pytest.mark.parametrize("kind", ["slices:nifti", "pictures"])
-def test_a_generator_of_images_is_fitted_on_them_and_drawn_from(
-    pairs, tmp_path, noise, no_sheets, kind
-):
+def test_a_generator_of_images_is_fitted_on_them_and_drawn_from(pairs, tmp_path, noise, kind):
     where = pairs
     if kind == "pictures":
         where = tmp_path / "pictures"

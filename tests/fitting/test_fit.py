@@ -35,7 +35,7 @@ from tests.recorder import Recorder
 
 
 @pytest.fixture(scope="module")
-def shared(toy_fit, tmp_path_factory):
+def shared(toy_fit, whole_fits, tmp_path_factory):
     out = tmp_path_factory.mktemp("shared") / "run"
     reporter = Recorder()
     return out, toy_fit(out, reporter=reporter), reporter
@@ -247,7 +247,7 @@ def test_a_case_is_read_once_by_batches_sheets_and_spectrum_together(
     assert set(read.values()) == {1}
 
 
-def test_the_first_sheet_does_not_wait_for_its_turn(toy_fit, tmp_path, monkeypatch):
+def test_the_first_sheet_does_not_wait_for_its_turn(toy_fit, whole_fits, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "FIRST_PREVIEW", 0.0)
     toy_fit(tmp_path, steps=3, sample_every=1000)
     names = sorted(p.name for p in (tmp_path / "samples").glob("step-*.png"))
@@ -255,7 +255,7 @@ def test_the_first_sheet_does_not_wait_for_its_turn(toy_fit, tmp_path, monkeypat
 
 
 def test_every_sheet_shows_the_same_conditions_beside_the_cases_they_came_from(
-    toy_fit, tmp_path, monkeypatch
+    toy_fit, whole_fits, tmp_path, monkeypatch
 ):
     drawn: list[tuple[Any, Any]] = []
 

@@ -13,7 +13,7 @@ WARNING = "discriminator at chance: a loss of 0.25"
 
 
 @pytest.fixture(scope="module")
-def fitted(toy_fit, tmp_path_factory):
+def fitted(toy_fit, whole_fits, tmp_path_factory):
     out = tmp_path_factory.mktemp("private") / "run"
     toy_fit(out, sample_every=1, steps=7)
     return out

@@ -55,7 +55,7 @@ class People(ToySource):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def people(toy_source, no_sheets):
+def people(toy_source):
     with offered("people", sources={"people": lambda request: People(int(request.where))}):
         yield
 

@@ -71,7 +71,7 @@ class Kinds(ToySource):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def kinds(toy_source, no_sheets):
+def kinds(toy_source):
     with offered("kinds", sources={"kinds": lambda request: Kinds(request.where)}):
         yield
 

@@ -35,9 +35,7 @@ FORGED: dict[str, tuple[dict[str, Any], int, str]] = {
 """Key of the manifest, what it claims, the exit code, what is said."""
 
 
-def test_a_forged_run_is_refused_before_memory_is_taken(
-    toy_fit: Any, no_sheets: None, tmp_path: Path
-) -> None:
+def test_a_forged_run_is_refused_before_memory_is_taken(toy_fit: Any, tmp_path: Path) -> None:
     toy_fit(tmp_path / "run", steps=0)
     manifest = json.loads((tmp_path / "run/manifest.json").read_text())
     for key, (values, _, _) in FORGED.items():

@@ -19,13 +19,12 @@ from gansynth.sampling.open_run import load_run
 from gansynth.sampling.sample import sample
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
-from tests.conftest import fits_alone
 
 OWN = {"width": 4, "max_width": 8, "batch_size": 2, "with_mask": "yes", "diversity": 0}
 
 
 @pytest.fixture(scope="module")
-def fitted_gan(toy_fit, tmp_path_factory) -> Any:
+def fitted_gan(toy_fit, whole_fits, tmp_path_factory) -> Any:
     """A run of ``dcgan`` that has hardly learnt anything, and the fit's report."""
     run = tmp_path_factory.mktemp("looking") / "run"
     return run, toy_fit(run, generator="dcgan", own=OWN, edits=None, steps=2)
@@ -84,8 +83,7 @@ def test_a_walk_is_drawn_if_asked_for(fitted_gan, tmp_path):
 
 
 def test_without_latents_nothing_is_drawn(toy_fit, tmp_path):
-    with fits_alone():
-        toy_fit(tmp_path / "run", steps=0)
+    toy_fit(tmp_path / "run", steps=0)
     with pytest.raises(UsageFault, match="no latent space to interpolate in"):
         look(tmp_path / "run", out=tmp_path / "out", interpolate=4)
     assert not (tmp_path / "out").exists()

@@ -18,7 +18,6 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import LabelMapSampler, open_source
 from gansynth.sampling.sampler import Sampler
-from tests.conftest import fits_alone
 from tests.data import sets
 from tests.producers import fill_here
 
@@ -38,15 +37,7 @@ def lenient(run: Path) -> Path:
     return run
 
 
-@pytest.fixture
-def no_sheets():
-    with fits_alone():
-        yield
-
-
-def test_boxes_of_flat_samples_arrive_around_the_labels_that_were_drawn(
-    toy_fit, no_sheets, tmp_path
-):
+def test_boxes_of_flat_samples_arrive_around_the_labels_that_were_drawn(toy_fit, tmp_path):
     own = {**TINY, "with_mask": "yes"}
     toy_fit(tmp_path / "run", generator="dcgan", own=own, steps=1, batch_size=4, edits=None)
     reader = fill(lenient(tmp_path / "run"), tmp_path)
@@ -69,7 +60,7 @@ def test_boxes_of_flat_samples_arrive_around_the_labels_that_were_drawn(
     assert boxed > 0
 
 
-def test_images_alone_are_kept_as_such(toy_fit, no_sheets, tmp_path):
+def test_images_alone_are_kept_as_such(toy_fit, tmp_path):
     toy_fit(tmp_path / "run", generator="dcgan", own=TINY, steps=1, batch_size=4, edits=None)
     assert read_manifest(tmp_path / "run")["capabilities"]["draws"] == "image"
     reader = fill(tmp_path / "run", tmp_path)
@@ -133,9 +124,7 @@ READERS: dict[str, tuple[Callable[[Path], SourceRequest], Truth]] = {
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_drawn_label_maps_lie_on_the_grid_of_the_files(
-    reader, tmp_path, toy_nnunet, no_sheets, monkeypatch
-):
+def test_drawn_label_maps_lie_on_the_grid_of_the_files(reader, tmp_path, toy_nnunet, monkeypatch):
     ask, truth = READERS[reader]
     home = toy_nnunet.root if reader == "nnunet-raw" else tmp_path / "data"
     request = ask(home)
@@ -159,7 +148,7 @@ def test_drawn_label_maps_lie_on_the_grid_of_the_files(
 
 @pytest.mark.parametrize(("steps", "warned"), [("1", True), ("60", False)])
 def test_a_fit_that_finds_nothing_says_so_and_one_that_does_says_how_well(
-    run_cli, tmp_path, steps, warned
+    run_cli, tmp_path, whole_fits, steps, warned
 ):
     rng = np.random.default_rng(0)
     for number in range(12):

@@ -37,7 +37,7 @@ def test_a_record_that_says_otherwise_what_was_asked_is_refused():
 
 
 @pytest.fixture(scope="module")
-def drawn(toy_fit, no_sheets, tmp_path_factory):
+def drawn(toy_fit, tmp_path_factory):
     """A run, and the provenance of a sample of it."""
     folder = tmp_path_factory.mktemp("records")
     toy_fit(folder / "run", steps=0)

@@ -19,7 +19,7 @@ FIRST, LAST = ("checkpoints/step-00000002", "checkpoints/step-00000004")
 
 
 @pytest.fixture(scope="module")
-def shared(toy_fit, tmp_path_factory) -> Path:
+def shared(toy_fit, whole_fits, tmp_path_factory) -> Path:
     out: Path = tmp_path_factory.mktemp("shared") / "run"
     toy_fit(out, steps=4, sample_every=2)
     return out

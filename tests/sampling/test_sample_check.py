@@ -15,7 +15,6 @@ from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
-from tests.conftest import fits_alone
 from tests.evaluation.gatherings import strangers
 from tests.flat_sets import pictures
 from tests.producers import fill_here
@@ -32,8 +31,7 @@ def fitted(tmp_path_factory):
         "subjects": pictures(folder).subjects,
         "quiet": True,
     }
-    with fits_alone():
-        return gansynth.fit("copypaste", out=folder / "run", **data), data
+    return gansynth.fit("copypaste", out=folder / "run", **data), data
 
 
 def test_lesions_set_beside_real_ones_are_told_with_the_way_out(

@@ -28,7 +28,7 @@ SPACING = (3.0, 1.5, 0.75)
 
 
 @pytest.fixture(scope="module")
-def runs(toy_fit, no_sheets, tmp_path_factory) -> dict[str, Path]:
+def runs(toy_fit, tmp_path_factory) -> dict[str, Path]:
     base = tmp_path_factory.mktemp("runs")
     toy_fit(base / "flat", steps=2)
     tiny = {"width": 4, "levels": 1, "d_width": 4, "d_levels": 1, "output": "tanh", "context": 2}

@@ -127,7 +127,9 @@ def test_no_samples_for_sharing_show_a_patient(run_cli, tmp_path, hostile, code,
         (ImageAsContext, "distinct values of int16, expected integers and at most 64"),
     ],
 )
-def test_a_fit_refuses_images_among_statistics_and_context(run_cli, tmp_path, hostile, says):
+def test_a_fit_refuses_images_among_statistics_and_context(
+    run_cli, tmp_path, whole_fits, hostile, says
+):
     with offered("strangers", generators={"stranger": hostile}):
         done = run_of(run_cli, tmp_path)
     assert done.exit_code == 6

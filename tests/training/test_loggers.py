@@ -128,7 +128,7 @@ def test_tensorboard_takes_back_what_a_rollback_takes_back(tmp_path):
     assert [(e.step, e.value) for e in events(tmp_path).Scalars("a")] == [(1, 1.0), (2, 20.0)]
 
 
-def test_a_fit_logs_what_metrics_csv_has(tmp_path, run_cli):
+def test_a_fit_logs_what_metrics_csv_has(tmp_path, run_cli, whole_fits):
     from gansynth.report.figures import read_metrics
 
     small = ("--set=steps=3", "--set=log_every=1", "--set=width=4", "--set=d_width=4")

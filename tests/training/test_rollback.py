@@ -176,7 +176,7 @@ def ill_generator():
 
 @pytest.mark.fault(38)
 def test_the_command_gives_up_with_the_curve_drawn_and_named(
-    tmp_path, run_cli, one_line, ill_generator
+    tmp_path, run_cli, whole_fits, one_line, ill_generator
 ):
     chosen = {"steps": 12, "batch_size": 2, "checkpoint_every": 4, "log_every": 1}
     settings = [f"--set={key}={value}" for key, value in {**chosen, **ZOO["mmgan"].loop}.items()]

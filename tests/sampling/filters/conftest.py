@@ -5,7 +5,7 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def fitted(toy_fit, no_sheets, tmp_path_factory) -> Path:
+def fitted(toy_fit, tmp_path_factory) -> Path:
     """A run that no test writes to."""
     folder: Path = tmp_path_factory.mktemp("filters") / "run"
     toy_fit(folder, steps=1, edits=())
