@@ -326,7 +326,7 @@ def _tiny_fits():
 
     Fingerprints of a picture are computed once: each command reads the same few cases again.
     """
-    from gansynth.core import source
+    from gansynth.core.fingerprint import prints_of as fingerprints
 
     few: dict[str, int] = {
         **{f"fitting.{name}.COLUMNS": 2 for name in ("cost", "sample_grids", "composite_fit")},
@@ -344,8 +344,7 @@ def _tiny_fits():
     with pytest.MonkeyPatch.context() as patch:
         for name, number in few.items():
             patch.setattr(f"gansynth.{name}", number)
-        fingerprints = source.prints_of
-        patch.setattr(source, "prints_of", prints_of)
+        patch.setattr("gansynth.core.source.prints_of", prints_of)
         with fits_that_show(False):
             yield
 

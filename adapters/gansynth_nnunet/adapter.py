@@ -53,6 +53,7 @@ from gansynth_nnunet.launch import (
     EXT_TRAINER,
     EXT_VARIABLE,
     FILE,
+    STOCK,
     SUFFIX,
     NnunetSettings,
     find_variant,
@@ -174,7 +175,7 @@ class NnunetAdapter(Framework):
 
     def check_options(self) -> None:
         variant = self.class_name.removesuffix(SUFFIX)
-        if self.trainer is not None or variant == NnunetSettings().trainer:
+        if self.trainer is not None or variant == STOCK:
             return  # nnU-Net's own takes seconds to import, which only its process needs
         if look_up(variant) is None and look_up(self.class_name) is None:  # users may compose one
             find_variant(variant)  # refuses it

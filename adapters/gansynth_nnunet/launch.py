@@ -33,7 +33,8 @@ from gansynth.runtime.errors import (
 from gansynth.runtime.options import read_settings
 
 SUFFIX = "GANSynth"  # suffix of gansynth's trainers, behind the name of the extended variant
-TRAINER = f"nnUNetTrainer{SUFFIX}"
+STOCK = "nnUNetTrainer"
+TRAINER = f"{STOCK}{SUFFIX}"
 EXT_TRAINER = Path(__file__).parent / "ext_trainer"  # the folder for `nnUNet_extTrainer`
 EXT_VARIABLE = "nnUNet_extTrainer"
 FILE = "GANSYNTH_CONFIG"
@@ -83,9 +84,7 @@ class NnunetSettings(HostOptions):
         description="share of samples that nnU-Net's spatial transform also deforms elastically, "
         "from 0 to 1 (nnU-Net: 0)",
     )
-    trainer: str = Field(
-        "nnUNetTrainer", description="nnU-Net's trainer to extend, e.g. nnUNetTrainerDA5"
-    )
+    trainer: str = Field(STOCK, description="nnU-Net's trainer to extend, e.g. nnUNetTrainerDA5")
     regions: str = Field(
         "",
         description="regions to report Dice and HD95 of, as unions of labels: WT:1+2+4,ET:4; "
