@@ -4,7 +4,7 @@ A mutant is one small change of one file: of a comparison, an operator, a condit
 returned value, or a statement left out. One seed makes the same mutants of the same package. Tests
 run until the first fails; then the file is put back. ``--contexts`` names coverage data with
 contexts (``pytest --cov --cov-context=test``): then only tests that reach the changed line run,
-at most a hundred and twenty, those of the package's own folder first.
+or files of tests whose fixtures do, at most a hundred and twenty, the package's own first.
 """
 
 from __future__ import annotations
@@ -90,7 +90,9 @@ def reaching(contexts: Path, path: Path, lines: range, folder: str) -> list[str]
     data.read()
     files = [f for f in data.measured_files() if f.endswith(f"/{path.relative_to(ROOT)}")]
     reached = [item for file in files for item in data.contexts_by_lineno(file).items()]
-    names = {name.rpartition("|")[0] for line, found in reached if line in lines for name in found}
+    found = {name.rpartition("|") for line, names in reached if line in lines for name in names}
+    # A fixture of a module is set up for one test, and looked at by others.
+    names = {test.partition("::")[0] if when == "setup" else test for test, _, when in found}
     return [folder] if "" in names else sorted(names, key=lambda n: (folder not in n, n))[:MOST]
 
 
