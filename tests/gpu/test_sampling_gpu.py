@@ -18,7 +18,7 @@ SETTINGS = {"width": 8, "levels": 2, "d_width": 8, "d_levels": 2, "steps": 6, "b
 
 
 @pytest.fixture(scope="module")
-def run(toy_source, tmp_path_factory) -> Path:
+def run(toy_source, whole_fits, tmp_path_factory) -> Path:
     return fitted(tmp_path_factory.mktemp("gpu") / "run", SETTINGS, ("flip",))
 
 
