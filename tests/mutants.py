@@ -1,10 +1,11 @@
-"""Do tests see a change of the product? ``python tests/mutants.py --package nn`` prints JSON.
+"""Do tests see a change of the product? ``python tests/mutants.py nn cli`` prints JSON.
 
 A mutant is one small change of one file: of a comparison, an operator, a condition, a number, a
 returned value, or a statement left out. One seed makes the same mutants of the same package. Tests
 run until the first fails; then the file is put back. ``--contexts`` names coverage data with
 contexts (``pytest --cov --cov-context=test``): then only tests that reach the changed line run,
-or files of tests whose fixtures do, at most a hundred and twenty, the package's own first.
+or files of tests whose fixtures do, at most a hundred and twenty, the package's own first. Without
+packages it tries all of them.
 """
 
 from __future__ import annotations
@@ -17,20 +18,24 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch  # noqa: F401  # once for all, not once a mutant
 from coverage import CoverageData
 
 ROOT = Path(__file__).parents[1]
 SHELVES = ("plugins", "adapters", "cli", "benchmarks")
 PAIRS = "Lt GtE, Gt LtE, Eq NotEq, Is IsNot, In NotIn, And Or, Add Sub, Mult Div, FloorDiv Mult"
+PACKAGES = (*sorted(path.parent.name for path in ROOT.glob("gansynth/*/__init__.py")), *SHELVES)
 MOST = 120  # tests of one mutant
+# Imported once for all, not once a mutant.
+HEAVY = "torch scipy.ndimage scipy.stats scipy.optimize sklearn.cluster nibabel h5py pydantic yaml"
 OTHER: dict[str, str] = {}
 for one, other in map(str.split, PAIRS.split(", ")):
     OTHER |= {one: other, other: OTHER.get(other, one)}
@@ -84,7 +89,15 @@ def changes(source: str) -> Iterator[tuple[str, range, str]]:
             yield type(place).__name__, at, (text[:start] + code.encode() + text[end:]).decode()
 
 
-def reaching(contexts: Path, path: Path, lines: range, folder: str) -> list[str]:
+def collected() -> set[str]:
+    """The quick tests, and their files; the contexts may know some that are no more."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "not slow"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    names = {line for line in done.stdout.splitlines() if "::" in line}
+    return names | {name.partition("::")[0] for name in names}
+
+
+def reaching(contexts: Path, path: Path, lines: range, folder: str, known: set[str]) -> list[str]:
     """The tests that run these lines; the whole folder where importing a module runs them."""
     data = CoverageData(str(contexts))
     data.read()
@@ -93,7 +106,9 @@ def reaching(contexts: Path, path: Path, lines: range, folder: str) -> list[str]
     found = {name.rpartition("|") for line, names in reached if line in lines for name in names}
     # A fixture of a module is set up for one test, and looked at by others.
     names = {test.partition("::")[0] if when == "setup" else test for test, _, when in found}
-    return [folder] if "" in names else sorted(names, key=lambda n: (folder not in n, n))[:MOST]
+    if "" in names:
+        return [folder]
+    return sorted(names & known, key=lambda name: (folder not in name, name))[:MOST]
 
 
 def run_tests(tests: list[str]) -> None:
@@ -112,43 +127,52 @@ def survives(tests: list[str], path: Path, changed: str) -> bool:
     try:
         path.write_text(changed)
         child.start()
-        child.join(timeout=900)
+        child.join(timeout=400)
         return child.exitcode == 0
     finally:
         child.kill()
         path.write_bytes(kept)
 
 
+def mutants_of(package: str, seed: int, count: int) -> list[tuple[Path, str, range, str]]:
+    """So many, drawn at random from all of a package."""
+    below = package if package in SHELVES else f"gansynth/{package}"
+    files = sorted((ROOT / below).rglob("*.py"))
+    mutants = [(path, *change) for path in files for change in changes(path.read_text())]
+    return random.Random(seed).sample(mutants, min(count, len(mutants)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--package", required=True, help="of gansynth/, or a shelf beside it")
-    parser.add_argument("--tests", help="a folder of tests: tests/PACKAGE")
+    parser.add_argument("packages", nargs="*", help="of gansynth/, or shelves beside it")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--count", type=int, default=24, help="mutants of each package")
     parser.add_argument("--contexts", type=Path, help="coverage data with contexts of tests")
     parser.add_argument("--killed-in", type=Path, help="what this printed: try what was killed")
     asked = parser.parse_args()
-    folder = asked.tests or f"tests/{asked.package}"
-    below = asked.package if asked.package in SHELVES else f"gansynth/{asked.package}"
-    files = sorted((ROOT / below).rglob("*.py"))
-    mutants = [(path, *change) for path in files for change in changes(path.read_text())]
-    chosen = random.Random(asked.seed).sample(mutants, min(asked.count, len(mutants)))
     earlier = json.loads(asked.killed_in.read_text())["mutants"] if asked.killed_in else []
+    killed = {(row["file"], row["line"], row["kind"]) for row in earlier if row["killed"]}
     sys.dont_write_bytecode = True
     sys.path[:0] = folders = [str(ROOT), *(str(ROOT / shelf) for shelf in SHELVES)]
     os.environ |= {"PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # which puts the file back
+    known = collected() if asked.contexts else set()
+    for name in HEAVY.split():
+        import_module(name)
     rows: list[dict[str, Any]] = []
-    for index, (path, kind, lines, changed) in enumerate(chosen):
-        row: dict[str, Any] = {"kind": kind, "line": lines.start, "killed": False}
-        row["file"] = str(path.relative_to(ROOT))
-        if not earlier or earlier[index]["killed"]:
-            tests = reaching(asked.contexts, path, lines, folder) if asked.contexts else [folder]
-            row["killed"] = bool(tests) and not survives(tests, path, changed)
-        rows.append(row)
-        print(json.dumps(row), file=sys.stderr, flush=True)
-    killed = sum(row["killed"] for row in rows)
-    print(json.dumps({"killed": killed, "of": len(rows), "mutants": rows}, indent=1))
+    for package in asked.packages or PACKAGES:
+        folder = f"tests/{package}" if (ROOT / "tests" / package).is_dir() else "tests"
+        for path, kind, lines, changed in mutants_of(package, asked.seed, asked.count):
+            row: dict[str, Any] = {"file": str(path.relative_to(ROOT)), "line": lines.start}
+            row |= {"kind": kind, "killed": False}
+            if not earlier or tuple(row.values())[:3] in killed:
+                tests = [folder]
+                if asked.contexts:
+                    tests = reaching(asked.contexts, path, lines, folder, known)
+                row["killed"] = bool(tests) and not survives(tests, path, changed)
+            rows.append(row)
+            print(json.dumps(row), file=sys.stderr, flush=True)
+    print(json.dumps({"killed": sum(r["killed"] for r in rows), "of": len(rows), "mutants": rows}))
 
 
 if __name__ == "__main__":
