@@ -324,7 +324,8 @@ def frozen_bank(toy_nnunet, tmp_path):
 def _tiny_fits():
     """Tiny fits leave out sheets and reports, which take longer; those of ``whole_fits`` are small.
 
-    Fingerprints of a picture are computed once: each command reads the same few cases again.
+    Fingerprints of a picture are computed once: each command reads the same few cases again. And
+    nobody waits for the disk: no test cuts the power.
     """
     from gansynth.core.fingerprint import prints_of as fingerprints
 
@@ -345,6 +346,7 @@ def _tiny_fits():
         for name, number in few.items():
             patch.setattr(f"gansynth.{name}", number)
         patch.setattr("gansynth.core.source.prints_of", prints_of)
+        patch.setattr(os, "fsync", lambda descriptor: None)
         with fits_that_show(False):
             yield
 
