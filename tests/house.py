@@ -16,6 +16,8 @@ import tokenize
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -97,36 +99,17 @@ class House:
                 wrong.append((above, below))
         return sorted(wrong)
 
-    def circles(self) -> list[list[str]]:
-        """Sets of modules that import each other, by Tarjan's algorithm."""
-        below: dict[str, list[str]] = defaultdict(list)
+    def circle(self) -> list[str]:
+        """Modules that import each other in a circle, if any do."""
+        below: dict[str, set[str]] = {}
         for above, imported in self.edges:
             if FACE not in (above, imported):
-                below[above].append(imported)
-        order: dict[str, int] = {}
-        low: dict[str, int] = {}
-        stack: list[str] = []
-        found: list[list[str]] = []
-
-        def visit(module: str) -> None:
-            order[module] = low[module] = len(order)
-            stack.append(module)
-            for imported in below[module]:
-                if imported not in order:
-                    visit(imported)
-                    low[module] = min(low[module], low[imported])
-                elif imported in stack:
-                    low[module] = min(low[module], order[imported])
-            if low[module] == order[module]:
-                circle = stack[stack.index(module) :]
-                del stack[stack.index(module) :]
-                if len(circle) > 1:
-                    found.append(sorted(circle))
-
-        for module in sorted(self.files):
-            if module not in order:
-                visit(module)
-        return sorted(found)
+                below.setdefault(above, set()).add(imported)
+        try:
+            TopologicalSorter(below).prepare()
+        except CycleError as error:
+            return list(error.args[1])
+        return []
 
 
 def read_house(root: Path = ROOT) -> House:
@@ -140,13 +123,18 @@ def read_house(root: Path = ROOT) -> House:
             files[name] = path.relative_to(root)
     edges: dict[Edge, int] = {}
     for module, path in files.items():
-        tree = ast.parse((root / path).read_text("utf-8"))
-        for line, target, name in _imports(tree):
+        for line, target, name in _imports(parsed(root / path)):
             whole = f"{target}.{name}" if name else target
             imported = whole if whole in files else target
             if imported in files and imported != module:
                 edges.setdefault((module, imported), line)
     return House(files, edges)
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """A module's tree."""
+    return ast.parse(path.read_text("utf-8"))
 
 
 def statements(block: Iterable[ast.AST]) -> Iterator[ast.AST]:
@@ -173,7 +161,7 @@ def lines_of(path: Path) -> tuple[int, int]:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type not in _NO_CODE:
             code.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(path)):
         value = node.value if isinstance(node, ast.Expr) else None
         if isinstance(value, ast.Constant) and isinstance(value.value, str):
             code.difference_update(range(value.lineno, (value.end_lineno or 0) + 1))
@@ -215,7 +203,7 @@ def table(root: Path = ROOT) -> Iterator[str]:
     loose = [name for name in house.loose() if name != FACE]
     yield (
         f"Loose files in `gansynth/`: {len(loose)}. Imports that do not go down: "
-        f"{len(house.against_the_floors())}. Circles: {len(house.circles())}."
+        f"{len(house.against_the_floors())}. A circle: {' > '.join(house.circle()) or 'none'}."
     )
 
 

@@ -20,7 +20,7 @@ from gansynth.core.generator import GeneratorOptions
 from gansynth.core.registry import installed
 from gansynth.hosts.host import TrainingOptions, framework
 from gansynth.training.loop import FitOptions
-from tests.house import ROOT, statements
+from tests.house import ROOT, parsed, statements
 
 OWN = sorted(
     path for shelf in ("plugins", "adapters") for path in (ROOT / shelf).glob("gansynth_*")
@@ -79,11 +79,6 @@ def private(folder: Path) -> list[str]:
 @pytest.mark.parametrize("folder", OWN, ids=lambda folder: folder.name)
 def test_a_plugin_imports_what_strangers_may(folder):
     assert private(folder) == []
-
-
-@cache
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text("utf-8"))
 
 
 def naming(paths: Iterable[Path], words: Iterable[str]) -> list[Path]:

@@ -19,7 +19,7 @@ def test_imports_go_down(house):
 
 
 def test_no_module_is_in_a_circle(house):
-    assert house.circles() == []
+    assert house.circle() == []
 
 
 def test_nothing_lies_loose(house):

@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import gansynth
-from tests.house import statements
+from tests.house import parsed, statements
 
 ROOT = Path(__file__).parents[1]
 SHELVES = ("plugins", "adapters", "cli", "benchmarks")
@@ -91,7 +91,7 @@ def test_a_file_names_the_version(file, line):
 def imported(module: Path) -> set[str]:
     """Top names of what a module imports, wherever in it."""
     names: list[str] = []
-    for node in statements(ast.parse(module.read_text(encoding="utf-8")).body):
+    for node in statements(parsed(module).body):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
