@@ -75,6 +75,7 @@ class Kit:
     def __init__(self, folder: Path, run: Path, data: Any) -> None:
         self.folder, self.run, self.data = folder, run, data
         self.output = folder / "out"
+        self._adapter: Framework | None = None
         self.prepare()
 
     home: Path
@@ -145,16 +146,21 @@ class Kit:
         words = ("augment", "--target", self.host, *self.where, "--bank", bank, "--ratio", "2:1")
         return tuple(map(str, (*words, "--export", self.target, *more)))
 
-    def training(self, bank: Path, *more: object, ratio: str = "1:1") -> tuple[str, ...]:
+    def training(
+        self, bank: Path, *more: object, ratio: str = "1:1", epochs: int = 2
+    ) -> tuple[str, ...]:
         """A training by a bank, in this process where ``in_process`` is used."""
-        return self.words(*self.where, "--bank", bank, *self.lasting(), *more, ratio=ratio)
+        return self.words(*self.where, "--bank", bank, *self.lasting(epochs), *more, ratio=ratio)
 
     def adapter(self) -> Framework:
-        return framework(self.host)(open_source(self.request))
+        if self._adapter is None:
+            self._adapter = framework(self.host)(open_source(self.request))
+        return self._adapter
 
     def changed(self, **values: Any) -> Path:
         """A copy of the run whose manifest says something else."""
-        return changed_run(self.run, self.folder / "changed", **values)
+        number = len([*self.folder.glob("changed-*")])
+        return changed_run(self.run, self.folder / f"changed-{number}", **values)
 
     @property
     def manifest(self) -> dict[str, Any]:

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from gansynth.bank.reader import BankReader
 from gansynth.bank.training_bank import TrainingBank
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import case_content, lineage_of
+from gansynth.hosts import dry_run
 from gansynth.sampling.run import locked
 from tests.adapters.kits import HOSTS, Kit, command, in_this_process, kit_of, synthetic_draws
 from tests.banks import write_bank
@@ -34,6 +37,20 @@ def in_process(monkeypatch, request) -> None:
         in_this_process(monkeypatch)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def idle() -> Iterator[None]:
+    """Dry runs do not compare samples with training cases, which takes longer than a training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dry_run, "will_it_harm", lambda *_: {"lines": []})
+        yield
+
+
+@pytest.fixture(params=HOSTS)
+def kit(request, tmp_path) -> Kit:
+    """Each host, with folders of its own."""
+    return kit_of(request.param, tmp_path, request.getfixturevalue)
+
+
 @dataclass
 class Trained:
     """A finished training, half of it on samples that the generator has drawn."""
@@ -41,11 +58,6 @@ class Trained:
     kit: Kit
     bank: Path
     said: dict[str, Any]
-
-    @property
-    def session(self) -> dict[str, Any]:
-        (found,) = self.kit.sessions()
-        return found
 
 
 @pytest.fixture(scope="module", params=HOSTS)
@@ -55,42 +67,34 @@ def trained(request, tmp_path_factory) -> Trained:
     before = content(kit.home), content(bank)
     with pytest.MonkeyPatch.context() as patch:
         in_this_process(patch)
-        result = command(*kit.training(bank, "--json"))
+        result = command(*kit.training(bank, "--json", epochs=1))
     assert result.exit_code == 0, result.stderr
     assert (content(kit.home), content(bank)) == before
+    assert family(kit.output) == []  # nobody works on
     return Trained(kit, bank, json.loads(result.stdout))
 
 
-def test_a_training_says_what_it_has_drawn(trained):
-    said = trained.said
+def test_a_training_says_and_records_what_it_has_drawn_of_what(trained):
+    said, kit, reader = trained.said, trained.kit, BankReader(trained.bank)
     assert said["drawn_real"] == said["drawn_synthetic"] > 0
     assert said["asked_synthetic_share"] == said["realised_synthetic_share"] == 0.5
-    assert said["fell_back"] == 0
-    assert said["folder"] == str(trained.kit.output)
-
-
-def test_its_record_has_what_was_drawn_of_what(trained):
-    session, kit = trained.session, trained.kit
-    drawn, reader = session["drawn"], BankReader(trained.bank)
-    assert session["complete"]
-    assert session["epochs"] == [0, kit.epochs]
-    assert session["of_epochs"] == kit.epochs
+    assert (said["fell_back"], said["folder"]) == (0, str(kit.output))
+    (session,) = kit.sessions()
+    drawn, length = session["drawn"], kit.epochs // 2
+    assert (session["complete"], session["of_epochs"]) == (True, length)
+    assert session["epochs"] == [0, length]
     assert session["asked"] == drawn["realised"] == 0.5
-    assert drawn["synthetic"] == trained.said["drawn_synthetic"]
+    assert drawn["synthetic"] == said["drawn_synthetic"]
     assert drawn["distinct_synthetic"] == min(drawn["synthetic"], 4)
-    assert (drawn["fell_back"], drawn["reasons"]) == (0, {})
+    assert (drawn["fell_back"], drawn["reasons"], session["chosen"]) == (0, {}, [])
     assert (session["ratio"], session["schedule"]) == ("1:1", "constant")
-    assert session["chosen"] == []
     assert session["bank"] == f"existing, SHA-256 {reader.sha256}"
     assert session["generator"] == {
         "run_id": reader.spec.run_id,
         "manifest_sha256": reader.spec.generator,
         "bank_sha256": reader.sha256,
     }
-
-
-def test_its_record_has_the_lineage_of_the_samples(trained):
-    source, lineage = trained.kit.adapter().source, trained.session["lineage"]
+    source, lineage = kit.adapter().source, session["lineage"]
     assert (lineage["dataset"], lineage["fold"]) == (source.name, "0")
     hashes = {case["id"]: case["sha256"] for case in lineage["cases"]}
     assert hashes == {case: case_content(source, case) for case in source.train_ids}
@@ -100,7 +104,8 @@ def test_every_draw_is_in_the_log_and_comes_back_from_it_to_the_bit(trained):
     reader = BankReader(trained.bank)
     draws = dict(synthetic_draws(trained.kit))
     assert len(draws) == trained.said["drawn_synthetic"]
-    for line, name in {name: (line, name) for line, name in draws.items()}.values():
+    lines = {name: line for line, name in draws.items()}
+    for name, line in islice(lines.items(), 2):
         again: Any = replay(trained.kit.run, line)
         sample: Any = reader.read(name)
         assert np.array_equal(again.image.astype(sample.image.dtype), sample.image)
@@ -109,41 +114,38 @@ def test_every_draw_is_in_the_log_and_comes_back_from_it_to_the_bit(trained):
 
 def test_typed_again_it_trains_nothing_and_says_what_came_of_it(trained):
     kit, before = trained.kit, content(trained.kit.output)
-    planned = command(*kit.training(trained.bank, "--dry-run", "--json"))
-    again = command(*kit.training(trained.bank, "--json"))
+    words = kit.training(trained.bank, "--json", epochs=1)
+    planned, again = command(*words, "--dry-run"), command(*words)
     assert json.loads(planned.stdout)["training"] in again.stderr
     assert f"is finished in {kit.output}: nothing is trained again" in again.stderr
     assert json.loads(again.stdout) == trained.said
     assert content(kit.output) == before
 
 
-@pytest.mark.parametrize(
-    ("more", "says"),
-    [
-        (("--ratio", "1:3"), "ratio 1:1, not 1:3"),
-        (("--seed", "1"), "seed 0, not 1"),
-        (("--schedule", "anneal"), "schedule constant, not anneal"),
-        ("a generator", "bank existing"),
-    ],
-)
-def test_another_training_in_its_folder_is_refused(trained, refuse, more, says):
-    """By a dry run, too."""
+def test_another_training_in_its_folder_is_refused(trained, refuse):
+    kit, more = trained.kit, ("--ratio", "1:3", "--seed", "1", "--schedule", "anneal", "--dry-run")
+    generator = ("--generator", kit.run, "--device", "cpu")
+    for words, says in (
+        (
+            kit.training(trained.bank, *more, epochs=1),
+            ["ratio 1:1, not 1:3", "seed 0, not 1", "schedule constant, not anneal"],
+        ),
+        (kit.words(*kit.where, *generator, *kit.lasting(1)), ["bank existing"]),
+    ):
+        says = [f"{kit.output}: holds another training", *says, "take another folder: -"]
+        refuse(*words, code=2, says=says, keep=[kit.output])
+
+
+@pytest.mark.fault(36)
+def test_a_second_training_in_the_same_place_is_told_who_is_there(trained, refuse):
     kit = trained.kit
-    says = [f"{kit.output}: holds another training", says, "take another folder: -"]
-    if more == "a generator":
-        words = kit.words(*kit.where, "--generator", kit.run, "--device", "cpu", *kit.lasting())
-    else:
-        words = kit.training(trained.bank, "--dry-run", *more)
-    refuse(*words, code=2, says=says, keep=[kit.output])
-
-
-def test_nobody_works_on_after_a_training(trained):
-    assert family(trained.kit.output) == []
+    with locked(kit.output, "go"):
+        says = [f"{kit.output}: locked by pid {os.getpid()} since"]
+        refuse(*kit.training(trained.bank, epochs=1), code=4, says=says)
 
 
 def test_real_cases_alone_need_no_generator_bank_or_producer(kit, run_cli):
-    words = kit.words(*kit.where, *kit.lasting(), "--json", ratio="1:0")
-    result = run_cli(*words)
+    result = run_cli(*kit.words(*kit.where, *kit.lasting(1), "--json", ratio="1:0"))
     assert result.exit_code == 0, result.stderr
     said, (session,) = json.loads(result.stdout), kit.sessions()
     assert said["drawn_real"] == session["drawn"]["real"] > 0
@@ -153,14 +155,11 @@ def test_real_cases_alone_need_no_generator_bank_or_producer(kit, run_cli):
     assert not (kit.output / "gansynth_producer.log").exists()
 
 
-TUNING = ("--schedule", "finetune:30%@50%")
-
-
 @pytest.fixture(scope="module", params=HOSTS)
 def continued(request, tmp_path_factory) -> Kit:
     """Synthetic samples only, then chosen cases only: stopped where one ends, and gone on with."""
     kit = kit_of(request.param, tmp_path_factory.mktemp("continued"), request.getfixturevalue)
-    words = kit.training(kit.bank(), *TUNING, ratio="0:1")
+    words = kit.training(kit.bank(), "--schedule", "finetune:30%@50%", ratio="0:1")
     with pytest.MonkeyPatch.context() as patch:
         in_this_process(patch)
         with patch.context() as cutting:
@@ -185,7 +184,7 @@ def test_an_interrupted_training_goes_on_and_adds_to_its_record(continued):
     assert second["complete"]
 
 
-def test_a_schedule_changes_the_ratio_at_its_epoch(continued):
+def test_a_schedule_changes_the_ratio_at_its_epoch_also_where_one_goes_on(continued):
     first, second = continued.sessions()
     # nnU-Net's record counts what is drawn ahead, too.
     wanted = first["drawn"]["realised"] if continued.host == "nnunet" else 1.0
@@ -194,10 +193,6 @@ def test_a_schedule_changes_the_ratio_at_its_epoch(continued):
     assert first["drawn"]["real"] <= continued.ahead
     assert second["drawn"]["real"] > 0
     assert second["drawn"]["synthetic"] == 0
-
-
-def test_what_is_gone_on_with_draws_the_same_chosen_cases(continued):
-    first, second = continued.sessions()
     source = continued.adapter().source
     assert first["chosen"] == second["chosen"] != []
     assert set(second["chosen"]) < set(source.train_ids)
@@ -220,13 +215,12 @@ def dry(kit) -> Path:
     return write_bank(kit.folder / "dry", source.schema, lineage_of(source), frozen=False)
 
 
-def test_without_a_sample_no_training_begins(kit, dry, refuse):
-    refuse(*kit.training(dry), code=5, says=[str(dry), "holds no sample"])
-
-
 @pytest.mark.fault(39)
-def test_missing_samples_are_counted_and_end_the_training_with_5(kit, dry, run_cli, one_line):
-    result = run_cli(*kit.training(dry, "--allow-empty-bank", "--json"))
+def test_missing_samples_are_counted_and_end_the_training_with_5(
+    kit, dry, refuse, run_cli, one_line
+):
+    refuse(*kit.training(dry), code=5, says=[str(dry), "holds no sample"])
+    result = run_cli(*kit.training(dry, "--allow-empty-bank", "--json", epochs=1))
     (session,) = kit.sessions()
     drawn = session["drawn"]
     half = drawn["real"] // 2
@@ -250,16 +244,19 @@ def unlocked(folder: Path) -> bool:
         return True
 
 
-def test_nobody_and_no_bank_is_left_of_a_training_that_does_not_begin(kit, run_cli, monkeypatch):
+def test_a_training_that_does_not_begin_leaves_nobody_and_is_in_nobodys_way(
+    kit, run_cli, monkeypatch
+):
     made: list[TrainingBank] = []
 
     def wait(self: TrainingBank, *_: object) -> None:
         made.append(self)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(TrainingBank, "wait", wait)
-    words = kit.words(*kit.where, "--generator", kit.run, "--device", "cpu", *kit.lasting())
-    assert run_cli(*words).exit_code == 130
+    words = (*kit.where, "--generator", kit.run, "--device", "cpu", *kit.lasting())
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingBank, "wait", wait)
+        assert run_cli(*kit.words(*words)).exit_code == 130
     (training_bank,) = made
     assert training_bank.bank is not None
     assert not training_bank.bank.exists()
@@ -267,27 +264,9 @@ def test_nobody_and_no_bank_is_left_of_a_training_that_does_not_begin(kit, run_c
     assert not training_bank.supervisor.alive()
     assert family(kit.output) == []
     assert unlocked(kit.output)
-
-
-def test_a_training_that_never_began_is_in_nobodys_way(kit, run_cli, monkeypatch):
-    bank = kit.bank()
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingBank, "wait", interrupt)
-        assert run_cli(*kit.training(bank)).exit_code == 130
     assert (kit.output / kit.record).exists()
-    planned = run_cli(*kit.training(bank, "--dry-run", "--json", ratio="1:3"))
+    planned = run_cli(*kit.words(*words, "--dry-run", "--json", ratio="1:3"))
     assert json.loads(planned.stdout)["training"].startswith(f"starts anew in {kit.output}")
-
-
-def interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-@pytest.mark.fault(36)
-def test_a_second_training_in_the_same_place_is_told_who_is_there(kit, refuse):
-    with locked(kit.output, "go"):
-        says = [f"{kit.output}: locked by pid {os.getpid()} since"]
-        refuse(*kit.training(kit.bank()), code=4, says=says)
 
 
 @pytest.mark.slow

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from batchgenerators.dataloading.data_loader import DataLoader, SlimDataLoaderBase
 from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
-from batchgenerators.transforms.abstract_transforms import Compose
-from batchgenerators.transforms.spatial_transforms import MirrorTransform, SpatialTransform
+from batchgenerators.transforms.spatial_transforms import MirrorTransform
 
 import gansynth
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -26,12 +25,9 @@ class Cases(SlimDataLoaderBase):  # type: ignore[misc]
     def generate_train_batch(self) -> dict[str, Any]:
         self.asked += 1
         size = (self.batch_size, self.channels, *self.patch_size)
-        batch = {
-            "data": np.full(size, -self.asked, np.float32),
-            "seg": np.zeros((self.batch_size, 1, *self.patch_size), np.float32),
-            "keys": ["a", "b"],
-        }
-        return batch | self.changes
+        data = np.full(size, -self.asked, np.float32)
+        seg = np.zeros((self.batch_size, 1, *self.patch_size), np.float32)
+        return {"data": data, "seg": seg, "keys": ["a", "b"], **self.changes}
 
 
 def test_samples_take_slots_of_a_batch_and_the_rest_stays(toy_bank):
@@ -48,14 +44,25 @@ def test_samples_take_slots_of_a_batch_and_the_rest_stays(toy_bank):
         assert batch["data"].dtype == batch["seg"].dtype == np.float32
         assert batch["keys"] == ["a", "b"]
     assert (loader.asked, mixed.counts().synthetic) == (8, 8)
+    assert not hasattr(mixed, "was_initialized")  # other attributes are the loader's
+    kept = np.zeros((2, 1, *PATCH), np.float32)
+    kept.setflags(write=False)
+    batch = next(gansynth.mix_batches(Cases(data=kept, seg=kept), toy_bank("b"), "1:1"))
+    assert batch["data"].max() >= 100
+    assert not kept.any()
 
 
-def test_a_larger_sample_is_cropped_at_random_with_its_labels(toy_bank):
-    bank = toy_bank(shape=(12, 9, 8))
-    mixed = gansynth.mix_batches(Cases(), bank, "0:1")
-    sums = {int(seg.sum()) for _ in range(20) for seg in next(mixed)["seg"]}
-    assert len(sums) > 4
+def test_a_larger_sample_is_cropped_with_its_labels_at_random_or_around_foreground(toy_bank):
+    def drawn(bank: Any, **told: Any) -> list[int]:
+        mixed = gansynth.mix_batches(Cases(), bank, "0:1", **told)
+        return [int(seg.sum()) for _ in range(20) for seg in next(mixed)["seg"]]
+
+    sums = drawn(toy_bank(shape=(12, 9, 8)))
+    assert len({*sums}) > 4
     assert max(sums) == 6 * 4 * 4
+    large = toy_bank("large", shape=(40, 40, 8))
+    assert min(drawn(large, foreground=1.0)) > 0
+    assert drawn(large, foreground=0.0).count(0) > 4
 
 
 def test_a_smaller_sample_is_padded_as_what_lies_outside(toy_bank):
@@ -68,40 +75,14 @@ def test_a_smaller_sample_is_padded_as_what_lies_outside(toy_bank):
     assert set(np.unique(labels[2:6])) == {0, 1}
 
 
-def test_crops_may_be_drawn_around_foreground(toy_bank):
-    bank = toy_bank(shape=(40, 40, 8))
-
-    def hits(foreground: float) -> int:
-        mixed = gansynth.mix_batches(Cases(), bank, "0:1", foreground=foreground)
-        return sum(bool(seg.any()) for _ in range(20) for seg in next(mixed)["seg"])
-
-    assert hits(1.0) == 40
-    assert hits(0.0) < 36
-
-
-def test_what_the_loader_keeps_is_not_written_into(toy_bank):
-    kept = np.zeros((2, 1, *PATCH), np.float32)
-    kept.setflags(write=False)
-    mixed = gansynth.mix_batches(Cases(data=kept, seg=kept), toy_bank(), "1:1")
-    assert next(mixed)["data"].max() >= 100
-    assert not kept.any()
-
-
-def test_synthetic_only_never_asks_the_loader(toy_bank):
+def test_synthetic_only_never_asks_the_loader_and_annealing_when_it_may(toy_bank):
     loader = Cases()
-    mixed = gansynth.mix_batches(loader, toy_bank(), "0:1", dtypes=("float16", "int8"))
-    batch = next(mixed)
+    batch = next(gansynth.mix_batches(loader, toy_bank(), "0:1", dtypes=("float16", "int8")))
     assert (batch["data"].dtype, batch["seg"].dtype) == (np.float16, np.int8)
     assert batch["data"].shape == (2, 1, *PATCH)
     assert batch["synthetic"] == [True, True]
-    assert loader.asked == 0
-
-
-def test_annealing_from_synthetic_only_begins_to_ask_when_it_may(toy_bank):
-    loader = Cases()
     told: dict[str, Any] = {"schedule": "anneal:50%-100%", "batches": 8}
-    mixed = gansynth.mix_batches(loader, toy_bank(), "0:1", **told)
-    asked = []
+    mixed, asked = gansynth.mix_batches(loader, toy_bank("b"), "0:1", **told), []
     for _ in range(8):
         next(mixed)
         asked.append(loader.asked)
@@ -113,10 +94,7 @@ def test_a_multi_threaded_augmenter_takes_it_and_its_workers_draw_distinct_sampl
     mixed = gansynth.mix_batches(Cases(), toy_bank(samples=64, shape=PATCH), "0:1")
     for _ in range(3):  # open in the parent, which a fork then inherits
         next(mixed)
-    middle = [n // 2 for n in PATCH]
-    spatial = SpatialTransform(PATCH, middle, do_elastic_deform=False, random_crop=False)
-    augmentation = Compose([spatial, MirrorTransform()])
-    augmenter = MultiThreadedAugmenter(mixed, augmentation, 2, 1, seeds=[1, 2])
+    augmenter = MultiThreadedAugmenter(mixed, MirrorTransform(), 2, 1, seeds=[1, 2])
     try:
         assert {sum(next(augmenter)["synthetic"]) for _ in range(8)} == {2}
     finally:
@@ -124,16 +102,6 @@ def test_a_multi_threaded_augmenter_takes_it_and_its_workers_draw_distinct_sampl
     logs = [path.read_text().splitlines()[:6] for path in mixed.log.glob("draws-*.csv")]
     assert len({"".join(line.split(",")[1] for line in log) for log in logs}) == 3
     assert mixed.counts().synthetic >= 22
-
-
-def test_an_epoch_of_a_finite_loader_ends_and_the_next_begins(toy_bank):
-    mixed = gansynth.mix_batches(Finite(), toy_bank(), "1:1")
-    augmenter = MultiThreadedAugmenter(mixed, None, 2, 1, seeds=[1, 2])
-    try:
-        epochs = [sorted(int(k) for batch in augmenter for k in batch["keys"]) for _ in range(2)]
-    finally:
-        augmenter._finish()
-    assert epochs == [list(range(8))] * 2
 
 
 class Finite(DataLoader):  # type: ignore[misc]
@@ -149,6 +117,16 @@ class Finite(DataLoader):  # type: ignore[misc]
         return {"data": zeros, "seg": zeros.copy(), "keys": keys}
 
 
+def test_an_epoch_of_a_finite_loader_ends_and_the_next_begins(toy_bank):
+    mixed = gansynth.mix_batches(Finite(), toy_bank(), "1:1")
+    augmenter = MultiThreadedAugmenter(mixed, None, 2, 1, seeds=[1, 2])
+    try:
+        epochs = [sorted(int(k) for batch in augmenter for k in batch["keys"]) for _ in range(2)]
+    finally:
+        augmenter._finish()
+    assert epochs == [list(range(8))] * 2
+
+
 def test_the_page_s_example_runs(example, toy_bank, capsys):
     names = example("batchgenerators", loader=Cases(), bank=toy_bank(shape=(12, 12, 12)))
     names["augmenter"]._finish()
@@ -156,22 +134,9 @@ def test_the_page_s_example_runs(example, toy_bank, capsys):
     assert capsys.readouterr().out.startswith("(2, 1, 8, 8, 8) (2, 1, 8, 8, 8) [")
 
 
-def test_other_attributes_are_the_loaders(toy_bank):
-    mixed = gansynth.mix_batches(Finite(infinite=True), toy_bank(), "1:1")
-    mixed.set_thread_id(1)
-    mixed.was_initialized = True
-    assert (mixed.thread_id, mixed._loader.was_initialized, mixed.batch_size) == (1, True, 2)
-    assert not hasattr(gansynth.mix_batches(Cases(), toy_bank("other"), "1:1"), "was_initialized")
-    assert not hasattr(mixed, "no_such_thing")
-
-
-class Bare:
-    """Says nothing of its batches."""
-
-
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "fine-tuning": ({"schedule": "finetune:10%@80%", "batches": 9}, "choose_cases"),
-    "no size": ({"loader": Bare()}, "shape=(D, H, W)"),
+    "no size": ({"loader": object()}, "shape=(D, H, W)"),
     "an epoch of nothing": ({"loader": Finite(), "shape": PATCH}, "expected infinite=True"),
     "no share": ({"foreground": 1.5}, "foreground is 1.5"),
     "no batches": ({"schedule": "anneal"}, "expected batches=N"),
@@ -188,21 +153,17 @@ def test_mix_batches_refuses_at_once_in_one_line(toy_bank, name):
     assert "\n" not in str(caught.value)
 
 
+UNSIGNED = np.zeros((2, 1, *PATCH), np.uint8)
 MISFITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "channels": ({"channels": 2}, {}, "as many channels"),
     "axes": ({}, {"shape": (8, 8)}, "as many channels and axes"),
     "two segmentations": ({"seg": np.zeros((2, 2, *PATCH))}, {}, r"seg \(2, 1"),
-    "no sign": (
-        {"seg": np.zeros((2, 1, *PATCH), np.uint8)},
-        {"has_outside": True},
-        "a signed type",
-    ),
+    "no sign": ({"seg": UNSIGNED}, {"has_outside": True}, "a signed type"),
 }
 
 
 @pytest.mark.parametrize("name", MISFITS)
 def test_samples_that_do_not_fit_into_the_batch_stop_at_the_first(toy_bank, name):
     loader, bank, says = MISFITS[name]
-    mixed = gansynth.mix_batches(Cases(**loader), toy_bank(**bank), "1:1")
     with pytest.raises(DataFault, match=says):
-        next(mixed)
+        next(gansynth.mix_batches(Cases(**loader), toy_bank(**bank), "1:1"))

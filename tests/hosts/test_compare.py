@@ -9,13 +9,11 @@ import yaml
 
 import gansynth
 from gansynth.hosts import dry_run
-from gansynth.runtime import processes
 from gansynth.sampling import evaluation_data
 from gansynth_benchmark.plan_file import read_plan
-from tests.adapters.kits import in_process
 from tests.flat_sets import pictures
 
-SEGMENTER: dict[str, Any] = {"target": "segmenter", "quiet": True, "seed": 3}
+SEGMENTER: dict[str, Any] = {"target": "segmenter", "quiet": True, "seed": 3, "ratio": "1:1"}
 SHORT: dict[str, Any] = {"steps": 2, "width": 4, "levels": 2, "batch_size": 2}
 
 
@@ -29,54 +27,25 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def compared(run, tmp_path_factory):
     out = tmp_path_factory.mktemp("arms") / "out"
-    words = {**SEGMENTER, "generator": run, "ratio": "1:1", "bank_size": 4, "compare": True}
+    words = {**SEGMENTER, "generator": run, "bank_size": 4, "compare": True}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(processes, "run", in_process)
-        patch.setattr(evaluation_data, "DRAWN", 8)
+        patch.setattr(dry_run, "will_it_harm", lambda *_: {"lines": []})  # takes seconds
         return gansynth.augment(**words, out=out, **SHORT)
 
 
-def test_both_arms_are_trained_each_in_its_folder(compared):
-    shares = [compared[name]["realised_synthetic_share"] for name in ("without", "with")]
-    assert shares == [0, 0.5]
-    assert compared["without"]["folder"].endswith("without")
-    assert compared["with"]["folder"].endswith("with")
-
-
-def test_a_dry_run_says_how_good_the_host_is_without_samples(compared, run, monkeypatch):
-    monkeypatch.setattr(evaluation_data, "DRAWN", 8)
-    words = {**SEGMENTER, "generator": run, "ratio": "1:1", "bank_size": 4, **SHORT}
-    folder = Path(compared["without"]["folder"])
-    found = gansynth.augment(**words, out=folder.parent / "more", dry_run=True)["will_it_harm"]
-    dice = compared["without"]["metrics_on_real_cases"]["dice"]["foreground"]
-    assert found["real_alone"]["dice"] == pytest.approx(dice)
-    assert f"Dice {dice:.2f} of held-out cases, in {folder}" in found["real_alone"]["words"]
-    assert [line.split(":")[0] for line in found["lines"]][2:4] == [
-        "images with a lesion",
-        "lesions per image",
-    ]
-
-
-def test_the_difference_is_said_with_what_it_costs_in_false_alarms(compared):
-    found = [compared[name]["metrics_on_real_cases"] for name in ("with", "without")]
+def test_both_arms_are_trained_and_their_difference_is_said(compared):
+    arms = [compared[name] for name in ("without", "with")]
+    assert [arm["realised_synthetic_share"] for arm in arms] == [0, 0.5]
+    assert [Path(arm["folder"]).name for arm in arms] == ["without", "with"]
+    without, with_ = (arm["metrics_on_real_cases"] for arm in arms)
     for name in ("dice", "lesion_sensitivity", "lesion_precision", "false_positive_volume"):
-        with_, without = (metrics[name]["foreground"] for metrics in found)
-        assert compared["difference"][name] == with_ - without
+        difference = with_[name]["foreground"] - without[name]["foreground"]
+        assert compared["difference"][name] == difference
     assert re.fullmatch(
         r"with samples: [+-].* points of Dice, [+-].* points of lesion precision, "
         r"[+-].* alarms per 100 lesion-free cases; one pair has no interval",
         compared["sentence"],
     )
-
-
-def test_both_folders_are_looked_at_before_either_arm_is_trained(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(dry_run, "will_it_harm", lambda *_: {"lines": []})  # takes seconds
-    (tmp_path / "without").mkdir()
-    (tmp_path / "without" / "thesis.txt").touch()
-    words = {**SEGMENTER, "generator": run, "ratio": "1:1", "bank_size": 4, "compare": True}
-    with pytest.raises(gansynth.UsageFault, match="without: holds thesis"):
-        gansynth.augment(**words, out=tmp_path, **SHORT)
-    assert not (tmp_path / "with").exists()
 
 
 def test_it_says_what_one_pair_proves_and_names_a_valid_plan(compared, tmp_path):
@@ -87,13 +56,34 @@ def test_it_says_what_one_pair_proves_and_names_a_valid_plan(compared, tmp_path)
     assert yaml.safe_load(compared["plan"])["generators"]["mine"]["generator"] == "parametric"
 
 
+def test_a_dry_run_says_how_good_the_host_is_without_samples(compared, run, monkeypatch):
+    monkeypatch.setattr(evaluation_data, "DRAWN", evaluation_data.FEWEST)
+    folder = Path(compared["without"]["folder"])
+    words = {"generator": run, "bank_size": 4, "out": folder.parent / "more", "dry_run": True}
+    found = gansynth.augment(**SEGMENTER, **words, **SHORT)["will_it_harm"]
+    dice = compared["without"]["metrics_on_real_cases"]["dice"]["foreground"]
+    assert found["real_alone"]["dice"] == pytest.approx(dice)
+    assert f"Dice {dice:.2f} of held-out cases, in {folder}" in found["real_alone"]["words"]
+    lines = [line.split(":")[0] for line in found["lines"]]
+    assert lines[2:4] == ["images with a lesion", "lesions per image"]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         ({"ratio": "1:0"}, "compare with ratio 1:0: no sample"),
-        ({"ratio": "1:1", "export": "Dataset001_X"}, "compare: has no effect with export"),
+        ({"export": "Dataset001_X"}, "compare: has no effect with export"),
+        ({}, "without: holds thesis"),
     ],
+    ids=["no sample", "export", "a folder in use"],
 )
-def test_a_comparison_of_nothing_is_refused(words, says, run):
+def test_what_cannot_be_compared_is_refused_before_either_arm_is_trained(
+    words, says, run, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(dry_run, "will_it_harm", lambda *_: {"lines": []})
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / "thesis.txt").touch()
+    words = {**SEGMENTER, "generator": run, "compare": True, "out": tmp_path, **words}
     with pytest.raises(gansynth.UsageFault, match=says):
-        gansynth.augment(**SEGMENTER, generator=run, compare=True, **words)
+        gansynth.augment(**words, **({} if "export" in words else SHORT))
+    assert not (tmp_path / "with").exists()

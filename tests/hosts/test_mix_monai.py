@@ -9,9 +9,7 @@ CASES = 6
 SHAPE = (18, 18, 18)
 
 
-@pytest.fixture
-def run(toy_bank, example):
-    """Runs the example: ``run(workers=2, epochs=1)``; returns its names."""
+def test_a_small_unet_trains_on_real_cases_and_samples(toy_bank, example):
     rng = np.random.default_rng(0)
     label = np.zeros((1, *SHAPE), np.float32)
     label[0, 4:12, 4:12, 4:12] = 1
@@ -19,21 +17,8 @@ def run(toy_bank, example):
         {"image": rng.normal(size=label.shape).astype(np.float32) + 3 * label, "label": label}
         for _ in range(CASES)
     ]
-
-    def go(**given: Any) -> Any:
-        names: dict[str, Any] = {
-            "cases": cases,
-            "bank": toy_bank(shape=SHAPE),
-            "epochs": 2,
-            "workers": 0,
-        }
-        return example("monai", **names | given)
-
-    return go
-
-
-def test_a_small_unet_trains_on_real_cases_and_samples(run):
-    names = run()
+    bank = toy_bank(shape=SHAPE)
+    names = example("monai", cases=cases, bank=bank, epochs=2, workers=0)
     counts = names["mixed"].counts()
     assert (counts.real, counts.synthetic, counts.fell_back) == (CASES, CASES, 0)
     assert len(names["losses"]) == CASES
@@ -41,17 +26,6 @@ def test_a_small_unet_trains_on_real_cases_and_samples(run):
     batch = next(iter(names["loader"]))
     assert tuple(batch["image"].shape) == (2, 1, 16, 16, 16)
     assert sorted(float(image.max()) >= 100 for image in batch["image"]) == [False, True]
-
-
-def test_instead_of_a_wrapper_a_transform_will_do(run):
-    names = run(
-        change=("batch_size=2)\nloader = DataLoader(Dataset(mixed, augment)",
-                "transform=augment)\nloader = DataLoader(mixed"),
-        workers=2,
-        epochs=1,
-    )  # fmt: skip
-    counts = names["mixed"].counts()
-    assert (counts.real, counts.synthetic) == (CASES // 2, CASES // 2)
 
 
 def test_monai_seeds_the_random_transforms_of_a_mixed_data_set(toy_bank):

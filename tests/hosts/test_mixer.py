@@ -5,7 +5,7 @@ import random
 import shutil
 import time
 from collections.abc import Iterable
-from threading import Thread
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ from gansynth.runtime.errors import TrainingFault
 from tests.processes import forked
 
 HALF, ONLY = Ratio(1, 1), Ratio(0, 1)
-PROCESSES, TICKS = 4, 2000
 
 
 @pytest.fixture
@@ -52,12 +51,12 @@ def drawn_ids(slots: Iterable[BatchItem[Any]]) -> list[str]:
     return [slot.sample.id for slot in slots if slot.sample is not None]
 
 
-@pytest.mark.parametrize("frozen", [True, False])
-def test_every_sample_comes_once_before_one_comes_again(mixer, toy_bank, frozen):
-    mixed = mixer(HALF, toy_bank(samples=10, frozen=frozen))
-    ids = [one for _ in range(40) for one in drawn_ids(mixed.batch([0]))]
-    assert [len(set(ids[n : n + 10])) for n in (0, 10)] == [10, 10]
-    assert ids[:10] != ids[10:20]
+def test_every_sample_comes_once_before_one_comes_again(mixer, toy_bank):
+    for frozen in (True, False):
+        mixed = mixer(HALF, toy_bank(f"{frozen}", samples=10, frozen=frozen))
+        ids = [one for _ in range(40) for one in drawn_ids(mixed.batch([0]))]
+        assert [len(set(ids[n : n + 10])) for n in (0, 10)] == [10, 10]
+        assert ids[:10] != ids[10:20]
 
 
 def test_what_is_added_to_a_live_bank_is_drawn_first(mixer, toy_bank):
@@ -111,29 +110,23 @@ def test_a_stale_bank_has_nothing_to_give_until_it_lives_again(mixer, toy_bank, 
 @pytest.mark.fault(40)
 @pytest.mark.parametrize("schedule", ["constant", "finetune:10%@80%", "anneal:50%-100%"])
 def test_a_synthetic_only_phase_waits_and_then_stops(mixer, toy_bank, log, schedule):
-    mixed = mixer(ONLY, toy_bank(samples=0, frozen=False), schedule=schedule)
-    begin = time.monotonic()
+    bank = toy_bank(samples=0, frozen=False)
+    began = time.monotonic()
     with pytest.raises(TrainingFault, match=r"no synthetic sample after 0\.2 s \(the bank is emp"):
-        mixed.slot(0, 2)
-    assert time.monotonic() - begin >= 0.2
-    assert (summarise(log).real, summarise(log).fell_back) == (0, 0)
-    assert "no real case may be drawn now" in summarise(log).stopped
+        mixer(ONLY, bank, schedule=schedule).slot(0, 2)
+    assert time.monotonic() - began >= 0.2
+    counts = summarise(log)
+    assert (counts.real, counts.fell_back) == (0, 0)
+    assert "no real case may be drawn now" in counts.stopped
 
 
 def test_a_sample_that_comes_while_it_waits_is_taken(mixer, toy_bank):
-    bank, full = toy_bank(samples=0, frozen=False), toy_bank("full", frozen=False)
-    mixed = mixer(ONLY, bank, patience=30.0)
-
-    def deliver():
-        time.sleep(0.3)
-        for sample in full.glob("sample-*"):
-            sample.rename(bank / sample.name)
-
-    thread = Thread(target=deliver)
-    thread.start()
-    slots = mixed.batch([0])
-    thread.join()
-    assert kinds(slots) == "s"
+    bank, full = toy_bank(samples=0, frozen=False), toy_bank("full", samples=1, frozen=False)
+    (sample,) = full.glob("sample-*")
+    late = Timer(0.1, sample.rename, [bank / sample.name])
+    late.start()
+    assert kinds(mixer(ONLY, bank, patience=30.0).batch([0])) == "s"
+    late.join()
 
 
 @pytest.mark.parametrize(
@@ -148,7 +141,7 @@ def test_a_sample_that_comes_while_it_waits_is_taken(mixer, toy_bank):
 def test_a_whole_training_draws_the_share_that_its_schedule_asks_for(
     mixer, toy_bank, log, schedule, ratio
 ):
-    batches, size, workers = 400, 3, 4
+    batches, size, workers = 200, 3, 4
     mixed = mixer(ratio, toy_bank(), schedule=schedule, batches=batches)
     mixed.rng.random()  # in use in the parent, which a fork then inherits
 
@@ -205,17 +198,18 @@ def test_batches_are_counted_from_where_earlier_sessions_ended_also_by_a_copy(tm
 
 
 def test_processes_together_draw_every_ticket_once(tmp_path):
-    total = PROCESSES * TICKS
+    processes, ticks = 4, 500
+    total = processes * ticks
     counter = BatchCounter(tmp_path / "batches", total=total + 1)
     first = counter.tick()  # open in the parent, which a fork then inherits
-    together = multiprocessing.get_context("fork").Barrier(PROCESSES)
+    together = multiprocessing.get_context("fork").Barrier(processes)
 
     def work(number: int) -> None:
         together.wait()
-        told = "\n".join(repr(counter.tick()) for _ in range(TICKS))
+        told = "\n".join(repr(counter.tick()) for _ in range(ticks))
         (tmp_path / f"process-{number}").write_text(told)
 
-    assert forked(work, PROCESSES) == [0] * PROCESSES
+    assert forked(work, processes) == [0] * processes
     texts = [path.read_text() for path in tmp_path.glob("process-*")]
     drawn = [first, *(float(line) for text in texts for line in text.split())]
     assert sorted(drawn) == [place / (total + 1) for place in range(total + 1)]

@@ -29,15 +29,12 @@ PAIRS: dict[str, tuple[Any, Any, bool]] = {
 }
 
 
-@pytest.fixture(params=PAIRS)
-def pair(request, tmp_path):
-    """Real images, a bank of others, and whether they have other units."""
-    real, samples, refused = PAIRS[request.param]
-    labels = np.zeros(SHAPE, np.int16)
+@pytest.fixture
+def bank(tmp_path, samples):
+    """A bank of such images."""
+    schema, labels = Schema(("T1",), {"background": 0}, (1.0,) * 3), np.zeros(SHAPE, np.int16)
     pairs: list[Any] = [(Sample(np.asarray(s, np.float32), labels), {}) for s in samples]
-    schema = Schema(("T1",), {"background": 0}, (1.0,) * 3)
-    bank = write_bank(tmp_path / "bank", schema, Lineage("toy", "0", ()), pairs)
-    return np.asarray(real, np.float32), bank, refused
+    return write_bank(tmp_path / "bank", schema, Lineage("toy", "0", ()), pairs)
 
 
 def told(draw: Callable[[], Any], bank: Any) -> bool:
@@ -53,22 +50,16 @@ def told(draw: Callable[[], Any], bank: Any) -> bool:
     return bool(faults)
 
 
-@pytest.mark.parametrize("form", ["dictionary", "pair", "array"])
-def test_a_data_set_of_other_units_is_refused(pair, form):
-    real, bank, refused = pair
-    forms: dict[str, Callable[[Any], Any]] = {
-        "dictionary": lambda image: {"image": image, "label": 0},
-        "pair": lambda image: (image, 0),
-        "array": np.asarray,
-    }
-    form_of = forms[form]
-    items = [form_of(image) for image in real]
-    mixed = gansynth.mix(items, bank, "1:1", as_item=lambda sample: form_of(sample.image))
-    assert told(lambda: mixed.__getitems__([0, 1]), bank) == refused
-
-
-def test_a_loader_of_other_units_is_refused(pair):
-    real, bank, refused = pair
+@pytest.mark.parametrize(("real", "samples", "refused"), PAIRS.values(), ids=PAIRS)
+def test_data_sets_and_loaders_of_other_units_are_refused(real, samples, refused, bank):
+    real = np.asarray(real, np.float32)
+    forms: list[Callable[[Any], Any]] = [lambda image: {"image": image, "label": 0}]
+    if samples is GREY:
+        forms += [lambda image: (image, 0), np.asarray]
+    for form in forms:
+        items = [form(image) for image in real]
+        mixed = gansynth.mix(items, bank, "1:1", as_item=lambda s, form=form: form(s.image))
+        assert told(lambda mixed=mixed: mixed.__getitems__([0, 1]), bank) == refused
     batches = ({"data": real[i : i + 2]} for i in [0, 2, 4, 6] * 4)
-    mixed = gansynth.mix_batches(batches, bank, "1:1")
-    assert told(lambda: next(mixed), bank) == refused
+    loader = gansynth.mix_batches(batches, bank, "1:1")
+    assert told(lambda: next(loader), bank) == refused
