@@ -9,9 +9,11 @@ import json
 import os
 import shutil
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -50,7 +52,7 @@ def changed_run(run: Path, folder: Path, **values: Any) -> Path:
     return folder
 
 
-class Kit:
+class Kit(ABC):
     """A host on its toy data.
 
     Attributes:
@@ -72,35 +74,36 @@ class Kit:
     same: ClassVar[tuple[str, ...]] = ("channels",)
     """What of a schema its banks have in common with the data."""
 
+    home: Path
+    request: SourceRequest
+    program: Mapping[str, str] = MappingProxyType({})
+    """Settings that name the host's own program, if it needs any."""
+
     def __init__(self, folder: Path, run: Path, data: Any) -> None:
         self.folder, self.run, self.data = folder, run, data
         self.output = folder / "out"
         self._adapter: Framework | None = None
         self.prepare()
 
-    home: Path
-    request: SourceRequest
-
+    @abstractmethod
     def prepare(self) -> None:
         """Set what else a kit has."""
-        raise NotImplementedError
 
-    @property
-    def program(self) -> dict[str, str]:
-        """Settings that name the host's own program, if it needs any."""
-        return {}
-
+    @abstractmethod
     def lasting(self, epochs: int = 2) -> tuple[str, ...]:
         """Settings of a training of so many short epochs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def elsewhere(self) -> tuple[tuple[str, ...], list[str]]:
         """Words that name other data or another fold, and what is said of these."""
-        raise NotImplementedError
 
+    @abstractmethod
     def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
         """What is synthetic of each batch, or epoch, as the host's own loader makes it."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def renamed(self, folder: Path) -> Kit:
+        """The same data in a folder of another name."""
 
     def cut(self, patch: pytest.MonkeyPatch) -> None:
         """Let a training be ended, as by SIGTERM, at the end of its first epoch."""
@@ -112,14 +115,11 @@ class Kit:
 
         patch.setattr(Job, "round", ending)
 
-    def renamed(self, folder: Path) -> Kit:
-        """The same data in a folder of another name."""
-        raise NotImplementedError
-
     @property
     def to(self) -> tuple[str, ...]:
-        """Where the results go."""
-        return "-o", str(self.output)
+        """The host's own program, and where the results go."""
+        words = (f"--set={key}={value}" for key, value in self.program.items())
+        return *words, "-o", str(self.output)
 
     @property
     def place(self) -> tuple[str, ...]:
@@ -335,17 +335,9 @@ class DeepMedicKit(Kit):
     def prepare(self) -> None:
         self.home = self.data.folder
         self.request = SourceRequest("deepmedic", str(self.data.train), read={"size": "16"})
-        self.checkout = write_fake(self.folder / "fake")
-
-    @property
-    def program(self) -> dict[str, str]:
-        python, model = str(self.checkout / "python"), str(self.data.model)
-        return {"deepmedic": str(self.checkout), "deepmedic_python": python, "model": model}
-
-    @property
-    def to(self) -> tuple[str, ...]:
-        words = (f"--set={key}={value}" for key, value in self.program.items())
-        return *words, "-o", str(self.output)
+        checkout = write_fake(self.folder / "fake")
+        python, model = str(checkout / "python"), str(self.data.model)
+        self.program = {"deepmedic": str(checkout), "deepmedic_python": python, "model": model}
 
     def lasting(self, epochs: int = 2) -> tuple[str, ...]:
         short = (f"epochs={epochs}", "subepochs=2", "cases=4", "segments=8", "batch=4")
@@ -396,13 +388,9 @@ class SegmenterKit(DeepMedicKit):
     unit, epochs = "step", 4
     same = ("channels", "labels")
 
-    @property
-    def program(self) -> dict[str, str]:
-        return {}
-
-    @property
-    def to(self) -> tuple[str, ...]:
-        return "-o", str(self.output)
+    def prepare(self) -> None:
+        super().prepare()
+        self.program = {}
 
     def lasting(self, epochs: int = 2) -> tuple[str, ...]:
         short = (f"steps={2 * epochs}", "checkpoint_every=2", "batch_size=2", "width=4", "levels=2")

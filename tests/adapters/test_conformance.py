@@ -1,7 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,16 +115,16 @@ def leak(how: str) -> Callable[[Kit], Refused]:
 
 def changed_case(kit: Kit) -> Refused:
     lineage = kit.manifest["lineage"]
-    last = lineage["cases"][-1] | {"sha256": "0" * 64}
-    run = kit.changed(lineage={**lineage, "cases": [*lineage["cases"][:-1], last]})
+    last = lineage["cases"][-1]
+    last["sha256"] = "0" * 64
+    run = kit.changed(lineage=lineage)
     return ("--generator", run), [last["id"], "is not the one the run was fitted on"]
 
 
 def new_case(kit: Kit) -> Refused:
     lineage = kit.manifest["lineage"]
-    *seen, last = lineage["cases"]
-    run = kit.changed(lineage={**lineage, "cases": seen})
-    return ("--generator", run), [last["id"], "not in that fit"]
+    last = lineage["cases"].pop()
+    return ("--generator", kit.changed(lineage=lineage)), [last["id"], "not in that fit"]
 
 
 def other_data(kit: Kit) -> Refused:
@@ -247,27 +247,20 @@ def test_a_folder_that_holds_something_is_left_alone(kit, bank, refuse, tmp_path
         refuse(*kit.training(bank, *dry), code=2, says=says, keep=[tmp_path])
 
 
-@dataclass
-class Planned:
-    """A dry run with the data taken from the generator."""
-
-    kit: Kit
-    result: Result
-
-
 @pytest.fixture(scope="module", params=COMMANDED)
-def planned(request, tmp_path_factory) -> Planned:
+def planned(request, tmp_path_factory) -> tuple[Kit, Result]:
+    """A dry run with the data taken from the generator."""
     kit = kit_of(request.param, tmp_path_factory.mktemp("planned"), request.getfixturevalue)
     before = content(kit.home), content(kit.run), content(kit.folder)
     result = command(*kit.words("--generator", kit.run, *kit.lasting(), "--dry-run", "--json"))
     assert result.exit_code == 0, result.stderr
     assert (content(kit.home), content(kit.run), content(kit.folder)) == before
-    return Planned(kit, result)
+    return kit, result
 
 
 def test_a_dry_run_says_what_the_run_would_do_and_how_long_drawing_takes(planned):
-    kit, source = planned.kit, planned.kit.adapter().source
-    found, asked = json.loads(planned.result.stdout), kit.manifest["request"]
+    kit, result = planned
+    source, found, asked = kit.adapter().source, json.loads(result.stdout), kit.manifest["request"]
     said = {
         "dry_run": True,
         "target": kit.host,
@@ -287,8 +280,8 @@ def test_a_dry_run_says_what_the_run_would_do_and_how_long_drawing_takes(planned
     assert min(found[key] for key in more) > 0
     assert "not known" in found["training_time_and_memory"]
     told = f"as {kit.run} was fitted: data {asked['kind']}:{asked['where']}"
-    assert told in planned.result.stderr
-    assert "fold 0" in planned.result.stderr
+    assert told in result.stderr
+    assert "fold 0" in result.stderr
 
 
 @pytest.fixture
@@ -370,29 +363,23 @@ def test_where_a_bank_breaks_real_cases_take_the_place_of_samples(kit, marked, t
     assert summarise(log).fell_back > 0
 
 
-@dataclass
-class Exported:
-    """A data set on disk, two real cases for each sample, and what the command said."""
-
-    kit: Kit
-    report: dict[str, Any]
-
-
 @pytest.fixture(scope="module", params=["nnunet", "deepmedic", "yolo"])
-def exported(request, tmp_path_factory) -> Exported:
+def exported(request, tmp_path_factory) -> tuple[Kit, dict[str, Any]]:
+    """A data set on disk, two real cases for each sample, and what the command said."""
     kit = kit_of(request.param, tmp_path_factory.mktemp("exported"), request.getfixturevalue)
     bank, before = kit.bank(samples=8), content(kit.home)
     result = command(*kit.export(bank, "--json"))
     assert result.exit_code == 0, result.stderr
     assert content(kit.home) == before
-    return Exported(kit, json.loads(result.stdout))
+    return kit, json.loads(result.stdout)
 
 
 def test_an_export_is_where_it_says_with_its_lineage_and_the_held_out_cases(exported):
-    kit, source, target = exported.kit, exported.kit.adapter().source, exported.kit.target
-    assert exported.report["folder"] == str(target)
+    kit, report = exported
+    source, target = kit.adapter().source, kit.target
+    assert report["folder"] == str(target)
     assert [path for path in target.parent.iterdir() if path.name.startswith(".")] == []
-    record = json.loads(Path(exported.report["record"]).read_text())
+    record = json.loads(Path(report["record"]).read_text())
     assert [case["id"] for case in record["lineage"]["cases"]] == list(source.train_ids)
     assert record["held_out"] == list(source.held_out_ids)
     assert {one["case"] for one in record["samples"].values()} <= set(source.train_ids)
@@ -405,7 +392,7 @@ def test_an_export_is_where_it_says_with_its_lineage_and_the_held_out_cases(expo
 
 
 def test_what_is_there_is_not_exported_over(exported, refuse):
-    kit = exported.kit
+    kit, _ = exported
     says = ["Dataset510_Plus has that number" if kit.host == "nnunet" else "exists already"]
     refuse(*kit.export(kit.folder / "bank"), code=2, says=says, keep=[kit.target])
 

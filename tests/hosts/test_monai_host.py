@@ -19,7 +19,6 @@ from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource, check_host
 from tests.banks import write_bank
 from tests.conftest import save_nifti
-from tests.testing.scaffold.test_stranger import LINES, code_lines
 
 MODULE = Path(__file__).parents[2] / "examples" / "gansynth_monai" / "gansynth_monai.py"
 SMALL = ("width=4", "patch=16", "device=cpu", "checkpoint_every=2")
@@ -55,10 +54,9 @@ def toy(tmp_path):
     return SimpleNamespace(source=source, bank=bank, data=data, out=tmp_path / "out")
 
 
-def test_it_is_one_small_module_that_imports_public_names_only():
-    text = MODULE.read_text()
-    assert len(code_lines(text)) <= LINES["host"]
-    imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
+def test_it_imports_public_names_only():
+    nodes = ast.walk(ast.parse(MODULE.read_text()))
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
     ours = {name.name for node in imports if node.module == "gansynth" for name in node.names}
     assert ours <= set(gansynth.__all__)
     assert not any((node.module or "").startswith("gansynth.") for node in imports)

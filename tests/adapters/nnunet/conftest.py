@@ -1,23 +1,19 @@
-"""nnU-Net set up to train the toy data set in the test's own process; banks and runs gone wrong."""
+"""nnU-Net set up to train the toy data set in the test's own process."""
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gansynth.core.run_folder import write_manifest
-from gansynth.core.source import lineage_of
 from gansynth.hosts.host import Job
 from gansynth.hosts.record import LOG
 from gansynth.runtime import torchvision_compat
 from gansynth_nnunet.adapter import hosted
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from tests.adapters.kits import draw_no_progress
-from tests.banks import write_bank
 
 
 @pytest.fixture
@@ -66,11 +62,7 @@ def begin(trainer: Any) -> Any:
 @pytest.fixture
 def told(monkeypatch, tmp_path) -> Callable[..., None]:
     """Writes the settings file that GANSYNTH_CONFIG names: told(bank=..., ratio="1:1")."""
-    quick = {
-        "num_epochs": 1,
-        "num_iterations_per_epoch": 2,
-        "num_val_iterations_per_epoch": 1,
-    }
+    quick = {"num_epochs": 1, "num_iterations_per_epoch": 2, "num_val_iterations_per_epoch": 1}
 
     def tell(settings: dict[str, Any] = quick, **mix: Any) -> None:
         request = {"target": "nnunet", "ratio": "1:1", **mix, "set": settings}
@@ -83,12 +75,7 @@ def told(monkeypatch, tmp_path) -> Callable[..., None]:
 
 @pytest.fixture
 def ready(build, told, frozen_bank, tmp_path) -> Callable[..., Any]:
-    """Builds a trainer that is told to mix and initialises it: ``ready("2d", ratio="0:1")``.
-
-    ``begin`` opens its session.
-
-    Unless told otherwise, it draws from a frozen bank of training crops.
-    """
+    """Builds and initialises a trainer that draws from a bank: ``ready("2d", ratio="0:1")``."""
 
     def make(configuration="3d_fullres", name=TRAINER, **mix):
         if not {"bank", "generator"} & set(mix):
@@ -111,36 +98,3 @@ def log_of(trainer: Any) -> str:
     """What a training has said."""
     files = (Path(trainer.log_file), Path(trainer.output_folder) / LOG)
     return "".join(file.read_text() for file in files if file.is_file())
-
-
-@pytest.fixture
-def empty_bank(toy_nnunet, tmp_path) -> Callable[..., Path]:
-    """Makes a live bank that nobody fills: ``empty_bank("2d")``."""
-    from gansynth_nnunet.source import NnunetSource
-
-    def make(configuration: str = "3d_fullres") -> Path:
-        source = NnunetSource(toy_nnunet.request(configuration=configuration))
-        return write_bank(tmp_path / "empty", source.schema, lineage_of(source), frozen=False)
-
-    return make
-
-
-@pytest.fixture
-def nan_run(fitted, tmp_path) -> Path:
-    """A run whose generator draws NaN, so that each of its samples is rejected."""
-    import safetensors.torch
-    import torch
-
-    from gansynth.runtime.files import sha256_file
-
-    run = Path(shutil.copytree(fitted, tmp_path / "nan"))
-    manifest = json.loads((run / "manifest.json").read_text())
-    weights = run / manifest["weights"]["path"]
-    spoilt = {
-        name: torch.full_like(value, torch.nan) if value.is_floating_point() else value
-        for name, value in safetensors.torch.load_file(weights).items()
-    }
-    safetensors.torch.save_file(spoilt, weights)
-    manifest["weights"]["sha256"] = sha256_file(weights)
-    write_manifest(run, manifest)
-    return run

@@ -47,10 +47,7 @@ def main(rank: int, folder: Path, *names: str) -> None:
 
     address = f"file://{folder / 'meet'}"
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    try:
-        result = train(*names)
-    except Exception as error:
-        result = {"error": type(error).__name__, "text": str(error)}
+    result = train(*names)
     (folder / f"rank-{rank}.json").write_text(json.dumps(result))
     torch.distributed.destroy_process_group()
 

@@ -1,7 +1,6 @@
 import gzip
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 
 from gansynth import replay, write_volume
+from gansynth.bank.producer import ProducerConfig, run_producer
 from gansynth.bank.reader import BankReader
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import lineage_of
@@ -144,7 +144,7 @@ def test_real_files_are_linked_or_else_copied(exports, monkeypatch):
     assert copy.read_bytes() == own.read_bytes()
 
 
-def test_plans_name_the_new_data_set_and_only_what_there_are_data_of(exports):
+def test_the_mixed_data_set_has_what_nnunet_needs_and_only_what_there_are_data_of(exports):
     plans = read(exports.mixed / f"{exports.toy.plans}.json")
     assert plans["dataset_name"] == MIXED
     assert list(plans["configurations"]) == [exports.configuration]
@@ -153,22 +153,16 @@ def test_plans_name_the_new_data_set_and_only_what_there_are_data_of(exports):
     files = {f"{name}.json" for name in (*names, "splits_final")}
     found = {path.name for path in exports.mixed.iterdir()}
     assert found == {*files, "gt_segmentations", exports.data.name}
-
-
-def test_without_real_cases_to_train_on_the_held_out_ones_are_there_all_the_same(exports):
-    report = exports("Dataset514_Only", ratio="0:1")
+    report = exports("Dataset514_Only", ratio="0:1")  # for validation, held-out cases are there
     cases = {p.stem for p in Path(report["folder"]).glob("nnUNetPlans_*/*.pkl")}
     assert cases == {*exports.split["val"], *(f"synthetic_{n:04d}" for n in range(1, 9))}
 
 
-def test_nnunet_finds_nothing_wrong_with_it(exports, cheap_nnunet):
+def test_nothing_in_samples_alone_names_a_case_or_tells_a_time(exports, cheap_nnunet):
     from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
     verify_dataset_integrity(str(exports.alone), 1)
     assert len(list((exports.alone / "imagesTr").iterdir())) == 16
-
-
-def test_nothing_in_it_names_a_case_or_tells_a_time_and_bytes_are_the_samples(exports):
     assert content(exports.alone) == content(exports.alone.with_name(AGAIN))
     for path in (p for p in exports.alone.rglob("*") if p.is_file()):
         data = path.read_bytes()
@@ -203,18 +197,15 @@ def test_axes_and_spacing_come_back_through_nnunets_readers(tmp_path, forward, r
     assert [properties["spacing"][i] for i in forward] == pytest.approx(spacing)
 
 
-def test_ct_comes_back_in_hounsfield_units():
+def test_units_come_back_and_outside_gets_what_nnunet_takes_for_outside(toy_nnunet):
     from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
 
     facts = {"mean": 50.0, "std": 20.0, "percentile_00_5": -10.0, "percentile_99_5": 120.0}
-    units = np.linspace(-10, 120, 8, dtype=np.float32)
+    units = np.linspace(-10, 120, 8, dtype=np.float32)  # Hounsfield's
     drawn = CTNormalization(False, facts).run(units.copy())
     assert export.denormalise(drawn, "CTNormalization", facts) == pytest.approx(units, abs=1e-3)
     far = np.array([99.0], np.float32)
     assert export.denormalise(far, "CTNormalization", facts) == 120
-
-
-def test_outside_gets_what_nnunet_takes_for_outside(toy_nnunet):
     host = NnunetSource(toy_nnunet.request())
     schemes, masks = ["CTNormalization", "ZScoreNormalization"], [False, False]
     host.config.update(normalization_schemes=schemes, use_mask_for_norm=masks)
@@ -223,22 +214,30 @@ def test_outside_gets_what_nnunet_takes_for_outside(toy_nnunet):
     assert (out[0, 0, 0, 0], out[1, 0, 0, 0]) == (0, -3)
 
 
-@pytest.mark.parametrize(
-    ("name", "order", "says"),
-    [
+def test_an_order_that_makes_no_data_set_is_refused(exports):
+    before = there(exports.toy)
+    for name, order, says in (
         ("Hippo", {}, "expected DatasetNNN_Name with three digits"),
         ("Dataset520_New", {"ratio": "100:1"}, "0 synthetic cases beside 4 training cases"),
         ("Dataset520_New", {"fold": "all"}, "nothing is held out"),
-    ],
-)
-def test_an_order_that_makes_no_data_set_is_refused(exports, name, order, says):
-    before = there(exports.toy)
-    with pytest.raises(UsageFault, match=re.escape(says)):
-        exports(name, **order)
-    assert there(exports.toy) == before
+    ):
+        with pytest.raises(UsageFault, match=says):
+            exports(name, **order)
+        assert there(exports.toy) == before
 
 
-def test_an_exported_case_comes_back_from_the_exports_record(toy_copy, fitted, tmp_path, run_cli):
+def fill_here(config: ProducerConfig, log: Path, **_: Any) -> BankReader:
+    """Fill a bank without a process of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "nice", lambda by: 0)
+        run_producer(replace(config, parent=None), lambda: False)
+    return BankReader(config.bank)
+
+
+def test_an_exported_case_comes_back_from_the_exports_record(
+    toy_copy, fitted, tmp_path, run_cli, monkeypatch
+):
+    monkeypatch.setattr("gansynth.bank.api.fill", fill_here)
     run = Path(shutil.copytree(fitted, tmp_path / "run"))
     command = ("augment", "--target", "nnunet", *toy_copy.options, "--generator", run)
     asked = ("--device", "cpu", "--ratio", "2:1", "--seed", "3", "--export", "Dataset510_Plus")

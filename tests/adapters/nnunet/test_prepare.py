@@ -1,14 +1,10 @@
 import os
-import shutil
-import subprocess
-import sys
 import time
 from math import prod
 from typing import Any
 
 import pytest
 
-from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth_nnunet.cases import hashes_of
@@ -18,53 +14,42 @@ from gansynth_nnunet.source import NnunetSource
 from tests.conftest import prepare
 
 
-def own_request(toy: Any) -> SourceRequest:
-    request: SourceRequest = toy.request(plans=None, configuration=None)
-    return request
-
-
 def test_what_is_done_is_not_done_again_unless_raw_data_changed(toy_copy, cheap_nnunet):
-    report = prepare(own_request(toy_copy), ["3d_fullres", "2d"])
+    report = prepare(toy_copy.request(plans=None), ["3d_fullres", "2d"])
     assert [step for step, seconds in report["seconds"].items() if seconds] == ["check"]
     os.utime(next(toy_copy.raw.glob("labelsTr/*")), (time.time() + 60,) * 2)
-    report = prepare(own_request(toy_copy), ["2d"], processes=1)
+    report = prepare(toy_copy.request(plans=None), ["2d"], processes=1)
     assert min(report["seconds"].values()) > 0
-
-
-def unverified(toy):
-    """What the check says of arrays without a note, and which arrays it finds damaged."""
-    found = check_nnunet(own_request(toy), lambda done, total: None).findings
-    said = [one.message for one in found if "not verified" in one.message]
-    return said, [one.file.name for one in found if one.level == "error"]
 
 
 @pytest.mark.fault(3)
 def test_arrays_of_nnunets_own_command_are_noted_by_prepare_and_unverified_before(toy_copy):
     """A bit that the decoder takes: from prepare on, its hash tells; before, the check says so."""
-    folder = NnunetSource(toy_copy.request()).folder
+    own, folder = toy_copy.request(plans=None), NnunetSource(toy_copy.request()).folder
     note, array = hashes_of(folder), next(folder.glob("*_seg.b2nd"))
+
+    def unverified() -> tuple[list[str], list[str]]:
+        found = check_nnunet(own, lambda done, total: None).findings
+        said = [one.message for one in found if "not verified" in one.message]
+        return said, [one.file.name for one in found if one.level == "error"]
+
     before = read_json(note)
-    assert unverified(toy_copy) == ([], [])
+    assert unverified() == ([], [])
     note.unlink()
     for _ in range(2):  # a check that noted what it read would be content the second time
-        (said,), damaged = unverified(toy_copy)
+        (said,), damaged = unverified()
         assert f"{folder}: {len(before)} arrays are not verified" in said
         assert (damaged, note.exists()) == ([], False)
-    prepare(own_request(toy_copy), ["3d_fullres"])
+    prepare(own, ["3d_fullres"])
     assert read_json(note) == before
     data = bytearray(array.read_bytes())
     data[-1] ^= 1
     array.write_bytes(data)
-    assert unverified(toy_copy) == ([], [array.name])
-
-
-def test_prepare_refuses_an_array_that_it_cannot_note(toy_copy):
-    folder = NnunetSource(toy_copy.request()).folder
-    hashes_of(folder).unlink()
-    array = next(folder.glob("*_seg.b2nd"))
-    array.write_bytes(array.read_bytes()[:50])
+    assert unverified() == ([], [array.name])
+    note.unlink()
+    array.write_bytes(data[:50])
     with pytest.raises(DataFault, match=rf"{array.name}: damaged .*--force"):
-        prepare(own_request(toy_copy), ["3d_fullres"])
+        prepare(own, ["3d_fullres"])
 
 
 def test_force_prepares_again_tells_how_far_it_is_and_leaves_the_environment(
@@ -74,7 +59,7 @@ def test_force_prepares_again_tells_how_far_it_is_and_leaves_the_environment(
     monkeypatch.setenv("nnUNet_results", "mine")
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")  # none to augment: planning works all the same
     before = dict(os.environ)
-    prepare(own_request(toy_copy), ["2d"], processes=1, force=True, quiet=False)
+    prepare(toy_copy.request(plans=None), ["2d"], processes=1, force=True, quiet=False)
     out, err = capsys.readouterr()
     told = {line.partition(" (")[0] for line in err.splitlines()}
     assert {"check: 6/6", "fingerprint: 1/1", "plan: 1/1", "2d: 6/6"} <= told
@@ -101,29 +86,6 @@ def test_what_cannot_be_prepared_is_refused(toy_copy, plans, configuration, sett
         prepare(toy_copy.request(plans=plans), [configuration], **small, **settings)
 
 
-SCRIPT = """
-import sys
-from gansynth.core.requests.hosts import PrepareRequest
-from gansynth_nnunet.plans import PrepareSettings
-from gansynth_nnunet.prepare import prepare
-if __name__ == "__main__":
-    asked = PrepareRequest(data="nnunet:501", configuration="2d", processes=1, root=sys.argv[1])
-    prepare(asked, PrepareSettings())
-"""
-
-
-@pytest.mark.slow
-def test_nnunets_own_worker_processes_start(toy_copy, tmp_path):
-    shutil.rmtree(toy_copy.preprocessed / "nnUNetPlans_2d")
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    done = subprocess.run(
-        [sys.executable, str(script), str(toy_copy.root)], capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    assert len(NnunetSource(toy_copy.request(configuration="2d", fold="all")).train_ids) == 6
-
-
 @pytest.mark.parametrize(
     ("own", "asked"),
     [
@@ -148,16 +110,12 @@ def test_a_small_patch_fits_nnunets_own_and_its_strides_divide_it(own, asked):
         shrink(big, PrepareSettings(patch=(8, 8, 8, 8)))
 
 
-def tiny(*features: int) -> PrepareSettings:
-    return PrepareSettings(small=True, plans_name="tiny", features=features)
-
-
 def test_a_configuration_added_later_keeps_the_earlier_ones(toy_copy):
     own = NnunetPlans(toy_copy.preprocessed, "nnUNetPlans")
-    write_small_plans(own, tiny(4, 8, 8), ["3d_fullres"])
-    path = write_small_plans(own, tiny(4, 8, 16), ["2d"])
-    features = {
-        name: c["architecture"]["arch_kwargs"]["features_per_stage"]
-        for name, c in read_json(path)["configurations"].items()
-    }
-    assert features == {"3d_fullres": [4, 8, 8], "2d": [4, 8, 16]}
+    wanted = {"3d_fullres": [4, 8, 8], "2d": [4, 8, 16]}
+    for name, features in wanted.items():
+        settings = PrepareSettings(small=True, plans_name="tiny", features=tuple(features))
+        path = write_small_plans(own, settings, [name])
+    configurations = read_json(path)["configurations"].items()
+    found = {k: c["architecture"]["arch_kwargs"]["features_per_stage"] for k, c in configurations}
+    assert found == wanted

@@ -14,24 +14,19 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.raw import check_raw
 
-VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-
 
 def test_a_root_is_the_one_named_then_nnunets_variables_then_our_default(tmp_path, monkeypatch):
-    for name in VARIABLES:
+    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     assert NnunetRoot.find().preprocessed == tmp_path / "nnunet" / "nnUNet_preprocessed"
     monkeypatch.setenv("nnUNet_raw", str(tmp_path / "elsewhere"))
     assert NnunetRoot.find().raw == tmp_path / "elsewhere"
-    assert NnunetRoot.find(tmp_path).raw == tmp_path / "nnUNet_raw"
-
-
-def test_a_data_set_has_three_names_and_an_id_of_two_is_refused(tmp_path):
-    (tmp_path / "nnUNet_raw" / "Dataset004_A").mkdir(parents=True)
     root = NnunetRoot.find(tmp_path)
+    assert root.raw == tmp_path / "nnUNet_raw"
+    (root.raw / "Dataset004_A").mkdir(parents=True)
     assert [root.dataset(name) for name in ("4", "004", "Dataset004_A")] == ["Dataset004_A"] * 3
-    (tmp_path / "nnUNet_preprocessed/Dataset004_B").mkdir(parents=True)
+    (root.preprocessed / "Dataset004_B").mkdir(parents=True)
     with pytest.raises(UsageFault, match=r"several data sets \(Dataset004_A, Dataset004_B"):
         root.dataset("4")
 

@@ -1,11 +1,9 @@
 import json
-import os
 import subprocess
 import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,34 +27,7 @@ def epochs(number: int, iterations: int = 2) -> dict[str, int]:
     return {**values, "num_val_iterations_per_epoch": 1}
 
 
-def test_each_training_step_is_timed(ready):
-    trainer, seen = ready(), []
-    train, _ = begin(trainer).get_dataloaders()
-    trainer.session.took = lambda *times: seen.append(times)
-    began = time.monotonic()
-    trainer.train_step(next(train))
-    ((started, ended),) = seen
-    assert began <= started < ended <= time.monotonic()
-
-
-@pytest.fixture
-def opened(monkeypatch, tmp_path) -> Iterator[Callable[[], list[str]]]:
-    """Ids of all real cases that nnU-Net has opened, in order, by this process and its workers."""
-    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
-
-    file = os.open(tmp_path / "opened", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    load = nnUNetDatasetBlosc2.load_case
-
-    def logged(self: Any, identifier: str) -> Any:
-        os.write(file, f"{identifier}\n".encode())
-        return load(self, identifier)
-
-    monkeypatch.setattr(nnUNetDatasetBlosc2, "load_case", logged)
-    yield lambda: (tmp_path / "opened").read_text().split()
-    os.close(file)
-
-
-def test_fine_tuning_goes_through_nnunets_rates_again(ready):
+def test_fine_tuning_goes_through_nnunets_rates_again_and_each_step_is_timed(ready):
     trainer, rates = ready(**TUNING, settings=epochs(10)), []
     for epoch in range(10):
         trainer.lr_scheduler.step(epoch)
@@ -64,18 +35,29 @@ def test_fine_tuning_goes_through_nnunets_rates_again(ready):
     assert rates[5] == rates[0] == trainer.initial_lr
     assert rates[:5] == rates[5:] == sorted(rates[:5], reverse=True)
     assert rates[4] == pytest.approx(trainer.initial_lr * 0.2**0.9)
+    train, _ = begin(trainer).get_dataloaders()
+    seen: list[tuple[float, float]] = []
+    trainer.session.took = lambda *times: seen.append(times)
+    began = time.monotonic()
+    trainer.train_step(next(train))
+    ((started, ended),) = seen
+    assert began <= started < ended <= time.monotonic()
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_fine_tuning_opens_the_chosen_cases_only_and_nothing_before(
-    ready, opened, monkeypatch, workers
-):
-    monkeypatch.setenv("nnUNet_n_proc_DA", str(workers))
+def test_fine_tuning_opens_the_chosen_cases_only_and_nothing_before(ready, monkeypatch):
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    load, seen = nnUNetDatasetBlosc2.load_case, Counter[str]()
+
+    def logged(self: Any, identifier: str) -> Any:
+        seen[identifier] += 1
+        return load(self, identifier)
+
+    monkeypatch.setattr(nnUNetDatasetBlosc2, "load_case", logged)
     trainer = ready(settings=epochs(2, 4), **TUNING)
     trainer.run_training()
     train, validation = map(set, trainer.do_split())
     chosen = set(choose_cases({case: case for case in train}, 0.34, 0))
-    seen = Counter(opened())
     drawn = DrawCounter(trainer.gansynth_plan.log).update()
     synthetic_only = 4  # of 8 batches
     assert len(chosen) == 2 < len(train)
@@ -83,10 +65,9 @@ def test_fine_tuning_opens_the_chosen_cases_only_and_nothing_before(
     assert drawn.synthetic == synthetic_only * trainer.batch_size
     assert sum(seen[case] for case in train) == drawn.real
     assert drawn.fell_back == 0
-    if workers == 0:  # else they draw ahead
-        log = max((Path(trainer.output_folder) / "gansynth_draws").iterdir())
-        batches = (log / "batches-0").stat().st_size  # with nnU-Net's first, which it throws away
-        assert drawn.real == (batches - synthetic_only) * trainer.batch_size
+    log = max((Path(trainer.output_folder) / "gansynth_draws").iterdir())
+    batches = (log / "batches-0").stat().st_size  # with nnU-Net's first, which it throws away
+    assert drawn.real == (batches - synthetic_only) * trainer.batch_size
     assert sidecar(trainer)["sessions"][0]["chosen"] == sorted(chosen)
     assert not validation.isdisjoint(seen)  # which of them, nnU-Net rolls dice for
 
@@ -114,27 +95,6 @@ def test_the_parent_process_is_told_of_the_epoch_that_runs(ready, monkeypatch, c
     assert (last["done"], last["total"], last["synthetic"]) == (3, 3, "50%")
     logged = [trainer.logger.get_value(name, step=-1) for name in ("train_losses", "mean_fg_dice")]
     assert [last["loss"], last["Dice"]] == pytest.approx(logged)
-
-
-SECONDS = 300
-
-
-@pytest.fixture
-def two(nnunet, tmp_path) -> Callable[[], list[Any]]:
-    """Trains in two processes that form a group; returns what each came to."""
-
-    def run() -> list[Any]:
-        words = [sys.executable, "-m", "tests.adapters.nnunet.rank"]
-        rest = [str(tmp_path), nnunet.dataset, nnunet.plans]
-        ranks = [subprocess.Popen([*words, str(rank), *rest], cwd=ROOT) for rank in (0, 1)]
-        try:
-            assert [process.wait(SECONDS) for process in ranks] == [0, 0]
-        finally:
-            for process in ranks:
-                process.kill()
-        return [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
-
-    return run
 
 
 def test_a_fault_that_a_rank_died_of_is_told_from_what_its_parent_says():
@@ -165,9 +125,17 @@ def ids(log: Path, pid: int) -> list[str]:
 
 
 @pytest.mark.slow
-def test_one_producer_serves_both_ranks_which_draw_differently(two, told, fitted):
+def test_one_producer_serves_two_ranks_which_draw_differently(nnunet, told, fitted, tmp_path):
     told(generator=fitted, device="cpu", bank_size="12", offline=True, ratio="1:2")
-    first, second = two()
+    words = [sys.executable, "-m", "tests.adapters.nnunet.rank"]
+    rest = [str(tmp_path), nnunet.dataset, nnunet.plans]
+    ranks = [subprocess.Popen([*words, str(rank), *rest], cwd=ROOT) for rank in (0, 1)]
+    try:
+        assert [process.wait(300) for process in ranks] == [0, 0]
+    finally:
+        for process in ranks:
+            process.kill()
+    first, second = (json.loads((tmp_path / f"rank-{n}.json").read_text()) for n in (0, 1))
     bank, log, folder = map(Path, first["where"])
     assert first["where"] == second["where"]
     assert not bank.exists()
@@ -180,20 +148,3 @@ def test_one_producer_serves_both_ranks_which_draw_differently(two, told, fitted
     counts = record["sessions"][0]["drawn"]
     assert counts["synthetic"] == sum(map(len, drawn))
     assert counts["real"] + counts["synthetic"] == 3 * (2 + 1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("said", "fault", "says"),
-    [
-        ({}, "IntegrityFault", "leakage"),
-        ({"restarts": 0, "edit": ["no-such-edit"]}, "UsageFault", "no-such-edit"),
-    ],
-)
-def test_a_refusal_ends_both_ranks_alike(two, told, fitted, frozen_bank, said, fault, says):
-    where = {"generator": fitted, "device": "cpu"} if said else {"bank": frozen_bank(fold="1")}
-    told(**where, **said)
-    ends = two()
-    assert [end["error"] for end in ends] == [fault] * 2
-    assert ends[0]["text"] == ends[1]["text"]
-    assert says in ends[0]["text"]

@@ -1,6 +1,5 @@
 import json
 import os
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,13 @@ import numpy as np
 import pytest
 
 from gansynth.core.requests.hosts import AugmentRequest, SplitsRequest
-from gansynth.core.source import CaseSource, FoldSplit, SourceRequest, host_labels
+from gansynth.core.source import FoldSplit, SourceRequest, host_labels
 from gansynth.core.space import Placement
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.adapter import NnunetAdapter
-from gansynth_nnunet.cases import PreprocessedArrays, hashes_of, write_hashes
+from gansynth_nnunet.cases import hashes_of, write_hashes
 from gansynth_nnunet.dataset import make_splits
 from gansynth_nnunet.source import NnunetSource
 from tests.conftest import FIT, SHAPE, save_nifti
@@ -91,22 +90,6 @@ def test_the_schema_and_the_space_are_those_of_data_set_and_plans(source):
     assert (source.patch_size, source.batch_size) == ((16, 24, 16), 2)
 
 
-def test_training_cases_are_read_once_to_describe_them_and_once_as_cases(toy_nnunet, monkeypatch):
-    opened, checked = Counter[str](), PreprocessedArrays.checked
-
-    def counted(arrays: PreprocessedArrays, name: str) -> bytes:
-        opened[name] += 1
-        return checked(arrays, name)
-
-    monkeypatch.setattr(PreprocessedArrays, "checked", counted)
-    source = NnunetSource(toy_nnunet.request())
-    assert source.space.size == (24, 24, 24)
-    for case in source.train_ids:
-        assert source.header(case).shape == source.load(case).image.shape[1:]
-    files = (f"{case}{part}.b2nd" for case in source.train_ids for part in ("", "_seg"))
-    assert opened == dict.fromkeys(files, 2)
-
-
 @pytest.mark.fault(20)
 def test_no_pickle_is_needed(toy_copy):
     for file in arrays(toy_copy).glob("*.pkl"):
@@ -170,9 +153,8 @@ def test_missing_splits_are_made_as_nnunet_makes_them(toy_copy, caplog):
 
 def test_the_repair_of_a_split_that_parts_people_is_remembered_and_the_split_kept(toy_copy):
     PARTED(toy_copy)
-    splits = make_splits(
-        SplitsRequest(data="nnunet:501", subjects=PEOPLE, root=toy_copy.root, folds=3, force=True)
-    )
+    told: dict[str, Any] = {"subjects": PEOPLE, "root": toy_copy.root, "folds": 3, "force": True}
+    splits = make_splits(SplitsRequest(data="nnunet:501", **told))
     assert [len(one["val"]) for one in splits] == [2, 2, 2]
     (kept,) = toy_copy.preprocessed.glob("splits_final.*.json")
     assert read_json(kept, expected=list)[0]["val"] == ["p1_right"]
@@ -223,13 +205,6 @@ def test_what_cannot_be_opened_is_refused(toy_copy, spoil, asked, fault, says):
         assert not (toy_copy.preprocessed / "splits_final.json").exists()
 
 
-def flip_a_bit(path: Path) -> None:
-    """As a disk that rots, or a copy of it, which has another date."""
-    damaged = bytearray(path.read_bytes())
-    damaged[len(damaged) // 2] ^= 1
-    path.write_bytes(damaged)
-
-
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:300])
 
@@ -272,22 +247,16 @@ def test_damage_that_nobody_noted_is_named_and_the_others_are_noted(toy_copy, sp
     assert len(read_json(hashes_of(folder))) == 2 * len(source.train_ids) - 1
 
 
-@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
-def test_predictions_come_to_the_voxels_of_a_case_as_its_labels_do(toy_nnunet, configuration):
-    source = NnunetSource(toy_nnunet.request(configuration=configuration))
-    case = source.train_ids[0]
-    found = host_labels(source, case, toy_nnunet.raw / "labelsTr" / f"{case}.nii.gz")
-    labels: Any = source.load(case).labels
-    assert np.array_equal(found, labels)
-
-
-@pytest.mark.parametrize(
-    ("shape", "value", "says"), [((9, 9, 9), 1, "shape is"), (SHAPE, 5, "label value")]
-)
-def test_a_prediction_of_another_grid_or_label_is_refused(source, tmp_path, shape, value, says):
-    save_nifti(tmp_path / "p.nii.gz", np.full(shape, value, np.uint8))
-    with pytest.raises(DataFault, match=says):
-        host_labels(source, source.train_ids[0], tmp_path / "p.nii.gz")
+def test_predictions_come_to_the_voxels_of_a_case_as_its_labels_do(toy_nnunet, tmp_path):
+    for configuration in ("3d_fullres", "2d"):
+        source = NnunetSource(toy_nnunet.request(configuration=configuration))
+        case = source.train_ids[0]
+        found = host_labels(source, case, toy_nnunet.raw / "labelsTr" / f"{case}.nii.gz")
+        assert np.array_equal(found, np.asarray(source.load(case).labels))
+    for shape, value, says in (((9, 9, 9), 1, "shape is"), (SHAPE, 5, "label value")):
+        save_nifti(tmp_path / "p.nii.gz", np.full(shape, value, np.uint8))
+        with pytest.raises(DataFault, match=says):
+            host_labels(source, case, tmp_path / "p.nii.gz")
 
 
 SPLITS = [
@@ -317,7 +286,10 @@ def test_folds_are_as_asked_and_cases_as_before_and_the_same_is_written_again(
     assert {name: size for name, (size, _) in state(tmp_path / "new").items()} == before
 
 
-def test_images_are_linked_and_not_copied_also_if_dealt_out_again(everyone, toy_nnunet, tmp_path):
+def test_images_are_linked_also_if_dealt_out_again_and_damage_of_them_is_noticed(
+    toy_copy, tmp_path
+):
+    everyone = NnunetSource(toy_copy.request(subjects=PEOPLE, fold="all"))
     first = NnunetSource(everyone.divided(SPLITS, tmp_path / "outer"))
     links = [path for path in (tmp_path / "outer").rglob("*") if path.is_symlink()]
     assert len(links) == 4 * len(NAMED) + 1  # image, labels, properties, truth; the raw data set
@@ -325,36 +297,26 @@ def test_images_are_linked_and_not_copied_also_if_dealt_out_again(everyone, toy_
     second = NnunetSource(first.divided(inner, tmp_path / "inner"))
     assert (second.train_ids, second.held_out_ids) == (("p1_left",), ("p3_left",))
     links.append(second.folder / "p1_left.b2nd")  # not by way of the other folder
-    assert all(toy_nnunet.root in Path(os.readlink(link)).parents for link in links)
-
-
-def test_damage_that_preprocessing_would_have_noticed_is_noticed(toy_copy, tmp_path):
-    source = NnunetSource(toy_copy.request(subjects=PEOPLE, fold="all"))
-    other = NnunetSource(source.divided(SPLITS, tmp_path / "new"))
-    flip_a_bit(source.folder / "p1_left.b2nd")
+    assert all(toy_copy.root in Path(os.readlink(link)).parents for link in links)
+    damaged = bytearray((everyone.folder / "p1_left.b2nd").read_bytes())
+    damaged[len(damaged) // 2] ^= 1  # as a disk that rots, or a copy of it
+    (everyone.folder / "p1_left.b2nd").write_bytes(damaged)
     with pytest.raises(IntegrityFault, match="SHA-256"):
-        other.load("p1_left")
-
-
-@pytest.fixture
-def raw(toy_nnunet, tmp_path) -> CaseSource:
-    """The scans, in the folds that are dealt out where there is no split of nnU-Net's."""
-    # Without the preprocessed data: other tests may have left a split of nnU-Net's there.
-    root = tmp_path / "scans"
-    root.mkdir()
-    (root / "nnUNet_raw").symlink_to(toy_nnunet.root / "nnUNet_raw")
-    read = {"folds": "3"}
-    request = SourceRequest("nnunet-raw", "501", root=str(root), subjects=PEOPLE, read=read)
-    return open_source(request)
+        second.load("p1_left")
 
 
 def test_a_generator_of_scans_dealt_out_alike_enters_and_of_others_is_refused(
-    everyone, raw, tmp_path, run_cli
+    everyone, toy_nnunet, tmp_path, run_cli
 ):
+    root = tmp_path / "scans"  # without the split that other tests may have left
+    root.mkdir()
+    (root / "nnUNet_raw").symlink_to(toy_nnunet.root / "nnUNet_raw")
+    told: dict[str, Any] = {"root": str(root), "subjects": PEOPLE, "read": {"folds": "3"}}
+    raw = open_source(SourceRequest("nnunet-raw", "501", **told))
     asked = raw.divided(SPLITS, tmp_path / "raw")
     words = ("--data", "nnunet-raw:501", "--root", asked.root, "--subjects", asked.subjects)
     words = (*words, "--read", f"splits={asked.read['splits']}", "-o", tmp_path / "run", *FIT)
-    result = run_cli("fit", "cgan3d", *words, "--set=steps=2", "-q")
+    result = run_cli("fit", "cgan3d", *words, "--set=steps=1", "-q")
     assert result.exit_code == 0, result.stderr
     host = NnunetSource(everyone.divided(SPLITS, tmp_path / "host"))
     scans = open_source(replace(raw.request, root=host.request.root, subjects=None))
