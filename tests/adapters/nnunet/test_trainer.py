@@ -1,15 +1,31 @@
+import json
 import pickle
+import random
+import subprocess
+import sys
+import time
+import traceback
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from gansynth.runtime.errors import TrainingFault, UsageFault
-from gansynth_nnunet.launch import EXT_TRAINER
+from gansynth.bank.draw_log import DrawCounter
+from gansynth.core.schedule import choose_cases
+from gansynth.core.source import lineage_of
+from gansynth.hosts.record import TrainingResult, read_sessions
+from gansynth.runtime.child import SHOWN, SHOWS
+from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, TrainingFault, UsageFault
+from gansynth_nnunet import launch
+from gansynth_nnunet.launch import EXT_TRAINER, TRAINER, fault_of_rank
 from gansynth_nnunet.mixed import MixedNnunetDataset
-from tests.adapters.nnunet.conftest import begin, log_of
-from tests.processes import until
+from gansynth_nnunet.source import NnunetSource
+from tests.adapters.nnunet.conftest import begin, log_of, sidecar
+from tests.banks import write_bank
+from tests.house import ROOT
 
 # nnU-Net, timm and torch warn of each other's deprecations; which ones is not ours to say.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -47,24 +63,6 @@ def test_training_stops_where_a_sample_is_missing_and_says_why_though_a_worker_k
     monkeypatch.setattr(trainer, "gansynth_mix", mix_then_empty)
     with pytest.raises(TrainingFault, match=r"no synthetic sample after 0 s .the bank is empty"):
         trainer.run_training()
-
-
-def test_nnunets_own_workers_draw_distinct_samples(ready, frozen_bank, monkeypatch):
-    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
-    trainer = ready(bank=frozen_bank(samples=12), ratio="0:1")
-    loaders = begin(trainer).get_dataloaders()
-
-    def orders() -> list[list[str]]:
-        logs = (Path(trainer.output_folder) / "gansynth_draws").rglob("draws-*.csv")
-        lines = [[line.split(",") for line in log.read_text().splitlines()] for log in logs]
-        return [[row[1] for row in rows if row[0] == "synthetic"] for rows in lines]
-
-    until(lambda: next(loaders[0]) and len([one for one in orders() if len(one) >= 8]) == 2)
-    for loader in loaders:
-        loader._finish()
-    one, two = orders()
-    assert one[:8] != two[:8]
-    assert len({*one, *two}) > 6
 
 
 def test_with_fold_all_the_log_says_that_nothing_is_held_out(build, told, frozen_bank):
@@ -165,3 +163,244 @@ def test_loaders_that_samples_or_augmentation_do_not_reach_are_refused(ready, ow
     trainer = ready(name="MineGANSynth", **mix)
     with pytest.raises(UsageFault, match="the variant makes its own loaders"):
         begin(trainer).get_dataloaders()
+
+
+@pytest.fixture
+def trainer(ready):
+    """One that could go on training; nothing has been saved yet."""
+    made = ready()
+    for key in ("mean_fg_dice", "ema_fg_dice", "train_losses"):
+        made.logger.log(key, np.float32(0.5), 0)
+    return made
+
+
+def checkpoint(trainer: Any) -> Path:
+    return Path(trainer.output_folder) / "checkpoint_latest.pth"
+
+
+def test_a_checkpoint_carries_the_variants_name_and_training_goes_on_from_it(trainer, build):
+    for name, value in (("disable_checkpointing", True), ("local_rank", 1)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trainer, name, value)
+            trainer.save_checkpoint(str(checkpoint(trainer)))
+        assert not checkpoint(trainer).exists()
+    trainer.current_epoch = 4
+    trainer.save_checkpoint(str(checkpoint(trainer)))
+    saved = torch.load(checkpoint(trainer), map_location="cpu", weights_only=False)
+    assert saved["trainer_name"] == "nnUNetTrainer"
+    assert type(trainer).__name__ == TRAINER
+    assert list(checkpoint(trainer).parent.glob(".checkpoint*")) == []
+    again = build()
+    again.load_checkpoint(str(checkpoint(trainer)))
+    assert again.current_epoch == 5
+    assert again.output_folder == trainer.output_folder
+    mine, theirs = trainer.network.state_dict(), again.network.state_dict()
+    assert all((mine[key] == theirs[key]).all() for key in mine)
+
+
+def test_a_trainer_with_a_network_of_its_own_keeps_its_own_name():
+    from gansynth_nnunet.trainer import GANSynthMixin, stock_name
+
+    build = "build_network_architecture"
+    host = type("Host", (), {build: lambda: 1})
+    same = type("Same", (GANSynthMixin, host), {})
+    other = type("Other", (GANSynthMixin, host), {build: lambda: 2})
+    assert (stock_name(same), stock_name(other)) == ("Host", "Other")
+
+
+@pytest.mark.fault(28)
+def test_what_is_interrupted_leaves_the_checkpoint_before(trainer, monkeypatch):
+    trainer.save_checkpoint(str(checkpoint(trainer)))
+    before = checkpoint(trainer).read_bytes()
+
+    def stop(document: Any, path: Any) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "no space")
+
+    monkeypatch.setattr(torch, "save", stop)
+    with pytest.raises(EnvironmentFault, match="the disk is full"):
+        trainer.save_checkpoint(str(checkpoint(trainer)))
+    assert checkpoint(trainer).read_bytes() == before
+    assert type(trainer).__name__ == TRAINER
+
+
+QUICK = {
+    "num_epochs": 2,
+    "num_iterations_per_epoch": 2,
+    "num_val_iterations_per_epoch": 1,
+    "save_every": 50,
+}
+
+
+def trained(trainer: Any) -> tuple[list[float], dict[str, Any]]:
+    """Loss of each training step, and the weights in the end; from the same random state."""
+    import torch
+
+    for key, value in QUICK.items():
+        setattr(trainer, key, value)
+    losses: list[float] = []
+    step = trainer.train_step
+
+    def train_step(batch: Any) -> Any:
+        result = step(batch)
+        losses.append(float(result["loss"]))
+        return result
+
+    trainer.train_step = train_step
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002 - what nnU-Net draws from
+    torch.manual_seed(1)
+    trainer.run_training()
+    state = (random.random(), float(np.random.random()), float(torch.rand(1)))  # noqa: NPY002
+    weights = {name: value.numpy() for name, value in trainer.network.state_dict().items()}
+    return [*losses, *state], weights
+
+
+@pytest.mark.fault(39)
+def test_an_empty_bank_changes_no_bit_and_that_is_said(build, told, toy_nnunet, tmp_path):
+    stock = trained(build("2d", name="nnUNetTrainer"))
+    source = NnunetSource(toy_nnunet.request(configuration="2d"))
+    lineage = lineage_of(source)
+    bank = write_bank(tmp_path / "empty", source.schema, lineage, frozen=False)
+    told(bank=bank, allow_empty_bank=True)
+    ours = build("2d")
+    losses, weights = trained(ours)
+    assert losses == stock[0]
+    assert all(np.array_equal(weights[name], stock[1][name]) for name in weights)
+    assert "WARNING: there is no synthetic sample" in log_of(ours)
+    folder, real = Path(ours.output_folder), 5 * ours.batch_size
+    result = TrainingResult.of(read_sessions(folder), folder)
+    drawn = (result.drawn_real, result.drawn_synthetic, result.fell_back)
+    assert drawn == (real, 0, real // 2)
+    assert "holds no sample" in result.training_bank["ended"]
+
+
+TUNING = {"ratio": "0:1", "schedule": "finetune:34%@50%"}
+
+
+def epochs(number: int, iterations: int = 2) -> dict[str, int]:
+    values = {"num_epochs": number, "num_iterations_per_epoch": iterations}
+    return {**values, "num_val_iterations_per_epoch": 1}
+
+
+def test_fine_tuning_goes_through_nnunets_rates_again_and_each_step_is_timed(ready):
+    trainer, rates = ready(**TUNING, settings=epochs(10)), []
+    for epoch in range(10):
+        trainer.lr_scheduler.step(epoch)
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+    assert rates[5] == rates[0] == trainer.initial_lr
+    assert rates[:5] == rates[5:] == sorted(rates[:5], reverse=True)
+    assert rates[4] == pytest.approx(trainer.initial_lr * 0.2**0.9)
+    train, _ = begin(trainer).get_dataloaders()
+    seen: list[tuple[float, float]] = []
+    trainer.session.took = lambda *times: seen.append(times)
+    began = time.monotonic()
+    trainer.train_step(next(train))
+    ((started, ended),) = seen
+    assert began <= started < ended <= time.monotonic()
+
+
+def test_fine_tuning_opens_the_chosen_cases_only_and_nothing_before(ready, monkeypatch):
+    from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2
+
+    load, seen = nnUNetDatasetBlosc2.load_case, Counter[str]()
+
+    def logged(self: Any, identifier: str) -> Any:
+        seen[identifier] += 1
+        return load(self, identifier)
+
+    monkeypatch.setattr(nnUNetDatasetBlosc2, "load_case", logged)
+    trainer = ready(settings=epochs(2, 4), **TUNING)
+    trainer.run_training()
+    train, validation = map(set, trainer.do_split())
+    chosen = set(choose_cases({case: case for case in train}, 0.34, 0))
+    drawn = DrawCounter(trainer.gansynth_plan.log).update()
+    synthetic_only = 4  # of 8 batches
+    assert len(chosen) == 2 < len(train)
+    assert set(seen) - validation == chosen
+    assert drawn.synthetic == synthetic_only * trainer.batch_size
+    assert sum(seen[case] for case in train) == drawn.real
+    assert drawn.fell_back == 0
+    log = max((Path(trainer.output_folder) / "gansynth_draws").iterdir())
+    batches = (log / "batches-0").stat().st_size  # with nnU-Net's first, which it throws away
+    assert drawn.real == (batches - synthetic_only) * trainer.batch_size
+    assert sidecar(trainer)["sessions"][0]["chosen"] == sorted(chosen)
+    assert not validation.isdisjoint(seen)  # which of them, nnU-Net rolls dice for
+
+
+def test_where_nnunetv2_train_starts_it_a_trainer_goes_on_with_no_other_training(ready):
+    first = begin(ready())
+    first.session.close()
+    other = ready(ratio="3:1")
+    other.current_epoch = 1
+    with pytest.raises(UsageFault, match="another training, with ratio 1:1, not 3:1"):
+        begin(other)
+
+
+def test_the_parent_process_is_told_of_the_epoch_that_runs(ready, monkeypatch, capfd):
+    first = ready(settings=epochs(3))
+    first.num_epochs = 1  # as if it were cut off
+    first.run_training()
+    trainer = ready(settings=epochs(3))
+    trainer.load_checkpoint(f"{first.output_folder}/checkpoint_final.pth")
+    monkeypatch.setenv(SHOWS, "1")
+    trainer.run_training()
+    sent = [line.partition(SHOWN)[2] for line in capfd.readouterr().err.splitlines()]
+    begun, *_, last = [message for text in sent if text and "done" in (message := json.loads(text))]
+    assert begun == {"unit": "epoch", "done": 1.001, "total": 3, "synthetic": "0%"}
+    assert (last["done"], last["total"], last["synthetic"]) == (3, 3, "50%")
+    logged = [trainer.logger.get_value(name, step=-1) for name in ("train_losses", "mean_fg_dice")]
+    assert [last["loss"], last["Dice"]] == pytest.approx(logged)
+
+
+def test_a_fault_that_a_rank_died_of_is_told_from_what_its_parent_says():
+    try:
+        raise IntegrityFault("leakage: of cases")
+    except IntegrityFault:
+        told = "\n\n-- Process 1 terminated with the following error:\n" + traceback.format_exc()
+    fault = fault_of_rank(told)
+    assert (type(fault), str(fault)) == (IntegrityFault, "leakage: of cases")
+    assert fault_of_rank("ValueError: alone\n") is None
+
+
+def test_a_killed_loader_worker_is_one_line_that_says_how_to_go_on(monkeypatch):
+    def run_training(*words: object, **named: object) -> None:
+        raise RuntimeError("One or more background workers are no longer alive. Exiting.")
+
+    monkeypatch.setattr("nnunetv2.run.run_training.run_training", run_training)
+    monkeypatch.setattr("sys.argv", [])
+    monkeypatch.setattr("torch.set_num_threads", lambda number: None)
+    with pytest.raises(EnvironmentFault, match="the same command goes on from the last checkpoint"):
+        launch.run(["Dataset004_X", "2d", "0", "-device", "cpu"])
+
+
+def ids(log: Path, pid: int) -> list[str]:
+    """Samples drawn by a process, in order."""
+    rows = next(log.glob(f"draws-*-{pid}.csv")).read_text().splitlines()
+    return [row.split(",")[1] for row in rows if row.startswith("synthetic")]
+
+
+@pytest.mark.slow
+def test_one_producer_serves_two_ranks_which_draw_differently(nnunet, told, fitted, tmp_path):
+    told(generator=fitted, device="cpu", bank_size="12", offline=True, ratio="1:2")
+    words = [sys.executable, "-m", "tests.adapters.nnunet.rank"]
+    rest = [str(tmp_path), nnunet.dataset, nnunet.plans]
+    ranks = [subprocess.Popen([*words, str(rank), *rest], cwd=ROOT) for rank in (0, 1)]
+    try:
+        assert [process.wait(300) for process in ranks] == [0, 0]
+    finally:
+        for process in ranks:
+            process.kill()
+    first, second = (json.loads((tmp_path / f"rank-{n}.json").read_text()) for n in (0, 1))
+    bank, log, folder = map(Path, first["where"])
+    assert first["where"] == second["where"]
+    assert not bank.exists()
+    assert (first["batch"], second["batch"]) == (2, 1)
+    assert (first["leads"], second["leads"]) == (True, False)
+    drawn = [ids(log, end["pid"]) for end in (first, second)]
+    assert drawn[0][: len(drawn[1])] != drawn[1]
+    record = json.loads((folder / "gansynth_session.json").read_text())
+    assert record["complete"]
+    counts = record["sessions"][0]["drawn"]
+    assert counts["synthetic"] == sum(map(len, drawn))
+    assert counts["real"] + counts["synthetic"] == 3 * (2 + 1)
