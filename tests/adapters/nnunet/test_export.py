@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -226,23 +227,36 @@ def test_an_order_that_makes_no_data_set_is_refused(exports):
         assert there(exports.toy) == before
 
 
-def fill_here(config: ProducerConfig, log: Path, **_: Any) -> BankReader:
-    """Fill a bank without a process of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "nice", lambda by: 0)
-        run_producer(replace(config, parent=None), lambda: False)
-    return BankReader(config.bank)
+class Supervisor:
+    """Fills a bank without a process of its own."""
+
+    ended = None
+
+    def __init__(self, config: ProducerConfig, log: Path, *, restarts: int) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "nice", lambda by: 0)
+            run_producer(replace(config, parent=None), lambda: False)
+
+    def wait(self, samples: int, patience: float, progress: Callable[[int], None]) -> None:
+        progress(samples)
+
+    def stop(self) -> None:
+        pass
+
+    def messages(self) -> tuple[str, ...]:
+        return ("restarted",)
 
 
 def test_an_exported_case_comes_back_from_the_exports_record(
     toy_copy, fitted, tmp_path, run_cli, monkeypatch
 ):
-    monkeypatch.setattr("gansynth.bank.api.fill", fill_here)
+    monkeypatch.setattr("gansynth.bank.api.ProducerSupervisor", Supervisor)
     run = Path(shutil.copytree(fitted, tmp_path / "run"))
     command = ("augment", "--target", "nnunet", *toy_copy.options, "--generator", run)
     asked = ("--device", "cpu", "--ratio", "2:1", "--seed", "3", "--export", "Dataset510_Plus")
     result = run_cli(*command, *asked, "--json")
     assert result.exit_code == 0, result.stderr
+    assert "restarted" in result.stderr
     report = json.loads(result.stdout)
     assert (report["synthetic_cases"], report["rejected"]) == (2, {})
     assert report["record"] == str(Path(report["folder"]) / "provenance.json")
