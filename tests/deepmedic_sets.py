@@ -58,11 +58,17 @@ MODEL_VALUES: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Toy:
-    """Where it is: the folder of everything, ``trainConfig.cfg`` and ``modelConfig.cfg``."""
+    """Where it is: the folder of everything."""
 
     folder: Path
-    train: Path
-    model: Path
+
+    @property
+    def train(self) -> Path:
+        return self.folder / "trainConfig.cfg"
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "modelConfig.cfg"
 
     def file(self, name: str, case: str = "pat_00") -> Path:
         """``flair``, ``t1c``, ``labels`` or ``roi`` of a case."""
@@ -73,13 +79,11 @@ class Toy:
         write_config(self.train, read_values(self.train) | values)
 
     def source(self, **asked: Any) -> DeepMedicSource:
-        """The data set, opened."""
         return open_deepmedic(SourceRequest("deepmedic", str(self.train), **asked))
 
     def copied(self, folder: Path) -> Toy:
         """A copy that a test may change."""
-        shutil.copytree(self.folder, folder)
-        return Toy(folder, folder / self.train.name, folder / self.model.name)
+        return Toy(shutil.copytree(self.folder, folder))
 
 
 def stored(path: Path | str) -> npt.NDArray[Any]:
@@ -129,11 +133,10 @@ def toy_deepmedic(
         wanted |= VALIDATED
         names = "".join(f"pred_{case.removeprefix('pat_')}.nii.gz\n" for case in cases[train:])
         (folder / "names.cfg").write_text(names)
-    return Toy(
-        folder,
-        write_config(folder / "trainConfig.cfg", {**wanted, **(values or {})}),
-        write_config(folder / "modelConfig.cfg", MODEL_VALUES),
-    )
+    toy = Toy(folder)
+    write_config(toy.train, {**wanted, **(values or {})})
+    write_config(toy.model, MODEL_VALUES)
+    return toy
 
 
 def write_config(path: Path, values: Mapping[str, Any]) -> Path:
@@ -143,14 +146,8 @@ def write_config(path: Path, values: Mapping[str, Any]) -> Path:
     return path
 
 
-Phantom = tuple[npt.NDArray[np.float32], npt.NDArray[np.int16], npt.NDArray[np.int16]]
-
-
-def phantom(rng: np.random.Generator, shape: Sequence[int]) -> Phantom:
-    """Image (C, X, Y, Z), labels (0 none, 1 rim, 2 core) and region of interest of one head.
-
-    In the head images have about zero mean and unit deviation; outside they are a constant.
-    """
+def phantom(rng: np.random.Generator, shape: Sequence[int]) -> tuple[npt.NDArray[Any], ...]:
+    """Image (C, X, Y, Z), labels (0 none, 1 rim, 2 core) and region of interest of one head."""
     grid = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")).astype(np.float32)
 
     def distance(centre: npt.NDArray[Any], radii: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -11,20 +11,19 @@ import pytest
 
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, lineage_of
-from tests.banks import write_bank
+from tests.banks import Pairs, write_bank
 from tests.deepmedic_sets import Toy, toy_deepmedic
 
 CROP = (16, 16, 16)
-"""Voxels of the samples of ``crop_run`` and ``crop_bank``."""
+"""Voxels of the samples of ``crop_run`` and ``write_crops``."""
 
 
 @pytest.fixture(autouse=True)
 def no_checkout(request, monkeypatch) -> None:
     """No test depends on what this machine's environment names, but for those of the program."""
-    if request.node.get_closest_marker("deepmedic"):
-        return
-    for name in ("GANSYNTH_DEEPMEDIC", "GANSYNTH_DEEPMEDIC_PYTHON"):
-        monkeypatch.delenv(name, raising=False)
+    if not request.node.get_closest_marker("deepmedic"):
+        monkeypatch.delenv("GANSYNTH_DEEPMEDIC", raising=False)
+        monkeypatch.delenv("GANSYNTH_DEEPMEDIC_PYTHON", raising=False)
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
@@ -40,8 +39,7 @@ def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], obje
 @pytest.fixture(scope="session")
 def shared_deepmedic(tmp_path_factory) -> Toy:
     """A tiny data set of four training and two validation cases that no test may change."""
-    folder = once(tmp_path_factory, "toy_deepmedic", toy_deepmedic)
-    return Toy(folder, folder / "trainConfig.cfg", folder / "modelConfig.cfg")
+    return Toy(once(tmp_path_factory, "toy_deepmedic", toy_deepmedic))
 
 
 @pytest.fixture(scope="session")
@@ -58,12 +56,14 @@ def crop_run(shared_deepmedic, tmp_path_factory) -> Path:
 
 
 def write_crops(
-    folder: Path, data: Toy, count: int = 6, size: tuple[int, ...] = CROP, **provenance: Any
+    folder: Path, data: Toy, count: int = 6, size: Any = CROP, *, bare: int = 0, **provenance: Any
 ) -> Path:
-    """Sample i is 1 + i / 4 all over, of label 1, in the middle of training case i, in turn."""
-    source = data.source()
+    """Sample i is 1 + i / 4 all over, of label 1, in the middle of training case i, in turn.
 
-    def sample(number: int) -> tuple[Sample, dict[str, Any]]:
+    The first ``bare`` ones are of label 0.
+    """
+    source, pairs = data.source(), Pairs()
+    for number in range(count):
         case = source.train_ids[number % len(source.train_ids)]
         shape = source.header(case).shape
         corner = [(n - length) // 2 for n, length in zip(shape, size, strict=True)]
@@ -71,17 +71,5 @@ def write_crops(
         told = {"case": case, "shape": list(shape), "placement": place, **provenance}
         image = np.full((len(source.schema.channels), *size), 1 + number / 4, np.float32)
         image[:, 0, 0, 0] = 0  # for a constant would mean a generator that has collapsed
-        return Sample(image, np.ones(size, np.int16), None, told), {}
-
-    pairs = [sample(number) for number in range(count)]
+        pairs.append((Sample(image, np.full(size, number >= bare, np.int16), None, told), {}))
     return write_bank(folder, source.schema, lineage_of(source), pairs)
-
-
-@pytest.fixture
-def crop_bank(shared_deepmedic, tmp_path) -> Callable[..., Path]:
-    """Makes a bank of ``write_crops``: ``crop_bank(count=6)``."""
-
-    def make(name: str = "bank", count: int = 6, **more: Any) -> Path:
-        return write_crops(tmp_path / name, shared_deepmedic, count, **more)
-
-    return make

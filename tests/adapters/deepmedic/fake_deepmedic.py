@@ -36,7 +36,7 @@ class SamplingType:
 """
 
 SAMPLING = """
-import multiprocessing, os, random, signal, time, traceback
+import multiprocessing, os, random, signal
 import numpy as np
 from deepmedic.dataManagement import samplingType
 from deepmedic.dataManagement.io import load_volume
@@ -82,9 +82,6 @@ def load_subj_and_sample(job_idx, log, train_val_or_test, sampling_type, channel
     job_id = f"[{kind}|JOB:{job_idx}|PID:{os.getpid()}]"
     image, target, roi, wmaps = load_imgs_of_subject(
         log, job_id, idxs[job_idx], channels, labels, None, masks)
-    if FAKE == "waiting":
-        log.print3("waiting")
-        time.sleep(600)
     if FAKE == "exit":
         log.print3("ERROR: Two weight maps were expected! Exiting!")
         samplingType.exit(1)
@@ -194,7 +191,6 @@ if __name__ == "__main__":
         print("ERROR: Parameter \\"channelsTraining\\" needed but not provided. Exiting.")
         exit(1)
     try:
-        assert FAKE != "assertion"
         part = lambda kind: [
             list(zip(*(lines(file) for file in cfg["channels" + kind]))),
             lines(cfg["gtLabels" + kind]),

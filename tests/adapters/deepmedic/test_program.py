@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +11,6 @@ import pytest
 
 from gansynth.core.requests.hosts import DoctorRequest
 from gansynth.runtime.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
-from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.processes import ProcessResult
 from gansynth_deepmedic import program
 from gansynth_deepmedic.program import CHECKOUT, PACKAGES, PYTHON, ProgramLog
@@ -25,22 +24,8 @@ def checkout(tmp_path) -> Path:
     return write_fake(tmp_path / "checkout")
 
 
-@pytest.fixture
-def python(tmp_path):
-    """A "Python" that says of itself what it is told to."""
-
-    def make(text: str) -> Path:
-        path: Path = tmp_path / "bin" / "python3"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(f"#!/bin/sh\n{text}\n")
-        path.chmod(0o755)
-        return path
-
-    return make
-
-
-def fault_of(
-    kind: type[GansynthError], words: Sequence[object], find: Callable[..., object], *given: Any
+def says(
+    kind: type[GansynthError], words: list[object], find: Callable[..., object], *given: Any
 ) -> None:
     with pytest.raises(kind) as fault:
         find(*given)
@@ -50,20 +35,28 @@ def fault_of(
 
 
 def test_a_folder_that_is_no_checkout_of_this_release(checkout, tmp_path, monkeypatch):
-    says = [CHECKOUT, "--deepmedic", "git clone https://github.com/deepmedic/deepmedic"]
-    fault_of(UsageFault, says, program.find_program, None, None)
+    clone = "git clone https://github.com/deepmedic/deepmedic"
+    says(UsageFault, [CHECKOUT, "--deepmedic", clone], program.find_program, None, None)
     monkeypatch.setenv(CHECKOUT, str(tmp_path))
     assert program.find_checkout(str(checkout)) == checkout
-    says = [tmp_path, f"{CHECKOUT})", "holds no deepMedicRun", "git clone"]
-    fault_of(UsageFault, says, program.find_checkout, None)
+    words = [tmp_path, f"{CHECKOUT})", "holds no deepMedicRun", "git clone"]
+    says(UsageFault, words, program.find_checkout, None)
     path = checkout / "deepmedic" / "dataManagement" / "sampling.py"
     path.write_text(path.read_text().replace("def load_imgs_of_subject(", "def other("))
-    says = [f"{path.relative_to(checkout)} with load_imgs_of_subject", "DeepMedic 0.8.4"]
-    fault_of(UsageFault, says, program.find_checkout, str(checkout))
+    words = [f"{path.relative_to(checkout)} with load_imgs_of_subject", "DeepMedic 0.8.4"]
+    says(UsageFault, words, program.find_checkout, str(checkout))
+
+
+def python_that(folder: Path, does: str) -> Path:
+    """A "Python" that says of itself what it is told to."""
+    path = folder / "python3"
+    path.write_text(f"#!/bin/sh\n{does}\n")
+    path.chmod(0o755)
+    return path
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("does", "words"),
     [
         ("echo python 3.8.10; echo SyntaxError >&2; exit 1", ["Python 3.8.10", "3.11 or newer"]),
         ("echo cannot execute >&2; exit 126", ["is no Python that starts", "cannot execute"]),
@@ -72,41 +65,39 @@ def test_a_folder_that_is_no_checkout_of_this_release(checkout, tmp_path, monkey
     ],
     ids=["old", "broken", "bare"],
 )  # fmt: skip
-def test_a_python_that_cannot_run_it(checkout, python, monkeypatch, text, words):
-    path = python(text)
+def test_a_python_that_cannot_run_it(checkout, tmp_path, monkeypatch, does, words):
+    path = python_that(tmp_path, does)
     monkeypatch.setenv(PYTHON, str(path))
-    fault_of(EnvironmentFault, [path, *words], program.find_program, str(checkout), None)
-    says = ["/nowhere/python", "--deepmedic-python", "python3 -m venv"]
-    fault_of(EnvironmentFault, says, program.find_python, "/nowhere/python")
+    says(EnvironmentFault, [path, *words], program.find_program, str(checkout), None)
+    words = ["/nowhere/python", "--deepmedic-python", "python3 -m venv"]
+    says(EnvironmentFault, words, program.find_python, "/nowhere/python")
 
 
-def test_the_environment_of_the_program_is_the_users(checkout, monkeypatch):
-    monkeypatch.setenv("PYTHONHOME", "/other")
-    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+def test_the_environment_of_the_program_is_the_users(monkeypatch):
+    told = {"PYTHONHOME": "/other", "TF_CPP_MIN_LOG_LEVEL": "0", "OMP_NUM_THREADS": "3"}
+    for key, value in told.items():
+        monkeypatch.setenv(key, value)
+    found = {"PYTHONDONTWRITEBYTECODE": "1", "TF_NUM_INTRAOP_THREADS": "3"}
+    found |= {"TF_CPP_MIN_LOG_LEVEL": "0", "PATH": os.environ["PATH"]}
     environ = program.environ_of()
-    assert environ["PYTHONDONTWRITEBYTECODE"] == "1"
-    assert environ["TF_CPP_MIN_LOG_LEVEL"] == "0"
-    assert environ["TF_NUM_INTRAOP_THREADS"] == "3"
-    assert environ["PATH"] == os.environ["PATH"]
+    assert {key: environ[key] for key in found} == found
     assert "PYTHONHOME" not in environ
 
 
-def doctor(checkout: Any, python: Any) -> list[DoctorLine]:
-    options = program.ProgramSettings(deepmedic=checkout, deepmedic_python=python)
-    return list(program.doctor_lines(DoctorRequest(quick=True), options))
+def test_doctor_says_what_is_there_or_how_to_get_it(checkout, tmp_path):
+    def doctor(checkout: Any, python: Path) -> Any:
+        options = program.ProgramSettings(deepmedic=checkout, deepmedic_python=str(python))
+        return program.doctor_lines(DoctorRequest(quick=True), options)
 
-
-def test_doctor_says_what_is_there_or_how_to_get_it(checkout, python):
-    first, second = doctor(str(checkout), str(checkout / "python"))
-    assert (first.state, first.found) == (second.state, str(checkout)) == ("ok", str(checkout))
+    first, second = doctor(str(checkout), checkout / "python")
+    assert (first.state, second.state, first.found) == ("ok", "ok", str(checkout))
     assert "3.11-fake, with tensorflow 3.11-fake" in second.found
-    path = python(f"printf 'python 3.11.2\\n{BARE}\\n'")
-    first, second = doctor(None, str(path))
-    assert [first.state, second.state] == ["note", "note"]
+    path = python_that(tmp_path, f"printf 'python 3.11.2\\n{BARE}\\n'")
+    first, second = doctor(None, path)
+    assert (first.state, second.state) == ("note", "note")
     assert "git clone" in first.cure
     assert second.cure.startswith(f"{shlex.quote(str(path))} -m pip install tensorflow-cpu six")
-    (second,) = doctor(str(checkout), str(python("exit 1")))[1:]
+    _, second = doctor(str(checkout), python_that(tmp_path, "exit 1"))
     assert "python3 -m venv" in second.cure
 
 
@@ -144,8 +135,7 @@ def test_cases_are_counted_from_whole_new_lines_of_the_log(tmp_path):
         "cases_real": 2, "cases_synthetic": 1, "cases_fell_back": 1, "segments_real": 10,
         "segments_synthetic": 5, "samples": 1, "spread": 0,
     }  # fmt: skip
-    assert (log.counts(3)["cases_synthetic"], log.trained) == (1, 3)
-    assert not log.complete
+    assert (log.counts(3)["cases_synthetic"], log.trained, log.complete) == (1, 3, False)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +151,6 @@ def test_cases_are_counted_from_whole_new_lines_of_the_log(tmp_path):
     ids=range(6),
 )
 def test_why_it_ended(tmp_path, printed, kind, reason):
-    ended = ProcessResult(0, printed)
-    fault = log_of(tmp_path).fault(ended, tmp_path / "launch.log")
+    fault = log_of(tmp_path).fault(ProcessResult(0, printed), tmp_path / "launch.log")
     assert type(fault) is kind
     assert reason in str(fault)

@@ -1,4 +1,3 @@
-import itertools
 import json
 import os
 from dataclasses import replace
@@ -12,41 +11,25 @@ import pytest
 from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.core.synthetic import marked
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
-from gansynth_deepmedic.configs import TrainConfig, read_train_config, read_values
+from gansynth_deepmedic.configs import ON_SAMPLES, ON_VOLUMES, read_train_config, read_values
 from gansynth_deepmedic.insertion import MISSING, HostCase
 from gansynth_deepmedic.layout import write_layout
-from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
-from tests.conftest import DATA
-from tests.deepmedic_sets import (
-    TRAIN_VALUES,
-    VALIDATED,
-    Toy,
-    store,
-    stored,
-    toy_deepmedic,
-    write_config,
-)
+from gansynth_deepmedic.source import open_deepmedic
+from tests.deepmedic_sets import AFFINE, Toy, store, stored, toy_deepmedic, write_config
 from tests.dividing import divided
 
-SMALL = (14, 12, 10)
 FILES = ("flair", "t1c", "labels", "roi")
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory) -> Toy:
     """A data set that nobody changes."""
-    return toy_deepmedic(tmp_path_factory.mktemp("sets") / "toy", train=3, shape=SMALL)
+    return toy_deepmedic(tmp_path_factory.mktemp("sets") / "toy", train=3, shape=(14, 12, 10))
 
 
 @pytest.fixture
 def mine(toy, tmp_path) -> Any:
     return toy.copied(tmp_path / "mine")  # that a test may change
-
-
-def labels_of(source: DeepMedicSource, case: str = "pat_00") -> np.ndarray:
-    labels = source.load(case).labels
-    assert labels is not None
-    return labels
 
 
 def edit(toy: Toy, part: str, old: str, new: str) -> None:
@@ -58,14 +41,10 @@ def edit(toy: Toy, part: str, old: str, new: str) -> None:
 
 def refused(toy: Toy, kind: type[GansynthError], case: str | None = None, **asked: Any) -> str:
     """What opening says, or loading a case."""
-
-    def look() -> None:
+    with pytest.raises(kind) as caught:  # noqa: PT012
         source = toy.source(**asked)
         if case is not None:
             source.load(case)
-
-    with pytest.raises(kind) as caught:
-        look()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -85,16 +64,12 @@ def test_training_lists_are_trained_on_and_validation_lists_held_out(toy):
 
 
 def test_without_validation_nothing_is_held_out_and_that_is_said(mine, caplog):
-    off = {key: False for key, value in VALIDATED.items() if value is True}
-    mine.change(**off, sessionName=None)
+    mine.change(**{ON_SAMPLES: False, ON_VOLUMES: False}, sessionName=None)
     source = mine.source()
     assert source.name == "deepmedic:mine"  # without a session the folder names the data set
     assert (len(source.train_ids), source.held_out_ids) == (3, ())
-    assert [record.message for record in caplog.records] == [
-        f"{mine.train}: has no validation, so no case is held out; list some, and set "
-        "performValidationOnSamplesThroughoutTraining or "
-        "performFullInferenceOnValidationImagesEveryFewEpochs"
-    ]
+    (said,) = (record.message for record in caplog.records)
+    assert said.startswith(f"{mine.train}: has no validation, so no case is held out; list some")
 
 
 def test_a_case_is_on_one_side(mine):
@@ -110,9 +85,7 @@ def test_a_case_is_on_one_side(mine):
 def test_listed_files_are_there(mine):
     gone = mine.file("roi", "pat_04")
     gone.unlink()
-    assert refused(mine, DataFault) == (
-        f"{gone}: missing, expected for case 'pat_04'; add it, or remove its other files"
-    )
+    assert f"{gone}: missing, expected for case 'pat_04'; add it" in refused(mine, DataFault)
     edit(mine, "training", "pat_00", "x" * 5000)  # a name that no file can have
     assert "missing, expected for case" in refused(mine, DataFault)
 
@@ -120,25 +93,24 @@ def test_listed_files_are_there(mine):
 @pytest.mark.parametrize("name", FILES)
 def test_synthetic_cases_are_not_taken_for_real_ones(mine, name):
     path = mine.file(name, "pat_04")
-    nib.save(marked(nib.Nifti1Image.from_filename(path)), path.with_name("new.nii.gz"))
-    path.with_name("new.nii.gz").rename(path)
+    nib.save(marked(nib.Nifti1Image(stored(path), AFFINE)), path)
     assert refused(mine, IntegrityFault).startswith(f"{path}: made by gansynth, expected a real")
 
 
 def test_images_are_as_stored_and_labels_end_with_the_region(toy):
     source = toy.source()
-    case, found = source.load("pat_01"), labels_of(source, "pat_01")
+    case: Any = source.load("pat_01")
     assert case.image.dtype == np.float32
     assert source.header("pat_01").shape == case.image.shape[1:] == (12, 14, 16)
     flair, t1c, labels, roi = (stored(toy.file(n, "pat_01"))[::-1, ::-1].T for n in FILES)
     assert np.array_equal(case.image, [flair, t1c])
-    assert np.array_equal(found, np.where(roi > 0, labels, -1))
+    assert np.array_equal(case.labels, np.where(roi > 0, labels, -1))
     schema = source.schema
     assert (schema.has_outside, schema.outside_fill, source.space.pad_label) == (True, None, -1)
     assert schema.labels == {"background": 0, "label 1": 1, "label 2": 2}
 
 
-@pytest.mark.parametrize("order", [*itertools.permutations(range(3))])
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (0, 2, 1)])
 def test_the_view_of_a_files_array_is_what_load_returns(tmp_path, order):
     affine = np.eye(4)
     affine[:3, :3] = np.diag((-1, 1, -1))[:, order] * np.array([1.0, 2.0, 3.0])
@@ -167,7 +139,7 @@ def test_channels_that_deepmedic_normalises_are_normalised_here(mine):
     assert mine.source(read={"modality": "none"}).modality == ("none", "none")
 
 
-@pytest.mark.parametrize("modality", ["none", "mr", "ct"])
+@pytest.mark.parametrize("modality", ["mr", "ct"])
 def test_a_missing_channel_is_zeros_whatever_is_done_to_it(mine, modality):
     path = mine.folder / "training_t1c.cfg"
     path.write_text(path.read_text().replace("./data/pat_00/t1c.nii.gz", "-"))
@@ -182,12 +154,13 @@ def test_a_missing_channel_is_zeros_whatever_is_done_to_it(mine, modality):
 def test_labels_and_regions_are_rounded_and_other_headers_passed_over_as_deepmedic_does(mine):
     """Real headers scale: ones are then 0.99999997."""
     labels, roi = stored(mine.file("labels")), stored(mine.file("roi"))
-    image, expected = mine.source().load("pat_00").image, labels_of(mine.source())
+    before = mine.source().load("pat_00")
     store(mine.file("labels"), (labels * 0.9999).astype(np.float32))
     store(mine.file("roi"), np.where(roi > 0, 0.6, 0.4).astype(np.float32), np.eye(4))
     store(mine.file("t1c"), stored(mine.file("t1c")), np.eye(4))
-    assert np.array_equal(labels_of(mine.source()), expected)
-    assert np.array_equal(mine.source().load("pat_00").image, image)
+    after = mine.source().load("pat_00")
+    assert np.array_equal(after.labels, before.labels)
+    assert np.array_equal(after.image, before.image)
 
 
 def test_channels_get_other_names_and_the_networks_classes_are_the_labels(toy, tmp_path):
@@ -203,14 +176,15 @@ def test_channels_get_other_names_and_the_networks_classes_are_the_labels(toy, t
     assert len(toy.source(read=of(5)).schema.labels) == 5
     named = toy.source(read=of(5, labels="rim:1,core:2"))
     assert dict(named.schema.labels) == {"background": 0, "rim": 1, "core": 2}
-    assert "holds label 2" in refused(toy, DataFault, "pat_00", read=of(2))
+    said = refused(toy, DataFault, "pat_00", read=of(2))
+    assert "holds label 2, expected whole numbers from 0 to 1, as numberOfOutputClasses" in said
 
 
 def test_what_cannot_be_loaded_is_refused_by_file(mine):
     image, labels, roi = (stored(mine.file(name)) for name in ("flair", "labels", "roi"))
     holed = image.copy()
     holed[3, 3, 3] = np.nan
-    many = labels.astype(np.int32) + 40000 * (labels > 1)
+    many = np.where(labels > 1, np.int32(40002), labels)
     for name, array, says in (
         ("flair", image[..., 1:], "shape is (14, 12, 9), but (14, 12, 10) in labels.nii.gz; exp"),
         ("roi", roi[1:], "shape is (13, 12, 10), but (14, 12, 10) in labels.nii.gz"),
@@ -222,53 +196,29 @@ def test_what_cannot_be_loaded_is_refused_by_file(mine):
     ):
         path = mine.file(name)
         whole = path.read_bytes()
-        store(path, array.astype(np.int32) if array.dtype.kind == "i" else array)
+        store(path, array)
         assert refused(mine, DataFault, "pat_00").startswith(f"{path}: {says}")
-        path.write_bytes(whole[:-9])
-        assert refused(mine, DataFault, "pat_00").startswith(f"{path}: truncated at byte")
         path.write_bytes(whole)
 
 
-BRATS = DATA / "brats2015_deepmedic"
-BRATS_FILES = {
-    "flair": "Flair_subtrMeanDivStd.nii.gz",
-    "t1c": "T1c_subtrMeanDivStd.nii.gz",
-    "labels": "OTMultiClass.nii.gz",
-    "roi": "brainmask.nii.gz",
-}
+def written(request: SourceRequest, folder: Path) -> Any:
+    """A fold of its own, and what DeepMedic reads of a training on it."""
+    source = open_deepmedic(request)
+    cases = [source.host_case(case) for case in source.train_ids]
+    write_layout(source, folder, cases, {"numOfCasesLoadedPerSubepoch": len(cases)})
+    return source, read_train_config(folder / "train.cfg")
 
 
-@pytest.mark.data
-def test_a_real_subject_lies_as_deepmedic_reads_it(tmp_path):
-    case_id = "brats_2013_pat0005_1"
-    for name, file in BRATS_FILES.items():
-        (tmp_path / f"{name}.cfg").write_text(f"{(BRATS / case_id / file).resolve()}\n")
-    lists = {"channelsTraining": ["flair.cfg", "t1c.cfg"], "gtLabelsTraining": "labels.cfg"}
-    values = {**TRAIN_VALUES, **lists, "roiMasksTraining": "roi.cfg"}
-    config = write_config(tmp_path / "trainConfig.cfg", values)
-    source = open_deepmedic(SourceRequest("deepmedic", str(config)))
-    case, host = source.load(case_id), source.host_case(case_id)
-    assert case.image.shape == (2, 155, 240, 240)
-    assert host.roi is not None
-    inside = host.view(np.rint(stored(host.roi))) > 0
-    assert 0.1 < inside.mean() < 0.25
-    assert np.array_equal(host.view(stored(host.channels[1])), case.image[1])
-    labels = host.view(np.rint(stored(host.labels)))
-    assert np.array_equal(np.where(inside, labels, -1), labels_of(source, case_id))
-    body = case.image[:, inside]
-    assert np.allclose(body.mean(axis=1), 0, atol=0.3)
-    assert np.allclose(body.std(axis=1), 1, atol=0.5)
-
-
-def test_deepmedic_trains_on_a_fold_and_validates_on_its_held_out_cases(shared_deepmedic, tmp_path):
-    split = FoldSplit(train=["pat_05", "pat_01"], val=["pat_00"])
-    other = FoldSplit(train=["pat_00"], val=["pat_02", "pat_03"])
-    before = shared_deepmedic.source()
-    request = divided(before, [split, other], tmp_path / "new", shared_deepmedic.folder)
+def test_deepmedic_trains_on_a_fold_and_validates_on_its_held_out_cases(toy, tmp_path):
+    splits = [
+        FoldSplit(train=["pat_04", "pat_01"], val=["pat_00"]),
+        FoldSplit(train=["pat_00"], val=["pat_02", "pat_03"]),
+    ]
+    request = divided(toy.source(), splits, tmp_path / "new", toy.folder)
     with pytest.raises(UsageFault, match="--fold '2'"):
         open_deepmedic(replace(request, fold="2"))
-    source, config = written(request, tmp_path)
-    for found, ids in ((config.train, ["pat_01", "pat_05"]), (config.validation, ["pat_00"])):
+    source, config = written(request, tmp_path / "out")
+    for found, ids in ((config.train, ["pat_01", "pat_04"]), (config.validation, ["pat_00"])):
         assert [case.case for case in found] == ids
         assert [case.everything for case in found] == [source.entry(n).everything for n in ids]
     assert (tmp_path / "out" / "validation_names.cfg").read_text() == "pat_00.nii.gz\n"
@@ -277,16 +227,8 @@ def test_deepmedic_trains_on_a_fold_and_validates_on_its_held_out_cases(shared_d
     assert {key for key in differing if not key.startswith(lists)} == set()
 
 
-def written(request: SourceRequest, folder: Path) -> tuple[DeepMedicSource, TrainConfig]:
-    """A fold of its own, and what DeepMedic reads of a training on it."""
-    source = open_deepmedic(request)
-    cases = [source.host_case(case) for case in source.train_ids]
-    write_layout(source, folder / "out", cases, {"numOfCasesLoadedPerSubepoch": len(cases)})
-    return source, read_train_config(folder / "out" / "train.cfg")
-
-
 def test_regions_of_interest_of_some_cases_of_a_side_are_refused(mine, tmp_path):
     mine.change(roiMasksValidation=None)
     split = FoldSplit(train=["pat_00", "pat_03"], val=["pat_01"])
     with pytest.raises(UsageFault, match="expected all or none"):
-        written(mine.source().divided([split], tmp_path / "new"), tmp_path)
+        written(mine.source().divided([split], tmp_path / "new"), tmp_path / "out")

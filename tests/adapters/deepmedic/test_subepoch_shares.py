@@ -17,29 +17,22 @@ from gansynth_deepmedic.subepoch_shares import (
 WHOLE = st.tuples(st.integers(0, 12), st.integers(1, 12))
 GIVEN = {
     "parts": st.one_of(WHOLE, st.sampled_from([(2813, 4000), (1, 50), (97, 3), (1, 0)])),
-    "tenths": st.booleans(),
+    "tenths": st.sampled_from([1, 10]),
     "real": st.integers(1, 40),
-    "cases": st.integers(1, 60),
-    "segments": st.integers(1, 3000),
-    "batch": st.integers(1, 24),
+    "file": st.tuples(st.integers(1, 60), st.integers(1, 3000), st.integers(1, 24)),
 }
+"""``file``: cases and segments of a subepoch, and the batch size, as the user's file has them."""
 
 
-def ratio_of(parts: tuple[int, int], tenths: bool) -> Ratio:
-    return Ratio(parts[0] / 10, parts[1] / 10) if tenths else Ratio(*map(float, parts))
-
-
-def inexact(share: SubepochShare) -> bool:
-    return any("is not exact" in text for text in share.notes)
-
-
-def check(share: SubepochShare, cases: int, segments: int, batch: int, *, one_kind: bool) -> None:
+def check(share: SubepochShare, file: tuple[int, int, int], *, exact: bool, one_kind: bool) -> None:
     """Each change of the user's numbers is told; segments are of equal numbers, in batches."""
-    for key, changed in (
+    cases, segments, batch = file
+    for words, changed in (
         ("numOfCases", share.cases != cases),
         ("numberTrainingSegments", share.segments != segments),
+        ("is not exact", not exact),
     ):
-        assert any(key in text for text in share.notes) == changed
+        assert any(words in text for text in share.notes) == changed
     if one_kind:  # the user's own number of steps
         assert share.segments == max(segments, share.cases)
         return
@@ -50,24 +43,21 @@ def check(share: SubepochShare, cases: int, segments: int, batch: int, *, one_ki
 
 @settings(max_examples=150, deadline=None)
 @given(**GIVEN)
-def test_on_disk_everything_listed_is_exact_or_it_is_said(
-    parts, tenths, real, cases, segments, batch
-):
-    share = share_on_disk(real, ratio_of(parts, tenths), cases, segments, batch)
-    check(share, cases, segments, batch, one_kind=parts[0] == 0)
+def test_on_disk_everything_listed_is_exact_or_it_is_said(parts, tenths, real, file):
+    share = share_on_disk(real, Ratio(parts[0] / tenths, parts[1] / tenths), *file)
     if parts[0] == 0:
-        assert (share.real, share.synthetic, share.repeats) == (0, cases, 1)
+        check(share, file, exact=True, one_kind=True)
+        assert (share.real, share.synthetic, share.repeats) == (0, file[0], 1)
         return
     assert share.real is not None
     assert share.synthetic is not None
     per_real = Fraction(parts[1], parts[0])
     even = [n for n in range(1, MOST_REPEATS + 1) if (n * real * per_real).denominator == 1]
+    check(share, file, exact=bool(even), one_kind=False)
     assert (share.real, share.cases) == (share.repeats * real, share.real + share.synthetic)
     assert (share.synthetic > 0) == (parts[1] > 0)
-    assert inexact(share) == (not even)
     if even:
-        assert share.repeats == even[0]
-        assert share.synthetic == share.real * per_real
+        assert (share.repeats, share.synthetic) == (even[0], share.real * per_real)
         return
     wanted = per_real / (1 + per_real)
     off = abs(Fraction(share.synthetic, share.cases) - wanted)
@@ -80,15 +70,12 @@ def test_on_disk_everything_listed_is_exact_or_it_is_said(
 
 @settings(max_examples=150, deadline=None)
 @given(constant=st.booleans(), **GIVEN)
-def test_on_the_fly_a_subepoch_is_exact_or_left_to_the_next(
-    constant, parts, tenths, real, cases, segments, batch
-):
-    ratio = ratio_of(parts, tenths)
-    share = share_on_the_fly(ratio, cases, segments, batch, real=real, constant=constant)
-    check(share, cases, segments, batch, one_kind=constant and 0 in parts)
+def test_on_the_fly_a_subepoch_is_exact_or_left_to_the_next(constant, parts, tenths, real, file):
+    ratio, cases = Ratio(parts[0] / tenths, parts[1] / tenths), file[0]
+    share = share_on_the_fly(ratio, *file, real=real, constant=constant)
     unit = sum(parts) // math.gcd(*parts)
     even = constant and unit <= 2 * cases
-    assert inexact(share) == (constant and not even)
+    check(share, file, exact=even or not constant, one_kind=constant and 0 in parts)
     listed = real if parts[0] == 0 else real + math.ceil(Fraction(real * parts[1], parts[0]))
     asked = min(cases, listed)
     if not even:
