@@ -1,7 +1,4 @@
-"""A tiny YOLO data set of phantoms: an organ with several small bright lesions, and some without.
-
-``toy_yolo(folder)`` writes it; any test may call it for a folder of its own.
-"""
+"""A tiny YOLO data set of phantoms: an organ with small bright lesions, and some without."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,14 +37,8 @@ def toy_yolo(
 ) -> Path:
     """Write grey PNGs ``images/SPLIT/pNN_zNNN.png``, ``labels/SPLIT/pNN_zNNN.txt``, ``data.yaml``.
 
-    Args:
-        folder: made where it is missing.
-        train: how many images; ``val`` and ``test`` likewise, ``test`` may be 0.
-        size: edge of the images in pixels.
-        most: lesions of an image at most.
-        names: of the classes; lesions of later ones are larger and less bright.
-        backgrounds: share of the images of each split that show no lesion; their txt is empty.
-        channels: what ``data.yaml`` says, which is returned; the files are grey whatever it is.
+    Edges have ``size`` pixels, images at most ``most`` lesions; a share ``backgrounds`` has none.
+    Lesions of later classes are larger and less bright. ``data.yaml`` is returned.
     """
     rng = np.random.default_rng(seed)
     counts = {"train": train, "val": val, "test": test}

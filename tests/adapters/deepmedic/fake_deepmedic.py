@@ -187,9 +187,6 @@ if __name__ == "__main__":
     for folder in ("logs", "saved_models/" + name, f"predictions/{name}/predictions"):
         os.makedirs(os.path.join(home, folder), exist_ok=True)
     log.file = os.path.join(home, "logs", name + ".txt")
-    if FAKE == "config":
-        print("ERROR: Parameter \\"channelsTraining\\" needed but not provided. Exiting.")
-        exit(1)
     try:
         part = lambda kind: [
             list(zip(*(lines(file) for file in cfg["channels" + kind]))),

@@ -13,7 +13,7 @@ import pytest
 
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.hosts.record import FILE, LOG, TrainingResult
-from gansynth.runtime.errors import GansynthError, TrainingFault, UsageFault
+from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import RichReporter
 from gansynth_deepmedic import program as programs
@@ -206,20 +206,17 @@ def test_the_real_one_samples_and_augments_in_other_ways(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("where", "code", "says"),
+    ("where", "says"),
     [
-        ("config", 2, 'rejects its configuration: Parameter "channelsTraining" needed'),
-        ("loading", 5, "ValueError: could not broadcast"),
-        pytest.param("exit", 5, "DeepMedic ends itself", marks=pytest.mark.slow),
-        pytest.param("final", 5, "DeepMedic failed", marks=pytest.mark.slow),
+        ("loading", "ValueError: could not broadcast"),
+        pytest.param("exit", "DeepMedic ends itself", marks=pytest.mark.slow),
+        pytest.param("final", "DeepMedic failed", marks=pytest.mark.slow),
     ],
 )
-def test_a_failure_is_not_success(train, monkeypatch, tmp_path, where, code, says):
+def test_a_failure_in_forked_processes_is_not_success(train, monkeypatch, tmp_path, where, says):
     monkeypatch.setenv("FAKE", where)
-    with pytest.raises(GansynthError) as fault:
+    with pytest.raises(TrainingFault, match=says) as fault:
         train({"processes": "2"})
-    assert fault.value.exit_code == code
-    assert says in str(fault.value)
     assert "\n" not in str(fault.value)
     assert not read_json(tmp_path / "out" / FILE)["complete"]
     until(lambda: not family(tmp_path / "out"), 30)

@@ -8,6 +8,7 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource, check_host
 from gansynth_segmenter.host import SegmenterHost
 from gansynth_segmenter.options import SegmenterOptions
+from tests.adapters.segmenter.conftest import bank_of
 
 
 def real(**words: Any) -> AugmentRequest:
@@ -30,49 +31,70 @@ def real(**words: Any) -> AugmentRequest:
     ids=["unet", "unet-2d", "pix2pix", "deepmedic"],
 )
 def test_it_keeps_the_contract_of_hosts(source, network, more, tmp_path):
-    host = SegmenterHost(source)
     settings = {"network": network, "width": "4", **more}
-    report = check_host(host, workspace=tmp_path, settings=settings)
+    report = check_host(SegmenterHost(source), workspace=tmp_path, settings=settings)
     assert report.passed, report.failed
     assert {check.verdict for check in report.checks} == {"passed"}
     whole, cut = (sorted((tmp_path / name).rglob("*.safetensors")) for name in ("whole", "cut"))
     assert [file.read_bytes() for file in whole] == [file.read_bytes() for file in cut] != []
 
 
-class NothingHeldOut(ToySource):
+class Spaced(ToySource):
+    """Toy cases in another space."""
+
+    def __init__(self, *space: Any, **more: Any) -> None:
+        super().__init__(3)
+        self.own = Space(*space, **more)
+
     @property
-    def held_out_ids(self) -> tuple[str, ...]:
-        return ()
+    def space(self) -> Space:
+        return self.own
 
 
-def test_a_fold_without_held_out_cases_is_refused():
-    with pytest.raises(UsageFault, match="holds no case out"):
-        SegmenterHost(NothingHeldOut(3)).validate()
+TOY, UNCUT = ToySource(3), Spaced("native", ())
+DUAL = {"network": "deepmedic"}
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("source", "settings", "says"),
     [
-        ({"steps": "0"}, "steps=0.*greater than or equal to 1"),
-        ({"steps": "3", "epochs": "2"}, "epochs=2: cannot be combined with steps=3"),
-        ({"regions": "WT:1+9"}, r"regions=WT:1\+9.*labels '1\+9'; expected values among 1, 2"),
-        ({"regions": "1:2"}, "name '1'"),
-        ({"patch": "8,8"}, "patch=8x8: 2 edges, expected 3"),
-        ({"device": "tpu"}, "tpu"),
-        ({"precision": "fp16"}, "fp16: expected a CUDA device"),
+        (TOY, {"steps": "0"}, "steps=0.*greater than or equal to 1"),
+        (TOY, {"steps": "3", "epochs": "2"}, "epochs=2: cannot be combined with steps=3"),
+        (TOY, {"regions": "WT:1+9"}, r"=WT:1\+9.*labels '1\+9'; expected values among 1, 2"),
+        (TOY, {"regions": "1:2"}, "name '1'"),
+        (TOY, {"patch": "8,8"}, "patch=8x8: 2 edges, expected 3"),
+        (TOY, {"device": "tpu"}, "tpu"),
+        (TOY, {"precision": "fp16"}, "fp16: expected a CUDA device"),
+        (UNCUT, {}, "--set patch=64"),
+        (ToySource(2), {**DUAL, "patch": "64"}, "toy:2 is read as pictures.*train --network unet"),
+        (Spaced("resample", (64, 64, 64), pad_label=-1), DUAL, "whole resampled cases; expected c"),
+        (TOY, DUAL, "--patch 16x16x16: expected at least 49 voxels"),
+        (TOY, {**DUAL, "patch": "57", "factors": "3,5"}, "at least 81 .*--factors 3,5"),
+        (TOY, {**DUAL, "patch": "57", "levels": "3"}, "levels.*without network=unet"),
+        (TOY, {"network": "unet", "factors": "3"}, "factors.*without network=deepmedic"),
     ],
-    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+    ids=range(14),
 )
-def test_settings_that_cannot_be_are_refused(settings, says, tmp_path):
+def test_what_it_cannot_train_is_refused(source, settings, says, tmp_path):
     request = real(set={"output": str(tmp_path / "o"), **settings})
     with pytest.raises(UsageFault, match=says):
-        SegmenterHost(ToySource(3)).check(request)
+        SegmenterHost(source).check(request)
     assert not (tmp_path / "o").exists()
+
+
+def test_a_fold_without_held_out_cases_is_refused(monkeypatch):
+    monkeypatch.setattr(ToySource, "held_out_ids", ())
+    with pytest.raises(UsageFault, match="holds no case out"):
+        SegmenterHost(TOY).validate()
+
+
+def test_cases_of_any_shape_are_cut_to_a_patch():
+    SegmenterHost(UNCUT).check(real(set={"patch": 8}))
 
 
 def test_it_has_no_command_line():
     with pytest.raises(UsageFault, match="no command line"):
-        SegmenterHost(ToySource(3)).check(real(options="-x"))
+        SegmenterHost(TOY).check(real(options="-x"))
 
 
 def test_two_hundred_epochs_are_counted_in_samples_of_the_real_cases():
@@ -81,35 +103,17 @@ def test_two_hundred_epochs_are_counted_in_samples_of_the_real_cases():
     assert SegmenterOptions(steps=7).steps_for(12) == 7
 
 
-class Uncut(ToySource):
-    @property
-    def space(self) -> Space:
-        return Space("native", ())
-
-
-def test_cases_of_any_shape_need_a_patch():
-    with pytest.raises(UsageFault, match="--set patch=64"):
-        SegmenterHost(Uncut(3)).check(real())
-    SegmenterHost(Uncut(3)).check(real(set={"patch": 8}))
-
-
-class SmallCrops(ToySource):
-    @property
-    def space(self) -> Space:
-        return Space("crop", (8, 16, 16))
-
-
-def test_a_bank_of_samples_that_are_too_small_is_refused(bank_of):
-    request = real(ratio="1:1", bank=bank_of(SmallCrops(3)))
+def test_a_bank_of_samples_that_are_too_small_is_refused(tmp_path):
+    bank = bank_of(Spaced("crop", (8, 16, 16)), tmp_path / "bank")
     says = r"samples have \(8, 16, 16\) voxels, expected at least \(16, 16, 16\)"
     with pytest.raises(UsageFault, match=says):
-        SegmenterHost(ToySource(3)).check(request)
+        SegmenterHost(TOY).check(real(ratio="1:1", bank=bank))
 
 
 def test_a_dry_run_says_what_would_be_trained(tmp_path):
     settings = {"output": str(tmp_path / "o"), "network": "pix2pix", "steps": "7", "device": "cpu"}
-    request, adapter = real(set=settings), SegmenterHost(ToySource(3))
-    told = adapter.planned(request)
+    request, host = real(set=settings), SegmenterHost(TOY)
+    told = host.planned(request)
     assert (told["network"], told["steps"]) == ("pix2pix", 7)
     assert told["trained_on"] == {"grid": "crop", "size": [16, 16, 16]}
-    assert adapter.samples_drawn(request) == 14
+    assert host.samples_drawn(request) == 14

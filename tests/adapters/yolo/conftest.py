@@ -1,6 +1,5 @@
 """What the tests of YOLO share: a tiny data set, and a generator fitted on it."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,6 @@ from tests.yolo_sets import toy_yolo
 def shared_yolo(tmp_path_factory) -> Path:
     """``data.yaml`` of a tiny data set, 64 x 64, one class, that no test may change."""
     return once(tmp_path_factory, "toy_yolo", toy_yolo) / "data.yaml"
-
-
-@pytest.fixture
-def yolo_copy(shared_yolo, tmp_path) -> Path:
-    """``data.yaml`` of the same data set in a folder that a test may change."""
-    return Path(shutil.copytree(shared_yolo.parent, tmp_path / "set")) / "data.yaml"
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,13 @@
 cv2's threads, ``torch.save``, deterministic algorithms: ``run_jobs`` starts this file.
 """
 
-import importlib
 import json
 import multiprocessing
 import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -127,19 +126,19 @@ def watched(job: DetectorJob) -> Iterator[dict[str, Any]]:
         MixedTrainer.preprocess_batch = original
 
 
-NEVER: dict[str, dict[str, tuple[str, ...]]] = {
-    "libreyolo": {"libreyolo.data.utils": ("_execute_download_script", "download_dataset")},
-    "ultralytics": {
-        "ultralytics.engine.trainer": ("check_det_dataset",),
-        "ultralytics.engine.validator": ("check_det_dataset",),
-        "ultralytics.data.dataset": ("verify_image_label",),
-    },
-}
-"""Functions that run what a data set says, download, or rewrite a user's files."""
-
-
-def never(*_: Any, **__: Any) -> None:
-    raise AssertionError("a function was called that never may be")
+def farthest(batch: Any) -> float:
+    """How far, in pixels, a sample's box is from the rectangle in its image at most."""
+    off = 0.0
+    images = batch["img"].numpy()
+    for number, name in enumerate(batch["im_file"]):
+        if name.startswith("synthetic://"):
+            bright = images[number, 0] > 160
+            rows, columns = (np.flatnonzero(bright.any(axis)) for axis in (1, 0))
+            right = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+            (box,) = batch["bboxes"][batch["batch_idx"] == number].numpy() * len(bright)
+            corners = np.concatenate([box[:2] - box[2:] / 2, box[:2] + box[2:] / 2])
+            off = max(off, float(np.abs(corners - right).max()))
+    return off
 
 
 def train(name: str, job: DetectorJob, told: dict[str, Any]) -> dict[str, Any]:
@@ -147,10 +146,6 @@ def train(name: str, job: DetectorJob, told: dict[str, Any]) -> dict[str, Any]:
     library, stop = detector(name), told.get("stop", 0)
     notes: Any = Notes(job.output.parent / "log", stop)
     said: dict[str, Any] = {}
-    library.settings(job)
-    for module, functions in NEVER[name].items():
-        for function in functions:
-            setattr(importlib.import_module(module), function, never)
 
     def once(job: DetectorJob, done: int = 0) -> Path | None:
         try:
@@ -173,7 +168,6 @@ def train(name: str, job: DetectorJob, told: dict[str, Any]) -> dict[str, Any]:
             trainer = kept.pop("trainer")
             validation = trainer.test_loader.dataset
             said["validation"] = [type(validation).__name__, len(validation)]
-            said["workers"] = trainer.train_loader.num_workers
             said["convolution"] = trainer.model.model[0].conv.weight.shape[1]
         said |= kept
         said["seen"] = [[Path(n).name if "://" not in n else n for n in e] for e in kept["seen"]]
@@ -192,48 +186,20 @@ def train(name: str, job: DetectorJob, told: dict[str, Any]) -> dict[str, Any]:
     return said | {"found": [one.boxes.tolist() for one in boxes]}
 
 
-def farthest(batch: Any) -> float:
-    """How far, in pixels, a sample's box is from the rectangle in its image at most."""
-    off = 0.0
-    images = batch["img"].numpy()
-    for number, name in enumerate(batch["im_file"]):
-        if name.startswith("synthetic://"):
-            bright = images[number, 0] > 160
-            rows, columns = (np.flatnonzero(bright.any(axis)) for axis in (1, 0))
-            right = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-            (box,) = batch["bboxes"][batch["batch_idx"] == number].numpy() * len(bright)
-            corners = np.concatenate([box[:2] - box[2:] / 2, box[:2] + box[2:] / 2])
-            off = max(off, float(np.abs(corners - right).max()))
-    return off
-
-
 def check(name: str, job: DetectorJob, told: dict[str, Any]) -> dict[str, Any]:
-    """What is said of each job; and what is imported by then that must not be."""
-    early = name in sys.modules
-    said = {"early": early, "said": [refusal(name, replace(job, **one)) for one in told["changes"]]}
-    if name == "libreyolo":
-        return said
-    import ultralytics.utils as utils
-
-    config = sorted(file.name for file in utils.USER_CONFIG_DIR.iterdir())
-    return {**said, "online": utils.ONLINE, "config": config}
-
-
-def refusal(name: str, job: DetectorJob) -> str:
-    """What a detector says of a job that cannot be done; nothing of others."""
-    try:
-        detector(name).settings(job)
-    except GansynthError as fault:
-        return f"{type(fault).__name__}: {fault}"
-    return ""
+    """What a detector says of each job that cannot be done; nothing of others."""
+    early, said = name in sys.modules, []
+    for change in told["changes"]:
+        try:
+            detector(name).settings(replace(job, **change))
+            said.append("")
+        except GansynthError as fault:
+            said.append(f"{type(fault).__name__}: {fault}")
+    online = name == "ultralytics" and sys.modules["ultralytics.utils"].ONLINE
+    return {"said": said, "early": early, "online": online}
 
 
 OURS = ("bank", "ratio", "schedule", "chosen", "strict", "stop", "changes")
-
-
-def job_of(name: str, data: str | Path, folder: str | Path, **job: Any) -> DetectorJob:
-    told = {**USUAL, "model": MODELS[name], **job}
-    return DetectorJob(data=Path(data), output=Path(folder) / "out", **told)
 
 
 def run(folder: str, name: str, data: str, start: str = "", **job: Any) -> Any:
@@ -241,11 +207,12 @@ def run(folder: str, name: str, data: str, start: str = "", **job: Any) -> Any:
     if start:
         multiprocessing.set_start_method(start, force=True)
     told = {key: job.pop(key) for key in OURS if key in job}
+    asked = {**USUAL, "model": MODELS[name], **job}
     do = check if "changes" in told else train
-    return do(name, job_of(name, data, folder, **job), told)
+    return do(name, DetectorJob(data=Path(data), output=Path(folder) / "out", **asked), told)
 
 
 if __name__ == "__main__":
     jobs = Path(sys.argv[1])
-    done: Sequence[Any] = [run(**job) for job in json.loads(jobs.read_text())]
+    done = [run(**job) for job in json.loads(jobs.read_text())]
     jobs.with_suffix(".out.json").write_text(json.dumps(done))

@@ -1,5 +1,5 @@
 import re
-from collections import Counter
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from PIL import Image
 import gansynth_yolo
 from gansynth.core.ratio import Ratio
 from gansynth.hosts.mixer import MixerConfig
-from gansynth.runtime.errors import EnvironmentFault
+from gansynth.runtime.errors import EnvironmentFault, TrainingFault
 from gansynth_yolo.detectors import DETECTORS, import_library
 from gansynth_yolo.mirror import mirror
 from gansynth_yolo.mixed import EpochSlots
@@ -19,7 +19,7 @@ from tests.adapters.yolo.detector_child import STOPPED, needs, run_jobs
 from tests.conftest import content, is_installed
 from tests.yolo_sets import opened, toy_yolo
 
-REAL, SIGMAS = 16, 4
+REAL = 16
 NAMES = [
     pytest.param("libreyolo", marks=needs("libreyolo")),
     pytest.param("ultralytics", marks=[needs("ultralytics"), pytest.mark.slow]),
@@ -61,53 +61,49 @@ TOLD: dict[str, list[tuple[dict[str, Any], str]]] = {
 }
 
 
-def write_samples(folder: Path, samples: int = 200) -> str:
-    """A bank of samples with one bright rectangle each, right where its box is; or none."""
-    rng, drawn = np.random.default_rng(7), []
-    for _ in range(samples):
-        top, left = rng.integers(4, 32, 2)
-        height, width = rng.integers(8, 21, 2)
-        image = np.full((1, 64, 64), 0.25, np.float32)
-        image[:, top : top + height, left : left + width] = 1
-        drawn.append((image, np.array([[top, left, top + height, left + width]], np.float32)))
-    return str(fill_bank(folder, drawn, frozen=samples > 0))
-
-
 class Toy:
-    """A user's data set, a bank, and what may be written to."""
+    """A user's data set, a bank, and what may be written to.
 
-    def __init__(self, folder: Path, name: str, samples: int = 200, **told: Any) -> None:
+    Samples have one bright rectangle each, right where their box is.
+    """
+
+    def __init__(self, folder: Path, name: str, samples: int = 200) -> None:
         if not is_installed(name):
             pytest.skip(f"needs the extra {DETECTORS[name].extra}: {name}")
         self.folder, self.name, self.user = folder, name, folder / "user"
-        toy_yolo(self.user, **{"train": REAL, "val": 8, "test": 0, **told})
-        spoil(next((self.user / "images" / "train").glob("*.png")))
+        toy_yolo(self.user, train=REAL, val=8, test=0)
+        # One of those that ultralytics rewrites: a JPEG that lacks its last bytes.
+        png = next((self.user / "images" / "train").glob("*.png"))
+        Image.open(png).save(png.with_suffix(".jpg"), quality=95)
+        png.unlink()
+        with png.with_suffix(".jpg").open("ab") as stream:
+            stream.write(b"\0\0")
         self.before = content(self.user)
-        self.bank = write_samples(folder / "bank", samples)
+        rng, drawn = np.random.default_rng(7), []
+        for _ in range(samples):
+            top, left = rng.integers(4, 32, 2)
+            height, width = rng.integers(8, 21, 2)
+            image = np.full((1, 64, 64), 0.25, np.float32)
+            image[:, top : top + height, left : left + width] = 1
+            drawn.append((image, np.array([[top, left, top + height, left + width]], np.float32)))
+        self.bank = fill_bank(folder / "bank", drawn, frozen=samples > 0)
 
     def job(self, channels: int = 1, **job: Any) -> dict[str, Any]:
         data = self.folder / f"mirror{channels}" / "data.yaml"
         if not data.exists():
             mirror(opened(self.user / "data.yaml"), data.parent, channels=channels)
-        places = {"name": self.name, "data": str(data), "bank": self.bank}
+        places = {"name": self.name, "data": str(data), "bank": str(self.bank)}
         return {**places, "channels": channels, **job}
 
     def run(self, **jobs: dict[str, Any]) -> Any:
-        done = run_jobs(self.folder / "jobs", **jobs)
+        done = run_jobs(
+            self.folder / "jobs", **{name: self.job(**job) for name, job in jobs.items()}
+        )
         assert content(self.user) == self.before
         return done
 
     def train(self, **job: Any) -> Any:
-        return self.run(one=self.job(**job))["one"]
-
-
-def spoil(png: Path) -> None:
-    """Make an image one of those that ultralytics rewrites: a JPEG that lacks its last bytes."""
-    jpeg = png.with_suffix(".jpg")
-    with Image.open(png) as image:
-        image.save(jpeg, quality=95)
-    png.unlink()
-    jpeg.write_bytes(jpeg.read_bytes() + b"\0\0")
+        return self.run(one=job)["one"]
 
 
 def check_epochs(seen: list[list[str]], samples: int = REAL) -> None:
@@ -119,9 +115,20 @@ def check_epochs(seen: list[list[str]], samples: int = REAL) -> None:
 
 
 def check_partners(partners: list[int], p: float = 0.5) -> None:
+    """On average they have the ratio."""
     count = sum(partners)
     assert count > 100
-    assert abs(partners[1] - p * count) < SIGMAS * (count * p * (1 - p)) ** 0.5
+    assert abs(partners[1] - p * count) < 4 * (count * p * (1 - p)) ** 0.5
+
+
+def check_found(images: list[Any]) -> None:
+    """Boxes are in pixels of the file."""
+    found = [np.array(boxes).reshape(-1, 4) for boxes in images]
+    assert len(found) == 8
+    assert max(map(len, found)) <= 300
+    boxes = np.concatenate(found)
+    assert boxes.min() >= 0
+    assert 32 < boxes.max() <= 64
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -132,25 +139,17 @@ def toy(request, tmp_path_factory) -> Toy:
 @pytest.fixture(scope="module")
 def done(toy) -> Any:
     """One process looks at jobs, and trains with two workers (``mosaic``)."""
-    checked = toy.job(changes=[change for change, _ in TOLD[toy.name]])
-    return toy.run(checked=checked, mosaic=toy.job(**MOSAIC[toy.name]))
-
-
-@pytest.fixture(scope="module")
-def plain(toy) -> Any:
-    """Images in memory, no augmentation; stopped after an epoch and gone on with."""
-    job: dict[str, Any] = {"cache": "ram", "augment": False, "epochs": 3, "stop": 1}
-    of_each: dict[str, dict[str, Any]] = {
-        "libreyolo": {"ratio": "2:3", "batch": 12},
-        "ultralytics": {"channels": 3, "imgsz": 96},
-    }
-    return toy.run(plain=toy.job(**job, **of_each[toy.name]))["plain"]
+    checked = {"changes": [change for change, _ in TOLD[toy.name]]}
+    return toy.run(checked=checked, mosaic=MOSAIC[toy.name])
 
 
 def test_a_job_is_taken_or_refused_in_one_line(toy, done):
-    for (change, wanted), said in zip(TOLD[toy.name], done["checked"]["said"], strict=True):
+    """And ultralytics is imported late, and offline."""
+    checked = done["checked"]
+    for (change, wanted), said in zip(TOLD[toy.name], checked["said"], strict=True):
         kind, _, words = wanted.partition(": ")
         assert re.fullmatch(f"{kind}Fault: {words}.*" if wanted else "", said), (change, said)
+    assert (checked["early"], checked["online"]) == (False, False)
 
 
 def test_ultralytics_is_imported_by_one_package():
@@ -161,15 +160,8 @@ def test_ultralytics_is_imported_by_one_package():
     assert {f.parent.name for f in files if importing.search(f.read_text("utf-8"))} == {"agpl"}
 
 
-@ULTRALYTICS
-def test_ultralytics_is_imported_late_and_offline(done):
-    told = done["checked"]
-    assert (told["early"], told["online"]) == (False, False)
-    assert "Arial.ttf" in told["config"]
-
-
 @pytest.mark.fault(44)
-@pytest.mark.parametrize("found", [None, "8.3.200", "8.5.0", "7", "1.5.9", "1.7.0"])
+@pytest.mark.parametrize("found", [None, "8.5.0", "8", "1.5.9", "1.7.0"])
 def test_a_detector_that_is_missing_or_of_another_release_is_refused(monkeypatch, found):
     monkeypatch.setattr("gansynth_yolo.detectors.version_of", lambda name: found)
     state = f"version {found}" if found else "not installed"
@@ -188,60 +180,48 @@ def test_each_epoch_has_exactly_the_ratio_and_partners_have_it_on_average(done):
     assert len(set(drawn)) > 0.7 * len(drawn)
 
 
-@pytest.mark.slow
-def test_a_training_that_stopped_goes_on_without_partners_where_nothing_is_augmented(toy, plain):
-    assert plain["fault"] == f"TrainingFault: {toy.name}: {STOPPED}"
-    assert plain["told"][0] == [1, 2, 3]
-    check_epochs(plain["seen"], 24 if toy.name == "libreyolo" else REAL)
-    assert plain["partners"] == [0, 0]
-
-
 def test_progress_is_told_and_a_finished_training_gives_its_weights_again(toy, done):
     mosaic, epochs = done["mosaic"], MOSAIC[toy.name].get("epochs", 2)
     assert mosaic["told"][:2] == [[*range(1, epochs + 1)], epochs * 2 * REAL // 8]
     assert {"mAP50", "mAP50-95"} < set(mosaic["told"][2])
     assert mosaic["again"] == mosaic["weights"]
     assert Path(mosaic["weights"]).name == "best.pt"
+    check_found(mosaic["found"])
 
 
-def check_found(images: list[Any]) -> None:
-    """Boxes are in pixels of the file."""
-    found = [np.array(boxes).reshape(-1, 4) for boxes in images]
-    assert len(found) == 8
-    assert max(map(len, found)) <= 300
-    boxes = np.concatenate(found)
-    assert boxes.min() >= 0
-    assert 32 < boxes.max() <= 64
-
-
-def test_found_boxes_are_in_pixels_of_the_file(done):
-    check_found(done["mosaic"]["found"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_training_that_stopped_goes_on_without_partners_where_nothing_is_augmented(
+    tmp_path, name
+):
+    job: dict[str, Any] = {"cache": "ram", "augment": False, "epochs": 3, "stop": 1}
+    libre, ultra = {"ratio": "2:3", "batch": 12}, {"channels": 3, "imgsz": 96}
+    plain = Toy(tmp_path, name).train(**job, **(libre if name == "libreyolo" else ultra))
+    assert plain["fault"] == f"TrainingFault: {name}: {STOPPED}"
+    assert plain["told"][0] == [1, 2, 3]
+    check_epochs(plain["seen"], 24 if name == "libreyolo" else REAL)
+    assert plain["partners"] == [0, 0]
+    check_found(plain["found"])
+    if name == "ultralytics":
+        assert plain["convolution"] == 3
+        # Samples are enlarged from 64 to 96 pixels, which blurs an edge by less than a pixel.
+        assert 0 < plain["off"] < 1
 
 
 @ULTRALYTICS
-def test_ultralytics_validates_itself_and_has_the_channels_of_the_set(done, plain):
-    assert done["mosaic"]["workers"] == 2
+def test_ultralytics_validates_itself_and_has_the_channels_of_the_set(done):
     assert done["mosaic"]["validation"] == ["YOLODataset", 8]
     assert "corrupt JPEG restored" not in done["log"]
-    assert (done["mosaic"]["convolution"], plain["convolution"]) == (1, 3)
-    # Samples are enlarged from 64 to 96 pixels, which blurs an edge by less than a pixel.
-    assert 0 < plain["off"] < 1
-    check_found(plain["found"])
+    assert done["mosaic"]["convolution"] == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "job"),
     [
-        *(
-            (
-                "ultralytics",
-                {"workers": n, "cache": cache, "channels": c, "ratio": ratio, "epochs": 4},
-            )
-            for n in (0, 2)
-            for cache, ratio in (("off", "2:1"), ("ram", "1:3"), ("disk", "1:1"))
-            for c in (1, 3)
-        ),
+        ("ultralytics", {"channels": 3, "ratio": "2:1", "epochs": 4}),
+        ("ultralytics", {"workers": 2, "cache": "ram", "ratio": "1:3", "epochs": 4}),
+        ("ultralytics", {"workers": 2, "cache": "disk", "channels": 3, "epochs": 4}),
         *(("ultralytics", {"model": f"yolo{m}"}) for m in ("11n.yaml", "26n", "v8n", "v10n")),
         ("ultralytics", {"epochs": 6, "options": MIXUP}),
         ("libreyolo", {"model": "yolo9-t"}),
@@ -269,25 +249,24 @@ def test_schedules_count_epochs(tmp_path, name, schedule, job, shares):
     synthetic = [np.mean([n.startswith("synthetic") for n in names]) for names in told["seen"]]
     assert synthetic == pytest.approx(shares, abs=1 / 32)
     if name == "libreyolo":
-        assert {n for n in told["seen"][-1]} == {"real,1", "real,2"}
+        assert {*told["seen"][-1]} == {"real,1", "real,2"}
         # Its head is not decoded where a training was not validated: weights are opened anew.
         assert (Path(told["weights"]).name, len(told["found"])) == ("last.pt", 8)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("name", NAMES)
-def test_without_samples_real_images_train_or_nothing_does(tmp_path, name, workers):
-    toy = Toy(tmp_path, name, samples=0)
-    jobs: dict[str, dict[str, Any]] = {"strict": {"strict": True}, "alone": {"ratio": "0:1"}}
-    jobs["mixed"] = {"options": OPEN[name]}
-    done = toy.run(**{key: toy.job(workers=workers, **job) for key, job in jobs.items()})
+def test_without_samples_real_images_train_or_nothing_does(tmp_path, name):
+    jobs: dict[str, dict[str, Any]] = {
+        "mixed": {"workers": 2, "options": OPEN[name]},
+        "strict": {"workers": 2, "strict": True},
+        "alone": {"ratio": "0:1"},
+    }
+    done = Toy(tmp_path, name, samples=0).run(**jobs)
     assert not any(n.startswith("synthetic") for names in done["mixed"]["seen"] for n in names)
-    assert Counter(map(len, done["mixed"]["seen"])) == {2 * REAL: 2}
+    assert [len(names) for names in done["mixed"]["seen"]] == [2 * REAL] * 2
     for job in ("strict", "alone"):
-        assert done[job]["fault"].startswith("TrainingFault: ")
-        assert "no synthetic sample after" in done[job]["fault"]
-        assert "\n" not in done[job]["fault"]
+        assert re.fullmatch("TrainingFault: .*no synthetic sample after.*", done[job]["fault"])
 
 
 @pytest.mark.slow
@@ -302,19 +281,15 @@ def test_libreyolo_begins_with_the_weights_it_is_given(tmp_path):
     assert torch.equal(before[key], after[key])
 
 
-@pytest.fixture(scope="module")
-def libre(tmp_path_factory) -> Toy:
-    return Toy(tmp_path_factory.mktemp("libre"), "libreyolo")
-
-
 @needs("libreyolo")
-def test_real_images_come_as_libreyolo_reads_them_and_boxes_are_of_the_same_draw(libre):
+def test_real_images_come_as_libreyolo_reads_them_and_boxes_are_of_the_same_draw(tmp_path):
+    libre = Toy(tmp_path, "libreyolo", samples=40)
     import_library("libreyolo")  # also with a CPU build of torch
     from libreyolo.data.dataset import YOLODataset
 
     from gansynth_yolo.libre import EvenBatchSampler, MixedLibreDataset
 
-    slots = EpochSlots(MixerConfig(Path(libre.bank), Ratio(1, 1)), REAL, 1)
+    slots = EpochSlots(MixerConfig(libre.bank, Ratio(1, 1)), REAL, 1)
     images = sorted((libre.user / "images" / "train").iterdir(), reverse=True)
     labels = [libre.user / "labels" / "train" / f"{path.stem}.txt" for path in images]
     data = MixedLibreDataset(slots, img_files=images, label_files=labels, img_size=128)
@@ -338,3 +313,20 @@ def test_real_images_come_as_libreyolo_reads_them_and_boxes_are_of_the_same_draw
         batches = list(EvenBatchSampler(range(count), 8))
         assert [len(b) for b in batches] == sizes
         assert sorted(place for b in batches for place in b) == list(range(count))
+
+
+@needs("libreyolo")
+def test_weights_that_a_kill_has_damaged_are_replaced_by_their_copy(tmp_path):
+    import_library("libreyolo")
+    import torch
+
+    from gansynth_yolo import libre
+
+    last, copy = tmp_path / "last.pt", tmp_path / libre.COPY
+    torch.save({"epoch": 3}, last)
+    shutil.copy(last, copy)
+    last.write_bytes(last.read_bytes()[:-100])
+    assert libre._epochs_done(last) == 4
+    last.write_bytes(b"damaged again")
+    with pytest.raises(TrainingFault, match=r"last.pt: cannot be resumed .* remove the folder"):
+        libre._epochs_done(last)

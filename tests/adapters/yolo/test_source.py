@@ -4,31 +4,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from gansynth.core.source import FoldSplit, SourceRequest, case_record
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_yolo.mirror import mirror, mirrored
 from gansynth_yolo.source import check_yolo, open_yolo
-from tests.conftest import DATA, content
+from tests.conftest import content
 from tests.data.sets import save_picture
 from tests.dividing import divided
 from tests.yolo_sets import opened, toy_yolo, write_image, write_yaml
 
 MASKED = {"masks": "yes"}
 SIDES = {"train": "images/train", "val": "images/val"}
-REAL = DATA / "figshare_brain_tumor_axial_yolo"
 FIRST = "train/p01_z000"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def source(shared_yolo):
     return opened(shared_yolo)
-
-
-def change(data: Path, **told: Any) -> None:
-    data.write_text(yaml.safe_dump(yaml.safe_load(data.read_text()) | told))
 
 
 def test_the_split_is_the_data_set_s_own(source, shared_yolo):
@@ -71,11 +65,12 @@ def one(folder: Path, rows: int, columns: int) -> Path:
     return write_yaml(folder, {**SIDES, "names": ["lesion"]})
 
 
-def test_the_usual_size_is_a_power_of_two(tmp_path):
-    for number, (rows, columns, size) in enumerate(((64, 64, 64), (60, 100, 128), (600, 600, 256))):
-        source = opened(one(tmp_path / str(number), rows, columns))
-        assert source.space.size == source.header("train/train_1").shape == (size, size)
-        assert source.load("train/train_1").image.shape == (1, size, size)
+@pytest.mark.parametrize("shape", [(64, 64, 64), (60, 100, 128), (600, 600, 256)])
+def test_the_usual_size_is_a_power_of_two(tmp_path, shape):
+    *shape, size = shape
+    source = opened(one(tmp_path, *shape))
+    assert source.space.size == source.header("train/train_1").shape == (size, size)
+    assert source.load("train/train_1").image.shape == (1, size, size)
 
 
 @pytest.mark.parametrize(
@@ -115,25 +110,24 @@ def test_8_bits_come_back_whole_and_16_as_a_detector_has_them(source):
 def test_colours_are_read_as_grey_where_the_detector_has_one_channel(tmp_path):
     import cv2
 
-    data = toy_yolo(tmp_path / "set", channels=3)
+    data = toy_yolo(tmp_path / "set", train=2, val=1, test=0, channels=3)
     rng = np.random.default_rng(0)
     for path in data.parent.rglob("*.png"):
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(path)
     assert opened(data).schema.channels == ("red", "green", "blue")
-    change(data, channels=1)
+    data.write_text(data.read_text().replace("channels: 3", "channels: 1"))
     assert opened(data).schema.channels == ("grey",)
     seen = cv2.imread(str(data.parent / f"images/{FIRST}.png"), cv2.IMREAD_GRAYSCALE)
     assert np.abs(np.rint(opened(data).load(FIRST).image[0] * 255) - seen).max() <= 1
 
 
-def test_lists_and_names_in_all_their_forms(yolo_copy):
-    home = yolo_copy.parent
+def test_lists_and_names_in_all_their_forms(tmp_path):
+    toy_yolo(tmp_path, train=4, val=4, test=0)
     lines = ["# comment", "", "./../images/train/p01_z000.png", "images/train/p01_z001.png"]
-    (home / "lists").mkdir()
-    (home / "lists" / "train.txt").write_text("\n".join(lines))
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "train.txt").write_text("\n".join(lines))
     lists = {"path": ".", "train": ["lists/train.txt"], "val": ["images/val"]}
-    yolo_copy.write_text(yaml.safe_dump({**lists, "names": ["lesion", 7]}))
-    source = opened(yolo_copy)
+    source = opened(write_yaml(tmp_path, {**lists, "names": ["lesion", 7]}))
     assert source.train_ids == (FIRST, "train/p01_z001")
     assert source.schema.box_classes == ("lesion", "7")
     assert source.file.channels == 3
@@ -157,23 +151,6 @@ def test_an_image_is_of_the_class_of_its_largest_box(tmp_path):
         size = (case.boxes.coords[:, 2:] - case.boxes.coords[:, :2]).prod(axis=1)
         expected = 1 + case.boxes.labels[size.argmax()] if len(size) else 0
         assert case.label_class == expected
-
-
-@pytest.mark.data
-def test_the_real_data_set_is_read(tmp_path):
-    numbers = sorted(map(str, (REAL / "images").iterdir()))
-    (tmp_path / "train.txt").write_text("\n".join(numbers[:400]))
-    (tmp_path / "val.txt").write_text("\n".join(numbers[410:]))
-    names = (REAL / "classes.txt").read_text().split()
-    lists = {split: str(tmp_path / f"{split}.txt") for split in ("train", "val")}
-    data = write_yaml(tmp_path, {"path": str(REAL), "names": names, "channels": 1, **lists})
-    source = opened(data, read={"allow_outside": "yes", "spacing": "0.49"})
-    assert (len(source.train_ids), len(source.held_out_ids)) == (400, 125)
-    assert (source.space.size, source.schema.spacing) == ((256, 256), (0.98, 0.98))
-    boxes = source.load("0001").boxes
-    assert boxes is not None
-    wanted = np.array([[0.345, 0.52, 0.495, 0.74]]) * 256
-    np.testing.assert_allclose(boxes.coords, wanted, atol=1e-3)
 
 
 SPLITS = [
@@ -200,8 +177,10 @@ def test_images_dealt_out_otherwise_are_the_same_data_set_to_all(shared_yolo, tm
     assert second.train_ids == ("train/p03_z008",)
 
 
-@pytest.mark.parametrize("names", ["cyst\ntumour\n", None], ids=["named", "numbered"])
-@pytest.mark.parametrize("images", ["images", "train/images", "images/train", "."])
+@pytest.mark.parametrize(
+    ("images", "names"),
+    [("images", None), ("train/images", "cyst\ntumour\n"), ("images/train", None), (".", None)],
+)
 def test_a_folder_without_data_yaml_is_read_by_its_names(tmp_path, images, names):
     for number in range(10):
         case = tmp_path / images / f"p{number // 2}_{number}.png"
@@ -211,14 +190,12 @@ def test_a_folder_without_data_yaml_is_read_by_its_names(tmp_path, images, names
         label.write_text(f"{number % 2} 0.5 0.5 0.2 0.2\n")
     if names:
         (tmp_path / "classes.txt").write_text(names)
-    source = opened(tmp_path, fold="4", subjects=r"(p\d)_")
+    source: Any = opened(tmp_path, fold="4", subjects=r"(p\d)_")
     classes = ("cyst", "tumour") if names else ("class_0", "class_1")
     assert source.schema.box_classes == classes
     assert (len(source.train_ids), len(source.held_out_ids)) == (8, 2)
     assert len({source.header(case).subject for case in source.held_out_ids}) == 1
-    boxes = source.load(source.train_ids[0]).boxes
-    assert boxes is not None
-    assert boxes.coords.shape == (1, 4)
+    assert source.load(source.train_ids[0]).boxes.coords.shape == (1, 4)
     (finding,) = check_yolo(source.request, lambda done, total: None).findings
     assert f"no data.yaml; classes are {', '.join(classes)}" in finding.message
     with pytest.raises(UsageFault, match="has folds 0 to 4"):
@@ -256,21 +233,16 @@ def test_a_mirror_is_the_same_data_set(source, shared_yolo, tmp_path, monkeypatc
     ],
     ids=["missing", "far out"],
 )
-def test_labels_that_a_detector_would_refuse_are_written_there(
-    yolo_copy, tmp_path, line, read, written
-):
-    label = yolo_copy.parent / "labels" / f"{FIRST}.txt"
+def test_labels_that_a_detector_would_refuse_are_written_there(tmp_path, line, read, written):
+    data = toy_yolo(tmp_path / "set", train=2, val=1, test=0)
+    label = data.parent / "labels" / f"{FIRST}.txt"
     label.unlink()
     if line is not None:
         label.write_text(line)
-    mirror(opened(yolo_copy, read=read), tmp_path / "mirror")
+    mirror(opened(data, read=read), tmp_path / "mirror")
     first, *_ = sorted((tmp_path / "mirror" / "labels" / "train").iterdir())
     assert first.read_text() == written
     assert (label.read_text() if label.exists() else None) == line
-
-
-def mask_of(data: Path, case: str = FIRST) -> Path:
-    return data.parent / f"masks/{case}.png"
 
 
 @pytest.fixture
@@ -282,8 +254,7 @@ def masked(tmp_path) -> Path:
         labels = np.zeros(source.header(case).shape, np.uint8)
         for top, left, bottom, right in source.load(case).boxes.coords.round().astype(int):
             labels[top:bottom, left:right] = 1
-        mask_of(data, case).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(labels).save(mask_of(data, case))
+        save_picture(data.parent / f"masks/{case}.png", labels)
     return data
 
 
@@ -292,7 +263,7 @@ def test_a_case_has_its_label_map_padded_as_its_image_and_the_same_content(maske
     case: Any = source.load(FIRST)
     case.validate(source.schema)
     assert dict(source.schema.labels) == {"background": 0, "lesion": 1}
-    stored = np.asarray(Image.open(mask_of(masked)))
+    stored = np.asarray(Image.open(masked.parent / f"masks/{FIRST}.png"))
     np.testing.assert_array_equal(case.labels, np.pad(stored, ((0, 0), (16, 16))))
     assert case_record(source, FIRST) == case_record(plain, FIRST)
     assert source.space.host == plain.space.host
@@ -321,6 +292,6 @@ def test_boxes_are_drawn_around_parts_that_are_large_enough(masked):
     ],
 )
 def test_an_unusable_label_map_is_refused(masked, change, says):
-    change(mask_of(masked))
+    change(masked.parent / f"masks/{FIRST}.png")
     with pytest.raises((DataFault, UsageFault), match=says):
         opened(masked, read=MASKED).load(FIRST)
