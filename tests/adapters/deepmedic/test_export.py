@@ -171,7 +171,7 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
 
     kept, out = list[dict[str, int]](), tmp_path / "out"
     how: dict[str, Any] = {"generator": crop_run, "seed": 3, "real_in_generator_space": True}
-    asked = (shared_deepmedic, None, out, "1:1")
+    asked: Any = (shared_deepmedic, None, out, "1:1")
     monkeypatch.setattr("gansynth.bank.api.fill", fill)
     monkeypatch.setattr("os.nice", lambda by: 0)
     with monkeypatch.context() as patch:
@@ -217,7 +217,7 @@ def test_a_table_becomes_lists(tmp_path):
     (data.folder / "train.csv").write_text(table)
     lists = {"dataframe_train": "./train.csv", "roiMasksTraining": "./unused.cfg"}
     data.change(**lists)
-    whole = {"corner": [], "slice_index": None}
+    whole: dict[str, Any] = {"corner": [], "slice_index": None}
     bank = write_crops(tmp_path / "bank", data, 1, (16, 18, 20), placement=whole)
     export(data, bank, tmp_path / "out", "1:1")
     train = tmp_path / "out" / "train.cfg"

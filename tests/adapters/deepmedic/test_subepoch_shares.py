@@ -57,7 +57,8 @@ def test_on_disk_everything_listed_is_exact_or_it_is_said(parts, tenths, real, f
     assert (share.real, share.cases) == (share.repeats * real, share.real + share.synthetic)
     assert (share.synthetic > 0) == (parts[1] > 0)
     if even:
-        assert (share.repeats, share.synthetic) == (even[0], share.real * per_real)
+        assert share.repeats == even[0]
+        assert share.synthetic == share.real * per_real
         return
     wanted = per_real / (1 + per_real)
     off = abs(Fraction(share.synthetic, share.cases) - wanted)

@@ -18,7 +18,7 @@ from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import RichReporter
 from gansynth_deepmedic import program as programs
 from gansynth_deepmedic.adapter import DeepMedicAdapter
-from gansynth_deepmedic.configs import read_values
+from gansynth_deepmedic.configs import SHARES, read_values
 from gansynth_deepmedic.program import CHECKPOINT, ORDER, DeepMedicProgram, find_program
 from tests.adapters.deepmedic.conftest import write_crops
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
@@ -181,11 +181,10 @@ AFFINE = {"affine": {"prob": 1.0, "max_rot_xyz": (40.0, 40.0, 40.0), "max_scalin
         (0, True, {}),
         (1, True, {"augm_img_prms_tr": AFFINE}),
         (2, False, {}),
-        (3, False, {"augm_img_prms_tr": AFFINE,
-                    "proportionOfSamplesToExtractPerCategoryTraining": [0.0, 0.5, 0.5]}),
+        (3, False, {"augm_img_prms_tr": AFFINE, SHARES: [0.0, 0.5, 0.5]}),
     ],
     ids=["foreground", "uniform", "whole", "per class"],
-)  # fmt: skip
+)
 def test_the_real_one_samples_and_augments_in_other_ways(tmp_path, monkeypatch, kind, roi, values):
     values = {"typeOfSamplingForTraining": kind, "augm_sample_prms_tr": None, **values}
     data = toy_deepmedic(tmp_path / "toy", roi=roi, values=values)

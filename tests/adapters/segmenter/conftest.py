@@ -11,7 +11,6 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.schema import Sample
 from gansynth.core.source import lineage_of
 from gansynth.hosts.record import TrainingResult
-from gansynth.runtime.progress import RichReporter
 from gansynth.testing import ToySource
 from tests.banks import Pairs, write_bank
 
@@ -60,8 +59,6 @@ def train(tmp_path) -> Callable[..., TrainingResult]:
             asked["bank"] = bank if bank.exists() else bank_of(source, bank)
         given = {**TINY, "output": str(tmp_path / output), **own}
         asked["set"] = {key: value for key, value in given.items() if value is not None}
-        host = SegmenterHost(source)
-        host.reporter = RichReporter()
-        return host.start(AugmentRequest(target="segmenter", ratio=ratio, **asked))
+        return SegmenterHost(source).start(AugmentRequest(target="segmenter", ratio=ratio, **asked))
 
     return run

@@ -1,6 +1,5 @@
 import csv
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,6 @@ def drawn_in(output: Path) -> list[list[str]]:
     """Lines (kind, id, case) of what was drawn, in order."""
     files = sorted((output / "gansynth_draws").rglob("*.csv"))
     return [row for path in files for row in csv.reader(path.read_text().splitlines())]
-
-
-def test_a_line_has_step_losses_and_the_share_drawn(train, capfd):
-    train(steps="8")
-    last = [line for line in capfd.readouterr().err.splitlines() if line.startswith("step")][-1]
-    assert re.match(r"step: 8/8 \(100%\)  elapsed [\d:]+  synthetic 50%  \w+ \d", last)
 
 
 def test_fine_tuning_has_a_learning_rate_of_its_own(train, tmp_path):

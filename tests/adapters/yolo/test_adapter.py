@@ -1,23 +1,19 @@
 """A detector that learns nothing stands in for libreyolo, in this process."""
 
 import json
-from typing import Any
 
 import numpy as np
 import pytest
 
-from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample
 from gansynth.hosts.host import Job
 from gansynth.hosts.record import LOG
 from gansynth.metrics.detection.record import read_detections
 from gansynth.runtime.child import SHOWN
-from gansynth.runtime.errors import DataFault, IntegrityFault
-from gansynth.sampling.sampler import open_drawer
+from gansynth.runtime.errors import DataFault
 from gansynth.testing import check_host
 from gansynth_yolo.adapter import true_boxes
 from tests.adapters.kits import Kit, command, in_this_process, kit_of
-from tests.yolo_sets import opened, toy_yolo
 
 REAL = 16
 """Training images of ``shared_yolo``."""
@@ -40,18 +36,6 @@ def test_a_sample_of_another_class_is_not_let_in(kit):
     assert finalise(Sample(image, None, Boxes(coords, np.zeros(1, np.int16)))) == {}
     with pytest.raises(DataFault, match="box class 1, expected 0 to 0"):
         finalise(Sample(image, None, Boxes(coords, np.ones(1, np.int16))))
-
-
-def test_samples_are_drawn_in_the_size_and_classes_the_generator_was_fitted_in(kit, tmp_path):
-    adapter: Any = kit.adapter()
-    drawer, bring = open_drawer(adapter.source, adapter, kit.run, SampleRequest(), device="cpu")
-    assert (adapter.source.resized, drawer.source.space.size) == ((64, 64), (32, 32))
-    sample = Sample(np.zeros((1, 32, 32), np.float32))
-    assert bring is not None
-    assert bring(sample) is sample
-    other = opened(toy_yolo(tmp_path / "other", names=("tumour",)))
-    with pytest.raises(IntegrityFault, match="box_classes"):
-        adapter.bring(other, other.space)
 
 
 @pytest.mark.parametrize(

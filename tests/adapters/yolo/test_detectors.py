@@ -14,7 +14,7 @@ from gansynth.runtime.errors import EnvironmentFault, TrainingFault
 from gansynth_yolo.detectors import DETECTORS, import_library
 from gansynth_yolo.mirror import mirror
 from gansynth_yolo.mixed import EpochSlots
-from tests.adapters.yolo.banks import fill_bank
+from tests.adapters.yolo.conftest import fill_bank
 from tests.adapters.yolo.detector_child import STOPPED, needs, run_jobs
 from tests.conftest import content, is_installed
 from tests.yolo_sets import opened, toy_yolo

@@ -25,7 +25,7 @@ from gansynth_evaluate.audit import audit_exported
 from gansynth_yolo.adapter import YoloAdapter
 from gansynth_yolo.export import exact_counts
 from tests.adapters.kits import changed_run
-from tests.adapters.yolo.banks import fill_bank
+from tests.adapters.yolo.conftest import fill_bank
 from tests.adapters.yolo.detector_child import needs
 from tests.conftest import content
 from tests.yolo_sets import opened, toy_yolo

@@ -11,7 +11,7 @@ from gansynth.core.schema import Schema
 from gansynth.hosts.epoch_plan import PARTNERS
 from gansynth.hosts.mixer import BatchCounter, MixerConfig
 from gansynth_yolo.mixed import EpochSlots
-from tests.adapters.yolo.banks import fill_bank
+from tests.adapters.yolo.conftest import fill_bank
 
 
 def write_bank(
