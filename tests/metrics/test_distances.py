@@ -13,73 +13,58 @@ from gansynth.metrics.distances import (
 )
 
 
-def normal(mean: float, deviation: float, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(mean, deviation, 20_000).astype(np.float32)
+def normal(mean: float, deviation: float) -> np.ndarray:
+    return np.random.default_rng(0).normal(mean, deviation, 20_000).astype(np.float32)
 
 
 @pytest.mark.parametrize(
     ("one", "real", "expected"),
     [
-        *[(s * normal(3, 2), s * normal(0, 2), 1.5) for s in (0.01, 1, 1e6)],
+        *[(s * normal(3, 2), s * normal(0, 2), 1.5) for s in (0.01, 1e6)],
         (normal(0, 2), normal(0, 1), np.sqrt(2 / np.pi)),  # E|x| of a standard normal
-        (normal(0, 1, seed=1), normal(0, 1), 0),
-        (np.linspace(0, 1, 2 * MOST + 5, dtype=np.float32), np.linspace(0, 1, MOST), 0),
+        (np.linspace(0, 1, 2 * MOST + 5), np.linspace(0, 1, MOST), 0),
         ([], [1, 2], np.nan),
         ([1, 2], [], np.nan),
         ([1, 2], [3, 3], np.nan),
     ],
-    ids=["tiny", "shift", "huge", "wider", "alike", "thinned", "none", "no real", "no spread"],
+    ids=["tiny", "huge", "wider", "thinned", "none", "no real", "no spread"],
 )
 def test_histograms_are_apart_by_deviations_of_the_real(one, real, expected):
     found = distance(np.array(one, np.float32), np.array(real, np.float32))
     assert found == pytest.approx(expected, rel=0.02, abs=0.03 if expected == 0 else 0, nan_ok=True)
 
 
-LABELLED = Schema(("T1", "FLAIR"), {"background": 0, "lesion": 1, "rare": 2}, (1.0, 1.0), "HW")
-
-
-def case(seed: int, lesion: float) -> Case:
-    """The first channel is noise; the second is brighter by ``lesion`` where the label is 1."""
-    draw = np.random.default_rng(seed)
-    image, labels = draw.standard_normal((2, 32, 32)).astype(np.float32), np.zeros((32, 32))
-    labels[:16] = 1
-    image[1] += lesion * labels
-    return Case(str(seed), str(seed), image, labels.astype(np.int16))
-
-
 def test_channels_and_labels_are_measured_apart_and_as_a_whole_without_labels():
-    metric, real = HistogramMetric(), [case(seed, 2) for seed in range(4)]
-    dark = [Sample(c.image, c.labels) for c in (case(seed, 0) for seed in range(4, 8))]
-    found = dict(metric.measure(dark, real, LABELLED))
-    assert list(found) == [
-        f"{channel}{label}"
-        for channel in ("T1", "FLAIR")
-        for label in ("", " background", " lesion", " rare")
+    schema = Schema(("T1", "FLAIR"), {"background": 0, "lesion": 1, "rare": 2}, (1.0, 1.0), "HW")
+    images = np.random.default_rng(0).standard_normal((8, 2, 32, 32)).astype(np.float32)
+    labels = np.repeat(np.int16([1, 0]), 16)[:, None].repeat(32, 1)
+    real = [Case(str(n), str(n), i, labels) for n, i in enumerate(images[:4])]
+    drawn = [
+        Sample(image + 2 * np.float32([[[0]], [[1]]]) * labels, labels) for image in images[4:]
     ]
+    found = dict(HistogramMetric().measure(drawn, real, schema))
     assert max(found["T1"], found["T1 lesion"], found["FLAIR background"]) < 0.1
     assert found["FLAIR lesion"] == pytest.approx(2, abs=0.1)
     assert np.isnan(found["FLAIR rare"])
-    assert list(metric.measure([Sample(case(9, 2).image)], real, LABELLED)) == ["T1", "FLAIR"]
+    found = HistogramMetric().measure([Sample(images[5])], real, schema)
+    assert list(found) == ["T1", "FLAIR"]
 
 
 ONES = (1.0, 1.0, 1.0)
 
 
-def noise(seed: int, n: int = 8, shape: tuple[int, ...] = (2, 16, 16, 16)) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((n, *shape)).astype(np.float32)
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((8, 2, 16, 16, 16)).astype(np.float32)
 
 
 def test_blur_shows_as_a_fall_at_high_frequencies_of_its_channel_alone():
     blurred = noise(0)
     blurred[:, 0] = gaussian_filter(blurred[:, 0], (0, 1, 1, 1))
-    ratio = spectrum_ratio(blurred, noise(1), ONES)[0]
+    ratio, other = spectrum_ratio(blurred, noise(0), ONES)
     assert (np.diff(ratio[1:]) < 0).all()
     assert ratio[1] > 0.5
     assert ratio[-1] < 0.01
-    assert spectrum_ratio(blurred, noise(0), ONES)[1] == pytest.approx(1)
-
-
-def test_power_goes_with_the_square_of_the_amplitude_and_brightness_does_not_count():
+    assert other == pytest.approx(1)
     assert spectrum_ratio(3 * noise(0), noise(0), ONES) == pytest.approx(9)
     assert spectrum_ratio(noise(0) + 5, noise(0), ONES) == pytest.approx(1, rel=1e-3)
 
@@ -89,7 +74,7 @@ def test_power_goes_with_the_square_of_the_amplitude_and_brightness_does_not_cou
     [
         *[(64, period, (1.0, 1.0), 2 * BANDS // period) for period in (4, 8)],
         # 16 voxels of the finer axis are 8 of the coarser: a quarter of what it can hold.
-        *[(128, 16, (2 * mm, mm), BANDS // 4) for mm in (0.5, 1.0, 3.0)],
+        *[(128, 16, (2 * mm, mm), BANDS // 4) for mm in (0.5, 3.0)],
     ],
 )
 def test_a_wave_lies_in_the_band_of_its_frequency_up_to_the_coarsest_axis(

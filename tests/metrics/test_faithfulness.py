@@ -1,10 +1,7 @@
-from itertools import pairwise
-
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.scripts.measures import label_recovery
 from gansynth.core.generator import Batch
 from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.metrics.faithfulness import (
@@ -20,35 +17,6 @@ from tests.disks import files_of_at_most
 
 FEW = EvaluationSegmenterOptions(steps=30, batch_size=4, width=6, levels=2, lr=2e-2)
 SOURCE = ToySource(2)
-
-
-def trained(options=FEW, space=None):
-    space = space or SOURCE.space
-    batches = CaseBatches(CaseCache(SOURCE), space)
-    return train_segmenter(batches, SOURCE.schema, space.size, options)
-
-
-def pairs(ids):
-    return [(case.image, case.labels) for case in map(SOURCE.load, ids)]
-
-
-REAL, DRAWN = pairs(SOURCE.held_out_ids), pairs(SOURCE.train_ids[:6])
-
-
-@pytest.fixture(scope="module")
-def judge():
-    return trained()
-
-
-def test_real_cases_score_as_real_ones_and_shuffled_labels_much_lower(judge):
-    found = label_recovery(judge, REAL, DRAWN, SOURCE.schema)
-    assert found["real"] > 0.6
-    assert found["synthetic_over_real"] == pytest.approx(1, abs=0.2)
-    assert found["shuffled"] < 0.6 * found["synthetic"]
-    assert found["synthetic_over_shuffled"] == found["synthetic"] / found["shuffled"]
-    assert (found["real_cases"], found["samples"]) == (4, 6)
-    turned = [(image, labels) for (image, _), (_, labels) in pairwise(DRAWN)]
-    assert label_recovery(judge, REAL, turned, SOURCE.schema)["synthetic_over_real"] < 0.6
 
 
 def test_labels_are_turned_with_their_images():
@@ -74,12 +42,15 @@ def test_mean_dice(predicted, truth, dice):
     assert found == pytest.approx(dice, nan_ok=True)
 
 
-def test_a_saved_segmenter_is_read_again_and_a_full_disk_leaves_none(judge, tmp_path):
+def test_a_saved_segmenter_is_read_again_and_a_full_disk_leaves_none(tmp_path):
+    batches = CaseBatches(CaseCache(SOURCE), SOURCE.space)
+    judge = train_segmenter(batches, SOURCE.schema, SOURCE.space.size, FEW)
+    case = SOURCE.load(SOURCE.held_out_ids[0])
+    assert mean_dice(judge.predict(case.image), case.labels, (1, 2)) > 0.6
     path = tmp_path / "segmenter.safetensors"
     with files_of_at_most(10), pytest.raises(EnvironmentFault, match="cannot be written"):
         judge.save(path)
     assert not list(tmp_path.iterdir())
     judge.save(path)
     again = load_segmenter(path, SOURCE.schema, SOURCE.space.size, FEW)
-    image = REAL[0][0]
-    assert np.array_equal(again.predict(image), judge.predict(image))
+    assert np.array_equal(again.predict(case.image), judge.predict(case.image))

@@ -19,9 +19,7 @@ from gansynth_evaluate.memorisation import attack_by, auc_interval
 
 RNG = np.random.default_rng(0)
 ONE, OTHER = RNG.standard_normal((40, 6)), 1.5 * RNG.standard_normal((30, 6)) + 0.4
-MEMBERS, OTHERS = RNG.normal(1, 1, 12), RNG.normal(0, 1, 7)
 VIEWS = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
-PICTURE, NOISE = RNG.random((2, 32, 32)).astype(np.float32)
 
 
 def sklearn_kernel():
@@ -57,46 +55,21 @@ def sklearn_manifolds():
     return [inside.any(0).mean(), recall, inside.sum() / 3 / 30, inside.any(1).mean()]
 
 
-def skimage_ssim():
-    from skimage.metrics import structural_similarity
-
-    usual = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
-    _, full = structural_similarity(PICTURE, NOISE, data_range=1.0, full=True, **usual)
-    return max(0, full[5:-5, 5:-5].mean())
-
-
-def sklearn_area():
-    from sklearn.metrics import roc_auc_score
-
-    return roc_auc_score([1] * 12 + [0] * 7, [*MEMBERS, *OTHERS])
-
-
 def monai_contrast():
     from monai.losses.contrastive import ContrastiveLoss
 
     return float(ContrastiveLoss(temperature=0.2)(VIEWS[:6], VIEWS[6:]))
 
 
-def of_image(image):
-    return torch.from_numpy(image)[None, None]
-
-
 KNOWN: dict[str, Any] = {
     "kernel": (lambda: cubic(ONE, OTHER), sklearn_kernel),
     "mmd": (lambda: kernel_distance(ONE, OTHER), mmd_by_pairs),
+    "mmd of one row": (lambda: kernel_distance(ONE[:1], OTHER[:2]), lambda: np.nan),
     "frechet, monai": (lambda: frechet_distance(ONE, OTHER), monai_frechet),
     "frechet of itself": (lambda: frechet_distance(ONE[:4], ONE[:4]), lambda: 0),
     "frechet of few": (lambda: frechet_distance(ONE[:4], ONE[:4] + 2), lambda: 4 * 6),
     "manifolds": (lambda: list(manifold_shares(OTHER, ONE, 3).values()), sklearn_manifolds),
-    "ms-ssim of one scale": (
-        lambda: float(ms_ssim(of_image(PICTURE), of_image(NOISE), 1.0, [1.0])),
-        skimage_ssim,
-    ),
     "nt-xent": (lambda: float(contrast(VIEWS, 0.2)), monai_contrast),
-    "area of an attack": (
-        lambda: attack_by("distance", "", MEMBERS.tolist(), OTHERS.tolist()).auc,
-        sklearn_area,
-    ),
 }
 
 
@@ -108,30 +81,20 @@ def test_a_measure_is_the_known_number(name):
     np.testing.assert_allclose(ours(), theirs(), rtol=2e-5, atol=1e-5)
 
 
-def test_mmd_is_nothing_on_average_between_equals_and_needs_two_rows():
-    pairs = np.random.default_rng(1).standard_normal((300, 2, 20, 3))
-    found = [kernel_distance(one, other) for one, other in pairs]
-    assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(len(found))
-    assert np.isnan(kernel_distance(np.ones((1, 2)), np.ones((2, 2))))
-
-
-@pytest.mark.parametrize(("members", "others", "away"), [(12, 6, 0.0), (12, 6, 1.2), (5, 4, 0.6)])
-def test_intervals_of_areas_hold_them(members, others, away):
+def test_intervals_of_areas_hold_them():
     """Of normal scores the true area is known; 95 % of intervals hold it, or a few more."""
-    rng, truth = np.random.default_rng(0), float(ndtr(away / np.sqrt(2)))
-    held = []
+    rng, truth, held = np.random.default_rng(0), float(ndtr(1.2 / np.sqrt(2))), []
     for _ in range(400):
-        mine, theirs = rng.normal(away, 1, members), rng.normal(0, 1, others)
-        area = float((mine[:, None] > theirs[None]).mean())
-        low, high = auc_interval(area, members, others)
+        mine, theirs = rng.normal(1.2, 1, 12), rng.normal(0, 1, 6)
+        low, high = auc_interval(float((mine[:, None] > theirs).mean()), 12, 6)
         held.append(low <= truth <= high)
     assert np.mean(held) > 0.93
 
 
-@pytest.mark.parametrize(("members", "others"), [(3, 3), (12, 6), (61, 16)])
+@pytest.mark.parametrize(("members", "others"), [(3, 3), (61, 16)])
 def test_p_and_the_interval_of_an_attack_are_one_test(members, others):
     rng = np.random.default_rng(0)
-    for away in np.linspace(-2, 2, 41):
+    for away in np.linspace(-2, 2, 21):
         mine, theirs = rng.normal(away, 1, members), rng.normal(0, 1, others)
         found = attack_by("distance", "", mine.tolist(), theirs.tolist())
         assert 0 <= found.low <= found.auc <= found.high <= 1
@@ -139,6 +102,7 @@ def test_p_and_the_interval_of_an_attack_are_one_test(members, others):
         assert found.succeeds == (found.p < 0.05 and found.auc > 0.5)
         ranks = mannwhitneyu(mine, theirs, method="asymptotic", use_continuity=False)
         assert found.p == pytest.approx(ranks.pvalue)
+        assert found.auc == pytest.approx(ranks.statistic / members / others)
 
 
 def pair(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -154,10 +118,8 @@ def pair(*shape: int) -> tuple[torch.Tensor, torch.Tensor]:
     [
         ((3, 1, 64, 64), 3, 11),
         ((2, 2, 47, 61), 2, 11),
-        ((2, 1, 20, 24), 1, 11),
         ((2, 1, 8, 9), 1, 7),  # the largest odd number that is not above 8
         ((2, 2, 24, 25, 26), 2, 11),
-        ((2, 1, 5, 9, 8), 1, 5),
     ],
     ids=str,
 )
@@ -172,18 +134,11 @@ def test_ms_ssim_is_monais(shape, scales, window):
     assert 0.1 < expected.min() < expected.max() < 0.97
     found = ms_ssim(first, second, 4.0, WEIGHTS[:scales])
     assert found.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
-
-
-def test_the_range_of_the_data_decides_what_is_a_small_difference():
-    first, second = pair(1, 1, 32, 32)
-    assert ms_ssim(first, second, 100.0) > 0.9
-    assert ms_ssim(first, second, 1.0) < 0.3
-    assert ms_ssim(first, 4 - first, 4.0).tolist() == [0.0]
+    assert (ms_ssim(first, 4 - first, 4.0) >= 0).all()
 
 
 @pytest.mark.parametrize(
-    ("size", "scales"),
-    [((176, 256), 5), ((175, 256), 4), ((64, 64), 3), ((40, 56), 2), ((8, 64), 1), ((5, 5, 5), 1)],
+    ("size", "scales"), [((176, 256), 5), ((175, 256), 4), ((8, 64), 1), ((5, 5, 5), 1)]
 )
 def test_small_images_have_fewer_scales(size, scales):
     weights = weights_for(size)

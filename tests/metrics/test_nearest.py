@@ -4,7 +4,6 @@ Pictures of 64 pixels are blocks of noise, 8 pixels wide; they are compared on b
 """
 
 import zlib
-from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -29,18 +28,17 @@ def noise(key, shape, channels=1, grain=8):
 
 
 class Drawn(CaseSource):
-    """Cases of noise; counts how often each is read. ``each``: alike cases of one subject."""
+    """Cases of noise. ``each``: alike cases of one subject."""
 
     name = "drawn"
     held_out_ids = ()
     space = CROP
     train_ids: tuple[str, ...] = ()
 
-    def __init__(self, space=CROP, shape=SIZE, number=30, each=1):
+    def __init__(self, space=CROP, shape=SIZE, number=24, each=1):
         self.request = SourceRequest("drawn", "here")
         self.space, self._shape, self._each = space, shape, each
         self.train_ids = tuple(f"case_{i:03d}" for i in range(number))
-        self.read: Counter[str] = Counter()
 
     @property
     def schema(self):
@@ -52,7 +50,6 @@ class Drawn(CaseSource):
         return CaseHeader(subject, self._shape, self.schema.spacing)
 
     def load(self, case_id):
-        self.read[case_id] += 1
         number = int(case_id[-3:])
         image = noise(number // self._each, self._shape, 2)
         image = image + 0.05 * noise(f"own {number}", self._shape, 2)
@@ -75,29 +72,25 @@ def found(source, *images):
     return nearest(source, *map(spoilt, images))
 
 
-@pytest.fixture(scope="module")
-def plain():
-    return Drawn()
+PLAIN = Drawn()
 
 
-def test_copies_are_found_and_told(plain):
-    ids = plain.train_ids[3:23:4]
-    answer = found(plain, *(plain.load(case).image for case in ids))
+def test_copies_are_found_and_told():
+    ids = PLAIN.train_ids[3:23:4]
+    answer = found(PLAIN, *(PLAIN.load(case).image for case in ids))
     assert tuple(one.case for one in answer.near) == ids
     assert all(one.ratio < 0.15 for one in answer.near)
     assert "may be memorising" in answer.hint
-    assert answer.compared == 30
+    assert answer.compared == 24
     told = answer.to_json()
     assert told["samples"][0]["case"] == ids[0]
     assert told["median_ratio"] == pytest.approx(answer.median_ratio)
 
 
 @pytest.mark.parametrize(("kind", "low", "high"), [("new", 0.9, 1.1), ("flat", 0.6, 0.85)])
-def test_new_pictures_are_as_far_as_other_subjects_and_what_is_blurred_is_no_copy(
-    plain, kind, low, high
-):
+def test_new_pictures_are_as_far_as_other_subjects_and_what_is_blurred_is_no_copy(kind, low, high):
     scale = np.array([100, 0.01], np.float32).reshape(2, 1, 1) * (kind == "new")
-    answer = nearest(plain, *(Sample(noise(f"new {i}", SIZE, 2) * scale) for i in range(8)))
+    answer = nearest(PLAIN, *(Sample(noise(f"new {i}", SIZE, 2) * scale) for i in range(8)))
     assert low < answer.median_ratio < high
     assert answer.hint == ""
 
@@ -108,14 +101,15 @@ WINDOWED = replace(CROP, window=((-200.0, 200.0), (-0.02, 0.02)))
 @pytest.mark.parametrize(
     ("space", "shape", "at"),
     [
-        *[(CROP, (120, 120), Placement(corner)) for corner in ((0, 0), (37, 11), (56, 56))],
+        (CROP, (120, 120), Placement((37, 11))),
+        (CROP, (120, 120), Placement((56, 56))),
         (CROP, (50, 64), Placement((-7, 0))),
         (Space("slice", SIZE), (9, 80, 70), Placement((9, 2), 8)),
         (Space("crop", (16, 24, 24)), (20, 30, 30), Placement((3, 1, 5))),
         (Space("resample", (40, 40)), (60, 80), Placement()),
         (WINDOWED, SIZE, Placement((0, 0))),
     ],
-    ids=["corner", "inside", "end", "padded", "slice", "volume", "resampled", "windowed"],
+    ids=["inside", "end", "padded", "slice", "volume", "resampled", "windowed"],
 )
 def test_a_copy_is_found_wherever_it_was_cut_in_every_space(space, shape, at):
     source = Drawn(space, shape, number=6)

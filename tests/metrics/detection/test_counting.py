@@ -16,12 +16,9 @@ from gansynth.metrics.detection import (
 )
 from gansynth.metrics.detection.matching import COCO_IOUS
 from gansynth.metrics.detection.measures import RATES
-from gansynth.metrics.detection.record import Detections
 from tests.metrics.detection.simulated import ELSEWHERE, A, B, document, drawn, measured, seen
 
 NEAR = (0, 0, 10, 8)
-
-
 WRONG = seen("x", [A, B], [A, B], [0.9, 0.8], classes=([0, 1], [1, 1]))
 
 
@@ -29,8 +26,6 @@ WRONG = seen("x", [A, B], [A, B], [0.9, 0.8], classes=([0, 1], [1, 1]))
     ("images", "iou", "options", "expected"),
     [
         ([seen("x", [A], [A, A], [0.3, 0.9])], 0.5, {}, [MISS, 0]),
-        ([seen("x", [A, NEAR], [NEAR], [0.5])], 0.5, {}, [1]),
-        ([seen("x", [NEAR, A], [NEAR], [0.5])], 0.5, {}, [0]),
         ([seen("x", [A, NEAR], [NEAR, NEAR], [0.9, 0.8])], 0.5, {}, [1, 0]),
         ([seen("x", [A], [(0, 0, 10, 5)], [0.5])], 0.5, {}, [0]),
         ([seen("x", [A], [(0, 0, 10, 5)], [0.5])], 0.500001, {}, [MISS]),
@@ -42,7 +37,7 @@ WRONG = seen("x", [A, B], [A, B], [0.9, 0.8], classes=([0, 1], [1, 1]))
         ([WRONG], 0.5, {"by_class": False}, [0, 1]),
     ],
     ids=[
-        *("second is false", "overlaps most", "whatever its place", "taken leaves the next"),
+        *("second is false", "taken leaves the next"),
         *("exactly the least", "below the least", "same image only", "wrong class", "any class"),
     ],
 )
@@ -52,10 +47,8 @@ def test_which_lesion_is_hit(images, iou, options, expected):
 
 
 def test_where_the_patient_is_unknown_the_volume_is_one_or_else_the_image():
-    images = (
-        *(seen("p"), seen("a", subject="p"), seen("b", subject="p", place=("p", 0))),
-        *(seen("c", place=("p", 1)), seen("d", place=("p", 2))),
-    )
+    places = {"b": ("p", 0), "c": ("p", 1), "d": ("p", 2)}
+    images = [seen(n, subject="p" if n in "ab" else None, place=places.get(n)) for n in "pabcd"]
     assert match(document(*images)).subject.tolist() == [0, 1, 1, 2, 2]
 
 
@@ -69,8 +62,7 @@ HAND = document(
 
 
 @pytest.mark.parametrize(
-    ("confidence", "found", "fps"),
-    [(0, 1, 3), (0.1, 1, 3), (0.11, 1, 2), (0.75, 0.5, 2), (0.9, 0.5, 0), (0.91, 0, 0)],
+    ("confidence", "found", "fps"), [(0.1, 1, 3), (0.11, 1, 2), (0.75, 0.5, 2), (0.91, 0, 0)]
 )
 def test_the_working_point_by_hand_counts_slices_without_lesions(confidence, found, fps):
     boxes, once = measured(HAND)
@@ -85,57 +77,15 @@ def test_the_curve_by_hand():
     np.testing.assert_allclose(curve.at(list(expected))[0], list(expected.values()))
     assert curve.end == [0.75]
     assert curve.at(RATES)[0].mean() == pytest.approx((0.5 * 2 + 1 * 5) / 7)
+    # Equal scores are one point: nobody knows which of them is first.
+    tied, once = measured(document(seen("x", [A], [A, ELSEWHERE], [0.5, 0.5])))
+    assert froc(tied, 0.5, once).at([0, 0.5, 1])[0].tolist() == [0, 0.5, 1]
 
 
-@pytest.mark.parametrize("ties", [None, 5])
-@pytest.mark.parametrize("seed", range(3))
-def test_the_rising_curve_goes_through_every_confidences_working_point(seed, ties):
-    boxes, once = measured(drawn(seed, 30, ties=ties), 0.3)
-    curve = froc(boxes, 0.3, once)
-    points: dict[float, float] = {}
-    falling = []
-    for confidence in np.unique(boxes.scores):
-        fps = false_positives(boxes, 0.3, once, confidence)[0]
-        found = sensitivity(boxes, 0.3, once, confidence)[0]
-        points[fps] = max(points.get(fps, 0), found)
-        falling.append((fps, found))
-    assert len(points) > 3
-    assert (np.diff(falling, axis=0) <= 0).all()
-    np.testing.assert_allclose(curve.at(list(points))[0], list(points.values()))
-    assert curve.end[0] == max(points)
-    assert (np.diff(curve.fps) >= 0).all()
-    assert (np.diff(curve.sensitivity) >= 0).all()
-
-
-def test_classes_add_up():
-    found, once = measured(drawn(0, 40, classes=3))
-    parts = [sensitivity(found, 0.5, once, label=k)[0] for k in range(3)]
-    shares = np.bincount(found.true_labels, minlength=3) / len(found.true_labels)
-    assert sensitivity(found, 0.5, once)[0] == pytest.approx(np.dot(parts, shares))
-    fps = [false_positives(found, 0.5, once, label=k)[0] for k in range(3)]
-    assert false_positives(found, 0.5, once)[0] == pytest.approx(sum(fps))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_weight_is_as_many_copies_of_the_patient(seed):
-    original = drawn(seed, 18)
-    found, _ = measured(original, 0.4)
-    weights = np.random.default_rng(seed).integers(0, 3, (1, len(found.subjects))).astype(float)
-    copies = [image for image, patient in zip(original.images, found.subject, strict=True)
-              for _ in range(int(weights[0, patient]))]  # fmt: skip
-    repeated, once = measured(Detections("toy", original.names, tuple(copies), 0.5), 0.4)
-    at = [0, 0.3, 1, 2.5]
-    assert (found.hits[0.4] != MISS).any()
-    np.testing.assert_allclose(froc(found, 0.4, weights).at(at), froc(repeated, 0.4, once).at(at))
-    for measure in (sensitivity, false_positives):
-        np.testing.assert_allclose(
-            measure(found, 0.4, weights, 0.3), measure(repeated, 0.4, once, 0.3)
-        )
-    for coco in (False, True):
-        np.testing.assert_allclose(
-            average_precision(found, 0.4, weights, coco=coco),
-            average_precision(repeated, 0.4, once, coco=coco),
-        )
+def test_classes_are_counted_apart():
+    found, once = measured(document(WRONG, names=("a", "b")))
+    assert [sensitivity(found, 0.5, once, label=label)[0] for label in (0, 1)] == [0, 1]
+    assert [false_positives(found, 0.5, once, label=label)[0] for label in (0, 1)] == [0, 1]
 
 
 def theirs(detections, library):
@@ -159,24 +109,18 @@ def theirs(detections, library):
 
 
 DRAWN = {
-    "plain": drawn(0),
-    "one class": drawn(1, classes=1),
+    "plain": drawn(8, images=30, most=30, classes=3),
     "classes nobody has": drawn(2, classes=9),
     "ties of scores": drawn(3, ties=3),
     "overlaps at thresholds": drawn(4, grid=4, classes=1),
-    "everything ties": drawn(5, grid=8, ties=2, images=30),
     "all scores equal": drawn(6, grid=8, ties=1, images=30),
     "more than counts": drawn(7, most=150, classes=1),
-    "much": drawn(8, images=60, most=40, classes=3),
 }
 
 
 @pytest.mark.parametrize(
     "library",
-    [
-        "pycocotools",
-        pytest.param("faster_coco_eval", marks=pytest.mark.extra("dev-all")),
-    ],
+    ["pycocotools", pytest.param("faster_coco_eval", marks=pytest.mark.extra("dev-all"))],
 )
 @pytest.mark.parametrize("name", DRAWN)
 def test_coco_precisions_are_those_of_coco(name, library):

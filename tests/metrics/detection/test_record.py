@@ -24,7 +24,10 @@ def path(tmp_path):
 
 
 def test_what_is_written_is_read_again(tmp_path):
+    scores = np.nextafter(np.array([0.9, 0.9], np.float32), np.array([0, 1], np.float32))
+    close = seen("scores of float32", found=[BOX, BOX], scores=scores.tolist())
     before = drawn(0)
+    before = replace(before, images=(*before.images, close))
     after = read_detections(write_detections(tmp_path / "new" / "d.json", before))
     assert replace(after, images=()) == replace(before, images=())
     for one, other in zip(before.images, after.images, strict=True):
@@ -34,13 +37,6 @@ def test_what_is_written_is_read_again(tmp_path):
         np.testing.assert_allclose(one.found.boxes, other.found.boxes, atol=5.1e-4)
         np.testing.assert_array_equal(one.found.scores, other.found.scores)
         np.testing.assert_array_equal(one.found.labels, other.found.labels)
-
-
-def test_float32_scores_that_differ_still_differ(tmp_path):
-    scores = np.nextafter(np.array([0.9, 0.9], np.float32), np.array([0, 1], np.float32))
-    image = seen("a", found=[BOX, BOX], scores=scores.tolist())
-    kept = read_detections(write_detections(tmp_path / "d.json", document(image)))
-    np.testing.assert_array_equal(kept.images[0].found.scores, scores.astype(float))
 
 
 FIRST, SECOND = ("images", 0), ("images", 1)
@@ -57,24 +53,19 @@ GONE = object()
         ((), "images", [], "images is []"),
         ((), "foo", 1, "foo is 1: Extra inputs"),
         (("info",), "iou_nms", 2, "info.iou_nms is 2"),
-        (FIRST, "subjct", "p", "images.0.subjct is 'p'"),
-        (TRUTH, "box", [], "annotations.0.box is []"),
         (TRUTH, "bbox", [1, 2], "annotations.0.bbox.2"),
-        (TRUTH, "bbox", ["x", 1, 2, 3], "annotations.0.bbox.0 is 'x'"),
         (TRUTH, "bbox", [10, 10, 0, 10], "annotations.0.bbox.2 is 0"),
         (TRUTH, "bbox", [1, 1, 1, 65], "within 64 x 64 pixels"),
         (TRUTH, "category_id", 2, "is of no image or category"),
         (HIT, "image_id", 3, "is of no image or category"),
         (HIT, "score", 1.5, "detections.0.score is 1.5"),
         (HIT, "bbox", [10, 10, -1, 20], "detections.0.bbox.2 is -1"),
-        (HIT, "score", GONE, "detections.0.score"),
         (FIRST, "height", 0, "images.0.height is 0"),
         (FIRST, "slice", None, "expected both or none"),
         (SECOND, "file_name", "a", "image 'a' is there 2 times"),
         (SECOND, "id", 1, "image 1 is there 2 times"),
         (SECOND, "slice", 3, "volume and slice ('v', 3) is there 2 times"),
         (SECOND, "subject", "q", "image 'b': subject is 'q', expected that of the other"),
-        (("images",), 1, 3, "images.1 is 3"),
     ],
 )
 def test_nonsense_is_one_line_with_file_key_and_value(path, place, key, value, says):
@@ -88,22 +79,24 @@ def test_nonsense_is_one_line_with_file_key_and_value(path, place, key, value, s
     path.write_text(json.dumps(doc))
     with pytest.raises(DataFault) as fault:
         read_detections(path)
-    message = str(fault.value)
-    assert message.startswith(f"{path}: ")
-    assert says in message
-    assert "\n" not in message
+    assert str(fault.value).startswith(f"{path}: ")
+    assert says in str(fault.value)
+    assert "\n" not in str(fault.value)
 
 
-def test_a_document_of_another_version_is_refused(path):
-    path.write_text('{"version": 1, "detector": "toy", "names": ["x"], "images": []}')
-    with pytest.raises(DataFault, match="write it again with gansynth augment"):
-        read_detections(path)
+VERSION_1 = b'{"version": 1, "detector": "toy", "names": ["x"], "images": []}'
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000, '{"version": NaN}', "\xff"])
-def test_what_is_no_document_is_refused(content, path):
-    path.write_bytes(content.encode("latin-1"))
-    with pytest.raises(DataFault, match=r"d\.json: "):
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (VERSION_1, "write it again with gansynth augment"),
+        *[(content, "") for content in (b"[]", b"{", b"[" * 100_000, b'{"version": NaN}', b"\xff")],
+    ],
+)
+def test_what_is_no_document_is_refused(content, says, path):
+    path.write_bytes(content)
+    with pytest.raises(DataFault, match=rf"d\.json: .*{says}"):
         read_detections(path)
 
 

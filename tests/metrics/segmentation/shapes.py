@@ -18,11 +18,16 @@ def blobs(rng: np.random.Generator, shape: Sequence[int]) -> LabelArray:
     return np.asarray(field > 0.6 * field.std(), np.int16)
 
 
+def marked(shape: tuple[int, ...], *places: Any) -> LabelArray:
+    labels = np.zeros(shape, np.int16)
+    for place in places:
+        labels[place] = 1
+    return labels
+
+
 def line(columns: Iterable[int], row: int = 1) -> LabelArray:
     """(4, 40): pixels of one row, all of them surface."""
-    labels = np.zeros((4, 40), np.int16)
-    labels[row, list(columns)] = 1
-    return labels
+    return marked((4, 40), (row, list(columns)))
 
 
 def measured(

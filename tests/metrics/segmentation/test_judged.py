@@ -7,21 +7,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import CaseHeader, SourceRequest
 from gansynth.hosts.held_out import LEVELS, METRICS, PREDICTIONS, evaluate_held_out
 from gansynth.hosts.record import FILE
 from gansynth.metrics.segmentation import evaluate
-from gansynth.metrics.segmentation.evaluation import OWN, at_thresholds
+from gansynth.metrics.segmentation.evaluation import OWN
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import read_json, read_nifti, write_json_atomic
+from gansynth.runtime.files import read_nifti, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.source import open_deepmedic
+from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_segmenter.host import SegmenterHost
+from gansynth_yolo.adapter import YoloAdapter
 from tests.conftest import save_nifti
-from tests.deepmedic_sets import Toy, toy_deepmedic
+from tests.deepmedic_sets import toy_deepmedic
 from tests.flat_sets import FLAT, SHAPE, pictures
 
 ONE = (("1", (1,)), ("2", (2,)))
@@ -53,14 +54,14 @@ def nnunet(tmp_path) -> Any:
 
 
 def judged_by_nnunet(source: Any) -> Any:
-    from gansynth_nnunet.adapter import NnunetAdapter
-
     adapter = object.__new__(NnunetAdapter)
     adapter.source = source
     return adapter.judged(source.results)
 
 
-@pytest.mark.parametrize("regions", [{}, {"whole": (1, 2), "core": (2,)}])
+@pytest.mark.parametrize(
+    "regions", [{}, {"whole": (1, 2), "core": (2,)}], ids=["labels", "regions"]
+)
 def test_nnunet_validates_beside_its_truth(nnunet, regions):
     truth = read_nifti(nnunet.results / "validation/a.nii.gz").array
     labels = np.stack([truth > 0, truth == 2] if regions else [truth == n for n in range(3)])
@@ -70,54 +71,24 @@ def test_nnunet_validates_beside_its_truth(nnunet, regions):
     found: Any = judged_by_nnunet(nnunet)
     assert list(found) == ["a", "b"]
     assert perfect(found)
-    assert found["a"].file == nnunet.results / "validation" / "a.nii.gz"
     np.testing.assert_array_equal(found["a"].levels() > OWN, truth > 0)
     assert found["b"].levels is None
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("key", "value", "says"),
     [
-        ({"held_out_ids": ("c",)}, "c.nii.gz: missing, expected the predicted label map"),
-        ({"ending": ".png"}, "files end in .png"),
-        (
-            {"held_out_ids": (), "request": SourceRequest("nnunet", "004", "all")},
-            "--fold all: .* holds no case out",
-        ),
+        ("held_out_ids", ("c",), "c.nii.gz: missing, expected the predicted label map"),
+        ("ending", ".png", "files end in .png"),
+        ("held_out_ids", (), "--fold all: .* holds no case out"),
     ],
 )
-def test_nnunet_without_predictions_volumes_or_held_out_cases_is_refused(nnunet, changes, says):
-    for key, value in changes.items():
-        setattr(nnunet, key, value)
+def test_nnunet_without_predictions_volumes_or_held_out_cases_is_refused(nnunet, key, value, says):
+    setattr(nnunet, key, value)
+    if not value:
+        nnunet.request = SourceRequest("nnunet", "004", "all")
     with pytest.raises(DataFault if "c.nii" in says else UsageFault, match=says):
         judged_by_nnunet(nnunet)
-
-
-@pytest.mark.slow
-def test_nnunets_own_dice_is_ours(toy_copy):
-    """Of a real training, on the grid and under the names that nnU-Net writes."""
-    from gansynth_nnunet.adapter import NnunetAdapter
-    from gansynth_nnunet.source import NnunetSource
-
-    adapter = NnunetAdapter(NnunetSource(toy_copy.request()))
-    iterations = {f"num_{which}iterations_per_epoch": "1" for which in ("", "val_")}
-    quick, (_, kept) = {"num_epochs": "1", **iterations}, adapter.saving_levels()
-    options = ("-device", "cpu", *kept)
-    outcome = adapter.start(
-        AugmentRequest(target="nnunet", ratio="1:0", set=quick, options=options)
-    )
-    judged = adapter.judged(outcome.folder)
-    found = evaluate(judged, ONE, measures=("dice",)).per_case
-    whole = evaluate(judged, (("foreground", (1, 2)),), measures=("dice",)).per_case
-    cut = at_thresholds(judged, (1, 2), "case")["dice@alarms/foreground"]
-    assert {case: {"dice/foreground": row[OWN]} for case, row in cut.items()} == whole
-    assert set(found) == set(adapter.source.held_out_ids)
-    assert any(value for case in found.values() for value in case.values())
-    summary = read_json(outcome.folder / "validation" / "summary.json")
-    for case in summary["metric_per_case"]:
-        name = Path(case["prediction_file"]).name.removesuffix(".nii.gz")
-        theirs = {f"dice/{label}": one["Dice"] for label, one in case["metrics"].items()}
-        assert found[name] == pytest.approx(theirs)
 
 
 @pytest.fixture
@@ -157,13 +128,19 @@ def test_a_segmenter_predicts_on_the_grid_of_the_files(volumes, tmp_path):
     assert read_nifti(one.file).array.shape == one.read().truth.shape == (8, 9, 10)
 
 
-def test_a_segmenter_that_kept_nothing_or_of_no_files_is_refused(volumes, tmp_path):
+def test_what_kept_nothing_or_is_of_no_files_is_refused_also_before_a_training(volumes, tmp_path):
     with pytest.raises(UsageFault, match="label maps are not saved, expected --set save_pred"):
         segmented(volumes(), tmp_path / "out", keep=False)
-    with pytest.raises(UsageFault, match=r"have no files.*Only its own metrics.json"):
-        SegmenterHost(ToySource(3)).judged(tmp_path / "out")
     with pytest.raises(UsageFault, match="--read between=2"):
         segmented(volumes(between="2"), tmp_path / "drawn")
+    SegmenterHost(open_source(volumes())).check_judged({})
+    for source, settings, says in (
+        (ToySource(3), {}, r"have no files of their own.*Only its own metrics.json"),
+        (open_source(volumes(between="2")), {}, "--read between=2"),
+        (open_source(volumes()), {"save_predictions": "no"}, "label maps are not saved"),
+    ):
+        with pytest.raises(UsageFault, match=says):
+            SegmenterHost(source).check_judged(settings)
 
 
 @pytest.mark.parametrize("kind", FLAT)
@@ -191,29 +168,9 @@ def test_a_label_map_of_other_pixels_or_numbers_is_refused(tmp_path, array, says
         one.read()
 
 
-def test_what_could_not_be_measured_is_refused_before_a_training(volumes):
-    SegmenterHost(open_source(volumes())).check_judged({})
-    for source, settings, says in (
-        (ToySource(3), {}, "have no files of their own"),
-        (open_source(volumes(between="2")), {}, "--read between=2"),
-        (open_source(volumes()), {"save_predictions": "no"}, "label maps are not saved"),
-    ):
-        with pytest.raises(UsageFault, match=says):
-            SegmenterHost(source).check_judged(settings)
-
-
-@pytest.fixture(scope="module")
-def deepmedic(tmp_path_factory) -> Toy:
-    folder = tmp_path_factory.mktemp("toy")
-    return toy_deepmedic(folder, train=1, val=2, shape=(18, 17, 16))
-
-
-def adapter_of(toy: Toy) -> DeepMedicAdapter:
-    return DeepMedicAdapter(open_deepmedic(SourceRequest("deepmedic", str(toy.train))))
-
-
-def test_deepmedics_own_predictions_are_found_by_their_names(deepmedic, tmp_path):
-    adapter = adapter_of(deepmedic)
+def test_deepmedics_own_predictions_are_found_by_their_names(tmp_path):
+    toy = toy_deepmedic(tmp_path / "toy", train=1, val=2, shape=(18, 17, 16))
+    adapter = DeepMedicAdapter(open_deepmedic(SourceRequest("deepmedic", str(toy.train))))
     with pytest.raises(UsageFault, match=r"has no gansynth_session.json"):
         adapter.judged(tmp_path)
     write_json_atomic(tmp_path / FILE, {"sessions": [{}]})
@@ -221,13 +178,11 @@ def test_deepmedics_own_predictions_are_found_by_their_names(deepmedic, tmp_path
         adapter.judged(tmp_path)
     home = tmp_path / "predictions" / "toy" / "predictions"
     for number in (1, 2):
-        labels = read_nifti(deepmedic.folder / "data" / f"pat_{number:02d}" / "labels.nii.gz")
+        labels = read_nifti(toy.folder / "data" / f"pat_{number:02d}" / "labels.nii.gz")
         save_nifti(home / f"pat_{number:02d}_Segm.nii.gz", labels.array, labels.affine)
     assert perfect(adapter.judged(tmp_path))
 
 
 def test_a_host_that_draws_no_label_maps_says_so(tmp_path):
-    from gansynth_yolo.adapter import YoloAdapter
-
     with pytest.raises(UsageFault, match="yolo leaves no label maps of held-out cases"):
         object.__new__(YoloAdapter).judged(tmp_path)
