@@ -1,6 +1,7 @@
 """A study without images, and the files that raters' pages save."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,15 @@ from gansynth_evaluate.turing import Study, open_study
 from gansynth_evaluate.turing.study import STUDY, VERSION
 
 ABOUT = {"source": "nifti:phantoms", "from": "held-out", "cases": 50, "seen_by_run": 0}
+NO_SECONDS: Mapping[int, float] = {}
 
 
 def synthetic_study(folder: Path, key: list[dict[str, Any]], **about: Any) -> Study:
     """A study of images that are known by their truth only."""
     document = {
-        "version": VERSION,
-        "id": "0123abcd",
-        "created": "2026-01-01",
+        **{"version": VERSION, "id": "0123abcd", "created": "2026-01-01", "secret": "00" * 32},
         "run": {"id": "r", "generator": "dcgan"},
         "about": {**ABOUT, "rejected": 0, "shared_with_samples": 0, **about},
-        "secret": "00" * 32,
         "key": key,
     }
     (folder / STUDY).write_text(json.dumps({**document, "digest": digest_of(document)}))
@@ -29,20 +28,15 @@ def synthetic_study(folder: Path, key: list[dict[str, Any]], **about: Any) -> St
 def answered(
     study: Study,
     rater: int,
-    said: list[str],
+    said: Sequence[str],
     *,
     name: str = "Dr. Ito",
-    seconds: dict[int, float] | None = None,
+    seconds: Mapping[int, float] = NO_SECONDS,
 ) -> dict[str, Any]:
     """What a rater's page saves who says so of the images, by their number."""
+    at = {"hidden_ms": 0, "at": "2026-01-01T12:00:00.000Z"}
     answers = [
-        {
-            "image": code,
-            "answer": said[number],
-            "ms": 1000 * (seconds or {}).get(number, 2.0),
-            "hidden_ms": 0,
-            "at": "2026-01-01T12:00:00.000Z",
-        }
+        {"image": code, "answer": said[number], "ms": 1000 * seconds.get(number, 2.0), **at}
         for code, number in study.codes(rater).items()
     ]
     kind = "gansynth turing-test answers 1"

@@ -1,5 +1,3 @@
-from typing import Any
-
 import numpy as np
 import pytest
 from scipy.stats import binomtest, norm
@@ -16,43 +14,33 @@ from gansynth_evaluate.turing.inference import (
 
 
 @pytest.mark.parametrize(
-    ("correct", "answers"), [(70, 100), (54, 100), (50, 100), (0, 10), (10, 10), (1, 7), (3, 3)]
+    ("correct", "answers"), [(70, 100), (50, 100), (0, 10), (10, 10), (1, 7), (0, 0)]
 )
 def test_a_raters_interval_and_p_are_exact(correct, answers):
-    found, known = proportion_of(correct, answers), binomtest(correct, answers)
+    found = proportion_of(correct, answers)
+    if not answers:
+        assert (found.value, found.low, found.high, found.p) == (None, 0, 1, 1)
+        return
+    known = binomtest(correct, answers)
     interval = known.proportion_ci(0.95, method="exact")
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high), abs=1e-9)
     assert found.p == pytest.approx(known.pvalue, abs=1e-12)
     assert found.value == correct / answers
 
 
-def test_of_no_answer_nothing_is_said():
-    found = proportion_of(0, 0)
-    assert (found.value, found.low, found.high, found.p) == (None, 0, 1, 1)
-
-
-def answers(
-    raters: int, images: int, spread: tuple[float, float], rng: np.random.Generator
-) -> tuple[Any, float]:
-    """Whether answers are correct: raters differ, images differ; on average 60 % are."""
-    of_raters, of_images = spread
-    total = np.sqrt(1 + of_raters**2 + of_images**2)
-    skill = norm.ppf(0.6) * total + rng.normal(0, of_raters, (raters, 1))
-    ease = rng.normal(0, of_images, (1, images)) if of_images else 0
-    correct = skill + ease + rng.normal(size=(raters, images)) > 0
-    return correct, float(norm.cdf(skill / np.sqrt(1 + of_images**2)).mean())
-
-
-@pytest.mark.parametrize("rounds", [100, pytest.param(300, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("others", [False, True])
 @pytest.mark.parametrize("spread", [(0.5, 1.0), (0.0, 0.0), (1.0, 0.2)])
-def test_nineteen_of_twenty_pooled_intervals_hold_the_truth(others, spread, rounds):
-    rng, inside = np.random.default_rng(1), 0
-    for _ in range(rounds):
-        correct, of_these = answers(4, 60, spread, rng)
-        found = pooled_proportion(correct, others=others)
+def test_nineteen_of_twenty_pooled_intervals_hold_the_truth(others, spread):
+    """Raters differ, images differ; on average 60 % of answers are correct."""
+    rng, inside, (of_raters, of_images) = np.random.default_rng(1), 0, spread
+    middle = norm.ppf(0.6) * np.sqrt(1 + of_raters**2 + of_images**2)
+    for _ in range(100):
+        skill = middle + rng.normal(0, of_raters, (4, 1))
+        ease = rng.normal(0, of_images, (1, 60))
+        found = pooled_proportion(skill + ease + rng.normal(size=(4, 60)) > 0, others=others)
+        of_these = norm.cdf(skill / np.sqrt(1 + of_images**2)).mean()
         inside += found.low <= (0.6 if others else of_these) <= found.high
-    assert inside / rounds >= 0.95 - 2 * np.sqrt(0.05 * 0.95 / rounds)
+    assert inside / 100 >= 0.95 - 2 * np.sqrt(0.05 * 0.95 / 100)
 
 
 def test_answers_that_all_agree_count_once_and_independent_ones_nearly_all():
@@ -62,26 +50,18 @@ def test_answers_that_all_agree_count_once_and_independent_ones_nearly_all():
     assert pooled.value == alone.value
     assert pooled.worth == pytest.approx(100, rel=0.03)
     assert (pooled.low, pooled.high) == pytest.approx((alone.low, alone.high), abs=0.005)
-    assert 700 < (pooled_proportion(rng.random((5, 200)) < 0.6).worth or 0) <= 1000
+    assert 700 < pooled_proportion(rng.random((5, 200)) < 0.6).worth <= 1000
+    two = pooled_proportion(rng.random((2, 100)) < 0.6, others=True)  # say little of others
+    assert (two.low < 0.2, two.high > 0.9) == (True, True)
 
 
 def test_the_pooled_interval_is_never_narrower_than_that_of_independent_answers():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        correct = rng.random((3, 40)) < 0.5
-        correct[:, ::2] = ~correct[:, 1::2]  # less spread than chance has
-        found, simple = (
-            pooled_proportion(correct),
-            proportion_of(float(correct.sum()), correct.size),
-        )
-        assert found.worth <= correct.size
-        assert found.high - found.low >= simple.high - simple.low - 1e-9
-
-
-def test_two_raters_say_little_of_others():
-    correct = np.random.default_rng(0).random((2, 100)) < 0.6
-    found = pooled_proportion(correct, others=True)
-    assert (found.low < 0.2, found.high > 0.9) == (True, True)
+    correct = np.random.default_rng(0).random((3, 40)) < 0.5
+    correct[:, ::2] = ~correct[:, 1::2]  # less spread than chance has
+    found = pooled_proportion(correct)
+    simple = proportion_of(float(correct.sum()), correct.size)
+    assert found.worth <= correct.size
+    assert found.high - found.low >= simple.high - simple.low - 1e-9
 
 
 @pytest.mark.parametrize("all_right", [True, False])
@@ -115,18 +95,14 @@ def test_kappa_of_known_examples(found, kappa):
     assert found == pytest.approx(kappa, abs=5e-4)
 
 
-def test_power_of_a_hundred_answers_by_simulation():
+def test_power_of_a_hundred_answers_and_the_least_accuracy_that_is_found():
     clear = [k for k in range(101) if binomtest(k, 100).pvalue <= 0.05]
     drawn = np.random.default_rng(0).binomial(100, 0.6, 40_000)
     assert power_of(100, 0.6) == pytest.approx(np.isin(drawn, clear).mean(), abs=0.01)
     assert power_of(100, 0.6) == pytest.approx(0.462, abs=5e-4)
     assert 0.02 < power_of(100, 0.5) <= 0.05
-
-
-def test_the_least_accuracy_that_is_found():
-    assert detectable(100) == 0.65
     assert power_of(100, 0.64) < 0.8 <= power_of(100, 0.65)
-    assert detectable(4) is None
+    assert (detectable(100), detectable(4)) == (0.65, None)
 
 
 def test_times_that_are_not_known_do_not_count():
