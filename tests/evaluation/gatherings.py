@@ -15,7 +15,7 @@ from gansynth.sampling.evaluation_data import EvaluationData, KnownSubjects, own
 from gansynth.testing import ToySource
 from gansynth_evaluate.evaluate import EvaluationOptions, assess, chosen_metrics
 
-LITTLE = Effort(splits=16, features=10, classifier=10, judge=60)
+LITTLE = Effort(splits=16, features=10, classifier=6, judge=60)
 
 
 def gathered(samples: Sequence[Sample], source: CaseSource | None = None) -> EvaluationData:
@@ -29,8 +29,8 @@ def gathered(samples: Sequence[Sample], source: CaseSource | None = None) -> Eva
     )
 
 
-def compared(found: EvaluationData, number: int = 16) -> Comparison:
-    return found.comparison(number, 0, LITTLE, "cpu", NullReporter())
+def compared(found: EvaluationData) -> Comparison:
+    return found.comparison(16, 0, LITTLE, "cpu", NullReporter())
 
 
 def assessed(

@@ -39,20 +39,19 @@ def write_source(folder: Path) -> SourceRequest:
     return SourceRequest("nifti", str(folder), fold="all", subjects=PEOPLE)
 
 
-def made_up(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> Any:
-    return np.random.default_rng((99, seed)).normal(100, 20, shape).astype(np.float32)
+def made_up(shape: tuple[int, ...] = SHAPE) -> Any:
+    return np.random.default_rng(99).normal(100, 20, shape).astype(np.float32)
 
 
-def png(seed: int = 0, **more: Any) -> bytes:
+def png(**more: Any) -> bytes:
     stream = io.BytesIO()
-    picture = made_up(seed, (24, 20)).clip(0, 255).astype(np.uint8)
-    Image.fromarray(picture).save(stream, "PNG", **more)
+    Image.fromarray(made_up((24, 20)).clip(0, 255).astype(np.uint8)).save(stream, "PNG", **more)
     return stream.getvalue()
 
 
-def volume(array: Any = None, *, affine: Any = PLAIN, mtime: int = 0, **fields: Any) -> bytes:
+def volume(*, affine: Any = PLAIN, mtime: int = 0, **fields: Any) -> bytes:
     """A NIfTI file, gzipped without name; fields of its header as asked for."""
-    image = nib.Nifti1Image(made_up() if array is None else array, affine)
+    image = nib.Nifti1Image(made_up(), affine)
     for key, value in fields.items():
         if key == "extension":
             image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", value))
@@ -63,17 +62,14 @@ def volume(array: Any = None, *, affine: Any = PLAIN, mtime: int = 0, **fields: 
 
 def write_clean(folder: Path) -> Path:
     """A folder that may be handed on, as far as can be seen: a file of every kind."""
-    for part in ("images", "masks"):
-        (folder / part).mkdir(parents=True)
-    for number in range(4):
-        name = f"sample-{number:04d}"
-        (folder / f"{name}_0000.nii.gz").write_bytes(
-            stored_bytes(made_up(number), PLAIN, synthetic=True)
-        )
-        (folder / f"{name}_seg.nii.gz").write_bytes(volume(np.ones(SHAPE, np.uint8)))
-        told = {"sample": number, "seed": 7, "run": "0123456789ab", "edits": ["shift"]}
-        (folder / f"{name}.json").write_text(json.dumps({**told, "case": name}))
-        (folder / "images" / f"{name}.png").write_bytes(png(number))
+    (folder / "images").mkdir(parents=True)
+    for name in ("sample-0000", "sample-0001"):
+        image = stored_bytes(made_up(), PLAIN, synthetic=True)
+        (folder / f"{name}_0000.nii.gz").write_bytes(image)
+        (folder / f"{name}_seg.nii.gz").write_bytes(volume())
+        told = {"sample": 0, "seed": 7, "run": "0123456789ab", "edits": ["shift"], "case": name}
+        (folder / f"{name}.json").write_text(json.dumps(told))
+        (folder / "images" / f"{name}.png").write_bytes(png())
     (folder / "manifest.csv").write_text("case,file,seed\nsample-0000,images/sample-0000.png,7\n")
     (folder / "data.yaml").write_text("train: images/synth\nnc: 1\nnames:\n  0: lesion\n")
     (folder / "readme.txt").write_text("Drawn by a network. See https://example.org/a/b, and 1/2.")

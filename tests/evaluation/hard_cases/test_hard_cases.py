@@ -2,21 +2,11 @@ import json
 from dataclasses import replace
 from typing import Any
 
-import nibabel
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from gansynth.conditions.sampling_weights import (
-    CropFrame,
-    Lesion,
-    RiskModel,
-    ScoredLesion,
-    false_alarms,
-    lesions_in,
-    score_lesions,
-    write_failures,
-)
+from gansynth.conditions import sampling_weights as weights
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest, case_record, case_records, host_labels
@@ -25,18 +15,11 @@ from gansynth.data.case_writer import write_prediction
 from gansynth.data.folds import read_splits
 from gansynth.hosts.sample_source import check_asked, find_sample_source
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
-from gansynth_evaluate.hard_cases.hosts import (
-    InnerSource,
-    by_windows,
-    inner_folds,
-    predicted_files,
-    training_space,
-)
+from gansynth_evaluate.hard_cases import hosts
 from gansynth_evaluate.hard_cases.job import find_failures
 from gansynth_evaluate.requests import FailureOptions
 from tests.blobs import Blobs, blobs
@@ -44,7 +27,6 @@ from tests.conftest import save_nifti
 from tests.flat_sets import FLAT
 from tests.recorder import Recorder
 
-QUIET = NullReporter()
 TINY = FailureOptions(inner=2, steps=2, width=4, levels=2, patch=16, least=1)
 
 
@@ -55,13 +37,17 @@ def kinds():
 
 
 def found_in(source, out, options=TINY, **more):
-    report = find_failures(source, out, options, **{"device": "cpu", "reporter": QUIET, **more})
+    report = find_failures(
+        source, out, options, **{"device": "cpu", "reporter": Recorder(), **more}
+    )
     return report, json.loads(out.read_text())
 
 
 def framed(shape, spacing=None):
     n = len(shape)
-    return CropFrame(spacing or (1.0,) * n, (0.0,) * n, (1.0,) * n, shape, ((0.0, 1.0),) * n)
+    return weights.CropFrame(
+        spacing or (1.0,) * n, (0.0,) * n, (1.0,) * n, shape, ((0.0, 1.0),) * n
+    )
 
 
 def test_a_lesion_has_a_size_a_place_in_the_body_and_a_class():
@@ -69,13 +55,13 @@ def test_a_lesion_has_a_size_a_place_in_the_body_and_a_class():
     labels[1:3, 15:18, 4:8] = 2
     labels[8, 0, 0] = 1
     frame = framed(labels.shape, (2.0, 1.0, 0.5))
-    (one,) = lesions_in(labels, (1, 2), frame, least=2)
+    (one,) = weights.lesions_in(labels, (1, 2), frame, least=2)
     assert (one.label, one.size) == (2, 24.0)
     assert one.diameter == pytest.approx((6 * 24 / np.pi) ** (1 / 3))
     assert one.place == pytest.approx((0.2, 0.825, 0.3))
-    assert len(lesions_in(labels, (1, 2), frame, least=1)) == 2
+    assert len(weights.lesions_in(labels, (1, 2), frame, least=1)) == 2
     body = replace(frame, body=((0.1, 0.6), (0.5, 1.0), (0.2, 0.4)))
-    (one,) = lesions_in(labels, (1, 2), body, least=2)
+    (one,) = weights.lesions_in(labels, (1, 2), body, least=2)
     assert one.place == pytest.approx((0.2, 0.65, 0.5))
 
 
@@ -91,12 +77,10 @@ def test_lesions_are_judged_one_by_one():
     seen[20:24, 20:24] = 1
     seen[10:14, 14:18] = 1  # touches no lesion: no lesion's failure, a false alarm
     seen[29, 29] = 1
-    alarms = false_alarms(truth, seen, (1, 2), (2.0, 2.0), least=2)
-    assert [(a.box[0].start, a.box[1].start, a.voxels) for a in alarms] == [
-        (10, 14, 16),
-        (20, 20, 16),  # another class is there
-    ]
-    found = score_lesions(truth, seen, (1, 2), framed(truth.shape), least=1)
+    alarms = weights.false_alarms(truth, seen, (1, 2), (2.0, 2.0), least=2)
+    found = [(a.box[0].start, a.box[1].start, a.voxels) for a in alarms]
+    assert found == [(10, 14, 16), (20, 20, 16)]  # another class is there
+    found = weights.score_lesions(truth, seen, (1, 2), framed(truth.shape), least=1)
     by = {tuple(np.round(np.array(j.lesion.place) * 30 - 0.5).astype(int)): j for j in found}
     assert len(by) == 5
     assert by[4, 4].dice == pytest.approx(2 * 8 / (8 + 16))
@@ -107,57 +91,50 @@ def test_lesions_are_judged_one_by_one():
     assert (by[22, 22].lesion.label, by[22, 22].dice) == (2, 0.0)
 
 
-def judged(number, failed, label=None, size=None):
-    rng = np.random.default_rng(number)
-    diameter = rng.uniform(2, 20) if size is None else size
-    lesion = Lesion(label or 1 + number % 2, diameter**3, diameter, tuple(rng.uniform(0, 1, 3)))
-    return ScoredLesion(lesion, 1.0 - failed(lesion), 1.0)
-
-
-def small(lesion):
-    return float(lesion.diameter < 8)
-
-
-def risk_of(lesions):
-    return RiskModel.fit(lesions, {1: "one", 2: "two"}, "DHW", 10.0)
+def risk_of(places, failed):
+    """Of lesions of these classes and sizes, by whether each failed."""
+    scored = []
+    for number, (label, size) in enumerate(places):
+        place = tuple(np.random.default_rng(number).uniform(0, 1, 3))
+        lesion = weights.Lesion(label, size**3, size, place)
+        scored.append(weights.ScoredLesion(lesion, 1.0 - failed(lesion), 1.0))
+    return weights.RiskModel.fit(scored, {1: "one", 2: "two"}, "DHW", 10.0)
 
 
 def test_few_lesions_say_little_and_many_say_much_and_none_that_failed_nothing():
-    def ratios(count):
-        risk = risk_of([judged(n, lambda lesion: float(lesion.label == 2)) for n in range(count)])
-        return {b.name: b.ratio for f in risk.factors if f.name == "class" for b in f.bins}
+    def ratios(count, failed=lambda lesion: lesion.label == 2):
+        factors = risk_of([(1 + n % 2, 5 + n % 7) for n in range(count)], failed).factors
+        return [bin.ratio for factor in factors if factor.name == "class" for bin in factor.bins]
 
-    few, many = ratios(4), ratios(200)
-    assert 1 < few["two"] < 1.5 < 1.8 < many["two"]
-    assert 1 > few["one"] > 0.6 > 0.2 > many["one"]
-    none = risk_of([judged(n, lambda lesion: 0.0) for n in range(40)])
-    assert {b.ratio for f in none.factors for b in f.bins} == {1.0}
+    (one, two), (ones, twos) = ratios(4), ratios(200)
+    assert 1 < two < 1.5 < 1.8 < twos
+    assert 1 > one > 0.6 > 0.2 > ones
+    assert ratios(40, lambda lesion: False) == [1, 1]
 
 
 def test_a_class_that_is_small_is_not_blamed_twice_and_a_risk_survives_json():
-    lesions = [judged(n, small, 2, 3 + n % 5) for n in range(60)]
-    lesions += [judged(n, small, 1, 3 + n % 5) for n in range(60, 80)]
-    lesions += [judged(n, small, 1, 10 + n % 5) for n in range(80, 160)]
-    risk = risk_of(lesions)
+    kinds = [(2, 3)] * 60 + [(1, 3)] * 20 + [(1, 10)] * 80
+    places = [(label, size + n % 5) for n, (label, size) in enumerate(kinds)]
+    risk = risk_of(places, lambda lesion: lesion.diameter < 8)
     # Small ones of either class are all missed; class 2 has no other, class 1 has.
-    one, two = (risk.of(Lesion(label, 27, 3.0, None)) for label in (1, 2))
+    one, two = (risk.of(weights.Lesion(label, 27, 3.0, None)) for label in (1, 2))
     assert one == pytest.approx(two, rel=0.25)
-    assert one > 3 * risk.of(Lesion(1, 1000, 12.0, None))
-    assert RiskModel.from_json(json.loads(json.dumps(risk.to_json()))) == risk
+    assert one > 3 * risk.of(weights.Lesion(1, 1000, 12.0, None))
+    assert weights.RiskModel.from_json(json.loads(json.dumps(risk.to_json()))) == risk
 
 
 def test_inner_folds_have_training_cases_only_and_keep_people_together():
     source = Blobs()
-    folds = inner_folds(source, 3, 0)
+    folds = hosts.inner_folds(source, 3, 0)
     assert sorted(c for f in folds for c in f["val"]) == list(source.train_ids)
     for fold in folds:
-        comparison = [{source.header(c).subject for c in fold[side]} for side in ("train", "val")]
-        assert not comparison[0] & comparison[1]
-    assert folds == inner_folds(source, 3, 0) != inner_folds(source, 3, 1)
+        train, val = ({source.header(c).subject for c in fold[side]} for side in ("train", "val"))
+        assert not train & val
+    assert folds == hosts.inner_folds(source, 3, 0) != hosts.inner_folds(source, 3, 1)
     with pytest.raises(IntegrityFault, match="'case_33' is no training case"):
-        InnerSource(source, folds[0]).load("case_33")
+        hosts.InnerSource(source, folds[0]).load("case_33")
     with pytest.raises(IntegrityFault, match="'case_33' is no training case"):
-        InnerSource(source, {"train": ["case_00"], "val": ["case_33"]})
+        hosts.InnerSource(source, {"train": ["case_00"], "val": ["case_33"]})
 
 
 class Smooth:
@@ -174,47 +151,41 @@ class Smooth:
 def test_windows_cover_a_volume_of_any_size():
     rng = np.random.default_rng(0)
     image = (gaussian_filter(rng.normal(size=(1, 19, 33, 16)), 3) > 0).astype(np.float32)
-    found = by_windows(Smooth(), image, (16, 16, 16))  # type: ignore[arg-type]
+    found = hosts.by_windows(Smooth(), image, (16, 16, 16))  # type: ignore[arg-type]
     whole = np.where(gaussian_filter(image[0], 1, truncate=2) > 0.5, 2, 0)
     assert found.dtype == np.int16
     assert (found == whole).mean() > 0.99
 
 
-SOURCES = {
-    "toy": lambda: ToySource(2),
-    "slices": lambda: Blobs(space=Space("slice", (16, 24), pad_label=0)),
-}
+class Few(Blobs):
+    """Eight of the cases."""
+
+    @property
+    def train_ids(self):
+        return super().train_ids[:8]
 
 
-@pytest.mark.parametrize("data", SOURCES)
-def test_a_small_segmenter_judges_every_training_lesion(tmp_path, data):
-    source = SOURCES[data]()
-    barred = source.load
+WELL = FailureOptions(inner=2, steps=40, width=4, levels=2, lr=1e-2)
 
-    def load(case_id):
-        assert case_id in source.train_ids
-        return barred(case_id)
 
-    source.load = load  # type: ignore[method-assign]
-    report, document = found_in(source, tmp_path / "f.json")
+@pytest.mark.parametrize("grid", ["crop", "slice"])
+def test_a_small_segmenter_judges_every_training_lesion_and_finds_what_is_bright(tmp_path, grid):
+    source = Blobs() if grid == "crop" else Few(space=Space("slice", (16, 24), pad_label=0))
+    report, document = found_in(source, tmp_path / "f.json", WELL if grid == "crop" else TINY)
     assert {row["case"] for row in document["lesions"]} == set(source.train_ids)
     assert report["lesions"] == len(document["lesions"])
     assert [c["id"] for c in document["lineage"]["cases"]] == list(source.train_ids)
     for case, told in document["cases"].items():
         assert case in document["inner"][told["inner"]]["val"]
     assert not set(source.held_out_ids) & set(json.dumps(document).split('"'))
-
-
-def test_a_small_segmenter_finds_what_is_bright(tmp_path):
-    options = FailureOptions(inner=2, steps=40, width=4, levels=2, lr=1e-2)
-    report, _ = found_in(Blobs(), tmp_path / "f.json", options)
-    assert report["missed"] <= 3
-    assert report["risk"]["mean_failure"] < 0.6
+    if grid == "crop":
+        assert report["missed"] <= 3
+        assert report["risk"]["mean_failure"] < 0.6
 
 
 def test_crops_are_no_larger_than_asked():
-    assert training_space(Blobs(), 16).size == (12, 16, 16)
-    native = training_space(Blobs(space=Space()), 20)
+    assert hosts.training_space(Blobs(), 16).size == (12, 16, 16)
+    native = hosts.training_space(Blobs(space=Space()), 20)
     assert (native.grid, native.size) == ("crop", (12, 20, 20))
 
 
@@ -227,8 +198,7 @@ def named(folder, *cases):
 
 @pytest.mark.parametrize("learnt", [True, False])
 def test_a_class_that_is_never_found_comes_with_a_warning(tmp_path, learnt):
-    reporter = Recorder()
-    source: Any = Blobs()
+    reporter, source = Recorder(), Blobs()
     folder = named(tmp_path / "p", *source.train_ids)
     source.misses = lambda case: case.labels.max() == 2 and not (learnt and case.id == "case_01")
     found_in(source, tmp_path / "f.json", predictions=[folder], reporter=reporter)
@@ -241,26 +211,17 @@ IDS = Blobs().train_ids
 @pytest.mark.parametrize(
     ("folders", "fault", "says"),
     [
-        ((IDS[:9], IDS[9:]), None, ""),
         ((IDS, ["case_35"]), IntegrityFault, "predictions of 1 held-out case.* case_35;"),
         ((IDS, ["case_3"]), DataFault, "'case_3' is no case of blobs:a fold 0"),
         ((IDS, ["case_00"]), DataFault, "'case_00' has another prediction"),
         ((IDS[2:],), DataFault, "2 of 32 .* no prediction, case_00, case_01;"),
     ],
-    ids=["several folders", "held out", "unknown", "twice", "missing"],
+    ids=["held out", "unknown", "twice", "missing"],
 )
 def test_predictions_are_of_every_training_case_once(tmp_path, folders, fault, says):
     made = [named(tmp_path / f"{n}", *cases) for n, cases in enumerate(folders)]
-    if fault is None:
-        assert sorted(predicted_files(Blobs(), made)) == list(IDS)
-    else:
-        with pytest.raises(fault, match=says):
-            predicted_files(Blobs(), made)
-
-
-def test_a_source_without_such_files_says_so(tmp_path):
-    with pytest.raises(UsageFault, match="volumes as their files hold them"):
-        host_labels(ToySource(2), "toy_00", tmp_path / "toy_00.nii.gz")
+    with pytest.raises(fault, match=says):
+        hosts.predicted_files(Blobs(), made)
 
 
 AFFINE = np.diag([-2.0, 2.0, 2.0, 1.0])
@@ -305,6 +266,8 @@ def test_a_prediction_of_another_grid_or_label_is_refused(volumes, shape, affine
     source = opened(volumes)
     with pytest.raises(DataFault, match=says):
         host_labels(source, source.train_ids[0], volumes / "p" / "c.nii.gz")
+    with pytest.raises(UsageFault, match="volumes as their files hold them"):
+        host_labels(ToySource(2), "toy_00", volumes / "p" / "c.nii.gz")
 
 
 def test_inner_folds_predictions_and_weights_by_the_command_line(run_cli, volumes):
@@ -316,23 +279,19 @@ def test_inner_folds_predictions_and_weights_by_the_command_line(run_cli, volume
     assert {c for f in folds.values() for c in f["train"] + f["val"]} == set(source.train_ids)
     told = []
     for number, fold in folds.items():
-        (volumes / f"p{number}").mkdir()
-        for case in fold["val"]:
-            name = f"{case}.nii.gz"
-            (volumes / f"p{number}" / name).symlink_to(volumes / "data" / "labels" / name)
         told += ["--predictions", volumes / f"p{number}"]
-    fires: Any = nibabel.load(volumes / "data" / "labels" / name)
-    marked = fires.get_fdata().astype(np.uint8)
-    marked[0, :2, :4] = 1
-    (volumes / "p1" / name).unlink()
-    save_nifti(volumes / "p1" / name, marked, AFFINE)
+        for case in fold["val"]:
+            labels = source.load(case).labels.transpose()[::-1]
+            marked = np.array(labels, np.uint8)
+            fires = case == source.train_ids[0]
+            marked[0, :2, :4] += fires
+            save_nifti(volumes / f"p{number}" / f"{case}.nii.gz", marked, AFFINE)
     result = run_cli("hard-cases", *data, *told, "-o", volumes / "f.json")
     assert result.exit_code == 0, result.stderr
-    assert "lesions                  4" in result.stdout
-    assert "class" in result.stdout
-    assert "cases_with_false_alarms  0.25" in result.stdout
+    for words in ("lesions                  4", "class", "cases_with_false_alarms  0.25"):
+        assert words in result.stdout
     (alarm,) = json.loads((volumes / "f.json").read_text())["false_alarms"]["pieces"]
-    assert (f"{alarm['case']}.nii.gz", alarm["voxels"], alarm["size"]) == (name, 8, 64.0)
+    assert (alarm["case"], alarm["voxels"], alarm["size"]) == (source.train_ids[0], 8, 64.0)
     assert alarm["case"] in result.stdout
     (volumes / "p0" / f"{source.held_out_ids[0]}.nii.gz").touch()
     result = run_cli("hard-cases", *data, *told, "-o", volumes / "g.json")
@@ -343,20 +302,20 @@ def test_inner_folds_predictions_and_weights_by_the_command_line(run_cli, volume
     ("options", "code", "says"),
     [
         ((), 2, ["nothing to write", "-o FILE"]),
-        (("-o", "NEW", "--set", "bond=3"), 2, ["Did you mean 'bound'?"]),
-        (("-o", "NEW", "--inner", "99"), 3, ["16 subject(s) for 99"]),
-        (("-o", "OLD"), 2, ["exists already"]),
-        (("-o", "NEW", "--predictions", "no"), 3, ["no such folder"]),
-        (("-o", "NEW", "--dry-run"), 0, []),
+        (("-o", "new.json", "--set", "bond=3"), 2, ["Did you mean 'bound'?"]),
+        (("-o", "new.json", "--inner", "99"), 3, ["16 subject(s) for 99"]),
+        (("-o", "old.json"), 2, ["exists already"]),
+        (("-o", "new.json", "--predictions", "no"), 3, ["no such folder"]),
+        (("-o", "new.json", "--dry-run"), 0, []),
     ],
     ids=["nothing", "slip", "people", "old", "folder", "dry run"],
 )
 def test_hard_cases_refuses_in_one_line_and_a_dry_run_writes_nothing(
-    refuse, run_cli, tmp_path, options, code, says
+    refuse, run_cli, tmp_path, monkeypatch, options, code, says
 ):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "old.json").touch()
-    put = {"NEW": tmp_path / "new.json", "OLD": tmp_path / "old.json"}
-    asked = ("hard-cases", "--data", "blobs:a", *(put.get(o, o) for o in options))
+    asked = ("hard-cases", "--data", "blobs:a", *options)
     if code:
         refuse(*asked, code=code, says=says, keep=[tmp_path])
     else:
@@ -373,11 +332,6 @@ def toy_run(toy_fit, tmp_path_factory):
     return folder
 
 
-def drawer(folder, weights="f.json", source=None):
-    asking = SampleRequest(weights=str(folder / weights))
-    return Sampler(load_run(folder / "run", "cpu"), source or ToySource(2), asking)
-
-
 def test_the_command_draws_samples_by_weights(run_cli, toy_run, tmp_path):
     asked = ("sample", toy_run / "run", "-n", "2", "--device", "cpu", "-q", "--sampling-weights")
     result = run_cli(*asked, toy_run / "f.json", "-o", tmp_path / "samples")
@@ -387,26 +341,17 @@ def test_the_command_draws_samples_by_weights(run_cli, toy_run, tmp_path):
     assert (result.exit_code, "bad.json" in result.stderr) == (6, True)
 
 
-class Fewer(ToySource):
-    @property
-    def train_ids(self):
-        return super().train_ids[1:]
-
-    @property
-    def held_out_ids(self):
-        return super().train_ids[:1]
-
-
-def test_weights_of_a_held_out_case_or_of_another_fold_are_refused(toy_run):
-    with pytest.raises(IntegrityFault, match=r"toy_00 \(the case itself"):
-        drawer(toy_run, source=Fewer(2))
+def test_weights_of_a_held_out_case_or_of_another_fold_are_refused(toy_run, monkeypatch):
+    run = load_run(toy_run / "run", "cpu")
     document = json.loads((toy_run / "f.json").read_text())
-    for key in ("format", "version", "sha256"):
-        del document[key]
-    document["lineage"]["fold"] = "3"
-    write_failures(toy_run / "other.json", document)
+    told = {k: v for k, v in document.items() if k not in ("format", "version", "sha256")}
+    told["lineage"]["fold"] = "3"
+    weights.write_failures(toy_run / "other.json", told)
     with pytest.raises(IntegrityFault, match="toy:2 fold 3, the run has seen toy:2 fold 0"):
-        drawer(toy_run, "other.json")
+        Sampler(run, ToySource(2), SampleRequest(weights=str(toy_run / "other.json")))
+    monkeypatch.setattr(ToySource, "held_out_ids", ("toy_00",))
+    with pytest.raises(IntegrityFault, match=r"toy_00 \(the case itself"):
+        Sampler(run, ToySource(2), SampleRequest(weights=str(toy_run / "f.json")))
 
 
 def test_a_host_is_checked_before_anything_starts(toy_run):
@@ -421,25 +366,21 @@ def test_a_host_is_checked_before_anything_starts(toy_run):
         check_asked(request, origin, source, [*held_out, seen])
 
 
-@pytest.mark.parametrize(("kind", "unit"), [("pictures", "px"), ("slices", "mm")])
-def test_lesions_of_2d_cases_have_sizes_in_what_is_known(kind, unit, tmp_path):
-    source = open_source(FLAT[kind](tmp_path / "set", folds="3"))
-    report, document = found_in(source, tmp_path / "f.json")
-    assert set(document["cases"]) == set(source.train_ids)
-    assert (document["unit"], report["lesions"]) == (unit, 12)  # 3 of 4 slices of 4 people
-    (sizes,) = [one["bins"] for one in report["risk"]["factors"] if one["name"] == "size"]
-    assert {one["name"].split()[-1] for one in sizes} <= {unit, "any"}
-    area = 48 * np.prod(source.schema.spacing)
-    assert document["lesions"][0]["size"] == pytest.approx(area)
-
-
-@pytest.mark.parametrize("kind", FLAT)
-def test_a_hosts_own_pngs_say_what_it_finds_in_2d_cases(kind, tmp_path):
-    source: Any = open_source(FLAT[kind](tmp_path / "set", folds="3", resize="10x12"))
+@pytest.mark.parametrize(
+    ("kind", "unit", "read"), [("pictures", "px", {"resize": "10x12"}), ("slices", "mm", {})]
+)
+def test_a_hosts_own_pngs_say_what_it_finds_in_2d_cases(kind, unit, read, tmp_path):
+    source: Any = open_source(FLAT[kind](tmp_path / "set", folds="3", **read))
     missed = source.train_ids[0]
     for case in source.train_ids:
         labels = source.load(case).labels * np.int16(case != missed)
         write_prediction(source, case, labels, tmp_path / "mine")
     report, document = found_in(source, tmp_path / "f.json", predictions=[tmp_path / "mine"])
-    assert (report["lesions"], report["missed"]) == (12, 1)
+    assert set(document["cases"]) == set(source.train_ids)
+    assert (report["lesions"], report["missed"]) == (12, 1)  # 3 of 4 slices of 4 people
     assert [row["case"] for row in document["lesions"] if not row["found"]] == [missed]
+    assert document["unit"] == unit
+    (sizes,) = [one["bins"] for one in report["risk"]["factors"] if one["name"] == "size"]
+    assert {one["name"].split()[-1] for one in sizes} <= {unit, "any"}
+    area = (48 if not read else 12) * np.prod(source.schema.spacing)
+    assert document["lesions"][0]["size"] == pytest.approx(area)
