@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,20 +109,6 @@ for name, content in {
     module.__dict__.update(content)
 """
 
-HOST = """
-import json, sys, time
-from pathlib import Path
-from gansynth.bank.supervisor import ProducerSupervisor
-from gansynth.bank.producer import ProducerConfig
-config = ProducerConfig.from_json(json.loads(sys.argv[1]))
-supervisor = ProducerSupervisor(config, Path(sys.argv[2]), restarts=0)
-supervisor.wait(1, 300)
-while sys.argv[3] == "over" and supervisor.alive():
-    time.sleep(0.01)
-print("ready", flush=True)
-time.sleep(60)
-"""
-
 
 def put_stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let child processes of this one find the stand-in."""
@@ -161,22 +144,3 @@ def gone(process: psutil.Process) -> bool:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-
-
-def killed_host(folder: Path, config: ProducerConfig, when: str) -> list[psutil.Process]:
-    """Run a host with a supervisor, and kill it; returns the children it had then.
-
-    ``when``: its bank holds a sample (``begun``); its supervisor is done (``over``).
-    """
-    (folder / "sitecustomize.py").write_text(STAND_IN)
-    host = subprocess.Popen(
-        [sys.executable, "-c", HOST, json.dumps(config.to_json()), str(folder / "log"), when],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT)))},
-    )
-    with host:
-        assert host.stdout is not None
-        assert host.stdout.readline() == b"ready\n"
-        children = psutil.Process(host.pid).children()
-        host.kill()
-    return children

@@ -17,15 +17,14 @@ from gansynth.runtime.progress import NullReporter
 from tests.processes import until
 from tests.producers import gone
 
-QUIET: dict[str, Any] = {"device": "cpu", "reporter": NullReporter()}
 TINY = {"steps": "1", "batch_size": "1", "width": "4", "levels": "2", "d_width": "4"}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     folder: Path = tmp_path_factory.mktemp("own") / "run"
-    request = SourceRequest("example", "2d")
-    fit("cgan3d", request, folder, settings=TINY, edits=("flip",), **QUIET)
+    how: dict[str, Any] = {"edits": ("flip",), "device": "cpu", "reporter": NullReporter()}
+    fit("cgan3d", SourceRequest("example", "2d"), folder, settings=TINY, **how)
     return folder
 
 
@@ -38,16 +37,6 @@ def test_a_folder_that_is_no_run_is_refused_at_once(tmp_path):
     ):
         raise AssertionError
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_a_live_bank_that_cannot_be_leaves_nothing(run, tmp_path):
-    with (
-        pytest.raises(UsageFault, match="duty is 2"),
-        gansynth.live_bank(run, device="cpu", duty=2.0, scratch=tmp_path / "banks"),
-    ):
-        raise AssertionError
-    assert list((tmp_path / "banks").iterdir()) == []
 
 
 @pytest.mark.slow
@@ -69,11 +58,18 @@ def test_a_frozen_bank_is_complete_and_mixed_into_a_data_set(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_live_bank_is_fresh_while_the_block_lasts_and_leaves_nothing(run, tmp_path):
-    with gansynth.live_bank(run, 4, device="cpu", duty=1.0, scratch=tmp_path / "banks") as bank:
+    banks = tmp_path / "banks"
+    with (
+        pytest.raises(UsageFault, match="duty is 2"),
+        gansynth.live_bank(run, device="cpu", duty=2.0, scratch=banks),
+    ):
+        raise AssertionError
+    assert list(banks.iterdir()) == []
+    with gansynth.live_bank(run, 4, device="cpu", duty=1.0, scratch=banks) as bank:
         mixed = gansynth.mix([None] * 4, bank, "0:1")
         first = set(BankReader(bank).ids())
         assert tuple(mixed[0]["image"].shape) == (2, 32, 32)
         until(lambda: not first & set(BankReader(bank).ids()))
         producer = psutil.Process(read_json(bank / "heartbeat.json")["pid"])
     until(lambda: gone(producer))
-    assert list((tmp_path / "banks").iterdir()) == []
+    assert list(banks.iterdir()) == []

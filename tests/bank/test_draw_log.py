@@ -51,15 +51,11 @@ def test_forked_processes_lose_no_line_even_if_killed(tmp_path):
     assert (counts.real, counts.synthetic, counts.distinct) == (1, 600, 600)
 
 
-@pytest.mark.parametrize("trouble", ["a file in its place", "it goes away"])
-def test_a_lost_log_ends_nothing_and_is_said_once(tmp_path, caplog, trouble):
-    folder = tmp_path / "draws"
-    if trouble == "a file in its place":
-        folder.write_text("")
-    log = DrawLog(folder)
+def test_a_log_that_cannot_be_written_ends_nothing_and_is_said_once(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    log = DrawLog(tmp_path / "file")
     with caplog.at_level(logging.WARNING, "gansynth"):
         for _ in range(3):
             log.append("real", "a", "")
-            if log._fd >= 0:
-                os.close(log._fd)  # as a failing disk: every write from now on is an error
-    assert [record.getMessage().count("no longer logged") for record in caplog.records] == [1]
+    (said,) = caplog.records
+    assert "draws are no longer logged" in said.getMessage()

@@ -7,18 +7,11 @@ import pytest
 
 from gansynth.bank.draw_log import DrawCounts, foreseen
 from gansynth.bank.throttle import read_throttle_state
-from gansynth.bank.training_bank import (
-    FILL_SECONDS,
-    HEAD_START_SECONDS,
-    TrainingBank,
-)
+from gansynth.bank.training_bank import FILL_SECONDS, HEAD_START_SECONDS, TrainingBank
 from gansynth.core.bank_options import BankCapacity
-from gansynth.core.ratio import Ratio
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.hosts.record import TrainingResult
 from gansynth.runtime.errors import EnvironmentFault, TrainingFault
-
-HALF = Ratio(1, 1)
 
 
 class Producer:
@@ -26,8 +19,8 @@ class Producer:
 
     restarts, ended = 0, None
 
-    def __init__(self, made: int, given_up: Exception | None = None) -> None:
-        self.made, self.fault = made, given_up or TrainingFault("too slow")
+    def __init__(self, made: int, fault: Exception | None = None) -> None:
+        self.made, self.fault = made, fault or TrainingFault("too slow")
         self.asked: list[tuple[int, float]] = []
 
     def wait(self, count, seconds, progress):
@@ -45,18 +38,15 @@ class Producer:
 
 @pytest.fixture
 def supply_of(tmp_path):
-    """Makes a supply: ``supply_of(draws=643, held=64)``; its ``said`` is what the user is told."""
+    """Makes a supply: ``supply_of(draws=643)``; its ``said`` is what the user is told."""
 
-    def make(draws: int, held: int = 64, made: int = 1000, **changes: Any) -> Any:
-        words = {"ratio": "1:1", "generator": tmp_path / "run", "bank_size": held, **changes}
-        request = AugmentRequest(target="toy", **words)
-        said: list[str] = []
-        capacity = BankCapacity(held, 0)
-        training_bank: Any = TrainingBank(
-            request, {}, capacity, 1, 2 * draws, tmp_path, said.append
-        )
+    def make(draws: int, made: int = 1000, fault: Exception | None = None, **changes: Any) -> Any:
+        words = {"ratio": "1:1", "generator": tmp_path / "run", "bank_size": 64, **changes}
+        request, said = AugmentRequest(target="toy", **words), list[str]()
+        how = (request, {}, BankCapacity(64, 0), 1, 2 * draws, tmp_path, said.append)
+        training_bank: Any = TrainingBank(*how)
         training_bank.bank, training_bank.said = tmp_path, said
-        training_bank.supervisor = Producer(made)
+        training_bank.supervisor = Producer(made, fault)
         return training_bank
 
     return make
@@ -73,19 +63,16 @@ def test_a_live_bank_is_filled_first_as_far_as_it_takes(supply_of, draws, pacing
     assert asked == [(16, FILL_SECONDS), (filled, HEAD_START_SECONDS)]
 
 
-def test_a_slow_producer_keeps_nobody_waiting_for_more_than_the_least(supply_of):
-    training_bank = supply_of(643, made=16)
-    training_bank.wait()
-    assert training_bank.fault is None
+def test_a_slow_or_given_up_producer_keeps_nobody_waiting_for_more_than_the_least(supply_of):
+    slow = supply_of(643, made=16)
+    slow.wait()
+    assert slow.fault is None
     with pytest.raises(TrainingFault):
         supply_of(643, made=15).wait()
-
-
-def test_a_producer_given_up_in_the_head_start_ends_no_training_that_may_do_without(supply_of):
-    training_bank, given_up = supply_of(643, allow_empty_bank=True), EnvironmentFault("killed")
-    training_bank.supervisor = Producer(16, given_up)
-    training_bank.wait()
-    assert training_bank.fault is given_up
+    given_up = EnvironmentFault("killed")
+    without = supply_of(643, 16, given_up, allow_empty_bank=True)
+    without.wait()
+    assert without.fault is given_up
 
 
 def test_a_frozen_bank_that_is_too_small_is_said_before_training(supply_of):
@@ -95,13 +82,13 @@ def test_a_frozen_bank_that_is_too_small_is_said_before_training(supply_of):
     (said,) = [line for line in training_bank.said if "WARNING" in line]
     assert "each of 64 samples will be drawn 10.0 times, more than 4" in said
     assert "--bank-size 161" in said
-    enough = supply_of(draws=256, offline=True)
+    enough = supply_of(256, offline=True)
     enough.wait()
     assert not [line for line in enough.said if "WARNING" in line]
 
 
 def test_a_sample_drawn_too_often_is_said_once_with_the_cure_and_at_the_end(supply_of, tmp_path):
-    training_bank, counts = supply_of(draws=643), DrawCounts(synthetic=160, distinct=47, most=4)
+    training_bank, counts = supply_of(643), DrawCounts(synthetic=160, distinct=47, most=4)
     training_bank._counts = lambda: counts
     assert training_bank.messages() == []
     counts = DrawCounts(synthetic=643, distinct=47, most=19)
@@ -118,7 +105,7 @@ def test_a_failure_to_measure_is_told_once_never_raised_and_leaves_a_low_duty(su
     def no_log() -> int:
         raise OSError("no log")
 
-    training_bank = supply_of(draws=643)
+    training_bank = supply_of(643)
     training_bank.steer(DrawCounts, no_log)
     for second in range(20):
         training_bank.step(second, second + 1)
@@ -133,7 +120,7 @@ def test_a_signal_while_the_producer_is_ended_leaves_no_bank(supply_of, tmp_path
     def cut_short() -> None:
         raise SystemExit(143)
 
-    training_bank, bank = supply_of(draws=1), tmp_path / "bank"
+    training_bank, bank = supply_of(1), tmp_path / "bank"
     bank.mkdir()
     training_bank.supervisor, training_bank._own = SimpleNamespace(stop=cut_short), bank
     with pytest.raises(SystemExit):

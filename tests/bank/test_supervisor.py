@@ -14,10 +14,9 @@ import numpy as np
 import psutil
 import pytest
 
-from gansynth.bank.reader import BankReader, BankSample, BankWriter, verify_bank
+from gansynth.bank.reader import BankReader, BankSample, verify_bank
 from gansynth.bank.store import HEARTBEAT
 from gansynth.bank.supervisor import ProducerSupervisor
-from gansynth.bank.throttle import ThrottleState, write_throttle_state
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault
 from tests.processes import until
 from tests.producers import config_of, put_stand_in
@@ -86,10 +85,9 @@ def test_readers_meet_only_whole_samples_over_deaths_which_are_told_and_counted(
 
     def read() -> None:
         reader, rng = BankReader(tmp_path / "bank", rescan_seconds=0.05), np.random.default_rng(0)
-        while not done.is_set():
+        while not done.wait(0.002):
             sample = reader.draw(rng)
             whole.append(sample is not None and is_whole(sample))
-            done.wait(0.002)
 
     thread = threading.Thread(target=read)
     thread.start()
@@ -101,27 +99,13 @@ def test_readers_meet_only_whole_samples_over_deaths_which_are_told_and_counted(
         done.set()
         thread.join()
     assert all(whole)
-    told = [
-        ("SIGKILL" in line, "(restart 1 of at most 1" in line) for line in supervisor.messages()
-    ]
-    assert told == [(True, True)] * 2
+    told = supervisor.messages()
+    assert ["SIGKILL" in line and "(restart 1 of at most 1" in line for line in told] == [True] * 2
     assert supervisor.messages() == []
     assert supervisor.log.read_text().count("--- started, ") == 2
     assert (supervisor.alive(), supervisor.restarts, supervisor.ended) == (True, 2, None)
     supervisor.stop()
     assert verify_bank(tmp_path / "bank") == 13
-
-
-@pytest.mark.slow
-def test_a_producer_that_rests_and_dies_again_and_again_was_well(keep):
-    supervisor = keep(frozen=False, duty=1e-6, restarts=1)
-    supervisor.wait(13, 300)
-    for _ in range(3):
-        until(lambda: supervisor._heartbeat.get("usual") is not None)
-        pid = pid_of(supervisor)
-        os.kill(pid, signal.SIGKILL)
-        until(lambda pid=pid: pid_of(supervisor) != pid)  # type: ignore[misc]
-    assert (supervisor.restarts, supervisor.ended) == (3, None)
 
 
 @pytest.mark.slow
@@ -170,13 +154,8 @@ def test_a_bank_that_a_full_disk_made_smaller_is_told_of_once(keep, monkeypatch)
     supervisor = keep("slow")
     document["pid"] = pid_of(supervisor)
     said: list[str] = []
-
-    def heard() -> bool:
-        said.extend(supervisor.messages())
-        return bool(said)
-
-    until(heard)
-    until(lambda: supervisor._silent > 0.3)
+    until(lambda: bool(said.extend(supervisor.messages()) or said), step=0.01)  # type: ignore[func-returns-value]
+    until(lambda: supervisor._silent > 0.3, step=0.01)
     (line,) = said + supervisor.messages()
     assert "the bank holds 5 samples instead of 13" in line
 
@@ -190,39 +169,31 @@ def test_a_fault_that_would_come_again_is_not_tried_again(keep):
 
 
 @pytest.mark.fault(40)
-@pytest.mark.parametrize(
-    ("beats", "moments", "says"),
-    [
-        (0, (1, 10, 20), ""),
-        (0, (1, *range(2, 22)), "hung, no sign of life for 21 s"),
-        (1, (1, *range(2, 11)), "hung, no sign of life for 9 s"),
-        (1, (1, 1000), ""),  # the machine may have been asleep
-        (99, range(1, 99), ""),
-    ],
-    ids=["starts", "never", "silent", "asleep", "beats"],
-)
-def test_a_producer_counts_as_hung_by_its_heartbeat(
-    keep, tmp_path, monkeypatch, beats, moments, says
-):
+def test_a_producer_counts_as_hung_by_its_heartbeat(keep, tmp_path, monkeypatch):
     supervisor = keep("slow", restarts=0)
     supervisor.stop()  # its thread, too
     file, clock = tmp_path / "bank" / HEARTBEAT, [0.0]
-    file.unlink(missing_ok=True)
+    file.parent.mkdir(exist_ok=True)
     for name, seconds in {"LOOK": 1.0, "SILENT": 8.0, "START": 20.0}.items():
         monkeypatch.setattr(LIMITS % name, seconds)
-    found = ""
-    supervisor._heartbeat, supervisor._beat = {}, 0
-    supervisor._looked = supervisor._silent = 0.0
-    file.parent.mkdir(exist_ok=True)
     monkeypatch.setattr("gansynth.bank.supervisor.time.monotonic", lambda: clock[0])
-    for number, moment in enumerate(moments):
-        clock[0] = float(moment)
-        if number < beats:
-            file.write_text(json.dumps({"pid": pid_of(supervisor)}))
-            os.utime(file, ns=(number, number + 1))
-        found = supervisor._hang_reason()
-    assert found.startswith(says)
-    assert bool(found) == bool(says)
+    for beats, moments, says in (
+        (0, (1, 10, 20), ""),
+        (0, range(1, 22), "hung, no sign of life for 21 s"),
+        (1, range(1, 11), "hung, no sign of life for 9 s"),
+        (1, (1, 1000), ""),  # the machine may have been asleep
+        (99, range(1, 99), ""),
+    ):
+        file.unlink(missing_ok=True)
+        supervisor._heartbeat, supervisor._beat = {}, 0
+        supervisor._looked = supervisor._silent = 0.0
+        for number, moment in enumerate(moments):
+            clock[0] = float(moment)
+            if number < beats:
+                file.write_text(json.dumps({"pid": pid_of(supervisor)}))
+                os.utime(file, ns=(number, number + 1))
+            found = supervisor._hang_reason()
+        assert found == says
 
 
 @pytest.mark.fault(40)
@@ -265,21 +236,6 @@ def test_a_stop_in_the_midst_of_a_restart_leaves_no_process(keep, monkeypatch):
         supervisor.stop()
         assert not supervisor.alive()
         assert children() == []
-
-
-@pytest.mark.slow
-def test_what_was_made_before_a_death_counts_for_the_reuse_asked_for(keep, tmp_path):
-    supervisor = keep(frozen=False, capacity=4, batch=1, reuse=10)
-    supervisor.wait(4, 300)
-    write_throttle_state(tmp_path / "bank", ThrottleState(duty=1.0, drawn=80))
-    last = "000011"
-    until(lambda: BankReader(tmp_path / "bank").ids()[-1] == last)
-    os.kill(pid_of(supervisor), signal.SIGKILL)
-    until(lambda: supervisor.restarts == 1)
-    supervisor.stop()
-    with BankWriter.attach(tmp_path / "bank") as writer:
-        assert writer.total == 12
-    assert BankReader(tmp_path / "bank").ids()[-1] == last
 
 
 def test_a_log_that_cannot_be_written_is_an_environment_fault(tmp_path):

@@ -45,22 +45,13 @@ def test_the_promise_is_kept_whatever_the_host_is_like(tmp_path, host):
     assert np.mean([loop.duty for loop in loops]) > 0.5 * 0.085
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stretch", [0.05, 20.0])
-def test_the_promise_is_kept_whatever_the_producers_batches_take(tmp_path, stretch):
-    loop = Loop(tmp_path, 0.3, stretch=stretch)
-    loop.run(4000)
-    assert loop.overhead < 0.023
-    assert loop.steering.summary()["duty"] == pytest.approx(loop.duty, rel=0.1)
-
-
 def test_a_change_of_load_is_followed(tmp_path):
     loop = Loop(tmp_path, 0.0)
-    loop.run(600)
+    loop.run(400)
     loop.lost = 0.5
-    loop.run(1200)
+    loop.run(1000)
     begun, worked = loop.now, loop.worked
-    loop.run(600)
+    loop.run(400)
     assert (loop.worked - worked) / (loop.now - begun) < 1.3 * 0.0196 / 0.5
 
 
@@ -113,12 +104,16 @@ def test_with_reuse_or_refresh_the_producer_is_limited_by_those_alone(tmp_path):
     assert "budget" not in loop.steering.sentence()
 
 
-def test_the_sentence_says_what_there_is_to_know(tmp_path, monkeypatch):
+@pytest.mark.fault(43)
+def test_the_sentence_says_what_there_is_to_know_since_the_last_reboot(tmp_path, monkeypatch):
+    for begin in range(10**6, 10**6 + 100, 10):  # clocks have started anew since
+        log_work(tmp_path, begin, begin + 5)
     loop = Loop(tmp_path, 0.3)
     loop.run(800)
     said, found = loop.steering.sentence(), loop.steering.summary()
     for words in ("bank renewed every ", "producer at work ", "% of the time", "budget 2 %"):
         assert words in said
+    assert found["duty"] == pytest.approx(loop.duty, rel=0.15)
     # Four samples of 64 are published in each batch, of a second or so.
     assert found["refresh_seconds"] == pytest.approx(16 / loop.duty, rel=0.2)
     monkeypatch.setattr(throttle, "interval", lambda pairs, level: (-5.0, 0.1, 3.0))
@@ -126,20 +121,10 @@ def test_the_sentence_says_what_there_is_to_know(tmp_path, monkeypatch):
     assert "what that costs is not known yet" in loop.steering.sentence()
 
 
-@pytest.mark.fault(43)
-def test_work_of_before_a_reboot_is_not_counted(tmp_path):
-    for begin in range(10**6, 10**6 + 100, 10):  # clocks have started anew since
-        log_work(tmp_path, begin, begin + 5)
-    loop = Loop(tmp_path, 0.3)
-    loop.run(800)
-    assert loop.steering.summary()["duty"] == pytest.approx(loop.duty, rel=0.15)
-
-
-@pytest.mark.parametrize("heartbeat", ["none", "no bank", "", "[]"])
+@pytest.mark.parametrize("heartbeat", [None, "", "[]"])
 def test_without_a_heartbeat_that_makes_sense_there_is_nothing_to_say(tmp_path, heartbeat):
-    bank = tmp_path / "gone" if heartbeat == "no bank" else tmp_path
-    steering = ProducerThrottle(bank, RefreshPolicy(), lambda: 0)
-    if not heartbeat.startswith("no"):
+    steering = ProducerThrottle(tmp_path, RefreshPolicy(), lambda: 0)
+    if heartbeat is not None:
         log_work(tmp_path, 1, 2)
         (tmp_path / HEARTBEAT).write_text(heartbeat)
     for second in range(100):
@@ -147,10 +132,7 @@ def test_without_a_heartbeat_that_makes_sense_there_is_nothing_to_say(tmp_path, 
     assert (steering.summary(), steering.sentence()) == ({}, "")
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", "3", '{"duty": 0.5}', '{"duty": 0, "drawn": 1}', '{"duty": 2, "drawn": 1}'],
-)
-def test_a_damaged_pace_file_is_ignored(tmp_path, text):
-    (tmp_path / PACE).write_text(text)
-    assert read_throttle_state(tmp_path) is None
+def test_a_damaged_pace_file_is_ignored(tmp_path):
+    for text in ("{", "[]", '{"duty": 0.5}', '{"duty": 0, "drawn": 1}', '{"duty": 2, "drawn": 1}'):
+        (tmp_path / PACE).write_text(text)
+        assert read_throttle_state(tmp_path) is None

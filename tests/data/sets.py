@@ -22,6 +22,7 @@ SHAPE = (6, 7, 8)
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
 CASES = ("anna_1", "anna_2", "bert_1", "carl_1", "carl_2", "dora_1")
 PEOPLE = r"([a-z]+)_\d"
+SIDES = tuple(f"p{person}_{side}" for person in (1, 2, 3) for side in ("l", "r"))
 
 
 def save(path: Path, array: np.ndarray, affine: Any = AFFINE) -> None:
@@ -72,6 +73,19 @@ def lesion(number: int = 0) -> np.ndarray:
     labels = np.zeros(SHAPE, np.uint8)
     labels[2:4, 2:5, 1 + number % 3 : 6], labels[4, 3, 4] = 1, 2
     return labels
+
+
+def pair(case: str) -> tuple[np.ndarray, np.ndarray]:
+    """Image (X, Y, Z, 2) with an empty plane, and labels of one of ``SIDES``."""
+    image = volume(SIDES.index(case), channels=2)
+    image[0] = 0
+    return image, lesion(2)
+
+
+def save_pair(folder: Path, case: str, image: Any, labels: Any, affine: Any = AFFINE) -> None:
+    for channel in range(2):
+        save(folder / f"images/{case}_{channel:04d}.nii.gz", image[..., channel], affine)
+    save(folder / f"labels/{case}.nii.gz", labels, affine)
 
 
 def pairs(home: Path) -> SourceRequest:

@@ -41,16 +41,9 @@ def test_blends_are_what_they_were(shape, unchanged):
     pair = here[0].numpy(), there[0].numpy()
     made["poisson"] = [poisson(*pair, inside), poisson(*pair, inside, known)]
     labels = torch.from_numpy(rng.integers(0, 3, (2, *shape)))
-    means, deviations = torch.tensor([[-5.0] * 2, [7.0] * 2]), torch.tensor([[0.0] * 2, [0.5] * 2])
-    made["dressed"] = dress(
-        labels,
-        there,
-        labels.flip(1),
-        (1, 2),
-        means,
-        deviations=deviations,
-        noise=noise(2, 2, *shape),
-    )
+    told = torch.tensor([[-5.0] * 2, [7.0] * 2]), torch.tensor([[0.0] * 2, [0.5] * 2])
+    more = {"deviations": told[1], "noise": noise(2, 2, *shape)}
+    made["dressed"] = dress(labels, there, labels.flip(1), (1, 2), told[0], **more)
     unchanged(f"blends {len(shape)}", made)
 
 
@@ -62,11 +55,9 @@ def test_what_is_learnt_of_label_maps_is_what_it_was(unchanged):
     noisy = [np.where(rng.random(m.shape) < p, rng.integers(0, 3, m.shape), m).astype(np.int16)
              for m, p in zip(maps, np.linspace(0, 0.3, 12), strict=True)]  # fmt: skip
     cleaned = [priors.clean(one) for one in noisy]
-    said = [
-        (priors.noise(a, b), priors.reject_reason(a)) for a, b in zip(noisy, cleaned, strict=True)
-    ]
+    pairs = zip(noisy, cleaned, strict=True)
     unchanged("label maps cleaned", cleaned)
-    unchanged("label maps judged", said)
+    unchanged("label maps judged", [(priors.noise(*p), priors.reject_reason(p[0])) for p in pairs])
     unchanged("label maps compared", priors.compare(noisy))
     unchanged("boxes of parts", [boxes_of(one, SOLID, least=3) for one in maps[:3]])
     unchanged("roughness", [roughness(one > 0) for one in noisy])

@@ -1,7 +1,6 @@
 # mypy: disallow-untyped-calls=False
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 from scipy.ndimage import zoom
 
-from gansynth.core.hookspecs import hookimpl
 from gansynth.core.registry import installed
 from gansynth.core.schema import Boxes, Case
 from gansynth.core.source import (
@@ -28,13 +26,13 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
 from tests.data.sets import save
+from tests.offered import offered
 
 
 class Volumes(ToySource):
     """Toy volumes of 14 x 15 x 16 voxels of which two belong to one person each."""
 
     read_options = VolumeOptions
-    reads = 0
 
     def __init__(self, request: SourceRequest):
         super().__init__(3)
@@ -44,29 +42,20 @@ class Volumes(ToySource):
         return CaseHeader(f"p{int(case_id[-2:]) // 2}", (14, 15, 16), self.schema.spacing)
 
     def load(self, case_id: str) -> Case:
-        Volumes.reads += 1
         case: Any = super().load(case_id)
         image, labels = case.image[:, 1:-1, 1:], case.labels[1:-1, 1:]
-        coords = np.array([[2, 3, 4, 6, 8, 10]], np.float32)
-        boxes = Boxes(coords, np.array([1], np.int16))
+        boxes = Boxes(np.array([[2, 3, 4, 6, 8, 10]], np.float32), np.array([1], np.int16))
         return Case(case.id, self.header(case_id).subject, image, labels, boxes)
+
+
+def check_volumes(request: Any, progress: Any) -> CheckReport:
+    return CheckReport("volumes:x", 16, [])
 
 
 @pytest.fixture(scope="module", autouse=True)
 def volumes():
-    @hookimpl
-    def register_sources(register):
-        register("volumes", lambda: Volumes)
-
-    @hookimpl
-    def register_checks(register):
-        register("volumes", lambda: lambda request, progress: CheckReport("volumes:x", 16, []))
-
-    plugin = SimpleNamespace(register_sources=register_sources, register_checks=register_checks)
-    installed().add(plugin, "volumes")
-    assert "volumes" not in installed().broken, installed().broken
-    yield
-    installed().remove("volumes")
+    with offered("volumes", sources={"volumes": Volumes}, checks={"volumes": check_volumes}):
+        yield
 
 
 VOLUME: Any = Volumes(SourceRequest("volumes", "x"))
@@ -79,10 +68,6 @@ def request(where: str = "volumes:x", **read: str) -> SourceRequest:
 
 def opened(where: str = "volumes:x", **read: str) -> Any:
     return SliceSource(request(where, **read))
-
-
-def image_of(case_id: str = "toy_00/axi007", **read: str) -> Any:
-    return opened(**read).load(case_id).image
 
 
 def labels_of(case_id: str, axis: int = 0) -> Any:
@@ -106,11 +91,9 @@ def test_a_plane_is_cut_across_its_axis(plane, axis, short):
 def test_blank_slices_have_different_hashes():
     source = opened(plane="sagittal")
     blank = [i for i in source.train_ids if not source.load(i).image.any()]
-    assert len({i.split("/")[0] for i in blank}) > 1
     records = case_records(source, blank)
-    assert len({record.sha256 for record in records}) == len(blank)
+    assert len({record.sha256 for record in records}) == len(blank) > 1
     assert [case_content(source, record.id) for record in records] == [r.sha256 for r in records]
-    assert records == case_records(opened(plane="sagittal"), blank)
 
 
 @pytest.mark.parametrize(
@@ -134,28 +117,14 @@ def test_slices_are_chosen_by_their_foreground():
     counts = {case: int((labels_of(case, 2) > 0).sum()) for case in every}
     some = opened(plane="sagittal", foreground="with", min_foreground="20").train_ids
     none = opened(plane="sagittal", foreground="without").train_ids
-    assert len(every) == 12 * 16
     assert set(some) == {case for case, count in counts.items() if count >= 20}
     assert set(none) == {case for case, count in counts.items() if count == 0}
-
-
-def test_slices_read_each_volume_once_and_never_to_list():
-    Volumes.reads = 0
-    assert opened(slices="10%-90%").train_ids
-    assert Volumes.reads == 0
-    source = opened(foreground="with")
-    for case in (*source.train_ids, *source.train_ids):
-        source.load(case)
-    assert Volumes.reads == 12
-    source = opened(classes="label")
-    assert len([source.header(i).label_class for i in source.train_ids]) == 12 * 14
-    assert Volumes.reads == 24
 
 
 def test_resized_slices_have_bilinear_images_and_nearest_labels():
     source = opened(resize="28x30")
     case, plane = source.load("toy_00/axi007"), opened().load("toy_00/axi007")
-    assert (case.image.shape, source.space.size) == ((2, 28, 30), (28, 30))
+    assert source.space.size == (28, 30)
     how: dict[str, Any] = {"zoom": (28 / 15, 30 / 16), "grid_mode": True, "mode": "nearest"}
     np.testing.assert_array_equal(case.labels, zoom(plane.labels, order=0, **how))
     image = [zoom(channel, order=1, **how) for channel in plane.image]
@@ -180,15 +149,14 @@ def test_window_applies_to_the_outside_too():
 
 
 def test_channels_are_kept_by_name_or_are_cases_of_their_own():
-    kept = opened(channels="second")
+    kept, image = opened(channels="second"), VOLUME.load("toy_00").image[:, 4]
     assert kept.schema.channels == ("second",)
-    np.testing.assert_array_equal(kept.load("toy_00/axi004").image, image_of("toy_00/axi004")[1:])
+    np.testing.assert_array_equal(kept.load("toy_00/axi004").image, image[1:])
     source = opened(concat="yes", window="0:1,0:2", slices="4")
     assert source.train_ids[:2] == ("toy_00/axi004/first", "toy_00/axi004/second")
     assert source.schema.channels == ("first+second",)
     second = source.load("toy_00/axi004/second").image
-    expected = (image_of("toy_00/axi004")[1:] / 2).clip(0, 1)
-    np.testing.assert_allclose(second, expected, atol=1e-6)
+    np.testing.assert_allclose(second, (image[1:] / 2).clip(0, 1), atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -200,29 +168,28 @@ def volume_cache(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize(
     "read",
-    [
-        {"slices": "4-7"},
-        {"plane": "sagittal", "foreground": "with"},
-        {"classes": "label"},
-    ],
+    [{"slices": "4-5"}, {"plane": "sagittal", "foreground": "with"}, {"classes": "label"}],
+    ids=str,
 )
-def test_slices_of_a_cache_are_those_of_the_original(volume_cache, read, monkeypatch):
+def test_slices_of_a_cache_are_those_of_the_original(volume_cache, read):
     cached = opened(f"h5:{volume_cache}", window="1%:99%", **read)
     source = opened(window="1%:99%", **read)
     assert cached.train_ids == source.train_ids
     if "slices" in read:
         assert lineage_of(cached) == lineage_of(source)
     one, two = (side.load(source.train_ids[8]) for side in (cached, source))
+    np.testing.assert_array_equal(one.image, two.image)
     np.testing.assert_array_equal(one.boxes.coords, two.boxes.coords)
-    monkeypatch.setattr(type(cached.inner), "_image", None)  # labels alone tell the class
     some = source.train_ids[14:24]
-    assert [cached.header(i).label_class for i in some] == [
-        source.header(i).label_class for i in some
-    ]
+    classes = [[side.header(i).label_class for i in some] for side in (cached, source)]
+    assert classes[0] == classes[1]
 
 
 def oriented(folder: Path, codes: str) -> str:
     """The same five heads in files whose voxels run as ``codes`` say; ``nifti:`` and the folder."""
+    turn = nib.orientations.ornt_transform(
+        *map(nib.orientations.axcodes2ornt, ("LPS", codes)),
+    )
     rng = np.random.default_rng(0)
     for number in range(5):
         image = rng.normal(size=(12, 10, 8)).astype(np.float32)  # (x, y, z) to the left, back, head
@@ -230,9 +197,6 @@ def oriented(folder: Path, codes: str) -> str:
         second[2] = 1
         for part, array in (("images", image), ("labels", second)):
             stored = nib.Nifti1Image(array, np.diag([-1.0, -1.0, 1.0, 1.0]))
-            turn = nib.orientations.ornt_transform(
-                nib.io_orientation(stored.affine), nib.orientations.axcodes2ornt(codes)
-            )
             turned = stored.as_reoriented(turn)
             path = folder / codes / part / f"case_{number}.nii.gz"
             save(path, np.asarray(turned.dataobj), turned.affine)
@@ -242,7 +206,7 @@ def oriented(folder: Path, codes: str) -> str:
 RIGHT = {"plane": "sagittal", "slices": "2-4", "count_from": "right"}
 
 
-@pytest.mark.parametrize("codes", ["RAS", "LAS", "SPR"])
+@pytest.mark.parametrize("codes", ["RAS", "SPR"])
 def test_slices_counted_from_a_side_are_the_same_whichever_way_the_file_runs(tmp_path, codes):
     lps, other = (opened(oriented(tmp_path, name), **RIGHT) for name in ("LPS", codes))
     assert lps.train_ids == other.train_ids
@@ -254,19 +218,8 @@ def test_slices_counted_from_a_side_are_the_same_whichever_way_the_file_runs(tmp
         np.testing.assert_array_equal(one.labels, two.labels)
         # Of files that run from the right, as BRATS files do, it is their own second.
         assert (one.labels == 1).all() == case.endswith("009")
-
-
-@pytest.mark.parametrize(
-    ("where", "read", "says"),
-    [
-        ("nifti", {**RIGHT, "count_from": "superior"}, "no side of sagittal .*left or right"),
-        ("volumes", RIGHT, "does not say which way its arrays run.*count_from=array"),
-    ],
-)
-def test_a_side_that_cannot_be_counted_from_is_refused(tmp_path, where, read, says):
-    found = oriented(tmp_path, "LPS") if where == "nifti" else "volumes:x"
-    with pytest.raises(UsageFault, match=says):
-        opened(found, **read)
+    with pytest.raises(UsageFault, match=r"no side of sagittal .*left or right"):
+        opened(lps.request.where, **{**RIGHT, "count_from": "superior"})
 
 
 @pytest.mark.parametrize(
@@ -282,6 +235,9 @@ def test_a_side_that_cannot_be_counted_from_is_refused(tmp_path, where, read, sa
         ({"classes": "foreground", "foreground": "with"}, "all slices are of one class"),
         ({"classes": "foreground", "foreground": "without"}, "of one class.*leave one of the two"),
         ({"classes": "label", "foreground": "without"}, "all slices are of one class"),
+        (RIGHT, "does not say which way its arrays run.*count_from=array"),
+        ({"where": "slices:volumes:x"}, "expected slices of volumes"),
+        ({"where": "volumes"}, "KIND:WHERE"),
     ],
 )
 def test_wrong_slice_options_are_refused(read, says):
@@ -289,21 +245,10 @@ def test_wrong_slice_options_are_refused(read, says):
         opened(**read)
 
 
-def test_options_that_leave_no_slice_are_refused():
-    with pytest.raises(DataFault, match="no slice is left of 12 training volume"):
-        _ = opened(slices="90-99").train_ids
-
-
-@pytest.mark.parametrize("case", ["toy_00/axi099", "toy_00/sag001", "toy_00", "axi001"])
+@pytest.mark.parametrize("case", ["toy_00/axi014", "toy_00/sag001", "toy_00", "axi001"])
 def test_unknown_slices_are_refused(case):
     with pytest.raises(DataFault, match=r"no (slice|case)"):
         opened().load(case)
-
-
-@pytest.mark.parametrize("where", ["slices:volumes:x", "volumes"])
-def test_slices_of_no_volumes_are_refused(where):
-    with pytest.raises(UsageFault):
-        opened(where)
 
 
 def test_check_slices_reports_faults_of_volumes_and_options(monkeypatch):
@@ -311,7 +256,8 @@ def test_check_slices_reports_faults_of_volumes_and_options(monkeypatch):
         return check_slices(request(**read), lambda done, total: None)
 
     assert found() == CheckReport("slices:volumes:x", 16 * 14, [])
-    assert [f.level for f in found(slices="90-99").findings] == ["error"]
+    (error,) = found(slices="90-99").findings
+    assert (error.level, "no slice is left of 12 train" in error.message) == ("error", True)
     (warning,) = found(classes="foreground", slices="8").findings
     assert warning.level == "warning"
     assert "no training case of fold 0 is of class 'without'" in warning.message
@@ -344,11 +290,12 @@ def test_a_slice_is_of_the_label_of_most_voxels():
 
 
 def test_a_cache_of_slices_has_their_classes(tmp_path):
-    source = opened(classes="foreground", slices="5-8", resize="8x8")
+    source = opened(classes="foreground", slices="5,13", resize="8x8")
     write_h5(source, tmp_path / "s.h5")
     cached: Any = open_source(SourceRequest("h5", str(tmp_path / "s.h5")))
     assert cached.schema.classes == ("without", "with")
-    for case_id in source.train_ids[:8]:
-        expected = source.header(case_id).label_class
-        assert cached.header(case_id).label_class == cached.load(case_id).label_class == expected
     assert lineage_of(cached) == lineage_of(source)
+    expected = [source.header(case_id).label_class for case_id in source.train_ids]
+    assert set(expected) == {0, 1}
+    assert [cached.header(case_id).label_class for case_id in source.train_ids] == expected
+    assert [cached.load(case_id).label_class for case_id in source.train_ids] == expected

@@ -1,0 +1,226 @@
+"""Folders as people have them: which files are a case's channels and its label map."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.runtime.errors import DataFault, UsageFault
+from tests.data.sets import check, only, opened, save
+
+SHAPE = (8, 7, 6)
+READ = {"folds": "2", "modality": "none"}
+THIRD = "BraTS20_Training_003"
+
+
+def noise(case: str, channel: int) -> np.ndarray:
+    """About 100 for the first channel of a case, 200 for the second."""
+    rng = np.random.default_rng((sum(case.encode()), channel))
+    return rng.normal(100 * (channel + 1), 1, SHAPE).astype(np.float32)
+
+
+def write(folder: Path, cases: Any, images: Any, label: str, values: tuple[int, ...]) -> Path:
+    """Files by their names, of which {} is the case, and {home} its folder in BIDS."""
+    drawn = np.zeros(SHAPE, np.uint8)
+    for place, value in enumerate(values):
+        drawn[place + 2, 2:5, 2:5] = value
+    for case in cases:
+        pairs = [(name, noise(case, number)) for number, name in enumerate(images)]
+        for name, array in [*pairs, (label, drawn)]:
+            path = folder / name.format(*[case] * 2, home=case.replace("_ses-", "/ses-"))
+            save(path, array, np.eye(4))
+    return folder
+
+
+def read(where: Path, **keys: str) -> Any:
+    return opened(where, **{**READ, **keys})
+
+
+def mean(source: Any, case: str, channel: str) -> float:
+    return float(source.load(case).image[source.channels.index(channel)].mean())
+
+
+OLD = [f"{{}}/{{}}_{channel}.nii" for channel in ("flair", "t1", "t1ce", "t2")]
+NEW, SEG = [f"{{}}/{{}}-{channel}.nii.gz" for channel in ("t1c", "t1n", "t2f")], "{}/{}_seg.nii"
+BRATS20 = [f"BraTS20_Training_{n:03d}" for n in range(1, 5)], OLD, SEG, (1, 2, 4)
+GLIOMAS = ["BraTS-GLI-00000-000", "BraTS-GLI-00000-001", "BraTS-GLI-00002-000"]
+CHILDREN = ["BraTS-PED-00000-000", "BraTS-PED-00001-000"]
+PAIR = ["{}/{}_PD.nii.gz", "{}/{}_T1.nii.gz"]
+VISITS, ANAT = ["sub-01_ses-a", "sub-01_ses-b", "sub-02"], "{home}/anat/{}_"
+BIDS = VISITS, [f"{ANAT}FLAIR.nii", f"{ANAT}T1w.nii"], f"derivatives/x/{ANAT}space-a_dseg.nii", (1,)
+PARTS = "necrosis oedema enhancing"
+LAYOUTS: dict[str, tuple[Any, str, str]] = {
+    "2017": ((["B_1", "B_2"], [f"HGG/{n}" for n in OLD], f"HGG/{SEG}", (1, 2, 4)), "t2", PARTS),
+    "2020": (BRATS20, "t2", PARTS),
+    "2023": ((GLIOMAS, NEW, "{}/{}-seg.nii.gz", (1, 2, 3)), "t2f", PARTS),
+    "children": ((CHILDREN, NEW, "{}/{}-seg.nii.gz", (1, 2, 3)), "t2f", ""),
+    "one label": ((["BraTS2021_0", "BraTS2021_1"], OLD, SEG, (1,)), "t2", ""),
+    "two labels": ((["a", "b"], OLD, "{}/{}_dseg.nii", (1, 2)), "t2", ""),
+    "label": ((["a", "b"], PAIR, "{}/{}_label.nii.gz", (1,)), "T1", ""),
+    "mask": ((["a", "b"], PAIR, "{}/{}_mask.nii.gz", (1,)), "T1", ""),
+    "flat": ((["pat01", "pat02"], ["{}_T1.nii"], "{}_hippo_mask.nii", (1,)), "T1", "hippo_mask"),
+    "flat two": ((["p_1", "p_2"], ["{}_A.nii", "{}_B.nii"], "{}_mask.nii", (1,)), "B", "mask"),
+    "flat bare": ((["scan-1", "scan-2"], ["{}.nii"], "{}-mask.nii", (1,)), "image", "mask"),
+    "flat dots": ((["a.b_1", "a.b_12"], ["{}_0.nii"], "{}_mask_gt.nii", (1,)), "0", "mask_gt"),
+    "numbers": ((["s_0001", "s_0002"], ["images/{}.nii"], "labels/{}.nii", (1,)), "channel 0", ""),
+    "BIDS": (BIDS, "T1w", ""),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_cases_their_channels_and_labels_are_known_by_names(tmp_path, layout):
+    (cases, images, label, values), last, parts = LAYOUTS[layout]
+    write(tmp_path, cases, images, label, values)
+    (tmp_path / "survival_info.csv").write_text("Brats20ID,Age\n")
+    source = read(tmp_path)
+    assert sorted(source.train_ids + source.held_out_ids) == cases
+    assert (len(source.channels), source.channels[-1]) == (len(images), last)
+    assert mean(source, cases[0], last) == pytest.approx(100 * len(images), abs=1)
+    names = parts.split() or [f"label {value}" for value in values]
+    assert source.schema.labels == {"background": 0, **dict(zip(names, values, strict=True))}
+    assert list(check(tmp_path, **READ).findings) == []
+    if layout in ("2023", "BIDS"):  # people who were seen twice
+        assert source.header(cases[1]).subject == cases[1][: -4 if layout == "2023" else 6]
+
+
+def test_segmentations_of_bids_go_before_masks_and_a_second_image_is_refused(tmp_path):
+    write(tmp_path, *BIDS)
+    write(tmp_path, VISITS, [], "derivatives/x/{home}/anat/{}_desc-brain_mask.nii", (1, 2, 3))
+    assert set(np.unique(read(tmp_path, channels="T1w").load("sub-02").labels)) == {0, 1}
+    image = tmp_path / "sub-02/anat/sub-02_T1w.nii"
+    image.with_name("sub-02_run-2_T1w.nii").write_bytes(image.read_bytes())
+    with pytest.raises(DataFault, match=r"there is sub-02_T1w\.nii too"):
+        read(tmp_path)
+
+
+@pytest.mark.fault(12)
+def test_a_case_that_occurs_twice_is_refused(tmp_path):
+    for grade in ("HGG", "LGG"):
+        write(tmp_path / grade, ["p1"], OLD, SEG, (1,))
+    with pytest.raises(DataFault, match="case 'p1' occurs twice"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("channels", ["FLAIR T1w", "bold t1"])
+def test_gaps_in_labels_are_refused_where_channels_are_not_brats(tmp_path, channels):
+    names = [f"{{}}/{{}}_{channel}.nii" for channel in channels.split()]
+    write(tmp_path, "ab", names, SEG, (1, 2, 4))
+    with pytest.raises(DataFault, match=r"expected 0, 1, 2, .* without a gap"):
+        _ = read(tmp_path).schema
+    assert "without a gap" in only(tmp_path, **READ).message
+
+
+def test_channels_are_chosen_in_any_spelling_and_called_as_asked(tmp_path):
+    source = read(write(tmp_path, *BRATS20), channels="T2,flair")
+    assert source.channels == ("T2", "flair")
+    assert mean(source, THIRD, "T2") == pytest.approx(400, abs=1)
+    assert source.schema.labels["enhancing"] == 4
+    with pytest.raises(UsageFault, match=r"no channel 't1c'.*Did you mean 't1ce'"):
+        read(tmp_path, channels="t1c")
+
+
+@pytest.mark.fault(11)
+def test_a_missing_file_is_named_and_one_that_few_cases_have_passed_over(tmp_path):
+    lacking = write(tmp_path, *BRATS20) / THIRD / f"{THIRD}_t1ce.nii"
+    content = lacking.read_bytes()
+    lacking.unlink()
+    finding = only(tmp_path, **READ)
+    assert finding.level == "error"
+    assert re.match(f"{re.escape(str(lacking))}: missing.*'{THIRD}'", finding.message)
+    with pytest.raises(DataFault, match=re.escape(str(lacking))):
+        read(tmp_path).load(THIRD)
+    for name in (lacking.name, f"{THIRD}_t1_bet.nii", "notes_t9.nii"):
+        lacking.with_name(name).write_bytes(content)
+    assert len(read(tmp_path).channels) == 4
+
+
+def test_a_file_under_another_name_is_named_where_one_is_missing(tmp_path):
+    home = write(tmp_path, *BRATS20) / THIRD  # BraTS20_Training_355 has such a file
+    (home / f"{THIRD}_seg.nii").rename(home / "W39_1998.09.19_Segm.nii")
+    with pytest.raises(DataFault, match=rf"W39_1998.09.19_Segm.nii: .* {THIRD}_seg.nii is missing"):
+        read(tmp_path)
+
+
+def test_files_that_look_like_label_maps_but_are_not_called_so_are_refused(tmp_path):
+    write(tmp_path, ("anna", "bert"), PAIR[1:], "{}/{}_segmentation.nii", (1,))
+    with pytest.raises(DataFault, match=r"'segmentation' .* CASE_seg.nii.gz.*channels="):
+        read(tmp_path)
+    assert read(tmp_path, channels="T1").load("anna").labels is None
+
+
+def test_of_one_folder_a_missing_file_or_a_second_label_map_is_named(tmp_path):
+    cases = ("p1", "p2", "p3")
+    for label in ("left", "right"):
+        write(tmp_path, cases, ["{}_T1.nii"], f"{{}}_{label}_mask.nii", (1,))
+        if label == "left":
+            (tmp_path / "p2_left_mask.nii").unlink()
+            said = only(tmp_path, **READ).message
+            assert "p2_left_mask.nii: missing, expected for case 'p2'" in said
+            write(tmp_path, cases, [], "{}_left_mask.nii", (1,))
+    message = only(tmp_path, **READ).message
+    assert "end in 'right_mask' and others in 'left_mask', expected one label map" in message
+    assert read(tmp_path, channels="T1").channels == ("T1",)
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Path:
+    """Two cases of two channels and labels 1 and 3."""
+    images = [f"images/{{}}_000{channel}.nii.gz" for channel in (0, 1)]
+    return say(write(tmp_path, "ab", images, "labels/{}.nii.gz", (1, 3)))
+
+
+def say(folder: Path, **content: object) -> Path:
+    names = {"channel_names": {"0": "T1", "1": "T2"}, "labels": {"background": 0, "a": 1, "b": 3}}
+    (folder / "dataset.json").write_text(json.dumps({**names, **content}))
+    return folder
+
+
+def test_dataset_json_names_labels_and_the_channels_to_choose_from(named):
+    write(named, "ab", OLD, SEG, (1,))  # folders of pairs stay pairs
+    source = read(named)
+    assert source.channels == ("T1", "T2")
+    assert source.schema.labels == {"background": 0, "a": 1, "b": 3}
+    assert list(check(named, **READ).findings) == []
+    assert mean(read(named, channels="t2"), "a", "t2") == pytest.approx(200, abs=1)
+    with pytest.raises(UsageFault, match="no channel 'PD', expected among: T1, T2"):
+        read(named, channels="PD")
+
+
+def test_it_names_the_channels_of_one_file_too(tmp_path):
+    for case in "ab":
+        save(tmp_path / f"images/{case}.nii.gz", np.stack([noise(case, n) for n in (0, 1)], -1))
+        save(tmp_path / f"labels/{case}.nii.gz", np.full(SHAPE, 3, np.uint8))
+    say(tmp_path)
+    assert read(tmp_path).channels == ("T1", "T2")
+    assert mean(read(tmp_path, channels="T2"), "b", "T2") == pytest.approx(200, abs=1)
+    say(tmp_path, channel_names={"0": "T1", "1": "T2", "2": "PD"})
+    with pytest.raises(DataFault, match=r"2 channel\(s\), expected 3"):
+        read(tmp_path).load("a")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"channel_names": {"0": "T1"}}, r"1 name\(s\), but .* has 2 channel\(s\)"),
+        ({"channel_names": ["T1", "T2"]}, "expected different names numbered from 0"),
+        ({"channel_names": {"0": "T1", "1": "T1"}}, "expected different names"),
+        ({"labels": {"whole": [1, 2]}}, "labels is .* expected a different whole number"),
+        ({"labels": {"a": 1, "b": 1}}, "expected a different whole number"),
+    ],
+)
+def test_a_dataset_json_that_does_not_fit_is_refused(named, content, said):
+    say(named, **content)
+    with pytest.raises(DataFault, match=f"dataset.json: .*{said}"):
+        read(named)
+
+
+def test_what_it_does_not_say_stays_open_and_beside_images_tr_it_is_not_looked_at(named):
+    (named / "dataset.json").write_text('{"name": "ours"}')
+    assert read(named, labels="a:1,b:3").channels == ("channel 0", "channel 1")
+    say(named)
+    for part in ("images", "labels"):
+        (named / part).rename(named / f"{part}Tr")
+    assert read(named, labels="a:1,b:3").channels == ("channel 0", "channel 1")
