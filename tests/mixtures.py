@@ -14,32 +14,24 @@ def toy_bank(tmp_path, monkeypatch):
 
     Every voxel of sample i is 100 + i, and one voxel in eight, in a corner, has the label 1.
     """
-    from gansynth.bank.reader import BankSpec, BankWriter
     from gansynth.core.lineage import CaseRecord, Lineage
     from gansynth.core.schema import Sample, Schema
     from gansynth.hosts import mixture
+    from tests.banks import write_bank
 
     # Temporary logs are removed at exit, which pytest-xdist's workers leave out.
     session = mixture._new_log
     monkeypatch.setattr(mixture, "_new_log", lambda log: session(log or tmp_path / "logs"))
 
     def make(name="bank", *, samples=8, shape=(6, 6, 6), channels=("T1",), frozen=True, **schema):
-        told = Schema(
-            channels, {"background": 0, "organ": 1}, (1.0,) * len(shape), "DHW"[-len(shape) :]
-        )
-        told = replace(told, **schema)
-        seen = (CaseRecord("case_1", "person_1", "1" * 64),)
-        lineage = Lineage("toy:3", "0", seen)
-        spec = BankSpec(told, lineage, "toy", "0" * 64, frozen=frozen, capacity=max(1, samples))
-        with BankWriter.create(tmp_path / name, spec) as writer:
-            for i in range(samples):
-                labels = np.zeros(shape, np.int16)
-                labels[tuple(slice(n // 2) for n in shape)] = 1
-                image = np.full((len(channels), *shape), 100 + i, np.float32)
-                writer.publish(Sample(image, labels, provenance={"case": "case_1"}), {})
-            if frozen:
-                writer.finish()
-        return tmp_path / name
+        labels = np.zeros(shape, np.int16)
+        labels[tuple(slice(n // 2) for n in shape)] = 1
+        images = [np.full((len(channels), *shape), 100 + i, np.float32) for i in range(samples)]
+        pairs = [(Sample(image, labels, provenance={"case": "case_1"}), {}) for image in images]
+        names, axes = {"background": 0, "organ": 1}, "DHW"[-len(shape) :]
+        told = replace(Schema(channels, names, (1.0,) * len(shape), axes), **schema)
+        lineage = Lineage("toy:3", "0", (CaseRecord("case_1", "person_1", "1" * 64),))
+        return write_bank(tmp_path / name, told, lineage, pairs, frozen=frozen)
 
     return make
 

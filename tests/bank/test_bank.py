@@ -264,23 +264,19 @@ def test_the_oldest_go_so_that_a_live_bank_stays_within_its_bytes_at_all_times(b
         assert writer.held == 2  # a whole one stays until the next is
 
 
-@pytest.mark.parametrize(
-    ("spec", "use", "says"),
-    [
-        (replace(FROZEN, capacity=2), BankWriter.publish, "bank of capacity 2"),
-        (replace(FROZEN, capacity=3), BankWriter.publish, "complete bank"),
-        (LIVE, lambda writer, *_: writer.finish(), "only a frozen bank"),
-    ],
-    ids=["full", "complete", "live"],
-)
-def test_a_full_complete_or_live_bank_refuses_its_writer(bank, spec, use, says):
-    with BankWriter.create(bank, spec) as writer:
-        publish(writer, 2)
-        if spec.capacity == 3:
-            writer.finish()
-        with pytest.raises(UsageFault, match=says):
-            use(writer, make_sample(), {})
-    assert BankReader(bank).count() == 2
+def test_a_full_complete_or_live_bank_refuses_its_writer(bank):
+    for number, spec, says in (
+        (0, replace(FROZEN, capacity=2), "bank of capacity 2"),
+        (1, replace(FROZEN, capacity=3), "complete bank"),
+        (2, LIVE, "only a frozen bank"),
+    ):
+        with BankWriter.create(bank / str(number), spec) as writer:
+            publish(writer, 2)
+            if spec.capacity == 3:
+                writer.finish()
+            with pytest.raises(UsageFault, match=says):
+                publish(writer, 1) if spec.frozen else writer.finish()
+        assert BankReader(bank / str(number)).count() == 2
 
 
 def test_a_live_bank_has_an_age_and_a_complete_one_a_hash(bank):
@@ -316,10 +312,9 @@ def test_a_bank_is_placed_where_asked_or_in_shared_memory_or_on_the_disk_and_say
     shared, disk = room
     (one, silent), (two, said), (three, _) = (place_bank("a/run", n) for n in (50, 51, 51))
     assert [p.parent for p in (one, two, three)] == [shared, disk, disk]
-    assert two != three
+    assert (two != three, silent) == (True, "")
     assert one.name.startswith("gansynth-run-")
     assert f"-{os.getpid()}-" in one.name
-    assert silent == ""
     assert f"shared memory ({shared}) has 0.0 GB free" in said
     assert f"kept in {disk} instead" in said
     assert "--bank-dir" in said
@@ -366,7 +361,7 @@ def test_scratch_banks_are_found_and_those_of_dead_processes_go_with_the_next_on
 def test_a_flipped_bit_anywhere_is_found(bank, name):
     path = make_bank(bank, samples=1) / name
     whole, draws, silent = path.read_bytes(), rng(), []
-    for place in range(0, len(whole), 3):
+    for place in range(0, len(whole), 5):
         spoilt = bytearray(whole)
         spoilt[place] ^= 1 << int(draws.integers(8))
         path.write_bytes(spoilt)
@@ -375,7 +370,7 @@ def test_a_flipped_bit_anywhere_is_found(bank, name):
             silent.append(spoilt)
     assert path.suffix == ".json" or not silent
     assert all(json.loads(found) == json.loads(whole) for found in silent)  # another blank
-    assert len(silent) < len(whole) / 30
+    assert len(silent) < len(whole) / 50
 
 
 @pytest.mark.parametrize(

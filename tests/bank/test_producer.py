@@ -1,6 +1,5 @@
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,18 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from gansynth.bank.producer import ProducerConfig, _rest, main, open_bank, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter, verify_bank
-from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.bank.throttle import ThrottleState, write_throttle_state
 from gansynth.core.lineage import Lineage
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample, Schema
 from gansynth.runtime.errors import TrainingFault, UsageFault
-from tests.producers import CONFIG, config_of, put_stand_in
+from tests.producers import CONFIG
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "tumour": 1}, (1.0, 1.0, 1.0), has_outside=True)
 SIZE = (4, 4, 4)
@@ -187,56 +184,6 @@ def test_a_generator_that_mostly_fails_stops_with_the_reasons(tmp_path):
     with pytest.raises(TrainingFault, match=says) as caught:
         filled(tmp_path / "bank", draw=lambda first, count: draw(REJECTED[0], 1) * count)
     assert "\n" not in str(caught.value)
-
-
-@pytest.fixture
-def start(tmp_path, monkeypatch):
-    """Starts producers of the stand-in, and ends them."""
-    put_stand_in(tmp_path, monkeypatch)
-    # They have low priority: on a busy machine to end in good order takes its time.
-    monkeypatch.setattr("gansynth.bank.supervisor._STOP_SECONDS", 120)
-    started = []
-
-    def starter(where: str = "ok", **changes) -> ProducerSupervisor:
-        config = config_of(tmp_path, where, **changes)
-        started.append(ProducerSupervisor(config, tmp_path / "producer.log", restarts=0))
-        return started[-1]
-
-    yield starter
-    for producer in started:
-        producer.stop()
-
-
-def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(start, tmp_path, monkeypatch):
-    def refuse(*_: object) -> None:
-        raise AssertionError("forked, not spawned: a forked worker could hold its pipe open")
-
-    monkeypatch.setattr("subprocess._fork_exec", refuse)
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    producer = start(frozen=False, duty=0.5)
-    producer.wait(13, 300)
-    pid = producer.process.pid
-    assert psutil.Process(pid).nice() == min(19, psutil.Process().nice() + 10)
-    assert psutil.Process(pid).environ()["OMP_NUM_THREADS"] == "1"
-    assert os.getsid(pid) == os.getsid(0)  # else Linux would not heed the niceness
-    assert os.getpgid(pid) != os.getpgid(0)  # else Ctrl-C would reach it
-    producer.stop()
-    assert producer.process.returncode == 143
-    assert list((tmp_path / "bank").glob(".*.tmp-*")) == []
-    assert json.loads((tmp_path / "bank/heartbeat.json").read_text())["state"] == "stopped"
-    assert verify_bank(tmp_path / "bank") == 13
-    spec = BankReader(tmp_path / "bank").spec
-    assert (spec.run_id, spec.capacity, spec.samples.edits) == ("run", 13, ("elastic",))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("where", ["slow", "stubborn"])
-def test_a_producer_in_the_midst_of_drawing_ends_on_sigterm(start, tmp_path, where):
-    producer = start(where)
-    producer.wait(4, 300)
-    producer.stop()
-    assert producer.process.returncode == 143
-    BankWriter.attach(tmp_path / "bank").close()
 
 
 @pytest.mark.fault(41)

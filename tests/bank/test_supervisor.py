@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from gansynth.bank.reader import BankReader, BankSample, verify_bank
+from gansynth.bank.reader import BankReader, BankSample, BankWriter, verify_bank
 from gansynth.bank.store import HEARTBEAT
 from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault
@@ -29,6 +29,8 @@ Start = Callable[..., ProducerSupervisor]
 def keep(tmp_path, monkeypatch) -> Iterator[Start]:
     """Keeps producers of the stand-in, and ends them; nothing may be left of them then."""
     put_stand_in(tmp_path, monkeypatch)
+    # They have low priority: on a busy machine to end in good order takes its time.
+    monkeypatch.setattr(LIMITS % "STOP", 120)
     monkeypatch.setattr(LIMITS % "BACKOFF", 0.05)
     monkeypatch.setattr(LIMITS % "LOOK", 0.1)
     kept = []
@@ -236,6 +238,38 @@ def test_a_stop_in_the_midst_of_a_restart_leaves_no_process(keep, monkeypatch):
         supervisor.stop()
         assert not supervisor.alive()
         assert children() == []
+
+
+def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(keep, tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise AssertionError("forked, not spawned: a forked worker could hold its pipe open")
+
+    monkeypatch.setattr("subprocess._fork_exec", refuse)
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    producer = keep(frozen=False, duty=0.5)
+    producer.wait(13, 300)
+    pid = pid_of(producer)
+    assert psutil.Process(pid).nice() == min(19, psutil.Process().nice() + 10)
+    assert psutil.Process(pid).environ()["OMP_NUM_THREADS"] == "1"
+    assert os.getsid(pid) == os.getsid(0)  # else Linux would not heed the niceness
+    assert os.getpgid(pid) != os.getpgid(0)  # else Ctrl-C would reach it
+    producer.stop()
+    assert producer.process.returncode == 143
+    assert list((tmp_path / "bank").glob(".*.tmp-*")) == []
+    assert json.loads((tmp_path / "bank/heartbeat.json").read_text())["state"] == "stopped"
+    assert verify_bank(tmp_path / "bank") == 13
+    spec = BankReader(tmp_path / "bank").spec
+    assert (spec.run_id, spec.capacity, spec.samples.edits) == ("run", 13, ("elastic",))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["slow", "stubborn"])
+def test_a_producer_in_the_midst_of_drawing_ends_on_sigterm(keep, tmp_path, where):
+    producer = keep(where)
+    producer.wait(4, 300)
+    producer.stop()
+    assert producer.process.returncode == 143
+    BankWriter.attach(tmp_path / "bank").close()
 
 
 def test_a_log_that_cannot_be_written_is_an_environment_fault(tmp_path):

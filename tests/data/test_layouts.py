@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from gansynth.runtime.errors import DataFault, UsageFault
-from tests.data.sets import check, only, opened, save
+from tests.data import sets
+from tests.data.sets import check, only, opened, save, volume
 
 SHAPE = (8, 7, 6)
 READ = {"folds": "2", "modality": "none"}
@@ -224,3 +225,70 @@ def test_what_it_does_not_say_stays_open_and_beside_images_tr_it_is_not_looked_a
     for part in ("images", "labels"):
         (named / part).rename(named / f"{part}Tr")
     assert read(named, labels="a:1,b:3").channels == ("channel 0", "channel 1")
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Path:
+    """Six cases of two modalities in one 4D file each, of the Medical Segmentation Decathlon."""
+    sets.msd(tmp_path / "Task01")
+    return edit(tmp_path / "Task01", modality={"0": "FLAIR", "1": "CT"})
+
+
+def edit(task: Path, **changes: Any) -> Path:
+    path = task / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return task
+
+
+def read_task(task: Path, **keys: str) -> Any:
+    return opened(task, "msd", **{"folds": "3", **keys})
+
+
+def messages(task: Path) -> list[str]:
+    return [finding.message for finding in check(task, "msd", folds="3").findings]
+
+
+def test_a_task_of_msd_has_the_names_of_its_dataset_json(task):
+    source = read_task(task)
+    assert source.name == "msd:Task01"
+    assert source.schema.channels == ("FLAIR", "CT")
+    assert source.schema.labels == {"background": 0, "oedema": 1, "core": 2}
+    assert [how.modality for how in source.intensities] == ["mr", "ct"]
+    assert messages(task) == []
+    source = read_task(task, channels="CT", modality="none")
+    assert np.array_equal(source.load("anna_2").image[0], volume(1, channels=2)[..., 1].T)
+    with pytest.raises(UsageFault, match=r"no modality 'T9', expected among: FLAIR, CT"):
+        read_task(task, channels="T9")
+
+
+def test_a_file_without_its_modalities_is_found(task):
+    save(task / "imagesTr/anna_2.nii.gz", volume())
+    (message,) = messages(task)
+    assert "1 channel(s) of shape (6, 7, 8), expected 2 as listed in dataset.json" in message
+    with pytest.raises(DataFault, match=r"1 channel\(s\), expected 2"):
+        read_task(task).load("anna_2")
+
+
+ESCAPE = [{"image": "../x.nii.gz", "label": "labelsTr/anna_1.nii.gz"}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"training": ESCAPE}, "leads out of"),
+        ({"training": [{"image": "imagesTr/anna_1.nii.gz"}]}, "expected image and label"),
+        ({"training": []}, "no cases"),
+        ({"labels": {"0": "background", "1": "edema"}}, "[2] are not in dataset.json"),
+        ({"modality": {"1": "T1"}}, "dataset.json: modality is"),
+        ({"modality": []}, "dataset.json: modality is"),
+        ({"labels": ["a"]}, "dataset.json: labels is"),
+        ({"training": {"a": 1}}, "dataset.json: training is"),
+    ],
+)
+def test_a_wrong_dataset_json_is_found(task, changes, said):
+    edit(task, **changes)
+    if "dataset.json: " in said:
+        with pytest.raises(DataFault, match=said):
+            messages(task)
+    else:
+        assert any(said in message for message in messages(task))

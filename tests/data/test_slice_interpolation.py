@@ -35,21 +35,6 @@ def test_a_cone_is_restored():
     assert (np.diff(found.sum(axis=(1, 2))) < 0).all()
 
 
-def test_drawn_slices_stay_and_what_is_filled_lies_between_its_neighbours():
-    sparse = blobs(0)
-    before = sparse.copy()
-    found = interpolate_slices(sparse)
-    assert np.array_equal(sparse, before)
-    assert np.array_equal(found[1::3], sparse[1::3])
-    assert set(np.unique(found)) <= set(np.unique(sparse))
-    for first in range(1, 13, 3):
-        one, two = sparse[first] > 0, sparse[first + 3] > 0
-        assert (one & two).any()
-        for between in found[first + 1 : first + 3] > 0:
-            assert (between >= (one & two)).all()
-            assert (between <= (one | two)).all()
-
-
 def test_a_label_that_one_slice_lacks_yields_to_that_of_both():
     apart = interpolate_slices(discs(15, 0, 0, 15) + discs(0, 0, 0, 15))
     assert [int(plane.max()) for plane in apart] == [1, 1, 2, 2]  # in common is none: the nearer
