@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -139,15 +140,43 @@ def test_a_producer_that_keeps_dying_is_given_up_and_whoever_waits_learns_why(ke
     assert "\n" not in last
 
 
-def test_waiting_ends_when_time_is_up_and_a_killed_producer_is_named(keep):
+@pytest.mark.slow
+def test_a_killed_producer_is_named_to_who_waits_and_a_fault_of_data_is_not_tried_again(keep):
     supervisor = keep("slow", restarts=0)
     supervisor.wait(4, 300)
-    with pytest.raises(TrainingFault, match=r"4 of 13 samples after 0\.2 s"):
-        supervisor.wait(13, 0.2)
-    assert supervisor.alive()
     supervisor.process.kill()
     with pytest.raises(EnvironmentFault, match="SIGKILL"):
         supervisor.wait(13, 300)
+    supervisor = keep("data")
+    with pytest.raises(DataFault, match="look for them"):
+        supervisor.wait(13, 300)
+    assert (supervisor.restarts, isinstance(supervisor.ended, DataFault)) == (0, True)
+
+
+def test_the_end_of_a_producer_is_named_and_decides_whether_it_is_started_again(keep):
+    supervisor = keep("slow", restarts=2)
+    supervisor.stop()
+    with supervisor.log.open("a") as log:
+        log.write("labels: not there;\n\nlook for them\n")
+    for code, fault, says in (
+        (-9, EnvironmentFault, "killed by SIGKILL with 0 of 13 samples there"),
+        (1, TrainingFault, "exit code 1 .* ends: .*labels: not there; | look for them"),
+        (DataFault.exit_code, DataFault, "^look for them .producer ended with 0 of 13"),
+    ):
+        why = supervisor._fault(code, "")
+        assert type(why) is fault
+        assert re.search(says, str(why))
+    for number, seconds in ((1, "0.05"), (2, "0.1")):
+        supervisor._revive(TrainingFault("a bug"), 1)
+        (said,) = supervisor.messages()
+        assert said.startswith(f"a bug; it is started again in {seconds} s (restart {number} of")
+    supervisor._revive(TrainingFault("a bug"), 1)
+    assert supervisor.messages() == [f"{supervisor.ended}; it is not started again"]
+    with pytest.raises(TrainingFault, match="a bug; given up after 2"):
+        supervisor.wait(13, 300)
+    supervisor._in_a_row = 0
+    supervisor._revive(why, DataFault.exit_code)
+    assert supervisor.ended is why
 
 
 def test_a_bank_that_a_full_disk_made_smaller_is_told_of_once(keep, monkeypatch):
@@ -160,14 +189,6 @@ def test_a_bank_that_a_full_disk_made_smaller_is_told_of_once(keep, monkeypatch)
     until(lambda: supervisor._silent > 0.3, step=0.01)
     (line,) = said + supervisor.messages()
     assert "the bank holds 5 samples instead of 13" in line
-
-
-def test_a_fault_that_would_come_again_is_not_tried_again(keep):
-    supervisor = keep("data")
-    with pytest.raises(DataFault, match="look for them"):
-        supervisor.wait(13, 300)
-    assert (supervisor.restarts, isinstance(supervisor.ended, DataFault)) == (0, True)
-    assert "not started again" in supervisor.messages()[0]
 
 
 @pytest.mark.fault(40)
@@ -248,6 +269,8 @@ def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(keep, tmp_pat
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     producer = keep(frozen=False, duty=0.5)
     producer.wait(13, 300)
+    with pytest.raises(TrainingFault, match=r"1[34] of 20 samples after 0\.1 s"):
+        producer.wait(20, 0.1)
     pid = pid_of(producer)
     assert psutil.Process(pid).nice() == min(19, psutil.Process().nice() + 10)
     assert psutil.Process(pid).environ()["OMP_NUM_THREADS"] == "1"
