@@ -26,7 +26,7 @@ def assert_same_cases(one: CaseSource, other: CaseSource, ids: tuple[str, ...]) 
         first, second = one.load(case_id), other.load(case_id)
         assert first.subject == second.subject == other.header(case_id).subject
         for found, wanted in ((second.image, first.image), (second.labels, first.labels)):
-            np.testing.assert_array_equal(found, wanted)  # type: ignore[arg-type]  # or None
+            np.testing.assert_array_equal(found, wanted)
         if first.boxes is not None and second.boxes is not None:
             np.testing.assert_array_equal(first.boxes.coords, second.boxes.coords)
         assert case_record(one, case_id) == case_record(other, case_id)

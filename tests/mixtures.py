@@ -27,7 +27,9 @@ def toy_bank(tmp_path, monkeypatch):
         labels = np.zeros(shape, np.int16)
         labels[tuple(slice(n // 2) for n in shape)] = 1
         images = [np.full((len(channels), *shape), 100 + i, np.float32) for i in range(samples)]
-        pairs = [(Sample(image, labels, provenance={"case": "case_1"}), {}) for image in images]
+        pairs: Any = [
+            (Sample(image, labels, provenance={"case": "case_1"}), {}) for image in images
+        ]
         names, axes = {"background": 0, "organ": 1}, "DHW"[-len(shape) :]
         told = replace(Schema(channels, names, (1.0,) * len(shape), axes), **schema)
         lineage = Lineage("toy:3", "0", (CaseRecord("case_1", "person_1", "1" * 64),))

@@ -43,7 +43,7 @@ def supply_of(tmp_path):
     def make(draws: int, made: int = 1000, fault: Exception | None = None, **changes: Any) -> Any:
         words = {"ratio": "1:1", "generator": tmp_path / "run", "bank_size": 64, **changes}
         request, said = AugmentRequest(target="toy", **words), list[str]()
-        how = (request, {}, BankCapacity(64, 0), 1, 2 * draws, tmp_path, said.append)
+        how: Any = (request, {}, BankCapacity(64, 0), 1, 2 * draws, tmp_path, said.append)
         training_bank: Any = TrainingBank(*how)
         training_bank.bank, training_bank.said = tmp_path, said
         training_bank.supervisor = Producer(made, fault)

@@ -47,7 +47,8 @@ class Changed(ToySource):
     def load(self, case_id: str) -> Case:
         case: Any = super().load(case_id)
         made = {k: v(case) if callable(v) else v for k, v in self.entries.items()}
-        return replace(case, **made)
+        changed: Case = replace(case, **made)
+        return changed
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_forks_threads_and_copies_read_the_same(cached):
         assert same(source.load(case), TOY.load(case))
 
     read("toy_00")  # leaves the file open over the fork
-    assert forked(lambda n: [read(case) for case in source.train_ids[n:]], 2) == [0, 0]
+    assert forked(lambda n: list(map(read, source.train_ids[n:])), 2) == [0, 0]
     with ThreadPool(4) as threads:
         threads.map(read, source.train_ids * 6)
     assert same(pickle.loads(pickle.dumps(CaseCache(source)))("toy_05"), TOY.load("toy_05"))

@@ -86,12 +86,13 @@ def test_pixels_of_every_kind_are_read(tmp_path, name, pixels, read, expected):
     np.testing.assert_allclose(case.image, shown, atol=0.004 if name == "a.JPG" else 1e-5)
 
 
-def test_labels_are_numbered_by_their_numbers_in_the_masks(folder):
-    for path in (folder / "masks").rglob("*.png"):
-        save(path, np.where(disc(2), 200, 50 * disc(5)).astype(np.uint8))
-    source = opened(folder, labels="core:200,edema:50")
+def test_labels_are_numbered_by_their_numbers_in_the_masks(tmp_path):
+    mask = np.where(disc(2), 200, 50 * disc(5)).astype(np.uint8)
+    for part in ("images", "masks"):
+        save(tmp_path / part / "a.png", mask)
+    source = opened(tmp_path, fold="all", labels="core:200,edema:50")
     assert source.schema.labels == {"background": 0, "edema": 1, "core": 2}
-    np.testing.assert_array_equal(source.load(CASE).labels, np.where(disc(2), 2, disc(5)))
+    np.testing.assert_array_equal(source.load("a").labels, np.where(disc(2), 2, disc(5)))
 
 
 @pytest.mark.parametrize(
@@ -138,19 +139,14 @@ def test_check_warns_of_masks_and_boxes_that_are_not_read(tmp_path, name, says):
     assert re.search(says, finding.message)
 
 
-def test_read_classes_yes_takes_subfolders_as_classes(shared):
-    source = opened(shared, classes="yes", resize="8x8")
+def test_read_classes_takes_subfolders_or_a_csv_as_classes(folder):
+    source = opened(folder, classes="yes", resize="8x8")
     assert source.classes == source.schema.classes == ("benign", "malignant")
     for case_id, number in (("benign/p0_2", 0), (CASE, 1)):
         assert source.header(case_id).label_class == source.load(case_id).label_class == number
-    plain = opened(shared)
+    plain = opened(folder)
     assert (plain.schema.classes, plain.header(CASE).label_class) == ((), None)
-    assert plain.load(CASE).label_class is None
-
-
-def test_read_classes_takes_a_csv(folder):
-    files = sorted((folder / "images").rglob("*.png"))
-    cases = [path.relative_to(folder / "images").with_suffix("").as_posix() for path in files]
+    cases = sorted(plain.train_ids + plain.held_out_ids)
     lines = [f"{case},{'left' if n < 5 else 'right'}" for n, case in enumerate(cases)]
     (folder / "classes.csv").write_text("\n".join(["case,class", *lines]))
     source = opened(folder, classes="classes.csv")
@@ -158,19 +154,32 @@ def test_read_classes_takes_a_csv(folder):
     assert [source.header(case).label_class for case in cases] == [0] * 5 + [1] * 15
 
 
+@pytest.mark.fault(13)
 @pytest.mark.parametrize(
-    ("lines", "says"),
+    ("where", "read", "says"),
     [
-        ("benign/p0_0,a", "has no class, expected one for each picture; add a line"),
-        ("benign/p0_0,a\nbenign/p0_0,b", "line 3: case 'benign/p0_0' has class 'a' and 'b'"),
-        ("", r"no file .*classes\.csv, expected yes, no, or a CSV"),
+        ("none", {}, "no such folder"),
+        ("empty", {}, "no picture"),
+        ("set", {"masks": "gt"}, "--read masks=gt: no folder"),
+        ("set", {}, r"a\.png: has no mask, expected one in .*masks"),
+        (
+            "set",
+            {"classes": "short.csv"},
+            "has no class, expected one for each picture; add a line",
+        ),
+        ("set", {"classes": "odd.csv"}, "line 3: case 'a' has class '1' and '2'"),
+        ("set", {"classes": "none.csv"}, r"no file .*none\.csv, expected yes, no, or a CSV"),
     ],
 )
-def test_a_classes_csv_without_one_class_a_picture_is_refused(folder, lines, says):
-    if lines:
-        (folder / "classes.csv").write_text(f"case,class\n{lines}\n")
+def test_what_is_no_set_of_pictures_is_refused(tmp_path, where, read, says):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "set/masks").mkdir(parents=True)  # with none in it, still one of masks
+    for case in "ab":
+        save(tmp_path / f"set/images/{case}.png", picture(0))
+    (tmp_path / "set/short.csv").write_text("case,class\na,1\n")
+    (tmp_path / "set/odd.csv").write_text("case,class\na,1\na,2\n")
     with pytest.raises(DataFault, match=says):
-        opened(folder, classes="classes.csv")
+        opened(tmp_path / where, fold="all", **read)
 
 
 def test_a_folder_of_coordinates_is_not_taken_for_masks(tmp_path):
@@ -181,13 +190,6 @@ def test_a_folder_of_coordinates_is_not_taken_for_masks(tmp_path):
         source = opened(where, fold="all")
         assert source.schema.labels == {"background": 0}
         assert source.load("a").labels is None
-
-
-def test_an_image_without_its_mask_is_refused_even_if_there_is_none(tmp_path):
-    save(tmp_path / "images/a.png", picture(0))
-    (tmp_path / "masks").mkdir()
-    with pytest.raises(DataFault, match=r"a\.png: has no mask, expected one in .*masks"):
-        opened(tmp_path, fold="all")
 
 
 @pytest.mark.fault(1)
@@ -247,20 +249,6 @@ def test_a_picture_of_another_bit_depth_is_refused(folder):
     save(folder / "images" / f"{other}.png", picture(0, np.uint16))
     with pytest.raises(DataFault, match=r"1 channel\(s\) of uint16, expected 1 of uint8"):
         source.load(other)
-
-
-@pytest.mark.fault(13)
-@pytest.mark.parametrize(
-    ("where", "read", "said"),
-    [
-        (".", {}, "no picture"),
-        ("none", {}, "no such folder"),
-        (".", {"masks": "gt"}, "--read masks=gt: no folder"),
-    ],
-)
-def test_an_empty_folder_is_refused(tmp_path, where, read, said):
-    with pytest.raises(DataFault, match=said):
-        opened(tmp_path / where, **read)
 
 
 def test_check_finds_all_faults_of_pictures_in_one_pass(folder):
