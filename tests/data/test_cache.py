@@ -102,16 +102,6 @@ def test_memory_is_bounded_and_the_least_recently_used_case_goes_first():
         assert source.reads == [f"toy_{i:02d}" for i in reads]
 
 
-def test_cases_that_are_read_again_and_again_are_told_of_once(monkeypatch, caplog):
-    monkeypatch.setattr("gansynth.data.batches.READ_AGAIN", 3)
-    for room, warnings in ((2 << 30, 0), (1, 1)):
-        cache = CaseCache(ToySource(2), max_bytes=room)
-        for case in ("toy_00", "toy_01") * 9:
-            cache(case)
-        assert len(caplog.records) == warnings
-    assert "gansynth cache toy:2 -o FILE.h5" in caplog.text
-
-
 def test_two_threads_do_not_read_at_once():
     source = Counting()
     with ThreadPool(4) as threads:

@@ -9,21 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gansynth.core.registry import installed
 from gansynth.runtime.errors import DataFault, GansynthError
-from tests.data.sets import AFFINE, SHAPE, SIDES, check, only, opened, pair, request, save
+from tests.data.sets import AFFINE, SHAPE, SIDES, check, only, opened, pair, save
 from tests.data.sets import lesion as labels
 from tests.data.sets import volume as image
 
 IMAGE, LABEL = "images/p1_r_0001.nii.gz", "labels/p1_r.nii.gz"
 FILES = ("images/{}_0000.nii.gz", "images/{}_0001.nii.gz", "labels/{}.nii.gz")
-
-
-def test_a_sound_data_set_has_no_findings_and_progress_counts_cases(shared):
-    calls: list[tuple[int, int]] = []
-    checked = installed().check("nifti")(request(shared), lambda n, of: calls.append((n, of)))
-    assert (checked.name, checked.cases, list(checked.findings)) == ("nifti:set", 6, [])
-    assert calls == [(n, 6) for n in range(1, 7)]
 
 
 def halve(path: Path) -> None:
