@@ -1,8 +1,7 @@
 # mypy: disallow-untyped-calls=False
 
 import math
-from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
@@ -29,17 +28,6 @@ def images(*shape: int, seed: int = 0):
 
 def eps(count: int):
     return torch.rand(count, 1, 1, 1, generator=torch.Generator().manual_seed(9))
-
-
-class Linear(torch.nn.Module):
-    """D(x) = w . x, whose gradient is w everywhere."""
-
-    def __init__(self, weight: torch.Tensor) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(weight)
-
-    def forward(self, x):
-        return (x * self.weight).flatten(1).sum(1)
 
 
 X, Y = [t(1.0, -2.0)], [t(0.5, 3.0)]
@@ -156,10 +144,6 @@ def test_a_comparison_moves_the_synthetic_side_only(loss):
     assert fake.grad is not None
 
 
-def test_the_table_has_the_names_that_options_offer():
-    assert set(get_args(losses.AdversarialName)) == set(losses.ADVERSARIAL)
-
-
 @pytest.mark.parametrize("name", ["nonsaturating", "lsgan", "hinge"])
 def test_at_the_midpoint_real_and_synthetic_weigh_the_same(name):
     loss = losses.ADVERSARIAL[name]
@@ -169,42 +153,38 @@ def test_at_the_midpoint_real_and_synthetic_weigh_the_same(name):
     assert up.item() == -down.item() != 0
 
 
-@pytest.mark.parametrize(("weight", "value", "slope"), [(1.0, 4.0, 4 / 3), (0.0, 1.0, None)])
+@pytest.mark.parametrize(("weight", "value", "slope"), [(1.0, 4.0, 4 / 3), (0.0, 1.0, 0.0)])
 def test_the_penalty_of_a_linear_critic_moves_its_weights_alone(weight, value, slope):
     """d/dw (|w| - 1)^2 = 2 (|w| - 1) w / |w|; finite without a gradient, too."""
-    critic: Any = Linear(torch.full((1, 3, 3), weight))
+    weights = torch.full((1, 3, 3), weight, requires_grad=True)
     fake = images(4, 1, 3, 3, seed=1).requires_grad_()
+    critic = lambda x: (x * weights).flatten(1).sum(1)  # noqa: E731
     loss = losses.gradient_penalty(critic, images(4, 1, 3, 3), fake, eps(4))
     loss.backward()
     assert loss.item() == pytest.approx(value)
     assert fake.grad is None
-    assert torch.isfinite(critic.weight.grad).all()
-    if slope is not None:
-        torch.testing.assert_close(critic.weight.grad, torch.full((1, 3, 3), slope))
+    assert weights.grad is not None
+    torch.testing.assert_close(weights.grad, torch.full((1, 3, 3), slope))
 
 
 def test_the_penalty_is_computed_in_full_precision():
     layer, seen = torch.nn.Conv2d(1, 4, 3), []
-
-    def critic(x):
-        seen.append(layer(x).dtype)
-        return layer(x)
-
+    layer.register_forward_hook(lambda layer, inputs, output: seen.append(output.dtype))
     real = images(2, 1, 8, 8).bfloat16()
     with torch.autocast("cpu", torch.bfloat16):
-        assert layer(real).dtype == torch.bfloat16
-        losses.gradient_penalty(critic, real, real, eps(2))
-    assert seen == [torch.float32]
+        layer(real)
+        losses.gradient_penalty(layer, real, real, eps(2))
+    assert seen == [torch.bfloat16, torch.float32]
 
 
 def test_r1_of_a_known_gradient_reaches_the_weights():
     real = images(3, 2, 4).requires_grad_()
     expected = 0.5 * real.detach().square().sum() / 3
     assert losses.r1(real, half_square(real)).item() == pytest.approx(expected.item())
-    critic = Linear(torch.ones(1, 2))
-    real = images(2, 1, 2).requires_grad_()
-    losses.r1(real, critic(real)).backward()
-    torch.testing.assert_close(critic.weight.grad, torch.ones(1, 2))
+    weights = torch.ones(1, 2, requires_grad=True)
+    losses.r1(real, (real[..., :2] * weights).flatten(1).sum(1)).backward()
+    assert weights.grad is not None
+    torch.testing.assert_close(weights.grad, torch.full((1, 2), 2.0))
 
 
 def test_weights_are_clipped_and_buffers_left():
@@ -216,41 +196,3 @@ def test_weights_are_clipped_and_buffers_left():
     assert module.bias.tolist() == pytest.approx([-0.01, -0.01])
     assert module.weight.requires_grad
     assert module.running_mean.tolist() == [5, 5]
-
-
-def critic_of(x):
-    return [x.square().sum((1, 2), keepdim=True), x.tanh()]
-
-
-def discriminator(loss, x, y, m):
-    return loss.discriminator([x, x[:, 0]], [y, m])
-
-
-def generator(loss, x, y, m):
-    return loss.generator([x, m])
-
-
-BATCHED: dict[str, Any] = {
-    **{f"{k} discriminator": partial(discriminator, v) for k, v in losses.ADVERSARIAL.items()},
-    **{f"{k} generator": partial(generator, v) for k, v in losses.ADVERSARIAL.items()},
-    "gradient penalty": lambda x, y, m: losses.gradient_penalty(
-        critic_of, x, y, m.flatten(1)[:, :1, None, None]
-    ),
-    "r1": lambda x, y, m: losses.r1(x.requires_grad_(), critic_of(x)),
-    "drift": lambda x, y, m: losses.drift([x, m]),
-    "l1": lambda x, y, m: losses.l1(x, y, lowpass=2, weight=m),
-    "masked l1": lambda x, y, m: losses.masked_l1(x, y, m),
-    "feature matching": lambda x, y, m: losses.feature_matching([x, m], [y, m * 2]),
-    "perceptual": lambda x, y, m: losses.perceptual(layers, x, y, weights=[1.0, 3.0]),
-}
-
-
-@pytest.mark.parametrize("name", BATCHED)
-def test_equal_shares_of_a_batch_average_to_the_whole(name):
-    x, y = images(6, 2, 4, 4), images(6, 2, 4, 4, seed=1)
-    mask = images(6, 1, 4, 4, seed=2).sigmoid() * (torch.arange(6).view(6, 1, 1, 1) != 1)
-    whole = BATCHED[name](x, y, mask)
-    shares = [BATCHED[name](*(a[part] for a in (x, y, mask))) for part in (slice(3), slice(3, 6))]
-    assert whole.shape == ()
-    torch.testing.assert_close(sum(shares) / 2, whole)
-    assert abs(shares[0] - shares[1]) > 1e-4  # else the mean would prove nothing

@@ -29,8 +29,7 @@ def net(request):
 
 
 def gradients_of_net(net):
-    for parameter in net.parameters():
-        parameter.grad = None
+    net.zero_grad()
     with torch.autocast("cpu", torch.bfloat16):
         logits, _ = net(PAIR)
     sum(head.float().sum() for head in logits).backward()

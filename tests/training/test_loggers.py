@@ -4,10 +4,12 @@ import importlib.util
 import os
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
+from gansynth.report.figures import read_metrics
 from gansynth.runtime.errors import EnvironmentFault
 from gansynth.training import loggers
 from gansynth.training.loggers import Loggers, check_loggers, open_loggers
@@ -40,7 +42,7 @@ class Fragile:
     """A logger that fails from its second call on."""
 
     def __init__(self, *_: Any) -> None:
-        self.calls = 0
+        self.calls, self.closed = 0, False
 
     def scalars(self, step: int, values: Any) -> None:
         self.calls += 1
@@ -51,7 +53,7 @@ class Fragile:
         self.scalars(step, {})
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
 @pytest.mark.fault(44)
@@ -71,19 +73,11 @@ def test_a_missing_package_says_what_to_install(monkeypatch):
 def test_a_logger_that_cannot_be_opened_ends_the_run_before_it_begins(
     tmp_path, monkeypatch, fault, says
 ):
-    closed: list[str] = []
-
-    class First(Fragile):
-        def close(self) -> None:
-            closed.append("first")
-
-    def refuses(*_: Any) -> Any:
-        raise fault
-
-    monkeypatch.setattr(loggers, "LOGGERS", {"json": First, "tensorboard": refuses})
+    first, refuses = Fragile(), Mock(side_effect=fault)
+    monkeypatch.setattr(loggers, "LOGGERS", {"json": lambda *_: first, "tensorboard": refuses})
     with pytest.raises(EnvironmentFault, match=says):
         open_loggers(["json", "tensorboard"], tmp_path, CONFIG, warn=print)
-    assert closed == ["first"]
+    assert first.closed
 
 
 @pytest.mark.fault(42)
@@ -107,7 +101,9 @@ def events(folder: Path) -> Any:
     return found.Reload()
 
 
-def test_tensorboard_has_every_step_once_after_a_resume_sheets_and_settings(tmp_path, sheet):
+def test_tensorboard_has_every_step_once_after_a_resume_and_a_rollback_sheets_and_settings(
+    tmp_path, sheet
+):
     from matplotlib.image import imread
 
     log_two_sessions("tensorboard", tmp_path, sheet)
@@ -119,27 +115,21 @@ def test_tensorboard_has_every_step_once_after_a_resume_sheets_and_settings(tmp_
     assert np.allclose(imread(tmp_path / "read.png")[..., :3], imread(sheet)[..., :3], atol=0.01)
     settings = found.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
     assert '"generator": "cgan3d"' in settings
-
-
-def test_tensorboard_takes_back_what_a_rollback_takes_back(tmp_path):
     with open_loggers(["tensorboard"], tmp_path, CONFIG, warn=print) as opened:
-        for step, value in ((1, 1.0), (2, 2.0), (3, 3.0), (2, 20.0)):
+        for step, value in ((5, 5.0), (6, 6.0), (5, 50.0)):
             opened.scalars(step, {"a": value})
-    assert [(e.step, e.value) for e in events(tmp_path).Scalars("a")] == [(1, 1.0), (2, 20.0)]
+    assert [(e.step, e.value) for e in events(tmp_path).Scalars("a")] == [(5, 50.0)]
 
 
 def test_a_fit_logs_what_metrics_csv_has(tmp_path, run_cli, whole_fits):
-    from gansynth.report.figures import read_metrics
-
-    small = ("--set=steps=3", "--set=log_every=1", "--set=width=4", "--set=d_width=4")
-    run = tmp_path / "run"
-    done = run_cli("fit", "cgan3d", "--data", "example:2d", "-o", run, *small, "--device", "cpu",
-                   "--set=levels=2", "--log", "tensorboard", "-q")  # fmt: skip
+    small = ("steps=2", "log_every=1", "width=4", "d_width=4", "levels=2", "diversity=0")
+    fit = ("fit", "cgan3d", "--data", "example:2d", "-o", tmp_path, "--device", "cpu", "-q")
+    done = run_cli(*fit, "--log", "tensorboard", *(f"--set={setting}" for setting in small))
     assert done.exit_code == 0, done.stderr
-    written = read_metrics(run / "metrics.csv")
-    logged = [e.value for e in events(run).Scalars("generator/adversarial")]
+    written = read_metrics(tmp_path / "metrics.csv")
+    logged = [e.value for e in events(tmp_path).Scalars("generator/adversarial")]
     assert logged == pytest.approx(written["generator/adversarial"], rel=1e-4)
-    assert events(run).Images("samples")
+    assert events(tmp_path).Images("samples")
 
 
 def test_a_slip_in_log_costs_no_time(tmp_path, refuse):

@@ -1,13 +1,9 @@
-"""Trainings that are told to stop, or killed: they go on from there as if they had never ended."""
+"""Trainings that are told to stop: they go on from there as if they had never ended."""
 # mypy: disallow-untyped-calls=False
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,97 +11,73 @@ import pytest
 
 from gansynth.core.run_folder import read_manifest
 from gansynth.report.figures import read_metrics
-from gansynth.runtime.signals import SAME_REQUEST, Interrupted, stop_request
+from gansynth.runtime import signals
+from gansynth.runtime.signals import Interrupted, stop_request
 from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loop import train
-from tests.processes import until
-from tests.training.zoo.members import STEPS, differing, loop, member, newest, toy_batches
-
-ROOT = Path(__file__).parents[2]
-
-
-class Child:
-    """A training in a process of its own."""
-
-    def __init__(self, server: "subprocess.Popen[str]", out: Path, slow: Any, asked: Any) -> None:
-        self.server, self.out = server, out
-        self.mark, self.stderr = out.with_suffix(".slow"), out.with_suffix(".stderr")
-        self.mark.unlink(missing_ok=True)
-        files = {"stdout": str(out.with_suffix(".stdout")), "stderr": str(self.stderr)}
-        self.pid = int(self._ask({**asked, **files, "slow": {"mark": str(self.mark), **slow}}))
-
-    def _ask(self, asked: Any) -> str:
-        assert self.server.stdin is not None
-        assert self.server.stdout is not None
-        print(json.dumps(asked), file=self.server.stdin, flush=True)
-        return self.server.stdout.readline()
-
-    def tell(self, number: int) -> None:
-        """Send a signal."""
-        os.kill(self.pid, number)
-
-    def end(self) -> int:
-        """Wait for its end; the exit code."""
-        return int(self._ask({"pid": self.pid}))
-
-    def stopped(self) -> int:
-        """The exit code of one that was told to stop; nothing is half-written."""
-        code = self.end()
-        assert list(self.out.rglob(".*.tmp-*")) == []
-        return code
-
-    def steps(self) -> int:
-        """Lines of ``metrics.csv``: one a step."""
-        path = self.out / "metrics.csv"
-        return path.read_bytes().count(b"\n") - 1 if path.exists() else 0
-
-    def saved(self) -> list[int]:
-        """Steps that are checkpointed."""
-        found = (self.out / "checkpoints").glob("step-*")
-        return sorted(int(path.name[5:]) for path in found)
+from tests.offered import offered
+from tests.training.zoo.members import ZooSource, differing, loop, member, newest, toy_batches
+from tests.training.zoo.paired import MMGAN
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator["subprocess.Popen[str]"]:
-    """Has everything imported, and forks."""
-    path = os.pathsep.join([str(ROOT), *sys.path])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    command, pipe = [sys.executable, "-m", "tests.training.zoo.command", "serve"], subprocess.PIPE
-    with subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT, env=environment
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+@pytest.fixture
+def fit(run_cli, tmp_path):
+    """``fit("run", "step", signal.SIGTERM)``: in its fifth step a fit is told to stop."""
+
+    def start(name: str, where: str = "", *numbers: int, **settings: Any) -> Any:
+        def tell(at: str) -> None:
+            for number in numbers if at == where else ():
+                os.kill(os.getpid(), number)
+
+        class Told(MMGAN):
+            name = "zoo_told"
+
+            def _paint(self, step):
+                if step.index == 4:
+                    tell("step")
+                return super()._paint(step)
+
+        class Source(ZooSource):
+            def load(self, case_id):
+                tell("read")
+                return super().load(case_id)
+
+        chosen = {"batch_size": 2, "precision": "fp32", "log_every": 1, "diversity": 0}
+        words = [f"--set={key}={value}" for key, value in {**chosen, **settings}.items()]
+        fit = ("fit", "zoo_told", "--data", "zoo:16", "--device", "cpu", "-q", "-o")
+        with offered("told", generators={"zoo_told": Told}, sources={"zoo": Source}):
+            return run_cli(*fit, tmp_path / name, *words)
+
+    return start
 
 
-# Of MM-GAN with its pool full; of cpggan within its second fade.
-@pytest.mark.fault(28)
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["mmgan", "cpggan"])
-def test_killed_again_and_again_a_run_ends_as_if_never_killed(server, tmp_path, name):
-    """In a step, with a checkpoint half written, and before old checkpoints are dropped."""
-    steps = STEPS.get(name, 12)
+def saved(run: Path) -> list[int]:
+    assert list(run.rglob(".*.tmp-*")) == []
+    return sorted(int(path.name[5:]) for path in (run / "checkpoints").glob("step-*"))
 
-    def start(folder: str, where: str = "", at: int = 0) -> Child:
-        out, every = tmp_path / folder, 100 if folder == "whole" else 2
-        asked = {"name": name, "folder": str(out), "steps": steps, "checkpoint_every": every}
-        return Child(server, out, {"where": where, "at": at}, {"learn": asked})
 
-    for where, at in (("step", steps - 5), ("torn", steps - 4), ("old", steps - 2)):
-        child = start("killed", where, at)
-        until(child.mark.exists)
-        child.tell(signal.SIGKILL)
-        assert child.end() == -signal.SIGKILL
-        torn = [path.name for path in (child.out / "checkpoints").glob(".step-*")]
-        assert bool(torn) == (where == "torn")
-        assert len(child.saved()) == 2 + (where == "old")
-    child, whole = start("killed"), start("whole")
-    assert (child.end(), whole.end()) == (0, 0)
-    assert differing(newest(child.out), newest(whole.out)) == []
-    assert [path.name[:5] for path in (child.out / "checkpoints").iterdir()] == ["step-"] * 2
-    assert read_metrics(child.out / "metrics.csv")["step"] == list(range(1, steps + 1))
+@pytest.mark.fault(30)
+def test_a_run_told_to_stop_checkpoints_the_very_step_and_goes_on_to_the_bit(fit, tmp_path):
+    run = tmp_path / "run"
+    stopped = fit("run", "step", signal.SIGTERM, steps=8)
+    assert (stopped.exit_code, saved(run)) == (143, [0, 5])
+    (line,) = stopped.stderr.splitlines()
+    assert "stopped by a signal after step 5, which is checkpointed" in line
+    assert read_manifest(run)["steps"] == 5
+    assert [fit(name, steps=8).exit_code for name in ("run", "whole")] == [0, 0]
+    assert differing(newest(run), newest(tmp_path / "whole")) == []
+    assert read_metrics(run / "metrics.csv")["step"] == list(range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("where", "numbers", "code", "kept"),
+    [("read", [signal.SIGTERM], 143, []), ("step", [signal.SIGINT] * 2, 130, [0, 3])],
+    ids=["while cases are read", "at the second request"],
+)
+def test_it_ends_at_once(fit, tmp_path, monkeypatch, where, numbers, code, kept):
+    monkeypatch.setattr(signals, "SAME_REQUEST", 0.0)
+    stopped = fit("run", where, *numbers, steps=8, checkpoint_every=3)
+    assert (stopped.exit_code, saved(tmp_path / "run")) == (code, kept)
 
 
 @pytest.mark.fault(28)
@@ -123,67 +95,6 @@ def test_a_start_that_is_gone_on_from_is_not_written_again(tmp_path):
     assert seen[0] == seen[1]
 
 
-@pytest.fixture
-def fit(server, tmp_path) -> Callable[..., Child]:
-    """Starts ``gansynth fit``: ``fit("run", steps=20)``."""
-
-    def start(name: str, slow: str = "", **settings: Any) -> Child:
-        chosen = {"steps": 100_000, "batch_size": 2, "precision": "fp32", "log_every": 1}
-        chosen |= {"checkpoint_every": 1000, "sample_every": 100_000, **settings}
-        words = [f"--set={key}={value}" for key, value in chosen.items()]
-        run = ["fit", "zoo_slow", "--data", "zoo:16", "--device", "cpu", "-q", "-o"]
-        asked = {"arguments": [*run, str(tmp_path / name), *words]}
-        return Child(server, tmp_path / name, {"where": slow}, asked)
-
-    return start
-
-
-@pytest.mark.fault(30)
-@pytest.mark.slow
-def test_a_run_told_to_stop_checkpoints_the_very_step_and_goes_on_to_the_bit(fit):
-    reading = fit("run", "read")
-    until(reading.mark.exists)
-    reading.tell(signal.SIGTERM)
-    assert reading.stopped() == 143
-    assert reading.saved() == []
-
-    run = fit("run")
-    until(lambda: run.steps() >= 5)
-    run.tell(signal.SIGTERM)
-    assert run.stopped() == 143
-    steps = run.steps()
-    assert run.saved() == [0, steps]
-    (line,) = run.stderr.read_text().splitlines()
-    assert f"stopped by a signal after step {steps}, which is checkpointed" in line
-    assert read_manifest(run.out)["steps"] == steps
-
-    wanted, again = fit("wanted", steps=steps + 5), fit("run", steps=steps + 5)
-    assert (again.end(), wanted.end()) == (0, 0)
-    assert differing(newest(again.out), newest(wanted.out)) == []
-    assert read_metrics(run.out / "metrics.csv")["step"] == list(range(1, steps + 6))
-
-
-@pytest.mark.fault(30)
-@pytest.mark.slow
-def test_ctrl_c_gives_up_a_preview_for_the_checkpoint(fit):
-    run = fit("run", "preview", sample_every=5)
-    until(run.mark.exists)
-    run.tell(signal.SIGINT)
-    assert run.stopped() == 130
-    assert run.saved() == [0, 5]
-
-
-@pytest.mark.slow
-def test_the_second_signal_ends_it_at_once(fit):
-    run = fit("run", "step", checkpoint_every=3)
-    until(run.mark.exists)
-    run.tell(signal.SIGTERM)
-    time.sleep(SAME_REQUEST + 0.2)  # later, it is another request
-    run.tell(signal.SIGTERM)
-    assert run.stopped() == 143
-    assert run.saved() == [0, 3]
-
-
 def stopped_by(folder: Path, **callbacks: Any) -> None:
     """Train until a callback has had a signal sent to this process."""
     options = loop("mmgan", steps=12, decay="none", sample_every=5, checkpoint_every=100)
@@ -193,6 +104,7 @@ def stopped_by(folder: Path, **callbacks: Any) -> None:
             train(member("mmgan"), toy_batches("mmgan"), options, folder=folder, callbacks=calls)
 
 
+@pytest.mark.fault(30)
 def test_live_weights_are_checkpointed_when_a_preview_is_given_up(tmp_path):
     def preview(step):
         os.kill(os.getpid(), signal.SIGTERM)

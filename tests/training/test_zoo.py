@@ -1,8 +1,5 @@
 # mypy: disallow-untyped-calls=False
 
-import inspect
-import math
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +11,8 @@ from gansynth.core.generator import Phase, Stage, TrainingStep
 from gansynth.report.figures import read_metrics
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.signals import Interrupted
-from gansynth.training import loop as training
-from gansynth.training import state
 from gansynth.training.checkpoint_manager import TrainingCallbacks
-from gansynth.training.loop import train
+from gansynth.training.loop import FitOptions, train
 from tests.training.zoo.members import (
     STEPS,
     ZOO,
@@ -47,23 +42,15 @@ def weights(generator):
     return {f"{n}/{k}": v.detach() for n, net in nets for k, v in net.named_parameters()}
 
 
-SLOW = ("dcgan", "wgan_gp", "progressive")  # others of their kind, and the conformance suite, do
+QUICK = ("cpggan", "mmgan", "hinge_r1", "ada", "wgan", "pix2pix3d")  # others are like one of these
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ZOO if name not in QUICK]
 
 
-def quick(names: Iterable[str]) -> list[Any]:
-    return [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in names]
-
-
-@pytest.mark.parametrize("name", quick(ZOO))
+@pytest.mark.parametrize("name", [*QUICK, *SLOW])
 def test_training_moves_every_player_and_resumes_to_the_bit(tmp_path, name):
     before = {k: v.clone() for k, v in weights(member(name)).items()}
     generator, report = run(name, tmp_path / "whole")
-    curves = read_metrics(tmp_path / "whole" / "metrics.csv")
     assert report.rollbacks == 0
-    for column in set(curves) - {"step", "images", "seconds", "rate"}:
-        came_in = [v for v in curves[column] if not math.isnan(v)]
-        assert came_in, column
-        assert np.isfinite(came_in).all(), column
     after = weights(generator)
     moved = {k.partition("/")[0] for k in before if not torch.equal(before[k], after[k])}
     assert moved == set(generator.players())
@@ -82,17 +69,14 @@ def test_training_moves_every_player_and_resumes_to_the_bit(tmp_path, name):
     assert differing(newest(tmp_path / "cut"), newest(tmp_path / "whole")) == []
 
 
-def test_the_loop_has_no_branch_of_any_gans_own():
-    """It knows generators by their contract alone: no class is asked for, no loss imported."""
-    for module in (training, state):
-        source = inspect.getsource(module)
-        for word in ("losses", "pool", "augment", "penalty", "clip_weights"):
-            assert f"import {word}" not in source
-        for word in ("isinstance", "generator.name", "gansynth.nn", "gansynth_"):
-            assert word not in source
-
-
-@pytest.mark.parametrize("name", quick(n for n, chosen in ZOO.items() if chosen.shared))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "wgan" else pytest.mark.slow)
+        for name, chosen in ZOO.items()
+        if chosen.shared
+    ],
+)
 def test_parts_of_a_batch_add_up_to_the_batch(tmp_path, name):
     """Up to rounding, of float32 sums in another order: less than 1/10 000 of the way gone."""
     for parts in (1, 2):
@@ -132,25 +116,30 @@ def test_a_norm_bounds_how_far_a_step_goes():
         ("none", 0.5, [1, 1, 1, 1, 1, 1, 1, 1]),
         ("linear", 0.5, [1, 1, 1, 1, 1, 0.75, 0.5, 0.25]),
         ("linear", 0, [1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]),
-        ("cosine", 0.5, [1, 1, 1, 1, 1, 0.853553, 0.5, 0.146447]),
+        ("cosine", 0.5, [1, 1, 1, 1, 1, 0.853553, 0.5, 0.1464466]),
     ],
 )
-def test_rates_of_all_players_fall_as_asked(tmp_path, decay, begin, rates):
-    seen = []
+def test_rates_fall_as_asked(decay, begin, rates):
+    options = FitOptions(steps=8, decay=decay, decay_from=begin)
+    assert [options.rate(index) for index in range(8)] == pytest.approx(rates)
+
+
+def test_rates_of_all_players_fall(tmp_path):
+    made: list[Any] = []
+    seen: list[list[float]] = []
 
     def optimizer(self, player, parameters):
-        made = ZOO["mmgan"].cls.optimizer(self, player, parameters)
-        self.made = {**getattr(self, "made", {}), player: made}
-        return made
+        made.append(ZOO["mmgan"].cls.optimizer(self, player, parameters))
+        return made[-1]
 
     def paint(self, step):
-        seen.append([made.param_groups[0]["lr"] for made in self.made.values()])
+        seen.append([one.param_groups[0]["lr"] for one in made])
         return ZOO["mmgan"].cls._paint(self, step)  # type: ignore[attr-defined]
 
     changes = {"_paint": paint, "optimizer": optimizer}
-    run("mmgan", tmp_path, changes, decay=decay, decay_from=begin)
-    assert read_metrics(tmp_path / "metrics.csv")["rate"] == pytest.approx(rates)
-    assert np.array(seen) == pytest.approx(np.outer(rates, [1e-4, 4e-4]), rel=1e-5)
+    run("mmgan", tmp_path, changes, decay="linear", decay_from=0, steps=4)
+    assert read_metrics(tmp_path / "metrics.csv")["rate"] == pytest.approx([1, 0.75, 0.5, 0.25])
+    assert np.array(seen) == pytest.approx(np.outer([1, 0.75, 0.5, 0.25], [1e-4, 4e-4]), rel=1e-5)
 
 
 def test_layers_fade_in_over_a_stages_first_images():
@@ -170,14 +159,8 @@ def test_layers_fade_in_over_a_stages_first_images():
 
 
 def test_a_stages_batch_that_cannot_be_shared_out_is_refused_before_training():
-    stages = (Stage((4, 4), 4, 12), Stage((8, 8), 3))
-    steps: list[TrainingStep] = []
-
-    def loss(step: TrainingStep) -> dict[str, torch.Tensor]:
-        steps.append(step)
-        return {}
-
-    phase = Phase("generator", loss)
+    steps = list[TrainingStep]()
+    phase, stages = Phase("generator", steps.append), (Stage((4, 4), 4, 12), Stage((8, 8), 3))  # type: ignore[arg-type]
     changes = {"stages": lambda self: stages, "phases": lambda self: (phase,)}
     with pytest.raises(UsageFault, match=r"batch_size=3: expected a multiple of 2"):
         run("cpggan", None, changes, accumulate=2)
