@@ -15,9 +15,10 @@ from gansynth.fitting.cost import FlopCounter, fit_into, measure, parse_bytes, s
 from gansynth.fitting.setup import resolve
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth.runtime.progress import NullReporter
+from gansynth.testing import ToySource
 from gansynth.training.loop import FitOptions
 from gansynth_cli.commands.fit import lines_of_cost
-from tests.adapters.yolo.conftest import shared_yolo  # noqa: F401  # a fixture
+from tests.offered import offered
 
 TOY = SourceRequest("toy", "3")
 TINY = {"width": "8", "d_width": "8", "levels": "2", "d_levels": "2", "batch_size": "2"}
@@ -71,38 +72,30 @@ def test_a_step_that_does_not_fit_the_free_memory_fails_in_place_of_the_process(
         measure(job, Path("-"))
 
 
-@pytest.mark.slow
-def test_a_dry_run_of_a_growing_gan_takes_steps_at_full_size(shared_yolo, monkeypatch):  # noqa: F811
-    sizes = []
-    request = SourceRequest("yolo", str(shared_yolo), read={"size": "16x16"})
-    own = {"steps": "9", "batch_size": "2", "stage_images": "4", "fade_images": "0", "width": "2"}
-    job = resolve("cpggan", request, own, None, "cpu")
+def test_a_dry_run_of_a_growing_gan_takes_steps_in_every_stage(monkeypatch):
+    sizes, own = [], {"stage_images": "4", "fade_images": "0", "width": "2", "max_width": "4"}
+    with offered("boxed", sources={"boxed": lambda request: ToySource(2, boxes=True)}):
+        own |= {"steps": "12", "batch_size": "2", "minibatch": "2"}
+        job = resolve("cpggan", SourceRequest("boxed", ""), own, None, "cpu")
     first, *others = job.generator.phases()
 
-    def loss(step):
+    def loss(step: TrainingStep) -> Any:
         sizes.append(step.stage.size)
         return first.loss(step)
 
     monkeypatch.setattr(job.generator, "phases", lambda: (replace(first, loss=loss), *others))
-    assert measure(job, Path("-"))["time_from"] == "measured in each of 3 stages"
-    assert set(sizes) == {(4, 4), (8, 8), (16, 16)}
+    assert measure(job, Path("-"))["time_from"] == "measured in each of 4 stages"
+    assert set(sizes) == {(4, 4), (8, 8), (16, 16), (32, 32)}
 
 
 def test_a_reader_sees_the_paper_beside_it():
-    lines = lines_of_cost(
-        {
-            "parameters": {"generator": 7_100_000},
-            "flops_per_step": 1.23e13,
-            "flops_total": 2.46e18,
-            "memory_mib": 5632,
-            "device": "cuda:0",
-            "seconds_per_step": 1.5,
-            "estimated_minutes": 5000.0,
-            "time_from": "measured",
-            "paper": {"hours": 240, "memory_gb": 30, "card_gb": 11},
-        }
-    )
-    text = "\n".join(lines)
+    cost = {
+        **{"parameters": {"generator": 7_100_000}, "flops_per_step": 1.23e13},
+        **{"flops_total": 2.46e18, "memory_mib": 5632, "device": "cuda:0"},
+        **{"seconds_per_step": 1.5, "estimated_minutes": 5000.0, "time_from": "measured"},
+        "paper": {"hours": 240, "memory_gb": 30, "card_gb": 11},
+    }
+    text = "\n".join(lines_of_cost(cost))
     told = ("7.1 M", "12.3 TFLOP a step", "2.46 EFLOP", "83.3 h", "240 h", "30 GB")
     for said in (*told, "5632 MiB on cuda:0"):
         assert said in text
@@ -110,18 +103,17 @@ def test_a_reader_sees_the_paper_beside_it():
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("16GB", 16 * 10**9), ("1.5 GiB", 3 << 29), ("800m", 800 * 10**6), ("4096", 4096)],
+    [
+        *(("16GB", 16 * 10**9), ("1.5 GiB", 3 << 29), ("800m", 800 * 10**6), ("4096", 4096)),
+        *((text, None) for text in ("much", "", "-1GB", "0", "16 apples", "1.2.3GB")),
+    ],
 )
-def test_sizes_are_read_as_they_are_written(text, size):
-    assert parse_bytes(text) == size
-
-
-@pytest.mark.parametrize("text", ["much", "", "-1GB", "0", "16 apples", "1.2.3GB"])
-def test_fit_memory_refuses_what_is_no_size(text, refuse, tmp_path):
+def test_sizes_are_read_as_they_are_written_and_others_refused(text, size):
+    if size is not None:
+        assert parse_bytes(text) == size
+        return
     with pytest.raises(UsageFault, match=r"--fit-memory .*expected a size, for example 16GB"):
         parse_bytes(text)
-    asked = ("fit", "cgan3d", "--data", "nnunet:1", "-o", tmp_path / "r", "--fit-memory", text)
-    refuse(*asked, code=2, says=[f"--fit-memory {text!r}", "16GB"])
 
 
 @pytest.fixture
@@ -188,38 +180,31 @@ def test_a_patch_that_does_not_fit_is_refused(toy_source, patch, says):
 
 
 def test_training_crops_are_as_large_as_asked_and_samples_are_whole(toy_source):
-    settings = {"patch": "[8, 8, 8]", "width": "4", "d_width": "4"}
-    job = resolve("cgan3d", TOY, settings, None, "cpu")
+    job = resolve("cgan3d", TOY, {"patch": "[8, 8, 8]", "width": "4"}, None, "cpu")
     assert job.batches(0, Stage(), range(2)).image.shape == (2, 2, 8, 8, 8)
     assert job.crops(0, Stage(), range(2)).image.shape == (2, 2, 16, 16, 16)
 
 
-def fit(toy: Any, *more: object) -> dict[str, Any]:
-    command = [sys.executable, "-m", "gansynth_cli", "fit", "cgan3d", *toy.options]
-    command += ["--json", "-q", "--device", "cpu", *map(str, more)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
-    assert done.returncode == 0, done.stderr
-    document: dict[str, Any] = json.loads(done.stdout)
-    return document
-
-
+@pytest.mark.fault(37)
 @pytest.mark.slow
-def test_a_dry_run_comes_within_a_third_of_what_happens(toy_nnunet, tmp_path):
-    asked = ("-o", tmp_path / "run", "--set=steps=150", "--set=batch_size=2", "--set=width=32")
-    expected = fit(toy_nnunet, *asked, "--dry-run")
-    assert not (tmp_path / "run").exists()
-    happened = fit(toy_nnunet, *asked)
+def test_a_dry_run_comes_within_a_third_of_what_happens_and_a_memory_is_kept_to(
+    toy_nnunet, tmp_path
+):
+    def fit(name: str, *more: object) -> Any:
+        command = [sys.executable, "-m", "gansynth_cli", "fit", "cgan3d", *toy_nnunet.options]
+        command += ["--json", "-q", "--device", "cpu", "-o", str(tmp_path / name), *map(str, more)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    asked = ("--set=steps=150", "--set=batch_size=2", "--set=width=32")
+    expected, happened = fit("run", *asked, "--dry-run"), fit("run", *asked)
     for key, real in (("estimated_seconds", "total_seconds"), ("memory_mib", "memory_mib")):
         assert expected[key] == pytest.approx(happened[real], rel=0.3), key
 
-
-@pytest.mark.fault(37)
-@pytest.mark.slow
-def test_a_memory_is_kept_to(toy_nnunet, tmp_path):
-    asked = ("-o", tmp_path / "run", "--set=steps=4", "--set=batch_size=8")
-    free = fit(toy_nnunet, *asked, "--dry-run")
+    asked = ("--set=steps=4", "--set=batch_size=8")
+    free = fit("bound", *asked, "--dry-run")
     budget = (free["memory_mib"] + free["memory_before_mib"]) // 2
-    bound = fit(toy_nnunet, *asked, "--fit-memory", f"{budget}MiB")
-    assert bound["memory_mib"] <= budget * 1.05
-    again = fit(toy_nnunet, *asked, "--fit-memory", f"{budget}MiB")  # the same run, resumed
+    assert fit("bound", *asked, "--fit-memory", f"{budget}MiB")["memory_mib"] <= budget * 1.05
+    again = fit("bound", *asked, "--fit-memory", f"{budget}MiB")  # the same run, resumed
     assert again["resumed_at"] == 4
