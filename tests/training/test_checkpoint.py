@@ -36,8 +36,8 @@ def test_what_was_saved_is_read_back_and_what_draws_has_a_file_of_its_own(tmp_pa
     assert (found.state["step"], found.state["images"], found.passed_over) == (7, 14, [])
     assert found.tensors.keys() == TENSORS.keys()
     assert all(torch.equal(found.tensors[k], v) for k, v in TENSORS.items())
-    sha256 = json.loads((path / checkpoint.STATE).read_text())["sha256"][checkpoint.EMA]
-    read = checkpoint.load_tensors(path / checkpoint.EMA, sha256)
+    digest = json.loads((path / checkpoint.STATE).read_text())["sha256"][checkpoint.EMA]
+    read = checkpoint.load_tensors(path / checkpoint.EMA, digest)
     assert torch.equal(read["g/weight"], EMA["g/weight"])
     assert checkpoint.latest(tmp_path / "nowhere") is None
 
@@ -62,15 +62,9 @@ def flip(path: Path) -> None:
 
 
 DAMAGE = [
-    (name, spoil)
-    for name in (checkpoint.TENSORS, checkpoint.EMA)
-    for spoil in (shorten, flip, Path.unlink)
-] + [
-    *((checkpoint.STATE, partial(Path.write_text, data=text)) for text in ("", "{}", "[]", '{"a')),
-    (
-        checkpoint.STATE,
-        lambda path: path.write_text(path.read_text().replace('"step": 2', '"step": 3')),
-    ),
+    *((name, way) for name in ("TENSORS", "EMA") for way in (shorten, flip, Path.unlink)),
+    *(("STATE", partial(Path.write_text, data=text)) for text in ("", "{}", "[]", '{"a')),
+    ("STATE", lambda path: path.write_text(path.read_text().replace('"step": 2', '"step": 3'))),
 ]
 
 
@@ -78,7 +72,7 @@ DAMAGE = [
 @pytest.mark.parametrize(("name", "spoil"), DAMAGE)
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before_and_replaced(tmp_path, name, spoil):
     save(tmp_path, 1)
-    spoil(save(tmp_path, 2) / name)
+    spoil(save(tmp_path, 2) / getattr(checkpoint, name))
     found = latest(tmp_path)
     assert found.folder.name == "step-00000001"
     assert [note.partition(":")[0] for note in found.passed_over] == ["step-00000002"]
@@ -143,7 +137,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_loaded(width, averages,
 
 
 def test_what_is_no_safetensors_file_is_an_integrity_fault(tmp_path):
-    path = tmp_path / checkpoint.EMA
-    path.write_bytes(b"\xff" * 40)
+    (path := tmp_path / checkpoint.EMA).write_bytes(b"\xff" * 40)
     with pytest.raises(IntegrityFault, match="not a safetensors file"):
         checkpoint.load_tensors(path, sha256_file(path))

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from matplotlib.image import imread, imsave
 
 from gansynth.report.figures import read_metrics
 from gansynth.runtime.errors import EnvironmentFault
@@ -20,12 +21,10 @@ CONFIG = {"generator": "cgan3d", "size": [8, 8], "fit": {"steps": 4, "seed": 0}}
 @pytest.fixture
 def sheet(tmp_path) -> Path:
     """A PNG, red above and blue below."""
-    from matplotlib.image import imsave
-
     pixels = np.zeros((4, 6, 3), np.uint8)
     pixels[:2, :, 0], pixels[2:, :, 2] = 255, 255
-    imsave(tmp_path / "sheet.png", pixels)
     path: Path = tmp_path / "sheet.png"
+    imsave(path, pixels)
     return path
 
 
@@ -104,8 +103,6 @@ def events(folder: Path) -> Any:
 def test_tensorboard_has_every_step_once_after_a_resume_and_a_rollback_sheets_and_settings(
     tmp_path, sheet
 ):
-    from matplotlib.image import imread
-
     log_two_sessions("tensorboard", tmp_path, sheet)
     found = events(tmp_path)
     logged = [(e.step, e.value) for e in found.Scalars("generator/l1")]

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from gansynth.nn.networks.blocks import Conv3d
 from gansynth.nn.networks.lean_norm import norm_leaky_relu
 from gansynth.nn.networks.progressive import (
-    EqualisedConv2d,
-    EqualisedLinear,
     minibatch_deviation,
     pixel_norm,
 )
@@ -105,19 +103,6 @@ def test_norm_leaky_relu_and_its_gradients_are_autograds(norm, x, near, lean):
         assert alone.stride() == found[0].stride() == x.stride()
 
 
-def test_norm_leaky_relu_keeps_its_output_alone():
-    x, kept = volume(), dict[int, int]()
-
-    def keep(tensor: Tensor) -> Tensor:
-        if tensor.numel() >= x.numel():
-            kept[tensor.untyped_storage().data_ptr()] = tensor.nbytes
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        keep(norm_leaky_relu(x.clone().requires_grad_(), norm_of(16), 0.2))
-    assert list(kept.values()) == [x.nbytes]
-
-
 @pytest.mark.parametrize("form", [FIRST, LAST])
 def test_noise_is_added_as_autograd_would(form):
     layer, noise = NoiseInjection(3, 16), images(3, 1, 5, 6, 7)
@@ -144,13 +129,12 @@ def test_a_matrix_does_what_torch_does_along_an_axis(mode, theirs, sizes):
     assert torch.allclose(x @ matrix(mode, coarse, fine).T, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["nearest", "trilinear", "cubic"])
-def test_every_axis_of_a_volume_goes_its_own_way(mode):
-    x = images(1, 2, 3, 4, 5)
-    slices = [enlarge(part, (8, 9), mode) for part in x.unbind(2)]
-    assert torch.allclose(enlarge(x, (3, 8, 9), mode), torch.stack(slices, 2), atol=1e-5)
-    turned = enlarge(x.transpose(2, 4), (5, 8, 6), mode).transpose(2, 4)
-    assert torch.allclose(enlarge(x, (6, 8, 5), mode), turned, atol=1e-5)
+def test_every_axis_of_a_volume_goes_its_own_way():
+    x = images(1, 2, 3, 4, 5)  # torch has no cubic interpolation in 3D
+    slices = [F.interpolate(part, size=(8, 9), mode="bicubic") for part in x.unbind(2)]
+    assert torch.allclose(enlarge(x, (3, 8, 9), "cubic"), torch.stack(slices, 2), atol=1e-5)
+    turned = enlarge(x.transpose(2, 4), (5, 8, 6), "cubic").transpose(2, 4)
+    assert torch.allclose(enlarge(x, (6, 8, 5), "cubic"), turned, atol=1e-5)
 
 
 def test_half_precision_goes_in_and_out_but_not_between():
@@ -159,23 +143,6 @@ def test_half_precision_goes_in_and_out_but_not_between():
         found = interpolate(x, [matrix("cubic", 9, 17)] * 2)
     exact = interpolate(x.float(), [matrix("cubic", 9, 17)] * 2)
     assert torch.equal(found, exact.bfloat16())
-
-
-@pytest.mark.parametrize(
-    ("layer", "wanted"),
-    [
-        (EqualisedConv2d(64, 3, 3), lambda x, w, b: F.conv2d(x, w / 288**0.5, b, padding=1)),
-        (EqualisedConv2d(64, 3, 3, gain=1), lambda x, w, b: F.conv2d(x, w / 24, b, padding=1)),
-        (EqualisedLinear(64, 3), lambda x, w, b: F.linear(x, w / 32**0.5, b)),
-    ],
-    ids=["conv", "gain", "linear"],
-)
-def test_weights_begin_with_deviation_1_and_are_scaled_by_hes_constant_when_used(layer, wanted):
-    """A ReLU halves the mean square; a gain of sqrt(2) makes up for it."""
-    x = images(2, 64, 6, 6) if layer.weight.ndim == 4 else images(2, 64)
-    torch.testing.assert_close(layer(x), wanted(x, layer.weight, layer.bias))
-    assert float(layer.weight.detach().std()) == pytest.approx(1, abs=0.2)
-    assert not layer.bias.any()
 
 
 def test_features_have_mean_square_1_in_each_voxel():

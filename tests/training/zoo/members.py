@@ -27,18 +27,11 @@ from tests.training.zoo.paired import MMGAN
 
 @dataclass(frozen=True)
 class Member:
-    """A generator of the zoo.
+    """A generator of the zoo; ``loop``: what its paper says of the loop.
 
-    Attributes:
-        cls: its class.
-        own: its own options.
-        size: voxels per axis of what it learns from.
-        loop: what its paper says of the loop.
-        shared: whether a batch that is shared out gives the same gradients (no batch norm, no
-            dropout, no pool of a process's own).
-        mute: biases that a norm takes away again. They change nothing, and their gradient is 0 but
-            for rounding, which Adam makes as large as its rate: they go anywhere.
-        boxes: whether it learns from boxes.
+    ``shared``: a batch that is shared out gives the same gradients (no batch norm, no dropout, no
+    pool of a process's own). ``mute``: biases that a norm takes away again: their gradient is 0 but
+    for rounding, which Adam makes as large as its rate. ``boxes``: it learns from boxes.
     """
 
     cls: type[Generator]
@@ -106,12 +99,8 @@ class ZooSource(ToySource):
 
 
 def member(name: str, base: type[Generator] | None = None, **changes: Any) -> Generator:
-    """A fresh generator of the zoo; its weights are the same every time.
-
-    Args:
-        name: key of ``ZOO``.
-        base: a class of the same networks, in place of the zoo's own.
-        changes: attributes that differ.
+    """A fresh generator of the zoo, of the same weights every time; ``base``: a class of the same
+    networks, in place of the zoo's own; ``changes``: attributes that differ.
     """
     chosen, cls = ZOO[name], base or ZOO[name].cls
     cls = type(cls.__name__, (cls,), changes)

@@ -16,22 +16,11 @@ import torch
 
 from gansynth.core.generator import Generator
 from gansynth.runtime.distributed import ProcessGroup, process_group
-from gansynth.runtime.progress import NullReporter
 from gansynth.runtime.signals import Interrupted, StopRequest
 from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loop import train
+from tests.recorder import Recorder
 from tests.training.zoo.members import StopAfter, loop, member, toy_batches
-
-
-class Words(NullReporter):
-    """Keeps what it was told."""
-
-    def __init__(self) -> None:
-        self.warned: list[str] = []
-
-    def warn(self, text: str) -> None:
-        """Keep the line."""
-        self.warned.append(text)
 
 
 def falling_ill(generator: Generator, what: str) -> None:
@@ -57,7 +46,7 @@ def falling_ill(generator: Generator, what: str) -> None:
 def run(job: Any, processes: ProcessGroup) -> dict[str, Any]:
     """One training, as one of the processes sees it."""
     mine = job.get("on_rank_1", "") if processes.rank == 1 else ""
-    generator, words = member(job["name"]), Words()
+    generator, words = member(job["name"]), Recorder()
     if job.get("on_rank_1") in ("loss", "buffer"):
         falling_ill(generator, mine)
     stop = StopAfter(3) if mine == "stop" else StopRequest()
