@@ -10,14 +10,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Head:
-    """A slice and what is where in it.
-
-    Attributes:
-        image: float64 (H, W) in [0, 1].
-        brain: bool (H, W).
-        lesion: likewise, within the brain.
-        box: of the lesion, ymin, xmin, ymax, xmax, half-open.
-    """
+    """A slice in [0, 1], and where brain, lesion and the box around it (half-open) are."""
 
     image: npt.NDArray[np.float64]
     brain: npt.NDArray[np.bool_]
@@ -26,13 +19,10 @@ class Head:
 
 
 def head(seed: int = 0, size: int = 256, *, rim: float = 0.55, scalp: float = 0.1) -> Head:
-    """A head that fills most of the slice.
+    """A head that fills most of the slice; ``seed`` places it, and draws the noise.
 
-    Args:
-        seed: places it, and draws the noise.
-        size: rows and columns.
-        rim: where the lesion's centre is, 0 in the middle, 1 at the brain's surface.
-        scalp: its thickness, a share of the head's radius.
+    ``rim``: where the lesion's centre is, 0 in the middle, 1 at the brain's surface. ``scalp``: its
+    thickness, a share of the head's radius.
     """
     rng = np.random.default_rng(seed)
     grid = (np.indices((size, size)) + 0.5) / size

@@ -202,9 +202,9 @@ def test_a_dry_run_comes_within_a_third_of_what_happens_and_a_memory_is_kept_to(
     for key, real in (("estimated_seconds", "total_seconds"), ("memory_mib", "memory_mib")):
         assert expected[key] == pytest.approx(happened[real], rel=0.3), key
 
-    asked = ("--set=steps=4", "--set=batch_size=8")
-    free = fit("bound", *asked, "--dry-run")
+    few = ("--set=steps=4", "--set=batch_size=8")
+    free = fit("bound", *few, "--dry-run")
     budget = (free["memory_mib"] + free["memory_before_mib"]) // 2
-    assert fit("bound", *asked, "--fit-memory", f"{budget}MiB")["memory_mib"] <= budget * 1.05
-    again = fit("bound", *asked, "--fit-memory", f"{budget}MiB")  # the same run, resumed
+    assert fit("bound", *few, "--fit-memory", f"{budget}MiB")["memory_mib"] <= budget * 1.05
+    again = fit("bound", *few, "--fit-memory", f"{budget}MiB")  # the same run, resumed
     assert again["resumed_at"] == 4

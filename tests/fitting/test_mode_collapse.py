@@ -45,7 +45,7 @@ class Stub(Generator):
         return {"generator": net}
 
     @property
-    def count(self):
+    def count(self) -> torch.Tensor:
         return self.nets["generator"].get_buffer("count")
 
     @property
@@ -55,8 +55,11 @@ class Stub(Generator):
         return Capabilities(taken, trains=True, remedies=remedies)
 
     def phases(self):
-        loss = lambda step: {"loss": self.nets["generator"].weight.square().mean()}  # noqa: E731
-        return (Phase("generator", loss, after=lambda: self.count.add_(1)),)
+        loss = lambda step: {"loss": self.nets["generator"].get_parameter("weight").sum()}  # noqa: E731
+        return (Phase("generator", loss, after=self.add),)
+
+    def add(self):
+        self.count.add_(1)
 
     def sample(self, conditions, seeds):
         o, drawn = self.options, []

@@ -106,10 +106,12 @@ def test_channels_are_taken_over_by_name(new, places, channels):
         assert (len(taken.whole), taken.partial, taken.fresh, taken.share) == (4, {}, [], 1.0)
 
 
-def test_other_shapes_stay_fresh():
+def test_what_is_of_another_shape_or_missing_stays_fresh():
     old, new = small("T1", seed=0), small("T1")
-    given = {k: v[:2] if k == "net/first.weight" else v for k, v in tensors(old).items()}
-    assert copy_weights(new, old.channel_axes(), given).fresh == ["net/first.weight"]
+    given = {k: v[:2] if k == FIRST else v for k, v in tensors(old).items()}
+    del given["net/second.bias"]
+    fresh = copy_weights(new, old.channel_axes(), given).fresh
+    assert fresh == [FIRST, "net/second.bias"]
 
 
 @pytest.mark.parametrize("channels", [("T1",), ("T1", "FLAIR")], ids=["whole", "partial"])
@@ -187,7 +189,8 @@ def test_other_options_are_said_and_nothing_that_fits_is_refused(parent_run, tmp
     assert any(text.startswith("--init-from") for text in recorder.said)
     with pytest.raises(UsageFault, match=r"of the weights fit \(d_width is 8, was 4; width is 8"):
         start(tmp_path / "new", width=8, d_width=8, init_from=parent_run)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert list(tmp_path.rglob("manifest.json")) == []
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.fault(3)

@@ -13,18 +13,15 @@ import torch
 
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import read_manifest
-from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Condition
 from gansynth.core.source import SourceRequest
 from gansynth.data.batches import batch_of
 from gansynth.fitting.fit import fit
-from gansynth.fitting.warm_start import copy_weights, named_axes
+from gansynth.fitting.warm_start import named_axes
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.options import parse
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.run_source import open_source
-from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource, check_generator
 from gansynth.testing._generator_checks import check_realness
 from gansynth.training.loop import FitOptions, train
@@ -45,7 +42,7 @@ from tests.plugins.toys import (
     trained,
     weights,
 )
-from tests.training.zoo.members import newest
+from tests.training.zoo.members import differing, newest
 
 GENERATORS = installed().names("generators")
 UNLEARNED = ("copypaste", "elastic", "parametric")
@@ -90,19 +87,19 @@ IDS = [f"{kind}-{'-'.join(f'{k}={v}' for k, v in own.items())}" for kind, own, _
 EVERY = pytest.mark.parametrize(("kind", "own", "terms"), WAYS, ids=IDS)
 
 
-def tensors(generator: Any, original: str = ".parametrizations.weight.original") -> Any:
-    """All tensors by network and name; normalised weights are called ``original``."""
-    return {
-        f"{name}/{key.replace('.parametrizations.weight.original', original)}": value.clone()
+@EVERY
+def test_training_moves_every_network_and_axes_fit_its_weights(kind, own, terms):
+    generator = build(kind, **own)
+    before = weights(generator)
+    shapes = {
+        f"{name}/{key.replace('parametrizations.weight.original', 'weight')}": value.shape
         for name, net in generator.nets.items()
         for key, value in net.state_dict().items()
     }
-
-
-@EVERY
-def test_training_moves_every_network(kind, own, terms):
-    generator = build(kind, **own)
-    before = weights(generator)
+    axes = generator.channel_axes()
+    assert {key.partition("/")[0] for key in axes} == set(generator.nets)
+    for key, (axis, names) in axes.items():
+        assert shapes[key][axis] == len(names), key
     report = learn(generator, 8 if kind == "cpggan" else 4, ema_half_life=0)
     assert terms <= set(report.losses)
     assert np.isfinite(list(report.losses.values())).all()
@@ -123,9 +120,8 @@ def test_a_batch_that_is_shared_out_comes_to_the_same(kind, own, terms):
     together = step(whole, cases())
     shares = [step(halves, cases()[first : first + 2], first, 4) for first in (0, 2)]
     for one, other in zip(whole.phases(), halves.phases(), strict=True):
-        expected = one.loss(together)
         parts = [other.loss(share) for share in shares]
-        for name, value in expected.items():
+        for name, value in one.loss(together).items():
             mean = sum(part[name].item() for part in parts) / 2
             assert mean == pytest.approx(value.item(), rel=1e-4, abs=1e-6), name
 
@@ -134,72 +130,65 @@ def test_a_batch_that_is_shared_out_comes_to_the_same(kind, own, terms):
 def test_realness_of_a_case_does_not_depend_on_the_others(kind, own, terms):
     generator = seen(kind, **own)
     check_realness(generator, cases())
-    torch.manual_seed(1)
     one: Any = discriminator_scores(generator, cases())
     plain = {k: v for k, v in own.items() if not k.startswith("augment")}
     for other in (generator, seen(kind, **plain)):  # what it sees is not augmented
-        again: Any = discriminator_scores(other, cases())
-        assert np.array_equal(one, again)
+        assert np.array_equal(one, discriminator_scores(other, cases()))  # type: ignore[arg-type]
     assert len(np.unique(one)) == len(one)
 
 
-@EVERY
-def test_channel_axes_fit_the_weights(kind, own, terms):
-    generator = build(kind, **own)
-    axes, found = generator.channel_axes(), tensors(generator, ".weight")
-    assert {key.partition("/")[0] for key in axes} == set(generator.nets)
-    for key, (axis, names) in axes.items():
-        assert found[key].shape[axis] == len(names), key
-
-
-MASK = {"with_mask": True}
 LABELS = ["label:-1", "label:background", "label:organ", "label:lesion"]
-FROM_OTHERS: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, list[str]], Any]] = [
+NAMED: list[tuple[str, dict[str, Any], dict[str, tuple[int, list[str]]]]] = [
     (
-        *("dcgan", {**MASK, "spec": replace(SCHEMA, channels=("T2",), outside_fill=(0.0,))}),
-        {**MASK, "condition": "class"},
+        *("dcgan", {"with_mask": True, "condition": "class"}),
         {
-            "generator/layers.1.weight": ["image:T2", *LABELS],
-            "generator/first.weight": [f"latent:{i}" for i in range(8)],
+            "generator/layers.1.weight": (1, ["image:T1", "image:T2", *LABELS]),
+            "generator/first.weight": (
+                1,
+                [*(f"latent:{i}" for i in range(8)), "class:a", "class:b"],
+            ),
+            "discriminator/told.weight": (0, ["class:a", "class:b"]),
         },
-        ["discriminator/told.weight"],
     ),
     (
-        *("cgan3d", {"spectral_norm": False}, {**LESION, "spectral_norm": False}),
+        *("cgan3d", {"spectral_norm": False}),
         {
-            "generator/stem.weight": LABELS,
-            "discriminator/stem.weight": ["image:T1", "image:T2", *LABELS],
+            "generator/stem.weight": (1, LABELS),
+            "discriminator/stem.weight": (1, ["image:T1", "image:T2", *LABELS]),
         },
-        None,
     ),
     (
         *("cpggan", {}),
-        {"spec": replace(SCHEMA, channels=("FLAIR", "T1"), box_classes=("cyst", "bleeding"))},
-        {"discriminator/image.2.weight": ["image:T1", "box:cyst"]},
-        [],
+        {"discriminator/image.2.weight": (1, ["image:T1", "image:T2", "box:lesion", "box:cyst"])},
     ),
 ]
 
 
-@pytest.mark.parametrize(("kind", "old", "new", "partial", "fresh"), FROM_OTHERS, ids=TINY)
-def test_weights_are_taken_over_by_the_names_of_channels(kind, old, new, partial, fresh):
-    ancestor, heir = build(kind, **old), build(kind, **new)
-    taken = copy_weights(heir, named_axes(ancestor), tensors(ancestor))
-    assert {key: taken.partial[key] for key in partial} == partial
-    assert fresh is None or taken.fresh == fresh
-    one, other = tensors(ancestor), tensors(heir)
-    for key, names in partial.items():
-        (axis, before), (_, after) = (named_axes(made)[key] for made in (ancestor, heir))
-        for name in names:
-            was, became = one[key].select(axis, before.index(name)), other[key]
-            assert torch.equal(was, became.select(axis, after.index(name))), name
+@pytest.mark.parametrize(("kind", "own", "expected"), NAMED, ids=TINY)
+def test_weights_are_taken_over_by_the_names_of_channels(kind, own, expected):
+    axes = named_axes(build(kind, **own))
+    assert {key: (axes[key][0], list(axes[key][1])) for key in expected} == expected
 
 
 # -- the contract ----------------------------------------------------------------------------------
 
+RATE = {"lr_generator": 1e-3}
 CONTRACTS: list[tuple[str, dict[str, Any], tuple[int, ...], int]] = [
-    ("cgan3d", {"width": 8, "d_width": 8, "lr_generator": 1e-3}, (3,), 40),
-    ("cgan3d", {"width": 8, "output": "tanh", "context": 3, "lr_generator": 1e-3}, (2,), 30),
+    ("cgan3d", {"width": 8, "output": "tanh", "context": 3, **RATE}, (2,), 30),
+    ("cgan3d", {"width": 8, **RATE, "insert": "lesion", "stage": "both"}, (2,), 40),
+    ("copypaste", {}, (3, 2), 0),
+    ("copypaste", {"blend": "none", "object_intensity": 0}, (2,), 0),
+    ("copypaste", {"blend": "poisson"}, (2,), 0),
+    ("copypaste", {"mixing": "carve"}, (2,), 0),
+    ("copypaste", {"image_level": 0.5}, (2,), 0),
+    ("parametric", {}, (2,), 0),
+    ("elastic", {}, (3, 2), 0),
+    ("elastic", {"gamma": 0.4, "contrast": 0.3, "brightness": 0.5}, (2,), 0),
+    ("dcgan", {"objective": "gan", "lr_generator": 2e-3, "condition": "class"}, (2,), 50),
+    ("cpggan", {"stage_images": 48, "fade_images": 48, "condition": "class"}, (2,), 0),
+]
+SLOW_CONTRACTS: list[tuple[str, dict[str, Any], tuple[int, ...], int]] = [
+    ("cgan3d", {"width": 8, "d_width": 8, **RATE}, (3,), 40),
     # Sun et al. 2020; their generator has no noise: with dropout it draws more than one image.
     (
         "cgan3d",
@@ -211,31 +200,13 @@ CONTRACTS: list[tuple[str, dict[str, Any], tuple[int, ...], int]] = [
         (2,),
         40,
     ),
-    *(
-        (
-            "cgan3d",
-            {"width": 8, "d_width": 8, "lr_generator": 1e-3, "insert": "lesion", "stage": stage},
-            (2,),
-            40,
-        )
-        for stage in ("both", "refine")
-    ),
-    ("copypaste", {}, (3, 2), 0),
-    ("copypaste", {"blend": "none", "object_intensity": 0}, (2,), 0),
-    ("copypaste", {"blend": "poisson"}, (3, 2), 0),
+    ("cgan3d", {"width": 8, **RATE, "insert": "lesion", "stage": "refine"}, (2,), 40),
     ("copypaste", {"match": True}, (2,), 0),
-    ("copypaste", {"mixing": "carve"}, (3,), 0),
-    ("copypaste", {"image_level": 0.5}, (2,), 0),
-    ("parametric", {}, (3, 2), 0),
-    ("parametric", {"edge": 2, "variety": 0}, (2,), 0),
-    ("elastic", {}, (3, 2), 0),
-    ("elastic", {"gamma": 0.4, "contrast": 0.3, "brightness": 0.5}, (2,), 0),
-    ("dcgan", {"objective": "gan", "lr_generator": 2e-3, "condition": "class"}, (2,), 50),
+    ("copypaste", {"blend": "poisson", "mixing": "carve"}, (3,), 0),
+    ("parametric", {"edge": 2, "variety": 0}, (3,), 0),
     ("dcgan", {"objective": "gan", "lr_generator": 2e-3, "with_mask": True}, (3,), 50),
-    ("cpggan", {"stage_images": 48, "fade_images": 48, "condition": "class"}, (2,), 0),
     ("cpggan", {"lr_generator": 2e-3}, (2,), 60),
 ]
-SLOW = [CONTRACTS[2], CONTRACTS[4], CONTRACTS[-1]]
 SKIPPED = {
     "blend=none-object_intensity=0": {"seeds matter"},
     "image_level=0.5": {"background kept"},
@@ -247,23 +218,24 @@ UNLEARNT = {"dcgan": {"faithful", "contrast"}, "cpggan": {"boxes act in place", 
 
 @pytest.mark.parametrize(
     ("kind", "own", "ndim", "steps"),
-    [c if c not in SLOW else pytest.param(*c, marks=pytest.mark.slow) for c in CONTRACTS],
-    ids=[f"{k}-{'-'.join(f'{n}={v}' for n, v in own.items())}" for k, own, _, _ in CONTRACTS],
+    [*CONTRACTS, *(pytest.param(*one, marks=pytest.mark.slow) for one in SLOW_CONTRACTS)],
+    ids=[
+        f"{kind}-{'-'.join(f'{k}={v}' for k, v in own.items())}"
+        for kind, own, *_ in (*CONTRACTS, *SLOW_CONTRACTS)
+    ],
 )
 def test_generator_keeps_the_contract(kind, own, ndim, steps, request):
-    loop = {"batch_size": 4, "steps": steps, "precision": "fp32"}
-
     def briefly(generator: Any, known: Any, steps: int) -> object:
-        batch = batch_of(known[:4], generator.context)
-        return train(generator, lambda *_: batch, FitOptions.model_validate(loop))
+        batch, loop = batch_of(known[:4], generator.context), {"batch_size": 4, "steps": steps}
+        options = FitOptions.model_validate({**loop, "precision": "fp32"})
+        return train(generator, lambda *_: batch, options)
 
-    quick = {"fit": briefly} if kind in ("dcgan", "cpggan") else {}
     options = {**TINY.get(kind, {}), **own}
-    if kind == "cgan3d" and "insert" in own:
+    if "insert" in own:
         options |= {"rim_mm": 2, "l1_mask": "hole", "local_size": 8}
-    report = check_generator(
-        installed().generator(kind), options=options, ndim=ndim, steps=steps, **quick
-    )
+    fit: Any = {"fit": briefly} if kind in ("dcgan", "cpggan") else {}
+    cls = installed().generator(kind)
+    report = check_generator(cls, options=options, ndim=ndim, steps=steps, **fit)
     verdicts: dict[str, set[str]] = {"failed": set(), "skipped": set(), "passed": set()}
     for check in report.checks:
         verdicts[check.verdict].add(check.name.partition(": ")[2])
@@ -318,33 +290,22 @@ def test_contradicting_options_are_refused_with_a_way_out(kind, settings, says):
     assert "\n" not in str(caught.value)
 
 
-NO_CLASSES, NO_BOXES = {"classes": ()}, {"box_classes": ()}
+NO_CLASSES, NO_BOXES, NO_LABELS = (
+    {"classes": ()},
+    {"box_classes": ()},
+    {"labels": {"background": 0}},
+)
 
 
 @pytest.mark.parametrize(
     ("kind", "own", "schema", "says"),
     [
-        (
-            "cgan3d",
-            {"given": ["FLAR"]},
-            {"channels": ("T1", "FLAIR")},
-            r"'FLAR' is no channel.*Did you mean 'FLAIR'",
-        ),
+        ("cgan3d", {"given": ["FLAR"]}, {"channels": ("T1", "FLAIR")}, "Did you mean 'FLAIR'"),
         ("cgan3d", {"given": ["T1", "T2"]}, {}, "none is left to generate.*target=labels"),
-        (
-            "cgan3d",
-            {**LESION, "lesions": ["leson"]},
-            {},
-            r"'leson' is no foreground label.*Did you mean",
-        ),
-        ("cgan3d", {"insert": "lesion"}, {"labels": {"background": 0}}, "no foreground"),
+        ("cgan3d", {**LESION, "lesions": ["leson"]}, {}, r"'leson' is no foreground.*Did you mean"),
+        ("cgan3d", {"insert": "lesion"}, NO_LABELS, "no foreground"),
         ("dcgan", {"condition": "class"}, NO_CLASSES, r"have no classes.*condition=foreground"),
-        (
-            "dcgan",
-            {"condition": "foreground"},
-            {"labels": {"background": 0}},
-            r"no label maps.*condition=none",
-        ),
+        ("dcgan", {"condition": "foreground"}, NO_LABELS, r"no label maps.*condition=none"),
         ("cpggan", {"condition": "class"}, NO_CLASSES, "have no classes"),
         ("cpggan", {}, NO_BOXES, r"have no boxes.*--read boxes=yes"),
         ("dcgan", {}, {"size": ()}, "expected a source that has one"),
@@ -389,8 +350,9 @@ def test_a_case_that_lacks_what_is_learnt_is_named(kind, own, lacks, hint):
 FAR = boxes((0, 0, 2, 2), labels=(2,))
 NEAR = boxes((2, 2, 6, 6))
 LACKING: list[dict[str, Any]] = [{"background": None}, {"lesion": None}, {"donor": None}]
-WHOLE = Condition(
-    labels=maps((16, 16)),
+BARE = Condition(labels=maps((16, 16)))
+WHOLE = replace(
+    BARE,
     background=case().image,
     lesion=np.where(case().labels == 4, np.int16(4), np.int16(0)),
     donor=case(2).image,
@@ -401,13 +363,8 @@ WHOLE = Condition(
     ("kind", "own", "asked", "says"),
     [
         ("cgan3d", {}, Condition(), "labels are none"),
-        ("cgan3d", {"given": ["T1"]}, Condition(labels=maps((16, 16))), "given are none"),
-        (
-            "cgan3d",
-            {"given": ["T1"]},
-            Condition(labels=maps((16, 16)), given=case().image),
-            r"2 channel\(s\), expected 1",
-        ),
+        ("cgan3d", {"given": ["T1"]}, BARE, "given are none"),
+        ("cgan3d", {"given": ["T1"]}, replace(BARE, given=case().image), r"2 channel\(s\), expect"),
         *(
             ("cgan3d", LESION, replace(WHOLE, **lacking), f"no {next(iter(lacking))}")
             for lacking in LACKING
@@ -416,9 +373,9 @@ WHOLE = Condition(
         ("cpggan", {"condition": "class"}, Condition(label_class=2), "class 2, expected 0 to 1"),
         ("cpggan", {}, Condition(boxes=FAR), "a box of class 2, expected classes 0 to 1"),
         ("cpggan", {"mode": "roi", "roi_size": 8}, Condition(boxes=NEAR), "has no background"),
-        ("copypaste", {}, Condition(labels=maps((16, 16))), "no background"),
-        ("parametric", {}, Condition(labels=maps((16, 16))), "no background"),
-        ("elastic", {}, Condition(labels=maps((16, 16))), "no image that was moved along"),
+        ("copypaste", {}, BARE, "no background"),
+        ("parametric", {}, BARE, "no background"),
+        ("elastic", {}, BARE, "no image that was moved along"),
     ],
     ids=str,
 )
@@ -472,7 +429,7 @@ def test_a_class_can_be_asked_for_and_is_else_as_frequent_as_in_training(kind):
     ("kind", "own", "asked", "offset"),
     [
         ("dcgan", {}, Condition(), (3000, -7)),
-        ("cgan3d", {"standardise": True}, Condition(labels=maps((16, 16))), (3000, -7)),
+        ("cgan3d", {"standardise": True}, BARE, (3000, -7)),
         ("cgan3d", {**LESION, "standardise": True}, WHOLE, (0, 0)),
         ("cpggan", {}, Condition(boxes=NEAR), (3000, -7)),
     ],
@@ -601,43 +558,17 @@ def digest(folder: Path) -> str:
 
 def test_a_run_is_complete_and_has_the_lineage_and_options_of_its_fit_and_no_path(run):
     manifest = read_manifest(run.folder)
-    seen = {case["id"] for case in manifest["lineage"]["cases"]}
-    assert seen == set(ToySource().train_ids)
+    assert {case["id"] for case in manifest["lineage"]["cases"]} == set(ToySource().train_ids)
     assert (manifest["complete"], manifest["generator"]) == (True, run.kind)
     assert manifest["steps"] == (4 if learns(run.kind) else 0)
     generator = load_run(run.folder, "cpu").generator
     assert generator.capabilities.to_json() == manifest["capabilities"]
-    own = OWN.get(run.kind, {})
-    assert {key: manifest["options"][key] for key in own} == own
+    assert manifest["options"].items() >= OWN.get(run.kind, {}).items()
     texts = [(run.folder / name).read_text() for name in ("config.yaml", "manifest.json")]
     assert not any(str(run.folder.parent) in text for text in texts)
     if not learns(run.kind):
         weights = list(run.folder.rglob("*.safetensors"))
         assert all(path.stat().st_size < 64 for path in weights)  # a header
-        pictures = {"samples", "report.html"}
-        held = [p for p in run.folder.rglob("*") if p.is_file() and pictures.isdisjoint(p.parts)]
-        assert sum(path.stat().st_size for path in held) < 60_000
-
-
-def test_samples_of_a_run_are_finite_and_the_seeds_own(run):
-    opened, source = load_run(run.folder, "cpu"), open_source(SourceRequest("toys", run.where))
-
-    def draw(first: int, count: int, seed: int = 5) -> list[Any]:
-        return Sampler(opened, source, SampleRequest(seed=seed)).draw(first, count)
-
-    samples, others = draw(0, 3), draw(0, 3, seed=6)
-    size = source.space.size
-    for sample in samples:
-        assert (sample.image.shape, sample.image.dtype) == ((2, *size), np.float32)
-        assert np.isfinite(sample.image).all()
-        if sample.labels is not None:
-            assert (sample.labels.shape, sample.labels.dtype) == (size, np.int16)
-        told = sample.provenance
-        assert "case" in told or told["generator"] == run.kind
-    assert (samples[0].boxes is not None) == (run.where == "boxes")
-    again = [*draw(0, 1), *draw(1, 2)]
-    assert [s.image.tobytes() for s in again] == [s.image.tobytes() for s in samples]
-    assert [s.image.tobytes() for s in others] != [s.image.tobytes() for s in samples]
 
 
 @pytest.mark.parametrize("precision", quick(["fp32", "bf16"], ["bf16"]))
@@ -657,33 +588,6 @@ def test_a_run_that_was_cut_off_equals_one_that_was_not(run, tmp_path, precision
         torch.manual_seed(steps)  # whatever state another process starts in
         report = fit_one(run.kind, run.where, tmp_path / "cut", steps=steps, **changes)
     assert report["resumed_at"] == 2
-    one, other = newest(tmp_path / "cut"), newest(whole)
-    assert {name.partition("/")[0] for name in one} >= {"net", "ema", "optim"}
-    assert one.keys() == other.keys()
-    assert [key for key in one if not torch.equal(one[key], other[key])] == []
+    assert {name.partition("/")[0] for name in newest(whole)} >= {"net", "ema", "optim"}
+    assert differing(newest(tmp_path / "cut"), newest(whole)) == []
     assert digest(tmp_path / "cut") == digest(whole)
-
-
-@pytest.mark.parametrize("kind", quick(GENERATORS, ["cpggan", "dcgan"]))
-def test_a_dry_run_prints_what_it_would_cost_and_writes_nothing(kind, run_cli, tmp_path):
-    where = DATA.get(kind, ("2",))[0]
-    asked = settings_of(kind, **({"steps": 600} if learns(kind) else {}))
-    words = [f"--set={key}={value}" for key, value in asked.items()]
-    fit = ("fit", kind, "--data", f"toys:{where}", "-o", tmp_path / "run", "--device=cpu", "-q")
-    result = run_cli(*fit, *words, "--dry-run", "--json")
-    assert result.exit_code == 0, result.stderr
-    told = json.loads(result.stdout)
-    assert list(tmp_path.iterdir()) == []
-    if not learns(kind):
-        assert told["parameters"] == {}
-        assert told["estimated_seconds"] < 60
-        return
-    source, cls = open_source(SourceRequest("toys", where)), installed().generator(kind)
-    options = cls.Options.model_validate(OWN.get(kind, {}))
-    nets: Any = cls(source.schema, source.space.size, options).nets
-    counted = {name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()}
-    assert told["parameters"] == counted
-    assert told["seconds_per_step"] > 0
-    assert told["memory_mib"] > 0
-    assert told["flops_total"] > told["flops_per_step"] > 0
-    assert told["estimated_seconds"] > 600 * told["seconds_per_step"] - 0.1

@@ -11,13 +11,9 @@ from torch import Tensor
 from gansynth.core.generator import capabilities_of
 from gansynth.core.schema import OUTSIDE, Case, Condition
 from gansynth.data.batches import batch_of
-from gansynth.testing.phantoms import PhantomOptions, make_liver
-from gansynth.training import checkpoint
-from gansynth.training.loop import FitOptions, train
 from gansynth_dcgan.model import DCGAN, between
-from gansynth_evaluate.memorisation import discriminator_scores
 from tests.plugins import toys
-from tests.plugins.toys import FILL, SCHEMA, SIZE, case, cases, learn, step, trained, weights
+from tests.plugins.toys import FILL, SCHEMA, SIZE, case, cases, step, trained
 
 MASK: dict[str, Any] = {"with_mask": True}
 ANY = Condition()
@@ -31,22 +27,13 @@ def seen(*of: Case, **options: Any) -> Any:
     return toys.seen("dcgan", *of, **options)
 
 
-@pytest.mark.parametrize("size", [(56, 48), (30, 21), (13, 17, 10), (5, 40), (3, 3)])
+@pytest.mark.parametrize("size", [(30, 21), (13, 17, 10), (5, 40), (3, 3)])
 def test_any_size_will_do(size):
     generator = build(size, d_norm="none")
     sample = generator.sample([ANY], [3])[0]
     assert (sample.image.shape, sample.image.dtype) == ((2, *size), np.float32)
     values = generator.nets["discriminator"](torch.from_numpy(sample.image)[None])
     assert values.shape == (1, 1)
-
-
-def test_weights_begin_small():
-    for net in build(width=32).nets.values():
-        filters = [p for p in net.parameters() if p.ndim == 4]
-        assert all(float(f.detach().std()) == pytest.approx(0.02, rel=0.2) for f in filters)
-
-
-NO_FILL = replace(SCHEMA, outside_fill=None)
 
 
 def test_foreground_is_asked_for_by_label_maps():
@@ -70,12 +57,12 @@ def test_the_discriminator_sees_what_is_drawn_outside_as_samples_have_it():
     ("objective", "output"), [("gan", "linear"), ("wgan", "soft"), ("wgan-gp", "soft")]
 )
 def test_label_channels_saturate_only_where_the_critic_can_pull_them_back(objective, output):
-    generator = build(spec=replace(SCHEMA, labels={"background": 0, "organ": 1}, has_outside=False,
-                                   outside_fill=None), objective=objective, **MASK)  # fmt: skip
-    logits = torch.tensor([[[5.0]], [[-3.0]]])[None]
-    found = generator.masks.shown(generator.masks.of_logits(logits)).flatten().tolist()
-    assert generator.masks.outside(generator.masks.of_logits(logits)) is None
-    assert found == ([5.0, -3.0] if output == "linear" else pytest.approx([1, -1], abs=1e-2))
+    two: Any = {"labels": {"background": 0, "organ": 1}, "has_outside": False, "outside_fill": None}
+    generator = build(spec=replace(SCHEMA, **two), objective=objective, **MASK)
+    found = generator.masks.of_logits(torch.tensor([[[5.0]], [[-3.0]]])[None])
+    assert generator.masks.outside(found) is None
+    shown = generator.masks.shown(found).flatten().tolist()
+    assert shown == ([5.0, -3.0] if output == "linear" else pytest.approx([1, -1], abs=1e-2))
 
 
 def test_a_map_like_no_training_map_or_that_was_made_anew_is_a_flaw():
@@ -89,23 +76,6 @@ def test_a_map_like_no_training_map_or_that_was_made_anew_is_a_flaw():
     clean = replace(sample, labels=case().labels, notes={"cleaned": 0.01})
     assert generator.reject_reason(clean) == ""
     assert "expected" in generator.reject_reason(replace(clean, labels=np.zeros(SIZE, np.int16)))
-
-
-def test_averages_hold_the_batch_norms_statistics_too(tmp_path):
-    """A run's weights file alone draws what the trained generator draws."""
-    generator = trained(build(objective="gan"), 3, folder=tmp_path)
-    found: Any = checkpoint.latest(tmp_path / "checkpoints")
-    digest = found.state["sha256"][checkpoint.EMA]
-    averages = checkpoint.load_tensors(found.folder / checkpoint.EMA, digest)
-    twin = build(objective="gan")
-    twin.load_state(generator.learnt)
-    twin.precision = generator.precision
-    net = twin.nets["generator"].state_dict()
-    assert not torch.equal(net["norms.0.running_var"], averages["generator/norms.0.running_var"])
-    for key, value in averages.items():
-        net[key.removeprefix("generator/")].copy_(value)
-    one, other = (g.sample([ANY], [2])[0].image for g in (generator, twin))
-    assert np.array_equal(one, other)
 
 
 def test_normal_latents_are_walked_through_at_their_own_length():
@@ -134,12 +104,9 @@ def test_uniform_latents_lie_in_their_cube():
 )
 def test_turns_rates_and_norms_are_the_papers(objective, waits, expected):
     generator = build(objective=objective)
-    phases = generator.phases()
-    due = [[p.player for p in phases if p.due(i)] for i in range(2 * waits)]
-    assert [i for i, players in enumerate(due) if "generator" in players] == [
-        waits - 1,
-        2 * waits - 1,
-    ]
+    due = [[p.player for p in generator.phases() if p.due(i)] for i in range(2 * waits)]
+    turns = [i for i, players in enumerate(due) if "generator" in players]
+    assert turns == [waits - 1, 2 * waits - 1]
     assert all("discriminator" in players for players in due)
     made = generator.optimizer("discriminator", generator.nets["discriminator"].parameters())
     found = type(made).__name__, made.defaults["lr"], made.defaults.get("betas"), generator.d_norm
@@ -148,40 +115,13 @@ def test_turns_rates_and_norms_are_the_papers(objective, waits, expected):
     assert capabilities_of(DCGAN).loop["batch_size"] == 64
 
 
-@pytest.mark.parametrize(("objective", "clipped"), [("wgan", True), ("wgan-gp", False)])
-def test_wgans_critic_alone_is_clipped(objective, clipped):
-    generator = build(objective=objective, clip=0.003) if clipped else build(objective=objective)
-    learn(generator)
-    largest = float(weights(generator)["discriminator"].abs().max())
-    assert largest == pytest.approx(0.003) if clipped else largest > 0.5
-
-
-def test_the_penalty_weighs_what_it_is_told():
-    found = []
-    for penalty in (1, 10):
-        generator = seen(penalty=penalty)
-        phase = generator.phases()[1]
-        found.append(phase.loss(step(generator, cases()))["penalty"].item())
-    assert found[1] == pytest.approx(10 * found[0])
-
-
-class Watched(torch.nn.Module):
-    def __init__(self, inner: torch.nn.Module) -> None:
-        super().__init__()
-        self.inner, self.seen = inner, list[Tensor]()
-
-    def forward(self, seen: Tensor, told: Tensor | None = None) -> Tensor:
-        self.seen.append(seen.detach().clone())
-        found: Tensor = self.inner(seen, told)
-        return found
-
-
 def shown(**options: Any) -> list[Tensor]:
     """What the discriminator sees in a step of its own: real samples, synthetic ones."""
-    generator = seen(**MASK, **options)
-    watched = generator.nets["discriminator"] = Watched(generator.nets["discriminator"])
+    generator, inputs = seen(**MASK, **options), list[Tensor]()
+    note = lambda net, given: inputs.append(given[0].detach().clone())  # noqa: E731
+    generator.nets["discriminator"].register_forward_pre_hook(note)
     generator.objective.discriminator(step(generator, cases()))
-    return list(watched.seen[0].chunk(2))
+    return list(inputs[0].chunk(2))
 
 
 def test_label_channels_stand_behind_the_image_at_their_scale():
@@ -203,34 +143,3 @@ def test_intensity_changes_leave_label_channels_alone_and_spatial_ones_do_not():
     lesion = moved[:, -1] > 0
     means = [float(moved[:, 0][m].mean()) for m in (lesion, ~lesion)]
     assert means[0] - means[1] > 0.7
-
-
-def slice_of(person: int) -> Case:
-    """The middle slice of a simulated abdomen, 32 x 32 pixels of 8 mm."""
-    volume = make_liver(person, 0, PhantomOptions(spacing_mm=8.0)).image[0]
-    d, h, w = (n // 2 for n in volume.shape)
-    image = volume[d, h - 16 : h + 16, w - 16 : w + 16] / np.float32(100)
-    return Case(f"p{person}", f"p{person}", image[None].astype(np.float32))
-
-
-@pytest.mark.slow
-def test_an_overfitted_discriminator_tells_those_it_has_seen_from_others():
-    """Area under the ROC curve: the share of pairs in which the member's number is the larger."""
-    known, others = [slice_of(i) for i in range(8)], [slice_of(i) for i in range(8, 24)]
-    own = {"width": 8, "objective": "gan", "g_norm": "instance", "d_norm": "instance"}
-    spec = replace(NO_FILL, channels=("CT",), labels={"background": 0}, has_outside=False)
-    rates = {"lr_generator": 2e-3, "lr_discriminator": 1e-3}
-    generator = build((32, 32), spec, **own, **rates)
-    generator.observe(known)
-    batch = batch_of(known)
-
-    def area() -> float:
-        one: Any = discriminator_scores(generator, known)
-        other: Any = discriminator_scores(generator, others)
-        return float((one[:, None] > other).mean())
-
-    before = area()
-    loop = FitOptions(steps=300, batch_size=8, precision="fp32")
-    train(generator, lambda step, stage, which: batch, loop)
-    assert abs(before - 0.5) < 0.25
-    assert area() > 0.85

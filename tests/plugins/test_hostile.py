@@ -58,14 +58,13 @@ class Grey(Generator):
         return ""
 
 
-class PeekOptions(EditOptions):
-    by: str = ""
-
-
 class Peek(CaseEdit):
     name = "peek"
-    Options = PeekOptions
-    options: PeekOptions
+
+    class Options(EditOptions):
+        by: str = ""
+
+    options: Options
 
     def draw(self, context, rng):
         HANDED.append(context)
@@ -77,21 +76,14 @@ class Peek(CaseEdit):
         return EditResult(context.labels)
 
 
-class Named(Peek):
-    """Takes the name of a patient."""
-
-    name = "toy_03"
-
-
-class StudyOptions(FilterOptions):
-    when: str = ""
-
-
 class Study(Filter):
     name = "study"
-    Options = StudyOptions
-    options: StudyOptions
     read: ClassVar[tuple[str, ...]] = ("toy_02", "toy_05")
+
+    class Options(FilterOptions):
+        when: str = ""
+
+    options: Options
 
     def learn(self, learning, folder):
         HANDED.append(learning)
@@ -118,7 +110,7 @@ class Study(Filter):
 def run(toy_fit, tmp_path_factory):
     HANDED.clear()
     folder = tmp_path_factory.mktemp("hostile") / "run"
-    edits = {"peek": Peek, "toy_03": Named}
+    edits = {"peek": Peek, "toy_03": type("Named", (Peek,), {"name": "toy_03"})}  # a patient's name
     with offered("stranger", generators={"grey": Grey}, edits=edits, filters={"study": Study}):
         toy_fit(folder, generator="grey", own={}, edits=())
         yield folder

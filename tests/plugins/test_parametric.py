@@ -5,8 +5,6 @@ import numpy as np
 import pytest
 
 from gansynth.core.schema import Case, Condition, LabelArray, Schema
-from gansynth.data.connected_components import parts
-from gansynth.data.lesion_grain import drawn_grain, measured, tissue_around
 from gansynth.runtime.errors import DataFault
 from gansynth_parametric.model import Parametric, ParametricOptions
 from tests.conditions.rooms import with_ball
@@ -70,23 +68,6 @@ def test_the_grain_is_as_loud_in_each_band_as_in_training_lesions(generator):
     bands = slice(1 + 2 + 16 + 2, 1 + 2 + 16 + 2 + 6)  # of the core: the three finest of five
     np.testing.assert_allclose(drawn[bands], real[bands], atol=0.25)
     assert drawn[-2] > 0.8, "channels with one grain keep it"
-
-
-def test_drawn_grain_measures_as_what_it_was_drawn_for():
-    case, rng = scene(0), np.random.default_rng(0)
-    mask = np.asarray(lesion(0) == 1)
-    measures = measured(case.image, mask, np.zeros(2))
-    image = np.zeros_like(case.image)
-    image[:, mask] = drawn_grain(measures, 2, mask, rng)
-    again = measured(image, mask, np.zeros(2))
-    np.testing.assert_allclose(again[2:12], measures[2:12], atol=0.1)
-
-
-def test_tissue_is_measured_around_a_lesion_and_not_in_others():
-    case = scene(0)
-    (part,) = parts(lesion(0), SCHEMA)
-    _, tissue = tissue_around(part, case.image, np.asarray(lesion(0) == 0))
-    np.testing.assert_allclose(tissue, LEVELS[:, 0], atol=0.05)
 
 
 def test_a_run_without_lesions_is_refused_and_a_state_gives_the_same_samples(generator):

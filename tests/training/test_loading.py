@@ -1,6 +1,7 @@
 """Batches that are read ahead of the training."""
 
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,6 +9,11 @@ import torch
 
 from gansynth.core.generator import Batch
 from gansynth.training.loading import BatchLoader
+
+
+def note(read: list[int]) -> list[Batch]:
+    read.append(1)
+    return []
 
 
 def test_nothing_is_read_after_a_failure():
@@ -18,7 +24,7 @@ def test_nothing_is_read_after_a_failure():
         raise OSError("disk")
 
     with BatchLoader(torch.device("cpu")) as loader:
-        waiting = [loader.read(fail), loader.read(lambda: read.append(1))]  # type: ignore[arg-type,func-returns-value]
+        waiting = [loader.read(fail), loader.read(partial(note, read))]
         begun.set()
         for loaded in waiting:
             with pytest.raises(OSError, match="disk"):
@@ -36,7 +42,7 @@ def test_what_has_not_begun_is_not_read_at_the_end():
 
     with BatchLoader(torch.device("cpu")) as loader:
         loader.read(slow)
-        loader.read(lambda: read.append(1))  # type: ignore[arg-type,func-returns-value]
+        loader.read(partial(note, read))
         begun.wait(10)
         threading.Timer(0.05, go.set).start()
     assert read == []

@@ -50,6 +50,22 @@ def test_values_and_gradients_of_both_orders_are_torchs_own(form):
         torch.testing.assert_close(ours, plain, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("shape", "changes", "samples"),
+    [
+        ((1, 16, 32, 32, 4), {}, 2),  # empty samples lift it over the threshold
+        (SMALL, {}, 3),
+        ((1, 24, 32, 32, 4), {"cin": 24}, 1),
+        ((1, 4, 8, 8, 8), {"cin": 4}, 0),  # too little work
+        ((1, 16, 32, 32, 4), {"stride": 2}, 0),
+        ((1, 16, 32, 32, 4), {"kernel_size": 1, "padding": 0}, 0),
+        ((1, 16, 32, 32, 4), {"dilation": 2}, 0),
+    ],
+)
+def test_a_convolution_adds_samples_where_torch_is_slow_with_one(shape, changes, samples):
+    assert convolutions(**changes)[0]._enough(images(*shape)) == samples
+
+
 def norm_of(channels: int, shift: float = 1.0) -> Any:
     norm = nn.InstanceNorm3d(channels, affine=True)
     rng = torch.Generator().manual_seed(1)

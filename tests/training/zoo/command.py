@@ -24,6 +24,6 @@ class Slow(MMGAN):
 if __name__ == "__main__":
     # One with options of its own needs another name than the registered one's.
     critic = type("Critic", (ZOO["wgan_gp"].cls,), {"name": "zoo_wgan_gp"})
-    kinds = {"generators": {"zoo_slow": Slow, "zoo_wgan_gp": critic}, "sources": {"zoo": ZooSource}}
-    with offered("zoo", **kinds):
+    generators = {"zoo_slow": Slow, "zoo_wgan_gp": critic}
+    with offered("zoo", generators=generators, sources={"zoo": ZooSource}):
         main()
