@@ -18,7 +18,7 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
-from gansynth_cgan3d.model import CGAN3D, CGANOptions, corners, windows
+from gansynth_cgan3d.model import CGAN3D, CGANOptions
 from tests.plugins import toys
 
 SIZE = (18, 22)
@@ -149,15 +149,6 @@ def test_holes_hold_the_lesion_and_its_rim_and_are_often_larger():
             assert not (sample & ~most).any()
             larger += int(sample.sum() > least.sum())
     assert 2 < larger < 14
-
-
-@pytest.mark.parametrize("at", [(9, 11), (1, 20), (17, 4)])
-def test_the_local_window_holds_the_lesion_whole_as_far_as_the_crop_goes(at):
-    mask = within(np.array([[(r, c) == at for c in range(22)] for r in range(18)]), 2.5)
-    where = corners(torch.from_numpy(mask)[None, None], (8, 8))
-    seen = windows(torch.from_numpy(mask)[None, None].float(), where, (8, 8))
-    assert seen.shape == (1, 1, 8, 8)
-    assert seen.sum() == mask.sum()
 
 
 # -- runs ------------------------------------------------------------------------------------------
