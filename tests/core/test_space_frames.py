@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from gansynth.core.resample import crop_edge
 from gansynth.core.schema import OUTSIDE, Boxes, Case, Sample, Schema
 from gansynth.core.space import Placement, Space
-from gansynth.runtime.errors import UsageFault
 
 SHIN = Space("resample", (54, 128, 128), frame=(108, 256, 256), pad_label=0)
 DONCENCO = Space("resample", (64, 240, 240), frame=(95, 240, 240), nearest=True, pad_label=0)
@@ -39,6 +38,7 @@ def test_the_papers_cut_brats_so(space, corner, spacing):
     schema = Schema(("T1",), {"background": 0, "tumour": 1}, (1.0, 1.0, 1.0))
     assert space.generator_schema(schema).spacing == pytest.approx(spacing)
     assert space.host_shape(BRATS) == space.frame
+    assert Space.from_json(space.to_json()) == space
 
 
 def test_twice_the_size_and_back_keeps_labels_to_the_bit_and_even_images():
@@ -51,17 +51,6 @@ def test_twice_the_size_and_back_keeps_labels_to_the_bit_and_even_images():
     again: Any = space.to_generator(Case("", "", host.image, host.labels))
     assert np.array_equal(again.labels, labels)
     assert np.array_equal(again.image, image)
-
-
-def test_twice_the_size_and_back_blurs_an_image_by_an_eighth_of_its_curvature():
-    """Linear up and down again is x + (x[-1] - 2 x + x[+1]) / 8 along each axis, exactly."""
-    space = Space("resample", (6, 6, 32), frame=(6, 6, 64))
-    row = np.random.default_rng(2).normal(size=32).astype(np.float32)
-    image = np.broadcast_to(row, (1, 6, 6, 32)).copy()
-    host = space.to_host(Sample(image), space.frame)
-    again = space.to_generator(Case("", "", host.image)).image[0, 0, 0]
-    blurred = row[1:-1] + (row[:-2] - 2 * row[1:-1] + row[2:]) / 8
-    assert np.allclose(again[1:-1], blurred, atol=1e-5)
 
 
 def test_the_nearest_voxel_makes_no_new_values_and_is_at_most_half_a_coarse_voxel_off():
@@ -81,7 +70,7 @@ def test_the_nearest_voxel_makes_no_new_values_and_is_at_most_half_a_coarse_voxe
     st.booleans(),
     st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_case_fits_any_frame_and_comes_back_exactly_at_its_own_size(shape, frame, near, seed):
     case = volume(shape, seed)
     space = Space("resample", frame, frame=frame, nearest=near, pad_label=0)
@@ -127,9 +116,8 @@ def test_labels_beneath_are_resampled_too():
     shape = (6, 6, 6)
     labels, under = np.zeros((2, *shape), np.int16)
     labels[2:4], under[:] = 1, 5
-    case = Case(
-        "", "", np.zeros((1, *shape), np.float32), np.where(labels, labels, under), under=under
-    )
+    image = np.zeros((1, *shape), np.float32)
+    case = Case("", "", image, np.where(labels, labels, under), under=under)
     space = Space("resample", (3, 3, 3), frame=shape, window=((0.0, 1.0),))
     inside: Any = space.to_generator(case)
     assert inside.under.shape == (3, 3, 3)
@@ -137,17 +125,3 @@ def test_labels_beneath_are_resampled_too():
     own = inside.own.labels
     assert set(np.unique(own)) == {0, 1}
     assert np.array_equal(inside.over(own), inside.labels)
-
-
-def test_a_frame_is_read_back_from_json_and_older_spaces_have_none():
-    for space in (SHIN, DONCENCO, MMGAN):
-        assert Space.from_json(space.to_json()) == space
-    old = Space("resample", (4, 4, 4)).to_json()
-    assert not {"frame", "nearest"} & set(old)
-    assert Space.from_json(old).frame == ()
-
-
-@pytest.mark.parametrize("grid", ["crop", "native"])
-def test_a_frame_is_of_resampled_volumes_only(grid):
-    with pytest.raises(UsageFault, match="expected grid 'resample'"):
-        Space(grid, (4, 4, 4), frame=(4, 4, 4))
