@@ -24,7 +24,7 @@ SAID = "error: why\\nTraceback\\nRuntimeError: x\\n"  # its threads go on talkin
 @pytest.mark.parametrize(
     ("code", "message", "exit_code"),
     [
-        *((f"sys.stderr.write('{SAID}'); sys.exit({n})", r"^why$", n) for n in (2, 3, 4, 5, 6)),
+        *((f"sys.stderr.write('{SAID}'); sys.exit({n})", r"^why$", n) for n in (2, 6)),
         ("sys.stderr.write('what and why'); sys.exit(5)", "^what and why$", 5),
         ("print('x'); raise OSError('odd')", r"training failed \(exit 1\): OSError: odd", 5),
     ],
@@ -72,25 +72,26 @@ def test_a_killed_child_is_not_waited_for_by_its_workers(tmp_path):
     until(lambda: not Path(f"/proc/{int(ended.last[0])}/exe").exists())
 
 
+PARENT = """
+import os, sys
+from pathlib import Path
+from gansynth.runtime import processes
+code = 'import time; print(1, flush=True); time.sleep(60)'
+ended = processes.run([sys.executable, '-c', code], os.environ, Path(sys.argv[1]))
+try:
+    processes.raise_if_failed(ended, 'training')
+except BaseException as error:
+    print(type(error).__name__, getattr(error, 'code', ''), ended.code)
+"""
+
+
 @pytest.mark.parametrize(
     ("number", "expected"),
     [(signal.SIGINT, ["KeyboardInterrupt"]), (signal.SIGTERM, ["SystemExit", "143"])],
 )
 def test_a_signal_reaches_the_child_and_ends_us_too(tmp_path, number, expected):
-    script = tmp_path / "parent.py"
-    script.write_text(
-        "import os, sys\n"
-        "from pathlib import Path\n"
-        "from gansynth.runtime import processes\n"
-        "code = 'import time; print(1, flush=True); time.sleep(60)'\n"
-        "ended = processes.run([sys.executable, '-c', code], os.environ, Path(sys.argv[1]))\n"
-        "try:\n"
-        "    processes.raise_if_failed(ended, 'training')\n"
-        "except BaseException as error:\n"
-        "    print(type(error).__name__, getattr(error, 'code', ''), ended.code)\n"
-    )
     log = tmp_path / "log"
-    command = [sys.executable, str(script), str(log)]
+    command = [sys.executable, "-c", PARENT, str(log)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         until(lambda: log.exists() and log.read_text() != "")
         parent.send_signal(number)
@@ -105,14 +106,6 @@ def test_threads_follow_the_users_wish_else_one_core_is_left_over(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     assert cpu_threads() == 7
-
-
-@pytest.mark.fault(44)
-@pytest.mark.slow
-def test_torchvision_imports_with_the_folder_for_a_cpu_torch_on_the_path():
-    environ = {**os.environ, "PYTHONPATH": str(torchvision_compat.CPU_TORCH)}
-    code = "import sys; assert 'torch' not in sys.modules; import torchvision.ops"
-    subprocess.run([sys.executable, "-c", code], env=environ, check=True)
 
 
 def test_the_folder_for_a_cpu_torch_runs_another_sitecustomize_too(tmp_path):

@@ -5,11 +5,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from gansynth.runtime.distributed import ProcessGroup
 from gansynth.runtime.errors import UsageFault
 from gansynth.training import checkpoint
 from gansynth.training.loop import train
+from tests.processes import forked
+from tests.training.zoo import ranks
 from tests.training.zoo.members import ZOO, apart, loop, member, newest, toy_batches
 
 ROOT = Path(__file__).parents[2]
@@ -31,30 +34,10 @@ ROUNDING = 1e-4
 gradient by its own size, so a weight whose gradient nearly cancels may differ by more. Of the way
 from the first weights to the last, this is the most that was ever allowed to differ; measured are
 1e-6 to 5e-5."""
-
-
-@contextmanager
-def torchrun(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """Start two processes with a port of their own; they do not outlive the test."""
-    path = os.pathsep.join([str(ROOT), *sys.path])
-    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        [*command, "--nproc_per_node", "2", *arguments],
-        stdout=pipe,
-        stderr=pipe,
-        text=True,
-        cwd=ROOT,
-        env=environment,
-    ) as process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                for left in psutil.Process(process.pid).children(recursive=True):
-                    left.kill()
-                process.kill()
+WHOLE = {"steps": 8, "batch_size": 4}
+ILL = {**WHOLE, "checkpoint_every": 3}
+STEPS = {"progressive": 22, "cpggan": 18, "mmgan": 3}
+Seen = dict[str, tuple[Path, list[dict[str, Any]]]]
 
 
 def alone(name: str, folder: Path, **options: Any) -> Any:
@@ -62,31 +45,30 @@ def alone(name: str, folder: Path, **options: Any) -> Any:
     return train(member(name), toy_batches(name), loop(name, **options), folder=folder)
 
 
-WHOLE = {"steps": 8, "batch_size": 4}
-ILL = {"steps": 8, "batch_size": 4, "checkpoint_every": 3}
-
-
-Seen = dict[str, tuple[Path, list[dict[str, Any]]]]
-
-
 def by_two(base: Path, jobs: dict[str, dict[str, Any]]) -> Seen:
     """Jobs done by two processes at once: by name, the folder and what each process saw."""
     for key, job in jobs.items():
         job["folder"] = str(base / key)
     (base / "jobs.json").write_text(json.dumps(list(jobs.values())))
-    with torchrun("-m", "tests.training.zoo.ranks", str(base / "jobs.json")) as started:
-        _, stderr = started.communicate(timeout=100)
-    assert started.returncode == 0, stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+
+    def work(rank: int) -> None:
+        told = {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        os.environ.update(told, MASTER_PORT=port)
+        ranks.main(base / "jobs.json")
+
+    assert forked(work, 2) == [0, 0]
     saw = [json.loads((base / f"rank{rank}.json").read_text()) for rank in range(2)]
     return {key: (base / key, seen) for key, *seen in zip(jobs, *saw, strict=True)}
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory) -> Seen:
-    """All that happens to ``wgan_gp``."""
+    """All that happens to ``wgan_gp``; shares of a batch may be done in parts, too."""
     base = tmp_path_factory.mktemp("ranks")
     jobs: dict[str, dict[str, Any]] = {
-        "wgan_gp": {"options": WHOLE},
         "joins": {"options": WHOLE},
         "parts": {"options": {**WHOLE, "accumulate": 2}},
         "loss": {"options": ILL, "on_rank_1": "loss"},
@@ -97,17 +79,6 @@ def ran(tmp_path_factory) -> Seen:
     return by_two(base, {key: {"name": "wgan_gp", **job} for key, job in jobs.items()})
 
 
-STEPS = {"progressive": 22, "cpggan": 18, "mmgan": 3}
-
-
-@pytest.fixture(scope="module")
-def zoo_ran(tmp_path_factory) -> Seen:
-    """Each other GAN, as many steps as it needs."""
-    names = (*SHARED, "mmgan")
-    jobs = {n: {"name": n, "options": {**WHOLE, "steps": STEPS.get(n, 8)}} for n in names}
-    return by_two(tmp_path_factory.mktemp("zoo"), jobs)
-
-
 def assert_close(folder: Path, tmp_path: Path, name: str, **options: Any) -> None:
     """Equal to a training by one process, up to rounding."""
     alone(name, tmp_path / "alone", **options)
@@ -116,35 +87,35 @@ def assert_close(folder: Path, tmp_path: Path, name: str, **options: Any) -> Non
     assert apart(name, newest(folder), whole) < ROUNDING * apart(name, whole, start)
 
 
-@pytest.mark.parametrize("job", ["wgan_gp", "parts"])
-def test_two_processes_end_where_one_with_the_whole_batch_does(ran, tmp_path, job):
-    """Shares of a batch may be done in parts, too."""
-    assert_close(ran[job][0], tmp_path, "wgan_gp", **WHOLE)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [*SHARED, "mmgan"])
-def test_each_gan_ends_where_one_process_with_the_whole_batch_does(zoo_ran, tmp_path, name):
-    """A full pool of ``mmgan`` is each process's own; so long as it fills, everything passes."""
-    folder, (first, second) = zoo_ran[name]
-    assert first["weights"] == second["weights"]
-    assert_close(folder, tmp_path, name, **{**WHOLE, "steps": STEPS.get(name, 8)})
-
-
-def test_both_hold_the_same_weights(ran):
+def test_two_processes_end_where_one_with_the_whole_batch_does(ran, tmp_path):
+    folder, seen = ran["parts"]
+    assert_close(folder, tmp_path, "wgan_gp", **WHOLE)
+    assert [process["images"] for process in seen] == [32, 32]
     assert [key for key, (_, (a, b)) in ran.items() if a["weights"] != b["weights"]] == []
 
 
+@pytest.mark.slow
+def test_each_gan_ends_where_one_process_with_the_whole_batch_does(tmp_path):
+    """A full pool of ``mmgan`` is each process's own; so long as it fills, everything passes."""
+    options = {n: {**WHOLE, "steps": STEPS.get(n, 8)} for n in (*SHARED, "mmgan")}
+    jobs = {name: {"name": name, "options": told} for name, told in options.items()}
+    for name, (folder, (first, second)) in by_two(tmp_path, jobs).items():
+        assert first["weights"] == second["weights"]
+        assert_close(folder, tmp_path / f"{name} alone", name, **options[name])
+
+
 def test_two_go_on_with_the_run_of_one_and_say_what_differs(ran, tmp_path):
-    folder, (first, second) = ran["joins"]
+    folder, seen = ran["joins"]
     assert_close(folder, tmp_path, "wgan_gp", **WHOLE)
-    for seen in (first, second):
-        (note,) = seen["notes"]
+    for process in seen:
+        (note,) = process["notes"]
         assert "resumed with processes 2 instead of 1" in note
 
 
 def test_one_goes_on_with_the_run_of_two_and_says_what_differs(ran, tmp_path):
-    folder = shutil.copytree(ran["stop"][0], tmp_path / "run")
+    stopped, seen = ran["stop"]  # by a request to one process, with a checkpoint
+    assert [process["stopped"] for process in seen] == [signal.SIGTERM] * 2
+    folder = shutil.copytree(stopped, tmp_path / "run")
     report = alone("wgan_gp", folder, **WHOLE)
     assert report.resumed_at == 3
     (note,) = report.notes
@@ -161,17 +132,6 @@ def test_numbers_that_are_ill_in_one_process_roll_both_back(ran, ill, after):
         assert "back to step 3" in process["warned"][0]
     assert read_metrics(folder / "metrics.csv")["step"] == list(range(1, 9))
     assert all(v.isfinite().all() for v in newest(folder).values())
-
-
-def test_a_request_to_one_process_stops_both_with_a_checkpoint(ran):
-    folder, seen = ran["stop"]
-    assert [process["stopped"] for process in seen] == [signal.SIGTERM] * 2
-    assert (folder / "checkpoints" / "step-00000003").is_dir()
-
-
-def test_images_are_counted_once(ran):
-    for process in ran["wgan_gp"][1]:
-        assert process["images"] == 32
 
 
 @pytest.mark.parametrize(
@@ -196,19 +156,37 @@ def test_a_batch_that_cannot_be_shared_out_is_refused_with_one_that_can(total, s
 
 LOOP = ("batch_size=2", "precision=fp32", "log_every=1", "checkpoint_every=1000")
 SETTINGS = tuple(f"--set={setting}" for setting in LOOP)
+ZOO_FIT = ("tests.training.zoo.command", "fit", "zoo_slow", "--data=zoo:16", "-q")
 
 
-def zoo_fit(out: Path, *settings: str) -> AbstractContextManager["subprocess.Popen[str]"]:
-    """``torchrun -m gansynth_cli fit`` with the zoo in it."""
-    fit = ("-m", "tests.training.zoo.command", "fit", "zoo_slow", "--data=zoo:16", "--device=cpu")
-    return torchrun(*fit, "-q", "-o", str(out), *SETTINGS, *settings)
+@contextmanager
+def torchrun(*command: str, out: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Start two processes with a port of their own; they do not outlive the test."""
+    path = os.pathsep.join([str(ROOT), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    run = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    with subprocess.Popen(
+        [*run, "-m", *command, "--device=cpu", "-o", str(out), *SETTINGS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                for left in psutil.Process(process.pid).children(recursive=True):
+                    left.kill()
+                process.kill()
 
 
 @pytest.mark.slow
 def test_the_command_runs_under_torchrun_and_one_process_speaks(toy_nnunet, tmp_path):
     tiny = [f"--set={s}" for s in ("width=4", "d_width=4", "levels=2", "steps=4")]
-    fit = ("fit", "cgan3d", *toy_nnunet.options, "--device=cpu", "--json", "-o", tmp_path / "run")
-    with torchrun("-m", "gansynth_cli", *map(str, fit), *SETTINGS, *tiny) as run:
+    fit = ("gansynth_cli", "fit", "cgan3d", *toy_nnunet.options, "--json", *tiny)
+    with torchrun(*fit, out=tmp_path / "run") as run:
         stdout, stderr = run.communicate(timeout=100)
     assert run.returncode == 0, stderr
     assert json.loads(stdout)["steps"] == 4
@@ -221,35 +199,30 @@ def test_the_command_runs_under_torchrun_and_one_process_speaks(toy_nnunet, tmp_
 @pytest.mark.slow
 @pytest.mark.parametrize("told", ["torchrun", "one of them", "all of them"])
 def test_told_to_stop_they_stop_with_a_checkpoint_of_the_very_step(tmp_path, told):
-    out = tmp_path / "run"
-    with zoo_fit(out, "--set=steps=100000") as run:
-        while not (out / "metrics.csv").exists() or steps_of(out) < 5:
+    def steps() -> int:
+        log = tmp_path / "metrics.csv"
+        return log.read_bytes().count(b"\n") - 1 if log.exists() else 0
+
+    with torchrun(*ZOO_FIT, "--set=steps=100000", out=tmp_path) as run:
+        while steps() < 5:
             assert run.poll() is None
             time.sleep(0.01)
         workers = [p.pid for p in psutil.Process(run.pid).children() if "fit" in p.cmdline()]
         assert len(workers) == 2
-        whom = {
-            "torchrun": [run.pid],
-            "one of them": workers[1:],
-            "all of them": [run.pid, *workers],
-        }
-        for pid in whom[told]:
+        one = workers[1:]
+        for pid in {"torchrun": [run.pid], "one of them": one}.get(told, [run.pid, *workers]):
             os.kill(pid, signal.SIGTERM)
         _, stderr = run.communicate(timeout=100)
     assert run.returncode != 0
-    assert stderr.count(f"stopped by a signal after step {steps_of(out)}") == 1, stderr
-    saved = sorted(path.name for path in (out / "checkpoints").iterdir())
-    assert saved == ["step-00000000", f"step-{steps_of(out):08d}"]
-
-
-def steps_of(out: Path) -> int:
-    return (out / "metrics.csv").read_bytes().count(b"\n") - 1
+    assert stderr.count(f"stopped by a signal after step {steps()}") == 1, stderr
+    saved = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert saved == ["step-00000000", f"step-{steps():08d}"]
 
 
 @pytest.mark.slow
 def test_what_the_first_process_refuses_ends_all(tmp_path):
     (tmp_path / "checkpoints" / "step-00000004").mkdir(parents=True)
-    with zoo_fit(tmp_path, "--set=steps=4") as run:
+    with torchrun(*ZOO_FIT, "--set=steps=4", out=tmp_path) as run:
         _, stderr = run.communicate(timeout=100)
     assert run.returncode != 0
     assert "holds checkpoints but no manifest.json" in stderr

@@ -12,7 +12,6 @@ from gansynth.runtime import nifti
 from gansynth.runtime.errors import (
     DataFault,
     EnvironmentFault,
-    GansynthError,
     IntegrityFault,
     UsageFault,
 )
@@ -66,7 +65,7 @@ def decoder(request, monkeypatch):
 
 
 @pytest.mark.usefixtures("decoder")
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float64"])
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 def test_a_sound_file_reads_as_nibabel_reads_it(tmp_path, dtype, ending):
     path = tmp_path / f"x{ending}"
@@ -80,21 +79,15 @@ def test_a_sound_file_reads_as_nibabel_reads_it(tmp_path, dtype, ending):
 
 
 @pytest.mark.usefixtures("decoder")
-def test_a_nifti_2_file_is_read(tmp_path):
+def test_nifti_2_big_endian_files_and_slopes_are_read(tmp_path):
     nib.save(nib.Nifti2Image(volume(), AFFINE), tmp_path / "x.nii.gz")
     assert np.array_equal(read_nifti(tmp_path / "x.nii.gz").array, volume())
-
-
-def test_a_big_endian_file_comes_out_in_native_order(tmp_path):
     header = nib.Nifti1Header(endianness=">")
     header.set_data_dtype(">i2")
     nib.save(nib.Nifti1Image(volume(), AFFINE, header), tmp_path / "x.nii")
     array = read_nifti(tmp_path / "x.nii").array
     assert array.dtype.isnative
     assert np.array_equal(array, volume())
-
-
-def test_slope_and_intercept_are_applied(tmp_path):
     path = store(tmp_path / "x.nii.gz", packed(volume(), scl_slope=0.5, scl_inter=-3))
     assert np.allclose(read_nifti(path).array, volume() * 0.5 - 3)
 
@@ -106,6 +99,8 @@ def test_an_almost_empty_label_map_is_no_bomb(tmp_path):
     path = store(tmp_path / "x.nii.gz", packed(labels))
     assert labels.nbytes / path.stat().st_size > 500
     assert read_nifti(path).array.sum() == 1
+    with pytest.raises(DataFault, match="expected at most 100"):
+        read_nifti(path, max_bytes=100)
 
 
 @pytest.mark.fault(2)
@@ -113,36 +108,17 @@ def test_an_almost_empty_label_map_is_no_bomb(tmp_path):
 def test_sixty_flipped_bits_are_all_caught(tmp_path):
     data = packed(volume((12, 11, 10)))
     rng = np.random.default_rng(0)
-    caught = 0
     for _ in range(60):
         damaged = bytearray(data)
         position = rng.integers(GZIP_HEADER, len(data))
         damaged[position] ^= 1 << int(rng.integers(8))
         with pytest.raises(DataFault, match=r"x\.nii\.gz"):
             read_nifti(store(tmp_path / "x.nii.gz", bytes(damaged)))
-        caught += 1
-    assert caught == 60
-
-
-@pytest.mark.extra("fast")
-def test_damage_is_called_the_same_whatever_decompresses(tmp_path, monkeypatch):
-    data = packed(volume((12, 11, 10)))
-    words: list[list[str]] = []
-    for fast in (nifti._IGZIP, None):
-        monkeypatch.setattr(nifti, "_IGZIP", fast)
-        words.append([])
-        for position in range(GZIP_HEADER, len(data), 10):
-            damaged = bytearray(data)
-            damaged[position] ^= 1
-            with pytest.raises(DataFault) as caught:
-                read_nifti(store(tmp_path / "x.nii.gz", bytes(damaged)))
-            words[-1].append(str(caught.value))
-    assert words[0] == words[1]
 
 
 @pytest.mark.fault(1)
 @pytest.mark.usefixtures("decoder")
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.99, "all but its checksum"])
+@pytest.mark.parametrize("share", [0.02, 0.99, "all but its checksum"])
 def test_a_cut_off_gzip_file_is_called_truncated(tmp_path, share):
     data = packed(volume((20, 20, 20)))
     kept = -8 if isinstance(share, str) else int(share * len(data))
@@ -156,15 +132,13 @@ BOMB = {"dim": [3, 1000, 1000, 1000, 1, 1, 1, 1]}  # 2 GB by 100 KB, as its head
 HOSTILE: dict[str, tuple[str, Callable[[], bytes]]] = {
     "announces 70362301923326, plain": ("x.nii", lambda: plain(volume(), **HUGE)),
     "announces 70362301923326": ("x.nii.gz", lambda: packed(volume(), **HUGE)),
-    "more than the 420 bytes": (
-        "x.nii.gz",
-        lambda: gzip.compress(plain(volume()) + bytes(64 << 20), 1),
-    ),
-    "decompression bomb": (
-        "x.nii.gz",
-        lambda: gzip.compress(plain(volume(), **BOMB) + bytes(100 << 20), 1),
-    ),
+    "more than the 420 bytes": ("x.nii.gz", lambda: padded(plain(volume()), 16 << 20)),
+    "decompression bomb": ("x.nii.gz", lambda: padded(plain(volume(), **BOMB), 100 << 20)),
 }
+
+
+def padded(data: bytes, zeros: int) -> bytes:
+    return gzip.compress(data + bytes(zeros), 1)
 
 
 @pytest.mark.fault(4, of="announces")
@@ -183,12 +157,6 @@ def test_a_file_that_would_fill_the_memory_is_refused_before_it_does(tmp_path, s
         tracemalloc.stop()
 
 
-def test_the_limit_is_the_callers(tmp_path):
-    path = store(tmp_path / "x.nii.gz", packed(volume()))
-    with pytest.raises(DataFault, match="expected at most 100"):
-        read_nifti(path, max_bytes=100)
-
-
 @pytest.mark.fault(8, of="singular|finite|pixdim")
 @pytest.mark.fault(14, of="4D|2D|colour")
 @pytest.mark.parametrize(
@@ -197,6 +165,7 @@ def test_the_limit_is_the_callers(tmp_path):
         ({"srow_x": [0, 0, 0, 0]}, "singular"),
         ({"srow_y": [0, np.nan, 0, 0]}, "not finite"),
         ({"srow_x": [2, 2, 0, 0], "srow_y": [2, 2 + 1e-7, 0, 0]}, "singular"),
+        ({"srow_x": [2e5, 0, 0, 0]}, "mm by its affine"),
         ({"pixdim": [1, 1, 0, 1, 1, 1, 1, 1]}, r"pixdim is \(1\.0, 0\.0, 1\.0\)"),
         ({"pixdim": [1, np.nan, 1, 1, 1, 1, 1, 1]}, "pixdim"),
         ({"pixdim": [1, 1, 1, 1e-30, 1, 1, 1, 1]}, "expected three voxel sizes of 0.0001 to"),
@@ -238,20 +207,6 @@ def test_a_cut_or_foreign_nifti_file_is_refused(tmp_path, name, data, said):
         read_nifti(store(tmp_path / name, data))
 
 
-def test_no_mutant_of_a_header_raises_anything_untyped(tmp_path):
-    data, rng, outcomes = plain(volume()), np.random.default_rng(3), set()
-    for _ in range(300):
-        mutant = bytearray(data)
-        for position in rng.integers(0, 352, 3):
-            mutant[position] = rng.integers(256)
-        try:
-            read_nifti(store(tmp_path / "x.nii", bytes(mutant)), max_bytes=1 << 20)
-            outcomes.add("read")
-        except GansynthError:
-            outcomes.add("fault")
-    assert outcomes == {"read", "fault"}
-
-
 @pytest.mark.fault(22)
 @pytest.mark.parametrize(
     ("text", "most", "said"),
@@ -276,16 +231,12 @@ def test_a_path_that_leads_out_is_refused(tmp_path, name):
     home = tmp_path / "home"
     home.mkdir()
     (home / "link").symlink_to(tmp_path)
+    assert path_inside(home, "./a/../x", key="x") == (home / "x").resolve()
     with pytest.raises(IntegrityFault, match="leads out of"):
         path_inside(home, name, key="dataset.json: training: 0")
 
 
-@pytest.mark.parametrize("name", ["x", "./a/x", "a/../x"])
-def test_a_path_that_stays_inside_is_resolved(tmp_path, name):
-    assert path_inside(tmp_path, name, key="x") == (tmp_path / name).resolve()
-
-
-@pytest.mark.fault(31)
+@pytest.mark.fault(31, 32)
 def test_a_full_disk_is_told_with_bytes_needed_and_free_and_leaves_the_old_file(tmp_path):
     path = store(tmp_path / "x", b"old")
     with (
@@ -295,10 +246,6 @@ def test_a_full_disk_is_told_with_bytes_needed_and_free_and_leaves_the_old_file(
         write_bytes_atomic(path, bytes(10_000))
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
     assert path.read_bytes() == b"old"
-
-
-@pytest.mark.fault(32)
-def test_a_vanished_folder_is_an_environment_fault(tmp_path):
     with pytest.raises(EnvironmentFault, match="the folder is not there"):
         write_bytes_atomic(tmp_path / "gone" / "x", b"1")
 
@@ -318,7 +265,7 @@ def test_a_killed_writer_leaves_a_whole_file(tmp_path):
         for version in range(10**6):
             write_bytes_atomic(path, bytes([version % 256]) * (1 << 20))
 
-    for _ in range(5):
+    for _ in range(2):
         writer = multiprocessing.get_context("fork").Process(target=write)
         writer.start()
         until(lambda: path.exists() and any(tmp_path.glob(".x.tmp*")), step=0.0)

@@ -1,6 +1,3 @@
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,31 +12,6 @@ from gansynth.training.loop import train
 
 REQUEST = SourceRequest("example", "2d")
 SETTINGS = {"steps": "2", "width": "8", "max_width": "16", "n_critic": "1", "precision": "fp32"}
-
-
-@pytest.mark.fault(31, 32)
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare to mount a tmpfs")
-def test_a_fit_on_a_full_disk_ends_before_it_begins(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = 'mount -t tmpfs -o size=2m tmpfs "$0" || exit 77; "$@"; code=$?; ls -A "$0"; exit $code'
-    fit = (sys.executable, "-m", "gansynth_cli", "fit", "dcgan", "--data", "example:2d", "-q")
-    words = ("-o", str(disk / "run"), "--device", "cpu")
-    done = subprocess.run(
-        ("unshare", "-rm", "sh", "-c", mount, str(disk), *fit, *words),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode == 77 or "unshare" in done.stderr:
-        pytest.skip("may not mount a tmpfs here")
-    assert done.returncode == 4, done.stderr
-    error = done.stderr.splitlines()[-1]
-    assert error.startswith(f"error: {disk / 'run'}: ")
-    assert "bytes needed" in error
-    assert "2097152 bytes free there" in error
-    assert done.stdout == "", "nothing was begun"
 
 
 def test_a_batch_that_fills_the_memory_is_refused_before_it_is_made(monkeypatch):

@@ -16,7 +16,7 @@ def drawn(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.fault(44)
-@pytest.mark.parametrize(("count", "threshold"), [(0, 0.5), (1, 0.5), (400, 0.5), (400, 0.3)])
+@pytest.mark.parametrize(("count", "threshold"), [(0, 0.5), (1, 0.5), (200, 0.3)])
 def test_suppression_is_greedy_and_stable(count, threshold):
     boxes, scores = drawn(count)
     left = torch.argsort(-scores, stable=True).tolist()
@@ -38,11 +38,8 @@ def test_torchvision_itself_suppresses_alike():
 
     boxes, scores = drawn(200)
     classes = torch.arange(200) % 2
-    kept = batched_nms(boxes, scores, classes, 0.5)
-    apart = [
-        np.flatnonzero(classes == c)[
-            torchvision_compat.nms(boxes[classes == c], scores[classes == c], 0.5)
-        ]
-        for c in (0, 1)
-    ]
-    assert sorted(kept.tolist()) == sorted(np.concatenate(apart).tolist())
+    apart: list[int] = []
+    for one in (0, 1):
+        own = torch.argwhere(classes == one)[:, 0]
+        apart += own[torchvision_compat.nms(boxes[own], scores[own], 0.5)].tolist()
+    assert sorted(batched_nms(boxes, scores, classes, 0.5).tolist()) == sorted(apart)
