@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import filelock
-import nibabel as nib
 import numpy as np
 import pytest
 from pydantic import Field
@@ -26,6 +25,7 @@ from gansynth.hosts.host import Framework
 from gansynth.hosts.record import TrainingFolder, TrainingResult
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
+from tests.conftest import save_nifti
 from tests.offered import offered
 
 
@@ -172,30 +172,19 @@ SHAPE = (16, 18, 20)
 READ = ("--read", "channels=T1,FLAIR", "--read", "folds=3", "--read", "size=16")
 
 
-def save(path: Path, array: np.ndarray, mm: float = 1.0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, np.diag([mm, mm, mm, 1.0])), path)
-
-
-def brain(rng: np.random.Generator, lesion: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Two channels and labels; nothing outside of a ball."""
+def scans(folder: Path, names: str, seed: int, *, lesions: bool = True, mm: float = 1.0) -> Path:
+    """A folder of balls of two channels; without lesions it has no label maps either."""
+    rng, affine = np.random.default_rng(seed), np.diag([mm, mm, mm, 1.0])
     grid = np.indices(SHAPE) - np.reshape(SHAPE, (3, 1, 1, 1)) / 2
     body = (grid**2).sum(axis=0) < 49
-    far = ((grid - rng.uniform(-2, 2, (3, 1, 1, 1))) ** 2).sum(axis=0)
-    labels = (body & lesion & (far < 9)).astype(np.int16) + (body & lesion & (far < 3))
-    image = (100 + 10 * rng.normal(size=(2, *SHAPE)) + 50 * labels) * body
-    return image.astype(np.float32), labels.astype(np.int16)
-
-
-def scans(folder: Path, names: str, seed: int, *, lesions: bool = True, mm: float = 1.0) -> Path:
-    """A folder of cases; without lesions it has no label maps either."""
-    rng = np.random.default_rng(seed)
     for name in names:
-        image, labels = brain(rng, lesions)
-        for number, channel in enumerate(image):
-            save(folder / "images" / f"{name}_{number:04d}.nii.gz", channel, mm)
+        far = ((grid - rng.uniform(-2, 2, (3, 1, 1, 1))) ** 2).sum(axis=0)
+        labels = (body & lesions & (far < 9)).astype(np.int16) + (body & lesions & (far < 3))
+        image = (100 + 10 * rng.normal(size=(2, *SHAPE)) + 50 * labels) * body
+        for number, channel in enumerate(image.astype(np.float32)):
+            save_nifti(folder / "images" / f"{name}_{number:04d}.nii.gz", channel, affine)
         if lesions:
-            save(folder / "labels" / f"{name}.nii.gz", labels, mm)
+            save_nifti(folder / "labels" / f"{name}.nii.gz", labels.astype(np.int16), affine)
     return folder
 
 

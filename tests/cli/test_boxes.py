@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
 from gansynth.runtime.progress import NullReporter
@@ -49,14 +48,9 @@ def test_samples_come_with_their_boxes_as_a_list_that_can_be_asked_for(sample, t
     first = next(i for i in range(4) if rows[i])
     assert {row["class"] for row in rows[first]} == {"metastasis"}
     sample(1, "--boxes", f"file:{lists[first]}", out="b")
+    assert told(tmp_path / "a", first)["by"] == "jitter"
     wanted = replay(told(tmp_path / "a", first)).coords[:1]
     assert np.allclose(replay(told(tmp_path / "b", 0)).coords, wanted, atol=1e-5)
-
-
-@pytest.mark.parametrize(("more", "by"), [((), "jitter"), (("--boxes", "training"), "training")])
-def test_boxes_are_jittered_unless_told_otherwise(sample, tmp_path, more, by):
-    sample(2, *more)
-    assert told(tmp_path / "out", 0)["by"] == by
 
 
 def test_a_detectors_format_has_boxes_and_a_fifth_for_validation(sample, tmp_path):
@@ -75,18 +69,3 @@ def test_a_slip_in_a_list_is_found_before_anything_is_opened(refuse, tmp_path):
     (tmp_path / "bad.csv").write_text("class,xmin\n")
     says = ["bad.csv, line 1: the header"]
     refuse("sample", tmp_path, "--boxes", f"file:{tmp_path / 'bad.csv'}", code=3, says=says)
-
-
-def test_augment_hands_boxes_and_filter_on(toys, run, run_json, tmp_path, monkeypatch):
-    # "means" is asked for no boxes; what is handed on is looked at alone.
-    monkeypatch.setattr("gansynth.hosts.sample_source.check_request", lambda *_: None)
-    monkeypatch.setattr("gansynth.hosts.host.Framework.check_drawing", lambda *_: None)
-    monkeypatch.chdir(tmp_path)
-    boxes = tmp_path / "boxes.csv"
-    boxes.write_text("class,xmin,ymin,xmax,ymax\n0,1,1,2,2\n")
-    augment = ("augment", "--target", "toyhost", "--data", "toy:3", "--ratio", "1:1")
-    run_json(*augment, "--generator", run, "--boxes", "file:boxes.csv", "--filter", "none")
-    run_json(*augment, "--generator", run)
-    asked = [request.samples for request in toys.started]
-    assert (asked[0].boxes, asked[0].keep_flawed) == (f"file:{boxes}", True)
-    assert asked[1] == SampleRequest()

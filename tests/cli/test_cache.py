@@ -14,18 +14,15 @@ def cached(toys, run_json, tmp_path):
     return tmp_path / "toy.h5", run_json("cache", "toy:3", "-o", tmp_path / "toy.h5")
 
 
-def test_a_source_is_cached_in_one_file_whose_size_a_dry_run_estimates(cached, run_json):
+def test_a_source_is_cached_in_one_file_whose_size_a_dry_run_estimates(cached, run_json, refuse):
     path, report = cached
     assert report["bytes"] == path.stat().st_size
     assert (report["train_cases"], report["held_out_cases"]) == (12, 4)
     dry = run_json("cache", "toy:3", "-o", path.with_name("other.h5"), "--dry-run")
     assert dry["bytes"] == pytest.approx(report["bytes"], rel=0.3)
     assert [p.name for p in path.parent.iterdir()] == ["toy.h5"]
-
-
-def test_nothing_is_overwritten(cached, refuse, tmp_path):
     says = ["toy.h5", "exists already"]
-    refuse("cache", "toy:3", "-o", cached[0], code=2, says=says, keep=[tmp_path])
+    refuse("cache", "toy:3", "-o", path, code=2, says=says, keep=[path.parent])
 
 
 @pytest.mark.fault(31)
@@ -36,6 +33,8 @@ def test_a_full_disk_is_the_machine_s_fault(toys, refuse, tmp_path, monkeypatch)
     monkeypatch.setattr("os.posix_fallocate", refused)
     says = ["toy.h5", "the disk is full", "bytes needed", "bytes free"]
     refuse("cache", "toy:3", "-o", tmp_path / "toy.h5", code=4, says=says, keep=[tmp_path])
+    with pytest.raises(EnvironmentFault, match="HDF5 says so"), disk_errors("x", 3):
+        raise OSError("HDF5 says so")
 
 
 def test_a_run_of_the_cache_is_a_run_of_the_original(cached, toys, run_json, refuse, tmp_path):
@@ -46,8 +45,3 @@ def test_a_run_of_the_cache_is_a_run_of_the_original(cached, toys, run_json, ref
     run_json(*AUGMENT, run)
     assert toys.started
     refuse(*AUGMENT, run, "--fold", "1", code=6, says=["leakage", "toy_00"])
-
-
-def test_what_a_disk_says_without_a_number_is_the_machine_s_fault():
-    with pytest.raises(EnvironmentFault, match="HDF5 says so"), disk_errors("x", 3):
-        raise OSError("HDF5 says so")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from gansynth.core.sample_request import SampleRequest
-from tests.cli.conftest import READ, SHAPE, save
+from tests.cli.conftest import READ, SHAPE
+from tests.conftest import save_nifti
 
 TRANSPLANT = ("--edit", "transplant")
 
@@ -56,26 +57,20 @@ def augment(run, data):
     return words
 
 
-def test_another_source_that_shares_nothing_is_let_in(augment, run_json, free, toys):
-    document = run_json(*augment(free, "--dry-run"))
-    assert document["leakage"].startswith("none")
-    assert document["conditions"] == {"kind": "nifti", "where": str(free)}
+@pytest.mark.parametrize("labelled", [True, False], ids=["labelled", "bare"])
+def test_a_held_out_scan_is_found_in_another_source(
+    augment, run, run_json, refuse, data, free, tmp_path, toys, labelled
+):
     run_json(*augment(free))
     (request,) = toys.started
     assert request.samples == SampleRequest(conditions={"kind": "nifti", "where": str(free)})
-
-
-@pytest.mark.parametrize("labelled", [True, False], ids=["labelled", "bare"])
-def test_a_held_out_scan_is_found_in_another_source(
-    augment, run, refuse, data, free, tmp_path, labelled
-):
     leaking, scan = shutil.copytree(free, tmp_path / "leaking"), min(set("abcdef") - train(run))
     for number in ("0000", "0001"):
         file = data / "images" / f"{scan}_{number}.nii.gz"
         shutil.copy(file, leaking / "images" / f"other_{number}.nii.gz")
     if labelled:
         for name in "abc":
-            save(leaking / "labels" / f"{name}.nii.gz", np.zeros(SHAPE, np.int16))
+            save_nifti(leaking / "labels" / f"{name}.nii.gz", np.zeros(SHAPE, np.int16))
         shutil.copy(data / "labels" / f"{scan}.nii.gz", leaking / "labels" / "other.nii.gz")
     says = ["leakage", scan, "other", "--condition-source"]
     refuse(*augment(leaking, "--dry-run"), code=6, says=says, keep=[run])
@@ -84,6 +79,8 @@ def test_a_held_out_scan_is_found_in_another_source(
 def test_cases_of_ones_own_data_set_are_those_of_ones_own_fold(
     augment, run, run_json, refuse, data
 ):
-    assert run_json(*augment(data, "--dry-run"))["leakage"].startswith("none")
+    document = run_json(*augment(data, "--dry-run"))
+    assert document["leakage"].startswith("none")
+    assert document["conditions"] == {"kind": "nifti", "where": str(data)}
     asked = augment(data, "--condition-source-read", "fold=all", "--dry-run")
     refuse(*asked, code=6, says=["leakage", min(set("abcdef") - train(run))])

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from gansynth.runtime.files import read_nifti
-from gansynth.runtime.progress import RichReporter, counting, stepping
 from tests.conftest import save_nifti
 from tests.data.sets import save_picture
 
@@ -48,13 +47,6 @@ def root(told, tmp_path) -> Path:
     return Path(tmp_path / "root")
 
 
-def test_what_was_imported_is_reported_and_in_order(told, root, run_json):
-    assert (told["dataset"], told["cases"], told["subjects"]) == (NAME, 6, 3)
-    assert told["folds"] == [[4, 2]] * 3
-    report = run_json("check", "nnunet:001", "--root", root)
-    assert report == {"dataset": NAME, "cases": 6, "errors": 0, "warnings": 0, "findings": []}
-
-
 def test_import_says_what_it_took_and_what_to_type_next(msd, tmp_path, run_cli):
     result = run_cli("import", f"msd:{msd}", "nnunet:001", "--root", tmp_path / "root")
     assert result.stdout.splitlines() == [
@@ -67,7 +59,11 @@ def test_import_says_what_it_took_and_what_to_type_next(msd, tmp_path, run_cli):
     assert "warning: every case is a subject of its own" in result.stderr
 
 
-def test_check_names_every_file_at_fault_and_exits_with_3(root, run_cli):
+def test_check_names_every_file_at_fault_and_exits_with_3(told, root, run_cli, run_json):
+    assert (told["dataset"], told["cases"], told["subjects"]) == (NAME, 6, 3)
+    assert told["folds"] == [[4, 2]] * 3
+    report = run_json("check", "nnunet:001", "--root", root)
+    assert report == {"dataset": NAME, "cases": 6, "errors": 0, "warnings": 0, "findings": []}
     raw = root / "nnUNet_raw" / NAME
     broken = raw / "imagesTr" / "brain_2_0000.nii.gz"
     broken.write_bytes(broken.read_bytes()[:-9])
@@ -79,27 +75,11 @@ def test_check_names_every_file_at_fault_and_exits_with_3(root, run_cli):
     assert "2 error(s)" in result.stderr
     asked = run_cli("check", "nnunet:001", "--root", root, "--json")
     assert asked.exit_code == 3
-    findings = json.loads(asked.stdout)["findings"]
-    assert {(one["level"], one["case"]) for one in findings} == {
-        ("error", "brain_2"),
-        ("error", "brain_3"),
-    }
+    findings = [(one["level"], one["case"]) for one in json.loads(asked.stdout)["findings"]]
+    assert sorted(findings) == [("error", "brain_2"), ("error", "brain_3")]
     # Before anything long.
     prepared = run_cli("prepare", "nnunet:001", "--root", root)
-    assert prepared.exit_code == 3
-    assert "brain_2" in prepared.stderr
-
-
-def test_check_reads_a_decathlon_folder_too(msd, run_json, run_cli):
-    report = run_json("check", f"msd:{msd}", "--read", "folds=3")
-    assert (report["dataset"], report["cases"], report["errors"]) == ("msd:Task01_Tiny", 6, 0)
-    for case in ("brain_1", "brain_4"):
-        (msd / f"labelsTr/{case}.nii.gz").write_bytes(b"")
-    shown = run_cli("check", f"msd:{msd}")
-    assert shown.exit_code == 3
-    assert "brain_1.nii.gz" in shown.stdout
-    assert "brain_4.nii.gz" in shown.stdout
-    assert "msd:Task01_Tiny: 6 cases, 2 error(s), 0 warning(s)" in shown.stdout
+    assert (prepared.exit_code, "brain_2" in prepared.stderr) == (3, True)
 
 
 def pictures(home: Path, name: str = "{}.png", folder: str = "p") -> Path:
@@ -150,14 +130,11 @@ def test_check_finds_the_kind_says_what_is_there_and_the_next_command(
     assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, holds)
     last = f"next: gansynth {following.format(where)} -o runs/g0"
     assert result.stderr.splitlines()[-1] == last
-
-
-def test_check_of_a_folder_that_no_kind_opens_lists_its_faults(tmp_path, run_cli):
-    where = flat(tmp_path)
-    (where / "pat3_hippo_mask.nii.gz").unlink()
-    result = run_cli("check", where)
-    assert result.exit_code == 3
-    assert "pat3_hippo_mask.nii.gz: missing, expected for case 'pat3'" in result.stdout
+    if make is flat:  # a folder that no kind opens any more lists its faults
+        (where / "pat3_hippo_mask.nii.gz").unlink()
+        result = run_cli("check", where)
+        assert result.exit_code == 3
+        assert "pat3_hippo_mask.nii.gz: missing, expected for case 'pat3'" in result.stdout
 
 
 def test_raw_data_of_nnunet_are_prepared_before_a_fit(tmp_path, run_cli):
@@ -169,13 +146,12 @@ def test_raw_data_of_nnunet_are_prepared_before_a_fit(tmp_path, run_cli):
     assert checked.stderr.splitlines()[-1] == f"next: gansynth prepare nnunet:9 --root {root}"
 
 
-def test_a_folder_of_volumes_is_fitted_and_sampled(msd, tmp_path, run_cli, run_json):
+def test_a_folder_of_volumes_is_fitted_and_sampled(msd, tmp_path, run_json):
     small = [f"--set={o}" for o in ("width=4", "d_width=4", "levels=2", "steps=1")]
     data = ("--data", f"msd:{msd}", "--read", "size=8", "--read", "folds=2")
     report = run_json("fit", "cgan3d", *data, "-o", tmp_path / "run", *small, "--device=cpu")
     assert (report["train_cases"], report["held_out_cases"]) == (3, 3)
-    drawn = run_cli("sample", tmp_path / "run", "-n", 1, "-o", tmp_path / "out", "--device=cpu")
-    assert drawn.exit_code == 0, drawn.stderr
+    run_json("sample", tmp_path / "run", "-n", 1, "-o", tmp_path / "out", "--device=cpu")
     image = read_nifti(tmp_path / "out/images/sample-0000_0000.nii.gz")
     assert image.array.shape == (8, 8, 8)
 
@@ -190,15 +166,3 @@ def test_splits_keep_subjects_together_and_replace_others_if_told_so(root, run_c
     for split in document["splits"]:
         assert len(split["val"]) == 2
         assert not {person[c] for c in split["train"]} & {person[c] for c in split["val"]}
-
-
-def test_progress_is_told_by_task(capsys):
-    with counting(RichReporter(), "check") as progress:
-        for done in (1, 2, 3):
-            progress(done, 3)
-    assert capsys.readouterr().err.startswith("check: 3/3 (100%)")
-    with stepping(RichReporter()) as steps:
-        steps("check", 2, 2)
-        steps("plan", 1, 1)
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["check", "plan"]

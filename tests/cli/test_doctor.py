@@ -15,7 +15,7 @@ from gansynth.runtime import devices, machine, torchvision_compat
 from gansynth.runtime.machine import DoctorLine
 from gansynth_deepmedic.program import ProgramSettings, doctor_lines
 from gansynth_nnunet import doctor as nnunet
-from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
+from gansynth_nnunet.launch import EXT_TRAINER
 from gansynth_yolo import detectors
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.offered import registered
@@ -44,7 +44,9 @@ def asked(monkeypatch):
     return told
 
 
-def test_doctor_finds_this_machine_in_order_and_hands_options_to_the_hosts(asked, run_json):
+def test_doctor_finds_this_machine_in_order_and_hands_options_to_the_hosts(
+    asked, run_json, run_cli, monkeypatch
+):
     of_deepmedic = ("--deepmedic", "/dm", "--deepmedic-python", "python3")
     document = run_json("doctor", "--quick", "--root", "/data", *of_deepmedic)
     assert document["ok"] is True
@@ -55,6 +57,9 @@ def test_doctor_finds_this_machine_in_order_and_hands_options_to_the_hosts(asked
     settings = {"deepmedic": "/dm", "deepmedic_python": "python3"}
     request = DoctorRequest(root="/data", quick=True, set=settings)
     assert asked == [(request, settings)]
+    monkeypatch.setattr(doctor, "EXTRAS", {"no-such-extra": ("flying", "pip install wings")})
+    shown = run_cli("doctor").stdout
+    assert "not installed; only for flying; pip install wings" in shown
 
 
 def test_something_essential_missing_is_exit_4_after_all_lines(asked, run_cli, monkeypatch):
@@ -65,12 +70,6 @@ def test_something_essential_missing_is_exit_4_after_all_lines(asked, run_cli, m
     assert document["ok"] is False
     assert {"state": "bad", "what": "no-such-package"}.items() <= document["lines"][3].items()
     assert result.stderr == "error: doctor: no-such-package not in order; see the lines above\n"
-
-
-def test_the_table_holds_the_cure(asked, run_cli, monkeypatch):
-    monkeypatch.setattr(doctor, "EXTRAS", {"no-such-extra": ("flying", "pip install wings")})
-    shown = run_cli("doctor").stdout
-    assert "not installed; only for flying; pip install wings" in shown
 
 
 def test_a_host_that_cannot_be_looked_at_or_does_not_load_is_a_line(monkeypatch):
@@ -151,6 +150,15 @@ def soft(limit: int) -> dict[str, Any]:
     return {"resource.getrlimit": lambda kind: (limit, limit)}
 
 
+def auto() -> DoctorLine:
+    return list(devices.device_lines())[-1]
+
+
+def gpus(count: int) -> dict[str, Any]:
+    counted = {"gansynth.runtime.devices.cuda_devices": lambda: (count, [])}
+    return {**counted, "torch.cuda.device_count": lambda: count}
+
+
 def fits(reason: str) -> dict[str, Any]:
     return {"gansynth.runtime.torchvision_compat.failure": lambda: reason}
 
@@ -160,7 +168,7 @@ def found(**releases: str) -> dict[str, Any]:
 
 
 NOWHERE = Path(__file__) / "nowhere"  # inside a file: nobody can make it
-HIDDEN, DEVICES = "CUDA_VISIBLE_DEVICES", "torch.cuda.device_count"
+HIDDEN = "CUDA_VISIBLE_DEVICES"
 NO_DRIVER: dict[str, Any] = {"gansynth.runtime.devices.DRIVER": NOWHERE, HIDDEN: None}
 NO_DRIVER["shutil.which"] = lambda name: None
 DRIVER = {**NO_DRIVER, "gansynth.runtime.devices.DRIVER": Path("/")}
@@ -181,6 +189,8 @@ SAID: list[tuple[Any, dict[str, Any], str, str]] = [
     (lambda: devices.cuda_line(cuda(3), 0), {}, "note", "nvidia-smi lists them"),
     (lambda: devices.cuda_line(cuda(79, OLD), 0), {}, "note", UNBUILT),
     (lambda: devices.cuda_line(SimpleNamespace(), 0), {}, "note", "cannot be used"),
+    (auto, gpus(1), "ok", "the producer on cuda:0 (shared with training)"),
+    (auto, gpus(2), "ok", "training on cuda:0, the producer on cuda:1"),
     (machine.threads, {**EIGHT, OMP: "1"}, "ok", ""),
     (machine.threads, {**EIGHT, OMP: None}, "note", OMP),
     (machine.shared_memory, disk(64 << 20), "note", "a bank of 3 samples of 4 x 96x~--shm-size"),
@@ -192,7 +202,6 @@ SAID: list[tuple[Any, dict[str, Any], str, str]] = [
     (low(1), soft(256), "note", "ulimit -u"),
     (lambda: nnunet.worker_line(4), {WORKERS: None}, "note", f"export {WORKERS}=3"),
     (lambda: nnunet.worker_line(16), {WORKERS: None}, "ok", ""),
-    (lambda: nnunet.worker_line(4), {WORKERS: "3"}, "ok", ""),
     (lambda: nnunet.worker_line(4), {WORKERS: "8"}, "note", f"export {WORKERS}=3"),
     (lambda: nnunet.worker_line(4), {WORKERS: "many"}, "note", f"export {WORKERS}=3"),
     (nnunet.ext_trainer_line, {EXT: None}, "note", f"export {EXT}={EXT_TRAINER}"),
@@ -231,31 +240,18 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("driver", [Path("/"), NOWHERE], ids=["driver", "none"])
-def test_commands_say_why_auto_is_the_cpu(monkeypatch, run, run_cli, command, driver):
+def test_commands_say_why_auto_is_the_cpu(monkeypatch, run, run_cli, command):
     monkeypatch.chdir(run.parent)
     monkeypatch.setattr(devices, "cuda_devices", lambda: (0, []))
-    monkeypatch.setattr(devices, "DRIVER", driver)
     monkeypatch.setattr("gansynth.testing.demonstration.run_demo", lambda *_, **__: {})
     monkeypatch.setattr("gansynth_cli.commands.demo.lines_of_demo", lambda *_: [])
     monkeypatch.setattr("shutil.which", lambda name: None)
-    result = run_cli(*command.split())
-    assert result.exit_code == 0, result.stderr
-    line = f"device {next(devices.device_lines()).text}"
-    assert (line in result.stderr.splitlines()) is (driver != NOWHERE)
-
-
-@pytest.mark.parametrize(
-    ("count", "words"),
-    [
-        (0, "training on cpu; the producer on cpu too"),
-        (1, "the producer on cuda:0 (shared with training)"),
-        (2, "training on cuda:0, the producer on cuda:1"),
-    ],
-)
-def test_auto_gives_the_producer_the_second_gpu(monkeypatch, count, words):
-    monkeypatch.setattr(DEVICES, lambda: count)
-    assert words in devices._auto(count)
+    for driver in (Path("/"), NOWHERE) if command == COMMANDS[-1] else (Path("/"),):
+        monkeypatch.setattr(devices, "DRIVER", driver)
+        result = run_cli(*command.split())
+        assert result.exit_code == 0, result.stderr
+        line = f"device {next(devices.device_lines()).text}"
+        assert (line in result.stderr.splitlines()) is (driver != NOWHERE)
 
 
 @pytest.mark.parametrize(("limit", "state"), [("max", "ok"), (str(2 * GIB), "note")])
@@ -314,14 +310,6 @@ def test_nnunets_own_search_tells_why_it_fails_unless_it_is_left_out(bare, monke
     monkeypatch.setattr(nnunet, "look_up_line", lambda: line)
     assert line in list(nnunet.lines(DoctorRequest()))
     assert line not in list(nnunet.lines(QUICK))
-
-
-@pytest.mark.slow
-def test_the_cures_let_nnunets_own_search_find_the_trainer(bare, monkeypatch):
-    monkeypatch.setenv("nnUNet_extTrainer", str(EXT_TRAINER))
-    monkeypatch.setenv("PYTHONPATH", str(torchvision_compat.CPU_TORCH))
-    line = nnunet.look_up_line()
-    assert (line.state, line.what) == ("ok", f"nnUNetv2_train -tr {TRAINER}"), line.text
 
 
 def test_a_checkout_of_deepmedic_and_what_this_python_lacks(monkeypatch, tmp_path):

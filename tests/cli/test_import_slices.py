@@ -13,8 +13,6 @@ from gansynth_yolo.import_slices import VOLUMES
 from gansynth_yolo.source import open_yolo
 from tests.conftest import save_nifti
 
-BOXES = "--read=boxes=lesion:1+2"
-
 
 @pytest.fixture(scope="module")
 def volumes(tmp_path_factory) -> Path:
@@ -41,8 +39,8 @@ def imported(volumes, tmp_path, run_json):
     def run(*more: object) -> Any:
         out = tmp_path / "out"
         report = run_json(
-            *("import", f"slices:nifti:{volumes}", f"yolo:{out}", BOXES, "--read=folds=2"),
-            *("--read=modality=none", "--subjects", "([abc])_", *more),
+            *("import", f"slices:nifti:{volumes}", f"yolo:{out}", "--read=folds=2", *more),
+            *("--read=boxes=lesion:1+2", "--read=modality=none", "--subjects", "([abc])_"),
         )
         told: dict[str, Any] = {"read": {"volumes": VOLUMES}, "subjects": f"{out}/subjects.csv"}
         return report, open_yolo(SourceRequest("yolo", str(out), **told))
@@ -50,7 +48,21 @@ def imported(volumes, tmp_path, run_json):
     return run
 
 
-def test_what_is_written_is_a_good_data_set(imported, tmp_path):
+def window_is_kept(report: Any, volumes: Path, out: Path, bits: int) -> None:
+    """All images have one window."""
+    [[low, high]] = report["window"]
+    for case in ("a_1", "c_1"):
+        [path] = (out / "images").rglob(f"{case}_z002.png")
+        stored = read_nifti(volumes / "images" / f"{case}.nii.gz").array
+        plane = stored[::-1, ::-1].transpose(2, 1, 0)[2]
+        expected = np.clip((plane - low) / (high - low), 0, 1) * (2**bits - 1)
+        pixels = np.asarray(Image.open(path))
+        assert pixels.dtype == (np.uint8 if bits == 8 else np.uint16)
+        np.testing.assert_allclose(pixels, expected, atol=0.51)
+
+
+def test_what_is_written_is_a_good_data_set(imported, volumes, tmp_path, refuse):
+    out = tmp_path / "out"
     report, source = imported()
     assert (len(source.train_ids), len(source.held_out_ids)) == (report["train"], report["val"])
     assert report["train"] + report["val"] == 4 * 5
@@ -68,39 +80,25 @@ def test_what_is_written_is_a_good_data_set(imported, tmp_path):
     assert source.place(case) == ("b_1", 3)
     assert source.image(case.replace("z003", "z000")).label.read_text() == ""
     # The record says where each image is from.
-    document = read_json(tmp_path / "out" / "provenance.json")
+    document = read_json(out / "provenance.json")
     assert document["volumes"] == VOLUMES
     assert document["host"]["slices"]["boxes"] == {"of": {"lesion": [1, 2]}, "least": 1}
     row = document["samples"]["a_2_z003"]
     assert (row["case"], row["subject"], row["boxes"]) == ("a_2/axi003", "a", 2)
-    assert len(row["sha256"]) == 64
+    window_is_kept(report, volumes, out, 8)
+    asked = ("import", f"slices:nifti:{volumes}", f"yolo:{out}", "--read=boxes=lesion:1+2")
+    refuse(*asked, "--read=folds=2", code=2, says=["exists already"], keep=[tmp_path])
 
 
-@pytest.mark.parametrize("bits", [8, 16])
-def test_all_images_have_one_window(imported, tmp_path, volumes, bits):
-    report, source = imported(f"--set=bits={bits}")
-    [[low, high]] = report["window"]
-    for case in ("a_1", "c_1"):
-        [path] = (tmp_path / "out" / "images").rglob(f"{case}_z002.png")
-        stored = read_nifti(volumes / "images" / f"{case}.nii.gz").array
-        plane = stored[::-1, ::-1].transpose(2, 1, 0)[2]
-        expected = np.clip((plane - low) / (high - low), 0, 1) * (2**bits - 1)
-        pixels = np.asarray(Image.open(path))
-        assert pixels.dtype == (np.uint8 if bits == 8 else np.uint16)
-        np.testing.assert_allclose(pixels, expected, atol=0.51)
-    assert source.grey
-
-
-def test_a_share_of_the_training_backgrounds_is_kept(imported):
+def test_a_share_of_the_training_backgrounds_is_kept_and_pixels_of_16_bits(
+    imported, volumes, tmp_path
+):
     # Of each volume three slices show lesions, two do not, and one is constant.
-    images = imported("--set=backgrounds=0.5")[1].images
+    report, source = imported("--set=backgrounds=0.5", "--set=bits=16")
+    images = source.images
     shown = {split: sum(len(i.rows) > 0 for i in images[split]) for split in ("train", "val")}
     assert sum(shown.values()) == 4 * 3
     assert len(images["train"]) - shown["train"] == shown["train"] / 3
     assert len(images["val"]) - shown["val"] == shown["val"] / 3 * 2
-
-
-def test_nothing_is_overwritten(volumes, tmp_path, refuse):
-    (tmp_path / "thesis.txt").write_text("mine")
-    asked = ("import", f"slices:nifti:{volumes}", f"yolo:{tmp_path}", BOXES, "--read=folds=2")
-    refuse(*asked, code=2, says=["exists already"], keep=[tmp_path])
+    assert source.grey
+    window_is_kept(report, volumes, tmp_path / "out", 16)

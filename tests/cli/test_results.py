@@ -1,8 +1,5 @@
 """What commands print at their end: lines that are read, and what to type next."""
 
-import inspect
-import re
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,6 @@ import gansynth_benchmark.commands as study_commands
 from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth_cli import results
 from gansynth_cli.common import Hint, again, then
-from gansynth_cli.main import commands
 from gansynth_evaluate.commands import lines_of_evaluation
 from tests.benchmark import documents
 from tests.evaluation import documents as evaluation
@@ -141,31 +137,24 @@ def test_a_choice_is_told_with_the_last_scores_and_what_to_type():
     ]
 
 
-def benchmarked(**changes: Any) -> list[str]:
-    document = documents.full() | changes
-    document["verdict"] = {"sentence": "It does."}
-    return list(study_commands._benchmark_lines(document, {"report.html": "out/report.html"}))
-
-
 def test_a_benchmark_is_told_by_its_sentence_its_differences_and_the_next_command():
-    lines = benchmarked()
+    def told(**changes: Any) -> list[str]:
+        document = documents.full() | changes
+        document["verdict"] = {"sentence": "It does."}
+        return list(study_commands._benchmark_lines(document, {"report.html": "out/report.html"}))
+
+    lines = told()
     assert lines[0] == "It does."
     assert lines[2].split("  ")[0] == "arm"
     assert "  Dice, points  " in lines[3]
+    assert "  HD95 (1), mm  " in told(primary="hd95/1")[3]
     assert lines[-2] == "report: out/report.html"
     assert lines[-1].startswith("next: the same command again; ")
-
-
-def test_a_look_at_the_development_split_is_followed_by_the_sealed_one():
+    # A look at the development split is followed by the sealed one.
     whole = [run for run in documents.full()["runs"] if run["status"] == "done"]
     look = {"split": "development", "number": 1, "log": []}
-    assert "with --test-set" in benchmarked(runs=whole, look=look)[-1]
-    assert benchmarked(runs=whole)[-1] == "report: out/report.html"
-
-
-def test_a_measure_has_its_own_unit_in_the_lines_of_a_benchmark():
-    lines = benchmarked(primary="hd95/1")
-    assert "  HD95 (1), mm  " in lines[3]
+    assert "with --test-set" in told(runs=whole, look=look)[-1]
+    assert told(runs=whole)[-1] == "report: out/report.html"
 
 
 def test_an_evaluation_is_told_by_its_three_answers_first(run):
@@ -186,37 +175,20 @@ def test_an_evaluation_is_told_by_its_three_answers_first(run):
 
 
 @pytest.mark.parametrize(
-    ("changes", "line"),
+    ("part", "key", "value", "line"),
     [
-        ({"kind": "nnunet"}, "augment --target nnunet --generator"),
-        ({"kind": "yolo"}, "augment --target yolo --generator"),
-        ({"takes": []}, "help dcgan label-maps"),
-        ({"foreground": False}, "import slices:KIND:WHERE yolo:FOLDER"),
+        ("request", "kind", "nnunet", "augment --target nnunet --generator"),
+        ("request", "kind", "yolo", "augment --target yolo --generator"),
+        ("capabilities", "takes", [], "help dcgan label-maps"),
+        ("schema", "labels", {"background": 0}, "import slices:KIND:WHERE yolo:FOLDER"),
     ],
 )
-def test_the_next_training_is_of_the_framework_of_the_data(run, changes, line):
+def test_the_next_training_is_of_the_framework_of_the_data(run, part, key, value, line):
     manifest = read_manifest(run)
-    manifest["request"]["kind"] = changes.get("kind", "nifti")
-    manifest["capabilities"]["takes"] = changes.get("takes", ["labels"])
-    if not changes.get("foreground", True):
-        manifest["schema"]["labels"] = {"background": 0}
+    manifest["request"]["kind"] = "nifti"
+    manifest[part][key] = value
     write_manifest(run, manifest)
     assert line in results.then_augment(run)
-
-
-QUERIES = {"completion", "help", "options"}
-"""Commands that print a reference."""
-
-
-@pytest.mark.parametrize("name", sorted({*commands()} - QUERIES))
-def test_every_command_ends_with_what_to_type_next(name):
-    module, _, command = commands()[name][0].partition(":")
-    loaded = import_module(module)
-    show = inspect.getsource(getattr(getattr(loaded, command), "show", loaded))
-    helpers = [each for key, each in vars(loaded).items() if f"{key}(" in show]
-    own = [each for each in helpers if inspect.isfunction(each) and each.__module__ == module]
-    source = show + "".join(map(inspect.getsource, own))
-    assert re.search(r"\b(Hint|then|lines_of_\w+)\(", source)
 
 
 def test_the_next_command_reads_the_data_in_the_same_way():
