@@ -43,6 +43,7 @@ def test_install_the_wheel_into_an_empty_environment_and_see_it_work(tmp_path, t
     assert len(read_metrics(demo / "run" / "metrics.csv")["step"]) >= 3  # points of its curves
 
 
+@pytest.mark.slow
 def test_find_the_faults_of_a_hundred_volumes(tmp_path, task):
     images, labels = (tmp_path / "scans" / f"{name}Tr" for name in ("images", "labels"))
     rng = np.random.default_rng(0)
@@ -59,50 +60,35 @@ def test_find_the_faults_of_a_hundred_volumes(tmp_path, task):
     assert f"{torn}: truncated at byte 900" in said
 
 
-@pytest.mark.slow
-def test_fit_and_see_the_first_preview_grid(folder, task):
-    with task("fit, until the first preview grid", commands=1, seconds=60) as type_in:
-        fit = f"gansynth fit cgan3d {DATA} -o runs/first --set steps=2000"
-        type_in(fit, code=130, until="runs/first/samples/step-*.png")
-
-
-@pytest.mark.slow
-def test_look_at_samples(folder, task):
-    with task("look at 16 samples", commands=1, seconds=20) as type_in:
-        said = type_in("gansynth sample runs/small -n 16 --sheet")
-    sheet = said.partition("sheet: ")[2].partition("\n")[0]
-    assert (folder / sheet).stat().st_size
-
-
-@pytest.mark.slow
-def test_go_on_after_ctrl_c(folder, task):
-    fit = f"gansynth fit cgan3d {DATA} -o runs/stopped {SMALL} --set steps=20 --set sample_every=2"
-    with task("stop a fit, and resume it", commands=2, seconds=60) as type_in:
-        type_in(fit, code=130, until="runs/stopped/samples/step-*.png")
-        assert "resum" in type_in(fit)
-
-
+FIT = f"gansynth fit cgan3d {DATA} -o runs"
+RESUMED = f"{FIT}/stopped {SMALL} --set steps=20 --set sample_every=2"
 AUGMENT = f"gansynth augment --target nnunet {DATA} --generator runs/small --ratio 1:1"
+EPOCH = "--set num_epochs=1 --set num_iterations_per_epoch=8 --set num_val_iterations_per_epoch=2"
+PLUS = "nnUNet_preprocessed/Dataset510_PhantomPlus"
+SHOWN = "runs/{}/samples/step-*.png"
 
 
 @pytest.mark.slow
-def test_train_nnunet_with_samples(folder, task):
-    few = "num_epochs=1", "num_iterations_per_epoch=8", "num_val_iterations_per_epoch=2"
-    with task("train nnU-Net, half of it synthetic", commands=1, seconds=60) as type_in:
-        said = type_in(AUGMENT + "".join(f" --set {setting}" for setting in few))
-    assert "50.0%" in said
-
-
-@pytest.mark.slow
-def test_export_samples_as_a_data_set(folder, task):
-    with task("export a data set of nnU-Net", commands=1, seconds=30) as type_in:
-        type_in(f"{AUGMENT} --export Dataset510_PhantomPlus")
-    written = folder / "nnunet/nnUNet_preprocessed/Dataset510_PhantomPlus"
-    assert len([*written.glob("*/synthetic_*.pkl")]) == 4  # as many as training cases
-
-
-@pytest.mark.slow
-def test_report_how_good_samples_are(folder, task):
-    with task("evaluate 16 samples, quick", commands=1, seconds=60) as type_in:
-        type_in("gansynth evaluate runs/small --preset quick -n 16")
-    assert (folder / "runs/small/evaluation/report.html").stat().st_size
+@pytest.mark.parametrize(
+    ("name", "seconds", "lines", "says", "files", "count"),
+    [
+        ("fit, until the first preview grid", 60,
+         [(f"{FIT}/first --set steps=2000", SHOWN.format("first"))], "", "", 0),
+        ("look at 16 samples", 20, [("gansynth sample runs/small -n 16 --sheet", "")],
+         "sheet: ", "runs/small/samples/*/sheet.png", 1),
+        ("stop a fit, and resume it", 60, [(RESUMED, SHOWN.format("stopped")), (RESUMED, "")],
+         "resum", "", 0),
+        ("train nnU-Net, half of it synthetic", 60, [(f"{AUGMENT} {EPOCH}", "")], "50.0%", "", 0),
+        ("export a data set of nnU-Net", 30, [(f"{AUGMENT} --export Dataset510_PhantomPlus", "")],
+         "", f"nnunet/{PLUS}/*/synthetic_*.pkl", 4),  # as many as training cases
+        ("evaluate 16 samples, quick", 60,
+         [("gansynth evaluate runs/small --preset quick -n 16", "")],
+         "", "runs/small/evaluation/report.html", 1),
+    ],
+)  # fmt: skip
+def test_type_these_lines(folder, task, name, seconds, lines, says, files, count):
+    with task(name, commands=len(lines), seconds=seconds) as type_in:
+        for line, until in lines:  # Ctrl-C once such a file is there
+            said = type_in(line, code=130 if until else 0, until=until)
+    assert says in said
+    assert not files or len([*folder.glob(files)]) == count

@@ -98,6 +98,7 @@ def signs(self, sample, request):
 
 SEEDS = itertools.count()
 EDITS: dict[str, tuple[dict[str, Any], str]] = {
+    "honest": ({}, ""),
     "peeks": ({"draw": peeks}, "reads training cases only"),
     "reaches": ({"draw": reaches}, "reads training cases only"),
     "unseeded": ({"draw": lambda *_: {"by": next(SEEDS)}}, "edits"),
@@ -105,6 +106,7 @@ EDITS: dict[str, tuple[dict[str, Any], str]] = {
     "other type": ({"apply": lambda self, c, p: EditResult(c.labels.astype(int))}, "edits"),
 }
 FILTERS: dict[str, tuple[dict[str, Any], str]] = {
+    "honest": ({}, ""),
     "keeps a file": ({"learn": keeps_a_file}, "files and state do not grow"),
     "keeps state": ({"learn": keeps_state}, "files and state do not grow"),
     "studies": ({"learn": studies}, "reads training cases only"),
@@ -119,12 +121,10 @@ def failed(report: ConformanceReport) -> set[str]:
 @pytest.mark.parametrize(("methods", "name"), EDITS.values(), ids=EDITS)
 def test_an_edit_that_cheats_fails_by_name(methods, name):
     cheat: type[Edit] = type("Cheat", (Roll,), methods)
-    assert failed(check_edit(Roll, ndim=(2,))) == set()
-    assert failed(check_edit(cheat, ndim=(2,))) == {name}
+    assert failed(check_edit(cheat, ndim=(2,))) == {name} - {""}
 
 
 @pytest.mark.parametrize(("methods", "name"), FILTERS.values(), ids=FILTERS)
 def test_a_filter_that_cheats_fails_by_name(methods, name):
     cheat: type[Filter] = type("Cheat", (Brightest,), methods)
-    assert failed(check_filter(Brightest, ndim=(2,))) == set()
-    assert failed(check_filter(cheat, ndim=(2,))) == {name}
+    assert failed(check_filter(cheat, ndim=(2,))) == {name} - {""}

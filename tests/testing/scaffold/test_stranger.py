@@ -93,15 +93,16 @@ def test_a_plugin_is_one_folder_of_little_code_that_imports_nothing_heavy(projec
     (start,) = (path.read_text() for path in modules if path.name == "__init__.py")
     imported = re.findall(r"^(?:from|import) (\w+)", start, re.MULTILINE)
     assert set(imported) == {"importlib", "typing", "gansynth"}
+    texts = [p.read_text() for p in projects[kind].rglob("*") if p.is_file()]
+    assert [text for text in texts if "{{" in text or "}}" in text] == []  # nothing is unfilled
 
 
-def test_the_generator_trains_and_keeps_its_contract(joined):
-    cls = installed().generator("my_generator")
-    check_generator(cls, ndim=(2,), steps=25, options={"width": 8}).raise_if_failed()
-
-
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "generator"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_plugin_passes_the_tests_that_it_came_with(joined, projects, kind, tmp_path):
+    if kind == "generator":  # its own test trains for longer, on volumes, too
+        cls = installed().generator("my_generator")
+        check_generator(cls, ndim=(2,), steps=25, options={"width": 8}).raise_if_failed()
+        return
     path = projects[kind] / "tests" / f"test_{NAMES[kind]}.py"
     names: dict[str, Any] = {}
     exec(compile(path.read_text(), path, "exec"), names)
@@ -177,14 +178,12 @@ def example(monkeypatch, tmp_path):
     return load
 
 
-def test_every_hook_has_an_example():
+def test_the_examples_of_a_generator_a_host_and_a_writer_work(example, tmp_path):
     assert set(EXAMPLES) == set(REGISTRY_KINDS)
-
-
-def test_the_examples_of_a_generator_and_a_host_work(example, tmp_path):
     check_generator(example("generators", "means"), ndim=(2, 3), steps=0).raise_if_failed()
     host = example("hosts", "nearest-mean")(ToySource())
     check_host(host, workspace=tmp_path).raise_if_failed()
+    check_writer(example("writers", "arrays")).raise_if_failed()
 
 
 def test_the_example_of_a_command_is_found_by_the_name_of_its_host(run_cli):
@@ -229,10 +228,6 @@ def test_the_examples_of_an_edit_and_a_metric_do_what_they_say(example):
     assert list(metric.measure(flat, real, source.schema).values()) == pytest.approx([0.5, 0.5])
 
 
-def test_the_example_of_a_writer_keeps_its_contract(example):
-    check_writer(example("writers", "arrays")).raise_if_failed()
-
-
 def test_the_example_of_a_filter_keeps_blurred_samples_out(example, tmp_path):
     source, cls = ToySource(), example("filters", "sharp")
     check_filter(cls).raise_if_failed()
@@ -249,14 +244,11 @@ def yaml_under(heading: str) -> str:
     return found[1]
 
 
-def test_the_example_of_an_arm_can_be_named_in_a_plan(example, tmp_path):
+def test_the_examples_of_an_arm_and_a_recipe_can_be_used(example, tmp_path):
     (tmp_path / "narrow.yaml").write_text(yaml_under("### register_arms"))
     with offered("narrower", arms={"narrow": example("arms", "narrow")}):
         plan = plan_of(arms=["default", "narrow"])
         assert plan.generator(str(plan.arm("narrow").generator)).set == {"width": "16"}
-
-
-def test_the_example_of_a_recipe_fits_its_generator(example, tmp_path):
     (tmp_path / "mine2026.yaml").write_text(yaml_under("### register_recipes"))
     recipe = read_recipe(example("recipes", "mine2026"))
     recipe.check()
@@ -319,20 +311,6 @@ def clean(tmp_path_factory) -> Environment:
     where = environment.run("python", "-c", "import gansynth; print(gansynth.__file__)").stdout
     assert not where.startswith(str(ROOT))
     return environment
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_plugin_of_each_kind_is_installed_listed_and_passes_its_own_test(clean, kind):
-    name = f"their_{kind}"
-    clean.run("gansynth", "plugins", "new", name, "--kind", kind)
-    folder = clean.work / f"gansynth-their-{kind}"
-    clean.pip(folder)
-    listed = json.loads(clean.run("gansynth", "plugins", "list", "--json").stdout)
-    assert listed["broken"] == {}
-    assert listed["found"][f"{kind}s"][name] == name
-    assert listed["plugins"][name]["distribution"] == f"gansynth-their-{kind}"
-    clean.run("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", folder)
 
 
 TUTORIAL = re.compile(r"<!-- tutorial -->\n```\n(.*?)```", re.DOTALL)
