@@ -1,5 +1,6 @@
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -122,24 +123,9 @@ def cuda(free: float, arches: tuple[str, ...] = ("sm_80", "sm_90a")) -> Any:
     return SimpleNamespace(cuda=module)
 
 
-def package(name: str) -> Any:
-    return lambda: machine.package_line(name)
-
-
-def no_cuda(built_for: str | None) -> Any:
-    return lambda: devices.no_cuda(built_for, ["too old"])
-
-
-def one_yolo(number: int) -> Any:
-    return lambda: list(detectors.doctor_lines(QUICK))[number]
-
-
-def room() -> DoctorLine:
-    return nnunet._room("nnUNet_raw", Path.cwd(), "--root")
-
-
-def low(number: int) -> Any:
-    return lambda: list(machine.limits())[number]
+def nth(number: int, look: Any, *asked: Any) -> Any:
+    """One of the lines that are looked for."""
+    return lambda: list(look(*asked))[number]
 
 
 def disk(free: int) -> dict[str, Any]:
@@ -150,17 +136,9 @@ def soft(limit: int) -> dict[str, Any]:
     return {"resource.getrlimit": lambda kind: (limit, limit)}
 
 
-def auto() -> DoctorLine:
-    return list(devices.device_lines())[-1]
-
-
 def gpus(count: int) -> dict[str, Any]:
     counted = {"gansynth.runtime.devices.cuda_devices": lambda: (count, [])}
     return {**counted, "torch.cuda.device_count": lambda: count}
-
-
-def fits(reason: str) -> dict[str, Any]:
-    return {"gansynth.runtime.torchvision_compat.failure": lambda: reason}
 
 
 def found(**releases: str) -> dict[str, Any]:
@@ -176,46 +154,55 @@ EIGHT = {"gansynth.runtime.machine.cores": lambda: 8}
 OMP, WORKERS, EXT = "OMP_NUM_THREADS", "nnUNet_n_proc_DA", "nnUNet_extTrainer"
 OLD, UNBUILT = ("sm_50", "sm_60"), "no code for its architecture (sm_9x)"
 GONE = {"gansynth.runtime.machine.SHARED": NOWHERE}
+CPU_BUILD, CUDA_BUILD = (partial(devices.no_cuda, of, ["too old"]) for of in (None, "12.8"))
+NO_HOST, TORCH = (partial(machine.package_line, name) for name in ("no-such-host", "torch"))
+LIBREYOLO, ULTRALYTICS = (nth(n, detectors.doctor_lines, QUICK) for n in (0, 1))
+FILES, THREADS = (nth(n, machine.limits) for n in (0, 1))
+ROOM = partial(nnunet._room, "nnUNet_raw", Path.cwd(), "--root")
+FITS, TORN = (
+    {"gansynth.runtime.torchvision_compat.failure": lambda reason=reason: reason}
+    for reason in ("", "nms is missing")
+)
 SAID: list[tuple[Any, dict[str, Any], str, str]] = [
-    (package("no-such-host"), {}, "note", "not installed~pip install no-such-host"),
-    (package("torch"), {"gansynth.runtime.machine.version": lambda name: "2.5"}, "note",
+    (NO_HOST, {}, "note", "not installed~pip install no-such-host"),
+    (TORCH, {"gansynth.runtime.machine.version": lambda name: "2.5"}, "note",
      "2.5, gansynth needs ~>=2.6~pip install 'torch"),
-    (no_cuda(None), NO_DRIVER, "ok", "no CUDA device"),
-    (no_cuda(None), DRIVER, "note", "built for the CPU, but there is an NVIDIA driver"),
-    (no_cuda("12.8"), NO_DRIVER, "note", "there is no NVIDIA driver~--gpus all"),
-    (no_cuda("12.8"), DRIVER, "note", "this driver does not serve (too old)~update the NVIDIA"),
-    (no_cuda("12.8"), {**DRIVER, HIDDEN: ""}, "note", "hides every CUDA device~unset " + HIDDEN),
-    (lambda: devices.cuda_line(cuda(79), 0), {}, "ok", "Imaginary 3000, 79.0 GiB free of 80.0"),
-    (lambda: devices.cuda_line(cuda(3), 0), {}, "note", "nvidia-smi lists them"),
-    (lambda: devices.cuda_line(cuda(79, OLD), 0), {}, "note", UNBUILT),
-    (lambda: devices.cuda_line(SimpleNamespace(), 0), {}, "note", "cannot be used"),
-    (auto, gpus(1), "ok", "the producer on cuda:0 (shared with training)"),
-    (auto, gpus(2), "ok", "training on cuda:0, the producer on cuda:1"),
+    (CPU_BUILD, NO_DRIVER, "ok", "no CUDA device"),
+    (CPU_BUILD, DRIVER, "note", "built for the CPU, but there is an NVIDIA driver"),
+    (CUDA_BUILD, NO_DRIVER, "note", "there is no NVIDIA driver~--gpus all"),
+    (CUDA_BUILD, DRIVER, "note", "this driver does not serve (too old)~update the NVIDIA"),
+    (CUDA_BUILD, {**DRIVER, HIDDEN: ""}, "note", "hides every CUDA device~unset " + HIDDEN),
+    (partial(devices.cuda_line, cuda(79), 0), {}, "ok", "Imaginary 3000, 79.0 GiB free of 80.0"),
+    (partial(devices.cuda_line, cuda(3), 0), {}, "note", "nvidia-smi lists them"),
+    (partial(devices.cuda_line, cuda(79, OLD), 0), {}, "note", UNBUILT),
+    (partial(devices.cuda_line, SimpleNamespace(), 0), {}, "note", "cannot be used"),
+    (nth(-1, devices.device_lines), gpus(1), "ok", "the producer on cuda:0 (shared with training)"),
+    (nth(-1, devices.device_lines), gpus(2), "ok", "training on cuda:0, the producer on cuda:1"),
     (machine.threads, {**EIGHT, OMP: "1"}, "ok", ""),
     (machine.threads, {**EIGHT, OMP: None}, "note", OMP),
     (machine.shared_memory, disk(64 << 20), "note", "a bank of 3 samples of 4 x 96x~--shm-size"),
     (machine.shared_memory, disk(8 * GIB), "ok", "a bank of 485 samples of 4 x 96x96x96"),
     (machine.shared_memory, GONE, "note", "not there~temporary folder"),
     (machine.temporary, disk(1 << 20), "note", "0.0 GiB free~TMPDIR"),
-    (low(0), soft(256), "note", "ulimit -n 4096"),
-    *((low(number), soft(limit), "ok", "") for number in (0, 1) for limit in (65536, -1)),
-    (low(1), soft(256), "note", "ulimit -u"),
-    (lambda: nnunet.worker_line(4), {WORKERS: None}, "note", f"export {WORKERS}=3"),
-    (lambda: nnunet.worker_line(16), {WORKERS: None}, "ok", ""),
-    (lambda: nnunet.worker_line(4), {WORKERS: "8"}, "note", f"export {WORKERS}=3"),
-    (lambda: nnunet.worker_line(4), {WORKERS: "many"}, "note", f"export {WORKERS}=3"),
+    (FILES, soft(256), "note", "ulimit -n 4096"),
+    *((limit, soft(most), "ok", "") for limit in (FILES, THREADS) for most in (65536, -1)),
+    (THREADS, soft(256), "note", "ulimit -u"),
+    (partial(nnunet.worker_line, 4), {WORKERS: None}, "note", f"export {WORKERS}=3"),
+    (partial(nnunet.worker_line, 16), {WORKERS: None}, "ok", ""),
+    (partial(nnunet.worker_line, 4), {WORKERS: "8"}, "note", f"export {WORKERS}=3"),
+    (partial(nnunet.worker_line, 4), {WORKERS: "many"}, "note", f"export {WORKERS}=3"),
     (nnunet.ext_trainer_line, {EXT: None}, "note", f"export {EXT}={EXT_TRAINER}"),
     (nnunet.ext_trainer_line, {EXT: "/mine"}, "note", f"export {EXT}={EXT_TRAINER}:/mine"),
     (nnunet.ext_trainer_line, {EXT: f"/mine:{EXT_TRAINER}"}, "ok", ""),
-    (room, {"os.access": lambda *_: False}, "note", "is not writable~chmod u+w"),
-    (room, {"os.access": lambda *_: True, **disk(GIB)}, "note", "1.0 GiB free~make room"),
-    (nnunet.torchvision_line, fits(""), "ok", ""),
-    (nnunet.torchvision_line, {**fits("nms is missing"), "PYTHONPATH": None}, "note",
+    (ROOM, {"os.access": lambda *_: False}, "note", "is not writable~chmod u+w"),
+    (ROOM, {"os.access": lambda *_: True, **disk(GIB)}, "note", "1.0 GiB free~make room"),
+    (nnunet.torchvision_line, FITS, "ok", ""),
+    (nnunet.torchvision_line, {**TORN, "PYTHONPATH": None}, "note",
      f"nms is missing~export PYTHONPATH={torchvision_compat.CPU_TORCH}"),
-    (one_yolo(0), found(), "note", "MIT~pip install '.[yolo]'"),
-    (one_yolo(0), found(libreyolo="1.7.0"), "note", "1.7.0, gansynth augment needs 1.6.*"),
-    (one_yolo(1), found(), "note", "AGPL-3.0~pip install '.[ultralytics]'"),
-    (one_yolo(1), found(ultralytics="8.4.190"), "ok", "8.4.190 (AGPL-3.0"),
+    (LIBREYOLO, found(), "note", "MIT~pip install '.[yolo]'"),
+    (LIBREYOLO, found(libreyolo="1.7.0"), "note", "1.7.0, gansynth augment needs 1.6.*"),
+    (ULTRALYTICS, found(), "note", "AGPL-3.0~pip install '.[ultralytics]'"),
+    (ULTRALYTICS, found(ultralytics="8.4.190"), "ok", "8.4.190 (AGPL-3.0"),
 ]  # fmt: skip
 """Who looks, what is patched (variables where there is no dot), and what is said, parted by ~."""
 

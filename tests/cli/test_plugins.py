@@ -37,7 +37,10 @@ def test_the_list_names_every_plugin_and_what_is_broken_with_its_reason(toys, ru
     (line,) = [row for row in loaded.stdout.splitlines() if row.startswith("unusable")]
     assert "hollow" in line
     assert "load() returned None, expected a subclass of gansynth.Metric" in line
-    assert set(document["unusable"]["metrics"]) == {"hollow"}
+    assert {kind: set(names) for kind, names in document["unusable"].items()} == {
+        "metrics": {"hollow"}
+    }
+    assert set(document["broken"]) == {"unlucky"}  # everything of ours loads
     found = document["found"]
     kinds = (("generators", "means"), ("hosts", "toyhost"), ("sources", "toy"))
     assert [found[kind][name] for kind, name in kinds] == ["toys"] * 3
