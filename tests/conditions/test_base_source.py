@@ -1,8 +1,7 @@
 """Cases of another source: as the run's own source would have handed them out."""
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +10,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from gansynth.bank.producer import ProducerConfig
-from gansynth.bank.store import BankSpec
 from gansynth.conditions.condition_source import ConditionSource, inherited_request, open_base
 from gansynth.core.capabilities import Capabilities
-from gansynth.core.hookspecs import hookimpl
-from gansynth.core.lineage import Lineage, guard
-from gansynth.core.registry import installed
+from gansynth.core.lineage import guard
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.requests.sections import SampleWords
 from gansynth.core.run_folder import RunFolder
@@ -37,13 +32,18 @@ from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.request_parsing import Maker, check_request, read_request
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_nnunet.adapter import NnunetAdapter
+from tests.offered import offered
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "core": 1, "rim": 2}, (1.0, 1.0, 1.0))
+TURNED = replace(SCHEMA, channels=("FLAIR", "T1"))
 SHAPE = (4, 5, 6)
 
 
 class Shelf(CaseSource):
-    """Cases ``a`` and ``b``; ``c`` is held out; their channels hold 1, 2, ..."""
+    """Cases ``a`` and ``b``; ``c`` is held out; their channels hold 10, 20, ...
+
+    ``shows`` says which image a case has, if another's; "" for nothing at all.
+    """
 
     def __init__(
         self,
@@ -51,9 +51,11 @@ class Shelf(CaseSource):
         labels: LabelArray | None = None,
         host: Mapping[str, Any] | None = None,
         name: str = "shelf",
+        shows: Mapping[str, str] | None = None,
         **asked: Any,
     ) -> None:
         self._schema, self._labels, self._host, self._name = schema, labels, host or {}, name
+        self._shows = shows or {}
         self.request = SourceRequest("shelf", name, **{"fold": "all", **asked})
 
     name = property(lambda self: self._name)
@@ -63,9 +65,12 @@ class Shelf(CaseSource):
     held_out_ids = property(lambda self: ("c",))
 
     def load(self, case_id: str) -> Case:
-        rng = np.random.default_rng(ord(case_id))
-        image = rng.normal(size=(len(self.schema.channels), *SHAPE)).astype(np.float32)
-        image += np.arange(1, len(image) + 1, dtype=np.float32).reshape(-1, 1, 1, 1) * 10
+        shown = self._shows.get(case_id, case_id)
+        size = (len(self.schema.channels), *SHAPE)
+        image = np.zeros(size, np.float32)
+        if shown:
+            means = np.arange(1, size[0] + 1).reshape(-1, 1, 1, 1) * 10
+            image += np.random.default_rng(ord(shown)).normal(means, 1, size).astype(np.float32)
         return Case(case_id, f"person {case_id}", image, self._labels)
 
 
@@ -81,7 +86,7 @@ def labels_of(source: CaseSource, case_id: str) -> Any:
 
 def test_base_cases_get_the_channels_and_labels_of_the_run():
     labels = {"background": 0, "rim": 1, "core": 4}
-    schema = replace(SCHEMA, channels=("FLAIR", "T1"), labels=labels, has_outside=True)
+    schema = replace(TURNED, labels=labels, has_outside=True)
     other, own = Shelf(schema, numbered(1, 4, 0, OUTSIDE)), replace(SCHEMA, has_outside=True)
     base = ConditionSource(other, own)
     assert base.schema is own
@@ -95,39 +100,34 @@ def test_base_cases_without_labels_are_background_with_one_warning(caplog):
     with caplog.at_level(logging.WARNING, "gansynth"):
         assert not labels_of(base, "a").any()
         base.load("b")
-    assert [r.getMessage() for r in caplog.records] == [
-        "--condition-source shelf:shelf: cases without labels (a, for one) count as wholly "
-        "background"
-    ]
+    (record,) = caplog.records
+    assert "--condition-source shelf:shelf: cases without labels (a, for" in record.getMessage()
 
 
 def test_lineage_hashes_the_cases_as_handed_out():
-    base = ConditionSource(Shelf(replace(SCHEMA, channels=("FLAIR", "T1"))), SCHEMA)
+    base = ConditionSource(Shelf(TURNED), SCHEMA)
     lineage, case = lineage_of(base), base.load("b")
     assert (lineage.dataset, lineage.fold, lineage.cases[1].subject) == ("shelf", "all", "person b")
     content = content_hash(case.image, case.labels)
     assert lineage.cases[1].sha256 == content == case_content(base, "b")
+    blank = Shelf(labels=numbered(0), shows={"a": "", "b": ""})
+    assert len({case_record(blank, case_id).sha256 for case_id in "ab"}) == 2
 
 
-def test_blank_images_of_two_cases_have_different_hashes():
-    def blank(case_id: str) -> Case:
-        return Case(case_id, case_id, np.zeros((1, *SHAPE), np.float32), numbered(0))
-
-    contents = {case_record(Shelf(), case_id, blank).sha256 for case_id in "ab"}
-    assert len(contents) == 2
-
-
-def test_guard_finds_a_held_out_image_whatever_its_labels():
-    base = ConditionSource(Shelf(), SCHEMA)
-    host = Shelf(labels=numbered(1, 2), name="host")
-    guard(lineage_of(base), case_records(host, host.held_out_ids), dataset=host.name)
-    host.load = lambda case_id: replace(Shelf.load(host, "b"), id=case_id)  # type: ignore[method-assign]
-    with pytest.raises(IntegrityFault, match=r"leakage: .* c \(identical image of b\)"):
-        guard(lineage_of(base), case_records(host, host.held_out_ids), dataset=host.name)
-    nothing = np.zeros((2, *SHAPE), np.float32)  # shown by both, no leak
-    for source, labels in ((base.base, None), (host, numbered(1, 2))):
-        source.load = lambda case_id, labels=labels: Case(case_id, case_id, nothing, labels)  # type: ignore[method-assign, misc]
-    guard(lineage_of(base), case_records(host, host.held_out_ids), dataset=host.name)
+@pytest.mark.parametrize(
+    ("theirs", "held", "leaks"),
+    [({}, {}, False), ({}, {"c": "b"}, True), ({"b": ""}, {"c": ""}, False)],
+    ids=["other", "same", "blank"],
+)
+def test_guard_finds_a_held_out_image_whatever_its_labels(theirs, held, leaks):
+    lineage = lineage_of(ConditionSource(Shelf(shows=theirs), SCHEMA))
+    host = Shelf(labels=numbered(1, 2), name="host", shows=held)
+    records = case_records(host, host.held_out_ids)
+    if leaks:
+        with pytest.raises(IntegrityFault, match=r"leakage: .* c \(identical image of b\)"):
+            guard(lineage, records, dataset=host.name)
+    else:
+        guard(lineage, records, dataset=host.name)
 
 
 @pytest.mark.parametrize(
@@ -148,20 +148,14 @@ def test_a_source_that_does_not_fit_the_run_is_refused(schema, own, says):
 @pytest.fixture
 def shelved() -> Iterator[dict[str, Any]]:
     """Offers the kind ``shelf`` with what is put into a dictionary."""
-    offered: dict[str, Any] = {}
-
-    @hookimpl
-    def register_sources(register: Callable[..., None]) -> None:
-        register("shelf", lambda: lambda request: Shelf(**{"fold": request.fold, **offered}))
-
-    plugin = type("plugin", (), {"register_sources": staticmethod(register_sources)})
-    installed().add(plugin, "shelved")
-    yield offered
-    installed().remove("shelved")
+    more: dict[str, Any] = {}
+    shelf = {"shelf": lambda request: Shelf(**{"fold": request.fold, **more})}
+    with offered("shelved", sources=shelf):
+        yield more
 
 
 MR = {"intensity": [{"modality": "mr"}, {"modality": "none"}], "orientation": "RAS"}
-TURNED = {**MR, "intensity": MR["intensity"][::-1]}
+MR_TURNED = {**MR, "intensity": MR["intensity"][::-1]}
 ASKED = {"kind": "shelf", "where": "other"}
 
 
@@ -176,18 +170,18 @@ def learnt(scheme: str, mean: float) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("schema", "theirs", "own", "says"),
     [
-        ({}, MR, MR, ""),
-        ({"channels": ("FLAIR", "T1")}, TURNED, MR, ""),
-        ({"channels": ("FLAIR", "T1")}, MR, MR, r"intensity is .* expected the same"),
-        ({}, learnt("ZScore", 1), learnt("ZScore", 2), ""),
-        ({}, learnt("CTNormalization", 1), learnt("CTNormalization", 2),
+        (SCHEMA, MR, MR, ""),
+        (TURNED, MR_TURNED, MR, ""),
+        (TURNED, MR, MR, r"intensity is .* expected the same"),
+        (SCHEMA, learnt("ZScore", 1), learnt("ZScore", 2), ""),
+        (SCHEMA, learnt("CTNormalization", 1), learnt("CTNormalization", 2),
          "foreground_intensity_properties_per_channel"),
-        ({"spacing": (1.009, 1.0, 1.0)}, MR, MR, ""),
-        ({"spacing": (1.02, 1.0, 1.0)}, MR, MR, r"voxels are 1\.02 x 1 x 1 mm"),
+        (replace(SCHEMA, spacing=(1.009, 1.0, 1.0)), MR, MR, ""),
+        (replace(SCHEMA, spacing=(1.02, 1.0, 1.0)), MR, MR, r"voxels are 1\.02 x 1 x 1 mm"),
     ],
 )  # fmt: skip
 def test_open_base_compares_intensities_and_voxel_sizes(shelved, schema, theirs, own, says):
-    shelved.update(schema=replace(SCHEMA, **schema), host=theirs)
+    shelved.update(schema=schema, host=theirs)
     if says:
         with pytest.raises(UsageFault, match=says):
             open_base(ASKED, Shelf(host=own))
@@ -195,41 +189,17 @@ def test_open_base_compares_intensities_and_voxel_sizes(shelved, schema, theirs,
         assert open_base(ASKED, Shelf(host=own)).train_ids == ("a", "b")
 
 
-def test_open_base_warns_where_intensities_are_unknown(shelved, caplog):
-    with caplog.at_level(logging.WARNING, "gansynth"):
-        open_base(ASKED, Shelf())
-    assert "cannot be known from either" in caplog.text
-
-
-def test_open_base_takes_the_fold_of_the_run_for_the_same_data_set(shelved):
+def test_a_base_takes_fold_and_read_options_of_the_run_where_they_mean_the_same(shelved):
     shelved.update(host=MR, name="mine")
     assert open_base(ASKED, Shelf(host=MR, name="mine", fold="3")).request.fold == "3"
-    asked = {**ASKED, "fold": "1"}
-    assert open_base(asked, Shelf(host=MR, name="mine", fold="3")).request.fold == "1"
+    assert open_base({**ASKED, "fold": "1"}, Shelf(host=MR, name="mine")).request.fold == "1"
     assert open_base(ASKED, Shelf(host=MR, name="yours", fold="3")).request.fold == "all"
-
-
-def test_base_source_inherits_read_options_of_the_run():
-    own = SourceRequest(
-        "nifti", "/ill", "2", "3d", "p", "s.csv", "/root", {"spacing": "1", "labels": "x:1"}
-    )
-    other = inherited_request({"kind": "nifti", "where": "/free", "read": {"modality": "mr"}}, own)
-    assert other == SourceRequest(
-        "nifti", "/free", "all", "3d", "p", None, "/root", {"spacing": "1", "modality": "mr"}
-    )
-    assert inherited_request({"kind": "nifti", "where": "/ill"}, own) == own
-    told = {"kind": "nifti", "where": "/ill", "fold": "1", "read": {"spacing": "2"}}
-    assert inherited_request(told, own).fold == "1"
-    assert inherited_request(told, own).read == {"spacing": "2", "labels": "x:1"}
+    own = SourceRequest("nifti", "/ill", "2", "3d", "p", "s.csv", "/root", {"spacing": "1"})
+    other = {"kind": "nifti", "where": "/free", "read": {"labels": "y:1"}}
+    told = {"spacing": "1", "labels": "y:1"}
+    wanted = SourceRequest("nifti", "/free", "all", "3d", "p", None, "/root", told)
+    assert inherited_request(other, own) == wanted
     assert inherited_request({"kind": "msd", "where": "x"}, own) == SourceRequest("msd", "x", "all")
-
-
-ASKING = SampleRequest(
-    conditions={"kind": "nifti", "where": "/free"},
-    lesions="pairs=ordered",
-    weights="/w.json",
-    filters=("range",),
-)
 
 
 PLAIN = AugmentRequest(target="toy", ratio="1:1", generator="run")
@@ -241,23 +211,12 @@ OTHERS = PLAIN.but(
 )
 
 
-def test_documents_with_and_without_a_sample_request_are_read():
-    for asking in (SampleRequest(), ASKING):
-        config = ProducerConfig("run", {}, "toy", "bank", True, 3, samples=asking)
-        assert ProducerConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
-        spec = BankSpec(SCHEMA, Lineage("x", "0", ()), "r", "g", True, 3, samples=asking)
-        assert BankSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
-
-
-def test_a_training_with_another_sample_request_does_not_resume():
+def test_a_training_with_another_sample_request_or_of_an_earlier_version_does_not_resume():
     one, other = (describe_session(request, None) for request in (PLAIN, OTHERS))
     check_same(Path("out"), one, one)
     says = r"conditions None, not .*; lesions None, not .*; weights None, not .*; filters \[\], not"
     with pytest.raises(UsageFault, match=says):
         check_same(Path("out"), one, other)
-
-
-def test_a_training_that_an_earlier_version_has_begun_is_refused():
     with pytest.raises(UsageFault, match="an earlier version of gansynth; finish it with that, or"):
         check_same(Path("out"), {"ratio": "1:1", "usual_augmentation": True}, {"ratio": "1:1"})
 
@@ -266,28 +225,12 @@ def test_condition_source_paths_become_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("free").mkdir()
     Path("004").mkdir()
-
-    def where(text: str) -> Any:
-        return (read_request(SampleWords(condition_source=text)).conditions or {})["where"]
-
-    assert where("nifti:free") == str(tmp_path / "free")
-    assert where("slices:nifti:free") == f"nifti:{tmp_path / 'free'}"
-    assert where("nnunet:004") == "004"
-
-
-@pytest.mark.parametrize(
-    ("filters", "keep_flawed", "named"),
-    [
-        ((), False, ()),
-        (("own",), False, ()),
-        (("none",), True, ()),
-        (("range",), False, ("range",)),
-        (("own", "range"), False, ("range",)),
-    ],
-)
-def test_filters_stand_beside_the_generators_own_judgement(filters, keep_flawed, named):
-    asking = read_request(SampleWords(filter=filters))
-    assert (asking.keep_flawed, asking.filters) == (keep_flawed, named)
+    for text, where in (
+        ("nifti:free", str(tmp_path / "free")),
+        ("slices:nifti:free", f"nifti:{tmp_path / 'free'}"),
+        ("nnunet:004", "004"),
+    ):
+        assert (read_request(SampleWords(condition_source=text)).conditions or {})["where"] == where
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,15 @@ from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.location_prior import PlacementPrior
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.conditions.sampling_weights import SamplingWeights
-from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases
 from gansynth.core.edit import EditContext
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
-from gansynth.core.space import Placement, Space
-from gansynth.data.batches import CaseCache
+from gansynth.core.space import Space
 from gansynth.data.connected_components import parts
 from gansynth.testing import ToySource
 from tests.blobs import Blobs, failures_of, volume_of
 from tests.boxed_heads import Heads
+from tests.conditions.rooms import Maps, at, case_context, make, pool_of, schema, toy
 from tests.spots import SpottedSource
 
 CHOSEN: tuple[dict[str, Any], ...] = ({}, {"classes": (2,)}, {"classes": (1, 4)})
@@ -48,11 +47,9 @@ SPACES = {
 CHAIN = build_edits(["elastic:correlation_mm=6", "rotate", "scale", "shift:max_mm=3", "flip"])
 
 
-@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.0, 0.8, 1.1), (1.0, 1.5)], ids=str)
+@pytest.mark.parametrize("spacing", [(3.0, 0.8, 1.1), (1.0, 1.5)], ids=str)
 @pytest.mark.parametrize("name", sorted(installed().names("edits")))
-def test_edits_draw_and_make_what_they_did(
-    name, spacing, make, case_context, toy, schema, unchanged
-):
+def test_edits_draw_and_make_what_they_did(name, spacing, unchanged):
     edit, names = installed().edit(name), schema(len(spacing), spacing)
     there = case_context(toy(len(spacing), spacing), names)
     channels = np.arange(there.labels.size, dtype=np.int16).reshape(there.labels.shape) % 7
@@ -79,21 +76,26 @@ def test_conditions_are_what_they_were(grid, moving, unchanged):
 )  # fmt: skip
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_lesions_are_what_they_were(text, ndim, unchanged):
-    toy = ToySource(ndim)
+    source = ToySource(ndim)
     drawer = lesion_drawer(text if text == "where=own" else f"add,{text}")
-    sampler = ConditionSampler(toy, toy.space, build_edits(["scale", "flip"]), lesions=drawer)
-    for index in range(3):
+    edits = build_edits(["scale", "flip"])
+    sampler = ConditionSampler(source, source.space, edits, lesions=drawer)
+    for index in range(3 if ndim == 2 else 2):
         unchanged(f"lesions {ndim} {text} {index}", sampler.draw(index))
+
+
+@pytest.fixture(scope="module")
+def heads() -> Heads:
+    return Heads()
 
 
 @pytest.mark.parametrize(
     "text", ["jitter", "jitter:count=1,backgrounds=0.5,position=0.5,inside=no"]
 )
-def test_boxes_are_what_they_were(text, unchanged):
+def test_boxes_are_what_they_were(text, heads, unchanged):
     source = SpottedSource(SourceRequest("spotted", "any"))
     drawer = box_drawer(text)
     sampler = ConditionSampler(source, source.space, seed=3, labelled=False, boxes=drawer)
-    heads = Heads()
     placed = ConditionSampler(
         heads, heads.space, labelled=False, boxes=drawer, backgrounds=True, seed=1
     )
@@ -102,29 +104,23 @@ def test_boxes_are_what_they_were(text, unchanged):
         unchanged(f"boxes in heads {text} {index}", placed.draw(index))
 
 
-def test_learnt_places_are_what_they_were(toy, maps, schema, unchanged):
-    heads = Heads()
-    case_pool = CasePool(TrainingCases(CaseCache(heads)), heads.space)
+def test_learnt_places_are_what_they_were(heads, unchanged):
+    case_pool = pool_of(heads, heads.space)
     for label in (0, 1):
         unchanged(f"places of class {label}", PlacementPrior.learn_boxes(case_pool, label))
-    found = heads.load("h01")
-    case_context = CaseContext(found, Placement(), found.image.shape[1:], 0, case_pool)
     rng, asked = np.random.default_rng(0), own_boxes(heads.load("h03"))
-    put = place_boxes(asked, case_context, rng, as_asked=False)
+    put = place_boxes(asked, at(case_pool, "h01"), rng, as_asked=False)
     unchanged("boxes put", [put.boxes, put.present, put.moved])
     labels = {f"p{i}": toy(width=22 + 2 * i) for i in range(4)}
-    pool = CasePool(TrainingCases(CaseCache(maps(labels, schema()))), Space())
+    pool = pool_of(Maps(labels, schema()))
     prior, rng = PlacementPrior.learn(pool, (1, 2)), np.random.default_rng(1)
     unchanged("places", [prior, [prior.draw(labels["p1"] >= 0, rng) for _ in range(20)]])
     unchanged("parts", [[p.box, p.labels, p.volume, p.cut_off] for p in parts(toy(), schema())])
 
 
-def misses_small(case: Any) -> bool:
-    return volume_of(case.labels) < 300
-
-
 def test_weights_are_what_they_were(tmp_path, unchanged):
-    weights = SamplingWeights.read(failures_of(misses_small, tmp_path))
+    path = failures_of(lambda case: volume_of(case.labels) < 300, tmp_path)
+    weights = SamplingWeights.read(path)
     for space in (Space(), Space("crop", (8, 20, 20), pad_label=0), Space("slice", (20, 20))):
         sampler = ConditionSampler(Blobs(), space, CHAIN[:1], seed=5, weights=weights)
         for index in range(3):

@@ -11,20 +11,17 @@ import torch
 from scipy.ndimage import binary_dilation
 
 from gansynth.conditions.edit_chain import build_edits
-from gansynth.conditions.lesion_placement import (
-    LesionOptions,
-    class_statistics,
-    lesion_drawer,
-    no_room,
-)
+from gansynth.conditions.lesion_placement import class_statistics, lesion_drawer, no_room
+from gansynth.conditions.location_prior import PlacementPrior
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.core.edit import Edit, EditResult
-from gansynth.core.schema import OUTSIDE
-from gansynth.core.space import Space
+from gansynth.core.case_pool import CaseContext
+from gansynth.core.schema import OUTSIDE, Case, Schema
+from gansynth.core.space import Placement, Space
 from gansynth.data.blending import hole, rim_voxels
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
 from gansynth.testing.toy import without_blobs
+from tests.conditions.rooms import patients, pool_of
 
 EDITS = ("flip", "rotate", "scale", "elastic")
 ROOMY = "where=anywhere,inside=0.6,tries=200"
@@ -42,43 +39,25 @@ class Healthy(ToySource):
         return replace(case, id=case_id, subject=case_id)
 
 
-class Watched(ToySource):
-    """Says which cases were opened; one person for every two cases."""
-
-    def __init__(self, ndim=3):
-        super().__init__(ndim)
-        self.opened: set[str] = set()
+class Pairs(ToySource):
+    """One person for every two cases; a held-out case is not opened."""
 
     def load(self, case_id):
-        self.opened.add(case_id)
+        assert case_id in self.train_ids, f"{case_id} is held out"
         return replace(super().load(case_id), subject=str(int(case_id[-2:]) // 2))
 
     def header(self, case_id):
         return replace(super().header(case_id), subject=str(int(case_id[-2:]) // 2))
 
 
-class Widens(Edit):
-    """Labels grow by a voxel on each side; the image stays."""
-
-    name = "widens"
-
-    def draw(self, context, rng):
-        return {}
-
-    def apply(self, context, params):
-        grown = binary_dilation(context.labels > 0) & (context.labels == 0)
-        return EditResult(np.where(grown, np.int16(2), context.labels))
-
-
-def sampler(
-    text=ROOMY, *, ndim=3, edits=(), source=None, base=True, space=None, prevalence=None
-) -> Any:
+def sampler(text, *, ndim=3, edits=(), source=None, base=True, space=None, prevalence=None) -> Any:
     source = source or ToySource(ndim)
-    made = [e if isinstance(e, Edit) else build_edits([e])[0] for e in edits]
     other = Healthy(ndim) if base else None
     drawer = lesion_drawer(text)
     return ConditionSampler(
-        *(source, space or source.space, made),
+        source,
+        space or source.space,
+        build_edits(edits),
         **{"seed": 1, "lesions": drawer, "base": other, "prevalence": prevalence},
     )
 
@@ -94,15 +73,23 @@ def placed(source: Any, count: int) -> list[Any]:
 def near(labels: Any) -> Any:
     """Voxels within 2 mm of foreground."""
     mask = torch.from_numpy(labels > 0)[None, None]
-    return hole(mask, rim_voxels(2, (1, 1, 1)))[0, 0].numpy()
+    return hole(mask, rim_voxels(2, (1,) * labels.ndim))[0, 0].numpy()
 
 
-@pytest.mark.parametrize("ndim", [2, 3])
-@pytest.mark.parametrize("text", [ROOMY, f"{ROOMY},what=one", f"{ROOMY},mixing=carve"])
+def own_labels(source, condition):
+    return source.cases(condition.provenance["case"]).labels
+
+
+@pytest.mark.parametrize(
+    ("ndim", "text"), [(3, ROOMY), (2, f"{ROOMY},what=one"), (2, f"{ROOMY},mixing=carve")]
+)
 def test_labels_hold_the_lesion_in_the_body_and_the_donor_shows_it_there(ndim, text):
     source = sampler(text, ndim=ndim, edits=EDITS)
     found = placed(source, 6)
     assert len(found) >= 4
+    again = sampler(text, ndim=ndim, edits=EDITS).draw(found[-1].provenance["index"])
+    assert np.array_equal(again.donor, found[-1].donor)
+    assert again.provenance == json.loads(json.dumps(found[-1].provenance))
     for c in found:
         body, new = source.cases(c.provenance["case"]), c.lesion > 0
         outside = body.labels == OUTSIDE
@@ -116,70 +103,57 @@ def test_labels_hold_the_lesion_in_the_body_and_the_donor_shows_it_there(ndim, t
         assert np.array_equal(c.donor[:, outside], c.background[:, outside])
 
 
-@pytest.mark.parametrize(
-    "text",
-    [ROOMY, f"{ROOMY},what=one,mixing=carve", "where=own", "inside=0.6,tries=200",
-     f"match,sham=0.5,{ROOMY}"],
-)  # fmt: skip
-def test_a_lesion_is_drawn_the_same_again_and_recorded_as_json(text):
-    healthy = text != "where=own" and "match" not in text
-    c = sampler(text, edits=(*EDITS, Widens()), base=healthy).draw(2)
-    assert json.loads(json.dumps(c.provenance)) == c.provenance
-    other = sampler(text, edits=(*EDITS, Widens()), base=healthy).draw(2)
-    assert np.array_equal(other.donor, c.donor)
-    assert other.provenance == c.provenance
-
-
 @pytest.mark.parametrize("base", [False, True])
 def test_donors_are_training_cases_of_other_people(base):
-    source = Watched()
-    drawing = sampler(
-        "add,where=anywhere,apart_mm=0,inside=0.5,tries=100", source=source, base=base
-    )
-    told = [c.provenance for c in placed(drawing, 30)]
-    assert len({p["lesions"]["donor"] for p in told}) > 3
-    assert all(p["lesions"]["donor"] in source.train_ids for p in told)
-    assert source.opened <= set(source.train_ids)
+    source = Pairs(2)
+    text = "add,where=anywhere,apart_mm=0,inside=0.5,tries=100"
+    told = [c.provenance for c in placed(sampler(text, source=source, base=base, ndim=2), 20)]
+    donors = [p["lesions"]["donor"] for p in told]
+    assert len(set(donors)) > 3
+    assert set(donors) <= set(source.train_ids)
     if base:
         assert all(p["case"] in Healthy().train_ids for p in told)
     else:
-        assert not [
-            p
-            for p in told
-            if source.header(p["case"]).subject == source.header(p["lesions"]["donor"]).subject
-        ]
+        pairs = zip(told, donors, strict=True)
+        people = [[source.header(i).subject for i in (p["case"], donor)] for p, donor in pairs]
+        assert all(one != other for one, other in people)
 
 
 def test_new_lesions_keep_their_distance_from_own_lesions():
     text = "add,where=anywhere,apart_mm=2,inside=0.5,tries=300"
-    source = sampler(text, base=False, edits=("scale",))
-    for c in placed(source, 25):
-        own = source.cases(c.provenance["case"]).labels
+    source = sampler(text, base=False, edits=("scale",), ndim=2)
+    for c in placed(source, 16):
+        own = own_labels(source, c)
         assert not (c.lesion > 0)[near(own)].any()
         assert (c.labels > 0)[own > 0].all()
 
 
-def test_where_no_lesion_has_room_one_is_clipped_to_what_is_left():
-    source = sampler("add,where=anywhere,apart_mm=2,inside=0.9,tries=60", base=False)
-    found = placed(source, 25)
-    clipped = [c for c in found if c.provenance["lesions"].get("clipped")]
-    assert clipped
-    for c in clipped:
-        own = source.cases(c.provenance["case"]).labels
-        assert 0.6 - 1e-4 <= c.provenance["lesions"]["inside"] < 1
-        assert not (c.lesion > 0)[near(own) | (own == OUTSIDE)].any()
-    told = [c.provenance["lesions"] for c in found]
-    assert all(t["inside"] >= 0.9 for t in told if "clipped" not in t)
-
-
 def test_where_there_is_no_room_nothing_is_drawn_and_it_is_said():
-    source = sampler("add,apart_mm=50", base=False)
+    source = sampler("add,apart_mm=50", base=False, ndim=2)
     c = source.draw(0)
     assert not c.lesion.any()
     assert np.array_equal(c.donor, c.background)
-    assert np.array_equal(c.labels, source.cases(c.provenance["case"]).labels)
+    assert np.array_equal(c.labels, own_labels(source, c))
     assert no_room(c.provenance).startswith("no room for a lesion, expected")
     assert not no_room({"lesions": {"room": True}})
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_the_backgrounds_own_lesion_is_taken_out_before_a_new_one_is_put_in(ndim):
+    source = sampler(f"match,{ROOMY}", base=False, ndim=ndim)
+    for c in placed(source, 6):
+        own, case = own_labels(source, c) > 0, source.cases(c.provenance["case"])
+        assert np.array_equal(c.labels > 0, c.lesion > 0)
+        far = ~binary_dilation(own, np.ones((3,) * ndim))
+        assert np.array_equal(c.background[:, far], case.image[:, far])
+        inside, tissue = case.image[0, own].mean(), case.image[0, far & (c.labels == 0)].mean()
+        assert abs(c.background[0, own].mean() - tissue) < abs(inside - tissue) / 3
+
+
+def test_a_replaced_lesion_lies_where_the_old_one_was():
+    source = sampler("replace,inside=0.5", base=False, ndim=2)
+    for c in placed(source, 6):
+        assert ((own_labels(source, c) > 0) & (c.lesion > 0)).any()
 
 
 def test_of_slices_those_with_a_lesion_are_taken():
@@ -188,23 +162,6 @@ def test_of_slices_those_with_a_lesion_are_taken():
         told = c.provenance["lesions"]
         labels: Any = ToySource(3).load(told["donor"]).labels
         assert (labels[told["slice"]] > 0).any()
-        assert c.lesion.shape == (16, 16)
-
-
-def own_lesion(source, condition):
-    return source.cases(condition.provenance["case"]).labels > 0
-
-
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_the_backgrounds_own_lesion_is_taken_out_before_a_new_one_is_put_in(ndim):
-    source = sampler(f"match,{ROOMY}", base=False, ndim=ndim)
-    for c in placed(source, 6):
-        own, case = own_lesion(source, c), source.cases(c.provenance["case"])
-        assert np.array_equal(c.labels > 0, c.lesion > 0)
-        far = ~binary_dilation(own, np.ones((3,) * ndim))
-        assert np.array_equal(c.background[:, far], case.image[:, far])
-        inside, tissue = case.image[0, own].mean(), case.image[0, far & (c.labels == 0)].mean()
-        assert abs(c.background[0, own].mean() - tissue) < abs(inside - tissue) / 3
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 1])
@@ -212,17 +169,9 @@ def test_prevalence_sets_the_share_of_samples_with_a_lesion(share):
     source = sampler(ROOMY, base=False, ndim=2, prevalence=share)
     shown = [(c.labels > 0).any() for c in placed(source, 40)]
     assert abs(np.mean(shown) - share) < 0.2
-
-
-def test_whole_images_are_of_cases_with_a_lesion_as_often_as_is_requested():
-    space = Space("slice", (16, 16))
-    made: list[Any] = [
-        [ConditionSampler(ToySource(3), space, prevalence=p).draw(i).labels for i in range(30)]
-        for p in (0.0, 1.0)
-    ]
-    shares = [np.mean([(labels > 0).any() for labels in drawn]) for drawn in made]
-    assert shares[0] < 0.1
-    assert shares[1] == 1
+    whole = ConditionSampler(ToySource(3), Space("slice", (16, 16)), prevalence=share)
+    shown = [(np.asarray(whole.draw(index).labels) > 0).any() for index in range(20)]
+    assert abs(np.mean(shown) - share) < (0.2 if share == 0.5 else 0.1)
 
 
 def test_a_sham_is_tissue_where_a_lesion_would_be_and_its_label_is_background():
@@ -237,44 +186,6 @@ def test_a_sham_is_tissue_where_a_lesion_would_be_and_its_label_is_background():
         assert not changed[c.lesion == 0].any()
 
 
-def test_a_replaced_lesion_lies_where_the_old_one_was():
-    source = sampler("replace,inside=0.5", base=False, ndim=2)
-    for c in placed(source, 8):
-        assert (own_lesion(source, c) & (c.lesion > 0)).any()
-
-
-def test_a_lesion_without_tissue_like_its_rim_stays_and_the_sample_is_rejected():
-    class Unlike(ToySource):
-        def load(self, case_id):
-            case: Any = super().load(case_id)
-            spot = case.labels > 0
-            rim = binary_dilation(spot, iterations=9) & ~binary_dilation(spot, iterations=2)
-            labels = np.where(rim, np.int16(OUTSIDE), case.labels)
-            return replace(case, labels=labels)
-
-    c = sampler(f"match,{ROOMY}", base=False, ndim=2, source=Unlike(2)).draw(0)
-    assert "cannot be taken out" in no_room(c.provenance)
-
-
-def test_own_draws_the_cases_foreground_anew_in_its_place():
-    source = sampler("where=own", base=False, edits=("shift:max_mm=3",))
-    for index in range(6):
-        c = source.draw(index)
-        before = source.cases(c.provenance["case"]).labels
-        assert c.provenance["lesions"]["changed"] == (not np.array_equal(before, c.labels))
-        gone = (before > 0) & (c.labels == 0)
-        assert np.array_equal(c.lesion, np.where(c.labels > 0, c.labels, 0))
-        assert not gone.any() or np.array_equal(c.region, (c.lesion > 0) | gone)
-        assert not c.lesion[before == OUTSIDE].any()
-
-
-def test_lesion_options_override_defaults_key_by_key():
-    drawer = lesion_drawer("where=same,classes=1+2", "apart_mm=7,where=anywhere")
-    assert drawer.options == LesionOptions(where="same", classes=(1, 2), apart_mm=7)
-    assert lesion_drawer(None).options == LesionOptions()
-    assert all(field.description for field in LesionOptions.model_fields.values())
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -287,15 +198,108 @@ def test_lesion_options_override_defaults_key_by_key():
 )
 def test_wrong_lesion_options_are_refused_in_one_line(text, said):
     with pytest.raises(UsageFault, match="--lesions") as fault:
-        sampler(text).draw(0)
+        sampler(text, ndim=2).draw(0)
     assert said.lower() in str(fault.value).lower()
     assert "\n" not in str(fault.value)
 
 
-def test_classes_have_the_mean_and_deviation_of_their_training_voxels(tumours):
+def test_classes_have_the_mean_and_deviation_of_their_training_voxels():
+    tumours = pool_of(patients())
     cases = [tumours.cases(case_id) for case_id in tumours.ids]
     means, deviations = class_statistics(tumours)
     for row, value in enumerate((1, 2)):
         voxels = np.concatenate([case.image[:, case.labels == value] for case in cases], axis=1)
         assert means[row] == pytest.approx(voxels.mean(1), abs=1e-4)
         assert deviations[row] == pytest.approx(voxels.std(1), abs=1e-4)
+
+
+# -- where real ones do not lie --------------------------------------------------------------------
+
+SIDE = 48
+EYE, SKULL, BRAIN = 2, 1, 3
+
+
+def anatomy():
+    """A head: 0 for air, 1 for skull, 2 for an eye, 3 for the brain."""
+    grid = (np.indices((SIDE, SIDE)) + 0.5) / SIDE - 0.5
+    away = np.sqrt((grid**2).sum(axis=0))
+    kinds = np.select([away > 0.45, away > 0.37], [0, SKULL], BRAIN)
+    eye = np.sqrt((grid[0] + 0.18) ** 2 + grid[1] ** 2)
+    return np.where(eye < 0.15, EYE, kinds)
+
+
+KINDS = anatomy()
+
+
+class Heads(ToySource):
+    """Lesions in the brain, off the eye; each subject has a grey scale of its own."""
+
+    def __init__(self, count=6):
+        super().__init__(2)
+        self._cases = {}
+        for number in range(count):
+            rng = np.random.default_rng(number)
+            labels = np.zeros(KINDS.shape, np.int16)
+            while not labels.any() or (KINDS[labels > 0] != BRAIN).any():
+                centre = rng.uniform(0, SIDE, 2).reshape(-1, 1, 1)
+                away = np.sqrt(((np.indices(KINDS.shape) - centre) ** 2).sum(0))
+                labels = (away < 3).astype(np.int16)
+            noise = (KINDS > 0) * rng.normal(0, 0.1, KINDS.shape)
+            grey = np.array([0.0, 3.0, 0.3, 1.0])[KINDS] + noise
+            channels = np.stack([grey + labels, np.where(KINDS > 0, 4 - grey, 0) + labels])
+            image = (channels * (1 + 9 * number)).astype(np.float32)
+            self._cases[f"head_{number}"] = Case(f"head_{number}", f"head_{number}", image, labels)
+
+    @property
+    def schema(self):
+        return Schema(("a", "b"), {"bg": 0, "tumour": 1}, (1.0, 1.0), "HW")
+
+    @property
+    def train_ids(self):
+        return tuple(self._cases)
+
+
+def in_heads(text="apart_mm=1", count=6) -> Any:
+    return ConditionSampler(Heads(count), Space(), seed=3, lesions=lesion_drawer(text))
+
+
+def room(source, seed=0, change=lambda image: image):
+    """Whether there is room for a lesion in a head without one, whose image was changed."""
+    case = source.cases("head_0")
+    image = change(case.image)
+    case = replace(case, image=image, labels=np.zeros_like(case.labels))
+    here = CaseContext(case, Placement(), image.shape[1:], 0, source.case_pool)
+    return source.lesions.draw(here, (), np.random.default_rng(seed)).told["room"]
+
+
+def test_new_lesions_keep_off_tissue_that_surrounds_no_real_one():
+    found = []
+    for text in ("apart_mm=1,where=anywhere", "apart_mm=1"):
+        drawn = [c.lesion > 0 for c in map(in_heads(text).draw, range(12))]
+        found.append(np.mean([(KINDS[new] != BRAIN).mean() for new in drawn if new.any()]))
+    assert found[0] > 0.25
+    assert found[1] < 0.05
+
+
+@pytest.mark.parametrize(("turned", "share"), [(False, 1), (True, 0)])
+def test_a_background_without_a_lesion_looks_like_training_cases_with_one(turned, share):
+    """The eye of a turned head lies elsewhere: its tissue is known, its view is not."""
+    source = in_heads()
+
+    def turn(image):
+        return np.rot90(image, 2 * turned, (1, 2)).copy()
+
+    assert np.mean([room(source, seed, turn) for seed in range(8)]) == share
+
+
+def test_noise_has_no_place_for_a_lesion_and_one_subject_says_nothing_of_how_heads_look():
+    noise = np.random.default_rng(0).choice([0.01, 3.0], (2, SIDE, SIDE)) * (KINDS > 0)
+    assert not room(in_heads(), change=lambda _: noise.astype(np.float32))
+    assert room(in_heads(count=1))
+
+
+def test_a_lesion_prefers_the_places_of_lesions_of_its_size():
+    prior = PlacementPrior(np.array([[0.2, 0.2], [0.8, 0.8]]), diameters=np.array([0.05, 0.3]))
+    rng = np.random.default_rng(0)
+    assert (prior.spread(100, 2, rng, diameter=0.05) < 0.5).mean() > 0.9
+    assert (prior.spread(100, 2, rng, diameter=0.3) > 0.5).mean() > 0.9

@@ -1,28 +1,26 @@
+"""What a condition is made of: seed, index, a training case, its labels and its context."""
+
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from gansynth.conditions.edit_chain import build_edits
+from gansynth.conditions.edits.warps import CaseWarp
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.edit import EditContext
-from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, replace_ignored
-from gansynth.core.source import CaseSource, SourceRequest
-from gansynth.core.space import Space
+from gansynth.core.schema import OUTSIDE, LabelArray, replace_ignored
+from gansynth.core.space import Placement, Space
+from tests.conditions.rooms import Maps, schema, toy
 
 LABELS = {"background": 0, "shell": 1, "core": 2, "ignore": 3}
-SCHEMA = Schema(("T1",), LABELS, (2.0, 1.0, 1.0), has_outside=True, ignore=3)
-SPACES = {
-    "native": Space(),
-    "crop": Space("crop", (8, 12, 12)),
-    "slice": Space("slice", (12, 12)),
-}
+SCHEMA = replace(schema(3, (2.0, 1.0, 1.0)), labels=LABELS, ignore=3)
 CHAIN = ("elastic:correlation_mm=6", "rotate", "shift:max_mm=3", "shift:classes=2", "flip", "clip")
 
 
-def labels_of(case_id: str) -> LabelArray:
+def labels_of(seat: int) -> LabelArray:
     """A core in a shell, seated differently in each case; some of it to be ignored."""
-    seat = int(case_id[-1])
     labels = np.zeros((10, 14, 16), np.int16)
     labels[2:8, 3 : 9 + seat % 3, 3:12] = 1
     labels[4:6, 5:8, 5 : 8 + seat % 4] = 2
@@ -31,31 +29,12 @@ def labels_of(case_id: str) -> LabelArray:
     return labels
 
 
-class Memory(CaseSource):
-    """Cases in memory; opening a held-out one fails."""
-
-    def __init__(self, space: Space) -> None:
-        self.request = SourceRequest("memory", "toy")
-        self.opened: list[str] = []
-        self._space = space
-
-    name = property(lambda self: "memory:toy")
-    schema = property(lambda self: SCHEMA)
-    space = property(lambda self: self._space)
-    train_ids = property(lambda self: ("case0", "case1", "case2", "case4"))
-    held_out_ids = property(lambda self: ("case3", "case5"))
-
-    def load(self, case_id: str) -> Case:
-        if case_id not in self.train_ids:
-            raise PermissionError(f"{case_id} is held out")
-        self.opened.append(case_id)
-        labels = labels_of(case_id)
-        return Case(case_id, case_id, labels[None].astype(np.float32), labels)
+CASES = {f"case{seat}": labels_of(seat) for seat in (0, 1, 2, 4)}
 
 
-def sampler(grid: str = "native", seed: int = 0, context: Any = None) -> Any:
-    space = SPACES[grid]
-    return ConditionSampler(Memory(space), space, build_edits(CHAIN), seed=seed, context=context)
+def sampler(space: Space, seed: int = 0, context: Any = None) -> Any:
+    source, edits = Maps(CASES, SCHEMA), build_edits(CHAIN)
+    return ConditionSampler(source, space, edits, seed=seed, context=context)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -66,45 +45,83 @@ def same(one: Any, other: Any) -> bool:
     )
 
 
-@pytest.mark.parametrize("grid", sorted(SPACES))
-def test_a_condition_depends_on_seed_and_index_alone(grid):
-    for seed, order in ((0, (2, 0, 3, 1)), (2**31 + 7, (3, 2, 1, 0))):
-        one, other = sampler(grid, seed), sampler(grid, seed)
-        in_order = [one.draw(index) for index in range(4)]
-        for index in order:
-            drawn = other.draw(index)
-            assert same(in_order[index], drawn)
-    assert not same(in_order[3], sampler(grid).draw(3))
-
-
-@pytest.mark.parametrize("grid", sorted(SPACES))
-def test_conditions_are_of_training_cases_and_fill_the_space(grid):
-    drawing = sampler(grid)
-    drawn = [drawing.draw(index) for index in range(25)]
-    assert drawing.cases.seen == set(drawing.cases.ids)
-    assert len({condition.latent_seed for condition in drawn}) == 25
-    assert len({condition.labels.tobytes() for condition in drawn[:12]}) == 12
-    size = SPACES[grid].size or (10, 14, 16)
+@pytest.mark.parametrize(
+    "space", [Space(), Space("crop", (8, 12, 12)), Space("slice", (12, 12))], ids=lambda s: s.grid
+)
+def test_conditions_are_of_training_cases_fill_the_space_and_depend_on_seed_and_index(space):
+    one, other = sampler(space, 2**31 + 7), sampler(space, 2**31 + 7)
+    drawn = [one.draw(index) for index in range(12)]
+    assert all(same(other.draw(index), drawn[index]) for index in (3, 0, 2))
+    assert not same(drawn[3], sampler(space).draw(3))
+    assert one.cases.seen == set(one.cases.ids)
+    assert len({condition.latent_seed for condition in drawn}) == 12
+    assert len({condition.labels.tobytes() for condition in drawn}) == 12
+    size = space.size or (10, 14, 16)
     assert {(c.labels.shape, c.labels.dtype.name) for c in drawn} == {(size, "int16")}
     asked = {value for condition in drawn for value in np.unique(condition.labels)}
     assert {1, 2} <= asked <= {OUTSIDE, 0, 1, 2}, "what is to be ignored is never asked for"
-
-
-def test_provenance_names_everything_that_was_drawn():
-    found = sampler("crop", seed=4).draw(7).provenance
-    assert (found["dataset"], found["seed"], found["index"]) == ("memory:toy", 4, 7)
-    assert found["case"] in Memory(Space()).train_ids
-    assert len(found["placement"]["corner"]) == 3
-    assert [step["edit"] for step in found["edits"]] == [text.partition(":")[0] for text in CHAIN]
+    told = drawn[7].provenance
+    assert (told["dataset"], told["seed"], told["index"]) == ("memory:toy", 2**31 + 7, 7)
+    assert [step["edit"] for step in told["edits"]] == [text.partition(":")[0] for text in CHAIN]
 
 
 def test_outside_stays_and_context_goes_through_the_same_edits():
-    condition = sampler(context=lambda case: (case.image[0] * 10).astype(np.int16)).draw(1)
-    assert same(condition, sampler().draw(1))
-    case = labels_of(condition.provenance["case"])
+    condition = sampler(Space(), context=lambda case: case.labels * 10).draw(1)
+    assert same(condition, sampler(Space()).draw(1))
+    case = CASES[condition.provenance["case"]]
     assert np.array_equal(condition.labels == OUTSIDE, case == OUTSIDE)
     there = EditContext(replace_ignored(case, SCHEMA), SCHEMA, channels=case * 10)
     for edit, step in zip(build_edits(CHAIN), condition.provenance["edits"], strict=True):
         there = there.edited(edit, step["params"])
-    assert np.array_equal(condition.context, there.channels)  # type: ignore[arg-type]
+    assert np.array_equal(condition.context, there.channels)
     assert not np.array_equal(condition.context, case * 10)
+
+
+# -- real images that are moved along --------------------------------------------------------------
+
+MM = (2.0, 1.0, 1.0)
+SHOWN = Maps({f"case{i}": toy(3, MM, width=22 + i).clip(0) for i in range(4)}, schema(3, MM))
+"""Background is 100 in their images, and what is labelled at least 140."""
+SPACES = {
+    "padded": Space("crop", (18, 30, 30)),
+    "slice": Space("slice", (16, 18)),
+    "resample": Space("resample", (12, 20, 20)),
+    "squashed": Space("crop", (10, 16, 16), window=((60.0, 280.0),)),
+}
+
+
+@pytest.mark.parametrize(
+    ("grid", "edit"),
+    [("padded", "shift"), ("slice", "elastic"), ("resample", "scale"), ("squashed", "rotate")],
+)
+def test_the_image_shows_what_the_labels_say(grid, edit):
+    drawn = ConditionSampler(SHOWN, SPACES[grid], build_edits([edit]), moving=True)
+    low, high = (SPACES[grid].window or ((-1.0, 1.0),))[0]
+    agreed, moved = [], 0
+    for c in map(drawn.draw, range(6)):
+        assert c.moved is not None
+        assert c.labels is not None
+        shown = (c.moved[0] + 1) / 2 * (high - low) + low > 120
+        if (c.labels > 0).sum() > 20:
+            overlap = (shown & (c.labels > 0)).sum()
+            agreed.append(2 * overlap / (shown.sum() + (c.labels > 0).sum()))
+        assert (c.moved.dtype, c.labels.dtype) == (np.float32, np.int16)
+        moved += c.provenance["moved"]["voxels"] > 0
+    assert moved >= 4
+    assert len(agreed) >= 3
+    # The nearest of a coarser grid and the splines of its image part ways at jagged borders.
+    assert np.mean(agreed) > (0.9 if grid in ("resample", "slice") else 0.95), agreed
+
+
+@pytest.mark.parametrize("grid", ["slice", "squashed"])
+def test_a_moved_crop_shows_what_lies_beyond_its_border(grid):
+    space, case = SPACES[grid], SHOWN.load("case1")
+    by, corner, index = ((3, -4), (4, 5), 6) if grid == "slice" else ((-2, 3, -4), (1, 4, 5), None)
+    mm = [n * size for n, size in zip(by, MM[-len(by) :], strict=True)]
+    steps = [{"edit": "shift", "params": {"strength": 1, "classes": None, "shift_mm": mm}}]
+    mover = CaseWarp(space, space.generator_schema(SHOWN.schema))
+    found: Any = mover(case, Placement(corner, index), {"shift": build_edits(["shift"])[0]}, steps)
+    there = tuple(c - n for c, n in zip(corner, by, strict=True))
+    wanted: Any = space.to_generator(case, Placement(there, index))
+    assert np.array_equal(found.labels, wanted.labels)
+    assert np.allclose(found.image, wanted.image, atol=1e-3)
