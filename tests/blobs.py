@@ -4,6 +4,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from tests.offered import offered
 
 SIDE = 24
 SPACING = (2.0, 1.0, 1.0)
+SCHEMA = Schema(("T1",), {"background": 0, "one": 1, "two": 2}, SPACING, has_outside=True)
 ALARM = range(2, 10)  # slices
 Misses = Callable[[Case], bool]
 
@@ -38,26 +40,11 @@ class Blobs(CaseSource):
         self.fires: Misses = lambda case: False
         self.opened: set[str] = set()
 
-    @property
-    def name(self):
-        return f"blobs:{self.request.where}"
-
-    @property
-    def schema(self):
-        labels = {"background": 0, "one": 1, "two": 2}
-        return Schema(("T1",), labels, SPACING, has_outside=True)
-
-    @property
-    def space(self):
-        return self._space
-
-    @property
-    def train_ids(self):
-        return tuple(f"case_{i:02d}" for i in range(32))
-
-    @property
-    def held_out_ids(self):
-        return tuple(f"case_{i:02d}" for i in range(32, 40))
+    name = property(lambda self: f"blobs:{self.request.where}")
+    schema = property(lambda self: SCHEMA)
+    space = property(lambda self: self._space)
+    train_ids = property(lambda self: tuple(f"case_{i:02d}" for i in range(32)))
+    held_out_ids = property(lambda self: tuple(f"case_{i:02d}" for i in range(32, 40)))
 
     def header(self, case_id):
         subject = f"person_{int(case_id[-2:]) // 2}"
@@ -81,8 +68,7 @@ class Blobs(CaseSource):
         return StoredCase(to_load=lambda file: self._predicted(case_id))
 
     def _predicted(self, case_id: str) -> LabelArray:
-        case = self.load(case_id)
-        assert case.labels is not None
+        case: Any = self.load(case_id)
         labels = np.zeros_like(case.labels) if self.misses(case) else case.labels
         if self.fires(case):
             place = labels[ALARM.start : ALARM.stop, 9:15, 9:15]

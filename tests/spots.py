@@ -10,16 +10,13 @@ import numpy as np
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator, GeneratorOptions
 from gansynth.core.schema import Boxes, Case, Sample
+from gansynth.core.space import Space
 from gansynth.data.lesion_contrast import LesionContrast, tighten
 from gansynth.testing import ToySource
 from tests.offered import offered
 
 
 class SpotsOptions(GeneratorOptions):
-    """How well it does."""
-
-    faint: float = 0.0
-    """Share of samples without spots."""
     tighten: bool = False
 
 
@@ -28,6 +25,7 @@ class Spots(Generator):
 
     name = "spots"
     Options: ClassVar[type[GeneratorOptions]] = SpotsOptions
+    options: SpotsOptions
     capabilities = Capabilities(takes=frozenset({"boxes"}))
     contrast: LesionContrast | None = None
 
@@ -48,11 +46,9 @@ class Spots(Generator):
         return [self.one(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
 
     def one(self, condition: Any, seed: int) -> Sample:
-        rng, options = np.random.default_rng(seed), self.options.model_dump()
-        seen = condition.boxes if rng.random() >= options["faint"] else None
-        image = picture(seen, self.size, rng, len(self.schema.channels))
-        boxes, notes = condition.boxes, {}
-        if options["tighten"]:
+        rng, boxes, notes = np.random.default_rng(seed), condition.boxes, {}
+        image = picture(boxes, self.size, rng, len(self.schema.channels))
+        if self.options.tighten:
             boxes, notes["tightened_to"] = tighten(image, boxes)
         return Sample(image, None, boxes, notes=notes)
 
@@ -99,15 +95,10 @@ class SpottedSource(ToySource):
         rng = np.random.default_rng(3)
         self._cases = {}
         for index in range(52):
-            rows = [
-                (*corner, *(corner + side))
-                for corner, side in zip(
-                    ([10, 10], [24, 24])[: 1 + index % 2] + rng.uniform(0, 3, (1 + index % 2, 2)),
-                    rng.uniform(7, 11, (1 + index % 2, 2)),
-                    strict=True,
-                )
-            ]
-            case = spotted(index, *(rows if index % 6 else []), labels=None)
+            count = 1 + index % 2
+            corners = ([10, 10], [24, 24])[:count] + rng.uniform(0, 3, (count, 2))
+            rows = np.concatenate([corners, corners + rng.uniform(7, 11, (count, 2))], axis=1)
+            case = spotted(index, *(rows if index % 6 else []))
             self._cases[case.id] = case
 
     @property
@@ -121,17 +112,9 @@ class SpottedSource(ToySource):
             box_classes=("metastasis",),
         )
 
-    @property
-    def space(self) -> Any:
-        return replace(super().space, size=(48, 48))
-
-    @property
-    def train_ids(self) -> Any:
-        return tuple(self._cases)[:48]
-
-    @property
-    def held_out_ids(self) -> Any:
-        return tuple(self._cases)[48:]
+    space = property(lambda self: Space("crop", (48, 48)))
+    train_ids = property(lambda self: tuple(self._cases)[:48])
+    held_out_ids = property(lambda self: tuple(self._cases)[48:])
 
 
 def spots_plugin() -> AbstractContextManager[None]:

@@ -3,7 +3,6 @@
 import csv
 import errno
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,25 +33,23 @@ from gansynth.testing import ToySource
 
 LABELS = {"background": 0, "organ": 2, "lesion": 300}
 TOLD = {"case": "Mustermann_03", "subject": "Mustermann", "dataset": "nifti:/home/clinic"}
+FLAW = "filter 'novel': a copy, expected none, found 0.12 from case Mustermann_03"
 
 
 class Drawer:
-    """Draws noise with labels, as a run's drawer would."""
-
-    reject_reason = "label 2 (organ) lies apart, expected in one piece"
+    """Draws noise with labels, as a run's drawer would; the first samples are ``flawed``."""
 
     def __init__(
-        self, channels: tuple[str, ...] = ("T1",), reject_reasons: int = 0, **changes: Any
+        self, channels: tuple[str, ...] = ("T1",), flawed: int = 0, **changes: Any
     ) -> None:
         self.schema = Schema(channels, LABELS, (0.5, 0.75), "HW")
-        self.reject_reasons, self.changes = reject_reasons, changes
+        self.flawed, self.changes = flawed, changes
         generator = SimpleNamespace(schema=self.schema, name="dcgan", size=(16, 24), device="cpu")
-        space = Space("crop", (16, 24))
         self.run = SimpleNamespace(
             run_id="0123456789ab",
             manifest_sha256="0" * 64,
             generator=generator,
-            space=space,
+            space=Space("crop", (16, 24)),
             folder=Path("runs/g1"),
         )
         self.source = SimpleNamespace(schema=self.schema, train_ids=(), load=None)
@@ -69,10 +66,10 @@ class Drawer:
         labels = np.zeros((16, 24), np.int16)
         labels[2:5, 3:9], labels[10:12, 20:24], labels[15] = 2, 300, -1
         told = {**TOLD, "index": index, "seed": 5, "placement": {"corner": [0, 0]}, REPEATED: 0.0}
-        if index < self.reject_reasons:
-            told["reject_reason"] = self.reject_reason
-        sample = Sample(image, labels, provenance=told)
-        return replace(sample, **self.changes)
+        told["class"] = ("cyst", "glioma, rare")[index % 2]
+        if index < self.flawed:
+            told["reject_reason"] = FLAW
+        return replace(Sample(image, labels, provenance=told), **self.changes)
 
 
 def export(
@@ -83,16 +80,11 @@ def export(
     record = out.parents[1] / f"{out.parent.name}.json"
     shared = SharedSamples(out, drawer.source, None, drawer.lineage, maker, record, heard)
     drawn = _Drawn(drawer, n, PngWriter, keep, heard)
-    made = {"normalised": True, "drawn_by": maker}
-    how: Any = {"made": made, "shared": shared}
+    how: Any = {"made": {"normalised": True, "drawn_by": maker}, "shared": shared}
     report = write(
         lambda f: PngWriter(f, drawer.schema, chosen), drawn.items(), drawer.schema, out, **how
     )
     return {**drawn.report(out), **report}
-
-
-def document(out: Path) -> Any:
-    return json.loads((out / "dataset.json").read_text())
 
 
 def lines(out: Path) -> list[dict[str, str]]:
@@ -100,7 +92,8 @@ def lines(out: Path) -> list[dict[str, str]]:
 
 
 def read_back(out: Path, number: int | None = None) -> Any:
-    read = {} if number is None else document(out)["read"][number]
+    told = json.loads((out / "dataset.json").read_text())
+    read = {} if number is None else told["read"][number]
     asked = SourceRequest("pictures", str(out), fold="all", read=read, synthetic="run")
     return open_pictures(asked)
 
@@ -109,33 +102,53 @@ def read_back(out: Path, number: int | None = None) -> Any:
 def written(tmp_path_factory) -> tuple[Path, Any]:
     """An export of three samples with overlays, the first flawed; and its report."""
     out: Path = tmp_path_factory.mktemp("written") / "out"
-    return out, export(out, Drawer(reject_reasons=1), overlay=True, keep=True)
+    return out, export(out, Drawer(flawed=1), overlay=True, keep=True)
 
 
-def test_an_export_is_images_masks_and_a_manifest(tmp_path):
-    report = export(tmp_path / "out", Drawer())
-    names = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+def test_an_export_is_images_masks_overlays_and_what_says_what_each_file_shows(written):
+    out, report = written
     samples = [f"sample-000{i}.png" for i in range(3)]
-    wanted = {f"out/{kind}/{name}" for kind in ("images", "masks") for name in samples}
-    about = ("dataset.json", "manifest.csv", "provenance.json")
-    assert names == wanted | {f"out/{name}" for name in about}
-    assert (report["folder"], report["samples"], report["rejected"]) == (
-        str(tmp_path / "out"),
-        3,
-        0,
-    )
+    about = {"dataset.json", "manifest.csv", "provenance.json"}
+    names = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
+    kinds = ("images", "masks", "overlays")
+    assert names == {f"{kind}/{name}" for kind in kinds for name in samples} | about
+    assert (report["folder"], report["samples"], report["rejected"]) == (str(out), 3, 1)
+    found = json.loads((out / "dataset.json").read_text())
+    assert found["drawn_by"] == {"run": "0123456789ab", "generator": "dcgan"}
+    assert (found["bits"], found["window"]) == (8, {"T1": [-2.0, 2.0]})
+    assert found["synthetic"] is True
+    told = json.loads((out / "provenance.json").read_text())["samples"]["sample-0001"]
+    assert (told["sample"], told["seed"]) == (1, 5)
+    one, two, _ = lines(out)
+    assert one["reject_reason"] == FLAW.replace("Mustermann_03", "?")
+    assert (two["case"], two["file"]) == ("sample-0001", "images/sample-0001.png")
+    assert (two["mask"], two["areas"]) == ("masks/sample-0001.png", "organ:18;lesion:8")
+    assert (two["boxes"], two["reject_reason"]) == ("organ:2 3 5 9;lesion:10 20 12 24", "")
+    picture = read_picture(out / "overlays/sample-0000.png").astype(int)
+    assert picture.shape == (16 * 21, 24 * 21, 3)
+    assert 100 < (np.ptp(picture, axis=-1) > 50).sum() < 2000
+    source = read_back(out, 0)
+    assert source.schema.classes == ("cyst", "glioma, rare")
+    assert [source.header(case).label_class for case in source.train_ids] == [0, 1, 0]
 
 
-def test_pictures_reads_it_as_it_lies(tmp_path):
-    export(tmp_path / "out", Drawer())
-    source = read_back(tmp_path / "out")
-    assert (source.schema.channels, source.unit) == (("T1",), "mm")
-    assert source.load("sample-0001").labels.max() == 2
+def test_nothing_names_a_patient_a_path_or_a_time(written):
+    for path in written[0].rglob("*"):
+        assert path.stat().st_mtime == TIME
+        data = path.read_bytes() if path.is_file() else b""
+        for word in ("Mustermann", "clinic", str(written[0].parent), "runs/g1", "placement"):
+            assert word.encode() not in data, path
+            assert word not in str(path.relative_to(written[0]))
+        kinds, at = set(), 8
+        while path.suffix == ".png" and at < len(data):
+            kinds.add(data[at + 4 : at + 8])
+            at += 12 + int.from_bytes(data[at : at + 4], "big")
+        assert kinds <= {b"IHDR", b"tEXt", b"IDAT", b"IEND"}
 
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_picture_that_another_program_saved_again_is_no_real_case(tmp_path, bits):
-    export(tmp_path / "out", Drawer(), bits=bits)
+    export(tmp_path / "out", Drawer(), n=1, bits=bits)
     again = tmp_path / "elsewhere"
     again.mkdir()
     with Image.open(tmp_path / "out/images/sample-0000.png") as picture:
@@ -165,22 +178,19 @@ def test_it_reads_back_as_pictures_exact_in_the_window(tmp_path, bits):
     assert np.unique(mask).tolist() == [0, 2, 300]
 
 
-def test_each_of_several_channels_has_a_folder_and_a_window(tmp_path):
-    drawer = Drawer(("T1", "T2/FLAIR"))
-    export(tmp_path / "out", drawer, window="-2:2,-1:3")
-    assert sorted(p.name for p in (tmp_path / "out/images").iterdir()) == ["T1", "T2_FLAIR"]
+def test_each_of_several_channels_has_a_folder_and_a_window_but_colours_are_one_file(tmp_path):
+    drawer, out = Drawer(("T1", "T2/FLAIR")), tmp_path / "out"
+    export(out, drawer, window="-2:2,-1:3")
+    assert lines(out)[1]["file"] == "images/T1/sample-0001.png;images/T2_FLAIR/sample-0001.png"
     (sample,) = drawer.draw(1, 1)
     for number, (low, high) in enumerate(((-2, 2), (-1, 3))):
-        case = read_back(tmp_path / "out", number).load("sample-0001")
+        case = read_back(out, number).load("sample-0001")
         wanted = (sample.image[number].clip(low, high) - low) / (high - low)
         assert np.abs(case.image[0] - wanted).max() < 0.006
         assert case.labels.max() == 2
-
-
-def test_colours_are_one_file(tmp_path):
-    export(tmp_path / "out", Drawer(("red", "green", "blue")))
-    assert read_picture(tmp_path / "out/images/sample-0000.png").shape == (16, 24, 3)
-    assert read_back(tmp_path / "out").schema.channels == ("red", "green", "blue")
+    export(tmp_path / "coloured", Drawer(("red", "green", "blue")))
+    assert read_picture(tmp_path / "coloured/images/sample-0000.png").shape == (16, 24, 3)
+    assert read_back(tmp_path / "coloured").schema.channels == ("red", "green", "blue")
 
 
 def test_images_alone_are_an_export_too(tmp_path):
@@ -192,100 +202,26 @@ def test_images_alone_are_an_export_too(tmp_path):
 
 
 def test_a_hosts_volume_of_one_slice_is_a_slice(tmp_path):
-    flat = Drawer()._draw(0)
+    flat: Any = Drawer()._draw(0)
     boxes = Boxes(np.array([[0, 2, 3, 1, 5, 9]], np.float32), np.array([2], np.int16))
-    assert flat.labels is not None
     deep: Any = {"image": flat.image[:, None], "labels": flat.labels[None], "boxes": boxes}
-    export(tmp_path / "out", Drawer(**deep), n=1)
-    (row,) = lines(tmp_path / "out")
-    assert row["boxes"] == "organ:2 3 5 9"
+    report = export(tmp_path / "out", Drawer(**deep), n=1, window="0:100")
+    assert lines(tmp_path / "out")[0]["boxes"] == "organ:2 3 5 9"
     assert read_picture(tmp_path / "out/images/sample-0000.png").shape == (16, 24)
-
-
-def test_overlays_are_larger_and_in_colour(written):
-    picture = read_picture(written[0] / "overlays/sample-0000.png").astype(int)
-    assert picture.shape == (16 * 21, 24 * 21, 3)
-    assert 100 < (np.ptp(picture, axis=-1) > 50).sum() < 2000
-
-
-def test_the_documents_say_what_each_file_shows(written):
-    out, report = written
-    found = document(out)
-    assert found["drawn_by"] == {"run": "0123456789ab", "generator": "dcgan"}
-    assert (found["bits"], found["window"]) == (8, {"T1": [-2.0, 2.0]})
-    assert (found["synthetic"], report["samples"]) == (True, 3)
-    told = json.loads((out / "provenance.json").read_text())["samples"]["sample-0001"]
-    assert (told["sample"], told["seed"]) == (1, 5)
-    reject_reasons = [line["reject_reason"] for line in lines(out)]
-    assert reject_reasons == ["label 2 (organ) lies apart, expected in one piece", "", ""]
-
-
-def test_the_table_has_a_line_for_each_sample(tmp_path):
-    export(tmp_path / "out", Drawer(("T1", "T2")), n=2)
-    one, two = lines(tmp_path / "out")
-    assert (one["case"], two["case"]) == ("sample-0000", "sample-0001")
-    assert two["file"] == "images/T1/sample-0001.png;images/T2/sample-0001.png"
-    assert (two["mask"], two["areas"]) == ("masks/sample-0001.png", "organ:18;lesion:8")
-    assert two["boxes"] == "organ:2 3 5 9;lesion:10 20 12 24"
-
-
-def test_files_have_one_time_that_is_not_theirs(written):
-    assert {p.stat().st_mtime for p in written[0].rglob("*")} == {TIME}
-
-
-def test_nothing_names_a_patient_or_a_path(written):
-    for path in written[0].rglob("*"):
-        data = path.read_bytes() if path.is_file() else b""
-        for word in ("Mustermann", "clinic", str(written[0].parent), "runs/g1", "placement"):
-            assert word.encode() not in data, path
-            assert word not in str(path.relative_to(written[0]))
-
-
-def test_a_flaw_names_no_case_either(tmp_path):
-    drawer = Drawer(reject_reasons=1)
-    drawer.reject_reason = (
-        "filter 'novel': a copy, expected none, found 0.12 from case Mustermann_03"
-    )
-    export(tmp_path / "out", drawer, keep=True)
-    told = "filter 'novel': a copy, expected none, found 0.12 from case ?"
-    assert [line["reject_reason"] for line in lines(tmp_path / "out")] == [told, "", ""]
-
-
-def test_pictures_hold_pixels_and_the_mark_of_samples_only(written):
-    for path in written[0].rglob("*.png"):
-        data = path.read_bytes()
-        kinds, at = set(), 8
-        while at < len(data):
-            kinds.add(data[at + 4 : at + 8])
-            at += 12 + int.from_bytes(data[at : at + 4], "big")
-        assert kinds == {b"IHDR", b"tEXt", b"IDAT", b"IEND"}
-
-
-def test_classes_are_read_back_from_the_table(tmp_path):
-    told = {"seed": 0, REPEATED: 0.0}
-    kinds = [{"index": i, **told, "class": ("cyst", "glioma, rare")[i % 2]} for i in range(4)]
-    drawer: Any = Drawer()
-    plain = drawer.draw
-    drawer.draw = lambda first, count: [
-        replace(sample, provenance=kinds[first + i]) for i, sample in enumerate(plain(first, count))
-    ]
-    export(tmp_path / "out", drawer, n=4)
-    source = read_back(tmp_path / "out", 0)
-    assert source.schema.classes == ("cyst", "glioma, rare")
-    assert [source.header(case).label_class for case in source.train_ids] == [0, 1, 0, 1]
+    assert report["clipped"] == pytest.approx(0.5, abs=0.05)
 
 
 def test_flawed_samples_are_left_out_and_counted(tmp_path):
     said: list[str] = []
     heard: Any = NullReporter()
     heard.warn = said.append
-    drawer: Any = Drawer(reject_reasons=2)
-    report = export(tmp_path / "out", drawer, 5, heard)
+    report = export(tmp_path / "out", Drawer(flawed=2), 5, heard)
     assert (report["samples"], report["rejected"]) == (3, 2)
-    left = [line["case"] for line in lines(tmp_path / "out")]
-    assert left == ["sample-0002", "sample-0003", "sample-0004"]
+    assert [line["case"] for line in lines(tmp_path / "out")] == [
+        f"sample-000{i}" for i in (2, 3, 4)
+    ]
     assert "2 of 5 samples fail admission, and are left out" in said[0]
-    assert report["reject_reasons"] == {"label (organ) lies apart": 2}
+    assert report["reject_reasons"] == {"filter 'novel': a copy": 2}
 
 
 def test_percentiles_are_those_of_training_cases(tmp_path):
@@ -297,51 +233,36 @@ def test_percentiles_are_those_of_training_cases(tmp_path):
         assert window == pytest.approx(np.percentile(channel, (2, 98)), abs=1e-5)
 
 
+@pytest.mark.fault(14)
 @pytest.mark.parametrize(
-    ("window", "message"),
+    ("window", "ndim", "message"),
     [
-        ("0:1,0:1,0:1", "3 for 2 channel"),
-        ("1:0", "expected LOW:HIGH"),
-        ("dark:light", "expected LOW:HIGH"),
-        ("1%:200%", "expected LOW:HIGH"),
+        ("0:1,0:1,0:1", 2, "--set window.*3 for 2 channel"),
+        ("1:0", 2, "--set window.*expected LOW:HIGH"),
+        ("dark:light", 2, "--set window.*expected LOW:HIGH"),
+        ("1%:200%", 2, "--set window.*expected LOW:HIGH"),
+        ("0:1", 3, "runs/g1 are volumes, .*slices:KIND:WHERE"),
     ],
 )
-def test_a_window_that_is_none_is_refused(window, message):
+def test_a_window_that_is_none_and_volumes_are_refused(window, ndim, message):
     def asked():
         options = read_settings(PngOptions, {"window": window}, "png")
-        check_writer(PngWriter, options, ToySource(2).schema, "runs/g1")
+        check_writer(PngWriter, options, ToySource(ndim).schema, "runs/g1")
 
-    with pytest.raises(UsageFault, match=f"--set window.*{message}"):
+    with pytest.raises(UsageFault, match=message):
         asked()
-
-
-def test_what_lies_beyond_the_window_is_counted(tmp_path):
-    report = export(tmp_path / "out", Drawer(), window="0:100")
-    assert report["clipped"] == pytest.approx(0.5, abs=0.05)
-
-
-@pytest.mark.fault(14)
-def test_volumes_are_refused_with_the_way_out():
-    with pytest.raises(UsageFault, match=r"runs/g1 are volumes, .*slices:KIND:WHERE"):
-        check_writer(PngWriter, PngOptions(), ToySource(3).schema, "runs/g1")
-
-
-def fail_late(error: OSError) -> Callable[..., Any]:
-    """A stand-in for ``png_bytes`` that works four times."""
-    left, work = iter(range(4)), png.png_bytes
-
-    def data(pixels: Any, **how: Any) -> bytes:
-        if next(left, None) is None:
-            raise error
-        return work(pixels, **how)
-
-    return data
 
 
 @pytest.mark.fault(31)
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
-    full = OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(png_writer, "png_bytes", fail_late(full))
+    left, work = iter(range(4)), png.png_bytes
+
+    def full(pixels: Any, **how: Any) -> bytes:
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return work(pixels, **how)
+
+    monkeypatch.setattr(png_writer, "png_bytes", full)
     with pytest.raises(EnvironmentFault, match=r"out: cannot be written: the disk is full"):
         export(tmp_path / "out", Drawer())
     assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,9 @@
+"""Runs: opened whole or refused in one line, and shown with all there is."""
+
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +32,15 @@ def shared(toy_fit, whole_fits, tmp_path_factory) -> Path:
 @pytest.fixture
 def run(shared: Path, tmp_path: Path) -> Path:
     """A run of its own for each test, moved from where it was made."""
-    shutil.copytree(shared, tmp_path / "moved")
-    return tmp_path / "moved"
+    return Path(shutil.copytree(shared, tmp_path / "moved"))
+
+
+def told(run: Path) -> Any:
+    return json.loads((run / "manifest.json").read_text())
 
 
 def change(run: Path, **entries: object) -> None:
-    write_manifest(run, {**json.loads((run / "manifest.json").read_text()), **entries})
+    write_manifest(run, {**told(run), **entries})
 
 
 def draw(folder: Path) -> np.ndarray:
@@ -41,13 +48,10 @@ def draw(folder: Path) -> np.ndarray:
     return load_run(folder, "cpu").generator.sample([condition], [5])[0].image
 
 
-def test_a_moved_run_draws_the_same_and_leaves_the_random_state_alone(shared, run):
+def test_a_moved_run_draws_the_same_by_averaged_weights_and_leaves_the_random_state(shared, run):
     before = torch.get_rng_state()
     assert np.array_equal(draw(run), draw(shared))
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_the_weights_are_the_averaged_ones(shared):
     net = load_run(shared, "cpu").generator.nets["generator"].state_dict()
     saved = load_file(shared / LAST / "ema.safetensors")
     assert all(torch.equal(net[k.partition("/")[2]], v) for k, v in saved.items())
@@ -70,62 +74,109 @@ def tamper(run: Path) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    ("damage", "fault", "message"),
-    [
-        (tamper, IntegrityFault, r"ema\.safetensors: SHA-256 is"),
-        (lambda run: shutil.rmtree(run / "checkpoints"), IntegrityFault, "of no file"),
-        (of_options(width=8), IntegrityFault, r"do not fit .* generator/down\.0"),
-        (of_options(grain=1), IntegrityFault, "manifest.json: key 'options'.*grain is 1: Extra in"),
-        (of_options(width="wide"), IntegrityFault, "key 'options'.*width is 'wide': .*integer"),
-        (lead_out, IntegrityFault, "leads out of"),
-        (lambda run: change(run, weights=None), UsageFault, "no checkpoint yet"),
-        (lambda run: change(run, version=99), IntegrityFault, "'version' is 99, expected 3"),
-        (lambda run: (run / "manifest.json").unlink(), DataFault,
-         r"no manifest\.json here.*gansynth fit"),
-    ],
-    ids=["tampered", "lost", "width", "unknown", "wide", "outside", "begun", "version", "none"],
-)  # fmt: skip
-def test_a_run_that_is_not_what_it_claims_is_refused_in_one_line(run, damage, fault, message):
+def text(words: str) -> Any:
+    return lambda run: (run / "manifest.json").write_text(words)
+
+
+def edited(*changes: Any) -> Any:
+    """The manifest was edited by hand."""
+
+    def edit(run: Path) -> None:
+        manifest = told(run)
+        for one in changes:
+            one(manifest)
+        (run / "manifest.json").write_text(json.dumps(manifest))
+
+    return edit
+
+
+def no_digest(manifest: Any) -> None:
+    """As manifests of earlier versions were."""
+    del manifest["digest"]
+
+
+REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
+    "tampered": (tamper, IntegrityFault, r"ema\.safetensors: SHA-256 is"),
+    "lost": (lambda run: shutil.rmtree(run / "checkpoints"), IntegrityFault, "of no file"),
+    "width": (of_options(width=8), IntegrityFault, r"do not fit .* generator/down\.0"),
+    "too wide": (of_options(width=1024, max_width=4096), IntegrityFault,
+                 "do not fit the generator"),
+    "too large": (lambda run: change(run, space={**told(run)["space"], "size": [1 << 20, 1 << 20]}),
+                  EnvironmentFault, "1048576 x 1048576 voxels"),
+    "unknown": (of_options(grain=1), IntegrityFault, "key 'options'.*grain is 1: Extra in"),
+    "wide": (of_options(width="wide"), IntegrityFault, "key 'options'.*'wide': .*integer"),
+    "outside": (lead_out, IntegrityFault, "leads out of"),
+    "begun": (lambda run: change(run, weights=None), UsageFault, "no checkpoint yet"),
+    "version": (lambda run: change(run, version=99), IntegrityFault, "is 99, expected 3"),
+    "none": (lambda run: (run / "manifest.json").unlink(), DataFault,
+             r"no manifest\.json here.*gansynth fit"),
+    "empty": (text(""), IntegrityFault, r"manifest\.json"),
+    "list": (text("[]"), IntegrityFault, r"manifest\.json"),
+    "little": (text('{"version": 1}'), IntegrityFault, r"manifest\.json"),
+    "steps": (edited(lambda m: m.update(steps=9)), IntegrityFault, "changed after it was written"),
+    "case": (edited(lambda m: m["lineage"]["cases"].pop()), IntegrityFault,
+             "changed after it was written"),
+    "type": (edited(no_digest, lambda m: m.update(steps="9")), IntegrityFault, "key 'steps' holds"),
+    "record": (edited(no_digest, lambda m: m["lineage"].update(cases=[7])), IntegrityFault,
+               "key 'lineage' holds"),
+    "weights": (edited(no_digest, lambda m: m.update(weights={"path": 3})), IntegrityFault,
+                "key 'weights' holds"),
+    "space": (edited(no_digest, lambda m: m.pop("space")), IntegrityFault,
+              "key 'space' is missing"),
+}  # fmt: skip
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize("how", REFUSED)
+def test_a_run_that_is_not_what_it_claims_is_refused_in_one_line(run, how):
+    damage, fault, message = REFUSED[how]
     damage(run)
     with pytest.raises(fault, match=message) as caught:
         load_run(run)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (lambda m: m.update(steps=9), "was changed after it was written"),
-        (lambda m: m["lineage"]["cases"].pop(), "was changed after it was written"),
-        (lambda m: (m.pop("digest"), m.update(steps="9")), "key 'steps' holds"),
-        (lambda m: (m.pop("digest"), m["lineage"].update(cases=[7])), "key 'lineage' holds"),
-        (lambda m: (m.pop("digest"), m.update(weights={"path": 3})), "key 'weights' holds"),
-        (lambda m: (m.pop("digest"), m.pop("space")), "key 'space' is missing"),
-    ],
-    ids=["steps", "case", "type", "record", "weights", "missing"],
-)
-def test_a_manifest_that_was_changed_is_refused(run, change, says):
-    manifest = json.loads((run / "manifest.json").read_text())
-    change(manifest)
-    (run / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(IntegrityFault, match=says):
-        read_manifest(run)
+LOAD = """
+import resource, sys
+from pathlib import Path
+import torch
+from gansynth.core.registry import installed
+from gansynth.runtime.errors import GansynthError
+from gansynth.sampling.open_run import load_run
+installed().generator("cgan3d")
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+limit = used + (512 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+for folder in sys.argv[1:]:
+    try:
+        load_run(Path(folder), "cpu")
+    except GansynthError as fault:
+        print(fault.exit_code, fault)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_asks_for_more_memory_than_there_is_is_refused_before_it_is_taken(run):
+    claims: dict[str, Any] = {
+        "options": {"width": 1024, "max_width": 4096},
+        "space": {"size": [1 << 20, 1 << 20]},
+    }
+    folders = []
+    for key, values in claims.items():
+        folders.append(str(shutil.copytree(run, run.with_name(key))))
+        change(Path(folders[-1]), **{key: {**told(run)[key], **values}})
+    command = [sys.executable, "-c", LOAD, *folders]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    options, space = done.stdout.splitlines()
+    assert options.startswith("6 "), done.stderr
+    assert "do not fit the generator" in options
+    assert space.startswith("4 ")
+    assert "1048576 x 1048576 voxels" in space
 
 
 def test_a_manifest_of_before_has_no_digest_and_is_read(run):
-    manifest = read_manifest(run)
-    del manifest["digest"]
-    (run / "manifest.json").write_text(json.dumps(manifest))
-    assert read_manifest(run) == manifest
-
-
-@pytest.mark.fault(27)
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 1}'])
-def test_a_damaged_manifest_is_an_integrity_fault(tmp_path, text):
-    (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(IntegrityFault, match=r"manifest\.json"):
-        read_manifest(tmp_path)
+    edited(no_digest)(run)
+    assert read_manifest(run) == told(run)
 
 
 @pytest.mark.fault(44)
@@ -156,8 +207,11 @@ def test_a_folder_that_cannot_be_made_is_an_environment_fault(tmp_path):
         pass
 
 
-def test_a_run_is_shown_with_all_there_is(shared):
-    found = describe_run(shared)
+# -- what is shown ---------------------------------------------------------------------------------
+
+
+def test_a_run_is_shown_with_all_there_is(run):
+    found = describe_run(run)
     assert (found["state"], found["wrong"], found["generator"]) == ("complete", [], "cgan3d")
     assert found["steps"] == {"done": 4, "asked": 4}
     assert (found["precision"], found["device"], found["images"]) == ("fp32", "cpu", 4)
@@ -168,13 +222,10 @@ def test_a_run_is_shown_with_all_there_is(shared):
     assert any(name.startswith("discriminator/") for name in found["losses"])
     assert [(c["step"], c["whole"]) for c in found["checkpoints"]] == [(2, True), (4, True)]
     assert all(c["bytes"] > 1000 for c in found["checkpoints"])
-
-
-def test_every_file_it_names_is_there(run):
-    files = describe_run(run)["files"]
-    names = ("config", "manifest", "weights", "metrics", "curves")
-    assert all(Path(files[name]).is_relative_to(run) for name in names)
-    assert all(Path(files[name]).is_file() for name in names)
+    files = found["files"]
+    for name in ("config", "manifest", "weights", "metrics", "curves"):
+        assert Path(files[name]).is_file()
+        assert Path(files[name]).is_relative_to(run)
     sheets = [Path(path).name for path in files["sheets"]]
     assert sheets == ["step-00000002.png", "step-00000004.png"]
     assert files["bytes"] == sum(p.stat().st_size for p in run.rglob("*") if p.is_file())
@@ -182,26 +233,22 @@ def test_every_file_it_names_is_there(run):
     (run / "evaluation").mkdir()
     (run / "evaluation" / "report.html").write_text("", encoding="utf-8")
     (run / "turing" / "study").mkdir(parents=True)
-    files = describe_run(run)["files"]
-    assert files["evaluation"] == str(run / "evaluation" / "report.html")
-    assert files["turing"] == [str(run / "turing" / "study")]
+    path = run / "metrics.csv"
+    columns = len(path.read_text().splitlines()[0].split(","))
+    path.write_text(path.read_text() + ",".join(["5", *["nan"] * (columns - 1)]) + "\n")
+    again = describe_run(run)
+    assert again["files"]["evaluation"] == str(run / "evaluation" / "report.html")
+    assert again["files"]["turing"] == [str(run / "turing" / "study")]
+    assert again["losses"] == found["losses"], "what did not come in last keeps its last value"
 
 
 def test_an_unfinished_run_is_not_damaged_and_ancestors_are_counted(run):
-    lineage = json.loads((run / "manifest.json").read_text())["lineage"]
+    lineage = told(run)["lineage"]
     parent_run = {**lineage, "dataset": "other", "cases": lineage["cases"][:3]}
     change(run, complete=False, weights=None, lineage={**lineage, "ancestors": [parent_run]})
     found = describe_run(run)
     assert (found["state"], found["wrong"]) == ("unfinished", [])
     assert found["lineage"]["ancestors"][0]["cases"] == 3
-
-
-def test_a_loss_that_did_not_come_in_last_keeps_its_last_value(run):
-    path = run / "metrics.csv"
-    before = describe_run(run)["losses"]
-    columns = len(path.read_text().splitlines()[0].split(","))
-    path.write_text(path.read_text() + ",".join(["5", *["nan"] * (columns - 1)]) + "\n")
-    assert describe_run(run)["losses"] == before
 
 
 def tear_metrics(run: Path) -> None:
@@ -213,8 +260,8 @@ def tear_metrics(run: Path) -> None:
     ("damage", "says"),
     [
         (lambda run: (run / "manifest.json").unlink(), "manifest.json: missing, so the cases"),
-        (lambda run: (run / "manifest.json").write_text('{"versi'), "not valid JSON"),
-        (lambda run: (run / "manifest.json").write_text("[1, 2]"), "top level is a list"),
+        (text('{"versi'), "not valid JSON"),
+        (text("[1, 2]"), "top level is a list"),
         (lambda run: change(run, lineage=7, config=[], weights="here", steps=None),
          "manifest.json: damaged, key 'lineage' holds"),
         (tamper, "ema.safetensors: SHA-256 is"),
@@ -236,43 +283,25 @@ def test_a_damaged_run_is_shown_with_what_is_wrong(run, damage, says):
     json.dumps(found, allow_nan=False)
 
 
-def test_what_is_no_run_at_all_is_a_slip(tmp_path):
-    with pytest.raises(DataFault, match=r"no manifest\.json here"):
-        describe_run(tmp_path)
-
-
-def composite(run: Path, **parts: Path | None) -> Path:
-    """A composite of copies of a run; None for a part that is not begun."""
-    manifest = json.loads((run / "manifest.json").read_text())
-    folder = run.with_name("composite")
-    folder.mkdir()
-    manifest["parts"] = [
-        {"name": name, "folder": f"parts/{name}", "manifest_sha256": None if part is None else "0"}
-        for name, part in parts.items()
-    ]
-    for name, part in parts.items():
-        if part is not None:
-            shutil.copytree(part, folder / "parts" / name)
-    manifest["complete"] = False
-    write_manifest(folder, manifest)
-    return folder
-
-
 def test_a_composite_run_shows_its_parts_and_what_is_wrong_with_them(run):
-    folder = composite(run, first=run, second=None)
+    folder = run.with_name("composite")
+    first = {"name": "first", "folder": "parts/first", "manifest_sha256": "0"}
+    second = {"name": "second", "folder": "parts/second", "manifest_sha256": None}
+    shutil.copytree(run, folder / "parts" / "first")
+    write_manifest(folder, {**told(run), "parts": [first, second], "complete": False})
     found = describe_run(folder)
     assert (found["state"], found["wrong"]) == ("unfinished", [])
     parts = [(part["name"], part["state"]) for part in found["parts"]]
     assert parts == [("first", "complete"), ("second", "missing")]
     tamper(folder / "parts" / "first")
     assert describe_run(folder)["state"] == "damaged"
-    change(folder, parts=[{"name": "first", "folder": "../moved", "manifest_sha256": "0"}])
+    change(folder, parts=[{**first, "folder": "../moved"}])
     found = describe_run(folder)
     assert [part["state"] for part in found["parts"]] == ["missing"]
     assert "leads out of" in found["wrong"][0]
 
 
-def test_the_command_prints_all_of_it_and_damage_is_exit_6(run, run_cli):
+def test_the_command_prints_all_of_it_and_damage_is_exit_6(run, run_cli, tmp_path):
     shown = run_cli("show", run)
     assert (shown.exit_code, shown.stderr) == (0, f"next: gansynth evaluate {run}\n")
     for words in ("lineage.cases", "checkpoint  step 4", "versions.torch", "step-00000004.png"):
@@ -284,3 +313,5 @@ def test_the_command_prints_all_of_it_and_damage_is_exit_6(run, run_cli):
     assert "wrong  " in shown.stdout
     assert "lineage.cases" in shown.stdout
     assert shown.stderr == f"error: {run}: 2 thing(s) wrong; see the lines above\n"
+    with pytest.raises(DataFault, match=r"no manifest\.json here"):
+        describe_run(tmp_path)

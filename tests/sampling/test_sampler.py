@@ -1,3 +1,5 @@
+"""Samples of a run: the same whatever the batch, in the source's units, written and read back."""
+
 import json
 import shutil
 from dataclasses import replace
@@ -10,14 +12,16 @@ import pytest
 import torch
 
 from gansynth import replay
+from gansynth.core.run_folder import write_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.core.writer import Item
 from gansynth.data.case_writer import NiftiWriter
-from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling.open_run import load_run
+from gansynth.sampling.replay import SampleRecord, read_record
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sample import sample as write_samples
 from gansynth.sampling.sampler import Sampler
@@ -30,7 +34,7 @@ SPACING = (3.0, 1.5, 0.75)
 @pytest.fixture(scope="module")
 def runs(toy_fit, tmp_path_factory) -> dict[str, Path]:
     base = tmp_path_factory.mktemp("runs")
-    toy_fit(base / "flat", steps=2)
+    toy_fit(base / "flat", steps=0)
     tiny = {"width": 4, "levels": 1, "d_width": 4, "d_levels": 1, "output": "tanh", "context": 2}
     toy_fit(base / "deep", data="3", steps=1, own=tiny, edits=("shift", "flip"))
     return {"flat": base / "flat", "deep": base / "deep"}
@@ -54,25 +58,18 @@ def sample(run: Path, n: int, **options: Any) -> Any:
     return write_samples(run, n=n, device="cpu", quiet=True, **options)
 
 
-def test_a_sample_is_the_same_whatever_the_batch(drawer, deep):
+def test_a_sample_is_the_same_whatever_the_batch_and_leaves_the_random_state_alone(drawer, deep):
+    before = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
     together = drawer.draw(0, 4)
     again: Any = Sampler(deep, ToySource(3), SampleRequest(seed=4))
-    for index in (3, 0, 2):
+    for index in (3, 0):
         alone = again.draw(index, 1)[0]
         assert np.array_equal(alone.image, together[index].image)
         assert np.array_equal(alone.labels, together[index].labels)
         assert alone.provenance == together[index].provenance
-
-
-def test_drawing_leaves_the_random_state_alone(drawer):
-    before = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
-    drawer.draw(0, 2)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert str(np.random.get_state()) == before[1]  # noqa: NPY002
-
-
-def test_provenance_names_run_case_edits_and_seeds(drawer, deep):
-    told = json.loads(json.dumps(drawer.draw(1, 1)[0].provenance))
+    told = json.loads(json.dumps(together[1].provenance))
     assert told["run"] == deep.run_id
     assert told["case"] in ToySource(3).train_ids
     assert [step["edit"] for step in told["edits"]] == ["shift", "flip"]
@@ -90,65 +87,50 @@ def test_samples_go_back_to_the_sources_units(drawer, deep):
     assert host.image[:, host.labels == -1] == pytest.approx(0, abs=1e-6)
 
 
-class Resplit(ToySource):
-    """One of the held-out cases has become a training case."""
-
-    @property
-    def train_ids(self):
-        return tuple(self._cases)[:13]
+# -- a source that is another ----------------------------------------------------------------------
 
 
-class Respaced(ToySource):
-    """Preprocessed anew, to another spacing."""
+class Other(ToySource):
+    """Toy cases of which something is not what it was."""
+
+    def __init__(self, ndim: int = 3, training: int = 12, bright: float = 1, **changes: Any):
+        super().__init__(ndim)
+        self.training, self.bright, self.changes = training, bright, changes
+
+    train_ids = property(lambda self: tuple(self._cases)[: self.training])
 
     @property
     def space(self):
-        return replace(super().space, host={"spacing": [2.0, 2.0, 2.0]})
-
-
-class Recoloured(ToySource):
-    """The same cases by name, preprocessed in another way."""
-
-    def load(self, case_id):
-        case = super().load(case_id)
-        return replace(case, image=case.image * np.float32(1.5))
-
-
-class Renamed(ToySource):
-    """The same arrays, whose channels mean something else."""
+        return replace(super().space, **self.changes.get("space", {}))
 
     @property
     def schema(self):
-        return replace(super().schema, channels=("second", "first"))
+        return replace(super().schema, **self.changes.get("schema", {}))
 
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        (Resplit(3), "not in that fit, first toy_12"),
-        (Respaced(3), "spacing"),
-        (ToySource(2), r"\(DHW\).* \(HW\)"),
-        (Renamed(3), "fitted on the channels first, second .* has second, first"),
-    ],
-)
-def test_a_source_that_is_not_its_own_is_refused(deep, source, message):
-    with pytest.raises(IntegrityFault, match=message):
-        Sampler(deep, source)
+    def load(self, case_id):
+        case = super().load(case_id)
+        return replace(case, image=case.image * np.float32(self.bright))
 
 
 @pytest.mark.fault(3)
-def test_a_case_with_another_content_is_refused_when_it_is_drawn_from(deep):
-    drawer = Sampler(deep, Recoloured(3))
-    with pytest.raises(IntegrityFault, match=r"case 'toy_.*' of toy:3 is not the one"):
-        drawer.draw(0, 1)
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (Other(training=13), "not in that fit, first toy_12"),
+        (Other(space={"host": {"spacing": [2.0, 2.0, 2.0]}}), "spacing"),
+        (Other(2), r"\(DHW\).* \(HW\)"),
+        (Other(schema={"channels": ("second", "first")}),
+         "fitted on the channels first, second .* has second, first"),
+        (Other(bright=1.5), r"case 'toy_.*' of toy:3 is not the one"),
+    ],
+    ids=["split", "spacing", "axes", "channels", "content"],
+)  # fmt: skip
+def test_a_source_that_is_not_its_own_is_refused(deep, source, message):
+    with pytest.raises(IntegrityFault, match=message):
+        Sampler(deep, source).draw(0, 1)
 
 
-def test_resampled_samples_go_back_to_their_cases_shape(toy_fit, tmp_path, monkeypatch):
-    monkeypatch.setattr(ToySource, "space", property(lambda self: Space("resample", (16, 20))))
-    toy_fit(tmp_path / "run", steps=0)
-    report = sample(tmp_path / "run", 1, sheet=True)
-    images = load(Path(report["folder"]) / "images/sample-0000_0000.nii.gz")
-    assert (images.shape, Path(report["sheet"]).exists()) == ((32, 32, 1), True)
+# -- as files --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -175,23 +157,20 @@ def test_samples_are_a_data_set(written):
     assert told["labels"] == dict(ToySource(3).schema.labels)
 
 
-def test_nifti_reads_the_drawn_samples_as_they_lie(written, drawer):
-    """No intensity is normalised again; what lay outside is background."""
-    drawn, read = drawer.draw(1, 1)[0], read_back(written[0]).load("sample-0001")
+def test_nifti_reads_the_drawn_samples_as_they_lie_and_only_as_samples(written, drawer):
+    """No intensity is normalised again unless asked; what lay outside is background."""
+    drawn, source = drawer.draw(1, 1)[0], read_back(written[0])
+    read = source.load("sample-0001")
     assert np.array_equal(read.image, drawn.image)
     assert np.array_equal(read.labels, np.maximum(drawn.labels, 0))
-    found, own = read_back(written[0]).schema, ToySource(3).schema
-    assert (found.channels, found.spacing) == (own.channels, own.spacing)
-    assert found.labels == own.labels
-
-
-def test_the_drawn_samples_are_no_real_cases_and_read_as_asked(written):
+    own = ToySource(3).schema
+    assert (source.schema.channels, source.schema.spacing) == (own.channels, own.spacing)
+    assert source.schema.labels == own.labels
     plain = SourceRequest("nifti", str(written[0]), fold="all")
     with pytest.raises(IntegrityFault, match=r"made by gansynth.*--synthetic-source RUN"):
         open_source(plain).load("sample-0001")
     asked = open_source(replace(plain, read={"modality": "mr"}, synthetic="run"))
-    one, other = (source.load("sample-0001") for source in (asked, read_back(written[0])))
-    assert not np.array_equal(one.image, other.image)
+    assert not np.array_equal(asked.load("sample-0001").image, read.image)
 
 
 def test_written_provenance_replays_to_the_written_sample(written, runs, tmp_path):
@@ -206,28 +185,76 @@ def test_written_provenance_replays_to_the_written_sample(written, runs, tmp_pat
     assert np.array_equal(read_back(out).load("sample-0001").image, read.image)
 
 
-def test_samples_lie_in_the_run_folder_unless_told_otherwise(runs, tmp_path):
-    shutil.copytree(runs["flat"], tmp_path / "run")
-    reports = [sample(tmp_path / "run", n, seed=3) for n in (2, 1)]
-    folder = tmp_path / "run" / "samples" / "seed-3"
+SOUND = "settings,,{}\nsynthetic,0-1,a,1,f\n"
+REFUSED = [
+    ("settings,,{\nsynthetic,0-1,a,1,f", ":2", "its settings are damaged"),
+    ("settings,,[]\nsynthetic,0-1,a,1,f", ":2", "its settings are damaged"),
+    ("settings\nsynthetic,0-1,a,1,f", ":2", "has no sample's number"),
+    ('\nsynthetic,"' + "x" * 200000, ":2", "damaged .field larger than field limit"),
+    (SOUND, "", "expected FILE:LINE of a draw log"),
+    (SOUND, ":999", "no line 999, expected the number of one of"),
+    (SOUND, ":1", "line 1 is 'settings ', expected one that begins with synthetic"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "words"), REFUSED, ids=range(len(REFUSED)))
+def test_a_record_that_is_none_is_refused(text, line, words, tmp_path):
+    log = tmp_path / "draws-host-1.csv"
+    log.write_text(text)
+    with pytest.raises((DataFault, UsageFault), match=words):
+        read_record(f"{log}{line}")
+
+
+def test_a_record_that_says_otherwise_what_was_asked_is_refused():
+    told = {"index": 0, "seed": 0, "sha256": "f", "settings": {"asking": {"lesions": "what=one"}}}
+    with pytest.raises(UsageFault, match="provenance: was written by another version of gansynth"):
+        SampleRecord.of(told, "provenance")
+
+
+@pytest.fixture
+def told(written) -> Any:
+    """The provenance of a sample."""
+    return json.loads((written[0] / "provenance.json").read_text())["samples"]["sample-0001"]
+
+
+def test_another_run_does_not_replay_a_sample(runs, told, tmp_path):
+    manifest = json.loads((runs["deep"] / "manifest.json").read_text())
+    write_manifest(tmp_path, {**manifest, "run_id": "another"})
+    with pytest.raises(IntegrityFault, match=r"was drawn by .*expected that run"):
+        replay(tmp_path, told)
+
+
+def test_what_comes_out_otherwise_is_said(runs, told, caplog):
+    gpu = {**told, "settings": {**told["settings"], "device": "cuda", "model": "X"}}
+    replay(runs["deep"], {**gpu, "sha256": "0" * 64})
+    assert "not the same to the bit" in caplog.text
+    assert "device cuda, now cpu" in caplog.text
+    assert "Expect the same but for rounding" in caplog.text
+
+
+def test_samples_lie_in_the_run_folder_unless_told_otherwise_and_a_full_one_is_left_alone(
+    runs, tmp_path
+):
+    run = Path(shutil.copytree(runs["flat"], tmp_path / "run"))
+    reports = [sample(run, n, seed=3) for n in (2, 1)]
+    folder = run / "samples" / "seed-3"
     assert [report["folder"] for report in reports] == [str(folder)] * 2
     assert [path.name for path in (folder / "labels").iterdir()] == ["sample-0000.nii.gz"]
     assert "sheet" not in reports[1]
-
-
-def test_a_named_folder_that_holds_something_is_left_alone(runs, tmp_path):
-    (tmp_path / "mine.txt").touch()
+    drawn = Sampler(load_run(run, "cpu"), ToySource(2), SampleRequest(seed=3)).draw(0, 1)[0]
+    assert np.array_equal(read_back(folder).load("sample-0000").image[:, 0], drawn.image)
+    assert read_back(folder).schema.spacing == (1.0, *ToySource(2).schema.spacing)
     with pytest.raises(UsageFault, match="exists already, expected a new folder"):
-        sample(runs["flat"], 1, out=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+        sample(run, 1, out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_slices_are_volumes_of_one(runs, tmp_path):
-    sample(runs["flat"], 1, out=tmp_path / "out")
-    drawn = Sampler(load_run(runs["flat"], "cpu"), ToySource(2)).draw(0, 1)[0]
-    read = read_back(tmp_path / "out").load("sample-0000")
-    assert np.array_equal(read.image[:, 0], drawn.image)
-    assert read_back(tmp_path / "out").schema.spacing == (1.0, *ToySource(2).schema.spacing)
+def test_resampled_samples_go_back_to_their_cases_shape(toy_fit, tmp_path, monkeypatch):
+    monkeypatch.setattr(ToySource, "space", property(lambda self: Space("resample", (16, 20))))
+    toy_fit(tmp_path / "run", steps=0)
+    report = sample(tmp_path / "run", 1)
+    images = load(Path(report["folder"]) / "images/sample-0000_0000.nii.gz")
+    assert images.shape == (32, 32, 1)
 
 
 def write(folder: Path, image: Any, labels: Any = None, **more: Any) -> Any:
@@ -246,16 +273,12 @@ def test_spacing_is_in_the_header(tmp_path):
     assert load(tmp_path / "labels/case.nii.gz").header.get_zooms() == SPACING[::-1]
 
 
-def test_no_labels_means_no_label_files(tmp_path):
-    source = write(tmp_path, np.ones((1, 4, 5, 6), np.float32))
+def test_boxes_are_a_table_beside_images_without_labels(tmp_path):
+    boxes = Boxes(np.array([[0, 1, 2, 2, 3, 4]], np.float32), np.zeros(1, np.int16))
+    classes = {"box_classes": ("core",)}
+    source = write(tmp_path, np.ones((1, 4, 5, 6), np.float32), boxes=boxes, schema=classes)
+    table = (tmp_path / "boxes/case.csv").read_text().splitlines()
+    assert table == ["class,xmin,ymin,zmin,xmax,ymax,zmax", "core,2,1,0,4,3,2"]
     assert source.load("case").labels is None
     assert not (tmp_path / "labels").exists()
     assert "labels" not in json.loads((tmp_path / "dataset.json").read_text())
-
-
-def test_boxes_are_a_table_beside_the_images(tmp_path):
-    boxes = Boxes(np.array([[0, 1, 2, 2, 3, 4]], np.float32), np.zeros(1, np.int16))
-    classes = {"box_classes": ("core",)}
-    write(tmp_path, np.ones((1, 4, 5, 6), np.float32), boxes=boxes, schema=classes)
-    table = (tmp_path / "boxes/case.csv").read_text().splitlines()
-    assert table == ["class,xmin,ymin,zmin,xmax,ymax,zmax", "core,2,1,0,4,3,2"]

@@ -12,42 +12,33 @@ from tests.evaluation.audit.exported import PEOPLE, write_source
 from tests.offered import offered
 
 EDGE = 12  # of the crop that a small state has room for
+CONTEXT = Capabilities(takes=frozenset({"labels", "context"}))
 
 
-class Stranger(Generator):
-    """A plugin without networks whose images are those that ``shown`` returns."""
+class Honest(Generator):
+    """A plugin without networks that draws noise; others show what ``shown`` returns."""
 
     name = "stranger"
     kept: Any = None
 
     def sample(self, conditions, seeds):
-        return [
-            Sample(self.shown(c, s), c.labels.copy())
-            for c, s in zip(conditions, seeds, strict=True)
-        ]
+        pairs = zip(conditions, seeds, strict=True)
+        return [Sample(self.shown(c, seed), c.labels.copy()) for c, seed in pairs]
 
     def shown(self, condition, seed):
-        return self.kept
-
-    def noise(self, seed):
         size = (len(self.schema.channels), *self.size)
         return np.random.default_rng(seed).normal(0, 1, size).astype(np.float32)
 
 
-class Honest(Stranger):
-    def shown(self, condition, seed):
-        return self.noise(seed)
-
-
-class TakesChannels(Stranger):
+class TakesChannels(Honest):
     capabilities = Capabilities(takes=frozenset({"labels", "channels"}), channels=("channel 0",))
 
     def shown(self, condition, seed):
         return condition.given
 
 
-class ImageAsContext(Stranger):
-    capabilities = Capabilities(takes=frozenset({"labels", "context"}))
+class ImageAsContext(Honest):
+    capabilities = CONTEXT
 
     def context(self, case):
         return (1000 * case.image[0]).astype(np.int16)
@@ -63,22 +54,25 @@ class GreysAsContext(ImageAsContext):
         return (10 * case.image[0]).clip(-30, 29).astype(np.int16)
 
 
-class Remembers(Stranger):
+class Remembers(Honest):
     """Its context is harmless; what it was made of stays in the object."""
 
-    capabilities = Capabilities(takes=frozenset({"labels", "context"}))
+    capabilities = CONTEXT
 
     def context(self, case):
         self.kept = 2 * case.image + 1
         return case.labels
 
+    def shown(self, condition, seed):
+        return self.kept
 
-class KeepsCases(Stranger):
+
+class KeepsCases(Honest):
     def observe(self, cases):
         return {"kept": [case.image.tolist() for case in cases]}
 
 
-class KeepsCrop(Stranger):
+class KeepsCrop(Honest):
     """The crop of one patient that a small state has room for, again and again in each image."""
 
     def observe(self, cases):
@@ -93,10 +87,10 @@ class KeepsCrop(Stranger):
         return np.pad(self.kept, more, mode="wrap")
 
 
-def run_of(run_cli: Any, folder: Any) -> Any:
+def run_of(run_cli: Any, folder: Any, name: str = "stranger", kind: str = "nifti") -> Any:
     source = write_source(folder / "patients")
-    read = ("--data", f"nifti:{source.where}", "--fold", "all", "--subjects", PEOPLE)
-    return run_cli("fit", "stranger", *read, "-o", folder / "run", "--device", "cpu", "-q")
+    read = ("--data", f"{kind}:{source.where}", "--fold", "all", "--subjects", PEOPLE)
+    return run_cli("fit", name, *read, "-o", folder / "run", "--device", "cpu", "-q")
 
 
 @pytest.mark.parametrize(
@@ -138,9 +132,7 @@ def test_a_fit_refuses_images_among_statistics_and_context(
 
 @pytest.mark.parametrize("name", ["copypaste", "elastic"])
 def test_generators_that_take_real_images_are_refused_at_once(run_cli, tmp_path, name):
-    source = write_source(tmp_path / "patients")
-    read = ("--data", f"slices:nifti:{source.where}", "--fold", "all", "--subjects", PEOPLE)
-    done = run_cli("fit", name, *read, "-o", tmp_path / "run", "--device", "cpu", "-q")
+    done = run_of(run_cli, tmp_path, name, "slices:nifti")
     assert done.exit_code == 0, done.stderr
     for how in (("--deidentify",), ("--format", "png")):
         done = run_cli("sample", tmp_path / "run", "-n", 2, *how, "-o", tmp_path / "out")
