@@ -9,7 +9,7 @@ from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.body_mask import body_mask, shown_body
 from gansynth.core.generator import capabilities_of
-from gansynth.core.schema import Case, Schema
+from gansynth.core.schema import Schema
 from gansynth.core.space import Placement, Space
 from gansynth.testing import ToySource
 from gansynth_cgan3d.model import CGAN3D
@@ -29,7 +29,7 @@ class Stripped(ToySource):
     def space(self) -> Space:
         return Space("crop", (40, 40), pad_label=0)
 
-    def load(self, case_id: str) -> Case:
+    def load(self, case_id: str) -> Any:
         case: Any = super().load(case_id)
         image = np.pad(case.image, ((0, 0), (2, 2), (2, 2)))
         return replace(case, image=image, labels=np.pad(np.maximum(case.labels, np.int16(0)), 2))

@@ -88,14 +88,15 @@ def test_an_edit_keeps_the_contract(name, chosen, spacing):
     labels, names = there.labels, there.case_pool.schema
     context = rng.integers(0, 6, labels.shape).astype(np.int16)
     image = there.case.image
-    inputs = [array.copy() for array in (labels, image, context)]
+    inputs: list[Any] = [labels, image, context]
+    before = [array.copy() for array in inputs]
     given = EditContext(labels, names, there, context, image)
     params = edit.draw(given, rng)
     done: Any = given.edited(edit, params)
     after, channels, shown = done.labels, done.channels, done.image
 
-    for array, before in zip((labels, image, context), inputs, strict=True):
-        assert np.array_equal(array, before), "the input was written to"
+    for one, other in zip(inputs, before, strict=True):
+        assert np.array_equal(one, other), "the input was written to"
     assert not np.shares_memory(after, labels)
     assert (after.dtype, after.shape) == (np.int16, labels.shape)
     assert np.array_equal(after == OUTSIDE, labels == OUTSIDE)

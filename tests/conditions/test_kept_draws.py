@@ -118,8 +118,12 @@ def test_learnt_places_are_what_they_were(heads, unchanged):
     unchanged("parts", [[p.box, p.labels, p.volume, p.cut_off] for p in parts(toy(), schema())])
 
 
+def misses_small(case: Any) -> bool:
+    return volume_of(case.labels) < 300
+
+
 def test_weights_are_what_they_were(tmp_path, unchanged):
-    path = failures_of(lambda case: volume_of(case.labels) < 300, tmp_path)
+    path = failures_of(misses_small, tmp_path)
     weights = SamplingWeights.read(path)
     for space in (Space(), Space("crop", (8, 20, 20), pad_label=0), Space("slice", (20, 20))):
         sampler = ConditionSampler(Blobs(), space, CHAIN[:1], seed=5, weights=weights)

@@ -12,7 +12,7 @@ from scipy.ndimage import binary_dilation
 
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import class_statistics, lesion_drawer, no_room
-from gansynth.conditions.location_prior import PlacementPrior
+from gansynth.conditions.location_prior import PlacementPrior, depth_of, frame_of
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.case_pool import CaseContext
 from gansynth.core.schema import OUTSIDE, Case, Schema
@@ -21,7 +21,7 @@ from gansynth.data.blending import hole, rim_voxels
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
 from gansynth.testing.toy import without_blobs
-from tests.conditions.rooms import patients, pool_of
+from tests.conditions.rooms import THREE, Maps, at, body, patients, pool_of, with_ball
 
 EDITS = ("flip", "rotate", "scale", "elastic")
 ROOMY = "where=anywhere,inside=0.6,tries=200"
@@ -91,10 +91,10 @@ def test_labels_hold_the_lesion_in_the_body_and_the_donor_shows_it_there(ndim, t
     assert np.array_equal(again.donor, found[-1].donor)
     assert again.provenance == json.loads(json.dumps(found[-1].provenance))
     for c in found:
-        body, new = source.cases(c.provenance["case"]), c.lesion > 0
-        outside = body.labels == OUTSIDE
-        assert np.array_equal(c.background, body.image)
-        assert np.array_equal(c.labels, np.where(new, c.lesion, body.labels))
+        case, new = source.cases(c.provenance["case"]), c.lesion > 0
+        outside = case.labels == OUTSIDE
+        assert np.array_equal(c.background, case.image)
+        assert np.array_equal(c.labels, np.where(new, c.lesion, case.labels))
         assert new.any()
         assert not new[outside].any()
         assert c.labels.dtype == c.lesion.dtype == np.int16
@@ -250,13 +250,8 @@ class Heads(ToySource):
             image = (channels * (1 + 9 * number)).astype(np.float32)
             self._cases[f"head_{number}"] = Case(f"head_{number}", f"head_{number}", image, labels)
 
-    @property
-    def schema(self):
-        return Schema(("a", "b"), {"bg": 0, "tumour": 1}, (1.0, 1.0), "HW")
-
-    @property
-    def train_ids(self):
-        return tuple(self._cases)
+    schema = property(lambda self: Schema(("a", "b"), {"bg": 0, "tumour": 1}, (1.0, 1.0), "HW"))
+    train_ids = property(lambda self: tuple(self._cases))
 
 
 def in_heads(text="apart_mm=1", count=6) -> Any:
@@ -303,3 +298,16 @@ def test_a_lesion_prefers_the_places_of_lesions_of_its_size():
     rng = np.random.default_rng(0)
     assert (prior.spread(100, 2, rng, diameter=0.05) < 0.5).mean() > 0.9
     assert (prior.spread(100, 2, rng, diameter=0.3) > 0.5).mean() > 0.9
+
+
+def test_a_slice_takes_the_lesions_of_its_depth():
+    deep, shallow = (with_ball(body((20, 24, 28)), seat, 2) for seat in ((5, 6, 21), (15, 6, 6)))
+    pool = pool_of(Maps({"p0": deep, "p1": shallow}, THREE), Space("slice", (24, 28)))
+    here = at(pool, "p0", placement=Placement((0, 0), 5))
+    prior, frame, depth = PlacementPrior.learn(pool), frame_of(here), depth_of(here)
+    assert depth == pytest.approx((5.5 - 1) / 18)
+    rng = np.random.default_rng(0)
+    drawn = [prior.draw(here.body, rng, frame=frame, depth=depth)[1] > 14 for _ in range(60)]
+    either = [prior.draw(here.body, rng, frame=frame)[1] > 14 for _ in range(60)]
+    assert np.mean(drawn) > 0.85
+    assert 0.3 < np.mean(either) < 0.7

@@ -70,7 +70,7 @@ def test_outside_stays_and_context_goes_through_the_same_edits():
     assert same(condition, sampler(Space()).draw(1))
     case = CASES[condition.provenance["case"]]
     assert np.array_equal(condition.labels == OUTSIDE, case == OUTSIDE)
-    there = EditContext(replace_ignored(case, SCHEMA), SCHEMA, channels=case * 10)
+    there: Any = EditContext(replace_ignored(case, SCHEMA), SCHEMA, channels=case * 10)
     for edit, step in zip(build_edits(CHAIN), condition.provenance["edits"], strict=True):
         there = there.edited(edit, step["params"])
     assert np.array_equal(condition.context, there.channels)
@@ -98,9 +98,8 @@ def test_the_image_shows_what_the_labels_say(grid, edit):
     drawn = ConditionSampler(SHOWN, SPACES[grid], build_edits([edit]), moving=True)
     low, high = (SPACES[grid].window or ((-1.0, 1.0),))[0]
     agreed, moved = [], 0
-    for c in map(drawn.draw, range(6)):
-        assert c.moved is not None
-        assert c.labels is not None
+    for index in range(6):
+        c: Any = drawn.draw(index)
         shown = (c.moved[0] + 1) / 2 * (high - low) + low > 120
         if (c.labels > 0).sum() > 20:
             overlap = (shown & (c.labels > 0)).sum()

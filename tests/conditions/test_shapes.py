@@ -41,8 +41,8 @@ def test_a_tumour_comes_to_the_same_place_of_another_brain_whose_own_is_removed_
     params, after = run(make("transplant"), at(TUMOURS, "p0"))
     assert params["donor"] != "p0"
     assert params["shift"] == [0, 0, 0]
-    assert np.array_equal(after, TUMOURS.cases(params["donor"]).labels)
-    own = TUMOURS.cases("p0").labels > 0
+    assert np.array_equal(after, PEOPLE.maps[params["donor"]])
+    own = PEOPLE.maps["p0"] > 0
     _, kept = run(make("transplant", own="keep"), at(TUMOURS, "p0"))
     assert not (after[own] > 0).all()
     assert np.array_equal(kept > 0, (after > 0) | own)
@@ -135,7 +135,7 @@ def test_interpolate_ends_at_the_two_shapes():
     here = at(TUMOURS, "p0")
     assert np.array_equal(mixed(here, 0.0)[1], here.labels)
     params, after = mixed(here, 1.0)
-    donor = TUMOURS.cases(params["donor"]).labels
+    donor = PEOPLE.maps[params["donor"]]
     assert params["strength"] == 1
     for value in (1, 2):
         assert (after == value).sum() == pytest.approx((donor == value).sum(), rel=0.02)
