@@ -5,14 +5,9 @@ from typing import Any
 import pytest
 import yaml
 
-from gansynth.conditions.edit_chain import build_edits
 from gansynth.core.ratio import Ratio
-from gansynth.core.registry import installed
-from gansynth.fitting.recipe import find_recipe
 from gansynth.metrics.segmentation.measures import LESIONS
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.options import split_settings
-from gansynth.training.loop import FitOptions
 from gansynth_benchmark.arms import preset, preset_names
 from gansynth_benchmark.plan import BenchmarkPlan
 from gansynth_benchmark.plan_file import read_plan
@@ -62,17 +57,12 @@ REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
      ("generators.g: steps: unknown",)),
     # values that cannot be
     ("[default]", "[defalt]", ("'defalt'", "Did you mean 'default'?", "copy-paste")),
-    ("[default]", "[{name: a, from: whol}]", ("Did you mean 'whole'?",)),
     ("[default]", "[default, default]", ("two have the name 'default'",)),
-    ("[default]", "[]", ("arms",)),
-    ("[default]", "[a b]", ("'a b'",)),
     ("[default]", "[{name: a b}]", ("arms.0: name",)),
     ("[2, 4]", "[4, 2]", ("sizes [4, 2]", "rising")),
     ("[2, 4]", "[2, 2]", ("sizes [2, 2]", "rising")),
     ("[2, 4]", "[0, 2]", ("sizes.0",)),
-    ("[2, 4]", "[]", ("sizes",)),
     ("steps: 10", "steps: 0", ("host.steps",)),
-    ("steps: 10", "steps: 10, set: [a=1]", ("host.set",)),
     ("steps: 10", "steps: 10, set: {widht: 4}", ("^host.set.widht: '4'",)),
     ("target: segmenter", "target: nnuned", ("^host.target: ", "nnunet")),
     ("split:", "control: none\nsplit:", ("control 'none'", "expected one of default")),
@@ -83,10 +73,7 @@ REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
     ("split:", "tune: {rungs: [0.5, 2]}\nsplit:", ("rungs", "at most 1")),
     ("split:", "tune: {keep: 1}\nsplit:", ("tune.keep",)),
     ("split:", "tune: {folds: 1}\nsplit:", ("tune.folds",)),
-    ("split:", "fits: case\nsplit:", ("fits", "'draw' or 'seed'")),
-    ("split:", "regions: {WT: 1-2}\nsplit:", ("regions.WT",)),
     ("split:", "measures: [dise]\nsplit:", ("'dise'", "Did you mean 'dice'?")),
-    ("split:", "measures: [dice, dise]\nsplit:", ("'dise'", "Did you mean 'dice'?")),
     ("split:", "measures: [froc]\nsplit:", ("'froc'",)),
     ("split:", "primary: dies/1\nsplit:", ("dies/1",)),
     ("split:", "primary: nsd/1\nsplit:", ("primary nsd/1", "one of the measures: dice")),
@@ -102,7 +89,6 @@ REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
     ),
     ("name: toy", "name: 4", ("name", "4")),
     ("name: toy", "1: toy", ("expected a plan in YAML",)),
-    ("name: toy\n", "", ("name",)),
     (TEXT, "- name\n", ("holds list",)),
     (TEXT, "name: [\n", ("not YAML",)),
     # choices of an arm
@@ -112,20 +98,18 @@ REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
      ("arms.a", "no arm without a generator")),
     ("[default]", "[default, double, {name: a, tune: [default, double]}]",
      ("with real 2",)),
-    ("[default]", "[{name: a, tune: [default]}, default]",
-     ("control 'a': expected an arm that is trained",)),
-    ("[default]", "[{name: a, candidate: yes}, default]",
-     ("control 'a': expected an arm that is trained",)),
+    *(
+        ("[default]", f"[{{name: a, {why}}}, default]", ("control 'a': expected an arm that is",))
+        for why in ("tune: [default]", "candidate: yes")
+    ),
     ("[default]", "[default, {name: a, tune: [default]}]", ("2 subjects for 3 inner folds",)),
 ]  # fmt: skip
 REFUSED_ARMS: list[tuple[str, tuple[str, ...]]] = [
     ("generator: cgan3d, ratio: 1:1", ("arms.1: ratio", "quotes", '"1:1"')),
-    ("generator: cgan3d, ratio: 1:1.5", ("arms.1: ratio", "quotes")),
     ("generator: cgan3d, ratio: 1/1", ("arms.1", "'1/1'", "REAL:SYNTHETIC")),
     ('generator: cgan3d, ratio: "1:0"', ("arms.1", "ratio '1:0'", "generator 'cgan3d'")),
     ('ratio: "1:1"', ("arms.1", "ratio '1:1'", "generator None")),
     ("generator: cgan3d, bank_size: 3y", ("arms.1", "'3y'", "3x")),
-    ("generator: cgan3d, bank_size: 0", ("arms.1", "'0'", "3x")),
     ("generator: cgan3d, schedule: soon", ("arms.1", "'soon'", "anneal")),
     ('generator: cgan3d, schedule: "finetune:10%@80%"', ("arms.1: ", "ratio 0:1")),
     ("schedule: anneal", ("arms.1", "nothing to anneal")),
@@ -136,24 +120,19 @@ REFUSED_ARMS: list[tuple[str, tuple[str, ...]]] = [
     ("generator: cgan3d, filter: [nice]", ("arms.mine: ", "'nice'")),
     ("augmentation: heavier", ("arms.1: augmentation: unknown", "heavier: yes")),
     ("generator: cgan3d, bank: 3x", ("arms.1: bank: unknown", "bank_size: 3x")),
-    ("generator: cgan3d, edits: [flip]", ("arms.1: edits: unknown", "edit now")),
     ("generator: cgan3d, offline: yes, reuse: 4", ("arms.1: reuse 4: has no effect with offline",)),
     ("generator: cgan3d, reusse: 4", ("arms.1: reusse: unknown", "Did you mean 'reuse'?")),
     ("seed: 1", ("arms.1: seed: the study sets it",)),
     ("real: 0", ("arms.1: real",)),
     ("tune: [default], generator: cgan3d", ("arms.1", "tune and generator")),
     ("tune: [mine]", ("arms.mine", "tune names 'mine'")),
-    ("tune: [default, gone]", ("arms.mine", "tune names 'gone'")),
     ("generator: cgan4d", ("arms.mine.generator", "'cgan4d'", "Did you mean 'cgan3d'?")),
 ]
 REFUSED_GENERATORS: list[tuple[str, tuple[str, ...]]] = [
     ("{generator: cgan3d, set: {stepps: 5}}", ("generators.g", "stepps", "'steps'")),
     ("{generator: cgan3d, set: {steps: many}}", ("generators.g", "steps=many", "a whole number")),
     ("{generator: cgan3d, recipe: leson}", ("generators.g", "'leson'", "lesion")),
-    (
-        "{generator: cgan4d}",
-        ("^generators.g.generator: 'cgan4d' is not installed", "Did you mean 'cgan3d'?"),
-    ),
+    ("{generator: cgan4d}", ("^generators.g.generator: 'cgan4d' is not installed", "'cgan3d'?")),
 ]
 
 
@@ -194,7 +173,7 @@ def test_numbers_of_yaml_are_words_where_words_are_meant(tmp_path):
 @pytest.mark.parametrize(
     ("text", "judged"),
     [
-        (TEXT.replace("segmenter", "yolo") + "margin: 0.02\n", ("froc", 0.02)),
+        (TEXT.replace("segmenter", "yolo"), ("froc", 0.01)),
         (TEXT + "margin: 0.02\n", ("dice/foreground", 0.02)),
         (TEXT + "margin: 2\nmeasures: [hd95]\n", ("hd95/foreground", 2)),
     ],
@@ -206,83 +185,50 @@ def test_detectors_are_judged_by_froc_and_a_plans_margin_goes_before_the_usual_o
     assert (plan.judged_by, plan.equal_within) == judged
 
 
-def test_data_that_lies_beside_the_plan_is_found_from_anywhere(tmp_path, monkeypatch):
-    (tmp_path / "cases").mkdir()
-    file = write(tmp_path, TEXT.replace("nnunet:004", "nifti:cases"))
-    monkeypatch.chdir("/")
-    assert read_plan(file).data == f"nifti:{tmp_path / 'cases'}"
-
-
-def test_data_of_the_command_line_starts_where_we_are(tmp_path, monkeypatch):
-    for folder in ("here", "there"):
+def test_what_lies_beside_the_plan_is_found_from_anywhere_and_is_the_same_plan(
+    tmp_path, monkeypatch
+):
+    plans = []
+    for folder in ("one", "other"):
         (tmp_path / folder / "cases").mkdir(parents=True)
-    file = write(tmp_path / "there")
-    monkeypatch.chdir(tmp_path / "here")
-    assert read_plan(file, "nifti:cases").data == f"nifti:{tmp_path / 'here/cases'}"
-    assert read_plan(file, "nnunet:007").data == "nnunet:007"
-
-
-def test_subjects_and_root_that_lie_beside_the_plan_are_found_and_other_words_stay(tmp_path):
-    plan = read_plan(write(tmp_path, TEXT + "subjects: (p\\d+)_\nroot: nowhere\n"))
-    assert (plan.data, plan.subjects, plan.root) == ("nnunet:004", r"(p\d+)_", "nowhere")
-    (tmp_path / "people.csv").touch()
-    (tmp_path / "folders").mkdir()
-    plan = read_plan(write(tmp_path, TEXT + "subjects: people.csv\nroot: folders\n"))
-    assert plan.subjects == str(tmp_path / "people.csv")
-    assert plan.root == str(tmp_path / "folders")
+        (tmp_path / folder / "people.csv").touch()
+        text = TEXT.replace("nnunet:004", "nifti:cases") + "subjects: people.csv\nroot: cases\n"
+        plans.append(read_plan(write(tmp_path / folder, text)))
+    plan = plans[0]
+    assert (plan.data, plan.root) == (f"nifti:{tmp_path}/one/cases", f"{tmp_path}/one/cases")
+    assert plan.subjects == f"{tmp_path}/one/people.csv"
+    monkeypatch.chdir(tmp_path / "other")  # where data of the command line starts
+    plans.append(read_plan(tmp_path / "one" / "plan.yaml", "nifti:cases"))
+    assert plans[2].data == f"nifti:{tmp_path}/other/cases"
+    assert len({plan.hash for plan in plans}) == 1
+    plan = read_plan(write(tmp_path, TEXT + "subjects: (p\\d+)_\nroot: nowhere\n"), "nnunet:007")
+    assert (plan.data, plan.subjects, plan.root) == ("nnunet:007", r"(p\d+)_", "nowhere")
 
 
 BASE = yaml.safe_load(TEXT.replace("arms: [default]\n", GANS)) | {
     "generators": {"mine": {"generator": "cgan3d", "set": {"steps": 5}}},
     "regions": {"WT": "1+2"},
 }
-
-
-def changed(path: str, value: Any) -> str:
-    """The hash of a plan with one value changed, ``arms.1.ratio``."""
-    document = yaml.safe_load(yaml.safe_dump(BASE))
-    *outer, last = path.split(".")
-    at = document
-    for key in outer:
-        at = at[int(key)] if isinstance(at, list) else at.setdefault(key, {})
-    at[int(last) if isinstance(at, list) else last] = value
-    return BenchmarkPlan(**document).hash
-
-
 FOR_PEOPLE: dict[str, Any] = {
     "title": "of the report", "open": ["a remark"], "root": "/elsewhere",
     "host.title": "a small one", "arms.1.title": "for people", "arms.1.what": "a sentence",
 }  # fmt: skip
 NUMBERS: dict[str, Any] = {
-    "data": "nnunet:005", "read": {"size": "8"}, "configuration": "2d", "plans": "small",
-    "subjects": "(p)", "host.target": "nnunet", "host.steps": 11, "host.set": {"width": 3},
-    "host.options": ["a=1"], "host.env": {"A": "1"}, "generators.mine.set": {"steps": 6},
-    "generators.mine.edit": ["flip"],
-    "generators.mine.recipe": "lesion", "arms.1.name": "third", "arms.1.generator": "mine",
-    "arms.1.ratio": "2:1", "arms.1.bank_size": "3x", "arms.1.reuse": 4, "arms.1.schedule": "anneal",
-    "arms.1.edit": ["flip"], "arms.1.host_augmentation": False, "arms.1.augment_synthetic": False,
-    "arms.1.real": 2, "arms.1.set": {"width": 2}, "arms.2": "heavier", "control": "gan",
-    "sizes": [2], "draws": 2, "seeds": 3, "fits": "draw", "split.sealed": 4,
-    "split.development": 1, "split.seed": 1, "regions": {"WT": "1"}, "measures": ["dice", "nsd"],
-    "primary": "dice/WT", "margin": 0.01, "tune.keep": 0.3,
+    "data": "nnunet:005", "subjects": "(p)", "host.steps": 11, "generators.mine.edit": ["flip"],
+    "arms.1.name": "third", "arms.1.ratio": "2:1", "arms.1.host_augmentation": False,
+    "split.seed": 1, "regions": {"WT": "1"}, "operating_point": {}, "tune.keep": 0.3,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("path", "value"), [*FOR_PEOPLE.items(), *NUMBERS.items()])
 def test_whatever_can_change_a_number_is_in_the_hash_and_words_for_people_are_not(path, value):
-    assert (changed(path, value) != changed("name", "toy")) == (path in NUMBERS)
-
-
-def test_the_same_data_elsewhere_is_the_same_plan(tmp_path):
-    hashes = set()
-    for folder in ("one", "other"):
-        (tmp_path / folder / "cases").mkdir(parents=True)
-        (tmp_path / folder / "people.csv").touch()
-        text = TEXT.replace("nnunet:004", "nifti:cases") + "subjects: people.csv\n"
-        file = write(tmp_path / folder, text)
-        hashes |= {read_plan(file).hash}
-        hashes |= {read_plan(file, f"nifti:{tmp_path / folder / 'cases'}/").hash}
-    assert len(hashes) == 1
+    document = yaml.safe_load(yaml.safe_dump(BASE))
+    *outer, last = path.split(".")
+    at = document
+    for key in outer:
+        at = at[int(key)] if isinstance(at, list) else at.setdefault(key, {})
+    at[last] = value
+    assert (BenchmarkPlan(**document).hash != BenchmarkPlan(**BASE).hash) == (path in NUMBERS)
 
 
 @pytest.mark.parametrize(
@@ -298,53 +244,32 @@ def test_our_own_plans_can_be_read(file, monkeypatch):
     assert len(plan.arms) >= 2
 
 
-PRESETS = {name: preset(name) for name in preset_names()}
-GENERATORS = sorted({str(p["generator"]) for p in PRESETS.values() if "generator" in p})
+PRESETS = (
+    *("default", "none", "heavier", "double", "elastic", "copy-paste", "coarse-paste"),
+    *("parametric", "whole", "unedited", "interpolated", "dcgan", "cpggan"),
+    *("synthetic-only", "pretrain"),
+)
 
 
-def plan_with(arm: object, **more: object) -> BenchmarkPlan:
-    return plan_of(arms=["default", arm], **more)
+def test_the_controls_and_the_ways_to_use_a_gan_are_there_and_no_two_are_the_same(tmp_path):
+    assert set(preset_names()) == set(PRESETS)
+    arms = read_plan(write(tmp_path, TEXT.replace("default", ", ".join(PRESETS)))).arms
+    for arm in arms:
+        assert arm.title
+        assert arm.what
+        assert (Ratio.parse(arm.ratio).p > 0) == (arm.generator is not None)
+    words = {"name", "title", "what"}
+    assert len({arm.model_dump_json(exclude=words) for arm in arms}) == len(PRESETS)
 
 
-def test_the_controls_and_the_ways_to_use_a_gan_are_there_and_no_two_are_the_same():
-    assert {
-        *("default", "none", "heavier", "double", "elastic", "copy-paste", "coarse-paste"),
-        "parametric",
-        *("whole", "unedited", "interpolated", "dcgan", "cpggan", "synthetic-only", "pretrain"),
-    } == set(PRESETS)
-    words = {"title", "what"}
-    bare = [{key: preset[key] for key in preset.keys() - words} for preset in PRESETS.values()]
-    arms = [plan_with({"name": "a", **arm}).arm("a") for arm in bare]
-    assert len({arm.model_dump_json() for arm in arms}) == len(PRESETS)
-
-
-@pytest.mark.parametrize("name", [name for name in PRESETS if name != "default"])
-def test_an_arm_is_built_by_its_name(name):
-    arm = plan_with(name).arm(name)
-    assert arm.title
-    assert arm.what
-    assert (Ratio.parse(arm.ratio).p > 0) == (arm.generator is not None)
-    assert len(build_edits(arm.edit)) == len(arm.edit)
-
-
-@pytest.mark.parametrize("generator", GENERATORS)
-def test_its_generator_can_be_fitted_as_it_is(generator):
-    made = plan_of().generator(generator)
-    cls = installed().generator(made.generator)
-    split_settings(made.set, FitOptions, cls.Options, generator=made.generator)
-    if made.recipe is not None:
-        assert find_recipe(made.recipe).spec.generator == made.generator
-
-
-def test_a_generator_of_the_plan_goes_before_the_presets():
-    own = plan_with("coarse-paste", generators={"cgan3d-lesion": {"generator": "copypaste"}})
-    assert own.generator("cgan3d-lesion").generator == "copypaste"
-    assert own.generator("cgan3d-lesion").recipe is None
-
-
-def test_a_plan_may_change_any_key_of_an_arm_which_has_its_presets_name_unless_it_has_one():
+def test_a_generator_of_the_plan_goes_before_the_presets_and_so_does_any_key_of_an_arm():
     own = {"name": "mine", "from": "pretrain", "schedule": "finetune:50%@60%"}
-    arm = plan_with(own).arm("mine")
+    elastic = {"from": "elastic", "bank_size": "4x"}
+    pasted = {"cgan3d-lesion": {"generator": "copypaste"}}
+    plan = plan_of(arms=["default", own, elastic, "coarse-paste"], generators=pasted)
+    assert plan.generator("cgan3d-lesion").generator == "copypaste"
+    assert plan.generator("cgan3d-lesion").recipe is None
+    arm = plan.arm("mine")
     assert (arm.schedule, arm.ratio, arm.generator) == ("finetune:50%@60%", "0:1", "cgan3d")
-    assert arm.title == PRESETS["pretrain"]["title"]
-    assert plan_with({"from": "elastic", "bank_size": "4x"}).arm("elastic").bank_size == "4x"
+    assert arm.title == preset("pretrain")["title"]
+    assert plan.arm("elastic").bank_size == "4x"

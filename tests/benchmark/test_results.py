@@ -14,13 +14,8 @@ from gansynth_benchmark.study import BenchmarkStudy, TrainingPoint
 from tests.benchmark.people import WHERE, finish_all, people, plan_of
 
 TUNED = {"name": "tuned", "tune": ["default", "fading"]}
-FADING = {
-    "name": "fading",
-    "generator": "elastic",
-    "offline": True,
-    "bank_size": "4x",
-    "candidate": True,
-}
+BANK = {"generator": "elastic", "offline": True, "bank_size": "4x"}
+FADING = {"name": "fading", "candidate": True, **BANK}
 NOTHING = GraphReport(())
 ARMS = ["default", {"name": "pasted", "from": "copy-paste"}, "double", FADING, TUNED]
 
@@ -53,7 +48,7 @@ def known(finished) -> Any:
     return known_results(finished[1])
 
 
-def test_every_place_of_the_design_is_in_the_document_with_the_scores_of_its_job(finished):
+def test_every_place_of_the_design_has_the_scores_and_costs_of_its_jobs(finished):
     study, found = finished
     places = [TrainingPoint(r["arm"], r["n"], r["draw"], r["seed"]) for r in found["runs"]]
     assert places == list(study.places())
@@ -61,20 +56,14 @@ def test_every_place_of_the_design_is_in_the_document_with_the_scores_of_its_job
     assert set(found["arms"]) == {"default", "pasted", "double", "tuned"}
     assert set(found["subjects"]) == set(study.judged)
     for row in found["runs"]:
-        result = study.store.result(row["key"])["document"]
+        result, tuned = study.store.result(row["key"])["document"], row["arm"] == "tuned"
         assert (row["status"], row["scores"]) == ("done", result["scores"])
         assert row["realised"] == result["told"]["realised_synthetic_share"]
-
-
-def test_a_tuned_arm_says_what_was_chosen_and_costs_the_choice(finished):
-    _, found = finished
-    for row in found["runs"]:
-        tuned = row["arm"] == "tuned"
         assert row["chosen"] == ("fading" if tuned else None)
         assert (row["seconds"]["tune"] > 0) == tuned
         assert (row["seconds"]["fit"] > 0) == (row["arm"] in ("tuned", "pasted"))
-    assert [(t["n"], t["draw"]) for t in found["tunings"]] == [(2, 0), (4, 0), (2, 1), (4, 1)]
-    assert {t["chosen"] for t in found["tunings"]} == {"fading"}
+    choices = [(t["n"], t["draw"], t["chosen"]) for t in found["tunings"]]
+    assert choices == [(n, draw, "fading") for draw in (0, 1) for n in (2, 4)]
 
 
 def test_the_published_plan_tells_generators_and_no_folder(finished):
@@ -87,6 +76,9 @@ def test_the_published_plan_tells_generators_and_no_folder(finished):
 
 def test_results_are_a_cache_but_a_studys_own_go_before_them(finished, known, tmp_path):
     """They have label maps beside them."""
+    more = [*study_of(tmp_path, seeds=3, cached=known).specs().values()]
+    new = {spec.document["seed"] % 1000 for spec in more if spec.kind == "train"}
+    assert (new, {spec.kind for spec in more}) == ({2}, {"fit", "train"})
     study = study_of(tmp_path, cached=known)
     assert study.specs() == {}
     assert told(study) == finished[1]
@@ -122,22 +114,6 @@ def test_scores_at_equal_false_alarms_are_at_a_threshold_of_the_inner_folds(tmp_
     assert known_results(found) == {}  # tables of thresholds are in jobs alone
 
 
-def test_more_seeds_cost_what_is_new_in_them(known, tmp_path):
-    new = list(study_of(tmp_path, seeds=3, cached=known).specs().values())
-    trains = [spec for spec in new if spec.kind == "train"]
-    assert {spec.document["seed"] % 1000 for spec in trains} == {2}
-    assert len(trains) == 2 * (2 + 2 + 1 + 2)  # of each draw; of the double one is the default's
-    fits = {spec.key for spec in new if spec.kind == "fit"}
-    assert {need for spec in trains for need in spec.needs} == fits
-    assert not [spec for spec in new if spec.kind == "tune"]
-
-
-def test_another_look_trains_anew_what_the_same_choice_was(known, tmp_path):
-    other = study_of(tmp_path, "development", cached=known)
-    kinds = Counter(spec.kind for spec in other.specs().values())
-    assert kinds == {"train": 8 + 8 + 4 + 8, "fit": 8}  # of the double, four are the default's
-
-
 def test_what_failed_is_told_with_its_words_and_what_needed_it_is_skipped(tmp_path):
     study = study_of(tmp_path)
     finish_all(study)
@@ -149,20 +125,15 @@ def test_what_failed_is_told_with_its_words_and_what_needed_it_is_skipped(tmp_pa
     jobs = {job.key: job for job in study.jobs(study.specs().values())}
     for key in lost:
         (study.store.folder / key / "result.json").unlink()
-    phases = {key: (JobPhase.SKIPPED, "needs the fit") for key in lost}
-    phases |= {fit.key: (JobPhase.FAILED, "no lesions"), train.key: (JobPhase.FAILED, "NaN")}
-    report = GraphReport(
-        tuple(
-            JobStatus(jobs[key], phase, Path(f"{key}.log"), why=why)
-            for key, (phase, why) in phases.items()
-        )
-    )
+    ends = {key: (JobPhase.SKIPPED, "needs the fit") for key in lost}
+    ends |= {fit.key: (JobPhase.FAILED, "no lesions"), train.key: (JobPhase.FAILED, "NaN")}
+    standings = [
+        JobStatus(jobs[key], phase, Path("log"), why=why) for key, (phase, why) in ends.items()
+    ]
+    report = GraphReport(tuple(standings))
     found = told(study, report)
-    rows = {
-        (row["status"], row["arm"], row["error"], row["n"])
-        for row in found["runs"]
-        if row["status"] != "done"
-    }
+    undone = [row for row in found["runs"] if row["status"] != "done"]
+    rows = {(row["status"], row["arm"], row["error"], row["n"]) for row in undone}
     # chosen is the default, so that arm has lost its run, too
     lost_too = {("failed", arm, "NaN", 2) for arm in ("default", "tuned")}
     assert rows == {*lost_too, ("skipped", "pasted", "needs the fit", 2)}

@@ -1,27 +1,23 @@
-import gzip
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import SourceRequest
 from gansynth.data.case_writer import write_prediction
-from gansynth.runtime.errors import (
-    IntegrityFault,
-    TrainingFault,
-)
+from gansynth.runtime.errors import IntegrityFault, TrainingFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from gansynth_benchmark import worker
 from gansynth_benchmark.worker import WorkerJob, over_labels, own_run
+from tests.conftest import save_nifti
 from tests.flat_sets import FLAT
 
 
@@ -32,11 +28,6 @@ from tests.flat_sets import FLAT
         ({"dice/1": 0.4, "dice/2": None}, (1, 2), {"dice/mean": 0.4}),
         ({"dice/1": None, "dice/2": None}, (1, 2), {"dice/mean": None}),
         ({"dice/1": 0.4, "hd95/1": 2.0}, (1,), {}),
-        (
-            {"dice/1": 0.5, "dice/2": 0.5, "hd95/1": 2.0, "hd95/2": 4.0},
-            (1, 2),
-            {"dice/mean": 0.5, "hd95/mean": 3.0},
-        ),
     ],
 )
 def test_means_over_labels(found, labels, means):
@@ -44,30 +35,17 @@ def test_means_over_labels(found, labels, means):
 
 
 @pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ((), "run"),
-        ((MANIFEST,), "run"),
-        ((f"T1/{MANIFEST}", "recipe.json"), "run/T1"),
-        ((f"T1/{MANIFEST}", f"T2/{MANIFEST}"), "run"),
-        ((MANIFEST, f"part/{MANIFEST}"), "run"),
-    ],
+    ("runs", "expected"), [((), ""), (("T1",), "T1"), (("T1", "T2"), ""), ((".", "part"), "")]
 )
-def test_the_run_of_a_recipes_one_set_has_a_folder_of_its_own(tmp_path, files, expected):
-    for file in files:
-        (tmp_path / "run" / file).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "run" / file).touch()
-    assert own_run(tmp_path / "run") == tmp_path / expected
+def test_the_run_of_a_recipes_one_set_has_a_folder_of_its_own(tmp_path, runs, expected):
+    for run in runs:
+        (tmp_path / run).mkdir(exist_ok=True)
+        (tmp_path / run / MANIFEST).touch()
+    assert own_run(tmp_path) == tmp_path / expected
 
 
 CASES = ("p1_a", "p1_b", "p2_a", "p3_a", "p4_a", "p5_a")
 TRAINED, JUDGED = list(CASES[:4]), list(CASES[4:])
-
-
-def save(path: Path, array: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image: Any = nib.Nifti1Image(array, np.diag([1.0, 1.0, 2.0, 1.0]))
-    path.write_bytes(gzip.compress(image.to_bytes(), 1))
 
 
 def truth_of(case: str) -> np.ndarray:
@@ -81,8 +59,8 @@ def truth_of(case: str) -> np.ndarray:
 def data(tmp_path) -> SourceRequest:
     rng = np.random.default_rng(0)
     for case in CASES:
-        save(tmp_path / f"set/images/{case}_0000.nii.gz", rng.normal(0, 1, (6, 6, 6)))
-        save(tmp_path / f"set/labels/{case}.nii.gz", truth_of(case))
+        save_nifti(tmp_path / f"set/images/{case}_0000.nii.gz", rng.normal(0, 1, (6, 6, 6)))
+        save_nifti(tmp_path / f"set/labels/{case}.nii.gz", truth_of(case))
     return SourceRequest("nifti", str(tmp_path / "set"), subjects=r"(p\d)_")
 
 
@@ -90,22 +68,18 @@ def rows(cases: Iterable[str]) -> list[list[str]]:
     return [[case, case[:2], "0"] for case in cases]
 
 
-def told(spec: Mapping[str, Any], request: SourceRequest, **places: Any) -> dict[str, Any]:
+def told(kind: str, request: SourceRequest, places: Any, **spec: Any) -> dict[str, Any]:
     """What a process is told of a job on the first three people; the last two are judged on."""
-    return {
-        "spec": {"train": rows(TRAINED), "seed": 3, **spec},
-        "places": {"request": request.to_json(), **places},
-    }
-
-
-def training(request: SourceRequest, target: str = "segmenter", **places: Any) -> dict[str, Any]:
-    spec: dict[str, Any] = {
-        "kind": "train",
-        "augment": {"target": target, "ratio": "1:0"},
+    training = {
+        "augment": {"target": "segmenter", "ratio": "1:0"},
         **{"generator": None, "measures": ["dice"], "regions": {"both": "1+2"}},
         "judged": rows(JUDGED),
     }
-    return told(spec, request, **places)
+    usual = {"kind": kind, "train": rows(TRAINED), "seed": 3}
+    return {
+        "spec": {**usual, **(training if kind == "train" else {}), **spec},
+        "places": {"request": request.to_json(), **places},
+    }
 
 
 @pytest.fixture
@@ -114,7 +88,7 @@ def job(tmp_path) -> Path:
 
 
 @pytest.fixture
-def typed(monkeypatch, job) -> Callable[[dict[str, Any]], list[str]]:
+def typed(monkeypatch, job) -> Callable[..., list[str]]:
     """The words of a job's attempt, which is broken off."""
     lines: list[list[str]] = []
 
@@ -122,50 +96,68 @@ def typed(monkeypatch, job) -> Callable[[dict[str, Any]], list[str]]:
         lines.append(request.command_line)
         raise TrainingFault("killed")
 
-    def attempt(document: dict[str, Any]) -> list[str]:
+    def attempt(*of: Any, **spec: Any) -> list[str]:
         with pytest.raises(TrainingFault, match="killed"):
-            WorkerJob(document, job).run()
+            WorkerJob(told(*of, **spec), job).run()
         return lines[-1]
 
     monkeypatch.setattr(worker, "execute", fail)
     return attempt
 
 
-@pytest.mark.parametrize("target", ["segmenter", "nnunet"])
-def test_an_interrupted_training_is_the_same_command_again_on_what_it_left(
-    data, typed, job, target
+def test_a_training_sees_its_own_cases_and_is_the_same_command_again_on_what_it_left(
+    data, typed, job
 ):
-    first = typed(training(data, target))
+    first = typed("train", data, {"run": "/runs/g"})
     assert first[0] == "augment"
+    assert first[first.index("--generator") + 1] == "/runs/g"
+    (splits,) = [word.partition("=")[2] for word in first if word.startswith("splits=")]
+    (split,) = json.loads(Path(splits).read_text())
+    assert (split["train"], split["val"]) == (TRAINED, JUDGED)
     out = job / "training/out"
     assert first[first.index("-o") + 1] == str(out)
     out.mkdir(parents=True)
-    write_json_atomic(out / "left.json", {})
-    assert typed(training(data, target)) == first
-    assert (out / "left.json").exists()
+    (out / "left").touch()
+    assert typed("train", data, {"run": "/runs/g"}) == first
+    assert (out / "left").exists()
+    assert "--generator" not in typed("train", data, {})
 
 
-def test_a_training_sees_its_own_cases_and_no_others_and_its_generators_run(data, typed):
-    words = typed(training(data, run="/runs/g"))
-    (splits,) = [word.partition("=")[2] for word in words if word.startswith("splits=")]
-    (split,) = json.loads(Path(splits).read_text())
-    assert (split["train"], split["val"]) == (TRAINED, JUDGED)
-    assert words[words.index("--generator") + 1] == "/runs/g"
-    assert "--generator" not in typed(training(data))
+def test_a_fit_goes_on_with_its_run_and_one_of_a_look_at_other_people_begins_anew(data, typed, job):
+    """Its held-out cases were others, and a run knows whom it was kept from."""
+    division, elastic = job.with_name("division"), {"generator": "elastic"}
+    places = [{"division": str(division), "held_out": [case]} for case in JUDGED]
+    first = typed("fit", data, places[0], generator=elastic)
+    assert first[:2] == ["fit", "elastic"]
+    assert first[first.index("-o") + 1] == str(job / "run")
+    (job / "run").mkdir(parents=True)
+    assert typed("fit", data, places[0], generator=elastic) == first
+    assert (job / "run").is_dir()
+    typed("fit", data, places[1], generator=elastic)
+    assert not (job / "run").exists()
+    (split,) = read_json(division / "splits.json", expected=list)
+    assert (split["train"], split["val"]) == (TRAINED, [JUDGED[1]])
 
 
-Predict = Callable[[Path], tuple[dict[str, str], dict[str, Any]]]
+def test_a_person_on_both_sides_is_refused(data, job, monkeypatch):
+    monkeypatch.setattr(worker, "execute", lambda request: pytest.fail("it was run"))
+    document = told("train", data, {}, judged=rows(["p1_b"]), train=rows(["p1_a"]))
+    with pytest.raises(IntegrityFault, match="p1"):
+        WorkerJob(document, job).run()
+
+
+Predict = Callable[[Path], dict[str, str]]
 
 
 @pytest.fixture
 def finished(monkeypatch, job) -> Callable[..., dict[str, Any]]:
     """What is found of a training whose host predicted something: ``predict(folder)``."""
 
-    def find(document: dict[str, Any], predict: Predict) -> dict[str, Any]:
+    def find(document: dict[str, Any], predict: Predict, **more: Any) -> dict[str, Any]:
         def train(request: Any) -> tuple[float, dict[str, Any]]:
             out = Path(request.out)
             (out / "predictions").mkdir(parents=True)
-            files, more = predict(out / "predictions")
+            files = predict(out / "predictions")
             write_json_atomic(out / "metrics.json", {"predictions": files, **more})
             return 12.5, {"folder": str(out), "ratio": "1:0", "drawn_real": 9, "secret": "a host's"}
 
@@ -180,18 +172,31 @@ def finished(monkeypatch, job) -> Callable[..., dict[str, Any]]:
     return find
 
 
-def test_a_finished_training_is_measured_and_tidied_up(data, finished):
-    """The first judged case is right, in the second label 2 was missed."""
-    right, missed = JUDGED
+def test_a_finished_training_is_measured_and_put_aside_before_it_is_removed(
+    data, finished, monkeypatch
+):
+    """The first judged case is right, in the second label 2 was missed.
 
-    def predict(folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
+    Killed while it is removed, a training leaves no half of itself to go on with.
+    """
+    right, missed = JUDGED
+    removed, remove = [], shutil.rmtree
+
+    def note(path: Path, **how: Any) -> None:
+        removed.append(path.name)
+        remove(path, **how)
+
+    def predict(folder: Path) -> dict[str, str]:
         for case in JUDGED:
             labels = truth_of(case)
             labels[labels == 2] = 2 if case == right else 0
-            save(folder / f"{case}.nii.gz", labels)
-        return {case: f"{case}.nii.gz" for case in JUDGED}, {}
+            save_nifti(folder / f"{case}.nii.gz", labels)
+        return {case: f"{case}.nii.gz" for case in JUDGED}
 
-    found = finished(training(data), predict)
+    monkeypatch.setattr(shutil, "rmtree", note)
+    found = finished(told("train", data, {}), predict)
+    assert "gone" in removed
+    assert "training" not in removed
     assert found["seconds"] == 12.5
     assert found["scores"]["dice/1"] == {right: 1.0, missed: 1.0}
     assert found["scores"]["dice/2"] == {right: 1.0, missed: 0.0}
@@ -200,25 +205,6 @@ def test_a_finished_training_is_measured_and_tidied_up(data, finished):
     assert (found["told"]["drawn_real"], found["told"]["ratio"]) == (9, "1:0")
     assert "secret" not in found["told"]
     assert set(found["predictions"]) == {right, missed}
-
-
-def test_a_training_is_put_aside_before_it_is_removed(data, finished, monkeypatch):
-    """Killed while it is removed, it leaves no half of a training to go on with."""
-    removed, remove = [], shutil.rmtree
-
-    def note(path: Path, **how: Any) -> None:
-        removed.append(path.name)
-        remove(path, **how)
-
-    def predict(folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
-        for case in JUDGED:
-            save(folder / f"{case}.nii.gz", truth_of(case))
-        return {case: f"{case}.nii.gz" for case in JUDGED}, {}
-
-    monkeypatch.setattr(shutil, "rmtree", note)
-    finished(training(data), predict)
-    assert "gone" in removed
-    assert "training" not in removed
 
 
 @pytest.mark.parametrize(
@@ -233,21 +219,19 @@ def test_trainings_on_slices_are_scored_by_subject(kind, unit, distances, finish
         people.setdefault(source.header(case).subject, []).append(case)
     judged = [*people["p4"], *people["p5"]]
 
-    def predict(folder: Path) -> tuple[dict[str, str], dict[str, Any]]:
-        files = {case: f"{case}.png" for case in judged}
-        for case, file in files.items():
+    def predict(folder: Path) -> dict[str, str]:
+        for case in judged:
             labels = source.load(case).labels
             assert labels is not None
             found = labels * np.int16(case != people["p5"][2])
-            assert write_prediction(source, case, found, folder) == folder / file
+            assert write_prediction(source, case, found, folder) == folder / f"{case}.png"
             levels = (12 * (found > 0)).astype(np.int16)
             write_prediction(source, case, levels, folder.parent / "levels", encode=False)
-        return files, {"without_labels": []}
+        return {case: f"{case}.png" for case in judged}
 
-    document = training(request)
-    document["spec"] |= {"regions": {}, "measures": ["dice", "hd95"], "judged": rows(judged)}
-    document["spec"] |= {"train": rows([*people["p0"], *people["p1"]]), "thresholds": []}
-    found = finished(document, predict)
+    sides = {"judged": rows(judged), "train": rows([*people["p0"], *people["p1"]])}
+    asked: dict[str, Any] = {"regions": {}, "measures": ["dice", "hd95"], "thresholds": []}
+    found = finished(told("train", request, {}, **sides, **asked), predict, without_labels=[])
     assert found["scores"]["dice/1"] == {"p4": 1.0, "p5": pytest.approx(0.8)}
     assert found["scores"]["hd95/1"]["p4"] == 0.0
     cut = found["at_thresholds"]["dice@alarms/foreground"]["p5"]
@@ -255,30 +239,3 @@ def test_trainings_on_slices_are_scored_by_subject(kind, unit, distances, finish
     assert (found["by"], found["unit"], found["distances"]) == ("subject", unit, distances)
     assert set(found["predictions"]) == set(judged)
     assert len(judged) == 8
-
-
-def fitting(request: SourceRequest, job: Path, held_out: str) -> dict[str, Any]:
-    spec = {"kind": "fit", "generator": {"generator": "elastic"}}
-    return told(spec, request, division=str(job.with_name("division")), held_out=[held_out])
-
-
-def test_a_fit_goes_on_with_its_run_and_one_of_a_look_at_other_people_begins_anew(data, typed, job):
-    """Its held-out cases were others, and a run knows whom it was kept from."""
-    first = typed(fitting(data, job, JUDGED[0]))
-    assert first[:2] == ["fit", "elastic"]
-    assert first[first.index("-o") + 1] == str(job / "run")
-    (job / "run").mkdir(parents=True)
-    assert typed(fitting(data, job, JUDGED[0])) == first
-    assert (job / "run").is_dir()
-    typed(fitting(data, job, JUDGED[1]))
-    assert not (job / "run").exists()
-    (split,) = read_json(job.with_name("division") / "splits.json", expected=list)
-    assert (split["train"], split["val"]) == (TRAINED, [JUDGED[1]])
-
-
-def test_a_person_on_both_sides_is_refused(data, job, monkeypatch):
-    monkeypatch.setattr(worker, "execute", lambda request: pytest.fail("it was run"))
-    document = training(data)
-    document["spec"] |= {"judged": rows(["p1_b"]), "train": rows(["p1_a"])}
-    with pytest.raises(IntegrityFault, match="p1"):
-        WorkerJob(document, job).run()

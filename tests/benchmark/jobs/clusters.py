@@ -26,24 +26,19 @@ class Cluster:
 
     environ: dict[str, str]
 
-    @property
-    def address(self) -> str:
-        return self.environ["RAY_ADDRESS"]
-
-    def start(self, *options: str, wrap: tuple[str, ...] = ()) -> psutil.Process:
+    def start(self, *options: str) -> psutil.Process:
         before = self.raylets()
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *options]
         command += ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--disable-usage-stats"]
         command += ["--object-store-memory=80000000"]
         environ = {key: value for key, value in self.environ.items() if key != "RAY_ADDRESS"}
-        words = [*wrap, *command]
-        done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
         (raylet,) = (raylet for raylet in self.raylets() if raylet not in before)
         return raylet
 
-    def second(self, wrap: tuple[str, ...] = ()) -> psutil.Process:
-        return self.start(f"--address={self.address}", wrap=wrap)
+    def second(self) -> psutil.Process:
+        return self.start(f"--address={self.environ['RAY_ADDRESS']}")
 
     def processes(self) -> list[psutil.Process]:
         """Everything that was started by the cluster and by its nodes."""

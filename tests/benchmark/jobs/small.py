@@ -11,14 +11,15 @@ from pathlib import Path
 
 import psutil
 
-from gansynth_benchmark.jobs.executor import LocalExecutor
+from gansynth_benchmark.jobs.attempt import Executor
+from gansynth_benchmark.jobs.executor import HereExecutor
 from gansynth_benchmark.jobs.graph import GraphReport, run_jobs
 from gansynth_benchmark.jobs.store import JobSpec, ResultStore
 from tests.processes import until
 
 HEAD = """
 import json, os, pathlib, signal, subprocess, sys, time
-marks.joinpath(f"{name}-{os.getpid()}").touch()
+marks.joinpath(f"{name}-{time.time_ns()}-{os.getpid()}").touch()
 """
 FOREVER = "time.sleep(600)"
 FIRST_TIME_FOREVER = f"sum(1 for _ in marks.glob(name + '-*')) > 1 or {FOREVER}"
@@ -72,17 +73,15 @@ class Small:
         self.jobs = [other for other in self.jobs if other.key != job.key] + [job]
         return job
 
-    def run(self, slots: int = 2, **more) -> GraphReport:
-        return run_jobs(self.jobs, self.store, LocalExecutor(slots, ()), **more)
+    def run(self, executor: Executor | None = None, **more) -> GraphReport:
+        """Run all jobs, in this process unless told otherwise."""
+        return run_jobs(self.jobs, self.store, executor or HereExecutor(), **more)
 
     def runs(self, name: str) -> int:
         return len(list(self.marks.glob(f"{name}-*")))
 
     def document(self, name: str):
         return self.store.result(key_of(name))["document"]
-
-    def phases(self, report: GraphReport) -> dict[str, str]:
-        return {standing.job.title: standing.phase.name for standing in report.standings}
 
     @contextlib.contextmanager
     def runner(

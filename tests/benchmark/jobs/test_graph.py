@@ -3,131 +3,172 @@ import shutil
 
 import pytest
 
-from gansynth.runtime.errors import TrainingFault
-from gansynth_benchmark.jobs.executor import LocalExecutor
-from gansynth_benchmark.jobs.graph import run_jobs
+from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault, UsageFault
+from gansynth_benchmark.jobs.executor import LocalExecutor, parse_executor
+from gansynth_benchmark.jobs.machine import cuda_devices, device_names
+from gansynth_benchmark.jobs.ray_executor import RayExecutor
+from gansynth_benchmark.jobs.store import ResultStore
 from tests.benchmark.jobs.small import Small, key_of
 
-FAIL = "sys.exit('error: no such case')"
+READ = """
+print('ha'); print('hm', file=sys.stderr)
+number = int((work.parents[1] / need / 'number').read_text())
+document = [number + 1, float('nan'), os.getpid(), os.getppid()]
+"""
 
 
-def test_a_job_reads_what_the_jobs_before_it_wrote(small: Small):
-    source = small.store.folder / key_of("write") / "number"
-    code = f"document = {{'n': int(open({str(source)!r}).read()) + 1}}"
-    small.add("read", code, needs=["write"])
-    small.add("write", "(work / 'number').write_text('41')")
-    assert small.run().ok
-    assert small.document("read") == {"n": 42}
-
-
-def test_a_job_is_one_process(small: Small):
-    for name in "ab":
-        small.add(name, "document = [os.getpid(), os.getppid()]")
-    small.run()
-    processes, parents = zip(*(small.document(name) for name in "ab"), strict=True)
-    assert set(parents) == {os.getpid()}
-    assert len({*processes, os.getpid()}) == 3
-
-
-def test_the_result_says_what_was_run_where_and_how_long(small: Small):
-    code = (
-        "time.sleep(0.05); print('ha'); print('hm', file=sys.stderr)\ndocument = [1, float('nan')]"
-    )
-    job = small.add("one", code)
-    small.run()
-    result = small.store.result(job.key)
-    assert (result["key"], result["title"], result["group"]) == (job.key, "one", "toy")
+def test_a_job_is_a_process_that_reads_what_the_jobs_before_it_wrote_and_leaves_a_result(
+    small: Small,
+):
+    seen = []
+    read = small.add("read", f"need = '{key_of('write')}'{READ}", needs=["write"])
+    small.add("write", "(work / 'number').write_text('41'); time.sleep(0.3)")
+    small.run(LocalExecutor(2, ()), on_change=lambda told: seen.append(phases_of(told.standings)))
+    assert ("WAITING", "RUNNING") in seen
+    assert seen[-1] == ("DONE", "DONE")
+    result = small.store.result(read.key)
+    number, nothing, process, parent = result["document"]
+    assert (number, nothing, parent) == (42, None, os.getpid())
+    assert process != parent
+    assert (result["key"], result["title"], result["group"]) == (read.key, "read", "toy")
     assert result["attempts"] == 1
-    assert result["seconds"] > 0.05
     assert result["machine"]["cores"] >= 1
-    assert result["document"] == [1, None]
-    log = small.store.log(job.key)
-    assert log == small.store.folder / job.key / "log.txt"
+    assert 0.3 < small.store.result(key_of("write"))["seconds"] < 300
+    log = small.store.log(read.key)
+    assert log == small.store.folder / read.key / "log.txt"
     assert {"ha", "hm"} < set(log.read_text().splitlines())
-    assert [path.suffix for path in small.store.work.iterdir()] == [".lock"]
+    assert {path.suffix for path in small.store.work.iterdir()} == {".lock"}
+
+
+def phases_of(standings) -> tuple[str, ...]:
+    return tuple(standing.phase.name for standing in standings)
 
 
 def test_a_failure_costs_its_dependents_and_nothing_else_and_is_told(small: Small):
-    small.add("bad", FAIL)
+    small.add("bad", "sys.exit('error: no such case')")
     small.add("child", needs=["bad"])
     small.add("grandchild", needs=["child"])
     small.add("good")
-    report = small.run()
-    assert small.phases(report) == {
-        **{"bad": "FAILED", "good": "DONE"},
-        **{"child": "SKIPPED", "grandchild": "SKIPPED"},
-    }
-    why = {standing.job.title: standing.why for standing in report.standings}
-    assert why["bad"].endswith("no such case")
-    assert why["child"] == why["grandchild"] == f"needs bad, which failed: {why['bad']}"
+    report = small.run(LocalExecutor(2, ()))
+    assert phases_of(report.standings) == ("FAILED", "SKIPPED", "SKIPPED", "DONE")
+    why, *others, _ = (standing.why for standing in report.standings)
+    assert why.endswith("no such case")
+    assert others == [f"needs bad, which failed: {why}"] * 2
     assert small.runs("child") == 0
     assert not report.ok
     log = report.standings[0].log
     assert "no such case" in log.read_text()
-    assert report.lines()[0] == "4 jobs: 1 done, 1 failed, 2 skipped"
-    assert report.lines()[1] == f"failed: bad: {why['bad']}; log: {log}"
+    told = ["4 jobs: 1 done, 1 failed, 2 skipped", f"failed: bad: {why}; log: {log}"]
+    assert report.lines() == told
     with pytest.raises(TrainingFault, match=r"1 of 4 jobs failed.*bad: .*no such case"):
         report.raise_if_failed()
 
 
-def test_what_failed_is_tried_again_by_the_next_run(small: Small):
-    code = f"pathlib.Path({str(small.tmp)!r}, 'cured').exists() or sys.exit(1)"
-    small.add("bad", code)
-    small.add("child", needs=["bad"])
-    assert not small.run().ok
+def test_what_failed_or_was_damaged_is_done_again_and_nothing_else(small: Small):
+    small.add("good")
+    small.add("bad", f"pathlib.Path({str(small.tmp)!r}, 'cured').exists() or sys.exit(1)")
+    small.add("child", "document = {}", needs=["bad"])
+    assert phases_of(small.run().standings) == ("DONE", "FAILED", "SKIPPED")
     (small.tmp / "cured").touch()
-    assert small.phases(small.run()) == {"bad": "DONE", "child": "DONE"}
+    assert phases_of(small.run().standings) == ("FOUND", "DONE", "DONE")
     assert small.store.result(key_of("bad"))["attempts"] == 2
-
-
-def test_a_damaged_result_counts_as_not_done_and_what_is_done_is_not_done_again(small: Small):
-    small.add("one")
-    job = small.add("last", "document = {}", needs=["one"])
-    small.run()
-    (small.store.folder / job.key / "result.json").write_text('{"key": "')
-    assert small.phases(small.run()) == {"one": "FOUND", "last": "DONE"}
-    assert (small.runs("one"), small.runs("last")) == (1, 2)
-    assert small.document("last") == {}
+    (small.store.folder / key_of("child") / "result.json").write_text('{"key": "')
+    assert phases_of(small.run().standings) == ("FOUND", "FOUND", "DONE")
+    assert [small.runs(name) for name in ("good", "bad", "child")] == [1, 2, 2]
+    assert small.document("child") == {}
 
 
 def test_what_nobody_needs_any_more_is_not_computed(small: Small):
     """The fit's folder was deleted; what was trained with it is there."""
-    small.add("fit", "(work / 'weights').touch()")
+    fit = small.add("fit", "(work / 'weights').touch()")
     small.add("train", needs=["fit"])
     small.run()
-    shutil.rmtree(small.store.folder / small.jobs[0].key)
+    shutil.rmtree(small.store.folder / fit.key)
     report = small.run()
-    assert small.phases(report) == {"fit": "NOT_NEEDED", "train": "FOUND"}
+    assert phases_of(report.standings) == ("NOT_NEEDED", "FOUND")
     assert report.ok
     small.add("new", needs=["fit"])
-    assert small.phases(small.run()) == {"fit": "DONE", "train": "FOUND", "new": "DONE"}
+    assert phases_of(small.run().standings) == ("DONE", "FOUND", "DONE")
     assert (small.runs("fit"), small.runs("train")) == (2, 1)
 
 
-def test_cores_are_shared_out(small: Small, monkeypatch):
+def test_what_was_finished_but_not_published_is_published(small: Small):
+    folder = small.store.folder / small.add("one").key
+    small.run()
+    folder.rename(small.store.work / folder.name)
+    assert phases_of(small.run().standings) == ("DONE",)
+    assert small.runs("one") == 1
+    assert (folder / "result.json").exists()
+
+
+def test_cores_are_shared_out_and_gpus_dealt_out_in_turn(small: Small, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr("gansynth_benchmark.jobs.executor.cores", lambda: 7)
-    told = "document = [os.environ['OMP_NUM_THREADS']]"
-    small.add("one", told)
-    small.add("own", told, env={"OMP_NUM_THREADS": "5"})
-    small.run(slots=2)
-    assert small.document("one") == ["3"]
-    assert small.document("own") == ["5"]
-
-
-def test_gpus_are_dealt_out_in_turn(small: Small):
-    code = "time.sleep(0.5); document = [os.environ['CUDA_VISIBLE_DEVICES']]"
-    for name in "abc":
-        small.add(name, code)
-    run_jobs(small.jobs, small.store, LocalExecutor(3, ("4", "6")))
-    assert sorted(small.document(name)[0] for name in "abc") == ["4", "4", "6"]
+    names = "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"
+    for job in "abc":
+        own = {"OMP_NUM_THREADS": "5"} if job == "a" else {}
+        small.add(job, f"time.sleep(0.5); document = [os.environ[n] for n in {names}]", env=own)
+    small.run(LocalExecutor(3, ("4", "6")))
+    cores, gpus = zip(*map(small.document, "abc"), strict=True)
+    assert cores == ("5", "2", "2")
+    assert sorted(gpus) == ["4", "4", "6"]
     assert [LocalExecutor(None, gpus).slots for gpus in (("4", "6"), ())] == [2, 1]
+    assert LocalExecutor(8, ()).environ(0)["OMP_NUM_THREADS"] == "1"
 
 
-def test_whoever_watches_sees_jobs_begin_and_end(small: Small):
-    small.add("one", "time.sleep(0.3)")
-    small.add("two", needs=["one"])
-    seen = []
-    small.run(on_change=lambda told: seen.append(tuple(s.phase.name for s in told.standings)))
-    assert ("RUNNING", "WAITING") in seen
-    assert seen[-1] == ("DONE", "DONE")
+KEY = "0123456789abcdef"
+
+
+@pytest.mark.fault(32)
+def test_what_is_not_there_is_named_and_not_waited_for_for_ever(tmp_path):
+    store = ResultStore(tmp_path / "store")
+    with pytest.raises(DataFault, match=f"{KEY}/result.json: no complete result of this job"):
+        store.result(KEY)
+    assert not store.expect(KEY, patience=0)
+    (tmp_path / "file").touch()
+    with pytest.raises(EnvironmentFault, match=r"file/\.work: cannot be written"):
+        ResultStore(tmp_path / "file")
+
+
+def test_a_job_is_held_by_one_at_a_time(tmp_path):
+    store, other = ResultStore(tmp_path), ResultStore(tmp_path)
+    with store.lock(KEY) as mine, other.lock(KEY) as too:
+        assert (mine, too, other.held(KEY)) == (True, False, True)
+    assert not other.held(KEY)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "has"),
+    [
+        ("local:3", LocalExecutor, {"slots": 3}),
+        ("ray", RayExecutor, {"cpus": 1, "gpus": None}),
+        ("ray:gpus=0.5,cpus=4", RayExecutor, {"cpus": 4, "gpus": 0.5}),
+    ],
+)
+def test_an_executor_has_what_its_words_say(text, kind, has):
+    executor = parse_executor(text)
+    assert type(executor) is kind
+    assert {key: getattr(executor, key) for key in has} == has
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("locl", "expected here, local, local:4, ray or .* Did you mean 'local'"),
+        ("local:", "expected here, local, local:4"),
+        ("here:2", "runs one job at once"),
+        *((f"local:{n}", "expected a number of jobs") for n in (0, -1, "two")),
+        *(
+            (f"ray:{share}", f"'{share.rpartition(',')[2]}': expected cpus")
+            for share in ("4", "cpus=0", "cpus=nan", "gpus=1.5", "gpus=1,gpus=2")
+        ),
+    ],
+)
+def test_other_words_are_refused(text, says):
+    with pytest.raises(UsageFault, match=says):
+        parse_executor(text)
+
+
+def test_hidden_gpus_are_no_devices():
+    assert cuda_devices({"CUDA_VISIBLE_DEVICES": ""}) == ()
+    assert device_names({"CUDA_VISIBLE_DEVICES": "-1"}) == "cpu"

@@ -6,6 +6,8 @@ import time
 import psutil
 import pytest
 
+from gansynth.runtime.signals import Interrupted
+from gansynth_benchmark.jobs.executor import LocalExecutor
 from tests.benchmark.jobs.small import FIRST_TIME_FOREVER, FOREVER, Small, gone, key_of
 from tests.processes import until
 
@@ -24,6 +26,16 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"],
 (work.parents[2] / "child").write_text(str(child.pid))
 """
 IN_SESSION = WITH_CHILD.replace("start_new_session=True", "")
+GOES_ON = """
+path = work / "steps"
+document = {"from": len(path.read_text()) if path.exists() else 0}
+for step in range(document["from"], 3):
+    with path.open("a") as steps:
+        steps.write(".")
+    if step == 1 and pause:
+        time.sleep(600)
+document["steps"] = path.read_text()
+"""
 
 
 def child_of(small: Small) -> psutil.Process:
@@ -34,17 +46,21 @@ def child_of(small: Small) -> psutil.Process:
 
 
 @pytest.mark.fault(28)
-def test_a_killed_run_leaves_no_process_and_the_next_computes_only_what_is_missing(small: Small):
+def test_a_killed_run_leaves_no_process_and_the_next_one_goes_on_with_what_it_left(small: Small):
     small.add("done")
-    small.add("cut", WITH_CHILD + FIRST_TIME_FOREVER, needs=["done"])
+    small.add("cut", f"{WITH_CHILD}pause = True{GOES_ON}", needs=["done"])
     small.add("last", needs=["cut"])
     with small.runner() as runner:
         command, child = small.command_of("cut"), child_of(small)
+        until(lambda: any(p.read_text() == ".." for p in small.store.work.glob("*/steps")))
         runner.kill()
-    until(lambda: gone(command) and gone(child))
-    report = small.run()
-    assert small.phases(report) == {"done": "FOUND", "cut": "DONE", "last": "DONE"}
+    until(lambda: gone(command) and gone(child) and not small.store.held(key_of("cut")))
+    small.add("cut", f"pause = False{GOES_ON}", needs=["done"])
+    found = {standing.job.title: standing.phase.name for standing in small.run().standings}
+    assert found == {"done": "FOUND", "cut": "DONE", "last": "DONE"}
     assert [small.runs(name) for name in ("done", "cut", "last")] == [1, 2, 1]
+    assert small.document("cut") == {"from": 2, "steps": "..."}
+    assert [path for path in small.store.work.iterdir() if path.is_dir()] == []
 
 
 @pytest.mark.fault(30)
@@ -69,14 +85,13 @@ def test_a_run_that_is_told_to_stop_stops_its_jobs_first(small: Small, number, c
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_that_a_job_of_this_process_hears_ends_the_run(small: Small, number):
-    small.add(
-        "long", f"from gansynth.runtime.signals import Interrupted; raise Interrupted({number:d})"
-    )
+    heard = "from gansynth.runtime.signals import Interrupted"
+    small.add("long", f"{heard}; raise Interrupted({number:d})")
     small.add("next")
-    with small.runner("here") as runner:
-        assert runner.wait(timeout=120) == 128 + number
-    assert small.runs("long") == 1
-    assert small.runs("next") == 0
+    with pytest.raises(Interrupted) as stopped:
+        small.run()
+    assert stopped.value.number == number
+    assert (small.runs("long"), small.runs("next")) == (1, 0)
 
 
 @pytest.mark.slow
@@ -100,17 +115,12 @@ def test_jobs_that_will_not_stop_are_killed(small: Small, grace, numbers, code):
 
 
 @pytest.mark.fault(34)
-def test_what_is_killed_from_outside_has_failed_and_is_tried_again(small: Small):
-    small.add("shot", IN_SESSION + FIRST_TIME_FOREVER)
-    with small.runner() as runner:
-        command, child = small.command_of("shot"), child_of(small)
-        command.kill()
-        out, _ = runner.communicate(timeout=120)
-    assert runner.returncode == 5
+def test_what_is_killed_from_outside_has_failed_and_leaves_no_process(small: Small):
+    small.add("shot", f"{IN_SESSION}os.kill(os.getpid(), {signal.SIGKILL:d})")
+    report = small.run(LocalExecutor(1, ()))
     says = "its process was killed by signal 9, as the system does when memory runs out"
-    assert f"shot: {says}" in out
-    until(lambda: gone(child))
-    assert small.phases(small.run()) == {"shot": "DONE"}
+    assert f"failed: shot: {says}" in report.lines()[1]
+    until(lambda: gone(child_of(small)))
 
 
 @pytest.mark.fault(36)
@@ -137,42 +147,3 @@ def test_a_job_that_another_run_leaves_undone_is_taken_over(small: Small):
         survivor = other if first.pid == one.pid else one
         assert survivor.wait(120) == 0
     assert small.runs("left") == 2
-
-
-GOES_ON = """
-path = work / "steps"
-steps = len(path.read_text()) if path.exists() else 0
-print("from", steps, file=sys.stderr)
-while steps < 3:
-    path.open("a").write(".")
-    steps += 1
-    if steps == 2 and not (work.parents[2] / "calm").exists():
-        time.sleep(600)
-document = {"steps": path.read_text()}
-"""
-
-
-@pytest.mark.fault(28)
-def test_a_job_finds_what_it_had_written(small: Small):
-    small.add("long", GOES_ON)
-    with small.runner() as runner:
-        command = small.command_of("long")
-        until(lambda: any(p.read_text() == ".." for p in small.store.work.glob("*/steps")))
-        runner.kill()
-    until(lambda: gone(command) and not small.store.held(key_of("long")))
-    (small.tmp / "calm").touch()
-    assert small.run().ok
-    log = small.store.log(key_of("long")).read_text().splitlines()
-    assert [line for line in log if line.startswith("from")] == ["from 0", "from 2"]
-    assert small.document("long") == {"steps": "..."}
-    assert [path for path in small.store.work.iterdir() if path.is_dir()] == []
-
-
-def test_what_was_finished_but_not_published_is_published(small: Small):
-    job = small.add("one")
-    small.run()
-    folder = small.store.folder / job.key
-    folder.rename(small.store.work / job.key)
-    assert small.phases(small.run()) == {"one": "DONE"}
-    assert small.runs("one") == 1
-    assert (folder / "log.txt").exists()

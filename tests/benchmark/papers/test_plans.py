@@ -1,6 +1,9 @@
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,15 +16,14 @@ from click.testing import CliRunner
 
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
+from gansynth.core.run_folder import read_manifest
 from gansynth.core.schedule import choose_cases
 from gansynth.hosts.host import framework
 from gansynth.runtime.errors import GansynthError, UsageFault
-from gansynth.runtime.options import read_settings
 from gansynth_benchmark.papers import plan as plans
 from gansynth_benchmark.papers import table_run as tables
 from gansynth_benchmark.papers.commands import said
 from gansynth_cli.main import cli
-from gansynth_segmenter.options import SegmenterOptions
 from tests.deepmedic_sets import toy_deepmedic
 from tests.yolo_sets import toy_yolo
 
@@ -68,32 +70,14 @@ def test_each_table_has_a_plan_and_a_recipe_without_one_names_those_that_have():
 
 
 @every
-def test_a_plan_names_what_there_is_and_its_settings_are_accepted(name):
+def test_the_settings_of_a_plan_are_accepted(name):
     plan = plans.find_plan(name)  # reads it, with its recipe and that recipe's sets
     assert plan.name == name
     assert set(plan.scales) <= set(plan.spec.spec.scale)
-    assert "set" not in plans.PaperArm.model_fields  # no arm has a length of its own
     for host, told in plan.hosts.items():
-        if told.code == "ours":
-            assert told.target is not None
-            known = framework(told.target).Options.model_fields
-            assert told.set.keys() <= known.keys()
-            assert all(s.hosts.get(host, {}).keys() <= known.keys() for s in plan.scales.values())
-        if told.target == "segmenter":
-            assert len({"steps", "epochs"} & told.set.keys()) == 1
-            assert read_settings(SegmenterOptions, told.set, "segmenter").epochs is not None
-            tiny = {k: v for k, v in told.set.items() if k != "epochs"}
-            tiny |= plan.scales["tiny"].hosts[host]
-            assert read_settings(SegmenterOptions, tiny, "segmenter").steps
-
-
-@every
-def test_what_is_others_code_says_what_to_run_instead(name):
-    plan = plans.find_plan(name)
-    others = [plan.hosts[host] for host in plan.others()]
-    assert all("--target nnunet" in host.instead and host.why for host in others)
-    titles = {"shin2018": ["Wang et al. 2017"], "mmgan2020": ["Triple-Cascaded-Net"]}
-    assert [host.title for host in others] == titles.get(name, [])
+        sets = [told.set, *(scale.hosts.get(host, {}) for scale in plan.scales.values())]
+        known = framework(told.target).Options.model_fields if told.target else {}
+        assert all(settings.keys() <= known.keys() for settings in sets)
 
 
 REAL = (0.0, None, "constant")
@@ -101,7 +85,7 @@ TUNED = (1.0, 1, "finetune:10%@50%")
 MIXED = [REAL, *((share, n, "constant") for share, n in ((1.0, 1), (1 / 2, 1), (3 / 4, 3)))]
 MIXED.append((5 / 6, 5, "constant"))
 GLIOMAS = {"WT": "1+2+4", "TC": "1+4", "ET": "4"}
-ARMS: dict[str, tuple[list[Any], dict[str, str] | None]] = {
+ARMS: dict[str, tuple[list[Any], dict[str, str]]] = {
     "shin2018": (
         [REAL, (0.5, 1, "constant"), (1.0, 1, "constant"), (1.0, 5, "finetune:10%@50%")],
         {"WT": "all"},
@@ -112,7 +96,7 @@ ARMS: dict[str, tuple[list[Any], dict[str, str] | None]] = {
         [*(REAL, *[(0.5, 1, "constant")] * 2), *((1.0, n, "constant") for n in (1, 1, 2, 2, 3, 3))],
         GLIOMAS,
     ),
-    "han2019-cpggan": ([REAL, *[(4000 / 6813, 1.422, "constant")] * 2], None),
+    "han2019-cpggan": ([REAL, *[(4000 / 6813, 1.422, "constant")] * 2], {}),
 }
 """Share of synthetic samples, samples a case in the bank, and the schedule; regions."""
 
@@ -128,23 +112,20 @@ def test_arms_are_the_rows_of_the_papers_table_and_regions_the_papers(name):
         )
         for arm in plan.arms
     ]
-    arms, regions = ARMS[name]
-    assert found == arms
-    assert regions is None or plan.regions == regions
+    assert (found, plan.regions) == ARMS[name]
 
 
 def test_what_is_special_to_a_papers_arms():
     hosts = plans.find_plan("shin2018").hosts
-    assert [hosts[name].usual_augmentation for name in ("gan-no-aug", "gan-aug")] == [False, True]
-    assert {hosts[name].set["network"] for name in ("gan-no-aug", "gan-aug")} == {"pix2pix"}
+    for name, usual in (("gan-no-aug", False), ("gan-aug", True)):
+        assert (hosts[name].usual_augmentation, hosts[name].set["network"]) == (usual, "pix2pix")
     subjects = {str(number): str(number) for number in range(210 + 75)}
     assert len(choose_cases(subjects, 0.1, 0)) == 29  # of MM-GAN's figure 10
     plan = plans.find_plan("doncenco2022")
     assert [arm.generator for arm in plan.arms] == [None, *["SN", "plain"] * 4]
     runs = {run.name: run.set for run in plan.spec.spec.runs}
-    assert runs[plan.generators["SN"]]["spectral_norm"] is True
-    assert runs[plan.generators["plain"]]["spectral_norm"] is False
-    assert plan.hosts["deepmedic"].set["network"] == "deepmedic"
+    normed = {name: runs[run]["spectral_norm"] for name, run in plan.generators.items()}
+    assert normed == {"SN": True, "plain": False}
     plan = plans.find_plan("han2019-cpggan")
     assert [arm.optional for arm in plan.arms] == [False, False, True]
     assert [plan.generators[str(arm.generator)] for arm in plan.arms[1:]] == ["joint", "per-class"]
@@ -247,8 +228,9 @@ def after(words: list[str], option: str) -> list[str]:
     return [value for key, value in pairwise(words) if key == option]
 
 
-@every
-@pytest.mark.parametrize("scale", [(), ("--scale", "tiny")])
+@pytest.mark.parametrize(
+    ("name", "scale"), [*((name, ()) for name in NAMES), ("mmgan2020", ("--scale", "tiny"))]
+)
 def test_a_dry_run_prints_the_commands(dry, data, name, scale):
     plan = plans.find_plan(name)
     fit, *augments = dry(name, *scale, "--seed", "3", "--seed", "4")
@@ -275,17 +257,31 @@ def test_a_dry_run_of_real_cases_is_one_that_gansynth_understands(dry, tmp_path,
     assert result.exit_code == 0, result.output
 
 
-def test_deepmedics_arms_have_as_many_steps(dry):
-    told = [after(words, "--set") for words in dry("doncenco2022", "--scale", "tiny")[1:]]
-    assert all(one == told[0] for one in told)
-    assert {"network=deepmedic", "steps=200"} <= set(told[0])
+@pytest.mark.parametrize(
+    ("name", "words", "lengths"),
+    [
+        ("doncenco2022", "--scale tiny", ["steps=200"] * 9),
+        ("mmgan2020", "--scale tiny --steps 7", ["steps=7"] * 6),
+        ("mmgan2020", "--epochs 3", ["epochs=3"] * 6),
+        # Of a detector 16 slices, and 23 samples: two batches of 16.
+        ("han2019-cpggan", "", ["epochs=200", "epochs=100"]),
+        ("han2019-cpggan", "--steps 10", ["epochs=10", "epochs=5"]),
+    ],
+)
+def test_every_arm_has_as_many_steps(dry, name, words, lengths):
+    settings = [after(line, "--set") for line in dry(name, *words.split())[1:]]
+    found = [[s for s in of if s.startswith(("steps", "epochs"))] for of in settings]
+    assert found == [[length] for length in lengths]
 
 
-def test_the_papers_own_detector_is_trained_if_it_is_named(dry):
+def test_the_papers_own_detector_is_trained_if_it_is_named_and_lists_get_the_papers_host(dry, data):
     usual, named = (dry("han2019-cpggan", *words)[1:] for words in ((), ("--host", "yolov3")))
     ours = {"detector=ultralytics", "model=yolov3.yaml"}
     assert [ours & set(after(w, "--set")) for w in usual] == [set(), set()]
     assert all(ours <= set(after(words, "--set")) for words in named)
+    for where, found in (((), True), (("--data", data["shin2018"]), False)):
+        (line,) = dry("doncenco2022", *where, "--only", "Real")
+        assert ("network=deepmedic" in after(line, "--set")) == found
 
 
 def test_what_raters_said_stands_beside_what_the_papers_physician_said(typed, dry, tmp_path):
@@ -309,27 +305,6 @@ def test_what_raters_said_stands_beside_what_the_papers_physician_said(typed, dr
     assert after(fit, "--set") == ["steps=4"]
 
 
-def test_steps_and_epochs_are_given_to_every_arm(dry):
-    lines = dry("mmgan2020", "--scale", "tiny", "--steps", "7")
-    assert all("steps=7" in after(words, "--set") for words in lines[1:])
-    sets = {s for words in dry("mmgan2020", "--epochs", "3")[1:] for s in after(words, "--set")}
-    assert {s for s in sets if s.startswith(("steps", "epochs"))} == {"epochs=3"}
-
-
-@pytest.mark.parametrize(
-    ("words", "epochs"), [((), ["200", "100"]), (("--steps", "10"), ["10", "5"])]
-)
-def test_a_detectors_arm_without_samples_has_more_epochs_and_as_many_steps(dry, words, epochs):
-    _, *arms = dry("han2019-cpggan", *words)  # 16 slices and 23 samples: two batches of 16
-    for arm, count in zip(arms, epochs, strict=True):
-        assert f"epochs={count}" in after(arm, "--set")
-
-
-def test_data_that_are_no_lists_get_the_stand_in(dry, data):
-    (line,) = dry("doncenco2022", "--data", data["shin2018"], "--only", "Real")
-    assert after(line, "--target") == ["segmenter"]
-
-
 @pytest.mark.parametrize(
     ("more", "told"),
     [
@@ -346,11 +321,6 @@ def test_papers_refuses_before_anything_is_fitted(typed, more, told):
     result = typed("doncenco2022", *more, "--dry-run")
     assert result.exit_code == 2
     assert told in result.output
-
-
-def test_folders_of_this_machine_are_not_written_down():
-    words = ["--data", "nifti:/home/me/brats", "-o", "/tmp/x/run", "--set", "a=b"]
-    assert said(words, Path("/tmp/x")) == "gansynth --data nifti:brats -o run --set a=b"
 
 
 def result(host: str, arm: str, *dice: dict[str, float | None], **more: Any) -> dict[str, Any]:
@@ -375,10 +345,7 @@ def test_the_table_stands_beside_the_papers():
     assert str(others[-2][7]) == "0.899 ± 0.08"
     assert others[-1][7] == "-"  # figure 10 has no numbers
     assert "--target nnunet" in tables.notes(plan)[0]
-
-
-def test_a_region_of_all_labels_is_the_foreground():
-    plan = plans.find_plan("shin2018")
+    plan = plans.find_plan("shin2018")  # its region is of all labels
     results = [result("gan-aug", "Real", {"foreground": 0.25, "1": 0.5})]
     row = tables.rows(plan, results, plan.regions, plan.arms[:1])[1]
     assert (row[4], str(row[5])) == ("0.250", "0.810 ± 0.13")
@@ -395,12 +362,13 @@ def test_a_detectors_figures_stand_beside_the_papers(typed):
     assert re.search(r"\+ 4,000 GAN-based DA +- +- +- .* 0.540 +0.770 +7.640 +0.910 +7.180", shown)
 
 
-def test_arms_of_other_lengths_are_said():
+def test_arms_of_other_lengths_are_said_and_folders_are_not():
     same = [result("unet", arm, {}) for arm in "ab"]
     assert tables.steps_of(same) == []
-    assert tables.steps_of([*same, result("unet", "c", {}, steps=8)]) == [
-        "unet: its arms had 8, 9 steps, not the same"
-    ]
+    others = tables.steps_of([*same, result("unet", "c", {}, steps=8)])
+    assert others == ["unet: its arms had 8, 9 steps, not the same"]
+    words = ["--data", "nifti:/home/me/brats", "-o", "/tmp/x/run", "--set", "a=b"]
+    assert said(words, Path("/tmp/x")) == "gansynth --data nifti:brats -o run --set a=b"
 
 
 @pytest.mark.slow
@@ -429,3 +397,38 @@ def test_the_results_that_are_kept_are_of_this_form():
         doc = json.loads(file.read_text("utf-8"))
         table = tables.rows(plans.find_plan(doc["plan"]), doc["results"], doc["regions"])
         assert len(table) > len({(one["host"], one["arm"]) for one in doc["results"]})
+
+
+RUNS = ("shin2018", "doncenco2022/SN", "mmgan2020/pool")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_each_recipe_is_fitted_sampled_banked_and_trained_on_by_both_hosts(tmp_path):
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    page = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
+    (sequence,) = re.findall(r"<!-- sequence -->\n```sh\n(.*?)```\n<!-- /sequence", page, re.DOTALL)
+    done = subprocess.run(
+        ["bash", "-euc", sequence],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    for run in RUNS:
+        assert (tmp_path / "sheets" / run / "sheet.png").stat().st_size > 10_000
+        for host in ("nnunet", "deepmedic"):
+            assert read_manifest(tmp_path / "runs" / host / run)["complete"]
+            told = json.loads((tmp_path / f"{host}-{Path(run).name}.json").read_text())
+            assert told["realised_synthetic_share"] == pytest.approx(0.5), (host, run)
+            assert told["fell_back"] == 0
+            assert told["drawn_synthetic"] > 0
+    shared = tmp_path / "ph" / "nnunet" / "nnUNet_raw" / "Dataset711_Shared"
+    assert json.loads((shared / "dataset.json").read_text())["numTraining"] == 3
+    assert len(list((shared / "imagesTr").iterdir())) == 3 * 4
+    for file in (shared / "labelsTr").iterdir():
+        image: Any = nib.Nifti1Image.from_filename(file)
+        assert set(np.unique(np.asarray(image.dataobj))) <= {0, 1, 2, 3}, "no tissues"
