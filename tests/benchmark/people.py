@@ -47,6 +47,9 @@ class People(CaseSource):
         changed: a case with another image than it usually has.
     """
 
+    schema = Schema(("T1",), {"background": 0, "one": 1, "two": 2}, (1.0, 1.0, 1.0))
+    space = Space("crop", (2, 2, 2))
+
     def __init__(self, request: SourceRequest, changed: str = "") -> None:
         self.request, self.changed = request, changed
         count = int(request.where.rpartition("/")[2])
@@ -57,14 +60,6 @@ class People(CaseSource):
     @property
     def name(self) -> str:
         return f"people:{Path(self.request.where).name}"
-
-    @property
-    def schema(self) -> Schema:
-        return Schema(("T1",), {"background": 0, "one": 1, "two": 2}, (1.0, 1.0, 1.0))
-
-    @property
-    def space(self) -> Space:
-        return Space("crop", (2, 2, 2))
 
     @property
     def train_ids(self) -> tuple[str, ...]:

@@ -127,7 +127,7 @@ def test_margins_are_the_plans_the_usual_one_or_none():
 
 
 def test_intervals_stay_within_what_is_possible():
-    made = made_up(Made(draws=2, seeds=1, subjects=4, noise=0.2, lost=()))
+    made = made_up(Made(draws=2, seeds=1, subjects=4, noise=0.2))
     for mean in analysed(made)["means"]:
         most = math.inf if mean["measure"].startswith("hd95") else 1.0
         assert mean["low"] is None or 0 <= mean["low"] <= mean["high"] <= most
@@ -248,6 +248,7 @@ def test_a_measure_without_values_is_null_and_each_is_explained():
     assert row_of(found["means"], "gan", measure="dice/2")["mean"] is None
     assert row_of(found["comparisons"], "gan", measure="dice/2")["difference"] is None
     json.dumps(found, allow_nan=False)
+    assert "In pixels: their size was not given" in found["measures"]["hd95/1"]["says"]
     told = {
         k: (m["title"], m["region"], m["unit"], m["better"]) for k, m in found["measures"].items()
     }

@@ -10,7 +10,6 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +30,7 @@ from tests.conftest import save_nifti
 from tests.flat_sets import EACH, FLAT
 
 SMALL = {"width": "4", "levels": "2", "patch": "16", "precision": "fp32", "device": "cpu"}
-PLAN: dict[str, Any] = {
+PLAN = {
     **{"name": "toy", "data": "nifti:data", "read": {"size": "16"}},
     "subjects": "people.csv",
     "host": {"target": "segmenter", "steps": 3, "set": {"network": "unet", **SMALL}},
@@ -104,26 +103,6 @@ def test_what_is_done_is_not_done_again_is_the_same_look_and_a_cache_for_somebod
     told = gansynth(*toy.words[:3], toy.home / "other", "--test-set", *dry)
     assert told.exit_code == 0, told.stderr
     assert json.loads(told.stdout)["jobs"].get("train", {"left": 0})["left"] == 0
-
-
-@pytest.mark.parametrize(
-    ("changes", "options", "code", "says"),
-    [
-        ({"host": {**PLAN["host"], "steps": 4}}, ["--test-set"], 6, "--reopen-test-set"),
-        ({"split": {**PLAN["split"], "development": 0}}, [], 2, "--test-set"),
-    ],
-    ids=["another plan may not look without a reason", "for development there is nobody"],
-)
-def test_a_look_that_may_not_be_is_refused(toy, tmp_path, changes, options, code, says):
-    plan, log = tmp_path / "plan.yaml", tmp_path / "plan.looks.jsonl"
-    data = {"data": f"nifti:{toy.home}/data", "subjects": f"{toy.home}/people.csv"}
-    plan.write_text(yaml.safe_dump({**PLAN, **data, **changes}))
-    log.write_bytes((toy.home / "plan.looks.jsonl").read_bytes())
-    refused = gansynth("benchmark", plan, "-o", tmp_path / "out", *options)
-    assert refused.exit_code == code
-    assert says in refused.stderr
-    assert len(refused.stderr.strip().splitlines()) == 1
-    assert len(log.read_text().splitlines()) == 1
 
 
 BESIDE = {"from": "copy-paste", "lesions": "add", "prevalence": 1}

@@ -22,7 +22,6 @@ from tests.benchmark.html_tree import (
     check_same_tables,
     check_speaks_for_itself,
     parsed,
-    pictures,
     whole_tables,
 )
 
@@ -64,20 +63,9 @@ def test_a_page_is_sound_and_inert_and_has_the_tables_and_the_verdict_of_the_mar
     check_speaks_for_itself(shown)
     check_inert(shown)
     assert whole_tables(text) or name == "minimal"
-    assert check_same_tables(shown, text) > (100 if name == "full" else 0)
+    assert check_same_tables(shown, text) > (150 if name == "full" else 0)
     for line in verdict(document)["per_arm"].values():
         assert line in shown.text
-
-
-def test_a_forest_plot_of_all_arms_stands_first_then_the_verdict():
-    main = next(page("full").all("main"))
-    before = main.text[: main.text.index("On nnU-Net 3d_fullres, small plans, trained on 6 and 12")]
-    caption, plot = next(iter(pictures(page("full")).items()))
-    assert caption == "Dice: difference to the control, points"
-    assert caption in before
-    titles = [arm["title"] for arm in documents.full()["arms"].values()][1:]
-    words = re.findall(r"<text[^>]*>([^<]*)<", plot)
-    assert [word for word in words if word in titles] == titles
 
 
 def warned(name):

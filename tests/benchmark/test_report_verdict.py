@@ -61,178 +61,135 @@ def document(*comparisons: Any, **more: Any) -> dict[str, Any]:
     } | more
 
 
-CLAIMS: dict[str, tuple[list[Any], list[str]]] = {
-    "a gain is said with its interval, host, size and control, and that no yardstick was set": (
-        [GAIN],
-        ["= This plan cannot tell what helps: no arm has more real cases. On nnU-Net, "
-         "trained on 6 subjects, against “usual augmentation”: Dice is better by "
-         "1.20 points (95 % CI 0.50 to 1.90) with “a GAN”."],
-    ),
-    "a loss is said as plainly as a gain": (
-        [gan(-0.012, 0.007)],
-        ["Dice is worse by 1.20 points (95 % CI 0.50 to 1.90) with “a GAN”", "! better"],
-    ),
-    "no effect within the margin is a finding": (
-        [gan(0.001, 0.002)],
-        ["Dice changes by +0.10 points (95 % CI −0.10 to +0.30) with “a GAN”, no effect beyond "
-         "± 0.50 points.",
-         "gan = At N = 6 there is no effect beyond ± 0.50 points: +0.10 points (95 % CI −0.10 to "
-         "+0.30), p = 0.004 for lying within."],
-    ),
-    "what is not shown stands with its interval before what would have been seen": (
-        [gan(0.004, 0.01)],
-        [": Dice changes by +0.40 points (95 % CI −0.60 to +1.40) with “a GAN”, so neither gain "
-         "nor loss is shown; a gain of 1.40 points would have been seen with 80 % power.",
-         "gan = At N = 6: +0.40 points (95 % CI −0.60 to +1.40), p = 0.400 after Holm, so neither "
-         "gain nor loss is shown; a gain of 1.40 points would have been seen with 80 % power."],
-    ),
-    **{
-        f"an interval without zero shows nothing if p is not small, to the side {side}": (
-            [gan(side * 0.012, 0.007, p_holm=0.05)],
-            ["with “a GAN”, so neither gain nor loss is shown", "! better", "! worse"],
-        )
+CLAIMS: list[tuple[str, list[Any], list[str]]] = [
+    ("a gain is said with its interval, host, size and control, and that no yardstick was set",
+     [GAIN],
+     ["= This plan cannot tell what helps: no arm has more real cases. On nnU-Net, "
+      "trained on 6 subjects, against “usual augmentation”: Dice is better by "
+      "1.20 points (95 % CI 0.50 to 1.90) with “a GAN”."]),
+    ("a loss is said as plainly as a gain", [gan(-0.012, 0.007)],
+     ["Dice is worse by 1.20 points (95 % CI 0.50 to 1.90) with “a GAN”", "! better"]),
+    ("no effect within the margin is a finding", [gan(0.001, 0.002)],
+     ["Dice changes by +0.10 points (95 % CI −0.10 to +0.30) with “a GAN”, no effect beyond "
+      "± 0.50 points.",
+      "gan = At N = 6 there is no effect beyond ± 0.50 points: +0.10 points (95 % CI −0.10 to "
+      "+0.30), p = 0.004 for lying within."]),
+    ("what is not shown stands with its interval before what would have been seen",
+     [gan(0.004, 0.01)],
+     [": Dice changes by +0.40 points (95 % CI −0.60 to +1.40) with “a GAN”, so neither gain "
+      "nor loss is shown; a gain of 1.40 points would have been seen with 80 % power.",
+      "gan = At N = 6: +0.40 points (95 % CI −0.60 to +1.40), p = 0.400 after Holm, so neither "
+      "gain nor loss is shown; a gain of 1.40 points would have been seen with 80 % power."]),
+    *(
+        (f"an interval without zero shows nothing if p is not small, to the side {side}",
+         [gan(side * 0.012, 0.007, p_holm=0.05)],
+         ["with “a GAN”, so neither gain nor loss is shown", "! better", "! worse"])
         for side in (1, -1)
-    },
-    "why it shows nothing is said": (
-        [gan(0.012, 0.007, p=0.014, p_holm=0.056), other(0.001, 0.007, p=0.7, p_holm=1.0)],
-        ["; the interval of “a GAN” leaves zero out, but p = 0.014 is 0.056 after Holm's "
-         "correction for 2 comparisons;",
-         "gan ; the interval leaves zero out, but p = 0.014 is 0.056 after Holm's correction for "
-         "2 comparisons;",
-         "other ! leaves zero out"],
     ),
-    "no test follows it of too few": (
-        [gan(0.012, 0.007, p=None, p_holm=None)],
-        ["leaves zero out, but draws and subjects are too few for a test to follow it"],
-    ),
-    "a small p shows nothing if the interval holds zero": (
-        [gan(0.006, 0.007, p_holm=0.01)],
-        ["neither gain nor loss is shown"],
-    ),
-    "a gain that there is no room for would not have been seen": (
-        [gan(0.004, 0.2, mean_control=0.9)],
-        ["the design is too small to see even the largest gain that there is room for",
-         "! would have been seen"],
-    ),
-    "gains that there is room for are told from others": (
-        [gan(0.004, 0.2, mean_control=0.9), other(0.004, 0.02, mean_control=0.9)],
-        ["a gain of 2.80 points would have been seen with 80 % power, elsewhere none that there "
-         "is room for"],
-    ),
-    "a gain within the margin is said to be that": (
-        [gan(0.002, 0.001)],
-        ["with “a GAN”, within the margin that makes no difference.",
-         "gan a gain is shown: +0.20 points",
-         "gan yet within the margin of ± 0.50 points"],
-    ),
-    "sizes are named where they differ": (
-        [GAIN, gan(0.001, 0.01, 12)],
-        ["trained on 6 and 12 subjects", "with “a GAN” at N = 6;",
-         "+0.10 points (95 % CI −0.90 to +1.10) with “a GAN” at N = 12, so"],
-    ),
-    "effects at all sizes are one range": (
-        [GAIN, gan(0.02, 0.007, 12)],
-        ["1.20 to 2.00 points (95 % CIs within 0.50 to 2.70) with “a GAN”."],
-    ),
-    "a rival without a GAN that does as well is named": (
-        [gan(0.012, 0.005), elastic(0.013, 0.005)],
-        ["so no GAN is needed: “elastic control” does as well",
-         "gan “elastic control” does as well without a GAN (+1.30)",
-         "elastic ! without a GAN"],
-    ),
-    "a rival that is not told apart is not called as good": (
-        [gan(0.012, 0.005), elastic(0.006, 0.008)],
-        ["not told apart from “elastic control”, which needs no GAN", "! no GAN is needed"],
-    ),
-    "a rival that is clearly behind is not held against the GAN": (
-        [gan(0.02, 0.005), elastic(0.001, 0.002)],
-        ["! needs no GAN", "! no GAN is needed"],
-    ),
-    "a rival at another size is not held against the GAN": (
-        [gan(0.012, 0.005), elastic(0.013, 0.005, 12)],
-        ["! no GAN is needed"],
-    ),
-    "a gain of rivals alone is not credited to a GAN": (
-        [gan(0.002, 0.01), elastic(0.013, 0.005)],
-        ["Dice is better by 1.30 points", " with “elastic control”, without a GAN; Dice changes",
-         "with “a GAN”, so neither gain nor loss is shown"],
-    ),
-    "more real cases are a yardstick, not a rival": (
-        [gan(0.012, 0.005), double(0.03, 0.005)],
-        ["to compare: Dice is better by 3.00 points (95 % CI 2.50 to 3.50) with “twice the real",
-         "! no GAN is needed"],
-    ),
-    "a yardstick without a gain is said to have none": (
-        [gan(0.002, 0.02), double(0.01, 0.02)],
-        ["This plan cannot tell what helps: “twice the real cases” is not shown to help. On "],
-    ),
-    "a yardstick with a gain at one size says at which others the plan cannot tell": (
-        [gan(0.002, 0.02), double(0.03, 0.005), gan(0.002, 0.02, 12), double(0.01, 0.02, 12)],
-        ["This plan cannot tell what helps: “twice the real cases” at N = 12 is not shown to "
-         "help. On "],
-    ),
-    "a plan whose yardstick helps can tell": (
-        [gan(0.002, 0.02), double(0.03, 0.005)], ["! cannot tell"]
-    ),
-    "a difference without an interval claims nothing": (
-        [gan(0.012, 0.007, interval=None, p_holm=None, mde=None)],
-        ["with “a GAN”, so neither gain nor loss is shown.",
-         "gan = At N = 6: +1.20 points (the design is too small for an interval)."],
-    ),
-    "what a gain costs is said with its intervals, and Holm's correction hides no harm": (
-        [GAIN, gan(-0.12, 0.07, measure=PRECISION, p_holm=0.2), gan(0.11, 0.04, measure=ALARMS)],
-        [" with “a GAN”; this costs 12.00 points of lesion precision (95 % CI 5.00 to 19.00), "
-         "and 11.00 more alarms per 100 lesion-free cases (95 % CI 7.00 to 15.00).",
-         "gan p = 0.001 after Holm; this costs 12.00 points of lesion precision (95 % CI 5.00"],
-    ),
-    "a gain without a cost says what the intervals leave open": (
-        [GAIN, gan(-0.01, 0.03, measure=PRECISION), gan(0.02, 0.03, measure=ALARMS)],
-        ["; this costs no false alarms that this plan can show: −1.00 points of lesion precision "
-         "(95 % CI −4.00 to +2.00), and +2.00 alarms per 100 lesion-free cases (95 % CI −1.00 to "
-         "+5.00)."],
-    ),
-    "alarms of an arm without a gain are said": (
-        [other(0.02, 0.03), other(-0.06, 0.04, measure=PRECISION),
-         other(0.02, 0.03, measure=ALARMS)],
-        ["neither gain nor loss is shown", "; a cost without a gain: 6.00 points of lesion "
-         "precision (95 % CI 2.00 to 10.00)."],
-    ),
-    "one cost is shown and the other is not; each arm is named": (
-        [GAIN, other(0.02, 0.007), gan(-0.12, 0.07, measure=PRECISION),
-         other(-0.06, 0.04, measure=PRECISION), gan(0.02, 0.03, measure=ALARMS)],
-        ["; this costs 12.00 points of lesion precision (95 % CI 5.00 to 19.00) with “a GAN” and "
-         "6.00 (95 % CI 2.00 to 10.00) with “another GAN”; no other cost is shown: +2.00 alarms "
-         "per 100 lesion-free cases (95 % CI −1.00 to +5.00) with “a GAN”."],
-    ),
-    "without an interval no cost is shown and none is denied": (
-        [GAIN, gan(0.11, 0, measure=ALARMS, interval=None), gan(None, 0, measure=PRECISION)],
-        ["; +11.00 alarms per 100 lesion-free cases (the design is too small for an interval).",
-         "! costs"],
-    ),
-    "without a lesion-free case that is said": (
-        [GAIN, gan(None, 0, measure=ALARMS)], ["; no lesion-free case is judged.", "! costs"]
-    ),
-    "what an arm without a gain costs is said of the arm": (
-        [gan(0.004, 0.01), gan(-0.12, 0.07, measure=PRECISION)],
-        ["! costs", "gan 80 % power; this costs 12.00 points of lesion precision"],
-    ),
-    **{
-        f"a gain that holds for {reach}": (
-            [gan(0.012, 0.007, generalises=reach)],
-            [f"with “a GAN”{limits}."],
-        )
+    ("why it shows nothing is said",
+     [gan(0.012, 0.007, p=0.014, p_holm=0.056), other(0.001, 0.007, p=0.7, p_holm=1.0)],
+     ["; the interval of “a GAN” leaves zero out, but p = 0.014 is 0.056 after Holm's "
+      "correction for 2 comparisons;",
+      "gan ; the interval leaves zero out, but p = 0.014 is 0.056 after Holm's correction for "
+      "2 comparisons;",
+      "other ! leaves zero out"]),
+    ("no test follows it of too few", [gan(0.012, 0.007, p=None, p_holm=None)],
+     ["leaves zero out, but draws and subjects are too few for a test to follow it"]),
+    ("a small p shows nothing if the interval holds zero", [gan(0.006, 0.007, p_holm=0.01)],
+     ["neither gain nor loss is shown"]),
+    ("a gain that there is no room for would not have been seen",
+     [gan(0.004, 0.2, mean_control=0.9)],
+     ["the design is too small to see even the largest gain that there is room for",
+      "! would have been seen"]),
+    ("gains that there is room for are told from others",
+     [gan(0.004, 0.2, mean_control=0.9), other(0.004, 0.02, mean_control=0.9)],
+     ["a gain of 2.80 points would have been seen with 80 % power, elsewhere none that there "
+      "is room for"]),
+    ("a gain within the margin is said to be that", [gan(0.002, 0.001)],
+     ["with “a GAN”, within the margin that makes no difference.",
+      "gan a gain is shown: +0.20 points",
+      "gan yet within the margin of ± 0.50 points"]),
+    ("sizes are named where they differ", [GAIN, gan(0.001, 0.01, 12)],
+     ["trained on 6 and 12 subjects", "with “a GAN” at N = 6;",
+      "+0.10 points (95 % CI −0.90 to +1.10) with “a GAN” at N = 12, so"]),
+    ("effects at all sizes are one range", [GAIN, gan(0.02, 0.007, 12)],
+     ["1.20 to 2.00 points (95 % CIs within 0.50 to 2.70) with “a GAN”."]),
+    ("a rival without a GAN that does as well is named", [gan(0.012, 0.005), elastic(0.013, 0.005)],
+     ["so no GAN is needed: “elastic control” does as well",
+      "gan “elastic control” does as well without a GAN (+1.30)",
+      "elastic ! without a GAN"]),
+    ("a rival that is not told apart is not called as good",
+     [gan(0.012, 0.005), elastic(0.006, 0.008)],
+     ["not told apart from “elastic control”, which needs no GAN", "! no GAN is needed"]),
+    ("a rival that is clearly behind is not held against the GAN",
+     [gan(0.02, 0.005), elastic(0.001, 0.002)], ["! needs no GAN", "! no GAN is needed"]),
+    ("a rival at another size is not held against the GAN",
+     [gan(0.012, 0.005), elastic(0.013, 0.005, 12)], ["! no GAN is needed"]),
+    ("a gain of rivals alone is not credited to a GAN", [gan(0.002, 0.01), elastic(0.013, 0.005)],
+     ["Dice is better by 1.30 points", " with “elastic control”, without a GAN; Dice changes",
+      "with “a GAN”, so neither gain nor loss is shown"]),
+    ("more real cases are a yardstick, not a rival", [gan(0.012, 0.005), double(0.03, 0.005)],
+     ["to compare: Dice is better by 3.00 points (95 % CI 2.50 to 3.50) with “twice the real",
+      "! no GAN is needed"]),
+    ("a yardstick without a gain is said to have none", [gan(0.002, 0.02), double(0.01, 0.02)],
+     ["This plan cannot tell what helps: “twice the real cases” is not shown to help. On "]),
+    ("a yardstick with a gain at one size says at which others the plan cannot tell",
+     [gan(0.002, 0.02), double(0.03, 0.005), gan(0.002, 0.02, 12), double(0.01, 0.02, 12)],
+     ["This plan cannot tell what helps: “twice the real cases” at N = 12 is not shown to "
+      "help. On "]),
+    ("a plan whose yardstick helps can tell", [gan(0.002, 0.02), double(0.03, 0.005)],
+     ["! cannot tell"]),
+    ("a difference without an interval claims nothing",
+     [gan(0.012, 0.007, interval=None, p_holm=None, mde=None)],
+     ["with “a GAN”, so neither gain nor loss is shown.",
+      "gan = At N = 6: +1.20 points (the design is too small for an interval)."]),
+    ("what a gain costs is said with its intervals, and Holm's correction hides no harm",
+     [GAIN, gan(-0.12, 0.07, measure=PRECISION, p_holm=0.2), gan(0.11, 0.04, measure=ALARMS)],
+     [" with “a GAN”; this costs 12.00 points of lesion precision (95 % CI 5.00 to 19.00), "
+      "and 11.00 more alarms per 100 lesion-free cases (95 % CI 7.00 to 15.00).",
+      "gan p = 0.001 after Holm; this costs 12.00 points of lesion precision (95 % CI 5.00"]),
+    ("a gain without a cost says what the intervals leave open",
+     [GAIN, gan(-0.01, 0.03, measure=PRECISION), gan(0.02, 0.03, measure=ALARMS)],
+     ["; this costs no false alarms that this plan can show: −1.00 points of lesion precision "
+      "(95 % CI −4.00 to +2.00), and +2.00 alarms per 100 lesion-free cases (95 % CI −1.00 to "
+      "+5.00)."]),
+    ("alarms of an arm without a gain are said",
+     [other(0.02, 0.03), other(-0.06, 0.04, measure=PRECISION),
+      other(0.02, 0.03, measure=ALARMS)],
+     ["neither gain nor loss is shown", "; a cost without a gain: 6.00 points of lesion "
+      "precision (95 % CI 2.00 to 10.00)."]),
+    ("one cost is shown and the other is not; each arm is named",
+     [GAIN, other(0.02, 0.007), gan(-0.12, 0.07, measure=PRECISION),
+      other(-0.06, 0.04, measure=PRECISION), gan(0.02, 0.03, measure=ALARMS)],
+     ["; this costs 12.00 points of lesion precision (95 % CI 5.00 to 19.00) with “a GAN” and "
+      "6.00 (95 % CI 2.00 to 10.00) with “another GAN”; no other cost is shown: +2.00 alarms "
+      "per 100 lesion-free cases (95 % CI −1.00 to +5.00) with “a GAN”."]),
+    ("without an interval no cost is shown and none is denied",
+     [GAIN, gan(0.11, 0, measure=ALARMS, interval=None), gan(None, 0, measure=PRECISION)],
+     ["; +11.00 alarms per 100 lesion-free cases (the design is too small for an interval).",
+      "! costs"]),
+    ("without a lesion-free case that is said", [GAIN, gan(None, 0, measure=ALARMS)],
+     ["; no lesion-free case is judged.", "! costs"]),
+    ("what an arm without a gain costs is said of the arm",
+     [gan(0.004, 0.01), gan(-0.12, 0.07, measure=PRECISION)],
+     ["! costs", "gan 80 % power; this costs 12.00 points of lesion precision"]),
+    *(
+        (f"a gain that holds for {reach}", [gan(0.012, 0.007, generalises=reach)],
+         [f"with “a GAN”{limits}."])
         for reach, limits in {
             "draws, seeds, subjects": "",
             "seeds, subjects": "; intervals say nothing of other draws",
             "subjects": "; intervals say nothing of other draws and seeds",
             "nothing": "; intervals say nothing of other draws, seeds and subjects",
         }.items()
-    },
-}  # fmt: skip
+    ),
+]  # fmt: skip
 """What is claimed of which comparisons: ``[ARM ]WORDS``; ``!`` without the words, ``=`` exactly."""
 
 
-@pytest.mark.parametrize(("compared", "words"), CLAIMS.values(), ids=CLAIMS)
+@pytest.mark.parametrize(
+    ("compared", "words"), [claim[1:] for claim in CLAIMS], ids=[claim[0] for claim in CLAIMS]
+)
 def test_the_verdict_claims_no_more_than_its_comparisons_show(compared, words):
     found = verdict(document(*compared))
     for said in words:

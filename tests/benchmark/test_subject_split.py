@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.runtime.errors import DataFault, IntegrityFault
+from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth_benchmark import running
 from gansynth_benchmark.access_log import AccessLog, person_hash
@@ -104,6 +104,11 @@ def test_too_few_people_are_told_in_one_line(split, words):
     line = str(refused.value)
     assert "\n" not in line
     assert [w for w in (*words, "people:") if w not in line] == []
+
+
+def test_a_look_at_nobody_says_how_to_look_at_somebody():
+    with pytest.raises(UsageFault, match=r"split\.development: 0 subjects.*--test-set"):
+        divided(development=0).judged(DEVELOPMENT)
 
 
 PEOPLE = ("Ada", "Grace", "Emmy")

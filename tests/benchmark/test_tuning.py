@@ -340,9 +340,10 @@ def toy_host(document: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def test_a_choice_may_be_typed_again_and_nothing_of_it_is_done_again(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        study, "JobSpec", lambda *of, **more: JobSpec(*of[:3], f"{__name__}:toy_host", **more)
-    )
+    def toy(key: str, title: str, kind: str, function: str, **more: Any) -> JobSpec:
+        return JobSpec(key, title, kind, f"{__name__}:toy_host", **more)
+
+    monkeypatch.setattr(study, "JobSpec", toy)
     made = plan(arms=["default", {"name": "pasted", "from": "copy-paste"}], tune={"folds": 2})
     asked = TuneRequest(plan="p", out=tmp_path / "tune", size=6, executor="here")
     with people():

@@ -4,6 +4,7 @@ import shutil
 import pytest
 
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault, UsageFault
+from gansynth_benchmark.jobs.attempt import FAILED, UNTRAINED
 from gansynth_benchmark.jobs.executor import LocalExecutor, parse_executor
 from gansynth_benchmark.jobs.machine import cuda_devices, device_names
 from gansynth_benchmark.jobs.ray_executor import RayExecutor
@@ -62,6 +63,15 @@ def test_a_failure_costs_its_dependents_and_nothing_else_and_is_told(small: Smal
     assert report.lines() == told
     with pytest.raises(TrainingFault, match=r"1 of 4 jobs failed.*bad: .*no such case"):
         report.raise_if_failed()
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"), [("TrainingFault", UNTRAINED), ("DataFault", FAILED), ("SystemExit", FAILED)]
+)
+def test_a_failure_says_whether_it_is_the_trainings_own(small: Small, fault, code):
+    small.add("bad", f"from gansynth.runtime.errors import *; raise {fault}('too few')")
+    (standing,) = small.run().standings
+    assert (standing.phase.name, standing.why, standing.code) == ("FAILED", "too few", code)
 
 
 def test_what_failed_or_was_damaged_is_done_again_and_nothing_else(small: Small):

@@ -1,17 +1,87 @@
+import os
+import secrets
+import shutil
 import signal
+import socket
+import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from gansynth_benchmark.jobs.attempt import DONE, AttemptResult, AttemptSpec
 from gansynth_benchmark.jobs.ray_executor import NOT_SHARED, RayExecutor, SharedFileProbe, _attempt
-from tests.benchmark.jobs.clusters import Cluster, running_head
 from tests.benchmark.jobs.small import FOREVER, Small, gone, key_of
 from tests.processes import until
+
+MARK = "TEST_CLUSTER"
+
+
+@dataclass
+class Cluster:
+    """A real Ray cluster on this machine, of nodes of one CPU each.
+
+    Attributes:
+        environ: variables of whoever connects; all processes of the cluster carry a mark in theirs.
+    """
+
+    environ: dict[str, str]
+
+    def start(self, *options: str) -> psutil.Process:
+        before = self.processes("raylet")
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *options]
+        command += ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--disable-usage-stats"]
+        command += ["--object-store-memory=80000000"]
+        environ = {key: value for key, value in self.environ.items() if key != "RAY_ADDRESS"}
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (raylet,) = (raylet for raylet in self.processes("raylet") if raylet not in before)
+        return raylet
+
+    def processes(self, name: str = "") -> list[psutil.Process]:
+        """Everything, or all of a name, that was started by the cluster and by its nodes."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(MARK) == self.environ[MARK]:
+                    found += [process] * (name in ("", process.name()))
+        return found
+
+    def end(self) -> None:
+        """Kill all of it; ``ray stop`` would end other people's clusters too."""
+        for _ in range(10):
+            left = self.processes()
+            for process in left:
+                with suppress(psutil.Error):
+                    process.kill()
+            psutil.wait_procs(left, timeout=5)
+        assert not self.processes()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Of one node, in a temporary folder of its own; only who knows the token may use it."""
+    folder = tempfile.mkdtemp(prefix="r")  # short: paths of sockets must be
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    own = {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_TMPDIR": folder, MARK: secrets.token_hex(8)}
+    cluster = Cluster({**os.environ, **token, **own})
+    try:
+        cluster.start("--head", f"--port={port}", "--include-dashboard=false")
+        yield cluster
+    finally:
+        cluster.end()
+        shutil.rmtree(folder, ignore_errors=True)
+
 
 HANGING = """
 time.sleep(2)
@@ -19,38 +89,21 @@ doomed = pathlib.Path("{doomed}")
 if doomed.exists() and doomed.read_text() == os.environ["RAY_RAYLET_PID"]:
     pathlib.Path("{hangs}").touch()
     time.sleep(600)
+document = [int(os.environ['RAY_RAYLET_PID'])]
 """
-NODE = "document = [int(os.environ['RAY_RAYLET_PID'])]"
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with running_head() as cluster:
-        yield cluster
 
 
 @pytest.mark.slow
 @pytest.mark.extra("ray")
 class TestCluster:
-    def test_all_results_come_though_a_node_is_lost(self, small: Small, cluster: Cluster):
-        first, second = cluster.raylets()[0].pid, cluster.second()
-        names, hangs = [f"job{index}" for index in range(6)], small.tmp / "hangs"
-        for name in names:
-            small.add(name, HANGING.format(doomed=small.tmp / "doomed", hangs=hangs) + NODE)
-        with small.runner("ray", env=cluster.environ) as runner:
-            until(lambda: second.pid in _nodes(small, names), 60)
-            (small.tmp / "doomed").write_text(str(second.pid))
-            until(hangs.exists, 60)
-            second.kill()
-            out, err = runner.communicate(timeout=120)
-        assert runner.returncode == 0, err
-        assert out == "6 jobs: 6 done\n"
-        assert _nodes(small, names) == {first, second.pid}
-        assert Counter(map(small.runs, names)) == {1: 5, 2: 1}
-        assert "(raylet)" in (small.store.work / "ray.log").read_text()
+    def test_more_than_a_node_has_is_refused(self, small: Small, cluster: Cluster):
+        small.add("one")
+        with small.runner("ray:cpus=3", env=cluster.environ) as runner:
+            _, err = runner.communicate(timeout=120)
+        assert "a job needs 3 CPUs and 0 GPUs, and none of the" in err
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-    def test_jobs_end_with_the_run(self, small: Small, cluster, number, code):
+    def test_jobs_end_with_the_run(self, small: Small, cluster: Cluster, number, code):
         small.add("long", FOREVER)
         small.add("queued", FOREVER)
         with small.runner("ray", env=cluster.environ) as runner:
@@ -61,30 +114,40 @@ class TestCluster:
         until(lambda: not small.store.held(key_of("long")))
         assert small.runs("queued") == 0
 
-    def test_more_than_a_node_has_is_refused(self, small: Small, cluster):
-        small.add("one")
-        with small.runner("ray:cpus=3", env=cluster.environ) as runner:
-            _, err = runner.communicate(timeout=120)
-        assert "a job needs 3 CPUs and 0 GPUs, and none of the" in err
+    def test_all_results_come_though_a_node_is_lost(self, small: Small, cluster: Cluster):
+        (first,) = cluster.processes("raylet")
+        second = cluster.start(f"--address={cluster.environ['RAY_ADDRESS']}")
+        names, hangs = [f"job{index}" for index in range(6)], small.tmp / "hangs"
+        for name in names:
+            small.add(name, HANGING.format(doomed=small.tmp / "doomed", hangs=hangs))
 
+        def nodes() -> set[int]:
+            return {small.document(n)[0] for n in names if small.store.at_hand(key_of(n))}
 
-def _nodes(small: Small, names: list[str]) -> set[int]:
-    return {small.document(name)[0] for name in names if small.store.at_hand(key_of(name))}
+        with small.runner("ray", env=cluster.environ) as runner:
+            until(lambda: second.pid in nodes(), 60)
+            (small.tmp / "doomed").write_text(str(second.pid))
+            until(hangs.exists, 60)
+            second.kill()
+            out, err = runner.communicate(timeout=120)
+        assert runner.returncode == 0, err
+        assert out == "6 jobs: 6 done\n"
+        assert nodes() == {first.pid, second.pid}
+        assert Counter(map(small.runs, names)) == {1: 5, 2: 1}
+        assert "(raylet)" in (small.store.work / "ray.log").read_text()
 
-
-@pytest.mark.slow
-@pytest.mark.extra("ray")
-def test_a_run_ends_when_the_head_is_lost(small: Small):
-    small.add("done")
-    small.add("long", FOREVER, needs=["done"])
-    with running_head() as cluster, small.runner("ray", env=cluster.environ) as runner:
-        small.command_of("long")
-        (head,) = (p for p in cluster.processes() if p.name() == "gcs_server")
-        head.kill()
-        _, err = runner.communicate(timeout=58)  # before Ray ends it, with no word of ours
-        assert runner.returncode == EnvironmentFault.exit_code
-        assert "does not answer any more" in err.splitlines()[-1]
-    assert small.store.at_hand(key_of("done"))
+    def test_a_run_ends_when_the_head_is_lost(self, small: Small, cluster: Cluster):
+        """The last test that the cluster sees."""
+        small.add("done")
+        small.add("long", FOREVER, needs=["done"])
+        with small.runner("ray", env=cluster.environ) as runner:
+            small.command_of("long")
+            (head,) = cluster.processes("gcs_server")
+            head.kill()
+            _, err = runner.communicate(timeout=58)  # before Ray ends it, with no word of ours
+            assert runner.returncode == EnvironmentFault.exit_code
+            assert "does not answer any more" in err.splitlines()[-1]
+        assert small.store.at_hand(key_of("done"))
 
 
 @pytest.mark.parametrize(
