@@ -137,7 +137,7 @@ def soft(limit: int) -> dict[str, Any]:
 
 
 def gpus(count: int) -> dict[str, Any]:
-    counted = {"gansynth.runtime.devices.cuda_devices": lambda: (count, [])}
+    counted: dict[str, Any] = {"gansynth.runtime.devices.cuda_devices": lambda: (count, [])}
     return {**counted, "torch.cuda.device_count": lambda: count}
 
 

@@ -117,10 +117,9 @@ def test_a_name_that_loop_and_generator_have_reaches_both():
 
 
 def test_several_values_are_a_text_with_commas_or_a_list():
-    for given in ("8,9", [8, 9]):
-        assert Own.model_validate({"size": given}).size == (8, 9)
-    for given in ("8", 8, [8]):
-        assert Own.model_validate({"size": given}).size == (8,)
+    given: dict[tuple[int, ...], list[Any]] = {(8, 9): ["8,9", [8, 9]], (8,): ["8", 8, [8]]}
+    for wanted, values in given.items():
+        assert [Own.model_validate({"size": v}).size for v in values] == [wanted] * len(values)
 
 
 class Sized(SetOptions):

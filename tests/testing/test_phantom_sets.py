@@ -186,7 +186,8 @@ def test_a_detectors_set_has_boxes_around_what_is_bright_and_people_in_one_split
         rows = np.array([line.split() for line in lines], float).reshape(-1, 5)
         centre, size = rows[:, 1:3], rows[:, 3:]
         pixels = np.asarray(Image.open(path))
-        assert (pixels.shape, pixels.dtype) == ((24, 24), np.uint8)
+        assert pixels.shape == (24, 24)
+        assert pixels.dtype == np.uint8
         boxes = np.concatenate([centre - size / 2, centre + size / 2], 1) * 24
         free.append(boxes.size == 0)
         assert np.allclose(boxes, np.rint(boxes), atol=1e-3)
