@@ -31,7 +31,8 @@ def test_groups_that_are_apart_stay_apart_and_no_others(features, least, most):
     from sklearn.metrics import silhouette_score
 
     places = embed(features)
-    assert (places.shape, places.dtype) == ((20, 2), np.float32)
+    assert places.shape == (20, 2)
+    assert places.dtype == np.float32
     assert least < silhouette_score(places, [0] * 10 + [1] * 10) < most
 
 

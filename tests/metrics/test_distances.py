@@ -37,17 +37,16 @@ def test_histograms_are_apart_by_deviations_of_the_real(one, real, expected):
 def test_channels_and_labels_are_measured_apart_and_as_a_whole_without_labels():
     schema = Schema(("T1", "FLAIR"), {"background": 0, "lesion": 1, "rare": 2}, (1.0, 1.0), "HW")
     images = np.random.default_rng(0).standard_normal((8, 2, 32, 32)).astype(np.float32)
-    labels = np.repeat(np.int16([1, 0]), 16)[:, None].repeat(32, 1)
+    labels = np.repeat([1, 0], 16)[:, None].repeat(32, 1).astype(np.int16)
     real = [Case(str(n), str(n), i, labels) for n, i in enumerate(images[:4])]
-    drawn = [
-        Sample(image + 2 * np.float32([[[0]], [[1]]]) * labels, labels) for image in images[4:]
-    ]
+    images[4:, 1] += 2 * labels
+    drawn = [Sample(image, labels) for image in images[4:]]
     found = dict(HistogramMetric().measure(drawn, real, schema))
     assert max(found["T1"], found["T1 lesion"], found["FLAIR background"]) < 0.1
     assert found["FLAIR lesion"] == pytest.approx(2, abs=0.1)
     assert np.isnan(found["FLAIR rare"])
-    found = HistogramMetric().measure([Sample(images[5])], real, schema)
-    assert list(found) == ["T1", "FLAIR"]
+    whole = HistogramMetric().measure([Sample(images[5])], real, schema)
+    assert list(whole) == ["T1", "FLAIR"]
 
 
 ONES = (1.0, 1.0, 1.0)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -45,7 +47,7 @@ def test_mean_dice(predicted, truth, dice):
 def test_a_saved_segmenter_is_read_again_and_a_full_disk_leaves_none(tmp_path):
     batches = CaseBatches(CaseCache(SOURCE), SOURCE.space)
     judge = train_segmenter(batches, SOURCE.schema, SOURCE.space.size, FEW)
-    case = SOURCE.load(SOURCE.held_out_ids[0])
+    case: Any = SOURCE.load(SOURCE.held_out_ids[0])
     assert mean_dice(judge.predict(case.image), case.labels, (1, 2)) > 0.6
     path = tmp_path / "segmenter.safetensors"
     with files_of_at_most(10), pytest.raises(EnvironmentFault, match="cannot be written"):

@@ -14,11 +14,11 @@ TRUTH = VarianceComponents(0.25, 0.25, 4, 0.25, 2.25)
 LITTLE = VarianceComponents(1e-4, 1e-4, 1e-4, 1e-4, 1e-4)
 
 
-def runs(mean: float, variance: VarianceComponents = LITTLE, seed: int = 99, design=DESIGN):
+def runs(mean, variance=LITTLE, seed=99, design: SimulationDesign = DESIGN) -> RunValues:
     return design.runs(mean + simulated(variance, design, np.random.default_rng(seed))[0])
 
 
-def curve(means: dict[int, float], variance=LITTLE, design=DESIGN) -> dict[int, RunValues]:
+def curve(means, variance=LITTLE, design: SimulationDesign = DESIGN) -> dict[int, RunValues]:
     return {size: runs(mean, variance, size, design) for size, mean in means.items()}
 
 

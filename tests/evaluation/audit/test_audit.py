@@ -4,6 +4,7 @@ import platform
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -71,6 +72,7 @@ OF_A_PATH = f"names data set 'gehirne'; {MUSTER}; holds a path, '{PATH}'"
 BIRTH = '{"PatientBirthDate": "x"}'
 NII = "NIfTI header"
 DAMAGED = "not read: damaged, or no"
+MUSTERED: Any = {field: {field: b"muster_01"} for field in ("aux_file", "db_name", "intent_name")}
 LEAKS = {
     # texts
     "json value": ("a.json", '{"samples": [{"of": "muster_01"}]}', f"'samples[0].of': {MUSTER}"),
@@ -91,8 +93,8 @@ LEAKS = {
     # NIfTI
     "descrip": ("a.nii.gz", volume(descrip=b"TE=2.9;T=12"), f"{NII}, descrip: holds 'TE=2.9;T=12'"),
     **{
-        field: ("a.nii.gz", volume(**{field: b"muster_01"}), f"{NII}, {field}: {HELD}")
-        for field in ("aux_file", "db_name", "intent_name")
+        field: ("a.nii.gz", volume(**text), f"{NII}, {field}: {HELD}")
+        for field, text in MUSTERED.items()
     },
     "extension": ("a.nii.gz", volume(extension=b"of muster_01 "), f"{NII} extension: holds 'of "),
     "slice time": ("a.nii.gz", volume(slice_duration=0.083), "slice_duration: is 0.083, expected"),

@@ -1,6 +1,6 @@
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -78,8 +78,8 @@ def test_lesions_are_judged_one_by_one():
     seen[10:14, 14:18] = 1  # touches no lesion: no lesion's failure, a false alarm
     seen[29, 29] = 1
     alarms = weights.false_alarms(truth, seen, (1, 2), (2.0, 2.0), least=2)
-    found = [(a.box[0].start, a.box[1].start, a.voxels) for a in alarms]
-    assert found == [(10, 14, 16), (20, 20, 16)]  # another class is there
+    pieces = [(a.box[0].start, a.box[1].start, a.voxels) for a in alarms]
+    assert pieces == [(10, 14, 16), (20, 20, 16)]  # another class is there
     found = weights.score_lesions(truth, seen, (1, 2), framed(truth.shape), least=1)
     by = {tuple(np.round(np.array(j.lesion.place) * 30 - 0.5).astype(int)): j for j in found}
     assert len(by) == 5
@@ -198,7 +198,7 @@ def named(folder, *cases):
 
 @pytest.mark.parametrize("learnt", [True, False])
 def test_a_class_that_is_never_found_comes_with_a_warning(tmp_path, learnt):
-    reporter, source = Recorder(), Blobs()
+    reporter, source = Recorder(), cast(Any, Blobs())
     folder = named(tmp_path / "p", *source.train_ids)
     source.misses = lambda case: case.labels.max() == 2 and not (learnt and case.id == "case_01")
     found_in(source, tmp_path / "f.json", predictions=[folder], reporter=reporter)

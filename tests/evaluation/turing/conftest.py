@@ -21,7 +21,7 @@ DEEP = {"steps": "2", "precision": "fp32", "batch_size": "1", "width": "4", "lev
 def once(factory, name, make) -> Path:
     """A run of six people, one or two of them held out, and its study; made by one worker."""
     base = factory.getbasetemp()
-    home = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / f"turing_{name}"
+    home: Path = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / name
     with filelock.FileLock(home.with_suffix(".lock")):
         if not (home / "done").exists():
             write_phantoms("brats", home / "data", 6, options=PhantomOptions(spacing_mm=8.0))
@@ -39,7 +39,7 @@ def made(tmp_path_factory) -> SimpleNamespace:
         fit("dcgan", asked, run, settings=FLAT, edits=(), device="cpu", reporter=NullReporter())
         make_study(run, options=TuringOptions(n=4, origin="all"), device="cpu")
 
-    return SimpleNamespace(flat=once(tmp_path_factory, "flat", make))
+    return SimpleNamespace(flat=once(tmp_path_factory, "turing_flat", make))
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def deep_study(tmp_path_factory, tmp_path: Path) -> Study:
         fit("cgan3d", asked, run, reporter=NullReporter(), **usual)  # type: ignore[arg-type]
         make_study(run, options=TuringOptions(n=3), device="cpu")
 
-    run = once(tmp_path_factory, "deep", make)
+    run = once(tmp_path_factory, "turing_deep", make)
     return open_study(shutil.copytree(run / "turing" / "study", tmp_path / "deep"))
 
 

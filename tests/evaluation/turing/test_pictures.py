@@ -51,7 +51,8 @@ def seen(found, image):
 def test_held_out_cases_and_samples_are_shown_in_one_window_to_the_byte(toy_run):
     found = gathered(toy_run)
     assert Counter(told["truth"] for told in found.key) == {"real": 4, "synthetic": 4}
-    assert (found.images.shape, found.images.dtype) == ((8, 2, 1, 32, 32), np.uint8)
+    assert found.images.shape == (8, 2, 1, 32, 32)
+    assert found.images.dtype == np.uint8
     assert {told["case"] for _, told in of(found, "real")} == set(SOURCE.held_out_ids)
     for image, told in of(found, "real"):
         assert np.array_equal(image[:, 0], seen(found, SOURCE.load(told["case"]).image))

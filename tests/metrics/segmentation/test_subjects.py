@@ -28,7 +28,7 @@ AFFINE = np.array([[0, 0, -2.0, 5], [1.0, 0, 0, -3], [0, 3.0, 0, 7], [0, 0, 0, 1
 HOST: Any = SimpleNamespace(
     header=lambda case: CaseHeader(f"of {case}", (), ()), schema=SimpleNamespace(ignore=None)
 )
-ARRAYS = [blobs(np.random.default_rng(seed), (12, 14, 10)) for seed in range(2)]
+ARRAYS: Any = [blobs(np.random.default_rng(seed), (12, 14, 10)) for seed in range(2)]
 
 
 @pytest.fixture
