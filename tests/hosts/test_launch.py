@@ -40,7 +40,7 @@ WARNINGS = ["warning: draws are no longer logged", "warning: samples are few"]
 def train(folder: Path, stream: Any, end: str = "pass", quiet: bool = False) -> str:
     """What a reporter has written of a training that ends as told."""
     (folder / "training.py").write_text(TRAINING.replace("END", end))
-    how = ("training", [], folder, "the training")
+    how: Any = ("training", [], folder, "the training")
     variables = {**os.environ, "PYTHONPATH": str(folder)}
     train_apart(*how, variables=variables, reporter=RichReporter(stream, quiet=quiet))
     shown: str = stream.getvalue().replace(str(folder / LOG), "LOG")

@@ -70,8 +70,8 @@ def test_items_stay_in_their_places_and_real_ones_are_the_very_objects(cases, to
     items = [object() for _ in range(6)]
     mixed = gansynth.mix(items, toy_bank("b"), "1:0")
     assert list(mixed) == items  # which ends of itself
-    for index in (-1, np.int64(2), torch.tensor(3)):
-        assert mixed[index] is items[int(index)]
+    for place in (-1, np.int64(2), torch.tensor(3)):
+        assert mixed[place] is items[int(place)]
 
 
 def test_a_sample_is_a_dictionary_of_tensors_unless_told_otherwise(cases, toy_bank):

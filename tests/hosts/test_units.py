@@ -1,6 +1,7 @@
 """Samples in other units than the real images are refused once; like units never are."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,10 +57,13 @@ def test_data_sets_and_loaders_of_other_units_are_refused(real, samples, refused
     forms: list[Callable[[Any], Any]] = [lambda image: {"image": image, "label": 0}]
     if samples is GREY:
         forms += [lambda image: (image, 0), np.asarray]
-    for form in forms:
+
+    def mixed(form: Callable[[Any], Any]) -> Any:
         items = [form(image) for image in real]
-        mixed = gansynth.mix(items, bank, "1:1", as_item=lambda s, form=form: form(s.image))
-        assert told(lambda mixed=mixed: mixed.__getitems__([0, 1]), bank) == refused
+        return gansynth.mix(items, bank, "1:1", as_item=lambda sample: form(sample.image))
+
+    for form in forms:
+        assert told(partial(mixed(form).__getitems__, [0, 1]), bank) == refused
     batches = ({"data": real[i : i + 2]} for i in [0, 2, 4, 6] * 4)
     loader = gansynth.mix_batches(batches, bank, "1:1")
     assert told(lambda: next(loader), bank) == refused
