@@ -1,0 +1,101 @@
+"""Real data sets, as each source reads them: orientation, people, intensities, boxes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gansynth.core.fingerprint import alike, prints_of, sharing
+from gansynth.core.requests.hosts import ImportRequest
+from gansynth.core.source import SourceRequest
+from gansynth.hosts.commands import report_import
+from gansynth.runtime.files import read_nifti
+from gansynth.sampling.run_source import open_source
+from gansynth_deepmedic.source import open_deepmedic
+from tests.conftest import DATA
+from tests.data.sets import check_request, request
+from tests.deepmedic_sets import TRAIN_VALUES, stored, write_config
+from tests.yolo_sets import opened, write_yaml
+
+pytestmark = pytest.mark.data
+HIPPOCAMPUS = DATA / "msd_task04_hippocampus"
+BRATS = DATA / "brats2015_deepmedic" / "brats_2013_pat0005_1"
+FIGSHARE = DATA / "figshare_brain_tumor_axial_yolo"
+FILES = {
+    "flair": "Flair_subtrMeanDivStd.nii.gz",
+    "t1c": "T1c_subtrMeanDivStd.nii.gz",
+    "labels": "OTMultiClass.nii.gz",
+    "roi": "brainmask.nii.gz",
+}
+
+
+def test_a_subject_of_brats_lies_as_deepmedic_reads_it(tmp_path: Path) -> None:
+    for name, file in FILES.items():
+        (tmp_path / f"{name}.cfg").write_text(f"{(BRATS / file).resolve()}\n")
+    lists = {"channelsTraining": ["flair.cfg", "t1c.cfg"], "gtLabelsTraining": "labels.cfg"}
+    values = {**TRAIN_VALUES, **lists, "roiMasksTraining": "roi.cfg"}
+    config = write_config(tmp_path / "trainConfig.cfg", values)
+    source: Any = open_deepmedic(SourceRequest("deepmedic", str(config)))
+    case, host = source.load(BRATS.name), source.host_case(BRATS.name)
+    assert case.image.shape == (2, 155, 240, 240)
+    inside = host.view(np.rint(stored(host.roi))) > 0
+    assert 0.1 < inside.mean() < 0.25
+    assert np.array_equal(host.view(stored(host.channels[1])), case.image[1])
+    labels = host.view(np.rint(stored(host.labels)))
+    assert np.array_equal(np.where(inside, labels, -1), case.labels)
+    body = case.image[:, inside]
+    assert np.allclose(body.mean(axis=1), 0, atol=0.3)
+    assert np.allclose(body.std(axis=1), 1, atol=0.5)
+
+
+def test_the_hippocampus_is_imported_for_nnunet(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"root": str(tmp_path), "quiet": True}
+    report = report_import(ImportRequest(source=f"msd:{HIPPOCAMPUS}", target="nnunet:4", **asked))
+    found = report.document
+    assert (found["dataset"], found["cases"]) == ("Dataset004_Hippocampus", 173)
+    assert (found["subjects"], found["copied"], found["written"]) == (112, 346, 0)
+    assert {held_out for _, held_out in found["folds"]} == {34, 35}
+
+
+def test_the_hippocampus_is_in_order_and_split_by_person() -> None:
+    asked = request(HIPPOCAMPUS, "msd")
+    assert not check_request(asked).findings
+    source = open_source(asked)
+    train, held_out = (
+        {source.header(c).subject for c in ids} for ids in (source.train_ids, source.held_out_ids)
+    )
+    assert train & held_out == set()
+    assert source.space.size == (40, 56, 40)
+    assert source.load(source.train_ids[0]).image.std() == pytest.approx(1, abs=0.2)
+
+
+def test_boxes_of_figshare_are_read_in_pixels(tmp_path: Path) -> None:
+    numbers = sorted(map(str, (FIGSHARE / "images").iterdir()))
+    (tmp_path / "train.txt").write_text("\n".join(numbers[:400]))
+    (tmp_path / "val.txt").write_text("\n".join(numbers[410:]))
+    lists = {split: str(tmp_path / f"{split}.txt") for split in ("train", "val")}
+    names = (FIGSHARE / "classes.txt").read_text().split()
+    data = write_yaml(tmp_path, {"path": str(FIGSHARE), "names": names, "channels": 1, **lists})
+    source = opened(data, read={"allow_outside": "yes", "spacing": "0.49"})
+    assert (len(source.train_ids), len(source.held_out_ids)) == (400, 125)
+    assert (source.space.size, source.schema.spacing) == ((256, 256), (0.98, 0.98))
+    boxes = source.load("0001").boxes
+    assert boxes is not None
+    wanted = np.array([[0.345, 0.52, 0.495, 0.74]]) * 256
+    np.testing.assert_allclose(boxes.coords, wanted, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "pattern", ["msd_task04_hippocampus/imagesTr/*.nii.gz", "lgg_flair3d128/images/*.nii.gz"]
+)
+def test_no_two_people_look_alike(pattern: str) -> None:
+    volumes = [read_nifti(file) for file in sorted(DATA.glob(pattern))]
+    prints = [prints_of(v.array[None], np.abs(np.diag(v.affine))[:3].tolist()) for v in volumes]
+    assert len(prints) >= 77
+    for number, one in enumerate(prints):
+        assert len(one) == 2
+        assert all(one)
+        others = prints[number + 1 :]
+        assert alike(others, [one]) == sharing(others, [one]) == {}
