@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -26,6 +27,7 @@ from gansynth.core.schema import Boxes, Sample, Schema
 from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import digest_of
 from tests.disks import files_of_at_most
+from tests.processes import until
 
 LIVE = BankSpec(
     samples=SampleRequest(edits=("elastic",)),
@@ -520,3 +522,35 @@ def test_a_live_bank_on_a_full_disk_makes_room_and_gives_up_only_with_its_last_s
     assert held[5:] == [(5, True, True)] * 7
     assert BankReader(bank).count() == 1
     assert (BankReader(bank).age() or 0) < 1800
+
+
+@pytest.mark.fault(29)
+@pytest.mark.slow
+def test_a_writer_killed_at_any_moment_leaves_no_torn_sample(bank):
+    BankWriter.create(bank, LIVE).close()
+    sample: Any = make_sample(7, (60, 60, 60))
+    reader, trials, left = BankReader(bank), 0, 0
+
+    def write() -> None:
+        with BankWriter.attach(bank) as writer:
+            while True:
+                writer.publish(sample, {})
+                writer.beat()
+
+    while trials < 20 or left < 5:  # as long as it takes in the midst of a write
+        trials += 1
+        last = reader.ids()[-1:]
+        child = multiprocessing.get_context("fork").Process(target=write)
+        child.start()
+        until(lambda last=last: reader.ids()[-1:] != last)  # type: ignore[misc]
+        if trials % 2:
+            until(lambda: any(bank.glob(".*.tmp-*")), step=0.0)
+        child.kill()
+        child.join()
+        left += len(list(bank.glob(".*.tmp-*")))
+        verify_bank(bank)
+        assert reader.count() <= LIVE.capacity + 1
+        for name in reader.ids():
+            same(reader.read(name).labels, sample.labels)
+    BankWriter.attach(bank).close()
+    assert list(bank.glob(".*.tmp-*")) == []

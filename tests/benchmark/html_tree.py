@@ -127,6 +127,18 @@ def check_same_tables(page: Element, markdown: str) -> int:
     return len(told)
 
 
+def contrast(one: str, other: str) -> float:
+    """How much lighter one of two colours, #rrggbb, is than the other (WCAG 2.2)."""
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
 def whole_tables(markdown: str) -> int:
     """How many tables there are, each with as many cells in every line."""
     tables = re.findall(r"(?:^\|.*\n)+", markdown, re.MULTILINE)

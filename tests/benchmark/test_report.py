@@ -21,9 +21,13 @@ from tests.benchmark.html_tree import (
     check_inert,
     check_same_tables,
     check_speaks_for_itself,
+    contrast,
     parsed,
     whole_tables,
 )
+from tests.house import ROOT
+
+STYLE = ROOT / "gansynth" / "report" / "templates" / "style.css"
 
 
 @cache
@@ -124,6 +128,15 @@ def test_hostile_names_are_no_markup():
     outside = re.sub(r"^(`{3,})yaml\n.*?^\1$", "", text, flags=re.DOTALL | re.MULTILINE)
     assert "&lt;script&gt;" in outside
     assert "<" not in outside.replace("&lt;", "")
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_words_stand_out_of_what_is_behind_them(scheme):
+    roots = re.findall(r":root \{(.*?)\}", STYLE.read_text(), re.DOTALL)
+    colours = dict(re.findall(r"--([a-z_-]+): (#[0-9a-f]{6})", roots[scheme]))
+    pairs = [(word, on) for word in ("ink", "soft", "link") for on in ("ground", "raised")]
+    for word, ground in [*pairs, ("warn", "warn-ground"), ("ink", "warn-ground")]:
+        assert contrast(colours[word], colours[ground]) >= 4.5, (word, ground)
 
 
 def scored(measure=documents.DICE, **scores):

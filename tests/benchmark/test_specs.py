@@ -1,5 +1,8 @@
 import json
+import os
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -257,3 +260,12 @@ def test_a_dry_run_times_fits_with_training_steps_those_with_a_number_first():
     generators = [("copypaste", {}), ("cgan3d", {}), ("cgan3d", {"steps": "9"})]
     fits = [fit_spec({}, {"generator": name, "set": given}, 0, "") for name, given in generators]
     assert learning(fits) == [fits[2], fits[1]]
+
+
+@pytest.mark.slow
+def test_keys_are_the_same_in_every_process():
+    code = "from tests.benchmark.test_specs import USUAL; print(*USUAL.values())"
+    environ = {**os.environ, "PYTHONHASHSEED": "12345"}
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, env=environ, check=True)
+    assert done.stdout.split() == list(USUAL.values())

@@ -113,3 +113,11 @@ def test_the_folder_for_a_cpu_torch_runs_another_sitecustomize_too(tmp_path):
     path = os.pathsep.join((str(torchvision_compat.CPU_TORCH), str(tmp_path)))
     command = [sys.executable, "-c", "import sys; assert sys.seen"]
     subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True)
+
+
+@pytest.mark.fault(44)
+@pytest.mark.slow
+def test_torchvision_imports_with_the_folder_for_a_cpu_torch_on_the_path():
+    environ = {**os.environ, "PYTHONPATH": str(torchvision_compat.CPU_TORCH)}
+    code = "import sys; assert 'torch' not in sys.modules; import torchvision.ops"
+    subprocess.run([sys.executable, "-c", code], env=environ, check=True)

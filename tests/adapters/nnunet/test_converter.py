@@ -23,6 +23,8 @@ from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.cases import hashes_of
 from gansynth_nnunet.converter import SpaceConverter, check_seen, rehearse
 from gansynth_nnunet.source import NnunetSource
+from tests.adapters.nnunet.conftest import log_of, sidecar
+from tests.conftest import FIT
 
 AFFINE = np.array([[0, 0, -0.9, 30], [1.3, 0, 0, -10], [0, -2.5, 0, 5], [0, 0, 0, 1.0]])
 """The file's x runs to the front, y to the feet, z to the left; each has its own spacing."""
@@ -318,3 +320,23 @@ def test_a_frame_takes_its_place_in_the_scan_it_came_from(skewed, whole):
         np.testing.assert_allclose(image, part(wanted, labels), atol=1e-4)
     else:
         assert 0.6 < agree < 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # nnU-Net's and torch's, of each other's deprecations
+@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
+def test_nnunet_trains_on_a_generator_of_raw_scans(
+    ready, skewed, run_cli, tmp_path, monkeypatch, configuration
+):
+    preprocess(skewed, configuration)
+    NnunetSource(skewed.request())
+    data = ("--data", "nnunet-raw:501", "--root", skewed.root, "-o", tmp_path / "run")
+    assert run_cli("fit", "cgan3d", *data, *FIT, "--set=steps=1", "-q").exit_code == 0
+    monkeypatch.setenv("nnUNet_preprocessed", str(skewed.preprocessed.parent))
+    told = {"generator": tmp_path / "run", "device": "cpu", "edit": ["flip"]}
+    trainer = ready(configuration, offline=True, bank_size="4", **told)
+    trainer.run_training()
+    (session,) = sidecar(trainer)["sessions"]
+    assert session["generator"]["conversion"]["by"] == "nnU-Net's preprocessor"
+    assert session["drawn"]["synthetic"] > 0 == session["drawn"]["fell_back"]
+    assert "samples are converted by nnU-Net's preprocessor" in log_of(trainer)

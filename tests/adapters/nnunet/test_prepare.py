@@ -1,4 +1,7 @@
 import os
+import shutil
+import subprocess
+import sys
 import time
 from math import prod
 from typing import Any
@@ -119,3 +122,26 @@ def test_a_configuration_added_later_keeps_the_earlier_ones(toy_copy):
     configurations = read_json(path)["configurations"].items()
     found = {k: c["architecture"]["arch_kwargs"]["features_per_stage"] for k, c in configurations}
     assert found == wanted
+
+
+SCRIPT = """
+import sys
+from gansynth.core.requests.hosts import PrepareRequest
+from gansynth_nnunet.plans import PrepareSettings
+from gansynth_nnunet.prepare import prepare
+if __name__ == "__main__":
+    asked = PrepareRequest(data="nnunet:501", configuration="2d", processes=1, root=sys.argv[1])
+    prepare(asked, PrepareSettings())
+"""
+
+
+@pytest.mark.slow
+def test_nnunets_own_worker_processes_start(toy_copy, tmp_path):
+    shutil.rmtree(toy_copy.preprocessed / "nnUNetPlans_2d")
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, str(script), str(toy_copy.root)], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert len(NnunetSource(toy_copy.request(configuration="2d", fold="all")).train_ids) == 6

@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import random
 import subprocess
@@ -17,8 +18,10 @@ from gansynth.bank.draw_log import DrawCounter
 from gansynth.core.schedule import choose_cases
 from gansynth.core.source import lineage_of
 from gansynth.hosts.record import TrainingResult, read_sessions
+from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import SHOWN, SHOWS
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, TrainingFault, UsageFault
+from gansynth.runtime.files import read_json
 from gansynth_nnunet import launch
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER, fault_of_rank
 from gansynth_nnunet.mixed import MixedNnunetDataset
@@ -404,3 +407,64 @@ def test_one_producer_serves_two_ranks_which_draw_differently(nnunet, told, fitt
     counts = record["sessions"][0]["drawn"]
     assert counts["synthetic"] == sum(map(len, drawn))
     assert counts["real"] + counts["synthetic"] == 3 * (2 + 1)
+
+
+@pytest.mark.slow
+def test_the_stock_command_trains(nnunet, told, frozen_bank, tmp_path):
+    told(bank=frozen_bank())
+    command = [
+        str(Path(sys.executable).with_name("nnUNetv2_train")),
+        *("501", "3d_fullres", "0", "-tr", TRAINER, "-p", nnunet.plans, "-device", "cpu"),
+    ]
+    path = str(torchvision_compat.CPU_TORCH)
+    workers = dict.fromkeys(("nnUNet_n_proc_DA", "nnUNet_def_n_proc", "OMP_NUM_THREADS"), "1")
+    environ = {**os.environ, **workers, "PYTHONPATH": path}
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=280)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert "Mean Validation Dice" in ended.stdout
+    record = read_json(next((tmp_path / "results").rglob("gansynth_session.json")))
+    assert record["complete"]
+    assert record["sessions"][0]["drawn"]["realised"] == 0.5
+
+
+PREDICT = """
+import sys
+sys.modules["gansynth"] = sys.modules["gansynth_nnunet"] = None  # any import of them fails
+from nnunetv2.inference.predict_from_raw_data import predict_entry_point
+sys.argv[0] = "nnUNetv2_predict"
+predict_entry_point()
+"""
+
+
+@pytest.mark.slow
+def test_nnunet_predicts_without_gansynth_what_our_trainer_predicts(nnunet, trainer, tmp_path):
+    import nibabel as nib
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    trainer.run_training()
+    case, images = "p1_left", tmp_path / "in"
+    images.mkdir()
+    paths = [nnunet.raw / "imagesTr" / f"{case}_000{i}.nii.gz" for i in (0, 1)]
+    for path in paths:
+        (images / path.name).symlink_to(path)
+    command = [
+        *(sys.executable, "-c", PREDICT, "-i", str(images), "-o", str(tmp_path / "out")),
+        *("-d", "501", "-tr", TRAINER, "-p", nnunet.plans, "-c", "3d_fullres", "-f", "0"),
+        *("-device", "cpu", "-npp", "0", "-nps", "0"),
+    ]
+    environ = {k: v for k, v in os.environ.items() if k != "nnUNet_extTrainer"}
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=110)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    found = np.asarray(nib.Nifti1Image.from_filename(tmp_path / "out" / f"{case}.nii.gz").dataobj)
+
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    trainer.set_deep_supervision_enabled(False)
+    trainer.network.eval()
+    made = [trainer.network, trainer.plans_manager, trainer.configuration_manager]
+    made += [[trainer.network.state_dict()], trainer.dataset_json, "any"]
+    predictor.manual_initialization(*made, trainer.inference_allowed_mirroring_axes)
+    data, properties = SimpleITKIO().read_images([str(p) for p in paths])
+    expected = predictor.predict_single_npy_array(data, properties)
+    assert len(np.unique(expected)) > 1
+    assert np.array_equal(found, expected.T)

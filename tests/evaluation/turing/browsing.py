@@ -80,3 +80,20 @@ def drag(page: Any, dx: float, dy: float) -> None:
     page.mouse.down()
     page.mouse.move(x + dx, y + dy, steps=4)
     page.mouse.up()
+
+
+def swipe(page: Any, *fingers: tuple[float, float, float, float]) -> None:
+    """Move fingers over the image, each from (x, y) to (x, y), in shares of it."""
+    page.evaluate("scrollTo(0, 0)")
+    box = page.locator(".frame").first.bounding_box()
+    protocol = page.context.new_cdp_session(page)
+    for step in range(-1, 9):
+        share, points = max(step, 0) / 8, []
+        for number, (a, b, c, d) in enumerate(fingers):
+            x, y = a + share * (c - a), b + share * (d - b)
+            at = {"x": box["x"] + box["width"] * x, "y": box["y"] + box["height"] * y}
+            points.append({**at, "id": number})
+        kind = "touchStart" if step < 0 else "touchMove"
+        protocol.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    protocol.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    protocol.detach()

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import CaseHeader, SourceRequest
 from gansynth.hosts.held_out import LEVELS, METRICS, PREDICTIONS, evaluate_held_out
 from gansynth.hosts.record import FILE
 from gansynth.metrics.segmentation import evaluate
-from gansynth.metrics.segmentation.evaluation import OWN
+from gansynth.metrics.segmentation.evaluation import OWN, at_thresholds
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import read_nifti, write_json_atomic
+from gansynth.runtime.files import read_json, read_nifti, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
 from gansynth_deepmedic.adapter import DeepMedicAdapter
@@ -186,3 +187,30 @@ def test_deepmedics_own_predictions_are_found_by_their_names(tmp_path):
 def test_a_host_that_draws_no_label_maps_says_so(tmp_path):
     with pytest.raises(UsageFault, match="yolo leaves no label maps of held-out cases"):
         object.__new__(YoloAdapter).judged(tmp_path)
+
+
+@pytest.mark.slow
+def test_nnunets_own_dice_is_ours(toy_copy):
+    """Of a real training, on the grid and under the names that nnU-Net writes."""
+    from gansynth_nnunet.adapter import NnunetAdapter
+    from gansynth_nnunet.source import NnunetSource
+
+    adapter = NnunetAdapter(NnunetSource(toy_copy.request()))
+    iterations = {f"num_{which}iterations_per_epoch": "1" for which in ("", "val_")}
+    quick, (_, kept) = {"num_epochs": "1", **iterations}, adapter.saving_levels()
+    options = ("-device", "cpu", *kept)
+    outcome = adapter.start(
+        AugmentRequest(target="nnunet", ratio="1:0", set=quick, options=options)
+    )
+    judged = adapter.judged(outcome.folder)
+    found = evaluate(judged, ONE, measures=("dice",)).per_case
+    whole = evaluate(judged, (("foreground", (1, 2)),), measures=("dice",)).per_case
+    cut = at_thresholds(judged, (1, 2), "case")["dice@alarms/foreground"]
+    assert {case: {"dice/foreground": row[OWN]} for case, row in cut.items()} == whole
+    assert set(found) == set(adapter.source.held_out_ids)
+    assert any(value for case in found.values() for value in case.values())
+    summary = read_json(outcome.folder / "validation" / "summary.json")
+    for case in summary["metric_per_case"]:
+        name = Path(case["prediction_file"]).name.removesuffix(".nii.gz")
+        theirs = {f"dice/{label}": one["Dice"] for label, one in case["metrics"].items()}
+        assert found[name] == pytest.approx(theirs)
