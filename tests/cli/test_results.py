@@ -161,8 +161,8 @@ def test_an_evaluation_is_told_by_its_three_answers_first(run):
     found = evaluation.full() | {"files": {"report.html": "out/report.html"}}
     lines = list(lines_of_evaluation(found, run))
     assert lines[0] == (
-        "Realism: ◆ Like real in 3 of 10 figures  ▼ Unlike real in 6 of 10 figures  "
-        "○ Cannot tell in 1 of 10 figures"
+        "Realism: ◆ Like real in 2 of 8 figures  ▼ Unlike real in 5 of 8 figures  "
+        "○ Cannot tell in 1 of 8 figures"
     )
     assert [line.partition(":")[0] for line in lines[1:3]] == ["Labels", "Memorisation"]
     assert lines[3].startswith("ALARM ")

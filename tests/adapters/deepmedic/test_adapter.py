@@ -58,9 +58,10 @@ def test_what_trains_has_to_be_said(kit, refused, monkeypatch):
     bare = ("-o", kit.output)
     refused("", "--export DIR~--deepmedic", to=bare)
     refused("-- -dev cpu", "--deepmedic~GANSYNTH_DEEPMEDIC", to=bare)
-    of_program = f"--set deepmedic={kit.checkout}"
+    checkout = kit.program["deepmedic"]
+    of_program = f"--set deepmedic={checkout}"
     refused(of_program, "--set model: DeepMedic has no network of its own", to=bare)
-    monkeypatch.setenv("GANSYNTH_DEEPMEDIC", str(kit.checkout))
+    monkeypatch.setenv("GANSYNTH_DEEPMEDIC", checkout)
     refused("-- -dev cpu", "-model modelConfig.cfg", to=bare)
 
 
