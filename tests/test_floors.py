@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.house import FLOORS, ROOT, read_house
+from tests.house import FLOORS, PRODUCT, ROOT, TESTS, read_house
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,14 @@ def test_every_package_is_on_a_floor(house):
         house.package(m) if house.shelf(m) == "gansynth" else house.shelf(m) for m in house.files
     }
     assert used - {"gansynth"} == set(FLOORS)
+
+
+def test_tests_grow_no_faster_than_the_product():
+    def lines(*folders: str) -> int:
+        files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+        return sum(path.read_text("utf-8").count("\n") for path in files)
+
+    assert lines("tests") <= TESTS * lines(*PRODUCT)
 
 
 def test_the_table_in_contributing_is_this_one():
