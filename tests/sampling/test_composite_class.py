@@ -196,6 +196,21 @@ def test_classes_are_as_frequent_as_in_training(both):
     assert 2 not in found
 
 
+def test_a_part_judges_its_samples_in_units_of_its_own(both, monkeypatch):
+    whole = drawer(both)
+    parts = {part.name: part.run for part in whole.run.generator.parts}  # type: ignore[attr-defined]
+    for name, part in parts.items():
+        monkeypatch.setattr(
+            part.generator,
+            "reject_reason",
+            lambda s, name=name: f"{name}: {np.abs(s.image).max():.3f}",
+        )
+    for sample in whole.draw_raw(0, 4):
+        name, _, most = sample.provenance["reject_reason"].partition(": ")
+        assert name == sample.provenance["class"]
+        assert 0 < float(most) <= 1
+
+
 def test_only_one_class_may_be_asked_for_and_only_one_that_is_drawn(both):
     samples = drawer(both, classes=("metastasis",)).draw(0, 5)
     assert {sample.provenance["class"] for sample in samples} == {"metastasis"}
