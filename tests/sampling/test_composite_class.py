@@ -198,7 +198,7 @@ def test_classes_are_as_frequent_as_in_training(both):
 
 def test_a_part_judges_its_samples_in_units_of_its_own(both, monkeypatch):
     whole = drawer(both)
-    parts = {part.name: part.run for part in whole.run.generator.parts}  # type: ignore[attr-defined]
+    parts = {part.name: part.run for part in whole.run.generator.parts}
     for name, part in parts.items():
         monkeypatch.setattr(
             part.generator,
