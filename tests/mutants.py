@@ -127,7 +127,7 @@ def survives(tests: list[str], path: Path, changed: str) -> bool:
     try:
         path.write_text(changed)
         child.start()
-        child.join(timeout=400)
+        child.join(timeout=900)
         return child.exitcode == 0
     finally:
         child.kill()
@@ -163,9 +163,9 @@ def main() -> None:
     for package in asked.packages or PACKAGES:
         folder = f"tests/{package}" if (ROOT / "tests" / package).is_dir() else "tests"
         for path, kind, lines, changed in mutants_of(package, asked.seed, asked.count):
-            row: dict[str, Any] = {"file": str(path.relative_to(ROOT)), "line": lines.start}
-            row |= {"kind": kind, "killed": False}
-            if not earlier or tuple(row.values())[:3] in killed:
+            file = str(path.relative_to(ROOT))
+            row = {"file": file, "line": lines.start, "kind": kind, "killed": False}
+            if not earlier or (file, lines.start, kind) in killed:
                 tests = [folder]
                 if asked.contexts:
                     tests = reaching(asked.contexts, path, lines, folder, known)
