@@ -46,29 +46,22 @@ SHAPE = (24, 28, 24)
 CONFIGURATIONS = ("3d_fullres", "2d")
 
 LONGEST = (
+    "adapters/test_conformance_training",
     "adapters/test_conformance",
     "plugins/test_conformance",
-    "adapters/test_conformance_training",
-    "adapters/deepmedic/test_training",
-    "evaluation/test_evaluation",
-    "unchanged/test_unchanged",
-    "runtime/test_distributed",
-    "hosts/test_compare",
-    "sampling/test_composite",
-    "benchmark/test_report",
-    "adapters/yolo/test_detectors",
-    "metrics/test_conformance",
     "benchmark/test_end_to_end",
-    "conditions/test_edits",
-    "fitting/test_fit",
-    "hosts/test_segments",
-    "bank/test_producer",
-    "adapters/nnunet/test_export",
-    "training/test_zoo",
+    "testing/test_testing",
+    "evaluation/test_evaluation",
+    "adapters/deepmedic/test_training",
+    "adapters/nnunet/test_trainer",
     "sampling/test_sample_check",
+    "hosts/test_compare",
+    "sampling/test_filters",
+    "metrics/test_conformance",
     "cli/test_evaluate",
+    "fitting/test_fit",
 )
-"""Files that take more than some ten seconds, the longest first."""
+"""Files that take more than some seven seconds, the longest first."""
 
 
 def pytest_addoption(parser):
