@@ -20,6 +20,13 @@ from gansynth_deepmedic.source import DeepMedicSource, open_deepmedic
 CHANNELS = ("flair", "t1c")
 AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
 """As most brains are stored: x and y run against nibabel's axes."""
+BRATS_FILES = {
+    "flair": "Flair_subtrMeanDivStd.nii.gz",
+    "t1c": "T1c_subtrMeanDivStd.nii.gz",
+    "labels": "OTMultiClass.nii.gz",
+    "roi": "brainmask.nii.gz",
+}
+"""Of a real subject in ``../shared/data/brats2015_deepmedic``."""
 TRAIN_VALUES: Mapping[str, Any] = {
     "sessionName": "toy",
     "folderForOutput": "./output",

@@ -15,23 +15,17 @@ from gansynth.sampling.run_source import open_source
 from gansynth_deepmedic.source import open_deepmedic
 from tests.conftest import DATA
 from tests.data.sets import check_request, request
-from tests.deepmedic_sets import TRAIN_VALUES, stored, write_config
+from tests.deepmedic_sets import BRATS_FILES, TRAIN_VALUES, stored, write_config
 from tests.yolo_sets import opened, write_yaml
 
 pytestmark = pytest.mark.data
 HIPPOCAMPUS = DATA / "msd_task04_hippocampus"
 BRATS = DATA / "brats2015_deepmedic" / "brats_2013_pat0005_1"
 FIGSHARE = DATA / "figshare_brain_tumor_axial_yolo"
-FILES = {
-    "flair": "Flair_subtrMeanDivStd.nii.gz",
-    "t1c": "T1c_subtrMeanDivStd.nii.gz",
-    "labels": "OTMultiClass.nii.gz",
-    "roi": "brainmask.nii.gz",
-}
 
 
 def test_a_subject_of_brats_lies_as_deepmedic_reads_it(tmp_path: Path) -> None:
-    for name, file in FILES.items():
+    for name, file in BRATS_FILES.items():
         (tmp_path / f"{name}.cfg").write_text(f"{(BRATS / file).resolve()}\n")
     lists = {"channelsTraining": ["flair.cfg", "t1c.cfg"], "gtLabelsTraining": "labels.cfg"}
     values = {**TRAIN_VALUES, **lists, "roiMasksTraining": "roi.cfg"}

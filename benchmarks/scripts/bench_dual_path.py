@@ -34,12 +34,6 @@ from common import print_table, write
 HERE = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(HERE))
 REFERENCE = HERE / "tests/adapters/segmenter/reference/dual_path.json"
-FILES = {
-    "flair": "Flair_subtrMeanDivStd.nii.gz",
-    "t1c": "T1c_subtrMeanDivStd.nii.gz",
-    "labels": "OTMultiClass.nii.gz",
-    "roi": "brainmask.nii.gz",
-}
 WIDTH, BATCH, CROP, SEGMENT = 15, 8, 57, 25
 FEATURES = [15, 15, 20, 20, 20, 20, 25, 25]
 INTENSITIES = {
@@ -165,7 +159,10 @@ def _middle(case: Path, edge: int) -> Any:
     """The middle of a case in cubes: float32 (C, edge, edge, edge), of stored axes."""
     import nibabel
 
-    channels = [np.asarray(nibabel.load(case / FILES[key]).dataobj) for key in ("flair", "t1c")]
+    from tests.deepmedic_sets import BRATS_FILES
+
+    files = [case / BRATS_FILES[key] for key in ("flair", "t1c")]
+    channels = [np.asarray(nibabel.load(file).dataobj) for file in files]
     inner = tuple(slice((n - edge) // 2, (n - edge) // 2 + edge) for n in channels[0].shape)
     return np.stack([channel[inner] for channel in channels]).astype(np.float32)
 
@@ -225,6 +222,8 @@ def _configurations(
     folder: Path, cases: Sequence[Path], held: Path, steps: int
 ) -> tuple[Path, Path]:
     """Write both of DeepMedic's configurations: ``steps`` in three epochs of subepochs of 10."""
+    from tests.deepmedic_sets import BRATS_FILES
+
     home = (folder / "configurations" / held.name).absolute()
     home.mkdir(parents=True, exist_ok=True)
     values: dict[str, Any] = {
@@ -246,7 +245,7 @@ def _configurations(
         ("Training", [case for case in cases if case != held]),
         ("Validation", [held]),
     ):
-        for name, file in FILES.items():
+        for name, file in BRATS_FILES.items():
             text = "".join(f"{(case / file).resolve()}\n" for case in listed)
             (home / f"{part}_{name}.cfg").write_text(text)
         values[f"channels{part}"] = [f"./{part}_{name}.cfg" for name in ("flair", "t1c")]
