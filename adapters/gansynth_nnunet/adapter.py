@@ -446,7 +446,13 @@ def hosted(training: ApartTraining, trainer: Any) -> NnunetAdapter:
     """
     from gansynth_nnunet.source import NnunetSource
 
-    plans, request = trainer.plans_manager, training.request
+    plans, request, checked = trainer.plans_manager, training.request, training.folder
+    own = Path(trainer.output_folder)
+    if checked is not None and own.resolve() != checked.path.resolve():
+        raise IntegrityFault(
+            f"{own}: nnU-Net would write its results here, expected {checked.path}, which was "
+            "checked; nothing was trained. Report it, or name the folder: -o"
+        )
     subjects = training.source.get("subjects")
     if subjects is None and request.bank is None and request.run is not None:
         subjects = request.run.manifest["request"]["subjects"]
@@ -460,6 +466,7 @@ def hosted(training: ApartTraining, trainer: Any) -> NnunetAdapter:
     )
     adapter = NnunetAdapter(NnunetSource(source))
     adapter.trainer = trainer
+    adapter.handed_over = checked
     if request.mix.synthetic:
         records = {record.id: record for record in training.held_out}
         ids = set(adapter.source.held_out_ids)

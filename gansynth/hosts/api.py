@@ -214,7 +214,8 @@ def _train(adapter: Framework, request: AugmentRequest) -> Augmented:
     adapter.check_drawing(request)  # also for a host whose ``check`` does not
     if request.dry_run:
         return Augmented(adapter, plan_training(adapter, request, folder))
-    reporter.say(f"the training {folder}")
+    if folder.finished:
+        reporter.say(f"the training {folder}")
     if request.mix.synthetic and not folder.finished:
         # now, with progress, and not in the producer
         learn_ahead(

@@ -201,6 +201,8 @@ class Framework(Adapter):
     total: int
     batch_size: int
     sample_source: SampleSource | None
+    handed_over: TrainingFolder | None = None
+    """The folder of a training as it was checked and locked, for whoever trains in it."""
     _opened: tuple[AugmentRequest, Self] | None = None
     _drawable: AugmentRequest | None = None
 
@@ -598,19 +600,20 @@ class Framework(Adapter):
         output = self.opened(request).output
         with record.training_in(lambda: self.training_folder(request)) as folder:
             if not folder.finished:
+                self.opened(request).handed_over = folder
                 if self.apart:
-                    self._train_apart(request, output)
+                    self._train_apart(request, folder)
                 else:
                     self.train_here(request, self.reporter)
             return TrainingResult.of(record.read_sessions(output), output)
 
-    def _train_apart(self, request: AugmentRequest, output: Path) -> None:
-        file, opened = output / CONFIG, self.opened(request)
+    def _train_apart(self, request: AugmentRequest, folder: TrainingFolder) -> None:
+        file, opened = folder.path / CONFIG, self.opened(request)
         held_out = opened.held_out if request.mix.synthetic else ()
-        training = ApartTraining(request, self.source.request.to_json(), held_out)
+        training = ApartTraining(request, self.source.request.to_json(), held_out, folder)
         write_json_atomic(file, training.to_json())
         train_apart(
-            *("gansynth.hosts.launch", [str(file)], output),
+            *("gansynth.hosts.launch", [str(file)], folder.path),
             f"the training of {self.title or self.name}",
             variables=opened.environment(file),
             reporter=self.reporter,
@@ -680,7 +683,8 @@ class Framework(Adapter):
         host.request = request
         refuse_unaugmented(request.set, self.augmentation, usual=request.host_augmentation)
         host.seed = request.seed if host.options.seed is None else host.options.seed
-        host.output = host.place()
+        # A process of the training may have variables that name other folders than those checked.
+        host.output = host.place() if self.handed_over is None else self.handed_over.path
         host.open_training()
         return host
 
@@ -1091,6 +1095,7 @@ class Job:
         from gansynth.runtime.devices import pick_device
 
         host, complete, threads = self.host, False, torch.get_num_threads()
+        self._say_where_it_begins()
         asked = nullcontext(StopRequest()) if host.apart else stop_request()
         with asked as self.stop:
             limit_threads(pick_device(host.device).type)
@@ -1104,6 +1109,19 @@ class Job:
             finally:
                 torch.set_num_threads(threads)
                 self.close(complete)
+
+    def _say_where_it_begins(self) -> None:
+        checked = self.host.handed_over
+        if checked is not None and checked.done != self.first:
+            unit, title = self.host.unit, self.host.title or self.host.name
+            raise IntegrityFault(
+                f"{self.folder}: {title} begins at {unit} {self.first}, expected {unit} "
+                f"{checked.done}, that of the newest checkpoint in {checked.path}. Nothing was "
+                f"trained and nothing overwritten; report it, or {record.ELSEWHERE}"
+            )
+        begun = checked is not None and checked.begun
+        begins = TrainingFolder(self.folder, self.first, self.steps, self.host.unit, begun)
+        self.say(f"the training {begins}")
 
     def begin(self) -> None:
         """Start the producer, wait for samples, make the plan, and write the record."""

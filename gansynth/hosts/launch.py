@@ -12,7 +12,7 @@ from typing import Any
 
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.hosts.record import LOG
+from gansynth.hosts.record import LOG, TrainingFolder
 from gansynth.runtime import processes
 from gansynth.runtime.child import NAME, SHOWN, SHOWS, WARNING, entry
 from gansynth.runtime.files import read_json
@@ -27,6 +27,7 @@ class ApartTraining(Document):
     request: AugmentRequest
     source: Mapping[str, Any] = field(default_factory=dict)  # what was checked, a `SourceRequest`
     held_out: tuple[CaseRecord, ...] = ()  # which need not be read again
+    folder: TrainingFolder | None = None  # which was checked and is locked
 
 
 def train_apart(
@@ -104,6 +105,7 @@ def main(arguments: Sequence[str]) -> int:
         host: Any = installed().host(training.request.target)(source)
         if training.held_out:
             host.held_out = training.held_out
+        host.handed_over = training.folder
         host.train_here(training.request, None)
 
     return entry(work)

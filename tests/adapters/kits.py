@@ -226,10 +226,12 @@ def lit(image: Any) -> bool:
     return bool(image.max() >= MARK)
 
 
-def in_process(words: Sequence[str], environ: Mapping[str, str], log: Path, **more: Any) -> Any:
+def in_process(
+    words: Sequence[str], environ: Mapping[str, str], log: Path, show: Any = None, **more: Any
+) -> Any:
     """Stands in for ``processes.run``: a module runs in this process, other commands as before."""
     if words[1] != "-m":  # DeepMedic's program is of another Python
-        return RUN(words, environ, log, **more)
+        return RUN(words, environ, log, show=show, **more)
     said = io.StringIO()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
@@ -245,6 +247,8 @@ def in_process(words: Sequence[str], environ: Mapping[str, str], log: Path, **mo
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     log.write_text(said.getvalue())
+    for line in said.getvalue().splitlines() if show is not None else ():
+        show(line)
     stopped = {143: signal.SIGTERM, 130: signal.SIGINT}.get(code, 0)
     return processes.ProcessResult(code, said.getvalue(), stopped)
 

@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from gansynth.bank.training_bank import TrainingBank
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import case_content, lineage_of
 from gansynth.hosts import dry_run
+from gansynth.hosts.host import framework
 from gansynth.sampling.run import locked
 from tests.adapters.kits import HOSTS, Kit, command, in_this_process, kit_of, synthetic_draws
 from tests.banks import write_bank
@@ -157,14 +158,19 @@ def test_real_cases_alone_need_no_generator_bank_or_producer(kit, run_cli):
 
 @pytest.fixture(scope="module", params=HOSTS)
 def continued(request, tmp_path_factory) -> Kit:
-    """Synthetic samples only, then chosen cases only: stopped where one ends, and gone on with."""
+    """Synthetic samples only, then chosen cases only: stopped where one ends, and gone on with.
+
+    No folder is named: the results lie where the host puts them.
+    """
     kit = kit_of(request.param, tmp_path_factory.mktemp("continued"), request.getfixturevalue)
-    words = kit.training(kit.bank(), "--schedule", "finetune:30%@50%", ratio="0:1")
+    words = unnamed(kit.training(kit.bank(), "--schedule", "finetune:30%@50%", ratio="0:1"))
     with pytest.MonkeyPatch.context() as patch:
         in_this_process(patch)
+        patch.chdir(kit.folder)
         with patch.context() as cutting:
             kit.cut(cutting)
             assert command(*words).exit_code == 143
+        (kit.output,) = (record.parent for record in kit.folder.rglob(kit.record))
         (session,) = kit.sessions()
         assert not session["complete"]
         planned = command(*words, "--dry-run", "--json")
@@ -173,7 +179,15 @@ def continued(request, tmp_path_factory) -> Kit:
     said = f"goes on at {kit.unit} {kit.epochs // 2} of {kit.epochs} in {kit.output}"
     assert json.loads(planned.stdout)["training"] == said
     assert said in result.stderr
+    assert [record.parent for record in kit.folder.rglob(kit.record)] == [kit.output]
     return kit
+
+
+def unnamed(words: Sequence[str]) -> list[str]:
+    """The same words without those that name a folder for results."""
+    pairs = zip(["", *words], words, strict=False)
+    named = ("-o", "--root")
+    return [word for before, word in pairs if word not in named and before not in named]
 
 
 @pytest.mark.fault(30)
@@ -197,6 +211,17 @@ def test_a_schedule_changes_the_ratio_at_its_epoch_also_where_one_goes_on(contin
     assert first["chosen"] == second["chosen"] != []
     assert set(second["chosen"]) < set(source.train_ids)
     assert real_cases(continued) <= set(second["chosen"])
+
+
+def test_a_host_that_begins_elsewhere_than_at_its_checkpoint_trains_nothing(
+    kit, refuse, monkeypatch
+):
+    host = framework(kit.host)
+    look = host.training_folder
+    monkeypatch.setattr(host, "training_folder", lambda *of: replace(look(*of), done=1))
+    begins = [f"begins at {kit.unit} 0, expected {kit.unit} 1", "nothing overwritten"]
+    refuse(*kit.training(kit.bank()), code=6, says=begins)
+    assert kit.logs() == []
 
 
 def real_cases(kit: Kit) -> set[str]:
