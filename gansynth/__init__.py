@@ -24,7 +24,18 @@ _HOMES = {
 __all__ = sorted([*_HOMES, "__version__"])
 
 COMMANDS = (
-    *("fit", "load", "check", "sample", "evaluate", "augment", "benchmark", "options", "show"),
+    *(
+        "fit",
+        "load",
+        "check",
+        "sample",
+        "evaluate",
+        "augment",
+        "predict",
+        "benchmark",
+        "options",
+        "show",
+    ),
     *("cache", "hard_cases", "turing_test", "tune", "papers", "detections", "demo"),
     *("import_data", "prepare", "splits", "doctor"),
     *("fill_bank", "live_bank", "mix", "mix_batches", "mix_segments"),

@@ -95,6 +95,7 @@ from .data.read_options import register_read_options as register_read_options
 from .fitting.api import fit as fit
 from .fitting.recipe import find_recipe as find_recipe
 from .hosts.api import augment as augment
+from .hosts.api import predict as predict
 from .hosts.batchgenerators_loader import mix_batches as mix_batches
 from .hosts.commands import CommandReport as CommandReport
 from .hosts.commands import check as check

@@ -27,6 +27,7 @@ from gansynth.core.schedule import Mix
 from gansynth.core.source import CaseSource
 from gansynth.hosts.host import Framework, FrameworkOptions, Job
 from gansynth.hosts.launch import device_of
+from gansynth.hosts.prediction import PredictJob
 from gansynth.hosts.record import FILE, TrainingResult, read_sessions
 from gansynth.hosts.sample_source import SampleSource
 from gansynth.metrics.segmentation.evaluation import FILE as METRICS
@@ -322,6 +323,7 @@ class DeepMedicAdapter(Framework):
         commit = commit_of(self.program.checkout)
         return {
             "model": self.model,
+            "program": [str(self.program.checkout), str(self.program.python)],
             "session": config.session,
             "epochs_of_deepmedic": config.epochs,
             "subepochs_of_an_epoch": config.subepochs,
@@ -390,6 +392,12 @@ class DeepMedicAdapter(Framework):
         return replace(result, warnings=(*said, *result.warnings, *([why] if why else [])))
 
     # -- its predictions -------------------------------------------------------------------------
+
+    @classmethod
+    def predict_images(cls, job: PredictJob) -> Sequence[Path]:
+        from gansynth_deepmedic.predict import predict_images
+
+        return predict_images(job)
 
     def evaluate(self, job: Job) -> Mapping[str, Any]:
         """Compare DeepMedic's segmentations; without them, return the Dice in its log."""

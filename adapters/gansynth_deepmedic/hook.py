@@ -292,9 +292,25 @@ def main(path: str) -> None:
     Pool.terminate = _terminate  # type: ignore[method-assign, assignment]
     with contextlib.suppress(ValueError):  # where the system cannot fork
         multiprocessing.set_start_method("fork", force=True)
-    sys.path.insert(0, str(order.checkout))
-    if bridged := bridge():
-        print(f"{NAME}bridged for newer packages: {', '.join(bridged)}", flush=True)
+    _find(order.checkout)
     Hook(order).patch()
-    sys.argv = [str(order.checkout / SCRIPT), *order.arguments]
+    _run(order.checkout, order.arguments)
+
+
+def predict(checkout: str, arguments: Sequence[str]) -> None:
+    """Run ``deepMedicRun`` as it is, with the arguments of a test."""
+    obey()
+    _find(Path(checkout))
+    _run(Path(checkout), arguments)
+
+
+def _find(checkout: Path) -> None:
+    sys.path.insert(0, str(checkout))
+    bridged = bridge()
+    if bridged:
+        print(f"{NAME}bridged for newer packages: {', '.join(bridged)}", flush=True)
+
+
+def _run(checkout: Path, arguments: Sequence[str]) -> None:
+    sys.argv = [str(checkout / SCRIPT), *arguments]
     runpy.run_path(sys.argv[0], run_name="__main__")

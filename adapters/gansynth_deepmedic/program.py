@@ -14,7 +14,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,15 +66,15 @@ for package in sys.argv[1:]:
     print(package, version(there[package][0]) if package in there else "")
 """
 """Its first lines also run in an old Python."""
-_START = """
+_IMPORT = """
 import sys, types
 for name, folder in zip(("gansynth", "gansynth_deepmedic"), sys.argv[2:]):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [folder]
-from gansynth_deepmedic.hook import main
-main(sys.argv[1])
+from gansynth_deepmedic.hook import main, predict
 """
 """Finds gansynth's two packages by folder; all other modules are those of DeepMedic's Python."""
+PACKAGE_FOLDERS = (str(Path(child.__file__).parents[1]), str(Path(__file__).parent))
 ORDER = "gansynth_order.json"
 CHECKPOINT = "gansynth_checkpoint.json"
 """File in the output folder: DeepMedic's newest checkpoint, and the subepochs before it."""
@@ -277,13 +277,25 @@ def run_program(
     if job.stop():
         raise SystemExit(128 + job.stop())
     log, file = ProgramLog(job, config), job.folder / LOG
-    packages = Path(child.__file__).parents[1], Path(__file__).parent
-    words = [str(program.python), "-P", "-c", _START, str(job.folder / ORDER)]
-    ended = run([*words, *map(str, packages)], environ_of(), file, show=lambda line: log.look())
+    words = [*_start(program, "main(sys.argv[1])"), str(job.folder / ORDER), *PACKAGE_FOLDERS]
+    ended = run(words, environ_of(), file, show=lambda line: log.look())
     log.look()
     raise_if_stopped(ended)
     if not log.complete:
         raise log.fault(ended, file)
+
+
+def run_test(program: DeepMedicProgram, arguments: Sequence[str], log: Path) -> ProcessResult:
+    """Run a test of the stock DeepMedic; its exit code, always 0, says nothing."""
+    words = _start(program, "predict(sys.argv[1], sys.argv[4:])")
+    words += [str(program.checkout), *PACKAGE_FOLDERS, *arguments]
+    ended = run(words, environ_of(), log, show=lambda line: None)
+    raise_if_stopped(ended)
+    return ended
+
+
+def _start(program: DeepMedicProgram, call: str) -> list[str]:
+    return [str(program.python), "-P", "-c", f"{_IMPORT}{call}\n"]
 
 
 @dataclass

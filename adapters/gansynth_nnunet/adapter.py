@@ -26,6 +26,7 @@ from gansynth.core.source import CaseSource, SourceRequest, case_records
 from gansynth.core.space import Space
 from gansynth.hosts.host import Framework, Job
 from gansynth.hosts.launch import ApartTraining, device_of
+from gansynth.hosts.prediction import PredictJob
 from gansynth.hosts.record import FILE as RECORD
 from gansynth.hosts.record import TrainingFolder, TrainingResult, mix_name, read_sessions
 from gansynth.hosts.sample_source import SampleSource
@@ -357,6 +358,18 @@ class NnunetAdapter(Framework):
     def evaluate(self, job: Job) -> Mapping[str, Any]:
         """Leave it to nnU-Net's command, which validates when its trainer has ended."""
         return {}
+
+    @classmethod
+    def predict_images(cls, job: PredictJob) -> Sequence[Path]:
+        from gansynth_nnunet.predict import predict_images
+
+        done, name = newest_checkpoint(job.folder)
+        total = job.session["of_epochs"]
+        if done < total:
+            job.reporter.warn(
+                f"{job.folder}: is trained for {done} of {total} epochs; predicted by {name}"
+            )
+        return predict_images(job, name)
 
     # -- benchmarks ------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from gansynth.data.folds import grouped_splits
 from gansynth.data.nifti import VolumeSource
 from gansynth.data.read_options import VolumeOptions, options_of, refuse_idle_read
 from gansynth.hosts.commands import CommandReport
+from gansynth.hosts.prediction import THICKNESS
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, read_nifti_header, whole_folder
 from gansynth.runtime.progress import counting
@@ -29,9 +30,6 @@ from gansynth_nnunet.dataset import NnunetRoot, write_splits
 from gansynth_nnunet.raw import raise_on_errors
 
 ENDING = ".nii.gz"
-THICKNESS = 999.0
-"""Millimetres of a picture's third axis, as nnU-Net's own reader of pictures says: it must be the
-longest, so that nnU-Net trains across the other two."""
 _WITHOUT_EFFECT = {"window", "spacing", "size", "frame", "whole", "resampling", "between", "boxes"}
 
 

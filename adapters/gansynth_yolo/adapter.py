@@ -20,13 +20,19 @@ from pydantic import Field
 
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.schedule import Mix
+from gansynth.core.schema import Boxes
 from gansynth.core.source import CaseSource
+from gansynth.data.case_writer import yolo_lines
+from gansynth.data.picture_files import picture_header
+from gansynth.data.pictures import PictureSource
 from gansynth.hosts.epoch_plan import count_places
 from gansynth.hosts.host import Framework, FrameworkOptions, Job
 from gansynth.hosts.launch import device_of
+from gansynth.hosts.prediction import PredictJob
 from gansynth.hosts.record import read_sessions
 from gansynth.metrics.detection.measures import summary
 from gansynth.metrics.detection.record import (
+    DetectedBoxes,
     Detections,
     ImageDetections,
     TrueBoxes,
@@ -35,6 +41,7 @@ from gansynth.metrics.detection.record import (
     write_detections,
 )
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.files import disk_errors, replace_text
 from gansynth.runtime.yaml_text import parse_yaml
 from gansynth_yolo.detectors import DETECTORS, KEPT, MOST_FOUND, NMS_IOU, DetectorJob, detector
 from gansynth_yolo.mirror import check_path, mirror, mirrored
@@ -43,6 +50,8 @@ from gansynth_yolo.source import YoloImage, YoloSource
 MODELS = {"libreyolo": "yolox-n", "ultralytics": "yolo11n.yaml"}
 MIRROR = "data"
 """Folder in the output with links to the user's images and labels, read by the detector."""
+SHOWN = 0.25
+"""Least confidence of predicted boxes, the usual one of YOLO."""
 WEIGHTS = "detector"  # folder in the output for the detector's own files
 
 
@@ -198,6 +207,31 @@ class YoloAdapter(Framework):
                 write_detections(job.folder / file_of(split), found)
         return summary(read_detections(job.folder / self.result))
 
+    @classmethod
+    def predict_images(cls, job: PredictJob) -> Sequence[Path]:
+        """Write the boxes of each picture as YOLO does, with their confidence behind them."""
+        host = cls.reopened(job)
+        images = job.opened(host.source.schema.channels, host.source)
+        if not isinstance(images, PictureSource):
+            raise UsageFault(
+                f"{job.images}: is {images.request.kind}, expected a folder of pictures"
+            )
+        own = host.job
+        weights = job.folder / read_detections(job.folder / cls.result).about["weights"]
+        job.begin(target=cls.name, classes=list(own.names), least_confidence=SHOWN)
+        cases = list(images.found.pictures.values())
+        paths = [picture.image for picture in cases]
+        files = []
+        found = detector(host.options.detector).predict(own, weights, paths)
+        for picture, boxes in zip(cases, found, strict=True):
+            target = job.out / f"{picture.case}.txt"
+            with disk_errors(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+            text = yolo_results(boxes, picture_header(picture.image).shape)
+            replace_text(target, text)
+            files.append(target)
+        return files
+
     def _look(self, own: DetectorJob, weights: Path, split: str) -> Iterator[ImageDetections]:
         paths = mirrored(self.source, own.data.parent, split)
         found = detector(self.options.detector).predict(own, weights, list(paths.values()))
@@ -274,3 +308,13 @@ def true_boxes(image: YoloImage) -> TrueBoxes:
     boxes = image.boxes.coords[:, [1, 0, 3, 2]].astype(np.float64)
     inside = (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
     return TrueBoxes(boxes[inside], image.rows[inside, 0].astype(np.int64))
+
+
+def yolo_results(found: DetectedBoxes, shape: Sequence[int]) -> str:
+    """Return lines of class, box as shares of the image (height, width), and confidence."""
+    kept = found.scores >= SHOWN
+    coords = found.boxes[kept][:, [1, 0, 3, 2]].astype(np.float32)
+    boxes = Boxes(coords, found.labels[kept].astype(np.int16))
+    lines = yolo_lines(boxes, shape).splitlines()
+    scores = found.scores[kept].tolist()
+    return "".join(f"{line} {score:.6f}\n" for line, score in zip(lines, scores, strict=True))

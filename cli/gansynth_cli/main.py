@@ -53,6 +53,7 @@ COMMANDS = {
     "sample": ("sample", "Generate labelled samples from a run."),
     "show": ("show", "Print where the files of a run are, and how far it has come."),
     "augment": ("augment", "Train a target framework with samples mixed in at a ratio."),
+    "predict": ("predict", "Predict new images by a training of gansynth augment."),
 }
 """Command -> (module below ``gansynth_cli.commands``, perhaps with a name in it; a line for
 ``gansynth --help``), in the order in which a new user needs them."""

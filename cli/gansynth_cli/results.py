@@ -138,23 +138,12 @@ def lines_of_training(
     else:
         figures = [f"{key} {value:.3g}" for key, value in _numbers(metrics, names=names)][:TOLD]
         yield from [f"on real held-out cases: {', '.join(figures)}"] * bool(figures)
+    yield then("predict", document["folder"], "IMAGES", "-o", "predicted")
     if (Path(document["folder"]) / "gansynth_detections.json").is_file():
         yield then("detections", document["folder"])
     else:
         proof = "gansynth benchmark has subsets, seeds and statistics"
         yield Hint(f"next: the same with --compare; {proof}")
-        if target == "nnunet":
-            yield Hint(f"to predict: {_stock_prediction(Path(document['folder']))}")
-
-
-def _stock_prediction(fold: Path) -> str:
-    """Return nnU-Net's own command that predicts by a training in its folder of a fold."""
-    results, data_set, model = fold.parents[2], fold.parents[1].name, fold.parent.name
-    trainer, plans, configuration = model.split("__")
-    return (
-        f"nnUNet_results={results} nnUNetv2_predict -d {data_set} -tr {trainer} -p {plans} "
-        f"-c {configuration} -f {fold.name.removeprefix('fold_')} -i IMAGES -o PREDICTIONS"
-    )
 
 
 def lines_of_samples(report: Mapping[str, Any], run: Path) -> Iterator[str]:

@@ -242,10 +242,16 @@ def stem(name: str) -> str | None:
     return match["stem"] if match and not name.startswith(".") else None
 
 
-def _volumes_in(folder: Path) -> list[tuple[str, Path]]:
+def volumes_in(folder: Path) -> list[tuple[str, Path]]:
     """Stems and paths of a folder's NIfTI files, sorted by name; empty if there is no folder."""
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
     return [(short, folder / name) for name in names if (short := stem(name))]
+
+
+def numbered_channel(short: str) -> tuple[str, str] | None:
+    """Case and number of a channel in a name like ``case_0001``; None for another name."""
+    match = _CHANNEL.fullmatch(short)
+    return None if match is None else (match["case"], match["channel"])
 
 
 def _folders_in(folder: Path) -> list[Path]:
@@ -398,12 +404,12 @@ def _list_pairs(name: str, collector: Collector, options: VolumeOptions) -> Volu
     below = [home.name for home in _folders_in(folder)]
     if labels not in below:
         labels = like_labels(below) or labels
-    drawn = _volumes_in(folder / labels)
+    drawn = volumes_in(folder / labels)
     for short, path in drawn:
         collector.put(rows[short], "labels", path)
-    for short, path in _volumes_in(folder / images):
-        match = None if short in dict(drawn) else _CHANNEL.fullmatch(short)
-        case, channel = (match["case"], match["channel"]) if match else (short, "")
+    for short, path in volumes_in(folder / images):
+        numbered = None if short in dict(drawn) else numbered_channel(short)
+        case, channel = numbered or (short, "")
         collector.put(rows[case], channel, path)
     numbers = sorted({suffix for row in rows.values() for suffix in row.files} - {"", "labels"})
     # Beside imagesTr/ it is nnU-Net's or the Decathlon's own: they have kinds of source.
@@ -481,7 +487,7 @@ def _list_bids(
         for at, folders, _ in os.walk(home):
             folders.sort()
             raw = Path(at).name == "anat" and home.name != "derivatives"
-            for short, path in _volumes_in(Path(at)):
+            for short, path in volumes_in(Path(at)):
                 match = _BIDS.fullmatch(short)
                 if match is not None and (raw or match["suffix"] in BIDS_LABELS):
                     row = rows["_".join(filter(None, (match["sub"], match["ses"])))]
@@ -531,7 +537,7 @@ def _case_folders(collector: Collector) -> Iterator[CaseRow]:
 
 def _case_folder(collector: Collector, folder: Path) -> CaseRow:
     row, start = CaseRow(folder.name, folder), len(folder.name)
-    for short, path in _volumes_in(folder):
+    for short, path in volumes_in(folder):
         joint, suffix = short[start : start + 1], short[start + 1 :]
         if short.startswith(folder.name) and joint in ("_", "-") and suffix:
             collector.put(row, suffix, path)
@@ -544,7 +550,7 @@ def _flat_cases(collector: Collector) -> tuple[list[CaseRow], str | None]:
     ``pat01_T1.nii.gz`` and ``pat01_hippo_mask.nii.gz`` are the channel ``T1`` and the label map of
     ``pat01``. Without such pairs there is no case.
     """
-    names = dict(_volumes_in(collector.root))
+    names = dict(volumes_in(collector.root))
     cuts = {
         short: [(short[: m.start()], short[m.end() :]) for m in re.finditer(r"[._-]", short)]
         for short in names
@@ -614,7 +620,7 @@ def _list_by_suffix(
         short = stem(other) or ""
         joint = (short[len(row.case) :][:1] or "_") if suffix else ""
         path = row.folder / f"{row.case}{joint}{suffix}{other[len(short) :]}"
-        strays = [p for short, p in _volumes_in(row.folder) if not short.startswith(row.case)]
+        strays = [p for short, p in volumes_in(row.folder) if not short.startswith(row.case)]
         if strays and row.folder != folder:
             text = (
                 f"{strays[0]}: does not begin with its folder's name, and {path.name} is missing; "

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from gansynth.core.ratio import Ratio
 from gansynth.core.requests.base import function_of
-from gansynth.core.requests.hosts import AugmentRequest, BankWords, HostData
+from gansynth.core.requests.hosts import AugmentRequest, BankWords, HostData, PredictRequest
 from gansynth.core.requests.sections import ReadWords, SampleWords
 from gansynth.core.schedule import Mix
 from gansynth.core.source import CaseSource, SourceRequest
@@ -19,6 +20,7 @@ from gansynth.data.read_options import refuse_idle_read
 from gansynth.fitting.label_report import warn_of_label_maps
 from gansynth.hosts.dry_run import plan_training, timed_sampler, will_it_harm
 from gansynth.hosts.host import Framework, framework
+from gansynth.hosts.prediction import PredictJob, find_result, newest_session
 from gansynth.hosts.record import TrainingResult
 from gansynth.hosts.sample_source import warn_of_neighbours
 from gansynth.metrics.segmentation.evaluation import compared
@@ -85,6 +87,42 @@ def _report(request: AugmentRequest) -> Mapping[str, Any]:
 
 
 augment = function_of(AugmentRequest, _report, "augment")
+
+
+def run_predict(request: PredictRequest) -> Mapping[str, Any]:
+    """Predict new images by a training of ``gansynth augment``: ``gansynth predict``.
+
+    Each argument is the option of that name; ``gansynth predict --help`` explains them.
+
+    Returns:
+        What ``--json`` prints: target, folder, and the file of each case.
+
+    Raises:
+        GansynthError: there is no training, or images that do not fit it.
+    """
+    folder = find_result(Path(request.result).absolute())
+    session = newest_session(folder)
+    job = PredictJob(
+        folder,
+        session,
+        request.images,
+        request.read,
+        Path(request.out).absolute(),
+        request.device,
+        request.reporter,
+    )
+    if (why := why_cpu(request.device)) is not None:
+        request.reporter.say(why)
+    files = framework(session["target"]).predict_images(job)
+    return {
+        "target": session["target"],
+        "trained_in": str(folder),
+        "folder": str(job.out),
+        "files": [str(file) for file in files],
+    }
+
+
+predict = function_of(PredictRequest, run_predict, "predict")
 
 
 def run_augment(

@@ -41,7 +41,7 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Mix
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Sample, Schema
-from gansynth.core.source import case_content
+from gansynth.core.source import SourceRequest, case_content
 from gansynth.core.space import Space
 from gansynth.core.units import IMAGES, compare_with_cases
 from gansynth.hosts import record
@@ -56,6 +56,7 @@ from gansynth.hosts.held_out import (
 )
 from gansynth.hosts.launch import ApartTraining, TrainingDisplay, train_apart
 from gansynth.hosts.mixer import MixerConfig
+from gansynth.hosts.prediction import PredictJob, write_labels
 from gansynth.hosts.record import TrainingFolder, TrainingResult
 from gansynth.hosts.sample_source import (
     SampleSource,
@@ -323,6 +324,37 @@ class Framework(Adapter):
                 f"--real-in-generator-space: {self.name} takes real cases as they are, expected a "
                 "host that can bring them through the generator's space; leave it out"
             )
+
+    @classmethod
+    def predict_images(cls, job: PredictJob) -> Sequence[Path]:
+        """Predict new images by a finished training, and write a file for each case; optional.
+
+        Raises:
+            GansynthError: images that do not fit, or a training that cannot predict.
+        """
+        raise UsageFault(
+            f"{job.folder}: {cls.name} predicts no new images by gansynth, expected a target that "
+            "does; use its own command"
+        )
+
+    @classmethod
+    def reopened(cls, job: PredictJob) -> Self:
+        """Return the host of a training that predicts, with its options, on the given device.
+
+        Raises:
+            GansynthError: the cases that it was trained on cannot be opened.
+        """
+        from gansynth.sampling.run_source import open_source
+
+        recorded = job.session["settings"]
+        known = {key: recorded[key] for key in cls.Options.model_fields if key in recorded}
+        host = cls(open_source(SourceRequest.from_json(job.session["source"])))
+        host.own = dict(job.session["options"])
+        host.options = cls.Options(**{**known, "device": job.device})
+        host.request = AugmentRequest(target=cls.name, ratio="1:0")
+        host.seed, host.output = int(job.session["training_seed"]), job.folder
+        host.open_training()
+        return host
 
     def export(self, request: AugmentRequest) -> Mapping[str, Any]:
         """Write a data set that the stock host trains on without gansynth; optional.
@@ -658,6 +690,8 @@ class Framework(Adapter):
         varying = {"device", "output", "seed", "checkpoint_every", *self.may_change}
         return {
             **record.describe_session(self.request, self.sample_source),
+            "target": self.name,
+            "source": request.to_json(),
             "data": f"{request.kind}:{request.where}",
             "read": dict(request.read),
             "fold": request.fold,
@@ -785,6 +819,26 @@ class Host(Framework):
         return max((folder / CHECKPOINTS).glob("step-*.ckpt"), default=None)
 
     # -- what follows from it --------------------------------------------------------------------
+
+    @classmethod
+    def predict_images(cls, job: PredictJob) -> Sequence[Path]:
+        """Predict each image in the units and the spacing of the training cases."""
+        host = cls.reopened(job)
+        images = job.opened(host.source.schema.channels, host.source)
+        job.begin(target=cls.name, labels=dict(host.source.schema.labels))
+
+        def predicted(image: FloatArray) -> list[LabelArray]:
+            labels = host.predict(image, job.folder)
+            return [np.where(labels == OUTSIDE, 0, labels).astype(np.int16)]
+
+        files = []
+        with job.reporter.task(len(images.train_ids), "case") as task:
+            for case in images.train_ids:
+                image = images.load(case).image
+                labels = on_own_grid(host.space, host.source.schema, image, predicted)[0]
+                files.append(write_labels(images, case, labels, job.out))
+                task.advance(1)
+        return files
 
     @property
     def places(self) -> int:

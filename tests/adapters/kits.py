@@ -30,7 +30,7 @@ from gansynth.hosts.mixer import MixerConfig
 from gansynth.hosts.record import DRAWS, FILE
 from gansynth.hosts.training_data import TrainingData
 from gansynth.runtime import processes
-from gansynth.runtime.files import write_json_atomic
+from gansynth.runtime.files import read_nifti, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
 from tests.banks import write_bank
@@ -151,6 +151,19 @@ class Kit(ABC):
     ) -> tuple[str, ...]:
         """A training by a bank, in this process where ``in_process`` is used."""
         return self.words(*self.where, "--bank", bank, *self.lasting(epochs), *more, ratio=ratio)
+
+    def new_images(self, folder: Path) -> dict[str, tuple[int, ...]]:
+        """Copy two held-out images, under names of their own; file of a prediction -> its shape."""
+        source, shapes = self.adapter().source, {}
+        folder.mkdir()
+        for number, case in enumerate(source.held_out_ids[:2]):
+            for channel, file in self.channel_files(source, case).items():
+                shutil.copy(file, folder / f"Scan{number}_{channel}.nii.gz")
+                shapes[f"Scan{number}.nii.gz"] = read_nifti(file).array.shape
+        return shapes
+
+    def channel_files(self, source: Any, case: str) -> dict[str, Path]:
+        return dict(zip(source.schema.channels, source.entry(case).images, strict=True))
 
     def adapter(self) -> Framework:
         if self._adapter is None:
@@ -296,6 +309,11 @@ class NnunetKit(Kit):
         words = super().export(bank, *more)
         at = words.index("--export")
         return *words[:at], "--export", self.target.name, *words[at + 2 :]
+
+    def channel_files(self, source: Any, case: str) -> dict[str, Path]:
+        raw, count = self.home / "nnUNet_raw" / self.data.dataset, len(source.schema.channels)
+        names = (f"{number:04d}" for number in range(count))
+        return {name: raw / "imagesTr" / f"{case}_{name}.nii.gz" for name in names}
 
     def elsewhere(self) -> tuple[tuple[str, ...], list[str]]:
         held_out = open_source(replace(self.request, fold="1")).held_out_ids
@@ -469,6 +487,12 @@ class YoloKit(Kit):
         for _ in range(count):
             drawn = [slots.primary(place).image for place in range(len(slots))]
             yield [image is not None and image.min() == 255 for image in drawn]
+
+    def new_images(self, folder: Path) -> dict[str, tuple[int, ...]]:
+        folder.mkdir()
+        for number, image in enumerate(sorted((self.home / "images" / "val").glob("*.png"))[:2]):
+            shutil.copy(image, folder / f"Scan{number}.png")
+        return {"Scan0.txt": (), "Scan1.txt": ()}
 
     def renamed(self, folder: Path) -> Kit:
         shutil.copytree(self.home, folder)

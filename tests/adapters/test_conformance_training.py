@@ -21,6 +21,7 @@ from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import case_content, lineage_of
 from gansynth.hosts import dry_run
 from gansynth.hosts.host import framework
+from gansynth.runtime.files import read_nifti
 from gansynth.sampling.run import locked
 from tests.adapters.kits import HOSTS, Kit, command, in_this_process, kit_of, synthetic_draws
 from tests.banks import write_bank
@@ -121,6 +122,23 @@ def test_typed_again_it_trains_nothing_and_says_what_came_of_it(trained):
     assert f"is finished in {kit.output}: nothing is trained again" in again.stderr
     assert json.loads(again.stdout) == trained.said
     assert content(kit.output) == before
+
+
+def test_new_images_are_predicted_on_the_grid_of_their_files_and_named_as_they_are(
+    trained, run_cli, refuse, tmp_path
+):
+    kit, images, out = trained.kit, tmp_path / "new", tmp_path / "predicted"
+    shapes = kit.new_images(images)
+    words = ("predict", kit.output, images, "-o", out, "--device", "cpu", "--json")
+    for _ in range(2):  # typed again, it predicts again
+        result = run_cli(*words)
+        assert result.exit_code == 0, result.stderr
+        files = [Path(file) for file in json.loads(result.stdout)["files"]]
+        assert {file.name for file in files} == set(shapes)
+        for file in files:
+            assert file.suffix == ".txt" or read_nifti(file).array.shape == shapes[file.name]
+    says = [f"{images}: holds Scan0", "take another one: -o"]
+    refuse("predict", kit.output, images, "-o", images, code=2, says=says, keep=[images])
 
 
 def test_another_training_in_its_folder_is_refused(trained, refuse):

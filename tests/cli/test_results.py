@@ -76,9 +76,8 @@ EVERY: dict[str, tuple[Any, list[str]]] = {
             "region      Dice   HD95   sensitivity  precision  alarms  FP voxels  no truth  missed",
             "foreground  0.710  12.50  0.800        0.750      0.500   20.2       2         3",
             "edema       0.500  -      0.700        0.250      -       3.0        2         3",
+            "next: gansynth predict R/Dataset004_X/T__P__2d/fold_0 IMAGES -o predicted",
             "next: the same with --compare; gansynth benchmark has subsets, seeds and statistics",
-            "to predict: nnUNet_results=R nnUNetv2_predict -d Dataset004_X -tr T -p P -c 2d -f 0 "
-            "-i IMAGES -o PREDICTIONS",
         ],
     ),
     "demo": (

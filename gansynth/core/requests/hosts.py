@@ -196,6 +196,27 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
         return document
 
 
+class PredictRequest(Request):
+    """Predict new images by a training of gansynth augment, on the device of this machine.
+
+    IMAGES is a folder of NIFTI files or pictures, a file, a CSV, BIDS, MSD, or KIND:WHERE; label
+    maps in it are not read. Each case gets a label map on the grid of its own file, named as the
+    case is; a detector's images get boxes.
+    """
+
+    result: Annotated[Folder, Opt(argument=True, metavar="RESULT")] = Field(kw_only=False)
+    """Folder of the results of gansynth augment, or one above it."""
+    images: Annotated[str, Opt(argument=True, metavar="IMAGES")] = Field(kw_only=False)
+    """The images."""
+    out: Annotated[Folder, Opt(flags=("-o", "--out"), metavar="DIR", called="-o")]
+    """Folder for what is predicted."""
+    read: Annotated[Values, Opt(example="channels=t1,flair")] = {}
+    """How to read the images; gansynth options KIND lists the keys. May be repeated."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    settings: ClassVar[str] = ""
+
+
 class ImportRequest(Request):
     """Copy a data set into the layout of a target framework, with folds.
 

@@ -162,6 +162,7 @@ def do_training(log, cfg, first, own, held, models, predictions):
 
 SCRIPT = """
 import argparse, os, traceback
+from deepmedic.dataManagement import io
 from deepmedic.dataManagement.sampling import FAKE
 from deepmedic.routines.training import do_training
 
@@ -178,15 +179,21 @@ def lines(file):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="DeepMedic")
-    for option in ("-model", "-train", "-dev", "-load"):
+    for option in ("-model", "-train", "-test", "-dev", "-load"):
         parser.add_argument(option)
     args, cfg, log = parser.parse_args(), {}, Log()
-    with open(args.train) as file:
+    with open(args.test or args.train) as file:
         exec(file.read(), cfg)
     home, name = cfg["folderForOutput"], cfg["sessionName"]
     for folder in ("logs", "saved_models/" + name, f"predictions/{name}/predictions"):
         os.makedirs(os.path.join(home, folder), exist_ok=True)
     log.file = os.path.join(home, "logs", name + ".txt")
+    if args.test:
+        for image, case in zip(lines(cfg["channels"][0]), lines(cfg["namesForPredictionsPerCase"])):
+            path = f"{home}/predictions/{name}/predictions/{os.path.basename(case)[:-7]}"
+            found = (io.load_volume(image) > 1).astype("int64")
+            io.saveImgToNiiWithOriginalHdr(found, path + "_Segm.nii.gz")
+        raise SystemExit
     try:
         part = lambda kind: [
             list(zip(*(lines(file) for file in cfg["channels" + kind]))),

@@ -79,9 +79,9 @@ def trainer(
 ) -> Train:
     """Trains two epochs of two subepochs at 1:2: ``train({"processes": "2"}, seed=3)``."""
     blocked = BLOCK if "fake" in program.versions["tensorflow"] else ""
-    at = programs._START.index("from gansynth_deepmedic.hook")
-    start = f"{programs._START[:at]}{blocked}{PROBE}{programs._START[at:]}"
-    patch.setattr(programs, "_START", start)
+    at = programs._IMPORT.index("from gansynth_deepmedic.hook")
+    start = f"{programs._IMPORT[:at]}{blocked}{PROBE}{programs._IMPORT[at:]}"
+    patch.setattr(programs, "_IMPORT", start)
     patch.setattr("gansynth_deepmedic.adapter.find_program", lambda *_: program)
     patch.setenv("PROBE", str(output.parent / "probe.jsonl"))
     adapter = DeepMedicAdapter(data.source())

@@ -1,0 +1,85 @@
+"""Prediction of new images by the user's own DeepMedic, as its own test does it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gansynth.core.source import SourceRequest
+from gansynth.data.nifti import VolumeSource
+from gansynth.hosts.launch import device_of
+from gansynth.hosts.prediction import PredictJob, raw_files, volume_name
+from gansynth.runtime.errors import TrainingFault, UsageFault
+from gansynth.runtime.files import disk_errors, replace_text
+from gansynth.sampling.run_source import open_source
+from gansynth_deepmedic.program import checkpoint_in, find_program, run_test
+
+SESSION, LOG = "predict", "gansynth_prediction.log"
+
+
+def predict_images(job: PredictJob) -> list[Path]:
+    """Predict each case; its images are used as they are stored, as those of the training were.
+
+    Raises:
+        UsageFault: no checkpoint, other channels, or no volumes. TrainingFault: DeepMedic failed.
+    """
+    source = open_source(SourceRequest.from_json(job.session["source"]))
+    images = job.opened(source.schema.channels)
+    if not isinstance(images, VolumeSource):
+        raise UsageFault(f"{job.images}: is {images.request.kind}, expected a folder of volumes")
+    checkpoint = checkpoint_in(job.folder)["file"]
+    program = find_program(*job.session["program"])
+    job.begin(target="deepmedic", labels=dict(source.schema.labels), checkpoint=checkpoint)
+    cases = images.train_ids
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(scratch)
+        rows = []
+        for number, case in enumerate(cases):
+            own = home / f"case_{number}"
+            own.mkdir()
+            rows.append(raw_files(images, case, len(source.schema.channels), own))
+        config = write_test(home, rows, job.session["settings"])
+        device = device_of(job.device).replace(":", "")
+        arguments = ["-model", job.session["model"], "-test", str(config), "-dev", device]
+        arguments += ["-load", str(job.folder / checkpoint)]
+        with job.reporter.task(len(cases), "case") as task:
+            ended = run_test(program, arguments, job.out / LOG)
+            task.advance(len(cases))
+        files = []
+        for number, case in enumerate(cases):
+            predicted = home / "predictions" / SESSION / "predictions" / f"{number}_Segm.nii.gz"
+            if not predicted.is_file():
+                last = ended.last[-1] if ended.last else "it did not say why"
+                raise TrainingFault(f"DeepMedic predicts nothing: {last}; see {job.out / LOG}")
+            target = job.out / volume_name(case)
+            with disk_errors(target):
+                shutil.move(predicted, target)
+            files.append(target)
+    return files
+
+
+def write_test(home: Path, rows: list[list[Path]], settings: Mapping[str, Any]) -> Path:
+    """Write DeepMedic's configuration of a test, and its lists; return the configuration."""
+    lists = []
+    for number, column in enumerate(zip(*rows, strict=True)):
+        path = home / f"channel_{number}.cfg"
+        replace_text(path, "".join(f"{file}\n" for file in column))
+        lists.append(str(path))
+    names = home / "names.cfg"
+    replace_text(names, "".join(f"{number}.nii.gz\n" for number in range(len(rows))))
+    values: dict[str, Any] = {
+        "sessionName": SESSION,
+        "folderForOutput": str(home),
+        "channels": lists,
+        "namesForPredictionsPerCase": str(names),
+        "saveProbMapsForEachClass": [False] * 64,  # more than any network has
+    }
+    for key in ("padInputImagesBool", "norm_zscore_prms", "run_input_checks"):
+        if key in settings:
+            values[key] = settings[key]
+    path = home / "test.cfg"
+    replace_text(path, "".join(f"{key} = {value!r}\n" for key, value in values.items()))
+    return path

@@ -1,0 +1,107 @@
+"""Prediction of new images by nnU-Net's own predictor, on the device of this machine."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from gansynth.core.source import CaseSource
+from gansynth.data.grid import whole_labels
+from gansynth.data.nifti import VolumeSource
+from gansynth.hosts.prediction import PredictJob, raw_files, volume_name, write_labels
+from gansynth.runtime import torchvision_compat
+from gansynth.runtime.child import limit_threads
+from gansynth.runtime.errors import DataFault
+from gansynth.runtime.files import disk_errors, read_json, read_nifti
+from gansynth_nnunet.dataset import NIFTI, read_channels, read_labels
+
+
+def predict_images(job: PredictJob, checkpoint: str) -> list[Path]:
+    """Predict each case by a fold of a trained model; a file for each case, on its image's grid.
+
+    Args:
+        checkpoint: name of the file with the weights.
+
+    Raises:
+        DataFault: other channels, or a file that nnU-Net does not read.
+    """
+    model = job.folder.parent
+    about = read_json(model / "dataset.json")
+    ending = str(about["file_ending"])
+    if ending not in NIFTI:
+        raise DataFault(
+            f"{model / 'dataset.json'}: file_ending is {ending}, expected a data set of NIFTI "
+            f"files; predict by nnUNetv2_predict_from_modelfolder -m {model}"
+        )
+    channels = read_channels(about, model / "dataset.json")
+    labels = read_labels(about, model / "dataset.json").values
+    images = job.opened(channels)
+    predictor = _predictor(job, checkpoint)
+    job.begin(target="nnunet", labels=labels, checkpoint=checkpoint)
+    files = []
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        job.reporter.task(len(images.train_ids), "case") as task,
+    ):
+        for case in images.train_ids:
+            raw = raw_files(images, case, len(channels), Path(scratch))
+            predicted = Path(scratch) / f"predicted{ending}"
+            _predict(predictor, raw, predicted, ending)
+            files.append(_place(images, case, predicted, job.out))
+            task.advance(1)
+    return files
+
+
+def _predictor(job: PredictJob, checkpoint: str) -> Any:
+    import torch
+
+    from gansynth.runtime.devices import pick_device
+
+    torchvision_compat.apply()
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    device = pick_device(job.device)
+    limit_threads(device.type)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    fold = job.folder.name.removeprefix("fold_")
+    with redirect_stdout(io.StringIO()):
+        predictor = nnUNetPredictor(device=device, allow_tqdm=False)
+        predictor.initialize_from_trained_model_folder(
+            str(job.folder.parent), use_folds=(fold,), checkpoint_name=checkpoint
+        )
+    return predictor
+
+
+def _predict(predictor: Any, raw: Sequence[Path], target: Path, ending: str) -> None:
+    files, name = [str(file) for file in raw], str(target).removesuffix(ending)
+    try:
+        with redirect_stdout(io.StringIO()):
+            predictor.predict_from_files_sequential([files], [name])
+    except (AssertionError, RuntimeError, ValueError) as error:
+        if "out of memory" in str(error):
+            raise
+        words = " ".join(str(error).split())
+        raise DataFault(f"{raw[0]}: nnU-Net does not predict it: {words:.300}") from error
+
+
+def _place(source: CaseSource, case: str, predicted: Path, folder: Path) -> Path:
+    """Bring a prediction to its place, on the grid of its image and named after its case."""
+    if isinstance(source, VolumeSource):
+        target = folder / volume_name(case)
+        if predicted.name.endswith(".gz"):
+            with disk_errors(target):
+                shutil.move(predicted, target)
+            return target
+        import nibabel
+
+        with disk_errors(target):
+            nibabel.save(nibabel.load(predicted), target)
+        return target
+    labels = whole_labels(predicted, read_nifti(predicted, labels=True).array)
+    return write_labels(source, case, labels[..., 0].T, folder)

@@ -1,0 +1,166 @@
+"""Label maps of new images, by a training that ``gansynth augment`` has finished or begun."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansynth.core.schema import LabelArray
+from gansynth.core.source import CaseSource
+from gansynth.data.case_writer import ENDING, file_name, write_prediction, write_volume
+from gansynth.data.images import open_images
+from gansynth.data.nifti import VolumeSource
+from gansynth.hosts import record
+from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import disk_errors, read_json, read_nifti_header, write_json_atomic
+from gansynth.runtime.progress import Reporter
+from gansynth.runtime.version import __version__
+
+FILE = "gansynth_prediction.json"  # what predicted the files beside it
+THICKNESS = 999.0
+"""Millimetres of a picture's third axis, as nnU-Net's own reader of pictures says: it must be the
+longest, so that nnU-Net trains across the other two."""
+
+
+@dataclass(frozen=True)
+class PredictJob:
+    """Images to predict, and the training that predicts them.
+
+    Attributes:
+        folder: of the training's results.
+        session: the newest one of its record.
+        images: folder, file or KIND:WHERE of the images.
+        read: how they are read.
+        out: folder for what is predicted.
+        device: auto, cpu, cuda or cuda:N.
+    """
+
+    folder: Path
+    session: Mapping[str, Any]
+    images: str
+    read: Mapping[str, str]
+    out: Path
+    device: str
+    reporter: Reporter
+
+    def opened(self, channels: Sequence[str], like: CaseSource | None = None) -> CaseSource:
+        """Open the images; see ``open_images``. Fold ``all`` has every one.
+
+        Raises:
+            UsageFault: a prediction would replace a file that is not one, such as an image.
+        """
+        source = open_images(self.images, self.read, channels, like)
+        self._refuse_other_files()
+        return source
+
+    def _refuse_other_files(self) -> None:
+        held = sorted(self.out.iterdir()) if self.out.is_dir() else []
+        if held and not (self.out / FILE).is_file():
+            raise UsageFault(
+                f"{self.out}: holds {held[0].name}, expected a new or empty folder, or one of "
+                "earlier predictions; take another one: -o"
+            )
+
+    def begin(self, **about: Any) -> None:
+        """Make the folder, and write what predicts; EnvironmentFault: the disk refuses."""
+        with disk_errors(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
+        document = {"gansynth": __version__, "trained_in": str(self.folder), **about}
+        write_json_atomic(self.out / FILE, {**document, "images": self.images})
+
+
+def find_result(folder: Path) -> Path:
+    """Return the folder of a training's record: this one, or the only one below.
+
+    Raises:
+        UsageFault: there is none, or more than one.
+    """
+    if not folder.is_dir():
+        raise UsageFault(f"{folder}: no such folder, expected one that gansynth augment has made")
+    if (folder / record.FILE).is_file():
+        return folder
+    found = sorted(path.parent for path in folder.rglob(record.FILE))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UsageFault(
+            f"{folder}: holds no training, expected the folder of results that gansynth augment "
+            "has named at its end"
+        )
+    more = f" and {len(found) - 2} more" if len(found) > 2 else ""
+    raise UsageFault(
+        f"{folder}: holds {len(found)} trainings, expected one; name it: {found[0]} or {found[1]}"
+        f"{more}"
+    )
+
+
+def newest_session(folder: Path) -> Mapping[str, Any]:
+    """Return the newest session of a training.
+
+    Raises:
+        UsageFault: nothing was trained in it.
+    """
+    document = read_json(folder / record.FILE)
+    sessions = record.read_sessions(folder)
+    if not sessions or not sessions[-1]["epochs"][1]:
+        raise UsageFault(
+            f"{folder}: nothing is trained yet, expected a training with a checkpoint; type its "
+            "gansynth augment again, which goes on"
+        )
+    if "target" not in sessions[-1]:
+        raise UsageFault(
+            f"{folder}: was trained by gansynth {document.get('gansynth')}, which did not record "
+            "its target framework; predict with that framework's own command"
+        )
+    return sessions[-1]
+
+
+def write_labels(source: CaseSource, case: str, labels: LabelArray, folder: Path) -> Path:
+    """Write a label map on the grid of the case's own file, under the case's name.
+
+    Args:
+        labels: int16 (D, H, W) or (H, W), on the grid of ``source.load``.
+
+    Raises:
+        DataFault: the case is of no file. EnvironmentFault: the disk refuses.
+    """
+    stored = source.files(case)
+    known = stored is not None and set(stored.numbers) >= set(map(int, set(labels.flat)))
+    written = write_prediction(source, case, labels, folder, encode=known)
+    if written is None:
+        raise DataFault(
+            f"{source.name}: case {case!r} has no file of its own, expected volumes or pictures "
+            "on whose grid its label map can be written"
+        )
+    return written
+
+
+def raw_files(source: CaseSource, case: str, channels: int, scratch: Path) -> list[Path]:
+    """Return a file of three axes for each channel: the case's own, or written to ``scratch``."""
+    if isinstance(source, VolumeSource):
+        own = source.entry(case).images
+        if len(own) == channels and all(len(read_nifti_header(f).shape) == 3 for f in own):
+            return list(own)
+        stored = source.files(case)
+        assert stored.arrays is not None
+        assert stored.affine is not None
+        image, affine = stored.arrays()[0], stored.affine
+    else:  # as it is imported: a picture is a volume of one slice
+        image, spacing = source.load(case).image, source.schema.spacing[::-1]
+        affine = np.diag([*spacing, *[THICKNESS] * (3 - len(spacing)), 1.0])
+    if len(image) != channels:
+        raise DataFault(f"{source.name}: {case}: {len(image)} channel(s), expected {channels}")
+    files = [scratch / f"image_{number:04d}{ENDING}" for number in range(channels)]
+    for file, channel in zip(files, image, strict=True):
+        write_volume(file, np.atleast_3d(channel.T).T, affine)
+    return files
+
+
+def volume_name(case: str) -> str:
+    """Return the file name of a case's label map: the case's own, if a file can be called so."""
+    plain = Path(case).name == case
+    return f"{case if plain else file_name(case)}{ENDING}"
