@@ -24,6 +24,7 @@ from gansynth.core.schedule import Mix
 from gansynth.core.schema import LabelArray, Sample
 from gansynth.core.source import CaseSource, SourceRequest, case_records
 from gansynth.core.space import Space
+from gansynth.hosts.choices import Choice
 from gansynth.hosts.host import Framework, Job
 from gansynth.hosts.launch import ApartTraining, device_of
 from gansynth.hosts.prediction import PredictJob
@@ -63,10 +64,13 @@ from gansynth_nnunet.launch import (
     run,
 )
 from gansynth_nnunet.mixed import encode
+from gansynth_nnunet.plans import DEFAULT_PLANS, SMALL_PLANS
 from gansynth_nnunet.source import NnunetSource
 
 CHANGING = ("pretrained_weights", "val_best")  # options that change weights, or which are evaluated
 WORKERS = "2"  # default number of nnU-Net's augmentation processes (`nnUNet_n_proc_DA`)
+LONG, ON_CPU = 1000, 100
+"""Epochs of nnU-Net itself, and those that are chosen on a CPU."""
 FINAL = "checkpoint_final.pth"
 LATEST = "checkpoint_latest.pth"
 CHECKPOINTS = (FINAL, LATEST, "checkpoint_best.pth")
@@ -228,7 +232,7 @@ class NnunetAdapter(Framework):
 
     @property
     def length(self) -> tuple[int, int]:
-        epochs = self.options.num_epochs or 1000
+        epochs = self.options.num_epochs or LONG
         if self.trainer is not None:
             epochs = int(self.trainer.num_epochs)
         return epochs, self.source.batch_size
@@ -289,6 +293,21 @@ class NnunetAdapter(Framework):
         then = [f"{EXT_VARIABLE}={EXT_TRAINER}", f"{FILE}={file.absolute()}", "nnUNetv2_train"]
         then += [*training.words, *request.options]
         return {"settings_file": str(file.absolute()), "then": " ".join(then)}
+
+    def time_of(self, request: AugmentRequest) -> Mapping[str, Any]:
+        from gansynth_nnunet.timing import time_of
+
+        return time_of(self.opened(request))
+
+    @classmethod
+    def suited(cls, request: AugmentRequest) -> Sequence[Choice]:
+        if device_of(cls.read_own(request.options)["device"]) != "cpu":
+            return ()
+        why = "nnU-Net's own plans are meant for a GPU, and none is used"
+        small = {"small": "yes"}
+        plans = Choice("plans", SMALL_PLANS, why, f"--plans {DEFAULT_PLANS}", prepare=small)
+        why = f"it trains on a CPU (nnU-Net: {LONG})"
+        return (plans, Choice("num_epochs", str(ON_CPU), why, "--num-epochs N"))
 
     # -- a training ------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from gansynth.runtime.option_kinds import Size
 from gansynth.runtime.options import Needs
 
 USUAL = ("3d_fullres", "2d")
-DEFAULT_PLANS = "nnUNetPlans"
+DEFAULT_PLANS, SMALL_PLANS = "nnUNetPlans", "gansynthSmallPlans"
 AGAIN = "plan again with nnU-Net 2.8 or later: gansynth prepare --force"
 
 
@@ -130,7 +130,7 @@ class PrepareSettings(HostOptions):
     )
     convolutions: PositiveInt | None = Field(None, description="of each stage, at most")
     plans_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")] = Field(
-        "gansynthSmallPlans", description="of these plans, for --plans later on"
+        SMALL_PLANS, description="of these plans, for --plans later on"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
@@ -55,8 +56,7 @@ def plan_training(
         **_planned_bank(adapter, request, drawn, each),
         **planned_filters(request.run, request.samples.filters),
         **adapter.planned(request),
-        "training_time_and_memory": f"not known: {adapter.name} is not run. gansynth benchmark "
-        "--dry-run measures a training",
+        **time_of(adapter, request, folder),
         "settings": dict(request.set),
         "host_options": list(request.options),
         "leakage": claim(find_sample_source(request).lineage)
@@ -66,6 +66,18 @@ def plan_training(
             **will_it_harm(adapter, request, sampler),
             "real_alone": real_alone(adapter, request),
         },
+    }
+
+
+def time_of(
+    adapter: Framework, request: AugmentRequest, folder: TrainingFolder
+) -> Mapping[str, Any]:
+    """Return the hours of a training, and what else was measured of it; 0 for a finished one."""
+    if folder.finished:
+        return {"training_hours": 0}
+    return adapter.time_of(request) or {
+        "training_hours": f"not known: {adapter.name} is not run. gansynth benchmark --dry-run "
+        "measures a training"
     }
 
 

@@ -45,6 +45,7 @@ from gansynth.core.source import SourceRequest, case_content
 from gansynth.core.space import Space
 from gansynth.core.units import IMAGES, compare_with_cases
 from gansynth.hosts import record
+from gansynth.hosts.choices import Choice
 from gansynth.hosts.epoch_plan import PARTNERS, EpochPlan, count_places
 from gansynth.hosts.held_out import (
     LEVELS,
@@ -355,6 +356,19 @@ class Framework(Adapter):
         host.seed, host.output = int(job.session["training_seed"]), job.folder
         host.open_training()
         return host
+
+    def time_of(self, request: AugmentRequest) -> Mapping[str, Any]:
+        """Return the hours of a training on this machine, measured on some steps; optional.
+
+        Returns:
+            ``training_hours``, and whatever else was measured; empty if it is not known.
+        """
+        return {}
+
+    @classmethod
+    def suited(cls, request: AugmentRequest) -> Sequence[Choice]:
+        """Return what suits this machine where the user has said nothing; optional."""
+        return ()
 
     def export(self, request: AugmentRequest) -> Mapping[str, Any]:
         """Write a data set that the stock host trains on without gansynth; optional.

@@ -1,0 +1,111 @@
+"""How long an epoch of nnU-Net takes on this machine: two real steps, in a process of its own.
+
+``python -m gansynth_nnunet.timing FILE`` times what the file says, and writes the result into it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth.runtime import processes, torchvision_compat
+from gansynth.runtime.child import entry, limit_threads
+from gansynth.runtime.files import read_json, write_json_atomic
+
+if TYPE_CHECKING:
+    from gansynth_nnunet.adapter import NnunetAdapter
+
+STEPS = 2
+ENOUGH = 60.0
+"""Seconds of a first step after which no second one is waited for."""
+VALIDATION = 1 / 3
+"""A validation step has no backward pass, which takes about twice as long as the forward one."""
+
+
+def time_of(training: NnunetAdapter) -> Mapping[str, Any]:
+    """Return hours of a training, seconds of its step and epoch, and the GPU memory it takes.
+
+    Nothing is written but to a temporary folder. Empty where nnU-Net does not train here.
+    """
+    source, options = training.source, training.options
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "timing.json"
+        asked = {
+            "dataset": source.dataset,
+            "configuration": source.configuration,
+            "fold": source.request.fold,
+            "plans": source.plans.path.stem,
+            "trainer": options.trainer,
+            "device": training.device,
+        }
+        write_json_atomic(file, asked)
+        environment = {
+            **training.environment(file),
+            "nnUNet_results": scratch,
+            "nnUNet_n_proc_DA": "0",
+        }
+        words = [sys.executable, "-m", "gansynth_nnunet.timing", str(file)]
+        log = Path(scratch) / "timing.log"
+        ended = processes.run(words, environment, log, show=lambda line: None)
+        processes.raise_if_stopped(ended)
+        found = read_json(file)
+    if ended.code or "step" not in found:
+        return {}
+    workers = int(training.environment(file)["nnUNet_n_proc_DA"]) or 1
+    step = max(found["step"], found["load"] / workers)
+    validation = max(VALIDATION * found["step"], found["load"] / workers)
+    batches = options.num_val_iterations_per_epoch or 50
+    epoch = training.batches * step + batches * validation
+    return {
+        "training_hours": round(epoch * training.length[0] / 3600, 2),
+        "seconds_an_epoch": round(epoch, 1),
+        "seconds_a_step": round(step, 3),
+        "gpu_memory_gib": found["memory"],
+    }
+
+
+def measure(file: Path) -> None:
+    """Time two steps of the stock trainer, whose folder of results is a temporary one."""
+    import torch
+
+    torchvision_compat.apply()
+    from nnunetv2.run.run_training import get_trainer_from_args
+
+    asked = read_json(file)
+    device = torch.device(asked["device"])
+    limit_threads(device.type)
+    trainer = get_trainer_from_args(
+        asked["dataset"],
+        asked["configuration"],
+        asked["fold"] if asked["fold"] == "all" else int(asked["fold"]),
+        asked["trainer"],
+        asked["plans"],
+        device=device,
+    )
+    trainer.initialize()
+    batches, _ = trainer.get_dataloaders()
+    load = step = 0.0
+    for _ in range(STEPS):
+        began = time.perf_counter()
+        batch = next(batches)
+        loaded = time.perf_counter()
+        trainer.train_step(batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        load, step = loaded - began, time.perf_counter() - loaded
+        if step > ENOUGH:
+            break
+    memory = None
+    if device.type == "cuda":
+        memory = round(torch.cuda.max_memory_allocated(device) / 2**30, 2)
+    write_json_atomic(file, {"load": load, "step": step, "memory": memory})
+    os._exit(0)  # nnU-Net's threads of loading would be waited for
+
+
+if __name__ == "__main__":
+    sys.exit(entry(lambda: measure(Path(sys.argv[1]))))
