@@ -12,6 +12,7 @@ import yaml
 
 from gansynth.core.ratio import Ratio
 from gansynth.core.requests.base import function_of
+from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest, BankWords, HostData, PredictRequest
 from gansynth.core.requests.sections import ReadWords, SampleWords
 from gansynth.core.schedule import Mix
@@ -20,6 +21,7 @@ from gansynth.data.read_options import refuse_idle_read
 from gansynth.fitting.label_report import warn_of_label_maps
 from gansynth.hosts.dry_run import plan_training, timed_sampler, will_it_harm
 from gansynth.hosts.host import Framework, framework
+from gansynth.hosts.one_command import decide, fit_generator, is_fitted, planned_fit
 from gansynth.hosts.prediction import PredictJob, find_result, newest_session
 from gansynth.hosts.record import TrainingResult
 from gansynth.hosts.sample_source import warn_of_neighbours
@@ -44,6 +46,11 @@ OF_SAMPLES = (
     *("augment_synthetic", "device"),
 )
 """Fields about samples."""
+PLANNED = (
+    *("dry_run", "target", "data", "fold", "training_cases", "held_out_cases", "epochs", "steps"),
+    *("training_hours", "seconds_an_epoch", "seconds_a_step", "gpu_memory_gib", "settings"),
+)
+"""What a training with samples has in common with one on real cases alone."""
 WRITING = (
     *HostData.words(),
     *READING,
@@ -138,6 +145,12 @@ def run_augment(
         GansynthError: typed by cause; missing samples are in the result.
     """
     reporter = reporter or request.reporter
+    if request.undecided:
+        request, fit = decide(request, reporter)
+        if fit is not None and request.dry_run and not is_fitted(fit):
+            return _plan_all(request, fit)
+        if fit is not None and not request.dry_run:
+            fit_generator(fit, reporter)
     if request.compare:
         return _compare(request, reporter)
     read_request(request, request.seed)  # refuses what no generator supports
@@ -165,6 +178,15 @@ def run_augment(
     if (why := why_cpu(request.device)) is not None:
         reporter.say(why)
     return _train(adapter, request)
+
+
+def _plan_all(request: AugmentRequest, fit: FitRequest) -> Augmented:
+    """Plan a fit, and the training after it by one on real cases alone, which takes as long."""
+    left_out = {*OF_SAMPLES, "schedule", "compare"}
+    alone = run_augment(request.but(*left_out, ratio="1:0"), NullReporter(), control=True)
+    kept = {key: value for key, value in alone.document.items() if key in PLANNED}
+    document = {**kept, "ratio": request.ratio, **planned_fit(fit)}
+    return replace(alone, document=document)
 
 
 def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:

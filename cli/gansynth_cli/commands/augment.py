@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth_cli.common import Hint, Output, examples, summary
+from gansynth_cli.common import Hint, Output, examples, summary, table
 from gansynth_cli.requests import request_command
 from gansynth_cli.results import lines_of_training
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def options_of_target(typed: Mapping[str, Any]) -> dict[str, type[HostOptions]]:
     """Return the options of the target that is typed."""
-    name = typed.get("target")
+    name = typed.get("target") or target_of(typed.get("options") or ())
     if name is None:
         return {}
     from gansynth.hosts.host import framework  # with numpy
@@ -26,9 +26,26 @@ def options_of_target(typed: Mapping[str, Any]) -> dict[str, type[HostOptions]]:
     return {f"Options of {name}": framework(name).Options}
 
 
+def target_of(words: Sequence[str]) -> str | None:
+    """Return the target that data named without a flag are of; None without such."""
+    from gansynth.core.requests.hosts import names_data
+
+    data = next(filter(names_data, words), None)
+    if data is None:
+        return None
+    from gansynth.hosts.one_command import target_of_kind
+
+    return target_of_kind(data.partition(":")[0])
+
+
 def show(request: AugmentRequest, done: Augmented, out: Output) -> None:
     """Print what was trained, written or planned; raise if samples were missing."""
-    out.result(done.document, lines_of_augment(done))
+    lines = [*lines_of_augment(done)]
+    if request.undecided and request.dry_run:
+        from gansynth.hosts.one_command import rules_table
+
+        lines += ["", "rules, whose evidence is in gansynth help results:", *table(rules_table())]
+    out.result(done.document, lines)
     done.refuse_missing()
 
 
@@ -38,6 +55,7 @@ command = request_command(
     show,
     models=options_of_target,
     epilog=examples(
+        "gansynth augment nnunet:004 --dry-run",
         "gansynth augment --target nnunet --generator runs/g0 --ratio 1:1 --dry-run",
         "gansynth augment --target yolo --data yolo:data.yaml --generator runs/g1 "
         "--ratio 2813:4000 --epochs 100 -- mosaic=0.5",

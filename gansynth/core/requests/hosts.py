@@ -17,8 +17,10 @@ from gansynth.core.requests.base import (
     Text,
     Texts,
     Values,
+    as_tuple,
 )
 from gansynth.core.requests.sections import ReadWords, SampleWords
+from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import FlagText, flag_of
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class RatioWords(Request):
     """How many samples are mixed in, and when."""
 
     heading: ClassVar[str] = "Ratio and schedule"
-    ratio: Annotated[str, Opt(metavar="R:S")]
+    ratio: Annotated[str, Opt(metavar="R:S")] = ""
     """Real to synthetic samples, e.g. 1:1."""
     schedule: Annotated[str, Opt(metavar="WHEN", shown=False)] = "constant"
     """How the ratio changes: constant, anneal:50%-100%, or finetune:10%@80% (only synthetic for 80
@@ -101,12 +103,16 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
     allows no real case, training waits for the sample (--patience). Then it stops with exit 5.
     Options of the framework are flags, or follow --set as KEY=VALUE. Options after -- go to the
     framework's own command line.
+
+    Data alone are enough: gansynth augment nnunet:004 decides the rest, and says why. It prepares
+    the data, fits the generator that the rules name, and trains. Where no gain is to be expected,
+    it trains on real cases alone.
     """
 
     command: ClassVar[str] = "augment"
-    target: Annotated[
-        str, Opt(names=("hosts",), eager=True, heading="Target framework")
-    ]  # eager: --target NAME --help shows the options of NAME
+    target: Annotated[str, Opt(names=("hosts",), eager=True, heading="Target framework")] = (
+        ""  # eager: --target NAME --help shows the options of NAME
+    )
     """Framework to train, see gansynth plugins; its options: --target NAME --help."""
     host_augmentation: Annotated[bool, Opt(heading="Target framework", shown=False)] = True
     """Keep the framework's own augmentation (default), or train without."""
@@ -128,7 +134,7 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
     """Change one setting (gansynth options NAME lists them); may be repeated."""
     dry_run: bool = False
     """Check everything and print the plan; write nothing."""
-    options: Annotated[Texts, Opt(argument=True, metavar="[-- HOST OPTIONS]")] = ()
+    options: Annotated[Texts, Opt(argument=True, metavar="[KIND:WHERE] [-- HOST OPTIONS]")] = ()
     """Options of the framework's own command line, after --."""
     needs: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(SampleWords.words(), "!bank"),
@@ -145,10 +151,35 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
             return next(flags, "--set")
         return super().called(name)
 
+    def __init__(self, /, *args: Any, **given: Any) -> None:
+        words = as_tuple(given.get("options"))
+        if words and names_data(words[0]):
+            if given.get("data"):
+                raise UsageFault(f"{words[0]}: --data {given['data']} names other data; leave one")
+            given = {**given, "data": words[0], "options": words[1:]}
+        super().__init__(*args, **given)
+
     def check(self) -> None:
         """Refuse what cannot be parsed, and samples of no generator or bank."""
-        self.mix.refuse_without(self.generator, self.bank)
-        _ = self.size, self.pacing
+        if not self.undecided:
+            for name, example in (("target", "nnunet"), ("ratio", "1:1")):
+                if not getattr(self, name):
+                    flag = self.flag(name)
+                    raise UsageFault(
+                        f"{flag}: missing, expected one, e.g. {flag} {example}; or name the data "
+                        "alone, and the rest is decided: gansynth augment nnunet:004"
+                    )
+            self.mix.refuse_without(self.generator, self.bank)
+        _ = self.ratio and self.mix, self.size, self.pacing
+
+    @property
+    def undecided(self) -> bool:
+        """Whether data are named, and target, ratio or the origin of samples are left out."""
+        if self.data is None or self.export is not None:
+            return False
+        if not self.target or not self.ratio:
+            return True
+        return self.mix.synthetic and self.generator is None and self.bank is None
 
     @cached_property
     def mix(self) -> Mix:
@@ -215,6 +246,14 @@ class PredictRequest(Request):
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     settings: ClassVar[str] = ""
+
+
+def names_data(text: str) -> bool:
+    """Return whether a word is KIND:WHERE of a registered kind of source."""
+    from gansynth.core.registry import installed
+
+    kind, colon, where = text.partition(":")
+    return bool(colon and where) and kind in installed().names("sources")
 
 
 class ImportRequest(Request):

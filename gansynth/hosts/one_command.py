@@ -1,0 +1,247 @@
+"""``gansynth augment KIND:WHERE``: what is left out is decided, and said, as an expert would.
+
+Target, plans, generator, ratio and length follow from the data and the machine, by rules that are
+printed. The generator is fitted, or gone on with, in a folder that the same command finds again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gansynth.core.registry import installed
+from gansynth.core.requests.fit import FitRequest
+from gansynth.core.requests.hosts import AugmentRequest, PrepareRequest
+from gansynth.core.requests.sections import ReadWords
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.data.connected_components import parts
+from gansynth.data.organs import CASES, FEWEST, organ_labels
+from gansynth.fitting.api import run_fit
+from gansynth.hosts.choices import Choice
+from gansynth.hosts.host import framework
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
+from gansynth.runtime.progress import Reporter
+from gansynth.sampling.run_source import open_source
+
+READING = tuple(name for name in ReadWords.words() if name != "synthetic_source")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What is done with data of one kind, and the evidence for it (docs/results.md)."""
+
+    data: str
+    generator: str
+    ratio: str
+    evidence: str
+
+
+RULES: Mapping[str, Rule] = {
+    "lesions": Rule(
+        "lesions",
+        "parametric",
+        "1:1",
+        "gliomas, 5 and 10 patients: Dice better on a small U-Net; on nnU-Net no gain is shown",
+    ),
+    "organs": Rule("organs", "cgan3d", "1:0", "hippocampi: no gain is shown"),
+    "boxes": Rule("boxes", "cpggan", "1:0", "brain tumours in slices: no gain is shown"),
+    "few": Rule(
+        f"fewer than {FEWEST} labelled training cases",
+        "parametric",
+        "1:0",
+        "never tried: too few to tell lesions from organs",
+    ),
+}
+"""Kind of the data -> what is chosen. At 1:0 no sample is drawn, and the generator is that of a
+ratio which the user names."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the data are, as far as the rules need it."""
+
+    kind: str
+    lesions: tuple[str, ...]
+    line: str
+
+
+def decide(request: AugmentRequest, reporter: Reporter) -> tuple[AugmentRequest, FitRequest | None]:
+    """Decide what is left out, and say why; prepare the data if their target needs it.
+
+    Returns:
+        The whole request, and the fit of its generator; None where no sample is drawn.
+
+    Raises:
+        GansynthError: data that cannot be used, or, in a dry run, that are not prepared.
+    """
+    asked = SourceRequest.parse(str(request.data))
+    choices = [_target(asked.kind)]
+    request = _say(choices[0], request, reporter)
+    machine = framework(request.target).suited(request)
+    preparation: dict[str, str] = {}
+    for choice in machine:
+        if choice.left_out(request):
+            preparation |= choice.prepare
+        request = _say(choice, request, reporter)
+    source = _prepared(request, preparation, reporter)
+    data = look_at(source)
+    reporter.say(data.line)
+    rule = RULES[data.kind]
+    asks = "ratio" in request.given or request.compare
+    ratio = rule.ratio if not asks else "1:1"
+    why = f"the data are {rule.data} ({rule.evidence})"
+    if ratio == "1:0":
+        why += ", so no gain is to be expected"
+    change = "--ratio 1:1" if ratio == "1:0" else "--ratio 1:0"
+    request = _say(Choice("ratio", ratio, why, change), request, reporter)
+    if not request.mix.synthetic:
+        return request, None
+    if request.generator is not None or request.bank is not None:
+        return request, None
+    fit = _fit_of(request, source, rule, data)
+    about = f"{rule.generator} in {fit.out}"
+    reporter.say(str(Choice("generator", about, f"the data are {rule.data}", "--generator RUN")))
+    return request.but(generator=fit.out), fit
+
+
+def is_fitted(fit: FitRequest) -> bool:
+    """Return whether the generator is there."""
+    return (Path(fit.out) / "report.json").is_file()
+
+
+def fit_generator(fit: FitRequest, reporter: Reporter) -> None:
+    """Fit the generator, or go on with it; a finished one is taken as it is."""
+    folder = Path(fit.out)
+    if is_fitted(fit):
+        reporter.say(f"{folder}: is fitted; gansynth sample {folder} --sheet shows its samples")
+        return
+    report = run_fit(fit).report
+    reporter.say(f"{folder}: fitted on {report['train_cases']} training cases")
+
+
+def planned_fit(fit: FitRequest) -> dict[str, Any]:
+    """Return what a dry run says of a generator that is not fitted yet."""
+    cost = run_fit(fit.but(dry_run=True)).report
+    return {
+        "generator": f"{fit.generator}, to be fitted in {fit.out}",
+        "fit_hours": round(cost["estimated_minutes"] / 60, 3),
+    }
+
+
+def rules_table() -> list[tuple[str, ...]]:
+    """Return the rules as rows of a table."""
+    rows: list[tuple[str, ...]] = [("data", "ratio", "generator", "evidence")]
+    rows += [(rule.data, rule.ratio, rule.generator, rule.evidence) for rule in RULES.values()]
+    return rows
+
+
+def _say(choice: Choice, request: AugmentRequest, reporter: Reporter) -> AugmentRequest:
+    if choice.left_out(request):
+        reporter.say(str(choice))
+    return choice.made(request)
+
+
+def target_of_kind(kind: str) -> str:
+    """Return the framework whose data sets these are, else the U-Net of gansynth."""
+    return kind if kind in installed().names("hosts") else "segmenter"
+
+
+def _target(kind: str) -> Choice:
+    target = target_of_kind(kind)
+    if target == kind:
+        return Choice("target", target, f"the data are its own ({kind}:)", "--target NAME")
+    change = "gansynth import DATA nnunet:ID, then gansynth augment nnunet:ID"
+    return Choice("target", target, f"{kind}: is no framework's own data set", change)
+
+
+def _prepared(
+    request: AugmentRequest, preparation: Mapping[str, str], reporter: Reporter
+) -> CaseSource:
+    given = {key: value for key in READING if (value := getattr(request, key))}
+    asked = SourceRequest.parse(str(request.data), **given)
+    try:
+        return open_source(asked)
+    except GansynthError as fault:
+        if asked.kind not in installed().hosts_with("prepare"):
+            raise
+        if request.dry_run:
+            small = " ".join(f"--set {key}={value}" for key, value in preparation.items())
+            raise DataFault(
+                f"{request.data}: is not prepared, and a dry run writes nothing ({fault}); run: "
+                f"gansynth prepare {request.data} {small}".rstrip()
+            ) from fault
+    reporter.say(f"{request.data}: is prepared first, as by gansynth prepare")
+    words = {key: given[key] for key in ("configuration", "subjects", "root") if key in given}
+    prepare = PrepareRequest(data=str(request.data), quiet=request.quiet, **words)
+    installed().run("prepare", asked.kind, prepare, preparation)
+    return open_source(asked)
+
+
+def look_at(source: CaseSource) -> Data:
+    """Tell lesions from organs by at most 16 training cases, and count lesions.
+
+    An organ is in nearly every case, of one size and in one place: see ``organ_labels``.
+    """
+    schema, ids = source.schema, source.train_ids
+    subjects = len({source.header(case).subject for case in (*ids, *source.held_out_ids)})
+    line = (
+        f"{source.name}: {len(ids) + len(source.held_out_ids)} cases of {subjects} subject(s), "
+        f"{len(ids)} of them to train on"
+    )
+    if schema.box_classes:
+        return Data("boxes", (), f"{line}; boxes: {', '.join(schema.box_classes)}")
+    if not schema.foreground:
+        raise UsageFault(
+            f"{source.name}: has neither label maps nor boxes, expected some to train on; see "
+            "what there is: gansynth check"
+        )
+    organs = organ_labels(source)
+    lesions = tuple(
+        name for name, value in schema.labels.items()
+        if value in schema.foreground and name not in organs
+    )  # fmt: skip
+    values = tuple(schema.labels[name] for name in lesions)
+    chosen = np.linspace(0, len(ids) - 1, min(CASES, len(ids))).astype(int)
+    counts = []
+    for number in chosen:
+        labels = source.load(ids[number]).labels
+        if labels is not None:
+            counts.append(len(parts(labels, schema, values)) if values else 0)
+    labelled = sum(count > 0 for count in counts)
+    if organs:
+        line += f"; organs: {', '.join(organs)}"
+    if lesions:
+        line += (
+            f"; lesions: {', '.join(lesions)}, {np.median(counts):g} in a case (median of "
+            f"{len(counts)}), none in {len(counts) - labelled}"
+        )
+    if not lesions:
+        return Data("organs", (), line)
+    return Data("lesions" if labelled >= FEWEST else "few", lesions if organs else (), line)
+
+
+def _fit_of(request: AugmentRequest, source: CaseSource, rule: Rule, data: Data) -> FitRequest:
+    asked = source.request
+    words_of_name = [
+        rule.generator,
+        source.name.rpartition(":")[2],
+        asked.configuration,
+        asked.plans,
+    ]
+    name = "_".join(part for part in words_of_name if part)
+    words = {key: value for key in READING if (value := getattr(request, key))}
+    settings = {"lesions": ",".join(data.lesions)} if data.lesions else {}
+    return FitRequest(
+        rule.generator,
+        data=str(request.data),
+        out=Path("runs", re.sub(r"[^\w.-]+", "-", f"{name}_fold{asked.fold}")),
+        device=request.device,
+        set=settings,
+        quiet=request.quiet,
+        **words,
+    )
