@@ -227,19 +227,15 @@ def look_at(source: CaseSource) -> Data:
 
 def _fit_of(request: AugmentRequest, source: CaseSource, rule: Rule, data: Data) -> FitRequest:
     asked = source.request
-    words_of_name = [
-        rule.generator,
-        source.name.rpartition(":")[2],
-        asked.configuration,
-        asked.plans,
-    ]
-    name = "_".join(part for part in words_of_name if part)
+    where = Path(asked.where).name
+    parts_of_name = [rule.generator, where, asked.configuration, asked.plans, f"f{asked.fold}"]
+    name = "_".join(part for part in parts_of_name if part)
     words = {key: value for key in READING if (value := getattr(request, key))}
     settings = {"lesions": ",".join(data.lesions)} if data.lesions else {}
     return FitRequest(
         rule.generator,
         data=str(request.data),
-        out=Path("runs", re.sub(r"[^\w.-]+", "-", f"{name}_fold{asked.fold}")),
+        out=Path("runs", re.sub(r"[^\w.-]+", "-", name)),
         device=request.device,
         set=settings,
         quiet=request.quiet,
