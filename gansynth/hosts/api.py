@@ -19,11 +19,11 @@ from gansynth.core.schedule import Mix
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.fitting.label_report import warn_of_label_maps
-from gansynth.hosts.dry_run import plan_training, timed_sampler, will_it_harm
+from gansynth.hosts.dry_run import plan_training, time_of, timed_sampler, will_it_harm
 from gansynth.hosts.host import Framework, framework
 from gansynth.hosts.one_command import decide, fit_generator, is_fitted, planned_fit
 from gansynth.hosts.prediction import PredictJob, find_result, newest_session
-from gansynth.hosts.record import TrainingResult
+from gansynth.hosts.record import TrainingFolder, TrainingResult
 from gansynth.hosts.sample_source import warn_of_neighbours
 from gansynth.metrics.segmentation.evaluation import compared
 from gansynth.runtime.devices import why_cpu
@@ -46,11 +46,6 @@ OF_SAMPLES = (
     *("augment_synthetic", "device"),
 )
 """Fields about samples."""
-PLANNED = (
-    *("dry_run", "target", "data", "fold", "training_cases", "held_out_cases", "epochs", "steps"),
-    *("training_hours", "seconds_an_epoch", "seconds_a_step", "gpu_memory_gib", "settings"),
-)
-"""What a training with samples has in common with one on real cases alone."""
 WRITING = (
     *HostData.words(),
     *READING,
@@ -182,11 +177,26 @@ def run_augment(
 
 def _plan_all(request: AugmentRequest, fit: FitRequest) -> Augmented:
     """Plan a fit, and the training after it by one on real cases alone, which takes as long."""
-    left_out = {*OF_SAMPLES, "schedule", "compare"}
-    alone = run_augment(request.but(*left_out, ratio="1:0"), NullReporter(), control=True)
-    kept = {key: value for key, value in alone.document.items() if key in PLANNED}
-    document = {**kept, "ratio": request.ratio, **planned_fit(fit)}
-    return replace(alone, document=document)
+    cls, asked = framework(request.target), data_of(request.but("generator"))[0]
+    settings = host_settings(cls, request.set, request.out)
+    alone = request.but(*OF_SAMPLES, "schedule", "compare", "out", ratio="1:0", set=settings)
+    adapter = cls(open_resolved(asked, by_user=True))
+    adapter.validate()
+    training, source = adapter.opened(alone), adapter.source
+    document = {
+        "dry_run": True,
+        "target": adapter.name,
+        "data": source.name,
+        "fold": source.request.fold,
+        "training_cases": len(source.train_ids),
+        "held_out_cases": len(source.held_out_ids),
+        "ratio": request.ratio,
+        f"{adapter.unit}s": training.total,
+        **planned_fit(fit),
+        **time_of(adapter, alone, TrainingFolder(training.output, 0, training.total)),
+        "settings": dict(request.set),
+    }
+    return Augmented(adapter, document)
 
 
 def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:

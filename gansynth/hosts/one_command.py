@@ -18,6 +18,7 @@ from gansynth.core.registry import installed
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest, PrepareRequest
 from gansynth.core.requests.sections import ReadWords
+from gansynth.core.run_folder import read_manifest
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.connected_components import parts
 from gansynth.data.organs import CASES, FEWEST, organ_labels
@@ -111,7 +112,8 @@ def decide(request: AugmentRequest, reporter: Reporter) -> tuple[AugmentRequest,
 
 def is_fitted(fit: FitRequest) -> bool:
     """Return whether the generator is there."""
-    return (Path(fit.out) / "report.json").is_file()
+    folder = Path(fit.out)
+    return (folder / "manifest.json").is_file() and bool(read_manifest(folder)["complete"])
 
 
 def fit_generator(fit: FitRequest, reporter: Reporter) -> None:
@@ -227,8 +229,8 @@ def look_at(source: CaseSource) -> Data:
 
 def _fit_of(request: AugmentRequest, source: CaseSource, rule: Rule, data: Data) -> FitRequest:
     asked = source.request
-    where = Path(asked.where).name
-    parts_of_name = [rule.generator, where, asked.configuration, asked.plans, f"f{asked.fold}"]
+    data_set = source.name.rpartition(":")[2]
+    parts_of_name = [rule.generator, data_set, asked.configuration, asked.plans, f"f{asked.fold}"]
     name = "_".join(part for part in parts_of_name if part)
     words = {key: value for key in READING if (value := getattr(request, key))}
     settings = {"lesions": ",".join(data.lesions)} if data.lesions else {}

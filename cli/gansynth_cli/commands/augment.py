@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def options_of_target(typed: Mapping[str, Any]) -> dict[str, type[HostOptions]]:
     """Return the options of the target that is typed."""
-    name = typed.get("target") or target_of(typed.get("options") or ())
+    words = typed.get("options")
+    name = typed.get("target") or target_of(words if isinstance(words, list | tuple) else ())
     if name is None:
         return {}
     from gansynth.hosts.host import framework  # with numpy

@@ -1,0 +1,105 @@
+"""``gansynth augment KIND:WHERE``: the data alone, and what follows from them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gansynth.hosts import dry_run
+from gansynth.hosts.one_command import RULES
+from gansynth_nnunet.adapter import NnunetAdapter
+from tests.conftest import content, save_nifti
+from tests.flat_sets import pictures
+from tests.yolo_sets import toy_yolo
+
+SHORT = ("--steps", 2, "--width", 4, "--levels", 2, "--batch-size", 2, "--bank-size", 4)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> None:
+    """In an empty folder, where dry runs neither compare samples nor time a framework."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dry_run, "will_it_harm", lambda *_: {"lines": []})
+    monkeypatch.setattr(NnunetAdapter, "time_of", lambda *_: {"training_hours": 2.5})
+
+
+def test_data_alone_are_trained_on_and_typed_again_nothing_is_done_twice(run_cli):
+    subjects = pictures(Path("scans")).subjects
+    words = ("augment", "pictures:scans", "--subjects", subjects, *SHORT)
+    first, again = run_cli(*words), run_cli(*words)
+    assert (first.exit_code, again.exit_code) == (0, 0), first.stderr
+    for choice in (
+        "chose target segmenter because pictures: is no framework's own data set; change it with",
+        "chose ratio 1:1 because the data are lesions (",
+        "chose generator parametric in runs/parametric_scans_f0 because the data are lesions",
+    ):
+        assert choice in first.stderr
+        assert choice in again.stderr
+    assert "runs/parametric_scans_f0: fitted on" in first.stderr
+    assert "runs/parametric_scans_f0: is fitted" in again.stderr
+    assert ": nothing is trained again" in again.stderr
+    assert first.stdout == again.stdout
+
+
+def test_a_plan_has_the_hours_of_each_part_and_the_rules_and_writes_nothing(run_cli, toy_copy):
+    words = ("augment", f"nnunet:{toy_copy.dataset[7:10]}", "--root", toy_copy.root, "--dry-run")
+    result = run_cli(*words, "--ratio", "1:1")
+    assert result.exit_code == 0, result.stderr
+    small = "chose plans gansynthSmallPlans because nnU-Net's own plans are meant for a GPU"
+    assert small in result.stderr
+    assert "chose num epochs 100 because it trains on a CPU (nnU-Net: 1000)" in result.stderr
+    before = content(toy_copy.root)
+    assert all(rule.evidence in result.stdout for rule in RULES.values())
+    planned = json.loads(run_cli(*words, "--ratio", "1:1", "--json").stdout)
+    assert (planned["training_hours"], planned["epochs"]) == (2.5, 100)
+    assert planned["fit_hours"] >= 0
+    assert content(toy_copy.root) == before
+    assert not Path("runs").exists()
+
+
+def organs(folder: Path) -> str:
+    grid = np.mgrid[:16, :16, :16]
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        organ = (abs(grid - 8).sum(0) < 5).astype(np.uint8)
+        save_nifti(folder / "images" / f"p{number}.nii.gz", rng.normal(size=(16, 16, 16)))
+        save_nifti(folder / "labels" / f"p{number}.nii.gz", organ)
+    return f"nifti:{folder}"
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"), [(organs, "organs"), (lambda to: f"yolo:{toy_yolo(to)}", "boxes")]
+)
+def test_where_no_gain_is_to_be_expected_no_sample_is_drawn(run_cli, data, kind):
+    named = data(Path("data"))
+    alone = run_cli("augment", named, "--dry-run", "--json")
+    assert alone.exit_code == 0, alone.stderr
+    rule = RULES[kind]
+    assert f"chose ratio 1:0 because the data are {rule.data} ({rule.evidence})" in alone.stderr
+    assert "no gain is to be expected; change it with --ratio 1:1" in alone.stderr
+    assert json.loads(alone.stdout)["ratio"] == "1:0"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((), ["--target: missing", "gansynth augment nnunet:004"]),
+        (("nnunet:004", "--data", "nnunet:005"), ["names other data"]),
+        (("--target", "nnunet"), ["--ratio: missing", "--ratio 1:1"]),
+    ],
+)
+def test_too_little_is_refused_with_a_way_out(refuse, words, says):
+    refuse("augment", *words, code=2, says=says)
+
+
+@pytest.mark.slow
+def test_a_dry_run_times_two_real_steps_of_nnunet(run_cli, toy_nnunet, fitted, monkeypatch):
+    monkeypatch.undo()
+    words = ("augment", "--target", "nnunet", *toy_nnunet.options, "--generator", fitted)
+    planned = run_cli(*words, "--ratio", "1:1", "--num-epochs", 10, "--dry-run", "--json")
+    assert planned.exit_code == 0, planned.stderr
+    document = json.loads(planned.stdout)
+    epoch = document["seconds_an_epoch"]
+    assert epoch >= 250 * document["seconds_a_step"]
+    assert document["training_hours"] == pytest.approx(10 * epoch / 3600, abs=0.01)
