@@ -113,7 +113,7 @@ def decide(request: AugmentRequest, reporter: Reporter) -> tuple[AugmentRequest,
 def is_fitted(fit: FitRequest) -> bool:
     """Return whether the generator is there."""
     folder = Path(fit.out)
-    return (folder / "manifest.json").is_file() and bool(read_manifest(folder)["complete"])
+    return (folder / "manifest.json").is_file() and bool(read_manifest(folder).get("complete"))
 
 
 def fit_generator(fit: FitRequest, reporter: Reporter) -> None:
