@@ -88,9 +88,7 @@ TABLE = {"fit": ("naps:fit", "Not ours."), "naps": ("naps:naps", "Do nothing.")}
 def test_a_strangers_command_is_listed_and_runs_and_ours_keep_their_names(
     run_cli, tmp_path, monkeypatch
 ):
-    (tmp_path / "naps.py").write_text(
-        f"import click\nTABLE = {TABLE}\nnaps = click.Group('naps')"
-    )
+    (tmp_path / "naps.py").write_text(f"import click\nTABLE = {TABLE}\nnaps = click.Group('naps')")
     monkeypatch.syspath_prepend(tmp_path)
     points = [EntryPoint(name, f"{name}:TABLE", main.GROUP) for name in ("naps", "gone")]
     monkeypatch.setattr(main, "entry_points", lambda group: points)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def show_report(request: Request, report: CommandReport, out: Output) -> None:
     """Print the report of a framework's command, and the next command."""
     lines = list(report.lines) or summary(report.document)
-    out.result(report.document, [*lines, *([then(*report.then)] if report.then else ())])
+    noted = [report.note] if report.note else []
+    out.result(report.document, [*noted, *lines, *([then(*report.then)] if report.then else ())])
 
 
 import_ = request_command(
