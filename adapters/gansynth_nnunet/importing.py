@@ -20,7 +20,7 @@ from gansynth.core.synthetic import real_file
 from gansynth.data.case_writer import write_volume
 from gansynth.data.folds import grouped_splits
 from gansynth.data.nifti import VolumeSource
-from gansynth.data.read_options import VolumeOptions, options_of, refuse_idle_read
+from gansynth.data.read_options import OF_ARRAYS, VolumeOptions, options_of, refuse_idle_read
 from gansynth.hosts.commands import IMPORTED, CommandReport
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import (
@@ -39,16 +39,15 @@ ENDING = ".nii.gz"
 THICKNESS = 999.0
 """Millimetres of a picture's third axis, as nnU-Net's own reader of pictures says: it must be the
 longest, so that nnU-Net trains across the other two."""
-_WITHOUT_EFFECT = {"window", "spacing", "size", "frame", "whole", "resampling", "between", "boxes"}
 
 
 def import_raw(request: ImportRequest) -> CommandReport:
     """Implement ``gansynth import SOURCE nnunet:ID``: the whole data set is written, or nothing.
 
-    The source is checked first, unless it was imported before: then the files must be the same. A NIfTI file of one channel is copied byte for byte; others are
-    written with the same voxels and geometry. Cases of a source that is no set of NIfTI files are
-    written as it reads them, a picture or slice as a volume of one slice. The folds are those of
-    the source.
+    The source is checked first, unless it was imported before: then the files must be the same. A
+    NIfTI file of one channel is copied byte for byte; others are written with the same voxels and
+    geometry. Cases of a source that is no set of NIfTI files are written as it reads them, a
+    picture or slice as a volume of one slice. The folds are those of the source.
 
     Raises:
         DataFault: the first error that the check finds, or no label maps.
@@ -152,7 +151,7 @@ def _source_request(request: ImportRequest) -> SourceRequest:
     wanted = replace(wanted, read=read)
     refuse_idle_read(wanted, read)
     options = options_of(installed().load("sources", wanted.kind), wanted)
-    idle = options.model_fields_set & _WITHOUT_EFFECT if type(options) is VolumeOptions else ()
+    idle = options.model_fields_set & OF_ARRAYS if type(options) is VolumeOptions else ()
     for key in sorted(idle):
         raise UsageFault(
             f"--read {key}: has no effect, nnU-Net gets the files as they are; leave it out"

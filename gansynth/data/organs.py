@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gansynth.core.geometry import Matrix, centroid
+from gansynth.core.geometry import Matrix, centroid, mask_of
 from gansynth.core.source import CaseSource, WrappedSource
 from gansynth.data.slices import SliceSource
 
@@ -28,11 +28,12 @@ def organ_labels(source: CaseSource) -> tuple[str, ...]:
         return ()
     chosen = np.linspace(0, len(ids) - 1, min(CASES, len(ids))).astype(int)
     seen: dict[int, list[tuple[float, ...]]] = {value: [] for value in schema.foreground}
-    for labels in (source.load(ids[number]).labels for number in chosen):
-        for value in schema.foreground if labels is not None else ():
-            mask = labels == value
-            if voxels := np.count_nonzero(mask):
-                seen[value].append((voxels, *np.divide(centroid(mask), mask.shape)))
+    for case in (source.load(ids[number]) for number in chosen):
+        for value in schema.foreground:
+            mask = np.asarray(False) if case.labels is None else mask_of(case.labels, (value,))
+            if mask.any():
+                centre = np.divide(centroid(mask), mask.shape)
+                seen[value].append((float(mask.sum()), *centre.tolist()))
     least = max(FEWEST, PRESENT * len(chosen))
     return tuple(
         name

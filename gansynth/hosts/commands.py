@@ -26,7 +26,6 @@ from gansynth.runtime.progress import counting
 from gansynth.sampling.request_parsing import read_request
 from gansynth.sampling.run_source import open_moved, open_source
 
-
 IMPORTED = "imported already: the same files are there"
 """Note of an import that found what it would have written."""
 
