@@ -32,6 +32,7 @@ def augment(toy: Any, run: Path, *more: object) -> tuple[object, ...]:
 
 VALUES: list[tuple[tuple[object, ...], int, tuple[str, ...]]] = [
     (("--plans", "nnUNetPlans"), 6, ("plans: 'gansynthSmallPlans' != 'nnUNetPlans'", "--data")),
+    (("--data", "example:3d"), 2, ("make one: gansynth import example:3d nnunet:500",)),
     (("-c", "2d"), 6, ("configuration: '3d_fullres' != '2d'",)),
     (("--set", "num_epochs=abc"), 2, ("--set num_epochs=abc", "whole number")),
     (("--set", "oversample_foreground_percent=33"), 2, ("=33", "from 0 to 1")),

@@ -31,6 +31,7 @@ from gansynth.hosts.prediction import PredictJob
 from gansynth.hosts.record import FILE as RECORD
 from gansynth.hosts.record import TrainingFolder, TrainingResult, mix_name, read_sessions
 from gansynth.hosts.sample_source import SampleSource
+from gansynth.hosts.suggestion import way_to_nnunet
 from gansynth.metrics.segmentation.evaluation import (
     Prediction,
     account_of,
@@ -106,7 +107,8 @@ class NnunetAdapter(Framework):
         if not isinstance(source, NnunetSource):
             raise UsageFault(
                 f"--data {source.request.kind}:{source.request.where}: nnU-Net trains on its own "
-                "data sets, expected nnunet:ID"
+                f"data sets, expected nnunet:ID; make one: {way_to_nnunet(source.request)}; and "
+                "name it here: --data nnunet:ID"
             )
         super().__init__(source)
 

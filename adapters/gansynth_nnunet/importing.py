@@ -7,6 +7,7 @@ import itertools
 import re
 import shutil
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,38 +20,44 @@ from gansynth.core.synthetic import real_file
 from gansynth.data.case_writer import write_volume
 from gansynth.data.folds import grouped_splits
 from gansynth.data.nifti import VolumeSource
-from gansynth.data.read_options import VolumeOptions, options_of, refuse_idle_read
-from gansynth.hosts.commands import CommandReport
+from gansynth.data.read_options import OF_ARRAYS, VolumeOptions, options_of, refuse_idle_read
+from gansynth.hosts.commands import IMPORTED, CommandReport
 from gansynth.hosts.prediction import THICKNESS
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import disk_errors, read_json, read_nifti_header, whole_folder
+from gansynth.runtime.files import (
+    disk_errors,
+    new_or_same,
+    read_json,
+    read_nifti_header,
+    whole_folder,
+)
 from gansynth.runtime.progress import counting
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.dataset import NnunetRoot, write_splits
 from gansynth_nnunet.raw import raise_on_errors
 
 ENDING = ".nii.gz"
-_WITHOUT_EFFECT = {"window", "spacing", "size", "frame", "whole", "resampling", "between", "boxes"}
 
 
 def import_raw(request: ImportRequest) -> CommandReport:
     """Implement ``gansynth import SOURCE nnunet:ID``: the whole data set is written, or nothing.
 
-    The source is checked first. A NIfTI file of one channel is copied byte for byte; others are
-    written with the same voxels and geometry. Cases of a source that is no set of NIfTI files are
-    written as it reads them, a picture or slice as a volume of one slice. The folds are those of
-    the source.
+    The source is checked first, unless it was imported before: then the files must be the same. A
+    NIfTI file of one channel is copied byte for byte; others are written with the same voxels and
+    geometry. Cases of a source that is no set of NIfTI files are written as it reads them, a
+    picture or slice as a volume of one slice. The folds are those of the source.
 
     Raises:
         DataFault: the first error that the check finds, or no label maps.
-        UsageFault: the id is taken, or options that have no effect.
+        UsageFault: the id is taken by another data set, or options that have no effect.
         EnvironmentFault: a disk error.
     """
-    place = request.reading.get("root")
-    root = NnunetRoot.find(place)
-    start = _free(root, request.where)
+    root_typed = request.reading.get("root")
+    root = NnunetRoot.find(root_typed)
+    start = _start(request.where)
+    there = [folder for home in root.homes for folder in home.glob(f"{start}*")]
     wanted = _source_request(request)
-    if wanted.kind in installed().names("checks"):
+    if not there and wanted.kind in installed().names("checks"):
         with counting(request.reporter, "check") as progress:
             findings = installed().check(wanted.kind)(wanted, progress).findings
         raise_on_errors(findings)
@@ -68,9 +75,13 @@ def import_raw(request: ImportRequest) -> CommandReport:
     subject_of = {case: source.header(old).subject for old, case in cases.items()}
     if not splits[0]["val"]:  # a cache of all cases
         splits = grouped_splits(subject_of, subject_of, 5, request.seed)
+    taken = _taken(root, there) if there else ""
+    if there and not _may_be(root.raw / name, there, cases.values()):
+        raise UsageFault(taken)
     with (
         counting(request.reporter, "import") as progress,
-        whole_folder(root.raw / name) as folder,
+        new_or_same(root.raw / name, taken) as place,
+        whole_folder(place) as folder,
     ):
         for part in ("imagesTr", "labelsTr"):
             (folder / part).mkdir()
@@ -84,6 +95,7 @@ def import_raw(request: ImportRequest) -> CommandReport:
         request.reporter.warn("every case is a subject of its own; name subjects with --subjects")
     changed = {str(old): new for old, new in writer.numbers.items() if old != new}
     document = {
+        "imported_already": bool(there),
         "dataset": name,  # full name of the nnU-Net data set
         "folder": root.raw / name,
         "cases": len(cases),
@@ -103,21 +115,30 @@ def import_raw(request: ImportRequest) -> CommandReport:
     if changed:
         became = ", ".join(f"{old} to {new}" for old, new in changed.items())
         lines.append(f"label values: {became}, because nnU-Net takes no gaps")
-    then = ("prepare", f"nnunet:{request.where}", *(("--root", place) if place else ()))
-    return CommandReport(document, lines, then)
+    then = ("prepare", f"nnunet:{request.where}", *(("--root", root_typed) if root_typed else ()))
+    return CommandReport(document, lines, then, IMPORTED if there else "")
 
 
-def _free(root: NnunetRoot, dataset_id: str) -> str:
+def _start(dataset_id: str) -> str:
     if not re.fullmatch(r"0*[1-9]\d{0,2}", dataset_id):
         raise UsageFault(f"dataset id is {dataset_id!r}, expected a number from 1 to 999")
-    start = f"Dataset{int(dataset_id):03d}_"
-    there = [str(folder) for home in root.homes for folder in home.glob(f"{start}*")]
-    if there:
-        raise UsageFault(
-            f"{there[0]}: id {int(dataset_id):03d} is taken, expected a free one: an import "
-            f"never changes a data set; choose another id, or remove {' and '.join(there)}"
-        )
-    return start
+    return f"Dataset{int(dataset_id):03d}_"
+
+
+def _may_be(raw: Path, there: Sequence[Path], cases: Collection[str]) -> bool:
+    held = {path.name for path in (raw / "labelsTr").glob("*")}
+    same = all(folder.name == raw.name for folder in there)
+    return same and held == {f"{case}{ENDING}" for case in cases}
+
+
+def _taken(root: NnunetRoot, there: Sequence[Path]) -> str:
+    number = int(there[0].name[7:10])
+    used = {int(name[7:10]) for name in root.datasets()}
+    free = min(set(range(1, 1000)) - used, key=lambda other: (other < number, other))
+    return (
+        f"{there[0]}: id {number:03d} is taken, expected a free one: an import never changes a "
+        f"data set; choose another id, such as {free}, or remove {' and '.join(map(str, there))}"
+    )
 
 
 def _source_request(request: ImportRequest) -> SourceRequest:
@@ -128,13 +149,14 @@ def _source_request(request: ImportRequest) -> SourceRequest:
     wanted = replace(wanted, read=read)
     refuse_idle_read(wanted, read)
     options = options_of(installed().load("sources", wanted.kind), wanted)
-    idle = options.model_fields_set & _WITHOUT_EFFECT if type(options) is VolumeOptions else ()
+    idle = options.model_fields_set & OF_ARRAYS if type(options) is VolumeOptions else ()
     for key in sorted(idle):
         raise UsageFault(
             f"--read {key}: has no effect, nnU-Net gets the files as they are; leave it out"
         )
-    if "splits" not in read and "seed" in type(options).model_fields:
-        read.setdefault("seed", str(request.seed))
+    typed = "seed" in request.given and "splits" not in read
+    if typed and "seed" in type(options).model_fields:
+        read.setdefault("seed", str(request.seed))  # else the source's own, as of a fit on it
     return replace(wanted, read=read)
 
 

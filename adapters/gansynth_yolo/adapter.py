@@ -100,9 +100,12 @@ class YoloAdapter(Framework):
 
     def __init__(self, source: CaseSource) -> None:
         if not isinstance(source, YoloSource):
+            slices = "" if source.schema.axes == "HW" else "slices:"
+            data = f"{source.request.kind}:{source.request.where}"
             raise UsageFault(
-                f"--data {source.request.kind}:{source.request.where}: detectors train on YOLO "
-                "data sets, expected yolo:data.yaml"
+                f"--data {data}: detectors train on YOLO data sets, expected yolo:data.yaml; make "
+                f"one: gansynth import {slices}{data} yolo:FOLDER --read boxes=yes, and fit the "
+                "generator on it"
             )
         super().__init__(source)
 

@@ -18,8 +18,9 @@ from gansynth.core.source import CaseSource, case_records
 from gansynth.core.writer import Item
 from gansynth.data.folds import table_text
 from gansynth.data.read_options import refuse_idle_read
-from gansynth.hosts.commands import CommandReport
+from gansynth.hosts.commands import IMPORTED, CommandReport
 from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import new_or_same
 from gansynth.runtime.progress import ProgressTask
 from gansynth.sampling.png_writer import PictureOptions
 from gansynth.sampling.run_source import open_source
@@ -75,7 +76,12 @@ def import_slices(request: ImportRequest, options: ImportSettings) -> CommandRep
     # Slices of one constant value, and backgrounds beyond the requested share.
     left_out = {"constant": 0, "background": 0}
     total = 2 * len(source.train_ids) + len(source.held_out_ids)
-    with request.reporter.task(total, "import") as bar:
+    taken = (
+        f"{folder}: holds other files than this import writes, expected the same or none; choose "
+        "another folder, or remove it"
+    )
+    again = folder.is_dir() and any(folder.iterdir())
+    with request.reporter.task(total, "import") as bar, new_or_same(folder, taken) as place:
         rng = np.random.default_rng(request.seed)
         window, dropped = _fit(source, options.backgrounds, rng, bar)
         text = ",".join(f"{low!r}:{high!r}" for low, high in window)
@@ -84,7 +90,7 @@ def import_slices(request: ImportRequest, options: ImportSettings) -> CommandRep
             partial(_ImportWriter, schema=schema, options=pictures),
             _items(source, dropped, left_out, bar),
             schema,
-            folder,
+            place,
             made={
                 "dataset": source.name,
                 "fold": source.request.fold,
@@ -97,7 +103,8 @@ def import_slices(request: ImportRequest, options: ImportSettings) -> CommandRep
         )
     then = ("check", f"yolo:{data}", "--read", f"volumes={VOLUMES}")
     report = {"folder": str(folder), "left_out": left_out, "window": window}
-    return CommandReport({**report, **written, "data": data}, then=then)
+    document = {"imported_already": again, **report, **written, "data": data}
+    return CommandReport(document, then=then, note=IMPORTED if again else "")
 
 
 def _fit(

@@ -21,6 +21,7 @@ import click
 
 from gansynth.runtime.errors import (
     EXIT_BUG,
+    EXIT_OK,
     EXIT_SIGINT,
     EXIT_SIGTERM,
     EnvironmentFault,
@@ -182,6 +183,9 @@ def exit_code_of(run: Callable[[], Any], *, debug: bool = False) -> int:
         return stop.exit_code
     except click.Abort:
         return _report("interrupted", EXIT_SIGINT, debug)
+    except click.exceptions.NoArgsIsHelpError as group:  # typed without a command
+        click.echo(group.format_message())
+        return EXIT_OK
     except click.ClickException as error:
         return _report(f"error: {_usage_line(error)}", UsageFault.exit_code, debug)
     except GansynthError as error:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth_cli.common import Hint, table, then
 
 if TYPE_CHECKING:
-    from gansynth.core.schema import Schema
+    from gansynth.hosts.suggestion import Suggestion
 
 PATHS = ("sheet", "interpolation", "nearest", "record")
 """Keys of a sample report whose values are files."""
@@ -28,15 +28,17 @@ def counted(number: int, word: str) -> str:
     return f"{number} {word}{'s' * (number != 1)}"
 
 
-def generator_for(schema: Schema) -> str:
-    """Return the name of a generator for cases with boxes, label maps, or neither."""
-    return "cpggan" if schema.box_classes else "cgan3d" if schema.foreground else "dcgan"
+def then_fit(suggested: Suggestion, *words: object) -> list[Hint]:
+    """Return the fit of the generator that suits a data set, behind what is to know of it."""
+    noted = [Hint(f"warning: {suggested.note}")] if suggested.note else []
+    return [*noted, then("fit", *suggested.words, *words, "-o", "runs/g0")]
 
 
 def then_augment(folder: Path) -> Hint:
     """Return the command that trains a framework for a run's data with its samples."""
     from gansynth.core.registry import installed
     from gansynth.core.run_folder import RunFolder
+    from gansynth.hosts.suggestion import way_to_nnunet
 
     run = RunFolder(folder)
     if not run.capabilities.labelled:
@@ -46,7 +48,8 @@ def then_augment(folder: Path) -> Hint:
         return then("augment", "--target", kind, *words)
     if not run.schema.foreground:
         return Hint("next: gansynth import slices:KIND:WHERE yolo:FOLDER, to train a detector")
-    return Hint(f"{then('augment', '--target', 'segmenter', *words)}  # nnunet: import first")
+    beside = f"# for nnU-Net first: {way_to_nnunet(run.request)}"
+    return Hint(f"{then('augment', '--target', 'segmenter', *words)}  {beside}")
 
 
 def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:

@@ -276,6 +276,12 @@ class CaseOptions(ReadOptions):
         return self
 
 
+OF_ARRAYS = frozenset(
+    {"window", "spacing", "size", "frame", "whole", "resampling", "between", "boxes"}
+)
+"""Keys of volumes that change arrays as they are read: without effect where files are copied."""
+
+
 class VolumeOptions(CaseOptions):
     """How volumes are read; common to all kinds that read NIfTI files."""
 

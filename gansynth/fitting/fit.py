@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.conditions.lesion_placement import lesion_drawer
+from gansynth.core.registry import such_as
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.source import SourceRequest
+from gansynth.data.organs import organ_labels
 from gansynth.fitting.chance import ChanceMonitor
 from gansynth.fitting.cost import fit_into, measure, peak_mib, refuse_low_memory
 from gansynth.fitting.label_report import dice_text, inner_dice, report_label_maps
@@ -91,6 +94,7 @@ def fit(
         if job.reason:
             reporter.say(job.reason)
         _check_growth(job, reporter)
+        _check_organs(job, reporter)
         if init_from is not None:
             job.parent_run = ParentRun.open(init_from)
         refuse_full_disk(job, out)
@@ -137,6 +141,32 @@ def _check_growth(job: FitJob, reporter: Reporter) -> None:
             f"--set steps={options.steps}: {job.generator.name} has grown to {size} after {least} "
             "steps only; use more steps, or shorter stages"
         )
+
+
+def _check_organs(job: FitJob, reporter: Reporter) -> None:
+    """Warn where organs would be put into real images, as if they were lesions."""
+    generator, schema = job.generator, job.source.schema
+    can = generator.capabilities
+    drawer = lesion_drawer(None, can.lesions)
+    if "lesion" not in can.takes or drawer.options.where == "own":
+        return
+    names = {value: name for name, value in schema.labels.items()}
+    chosen = [names[value] for value in drawer.classes(schema)]
+    organs = [name for name in organ_labels(job.source) if name in chosen]
+    if not organs:
+        return
+    lesions = ",".join(name for name in chosen if name not in organs)
+    if not lesions:
+        others = such_as(lambda able: able.from_labels and "lesion" not in able.takes)
+        way_out = f"expected lesions; fit a generator of whole images, such as {others}"
+    elif "lesions" in type(generator.options).model_fields:
+        way_out = f"name the lesions: --set lesions={lesions}"
+    else:
+        way_out = f"name the lesions when sampling: --lesions classes={lesions.replace(',', '+')}"
+    reporter.warn(
+        f"{', '.join(organs)}: about as large in every case and in one place, as an organ is, and "
+        f"{generator.name} would put it elsewhere, into other cases: {way_out}"
+    )
 
 
 def _train(

@@ -26,14 +26,21 @@ from gansynth.runtime.progress import counting
 from gansynth.sampling.request_parsing import read_request
 from gansynth.sampling.run_source import open_moved, open_source
 
+IMPORTED = "imported already: the same files are there"
+"""Note of an import that found what it would have written."""
+
 
 @dataclass(frozen=True)
 class CommandReport:
-    """A command's report, to read and as JSON; ``then``: arguments of the next command."""
+    """A command's report, to read and as JSON; ``then``: arguments of the next command.
+
+    ``note``: a line before the others.
+    """
 
     document: Mapping[str, Any]
     lines: Sequence[str] = ()
     then: Sequence[str] = ()
+    note: str = ""
 
 
 def report_import(request: ImportRequest) -> CommandReport:

@@ -7,8 +7,7 @@ printed. The generator is fitted, or gone on with, in a folder that the same com
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,54 +20,16 @@ from gansynth.core.requests.sections import ReadWords
 from gansynth.core.run_folder import read_manifest
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.connected_components import parts
-from gansynth.data.organs import CASES, FEWEST, organ_labels
+from gansynth.data.organs import CASES
 from gansynth.fitting.api import run_fit
 from gansynth.hosts.choices import Choice
 from gansynth.hosts.host import framework
+from gansynth.hosts.suggestion import RULES, Contents, Rule, contents_of, way_to_nnunet
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.run_source import open_source
 
 READING = tuple(name for name in ReadWords.words() if name != "synthetic_source")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What is done with data of one kind, and the evidence for it (docs/results.md)."""
-
-    data: str
-    generator: str
-    ratio: str
-    evidence: str
-
-
-RULES: Mapping[str, Rule] = {
-    "lesions": Rule(
-        "lesions",
-        "parametric",
-        "1:1",
-        "gliomas, 5 and 10 patients: Dice better on a small U-Net; on nnU-Net no gain is shown",
-    ),
-    "organs": Rule("organs", "cgan3d", "1:0", "hippocampi: no gain is shown"),
-    "boxes": Rule("boxes", "cpggan", "1:0", "brain tumours in slices: no gain is shown"),
-    "few": Rule(
-        f"fewer than {FEWEST} labelled training cases",
-        "parametric",
-        "1:0",
-        "never tried: too few to tell lesions from organs",
-    ),
-}
-"""Kind of the data -> what is chosen. At 1:0 no sample is drawn, and the generator is that of a
-ratio which the user names."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """What the data are, as far as the rules need it."""
-
-    kind: str
-    lesions: tuple[str, ...]
-    line: str
 
 
 def decide(request: AugmentRequest, reporter: Reporter) -> tuple[AugmentRequest, FitRequest | None]:
@@ -81,8 +42,7 @@ def decide(request: AugmentRequest, reporter: Reporter) -> tuple[AugmentRequest,
         GansynthError: data that cannot be used, or, in a dry run, that are not prepared.
     """
     asked = SourceRequest.parse(str(request.data))
-    choices = [_target(asked.kind)]
-    request = _say(choices[0], request, reporter)
+    request = _say(_target(asked), request, reporter)
     machine = framework(request.target).suited(request)
     preparation: dict[str, str] = {}
     for choice in machine:
@@ -90,9 +50,9 @@ def decide(request: AugmentRequest, reporter: Reporter) -> tuple[AugmentRequest,
             preparation |= choice.prepare
         request = _say(choice, request, reporter)
     source = _prepared(request, preparation, reporter)
-    data = look_at(source)
-    reporter.say(data.line)
-    rule = RULES[data.kind]
+    found = contents_of(source)
+    reporter.say(describe(source, found))
+    rule = RULES[found.kind]
     asks = "ratio" in request.given or request.compare
     ratio = rule.ratio if not asks else "1:1"
     why = f"the data are {rule.data} ({rule.evidence})"
@@ -104,7 +64,7 @@ def decide(request: AugmentRequest, reporter: Reporter) -> tuple[AugmentRequest,
         return request, None
     if request.generator is not None or request.bank is not None:
         return request, None
-    fit = _fit_of(request, source, rule, data)
+    fit = _fit_of(request, source, rule, found)
     about = f"{rule.generator} in {fit.out}"
     reporter.say(str(Choice("generator", about, f"the data are {rule.data}", "--generator RUN")))
     return request.but(generator=fit.out), fit
@@ -153,12 +113,12 @@ def target_of_kind(kind: str) -> str:
     return kind if kind in installed().names("hosts") else "segmenter"
 
 
-def _target(kind: str) -> Choice:
-    target = target_of_kind(kind)
-    if target == kind:
-        return Choice("target", target, f"the data are its own ({kind}:)", "--target NAME")
-    change = "gansynth import DATA nnunet:ID, then gansynth augment nnunet:ID"
-    return Choice("target", target, f"{kind}: is no framework's own data set", change)
+def _target(asked: SourceRequest) -> Choice:
+    target = target_of_kind(asked.kind)
+    if target == asked.kind:
+        return Choice("target", target, f"the data are its own ({asked.kind}:)", "--target NAME")
+    why = f"{asked.kind}: is no framework's own data set"
+    return Choice("target", target, why, f"{way_to_nnunet(asked)}, and augment that")
 
 
 def _prepared(
@@ -184,10 +144,11 @@ def _prepared(
     return open_source(asked)
 
 
-def look_at(source: CaseSource) -> Data:
-    """Tell lesions from organs by at most 16 training cases, and count lesions.
+def describe(source: CaseSource, found: Contents) -> str:
+    """Return in a line how many cases there are, and what is in them.
 
-    An organ is in nearly every case, of one size and in one place: see ``organ_labels``.
+    Raises:
+        UsageFault: neither label maps nor boxes.
     """
     schema, ids = source.schema, source.train_ids
     subjects = len({source.header(case).subject for case in (*ids, *source.held_out_ids)})
@@ -195,45 +156,42 @@ def look_at(source: CaseSource) -> Data:
         f"{source.name}: {len(ids) + len(source.held_out_ids)} cases of {subjects} subject(s), "
         f"{len(ids)} of them to train on"
     )
-    if schema.box_classes:
-        return Data("boxes", (), f"{line}; boxes: {', '.join(schema.box_classes)}")
-    if not schema.foreground:
+    if found.kind == "images":
         raise UsageFault(
             f"{source.name}: has neither label maps nor boxes, expected some to train on; see "
             "what there is: gansynth check"
         )
-    organs = organ_labels(source)
-    lesions = tuple(
-        name for name, value in schema.labels.items()
-        if value in schema.foreground and name not in organs
-    )  # fmt: skip
-    values = tuple(schema.labels[name] for name in lesions)
+    if found.kind == "boxes":
+        line += f"; boxes: {', '.join(schema.box_classes)}"
+    if found.organs:
+        line += f"; organs: {', '.join(found.organs)}"
+    if found.lesions:
+        counts = _lesion_counts(source, found.lesions)
+        line += (
+            f"; lesions: {', '.join(found.lesions)}, {np.median(counts):g} in a case (median of "
+            f"{len(counts)}), none in {counts.count(0)}"
+        )
+    return line
+
+
+def _lesion_counts(source: CaseSource, lesions: Sequence[str]) -> list[int]:
+    ids, values = source.train_ids, [source.schema.labels[name] for name in lesions]
     chosen = np.linspace(0, len(ids) - 1, min(CASES, len(ids))).astype(int)
     counts = []
     for number in chosen:
         labels = source.load(ids[number]).labels
         if labels is not None:
-            counts.append(len(parts(labels, schema, values)) if values else 0)
-    labelled = sum(count > 0 for count in counts)
-    if organs:
-        line += f"; organs: {', '.join(organs)}"
-    if lesions:
-        line += (
-            f"; lesions: {', '.join(lesions)}, {np.median(counts):g} in a case (median of "
-            f"{len(counts)}), none in {len(counts) - labelled}"
-        )
-    if not lesions:
-        return Data("organs", (), line)
-    return Data("lesions" if labelled >= FEWEST else "few", lesions if organs else (), line)
+            counts.append(len(parts(labels, source.schema, values)))
+    return counts
 
 
-def _fit_of(request: AugmentRequest, source: CaseSource, rule: Rule, data: Data) -> FitRequest:
+def _fit_of(request: AugmentRequest, source: CaseSource, rule: Rule, found: Contents) -> FitRequest:
     asked = source.request
     data_set = source.name.rpartition(":")[2]
     parts_of_name = [rule.generator, data_set, asked.configuration, asked.plans, f"f{asked.fold}"]
     name = "_".join(part for part in parts_of_name if part)
     words = {key: value for key in READING if (value := getattr(request, key))}
-    settings = {"lesions": ",".join(data.lesions)} if data.lesions else {}
+    settings = {"lesions": ",".join(found.lesions)} if found.organs and found.lesions else {}
     return FitRequest(
         rule.generator,
         data=str(request.data),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import filecmp
 import glob
 import hashlib
 import json
@@ -350,6 +351,33 @@ def whole_folder(final: Path, *, anew: bool = False) -> Iterator[Path]:
     finally:
         for left in (temporary, replaced):
             shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_or_same(final: Path, refusal: str) -> Iterator[Path]:
+    """Yield a folder to write: ``final``, or where that has files one that must equal it.
+
+    Raises:
+        UsageFault: ``refusal``, as other files were written; ``final`` stays as it is.
+    """
+    if not (final.is_dir() and any(final.iterdir())):
+        yield final
+        return
+    remove_dead(final)
+    home = temporary_beside(final)
+    again = home / final.name
+    try:
+        yield again
+        written, there = (
+            {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
+            for folder in (again, final)
+        )
+        if written.keys() != there.keys() or not all(
+            filecmp.cmp(path, there[name], shallow=False) for name, path in written.items()
+        ):
+            raise UsageFault(refusal)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def publish_file(temporary: Path, final: Path) -> None:

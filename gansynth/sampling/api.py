@@ -17,7 +17,7 @@ from gansynth.runtime.progress import NullReporter, counting
 from gansynth.sampling.request_parsing import read_request
 
 if TYPE_CHECKING:
-    from gansynth.core.schema import Sample, Schema
+    from gansynth.core.schema import Sample
     from gansynth.core.source import CaseSource
     from gansynth.sampling.run import Run
     from gansynth.sampling.sampler import Sampler
@@ -48,8 +48,8 @@ def load(
     return run
 
 
-def write_cache(request: CacheRequest) -> tuple[dict[str, Any], Schema]:
-    """Copy the cases of any source into one HDF5 file; also return what the cases hold."""
+def write_cache(request: CacheRequest) -> tuple[dict[str, Any], CaseSource]:
+    """Copy the cases of any source into one HDF5 file; also return the source."""
     from gansynth.data.api import source_of
     from gansynth.data.h5 import estimate, refuse_existing, write_h5
     from gansynth.sampling.run_source import open_source
@@ -58,7 +58,7 @@ def write_cache(request: CacheRequest) -> tuple[dict[str, Any], Schema]:
     refuse_existing(path)
     source = open_source(source_of(request))
     if request.dry_run:
-        return estimate(source, path, dtype=dtype, chunk=chunk), source.schema
+        return estimate(source, path, dtype=dtype, chunk=chunk), source
     with counting(request.reporter, "cache") as progress:
         report = write_h5(
             *(source, path),
@@ -67,7 +67,7 @@ def write_cache(request: CacheRequest) -> tuple[dict[str, Any], Schema]:
             chunk=chunk,
             progress=progress,
         )
-        return report, source.schema
+        return report, source
 
 
 def run_cache(request: CacheRequest) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """import, check, splits and prepare, on a tiny Medical Segmentation Decathlon folder."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,18 @@ def flat(home: Path) -> Path:
     return home / "p"
 
 
+def organ_with_lesions(home: Path) -> Path:
+    """Label 1 is everywhere alike, label 2 in another place of each case."""
+    for number in range(6):
+        labels = np.zeros((16, 16, 16), np.uint8)
+        labels[2:14, 4:12, 4:12] = 1
+        labels[2 * number + 2 :, 5:8, 4 + number :][:2, :, :2] = 2
+        image = np.random.default_rng(number).normal(size=labels.shape) + labels
+        save_nifti(home / f"v/images/{number}.nii.gz", image.astype(np.float32))
+        save_nifti(home / f"v/labels/{number}.nii.gz", labels)
+    return home / "v"
+
+
 @pytest.mark.parametrize(
     ("make", "holds", "following"),
     [
@@ -119,8 +132,13 @@ def flat(home: Path) -> Path:
         ),
         (boxed, "channels: grey; boxes: class_0", "fit cpggan --data yolo:{}"),
         (flat, "channels: T1; labels: hippo_mask", "fit cgan3d --data nifti:{}"),
+        (
+            organ_with_lesions,
+            "channels: channel 0; labels: label 1, label 2",
+            "fit parametric --set 'lesions=label 2' --data nifti:{}",
+        ),
     ],
-    ids=["images", "masks", "boxes", "volumes"],
+    ids=["images", "masks", "boxes", "volumes", "lesions"],
 )
 def test_check_finds_the_kind_says_what_is_there_and_the_next_command(
     tmp_path, run_cli, make, holds, following
@@ -128,13 +146,31 @@ def test_check_finds_the_kind_says_what_is_there_and_the_next_command(
     where = make(tmp_path)
     result = run_cli("check", where)
     assert (result.exit_code, result.stdout.splitlines()[-1]) == (0, holds)
-    last = f"next: gansynth {following.format(where)} -o runs/g0"
-    assert result.stderr.splitlines()[-1] == last
+    *before, last = result.stderr.splitlines()
+    assert last == f"next: gansynth {following.format(where)} -o runs/g0"
+    assert ("look like organs: no gain is shown" in before[-1]) == ("cgan3d" in following)
+    if make in (flat, organ_with_lesions):
+        assert any(f"next: gansynth import nifti:{where} nnunet:500" in line for line in before)
     if make is flat:  # a folder that no kind opens any more lists its faults
         (where / "pat3_hippo_mask.nii.gz").unlink()
         result = run_cli("check", where)
         assert result.exit_code == 3
         assert "pat3_hippo_mask.nii.gz: missing, expected for case 'pat3'" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "says"),
+    [
+        (flat, (), "warning: hippo_mask: about as large .*, such as cgan3d"),
+        (organ_with_lesions, (), "warning: label 1: .*: --set lesions=label 2\n"),
+        (organ_with_lesions, ("--set", "lesions=label 2"), r"(?s)\A(?!.*as an organ is)"),
+    ],
+)
+def test_a_generator_that_inserts_lesions_warns_of_organs(tmp_path, run_cli, make, words, says):
+    data = ("--data", f"nifti:{make(tmp_path)}", "-o", tmp_path / "run", "--dry-run")
+    result = run_cli("fit", "parametric", *data, *words)
+    assert result.exit_code == 0
+    assert re.search(says, result.stderr)
 
 
 def test_raw_data_of_nnunet_are_prepared_before_a_fit(tmp_path, run_cli):

@@ -86,8 +86,10 @@ def test_what_is_written_is_a_good_data_set(imported, volumes, tmp_path, refuse)
     row = document["samples"]["a_2_z003"]
     assert (row["case"], row["subject"], row["boxes"]) == ("a_2/axi003", "a", 2)
     window_is_kept(report, volumes, out, 8)
+    again, _ = imported()
+    assert again == {**report, "imported_already": True}
     asked = ("import", f"slices:nifti:{volumes}", f"yolo:{out}", "--read=boxes=lesion:1+2")
-    refuse(*asked, "--read=folds=2", code=2, says=["exists already"], keep=[tmp_path])
+    refuse(*asked, "--read=folds=2", code=2, says=["holds other files"], keep=[tmp_path])
 
 
 def test_a_share_of_the_training_backgrounds_is_kept_and_pixels_of_16_bits(

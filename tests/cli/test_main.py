@@ -44,7 +44,8 @@ def test_help_has_two_examples_of_the_command_that_can_be_parsed(path, run_cli):
 
 def test_help_lists_every_command_as_it_says_itself_and_the_exit_codes(run_cli):
     shown = run_cli("-h").stdout
-    assert shown == run_cli("--help").stdout
+    assert shown == run_cli("--help").stdout == run_cli().stdout
+    assert run_cli().exit_code == 0
     for name, (_, summary) in commands().items():
         assert re.search(rf"^  {name} ", shown, re.MULTILINE)
         assert (find((name,)).help or "").splitlines()[0] == summary
@@ -87,18 +88,18 @@ TABLE = {"fit": ("naps:fit", "Not ours."), "naps": ("naps:naps", "Do nothing.")}
 def test_a_strangers_command_is_listed_and_runs_and_ours_keep_their_names(
     run_cli, tmp_path, monkeypatch
 ):
-    (tmp_path / "naps.py").write_text(
-        f"import click\nTABLE = {TABLE}\nnaps = click.Command('naps')"
-    )
+    (tmp_path / "naps.py").write_text(f"import click\nTABLE = {TABLE}\nnaps = click.Group('naps')")
     monkeypatch.syspath_prepend(tmp_path)
     points = [EntryPoint(name, f"{name}:TABLE", main.GROUP) for name in ("naps", "gone")]
     monkeypatch.setattr(main, "entry_points", lambda group: points)
     main.registered.cache_clear()
     try:
         shown = run_cli("--help")
-        assert run_cli("naps").exit_code == 0
+        alone = run_cli("naps")  # a group without a command prints its help
     finally:
         main.registered.cache_clear()
+    assert (alone.exit_code, alone.stderr) == (0, "")
+    assert alone.stdout.startswith("Usage: gansynth naps ")
     assert "  naps  " in shown.stdout
     assert "Not ours." not in shown.stdout
     assert shown.stderr == (

@@ -167,8 +167,8 @@ def test_an_evaluation_is_told_by_its_three_answers_first(run):
     assert lines[3].startswith("ALARM ")
     assert lines[-2:] == [
         "report: out/report.html",
-        f"next: gansynth augment --target segmenter --generator {run} --ratio 1:1  # nnunet: "
-        "import first",
+        f"next: gansynth augment --target segmenter --generator {run} --ratio 1:1  # for nnU-Net "
+        "first: gansynth import toy:3 nnunet:500",
     ]
     assert isinstance(lines[-1], Hint)  # for people, on stderr
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gansynth.hosts import dry_run
-from gansynth.hosts.one_command import RULES
+from gansynth.hosts.suggestion import RULES
 from gansynth_nnunet.adapter import NnunetAdapter
 from tests.conftest import content, save_nifti
 from tests.flat_sets import pictures

@@ -5,20 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.requests.data import CacheRequest
-from gansynth_cli.common import Output, examples, summary, then
+from gansynth_cli.common import Output, examples, summary
 from gansynth_cli.requests import request_command
-from gansynth_cli.results import generator_for
+from gansynth_cli.results import then_fit
 
 if TYPE_CHECKING:
-    from gansynth.core.schema import Schema
+    from gansynth.core.source import CaseSource
 
 
-def show(request: CacheRequest, done: tuple[dict[str, Any], Schema], out: Output) -> None:
+def show(request: CacheRequest, done: tuple[dict[str, Any], CaseSource], out: Output) -> None:
     """Print what was written, and the next command."""
-    report, schema = done
-    words = ("fit", generator_for(schema), "--data", f"h5:{request.out}", "--fold", report["fold"])
-    fitted = then(*words, "-o", "runs/g0")
-    out.result(report, [*summary(report), *([] if request.dry_run else [fitted])])
+    from gansynth.hosts.suggestion import suggested_generator
+
+    report, source = done
+    words = ("--data", f"h5:{request.out}", "--fold", report["fold"])
+    fitted = [] if request.dry_run else then_fit(suggested_generator(source), *words)
+    out.result(report, [*summary(report), *fitted])
 
 
 command = request_command(

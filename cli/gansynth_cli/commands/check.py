@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from gansynth.core.requests.samples import CheckRequest
 from gansynth.runtime.errors import DataFault
-from gansynth_cli.common import Output, again, examples, table, then
+from gansynth_cli.common import Hint, Output, again, examples, table, then
 from gansynth_cli.requests import request_command
-from gansynth_cli.results import generator_for
+from gansynth_cli.results import then_fit
 
 if TYPE_CHECKING:
     from gansynth.core.source import CheckReport, SourceRequest
@@ -56,6 +56,7 @@ command = request_command(
 def _contents(request: SourceRequest) -> Iterator[str]:
     """Yield what a data set without errors holds, and the next command."""
     from gansynth.core.registry import installed
+    from gansynth.hosts.suggestion import suggested_generator, way_to_nnunet
     from gansynth.runtime.errors import GansynthError
     from gansynth.sampling.run_source import open_source
 
@@ -77,4 +78,6 @@ def _contents(request: SourceRequest) -> Iterator[str]:
     configuration = source.request.configuration
     how = again(source.request.read, subjects=request.subjects, root=request.root)
     of = ("-c", configuration) if configuration else ()
-    yield then("fit", generator_for(schema), "--data", named, *of, *how, "-o", "runs/g0")
+    if schema.foreground and request.kind not in installed().names("hosts"):
+        yield Hint(f"next: {way_to_nnunet(request)}  # for nnU-Net; for another framework:")
+    yield from then_fit(suggested_generator(source), "--data", named, *of, *how)

@@ -10,7 +10,7 @@ from gansynth.core.requests.hosts import ImportRequest, PrepareRequest, SplitsRe
 from gansynth.runtime.errors import GansynthError
 from gansynth_cli.common import Output, again, examples, summary, table, then
 from gansynth_cli.requests import request_command
-from gansynth_cli.results import generator_for
+from gansynth_cli.results import then_fit
 
 if TYPE_CHECKING:
     from gansynth.core.source import FoldSplit
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def show_report(request: Request, report: CommandReport, out: Output) -> None:
     """Print the report of a framework's command, and the next command."""
     lines = list(report.lines) or summary(report.document)
-    out.result(report.document, [*lines, *([then(*report.then)] if report.then else ())])
+    noted = [report.note] if report.note else []
+    out.result(report.document, [*noted, *lines, *([then(*report.then)] if report.then else ())])
 
 
 import_ = request_command(
@@ -46,6 +47,7 @@ prepare = request_command(
 
 def show_splits(request: SplitsRequest, splits: Sequence[FoldSplit], out: Output) -> None:
     """Print the sizes of the folds, and the next command."""
+    from gansynth.hosts.suggestion import suggested_generator
     from gansynth.sampling.run_source import open_source
 
     rows = [
@@ -55,11 +57,10 @@ def show_splits(request: SplitsRequest, splits: Sequence[FoldSplit], out: Output
     data, root = request.data, request.root
     how = ("--data", data, *again(root=root, fold="0"))
     try:
-        generator = generator_for(open_source(request.request).schema)
-        following = then("fit", generator, *how, "-o", "runs/g0")
+        following = then_fit(suggested_generator(open_source(request.request)), *how)
     except GansynthError:  # raw cases
-        following = then("prepare", data, *again(root=root))
-    out.result({"dataset": data, "splits": splits}, [*table(rows), following])
+        following = [then("prepare", data, *again(root=root))]
+    out.result({"dataset": data, "splits": splits}, [*table(rows), *following])
 
 
 splits = request_command(

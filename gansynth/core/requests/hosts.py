@@ -266,7 +266,10 @@ class ImportRequest(Request):
     slices:KIND:WHERE to yolo:FOLDER: each slice becomes a grey PNG file, all with one window. Its
     label file has the boxes of --read boxes=, none for a background. The training volumes of --fold
     are train, the others val. The depth is --set bits=16. With --set backgrounds=SHARE, that share
-    of the training slices without a box is kept. Either target appears when it is complete.
+    of the training slices without a box is kept.
+
+    Either target appears when it is complete. The same import again changes nothing, another one
+    to the same place is refused.
     """
 
     source: Annotated[str, Opt(argument=True, metavar="KIND:WHERE|FOLDER")] = Field(kw_only=False)
@@ -278,7 +281,7 @@ class ImportRequest(Request):
     folds: int | None = Field(default=None, ge=2)
     """Folds to write, for frameworks with several."""
     seed: int = Field(default=0, ge=0)
-    """Seeds every random choice: the folds, and which cases are kept."""
+    """Seeds which cases are kept and, if it is given, the folds, which are else the source's."""
     fold: Annotated[Text | None, Opt(flags=("-f", "--fold"))] = None
     """Fold of the source, for frameworks with one. [default: 0]"""
     read: Annotated[Values, Opt(example="spacing=1")] = {}

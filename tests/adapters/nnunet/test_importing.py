@@ -170,6 +170,31 @@ def test_nothing_is_written_into_a_data_set_that_is_there(root, tmp_path):
         there.rmdir()
 
 
+def test_the_same_import_again_changes_nothing_and_another_one_is_refused(root, tmp_path, run_cli):
+    """The folds are the source's own, so that a generator fitted on them has seen no more."""
+    home, place = tmp_path / "set", root.raw.parent
+    typed = ("import", pairs(home), "nnunet:4", "--root", place)
+    assert run_cli(*typed).exit_code == 0
+    splits = root.preprocessed / "Dataset004_set/splits_final.json"
+    first = open_source(SourceRequest("nifti", str(home), fold="0"))
+    assert read_json(splits, expected=list)[0]["val"] == [*first.held_out_ids]
+    files = [path for path in place.rglob("*") if path.is_file()]
+    before = {path: path.stat().st_ino for path in files if path.parent.name != splits.parent.name}
+    again = run_cli(*typed)
+    assert (again.exit_code, again.stdout.splitlines()[0]) == (
+        *(0, "imported already: the same files are there"),
+    )
+    assert "next: gansynth prepare nnunet:4 --root" in again.stderr
+    assert run_cli(*typed, "--folds", 2).exit_code == 2
+    save(home / f"masks/{CASES[3]}.nii.gz", lesion(9))
+    assert "id 004 is taken, expected a free one" in run_cli(*typed).stderr
+    for folder in ("images", "masks"):
+        (home / folder / f"{CASES[0]}.nii.gz").unlink()
+    assert "choose another id, such as 5, or remove" in run_cli(*typed).stderr
+    assert {path: path.stat().st_ino for path in before} == before
+    assert not [*root.raw.glob(".*")]
+
+
 def test_a_cache_is_imported_in_the_fold_that_it_holds(root, tmp_path, run_cli):
     cache = tmp_path / "cache.h5"
     made = ("cache", msd(tmp_path / "set"), "-o", cache, "--fold", 1, "--read", "folds=2")
