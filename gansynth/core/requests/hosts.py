@@ -107,7 +107,7 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
     target: Annotated[
         str, Opt(names=("hosts",), eager=True, heading="Target framework")
     ]  # eager: --target NAME --help shows the options of NAME
-    """Framework to train, see gansynth plugins; its options: --target NAME --help."""
+    """Framework to train, see gansynth plugins; its options: gansynth options NAME."""
     host_augmentation: Annotated[bool, Opt(heading="Target framework", shown=False)] = True
     """Keep the framework's own augmentation (default), or train without."""
     real_in_generator_space: Annotated[bool, Opt(heading="Target framework")] = False
