@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import pydoc
+import re
 
 import click
 import numpy as np
@@ -62,7 +64,20 @@ def test_no_setting_has_the_name_of_a_word():
 
 def test_what_a_user_needs_is_all_that_is_shown():
     assert dir(gansynth) == sorted(["__version__", *gansynth.COMMANDS])
-    assert all(getattr(gansynth, name).__doc__ for name in gansynth.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        *((getattr(gansynth, name), name in COMMANDS) for name in gansynth.COMMANDS),
+        *((method, True) for method in (FittedRun.sample, FittedRun.sheet)),
+    ],
+)
+def test_help_has_plain_types_and_a_line_for_each_argument(function, words):
+    text = pydoc.plain(pydoc.render_doc(function))
+    assert re.findall(r"0x\w+|\w*Validator|Annotated|NoneType", text) == []
+    explained = re.findall(r"^        (\w+): \w", text, re.MULTILINE)
+    assert not words or words_of(function) <= {*explained}
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from gansynth.hosts.commands import CommandReport
 from gansynth.hosts.suggestion import Suggestion, suggested_generator
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.files import disk_errors
+from gansynth.runtime.processes import without_script
 from gansynth.runtime.progress import stepping
 from gansynth_nnunet.cases import PreprocessedArrays, write_hashes
 from gansynth_nnunet.dataset import NnunetRoot, raw_set
@@ -31,9 +32,7 @@ WORKERS = "nnUNet_n_proc_DA"
 def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
     """Implement ``gansynth prepare nnunet:ID``: check, fingerprint, plan and preprocess.
 
-    What is done already is not done again. nnU-Net starts its workers by spawning: a script that
-    calls this needs ``if __name__ == "__main__":``. Plans other than the default must exist
-    already.
+    What is done already is not done again. Plans other than the default must exist already.
     """
     source, name = request.request, request.request.plans or DEFAULT_PLANS
     root = NnunetRoot.find(source.root)
@@ -136,6 +135,7 @@ def _nnunet(root: NnunetRoot, folder: Path) -> Iterator[None]:
     before = dict(os.environ)
     with (
         disk_errors(folder),
+        without_script(),  # nnU-Net spawns its workers
         warnings.catch_warnings(action="ignore"),
         contextlib.redirect_stdout(io.StringIO()),
     ):

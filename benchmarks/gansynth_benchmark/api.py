@@ -48,8 +48,7 @@ def measure(request: BenchmarkRequest) -> Benchmarked:
 def run_study(request: BenchmarkRequest) -> dict[str, Any]:
     """Measure whether samples help, by how much, and how certain that is: ``gansynth benchmark``.
 
-    Each argument is the option of that name; ``gansynth benchmark --help`` explains them. The same
-    call resumes.
+    The same call resumes.
 
     Returns:
         The results document, with ``files``: name -> path; of a dry run the estimate.
@@ -68,8 +67,6 @@ benchmark = function_of(BenchmarkRequest, run_study, "benchmark")
 
 def run_tuning(request: TuneRequest) -> dict[str, Any]:
     """Choose generator, ratio and schedule by inner folds, or none: ``gansynth tune``.
-
-    Each argument is the option of that name; ``gansynth tune --help`` explains them.
 
     Returns:
         The choice and why, and the command that uses it; of a dry run what would be compared.
@@ -98,8 +95,6 @@ tune = function_of(TuneRequest, run_tuning, "tune")
 
 def run_papers(request: PapersRequest) -> dict[str, Any]:
     """Reproduce a paper's table, with its numbers beside ours: ``gansynth papers``.
-
-    Each argument is the option of that name; ``gansynth papers --help`` explains them.
 
     Returns:
         The results document; its ``table`` has the lines of the table, ``file`` its place. Of a

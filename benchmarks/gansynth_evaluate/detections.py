@@ -30,8 +30,6 @@ PAPER_NOTE = (
 def run_detections(request: DetectionsRequest) -> dict[str, Any]:
     """Evaluate detectors, and compare them at equal false positives: ``gansynth detections``.
 
-    Each argument is the option of that name; ``gansynth detections --help`` explains them.
-
     Returns:
         What ``--json`` prints; ``files`` has the paths of the tables.
 

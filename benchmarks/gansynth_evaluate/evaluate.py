@@ -316,8 +316,6 @@ DOCUMENT = "evaluation.json"
 def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
     """Evaluate the samples of a run or a sample bank: ``gansynth evaluate``.
 
-    Each argument is the option of that name; ``gansynth evaluate --help`` explains them.
-
     Returns:
         What ``--json`` prints; ``files`` has the paths of the report.
 

@@ -26,8 +26,7 @@ from gansynth.training.loggers import check_loggers
 def run_fit(request: FitRequest) -> FittedRun:
     """Fit a generator on the training cases of one fold: ``gansynth fit``.
 
-    Each argument is the option of that name; ``gansynth fit --help`` explains them. Others are
-    settings, e.g. ``steps=2000``; ``gansynth.options(NAME)`` has the keys.
+    Other arguments are settings, e.g. ``steps=2000``; ``gansynth.options(NAME)`` has the keys.
 
     Returns:
         The run. Its ``report`` has cases, steps, seconds, losses and paths, or a dry run's cost.

@@ -74,8 +74,7 @@ class Augmented:
 def _report(request: AugmentRequest) -> Mapping[str, Any]:
     """Train a target framework with samples mixed in at a ratio: ``gansynth augment``.
 
-    Each argument is the option of that name; ``gansynth augment --help`` explains them. Others are
-    options of the target, which ``gansynth.options(TARGET)`` lists.
+    Other arguments are options of the target, which ``gansynth.options(TARGET)`` lists.
 
     Returns:
         What ``--json`` prints: counts, shares, folder, metrics on real held-out cases.

@@ -55,8 +55,7 @@ def report_import(request: ImportRequest) -> CommandReport:
 def run_import_data(request: ImportRequest) -> Mapping[str, Any]:
     """Copy a data set into the layout of a target framework, with folds: ``gansynth import``.
 
-    Each argument is the option of that name; ``gansynth import --help`` explains them. Others are
-    settings.
+    Other arguments are settings.
 
     Returns:
         What ``--json`` prints.
@@ -77,8 +76,7 @@ def report_preparation(request: PrepareRequest) -> CommandReport:
 def run_prepare(request: PrepareRequest) -> Mapping[str, Any]:
     """Plan and preprocess a data set with its target framework: ``gansynth prepare``.
 
-    Each argument is the option of that name; ``gansynth prepare --help`` explains them. Others are
-    settings.
+    Other arguments are settings.
 
     Returns:
         What ``--json`` prints.
@@ -92,8 +90,6 @@ def run_prepare(request: PrepareRequest) -> Mapping[str, Any]:
 def run_splits(request: SplitsRequest) -> Sequence[FoldSplit]:
     """Write folds so that no subject is in both training and validation: ``gansynth splits``.
 
-    Each argument is the option of that name; ``gansynth splits --help`` explains them.
-
     Returns:
         The training and validation cases of each fold.
 
@@ -106,8 +102,6 @@ def run_splits(request: SplitsRequest) -> Sequence[FoldSplit]:
 
 def run_check(request: CheckRequest) -> CheckReport:
     """Find what is wrong with a data set, file by file, or with samples: ``gansynth check``.
-
-    Each argument is the option of that name; ``gansynth check --help`` explains them.
 
     Returns:
         Name, number of cases, and findings, errors first. It raises nothing for what is found.
@@ -157,8 +151,6 @@ def checked_data(request: CheckRequest) -> SourceRequest:
 
 def run_doctor(request: DoctorRequest) -> list[DoctorLine]:
     """Report what this machine has, and what is missing: ``gansynth doctor``.
-
-    Each argument is the option of that name; ``gansynth doctor --help`` explains them.
 
     Returns:
         A line for each item: its state (``ok``, ``note`` or ``bad``), a text, and a cure.

@@ -1,6 +1,7 @@
 """Child processes: their output is kept, signals are forwarded, and none is left behind.
 
 ``run`` shows a command's output and handles Ctrl-C for it. Its own side is in ``child``.
+``without_script`` is for libraries that start processes of their own.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import IO, TYPE_CHECKING
 
 from gansynth.runtime.child import FAULT, PARENT, SHOWN
@@ -210,6 +212,21 @@ def _whole_lines(text: bytes) -> tuple[bytes, bytes]:
     if not end and len(text) > TAIL:
         end = len(text)
     return text[:end], text[end:]
+
+
+@contextlib.contextmanager
+def without_script() -> Iterator[None]:
+    """Let spawned workers leave the user's script alone; only one thread at a time may need it.
+
+    ``multiprocessing`` runs the file of ``__main__`` again in each worker that it spawns, and a
+    plain script would train or prepare there again. A module without a file is not run.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 # -- its descendants -------------------------------------------------------------------------------

@@ -73,8 +73,6 @@ def write_cache(request: CacheRequest) -> tuple[dict[str, Any], CaseSource]:
 def run_cache(request: CacheRequest) -> dict[str, Any]:
     """Copy the cases of any source into one HDF5 file that is fast to read: ``gansynth cache``.
 
-    Each argument is the option of that name; ``gansynth cache --help`` explains them.
-
     Returns:
         What ``--json`` prints: counts and bytes, of a dry run an estimate.
 

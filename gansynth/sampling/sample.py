@@ -51,8 +51,7 @@ COMPARED = 512  # most samples whose nearest training case is searched
 def run_sample(words: SampleRunRequest) -> dict[str, Any]:
     """Write samples of a run in a registered format, with optional preview grids: ``sample``.
 
-    Each argument is the option of that name; ``gansynth sample --help`` explains them. A run that
-    generates label maps of images writes those, case by case: ``predict_cases``.
+    A run that generates label maps of images writes those, case by case: ``predict_cases``.
 
     Preview grids with real cases show patients. With files for sharing they are written into the
     run folder; nearest cases always are. Without ``out``, samples are in ``RUN/samples/seed-S``,

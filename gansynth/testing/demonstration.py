@@ -99,8 +99,6 @@ SUBJECTS_OF_SLICES = (6, 3.0), (20, 1.5)
 def run_demonstration(request: DemoRequest) -> dict[str, Any]:
     """Run every step on phantoms, or write some: ``gansynth demo``.
 
-    Each argument is the option of that name; ``gansynth demo --help`` explains them.
-
     Returns:
         What ``--json`` prints: of ``run_demo`` or of ``write_set``.
 

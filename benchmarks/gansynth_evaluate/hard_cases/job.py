@@ -44,8 +44,6 @@ from gansynth_evaluate.requests import FailureOptions, HardCasesRequest
 def run_hard_cases(request: HardCasesRequest) -> dict[str, Any]:
     """Find hard cases by inner folds of the training cases: ``gansynth hard-cases``.
 
-    Each argument is the option of that name; ``gansynth hard-cases --help`` explains them.
-
     Returns:
         What ``--json`` prints, see ``find_failures``.
 

@@ -35,8 +35,6 @@ class RatedStudy:
 def run_turing_test(request: TuringRequest) -> RatedStudy:
     """Make a reader study with a page for each rater, or compute its results: ``turing-test``.
 
-    Each argument is the option of that name; ``gansynth turing-test --help`` explains them.
-
     Raises:
         GansynthError: typed by cause, see ``gansynth.runtime.errors``.
     """

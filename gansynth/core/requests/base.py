@@ -14,7 +14,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
+from textwrap import wrap
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -24,7 +27,10 @@ from typing import (
     ParamSpec,
     Self,
     TypeVar,
+    Union,
     get_args,
+    get_origin,
+    get_type_hints,
 )
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError
@@ -335,7 +341,7 @@ def function_of(model: Callable[P, Q], work: Callable[[Q], R], name: str = "") -
 
     call.__name__ = name or work.__name__.removeprefix("run_")
     call.request = cls  # type: ignore[attr-defined]
-    call.__signature__ = inspect.Signature(_parameters(cls))  # type: ignore[attr-defined]
+    _explain(call, cls)
     return call
 
 
@@ -349,8 +355,7 @@ def method_of(model: Callable[P, Q], work: Callable[[S, Q], R]) -> Callable[Conc
             return work(self, cls(*args, **_settled(cls, values)))
 
     call.__name__ = work.__name__.removeprefix("_")
-    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    call.__signature__ = inspect.Signature([own, *_parameters(cls)])  # type: ignore[attr-defined]
+    _explain(call, cls, inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY))
     return call
 
 
@@ -364,18 +369,42 @@ def _settled(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     return named
 
 
-def _parameters(cls: Any) -> list[inspect.Parameter]:
-    first, kinds = cls.positional(), inspect.Parameter
-    return [
-        inspect.Parameter(
-            name,
-            kinds.POSITIONAL_OR_KEYWORD if name in first else kinds.KEYWORD_ONLY,
-            default=kinds.empty if field.is_required() else field.get_default(),
-            annotation=field.annotation,
-        )
-        for name in (*first, *(name for name in cls.model_fields if name not in first))
-        if (field := cls.model_fields[name])
-    ]
+def _explain(call: Any, cls: type[Request], *own: inspect.Parameter) -> None:
+    """Let ``help`` show the fields of a request as arguments, with plain types and a line each."""
+    kinds, fields, first = inspect.Parameter, cls.model_fields, cls.positional()
+    needed = [name for name in cls.words() if fields[name].is_required()]
+    names = list(dict.fromkeys((*first, *needed, *cls.words(), *fields)))
+    returned = call.__annotations__.get("return", kinds.empty)
+    call.__annotations__ = {name: fields[name].annotation for name in names}
+    parameters = [*own]
+    for name, plain in get_type_hints(call).items():  # without the marks that check values
+        kind = kinds.POSITIONAL_OR_KEYWORD if name in first else kinds.KEYWORD_ONLY
+        default = kinds.empty if fields[name].is_required() else fields[name].get_default()
+        # `str | None` is shorter than what a `Union` shows.
+        shown = reduce(or_, get_args(plain)) if get_origin(plain) is Union else plain
+        parameters.append(kinds(name, kind, default=default, annotation=shown))
+    if cls.settings in names:
+        parameters.append(kinds("settings", kinds.VAR_KEYWORD, annotation=Any))
+    call.__signature__ = inspect.Signature(parameters, return_annotation=returned)
+    before, *after = re.split(r"\n(?=Returns:|Raises:)", inspect.getdoc(call) or "", maxsplit=1)
+    lines = [before.rstrip(), "", "Args:"]
+    for name in names:
+        words = _in_words_of_python(cls, " ".join((fields[name].description or "").split()))
+        words = re.sub(r"[;.] may be repeated", "", words, flags=re.IGNORECASE)  # the type says so
+        lines += wrap(f"{name}: {words}", 96, initial_indent="    ", subsequent_indent="        ")
+    call.__doc__ = "\n".join([*lines, *(f"\n{text}" for text in after)])
+
+
+def _in_words_of_python(model: type[Request], text: str) -> str:
+    """Return a text with the names of fields in place of the flags of a command line."""
+    flags = {flag: name for name in model.model_fields for flag in model.opt(name).flags}
+    names = flags | {model.flag(name): name for name in model.model_fields}
+    names |= {f"--no-{flag[2:]}": f"{name}=False" for flag, name in names.items()}
+
+    def name_of(found: re.Match[str]) -> str:
+        return "" if found[0] == "--set " else names.get(found[0], found[0])
+
+    return re.sub(r"--set (?=\w+=)|--[a-z][a-z-]*|(?<![\w-])-[a-z](?![\w-])", name_of, text)
 
 
 @contextmanager
@@ -388,18 +417,7 @@ def in_python(model: type[Request], prefix: str = "") -> Iterator[None]:
     try:
         yield
     except GansynthError as error:
-        names = {model.flag(name): name for name in model.model_fields}
-        names |= {f"--no-{flag[2:]}": f"{name}=False" for flag, name in names.items()}
-
-        def name_of(found: re.Match[str]) -> str:
-            return "" if found[0] == "--set " else names.get(found[0], found[0])
-
-        texts = [
-            re.sub(r"--set (?=\w+=)|--[a-z][a-z-]*|(?<![\w-])-[a-z](?![\w-])", name_of, part)
-            if isinstance(part, str)
-            else part
-            for part in error.args
-        ]
+        texts = [_in_words_of_python(model, p) if isinstance(p, str) else p for p in error.args]
         error.args = (f"{prefix}{texts[0]}", *texts[1:]) if texts else ()
         raise
 

@@ -110,10 +110,9 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
     """
 
     command: ClassVar[str] = "augment"
-    target: Annotated[str, Opt(names=("hosts",), eager=True, heading="Target framework")] = (
-        ""  # eager: --target NAME --help shows the options of NAME
-    )
-    """Framework to train, see gansynth plugins; its options: --target NAME --help."""
+    # eager: --target NAME --help shows the options of NAME
+    target: Annotated[str, Opt(names=("hosts",), eager=True, heading="Target framework")] = ""
+    """Framework to train, see gansynth plugins; its options: gansynth options NAME."""
     host_augmentation: Annotated[bool, Opt(heading="Target framework", shown=False)] = True
     """Keep the framework's own augmentation (default), or train without."""
     real_in_generator_space: Annotated[bool, Opt(heading="Target framework")] = False

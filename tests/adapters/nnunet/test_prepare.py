@@ -126,17 +126,13 @@ def test_a_configuration_added_later_keeps_the_earlier_ones(toy_copy):
 
 SCRIPT = """
 import sys
-from gansynth.core.requests.hosts import PrepareRequest
-from gansynth_nnunet.plans import PrepareSettings
-from gansynth_nnunet.prepare import prepare
-if __name__ == "__main__":
-    asked = PrepareRequest(data="nnunet:501", configuration="2d", processes=1, root=sys.argv[1])
-    prepare(asked, PrepareSettings())
+import gansynth
+gansynth.prepare("nnunet:501", configuration="2d", processes=1, root=sys.argv[1], quiet=True)
 """
 
 
 @pytest.mark.slow
-def test_nnunets_own_worker_processes_start(toy_copy, tmp_path):
+def test_nnunets_own_worker_processes_leave_a_plain_script_alone(toy_copy, tmp_path):
     shutil.rmtree(toy_copy.preprocessed / "nnUNetPlans_2d")
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
