@@ -12,6 +12,7 @@ import numpy as np
 
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.hosts.host import Host, Job
+from gansynth.hosts.sample_source import fit_again
 from gansynth.hosts.training_data import CentredCrops, Pair, padding_values
 from gansynth.runtime.child import WARNING
 from gansynth.runtime.errors import UsageFault
@@ -57,19 +58,21 @@ class SegmenterHost(Host):
         return self.options.foreground
 
     def open_training(self) -> None:
-        """Centre crops at voxels of each class, if the options say so."""
+        """Reject crops that the network cannot take; centre them, if the options say so."""
         super().open_training()
-        centred = self.options.centred
-        if self.options.network == "deepmedic" if centred is None else centred:
+        deep, centred = self.options.network == "deepmedic", self.options.centred
+        if deep:  # before samples are checked, which takes long
+            self._check_crops()
+        if deep if centred is None else centred:
             self.space = CentredCrops(**vars(self.space))
 
     def check_options(self) -> None:
-        """Reject a precision that the device lacks, and crops that the network cannot take."""
+        """Reject a precision that the device lacks."""
         from gansynth.runtime.devices import pick_device, resolve
 
         resolve(self.options.precision, pick_device(self.options.device))
-        if self.options.network != "deepmedic":
-            return
+
+    def _check_crops(self) -> None:
         if self.schema.ndim != 3 or not self.space.cuts:
             raise UsageFault(
                 f"--network deepmedic: has paths of several resolutions in 3D, {self.source.name} "
@@ -80,13 +83,18 @@ class SegmenterHost(Host):
         from gansynth_segmenter.dual_path import RECEPTIVE
 
         least = 2 * segment_margin(RECEPTIVE, self.options.factors) + 1
-        if min(self.space.size) < least:
-            factors = ",".join(map(str, self.options.factors))
-            raise UsageFault(
-                f"--patch {size_text(self.space.size)}: expected at least {least} voxels on each "
-                f"axis, which the paths of --factors {factors} see; name a larger one, and fit the "
-                "generator in crops of that size (--read size=)"
-            )
+        if min(self.space.size) >= least:
+            return
+        factors, edge = ",".join(map(str, self.options.factors)), -(-least // 32) * 32
+        run = self.request.run if self.request.mix.synthetic else None
+        way_out = f"name a larger one: --patch {edge}"
+        if run is not None and run.space.cuts and min(run.space.size) < edge:
+            again = fit_again(run, self.source.request, (edge,))
+            way_out = f"samples of {run.folder} are as small: {again}; then name its run here"
+        raise UsageFault(
+            f"--network deepmedic: crops have {size_text(self.space.size)} voxels, expected at "
+            f"least {least} on each axis, which the paths of --factors {factors} see; {way_out}"
+        )
 
     def describe_training(self) -> Mapping[str, Any]:
         """Name the network."""

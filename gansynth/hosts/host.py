@@ -64,6 +64,7 @@ from gansynth.hosts.sample_source import (
     check_asked,
     check_learnable,
     find_sample_source,
+    fit_again,
     sample_bytes,
 )
 from gansynth.hosts.training_data import (
@@ -914,9 +915,8 @@ class Host(Framework):
             why = misfit(space, run.space.host_shape(()))
         if why:
             raise UsageFault(
-                f"{run.folder}: {why}; train on smaller crops (--set patch=), or fit a generator "
-                f"in the space of the training: gansynth fit {run.manifest['generator']} --data "
-                f"{source.request.kind}:{source.request.where} with the same --read"
+                f"{run.folder}: {why}; train on smaller crops (--set patch=), or fit the generator "
+                f"in the space of the training: {fit_again(run, source.request, self.patch or ())}"
             )
 
     def check_bank(self, reader: BankReader) -> None:

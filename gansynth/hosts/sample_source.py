@@ -5,6 +5,7 @@ A training is refused that would see held-out cases, another space or other unit
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -16,7 +17,7 @@ from gansynth.core.lineage import CaseRecord, Lineage, guard, neighbours
 from gansynth.core.registry import such_as
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.source import CaseSource, lineage_of
+from gansynth.core.source import CaseSource, SourceRequest, lineage_of
 from gansynth.core.space import Space
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import Reporter
@@ -46,6 +47,17 @@ class SampleSource:
         if self.run is not None:
             return real_parts(self.run)
         return None if self.bank is None else self.bank.spec.real
+
+
+def fit_again(run: RunFolder, request: SourceRequest, size: Sequence[int] = ()) -> str:
+    """Return the command that fits a run's generator on a training's data, in crops of a size."""
+    read = {**request.read, **({"size": ",".join(map(str, size))} if size else {})}
+    words = ["fit", str(run.manifest["generator"]), "--data", f"{request.kind}:{request.where}"]
+    if request.subjects:
+        words += ["--subjects", request.subjects]
+    for key, text in read.items():
+        words += ["--read", f"{key}={text}"]
+    return shlex.join(["gansynth", *words, "-o", f"{run.folder}_again"])
 
 
 def find_sample_source(request: AugmentRequest) -> SampleSource:

@@ -13,6 +13,7 @@ from gansynth_cli.main import cli
 NO = "nowhere/at-all"
 AUGMENT = "augment --target toyhost --data toy:3 --generator {toy} --ratio 1:1"
 SEGMENTER = "augment --target segmenter --data example:3d --ratio 1:1"
+OF_TOY = "augment --target segmenter --generator {toy} --ratio 1:1 --dry-run"
 UNMIXED = "augment --data example:3d --ratio 1:0 --dry-run --target"
 FIT = "fit means -o out --data toy:3"
 DCGAN = "fit dcgan -o out --data"
@@ -118,6 +119,10 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{AUGMENT} --target toyhorst": "Did you mean 'toyhost'?",
     f"{AUGMENT} -c impossible": "--configuration impossible: not in the plans",
     f"{AUGMENT} --bank-size 0": "--bank-size '0'",
+    # Crops too small for the network, or for the training: the fit of larger ones is named.
+    f"{OF_TOY} --network deepmedic": "gansynth fit means --data toy:3 --read size=64 -o ",
+    f"{OF_TOY} --patch 64": "expected at least (64, 64, 64); train on smaller crops (--set patch=)",
+    f"{OF_TOY} --network deepmedic --patch 64": "--data toy:3 --read size=64,64,64",
     # Options of a target are refused as they were typed.
     f"{UNMIXED} nnunet --detector x": "No such option '--detector'",
     f"{UNMIXED} segmenter --width 2": "--width 2: expected a number greater than or equal to 4",
