@@ -122,7 +122,7 @@ bench: $(READY_BENCH)     ## run the benchmarks
 
 docs: $(READY_DOCS)       ## build the site into build/site; a dead link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
-	@echo "open build/site/index.html, or, with search, python -m http.server -d build/site"
+	@echo "open build/site/index.html"
 
 # The comment on top stays. Build suffixes (+cpu) go; so do the CUDA libraries, which depend on the machine.
 lock: $(READY_BENCH)      ## rewrite constraints.txt from the environment

@@ -11,6 +11,7 @@ import posixpath
 import re
 import textwrap
 from collections.abc import Iterator
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ PLACES = {
 LINK = re.compile(r"(\]\(|<img src=\")([^)\"\s#]+)(?=[)\"#])")
 MARK = re.compile(r"^<!-- (/?)(.+?) -->$", re.MULTILINE)
 CODE = re.compile(r"^ *```.*?^ *```|`[^`\n]*`", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r'<div class="language-(\w+) highlight">(.*?)</div>', re.DOTALL)
 SECTION = re.compile(r"^(Args|Returns|Raises|Yields|Attributes|Examples?):$")
 
 
@@ -273,6 +275,30 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     if here not in GENERATED:
         markdown = _outside_code(LINK, relinked, markdown)
     return MARK.sub(marked, markdown)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
+    """Give each block of code to the copy button without its comments."""
+
+    def copied(block: re.Match[str]) -> str:
+        code = unescape(re.sub("<[^>]+>", "", block[2]))
+        text = escape(without_comments(code, block[1]))
+        return f'<div data-copy="{text}"{block[0].removeprefix("<div")}'
+
+    return BLOCK.sub(copied, html)
+
+
+def without_comments(code: str, language: str) -> str:
+    """Code without what follows ``# `` in its language, and without lines of nothing else."""
+    from pygments.lexers import get_lexer_by_name
+    from pygments.token import Comment
+
+    tokens = get_lexer_by_name(language).get_tokens(code)
+    text = "".join(
+        re.sub("^# .*", "\0", text) if kind in Comment else text for kind, text in tokens
+    )
+    lines = (line for line in text.splitlines() if line.strip() != "\0")
+    return "\n".join(line.partition("\0")[0].rstrip() for line in lines).strip("\n")
 
 
 def _outside_code(pattern: re.Pattern[str], change: Any, text: str) -> str:

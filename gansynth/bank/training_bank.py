@@ -47,6 +47,7 @@ class TrainingBank:
     samples: int  # real and synthetic samples that the whole training draws
     output: Path  # folder of the training's results, for the producer's log
     say: Callable[[str], None]  # writes a line to the training's log
+    show: Callable[..., None]  # shows how many of how many units are there: unit, done, total
     dtype: Literal["float16", "float32"] = "float16"  # storage type of images
     progress: float = 0.0  # progress of the training when it starts, 0 to 1
     gpus: tuple[int, ...] = ()  # CUDA devices used by the training alone
@@ -130,13 +131,21 @@ class TrainingBank:
                 assert planned is not None, "it is the supervisor's bank"
                 held = planned.held
                 least = min(held, max(LIVE_FILL, self.batch_size)) if live else held
-                self._wait_for(self.supervisor, least, FILL_SECONDS)
                 most = request.pacing.reuse or MOST_DRAWS
-                enough = min(held, enough_samples(self.draws, most))
+                enough = max(least, min(held, enough_samples(self.draws, most)))
+                self.say(f"waiting for {enough} synthetic samples")
+
+                def show(count: int) -> None:
+                    # The last batch may hold more than is waited for.
+                    self.show(unit="sample", done=min(count, enough), total=enough)
+
+                self.supervisor.wait(least, FILL_SECONDS, show)
                 if enough > least:
                     # Training has not started, so the producer slows nothing down.
-                    with contextlib.suppress(TrainingFault):
-                        self._wait_for(self.supervisor, enough, HEAD_START_SECONDS)
+                    try:
+                        self.supervisor.wait(enough, HEAD_START_SECONDS, show)
+                    except TrainingFault:
+                        self.say("training starts with fewer; more are made meanwhile")
         except (TrainingFault, EnvironmentFault) as fault:
             mix = request.mix.schedule.at(self.progress, request.mix.ratio)
             if not (request.allow_empty_bank and mix.real == "all"):
@@ -149,15 +158,6 @@ class TrainingBank:
             return
         if not live:
             self._warn_of_wear(self.say, held)
-
-    def _wait_for(self, supervisor: ProducerSupervisor, samples: int, seconds: float) -> None:
-        self.say(f"waiting for {samples} synthetic samples")
-        # The last batch may hold more than is waited for.
-        supervisor.wait(
-            samples,
-            seconds,
-            lambda count: self.say(f"{min(count, samples)} of {samples} synthetic samples"),
-        )
 
     def _warn_of_wear(self, say: Callable[[str], None], held: int, most: int | None = None) -> None:
         """Warn once of samples that are drawn too often."""

@@ -1020,6 +1020,7 @@ class Job:
             samples=host.total * host.samples_of_a_unit,
             output=host.output,
             say=self.say,
+            show=self._show,
             dtype=host.dtype,
             progress=self._now(),
             gpus=host.gpus,

@@ -56,11 +56,15 @@ def train_apart(
 
 
 class TrainingDisplay:
-    """Shows epochs, lines and warnings of a training, and nothing of the host's own words."""
+    """Shows samples that are waited for, epochs, lines and warnings of a training.
+
+    It shows nothing of the host's own words.
+    """
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter, self._open = reporter, ExitStack()
         self._task: ProgressTask | None = None
+        self._work = "", 0  # unit and number of what the task counts
         self._done = 0.0
         self.close = self._open.close
 
@@ -83,9 +87,10 @@ class TrainingDisplay:
             self._reporter.say(text)
 
     def _advance(self, unit: str, done: float, total: int, **values: object) -> None:
-        if self._task is None:
+        if self._task is None or self._work != (unit, total):
+            self.close()
             self._task = self._open.enter_context(self._reporter.task(total, unit, done))
-            self._done = done
+            self._work, self._done = (unit, total), done
         self._task.advance(done - self._done, **values)
         self._done = done
         if done >= total:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PLAIN_SECONDS = 10.0  # without a terminal a line is printed after this many seconds, ...
-PLAIN_SHARE = 0.05  # ... or after this share of the work, but at most one per second
-PART_SECONDS = 600.0  # the same within a unit that takes long, such as an epoch
+PLAIN_SHARE = 0.1  # ... later after this share of the time since the start, ...
+PART_SECONDS = 600.0  # ... at most after these, also within a unit such as a long epoch
 
 
 def write_stderr(text: str) -> None:
@@ -202,11 +202,11 @@ class _Plain(_Counted):
     def advance(self, n: float = 1, **values: object) -> None:
         self._add(n, values)
         now = self._clock()
-        waited, moved = now - self._last_time, self._done - self._last_done
-        whole = self._done == int(self._done)
-        due = waited >= (PLAIN_SECONDS if whole else PART_SECONDS)
-        due = due or (whole and waited >= 1 and moved >= PLAIN_SHARE * self._total)
-        if due or (moved and self._done == self._total):
+        moved = self._done - self._last_done
+        pause = PART_SECONDS
+        if self._done == int(self._done):
+            pause = min(pause, max(PLAIN_SECONDS, PLAIN_SHARE * (now - self._begun)))
+        if now - self._last_time >= pause or (moved and self._done == self._total):
             self._last_time, self._last_done = now, self._done
             self._write(self._line(now - self._begun))
 

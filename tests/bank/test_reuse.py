@@ -42,9 +42,10 @@ def supply_of(tmp_path):
 
     def make(draws: int, made: int = 1000, fault: Exception | None = None, **changes: Any) -> Any:
         words = {"ratio": "1:1", "generator": tmp_path / "run", "bank_size": 64, **changes}
-        request, said = AugmentRequest(target="toy", **words), list[str]()
+        request, said, shown = AugmentRequest(target="toy", **words), list[str](), list[Any]()
         how: Any = (request, {}, BankCapacity(64, 0), 1, 2 * draws, tmp_path, said.append)
-        training_bank: Any = TrainingBank(*how)
+        training_bank: Any = TrainingBank(*how, lambda **told: shown.append(told))
+        training_bank.shown = shown
         training_bank.bank, training_bank.said = tmp_path, said
         training_bank.supervisor = Producer(made, fault)
         return training_bank
@@ -78,7 +79,8 @@ def test_a_slow_or_given_up_producer_keeps_nobody_waiting_for_more_than_the_leas
 def test_a_frozen_bank_that_is_too_small_is_said_before_training(supply_of):
     training_bank = supply_of(643, offline=True)
     training_bank.wait()
-    assert training_bank.said[1] == "64 of 64 synthetic samples"  # though the last batch has more
+    assert training_bank.said[0] == "waiting for 64 synthetic samples"
+    assert training_bank.shown == [{"unit": "sample", "done": 64, "total": 64}]  # a batch has more
     (said,) = [line for line in training_bank.said if "WARNING" in line]
     assert "each of 64 samples will be drawn 10.0 times, more than 4" in said
     assert "--bank-size 161" in said

@@ -35,6 +35,8 @@ def test_pages_and_sections_of_the_docs_are_printed_without_marks_and_pictures(r
     ("word", "name", "kind", "meaning", "more"),
     [
         ("ratio", "ratio", "word", "real to synthetic samples", "help glossary"),
+        ("power", "power", "word", "of a spectrum: ", "help statistics the-numbers"),
+        ("unedited", "unedited", "experiment arm", "", "help benchmark what-is-compared"),
         ("--schedule", "--schedule", "option", "How the ratio changes", "augment --help"),
         ("lesion", "lesion", "recipe", "lesions drawn into real images", "options lesion"),
         ("d_width", "d_width", "setting of cgan3d", "discriminator", "options cgan3d"),

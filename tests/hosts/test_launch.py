@@ -21,7 +21,9 @@ from gansynth.runtime.errors import DataFault
 
 def work():
     print({"patch_size": [40] * 60})
-    show(say="waiting for 16 synthetic samples")
+    show(say="waiting for 60 synthetic samples")
+    for count in range(4, 57, 4):
+        show(unit="sample", done=count, total=60)
     sys.stderr.write("loading 40%")  # a bar of the host's own, which ends no line
     show(unit="epoch", done=18.001, total=20, synthetic="0%")
     logging.getLogger("gansynth").warning("draws are no longer logged")
@@ -33,7 +35,7 @@ def work():
 
 sys.exit(entry(work))
 """
-BEGUN = ["the training; its own words: LOG", "waiting for 16 synthetic samples"]
+BEGUN = ["the training; its own words: LOG", "waiting for 60 synthetic samples"]
 WARNINGS = ["warning: draws are no longer logged", "warning: samples are few"]
 
 
@@ -66,7 +68,7 @@ def test_a_terminal_has_a_bar_and_nothing_of_the_host_s_own_words(tmp_path, monk
     sent = train(tmp_path, Terminal())
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", sent)
     lines = [line for line in re.split(r"[\r\n]+", shown) if line]
-    bars = [line for line in lines if line.startswith("epoch")]
+    bars = [line for line in lines if line.startswith(("sample", "epoch"))]
     assert "\x1b[1A" in sent or "\r" in sent  # it is drawn over
     assert all(len(line) <= 80 for line in bars)
     assert re.match(

@@ -74,9 +74,10 @@ def test_work_that_goes_on_counts_what_was_done_before_but_not_for_its_eta():
 
 
 @pytest.mark.parametrize(
-    ("total", "seconds", "lines"), [(1000, 1.0, 100), (200, 0.5, 20), (1000, 0.002, 2)]
+    ("total", "seconds", "lines"),
+    [(60, 0.1, 1), (60, 1.0, 6), (1000, 1.0, 32), (100_000, 1.0, 206)],
 )
-def test_work_is_reported_every_ten_seconds_or_five_percent_once_a_second(total, seconds, lines):
+def test_lines_come_every_ten_seconds_and_ever_more_rarely(total, seconds, lines):
     assert len(plain_lines(total, seconds)) == lines
 
 

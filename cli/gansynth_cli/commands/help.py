@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,9 @@ HEADING = re.compile(r"^#+ .*$", re.MULTILINE)
 HIDDEN = re.compile(r"^(<!-- .*? -->|!\[.*\]\(.*\)|<img .*>)\n", re.MULTILINE)
 """Marks of tables and pictures."""
 ROW = re.compile(r"^\| ([^|]+) \| (.+) \|$", re.MULTILINE)  # of the glossary
-LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+LINK = re.compile(r" ?\(\[[^\]]*\]\((\w+)\.md#?([\w-]*)\)\)")  # of a row, to its page
+APART = ("page", "option")  # kinds that may have settings of the same name beside them
+EMPHASIS = re.compile(r"\*([\w -]+)\*")
 MOST = 12  # answers shown
 
 
@@ -44,13 +46,14 @@ class Entry(NamedTuple):
     context_settings={"ignore_unknown_options": True},  # --schedule is a word here
 )
 @click.argument("page", required=False, metavar="[PAGE|WORD]")
-@click.argument("section", required=False)
+@click.argument("section", nargs=-1)
 @with_output
-def command(page: str | None, section: str | None, out: Output) -> None:
+def command(page: str | None, section: tuple[str, ...], out: Output) -> None:
     """Print a page of the docs, or find a word, without a network.
 
-    SECTION prints a part of the page. Without PAGE, all pages are listed. WORD is one of the
-    glossary, an option, a setting, a command, a recipe, a generator or another plugin.
+    SECTION prints a part of the page. Without PAGE, all pages are listed. WORD, or several, is one
+    of the glossary, an option, a setting, a command, a recipe, an arm, a generator or another
+    plugin.
 
     The options of a command: gansynth COMMAND --help. Those of a plugin: gansynth options NAME.
     """
@@ -61,12 +64,15 @@ def command(page: str | None, section: str | None, out: Output) -> None:
         return
     name = page.removesuffix(".md").replace("-", "_")
     if name not in pages:
-        found = search(" ".join(filter(None, (page, section))), pages)
-        out.result({"word": page, "found": [entry._asdict() for entry in found]}, _lines(found))
+        word, known = " ".join((page, *section)), [*entries(pages)]
+        if not any(_plain(each.name) == _plain(word) for each in known if each.kind not in APART):
+            known += settings()  # they take seconds
+        found = search(word, known)
+        out.result({"word": word, "found": [entry._asdict() for entry in found]}, _lines(found))
         return
     text = _text(pages[name])
-    if section is not None:
-        text = section_of(text, section, name)
+    if section:
+        text = section_of(text, " ".join(section), name)
     if sys.stdout.isatty() and not out.as_json:
         from rich.console import Console
         from rich.markdown import Markdown
@@ -78,23 +84,19 @@ def command(page: str | None, section: str | None, out: Output) -> None:
     out.result({"page": name, "text": text}, [text])
 
 
-def search(word: str, pages: Mapping[str, Path]) -> list[Entry]:
+def search(word: str, known: Sequence[Entry]) -> list[Entry]:
     """Return what is called a word, then what has it in its name; pages last.
 
     Raises:
         UsageFault: nothing; names the nearest.
     """
-    asked, entries = _plain(word), [*_entries(pages)]
-    if not any(
-        _plain(each.name) == asked for each in entries if each.kind not in ("page", "option")
-    ):
-        entries += _settings()  # they take seconds
-    found: dict[tuple[str, str], Entry] = {}
-    for entry in entries:
+    asked, found = _plain(word), dict[tuple[str, str], Entry]()
+    for entry in known:
         if f" {asked} " in f" {_plain(entry.name)} ":
-            found.setdefault((entry.name, entry.meaning or entry.more), entry)
+            name = "" if entry.kind == "word" else entry.name  # others of a row mean the same
+            found.setdefault((name, entry.meaning or entry.more), entry)
     if not found:
-        near = difflib.get_close_matches(word, {entry.name: None for entry in entries}, n=3)
+        near = difflib.get_close_matches(word, {entry.name: None for entry in known}, n=3)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise UsageFault(
             f"help {word!r}: nothing is called that.{hint} See: gansynth help glossary"
@@ -106,18 +108,21 @@ def search(word: str, pages: Mapping[str, Path]) -> list[Entry]:
 
 
 def _plain(text: str) -> str:
-    # In small letters, without hyphens and plurals.
-    return re.sub(r"s\b", "", re.sub(r"[-_ ]+", " ", text.lower())).strip()
+    # In small letters, without signs and plurals.
+    return re.sub(r"s\b", "", re.sub(r"[\W_]+", " ", text.lower())).strip()
 
 
-def _entries(pages: Mapping[str, Path]) -> Iterator[Entry]:
+def entries(pages: Mapping[str, Path]) -> Iterator[Entry]:
+    """Yield all that has a name, but settings."""
     from gansynth.core.registry import installed
     from gansynth.fitting.inventory import recipes
     from gansynth_cli.main import cli, commands
 
     for words, meaning in ROW.findall(_text(pages["glossary"])):
+        page, section = (*LINK.findall(meaning), ("glossary", ""))[0]
         for word in words.split(", "):
-            yield Entry(word, "word", LINK.sub(r"\1", meaning), "gansynth help glossary")
+            more = f"gansynth help {page} {section}".rstrip()
+            yield Entry(word, "word", EMPHASIS.sub(r"\1", LINK.sub("", meaning)), more)
     for name, (_, meaning) in commands().items():
         yield Entry(name, "command", meaning, f"gansynth {name} --help")
         for parameter in getattr(cli.get_command(click.Context(cli), name), "params", ()):
@@ -129,6 +134,8 @@ def _entries(pages: Mapping[str, Path]) -> Iterator[Entry]:
         for name in installed().names(kind):
             meaning = summaries.get(name, "") if kind == "recipes" else ""
             yield Entry(name, kind.removesuffix("s"), meaning, f"gansynth options {name}")
+    for name in installed().names("arms"):
+        yield Entry(name, "experiment arm", "", "gansynth help benchmark what-is-compared")
     for page, path in pages.items():
         title, *headings = (heading.lstrip("# ") for _, heading in _headings(_text(path)))
         yield Entry(page, "page", title, f"gansynth help {page}")
@@ -136,7 +143,8 @@ def _entries(pages: Mapping[str, Path]) -> Iterator[Entry]:
             yield Entry(heading, "page", "", f"gansynth help {page} {heading.lower()!r}")
 
 
-def _settings() -> Iterator[Entry]:
+def settings() -> Iterator[Entry]:
+    """Yield the settings of whatever has some."""
     from gansynth.core.registry import installed
     from gansynth_cli.option_tables import KINDS, options, others
 
@@ -172,7 +180,7 @@ def section_of(text: str, section: str, page: str) -> str:
     """
     starts, headings = zip(*_headings(text), strict=True)
     for index, heading in enumerate(headings):
-        if section.lower().replace("-", " ") in heading.lower().replace("-", " "):
+        if _plain(section) in _plain(heading):
             depth = heading.index(" ")
             later = zip(starts[index + 1 :], headings[index + 1 :], strict=True)
             end = next((at for at, other in later if other.index(" ") <= depth), len(text))
