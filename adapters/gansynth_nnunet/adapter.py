@@ -31,7 +31,7 @@ from gansynth.hosts.prediction import PredictJob
 from gansynth.hosts.record import FILE as RECORD
 from gansynth.hosts.record import TrainingFolder, TrainingResult, mix_name, read_sessions
 from gansynth.hosts.sample_source import SampleSource
-from gansynth.hosts.suggestion import way_to_nnunet
+from gansynth.hosts.suggestion import way_to
 from gansynth.metrics.segmentation.evaluation import (
     Prediction,
     account_of,
@@ -107,7 +107,7 @@ class NnunetAdapter(Framework):
         if not isinstance(source, NnunetSource):
             raise UsageFault(
                 f"--data {source.request.kind}:{source.request.where}: nnU-Net trains on its own "
-                f"data sets, expected nnunet:ID; make one: {way_to_nnunet(source.request)}; and "
+                f"data sets, expected nnunet:ID; make one: {way_to('nnunet', source.request)}; and "
                 "name it here: --data nnunet:ID"
             )
         super().__init__(source)
@@ -299,7 +299,19 @@ class NnunetAdapter(Framework):
     def time_of(self, request: AugmentRequest) -> Mapping[str, Any]:
         from gansynth_nnunet.timing import time_of
 
-        return time_of(self.opened(request))
+        training = self.opened(request)
+        source, options = training.source, training.options
+        asked = {
+            "dataset": source.dataset,
+            "configuration": source.configuration,
+            "fold": source.request.fold,
+            "plans": source.plans.path.stem,
+            "trainer": options.trainer,
+            "device": training.device,
+        }
+        validated = options.num_val_iterations_per_epoch or 50
+        batches = (training.batches, validated)
+        return time_of(asked, training.environment(Path()), batches, training.length[0])
 
     @classmethod
     def suited(cls, request: AugmentRequest) -> Sequence[Choice]:

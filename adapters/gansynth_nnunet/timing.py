@@ -11,14 +11,11 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gansynth.runtime import processes, torchvision_compat
 from gansynth.runtime.child import entry, limit_threads
 from gansynth.runtime.files import read_json, write_json_atomic
-
-if TYPE_CHECKING:
-    from gansynth_nnunet.adapter import NnunetAdapter
 
 STEPS = 2
 ENOUGH = 60.0
@@ -27,42 +24,35 @@ VALIDATION = 1 / 3
 """A validation step has no backward pass, which takes about twice as long as the forward one."""
 
 
-def time_of(training: NnunetAdapter) -> Mapping[str, Any]:
+def time_of(
+    asked: Mapping[str, str], environment: Mapping[str, str], batches: tuple[int, int], epochs: int
+) -> Mapping[str, Any]:
     """Return hours of a training, seconds of its step and epoch, and the GPU memory it takes.
 
     Nothing is written but to a temporary folder. Empty where nnU-Net does not train here.
+
+    Args:
+        asked: dataset, configuration, fold, plans, trainer and device.
+        environment: of nnU-Net's process.
+        batches: of training and of validation in an epoch.
     """
-    source, options = training.source, training.options
+    workers = int(environment["nnUNet_n_proc_DA"]) or 1
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "timing.json"
-        asked = {
-            "dataset": source.dataset,
-            "configuration": source.configuration,
-            "fold": source.request.fold,
-            "plans": source.plans.path.stem,
-            "trainer": options.trainer,
-            "device": training.device,
-        }
         write_json_atomic(file, asked)
-        environment = {
-            **training.environment(file),
-            "nnUNet_results": scratch,
-            "nnUNet_n_proc_DA": "0",
-        }
+        own = {**environment, "nnUNet_results": scratch, "nnUNet_n_proc_DA": "0"}
         words = [sys.executable, "-m", "gansynth_nnunet.timing", str(file)]
         log = Path(scratch) / "timing.log"
-        ended = processes.run(words, environment, log, show=lambda line: None)
+        ended = processes.run(words, own, log, show=lambda line: None)
         processes.raise_if_stopped(ended)
         found = read_json(file)
     if ended.code or "step" not in found:
         return {}
-    workers = int(training.environment(file)["nnUNet_n_proc_DA"]) or 1
     step = max(found["step"], found["load"] / workers)
     validation = max(VALIDATION * found["step"], found["load"] / workers)
-    batches = options.num_val_iterations_per_epoch or 50
-    epoch = training.batches * step + batches * validation
+    epoch = batches[0] * step + batches[1] * validation
     return {
-        "training_hours": round(epoch * training.length[0] / 3600, 2),
+        "training_hours": round(epoch * epochs / 3600, 2),
         "seconds_an_epoch": round(epoch, 1),
         "seconds_a_step": round(step, 3),
         "gpu_memory_gib": found["memory"],

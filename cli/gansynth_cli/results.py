@@ -38,7 +38,7 @@ def then_augment(folder: Path) -> Hint:
     """Return the command that trains a framework for a run's data with its samples."""
     from gansynth.core.registry import installed
     from gansynth.core.run_folder import RunFolder
-    from gansynth.hosts.suggestion import way_to_nnunet
+    from gansynth.hosts.suggestion import way_to
 
     run = RunFolder(folder)
     if not run.capabilities.labelled:
@@ -48,7 +48,7 @@ def then_augment(folder: Path) -> Hint:
         return then("augment", "--target", kind, *words)
     if not run.schema.foreground:
         return Hint("next: gansynth import slices:KIND:WHERE yolo:FOLDER, to train a detector")
-    beside = f"# for nnU-Net first: {way_to_nnunet(run.request)}"
+    beside = f"# for nnU-Net first: {way_to('nnunet', run.request)}"
     return Hint(f"{then('augment', '--target', 'segmenter', *words)}  {beside}")
 
 

@@ -168,7 +168,8 @@ class Mix(NamedTuple):
         if self.synthetic and all(origin is None for origin in origins):
             raise UsageFault(
                 f"--ratio {self.ratio}: --generator is missing, which makes its synthetic samples; "
-                "add --generator RUN, or --bank BANK, or take --ratio 1:0"
+                "add --generator RUN, or --bank BANK, or take --ratio 1:0; gansynth augment "
+                "KIND:WHERE, with the data alone, fits one"
             )
 
 

@@ -159,10 +159,12 @@ def _check_organs(job: FitJob, reporter: Reporter) -> None:
     if not lesions:
         others = such_as(lambda able: able.from_labels and "lesion" not in able.takes)
         way_out = f"expected lesions; fit a generator of whole images, such as {others}"
-    elif "lesions" in type(generator.options).model_fields:
-        way_out = f"name the lesions: --set lesions={lesions}"
     else:
-        way_out = f"name the lesions when sampling: --lesions classes={lesions.replace(',', '+')}"
+        classes = lesions.replace(",", "+")
+        way_out = (
+            f"name the lesions: --set lesions={lesions}, or, of a generator without that setting, "
+            f"when sampling: --lesions classes={classes}"
+        )
     reporter.warn(
         f"{', '.join(organs)}: about as large in every case and in one place, as an organ is, and "
         f"{generator.name} would put it elsewhere, into other cases: {way_out}"

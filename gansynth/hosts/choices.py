@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gansynth.core.requests.hosts import AugmentRequest
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -29,15 +27,3 @@ class Choice:
     def __str__(self) -> str:
         name = self.name.replace("_", " ")
         return f"chose {name} {self.value} because {self.why}; change it with {self.change}"
-
-    def made(self, request: AugmentRequest) -> AugmentRequest:
-        """Return a request with the value, unless the user has given one."""
-        if self.left_out(request):
-            if self.name in AugmentRequest.model_fields:
-                return request.but(**{self.name: self.value})
-            return request.but(set={**request.set, self.name: self.value})
-        return request
-
-    def left_out(self, request: AugmentRequest) -> bool:
-        """Whether the user has given no value of it."""
-        return self.name not in request.given and self.name not in request.set

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest, PrepareRequest
@@ -24,7 +25,7 @@ from gansynth.data.organs import CASES
 from gansynth.fitting.api import run_fit
 from gansynth.hosts.choices import Choice
 from gansynth.hosts.host import framework
-from gansynth.hosts.suggestion import RULES, Contents, Rule, contents_of, way_to_nnunet
+from gansynth.hosts.suggestion import RULES, Contents, Rule, contents_of, way_to
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.run_source import open_source
@@ -42,32 +43,62 @@ def decide(request: AugmentRequest, reporter: Reporter) -> tuple[AugmentRequest,
         GansynthError: data that cannot be used, or, in a dry run, that are not prepared.
     """
     asked = SourceRequest.parse(str(request.data))
-    request = _say(_target(asked), request, reporter)
-    machine = framework(request.target).suited(request)
+    decided = _Decided(request, reporter)
+    decided.choose(_target(asked))
+    target = str(decided.value("target"))
     preparation: dict[str, str] = {}
-    for choice in machine:
-        if choice.left_out(request):
+    for choice in framework(target).suited(request):
+        if decided.choose(choice):
             preparation |= choice.prepare
-        request = _say(choice, request, reporter)
-    source = _prepared(request, preparation, reporter)
+    source = _prepared(decided, preparation)
     found = contents_of(source)
     reporter.say(describe(source, found))
     rule = RULES[found.kind]
-    asks = "ratio" in request.given or request.compare
-    ratio = rule.ratio if not asks else "1:1"
-    why = f"the data are {rule.data} ({rule.evidence})"
-    if ratio == "1:0":
+    ratio, why = rule.ratio, f"the data are {rule.data} ({rule.evidence})"
+    if request.compare:
+        ratio, why = "1:1", "a comparison needs samples"
+    elif ratio == "1:0":
         why += ", so no gain is to be expected"
-    change = "--ratio 1:1" if ratio == "1:0" else "--ratio 1:0"
-    request = _say(Choice("ratio", ratio, why, change), request, reporter)
-    if not request.mix.synthetic:
-        return request, None
-    if request.generator is not None or request.bank is not None:
-        return request, None
-    fit = _fit_of(request, source, rule, found)
-    about = f"{rule.generator} in {fit.out}"
-    reporter.say(str(Choice("generator", about, f"the data are {rule.data}", "--generator RUN")))
-    return request.but(generator=fit.out), fit
+    decided.choose(Choice("ratio", ratio, why, "--ratio 1:1" if ratio == "1:0" else "--ratio 1:0"))
+    drawn = Ratio.parse(str(decided.value("ratio"))).p > 0
+    fit = None
+    if drawn and request.generator is None and request.bank is None:
+        fit = _fit_of(decided, source, rule, found)
+        about = f"{rule.generator} in {fit.out}"
+        reporter.say(
+            str(Choice("generator", about, f"the data are {rule.data}", "--generator RUN"))
+        )
+        decided.fields["generator"] = fit.out
+    return decided.request.but(set=decided.settings, **decided.fields), fit
+
+
+class _Decided:
+    """Collects what is chosen for a request; whatever the user has typed stays."""
+
+    def __init__(self, request: AugmentRequest, reporter: Reporter) -> None:
+        self.request, self.reporter = request, reporter
+        self.fields: dict[str, Any] = {}
+        self.settings = dict(request.set)
+
+    def choose(self, choice: Choice) -> bool:
+        """Take a choice, and say it, unless the user has chosen; return whether it is taken."""
+        if choice.name in self.request.given or choice.name in self.request.set:
+            return False
+        self.reporter.say(str(choice))
+        if choice.name in AugmentRequest.model_fields:
+            self.fields[choice.name] = choice.value
+        else:
+            self.settings[choice.name] = choice.value
+        return True
+
+    def value(self, name: str) -> Any:
+        """Return what was chosen for a field, else what was typed."""
+        return self.fields.get(name) or getattr(self.request, name)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """Return how the data are read."""
+        return {name: value for name in READING if (value := self.value(name))}
 
 
 def is_fitted(fit: FitRequest) -> bool:
@@ -102,12 +133,6 @@ def rules_table() -> list[tuple[str, ...]]:
     return rows
 
 
-def _say(choice: Choice, request: AugmentRequest, reporter: Reporter) -> AugmentRequest:
-    if choice.left_out(request):
-        reporter.say(str(choice))
-    return choice.made(request)
-
-
 def target_of_kind(kind: str) -> str:
     """Return the framework whose data sets these are, else the U-Net of gansynth."""
     return kind if kind in installed().names("hosts") else "segmenter"
@@ -117,14 +142,13 @@ def _target(asked: SourceRequest) -> Choice:
     target = target_of_kind(asked.kind)
     if target == asked.kind:
         return Choice("target", target, f"the data are its own ({asked.kind}:)", "--target NAME")
+    other = installed().hosts_with("import")[0]
     why = f"{asked.kind}: is no framework's own data set"
-    return Choice("target", target, why, f"{way_to_nnunet(asked)}, and augment that")
+    return Choice("target", target, why, f"{way_to(other, asked)}, and augment that")
 
 
-def _prepared(
-    request: AugmentRequest, preparation: Mapping[str, str], reporter: Reporter
-) -> CaseSource:
-    given = {key: value for key in READING if (value := getattr(request, key))}
+def _prepared(decided: _Decided, preparation: Mapping[str, str]) -> CaseSource:
+    request, given = decided.request, decided.reading
     asked = SourceRequest.parse(str(request.data), **given)
     try:
         return open_source(asked)
@@ -137,7 +161,7 @@ def _prepared(
                 f"{request.data}: is not prepared, and a dry run writes nothing ({fault}); run: "
                 f"gansynth prepare {request.data} {small}".rstrip()
             ) from fault
-    reporter.say(f"{request.data}: is prepared first, as by gansynth prepare")
+    decided.reporter.say(f"{request.data}: is prepared first, as by gansynth prepare")
     words = {key: given[key] for key in ("configuration", "subjects", "root") if key in given}
     prepare = PrepareRequest(data=str(request.data), quiet=request.quiet, **words)
     installed().run("prepare", asked.kind, prepare, preparation)
@@ -185,12 +209,11 @@ def _lesion_counts(source: CaseSource, lesions: Sequence[str]) -> list[int]:
     return counts
 
 
-def _fit_of(request: AugmentRequest, source: CaseSource, rule: Rule, found: Contents) -> FitRequest:
-    asked = source.request
+def _fit_of(decided: _Decided, source: CaseSource, rule: Rule, found: Contents) -> FitRequest:
+    request, asked = decided.request, source.request
     data_set = source.name.rpartition(":")[2]
     parts_of_name = [rule.generator, data_set, asked.configuration, asked.plans, f"f{asked.fold}"]
     name = "_".join(part for part in parts_of_name if part)
-    words = {key: value for key in READING if (value := getattr(request, key))}
     settings = {"lesions": ",".join(found.lesions)} if found.organs and found.lesions else {}
     return FitRequest(
         rule.generator,
@@ -199,5 +222,5 @@ def _fit_of(request: AugmentRequest, source: CaseSource, rule: Rule, found: Cont
         device=request.device,
         set=settings,
         quiet=request.quiet,
-        **words,
+        **decided.reading,
     )

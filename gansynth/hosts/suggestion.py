@@ -5,6 +5,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
 
 from gansynth.core.registry import installed
 from gansynth.core.source import CaseSource, SourceRequest
@@ -30,21 +33,8 @@ class Rule:
 
 
 RULES: Mapping[str, Rule] = {
-    "lesions": Rule(
-        "lesions",
-        "parametric",
-        "1:1",
-        "gliomas, 5 and 10 patients: Dice better on a small U-Net; on nnU-Net no gain is shown",
-    ),
-    "organs": Rule("organs", "cgan3d", "1:0", "hippocampi: no gain is shown"),
-    "boxes": Rule("boxes", "cpggan", "1:0", "brain tumours in slices: no gain is shown"),
-    "few": Rule(
-        f"fewer than {FEWEST} labelled training cases",
-        "parametric",
-        "1:0",
-        "never tried: too few to tell lesions from organs",
-    ),
-    "images": Rule("images without labels", "dcgan", "1:0", "nothing to learn from them"),
+    str(kind): Rule(**rule)
+    for kind, rule in yaml.safe_load(Path(__file__).with_name("rules.yaml").read_text()).items()
 }
 """Kind of the data -> what ``gansynth augment KIND:WHERE`` chooses. At 1:0 no sample is drawn, and
 the generator is that of a ratio which the user names."""
@@ -95,16 +85,16 @@ def suggested_generator(source: CaseSource) -> Suggestion:
     return Suggestion(tuple(words), note)
 
 
-def way_to_nnunet(request: SourceRequest) -> str:
-    """Return the command that makes a data set of nnU-Net of other data."""
+def way_to(host: str, request: SourceRequest) -> str:
+    """Return the command that makes a data set of a framework of other data."""
     known = installed()
     opener = known.load("sources", request.kind) if request.kind in known.names("sources") else None
     idle = OF_ARRAYS if opener and type(options_of(opener, request)) is VolumeOptions else ()
     read = [(key, text) for key, text in request.read.items() if key not in idle]
     pairs = [("--subjects", request.subjects), ("--root", request.root)]
     typed = [word for flag, value in pairs if value for word in (flag, value)]
-    if request.kind == "nnunet-raw":  # it is one, and lies there
-        return shlex.join(["gansynth", "prepare", f"nnunet:{request.where}", *typed])
+    if request.kind == f"{host}-raw":  # it is one, and lies there
+        return shlex.join(["gansynth", "prepare", f"{host}:{request.where}", *typed])
     typed += [word for key, text in read for word in ("--read", f"{key}={text}")]
-    words = ["import", f"{request.kind}:{request.where}", f"nnunet:{FREE}", *typed]
+    words = ["import", f"{request.kind}:{request.where}", f"{host}:{FREE}", *typed]
     return shlex.join(["gansynth", *words])

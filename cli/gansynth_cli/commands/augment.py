@@ -57,7 +57,6 @@ command = request_command(
     models=options_of_target,
     epilog=examples(
         "gansynth augment nnunet:004 --dry-run",
-        "gansynth augment --target nnunet --generator runs/g0 --ratio 1:1 --dry-run",
         "gansynth augment --target yolo --data yolo:data.yaml --generator runs/g1 "
         "--ratio 2813:4000 --epochs 100 -- mosaic=0.5",
     ),

@@ -161,24 +161,22 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
     def check(self) -> None:
         """Refuse what cannot be parsed, and samples of no generator or bank."""
         if not self.undecided:
-            for name, example in (("target", "nnunet"), ("ratio", "1:1")):
-                if not getattr(self, name):
+            for name, example in (("target", "a framework"), ("ratio", "R:S, as 1:1")):
+                if not getattr(self, name) and not self.opt(name).hidden:
                     flag = self.flag(name)
                     raise UsageFault(
-                        f"{flag}: missing, expected one, e.g. {flag} {example}; or name the data "
-                        "alone, and the rest is decided: gansynth augment nnunet:004"
+                        f"{flag}: missing, expected {example}; or name the data alone, and the "
+                        "rest is decided: gansynth augment KIND:WHERE"
                     )
             self.mix.refuse_without(self.generator, self.bank)
         _ = self.ratio and self.mix, self.size, self.pacing
 
     @property
     def undecided(self) -> bool:
-        """Whether data are named, and target, ratio or the origin of samples are left out."""
+        """Whether data are named, and target or ratio are left out to be decided."""
         if self.data is None or self.export is not None:
             return False
-        if not self.target or not self.ratio:
-            return True
-        return self.mix.synthetic and self.generator is None and self.bank is None
+        return not self.target or not self.ratio
 
     @cached_property
     def mix(self) -> Mix:
@@ -227,11 +225,12 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
 
 
 class PredictRequest(Request):
-    """Predict new images by a training of gansynth augment, on the device of this machine.
+    """Predict new images by a training of gansynth augment.
 
-    IMAGES is a folder of NIFTI files or pictures, a file, a CSV, BIDS, MSD, or KIND:WHERE; label
-    maps in it are not read. Each case gets a label map on the grid of its own file, named as the
-    case is; a detector's images get boxes.
+    The device is that of this machine, wherever it was trained. IMAGES is a folder of NIFTI files
+    or pictures, a file, a CSV, BIDS, MSD, or KIND:WHERE; label maps in it are not read. Each case
+    gets a label map on the grid of its own file, named as the case is; a detector's images get
+    boxes.
     """
 
     result: Annotated[Folder, Opt(argument=True, metavar="RESULT")] = Field(kw_only=False)
