@@ -84,9 +84,9 @@ def test_where_no_gain_is_to_be_expected_no_sample_is_drawn(run_cli, data, kind)
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ((), ["--target: missing", "gansynth augment nnunet:004"]),
+        ((), ["--target: missing", "gansynth augment KIND:WHERE"]),
         (("nnunet:004", "--data", "nnunet:005"), ["names other data"]),
-        (("--target", "nnunet"), ["--ratio: missing", "--ratio 1:1"]),
+        (("--target", "nnunet"), ["--ratio: missing, expected R:S"]),
     ],
 )
 def test_too_little_is_refused_with_a_way_out(refuse, words, says):
