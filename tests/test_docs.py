@@ -84,7 +84,8 @@ def block(name: str) -> str:
     shared = SHARED.get(name, () if base is None else base.model_fields)
     keys = tuple(f"| `{key}` |" for key in shared)
     head = ["| key | default | meaning |", "| --- | --- | --- |"]
-    rows = head + [f"| `{k}` | {v} | {text} |" for k, v, text in option_rows(model)]
+    needed = {key: "required" for key, field in model.model_fields.items() if field.is_required()}
+    rows = head + [f"| `{k}` | {needed.get(k, v)} | {t} |" for k, v, t in option_rows(model)]
     rows = [row for row in rows if not row.startswith(keys)]
     return "\n".join([f"<!-- {name} -->", *(rows if len(rows) > 2 else ()), f"<!-- /{name} -->"])
 

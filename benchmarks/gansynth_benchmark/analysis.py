@@ -15,6 +15,7 @@ from gansynth.metrics.statistics import RunValues, compare, holm, interval_of_me
 from gansynth_benchmark.worth import worth
 
 LEARNT = 0.3  # Dice (or another share) below which a host counts as untrained
+DRAWS, TRAININGS = 3, 6  # of an arm at one size, below which a warning stands before all numbers
 NO_MARGIN = 1e-12  # placeholder for measures without a margin; nothing is called equivalent then
 
 
@@ -246,12 +247,12 @@ def _warnings(document: Mapping[str, Any], matrices: Matrices) -> list[str]:
     if set(document["subjects"]) == set(document["subjects"].values()):
         warnings.append("every case counts as one subject: no subjects were given for the cases")
     warnings += _unlearnt(document, matrices)
-    draws, seeds = document["draws"], document["seeds"]
-    if draws < 3 or draws * seeds < 6:  # one seed for each of many draws varies both
-        warnings.append(
-            f"{draws} draw(s) and {seeds} seed(s): too few to generalise to other training sets; "
-            "expected at least 3 draws, and 6 trainings of an arm"
-        )
+    draws, trainings = document["draws"], document["draws"] * document["seeds"]
+    few = [f"{draws} draw(s), expected at least {DRAWS}"] * (draws < DRAWS)
+    if trainings < TRAININGS:  # one seed for each of many draws varies both
+        few.append(f"{trainings} training(s) of an arm, expected at least {TRAININGS}")
+    if few:
+        warnings.append(f"too few to generalise to other training sets: {' and '.join(few)}")
     return warnings
 
 

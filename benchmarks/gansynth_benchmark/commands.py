@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from gansynth_benchmark.requests import BenchmarkRequest, PapersRequest, TuneRequest
-from gansynth_cli.common import Hint, Output, examples, summary, table
+from gansynth_cli.common import WIDTH, Hint, Output, examples, summary, table
 from gansynth_cli.requests import request_command
 
 if TYPE_CHECKING:
     from gansynth_benchmark.api import Benchmarked
+    from gansynth_benchmark.report.study import ReportData
 
 
 def show_benchmark(request: BenchmarkRequest, done: Benchmarked, out: Output) -> None:
@@ -43,34 +43,45 @@ def _short(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _benchmark_lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[str]:
-    from gansynth.metrics.segmentation.measures import NO_CASE
-    from gansynth.report.numbers import NOTHING, probability
-    from gansynth_benchmark.report.study import ReportData, ends_of
+    from gansynth_benchmark.report.study import ReportData
     from gansynth_benchmark.subject_split import DEVELOPMENT
 
     yield document["verdict"]["sentence"]
     study = ReportData(document)
-    rows: list[tuple[object, ...]] = [
-        ("arm", "N", "measure", "difference", "95 % interval", "p (Holm)", "detectable")
-    ]
-    for arm, n, (key, show) in product(study.others, study.sizes, study.beside().items()):
-        node = study.entry("comparisons", arm.key, n, key)
-        if node:
-            low, high = map(show.difference, ends_of(node))
-            numbers = (probability(node["p_holm"]), show.size(node["mde"]))
-            span = "too small a design" if low == NOTHING else f"{low} to {high}"
-            change = show.difference(node["difference"])
-            if change == NOTHING:
-                span = NO_CASE if key.startswith("false_alarms") else NOTHING
-            rows.append((arm.key, n, f"{show.title}, {show.unit}", change, span, *numbers))
-    if len(rows) > 1:
-        yield from ("", *table(rows), "")
-    yield f"report: {files['report.html']}"
+    for key in study.beside():
+        yield from _differences(study, key)
+    yield from ("", f"report: {files['report.html']}")
     if missing := sum(run["status"] != "done" for run in document["runs"]):
         left = "1 training has" if missing == 1 else f"{missing} trainings have"
         yield Hint(f"next: the same command again; {left} no result yet")
     elif document["look"]["split"] == DEVELOPMENT:
         yield Hint("next: the same command with --test-set, once the plan is final")
+
+
+def _differences(study: ReportData, key: str) -> Iterator[str]:
+    """Yield a measure's differences of each arm to the control, as a table."""
+    from gansynth.metrics.segmentation.measures import NO_CASE
+    from gansynth.report.numbers import NOTHING, probability
+    from gansynth_benchmark.report.study import ends_of
+
+    show = study.measures[key]
+    rows: list[tuple[object, ...]] = []
+    for arm, n, node in study.entries("comparisons", study.others, key):
+        if node:
+            low, high = map(show.difference, ends_of(node))
+            change = show.difference(node["difference"])
+            unknown = NOTHING if change == NOTHING else "too small a design"
+            span = unknown if low == NOTHING else f"{low} to {high}"
+            numbers = (probability(node["p_holm"]), study.detectable(node))
+            rows.append((arm.key, n, change, span, *numbers))
+    if not rows:
+        return
+    yield from ("", f"{show.title}, {show.unit}:")
+    if key.startswith("false_alarms") and all(row[2] == NOTHING for row in rows):
+        yield NO_CASE
+    else:
+        head = ("arm", "N", "difference", "95 % interval", "p (Holm)", "detectable")
+        yield from table([head, *rows], WIDTH)
 
 
 def show_tune(request: TuneRequest, document: dict[str, Any], out: Output) -> None:

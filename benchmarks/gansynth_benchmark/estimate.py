@@ -181,11 +181,11 @@ def _tuning(plan: BenchmarkPlan, sizes: Mapping[str, Sequence[Size]]) -> Size:
 def lines_of_estimate(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield an estimate as readable lines."""
     subjects = document["subjects"]
+    yield f"{document['plan']} ({document['plan_hash']}), {document['look']} split"
+    yield f"data   {document['data']}"
     yield (
-        f"{document['plan']} ({document['plan_hash']}), {document['look']} split of "
-        f"{document['data']}: {subjects['pool']} subjects in the pool, "
-        f"{subjects['development']} for development, "
-        f"{subjects['sealed']} sealed"
+        f"split  {subjects['pool']} subjects in the pool, {subjects['development']} for "
+        f"development, {subjects['sealed']} sealed"
     )
     for kind, jobs in document["jobs"].items():
         each = jobs["seconds_each"]

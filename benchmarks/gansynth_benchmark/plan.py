@@ -42,6 +42,13 @@ def _texts(value: Any) -> Any:
     return texts(value or {}) if isinstance(value, Mapping | None) else value
 
 
+def _listed(value: Any) -> Any:
+    """Return a value alone, or values with commas between them, as a list."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return [value] if isinstance(value, int | float) else value
+
+
 def _quoted(value: Any) -> Any:
     if isinstance(value, int | float):
         raise ValueError('YAML reads R:S as a number of minutes; write it in quotes: "1:1"')
@@ -63,6 +70,7 @@ Formula = Annotated[
 Count = Annotated[int, Field(ge=1)]
 Words = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, int) else v)]
 Parts = Annotated[str, BeforeValidator(_quoted)]
+Listed = BeforeValidator(_listed)
 
 
 def checked(check: Callable[..., object], *words: object) -> None:
@@ -74,7 +82,7 @@ def checked(check: Callable[..., object], *words: object) -> None:
 
 
 class ClosedModel(BaseModel):
-    """A frozen model that refuses unknown keys."""
+    """A frozen model that refuses unknown keys; a key without a value is left out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -82,10 +90,12 @@ class ClosedModel(BaseModel):
     @classmethod
     def _know_keys(cls, values: Any) -> Any:
         """Refuse unknown keys before missing ones: a mistyped key is both."""
-        for key in values if isinstance(values, dict) else ():
+        if not isinstance(values, dict):
+            return values
+        for key in values:
             if key not in cls.model_fields:
                 raise ValueError(f"{key}: unknown.{did_you_mean(str(key), cls.model_fields)}")
-        return values
+        return {key: value for key, value in values.items() if value is not None}
 
 
 class HostPlan(ClosedModel):
@@ -207,7 +217,7 @@ def section_of(model: type[Section], entry: Any, where: str) -> Section:
                 raise UsageFault(f"{key}: unknown; {RENAMED[key]}")
             if key in model.of_study:
                 raise UsageFault(f"{key}: the study sets it; leave it out")
-        return model(**{str(key): value for key, value in entry.items()})
+        return model(**{str(key): value for key, value in entry.items() if value is not None})
 
 
 class SplitPlan(ClosedModel):
@@ -217,9 +227,17 @@ class SplitPlan(ClosedModel):
     """
 
     pool: Count | None = Field(None, description="subjects that training subsets are sampled from")
-    development: int = Field(0, ge=0, description="subjects for evaluation during development")
-    sealed: Count | None = Field(None, description="test subjects, evaluated once")
-    fold: Words | None = Field(None, description="of the data: training cases are the pool")
+    development: int | None = Field(
+        None,
+        ge=0,
+        description="subjects for evaluation during development; default: as many as are sealed",
+    )
+    sealed: Count | None = Field(
+        None, description="test subjects, evaluated once; required without fold"
+    )
+    fold: Words | None = Field(
+        None, description="of the data: its held-out cases are sealed, the others are the pool"
+    )
     seed: int = Field(0, ge=0, description="of the split and of the training subsets")
 
     @model_validator(mode="after")
@@ -235,7 +253,9 @@ class TunePlan(ClosedModel):
     """Choice of an arm by successive halving on inner folds (Jamieson and Talwalkar 2016)."""
 
     folds: int = Field(3, ge=2, description="inner folds of the training subjects")
-    rungs: tuple[float, ...] = Field((0.25, 1.0), description="shares of the host's steps")
+    rungs: Annotated[tuple[float, ...], Listed] = Field(
+        (0.25, 1.0), description="shares of the host's steps"
+    )
     keep: float = Field(0.5, gt=0, lt=1, description="share of the arms kept for the next rung")
     fit_share: float = Field(1.0, gt=0, le=1, description="share of the generators' steps")
 
@@ -325,7 +345,9 @@ class BenchmarkPlan(ClosedModel):
     control: str = Field(
         "", description="arm that the others are compared with; default: the first"
     )
-    sizes: tuple[Count, ...] = Field(min_length=1, description="numbers of training subjects")
+    sizes: Annotated[tuple[Count, ...], Listed] = Field(
+        min_length=1, description="numbers of training subjects"
+    )
     draws: Count = Field(3, description="training subsets of each size, nested across sizes")
     seeds: Count = Field(2, description="trainings of each arm on each subset")
     fits: Literal["draw", "seed"] = Field(
@@ -333,8 +355,15 @@ class BenchmarkPlan(ClosedModel):
     )
     split: SplitPlan = Field(description="training pool and test subjects: see below")
     regions: dict[str, Formula] = Field(default_factory=dict, description="name -> 1+2+4")
-    measures: tuple[str, ...] = Field(("dice", *LESIONS), description="see: gansynth help measures")
-    primary: str = Field("", description="measure of the verdict; default: dice/foreground")
+    measures: Annotated[tuple[str, ...], Listed] = Field(
+        ("dice", *LESIONS),
+        description="see: gansynth help measures; those of lesions are always taken, too",
+    )
+    primary: str = Field(
+        "",
+        description="measure of the verdict; default: the first measure, of the foreground; of "
+        "detectors froc",
+    )
     margin: float | None = Field(
         None,
         gt=0,
@@ -402,8 +431,8 @@ class BenchmarkPlan(ClosedModel):
                     f"primary {self.judged_by}: expected operating_point, and no arm with tune, "
                     "which chooses at the host's own threshold"
                 )
-        elif not boxes and self.judged_by.partition("/")[0] not in self.measures:
-            names = ", ".join(self.measures)
+        elif not boxes and self.judged_by.partition("/")[0] not in self.measured:
+            names = ", ".join(self.measured)
             raise ValueError(f"primary {self.judged_by}: expected one of the measures: {names}")
 
     def arm(self, name: str) -> ArmPlan:
@@ -421,6 +450,12 @@ class BenchmarkPlan(ClosedModel):
     def compared_with(self) -> str:
         """Name of the control arm."""
         return self.control or self.arms[0].name
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The plan's measures, and of label maps those of lesions, which stand beside each gain."""
+        more = () if self.host.finds_boxes else LESIONS
+        return tuple(dict.fromkeys((*self.measures, *more)))
 
     @property
     def judged_by(self) -> str:

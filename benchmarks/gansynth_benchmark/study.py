@@ -307,7 +307,7 @@ class BenchmarkStudy:
             "judged": self._known(judged),
             "augment": host,
             "regions": self.plan.regions,
-            "measures": list(self.plan.measures),
+            "measures": list(self.plan.measured),
             "seed": place.random,
         }
         return train_spec(document, self.fit_of(place), f"train {place}")

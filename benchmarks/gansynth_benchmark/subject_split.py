@@ -95,7 +95,7 @@ def _dealt(subjects: Sequence[str], split: SplitPlan) -> tuple[tuple[str, ...], 
     order = np.random.default_rng((split.seed, 0)).permutation(len(subjects))
     shuffled = [subjects[i] for i in order]
     assert split.sealed is not None
-    first, second = split.sealed, split.sealed + split.development
+    first, second = split.sealed, split.sealed + _developed(split, split.sealed)
     last = len(subjects) if split.pool is None else second + split.pool
     return tuple(shuffled[second:last]), tuple(shuffled[first:second]), tuple(shuffled[:first])
 
@@ -106,4 +106,9 @@ def _of_fold(source: CaseSource, split: SplitPlan) -> tuple[tuple[str, ...], ...
     subjects = sorted({source.header(case).subject for case in source.train_ids} - set(sealed))
     order = np.random.default_rng((split.seed, 0)).permutation(len(subjects))
     shuffled = [subjects[i] for i in order]
-    return tuple(shuffled[split.development :]), tuple(shuffled[: split.development]), sealed
+    count = _developed(split, len(sealed))
+    return tuple(shuffled[count:]), tuple(shuffled[:count]), sealed
+
+
+def _developed(split: SplitPlan, sealed: int) -> int:
+    return sealed if split.development is None else split.development

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gansynth.runtime.progress import Reporter
 
 F = TypeVar("F", bound=Callable[..., Any])
+WIDTH = 80  # characters of a line of a terminal
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -126,14 +127,29 @@ def examples(*lines: str) -> str:
     return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
 
 
-def table(rows: Iterable[Sequence[object]]) -> list[str]:
-    """Align rows as lines, with two blanks between columns."""
+def table(rows: Iterable[Sequence[object]], most: int | None = None) -> list[str]:
+    """Align rows as lines, with two blanks between columns.
+
+    Args:
+        most: characters of a line. Columns for which there is no room follow below, beside the
+            first one again; None for lines of any length.
+    """
     cells = [[str(cell) for cell in row] for row in rows]
+    if not cells:
+        return []
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in cells
-    ]
+    parts, taken = [[0]], widths[0]
+    for number, width in enumerate(widths[1:], start=1):
+        taken += 2 + width
+        if most is not None and taken > most and len(parts[-1]) > 1:
+            parts.append([0])
+            taken = widths[0] + 2 + width
+        parts[-1].append(number)
+    lines = list[str]()
+    for columns in parts:
+        lines += [""] if lines else []
+        lines += ["  ".join(row[n].ljust(widths[n]) for n in columns).rstrip() for row in cells]
+    return lines
 
 
 def summary(document: Mapping[str, Any]) -> list[str]:

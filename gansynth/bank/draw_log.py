@@ -135,17 +135,20 @@ class DrawCounts:
 
 
 class DrawCounter:
-    """Count the draws of a log folder; each update reads only new lines."""
+    """Count the draws of log folders; each update reads only new lines.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Sessions of one training draw the same samples under the same ids.
+    """
+
+    def __init__(self, *folders: Path) -> None:
+        self.folders = folders
         self._read = Counter[Path]()
         # Samples if they were synthetic, else the reasons why there was none.
         self._draws = {kind: Counter[str]() for kind in get_args(Kind)}
 
     def update(self) -> DrawCounts:
         """Read the new lines of every process and return the counts."""
-        for path in sorted(self.folder.glob(PATTERN)):
+        for path in sorted(path for folder in self.folders for path in folder.glob(PATTERN)):
             read = self._read[path]
             if path.stat().st_size == read:  # most of thousands of workers are idle
                 continue

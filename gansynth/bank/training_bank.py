@@ -244,8 +244,6 @@ class TrainingBank:
             document |= self._steering.summary()
         if counts.synthetic:
             document["draws_per_sample"] = round(counts.reuse, 4)
-        if worn := too_few(self.draws, counts.distinct, counts.most):
-            document["worn"] = worn
         if fault is not None:
             document["ended"] = str(fault)
         return document

@@ -19,6 +19,13 @@ IMAGES = 4  # of each kind that are compared
 EDGE = 64  # voxels of the middle that is measured: samples may be crops of what real images show
 
 
+def values_of(image: Any) -> npt.NDArray[np.float64]:
+    """Return median, deviation and range of each channel of an image (C, ...): (C, 3)."""
+    middle = (slice(max(0, (n - EDGE) // 2), (n + EDGE) // 2) for n in image.shape[1:])
+    piece = np.asarray(image[(slice(None), *middle)], np.float64)
+    return np.array([(np.median(c), c.std(), np.ptp(c)) for c in piece])
+
+
 class UnitCheck:
     """Compares the first real images of a training with its first samples, once.
 
@@ -45,9 +52,7 @@ class UnitCheck:
         """Measure an image (C, ...), real or of a sample; DataFault: as ``compare``."""
         figures = self._figures[synthetic]
         if len(figures) < IMAGES:
-            middle = (slice(max(0, (n - EDGE) // 2), (n + EDGE) // 2) for n in image.shape[1:])
-            piece = np.asarray(image[(slice(None), *middle)], np.float64)
-            figures.append(np.array([(np.median(c), c.std(), np.ptp(c)) for c in piece]))
+            figures.append(values_of(image))
             if self.over:
                 self.compare()
         elif self._why:

@@ -19,7 +19,13 @@ from gansynth.core.schedule import Mix
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.fitting.label_report import warn_of_label_maps
-from gansynth.hosts.dry_run import plan_training, time_of, timed_sampler, will_it_harm
+from gansynth.hosts.dry_run import (
+    harm_lines,
+    plan_training,
+    time_of,
+    timed_sampler,
+    will_it_harm,
+)
 from gansynth.hosts.host import Framework, framework
 from gansynth.hosts.one_command import decide, fit_generator, is_fitted, planned_fit
 from gansynth.hosts.prediction import PredictJob, find_result, newest_session
@@ -217,7 +223,7 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     arms["without"] = arms["without"].but(*left_out, ratio="1:0", set=longer)
     before = arms["without"].but(dry_run=True)
     run_augment(before, NullReporter(), control=True)  # before either trains
-    for line in planned.document["will_it_harm"]["lines"]:
+    for line in harm_lines(planned.document):
         reporter.say(line)
     done = run_augment(arms["with"], reporter)
     control = run_augment(arms["without"], reporter, control=True)

@@ -137,12 +137,14 @@ def timed_sampler(adapter: Framework, request: AugmentRequest) -> tuple[Sampler,
 def will_it_harm(
     adapter: Framework, request: AugmentRequest, sampler: Sampler | None
 ) -> dict[str, Any]:
-    """Return ``lines`` on samples beside training cases, and their figures; nothing is refused.
+    """Return ``lines`` on samples beside training cases, their figures, and the ``answer``.
+
+    Nothing is refused.
 
     ``sampler``: of the samples; None for those of a bank, and without samples.
     """
     from gansynth.bank.api import check_bank
-    from gansynth.sampling.evaluation_data import check_run
+    from gansynth.sampling.evaluation_data import answer_of, check_run
 
     if not request.mix.synthetic:
         return {"lines": []}
@@ -152,7 +154,15 @@ def will_it_harm(
         assert sampler is not None, "samples are of a generator or a bank"
         return check_run(sampler, adapter.reporter)
     except GansynthError as fault:
-        return {"lines": [f"samples and training cases are not compared: {fault}"]}
+        lines = [f"samples and training cases are not compared: {fault}"]
+        return {"lines": lines, "answer": answer_of([])}
+
+
+def harm_lines(document: Mapping[str, Any]) -> list[str]:
+    """Return what a plan or a check says of harm, the answer last; nothing without samples."""
+    harm = document.get("will_it_harm") or {}
+    alone = harm.get("real_alone") or {}
+    return [*harm.get("lines", ()), *filter(None, (alone.get("words"), harm.get("answer")))]
 
 
 def real_alone(adapter: Framework, request: AugmentRequest) -> dict[str, Any]:

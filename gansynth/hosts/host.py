@@ -1135,7 +1135,8 @@ class Job:
             self._note_places(done, counts or {})
         self._report()
         numbers = "".join(f"; {key} {value:.4g}" for key, value in values.items())
-        self.note(f"{NAME}so far {self._sentence()}{numbers}")
+        since = " since it went on" if self._earlier else ""
+        self.note(f"{NAME}so far{since} {self._sentence()}{numbers}")
         self.pause()
 
     def say(self, line: str) -> None:
@@ -1251,7 +1252,8 @@ class Job:
             if hasattr(self, "plan"):  # else it drew nothing
                 with contextlib.suppress(OSError):  # the output may be closed
                     self._write(complete)
-                    self.note(f"{NAME}in all {self._sentence()}")
+                    whole = "since it went on" if self._earlier else "in all"
+                    self.note(f"{NAME}{whole} {self._sentence()}")
 
     # -- what is recorded and shown --------------------------------------------------------------
 
@@ -1321,6 +1323,7 @@ class Job:
             **self._described,
             "chosen": list(self.plan.chosen),
             "drawn": counts.to_json(),
+            "draw_log": self.log.name,
             "asked": round(self._asked(), 6),
             "supply": self.training_bank.summary(counts),
             "metrics_on_real_cases": dict(self._metrics),

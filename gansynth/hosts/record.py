@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from gansynth.bank.draw_log import DrawCounter, DrawCounts, too_few
 from gansynth.core.lineage import Lineage
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.schedule import Mix
@@ -41,7 +42,7 @@ _RECORDED = (
     *("host_augmentation", "augment_synthetic", "real_in_generator_space"),
 )
 """Fields of a request that are recorded as they are."""
-_COUNTED = ("real", "synthetic", "fell_back", "distinct_synthetic")
+_COUNTED = ("real", "synthetic", "fell_back")
 _MEANS = ("refresh_seconds", "overhead", "overhead_low", "overhead_high", "duty")
 """Values averaged over sessions, weighted by their draws."""
 TOLERATED = 0.01  # largest share of missing synthetic samples that still counts as success
@@ -184,6 +185,18 @@ def _lineage(lineage: Lineage) -> dict[str, Any]:
     return document
 
 
+def _draws(sessions: Sequence[Mapping[str, Any]], folder: Path) -> DrawCounts:
+    """Count the draws of all sessions together; none where a log is missing.
+
+    A further session has a bank of its own, which begins with the samples of the first one: the
+    sum of their numbers would count these twice.
+    """
+    logs = (folder / DRAWS / str(session.get("draw_log")) for session in sessions)
+    counts = DrawCounter(*logs).update()
+    recorded = sum(session["drawn"]["synthetic"] for session in sessions)
+    return counts if counts.synthetic >= recorded else DrawCounts()
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """The outcome of a host's training with synthetic samples.
@@ -228,10 +241,10 @@ class TrainingResult:
         for counts in drawn:
             total.update({key: counts.get(key, 0) for key in _COUNTED})
             reasons.update(counts["reasons"])
-        distinct = total["distinct_synthetic"]
+        draws = _draws(sessions, folder)
         restarts = [supply["restarts"] for supply in supplies if "restarts" in supply]
         producer = {
-            "draws_per_sample": round(total["synthetic"] / distinct, 4) if distinct else None,
+            "draws_per_sample": round(draws.reuse, 4) if draws.synthetic else None,
             **{key: mean([supply.get(key) for supply in supplies]) for key in _MEANS},
             "restarts": sum(restarts) if restarts else None,
             "ended": next((s["ended"] for s in reversed(supplies) if s.get("ended")), None),
@@ -245,7 +258,7 @@ class TrainingResult:
             reasons=dict(reasons),
             asked=mean([session.get("asked") for session in sessions]),
             training_bank={key: value for key, value in producer.items() if value is not None},
-            warnings=tuple(supply["worn"] for supply in supplies if "worn" in supply),
+            warnings=tuple(filter(None, [too_few(draws.synthetic, draws.distinct, draws.most)])),
         )
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +18,16 @@ from gansynth.core.lineage import Lineage, matches
 from gansynth.core.schema import OUTSIDE, Case, Sample, Schema
 from gansynth.core.source import CaseSource, case_record
 from gansynth.core.space import Space
-from gansynth.core.units import IMAGES, UnitCheck
+from gansynth.core.units import IMAGES, UnitCheck, values_of
 from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.data.connected_components import parts
 from gansynth.data.grid import same_spacing
 from gansynth.data.lesion_contrast import ONE_WAY, contrasts
 from gansynth.data.lesion_grain import LEAST, tissue_around, value_limits
 from gansynth.metrics.comparison import EFFORTS, Comparison, Effort, Floats, Image, check_images
+from gansynth.metrics.distances import BANDS, radial_power
 from gansynth.metrics.lesions import LESION, PART, CountMetric
+from gansynth.report.numbers import joined
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.run import Run
@@ -220,8 +222,13 @@ DRAWN, REAL = 32, 64  # samples of a generator; training cases
 AT_ONCE = 16  # batch size of sampling
 MOST_TRIED = 4  # most samples generated for each one used, since some are rejected
 SECONDS = 20.0  # after which a slow generator draws no further ones
-LIKE, DIFFERS = ": as in the training cases", ": differs"
-VERDICTS = {"like real": LIKE, "unlike real": DIFFERS, "unclear": ""}
+FLAT, BLURRED = 2 / 3, 1 / 4
+"""Deviation of samples, and power of their finest detail, as shares of those of training cases,
+below which they are flat or blurred; docs/augment.md has what was measured."""
+DETAILED = 16  # images of each kind whose detail is measured
+LIKE, DIFFERS, UNCLEAR, NO_LIMIT = "like real", "unlike real", "unclear", ""
+TOLD = {LIKE: ": as in the training cases", DIFFERS: ": differs"}
+QUESTION = "will it harm?"
 
 
 def draw_accepted(
@@ -318,8 +325,8 @@ def compare_with_training(
 ) -> dict[str, Any]:
     """Return ``lines``, and their figures, of samples in a space beside training cases cut to it.
 
-    A line ends in a judgement where there is a limit. Lesions are of the classes that were put into
-    real images, else of the whole foreground.
+    A line ends in a judgement where there is a limit; ``answer`` follows from these. Lesions are of
+    the classes that were put into real images, else of the whole foreground.
 
     Raises:
         DataFault: fewer than four samples, or images that cannot be compared.
@@ -335,36 +342,90 @@ def compare_with_training(
     labels = {k: v for k, v in source.schema.labels.items() if v <= 0 or v in classes}
     comparison = data.comparison(REAL, 0, EFFORTS["standard"], "cpu", reporter)
     comparison = replace(comparison, schema=replace(source.schema, labels=labels))
-    rows = [*_units(where, comparison)]
+    rows = [*_units(where, comparison), *_detail(comparison)]
     added = any(lesion["where"] != "own" for lesion in put)
     added &= not any(lesion.get("emptied") for lesion in put)  # which are matched already
     try:
         rows += _lesion_rows(comparison, added=added)
     except DataFault as fault:
-        rows.append({"words": f"lesions: not compared: {fault}"})
+        words = f"lesions: not compared: {fault}"
+        rows.append({"name": "lesions", "needed": True, "finding": UNCLEAR, "words": words})
     lines = [f"{len(samples)} samples beside {len(comparison.real)} training cases"]
-    counted = {"samples": len(samples), "training_cases": len(comparison.real)}
-    return {**counted, "figures": rows, "lines": [*lines, *(row["words"] for row in rows)]}
+    return {
+        "samples": len(samples),
+        "training_cases": len(comparison.real),
+        "figures": rows,
+        "lines": [*lines, *(row["words"] for row in rows)],
+        "answer": answer_of(rows),
+    }
+
+
+def answer_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return in a sentence whether samples will harm, by the findings of ``rows``.
+
+    Nobody can tell without a finding on a ``needed`` figure.
+    """
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        names.setdefault(row["finding"], []).append(row["name"])
+    if DIFFERS in names:
+        return f"{QUESTION} yes: samples differ from training cases in {joined(names[DIFFERS])}"
+    unknown = joined(names.get(UNCLEAR, ["everything"] if not rows else []))
+    if not any(row.get("needed") and row["finding"] == LIKE for row in rows):
+        return f"{QUESTION} cannot tell: too little is known of {unknown}"
+    but = f"; too little is known of {unknown}" if unknown else ""
+    like = f"{len(names[LIKE])} figures are as in the training cases, none differs{but}"
+    return f"{QUESTION} likely not: {like}"
 
 
 def _units(where: Path, comparison: Comparison) -> Iterator[dict[str, Any]]:
     """Yield median, deviation, least and most of each channel, of samples and of real images."""
-    check, verdict = UnitCheck(where), "the same units"
+    check, refused = UnitCheck(where), False
     sides = [[image.image for image in side] for side in (comparison.samples, comparison.real)]
     try:
         for images, synthetic in zip(sides, (True, False), strict=True):
             for image in images[:IMAGES]:
                 check.look(image, synthetic=synthetic)
     except DataFault:
-        verdict = "other units, which a training refuses"
+        refused = True
+    medians = [np.median([values_of(image) for image in images], axis=0) for images in sides]
     limits = [value_limits(images).T for images in sides]
     for number, name in enumerate(comparison.schema.channels):
-        pairs = zip(reversed(check.medians), limits, strict=True)
         values = [
-            [*medians[number, :2].tolist(), *ends[number].tolist()] for medians, ends in pairs
+            [*middle[number, :2].tolist(), *ends[number].tolist()]
+            for middle, ends in zip(medians, limits, strict=True)
         ]
+        mine, real = (value[1] for value in values)
+        finding, told = LIKE, "the same units"
+        if refused:
+            finding, told = DIFFERS, "other units, which a training refuses"
+        elif mine < FLAT * real:
+            share = 100 * mine / real
+            finding, told = DIFFERS, f"flat, {share:.0f} % of their deviation; fit a network longer"
         text = "median {:.3g}, deviation {:.3g}, from {:.3g} to {:.3g}"
-        yield _row(f"units of {name}", values, [text.format(*v) for v in values], f": {verdict}")
+        texts = [text.format(*value) for value in values]
+        yield _row(f"values of {name}", values, texts, finding, f": {told}")
+
+
+def _detail(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    """Yield the power of the finest third of frequencies over that of real images, by channel."""
+    powers = []
+    for images in (comparison.samples, comparison.real):
+        each = [radial_power(i.image, comparison.schema.spacing) for i in images[:DETAILED]]
+        powers.append(np.mean(each, axis=0)[:, -(BANDS // 3) :])  # (C, bands)
+    shares = []
+    for mine, real in zip(*powers, strict=True):
+        known = real > 0  # neither a constant channel nor a band without a frequency
+        shares += [float((mine[known] / real[known]).mean())] * bool(known.any())
+    if not shares:
+        return
+    ends = [min(shares), max(shares)]
+    finding, told = NO_LIMIT, ""
+    if ends[0] < BLURRED:
+        finding, told = DIFFERS, ": blurred; fit a network longer"
+    text = " to ".join(dict.fromkeys(f"{end:.0%}" for end in ends))
+    texts = [f"{text} of the power", "100%"]
+    yield _row("finest detail", [ends, [1.0, 1.0]], texts, finding, told)
 
 
 def _lesion_rows(comparison: Comparison, *, added: bool) -> Iterator[dict[str, Any]]:
@@ -374,10 +435,12 @@ def _lesion_rows(comparison: Comparison, *, added: bool) -> Iterator[dict[str, A
     advice = ("see --prevalence", f"see --lesions {'where=own' if word == PART else 'match'}")
     for figure, text, way_out in zip(figures, ("{:.0%}", "{:.1f}"), advice, strict=True):
         values = [figure.value, figure.real]
-        told = VERDICTS[figure.finding]
+        told = TOLD.get(figure.finding, "")
         more = (figure.difference or 0) > 0
-        told += f"; {way_out}" if added and more and told == DIFFERS else ""
-        yield _row(figure.name, values, [text.format(value) for value in values], told)
+        told += f"; {way_out}" if added and more and figure.finding == DIFFERS else ""
+        texts = [text.format(value) for value in values]
+        row = _row(figure.name, values, texts, figure.finding, told)
+        yield {**row, "needed": figure is figures[-1]}  # more lesions an image raise false alarms
     every: list[Image] = [*comparison.samples, *comparison.real]
     of = _in_labels if all(image.labels is not None for image in every) else _in_boxes
     each: list[list[Image]] = [list(comparison.samples), list(comparison.real)]
@@ -388,23 +451,28 @@ def _lesion_rows(comparison: Comparison, *, added: bool) -> Iterator[dict[str, A
     sizes = [np.quantile(side[:, 0], (0.5, 0.1, 0.9)).round(1).tolist() for side in sides]
     unit = "pixels" if comparison.schema.ndim == 2 else "voxels"
     text = f"median {{:g}} {unit} (10 to 90%: {{:g}} to {{:g}})"
-    yield _row(f"size of {word}s", sizes, [text.format(*size) for size in sizes])
+    yield _row(f"size of {word}s", sizes, [text.format(*size) for size in sizes], NO_LIMIT)
     for number, channel in enumerate(comparison.schema.channels, start=1):
         columns = [side[np.isfinite(side[:, number]), number] for side in sides]
         if all(map(len, columns)):
             mine, real = shares = [float((column < 0).mean()) for column in columns]
             alike = mine if real >= ONE_WAY else 1 - mine
-            known = max(real, 1 - real) >= ONE_WAY
-            told = LIKE if alike >= ONE_WAY else DIFFERS if alike < 2 * ONE_WAY - 1 else ""
+            finding = LIKE if alike >= ONE_WAY else DIFFERS if alike < 2 * ONE_WAY - 1 else UNCLEAR
+            if max(real, 1 - real) < ONE_WAY:
+                finding = NO_LIMIT
             name = f"{word}s darker than their surroundings in {channel}"
-            yield _row(name, shares, [f"{share:.0%}" for share in shares], told if known else "")
+            texts = [f"{share:.0%}" for share in shares]
+            yield _row(name, shares, texts, finding, TOLD.get(finding, ""))
 
 
-def _row(name: str, values: Sequence[Any], texts: Sequence[str], told: str = "") -> dict[str, Any]:
-    """Return a figure of samples and of training cases, in words, too."""
+def _row(
+    name: str, values: Sequence[Any], texts: Sequence[str], finding: str, told: str = ""
+) -> dict[str, Any]:
+    """Return a figure of samples and of training cases with its finding, in words, too."""
     mine, real = (text.replace("%", " %") for text in texts)
     words = f"{name}: samples {mine}; training cases {real}{told}"
-    return {"name": name, "samples": values[0], "training_cases": values[1], "words": words}
+    beside = {"samples": values[0], "training_cases": values[1]}
+    return {"name": name, **beside, "finding": finding, "words": words}
 
 
 def _in_boxes(image: Image, schema: Schema) -> Iterator[Floats]:

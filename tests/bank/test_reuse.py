@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from gansynth.bank.draw_log import DrawCounts, foreseen
+from gansynth.bank.draw_log import DrawCounts, DrawLog, foreseen, summarise
 from gansynth.bank.throttle import read_throttle_state
 from gansynth.bank.training_bank import FILL_SECONDS, HEAD_START_SECONDS, TrainingBank
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.hosts.record import TrainingResult
+from gansynth.hosts.record import DRAWS, TrainingResult
 from gansynth.runtime.errors import EnvironmentFault, TrainingFault
 
 
@@ -89,7 +89,7 @@ def test_a_frozen_bank_that_is_too_small_is_said_before_training(supply_of):
     assert not [line for line in enough.said if "WARNING" in line]
 
 
-def test_a_sample_drawn_too_often_is_said_once_with_the_cure_and_at_the_end(supply_of, tmp_path):
+def test_a_sample_drawn_too_often_is_said_once_with_the_cure(supply_of):
     training_bank, counts = supply_of(643), DrawCounts(synthetic=160, distinct=47, most=4)
     training_bank._counts = lambda: counts
     assert training_bank.messages() == []
@@ -98,9 +98,22 @@ def test_a_sample_drawn_too_often_is_said_once_with_the_cure_and_at_the_end(supp
     assert "47 different samples were drawn up to 19 times each, more than 4" in said
     assert "--overhead" in said
     assert training_bank.messages() == []
-    supply = training_bank.summary(counts)
-    session = {"drawn": {**counts.to_json(), "real": 643}, "supply": supply}
-    assert TrainingResult.of([session], tmp_path).warnings == (supply["worn"],)
+
+
+def test_sessions_of_a_training_count_a_sample_once_and_say_how_often_it_was_used(tmp_path):
+    sessions = []
+    for number, draws in (("first", 3), ("second", 5)):
+        log = DrawLog(tmp_path / DRAWS / number)
+        for sample in draws * ["000000", "000001"]:
+            log.append("synthetic", sample, "case")
+        counts = summarise(log.folder).to_json()
+        sessions.append({"drawn": counts, "draw_log": number})
+    result = TrainingResult.of(sessions, tmp_path)
+    assert result.training_bank["draws_per_sample"] == 8.0  # not 4
+    (said,) = result.warnings
+    assert "2 different samples were drawn up to 8 times each, more than 4" in said
+    del sessions[0]["draw_log"]  # as in records of earlier versions
+    assert "draws_per_sample" not in TrainingResult.of(sessions, tmp_path).training_bank
 
 
 def test_a_failure_to_measure_is_told_once_never_raised_and_leaves_a_low_duty(supply_of, tmp_path):

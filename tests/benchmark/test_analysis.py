@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from collections.abc import Mapping
 from itertools import product
 from typing import Any
@@ -217,8 +218,8 @@ ALONE = {"subjects": {"a1": "a1", "b1": "b1"}}
     [
         (HALF, {}, []),
         (HALF, ALONE, ["every case counts as one subject"]),
-        (HALF, {"draws": 2, "seeds": 3}, ["2 draw(s) and 3 seed(s): too few"]),
-        (HALF, {"seeds": 1}, ["3 draw(s) and 1 seed(s): too few"]),
+        (HALF, {"draws": 2, "seeds": 3}, ["too few .* sets: 2 draw.s., expected at least 3$"]),
+        (HALF, {"seeds": 1}, ["too few .* sets: 3 training.s. of an arm, expected at least 6$"]),
         (HALF, {"draws": 6, "seeds": 1}, []),
         (FEW, {}, ["in 1 trainings some synthetic samples were missing"]),
         (experiment({"default": 0.1, "gan": 0.1}), {}, ["hardly begun"]),
@@ -227,7 +228,7 @@ ALONE = {"subjects": {"a1": "a1", "b1": "b1"}}
 )
 def test_a_weak_result_has_a_warning(runs, more, words):
     found = analysed(document(runs, **more))["warnings"]
-    assert [word in line for word, line in zip(words, found, strict=True)] == [True] * len(words)
+    assert all(re.search(word, line) for word, line in zip(words, found, strict=True))
 
 
 def test_a_mean_is_of_those_who_have_a_value_in_every_run_and_has_an_interval():

@@ -4,12 +4,22 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from gansynth.core.ratio import Ratio
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.metrics.segmentation.measures import LESIONS
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.option_kinds import option_rows
 from gansynth_benchmark.arms import preset, preset_names
-from gansynth_benchmark.plan import BenchmarkPlan
+from gansynth_benchmark.plan import (
+    ArmPlan,
+    BenchmarkPlan,
+    HostPlan,
+    OperatingPointPlan,
+    SplitPlan,
+    TunePlan,
+)
 from gansynth_benchmark.plan_file import read_plan
 from tests.benchmark.people import plan_of
 from tests.offered import registered
@@ -47,6 +57,29 @@ def test_a_short_plan_has_the_usual_rest(tmp_path):
     assert (plan.judged_by, plan.equal_within) == ("dice/foreground", 0.005)
     assert plan.compared_with == "default"
     assert plan.arm("default").ratio == "1:0"
+
+
+def test_the_documented_defaults_may_be_typed_or_left_blank(tmp_path):
+    arm = {"name": "real"}
+    typed = yaml.safe_load(TEXT) | {"arms": [arm], "tune": {}, "operating_point": {}}
+    short = read_plan(write(tmp_path, yaml.safe_dump(typed)))
+    parts: list[tuple[type[BaseModel], dict[str, Any]]] = [
+        *((HostPlan, typed["host"]), (SplitPlan, typed["split"]), (TunePlan, typed["tune"])),
+        *((OperatingPointPlan, typed["operating_point"]), (ArmPlan, arm), (BenchmarkPlan, typed)),
+    ]
+    for model, part in parts:
+        for key, default, _ in option_rows(model):
+            if key not in (*AugmentRequest.model_fields, *part):
+                part[key] = yaml.safe_load(default) if default else None
+    assert typed["measures"] == ",".join(short.measures)
+    assert read_plan(write(tmp_path, yaml.safe_dump(typed))) == short
+
+
+def test_lesions_and_alarms_are_measured_whatever_else_is(tmp_path):
+    plan = read_plan(write(tmp_path, TEXT + "measures: dice\n"))
+    assert plan.measured == ("dice", *LESIONS)
+    detector = TEXT.replace("segmenter", "yolo") + "measures: dice\n"
+    assert read_plan(write(tmp_path, detector)).measured == ("dice",)  # boxes have their own
 
 
 REFUSED: list[tuple[str, str, tuple[str, ...]]] = [

@@ -52,6 +52,8 @@ def test_a_seed_deals_everybody_out_and_the_sealed_stay_whatever_else_the_plan_s
     found = divided()
     assert len({*found.pool, *found.development, *found.sealed}) == 14
     assert (len(found.development), len(found.sealed)) == (2, 3)
+    usual = divided(development=None, sealed=2)
+    assert (len(usual.development), len(usual.sealed)) == (2, 2)
     assert divided().training_set(4, 1, 4, 8) == found.training_set(4, 1, 4, 8)
     others = [{"development": 0}, {"development": 3}, {"pool": 8}, {"pool": 9, "development": 1}]
     for seed in SEEDS:
@@ -87,6 +89,8 @@ def test_the_folds_held_out_people_are_the_sealed_ones(monkeypatch):
     assert not set(found.pool) & set(found.sealed)
     assert set(found.sealed) == {"p02"}
     assert len(found.judged(SEALED)) == 3
+    usual = dealt(sizes=[1, 2], split={**FOLD["split"], "development": None})
+    assert len(usual.development) == 1  # as many as are held out
 
 
 @pytest.mark.parametrize(

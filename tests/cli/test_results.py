@@ -144,9 +144,13 @@ def test_a_benchmark_is_told_by_its_sentence_its_differences_and_the_next_comman
 
     lines = told()
     assert lines[0] == "It does."
-    assert lines[2].split("  ")[0] == "arm"
-    assert "  Dice, points  " in lines[3]
-    assert "  HD95 (1), mm  " in told(primary="hd95/1")[3]
+    assert lines[2] == "Dice, points:"
+    assert lines[3].split("  ")[0] == "arm"
+    assert max(map(len, lines[1:-2])) <= 80
+    assert told(primary="hd95/1")[2] == "HD95 (1), mm:"
+    rows = [each | {"mde": 0.8302} for each in documents.full()["comparisons"]]
+    assert not [line for line in told(comparisons=rows) if "83.02" in line]
+    assert told(comparisons=rows)[4].endswith("  none")
     assert lines[-2] == "report: out/report.html"
     assert lines[-1].startswith("next: the same command again; ")
     # A look at the development split is followed by the sealed one.

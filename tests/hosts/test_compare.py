@@ -66,7 +66,8 @@ def test_a_dry_run_says_how_good_the_host_is_without_samples(compared, run, monk
     assert found["real_alone"]["dice"] == pytest.approx(dice)
     assert f"Dice {dice:.2f} of held-out cases, in {folder}" in found["real_alone"]["words"]
     lines = [line.split(":")[0] for line in found["lines"]]
-    assert lines[2:4] == ["images with a lesion", "lesions per image"]
+    assert lines[2:5] == ["finest detail", "images with a lesion", "lesions per image"]
+    assert found["answer"].startswith("will it harm? ")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
-from tests.evaluation.gatherings import strangers
+from tests.evaluation.gatherings import blurred, strangers
 from tests.flat_sets import pictures
 from tests.producers import fill_here
 
@@ -45,6 +45,8 @@ def test_lesions_set_beside_real_ones_are_told_with_the_way_out(
     (each,) = [line for line in told if line.startswith(EACH)]
     assert present == f"{PRESENT}samples 100 %; training cases 75 %: differs; see --prevalence"
     assert each == f"{EACH}samples 2.0; training cases 0.8: differs; see --lesions match"
+    answer = "will it harm? yes: samples differ from training cases in images with a lesion and les"
+    assert told[-1].startswith(answer)
     request = gansynth.SampleRequest(lesions="add", prevalence=1.0)
     opened = load_run(run.folder, "cpu")
     drawer = Sampler(opened, open_source(opened.request), request)
@@ -75,20 +77,32 @@ PARTS = "labelled parts darker than their surroundings in first: samples"
 
 
 @pytest.mark.parametrize(
-    ("samples", "source", "says"),
+    ("samples", "source", "says", "answer"),
     [
-        (strangers(), ToySource(2), "labelled parts per image: samples 1.0; training cases 1.1"),
-        (changed(image=lambda s: -s.image), ToySource(2), f"{PARTS} 100 %; training cases 0 %: di"),
-        (changed(image=lambda s: 255 * s.image), ToySource(2), ": other units, which a training"),
-        (changed(labels=lambda s: None), ToySource(2), "lesions: not compared: counts: samples or"),
-        (boxed(), ToySource(2, boxes=True), f"{PARTS} 0 %; training cases 0 %"),
+        (strangers(), ToySource(2), "labelled parts per image: samples 1.0; training cases 1.1",
+         "cannot tell: too little is known of images with a labelled part and labelled parts per"),
+        ([*strangers(), *strangers(10)], ToySource(2), "training cases 1.1: as in the training",
+         "likely not: 6 figures are as in the training cases, none differs"),
+        (changed(image=lambda s: -s.image), ToySource(2), f"{PARTS} 100 %; training cases 0 %: di",
+         "yes: samples differ from training cases in labelled parts darker than their surrounding"),
+        (changed(image=lambda s: 255 * s.image), ToySource(2), ": other units, which a training",
+         "yes: samples differ from training cases in values of first and values of second"),
+        (changed(image=lambda s: 0.4 * s.image), ToySource(2), " of their deviation; fit a network",
+         "yes: samples differ from training cases in values of first, values of second and fine"),
+        (blurred(), ToySource(2), ": blurred; fit a network longer",
+         "yes: samples differ from training cases in finest detail"),
+        (changed(labels=lambda s: None), ToySource(2), "lesions: not compared: counts: samples or",
+         "cannot tell: too little is known of lesions"),
+        (boxed(), ToySource(2, boxes=True), f"{PARTS} 0 %; training cases 0 %",
+         "cannot tell: too little is known of images with a labelled part and labelled parts per"),
     ],
-    ids=["organs", "reversed contrast", "units", "no labels", "boxes"],
-)
-def test_what_is_said_of_samples(samples, source, says):
+    ids=["few", "more", "reversed contrast", "units", "flat", "blurred", "no labels", "boxes"],
+)  # fmt: skip
+def test_what_is_said_of_samples_and_what_follows(samples, source, says, answer):
     where, lineage = Path("run"), lineage_of(source)
     found = evaluation_data.compare_with_training(
         where, samples, source, source.space, lineage, NullReporter()
     )
     assert [line for line in found["lines"] if says in line], found["lines"]
     assert not [line for line in found["lines"] if "see --" in line]
+    assert found["answer"].startswith(f"will it harm? {answer}"), found["answer"]

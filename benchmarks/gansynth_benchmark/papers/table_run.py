@@ -22,6 +22,7 @@ from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
 from gansynth.runtime.options import overlay
 from gansynth_benchmark.papers.commands import PaperCommands, bare, said
 from gansynth_benchmark.papers.plan import ALL, PaperArm, PaperTablePlan
+from gansynth_cli.common import WIDTH, table
 
 KEPT = (
     *("ratio", "schedule", "drawn_real", "drawn_synthetic", "realised_synthetic_share"),
@@ -101,14 +102,18 @@ class PaperTableRun:
 
     def lines(self) -> list[str]:
         """Return our table so far beside the paper's, and notes on it."""
-        cells = rows(self.plan, self.results, self.commands.regions, self.arms)
         if self.plan.raters:
             cells = rater_rows(self.plan, self.commands.generators)
-        widths = [max(len(str(cell)) for cell in column) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
-            for row in cells
-        ]
+            return [*table(cells, WIDTH), RATED, *notes(self.plan)]
+        head, *cells = rows(self.plan, self.results, self.commands.regions, self.arms)
+        count, lines = len(self.plan.measures), list[str]()
+        for host in dict.fromkeys(row[0] for row in cells):
+            shown = [head[1 : 4 + count]]
+            for row in cells:
+                if row[0] == host:
+                    both = zip(row[4 : 4 + count], row[4 + count :], strict=True)
+                    shown.append((*row[1:4], *(f"{ours or '-'} / {paper}" for ours, paper in both)))
+            lines += [f"{host}, ours / the paper's:", *table(shown, WIDTH), ""]
         return [*lines, *notes(self.plan), *steps_of(self.results)]
 
     def train(
@@ -201,7 +206,7 @@ def write(table: PaperTableRun, name: str, command: str) -> Path:
 
 # -- the table -------------------------------------------------------------------------------------
 
-NOT_RUN = "not run: others' code"
+NOT_RUN = "not run"  # others' code; a note below the table says what to run instead
 Result = Mapping[str, Any]
 
 
@@ -284,9 +289,10 @@ def steps_of(results: Sequence[Result]) -> list[str]:
 
 
 COUNTS = ("real_as_real", "real_as_synthetic", "synthetic_as_real", "synthetic_as_synthetic")
+RATED = "R as S: real images called synthetic, and so on, by a rater of gansynth turing-test"
 ALIASES = {"t1ce": "t1c", "t1gd": "t1c"}
 """Names of sequences in data sets -> the paper's."""
-NOT_RATED = "not rated: gansynth turing-test"
+NOT_RATED = "not rated"
 
 
 def rater_rows(plan: PaperTablePlan, generators: Path) -> list[tuple[object, ...]]:
@@ -294,7 +300,7 @@ def rater_rows(plan: PaperTablePlan, generators: Path) -> list[tuple[object, ...
 
     Figures of raters are Han et al.'s (2018). People rate in ``gansynth turing-test RUN``.
     """
-    counts = (key.replace("_", " ") for key in COUNTS)
+    counts = ("R as R", "R as S", "S as R", "S as S")
     lines: list[tuple[object, ...]] = [("set", "rater", "accuracy, %", *counts)]
     runs = {
         _paper_name(path.parent.name): path.parent for path in generators.glob("*/manifest.json")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any
 
 from gansynth.core.registry import installed
 from gansynth.metrics.segmentation.measures import FOREGROUND, LESIONS, beside
-from gansynth.report.numbers import NumberFormat, known
+from gansynth.report.numbers import NOTHING, NumberFormat, known
 
 LEVEL = 0.05  # significance level of p after Holm's correction
 Entry = Mapping[str, Any]
@@ -184,6 +184,27 @@ class ReportData:
             subject: {arm: _mean(own, of_subject) for arm, own in scores.items()}
             for subject, of_subject in cases.items()
         }
+
+    def beyond(self, comparison: Entry) -> bool:
+        """Whether the detectable effect exceeds the largest one that there is room for.
+
+        Of the primary measure that is a gain over the control, of others a change to either side.
+        """
+        control, name = comparison.get("mean_control"), comparison["measure"]
+        if control is None:
+            return False
+        show = self.measures[name]
+        other = replace(show, up=not show.up)
+        sides = [show] if name == self.primary else [show, other]
+        return bool(comparison["mde"] > max(side.room(control) for side in sides))
+
+    def detectable(self, comparison: Entry) -> str:
+        """The minimum detectable effect; ``none`` where there is no room for it."""
+        mde = comparison.get("mde")
+        if not mde:  # arms that are equal in every run tell nothing of others
+            return NOTHING
+        found = self.measures[comparison["measure"]].size(mde)
+        return "none" if self.beyond(comparison) else found
 
     @property
     def development(self) -> bool:

@@ -110,7 +110,7 @@ def _compared(
         "difference": show.difference(entry.get("difference")),
         "95 % CI": interval(*map(show.difference, ends_of(entry))),
         "p (Holm)": probability(entry.get("p_holm")),
-        "MDE": show.size(entry.get("mde")),
+        "MDE": study.detectable(entry),
         "finding": words,
     }
 
@@ -158,7 +158,7 @@ def every_number(study: ReportData, measure: str) -> Table:
                     "Wilcoxon p, Holm": "wilcoxon_p_holm"}  # fmt: skip
         row |= {name: probability(entry[key]) for name, key in p_values.items()}
         row |= {
-            "MDE": show.size(entry["mde"]),
+            "MDE": study.detectable(entry),
             "margin": show.size(entry["margin"]),
             "p, equivalence": probability(entry["equivalence_p"]),
             "standard error": show.size(entry["standard_error"]),

@@ -257,8 +257,8 @@ def _names(study: ReportData, places: Sequence[ArmResult]) -> str:
 
 
 def _power(study: ReportData, comparisons: Sequence[Entry]) -> str:
-    powered = [c for c in comparisons if c.get("mde") is not None]
-    within = sorted(c["mde"] for c in powered if not _beyond(c, study.show))
+    powered = [c for c in comparisons if c.get("mde")]
+    within = sorted(c["mde"] for c in powered if not study.beyond(c))
     if not powered:
         return ""
     if not within:
@@ -267,12 +267,6 @@ def _power(study: ReportData, comparisons: Sequence[Entry]) -> str:
     others = ", elsewhere none that there is room for" * (len(within) < len(powered))
     seen = f"{study.show.unit} would have been seen with 80 % power{others}"
     return f"a gain of {' to '.join(ends)} {seen}"
-
-
-def _beyond(comparison: Entry, show: NumberFormat) -> bool:
-    """Whether the detectable effect exceeds the largest gain possible over the control."""
-    control = comparison.get("mean_control")
-    return control is not None and comparison["mde"] > show.room(control)
 
 
 def why_not(study: ReportData, comparison: Entry) -> str:

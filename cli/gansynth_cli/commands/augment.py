@@ -74,10 +74,11 @@ def lines_of_augment(done: Augmented) -> Iterator[str]:
         yield f"warning: {done.document['warning']}:"
         yield from ("", *done.document["plan"].splitlines())
     elif done.result is None:
-        harm = done.document.get("will_it_harm") or {}
+        from gansynth.hosts.dry_run import harm_lines
+
         yield from summary({k: v for k, v in done.document.items() if k != "will_it_harm"})
-        yield from ["", "will it harm?", *harm["lines"]] if harm.get("lines") else []
-        yield from [harm["real_alone"]["words"]] if harm.get("real_alone") else []
+        harm = harm_lines(done.document)
+        yield from ["", *harm] if harm else []
         if (folder := done.document.get("folder")) and not done.document.get("dry_run"):
             yield Hint(f"next: train on {folder} with your framework, without gansynth")
     else:

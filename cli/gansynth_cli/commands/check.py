@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
     """Print the findings, and raise if there are errors."""
     from gansynth.hosts.commands import checked_data
+    from gansynth.hosts.dry_run import harm_lines
 
     name, findings = checked.name, checked.findings
     errors = sum(finding.level == "error" for finding in findings)
@@ -34,7 +35,7 @@ def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
         f"{name}: {checked.cases} cases, {errors} error(s), {len(findings) - errors} warning(s)"
     )
     lines = [*table((f.level, f.message) for f in findings), *([verdict] if request.data else [])]
-    lines += checked.will_it_harm.get("lines", ())
+    lines += harm_lines(document)
     if request.data and not errors:
         lines += _contents(checked_data(request))
     out.result(document, lines)
