@@ -113,6 +113,7 @@ class RichReporter:
         self._quiet = quiet
         self._clock = clock
         self._bars: Progress | None = None
+        self._warned = set[str]()
 
     def say(self, text: str) -> None:
         """Write a line, unless quiet."""
@@ -120,8 +121,10 @@ class RichReporter:
             self._write(text)
 
     def warn(self, text: str) -> None:
-        """Write a line that starts with ``warning:``, quiet or not."""
-        self._write(f"warning: {text}")
+        """Write a line that starts with ``warning:``, quiet or not; the same one only once."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._write(f"warning: {text}")
 
     @contextmanager
     def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
