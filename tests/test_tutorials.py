@@ -47,7 +47,7 @@ def printed(commands: str, folder: Path) -> str:
         assert bool(errors) == bool(done.returncode), done.stderr
         lines += [*done.stdout.splitlines(), *errors]
     fold = textwrap.TextWrapper(WIDTH, break_on_hyphens=False, break_long_words=False)
-    return "".join(f"{fold.fill(line.replace(f'{folder}/', ''))}\n" for line in lines)
+    return "".join(f"{fold.fill(line)}\n" for line in lines)
 
 
 def outputs(code: str, names: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from gansynth.runtime.progress import from_here
 from gansynth_cli.help import complete_keys
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Output:
             if isinstance(line, Hint):
                 self.reporter.say(line)
             else:
-                click.echo(line)
+                click.echo(from_here(line))
 
 
 PRINTING = (

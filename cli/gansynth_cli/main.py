@@ -30,7 +30,7 @@ from gansynth.runtime.errors import (
     brief,
     did_you_mean,
 )
-from gansynth.runtime.progress import write_stderr
+from gansynth.runtime.progress import from_here, write_stderr
 from gansynth.runtime.signals import on_sigterm
 from gansynth.runtime.version import __version__
 
@@ -201,7 +201,7 @@ def exit_code_of(run: Callable[[], Any], *, debug: bool = False) -> int:
 def _report(text: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc(file=sys.stderr)
-    write_stderr(text)
+    write_stderr(from_here(text))
     return code
 
 

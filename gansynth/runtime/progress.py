@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,19 @@ if TYPE_CHECKING:
 PLAIN_SECONDS = 10.0  # without a terminal a line is printed after this many seconds, ...
 PLAIN_SHARE = 0.1  # ... later after this share of the time since the start, ...
 PART_SECONDS = 600.0  # ... at most after these, also within a unit such as a long epoch
+
+
+def from_here(text: str) -> str:
+    """Return a text for people, with paths below the current folder as seen from there.
+
+    A value that is assigned stays whole, since a variable is exported to be of use elsewhere.
+    """
+    try:
+        here = os.getcwd()
+    except OSError:  # it was removed
+        return text
+    begin = r"(?<![\w./=-])(?<!=['\"])"
+    return re.sub(rf"{begin}{re.escape(here)}/(?=[^\s'\"])", "", text) if here != "/" else text
 
 
 def write_stderr(text: str) -> None:
@@ -99,6 +113,7 @@ class RichReporter:
         self._quiet = quiet
         self._clock = clock
         self._bars: Progress | None = None
+        self._warned = set[str]()
 
     def say(self, text: str) -> None:
         """Write a line, unless quiet."""
@@ -106,8 +121,10 @@ class RichReporter:
             self._write(text)
 
     def warn(self, text: str) -> None:
-        """Write a line that starts with ``warning:``, quiet or not."""
-        self._write(f"warning: {text}")
+        """Write a line that starts with ``warning:``, quiet or not; the same one only once."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._write(f"warning: {text}")
 
     @contextmanager
     def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
@@ -141,6 +158,7 @@ class RichReporter:
         return self._stream if self._stream is not None else sys.stderr
 
     def _write(self, text: str) -> None:
+        text = from_here(text)
         if self._bars is not None:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
         elif self._stream is not None:

@@ -132,7 +132,9 @@ def _write_samples(
     schema = replace(source.schema, spacing=drawer.sampler.cases.schema.spacing)
     if opened.generator.schema.ndim == 2 and 3 not in writer_class.ndim:
         schema = opened.space.generator_schema(source.schema)
-    check_writer(writer_class, chosen, replace(schema, axes=opened.generator.schema.axes), run)
+    axes = opened.generator.schema.axes
+    checked = replace(schema, axes=axes, spacing=schema.spacing[-len(axes) :])
+    check_writer(writer_class, chosen, checked, run)
     if ending:
         check_new(place)
     shared, maker = None, {"run": opened.run_id, "generator": opened.generator.name}

@@ -43,6 +43,19 @@ def test_fit_prints_a_summary_on_stdout_and_the_rest_on_stderr(toys, run_cli, wh
     assert not [word for word in ("step", "epoch", "batch", "precision") if word in said + stdout]
 
 
+def test_paths_are_printed_as_seen_from_the_current_folder(
+    run, run_cli, run_json, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    words = ("sample", run, "-n", 1, "--sheet", "-o", tmp_path / "out")
+    assert Path(run_json(*words)["sheet"]).is_absolute()
+    shown = run_cli(*words[:-1], tmp_path / "again")
+    assert "sheet: again/sheet.png" in shown.stdout
+    assert "next: gansynth evaluate run\n" in shown.stderr
+    refused = run_cli("sample", tmp_path / "none")
+    assert refused.stderr.startswith("error: none: ")
+
+
 def test_fit_does_what_it_is_told(toys, run_json, run_cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = ("fit", "means", *DATA, "-o", "run", "--dry-run")

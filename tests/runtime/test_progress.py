@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.runtime.progress import NullReporter, RichReporter, clock_text
+from gansynth.runtime.progress import NullReporter, RichReporter, clock_text, from_here
 from tests.terminals import Clock, Terminal
 
 
@@ -129,7 +129,8 @@ def test_tasks_nest_and_lines_are_written_between_bars(monkeypatch):
 )
 def test_everything_goes_to_stderr_warnings_if_quiet_too(capsys, reporter, err):
     reporter.say("hello")
-    reporter.warn("mind the gap")
+    for _ in range(2):  # a warning is written once
+        reporter.warn("mind the gap")
     with reporter.task(1, "fit") as task:
         task.advance()
     assert capsys.readouterr() == ("", err)
@@ -137,3 +138,20 @@ def test_everything_goes_to_stderr_warnings_if_quiet_too(capsys, reporter, err):
 
 def test_seconds_are_shown_as_a_clock():
     assert [clock_text(s) for s in (0, 59.6, 754, 3661)] == ["0:00", "1:00", "12:34", "1:01:01"]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("report: HERE/a/b.html, HERE/c", "report: a/b.html, c"),
+        ("fit --data nifti:HERE/scans -o 'HERE/my run'", "fit --data nifti:scans -o 'my run'"),
+        ("HERE and HERE/", "HERE and HERE/"),
+        ("HEREabouts/a and /mntHERE/a", "HEREabouts/a and /mntHERE/a"),
+        ("export X=HERE/a Y='HERE/b c'", "export X=HERE/a Y='HERE/b c'"),
+    ],
+)
+def test_paths_are_seen_from_the_current_folder_but_values_to_export(
+    monkeypatch, tmp_path, text, shown
+):
+    monkeypatch.chdir(tmp_path)
+    assert from_here(text.replace("HERE", str(tmp_path))) == shown.replace("HERE", str(tmp_path))

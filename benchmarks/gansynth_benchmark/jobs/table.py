@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TextIO
 
-from gansynth.runtime.progress import clock_text
+from gansynth.runtime.progress import clock_text, from_here
 from gansynth.runtime.signals import Interrupted
 from gansynth_benchmark.jobs.graph import FINE, GraphProgress, JobPhase, JobStatus
 
@@ -103,7 +103,7 @@ class JobTable:
                 self._say(f"{line}  ({_counts(progress, now)})", now)
 
     def _say(self, text: str, now: float) -> None:
-        self._written = now
+        self._written, text = now, from_here(text)
         if self._console is not None:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:

@@ -61,3 +61,10 @@ def test_a_bank_of_images_alone_is_refused_with_the_way_out(runs, toy_nnunet, tm
     words = ("augment", "--target", "nnunet", *flat(toy_nnunet), "--bank", tmp_path / "bank")
     says = ("000000: sample: no labels", "learns from labels")
     refuse(*words, "--ratio", "1:1", "--dry-run", code=3, says=says)
+
+
+def test_samples_of_slices_of_volumes_are_written(runs, run_cli, tmp_path):
+    words = ("sample", runs["untrained"], "-n", 1, "-o", tmp_path / "out", "--device", "cpu")
+    shown = run_cli(*words, "--filter", "none")
+    assert shown.exit_code == 0, shown.stderr
+    assert len([*tmp_path.glob("out/images/*.nii.gz")]) == 2  # a file for each channel
