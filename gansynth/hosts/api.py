@@ -182,10 +182,10 @@ def run_augment(
 
 def _plan_all(request: AugmentRequest, fit: FitRequest) -> Augmented:
     """Plan a fit, and the training after it by one on real cases alone, which takes as long."""
-    cls, asked = framework(request.target), data_of(request.but("generator"))[0]
+    cls = framework(request.target)
     settings = host_settings(cls, request.set, request.out)
     alone = request.but(*OF_SAMPLES, "schedule", "compare", "out", ratio="1:0", set=settings)
-    adapter = cls(open_resolved(asked, by_user=True))
+    adapter = cls(open_resolved(data_of(alone)[0], by_user=True))
     adapter.validate()
     training, source = adapter.opened(alone), adapter.source
     document = {
