@@ -10,6 +10,7 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from gansynth.core.registry import installed
@@ -26,7 +27,7 @@ from gansynth.data.listing import (
     stem,
     volumes_in,
 )
-from gansynth.data.nifti import VolumeSource
+from gansynth.data.nifti import ChannelNormalisation, VolumeSource
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.read_options import VolumeOptions, parse_read
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -55,18 +56,37 @@ def open_images(
     volumes = kind in ("nifti", "msd")
     usual: Mapping[str, str] = {}
     if like is not None and (kind == like.request.kind or volumes):
-        left_out = (*OF_CASES, "labels") if volumes else OF_CASES
-        usual = {k: text for k, text in like.request.read.items() if k not in left_out}
+        read_before = like.request.read
+        if volumes:
+            taken = VolumeOptions.model_fields.keys() - {*OF_CASES, "labels"}
+        else:
+            taken = read_before.keys() - set(OF_CASES)
+        usual = {key: text for key, text in read_before.items() if key in taken}
     request = SourceRequest(kind, place, fold="all", read={**usual, **read})
     if not volumes:
         source: CaseSource = installed().load("sources", kind)(request)
         if len(source.schema.channels) != len(channels):
             raise _other_channels(where, source.schema.channels, channels)
+        _check_axes(source, place, like)
         return source
     options = parse_read(VolumeOptions, request)
     listing = list_images(request, options, channels)
     request = replace(request, where=str(located(request)))
-    return UnlabelledVolumes(request, listing, options, like)
+    opened = UnlabelledVolumes(request, listing, options, like)
+    _check_axes(opened, f"{kind}:{place}", like)
+    return opened
+
+
+def _check_axes(source: CaseSource, where: str, like: CaseSource | None) -> None:
+    if like is None or source.schema.ndim == like.schema.ndim:
+        return
+    if source.schema.ndim == 2:
+        raise UsageFault(
+            f"{where}: are pictures, but the training was on volumes; expected NIfTI files"
+        )
+    raise UsageFault(
+        f"{where}: are volumes, but the training was on slices; expected these: slices:{where}"
+    )
 
 
 def _kind_of(where: str) -> tuple[str, str]:
@@ -96,9 +116,16 @@ class UnlabelledVolumes(VolumeSource):
         like: CaseSource | None,
     ) -> None:
         super().__init__(request, listing, options)
-        if isinstance(like, VolumeSource):
-            self.__dict__["intensities"] = like.intensities
-            self.__dict__["_spacing"] = like.schema.spacing
+        self._like = like if isinstance(like, VolumeSource) else None
+
+    @cached_property
+    def intensities(self) -> tuple[ChannelNormalisation, ...]:
+        """How each channel is normalised: as the channels of the other cases."""
+        return super().intensities if self._like is None else self._like.intensities
+
+    @cached_property
+    def _spacing(self) -> tuple[float, ...]:
+        return super()._spacing if self._like is None else self._like.schema.spacing
 
 
 # -- the files -------------------------------------------------------------------------------------
