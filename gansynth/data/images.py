@@ -85,7 +85,8 @@ def _check_axes(source: CaseSource, where: str, like: CaseSource | None) -> None
             f"{where}: are pictures, but the training was on volumes; expected NIfTI files"
         )
     raise UsageFault(
-        f"{where}: are volumes, but the training was on slices; expected these: slices:{where}"
+        f"{where}: are volumes, but the training was on slices; expected slices:nifti:FOLDER, with "
+        "the volumes in FOLDER/images"
     )
 
 
