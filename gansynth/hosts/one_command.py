@@ -156,10 +156,10 @@ def _prepared(decided: _Decided, preparation: Mapping[str, str]) -> CaseSource:
         if asked.kind not in installed().hosts_with("prepare"):
             raise
         if request.dry_run:
-            small = " ".join(f"--set {key}={value}" for key, value in preparation.items())
+            words = [f"gansynth prepare {request.data}"]
+            words += [f"--set {key}={value}" for key, value in preparation.items()]
             raise DataFault(
-                f"{request.data}: is not prepared, and a dry run writes nothing ({fault}); run: "
-                f"gansynth prepare {request.data} {small}".rstrip()
+                f"{fault}. A dry run prepares nothing: if that is what is missing, {' '.join(words)}"
             ) from fault
     decided.reporter.say(f"{request.data}: is prepared first, as by gansynth prepare")
     words = {key: given[key] for key in ("configuration", "subjects", "root") if key in given}
