@@ -156,11 +156,10 @@ def _prepared(decided: _Decided, preparation: Mapping[str, str]) -> CaseSource:
         if asked.kind not in installed().hosts_with("prepare"):
             raise
         if request.dry_run:
-            words = [f"gansynth prepare {request.data}"]
-            words += [f"--set {key}={value}" for key, value in preparation.items()]
-            raise DataFault(
-                f"{fault}. A dry run prepares nothing: if that is what is missing, {' '.join(words)}"
-            ) from fault
+            typed = ["gansynth prepare", str(request.data)]
+            typed += [f"--set {key}={value}" for key, value in preparation.items()]
+            way_out = f"if that is what is missing, {' '.join(typed)}"
+            raise DataFault(f"{fault}. A dry run prepares nothing: {way_out}") from fault
     decided.reporter.say(f"{request.data}: is prepared first, as by gansynth prepare")
     words = {key: given[key] for key in ("configuration", "subjects", "root") if key in given}
     prepare = PrepareRequest(data=str(request.data), quiet=request.quiet, **words)
