@@ -11,10 +11,11 @@ from statistics import mean
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from gansynth_cli.common import Hint, table, then
+from gansynth_cli.common import Hint, again, table, then
 
 if TYPE_CHECKING:
-    from gansynth.hosts.suggestion import Suggestion
+    from gansynth.core.source import SourceRequest
+    from gansynth.hosts.commands import Suggestion
 
 PATHS = ("sheet", "interpolation", "nearest", "record")
 """Keys of a sample report whose values are files."""
@@ -34,11 +35,19 @@ def then_fit(suggested: Suggestion, *words: object) -> list[Hint]:
     return [*noted, then("fit", *suggested.words, *words, "-o", "runs/g0")]
 
 
+def way_to_nnunet(request: SourceRequest) -> Hint:
+    """Return the command that makes a data set of nnU-Net of other data."""
+    from gansynth.data.read_options import import_command
+
+    if request.kind == "nnunet-raw":  # it is one
+        return then("prepare", f"nnunet:{request.where}", *again(root=request.root))
+    return Hint(f"next: {import_command(request, 'nnunet:500')}")
+
+
 def then_augment(folder: Path) -> Hint:
     """Return the command that trains a framework for a run's data with its samples."""
     from gansynth.core.registry import installed
     from gansynth.core.run_folder import RunFolder
-    from gansynth.hosts.suggestion import way_to_nnunet
 
     run = RunFolder(folder)
     if not run.capabilities.labelled:
@@ -48,7 +57,7 @@ def then_augment(folder: Path) -> Hint:
         return then("augment", "--target", kind, *words)
     if not run.schema.foreground:
         return Hint("next: gansynth import slices:KIND:WHERE yolo:FOLDER, to train a detector")
-    beside = f"# for nnU-Net first: {way_to_nnunet(run.request)}"
+    beside = f"# for nnU-Net first: {way_to_nnunet(run.request).removeprefix('next: ')}"
     return Hint(f"{then('augment', '--target', 'segmenter', *words)}  {beside}")
 
 

@@ -155,14 +155,11 @@ def _check_organs(job: FitJob, reporter: Reporter) -> None:
     organs = [name for name in organ_labels(job.source) if name in chosen]
     if not organs:
         return
-    lesions = ",".join(name for name in chosen if name not in organs)
-    if not lesions:
-        others = such_as(lambda able: able.from_labels and "lesion" not in able.takes)
-        way_out = f"expected lesions; fit a generator of whole images, such as {others}"
-    elif "lesions" in type(generator.options).model_fields:
-        way_out = f"name the lesions: --set lesions={lesions}"
-    else:
-        way_out = f"name the lesions when sampling: --lesions classes={lesions.replace(',', '+')}"
+    lesions = [name for name in chosen if name not in organs]
+    others = such_as(lambda able: able.from_labels and "lesion" not in able.takes)
+    way_out = f"expected lesions; fit a generator of whole images, such as {others}"
+    if lesions:
+        way_out = f"{can.remedy('organs')}, here {', '.join(lesions)}"
     reporter.warn(
         f"{', '.join(organs)}: about as large in every case and in one place, as an organ is, and "
         f"{generator.name} would put it elsewhere, into other cases: {way_out}"

@@ -17,8 +17,9 @@ from gansynth.core.requests.hosts import (
     SplitsRequest,
 )
 from gansynth.core.requests.samples import CheckRequest
-from gansynth.core.source import CheckReport, FoldSplit, SourceRequest
+from gansynth.core.source import CaseSource, CheckReport, FoldSplit, SourceRequest
 from gansynth.data.api import find_kind, source_request
+from gansynth.data.organs import organ_labels
 from gansynth.hosts import doctor as checks
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.machine import DoctorLine
@@ -26,21 +27,54 @@ from gansynth.runtime.progress import counting
 from gansynth.sampling.request_parsing import read_request
 from gansynth.sampling.run_source import open_moved, open_source
 
-IMPORTED = "imported already: the same files are there"
-"""Note of an import that found what it would have written."""
-
 
 @dataclass(frozen=True)
 class CommandReport:
     """A command's report, to read and as JSON; ``then``: arguments of the next command.
 
-    ``note``: a line before the others.
+    Where ``fits`` is a data set, that command fits the generator that suits it. ``already``: what
+    the command makes was there, and is unchanged.
     """
 
     document: Mapping[str, Any]
     lines: Sequence[str] = ()
     then: Sequence[str] = ()
+    fits: SourceRequest | None = None
+    already: bool = False
+
+
+NO_GAIN = (
+    "look like organs: no gain is shown for them (gansynth help results), so compare with a "
+    "training without samples: augment --compare"
+)
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What to type after ``gansynth fit``, and what to know of it; empty where nothing is."""
+
+    words: tuple[str, ...]
     note: str = ""
+
+
+def suggested_generator(source: CaseSource) -> Suggestion:
+    """Return the generator that suits a data set.
+
+    Boxes: lesions in boxes. No labels: images from noise. Lesions: they are put into real images,
+    as many as these have. Organs alone: whole images, with a warning.
+    """
+    schema = source.schema
+    if schema.box_classes:
+        return Suggestion(("cpggan",))
+    if not schema.foreground:
+        return Suggestion(("dcgan",))
+    organs = organ_labels(source)
+    lesions = [name for name, value in schema.labels.items()
+               if value in schema.foreground and name not in organs]  # fmt: skip
+    if not lesions:
+        return Suggestion(("cgan3d",), f"{', '.join(organs)} {NO_GAIN}")
+    named = ("--set", f"lesions={','.join(lesions)}") if organs else ()
+    return Suggestion(("parametric", *named))
 
 
 def report_import(request: ImportRequest) -> CommandReport:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def show(request: CacheRequest, done: tuple[dict[str, Any], CaseSource], out: Output) -> None:
     """Print what was written, and the next command."""
-    from gansynth.hosts.suggestion import suggested_generator
+    from gansynth.hosts.commands import suggested_generator
 
     report, source = done
     words = ("--data", f"h5:{request.out}", "--fold", report["fold"])
