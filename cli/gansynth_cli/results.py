@@ -93,7 +93,8 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
         )
     if (page := Path(run) / "report.html").is_file():
         yield f"report: {page}"
-    yield then("sample", run, "--sheet")
+    why = report.get("below_its_size")
+    yield Hint(f"next: {why}") if why else then("sample", run, "--sheet")
 
 
 def _losses(report: Mapping[str, Any]) -> list[str]:

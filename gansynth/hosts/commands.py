@@ -166,10 +166,12 @@ def run_check(request: CheckRequest) -> CheckReport:
             return report
     if generator is not None:
         from gansynth.sampling.evaluation_data import check_run
-        from gansynth.sampling.open_run import load_run
+        from gansynth.sampling.open_run import below_its_size, load_run
         from gansynth.sampling.sampler import Sampler
 
         run = load_run(Path(generator), request.device)
+        if why := below_its_size(run):
+            reporter.warn(why)
         asked = read_request(request, request.seed)
         sampler = Sampler(run, open_moved(run, data, root), asked, reporter, learn=False)
         report = report or CheckReport(sampler.source.name, 0, ())
