@@ -83,6 +83,7 @@ class NnunetAdapter(Framework):
     name = "nnunet"
     title = "nnU-Net"
     length_option = "num_epochs"
+    length_options = ("num_epochs", "num_iterations_per_epoch")
     Options = NnunetSettings
     variables = ("nnUNet_",)
     apart = True

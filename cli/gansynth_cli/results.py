@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 PATHS = ("sheet", "interpolation", "nearest", "record")
 """Keys of a sample report whose values are files."""
+SHORT, SHORTEST = 0.1, 0.002
+"""Shares of a framework's default length below which a training tells little, or nothing. On 0.9 %
+of it nnU-Net's Dice of hippocampi is 0.84 already (docs/results.md), on 0.05 % it is 0."""
 TOLD = 8
 """Most metrics of a target framework that are shown."""
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
@@ -151,6 +154,8 @@ def lines_of_training(
     else:
         figures = [f"{key} {value:.3g}" for key, value in _numbers(metrics, names=names)][:TOLD]
         yield from [f"on real held-out cases: {', '.join(figures)}"] * bool(figures)
+    if usual := document.get("usual_samples"):
+        yield from _too_short((real + synthetic) / usual, target)
     if (Path(document["folder"]) / "gansynth_detections.json").is_file():
         yield then("detections", document["folder"])
     else:
@@ -158,6 +163,12 @@ def lines_of_training(
         yield Hint(f"next: the same with --compare; {proof}")
         if target == "nnunet":
             yield Hint(f"to predict: {_stock_prediction(Path(document['folder']))}")
+
+
+def _too_short(share: float, target: str) -> Iterator[str]:
+    if share < SHORT:
+        tells = "too short to mean anything" if share < SHORTEST else "tells little of a whole one"
+        yield f"a training of {100 * share:.2g}% of {target}'s default length: {tells}"
 
 
 def _stock_prediction(fold: Path) -> str:
