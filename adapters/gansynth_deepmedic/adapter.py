@@ -62,6 +62,8 @@ from gansynth_deepmedic.subepoch_shares import SubepochShare, same_segments, sha
 WAY_OUT = "train it again, to its end"
 AUGMENTATION = ("augm_img_prms_tr", "augm_sample_prms_tr", "reflectImagesPerAxis", "performIntAugm")
 """Keys that augment training cases or segments, also those of earlier versions."""
+USUAL = ("epochs", "subepochs", "segments")
+"""Keys that say how long a training is."""
 OF_THE_MACHINE = ("folderForOutput", "num_processes_sampling")
 """Settings that may change when a training goes on."""
 PATIENCE = 45.0
@@ -297,6 +299,13 @@ class DeepMedicAdapter(Framework):
     @property
     def places(self) -> int:
         return self.share.cases
+
+    @property
+    def usual_samples(self) -> int:
+        """Cases of DeepMedic's default epochs, with as many segments as it has by default."""
+        usual = {key: int(TrainConfig.model_fields[key].default) for key in USUAL}
+        subepochs = usual["epochs"] * usual["subepochs"]
+        return subepochs * self.places * usual["segments"] // self.config.segments
 
     @property
     def program_device(self) -> str:

@@ -24,6 +24,7 @@ from gansynth.core.schedule import Mix
 from gansynth.core.schema import LabelArray, Sample
 from gansynth.core.source import CaseSource, SourceRequest, case_records
 from gansynth.core.space import Space
+from gansynth.data.read_options import import_command
 from gansynth.hosts.choices import Choice
 from gansynth.hosts.host import Framework, Job
 from gansynth.hosts.launch import ApartTraining, device_of
@@ -31,7 +32,6 @@ from gansynth.hosts.prediction import PredictJob
 from gansynth.hosts.record import FILE as RECORD
 from gansynth.hosts.record import TrainingFolder, TrainingResult, mix_name, read_sessions
 from gansynth.hosts.sample_source import SampleSource
-from gansynth.hosts.suggestion import way_to
 from gansynth.metrics.segmentation.evaluation import (
     Prediction,
     account_of,
@@ -88,6 +88,7 @@ class NnunetAdapter(Framework):
     name = "nnunet"
     title = "nnU-Net"
     length_option = "num_epochs"
+    length_options = ("num_epochs", "num_iterations_per_epoch")
     Options = NnunetSettings
     variables = ("nnUNet_",)
     apart = True
@@ -105,10 +106,13 @@ class NnunetAdapter(Framework):
 
     def __init__(self, source: CaseSource) -> None:
         if not isinstance(source, NnunetSource):
+            asked = source.request
+            way_out = f"gansynth prepare nnunet:{asked.where}"
+            if asked.kind != "nnunet-raw":
+                way_out = import_command(asked, "nnunet:500")
             raise UsageFault(
-                f"--data {source.request.kind}:{source.request.where}: nnU-Net trains on its own "
-                f"data sets, expected nnunet:ID; make one: {way_to('nnunet', source.request)}; and "
-                "name it here: --data nnunet:ID"
+                f"--data {asked.kind}:{asked.where}: nnU-Net trains on its own data sets, expected "
+                f"nnunet:ID; make one: {way_out}; and name it here: --data nnunet:ID"
             )
         super().__init__(source)
 

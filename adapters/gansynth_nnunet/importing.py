@@ -21,7 +21,7 @@ from gansynth.data.case_writer import write_volume
 from gansynth.data.folds import grouped_splits
 from gansynth.data.nifti import VolumeSource
 from gansynth.data.read_options import OF_ARRAYS, VolumeOptions, options_of, refuse_idle_read
-from gansynth.hosts.commands import IMPORTED, CommandReport
+from gansynth.hosts.commands import CommandReport
 from gansynth.hosts.prediction import THICKNESS
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import (
@@ -116,7 +116,7 @@ def import_raw(request: ImportRequest) -> CommandReport:
         became = ", ".join(f"{old} to {new}" for old, new in changed.items())
         lines.append(f"label values: {became}, because nnU-Net takes no gaps")
     then = ("prepare", f"nnunet:{request.where}", *(("--root", root_typed) if root_typed else ()))
-    return CommandReport(document, lines, then, IMPORTED if there else "")
+    return CommandReport(document, lines, then, already=bool(there))
 
 
 def _start(dataset_id: str) -> str:

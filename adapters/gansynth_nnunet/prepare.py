@@ -15,8 +15,7 @@ from threading import Event, Thread
 
 from gansynth.core.requests.hosts import PrepareRequest
 from gansynth.hosts.commands import CommandReport
-from gansynth.hosts.suggestion import Suggestion, suggested_generator
-from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, UsageFault
+from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
 from gansynth.runtime.files import disk_errors
 from gansynth.runtime.processes import without_script
 from gansynth.runtime.progress import stepping
@@ -24,7 +23,6 @@ from gansynth_nnunet.cases import PreprocessedArrays, write_hashes
 from gansynth_nnunet.dataset import NnunetRoot, raw_set
 from gansynth_nnunet.plans import DEFAULT_PLANS, NnunetPlans, PrepareSettings, write_small_plans
 from gansynth_nnunet.raw import check_raw, raise_on_errors
-from gansynth_nnunet.source import NnunetSource
 
 WORKERS = "nnUNet_n_proc_DA"
 
@@ -101,12 +99,6 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
             write_small_plans(plans, options, configurations)
     for finding in report.findings:
         request.reporter.warn(finding.message)
-    all_cases = replace(source, fold="all", configuration=configurations[0], plans=name)
-    suggested = Suggestion(("parametric",))
-    with contextlib.suppress(GansynthError):  # a cascade's second stage, or an export of samples
-        suggested = suggested_generator(NnunetSource(all_cases))
-    if suggested.note:
-        request.reporter.warn(suggested.note)
     small = ("--plans", options.plans_name) if options.small else ()
     words = {"--subjects": source.subjects, "--root": source.root}
     option = [text for key, value in words.items() if value for text in (key, value)]
@@ -119,7 +111,8 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
             "seconds": seconds,
             "warnings": [vars(finding) for finding in report.findings],
         },
-        then=("fit", *suggested.words, *data, *small, "-o", "runs/g0"),
+        then=(*data, *small),
+        fits=replace(source, fold="all", configuration=configurations[0], plans=name),
     )
 
 

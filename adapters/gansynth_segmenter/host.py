@@ -34,6 +34,7 @@ class SegmenterHost(Host):
 
     name: ClassVar[str] = "segmenter"
     Options = SegmenterOptions
+    length_options = ("steps", "epochs")
     may_change = ("log_every", "epochs")
     augmentation = AUGMENTATION
     stronger: ClassVar[Mapping[str, str]] = {"rotate": "30", "shift": "0.1", "elastic": "3"}

@@ -18,7 +18,7 @@ from gansynth.core.source import CaseSource, case_records
 from gansynth.core.writer import Item
 from gansynth.data.folds import table_text
 from gansynth.data.read_options import refuse_idle_read
-from gansynth.hosts.commands import IMPORTED, CommandReport
+from gansynth.hosts.commands import CommandReport
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import new_or_same
 from gansynth.runtime.progress import ProgressTask
@@ -104,7 +104,7 @@ def import_slices(request: ImportRequest, options: ImportSettings) -> CommandRep
     then = ("check", f"yolo:{data}", "--read", f"volumes={VOLUMES}")
     report = {"folder": str(folder), "left_out": left_out, "window": window}
     document = {"imported_already": again, **report, **written, "data": data}
-    return CommandReport(document, then=then, note=IMPORTED if again else "")
+    return CommandReport(document, then=then, already=again)
 
 
 def _fit(

@@ -15,7 +15,7 @@ from gansynth.runtime.serialise import Document
 Input = Literal[
     "labels", "boxes", "class", "foreground", "background", "lesion", "image", "channels", "context"
 ]
-Problem = Literal["not finite", "collapse", "at chance", "labels missed", "no labels"]
+Problem = Literal["not finite", "collapse", "at chance", "labels missed", "no labels", "organs"]
 AVERAGED = "generator"
 """The network that samples: its weights are averaged in training."""
 REAL: frozenset[Input] = frozenset({"lesion", "background", "image", "channels"})
@@ -28,6 +28,7 @@ USUAL: Mapping[Problem, str] = {
     "at chance": "it needs a stronger discriminator",
     "labels missed": "train longer (--set steps=N)",
     "no labels": "fit a generator that draws labels",
+    "organs": "name the lesions when sampling (--lesions classes=NAME)",
 }
 """What helps against a problem, where the generator names nothing else."""
 

@@ -5,6 +5,7 @@ Values are split at commas. They are no YAML, to which ``-100:40`` is a number o
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -298,3 +299,18 @@ class VolumeOptions(CaseOptions):
         description="N: only every N-th slice along z is labelled. Slices between two labelled "
         "ones, at most N apart, are filled by linear interpolation of shapes. Default: as stored",
     )
+
+
+def import_command(request: SourceRequest, target: str) -> str:
+    """Return the command that makes a data set of a host, ``HOST:WHERE``, of other data."""
+    from gansynth.core.registry import installed
+
+    known = installed()
+    opener = known.load("sources", request.kind) if request.kind in known.names("sources") else None
+    idle = OF_ARRAYS if opener and type(options_of(opener, request)) is VolumeOptions else ()
+    typed = ["gansynth", "import", f"{request.kind}:{request.where}", target]
+    for flag, text in (("--subjects", request.subjects), ("--root", request.root)):
+        typed += [flag, text] if text else []
+    for key, text in request.read.items():
+        typed += [] if key in idle else ["--read", f"{key}={text}"]
+    return shlex.join(typed)

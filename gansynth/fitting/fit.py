@@ -30,10 +30,11 @@ from gansynth.runtime.errors import TrainingFault
 from gansynth.runtime.files import remove_temporaries, sha256_file
 from gansynth.runtime.progress import NullReporter, Reporter, WarningLog
 from gansynth.runtime.signals import Interrupted, StopRequest, stop_request
+from gansynth.sampling.open_run import below_its_size
 from gansynth.sampling.run import Run, locked
 from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loggers import FILE as LOSSES
-from gansynth.training.loop import TrainReport, steps_for, train
+from gansynth.training.loop import TrainReport, steps_to_grow, train
 
 SPECTRUM_SAMPLES = 16
 
@@ -133,8 +134,7 @@ def fit(
 
 def _check_growth(job: FitJob, reporter: Reporter) -> None:
     stages, options = list(job.generator.stages()), job.options
-    images = sum(stage.images or 0 for stage in stages[:-1]) + stages[-1].fade
-    least = steps_for(images, stages, options.batch_size)
+    least = steps_to_grow(stages, options.batch_size)
     if options.steps < least and job.trains:
         size = " x ".join(map(str, stages[-1].size or job.space.size))
         reporter.warn(
@@ -155,16 +155,11 @@ def _check_organs(job: FitJob, reporter: Reporter) -> None:
     organs = [name for name in organ_labels(job.source) if name in chosen]
     if not organs:
         return
-    lesions = ",".join(name for name in chosen if name not in organs)
-    if not lesions:
-        others = such_as(lambda able: able.from_labels and "lesion" not in able.takes)
-        way_out = f"expected lesions; fit a generator of whole images, such as {others}"
-    else:
-        classes = lesions.replace(",", "+")
-        way_out = (
-            f"name the lesions: --set lesions={lesions}, or, of a generator without that setting, "
-            f"when sampling: --lesions classes={classes}"
-        )
+    lesions = [name for name in chosen if name not in organs]
+    others = such_as(lambda able: able.from_labels and "lesion" not in able.takes)
+    way_out = f"expected lesions; fit a generator of whole images, such as {others}"
+    if lesions:
+        way_out = f"{can.remedy('organs')}, here {', '.join(lesions)}"
     reporter.warn(
         f"{', '.join(organs)}: about as large in every case and in one place, as an organ is, and "
         f"{generator.name} would put it elsewhere, into other cases: {way_out}"
@@ -271,6 +266,7 @@ def _finish(job: FitJob, run: Run, trained: TrainReport, reporter: Reporter) -> 
         ],
         "at_chance": run.manifest.get("at_chance", {}),
         "diversity": None if monitor is None else monitor.report(trained.steps),
+        "below_its_size": below_its_size(run),
         **report_label_maps(job, run, reporter),
         **sheets,
     }

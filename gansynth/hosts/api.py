@@ -306,7 +306,8 @@ def _train(adapter: Framework, request: AugmentRequest) -> Augmented:
         raise
     for warning in result.warnings:
         reporter.warn(warning)
-    return Augmented(adapter, result.describe(request.mix), result)
+    usual = {"usual_samples": adapter.opened(request).usual_samples}
+    return Augmented(adapter, {**result.describe(request.mix), **usual}, result)
 
 
 def _export(adapter: Framework, request: AugmentRequest) -> Mapping[str, Any]:

@@ -26,21 +26,20 @@ from gansynth.runtime.progress import counting
 from gansynth.sampling.request_parsing import read_request
 from gansynth.sampling.run_source import open_moved, open_source
 
-IMPORTED = "imported already: the same files are there"
-"""Note of an import that found what it would have written."""
-
 
 @dataclass(frozen=True)
 class CommandReport:
     """A command's report, to read and as JSON; ``then``: arguments of the next command.
 
-    ``note``: a line before the others.
+    Where ``fits`` is a data set, that command fits the generator that suits it. ``already``: what
+    the command makes was there, and is unchanged.
     """
 
     document: Mapping[str, Any]
     lines: Sequence[str] = ()
     then: Sequence[str] = ()
-    note: str = ""
+    fits: SourceRequest | None = None
+    already: bool = False
 
 
 def report_import(request: ImportRequest) -> CommandReport:
@@ -126,10 +125,12 @@ def run_check(request: CheckRequest) -> CheckReport:
             return report
     if generator is not None:
         from gansynth.sampling.evaluation_data import check_run
-        from gansynth.sampling.open_run import load_run
+        from gansynth.sampling.open_run import below_its_size, load_run
         from gansynth.sampling.sampler import Sampler
 
         run = load_run(Path(generator), request.device)
+        if why := below_its_size(run):
+            reporter.warn(why)
         asked = read_request(request, request.seed)
         sampler = Sampler(run, open_moved(run, data, root), asked, reporter, learn=False)
         report = report or CheckReport(sampler.source.name, 0, ())

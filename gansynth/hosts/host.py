@@ -172,6 +172,8 @@ class Framework(Adapter):
     """Prefixes of the environment variables that the host reads: jobs elsewhere get them, too."""
     length_option: ClassVar[str] = "steps"
     """The option whose number is proportional to the optimiser steps; ``lasting`` sets it."""
+    length_options: ClassVar[tuple[str, ...]] = ()
+    """All options that ``length`` depends on, if not ``length_option`` alone."""
     unit: ClassVar[str] = "epoch"
     """What ``length`` counts: ``step``, or a round such as ``epoch`` or ``subepoch``."""
     apart: ClassVar[bool] = False
@@ -620,6 +622,18 @@ class Framework(Adapter):
     def samples_of_a_unit(self) -> int:
         """Places of a unit, real and synthetic."""
         return self.places or count_places(self.request.mix.ratio, len(self.source.train_ids))
+
+    @property
+    def usual_samples(self) -> int | None:
+        """Samples that a training of the host's default length draws; None if it has no default."""
+        fields = self.Options.model_fields
+        keys = [key for key in self.length_options or (self.length_option,) if key in fields]
+        if not keys:
+            return None
+        usual = copy.copy(self)
+        defaults = {key: fields[key].get_default() for key in keys}
+        usual.options = self.options.model_copy(update=defaults)
+        return usual.length[0] * usual.samples_of_a_unit
 
     def bank_plan(self, request: AugmentRequest) -> BankCapacity | None:
         """Return the size of the bank that a training makes; None if none is made."""

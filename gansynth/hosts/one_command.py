@@ -22,10 +22,11 @@ from gansynth.core.run_folder import read_manifest
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.connected_components import parts
 from gansynth.data.organs import CASES
+from gansynth.data.read_options import import_command
 from gansynth.fitting.api import run_fit
 from gansynth.hosts.choices import Choice
 from gansynth.hosts.host import framework
-from gansynth.hosts.suggestion import RULES, Contents, Rule, contents_of, way_to
+from gansynth.hosts.suggestion import RULES, Contents, Rule, contents_of
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.run_source import open_source
@@ -142,9 +143,9 @@ def _target(asked: SourceRequest) -> Choice:
     target = target_of_kind(asked.kind)
     if target == asked.kind:
         return Choice("target", target, f"the data are its own ({asked.kind}:)", "--target NAME")
-    other = installed().hosts_with("import")[0]
+    other = f"{installed().hosts_with('import')[0]}:500"
     why = f"{asked.kind}: is no framework's own data set"
-    return Choice("target", target, why, f"{way_to(other, asked)}, and augment that")
+    return Choice("target", target, why, f"{import_command(asked, other)}, and augment that")
 
 
 def _prepared(decided: _Decided, preparation: Mapping[str, str]) -> CaseSource:

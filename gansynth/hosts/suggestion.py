@@ -1,20 +1,15 @@
-"""What to type next for a data set: the generator that suits it, and the way to a framework."""
+"""What the labels of a data set are, and what suits them: the rules, and the generator to fit."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
-from gansynth.core.registry import installed
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import CaseSource
 from gansynth.data.organs import FEWEST, organ_labels
-from gansynth.data.read_options import OF_ARRAYS, VolumeOptions, options_of
-
-FREE = "500"  # id that hints name: nnU-Net's own tasks have lower ones
 
 NO_GAIN = (
     "look like organs: no gain is shown for them (gansynth help results), so compare with a "
@@ -83,18 +78,3 @@ def suggested_generator(source: CaseSource) -> Suggestion:
         words += ["--set", f"lesions={','.join(found.lesions)}"]
     note = f"{', '.join(found.organs)} {NO_GAIN}" if found.kind == "organs" else ""
     return Suggestion(tuple(words), note)
-
-
-def way_to(host: str, request: SourceRequest) -> str:
-    """Return the command that makes a data set of a framework of other data."""
-    known = installed()
-    opener = known.load("sources", request.kind) if request.kind in known.names("sources") else None
-    idle = OF_ARRAYS if opener and type(options_of(opener, request)) is VolumeOptions else ()
-    read = [(key, text) for key, text in request.read.items() if key not in idle]
-    pairs = [("--subjects", request.subjects), ("--root", request.root)]
-    typed = [word for flag, value in pairs if value for word in (flag, value)]
-    if request.kind == f"{host}-raw":  # it is one, and lies there
-        return shlex.join(["gansynth", "prepare", f"{host}:{request.where}", *typed])
-    typed += [word for key, text in read for word in ("--read", f"{key}={text}")]
-    words = ["import", f"{request.kind}:{request.where}", f"{host}:{FREE}", *typed]
-    return shlex.join(["gansynth", *words])

@@ -137,9 +137,11 @@ class FittedRun(os.PathLike[str]):
         return self._sampler(DrawWords(**words))
 
     def _sampler(self, words: DrawWords) -> Sampler:
+        from gansynth.sampling.open_run import refuse_below_size
         from gansynth.sampling.sampler import Sampler
 
         request = read_request(words, words.seed)
+        refuse_below_size(self.opened, request)
         return Sampler(self.opened, self.source, request, NullReporter())
 
     def _sample(self, words: DrawWords) -> list[Sample]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gansynth.core.generator import Generator
+    from gansynth.core.sample_request import SampleRequest
     from gansynth.runtime.devices import Precision
     from gansynth.sampling.composite import CompositeBase
 
@@ -67,6 +68,32 @@ def load_run(run: Path | RunFolder, device: str = "auto") -> Run:
     generator.precision = _precision(manifest, picked)
     move(generator, picked)
     return Run(run.folder, generator, manifest)
+
+
+def below_its_size(run: Run) -> str:
+    """Return why samples are blocks, of a run whose generator has not grown to its size, or ""."""
+    from gansynth.sampling.composite import CompositeBase
+    from gansynth.training.loop import steps_to_grow
+
+    if isinstance(run.generator, CompositeBase):
+        return next(filter(None, (below_its_size(part.run) for part in run.generator.parts)), "")
+    stages, steps = list(run.generator.stages()), int(run.manifest["steps"])
+    batch_size = run.manifest["config"].get("fit", {}).get("batch_size", 1)
+    least = steps_to_grow(stages, batch_size)
+    if steps >= least:
+        return ""
+    full = "x".join(map(str, stages[-1].size or run.space.size))
+    return (
+        f"{run.folder}: {run.generator.name} has not grown to {full} in {steps} steps, and draws "
+        f"blocks; expected at least {least} steps. Go on with its fit (--set steps={least}), or "
+        "fit it with shorter stages"
+    )
+
+
+def refuse_below_size(run: Run, request: SampleRequest) -> None:
+    """Refuse (UsageFault) samples of a generator that has not grown, unless all are accepted."""
+    if not request.keep_flawed and (why := below_its_size(run)):
+        raise UsageFault(f"{why}; --filter none draws them all the same")
 
 
 def check_room(space: Space, schema: Schema, where: str) -> None:

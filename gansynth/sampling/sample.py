@@ -32,7 +32,7 @@ from gansynth.sampling.deidentify import (
     refuse_real_images,
 )
 from gansynth.sampling.inspect import ROWS, write_interpolation, write_nearest
-from gansynth.sampling.open_run import load_run
+from gansynth.sampling.open_run import load_run, refuse_below_size
 from gansynth.sampling.quality_gate import reject_reason_of
 from gansynth.sampling.replay import noted, regenerate, settings_of
 from gansynth.sampling.request_parsing import read_request
@@ -76,6 +76,7 @@ def run_sample(words: SampleRunRequest) -> dict[str, Any]:
     chosen = read_settings(writer_class.Options, words.set, words.format)
     run, out = Path(words.run), None if words.out is None else Path(words.out)
     opened = load_run(run, words.device)
+    refuse_below_size(opened, request)
     source = open_moved(opened, words.data, words.root)
     if opened.capabilities.draws == "labels" and not writer_class.for_sharing:
         meant = ("run", "n", "out", "metric", "condition_source", "condition_source_read", "sheet")

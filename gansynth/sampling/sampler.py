@@ -36,7 +36,7 @@ from gansynth.runtime.progress import Reporter
 from gansynth.sampling.composite import CompositeBase
 from gansynth.sampling.deidentify import REPEATED, repeated_share
 from gansynth.sampling.filters.fitted import ensure_learnt, to_learn
-from gansynth.sampling.open_run import load_run
+from gansynth.sampling.open_run import load_run, refuse_below_size
 from gansynth.sampling.request_parsing import Maker, check_request
 from gansynth.sampling.run import Run, conditioned_on_classes, content_check, seen_classes
 from gansynth.sampling.run_source import source_for, viewed
@@ -260,9 +260,11 @@ def open_drawer(
         the adapter. It is None if both have the same source.
 
     Raises:
-        GansynthError: a run is damaged or does not fit its source, or a request is not supported.
+        GansynthError: a run is damaged or does not fit its source, has not grown to its size, or a
+            request is not supported.
     """
     opened = load_run(run, device)
+    refuse_below_size(opened, request)
     own, bring = source_for(opened, source, adapter)
     return Sampler(opened, own, request, learn=learn, cache=cache), bring
 

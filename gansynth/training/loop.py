@@ -362,6 +362,12 @@ def steps_for(images: float, stages: Sequence[Stage], batch_size: int) -> int:
     return steps
 
 
+def steps_to_grow(stages: Sequence[Stage], batch_size: int) -> int:
+    """Return the steps up to the first one of the last stage, faded in; 0 of a single stage."""
+    images = sum(stage.images or 0 for stage in stages[:-1]) + stages[-1].fade
+    return steps_for(images, stages, batch_size) + (len(stages) > 1)
+
+
 def _stage_at(stages: Sequence[Stage], images: int) -> tuple[Stage, float]:
     begun = 0
     for stage in stages:

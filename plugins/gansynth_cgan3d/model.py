@@ -100,6 +100,7 @@ class CGAN3D(Generator):
             recomputes={"checkpointing": True},
             compiles=compiles,
             remedies={
+                "organs": "name the lesions (--set lesions=NAME)",
                 "not finite": "Lower the learning rates (--set lr_generator=1e-4)",
                 "at chance": "a stronger discriminator: --set spectral_norm=false",
                 "labels missed": "train longer (--set steps=N), give labels of few voxels more "

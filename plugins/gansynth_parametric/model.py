@@ -60,6 +60,7 @@ class Parametric(Generator):
             takes=frozenset({"labels", "lesion"}),
             edits=("blob:share=0.5", "flip", "rotate", "elastic"),
             lesions=f"classes={'+'.join(names)}" if names else None,
+            remedies={"organs": "name the lesions (--set lesions=NAME)"},
         )
 
     def networks(self) -> dict[str, nn.Module]:

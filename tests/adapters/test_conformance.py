@@ -319,11 +319,13 @@ def test_people_are_held_out_whatever_the_data_set_is_called(renamed, refuse):
 @pytest.mark.parametrize("kit", ["yolo"], indirect=True)
 def test_a_fit_goes_on_where_the_data_set_is_now(renamed, run_cli, tmp_path):
     run = shutil.copytree(renamed.run, tmp_path / "run")
-    loop = ("--set=steps=3", "--set=batch_size=2", "--set=sample_every=2", "--device", "cpu")
-    words = ("fit", "cpggan", *renamed.where, "--read", "size=32x32", "-o", run, *loop, "--json")
+    loop = {"steps": 4, "batch_size": 2, "sample_every": 2, "stage_images": 1, "fade_images": 0}
+    settings = [f"--set={key}={value}" for key, value in loop.items()]
+    how = ("--read", "size=32x32", "-o", run, "--device", "cpu", "--json")
+    words = ("fit", "cpggan", *renamed.where, *how, *settings)
     result = run_cli(*words)
     assert result.exit_code == 0, result.stderr
-    assert json.loads(result.stdout)["resumed_at"] == 2
+    assert json.loads(result.stdout)["resumed_at"] == 3
 
 
 @pytest.mark.parametrize("kit", ["yolo"], indirect=True)

@@ -162,7 +162,7 @@ def test_check_finds_the_kind_says_what_is_there_and_the_next_command(
     ("make", "words", "says"),
     [
         (flat, (), "warning: hippo_mask: about as large .*, such as cgan3d"),
-        (organ_with_lesions, (), "warning: label 1: .*: --set lesions=label 2\n"),
+        (organ_with_lesions, (), r"label 1: .* \(--set lesions=NAME\), here label 2\n"),
         (organ_with_lesions, ("--set", "lesions=label 2"), r"(?s)\A(?!.*as an organ is)"),
     ],
 )

@@ -10,7 +10,7 @@ from gansynth.core.requests.samples import CheckRequest
 from gansynth.runtime.errors import DataFault
 from gansynth_cli.common import Hint, Output, again, examples, table, then
 from gansynth_cli.requests import request_command
-from gansynth_cli.results import then_fit
+from gansynth_cli.results import then_fit, way_to_nnunet
 
 if TYPE_CHECKING:
     from gansynth.core.source import CheckReport, SourceRequest
@@ -57,7 +57,7 @@ command = request_command(
 def _contents(request: SourceRequest) -> Iterator[str]:
     """Yield what a data set without errors holds, and the next command."""
     from gansynth.core.registry import installed
-    from gansynth.hosts.suggestion import suggested_generator, way_to
+    from gansynth.hosts.suggestion import suggested_generator
     from gansynth.runtime.errors import GansynthError
     from gansynth.sampling.run_source import open_source
 
@@ -80,5 +80,5 @@ def _contents(request: SourceRequest) -> Iterator[str]:
     how = again(source.request.read, subjects=request.subjects, root=request.root)
     of = ("-c", configuration) if configuration else ()
     if schema.foreground and request.kind not in installed().names("hosts"):
-        yield Hint(f"next: {way_to('nnunet', request)}  # for nnU-Net; for another framework:")
+        yield Hint(f"{way_to_nnunet(request)}  # for nnU-Net; for another framework:")
     yield from then_fit(suggested_generator(source), "--data", named, *of, *how)

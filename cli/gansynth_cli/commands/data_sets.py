@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from gansynth.core.requests.base import Request
@@ -19,9 +20,19 @@ if TYPE_CHECKING:
 
 def show_report(request: Request, report: CommandReport, out: Output) -> None:
     """Print the report of a framework's command, and the next command."""
-    lines = list(report.lines) or summary(report.document)
-    noted = [report.note] if report.note else []
-    out.result(report.document, [*noted, *lines, *([then(*report.then)] if report.then else ())])
+    from gansynth.hosts.suggestion import Suggestion, suggested_generator
+    from gansynth.sampling.run_source import open_source
+
+    lines = ["imported already: the same files are there"] if report.already else []
+    lines += list(report.lines) or summary(report.document)
+    if report.fits is not None:
+        suggested = Suggestion(("parametric",))
+        with suppress(GansynthError):  # what no fit reads, such as an export of samples
+            suggested = suggested_generator(open_source(report.fits))
+        lines += then_fit(suggested, *report.then)
+    elif report.then:
+        lines.append(then(*report.then))
+    out.result(report.document, lines)
 
 
 import_ = request_command(

@@ -26,10 +26,11 @@ def shared_yolo(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def box_run(shared_yolo, tmp_path_factory) -> Path:
-    """A tiny ``cpggan``, 32 x 32, fitted on ``shared_yolo`` for two steps. Do not change it."""
+    """A tiny ``cpggan``, 32 x 32, grown on ``shared_yolo`` in three steps. Do not change it."""
     asked = SourceRequest("yolo", str(shared_yolo), read={"size": "32x32"})
     how: dict[str, Any] = {"edits": (), "device": "cpu", "reporter": NullReporter()}
-    how["settings"] = {"steps": "2", "batch_size": "2", "sample_every": "2"}
+    how["settings"] = {"steps": "3", "batch_size": "2", "sample_every": "2"}
+    how["settings"] |= {"stage_images": "1", "fade_images": "0"}
     return once(tmp_path_factory, "box_run", lambda folder: fit("cpggan", asked, folder, **how))
 
 
