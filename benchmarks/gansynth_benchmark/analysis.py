@@ -252,7 +252,7 @@ def _warnings(document: Mapping[str, Any], matrices: Matrices) -> list[str]:
     if trainings < TRAININGS:  # one seed for each of many draws varies both
         few.append(f"{trainings} training(s) of an arm, expected at least {TRAININGS}")
     if few:
-        warnings.append(f"too few to generalise to other training sets: {' and '.join(few)}")
+        warnings.append(f"too few to generalise to other training sets: {'; '.join(few)}")
     return warnings
 
 

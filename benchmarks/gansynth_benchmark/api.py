@@ -15,6 +15,7 @@ from gansynth.core.requests.base import function_of
 from gansynth.runtime.errors import UsageFault
 from gansynth_benchmark.estimate import estimate
 from gansynth_benchmark.jobs.graph import GraphReport
+from gansynth_benchmark.new_plan import write_new
 from gansynth_benchmark.papers.commands import PaperCommands, bare
 from gansynth_benchmark.papers.plan import find_plan
 from gansynth_benchmark.papers.table_run import PaperTableRun, write
@@ -27,14 +28,16 @@ from gansynth_benchmark.tuning import candidates, choose_arm, open_choice
 
 @dataclass(frozen=True)
 class Benchmarked:
-    """What a benchmark found; of a dry run the estimate, and no report of jobs."""
+    """What a benchmark found; no report of jobs of a dry run's estimate, or of a new plan."""
 
     document: Mapping[str, Any]
     report: GraphReport | None = None
 
 
 def measure(request: BenchmarkRequest) -> Benchmarked:
-    """Run the missing jobs of a plan, and write results and report."""
+    """Run the missing jobs of a plan, and write results and report; or write a new plan."""
+    if request.new is not None:
+        return Benchmarked(write_new(request))
     plan, reporter = read_plan(request.file, request.data), request.reporter
     if request.dry_run:
         return Benchmarked(estimate(plan, request, reporter))
@@ -51,7 +54,8 @@ def run_study(request: BenchmarkRequest) -> dict[str, Any]:
     The same call resumes.
 
     Returns:
-        The results document, with ``files``: name -> path; of a dry run the estimate.
+        The results document, with ``files``: name -> path; of a dry run the estimate; of a new
+        plan what it is for.
 
     Raises:
         GansynthError: the plan cannot be run, or a training failed; the report names it.

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gansynth_benchmark.requests import BenchmarkRequest, PapersRequest, TuneRequest
-from gansynth_cli.common import WIDTH, Hint, Output, examples, summary, table
+from gansynth_cli.common import WIDTH, Hint, Output, examples, summary, table, then
 from gansynth_cli.requests import request_command
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ def show_benchmark(request: BenchmarkRequest, done: Benchmarked, out: Output) ->
     from gansynth_benchmark.estimate import lines_of_estimate
 
     document = done.document
+    if request.new is not None:
+        out.result(document, _new_lines(document))
+        return
     if done.report is None:
         out.result(document, lines_of_estimate(document))
         return
@@ -31,10 +34,18 @@ benchmark = request_command(
     "gansynth_benchmark.api:measure",
     show_benchmark,
     epilog=examples(
+        "gansynth benchmark --new nifti:scans --subjects subjects.csv",
         "gansynth benchmark plan.yaml --dry-run",
         "gansynth benchmark plan.yaml --test-set --executor local:2 -o results/gain",
     ),
 )
+
+
+def _new_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{document['plan']}: a plan for {document['subjects']} subjects of {document['data']}"
+    if document["alone"]:
+        yield "every case counts as one subject; if that is untrue, name them: --subjects"
+    yield then("benchmark", document["plan"], "--dry-run")
 
 
 def _short(document: Mapping[str, Any]) -> dict[str, Any]:

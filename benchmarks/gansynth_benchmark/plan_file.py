@@ -15,6 +15,7 @@ from gansynth_benchmark.arms import preset_generators
 from gansynth_benchmark.plan import ArmPlan, BenchmarkPlan, GeneratorPlan
 
 SHOWN = "a plan in YAML, see: gansynth help benchmark"
+NEW = "a plan in YAML; write one: gansynth benchmark --new DATA"
 
 
 def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
@@ -23,7 +24,7 @@ def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
     Args:
         data: KIND:WHERE in place of the plan's; relative to the working directory.
     """
-    values, _ = read_yaml(path, SHOWN)
+    values, _ = read_yaml(path, NEW)
     if not isinstance(values, dict):
         raise UsageFault(f"{path}: holds {type(values).__name__}, expected {SHOWN}")
     if data is not None:

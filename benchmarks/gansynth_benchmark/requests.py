@@ -45,7 +45,25 @@ class PlanRequest(Request):
         return Path("runs") / self.usual / name if self.out is None else Path(self.out)
 
 
-class BenchmarkRequest(PlanRequest):
+class NewPlanWords(Request):
+    """A new plan, and how its cases are read."""
+
+    heading: ClassVar[str] = "A new plan"
+    new: Annotated[str | None, Opt(metavar="KIND:WHERE|FOLDER")] = None
+    """Write a plan for these cases to PLAN, and run nothing."""
+    configuration: Annotated[str | None, Opt(flags=("-c", "--configuration"), needs="new")] = None
+    """Configuration of the target framework, e.g. 3d_fullres."""
+    plans: Annotated[str | None, Opt(needs="new")] = None
+    """Name of the framework's plans."""
+    subjects: Annotated[str | None, Opt(needs="new")] = None
+    """CSV (case,subject) or regular expression with one group."""
+    read: Annotated[Values, Opt(example="spacing=1", needs="new")] = {}
+    """How to read the cases; gansynth options KIND lists the keys. May be repeated."""
+    root: Annotated[Root | None, Opt(needs="new")] = None
+    """Folder with the framework's own folders, instead of its environment variables."""
+
+
+class BenchmarkRequest(NewPlanWords, PlanRequest):
     """Measure whether samples help, by how much, and how certain that is.
 
     Every experiment arm of a plan trains the target framework on several training subsets. The
@@ -53,6 +71,10 @@ class BenchmarkRequest(PlanRequest):
     are kept. A training that fails is named in the report, and tried again next time.
     """
 
+    plan: Annotated[File, Opt(argument=True, metavar="[PLAN]")] = Field(
+        default="plan.yaml", kw_only=False
+    )
+    """YAML file (docs/benchmark.md). [default: plan.yaml]"""
     arm: Annotated[Texts, Opt(metavar="NAME")] = ()
     """Run this experiment arm only; may be repeated."""
     test_set: bool = False
@@ -65,6 +87,15 @@ class BenchmarkRequest(PlanRequest):
     """Show the worst cases in the report (default), or keep patients' images out of it."""
     no_probe: Annotated[bool, Opt(needs="dry_run")] = False
     """Dry run: do not measure how long a training takes."""
+
+    def check(self) -> None:
+        """Refuse what does not fit together."""
+        if self.new is not None:
+            self.refuse_beside(
+                *("plan", *NewPlanWords.words()),
+                message="--new with {}: nothing is run, expected only the cases and how they are "
+                "read; leave it out",
+            )
 
 
 class TuneRequest(PlanRequest):

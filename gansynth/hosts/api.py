@@ -8,15 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gansynth.core.ratio import Ratio
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest, BankWords, HostData, PredictRequest
 from gansynth.core.requests.sections import ReadWords, SampleWords
 from gansynth.core.schedule import Mix
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import SourceRequest
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.fitting.label_report import warn_of_label_maps
 from gansynth.hosts.dry_run import (
@@ -31,6 +29,7 @@ from gansynth.hosts.one_command import decide, fit_generator, is_fitted, planned
 from gansynth.hosts.prediction import PredictJob, find_result, newest_session
 from gansynth.hosts.record import TrainingFolder, TrainingResult
 from gansynth.hosts.sample_source import warn_of_neighbours
+from gansynth.hosts.study_plan import plan_text
 from gansynth.metrics.segmentation.evaluation import compared
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault, refuse_unknown
@@ -227,7 +226,8 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
         reporter.say(line)
     done = run_augment(arms["with"], reporter)
     control = run_augment(arms["without"], reporter, control=True)
-    plan = plan_text(done.adapter.source, request)
+    generator = "GENERATOR" if request.run is None else request.run.manifest["generator"]
+    plan = plan_text(done.adapter.source, request.target, generator, request.ratio)
     document = {"without": control.document, "with": done.document, "warning": ONE_PAIR}
     document |= compared(
         *(arm.document.get("metrics_on_real_cases", {}) for arm in (done, control))
@@ -249,32 +249,6 @@ def as_long(adapter: Framework, own: Mapping[str, str], mix: Mix) -> dict[str, s
     lengths = adapter.lasting(MANY, mixes, own, len(adapter.source.train_ids))
     mixed, real = (int(found.get(option, 1)) for found in lengths)
     return {} if mixed == real else {option: str(round(int(length) * real / mixed))}
-
-
-def plan_text(source: CaseSource, asked: AugmentRequest) -> str:
-    """Return a plan of ``gansynth benchmark`` for the comparison of one pair."""
-    request = source.request
-    subjects = len(
-        {source.header(case).subject for case in (*source.train_ids, *source.held_out_ids)}
-    )
-    test = max(2, subjects // 4)
-    size = max(1, (subjects - 2 * test) // 3)
-    generator = "GENERATOR" if asked.run is None else asked.run.manifest["generator"]
-    given = {key: getattr(request, key) for key in ("configuration", "plans", "subjects", "root")}
-    plan = {
-        "name": "pairs",
-        "data": f"{request.kind}:{request.where}",
-        **{key: value for key, value in given.items() if value is not None},
-        **({"read": dict(request.read)} if request.read else {}),
-        "host": {"target": asked.target, "steps": 1000},
-        "generators": {"mine": {"generator": generator}},
-        "arms": ["default", "double", {"name": "mine", "generator": "mine", "ratio": asked.ratio}],
-        "sizes": [size],
-        "draws": 3,
-        "seeds": 2,
-        "split": {"development": test, "sealed": test},
-    }
-    return yaml.safe_dump(plan, sort_keys=False, default_flow_style=None).rstrip()
 
 
 def _train(adapter: Framework, request: AugmentRequest) -> Augmented:

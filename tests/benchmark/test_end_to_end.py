@@ -4,6 +4,7 @@ Jobs are run here, one after the other; ``slow`` tests leave them to processes, 
 """
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -17,6 +18,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from gansynth.core.source import SourceRequest
+from gansynth.metrics.segmentation.measures import LESIONS
+from gansynth.metrics.segmentation.measures import beside as beside_of
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.run_source import open_source
 from gansynth_benchmark import tuning
@@ -27,7 +30,7 @@ from gansynth_benchmark.study import BenchmarkStudy
 from gansynth_benchmark.tuning import open_choice
 from gansynth_cli.main import cli
 from tests.conftest import save_nifti
-from tests.flat_sets import EACH, FLAT
+from tests.flat_sets import EACH, FLAT, pictures
 
 SMALL = {"width": "4", "levels": "2", "patch": "16", "precision": "fp32", "device": "cpu"}
 PLAN = {
@@ -79,6 +82,8 @@ def test_every_place_has_a_result_with_the_ratio_it_was_asked_for_judged_on_the_
     assert len(set(people.values())) == 2
     assert all(set(run["scores"]["dice/WT"]) == set(people) for run in toy.document["runs"])
     assert json.loads(toy.done.stdout)["verdict"]["sentence"]
+    beside = {beside_of(name, "dice/WT") for name in LESIONS}  # though the plan names none of them
+    assert beside <= {row["measure"] for row in toy.document["comparisons"]}
     for page in ("report.html", "report.md"):
         assert "copy-paste" in (toy.home / "out" / page).read_text()
 
@@ -121,6 +126,32 @@ def plan_in(home: Path, kind: str, rival: object = BESIDE) -> Path:
     }
     (home / "plan.yaml").write_text(yaml.safe_dump(plan))
     return home / "plan.yaml"
+
+
+def test_a_new_plan_is_opened_as_it_stands_marks_what_is_required_and_is_never_overwritten(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path / "set")
+    new = ("benchmark", "--new", "set", "--subjects", r"(p\d)_")
+    made = gansynth(*new)
+    assert made.exit_code == 0, made.output
+    text = (tmp_path / "plan.yaml").read_text()
+    for key, field in BenchmarkPlan.model_fields.items():
+        marked = re.search(f"^{key}:.*  # required", text, re.MULTILINE)
+        assert bool(marked) == field.is_required(), key
+    assert max(map(len, text.splitlines())) <= 80
+    planned = gansynth(*shlex.split(made.stderr.partition("next: gansynth ")[2]), "--no-probe")
+    assert planned.exit_code == 0, planned.output
+    assert re.search("^train +24 jobs", planned.stdout, re.MULTILINE)
+    for file in (tmp_path / "set").rglob("p5_*"):
+        file.unlink()
+    again, fewer = gansynth(*new), gansynth(*new, "few.yaml")
+    assert (again.exit_code, fewer.exit_code) == (2, 3)
+    assert "plan.yaml: is there already" in again.stderr
+    assert "5 subject(s), expected at least 6" in fewer.stderr
+    assert (tmp_path / "plan.yaml").read_text() == text
+    assert not (tmp_path / "few.yaml").exists()
 
 
 @pytest.mark.parametrize("kind", FLAT)

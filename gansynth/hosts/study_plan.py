@@ -1,0 +1,96 @@
+"""The text of a first plan of ``gansynth benchmark``, sized by the subjects of a data set."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gansynth.core.source import CaseSource
+
+STEPS = 1000
+LEAST = 6  # subjects: two to develop with, two sealed, two to train on
+HEAD = """\
+# A plan of gansynth benchmark. What is not required may be left out; more keys:
+# gansynth help benchmark keys. All arms train for as many steps: give as many
+# as yours takes. Sealed subjects are evaluated once, by --test-set.
+"""
+COMMENTS = {
+    "name": "required",
+    "data": "required",
+    "subjects": "default: every case is one",
+    "host": "required, with both of these",
+    "generators": "options as of gansynth fit",
+    "arms": "required; options of gansynth augment",
+    "default": "the control: real cases alone",
+    "double": "the yardstick: twice the real cases",
+    "parametric": "no network: what a GAN has to beat",
+    "sizes": "required: training subjects",
+    "draws": "training subsets of each size",
+    "seeds": "trainings on each subset",
+    "split": "required, at least sealed",
+}
+"""What stands beside the lines of a plan, by their first word."""
+COLUMN = 41  # of the comments, unless a line is longer
+
+
+def plan_text(
+    source: CaseSource,
+    target: str,
+    generator: str,
+    ratio: str = "1:1",
+    *,
+    settings: Mapping[str, Any] | None = None,
+    rivals: Sequence[str] = (),
+    places: Mapping[str, str] | None = None,
+) -> str:
+    """Return a plan that compares a generator with real cases alone, and with twice as many.
+
+    Args:
+        generator: its registered name.
+        settings: of the generator.
+        rivals: further arms, by their names.
+        places: ``data`` and ``subjects``, if they are written otherwise than in ``source``.
+    """
+    request = source.request
+    subjects = len(subjects_of(source))
+    test = max(2, subjects // 4)
+    given = {key: getattr(request, key) for key in ("configuration", "plans", "subjects", "root")}
+    fitted = {"generator": generator, **({"set": dict(settings)} if settings else {})}
+    name = re.sub(r"[^A-Za-z0-9]+", "-", Path(source.name.rpartition(":")[2]).name).strip("-")
+    plan = {
+        "name": name or "plan",
+        "data": f"{request.kind}:{request.where}",
+        **{key: value for key, value in given.items() if value is not None},
+        **({"read": dict(request.read)} if request.read else {}),
+        **(places or {}),
+        "host": {"target": target, "steps": STEPS},
+        "generators": {"mine": fitted},
+        "arms": [
+            "default",
+            "double",
+            *rivals,
+            {"name": "mine", "generator": "mine", "ratio": ratio},
+        ],
+        "sizes": [max(1, (subjects - 2 * test) // 3)],
+        "draws": 3,
+        "seeds": 2,
+        "split": {"development": test, "sealed": test},
+    }
+    text = yaml.safe_dump(plan, sort_keys=False, default_flow_style=None, width=math.inf)
+    return HEAD + "\n".join(map(_commented, text.splitlines()))
+
+
+def subjects_of(source: CaseSource) -> set[str]:
+    """Return the subjects of all cases of a source."""
+    return {source.header(case).subject for case in (*source.train_ids, *source.held_out_ids)}
+
+
+def _commented(line: str) -> str:
+    word = re.match(r"(?:- )?([\w-]+)", line)
+    comment = COMMENTS.get(word[1]) if word else None
+    return line if comment is None else f"{line.ljust(COLUMN - 3)}  # {comment}"
