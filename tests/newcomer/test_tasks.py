@@ -55,7 +55,7 @@ def test_find_the_faults_of_a_hundred_volumes(tmp_path, task):
     torn = images / "case_023_0000.nii.gz"
     torn.write_bytes(torn.read_bytes()[:900])
     with task("find faults of 100 volumes", commands=1, seconds=2, folder=tmp_path) as type_in:
-        said = type_in("gansynth check nifti:scans", code=3)
+        said = type_in("gansynth check nifti:scans", 3)
     assert f"{labels / 'case_017.nii.gz'}: missing" in said
     assert f"{torn}: truncated at byte 900" in said
 
@@ -89,6 +89,6 @@ SHOWN = "runs/{}/samples/step-*.png"
 def test_type_these_lines(folder, task, name, seconds, lines, says, files, count):
     with task(name, commands=len(lines), seconds=seconds) as type_in:
         for line, until in lines:  # Ctrl-C once such a file is there
-            said = type_in(line, code=130 if until else 0, until=until)
+            said = type_in(line, 130 if until else 0, until=until)
     assert says in said
     assert not files or len([*folder.glob(files)]) == count
