@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 Row = Mapping[str, object]
-_NUMBERS = re.compile(r"[\d\s.,+−–<()%×]*(?: to [\d\s.,+−–<()%×]*)?\)?")
+_NUMBERS = re.compile(r"none|[\d\s.,+−–<()%×]*(?: to [\d\s.,+−–<()%×]*)?\)?")
 
 
 class Markdown(str):

@@ -77,7 +77,8 @@ def forest(study: ReportData, measure: str) -> str:
     limit = 1.04 * (most or 1.0) * show.scale
     axes.set(xlim=(-limit, limit))
     for y, (_, _, entry) in zip(_places(rows), rows, strict=True):
-        draw_comparison(axes, y, entry, show)
+        room = entry.get("mde") is None or not study.beyond(entry)
+        draw_comparison(axes, y, entry if room else {**entry, "mde": None}, show)
     axes.axvline(0, color=INK, lw=0.8, zorder=1)
     sides = ("control better", "arm better") if show.up else ("arm better", "control better")
     axes.set_xlabel(f"◂ {sides[0]} · {plain(show.title, 30)}, {show.unit} · {sides[1]} ▸")
