@@ -25,7 +25,7 @@ from gansynth.hosts.dry_run import (
     will_it_harm,
 )
 from gansynth.hosts.host import Framework, framework
-from gansynth.hosts.one_command import decide, fit_generator, is_fitted, planned_fit
+from gansynth.hosts.one_command import Decision, decide, fit_generator, is_fitted, planned_fit
 from gansynth.hosts.prediction import PredictJob, find_result, newest_session
 from gansynth.hosts.record import TrainingFolder, TrainingResult
 from gansynth.hosts.sample_source import warn_of_neighbours
@@ -65,7 +65,7 @@ WRITING = (
 class Augmented:
     """What ``gansynth augment`` did."""
 
-    adapter: Framework
+    adapter: Framework | None  # None where the data are not prepared for it
     document: Mapping[str, Any]  # what `--json` prints
     result: TrainingResult | None = None  # of a training; None for a dry run or an export
     control: Augmented | None = None  # the same without samples, if they are compared
@@ -145,7 +145,10 @@ def run_augment(
     """
     reporter = reporter or request.reporter
     if request.undecided:
-        request, fit = decide(request, reporter)
+        decision = decide(request, reporter)
+        request, fit = decision.request, decision.fit
+        if decision.prepare:
+            return Augmented(None, _plan_unprepared(decision))
         if fit is not None and request.dry_run and not is_fitted(fit):
             return _plan_all(request, fit)
         if fit is not None and not request.dry_run:
@@ -177,6 +180,19 @@ def run_augment(
     if (why := why_cpu(request.device)) is not None:
         reporter.say(why)
     return _train(adapter, request)
+
+
+def _plan_unprepared(decision: Decision) -> dict[str, Any]:
+    request, fit = decision.request, decision.fit
+    return {
+        "dry_run": True,
+        "target": request.target,
+        "data": request.data,
+        "ratio": request.ratio,
+        "generator": None if fit is None else f"{fit.generator}, to be fitted in {fit.out}",
+        "hours": f"known once the data are prepared: {decision.prepare}",
+        "settings": dict(request.set),
+    }
 
 
 def _plan_all(request: AugmentRequest, fit: FitRequest) -> Augmented:
@@ -217,6 +233,7 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
         own = {place: f"{settings[place]}/{name}"} if place in settings else {}
         arms[name] = request.but("compare", "out", set={**settings, **own})
     planned = run_augment(arms["with"].but(dry_run=True), NullReporter())
+    assert planned.adapter is not None, "its request is whole"
     longer = {**arms["without"].set, **as_long(planned.adapter, request.set, request.mix)}
     left_out = {*OF_SAMPLES, "schedule"} - {"generator"}  # whose data it may be
     arms["without"] = arms["without"].but(*left_out, ratio="1:0", set=longer)
@@ -227,6 +244,7 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     done = run_augment(arms["with"], reporter)
     control = run_augment(arms["without"], reporter, control=True)
     generator = "GENERATOR" if request.run is None else request.run.manifest["generator"]
+    assert done.adapter is not None, "it has trained"
     plan = plan_text(done.adapter.source, request.target, generator, request.ratio)
     document = {"without": control.document, "with": done.document, "warning": ONE_PAIR}
     document |= compared(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +28,32 @@ from gansynth.fitting.api import run_fit
 from gansynth.hosts.choices import Choice
 from gansynth.hosts.host import framework
 from gansynth.hosts.suggestion import RULES, Contents, Rule, contents_of
-from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
+from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.run_source import open_source
 
 READING = tuple(name for name in ReadWords.words() if name != "synthetic_source")
 
 
-def decide(request: AugmentRequest, reporter: Reporter) -> tuple[AugmentRequest, FitRequest | None]:
+@dataclass(frozen=True)
+class Decision:
+    """The whole request, and the fit of its generator; None where no sample is drawn.
+
+    ``prepare``: the command that a dry run needs first; empty if the data are prepared.
+    """
+
+    request: AugmentRequest
+    fit: FitRequest | None
+    prepare: str = ""
+
+
+def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
     """Decide what is left out, and say why; prepare the data if their target needs it.
 
-    Returns:
-        The whole request, and the fit of its generator; None where no sample is drawn.
+    A dry run prepares nothing, and looks at the raw data instead.
 
     Raises:
-        GansynthError: data that cannot be used, or, in a dry run, that are not prepared.
+        GansynthError: data that cannot be used.
     """
     asked = SourceRequest.parse(str(request.data))
     decided = _Decided(request, reporter)
@@ -51,9 +63,12 @@ def decide(request: AugmentRequest, reporter: Reporter) -> tuple[AugmentRequest,
     for choice in framework(target).suited(request):
         if decided.choose(choice):
             preparation |= choice.prepare
-    source = _prepared(decided, preparation)
+    source, prepare = _prepared(decided, preparation)
     found = contents_of(source)
     reporter.say(describe(source, found))
+    cases = (*source.train_ids, *source.held_out_ids)
+    if len({source.header(case).subject for case in cases}) == len(cases):
+        reporter.warn("every case is a subject of its own; name subjects with --subjects")
     rule = RULES[found.kind]
     ratio, why = rule.ratio, f"the data are {rule.data} ({rule.evidence})"
     if request.compare:
@@ -70,7 +85,8 @@ def decide(request: AugmentRequest, reporter: Reporter) -> tuple[AugmentRequest,
             str(Choice("generator", about, f"the data are {rule.data}", "--generator RUN"))
         )
         decided.fields["generator"] = fit.out
-    return decided.request.but(set=decided.settings, **decided.fields), fit
+    whole = decided.request.but(set=decided.settings, **decided.fields)
+    return Decision(whole, fit, prepare)
 
 
 class _Decided:
@@ -148,24 +164,24 @@ def _target(asked: SourceRequest) -> Choice:
     return Choice("target", target, why, f"{import_command(asked, other)}, and augment that")
 
 
-def _prepared(decided: _Decided, preparation: Mapping[str, str]) -> CaseSource:
+def _prepared(decided: _Decided, preparation: Mapping[str, str]) -> tuple[CaseSource, str]:
+    """Return the prepared cases; in a dry run perhaps the raw ones, and the command to type."""
     request, given = decided.request, decided.reading
     asked = SourceRequest.parse(str(request.data), **given)
+    words = {key: given[key] for key in ("configuration", "subjects", "root") if key in given}
     try:
-        return open_source(asked)
-    except GansynthError as fault:
+        return open_source(asked), ""
+    except GansynthError:
         if asked.kind not in installed().hosts_with("prepare"):
             raise
-        if request.dry_run:
-            typed = ["gansynth prepare", str(request.data)]
-            typed += [f"--set {key}={value}" for key, value in preparation.items()]
-            way_out = f"if that is what is missing, {' '.join(typed)}"
-            raise DataFault(f"{fault}. A dry run prepares nothing: {way_out}") from fault
+    prepare = PrepareRequest(data=str(request.data), quiet=request.quiet, set=preparation, **words)
+    if request.dry_run:
+        typed = "gansynth prepare " + " ".join(prepare.command_line[1:])
+        raw = SourceRequest(f"{asked.kind}-raw", asked.where, root=asked.root)
+        return open_source(replace(raw, subjects=asked.subjects, fold=asked.fold)), typed
     decided.reporter.say(f"{request.data}: is prepared first, as by gansynth prepare")
-    words = {key: given[key] for key in ("configuration", "subjects", "root") if key in given}
-    prepare = PrepareRequest(data=str(request.data), quiet=request.quiet, **words)
     installed().run("prepare", asked.kind, prepare, preparation)
-    return open_source(asked)
+    return open_source(asked), ""
 
 
 def describe(source: CaseSource, found: Contents) -> str:

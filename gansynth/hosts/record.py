@@ -132,7 +132,8 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
         if isinstance(was, dict) and isinstance(asked, dict):
             yield from _differences(was, asked)
         elif was != asked:
-            yield f"{key} {was}, not {asked}"
+            old, new = ("unset" if value is None else value for value in (was, asked))
+            yield f"{key} {old}, not {new}"
 
 
 def version_of(package: str) -> str | None:

@@ -82,5 +82,6 @@ def lines_of_augment(done: Augmented) -> Iterator[str]:
         if (folder := done.document.get("folder")) and not done.document.get("dry_run"):
             yield Hint(f"next: train on {folder} with your framework, without gansynth")
     else:
+        assert done.adapter is not None, "it has trained"
         labels = done.adapter.source.schema.labels
         yield from lines_of_training(done.document, done.adapter.name, labels)

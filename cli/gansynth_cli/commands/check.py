@@ -79,6 +79,8 @@ def _contents(request: SourceRequest) -> Iterator[str]:
     configuration = source.request.configuration
     how = again(source.request.read, subjects=request.subjects, root=request.root)
     of = ("-c", configuration) if configuration else ()
+    *noted, fitting = then_fit(suggested_generator(source), "--data", named, *of, *how)
+    yield from noted
     if schema.foreground and request.kind not in installed().names("hosts"):
         yield Hint(f"{way_to_nnunet(request)}  # for nnU-Net; for another framework:")
-    yield from then_fit(suggested_generator(source), "--data", named, *of, *how)
+    yield fitting
