@@ -1021,6 +1021,8 @@ class Job:
         self._drawn, self._partners = DrawCounter(self.log), DrawCounter(self.log / PARTNERS)
         self._described = {**host.described(), "of_epochs": self.steps}
         self._earlier = record.read_sessions(self.folder) if self.first > 0 else []
+        for last in self._earlier[-1:]:  # it may have ended between a checkpoint and its record
+            last["epochs"][1] = max(last["epochs"][1], self.first)
         self._rounds: list[dict[str, Any]] = []
         self._metrics: Mapping[str, Any] = {}
         self._taken, self._showed, self._reported = 0, -math.inf, time.monotonic()
