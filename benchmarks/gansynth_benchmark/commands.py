@@ -35,7 +35,6 @@ benchmark = request_command(
     show_benchmark,
     epilog=examples(
         "gansynth benchmark --new nifti:scans --subjects subjects.csv",
-        "gansynth benchmark plan.yaml --dry-run",
         "gansynth benchmark plan.yaml --test-set --executor local:2 -o results/gain",
     ),
 )

@@ -12,6 +12,7 @@ from gansynth.core.source import CaseSource
 from gansynth.data.api import find_kind, source_request
 from gansynth.hosts.host import framework
 from gansynth.hosts.study_plan import LEAST, plan_text, subjects_of
+from gansynth.hosts.suggestion import RULES
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.files import write_bytes_atomic
 from gansynth.sampling.run_source import open_source
@@ -20,7 +21,8 @@ from gansynth_benchmark.requests import BenchmarkRequest
 from gansynth_benchmark.study import BenchmarkStudy
 from gansynth_benchmark.subject_split import DEVELOPMENT
 
-SHORT = {"cgan3d": {"steps": 2000}}  # cpggan takes all of its own steps to grow to its size
+WHOLE, BOXED, INSERTED = (RULES[kind].generator for kind in ("organs", "boxes", "lesions"))
+SHORT = {WHOLE: {"steps": 2000}}  # one of boxes takes all of its own steps to grow to its size
 
 
 def write_new(request: BenchmarkRequest) -> dict[str, Any]:
@@ -75,7 +77,9 @@ def _parts(source: CaseSource) -> tuple[str, str, tuple[str, ...]]:
     """Return target, generator and further arms for the kind of the labels."""
     kind = source.request.kind
     if source.schema.box_classes:
-        return kind if kind in installed().names("hosts") else "yolo", "cpggan", ()
+        hosts = installed().names("hosts")
+        of_boxes = next(name for name in hosts if framework(name).needs == "boxes")
+        return kind if kind in hosts else of_boxes, BOXED, ()
     if not source.schema.foreground:
         raise DataFault(
             f"{source.name}: has neither labels above background nor boxes, expected something to "
@@ -86,7 +90,7 @@ def _parts(source: CaseSource) -> tuple[str, str, tuple[str, ...]]:
         with suppress(GansynthError):  # its framework is not installed
             framework(kind)(source).validate()
             target = kind
-    return target, "cgan3d", ("parametric",)
+    return target, WHOLE, (INSERTED,)
 
 
 def _placed(text: str, folder: Path) -> str:

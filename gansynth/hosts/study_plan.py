@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from gansynth.core.source import CaseSource
+from gansynth.hosts.suggestion import RULES
 
 STEPS = 1000
 LEAST = 6  # subjects: two to develop with, two sealed, two to train on
@@ -28,7 +29,7 @@ COMMENTS = {
     "arms": "required; options of gansynth augment",
     "default": "the control: real cases alone",
     "double": "the yardstick: twice the real cases",
-    "parametric": "no network: what a GAN has to beat",
+    RULES["lesions"].generator: "no network: what a GAN has to beat",
     "sizes": "required: training subjects",
     "draws": "training subsets of each size",
     "seeds": "trainings on each subset",

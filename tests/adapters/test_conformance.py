@@ -27,6 +27,7 @@ from gansynth.sampling import evaluation_data
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
+from gansynth_nnunet.adapter import NnunetAdapter
 from tests.adapters.kits import COMMANDED, HOSTS, MARK, Kit, command, kit_of
 from tests.conftest import content
 from tests.disks import files_of_at_most
@@ -43,6 +44,7 @@ def idle() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "run", started)
+        patch.setattr(NnunetAdapter, "time_of", lambda *_: {})
         patch.setattr(ProducerSupervisor, "__init__", started)
         patch.setattr(evaluation_data, "DRAWN", evaluation_data.FEWEST)
         yield
@@ -278,7 +280,7 @@ def test_a_dry_run_says_what_the_run_would_do_and_how_long_drawing_takes(planned
     assert found["leakage"].startswith("none")
     more = ("synthetic_draws", "seconds_per_sample", "seconds_before_training", "bank_bytes")
     assert min(found[key] for key in more) > 0
-    assert "not known" in found["training_time_and_memory"]
+    assert "not known" in found["training_hours"]
     told = f"as {kit.run} was fitted: data {asked['kind']}:{asked['where']}"
     assert told in result.stderr
     assert "fold 0" in result.stderr

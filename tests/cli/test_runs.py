@@ -156,6 +156,7 @@ def test_augment_reports_all_and_more_than_one_percent_missing_is_exit_5_after_t
         **{"drawn_real": 100 + missing, "drawn_synthetic": 100 - missing, "fell_back": missing},
         **{"realised_synthetic_share": (100 - missing) / 200, "asked_synthetic_share": None},
         "warnings": ["ratio: 1:1 before, 3:1 now"],
+        "usual_samples": None,
         "metrics_on_real_cases": {"dice": 0.5, "dice_per_label": {"1": 0.4, "2": 0.6}},
     }
 

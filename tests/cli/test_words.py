@@ -33,8 +33,8 @@ command config cpu darker dataset dataset004 did difference dropped f finite fir
 for g0 gansynth harm has i is it kib labelled many may median mib more next nnunetv2 none not o on
 other others over page part parts predict predicted repeat report round same say second some started
 statistics study surroundings t tell than their these time times took tr train trained tuned turn
-two unlike used versions warning was went were will within without would x yet
-edema flair ill nnu-net t1
+two unlike used values versions warning was went were will within without would x yet
+differs likely edema flair ill nnu-net t1
 """
 """Words that say what they say anywhere; names of channels, labels and frameworks."""
 
