@@ -186,7 +186,7 @@ def test_the_same_import_again_changes_nothing_and_another_one_is_refused(root, 
     )
     assert "next: gansynth prepare nnunet:4 --root" in again.stderr
     assert run_cli(*typed, "--folds", 2).exit_code == 2
-    save(home / f"masks/{CASES[3]}.nii.gz", lesion(9))
+    save(home / f"masks/{CASES[3]}.nii.gz", lesion(4))
     assert "id 004 is taken, expected a free one" in run_cli(*typed).stderr
     for folder in ("images", "masks"):
         (home / folder / f"{CASES[0]}.nii.gz").unlink()
