@@ -142,6 +142,8 @@ from .testing import check_edit as check_edit
 from .testing import check_filter as check_filter
 from .testing import check_generator as check_generator
 from .testing import check_host as check_host
+from .testing import check_metric as check_metric
+from .testing import check_source as check_source
 from .testing import check_writer as check_writer
 from .testing.demonstration import demo as demo
 

@@ -7,7 +7,9 @@ They return a report of named checks instead of stopping at the first failure. A
 from gansynth.testing.case_readers import check_edit, check_filter
 from gansynth.testing.generators import check_generator
 from gansynth.testing.hosts import check_host
+from gansynth.testing.metrics import check_metric
 from gansynth.testing.report import Check, ConformanceReport
+from gansynth.testing.sources import check_source
 from gansynth.testing.toy import ToySource
 from gansynth.testing.writers import check_writer
 
@@ -19,5 +21,7 @@ __all__ = [
     "check_filter",
     "check_generator",
     "check_host",
+    "check_metric",
+    "check_source",
     "check_writer",
 ]

@@ -66,6 +66,9 @@ def test_a_generator_that_breaks_its_contract_is_exit_6_with_a_line_for_each_che
         (["means"], "3d: builds"),
         (["range", "--set", "crops=8"], "3d: learns"),
         (["elastic", "--kind", "edit"], "3d: edits"),
+        (["counts"], "3d: gives named numbers"),
+        (["hdf5"], "3d: writes, with the mark"),
+        (["example", "--data", "example:2d"], "opens"),
     ],
 )
 def test_a_plugin_that_keeps_its_contract_passes(toys, words, first, run_json):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,9 @@ from gansynth_cli.common import (
     then,
     with_output,
 )
+
+CHECKED = ("generator", "edit", "filter", "writer", "metric", "source", "host")
+"""Kinds of plugins that have a contract to check, in the order in which a name is looked up."""
 
 if TYPE_CHECKING:
     from gansynth.core.registry import Registry
@@ -92,7 +95,7 @@ def list_plugins(load: bool, out: Output) -> None:
     "check",
     epilog=examples(
         "gansynth plugins check cgan3d",
-        "gansynth plugins check cgan3d --set width=8 --steps 100 --json",
+        "gansynth plugins check nifti --kind source --data nifti:scans",
     ),
 )
 @click.argument("name", metavar="NAME")
@@ -106,55 +109,87 @@ def list_plugins(load: bool, out: Output) -> None:
 )
 @click.option(
     "--kind",
-    type=click.Choice(["generator", "edit", "filter", "writer"]),
+    type=click.Choice(CHECKED),
     help="What NAME is, where several plugins have it. [default: the first of these]",
 )
+@click.option("--data", metavar="KIND:WHERE", help="A data set of a source, to check it on.")
 @with_output
-def check(name: str, settings: dict[str, str], steps: int, kind: str | None, out: Output) -> None:
+def check(
+    name: str, settings: dict[str, str], steps: int, kind: str | None, data: str | None, out: Output
+) -> None:
     """Check a plugin against its contract, on toy data.
 
-    NAME is a generator, edit, filter, writer or host. --steps is for generators. A host that reads
-    only data of its own framework is checked on them, see gansynth.testing.check_host.
+    NAME is a generator, edit, filter, writer, metric, source or host. --steps is for generators. A
+    source is checked on --data, and its --set are those of --read. A host that reads only data of
+    its own framework is checked on them, see gansynth.testing.check_host.
     """
     from gansynth.core.registry import installed
 
     registry = installed()
-    kinds = ("generator", "edit", "filter", "writer", "host")
-    kind = kind or next((k for k in kinds if name in registry.loaders[f"{k}s"]), "generator")
-    from gansynth.hosts.host import Host
-    from gansynth.runtime.options import parse
-    from gansynth.testing import (
-        ToySource,
-        check_edit,
-        check_filter,
-        check_generator,
-        check_host,
-        check_writer,
-    )
-
-    cls = registry.load(f"{kind}s", name)
-    if kind == "host" and not issubclass(cls, Host):
+    kind = kind or next((k for k in CHECKED if name in registry.loaders[f"{k}s"]), "generator")
+    loaded = registry.load(f"{kind}s", name)
+    if (kind == "source") != (data is not None):
         raise UsageFault(
-            f"plugins check {name!r}: it is checked on its framework's data, from a test: "
-            "gansynth.testing.check_host(host, workspace=...)"
+            f"plugins check {name}: a source is checked on a data set, expected --data {name}:WHERE"
+            if data is None
+            else f"--data {data}: has no effect, a {kind} is checked on toy data; leave it out"
         )
-    refuse_unknown(settings, cls.Options.model_fields, of=name)
-    options = parse(cls.Options, settings).model_dump()
-    out.reporter.say(f"checking {name} on toy cases")
-    if kind == "host":
-        with TemporaryDirectory() as workspace:
-            report = check_host(cls(ToySource(3)), workspace=Path(workspace), settings=settings)
-    elif kind == "generator":
-        report = check_generator(cls, options=options, steps=steps)
+    out.reporter.say(f"checking {name} on {data or 'toy cases'}")
+    if data is not None:
+        report = _check_source(name, data, settings)
     else:
-        checks = {"edit": check_edit, "filter": check_filter, "writer": check_writer}
-        report = checks[kind](cls, options=options)
+        report = _check_class(kind, loaded, name, settings, steps)
     fitted = then("fit", name, "--data", "KIND:WHERE", "-o", f"runs/{name}")
     follows = [fitted] if report.passed and kind == "generator" else []
     out.result(report.to_json(), [*lines_of(report), *follows])
     if not report.passed:
         failed = ", ".join(check.name for check in report.failed)
         raise IntegrityFault(f"{name}: {len(report.failed)} check(s) failed: {failed}")
+
+
+def _check_source(name: str, data: str, read: dict[str, str]) -> ConformanceReport:
+    from gansynth.core.registry import installed
+    from gansynth.core.source import SourceRequest
+    from gansynth.testing import check_source
+
+    request = SourceRequest.parse(data, read=read)
+    if request.kind != name:
+        raise UsageFault(f"--data {data}: is read by {request.kind}, expected {name}:WHERE")
+    return check_source(installed().load("sources", name), request)
+
+
+def _check_class(
+    kind: str, cls: Any, name: str, settings: dict[str, str], steps: int
+) -> ConformanceReport:
+    from gansynth.hosts.host import Host
+    from gansynth.runtime.options import SetOptions, parse
+    from gansynth.testing import (
+        ToySource,
+        check_edit,
+        check_filter,
+        check_generator,
+        check_host,
+        check_metric,
+        check_writer,
+    )
+
+    if kind == "host" and not issubclass(cls, Host):
+        raise UsageFault(
+            f"plugins check {name!r}: it is checked on its framework's data, from a test: "
+            "gansynth.testing.check_host(host, workspace=...)"
+        )
+    model = getattr(cls, "Options", SetOptions)  # a metric has none
+    refuse_unknown(settings, model.model_fields, of=name)
+    options = parse(model, settings).model_dump()
+    if kind == "host":
+        with TemporaryDirectory() as workspace:
+            return check_host(cls(ToySource(3)), workspace=Path(workspace), settings=settings)
+    if kind == "generator":
+        return check_generator(cls, options=options, steps=steps)
+    if kind == "metric":
+        return check_metric(cls)
+    checks = {"edit": check_edit, "filter": check_filter, "writer": check_writer}
+    return checks[kind](cls, options=options)
 
 
 @command.command(
