@@ -214,7 +214,9 @@ OTHERS = PLAIN.but(
 def test_a_training_with_another_sample_request_or_of_an_earlier_version_does_not_resume():
     one, other = (describe_session(request, None) for request in (PLAIN, OTHERS))
     check_same(Path("out"), one, one)
-    says = r"conditions unset, not .*; lesions unset, not .*; weights unset, not .*; filters \[\], not"
+    says = (
+        r"conditions unset, not .*; lesions unset, not .*; weights unset, not .*; filters \[\], not"
+    )
     with pytest.raises(UsageFault, match=says):
         check_same(Path("out"), one, other)
     with pytest.raises(UsageFault, match="an earlier version of gansynth; finish it with that, or"):
