@@ -88,7 +88,9 @@ def in_phantoms(folder: Path) -> Task:
     assert f"`{words}`" in README
     Task("", 0, folder)(words)
     raw = folder / "phantoms" / "nnunet" / "nnUNet_raw" / "Dataset999_Phantom"
-    shutil.copytree(raw / "imagesTr", folder / "phantoms" / "scans")
+    (folder / "phantoms" / "scans").mkdir()
+    for image in (raw / "imagesTr").glob("phantom_000_*"):
+        shutil.copy(image, folder / "phantoms" / "scans")
     return Task("", 0, folder / "phantoms")
 
 
