@@ -138,18 +138,22 @@ class Detector(Protocol):
 
 
 def detector(name: str) -> Detector:
-    """Return a detector by name; its library is imported, which raises EnvironmentFault."""
-    return cast(Detector, importlib.import_module(DETECTORS[name].module))
+    """Return a detector by name, whose library is imported.
 
-
-def import_library(name: str) -> Any:
-    """Import a supported release of a library, also with a CPU build of torch."""
+    Raises:
+        EnvironmentFault: the library is missing, or of another release.
+    """
     library, found = DETECTORS[name], version_of(name)
     if not library.supports(found or ""):
         raise EnvironmentFault(
             f"--detector {name}: {f'version {found}' if found else 'not installed'}, expected "
             f"{library.releases}: internals differ between releases; {extra_hint(library.extra)}"
         )
+    return cast(Detector, importlib.import_module(library.module))
+
+
+def import_library(name: str) -> Any:
+    """Import a library, also with a CPU build of torch."""
     from gansynth.runtime import torchvision_compat
 
     torchvision_compat.apply()

@@ -69,7 +69,11 @@ def organs(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("data", "kind"), [(organs, "organs"), (lambda to: f"yolo:{toy_yolo(to)}", "boxes")]
+    ("data", "kind"),
+    [
+        (organs, "organs"),
+        pytest.param(lambda to: f"yolo:{toy_yolo(to)}", "boxes", marks=pytest.mark.extra("yolo")),
+    ],
 )
 def test_where_no_gain_is_to_be_expected_no_sample_is_drawn(run_cli, data, kind):
     named = data(Path("data"))

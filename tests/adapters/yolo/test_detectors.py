@@ -11,7 +11,7 @@ import gansynth_yolo
 from gansynth.core.ratio import Ratio
 from gansynth.hosts.mixer import MixerConfig
 from gansynth.runtime.errors import EnvironmentFault, TrainingFault
-from gansynth_yolo.detectors import DETECTORS, import_library
+from gansynth_yolo.detectors import DETECTORS, detector
 from gansynth_yolo.mirror import mirror
 from gansynth_yolo.mixed import EpochSlots
 from tests.adapters.yolo.conftest import fill_bank
@@ -168,7 +168,7 @@ def test_a_detector_that_is_missing_or_of_another_release_is_refused(monkeypatch
     for name, library in DETECTORS.items():
         cure = rf"{re.escape(library.releases)}: .*pip install '\.\[{library.extra}\]'"
         with pytest.raises(EnvironmentFault, match=f"{state}, expected {cure}"):
-            import_library(name)
+            detector(name)
 
 
 def test_each_epoch_has_exactly_the_ratio_and_partners_have_it_on_average(done):
@@ -284,7 +284,7 @@ def test_libreyolo_begins_with_the_weights_it_is_given(tmp_path):
 @needs("libreyolo")
 def test_real_images_come_as_libreyolo_reads_them_and_boxes_are_of_the_same_draw(tmp_path):
     libre = Toy(tmp_path, "libreyolo", samples=40)
-    import_library("libreyolo")  # also with a CPU build of torch
+    detector("libreyolo")  # also with a CPU build of torch
     from libreyolo.data.dataset import YOLODataset
 
     from gansynth_yolo.libre import EvenBatchSampler, MixedLibreDataset
@@ -317,7 +317,7 @@ def test_real_images_come_as_libreyolo_reads_them_and_boxes_are_of_the_same_draw
 
 @needs("libreyolo")
 def test_weights_that_a_kill_has_damaged_are_replaced_by_their_copy(tmp_path):
-    import_library("libreyolo")
+    detector("libreyolo")
     import torch
 
     from gansynth_yolo import libre
