@@ -102,7 +102,7 @@ def write_layout(
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for name, column in lists.items():
-            replace_text(folder / name, "".join(f"{_listable(path)}\n" for path in column))
+            replace_text(folder / name, list_text(column))
         replace_text(folder / TRAIN, _config_text(config, differing))
     return sorted(differing)
 
@@ -137,14 +137,16 @@ def file_names(source: DeepMedicSource) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _listable(path: str) -> str:
-    encodable = path.encode("utf-8", "replace").decode() == path
-    if not encodable or path.splitlines() != [path] or path != path.strip():
-        raise UsageFault(
-            f"{path!r}: DeepMedic's lists have one path per line, expected UTF-8 without line "
-            "breaks or a space at the end; rename the file or folder"
-        )
-    return path
+def list_text(paths: Sequence[str]) -> str:
+    """Return the text of a list of DeepMedic; UsageFault: a path that no line can hold."""
+    for path in paths:
+        encodable = path.encode("utf-8", "replace").decode() == path
+        if not encodable or path.splitlines() != [path] or path != path.strip():
+            raise UsageFault(
+                f"{path!r}: DeepMedic's lists have one path per line, expected UTF-8 without line "
+                "breaks or a space at the end; rename the file or folder"
+            )
+    return "".join(f"{path}\n" for path in paths)
 
 
 def _absolute(config: TrainConfig, value: Any) -> Any:

@@ -15,6 +15,7 @@ from gansynth.hosts.prediction import PredictJob, raw_files, volume_name
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import disk_errors, replace_text
 from gansynth.sampling.run_source import open_source
+from gansynth_deepmedic.layout import list_text
 from gansynth_deepmedic.program import checkpoint_in, find_program, run_test
 
 SESSION, LOG = "predict", "gansynth_prediction.log"
@@ -66,10 +67,10 @@ def write_test(home: Path, rows: list[list[Path]], settings: Mapping[str, Any]) 
     lists = []
     for number, column in enumerate(zip(*rows, strict=True)):
         path = home / f"channel_{number}.cfg"
-        replace_text(path, "".join(f"{file}\n" for file in column))
+        replace_text(path, list_text([str(file) for file in column]))
         lists.append(str(path))
     names = home / "names.cfg"
-    replace_text(names, "".join(f"{number}.nii.gz\n" for number in range(len(rows))))
+    replace_text(names, list_text([f"{number}.nii.gz" for number in range(len(rows))]))
     values: dict[str, Any] = {
         "sessionName": SESSION,
         "folderForOutput": str(home),

@@ -17,12 +17,11 @@ from gansynth.core.registry import installed
 from gansynth.core.requests.hosts import ImportRequest
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.core.synthetic import real_file
-from gansynth.data.case_writer import write_volume
+from gansynth.data.case_writer import affine_of, write_volume
 from gansynth.data.folds import grouped_splits
 from gansynth.data.nifti import VolumeSource
 from gansynth.data.read_options import OF_ARRAYS, VolumeOptions, options_of, refuse_idle_read
 from gansynth.hosts.commands import CommandReport
-from gansynth.hosts.prediction import THICKNESS
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import (
     disk_errors,
@@ -240,9 +239,8 @@ class _RawWriter:
             image, labels = ((), source.label_map(truth)[0]) if images_copied else stored.arrays()
             affine = stored.affine
         else:
-            read, spacing = source.load(case), source.schema.spacing[::-1]
+            read, affine = source.load(case), affine_of(source.schema.spacing)
             image, labels = read.image, read.labels
-            affine = np.diag([*spacing, *[THICKNESS] * (3 - len(spacing)), 1.0])
         if labels is None or affine is None:
             raise DataFault(f"{source.name}: case {case!r}: no label map, nnU-Net needs one")
         table = np.zeros(max(self.numbers) + 1, np.uint8 if len(self.numbers) < 256 else np.int16)

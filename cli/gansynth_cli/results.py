@@ -11,7 +11,7 @@ from statistics import mean
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from gansynth_cli.common import Hint, again, table, then
+from gansynth_cli.common import Hint, table, then
 
 if TYPE_CHECKING:
     from gansynth.core.source import SourceRequest
@@ -42,8 +42,6 @@ def way_to_nnunet(request: SourceRequest) -> Hint:
     """Return the command that makes a data set of nnU-Net of other data."""
     from gansynth.data.read_options import import_command
 
-    if request.kind == "nnunet-raw":  # it is one
-        return then("prepare", f"nnunet:{request.where}", *again(root=request.root))
     return Hint(f"next: {import_command(request, 'nnunet:500')}")
 
 

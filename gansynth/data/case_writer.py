@@ -21,6 +21,10 @@ from gansynth.core.writer import Item, Writer
 from gansynth.data.listing import FILE
 from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_atomic
 
+THICKNESS = 999.0
+"""Millimetres of a picture's third axis, as nnU-Net's own reader of pictures says: it must be the
+longest, so that nnU-Net trains across the other two."""
+
 
 def write_prediction(
     source: CaseSource, case_id: str, labels: LabelArray, folder: Path, *, encode: bool = True
@@ -52,6 +56,12 @@ def write_prediction(
 def file_name(case_id: str) -> str:
     """A case's name as files may be called."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", case_id)
+
+
+def affine_of(spacing: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the affine of a picture (H, W) or volume (D, H, W), in millimetres."""
+    sides = [*reversed(spacing), *[THICKNESS] * (3 - len(spacing))]
+    return np.diag([*sides, 1.0])
 
 
 def write_volume(

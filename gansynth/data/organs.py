@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gansynth.core.geometry import Matrix, centroid, mask_of
@@ -26,9 +28,9 @@ def organ_labels(source: CaseSource) -> tuple[str, ...]:
     ids, schema = source.train_ids, source.schema
     if len(ids) < FEWEST or not schema.foreground:
         return ()
-    chosen = np.linspace(0, len(ids) - 1, min(CASES, len(ids))).astype(int)
+    chosen = evenly_chosen(ids)
     seen: dict[int, list[tuple[float, ...]]] = {value: [] for value in schema.foreground}
-    for case in (source.load(ids[number]) for number in chosen):
+    for case in map(source.load, chosen):
         for value in schema.foreground:
             mask = np.asarray(False) if case.labels is None else mask_of(case.labels, (value,))
             if mask.any():
@@ -40,6 +42,12 @@ def organ_labels(source: CaseSource) -> tuple[str, ...]:
         for name, value in schema.labels.items()
         if len(seen.get(value, ())) >= least and _alike(np.array(seen[value]))
     )
+
+
+def evenly_chosen(ids: Sequence[str]) -> list[str]:
+    """Return ``CASES`` cases at equal distances, or all if there are fewer."""
+    numbers = np.linspace(0, len(ids) - 1, min(CASES, len(ids))).astype(int)
+    return [ids[number] for number in numbers]
 
 
 def _alike(rows: Matrix) -> bool:

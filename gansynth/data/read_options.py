@@ -302,9 +302,16 @@ class VolumeOptions(CaseOptions):
 
 
 def import_command(request: SourceRequest, target: str) -> str:
-    """Return the command that makes a data set of a host, ``HOST:WHERE``, of other data."""
+    """Return the command that makes a data set of a host, ``HOST:WHERE``, of other data.
+
+    The host's own raw data set, of the kind ``HOST-raw``, is prepared where it is.
+    """
     from gansynth.core.registry import installed
 
+    host = target.partition(":")[0]
+    if request.kind == f"{host}-raw":
+        typed = ["gansynth", "prepare", f"{host}:{request.where}"]
+        return shlex.join(typed + (["--root", request.root] if request.root else []))
     known = installed()
     opener = known.load("sources", request.kind) if request.kind in known.names("sources") else None
     idle = OF_ARRAYS if opener and type(options_of(opener, request)) is VolumeOptions else ()

@@ -20,6 +20,7 @@ from gansynth.fitting.label_report import warn_of_label_maps
 from gansynth.hosts.dry_run import (
     harm_lines,
     plan_training,
+    planned_data,
     time_of,
     timed_sampler,
     will_it_harm,
@@ -132,13 +133,18 @@ predict = function_of(PredictRequest, run_predict, "predict")
 
 
 def run_augment(
-    request: AugmentRequest, reporter: Reporter | None = None, *, control: bool = False
+    request: AugmentRequest,
+    reporter: Reporter | None = None,
+    *,
+    control: bool = False,
+    timed: bool = True,
 ) -> Augmented:
     """Train, export, or plan it.
 
     Args:
         reporter: in place of the request's.
         control: whether it is the training without samples of a comparison.
+        timed: whether a dry run measures how long the target trains, which may take a minute.
 
     Raises:
         GansynthError: typed by cause; missing samples are in the result.
@@ -179,7 +185,7 @@ def run_augment(
         return Augmented(adapter, _export(adapter, request))
     if (why := why_cpu(request.device)) is not None:
         reporter.say(why)
-    return _train(adapter, request)
+    return _train(adapter, request, timed=timed)
 
 
 def _plan_unprepared(decision: Decision) -> dict[str, Any]:
@@ -202,14 +208,9 @@ def _plan_all(request: AugmentRequest, fit: FitRequest) -> Augmented:
     alone = request.but(*OF_SAMPLES, "schedule", "compare", "out", ratio="1:0", set=settings)
     adapter = cls(open_resolved(data_of(alone)[0], by_user=True))
     adapter.validate()
-    training, source = adapter.opened(alone), adapter.source
+    training = adapter.opened(alone)
     document = {
-        "dry_run": True,
-        "target": adapter.name,
-        "data": source.name,
-        "fold": source.request.fold,
-        "training_cases": len(source.train_ids),
-        "held_out_cases": len(source.held_out_ids),
+        **planned_data(adapter),
         "ratio": request.ratio,
         f"{adapter.unit}s": training.total,
         **planned_fit(fit),
@@ -232,13 +233,13 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     for name in ("without", "with"):
         own = {place: f"{settings[place]}/{name}"} if place in settings else {}
         arms[name] = request.but("compare", "out", set={**settings, **own})
-    planned = run_augment(arms["with"].but(dry_run=True), NullReporter())
+    planned = run_augment(arms["with"].but(dry_run=True), NullReporter(), timed=False)
     assert planned.adapter is not None, "its request is whole"
     longer = {**arms["without"].set, **as_long(planned.adapter, request.set, request.mix)}
     left_out = {*OF_SAMPLES, "schedule"} - {"generator"}  # whose data it may be
     arms["without"] = arms["without"].but(*left_out, ratio="1:0", set=longer)
     before = arms["without"].but(dry_run=True)
-    run_augment(before, NullReporter(), control=True)  # before either trains
+    run_augment(before, NullReporter(), control=True, timed=False)  # before either trains
     for line in harm_lines(planned.document):
         reporter.say(line)
     done = run_augment(arms["with"], reporter)
@@ -269,7 +270,7 @@ def as_long(adapter: Framework, own: Mapping[str, str], mix: Mix) -> dict[str, s
     return {} if mixed == real else {option: str(round(int(length) * real / mixed))}
 
 
-def _train(adapter: Framework, request: AugmentRequest) -> Augmented:
+def _train(adapter: Framework, request: AugmentRequest, *, timed: bool) -> Augmented:
     reporter = adapter.reporter
     adapter.validate()
     adapter.check(request)
@@ -280,7 +281,8 @@ def _train(adapter: Framework, request: AugmentRequest) -> Augmented:
     folder = adapter.training_folder(request)
     adapter.check_drawing(request)  # also for a host whose ``check`` does not
     if request.dry_run:
-        return Augmented(adapter, plan_training(adapter, request, folder))
+        hours = time_of(adapter, request, folder) if timed else {}
+        return Augmented(adapter, plan_training(adapter, request, folder, hours))
     if folder.finished:
         reporter.say(f"the training {folder}")
     if request.mix.synthetic and not folder.finished:

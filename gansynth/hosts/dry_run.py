@@ -32,20 +32,19 @@ CEILING = (
 
 
 def plan_training(
-    adapter: Framework, request: AugmentRequest, folder: TrainingFolder
+    adapter: Framework, request: AugmentRequest, folder: TrainingFolder, hours: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return a dry run's report of what ``start`` would do, once ``check`` has passed."""
-    source, drawn = adapter.source, adapter.samples_drawn(request)
+    """Return a dry run's report of what ``start`` would do, once ``check`` has passed.
+
+    Args:
+        hours: what ``time_of`` has measured.
+    """
+    drawn = adapter.samples_drawn(request)
     sampler, each = None, 0.0
     if request.mix.synthetic and request.bank is None:
         sampler, each = timed_sampler(adapter, request)
     return {
-        "dry_run": True,
-        "target": adapter.name,
-        "data": source.name,
-        "fold": source.request.fold,
-        "training_cases": len(source.train_ids),
-        "held_out_cases": len(source.held_out_ids),
+        **planned_data(adapter),
         "generator": None if request.run is None else str(request.run),
         "ratio": str(request.mix.ratio),
         "schedule": str(request.mix.schedule),
@@ -56,7 +55,7 @@ def plan_training(
         **_planned_bank(adapter, request, drawn, each),
         **planned_filters(request.run, request.samples.filters),
         **adapter.planned(request),
-        **time_of(adapter, request, folder),
+        **hours,
         "settings": dict(request.set),
         "host_options": list(request.options),
         "leakage": claim(find_sample_source(request).lineage)
@@ -66,6 +65,19 @@ def plan_training(
             **will_it_harm(adapter, request, sampler),
             "real_alone": real_alone(adapter, request),
         },
+    }
+
+
+def planned_data(adapter: Framework) -> dict[str, Any]:
+    """Return what a dry run says of the target and its data."""
+    source = adapter.source
+    return {
+        "dry_run": True,
+        "target": adapter.name,
+        "data": source.name,
+        "fold": source.request.fold,
+        "training_cases": len(source.train_ids),
+        "held_out_cases": len(source.held_out_ids),
     }
 
 

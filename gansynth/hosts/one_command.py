@@ -22,11 +22,12 @@ from gansynth.core.requests.sections import ReadWords
 from gansynth.core.run_folder import read_manifest
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.connected_components import parts
-from gansynth.data.organs import CASES
+from gansynth.data.organs import evenly_chosen
 from gansynth.data.read_options import import_command
 from gansynth.fitting.api import run_fit
 from gansynth.hosts.choices import Choice
 from gansynth.hosts.host import framework
+from gansynth.hosts.study_plan import subjects_of
 from gansynth.hosts.suggestion import RULES, Contents, Rule, contents_of
 from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.progress import Reporter
@@ -65,9 +66,9 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
             preparation |= choice.prepare
     source, prepare = _prepared(decided, preparation)
     found = contents_of(source)
-    reporter.say(describe(source, found))
-    cases = (*source.train_ids, *source.held_out_ids)
-    if len({source.header(case).subject for case in cases}) == len(cases):
+    subjects = len(subjects_of(source))
+    reporter.say(describe(source, found, subjects))
+    if subjects == len(source.train_ids) + len(source.held_out_ids):
         reporter.warn("every case is a subject of its own; name subjects with --subjects")
     rule = RULES[found.kind]
     ratio, why = rule.ratio, f"the data are {rule.data} ({rule.evidence})"
@@ -184,14 +185,13 @@ def _prepared(decided: _Decided, preparation: Mapping[str, str]) -> tuple[CaseSo
     return open_source(asked), ""
 
 
-def describe(source: CaseSource, found: Contents) -> str:
+def describe(source: CaseSource, found: Contents, subjects: int) -> str:
     """Return in a line how many cases there are, and what is in them.
 
     Raises:
         UsageFault: neither label maps nor boxes.
     """
     schema, ids = source.schema, source.train_ids
-    subjects = len({source.header(case).subject for case in (*ids, *source.held_out_ids)})
     line = (
         f"{source.name}: {len(ids) + len(source.held_out_ids)} cases of {subjects} subject(s), "
         f"{len(ids)} of them to train on"
@@ -215,11 +215,10 @@ def describe(source: CaseSource, found: Contents) -> str:
 
 
 def _lesion_counts(source: CaseSource, lesions: Sequence[str]) -> list[int]:
-    ids, values = source.train_ids, [source.schema.labels[name] for name in lesions]
-    chosen = np.linspace(0, len(ids) - 1, min(CASES, len(ids))).astype(int)
+    values = [source.schema.labels[name] for name in lesions]
     counts = []
-    for number in chosen:
-        labels = source.load(ids[number]).labels
+    for case in evenly_chosen(source.train_ids):
+        labels = source.load(case).labels
         if labels is not None:
             counts.append(len(parts(labels, source.schema, values)))
     return counts

@@ -11,7 +11,7 @@ import numpy as np
 
 from gansynth.core.schema import LabelArray
 from gansynth.core.source import CaseSource
-from gansynth.data.case_writer import ENDING, file_name, write_prediction, write_volume
+from gansynth.data.case_writer import ENDING, affine_of, file_name, write_prediction, write_volume
 from gansynth.data.images import open_images
 from gansynth.data.nifti import VolumeSource
 from gansynth.hosts import record
@@ -21,9 +21,6 @@ from gansynth.runtime.progress import Reporter
 from gansynth.runtime.version import __version__
 
 FILE = "gansynth_prediction.json"  # what predicted the files beside it
-THICKNESS = 999.0
-"""Millimetres of a picture's third axis, as nnU-Net's own reader of pictures says: it must be the
-longest, so that nnU-Net trains across the other two."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,7 @@ def write_labels(source: CaseSource, case: str, labels: LabelArray, folder: Path
         DataFault: the case is of no file. EnvironmentFault: the disk refuses.
     """
     stored = source.files(case)
-    known = stored is not None and set(stored.numbers) >= set(map(int, set(labels.flat)))
+    known = stored is not None and set(np.unique(labels).tolist()) <= set(stored.numbers)
     written = write_prediction(source, case, labels, folder, encode=known)
     if written is None:
         raise DataFault(
@@ -150,8 +147,7 @@ def raw_files(source: CaseSource, case: str, channels: int, scratch: Path) -> li
         assert stored.affine is not None
         image, affine = stored.arrays()[0], stored.affine
     else:  # as it is imported: a picture is a volume of one slice
-        image, spacing = source.load(case).image, source.schema.spacing[::-1]
-        affine = np.diag([*spacing, *[THICKNESS] * (3 - len(spacing)), 1.0])
+        image, affine = source.load(case).image, affine_of(source.schema.spacing)
     if len(image) != channels:
         raise DataFault(f"{source.name}: {case}: {len(image)} channel(s), expected {channels}")
     files = [scratch / f"image_{number:04d}{ENDING}" for number in range(channels)]
