@@ -298,10 +298,10 @@ class NnunetAdapter(Framework):
         then += [*training.words, *request.options]
         return {"settings_file": str(file.absolute()), "then": " ".join(then)}
 
-    def time_of(self, request: AugmentRequest) -> Mapping[str, Any]:
+    def time_of(self, alone: AugmentRequest) -> Mapping[str, Any]:
         from gansynth_nnunet.timing import time_of
 
-        training = self.opened(request)
+        training = self.opened(alone)
         source, options = training.source, training.options
         asked = {
             "dataset": source.dataset,

@@ -8,12 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.ratio import Ratio
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.fit import FitRequest
-from gansynth.core.requests.hosts import AugmentRequest, BankWords, HostData, PredictRequest
+from gansynth.core.requests.hosts import AugmentRequest, HostData, PredictRequest
 from gansynth.core.requests.sections import ReadWords, SampleWords
-from gansynth.core.schedule import Mix
 from gansynth.core.source import SourceRequest
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.fitting.label_report import warn_of_label_maps
@@ -31,6 +29,7 @@ from gansynth.hosts.prediction import PredictJob, find_result, newest_session
 from gansynth.hosts.record import TrainingFolder, TrainingResult
 from gansynth.hosts.sample_source import warn_of_neighbours
 from gansynth.hosts.study_plan import plan_text
+from gansynth.hosts.timing import OF_SAMPLES, as_long_alone
 from gansynth.metrics.segmentation.evaluation import compared
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault, refuse_unknown
@@ -45,13 +44,6 @@ ONE_PAIR = (
     "gansynth benchmark measures it, by this plan"
 )
 READING = tuple(name for name in ReadWords.words() if name != "synthetic_source")
-MANY = 1_000_000  # steps, to compare the lengths of epochs
-OF_SAMPLES = (
-    *BankWords.words(),
-    *SampleWords.words(),
-    *("augment_synthetic", "device"),
-)
-"""Fields about samples."""
 WRITING = (
     *HostData.words(),
     *READING,
@@ -204,8 +196,8 @@ def _plan_unprepared(decision: Decision) -> dict[str, Any]:
 def _plan_all(request: AugmentRequest, fit: FitRequest) -> Augmented:
     """Plan a fit, and the training after it by one on real cases alone, which takes as long."""
     cls = framework(request.target)
-    settings = host_settings(cls, request.set, request.out)
-    alone = request.but(*OF_SAMPLES, "schedule", "compare", "out", ratio="1:0", set=settings)
+    request = request.but("out", set=host_settings(cls, request.set, request.out))
+    alone = request.but(*OF_SAMPLES, "schedule", "compare", ratio="1:0")
     adapter = cls(open_resolved(data_of(alone)[0], by_user=True))
     adapter.validate()
     training = adapter.opened(alone)
@@ -214,7 +206,7 @@ def _plan_all(request: AugmentRequest, fit: FitRequest) -> Augmented:
         "ratio": request.ratio,
         f"{adapter.unit}s": training.total,
         **planned_fit(fit),
-        **time_of(adapter, alone, TrainingFolder(training.output, 0, training.total)),
+        **time_of(adapter, request, TrainingFolder(training.output, 0, training.total)),
         "settings": dict(request.set),
     }
     return Augmented(adapter, document)
@@ -235,9 +227,7 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
         arms[name] = request.but("compare", "out", set={**settings, **own})
     planned = run_augment(arms["with"].but(dry_run=True), NullReporter(), timed=False)
     assert planned.adapter is not None, "its request is whole"
-    longer = {**arms["without"].set, **as_long(planned.adapter, request.set, request.mix)}
-    left_out = {*OF_SAMPLES, "schedule"} - {"generator"}  # whose data it may be
-    arms["without"] = arms["without"].but(*left_out, ratio="1:0", set=longer)
+    arms["without"] = as_long_alone(request, planned.adapter, arms["without"].set)
     before = arms["without"].but(dry_run=True)
     run_augment(before, NullReporter(), control=True, timed=False)  # before either trains
     for line in harm_lines(planned.document):
@@ -252,22 +242,6 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
         *(arm.document.get("metrics_on_real_cases", {}) for arm in (done, control))
     )
     return replace(done, document={**document, "plan": plan}, control=control)
-
-
-def as_long(adapter: Framework, own: Mapping[str, str], mix: Mix) -> dict[str, str]:
-    """Return the length in which real cases alone take as many steps as with samples.
-
-    Epochs of a detector are longer with samples; where all are equally long, nothing is set.
-    """
-    option = adapter.length_option
-    usual = adapter.Options.model_fields.get(option)
-    length = own.get(option, usual and usual.default)
-    if length is None:
-        return {}
-    mixes = [Mix(mix.ratio), Mix(Ratio(1, 0))]
-    lengths = adapter.lasting(MANY, mixes, own, len(adapter.source.train_ids))
-    mixed, real = (int(found.get(option, 1)) for found in lengths)
-    return {} if mixed == real else {option: str(round(int(length) * real / mixed))}
 
 
 def _train(adapter: Framework, request: AugmentRequest, *, timed: bool) -> Augmented:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -17,6 +18,7 @@ from gansynth.core.requests.sections import SampleWords
 from gansynth.hosts.host import Framework
 from gansynth.hosts.record import TrainingFolder
 from gansynth.hosts.sample_source import find_sample_source
+from gansynth.hosts.timing import as_long_alone, pace_of
 from gansynth.runtime.errors import GansynthError
 from gansynth.sampling.filters.fitted import planned_filters
 
@@ -84,13 +86,22 @@ def planned_data(adapter: Framework) -> dict[str, Any]:
 def time_of(
     adapter: Framework, request: AugmentRequest, folder: TrainingFolder
 ) -> Mapping[str, Any]:
-    """Return the hours of a training, and what else was measured of it; 0 for a finished one."""
+    """Return the hours of a training, and what else was measured of it; 0 for a finished one.
+
+    Drawing a sample is timed apart: a training on real cases alone of as many steps is timed.
+    """
     if folder.finished:
         return {"training_hours": 0}
-    return adapter.time_of(request) or {
-        "training_hours": f"not known: {adapter.name} is not run. gansynth benchmark --dry-run "
-        "measures a training"
-    }
+    alone = as_long_alone(request, adapter, request.set).but("dry_run", "generator")
+    adapter = copy.copy(adapter)  # the other's samples are checked already
+    return (
+        adapter.time_of(alone)
+        or pace_of(adapter, alone)
+        or {
+            "training_hours": f"not known: {adapter.name} did not begin to train soon enough. "
+            "gansynth benchmark --dry-run measures a whole training"
+        }
+    )
 
 
 def _planned_bank(

@@ -360,11 +360,11 @@ class Framework(Adapter):
         host.open_training()
         return host
 
-    def time_of(self, request: AugmentRequest) -> Mapping[str, Any]:
-        """Return the hours of a training on this machine, measured on some steps; optional.
+    def time_of(self, alone: AugmentRequest) -> Mapping[str, Any]:
+        """Return the hours of a training on real cases alone, measured on some steps; optional.
 
         Returns:
-            ``training_hours``, and whatever else was measured; empty if it is not known.
+            ``training_hours``, and whatever else was measured; empty: a training is begun.
         """
         return {}
 

@@ -97,17 +97,22 @@ class TrainingDisplay:
             self.close()
 
 
+def opened_for(training: ApartTraining) -> Any:
+    """Return the target framework, opened for the data of a training."""
+    from gansynth.core.registry import installed
+    from gansynth.core.source import SourceRequest
+    from gansynth.sampling.run_source import open_source
+
+    source = open_source(SourceRequest(**training.source))
+    return installed().host(training.request.target)(source)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Train and return the exit code; a line on stderr explains a failure."""
 
     def work() -> None:
-        from gansynth.core.registry import installed
-        from gansynth.core.source import SourceRequest
-        from gansynth.sampling.run_source import open_source
-
         training = ApartTraining.from_json(read_json(Path(arguments[0])))
-        source = open_source(SourceRequest(**training.source))
-        host: Any = installed().host(training.request.target)(source)
+        host = opened_for(training)
         if training.held_out:
             host.held_out = training.held_out
         host.handed_over = training.folder

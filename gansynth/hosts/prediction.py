@@ -64,6 +64,10 @@ class PredictJob:
 
     def begin(self, **about: Any) -> None:
         """Make the folder, and write what predicts; EnvironmentFault: the disk refuses."""
+        if (self.out / FILE).is_file():
+            self.reporter.say(
+                f"{self.out}: holds an earlier prediction; files of the same names are replaced"
+            )
         with disk_errors(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
         document = {"gansynth": __version__, "trained_in": str(self.folder), **about}

@@ -350,12 +350,14 @@ def compare_with_training(
     except DataFault as fault:
         words = f"lesions: not compared: {fault}"
         rows.append({"name": "lesions", "needed": True, "finding": UNCLEAR, "words": words})
-    lines = [f"{len(samples)} samples beside {len(comparison.real)} training cases"]
+    cases = len({case.id for case in comparison.real})
+    beside = f"{len(comparison.real)} real images, cut from {cases} training case(s)"
     return {
         "samples": len(samples),
-        "training_cases": len(comparison.real),
+        "real_images": len(comparison.real),
+        "training_cases": cases,
         "figures": rows,
-        "lines": [*lines, *(row["words"] for row in rows)],
+        "lines": [f"{len(samples)} samples beside {beside}", *(row["words"] for row in rows)],
         "answer": answer_of(rows),
     }
 

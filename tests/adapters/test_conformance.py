@@ -17,7 +17,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, case_record, lineage_of
-from gansynth.hosts import dry_run
+from gansynth.hosts import api, dry_run
 from gansynth.hosts.host import framework
 from gansynth.hosts.mixer import MixerConfig
 from gansynth.runtime import processes
@@ -27,7 +27,6 @@ from gansynth.sampling import evaluation_data
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
-from gansynth_nnunet.adapter import NnunetAdapter
 from tests.adapters.kits import COMMANDED, HOSTS, MARK, Kit, command, kit_of
 from tests.conftest import content
 from tests.disks import files_of_at_most
@@ -44,7 +43,7 @@ def idle() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "run", started)
-        patch.setattr(NnunetAdapter, "time_of", lambda *_: {})
+        patch.setattr(api, "time_of", lambda *_: {"training_hours": 1.5})
         patch.setattr(ProducerSupervisor, "__init__", started)
         patch.setattr(evaluation_data, "DRAWN", evaluation_data.FEWEST)
         yield
@@ -280,7 +279,7 @@ def test_a_dry_run_says_what_the_run_would_do_and_how_long_drawing_takes(planned
     assert found["leakage"].startswith("none")
     more = ("synthetic_draws", "seconds_per_sample", "seconds_before_training", "bank_bytes")
     assert min(found[key] for key in more) > 0
-    assert "not known" in found["training_hours"]
+    assert found["training_hours"] == 1.5
     told = f"as {kit.run} was fitted: data {asked['kind']}:{asked['where']}"
     assert told in result.stderr
     assert "fold 0" in result.stderr

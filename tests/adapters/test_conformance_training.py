@@ -19,7 +19,7 @@ from gansynth.bank.reader import BankReader
 from gansynth.bank.training_bank import TrainingBank
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import case_content, lineage_of
-from gansynth.hosts import dry_run
+from gansynth.hosts import api, dry_run
 from gansynth.hosts.host import framework
 from gansynth.runtime.files import read_nifti
 from gansynth.sampling.run import locked
@@ -44,7 +44,7 @@ def idle() -> Iterator[None]:
     """Dry runs do not compare samples with training cases, which takes longer than a training."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dry_run, "will_it_harm", lambda *_: {"lines": []})
-        patch.setattr(dry_run, "time_of", lambda *_: {})
+        patch.setattr(api, "time_of", lambda *_: {})
         yield
 
 

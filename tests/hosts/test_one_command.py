@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gansynth.hosts import dry_run
+from gansynth.hosts import api, dry_run
 from gansynth.hosts.suggestion import RULES
-from gansynth_nnunet.adapter import NnunetAdapter
 from tests.conftest import content, save_nifti
 from tests.flat_sets import pictures
 from tests.yolo_sets import toy_yolo
@@ -21,7 +20,7 @@ def here(tmp_path, monkeypatch) -> None:
     """In an empty folder, where dry runs neither compare samples nor time a framework."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(dry_run, "will_it_harm", lambda *_: {"lines": []})
-    monkeypatch.setattr(NnunetAdapter, "time_of", lambda *_: {"training_hours": 2.5})
+    monkeypatch.setattr(api, "time_of", lambda *_: {"training_hours": 2.5})
 
 
 def test_data_alone_are_trained_on_and_typed_again_nothing_is_done_twice(run_cli):
@@ -95,6 +94,27 @@ def test_where_no_gain_is_to_be_expected_no_sample_is_drawn(run_cli, data, kind)
 )
 def test_too_little_is_refused_with_a_way_out(refuse, words, says):
     refuse("augment", *words, code=2, says=says)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "data",
+    [
+        lambda to: f"pictures:{pictures(to).where}",
+        pytest.param(lambda to: f"yolo:{toy_yolo(to)}", marks=pytest.mark.extra("yolo")),
+    ],
+)
+def test_a_dry_run_times_the_beginning_of_a_training_and_leaves_nothing(run_cli, data, monkeypatch):
+    monkeypatch.setattr(api, "time_of", dry_run.time_of)
+    named, folder = data(Path("data").absolute()), Path("empty")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    plans = [
+        json.loads(run_cli("augment", named, "--dry-run", "--json", *length).stdout)
+        for length in ((), ("--set", "epochs=100000"))
+    ]
+    assert 0 < 10 * plans[0]["training_hours"] < plans[1]["training_hours"]
+    assert list(Path().iterdir()) == []
 
 
 @pytest.mark.slow

@@ -52,14 +52,14 @@ def test_lesions_set_beside_real_ones_are_told_with_the_way_out(
     drawer = Sampler(opened, open_source(opened.request), request)
     fill_here(tmp_path, drawer, 16)
     stored = gansynth.check(bank=tmp_path / "bank", **data).will_it_harm
-    assert (stored["samples"], stored["training_cases"]) == (16, 64)
+    assert (stored["samples"], stored["real_images"]) == (16, 64)
     assert f"{EACH}samples 2.0; training cases 0.8: differs; see --lesions match" in stored["lines"]
 
 
 def test_a_slow_generator_draws_fewer_samples_and_says_how_many(fitted, monkeypatch):
     monkeypatch.setattr(evaluation_data, "SECONDS", 0.0)
     first = gansynth.check(generator=fitted[0], quiet=True, seed=1).will_it_harm["lines"][0]
-    assert 4 <= int(first.partition(" samples beside 64 training cases")[0]) < 12
+    assert 4 <= int(first.partition(" samples beside 64 real images")[0]) < 12
     assert first.endswith("not 32: drawing is slow, or rejects many")
 
 

@@ -1,0 +1,129 @@
+"""How long a target framework trains here: its training is begun, in a process of its own.
+
+``python -m gansynth.hosts.timing FILE`` begins the training of the file, measures how fast it goes
+on, and writes that into the file.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth.core.ratio import Ratio
+from gansynth.core.requests.hosts import AugmentRequest, BankWords
+from gansynth.core.requests.sections import SampleWords
+from gansynth.core.schedule import Mix
+from gansynth.hosts.launch import ApartTraining, opened_for
+from gansynth.runtime import processes
+from gansynth.runtime.child import entry
+from gansynth.runtime.files import read_json, write_json_atomic
+from gansynth.runtime.progress import NullReporter, ProgressTask
+
+if TYPE_CHECKING:
+    from gansynth.hosts.host import Framework
+
+OF_SAMPLES = (*BankWords.words(), *SampleWords.words(), "augment_synthetic", "device")
+"""Fields about samples."""
+MANY = 1_000_000  # steps, to compare the lengths of epochs
+MEASURED, FEWEST = 3.0, 3  # seconds, and reports of progress, that are enough
+LONGEST = 90.0  # seconds after which the training is ended all the same
+
+
+def as_long_alone(
+    request: AugmentRequest, adapter: Framework, settings: Mapping[str, str]
+) -> AugmentRequest:
+    """Return the training on real cases alone that takes as many steps as one with samples.
+
+    Epochs of a detector are longer with samples; where all are equally long, only the samples are
+    left out. The generator stays: the data may be its own.
+
+    Args:
+        settings: of the target; in them only the length is changed.
+    """
+    option = adapter.length_option
+    usual = adapter.Options.model_fields.get(option)
+    length = settings.get(option, usual and usual.default)
+    own = dict(settings)
+    if length is not None:
+        mixes = [Mix(request.mix.ratio), Mix(Ratio(1, 0))]
+        lengths = adapter.lasting(MANY, mixes, settings, len(adapter.source.train_ids))
+        mixed, real = (int(found.get(option, 1)) for found in lengths)
+        if mixed != real:
+            own[option] = str(round(int(length) * real / mixed))
+    left_out = {*OF_SAMPLES, "schedule", "compare", "out"} - {"generator"}
+    return request.but(*left_out, ratio="1:0", set=own)
+
+
+def pace_of(adapter: Framework, alone: AugmentRequest) -> Mapping[str, Any]:
+    """Return the hours of a training on real cases alone, by the pace of its first seconds.
+
+    Nothing is written but to a temporary folder. Empty where the training doesn't begin within
+    ``LONGEST`` seconds.
+    """
+    place = adapter.Options.place
+    if not place:
+        return {}
+    # A process of the training may still write into the folder when it is removed.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+        begun = alone.but(set={**alone.set, place: str(Path(scratch) / "training")})
+        file, log = Path(scratch) / "timing.json", Path(scratch) / "timing.log"
+        write_json_atomic(file, ApartTraining(begun, adapter.source.request.to_json()).to_json())
+        words = [sys.executable, "-m", "gansynth.hosts.timing", str(file)]
+        ended = processes.run(words, os.environ, log, show=lambda line: None)
+        processes.raise_if_stopped(ended)
+        found = read_json(file)
+    if "seconds" not in found:
+        return {}
+    seconds = found["seconds"] / found["units"] * adapter.opened(alone).total
+    return {"training_hours": round(seconds / 3600, 3)}
+
+
+def measure(file: Path) -> None:
+    """Begin the training, and end this process once enough of it is done."""
+    training = ApartTraining.from_json(read_json(file))
+    host = opened_for(training)
+    clock = _Clock(file)
+    host.reporter = clock
+    late = threading.Timer(LONGEST, clock.end)
+    late.daemon = True
+    late.start()
+    host.start(training.request)
+    clock.end()
+
+
+class _Clock(NullReporter):
+    """Notes how far a training has come, and when; ends its process once that is enough."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._noted: list[tuple[float, float]] = []  # seconds and units done, all together
+
+    @contextmanager
+    def task(self, total: int, title: str, done: float = 0) -> Iterator[ProgressTask]:
+        yield self
+
+    def advance(self, n: float = 1, **values: object) -> None:
+        """Note a report; the time before the first one is that of loading."""
+        if not n:
+            return
+        self._noted.append((time.monotonic(), n + (self._noted[-1][1] if self._noted else 0.0)))
+        if len(self._noted) >= FEWEST and self._noted[-1][0] - self._noted[0][0] >= MEASURED:
+            self.end()
+
+    def end(self) -> None:
+        """Write what was measured, and end this process; those it has started end with it."""
+        if len(self._noted) > 1:
+            (began, before), (now, done) = self._noted[0], self._noted[-1]
+            write_json_atomic(self._file, {"seconds": now - began, "units": done - before})
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(entry(lambda: measure(Path(sys.argv[1]))))
