@@ -71,8 +71,11 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
     progress = counted(len(parts), "part") if parts else progress
     on = f" (went on from {report['resumed_at']})" if report.get("resumed_at") else ""
     cases = counted(report["train_cases"], "training case")
-    took = clock_text(report["seconds"])
-    yield f"{run}: {progress}{on} in {took}; {cases}, {report['held_out_cases']} held out"
+    if report.get("kept"):  # of a recipe, whose data are not read again
+        yield f"{run}: {progress} already; {cases}"
+    else:
+        took = clock_text(report["seconds"])
+        yield f"{run}: {progress}{on} in {took}; {cases}, {report['held_out_cases']} held out"
     if report.get("rollbacks"):
         yield f"went back to a checkpoint {counted(report['rollbacks'], 'time')}: not finite"
     if parts:
