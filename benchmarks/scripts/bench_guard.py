@@ -7,7 +7,11 @@ recognised by either. Of slices, those of one person beside each other are count
 threshold could be set. Pairs of "different people" above a threshold are listed: of breast
 ultrasound these are pictures published twice.
 
+LGG volumes are compared without their skulls, too, as BraTS is published.
+
     python benchmarks/scripts/bench_guard.py [--data ../shared/data] [--disguised 32]
+
+``--brats FOLDER`` adds subjects of BraTS from elsewhere, such as the six of DeepMedic's examples.
 """
 
 from __future__ import annotations
@@ -24,8 +28,17 @@ import numpy as np
 import numpy.typing as npt
 from common import print_table, write
 from PIL import Image
-from scipy.ndimage import gaussian_filter, rotate, zoom
+from scipy.ndimage import (
+    binary_closing,
+    binary_erosion,
+    binary_fill_holes,
+    gaussian_filter,
+    label,
+    rotate,
+    zoom,
+)
 
+from gansynth.core.body_mask import otsu
 from gansynth.core.fingerprint import (
     AGREED,
     ALIKE,
@@ -43,10 +56,13 @@ Disguise = Callable[[Array, np.random.Generator], Array]
 SETS = {
     "hippocampus": ("msd_task04_hippocampus/imagesTr/*.nii.gz", r"(.*)"),
     "lgg volumes": ("lgg_flair3d128/images/*.nii.gz", r"(.*)"),
+    "lgg volumes, stripped": ("lgg_flair3d128/images/*.nii.gz", r"(.*)"),
     "brats FLAIR": ("brats2015_deepmedic/**/Flair_*.nii.gz", r"(.*)"),
     "brats T1c": ("brats2015_deepmedic/**/T1c_*.nii.gz", r"(.*)"),
     "breast ultrasound": ("busi256/images/*.png", r"(.*)_[a-z]+\d+$"),
     "lgg slices": ("lgg_flair256/images/*.png", r"(.*)_\d+$"),
+    "head CT slices": ("phe_ct256/images/*.png", r"(.*)_\d+$"),
+    "photographs": ("fuseg128/images/*.png", r"(.*)"),
 }
 """Files, and what of a file's name is the person."""
 LARGE = 1 << 22
@@ -68,6 +84,24 @@ def _inner(image: Array, share: float) -> Array:
     """The middle of an image, so much of each axis."""
     edges = [(round(n * (1 - share) / 2), n) for n in image.shape]
     return image[tuple(slice(edge, n - edge) for edge, n in edges)]
+
+
+def _equalised(image: Array) -> Array:
+    """Each value's share of the image's values that are smaller."""
+    _, place, counts = np.unique(image, return_inverse=True, return_counts=True)
+    shares = (np.cumsum(counts) - counts) / image.size
+    return shares[place].reshape(image.shape)
+
+
+def stripped(image: Array) -> Array:
+    """A head (x, y, z) without its skull: Otsu's head, filled, and 6 voxels off its rim."""
+    head = binary_closing(image > 0.6 * otsu(image, 128), iterations=2)
+    parts, count = label(binary_fill_holes(head))
+    if count > 1:
+        head = parts == np.argmax(np.bincount(parts.ravel())[1:]) + 1
+    planes = [binary_fill_holes(head[..., z]) for z in range(head.shape[2])]
+    inside = binary_erosion(np.stack(planes, -1), np.ones((3, 3, 1)), iterations=6)
+    return np.where(inside, image, 0)
 
 
 def _span(image: Array) -> float:
@@ -103,6 +137,12 @@ DISGUISES: dict[str, Disguise] = {
     "10 % of each axis cut off one side": lambda x, _: x[
         tuple(slice(n // 10, None) for n in x.shape)
     ],
+    "cropped to 80 % of each axis": lambda x, _: _inner(x, 0.8),
+    "resampled to 125 %": lambda x, _: zoom(x, 1.25, order=1),
+    "a narrow window (percentiles 20 and 80)": lambda x, _: np.clip(x, *np.percentile(x, (20, 80))),
+    "equalised": lambda x, _: _equalised(x),
+    "8 grey levels": lambda x, _: np.floor((x - x.min()) / _span(x) * 7.99),
+    "the middle third of one axis": lambda x, _: x[..., x.shape[-1] // 3 : -(x.shape[-1] // 3)],
     "one half": lambda x, _: x[:, : x.shape[1] // 2],
     "the middle half of each axis": lambda x, _: _inner(x, 0.5),
     "resampled to 50 % (1 mm to 2 mm)": lambda x, _: zoom(x, 0.5, order=1),
@@ -119,7 +159,7 @@ Read = tuple[npt.NDArray[np.float32], tuple[float, ...]]
 Known = tuple[npt.NDArray[np.float32], tuple[Any, ...]]
 
 
-def read(file: Path) -> Read:
+def read(file: Path, strip: bool) -> Read:
     """A volume (x, y, z), of large ones every other voxel along each axis, or a picture (H, W).
 
     Also the spacing of its voxels.
@@ -128,7 +168,8 @@ def read(file: Path) -> Read:
         return np.asarray(Image.open(file).convert("L"), np.float32), (1.0, 1.0)
     image = nib.load(file)
     volume, spacing = np.asarray(image.dataobj, np.float32), image.header.get_zooms()
-    return (volume[::2, ::2, ::2] if volume.size > LARGE else volume), spacing
+    volume = volume[::2, ::2, ::2] if volume.size > LARGE else volume
+    return (stripped(volume) if strip else volume), spacing
 
 
 def known(image: Array, spacing: tuple[float, ...]) -> Known | None:
@@ -148,11 +189,11 @@ def agreements(first: Sequence[Known], others: Sequence[Known], ndim: int) -> Ar
     return np.stack([agreement(landmarks, *marks[1:], ndim) for _, marks in others], axis=1)
 
 
-def measure(files: Sequence[Path], pattern: str, disguised: int) -> dict[str, Any]:
+def measure(files: Sequence[Path], pattern: str, disguised: int, strip: bool) -> dict[str, Any]:
     """Closeness of different people's images, and of disguised ones to themselves."""
     prints, kept, seconds = [], [], 0.0
     for file in files:
-        image, spacing = read(file)
+        image, spacing = read(file, strip)
         began = time.process_time()
         found = known(image, spacing)
         seconds += time.process_time() - began
@@ -191,20 +232,22 @@ def measure(files: Sequence[Path], pattern: str, disguised: int) -> dict[str, An
     if own.any():
         row["one_person"] = _quantiles(close[own])
         row["one_person_landmarks"] = _quantiles(agreed[own])
-    row["disguises"] = _disguises(kept, prints, ndim, disguised)
+    chosen = _spaced(len(kept), disguised)
+    images = [read(kept[n], strip) for n in chosen]
+    row["disguises"] = _disguises(images, [prints[n] for n in chosen], ndim)
     return row
 
 
-def _disguises(
-    files: Sequence[Path], prints: Sequence[Known], ndim: int, most: int
-) -> dict[str, Any]:
-    chosen = np.unique(np.linspace(0, len(files) - 1, most).astype(int))
+def _spaced(number: int, most: int) -> Array:
+    return np.unique(np.linspace(0, number - 1, most).astype(int))
+
+
+def _disguises(images: Sequence[Read], prints: Sequence[Known], ndim: int) -> dict[str, Any]:
     rows = {}
-    images = [read(files[index]) for index in chosen]
     for name, change in DISGUISES.items():
         rng, found = np.random.default_rng(0), []
-        for index, (image, spacing) in zip(chosen, images, strict=True):
-            other, own = known(change(image, rng), spacing), prints[index]
+        for (image, spacing), own in zip(images, prints, strict=True):
+            other = known(change(image, rng), spacing)
             if other is None:
                 found.append((0.0, 0.0))
                 continue
@@ -232,17 +275,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets")
     parser.add_argument("--disguised", type=int, default=32, help="cases of each data set")
+    parser.add_argument("--brats", type=Path, help="further subjects of BraTS")
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
     options = parser.parse_args()
     found = {}
     for name in options.sets:
         pattern, person = SETS[name]
         files = sorted(options.data.glob(pattern))
+        if name.startswith("brats") and options.brats:
+            files = sorted(options.brats.glob(f"**/{Path(pattern).name}"))
         files = files[:: -(-len(files) // MOST) or 1]
         if not files:
             print(f"{name}: no {pattern} in {options.data}")
             continue
-        row = found[name] = measure(files, person, options.disguised)
+        row = found[name] = measure(files, person, options.disguised, "stripped" in name)
         said = {k: v for k, v in row.items() if k != "disguises"}
         print(f"\n{name}: {said}")
         table = [

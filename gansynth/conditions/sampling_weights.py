@@ -22,7 +22,7 @@ import numpy.typing as npt
 from gansynth.core.geometry import Mask, Rng, bounding_box, mask_of, nearest_voxels
 from gansynth.core.lineage import CaseRecord, Lineage, guard, same_data, same_host
 from gansynth.core.schema import Condition, LabelArray, Schema
-from gansynth.core.source import CaseSource
+from gansynth.core.source import CaseSource, same_data_as
 from gansynth.data.connected_components import LabelComponents, LesionPart, pieces
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import digest_of, read_own, write_json_atomic
@@ -499,7 +499,8 @@ class SamplingWeights:
     def check(self, lineage: Lineage, labels: Mapping[str, int]) -> None:
         """Refuse weights that are not of a run's own training cases; no case is read for it."""
         judged = self.lineage
-        if not same_data(judged.dataset, lineage.dataset) or judged.fold != lineage.fold:
+        cases = {case.id: case for case in judged.cases}
+        if judged.fold != lineage.fold or not same_data(lineage, cases, cases.__getitem__):
             raise IntegrityFault(
                 f"--sampling-weights {self.path}: made of {judged.dataset} fold {judged.fold}, "
                 "the run has "
@@ -512,7 +513,7 @@ class SamplingWeights:
                 "there, the run "
                 f"has {dict(labels)}; expected the same. {_AGAIN}"
             )
-        if judged.dataset != lineage.dataset or not same_host(judged.host, lineage.host):
+        if not same_host(judged.host, lineage.host):
             return
         hashes = {case.id: case.sha256 for case in lineage.cases}
         changed = [c.id for c in judged.cases if hashes.get(c.id, c.sha256) != c.sha256]
@@ -523,10 +524,10 @@ class SamplingWeights:
                 f"{changed[0]!r} first; expected the same content. {_AGAIN}"
             )
 
-    def guard(self, held_out: Iterable[CaseRecord], dataset: str) -> None:
+    def guard(self, held_out: Iterable[CaseRecord], source: CaseSource) -> None:
         """Refuse weights that have seen a held-out case, its subject or its content."""
         model = f"host behind --sampling-weights {self.path}"
-        guard(self.lineage, held_out, kind=model, dataset=dataset, hint=_AGAIN)
+        guard(self.lineage, held_out, kind=model, same=same_data_as(source), hint=_AGAIN)
 
 
 def open_sampling_weights(path: Path, lineage: Lineage, source: CaseSource) -> SamplingWeights:
@@ -534,7 +535,7 @@ def open_sampling_weights(path: Path, lineage: Lineage, source: CaseSource) -> S
     weights = SamplingWeights.read(path)
     weights.check(lineage, source.schema.labels)
     weights.guard(
-        (CaseRecord(i, source.header(i).subject, "") for i in source.held_out_ids), source.name
+        (CaseRecord(i, source.header(i).subject, "") for i in source.held_out_ids), source
     )
     return weights
 

@@ -1,8 +1,10 @@
 """Perceptual fingerprints of an image, robust against changes of its encoding and its frame.
 
 The first kind is of the whole image. Each channel is cropped to the body, averaged to a grid,
-high-pass filtered, z-scored and quantised to 4 bits a cell. Fingerprints are compared by
-correlation over all turns and flips.
+high-pass filtered, divided by the contrast around, z-scored and quantised to 4 bits a cell. Cells
+of an even background, and those beside it, are left out: all heads without their skulls have nearly
+one outline. Fingerprints are compared by correlation over all turns and flips, where both show
+something.
 
 The second kind is of landmarks: the strongest extrema of a difference of Gaussians in two octaves,
 each with the band-passed values around it, 4 bits each. They are multiplied by the extremum's sign,
@@ -28,10 +30,16 @@ Prints = tuple[str, ...]
 CELLS = {2: 32, 3: 16}
 """Cells along each axis, by the number of axes; bodies of fewer voxels have no fingerprint."""
 ALIKE = {2: 0.85, 3: 0.77}  # correlation from which two fingerprints count as one image
+COPIED = 0.97  # of pictures, higher than that of neighbouring slices: 0.92 at 1 mm, of BraTS
 _SMOOTH = 1.0  # sigma, in cells, of the low-pass that is subtracted
+_WINDOW, _FLOOR = 2.0, 0.2  # of the local contrast: sigma in cells, and what is added, in the whole
 _STEPS = 2.0  # quantisation levels in a standard deviation; 15 levels in all
 _BINS, _IN_PLANE = 128, 0.02
 _ROWS = 2048
+_EVEN = 0.06  # of the range of the cells: how far those of the background may be from its value
+_OUTER = 0.3  # share of the outermost cells that are background, if there is one
+_LEAST = 0.2  # share of all cells in which two images must both show something
+_MAYBE = 0.5  # correlation, as a share of ``ALIKE``, from which the common cells are looked at
 
 AGREED = {2: 16.0, 3: 9.0}
 """Landmarks of a part of an image that count as the same, weighted by their closeness (0 to 1)."""
@@ -55,9 +63,15 @@ def prints_of(image: npt.NDArray[np.floating], spacing: Sequence[float]) -> Prin
 
 
 def alike(
-    first_images: Sequence[Prints], others: Sequence[Prints], axes: Sequence[int] = (2, 3)
+    first_images: Sequence[Prints],
+    others: Sequence[Prints],
+    axes: Sequence[int] = (2, 3),
+    least: float = 0.0,
 ) -> dict[int, int]:
-    """Map images of ``others`` to the first image that looks the same, in any channel."""
+    """Map images of ``others`` to the first image that looks the same, in any channel.
+
+    ``least``: correlation that is asked for, if it is more than ``ALIKE``.
+    """
     nearest_of: dict[int, tuple[float, int]] = {}
     for ndim in axes:
         (rows, first), (columns, second) = (
@@ -70,7 +84,7 @@ def alike(
             nearest = best.argmax(axis=0)
             for number, row in enumerate(nearest):
                 score, index = float(best[row, number]), int(columns[start + number])
-                if score >= ALIKE[ndim] and score > nearest_of.get(index, (0.0, 0))[0]:
+                if score >= max(least, ALIKE[ndim]) and score > nearest_of.get(index, (0.0, 0))[0]:
                     nearest_of[index] = score, int(rows[row])
     return {index: row for index, (_, row) in nearest_of.items()}
 
@@ -92,18 +106,35 @@ def sharing(
 def closeness(
     first: npt.NDArray[np.float32], second: npt.NDArray[np.float32], ndim: int
 ) -> npt.NDArray[np.float32]:
-    """Return correlations of prints (N, cells), (M, cells), maximal over turns, flips: (N, M)."""
+    """Return correlations of prints (N, cells), (M, cells), maximal over turns, flips: (N, M).
+
+    Those that may matter are of the cells that both images show, in their best turn; else of all
+    cells, where one that is left out counts as 0.
+    """
     best = np.full((len(first), len(second)), -1, np.float32)
-    for turn in _turns(ndim):
-        np.maximum(best, first @ second[:, turn].T, out=best)
+    turned = np.zeros(best.shape, np.uint8)
+    for number, turn in enumerate(_turns(ndim)):
+        found = first @ second[:, turn].T
+        turned[found > best] = number
+        np.maximum(best, found, out=best)
+    turns = np.stack(_turns(ndim))
+    for row, column in np.argwhere(best >= _MAYBE * ALIKE[ndim]):
+        one, other = first[row], second[column, turns[turned[row, column]]]
+        both = (one != 0) & (other != 0)
+        norms = float(np.linalg.norm(one[both]) * np.linalg.norm(other[both]))
+        enough = both.mean() >= _LEAST and norms > 0
+        best[row, column] = one[both] @ other[both] / norms if enough else 0
     return best
 
 
 def unpacked(text: str) -> npt.NDArray[np.float32]:
-    """Return a fingerprint as a vector of unit length and mean 0."""
+    """Return a fingerprint as a vector of unit length, 0 for the cells that are left out."""
     packed = np.frombuffer(base64.b64decode(text), np.uint8)
-    cells = np.stack([packed >> 4, packed & 15], axis=1).ravel().astype(np.float32)
-    cells -= cells.mean()
+    levels = np.stack([packed >> 4, packed & 15], axis=1).ravel()
+    shown = levels > 0
+    cells = np.zeros(len(levels), np.float32)
+    # A cell that is shown is never exactly 0.
+    cells[shown] = levels[shown] - levels[shown].mean(dtype=np.float32) + np.float32(1e-6)
     return cells / max(float(np.linalg.norm(cells)), 1e-9)
 
 
@@ -135,19 +166,55 @@ def _turns(ndim: int) -> tuple[npt.NDArray[np.intp], ...]:
 
 
 def _print(image: npt.NDArray[np.float32]) -> str:
-    from scipy.ndimage import gaussian_filter
-
     body = _body(image)
     if body.size < CELLS[image.ndim] ** image.ndim or np.ptp(body) == 0:
         return ""
     cells = _averaged(body, CELLS[image.ndim])
-    cells -= gaussian_filter(cells, _SMOOTH, mode="nearest")
+    shown = _shown(cells)
+    cells = shown * (cells - _mean_around(cells, shown, _SMOOTH))
+    # A bright rim, such as a skull, must not outweigh what is inside.
+    contrast = np.sqrt(_mean_around(cells**2, shown, _WINDOW))
+    floor = _FLOOR * float(np.sqrt((cells[shown] ** 2).mean()))
+    cells = (cells / np.maximum(contrast + floor, 1e-9))[shown]
     spread = float(cells.std())
     if spread <= 1e-6 * float(np.ptp(body)):
         return ""
-    levels = np.clip(np.rint((cells - cells.mean()) / spread * _STEPS), -7, 7).astype(np.int8) + 8
-    pairs = levels.astype(np.uint8).reshape(-1, 2)
+    levels = np.zeros(shown.shape, np.uint8)  # those of cells that are left out
+    levels[shown] = np.clip(np.rint((cells - cells.mean()) / spread * _STEPS), -7, 7) + 8
+    pairs = levels.reshape(-1, 2)
     return base64.b64encode((pairs[:, 0] << 4 | pairs[:, 1]).tobytes()).decode()
+
+
+def _mean_around(
+    cells: npt.NDArray[np.float64], shown: npt.NDArray[np.bool_], sigma: float
+) -> npt.NDArray[np.float64]:
+    """Return weighted means of the cells around each that are shown."""
+    from scipy.ndimage import gaussian_filter
+
+    weights = gaussian_filter(shown.astype(np.float64), sigma, mode="nearest")
+    means = gaussian_filter(cells * shown, sigma, mode="nearest")
+    return np.asarray(means / np.maximum(weights, 1e-9))
+
+
+def _shown(cells: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Return which cells show a body: neither an even background nor beside it."""
+    from scipy.ndimage import binary_dilation, label
+
+    outer = np.ones(cells.shape, bool)
+    outer[(slice(1, -1),) * cells.ndim] = False
+    low, high = np.percentile(cells, (1, 99))
+    even = _EVEN * (high - low)
+    values = np.sort(cells[outer])
+    near = np.searchsorted(values, values + even, "right") - np.arange(len(values))
+    begin = int(near.argmax())  # of the fullest interval of values
+    background = np.median(values[begin : begin + near[begin]])
+    alike = np.abs(cells - background) <= even
+    if alike[outer].mean() < _OUTER:
+        return np.ones(cells.shape, bool)
+    regions, _ = label(alike)
+    outside = alike & np.isin(regions, regions[outer & alike])
+    shown = ~binary_dilation(outside, np.ones((3,) * cells.ndim, np.bool_))
+    return shown if shown.mean() >= _LEAST else np.ones(cells.shape, bool)
 
 
 def _body(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -7,13 +7,12 @@ So does one that shows an identical or near-identical image.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.fingerprint import Prints, alike, sharing
+from gansynth.core.fingerprint import COPIED, Prints, alike, sharing
 from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.runtime.files import check_digest, read_json
 from gansynth.runtime.serialise import Document
@@ -105,19 +104,28 @@ def guard(
     held_out: Iterable[CaseRecord],
     *,
     kind: str = "generator",
-    dataset: str | None = None,
+    same: Callable[[Lineage], bool] | None = None,
     hint: str = "Fit a generator on this fold: gansynth fit ... --fold FOLD",
 ) -> None:
     """Refuse held-out cases among those seen (see ``matches``), ancestors included.
 
-    ``dataset``: of the held-out cases; that of ``maker_lineage`` if None. Raises IntegrityFault:
-    naming them.
+    Args:
+        same: whether a maker has seen cases of the data set that these are of, by content; see
+            ``same_data``. None if there is no data set to look at.
+
+    Raises:
+        IntegrityFault: naming them.
     """
     held_out = tuple(held_out)
-    dataset_name = maker_lineage.dataset if dataset is None else dataset
     for lineage in maker_lineage.everyone():
-        leaked = matches(lineage, held_out, dataset_name)
+        own = None if same is None else same(lineage)
+        leaked = matches(lineage, held_out, own)
         if leaked:
+            if own and all(match.kind == "print" for match in leaked.values()):
+                hint = (
+                    "If these show one patient, give them one subject: --subjects FILE; if they "
+                    "are copies, remove one side's"
+                )
             leaks = [f"{case} ({match})" for case, match in leaked.items()]
             maker = kind if lineage is maker_lineage else f"{kind}'s ancestor"
             raise IntegrityFault(
@@ -141,28 +149,42 @@ class LineageMatch:
         return f"{phrases[self.kind]} {self.case_id}" if self.kind in phrases else "the case itself"
 
 
-def matches(maker: Lineage, cases: Iterable[CaseRecord], dataset: str) -> dict[str, LineageMatch]:
+def matches(
+    maker: Lineage, cases: Iterable[CaseRecord], same: bool | None
+) -> dict[str, LineageMatch]:
     """Return the cases that share an id, image or subject with a case seen, ancestors excluded.
 
-    Contents and images are compared across data sets. Ids and subjects are compared within one data
-    set, however it was read, and with unnamed ones. There slices skip the fingerprint: neighbours
-    within a subject look alike. Returns id -> first match of id, content, image, print and subject.
+    Contents, images and prints are always compared. Only pictures of one data set whose subjects
+    are not named may look alike, as neighbouring slices do, but no more; see ``neighbours``.
+
+    Args:
+        same: whether the maker has seen cases of their data set. If not, ids and subjects mean
+            nothing. None: not known; then everything is compared.
+
+    Returns:
+        Id -> first match of id, content, image, print and subject.
     """
-    cases, same = tuple(cases), same_data(maker.dataset, dataset)
-    ids = {c.id: c.id for c in maker.cases} if same else {}
-    subjects = {c.subject: c.id for c in maker.cases} if same else {}
+    cases = tuple(cases)
+    ids = {} if same is False else {c.id: c.id for c in maker.cases}
+    subjects = {} if same is False else {c.subject: c.id for c in maker.cases}
     contents = {c.sha256: c.id for c in maker.cases}
     images = {c.image: c.id for c in maker.cases if c.image}
     sides = [c.prints for c in maker.cases], [c.prints for c in cases]
-    axes = (3,) if same else (2, 3)
-    prints = {**sharing(*sides, axes), **alike(*sides, axes)}
+    volumes = {**sharing(*sides, (3,)), **alike(*sides, (3,))}
+    pictures = {**sharing(*sides, (2,)), **alike(*sides, (2,))}
+    copies = alike(*sides, (2,), COPIED)
     matched: dict[str, LineageMatch] = {}
     for index, case in enumerate(cases):
+        near = volumes.get(index)
+        if near is None and index in pictures:
+            seen = maker.cases[pictures[index]]
+            named = case.subject != case.id or seen.subject != seen.id
+            near = pictures[index] if named or not same else copies.get(index)
         ways = (
             ("id", ids.get(case.id)),
             ("content", contents.get(case.sha256)),
             ("image", images.get(case.image)),
-            ("print", maker.cases[prints[index]].id if index in prints else None),
+            ("print", None if near is None else maker.cases[near].id),
             ("subject", subjects.get(case.subject)),
         )
         match = next(
@@ -173,19 +195,25 @@ def matches(maker: Lineage, cases: Iterable[CaseRecord], dataset: str) -> dict[s
     return matched
 
 
-def neighbours(seen: Mapping[str, Prints], held_out: Mapping[str, Prints]) -> str:
-    """Return a warning of held-out pictures that look like training ones; empty if there are none.
+def neighbours(seen: Mapping[str, Prints], held_out: Mapping[str, Prints], *, named: bool) -> str:
+    """Return in words which held-out pictures look like training ones; empty if there are none.
 
-    Both map cases to prints, of one data set without named subjects.
+    Both map cases to prints, of one data set.
+
+    Args:
+        named: whether its subjects are; then ``guard`` refuses such pictures, else it cannot.
     """
-    found = alike(list(seen.values()), list(held_out.values()), axes=(2,))
+    sides = list(seen.values()), list(held_out.values())
+    found = {**sharing(*sides, (2,)), **alike(*sides, (2,))}
     if not found:
         return ""
     index, other = next(iter(found.items()))
+    of, way_out = "training ones", "name the patients: --subjects"
+    if named:
+        of, way_out = "training ones of other subjects", "give them one subject: --subjects"
     return (
-        f"{len(found)} held-out picture(s) are nearly identical to training ones, "
-        f"{list(held_out)[index]} to {list(seen)[other]} first. If they show one patient, "
-        "name the patients: --subjects"
+        f"{len(found)} held-out picture(s) are nearly identical to {of}, "
+        f"{list(held_out)[index]} to {list(seen)[other]} first. If they show one patient, {way_out}"
     )
 
 
@@ -203,15 +231,31 @@ def claim(maker: Lineage) -> str:
     )
 
 
-def same_data(first: str, second: str) -> bool:
-    """Whether two names may denote one data set: equal but for kind, folder and number."""
-    return not _core(first) or not _core(second) or _core(first) == _core(second)
+COMPARED = 8
+"""Most cases by which two data sets are compared."""
 
 
-def _core(name: str) -> str:
-    """Reduce ``nnunet:Dataset004_Hippocampus`` to ``hippocampus``."""
-    last = re.split(r"[:/\\]", name.rstrip("/\\"))[-1]
-    return re.sub(r"^(dataset|task)\d+_", "", last.casefold())
+def same_data(maker: Lineage, ids: Iterable[str], read: Callable[[str], CaseRecord]) -> bool:
+    """Whether a maker has seen cases of a data set, whatever both are called.
+
+    Up to ``COMPARED`` cases whose id both have are compared: by content, image and prints.
+
+    Args:
+        ids: all cases of the data set.
+        read: returns the record of one of them, which may take long.
+    """
+    known = set(ids)
+    common = [case for case in maker.cases if case.id in known]
+    return any(_alike(case, read(case.id)) for case in common[:: -(-len(common) // COMPARED) or 1])
+
+
+def _alike(first: CaseRecord, second: CaseRecord) -> bool:
+    sides = [first.prints], [second.prints]
+    return (
+        first.sha256 == second.sha256
+        or (bool(first.image) and first.image == second.image)
+        or bool(alike(*sides) or sharing(*sides))
+    )
 
 
 def guard_split(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.fingerprint import prints_of
-from gansynth.core.lineage import CaseRecord, Lineage, read_lineage
+from gansynth.core.lineage import CaseRecord, Lineage, read_lineage, same_data
 from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.core.space import Space
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -361,6 +361,19 @@ def _record(source: CaseSource, case_id: str, load: Load | None, *, whole: bool)
         return CaseRecord(case_id, subject, content)
     prints = prints_of(image, spacing)
     return CaseRecord(case_id, subject, content, seen or content_hash(image), prints)
+
+
+def same_data_as(source: CaseSource) -> Callable[[Lineage], bool]:
+    """Return what tells whether a maker has seen cases of a source's data set; for ``guard``."""
+    records: dict[str, CaseRecord] = {}
+
+    def read(case_id: str) -> CaseRecord:
+        if case_id not in records:
+            records[case_id] = case_record(source, case_id)
+        return records[case_id]
+
+    ids = (*source.train_ids, *source.held_out_ids)
+    return lambda maker: same_data(maker, ids, read)
 
 
 def lineage_of(source: CaseSource, load: Load | None = None) -> Lineage:

@@ -673,8 +673,7 @@ def check_source(
             array = read_picture(file)
             shape = array.shape[:2]
             kinds[kind_of(array)].append(case)
-            if source.request.subjects is None:  # see ``neighbours``
-                prints[case] = prints_of(np.moveaxis(np.atleast_3d(array), -1, 0), (1.0, 1.0))
+            prints[case] = prints_of(np.moveaxis(np.atleast_3d(array), -1, 0), (1.0, 1.0))
             if array.min() == array.max():
                 text = f"{file}: every pixel is {array.flat[0]}; is it meant to be there?"
                 findings.append(Finding("warning", case, file, text))
@@ -691,11 +690,21 @@ def check_source(
                 findings.append(Finding("error", case, picture.mask, str(fault)))
     progress(len(pictures), len(pictures))
     findings += _check_set(source, content, kinds)
-    if source.request.subjects is None and not any(f.level == "error" for f in findings):
-        sides = (source.train_ids, source.held_out_ids)
-        if text := neighbours(*({case: prints[case] for case in side} for side in sides)):
-            text = f"{listing.folder}: {text}"
-            findings.append(Finding("warning", None, listing.folder, text))
+    if not any(f.level == "error" for f in findings):
+        seen, held_out = (
+            {case: prints[case] for case in side}
+            for side in (source.train_ids, source.held_out_ids)
+        )
+        named = source.request.subjects is not None
+        if text := neighbours(seen, held_out, named=named):
+            findings.append(
+                Finding(
+                    "error" if named else "warning",
+                    None,
+                    listing.folder,
+                    f"{listing.folder}: {text}",
+                )
+            )
     findings.sort(key=lambda finding: finding.level)  # errors before warnings
     return CheckReport(source.name, len(pictures), findings)
 

@@ -250,6 +250,7 @@ def _train(adapter: Framework, request: AugmentRequest, *, timed: bool) -> Augme
     adapter.check(request)
     if request.run is not None and request.mix.synthetic:
         warn_of_label_maps(request.run.folder, reporter)
+    if request.mix.synthetic:
         held_out = adapter.opened(request).held_out
         warn_of_neighbours(request, adapter.source.name, held_out, reporter)
     folder = adapter.training_folder(request)

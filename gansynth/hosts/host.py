@@ -41,7 +41,7 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schedule import Mix
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Sample, Schema
-from gansynth.core.source import SourceRequest, case_content
+from gansynth.core.source import SourceRequest, case_content, same_data_as
 from gansynth.core.space import Space
 from gansynth.core.units import IMAGES, compare_with_cases
 from gansynth.hosts import record
@@ -516,9 +516,7 @@ class Framework(Adapter):
             f"Fit a generator on the training cases of this fold: gansynth fit {name} --data "
             f"{where.kind}:{where.where} --fold {where.fold}"
         )
-        # First as another data set, then as the same one.
-        for dataset in dict.fromkeys((source.name, lineage.dataset)):
-            guard(lineage, self.held_out, kind=kind, dataset=dataset, hint=hint)
+        guard(lineage, self.held_out, kind=kind, same=same_data_as(source), hint=hint)
         if run is not None:
             self.check_run(run, request)
             check_weights(run)

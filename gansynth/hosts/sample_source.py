@@ -17,7 +17,7 @@ from gansynth.core.lineage import CaseRecord, Lineage, guard, neighbours
 from gansynth.core.registry import such_as
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.source import CaseSource, SourceRequest, lineage_of
+from gansynth.core.source import CaseSource, SourceRequest, lineage_of, same_data_as
 from gansynth.core.space import Space
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import Reporter
@@ -126,12 +126,12 @@ def check_asked(
     if samples.weights is not None:
         weights = SamplingWeights.read(Path(samples.weights))
         weights.check(run.lineage, run.schema.labels)
-        weights.guard(held_out, host.name)
+        weights.guard(held_out, host)
     if samples.conditions is None:
         return sample_source
     lineage = lineage_of(open_base(samples.conditions, open_matching_real(run, host)))
     hint = "Leave these cases out of it, or name another source"
-    guard(lineage, held_out, kind="--condition-source", dataset=host.name, hint=hint)
+    guard(lineage, held_out, kind="--condition-source", same=same_data_as(host), hint=hint)
     return replace(sample_source, lineage=sample_source.lineage.joined(lineage))
 
 
@@ -153,6 +153,8 @@ def warn_of_neighbours(
     lineage = find_sample_source(request).lineage
     if all(case.subject == case.id for case in held_out):
         sides = (lineage.cases, held_out)
-        warning = neighbours(*({case.id: case.prints for case in side} for side in sides))
+        warning = neighbours(
+            *({case.id: case.prints for case in side} for side in sides), named=False
+        )
         if warning:
             reporter.warn(f"{data}: {warning}")

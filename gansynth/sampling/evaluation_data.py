@@ -16,7 +16,7 @@ from gansynth.core.body_mask import organ_mask
 from gansynth.core.geometry import mask_of
 from gansynth.core.lineage import Lineage, matches
 from gansynth.core.schema import OUTSIDE, Case, Sample, Schema
-from gansynth.core.source import CaseSource, case_record
+from gansynth.core.source import CaseSource, case_record, same_data_as
 from gansynth.core.space import Space
 from gansynth.core.units import IMAGES, UnitCheck, values_of
 from gansynth.data.batches import CaseBatches, CaseCache
@@ -51,7 +51,8 @@ class KnownSubjects:
         ids = (*source.train_ids, *source.held_out_ids)
         people = {i: source.header(i).subject for i in ids}
         records = [case_record(source, i, cache) for i in ids]
-        matched = [matches(parent_run, records, source.name) for parent_run in lineage.everyone()]
+        same = same_data_as(source)
+        matched = [matches(maker, records, same(maker)) for maker in lineage.everyone()]
         members = [
             i
             for i in ids

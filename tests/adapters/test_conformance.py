@@ -97,8 +97,6 @@ def seen_with(kit: Kit, how: str) -> tuple[dict[str, Any], str]:
     if how in ("the case itself", "same subject"):
         record["prints"] = ()
     lineage = kit.manifest["lineage"]
-    if how == "near-identical":  # of pictures, in one data set, neighbours may look alike
-        lineage["dataset"] = f"{lineage['dataset']} elsewhere"
     return {**lineage, "cases": [*lineage["cases"], record]}, held
 
 

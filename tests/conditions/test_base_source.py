@@ -25,6 +25,7 @@ from gansynth.core.source import (
     case_record,
     case_records,
     lineage_of,
+    same_data_as,
 )
 from gansynth.core.space import Space
 from gansynth.hosts.record import check_same, describe_session
@@ -125,9 +126,9 @@ def test_guard_finds_a_held_out_image_whatever_its_labels(theirs, held, leaks):
     records = case_records(host, host.held_out_ids)
     if leaks:
         with pytest.raises(IntegrityFault, match=r"leakage: .* c \(identical image of b\)"):
-            guard(lineage, records, dataset=host.name)
+            guard(lineage, records, same=same_data_as(host))
     else:
-        guard(lineage, records, dataset=host.name)
+        guard(lineage, records, same=same_data_as(host))
 
 
 @pytest.mark.parametrize(

@@ -169,15 +169,19 @@ def test_damaged_weights_are_refused(file_of, tmp_path, how):
     assert "gansynth hard-cases" in str(caught.value)
 
 
+OTHERS = tuple(replace(c, sha256="0" * 64, image="", prints=()) for c in lineage_of(Blobs()).cases)
+"""Cases of the same ids, of other content."""
+
+
 @pytest.mark.parametrize(
     ("change", "labels", "says"),
     [
-        ({"dataset": "blobs:b"}, {}, "made of blobs:a fold 0, the run has seen blobs:b"),
+        ({"cases": OTHERS}, {}, "made of blobs:a fold 0, the run has seen blobs:a"),
         ({"fold": "1"}, {}, "blobs:a fold 1; expected the same"),
-        ({"cases": (CaseRecord("case_03", "person_1", "0" * 64),)}, {}, "'case_03' first"),
+        ({"cases": (*lineage_of(Blobs()).cases[:3], OTHERS[3])}, {}, "'case_03' first"),
         ({}, {"background": 0, "one": 1}, "label 'two' is 2 there"),
     ],
-    ids=["dataset", "fold", "content", "labels"],
+    ids=["another data set of this name", "fold", "content", "labels"],
 )
 def test_weights_of_other_cases_are_refused(known, change, labels, says):
     seen = lineage_of(Blobs())
@@ -187,16 +191,15 @@ def test_weights_of_other_cases_are_refused(known, change, labels, says):
 
 
 @pytest.mark.parametrize(
-    ("case", "dataset", "says"),
+    ("case", "says"),
     [
-        (CaseRecord("case_05", "x", ""), "blobs:a", r"case_05 \(the case itself"),
-        (CaseRecord("x", "person_2", ""), "blobs:a", "same subject as case_05"),
-        (replace(case_record(Blobs(), "case_07"), id="x", subject="y"), "other:z",
-         "same content as case_07"),
+        (CaseRecord("case_05", "x", ""), r"case_05 \(the case itself"),
+        (CaseRecord("x", "person_2", ""), "same subject as case_05"),
+        (replace(case_record(Blobs(), "case_07"), id="x", subject="y"), "same content as case_07"),
     ],
     ids=["case", "subject", "content"],
 )  # fmt: skip
-def test_weights_that_have_seen_what_is_held_out_now_are_refused(known, case, dataset, says):
-    known().guard([CaseRecord("case_39", "person_19", "")], dataset)
+def test_weights_that_have_seen_what_is_held_out_now_are_refused(known, case, says):
+    known().guard([CaseRecord("case_39", "person_19", "")], Blobs())
     with pytest.raises(IntegrityFault, match=says):
-        known().guard([case], dataset)
+        known().guard([case], Blobs())

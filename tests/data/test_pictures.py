@@ -281,17 +281,21 @@ def test_check_finds_all_faults_of_pictures_in_one_pass(folder):
     assert [f.level for f in findings if "spare" in f.message] == ["warning"]
 
 
-@pytest.mark.parametrize("subjects", [None, r"(p\d)_"])
-def test_check_warns_of_near_identical_pictures_in_both_folds(tmp_path, subjects):
+@pytest.mark.parametrize(
+    ("subjects", "level"),
+    [(None, ["warning"]), (r"(p\d)_", []), (r"p\d_(\d+)", ["error"])],
+    ids=["unnamed", "right", "wrong"],
+)
+def test_check_names_near_identical_pictures_in_both_folds(tmp_path, subjects, level):
     for number in range(18):
         noise = np.random.default_rng(number // 3).random((64, 64, 8))
         slices = gaussian_filter(noise, (2, 2, 6)) * 6000 - 2900
         pixels = np.clip(slices[..., number % 3], 0, 255).astype(np.uint8)
         save(tmp_path / f"p{number // 3}_{number}.png", pixels)
     findings = sets.check(tmp_path, "pictures", subjects=subjects).findings
-    said = [f.message for f in findings if "nearly identical" in f.message]
-    assert len(said) == (subjects is None)
-    assert all("--subjects" in message for message in said)
+    said = [finding for finding in findings if "nearly identical" in finding.message]
+    assert [finding.level for finding in said] == level
+    assert all("--subjects" in finding.message for finding in said)
 
 
 def test_check_refuses_the_same_picture_in_both_folds(folder):

@@ -146,7 +146,8 @@ def test_every_command_of_the_first_steps_is_taken_and_taken_again(folder):
         behind = next(text for beginning, text in SHORT.items() if line.startswith(beginning))
         type_in(f"{line} {behind}")
         if " -o " in line and behind != "--dry-run":
-            type_in(f"{line} {behind}")
+            said = type_in(f"{line} {behind}", 0, 2)  # 2: a file is not replaced
+            assert "error:" not in said or "exists already, expected a new file" in said
 
 
 PLAN = """

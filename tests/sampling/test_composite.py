@@ -177,7 +177,7 @@ def test_what_is_typed_is_put_over_every_parts_own_settings():
 
 def test_own_data_with_held_out_cases_are_refused_before_anything_is_fitted(tmp_path):
     spec = chain({**TISSUES, "data": "people:0"}, FIRST, SECOND)
-    with pytest.raises(IntegrityFault, match=r"toy_12 \(same content as toy_12\)"):
+    with pytest.raises(IntegrityFault, match=r"toy_12 \(the case itself\)"):
         compose(tmp_path / "run", spec)
     assert list(tmp_path.iterdir()) == []
 

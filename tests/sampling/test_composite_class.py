@@ -150,7 +150,7 @@ def test_a_beginning_that_has_seen_a_held_out_case_of_another_class_is_refused(t
     """A generator that starts from it would have seen it too, whatever class it is to draw."""
     request = SourceRequest("kinds", "all", view={"classes": ["metastasis"]})
     old = fit_gan(request, tmp_path / "old")
-    with pytest.raises(IntegrityFault, match=r"toy_13 \(same content as toy_13\)"):
+    with pytest.raises(IntegrityFault, match=r"toy_13 \(the case itself\)"):
         compose(tmp_path / "run", PerClass("dcgan", "cyst"), init_from=old)
 
 

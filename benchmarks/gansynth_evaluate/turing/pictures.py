@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from gansynth.core.lineage import Lineage, matches
 from gansynth.core.schema import FloatArray, Schema, content_hash
-from gansynth.core.source import CaseSource, case_record
+from gansynth.core.source import CaseSource, case_record, same_data_as
 from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.report.png import scaled
 from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault, did_you_mean
@@ -297,5 +297,6 @@ def seen_by_run(
 ) -> Collection[str]:
     """The chosen cases that the run or its ancestors were trained on."""
     cases = [case_record(source, case) for case in {image.case for image in chosen}]
-    matched = [matches(image, cases, source.name) for image in lineage.everyone()]
+    same = same_data_as(source)
+    matched = [matches(maker, cases, same(maker)) for maker in lineage.everyone()]
     return {case for image in matched for case, match in image.items() if match.kind != "subject"}
