@@ -81,7 +81,8 @@ def stop_request() -> Iterator[StopRequest]:
         yield request
         return
     numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.signal(number, request._note) for number in numbers}
+    handle = _only_here(request._note)
+    before = {number: signal.signal(number, handle) for number in numbers}
     _default_in_children()
     try:
         yield request
@@ -96,13 +97,27 @@ def on_sigterm(handler: Handler) -> Callable[[], None]:
     Forked children get the default action. A pool ends its workers with SIGTERM, and would wait
     forever for one that swallows the handler's exception.
     """
-    before = signal.signal(signal.SIGTERM, handler)
+    before = signal.signal(signal.SIGTERM, _only_here(handler))
     _default_in_children()
 
     def restore() -> None:
         signal.signal(signal.SIGTERM, before)
 
     return restore
+
+
+def _only_here(handler: Handler) -> Handler:
+    """Return a handler that gives SIGTERM its default action in a child, before ``_reset`` does."""
+    owner = os.getpid()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGTERM and os.getpid() != owner:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        handler(number, frame)
+
+    return handle
 
 
 @functools.cache
