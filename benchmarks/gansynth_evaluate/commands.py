@@ -172,11 +172,14 @@ def _detections_lines(document: Mapping[str, Any]) -> Iterator[str]:
 def lines_of_evaluation(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
     """Yield the three answers, the alarms, and where the report is."""
     from gansynth_evaluate.report.tables import in_short
+    from gansynth_evaluate.summary import sentence_of
 
     for title, lines in in_short(document).items():
         if title == "Realism":  # the figures are in the report
             lines = [(sign, text.partition(":")[0]) for sign, text in lines]
         yield f"{title}: {'  '.join(f'{sign} {text}' for sign, text in lines)}"
+    if identity := document.get("identity"):
+        yield sentence_of(identity)
     for alarm in document["alarms"]:
         yield f"ALARM {alarm['text']}"
     yield f"report: {document['files']['report.html']}"

@@ -349,6 +349,8 @@ def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
     assessed = assess(gathered, comparison, metrics, options, clock)
     usual = _usual_folder(folder, gathered.kind)
     target = usual if request.out is None else Path(request.out)
+    if (target / "report.html").exists():
+        reporter.say(f"{target}: the report of an earlier evaluation is replaced; -o keeps both")
     files = _write(assessed, comparison.schema, target)
     if gathered.kind == "run" and target == usual:
         write_run_report(RunFolder(folder), reporter)  # the measures go into its card

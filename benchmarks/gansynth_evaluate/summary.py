@@ -265,12 +265,17 @@ def _attack(attack: Mapping[str, Any]) -> str:
 def _say_identity(result: Mapping[str, Any] | None, claims: list[str], hidden: list[str]) -> None:
     if result is None:
         return
-    where = f"{result['files']} files of {result['folder']}"
-    if result["findings"]:
-        count = len(result["findings"])
-        claims.append(f"{where} reveal their source, or were not read: {count} finding(s).")
-    else:
-        hidden.append(
-            f"Nothing that names a patient or a source was found in {where}: not in file names, "
-            "texts, headers or PNG metadata. The audit compares no images; see memorisation above."
-        )
+    said = claims if result["findings"] else hidden
+    said.append(sentence_of(result))
+
+
+def sentence_of(audit: Mapping[str, Any]) -> str:
+    """Return in words what an audit of exported files has found."""
+    where = f"{audit['files']} files of {audit['folder']}"
+    if audit["findings"]:
+        count = len(audit["findings"])
+        return f"{where} reveal their source, or were not read: {count} finding(s)."
+    return (
+        f"Nothing that names a patient or a source was found in {where}: not in file names, "
+        "texts, headers or PNG metadata. The audit compares no images; see memorisation."
+    )

@@ -82,7 +82,7 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
         yield from table((f"  {name}", *_losses(part)) for name, part in parts.items())
     elif losses := _losses(report):
         yield f"losses: {'  '.join(losses)}"
-    if bands := report.get("spectrum_ratio"):
+    if report.get("steps") and (bands := report.get("spectrum_ratio")):  # of what was learnt
         yield f"finest detail: {_finest(bands)} of the real power (1 is as in real images)"
     if diversity := report.get("diversity"):
         samples, real = (_short(diversity[key]) for key in ("samples", "real"))
@@ -155,8 +155,8 @@ def lines_of_training(
     else:
         figures = [f"{key} {value:.3g}" for key, value in _numbers(metrics, names=names)][:TOLD]
         yield from [f"on real held-out cases: {', '.join(figures)}"] * bool(figures)
-    if usual := document.get("usual_samples"):
-        yield from _too_short((real + synthetic) / usual, target)
+    if (share := document.get("share_of_usual_length")) is not None:
+        yield from _too_short(share, target)
     yield then("predict", document["folder"], "IMAGES", "-o", "predicted")
     if (Path(document["folder"]) / "gansynth_detections.json").is_file():
         yield then("detections", document["folder"])

@@ -187,7 +187,7 @@ def _plan_unprepared(decision: Decision) -> dict[str, Any]:
         "target": request.target,
         "data": request.data,
         "ratio": request.ratio,
-        "generator": None if fit is None else f"{fit.generator}, to be fitted in {fit.out}",
+        "generator": None if fit is None else f"{fit.generator}, to be fitted",
         "hours": f"known once the data are prepared: {decision.prepare}",
         "settings": dict(request.set),
     }
@@ -275,8 +275,8 @@ def _train(adapter: Framework, request: AugmentRequest, *, timed: bool) -> Augme
         raise
     for warning in result.warnings:
         reporter.warn(warning)
-    usual = {"usual_samples": adapter.opened(request).usual_samples}
-    return Augmented(adapter, {**result.describe(request.mix), **usual}, result)
+    share = {"share_of_usual_length": adapter.opened(request).share_of_usual_length}
+    return Augmented(adapter, {**result.describe(request.mix), **share}, result)
 
 
 def _export(adapter: Framework, request: AugmentRequest) -> Mapping[str, Any]:

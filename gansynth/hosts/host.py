@@ -633,6 +633,12 @@ class Framework(Adapter):
         usual.options = self.options.model_copy(update=defaults)
         return usual.length[0] * usual.samples_of_a_unit
 
+    @property
+    def share_of_usual_length(self) -> float | None:
+        """How long the whole training is, as a share of the host's default length."""
+        usual = self.usual_samples
+        return None if usual is None else self.total * self.samples_of_a_unit / usual
+
     def bank_plan(self, request: AugmentRequest) -> BankCapacity | None:
         """Return the size of the bank that a training makes; None if none is made."""
         if request.run is None or request.bank is not None or not request.mix.synthetic:

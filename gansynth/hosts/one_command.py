@@ -81,7 +81,8 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
     fit = None
     if drawn and request.generator is None and request.bank is None:
         fit = _fit_of(decided, source, rule, found)
-        about = f"{rule.generator} in {fit.out}"
+        # The folder is named by plans and configuration, which raw data do not have yet.
+        about = rule.generator if prepare else f"{rule.generator} in {fit.out}"
         reporter.say(
             str(Choice("generator", about, f"the data are {rule.data}", "--generator RUN"))
         )

@@ -110,7 +110,7 @@ def newest_session(folder: Path) -> Mapping[str, Any]:
     if not sessions or not sessions[-1]["epochs"][1]:
         raise UsageFault(
             f"{folder}: nothing is trained yet, expected a training with a checkpoint; type its "
-            "gansynth augment again, which goes on"
+            "gansynth augment again"
         )
     if "target" not in sessions[-1]:
         raise UsageFault(

@@ -70,7 +70,7 @@ class TrainingFolder:
         if self.done:
             return f"goes on at {at} in {self.path}"
         if self.begun:
-            return f"starts anew in {self.path}: it was interrupted before its first checkpoint"
+            return f"starts anew in {self.path}: it has no checkpoint yet"
         return f"starts in {self.path}"
 
 

@@ -88,7 +88,8 @@ class QualityGate:
             raise TrainingFault(
                 f"producer: {sum(self._recent)} of the last {len(self._recent)} samples were "
                 f"rejected ({reasons}), the last one: {fault}. Look at the generator's samples: "
-                "gansynth sample RUN --sheet; train it longer or again, see: gansynth help filters"
+                "gansynth sample RUN --sheet; train it longer or again, or admit these: --filter "
+                "none; see: gansynth help filters"
             )
 
 

@@ -27,7 +27,6 @@ def test_fit_prints_a_summary_on_stdout_and_the_rest_on_stderr(toys, run_cli, wh
     stdout = re.sub(r"in 0:\d\d;", "in a moment;", result.stdout)
     assert stdout.splitlines() == [
         f"{run}: fitted in a moment; 12 training cases, 4 held out",
-        "finest detail: 1.03 to 1.06 of the real power (1 is as in real images)",
         f"report: {run / 'report.html'}",
     ]
     assert "12 training case(s), 4 held out" in result.stderr
@@ -156,7 +155,7 @@ def test_augment_reports_all_and_more_than_one_percent_missing_is_exit_5_after_t
         **{"drawn_real": 100 + missing, "drawn_synthetic": 100 - missing, "fell_back": missing},
         **{"realised_synthetic_share": (100 - missing) / 200, "asked_synthetic_share": None},
         "warnings": ["ratio: 1:1 before, 3:1 now"],
-        "usual_samples": None,
+        "share_of_usual_length": None,
         "metrics_on_real_cases": {"dice": 0.5, "dice_per_label": {"1": 0.4, "2": 0.6}},
     }
 
