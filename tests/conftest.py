@@ -318,7 +318,7 @@ def _tiny_fits():
     """Tiny fits leave out sheets and reports, which take longer; those of ``whole_fits`` are small.
 
     Fingerprints of a picture are computed once: each command reads the same few cases again. And
-    nobody waits for the disk: no test cuts the power.
+    nobody waits for the disk: no test cuts the power. No dry run begins a training to time it.
     """
     from gansynth.core.fingerprint import prints_of as fingerprints
 
@@ -340,6 +340,7 @@ def _tiny_fits():
             patch.setattr(f"gansynth.{name}", number)
         patch.setattr("gansynth.core.source.prints_of", prints_of)
         patch.setattr(os, "fsync", lambda descriptor: None)
+        patch.setattr("gansynth.hosts.dry_run.pace_of", lambda *_: {})
         with fits_that_show(False):
             yield
 

@@ -178,7 +178,8 @@ def lines_of_evaluation(document: Mapping[str, Any], folder: Path) -> Iterator[s
         if title == "Realism":  # the figures are in the report
             lines = [(sign, text.partition(":")[0]) for sign, text in lines]
         yield f"{title}: {'  '.join(f'{sign} {text}' for sign, text in lines)}"
-    if identity := document.get("identity"):
+    identity = document.get("identity")
+    if identity and not identity["findings"]:  # else it is an alarm
         yield sentence_of(identity)
     for alarm in document["alarms"]:
         yield f"ALARM {alarm['text']}"

@@ -169,6 +169,8 @@ def test_an_evaluation_is_told_by_its_three_answers_first(run):
     )
     assert [line.partition(":")[0] for line in lines[1:3]] == ["Labels", "Memorisation"]
     assert lines[3].startswith("ALARM ")
+    clean = {**found, "alarms": [], "identity": {**found["identity"], "findings": []}}
+    assert "Nothing that names a patient" in list(lines_of_evaluation(clean, run))[3]
     assert lines[-2:] == [
         "report: out/report.html",
         f"next: gansynth augment --target segmenter --generator {run} --ratio 1:1  # for nnU-Net "

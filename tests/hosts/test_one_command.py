@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gansynth.hosts import api, dry_run
+from gansynth.hosts import api, dry_run, timing
 from gansynth.hosts.suggestion import RULES
 from tests.conftest import content, save_nifti
 from tests.flat_sets import pictures
@@ -106,6 +106,7 @@ def test_too_little_is_refused_with_a_way_out(refuse, words, says):
 )
 def test_a_dry_run_times_the_beginning_of_a_training_and_leaves_nothing(run_cli, data, monkeypatch):
     monkeypatch.setattr(api, "time_of", dry_run.time_of)
+    monkeypatch.setattr(dry_run, "pace_of", timing.pace_of)
     named, folder = data(Path("data").absolute()), Path("empty")
     folder.mkdir()
     monkeypatch.chdir(folder)
