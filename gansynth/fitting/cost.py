@@ -316,7 +316,9 @@ def fit_into(
         named = " ".join(f"{k}={v}" for k, v in changes.items()) or "as asked"
         attempts.append(f"{named}: {'out of memory' if peak is None else f'{peak} MiB'}")
         if peak is not None and peak <= budget:
-            reporter.say(f"--fit-memory: {'; '.join(attempts)}; the last is taken")
+            reporter.say(
+                f"--fit-memory: tried {'; '.join(attempts)}. The last one fits and is taken"
+            )
             return {**settings, **changes}
         before = measured.get("memory_before_mib", before)
     raise EnvironmentFault(

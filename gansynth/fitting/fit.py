@@ -139,7 +139,8 @@ def _check_growth(job: FitJob, reporter: Reporter) -> None:
         size = " x ".join(map(str, stages[-1].size or job.space.size))
         reporter.warn(
             f"--set steps={options.steps}: {job.generator.name} has grown to {size} after {least} "
-            "steps only; use more steps, or shorter stages"
+            "steps only; use more steps, or shorter stages, whose keys gansynth options "
+            f"{job.generator.name} has"
         )
 
 

@@ -86,7 +86,7 @@ def below_its_size(run: Run) -> str:
     return (
         f"{run.folder}: {run.generator.name} has not grown to {full} in {steps} steps, and draws "
         f"blocks; expected at least {least} steps. Go on with its fit (--set steps={least}), or "
-        "fit it with shorter stages"
+        f"fit it with shorter stages: gansynth options {run.generator.name} has their keys"
     )
 
 

@@ -29,7 +29,8 @@ COMMANDS: tuple[tuple[object, ...], ...] = (
 LAST = 10
 ORDINARY = """
 a above again against all and another are as asked at back bad be beside best bytes c cannot chosen
-command config cpu cut darker dataset dataset004 did difference dropped f finite first fitted float32
+command config cpu cut darker dataset dataset004 did difference dropped f finite first fitted
+float32
 for g0 gansynth harm has i is it kib labelled many may median mib more next nnunetv2 none not o on
 other others over page part parts predict predicted repeat report round same say second some started
 statistics study surroundings t tell than their these time times took tr train trained tuned turn
