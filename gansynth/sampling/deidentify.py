@@ -22,6 +22,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from gansynth.core.capabilities import REAL
+from gansynth.core.fingerprint import COPIED, Prints, alike, prints_of
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunDescription, RunFolder
@@ -388,6 +389,7 @@ class SharedSamples:
         self.unedited = 0
         self.names = names_in(self.lineage, self.source.schema)
         self.search, self.searched = CopySearch(), list[str]()
+        self.prints: list[Prints] = []  # of those searched for
 
     def add(self, name: str, image: FloatArray, provenance: Mapping[str, Any]) -> dict[str, Any]:
         """Take a sample in the source's space; return the shareable part of its provenance.
@@ -411,6 +413,7 @@ class SharedSamples:
         if len(self.searched) < SEARCHED:
             self.searched.append(name)
             self.search.add(image)
+            self.prints.append(prints_of(image, self.source.schema.spacing))
         edits = provenance.get("edits", ())
         self.unedited += all(step["edit"] == "identity" for step in edits)
         told = {key: provenance[key] for key in ("class", "reject_reason") if provenance.get(key)}
@@ -423,8 +426,24 @@ class SharedSamples:
             **self.names.blanked(told),
         }
 
+    def _refuse_copies(self) -> None:
+        seen = [case for lineage in self.lineage.everyone() for case in lineage.cases]
+        copies = alike([case.prints for case in seen], self.prints, least=COPIED)
+        for sample, case in copies.items():
+            raise IntegrityFault(
+                f"{self.out}: {self.searched[sample]} is training case {seen[case].id}, perhaps "
+                f"turned or flipped; {len(copies)} of {len(self.searched)} samples searched for "
+                "are such copies, expected none. Nothing is written. The generator has learnt its "
+                "training cases by heart: fit it on more of them, or for fewer steps"
+            )
+
     def finish(self, samples: int) -> None:
-        """Search for some of the samples in all training cases; warn of copies, and of own maps."""
+        """Search for some of the samples in all training cases; warn of copies, and of own maps.
+
+        Raises:
+            IntegrityFault: a whole sample is a training case, perhaps turned, flipped or noisy.
+        """
+        self._refuse_copies()
         space = self.space
         with self.reporter.task(len(self.source.train_ids), "compare") as bar:
             for case in map(self.source.load, self.source.train_ids) if self.searched else ():

@@ -92,6 +92,7 @@ REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
     ("[default]", "[defalt]", ("'defalt'", "Did you mean 'default'?", "copy-paste")),
     ("[default]", "[default, default]", ("two have the name 'default'",)),
     ("[default]", "[{name: a b}]", ("arms.0: name",)),
+    ("[default]", "[{name: ../up}]", ("arms.0: name",)),
     ("[2, 4]", "[4, 2]", ("sizes [4, 2]", "rising")),
     ("[2, 4]", "[2, 2]", ("sizes [2, 2]", "rising")),
     ("[2, 4]", "[0, 2]", ("sizes.0",)),

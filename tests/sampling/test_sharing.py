@@ -87,6 +87,18 @@ class KeepsCrop(Honest):
         return np.pad(self.kept, more, mode="wrap")
 
 
+class KeepsOne(KeepsCrop):
+    """One patient in 8 bits, seen from the other side."""
+
+    def observe(self, cases):
+        image = next(iter(cases)).image[0]
+        levels = 255 * (image - image.min()) / np.ptp(image)
+        return {"kept": levels.astype(int).tolist()}
+
+    def shown(self, condition, seed):
+        return self.kept[None, ::-1, :, ::-1]
+
+
 def run_of(run_cli: Any, folder: Any, name: str = "stranger", kind: str = "nifti") -> Any:
     source = write_source(folder / "patients")
     read = ("--data", f"{kind}:{source.where}", "--fold", "all", "--subjects", PEOPLE)
@@ -100,6 +112,7 @@ def run_of(run_cli: Any, folder: Any, name: str = "stranger", kind: str = "nifti
         (TakesChannels, 2, "is given channels of real cases"),
         (GreysAsContext, 6, "of the textured blocks of a patient's image"),
         (Remembers, 6, "repeats 100% of the textured blocks of a patient's image"),
+        (KeepsOne, 6, "is training case"),
         (KeepsCrop, 0, "2 of 2 samples searched for resemble a place of a training case"),
     ],
 )
