@@ -39,6 +39,7 @@ SHORT = {
     "gansynth fit cgan3d --recipe lesion": f"{SMALL} --set steps=1",
     "gansynth fit": "--dry-run",
     "gansynth hard-cases": "--steps 2",
+    "gansynth turing-test": "-n 6",
     "gansynth augment --target nnunet": "--dry-run",
     "": "",
 }
