@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,11 @@ def write_new(request: BenchmarkRequest) -> dict[str, Any]:
     """
     path, data = request.file, str(request.new)
     if path.exists():
+        again = shlex.join(
+            ["gansynth", "benchmark", *request.but(plan="OTHER.yaml").command_line[1:]]
+        )
         raise UsageFault(
-            f"{path}: is there already, expected a new file; name another one: gansynth benchmark "
-            f"OTHER.yaml --new {data}"
+            f"{path}: is there already, expected a new file; name another one: {again}"
         )
     named = data if ":" in data else find_kind(data, request.root)
     words = {key: getattr(request, key) for key in ("configuration", "plans", "subjects", "root")}

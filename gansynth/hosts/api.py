@@ -206,6 +206,7 @@ def _plan_all(request: AugmentRequest, fit: FitRequest) -> Augmented:
         "ratio": request.ratio,
         f"{adapter.unit}s": training.total,
         **planned_fit(fit),
+        "harm": "told by this plan once the generator is fitted",
         **time_of(adapter, request, TrainingFolder(training.output, 0, training.total)),
         "settings": dict(request.set),
     }

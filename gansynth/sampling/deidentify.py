@@ -413,7 +413,10 @@ class SharedSamples:
         if len(self.searched) < SEARCHED:
             self.searched.append(name)
             self.search.add(image)
-            self.prints.append(prints_of(image, self.source.schema.spacing))
+            # A host's volume of one slice has an axis more than the slices of its source.
+            spacing = self.source.schema.spacing
+            more = (1.0,) * (image.ndim - 1 - len(spacing))
+            self.prints.append(prints_of(image, (*more, *spacing)))
         edits = provenance.get("edits", ())
         self.unedited += all(step["edit"] == "identity" for step in edits)
         told = {key: provenance[key] for key in ("class", "reject_reason") if provenance.get(key)}

@@ -149,6 +149,7 @@ def test_a_new_plan_is_opened_as_it_stands_marks_what_is_required_and_is_never_o
     again, fewer = gansynth(*new), gansynth(*new, "few.yaml")
     assert (again.exit_code, fewer.exit_code) == (2, 3)
     assert "plan.yaml: is there already" in again.stderr
+    assert r"gansynth benchmark OTHER.yaml --new set --subjects '(p\d)_'" in again.stderr
     assert "5 subject(s), expected at least 6" in fewer.stderr
     assert (tmp_path / "plan.yaml").read_text() == text
     assert not (tmp_path / "few.yaml").exists()
