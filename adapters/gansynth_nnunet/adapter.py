@@ -107,10 +107,10 @@ class NnunetAdapter(Framework):
     def __init__(self, source: CaseSource) -> None:
         if not isinstance(source, NnunetSource):
             asked = source.request
+            way_out = import_command(asked, "nnunet:500")
             raise UsageFault(
                 f"--data {asked.kind}:{asked.where}: nnU-Net trains on its own data sets, expected "
-                f"nnunet:ID; make one: "
-                f"{import_command(asked, 'nnunet:500')}; and name it here: --data nnunet:ID"
+                f"nnunet:ID; make one: {way_out}; and name it here: --data nnunet:ID"
             )
         super().__init__(source)
 

@@ -172,7 +172,7 @@ def matches(
     sides = [c.prints for c in maker.cases], [c.prints for c in cases]
     volumes = {**sharing(*sides, (3,)), **alike(*sides, (3,))}
     pictures = {**sharing(*sides, (2,)), **alike(*sides, (2,))}
-    copies = alike(*sides, (2,), COPIED)
+    copies = alike(*sides, (2,), COPIED) if same else {}
     matched: dict[str, LineageMatch] = {}
     for index, case in enumerate(cases):
         near = volumes.get(index)

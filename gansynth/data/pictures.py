@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -691,20 +691,13 @@ def check_source(
     progress(len(pictures), len(pictures))
     findings += _check_set(source, content, kinds)
     if not any(f.level == "error" for f in findings):
-        seen, held_out = (
-            {case: prints[case] for case in side}
-            for side in (source.train_ids, source.held_out_ids)
-        )
+        seen = {case: prints[case] for case in source.train_ids}
+        held_out = {case: prints[case] for case in source.held_out_ids}
         named = source.request.subjects is not None
         if text := neighbours(seen, held_out, named=named):
-            findings.append(
-                Finding(
-                    "error" if named else "warning",
-                    None,
-                    listing.folder,
-                    f"{listing.folder}: {text}",
-                )
-            )
+            text = f"{listing.folder}: {text}"
+            level: Literal["error", "warning"] = "error" if named else "warning"
+            findings.append(Finding(level, None, listing.folder, text))
     findings.sort(key=lambda finding: finding.level)  # errors before warnings
     return CheckReport(source.name, len(pictures), findings)
 

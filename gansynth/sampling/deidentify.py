@@ -432,7 +432,8 @@ class SharedSamples:
     def _refuse_copies(self) -> None:
         seen = [case for lineage in self.lineage.everyone() for case in lineage.cases]
         copies = alike([case.prints for case in seen], self.prints, least=COPIED)
-        for sample, case in copies.items():
+        if copies:
+            sample, case = next(iter(copies.items()))
             raise IntegrityFault(
                 f"{self.out}: {self.searched[sample]} is training case {seen[case].id}, perhaps "
                 f"turned or flipped; {len(copies)} of {len(self.searched)} samples searched for "

@@ -14,9 +14,9 @@ import numpy as np
 
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.geometry import mask_of
-from gansynth.core.lineage import Lineage, matches
+from gansynth.core.lineage import Lineage, matches, same_data
 from gansynth.core.schema import OUTSIDE, Case, Sample, Schema
-from gansynth.core.source import CaseSource, case_record, same_data_as
+from gansynth.core.source import CaseSource, case_record
 from gansynth.core.space import Space
 from gansynth.core.units import IMAGES, UnitCheck, values_of
 from gansynth.data.batches import CaseBatches, CaseCache
@@ -51,8 +51,11 @@ class KnownSubjects:
         ids = (*source.train_ids, *source.held_out_ids)
         people = {i: source.header(i).subject for i in ids}
         records = [case_record(source, i, cache) for i in ids]
-        same = same_data_as(source)
-        matched = [matches(maker, records, same(maker)) for maker in lineage.everyone()]
+        known = {record.id: record for record in records}
+        matched = [
+            matches(maker, records, same_data(maker, known, known.__getitem__))
+            for maker in lineage.everyone()
+        ]
         members = [
             i
             for i in ids
