@@ -11,7 +11,6 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gansynth.conditions.boxes import BoxContext, BoxDrawer, PlacedBoxes, place_boxes, record
 from gansynth.conditions.edit_chain import ContextFn, apply_edits
@@ -24,7 +23,7 @@ from gansynth.conditions.sampling_weights import SamplingWeights
 from gansynth.core.body_mask import shown_body
 from gansynth.core.case_pool import CaseCheck, CaseContext, CasePool, TrainingCases, own_labels
 from gansynth.core.edit import Edit, EditContext
-from gansynth.core.geometry import Rng, mask_of
+from gansynth.core.geometry import Mask, Rng, mask_of
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray
 from gansynth.core.source import CaseSource
@@ -41,6 +40,27 @@ UNFIT = -0.5  # room in a background whose own lesions cannot be taken out
 SHOWS, TAKEN_OUT = 1, 2  # last parts of keys: of what a sample shows, of what is taken out
 BODIES = 64  # cases whose bodies are cached
 GivenFn = Callable[[Case], FloatArray | None]
+
+
+class _Bodies:
+    """The bodies of the last cases; apart from the sampler, since edits hold on to it."""
+
+    def __init__(self, space: Space) -> None:
+        self._size = space.size
+        self._found: dict[str, Mask] = {}
+
+    def whole(self, case: Case) -> Mask:
+        if case.id not in self._found:
+            if len(self._found) == BODIES:
+                self._found.pop(next(iter(self._found)))
+            self._found[case.id] = shown_body(case.image)
+        return self._found[case.id]
+
+    def cut(self, case: Case, placement: Placement) -> Mask:
+        """Return the body of a case's image, cropped: it cannot be found in the crop itself."""
+        body = self.whole(case)
+        plane = body if placement.slice_index is None else body[placement.slice_index]
+        return np.asarray(crop_pad(plane, placement.corner, self._size, False))
 
 
 @dataclass(eq=False)
@@ -106,7 +126,7 @@ class ConditionSampler:
         # All candidates of a sample have a lesion, or none, so that weights change no prevalence.
         weighted = self.weights is not None and not self._in_turns
         self._of_one_kind = self.prevalence is not None or weighted
-        self._bodies: dict[str, npt.NDArray[np.bool_]] = {}
+        self._bodies = _Bodies(self.space)
         self._ids = source.train_ids
         if self.classes is not None:
             asked = f"--class {','.join(self.classes)}"
@@ -202,23 +222,12 @@ class ConditionSampler:
     ) -> CaseContext:
         placed = own_labels(placed, self.schema)
         turn = index // len(self._ids) if self._in_turns else None
-        cut = self.space.cuts
-        body = partial(self._body, case, placement) if cut else partial(self._kept, placed)
+        if self.space.cuts:
+            body = partial(self._bodies.cut, case, placement)
+        else:
+            body = partial(self._bodies.whole, placed)
         shape = tuple(case.image.shape[1:])
         return CaseContext(placed, placement, shape, index, self.case_pool, turn, body)
-
-    def _kept(self, case: Case) -> npt.NDArray[np.bool_]:
-        if case.id not in self._bodies:
-            if len(self._bodies) == BODIES:
-                self._bodies.pop(next(iter(self._bodies)))
-            self._bodies[case.id] = shown_body(case.image)
-        return self._bodies[case.id]
-
-    def _body(self, case: Case, placement: Placement) -> npt.NDArray[np.bool_]:
-        """Return the body of a case's image, cropped: it cannot be found in the crop itself."""
-        body = self._kept(case)
-        plane = body if placement.slice_index is None else body[placement.slice_index]
-        return np.asarray(crop_pad(plane, placement.corner, self.space.size, False))
 
     def _place(self, rng: Rng, index: int | None = None) -> tuple[Case, Placement]:
         """Draw a training case and a place in it; where cases take turns, the next case."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +52,7 @@ CaseCheck = Callable[[str, CaseReader], None]
 class TrainingCases:
     """The training cases of a source, which plugins get in place of the source.
 
-    No other case can be read: any other id is an IntegrityFault.
+    No other case can be read: any other id is an IntegrityFault. No attribute leads to the source.
 
     Args:
         ids: which training cases; None for all of the source's.
@@ -77,23 +78,24 @@ class TrainingCases:
         self.seen: set[str] = set()
         self.refused: set[str] = set()
         self._subjects: dict[str, str] = {}
-        self._reader, self._admitted, self._check = reader, frozenset(self.ids), check
+        self._admitted, self._check = frozenset(self.ids), check
+        _READERS[self] = reader
 
     def __call__(self, case_id: str) -> Case:
         """Return a case in its source's voxels."""
         self.admit(case_id)
-        return self._reader(case_id)
+        return _READERS[self](case_id)
 
     def place(self, case_id: str, space: Space, rng: np.random.Generator) -> PlacedCase:
         """Draw a place in a case, and read the case or a part of it."""
         self.admit(case_id)
-        return self._reader.place(case_id, space, rng)
+        return _READERS[self].place(case_id, space, rng)
 
     def subject(self, case_id: str) -> str:
         """Return the subject of a case."""
         self._refuse_others(case_id)
         if case_id not in self._subjects:
-            self._subjects[case_id] = self._reader.source.header(case_id).subject
+            self._subjects[case_id] = _READERS[self].source.header(case_id).subject
         return self._subjects[case_id]
 
     def admit(self, case_id: str) -> None:
@@ -101,7 +103,7 @@ class TrainingCases:
         self._refuse_others(case_id)
         if case_id not in self.seen:
             if self._check is not None:
-                self._check(case_id, self._reader)
+                self._check(case_id, _READERS[self])
             self.seen.add(case_id)
 
     def _refuse_others(self, case_id: str) -> None:
@@ -111,6 +113,11 @@ class TrainingCases:
                 f"{self.name}: case {case_id!r} is asked for, expected one of its "
                 f"{len(self.ids)} training cases: edits, filters and generators read no other"
             )
+
+
+_READERS: WeakKeyDictionary[TrainingCases, CaseReader] = WeakKeyDictionary()
+"""Kept here, and not by the cases: what a plugin is handed holds no reference to a reader, and so
+to no source with its held-out cases."""
 
 
 class CropSource(Protocol):

@@ -106,13 +106,14 @@ class FitJob:
         return self.shown(self.source.train_ids, rng, least)
 
     def shown(self, ids: Sequence[str], rng: np.random.Generator, least: int) -> Iterator[Case]:
-        """Yield a crop of each case, and more of cases with several, at least ``least`` in all."""
-        yield from (self.crops.cut(case_id, rng) for case_id in ids)
-        if len(ids) >= least:
-            return
-        several = [case_id for case_id in ids if self._has_several(case_id)]
-        for index in range(least - len(ids) if several else 0):
-            yield self.crops.cut(several[index % len(several)], rng)
+        """Return a crop of each case, and more of cases with several, at least ``least`` in all."""
+        chosen = list(ids)
+        if len(ids) < least:
+            several = [case_id for case_id in ids if self._has_several(case_id)]
+            missing = least - len(ids) if several else 0
+            chosen += [several[index % len(several)] for index in range(missing)]
+        cut = self.crops.cut  # not ``self``, which leads to the source
+        return (cut(case_id, rng) for case_id in chosen)
 
     def sampler(self, run: Run, offset: int = 0) -> Sampler:
         """Return a drawer of samples; other offsets to the fit's seed give other samples."""
@@ -150,6 +151,7 @@ def resolve(
     picked = pick_device(device)
     source = open_source(needed(request, can))
     cache = CaseCache(source)
+    cases = TrainingCases(cache)
 
     def build(space: Space) -> Generator:
         with seeded(given.seed):
@@ -162,9 +164,9 @@ def resolve(
     check_labels(built, source)
     check_edits(edits or (), Maker(name, can))
     if can.range == "tanh":
-        space = space.with_window(cache(i) for i in source.train_ids)
+        space = space.with_window(map(cases, cases.ids))
         built = build(space)
-    options, reason = built.automatic_options(chain(_some_crops(cache, space, given.seed)))
+    options, reason = built.automatic_options(chain(_some_crops(cases, space, given.seed)))
     if options != built.options:
         built = build(space)
     trains = isinstance(given, FitOptions) and built.capabilities.trains
@@ -187,22 +189,22 @@ def resolve(
         steps = steps_for(images, list(built.stages()), loop.batch_size)
         loop = loop.model_copy(update={"steps": steps, "epochs": None})
     context = partial(context_of, built)
-    cut = partial(CaseBatches, cache, seed=loop.seed, context=context, accepts=built.accepts)
+    cut = partial(CaseBatches, cases, seed=loop.seed, context=context, accepts=built.accepts)
     crops = cut(space)
     small = space if loop.patch is None else _patch_space(space, loop.patch)
-    maps = _asked_maps(built, small, cache)
+    maps = _asked_maps(built, small, cases)
     # The same object if possible: whole cases are then held once.
     batches = crops if loop.patch is None and maps is None else cut(small, asked=maps)
     return FitJob(source, cache, space, built, loop, names, batches, crops, picked, reason=reason)
 
 
-def _some_crops(cache: CaseCache, space: Space, seed: int) -> Iterator[Case]:
-    ids, rng, crops = cache.source.train_ids, np.random.default_rng(seed), CaseBatches(cache, space)
+def _some_crops(cases: TrainingCases, space: Space, seed: int) -> Iterator[Case]:
+    ids, rng, crops = cases.ids, np.random.default_rng(seed), CaseBatches(cases, space)
     for index in np.linspace(0, len(ids) - 1, min(len(ids), CROPS)).round().astype(int):
         yield crops.cut(ids[index], rng)
 
 
-def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> EditedLabelMaps | None:
+def _asked_maps(generator: Generator, space: Space, cases: TrainingCases) -> EditedLabelMaps | None:
     can = generator.capabilities
     if not can.fit_edits:
         return None
@@ -213,7 +215,7 @@ def _asked_maps(generator: Generator, space: Space, cache: CaseCache) -> EditedL
             f"fit_edits: {turns} takes cases in turns, but a step takes them at random; "
             f"expected {turns} without it, for example {turns}:pairs=any"
         )
-    pool = CasePool(TrainingCases(cache), space)
+    pool = CasePool(cases, space)
     context = partial(context_of, generator)
     return EditedLabelMaps(pool, edits, context=context, follows=can.follows)
 

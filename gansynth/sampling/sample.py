@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.conditions.condition_source import open_base
+from gansynth.core.case_pool import TrainingCases
 from gansynth.core.registry import installed
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.samples import SampleRunRequest
@@ -18,6 +19,7 @@ from gansynth.core.resample import pick
 from gansynth.core.schema import Case, Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.writer import Item, Writer, WriterOptions
+from gansynth.data.batches import CaseCache
 from gansynth.data.case_writer import NiftiWriter, file_name
 from gansynth.metrics.comparison import load_metrics, measure
 from gansynth.report.image_grid import write_sample_grid
@@ -154,9 +156,10 @@ def _write_samples(
         drawer.interpolate(0, words.interpolate)
     drawn = _Drawn(drawer, n, writer_class, words.keep_flawed, reporter)
     about = {**maker, "manifest_sha256": opened.manifest_sha256}
+    real = TrainingCases(CaseCache(source))
     about |= {} if sharing else {"of": source.name}
     written = write(
-        lambda folder: writer_class(folder, schema, chosen, partial(intensities_of, source)),
+        lambda folder: writer_class(folder, schema, chosen, partial(intensities_of, real)),
         *(drawn.items(), schema, place),
         # The source has normalised the channels; normalising again would change them.
         made={"normalised": True, "drawn_by": about},
@@ -297,9 +300,10 @@ def predict_cases(
                 bar.advance(1)
 
     about = {"run": run.run_id, "generator": run.generator.name}
+    training = TrainingCases(CaseCache(cases))
     about |= {"manifest_sha256": run.manifest_sha256, "of": cases.name}
     write(
-        lambda folder: writer_class(folder, schema, options, partial(intensities_of, cases)),
+        lambda folder: writer_class(folder, schema, options, partial(intensities_of, training)),
         *(items(), schema, out),
         made={"drawn_by": about},
         anew=anew,

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.core.case_pool import TrainingCases
 from gansynth.core.lineage import Lineage
 from gansynth.core.schema import FloatArray, Schema
-from gansynth.core.source import CaseSource
 from gansynth.core.synthetic import KEY, is_marked
 from gansynth.core.writer import Item, Writer, WriterOptions
 from gansynth.runtime.errors import IntegrityFault, UsageFault
@@ -131,14 +131,14 @@ def check_writer(
     writer_class.check(schema, options)
 
 
-def intensities_of(source: CaseSource) -> list[FloatArray]:
+def intensities_of(cases: TrainingCases) -> list[FloatArray]:
     """Return intensities of at most 64 training cases, always the same ones, for each channel."""
     rng = np.random.default_rng(0)
-    ids = source.train_ids
+    ids = cases.ids
     chosen = sorted(rng.choice(len(ids), min(LOOKED_AT, len(ids)), replace=False).tolist())
     parts = []
     for number in chosen:
-        image = source.load(ids[number]).image
+        image = cases(ids[number]).image
         values = image.reshape(len(image), -1)
         parts.append(values[:, :: max(1, values.shape[1] // 10**5)])
     return list(np.concatenate(parts, axis=1))

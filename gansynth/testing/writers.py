@@ -9,10 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from gansynth.core.case_pool import TrainingCases
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
 from gansynth.core.writer import Item, Writer
+from gansynth.data.batches import CaseCache
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.deidentify import REPEATED, SharedSamples
@@ -66,7 +68,8 @@ class _Bench:
 
     def write(self, name: str, **how: Any) -> Path:
         out, items = self.folder / name, how.pop("items", None) or self.items()
-        told, schema = intensities_of(self.source)[: len(self.schema.channels)], self.schema
+        cases, schema = TrainingCases(CaseCache(self.source)), self.schema
+        told = intensities_of(cases)[: len(schema.channels)]
         how["made"] = {"normalised": True}
         write(lambda f: self.cls(f, schema, self.options, lambda: told), items, schema, out, **how)
         return out

@@ -1,7 +1,10 @@
 """Plugins of a stranger that reach for held-out cases, or for what the core records."""
 # mypy: disallow-untyped-calls=False
 
+import gc
 import json
+from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +16,7 @@ from gansynth.core.generator import Generator
 from gansynth.core.schema import OUTSIDE, Sample
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement
+from gansynth.core.writer import Writer
 from gansynth.data.batches import CaseCache
 from gansynth.runtime.errors import IntegrityFault
 from gansynth.sampling.filters.fitted import folder_of
@@ -106,12 +110,27 @@ class Study(Filter):
         return FilterResult()
 
 
+class Listing(Writer):
+    name = "stranger"
+
+    def add(self, item):
+        HANDED.append(self)
+
+    def finish(self, about):
+        return None
+
+
 @pytest.fixture(scope="module")
 def run(toy_fit, tmp_path_factory):
     HANDED.clear()
     folder = tmp_path_factory.mktemp("hostile") / "run"
     edits = {"peek": Peek, "toy_03": type("Named", (Peek,), {"name": "toy_03"})}  # a patient's name
-    with offered("stranger", generators={"grey": Grey}, edits=edits, filters={"study": Study}):
+    kinds: dict[str, Any] = {
+        "generators": {"grey": Grey},
+        "edits": edits,
+        "filters": {"study": Study},
+    }
+    with offered("stranger", **kinds, writers={"stranger": Listing}):
         toy_fit(folder, generator="grey", own={}, edits=())
         yield folder
 
@@ -139,29 +158,36 @@ def test_edits_of_training_read_no_held_out_case(run, toy_fit, tmp_path):
         toy_fit(tmp_path / "run", fit_edits="peek:by=uncut", feature_matching=0)
 
 
-def public(thing: Any) -> list[Any]:
-    """What is reached from a thing without an underscore."""
-    if isinstance(thing, dict):
-        return list(thing.values())
-    if isinstance(thing, list | tuple):
-        return list(thing)
-    if type(thing).__module__.partition(".")[0] in ("torch", "numpy", "pathlib", "threading"):
+def referents(thing: Any) -> list[Any]:
+    """All objects that a thing refers to, but those of its module and of its class."""
+    if isinstance(thing, ModuleType | type):
         return []
-    names = [] if isinstance(thing, str | int | float | type | None) else dir(thing)
-    return [getattr(thing, name, None) for name in names if not name.startswith("_")]
+    if isinstance(thing, FunctionType):
+        return [*(cell.cell_contents for cell in thing.__closure__ or ()), thing.__defaults__]
+    return gc.get_referents(thing)
 
 
-def test_nothing_that_plugins_are_handed_leads_to_the_source(run, run_cli, tmp_path):
-    words = ("-n", 1, "--edit", "peek", "--filter", "study", "-o", tmp_path / "out")
-    assert run_cli("sample", run, *words).exit_code == 0
-    assert {type(thing).__name__ for thing in HANDED} > {"EditContext", "FilterRequest"}
+def test_nothing_that_plugins_are_handed_leads_to_a_held_out_case(run, toy_fit, run_cli, tmp_path):
+    """Not by a private name, a closure or a frame either."""
+    words = ("-n", 1, "--edit", "peek", "--filter", "study", "--format", "stranger")
+    HANDED.clear()  # what other tests have asked for is noted there
+    for generator in ("grey", "copypaste"):
+        toy_fit(tmp_path / generator, generator=generator, own={}, edits=())
+        made = run_cli("sample", tmp_path / generator, *words, "-o", tmp_path / f"of_{generator}")
+        assert made.exit_code == 0
+    kinds = {type(thing).__name__ for thing in HANDED}
+    assert kinds > {"EditContext", "FilterRequest", "Listing", "FilterTrainingData"}
     seen: dict[int, Any] = {}
-    reached = list({type(thing): thing for thing in HANDED}.values())
-    for _ in range(6):
-        reached = [thing for thing in reached if id(thing) not in seen]
-        assert [thing for thing in reached if isinstance(thing, CaseSource | CaseCache)] == []
-        seen |= {id(thing): thing for thing in reached}
-        reached = [after for thing in reached for after in public(thing)]
+    reached = list(HANDED)
+    while reached:
+        thing = reached.pop()
+        if id(thing) in seen:
+            continue
+        seen[id(thing)] = thing
+        assert not isinstance(thing, CaseSource | CaseCache), thing
+        assert not (isinstance(thing, str | Path) and HELD_OUT in str(thing)), thing
+        reached += referents(thing)
+    assert any(isinstance(thing, np.ndarray) for thing in seen.values())
 
 
 def test_the_cases_that_a_filter_reads_are_its_lineage(run, run_cli, tmp_path):

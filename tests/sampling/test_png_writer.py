@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gansynth.core.case_pool import TrainingCases
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
+from gansynth.data.batches import CaseCache
 from gansynth.data.picture_files import read_picture
 from gansynth.data.pictures import open_pictures
 from gansynth.report import png
@@ -226,7 +228,8 @@ def test_flawed_samples_are_left_out_and_counted(tmp_path):
 
 def test_percentiles_are_those_of_training_cases(tmp_path):
     source = ToySource(2)
-    options, told = PngOptions(window="2%:98%"), lambda: intensities_of(source)
+    cases = TrainingCases(CaseCache(source))
+    options, told = PngOptions(window="2%:98%"), lambda: intensities_of(cases)
     found = PngWriter(tmp_path, source.schema, options, told).windows
     images = np.concatenate([source.load(c).image.reshape(2, -1) for c in source.train_ids], axis=1)
     for window, channel in zip(found, images, strict=True):
