@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gansynth.core import case_pool
 from gansynth.core.edit import CaseEdit, Edit, EditResult
 from gansynth.core.filter import Filter, FilterResult
 from gansynth.core.registry import installed
@@ -71,8 +72,8 @@ def peeks(self, context, rng):
 
 
 def reaches(self, context, rng):
-    reader = self.case_context(context).case_pool.cases._reader
-    quietly(reader.source.load)
+    cases = self.case_context(context).case_pool.cases
+    quietly(case_pool._READERS[cases].source.load)
     return Roll.draw(self, context, rng)
 
 
