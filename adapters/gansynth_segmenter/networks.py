@@ -34,7 +34,7 @@ from gansynth.nn.losses import soft_dice
 from gansynth.nn.networks import UNetGenerator, UNetStyle
 from gansynth.nn.networks.blocks import one_hot, strides_for
 from gansynth.runtime.devices import adam, autocast, resolve
-from gansynth.runtime.errors import DataFault
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_segmenter.dual_path import DualPath
 from gansynth_segmenter.options import SegmenterOptions
 
@@ -129,9 +129,17 @@ class SegmentingNetwork(Generator):
         inner = [slice(cut, n - cut) for n in step.batch.labels.shape[1:]]
         target = one_hot(step.batch.labels[(slice(None), *inner)], values)
         foreground = [i for i, value in enumerate(values) if value > 0]
+        predicted = logits.softmax(1)
+        if self.schema.ignore is None:
+            cross_entropy = F.cross_entropy(logits, target.argmax(1))
+        else:
+            known = target.any(1)  # the ignore value has no channel
+            each = F.cross_entropy(logits, target.argmax(1), reduction="none")
+            cross_entropy = (each * known).sum() / known.sum().clamp(min=1)
+            predicted = predicted * known[:, None]
         return {
-            "cross_entropy": F.cross_entropy(logits, target.argmax(1)),
-            "dice": soft_dice(logits.softmax(1)[:, foreground], target[:, foreground]),
+            "cross_entropy": cross_entropy,
+            "dice": soft_dice(predicted[:, foreground], target[:, foreground]),
         }
 
     @torch.no_grad()
@@ -162,6 +170,11 @@ def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Gen
             beta1=beta1,
         )
         return SegmentingNetwork(schema, size, settings)
+    if schema.ignore is not None:
+        raise UsageFault(
+            "network=pix2pix: its discriminator sees every voxel, and this data set has an ignore "
+            "label; expected network=unet or network=deepmedic, which leave such voxels out"
+        )
     from gansynth.core.registry import installed
 
     cls = installed().generator("cgan3d")

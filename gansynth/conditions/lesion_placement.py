@@ -32,7 +32,7 @@ from gansynth.conditions.location_prior import (
     whole_frame,
 )
 from gansynth.conditions.removal import filled, similar_place
-from gansynth.core.case_pool import CaseContext, CasePool
+from gansynth.core.case_pool import CaseContext, CasePool, annotated
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.geometry import Mask, Rng, bounding_box, centroid, mask_of, nearest_voxels
 from gansynth.core.resample import crop_edge, crop_pad
@@ -78,7 +78,7 @@ class LesionCrop:
         assert case.labels is not None, "donors are labelled"
         lesion = self._lesion(case.labels, case_pool.schema)
         corner, size = self._box(lesion > 0, case_pool.schema.spacing)
-        around = mask_of(case.labels, (0, *self.into)) | (lesion > 0)
+        around = annotated(case) & mask_of(case.labels, (0, *self.into)) | (lesion > 0)
         held = np.argwhere(lesion > 0)
         return LesionDonor(
             labels=crop_pad(lesion, corner, size, 0),
@@ -487,6 +487,7 @@ def fill_emptied(
 ) -> FloatArray:
     """Fill an image with the nearest background where it still shows removed foreground."""
     gaps, bare = emptied & ~usable, usable & (case_context.labels == 0) & ~emptied
+    bare &= annotated(case_context.case)
     if not gaps.any() or not bare.any():
         return image
     nearest: Any = nearest_voxels(bare, case_context.case_pool.schema.spacing)
@@ -645,7 +646,8 @@ class LesionDrawer:
         if self.options.where == "own":
             if not mask_of(case_context.labels, classes).any():
                 return _nothing(case_context, {**provenance, "room": False})
-            own = EditedLesion(case_context, np.asarray(case_context.labels != OUTSIDE))
+            inside = annotated(case_context.case) & (case_context.labels != OUTSIDE)
+            own = EditedLesion(case_context, np.asarray(inside))
             return _redrawn(case_context, own.draw(edits, rng), provenance)
         ground = self._ground(case_context, classes)
         provenance["into"] = None if self.options.into is None else list(self.options.into)
@@ -827,7 +829,7 @@ def _sham(inserted: PlacedLesion, case_context: CaseContext, seed: int) -> Place
     """Give a lesion's voxels tissue of the background; without such tissue there is no lesion."""
     where, image = inserted.lesion > 0, case_context.case.image
     rng = np.random.default_rng((seed, SHAM))
-    free = np.asarray(case_context.body & ~where)
+    free = np.asarray(case_context.body & ~where & annotated(case_context.case))
     found = similar_place(image, where, free, rng)
     donor = image if found is None else filled(image, where, found[0], free)
     lesion = np.zeros_like(inserted.lesion) if found is None else inserted.lesion

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.case_pool import CaseContext
+from gansynth.core.case_pool import CaseContext, annotated
 from gansynth.core.geometry import Mask, Rng, mask_of, nearest_voxels
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import OUTSIDE, FloatArray
@@ -50,15 +50,19 @@ def without_lesions(
     components = LabelComponents.of(grown(lesions) & (labels != OUTSIDE))
     holes = [components.numbered == number for number in components.numbers]
     free = np.asarray(body & ~np.any(holes, axis=0))
+    known, ignored = free & annotated(case), case.ignored
     for hole in holes:
-        shift = find_tissue(case.image, hole, free, rng)
+        tissue, shift = known, find_tissue(case.image, hole, known, rng)
+        if shift is None and ignored is not None:  # what it shows is unknown, and stays so
+            tissue, shift, ignored = free, find_tissue(case.image, hole, free, rng), ignored | hole
         if shift is None:
             return None
         shifts.append(shift)
-        image = filled(image, hole, shift, free)
+        image = filled(image, hole, shift, tissue)
     staying, spacing = ~lesions & (labels != OUTSIDE), case_context.case_pool.schema.spacing
     nearest: Any = nearest_voxels(staying, spacing)
-    case = replace(case, image=image, labels=np.where(lesions, labels[nearest], labels))
+    shown = np.where(lesions, labels[nearest], labels)
+    case = replace(case, image=image, labels=shown, ignored=ignored)
     return replace(case_context, case=case, find_body=lambda: body, emptied=lesions), shifts
 
 

@@ -25,7 +25,7 @@ from gansynth.core.case_pool import CaseCheck, CaseContext, CasePool, TrainingCa
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.geometry import Mask, Rng, mask_of
 from gansynth.core.resample import crop_pad
-from gansynth.core.schema import Case, Condition, FloatArray, LabelArray
+from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, known_labels
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
 from gansynth.data.batches import CaseCache
@@ -168,6 +168,7 @@ class ConditionSampler:
         if self.labelled or placed.labels is not None:
             _check_labelled(placed)
             case_context = ready or self._case_context(placed, placement, case, index)
+            fields["ignored"] = case_context.case.ignored
             edits = self.edits if given_channels is None else ()
             if self.lesions is not None:
                 inserted = self.lesions.draw(case_context, edits, rng, shows=shows, removal=removal)
@@ -181,6 +182,7 @@ class ConditionSampler:
                 steps = apply_edits(start, edits, rng)[1]
                 moved = self._warp(case, placement, _by_name(edits), steps)
                 labels, fields["moved"], notes["moved"] = moved.labels, moved.image, moved.told
+                fields["ignored"] = None  # moved with the others
             else:
                 start = EditContext(case_context.labels, self.schema, case_context, context)
                 after, steps = apply_edits(start, edits, rng)
@@ -233,7 +235,7 @@ class ConditionSampler:
         """Draw a training case and a place in it; where cases take turns, the next case."""
         number = int(rng.integers(len(self._ids))) if index is None else index % len(self._ids)
         case = self.cases(self._ids[number])
-        return case, self.space.place(case, rng)
+        return case, self.space.place(known_labels(case, self.cases.schema), rng)
 
     def _background(
         self, case: Case, placement: Placement, shows: Shows, index: int, rng: Rng
@@ -293,7 +295,7 @@ class ConditionSampler:
     def _prevalence(self, case_pool: CasePool) -> float:
         rng, shown = np.random.default_rng(0), []
         for case_id in learning_cases(case_pool):
-            case = case_pool.cases(case_id)
+            case = known_labels(case_pool.cases(case_id), case_pool.cases.schema)
             bare = replace(case, image=case.image[:0])
             for _ in range(PLACES if case_pool.space.cuts else 1):
                 placement = case_pool.space.place(case, rng)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from gansynth.core.body_mask import shown_body
 from gansynth.core.geometry import Mask, bounding_box
-from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, replace_ignored
+from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, known_labels
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
 from gansynth.runtime.errors import IntegrityFault
@@ -149,7 +149,7 @@ class CasePool:
         self._maps: OrderedDict[str, tuple[tuple[int, ...], Box, LabelArray]] = OrderedDict()
 
     def cut(self, case_id: str, placement: Placement) -> Case:
-        """Cut a case as the generator sees it, labels without the ignore value."""
+        """Cut a case as the generator sees it; see ``own_labels``."""
         return own_labels(self.space.to_generator(self.cases(case_id), placement), self.schema)
 
     def uncut(self, case_id: str, slice_index: int | None = None) -> Case:
@@ -253,11 +253,19 @@ class CaseContext:
 
 
 def own_labels(case: Case, schema: Schema) -> Case:
-    """Return a case with its own labels alone, without the ignore value."""
+    """Return a case with its own labels alone, and the ignore value as a mask of its own."""
+    ignored = None
+    if case.labels is not None and schema.ignore is not None:
+        ignored = case.labels == schema.ignore
     case = case.own
-    if case.labels is None:
-        return case
-    return replace(case, labels=replace_ignored(case.labels, schema))
+    return case if ignored is None else replace(known_labels(case, schema), ignored=ignored)
+
+
+def annotated(case: Case) -> Mask:
+    """Return where a case's labels are known, bool (D, H, W) or (H, W); all without a mask."""
+    if case.ignored is None:
+        return np.ones(case.image.shape[1:], bool)
+    return ~case.ignored
 
 
 def body_of(case: Case, find_body: Callable[[], Mask] | None = None) -> Mask:

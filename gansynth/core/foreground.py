@@ -47,6 +47,13 @@ class PlaneIndex:
         boxes = ends.reshape(-1, labels.ndim, 2) + [[part.start] * 2 for part in box]
         return cls(values.astype(np.int16), counts[values], boxes.astype(np.int64))
 
+    def without(self, value: int | None) -> PlaneIndex:
+        """Return the counts of the other labels: the ignore value is no foreground."""
+        if value is None or value not in self.values:
+            return self
+        others = self.values != value
+        return PlaneIndex(self.values[others], self.counts[others], self.boxes[others])
+
 
 @dataclass(frozen=True)
 class ForegroundIndex:
@@ -60,12 +67,12 @@ class ForegroundIndex:
     read: ReadLabels | None = None
 
     @classmethod
-    def of(cls, case: Case) -> ForegroundIndex:
+    def of(cls, case: Case, ignore: int | None = None) -> ForegroundIndex:
         """Return the outline of a case in memory."""
         shape, labels = case.image.shape[1:], case.labels
-        return (
-            cls(shape) if labels is None else cls(shape, PlaneIndex.of(labels), labels.__getitem__)
-        )
+        if labels is None:
+            return cls(shape)
+        return cls(shape, PlaneIndex.of(labels).without(ignore), labels.__getitem__)
 
     def foreground_voxel(self, rng: np.random.Generator) -> Voxel | None:
         """Draw a voxel of a label above 0, each label equally likely; None if there is none."""

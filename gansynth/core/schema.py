@@ -121,6 +121,8 @@ class Case:
         label_class: number of the case's class in ``Schema.classes``; None without classes.
         under: int16 like ``labels``: the generated part of ``labels`` (tissues), also beneath the
             case's own labels (a tumour), and without their values. None if nothing is generated.
+        ignored: bool like ``labels``: where they are background instead of the ignore value. None
+            if they still hold it, or there is none.
     """
 
     id: str
@@ -130,6 +132,7 @@ class Case:
     boxes: Boxes | None = None
     label_class: int | None = None
     under: LabelArray | None = None
+    ignored: npt.NDArray[np.bool_] | None = None
 
     @property
     def own(self) -> Case:
@@ -169,6 +172,8 @@ class Condition:
         moved: float32 (C, ...) the case's own image, moved along with its label map.
         given: float32 (K, ...) known channels that are input, in the generator's own order and
             units.
+        ignored: bool like ``labels``: where the case's labels are to be ignored, and those of the
+            sample, too, unless it has a lesion there. None without an ignore label.
         latent_seed: seeds everything random in the sample.
         provenance: source case, edits with their drawn parameters, seeds; JSON-able; replayable.
             The core's: a generator gets none.
@@ -186,6 +191,7 @@ class Condition:
     context: LabelArray | None = None
     moved: FloatArray | None = None
     given: FloatArray | None = None
+    ignored: npt.NDArray[np.bool_] | None = None
     latent_seed: int = 0
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -280,6 +286,13 @@ def replace_ignored(labels: LabelArray, schema: Schema) -> LabelArray:
     if schema.ignore is None:
         return labels
     return np.where(labels == schema.ignore, np.int16(0), labels)
+
+
+def known_labels(case: Case, schema: Schema) -> Case:
+    """Return a case with background instead of the ignore value."""
+    if case.labels is None or schema.ignore is None:
+        return case
+    return replace(case, labels=replace_ignored(case.labels, schema))
 
 
 def keep_outside(edited: LabelArray, before: LabelArray) -> LabelArray:

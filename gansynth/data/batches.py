@@ -16,7 +16,7 @@ import numpy as np
 
 from gansynth.core.case_pool import PlacedCase, TrainingCases
 from gansynth.core.foreground import ForegroundIndex
-from gansynth.core.schema import Boxes, Case, LabelArray, Schema, replace_ignored
+from gansynth.core.schema import Boxes, Case, LabelArray, Schema, known_labels
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Space, cut_boxes
 from gansynth.runtime.errors import DataFault
@@ -68,6 +68,7 @@ class _CachedCase:
     """A case in memory; its labels are counted once, when a place is first drawn."""
 
     case: Case
+    ignore: int | None
 
     @property
     def nbytes(self) -> int:
@@ -76,7 +77,7 @@ class _CachedCase:
 
     @cached_property
     def outline(self) -> ForegroundIndex:
-        return ForegroundIndex.of(self.case)
+        return ForegroundIndex.of(self.case, self.ignore)
 
 
 class CaseCache:
@@ -146,7 +147,8 @@ class CaseCache:
                 self._cases.move_to_end(case_id)
                 return self._cases[case_id]
             self._tell_if_again(case_id)
-            held = self._cases[case_id] = _CachedCase(self.source.load(case_id))
+            held = _CachedCase(self.source.load(case_id), self.source.schema.ignore)
+            self._cases[case_id] = held
             self._bytes += held.nbytes
             while self._bytes > self.max_bytes and len(self._cases) > 1:
                 name, gone = self._cases.popitem(last=False)
@@ -270,10 +272,7 @@ class CaseBatches:
 
     def _cut(self, drawn: PlacedCase) -> Case:
         placed = self.space.to_generator(drawn.case, drawn.placement)
-        if placed.labels is None:
-            return placed
-        schema = self.space.generator_schema(self.cases.schema)
-        return replace(placed, labels=replace_ignored(placed.labels, schema))
+        return known_labels(placed, self.cases.schema)
 
     def _padding(self, drawn: Sequence[PlacedCase]) -> Tensor | None:
         import torch

@@ -641,7 +641,7 @@ class H5Source(PatchSource):
                 raise ValueError(f"planes is of shape {table.shape}")
         boxes = table[:, 1 : 1 + 2 * axes].reshape(len(table), axes, 2)
         planes = PlaneIndex(table[:, 0].astype(np.int16), table[:, 1 + 2 * axes :], boxes)
-        return ForegroundIndex(entry.shape, planes, read)
+        return ForegroundIndex(entry.shape, planes.without(self.schema.ignore), read)
 
     def train_bytes(self) -> int:
         """Bytes of all training cases as ``load`` returns them."""

@@ -229,6 +229,13 @@ def check_labels(generator: Generator, source: CaseSource) -> None:
             "images from boxes. Read a data set of boxes, or boxes of label maps: --data "
             "slices:... --read boxes=yes"
         )
+    if can.draws != "image" and source.schema.ignore is not None:
+        raise UsageFault(
+            f"{source.name}: has an ignore label, and {generator.name} is set to generate label "
+            "maps: it would learn that what is ignored is background; expected a generator of "
+            f"images, such as {such_as(lambda able: able.from_labels)}, or labels that are known "
+            "everywhere and no ignore label"
+        )
     if not can.labelled or source.schema.foreground:
         return
     if can.draws != "image":

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.bank.reader import BankSample
+from gansynth.core.geometry import mask_of
 from gansynth.core.ratio import Ratio
 from gansynth.core.resample import crop_pad, draw_corner
 from gansynth.core.schedule import Schedule
@@ -127,9 +128,11 @@ class MixedBatches(Mixture):
         data, seg = batch["data"], batch.get("seg")
         _check(data, seg, sample, schema)
         centre, size = None, data.shape[2:]
-        if rng.random() < self._foreground and labels is not None and (labels > 0).any():
-            voxel = int(rng.choice(np.flatnonzero(labels > 0)))
-            centre = np.array(np.unravel_index(voxel, labels.shape), np.int64)
+        if rng.random() < self._foreground and labels is not None:
+            foreground = np.flatnonzero(mask_of(labels, schema.foreground))
+            if foreground.size:
+                voxel = int(rng.choice(foreground))
+                centre = np.array(np.unravel_index(voxel, labels.shape), np.int64)
         corner = draw_corner(sample.image.shape[1:], size, centre, rng)
         for channel, value in enumerate(schema.outside_fill or (0.0,) * len(sample.image)):
             data[place, channel] = crop_pad(sample.image[channel], corner, size, value)

@@ -11,6 +11,7 @@ import numpy as np
 
 from gansynth.bank.reader import BankSample
 from gansynth.core.foreground import ForegroundIndex
+from gansynth.core.geometry import mask_of
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import (
     Case,
@@ -18,7 +19,7 @@ from gansynth.core.schema import (
     LabelArray,
     Sample,
     Schema,
-    replace_ignored,
+    known_labels,
     validate_arrays,
 )
 from gansynth.core.source import CaseSource
@@ -159,7 +160,6 @@ class TrainingData:
 
     def __post_init__(self) -> None:
         self.cases, self.plan = tuple(self.source.train_ids), replace(self.plan, stream=())
-        self._schema = self.space.generator_schema(self.source.schema)
         self._cache = CaseCache(self.source)
         self._tables = EpochPlan.of(self.plan, self.cases, self.batch_size)
         self._last_table: tuple[int, EpochTable] | None = None
@@ -172,8 +172,8 @@ class TrainingData:
         """Return one item, in new arrays.
 
         Returns:
-            ``image`` float32 (C, D, H, W) or (C, H, W), ``labels`` int16 (D, H, W) or (H, W), and
-            ``synthetic``, whether it is a sample.
+            ``image`` float32 (C, D, H, W) or (C, H, W), ``labels`` int16 (D, H, W) or (H, W), the
+            schema's ignore value among them, and ``synthetic``, whether it is a sample.
 
         Raises:
             IndexError: beyond the training.
@@ -197,11 +197,11 @@ class TrainingData:
         else:
             sample = slot.sample
             case = Case(sample.id, "", sample.image.astype(np.float32), sample.labels)
-            placement = self.space.place(case, rng)
+            placement = self.space.place(known_labels(case, self.source.schema), rng)
         placed = self.space.to_generator(case, placement)
         assert placed.labels is not None, "cases and samples without labels are refused"
         image = np.array(placed.image, np.float32)
-        labels = np.array(replace_ignored(placed.labels, self._schema), np.int16)
+        labels = np.array(placed.labels, np.int16)
         if self.augment is not None and (slot.sample is None or self.augment_synthetic):
             image, labels = self.augment(image, labels, self._rng(_MOVED, step, number))
         return {"image": image, "labels": labels, "synthetic": slot.sample is not None}
@@ -226,9 +226,12 @@ class TrainingData:
     @cached_property
     def _labelled(self) -> tuple[str, ...]:
         """Cases with a label above background; reads all cases."""
+        foreground = self.source.schema.foreground
         labels = {case: self._cache(case).labels for case in self.cases}
         return tuple(
-            case for case, found in labels.items() if found is not None and found.max() > 0
+            case
+            for case, found in labels.items()
+            if found is not None and mask_of(found, foreground).any()
         )
 
     def _rng(self, *key: int) -> np.random.Generator:

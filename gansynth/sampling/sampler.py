@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from gansynth.conditions.boxes import USUAL, box_drawer
 from gansynth.conditions.condition_source import open_base
 from gansynth.conditions.edit_chain import build_edits
@@ -132,7 +134,8 @@ class Sampler:
         )
         pairs = zip(samples, conditions, strict=True)
         judged = [self._judged(self._traced(*pair), _lent(pair[1])) for pair in pairs]
-        finished = [self._boxed(self._cleared(sample)) for sample in judged]
+        labelled = map(self._with_ignored, judged, conditions)
+        finished = [self._boxed(self._cleared(sample)) for sample in labelled]
         return list(map(self._measured, finished, conditions)) if self.measured else finished
 
     def _handed(self, condition: Condition) -> Condition:
@@ -214,6 +217,14 @@ class Sampler:
             drawn_of = partial(_drawn_of, self.sampler.cases, self.run.space, condition.provenance)
         request = FilterRequest(condition, drawn_of, self.sampler.case_pool)
         return replace(sample, provenance={**provenance, **self.filters.judge(lent, request)})
+
+    def _with_ignored(self, sample: Sample, condition: Condition) -> Sample:
+        """Ignore what is to be ignored in the case, where a sample has no label of its own."""
+        labels, ignore = sample.labels, self.run.generator.schema.ignore
+        if labels is None or condition.ignored is None or ignore is None:
+            return sample
+        bare = labels == (0 if sample.under is None else sample.under)
+        return replace(sample, labels=np.where(condition.ignored & bare, np.int16(ignore), labels))
 
     def _boxed(self, sample: Sample) -> Sample:
         if sample.boxes is not None or sample.labels is None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import gansynth
 from gansynth import replay
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.sample_request import SampleRequest
@@ -27,6 +28,7 @@ from gansynth.sampling.sample import sample as write_samples
 from gansynth.sampling.sampler import Sampler
 from gansynth.sampling.writing import write as write_items
 from gansynth.testing import ToySource
+from tests.offered import offered
 
 SPACING = (3.0, 1.5, 0.75)
 
@@ -282,3 +284,45 @@ def test_boxes_are_a_table_beside_images_without_labels(tmp_path):
     assert source.load("case").labels is None
     assert not (tmp_path / "labels").exists()
     assert "labels" not in json.loads((tmp_path / "dataset.json").read_text())
+
+
+# -- what nobody has labelled ----------------------------------------------------------------------
+
+IGNORE, LIT = 9, np.float32(1000)
+
+
+class Sparse(ToySource):
+    """Toy cases with stripes that are to be ignored, and are lit to be known again."""
+
+    @property
+    def schema(self):
+        toy = super().schema
+        return replace(toy, labels={**toy.labels, "ignore": IGNORE}, ignore=IGNORE)
+
+    def load(self, case_id):
+        case = super().load(case_id)
+        unknown = (np.indices(case.labels.shape)[-1] // 6 % 2 == 0) & (case.labels >= 0)
+        labels = np.where(unknown, np.int16(IGNORE), case.labels)
+        return replace(case, image=case.image + LIT * unknown, labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("generator", "lesions"),
+    [
+        *(("copypaste", way) for way in ("add", "match", "replace", "where=own", "add,sham=0.9")),
+        *(("copypaste", "add,mixing=carve"), ("parametric", "match"), ("elastic", None)),
+    ],
+)
+def test_a_voxel_that_nobody_labelled_is_ignored_in_every_sample_that_shows_it(
+    tmp_path, generator, lesions
+):
+    with offered("sparse", sources={"sparse": lambda request: Sparse(2)}):
+        gansynth.fit(generator, data="sparse:2", out=tmp_path / "run")
+        request = SampleRequest(seed=1, lesions=lesions, keep_flawed=True)
+        samples = Sampler(load_run(tmp_path / "run", "cpu"), Sparse(2), request).draw(0, 12)
+    shown = [sample.image.max(axis=0) > 0.75 * LIT for sample in samples]
+    for lit, sample in zip(shown, samples, strict=True):
+        assert lit.any()
+        assert not (sample.labels[lit] == 0).any()  # a lesion there takes on the light
+        assert (sample.labels[lit] == IGNORE).any()
+        assert (sample.labels[~lit] == 0).any()

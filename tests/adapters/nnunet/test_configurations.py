@@ -6,8 +6,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from gansynth.core.sample_request import SampleRequest
 from gansynth.runtime.files import write_json_atomic
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.sampler import Sampler
+from gansynth_nnunet.adapter import NnunetAdapter
+from gansynth_nnunet.source import NnunetSource
 from tests.adapters.nnunet.conftest import begin, sidecar
+from tests.banks import write_bank
 from tests.conftest import SMALL, Toy, prepare, shortcuts, write_raw
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -69,3 +75,18 @@ def test_targets_of_samples_have_a_channel_a_region_and_one_for_what_is_unknown(
     assert whole.any()
     assert core.any()
     assert not (core & ~whole & ~unknown).any()
+
+
+def test_what_nobody_labelled_in_a_case_is_unknown_in_samples_of_it(
+    ready, toy_nnunet, run_cli, tmp_path
+):
+    assert run_cli("fit", "copypaste", *toy_nnunet.options, "-o", tmp_path / "run").exit_code == 0
+    opened, source = load_run(tmp_path / "run", "cpu"), NnunetSource(toy_nnunet.request())
+    samples = Sampler(opened, source, SampleRequest(lesions="add")).draw(0, 4)
+    pairs = [(sample, {}) for sample in samples]
+    write_bank(tmp_path / "bank", NnunetAdapter(source).schema, opened.lineage, pairs)
+    train, _ = begin(ready(ratio="0:1", bank=tmp_path / "bank")).get_dataloaders()
+    target = np.concatenate([next(train)["target"][0].numpy() for _ in range(6)])
+    whole, core, unknown = target.swapaxes(0, 1).astype(bool)
+    assert unknown.any()
+    assert not ((whole | core) & unknown).any()

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel as nib
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from gansynth.core.generator import Batch
 from gansynth.core.schema import Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
@@ -195,3 +197,18 @@ def test_turns_are_of_the_body_and_not_of_its_grid():
     after = (flat._grid((9, 9, 9), np.random.default_rng(0)) - 4).movedim(0, -1) * mm
     before = torch.stack(torch.meshgrid(*(torch.arange(9.0) - 4,) * 3, indexing="ij"), -1) * mm
     np.testing.assert_allclose(after.norm(dim=-1), before.norm(dim=-1), rtol=1e-4, atol=1e-4)
+
+
+def test_what_nobody_labelled_teaches_nothing():
+    schema = replace(SCHEMA, labels={**SCHEMA.labels, "ignore": 7}, ignore=7)
+    network = SegmentingNetwork(schema, (8, 8, 8), SegmentingOptions(width=4, levels=1))
+    logits = torch.zeros(1, len(schema.label_values), 8, 8, 8, requires_grad=True)
+    network.nets = {"generator": lambda image, latents: logits}
+    labels = torch.ones(1, 8, 8, 8, dtype=torch.int64)
+    labels[:, :4] = 7
+    step: Any = SimpleNamespace(batch=Batch(torch.zeros(1, 1, 8, 8, 8), labels))
+    sum(network.loss(step).values()).backward()
+    assert logits.grad is not None
+    taught = logits.grad.abs().sum(1)[0]
+    assert taught[:4].max() == 0
+    assert taught[4:].min() > 0
