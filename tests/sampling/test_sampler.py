@@ -300,7 +300,7 @@ class Sparse(ToySource):
         return replace(toy, labels={**toy.labels, "ignore": IGNORE}, ignore=IGNORE)
 
     def load(self, case_id):
-        case = super().load(case_id)
+        case: Any = super().load(case_id)
         unknown = (np.indices(case.labels.shape)[-1] // 6 % 2 == 0) & (case.labels >= 0)
         labels = np.where(unknown, np.int16(IGNORE), case.labels)
         return replace(case, image=case.image + LIT * unknown, labels=labels)
@@ -319,7 +319,8 @@ def test_a_voxel_that_nobody_labelled_is_ignored_in_every_sample_that_shows_it(
     with offered("sparse", sources={"sparse": lambda request: Sparse(2)}):
         gansynth.fit(generator, data="sparse:2", out=tmp_path / "run")
         request = SampleRequest(seed=1, lesions=lesions, keep_flawed=True)
-        samples = Sampler(load_run(tmp_path / "run", "cpu"), Sparse(2), request).draw(0, 12)
+        drawer: Any = Sampler(load_run(tmp_path / "run", "cpu"), Sparse(2), request)
+        samples = drawer.draw(0, 12)
     shown = [sample.image.max(axis=0) > 0.75 * LIT for sample in samples]
     for lit, sample in zip(shown, samples, strict=True):
         assert lit.any()

@@ -13,7 +13,7 @@ from gansynth.sampling.sampler import Sampler
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.source import NnunetSource
 from tests.adapters.nnunet.conftest import begin, sidecar
-from tests.banks import write_bank
+from tests.banks import Pairs, write_bank
 from tests.conftest import SMALL, Toy, prepare, shortcuts, write_raw
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -83,7 +83,7 @@ def test_what_nobody_labelled_in_a_case_is_unknown_in_samples_of_it(
     assert run_cli("fit", "copypaste", *toy_nnunet.options, "-o", tmp_path / "run").exit_code == 0
     opened, source = load_run(tmp_path / "run", "cpu"), NnunetSource(toy_nnunet.request())
     samples = Sampler(opened, source, SampleRequest(lesions="add")).draw(0, 4)
-    pairs = [(sample, {}) for sample in samples]
+    pairs: Pairs = [(sample, {}) for sample in samples]
     write_bank(tmp_path / "bank", NnunetAdapter(source).schema, opened.lineage, pairs)
     train, _ = begin(ready(ratio="0:1", bank=tmp_path / "bank")).get_dataloaders()
     target = np.concatenate([next(train)["target"][0].numpy() for _ in range(6)])

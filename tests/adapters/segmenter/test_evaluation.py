@@ -201,13 +201,14 @@ def test_turns_are_of_the_body_and_not_of_its_grid():
 
 def test_what_nobody_labelled_teaches_nothing():
     schema = replace(SCHEMA, labels={**SCHEMA.labels, "ignore": 7}, ignore=7)
-    network = SegmentingNetwork(schema, (8, 8, 8), SegmentingOptions(width=4, levels=1))
+    network: Any = SegmentingNetwork(schema, (8, 8, 8), SegmentingOptions(width=4, levels=1))
     logits = torch.zeros(1, len(schema.label_values), 8, 8, 8, requires_grad=True)
     network.nets = {"generator": lambda image, latents: logits}
     labels = torch.ones(1, 8, 8, 8, dtype=torch.int64)
     labels[:, :4] = 7
     step: Any = SimpleNamespace(batch=Batch(torch.zeros(1, 1, 8, 8, 8), labels))
-    sum(network.loss(step).values()).backward()
+    terms = network.loss(step)
+    (terms["cross_entropy"] + terms["dice"]).backward()
     assert logits.grad is not None
     taught = logits.grad.abs().sum(1)[0]
     assert taught[:4].max() == 0
