@@ -27,6 +27,9 @@ MAX_PIXELS = 1 << 25  # largest picture that is decoded: 5793 x 5793
 MAX_FILE_BYTES = 512 << 20
 GREY = ("L", "I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 AGAIN = "copy it from its source again, or leave the case out"
+SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that swap height and width."""
+PNG_BEGINS = b"\x89PNG\r\n\x1a\n"
 _BITS_PER_SAMPLE, _ORIENTATION = 258, 274
 
 Use = Literal["image", "mask"]
@@ -36,9 +39,11 @@ def read_picture(path: Path, use: Use = "image") -> npt.NDArray[Any]:
     """Decode a picture: (H, W) or (H, W, 3), dtype as stored.
 
     An image may be grey (8, 16, 32 bits, floats) or 8-bit RGB; a mask has whole numbers, of a
-    palette its indices. Raises DataFault: naming what was found and expected; EnvironmentFault:
-    unreadable.
+    palette its indices. Turned as its EXIF orientation says, and every viewer shows it. Raises
+    DataFault: naming what was found and expected; EnvironmentFault: unreadable.
     """
+    from PIL import ImageOps
+
     with reading(path):
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
@@ -51,7 +56,7 @@ def read_picture(path: Path, use: Use = "image") -> npt.NDArray[Any]:
             if kind == "PNG":
                 picture.verify()  # compares every checksum, and cannot decode after that
         with _open(data, kind) as picture:
-            array = np.asarray(picture)
+            array = np.asarray(ImageOps.exif_transpose(picture))
     except MemoryError as error:
         raise EnvironmentFault(f"{path}: not enough memory to decode it; free some") from error
     except GansynthError:
@@ -103,7 +108,10 @@ def _bits(picture: Any, data: bytes) -> int:
 
 
 class PictureHeader(NamedTuple):
-    """What a picture's file announces; ``turned``: its EXIF orientation, 1 for none."""
+    """What a picture's file announces.
+
+    ``shape``: of what ``read_picture`` returns. ``turned``: its EXIF orientation, 1 for none.
+    """
 
     shape: tuple[int, int]
     mode: str
@@ -120,15 +128,28 @@ def picture_header(path: Path) -> PictureHeader:
             pass  # not what follows: Pillow's own complaints are OSErrors too
         with Image.open(path, formats=[kind]) as picture:
             (width, height), mode = picture.size, str(picture.mode)
-            # Pillow decodes a PNG whole to look for what follows its pixels.
-            exif: Any = picture.getexif() if kind != "PNG" or "exif" in picture.info else {}
-            turned = int(exif.get(_ORIENTATION, 1))
+            turned = int(picture.getexif().get(_ORIENTATION, 1)) if _has_exif(path, kind) else 1
+            if turned in SIDEWAYS and kind != "TIFF":  # of which Pillow tells the turned size
+                width, height = height, width
     except GansynthError:
         raise
     except Exception as error:  # as above
         words = " ".join(str(error).split())[:200]
         raise DataFault(f"{path}: no {kind} file, or a damaged one: {words}; {AGAIN}") from error
     return PictureHeader((int(height), int(width)), mode, turned)
+
+
+def _has_exif(path: Path, kind: str) -> bool:
+    """Whether a file may say how it is turned; Pillow would decode a whole PNG to find out."""
+    if kind != "PNG":
+        return True
+    with open(path, "rb") as file:
+        file.seek(len(PNG_BEGINS))
+        while len(chunk := file.read(8)) == 8:
+            if chunk[4:] == b"eXIf":
+                return True
+            file.seek(int.from_bytes(chunk[:4], "big") + 4, io.SEEK_CUR)
+    return False
 
 
 def full_range(array: npt.NDArray[Any]) -> tuple[float, float]:

@@ -60,6 +60,26 @@ def test_grey_pictures_fill_0_to_1_and_masks_are_labels(shared):
     assert (source.schema.channels, source.space.size) == (("grey",), (24, 24))
 
 
+STORED: dict[int, Any] = {2: np.fliplr, 3: lambda a: a[::-1, ::-1], 6: np.rot90, 8: lambda a: np.rot90(a, -1)}
+"""How a camera that was held so stores what it sees, by its EXIF orientation."""
+
+
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_picture_is_turned_as_viewers_show_it(tmp_path, orientation, ending):
+    seen, tags = (200 * disc(5)).astype(np.uint8), Image.Exif()
+    tags[274] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation](seen)))
+    for name in "abcde":
+        save(tmp_path / "masks" / f"{name}.png", disc(5).astype(np.uint8))
+        image = tmp_path / "images" / f"{name}{ending}"
+        image.parent.mkdir(exist_ok=True)
+        stored.save(image, exif=tags)
+    source = opened(tmp_path)
+    assert source.header("a").shape == SHAPE
+    np.testing.assert_array_equal(source.load("a").image[0] > 0.5, disc(5))
+
+
 DEEP, COLOURED, FLOATS = picture(0, np.uint16), picture(0, shape=(*SHAPE, 3)), picture(0) - 999.0
 
 
