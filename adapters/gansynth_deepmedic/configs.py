@@ -118,6 +118,15 @@ def _excerpt(text: str) -> str:
 Model = TypeVar("Model", bound=BaseModel)
 
 
+def trains(path: Path) -> bool:
+    """Whether a file is the configuration of a training, by its keys of cases."""
+    if path.suffix != ".cfg" or not path.is_file():
+        return False
+    with reading(path), open(path, "rb") as stream:
+        text = stream.read(MOST_BYTES)
+    return b"channelsTraining" in text or b"dataframe_train" in text
+
+
 def read_values(path: Path) -> dict[str, Any]:
     """Return the assignments of a configuration (DataFault: no file, or more than literals)."""
     text = _read_text(path, MOST_BYTES)

@@ -54,6 +54,7 @@ from gansynth_deepmedic.configs import (
     TrainConfig,
     read_model_config,
     read_train_config,
+    trains,
 )
 from gansynth_deepmedic.insertion import MISSING, HostCase
 
@@ -215,6 +216,17 @@ class DeepMedicSource(VolumeSource):
         return _class_labels(1 + max(int(labels.max()) for labels in maps))
 
 
+def config_in(where: Path) -> Path:
+    """Return a folder's configuration of a training if it has only one; else the path itself."""
+    found = [file for file in sorted(where.glob("*.cfg")) if trains(file)]
+    return found[0] if len(found) == 1 else where
+
+
+def describes(kind: str, where: Path) -> bool:
+    """Whether a path is the configuration of a training, or a folder with one."""
+    return trains(config_in(where))
+
+
 @register_read_options(DeepMedicOptions)
 def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
     """Open ``deepmedic:trainConfig.cfg``.
@@ -228,6 +240,9 @@ def open_deepmedic(request: SourceRequest) -> DeepMedicSource:
     for message in notes(source.config):
         log.warning("%s", message)
     return source
+
+
+open_deepmedic.describes = describes  # type: ignore[attr-defined]
 
 
 def notes(config: TrainConfig) -> list[str]:
@@ -252,7 +267,7 @@ def notes(config: TrainConfig) -> list[str]:
 def list_cases(request: SourceRequest) -> ConfiguredCases:
     """Read a configuration, name its cases, and collect faults without reading an image."""
     options = parse_read(DeepMedicOptions, request)
-    request = absolute(request)
+    request = absolute(request, config_in(Path(request.where).expanduser()).absolute())
     model = None
     if options.model is not None:
         model = read_model_config(Path(options.model).expanduser())

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from gansynth.core.requests.hosts import SplitsRequest
 from gansynth.core.source import FoldSplit
 from gansynth.data.folds import grouped_splits, read_subjects, table_text
-from gansynth.data.listing import CaseFiles, Collector, VolumeSet
+from gansynth.data.listing import CaseFiles, Collector, VolumeSet, described
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import (
     disk_errors,
@@ -31,6 +31,21 @@ SUBJECTS = "gansynth_subjects.csv"
 FINGERPRINT, TRUTH = "dataset_fingerprint.json", "gt_segmentations"
 
 
+def describes(kind: str, folder: Path) -> bool:
+    """Whether a folder is a data set of nnU-Net v2, raw or preprocessed."""
+    if is_preprocessed(folder):
+        return kind == "nnunet"
+    keys = set(described(folder / "dataset.json"))
+    v2 = {"channel_names", "file_ending"} <= keys
+    return kind == "nnunet-raw" and v2 and ("dataset" in keys or (folder / "imagesTr").is_dir())
+
+
+def is_preprocessed(folder: Path) -> bool:
+    """Whether nnU-Net has preprocessed a data set into a folder."""
+    there = (folder / "dataset.json").is_file()
+    return there and ((folder / TRUTH).is_dir() or (folder / FINGERPRINT).is_file())
+
+
 @dataclass(frozen=True)
 class NnunetRoot:
     """nnU-Net's folders ``nnUNet_raw``, ``nnUNet_preprocessed`` and ``nnUNet_results``."""
@@ -45,6 +60,23 @@ class NnunetRoot:
         base = Path(root or "nnunet").absolute()
         named = {} if root is not None else os.environ
         return cls(*(Path(named.get(name) or base / name).absolute() for name in VARIABLES))
+
+    @classmethod
+    def of(cls, where: str, root: str | Path | None) -> tuple[NnunetRoot, str]:
+        """Return nnU-Net's folders and a data set's full name; see ``find`` and ``dataset``.
+
+        ``where`` may also be the data set's own folder, raw or preprocessed. The other folders are
+        then beside that one's, unless ``root`` or nnU-Net's variables name them.
+        """
+        folder = Path(where).expanduser().absolute()
+        if not (folder / "dataset.json").is_file():
+            found = cls.find(root)
+            return found, found.dataset(where)
+        named = root is not None or any(map(os.environ.get, VARIABLES))
+        found = cls.find(root if named else folder.parent.parent)
+        if is_preprocessed(folder):
+            return replace(found, preprocessed=folder.parent), folder.name
+        return replace(found, raw=folder.parent), folder.name
 
     @property
     def homes(self) -> tuple[Path, Path, Path]:
@@ -80,6 +112,12 @@ class NnunetRoot:
                 "import SOURCE nnunet:ID"
             )
         return matching[0]
+
+
+def located(where: str) -> str:
+    """Return a data set's folder as an absolute path; its name or number as it is."""
+    folder = Path(where).expanduser()
+    return str(folder.absolute()) if (folder / "dataset.json").is_file() else where
 
 
 # -- dataset.json ----------------------------------------------------------------------------------
@@ -247,8 +285,7 @@ def make_splits(request: SplitsRequest) -> list[FoldSplit]:
         UsageFault: the data set is unknown, or has a different split already.
     """
     source = request.request
-    root = NnunetRoot.find(source.root)
-    dataset = root.dataset(source.where)
+    root, dataset = NnunetRoot.of(source.where, source.root)
     folder = root.preprocessed / dataset
     if (root.raw / dataset).is_dir() or not folder.is_dir():
         ids = raw_set(root, dataset).ids

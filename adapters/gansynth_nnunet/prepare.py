@@ -33,8 +33,7 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
     What is done already is not done again. Plans other than the default must exist already.
     """
     source, name = request.request, request.request.plans or DEFAULT_PLANS
-    root = NnunetRoot.find(source.root)
-    dataset = root.dataset(source.where)
+    root, dataset = NnunetRoot.of(source.where, source.root)
     number, folder = int(dataset[7:10]), root.preprocessed / dataset
     seconds: dict[str, float] = {}  # of each step; 0.0 if it had been done before
     with stepping(request.reporter) as progress:

@@ -15,7 +15,7 @@ from gansynth.data.nifti import VolumeSource
 from gansynth.data.read_options import ReadOptions, VolumeOptions, parse_read, register_read_options
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
-from gansynth_nnunet.dataset import NIFTI, NnunetRoot, RawSet, raw_set
+from gansynth_nnunet.dataset import NIFTI, NnunetRoot, RawSet, describes, located, raw_set
 
 
 @register_read_options(VolumeOptions)
@@ -28,8 +28,7 @@ def open_raw(request: SourceRequest) -> VolumeSource:
         IntegrityFault: a subject is in training and in validation.
     """
     options = parse_read(VolumeOptions, request)
-    root = NnunetRoot.find(request.root)
-    raw = raw_set(root, root.dataset(request.where))
+    raw = raw_set(*NnunetRoot.of(request.where, request.root))
     if raw.ending not in NIFTI:
         raise UsageFault(
             f"nnunet-raw:{request.where}: files end in {raw.ending}, expected .nii.gz or .nii; "
@@ -43,16 +42,18 @@ def open_raw(request: SourceRequest) -> VolumeSource:
             for entry in listing.entries
         )
         listing = replace(listing, entries=entries, channels=tuple(options.channels))
-    return VolumeSource(absolute(request, request.where), listing, options)
+    return VolumeSource(absolute(request, located(request.where)), listing, options)
 
 
 open_raw.by_name = True  # type: ignore[attr-defined]
+open_raw.describes = describes  # type: ignore[attr-defined]
 
 
 def check_nnunet(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
     """List all faults of the raw data set of ``nnunet:ID`` or ``nnunet-raw:ID``."""
     report = check_raw(request, progress)
-    preprocessed = NnunetRoot.find(request.root).preprocessed / report.name
+    root, name = NnunetRoot.of(request.where, request.root)
+    preprocessed = root.preprocessed / name
     return replace(report, findings=in_order([*report.findings, *_check_arrays(preprocessed)]))
 
 
@@ -66,8 +67,7 @@ def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> C
     else:  # nnU-Net resamples by its own plans, and makes its own folds
         parse_read(ReadOptions, request)
         options = VolumeOptions.model_validate({"spacing": "native", "folds": 2})
-    root = NnunetRoot.find(request.root)
-    name = root.dataset(request.where)
+    root, name = NnunetRoot.of(request.where, request.root)
     raw = raw_set(root, name)
     listing = raw.listing
     if raw.ending in NIFTI:

@@ -37,7 +37,9 @@ from gansynth_nnunet.dataset import (
     SUBJECTS,
     TRUTH,
     NnunetRoot,
+    describes,
     known_subjects,
+    located,
     raw_set,
     read_channels,
     read_labels,
@@ -86,17 +88,19 @@ class NnunetSource(CaseSource):
     """
 
     by_name: ClassVar[bool] = True
+    describes = staticmethod(describes)
     name: str = ""
     train_ids: tuple[str, ...] = ()
     held_out_ids: tuple[str, ...] = ()
 
     def __init__(self, request: SourceRequest) -> None:
-        self.root = NnunetRoot.find(request.root)
-        self.dataset = self.root.dataset(request.where)
+        self.root, self.dataset = NnunetRoot.of(request.where, request.root)
         self.name, home = f"nnunet:{self.dataset}", self.root.preprocessed / self.dataset
         self.plans = NnunetPlans(home, request.plans or DEFAULT_PLANS)
         self.configuration = request.configuration or self.plans.usual(prepared=True)
-        self.request = replace(request, configuration=self.configuration)
+        self.request = replace(
+            request, where=located(request.where), configuration=self.configuration
+        )
         self.config = self.plans.configuration(self.configuration)
         if first := self.config.get("previous_stage"):
             raise UsageFault(

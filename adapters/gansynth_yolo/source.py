@@ -73,6 +73,7 @@ from gansynth.runtime.yaml_text import read_yaml
 
 SPLITS = ("train", "val", "test")
 USUAL = ("data", "dataset")  # generic file names, for which the folder's name is used
+ENDINGS = (".yaml", ".yml")
 MOST_BYTES = 256 << 20  # largest label file or list of images
 MOST_FAULTS = 20  # most faults reported of one label file
 MOST_CLASSES = 2**15 - 1
@@ -202,8 +203,7 @@ def read_dataset_file(where: str, *, allow_outside: bool) -> DatasetFile:
     """
     path = Path(os.path.abspath(os.path.expanduser(where)))
     if path.is_dir():
-        usual = [path / f"{name}{end}" for name in USUAL for end in (".yaml", ".yml")]
-        files = [file for file in usual if file.is_file()][:1] or sorted(path.glob("*.y*ml"))
+        files = usual_files(path)[:1] or sorted(path.glob("*.y*ml"))
         if not files and (splits := _folders(path)):
             return _by_names(path, splits, allow_outside)
         if len(files) != 1:
@@ -212,12 +212,23 @@ def read_dataset_file(where: str, *, allow_outside: bool) -> DatasetFile:
                 "the file: yolo:FOLDER/FILE.yaml"
             )
         path = files[0]
-    if not os.path.isfile(path) or path.suffix.lower() not in (".yaml", ".yml"):
+    if not os.path.isfile(path) or path.suffix.lower() not in ENDINGS:
         raise DataFault(
             f"yolo:{where}: no such file, expected data.yaml (path, train, val, names), or a "
             "folder that holds it; see: gansynth help sources yolo"
         )
     return _by_file(path, allow_outside)
+
+
+def usual_files(folder: Path) -> list[Path]:
+    """Return the files of a folder with the names that a ``data.yaml`` usually has."""
+    usual = [folder / f"{name}{end}" for name in USUAL for end in ENDINGS]
+    return [file for file in usual if file.is_file()]
+
+
+def describes(kind: str, where: Path) -> bool:
+    """Whether a path is a ``data.yaml``, or a folder with one."""
+    return where.suffix.lower() in ENDINGS or bool(usual_files(where))
 
 
 # -- a folder without data.yaml --------------------------------------------------------------------
@@ -618,6 +629,9 @@ def open_yolo(request: SourceRequest) -> YoloSource:
     for _, _, fault in source.faults():
         raise fault
     return source
+
+
+open_yolo.describes = describes  # type: ignore[attr-defined]
 
 
 class YoloSource(PictureSource):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,18 @@ from gansynth.runtime.errors import GansynthError, UsageFault
 def find_kind(where: str, root: str | None = None) -> str:
     """Return KIND:WHERE of a folder or file that only one kind of source can open.
 
-    Where none opens it, because of its faults, its files tell the kind.
+    A folder that describes itself is of the kind that reads the description, whether that opens it
+    or not. Where none opens it, because of its faults, its files tell the kind.
     """
     opened: dict[str, CaseSource] = {}
     registry = installed()
     if not Path(where).exists():
         raise UsageFault(f"{where}: no such file or folder, expected one, or KIND:WHERE")
+    described = kinds_described(Path(where))
+    if len(described) == 1:
+        return f"{described[0]}:{where}"
+    if described:
+        raise _several(where, described)
     for kind in registry.names("checks"):
         with suppress(GansynthError):
             opened[kind] = registry.load("sources", kind)(
@@ -38,10 +44,24 @@ def find_kind(where: str, root: str | None = None) -> str:
     if not kinds and (likely := _kind_of_files(Path(where))):  # whose check says more
         return f"{likely}:{where}"
     if len(kinds) != 1:
-        found = f"can be read as {' or '.join(kinds)}" if kinds else "no kind of source opens it"
-        example = f"gansynth check {[*kinds, 'nifti'][0]}:{where}"
-        raise UsageFault(f"{where}: {found}; name its kind, as in {example}")
+        raise _several(where, kinds)
     return f"{kinds[0]}:{where}"
+
+
+def _several(where: str, kinds: Sequence[str]) -> UsageFault:
+    found = f"can be read as {' or '.join(kinds)}" if kinds else "no kind of source opens it"
+    example = f"gansynth check {[*kinds, 'nifti'][0]}:{where}"
+    return UsageFault(f"{where}: {found}; name its kind, as in {example}")
+
+
+def kinds_described(where: Path) -> list[str]:
+    """Return the kinds of source that a folder or file says it is of."""
+    kinds = []
+    for kind in installed().names("checks"):
+        describes = getattr(installed().load("sources", kind), "describes", None)
+        if describes is not None and describes(kind, where):
+            kinds.append(kind)
+    return kinds
 
 
 def _annotated(source: CaseSource) -> bool:

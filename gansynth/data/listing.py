@@ -333,6 +333,12 @@ def read_names(folder: Path) -> DataSetNames | None:
     )
 
 
+def described(file: Path) -> Mapping[str, Any]:
+    """Return what a JSON file says, if it is there and a dictionary; DataFault: no JSON."""
+    found = read_json(file, hint="see: gansynth help sources") if file.is_file() else None
+    return found if isinstance(found, dict) else {}
+
+
 def _odd(path: Path, key: str, value: object, expected: str) -> DataFault:
     return DataFault(
         f"{path}: {key} is {value!r:.200}, expected {expected}; correct it, or remove it"

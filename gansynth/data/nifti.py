@@ -52,6 +52,7 @@ from gansynth.data.grid import (
 from gansynth.data.listing import (
     CaseFiles,
     VolumeSet,
+    described,
     list_folder,
     list_manifest,
     list_msd,
@@ -521,6 +522,14 @@ def open_volumes(request: SourceRequest) -> VolumeSource:
     """Open ``nifti:FOLDER``, ``nifti:MANIFEST`` or ``msd:FOLDER``; raises as ``VolumeSource``."""
     options = parse_read(VolumeOptions, request)
     return VolumeSource(absolute(request), _list(request, options), options)
+
+
+def describes(kind: str, where: Path) -> bool:
+    """Whether a folder's ``dataset.json`` lists its cases, as the Decathlon's does."""
+    return kind == "msd" and "training" in described(where / "dataset.json")
+
+
+open_volumes.describes = describes  # type: ignore[attr-defined]
 
 
 def check(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:

@@ -17,8 +17,8 @@ from gansynth.core.requests.hosts import (
     SplitsRequest,
 )
 from gansynth.core.requests.samples import CheckRequest
-from gansynth.core.source import CheckReport, FoldSplit, SourceRequest
-from gansynth.data.api import find_kind, source_request
+from gansynth.core.source import CheckReport, Finding, FoldSplit, SourceRequest
+from gansynth.data.api import find_kind, kinds_described, source_request
 from gansynth.hosts import doctor as checks
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.machine import DoctorLine
@@ -121,6 +121,8 @@ def run_check(request: CheckRequest) -> CheckReport:
         data = f"{source.kind}:{source.where}"
         with counting(reporter, "check") as progress:
             report = installed().check(source.kind)(source, progress)
+        if (unread := _description_unread(source)) is not None:
+            report = replace(report, findings=[*report.findings, unread])
         if any(finding.level == "error" for finding in report.findings):
             return report
     if generator is not None:
@@ -141,6 +143,19 @@ def run_check(request: CheckRequest) -> CheckReport:
     from gansynth.bank.api import check_bank
 
     return replace(report, will_it_harm=check_bank(Path(bank), open_source(source), reporter))
+
+
+def _description_unread(source: SourceRequest) -> Finding | None:
+    """Warn of a folder that says it is of another kind than the one that was typed."""
+    where = Path(source.where).expanduser()
+    others = kinds_described(where) if where.is_dir() else []
+    if not others or source.kind in others:
+        return None
+    text = (
+        f"{where}: says what it holds, and {source.kind}: does not read that; to have its names "
+        f"and labels, read it as {others[0]}:{source.where}"
+    )
+    return Finding("warning", None, where, text)
 
 
 def checked_data(request: CheckRequest) -> SourceRequest:

@@ -160,6 +160,22 @@ def test_check_finds_the_kind_says_what_is_there_and_the_next_command(
         assert "pat3_hippo_mask.nii.gz: missing, expected for case 'pat3'" in result.stdout
 
 
+def test_a_folder_that_describes_itself_is_read_by_its_description(msd, root, run_cli):
+    raw = root / "nnUNet_raw" / NAME
+    assert f"--data nnunet-raw:{raw} -o" in run_cli("check", raw).stderr
+    assert f"--data msd:{msd} -o" in run_cli("check", msd).stderr
+    unread = run_cli("check", f"nifti:{raw}")
+    assert f"to have its names and labels, read it as nnunet-raw:{raw}" in unread.stdout
+    about = json.loads((msd / "dataset.json").read_text())
+    more = {"channel_names": about["modality"], "file_ending": ".nii.gz"}
+    (msd / "dataset.json").write_text(json.dumps(about | more))
+    both = run_cli("check", msd)
+    assert (both.exit_code, "as msd or nnunet-raw; name its kind" in both.stderr) == (2, True)
+    (raw / "dataset.json").write_text("{")
+    damaged = run_cli("check", raw)
+    assert (damaged.exit_code, "dataset.json: not valid JSON" in damaged.stderr) == (3, True)
+
+
 @pytest.mark.parametrize(
     ("make", "words", "says"),
     [

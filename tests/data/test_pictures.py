@@ -60,7 +60,12 @@ def test_grey_pictures_fill_0_to_1_and_masks_are_labels(shared):
     assert (source.schema.channels, source.space.size) == (("grey",), (24, 24))
 
 
-STORED: dict[int, Any] = {2: np.fliplr, 3: lambda a: a[::-1, ::-1], 6: np.rot90, 8: lambda a: np.rot90(a, -1)}
+STORED: dict[int, Any] = {
+    2: np.fliplr,
+    3: lambda a: a[::-1, ::-1],
+    6: np.rot90,
+    8: lambda a: np.rot90(a, -1),
+}
 """How a camera that was held so stores what it sees, by its EXIF orientation."""
 
 
