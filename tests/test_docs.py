@@ -51,7 +51,7 @@ PLACES = {
     "yolo settings": ("yolo.md", "gansynth_yolo.adapter.YoloSettings"),
     "png settings": ("samples.md", "gansynth.sampling.png_writer.PngOptions"),
     "yolo import": ("sources.md", "gansynth_yolo.import_slices.ImportSettings"),
-    "read volumes": ("sources.md", "gansynth.data.read_options.VolumeOptions"),
+    "read volumes": ("sources.md", "gansynth.data.read_options.FileOptions"),
     "read slices": ("sources.md", "gansynth.data.slices.SliceOptions"),
     "read pictures": ("sources.md", "gansynth.data.pictures.PictureOptions"),
     "read yolo": ("sources.md", "gansynth_yolo.source.YoloOptions"),

@@ -7,7 +7,7 @@ from gansynth.core.hookspecs import Register, hookimpl, lazily
 
 BUILT_IN = {
     "nifti": ("gansynth.data.nifti:open_volumes", "gansynth.data.nifti:check"),
-    "msd": ("gansynth.data.nifti:open_volumes", "gansynth.data.nifti:check"),
+    "msd": ("gansynth.data.nifti:open_msd", "gansynth.data.nifti:check_msd"),
     "h5": ("gansynth.data.h5:H5Source", "gansynth.data.h5:check_h5"),
     "slices": ("gansynth.data.slices:SliceSource", "gansynth.data.slices:check_slices"),
     "pictures": (

@@ -29,7 +29,7 @@ from gansynth.data.listing import (
 )
 from gansynth.data.nifti import ChannelNormalisation, VolumeSource
 from gansynth.data.picture_files import SUFFIXES
-from gansynth.data.read_options import VolumeOptions, parse_read
+from gansynth.data.read_options import FileOptions, VolumeOptions, parse_read
 from gansynth.runtime.errors import DataFault, UsageFault
 
 OF_CASES = (
@@ -69,7 +69,7 @@ def open_images(
             raise _other_channels(where, source.schema.channels, channels)
         _check_axes(source, place, like)
         return source
-    options = parse_read(VolumeOptions, request)
+    options = parse_read(FileOptions, request)
     listing = list_images(request, options, channels)
     request = replace(request, where=str(located(request)))
     opened = UnlabelledVolumes(request, listing, options, like)
@@ -132,9 +132,7 @@ class UnlabelledVolumes(VolumeSource):
 # -- the files -------------------------------------------------------------------------------------
 
 
-def list_images(
-    request: SourceRequest, options: VolumeOptions, channels: Sequence[str]
-) -> VolumeSet:
+def list_images(request: SourceRequest, options: FileOptions, channels: Sequence[str]) -> VolumeSet:
     """List the image files of each case, one for each of ``channels`` or one for all.
 
     Raises:

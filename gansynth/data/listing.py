@@ -1,6 +1,7 @@
-"""List the cases of a data set of volumes and its names of channels and labels, in five layouts.
+"""List the cases of a data set of volumes and its names of channels and labels, in six layouts.
 
-Every layout fills one table of cases. Files are listed, not read. Faults are collected, not raised:
+Every layout fills one table of cases. Files are listed, not read, but for one of each channel
+where none is a label map by its name. Faults are collected, not raised:
 opening a source raises the first, ``gansynth check`` reports all.
 """
 
@@ -13,12 +14,17 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from gansynth.core.source import SourceRequest
-from gansynth.data.read_options import VolumeOptions, complete_labels
+from gansynth.data.name_patterns import LIKE_LABELS, files_below, patterns_hint
+from gansynth.data.read_options import FileOptions, VolumeOptions, complete_labels
 from gansynth.runtime.errors import (
     DataFault,
     GansynthError,
@@ -33,10 +39,9 @@ from gansynth.runtime.files import (
     reading,
     refuse_unnameable,
 )
-from gansynth.runtime.nifti import DICOM, holds_dicom
+from gansynth.runtime.nifti import DICOM, holds_dicom, read_nifti
 
 NIFTI = re.compile(r"(?P<stem>.+)\.nii(\.gz)?", re.DOTALL)
-LIKE_LABELS = re.compile(r"lab(el|le)|mask|(^|[^a-z])(seg|gt)([^a-z]|$)|segment|annot|truth", re.I)
 FILE, SPLITS, SUBJECTS = "dataset.json", "splits.json", "subjects.csv"
 
 
@@ -275,6 +280,22 @@ def like_labels(names: Iterable[str]) -> str | None:
     return next((name for name in names if LIKE_LABELS.search(name)), None)
 
 
+def holds_labels(files: Mapping[str, Path]) -> str | None:
+    """Return the first name whose file holds few whole numbers, as label maps do, if any."""
+    for name, path in files.items():
+        with suppress(GansynthError):  # whoever reads all files says what is wrong
+            array = read_nifti(path).array.ravel()
+            some = array[:: 1 + array.size // SOME_VOXELS]
+            if _few_whole(some) and np.ptp(array) and _few_whole(array):
+                return name
+    return None
+
+
+def _few_whole(array: npt.NDArray[Any]) -> bool:
+    values = np.unique(array)
+    return values.size <= FEW_VALUES and not np.any(values % 1)
+
+
 def missing(file: Path, case: str) -> DataFault:
     """Return the fault of a missing file."""
     return DataFault(
@@ -381,17 +402,24 @@ def channel_places(names: Sequence[str], available: Sequence[str], where: Path) 
 # -- folders -------------------------------------------------------------------------------------
 
 PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
-BIDS_LABELS = ("dseg", "mask")  # BIDS suffixes of label files; the first one found counts
+BIDS_LABELS = ("dseg", "mask", "roi")
+"""BIDS suffixes of label files."""
 LABELS = ("seg", "dseg", "label", "mask")
 """Suffixes of label maps; the first one that any case has counts."""
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})", re.DOTALL)
+FEW_VALUES, SOME_VOXELS = 16, 10**5
+"""Most values of what is a label map by its content; voxels that are looked at before all are."""
+_SPACE = re.compile(r"(space|res|den)-[^_]+_")
+_DRAWN = "labels"  # a row's label map, besides its channels
 _BIDS = re.compile(r"(?P<sub>sub-[^_]+)(_(?P<ses>ses-[^_]+))?(_[^_]+-[^_]+)*_(?P<suffix>[^_-]+)")
 
 
-def list_folder(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
-    """List a folder: BIDS where it has ``sub-*`` folders, else pairs, else files named by case."""
+def list_folder(kind: str, folder: Path, options: FileOptions) -> VolumeSet:
+    """List a folder: by a pattern, if asked to; BIDS; pairs; or files named by case."""
     collector = Collector(folder, options.allow_absolute)
     name = f"{kind}:{folder.resolve().name}"
+    if options.image is not None:
+        return _list_by_pattern(name, collector, options)
     subjects = sorted(p for p in folder.glob("sub-*") if p.is_dir())
     if subjects:
         return _list_bids(name, collector, subjects, options)
@@ -404,13 +432,53 @@ def list_folder(kind: str, folder: Path, options: VolumeOptions) -> VolumeSet:
     return _list_pairs(name, collector, options)
 
 
-def _list_pairs(name: str, collector: Collector, options: VolumeOptions) -> VolumeSet:
+def _list_by_pattern(name: str, collector: Collector, options: FileOptions) -> VolumeSet:
+    image, label, rows = options.image, options.label_pattern, _Rows()
+    assert image is not None
+    for text, path in files_below(collector.root):
+        if stem(path.name) is None:
+            continue
+        drawn = None if label is None else label.fits(text)
+        if drawn is not None:
+            collector.put(rows[drawn.case], _DRAWN, path)
+        elif (shown := image.fits(text)) is not None:
+            collector.put(rows[shown.case], shown.channel, path)
+    channels = sorted({suffix for row in rows.values() for suffix in row.files} - {_DRAWN})
+    if options.channels is not None and channels not in ([], [""]):
+        places = channel_places(options.channels, channels, collector.root)
+        channels = [channels[place] for place in places]
+
+    def missing_file(row: CaseRow, suffix: str) -> Path:
+        pattern = label if suffix == _DRAWN and label is not None else image
+        return collector.root / pattern.named(row.case, suffix)
+
+    in_order = [rows[case] for case in sorted(rows)]
+    collector.fill(in_order, channels, None if label is None else _DRAWN, missing_file)
+    one_file = channels in ([], [""])
+    return collector.volumes(
+        name,
+        f"files like {image.text}",
+        channels=options.channels if one_file else tuple(channels),
+        stacked=one_file,
+    )
+
+
+def _list_pairs(name: str, collector: Collector, options: FileOptions) -> VolumeSet:
     folder, rows = collector.root, _Rows()
+    if options.label is not None:
+        raise UsageFault(
+            f"--read label={options.label}: {folder} has images and label maps in folders of their "
+            "own, expected label where a case's files lie together; or name both by patterns: "
+            "--read image='images/{case}.nii.gz' --read label='labels/{case}.nii.gz'"
+        )
     images, labels = next((p for p in PAIRS if (folder / p[0]).is_dir()), PAIRS[0])
     below = [home.name for home in _folders_in(folder)]
     if labels not in below:
         labels = like_labels(below) or labels
-    drawn = volumes_in(folder / labels)
+    shown, hint = (folder / images).is_dir(), ""
+    drawn = volumes_in(folder / labels) if shown else []
+    if not shown:
+        hint = patterns_hint(text for text, _ in files_below(folder))
     for short, path in drawn:
         collector.put(rows[short], "labels", path)
     for short, path in volumes_in(folder / images):
@@ -446,7 +514,7 @@ def _list_pairs(name: str, collector: Collector, options: VolumeOptions) -> Volu
     return collector.volumes(
         name,
         "images/CASE.nii.gz (or CASE_0000.nii.gz, ...), and labels/CASE.nii.gz if there are any; "
-        "or CASE_T1.nii.gz beside CASE_mask.nii.gz",
+        f"or CASE_T1.nii.gz beside CASE_mask.nii.gz{hint}",
         channels=called,
         stacked=not numbers,
         total=None if known is None else len(known),
@@ -486,9 +554,10 @@ def _called(
 
 
 def _list_bids(
-    name: str, collector: Collector, subjects: list[Path], options: VolumeOptions
+    name: str, collector: Collector, subjects: list[Path], options: FileOptions
 ) -> VolumeSet:
     folder, rows = collector.root, _Rows()
+    drawn: dict[str, list[tuple[CaseRow, Path]]] = defaultdict(list)  # by what their names end in
     for home in (*subjects, folder / "derivatives"):
         for at, folders, _ in os.walk(home):
             folders.sort()
@@ -498,27 +567,53 @@ def _list_bids(
                 if match is not None and (raw or match["suffix"] in BIDS_LABELS):
                     row = rows["_".join(filter(None, (match["sub"], match["ses"])))]
                     row.subject = match["sub"]
-                    collector.put(row, match["suffix"], path)
-    each = [row.files.keys() - set(BIDS_LABELS) for row in rows.values()]
+                    if match["suffix"] in BIDS_LABELS:
+                        ending = short.removeprefix(row.case).lstrip("_")
+                        drawn[_SPACE.sub("", ending)].append((row, path))
+                    else:
+                        collector.put(row, match["suffix"], path)
+    label = _bids_label(collector, tuple(drawn), options.label)
+    for row, path in drawn.get(label or "", ()):
+        collector.put(row, _DRAWN, path)
+    each = [row.files.keys() - {_DRAWN} for row in rows.values()]
     each = [suffixes for suffixes in each if suffixes]
     shared = set.intersection(*each) if each else set()
     channels = options.channels or tuple(sorted(shared or set().union(*each)))
-    labelled = any(suffix in row.files for row in rows.values() for suffix in BIDS_LABELS)
 
     def missing_file(row: CaseRow, suffix: str) -> Path:
-        anat, file = Path(row.case.replace("_", "/"), "anat"), f"{row.case}_{suffix}.nii.gz"
-        above = folder / "derivatives" / "labels" if suffix in BIDS_LABELS else folder
-        return above / anat / file
+        anat = Path(row.case.replace("_", "/"), "anat")
+        if suffix == _DRAWN:
+            return folder / "derivatives" / "labels" / anat / f"{row.case}_{label}.nii.gz"
+        return folder / anat / f"{row.case}_{suffix}.nii.gz"
 
-    for case in sorted(rows):
-        drawn = next((s for s in BIDS_LABELS if s in rows[case].files), BIDS_LABELS[0])
-        collector.fill([rows[case]], channels, drawn if labelled else None, missing_file)
+    in_order = [rows[case] for case in sorted(rows)]
+    collector.fill(in_order, channels, None if label is None else _DRAWN, missing_file)
     return collector.volumes(
         name,
         "sub-XX/anat/sub-XX_T1w.nii.gz, and derivatives/NAME/sub-XX/anat/sub-XX_dseg.nii.gz if "
         "there are label maps",
         channels=channels or ("T1w",),
     )
+
+
+def _bids_label(collector: Collector, found: Sequence[str], asked: str | None) -> str | None:
+    """Return what the names of label maps end in, as asked, else the only one; None without any."""
+    if asked is not None:
+        meant = [ending for ending in found if re.search(rf"(^|[_-]){re.escape(asked)}$", ending)]
+        if len(meant) == 1:
+            return meant[0]
+        raise UsageFault(
+            f"--read label={asked}: {len(meant)} kinds of label maps in {collector.root} end so, "
+            f"expected one of: {', '.join(sorted(found)) or 'none'}"
+        )
+    likely = sorted(ending for ending in found if "brain" not in ending)  # an outline, no label
+    if len(likely) > 1:
+        text = (
+            f"{collector.root}: label maps end in {', '.join(likely)}, expected one kind; choose: "
+            f"--read label={likely[-1]}"
+        )
+        collector.fault(None, collector.root, text)
+    return likely[-1] if likely else None
 
 
 # -- files named by case -------------------------------------------------------------------------
@@ -589,27 +684,37 @@ def _list_by_suffix(
     name: str,
     collector: Collector,
     rows: list[CaseRow],
-    options: VolumeOptions,
+    options: FileOptions,
     label: str | None,
 ) -> VolumeSet:
     """List cases: channels as requested (else UsageFault), or those of half the cases."""
     folder = collector.root
     counts = Counter(suffix for row in rows for suffix in row.files)
     likely: tuple[Mapping[str, int], ...] = ()
-    if label is None:
+    if options.label is not None:
+        if options.label not in counts:
+            raise UsageFault(
+                f"--read label={options.label}: no file of a case in {folder} ends so, expected "
+                f"one of: {', '.join(sorted(filter(None, counts)))}"
+            )
+        label = options.label
+    elif label is None:
         label = next((suffix for suffix in LABELS if suffix in counts), None)
     else:
         likely = ({"background": 0, label: 1},)
     suffixes = sorted(suffix for suffix in counts if suffix not in (*LABELS, label))
     usual = [suffix for suffix in suffixes if 2 * counts[suffix] >= len(rows)] or suffixes
+    if options.label is not None:  # the others are not chosen
+        usual = [suffix for suffix in usual if not LIKE_LABELS.search(suffix)]
     if options.channels is not None:
         names = [suffix or "image" for suffix in suffixes]
         usual = [suffixes[place] for place in channel_places(options.channels, names, folder)]
-    elif (meant := like_labels(usual)) is not None:
-        instead = "but none in seg" if label is None else f"and others in {label!r}"
+    elif (meant := _like_label(rows, usual, label)) is not None:
+        instead = "and none in seg" if label is None else f"and others in {label!r}"
+        ways = " or ".join(f"--read label={each}" for each in filter(None, (label, meant)))
         text = (
-            f"{folder}: files of cases end in {meant!r} {instead}, expected one label map called "
-            "CASE_seg.nii.gz; rename or merge them, or if it is a channel, name them all: "
+            f"{folder}: files of cases end in {meant!r} {instead}, expected one label map; choose: "
+            f"{ways}, or merge them; or if it is a channel, name them all: "
             f"--read channels={','.join(usual)}"
         )
         collector.fault(None, folder, text)
@@ -647,6 +752,14 @@ def _list_by_suffix(
     )
 
 
+def _like_label(rows: Sequence[CaseRow], suffixes: Sequence[str], label: str | None) -> str | None:
+    """Return a channel whose files look like label maps, by name, or by content without others."""
+    meant = like_labels(suffixes)
+    if meant is not None or label is not None or not rows:
+        return meant
+    return holds_labels({s: rows[0].files[s][0] for s in suffixes if rows[0].files.get(s)})
+
+
 # -- manifests -----------------------------------------------------------------------------------
 
 _SUBJECT = ("subject", "subject_group")
@@ -654,20 +767,42 @@ _COLUMNS = ("case", "label", "split", "fold", *_SUBJECT)
 _Lines = Sequence[tuple[str, dict[str, str]]]  # (place in the file, column -> text) of each row
 
 
-def list_manifest(kind: str, path: Path, options: VolumeOptions) -> VolumeSet:
+def list_manifest(kind: str, path: Path, options: FileOptions) -> VolumeSet:
     """List what a manifest says; without a column ``label`` its cases are unlabelled.
 
     Raises DataFault: not readable, without images, or a column that looks like ``label`` only;
     UsageFault: channels are named that it does not have.
     """
+    if options.image is not None:
+        raise UsageFault(
+            f"--read image={options.image.text}: {path} lists its files, expected a pattern for a "
+            "folder; leave it out"
+        )
     rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
+    if options.label is not None:
+        rows = _with_label(path, rows, options.label)
     channels = _columns(path, rows, options)
     labelled = any("label" in row for _, row in rows)
     collector = Collector(path, options.allow_absolute)
+    rows = _with_cases(rows, "label" if labelled else channels[0])
     for number, row in rows:
         _add_row(collector, f"{path}: {number}", row, channels, labelled)
     expected = "rows with an image per channel, and a label if there are any"
     return collector.volumes(f"{kind}:{path.stem}", expected, channels=channels)
+
+
+def _with_label(path: Path, rows: _Lines, column: str) -> _Lines:
+    """Call a column of label maps ``label``."""
+    header = list(dict.fromkeys(key for _, row in rows for key in row))
+    if column not in header:
+        raise UsageFault(
+            f"--read label={column}: {path} has no such column, expected one of: "
+            f"{', '.join(header)}.{did_you_mean(column, header)}"
+        )
+    return [
+        (place, {"label" if key == column else key: text for key, text in row.items()})
+        for place, row in rows
+    ]
 
 
 def _csv_rows(path: Path) -> _Lines:
@@ -693,7 +828,9 @@ def _csv_rows(path: Path) -> _Lines:
 
 def _json_rows(path: Path) -> _Lines:
     doc = read_json(path, expected=object, hint="see: gansynth help sources nifti")
-    rows = doc.get("cases") if isinstance(doc, dict) else doc
+    rows = doc
+    if isinstance(doc, dict):
+        rows = _datalist_rows(doc) if "training" in doc else doc.get("cases")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataFault(
             f"{path}: expected a list of objects, or one under 'cases', each with 'label' and a "
@@ -712,7 +849,24 @@ def _json_rows(path: Path) -> _Lines:
     ]
 
 
-def _columns(path: Path, rows: _Lines, options: VolumeOptions) -> tuple[str, ...]:
+def _datalist_rows(doc: Mapping[str, Any]) -> list[Any]:
+    """Return the rows of a datalist of MONAI: its labelled cases, by part, a column per channel."""
+    rows: list[Any] = []
+    for part, listed in (("train", "training"), ("val", "validation")):
+        for row in doc.get(listed) or ():
+            if not isinstance(row, dict):
+                return [row]
+            images = row.get("image")
+            columns = {key: value for key, value in row.items() if key != "image"}
+            if isinstance(images, list):
+                columns |= {f"channel {number}": image for number, image in enumerate(images)}
+            else:
+                columns["image"] = images
+            rows.append(columns | ({"split": part} if doc.get("validation") else {}))
+    return rows
+
+
+def _columns(path: Path, rows: _Lines, options: FileOptions) -> tuple[str, ...]:
     """The columns of images to read."""
     header = list(dict.fromkeys(key for _, row in rows for key in row))
     images = tuple(
@@ -732,21 +886,35 @@ def _columns(path: Path, rows: _Lines, options: VolumeOptions) -> tuple[str, ...
             f"{path}: columns are {header}, expected one for each channel that names .nii or "
             ".nii.gz files; see: gansynth help sources nifti"
         )
-    meant = None if options.channels or "label" in header else like_labels(images)
+    meant = None
+    if options.channels is None and "label" not in header:
+        first = {name: path.parent / rows[0][1].get(name, "") for name in images}
+        meant = like_labels(images) or holds_labels(first)
     if meant is not None:
         raise DataFault(
-            f"{path}: columns are {header}, expected label maps in one called label; rename "
-            f"{meant!r}, or if it is a channel, name them all: --read channels={','.join(images)}"
+            f"{path}: columns are {header}, expected to know which has the label maps; say so: "
+            f"--read label={meant}, or if it is a channel, name them all: "
+            f"--read channels={','.join(images)}"
         )
     return options.channels or images or ("image",)
+
+
+def _with_cases(rows: _Lines, column: str) -> _Lines:
+    """Name cases by their files; by their folders, where the files of all are called alike."""
+    paths = [Path(row.get(column, "")) for _, row in rows]
+    alike = len(rows) > 1 and len({path.name for path in paths}) == 1
+    named = []
+    for (place, row), path in zip(rows, paths, strict=True):
+        case = row.get("case") or (path.parent.name if alike else stem(path.name)) or ""
+        named.append((place, {**row, "case": case}))
+    return named
 
 
 def _add_row(
     collector: Collector, where: str, row: dict[str, str], channels: tuple[str, ...], labelled: bool
 ) -> None:
     """Add a row's case, or a fault if it is incomplete or leads out of the folder."""
-    path, label = collector.where, row.get("label", "")
-    case = row.get("case") or stem(Path(label if labelled else row.get(channels[0], "")).name) or ""
+    path, label, case = collector.where, row.get("label", ""), row["case"]
     empty = [key for key in (("label",) if labelled else ()) + channels if not row.get(key)]
     if empty or not case:
         text = f"{where}: {empty[0] if empty else 'case'} is empty, expected a value; complete the "

@@ -58,7 +58,13 @@ from gansynth.data.listing import (
     list_msd,
     located,
 )
-from gansynth.data.read_options import Modality, VolumeOptions, parse_read, register_read_options
+from gansynth.data.read_options import (
+    FileOptions,
+    Modality,
+    VolumeOptions,
+    parse_read,
+    register_read_options,
+)
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import NiftiVolume, read_nifti, read_nifti_header
 from gansynth.runtime.serialise import Document
@@ -510,18 +516,31 @@ def _depth(shape: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
 # -- kinds of source -----------------------------------------------------------------------------
 
 
-def _list(request: SourceRequest, options: VolumeOptions) -> VolumeSet:
-    if request.kind == "msd":
-        return list_msd(located(request, folder=True), options)
+def _list(request: SourceRequest, options: FileOptions) -> VolumeSet:
     where = located(request)
     return (list_folder if where.is_dir() else list_manifest)(request.kind, where, options)
 
 
-@register_read_options(VolumeOptions)
+@register_read_options(FileOptions)
 def open_volumes(request: SourceRequest) -> VolumeSource:
-    """Open ``nifti:FOLDER``, ``nifti:MANIFEST`` or ``msd:FOLDER``; raises as ``VolumeSource``."""
-    options = parse_read(VolumeOptions, request)
+    """Open ``nifti:FOLDER`` or ``nifti:MANIFEST``; raises as ``VolumeSource``."""
+    options = parse_read(FileOptions, request)
     return VolumeSource(absolute(request), _list(request, options), options)
+
+
+def check(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
+    """Check ``nifti:FOLDER`` or ``nifti:MANIFEST`` for all faults."""
+    options = parse_read(FileOptions, request)
+    return check_volumes(_list(request, options), request, options, progress)
+
+
+@register_read_options(VolumeOptions)
+def open_msd(request: SourceRequest) -> VolumeSource:
+    """Open ``msd:FOLDER``; raises as ``VolumeSource``."""
+    options = parse_read(VolumeOptions, request)
+    return VolumeSource(
+        absolute(request), list_msd(located(request, folder=True), options), options
+    )
 
 
 def describes(kind: str, where: Path) -> bool:
@@ -529,10 +548,11 @@ def describes(kind: str, where: Path) -> bool:
     return kind == "msd" and "training" in described(where / "dataset.json")
 
 
-open_volumes.describes = describes  # type: ignore[attr-defined]
+open_msd.describes = describes  # type: ignore[attr-defined]
 
 
-def check(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
-    """Check ``nifti:FOLDER``, ``nifti:MANIFEST`` or ``msd:FOLDER`` for all faults."""
+def check_msd(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
+    """Check ``msd:FOLDER`` for all faults."""
     options = parse_read(VolumeOptions, request)
-    return check_volumes(_list(request, options), request, options, progress)
+    listing = list_msd(located(request, folder=True), options)
+    return check_volumes(listing, request, options, progress)

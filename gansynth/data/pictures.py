@@ -45,7 +45,8 @@ from gansynth.data.folds import (
     write_resplit,
 )
 from gansynth.data.grid import in_eights
-from gansynth.data.listing import LIKE_LABELS, located, picture_keys
+from gansynth.data.listing import located, picture_keys
+from gansynth.data.name_patterns import LIKE_LABELS
 from gansynth.data.picture_files import (
     SUFFIXES,
     PixelSpacing,

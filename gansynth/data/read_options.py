@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import BeforeValidator, Field, model_validator
 
 from gansynth.core.source import SourceRequest
+from gansynth.data.name_patterns import NamePattern, Pattern, read_pattern
 from gansynth.runtime.errors import UsageFault, did_you_mean
 from gansynth.runtime.nifti import LEAST_MM, MOST_MM
 from gansynth.runtime.option_kinds import Size3
@@ -301,6 +302,37 @@ class VolumeOptions(CaseOptions):
     )
 
 
+class FileOptions(VolumeOptions):
+    """How volumes are read, and which files they are."""
+
+    needs: ClassVar[Needs] = VolumeOptions.needs
+
+    image: Pattern | None = Field(
+        None,
+        description="pattern of the images' paths below the folder, with {case} and, where each "
+        "channel has a file, {channel}: `volume-{case}.nii`, `{case}/{channel}.nii.gz`. * and ? "
+        "fit as in a shell. Default: a layout that is known",
+    )
+    label: str | None = Field(
+        None,
+        description="the label maps: with `image` a pattern with {case}, else what their names end "
+        "in after the case's, `seg` or `label-lesion_mask`. Default: what is usual",
+    )
+
+    @model_validator(mode="after")
+    def _label_of_a_kind(self) -> Self:
+        if self.label is None or (self.image is None) != ("{case" in self.label):
+            return self
+        if self.image is None:
+            raise ValueError("label is a pattern, expected one of image beside it: --read image=")
+        raise ValueError(f"label {self.label!r} has no {{case}}, expected a pattern as image is")
+
+    @property
+    def label_pattern(self) -> NamePattern | None:
+        """The pattern of label maps, beside that of images."""
+        return None if self.label is None or self.image is None else read_pattern(self.label)
+
+
 def import_command(request: SourceRequest, target: str) -> str:
     """Return the command that makes a data set of a host, ``HOST:WHERE``, of other data.
 
@@ -314,7 +346,7 @@ def import_command(request: SourceRequest, target: str) -> str:
         return shlex.join(typed + (["--root", request.root] if request.root else []))
     known = installed()
     opener = known.load("sources", request.kind) if request.kind in known.names("sources") else None
-    idle = OF_ARRAYS if opener and type(options_of(opener, request)) is VolumeOptions else ()
+    idle = OF_ARRAYS if opener and isinstance(options_of(opener, request), VolumeOptions) else ()
     typed = ["gansynth", "import", f"{request.kind}:{request.where}", target]
     for flag, text in (("--subjects", request.subjects), ("--root", request.root)):
         typed += [flag, text] if text else []

@@ -299,13 +299,13 @@ def check_settings(
 
 def _check_read(spec: RecipeSpec, read: Mapping[str, str]) -> None:
     from gansynth.core.source import SourceRequest
-    from gansynth.data.read_options import VolumeOptions, parse_read
+    from gansynth.data.read_options import FileOptions, parse_read
     from gansynth.data.slices import SliceOptions
 
     if spec.source != "slices":  # other sources check their keys when opened
         return
     slice_keys = {k: v for k, v in read.items() if k in SliceOptions.model_fields}
-    keys = {*SliceOptions.model_fields, *VolumeOptions.model_fields}
+    keys = {*SliceOptions.model_fields, *FileOptions.model_fields}
     for key in read.keys() - keys:
         if not key.startswith("inner."):
             raise UsageFault(

@@ -147,8 +147,9 @@ def test_a_file_under_another_name_is_named_where_one_is_missing(tmp_path):
 
 def test_files_that_look_like_label_maps_but_are_not_called_so_are_refused(tmp_path):
     write(tmp_path, ("anna", "bert"), PAIR[1:], "{}/{}_segmentation.nii", (1,))
-    with pytest.raises(DataFault, match=r"'segmentation' .* CASE_seg.nii.gz.*channels="):
+    with pytest.raises(DataFault, match=r"'segmentation' .* label=segmentation, .*channels="):
         read(tmp_path)
+    assert read(tmp_path, label="segmentation").schema.foreground == (1,)
     assert read(tmp_path, channels="T1").load("anna").labels is None
 
 
@@ -164,6 +165,7 @@ def test_of_one_folder_a_missing_file_or_a_second_label_map_is_named(tmp_path):
     message = only(tmp_path, **READ).message
     assert "end in 'right_mask' and others in 'left_mask', expected one label map" in message
     assert read(tmp_path, channels="T1").channels == ("T1",)
+    assert read(tmp_path, label="right_mask").channels == ("T1",)
 
 
 @pytest.fixture
@@ -292,3 +294,77 @@ def test_a_wrong_dataset_json_is_found(task, changes, said):
             messages(task)
     else:
         assert any(said in message for message in messages(task))
+
+
+# -- layouts by a pattern, and choices that are not guessed ----------------------------------------
+
+KITS = "{case}/imaging.nii.gz", "{case}/segmentation.nii.gz"
+LITS = "volume-{case}.nii", "segmentation-{case}.nii"
+BTCV = "img/img{case}.nii.gz", "label/label{case}.nii.gz"
+ACDC = "*/{case:*_frame??}.nii.gz", "*/{case:*_frame??}_gt.nii.gz"
+ISLES = "{case}/*/*/*_{channel}.nii.gz", "derivatives/{case}/*/*_msk.nii.gz"
+
+
+@pytest.mark.parametrize(
+    ("files", "patterns", "cases", "channels", "hinted"),
+    [
+        (["case_0/imaging.nii.gz", "case_0/segmentation.nii.gz"], KITS, "case_0", 1, True),
+        (["volume-0.nii", "segmentation-0.nii"], LITS, "0", 1, True),
+        (["img/img000.nii.gz", "label/label000.nii.gz"], BTCV, "000", 1, True),
+        (["p0/p0_frame01.nii.gz", "p0/p0_frame01_gt.nii.gz", "p0/p0_4d.nii.gz"],
+         ACDC, "p1_frame11", 1, False),
+        (["s0/ses-1/dwi/s0_dwi.nii.gz", "s0/ses-1/dwi/s0_adc.nii.gz",
+          "derivatives/s0/ses-1/s0_msk.nii.gz"], ISLES, "s0", 2, False),
+    ],
+    ids=["KiTS", "LiTS", "BTCV", "ACDC", "ISLES22"],
+)  # fmt: skip
+def test_a_layout_is_read_by_a_pattern(tmp_path, files, patterns, cases, channels, hinted):
+    for number in "0123":
+        for place, file in enumerate(files):
+            array = noise(number, place)
+            if re.search("seg|label|_gt|_msk", file):
+                array = (array > array.mean()).astype(np.uint8)
+            save(tmp_path / "set" / file.replace("0", number), array, np.eye(4))
+    image, label = patterns
+    source = read(tmp_path / "set", image=image, label=label)
+    assert len(source.train_ids + source.held_out_ids) == 4
+    assert cases in source.train_ids + source.held_out_ids
+    assert len(source.schema.channels) == channels
+    assert source.schema.foreground == (1,)
+    unnamed = check(tmp_path / "set", "nifti", **READ)
+    keys = f"--read image='{image}' --read label='{label}'"
+    assert (keys in str([finding.message for finding in unnamed.findings])) == hinted
+
+
+def test_two_kinds_of_label_maps_of_bids_are_not_guessed(tmp_path):
+    """fMRIPrep's tissue map beside what raters drew, and an outline of the brain, which is none."""
+    cases, images = ["sub-01", "sub-02"], [f"{ANAT}T1w.nii"]
+    for label in ("label-lesion_roi", "desc-brain_mask"):
+        write(tmp_path, cases, images, f"derivatives/x/{ANAT}{label}.nii", (1,))
+    assert read(tmp_path).schema.foreground == (1,)
+    write(tmp_path, cases, images, f"derivatives/y/{ANAT}space-a_dseg.nii", (1, 2))
+    choose = r"end in dseg, label-lesion_roi, .* label=label-lesion_roi"
+    with pytest.raises(DataFault, match=choose):
+        read(tmp_path)
+    assert read(tmp_path, label="dseg").schema.foreground == (1, 2)
+    assert read(tmp_path, label="lesion_roi").schema.foreground == (1,)
+
+
+@pytest.mark.parametrize("column", ["lesion", "tumor", "roi", "target", "manual"])
+def test_a_column_of_label_maps_is_known_by_its_content(tmp_path, column):
+    write(tmp_path, "ab", ["{}_T1.nii"], "{}_x.nii", (1,))
+    rows = "".join(f"{case},{case}_T1.nii,{case}_x.nii\n" for case in "ab")
+    (tmp_path / "list.csv").write_text(f"case,T1,{column}\n{rows}")
+    with pytest.raises(DataFault, match=f"say so: --read label={column}, or if it is a channel"):
+        read(tmp_path / "list.csv")
+    assert read(tmp_path / "list.csv", label=column).channels == ("T1",)
+
+
+def test_a_datalist_of_monai_is_a_manifest(tmp_path):
+    write(tmp_path, "abcd", ["{}/t1.nii", "{}/t2.nii"], "{}/seg.nii", (1,))
+    files = {c: {"image": [f"{c}/t1.nii", f"{c}/t2.nii"], "label": f"{c}/seg.nii"} for c in "abcd"}
+    lists = {"training": [files["a"], files["b"]], "validation": [files["c"]], "testing": []}
+    (tmp_path / "list.json").write_text(json.dumps(lists))
+    source = read(tmp_path / "list.json")
+    assert (source.train_ids, source.held_out_ids) == (("a", "b"), ("c",))
+    assert source.channels == ("channel 0", "channel 1")

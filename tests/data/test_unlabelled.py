@@ -50,7 +50,7 @@ def test_files_that_look_like_label_maps_are_no_channel(pairs, name):
     lines = (pairs / "cases.csv").read_text().splitlines()
     text = "".join(f"{line},{line}\n" for line in lines[1:])
     (pairs / "cases.csv").write_text(f"T1,{name}\n{text}")
-    with pytest.raises(DataFault, match=f"maps in one called label; rename '{name}'"):
+    with pytest.raises(DataFault, match=f"say so: --read label={name}, or"):
         opened(pairs / "cases.csv")
     assert opened(pairs / "cases.csv", channels="T1").schema.channels == ("T1",)
     (pairs / name).mkdir()

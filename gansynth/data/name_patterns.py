@@ -1,0 +1,120 @@
+"""Patterns of files' names, for layouts that no list of layouts has: ``volume-{case}.nii.gz``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from pydantic import BeforeValidator
+
+LIKE_LABELS = re.compile(r"lab(el|le)|mask|(^|[^a-z])(seg|gt)([^a-z]|$)|segment|annot|truth", re.I)
+"""Names that are likely those of label maps."""
+_PART = re.compile(r"\{(?P<name>case|channel)(?::(?P<glob>[^{}/]+))?\}|\*\*/|\*|\?|[^*?{}]+")
+_WILD = {"*": "[^/]*", "?": "[^/]", "**/": "(?:.*/)?"}
+
+
+class NamedFile(NamedTuple):
+    """A file that a pattern fits; ``channel`` is empty where the pattern has none."""
+
+    case: str
+    channel: str
+
+
+@dataclass(frozen=True)
+class NamePattern:
+    """A pattern of paths below a folder, with ``/`` between parts.
+
+    ``{case}`` stands for a case's name and must be there, ``{channel}`` for a channel's, both
+    within one part. ``*`` and ``?`` fit what they fit in a shell, ``**/`` any folders.
+    ``{case:GLOB}`` fits names like the glob alone. What occurs twice is the same both times.
+    """
+
+    text: str
+
+    @cached_property
+    def _fits(self) -> re.Pattern[str]:
+        written, seen = "", set[str]()
+        for part in _PART.finditer(self.text):
+            name = part["name"]
+            if name is None:
+                written += _WILD.get(part[0]) or re.escape(part[0])
+            elif name in seen:
+                written += f"(?P={name})"
+            else:
+                seen.add(name)
+                glob = part["glob"]
+                wild = (
+                    "[^/]+?"
+                    if glob is None
+                    else "".join(_WILD.get(c) or re.escape(c) for c in glob)
+                )
+                written += f"(?P<{name}>{wild})"
+        return re.compile(written, re.DOTALL)
+
+    def fits(self, path: str) -> NamedFile | None:
+        """Return the case and channel of a path below the folder; None if it does not fit."""
+        match = self._fits.fullmatch(path)
+        if match is None:
+            return None
+        found = match.groupdict()
+        return NamedFile(found["case"], found.get("channel") or "")
+
+    def named(self, case: str, channel: str) -> str:
+        """Return the path that a case's file is expected at; wildcards stay."""
+        names = {"case": case, "channel": channel}
+        return _PART.sub(lambda part: names[part["name"]] if part["name"] else part[0], self.text)
+
+
+def read_pattern(text: str) -> NamePattern:
+    """Parse a pattern; ValueError: it is none."""
+    whole = "".join(part[0] for part in _PART.finditer(text)) == text
+    if not whole or "{case" not in text:
+        raise ValueError(
+            "expected a pattern of paths with {case} in it, such as volume-{case}.nii.gz or "
+            "{case}/{channel}.nii.gz"
+        )
+    return NamePattern(text)
+
+
+Pattern = Annotated[
+    NamePattern,
+    BeforeValidator(lambda value: read_pattern(value) if isinstance(value, str) else value),
+]
+
+
+def patterns_hint(paths: Iterable[str]) -> str:
+    """Return the ``--read`` keys that fit files in a layout that is not known; else nothing.
+
+    A case's number is the last one in a file's name; without one, its folder is the case.
+    """
+    counts = Counter(_guess(path) for path in paths if path.endswith((".nii", ".nii.gz")))
+    guesses = sorted(text for text, count in counts.items() if "{case}" in text and count > 1)
+    labels = [text for text in guesses if LIKE_LABELS.search(text)]
+    images = [text for text in guesses if text not in labels]
+    if len(images) != 1 or len(labels) != 1:
+        return "; name others by a pattern: gansynth help sources nifti"
+    return f"; for these files say --read image='{images[0]}' --read label='{labels[0]}'"
+
+
+def _guess(path: str) -> str:
+    *folders, name = path.split("/")
+    numbered = re.fullmatch(r"(.*?)\d+(\D*)", name, re.DOTALL)
+    if numbered is not None:
+        return "/".join([*folders, f"{numbered[1]}{{case}}{numbered[2]}"])
+    return "/".join([*folders[:-1], "{case}", name]) if folders else path
+
+
+def files_below(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield all files below a folder that are not hidden: as a pattern sees them, and paths."""
+    for at, folders, names in os.walk(folder, followlinks=False):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                path = Path(at) / name
+                yield path.relative_to(folder).as_posix(), path
