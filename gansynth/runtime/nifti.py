@@ -7,7 +7,7 @@ import gzip
 import itertools
 import os
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -32,6 +32,8 @@ COUNTED_BYTES = 64 << 20
 COUNTED_RATIO = 20  # above both, a stream is counted to its end before memory is allocated for it
 TRAILING_BYTES = 1 << 20  # bytes after the voxels that are tolerated
 SHEAR = 0.01  # largest cosine between axes that count as perpendicular
+SIZES_APART = 0.01
+"""Share by which sform and pixdim may differ; headers are rounded."""
 UNITS_MM = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}  # code of a header -> name, mm
 
 _CHUNK = 1 << 20
@@ -242,6 +244,8 @@ def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[NiftiHe
             with contextlib.suppress(HeaderDataError, ValueError):  # none that programs could take
                 qform = mm * header.get_qform()
         spacing = _spacing(path, header["pixdim"], to_mm)
+        notes = tuple(_notes(header, affine, spacing))
+        affine = _as_large(affine, spacing)
         slope, inter = header.get_slope_inter()
         layout = NiftiHeader(
             tuple(int(n) for n in header.get_data_shape()),
@@ -252,7 +256,7 @@ def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[NiftiHe
             affine,
             spacing,
             qform,
-            tuple(_notes(header, affine, spacing)),
+            notes,
         )
     except (HeaderDataError, ValueError, OverflowError, KeyError) as error:
         raise DataFault(f"{path}: not a NIfTI header: {error}; {AGAIN}") from error
@@ -278,14 +282,40 @@ def _notes(
             "above 0; read with x to the left, y to the front, z to the head, which other programs "
             "may not do. Write the affine"
         )
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if _contradicts(sizes, spacing):
+        yield (
+            f"its voxels are {' x '.join(f'{v:.3g}' for v in sizes)} mm by its sform and "
+            f"{' x '.join(f'{v:.3g}' for v in spacing)} mm by its pixdim, expected the same; read "
+            "by pixdim, as ITK and so nnU-Net do. If the sform is right, correct pixdim"
+        )
     with np.errstate(all="ignore"):  # an affine that is not finite is refused
-        axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+        axes = affine[:3, :3] / sizes
         cosine = float(np.abs(axes.T @ axes - np.eye(3)).max())
     if SHEAR < cosine <= 1:
         yield (
             f"its affine is sheared: two axes meet at {np.degrees(np.arccos(cosine)):.3g} degrees, "
             "expected 90; read as if they met at 90, and refused by ITK. Resample it"
         )
+
+
+def _contradicts(sizes: npt.NDArray[np.float64], spacing: Sequence[float]) -> bool:
+    """Whether an affine's finite voxel sizes differ from those that the header names."""
+    with np.errstate(all="ignore"):
+        apart = np.abs(sizes / np.array(spacing) - 1)
+    return bool(np.isfinite(sizes).all() and (sizes > 0).all() and apart.max() > SIZES_APART)
+
+
+def _as_large(
+    affine: npt.NDArray[np.float64], spacing: tuple[float, float, float]
+) -> npt.NDArray[np.float64]:
+    """Return an affine with the voxel sizes that the header names, where its own contradict."""
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if not _contradicts(sizes, spacing):
+        return affine
+    scaled = affine.copy()
+    scaled[:3, :3] *= np.array(spacing) / sizes
+    return scaled
 
 
 def _spacing(path: Path, pixdim: npt.NDArray[Any], to_mm: float) -> tuple[float, float, float]:

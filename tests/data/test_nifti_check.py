@@ -40,7 +40,7 @@ def not_finite(path: Path) -> None:
     save(path, array)
 
 
-SLOPE, UNITS, CODES, SROW_X = 112, 123, 252, 280  # bytes of a header
+PIXDIM, SLOPE, UNITS, CODES, SROW_X = 80, 112, 123, 252, 280  # bytes of a header
 FIRST = "labels/p1_l.nii.gz"
 FAULTS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
     "truncated": (IMAGE, halve, "truncated at byte"),
@@ -67,6 +67,9 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         FIRST, header(UNITS, "B", 3, every=True), "read as voxels of 0.001 x 0.001 x 0.002 mm"
     ),
     "metres": (FIRST, header(UNITS, "B", 1, every=True), "of 1000 x 1000 x 2000 mm"),
+    "sform without scales": (
+        FIRST, header(PIXDIM, "<3f", 1.5, 1.5, 10, every=True), "and 1.5 x 1.5 x 10 mm by its pixd"
+    ),
     "qform": (
         LABEL, header(CODES, "<2h6f", 1, 2, 0, 0, 0, 5, 0, 0), "by its qform it lies up to 5 mm"
     ),
@@ -76,7 +79,16 @@ FAULTS: dict[str, tuple[str, Callable[[Path], Any], str]] = {
         "there is p1_r_0001.nii too",
     ),
 }  # fmt: skip
-WARNINGS = ("even", "no lesion", "sheared", "no orientation", "micrometres", "metres", "qform")
+WARNINGS = (
+    "even",
+    "no lesion",
+    "sheared",
+    "sform without scales",
+    "no orientation",
+    "micrometres",
+    "metres",
+    "qform",
+)
 
 
 @pytest.mark.fault(1, of="truncated")
