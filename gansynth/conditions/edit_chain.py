@@ -97,7 +97,7 @@ class EditedLabelMaps:
             case.own, placed.origin, placed.shape, 0, self.case_pool, None, body
         )
         moved = self.context(case) if self.context is not None and self.follows else None
-        before = EditContext(case_context.labels, self.case_pool.schema, case_context, moved)
+        before = EditContext(case_context.labels, case_context.schema, case_context, moved)
         after, _ = apply_edits(before, self.edits, rng)
         labels = case.over(after.labels)
         if self.context is not None and not self.follows:

@@ -57,6 +57,7 @@ class LesionDonor:
     image: FloatArray  # float32 (C, ...)
     known: Mask  # bool, where the image shows this lesion or a body without other lesions
     case: Case  # its case; only id and subject are used
+    whole: tuple[int, ...]  # shape of the whole case in its source's voxels
     # of the lesion, in voxels of the whole case (of a slice: of the slice)
     centre: tuple[float, ...]
 
@@ -77,7 +78,9 @@ class LesionCrop:
         case = case_pool.uncut(self.case_id, self.slice_index)
         assert case.labels is not None, "donors are labelled"
         lesion = self._lesion(case.labels, case_pool.schema)
-        corner, size = self._box(lesion > 0, case_pool.schema.spacing)
+        shape = tuple(case_pool.cases(self.case_id).image.shape[1:])
+        spacing = case_pool.space.schema_of(case_pool.cases.schema, shape).spacing
+        corner, size = self._box(lesion > 0, spacing)
         around = annotated(case) & mask_of(case.labels, (0, *self.into)) | (lesion > 0)
         held = np.argwhere(lesion > 0)
         return LesionDonor(
@@ -85,6 +88,7 @@ class LesionCrop:
             image=crop_edge(case.image, corner, size),
             known=crop_pad(around, corner, size, False),
             case=case,
+            whole=shape,
             centre=tuple(held.mean(axis=0).tolist()),
         )
 
@@ -111,7 +115,7 @@ class EditedLesion:
     """
 
     def __init__(self, case_context: CaseContext, usable: Mask) -> None:
-        self.case_context, self.schema = case_context, case_context.case_pool.schema
+        self.case_context, self.schema = case_context, case_context.schema
         self.values = (0, *self.schema.foreground)
         self.steps: list[dict[str, Any]] = []  # edits with their parameters
         self._context = EditContext(case_context.labels, self.schema, case_context)
@@ -284,8 +288,9 @@ def scene_of(donor: LesionDonor, index: int, case_pool: CasePool) -> CaseContext
     """Return the scene in which a donor's lesion is edited: its own array, which is all body."""
     case = replace(donor.case, image=donor.image, labels=donor.labels, boxes=None)
     shape = donor.labels.shape
+    whole = donor.whole if case_pool.space.typical else shape  # tells the size of its voxels
     return CaseContext(
-        case, Placement(), shape, index, case_pool, find_body=lambda: np.ones(shape, bool)
+        case, Placement(), whole, index, case_pool, find_body=lambda: np.ones(shape, bool)
     )
 
 
@@ -328,7 +333,7 @@ class PlacementRegion:
         from gansynth.data.blending import hole, rim_voxels
 
         lesions = mask_of(self.case_context.labels, self.classes)
-        rim = rim_voxels(self.apart_mm, self.case_context.case_pool.schema.spacing)
+        rim = rim_voxels(self.apart_mm, self.case_context.schema.spacing)
         near: Mask = hole(torch.from_numpy(lesions)[None, None], rim)[0, 0].numpy()
         return near
 
@@ -490,7 +495,7 @@ def fill_emptied(
     bare &= annotated(case_context.case)
     if not gaps.any() or not bare.any():
         return image
-    nearest: Any = nearest_voxels(bare, case_context.case_pool.schema.spacing)
+    nearest: Any = nearest_voxels(bare, case_context.schema.spacing)
     out = image.copy()
     out[:, gaps] = case_context.case.image[:, *(index[gaps] for index in nearest)]
     return out
@@ -655,9 +660,7 @@ class LesionDrawer:
         for change, placement in self._places(ground, edits, rng):
             where = {**change[2], **placement, "room": True}
             if self.options.mixing == "carve":
-                where["carve_mm"] = draw_distance(
-                    change[1].labels, case_context.case_pool.schema, rng
-                )
+                where["carve_mm"] = draw_distance(change[1].labels, case_context.schema, rng)
             inserted = _brought(ground, change[1], {**provenance, **where})
             if shows == "sham":
                 inserted = _sham(inserted, case_context, seed)
@@ -792,10 +795,7 @@ def _brought(
     image, usable = matched_intensities(change, provenance["seed"])
     labels, taken = change.labels, None
     if "carve_mm" in provenance:
-        carved = (
-            signed_distance(labels > 0, case_context.case_pool.schema.spacing)
-            <= provenance["carve_mm"]
-        )
+        carved = signed_distance(labels > 0, case_context.schema.spacing) <= provenance["carve_mm"]
         usable &= carved | (labels == 0)
         labels = np.where(carved, labels, np.int16(0))
         taken = carved & usable

@@ -59,7 +59,7 @@ def without_lesions(
             return None
         shifts.append(shift)
         image = filled(image, hole, shift, tissue)
-    staying, spacing = ~lesions & (labels != OUTSIDE), case_context.case_pool.schema.spacing
+    staying, spacing = ~lesions & (labels != OUTSIDE), case_context.schema.spacing
     nearest: Any = nearest_voxels(staying, spacing)
     shown = np.where(lesions, labels[nearest], labels)
     case = replace(case, image=image, labels=shown, ignored=ignored)

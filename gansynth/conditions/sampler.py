@@ -122,7 +122,6 @@ class ConditionSampler:
         self.schema = self.space.generator_schema(lender.schema)
         self._in_turns = any(edit.in_turns for edit in self.edits)
         self._in_turns |= self.lesions is not None and self.lesions.in_turns
-        self._warp = CaseWarp(self.space, self.schema) if self.moving else None
         # All candidates of a sample have a lesion, or none, so that weights change no prevalence.
         weighted = self.weights is not None and not self._in_turns
         self._of_one_kind = self.prevalence is not None or weighted
@@ -175,16 +174,16 @@ class ConditionSampler:
                 labels, steps, notes["lesions"] = inserted.labels, inserted.steps, inserted.told
                 fields |= {"background": placed.image, "body": case_context.body}
                 fields |= {name: getattr(inserted, name) for name in ("lesion", "donor", "region")}
-            elif self._warp is not None:
-                start = EditContext(
-                    self._warp.all_to_move(case_context.labels), self.schema, case_context
-                )
+            elif self.moving:
+                warp = CaseWarp(self.space, case_context.schema)
+                shown = warp.all_to_move(case_context.labels)
+                start = EditContext(shown, case_context.schema, case_context)
                 steps = apply_edits(start, edits, rng)[1]
-                moved = self._warp(case, placement, _by_name(edits), steps)
+                moved = warp(case, placement, _by_name(edits), steps)
                 labels, fields["moved"], notes["moved"] = moved.labels, moved.image, moved.told
                 fields["ignored"] = None  # moved with the others
             else:
-                start = EditContext(case_context.labels, self.schema, case_context, context)
+                start = EditContext(case_context.labels, case_context.schema, case_context, context)
                 after, steps = apply_edits(start, edits, rng)
                 labels, context = placed.over(after.labels), after.channels
         if self.context is not None and not follows:

@@ -247,6 +247,11 @@ class CaseContext:
         return self.case.labels
 
     @cached_property
+    def schema(self) -> Schema:
+        """Schema of the case in the generator's space, with the size of its own voxels."""
+        return self.case_pool.space.schema_of(self.case_pool.cases.schema, self.shape)
+
+    @cached_property
     def body(self) -> Mask:
         """Where foreground may lie: within the visible body and never outside."""
         return body_of(self.case, self.find_body)

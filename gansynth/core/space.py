@@ -33,7 +33,7 @@ class Placement(Document, whole=True):
 
 
 @dataclass(frozen=True)
-class Space(Document, later=("frame", "nearest"), whole=True):
+class Space(Document, later=("frame", "nearest", "typical"), whole=True):
     """A generator's space.
 
     Attributes:
@@ -51,6 +51,8 @@ class Space(Document, later=("frame", "nearest"), whole=True):
             the image continues its border.
         nearest: of grid ``resample``: whether images, like labels, take the nearest voxel. This
             gives no new values, but jagged edges.
+        typical: of grid ``resample`` without a frame: median shape of the training cases, which
+            tells how large the voxels of this space are. Empty in older runs.
     """
 
     grid: Grid = "native"
@@ -60,6 +62,7 @@ class Space(Document, later=("frame", "nearest"), whole=True):
     pad_label: int = OUTSIDE
     frame: tuple[int, ...] = ()
     nearest: bool = False
+    typical: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.grid != "native" and (not self.size or min(self.size) < 1):
@@ -83,10 +86,20 @@ class Space(Document, later=("frame", "nearest"), whole=True):
         if self.frame:
             edges = zip(source.spacing, self.frame, self.size, strict=True)
             schema = replace(source, spacing=tuple(mm * old / new for mm, old, new in edges))
+        elif self.typical:
+            schema = self.schema_of(source, self.typical)
         if self.window is not None and source.outside_fill is not None:
             fill = np.array(source.outside_fill, np.float32).reshape(-1, *[1] * schema.ndim)
             schema = replace(schema, outside_fill=tuple(map(float, self._squash(fill).ravel())))
         return schema
+
+    def schema_of(self, source: Schema, shape: Sequence[int]) -> Schema:
+        """The schema of a whole case of this shape, whose voxels may be its own."""
+        schema = replace(self, typical=()).generator_schema(source)
+        if not self.typical:
+            return schema
+        edges = zip(source.spacing, shape, self.size, strict=True)
+        return replace(schema, spacing=tuple(mm * old / new for mm, old, new in edges))
 
     @property
     def cuts(self) -> bool:

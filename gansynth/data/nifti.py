@@ -156,8 +156,14 @@ class VolumeSource(CaseSource):
         if o.frame is None and o.whole is None:
             return Space("crop", self._size(), host=host, pad_label=0)
         frame, size = o.frame or (), o.whole or o.frame or ()
-        nearest = o.resampling == "nearest"
-        return Space("resample", size, host=host, pad_label=0, frame=frame, nearest=nearest)
+        return Space(
+            *("resample", size),
+            host=host,
+            pad_label=0,
+            frame=frame,
+            nearest=o.resampling == "nearest",
+            typical=() if frame else tuple(map(int, self._median_shape())),
+        )
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -322,8 +328,11 @@ class VolumeSource(CaseSource):
     def _size(self) -> tuple[int, ...]:
         if self.options.size is not None:
             return self.options.size
-        median = np.median([self._shape_of(*grid) for grid in self._trained], axis=0)
-        return in_eights(median, LARGEST)
+        return in_eights(self._median_shape(), LARGEST)
+
+    def _median_shape(self) -> Sequence[float]:
+        shapes = [self._shape_of(*grid) for grid in self._trained]
+        return tuple(map(float, np.median(shapes, axis=0)))
 
     @cached_property
     def _labels(self) -> Mapping[str, int]:
