@@ -282,13 +282,11 @@ def save_volume(original: Function, image: npt.NDArray[Any], *more: Any, **named
 def main(path: str) -> None:
     """Run ``deepMedicRun`` by the order in a file."""
     order = TrainingOrder.from_json(json.loads(Path(path).read_text("utf-8")))
-    obey()
+    obey()  # a forked process that is stuck runs no handler of Python's, and gets none
     atexit.register(_finish)
     signal.signal(signal.SIGTERM, _leave)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, _leave)
-    # A forked process that is stuck runs no handler of Python's.
-    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     Pool.terminate = _terminate  # type: ignore[method-assign, assignment]
     with contextlib.suppress(ValueError):  # where the system cannot fork
         multiprocessing.set_start_method("fork", force=True)

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -81,7 +81,7 @@ def stop_request() -> Iterator[StopRequest]:
         yield request
         return
     numbers = (signal.SIGTERM, signal.SIGINT)
-    handle = _only_here(request._note)
+    handle = _outside_forks(request._note)
     before = {number: signal.signal(number, handle) for number in numbers}
     _default_in_children()
     try:
@@ -97,7 +97,7 @@ def on_sigterm(handler: Handler) -> Callable[[], None]:
     Forked children get the default action. A pool ends its workers with SIGTERM, and would wait
     forever for one that swallows the handler's exception.
     """
-    before = signal.signal(signal.SIGTERM, _only_here(handler))
+    before = signal.signal(signal.SIGTERM, _outside_forks(handler))
     _default_in_children()
 
     def restore() -> None:
@@ -106,16 +106,26 @@ def on_sigterm(handler: Handler) -> Callable[[], None]:
     return restore
 
 
-def _only_here(handler: Handler) -> Handler:
-    """Return a handler that gives SIGTERM its default action in a child, before ``_reset`` does."""
-    owner = os.getpid()
+class _Fork(threading.local):
+    """Of a thread: the signals it blocked before a fork, and whether it is within one."""
+
+    mask: Iterable[int] = ()
+    going_on = False
+
+
+_fork = _Fork()
+
+
+def _outside_forks(handler: Handler) -> Handler:
+    """Return a handler that acts a moment later if a fork goes on, whose hooks drop exceptions."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGTERM and os.getpid() != owner:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+        if not _fork.going_on:
+            handler(number, frame)
             return
-        handler(number, frame)
+        again = threading.Timer(0.01, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
 
     return handle
 
@@ -124,9 +134,21 @@ def _only_here(handler: Handler) -> Handler:
 def _default_in_children() -> None:
     """Register once per process, since there is no way to unregister."""
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_reset)
+        os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_reset)
+
+
+def _hold() -> None:
+    """Block SIGTERM over a fork: CPython drops one that comes before a child's first step."""
+    _fork.going_on = True
+    _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
+
+
+def _release() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
+    _fork.going_on = False
 
 
 def _reset() -> None:
     if callable(signal.getsignal(signal.SIGTERM)):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _release()

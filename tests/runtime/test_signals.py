@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from gansynth.runtime.signals import on_sigterm
 
 
@@ -31,24 +33,40 @@ def test_a_forked_child_dies_of_sigterm_whatever_its_parent_does_with_it():
     assert os.WTERMSIG(status) == signal.SIGTERM
 
 
-JUST_FORKED = """
-import os, signal, sys
+FORKING = """
+import os, signal, sys, time
 from gansynth.runtime.signals import on_sigterm
 
-os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
+{hook}
 on_sigterm(lambda number, frame: sys.exit(143))
-child = os.fork()
-if child == 0:
-    os._exit(0)
-_, status = os.waitpid(child, 0)
-print(os.WIFSIGNALED(status) and os.WTERMSIG(status))
+ends = set()
+for _ in range(40):
+    child = os.fork()
+    if child == 0:
+        time.sleep(0.5)
+        os._exit(0)
+    os.kill(child, signal.SIGTERM)
+    ends.add(os.waitpid(child, 0)[1])
+time.sleep(1)
+print(ends)
 """
+HOOK = "os.register_at_fork({}=lambda: os.kill(os.getpid(), signal.SIGTERM))"
 
 
-def test_a_child_dies_of_sigterm_that_comes_before_its_default_action_is_set():
-    """An exception of a hook is ignored, and a pool would wait for its worker forever."""
-    ran = subprocess.run([sys.executable, "-c", JUST_FORKED], capture_output=True, text=True)
-    assert (ran.stdout, ran.stderr) == (f"{int(signal.SIGTERM)}\n", "")
+@pytest.mark.parametrize(
+    ("hook", "code", "printed"),
+    [
+        ("", 0, "{15}\n"),
+        (HOOK.format("after_in_child"), 0, "{15}\n"),
+        (HOOK.format("before"), 143, ""),
+    ],
+    ids=["child just forked", "child in a hook", "parent in a hook"],
+)
+def test_no_signal_is_lost_that_comes_with_a_fork(hook, code, printed):
+    """A pool would wait for its worker forever, and a scheduler for its job."""
+    words = [sys.executable, "-c", FORKING.format(hook=hook)]
+    ran = subprocess.run(words, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (code, printed, "")
 
 
 def test_the_former_handler_comes_back():
