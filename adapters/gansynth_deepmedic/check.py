@@ -17,7 +17,7 @@ import numpy.typing as npt
 from gansynth.core.source import CheckReport, Finding, SourceRequest
 from gansynth.data.check import check_volumes, in_order
 from gansynth.data.grid import AFFINE_TOLERANCE, affine_difference, other_shape
-from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError
+from gansynth.runtime.errors import DataFault, GansynthError
 from gansynth.runtime.files import read_nifti, read_nifti_header
 from gansynth_deepmedic.configs import (
     FORE_BACKGROUND,
@@ -55,7 +55,7 @@ def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]
     try:
         refuse_contradictions(config, cases.model)
     except DataFault as fault:
-        findings.append(Finding("error", None, config.path, str(fault)))
+        findings.append(Finding.of(None, config.path, fault))
     damaged = {finding.case for finding in findings if finding.level == "error"}
     for listed in config.listed:
         if listed.case in damaged or not all(map(os.path.isfile, listed.everything)):
@@ -64,10 +64,8 @@ def check_deepmedic(request: SourceRequest, progress: Callable[[int, int], None]
         try:
             refuse_unusable_case(listed, config, cases.model)
             findings += [Finding("warning", *about, text) for text in _odd(listed)]
-        except EnvironmentFault:
-            raise
         except GansynthError as fault:
-            findings.append(Finding("error", *about, str(fault)))
+            findings.append(Finding.of(*about, fault))
     each = {(finding.level, finding.case, finding.message): finding for finding in findings}
     return replace(report, findings=in_order(list(each.values())))
 

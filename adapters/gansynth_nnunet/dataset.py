@@ -14,7 +14,7 @@ from gansynth.core.requests.hosts import SplitsRequest
 from gansynth.core.source import FoldSplit
 from gansynth.data.folds import grouped_splits, read_subjects, table_text
 from gansynth.data.listing import CaseFiles, Collector, VolumeSet, described
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault, UsageFault, refuse_closed
 from gansynth.runtime.files import (
     disk_errors,
     read_json,
@@ -105,6 +105,8 @@ class NnunetRoot:
                 f"({', '.join(matching)}), expected one; rename or remove the others"
             )
         if not matching:
+            refuse_closed(self.raw)
+            refuse_closed(self.preprocessed)
             raise DataFault(
                 f"nnunet:{where}: no such data set in {self.raw} or {self.preprocessed}, expected "
                 f"an id (004) or one of: {', '.join(datasets) or 'none'}. Name nnU-Net's folders "
@@ -229,6 +231,7 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
         f"nnunet-raw:{dataset}", "cases", channels=channels, labels=labels.values
     )
     if not listing.entries:
+        refuse_closed(folder / "imagesTr")
         raise DataFault(
             f"{folder}: no training cases, expected imagesTr/CASE_0000{ending} and "
             f"labelsTr/CASE{ending}"

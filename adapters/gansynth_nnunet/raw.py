@@ -121,7 +121,7 @@ def _check_arrays(preprocessed: Path) -> Iterator[Finding]:
             try:
                 arrays.checked(file.name)
             except GansynthError as fault:
-                yield Finding("error", file.stem.removesuffix("_seg"), file, str(fault))
+                yield Finding.of(file.stem.removesuffix("_seg"), file, fault)
 
 
 def raise_on_errors(findings: Sequence[Finding]) -> None:

@@ -65,8 +65,14 @@ from gansynth.data.read_options import (
     parse_read,
     register_read_options,
 )
-from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
-from gansynth.runtime.files import reading, sha256_file
+from gansynth.runtime.errors import (
+    DataFault,
+    GansynthError,
+    IntegrityFault,
+    UsageFault,
+    refuse_closed,
+)
+from gansynth.runtime.files import reading, sha256_file, walk_all
 from gansynth.runtime.option_kinds import Size2
 from gansynth.runtime.options import Needs
 from gansynth.runtime.yaml_text import read_yaml
@@ -336,6 +342,7 @@ def _by_file(path: Path, allow_outside: bool) -> DatasetFile:
     file = DatasetFile(path, home, root, names, read.channels, splits, allow_outside)
     file.check_inside(root, f"{path}: path: {read.path!r}")
     if not os.path.isdir(root):
+        refuse_closed(root)
         raise DataFault(
             f"{path}: path: {read.path!r} is no folder ({root}), expected the folder that train "
             f"and val are relative to. Correct it, or leave it out if that is {home}"
@@ -515,6 +522,7 @@ class ImageListing(PictureSet):
                     found = os.path.exists(image) or not os.path.exists(below)
                     yield Path(image if found else below), f"{path}: line {number}"
         else:
+            refuse_closed(path)
             raise DataFault(
                 f"{place}: {entry!r} is neither a folder nor a .txt list ({path}), expected one "
                 "of them; correct the entry"
@@ -534,6 +542,7 @@ class ImageListing(PictureSet):
             raise DataFault(f"{where}: {path.name} is no {expected}")
         self.file.check_inside(path, where)
         if not os.path.isfile(path):
+            refuse_closed(path)
             raise DataFault(f"{where}: no image {path}, expected one; add it, or correct this")
 
     def image(self, case: str, split: str, path: Path) -> YoloImage:
@@ -581,7 +590,7 @@ def beside(image: Path, folder: str, suffix: str) -> Path:
 def walk(folder: Path) -> Iterator[Path]:
     """Yield the images below a folder, sorted, also of unsupported formats, but not hidden ones."""
     been: set[str] = set()
-    for here, below, names in os.walk(folder, followlinks=True):
+    for here, below, names in walk_all(folder, followlinks=True):
         been.add(os.path.realpath(here))
         new = (name for name in below if os.path.realpath(os.path.join(here, name)) not in been)
         below[:] = sorted(name for name in new if name[0] != ".")

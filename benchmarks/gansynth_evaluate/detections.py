@@ -11,7 +11,12 @@ from gansynth.metrics.detection.measures import DetectionMeasures, measure_arms
 from gansynth.metrics.detection.record import read_arms
 from gansynth.report.figures import save_figure
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_atomic
+from gansynth.runtime.files import (
+    disk_errors,
+    refuse_unwritable,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 from gansynth.runtime.progress import counting
 from gansynth_evaluate.requests import DetectionsRequest
 
@@ -41,6 +46,8 @@ def run_detections(request: DetectionsRequest) -> dict[str, Any]:
     asked = DetectionMeasures(
         ious, request.confidence, *resampling, not request.any_class, request.boxes
     )
+    if request.out is not None:
+        refuse_unwritable(Path(request.out))
     read = read_arms(tuple(request.arms), split=request.split)
     with counting(reporter, "measure") as progress:
         document = measure_arms(read, asked, progress=progress)

@@ -27,7 +27,7 @@ from gansynth.metrics.comparison import (
 )
 from gansynth.metrics.distances import BANDS, BINS, HistogramMetric, Spectrum, edges_of, frequencies
 from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import disk_errors, write_json_atomic
+from gansynth.runtime.files import disk_errors, refuse_unwritable, write_json_atomic
 from gansynth.runtime.version import __version__
 from gansynth.sampling.evaluation_data import EvaluationData
 from gansynth.sampling.request_parsing import read_real, read_request
@@ -345,10 +345,11 @@ def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
             root=request.root,
             reporter=reporter,
         )
+        usual = _usual_folder(folder, gathered.kind)
+        target = usual if request.out is None else Path(request.out)
+        refuse_unwritable(target)
         comparison = gathered.comparison(n, asked.seed, options.effort, device, reporter)
     assessed = assess(gathered, comparison, metrics, options, clock)
-    usual = _usual_folder(folder, gathered.kind)
-    target = usual if request.out is None else Path(request.out)
     if (target / "report.html").exists():
         reporter.say(f"{target}: the report of an earlier evaluation is replaced; -o keeps both")
     files = _write(assessed, comparison.schema, target)

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 WIDTH = 80  # characters of a line of a terminal
-FOLDER = click.Path(file_okay=False, path_type=Path)
-FILE = click.Path(dir_okay=False, path_type=Path)
+# Without permission to read one, click would say that its name is wrong.
+FOLDER = click.Path(file_okay=False, readable=False, path_type=Path)
+FILE = click.Path(dir_okay=False, readable=False, path_type=Path)
 
 
 class Hint(str):

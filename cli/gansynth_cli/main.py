@@ -5,10 +5,10 @@ This module imports nothing heavy: ``gansynth --help`` needs click and this file
 
 from __future__ import annotations
 
-import errno
 import functools
 import importlib
 import os
+import select
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +23,14 @@ from gansynth.runtime.errors import (
     EXIT_BUG,
     EXIT_OK,
     EXIT_SIGINT,
+    EXIT_SIGPIPE,
     EXIT_SIGTERM,
     EnvironmentFault,
     GansynthError,
     UsageFault,
     brief,
     did_you_mean,
+    disk_fault,
 )
 from gansynth.runtime.progress import from_here, write_stderr
 from gansynth.runtime.signals import on_sigterm
@@ -73,9 +75,6 @@ GROUP = "gansynth.commands"
 """Entry points of packages with commands of their own: each is a table, command -> (``MODULE:NAME``
 of a ``click.Command``, a line)."""
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-"""Error numbers of a full or read-only disk."""
-
 EPILOG = """\b
 Examples:
   gansynth demo -o runs/demo
@@ -91,6 +90,7 @@ Exit codes:
     5  training: NaN losses, collapse, samples that could not be delivered
     6  integrity: leakage between training and held-out cases, a damaged file
   130  interrupted (Ctrl-C)
+  141  the reader of the output has left, as head does
   143  terminated (SIGTERM)
 """
 
@@ -181,6 +181,10 @@ def exit_code_of(run: Callable[[], Any], *, debug: bool = False) -> int:
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
+    except SystemExit as stop:
+        if stop.code == EXIT_BUG and _reader_left():  # click makes no difference
+            return EXIT_SIGPIPE
+        raise
     except click.Abort:
         return _report("interrupted", EXIT_SIGINT, debug)
     except click.exceptions.NoArgsIsHelpError as group:  # typed without a command
@@ -191,9 +195,9 @@ def exit_code_of(run: Callable[[], Any], *, debug: bool = False) -> int:
     except GansynthError as error:
         return _report(f"error: {_one_line(error.args)}", error.exit_code, debug)
     except Exception as error:
-        reason = _environment(error)
-        if reason is not None:
-            return _report(f"error: {reason}", EnvironmentFault.exit_code, debug)
+        fault = _environment(error)
+        if fault is not None:
+            return _report(f"error: {_one_line([fault])}", fault.exit_code, debug)
         text = f"bug: {type(error).__name__}: {_one_line(error.args)}"
         return _report(f"{text} (rerun with --debug and report it)", EXIT_BUG, debug)
 
@@ -203,6 +207,13 @@ def _report(text: str, code: int, debug: bool) -> int:
         traceback.print_exc(file=sys.stderr)
     write_stderr(from_here(text))
     return code
+
+
+def _reader_left() -> bool:
+    """Return whether nobody reads what is printed any more."""
+    stdout = select.poll()
+    stdout.register(1, 0)  # asks for errors only
+    return bool(stdout.poll(0))
 
 
 def _one_line(parts: Sequence[object]) -> str:
@@ -216,17 +227,15 @@ def _usage_line(error: click.ClickException) -> str:
     return f"{text}{'' if text.endswith(('.', '?')) else '.'} See: {path} --help"
 
 
-def _environment(error: Exception) -> str | None:
-    """Return one line for an uncaught error of disk, names or memory; None for a bug."""
-    if isinstance(error, OSError) and error.errno in DISK:
-        return f"{_one_line([error])}; make room, or choose another folder"
-    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return f"{_one_line([error])}; name a file or folder that exists, or a shorter one"
+def _environment(error: Exception) -> EnvironmentFault | None:
+    """Return the fault behind an uncaught error of disk, names or memory; None for a bug."""
+    if isinstance(error, OSError) and (fault := disk_fault(error)) is not None:
+        return fault
     # torch.OutOfMemoryError, recognised by name: torch may not be imported here. On the CPU torch
     # raises a RuntimeError, and a system call an OSError.
     no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if no_memory or "allocate memory" in str(error):
-        return "out of memory; take a smaller batch or size, or another --device"
+        return EnvironmentFault("out of memory; take a smaller batch or size, or another --device")
     return None
 
 

@@ -291,6 +291,8 @@ class BoxFile(BoxDrawer):
             if path.stat().st_size > MOST_BYTES:
                 raise DataFault(f"{path}: larger than {MOST_BYTES} bytes, expected a list of boxes")
             text = path.read_text(encoding="utf-8-sig")
+        except PermissionError:
+            raise
         except OSError as error:
             raise UsageFault(
                 f"--boxes file:{path}: {error.strerror}, expected a CSV file of boxes"

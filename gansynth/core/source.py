@@ -17,7 +17,7 @@ from gansynth.core.fingerprint import prints_of
 from gansynth.core.lineage import CaseRecord, Lineage, read_lineage, same_data
 from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.core.space import Space
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.serialise import Document
 
 
@@ -78,6 +78,13 @@ class Finding:
     case: str | None
     file: Path
     message: str
+
+    @classmethod
+    def of(cls, case: str | None, file: Path, fault: GansynthError) -> Finding:
+        """Return a fault as a finding; one of the machine (EnvironmentFault) is raised instead."""
+        if isinstance(fault, EnvironmentFault):
+            raise fault
+        return cls("error", case, file, str(fault))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from gansynth.data.listing import stem
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.runtime.errors import GansynthError, UsageFault
+from gansynth.runtime.files import walk_all
 
 
 def find_kind(where: str, root: str | None = None) -> str:
@@ -71,7 +71,7 @@ def _annotated(source: CaseSource) -> bool:
 
 
 def _kind_of_files(where: Path) -> str | None:
-    for _, _, names in os.walk(where):
+    for _, _, names in walk_all(where):
         if any(map(stem, names)):
             return "nifti"
         if any(Path(name).suffix.lower() in SUFFIXES for name in names):

@@ -26,7 +26,7 @@ from gansynth.data.grid import (
 )
 from gansynth.data.listing import CaseFiles, VolumeSet, missing
 from gansynth.data.read_options import VolumeOptions
-from gansynth.runtime.errors import EnvironmentFault, GansynthError
+from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.files import NiftiVolume, read_nifti
 
 
@@ -38,7 +38,7 @@ def check_volumes(
 ) -> CheckReport:
     """Read every file to its last byte and list all faults, errors first."""
     check = _VolumeCheck(listing, options)
-    check.findings += [Finding("error", f.case, f.file, str(f.error)) for f in listing.faults]
+    check.findings += [Finding.of(f.case, f.file, f.error) for f in listing.faults]
     check.findings += few_cases(listing.where, len(listing.entries))
     if listing.entries and not listing.labelled:
         text = "has no label maps; only generators that draw from noise, without masks, learn"
@@ -66,7 +66,7 @@ def missing_files(entry: CaseFiles) -> Iterator[Finding]:
     """Report the missing files of a case."""
     for file in entry.files:
         if not os.path.isfile(file):  # false for a name that is too long, too
-            yield Finding("error", entry.case, file, str(missing(file, entry.case)))
+            yield Finding.of(entry.case, file, missing(file, entry.case))
 
 
 class _VolumeCheck:
@@ -109,11 +109,9 @@ class _VolumeCheck:
             try:
                 ndim = (3, 4) if listing.stacked and not drawn else (3,)
                 volume = read_nifti(file, ndim=ndim, labels=drawn)
-            except EnvironmentFault:
-                raise
             except GansynthError as error:
                 whole = False
-                self.findings.append(Finding("error", case, file, str(error)))
+                self.findings.append(Finding.of(case, file, error))
                 continue
             for note in volume.notes:
                 self.notes[note].append((case, file))
@@ -213,7 +211,7 @@ class _VolumeCheck:
             several = len(self.listing.entries) > 1
             folds = folds_of(self.listing, subject_of, self.options) if several else {}
         except GansynthError as error:
-            self.findings.append(Finding("error", None, where, str(error)))
+            self.findings.append(Finding.of(None, where, error))
             return
         if not self.listing.unvalidated:
             self._folds(subject_of, folds)
@@ -242,7 +240,7 @@ class _VolumeCheck:
             try:
                 guard(where, subject_of, number, split)
             except GansynthError as error:
-                self.findings.append(Finding("error", None, where, str(error)))
+                self.findings.append(Finding.of(None, where, error))
 
     def _same_content(self, folds: Mapping[str, FoldSplit]) -> None:
         """Report cases with the same image: an error where they lie on both sides of a fold."""

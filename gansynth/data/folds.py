@@ -94,6 +94,8 @@ def read_column(path: Path, *names: str) -> dict[str, str]:
     expected = f"case and {first}" + (f" (or {', '.join(others)})" if others else "")
     try:
         text = path.read_text(encoding="utf-8-sig")
+    except PermissionError:  # a fault of the machine, not of the data
+        raise
     except (OSError, UnicodeDecodeError) as error:
         raise DataFault(
             f"{path}: cannot be read: {error}; expected a CSV with the columns {expected}"

@@ -705,6 +705,6 @@ def check_h5(request: SourceRequest, progress: Callable[[int, int], None]) -> Ch
                 raise damaged(source.path, "other content than was cached", f"case {entry.id!r}: ")
             case.validate(source.schema)
         except GansynthError as fault:
-            findings.append(Finding("error", entry.id, source.path, str(fault)))
+            findings.append(Finding.of(entry.id, source.path, fault))
     progress(total, total)
     return CheckReport(source.name, total, findings)

@@ -6,7 +6,6 @@ A folder of nothing but images is read, too: each file is a case, or each ``CASE
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +30,7 @@ from gansynth.data.nifti import ChannelNormalisation, VolumeSource
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.read_options import FileOptions, VolumeOptions, parse_read
 from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.files import walk_all
 
 OF_CASES = (
     *("splits", "folds", "seed", "boxes", "least", "between", "size", "frame", "whole"),
@@ -99,7 +99,7 @@ def _kind_of(where: str) -> tuple[str, str]:
         raise UsageFault(f"{where}: no such file or folder, expected images, or KIND:WHERE")
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         raise UsageFault(f"{where}: is one picture, expected the folder that it is in")
-    files = (name for _, _, names in os.walk(path) for name in names)
+    files = (name for _, _, names in walk_all(path) for name in names)
     names = list(files) if path.is_dir() else [path.name]
     pictures = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
     volumes = any(stem(name) for name in names) or path.is_file()

@@ -31,6 +31,7 @@ from gansynth.runtime.errors import (
     IntegrityFault,
     UsageFault,
     did_you_mean,
+    refuse_closed,
 )
 from gansynth.runtime.files import (
     MAX_JSON_BYTES,
@@ -38,6 +39,7 @@ from gansynth.runtime.files import (
     read_json,
     reading,
     refuse_unnameable,
+    walk_all,
 )
 from gansynth.runtime.nifti import DICOM, holds_dicom, read_nifti
 
@@ -297,7 +299,8 @@ def _few_whole(array: npt.NDArray[Any]) -> bool:
 
 
 def missing(file: Path, case: str) -> DataFault:
-    """Return the fault of a missing file."""
+    """Return the fault of a missing file; EnvironmentFault: its folder may not be entered."""
+    refuse_closed(file)
     return DataFault(
         f"{file}: missing, expected for case {case!r}; add it, or remove its other files"
     )
@@ -559,7 +562,7 @@ def _list_bids(
     folder, rows = collector.root, _Rows()
     drawn: dict[str, list[tuple[CaseRow, Path]]] = defaultdict(list)  # by what their names end in
     for home in (*subjects, folder / "derivatives"):
-        for at, folders, _ in os.walk(home):
+        for at, folders, _ in walk_all(home):
             folders.sort()
             raw = Path(at).name == "anat" and home.name != "derivatives"
             for short, path in volumes_in(Path(at)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -71,6 +70,7 @@ from gansynth.data.read_options import (
     register_read_options,
 )
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
+from gansynth.runtime.files import walk_all
 from gansynth.runtime.nifti import DICOM, holds_dicom
 from gansynth.runtime.option_kinds import Size2
 from gansynth.runtime.options import Needs
@@ -216,7 +216,7 @@ def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
     masks = _folder(folder, "masks", options.masks)
     if masks is None and beside is not None:
         masks = next((beside / name for name in MASKS if (beside / name).is_dir()), None)
-        names = [n for _, _, names in os.walk(masks or folder) for n in names if n[0] != "."]
+        names = [n for _, _, names in walk_all(masks or folder) for n in names if n[0] != "."]
         if names and not any(Path(name).suffix.lower() in SUFFIXES for name in names):
             masks = None  # of other files, for example coordinates of boxes
     suffix = options.mask_suffix or ""
@@ -289,7 +289,7 @@ def _files(
 ) -> dict[str, Path]:
     """Pictures below a folder, by their path without ending, sorted; faults go to the listing."""
     files: dict[str, Path] = {}
-    for folder, below, names in os.walk(home):
+    for folder, below, names in walk_all(home):
         here = Path(folder)
         below[:] = [b for b in below if not b.startswith(".") and here / b != skip]
         for name in sorted(names):
@@ -663,7 +663,7 @@ def check_source(
 ) -> CheckReport:
     """Check a source's pictures, decode each, and ask ``more`` what it finds in its pixels."""
     listing, pictures = source.found, source.found.pictures
-    findings = [Finding("error", case, file, str(fault)) for case, file, fault in source.faults()]
+    findings = [Finding.of(*fault) for fault in source.faults()]
     content: dict[str, list[str]] = defaultdict(list)
     kinds: dict[Kind, list[str]] = defaultdict(list)
     prints: dict[str, Prints] = {}
@@ -682,13 +682,13 @@ def check_source(
                 content[content_hash(array)].append(case)
                 findings += more(picture, array) if more is not None else ()
         except GansynthError as fault:
-            findings.append(Finding("error", case, file, str(fault)))
+            findings.append(Finding.of(case, file, fault))
         if picture.mask is not None:
             try:
                 mask = read_picture(picture.mask, "mask")
                 source.read_mask(picture.mask, shape or mask.shape)
             except GansynthError as fault:
-                findings.append(Finding("error", case, picture.mask, str(fault)))
+                findings.append(Finding.of(case, picture.mask, fault))
     progress(len(pictures), len(pictures))
     findings += _check_set(source, content, kinds)
     if not any(f.level == "error" for f in findings):
@@ -729,7 +729,7 @@ def _check_set(
     try:
         yield from without_cases(source, source.classes, folder)
     except GansynthError as fault:
-        yield Finding("error", None, folder, str(fault))
+        yield Finding.of(None, folder, fault)
 
 
 def _check_unread(folder: Path, pictures: Collection[str]) -> Iterator[Finding]:

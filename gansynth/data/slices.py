@@ -597,5 +597,5 @@ def check_slices(request: SourceRequest, progress: Callable[[int, int], None]) -
             slices = len(source.train_ids) + len(source.held_out_ids)
             findings += without_cases(source, source.classes, path)
         except GansynthError as fault:
-            findings.insert(0, Finding("error", None, path, str(fault)))
+            findings.insert(0, Finding.of(None, path, fault))
     return CheckReport(f"slices:{checked.name}", slices or checked.cases, findings)

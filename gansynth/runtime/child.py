@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from gansynth.runtime.errors import EXIT_SIGINT, EXIT_SIGTERM, GansynthError
+from gansynth.runtime.errors import EXIT_SIGINT, EXIT_SIGTERM, GansynthError, disk_fault
 from gansynth.runtime.progress import write_stderr
 from gansynth.runtime.signals import on_sigterm
 
@@ -48,6 +48,12 @@ def entry(work: Callable[[], None]) -> int:
     except GansynthError as error:
         sys.stderr.write(f"{FAULT}{error}\n")
         return error.exit_code
+    except OSError as error:
+        fault = disk_fault(error)
+        if fault is None:
+            raise
+        sys.stderr.write(f"{FAULT}{fault}\n")
+        return fault.exit_code
     except KeyboardInterrupt:
         return EXIT_SIGINT
     return 0

@@ -7,13 +7,17 @@ prints it and exits with ``exit_code``; a traceback appears only with ``--debug`
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_SIGINT = 130
+EXIT_SIGPIPE = 141
 EXIT_SIGTERM = 143
 
 
@@ -81,6 +85,62 @@ def describe_error(option: str, typed: str) -> Iterator[None]:
         yield
     except GansynthError as fault:
         raise type(fault)(str(fault).replace(option, typed)) from fault
+
+
+ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a disk without room."""
+_DISK = {
+    **dict.fromkeys(ROOM, "make room, or choose another folder"),
+    errno.EROFS: "choose another folder",
+    errno.EIO: "choose another disk",
+    errno.ESTALE: "mount it again",
+    errno.ENOTCONN: "mount it again",
+    errno.ENAMETOOLONG: "name a file or folder that exists, or a shorter one",
+}
+"""Error number of a disk or a name -> a way out."""
+
+
+def disk_fault(error: OSError) -> EnvironmentFault | None:
+    """Return the fault behind an error of a system call: permission, disk or name; else None."""
+    path = error.filename
+    if isinstance(error, PermissionError) and isinstance(path, str | bytes | os.PathLike):
+        return EnvironmentFault(_no_permission(Path(os.fsdecode(path))))
+    hint = _DISK.get(error.errno or 0)
+    return None if hint is None else EnvironmentFault(f"{error}; {hint}")
+
+
+def refuse_closed(path: Path) -> None:
+    """Refuse (EnvironmentFault) a path below a folder that this user may not enter.
+
+    What lies there seems to be missing: ``os.path.isfile``, ``Path.glob`` and ``os.walk`` are
+    silent.
+    """
+    if _closed(path) is not None:
+        raise EnvironmentFault(_no_permission(path))
+
+
+def _no_permission(path: Path) -> str:
+    folder = _closed(path)
+    if folder is None:
+        return f"{path}: this user may not read or write it; ask for permission, or name another"
+    return (
+        f"{folder}: a folder that this user may not enter, expected for {path}; ask for "
+        "permission, or name another"
+    )
+
+
+def _closed(path: Path) -> Path | None:
+    path = Path(os.path.abspath(path))
+    for folder in reversed((path, *path.parents)):
+        try:
+            os.stat(os.path.join(folder, "."))
+            if folder == path:
+                os.scandir(folder).close()
+        except PermissionError:
+            return folder
+        except OSError:  # not there, or a file
+            return None
+    return None
 
 
 ELSEWHERE = {"train": "fit"}

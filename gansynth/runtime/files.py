@@ -19,7 +19,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault, UsageFault
+from gansynth.runtime.errors import (
+    ROOM,
+    DataFault,
+    EnvironmentFault,
+    IntegrityFault,
+    UsageFault,
+    refuse_closed,
+)
 from gansynth.runtime.nifti import (
     MAX_VOLUME_BYTES,
     NiftiHeader,
@@ -163,6 +170,18 @@ def check_sha256(path: Path, expected: str, said: str) -> None:
         )
 
 
+def walk_all(
+    folder: Path, *, followlinks: bool = False
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Walk as ``os.walk`` does, but raise PermissionError where that leaves a folder out."""
+
+    def refuse(error: OSError) -> None:
+        if isinstance(error, PermissionError):
+            raise error
+
+    return os.walk(folder, onerror=refuse, followlinks=followlinks)
+
+
 # -- publishing ----------------------------------------------------------------------------------
 
 
@@ -175,19 +194,39 @@ def disk_errors(path: str | Path, needed: int | None = None) -> Iterator[None]:
         needed: its bytes, if known.
 
     Raises:
-        EnvironmentFault: with the bytes needed and free, for a full or read-only disk, missing
+        EnvironmentFault: a full disk, with the bytes needed and free; a read-only one, missing
             permission, a vanished folder.
     """
     try:
         yield
     except OSError as error:
         reason = _DISK.get(error.errno or 0, error.strerror or str(error))
+        if isinstance(error, PermissionError):
+            refuse_closed(Path(path))
+        if error.errno not in ROOM:
+            raise EnvironmentFault(
+                f"{path}: cannot be written: {reason}; choose another folder"
+            ) from error
         space = "" if needed is None else f" {needed} bytes needed,"
         free = free_bytes(Path(path))
         raise EnvironmentFault(
             f"{path}: cannot be written: {reason};{space} {free} bytes free there. "
             "Make room, or choose another folder"
         ) from error
+
+
+def refuse_unwritable(folder: str | Path, hint: str = "choose another -o") -> None:
+    """Refuse (EnvironmentFault) a folder that cannot be made or written to, before work for it."""
+    folder = Path(folder).absolute()
+    refuse_closed(folder)
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    effective = os.access in os.supports_effective_ids  # those that count, where they are known
+    may = os.access(there, os.W_OK | os.X_OK, effective_ids=effective)
+    if not (there.is_dir() and may):
+        raise EnvironmentFault(
+            f"{folder}: {there} is no folder that can be written to, expected a writable place; "
+            f"{hint}"
+        )
 
 
 def free_bytes(path: Path) -> int | str:

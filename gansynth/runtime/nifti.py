@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.runtime.errors import DataFault, EnvironmentFault
+from gansynth.runtime.errors import DataFault, EnvironmentFault, refuse_closed
 
 _IGZIP: tuple[type[gzip.GzipFile], Any] | None = None
 """ISA-L's gzip reader and its error, if the extra ``fast`` is installed."""
@@ -73,6 +73,7 @@ def reading(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise EnvironmentFault(f"{path}: not enough memory to read it; free some") from error
     except OSError as error:
+        refuse_closed(path)
         raise EnvironmentFault(f"{path}: cannot be read: {error.strerror or error}") from error
 
 

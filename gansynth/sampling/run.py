@@ -25,7 +25,7 @@ from gansynth.core.run_folder import VERSION, RunDescription
 from gansynth.core.source import CaseSource, case_content
 from gansynth.core.space import Space
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault
-from gansynth.runtime.files import disk_errors
+from gansynth.runtime.files import disk_errors, refuse_unwritable
 from gansynth.runtime.version import __version__
 
 if TYPE_CHECKING:
@@ -107,13 +107,7 @@ def check_lockable(folder: Path) -> None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise _held(folder) from None
-    parents = (folder.absolute(), *folder.absolute().parents)
-    there = next(path for path in parents if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise EnvironmentFault(
-            f"{folder}: cannot be made ({there} is no folder that can be written to), expected a "
-            "writable place; choose another -o"
-        )
+    refuse_unwritable(folder)
 
 
 def _held(folder: Path, hint: str = "choose another -o") -> EnvironmentFault:

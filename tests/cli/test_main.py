@@ -50,7 +50,8 @@ def test_help_lists_every_command_as_it_says_itself_and_the_exit_codes(run_cli):
         assert re.search(rf"^  {name} ", shown, re.MULTILINE)
         assert (find((name,)).help or "").splitlines()[0] == summary
     expected = {fault.exit_code for fault in errors.GansynthError.__subclasses__()}
-    expected |= {errors.EXIT_OK, errors.EXIT_BUG, errors.EXIT_SIGINT, errors.EXIT_SIGTERM}
+    expected |= {errors.EXIT_OK, errors.EXIT_BUG, errors.EXIT_SIGINT}
+    expected |= {errors.EXIT_SIGPIPE, errors.EXIT_SIGTERM}
     assert "Exit codes:" in shown
     assert {int(code) for code in re.findall(r"^ +(\d+)  ", EPILOG, re.MULTILINE)} == expected
     version = f"gansynth {gansynth.__version__}\n"
@@ -124,6 +125,9 @@ BUG = "bug: ZeroDivisionError: 0 (rerun with --debug and report it)\n"
         (ZeroDivisionError("0"), 1, BUG),
         (FileNotFoundError(errno.ENOENT, "no such file"), 1, "bug: "),
         (OSError(errno.ENOSPC, "No space left on device", "/a/file"), 4, "error: "),
+        (OSError(errno.ESTALE, "Stale file handle", "/a/file"), 4, "error: "),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/file"), 4, "error: "),
+        (PermissionError(errno.EPERM, "Operation not permitted"), 1, "bug: "),
         (OSError(errno.ENAMETOOLONG, "File name too long", "aaa"), 4, "error: "),
         (MemoryError(), 4, "error: "),
         (OutOfMemoryError("CUDA out of memory"), 4, "error: "),
@@ -198,6 +202,13 @@ def test_a_signal_ends_it_with_its_code_after_cleaning_up(numbers, code):
         rest, complaint = child.communicate(timeout=60)
     assert (child.returncode, rest) == (code, "cleaned up\n")
     assert "Traceback" not in complaint
+
+
+@pytest.mark.parametrize("words", ["--help", "options parametric", "completion bash"])
+def test_a_reader_that_has_left_is_no_bug(words):
+    command = f"set -o pipefail; {shlex.quote(sys.executable)} -m gansynth_cli {words} | true"
+    ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (141, "")
 
 
 @pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])

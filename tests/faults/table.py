@@ -44,7 +44,7 @@ ROWS: dict[int, tuple[str, str]] = {
     29: ("SIGKILL of writers and exports", "whole or absent, nothing left behind"),
     30: ("SIGINT, SIGTERM", "checkpoint, exit 130 or 143, goes on to the bit"),
     31: ("full disk, full `/dev/shm`", "exit 4 with bytes needed and free; the old stays"),
-    32: ("folder read-only or gone", "exit 4 before the first step"),
+    32: ("folder closed, read-only or gone", "exit 4 before the first step"),
     33: ("read error, pipe for a file", "the file is named, exit 3 or 4; nobody waits"),
     34: ("worker or producer killed", "found within 10 s, started again or exit 4"),
     35: ("HDF5 opened before a fork", "each process opens its own; the same data"),

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from gansynth.runtime.errors import EnvironmentFault
+from tests.disks import of_mode
+from tests.flat_sets import pictures, slices
 from tests.training.zoo.members import differing, newest
 
 MOUNT = 'mount -t tmpfs -o size=1m tmpfs /dev/shm || exit 77; exec "$@"'
@@ -67,6 +69,78 @@ def test_a_folder_that_cannot_be_written_ends_a_command_before_it_begins(
 ):
     words = tuple(word.format(toy=world / "toy") for word in words)
     refuse(*words, folder, code=4, says=(folder,))
+
+
+CLOSED = """
+check nifti:{0}/data
+check pictures:{0}/data
+check yolo:{0}/data.yaml
+check msd:{0}/Task01
+check nnunet:004 --root {0}
+check nnunet-raw:004 --root {0}
+check deepmedic:{0}/trainConfig.cfg
+check h5:{0}/x.h5
+check slices:nifti:{0}/data
+check {0}/data
+check nifti:{1} --subjects {0}/subjects.csv
+check nifti:{1} --generator {0}/run
+check nifti:{1} --read splits={0}/splits.json
+import nifti:{0}/data nnunet:005 --root {1}
+splits nnunet:004 --root {0}
+prepare nnunet:004 --root {0}
+cache toy:3 -o {0}/x.h5
+fit means --data nifti:{0}/data -o {1}/run
+fit means --data toy:3 -o {0}/run
+fit means --data toy:3 -o {1}/run --init-from {0}/run
+sample {0}/run
+show {0}/run
+augment nnunet:004 --root {0}
+augment --target nnunet --generator {0}/run --ratio 1:1
+predict {0}/result {1} -o {1}/out
+evaluate {0}/run
+turing-test {0}/run
+hard-cases --data nifti:{0}/data -o {1}/hard.json
+hard-cases --data toy:3 -o {0}/hard.json
+detections {0}/run
+benchmark {0}/plan.yaml
+tune {0}/plan.yaml
+papers {0}/plan.yaml --data toy:3
+demo -o {0}/demo
+demo -o {0}/demo --phantoms yolo
+plugins new mine -o {0}/mine
+"""
+
+
+@pytest.mark.fault(32)
+@pytest.mark.parametrize("command", CLOSED.strip().splitlines())
+def test_a_closed_folder_is_named_by_every_command(toys, tmp_path, refuse, command):
+    closed, open_folder = tmp_path / "closed", tmp_path / "open"
+    closed.mkdir()
+    slices(open_folder)
+    with of_mode(closed, 0):
+        refuse(*command.format(closed, open_folder).split(), code=4, says=(f"{closed}: ", "enter"))
+
+
+@pytest.mark.fault(32)
+@pytest.mark.parametrize("mode", [0, 0o111, 0o444])
+@pytest.mark.parametrize(
+    ("made", "part"), [(slices, "images"), (slices, "labels"), (pictures, "images")]
+)
+def test_no_part_of_a_data_set_is_left_out_that_may_not_be_read(tmp_path, refuse, made, part, mode):
+    asked, folder = made(tmp_path / "data"), tmp_path / "data" / part
+    data = ":".join([asked.read.get("of", asked.kind), asked.where])
+    with of_mode(folder, mode):
+        refuse("check", data, code=4, says=(f"{folder}: ", "enter"))
+
+
+@pytest.mark.fault(32)
+@pytest.mark.parametrize("command", ["evaluate", "turing-test"])
+def test_a_read_only_run_is_told_before_samples_are_drawn(toys, world, tmp_path, run_cli, command):
+    run = shutil.copytree(world / "toy", tmp_path / "run")
+    with of_mode(run, 0o555):
+        result = run_cli(command, run)
+    assert (result.exit_code, "Make room" in result.stderr) == (4, False), result.stderr
+    assert f"{run} is no folder that can be written to" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.fault(32)

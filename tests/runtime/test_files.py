@@ -246,7 +246,7 @@ def test_a_full_disk_is_told_with_bytes_needed_and_free_and_leaves_the_old_file(
         write_bytes_atomic(path, bytes(10_000))
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
     assert path.read_bytes() == b"old"
-    with pytest.raises(EnvironmentFault, match="the folder is not there"):
+    with pytest.raises(EnvironmentFault, match="the folder is not there; choose another"):
         write_bytes_atomic(tmp_path / "gone" / "x", b"1")
 
 

@@ -26,7 +26,7 @@ from gansynth.core.schema import OUTSIDE, Case, LabelArray, replace_ignored
 from gansynth.core.source import CaseSource, FoldSplit, ancestors_of, case_record, host_labels
 from gansynth.data.api import source_of
 from gansynth.runtime.errors import DataFault, UsageFault, refuse_unknown
-from gansynth.runtime.files import write_json_atomic
+from gansynth.runtime.files import refuse_unwritable, write_json_atomic
 from gansynth.runtime.options import parse, refuse_idle
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.run_source import open_source
@@ -184,6 +184,7 @@ def _refuse_old(path: Path) -> None:
         raise UsageFault(
             f"{path}: exists already, expected a new file; choose another, or remove it"
         )
+    refuse_unwritable(path)
 
 
 # -- predictions ---------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 from gansynth.core.requests.base import function_of, paths_of
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import reading
+from gansynth.runtime.files import reading, refuse_unwritable
 from gansynth.sampling.request_parsing import read_real, read_request
 from gansynth_evaluate.requests import TuringRequest
 from gansynth_evaluate.turing.image_selection import TuringOptions
@@ -58,6 +58,7 @@ def run_turing_test(request: TuringRequest) -> RatedStudy:
         samples=read_request(request),
         instructions=_text(request.instructions),
     )
+    refuse_unwritable(folder)
     study, pages = make_study(
         *(run, folder, options),
         raters=request.raters,
