@@ -37,6 +37,9 @@ def place_bank(
         EnvironmentFault: there is no room, or the folder cannot be written.
         UsageFault: ``scratch`` is a file.
     """
+    for left, _, _, runs in scratch_banks(scratch):
+        if not runs:  # its process and watchdog were killed
+            shutil.rmtree(left, ignore_errors=True)
     base, notice = bank_place(bytes_needed, scratch)
     if base.exists() and not base.is_dir():
         raise UsageFault(f"--bank-dir {base}: is a file, expected a folder; name another one")
@@ -47,9 +50,6 @@ def place_bank(
             f"{base}: a bank needs {bytes_needed} bytes, {free} are free; make room, hold fewer "
             "samples (--bank-size), or name a larger disk by --bank-dir (or by TMPDIR)"
         )
-    for left, _, _, runs in scratch_banks():
-        if not runs:  # its process and watchdog were killed
-            shutil.rmtree(left, ignore_errors=True)
     prefix = f"gansynth-{Path(run_id).name}-{_machine()}-{os.getpid()}-"
     with disk_errors(base):
         return Path(tempfile.mkdtemp(prefix=prefix, dir=base)), notice
@@ -82,8 +82,10 @@ def _free(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def scratch_banks() -> list[tuple[Path, int, int, bool]]:
-    """List this machine's scratch banks in shared memory and the temporary folder.
+def scratch_banks(
+    scratch: str | os.PathLike[str] | None = None,
+) -> list[tuple[Path, int, int, bool]]:
+    """List this machine's scratch banks in shared memory, the temporary folder and ``scratch``.
 
     Returns:
         For each bank its folder, its bytes, the process that made it, and whether that still runs.
@@ -91,7 +93,8 @@ def scratch_banks() -> list[tuple[Path, int, int, bool]]:
     import psutil
 
     banks = []
-    for base in dict.fromkeys((SHARED_MEMORY, Path(tempfile.gettempdir()))):
+    named = [] if scratch is None else [Path(scratch).absolute()]
+    for base in dict.fromkeys((SHARED_MEMORY, Path(tempfile.gettempdir()), *named)):
         for folder in sorted(base.glob("gansynth-*")):
             match = _SCRATCH.fullmatch(folder.name)
             if match is not None and match[1] == _machine() and folder.is_dir():

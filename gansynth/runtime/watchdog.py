@@ -28,5 +28,6 @@ def watch(parent: int, bank: str) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    os.setpgid(0, 0)  # a failed training's process group is killed, and the bank still goes
     os.closerange(3, 1 << 16)
     watch(int(sys.argv[1]), sys.argv[2])

@@ -335,10 +335,11 @@ def test_a_generator_at_work_feeds_a_training_at_the_ratio(kit, run_cli, monkeyp
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)],
-    ids=["kill", "term", "int"],
+    [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, 5)],
+    ids=["kill", "term", "int", "kill-trainer"],
 )
 def test_nobody_and_no_bank_is_left_of_a_training_that_is_ended(kit, number, code):
+    """The last one: only the process that trains is killed, as by a machine without memory."""
     asked = (*kit.where, "--generator", kit.run, "--device", "cpu", "--bank-size", 8)
     words = [sys.executable, "-m", "gansynth_cli", *kit.words(*asked, *kit.lasting(10_000))]
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "nnUNet_n_proc_DA": "1"}
@@ -351,7 +352,10 @@ def test_nobody_and_no_bank_is_left_of_a_training_that_is_ended(kit, number, cod
             assert bank.exists()
             children = psutil.Process(run.pid).children(recursive=True)
             assert children
-            run.send_signal(number)
+            trainer = [one for one in children if "gansynth.hosts.launch" in one.cmdline()][:1]
+            if code == 5 and not trainer:
+                pytest.skip("the command itself trains")
+            (trainer[0] if code == 5 else run).send_signal(number)
             assert run.wait(120) == code
         finally:
             run.kill()

@@ -351,11 +351,23 @@ def test_scratch_banks_are_found_and_those_of_dead_processes_go_with_the_next_on
     machine = mine.name.split("-")[3]
     left = room[1] / f"gansynth-run-{machine}-4194999-abc_12de"  # no process has such a number
     others = room[1] / "gansynth-run-0123abcd-4194999-abc_12de"  # of a container beside this one
-    for folder in (left, others, room[1] / "gansynth-notes"):
-        folder.mkdir()
+    named = room[0].with_name("named") / left.name  # in a folder that is not looked into by itself
+    for folder in (left, others, room[1] / "gansynth-notes", named):
+        folder.mkdir(parents=True)
     assert scratch_banks() == [(mine, 5, os.getpid(), True), (left, 0, 4194999, False)]
     place_bank("my-run", 1)
     assert [folder.exists() for folder in (mine, left, others)] == [True, False, True]
+    place_bank("my-run", 1, named.parent)
+    assert not named.exists()
+
+
+def test_what_a_killed_training_left_is_removed_before_there_is_too_little_room(room, monkeypatch):
+    machine = place_bank("my-run", 1)[0].name.split("-")[3]
+    left = room[1] / f"gansynth-run-{machine}-4194999-abc_12de"
+    left.mkdir()
+    free = "gansynth.bank.placement._free"
+    monkeypatch.setattr(free, lambda folder: 0 if left.exists() else 80)
+    assert place_bank("my-run", 80)[0].parent == room[1]
 
 
 @pytest.mark.fault(3)
