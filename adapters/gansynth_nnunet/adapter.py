@@ -41,7 +41,12 @@ from gansynth.metrics.segmentation.evaluation import (
     with_levels,
 )
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.runtime.files import read_json, write_bytes_atomic, write_json_atomic
+from gansynth.runtime.files import (
+    read_json,
+    verify_zip,
+    write_bytes_atomic,
+    write_json_atomic,
+)
 from gansynth.runtime.progress import Reporter
 from gansynth_nnunet.converter import (
     BY,
@@ -75,6 +80,7 @@ LONG, ON_CPU = 1000, 100
 FINAL = "checkpoint_final.pth"
 LATEST = "checkpoint_latest.pth"
 CHECKPOINTS = (FINAL, LATEST, "checkpoint_best.pth")
+REMOVE = "remove it to go on from an older one, or anew if there is none"
 """Checkpoints from which nnU-Net continues a training, in order of preference."""
 VALIDATION = "validation"
 SUMMARY = Path(VALIDATION) / "summary.json"
@@ -546,10 +552,12 @@ def newest_checkpoint(folder: Path) -> tuple[int, str]:
             found.append((int(loaded["current_epoch"]), path.name))
         except Exception as error:  # torch raises anything for a damaged file
             raise IntegrityFault(
-                f"{path}: {type(error).__name__}, expected a checkpoint of nnU-Net; remove it to "
-                "go on from an older one"
+                f"{path}: {type(error).__name__}, expected a checkpoint of nnU-Net; {REMOVE}"
             ) from error
-    return max(found, key=lambda checkpoint: checkpoint[0])
+    newest = max(found, key=lambda checkpoint: checkpoint[0])
+    if newest[1]:
+        verify_zip(folder / newest[1], REMOVE)
+    return newest
 
 
 def own_metrics(folder: Path) -> dict[str, Any]:

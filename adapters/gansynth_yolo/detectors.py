@@ -62,6 +62,7 @@ KEPT = 1e-4
 So each detector can be evaluated at the other's false positives.
 """
 NMS_IOU = 0.5  # ioU above which the less confident of two boxes is dropped, for every detector
+ANEW = "remove the folder to begin anew"
 MOST_FOUND = 300  # most boxes saved of one image
 OURS: Mapping[str, str] = {
     **{key: f"--set {key}=" for key in ("epochs", "imgsz", "batch", "workers", "cache", "device")},

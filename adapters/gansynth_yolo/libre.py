@@ -29,9 +29,10 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 
 from gansynth.metrics.detection.record import DetectedBoxes
 from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault, did_you_mean
-from gansynth.runtime.files import write_bytes_atomic
+from gansynth.runtime.files import verify_zip, write_bytes_atomic
 from gansynth.runtime.yaml_text import read_yaml
 from gansynth_yolo.detectors import (
+    ANEW,
     OURS,
     SAME_CLASSES,
     DetectorJob,
@@ -174,6 +175,7 @@ def _epochs_done(last: Path) -> int:
     """Return the epochs done; weights that LibreYOLO was killed over are replaced by their copy."""
     copy = last.with_name(COPY)
     try:
+        verify_zip(last, ANEW)
         return int(_load(last)["epoch"]) + 1
     except Exception as error:  # torch raises anything for a damaged file
         if copy.is_file():
@@ -181,7 +183,7 @@ def _epochs_done(last: Path) -> int:
             return _epochs_done(last)
         raise TrainingFault(
             f"{last}: cannot be resumed ({type(error).__name__}), expected weights that "
-            "libreyolo wrote; remove the folder to begin anew"
+            f"libreyolo wrote; {ANEW}"
         ) from error
 
 

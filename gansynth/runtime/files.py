@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,21 @@ def walk_all(
 
 
 # -- publishing ----------------------------------------------------------------------------------
+
+
+def verify_zip(path: Path, hint: str) -> None:
+    """Compare each part of an archive, such as torch's weights, with its checksum; torch does not.
+
+    Raises:
+        IntegrityFault: one differs, or it is no archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # zipfile raises anything for a damaged file
+        raise IntegrityFault(f"{path}: damaged, no whole archive ({error}); {hint}") from error
+    if damaged is not None:
+        raise IntegrityFault(f"{path}: damaged, {damaged} in it has another checksum; {hint}")
 
 
 @contextlib.contextmanager

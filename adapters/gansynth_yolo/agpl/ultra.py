@@ -32,8 +32,10 @@ from gansynth.core.schema import FloatArray
 from gansynth.data.picture_files import picture_header
 from gansynth.metrics.detection.record import DetectedBoxes
 from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault, did_you_mean
+from gansynth.runtime.files import verify_zip
 from gansynth.runtime.yaml_text import read_yaml
 from gansynth_yolo.detectors import (
+    ANEW,
     OURS,
     SAME_CLASSES,
     DetectorJob,
@@ -130,6 +132,7 @@ with silent_stdout():
 def train(job: DetectorJob, slots: EpochSlots, session: Job) -> Path:
     values, last = settings(job), job.weights / "last.pt"
     if job.resume and last.is_file():
+        verify_zip(last, ANEW)
         # Of a training that has ended they hold no state to resume from.
         if int(_patches.torch_load(last, map_location="cpu").get("epoch", -1)) < 0:
             return job.best()

@@ -3,6 +3,7 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 
@@ -120,6 +121,24 @@ def test_a_training_goes_on_from_its_newest_checkpoint_and_a_damaged_one_is_name
     (tmp_path / "checkpoint_latest.pth").write_bytes(b"PK")
     with pytest.raises(IntegrityFault, match=r"checkpoint_latest.pth: .* remove it"):
         newest_checkpoint(tmp_path)
+
+
+@pytest.mark.fault(3, 25)
+def test_a_flipped_bit_of_nnunets_newest_checkpoint_is_found_and_the_older_one_used_without_it(
+    tmp_path,
+):
+    newest, rng = tmp_path / "checkpoint_latest.pth", np.random.default_rng(0)
+    torch.save({"current_epoch": 3}, tmp_path / "checkpoint_best.pth")
+    torch.save({"current_epoch": 5, "network_weights": torch.rand(10_000)}, newest)
+    sound = newest.read_bytes()
+    for place in rng.integers(2000, 40_000, 50):  # among the weights
+        spoilt = bytearray(sound)
+        spoilt[place] ^= 1 << int(rng.integers(8))
+        newest.write_bytes(spoilt)
+        with pytest.raises(IntegrityFault, match=r"checkpoint_latest.pth: damaged, .* remove it"):
+            newest_checkpoint(tmp_path)
+    newest.unlink()
+    assert newest_checkpoint(tmp_path) == (3, "checkpoint_best.pth")
 
 
 def test_two_variables_are_the_shortest_case_and_a_wrong_one_is_named(tmp_path):

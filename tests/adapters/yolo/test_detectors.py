@@ -323,10 +323,12 @@ def test_weights_that_a_kill_has_damaged_are_replaced_by_their_copy(tmp_path):
     from gansynth_yolo import libre
 
     last, copy = tmp_path / "last.pt", tmp_path / libre.COPY
-    torch.save({"epoch": 3}, last)
-    shutil.copy(last, copy)
-    last.write_bytes(last.read_bytes()[:-100])
-    assert libre._epochs_done(last) == 4
+    torch.save({"epoch": 3, "model": torch.ones(100)}, last)
+    sound, one = last.read_bytes(), torch.ones(1).numpy().tobytes()
+    for damaged in (sound[:-100], sound.replace(one, bytes(4), 1)):
+        copy.write_bytes(sound)
+        last.write_bytes(damaged)
+        assert libre._epochs_done(last) == 4
     last.write_bytes(b"damaged again")
     with pytest.raises(TrainingFault, match=r"last.pt: cannot be resumed .* remove the folder"):
         libre._epochs_done(last)
