@@ -15,6 +15,7 @@ import json
 import math
 import os
 import re
+import shutil
 import stat
 import threading
 import time
@@ -467,6 +468,7 @@ class BankWriter:
 
         A live bank retires its oldest samples: those beyond its capacity afterwards, and
         beforehand those that its bytes or a full disk have no room for. The last one always stays.
+        Where the disk has room again for all of it, it grows again.
 
         Raises:
             UsageFault: the frozen bank is full, or complete.
@@ -484,6 +486,8 @@ class BankWriter:
         path = sample_path(self.folder, sample_id)
         parts = encode_sample(sample, extras, self.spec.dtype)
         size = _on_disk(sum(map(len, parts)))
+        if self.squeezed and self._has_room(size):
+            self.squeezed, self._budget, self.state = False, self.spec.max_bytes, "filling"
         while self.held > 1 and self._tight(size):
             self._retire()
         while True:
@@ -508,6 +512,14 @@ class BankWriter:
 
     def _tight(self, more: int) -> bool:
         return self._budget is not None and sum(self._held.values()) + more > self._budget
+
+    def _has_room(self, size: int) -> bool:
+        """Whether the disk has room for all that a bank lacks, so that it is not filled up again."""
+        lacking = (self.spec.capacity - self.held + 1) * size
+        if self.spec.max_bytes is not None:
+            lacking = min(lacking, self.spec.max_bytes)
+        with disk_errors(self.folder):
+            return shutil.disk_usage(self.folder).free >= lacking
 
     def _trim(self) -> None:
         while not self.spec.frozen and self.held > self.spec.capacity:

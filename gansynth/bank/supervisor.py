@@ -225,7 +225,7 @@ class ProducerSupervisor:
                     self._messages.append(
                         f"{self._bank}: the disk is full: the bank holds "
                         f"{self._heartbeat.get('held')} samples instead of "
-                        f"{self.config.capacity}; make room there"
+                        f"{self.config.capacity}; make room there, and it grows again"
                     )
                 if hung:
                     self.process.kill()

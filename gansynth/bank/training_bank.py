@@ -134,8 +134,11 @@ class TrainingBank:
                 most = request.pacing.reuse or MOST_DRAWS
                 enough = max(least, min(held, enough_samples(self.draws, most)))
                 self.say(f"waiting for {enough} synthetic samples")
+                supervisor = self.supervisor
 
                 def show(count: int) -> None:
+                    for message in supervisor.messages():  # such as of a full disk
+                        self.say(message)
                     # The last batch may hold more than is waited for.
                     self.show(unit="sample", done=min(count, enough), total=enough)
 

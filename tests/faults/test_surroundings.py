@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,16 +39,44 @@ print(other.parent, said)
 """
 
 
+@pytest.fixture
+def lines(tmp_path) -> Callable[[str], list[str]]:
+    """Runs a script with shared memory of 1 MB; what it prints."""
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare to mount a tmpfs")
+
+    def run(script: str) -> list[str]:
+        words = ("unshare", "-rm", "sh", "-c", MOUNT, "sh", sys.executable, "-c", script)
+        environ = {**os.environ, "TMPDIR": str(tmp_path)}
+        done = subprocess.run(words, capture_output=True, text=True, env=environ, timeout=200)
+        if done.returncode == 77 or "unshare" in done.stderr:
+            pytest.skip("may not mount a tmpfs here")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    return run
+
+
 @pytest.mark.fault(31)
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare to mount a tmpfs")
-def test_full_shared_memory_makes_a_live_bank_smaller_and_the_next_go_elsewhere(tmp_path):
-    words = ("unshare", "-rm", "sh", "-c", MOUNT, "sh", sys.executable, "-c", FILL)
-    environ = {**os.environ, "TMPDIR": str(tmp_path)}
-    done = subprocess.run(words, capture_output=True, text=True, env=environ, timeout=200)
-    if done.returncode == 77 or "unshare" in done.stderr:
-        pytest.skip("may not mount a tmpfs here")
-    assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()
+def test_a_live_bank_that_a_full_disk_made_smaller_grows_again_when_there_is_room(lines):
+    taken = """
+import os
+open("/dev/shm/taken", "wb").write(bytes(700_000))
+"""
+    room = """
+    print(BankReader(folder).count(), writer.squeezed)
+    os.unlink("/dev/shm/taken")
+    for _ in range(4):
+        writer.publish(Sample(image, np.zeros((32, 32, 32), np.int16)), {})
+    print(BankReader(folder).count(), writer.squeezed, writer.state)
+"""
+    filling = FILL.partition("print(")[0].replace("False, 100)", "False, 4)")
+    assert lines(taken + filling + room) == ["2 True", "4 False filling"]
+
+
+@pytest.mark.fault(31)
+def test_full_shared_memory_makes_a_live_bank_smaller_and_the_next_go_elsewhere(lines, tmp_path):
+    first, second = lines(FILL)
     held, squeezed = first.split()
     assert 1 <= int(held) < 40
     assert squeezed == "True"
