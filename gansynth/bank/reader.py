@@ -61,6 +61,8 @@ class BankReader:
         self.rescan_seconds = rescan_seconds
         self._ids: list[str] = []
         self._scanned = -np.inf
+        self._beat: float | None = None  # time of the last heartbeat, by its file
+        self._seen, self._seen_at = False, 0.0  # whether it came meanwhile, and when, by our clock
 
     @cached_property
     def spec(self) -> BankSpec:
@@ -87,12 +89,18 @@ class BankReader:
         return self._ids
 
     def age(self) -> float | None:
-        """Return the seconds since the writer's last heartbeat; None for a frozen bank."""
+        """Return the seconds since the writer's last heartbeat; None for a frozen bank.
+
+        By the file's time, until another heartbeat is seen: the clock may be set meanwhile.
+        """
         if self.spec.frozen:
             return None
         for name in (HEARTBEAT, SPEC):
             with contextlib.suppress(FileNotFoundError):
-                return max(0.0, time.time() - (self.folder / name).stat().st_mtime)
+                beat, now = (self.folder / name).stat().st_mtime, time.monotonic()
+                if beat != self._beat:
+                    self._seen, self._beat, self._seen_at = self._beat is not None, beat, now
+                return now - self._seen_at if self._seen else max(0.0, time.time() - beat)
         return float("inf")
 
     def draw(self, rng: np.random.Generator) -> BankSample | None:

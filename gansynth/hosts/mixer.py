@@ -322,7 +322,7 @@ class Mixer(Generic[Key]):
             return None, "no bank"
         try:
             passes = self._passes = self._passes or self._open(self.plan.bank)
-            if time.monotonic() - self._looked >= _LOOK_SECONDS:
+            if self._stale or time.monotonic() - self._looked >= _LOOK_SECONDS:
                 age = passes.reader.age()
                 stale = age is not None and age > STALE_SECONDS
                 self._stale = "the bank is stale: its producer has gone" if stale else ""

@@ -235,3 +235,20 @@ def test_a_clock_that_was_set_back_leaves_a_live_bank_in_use(toy_bank, tmp_path)
         os.utime(path, (later, later))
     mixer: Mixer[int] = Mixer(MixerConfig(bank, Ratio(0, 1), log=tmp_path / "draws", patience=1.0))
     assert all(slot.sample is not None for slot in mixer.batch(range(4)))
+
+
+@pytest.mark.fault(43)
+def test_a_clock_that_is_set_forward_while_it_trains_leaves_a_live_bank_in_use(
+    toy_bank, tmp_path, monkeypatch
+):
+    from gansynth.core.ratio import Ratio
+    from gansynth.hosts.mixer import Mixer, MixerConfig
+
+    monkeypatch.setattr("gansynth.hosts.mixer._LOOK_SECONDS", 0.0)
+    bank, now = toy_bank(frozen=False), time.time
+    mixer: Mixer[int] = Mixer(MixerConfig(bank, Ratio(0, 1), log=tmp_path / "draws", patience=0.0))
+    mixer.batch(range(4))
+    os.utime(bank / "heartbeat.json")
+    mixer.batch(range(4))
+    monkeypatch.setattr("time.time", lambda: now() + 3600)
+    assert all(slot.sample is not None for slot in mixer.batch(range(4)))
