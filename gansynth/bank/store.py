@@ -514,7 +514,7 @@ class BankWriter:
         return self._budget is not None and sum(self._held.values()) + more > self._budget
 
     def _has_room(self, size: int) -> bool:
-        """Whether the disk has room for all that a bank lacks, so that it is not filled up again."""
+        """Whether the disk has room for all that the bank lacks, and is not filled up again."""
         lacking = (self.spec.capacity - self.held + 1) * size
         if self.spec.max_bytes is not None:
             lacking = min(lacking, self.spec.max_bytes)

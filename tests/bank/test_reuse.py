@@ -76,6 +76,13 @@ def test_a_slow_or_given_up_producer_keeps_nobody_waiting_for_more_than_the_leas
     assert without.fault is given_up
 
 
+def test_what_the_supervisor_says_is_shown_while_samples_are_waited_for(supply_of):
+    training_bank = supply_of(643)
+    training_bank.supervisor.messages = lambda: ["the disk is full"]
+    training_bank.wait()
+    assert "the disk is full" in training_bank.said
+
+
 def test_a_frozen_bank_that_is_too_small_is_said_before_training(supply_of):
     training_bank = supply_of(643, offline=True)
     training_bank.wait()

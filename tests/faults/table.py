@@ -15,7 +15,7 @@ import pytest
 ROWS: dict[int, tuple[str, str]] = {
     1: ("`.nii.gz` or picture cut in half", "named, *truncated at byte N*, exit 3"),
     2: ("bit flip in `.nii.gz`", "every one of 200 found, exit 3"),
-    3: ("bit flip in `.nii`, `.h5`, `.b2nd`, `.safetensors`", "found by a noted hash, exit 6"),
+    3: ("bit flip in `.nii`, `.h5`, `.b2nd`, weights", "found by a noted hash, exit 6"),
     4: ("header claims 32767³ voxels", "refused before memory is taken, exit 3"),
     5: ("gzip bomb, 4 GiB in 4 MB", "refused in less than 256 MB, exit 3"),
     6: ("NaN and infinite voxels", "case and count, exit 3"),

@@ -123,7 +123,7 @@ def test_a_training_goes_on_from_its_newest_checkpoint_and_a_damaged_one_is_name
         newest_checkpoint(tmp_path)
 
 
-@pytest.mark.fault(3, 25)
+@pytest.mark.fault(3)
 def test_a_flipped_bit_of_nnunets_newest_checkpoint_is_found_and_the_older_one_used_without_it(
     tmp_path,
 ):
