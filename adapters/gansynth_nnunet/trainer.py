@@ -213,14 +213,22 @@ class GANSynthMixin(Host):  # type: ignore[misc]
 
     def save_checkpoint(self, filename: str) -> None:
         # Atomic, and under the variant's name: nnU-Net looks the trainer up before it predicts,
-        # also where gansynth is not installed.
+        # also where gansynth is not installed. Other ranks write none, and share the folder.
+        if self.local_rank > 0:
+            return
         trainer_class, path = type(self), Path(filename)
         own_name, temporary = trainer_class.__name__, path.with_name(f".{path.name}.tmp")
         trainer_class.__name__ = stock_name(trainer_class)
         try:
             with disk_errors(path):
-                super().save_checkpoint(str(temporary))
-                if temporary.exists():
+                with temporary.open("wb") as file:  # of a path torch raises no OSError
+                    try:
+                        super().save_checkpoint(file)
+                    except RuntimeError as error:  # torch's own, after the disk's
+                        if isinstance(error.__context__, OSError):
+                            raise error.__context__ from None
+                        raise
+                if temporary.stat().st_size:  # else checkpoints are disabled
                     os.replace(temporary, path)
         finally:
             trainer_class.__name__ = own_name
