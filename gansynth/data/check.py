@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -40,6 +41,7 @@ def check_volumes(
     check = _VolumeCheck(listing, options)
     check.findings += [Finding.of(f.case, f.file, f.error) for f in listing.faults]
     check.findings += few_cases(listing.where, len(listing.entries))
+    check.findings += other_cases_named(listing)
     if listing.entries and not listing.labelled:
         text = "has no label maps; only generators that draw from noise, without masks, learn"
         check.say("warning", None, listing.where, f"{text} from it")
@@ -67,6 +69,35 @@ def missing_files(entry: CaseFiles) -> Iterator[Finding]:
     for file in entry.files:
         if not os.path.isfile(file):  # false for a name that is too long, too
             yield Finding.of(entry.case, file, missing(file, entry.case))
+
+
+def other_cases_named(listing: VolumeSet) -> Iterator[Finding]:
+    """Report label maps that are called as other cases' images are: lists in another order.
+
+    A case is told by its folder, or by the first number in its files' names.
+    """
+    pairs = [(entry, entry.images[0], entry.labels) for entry in listing.entries if entry.labels]
+    folders = len({image.parent for _, image, _ in pairs}) > 1
+    told = [_told_by(image, folders) for _, image, _ in pairs]
+    drawn = [_told_by(labels, folders) for _, _, labels in pairs if labels is not None]
+    if "" in told or len(set(told)) < len(told) or set(told) != set(drawn):
+        return
+    apart = [n for n, (one, other) in enumerate(zip(told, drawn, strict=True)) if one != other]
+    if apart:
+        entry, image, labels = pairs[apart[0]]
+        text = (
+            f"{listing.where}: {len(apart)} cases have a label map that is called as another "
+            f"case's image is, such as {image} with {labels}; expected rows of one case each, so "
+            "lists may be in another order: correct them"
+        )
+        yield Finding("warning", entry.case, listing.where, text)
+
+
+def _told_by(file: Path, folders: bool) -> str:
+    if folders:
+        return file.parent.name
+    number = re.search(r"\d+", file.name)
+    return "" if number is None else number[0]
 
 
 class _VolumeCheck:

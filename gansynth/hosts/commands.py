@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from gansynth.core.requests.hosts import (
 )
 from gansynth.core.requests.samples import CheckRequest
 from gansynth.core.source import CheckReport, Finding, FoldSplit, SourceRequest
+from gansynth.data import plausibility
 from gansynth.data.api import find_kind, kinds_described, source_request
 from gansynth.hosts import doctor as checks
-from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.progress import counting
 from gansynth.sampling.request_parsing import read_request
@@ -125,6 +127,8 @@ def run_check(request: CheckRequest) -> CheckReport:
             report = replace(report, findings=[*report.findings, unread])
         if any(finding.level == "error" for finding in report.findings):
             return report
+        if (odd := _misplaced(source)) is not None:
+            report = replace(report, findings=[*report.findings, odd])
     if generator is not None:
         from gansynth.sampling.evaluation_data import check_run
         from gansynth.sampling.open_run import below_its_size, load_run
@@ -156,6 +160,21 @@ def _description_unread(source: SourceRequest) -> Finding | None:
         f"and labels, read it as {others[0]}:{source.where}"
     )
     return Finding("warning", None, where, text)
+
+
+def _misplaced(source: SourceRequest) -> Finding | None:
+    """Warn of label maps that do not lie on what they label; nothing of a source that is shut."""
+    text = ""
+    with suppress(GansynthError):  # data of a host that are not prepared yet, for example
+        text = plausibility.look(open_source(source))
+    if not text:
+        return None
+    where = Path(source.where).expanduser()
+    warning = (
+        f"{where}: label maps may be paired or oriented wrongly: {text}. Look at some cases in a "
+        "viewer, and turn or pair them anew if that is so"
+    )
+    return Finding("warning", None, where, warning)
 
 
 def checked_data(request: CheckRequest) -> SourceRequest:

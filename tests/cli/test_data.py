@@ -220,3 +220,46 @@ def test_splits_keep_subjects_together_and_replace_others_if_told_so(root, run_c
     for split in document["splits"]:
         assert len(split["val"]) == 2
         assert not {person[c] for c in split["train"]} & {person[c] for c in split["val"]}
+
+
+def heads(home: Path, change=lambda labels, others: labels) -> Path:
+    """Six heads with a bright ball, each elsewhere, and label maps as a change lays them down."""
+    maps, rng = [], np.random.default_rng(3)
+    for number in range(6):
+        centre = rng.integers(8, 24, 3).reshape(3, 1, 1, 1)
+        away = np.sqrt(np.square(np.indices((32, 32, 32)) - centre).sum(axis=0))
+        maps.append((away < 5).astype(np.uint8))
+        image = rng.normal(100, 5, away.shape) + 60 * maps[-1]
+        save_nifti(home / f"images/{number}.nii.gz", image.astype(np.float32))
+    for number, labels in enumerate(maps):
+        laid = change(labels, maps[number - 1])
+        save_nifti(home / f"labels/{number}.nii.gz", np.ascontiguousarray(laid))
+    return home
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda labels, others: labels, ""),
+        (lambda labels, others: labels[::-1], "flipped along x"),
+        (lambda labels, others: labels[:, ::-1, ::-1], "flipped along z and y"),
+        (lambda labels, others: labels.swapaxes(0, 1), "with y and x swapped"),
+        (lambda labels, others: others, "of other cases: the image of 0 that of 1"),
+    ],
+)
+def test_check_warns_of_label_maps_that_do_not_lie_on_what_they_label(
+    tmp_path, run_cli, change, says
+):
+    result = run_cli("check", f"nifti:{heads(tmp_path, change)}")
+    warned = re.findall(
+        r"6 of 6 cases that were looked at have edges .* borders (.*?)\.", result.stdout
+    )
+    assert (result.exit_code, warned) == (0, [says] if says else [])
+
+
+def test_check_warns_of_lists_in_another_order(tmp_path, run_cli):
+    home = heads(tmp_path)
+    rows = "".join(f"images/{n}.nii.gz,labels/{5 - n}.nii.gz\n" for n in range(6))
+    (home / "cases.csv").write_text(f"T1,label\n{rows}")
+    result = run_cli("check", home / "cases.csv")
+    assert "6 cases have a label map that is called as another case's image is" in result.stdout
