@@ -151,7 +151,7 @@ class SegmenterHost(Host):
             seed=job.seed,
             diversity=0,
         )
-        train(
+        report = train(
             generator,
             functools.partial(batch_of, job),
             loop,
@@ -161,6 +161,8 @@ class SegmenterHost(Host):
             resume=job.first > 0,
             callbacks=TrainingCallbacks(checkpointed, reporter=_StepListener(job), stop=job.stop),
         )
+        for note in report.notes:  # such as a damaged checkpoint that was passed over
+            job.say(f"{WARNING}{note}")
 
     def predict(self, image: FloatArray, folder: Path) -> LabelArray:
         """Return the likeliest labels."""

@@ -32,6 +32,23 @@ def test_half_a_prediction_of_a_killed_training_is_removed_by_the_next(tmp_path)
         assert (left.exists(), kept.exists()) == (False, True)
 
 
+@pytest.mark.fault(25)
+def test_a_damaged_checkpoint_of_the_segmenter_is_passed_over_and_that_is_said(
+    segmenter, run_cli, monkeypatch
+):
+    words = segmenter.training(segmenter.bank(), epochs=4)
+    with monkeypatch.context() as cutting:
+        segmenter.cut(cutting)
+        assert [run_cli(*words).exit_code for _ in range(2)] == [143, 143]
+    newest = max((segmenter.output / "checkpoints").glob("step-*"))
+    spoilt = bytearray((newest / "tensors.safetensors").read_bytes())
+    spoilt[-1] ^= 1
+    (newest / "tensors.safetensors").write_bytes(spoilt)
+    result = run_cli(*words)
+    assert (result.exit_code, segmenter.sessions()[-1]["complete"]) == (0, True)
+    assert f"{newest.name}: " in result.stderr
+
+
 @pytest.mark.fault(40)
 def test_beside_a_generator_that_hangs_no_batch_waits(toy_bank, tmp_path):
     plan = {"log": tmp_path / "draws", "patience": 1000.0}
