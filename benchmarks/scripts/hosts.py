@@ -13,14 +13,17 @@ from typing import Any
 PLANS = "gansynthSmallPlans"
 
 
-def prepare_data(root: Path, patch: int, features: Sequence[int] | None = None) -> Any:
+def prepare_data(
+    root: Path, patch: int, features: Sequence[int] | None = None, spacing: float = 2.5
+) -> Any:
     """Phantoms, preprocessed by nnU-Net, with small plans; the source of fold 0."""
     from gansynth.core.source import SourceRequest
     from gansynth.hosts.commands import prepare
     from gansynth.sampling.run_source import open_source
-    from gansynth.testing.phantoms import write_phantoms
+    from gansynth.testing.phantoms import PhantomOptions, write_phantoms
 
-    write_phantoms("nnunet", root / "nnUNet_raw" / "Dataset999_Phantom", 10)
+    options = PhantomOptions(spacing_mm=spacing)
+    write_phantoms("nnunet", root / "nnUNet_raw" / "Dataset999_Phantom", 10, options=options)
     small = {"small": "yes", "plans_name": PLANS, "patch": f"{patch}x{patch}x{patch}"}
     if features:
         small["features"] = ",".join(map(str, features))

@@ -1,4 +1,4 @@
-"""Put the table of ``bench_faults.py`` into docs/reliability.md.
+"""Put the tables of ``bench_faults.py`` and ``bench_process_faults.py`` into docs/reliability.md.
 
 python benchmarks/scripts/table_faults.py
 """
@@ -6,13 +6,13 @@ python benchmarks/scripts/table_faults.py
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "results"
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
-BEGIN, END = "<!-- faults table -->\n", "<!-- /faults table -->"
 VOLUMES = ("gansynth", "nnU-Net, SimpleITK", "nnU-Net, nibabel", "MONAI", "TorchIO")
 SETS = ("gansynth check", "nnU-Net verify")
 HARM = ("silently wrong", "out of memory", "crash", "hang", "lost", "code run")
@@ -60,11 +60,32 @@ def tables(doc: Mapping[str, Any]) -> str:
     )
 
 
+def trainings(doc: Mapping[str, Any]) -> str:
+    """A line for each real training whose processes were troubled."""
+    columns = ("training", "events", "exit codes", "typed", "steps", "counted after the resume")
+    lines = [(*columns, "off", "left"), ("---", "--:", "---", *["--:"] * 5)]
+    for name, found in doc["trainings"].items():
+        codes = Counter(event["code"] for event in found["events"] if event["code"] is not None)
+        said = ", ".join(f"{code} ({count} x)" for code, count in sorted(codes.items()))
+        counted = f"{found['real']}:{found['synthetic']}" + ("" if found["resumed"] else " (all)")
+        steps = f"{found['steps_done']} of {found['steps_asked']}"
+        numbers = (len(found["events"]), said or "-", len(found["codes"]), steps, counted)
+        lines.append((name, *map(str, numbers), str(found["batches_off"]), str(len(found["left"]))))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+BLOCKS = {"faults": tables, "process_faults": trainings}
+"""Results -> what makes the table of ``<!-- NAME table -->``."""
+
+
 def filled(text: str) -> str:
-    """The page with the tables of ``results/faults.json``."""
-    doc = json.loads((RESULTS / "faults.json").read_text(encoding="utf-8"))
-    head, _, rest = text.partition(BEGIN)
-    return f"{head}{BEGIN}{tables(doc)}{rest[rest.index(END) :]}"
+    """The page with the tables of the results."""
+    for name, make in BLOCKS.items():
+        begin, end = (f"<!-- {slash}{name.replace('_', ' ')} table -->" for slash in ("", "/"))
+        doc = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        head, _, rest = text.partition(f"{begin}\n")
+        text = f"{head}{begin}\n{make(doc)}{rest[rest.index(end) :]}"
+    return text
 
 
 if __name__ == "__main__":
