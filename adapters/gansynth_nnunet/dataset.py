@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from gansynth.runtime.files import (
 NIFTI = (".nii.gz", ".nii")
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 NAME = re.compile(r"Dataset(\d{3})_[A-Za-z0-9_.-]+")
+PARTS = ("imagesTr", "labelsTr")
 SPLITS = "splits_final.json"
 SUBJECTS = "gansynth_subjects.csv"
 FINGERPRINT, TRUTH = "dataset_fingerprint.json", "gt_segmentations"
@@ -186,6 +188,7 @@ class RawSet:
     doc: Mapping[str, Any]  # `dataset.json`
     ending: str  # of its files, e.g. `.nii.gz`
     listing: VolumeSet
+    hidden: tuple[Path, ...] = ()  # files in `imagesTr` that nnU-Net would take for cases
 
     @property
     def ids(self) -> list[str]:
@@ -202,7 +205,7 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
     if not isinstance(ending, str) or not ending.startswith("."):
         raise DataFault(f"{path}: file_ending is {ending!r}, expected for example '.nii.gz'")
     channels, labels = read_channels(doc, path), read_labels(doc, path)
-    collector = Collector(path, allow=True)
+    collector, hidden = Collector(path, allow=True), ()
     if "dataset" in doc:  # lists files that lie elsewhere
         from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
@@ -218,14 +221,18 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
                 "'label': file of each case"
             ) from error
     else:  # nnU-Net's own listing of folders forks twelve processes, and leaves out what is missing
-        ids = {
-            file.name.removesuffix(tail)
-            for part, tail in (("imagesTr", f"_0000{ending}"), ("labelsTr", ending))
-            for file in (folder / part).glob(f"?*{tail}")
-        }
-        for case in ids:
+        files = {part: sorted((folder / part).glob(f"*{ending}")) for part in PARTS}
+        hidden = tuple(file for file in files["imagesTr"] if file.name.startswith("."))
+        numbered: dict[str, list[Path]] = defaultdict(list)
+        for file in files["imagesTr"]:
+            if match := re.fullmatch(rf"([^.].*)_\d{{4}}{re.escape(ending)}", file.name):
+                numbered[match[1]].append(file)
+        labels_of = (file.name.removesuffix(ending) for file in files["labelsTr"])
+        for case in {*numbered, *(name for name in labels_of if name[:1] not in ("", "."))}:
             names = (f"{case}_{number:04d}{ending}" for number in range(len(channels)))
             images = tuple(folder / "imagesTr" / name for name in names)
+            if ending not in NIFTI:  # one file may hold several channels, as a colour picture does
+                images = tuple(numbered.get(case, images[:1]))
             collector.add(CaseFiles(case, images, folder / "labelsTr" / f"{case}{ending}"))
     listing = collector.volumes(
         f"nnunet-raw:{dataset}", "cases", channels=channels, labels=labels.values
@@ -237,7 +244,7 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
             f"labelsTr/CASE{ending}"
         )
     listing = replace(listing, splits=home / SPLITS, subjects=home / SUBJECTS)
-    return RawSet(doc, ending, listing)
+    return RawSet(doc, ending, listing, hidden)
 
 
 # -- subjects and folds ----------------------------------------------------------------------------

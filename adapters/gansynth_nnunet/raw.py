@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from gansynth.core.source import CheckReport, Finding, SourceRequest
 from gansynth.data.case_writer import NiftiWriter
-from gansynth.data.check import check_volumes, few_cases, in_order, missing_files
+from gansynth.data.check import VolumeReader, check_volumes, in_order
 from gansynth.data.folds import absolute
 from gansynth.data.listing import channel_places
 from gansynth.data.nifti import VolumeSource
 from gansynth.data.read_options import ReadOptions, VolumeOptions, parse_read, register_read_options
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
+from gansynth.runtime.files import read_nifti
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
 from gansynth_nnunet.dataset import NIFTI, NnunetRoot, RawSet, describes, located, raw_set
+from gansynth_nnunet.host_reader import reader_of
 
 
 @register_read_options(VolumeOptions)
@@ -70,19 +75,31 @@ def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> C
     root, name = NnunetRoot.of(request.where, request.root)
     raw = raw_set(root, name)
     listing = raw.listing
-    if raw.ending in NIFTI:
-        findings = list(check_volumes(listing, request, options, progress).findings)
-    else:
-        text = f"files end in {raw.ending}: only that they are there is checked, expected NIfTI"
-        findings = [Finding("warning", None, listing.where, f"{listing.where}: {text}")]
-        findings += few_cases(listing.where, len(listing.entries))
-        for entry in listing.entries:
-            findings += missing_files(entry)
-    return CheckReport(name, len(listing.entries), in_order([*findings, *_check_set(raw)]))
+    read: VolumeReader = read_nifti
+    if raw.ending not in NIFTI:
+        read = reader_of(raw)
+        listing = replace(listing, stacked=True, total=len(listing.channels or ()))
+    findings = list(check_volumes(listing, request, options, progress, read).findings)
+    findings += _check_set(raw, prepares=request.kind != "nnunet-raw")
+    return CheckReport(name, len(listing.entries), in_order(findings))
 
 
-def _check_set(raw: RawSet) -> Iterator[Finding]:
+def _check_set(raw: RawSet, prepares: bool) -> Iterator[Finding]:
     listing, path = raw.listing, raw.listing.where
+    level: Literal["error", "warning"] = "error" if prepares else "warning"
+    if (code := json.detect_encoding(path.read_bytes())) != "utf-8":
+        text = (
+            f"{path}: is written in {code}, which nnU-Net does not read, expected UTF-8 without a "
+            "byte order mark; save it so"
+        )
+        yield Finding(level, None, path, text)
+    if raw.hidden:
+        text = (
+            f"{raw.hidden[0]}: a hidden file, as macOS leaves them; nnU-Net takes the "
+            f"{len(raw.hidden)} of its folder for cases. Remove them: "
+            f"find {shlex.quote(str(raw.hidden[0].parent))} -name '.*{raw.ending}' -delete"
+        )
+        yield Finding(level, None, raw.hidden[0], text)
     values, cases = sorted((listing.labels or {}).values()), len(listing.entries)
     if values != list(range(len(values))):
         text = (
@@ -97,7 +114,7 @@ def _check_set(raw: RawSet) -> Iterator[Finding]:
         )
         yield Finding("warning", None, path, text)
     if "dataset" not in raw.doc:
-        known = {file for entry in listing.entries for file in entry.images}
+        known = {*raw.hidden, *(file for entry in listing.entries for file in entry.images)}
         for file in sorted({*(listing.root / "imagesTr").glob(f"*{raw.ending}")} - known):
             text = (
                 f"{file}: of no channel, {path.name} names {len(listing.channels or ())}; name it, "

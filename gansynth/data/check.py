@@ -6,9 +6,9 @@ import hashlib
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,14 +31,25 @@ from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.files import NiftiVolume, read_nifti
 
 
+class VolumeReader(Protocol):
+    """Reads a file of a label map or of channels; see ``read_nifti``."""
+
+    def __call__(self, path: Path, *, ndim: Collection[int], labels: bool) -> NiftiVolume:
+        """Raise DataFault: damaged, or of other dimensions."""
+
+
 def check_volumes(
     listing: VolumeSet,
     request: SourceRequest,
     options: VolumeOptions,
     progress: Callable[[int, int], None],
+    read: VolumeReader = read_nifti,
 ) -> CheckReport:
-    """Read every file to its last byte and list all faults, errors first."""
-    check = _VolumeCheck(listing, options)
+    """Read every file to its last byte and list all faults, errors first.
+
+    ``read``: of files that are not NIfTI; then the channels of a case's files are added up.
+    """
+    check = _VolumeCheck(listing, options, read)
     check.findings += [Finding.of(f.case, f.file, f.error) for f in listing.faults]
     check.findings += few_cases(listing.where, len(listing.entries))
     check.findings += other_cases_named(listing)
@@ -109,10 +120,11 @@ class _VolumeCheck:
     headers leave open -> the cases and files.
     """
 
-    def __init__(self, listing: VolumeSet, options: VolumeOptions) -> None:
+    def __init__(self, listing: VolumeSet, options: VolumeOptions, read: VolumeReader) -> None:
         labels = options.labels or listing.labels
         self.listing = listing
         self.options = options
+        self.read = read
         self.findings: list[Finding] = []
         self.allowed = None if labels is None else frozenset(labels.values())
         self.ignore = None if labels is None else labels.get("ignore")
@@ -134,12 +146,12 @@ class _VolumeCheck:
         digest = hashlib.sha256()
         absent = list(missing_files(entry))
         self.findings += absent
-        flat, whole = True, not absent
+        flat, whole, shapes = True, not absent, []
         for file in (file for file in entry.files if os.path.isfile(file)):
             drawn = file == entry.labels
             try:
                 ndim = (3, 4) if listing.stacked and not drawn else (3,)
-                volume = read_nifti(file, ndim=ndim, labels=drawn)
+                volume = self.read(file, ndim=ndim, labels=drawn)
             except GansynthError as error:
                 whole = False
                 self.findings.append(Finding.of(case, file, error))
@@ -152,12 +164,15 @@ class _VolumeCheck:
             else:
                 flat &= _add_to_hash(digest, volume.array)
                 self._image(case, file, volume.array)
+                shapes.append(volume.array.shape)
             if file == entry.reference:
                 self.spacing[case] = canonical_spacing(volume.affine)
             if reference is None:
                 reference = file, volume
             else:
                 self._pair(case, file, volume, *reference)
+        if whole and listing.stacked:
+            self._channels(case, entry.images[0], shapes)
         if whole and not flat:
             self.content[digest.hexdigest()].append(case)
 
@@ -174,21 +189,22 @@ class _VolumeCheck:
 
     def _image(self, case: str, file: Path, array: npt.NDArray[Any]) -> None:
         channels = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
-        if self.listing.stacked:
-            self.channels = self.channels or len(channels)
-            if len(channels) != self.channels:
-                said = "listed" if self.listing.total else "in other cases"
-                text = (
-                    f"{len(channels)} channel(s) of shape {array.shape}, expected {self.channels} "
-                    f"as {said} in {self.listing.where.name}; correct the file, or leave the case "
-                    "out"
-                )
-                self.say("error", case, file, text)
         for number, channel in enumerate(channels):
             if channel.min() == channel.max():
                 of = f" of channel {number}" if array.ndim == 4 else ""
                 text = f"every voxel{of} is {channel.flat[0]}; an empty channel?"
                 self.say("warning", case, file, text)
+
+    def _channels(self, case: str, file: Path, shapes: Sequence[tuple[int, ...]]) -> None:
+        count = sum(shape[3] if len(shape) == 4 else 1 for shape in shapes)
+        self.channels = self.channels or count
+        if count != self.channels:
+            said = "listed" if self.listing.total else "in other cases"
+            text = (
+                f"{count} channel(s) of shape {shapes[0]}, expected {self.channels} as {said} in "
+                f"{self.listing.where.name}; correct the file, or leave the case out"
+            )
+            self.say("error", case, file, text)
 
     def _label_map(self, case: str, file: Path, array: npt.NDArray[Any]) -> None:
         values, allowed = np.unique(array), self.allowed
@@ -200,7 +216,7 @@ class _VolumeCheck:
             self.say("error", case, file, text)
             return
         unknown = [
-            v.item()
+            v.item() if v % 1 else int(v)
             for v in values
             if v != round(v) or (not 0 <= v < 2**15 if allowed is None else int(v) not in allowed)
         ]

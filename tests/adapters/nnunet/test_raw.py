@@ -5,9 +5,13 @@ What each kind of damage of a case is said to be, ``tests/test_bad_input.py`` ha
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
+from PIL import Image
 
 from gansynth.core.source import Finding, SourceRequest
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -60,6 +64,62 @@ def test_a_wrong_dataset_json_is_found(toy_copy):
     ):
         edit(toy_copy.raw, **changes)
         assert [f.level for f in check(toy_copy) if said in f.message] == [level]
+
+
+@pytest.mark.parametrize("code", ["utf-8-sig", "utf-16"])
+def test_a_dataset_json_in_another_coding_than_nnunets_is_an_error(toy_copy, code):
+    path = toy_copy.raw / "dataset.json"
+    path.write_text(path.read_text(), code)
+    assert [f.level for f in check(toy_copy) if f"is written in {code}" in f.message] == ["error"]
+
+
+def test_hidden_files_are_one_error_as_nnunet_takes_them_for_cases(toy_copy):
+    for file in [*toy_copy.raw.glob("*Tr/*")]:
+        file.with_name(f"._{file.name}").write_bytes(b"Mac OS X")
+    (finding,) = check(toy_copy)
+    assert (finding.level, "find " in finding.message) == ("error", True)
+    subprocess.run(finding.message.partition("Remove them: ")[2], shell=True, check=True)
+    assert check(toy_copy) == []
+
+
+def as_files(raw: Path, ending: str) -> None:
+    """Store a data set in files of another ending; those of 2D hold the middle slice."""
+    for file in [*raw.glob("*Tr/*.nii.gz")]:
+        volume = sitk.ReadImage(str(file))
+        if ending == ".png":
+            middle = volume[:, :, volume.GetSize()[2] // 2]
+            scale = 1 if "labelsTr" in str(file) else 20
+            volume = sitk.Cast(middle * scale, sitk.sitkUInt8)
+        sitk.WriteImage(volume, str(file).replace(".nii.gz", ending))
+        file.unlink()
+    edit(raw, file_ending=ending)
+
+
+@pytest.mark.parametrize("ending", [".mha", ".nrrd", ".png"])
+def test_files_of_any_ending_that_nnunet_reads_are_read(toy_copy, ending):
+    as_files(toy_copy.raw, ending)
+    assert check(toy_copy) == []
+    labels = toy_copy.raw / f"labelsTr/p1_left{ending}"
+    image = toy_copy.raw / f"imagesTr/p2_left_0001{ending}"
+    sitk.WriteImage(sitk.ReadImage(str(labels)) * 100, str(labels))
+    image.write_bytes(image.read_bytes()[:200])
+    said = {f.file: f.message for f in check(toy_copy) if f.level == "error"}
+    assert said.keys() == {labels, image}
+    assert "are not in dataset.json, expected among [0, 1, 2]" in said[labels]
+    assert "of nnU-Net does not read it" in said[image]
+
+
+def test_one_colour_picture_is_three_channels_as_nnunet_reads_it(toy_copy):
+    as_files(toy_copy.raw, ".png")
+    for file in [*toy_copy.raw.glob("imagesTr/*_0001.png")]:
+        file.unlink()
+        first = file.with_name(file.name.replace("_0001", "_0000"))
+        grey = np.asarray(Image.open(first))
+        Image.fromarray(np.stack([grey, grey // 2, 255 - grey], -1)).save(first)
+    edit(toy_copy.raw, channel_names={"0": "R", "1": "G", "2": "B"})
+    assert check(toy_copy) == []
+    edit(toy_copy.raw, channel_names={"0": "R"})
+    assert {"3 channel(s)" in f.message for f in check(toy_copy)} == {True}
 
 
 @pytest.mark.parametrize(
