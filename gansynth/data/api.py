@@ -14,8 +14,13 @@ from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.listing import stem
 from gansynth.data.picture_files import SUFFIXES
 from gansynth.data.read_options import refuse_idle_read
-from gansynth.runtime.errors import GansynthError, UsageFault
+from gansynth.data.unread_files import unread_files
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.files import walk_all
+from gansynth.runtime.nifti import DICOM, holds_dicom
+
+MANIFESTS = (".csv", ".tsv", ".json")
+"""Endings of lists of volumes."""
 
 
 def find_kind(where: str, root: str | None = None) -> str:
@@ -32,7 +37,7 @@ def find_kind(where: str, root: str | None = None) -> str:
     if len(described) == 1:
         return f"{described[0]}:{where}"
     if described:
-        raise _several(where, described)
+        raise _not_one(where, described)
     for kind in registry.names("checks"):
         with suppress(GansynthError):
             opened[kind] = registry.load("sources", kind)(
@@ -44,11 +49,17 @@ def find_kind(where: str, root: str | None = None) -> str:
     if not kinds and (likely := _kind_of_files(Path(where))):  # whose check says more
         return f"{likely}:{where}"
     if len(kinds) != 1:
-        raise _several(where, kinds)
+        raise _not_one(where, kinds)
     return f"{kinds[0]}:{where}"
 
 
-def _several(where: str, kinds: Sequence[str]) -> UsageFault:
+def _not_one(where: str, kinds: Sequence[str]) -> GansynthError:
+    path = Path(where)
+    if not kinds and holds_dicom(path):
+        return DataFault(f"{where}: {DICOM}")
+    unread = [] if kinds else list(unread_files(path))
+    if unread:
+        return DataFault(f"no kind of source opens it: {'; '.join(unread)}")
     found = f"can be read as {' or '.join(kinds)}" if kinds else "no kind of source opens it"
     example = f"gansynth check {[*kinds, 'nifti'][0]}:{where}"
     return UsageFault(f"{where}: {found}; name its kind, as in {example}")
@@ -71,6 +82,8 @@ def _annotated(source: CaseSource) -> bool:
 
 
 def _kind_of_files(where: Path) -> str | None:
+    if where.is_file() and where.suffix.lower() in MANIFESTS:
+        return "nifti"
     for _, _, names in walk_all(where):
         if any(map(stem, names)):
             return "nifti"

@@ -53,9 +53,7 @@ def misplaced(cases: Sequence[Case]) -> str:
 
 
 def look(source: CaseSource) -> str:
-    """Return what ``misplaced`` says of some of a source's cases; empty if unlabelled."""
-    if not source.schema.foreground:
-        return ""
+    """Return what ``misplaced`` says of some of a source's cases, which have label maps."""
     cases: list[Case] = []
     for case_id in _spread((*source.train_ids, *source.held_out_ids), 2 * CASES):
         case = as_stored(source, case_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from gansynth.core.requests.samples import CheckRequest
 from gansynth.core.source import CheckReport, Finding, FoldSplit, SourceRequest
 from gansynth.data import plausibility
 from gansynth.data.api import find_kind, kinds_described, source_request
+from gansynth.data.unread_files import unread_files
 from gansynth.hosts import doctor as checks
 from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.machine import DoctorLine
@@ -127,8 +128,7 @@ def run_check(request: CheckRequest) -> CheckReport:
             report = replace(report, findings=[*report.findings, unread])
         if any(finding.level == "error" for finding in report.findings):
             return report
-        if (odd := _misplaced(source)) is not None:
-            report = replace(report, findings=[*report.findings, odd])
+        report = replace(report, findings=[*report.findings, *_found_by_looking(source)])
     if generator is not None:
         from gansynth.sampling.evaluation_data import check_run
         from gansynth.sampling.open_run import below_its_size, load_run
@@ -162,19 +162,24 @@ def _description_unread(source: SourceRequest) -> Finding | None:
     return Finding("warning", None, where, text)
 
 
-def _misplaced(source: SourceRequest) -> Finding | None:
-    """Warn of label maps that do not lie on what they label; nothing of a source that is shut."""
-    text = ""
+def _found_by_looking(request: SourceRequest) -> Iterator[Finding]:
+    """Warn of labels that are misplaced, or that nobody reads; nothing of a source that is shut."""
+    where, source = Path(request.where).expanduser(), None
     with suppress(GansynthError):  # data of a host that are not prepared yet, for example
-        text = plausibility.look(open_source(source))
-    if not text:
-        return None
-    where = Path(source.where).expanduser()
-    warning = (
-        f"{where}: label maps may be paired or oriented wrongly: {text}. Look at some cases in a "
-        "viewer, and turn or pair them anew if that is so"
-    )
-    return Finding("warning", None, where, warning)
+        source = open_source(request)
+    if source is None:
+        return
+    if source.schema.foreground and (text := plausibility.look(source)):
+        yield Finding(
+            "warning",
+            None,
+            where,
+            f"{where}: label maps may be paired or oriented wrongly: {text}. Look at some cases in "
+            "a viewer, and turn or pair them anew if that is so",
+        )
+    if where.is_dir() and not source.schema.foreground and not source.schema.box_classes:
+        for text in unread_files(where):
+            yield Finding("warning", None, where, text)
 
 
 def checked_data(request: CheckRequest) -> SourceRequest:

@@ -263,3 +263,26 @@ def test_check_warns_of_lists_in_another_order(tmp_path, run_cli):
     (home / "cases.csv").write_text(f"T1,label\n{rows}")
     result = run_cli("check", home / "cases.csv")
     assert "6 cases have a label map that is called as another case's image is" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "says"),
+    [
+        ("annotations/instances.json", 0, "1 .json file(s) are not read, such as {}: of COCO"),
+        ("a.xml", 0, "1 .xml file(s) are not read, such as {}: of Pascal VOC"),
+        ("boxes.csv", 0, "1 .csv file(s) are not read, such as {}: a table"),
+        ("masks_of/a.gif", 0, "1 .gif file(s) are not read, such as {}: convert masks to PNG"),
+        ("a.nrrd", 3, "1 .nrrd file(s) are not read, such as {}: convert them to NIfTI"),
+        ("a.h5", 3, "1 .h5 file(s) are not read, such as {}: gansynth's own caches alone"),
+        ("a.npz", 3, "1 .npz file(s) are not read, such as {}: convert them to NIfTI"),
+    ],
+)
+def test_check_names_files_that_are_not_read_and_the_way(tmp_path, run_cli, file, code, says):
+    if code == 0:
+        pictures(tmp_path)
+    where = tmp_path / ("p" if code == 0 else "set")
+    (where / file).parent.mkdir(parents=True, exist_ok=True)
+    (where / file).write_text("x")
+    result = run_cli("check", where)
+    assert result.exit_code == code
+    assert says.format(where / file) in result.stdout + result.stderr

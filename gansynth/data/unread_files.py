@@ -1,0 +1,49 @@
+"""Files beside images that look like annotations, of formats that no kind of source reads."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from gansynth.runtime.files import walk_all
+
+BOXES = "convert boxes to YOLO's text files, labels/NAME.txt, and read yolo:FOLDER"
+VOLUMES = "convert them to NIfTI (.nii.gz)"
+WAYS = {
+    ".json": f"of COCO or labelme, perhaps: {BOXES}; draw outlines as masks, PNG",
+    ".xml": f"of Pascal VOC, perhaps: {BOXES}",
+    ".csv": f"a table: name it if it lists files, as nifti:FILE.csv; {BOXES}",
+    ".gif": "convert masks to PNG",
+    **dict.fromkeys((".npz", ".npy", ".mat"), VOLUMES),
+    **dict.fromkeys((".h5", ".hdf5"), f"gansynth's own caches alone are read (h5:FILE); {VOLUMES}"),
+    **dict.fromkeys((".nrrd", ".mha", ".mhd"), VOLUMES),
+    ".dcm": "convert each series with dcm2niix -z y",
+}
+"""Ending -> what may be done about such files."""
+OWN = frozenset(
+    {
+        *("dataset.json", "splits.json", "subjects.csv", "manifest.json", "provenance.json"),
+        *("dataset_description.json", "participants.json", "gansynth.json", "lineage.json"),
+    }
+)
+"""Names of files that describe a data set."""
+
+
+def unread_files(folder: Path) -> Iterator[str]:
+    """Yield a line for each format of annotations, or of images, that is there and is not read."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    with suppress(OSError):
+        for at, folders, names in walk_all(folder):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(names):
+                ending = os.path.splitext(name)[1].lower()
+                if ending in WAYS and name not in OWN and not name.startswith("."):
+                    found[ending].append(Path(at) / name)
+    for ending, files in sorted(found.items(), key=lambda item: -len(item[1])):
+        yield (
+            f"{folder}: {len(files)} {ending} file(s) are not read, such as {files[0]}: "
+            f"{WAYS[ending]}"
+        )
