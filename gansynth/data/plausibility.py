@@ -24,7 +24,7 @@ CASES, LEAST = 12, 6
 VOXELS = 1 << 20  # of a case; larger ones are thinned out
 MARGIN = 1.15
 """Least factor between the mean gradient at a better place and at others, for it to count."""
-MOST = 0.75
+MOST = 0.8
 """Share of the cases whose best place must be the same wrong one."""
 Gradients = npt.NDArray[np.float32]
 

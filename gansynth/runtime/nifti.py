@@ -249,7 +249,7 @@ def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[NiftiHe
         affine = _as_large(affine, spacing)
         slope, inter = header.get_slope_inter()
         layout = NiftiHeader(
-            tuple(int(n) for n in header.get_data_shape()),
+            _without_last_ones(header.get_data_shape()),
             np.dtype(header.get_data_dtype()),
             int(header["vox_offset"]),
             slope or 0.0,
@@ -269,6 +269,14 @@ def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[NiftiHe
     return layout, len(block)
 
 
+def _without_last_ones(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return a shape of at least three axes without further ones of length 1, which say nothing."""
+    kept = list(map(int, shape))
+    while len(kept) > 3 and kept[-1] == 1:
+        kept.pop()
+    return tuple(kept)
+
+
 def _notes(
     header: Any, affine: npt.NDArray[np.float64], spacing: tuple[float, float, float]
 ) -> Iterator[str]:
@@ -284,12 +292,6 @@ def _notes(
             "may not do. Write the affine"
         )
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    if _contradicts(sizes, spacing):
-        yield (
-            f"its voxels are {' x '.join(f'{v:.3g}' for v in sizes)} mm by its sform and "
-            f"{' x '.join(f'{v:.3g}' for v in spacing)} mm by its pixdim, expected the same; read "
-            "by pixdim, as ITK and so nnU-Net do. If the sform is right, correct pixdim"
-        )
     with np.errstate(all="ignore"):  # an affine that is not finite is refused
         axes = affine[:3, :3] / sizes
         cosine = float(np.abs(axes.T @ axes - np.eye(3)).max())
@@ -297,6 +299,12 @@ def _notes(
         yield (
             f"its affine is sheared: two axes meet at {np.degrees(np.arccos(cosine)):.3g} degrees, "
             "expected 90; read as if they met at 90, and refused by ITK. Resample it"
+        )
+    elif _contradicts(sizes, spacing):
+        yield (
+            f"its voxels are {' x '.join(f'{v:.3g}' for v in sizes)} mm by its sform and "
+            f"{' x '.join(f'{v:.3g}' for v in spacing)} mm by its pixdim, expected the same; read "
+            "by pixdim, as ITK and so nnU-Net do. If the sform is right, correct pixdim"
         )
 
 

@@ -124,6 +124,11 @@ def test_all_faults_are_found_in_one_pass(pairs):
     assert found == {(name[:4], f"{name}.nii.gz") for name in names}
 
 
+def test_a_label_map_with_a_last_axis_of_one_is_a_volume(pairs):
+    save(pairs / LABEL, labels()[..., None])
+    assert list(check(pairs).findings) == []
+
+
 def test_labels_that_are_named_are_kept_to(pairs):
     finding = only(pairs, labels="organ:1,other:2,third:3")
     assert (finding.level, "[3] occur in no case" in finding.message) == ("warning", True)
