@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -148,12 +149,22 @@ Fault = tuple[str | None, Path, GansynthError]
 
 @dataclass(frozen=True)
 class PictureFiles:
-    """The files of one case; ``case`` is the image's path below its folder without its ending."""
+    """The files of one case; ``case`` is the image's path below its folder without its ending.
+
+    ``further``: other masks of the same picture, ``NAME_mask_1``, which are joined with the first.
+    """
 
     case: str
     image: Path
     mask: Path | None
     label_class: int | None
+    _: KW_ONLY
+    further: tuple[Path, ...] = ()
+
+    @property
+    def masks(self) -> tuple[Path, ...]:
+        """All its masks."""
+        return (*(() if self.mask is None else (self.mask,)), *self.further)
 
 
 @dataclass
@@ -226,14 +237,17 @@ def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
     if masks is not None and masks != images:
         drawn = _files(masks, listing, skip=images)
     elif suffix:
-        drawn = {case: path for case, path in files.items() if case.endswith(suffix)}
+        mask_of_case = re.compile(rf".*{re.escape(suffix)}(_\d+)?", re.DOTALL)
+        drawn = {case: path for case, path in files.items() if mask_of_case.fullmatch(case)}
         files = {case: path for case, path in files.items() if case not in drawn}
     class_of = _class_names(folder, files, listing, options)
     listing.classes = tuple(sorted(set(class_of.values())))
     pictures = {}
     for case, path in files.items():
         number = listing.classes.index(class_of[case]) if case in class_of else None
-        pictures[case] = PictureFiles(case, path, drawn.pop(f"{case}{suffix}", None), number)
+        first = drawn.pop(f"{case}{suffix}", None)
+        further = () if first is None else _further(f"{case}{suffix}", drawn)
+        pictures[case] = PictureFiles(case, path, first, number, further=further)
     listing.pictures = pictures
     listing.spare = sorted(drawn.values())
     if not files:
@@ -245,10 +259,16 @@ def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
         if listing.masked and picture.mask is None:
             where = f"in {masks or images} by the name {Path(picture.case).name}{suffix}"
             text = f"{picture.image}: has no mask, expected one {where}; add it, or remove this"
-            if suffix and suffix in picture.case:
-                text += f" (or if it is a second mask of a picture, merge it into {suffix!r})"
             listing.faults.append((picture.case, picture.image, DataFault(text)))
     return listing
+
+
+def _further(name: str, drawn: dict[str, Path]) -> tuple[Path, ...]:
+    """Take further masks of a picture, ``NAME_1``, ``NAME_2``, ... out of those that are left."""
+    files: list[Path] = []
+    while (path := drawn.pop(f"{name}_{len(files) + 1}", None)) is not None:
+        files.append(path)
+    return tuple(files)
 
 
 def _folder(folder: Path, key: str, name: str | None, usual: str = "") -> Path | None:
@@ -545,8 +565,8 @@ class PictureSource(CaseSource):
         if self.alike and kind_of(array) != self._first:
             raise unlike(picture.image, kind_of(array), self._first)
         labels = None
-        if picture.mask is not None:
-            labels = self.read_mask(picture.mask, array.shape[:2])
+        if picture.masks:
+            labels = self.read_masks(picture, array.shape[:2])
         image, subject = self.scaled(array), self._subjects[case_id]
         case = Case(case_id, subject, image, labels, None, picture.label_class)
         return self.fitted(replace(case, boxes=self.boxes_of(case)))
@@ -564,7 +584,7 @@ class PictureSource(CaseSource):
         picture, shape = self._picture(case_id), self._file_shape(case_id)
 
         def arrays() -> tuple[FloatArray, LabelArray | None]:
-            mask = None if picture.mask is None else self.read_mask(picture.mask, shape)
+            mask = self.read_masks(picture, shape) if picture.masks else None
             return _channels_first(read_picture(picture.image)), mask
 
         return flat_files(
@@ -604,6 +624,11 @@ class PictureSource(CaseSource):
         if "labels" in type(self.options).model_fields:
             hint += ", or name its numbers: --read labels='{numbers}'"
         return _labels_of(path, shape, self.numbers, "its image", hint)
+
+    def read_masks(self, picture: PictureFiles, shape: tuple[int, ...]) -> LabelArray:
+        """Read all masks of a picture as one label map; where they overlap, the larger label."""
+        drawn = [self.read_mask(path, shape) for path in picture.masks]
+        return np.asarray(np.maximum.reduce(drawn), np.int16)
 
     # -- learnt from the training pictures -------------------------------------------------------
 
@@ -683,12 +708,12 @@ def check_source(
                 findings += more(picture, array) if more is not None else ()
         except GansynthError as fault:
             findings.append(Finding.of(case, file, fault))
-        if picture.mask is not None:
+        for path in picture.masks:
             try:
-                mask = read_picture(picture.mask, "mask")
-                source.read_mask(picture.mask, shape or mask.shape)
+                mask = read_picture(path, "mask")
+                source.read_mask(path, shape or mask.shape)
             except GansynthError as fault:
-                findings.append(Finding.of(case, picture.mask, fault))
+                findings.append(Finding.of(case, path, fault))
     progress(len(pictures), len(pictures))
     findings += _check_set(source, content, kinds)
     if not any(f.level == "error" for f in findings):

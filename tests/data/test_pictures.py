@@ -333,3 +333,19 @@ def test_check_refuses_the_same_picture_in_both_folds(folder):
         found = sets.only(folder, kind="pictures")
         assert (found.level, "same pixels" in found.message) == (level, True)
         path.write_bytes(before)
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_further_masks_of_a_picture_are_joined_with_the_first(tmp_path, beside):
+    """As BUSI has them."""
+    left, right = disc(4) & (np.indices(SHAPE)[1] < 11), disc(4) & (np.indices(SHAPE)[1] > 11)
+    for number, name in enumerate("abcde"):
+        save(tmp_path / f"{'' if beside else 'images/'}{name}.png", picture(number))
+        masks = [left, right] if name == "b" else [left]
+        for place, mask in enumerate(masks):
+            file = f"{'' if beside else 'masks/'}{name}_mask{'_1' * place}.png"
+            save(tmp_path / file, (255 * mask).astype(np.uint8))
+    source = opened(tmp_path, mask_suffix="_mask")
+    assert sorted(source.train_ids + source.held_out_ids) == list("abcde")
+    np.testing.assert_array_equal(source.load("b").labels, left | right)
+    np.testing.assert_array_equal(source.load("a").labels, left)
