@@ -46,7 +46,7 @@ from gansynth.data.folds import (
 )
 from gansynth.data.grid import in_eights
 from gansynth.data.listing import located, picture_keys
-from gansynth.data.name_patterns import LIKE_LABELS
+from gansynth.data.name_patterns import LIKE_LABELS, NamePattern, Pattern, files_below
 from gansynth.data.picture_files import (
     SUFFIXES,
     PixelSpacing,
@@ -88,8 +88,21 @@ def _classes(value: Any) -> Any:
 class PictureOptions(ReadOptions):
     """How a folder of pictures is read."""
 
-    needs: ClassVar[Needs] = {**OF_BOXES, **OF_SPLITS}
+    needs: ClassVar[Needs] = {
+        **OF_BOXES,
+        **OF_SPLITS,
+        "label": "image",
+        **dict.fromkeys(("images", "masks", "mask_suffix"), "!image"),
+    }
 
+    image: Pattern | None = Field(
+        None,
+        description="pattern of the images' paths below the folder, with {case} in it, for any "
+        "other layout: `{case}/photo.jpg`; * and ? fit as in a shell",
+    )
+    label: Pattern | None = Field(
+        None, description="the same of the masks, beside `image`: `{case}/outline.png`"
+    )
     images: str | None = Field(
         None,
         description="folder of the images; `images` if there is one, or the only one beside a "
@@ -231,10 +244,12 @@ def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
         if names and not any(Path(name).suffix.lower() in SUFFIXES for name in names):
             masks = None  # of other files, for example coordinates of boxes
     suffix = options.mask_suffix or ""
-    listing = PictureSet(folder, masked=bool(masks or suffix))
+    listing = PictureSet(folder, masked=bool(masks or suffix or options.label))
     files = _files(images, listing, skip=masks)
     drawn: dict[str, Path] = {}
-    if masks is not None and masks != images:
+    if options.image is not None:
+        files, drawn = _by_patterns(listing, options.image, options.label)
+    elif masks is not None and masks != images:
         drawn = _files(masks, listing, skip=images)
     elif suffix:
         mask_of_case = re.compile(rf".*{re.escape(suffix)}(_\d+)?", re.DOTALL)
@@ -258,9 +273,33 @@ def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
     for picture in listing.pictures.values():
         if listing.masked and picture.mask is None:
             where = f"in {masks or images} by the name {Path(picture.case).name}{suffix}"
+            if options.label is not None:
+                where = f"at {folder / options.label.named(picture.case, '')}"
             text = f"{picture.image}: has no mask, expected one {where}; add it, or remove this"
             listing.faults.append((picture.case, picture.image, DataFault(text)))
     return listing
+
+
+def _by_patterns(
+    listing: PictureSet, image: NamePattern, label: NamePattern | None
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return images and masks by case; a second file that fits alike is a fault."""
+    files: dict[str, Path] = {}
+    drawn: dict[str, Path] = {}
+    for text, path in files_below(listing.folder):
+        if path.suffix.lower() not in SUFFIXES:
+            continue
+        mask = None if label is None else label.fits(text)
+        found, into = (image.fits(text), files) if mask is None else (mask, drawn)
+        if found is None:
+            continue
+        if found.case in into:
+            text = (
+                f"{path}: fits case {found.case!r}, as {into[found.case]} does; expected one file"
+            )
+            listing.faults.append((found.case, path, DataFault(f"{text}; narrow the pattern")))
+        into.setdefault(found.case, path)
+    return dict(sorted(files.items())), drawn
 
 
 def _further(name: str, drawn: dict[str, Path]) -> tuple[Path, ...]:
@@ -425,7 +464,7 @@ class PictureSource(CaseSource):
     def scan(self, request: SourceRequest) -> None:
         """Set the attributes of the class, and ``request`` with absolute paths."""
         folder = located(request, folder=True)
-        asked = {"images", "masks", "mask_suffix"}.intersection(request.read)
+        asked = {"image", "images", "masks", "mask_suffix"}.intersection(request.read)
         found = {**picture_keys(folder), **({} if asked else pair_keys(folder))}
         request = replace(request, read={**found, **request.read})
         self.options = parse_read(PictureOptions, request)

@@ -349,3 +349,14 @@ def test_further_masks_of_a_picture_are_joined_with_the_first(tmp_path, beside):
     assert sorted(source.train_ids + source.held_out_ids) == list("abcde")
     np.testing.assert_array_equal(source.load("b").labels, left | right)
     np.testing.assert_array_equal(source.load("a").labels, left)
+
+
+def test_pictures_of_another_layout_are_read_by_patterns(tmp_path):
+    for number, name in enumerate("abcde"):
+        save(tmp_path / f"{name}/photo.png", picture(number))
+        save(tmp_path / f"{name}/outline.png", disc(3 + number).astype(np.uint8))
+    patterns = {"image": "{case}/photo.png", "label": "{case}/outline.png"}
+    np.testing.assert_array_equal(opened(tmp_path, **patterns).load("c").labels, disc(5))
+    (tmp_path / "d/outline.png").unlink()
+    with pytest.raises(DataFault, match=r"has no mask, expected one at .*d/outline\.png"):
+        opened(tmp_path, **patterns)
