@@ -74,7 +74,7 @@ def names_of(images: Sequence[YoloImage]) -> list[str]:
 
 
 def place(images: Sequence[YoloImage], folder: Path, part: str) -> None:
-    """Link images and label files; write a label file that is missing or detectors reject."""
+    """Link images and label files; write one that is missing, or that a detector rejects."""
     for kind in ("images", "labels"):
         (folder / kind / part).mkdir(parents=True, exist_ok=True)
     for name, image in zip(names_of(images), images, strict=True):
@@ -82,10 +82,19 @@ def place(images: Sequence[YoloImage], folder: Path, part: str) -> None:
         label = (folder / "labels" / part / name).with_suffix(".txt")
         centre, half = image.rows[:, 1:3], image.rows[:, 3:] / 2
         inside = np.clip(centre + half, 0, 1) - np.clip(centre - half, 0, 1)
-        if not image.labelled or (2 * half - inside).max(initial=0) > TOLERATED:
+        beyond = (2 * half - inside).max(initial=0) > TOLERATED
+        if not image.labelled or beyond or not _is_plain(image):
             label.write_text(yolo_lines(image.boxes, image.shape), "utf-8")
         else:
             _link(image.label, label)
+
+
+def _is_plain(image: YoloImage) -> bool:
+    """Whether both detectors read the same boxes, each once: not so of polygons or a mark."""
+    lines = image.label.read_text("utf-8").splitlines()
+    rows = [line.split() for line in lines if line.strip()]
+    plain = all(len(row) == 5 and row[0].isdigit() for row in rows)
+    return plain and len(rows) == len(image.rows)
 
 
 def _link(file: Path, name: Path) -> None:

@@ -30,7 +30,6 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeInt,
-    StrictInt,
     TypeAdapter,
     ValidationError,
     model_validator,
@@ -188,6 +187,7 @@ class DatasetFile:
     # `train`, `val` and `test`, if there is one: folders and lists as written
     splits: Mapping[str, tuple[str, ...]]
     allow_outside: bool  # whether paths and links may lead out of `home`
+    keypoints: int = 0  # columns of keypoints behind a box, if the data set has some
 
     def check_inside(self, target: Path, label: str) -> None:
         """Reject (IntegrityFault) a path or link that leads out of the data set's folder."""
@@ -276,9 +276,12 @@ def _line(text: str) -> str:
 
 
 def _names(value: Any) -> Any:
-    if isinstance(value, dict) and list(value) != list(range(len(value))):
-        raise ValueError(f"has the keys {list(value)[:8]!r}, not 0, 1, 2, ... in this order")
-    return list(value.values()) if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        return value
+    named = {int(key) if str(key).isdecimal() else key: name for key, name in value.items()}
+    if set(named) != set(range(len(value))):
+        raise ValueError(f"has the keys {list(value)[:8]!r}, not 0, 1, 2, ...")
+    return [named[number] for number in range(len(named))]
 
 
 Line = Annotated[str, AfterValidator(_line)]
@@ -304,8 +307,11 @@ class _Document(BaseModel):
         description="the names of the classes: a list, or 0: NAME, 1: NAME; yes, no, on and off "
         "in quotes",
     )
-    nc: StrictInt = Field(0, ge=1, le=MOST_CLASSES, description="the number of classes")
+    nc: int = Field(0, ge=1, le=MOST_CLASSES, description="the number of classes")
     channels: Literal[1, 3] = Field(3, description="1 or 3")
+    kpt_shape: tuple[NonNegativeInt, NonNegativeInt] = Field(
+        (0, 0), description="the number of keypoints and the columns of each"
+    )
 
     @model_validator(mode="after")
     def _counted(self) -> _Document:
@@ -325,6 +331,8 @@ def _by_file(path: Path, allow_outside: bool) -> DatasetFile:
     if not isinstance(document, dict):
         raise DataFault(f"{path}: holds a {type(document).__name__}, expected {expected}")
     given = {key: value for key, value in document.items() if value is not None}
+    if "val" not in given and "validation" in given:
+        given["val"] = given["validation"]
     try:
         read = _Document.model_validate(given)
     except ValidationError as error:
@@ -339,7 +347,10 @@ def _by_file(path: Path, allow_outside: bool) -> DatasetFile:
     root = Path(os.path.abspath(home / os.path.expanduser(read.path or ".")))
     splits = {split: tuple(getattr(read, split)) for split in SPLITS if getattr(read, split)}
     names = tuple(read.names or (f"class_{number}" for number in range(read.nc)))
-    file = DatasetFile(path, home, root, names, read.channels, splits, allow_outside)
+    points, columns = read.kpt_shape
+    file = DatasetFile(
+        path, home, root, names, read.channels, splits, allow_outside, points * columns
+    )
     file.check_inside(root, f"{path}: path: {read.path!r}")
     if not os.path.isdir(root):
         refuse_closed(root)
@@ -370,28 +381,50 @@ def read_lines(path: Path, expected: str = "rows CLASS XC YC W H") -> list[str]:
         ) from error
 
 
-def read_labels(path: Path, names: Sequence[str], overshoot: float) -> tuple[Rows, list[DataFault]]:
-    """Read a label file: its rows as written, each once, and the faults of its lines.
+def read_labels(
+    path: Path, names: Sequence[str], overshoot: float, keypoints: int = 0
+) -> tuple[Rows, int, list[DataFault]]:
+    """Read a label file: its boxes as written, each once, and the faults of its lines.
 
-    Boxes may reach beyond the image by ``overshoot``, a share of its width and height.
+    A polygon is read as the box around it. The second value is the number of polygons. Boxes may
+    reach beyond the image by ``overshoot``, a share of its width and height. ``keypoints`` columns
+    behind a box are left out.
     """
     rows: dict[tuple[float, ...], None] = {}
-    faults: list[DataFault] = []
+    polygons, faults = 0, list[DataFault]()
     for number, line in enumerate(read_lines(path), start=1):
         try:
             if words := line.split():
+                if keypoints and len(words) == 5 + keypoints:
+                    words = words[:5]
+                if len(words) > 5:
+                    words = _around(words)
+                    polygons += 1
                 rows[_row(words, names, overshoot)] = None
         except ValueError as error:
             faults.append(DataFault(f"{path}: line {number}: {error}; correct the line"))
         if len(faults) == MOST_FAULTS:
             break
-    return np.array(list(rows)).reshape(-1, 5), faults
+    return np.array(list(rows)).reshape(-1, 5), polygons, faults
+
+
+def _around(words: Sequence[str]) -> list[str]:
+    """Return the row of the box around a polygon, CLASS X1 Y1 X2 Y2 X3 Y3 and so on."""
+    if len(words) < 7 or len(words) % 2 == 0:
+        raise ValueError(
+            f"{len(words)} column(s), expected 5: CLASS XC YC W H, without a confidence, or CLASS "
+            "and the X and Y of each corner of a polygon"
+        )
+    corners = np.array(words[1:], np.float64).reshape(-1, 2)
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    if not (low < high).all():
+        raise ValueError("the polygon has no area, or a corner that is not a number")
+    return [words[0], *map(str, ((low + high) / 2).tolist()), *map(str, (high - low).tolist())]
 
 
 def _row(words: Sequence[str], names: Sequence[str], overshoot: float) -> tuple[float, ...]:
     if len(words) != 5:
-        kind = ", not a polygon or a confidence" if len(words) > 5 else ""
-        raise ValueError(f"{len(words)} column(s), expected 5: CLASS XC YC W H{kind}")
+        raise ValueError(f"{len(words)} column(s), expected 5: CLASS XC YC W H")
     try:
         number, xc, yc, width, height = row = _ROW.validate_python(words)
     except ValidationError as error:
@@ -423,6 +456,7 @@ class YoloImage(PictureFiles):
     label: Path  # path of its label file, which may be missing
     labelled: bool
     rows: Rows  # as written, without repeats: float64 (N, 5) class, xc, yc, w, h
+    polygons: int  # how many rows of the label file are polygons
     shape: tuple[int, int]  # rows and columns of the file
     grey: bool  # one channel; else RGB
 
@@ -509,6 +543,9 @@ class ImageListing(PictureSet):
         """Yield the images of a folder or list as written in ``data.yaml``, and who names them."""
         root, place = self.file.root, f"{self.file.path}: {split}"
         path = Path(os.path.abspath(root / os.path.expanduser(entry)))
+        if entry.startswith("../") and not os.path.exists(path):
+            # Roboflow writes them so, relative to a folder in the set; ultralytics reads them so.
+            path = Path(os.path.abspath(root / entry.removeprefix("../")))
         self.file.check_inside(path, f"{place}: path {entry!r}")
         if os.path.isdir(path):
             yield from ((image, f"{place}: {image}") for image in walk(path))
@@ -525,7 +562,7 @@ class ImageListing(PictureSet):
             refuse_closed(path)
             raise DataFault(
                 f"{place}: {entry!r} is neither a folder nor a .txt list ({path}), expected one "
-                "of them; correct the entry"
+                f"of them; correct the entry{', or leave it out' if split == 'test' else ''}"
             )
 
     def case(self, path: Path) -> str:
@@ -556,10 +593,12 @@ class ImageListing(PictureSet):
                 "orientation 1 (else boxes are ambiguous); convert it, or leave it out"
             )
         label, options = beside(path, "labels", ".txt"), self.options
-        rows, labelled = np.zeros((0, 5)), label.is_file()
+        rows, polygons, labelled = np.zeros((0, 5)), 0, label.is_file()
         if labelled:
             self.file.check_inside(label, f"{path}: label file {label}")
-            rows, faults = read_labels(label, self.file.names, options.overshoot)
+            rows, polygons, faults = read_labels(
+                label, self.file.names, options.overshoot, self.file.keypoints
+            )
             self.faults += [(case, label, fault) for fault in faults]
         elif options.missing == "refuse":
             raise DataFault(
@@ -575,7 +614,9 @@ class ImageListing(PictureSet):
         number = None
         if options.classes == "boxes":
             number = 1 + int(rows[(rows[:, 3] * rows[:, 4]).argmax(), 0]) if len(rows) else 0
-        return YoloImage(case, path, mask, number, split, label, labelled, rows, shape, grey)
+        return YoloImage(
+            case, path, mask, number, split, label, labelled, rows, polygons, shape, grey
+        )
 
 
 def beside(image: Path, folder: str, suffix: str) -> Path:
@@ -934,6 +975,9 @@ def _check_set(source: YoloSource) -> Iterator[Finding]:
         yield _warning(path, f"no data.yaml; classes are {named}")
     for case, image in source.found.repeated:
         yield _warning(image, "its split names it more than once; it counts once", case)
+    if polygons := sum(image.polygons for image in source.found.pictures.values()):
+        text = f"{polygons} row(s) are polygons, read as the boxes around them, as ultralytics does"
+        yield _warning(path, text)
     for split in ("val", "test"):
         if images[split] and not any(len(image.rows) for image in images[split]):
             yield _warning(path, f"{split}: no image has a box; nothing can be measured on it")

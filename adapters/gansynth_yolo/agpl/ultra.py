@@ -241,7 +241,7 @@ def read_data(file: str, *_: Any, **__: Any) -> dict[str, Any]:
 def read_image_label(task: tuple[Any, ...]) -> list[Any]:
     """Return shape and labels of an image in place of ``verify_image_label``."""
     image, label, classes = Path(task[0]), Path(task[1]), int(task[4])
-    rows, faults = read_labels(label, [str(number) for number in range(classes)], 0.5)
+    rows, _, faults = read_labels(label, [str(number) for number in range(classes)], 0.5)
     for fault in faults:
         raise fault
     shape, empty = picture_header(image).shape, int(not len(rows))

@@ -95,7 +95,12 @@ TURNED = Image.Exif()
 TURNED[274] = 6
 LINES = {
     "0 0.5 0.5": "3 column(s), expected 5: CLASS XC YC W H",
-    "0 .1 .1 .2 .1 .2 .2 .1 .2": "9 column(s), expected 5: CLASS XC YC W H, not a polygon",
+    "0 .1 .1 .2 .1 .9": "6 column(s), expected 5: CLASS XC YC W H, without a confidence, or CLASS",
+    "0 .1 .1 .2 .1 .2 .2 .1": "8 column(s), expected 5: ~X and Y of each corner of a polygon",
+    "0 .1 .1 .2 .1 .3 .1": "the polygon has no area",
+    "0 .1 .1 .2 nan .2 .2": "the polygon has no area, or a corner that is not a number",
+    "0 .1 .1 .2 .1 .2 half": "could not convert string to float: 'half'",
+    "0 .5 .9 .6 .9 .6 1.1": "to x 0.6, y 1.1, expected shares of the image, 0 to 1",
     "0 0.5 half 0.1 0.1": "yc is 'half': Input should be a valid number",
     "0 0.5 0.5 nan 0.1": "w is 'nan': Input should be a finite number",
     "1 0.5 0.5 0.1 0.1": "class is 1, but data.yaml names 1, counted from 0",
@@ -122,6 +127,7 @@ BAD: list[tuple[Change, str]] = [
     (keys(val=None), "data.yaml: ~val: ~expected a folder of images"),
     (keys(train=""), "data.yaml: ~train: '', ~expected a folder of images"),
     (keys(train="pictures"), "data.yaml: ~train: 'pictures' is neither a folder nor"),
+    (keys(test="../nowhere"), "data.yaml: test: '../nowhere' is neither~, or leave it out"),
     (keys(nc=2), "data.yaml: ~nc: 2, but names has 1, expected equal"),
     (keys(names=None, nc=None), "data.yaml: ~names: none, expected the names of the classes"),
     (keys(names={1: "lesion"}), "data.yaml: ~names: has the keys [1], not 0, 1, 2"),
@@ -140,6 +146,7 @@ BAD: list[tuple[Change, str]] = [
 LEAKS: list[tuple[Change, str]] = [
     *((keys(**{key: f"../other/images/{key}"}), f"data.yaml: {key}: ~'../other~allow_outside=yes")
       for key in ("train", "val", "test")),
+    (keys(val="../../val"), "data.yaml: val: ~'../../val' leads out of~allow_outside=yes"),
     (keys(path="../other"), "data.yaml: path: ~'../other~allow_outside=yes"),
     (moved_out(IMAGE), f"{IMAGE}~leads out of~allow_outside=yes"),
     (moved_out(LABEL), f"{LABEL}~leads out of"),
@@ -203,6 +210,8 @@ def test_a_bad_option_is_one_line(data, asked, kind, says):
         (text("0 0.99 0.5 0.1 0.1\n"), {"overshoot": "0.05"}, [[28.8, 60.16, 35.2, 64]]),
         (text(f"\ufeff{GOOD}\r\n"), {}, [[28.8, 28.8, 35.2, 35.2]]),
         (text(f"{GOOD}\n{GOOD}\n"), {}, [[28.8, 28.8, 35.2, 35.2]]),
+        (text("0 .5 .905 .6 .905 .6 1.005\n"), {}, [[57.92, 32, 64, 38.4]]),
+        (text(f"{GOOD} .5 .6 .7 .8\n", kpt_shape=[2, 2]), {}, [[28.8, 28.8, 35.2, 35.2]]),
         (text(""), {}, np.zeros((0, 4))),
         (lambda home: (home / LABEL).unlink(), {"missing": "background"}, np.zeros((0, 4))),
         (lambda home: [picture(64, 64, 3)(home), text(GOOD)(home)], {"colour": "grey"},
@@ -210,7 +219,8 @@ def test_a_bad_option_is_one_line(data, asked, kind, says):
         (lambda home: [moved_out(IMAGE)(home), text(GOOD)(home)], {"allow_outside": "yes"},
          [[28.8, 28.8, 35.2, 35.2]]),
     ],
-    ids=["overshoot", "more", "mark", "twice", "empty", "missing", "colour", "outside"],
+    ids=["overshoot", "more", "mark", "twice", "polygon", "keypoints", "empty", "missing", "colour",
+         "outside"],
 )  # fmt: skip
 def test_what_is_odd_is_let_in_where_it_is_harmless_or_asked_for(data, change, read, boxes):
     change(data.parent)
@@ -282,6 +292,10 @@ def spare(home: Path) -> None:
             ["boxes of less than 8 pixels at an image size of 640, the least 6.4"],
         ),
         (emptied("val"), ["val: no image has a box"]),
+        (
+            text(f"{GOOD}\n0 .1 .1 .4 .1 .3 .4\n0 .5 .5 .8 .5 .8 .8 .5 .8\n"),
+            ["2 row(s) are polygons, read as the boxes around them, as ultralytics does"],
+        ),
         (keys(names=["lesion", "cyst"], nc=2), ["class 1 'cyst' has no box in train"]),
     ],
 )

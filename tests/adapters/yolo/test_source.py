@@ -1,4 +1,7 @@
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from tests.yolo_sets import opened, toy_yolo, write_image, write_yaml
 MASKED = {"masks": "yes"}
 SIDES = {"train": "images/train", "val": "images/val"}
 FIRST = "train/p01_z000"
+BOX = "0 0.500000 0.500000 0.250000 0.250000\n"
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +137,58 @@ def test_lists_and_names_in_all_their_forms(tmp_path):
     assert source.file.channels == 3
 
 
+ROWS = [
+    BOX + "2 .905 0.5 0.2 0.1\n",
+    "1 .1 .2 .5 .2 .4 .6 .2 .7\n2 .3 .3 .4 .3 .5 .5\n",
+    "0 .9 .5 1.005 .6 .9 .7 .8 .6\n",
+    f"\ufeff{BOX}",
+    "1 0.5 0.5 0.25 0.25 .4 .4 2 .6 .6 1\n",
+    "",
+]
+"""Boxes, polygons, an oriented box, a mark before the text, keypoints, and nothing."""
+THEIRS = """
+import json, sys
+from pathlib import Path
+from gansynth_yolo.agpl import ultra
+from ultralytics.data.utils import check_det_dataset, img2label_paths, verify_image_label
+
+data, rows = check_det_dataset(sys.argv[1], autodownload=False), {}
+for split in ("train", "val", "test"):
+    images = sorted(map(str, Path(data[split]).iterdir()))
+    for image, label in zip(images, img2label_paths(images)):
+        found = verify_image_label((image, label, "", False, data["nc"], *data["kpt_shape"], False))
+        assert found[0] == image, found[-1]
+        rows[image] = found[1].tolist()
+print(json.dumps({"names": data["names"], "rows": rows}))
+"""
+"""Reads ``data.yaml`` and label files by ultralytics' own functions."""
+
+
+@pytest.mark.slow
+@pytest.mark.extra("ultralytics")
+def test_an_export_of_roboflow_is_read_as_ultralytics_reads_it(tmp_path):
+    for number, rows in enumerate(ROWS * 3):
+        folder = tmp_path / ("train", "valid", "test")[number // len(ROWS)]
+        grey = np.random.default_rng(number).integers(0, 255, (48, 64), np.uint8)
+        save_picture(folder / "images" / f"{number:02d}.png", grey)
+        (folder / "labels").mkdir(exist_ok=True)
+        (folder / "labels" / f"{number:02d}.txt").write_text(rows, "utf-8")
+    sides = {"train": "../train/images", "validation": "../valid/images", "test": "../test/images"}
+    names = {"2": "a", "0": "b", "1": "c"}
+    data = write_yaml(tmp_path, {**sides, "nc": "3", "names": names, "kpt_shape": [2, 3]})
+    source: Any = opened(data)
+    line = [sys.executable, "-c", THEIRS, str(data)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    named = {str(number): name for number, name in enumerate(source.file.names)}
+    assert named == theirs["names"] == names
+    ours = {str(image.image): image.rows for image in source.found.pictures.values()}
+    assert set(ours) == set(theirs["rows"])
+    for path, rows in ours.items():
+        np.testing.assert_allclose(rows, np.reshape(theirs["rows"][path], (-1, 5)), atol=1e-6)
+
+
 def test_volumes_or_subjects_may_be_told(source, shared_yolo):
     volumes = opened(shared_yolo, read={"volumes": "(p[0-9]+)_z([0-9]+)"})
     assert volumes.place("train/p02_z005") == ("p02", 5)
@@ -230,8 +286,12 @@ def test_a_mirror_is_the_same_data_set(source, shared_yolo, tmp_path, monkeypatc
     [
         (None, {"missing": "background"}, ""),
         ("0 0.95 0.5 0.2 0.2\n", {"overshoot": "0.1"}, "0 0.925000 0.500000 0.150000 0.200000\n"),
+        (f"{BOX}0 .2 .3 .4 .3 .3 .7\n", {}, f"{BOX}0 0.300000 0.500000 0.200000 0.400000\n"),
+        (f"\ufeff{BOX}", {}, BOX),
+        (f"0.0{BOX[1:]}", {}, BOX),
+        (f"{BOX}{BOX}", {}, BOX),
     ],
-    ids=["missing", "far out"],
+    ids=["missing", "far out", "polygon", "mark", "a class with a point", "twice"],
 )
 def test_labels_that_a_detector_would_refuse_are_written_there(tmp_path, line, read, written):
     data = toy_yolo(tmp_path / "set", train=2, val=1, test=0)
