@@ -56,7 +56,7 @@ from gansynth_nnunet.converter import (
     drawn_size,
     sample_bytes,
 )
-from gansynth_nnunet.dataset import FINGERPRINT, NIFTI, TRUTH
+from gansynth_nnunet.dataset import FINGERPRINT, NIFTI, TRUTH, one_subject
 from gansynth_nnunet.launch import (
     EXT_TRAINER,
     EXT_VARIABLE,
@@ -121,6 +121,10 @@ class NnunetAdapter(Framework):
         super().__init__(source)
 
     # -- samples ---------------------------------------------------------------------------------
+
+    @property
+    def one_subject(self) -> str:
+        return one_subject(self.source.dataset)
 
     @property
     def sample_size(self) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -26,6 +26,7 @@ from gansynth.runtime.files import (
 
 NIFTI = (".nii.gz", ".nii")
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+QUOTES = "'\""
 NAME = re.compile(r"Dataset(\d{3})_[A-Za-z0-9_.-]+")
 PARTS = ("imagesTr", "labelsTr")
 SPLITS = "splits_final.json"
@@ -94,6 +95,11 @@ class NnunetRoot:
         entries = (entry for home in self.homes for entry in home.glob("Dataset*"))
         return tuple(sorted({e.name for e in entries if e.is_dir() and NAME.fullmatch(e.name)}))
 
+    def free_id(self, number: int) -> int:
+        """Return the next id that no data set has."""
+        used = {int(name[7:10]) for name in self.datasets()}
+        return min(set(range(1, 1000)) - used, key=lambda other: (other < number, other))
+
     def dataset(self, where: str) -> str:
         """Return the full name of a data set: ``004``, ``4`` or ``Dataset004_Hippocampus``."""
         datasets = self.datasets()
@@ -109,6 +115,13 @@ class NnunetRoot:
         if not matching:
             refuse_closed(self.raw)
             refuse_closed(self.preprocessed)
+            for name in VARIABLES:
+                text = os.environ.get(name, "")
+                if text[:1] in ("'", '"', "~"):  # nnU-Net takes them for a part of the path
+                    raise DataFault(
+                        f"{name} is {text}, expected a path without quotes or ~; set it again: "
+                        f"export {name}={os.path.expanduser(text.strip(QUOTES))}"
+                    )
             raise DataFault(
                 f"nnunet:{where}: no such data set in {self.raw} or {self.preprocessed}, expected "
                 f"an id (004) or one of: {', '.join(datasets) or 'none'}. Name nnU-Net's folders "
@@ -202,6 +215,13 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
     path = folder / "dataset.json"
     doc = read_json(path, hint="see nnU-Net's dataset format")
     ending = doc.get("file_ending")
+    if ending is None and "modality" in doc:
+        new = f"Dataset{root.free_id(int(dataset[7:10])):03d}_{dataset[11:]}"
+        raise DataFault(
+            f"{path}: is of nnU-Net's version 1 (modality, no file_ending), expected version 2; "
+            f"convert it: nnUNetv2_convert_old_nnUNet_dataset {folder} {new}. Where one file has "
+            f"all channels, it is of the Decathlon: msd:{folder}"
+        )
     if not isinstance(ending, str) or not ending.startswith("."):
         raise DataFault(f"{path}: file_ending is {ending!r}, expected for example '.nii.gz'")
     channels, labels = read_channels(doc, path), read_labels(doc, path)
@@ -239,11 +259,23 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
     )
     if not listing.entries:
         refuse_closed(folder / "imagesTr")
+        others = Counter(
+            file.name.partition("_0000")[2] for file in (folder / "imagesTr").glob("?*_0000.*")
+        )
+        found = ""
+        if others:
+            other, count = others.most_common(1)[0]
+            found = f"; {count} images there end in {other}: name that, file_ending in {path.name}"
         raise DataFault(
             f"{folder}: no training cases, expected imagesTr/CASE_0000{ending} and "
-            f"labelsTr/CASE{ending}"
+            f"labelsTr/CASE{ending}{found}"
         )
-    listing = replace(listing, splits=home / SPLITS, subjects=home / SUBJECTS)
+    listing = replace(
+        listing,
+        splits=home / SPLITS,
+        subjects=home / SUBJECTS,
+        one_subject=one_subject(dataset),
+    )
     return RawSet(doc, ending, listing, hidden)
 
 
@@ -256,6 +288,11 @@ def known_subjects(preprocessed: Path, ids: Iterable[str], subjects: str | None)
     if subjects is None and not table.is_file():
         return {case: case for case in ids}
     return read_subjects(subjects or str(table), ids)
+
+
+def one_subject(dataset: str) -> str:
+    """Return the command that gives cases one subject, and makes the folds by it."""
+    return f"gansynth splits nnunet:{dataset[7:10]} --subjects CSV --force"
 
 
 def write_splits(

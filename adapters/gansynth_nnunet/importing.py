@@ -132,11 +132,10 @@ def _may_be(raw: Path, there: Sequence[Path], cases: Collection[str]) -> bool:
 
 def _taken(root: NnunetRoot, there: Sequence[Path]) -> str:
     number = int(there[0].name[7:10])
-    used = {int(name[7:10]) for name in root.datasets()}
-    free = min(set(range(1, 1000)) - used, key=lambda other: (other < number, other))
     return (
         f"{there[0]}: id {number:03d} is taken, expected a free one: an import never changes a "
-        f"data set; choose another id, such as {free}, or remove {' and '.join(map(str, there))}"
+        f"data set; choose another id, such as {root.free_id(number)}, or remove "
+        f"{' and '.join(map(str, there))}"
     )
 
 

@@ -243,11 +243,20 @@ def _before_dashes(args: Sequence[str]) -> Sequence[str]:
     return args[: args.index("--")] if "--" in args else args
 
 
+def _with_hyphens(word: str) -> str:
+    """Return the name of an option as it is listed: in Python and YAML it has underscores."""
+    return word.replace("_", "-")
+
+
 @click.group(
     "gansynth",
     cls=Gansynth,
     epilog=EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "token_normalize_func": _with_hyphens,
+    },
 )
 @click.version_option(__version__, "-V", "--version", message="%(prog)s %(version)s")
 def cli() -> None:

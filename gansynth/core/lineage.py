@@ -106,12 +106,14 @@ def guard(
     kind: str = "generator",
     same: Callable[[Lineage], bool] | None = None,
     hint: str = "Fit a generator on this fold: gansynth fit ... --fold FOLD",
+    one_subject: str = "--subjects FILE",
 ) -> None:
     """Refuse held-out cases among those seen (see ``matches``), ancestors included.
 
     Args:
         same: whether a maker has seen cases of the data set that these are of, by content; see
             ``same_data``. None if there is no data set to look at.
+        one_subject: how cases are given one subject, which the same command would not.
 
     Raises:
         IntegrityFault: naming them.
@@ -123,8 +125,8 @@ def guard(
         if leaked:
             if own and all(match.kind == "print" for match in leaked.values()):
                 hint = (
-                    "If these show one patient, give them one subject: --subjects FILE; if they "
-                    "are copies, remove one side's"
+                    f"If these show one patient, give them one subject ({one_subject}); if they "
+                    "are copies, remove one side's. Then fit again, not before"
                 )
             leaks = [f"{case} ({match})" for case, match in leaked.items()]
             maker = kind if lineage is maker_lineage else f"{kind}'s ancestor"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,11 +61,25 @@ def marked_pixels(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def real_pixels(pixels: npt.NDArray[Any], file: Path, request: SourceRequest) -> npt.NDArray[Any]:
     """Return the pixels of a file, (H, W) or (H, W, C); refuse the mark as ``real_file`` does."""
-    if request.synthetic is None and pixels.dtype.kind in "ui":
-        first = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1)[: len(_BITS)]
-        if len(first) == len(_BITS) and np.array_equal(first & 1, first * 0 + _BITS):
-            raise _refused(str(file))
+    if request.synthetic is None and has_mark(pixels):
+        raise _refused(str(file))
     return pixels
+
+
+def has_mark(pixels: npt.NDArray[Any]) -> bool:
+    """Whether the pixels of a file, (H, W) or (H, W, C), have the mark."""
+    if pixels.dtype.kind not in "ui":
+        return False
+    first = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1)[: len(_BITS)]
+    return len(first) == len(_BITS) and np.array_equal(first & 1, first * 0 + _BITS)
+
+
+def told(files: Sequence[Path]) -> str:
+    """Return in words that these files are no real cases, for a check."""
+    return (
+        f"{files[0]}: made by gansynth, as {len(files)} file(s) are; a generator learns from them "
+        "only where the run or bank that made them is named: --synthetic-source RUN"
+    )
 
 
 def real_file(file: Path, request: SourceRequest) -> Path:

@@ -13,8 +13,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.fingerprint import Prints, alike, prints_of, sharing
 from gansynth.core.lineage import some_names
 from gansynth.core.source import CheckReport, Finding, FoldSplit, SourceRequest
+from gansynth.core.synthetic import is_marked, told
 from gansynth.data.folds import folds_of, guard, split_file, subjects_of
 from gansynth.data.grid import (
     LABELS,
@@ -68,6 +70,9 @@ def in_order(findings: list[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda f: (f.level, f.case or ""))
 
 
+LARGE = 1 << 21  # voxels of a volume of which every other one is enough to be recognised
+
+
 def few_cases(where: Path, count: int) -> Iterator[Finding]:
     """Report a data set with no case to validate on."""
     if count == 1:
@@ -115,7 +120,8 @@ class _VolumeCheck:
     """What is found, and what is collected over all cases to compare them with each other.
 
     ``allowed``: label values the data set names; None if it names none. ``channels``: number of
-    channels of a stacked file. ``values``: label value -> the first file that has it. ``spacing``:
+    channels of a stacked file. ``prints``: case -> those of its
+    first image. ``values``: label value -> the first file that has it. ``spacing``:
     case -> (z, y, x) in mm. ``content``: hash of a case's images -> the cases. ``notes``: what
     headers leave open -> the cases and files.
     """
@@ -132,6 +138,8 @@ class _VolumeCheck:
         self.values: dict[int, Path] = {}
         self.spacing: dict[str, tuple[float, ...]] = {}
         self.content: dict[str, list[str]] = defaultdict(list)
+        self.prints: dict[str, Prints] = {}
+        self.marked: list[Path] = []  # files that gansynth made
         self.notes: dict[str, list[tuple[str, Path]]] = defaultdict(list)
 
     def say(
@@ -165,6 +173,9 @@ class _VolumeCheck:
                 flat &= _add_to_hash(digest, volume.array)
                 self._image(case, file, volume.array)
                 shapes.append(volume.array.shape)
+                self.marked += [file] * is_marked(file)
+                if file == entry.images[0]:
+                    self.prints[case] = _prints(volume)
             if file == entry.reference:
                 self.spacing[case] = canonical_spacing(volume.affine)
             if reference is None:
@@ -244,6 +255,8 @@ class _VolumeCheck:
             case, file = files[0]
             more = f" ({len(files)} files are so)" if len(files) > 1 else ""
             self.say("warning", case, file, f"{note}{more}")
+        if self.marked:
+            self.findings.append(Finding("warning", None, self.marked[0], told(self.marked)))
         allowed = self.allowed
         if self.listing.labelled and allowed is None:
             likely = likely_labels(self.values, self.listing.likely)
@@ -263,6 +276,8 @@ class _VolumeCheck:
         if not self.listing.unvalidated:
             self._folds(subject_of, folds)
         self._same_content(folds)
+        if all(finding.level != "error" for finding in self.findings):
+            self._near(subject_of)
 
     def _spacings(self) -> None:
         if self.options.spacing is not None or not self.spacing:
@@ -300,11 +315,46 @@ class _VolumeCheck:
             if apart:
                 text += (
                     f", and fold {apart[0]} trains on one and holds another out; remove one, or "
-                    "give them one subject: --subjects CSV"
+                    f"give them one subject: {self.listing.one_subject}"
                 )
                 self.say("error", min(cases), where, text)
             else:
                 self.say("warning", min(cases), where, f"{text}; remove one")
+
+    def _near(self, subject_of: Mapping[str, str]) -> None:
+        """Report nearly identical cases: folds that keep them apart are refused in training."""
+        pairs = [
+            (first, second)
+            for first, second in _alike([*self.prints.items()])
+            if subject_of[first] != subject_of[second]
+        ]
+        if pairs:
+            file_of = {entry.case: entry.images[0] for entry in self.listing.entries}
+            first, second = (file_of[case] for case in pairs[0])
+            text = (
+                f"{len(pairs)} pair(s) of cases are nearly identical, {first} and {second} first. "
+                "A fold that trains on one and holds the other out is refused later. If they show "
+                f"one patient, give them one subject: {self.listing.one_subject}"
+            )
+            self.say("warning", pairs[0][0], self.listing.where, text)
+
+
+def _alike(cases: list[tuple[str, Prints]]) -> Iterator[tuple[str, str]]:
+    """Yield pairs of cases of volumes that look the same, each case of the later half once."""
+    half = len(cases) // 2
+    if half:
+        sides = [prints for _, prints in cases[:half]], [prints for _, prints in cases[half:]]
+        found = {**sharing(*sides, (3,)), **alike(*sides, (3,))}
+        yield from ((cases[first][0], cases[half + second][0]) for second, first in found.items())
+        yield from _alike(cases[:half])
+        yield from _alike(cases[half:])
+
+
+def _prints(volume: NiftiVolume) -> Prints:
+    """Return prints of the first channel, of a large one by every other voxel."""
+    channel = volume.array[..., 0] if volume.array.ndim == 4 else volume.array
+    step = 2 if channel.size > LARGE else 1
+    return prints_of(channel[None, ::step, ::step, ::step], volume.spacing)
 
 
 def _add_to_hash(digest: Any, array: npt.NDArray[Any]) -> bool:

@@ -95,6 +95,7 @@ def resample(
 
 AFFINE_TOLERANCE = 1e-3  # largest difference of affine entries (mm) between the files of a case
 QFORM_TOLERANCE = 0.01  # of a voxel; quaternions are rounded
+IGNORED = 255  # by custom the value of voxels without an annotation
 LABELS = 256  # largest number of different values in a label map
 
 
@@ -156,10 +157,12 @@ def odd_labels(files: Mapping[int, Path]) -> str | None:
     if odd is None:
         return None
     listed = sorted(files)[:16]
-    named = ",".join(f"label {v}:{v}" for v in listed if v > 0)
+    ignored = IGNORED if odd == IGNORED == ordered[-1] and len(ordered) > 2 else None
+    named = ",".join(f"{'ignore' if v == ignored else f'label {v}'}:{v}" for v in listed if v > 0)
+    meaning = f" if {ignored} is not to be learnt" if ignored else ""
     return (
         f"label values are {listed}, expected 0, 1, 2, ... without a gap, but {odd} is in "
-        f"{files[odd]}; renumber them, or name them all: --read labels='{named}'"
+        f"{files[odd]}; renumber them, or name them all{meaning}: --read labels='{named}'"
     )
 
 

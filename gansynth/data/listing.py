@@ -102,6 +102,7 @@ class VolumeSet:
     labels: Mapping[str, int] | None = None
     named_in: Path | None = None  # the file that names them, if it is not ``where``
     faults: tuple[ListingFault, ...] = ()
+    one_subject: str = "--subjects CSV"  # how cases are given one subject
     # its framework trains without validation, so fold 0 may hold nothing out
     unvalidated: bool = False
     # candidates of label names -> values, where `labels` is None. One applies if it has all values
@@ -228,7 +229,7 @@ class Collector:
                 "only, expected names that stay apart on every file system; rename them"
             )
             self.fault(cases[0], self.where, text)
-        if not self._entries:
+        if not self._entries and not self.faults:
             found = DICOM if holds_dicom(self.root) else "no cases"
             self.fault(None, self.where, f"{self.where}: {found}, expected {expected}")
         return VolumeSet(
@@ -815,18 +816,26 @@ def _csv_rows(path: Path) -> _Lines:
         data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
-        table = list(csv.reader(io.StringIO(text), delimiter="\t" if "\t" in text else ","))
+        begin = text.partition("\n")[0]
+        between = next((mark for mark in "\t;" if mark in begin and "," not in begin), ",")
+        lines = io.StringIO(text)
+        table = list(csv.reader(lines, delimiter=between, skipinitialspace=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataFault(f"{path}: not readable as CSV: {error}; save it as UTF-8") from error
     header = [name.strip() for name in table[0]] if table else []
+    header = [low if (low := name.lower()) in _COLUMNS else name for name in header]
     twice = [name for name in header if header.count(name) > 1]
     if twice:
         raise DataFault(f"{path}: column {twice[0]!r} occurs twice, expected once; rename one")
     return [
-        (f"line {number}", dict(zip(header, (cell.strip() for cell in row), strict=False)))
+        (f"line {number}", dict(zip(header, map(_cell, row), strict=False)))
         for number, row in enumerate(table[1:], start=2)
         if any(row)
     ]
+
+
+def _cell(text: str) -> str:
+    return text.strip().replace("\\", "/")  # Windows writes paths with backslashes
 
 
 def _json_rows(path: Path) -> _Lines:

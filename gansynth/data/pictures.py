@@ -33,7 +33,7 @@ from gansynth.core.source import (
     places_of,
 )
 from gansynth.core.space import Space
-from gansynth.core.synthetic import real_file, real_pixels
+from gansynth.core.synthetic import has_mark, is_marked, real_file, real_pixels, told
 from gansynth.data.connected_components import LabelBoxes, box_record
 from gansynth.data.folds import (
     absolute,
@@ -93,6 +93,7 @@ class PictureOptions(ReadOptions):
         **OF_SPLITS,
         "label": "image",
         **dict.fromkeys(("images", "masks", "mask_suffix"), "!image"),
+        "threshold": "!labels",
     }
 
     image: Pattern | None = Field(
@@ -122,6 +123,13 @@ class PictureOptions(ReadOptions):
         None,
         description="NAME:NUMBER,... with the numbers of the mask files; cases have 1, 2, ... in "
         "their order. Else `foreground`, drawn as 1 or as 255",
+    )
+    threshold: int | None = Field(
+        None,
+        ge=1,
+        lt=2**16,
+        description="number from which a mask's pixel is `foreground`, for masks with soft or "
+        "noisy borders, as of JPEG; 128 of 8 bits. Default: 1 and 255 are, others are refused",
     )
     classes: Annotated[bool | str, BeforeValidator(_classes)] = Field(
         False,
@@ -403,7 +411,12 @@ def flat_files(
 
 
 def _labels_of(
-    path: Path, shape: tuple[int, ...], label_of: Mapping[int, int], whose: str, hint: str
+    path: Path,
+    shape: tuple[int, ...],
+    label_of: Mapping[int, int],
+    whose: str,
+    hint: str,
+    threshold: int | None = None,
 ) -> LabelArray:
     """Labels int16 (H, W) by a mask's numbers. Raises DataFault: another shape, odd numbers."""
     mask = read_picture(path, "mask")
@@ -412,9 +425,13 @@ def _labels_of(
             f"{path}: {mask.shape[0]} x {mask.shape[1]} pixels, {whose} {shape[0]} x {shape[1]}; "
             "expected equal; draw, predict or resample it on the pixels of its image"
         )
+    mask = mask if threshold is None else (mask >= threshold).astype(np.uint8)
     values = np.unique(mask)
     if not set(values.tolist()) <= label_of.keys() or (label_of is BINARY and len(values) > 2):
         named = ",".join(f"label {v}:{v}" for v in values[:8].tolist() if v > 0)
+        ends = np.mean((mask <= SOFT) | (mask >= 255 - SOFT))
+        if label_of is BINARY and len(values) > 3 and ends > MOSTLY and values[-1] <= 255:
+            hint = f"{ends:.0%} of its pixels are near 0 or 255: --read threshold=128"
         raise DataFault(
             f"{path}: holds the numbers {values[:16].astype(int).tolist()}, expected among "
             f"{list(label_of)}; {hint.format(numbers=named)}"
@@ -425,6 +442,7 @@ def _labels_of(
 
 
 LARGEST = 512  # longest edge of a generator's arrays by default
+SOFT, MOSTLY = 32, 0.9  # a soft mask: this share of its pixels is so near to 0 or 255
 BINARY = {0: 0, 1: 1, 255: 1}  # numbers in mask files that name no labels -> label
 
 
@@ -450,6 +468,7 @@ class PictureSource(CaseSource):
     Attributes:
         found: the pictures.
         numbers: number in a mask's file -> label.
+        threshold: number from which a mask's pixel is foreground; None: as ``numbers`` says.
         alike: whether all pictures must have the channels and the dtype of the first one.
     """
 
@@ -457,6 +476,7 @@ class PictureSource(CaseSource):
     options: PictureOptions
     found: PictureSet
     numbers: Mapping[int, int]
+    threshold: int | None = None
 
     def __init__(self, request: SourceRequest) -> None:
         self.scan(request)
@@ -470,7 +490,7 @@ class PictureSource(CaseSource):
         self.options = parse_read(PictureOptions, request)
         self.request = absolute(request, folder)
         self.found = list_pictures(folder, self.options)
-        self.numbers = BINARY
+        self.numbers, self.threshold = BINARY, self.options.threshold
         if self.options.labels is not None:
             self.numbers = {n: label for label, n in enumerate(self.options.labels.values())}
 
@@ -556,6 +576,7 @@ class PictureSource(CaseSource):
             "channels": list(self._channels),
             "classes": list(self.classes),
             **options,
+            **({} if self.threshold is None else {"threshold": self.threshold}),
             **resampling_record(self.options.resize is not None),
             **box_record(self.options.boxes, self.options.least),
         }
@@ -662,7 +683,7 @@ class PictureSource(CaseSource):
         hint = "correct the mask"
         if "labels" in type(self.options).model_fields:
             hint += ", or name its numbers: --read labels='{numbers}'"
-        return _labels_of(path, shape, self.numbers, "its image", hint)
+        return _labels_of(path, shape, self.numbers, "its image", hint, self.threshold)
 
     def read_masks(self, picture: PictureFiles, shape: tuple[int, ...]) -> LabelArray:
         """Read all masks of a picture as one label map; where they overlap, the larger label."""
@@ -731,6 +752,7 @@ def check_source(
     content: dict[str, list[str]] = defaultdict(list)
     kinds: dict[Kind, list[str]] = defaultdict(list)
     prints: dict[str, Prints] = {}
+    marked: list[Path] = []
     for done, (case, picture) in enumerate(pictures.items()):
         progress(done, len(pictures))
         shape, file = None, picture.image
@@ -738,6 +760,7 @@ def check_source(
             array = read_picture(file)
             shape = array.shape[:2]
             kinds[kind_of(array)].append(case)
+            marked += [file] * (is_marked(file) or has_mark(array))
             prints[case] = prints_of(np.moveaxis(np.atleast_3d(array), -1, 0), (1.0, 1.0))
             if array.min() == array.max():
                 text = f"{file}: every pixel is {array.flat[0]}; is it meant to be there?"
@@ -755,6 +778,7 @@ def check_source(
                 findings.append(Finding.of(case, path, fault))
     progress(len(pictures), len(pictures))
     findings += _check_set(source, content, kinds)
+    findings += [Finding("warning", None, marked[0], told(marked))] if marked else []
     if not any(f.level == "error" for f in findings):
         seen = {case: prints[case] for case in source.train_ids}
         held_out = {case: prints[case] for case in source.held_out_ids}

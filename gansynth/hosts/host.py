@@ -245,6 +245,11 @@ class Framework(Adapter):
         return None
 
     @property
+    def one_subject(self) -> str:
+        """How a user gives cases one subject, for messages."""
+        return "--subjects FILE"
+
+    @property
     def batches(self) -> int | None:
         """Optimiser steps of a round, for a framework whose own loader asks a ``Mixer`` of
         ``job.plan`` for one sample after another; None where ``job.rounds`` fills the places."""
@@ -514,9 +519,16 @@ class Framework(Adapter):
         name, where = "GENERATOR" if run is None else run.manifest["generator"], source.request
         hint = (
             f"Fit a generator on the training cases of this fold: gansynth fit {name} --data "
-            f"{where.kind}:{where.where} --fold {where.fold}"
+            f"{where.kind}:{where.where}{f' -c {where.configuration}' * bool(where.configuration)}"
+            f"{f' --root {where.root}' * bool(where.root)} --fold {where.fold} -o NEW"
         )
-        guard(lineage, self.held_out, kind=kind, same=same_data_as(source), hint=hint)
+        guard(
+            *(lineage, self.held_out),
+            kind=kind,
+            same=same_data_as(source),
+            hint=hint,
+            one_subject=self.one_subject,
+        )
         if run is not None:
             self.check_run(run, request)
             check_weights(run)

@@ -123,6 +123,7 @@ def test_of_a_recipe_what_it_sets_is_printed(run_cli):
     [
         "--width 8 --learning-rate=0.1 --flip",
         "--width 8 --set learning_rate=0.1 --flip yes",
+        "--width 8 --learning_rate 0.1 --flip",
     ],
 )
 def test_options_of_a_target_are_flags_settings_and_keywords(run_json, words):

@@ -278,7 +278,7 @@ ESCAPE = [{"image": "../x.nii.gz", "label": "labelsTr/anna_1.nii.gz"}]
     ("changes", "said"),
     [
         ({"training": ESCAPE}, "leads out of"),
-        ({"training": [{"image": "imagesTr/anna_1.nii.gz"}]}, "expected image and label"),
+        ({"training": [{"image": "imagesTr/anna_1.nii.gz"}]}, "expected image (.nii.gz) and label"),
         ({"training": []}, "no cases"),
         ({"labels": {"0": "background", "1": "edema"}}, "[2] are not in dataset.json"),
         ({"modality": {"1": "T1"}}, "dataset.json: modality is"),

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 
+from gansynth.core.synthetic import marked
 from gansynth.runtime.errors import DataFault, GansynthError
 from tests.data.sets import AFFINE, SHAPE, SIDES, check, only, opened, pair, save
 from tests.data.sets import lesion as labels
@@ -146,6 +148,64 @@ def test_a_gap_in_labels_is_an_error_unless_they_are_named(pairs):
     assert "label values are [0, 1, 2, 4]" in message
     assert f"4 is in {pairs}/labels/{SIDES[1]}.nii.gz" in message
     assert not check(pairs, labels="organ:1,other:2,third:4").findings
+
+
+def test_255_beside_other_labels_is_proposed_as_ignored_and_the_proposal_is_taken(pairs):
+    for case in SIDES:
+        drawn = labels()
+        drawn[0] = 255
+        save(pairs / f"labels/{case}.nii.gz", drawn)
+    proposed = only(pairs).message.partition("--read labels=")[2].strip("'")
+    assert "ignore:255" in proposed
+    assert not check(pairs, labels=proposed).findings
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        ("Case;Image;Label", ";images\\{0}_0000.nii.gz;labels\\{0}.nii.gz"),
+        ("case, image, label", ', "images/{0}_0000.nii.gz", "labels/{0}.nii.gz"'),
+        ("CASE\timage\tLABEL", "\timages/{0}_0000.nii.gz\tlabels/{0}.nii.gz"),
+    ],
+)
+def test_a_manifest_is_read_as_spreadsheets_save_it(pairs, text, paths):
+    path = pairs / "cases.csv"
+    lines = [text, *(case + paths.format(case) for case in SIDES)]
+    path.write_text("\r\n".join(lines), "utf-8-sig")
+    assert not check(path).findings
+    assert opened(path).schema.foreground
+
+
+def test_a_row_that_leads_out_is_told_first(pairs):
+    path = pairs / "cases.csv"
+    path.write_text("case,T1,label\n" + "".join(f"{c},/x/{c}.nii,/y/{c}.nii\n" for c in SIDES))
+    said = {finding.message.rpartition("allow it: ")[2] for finding in check(path).findings}
+    assert said == {"--read allow_absolute=yes"}
+
+
+def test_files_that_gansynth_made_are_told(pairs):
+    for file in (pairs / "images").iterdir():
+        marked(nib.Nifti1Image.from_filename(file)).to_filename(file)
+    finding = only(pairs)
+    assert (finding.level, "--synthetic-source RUN" in finding.message) == ("warning", True)
+
+
+def test_nearly_identical_cases_are_both_named(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        image = np.kron(rng.normal(size=(6, 6, 6)), np.ones((5, 5, 5))) + rng.normal(size=(30,) * 3)
+        drawn = np.zeros(image.shape, np.uint8)
+        drawn[9:12, 9:12, 9:12] = 1
+        for case in (f"p{number}", "copy")[: 1 + (number == 2)]:
+            noise = rng.normal(0, 0.1, image.shape) * (case == "copy")
+            save(tmp_path / f"images/{case}.nii.gz", (image + noise).astype(np.float32))
+            save(tmp_path / f"labels/{case}.nii.gz", drawn)
+    message = only(tmp_path, folds="2").message
+    for case in ("p2", "copy"):
+        assert f"{tmp_path}/images/{case}.nii.gz" in message
+    table = "case,subject\ncopy,p2\n" + "".join(f"p{n},p{n}\n" for n in range(4))
+    (tmp_path / "subjects.csv").write_text(table)
+    assert not check(tmp_path, folds="2").findings
 
 
 @pytest.mark.fault(12)

@@ -120,6 +120,17 @@ def test_labels_are_numbered_by_their_numbers_in_the_masks(tmp_path):
     np.testing.assert_array_equal(source.load("a").labels, np.where(disc(2), 2, disc(5)))
 
 
+def test_masks_of_jpeg_are_read_by_the_threshold_that_check_proposes(tmp_path):
+    for number in range(5):
+        save(tmp_path / f"images/{number}.png", picture(number))
+        save(tmp_path / f"masks/{number}.jpg", (255 * disc(5)).astype(np.uint8))
+    findings = sets.check(tmp_path, "pictures").findings
+    assert {f.message.rpartition(": --read ")[2] for f in findings} == {"threshold=128"}
+    assert not sets.check(tmp_path, "pictures", threshold="128").findings
+    labels = opened(tmp_path, threshold="128").load("0").labels
+    np.testing.assert_array_equal(labels, disc(5))
+
+
 @pytest.mark.parametrize(
     ("image", "mask", "found"),
     [

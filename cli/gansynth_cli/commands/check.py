@@ -65,7 +65,7 @@ def _contents(request: SourceRequest) -> Iterator[str]:
     logging.disable(logging.WARNING)  # the findings have said it
     try:
         source = open_source(request)
-        schema = source.schema
+        schema, generator = source.schema, suggested_generator(source)
     except GansynthError as fault:
         if request.kind in installed().hosts_with("prepare") and isinstance(fault, DataFault):
             how = again(subjects=request.subjects, root=request.root)
@@ -79,7 +79,7 @@ def _contents(request: SourceRequest) -> Iterator[str]:
     configuration = source.request.configuration
     how = again(source.request.read, subjects=request.subjects, root=request.root)
     of = ("-c", configuration) if configuration else ()
-    *noted, fitting = then_fit(suggested_generator(source), "--data", named, *of, *how)
+    *noted, fitting = then_fit(generator, "--data", named, *of, *how)
     yield from noted
     if schema.foreground and request.kind not in installed().names("hosts"):
         yield Hint(f"{way_to_nnunet(request)}  # for nnU-Net; for another framework:")

@@ -35,6 +35,13 @@ def test_a_root_is_the_one_named_then_nnunets_variables_then_our_default(tmp_pat
         root.dataset("4")
 
 
+@pytest.mark.parametrize("typed", ['"{}"', "~/{}"])
+def test_a_variable_with_quotes_or_a_tilde_is_told(toy_nnunet, monkeypatch, typed):
+    monkeypatch.setenv("nnUNet_raw", typed.format(toy_nnunet.raw.parent))
+    with pytest.raises(DataFault, match=r"without quotes or ~; .* export nnUNet_raw"):
+        check_raw(SourceRequest("nnunet", toy_nnunet.dataset), lambda done, total: None)
+
+
 def check(toy, **options) -> list[Finding]:
     progress = options.pop("progress", lambda done, total: None)
     request = SourceRequest("nnunet", toy.dataset, root=str(toy.root), **options)
@@ -132,7 +139,11 @@ def test_one_colour_picture_is_three_channels_as_nnunet_reads_it(toy_copy):
         ({"labels": {"background": 0, "a": [1, 2]}}, "define regions_class_order"),
         ({"dataset": {"p1": {"image": "x"}}}, "expected 'images': .* and 'label': file"),
         ({"file_ending": None}, "file_ending is None"),
-        ({"file_ending": ".mha"}, "no training cases"),
+        ({"file_ending": ".mha"}, "no training cases.* 6 images there end in .nii.gz: name that"),
+        (
+            {"file_ending": None, "modality": {"0": "T1", "1": "T2"}},
+            r"version 1 .*: nnUNetv2_convert_old_nnUNet_dataset \S+Dataset501_Toy Dataset502_Toy",
+        ),
     ],
 )
 def test_a_dataset_json_that_cannot_be_used_stops_the_check(toy_copy, changes, said):
