@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from pydantic import BeforeValidator
+
+from gansynth.runtime.files import walk_all
 
 LIKE_LABELS = re.compile(r"lab(el|le)|mask|(^|[^a-z])(seg|gt)([^a-z]|$)|segment|annot|truth", re.I)
 """Names that are likely those of label maps."""
@@ -112,7 +113,7 @@ def _guess(path: str) -> str:
 
 def files_below(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield all files below a folder that are not hidden: as a pattern sees them, and paths."""
-    for at, folders, names in os.walk(folder, followlinks=False):
+    for at, folders, names in walk_all(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith("."):
