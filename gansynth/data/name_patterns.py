@@ -49,13 +49,7 @@ class NamePattern:
                 written += f"(?P={name})"
             else:
                 seen.add(name)
-                glob = part["glob"]
-                wild = (
-                    "[^/]+?"
-                    if glob is None
-                    else "".join(_WILD.get(c) or re.escape(c) for c in glob)
-                )
-                written += f"(?P<{name}>{wild})"
+                written += f"(?P<{name}>{_name_fitting(part['glob'])})"
         return re.compile(written, re.DOTALL)
 
     def fits(self, path: str) -> NamedFile | None:
@@ -70,6 +64,12 @@ class NamePattern:
         """Return the path that a case's file is expected at; wildcards stay."""
         names = {"case": case, "channel": channel}
         return _PART.sub(lambda part: names[part["name"]] if part["name"] else part[0], self.text)
+
+
+def _name_fitting(glob: str | None) -> str:
+    if glob is None:
+        return "[^/]+?"
+    return "".join(_WILD.get(sign) or re.escape(sign) for sign in glob)
 
 
 def read_pattern(text: str) -> NamePattern:

@@ -322,6 +322,7 @@ class FileOptions(VolumeOptions):
     @model_validator(mode="after")
     def _label_of_a_kind(self) -> Self:
         if self.label is None or (self.image is None) != ("{case" in self.label):
+            _ = self.label_pattern  # raises where it is odd
             return self
         if self.image is None:
             raise ValueError("label is a pattern, expected one of image beside it: --read image=")
