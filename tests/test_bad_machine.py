@@ -147,5 +147,7 @@ def augment(toy: Any, run: Path) -> tuple[object, ...]:
 @pytest.mark.slow
 def test_a_full_disk_under_the_bank_ends_the_training_before_it_begins(toy_copy, run, one_line):
     ended = real(augment(toy_copy, run), size=60_000)
-    one_line(ended.returncode, ended.stderr, 4, ("segment", "cannot be written", "bytes needed"))
+    one_line(
+        ended.returncode, ended.stderr, 4, ("sample-000000", "cannot be written", "bytes needed")
+    )
     assert family(toy_copy.root) == []

@@ -147,7 +147,7 @@ def _source_request(request: ImportRequest) -> SourceRequest:
     wanted = replace(wanted, read=read)
     refuse_idle_read(wanted, read)
     options = options_of(installed().load("sources", wanted.kind), wanted)
-    idle = options.model_fields_set & OF_ARRAYS if type(options) is VolumeOptions else ()
+    idle = options.model_fields_set & OF_ARRAYS if isinstance(options, VolumeOptions) else ()
     for key in sorted(idle):
         raise UsageFault(
             f"--read {key}: has no effect, nnU-Net gets the files as they are; leave it out"

@@ -272,7 +272,16 @@ MAKERS = {
 }
 ELSEWHERE = (
     *("evaluate.json", "faults.json", "fuzz.json", "grain_", "guard.json", "kills.json"),
-    *("copies.json", "dual_path", "gpu_", "newcomer.json", "papers_", "places", "removal"),
+    *(
+        "copies.json",
+        "dual_path",
+        "gpu_",
+        "label_places",
+        "newcomer.json",
+        "papers_",
+        "places",
+        "removal",
+    ),
     *("process_faults", "processes", "profile_step", "sample_way", "sizes", "start", "tissue"),
 )
 """Beginnings of files whose tables are in the docs; ``results/README.md`` says where."""
