@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gansynth.runtime.files import walk_all
 
-BOXES = "convert boxes to YOLO's text files, labels/NAME.txt, and read yolo:FOLDER"
+BOXES = "convert boxes to a text file for each image (gansynth help sources has the form)"
 VOLUMES = "convert them to NIfTI (.nii.gz)"
 WAYS = {
     ".json": f"of COCO or labelme, perhaps: {BOXES}; draw outlines as masks, PNG",

@@ -195,7 +195,7 @@ def verify_zip(path: Path, hint: str) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except Exception as error:  # zipfile raises anything for a damaged file
+    except Exception as error:  # whatever a damaged file makes it raise
         raise IntegrityFault(f"{path}: damaged, no whole archive ({error}); {hint}") from error
     if damaged is not None:
         raise IntegrityFault(f"{path}: damaged, {damaged} in it has another checksum; {hint}")

@@ -309,10 +309,11 @@ def _notes(
 
 
 def _contradicts(sizes: npt.NDArray[np.float64], spacing: Sequence[float]) -> bool:
-    """Whether an affine's finite voxel sizes differ from those that the header names."""
+    """Whether an affine's voxel sizes differ from those that the header names."""
     with np.errstate(all="ignore"):
         apart = np.abs(sizes / np.array(spacing) - 1)
-    return bool(np.isfinite(sizes).all() and (sizes > 0).all() and apart.max() > SIZES_APART)
+    sensible = np.isfinite(sizes) & (sizes >= LEAST_MM) & (sizes <= MOST_MM)  # others are refused
+    return bool(sensible.all() and apart.max() > SIZES_APART)
 
 
 def _as_large(

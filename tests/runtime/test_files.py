@@ -169,7 +169,7 @@ def test_a_file_that_would_fill_the_memory_is_refused_before_it_does(tmp_path, s
         ({"pixdim": [1, 1, 0, 1, 1, 1, 1, 1]}, r"pixdim is \(1\.0, 0\.0, 1\.0\)"),
         ({"pixdim": [1, np.nan, 1, 1, 1, 1, 1, 1]}, "pixdim"),
         ({"pixdim": [1, 1, 1, 1e-30, 1, 1, 1, 1]}, "expected three voxel sizes of 0.0001 to"),
-        ({"dim": [4, 7, 6, 5, 1, 1, 1, 1]}, "4D"),
+        ({"dim": [4, 7, 6, 5, 2, 1, 1, 1]}, "4D"),
         ({"dim": [2, 7, 30, 1, 1, 1, 1, 1]}, "2D"),
         ({"dim": [3, 7, -6, 5, 1, 1, 1, 1]}, "shape"),
         ({"datatype": 128, "bitpix": 24}, "colour"),
