@@ -35,12 +35,15 @@ FINGERPRINT, TRUTH = "dataset_fingerprint.json", "gt_segmentations"
 
 
 def describes(kind: str, folder: Path) -> bool:
-    """Whether a folder is a data set of nnU-Net v2, raw or preprocessed."""
+    """Whether a folder is a data set of nnU-Net, raw or preprocessed."""
     if is_preprocessed(folder):
         return kind == "nnunet"
     keys = set(described(folder / "dataset.json"))
+    numbered = next((folder / "imagesTr").glob("*_0000.*"), None) is not None
+    v1 = {"modality", "training"} <= keys and numbered  # which is refused, with the way out
     v2 = {"channel_names", "file_ending"} <= keys
-    return kind == "nnunet-raw" and v2 and ("dataset" in keys or (folder / "imagesTr").is_dir())
+    here = "dataset" in keys or (folder / "imagesTr").is_dir()
+    return kind == "nnunet-raw" and (v1 or (v2 and here))
 
 
 def is_preprocessed(folder: Path) -> bool:
@@ -216,7 +219,9 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
     doc = read_json(path, hint="see nnU-Net's dataset format")
     ending = doc.get("file_ending")
     if ending is None and "modality" in doc:
-        new = f"Dataset{root.free_id(int(dataset[7:10])):03d}_{dataset[11:]}"
+        named = re.fullmatch(r"(?:Dataset|Task)(\d{2,3})_(.+)", dataset)
+        number, short = (int(named[1]), named[2]) if named else (1, dataset)
+        new = f"Dataset{root.free_id(number):03d}_{short}"
         raise DataFault(
             f"{path}: is of nnU-Net's version 1 (modality, no file_ending), expected version 2; "
             f"convert it: nnUNetv2_convert_old_nnUNet_dataset {folder} {new}. Where one file has "

@@ -553,8 +553,16 @@ def open_msd(request: SourceRequest) -> VolumeSource:
 
 
 def describes(kind: str, where: Path) -> bool:
-    """Whether a folder's ``dataset.json`` lists its cases, as the Decathlon's does."""
-    return kind == "msd" and "training" in described(where / "dataset.json")
+    """Whether a folder's ``dataset.json`` lists its cases, one file for all channels of each."""
+    listed = described(where / "dataset.json").get("training")
+    if kind != "msd" or listed is None:
+        return False
+    match listed:
+        case [{"image": str(first)}, *_]:
+            image = where / first
+            name, dot, ending = image.name.partition(".")
+            return image.is_file() or not image.with_name(f"{name}_0000{dot}{ending}").is_file()
+    return True
 
 
 open_msd.describes = describes  # type: ignore[attr-defined]

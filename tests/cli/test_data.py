@@ -167,6 +167,12 @@ def test_a_folder_that_describes_itself_is_read_by_its_description(msd, root, ru
     unread = run_cli("check", f"nifti:{raw}")
     assert f"to have its names and labels, read it as nnunet-raw:{raw}" in unread.stdout
     about = json.loads((msd / "dataset.json").read_text())
+    for image in (msd / "imagesTr").iterdir():
+        image.rename(image.with_name(image.name.replace(".", "_0000.", 1)))
+    old = run_cli("check", msd)
+    assert (old.exit_code, "nnUNetv2_convert_old_nnUNet_dataset" in old.stderr) == (3, True)
+    for image in (msd / "imagesTr").iterdir():
+        image.rename(image.with_name(image.name.replace("_0000", "")))
     more = {"channel_names": about["modality"], "file_ending": ".nii.gz"}
     (msd / "dataset.json").write_text(json.dumps(about | more))
     both = run_cli("check", msd)
