@@ -36,6 +36,7 @@ _WINDOW, _FLOOR = 2.0, 0.2  # of the local contrast: sigma in cells, and what is
 _STEPS = 2.0  # quantisation levels in a standard deviation; 15 levels in all
 _BINS, _IN_PLANE = 128, 0.02
 _ROWS = 2048
+_HUGE = 1e15  # largest value whose squares float32 holds with ease
 _EVEN = 0.06  # of the range of the cells: how far those of the background may be from its value
 _OUTER = 0.3  # share of the outermost cells that are background, if there is one
 _LEAST = 0.2  # share of all cells in which two images must both show something
@@ -57,9 +58,17 @@ def prints_of(image: npt.NDArray[np.floating], spacing: Sequence[float]) -> Prin
     ``spacing``: of the voxels; only the proportions of the axes matter.
     """
     kept = [mm for mm, length in zip(spacing, image.shape[1:], strict=True) if length > 1]
-    channels = [np.squeeze(channel).astype(np.float32, copy=False) for channel in image]
+    channels = [_in_range(np.squeeze(channel)) for channel in image]
     fit = [x for x in channels if x.ndim in CELLS and np.isfinite(x).all() and np.ptp(x) > 0]
     return (*map(_print, fit), *(_landmarks(channel, kept) for channel in fit))
+
+
+def _in_range(channel: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Return a channel as float32 whose squares are finite: prints are of any scale."""
+    largest = float(np.abs(channel).max(initial=0))
+    if np.isfinite(largest) and largest > _HUGE:
+        channel = channel / largest
+    return channel.astype(np.float32, copy=False)
 
 
 def alike(
