@@ -80,8 +80,8 @@ LONG, ON_CPU = 1000, 100
 FINAL = "checkpoint_final.pth"
 LATEST = "checkpoint_latest.pth"
 CHECKPOINTS = (FINAL, LATEST, "checkpoint_best.pth")
-REMOVE = "remove it to go on from an older one, or anew if there is none"
 """Checkpoints from which nnU-Net continues a training, in order of preference."""
+REMOVE = "remove it to go on from an older one, or anew if there is none"
 VALIDATION = "validation"
 SUMMARY = Path(VALIDATION) / "summary.json"
 OWN = "nnunet_validation"

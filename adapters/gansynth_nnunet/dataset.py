@@ -74,8 +74,8 @@ class NnunetRoot:
         ``where`` may also be the data set's own folder, raw or preprocessed. The other folders are
         then beside that one's, unless ``root`` or nnU-Net's variables name them.
         """
-        folder = Path(where).expanduser().absolute()
-        if not (folder / "dataset.json").is_file():
+        folder = own_folder(where)
+        if folder is None:
             found = cls.find(root)
             return found, found.dataset(where)
         named = root is not None or any(map(os.environ.get, VARIABLES))
@@ -136,8 +136,14 @@ class NnunetRoot:
 
 def located(where: str) -> str:
     """Return a data set's folder as an absolute path; its name or number as it is."""
-    folder = Path(where).expanduser()
-    return str(folder.absolute()) if (folder / "dataset.json").is_file() else where
+    folder = own_folder(where)
+    return where if folder is None else str(folder)
+
+
+def own_folder(where: str) -> Path | None:
+    """Return a data set's folder, absolute, if that is what is named; else None."""
+    folder = Path(where).expanduser().absolute()
+    return folder if (folder / "dataset.json").is_file() else None
 
 
 # -- dataset.json ----------------------------------------------------------------------------------

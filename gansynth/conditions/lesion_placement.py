@@ -81,7 +81,7 @@ class LesionCrop:
         shape = tuple(case_pool.cases(self.case_id).image.shape[1:])
         spacing = case_pool.space.schema_of(case_pool.cases.schema, shape).spacing
         corner, size = self._box(lesion > 0, spacing)
-        around = annotated(case) & mask_of(case.labels, (0, *self.into)) | (lesion > 0)
+        around = annotated(case, mask_of(case.labels, (0, *self.into))) | (lesion > 0)
         held = np.argwhere(lesion > 0)
         return LesionDonor(
             labels=crop_pad(lesion, corner, size, 0),
@@ -492,7 +492,7 @@ def fill_emptied(
 ) -> FloatArray:
     """Fill an image with the nearest background where it still shows removed foreground."""
     gaps, bare = emptied & ~usable, usable & (case_context.labels == 0) & ~emptied
-    bare &= annotated(case_context.case)
+    bare = annotated(case_context.case, bare)
     if not gaps.any() or not bare.any():
         return image
     nearest: Any = nearest_voxels(bare, case_context.schema.spacing)
@@ -651,8 +651,8 @@ class LesionDrawer:
         if self.options.where == "own":
             if not mask_of(case_context.labels, classes).any():
                 return _nothing(case_context, {**provenance, "room": False})
-            inside = annotated(case_context.case) & (case_context.labels != OUTSIDE)
-            own = EditedLesion(case_context, np.asarray(inside))
+            inside = np.asarray(case_context.labels != OUTSIDE)
+            own = EditedLesion(case_context, annotated(case_context.case, inside))
             return _redrawn(case_context, own.draw(edits, rng), provenance)
         ground = self._ground(case_context, classes)
         provenance["into"] = None if self.options.into is None else list(self.options.into)
@@ -829,7 +829,7 @@ def _sham(inserted: PlacedLesion, case_context: CaseContext, seed: int) -> Place
     """Give a lesion's voxels tissue of the background; without such tissue there is no lesion."""
     where, image = inserted.lesion > 0, case_context.case.image
     rng = np.random.default_rng((seed, SHAM))
-    free = np.asarray(case_context.body & ~where & annotated(case_context.case))
+    free = annotated(case_context.case, case_context.body & ~where)
     found = similar_place(image, where, free, rng)
     donor = image if found is None else filled(image, where, found[0], free)
     lesion = np.zeros_like(inserted.lesion) if found is None else inserted.lesion

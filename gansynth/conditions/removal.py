@@ -50,7 +50,7 @@ def without_lesions(
     components = LabelComponents.of(grown(lesions) & (labels != OUTSIDE))
     holes = [components.numbered == number for number in components.numbers]
     free = np.asarray(body & ~np.any(holes, axis=0))
-    known, ignored = free & annotated(case), case.ignored
+    known, ignored = annotated(case, free), case.ignored
     for hole in holes:
         tissue, shift = known, find_tissue(case.image, hole, known, rng)
         if shift is None and ignored is not None:  # what it shows is unknown, and stays so

@@ -266,11 +266,9 @@ def own_labels(case: Case, schema: Schema) -> Case:
     return case if ignored is None else replace(known_labels(case, schema), ignored=ignored)
 
 
-def annotated(case: Case) -> Mask:
-    """Return where a case's labels are known, bool (D, H, W) or (H, W); all without a mask."""
-    if case.ignored is None:
-        return np.ones(case.image.shape[1:], bool)
-    return ~case.ignored
+def annotated(case: Case, mask: Mask) -> Mask:
+    """Return the voxels of a mask, (D, H, W) or (H, W), where a case's labels are known."""
+    return mask if case.ignored is None else mask & ~case.ignored
 
 
 def body_of(case: Case, find_body: Callable[[], Mask] | None = None) -> Mask:

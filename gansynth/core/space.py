@@ -80,26 +80,21 @@ class Space(Document, later=("frame", "nearest", "typical"), whole=True):
 
     def generator_schema(self, source: Schema) -> Schema:
         """The schema of arrays in this space: 2D for ``slice``, else the source's own."""
+        return self.schema_of(source, self.typical)
+
+    def schema_of(self, source: Schema, shape: Sequence[int]) -> Schema:
+        """The schema of a whole case of this shape, whose voxels may be its own."""
         schema = source
         if self.grid == "slice":
             schema = replace(source, axes="HW", spacing=source.spacing[1:])
-        if self.frame:
-            edges = zip(source.spacing, self.frame, self.size, strict=True)
+        shown = self.frame or (shape if self.typical else ())
+        if shown:
+            edges = zip(source.spacing, shown, self.size, strict=True)
             schema = replace(source, spacing=tuple(mm * old / new for mm, old, new in edges))
-        elif self.typical:
-            schema = self.schema_of(source, self.typical)
         if self.window is not None and source.outside_fill is not None:
             fill = np.array(source.outside_fill, np.float32).reshape(-1, *[1] * schema.ndim)
             schema = replace(schema, outside_fill=tuple(map(float, self._squash(fill).ravel())))
         return schema
-
-    def schema_of(self, source: Schema, shape: Sequence[int]) -> Schema:
-        """The schema of a whole case of this shape, whose voxels may be its own."""
-        schema = replace(self, typical=()).generator_schema(source)
-        if not self.typical:
-            return schema
-        edges = zip(source.spacing, shape, self.size, strict=True)
-        return replace(schema, spacing=tuple(mm * old / new for mm, old, new in edges))
 
     @property
     def cuts(self) -> bool:

@@ -120,10 +120,9 @@ class _VolumeCheck:
     """What is found, and what is collected over all cases to compare them with each other.
 
     ``allowed``: label values the data set names; None if it names none. ``channels``: number of
-    channels of a stacked file. ``prints``: case -> those of its
-    first image. ``values``: label value -> the first file that has it. ``spacing``:
-    case -> (z, y, x) in mm. ``content``: hash of a case's images -> the cases. ``notes``: what
-    headers leave open -> the cases and files.
+    channels of a stacked file. ``prints``: case -> those of its first image. ``values``: label
+    value -> the first file that has it. ``spacing``: case -> (z, y, x) in mm. ``content``: hash of
+    a case's images -> the cases. ``notes``: what headers leave open -> the cases and files.
     """
 
     def __init__(self, listing: VolumeSet, options: VolumeOptions, read: VolumeReader) -> None:

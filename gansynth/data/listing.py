@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.source import SourceRequest
-from gansynth.data.name_patterns import LIKE_LABELS, files_below, patterns_hint
+from gansynth.data.name_patterns import LIKE_LABELS, files_below, files_fitting, patterns_hint
 from gansynth.data.read_options import FileOptions, VolumeOptions, complete_labels
 from gansynth.runtime.errors import (
     DataFault,
@@ -439,16 +439,12 @@ def list_folder(kind: str, folder: Path, options: FileOptions) -> VolumeSet:
 def _list_by_pattern(name: str, collector: Collector, options: FileOptions) -> VolumeSet:
     image, label, rows = options.image, options.label_pattern, _Rows()
     assert image is not None
-    for text, path in files_below(collector.root):
-        if stem(path.name) is None:
-            continue
-        drawn = None if label is None else label.fits(text)
-        if drawn is not None:
-            collector.put(rows[drawn.case], _DRAWN, path)
-        elif (shown := image.fits(text)) is not None:
-            collector.put(rows[shown.case], shown.channel, path)
+    for path, found, is_label in files_fitting(collector.root, image, label):
+        if stem(path.name) is not None:
+            collector.put(rows[found.case], _DRAWN if is_label else found.channel, path)
     channels = sorted({suffix for row in rows.values() for suffix in row.files} - {_DRAWN})
-    if options.channels is not None and channels not in ([], [""]):
+    one_file = channels in ([], [""])
+    if options.channels is not None and not one_file:
         places = channel_places(options.channels, channels, collector.root)
         channels = [channels[place] for place in places]
 
@@ -458,7 +454,6 @@ def _list_by_pattern(name: str, collector: Collector, options: FileOptions) -> V
 
     in_order = [rows[case] for case in sorted(rows)]
     collector.fill(in_order, channels, None if label is None else _DRAWN, missing_file)
-    one_file = channels in ([], [""])
     return collector.volumes(
         name,
         f"files like {image.text}",

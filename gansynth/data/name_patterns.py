@@ -111,6 +111,20 @@ def _guess(path: str) -> str:
     return "/".join([*folders[:-1], "{case}", name]) if folders else path
 
 
+def files_fitting(
+    folder: Path, image: NamePattern, label: NamePattern | None
+) -> Iterator[tuple[Path, NamedFile, bool]]:
+    """Yield the files below a folder that fit a pattern, and whether it is that of label maps.
+
+    A file that fits both is a label map.
+    """
+    for text, path in files_below(folder):
+        drawn = None if label is None else label.fits(text)
+        found = image.fits(text) if drawn is None else drawn
+        if found is not None:
+            yield path, found, drawn is not None
+
+
 def files_below(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield all files below a folder that are not hidden: as a pattern sees them, and paths."""
     for at, folders, names in walk_all(folder):

@@ -44,9 +44,9 @@ def organ_labels(source: CaseSource) -> tuple[str, ...]:
     )
 
 
-def evenly_chosen(ids: Sequence[str]) -> list[str]:
-    """Return ``CASES`` cases at equal distances, or all if there are fewer."""
-    numbers = np.linspace(0, len(ids) - 1, min(CASES, len(ids))).astype(int)
+def evenly_chosen(ids: Sequence[str], most: int = CASES) -> list[str]:
+    """Return ``most`` cases at equal distances, or all if there are fewer."""
+    numbers = np.linspace(0, len(ids) - 1, min(most, len(ids))).astype(int)
     return [ids[number] for number in numbers]
 
 

@@ -46,7 +46,7 @@ from gansynth.data.folds import (
 )
 from gansynth.data.grid import in_eights
 from gansynth.data.listing import located, picture_keys
-from gansynth.data.name_patterns import LIKE_LABELS, NamePattern, Pattern, files_below
+from gansynth.data.name_patterns import LIKE_LABELS, NamePattern, Pattern, files_fitting
 from gansynth.data.picture_files import (
     SUFFIXES,
     PixelSpacing,
@@ -185,7 +185,7 @@ class PictureFiles:
     @property
     def masks(self) -> tuple[Path, ...]:
         """All its masks."""
-        return (*(() if self.mask is None else (self.mask,)), *self.further)
+        return () if self.mask is None else (self.mask, *self.further)
 
 
 @dataclass
@@ -294,13 +294,10 @@ def _by_patterns(
     """Return images and masks by case; a second file that fits alike is a fault."""
     files: dict[str, Path] = {}
     drawn: dict[str, Path] = {}
-    for text, path in files_below(listing.folder):
+    for path, found, is_mask in files_fitting(listing.folder, image, label):
         if path.suffix.lower() not in SUFFIXES:
             continue
-        mask = None if label is None else label.fits(text)
-        found, into = (image.fits(text), files) if mask is None else (mask, drawn)
-        if found is None:
-            continue
+        into = drawn if is_mask else files
         if found.case in into:
             text = (
                 f"{path}: fits case {found.case!r}, as {into[found.case]} does; expected one file"

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from gansynth.core.geometry import Mask
 from gansynth.core.schema import Case, FloatArray, LabelArray
 from gansynth.core.source import CaseSource
+from gansynth.data.organs import evenly_chosen
 
 CASES, LEAST = 12, 6
 """Most cases that are looked at, and least."""
@@ -55,16 +56,11 @@ def misplaced(cases: Sequence[Case]) -> str:
 def look(source: CaseSource) -> str:
     """Return what ``misplaced`` says of some of a source's cases, which have label maps."""
     cases: list[Case] = []
-    for case_id in _spread((*source.train_ids, *source.held_out_ids), 2 * CASES):
+    for case_id in evenly_chosen((*source.train_ids, *source.held_out_ids), 2 * CASES):
         case = as_stored(source, case_id)
         if case.labels is not None and (case.labels > 0).any() and len(cases) < CASES:
             cases.append(case)
     return misplaced(cases)
-
-
-def _spread(ids: Sequence[str], most: int) -> list[str]:
-    numbers = np.linspace(0, len(ids) - 1, min(most, len(ids))).astype(int)
-    return [ids[number] for number in numbers]
 
 
 def as_stored(source: CaseSource, case_id: str) -> Case:
@@ -96,10 +92,7 @@ class _Drawn:
 
     def gains(self, borders: Mapping[str, Mask]) -> dict[str, float]:
         """Return how far edges are stronger along each border than the own and most others."""
-        own = self._edges(self.border)
-        found = {
-            n: self._edges(border) for n, border in borders.items() if border.shape == self.shape
-        }
+        own, found = self._along(borders)
         usual = max(own, float(np.median([own, *found.values()])), 1e-12)
         return {name: edges / usual for name, edges in found.items()}
 
@@ -108,9 +101,7 @@ class _Drawn:
 
         No name: it is the own one, or none stands out.
         """
-        fits = {name: border for name, border in borders.items() if border.shape == self.shape}
-        own = self._edges(self.border)
-        found = {name: self._edges(border) for name, border in fits.items()}
+        own, found = self._along(borders)
         if not found:
             return "", 1.0
         name = max(found, key=found.__getitem__)
@@ -119,9 +110,10 @@ class _Drawn:
             return "", 1.0
         return name, found[name] / max(own, 1e-12)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.border.shape
+    def _along(self, borders: Mapping[str, Mask]) -> tuple[float, dict[str, float]]:
+        """Mean gradient along the own border, and along each other one that fits the image."""
+        fits = {name: at for name, at in borders.items() if at.shape == self.border.shape}
+        return self._edges(self.border), {name: self._edges(at) for name, at in fits.items()}
 
     def _edges(self, border: Mask) -> float:
         """Mean gradient along a border, in the channel where it is largest."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from gansynth.runtime.files import walk_all
+from gansynth.data.name_patterns import files_below
 
 BOXES = "convert boxes to a text file for each image (gansynth help sources has the form)"
 VOLUMES = "convert them to NIfTI (.nii.gz)"
@@ -36,12 +35,10 @@ def unread_files(folder: Path) -> Iterator[str]:
     """Yield a line for each format of annotations, or of images, that is there and is not read."""
     found: dict[str, list[Path]] = defaultdict(list)
     with suppress(OSError):
-        for at, folders, names in walk_all(folder):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            for name in sorted(names):
-                ending = os.path.splitext(name)[1].lower()
-                if ending in WAYS and name not in OWN and not name.startswith("."):
-                    found[ending].append(Path(at) / name)
+        for _, path in files_below(folder):
+            ending = path.suffix.lower()
+            if ending in WAYS and path.name not in OWN:
+                found[ending].append(path)
     for ending, files in sorted(found.items(), key=lambda item: -len(item[1])):
         yield (
             f"{folder}: {len(files)} {ending} file(s) are not read, such as {files[0]}: "

@@ -156,7 +156,7 @@ def _write_samples(
         drawer.interpolate(0, words.interpolate)
     drawn = _Drawn(drawer, n, writer_class, words.keep_flawed, reporter)
     about = {**maker, "manifest_sha256": opened.manifest_sha256}
-    real = TrainingCases(CaseCache(source))
+    real = TrainingCases(CaseCache(source, max_bytes=0))  # each is read once
     about |= {} if sharing else {"of": source.name}
     written = write(
         lambda folder: writer_class(folder, schema, chosen, partial(intensities_of, real)),
@@ -300,7 +300,7 @@ def predict_cases(
                 bar.advance(1)
 
     about = {"run": run.run_id, "generator": run.generator.name}
-    training = TrainingCases(CaseCache(cases))
+    training = TrainingCases(CaseCache(cases, max_bytes=0))
     about |= {"manifest_sha256": run.manifest_sha256, "of": cases.name}
     write(
         lambda folder: writer_class(folder, schema, options, partial(intensities_of, training)),
