@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from gansynth.fitting.recipe import find_recipe
 from gansynth.nn.networks.blocks import one_hot
 from gansynth.runtime.devices import tf32
 from gansynth.runtime.options import split_settings
-from gansynth.training.compiling import MODES, Compile, begin_step
+from gansynth.training.compiling import Compile
 from gansynth.training.loop import FitOptions
 
 CUDA = torch.device("cuda")
@@ -60,7 +61,7 @@ def peak_of(found: Document) -> Iterator[None]:
     found["reserved_gb"] = torch.cuda.max_memory_reserved() / 1e9
 
 
-def peer_step(peer: Peer, size: int, steps: int, how: Compile) -> Callable[[], float]:
+def peer_step(peer: Peer, size: int, steps: int) -> Callable[[], float]:
     """Steps of the peer; seconds of one."""
     batch = batch_of(size)
 
@@ -69,7 +70,6 @@ def peer_step(peer: Peer, size: int, steps: int, how: Compile) -> Callable[[], f
         began = time.perf_counter()
         for _ in range(steps):
             assert batch.labels is not None
-            begin_step(how)
             peer.step(one_hot(batch.labels.to(CUDA), range(CHANNELS)), batch.image.to(CUDA))
         torch.cuda.synchronize()
         return (time.perf_counter() - began) / steps
@@ -97,7 +97,8 @@ def measured(make: Callable[[], Callable[[], float]], rounds: int = 3) -> Docume
 
 COMPILED: dict[str, Compile] = {"compiled": "on", "CUDA graphs": "graphs"}
 VARIANTS = ("", *COMPILED, "cudnn.benchmark", "channels-last")
-"""Ways to run a step: as it is, and one change each, applied from outside but to our compiling."""
+"""Ways to run a step: as it is, and one change each. Whole steps as CUDA graphs are ours alone:
+they are compared with MONAI's step as it is."""
 
 
 def arrange(nets: Iterable[torch.nn.Module], variant: str) -> None:
@@ -135,13 +136,15 @@ def gan_step(args: argparse.Namespace) -> Document:
     def peer_side(variant: str) -> Callable[[], float]:
         peer = Peer(width, args.dtype, device="cuda")
         arrange((peer.g, peer.d), variant)
-        for net in (peer.g, peer.d) if variant in COMPILED else ():
-            net.compile(dynamic=False, mode=MODES.get(COMPILED[variant]))
-        return peer_step(peer, size, steps, COMPILED.get(variant, "off"))
+        for net in (peer.g, peer.d) if variant == "compiled" else ():
+            net.compile(dynamic=False)
+        return peer_step(peer, size, steps)
 
     found: Document = {}
     for variant in args.ways:
         for name, side in (("cgan3d", our_side), ("MONAI", peer_side)):
+            if name == "MONAI" and variant == "CUDA graphs":
+                continue
             label = f"{name}, {variant}" if variant else name
 
             def make(label: str = label, side: Any = side, variant: str = variant) -> Any:
@@ -160,12 +163,11 @@ def gan_step(args: argparse.Namespace) -> Document:
         rounds, warmup = (1, 0) if args.tiny else (9, 1)
         for label, seconds in alternate(running, rounds, warmup).items():
             found[label]["seconds"] = seconds
-    tails = [f", {variant}" if variant else "" for variant in args.ways]
-    pairs = {
-        tail: ratio(*(found[name + tail]["seconds"] for name in ("cgan3d", "MONAI")))
-        for tail in tails
-        if {"cgan3d" + tail, "MONAI" + tail} <= set(running)
-    }
+    pairs: Document = {}
+    for tail in (f", {variant}" if variant else "" for variant in args.ways):
+        ours_, peers = "cgan3d" + tail, "MONAI" + ("" if tail == ", CUDA graphs" else tail)
+        if {ours_, peers} <= set(running):
+            pairs[tail] = ratio(found[ours_]["seconds"], found[peers]["seconds"])
     return {**document, "widths": list(widths), "sides": found, "over_monai": pairs}
 
 
@@ -207,20 +209,21 @@ LAST_SIZE = {"cpggan": {"stage_images": 2, "fade_images": 0}}
 
 
 def gan_2d(args: argparse.Namespace) -> Document:
-    """Images a second of the 2D GANs at one size."""
+    """Images a second of the 2D GANs at one size, by CUDA graphs and without."""
     size, batch = (16, 4) if args.tiny else (args.size, 16)
     found: Document = {}
     for name in ("dcgan", "cpggan", "cgan3d"):
         own = {**LAST_SIZE.get(name, {}), **(TINY[name] if args.tiny else {})}
-        for dtype in ("fp32", "bf16"):
-            loop = {"batch_size": batch, "precision": dtype}
+        ways: tuple[tuple[str, Compile], ...] = (("", "graphs"), (", compile=off", "off"))
+        for dtype, (tail, how) in product(("fp32", "bf16"), ways):
+            loop = {"batch_size": batch, "precision": dtype, "compile": how}
 
             def make(name: str = name, own: Document = own, loop: Document = loop) -> Any:
                 generator = made(name, (size, size), **own)
                 batches, steps = random_batches(generator), 1 if args.tiny else 20
                 return training_step(generator, batches, steps, "cuda", **loop)
 
-            found[f"{name}, {dtype}"] = measured(make, 1 if args.tiny else 3)
+            found[f"{name}, {dtype}{tail}"] = measured(make, 1 if args.tiny else 3)
     return {"size": size, "batch_size": batch, "sides": found}
 
 
@@ -234,7 +237,9 @@ def kernels(args: argparse.Namespace) -> Document:
         generator, counted = made(name, size, **own), list[np.ndarray]()
         for steps in (short, 2 * short):
             batches = random_batches(generator)
-            run = training_step(generator, batches, steps, "cuda", batch_size=2, precision="bf16")
+            run = training_step(
+                generator, batches, steps, "cuda", batch_size=2, precision="bf16", compile="off"
+            )
             run()
             with profile(activities=supported_activities()) as profiled:
                 run()

@@ -34,7 +34,7 @@ USUAL: Mapping[Problem, str] = {
 
 
 @dataclass(frozen=True)
-class Capabilities(Document, whole=True):
+class Capabilities(Document, whole=True, later=("replays",)):
     """What a generator takes, draws and needs under its options.
 
     Attributes:
@@ -64,6 +64,9 @@ class Capabilities(Document, whole=True):
         recomputes: settings that recompute features in the backward pass.
         compiles: networks that option ``compile`` of the loop compiles: none whose gradients are
             differentiated again (a gradient penalty), none that grow.
+        replays: whether a training step may be replayed without Python, as a CUDA graph: its phases
+            read no number of the step that changes (``index``, ``images``, ``key``) and change
+            nothing but tensors, in place.
         remedies: what helps against a problem, with the generator's own options.
         rim_mm: how far beyond a lesion samples may differ from the background, mm; None: 1 voxel.
     """
@@ -83,6 +86,7 @@ class Capabilities(Document, whole=True):
     lighter: tuple[Mapping[str, Any], ...] = ()
     recomputes: Mapping[str, Any] = field(default_factory=dict)
     compiles: tuple[str, ...] = ("generator",)
+    replays: bool = False
     remedies: Mapping[str, str] = field(default_factory=dict)
     rim_mm: float | None = 3.0
 

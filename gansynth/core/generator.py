@@ -94,7 +94,7 @@ class TrainingStep:
         index: optimiser step, from 0.
         rng: generator on the batch's device, keyed by seed and step, equal for all parts.
         key: seed of ``rng``; seeds other generators (numpy's, say).
-        alpha: fade-in of the stage's new layers, 0 to 1.
+        alpha: fade-in of the stage's new layers, 0 to 1; a tensor () while they fade in on a GPU.
         first: number of this part's first sample in the whole batch.
         total: samples of the whole batch; those of this part if 0.
         mean: the mean of a tensor over the processes that train together; all must call it.
@@ -107,7 +107,7 @@ class TrainingStep:
     images: int
     rng: torch.Generator
     key: int = 0
-    alpha: float = 1.0
+    alpha: float | Tensor = 1.0
     first: int = 0
     total: int = 0
     mean: Callable[[Tensor], Tensor] = lambda values: values

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gansynth.core.schema import FloatArray
+from gansynth.runtime.devices import numbers_on
 
 
 class ChannelStatistics:
@@ -71,5 +72,4 @@ class ChannelStatistics:
 
 
 def _channels(values: npt.NDArray[np.float64], like: Tensor) -> Tensor:
-    tensor = torch.tensor(values, dtype=torch.float32, device=like.device)
-    return tensor.view(1, -1, *[1] * (like.ndim - 2))
+    return numbers_on(like.device, values).view(1, -1, *[1] * (like.ndim - 2))

@@ -91,26 +91,38 @@ class DiscriminatorAugment:
         ``image``: (B, C, D, H, W) or (B, C, H, W), with B samples as in the step's share, else
         ValueError. ``condition``: (B, K, ...) or None.
         """
+        return self.changed(self.drawn(step), step, image, condition)
+
+    def drawn(self, step: TrainingStep) -> Tensor | None:
+        """Return new random numbers of the step (B, numbers), for ``changed``; None for none."""
+        self._adapt(step)
+        if not self._changes or not (self.adaptive or self.p):
+            return None
+        # Also at p = 0: an adaptive p must not shift the random numbers of others.
+        axes = step.batch.image.ndim - 2
+        return step.rand(sum(self._widths(axes)))
+
+    def changed(
+        self, numbers: Tensor | None, step: TrainingStep, image: Tensor, condition: Condition
+    ) -> tuple[Tensor, Condition]:
+        """Change a batch of pairs by drawn numbers; equal numbers change equally."""
         if len(image) != len(step.batch.image):
             raise ValueError(
                 f"image: {len(image)} samples, expected the step's {len(step.batch.image)}; "
                 "change real and synthetic pairs in calls of their own"
             )
-        self._adapt(step)
-        if not self._changes or not (self.adaptive or self.p):
+        if numbers is None or not self.p:
             return image, condition
-        axes = image.ndim - 2
-        widths = [1 + (axes if change.per_axis else 1) for change in self._changes]
-        # Also at p = 0: an adaptive p must not shift the random numbers of others.
-        numbers = step.rand(sum(widths))
-        if not self.p:
-            return image, condition
-        for change, drawn in zip(self._changes, torch.split(numbers, widths, 1), strict=True):
-            hit, u = drawn[:, 0] < self.p, drawn[:, 1:]
+        parts = torch.split(numbers, self._widths(image.ndim - 2), 1)
+        for change, part in zip(self._changes, parts, strict=True):
+            hit, u = part[:, 0] < self.p, part[:, 1:]
             image = change.apply(image, hit, u)
             if change.spatial and condition is not None:
                 condition = change.apply(condition, hit, u)
         return image, condition
+
+    def _widths(self, axes: int) -> list[int]:
+        return [1 + (axes if change.per_axis else 1) for change in self._changes]
 
     @torch.no_grad()
     def observe(self, real: Sequence[Tensor]) -> None:

@@ -147,6 +147,11 @@ def adam(
     return torch.optim.Adam(held, lr=rate, betas=betas, fused=fused, foreach=not fused)
 
 
+def numbers_on(device: torch.device, values: Iterable[float]) -> torch.Tensor:
+    """Return a few numbers on a device, float32 (n,), without a copy that waits for it."""
+    return torch.stack([torch.full((), float(value), device=device) for value in values])
+
+
 def set_seed(seed: int, device: torch.device | None = None) -> None:
     """Seed torch's random numbers of the CPU, and those of one CUDA device.
 

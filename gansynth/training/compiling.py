@@ -6,33 +6,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-import torch
-
 from gansynth.core.generator import Generator
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
 
 Compile = Literal["auto", "on", "graphs", "off"]
 BACKEND = "inductor"
-MODES = {"graphs": "reduce-overhead"}
 
 
 def compiles(choice: Compile) -> bool:
     """Whether a choice compiles networks."""
-    return choice in ("on", "graphs")
-
-
-def begin_step(choice: Compile) -> None:
-    """Let CUDA graphs overwrite the outputs of the step before."""
-    if choice == "graphs":
-        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+    return choice == "on"
 
 
 @contextmanager
 def compiled(generator: Generator, choice: Compile) -> Iterator[None]:
     """Compile a generator's networks in place, and run them as they were afterwards.
 
-    Names of weights stay. ``auto`` is off: no GPU has measured it yet. ``graphs`` replays kernels
-    by CUDA graphs; outputs stay until ``begin_step``.
+    Names of weights stay. ``graphs`` compiles nothing: ``replay.py``.
     """
     names = generator.capabilities.compiles if compiles(choice) else ()
     nets = [generator.nets[name] for name in names if name in generator.nets]
@@ -49,7 +39,7 @@ def compiled(generator: Generator, choice: Compile) -> Iterator[None]:
     try:
         with as_written(generator):
             for net in nets:
-                net.compile(backend=BACKEND, dynamic=False, mode=MODES.get(choice))
+                net.compile(backend=BACKEND, dynamic=False)
             yield
     except TorchDynamoException as error:
         raise EnvironmentFault(

@@ -16,12 +16,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from gansynth.core.generator import (
     Batch,
     Generator,
-    Phase,
     Stage,
     TrainingStep,
     capabilities_of,
@@ -39,11 +37,13 @@ from gansynth.training.checkpoint_manager import (
     CheckpointManager,
     TrainingCallbacks,
 )
-from gansynth.training.compiling import Compile, begin_step, compiled, compiles
+from gansynth.training.compiling import Compile, compiled, compiles
 from gansynth.training.half_precision import cast_at_once, exact_on_short_axes
 from gansynth.training.loading import BatchLoader
 from gansynth.training.loggers import MetricsLog, short_losses
+from gansynth.training.replay import StepReplay
 from gansynth.training.state import PendingLosses, TrainingState
+from gansynth.training.update import PlayersUpdate
 
 Batches = Callable[[int, Stage, range], Batch]
 """(step, stage, numbers of samples) -> real cases on the CPU, the same for the same arguments.
@@ -86,8 +86,8 @@ class FitOptions(SeedOptions):
     )
     compile: Compile = Field(
         "auto",
-        description="torch.compile of the networks: on, off, graphs (CUDA graphs, too), "
-        "auto (off until measured)",
+        description="graphs: CUDA graphs of whole steps; on: torch.compile of the networks; off; "
+        "auto: graphs on CUDA where the generator can",
     )
     cudnn_benchmark: bool = Field(
         False, description="CUDA: cuDNN times its convolutions and takes the fastest"
@@ -204,6 +204,12 @@ def train(
         callbacks.reporter.say(f"resuming from step {start} of {steps}")
     log = MetricsLog(folder if process_group.is_main else None, start, training_state.sums)
     losses, notes = PendingLosses(), notes + log.notes
+    update = PlayersUpdate(
+        generator, training_state, scaler, device.type, half, options.clip_norm, process_group
+    )
+    replays = StepReplay(update, options.compile, device, callbacks.reporter)
+    fading = torch.ones((), device=device)
+    rngs = [torch.Generator(device) for _ in range(options.accumulate)]
     began, last_losses, previewed = time.perf_counter(), dict[str, float](), False
 
     # -- The loop.
@@ -211,6 +217,7 @@ def train(
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         BatchLoader(device) as loader,
         compiled(generator, options.compile),
+        replays,
         cast_at_once(generator.nets.values() if casts else ()),
         exact_on_short_axes(generator.nets.values() if mended else ()),
         callbacks.stop.deferred(),
@@ -239,34 +246,22 @@ def train(
                 MOST_ROLLBACKS + 1
             ) + training_state.rollbacks
             set_seed(key * process_group.size + process_group.rank, device)
+            in_place = alpha < 1 and device.type == "cuda"  # where a replayed step reads it
             shares = [
                 TrainingStep(
-                    part, stage, index,
-                    training_state.images, alpha=alpha,
-                    rng=torch.Generator(device).manual_seed(key), key=key,
+                    part, stage, index, training_state.images,
+                    alpha=fading.fill_(alpha) if in_place else alpha,
+                    rng=rng.manual_seed(key), key=key,
                     first=numbers.start, total=total, mean=process_group.mean,
                 )
-                for part, numbers in zip(parts, which, strict=True)
+                for part, numbers, rng in zip(parts, which, rngs, strict=False)
             ]  # fmt: skip
             training_state.set_rates(rate(index))
-            begin_step(options.compile)
 
             # Step each player on the loss of its phase, the others frozen.
-            for phase in (p for p in phases if p.due(index)):
-                optimizer = training_state.optimizers[phase.player]
-                names, values = backward(
-                    generator, phase, shares, training_state, scaler, device.type, half
-                )
-                losses.add(index, phase.player, names, process_group.mean(values))
-                parameters = training_state.parameters(phase.player)
-                process_group.average_gradients(parameters)
-                if options.clip_norm:
-                    scaler.unscale_(optimizer)
-                    torch.nn.utils.clip_grad_norm_(parameters, options.clip_norm)
-                scaler.step(optimizer)  # with fp16, not if a gradient overflowed
-                scaler.update()
-                if phase.after is not None:
-                    phase.after()
+            of_step = [phase for phase in phases if phase.due(index)]
+            for found in replays(shares, of_step):
+                losses.add(index, *found)
 
             # Average the weights that generate samples; the half-life grows early in a run.
             done, at = index + 1, time.perf_counter() - began
@@ -308,6 +303,7 @@ def train(
                     remedy = generator.capabilities.remedy("not finite")
                     raise _fault(fault, training_state.rollbacks, folder, remedy)
                 done = shelf.roll_back(fault)
+                replays.forget()  # the optimisers have other tensors now
                 log.rewind(done)
                 pending.clear()
             index = done
@@ -320,34 +316,6 @@ def train(
         max(steps, start), training_state.images, start, time.perf_counter() - began, last_losses,
         training_state.rollbacks, notes,
     )  # fmt: skip
-
-
-def backward(
-    generator: Generator,
-    phase: Phase,
-    shares: Sequence[TrainingStep],
-    training_state: TrainingState,
-    scaler: torch.amp.GradScaler,
-    kind: str,
-    half: torch.dtype | None,
-) -> tuple[list[str], Tensor]:
-    """Compute the gradients of a phase's player, with the other networks frozen.
-
-    Returns:
-        Names of the losses, and their means over the shares, (losses,).
-    """
-    players = generator.players()
-    for name, net in generator.nets.items():
-        net.train().requires_grad_(name in players[phase.player])
-    training_state.optimizers[phase.player].zero_grad(set_to_none=True)
-    losses = []
-    for step in shares:
-        with torch.autocast(kind, half, enabled=half is not None):
-            terms = phase.loss(step)
-        stacked = torch.stack([t.float() for t in terms.values()])
-        torch.autograd.backward(stacked, scaler.scale(torch.full_like(stacked, 1 / len(shares))))
-        losses.append(stacked.detach())
-    return list(terms), losses[0] if len(losses) == 1 else torch.stack(losses).mean(0)
 
 
 def steps_for(images: float, stages: Sequence[Stage], batch_size: int) -> int:

@@ -42,10 +42,12 @@ class TrainingState:
             for player, names in generator.players().items()
             if generator.phases()
         }
+        for optimizer in optimizers.values():
+            _put_rates_on_device(optimizer)
         averaged = _floats(nets[AVERAGED]) if AVERAGED in nets else ()
         live = {f"{AVERAGED}/{k}": v for k, v in averaged}
         averages = {k: v.detach().clone() for k, v in live.items()}
-        rates = {k: [group["lr"] for group in o.param_groups] for k, o in optimizers.items()}
+        rates = {k: [float(g["lr"]) for g in o.param_groups] for k, o in optimizers.items()}
         return cls(generator, optimizers, averages, scaler, _rates=rates, _live=list(live.values()))
 
     def parameters(self, player: str) -> list[nn.Parameter]:
@@ -61,7 +63,11 @@ class TrainingState:
         """Multiply every player's learning rate by a factor, and by 1/2 for each rollback."""
         for player, optimizer in self.optimizers.items():
             for group, rate in zip(optimizer.param_groups, self._rates[player], strict=True):
-                group["lr"] = rate * factor * 0.5**self.rollbacks
+                chosen = rate * factor * 0.5**self.rollbacks
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(chosen)
+                else:
+                    group["lr"] = chosen
 
     # -- the moving averages ---------------------------------------------------------------------
 
@@ -117,6 +123,15 @@ class TrainingState:
         self.sums.update({name: (float(total), count) for name, (total, count) in sums.items()})
         if saved.state.get("scaler"):
             self.scaler.load_state_dict(saved.state["scaler"])
+
+
+def _put_rates_on_device(optimizer: torch.optim.Optimizer) -> None:
+    """Make a fused optimiser read its rates from the device, so that its step can be replayed."""
+    for group in optimizer.param_groups:
+        first = group["params"][0]
+        if group.get("fused") and first.is_cuda:
+            group["lr"] = torch.full((), float(group["lr"]), device=first.device)
+            group["capturable"] = True
 
 
 @torch.no_grad()

@@ -110,7 +110,7 @@ class LesionInserter:
     def _disguised(self, step: TrainingStep, image: Tensor, lesion: Tensor) -> Tensor:
         """Return real lesions mirrored and with another contrast, on their own label map."""
         pull = _mirror(step, lesion > 0)
-        donor, donor_lesion = _pulled(image, pull), _pulled(lesion[:, None], pull)[:, 0]
+        donor, donor_lesion = pulled(image, pull), pulled(lesion[:, None], pull)[:, 0]
         statistics = self.statistics.to(image.device)
         noise = step.randn(*image.shape[1:])
         dressed = dress(
@@ -166,15 +166,14 @@ class LesionInserter:
         """Return an insertion; ``beyond`` is left out of its hole, no start means neutral."""
         region = hole(mask, self.rim) & ~beyond
         if start is None:
-            neutral = self.statistics.neutral.to(background.device)
+            neutral = self.statistics.to(background.device)["neutral"]
             start = neutral.reshape(1, -1, *[1] * (background.ndim - 2))
         weight = torch.where(region, fade(mask, self.rim), 0.0)
         return LesionInsertion(background, region, weight, torch.where(region, start, background))
 
     def _lesion(self, labels: Tensor) -> Tensor:
         """Return the voxels of lesions, bool (B, 1, ...)."""
-        values = torch.tensor(self.values, device=labels.device)
-        return torch.isin(labels, values)[:, None]
+        return torch.isin(labels, self.statistics.to(labels.device)["values"])[:, None]
 
     # -- recording -------------------------------------------------------------------------------
 
@@ -214,7 +213,7 @@ def centroid(mask: Tensor, axis: int) -> Tensor:
     return torch.where(volume > 0, (counts * at).sum(1) / volume.clamp_min(1), middle)
 
 
-def _pulled(x: Tensor, pull: Sequence[Tensor]) -> Tensor:
+def pulled(x: Tensor, pull: Sequence[Tensor]) -> Tensor:
     """Return (B, C, ...) with voxels taken from the indices in ``pull``, axis by axis."""
     for axis, index in enumerate(pull, start=2):
         shape = [len(index), *[1] * (x.ndim - 1)]
@@ -243,9 +242,11 @@ class LesionStatistics:
         shape = (len(self.values), channels)
         self.means, self.deviations = torch.zeros(shape), torch.zeros(shape)
         self.between, self.neutral = torch.zeros(shape), torch.zeros(channels)
+        self._on: dict[torch.device, Mapping[str, Tensor]] = {}
 
     def fit(self, cases: Iterable[Case]) -> None:
         """Fit to crops; a class that no crop shows gets the statistics of all lesions."""
+        self._on.clear()
         moments: dict[int, list[tuple[Any, Any]]] = {value: [] for value in self.values}
         bodies = []
         for case in cases:
@@ -268,8 +269,11 @@ class LesionStatistics:
             self.between[row] = _tensor(means.std(0))
 
     def to(self, device: torch.device) -> Mapping[str, Tensor]:
-        """Return all statistics on a device, by attribute name."""
-        return {key: getattr(self, key).to(device) for key in _KEYS}
+        """Return all statistics and the label values on a device, brought there once."""
+        if device not in self._on:
+            on = {key: getattr(self, key).to(device) for key in _KEYS}
+            self._on[device] = {**on, "values": torch.tensor(self.values, device=device)}
+        return self._on[device]
 
     def to_json(self) -> dict[str, Any]:
         """Return lists of numbers by attribute name."""
@@ -277,6 +281,7 @@ class LesionStatistics:
 
     def load_json(self, doc: Mapping[str, Any]) -> None:
         """Restore what ``to_json`` wrote; an empty document changes nothing."""
+        self._on.clear()
         for key in _KEYS:
             if key in doc:
                 setattr(self, key, torch.tensor(doc[key], dtype=torch.float32))

@@ -38,7 +38,7 @@ from gansynth.nn.networks.blocks import one_hot, strides_for
 from gansynth.nn.networks.perceptor import Perceptor
 from gansynth.nn.networks.spectral import settled
 from gansynth.nn.tiled_inference import by_halves, draw_tiled, tile_edge
-from gansynth.runtime.devices import adam, autocast, resolve
+from gansynth.runtime.devices import adam, autocast, numbers_on, resolve
 from gansynth_cgan3d.conditions import (
     BodyChannel,
     ConditionEncoder,
@@ -47,7 +47,7 @@ from gansynth_cgan3d.conditions import (
     automatic,
     body_map,
 )
-from gansynth_cgan3d.lesion import LesionInserter, LesionInsertion, centroid
+from gansynth_cgan3d.lesion import LesionInserter, LesionInsertion, centroid, pulled
 from gansynth_cgan3d.options import CGANOptions
 
 __all__ = ["CGAN3D", "CGANOptions"]
@@ -99,6 +99,7 @@ class CGAN3D(Generator):
             lighter=narrower(o, ("width", "d_width")),
             recomputes={"checkpointing": True},
             compiles=compiles,
+            replays=not o.pool and o.augment_p != "adaptive",
             remedies={
                 "organs": "name the lesions (--set lesions=NAME)",
                 "not finite": "Lower the learning rates (--set lr_generator=1e-4)",
@@ -322,8 +323,8 @@ class CGAN3D(Generator):
         fill = self.schema.outside_fill
         if fill is None or labels is None or not self.schema.has_outside:
             return drawn
-        values = [fill[i] for i in self.conditions.drawn]
-        value = torch.tensor(values, device=drawn.device).view(1, -1, *[1] * self.schema.ndim)
+        values = numbers_on(drawn.device, [fill[i] for i in self.conditions.drawn])
+        value = values.view(1, -1, *[1] * self.schema.ndim)
         return torch.where((labels == OUTSIDE)[:, None], value, drawn)
 
     # -- sampling --------------------------------------------------------------------------------
@@ -481,19 +482,16 @@ class CGANObjective:
     ) -> dict[str, Tensor]:
         o = self.options
         image, condition = judge.view((fake, self._asked(step)))
-        before = step.rng.get_state()
-        logits, features = judge(*self.augment(step, image, condition))
+        numbers = self.augment.drawn(step)
+        logits, features = judge(*self.augment.changed(numbers, step, image, condition))
         terms = {"adversarial": judge.weight * o.adversarial * self.loss.generator(logits)}
         if o.l1 and not judge.prefix:  # counted once, with the global discriminator
             terms["l1"] = o.l1 * self._l1(step, fake, real)
         if o.feature_matching:
-            if self.options.augment:
-                # The real pair gets the same augmentation, or features would not correspond.
-                step.rng.set_state(before)
+            # The real pair gets the same augmentation, or features would not correspond.
+            real, real_condition = judge.view((real, self._condition(step)))
             with torch.no_grad():
-                _, real_features = judge(
-                    *self.augment(step, *judge.view((real, self._condition(step))))
-                )
+                _, real_features = judge(*self.augment.changed(numbers, step, real, real_condition))
             matching = losses.feature_matching(real_features, features)
             terms["feature_matching"] = judge.weight * o.feature_matching * matching
         return {judge.prefix + name: term for name, term in terms.items()}
@@ -710,21 +708,20 @@ class LesionWindow:
         return windows(image, at, size), windows(condition, at, size)
 
 
-def corners(mask: Tensor, size: Sequence[int]) -> list[list[int]]:
-    """Return first voxels of windows around masks, bool (B, 1, ...), moved into the crop."""
+def corners(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """Return first voxels of windows around masks, bool (B, 1, ...): int64 (B, axes), in the crop."""
     firsts = []
     for axis, edge in enumerate(size):
         middle = centroid(mask[:, 0], axis)
         first = (middle - (edge - 1) / 2).round().long()
         firsts.append(first.clamp(0, mask.shape[axis + 2] - edge))
-    corner: list[list[int]] = torch.stack(firsts, 1).tolist()
-    return corner
+    return torch.stack(firsts, 1)
 
 
-def windows(x: Tensor, at: Sequence[Sequence[int]], size: Sequence[int]) -> Tensor:
-    """Cut a window out of each sample: (B, K, ...) -> (B, K, *size)."""
-    cut = []
-    for sample, corner in zip(x, at, strict=True):
-        box: Any = (slice(None), *(slice(c, c + n) for c, n in zip(corner, size, strict=True)))
-        cut.append(sample[box])
-    return torch.stack(cut)
+def windows(x: Tensor, at: Tensor, size: Sequence[int]) -> Tensor:
+    """Cut a window out of each sample, whose first voxel is ``at``: (B, K, ...) -> (B, K, *size)."""
+    # By indices on the device: slices would wait for it.
+    indices = [
+        at[:, axis, None] + torch.arange(edge, device=x.device) for axis, edge in enumerate(size)
+    ]
+    return pulled(x, indices)

@@ -33,7 +33,7 @@ from gansynth.data.lesion_contrast import LesionContrast, tighten
 from gansynth.data.standardise import ChannelStatistics
 from gansynth.nn import losses
 from gansynth.nn.diff_augment import DiscriminatorAugment
-from gansynth.nn.networks.progressive import half, twice
+from gansynth.nn.networks.progressive import faded, fades, half, twice
 from gansynth.runtime.devices import adam, autocast, resolve
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_cpggan.boxes import (
@@ -83,6 +83,7 @@ class CPGGAN(Generator):
             loop={"batch_size": 16, "ema_half_life": 10_000},
             lighter=narrower(o, ("width",)),
             compiles=(),  # they grow, and the share of a fading layer changes at every step
+            replays=True,
             remedies={
                 "not finite": "Lower the learning rates (--set lr_generator=1e-4)",
                 "collapse": against_collapse,
@@ -252,7 +253,7 @@ class CPGGAN(Generator):
     # -- sampling ----------------------------------------------------------------------------------
 
     def drawn(
-        self, latents: Tensor, maps: Tensor, level: int, alpha: float, kinds: Tensor | None
+        self, latents: Tensor, maps: Tensor, level: int, alpha: float | Tensor, kinds: Tensor | None
     ) -> Tensor:
         """Generate images from latents and box maps: standardised units, float32."""
         image: Tensor = self.painter(latents, maps, level, alpha, kinds).float()
@@ -454,9 +455,9 @@ class CPGGANObjective:
         edge = gan.growth.edges[self._level(step)]
         # Area means: the maps equal those of boxes rasterised at the stage's size.
         pair = F.avg_pool2d(pair, gan.edge // edge) if edge < gan.edge else pair
-        if step.alpha < 1 and edge > gan.growth.edges[0]:
+        if fades(step.alpha) and edge > gan.growth.edges[0]:
             image, maps = self._split(pair)
-            pair = torch.cat((torch.lerp(twice(half(image)), image, step.alpha), maps), 1)
+            pair = torch.cat((faded(twice(half(image)), image, step.alpha), maps), 1)
         return pair
 
     def _flipped(self, step: TrainingStep, pair: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from gansynth.nn.networks.progressive import (
     EqualisedConv2d,
     EqualisedLinear,
+    faded,
+    fades,
     half,
     leaky,
     minibatch_deviation,
@@ -72,12 +74,17 @@ class ProgressiveGenerator(nn.Module):
         self.register_buffer("grown", torch.zeros(()))
 
     def forward(
-        self, latents: Tensor, maps: Tensor, level: int, alpha: float, kinds: Tensor | None = None
+        self,
+        latents: Tensor,
+        maps: Tensor,
+        level: int,
+        alpha: float | Tensor,
+        kinds: Tensor | None = None,
     ) -> Tensor:
         """Return images (B, channels, edge, edge), unbounded.
 
         ``latents``: (B, numbers). ``maps``: (B, classes, edge, edge), of the level's edge.
-        ``alpha``: fade-in, 0 to 1. ``kinds``: int64 (B,) classes.
+        ``alpha``: fade-in, 0 to 1, a number or a tensor (). ``kinds``: int64 (B,) classes.
         """
         scales = pyramid(maps, level)
         latents = pixel_norm(latents)
@@ -87,12 +94,12 @@ class ProgressiveGenerator(nn.Module):
         x = _unit(self.begin(_with(_unit(x), scales[0])))
         coarse: Tensor | None = None
         for i in range(level):
-            if i == level - 1 and alpha < 1:
+            if i == level - 1 and fades(alpha):
                 coarse = twice(self.image[i](x))
             x = _unit(self.enter[i](_with(twice(x), scales[i + 1])))
             x = _unit(self.refine[i](x))
         image: Tensor = self.image[level](x)
-        return image if coarse is None else torch.lerp(coarse, image.to(coarse.dtype), alpha)
+        return image if coarse is None else faded(coarse, image, alpha)
 
 
 class ProgressiveDiscriminator(nn.Module):
@@ -119,7 +126,12 @@ class ProgressiveDiscriminator(nn.Module):
         self.told = nn.Embedding(kinds, w[0]) if kinds else None
 
     def forward(
-        self, pair: Tensor, level: int, alpha: float, group: int, kinds: Tensor | None = None
+        self,
+        pair: Tensor,
+        level: int,
+        alpha: float | Tensor,
+        group: int,
+        kinds: Tensor | None = None,
     ) -> Tensor:
         """Return values (B, 1) of pairs (B, channels + classes, edge, edge) at a level."""
         scales = pyramid(pair[:, self.channels :], level)
@@ -127,8 +139,8 @@ class ProgressiveDiscriminator(nn.Module):
         for i in reversed(range(level)):
             x = leaky(self.refine[i](_with(x, scales[i + 1])))
             x = half(leaky(self.leave[i](x)))
-            if i == level - 1 and alpha < 1:
-                x = torch.lerp(leaky(self.image[i](half(pair))).to(x.dtype), x, alpha)
+            if i == level - 1 and fades(alpha):
+                x = faded(leaky(self.image[i](half(pair))).to(x.dtype), x, alpha)
         x = leaky(self.end(_with(minibatch_deviation(x, group), scales[0])))
         features = leaky(self.dense(spatial_pyramid(x) if self.spp else x.flatten(1)))
         value: Tensor = self.head(features)

@@ -69,6 +69,7 @@ class DCGAN(Generator):
             # half-life.
             loop={"batch_size": 64, "ema_half_life": 10_000},
             lighter=narrower(o, ("width",)),
+            replays=o.augment_p != "adaptive",
             remedies={
                 "not finite": "Lower the learning rates (--set lr_generator=1e-4)",
                 "collapse": ", or ".join(against_collapse),

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from tests.pretend_cuda.graphs import note
 from tests.pretend_cuda.places import PlainGenerator, check_generator, stream_of
 from tests.pretend_cuda.waiting import copy_late, count_operator, is_pinned, lend, wait
 
@@ -137,14 +138,17 @@ class DeviceTensor(Tensor):
             with stream_of(place):
                 made = func(*inner, **named)
         elif name == "aten::convolution_backward":
-            made = _exact(func, inner)
+            made = _exact(func, *inner)
         else:
             made = func(*inner, **named)
+        if not func.is_view:
+            run = functools.partial(_exact, func) if name == "aten::convolution_backward" else func
+            note(run, inner, named, made, place)
         made = tree_map_only(Tensor, lambda t: DeviceTensor(t, place), made)
         return return_and_correct_aliasing(func, args, kwargs, made)
 
 
-def _exact(func: Any, args: Sequence[Any]) -> Any:
+def _exact(func: Any, *args: Any) -> Any:
     """Compute gradients in float32: ``training/half_precision.py`` says why not in bfloat16."""
     made = func(*tree_map_only(Tensor, lambda t: t.float(), args))
     return tree_map_only(Tensor, lambda t: t.to(args[0].dtype), made)
@@ -185,7 +189,7 @@ def _copy(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
             wait("copy from the CPU", target.place)
         elif is_pinned(source):
             lend(source, target.place)
-    func(target.held, content)
+    note(func, (target.held, content), {}, func(target.held, content), target.place)
     return target
 
 

@@ -15,7 +15,7 @@ import torch.amp.autocast_mode
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from tests.pretend_cuda import places
+from tests.pretend_cuda import graphs, places
 from tests.pretend_cuda.device_tensor import DeviceTensor, unpickled
 from tests.pretend_cuda.places import place_of
 from tests.pretend_cuda.torch_calls import PretendCalls, moved
@@ -143,7 +143,12 @@ def _patch_cuda() -> None:
         "get_device_properties": lambda device=None: _place(device) and PROPERTIES,
         "get_rng_state": _get_rng_state,
         "is_bf16_supported": lambda *_, **__: True,
-        "is_current_stream_capturing": lambda: False,
+        "is_current_stream_capturing": graphs.capturing,
+        "CUDAGraph": graphs.CUDAGraph,
+        "graph": graphs.graph,
+        "graph_pool_handle": lambda: (0, 0),
+        "get_sync_debug_mode": graphs.get_sync_debug_mode,
+        "set_sync_debug_mode": graphs.set_sync_debug_mode,
         "manual_seed": lambda seed: places.seed_stream(places.current(), seed),
         "manual_seed_all": _seed_all,
         "mem_get_info": lambda *_: (72 * GIB, PROPERTIES.total_memory),

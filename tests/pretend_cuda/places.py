@@ -20,6 +20,8 @@ PlainGenerator = torch.Generator
 _new: Any = PlainGenerator.__new__
 
 _thread = threading.local()
+open_graphs: list[Any] = []
+"""The CUDA graph that is captured."""
 _process = {"begun": False, "forked": False}
 _streams: dict[int, Tensor] = {}
 _generators: WeakValueDictionary[int, DeviceGenerator] = WeakValueDictionary()
@@ -101,6 +103,11 @@ class DeviceGenerator(PlainGenerator, metaclass=_AnyGenerator):
     def __init__(self, device: Any = "cpu") -> None: ...
 
     device = property(lambda self: self.place)
+
+    def get_state(self) -> Tensor:
+        if open_graphs:
+            raise RuntimeError("Cannot call CUDAGeneratorImpl::current_seed during stream capture")
+        return super().get_state()
 
     def manual_seed(self, seed: int) -> DeviceGenerator:
         """Seed it; its numbers differ from the CPU's of the same seed."""

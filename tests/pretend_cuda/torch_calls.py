@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from tests.pretend_cuda.device_tensor import CPU, DeviceTensor
+from tests.pretend_cuda.graphs import note
 from tests.pretend_cuda.places import begin, check_generator, place_of, stream_of
 from tests.pretend_cuda.waiting import copy_late, count_operator, is_pinned, lend, pinned, wait
 
@@ -119,7 +120,10 @@ def _made(
         made = func(*args, **kwargs)
     if name not in FROM_DATA and not name.startswith("empty"):
         count_operator(f"aten::{name}")
-    return moved(made, place, made_there=name not in FROM_DATA).requires_grad_(grad)
+    result = moved(made, place, made_there=name not in FROM_DATA)
+    if name not in FROM_DATA:
+        note(func, args, kwargs, result.held, place)  # type: ignore[attr-defined]
+    return result.requires_grad_(grad)
 
 
 def _like(func: Any, tensor: Tensor, args: Sequence[Any], kwargs: dict[str, Any]) -> Tensor:
@@ -204,7 +208,9 @@ def _one_hot(func: Any, tensor: Tensor, others: Sequence[Any], kwargs: dict[str,
         wait("one_hot without a number of classes", tensor.place)
     for name in ("aten::zeros", "aten::scatter_"):
         count_operator(name)
-    return moved(func(tensor.held, *others, **kwargs), tensor.place, made_there=True)
+    result = moved(func(tensor.held, *others, **kwargs), tensor.place, made_there=True)
+    note(func, (tensor.held, *others), kwargs, result.held, tensor.place)  # type: ignore[attr-defined]
+    return result
 
 
 CALLS: dict[str, Callable[[Any, Tensor, Sequence[Any], dict[str, Any]], Any]] = {

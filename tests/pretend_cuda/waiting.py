@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tests.pretend_cuda.environment import HERE, ROOT
+from tests.pretend_cuda.graphs import check_wait
 
 PRODUCT = tuple(
     f"{ROOT / shelf}/" for shelf in ("gansynth", "plugins", "adapters", "cli", "benchmarks")
@@ -61,6 +62,7 @@ def wait(cause: str, place: torch.device) -> None:
     Raises:
         RuntimeError: a pinned tensor was overwritten while it was copied to the device.
     """
+    check_wait(cause)
     if _open:
         where = f"{_call_site()} {cause}"
         for counts in _open:

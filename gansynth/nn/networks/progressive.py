@@ -70,6 +70,17 @@ def half(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, 2)
 
 
+def fades(alpha: float | Tensor) -> bool:
+    """Whether a new layer still fades in; its share is a tensor on a GPU then."""
+    return isinstance(alpha, Tensor) or alpha < 1
+
+
+def faded(before: Tensor, new: Tensor, alpha: float | Tensor) -> Tensor:
+    """Blend features without and with a new layer, (B, C, H, W) each, by the new one's share."""
+    share = alpha.to(before.dtype) if isinstance(alpha, Tensor) else alpha
+    return torch.lerp(before, new.to(before.dtype), share)
+
+
 def leaky(x: Tensor) -> Tensor:
     """Apply the activation of both networks."""
     return F.leaky_relu(x, SLOPE)
