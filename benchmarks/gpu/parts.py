@@ -24,7 +24,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_gan_step import CHANNELS, Peer, batch_of, flops, match_widths, ours, peer_steps
+from bench_gan_step import (
+    CHANNELS,
+    Peer,
+    batch_of,
+    flops,
+    match_widths,
+    our_steps,
+    ours,
+    peer_steps,
+)
 from common import alternate, machine, ratio, training_step
 from torch.autograd import DeviceType
 from torch.profiler import profile, supported_activities
@@ -120,7 +129,11 @@ def gan_step(args: argparse.Namespace) -> Document:
         peer = Peer(width, args.dtype, device="cuda")
         target = flops(peer_steps(peer, size, 1, "cuda"))
         told = argparse.Namespace(size=size, shape=args.shape, width=width)
-        *widths, cost = match_widths(told, target, "cuda")  # type: ignore[assignment]
+        if args.widths:
+            widths = tuple(args.widths)
+            cost = flops(our_steps(ours(size, *widths, args.shape), size, "bf16", 1, "cuda"))
+        else:
+            *widths, cost = match_widths(told, target, "cuda")  # type: ignore[assignment]
         document["gflops"] = {"cgan3d": cost / 1e9, "MONAI": target / 1e9}
         del peer
     except (ImportError, SystemExit) as error:
@@ -160,7 +173,7 @@ def gan_step(args: argparse.Namespace) -> Document:
             found[label] = measured(make, rounds=1)
     running = {label: sides[label] for label in found if "failed" not in found[label]}
     if running:
-        rounds, warmup = (1, 0) if args.tiny else (9, 1)
+        rounds, warmup = (1, 0) if args.tiny else (args.rounds, 1)
         for label, seconds in alternate(running, rounds, warmup).items():
             found[label]["seconds"] = seconds
     pairs: Document = {}
@@ -342,6 +355,8 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("fp32", "bf16"))
     parser.add_argument("--shape", default="pix2pix", help="of cgan3d, see bench_gan_step.py")
     parser.add_argument("--ways", nargs="+", default=VARIANTS, help='of gan_step; "" is as it is')
+    parser.add_argument("--rounds", type=int, default=9, help="of gan_step's sides")
+    parser.add_argument("--widths", type=int, nargs=2, help="of gan_step, found before to match")
     parser.add_argument("--file", help="of tests/gpu")
     args = parser.parse_args()
     document = PARTS[args.part](args)

@@ -37,8 +37,8 @@ measure() {  # NAME PART OPTIONS...
 }
 
 live() {  # NAME OVERHEAD: nnU-Net beside a producer on the same GPU
-  local cores options=(--blocks 8 --steps 40 --warmup 150 --patch 128 --features 32 64 128 256 320 320)
-  ((${#tiny[@]})) && options=(--blocks 1 --steps 2 --warmup 2 --patch 16)
+  local cores options=(--blocks 8 --steps 40 --warmup 150 --patch 128 --spacing 1.25 --capacity 8 --features 32 64 128 256 320 320)
+  ((${#tiny[@]})) && options=(--blocks 1 --steps 2 --warmup 2 --patch 16 --count 2)
   cores=$(getconf _NPROCESSORS_ONLN) && mkdir -p "$out/parts/$1.d"
   part "$1" env BENCH_RESULTS="$out/parts/$1.d" nnUNet_compile=t "$python" benchmarks/scripts/bench_live.py "${options[@]}" \
     --device cuda --producer-device cuda:0 --workers $((cores > 6 ? cores - 4 : 1)) --ratios "p 0.5" --overhead "$2"
@@ -49,6 +49,9 @@ sizes=(64 96 128) planes=(64 128 256) tests=(tests/gpu/test_*.py)
 ((${#tiny[@]})) && sizes=(64) planes=(64) tests=("${tests[0]}")
 for size in "${sizes[@]}"; do for dtype in fp32 bf16; do
   measure "gan_step_${size}_$dtype" gan_step --size "$size" --dtype $dtype
+done; done
+for size in "${sizes[@]}"; do for dtype in fp32 bf16; do
+  measure "gan_step_${size}_${dtype}_graphs" gan_step --size "$size" --dtype $dtype --ways "" "CUDA graphs"
 done; done
 measure gan_step_128_bf16_texture gan_step --size 128 --dtype bf16 --shape texture
 for size in "${planes[@]}"; do measure "gan_2d_$size" gan_2d --size "$size"; done

@@ -98,9 +98,10 @@ def live(doc: dict[str, Any]) -> Rows:
     """What training and producer do to each other."""
     for p, found in doc["results"].items():
         seconds = median(found["seconds_per_step"]["without"])
-        made = found["steering"]["samples_per_second"]
+        made = found["counted"]["samples_per_second"] if "counted" in found else None
         ratios = (_ratio(found[f"{side}_over_without"]) for side in ("live", "idle"))
-        patch = f"{p}, patch {doc['patch'][0]}^3"
+        used = found.get("patch", doc.get("patch"))
+        patch = f"{p}, patch {'x'.join(map(str, used))}"
         yield patch, f"{doc['budget']:.0%}", made, *ratios, 1e3 * seconds
 
 

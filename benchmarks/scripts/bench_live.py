@@ -5,10 +5,15 @@ each. Three sides take turns, block by block: *live* draws a share p of its samp
 a producer keeps fresh, steered to an overhead of 2 %; *idle* is the same trainer while the producer
 rests; *without* is a trainer without synthetic samples, the producer resting too. live / without is
 what a user pays; live / idle is the truth beside what the steering itself has measured. The first
-steps of a block, from batches made before it, do not count.
+steps of a block, from batches made before it, do not count. Before the blocks, and after the
+warm-up, the samples that the producer makes in a minute are counted by their numbers.
 
     python benchmarks/scripts/bench_live.py [--blocks 16] [--steps 48] [--warmup 250] [--patch 32]
-    python benchmarks/scripts/bench_live.py --device cuda --producer-device cuda:0 --patch 128 ...
+    python benchmarks/scripts/bench_live.py --device cuda --producer-device cuda:0 --patch 128 \
+        --spacing 1.25 ...
+
+Phantoms of 2.5 mm have 62 x 79 x 63 voxels, of 1.25 mm 124 x 158 x 126: nnU-Net makes the patch no
+larger than they are. The document says the patch that it used, and the voxels of a sample.
 """
 
 from __future__ import annotations
@@ -72,17 +77,16 @@ class Live:
             target="nnunet",
             bank=str(self.bank),
             frozen=False,
-            capacity=CAPACITY,
+            capacity=args.capacity,
             batch=BATCH,
             device=args.producer_device,
         )
         self.supervisor = ProducerSupervisor(config, root / "producer.log")
-        self.supervisor.wait(CAPACITY, 300)
+        self.supervisor.wait(args.capacity, 300)
         self.tally = DrawCounter(self.log)
         self.steering = ProducerThrottle(
             self.bank, RefreshPolicy(overhead=args.overhead), lambda: self.tally.update().synthetic
         )
-        self.made, self.worked, self._since = 0, 0.0, (0, 0.0)
 
     def rest(self) -> None:
         """Let the producer rest, and wait until it does."""
@@ -92,11 +96,6 @@ class Live:
         if self.resting:
             return
         self.resting = True
-        total, now = self._clock()
-        self.made, self.worked = (
-            self.made + total - self._since[0],
-            self.worked + now - self._since[1],
-        )
         self.steering.pause()
         write_throttle_state(self.bank, ThrottleState(REST, 0))
         time.sleep(2.5)  # a heartbeat is up to a second old
@@ -105,16 +104,37 @@ class Live:
 
     def work(self) -> None:
         """Let the steering say again how hard the producer works."""
-        if self.resting or not self.worked:
-            self._since = self._clock()
         self.resting = False
         self.steering.resume()
 
-    def _clock(self) -> tuple[int, float]:
-        """Samples published so far, up to a second ago, and the time."""
-        from gansynth.bank.store import read_heartbeat
+    def count(self, host: Host, seconds: float) -> dict[str, Any]:
+        """Train for so long, and count what the producer makes meanwhile."""
+        began, first = time.monotonic(), self._newest()
+        drawn, steps = self.tally.update().synthetic, 0
+        while time.monotonic() - began < seconds:
+            self.steering.step(*host.step())
+            steps += 1
+        took, made = time.monotonic() - began, self._newest() - first
+        drawn = self.tally.update().synthetic - drawn
+        return {
+            "seconds": took,
+            "steps": steps,
+            "samples": made,
+            "samples_per_second": made / took,
+            "synthetic_draws_per_second": drawn / took,
+        }
 
-        return int(read_heartbeat(self.bank).get("total", 0)), time.monotonic()
+    def _newest(self) -> int:
+        from gansynth.bank.store import list_samples
+
+        return int(list_samples(self.bank)[-1])
+
+    def voxels(self) -> list[int]:
+        """The shape of a sample's image, channels first."""
+        from gansynth.bank.store import list_samples, read_sample, sample_path
+
+        newest = list_samples(self.bank)[-1]
+        return list(read_sample(sample_path(self.bank, newest)).image.shape)
 
     def report(self) -> dict[str, Any]:
         """What steering and draw log say of themselves."""
@@ -122,7 +142,6 @@ class Live:
         return {
             **self.steering.summary(),
             "sentence": self.steering.sentence(),
-            "samples_per_second": self.made / self.worked if self.worked else None,
             "draws_per_sample": counts.reuse,
             "realised_share": counts.realised,
             "fell_back": counts.fell_back,
@@ -142,6 +161,7 @@ def run_ratio(source: Any, run: Path, root: Path, args: argparse.Namespace, p: s
         hosts = [mixed, Host(source, None, args.device)]
         for _ in range(args.warmup):
             live.steering.step(*mixed.step())
+        counted = live.count(mixed, args.count)
         sides = Sides()
         for block in range(args.blocks):
             order = ["live", "idle", "without"]
@@ -154,12 +174,16 @@ def run_ratio(source: Any, run: Path, root: Path, args: argparse.Namespace, p: s
                     host = mixed if side == "idle" else hosts[1]
                     sides.add(side, host, args.steps, lambda begin, end: None)
         live.rest()
-        reported = live.report()
+        reported, voxels = live.report(), live.voxels()
+        patch = list(map(int, mixed.trainer.configuration_manager.patch_size))
     finally:
         for host in hosts:
             host.close()
         live.supervisor.stop()
     return {
+        "patch": patch,
+        "sample": voxels,
+        "counted": counted,
         "seconds_per_step": sides.seconds,
         "loader_wait_seconds": sides.waits,
         "live_over_without": paired(sides.seconds["live"], sides.seconds["without"]),
@@ -175,7 +199,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--blocks", type=int, default=16, help="per side and ratio")
     parser.add_argument("--steps", type=int, default=48, help="that count, per block")
     parser.add_argument("--warmup", type=int, default=250, help="live steps before the blocks")
-    parser.add_argument("--patch", type=int, default=32, help="edge of the patch, voxels")
+    parser.add_argument("--count", type=float, default=60, help="seconds samples are counted for")
+    parser.add_argument("--patch", type=int, default=32, help="edge of the patch, at most, voxels")
+    parser.add_argument("--spacing", type=float, default=2.5, help="of the phantoms, mm")
+    parser.add_argument("--capacity", type=int, default=CAPACITY, help="samples of the bank")
     parser.add_argument("--features", type=int, nargs="+", help="channels of nnU-Net's stages")
     parser.add_argument("--workers", type=int, default=1, help="nnU-Net's augmentation processes")
     parser.add_argument("--device", default="cpu", help="nnU-Net's")
@@ -196,7 +223,7 @@ def main() -> None:
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        source = prepare_data(root, args.patch, args.features)
+        source = prepare_data(root, args.patch, args.features, args.spacing)
         run = fit_generator(source, root / "run")
         for p in args.ratios:
             shared = Path("/dev/shm")
@@ -204,7 +231,7 @@ def main() -> None:
                 results[p] = run_ratio(source, run, Path(live) / "live", args, p)
     passed = all(r["live_over_without"]["ratio"] <= BAR for r in results.values())
     document = {
-        "patch": [args.patch] * 3,
+        "spacing_mm": args.spacing,
         "workers": args.workers,
         "device": args.device,
         "producer_device": args.producer_device,
@@ -231,6 +258,12 @@ def show(results: dict[str, Any]) -> None:
         for name in ("live_over_without", "live_over_idle", "idle_over_without"):
             one = found[name]
             print(f"{name}: {one['ratio']:.3f} ({one['low']:.3f} to {one['high']:.3f})")
+        made = found["counted"]
+        print(
+            f"patch {found['patch']}, sample {found['sample']}: {made['samples']} samples in "
+            f"{made['seconds']:.0f} s, {made['samples_per_second']:.2f} a second; "
+            f"{made['synthetic_draws_per_second']:.2f} synthetic draws a second"
+        )
         said = found["steering"]
         print(
             f"steering: {said['sentence']}; each sample drawn {said['draws_per_sample']:.1f} times"

@@ -41,6 +41,7 @@ from gansynth.sampling.sampler import sampler_for
 from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.compiling import compiles
 from gansynth.training.loop import FitOptions, steps_for, train
+from gansynth.training.replay import WARM_UP
 
 MEASURED_STEPS = 3
 """Least timed steps of a stage that is not slow."""
@@ -239,7 +240,9 @@ def _steps(job: FitJob, stage: Stage, count: int) -> Steps:
         elif late:
             stop.number = 1  # the training saves a checkpoint, and ends
 
-    update = {"steps": turn + max(MEASURED_STEPS, turn), "log_every": 1}
+    # Steps that are replayed on a GPU are as slow as others until each kind is captured.
+    captured = (WARM_UP + 1) * turn if job.device.type == "cuda" else 0
+    update = {"steps": turn + captured + max(MEASURED_STEPS, turn), "log_every": 1}
     update |= dict.fromkeys(("sample_every", "checkpoint_every"), 10**9)
     callbacks = TrainingCallbacks(
         metrics=tick, checkpoint=lambda *_: ticks.append(time.perf_counter()), stop=stop
@@ -258,6 +261,7 @@ def _steps(job: FitJob, stage: Stage, count: int) -> Steps:
             if not stop.number:  # by a user
                 raise
     *timed, saving = np.diff(ticks[counted - 1 :]).tolist()
+    timed = timed[min(captured, len(timed) - 1) :]
     return Steps(count, float(np.mean(timed)), counter.flops / counted or None, saving)
 
 

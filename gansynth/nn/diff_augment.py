@@ -91,15 +91,17 @@ class DiscriminatorAugment:
         ``image``: (B, C, D, H, W) or (B, C, H, W), with B samples as in the step's share, else
         ValueError. ``condition``: (B, K, ...) or None.
         """
-        return self.changed(self.drawn(step), step, image, condition)
+        return self.changed(self.drawn(step, image.ndim - 2), step, image, condition)
 
-    def drawn(self, step: TrainingStep) -> Tensor | None:
-        """Return new random numbers of the step (B, numbers), for ``changed``; None for none."""
+    def drawn(self, step: TrainingStep, axes: int) -> Tensor | None:
+        """Return new random numbers (B, numbers) for ``changed`` of images with spatial axes.
+
+        None if there is nothing to change.
+        """
         self._adapt(step)
         if not self._changes or not (self.adaptive or self.p):
             return None
         # Also at p = 0: an adaptive p must not shift the random numbers of others.
-        axes = step.batch.image.ndim - 2
         return step.rand(sum(self._widths(axes)))
 
     def changed(

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gansynth.nn.convolution import input_gradients_alone
+
 Heads = Sequence[Tensor]  # logits (B, ...), one tensor per discriminator head
 SMOOTH = 1.0
 """Voxels added to numerator and denominator of soft Dice, so that absent labels have one too."""
@@ -119,7 +121,9 @@ def gradient_penalty(
     """
     with torch.autocast(real.device.type, enabled=False):
         mixed = torch.lerp(fake.detach().float(), real.detach().float(), eps).requires_grad_()
-        (gradient,) = torch.autograd.grad(_values(critic(mixed)).sum(), mixed, create_graph=True)
+        value = _values(critic(mixed)).sum()
+        with input_gradients_alone():
+            (gradient,) = torch.autograd.grad(value, mixed, create_graph=True)
         norm: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
         return (norm - 1).square().mean()
 
@@ -130,7 +134,8 @@ def r1(images: Tensor, logits: Logits) -> Tensor:
     Mescheder et al. 2018 (arXiv:1801.04406, eq. 9), without its weight γ. Under fp16, compute the
     logits with autocast off. ``images``: (B, C, ...), which require a gradient.
     """
-    (gradient,) = torch.autograd.grad(_values(logits).sum(), images, create_graph=True)
+    with input_gradients_alone():
+        (gradient,) = torch.autograd.grad(_values(logits).sum(), images, create_graph=True)
     return 0.5 * gradient.float().square().flatten(1).sum(1).mean()
 
 

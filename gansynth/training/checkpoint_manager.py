@@ -111,19 +111,24 @@ class CheckpointManager:
 
     def roll_back(self, fault: str) -> int:
         """Return to the newest checkpoint and halve the rates; return its step."""
-        assert self.folder is not None
         count = self.training_state.rollbacks + 1
+        step = self.go_back()
+        self.training_state.rollbacks = count
+        self.callbacks.reporter.warn(
+            f"training: {fault}, expected finite numbers; back to step {step} at {0.5**count:g} of "
+            f"the learning rates (time {count} of {MOST_ROLLBACKS})"
+        )
+        return step
+
+    def go_back(self) -> int:
+        """Restore the newest checkpoint; return its step."""
+        assert self.folder is not None
         with _still_there(self.folder):
             newest = checkpoint.latest(self.folder)
             if newest is None:
                 raise DataFault(f"{self.folder}: no checkpoint")
         self.training_state.restore(newest)
-        self.training_state.rollbacks = count
         step: int = newest.state["step"]
-        self.callbacks.reporter.warn(
-            f"training: {fault}, expected finite numbers; back to step {step} at {0.5**count:g} of "
-            f"the learning rates (time {count} of {MOST_ROLLBACKS})"
-        )
         return step
 
     def preview(self, step: int) -> None:

@@ -42,6 +42,13 @@ class BatchLoader:
         self._last = self._thread.submit(self._load, parts, self._last)
         return self._last
 
+    def settle(self) -> None:
+        """Wait until nothing is read or copied."""
+        if self._last is not None:
+            self._last.result()
+        if self._stream is not None:
+            self._stream.synchronize()
+
     def wait(self, loaded: Future[Loaded]) -> list[Batch]:
         """Return the parts of a batch; only the GPU waits for their copies."""
         parts, copied = loaded.result()

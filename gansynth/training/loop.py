@@ -207,7 +207,6 @@ def train(
     update = PlayersUpdate(
         generator, training_state, scaler, device.type, half, options.clip_norm, process_group
     )
-    replays = StepReplay(update, options.compile, device, callbacks.reporter)
     fading = torch.ones((), device=device)
     rngs = [torch.Generator(device) for _ in range(options.accumulate)]
     began, last_losses, previewed = time.perf_counter(), dict[str, float](), False
@@ -217,7 +216,7 @@ def train(
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         BatchLoader(device) as loader,
         compiled(generator, options.compile),
-        replays,
+        StepReplay(update, options.compile, device, callbacks.reporter, loader.settle) as replays,
         cast_at_once(generator.nets.values() if casts else ()),
         exact_on_short_axes(generator.nets.values() if mended else ()),
         callbacks.stop.deferred(),
@@ -260,8 +259,17 @@ def train(
 
             # Step each player on the loss of its phase, the others frozen.
             of_step = [phase for phase in phases if phase.due(index)]
-            for found in replays(shares, of_step):
-                losses.add(index, *found)
+            try:
+                found = replays(shares, of_step)
+            except RuntimeError as error:
+                if folder is None or not replays.give_up(error):
+                    raise
+                index, losses = shelf.go_back(), PendingLosses()
+                log.rewind(index)
+                pending.clear()
+                continue
+            for of_phase in found:
+                losses.add(index, *of_phase)
 
             # Average the weights that generate samples; the half-life grows early in a run.
             done, at = index + 1, time.perf_counter() - began

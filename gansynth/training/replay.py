@@ -7,7 +7,7 @@ them. A CUDA graph starts all kernels of a step at once, on the same numbers.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,14 +45,21 @@ class StepReplay:
     are those of the step's own generators. Rates of the optimisers, moving averages and random
     states change outside the graphs. With ``compile=graphs`` a line says why steps run as they are.
 
+    ``settle``: waits until other threads leave the GPU alone, before a capture.
+
     Steps run as they are: with fp16, whose overflows skip updates; with several processes; with an
     optimiser whose rates are no tensors on the device.
     """
 
     def __init__(
-        self, update: PlayersUpdate, choice: Compile, device: torch.device, reporter: Reporter
+        self,
+        update: PlayersUpdate,
+        choice: Compile,
+        device: torch.device,
+        reporter: Reporter,
+        settle: Callable[[], None],
     ) -> None:
-        self.update, self.device, self.reporter = update, device, reporter
+        self.update, self.device, self.reporter, self.settle = update, device, reporter, settle
         self.wanted = choice == "graphs"
         self._seen: dict[Hashable, int] = {}
         self._captured: dict[Hashable, _Captured] = {}
@@ -96,6 +103,21 @@ class StepReplay:
         self._captured.clear()
         self._seen.clear()
         self._pool = None
+
+    def give_up(self, error: RuntimeError) -> bool:
+        """Replay no further steps after an error of CUDA; return whether any could have been.
+
+        Its cause may be a graph: the training goes back to its last checkpoint and does without.
+        """
+        if not self._on or isinstance(error, torch.OutOfMemoryError):
+            return False
+        self._on = False
+        self.forget()
+        self.reporter.warn(
+            f"compile: CUDA failed ({_short(error)}); back to the last checkpoint, without CUDA "
+            "graphs"
+        )
+        return True
 
     def _hindrance(self) -> str:
         """Return why no step can be replayed, or nothing."""
@@ -151,7 +173,7 @@ class StepReplay:
             raise
         except RuntimeError as error:  # nothing has run on the GPU yet
             self.forget()
-            self._run_as_they_are(f"CUDA refuses it ({' '.join(str(error).split())[:200]})")
+            self._run_as_they_are(f"CUDA refuses it ({_short(error)})")
             _end_capture(step.rng for step in shares)
             for step in shares:
                 step.rng.manual_seed(step.key)
@@ -165,7 +187,7 @@ class StepReplay:
         own = [replace(step, batch=_copy(step.batch), scratch={}) for step in shares]
         for step in own:
             graph.register_generator_state(step.rng)
-        # Only this thread's calls are captured: another one reads the next batches.
+        self.settle()
         with torch.cuda.graph(graph, self._pool, capture_error_mode="thread_local"):
             losses = self.update(own, phases)
         return _Captured(graph, own, losses)
@@ -186,6 +208,10 @@ def _end_capture(rngs: Iterable[torch.Generator]) -> None:
         graph.register_generator_state(rng)
     with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         torch.zeros(1, device="cuda")
+
+
+def _short(error: RuntimeError) -> str:
+    return str(error).partition("\n")[0][:200]
 
 
 def _kind(shares: Sequence[TrainingStep], phases: Sequence[Phase]) -> Hashable:

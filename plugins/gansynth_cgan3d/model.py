@@ -482,7 +482,7 @@ class CGANObjective:
     ) -> dict[str, Tensor]:
         o = self.options
         image, condition = judge.view((fake, self._asked(step)))
-        numbers = self.augment.drawn(step)
+        numbers = self.augment.drawn(step, image.ndim - 2)
         logits, features = judge(*self.augment.changed(numbers, step, image, condition))
         terms = {"adversarial": judge.weight * o.adversarial * self.loss.generator(logits)}
         if o.l1 and not judge.prefix:  # counted once, with the global discriminator
@@ -709,7 +709,7 @@ class LesionWindow:
 
 
 def corners(mask: Tensor, size: Sequence[int]) -> Tensor:
-    """Return first voxels of windows around masks, bool (B, 1, ...): int64 (B, axes), in the crop."""
+    """Return first voxels of windows in crops around masks, bool (B, 1, ...): int64 (B, axes)."""
     firsts = []
     for axis, edge in enumerate(size):
         middle = centroid(mask[:, 0], axis)
@@ -719,7 +719,7 @@ def corners(mask: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def windows(x: Tensor, at: Tensor, size: Sequence[int]) -> Tensor:
-    """Cut a window out of each sample, whose first voxel is ``at``: (B, K, ...) -> (B, K, *size)."""
+    """Cut windows out of samples from their first voxels on: (B, K, ...) -> (B, K, *size)."""
     # By indices on the device: slices would wait for it.
     indices = [
         at[:, axis, None] + torch.arange(edge, device=x.device) for axis, edge in enumerate(size)

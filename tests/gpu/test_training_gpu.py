@@ -6,16 +6,21 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from gansynth.core.generator import Batch, Generator
+from gansynth.core.generator import Batch, Generator, TrainingStep
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.progress import NullReporter
 from gansynth.testing import ToySource
 from gansynth.training import checkpoint
+from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loading import BatchLoader
 from gansynth.training.loop import FitOptions, TrainReport, train
+from gansynth.training.replay import StepReplay
 from gansynth_cgan3d.model import CGAN3D
+from gansynth_dcgan.model import DCGANObjective
 from tests.pretend_cuda.environment import PRETENDS
 from tests.training.zoo.members import ZOO, loop, member, newest, toy_batches
 
@@ -126,6 +131,135 @@ def test_every_gan_of_the_zoo_takes_a_step(device, tmp_path, name):
     assert report.rollbacks == 0
     assert generator.device.type == device.type
     assert all(p.isfinite().all() for net in generator.nets.values() for p in net.parameters())
+
+
+REPLAYED = ["dcgan", "wgan_gp", "wgan_gp_mask", "cpggan", "progressive"]
+NOT_TO_THE_BIT = ["pix2pix3d", "hinge_r1", "cgan3d"]
+"""On a GPU two trainings of these differ, replayed or not: some kernels add in any order."""
+
+
+class Said(NullReporter):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    warn = say
+
+
+def weights_of(name: str, device: torch.device, **changes: Any) -> tuple[list[Tensor], list[str]]:
+    """Weights after a training, and what it said."""
+    made, said = member(name), Said()
+    callbacks = TrainingCallbacks(reporter=said)
+    chosen = loop(name, steps=24, **changes)
+    train(made, toy_batches(name), chosen, device=device, callbacks=callbacks)
+    return [v.cpu() for net in made.nets.values() for v in net.state_dict().values()], said.lines
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with each replayed step."""
+    plain, counted = StepReplay._replay, list[int]()
+
+    def replay(*args: Any) -> Any:
+        counted.append(1)
+        return plain(*args)
+
+    monkeypatch.setattr(StepReplay, "_replay", staticmethod(replay))
+    return counted
+
+
+@pytest.fixture
+def same_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN's kernels add in the same order in each training."""
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+
+
+@pytest.mark.usefixtures("same_order")
+@pytest.mark.parametrize("name", REPLAYED + (NOT_TO_THE_BIT if PRETENDS else []))
+def test_replayed_steps_give_the_weights_of_plain_ones_to_the_bit(cuda, replays, name):
+    plain, _ = weights_of(name, cuda, compile="off")
+    assert not replays
+    graphs, said = weights_of(name, cuda, compile="auto")
+    assert len(replays) > 6
+    assert not said
+    assert all(map(torch.equal, plain, graphs))
+
+
+@pytest.mark.usefixtures("same_order")
+@pytest.mark.parametrize("name", ["wgan_gp", "cpggan"])
+def test_replayed_steps_are_resumed_to_the_bit(cuda, tmp_path, name):
+    for steps, folder in ((24, "whole"), (13, "cut"), (24, "cut")):
+        chosen = loop(name, steps=steps, checkpoint_every=1000, decay="none")
+        train(member(name), toy_batches(name), chosen, device=cuda, folder=tmp_path / folder)
+    whole, cut = newest(tmp_path / "whole"), newest(tmp_path / "cut")
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(whole[key], cut[key]) for key in whole)
+
+
+@pytest.mark.usefixtures("same_order")
+@pytest.mark.parametrize("while_captured", [False, True])
+def test_steps_that_cannot_be_replayed_run_as_they_are(cuda, monkeypatch, replays, while_captured):
+    plain_weights, _ = weights_of("wgan_gp", cuda, compile="off")
+    plain = DCGANObjective.discriminator
+
+    def waiting(self: DCGANObjective, step: TrainingStep) -> Any:
+        if torch.cuda.is_current_stream_capturing() or not while_captured:
+            float(step.batch.image.sum())
+        return plain(self, step)
+
+    monkeypatch.setattr(DCGANObjective, "discriminator", waiting)
+    weights, said = weights_of("wgan_gp", cuda, compile="graphs")
+    assert not replays
+    why = "CUDA refuses it" if while_captured else "a step waits for the GPU"
+    assert [line.split(" (")[0] for line in said] == [f"compile=graphs: {why}"]
+    assert all(map(torch.equal, plain_weights, weights))
+
+
+@pytest.mark.usefixtures("same_order")
+def test_an_error_of_cuda_while_steps_are_replayed_costs_no_more_than_the_graphs(
+    cuda, monkeypatch, tmp_path
+):
+    plain = StepReplay._replay
+    calls = list[int]()
+
+    def failing(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError("CUDA error: invalid argument\nmore")
+        return plain(*args)
+
+    monkeypatch.setattr(StepReplay, "_replay", staticmethod(failing))
+    said = Said()
+    for choice, folder in (("off", "plain"), ("auto", "failed")):
+        chosen = loop("wgan_gp", steps=24, checkpoint_every=5, compile=choice)
+        callbacks = TrainingCallbacks(reporter=said)
+        made = member("wgan_gp"), toy_batches("wgan_gp")
+        train(*made, chosen, device=cuda, folder=tmp_path / folder, callbacks=callbacks)
+    assert said.lines == [
+        "compile: CUDA failed (CUDA error: invalid argument); back to the last checkpoint, "
+        "without CUDA graphs"
+    ]
+    whole, failed = newest(tmp_path / "plain"), newest(tmp_path / "failed")
+    assert all(torch.equal(whole[key], failed[key]) for key in whole)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "why"),
+    [
+        ("mmgan", {}, "change state in Python"),
+        ("wgan", {}, "an optimiser is not fused"),
+        ("cgan3d", {"precision": "fp16"}, "fp16 skips updates"),
+    ],
+)
+def test_who_asks_for_graphs_is_told_why_there_are_none(cuda, replays, name, changes, why):
+    (line,) = weights_of(name, cuda, compile="graphs", **changes)[1]
+    assert line.startswith("compile=graphs: ")
+    assert why in line
+    assert not replays
 
 
 @pytest.mark.parametrize("name", ["mmgan", "ada", "progressive"])

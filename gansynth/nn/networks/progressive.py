@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gansynth.nn.convolution import convolve
+
 SLOPE = 0.2  # slope of the leaky ReLU below 0 (their table 2)
 SMALL = 1e-8  # keeps roots and quotients of zeros finite
 
@@ -26,8 +28,8 @@ class EqualisedConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (B, C, H, W)."""
-        features: Tensor = self._conv_forward(x, self.weight * self.scale, self.bias)
-        return features
+        assert isinstance(self.padding, tuple)
+        return convolve(x, self.weight * self.scale, self.bias, self.padding)
 
 
 class EqualisedLinear(nn.Linear):

@@ -1,6 +1,7 @@
 """Layers that do in another way what torch's do, and those of progressive GANs."""
 # mypy: disallow-untyped-calls=False
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gansynth.nn.convolution import convolve, input_gradients_alone
 from gansynth.nn.networks.blocks import Conv3d
 from gansynth.nn.networks.lean_norm import norm_leaky_relu
 from gansynth.nn.networks.progressive import (
@@ -181,3 +183,22 @@ def test_the_deviation_can_be_differentiated_twice_where_samples_are_alike():
     (first,) = torch.autograd.grad(minibatch_deviation(x, 4).sum(), x, create_graph=True)
     (second,) = torch.autograd.grad(first.square().sum(), x)
     assert second.isfinite().all()
+
+
+def test_a_convolution_has_right_gradients_twice():
+    inputs = [
+        torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for shape in ((2, 3, 5, 5), (4, 3, 3, 3), (4,))
+    ]
+    padded = partial(convolve, padding=(1, 1))
+    assert torch.autograd.gradcheck(padded, inputs)
+    assert torch.autograd.gradgradcheck(padded, inputs)
+
+
+def test_a_penalty_computes_no_gradients_of_weights_on_its_way():
+    images = torch.randn(2, 3, 5, 5, requires_grad=True)
+    weight = torch.randn(4, 3, 3, 3, requires_grad=True)
+    with input_gradients_alone():
+        convolve(images, weight, None, (1, 1)).sum().backward()
+    assert images.grad is not None
+    assert weight.grad is None
