@@ -30,6 +30,7 @@ class TrainingState:
     sums: dict[str, tuple[float, int]] = field(default_factory=dict)
     """Of the losses since the last line of ``metrics.csv``; see ``MetricsLog``."""
     _rates: dict[str, list[float]] = field(default_factory=dict)
+    _factor: float | None = None
     _live: list[Tensor] = field(default_factory=list)
     """The weights that are averaged, in the order of ``averages``."""
 
@@ -61,9 +62,13 @@ class TrainingState:
 
     def set_rates(self, factor: float) -> None:
         """Multiply every player's learning rate by a factor, and by 1/2 for each rollback."""
+        factor *= 0.5**self.rollbacks
+        if factor == self._factor:
+            return
+        self._factor = factor
         for player, optimizer in self.optimizers.items():
             for group, rate in zip(optimizer.param_groups, self._rates[player], strict=True):
-                chosen = rate * factor * 0.5**self.rollbacks
+                chosen = rate * factor
                 if isinstance(group["lr"], Tensor):
                     group["lr"].fill_(chosen)
                 else:
