@@ -55,6 +55,7 @@ PLACES = {
     "read slices": ("sources.md", "gansynth.data.slices.SliceOptions"),
     "read pictures": ("sources.md", "gansynth.data.pictures.PictureOptions"),
     "read yolo": ("sources.md", "gansynth_yolo.source.YoloOptions"),
+    "read coco": ("sources.md", "gansynth_yolo.coco.CocoOptions"),
     "read deepmedic": ("sources.md", "gansynth_deepmedic.source.DeepMedicOptions"),
     "plan": ("benchmark.md", "gansynth_benchmark.plan.BenchmarkPlan"),
     "plan operating_point": ("benchmark.md", "gansynth_benchmark.plan.OperatingPointPlan"),

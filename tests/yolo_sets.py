@@ -1,5 +1,7 @@
 """A tiny YOLO data set of phantoms: an organ with small bright lesions, and some without."""
 
+import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import numpy as np
 import yaml
 from PIL import Image
+from pycocotools import mask as drawing
 
 from gansynth.core.source import SourceRequest
 from gansynth_yolo.source import YoloSource, open_yolo
@@ -112,3 +115,67 @@ def write_yaml(folder: Path, document: Mapping[str, Any]) -> Path:
     path = folder / "data.yaml"
     path.write_text(yaml.safe_dump(dict(document), sort_keys=False), encoding="utf-8")
     return path
+
+
+def coco_set(folder: Path, form: str, layout: Sequence[str]) -> tuple[Path, Path]:
+    """Write the COCO files of a toy data set of two classes for ``train`` and ``val``.
+
+    ``form`` of the outlines, ellipses: ``polygons``, ``rle``, ``counts`` (RLE that is not
+    compressed), ``boxes`` (rectangles) or ``none``. ``layout``: both files, and ``{split}/{name}``
+    for the images.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    made = toy_yolo(folder / "made", train=8, val=4, test=0, names=("lesion", "cyst"))
+    files = folder / layout[0], folder / layout[1]
+    source = opened(made)
+    for split, file in zip(("train", "val"), files, strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        images, annotations = [], list[dict[str, Any]]()
+        for number, image in enumerate(source.images[split], start=1):
+            height, width = image.shape
+            part = file.parent.name if split in file.parent.name[:5] else split
+            target = folder / layout[2].format(split=part, name=image.image.name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            image.image.rename(target)
+            about = {"id": number, "width": width, "height": height}
+            images.append({**about, "file_name": target.name})
+            for box, label in zip(image.boxes.coords.tolist(), image.boxes.labels, strict=True):
+                top, left, bottom, right = box
+                annotation = {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": int(label) + 1,
+                    "bbox": [left, top, right - left, bottom - top],
+                    "segmentation": _outline(box, form, image.shape),
+                    "iscrowd": 0,
+                }
+                annotations.append(annotation)
+        named = {0: "findings", 1: "lesion", 2: "cyst"}
+        above = {0: "none", 1: "findings", 2: "findings"}
+        categories = [{"id": n, "name": named[n], "supercategory": above[n]} for n in named]
+        document = {"images": images, "annotations": annotations, "categories": categories}
+        file.write_text(json.dumps(document))
+    shutil.rmtree(made.parent)
+    return files
+
+
+def _outline(box: Sequence[float], form: str, shape: tuple[int, ...]) -> Any:
+    top, left, bottom, right = box
+    if form == "none":
+        return []
+    if form == "boxes":
+        return [[left, top, right, top, right, bottom, left, bottom]]
+    turn = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+    x = (left + right + (right - left) * np.cos(turn)) / 2
+    y = (top + bottom + (bottom - top) * np.sin(turn)) / 2
+    polygon = np.column_stack([x, y]).ravel().tolist()
+    if form == "polygons":
+        return [polygon]
+    if form == "rle":
+        drawn = drawing.merge(drawing.frPyObjects([polygon], *shape))
+        return {"size": drawn["size"], "counts": drawn["counts"].decode()}
+    rows, columns = np.indices(shape) + 0.5
+    away = np.hypot(2 * rows - top - bottom, 2 * columns - left - right)
+    flat = (away < (bottom - top + right - left) / 2).T.ravel().astype(int)
+    edges = np.flatnonzero(np.diff(flat, prepend=0)).tolist()
+    return {"size": list(shape), "counts": np.diff([0, *edges, flat.size]).tolist()}

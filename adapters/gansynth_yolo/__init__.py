@@ -9,11 +9,13 @@ from gansynth.core.hookspecs import Register, RegisterCommand, hookimpl, lazily
 @hookimpl
 def register_sources(register: Register) -> None:
     register("yolo", lazily("gansynth_yolo.source:open_yolo"))
+    register("coco", lazily("gansynth_yolo.coco:open_coco"))
 
 
 @hookimpl
 def register_checks(register: Register) -> None:
     register("yolo", lazily("gansynth_yolo.source:check_yolo"))
+    register("coco", lazily("gansynth_yolo.coco:check_coco"))
 
 
 @hookimpl

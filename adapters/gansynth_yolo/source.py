@@ -112,10 +112,11 @@ def _two_groups(text: str) -> str:
     return text
 
 
-class YoloOptions(ReadOptions):
-    """Options for reading a YOLO data set."""
+class BoxedOptions(ReadOptions):
+    """How images with boxes are read."""
 
-    needs: ClassVar[Needs] = {"least": "masks", **OF_SPLITS}
+    needs: ClassVar[Needs] = OF_SPLITS
+    masks: bool | None
 
     size: Size2 | None = Field(
         None,
@@ -131,11 +132,6 @@ class YoloOptions(ReadOptions):
     classes: Literal["none", "boxes"] = Field(
         "none", description="`boxes`: an image is of the class of its largest box, or `background`"
     )
-    missing: Literal["refuse", "background"] = Field(
-        "refuse",
-        description="an image without a label file; the detectors treat it as `background`, as "
-        "with an empty file",
-    )
     overshoot: float = Field(
         0.01,
         ge=0,
@@ -145,7 +141,7 @@ class YoloOptions(ReadOptions):
     )
     colour: Literal["stored", "grey"] = Field(
         "stored",
-        description="`grey`: RGB images are read as grey, as they are where `data.yaml` says "
+        description="`grey`: RGB images are read as grey, as they are where a `data.yaml` says "
         "`channels: 1`",
     )
     volumes: Annotated[str, AfterValidator(_two_groups)] | None = Field(
@@ -159,11 +155,6 @@ class YoloOptions(ReadOptions):
         description="size of the files' pixels in mm along y,x (one number for both); where it is "
         "not given, lengths are in pixels",
     )
-    masks: bool = Field(
-        False,
-        description="`yes`: each image has a label map, a PNG of the same name with `/masks/` for "
-        "the last `/images/` of its path. 0 is background, 1 the first class, 2 the second",
-    )
     least: int = Field(
         1, ge=1, description="least pixels of a part of a sample's label map that gets a box"
     )
@@ -171,7 +162,24 @@ class YoloOptions(ReadOptions):
     folds: int = Field(5, ge=2, description="number of folds, where the images have no split")
     seed: int = Field(12345, ge=0, description="seed of the split of subjects into folds")
     allow_outside: bool = Field(
-        False, description="`yes`: paths and links may lead out of the folder of `data.yaml`"
+        False, description="`yes`: paths and links may lead out of the data set's folder"
+    )
+
+
+class YoloOptions(BoxedOptions):
+    """How a YOLO data set is read."""
+
+    needs: ClassVar[Needs] = {"least": "masks", **OF_SPLITS}
+
+    missing: Literal["refuse", "background"] = Field(
+        "refuse",
+        description="an image without a label file; the detectors treat it as `background`, as "
+        "with an empty file",
+    )
+    masks: bool = Field(
+        False,
+        description="`yes`: each image has a label map, a PNG of the same name with `/masks/` for "
+        "the last `/images/` of its path. 0 is background, 1 the first class, 2 the second",
     )
 
 
@@ -400,7 +408,7 @@ def read_labels(
                 if len(words) > 5:
                     words = _around(words)
                     polygons += 1
-                rows[_row(words, names, overshoot)] = None
+                rows[checked_row(words, names, overshoot)] = None
         except ValueError as error:
             faults.append(DataFault(f"{path}: line {number}: {error}; correct the line"))
         if len(faults) == MOST_FAULTS:
@@ -422,7 +430,8 @@ def _around(words: Sequence[str]) -> list[str]:
     return [words[0], *map(str, ((low + high) / 2).tolist()), *map(str, (high - low).tolist())]
 
 
-def _row(words: Sequence[str], names: Sequence[str], overshoot: float) -> tuple[float, ...]:
+def checked_row(words: Sequence[str], names: Sequence[str], overshoot: float) -> tuple[float, ...]:
+    """Return the numbers of a row; ValueError: another form, class or place."""
     if len(words) != 5:
         raise ValueError(f"{len(words)} column(s), expected 5: CLASS XC YC W H")
     try:
@@ -480,7 +489,7 @@ class ImageListing(PictureSet):
 
     pictures: dict[str, YoloImage]
 
-    def __init__(self, file: DatasetFile, options: YoloOptions) -> None:
+    def __init__(self, file: DatasetFile, options: BoxedOptions) -> None:
         super().__init__(file.path, {}, masked=True)
         self.file, self.options = file, options
         self.repeated, self.lists = list[tuple[str, Path]](), list[Path]()
@@ -584,15 +593,9 @@ class ImageListing(PictureSet):
 
     def image(self, case: str, split: str, path: Path) -> YoloImage:
         """Read an image's header and labels. Raises DataFault: the image is of no use."""
-        shape, mode, turned = picture_header(path)
-        grey = mode in GREY[:-2]
-        if min(shape) < LEAST or not (grey or mode == "RGB") or turned not in (0, 1):
-            raise DataFault(
-                f"{path}: {shape[0]} x {shape[1]} pixels, mode {mode}, EXIF orientation {turned}; "
-                f"expected at least {LEAST} x {LEAST}, grey of 8 or 16 bits or RGB of 8 bits, and "
-                "orientation 1 (else boxes are ambiguous); convert it, or leave it out"
-            )
+        shape, grey = usable_header(path)
         label, options = beside(path, "labels", ".txt"), self.options
+        assert isinstance(options, YoloOptions)
         rows, polygons, labelled = np.zeros((0, 5)), 0, label.is_file()
         if labelled:
             self.file.check_inside(label, f"{path}: label file {label}")
@@ -611,12 +614,29 @@ class ImageListing(PictureSet):
                 f"{mask}: no such file, expected the label map of {path}; add it (all zeros "
                 "without a lesion), or leave --read masks out"
             )
-        number = None
-        if options.classes == "boxes":
-            number = 1 + int(rows[(rows[:, 3] * rows[:, 4]).argmax(), 0]) if len(rows) else 0
+        number = self.class_of(rows)
         return YoloImage(
             case, path, mask, number, split, label, labelled, rows, polygons, shape, grey
         )
+
+    def class_of(self, rows: Rows) -> int | None:
+        """Return the number of an image's class by its boxes, if images have one."""
+        if self.options.classes != "boxes":
+            return None
+        return 1 + int(rows[(rows[:, 3] * rows[:, 4]).argmax(), 0]) if len(rows) else 0
+
+
+def usable_header(path: Path) -> tuple[tuple[int, int], bool]:
+    """Return an image's rows and columns, and whether it is grey; DataFault: it is of no use."""
+    shape, mode, turned = picture_header(path)
+    grey = mode in GREY[:-2]
+    if min(shape) < LEAST or not (grey or mode == "RGB") or turned not in (0, 1):
+        raise DataFault(
+            f"{path}: {shape[0]} x {shape[1]} pixels, mode {mode}, EXIF orientation {turned}; "
+            f"expected at least {LEAST} x {LEAST}, grey of 8 or 16 bits or RGB of 8 bits, and "
+            "orientation 1 (else boxes are ambiguous); convert it, or leave it out"
+        )
+    return shape, grey
 
 
 def beside(image: Path, folder: str, suffix: str) -> Path:
@@ -694,7 +714,7 @@ class YoloSource(PictureSource):
     """
 
     alike: ClassVar[bool] = False  # ``found`` refuses other colours, and 8 and 16 bits may mix
-    options: YoloOptions  # type: ignore[assignment]
+    options: BoxedOptions  # type: ignore[assignment]
     found: ImageListing
     file: DatasetFile
 
@@ -705,6 +725,11 @@ class YoloSource(PictureSource):
         self.request = absolute(request, self.file.path)
         self.numbers = {number: number for number in range(len(self.file.names) + 1)}
         self.found = ImageListing(self.file, self.options)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether images have label maps."""
+        return bool(self.options.masks)
 
     def faults(self) -> Sequence[Fault]:
         """See ``PictureSource.faults``; also leaks, and training images without a box."""
@@ -792,7 +817,7 @@ class YoloSource(PictureSource):
 
         With label maps the classes are their labels, too.
         """
-        names, masks = self.file.names, self.options.masks
+        names, masks = self.file.names, self.has_masks
         if (self.classes or masks) and BACKGROUND in names:
             raise UsageFault(
                 f"--read {'masks=yes' if masks else 'classes=boxes'}: {self.file.path} names a "
@@ -877,7 +902,7 @@ class YoloSource(PictureSource):
 
     def boxes_around(self, labels: LabelArray) -> Boxes | None:
         """Boxes around the connected parts of a sample's label map; None without ``masks``."""
-        if not self.options.masks:
+        if not self.has_masks:
             return None
         boxes = boxes_of(labels, self.schema, self.options.least)
         return Boxes(boxes.coords, boxes.labels - np.int16(1))
@@ -942,45 +967,61 @@ def check_yolo(request: SourceRequest, progress: Callable[[int, int], None]) -> 
         IntegrityFault: its ``path`` leads out of its folder.
     """
     source = YoloSource(request)
-    report = check_source(source, progress, _check_pixels)
+    report = check_source(source, progress, check_pixels)
     own: list[Finding] = []
     with contextlib.suppress(GansynthError):  # told already
-        own = list(_check_set(source))
+        own = [*_check_set(source), *check_boxes(source)]
     return CheckReport(report.name, report.cases, [*report.findings, *own])
 
 
-def _warning(file: Path, text: str, case: str | None = None) -> Finding:
+def warning(file: Path, text: str, case: str | None = None) -> Finding:
+    """Return a warning that begins with the file."""
     return Finding("warning", case, file, f"{file}: {text}")
 
 
-def _check_pixels(picture: PictureFiles, pixels: npt.NDArray[Any]) -> Iterator[Finding]:
+def check_pixels(picture: PictureFiles, pixels: npt.NDArray[Any]) -> Iterator[Finding]:
+    """Warn of 16 bits of which detectors see little, and of grey pixels stored as RGB."""
     levels = (int(pixels.max()) >> 8) - (int(pixels.min()) >> 8) + 1
     if pixels.dtype == np.uint16 and levels < FEW:
         text = (
             f"pixels from {pixels.min()} to {pixels.max()} of 65535: detectors see "
             f"the upper byte, {levels} grey level(s) of 256; stretch all images by one window"
         )
-        yield _warning(picture.image, text, picture.case)
+        yield warning(picture.image, text, picture.case)
     if pixels.ndim == 3 and (pixels[..., 0] == pixels[..., 1]).all():
         text = "RGB, but red and green are equal; if all are grey, say --read colour=grey"
-        yield _warning(picture.image, text, picture.case)
+        yield warning(picture.image, text, picture.case)
 
 
 def _check_set(source: YoloSource) -> Iterator[Finding]:
-    file, images = source.file, source.images
-    path = file.path
+    file, path = source.file, source.file.path
     if path.is_dir():
         folds = "" if source.has_split else "; five folds are made, by --subjects if it is given"
         named = f"{', '.join(file.names)}, as in classes.txt or by their numbers{folds}"
-        yield _warning(path, f"no data.yaml; classes are {named}")
+        yield warning(path, f"no data.yaml; classes are {named}")
     for case, image in source.found.repeated:
-        yield _warning(image, "its split names it more than once; it counts once", case)
+        yield warning(image, "its split names it more than once; it counts once", case)
     if polygons := sum(image.polygons for image in source.found.pictures.values()):
         text = f"{polygons} row(s) are polygons, read as the boxes around them, as ultralytics does"
-        yield _warning(path, text)
+        yield warning(path, text)
+    listed = source.found.pictures.values()
+    for labels, home in sorted(
+        {image.label.parent: image.image.parent for image in listed}.items()
+    ):
+        known = {p.stem for p in home.iterdir() if p.suffix.lower() in {*SUFFIXES, *OTHERS}} | SPARE
+        for text_file in sorted(labels.glob("[!.]*.txt")):
+            other = {text_file.stem, text_file.stem.casefold()} & known
+            if not other and text_file not in source.found.lists:
+                yield warning(text_file, "a label file without an image; it is not used")
+
+
+def check_boxes(source: YoloSource) -> Iterator[Finding]:
+    """Warn of splits and classes without a box, and of boxes too small to be learnt from."""
+    file, images = source.file, source.images
+    path = file.path
     for split in ("val", "test"):
         if images[split] and not any(len(image.rows) for image in images[split]):
-            yield _warning(path, f"{split}: no image has a box; nothing can be measured on it")
+            yield warning(path, f"{split}: no image has a box; nothing can be measured on it")
     sides = {
         image.case: float((image.rows[:, 3:] * image.shape[::-1]).min()) * IMGSZ / max(image.shape)
         for part in images.values()
@@ -993,17 +1034,14 @@ def _check_set(source: YoloSource) -> Iterator[Finding]:
             f"{IMGSZ}, the least {min(sides.values()):.1f} ({small[0]}); use a larger one, and "
             "little mosaic and scaling, or training drops such boxes"
         )
-        yield _warning(path, text, small[0])
+        yield warning(path, text, small[0])
+    if source.has_masks and source.options.size is None and source.resized[0] == LARGEST:
+        text = (
+            f"images and label maps are read as {LARGEST} x {LARGEST} pixels; to train a segmenter "
+            "on more say --read size=ROWSxCOLUMNS"
+        )
+        yield warning(path, text)
     used = {int(number) for image in images["train"] for number in image.rows[:, 0]}
     for number, name in enumerate(file.names):
         if number not in used:
-            yield _warning(path, f"class {number} {name!r} has no box in train")
-    listed = source.found.pictures.values()
-    for labels, home in sorted(
-        {image.label.parent: image.image.parent for image in listed}.items()
-    ):
-        known = {p.stem for p in home.iterdir() if p.suffix.lower() in {*SUFFIXES, *OTHERS}} | SPARE
-        for text_file in sorted(labels.glob("[!.]*.txt")):
-            other = {text_file.stem, text_file.stem.casefold()} & known
-            if not other and text_file not in source.found.lists:
-                yield _warning(text_file, "a label file without an image; it is not used")
+            yield warning(path, f"class {number} {name!r} has no box in train")

@@ -621,9 +621,7 @@ class PictureSource(CaseSource):
         real_pixels(array, picture.image, self.request)
         if self.alike and kind_of(array) != self._first:
             raise unlike(picture.image, kind_of(array), self._first)
-        labels = None
-        if picture.masks:
-            labels = self.read_masks(picture, array.shape[:2])
+        labels = self.read_labels(picture, array.shape[:2])
         image, subject = self.scaled(array), self._subjects[case_id]
         case = Case(case_id, subject, image, labels, None, picture.label_class)
         return self.fitted(replace(case, boxes=self.boxes_of(case)))
@@ -641,8 +639,8 @@ class PictureSource(CaseSource):
         picture, shape = self._picture(case_id), self._file_shape(case_id)
 
         def arrays() -> tuple[FloatArray, LabelArray | None]:
-            mask = self.read_masks(picture, shape) if picture.masks else None
-            return _channels_first(read_picture(picture.image)), mask
+            labels = self.read_labels(picture, shape)
+            return _channels_first(read_picture(picture.image)), labels
 
         return flat_files(
             case_id,
@@ -682,8 +680,10 @@ class PictureSource(CaseSource):
             hint += ", or name its numbers: --read labels='{numbers}'"
         return _labels_of(path, shape, self.numbers, "its image", hint, self.threshold)
 
-    def read_masks(self, picture: PictureFiles, shape: tuple[int, ...]) -> LabelArray:
+    def read_labels(self, picture: PictureFiles, shape: tuple[int, ...]) -> LabelArray | None:
         """Read all masks of a picture as one label map; where they overlap, the larger label."""
+        if not picture.masks:
+            return None
         drawn = [self.read_mask(path, shape) for path in picture.masks]
         return np.asarray(np.maximum.reduce(drawn), np.int16)
 

@@ -12,7 +12,7 @@ from gansynth.data.name_patterns import files_below
 BOXES = "convert boxes to a text file for each image (gansynth help sources has the form)"
 VOLUMES = "convert them to NIfTI (.nii.gz)"
 WAYS = {
-    ".json": f"of COCO or labelme, perhaps: {BOXES}; draw outlines as masks, PNG",
+    ".json": "of labelme, perhaps: convert them to COCO's JSON, which coco:FOLDER reads",
     ".xml": f"of Pascal VOC, perhaps: {BOXES}",
     ".csv": f"a table: name it if it lists files, as nifti:FILE.csv; {BOXES}",
     ".gif": "convert masks to PNG",

@@ -153,14 +153,20 @@ def rules_table() -> list[tuple[str, ...]]:
 
 
 def target_of_kind(kind: str) -> str:
-    """Return the framework whose data sets these are, else the U-Net of gansynth."""
-    return kind if kind in installed().names("hosts") else "segmenter"
+    """Return the framework whose data sets these are, else the U-Net of gansynth.
+
+    The opener of a kind that a framework of another name trains on says so: its ``host``.
+    """
+    known = installed()
+    opener = known.load("sources", kind) if kind in known.names("sources") else None
+    return getattr(opener, "host", kind if kind in known.names("hosts") else "segmenter")
 
 
 def _target(asked: SourceRequest) -> Choice:
     target = target_of_kind(asked.kind)
-    if target == asked.kind:
-        return Choice("target", target, f"the data are its own ({asked.kind}:)", "--target NAME")
+    if target != "segmenter":
+        why = f"it trains on such data ({asked.kind}:)"
+        return Choice("target", target, why, "--target NAME")
     other = f"{installed().hosts_with('import')[0]}:500"
     why = f"{asked.kind}: is no framework's own data set"
     return Choice("target", target, why, f"{import_command(asked, other)}, and augment that")

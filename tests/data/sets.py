@@ -16,7 +16,7 @@ from gansynth.core.source import CheckReport, Finding, SourceRequest
 from gansynth.data.h5 import write_h5
 from gansynth.sampling.run_source import open_source
 from tests.deepmedic_sets import toy_deepmedic
-from tests.yolo_sets import toy_yolo
+from tests.yolo_sets import coco_set, toy_yolo
 
 SHAPE = (6, 7, 8)
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
@@ -148,6 +148,11 @@ def yolo(home: Path) -> SourceRequest:
     return request(toy_yolo(home, train=8, val=4, test=0, size=32), "yolo")
 
 
+def coco(home: Path) -> SourceRequest:
+    coco_set(home, "rle", ("train.json", "val.json", "{split}/{name}"))
+    return request(home, "coco", subjects="(p[0-9]+)_")
+
+
 def deepmedic(home: Path) -> SourceRequest:
     return request(toy_deepmedic(home).train, "deepmedic")
 
@@ -160,5 +165,6 @@ KINDS: dict[str, Callable[[Path], SourceRequest]] = {
     "slices": slices,
     "h5": h5,
     "yolo": yolo,
+    "coco": coco,
     "deepmedic": deepmedic,
 }

@@ -114,7 +114,7 @@ def make_set(kind: str, folder: Path) -> None:
 def set_of(kind: str, files: str, where: str = "", **more: Any) -> Format:
     """Return the format of a data set's files; ``where`` is relative to the set's folder."""
     name, read = more.pop("source", kind), more.pop("options", {})
-    people = None if kind in ("yolo", "deepmedic", "manifest") else r"([a-z]+)_\d"
+    people = None if kind in ("yolo", "coco", "deepmedic", "manifest") else r"([a-z]+)_\d"
 
     def asked(folder: Path) -> SourceRequest:
         return SourceRequest(name, str(folder / where), subjects=people, read=read)
@@ -398,6 +398,7 @@ FORMATS: dict[str, Format] = {
         source="nifti", options={"allow_absolute": "yes"}, mutators=JSON,
     ),
     "YOLO data.yaml": set_of("yolo", "data.yaml", "data.yaml", make=small_yolo, mutators=YAML),
+    "COCO json": set_of("coco", "train.json", mutators=JSON),
     "YOLO txt": set_of(
         "yolo", "labels/*/*.txt", "data.yaml", make=small_yolo, mutators=TEXT
     ),

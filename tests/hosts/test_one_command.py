@@ -10,7 +10,7 @@ from gansynth.hosts import api, dry_run, timing
 from gansynth.hosts.suggestion import RULES
 from tests.conftest import content, save_nifti
 from tests.flat_sets import pictures
-from tests.yolo_sets import toy_yolo
+from tests.yolo_sets import coco_set, toy_yolo
 
 SHORT = ("--steps", 2, "--width", 4, "--levels", 2, "--batch-size", 2, "--bank-size", 4)
 
@@ -67,11 +67,17 @@ def organs(folder: Path) -> str:
     return f"nifti:{folder}"
 
 
+def boxes_of_coco(folder: Path) -> str:
+    coco_set(folder, "none", ("train.json", "val.json", "{split}/{name}"))
+    return f"coco:{folder}"
+
+
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
         (organs, "organs"),
         pytest.param(lambda to: f"yolo:{toy_yolo(to)}", "boxes", marks=pytest.mark.extra("yolo")),
+        pytest.param(boxes_of_coco, "boxes", marks=pytest.mark.extra("yolo")),
     ],
 )
 def test_where_no_gain_is_to_be_expected_no_sample_is_drawn(run_cli, data, kind):
