@@ -124,7 +124,7 @@ class NnunetAdapter(Framework):
 
     @property
     def one_subject(self) -> str:
-        return one_subject(self.source.dataset)
+        return one_subject(self.source.root, self.source.dataset)
 
     @property
     def sample_size(self) -> tuple[int, ...]:
@@ -283,7 +283,7 @@ class NnunetAdapter(Framework):
             if not (folder / name).exists():
                 raise DataFault(
                     f"{folder / name}: missing, expected it from nnU-Net's preprocessing; "
-                    f"run: gansynth prepare nnunet:{self.source.dataset[7:10]} -c "
+                    f"run: gansynth prepare {self.source.root.typed(self.source.dataset)} -c "
                     f"{self.source.configuration}"
                 )
 

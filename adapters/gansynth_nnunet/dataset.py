@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -59,13 +60,19 @@ class NnunetRoot:
     raw: Path
     preprocessed: Path
     results: Path
+    option: str = ""
+    """What names them on a command line; empty where the environment does."""
 
     @classmethod
     def find(cls, root: str | Path | None = None) -> NnunetRoot:
         """Find the folders below ``root``; without one, by nnU-Net's variables, or ``./nnunet``."""
         base = Path(root or "nnunet").absolute()
         named = {} if root is not None else os.environ
-        return cls(*(Path(named.get(name) or base / name).absolute() for name in VARIABLES))
+        raw, preprocessed, results = [
+            Path(named.get(name) or base / name).absolute() for name in VARIABLES
+        ]
+        option = "" if root is None else f" --root {shlex.quote(str(root))}"
+        return cls(raw, preprocessed, results, option)
 
     @classmethod
     def of(cls, where: str, root: str | Path | None) -> tuple[NnunetRoot, str]:
@@ -83,6 +90,10 @@ class NnunetRoot:
         if is_preprocessed(folder):
             return replace(found, preprocessed=folder.parent), folder.name
         return replace(found, raw=folder.parent), folder.name
+
+    def typed(self, dataset: str) -> str:
+        """Return how a data set is named on a command line."""
+        return f"nnunet:{dataset[7:10]}{self.option}"
 
     @property
     def homes(self) -> tuple[Path, Path, Path]:
@@ -285,7 +296,7 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
         listing,
         splits=home / SPLITS,
         subjects=home / SUBJECTS,
-        one_subject=one_subject(dataset),
+        one_subject=one_subject(root, dataset),
     )
     return RawSet(doc, ending, listing, hidden)
 
@@ -301,9 +312,9 @@ def known_subjects(preprocessed: Path, ids: Iterable[str], subjects: str | None)
     return read_subjects(subjects or str(table), ids)
 
 
-def one_subject(dataset: str) -> str:
+def one_subject(root: NnunetRoot, dataset: str) -> str:
     """Return the command that gives cases one subject, and makes the folds by it."""
-    return f"gansynth splits nnunet:{dataset[7:10]} --subjects CSV --force"
+    return f"gansynth splits {root.typed(dataset)} --subjects CSV --force"
 
 
 def write_splits(

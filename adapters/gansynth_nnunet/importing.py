@@ -18,7 +18,7 @@ from gansynth.core.requests.hosts import ImportRequest
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.core.synthetic import real_file
 from gansynth.data.case_writer import affine_of, write_volume
-from gansynth.data.folds import grouped_splits
+from gansynth.data.folds import grouped_splits, unnamed_subjects
 from gansynth.data.nifti import VolumeSource
 from gansynth.data.read_options import OF_ARRAYS, VolumeOptions, options_of, refuse_idle_read
 from gansynth.hosts.commands import CommandReport
@@ -90,8 +90,8 @@ def import_raw(request: ImportRequest) -> CommandReport:
         writer.describe(folder)
         write_splits(root.preprocessed / name, splits, subject_of)
     subjects = len(set(subject_of.values()))
-    if subjects == len(cases):
-        request.reporter.warn("every case is a subject of its own; name subjects with --subjects")
+    if text := unnamed_subjects(request.subjects, subjects, len(cases)):
+        request.reporter.warn(text)
     changed = {str(old): new for old, new in writer.numbers.items() if old != new}
     document = {
         "imported_already": bool(there),

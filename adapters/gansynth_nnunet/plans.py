@@ -39,8 +39,11 @@ class _Plans(BaseModel):
 class NnunetPlans:
     """A plans file: its path, and its content."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        """Read plans by name from the data set's folder in ``nnUNet_preprocessed``."""
+    def __init__(self, folder: Path, name: str, typed: str) -> None:
+        """Read plans by name from the data set's folder in ``nnUNet_preprocessed``.
+
+        ``typed``: how the data set is named on a command line.
+        """
         self.folder, self.path = folder, folder / f"{name}.json"
         if self.path.parent != folder or not self.path.is_file():
             files = folder.glob("*Plans*.json")
@@ -48,7 +51,7 @@ class NnunetPlans:
             if not there:
                 raise DataFault(
                     f"{folder}: no plans, the data set is not preprocessed; run: gansynth prepare "
-                    f"nnunet:{folder.name[7:10]} -c 3d_fullres"
+                    f"{typed} -c 3d_fullres"
                 )
             raise UsageFault(
                 f"--plans {name!r}: no such plans in {folder}, expected one of: {', '.join(there)}"

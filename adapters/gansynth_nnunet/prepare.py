@@ -47,7 +47,7 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
         path, plans = folder / f"{name}.json", None
         if path.is_file():
             with contextlib.suppress(DataFault):  # damaged
-                plans = NnunetPlans(folder, name)
+                plans = NnunetPlans(folder, name, root.typed(folder.name))
         if plans is None or path.stat().st_mtime < newest or request.force:
             if name != DEFAULT_PLANS:
                 raise UsageFault(
@@ -71,7 +71,7 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
             progress("plan", 1, 1)
         else:
             seconds.update(fingerprint=0.0, plan=0.0)
-        plans = NnunetPlans(folder, name)
+        plans = NnunetPlans(folder, name, root.typed(folder.name))
 
         configurations = tuple(request.configurations) or (plans.usual(prepared=False),)
         arrays = {each: plans.data_folder(each) for each in configurations}  # refuses unknown ones

@@ -58,8 +58,7 @@ def check_nnunet(request: SourceRequest, progress: Callable[[int, int], None]) -
     """List all faults of the raw data set of ``nnunet:ID`` or ``nnunet-raw:ID``."""
     report = check_raw(request, progress)
     root, name = NnunetRoot.of(request.where, request.root)
-    preprocessed = root.preprocessed / name
-    return replace(report, findings=in_order([*report.findings, *_check_arrays(preprocessed)]))
+    return replace(report, findings=in_order([*report.findings, *_check_arrays(root, name)]))
 
 
 def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:
@@ -123,9 +122,10 @@ def _check_set(raw: RawSet, prepares: bool) -> Iterator[Finding]:
             yield Finding("error", None, file, text)
 
 
-def _check_arrays(preprocessed: Path) -> Iterator[Finding]:
+def _check_arrays(root: NnunetRoot, dataset: str) -> Iterator[Finding]:
+    preprocessed = root.preprocessed / dataset
     for folder in sorted({file.parent for file in preprocessed.glob("*/*.b2nd")}):
-        again = f"preprocess again: gansynth prepare nnunet:{preprocessed.name[7:10]} --force"
+        again = f"preprocess again: gansynth prepare {root.typed(dataset)} --force"
         arrays = PreprocessedArrays(folder, again, keep=False)
         if unnoted := len(arrays.unnoted()):
             text = (

@@ -40,6 +40,7 @@ from gansynth_nnunet.dataset import (
     describes,
     known_subjects,
     located,
+    one_subject,
     raw_set,
     read_channels,
     read_labels,
@@ -96,7 +97,8 @@ class NnunetSource(CaseSource):
     def __init__(self, request: SourceRequest) -> None:
         self.root, self.dataset = NnunetRoot.of(request.where, request.root)
         self.name, home = f"nnunet:{self.dataset}", self.root.preprocessed / self.dataset
-        self.plans = NnunetPlans(home, request.plans or DEFAULT_PLANS)
+        self._id = self.root.typed(self.dataset)
+        self.plans = NnunetPlans(home, request.plans or DEFAULT_PLANS, self._id)
         self.configuration = request.configuration or self.plans.usual(prepared=True)
         self.request = replace(
             request, where=located(request.where), configuration=self.configuration
@@ -111,7 +113,6 @@ class NnunetSource(CaseSource):
         self.patch_size = tuple(int(n) for n in self.config["patch_size"])
         self.patch = (1, *self.patch_size)[-3:]
         self.batch_size = int(self.config["batch_size"])
-        self._id = f"nnunet:{self.dataset[7:10]}"
         self._prepare = f"gansynth prepare {self._id} -c {self.configuration}"
         self._again = f"preprocess again: {self._prepare} --force"
         path = home / "dataset.json"
@@ -281,7 +282,7 @@ class NnunetSource(CaseSource):
                 path.unlink(missing_ok=True)
             if isinstance(fault, UsageFault):  # no such fold
                 raise
-            again = f"{self._prepare}, or gansynth splits {self._id} --subjects CSV --force"
+            again = f"{self._prepare}, or {one_subject(self.root, self.dataset)}"
             raise type(fault)(f"{fault}; or run: {again}") from fault
         if made:
             log.info("%s: made, with the 5 folds nnU-Net itself would make", path)

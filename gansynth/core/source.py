@@ -89,12 +89,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The findings of one pass, errors first; ``will_it_harm``: of samples beside the cases."""
+    """The findings of one pass, errors first; ``will_it_harm``: of samples beside the cases.
+
+    ``request``: of the data that were checked; ``source``: opened, if they have no error.
+    """
 
     name: str
     cases: int
     findings: Sequence[Finding]
     will_it_harm: Mapping[str, Any] = field(default_factory=dict)
+    request: SourceRequest | None = None
+    source: CaseSource | None = None
 
 
 Check = Callable[[SourceRequest, Callable[[int, int], None]], CheckReport]

@@ -131,6 +131,16 @@ def subjects_of(listing: VolumeSet, request: str | None) -> dict[str, str]:
 # -- classes -------------------------------------------------------------------------------------
 
 
+def unnamed_subjects(option: str | None, subjects: int, cases: int) -> str:
+    """Return a warning where every case is a subject and ``--subjects`` is not typed, else "".
+
+    ``subjects``, ``cases``: how many there are.
+    """
+    if option is not None or subjects < cases:
+        return ""
+    return "every case is a subject of its own; name subjects with --subjects"
+
+
 def class_numbers(source: CaseSource, names: Iterable[str], *, asked: str) -> frozenset[int]:
     """Return the numbers of classes in a source's schema; UsageFault for an unknown one."""
     classes = source.schema.classes

@@ -13,6 +13,7 @@ from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest, HostData, PredictRequest
 from gansynth.core.requests.sections import ReadWords, SampleWords
 from gansynth.core.source import SourceRequest
+from gansynth.data.api import find_kind
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.fitting.label_report import warn_of_label_maps
 from gansynth.hosts.dry_run import (
@@ -142,6 +143,9 @@ def run_augment(
         GansynthError: typed by cause; missing samples are in the result.
     """
     reporter = reporter or request.reporter
+    if request.data is not None and ":" not in request.data:
+        request = request.but(data=find_kind(request.data, request.root))
+        reporter.say(f"the data are read as {request.data}")
     if request.undecided:
         decision = decide(request, reporter)
         request, fit = decision.request, decision.fit

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,13 @@ from gansynth.core.requests.hosts import (
     SplitsRequest,
 )
 from gansynth.core.requests.samples import CheckRequest
-from gansynth.core.source import CheckReport, Finding, FoldSplit, SourceRequest
+from gansynth.core.source import CaseSource, CheckReport, Finding, FoldSplit, SourceRequest
 from gansynth.data import plausibility
 from gansynth.data.api import find_kind, kinds_described, source_request
+from gansynth.data.folds import unnamed_subjects
 from gansynth.data.unread_files import unread_files
 from gansynth.hosts import doctor as checks
+from gansynth.hosts.study_plan import subjects_of
 from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.progress import counting
@@ -120,15 +122,22 @@ def run_check(request: CheckRequest) -> CheckReport:
     reporter, root = request.reporter, request.root
     report: CheckReport | None = None
     if data is not None:
-        source = checked_data(request)
-        data = f"{source.kind}:{source.where}"
+        asked = _checked_data(request)
+        data = f"{asked.kind}:{asked.where}"
         with counting(reporter, "check") as progress:
-            report = installed().check(source.kind)(source, progress)
-        if (unread := _description_unread(source)) is not None:
+            report = installed().check(asked.kind)(asked, progress)
+        report = replace(report, request=asked)
+        if (unread := _description_unread(asked)) is not None:
             report = replace(report, findings=[*report.findings, unread])
         if any(finding.level == "error" for finding in report.findings):
             return report
-        report = replace(report, findings=[*report.findings, *_found_by_looking(source)])
+        source = _opened(asked)
+        if source is not None:
+            findings = [*report.findings, *_found_by_looking(source)]
+            report = replace(report, findings=findings, source=source)
+            cases = len(source.train_ids) + len(source.held_out_ids)
+            if text := unnamed_subjects(asked.subjects, len(subjects_of(source)), cases):
+                reporter.warn(text)
     if generator is not None:
         from gansynth.sampling.evaluation_data import check_run
         from gansynth.sampling.open_run import below_its_size, load_run
@@ -137,8 +146,8 @@ def run_check(request: CheckRequest) -> CheckReport:
         run = load_run(Path(generator), request.device)
         if why := below_its_size(run):
             reporter.warn(why)
-        asked = read_request(request, request.seed)
-        sampler = Sampler(run, open_moved(run, data, root), asked, reporter, learn=False)
+        samples = read_request(request, request.seed)
+        sampler = Sampler(run, open_moved(run, data, root), samples, reporter, learn=False)
         report = report or CheckReport(sampler.source.name, 0, ())
         return replace(report, will_it_harm=check_run(sampler, reporter))
     assert report is not None, "there is a data set"
@@ -146,7 +155,7 @@ def run_check(request: CheckRequest) -> CheckReport:
         return report
     from gansynth.bank.api import check_bank
 
-    return replace(report, will_it_harm=check_bank(Path(bank), open_source(source), reporter))
+    return replace(report, will_it_harm=check_bank(Path(bank), open_source(asked), reporter))
 
 
 def _description_unread(source: SourceRequest) -> Finding | None:
@@ -162,13 +171,19 @@ def _description_unread(source: SourceRequest) -> Finding | None:
     return Finding("warning", None, where, text)
 
 
-def _found_by_looking(request: SourceRequest) -> Iterator[Finding]:
-    """Warn of labels that are misplaced, or that nobody reads; nothing of a source that is shut."""
-    where, source = Path(request.where).expanduser(), None
-    with suppress(GansynthError):  # data of a host that are not prepared yet, for example
-        source = open_source(request)
-    if source is None:
-        return
+def _opened(request: SourceRequest) -> CaseSource | None:
+    logging.disable(logging.WARNING)  # the findings have said it
+    try:
+        return open_source(request)
+    except GansynthError:  # data of a host that are not prepared yet, for example
+        return None
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _found_by_looking(source: CaseSource) -> Iterator[Finding]:
+    """Warn of labels that are misplaced, or that nobody reads."""
+    where = Path(source.request.where).expanduser()
     if source.schema.foreground and (text := plausibility.look(source)):
         yield Finding(
             "warning",
@@ -182,7 +197,7 @@ def _found_by_looking(request: SourceRequest) -> Iterator[Finding]:
             yield Finding("warning", None, where, text)
 
 
-def checked_data(request: CheckRequest) -> SourceRequest:
+def _checked_data(request: CheckRequest) -> SourceRequest:
     """Return the data set to check; the kind of a folder or file is found."""
     data, root = str(request.data), request.root
     named = data if ":" in data else find_kind(data, root)

@@ -22,6 +22,7 @@ from gansynth.core.requests.sections import ReadWords
 from gansynth.core.run_folder import read_manifest
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.connected_components import parts
+from gansynth.data.folds import unnamed_subjects
 from gansynth.data.organs import evenly_chosen
 from gansynth.data.read_options import import_command
 from gansynth.fitting.api import run_fit
@@ -68,8 +69,9 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
     found = contents_of(source)
     subjects = len(subjects_of(source))
     reporter.say(describe(source, found, subjects))
-    if subjects == len(source.train_ids) + len(source.held_out_ids):
-        reporter.warn("every case is a subject of its own; name subjects with --subjects")
+    cases = len(source.train_ids) + len(source.held_out_ids)
+    if text := unnamed_subjects(source.request.subjects, subjects, cases):
+        reporter.warn(text)
     rule = RULES[found.kind]
     ratio, why = rule.ratio, f"the data are {rule.data} ({rule.evidence})"
     if request.compare:

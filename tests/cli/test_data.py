@@ -274,7 +274,7 @@ def test_check_warns_of_lists_in_another_order(tmp_path, run_cli):
 @pytest.mark.parametrize(
     ("file", "code", "says"),
     [
-        ("annotations/instances.json", 0, "1 .json file(s) are not read, such as {}: of COCO"),
+        ("annotations/p1.json", 0, "1 .json file(s) are not read, such as {}: of labelme"),
         ("a.xml", 0, "1 .xml file(s) are not read, such as {}: of Pascal VOC"),
         ("boxes.csv", 0, "1 .csv file(s) are not read, such as {}: a table"),
         ("masks_of/a.gif", 0, "1 .gif file(s) are not read, such as {}: convert masks to PNG"),
@@ -292,3 +292,4 @@ def test_check_names_files_that_are_not_read_and_the_way(tmp_path, run_cli, file
     result = run_cli("check", where)
     assert result.exit_code == code
     assert says.format(where / file) in result.stdout + result.stderr
+    assert ("warning: every case is a subject of its own" in result.stderr) == (code == 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,10 @@ def target_of(words: Sequence[str]) -> str | None:
     from gansynth.core.requests.hosts import names_data
 
     data = next(filter(names_data, words), None)
+    if data is None and words and os.path.isdir(words[0]):
+        from gansynth.data.api import find_kind
+
+        data = find_kind(words[0])
     if data is None:
         return None
     from gansynth.hosts.one_command import target_of_kind

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -13,12 +12,11 @@ from gansynth_cli.requests import request_command
 from gansynth_cli.results import then_fit, way_to_nnunet
 
 if TYPE_CHECKING:
-    from gansynth.core.source import CheckReport, SourceRequest
+    from gansynth.core.source import CheckReport
 
 
 def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
     """Print the findings, and raise if there are errors."""
-    from gansynth.hosts.commands import checked_data
     from gansynth.hosts.dry_run import harm_lines
 
     name, findings = checked.name, checked.findings
@@ -37,7 +35,7 @@ def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
     lines = [*table((f.level, f.message) for f in findings), *([verdict] if request.data else [])]
     lines += harm_lines(document)
     if request.data and not errors:
-        lines += _contents(checked_data(request))
+        lines += _contents(checked)
     out.result(document, lines)
     if errors:  # they come first
         raise DataFault(f"{name}: {errors} error(s), expected none; first: {findings[0].message}")
@@ -54,25 +52,24 @@ command = request_command(
 )
 
 
-def _contents(request: SourceRequest) -> Iterator[str]:
+def _contents(checked: CheckReport) -> Iterator[str]:
     """Yield what a data set without errors holds, and the next command."""
     from gansynth.core.registry import installed
     from gansynth.hosts.suggestion import suggested_generator
     from gansynth.runtime.errors import GansynthError
-    from gansynth.sampling.run_source import open_source
 
+    request, source = checked.request, checked.source
+    assert request is not None, "there is a data set"
     named = f"{request.kind}:{request.where}"
-    logging.disable(logging.WARNING)  # the findings have said it
-    try:
-        source = open_source(request)
-        schema, generator = source.schema, suggested_generator(source)
-    except GansynthError as fault:
-        if request.kind in installed().hosts_with("prepare") and isinstance(fault, DataFault):
+    if source is None:
+        if request.kind in installed().hosts_with("prepare"):
             how = again(subjects=request.subjects, root=request.root)
             yield then("prepare", named, *how)
         return
-    finally:
-        logging.disable(logging.NOTSET)
+    try:
+        schema, generator = source.schema, suggested_generator(source)
+    except GansynthError:  # of a case that cannot be read any more
+        return
     labels = [name for name, value in schema.labels.items() if value > 0]
     kinds = {"channels": schema.channels, "labels": labels, "boxes": schema.box_classes}
     yield "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)

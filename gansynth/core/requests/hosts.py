@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -106,7 +107,7 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
 
     Data alone are enough: gansynth augment nnunet:004 decides the rest, and says why. It prepares
     the data, fits the generator that the rules name, and trains. Where no gain is to be expected,
-    it trains on real cases alone.
+    it trains on real cases alone. Of a folder without KIND, the kind is found.
     """
 
     command: ClassVar[str] = "augment"
@@ -152,7 +153,8 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
 
     def __init__(self, /, *args: Any, **given: Any) -> None:
         words = as_tuple(given.get("options"))
-        if words and names_data(words[0]):
+        first = words[0] if words else ""
+        if names_data(first) or (not given.get("data") and os.path.isdir(first)):
             if given.get("data"):
                 raise UsageFault(f"{words[0]}: --data {given['data']} names other data; leave one")
             given = {**given, "data": words[0], "options": words[1:]}

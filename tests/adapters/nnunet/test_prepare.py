@@ -114,7 +114,7 @@ def test_a_small_patch_fits_nnunets_own_and_its_strides_divide_it(own, asked):
 
 
 def test_a_configuration_added_later_keeps_the_earlier_ones(toy_copy):
-    own = NnunetPlans(toy_copy.preprocessed, "nnUNetPlans")
+    own = NnunetPlans(toy_copy.preprocessed, "nnUNetPlans", "nnunet:501")
     wanted = {"3d_fullres": [4, 8, 8], "2d": [4, 8, 16]}
     for name, features in wanted.items():
         settings = PrepareSettings(small=True, plans_name="tiny", features=tuple(features))

@@ -167,11 +167,16 @@ NO_SPLIT = without("splits_final.json")
 TOO_FEW = without("splits_final.json", "nnUNetPlans_3d_fullres/p1_*")
 PARTED = split([{"train": ["p1_left", "p2_left"], "val": ["p1_right"]}])
 TWICE = split([{"train": ["p1_left", "p2_left"], "val": ["p1_left"]}])
-PREPARE = "gansynth prepare nnunet:501"
+PREPARE = "gansynth prepare nnunet:501 --root .*/toy"
 REFUSED: list[tuple[Spoil | None, dict[str, str], type[Exception], str]] = [
     (None, {"fold": "00"}, UsageFault, "has the folds 0, 1, 2, 3, 4; expected one"),
     (NO_SPLIT, {"subjects": PEOPLE}, IntegrityFault, r"p\d_"),
-    (PARTED, {"subjects": PEOPLE}, IntegrityFault, r"gansynth splits nnunet:501 --subjects "),
+    (
+        PARTED,
+        {"subjects": PEOPLE},
+        IntegrityFault,
+        r"gansynth splits nnunet:501 --root .*/toy --subjects ",
+    ),
     (TWICE, {}, IntegrityFault, "p1_left and p1_left"),
     (TOO_FEW, {}, DataFault, r"need 5 cases, found 4; .* --folds 2"),
     (split([{"train": ["p1_left"], "val": []}]), {}, DataFault, "lists of cases under train and"),
