@@ -6,7 +6,6 @@ import json
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 from gansynth.core.source import CheckReport, Finding, SourceRequest
