@@ -260,6 +260,29 @@ def _alike(first: CaseRecord, second: CaseRecord) -> bool:
     )
 
 
+def other_records(recorded: Sequence[CaseRecord], found: Sequence[CaseRecord]) -> Iterator[str]:
+    """Yield in words how recorded cases differ from those that are found in the data now."""
+    known, there = ({case.id: case for case in cases} for cases in (recorded, found))
+    both = sorted(known.keys() & there.keys())
+    ways = {
+        "trained on, but not recorded": sorted(there.keys() - known.keys()),
+        "recorded, but not trained on": sorted(known.keys() - there.keys()),
+        "of other content": [c for c in both if known[c].sha256 != there[c].sha256],
+        "of another subject": [c for c in both if known[c].subject != there[c].subject],
+        "of another image, or recorded without its prints": [
+            c for c in both if not _same_image(known[c], there[c])
+        ],
+    }
+    for way, cases in ways.items():
+        if cases:
+            yield f"{len(cases)} case(s) {way}: {some_names(cases)}"
+
+
+def _same_image(first: CaseRecord, second: CaseRecord) -> bool:
+    printed = bool(first.prints) == bool(second.prints)
+    return printed and first.image == second.image and (not first.prints or _alike(first, second))
+
+
 def guard_split(
     train: Sequence[tuple[str, str]], held_out: Sequence[tuple[str, str]], *, fold: str, repair: str
 ) -> None:

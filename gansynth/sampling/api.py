@@ -87,9 +87,15 @@ cache = function_of(CacheRequest, run_cache)
 
 def run_show(request: ShowRequest) -> dict[str, Any]:
     """Describe a run: its files, how far it has come, what is damaged: ``gansynth show``."""
-    from gansynth.sampling.describe import describe_run
+    from gansynth.sampling.describe import describe_run, wrong_lineage
 
-    return describe_run(Path(request.run))
+    folder = Path(request.run)
+    document = describe_run(folder)
+    if request.verify_lineage:
+        wrong = wrong_lineage(folder, request)
+        state = {"state": "damaged"} if wrong else {}
+        document |= {**state, "lineage_verified": not wrong, "wrong": [*document["wrong"], *wrong]}
+    return document
 
 
 show = function_of(ShowRequest, run_show)

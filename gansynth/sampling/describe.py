@@ -12,7 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gansynth.core.lineage import other_records
+from gansynth.core.requests.data import ShowRequest
 from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest
+from gansynth.core.source import case_records
 from gansynth.runtime.errors import DataFault, GansynthError
 from gansynth.runtime.files import (
     check_digest,
@@ -82,6 +85,23 @@ def describe_run(folder: Path) -> dict[str, Any]:
         "options": manifest.get("options"),
         "versions": manifest.get("versions"),
     }
+
+
+def wrong_lineage(folder: Path, request: ShowRequest) -> list[str]:
+    """Return how the training cases of a run differ from those it records; empty if they do not.
+
+    Raises:
+        GansynthError: the run has no whole manifest, or its data set cannot be opened or read.
+    """
+    from gansynth.sampling.run_source import open_moved
+
+    run = RunFolder(folder)
+    source = open_moved(run, request.data, request.root)
+    ids = source.train_ids
+    request.reporter.say(f"{source.name} fold {source.request.fold}: reading {len(ids)} case(s)")
+    found = case_records(source, ids)
+    hint = "fit the generator again, or restore the run from a copy"
+    return [f"lineage: {line}; {hint}" for line in other_records(run.lineage.cases, found)]
 
 
 def _manifest(folder: Path, wrong: list[str]) -> dict[str, Any]:

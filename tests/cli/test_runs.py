@@ -9,6 +9,7 @@ import pytest
 
 from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.requests.hosts import AugmentRequest
+from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.sampling.run_source import open_source
 
@@ -168,3 +169,25 @@ def test_leakage_is_found_before_anything_starts(run, bank, refuse, toys, dry):
     says = ["the bank of toy:3 fold 0 has seen 12 held-out case(s)"]
     refuse(*TOYHOST, "1:1", "--bank", bank, *fold, code=6, says=says)
     assert toys.started == []
+
+
+@pytest.mark.parametrize(
+    ("forge", "says"),
+    [
+        (lambda cases: cases.clear(), "12 case(s) trained on, but not recorded: case_"),
+        (lambda cases: cases.append({**cases[0], "id": "x"}), "1 case(s) recorded, but not "),
+        (lambda cases: cases[0].update(sha256="0" * 64), "1 case(s) of other content: case_"),
+        (lambda cases: cases[0].update(subject="x"), "1 case(s) of another subject: case_"),
+        (lambda cases: cases[0].update(prints=[]), "1 case(s) of another image, or recorded wi"),
+    ],
+)
+def test_a_forged_record_with_a_new_digest_is_told_from_the_data(run, run_cli, forge, says):
+    whole = run_cli("show", run, "--verify-lineage")
+    assert whole.exit_code == 0
+    assert re.search("lineage_verified +True", whole.stdout)
+    manifest = dict(read_manifest(run))
+    forge(manifest["lineage"]["cases"])
+    write_manifest(run, manifest)
+    assert run_cli("show", run).exit_code == 0
+    forged = run_cli("show", run, "--verify-lineage")
+    assert (forged.exit_code, f"wrong  lineage: {says}" in forged.stdout) == (6, True)

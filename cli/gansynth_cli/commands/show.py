@@ -26,7 +26,11 @@ command = request_command(
     ShowRequest,
     "gansynth.sampling.api:run_show",
     show,
-    epilog=examples("gansynth show runs/g0", "gansynth show runs/g0 --json"),
+    epilog=examples(
+        "gansynth show runs/g0",
+        "gansynth show runs/g0 --json",
+        "gansynth show runs/g0 --verify-lineage --root /data/nnunet",
+    ),
 )
 
 

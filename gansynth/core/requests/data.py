@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from gansynth.core.requests.base import File, Folder, Opt, Request
-from gansynth.core.requests.sections import CaseData
+from gansynth.core.requests.base import File, Folder, Opt
+from gansynth.core.requests.sections import CaseData, MovedData
 
 
 class CacheRequest(CaseData):
@@ -32,7 +33,7 @@ class CacheRequest(CaseData):
     """Check everything and print the plan; write nothing."""
 
 
-class ShowRequest(Request):
+class ShowRequest(MovedData):
     """Print where the files of a run are, and how far it has come.
 
     RUN is a folder that gansynth fit wrote, or is writing. An unfinished or damaged run is shown as
@@ -40,5 +41,9 @@ class ShowRequest(Request):
     """
 
     settings: ClassVar[str] = ""
+    needs: ClassVar[Mapping[str, str]] = {"data": "verify_lineage", "root": "verify_lineage"}
     run: Annotated[Folder, Opt(argument=True, metavar="RUN")] = Field(kw_only=False)
     """The run, or its folder."""
+    verify_lineage: bool = False
+    """Read the training cases of the run's data set and fold again, and compare them with those
+    that the run records; exit code 6 if any differs."""
