@@ -21,7 +21,7 @@ import struct
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ from nibabel.spatialimages import HeaderDataError
 from PIL import Image
 
 from gansynth.core.lineage import Lineage
+from gansynth.core.run_folder import RunDescription, RunFolder
 from gansynth.core.source import CaseSource, places_of
 from gansynth.core.synthetic import MARK
 from gansynth.runtime.errors import DataFault, UsageFault
@@ -45,6 +46,7 @@ from gansynth.sampling.deidentify import (
     names_of_case,
     words_of_schema,
 )
+from gansynth.sampling.run import PARTS
 
 MOST_OF_A_KIND = 20  # findings listed of one kind; the others are counted
 MOST_FOLDERS = 3
@@ -57,7 +59,7 @@ _IMAGE = re.compile(
 
 
 @dataclass(frozen=True)
-class AuditReport(Document):
+class AuditReport(Document, later=("state_bits",)):
     """The findings in a folder."""
 
     folder: str
@@ -65,6 +67,8 @@ class AuditReport(Document):
     # one line each, naming the file, the position in it, and the finding. They quote what they
     # found: keep them where the patients' names may be.
     findings: tuple[str, ...]
+    # most that the run's state can hold of a training case; None of a bank
+    state_bits: float | None = None
 
 
 def audit_export(
@@ -127,7 +131,6 @@ def audit_exported(
             f"{folder}: expected either a run or a sample bank that it came from; name one of them"
         )
     from gansynth.bank.store import load_spec
-    from gansynth.core.run_folder import RunFolder
     from gansynth.sampling.run_source import open_source
 
     if bank is not None:
@@ -139,7 +142,16 @@ def audit_exported(
     if sources is None:
         sources = open_source(drew.request)
     words = (*words_of_schema(drew.schema), str(drew.manifest["generator"]), drew.run_id)
-    return audit_export(folder, drew.lineage, sources=sources, harmless=words)
+    audit = audit_export(folder, drew.lineage, sources=sources, harmless=words)
+    return replace(audit, state_bits=state_bits(drew))
+
+
+def state_bits(run: RunDescription) -> float:
+    """Return the bits of a run's packed ``state`` for each training case; not of its weights."""
+    parts = [RunFolder(run.folder / PARTS / part["name"]) for part in run.manifest.get(PARTS, ())]
+    states = [each.manifest.get("state") for each in (run, *parts)]
+    packed = zlib.compress(json.dumps(states).encode(), 9)
+    return 8 * len(packed) / max(1, len(run.lineage.cases))
 
 
 def _names_of_source(source: CaseSource, export: Path) -> Iterator[Identifier]:

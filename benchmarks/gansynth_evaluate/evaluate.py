@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,9 +190,11 @@ def _maps(
 
 
 def _audited(folder: Path, gathered: EvaluationData) -> dict[str, Any]:
-    from gansynth_evaluate.audit import audit_export
+    from gansynth_evaluate.audit import audit_export, state_bits
 
-    return audit_export(folder, gathered.lineage, sources=gathered.source).to_json()
+    audit = audit_export(folder, gathered.lineage, sources=gathered.source)
+    bits = None if gathered.run is None else state_bits(gathered.run)
+    return replace(audit, state_bits=bits).to_json()
 
 
 class Timer:

@@ -271,11 +271,14 @@ def _say_identity(result: Mapping[str, Any] | None, claims: list[str], hidden: l
 
 def sentence_of(audit: Mapping[str, Any]) -> str:
     """Return in words what an audit of exported files has found."""
-    where = f"{audit['files']} files of {audit['folder']}"
+    where, bits = f"{audit['files']} files of {audit['folder']}", audit.get("state_bits")
+    state = ""
+    if bits is not None:
+        state = f" The run's state packs to {bits:.0f} bits for each training case."
     if audit["findings"]:
         count = len(audit["findings"])
-        return f"{where} reveal their source, or were not read: {count} finding(s)."
+        return f"{where} reveal their source, or were not read: {count} finding(s).{state}"
     return (
         f"Nothing that names a patient or a source was found in {where}: not in file names, "
-        "texts, headers or PNG metadata. The audit compares no images; see memorisation."
+        f"texts, headers or PNG metadata. The audit compares no images; see memorisation.{state}"
     )

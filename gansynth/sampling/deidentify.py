@@ -48,7 +48,7 @@ TEXTURED = 0.1
 FILLED = 0.1
 """... and at most this share of it has the image's most frequent value (air, padding)."""
 EQUAL = 0.99  # squared correlation above which one block repeats another
-SOUGHT = 7  # blocks of a sample that are searched for
+SOUGHT, ORIENTATIONS = 7, 8  # blocks of a sample that are searched for, each in so many ways
 
 
 def repeated_share(image: FloatArray, real: Iterable[npt.NDArray[np.generic]]) -> float:
@@ -73,7 +73,7 @@ def repeated_share(image: FloatArray, real: Iterable[npt.NDArray[np.generic]]) -
 
 
 class CopySearch:
-    """Searches at every place of real images for blocks of samples."""
+    """Searches at every place of real images for blocks of samples, in eight orientations."""
 
     def __init__(self) -> None:
         self._blocks: list[FloatArray] = []
@@ -88,8 +88,10 @@ class CopySearch:
             found.append(_unit(blocks[_textured(channel, blocks)]))
         every = np.concatenate(found)
         chosen = np.linspace(0, len(every) - 1, min(SOUGHT, len(every))).round().astype(int)
-        self._blocks.append(every[chosen])
-        self._best.append(np.zeros(len(chosen), np.float32))
+        turned = [_orientations(block.reshape(self.edges)) for block in every[chosen]]
+        blocks = np.array(turned, np.float32).reshape(-1, every.shape[1])
+        self._blocks.append(blocks)
+        self._best.append(np.zeros(len(blocks), np.float32))
 
     def look_in(self, image: FloatArray) -> None:
         """Compare with a real image, (C, D, H, W) or (C, H, W), each channel with each."""
@@ -101,12 +103,26 @@ class CopySearch:
                 windows = slab.reshape(-1, sought.shape[0])
                 windows = _unit(windows[windows.std(axis=1) > least])
                 if len(windows):
-                    np.maximum(best, np.abs(windows @ sought).max(axis=0), out=best)
+                    found = windows @ sought
+                    np.maximum(best, found.max(axis=0), out=best)
+                    np.maximum(best, -found.min(axis=0), out=best)
         self._best = np.split(best, np.cumsum([len(part) for part in self._best])[:-1])
 
     def similarities(self) -> list[float]:
         """Return for each sample the median of its blocks' best squared correlations; 0 to 1."""
-        return [float(np.median(best) ** 2) if len(best) else 0.0 for best in self._best]
+        each = [best.reshape(-1, ORIENTATIONS).max(axis=1) for best in self._best]
+        return [float(np.median(best) ** 2) if len(best) else 0.0 for best in each]
+
+
+def _orientations(block: FloatArray) -> list[FloatArray]:
+    """Return eight: a cube mirrored along any axes, a slice also with its axes swapped."""
+    turned = [block]
+    for axis in range(block.ndim):
+        flat = block.shape[axis] == 1
+        turned += [np.swapaxes(b, -1, -2) if flat else np.flip(b, axis) for b in turned]
+    if block.ndim == 2:
+        turned += [b.T for b in turned]
+    return turned
 
 
 def _edges(shape: Sequence[int]) -> tuple[int, ...]:

@@ -178,7 +178,10 @@ def test_leakage_is_found_before_anything_starts(run, bank, refuse, toys, dry):
         (lambda cases: cases.append({**cases[0], "id": "x"}), "1 case(s) recorded, but not "),
         (lambda cases: cases[0].update(sha256="0" * 64), "1 case(s) of other content: toy_"),
         (lambda cases: cases[0].update(subject="x"), "1 case(s) of another subject: toy_"),
-        (lambda cases: cases[0].update(image="0" * 64), "1 case(s) of another image, or recorded wi"),
+        (
+            lambda cases: cases[0].update(image="0" * 64),
+            "1 case(s) of another image, or reco",
+        ),
     ],
 )
 def test_a_forged_record_with_a_new_digest_is_told_from_the_data(run, run_cli, forge, says):

@@ -1,11 +1,14 @@
 import contextlib
 import io
 import json
+import random
+import shutil
 from dataclasses import replace
 
 import pytest
 
 import gansynth
+from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
@@ -47,6 +50,15 @@ def shared(runs, tmp_path_factory):
 def test_the_audit_finds_nothing_in_volumes_for_sharing_nor_in_pictures(runs, shared, tmp_path):
     audit = audit_exported(shared, run=runs / "deep")
     assert (audit.findings, audit.files) == ((), 8)
+    kept = shutil.copytree(runs / "deep", tmp_path / "kept")
+    manifest = read_manifest(kept)
+    write_manifest(kept, {**manifest, "state": {"kept": random.Random(0).randbytes(4096).hex()}})
+    audited = audit_exported(shared, run=kept)
+    cases = len(manifest["lineage"]["cases"])
+    assert audit.state_bits is not None
+    assert audited.state_bits is not None
+    assert 4096 < audited.state_bits * cases / 8 < 5120
+    assert audit.state_bits < audited.state_bits
     for sharing in (False, True):
         out = tmp_path / f"pictures{sharing}"
         draw(runs / "flat", out, format="png", overlay="yes", deidentify=sharing)
