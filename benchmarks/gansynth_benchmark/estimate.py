@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from gansynth.core.registry import installed
+from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import folder_bytes, free_bytes
 from gansynth.runtime.progress import Reporter
 from gansynth_benchmark.access_log import AccessLog
-from gansynth_benchmark.jobs.executor import parse_executor
+from gansynth_benchmark.jobs.attempt import DONE, AttemptSpec
+from gansynth_benchmark.jobs.executor import LocalExecutor, parse_executor
+from gansynth_benchmark.jobs.store import JobSpec, ResultStore
 from gansynth_benchmark.plan import BenchmarkPlan
-from gansynth_benchmark.requests import BenchmarkRequest
+from gansynth_benchmark.requests import RUN, BenchmarkRequest
 from gansynth_benchmark.running import look_of, open_study
 from gansynth_benchmark.study import FIT, TRAIN, TUNE, BenchmarkStudy, ComputationSpec
 
 PROBES = (0.02, 0.06)
 """Shares of a training's steps that are timed, to separate time per step from overhead."""
 LEAST = 4  # minimum steps of a probe
+WORKER = "gansynth_benchmark.worker:run_job"
 
 
 def estimate(plan: BenchmarkPlan, request: BenchmarkRequest, reporter: Reporter) -> dict[str, Any]:
@@ -47,10 +50,13 @@ def estimate(plan: BenchmarkPlan, request: BenchmarkRequest, reporter: Reporter)
         left = [spec for spec in specs.values() if study.result(spec.key) is None]
         sizes = {kind: _known(study, specs.values(), kind) for kind in (FIT, TRAIN, TUNE)}
         if not request.no_probe:
-            for kind in (FIT, TRAIN):
-                if not sizes[kind] and any(spec.kind == kind for spec in left):
-                    reporter.say(f"measuring a few steps of: {kind}")
-                    sizes[kind] = _probe(study, left, kind, Path(scratch) / kind)
+            on_a_cluster = request.executor.startswith("ray")
+            with closing(LocalExecutor() if on_a_cluster else executor) as here:
+                for kind in (FIT, TRAIN):
+                    if not sizes[kind] and any(spec.kind == kind for spec in left):
+                        reporter.say(f"measuring a few steps of: {kind}")
+                        probe = _Probe(study, left, Path(scratch) / kind, here)
+                        sizes[kind] = probe.fits() if kind == FIT else probe.trainings()
         if not sizes[TUNE] and sizes[TRAIN]:
             sizes[TUNE] = [_tuning(plan, sizes)]
         jobs: dict[str, Any] = {}
@@ -62,7 +68,7 @@ def estimate(plan: BenchmarkPlan, request: BenchmarkRequest, reporter: Reporter)
                 continue
             seconds = bytes_ = None
             if sizes[kind]:
-                seconds, bytes_ = map(statistics.median, zip(*sizes[kind], strict=True))
+                seconds, bytes_ = map(statistics.fmean, zip(*sizes[kind], strict=True))
                 seconds = round(seconds, 1)
             jobs[kind] = {"all": all_of, "left": open_ones, "seconds_each": seconds}
             complete = complete and (seconds is not None or not open_ones)
@@ -107,50 +113,89 @@ def _known(study: BenchmarkStudy, specs: Any, kind: str) -> list[Size]:
     return sizes
 
 
-def _probe(
-    study: BenchmarkStudy, left: Sequence[ComputationSpec], kind: str, folder: Path
-) -> list[Size]:
-    """Return seconds and bytes of one job, extrapolated from two short ones; [] without a job."""
-    from gansynth_benchmark.worker import WorkerJob
+class _Probe:
+    """Times short jobs, which run as the executor runs them: each in a process of its own."""
 
-    # Trainings are probed without synthetic samples: reading a full sample bank costs little.
-    alone = [spec for spec in left if spec.kind == kind and (kind == FIT or not spec.needs)]
-    if kind == FIT:
-        alone = learning(alone)
-    if not alone:
-        return []
-    spec = alone[0]
-    name, steps = "augment", study.plan.host.steps
-    if kind == FIT:
-        name, given = "generator", spec.document["generator"].get("set", {})
-        steps = int(given.get("steps") or 1000)
-    tried = sorted(
-        {min(steps, max(LEAST * (n + 1), round(steps * p))) for n, p in enumerate(PROBES)}
-    )
-    points = []
-    for count in tried:
-        part = dict(spec.document[name])
-        if kind == FIT:
+    def __init__(
+        self, study: BenchmarkStudy, left: Sequence[ComputationSpec], folder: Path, executor: Any
+    ) -> None:
+        self.study, self.left, self.folder, self.executor = study, left, folder, executor
+
+    def fits(self) -> list[Size]:
+        """Return the size of each fit; what has no training steps is fitted whole."""
+        specs = [spec for spec in self.left if spec.kind == FIT]
+        learnt = learning(specs)
+        others = [spec for spec in specs if spec not in learnt]
+        sizes: list[Size] = []
+        if learnt:
+            steps = int(learnt[0].document["generator"].get("set", {}).get("steps") or 1000)
+            sizes += [self._extrapolated(learnt[0], steps)[0]] * len(learnt)
+        if others:
+            seconds, folder = self._timed(others[0], None, 1)
+            sizes += [(seconds, float(folder_bytes(folder)))] * len(others)
+        return sizes
+
+    def trainings(self) -> list[Size]:
+        """Return the size of each training; those with samples also wait for their first ones."""
+        trainings = [spec for spec in self.left if spec.kind == TRAIN]
+        alone = [spec for spec in trainings if not spec.needs]
+        if not alone:
+            return []
+        (seconds, size), least, shortest = self._extrapolated(alone[0], self.study.plan.host.steps)
+        mixed = [spec for spec in trainings if spec.needs]
+        waited = max(0.0, self._with_samples(mixed[0], least) - shortest) if mixed else 0.0
+        return [(seconds, size)] * len(alone) + [(seconds + waited, size)] * len(mixed)
+
+    def _extrapolated(self, spec: ComputationSpec, steps: int) -> tuple[Size, int, float]:
+        """Return the size of a job, and steps and seconds of the shortest one that was tried."""
+        tried = sorted(
+            {min(steps, max(LEAST * (n + 1), round(steps * p))) for n, p in enumerate(PROBES)}
+        )
+        points = [(count, *self._timed(spec, count, steps)) for count in tried]
+        (a, first, _), (b, second, folder) = points[0], points[-1]
+        each = max(0.0, (second - first) / (b - a)) if b > a else 0.0
+        return (first + each * (steps - a), float(folder_bytes(folder))), a, first
+
+    def _with_samples(self, spec: ComputationSpec, steps: int) -> float:
+        """Return the seconds of a short training with samples of a generator of few steps."""
+        fit = self.study.specs()[spec.needs[0]]
+        _, run = self._timed(fit, LEAST if learning([fit]) else None, LEAST)
+        return self._timed(spec, steps, self.study.plan.host.steps, run / RUN)[0]
+
+    def _timed(
+        self, spec: ComputationSpec, count: int | None, steps: int, run: Path | None = None
+    ) -> tuple[float, Path]:
+        """Run a job with ``count`` of its steps; return the seconds it took, and its folder.
+
+        Raises EnvironmentFault: it failed; its log is shown.
+        """
+        name = "generator" if spec.kind == FIT else "augment"
+        part, store = dict(spec.document[name]), ResultStore(self.folder / f"{spec.key}_{count}")
+        if spec.kind != FIT:
+            part["set"] = self.study.plan.host.adapter.shortened(part["set"], (count or 1) / steps)
+        elif count is not None:
             part["set"] = {**part.get("set", {}), "steps": str(count)}
-        else:
-            part["set"] = study.plan.host.adapter.shortened(part["set"], count / steps)
         places = {
-            "request": study.request.to_json(),
-            "division": str(folder / "data" / str(count)),
-            "held_out": list(study.judged),
+            "request": self.study.request.to_json(),
+            "division": str(store.folder / "data"),
+            "held_out": list(self.study.judged),
+            **({} if run is None else {"run": str(run)}),
         }
-        work = {"spec": {**spec.document, name: part}, "places": places}
-        began, output = time.monotonic(), io.StringIO()
-        try:
-            with contextlib.redirect_stderr(output):
-                WorkerJob(work, folder / str(count)).run()
-        except BaseException:  # its stderr is shown only then
-            sys.stderr.write(output.getvalue())
-            raise
-        points.append((count, time.monotonic() - began))
-    (a, first), (b, second) = points[0], points[-1]
-    each = max(0.0, (second - first) / (b - a)) if b > a else 0.0
-    return [(first + each * (steps - a), float(folder_bytes(folder / str(tried[-1]))))]
+        document = {"spec": {**spec.document, name: part}, "places": places}
+        env = {} if spec.kind == FIT else dict(self.study.plan.host.env)
+        job = JobSpec(spec.key, spec.title, spec.kind, WORKER, document=document, env=env)
+        began = time.monotonic()
+        order = AttemptSpec(job, store.folder, Path.cwd(), "estimate")
+        result = self.executor.submit(order).result()
+        seconds = time.monotonic() - began
+        if result.code != DONE:
+            log = store.log(spec.key)
+            sys.stderr.write(log.read_text("utf-8", "replace") if log.is_file() else "")
+            raise EnvironmentFault(
+                f"measuring a few steps of {spec.title}: {result.reason}; correct that, or leave "
+                "measuring out: --no-probe"
+            )
+        return seconds, store.folder / spec.key
 
 
 def learning(fits: Sequence[ComputationSpec]) -> list[ComputationSpec]:

@@ -110,6 +110,21 @@ def test_what_is_done_is_not_done_again_is_the_same_look_and_a_cache_for_somebod
     assert json.loads(told.stdout)["jobs"].get("train", {"left": 0})["left"] == 0
 
 
+@pytest.mark.slow
+def test_a_dry_run_estimates_what_jobs_take_in_processes_of_their_own(toy, tmp_path):
+    words = (*toy.words[:2], "-o", tmp_path / "out", "--test-set", "--executor", "local:1")
+    told = gansynth(*words, "--dry-run", "--json")
+    assert told.exit_code == 0, told.stderr
+    jobs = json.loads(told.stdout)["jobs"]
+    estimated = sum(each["left"] * each["seconds_each"] for each in jobs.values())
+    assert not list(tmp_path.iterdir())
+    assert gansynth(*words).exit_code == 0
+    results = [json.loads(path.read_text()) for path in tmp_path.glob("out/jobs/*/result.json")]
+    assert len(results) == sum(each["left"] for each in jobs.values()) == 3
+    took = sum(result["seconds"] for result in results)
+    assert took / 2 < estimated < 2 * took, (took, estimated)
+
+
 BESIDE = {"from": "copy-paste", "lesions": "add", "prevalence": 1}
 """Small blobs without tissue like their rim elsewhere: their own lesions cannot be taken out."""
 
