@@ -14,7 +14,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,12 +25,13 @@ from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationE
 
 from gansynth.core.lineage import some_names
 from gansynth.core.schema import LabelArray
-from gansynth.core.source import CheckReport, Finding, SourceRequest
+from gansynth.core.source import CheckReport, Finding, SourceRequest, StoredCase
 from gansynth.data.folds import absolute
-from gansynth.data.pictures import Fault, PictureFiles, check_source
+from gansynth.data.pictures import Fault, PictureFiles, PictureSource, check_source
 from gansynth.data.read_options import parse_read, register_read_options
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.files import read_json
+from gansynth.runtime.option_kinds import Size2
 from gansynth_yolo.source import (
     MOST_BYTES,
     SPLITS,
@@ -56,6 +58,12 @@ Shape = tuple[int, ...]
 class CocoOptions(BoxedOptions):
     """How a COCO data set is read."""
 
+    size: Size2 | None = Field(
+        None,
+        description="rows and columns, `128x128`, of the generator's arrays, which every image is "
+        "resampled to. Default: images with label maps keep their own; others get the power of two "
+        "from the training images' longer edge up, at most `256x256`",
+    )
     masks: bool | None = Field(
         None,
         description="`yes`: label maps are drawn by the outlines, which all annotations must have; "
@@ -470,6 +478,17 @@ class CocoSource(YoloSource):
     @property
     def has_masks(self) -> bool:
         return self.found.outlined
+
+    @cached_property
+    def resized(self) -> tuple[int, int] | None:
+        return None if self.has_masks and self.options.size is None else super().resized
+
+    def files(self, case_id: str) -> StoredCase:
+        """As of pictures where they keep their size; the record is of the file's pixels."""
+        own = super().files(case_id)
+        return (
+            own if self.resized else replace(PictureSource.files(self, case_id), pixels=own.pixels)
+        )
 
     def faults(self) -> Sequence[Fault]:
         if not self.found.faults and not any(len(i.rows) for i in self.images["train"]):

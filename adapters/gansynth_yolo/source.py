@@ -846,11 +846,11 @@ class YoloSource(PictureSource):
             "box_classes": list(self.file.names),
             "channels": list(self.schema.channels),
         }
-        return Space("crop", self.resized, host=host, pad_label=0)
+        return Space("crop", self._size(), host=host, pad_label=0)
 
     @cached_property
-    def resized(self) -> tuple[int, int]:
-        """Rows and columns of the arrays of ``load``."""
+    def resized(self) -> tuple[int, int] | None:
+        """Rows and columns of the arrays of ``load``; None for those of the files."""
         if self.options.size is not None:
             return self.options.size
         edge = np.median([max(self.image(case).shape) for case in self.train_ids])
@@ -886,6 +886,8 @@ class YoloSource(PictureSource):
     def fitted(self, case: Case) -> Case:
         """Resize a case; zeros are around it unless it is stretched."""
         shape, size = case.image.shape[1:], self.resized
+        if size is None:
+            return case
         if self.options.fit == "stretch" or shape == size:
             return resize(case, size)
         scale = min(new / old for new, old in zip(size, shape, strict=True))
@@ -940,7 +942,7 @@ class YoloSource(PictureSource):
         return {case: by_name[unsplit(case)] for case in cases}
 
     def _spacing(self) -> tuple[float, ...]:
-        if self.unit == "px":
+        if self.unit == "px" or self.resized is None:
             return self.options.spacing
         if self.options.fit == "stretch":
             return super()._spacing()
@@ -1035,7 +1037,7 @@ def check_boxes(source: YoloSource) -> Iterator[Finding]:
             "little mosaic and scaling, or training drops such boxes"
         )
         yield warning(path, text, small[0])
-    if source.has_masks and source.options.size is None and source.resized[0] == LARGEST:
+    if source.has_masks and source.options.size is None and source.resized == (LARGEST, LARGEST):
         text = (
             f"images and label maps are read as {LARGEST} x {LARGEST} pixels; to train a segmenter "
             "on more say --read size=ROWSxCOLUMNS"

@@ -706,7 +706,7 @@ class PictureSource(CaseSource):
         return names
 
     def _size(self) -> tuple[int, ...]:
-        size = self.options.size or self.options.resize
+        size = self.options.size or self.resized
         if size is not None:
             return size
         median = np.median([self._file_shape(case) for case in self.train_ids], axis=0)

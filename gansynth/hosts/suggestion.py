@@ -54,11 +54,15 @@ class Suggestion:
 
 def contents_of(source: CaseSource) -> Contents:
     """Return what the labels are; an organ is in nearly every case, see ``organ_labels``."""
-    schema = source.schema
-    if schema.box_classes:
+    if source.schema.box_classes:
         return Contents("boxes")
-    if not schema.foreground:
+    if not source.schema.foreground:
         return Contents("images")
+    return _of_label_maps(source)
+
+
+def _of_label_maps(source: CaseSource) -> Contents:
+    schema = source.schema
     organs = organ_labels(source)
     lesions = tuple(
         name
@@ -72,7 +76,9 @@ def contents_of(source: CaseSource) -> Contents:
 
 def suggested_generator(source: CaseSource) -> Suggestion:
     """Return the generator that suits a data set, by ``RULES``; organs alone get a warning."""
-    found = contents_of(source)
+    # Label maps say more than boxes, unless boxes of them are asked for.
+    boxes = not source.schema.foreground or "boxes" in source.request.read
+    found = contents_of(source) if boxes else _of_label_maps(source)
     words = [RULES[found.kind].generator]
     if found.organs and found.lesions:
         words += ["--set", f"lesions={','.join(found.lesions)}"]
