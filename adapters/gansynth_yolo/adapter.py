@@ -103,9 +103,9 @@ class YoloAdapter(Framework):
             slices = "" if source.schema.axes == "HW" else "slices:"
             data = f"{source.request.kind}:{source.request.where}"
             raise UsageFault(
-                f"--data {data}: detectors train on YOLO data sets, expected yolo:data.yaml; make "
-                f"one: gansynth import {slices}{data} yolo:FOLDER --read boxes=yes, and fit the "
-                "generator on it"
+                f"--data {data}: detectors train on YOLO and COCO data sets, expected "
+                "yolo:data.yaml or coco:FOLDER; make one: gansynth import "
+                f"{slices}{data} yolo:FOLDER --read boxes=yes, and fit the generator on it"
             )
         super().__init__(source)
 
