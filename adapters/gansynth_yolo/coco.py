@@ -29,7 +29,7 @@ from gansynth.core.source import CheckReport, Finding, SourceRequest, StoredCase
 from gansynth.data.folds import absolute
 from gansynth.data.pictures import Fault, PictureFiles, PictureSource, check_source
 from gansynth.data.read_options import parse_read, register_read_options
-from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault, refuse_closed
 from gansynth.runtime.files import read_json
 from gansynth.runtime.option_kinds import Size2
 from gansynth_yolo.source import (
@@ -160,6 +160,7 @@ def _files_by_split(where: str) -> tuple[Path, dict[str, Path]]:
     path = Path(os.path.abspath(os.path.expanduser(where)))
     files = coco_files(path)
     if not files:
+        refuse_closed(path / "annotations.json")
         raise DataFault(
             f"coco:{where}: no JSON file with images, annotations and categories, expected one in "
             "the folder or in a folder of it; see: gansynth help sources coco"
