@@ -22,10 +22,11 @@ from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArra
 from gansynth.data.blending import drawn_in, hole, poisson, rim_voxels, soft
 from gansynth.data.connected_components import parts
 from gansynth.data.lesion_contrast import ONE_WAY
-from gansynth.data.lesion_grain import LEAST, tissue_around, value_limits, within
+from gansynth.data.lesion_grain import LEAST, ring_around, value_limits, within
 from gansynth.runtime.options import Needs
 
 FEW = 5  # lesions of a class from which the sign of their contrast is known
+CLEARLY = 0.25  # share of the usual contrast from which one of the other sign counts
 LESION, IMAGE = 1, 2  # second part of the seeds, one for each random change
 
 
@@ -62,9 +63,9 @@ class CopyPasteOptions(GeneratorOptions):
     )
     one_sign: bool = Field(
         True,
-        description="reject a lesion darker than the tissue around it where nine tenths of the "
-        "training lesions (of at least 5) are brighter, or the other way round; for each class and "
-        "channel",
+        description="reject a lesion darker than what it borders on where nine tenths of the "
+        "training lesions (of at least 5) are brighter, or the other way round, by a quarter of "
+        "their contrast; for each class, class next to it, and channel",
     )
     image_level: float = Field(
         0.0,
@@ -82,7 +83,7 @@ class CopyPaste(Generator):
     Options: ClassVar[type[GeneratorOptions]] = CopyPasteOptions
     options: CopyPasteOptions
     limits: Matrix = np.array([[-np.inf], [np.inf]])  # what nothing is known of, until `observe`
-    signs: Mapping[int, Matrix] = {}
+    usual: Mapping[str, Matrix] = {}
 
     @property
     def capabilities(self) -> Capabilities:
@@ -96,25 +97,27 @@ class CopyPaste(Generator):
         )
 
     def observe(self, cases: Iterable[Case]) -> dict[str, Any]:
-        """Measure the range of values, and signs of lesions' contrast by class and channel."""
-        cases, rows = list(cases), dict[int, list[Any]]()
+        """Measure the range of values, and lesions' contrast by class, class beside, channel."""
+        cases, rows = list(cases), dict[str, list[Matrix]]()
         self.limits = value_limits(case.image for case in cases)
-        for image, labels in ((case.image, case.labels) for case in cases):
-            assert labels is not None, "training cases have labels"
-            for value, row in self._contrasts(image, image, labels, labels):
-                rows.setdefault(value, []).append(row > 0)
-        shares = {value: np.mean(row, axis=0) for value, row in rows.items() if len(row) >= FEW}
-        self.signs = {
-            value: 1 * (share >= ONE_WAY) - (share <= 1 - ONE_WAY)
-            for value, share in shares.items()
+        for case in cases:
+            assert case.labels is not None, "training cases have labels"
+            for border, row in self._contrasts(case.image, case.labels, case.labels):
+                rows.setdefault(border, []).append(row)
+        self.usual = {
+            border: np.median(seen, axis=0) * _of_one_sign(np.array(seen))
+            for border, seen in rows.items()
+            if len(seen) >= FEW
         }
-        signs = {str(value): row.tolist() for value, row in self.signs.items()}
-        return {"limits": self.limits.tolist(), "signs": signs}
+        usual = {border: row.tolist() for border, row in self.usual.items()}
+        return {"limits": self.limits.tolist(), "contrasts": usual}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what ``observe`` returned."""
         self.limits = np.array(state["limits"])
-        self.signs = {int(value): np.array(row) for value, row in state["signs"].items()}
+        # Older runs have signs to all around a lesion, which tell nothing of nested classes.
+        contrasts = state.get("contrasts", {})
+        self.usual = {border: np.array(row) for border, row in contrasts.items()}
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """See ``Generator.sample``; DataFault: a condition has no lesion to paste."""
@@ -136,15 +139,24 @@ class CopyPaste(Generator):
         return ""
 
     def _contrasts(
-        self, image: FloatArray, around: FloatArray, lesion: LabelArray, labels: LabelArray
-    ) -> Iterator[tuple[int, Matrix]]:
-        """Yield class and contrast (C,) of each lesion in an image to the tissue ``around`` it."""
-        tissue = organ_mask(around) & (labels != OUTSIDE)
+        self, image: FloatArray, lesion: LabelArray, labels: LabelArray
+    ) -> Iterator[tuple[str, Matrix]]:
+        """Yield class and class beside, and contrast (C,), of each lesion to each label near it."""
+        tissue = organ_mask(image) & (labels != OUTSIDE)
         for value in self.schema.foreground:
             for part in parts(lesion, self.schema, (value,), least=LEAST):
-                box, near = tissue_around(part, around, tissue & (labels != value))
-                held = part.whole()[box] == value
-                yield value, image[(slice(None), *box)][:, held].mean(axis=1) - near
+                box, near = ring_around(part)
+                ring = near & tissue[box]
+                local = image[(slice(None), *box)]
+                beside = np.where(ring if ring.any() else near, labels[box], value)
+                inside = local[:, part.whole()[box] == value].mean(axis=1)
+                for other, voxels in zip(*np.unique(beside, return_counts=True), strict=True):
+                    if other != value and voxels >= LEAST:
+                        yield f"{value} {other}", inside - local[:, beside == other].mean(axis=1)
+
+    def _reversed(self, border: str, row: Matrix) -> bool:
+        usual = self.usual.get(border, np.zeros(1))
+        return bool((row * usual < -CLEARLY * usual**2).any())
 
     def _one(self, condition: Condition, seed: int) -> Sample:
         background, labels, donor = map(condition.required, ("background", "labels", "donor"))
@@ -160,8 +172,10 @@ class CopyPaste(Generator):
         notes: dict[str, Any] = {"background": "changed"} if self.options.image_level else {}
         if self.options.one_sign:
             lesion = np.where(labels > 0, condition.required("lesion"), 0)  # no sham
-            contrasts = self._contrasts(image, background, lesion, labels)
-            notes["reversed"] = any((c * self.signs.get(v, 0) < 0).any() for v, c in contrasts)
+            # Beside a class are others of the lesion, and the background as it was, without a rim.
+            shown = np.where(lesion > 0, image, background)
+            contrasts = self._contrasts(shown, lesion, labels)
+            notes["reversed"] = any(self._reversed(border, row) for border, row in contrasts)
         return Sample(image, labels.copy(), notes=notes)
 
     def _pasted(
@@ -185,6 +199,12 @@ class CopyPaste(Generator):
         here, there = (torch.from_numpy(np.ascontiguousarray(a))[None] for a in (background, donor))
         mixed: FloatArray = soft(here, there, mask, rim, match=options.match)[0].numpy()
         return mixed
+
+
+def _of_one_sign(rows: Matrix) -> Matrix:
+    """Return 1 for channels whose contrasts (N, C) are nearly all of one sign, else 0."""
+    share = (rows > 0).mean(axis=0)
+    return np.asarray(1.0 * ((share >= ONE_WAY) | (share <= 1 - ONE_WAY)))
 
 
 GAIN, GAMMA, BLUR, NOISE = 0.3, 0.5, 1.0, 0.1

@@ -121,6 +121,21 @@ def test_a_paste_of_the_sign_that_training_lesions_have_not_is_rejected(signs, o
         assert bool(reason) == rejected
 
 
+@pytest.mark.parametrize(("oedema", "rejected"), [(8.0, False), (4.5, False), (3.0, True)])
+def test_a_class_is_judged_against_what_it_borders_on(oedema, rejected):
+    schema = Schema(("a",), {"background": 0, "oedema": 1, "core": 2}, (1.0, 1.0), "HW")
+    labels = np.zeros((40, 40), np.int16)
+    labels[12:28, 12:28], labels[17:23, 17:23] = 1, 2  # a core darker than oedema alone
+    image = np.choose(labels, (5.0, 8.0, 6.5))[None].astype(np.float32)
+    image[:, 0, 0] = 0  # so dark a lesion is within the range of values
+    generator = CopyPaste(schema, (40, 40), CopyPaste.Options(object_intensity=0))
+    generator.observe(Case(str(n), str(n), image, labels) for n in range(8))
+    donor = np.choose(labels, (5.0, oedema, oedema - 1.5))[None].astype(np.float32)
+    asked = Condition(labels, background=np.full_like(donor, 5), lesion=labels, donor=donor)
+    (sample,) = generator.sample([asked], [0])
+    assert bool(generator.reject_reason(sample)) == rejected
+
+
 CHEATS: dict[str, tuple[Any, set[str]]] = {
     "smears": (
         lambda image, asked: np.where(asked.labels >= 0, 1.0001 * image, 0),
