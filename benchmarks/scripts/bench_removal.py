@@ -23,6 +23,7 @@ from scipy.ndimage import uniform_filter
 
 from gansynth.conditions import removal
 from gansynth.core.body_mask import shown_body
+from gansynth.core.geometry import bounding_box
 from gansynth.core.source import SourceRequest
 from gansynth.sampling.run_source import open_source
 
@@ -61,7 +62,7 @@ def measured(folder: Path, subjects: str, most: int) -> dict[str, Any]:
         if found is not None:
             shift, unlike = found
             rows["place"].append((unlike, *_errors(case.image, hole, shift, free, body)))
-        covered = float(removal.mirrored(hole, free)[1][hole].mean())
+        covered = float(removal.mirrored(hole, free)[1][hole[bounding_box(hole, 1)]].mean())
         rows["mirrored"].append((covered, *_errors(case.image, hole, [], free, body)))
     table = [
         {"set": folder.name, "by": by, "from": low, "to": high, "shapes": len(at), **_summary(at)}

@@ -141,15 +141,15 @@ def produce(
                     continue
                 try:
                     sample = sample if bring is None else bring(sample)
-                    validate_sample(sample, spec.schema, min_size, spec.dtype)
+                    stored = validate_sample(sample, spec.schema, min_size, spec.dtype)
                     extras = finalise(sample)
                 except DataFault as fault:
                     rejects.keep(sample, fault, index)
                     gate.reject(fault)
                     continue
                 gate.accept()
-                sample = replace(sample, provenance={**sample.provenance, "index": index})
-                ready.append((sample if settings is None else noted(sample, settings), extras))
+                stored = replace(stored, provenance={**sample.provenance, "index": index})
+                ready.append((stored if settings is None else noted(stored, settings), extras))
             first += config.batch
             if ready and compare is not None:
                 compare([sample.image for sample, _ in ready])

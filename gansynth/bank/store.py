@@ -71,6 +71,7 @@ _IRREGULAR = "a link, folder, pipe or device, not a regular file"
 _SETTLE_SECONDS = 0.2  # until the space of a retired sample is free
 
 Array = npt.NDArray[Any]
+Part = bytes | memoryview  # the latter of bytes, so that its length is their number
 _Form = tuple[str, tuple[int, ...]]  # a key of _DTYPES, and a shape
 
 
@@ -219,20 +220,20 @@ def list_samples(folder: Path) -> list[str]:
     return sorted((match[1] for name in names if (match := _NAME.fullmatch(name))), key=int)
 
 
-def encode_sample(sample: Sample, extras: Mapping[str, Array], dtype: str) -> list[bytes]:
+def encode_sample(sample: Sample, extras: Mapping[str, Array], dtype: str) -> list[Part]:
     """Return the bytes of a sample's file, in parts.
 
     Raises:
         DataFault: its arrays do not fit together, or cannot be stored.
     """
-    arrays: dict[str, Array] = {"image": np.asarray(sample.image).astype(dtype)}
+    arrays: dict[str, Array] = {"image": np.asarray(sample.image).astype(dtype, copy=False)}
     if sample.labels is not None:
         arrays["labels"] = np.asarray(sample.labels, "<i2")
     if sample.boxes is not None:
         arrays["boxes"] = np.asarray(sample.boxes.coords, "<f4")
         arrays["box_labels"] = np.asarray(sample.boxes.labels, "<i2")
     arrays |= {_EXTRA + name: np.asarray(array) for name, array in sorted(extras.items())}
-    forms, data = dict[str, _Form](), []
+    forms, data = dict[str, _Form](), list[Part]()
     for name, array in arrays.items():
         code = _CODES.get(array.dtype.newbyteorder("<").str)
         if code is None:
@@ -240,7 +241,8 @@ def encode_sample(sample: Sample, extras: Mapping[str, Array], dtype: str) -> li
                 f"bank: {name!r} is {array.dtype}, expected booleans, integers or floats"
             )
         forms[name] = (code, array.shape)
-        data.append(array.astype(_DTYPES[code], copy=False).tobytes())
+        plain = np.ascontiguousarray(array.astype(_DTYPES[code], copy=False))
+        data.append(plain.reshape(-1).view(np.uint8).data)
     provenance = json.dumps(dict(sample.provenance), sort_keys=True, default=_plain)
     try:
         head, _ = _header_of(provenance, forms)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.case_pool import CaseContext, annotated
-from gansynth.core.geometry import Mask, Rng, mask_of, nearest_voxels
+from gansynth.core.geometry import Mask, Rng, bounding_box, fill_nearest, mask_of, nearest_voxels
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import OUTSIDE, FloatArray
 from gansynth.data.blending import poisson
@@ -59,9 +59,8 @@ def without_lesions(
             return None
         shifts.append(shift)
         image = filled(image, hole, shift, tissue)
-    staying, spacing = ~lesions & (labels != OUTSIDE), case_context.schema.spacing
-    nearest: Any = nearest_voxels(staying, spacing)
-    shown = np.where(lesions, labels[nearest], labels)
+    staying = ~lesions & (labels != OUTSIDE)
+    shown = fill_nearest(labels, lesions, staying, case_context.schema.spacing)
     case = replace(case, image=image, labels=shown, ignored=ignored)
     return replace(case_context, case=case, find_body=lambda: body, emptied=lesions), shifts
 
@@ -71,14 +70,17 @@ def filled(image: FloatArray, where: Mask, shift: Shift, free: Mask) -> FloatArr
 
     It stays within the image's values.
     """
-    known: Mask | None = None
+    box, known = bounding_box(where, margin=1), None
+    here = (slice(None), *box)
     if shift:
-        tissue = crop_pad(image, shift, image.shape[1:], 0.0)
+        corner = [side.start + step for side, step in zip(box, shift, strict=True)]
+        tissue = crop_pad(image, corner, where[box].shape, 0.0)
     else:
         at, covered = mirrored(where, free)
-        tissue, known = image[:, *at], covered | ~where
-    out = within(poisson(image, tissue, where, known), value_limits([image]))
-    return np.asarray(out, np.float32)
+        tissue, known = image[:, *at], covered | ~where[box]
+    out = image.copy()
+    out[here] = within(poisson(image[here], tissue, where[box], known), value_limits([image]))
+    return out
 
 
 def find_tissue(image: FloatArray, where: Mask, free: Mask, rng: Rng) -> Shift | None:
@@ -86,7 +88,8 @@ def find_tissue(image: FloatArray, where: Mask, free: Mask, rng: Rng) -> Shift |
     found = similar_place(image, where, free, rng)
     if found is not None:
         return found[0]
-    return [] if mirrored(where, free)[1][where].mean() >= MIRRORED else None
+    inside = where[bounding_box(where, margin=1)]
+    return [] if mirrored(where, free)[1][inside].mean() >= MIRRORED else None
 
 
 def similar_place(
@@ -104,12 +107,15 @@ def similar_place(
     """
     from scipy.ndimage import binary_dilation
 
-    rim = np.asarray(binary_dilation(where, iterations=RIM) & ~where & free)
-    if not rim.any() or not free.any():
+    box = bounding_box(where, margin=RIM)
+    low = [side.start for side in box]
+    rim = np.asarray(binary_dilation(where[box], iterations=RIM) & ~where[box] & free[box])
+    at = np.flatnonzero(free)
+    if not rim.any() or not len(at):
         return None
-    inside, around = _some(np.argwhere(where)), _some(np.argwhere(rim))
-    at = np.argwhere(free)
-    shifts = at[rng.integers(len(at), size=SHIFTS)] - inside[rng.integers(len(inside), size=SHIFTS)]
+    inside, around = _some(np.argwhere(where[box]) + low), _some(np.argwhere(rim) + low)
+    tried = np.stack(np.unravel_index(at[rng.integers(len(at), size=SHIFTS)], free.shape), axis=1)
+    shifts = tried - inside[rng.integers(len(inside), size=SHIFTS)]
     for voxels in (inside, around):
         shifts = shifts[_in(free, shifts[:, None] + voxels)]
     if not len(shifts):
@@ -123,10 +129,15 @@ def similar_place(
 
 
 def mirrored(where: Mask, free: Mask) -> tuple[tuple[Any, ...], Mask]:
-    """Return for each voxel where its tissue comes from, and in which voxels that is free."""
-    nearest = np.stack(np.broadcast_arrays(*nearest_voxels(free | ~where, (1,) * where.ndim)))
-    size = np.array(where.shape).reshape(-1, *[1] * where.ndim)
-    at = 2 * nearest - np.indices(where.shape)
+    """Return where the tissue of each voxel around a mask comes from, and where that is free.
+
+    Both are of the box around the mask, with a margin of 1: beyond it, tissue is its own.
+    """
+    box = bounding_box(where, margin=1)
+    low = np.array([side.start for side in box]).reshape(-1, *[1] * where.ndim)
+    size = np.array(where.shape).reshape(low.shape)
+    nearest = np.stack(nearest_voxels((free | ~where)[box], (1,) * where.ndim)) + low
+    at = 2 * nearest - (np.indices(where[box].shape) + low)
     inside = ((at >= 0) & (at < size)).all(axis=0)
     source = tuple(np.clip(at, 0, size - 1))
     return source, inside & free[source]

@@ -24,6 +24,7 @@ from gansynth.core.body_mask import shown_body
 from gansynth.core.case_pool import CaseCheck, CaseContext, CasePool, TrainingCases, own_labels
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.geometry import Mask, Rng, mask_of
+from gansynth.core.kept import Kept
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, known_labels
 from gansynth.core.source import CaseSource
@@ -38,7 +39,8 @@ LOOKS = 8  # places that are tried for room for a lesion
 PLACES = 8  # places in each training case that say how often these show a lesion
 UNFIT = -0.5  # room in a background whose own lesions cannot be taken out
 SHOWS, TAKEN_OUT = 1, 2  # last parts of keys: of what a sample shows, of what is taken out
-BODIES = 64  # cases whose bodies are cached
+BODIES, CONTEXTS = 1 << 28, 1 << 28
+"""Bytes of cases' bodies, and of context channels at places of cases, that are kept."""
 GivenFn = Callable[[Case], FloatArray | None]
 
 
@@ -47,14 +49,10 @@ class _Bodies:
 
     def __init__(self, space: Space) -> None:
         self._size = space.size
-        self._found: dict[str, Mask] = {}
+        self._found = Kept[Mask](BODIES, lambda body: body.nbytes)
 
     def whole(self, case: Case) -> Mask:
-        if case.id not in self._found:
-            if len(self._found) == BODIES:
-                self._found.pop(next(iter(self._found)))
-            self._found[case.id] = shown_body(case.image)
-        return self._found[case.id]
+        return self._found(case.id, lambda: shown_body(case.image))
 
     def cut(self, case: Case, placement: Placement) -> Mask:
         """Return the body of a case's image, cropped: it cannot be found in the crop itself."""
@@ -126,6 +124,8 @@ class ConditionSampler:
         weighted = self.weights is not None and not self._in_turns
         self._of_one_kind = self.prevalence is not None or weighted
         self._bodies = _Bodies(self.space)
+        self._contexts = Kept[LabelArray | None](CONTEXTS, lambda c: 0 if c is None else c.nbytes)
+        self._rooms = Kept[float](CONTEXTS, lambda _: 0)
         self._ids = source.train_ids
         if self.classes is not None:
             asked = f"--class {','.join(self.classes)}"
@@ -158,7 +158,7 @@ class ConditionSampler:
         placed = self.space.to_generator(case, placement) if ready is None else ready.case
         labels: LabelArray | None = None
         follows = self.context is not None and self.context_follows
-        context = self.context(placed) if self.context is not None and follows else None
+        context = self._context(placed, placement) if follows else None
         given_channels = self.given(placed) if self.given is not None else None
         steps: list[dict[str, Any]] = []
         # What only some conditions have, and what their provenance says of it.
@@ -218,6 +218,13 @@ class ConditionSampler:
             **fields,
         )
 
+    def _context(self, placed: Case, placement: Placement) -> LabelArray | None:
+        """Return the context channels of a case at a place, which are made once."""
+        assert self.context is not None
+        make = partial(self.context, placed)
+        context = self._contexts((placed.id, placement), make)
+        return None if context is None else context.copy()  # a generator may write into it
+
     def _case_context(
         self, placed: Case, placement: Placement, case: Case, index: int
     ) -> CaseContext:
@@ -254,7 +261,8 @@ class ConditionSampler:
             removal: dict[str, Any] = {}
             room = 1.0
             if shows != "nothing" and self.space.cuts:
-                room = self.lesions.room_in(case_context)
+                find = partial(self.lesions.room_in, case_context)
+                room = self._rooms((case.id, placement), find)
             if takes_out and room > most:
                 key = self.seed, index, look, TAKEN_OUT
                 bare = without_lesions(case_context, self._classes, key)

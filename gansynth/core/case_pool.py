@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +14,7 @@ import numpy.typing as npt
 
 from gansynth.core.body_mask import shown_body
 from gansynth.core.geometry import Mask, bounding_box
+from gansynth.core.kept import Kept
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, known_labels
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
@@ -146,7 +146,7 @@ class CasePool:
         self.schema: Schema = space.generator_schema(cases.schema)
         self.ids = cases.ids if ids is None else tuple(sorted(ids))
         self._learnt: dict[str, Any] = {}
-        self._maps: OrderedDict[str, tuple[tuple[int, ...], Box, LabelArray]] = OrderedDict()
+        self._maps = Kept[tuple[tuple[int, ...], Box, LabelArray]](MAPS, lambda at: at[2].nbytes)
 
     def cut(self, case_id: str, placement: Placement) -> Case:
         """Cut a case as the generator sees it; see ``own_labels``."""
@@ -172,16 +172,13 @@ class CasePool:
 
         Cached as the bounding box alone, since images would take too much memory.
         """
-        if case_id not in self._maps:
+
+        def find() -> tuple[tuple[int, ...], Box, LabelArray]:
             labels = self._whole_labels(case_id)
             box = bounding_box(labels > 0)
-            self._maps[case_id] = labels.shape, box, np.maximum(labels[box], 0)
-            held = [labels.nbytes for _, _, labels in self._maps.values()]
-            while sum(held) > MAPS and len(held) > 1:
-                self._maps.popitem(last=False)
-                held.pop(0)
-        self._maps.move_to_end(case_id)
-        shape, box, labels = self._maps[case_id]
+            return labels.shape, box, np.maximum(labels[box], 0)
+
+        shape, box, labels = self._maps(case_id, find)
         whole = np.zeros(shape, np.int16)
         whole[box] = labels
         return whole

@@ -17,10 +17,16 @@ from gansynth.core.schema import FloatArray, LabelArray
 Mask = npt.NDArray[np.bool_]
 Matrix = npt.NDArray[np.float64]
 Rng = np.random.Generator
+COMPARED = 8  # values up to which comparing one after the other is faster than a table
 
 
 def mask_of(labels: LabelArray, values: Sequence[int]) -> Mask:
     """Return the voxels that hold one of ``values``: bool (D, H, W) or (H, W)."""
+    if 0 < len(values) <= COMPARED:
+        held = labels == values[0]
+        for value in values[1:]:
+            held |= labels == value
+        return np.asarray(held)
     top = max(int(labels.max(initial=0)), *values, 0)
     # The last entry stands for OUTSIDE: numpy reads index -1 as the end of the table.
     table = np.zeros(top + 2, bool)
@@ -170,8 +176,12 @@ def fill_nearest(
     values: LabelArray, gaps: Mask, valid: Mask, spacing: Sequence[float]
 ) -> LabelArray:
     """Return a copy whose gaps hold the value of the nearest known voxel, by distance in mm."""
-    out = values.copy()
-    if gaps.any() and valid.any():
+    out, known = values.copy(), values[valid]
+    if not gaps.any() or not known.size:
+        return out
+    if known.min() == known.max():  # whichever is nearest
+        out[gaps] = known[0]
+    else:
         out[gaps] = values[nearest_voxels(valid, spacing)][gaps]
     return out
 

@@ -209,11 +209,20 @@ class Space(Document, later=("frame", "nearest", "typical"), whole=True):
 
     def clear_padding(self, sample: Sample, shape: Sequence[int], placement: Placement) -> Sample:
         """Set the padding of a sample of this space to exactly that of ``to_generator``."""
-        beyond = self.padding(shape, placement)
-        if beyond is None:
+        if self.grid not in ("crop", "slice"):
             return sample
-        fill = self.fill(len(sample.image), beyond.ndim)
-        return replace(sample, image=np.where(beyond, fill, sample.image))
+        inner, image = shape[-len(self.size) :], sample.image
+        fill = self.fill(len(image), len(inner))
+        for axis, (corner, length, size) in enumerate(
+            zip(placement.corner, inner, self.size, strict=True), start=1
+        ):
+            ends = slice(0, max(-corner, 0)), slice(max(length - corner, 0), size)
+            for at in ((slice(None),) * axis + (end,) for end in ends):
+                wanted = np.broadcast_to(fill, image[at].shape)
+                if image[at].tobytes() != wanted.tobytes():
+                    image = image.copy() if image is sample.image else image
+                    image[at] = wanted
+        return sample if image is sample.image else replace(sample, image=image)
 
     def fill(self, channels: int, ndim: int) -> FloatArray:
         """Return the fill value of padded images: float32 (C, 1, 1, 1) or (C, 1, 1)."""

@@ -12,13 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gansynth.core.geometry import Mask, bounding_box
 from gansynth.core.schema import Condition, FloatArray
-
-Mask = npt.NDArray[np.bool_]
 
 BEYOND = 2.0  # value of `steps_from` for all voxels beyond the rim
 SLACK = 1e-5  # rounding: a voxel whose distance is the rim's width belongs to the rim
@@ -166,20 +164,22 @@ def poisson(
     out = background.copy()
     if not mask.any() or mask.all():
         return out if not mask.any() else donor.copy()
-    matrix, pairs = _laplacian(mask)
-    useful = None if usable is None else usable.ravel()
+    box = bounding_box(mask, margin=1)  # with all neighbours of the mask
+    inner = mask[box]
+    matrix, pairs = _laplacian(inner)
+    useful = None if usable is None else usable[box].ravel()
     scaled = diags_array(1 / matrix.diagonal())
     for channel in range(len(out)):
-        fixed_values = background[channel].astype(np.float64).ravel()
-        values = donor[channel].astype(np.float64).ravel()
+        fixed_values = background[channel][box].astype(np.float64).ravel()
+        values = donor[channel][box].astype(np.float64).ravel()
         divergence = np.zeros(matrix.shape[0])
         for row, inside, neighbour, fixed in pairs:
             slope = values[inside] - values[neighbour]
             if useful is not None:
                 slope *= useful[inside] & useful[neighbour]
-            np.add.at(divergence, row, slope)
-            np.add.at(divergence, row[fixed], fixed_values[neighbour[fixed]])
-        start = values[mask.ravel()]
+            divergence[row] += slope  # a voxel has one neighbour in each direction
+            divergence[row[fixed]] += fixed_values[neighbour[fixed]]
+        start = values[inner.ravel()]
         solved, _ = cg(matrix, divergence, x0=start, rtol=PRECISION, maxiter=2000, M=scaled)
         out[channel][mask] = solved.astype(np.float32)
     return out

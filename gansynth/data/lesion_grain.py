@@ -47,8 +47,9 @@ def ring_around(part: LesionPart) -> tuple[tuple[slice, ...], Mask]:
 
 def value_limits(images: Iterable[FloatArray]) -> Matrix:
     """Least and largest value of each channel, (2, C), over images (C, ...)."""
-    ends = [np.quantile(image.reshape(len(image), -1), (0, 1), axis=1) for image in images]
-    return np.stack([np.min(ends, axis=0)[0], np.max(ends, axis=0)[1]])
+    rows = [image.reshape(len(image), -1) for image in images]
+    ends = [[row.min(axis=1) for row in rows], [row.max(axis=1) for row in rows]]
+    return np.stack([np.min(ends[0], axis=0), np.max(ends[1], axis=0)]).astype(np.float64)
 
 
 def within(image: Matrix | FloatArray, limits: Matrix) -> Any:

@@ -325,12 +325,14 @@ def remove_temporaries(folder: Path) -> None:
         _remove(left)
 
 
-def write_bytes_atomic(path: str | Path, *parts: bytes, reserved: bool = False) -> None:
+def write_bytes_atomic(
+    path: str | Path, *parts: bytes | memoryview, reserved: bool = False
+) -> None:
     """Write a file atomically: readers see all of it or none, also after a crash.
 
     Args:
         path: the file.
-        parts: its bytes, in order.
+        parts: its bytes, in order; views are of bytes.
         reserved: reserve its space first, so that a file that does not fit never fills the disk.
 
     Raises:

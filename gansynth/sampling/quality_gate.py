@@ -5,26 +5,34 @@ from __future__ import annotations
 import re
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from gansynth.core.schema import OUTSIDE, Boxes, Sample, Schema
+from gansynth.core.geometry import Mask
+from gansynth.core.schema import OUTSIDE, Boxes, FloatArray, Sample, Schema
 from gansynth.runtime.errors import DataFault, TrainingFault
 
 CONSTANT = 1e-6  # standard deviation at or below which an image counts as constant
+THIN, CLEAR = 4, 1e-3
+"""Every so many voxels along each axis that are looked at first, and deviation that suffices there:
+with a few millions of voxels to each of these, the whole image has more than ``CONSTANT``."""
 WINDOW = 64
 """Samples over which the share of rejections is monitored; more than half stops the producer."""
 
 
 def validate_sample(
     sample: Sample, schema: Schema, min_size: Sequence[int], dtype: str = "float16"
-) -> None:
-    """Check a sample before it enters a bank.
+) -> Sample:
+    """Check a sample before it enters a bank; return it with its image as it is stored.
 
     Args:
         sample: in the adapter's space, image (C, D, H, W) or (C, H, W).
         min_size: smallest spatial size in voxels, per axis; empty for any.
+        dtype: of the stored image.
     """
+    import torch
+
     if sample.provenance.get("reject_reason"):
         raise DataFault(f"sample: {sample.provenance['reject_reason']}")
     sample.validate(schema)
@@ -34,24 +42,31 @@ def validate_sample(
             f"sample: too few voxels: {' x '.join(map(str, size))}, expected at least "
             f"{tuple(min_size)}; fit the generator with a larger size"
         )
-    with np.errstate(
-        over="ignore"
-    ):  # an overflow becomes infinite and is detected in the next line
-        stored = np.asarray(sample.image).astype(dtype)
-    if not np.isfinite(stored).all():
+    # torch's conversion rounds as numpy's does, in a quarter of the time.
+    image = np.ascontiguousarray(sample.image)
+    stored = torch.from_numpy(image).to(getattr(torch, dtype)).numpy()
+    with np.errstate(over="ignore"):  # an overflow becomes infinite
+        ends = np.array([image.min(initial=0), image.max(initial=0)]).astype(dtype)
+    if not np.isfinite(ends).all():
         raise DataFault(
             f"sample: image overflows {dtype}: {float(np.abs(sample.image).max()):g} is its "
             "largest value; store float32, or check the generator"
         )
-    inside = ... if sample.labels is None else sample.labels != OUTSIDE
-    # One channel with contrast is enough, so mostly only the first one is checked.
-    if not any(c[inside].size and c[inside].std(dtype=np.float64) > CONSTANT for c in stored):
+    inside = np.ones(size, bool) if sample.labels is None else sample.labels != OUTSIDE
+    thin = (slice(None, None, THIN),) * len(size)  # mostly enough
+    if not _contrast(stored[:, *thin], inside[thin], CLEAR) and not _contrast(stored, inside):
         raise DataFault(
             "sample: image is constant in every channel, expected contrast; the generator may have "
             "collapsed"
         )
     if sample.boxes is not None:
         _admit_boxes(sample.boxes, size)
+    return replace(sample, image=stored)
+
+
+def _contrast(image: FloatArray, inside: Mask, least: float = CONSTANT) -> bool:
+    """Whether a channel varies; mostly only the first one is looked at."""
+    return any(c[inside].size and c[inside].std(dtype=np.float64) > least for c in image)
 
 
 def _admit_boxes(boxes: Boxes, size: tuple[int, ...]) -> None:

@@ -82,7 +82,7 @@ def sample_sha256(sample: Sample, dtype: str) -> str:
     """Return the SHA-256 of image, labels and boxes as they are stored."""
     boxes = sample.boxes
     return content_hash(
-        np.asarray(sample.image).astype(dtype),
+        np.asarray(sample.image).astype(dtype, copy=False),
         sample.labels,
         None if boxes is None else np.asarray(boxes.coords, np.float32),
         None if boxes is None else np.asarray(boxes.labels, np.int16),

@@ -12,7 +12,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, TypeGuard
+from typing import Any, ClassVar, Literal, NamedTuple, TypeGuard
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -77,6 +77,7 @@ class WarpEdit(Edit):
     Options: ClassVar[type[EditOptions]] = WarpOptions
     STRENGTHS: ClassVar[tuple[float, ...]] = tuple(0.5**k for k in range(8))
     options: WarpOptions
+    _kept: _Move | None = None  # the last draw, which is mostly applied next, until it is
 
     @abstractmethod
     def draw_move(self, moved: Mask, schema: Schema, rng: Rng, strength: float) -> dict[str, Any]:
@@ -110,11 +111,12 @@ class WarpEdit(Edit):
             params = {"strength": strength, "tries": tries, "classes": chosen, **drawn}
             if nested:
                 params["nested"] = True
-            after = self.apply(context.with_labels(labels), params).labels
+            pull, after = self._moved(labels, schema, params)
             factor = self.volume_factor(schema, params)
             if not keeps_classes(labels, after, moved, factor):
                 continue
             if not nested or _keeps_nested(labels, after, moved, factor):
+                self._kept = _Move(labels, params, pull, after)
                 return params
         return {"strength": 0.0, "tries": len(self.STRENGTHS)}
 
@@ -129,9 +131,11 @@ class WarpEdit(Edit):
         labels, schema = context.labels, context.schema
         if params["strength"] == 0:
             return EditResult(labels.copy())
-        pull = self.coordinates(labels.shape, schema, params)
-        moved = mask_of(labels, params["classes"] or schema.foreground)
-        after = warp_labels(labels, moved, pull, schema, nested=params.get("nested", False))
+        kept, self._kept = self._kept, None
+        if kept is not None and kept.labels is labels and kept.params is params:
+            pull, after = kept.pull, kept.after
+        else:
+            pull, after = self._moved(labels, schema, params)
         channels, image = context.channels, context.image
         if channels is not None:
             channels = _move_channels(channels, labels, after, pull, params["classes"], schema)
@@ -141,6 +145,23 @@ class WarpEdit(Edit):
             pulled = [map_coordinates(c, pull, order=1, mode="nearest") for c in image]
             image = np.stack(pulled).astype(np.float32)
         return EditResult(after, channels, image)
+
+    def _moved(
+        self, labels: LabelArray, schema: Schema, params: Params
+    ) -> tuple[FloatArray, LabelArray]:
+        pull = self.coordinates(labels.shape, schema, params)
+        moved = mask_of(labels, params["classes"] or schema.foreground)
+        nested = params.get("nested", False)
+        return pull, warp_labels(labels, moved, pull, schema, nested=nested)
+
+
+class _Move(NamedTuple):
+    """Labels, what was drawn for them, and what that makes of them."""
+
+    labels: LabelArray
+    params: Params
+    pull: FloatArray
+    after: LabelArray
 
 
 def maps_space(edit: Edit) -> TypeGuard[WarpEdit]:

@@ -1,0 +1,163 @@
+"""CPU milliseconds a sample, from the draw of its condition to its file in a bank; one thread.
+
+Phantoms of four channels for nnU-Net, and their slices of one channel; runs of two steps of each
+generator, kept in ``--home``. The first samples are not counted: they read cases and learn priors.
+Printed for each run: CPU milliseconds a sample (all, and those in the generator), rejected samples,
+memory before and after the counted samples, and a SHA-256 over all of them, by which two commits
+are compared: ``--as`` names the state, and other states in the result stay.
+
+    python benchmarks/scripts/bench_sampling.py --home FOLDER --as NAME [--classes 2d 64 128]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, print_table, write
+from hosts import PLANS, prepare_data
+
+from gansynth.bank.store import BankSpec, BankWriter
+from gansynth.core.registry import installed
+from gansynth.core.run_folder import RunFolder
+from gansynth.core.sample_request import SampleRequest
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.data.batches import CaseCache
+from gansynth.fitting.fit import fit
+from gansynth.runtime.errors import DataFault
+from gansynth.runtime.progress import NullReporter
+from gansynth.sampling.quality_gate import validate_sample
+from gansynth.sampling.replay import noted, settings_of
+from gansynth.sampling.run_source import open_source
+from gansynth.sampling.sampler import open_drawer
+
+SPACING = {"64": 2.5, "128": 1.25}  # mm, of the phantoms
+SMALL = {"steps": "2", "width": "8", "d_width": "8"}
+RUNS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "cgan3d whole": ("cgan3d", SMALL),
+    "cgan3d lesion": ("cgan3d", {**SMALL, "insert": "lesion"}),
+    "copypaste": ("copypaste", {}),
+    "parametric": ("parametric", {}),
+}
+BATCH = 4
+
+
+def request_of(size: str, home: Path) -> SourceRequest:
+    """The phantoms of a class, preprocessed by nnU-Net when they are first asked for."""
+    root = home / ("64" if size == "2d" else size)
+    if not (root / "ready").exists():
+        prepare_data(root, int(root.name), spacing=SPACING[root.name])
+        (root / "ready").touch()
+    told = {"configuration": "3d_fullres", "plans": PLANS, "root": str(root)}
+    if size != "2d":
+        return SourceRequest("nnunet", "999", **told)
+    read = {"resize": "64x64", "foreground": "with", "min_foreground": "20", "slices": "30%-70%"}
+    view = {"channels": ("FLAIR",)}
+    return SourceRequest("slices", "nnunet:999", read=read, view=view, **told)
+
+
+def measured(run: Path, source: CaseSource, count: int, first: int) -> dict[str, Any]:
+    """Draw, check, note and write samples as a producer does, after some that do not count."""
+    adapter = installed().host("nnunet")(source) if source.request.kind == "nnunet" else None
+    sampler, _ = open_drawer(
+        source, adapter, RunFolder(run), SampleRequest(), device="cpu", cache=CaseCache(source)
+    )
+    generator, settings = sampler.run.generator, settings_of(sampler, BATCH, "float16", None)
+    drawn, inner = [0.0], generator.sample
+
+    def timed(*words: Any) -> Any:
+        begin = time.thread_time()
+        samples = inner(*words)
+        drawn[0] += time.thread_time() - begin
+        return samples
+
+    generator.sample = timed  # type: ignore[method-assign]
+    spec = BankSpec(
+        *(source.schema, sampler.lineage, "run", "f" * 64, False, BATCH),
+        samples=sampler.request,
+    )
+    digest, rejected = hashlib.sha256(), Counter[str]()
+    with tempfile.TemporaryDirectory() as folder:
+        writer = BankWriter.create(Path(folder) / "bank", spec)
+        begin = before = 0.0
+        for index in range(0, first + count, BATCH):
+            if index == first:
+                begin, drawn[0], before = time.thread_time(), 0.0, resident()
+                rejected.clear()
+            for number, sample in enumerate(sampler.draw(index, BATCH), index):
+                try:
+                    stored = validate_sample(sample, spec.schema, ())
+                except DataFault as fault:
+                    rejected[str(fault)[:60]] += 1
+                    continue
+                extras = {} if adapter is None else adapter.finalise(sample)
+                told = replace(stored, provenance={**sample.provenance, "index": number})
+                told = noted(told, settings)
+                writer.publish(told, extras)
+                if index >= first:
+                    digest.update(told.provenance["sha256"].encode())
+        spent, shape = time.thread_time() - begin, sample.image.shape
+        writer.close()
+    return {
+        "shape": list(shape),
+        "samples": count,
+        "ms": round(1000 * spent / count, 1),
+        "generator_ms": round(1000 * drawn[0] / count, 1),
+        "rejected": sum(rejected.values()),
+        "mib": [round(before), round(resident())],
+        "sha256": digest.hexdigest(),
+    }
+
+
+def resident() -> float:
+    """Memory of this process, MiB."""
+    text = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(text.partition("VmRSS:")[2].split()[0]) / 1024
+
+
+def main() -> None:
+    """Fit what is missing, measure, and write the state beside others."""
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--as", dest="state", required=True)
+    parser.add_argument("--classes", nargs="+", default=["2d", "64"])
+    parser.add_argument("--runs", nargs="+", default=list(RUNS))
+    parser.add_argument("--samples", type=int, default=24)
+    parser.add_argument("--first", type=int, default=12)
+    parser.add_argument("--name", default="sampling")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    known = RESULTS / f"{args.name}.json"
+    states = json.loads(known.read_text(encoding="utf-8"))["states"] if known.exists() else {}
+    for size in args.classes:
+        source = open_source(request_of(size, args.home.resolve()))
+        for name in args.runs:
+            generator, settings = RUNS[name]
+            run = args.home.resolve() / f"{size} {name}"
+            if not run.exists():
+                fit(
+                    generator,
+                    source.request,
+                    run,
+                    settings=dict(settings),
+                    edits=None,
+                    reporter=NullReporter(),
+                )
+            row = measured(run, source, args.samples, args.first)
+            states.setdefault(args.state, {})[f"{size} {name}"] = row
+            print_table([(f"{size} {name}", *row.values())])
+            write(args.name, {"states": states})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Results that are kept while they fit into so many bytes; the least recently used go first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+LEAST = 1 << 10  # bytes that any result counts as, so that small ones are bounded, too
+
+
+class Kept(Generic[T]):
+    """Keeps results of up to ``most`` bytes, as ``size`` counts them, and the last one."""
+
+    def __init__(self, most: int, size: Callable[[T], int]) -> None:
+        self._most, self._size, self._held = most, size, 0
+        self._kept: OrderedDict[Hashable, T] = OrderedDict()
+
+    def __call__(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return the result of a key, made if it is not kept; equal keys must make equal ones."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        made = self._kept[key] = make()
+        self._held += max(self._size(made), LEAST)
+        while self._held > self._most and len(self._kept) > 1:
+            _, gone = self._kept.popitem(last=False)
+            self._held -= max(self._size(gone), LEAST)
+        return made
