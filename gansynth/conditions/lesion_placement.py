@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
@@ -354,7 +354,11 @@ class PlacementRegion:
         """Mask of voxels like those at real lesions; all if nothing is known of these."""
         if self.surroundings is None:
             return np.ones(self.free.shape, bool)
-        return self.surroundings.likely(self.case_context, self.classes)
+        find = partial(self.surroundings.likely, self.case_context, self.classes)
+        key, case_pool = self.case_context.key, self.case_context.case_pool
+        if key is None:
+            return find()
+        return case_pool.mask(("likely", self.classes, key), self.free.shape, find)
 
     @cached_property
     def bare(self) -> bool:

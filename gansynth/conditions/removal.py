@@ -8,7 +8,7 @@ of that tissue continue the lesion's rim (Perez et al. 2003), so level and grain
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from gansynth.core.case_pool import CaseContext, annotated
 from gansynth.core.geometry import Mask, Rng, bounding_box, fill_nearest, mask_of, nearest_voxels
 from gansynth.core.resample import crop_pad
-from gansynth.core.schema import OUTSIDE, FloatArray
+from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray
 from gansynth.data.blending import poisson
 from gansynth.data.connected_components import LabelComponents
 from gansynth.data.lesion_grain import value_limits, within
@@ -34,24 +34,56 @@ of it fills show, to the eye, as blobs, though errors are no larger."""
 Shift = list[int]  # from a lesion to tissue, in voxels; empty for tissue mirrored at the rim
 
 
+@dataclass(frozen=True)
+class Removal:
+    """What differs in a case whose lesions are taken out: so little that many can be kept.
+
+    ``at``: int64 (N,), the voxels that differ, as indices of the flat array. ``image``: float32
+    (C, N), ``labels``: int16 (N,), what they hold. ``ignored``: bool, of the whole array; None
+    without an ignore label. ``shifts``: where the tissue of each lesion is from, the largest first.
+    """
+
+    classes: tuple[int, ...]
+    at: npt.NDArray[np.intp]
+    image: FloatArray
+    labels: LabelArray
+    ignored: Mask | None
+    shifts: tuple[Shift, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays."""
+        held = self.at, self.image, self.labels, self.ignored
+        return sum(array.nbytes for array in held if array is not None)
+
+    def made_in(self, case_context: CaseContext) -> CaseContext:
+        """Return the scene that it was found in, without its lesions."""
+        if not self.shifts:
+            return case_context
+        case, body = case_context.case, case_context.body
+        image, labels = case.image.copy(), case_context.labels.copy()
+        image.reshape(len(image), -1)[:, self.at] = self.image
+        labels.reshape(-1)[self.at] = self.labels
+        emptied = mask_of(case_context.labels, self.classes)
+        case = replace(case, image=image, labels=labels, ignored=self.ignored)
+        return replace(case_context, case=case, find_body=lambda: body, emptied=emptied)
+
+
 def without_lesions(
     case_context: CaseContext, classes: Sequence[int], seed: Sequence[int]
-) -> tuple[CaseContext, list[Shift]] | None:
-    """Return a scene whose lesions are replaced by tissue, and from where; None if one has to stay.
+) -> Removal | None:
+    """Find what replaces the lesions of a scene; None if one has to stay.
 
-    There is a shift for each lesion, the largest first. Voxels of lesions get the nearest label
-    that is none of ``classes``.
+    Voxels of lesions get the nearest label that is none of ``classes``.
     """
     labels, body, case = case_context.labels, case_context.body, case_context.case
     lesions = mask_of(labels, classes)
-    if not lesions.any():
-        return case_context, []
     rng, shifts, image = np.random.default_rng(seed), list[Shift](), case.image
     components = LabelComponents.of(grown(lesions) & (labels != OUTSIDE))
-    holes = [components.numbered == number for number in components.numbers]
-    free = np.asarray(body & ~np.any(holes, axis=0))
+    free = np.asarray(body & (components.numbered == 0))
     known, ignored = annotated(case, free), case.ignored
-    for hole in holes:
+    for number in components.numbers:
+        hole = components.numbered == number
         tissue, shift = known, find_tissue(case.image, hole, known, rng)
         if shift is None and ignored is not None:  # what it shows is unknown, and stays so
             tissue, shift, ignored = free, find_tissue(case.image, hole, free, rng), ignored | hole
@@ -61,8 +93,10 @@ def without_lesions(
         image = filled(image, hole, shift, tissue)
     staying = ~lesions & (labels != OUTSIDE)
     shown = fill_nearest(labels, lesions, staying, case_context.schema.spacing)
-    case = replace(case, image=image, labels=shown, ignored=ignored)
-    return replace(case_context, case=case, find_body=lambda: body, emptied=lesions), shifts
+    at = np.flatnonzero((image != case.image).any(axis=0) | (shown != labels))
+    values = image.reshape(len(image), -1)[:, at]
+    told = tuple(classes), at, values, shown.ravel()[at], ignored
+    return Removal(*told, tuple(shifts))
 
 
 def filled(image: FloatArray, where: Mask, shift: Shift, free: Mask) -> FloatArray:

@@ -5,6 +5,8 @@ The i-th condition of a seed is always the same, in any process and any order.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property, partial
@@ -18,7 +20,7 @@ from gansynth.conditions.edits.donors import alike
 from gansynth.conditions.edits.warps import CaseWarp
 from gansynth.conditions.lesion_placement import LesionDrawer, Shows
 from gansynth.conditions.location_prior import learning_cases
-from gansynth.conditions.removal import without_lesions
+from gansynth.conditions.removal import Removal, without_lesions
 from gansynth.conditions.sampling_weights import SamplingWeights
 from gansynth.core.body_mask import shown_body
 from gansynth.core.case_pool import CaseCheck, CaseContext, CasePool, TrainingCases, own_labels
@@ -38,9 +40,12 @@ GROUNDS = 4  # number of these that are tried for room for boxes
 LOOKS = 8  # places that are tried for room for a lesion
 PLACES = 8  # places in each training case that say how often these show a lesion
 UNFIT = -0.5  # room in a background whose own lesions cannot be taken out
-SHOWS, TAKEN_OUT = 1, 2  # last parts of keys: of what a sample shows, of what is taken out
-BODIES, CONTEXTS = 1 << 28, 1 << 28
-"""Bytes of cases' bodies, and of context channels at places of cases, that are kept."""
+SHOWS, TAKEN_OUT, VARIANT = 1, 2, 3
+"""Last parts of keys: of what a sample shows, of what is taken out, of the background's variant."""
+BODIES, CONTEXTS, REMOVALS = 1 << 28, 1 << 28, 1 << 30
+"""Bytes of cases' bodies, of context channels at places of cases, and of what replaces lesions
+there, that are kept."""
+VARIANTS = 4  # backgrounds that a place of a case has, with other tissue in its lesions' place
 GivenFn = Callable[[Case], FloatArray | None]
 
 
@@ -126,6 +131,7 @@ class ConditionSampler:
         self._bodies = _Bodies(self.space)
         self._contexts = Kept[LabelArray | None](CONTEXTS, lambda c: 0 if c is None else c.nbytes)
         self._rooms = Kept[float](CONTEXTS, lambda _: 0)
+        self._removals = Kept[Removal | None](REMOVALS, lambda r: 0 if r is None else r.nbytes)
         self._ids = source.train_ids
         if self.classes is not None:
             asked = f"--class {','.join(self.classes)}"
@@ -254,20 +260,26 @@ class ConditionSampler:
         options = self.lesions.options
         takes_out = options.number != "add" and options.where != "own"
         found, most = None, -1.0
-        for look in range(LOOKS):
+        drawn = np.random.SeedSequence((self.seed, index, 0, VARIANT)).generate_state(1)
+        variant = int(drawn[0]) % VARIANTS
+        for _ in range(LOOKS):
             placed = self.space.to_generator(case, placement)
             _check_labelled(placed)
             case_context = self._case_context(placed, placement, case, index)
+            case_context = replace(case_context, key=(case.id, placement))
             removal: dict[str, Any] = {}
             room = 1.0
             if shows != "nothing" and self.space.cuts:
                 find = partial(self.lesions.room_in, case_context)
                 room = self._rooms((case.id, placement), find)
             if takes_out and room > most:
-                key = self.seed, index, look, TAKEN_OUT
-                bare = without_lesions(case_context, self._classes, key)
-                removal = {"stays": True} if bare is None else {"emptied": bare[1]}
-                case_context, room = (case_context, UNFIT) if bare is None else (bare[0], room)
+                bare = self._removal(case_context, variant)
+                if bare is None:
+                    removal, room = {"stays": True}, UNFIT
+                else:
+                    removal = {"emptied": [list(shift) for shift in bare.shifts]}
+                    key = case.id, placement, variant
+                    case_context = replace(bare.made_in(case_context), key=key)
             if room > most:
                 found, most = (case, placement, case_context, removal), room
             if most >= 1:
@@ -275,6 +287,18 @@ class ConditionSampler:
             case, placement = self._place(rng, index if self._in_turns else None)
         assert found is not None, "the first place is always taken"
         return found
+
+    def _removal(self, case_context: CaseContext, variant: int) -> Removal | None:
+        """Return what replaces a case's lesions in one of its variants, found once.
+
+        It depends on case, place and variant alone, whichever sample comes first.
+        """
+        case_id, placement = case_context.case.id, case_context.placement
+        text = json.dumps([case_id, placement.to_json(), variant])
+        words = hashlib.sha256(text.encode()).digest()[:8]
+        seed = self.seed, int.from_bytes(words), TAKEN_OUT
+        find = partial(without_lesions, case_context, self._classes, seed)
+        return self._removals((case_id, placement, variant), find)
 
     def _shows(self, index: int) -> Shows:
         """Draw what a sample shows; no other random number of it depends on this one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -22,7 +22,7 @@ from gansynth.runtime.errors import IntegrityFault
 
 T = TypeVar("T")
 Box = tuple[slice, ...]
-MAPS = 1 << 29  # size of a pool's cache of label maps, in bytes
+MAPS, MASKS = 1 << 29, 1 << 28  # sizes of a pool's caches of label maps and masks, in bytes
 
 
 class PlacedCase(NamedTuple):
@@ -146,6 +146,7 @@ class CasePool:
         self.schema: Schema = space.generator_schema(cases.schema)
         self.ids = cases.ids if ids is None else tuple(sorted(ids))
         self._learnt: dict[str, Any] = {}
+        self._masks = Kept[npt.NDArray[np.uint8]](MASKS, lambda bits: bits.nbytes)
         self._maps = Kept[tuple[tuple[int, ...], Box, LabelArray]](MAPS, lambda at: at[2].nbytes)
 
     def cut(self, case_id: str, placement: Placement) -> Case:
@@ -196,6 +197,11 @@ class CasePool:
         bits = np.unpackbits(self.learnt(f"body of {case.id}", find), count=math.prod(shape))
         return bits.reshape(shape).astype(bool)
 
+    def mask(self, key: Hashable, shape: tuple[int, ...], find: Callable[[], Mask]) -> Mask:
+        """Return a mask of a shape, found anew where it is not kept, as bits, by its key."""
+        bits = self._masks(key, lambda: np.packbits(find()))
+        return np.unpackbits(bits, count=math.prod(shape)).reshape(shape).astype(bool)
+
     def _whole_labels(self, case_id: str) -> LabelArray:
         case = own_labels(self.cases(case_id), self.schema)
         if case.labels is None:
@@ -226,6 +232,7 @@ class CaseContext:
     ``case``: as the generator sees it, unedited, without ignore values. ``case_pool``: cases to
     borrow from. ``find_body``: finds the body of the whole case within this place; None where the
     scene is the whole case. ``emptied``: bool, where lesions were taken out; None if none was.
+    ``key``: of scenes with equal keys, images, labels and bodies are equal; None if it has none.
     """
 
     case: Case
@@ -236,6 +243,7 @@ class CaseContext:
     turn: int | None = None
     find_body: Callable[[], Mask] | None = None
     emptied: Mask | None = None
+    key: Hashable = None
 
     @property
     def labels(self) -> LabelArray:

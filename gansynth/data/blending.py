@@ -15,14 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gansynth.core.geometry import Mask, bounding_box
+from gansynth.core.geometry import Mask, Matrix, bounding_box
 from gansynth.core.schema import Condition, FloatArray
 
 BEYOND = 2.0  # value of `steps_from` for all voxels beyond the rim
 SLACK = 1e-5  # rounding: a voxel whose distance is the rim's width belongs to the rim
 STEEPEST = 2.0
 """``match_rim`` scales a donor's deviation by no more than this, nor by less than its inverse."""
-PRECISION = 1e-6  # relative residual at which `poisson` is solved
+PRECISION, ROUNDS, TINY = 1e-6, 2000, 1e-300
+"""`poisson` is solved to this relative residual, in so many rounds at most; least divisor."""
 
 
 def rim_voxels(rim_mm: float | None, spacing: Sequence[float]) -> tuple[int, ...]:
@@ -158,9 +159,6 @@ def poisson(
     W). ``usable``: where the donor's gradients count; others are 0. Steps across the border of the
     array do not count. Returns float32, exactly the background outside the mask.
     """
-    from scipy.sparse import diags_array
-    from scipy.sparse.linalg import cg
-
     out = background.copy()
     if not mask.any() or mask.all():
         return out if not mask.any() else donor.copy()
@@ -168,21 +166,39 @@ def poisson(
     inner = mask[box]
     matrix, pairs = _laplacian(inner)
     useful = None if usable is None else usable[box].ravel()
-    scaled = diags_array(1 / matrix.diagonal())
-    for channel in range(len(out)):
-        fixed_values = background[channel][box].astype(np.float64).ravel()
-        values = donor[channel][box].astype(np.float64).ravel()
-        divergence = np.zeros(matrix.shape[0])
-        for row, inside, neighbour, fixed in pairs:
-            slope = values[inside] - values[neighbour]
-            if useful is not None:
-                slope *= useful[inside] & useful[neighbour]
-            divergence[row] += slope  # a voxel has one neighbour in each direction
-            divergence[row[fixed]] += fixed_values[neighbour[fixed]]
-        start = values[inner.ravel()]
-        solved, _ = cg(matrix, divergence, x0=start, rtol=PRECISION, maxiter=2000, M=scaled)
-        out[channel][mask] = solved.astype(np.float32)
+    here = (slice(None), *box)
+    fixed_values = background[here].reshape(len(out), -1).T.astype(np.float64)  # (voxels, C)
+    values = donor[here].reshape(len(out), -1).T.astype(np.float64)
+    divergence = np.zeros((matrix.shape[0], len(out)))
+    for row, inside, neighbour, fixed in pairs:
+        slope = values[inside] - values[neighbour]
+        if useful is not None:
+            slope *= (useful[inside] & useful[neighbour])[:, None]
+        divergence[row] += slope  # a voxel has one neighbour in each direction
+        divergence[row[fixed]] += fixed_values[neighbour[fixed]]
+    solved = _solved(matrix, divergence, values[inner.ravel()])
+    out[here][:, inner] = solved.T.astype(np.float32)
     return out
+
+
+def _solved(matrix: Any, right: Matrix, start: Matrix) -> Matrix:
+    """Solve for all columns at once by conjugate gradients, scaled by the diagonal."""
+    scale = 1 / matrix.diagonal()[:, None]
+    least = PRECISION * np.linalg.norm(right, axis=0)
+    solved, rest = start.copy(), right - matrix @ start
+    step = scale * rest
+    length = (rest * step).sum(axis=0)
+    for _ in range(ROUNDS):
+        if (np.linalg.norm(rest, axis=0) <= least).all():
+            break
+        pushed = matrix @ step
+        far = length / np.maximum((step * pushed).sum(axis=0), TINY)
+        solved += far * step
+        rest -= far * pushed
+        scaled = scale * rest
+        before, length = length, (rest * scaled).sum(axis=0)
+        step = scaled + length / np.maximum(before, TINY) * step
+    return solved
 
 
 def _laplacian(mask: Mask) -> tuple[Any, list[tuple[Any, ...]]]:

@@ -33,6 +33,8 @@ FORMS = (
     "(provenance.json, an export's record)"
 )
 OLD = "it was written by a version of gansynth that recorded nothing for a replay"
+SAMPLING = "2"
+"""What samples depend on beside run, settings and machine; 1, or none, before decision 084."""
 logger = logging.getLogger("gansynth")
 
 
@@ -97,7 +99,7 @@ def _machine(device: str) -> dict[str, str]:
     kind = device.partition(":")[0]
     cpu = torch.backends.cpu.get_cpu_capability()
     model = device_name(torch.device(device)) if kind == "cuda" else cpu
-    return {"device": kind, "model": model, "torch": torch.__version__}
+    return {"device": kind, "model": model, "torch": torch.__version__, "sampling": SAMPLING}
 
 
 # -- reading records -----------------------------------------------------------------------------
@@ -310,9 +312,11 @@ def _threads(count: int) -> Iterator[None]:
 
 def _differs(record: SampleRecord, device: str) -> str:
     now = _machine(device)
-    then = {key: record.settings[key] for key in now}
+    then = {key: record.settings.get(key, "1") for key in now}
     text = f"{record.name}: not the same to the bit as what was drawn"
     if now == then:
         return f"{text}, though on the same device; do not rely on it"
     changes = [f"{key} {then[key]}, now {now[key]}" for key in now if now[key] != then[key]]
-    return f"{text}: drawn with {'; '.join(changes)}. Expect the same but for rounding"
+    same = then["sampling"] == now["sampling"]
+    hint = "Expect the same but for rounding" if same else "The version that drew it draws it again"
+    return f"{text}: drawn with {'; '.join(changes)}. {hint}"

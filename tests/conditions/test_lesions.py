@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, gaussian_filter
 
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import class_statistics, lesion_drawer, no_room
 from gansynth.conditions.location_prior import PlacementPrior, depth_of, frame_of
-from gansynth.conditions.sampler import ConditionSampler
+from gansynth.conditions.sampler import VARIANTS, ConditionSampler
 from gansynth.core.case_pool import CaseContext
 from gansynth.core.schema import OUTSIDE, Case, Schema
 from gansynth.core.space import Placement, Space
@@ -148,6 +148,31 @@ def test_the_backgrounds_own_lesion_is_taken_out_before_a_new_one_is_put_in(ndim
         assert np.array_equal(c.background[:, far], case.image[:, far])
         inside, tissue = case.image[0, own].mean(), case.image[0, far & (c.labels == 0)].mean()
         assert abs(c.background[0, own].mean() - tissue) < abs(inside - tissue) / 3
+
+
+class Waves(Maps):
+    """Tissue that has its like in other places."""
+
+    def load(self, case_id):
+        case: Any = super().load(case_id)
+        rng = np.random.default_rng(int(case_id[-1]))
+        waves = 100 + 40 * gaussian_filter(rng.standard_normal(case.labels.shape), 4)
+        shown = np.where(case.labels > 0, 140, waves * (case.labels != OUTSIDE))
+        return replace(case, image=shown[None].astype(np.float32))
+
+
+def test_a_case_is_emptied_in_a_few_ways_whichever_sample_comes_first():
+    flat = Schema(("T1",), {"bg": 0, "a": 1}, (1.0, 1.0), "HW", has_outside=True)
+    maps = {f"p{i}": with_ball(body((48, 48)), (12 + i, 24), 3) for i in range(4)}
+    sources = [sampler(f"match,{ROOMY}", base=False, source=Waves(maps, flat)) for _ in range(2)]
+    drawn = [sources[0].draw(index) for index in range(60)]
+    again = [sources[1].draw(index) for index in reversed(range(60))]
+    ways: dict[str, set[bytes]] = {}
+    for one, other in zip(drawn, reversed(again), strict=True):
+        assert np.array_equal(one.background, other.background)
+        assert one.provenance == other.provenance
+        ways.setdefault(one.provenance["case"], set()).add(one.background.tobytes())
+    assert all(1 < len(each) <= VARIANTS for each in ways.values())
 
 
 def test_a_replaced_lesion_lies_where_the_old_one_was():
