@@ -20,7 +20,7 @@ from pydantic import Field
 
 from gansynth.conditions.edit_chain import drawn_edits
 from gansynth.conditions.edits.donors import DonorEditOptions, donor_ids, draw_plane
-from gansynth.conditions.edits.warps import maps_space
+from gansynth.conditions.edits.warps import WarpEdit, maps_space
 from gansynth.conditions.location_prior import (
     BARE,
     LesionSurroundings,
@@ -34,7 +34,17 @@ from gansynth.conditions.location_prior import (
 from gansynth.conditions.removal import filled, similar_place
 from gansynth.core.case_pool import CaseContext, CasePool, annotated
 from gansynth.core.edit import Edit, EditContext
-from gansynth.core.geometry import Mask, Rng, bounding_box, centroid, mask_of, nearest_voxels
+from gansynth.core.geometry import (
+    Mask,
+    Matrix,
+    Rng,
+    affine_coordinates,
+    bounding_box,
+    centroid,
+    mask_of,
+    nearest_voxels,
+)
+from gansynth.core.kept import Kept
 from gansynth.core.resample import crop_edge, crop_pad
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
 from gansynth.core.space import Placement
@@ -46,12 +56,13 @@ GROWS = 0.15  # share of the lesion's extent that is added to the requested marg
 OWN = 1 / 3  # least share of a class in a voxel for the image to show the class there
 OTHER = 0.6  # least share of lesion in a voxel for the image to show a lesion that the labels lack
 CUBIC: Literal[3] = 3  # spline order for images; linear interpolation would lose half of the noise
+CUT = 1 << 28  # bytes of lesions that were cut out and are kept
 WHOLLY = 0.99  # least share of known voxels in a pulled voxel that counts as known
 
 
 @dataclass(frozen=True)
 class LesionDonor:
-    """A lesion with its surroundings."""
+    """A lesion with its surroundings; its case is bare."""
 
     labels: LabelArray  # int16 (D, H, W) or (H, W): the lesion alone, 0 elsewhere
     image: FloatArray  # float32 (C, ...)
@@ -60,6 +71,19 @@ class LesionDonor:
     whole: tuple[int, ...]  # shape of the whole case in its source's voxels
     # of the lesion, in voxels of the whole case (of a slice: of the slice)
     centre: tuple[float, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays, the splines included."""
+        return 2 * self.image.nbytes + self.labels.nbytes + self.known.nbytes
+
+    @cached_property
+    def splines(self) -> FloatArray:
+        """Coefficients of cubic splines through the image, float32 (C, ...)."""
+        from scipy.ndimage import spline_filter
+
+        found = [spline_filter(channel, CUBIC, mode="nearest") for channel in self.image]
+        return np.stack(found).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -74,7 +98,11 @@ class LesionCrop:
     margin_mm: float
 
     def __call__(self, case_pool: CasePool) -> LesionDonor:
-        """Cut the lesion out of the whole case."""
+        """Cut the lesion out of the whole case, or return it as it was cut before."""
+        kept = case_pool.learnt("donors", lambda _: Kept[LesionDonor](CUT, lambda d: d.nbytes))
+        return kept(self, lambda: self._cut(case_pool))
+
+    def _cut(self, case_pool: CasePool) -> LesionDonor:
         case = case_pool.uncut(self.case_id, self.slice_index)
         assert case.labels is not None, "donors are labelled"
         lesion = self._lesion(case.labels, case_pool.schema)
@@ -87,7 +115,7 @@ class LesionCrop:
             labels=crop_pad(lesion, corner, size, 0),
             image=crop_edge(case.image, corner, size),
             known=crop_pad(around, corner, size, False),
-            case=case,
+            case=Case(case.id, case.subject, np.empty((0, 0), np.float32)),
             whole=shape,
             centre=tuple(held.mean(axis=0).tolist()),
         )
@@ -114,7 +142,10 @@ class EditedLesion:
     ``known`` voxels and each class's share of a voxel move with it.
     """
 
-    def __init__(self, case_context: CaseContext, usable: Mask) -> None:
+    def __init__(
+        self, case_context: CaseContext, usable: Mask, donor: LesionDonor | None = None
+    ) -> None:
+        self._donor = donor  # whose image it is, if it is one's
         self.case_context, self.schema = case_context, case_context.schema
         self.values = (0, *self.schema.foreground)
         self.steps: list[dict[str, Any]] = []  # edits with their parameters
@@ -130,7 +161,9 @@ class EditedLesion:
     def draw(self, edits: Sequence[Edit], rng: Rng) -> EditedLesion:
         """Draw and apply edits in order."""
         for edit, params, after in drawn_edits(self._context, edits, rng):
-            self._done.append((edit, params, self.labels))
+            # What leaves the labels as they were, such as `clip` mostly, leaves the image, too.
+            if maps_space(edit) or not np.array_equal(after.labels, self.labels):
+                self._done.append((edit, params, self.labels))
             self.steps.append({"edit": edit.name, "params": dict(params)})
             self._context = after
         return self
@@ -157,18 +190,18 @@ class EditedLesion:
         stack = np.stack([*image, self._known, *classes], dtype=np.float32)
         # The image grows as if all were body, even where the labels do not.
         open_scene = replace(self.case_context, find_body=lambda: np.ones(labels.shape, bool))
-        pull: FloatArray | None = None
+        pull, splines = _Pull(labels.shape), None if self._donor is None else self._donor.splines
         for edit, params, before in self._done:
             if maps_space(edit):
                 if params["strength"] != 0:
-                    step_pull = edit.coordinates(before.shape, self.schema, params)
-                    pull = step_pull if pull is None else _composed(pull, step_pull)
+                    pull.append(edit, self.schema, params)
                 continue
-            stack, pull = _pulled(stack, pull, len(image)), None
+            stack, pull = _pulled(stack, pull.at, len(image), splines), _Pull(labels.shape)
+            splines = None
             context = EditContext(before, self.schema, open_scene, image=stack)
             shown_after = edit.apply(context, params).image
             stack = stack if shown_after is None else shown_after
-        return _pulled(stack, pull, len(image))
+        return _pulled(stack, pull.at, len(image), splines)
 
     @property
     def image(self) -> FloatArray:
@@ -200,15 +233,63 @@ class EditedLesion:
         return self._stack[len(self.case_context.case.image) + 1 :]
 
 
-def _composed(first: FloatArray, then: FloatArray) -> FloatArray:
-    """Compose two pulls to one: interpolating once keeps an image's noise."""
-    from scipy.ndimage import map_coordinates
+class _Pull:
+    """Maps of space composed to one: interpolating once keeps an image's noise.
 
-    return np.stack([map_coordinates(axis, then, order=1, mode="nearest") for axis in first])
+    Matrices that follow one another are multiplied; only a field before them is interpolated.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape, self._none = shape, np.eye(len(shape), len(shape) + 1)
+        self._field: FloatArray | None = None  # a map of the voxels where the matrix leads
+        self._matrix = self._none
+
+    def append(self, edit: WarpEdit, schema: Schema, params: Mapping[str, Any]) -> None:
+        """Take in the next map: of the result's voxels to those of what was before."""
+        affine = edit.affine(schema, params)
+        if affine is not None:
+            turned, shift = self._matrix[:, :-1], self._matrix[:, -1]
+            self._matrix = np.c_[turned @ affine[:, :-1], turned @ affine[:, -1] + shift]
+            return
+        at = edit.coordinates(self._shape, schema, params)
+        if self._matrix is not self._none:
+            at = _led(self._matrix, at)
+        self._field, self._matrix = self._looked_up(at), self._none
+
+    @property
+    def at(self) -> FloatArray | None:
+        """Where each voxel comes from, float32 (n, *shape); None if nothing moves."""
+        if self._matrix is self._none:
+            return self._field
+        origin = (0.0,) * len(self._shape)
+        return self._looked_up(affine_coordinates(self._shape, self._matrix, origin))
+
+    def _looked_up(self, at: FloatArray) -> FloatArray:
+        from scipy.ndimage import map_coordinates
+
+        if self._field is None:
+            return at
+        axes = [map_coordinates(axis, at, order=1, mode="nearest") for axis in self._field]
+        return np.stack(axes)
 
 
-def _pulled(stack: FloatArray, pull: FloatArray | None, images: int) -> FloatArray:
-    """Pull channels through a map of space: images by cubic splines, later masks linearly."""
+def _led(matrix: Matrix, points: FloatArray) -> FloatArray:
+    """Apply a matrix (n, n + 1) to points (n, ...), with the same bits in any number of threads."""
+    out = np.empty_like(points)
+    for row, numbers in zip(out, matrix.astype(np.float32), strict=True):
+        row[:] = numbers[-1]
+        for number, axis in zip(numbers, points, strict=False):
+            row += number * axis
+    return out
+
+
+def _pulled(
+    stack: FloatArray, pull: FloatArray | None, images: int, splines: FloatArray | None
+) -> FloatArray:
+    """Pull channels through a map of space: images by cubic splines, later masks linearly.
+
+    ``splines``: coefficients of the images, if they are known.
+    """
     if pull is None:
         return stack
     from scipy.ndimage import map_coordinates
@@ -216,7 +297,11 @@ def _pulled(stack: FloatArray, pull: FloatArray | None, images: int) -> FloatArr
     out = np.empty_like(stack)
     for number, channel in enumerate(stack):
         order: Literal[1, 3] = CUBIC if number < images else 1
-        moved = map_coordinates(channel, pull, order=order, mode="nearest")
+        if splines is not None and number < images:
+            source = splines[number]
+            moved = map_coordinates(source, pull, order=order, mode="nearest", prefilter=False)
+        else:
+            moved = map_coordinates(channel, pull, order=order, mode="nearest")
         # Splines overshoot at sharp edges.
         out[number] = np.clip(moved, channel.min(), channel.max())
     return out
@@ -783,7 +868,7 @@ def _change(
         wide = replace(cut, margin_mm=cut.margin_mm * 2**widened)
         donor = wide(case_context.case_pool)
         donor_scene = scene_of(donor, case_context.index, case_context.case_pool)
-        change = EditedLesion(donor_scene, donor.known).draw(edits, rng)
+        change = EditedLesion(donor_scene, donor.known, donor).draw(edits, rng)
         if not (change.labels > 0).any():
             return None
         if not change.touches:

@@ -90,6 +90,10 @@ class WarpEdit(Edit):
     def coordinates(self, shape: Sequence[int], schema: Schema, params: Params) -> FloatArray:
         """Where each voxel of the result comes from: float32 (n, *shape), in voxels."""
 
+    def affine(self, schema: Schema, params: Params) -> Matrix | None:
+        """Return the same map as a matrix (n, n + 1), in voxels; None where it is none."""
+        return None
+
     def volume_factor(self, schema: Schema, params: Params) -> float:
         """Requested factor on the volume; 1 unless the move scales."""
         return 1.0
@@ -300,6 +304,12 @@ class Flip(WarpEdit):
         pull[params["axis"]] = params["mirror"] - pull[params["axis"]]
         return pull
 
+    def affine(self, schema: Schema, params: Params) -> Matrix:
+        """See ``WarpEdit.affine``."""
+        matrix = np.eye(schema.ndim, schema.ndim + 1)
+        matrix[params["axis"], [params["axis"], -1]] = -1, params["mirror"]
+        return matrix
+
 
 class RotateOptions(WarpOptions):
     """How far to turn."""
@@ -325,10 +335,23 @@ class Rotate(WarpEdit):
 
     def coordinates(self, shape: Sequence[int], schema: Schema, params: Params) -> FloatArray:
         """See ``WarpEdit.coordinates``."""
+        return affine_coordinates(shape, self._back(schema, params), params["centre"])
+
+    def affine(self, schema: Schema, params: Params) -> Matrix:
+        """See ``WarpEdit.affine``."""
+        return about(params["centre"], self._back(schema, params))
+
+    def _back(self, schema: Schema, params: Params) -> Matrix:
         # The pull turns back; in voxels a turn in mm is a shear where spacings differ.
         back = rotation(-math.radians(params["angle_deg"]), params["axis"])
         mm = np.array(schema.spacing)
-        return affine_coordinates(shape, back * mm[None, :] / mm[:, None], params["centre"])
+        return np.asarray(back * mm[None, :] / mm[:, None])
+
+
+def about(centre: Sequence[float], matrix: Matrix) -> Matrix:
+    """Return a matrix (n, n) about a point as one about the origin: (n, n + 1)."""
+    middle = np.asarray(centre)
+    return np.asarray(np.c_[matrix, middle - matrix @ middle])
 
 
 def rotation(angle: float, axis: Sequence[float]) -> Matrix:
@@ -367,6 +390,10 @@ class ScaleEdit(WarpEdit):
         matrix = np.eye(len(shape)) / params["factor"]
         return affine_coordinates(shape, matrix, params["centre"])
 
+    def affine(self, schema: Schema, params: Params) -> Matrix:
+        """See ``WarpEdit.affine``."""
+        return about(params["centre"], np.eye(schema.ndim) / params["factor"])
+
     def volume_factor(self, schema: Schema, params: Params) -> float:
         """The factor on volumes (2D: on areas)."""
         return float(params["factor"] ** schema.ndim)
@@ -394,9 +421,12 @@ class Shift(WarpEdit):
 
     def coordinates(self, shape: Sequence[int], schema: Schema, params: Params) -> FloatArray:
         """See ``WarpEdit.coordinates``."""
+        return affine_coordinates(shape, self.affine(schema, params), (0.0,) * len(shape))
+
+    def affine(self, schema: Schema, params: Params) -> Matrix:
+        """See ``WarpEdit.affine``."""
         voxels = np.array(params["shift_mm"]) / np.array(schema.spacing)
-        matrix = np.c_[np.eye(len(shape)), -voxels]
-        return affine_coordinates(shape, matrix, (0.0,) * len(shape))
+        return np.asarray(np.c_[np.eye(schema.ndim), -voxels])
 
 
 # -- a smooth random deformation that never folds --------------------------------------------------
