@@ -5,7 +5,7 @@ It is measured in each class of a lesion, with the contrast to the tissue around
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -83,7 +83,8 @@ def drawn_grain(measures: Matrix, count: int, mask: Mask, rng: np.random.Generat
     bands = _bands(noise, np.ones_like(mask))
     bands /= np.maximum(bands.std(axis=tuple(range(2, bands.ndim)), keepdims=True), 1e-6)
     inner, gains = _interior(mask), spreads
-    seen = np.stack([_bands_in(band, inner) for band in bands])  # measuring is linear
+    weights = _weights(inner)
+    seen = np.stack([_bands_in(band, inner, weights) for band in bands])  # measuring is linear
     products = np.einsum("ibcn,jbcn->ijbc", seen, seen) / inner.sum()
     for _ in range(ROUNDS):
         now = np.sqrt(np.maximum(np.einsum("ic,jc,ijbc->bc", gains, gains, products), 1e-12))
@@ -100,19 +101,27 @@ def _interior(mask: Mask) -> Mask:
     return inner if inner.sum() >= LEAST else mask
 
 
-def _bands(image: Matrix, mask: Mask) -> Matrix:
+def _weights(mask: Mask) -> list[Matrix]:
+    """Shares of a mask around each voxel, for each of the widths."""
+    from scipy.ndimage import gaussian_filter
+
+    return [np.maximum(gaussian_filter(mask.astype(float), width), 1e-6) for width in WIDTHS]
+
+
+def _bands(image: Matrix, mask: Mask, weights: Sequence[Matrix] | None = None) -> Matrix:
     """Part an image (C, ...) within a mask into bands (bands, C, ...), the finest first."""
     from scipy.ndimage import gaussian_filter
 
     levels = [np.where(mask, image, 0)]
-    for width in WIDTHS:
-        weight = np.maximum(gaussian_filter(mask.astype(float), width), 1e-6)
+    for width, weight in zip(WIDTHS, weights or _weights(mask), strict=True):
         smooth = [gaussian_filter(channel, width) / weight for channel in levels[0]]
         levels.append(np.where(mask, smooth, 0))
     return np.array([*(fine - coarse for fine, coarse in pairwise(levels)), levels[-1]])
 
 
-def _bands_in(image: Matrix | FloatArray, mask: Mask) -> Matrix:
+def _bands_in(
+    image: Matrix | FloatArray, mask: Mask, weights: Sequence[Matrix] | None = None
+) -> Matrix:
     """Part what deviates from the mean in a mask's N voxels into bands, (bands, C, N)."""
     mean = image[:, mask].mean(axis=1).reshape(-1, *[1] * mask.ndim)
-    return _bands(image - mean, mask)[:, :, mask]
+    return _bands(image - mean, mask, weights)[:, :, mask]

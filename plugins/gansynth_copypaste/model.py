@@ -17,7 +17,7 @@ from pydantic import Field
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator, GeneratorOptions
-from gansynth.core.geometry import Mask, Matrix
+from gansynth.core.geometry import Mask, Matrix, bounding_box
 from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.data.blending import drawn_in, hole, poisson, rim_voxels, soft
 from gansynth.data.connected_components import parts
@@ -27,6 +27,7 @@ from gansynth.runtime.options import Needs
 
 FEW = 5  # lesions of a class from which the sign of their contrast is known
 CLEARLY = 0.25  # share of the usual contrast from which one of the other sign counts
+BEYOND = 4  # voxels beyond the rim that are looked at: a blur of 1 voxel reaches 3
 LESION, IMAGE = 1, 2  # second part of the seeds, one for each random change
 
 
@@ -142,6 +143,8 @@ class CopyPaste(Generator):
         self, image: FloatArray, lesion: LabelArray, labels: LabelArray
     ) -> Iterator[tuple[str, Matrix]]:
         """Yield class and class beside, and contrast (C,), of each lesion to each label near it."""
+        if not lesion.any():
+            return
         tissue = organ_mask(image) & (labels != OUTSIDE)
         for value in self.schema.foreground:
             for part in parts(lesion, self.schema, (value,), least=LEAST):
@@ -162,11 +165,17 @@ class CopyPaste(Generator):
         background, labels, donor = map(condition.required, ("background", "labels", "donor"))
         image, drawn = background, drawn_in(condition)
         if drawn.any():
-            image = self._pasted(background, donor, drawn, seed)
+            reach = max(rim_voxels(self.options.rim_mm, self.schema.spacing))
+            box = bounding_box(drawn, margin=reach + BEYOND)
+            here, image = (slice(None), *box), background.copy()
+            pasted = self._pasted(background[here], donor[here], drawn[box], seed)
+            kept = pasted == background[here]
+            image[here] = np.where(kept, pasted, within(pasted, self.limits))
         if self.options.image_level:
             body, rng = labels != OUTSIDE, np.random.default_rng((seed, IMAGE))
             image = change_image(image, body, self.options.image_level, rng)
-        image = np.where(image == background, image, within(image, self.limits)).astype(np.float32)
+            image = np.where(image == background, image, within(image, self.limits))
+        image = np.array(image, np.float32)
         if (fill := self.schema.outside_fill) is not None:
             image[:, labels == OUTSIDE] = np.array(fill, np.float32)[:, None]
         notes: dict[str, Any] = {"background": "changed"} if self.options.image_level else {}
