@@ -282,7 +282,8 @@ ELSEWHERE = (
         "places",
         "removal",
     ),
-    *("process_faults", "processes", "profile_step", "sample_way", "sizes", "start", "tissue"),
+    *("process_faults", "processes", "profile_step", "sample_way", "sampling", "sizes", "start"),
+    "tissue",
 )
 """Beginnings of files whose tables are in the docs; ``results/README.md`` says where."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -411,14 +412,14 @@ class LesionSurroundings:
 
 @dataclass(frozen=True)
 class _Ground:
-    """A case in steps: tissue (2 C, ...), depth, lesions, the body but these, ring and `_view`."""
+    """A case in steps: tissue (2 C, ...), depth, lesions, and the body in an image (C, ...)."""
 
     tissue: Matrix
     depth: Matrix
     lesions: Mask
-    bare: Mask
-    ring: Mask
-    view: Matrix
+    body: Mask
+    image: FloatArray
+    reach: float  # width of the ring, in steps
 
     @classmethod
     def of(
@@ -430,15 +431,31 @@ class _Ground:
         levels: Matrix,
         steps: tuple[slice, ...],
     ) -> _Ground:
-        from scipy.ndimage import distance_transform_edt
-
         image, lesions, body = image[(slice(None), *steps)], lesions[steps], body[steps]
         size = frame.size / [step.step for step in steps]
         deep = depths(body, BodyBox((0.0,) * body.ndim, tuple(size)))
-        away = distance_transform_edt(~lesions) if lesions.any() else np.full(body.shape, np.inf)
-        ring = (away > NEAREST) & (away <= NEAREST + max(RING * size.max(), 1.5)) & body
-        bare, view = body & ~lesions, _view(image, body)
-        return cls(_tissue(image, levels, bare), deep, lesions, bare, ring, view)
+        reach = max(RING * float(size.max()), 1.5)
+        return cls(_tissue(image, levels, body & ~lesions), deep, lesions, body, image, reach)
+
+    @cached_property
+    def bare(self) -> Mask:
+        """The body without lesions."""
+        return self.body & ~self.lesions
+
+    @cached_property
+    def view(self) -> Matrix:
+        """See `_view`."""
+        return _view(self.image, self.body)
+
+    @cached_property
+    def ring(self) -> Mask:
+        """The body around the lesions."""
+        from scipy.ndimage import distance_transform_edt
+
+        if not self.lesions.any():
+            return self.lesions
+        away = distance_transform_edt(~self.lesions)
+        return np.asarray((away > NEAREST) & (away <= NEAREST + self.reach) & self.body)
 
 
 def _tissue(image: FloatArray, levels: Matrix, bare: Mask) -> Matrix:

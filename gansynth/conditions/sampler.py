@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -143,6 +144,12 @@ class ConditionSampler:
         self.cases = lent if lender is source else TrainingCases(CaseCache(source))
         self.case_pool = CasePool(lent, self.space, self._ids if lender is source else None)
 
+    def with_seed(self, seed: int) -> ConditionSampler:
+        """Return a sampler of another seed that shares all that was learnt and is kept."""
+        other = copy(self)
+        other.seed = seed
+        return other
+
     def draw(self, index: int) -> Condition:
         """Return the ``index``-th condition of this seed: labels in the generator's space."""
         if self.weights is not None:
@@ -268,18 +275,19 @@ class ConditionSampler:
             case_context = self._case_context(placed, placement, case, index)
             case_context = replace(case_context, key=(case.id, placement))
             removal: dict[str, Any] = {}
-            room = 1.0
-            if shows != "nothing" and self.space.cuts:
-                find = partial(self.lesions.room_in, case_context)
-                room = self._rooms((case.id, placement), find)
-            if takes_out and room > most:
+            stays = False
+            if takes_out:
                 bare = self._removal(case_context, variant)
-                if bare is None:
-                    removal, room = {"stays": True}, UNFIT
-                else:
+                stays = bare is None
+                removal = {"stays": True}
+                if bare is not None:
                     removal = {"emptied": [list(shift) for shift in bare.shifts]}
                     key = case.id, placement, variant
                     case_context = replace(bare.made_in(case_context), key=key)
+            room = UNFIT if stays else 1.0
+            if shows != "nothing" and self.space.cuts and not stays:
+                find = partial(self.lesions.room_in, case_context)
+                room = self._rooms(case_context.key, find)
             if room > most:
                 found, most = (case, placement, case_context, removal), room
             if most >= 1:
@@ -295,8 +303,7 @@ class ConditionSampler:
         """
         case_id, placement = case_context.case.id, case_context.placement
         text = json.dumps([case_id, placement.to_json(), variant])
-        words = hashlib.sha256(text.encode()).digest()[:8]
-        seed = self.seed, int.from_bytes(words), TAKEN_OUT
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]), TAKEN_OUT
         find = partial(without_lesions, case_context, self._classes, seed)
         return self._removals((case_id, placement, variant), find)
 

@@ -75,6 +75,7 @@ class FitJob:
     parent_run: ParentRun | None = None
     recipe: str = ""
     reason: str = ""
+    _sampler: Sampler | None = None  # of the last run that one was asked for
 
     @property
     def trains(self) -> bool:
@@ -117,8 +118,10 @@ class FitJob:
 
     def sampler(self, run: Run, offset: int = 0) -> Sampler:
         """Return a drawer of samples; other offsets to the fit's seed give other samples."""
-        request = SampleRequest(self.options.seed + offset, tuple(self.edits))
-        return Sampler(run, self.source, request, cache=self.cache)
+        if self._sampler is None or self._sampler.run is not run:
+            request = SampleRequest(self.options.seed, tuple(self.edits))
+            self._sampler = Sampler(run, self.source, request, cache=self.cache)
+        return self._sampler.with_seed(self.options.seed + offset)
 
     def _has_several(self, case_id: str) -> bool:
         if self.space.grid not in ("crop", "slice"):

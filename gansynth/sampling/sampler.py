@@ -7,7 +7,7 @@ the producer would refuse after minutes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -108,6 +108,13 @@ class Sampler:
         if not learn:
             filters = tuple(text for text in filters if not to_learn(run.folder, [text]))
         self.filters = ensure_learnt(run, source, filters, device, reporter)
+
+    def with_seed(self, seed: int) -> Sampler:
+        """Return a sampler of another seed that shares all that was learnt and is kept."""
+        other = copy(self)
+        other.request = replace(self.request, seed=seed)
+        other.sampler = self.sampler.with_seed(seed)
+        return other
 
     @property
     def lineage(self) -> Lineage:
