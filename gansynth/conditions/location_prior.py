@@ -287,7 +287,15 @@ def native_case(case_pool: CasePool, case_id: str) -> Case:
 
 def whole_frame(case_pool: CasePool, case_id: str) -> BodyBox:
     """The box around the body of a ``whole`` case, computed once."""
-    return case_pool.learnt(f"frame of {case_id}", lambda r: BodyBox.of(body_of(whole(r, case_id))))
+    return case_pool.learnt(f"frame of {case_id}", lambda r: BodyBox.of(whole_body(r, case_id)))
+
+
+def whole_body(case_pool: CasePool, case_id: str, *, windowed: bool = False) -> Mask:
+    """The body of a ``whole`` case, or of a ``native_case``, whose intensities are windowed."""
+    windowed = windowed and case_pool.space.window is not None
+    case = native_case(case_pool, case_id) if windowed else whole(case_pool, case_id)
+    key = "body", case_id, windowed
+    return case_pool.mask(key, case.image.shape[1:], lambda: body_of(case))
 
 
 def frame_of(case_context: CaseContext) -> BodyBox:
@@ -529,7 +537,8 @@ def _grounds(case_pool: CasePool, classes: tuple[int, ...]) -> Iterator[tuple[st
         if not lesions.any():
             continue
         case = native_case(case_pool, case_id)
-        body, levels = body_of(case), _levels_of(case_pool, case_id, classes)
+        body = whole_body(case_pool, case_id, windowed=True)
+        levels = _levels_of(case_pool, case_id, classes)
         frame = BodyBox.of(body)
         planes: list[tuple[Any, ...]] = [()]
         if case_pool.space.grid == "slice":

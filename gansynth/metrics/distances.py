@@ -15,6 +15,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -313,27 +314,36 @@ def radial_power(image: FloatArray, spacing: tuple[float, ...]) -> npt.NDArray[n
 
     ``image``: (C, D, H, W) or (C, H, W). ``spacing``: mm. NaN in a band without a frequency.
     """
+    from scipy.fft import fftn
+
     axes = tuple(range(1, image.ndim))
+    image = np.asarray(image, np.float32)
     centred = image - image.mean(axis=axes, keepdims=True)
     # A Hann window prevents spectral leakage of the crop's edges.
     for axis, n in zip(axes, image.shape[1:], strict=True):
         shape = [1] * image.ndim
         shape[axis] = n
-        centred = centred * np.hanning(n + 2)[1:-1].reshape(shape)
-    power = np.abs(np.fft.fftn(centred, axes=axes)) ** 2 / np.prod(image.shape[1:])
+        centred = centred * np.hanning(n + 2)[1:-1].reshape(shape).astype(image.dtype)
+    power = np.abs(fftn(centred, axes=axes)) ** 2 / np.prod(image.shape[1:])
     return by_band(power, spacing, BANDS)
 
 
 def by_band(power: Floats, spacing: Sequence[float], bands: int) -> Floats:
     """Mean (C, bands) of a power spectrum (C, ...), as ``fftn`` orders it; see ``radial_power``."""
-    grids = [np.fft.fftfreq(n, d=mm) for n, mm in zip(power.shape[1:], spacing, strict=True)]
-    radius = np.sqrt(sum(g**2 for g in np.meshgrid(*grids, indexing="ij")))
-    nyquist = 0.5 / max(spacing)
-    band = np.minimum((radius / nyquist * bands).astype(int), bands)
-    counts = np.bincount(band.ravel(), minlength=bands + 1)[:bands]
-    sums = [np.bincount(band.ravel(), p.ravel(), minlength=bands + 1)[:bands] for p in power]
+    band = _bands(power.shape[1:], tuple(spacing), bands)
+    counts = np.bincount(band, minlength=bands + 1)[:bands]
+    sums = [np.bincount(band, p.ravel(), minlength=bands + 1)[:bands] for p in power]
     result: Floats = np.stack(sums) / np.where(counts, counts, np.nan)
     return result
+
+
+@lru_cache(maxsize=2)
+def _bands(shape: tuple[int, ...], spacing: tuple[float, ...], bands: int) -> npt.NDArray[np.intp]:
+    """The band of each frequency, flat; the last one is beyond the coarsest axis' Nyquist's."""
+    grids = [np.fft.fftfreq(n, d=mm) for n, mm in zip(shape, spacing, strict=True)]
+    radius = np.sqrt(sum(g**2 for g in np.meshgrid(*grids, indexing="ij")))
+    nyquist = 0.5 / max(spacing)
+    return np.asarray(np.minimum((radius / nyquist * bands).astype(np.intp), bands).ravel())
 
 
 def spectrum_ratio(
