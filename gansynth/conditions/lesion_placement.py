@@ -9,6 +9,7 @@ A lesion is cut from the whole case, with a margin, so that a crop's border does
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -143,9 +144,14 @@ class EditedLesion:
     """
 
     def __init__(
-        self, case_context: CaseContext, usable: Mask, donor: LesionDonor | None = None
+        self,
+        case_context: CaseContext,
+        usable: Mask,
+        donor: LesionDonor | None = None,
+        reach_mm: float | None = None,
     ) -> None:
         self._donor = donor  # whose image it is, if it is one's
+        self._reach_mm = reach_mm  # how far from its labels the image is needed; None: everywhere
         self.case_context, self.schema = case_context, case_context.schema
         self.values = (0, *self.schema.foreground)
         self.steps: list[dict[str, Any]] = []  # edits with their parameters
@@ -183,6 +189,18 @@ class EditedLesion:
         )
 
     @cached_property
+    def _near(self) -> Mask | None:
+        """Where the image is needed; None for everywhere, as where its classes are looked up."""
+        from scipy.ndimage import maximum_filter1d
+
+        if self._reach_mm is None or not self.together:
+            return None
+        near = (self.labels > 0).astype(np.uint8)
+        for axis, mm in enumerate(self.schema.spacing):
+            near = maximum_filter1d(near, 2 * math.ceil(self._reach_mm / mm) + 1, axis)
+        return near.astype(bool)
+
+    @cached_property
     def _stack(self) -> FloatArray:
         """The moved image, its known voxels and, unless ``together``, the share of each class."""
         image, labels = self.case_context.case.image, self.case_context.labels
@@ -196,12 +214,12 @@ class EditedLesion:
                 if params["strength"] != 0:
                     pull.append(edit, self.schema, params)
                 continue
-            stack, pull = _pulled(stack, pull.at, len(image), splines), _Pull(labels.shape)
-            splines = None
+            stack = _pulled(stack, pull.at, len(image), splines, None)
+            pull, splines = _Pull(labels.shape), None
             context = EditContext(before, self.schema, open_scene, image=stack)
             shown_after = edit.apply(context, params).image
             stack = stack if shown_after is None else shown_after
-        return _pulled(stack, pull.at, len(image), splines)
+        return _pulled(stack, pull.at, len(image), splines, self._near)
 
     @property
     def image(self) -> FloatArray:
@@ -213,7 +231,7 @@ class EditedLesion:
         """Mask of voxels that come from known ones, and show no lesion that the labels lack."""
         usable = self._stack[len(self.case_context.case.image)] >= WHOLLY
         if self.together:
-            return np.asarray(usable)
+            return np.asarray(usable if self._near is None else usable & self._near)
         lesion_share = self._shares[1:].sum(axis=0)
         return np.asarray(usable & ((self.labels > 0) | (lesion_share < OTHER)))
 
@@ -284,25 +302,32 @@ def _led(matrix: Matrix, points: FloatArray) -> FloatArray:
 
 
 def _pulled(
-    stack: FloatArray, pull: FloatArray | None, images: int, splines: FloatArray | None
+    stack: FloatArray,
+    pull: FloatArray | None,
+    images: int,
+    splines: FloatArray | None,
+    near: Mask | None,
 ) -> FloatArray:
     """Pull channels through a map of space: images by cubic splines, later masks linearly.
 
-    ``splines``: coefficients of the images, if they are known.
+    ``splines``: coefficients of the images, if they are known. ``near``: where images are needed;
+    elsewhere they are anything. None: everywhere.
     """
     if pull is None:
         return stack
     from scipy.ndimage import map_coordinates
 
-    out = np.empty_like(stack)
-    for number, channel in enumerate(stack):
-        order: Literal[1, 3] = CUBIC if number < images else 1
-        if splines is not None and number < images:
-            source = splines[number]
-            moved = map_coordinates(source, pull, order=order, mode="nearest", prefilter=False)
-        else:
-            moved = map_coordinates(channel, pull, order=order, mode="nearest")
+    out = np.zeros_like(stack)
+    at: Any = ... if near is None else near
+    points = pull if near is None else pull[:, near]
+    for number, channel in enumerate(stack[:images]):
+        known = splines is not None
+        source = channel if splines is None else splines[number]
+        moved = map_coordinates(source, points, order=CUBIC, mode="nearest", prefilter=not known)
         # Splines overshoot at sharp edges.
+        out[number][at] = np.clip(moved, channel.min(), channel.max())
+    for number, channel in enumerate(stack[images:], start=images):
+        moved = map_coordinates(channel, pull, order=1, mode="nearest")
         out[number] = np.clip(moved, channel.min(), channel.max())
     return out
 
@@ -418,6 +443,8 @@ class PlacementRegion:
         from gansynth.data.blending import hole, rim_voxels
 
         lesions = mask_of(self.case_context.labels, self.classes)
+        if not lesions.any():
+            return lesions
         rim = rim_voxels(self.apart_mm, self.case_context.schema.spacing)
         near: Mask = hole(torch.from_numpy(lesions)[None, None], rim)[0, 0].numpy()
         return near
@@ -809,7 +836,8 @@ class LesionDrawer:
         """Yield edited lesions to try; then all again, for places that clip them."""
         tried = []
         for cut in self._cuts(case_context, self.classes(case_context.case_pool.schema), rng):
-            change = _change(cut, case_context, edits, rng)
+            carved = self.options.mixing == "carve"  # it may take what is far from the lesion
+            change = _change(cut, case_context, edits, rng, carved=carved)
             if change is not None:
                 tried.append(change)
                 yield change, False
@@ -861,14 +889,15 @@ def lesion_provenance(
 
 
 def _change(
-    cut: LesionCrop, case_context: CaseContext, edits: Sequence[Edit], rng: Rng
+    cut: LesionCrop, case_context: CaseContext, edits: Sequence[Edit], rng: Rng, *, carved: bool
 ) -> _Edited | None:
     """Cut a lesion out and draw its edits; None if edits leave nothing."""
     for widened in range(CUTS):
         wide = replace(cut, margin_mm=cut.margin_mm * 2**widened)
         donor = wide(case_context.case_pool)
         donor_scene = scene_of(donor, case_context.index, case_context.case_pool)
-        change = EditedLesion(donor_scene, donor.known, donor).draw(edits, rng)
+        reach = None if carved else cut.margin_mm
+        change = EditedLesion(donor_scene, donor.known, donor, reach).draw(edits, rng)
         if not (change.labels > 0).any():
             return None
         if not change.touches:
