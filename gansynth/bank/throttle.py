@@ -3,7 +3,8 @@
 The producer works in turns of random length, each paid in advance by a rest. Steps beside a turn
 are compared with as many before as after it: their excess is the turn's cost in seconds, also where
 it is felt some prefetched batches later. The mean cost of a second of work, at the upper end of its
-interval, says how long the producer must rest to meet the requested overhead.
+interval, says how long the producer must rest to meet the requested overhead. Where it need not
+rest, it rests only to be measured, ever more seldom.
 
 ``pace.json`` in the bank gives the producer its duty and the number of draws; ``work.bin`` gives
 the training the times at which the producer worked, valid until the machine restarts.
@@ -34,6 +35,8 @@ _GAP, _LONG = 10.0, 4.0
 # Duties: the largest that still allows a comparison, that without a budget, that of a rest.
 _MOST, _HARD, _REST = 0.72, 0.9, 1e-6
 _UNKNOWN = 0.1  # seconds that a second of work is assumed to cost while nothing is measured
+_LONGER = 8.0  # how much longer a turn may last than the one before, where none is paid
+_LONGEST = 60.0  # seconds of such a turn, but two rests at least
 _LEAST, _SETTLE = 8, 12  # steps: of a turn and a rest, about; of a late effect
 _CYCLES, _SIDE = 48, 0.95  # latest costs that count; the end of their interval that sets the duty
 _PATIENCE = 10  # multiple of its usual length after which a turn ends in any case
@@ -95,7 +98,7 @@ class ProducerThrottle:
         self._made: list[tuple[float, int]] = []  # first and last time and samples of a full bank
         self._rows: list[tuple[float, float]] = []  # begin and end of each step
         self._work = np.zeros((0, 2))  # the producer's stretches of work
-        self._working, self._kept, self._length = False, 0, 1.0
+        self._working, self._kept, self._length, self._reach = False, 0, 1.0, 1.0
         self._costs: list[tuple[float, float]] = []  # seconds lost by one of work, its weight
         # Seconds of steps, of work beside them: now, and when the turn began.
         self._total = self._before = np.zeros(2)
@@ -127,8 +130,8 @@ class ProducerThrottle:
             cost = interval(self._costs[-_CYCLES:], _SIDE)[2]
         else:
             cost = max(_UNKNOWN, *(cost for cost, _ in self._costs), 0.0)
-        budget = self.pacing.overhead
-        return min(_MOST, budget / (1 + budget) / max(cost, 1e-9))
+        share = self.pacing.overhead / (1 + self.pacing.overhead)
+        return 1.0 if cost <= share else min(_MOST, share / cost)
 
     def summary(self) -> dict[str, Any]:
         """Return the measurements for the record; empty without a producer.
@@ -193,7 +196,12 @@ class ProducerThrottle:
         work = np.interp(ends, knots, worked) - np.interp(begun, knots, worked)
         seconds, steps, usual = ends - begun, len(ends), float(np.median(ends - begun))
         duty, turn = self.duty(), slice(self._kept, None)
-        target = usual * self._length * max(_LEAST, (_LEAST + _SETTLE) * duty / (1 - duty))
+        unpaid = duty == 1
+        rest = max((_LEAST + _SETTLE) * usual, _BEAT_SECONDS + _TICK_SECONDS)
+        if unpaid:
+            target = self._length * min(rest * self._reach, max(_LONGEST, 2 * rest))
+        else:
+            target = usual * self._length * max(_LEAST, (_LEAST + _SETTLE) * duty / (1 - duty))
         step = (seconds <= _GAP * usual)[turn]
         self._total = self._before + np.stack([seconds[turn][step], work[turn][step]]).sum(axis=1)
         if self._working:
@@ -203,13 +211,15 @@ class ProducerThrottle:
         busy = np.convolve(work > 0, np.ones(_SETTLE + 1))[:steps] > 0
         busy[: self._kept] = False
         end = int(np.flatnonzero(busy).max(initial=-1)) + 1
-        paid = duty * self._total[0] >= self._total[1] + target or self.pacing.overhead is None
+        hard = self.pacing.overhead is None
+        paid = unpaid or hard or duty * self._total[0] >= self._total[1] + target
         if paid and steps - end >= _LEAST:
             begin, weight = int(np.argmax(busy)), float(work[turn].sum())
             if begin and weight:
                 beside, rest = seconds[begin:end], [seconds[:begin], seconds[end : end + begin]]
                 lost = (_mean(beside) - _mean(np.concatenate(rest))) * (end - begin)
                 self._costs.append((lost / weight, weight))
+                self._reach = _LONGER * self._reach if self.duty() == 1 else 1.0
             # The random length avoids synchrony with periodic work of the training.
             self._length = self._chance.uniform(0.5, 1.5)
             self._before, self._working, self._kept = self._total, True, (steps - end) // 2

@@ -34,7 +34,7 @@ FORMS = (
 )
 OLD = "it was written by a version of gansynth that recorded nothing for a replay"
 SAMPLING = "2"
-"""What samples depend on beside run, settings and machine; 1, or none, before decision 084."""
+"""What samples depend on beside run, settings and machine; 1, or none, before decision 085."""
 logger = logging.getLogger("gansynth")
 
 

@@ -14,8 +14,6 @@ from gansynth.bank.throttle import (
 )
 from gansynth.core.bank_options import RefreshPolicy
 
-MOST = 0.72
-
 
 @pytest.mark.parametrize(
     "slowdown", [0.3, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.05, 1.0))]
@@ -29,7 +27,7 @@ def test_the_producer_keeps_to_the_budget_and_uses_it(tmp_path, slowdown):
     assert found["overhead_low"] < found["overhead"] < found["overhead_high"]
     assert found["duty"] == pytest.approx(loop.duty, rel=0.1)
     # The budget is there to be used: 60 % of what it allows.
-    assert found["duty"] > 0.6 * min(MOST, 0.0196 * (1 + slowdown) / slowdown)
+    assert found["duty"] > 0.6 * min(0.72, 0.0196 * (1 + slowdown) / slowdown)
 
 
 @pytest.mark.slow
@@ -86,10 +84,15 @@ def test_overhead_that_is_felt_batches_later_is_measured(tmp_path, workers):
     assert found["overhead"] == pytest.approx(overhead, abs=0.006)
 
 
-def test_a_producer_that_costs_nothing_may_work_hard_but_never_without_rest(tmp_path):
-    loop = Loop(tmp_path, 0.0)
-    loop.run(0, needs(0, 1500, noise=0.02))
-    assert 0.6 * MOST < loop.duty <= MOST < 1
+@pytest.mark.parametrize("step", [0.03, pytest.param(0.2, marks=pytest.mark.slow)])
+def test_a_producer_that_costs_nothing_works_nearly_all_the_time_but_is_measured(tmp_path, step):
+    loop = Loop(tmp_path, 0.0, stretch=0.15)
+    shares = []
+    for _ in range(4):  # minutes
+        begun, worked = loop.now, loop.worked
+        loop.run(0, step * np.exp(0.05 * loop.rng.normal(size=int(60 / step))))
+        shares.append((loop.worked - worked) / (loop.now - begun))
+    assert np.mean(shares[2:]) > 0.85
     assert min(loop.duties) < 0.01
 
 
@@ -109,7 +112,7 @@ def test_the_sentence_says_what_there_is_to_know_since_the_last_reboot(tmp_path,
     for begin in range(10**6, 10**6 + 100, 10):  # clocks have started anew since
         log_work(tmp_path, begin, begin + 5)
     loop = Loop(tmp_path, 0.3)
-    loop.run(800)
+    loop.run(2400)
     said, found = loop.steering.sentence(), loop.steering.summary()
     for words in ("bank renewed every ", "producer at work ", "% of the time", "budget 2 %"):
         assert words in said
