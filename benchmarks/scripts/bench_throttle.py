@@ -1,7 +1,8 @@
 """How well a live bank's producer keeps to its budget of 2 %, in simulated trainings.
 
 A host's steps take as long as its kind says, and longer while the producer works, which obeys
-``pace.json``. Time is simulated, so the figures do not depend on the machine. For each host: the
+``pace.json``; a free host loses nothing by it, in five minutes of steps that last so many seconds.
+Time is simulated, so the figures do not depend on the machine. For each host: the
 mean and largest overhead of four seeds, and the share of time that the producer worked. Another
 checkout of gansynth is measured with PYTHONPATH.
 
@@ -173,6 +174,11 @@ def simulate(host: str, seed: int) -> tuple[float, float]:
         if host.startswith("loader"):
             loop, overhead = prefetched(Path(folder), int(host.split()[1]), seed)
             return overhead, loop.duty
+        if host.startswith("free"):
+            loop = Loop(Path(folder), 0.0, seed=seed, stretch=0.15)
+            step = float(host.split()[1])
+            loop.run(0, step * np.exp(0.05 * loop.rng.normal(size=int(300 / step))))
+            return loop.overhead, loop.duty
         slowdown = float(host.split()[1]) if host.startswith("slow") else 0.3
         loop = Loop(Path(folder), slowdown, seed=seed)
         loop.run(2000, HOSTS[host](seed) if host in HOSTS else None)
@@ -187,7 +193,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     seeds = range(parser.parse_args().seeds)
     rows: list[dict[str, Any]] = []
-    for host in ("slow 0.05", "slow 0.3", "slow 1.0", *HOSTS, "loader 1", "loader 4"):
+    for host in (
+        "free 0.03",
+        "free 0.2",
+        "slow 0.05",
+        "slow 0.3",
+        "slow 1.0",
+        *HOSTS,
+        "loader 1",
+        "loader 4",
+    ):
         overheads, duties = np.array([simulate(host, seed) for seed in seeds]).T
         rows.append(
             {
