@@ -197,9 +197,9 @@ class ProducerThrottle:
         seconds, steps, usual = ends - begun, len(ends), float(np.median(ends - begun))
         duty, turn = self.duty(), slice(self._kept, None)
         unpaid = duty == 1
-        rest = max((_LEAST + _SETTLE) * usual, _BEAT_SECONDS + _TICK_SECONDS)
         if unpaid:
-            target = self._length * min(rest * self._reach, max(_LONGEST, 2 * rest))
+            resting = max((_LEAST + _SETTLE) * usual, _BEAT_SECONDS + _TICK_SECONDS)
+            target = self._length * min(resting * self._reach, max(_LONGEST, 2 * resting))
         else:
             target = usual * self._length * max(_LEAST, (_LEAST + _SETTLE) * duty / (1 - duty))
         step = (seconds <= _GAP * usual)[turn]
