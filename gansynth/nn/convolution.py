@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gansynth.runtime.devices import autocast_dtype
+
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 """Of a convolution's input, weight and bias; None where nobody asks for it."""
 _asked = {"input alone": False}
@@ -21,9 +23,8 @@ _asked = {"input alone": False}
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Sequence[int]) -> Tensor:
     """Convolve (B, C, ...) by a weight (features, C, ...) with stride 1."""
-    kind = x.device.type
-    if torch.is_autocast_enabled(kind):
-        half = torch.get_autocast_dtype(kind)
+    half = autocast_dtype(x.device.type)
+    if half is not None:
         x, weight = x.to(half), weight.to(half)
         bias = None if bias is None else bias.to(half)
     features: Tensor = _Convolution.apply(x, weight, bias, list(padding))  # type: ignore[no-untyped-call]

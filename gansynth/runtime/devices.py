@@ -228,6 +228,12 @@ def autocast(device: torch.device, bf16: bool) -> contextlib.AbstractContextMana
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
+def autocast_dtype(kind: str) -> torch.dtype | None:
+    """Return the data type that autocast gives convolutions on a type of device; None if off."""
+    there = torch.amp.is_autocast_available(kind)  # not on ``meta``
+    return torch.get_autocast_dtype(kind) if there and torch.is_autocast_enabled(kind) else None
+
+
 def producer_device(device_name: str, training: Sequence[int]) -> str:
     """Choose the producer's device.
 

@@ -28,7 +28,6 @@ command = request_command(
     show,
     epilog=examples(
         "gansynth show runs/g0",
-        "gansynth show runs/g0 --json",
         "gansynth show runs/g0 --verify-lineage --root /data/nnunet",
     ),
 )

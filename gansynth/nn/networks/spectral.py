@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from gansynth.runtime.devices import autocast_dtype
+
 STARTING = 15  # power iterations of a new weight, as in torch
 SETTLING = 10  # power iterations that adapt averaged vectors to the averaged weights
 
@@ -87,12 +89,6 @@ def _full_precision(kind: str) -> AbstractContextManager[object]:
     return torch.autocast(kind, enabled=False) if there else nullcontext()
 
 
-def _half(kind: str) -> torch.dtype | None:
-    """Return the data type of autocast; None where it is off."""
-    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    return torch.get_autocast_dtype(kind) if on else None
-
-
 def _image(matrix: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     image = matrix @ v
     return image, torch.linalg.vector_norm(image)
@@ -105,7 +101,7 @@ class _Normalised(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, u: Tensor, v: Tensor, norm: Tensor, axis: int) -> Tensor:
         ctx.save_for_backward(weight, u, v, norm)
         ctx.axis = axis
-        half = _half(weight.device.type)
+        half = autocast_dtype(weight.device.type)
         return torch.div(weight, norm, out=torch.empty_like(weight, dtype=half))
 
     @staticmethod
