@@ -48,7 +48,7 @@ class _Convolution(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.padding, ctx.features = padding, None if bias is None else [len(bias)]
+        ctx.padding = padding
         return _forward(x, weight, bias, padding)
 
     @staticmethod
@@ -58,7 +58,7 @@ class _Convolution(torch.autograd.Function):
         if _asked["input alone"]:
             asked[1:] = False, False
         found: Gradients = _Gradients.apply(  # type: ignore[no-untyped-call]
-            gradient, x, weight, ctx.features, ctx.padding, asked
+            gradient, x, weight, ctx.padding, asked
         )
         return *found, None
 
@@ -72,14 +72,13 @@ class _Gradients(torch.autograd.Function):
         gradient: Tensor,
         x: Tensor,
         weight: Tensor,
-        features: list[int] | None,
         padding: list[int],
         asked: list[bool],
     ) -> Gradients:
         ctx.save_for_backward(gradient, x, weight)
         ctx.padding = padding
         ctx.set_materialize_grads(False)
-        return _backward(gradient, x, weight, features, padding, asked)
+        return _backward(gradient, x, weight, padding, asked)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -93,15 +92,15 @@ class _Gradients(torch.autograd.Function):
         if of_input is not None:
             parts.append(_forward(of_input, weight, None, padding))
             only_weight = [False, True, False]
-            for_weight = _backward(gradient, of_input, weight, None, padding, only_weight)[1]
+            for_weight = _backward(gradient, of_input, weight, padding, only_weight)[1]
         if of_weight is not None:
             parts.append(_forward(x, of_weight, None, padding))
             only_x = [True, False, False]
-            for_x = _backward(gradient, x, of_weight, None, padding, only_x)[0]
+            for_x = _backward(gradient, x, of_weight, padding, only_x)[0]
         if of_bias is not None:
             parts.append(of_bias.view(-1, *[1] * (x.ndim - 2)).expand_as(gradient))
         for_gradient = sum(parts[1:], parts[0]) if parts else None
-        return for_gradient, for_x, for_weight, None, None, None
+        return for_gradient, for_x, for_weight, None, None
 
 
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, padding: list[int]) -> Tensor:
@@ -116,12 +115,11 @@ def _backward(
     gradient: Tensor,
     x: Tensor,
     weight: Tensor,
-    features: list[int] | None,
     padding: list[int],
     asked: list[bool],
 ) -> Gradients:
     ones, zeros = [1] * len(padding), [0] * len(padding)
     found: Gradients = torch.ops.aten.convolution_backward(
-        gradient, x, weight, features, ones, padding, ones, False, zeros, 1, asked
+        gradient, x, weight, [len(weight)], ones, padding, ones, False, zeros, 1, asked
     )
     return found
