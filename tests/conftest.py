@@ -274,13 +274,13 @@ def toy_copy(toy_nnunet, tmp_path) -> Toy:
     return Toy(tmp_path / "toy")
 
 
-def crop_samples(adapter, n: int, seed: int = 0):
+def crop_samples(intake, n: int, seed: int = 0):
     """Pairs of sample and host arrays: training crops with noise on them, in the host's space."""
     from gansynth.core.schema import Sample
     from gansynth.sampling.deidentify import REPEATED
 
     rng = np.random.default_rng(seed)
-    source, pairs = adapter.source, []
+    source, pairs = intake.source, []
     for index in range(n):
         case = source.load(source.train_ids[index % len(source.train_ids)])
         placed = source.space.to_generator(case, source.space.place(case, rng))
@@ -289,7 +289,7 @@ def crop_samples(adapter, n: int, seed: int = 0):
             placed.image + noise, placed.labels, provenance={"case": case.id, REPEATED: 0.0}
         )
         sample = source.space.to_host(sample)
-        pairs.append((sample, adapter.finalise(sample)))
+        pairs.append((sample, intake.finalise(sample)))
     return pairs
 
 
@@ -297,15 +297,15 @@ def crop_samples(adapter, n: int, seed: int = 0):
 def frozen_bank(toy_nnunet, tmp_path):
     """Makes a frozen bank of training crops, as a generator would fill it: ``frozen_bank()``."""
     from gansynth.bank.reader import BankSpec, BankWriter
-    from gansynth_nnunet.adapter import NnunetAdapter
+    from gansynth_nnunet.intake import NnunetIntake
     from gansynth_nnunet.source import NnunetSource
 
     def make(name="bank", samples=6, **changes):
-        adapter = NnunetAdapter(NnunetSource(toy_nnunet.request(**changes)))
-        lineage = lineage_of(adapter.source)
-        spec = BankSpec(adapter.schema, lineage, "toy", "0" * 64, frozen=True, capacity=samples)
+        intake = NnunetIntake(NnunetSource(toy_nnunet.request(**changes)), "nnunet")
+        lineage = lineage_of(intake.source)
+        spec = BankSpec(intake.schema, lineage, "toy", "0" * 64, frozen=True, capacity=samples)
         with BankWriter.create(tmp_path / name, spec) as writer:
-            for pair in crop_samples(adapter, samples):
+            for pair in crop_samples(intake, samples):
                 writer.publish(*pair)
             writer.finish()
         return tmp_path / name

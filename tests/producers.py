@@ -24,7 +24,7 @@ CONFIG = ProducerConfig(
     device="cpu",
 )
 
-# Found on the way in by the child, it stands in for run, source and adapter: what a producer is
+# Found on the way in by the child, it stands in for run, source and intake: what a producer is
 # made of, not what it does. "where" says how the generator behaves.
 STAND_IN = """
 import os, signal, sys, time, types
@@ -77,11 +77,11 @@ class SampleDrawer:
             return Sample(image, (image[0] > 1).astype(np.int16), None, {"seed": 0})
         return [one(k) for k in range(first, first + count)]
 
-class Adapter:
+class Intake:
     sample_size = (4, 4, 4)
     any_size = False
 
-    def __init__(self, source):
+    def __init__(self, source, target):
         self.source = source
 
     def finalise(self, sample):
@@ -93,10 +93,10 @@ def open_source(request):
     schema = Schema(("T1", "FLAIR"), names, (1.0, 1.0, 1.0), has_outside=True)
     return Bag(where=request.where, host={}, train_ids=(), schema=schema)
 
-def open_drawer(source, adapter, run, request, *, device, cache=None):
+def open_drawer(source, intake, run, request, *, device, cache=None):
     return SampleDrawer(load_run(run, device), source, request), None
 
-registry = Bag(host=lambda name: Adapter)
+registry = Bag(host=lambda name: Bag(Intake=Intake))
 for name, content in {
     "gansynth.sampling.run_source": {"open_source": open_source},
     "gansynth.sampling.sampler": {"open_drawer": open_drawer},

@@ -43,5 +43,4 @@ def test_an_unmodified_nnunet_trains_with_samples_drawn_on_the_fly(
 
 def test_the_nnunet_adapter_keeps_its_contract(toy_nnunet, tmp_path):
     source: Any = open_source(toy_nnunet.request())
-    adapter = framework("nnunet")(source)
-    check_host(adapter, workspace=tmp_path).raise_if_failed()
+    check_host(framework("nnunet"), source, workspace=tmp_path).raise_if_failed()

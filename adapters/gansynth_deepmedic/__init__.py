@@ -28,5 +28,10 @@ def register_hosts(register: Register) -> None:
 
 
 @hookimpl
+def register_trials(register: Register) -> None:
+    register("deepmedic", lazily("gansynth_deepmedic.trials:DeepMedicTrials"))
+
+
+@hookimpl
 def register_commands(register: RegisterCommand) -> None:
     register("doctor", "deepmedic", lazily("gansynth_deepmedic.program:doctor_lines"))

@@ -13,38 +13,27 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NoReturn
 
 from pydantic import Field
 
-from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.core.run_folder import RunFolder
-from gansynth.core.schedule import Mix
-from gansynth.core.source import CaseSource
-from gansynth.hosts.host import Framework, FrameworkOptions, Job
+from gansynth.hosts.export import DataSetExport
+from gansynth.hosts.host import Framework, FrameworkOptions
+from gansynth.hosts.job import Job
 from gansynth.hosts.launch import device_of
 from gansynth.hosts.prediction import PredictJob
-from gansynth.hosts.record import FILE, TrainingResult, read_sessions
-from gansynth.hosts.sample_source import SampleSource
-from gansynth.metrics.segmentation.evaluation import FILE as METRICS
-from gansynth.metrics.segmentation.evaluation import (
-    Prediction,
-    account_of,
-    asked_regions,
-    of_volumes,
-)
-from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import read_json
+from gansynth.hosts.record import TrainingResult
+from gansynth.metrics.segmentation.evaluation import account_of, asked_regions
+from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.check import refuse_unusable
 from gansynth_deepmedic.configs import TrainConfig, read_model_config
 from gansynth_deepmedic.hook import TrainingOrder
-from gansynth_deepmedic.insertion import RIM, misfit
+from gansynth_deepmedic.intake import DeepMedicIntake
 from gansynth_deepmedic.layout import TRAIN, training_cases, write_layout
 from gansynth_deepmedic.program import (
     CHECKOUT,
@@ -56,10 +45,10 @@ from gansynth_deepmedic.program import (
     find_program,
     run_program,
 )
+from gansynth_deepmedic.results import predictions, rounds_of
 from gansynth_deepmedic.source import DeepMedicSource
-from gansynth_deepmedic.subepoch_shares import SubepochShare, same_segments, share_on_the_fly
+from gansynth_deepmedic.subepoch_shares import SubepochShare, share_on_the_fly
 
-WAY_OUT = "train it again, to its end"
 AUGMENTATION = ("augm_img_prms_tr", "augm_sample_prms_tr", "reflectImagesPerAxis", "performIntAugm")
 """Keys that augment training cases or segments, also those of earlier versions."""
 USUAL = ("epochs", "subepochs", "segments")
@@ -68,11 +57,6 @@ OF_THE_MACHINE = ("folderForOutput", "num_processes_sampling")
 """Settings that may change when a training goes on."""
 PATIENCE = 45.0
 """Seconds that a forked process waits for a sample; after 60 DeepMedic asks for its case again."""
-SMALLEST = (2 * RIM,) * 3
-"""Least voxels (D, H, W) of a sample: a smaller one is mostly faded border, although half of each
-axis does not fade.
-"""
-
 
 Count = Annotated[int | None, Field(ge=1)]
 
@@ -131,16 +115,14 @@ class DeepMedicAdapter(Framework):
 
     name: ClassVar[str] = "deepmedic"
     title: ClassVar[str] = "DeepMedic"
-    length_option: ClassVar[str] = "epochs"
+    length_options = ("epochs",)
     Options = DeepMedicSettings
+    Intake = DeepMedicIntake
     rewrites_real: ClassVar[bool] = True
     unit = "subepoch"
     result = ""
     may_change = ("dev",)
     augmentation = ("affine",)
-    stronger: ClassVar[Mapping[str, str]] = {"affine": "0.5"}
-    same = ("channels",)
-    sample_size = SMALLEST
     source: DeepMedicSource
     options: DeepMedicSettings
     model: str
@@ -149,19 +131,6 @@ class DeepMedicAdapter(Framework):
     """The user's file with the numbers of this training."""
     share: SubepochShare
     program: DeepMedicProgram
-
-    def __init__(self, source: CaseSource) -> None:
-        if not isinstance(source, DeepMedicSource):
-            raise UsageFault(
-                f"--data {source.request.kind}:{source.request.where}: DeepMedic trains by its own "
-                "configuration, expected deepmedic:trainConfig.cfg"
-            )
-        super().__init__(source)
-        self._check_cases = cache(  # shared by the copies of this host
-            lambda model, mixed: refuse_unusable(
-                source, read_model_config(Path(model)), mixed=mixed
-            )
-        )
 
     # -- what it refuses -------------------------------------------------------------------------
 
@@ -179,64 +148,9 @@ class DeepMedicAdapter(Framework):
                 "exactly; expected native. Leave it out, here and for the generator"
             )
 
-    def check_run(self, run: RunFolder, request: AugmentRequest) -> None:
-        asked = request.samples
-        for option, value in (("--boxes", asked.boxes), ("--condition-source", asked.conditions)):
-            if value is not None:
-                raise UsageFault(
-                    f"{option}: samples are inserted into DeepMedic's training cases, expected "
-                    f"label maps of these cases as conditions. Leave {option} out"
-                )
-        generator, space, why = run.manifest["generator"], run.space, ""
-        again = f"gansynth fit cgan3d --data deepmedic:{self.source.request.where}"
-        if space.grid == "slice" or (space.size and len(space.size) != 3):
-            why = f"{generator} generates slices, expected a generator of volumes: {again}"
-        elif space.grid == "crop" and "labels" not in run.capabilities.takes:
-            why = (
-                f"{generator} generates crops from noise, which have no real case to be inserted "
-                f"into. Expected a generator conditioned on labels ({again}), or one of whole "
-                "volumes"
-            )
-        elif space.grid == "crop" and any(n < m for n, m in zip(space.size, SMALLEST, strict=True)):
-            why = (
-                f"samples have {space.size} voxels, expected at least {SMALLEST}: a smaller one is "
-                "mostly faded border. Fit the generator at a larger size: --read size="
-            )
-        if why:
-            raise UsageFault(f"{run.folder}: {why}")
-
-    def check_bank(self, reader: BankReader) -> None:
-        """Check every sample as a producer checks its own."""
-        cases = {case: self.source.host_case(case) for case in self.source.train_ids}
-
-        def look(sample: BankSample) -> None:
-            if why := misfit(cases, sample):
-                raise DataFault(why)
-
-        self.check_each(reader, look)
-
-    def check(self, request: AugmentRequest) -> None:
-        super().check(request)
-        training = self.opened(request)
-        if training.done(training.output) < training.total:
-            check_checkpoint(training.output)
-
-    def check_options(self) -> None:
-        """Find the program, and check the run whose space real cases go through."""
-        of_run = self._check_real_space(self.request)
-        self.sample_source = self.sample_source or of_run
-        self.program = find_program(self.options.deepmedic, self.options.deepmedic_python)
-
-    def _check_real_space(self, request: AugmentRequest) -> SampleSource | None:
-        if not request.real_in_generator_space:
-            return None
-        if request.run is None:
-            raise UsageFault(
-                "--real-in-generator-space: no run of a generator is named, expected the run of "
-                "that space; name it by --generator"
-            )
-        plain = AugmentRequest(target=self.name, ratio="1:0", generator=request.generator)
-        return self.check_samples(request.but("bank") if request.mix.synthetic else plain)
+    def check(self) -> None:
+        if self.done(self.output) < self.length[0]:
+            check_checkpoint(self.output)
 
     # -- the training ----------------------------------------------------------------------------
 
@@ -263,8 +177,8 @@ class DeepMedicAdapter(Framework):
             raise UsageFault(f"-- -dev {found['dev']}: expected cpu, cuda, or cuda0 and so on")
         return {k: _absolute(v) if k in ("model", "load") else v for k, v in found.items()}
 
-    def open_training(self) -> None:
-        """Read the network and the numbers of a subepoch."""
+    def open(self) -> None:
+        """Read the network and the numbers of a subepoch, and find the program."""
         source, options, request = self.source, self.options, self.request
         if options.deepmedic is None and not (self.own and os.environ.get(CHECKOUT)):
             raise UsageFault(
@@ -283,13 +197,15 @@ class DeepMedicAdapter(Framework):
         config, values = source.config, {**source.config.values, **options.values}
         self.model = model
         self.config = config.model_copy(update={"values": values, **options.numbers})
-        self._check_cases(model, request.mix.synthetic)
+        mixed = bool(request.mix.synthetic)
+        refuse_unusable(source, read_model_config(Path(model)), mixed=mixed)
         self.share = share_on_the_fly(
             *(request.mix.ratio, self.config.cases, self.config.segments, self.config.batch),
             real=len(source.train_ids),
             constant=request.mix.schedule.kind == "constant",
         )
         self.regions = asked_regions(options.regions, source)
+        self.program = find_program(options.deepmedic, options.deepmedic_python)
 
     @property
     def length(self) -> tuple[int, int]:
@@ -343,12 +259,12 @@ class DeepMedicAdapter(Framework):
             "versions": {**self.program.versions, "deepmedic": commit},
         }
 
-    def described(self) -> dict[str, Any]:
+    def recorded(self, usual: Mapping[str, Any]) -> Mapping[str, Any]:
         """Describe one session, with all keys of the configuration as its settings."""
         values = {**self.config.values, "regions": self.options.regions}
         settings = {key: value for key, value in values.items() if key not in OF_THE_MACHINE}
         settings |= {"model": self.model, "session": self.config.session}
-        return {**super().described(), "settings": settings, **self.describe_training()}
+        return {**usual, "settings": settings, **self.describe_training()}
 
     def train(self, job: Job) -> None:
         """Start the program, unless nothing is left to train."""
@@ -387,11 +303,10 @@ class DeepMedicAdapter(Framework):
             augment_synthetic=request.augment_synthetic,
         )
 
-    def start(self, request: AugmentRequest) -> TrainingResult:
-        """Train and evaluate; warn of roundings, and of segments that lie anywhere in a case."""
-        result = super().start(request)
-        said = [*self.opened(request).share.notes]
-        if number := sum(counts["spread"] for counts in _rounds(result.folder)):
+    def told(self, result: TrainingResult) -> TrainingResult:
+        """Warn of roundings, and of segments that lie anywhere in a case."""
+        said = [*self.share.notes]
+        if number := sum(counts["spread"] for counts in rounds_of(result.folder)):
             said.append(
                 f"segments of {number} synthetic cases were taken from the whole case, because no "
                 "voxel of the sample has room for a segment around it; fit the generator with a "
@@ -410,77 +325,15 @@ class DeepMedicAdapter(Framework):
 
     def evaluate(self, job: Job) -> Mapping[str, Any]:
         """Compare DeepMedic's segmentations; without them, return the Dice in its log."""
-        measured, why = account_of(self.judged, self.source, job.folder, self.regions)
+        measured, why = account_of(predictions, self.source, job.folder, self.regions)
         return measured or {"dice": checkpoint_in(job.folder)["dice"], "not_measured": why}
 
-    def check_judged(self, settings: Mapping[str, str]) -> None:
-        """Reject a training that would save no segmentations of validation cases."""
-        source, config = self.source, self.source.config
-        unseen = config.validates_on_samples and not config.validates_on_volumes
-        saved = config.values.get("saveSegmentationVal", True)
-        if unseen or not (source.held_out_ids and saved):
-            raise UsageFault(
-                f"{config.path}: saves no segmentations of validation cases, expected such cases, "
-                "validation of whole volumes, and not saveSegmentationVal = False"
-            )
-
-    def judged(self, folder: Path) -> Mapping[str, Prediction]:
-        """Return the segmentations that DeepMedic has made after its last validation of volumes."""
-        if not read_sessions(folder):
-            raise UsageFault(
-                f"{folder}: has no {FILE}, expected a folder that gansynth augment --target "
-                "deepmedic wrote"
-            )
-        self.check_judged({})
-        source, config = self.source, self.source.config
-        ending = (config.values.get("suffixForSegmAndProbsDictVal") or {"segm": "Segm"})["segm"]
-        home = folder / "predictions" / config.session / "predictions"
-        files = {
-            case: (home / f"{case}_{ending}.nii.gz", source.entry(case).labels)
-            for case in source.held_out_ids
-        }
-        return of_volumes(source, files, WAY_OUT)
-
     @classmethod
-    def scores(cls, folder: Path) -> dict[str, Any]:
-        """Return the steps of a training, and the Dice of every case."""
-        batch = read_sessions(folder)[-1]["batch"]
-        segments = [n["segments_real"] + n["segments_synthetic"] for n in _rounds(folder)]
-        measured = read_json(folder / METRICS, hint=WAY_OUT)["per_case"]
-        return {
-            "steps": sum(count // batch for count in segments),
-            "per_case": {case: scores["dice"] for case, scores in measured.items()},
-        }
-
-    # -- benchmarks and exports ------------------------------------------------------------------
-
-    def lasting(
-        self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
-    ) -> list[dict[str, str]]:
-        """Return epochs, and the least segments of a subepoch that fit all ratios exactly."""
-        config = self.source.config
-        segments = int(settings.get("segments", config.segments))
-        kinds = [(ratio, schedule.kind == "constant") for ratio, schedule in mixes]
-        segments = same_segments(kinds, config.cases, segments, config.batch, real=cases)
-        each = int(settings.get("subepochs", config.subepochs)) * (segments // config.batch)
-        length = {"segments": str(segments), "epochs": str(max(1, round(steps / each)))}
-        return [length for _ in mixes]
-
-    def export(self, request: AugmentRequest) -> Mapping[str, Any]:
+    def exporter(cls, request: AugmentRequest) -> type[DataSetExport]:
         from gansynth_deepmedic.export import DeepMedicExport
 
-        self.validate()
-        self._check_real_space(request)
-        self.check_export(request)
-        return DeepMedicExport(self, request).run()
+        return DeepMedicExport
 
 
 def _absolute(text: str) -> str:
     return os.path.abspath(os.path.expanduser(text))
-
-
-def _rounds(folder: Path) -> list[Mapping[str, Any]]:
-    """Return the counts of each subepoch in the record, when it was last trained on."""
-    sessions = read_sessions(folder)
-    rounds = {counts["epoch"]: counts for session in sessions for counts in session["per_epoch"]}
-    return list(rounds.values())

@@ -21,9 +21,9 @@ from typing import Any
 
 from pydantic import Field
 
-from gansynth.core.adapter import HostOptions
+from gansynth.core.host_options import HostOptions
 from gansynth.core.requests.hosts import DoctorRequest
-from gansynth.hosts.host import Job
+from gansynth.hosts.job import Job
 from gansynth.hosts.record import LOG
 from gansynth.runtime import child, errors
 from gansynth.runtime.child import WARNING

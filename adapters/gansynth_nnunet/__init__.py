@@ -29,6 +29,11 @@ def register_hosts(register: Register) -> None:
 
 
 @hookimpl
+def register_trials(register: Register) -> None:
+    register("nnunet", lazily("gansynth_nnunet.trials:NnunetTrials"))
+
+
+@hookimpl
 def register_commands(register: RegisterCommand) -> None:
     register("import", "nnunet", lazily("gansynth_nnunet.importing:import_raw"))
     register("prepare", "nnunet", lazily("gansynth_nnunet.prepare:prepare"))

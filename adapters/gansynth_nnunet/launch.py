@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NoReturn
 
 from pydantic import Field
 
-from gansynth.core.adapter import HostOptions
+from gansynth.core.host_options import HostOptions
 from gansynth.core.ratio import Ratio
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.hosts.launch import ApartTraining

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
 
-from gansynth.core.adapter import HostOptions
+from gansynth.core.host_options import HostOptions
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.option_kinds import Size

@@ -27,13 +27,13 @@ from batchgeneratorsv2.transforms.utils.cropping import center_crop
 from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from gansynth.hosts.host import Job
+from gansynth.hosts.job import Job
 from gansynth.hosts.mixer import MixerConfig
 from gansynth.runtime.child import show
 from gansynth.runtime.errors import FAULTS, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
 from gansynth.runtime.options import read_settings
-from gansynth_nnunet.adapter import hosted
+from gansynth_nnunet.in_trainer import session_in
 from gansynth_nnunet.launch import (
     HOW_TO,
     SUFFIX,
@@ -92,7 +92,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             super().run_training()
             return
         try:
-            hosted(training, self).train_here(training.request, None)
+            session_in(training, self).train(None)
         except Exception as error:
             if self.gansynth_plan is None and self.gansynth_ranks > 1:
                 code = error.exit_code if isinstance(error, GansynthError) else 1

@@ -22,6 +22,12 @@ def register_hosts(register: Register) -> None:
     register("segmenter", lazily("gansynth_segmenter.host:SegmenterHost"))
 
 
+@hookimpl
+def register_trials(register: Register) -> None:
+    """Register those of ``segmenter``."""
+    register("segmenter", lazily("gansynth_segmenter.trials:SegmenterTrials"))
+
+
 def __getattr__(name: str) -> Any:
     if name in __all__:
         return lazily(f"gansynth_segmenter.inference:{name}")()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from gansynth.core.schema import FloatArray, LabelArray
-from gansynth.hosts.host import Host, Job
+from gansynth.hosts.crop_host import CropHost
+from gansynth.hosts.job import Job
 from gansynth.hosts.sample_source import fit_again
 from gansynth.hosts.training_data import CentredCrops, Pair, padding_values
 from gansynth.runtime.child import WARNING
@@ -29,7 +30,7 @@ _LOOP = ("precision", "decay", "checkpoint_every", "log_every")
 """Options that are passed on to the loop."""
 
 
-class SegmenterHost(Host):
+class SegmenterHost(CropHost):
     """A U-Net, a pix2pix or DeepMedic's network, trained on the cases of one source and fold."""
 
     name: ClassVar[str] = "segmenter"
@@ -37,8 +38,6 @@ class SegmenterHost(Host):
     length_options = ("steps", "epochs")
     may_change = ("log_every", "epochs")
     augmentation = AUGMENTATION
-    stronger: ClassVar[Mapping[str, str]] = {"rotate": "30", "shift": "0.1", "elastic": "3"}
-    """Still wider deformations would fold label maps."""
     options: SegmenterOptions
     _trained: Segmenter | None = None
 
@@ -58,20 +57,17 @@ class SegmenterHost(Host):
         """The option ``foreground``."""
         return self.options.foreground
 
-    def open_training(self) -> None:
+    def open(self) -> None:
         """Reject crops that the network cannot take; centre them, if the options say so."""
-        super().open_training()
+        from gansynth.runtime.devices import pick_device, resolve
+
+        super().open()
+        resolve(self.options.precision, pick_device(self.options.device))
         deep, centred = self.options.network == "deepmedic", self.options.centred
         if deep:  # before samples are checked, which takes long
             self._check_crops()
         if deep if centred is None else centred:
             self.space = CentredCrops(**vars(self.space))
-
-    def check_options(self) -> None:
-        """Reject a precision that the device lacks."""
-        from gansynth.runtime.devices import pick_device, resolve
-
-        resolve(self.options.precision, pick_device(self.options.device))
 
     def _check_crops(self) -> None:
         if self.schema.ndim != 3 or not self.space.cuts:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from gansynth.hosts.host import TrainingOptions
+from gansynth.hosts.crop_host import TrainingOptions
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.option_kinds import edges, size_text
 from gansynth.runtime.options import Needs

@@ -29,6 +29,11 @@ def register_hosts(register: Register) -> None:
 
 
 @hookimpl
+def register_trials(register: Register) -> None:
+    register("yolo", lazily("gansynth_yolo.trials:YoloTrials"))
+
+
+@hookimpl
 def register_commands(register: RegisterCommand) -> None:
     register("import", "yolo", lazily("gansynth_yolo.import_slices:import_slices"))
     register("doctor", "yolo", lazily("gansynth_yolo.detectors:doctor_lines"))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from math import ceil
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -19,17 +18,15 @@ import yaml
 from pydantic import Field
 
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.core.schedule import Mix
 from gansynth.core.schema import Boxes
-from gansynth.core.source import CaseSource
 from gansynth.data.case_writer import yolo_lines
 from gansynth.data.picture_files import picture_header
 from gansynth.data.pictures import PictureSource
-from gansynth.hosts.epoch_plan import count_places
-from gansynth.hosts.host import Framework, FrameworkOptions, Job
+from gansynth.hosts.export import DataSetExport
+from gansynth.hosts.host import Framework, FrameworkOptions
+from gansynth.hosts.job import Job
 from gansynth.hosts.launch import device_of
 from gansynth.hosts.prediction import PredictJob
-from gansynth.hosts.record import read_sessions
 from gansynth.metrics.detection.measures import summary
 from gansynth.metrics.detection.record import (
     DetectedBoxes,
@@ -44,6 +41,7 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import disk_errors, replace_text
 from gansynth.runtime.yaml_text import parse_yaml
 from gansynth_yolo.detectors import DETECTORS, KEPT, MOST_FOUND, NMS_IOU, DetectorJob, detector
+from gansynth_yolo.intake import YoloIntake
 from gansynth_yolo.mirror import check_path, mirror, mirrored
 from gansynth_yolo.source import YoloImage, YoloSource
 
@@ -87,32 +85,14 @@ class YoloAdapter(Framework):
 
     name: ClassVar[str] = "yolo"
     title: ClassVar[str] = "YOLO"
-    length_option: ClassVar[str] = "epochs"
+    length_options = ("epochs",)
     Options = YoloSettings
-    needs: ClassVar[Literal["labels", "boxes"]] = "boxes"
-    any_size: ClassVar[bool] = True
+    Intake = YoloIntake
     apart = True
     result = file_of("val")
     may_change = ("workers", "cache")
-    same = ("channels", "box_classes")
     source: YoloSource
     options: YoloSettings
-
-    def __init__(self, source: CaseSource) -> None:
-        if not isinstance(source, YoloSource):
-            slices = "" if source.schema.axes == "HW" else "slices:"
-            data = f"{source.request.kind}:{source.request.where}"
-            raise UsageFault(
-                f"--data {data}: detectors train on YOLO and COCO data sets, expected "
-                "yolo:data.yaml or coco:FOLDER; make one: gansynth import "
-                f"{slices}{data} yolo:FOLDER --read boxes=yes, and fit the generator on it"
-            )
-        super().__init__(source)
-
-    @property
-    def sample_size(self) -> tuple[int, ...]:
-        """The least size, because detectors resize every image."""
-        return 8, 8
 
     @property
     def packages(self) -> Sequence[str]:  # type: ignore[override]
@@ -120,28 +100,26 @@ class YoloAdapter(Framework):
 
     def validate(self) -> None:
         """Reject fold ``all``, which has no validation images."""
-        if self.source.request.fold == "all":
+        if self.source.request.fold == "all" and self.request.content != "synthetic":
             raise UsageFault(
                 "--fold all: leaves no image to validate a detector on; expected fold 0, the "
                 f"split of {self.source.file.path}"
             )
 
-    def check_ways(self, request: AugmentRequest) -> None:
-        super().check_ways(request)
-        if not request.augment_synthetic:
+    def check_ways(self) -> None:
+        super().check_ways()
+        if not self.request.augment_synthetic:
             raise UsageFault(
                 "--augment-synthetic no: detectors augment mosaics, in which real and synthetic "
                 "images meet; leave it out, or augment none: --no-host-augmentation"
             )
 
-    def check_options(self) -> None:
+    def open(self) -> None:
         check_path(self.output, "-o ")
 
-    def check(self, request: AugmentRequest) -> None:
-        """Let the detector look at its job, after leakage and units: it may not be installed."""
-        super().check(request)
-        training: Any = self.opened(request)
-        detector(training.options.detector).settings(training.job)
+    def check(self) -> None:
+        """Let the detector look at its job: it may not be installed."""
+        detector(self.options.detector).settings(self.job)
 
     @classmethod
     def read_own(cls, options: Sequence[str]) -> Mapping[str, Any]:
@@ -249,61 +227,11 @@ class YoloAdapter(Framework):
                 *self.source.place(case),
             )
 
-    # -- benchmarks and exports ------------------------------------------------------------------
-
     @classmethod
-    def scores(cls, folder: Path) -> dict[str, Any]:
-        """Return steps and figures, on test images if there are any."""
-        steps = 0
-        for session in read_sessions(folder):
-            places = [e["places_real"] + e["places_synthetic"] for e in session["per_epoch"]]
-            steps += sum(ceil(count / session["settings"]["batch"]) for count in places)
-        split = "test" if (folder / file_of("test")).is_file() else "val"
-        figures = summary(read_detections(folder / file_of(split)))
-        return {"steps": steps, "judged_on": split, "figures": figures, "per_case": {}}
-
-    @classmethod
-    def impartial(cls, options: Sequence[str], settings: Mapping[str, str]) -> tuple[str, ...]:
-        """Return options that evaluate LibreYOLO's last weights: no validation while it trains."""
-        if settings.get("detector") == "ultralytics":
-            raise UsageFault(
-                "host.detector: ultralytics selects weights on the images of the evaluation, "
-                "expected a detector that does not: libreyolo"
-            )
-        intervals = [option for option in options if option.startswith("eval_interval=")]
-        if intervals not in ([], ["eval_interval=0"]):
-            raise UsageFault(
-                f"host.options: {intervals[0]} selects weights on the images of the evaluation, "
-                "expected eval_interval=0; leave it out"
-            )
-        return tuple(options) if intervals else (*options, "eval_interval=0")
-
-    @classmethod
-    def heavier(cls, settings: Mapping[str, str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
-        """Return permanent mosaics, mixup and wider geometry as options of the detector."""
-        words = "degrees=20 translate=0.2 shear=5 "
-        if settings.get("detector") == "ultralytics":
-            words += "close_mosaic=0 mixup=0.5 flipud=0.5"
-        else:
-            words += "no_aug_epochs=0 mosaic_prob=1 mixup_prob=0.5"
-        return {}, tuple(words.split())
-
-    def lasting(
-        self, steps: int, mixes: Sequence[Mix], settings: Mapping[str, str], cases: int
-    ) -> list[dict[str, str]]:
-        """Return the epochs of each mix that come nearest to the steps."""
-        batch = int(settings.get("batch", "16"))
-        each = [max(1, count_places(ratio, cases) // batch) for ratio, _ in mixes]
-        return [{"epochs": str(max(1, round(steps / steps_each)))} for steps_each in each]
-
-    def export(self, request: AugmentRequest) -> Mapping[str, Any]:
+    def exporter(cls, request: AugmentRequest) -> type[DataSetExport]:
         from gansynth_yolo.export import YoloExport
 
-        if request.content != "synthetic":
-            self.validate()
-        export = YoloExport(self, request)
-        self.check_export(request)
-        return export.run()
+        return YoloExport
 
 
 def true_boxes(image: YoloImage) -> TrueBoxes:

@@ -33,7 +33,7 @@ from gansynth.runtime.errors import (
 from gansynth.runtime.machine import DoctorLine
 
 if TYPE_CHECKING:
-    from gansynth.hosts.host import Job
+    from gansynth.hosts.job import Job
     from gansynth_yolo.mixed import EpochSlots
 
 

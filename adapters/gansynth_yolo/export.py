@@ -16,10 +16,10 @@ from gansynth.bank.reader import BankReader, BankSample
 from gansynth.core.ratio import Ratio, listed_counts, whole_parts
 from gansynth.core.writer import Item, Writer
 from gansynth.hosts.export import DataSetExport, new_folder
-from gansynth.hosts.sample_source import sample_bytes
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.sampling.png_writer import PictureOptions
+from gansynth_yolo.intake import YoloIntake
 from gansynth_yolo.mirror import check_path, names_of, parts, place
 from gansynth_yolo.mixed import pixels
 from gansynth_yolo.source import YoloSource
@@ -57,7 +57,7 @@ class YoloExport(DataSetExport):
     def measure(self) -> int:
         """Return the bytes of one uncompressed sample: float32 images."""
         if self.manifest is not None:
-            return 2 * sample_bytes(self.manifest, self.source, "boxes")
+            return 2 * YoloIntake(self.source, self.target).sample_bytes(self.manifest)
         assert self.request.bank is not None
         reader = BankReader(self.request.bank)
         return sum(reader.read(held).image.size * 4 for held in reader.ids()[:1])

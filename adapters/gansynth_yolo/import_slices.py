@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from gansynth.core.adapter import HostOptions
+from gansynth.core.host_options import HostOptions
 from gansynth.core.requests.hosts import ImportRequest
 from gansynth.core.schema import FloatArray, Schema
 from gansynth.core.source import CaseSource, case_records

@@ -45,7 +45,7 @@ from gansynth_yolo.detectors import (
 )
 
 if TYPE_CHECKING:
-    from gansynth.hosts.host import Job
+    from gansynth.hosts.job import Job
     from gansynth_yolo.mixed import EpochSlots
 
 _libreyolo: Any = import_library("libreyolo")

@@ -172,7 +172,7 @@ class _Probe:
         name = "generator" if spec.kind == FIT else "augment"
         part, store = dict(spec.document[name]), ResultStore(self.folder / f"{spec.key}_{count}")
         if spec.kind != FIT:
-            part["set"] = self.study.plan.host.adapter.shortened(part["set"], (count or 1) / steps)
+            part["set"] = self.study.trials.shortened(part["set"], (count or 1) / steps)
         elif count is not None:
             part["set"] = {**part.get("set", {}), "steps": str(count)}
         places = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.core.registry import installed
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import CaseSource
 from gansynth.data.api import find_kind, source_request
 from gansynth.hosts.host import framework
@@ -59,7 +60,7 @@ def write_new(request: BenchmarkRequest) -> dict[str, Any]:
     write_bytes_atomic(path, f"{text}\n".encode())
     try:
         study = BenchmarkStudy(read_plan(path), DEVELOPMENT, path.parent, source=source)
-        study.adapter.validate()
+        framework(target)(source, AugmentRequest(target=target, ratio="1:0")).validate()
         for arm in study.plan.arms:
             study.host(arm, len(study.training_cases(study.plan.sizes[0], 0)))
     except BaseException:
@@ -81,7 +82,7 @@ def _parts(source: CaseSource) -> tuple[str, str, tuple[str, ...]]:
     kind = source.request.kind
     if source.schema.box_classes:
         hosts = installed().names("hosts")
-        of_boxes = next(name for name in hosts if framework(name).needs == "boxes")
+        of_boxes = next(name for name in hosts if framework(name).Intake.needs == "boxes")
         return kind if kind in hosts else of_boxes, BOXED, ()
     if not source.schema.foreground:
         raise DataFault(
@@ -91,7 +92,7 @@ def _parts(source: CaseSource) -> tuple[str, str, tuple[str, ...]]:
     target = "segmenter"
     if kind in installed().names("hosts"):
         with suppress(GansynthError):  # its framework is not installed
-            framework(kind)(source).validate()
+            framework(kind)(source, AugmentRequest(target=kind, ratio="1:0")).validate()
             target = kind
     return target, WHOLE, (INSERTED,)
 

@@ -111,17 +111,17 @@ class HostPlan(ClosedModel):
     @property
     def shown(self) -> str:
         """The title in reports."""
-        return self.title or self.adapter.title or self.target
+        return self.title or self.framework.title or self.target
 
     @property
-    def adapter(self) -> type[Framework]:
+    def framework(self) -> type[Framework]:
         """The registered class. Raises UsageFault: there is none."""
         return framework(self.target)
 
     @property
     def finds_boxes(self) -> bool:
         """Whether the host is a detector, whose boxes are evaluated."""
-        return self.adapter.needs == "boxes"
+        return self.framework.Intake.needs == "boxes"
 
 
 OF_DATA = ("data", *ReadWords.words())

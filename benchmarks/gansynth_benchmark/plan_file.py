@@ -84,7 +84,7 @@ def _check_host(plan: BenchmarkPlan, path: Path) -> None:
             return f"{path}: {where}.set.{key}: {sections[where][key]!r}"
 
         refuse_unknown(
-            settings, plan.host.adapter.Options.model_fields, of=plan.host.target, named=named
+            settings, plan.host.framework.Options.model_fields, of=plan.host.target, named=named
         )
 
 

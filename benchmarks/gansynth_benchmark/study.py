@@ -16,10 +16,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from gansynth.core.intake import intake_of
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest, case_record
 from gansynth.data.folds import grouped_splits
-from gansynth.hosts.host import Framework
+from gansynth.hosts.trials import Trials, trials_of
 from gansynth.metrics.segmentation.evaluation import ALARMS, THRESHOLDS, equal_alarms
 from gansynth.metrics.segmentation.measures import regions_of, with_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
@@ -119,7 +120,7 @@ class BenchmarkStudy:
         self.source: CaseSource = source or open_source(self.request)
         self.division: SubjectSplit = split_subjects(self.source, plan)
         self.judged = self.division.judged(look) if look else ()
-        self.adapter = host_of(plan, self.source)  # it converts steps to the host's settings
+        self.trials = _trials_of(plan, self.source)
         self._records: dict[str, CaseRecord] = {}
         self._images: dict[str, CaseRecord] = {}  # the first case with each image
         _check_regions(plan, self.source)
@@ -297,7 +298,7 @@ class BenchmarkStudy:
         judged = self.judged if place.fold is None else sorted(self._inner_fold(place)["val"])
         host, cut = self.host(arm, len(cases)), {}
         if self.plan.operating_point is not None:
-            settings, options = self.adapter.saving_levels()
+            settings, options = self.trials.saving_levels()
             host |= {"set": {**host["set"], **settings}, "options": [*host["options"], *options]}
             cut = {"thresholds": list(THRESHOLDS)}
         document = {
@@ -355,7 +356,10 @@ class BenchmarkStudy:
         arms = [arm for arm in self.plan.arms if not arm.tune]
         host = self.plan.host
         given_settings = {**host.set, **self.plan.arm(name).set}
-        lengths = self.adapter.lasting(host.steps, [arm.mix for arm in arms], given_settings, cases)
+        mixes = [arm.mix for arm in arms]
+        lengths = self.trials.settings_for_steps(
+            self.source, host.steps, mixes, given_settings, cases
+        )
         arm, length = next(pair for pair in zip(arms, lengths, strict=True) if pair[0].name == name)
         if own := sorted(length.keys() & arm.set.keys()):
             raise UsageFault(
@@ -368,11 +372,11 @@ class BenchmarkStudy:
         """Return the request of an arm on ``cases`` cases, as JSON, without data and places."""
         host = self.plan.host
         settings = {**host.set, **self._length(arm.name, cases)}
-        options = self.adapter.impartial(host.options, host.set)
+        options = self.trials.without_selection(host.options, host.set)
         if arm.heavier:
-            extra, words = self.adapter.heavier(host.set)
+            extra, words = self.trials.strong_augmentation(host.set)
             settings, options = {**settings, **extra}, (*options, *words)
-        takes_regions = self.plan.regions and "regions" in self.adapter.Options.model_fields
+        takes_regions = self.plan.regions and "regions" in host.framework.Options.model_fields
         named = {"regions": formulas(self.plan.regions)} if takes_regions else {}
         return {
             **arm.document,
@@ -382,14 +386,15 @@ class BenchmarkStudy:
         }
 
 
-def host_of(plan: BenchmarkPlan, source: CaseSource) -> Framework:
-    """Open the adapter of the plan's host on its cases."""
-    adapter = plan.host.adapter(source)
+def _trials_of(plan: BenchmarkPlan, source: CaseSource) -> Trials:
+    """Return what the study asks of the plan's host; what it cannot do is refused now."""
+    trials = trials_of(plan.host.target)
+    intake_of(plan.host.target, source)  # refuses cases that the host cannot read
     if not plan.host.finds_boxes:  # they are evaluated separately
-        adapter.check_judged(plan.host.set)
+        trials.check_predictions(source, plan.host.set)
     if plan.operating_point is not None:
-        adapter.saving_levels()  # refused before anything is trained
-    return adapter
+        trials.saving_levels()
+    return trials
 
 
 def request_of(plan: BenchmarkPlan) -> SourceRequest:

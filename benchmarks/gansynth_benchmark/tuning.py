@@ -22,7 +22,7 @@ from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import FoldSplit
 from gansynth.data.folds import grouped_splits
-from gansynth.hosts.host import framework, shortened
+from gansynth.hosts.trials import shortened, trials_of
 from gansynth.metrics.segmentation.measures import LESIONS, beside, cost_words, measure_of
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import write_json_atomic
@@ -84,11 +84,11 @@ class TuningResult:
         """Return a training on an inner fold, for the rung's share of the steps."""
         share = self.spec["tune"]["rungs"][rung]
         words = self.spec["arms"][arm]["augment"]
-        adapter = framework(words["target"])
+        trials = trials_of(words["target"])
         document = {
             **self._shared(fold),
             "judged": self._of(fold["val"]),
-            "augment": {**words, "set": adapter.shortened(words["set"], share)},
+            "augment": {**words, "set": trials.shortened(words["set"], share)},
             "regions": self.spec["regions"],
             "measures": [*dict.fromkeys((self.spec["by"].partition("/")[0], *LESIONS))],
             "seed": self.spec["seed"],

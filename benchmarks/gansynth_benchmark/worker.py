@@ -16,6 +16,7 @@ from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
 from gansynth.fitting.api import run_fit
 from gansynth.hosts.api import run_augment
 from gansynth.hosts.host import framework
+from gansynth.hosts.trials import trials_of
 from gansynth.metrics.segmentation.evaluation import Prediction
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_bytes_atomic
@@ -97,8 +98,8 @@ class WorkerJob:
 
         Scores of detectors and of slices are by subject: a single slice says little.
         """
-        adapter = framework(self.spec["augment"]["target"])
-        if adapter.needs == "boxes":
+        target = self.spec["augment"]["target"]
+        if framework(target).Intake.needs == "boxes":
             from gansynth.metrics.detection.by_subject import measure_detections
             from gansynth.metrics.detection.record import FILE, read_detections
 
@@ -109,7 +110,7 @@ class WorkerJob:
 
         labels = source.schema.foreground
         regions = with_labels(regions_of(self.spec["regions"], labels), labels)
-        pairs = adapter(source).judged(results)
+        pairs = trials_of(target).predictions(source, results)
         measures, ignore = tuple(self.spec["measures"]), source.schema.ignore
         evaluation = evaluate(pairs, regions, measures=measures, ignore=ignore)
         flat = any(prediction.position is not None for prediction in pairs.values())

@@ -83,7 +83,7 @@ def opened(asked: Mapping[str, Any]) -> tuple[Any, Any]:
 
 def mixed(asked: Mapping[str, Any]) -> tuple[Ends, dict[str, Any]]:
     """Train as ``gansynth augment`` does, in this process."""
-    from gansynth.hosts.host import Job
+    from gansynth.hosts.job import Job
     from gansynth.hosts.record import read_sessions
 
     host, request = opened(asked)

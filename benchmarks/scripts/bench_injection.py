@@ -29,12 +29,12 @@ WARMUP = 4
 def fill_bank(source: Any, root: Path) -> Path:
     """A frozen bank from a generator fitted for two steps: real shapes, channels and extras."""
     from gansynth.bank.reader import BankSpec, BankWriter
-    from gansynth.core.registry import installed
+    from gansynth.core.intake import intake_of
     from gansynth.sampling.open_run import load_run
     from gansynth.sampling.sampler import Sampler
 
     run = load_run(fit_generator(source, root / "run"))
-    adapter = installed().host("nnunet")(source)
+    intake = intake_of("nnunet", source)
     spec = BankSpec(
         schema=source.schema,
         lineage=run.lineage,
@@ -47,7 +47,7 @@ def fill_bank(source: Any, root: Path) -> Path:
     sampler = Sampler(run, source)
     for first in range(0, BANK, 16):
         for sample in sampler.draw(first, 16):
-            writer.publish(sample, adapter.finalise(sample))
+            writer.publish(sample, intake.finalise(sample))
     writer.finish()
     return root / "bank"
 

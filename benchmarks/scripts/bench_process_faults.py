@@ -208,7 +208,7 @@ class Host(ABC):
                     found["producer"] = process
                 elif "watchdog.py" in words:
                     found["watchdog"] = process
-                elif "gansynth.hosts.launch" in words and process.ppid() == command.pid:
+                elif "gansynth.hosts.training_process" in words and process.ppid() == command.pid:
                     found["trainer"] = process
         found.setdefault("trainer", command)
         return found

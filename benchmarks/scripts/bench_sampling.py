@@ -26,7 +26,7 @@ from common import RESULTS, print_table, write
 from hosts import PLANS, prepare_data
 
 from gansynth.bank.store import BankSpec, BankWriter
-from gansynth.core.registry import installed
+from gansynth.core.intake import intake_of
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import CaseSource, SourceRequest
@@ -66,9 +66,9 @@ def request_of(size: str, home: Path) -> SourceRequest:
 
 def measured(run: Path, source: CaseSource, count: int, first: int) -> dict[str, Any]:
     """Draw, check, note and write samples as a producer does, after some that do not count."""
-    adapter = installed().host("nnunet")(source) if source.request.kind == "nnunet" else None
+    intake = intake_of("nnunet", source) if source.request.kind == "nnunet" else None
     sampler, _ = open_drawer(
-        source, adapter, RunFolder(run), SampleRequest(), device="cpu", cache=CaseCache(source)
+        source, intake, RunFolder(run), SampleRequest(), device="cpu", cache=CaseCache(source)
     )
     generator, settings = sampler.run.generator, settings_of(sampler, BATCH, "float16", None)
     drawn, inner = [0.0], generator.sample
@@ -98,7 +98,7 @@ def measured(run: Path, source: CaseSource, count: int, first: int) -> dict[str,
                 except DataFault as fault:
                     rejected[str(fault)[:60]] += 1
                     continue
-                extras = {} if adapter is None else adapter.finalise(sample)
+                extras = {} if intake is None else intake.finalise(sample)
                 told = replace(stored, provenance={**sample.provenance, "index": number})
                 told = noted(told, settings)
                 writer.publish(told, extras)

@@ -34,6 +34,7 @@ FLAT_MIB_PER_MINUTE = 2.0
 """Growth of one process below which its memory counts as flat."""
 WARM_UP_SECONDS = 90
 SHM = Path("/dev/shm")
+TRAINING = "gansynth.hosts.training_process"
 
 
 def start(root: Path, run: Path, scratch: Path, ratio: str) -> subprocess.Popen[bytes]:
@@ -116,9 +117,11 @@ def kind_of(process: psutil.Process) -> str:
     words = " ".join(process.cmdline())
     if "gansynth.bank.producer" in words:
         return "producer"
-    if "gansynth.hosts.launch" in words:
+    if "gansynth.hosts.training_process" in words:
         parent = process.parent()
-        inside = parent is not None and "gansynth.hosts.launch" in " ".join(parent.cmdline())
+        inside = parent is not None and "gansynth.hosts.training_process" in " ".join(
+            parent.cmdline()
+        )
         return f"worker {process.pid}" if inside else "trainer"
     return "augment" if "gansynth_cli" in words else "other"
 

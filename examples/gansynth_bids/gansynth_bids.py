@@ -7,7 +7,7 @@ from pydantic import Field
 
 from gansynth import Writer, WriterOptions, hookimpl, write_volume
 
-gansynth_api = 3
+gansynth_api = 4
 
 
 class BidsOptions(WriterOptions):

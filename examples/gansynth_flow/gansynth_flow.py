@@ -24,7 +24,7 @@ from gansynth import (
 from gansynth.nn.networks import UNetGenerator, UNetStyle
 from gansynth.nn.networks.blocks import one_hot, strides_for
 
-gansynth_api = 3
+gansynth_api = 4
 
 
 class Flow(Generator):

@@ -4,9 +4,9 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from gansynth import Host, TrainingOptions, hookimpl
+from gansynth import CropHost, CropTrials, TrainingOptions, hookimpl
 
-gansynth_api = 3
+gansynth_api = 4
 
 
 class MonaiOptions(TrainingOptions):
@@ -20,14 +20,13 @@ class MonaiOptions(TrainingOptions):
     noise: float = Field(0.1, ge=0, description="augmentation: deviation of Gaussian noise")
 
 
-class MonaiHost(Host):
+class MonaiHost(CropHost):
     """MONAI's UNet, DiceCE loss, AdamW, and sliding windows."""
 
     name = "monai"
     Options = MonaiOptions
     packages = ("torch", "monai")
     augmentation = ("noise",)
-    stronger: ClassVar = {"noise": "0.3"}
 
     @property
     def patch(self):
@@ -93,7 +92,19 @@ class MonaiHost(Host):
         return np.array(self.schema.label_values, "i2")[scores[0].argmax(0).numpy()]
 
 
+class MonaiTrials(CropTrials):
+    """Optional: what a benchmark asks of the host."""
+
+    stronger: ClassVar = {"noise": "0.3"}
+
+
 @hookimpl
 def register_hosts(register):
     """Register ``monai``."""
     register("monai", lambda: MonaiHost)
+
+
+@hookimpl
+def register_trials(register):
+    """Register those of ``monai``."""
+    register("monai", lambda: MonaiTrials)

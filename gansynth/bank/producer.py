@@ -42,7 +42,7 @@ from gansynth.sampling.quality_gate import QualityGate, validate_sample
 from gansynth.sampling.replay import noted
 
 if TYPE_CHECKING:
-    from gansynth.core.adapter import HostArrays
+    from gansynth.core.intake import HostArrays
 
 NICENESS = 10
 NO_ROOM = "no room on the device: "
@@ -68,7 +68,7 @@ class ProducerConfig(Document, inline=("samples",)):
 
     run: str  # folder of the generator's run
     request: dict[str, Any]  # a ``SourceRequest`` as JSON: the source of label maps
-    target: str  # name of the adapter, e.g. ``nnunet``; empty for none
+    target: str  # name of the host, e.g. ``nnunet``; empty for none
     bank: str  # folder of the bank; created if missing, else continued
     frozen: bool  # fill the bank once and end, instead of refreshing it
     capacity: int  # samples the bank holds
@@ -102,7 +102,7 @@ def produce(
     *,
     stop: Callable[[], bool],
     min_size: Sequence[int],
-    bring: Callable[[Sample], Sample] | None = None,
+    convert: Callable[[Sample], Sample] | None = None,
     compare: Callable[[Sequence[Any]], None] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
@@ -113,11 +113,11 @@ def produce(
     therefore gets, to the bit, the content of an uninterrupted one.
 
     Args:
-        draw: ``draw(first_index, n)`` generates n samples in the adapter's space.
-        finalise: returns the adapter's extra arrays of a sample.
+        draw: ``draw(first_index, n)`` generates n samples in the host's space.
+        finalise: returns the host's extra arrays of a sample.
         stop: checked between batches and during rests.
         min_size: smallest spatial size in voxels.
-        bring: maps samples into the adapter's space, if they are generated in another.
+        convert: maps samples into the host's space, if they are generated in another.
         compare: refuses images of the first samples in other units than the real ones.
         settings: generation settings for the provenance.
 
@@ -140,7 +140,7 @@ def produce(
                 if index < start:  # published already
                     continue
                 try:
-                    sample = sample if bring is None else bring(sample)
+                    sample = sample if convert is None else convert(sample)
                     stored = validate_sample(sample, spec.schema, min_size, spec.dtype)
                     extras = finalise(sample)
                 except DataFault as fault:
@@ -257,7 +257,7 @@ def _end_soon(number: int) -> None:
 def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     """Open run, source and bank, and fill the bank; lowers this process's priority."""
     os.nice(NICENESS)  # before the heavy imports
-    from gansynth.core.registry import installed
+    from gansynth.core.intake import intake_of
     from gansynth.core.run_folder import RunFolder
     from gansynth.core.source import SourceRequest
     from gansynth.core.units import compare_with_cases
@@ -269,14 +269,14 @@ def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
 
     source = open_source(SourceRequest(**config.request))
     cases = CaseCache(source)
-    adapter = installed().host(config.target)(source) if config.target else None
+    intake = intake_of(config.target, source) if config.target else None
     generator = RunFolder(Path(config.run))
-    sampler, bring = open_drawer(
-        source, adapter, generator, config.samples, device=config.device, cache=cases
+    sampler, convert = open_drawer(
+        source, intake, generator, config.samples, device=config.device, cache=cases
     )
     sampler.measured = config.frozen  # only a frozen bank can be exported for sharing
     run = sampler.run
-    host = host_of(config.request, config.target, run, brought=bring is not None)
+    host = host_of(config.request, config.target, run, converted=convert is not None)
     spec = BankSpec(
         schema=source.schema,
         lineage=sampler.lineage,
@@ -294,11 +294,11 @@ def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
             produce(
                 writer,
                 sampler.draw,
-                (lambda _: {}) if adapter is None else adapter.finalise,
+                (lambda _: {}) if intake is None else intake.finalise,
                 config,
                 stop=stop,
-                min_size=() if adapter is None or bring is not None else adapter.sample_size,
-                bring=bring,
+                min_size=() if intake is None or convert is not None else intake.sample_size,
+                convert=convert,
                 compare=partial(compare_with_cases, Path(config.run), cases),
                 settings=settings_of(sampler, config.batch, config.dtype, host),
             )

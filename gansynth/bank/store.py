@@ -50,7 +50,7 @@ from gansynth.runtime.files import (
 from gansynth.runtime.serialise import Document
 
 if TYPE_CHECKING:
-    from gansynth.core.adapter import HostArrays
+    from gansynth.core.intake import HostArrays
 
 FORMAT = 2
 SPEC, HEARTBEAT, COMPLETE, LOCK = "bank.json", "heartbeat.json", "complete.json", ".writer.lock"
@@ -59,7 +59,7 @@ _MAX_HEADER_BYTES, _MAX_SAMPLE_BYTES, _MAX_AXES = 16 << 20, 4 << 30, 8
 _NO_SHA256 = "0" * 64
 _DIGITS = slice(35, 35 + 64)  # place of the SHA-256 in the file
 _NAME = re.compile(r"sample-(\d{6,})\.safetensors")
-_EXTRA = "extra:"  # prefix of an adapter's arrays; all others are named in `_check_forms`
+_EXTRA = "extra:"  # prefix of a host's arrays; all others are named in `_check_forms`
 _DTYPES = {
     "BOOL": "|b1", "U8": "|u1", "I8": "|i1", "U16": "<u2", "I16": "<i2", "U32": "<u4",
     "I32": "<i4", "U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
@@ -79,7 +79,7 @@ _Form = tuple[str, tuple[int, ...]]  # a key of _DTYPES, and a shape
 class BankSpec(Document, later=("max_bytes",), inline=("samples",)):
     """Description of a bank's content, written as ``bank.json`` when the bank is made."""
 
-    schema: Schema  # schema of the stored samples, in the adapter's space
+    schema: Schema  # schema of the stored samples, in the host's space
     # lineage of the generator, joined with that of other cases the samples come from
     lineage: Lineage
     run_id: str  # id of the generator's run
@@ -103,7 +103,7 @@ class BankSample:
     image: Array  # float16 or float32 (C, D, H, W) or (C, H, W), as the bank's ``dtype`` says
     labels: LabelArray | None  # int16 (D, H, W) or (H, W)
     boxes: Boxes | None
-    extras: dict[str, Array]  # the adapter's extra arrays, by name
+    extras: dict[str, Array]  # the host's extra arrays, by name
     provenance: dict[str, Any]  # the request, the generator and the seed
 
 
@@ -466,7 +466,7 @@ class BankWriter:
         return (self.folder / COMPLETE).exists()
 
     def publish(self, sample: Sample, extras: HostArrays) -> Path:
-        """Publish an admitted sample with the adapter's arrays; readers see all of it or nothing.
+        """Publish an admitted sample with the host's arrays; readers see all of it or nothing.
 
         A live bank retires its oldest samples: those beyond its capacity afterwards, and
         beforehand those that its bytes or a full disk have no room for. The last one always stays.

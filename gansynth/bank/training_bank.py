@@ -1,6 +1,6 @@
 """The bank of one training: an existing one, or one that a producer fills and keeps fresh.
 
-All adapters share it. A training process makes a ``TrainingBank``. It calls ``start`` and ``wait``
+All hosts share it. A training process makes a ``TrainingBank``. It calls ``start`` and ``wait``
 before its first batch, ``step`` and ``pause`` during training, and ``close`` at the end.
 """
 

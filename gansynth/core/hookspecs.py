@@ -14,9 +14,9 @@ from typing import Any
 
 import pluggy
 
-API_VERSION = 3
+API_VERSION = 4
 """Version of these hooks and of the classes they exchange; docs/plugins.md has the policy."""
-OLDEST_API = 3  # the oldest API version that plugins may be written for
+OLDEST_API = 4  # the oldest API version that plugins may be written for
 
 hookspec = pluggy.HookspecMarker("gansynth")
 hookimpl = pluggy.HookimplMarker("gansynth")
@@ -37,6 +37,14 @@ def register_generators(register: Register) -> None:
 @hookspec
 def register_hosts(register: Register) -> None:
     """Register hosts, the frameworks to train; ``load()`` returns the subclass of ``Framework``."""
+
+
+@hookspec
+def register_trials(register: Register) -> None:
+    """Register what benchmarks ask of a host, by its name; ``load()`` returns ``Trials``' subclass.
+
+    Optional: without it, a benchmark asks ``Trials`` or, of a ``CropHost``, ``CropTrials``.
+    """
 
 
 @hookspec

@@ -166,4 +166,5 @@ _BASES: dict[str, Callable[[], type[Any]]] = {
     "filters": hookspecs.lazily("gansynth.core.filter:Filter"),
     "writers": hookspecs.lazily("gansynth.core.writer:Writer"),
     "metrics": hookspecs.lazily("gansynth.metrics.comparison:Metric"),
+    "trials": hookspecs.lazily("gansynth.hosts.trials:Trials"),
 }

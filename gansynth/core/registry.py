@@ -29,7 +29,6 @@ from gansynth.runtime.options import OptionModel, SetOptions, read_settings
 from gansynth.runtime.progress import RichReporter
 
 if TYPE_CHECKING:
-    from gansynth.core.adapter import Adapter
     from gansynth.core.edit import Edit
     from gansynth.core.filter import Filter
     from gansynth.core.generator import Generator
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 GROUP = "gansynth"
 KINDS = (
     *("generators", "hosts", "commands", "sources", "edits", "checks", "metrics", "recipes"),
-    *("filters", "arms", "writers"),
+    *("filters", "arms", "writers", "trials"),
 )
 
 
@@ -74,9 +73,9 @@ class Registry:
         loaded: type[Generator] = self.load("generators", name)
         return loaded
 
-    def host(self, name: str) -> type[Adapter]:
+    def host(self, name: str) -> type[Any]:
         """Return the host registered for a target framework (``nnunet``)."""
-        loaded: type[Adapter] = self.load("hosts", name)
+        loaded: type[Any] = self.load("hosts", name)
         return loaded
 
     def hosts_with(self, verb: str) -> tuple[str, ...]:

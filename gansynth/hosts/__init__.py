@@ -1,1 +1,1 @@
-"""Code shared by all adapters: mixer, record, exports, checks."""
+"""Code shared by all hosts: mixer, record, exports, checks."""

@@ -29,6 +29,7 @@ from gansynth.hosts.one_command import Decision, decide, fit_generator, is_fitte
 from gansynth.hosts.prediction import PredictJob, find_result, newest_session
 from gansynth.hosts.record import TrainingFolder, TrainingResult
 from gansynth.hosts.sample_source import warn_of_neighbours
+from gansynth.hosts.session import Session
 from gansynth.hosts.study_plan import plan_text
 from gansynth.hosts.timing import OF_SAMPLES, as_long_alone
 from gansynth.metrics.segmentation.evaluation import compared
@@ -59,7 +60,7 @@ WRITING = (
 class Augmented:
     """What ``gansynth augment`` did."""
 
-    adapter: Framework | None  # None where the data are not prepared for it
+    session: Session | None  # None where the data are not prepared for it
     document: Mapping[str, Any]  # what `--json` prints
     result: TrainingResult | None = None  # of a training; None for a dry run or an export
     control: Augmented | None = None  # the same without samples, if they are compared
@@ -174,14 +175,13 @@ def run_augment(
             "write; leave it out",
         )
     request = request.but("out", set=host_settings(cls, request.set, request.out))
-    adapter = cls(open_resolved(asked, by_user="data " not in taken))
-    adapter.reporter = reporter
-    adapter.check_ways(request)
+    source = open_resolved(asked, by_user="data " not in taken)
+    session = Session(cls(source, request), reporter)
     if request.export is not None:
-        return Augmented(adapter, _export(adapter, request))
+        return Augmented(session, _export(session))
     if (why := why_cpu(request.device)) is not None:
         reporter.say(why)
-    return _train(adapter, request, timed=timed)
+    return _train(session, timed=timed)
 
 
 def _plan_unprepared(decision: Decision) -> dict[str, Any]:
@@ -202,19 +202,19 @@ def _plan_all(request: AugmentRequest, fit: FitRequest) -> Augmented:
     cls = framework(request.target)
     request = request.but("out", set=host_settings(cls, request.set, request.out))
     alone = request.but(*OF_SAMPLES, "schedule", "compare", ratio="1:0")
-    adapter = cls(open_resolved(data_of(alone)[0], by_user=True))
-    adapter.validate()
-    training = adapter.opened(alone)
+    session = Session(cls(open_resolved(data_of(alone)[0], by_user=True), alone))
+    session.host.validate()
+    begun = TrainingFolder(session.opened.output, 0, session.total)
     document = {
-        **planned_data(adapter),
+        **planned_data(session),
         "ratio": request.ratio,
-        f"{adapter.unit}s": training.total,
+        f"{session.host.unit}s": session.total,
         **planned_fit(fit),
         "harm": "told by this plan once the generator is fitted",
-        **time_of(adapter, request, TrainingFolder(training.output, 0, training.total)),
+        **time_of(session, request, begun),
         "settings": dict(request.set),
     }
-    return Augmented(adapter, document)
+    return Augmented(session, document)
 
 
 def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
@@ -231,8 +231,9 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
         own = {place: f"{settings[place]}/{name}"} if place in settings else {}
         arms[name] = request.but("compare", "out", set={**settings, **own})
     planned = run_augment(arms["with"].but(dry_run=True), NullReporter(), timed=False)
-    assert planned.adapter is not None, "its request is whole"
-    arms["without"] = as_long_alone(request, planned.adapter, arms["without"].set)
+    assert planned.session is not None, "its request is whole"
+    source = planned.session.source
+    arms["without"] = as_long_alone(request, source, arms["without"].set)
     before = arms["without"].but(dry_run=True)
     run_augment(before, NullReporter(), control=True, timed=False)  # before either trains
     for line in harm_lines(planned.document):
@@ -240,8 +241,7 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     done = run_augment(arms["with"], reporter)
     control = run_augment(arms["without"], reporter, control=True)
     generator = "GENERATOR" if request.run is None else request.run.manifest["generator"]
-    assert done.adapter is not None, "it has trained"
-    plan = plan_text(done.adapter.source, request.target, generator, request.ratio)
+    plan = plan_text(source, request.target, generator, request.ratio)
     document = {"without": control.document, "with": done.document, "warning": ONE_PAIR}
     document |= compared(
         *(arm.document.get("metrics_on_real_cases", {}) for arm in (done, control))
@@ -249,47 +249,45 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     return replace(done, document={**document, "plan": plan}, control=control)
 
 
-def _train(adapter: Framework, request: AugmentRequest, *, timed: bool) -> Augmented:
-    reporter = adapter.reporter
-    adapter.validate()
-    adapter.check(request)
+def _train(session: Session, *, timed: bool) -> Augmented:
+    request, reporter = session.request, session.reporter
+    session.host.validate()
+    session.check()
     if request.run is not None and request.mix.synthetic:
         warn_of_label_maps(request.run.folder, reporter)
     if request.mix.synthetic:
-        held_out = adapter.opened(request).held_out
-        warn_of_neighbours(request, adapter.source.name, held_out, reporter)
-    folder = adapter.training_folder(request)
-    adapter.check_drawing(request)  # also for a host whose ``check`` does not
+        warn_of_neighbours(request, session.source.name, session.held_out, reporter)
+    folder = session.training_folder()
     if request.dry_run:
-        hours = time_of(adapter, request, folder) if timed else {}
-        return Augmented(adapter, plan_training(adapter, request, folder, hours))
+        hours = time_of(session, request, folder) if timed else {}
+        return Augmented(session, plan_training(session, folder, hours))
     if folder.finished:
         reporter.say(f"the training {folder}")
     if request.mix.synthetic and not folder.finished:
         # now, with progress, and not in the producer
         learn_ahead(
-            *(request.run, request.samples.filters, adapter.source),
-            target=adapter.name,
+            *(request.run, request.samples.filters, session.source),
+            target=request.target,
             device=request.device,
             reporter=reporter,
         )
     try:
-        result = adapter.start(request)
+        result = session.start()
     except (KeyboardInterrupt, SystemExit):
         reporter.say("stopped; to go on, type the same command again")
         raise
     for warning in result.warnings:
         reporter.warn(warning)
-    share = {"share_of_usual_length": adapter.opened(request).share_of_usual_length}
-    return Augmented(adapter, {**result.describe(request.mix), **share}, result)
+    share = {"share_of_usual_length": session.share_of_usual_length}
+    return Augmented(session, {**result.describe(request.mix), **share}, result)
 
 
-def _export(adapter: Framework, request: AugmentRequest) -> Mapping[str, Any]:
-    document = adapter.export(request)
+def _export(session: Session) -> Mapping[str, Any]:
+    request, document = session.request, session.export()
     if request.dry_run and request.run and request.bank is None and request.mix.synthetic:
-        sampler, each = timed_sampler(adapter, request)
+        sampler, each = timed_sampler(session)
         document = {**document, "seconds_per_sample": round(each, 3), "memory": "not measured"}
-        document["will_it_harm"] = will_it_harm(adapter, request, sampler)
+        document["will_it_harm"] = will_it_harm(session, sampler)
     return document
 
 

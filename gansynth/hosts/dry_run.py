@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,10 +14,11 @@ from gansynth.bank.reader import BankReader
 from gansynth.core.lineage import claim
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.requests.sections import SampleWords
-from gansynth.hosts.host import Framework
 from gansynth.hosts.record import TrainingFolder
 from gansynth.hosts.sample_source import find_sample_source
+from gansynth.hosts.session import Session
 from gansynth.hosts.timing import as_long_alone, pace_of
+from gansynth.hosts.trials import trials_of
 from gansynth.runtime.errors import GansynthError
 from gansynth.sampling.filters.fitted import planned_filters
 
@@ -34,19 +34,18 @@ CEILING = (
 
 
 def plan_training(
-    adapter: Framework, request: AugmentRequest, folder: TrainingFolder, hours: Mapping[str, Any]
+    session: Session, folder: TrainingFolder, hours: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return a dry run's report of what ``start`` would do, once ``check`` has passed.
 
     Args:
         hours: what ``time_of`` has measured.
     """
-    drawn = adapter.samples_drawn(request)
-    sampler, each = None, 0.0
+    request, sampler, each = session.request, None, 0.0
     if request.mix.synthetic and request.bank is None:
-        sampler, each = timed_sampler(adapter, request)
+        sampler, each = timed_sampler(session)
     return {
-        **planned_data(adapter),
+        **planned_data(session),
         "generator": None if request.run is None else str(request.run),
         "ratio": str(request.mix.ratio),
         "schedule": str(request.mix.schedule),
@@ -54,9 +53,9 @@ def plan_training(
         "training": str(folder),
         "synthetic_share": request.mix.share_of(),
         **request.samples.to_json(),
-        **_planned_bank(adapter, request, drawn, each),
+        **_planned_bank(session, each),
         **planned_filters(request.run, request.samples.filters),
-        **adapter.planned(request),
+        **session.planned(),
         **hours,
         "settings": dict(request.set),
         "host_options": list(request.options),
@@ -64,18 +63,18 @@ def plan_training(
         if request.mix.synthetic
         else "none: no synthetic sample is drawn",
         "will_it_harm": {
-            **will_it_harm(adapter, request, sampler),
-            "real_alone": real_alone(adapter, request),
+            **will_it_harm(session, sampler),
+            "real_alone": real_alone(session),
         },
     }
 
 
-def planned_data(adapter: Framework) -> dict[str, Any]:
+def planned_data(session: Session) -> dict[str, Any]:
     """Return what a dry run says of the target and its data."""
-    source = adapter.source
+    source = session.source
     return {
         "dry_run": True,
-        "target": adapter.name,
+        "target": session.host.name,
         "data": source.name,
         "fold": source.request.fold,
         "training_cases": len(source.train_ids),
@@ -83,30 +82,27 @@ def planned_data(adapter: Framework) -> dict[str, Any]:
     }
 
 
-def time_of(
-    adapter: Framework, request: AugmentRequest, folder: TrainingFolder
-) -> Mapping[str, Any]:
+def time_of(session: Session, request: AugmentRequest, folder: TrainingFolder) -> Mapping[str, Any]:
     """Return the hours of a training, and what else was measured of it; 0 for a finished one.
 
     Drawing a sample is timed apart: a training on real cases alone of as many steps is timed.
     """
     if folder.finished:
         return {"training_hours": 0}
-    alone = as_long_alone(request, adapter, request.set).but("dry_run", "generator")
-    adapter = copy.copy(adapter)  # the other's samples are checked already
+    as_long = as_long_alone(request, session.source, request.set)
+    alone = session.again(as_long.but("dry_run", "generator"))
     return (
-        adapter.time_of(alone)
-        or pace_of(adapter, alone)
+        alone.opened.time_of()
+        or pace_of(alone)
         or {
-            "training_hours": f"not known: {adapter.name} did not begin to train soon enough. "
+            "training_hours": f"not known: {session.host.name} did not begin to train soon enough. "
             "gansynth benchmark --dry-run measures a whole training"
         }
     )
 
 
-def _planned_bank(
-    adapter: Framework, request: AugmentRequest, samples: int | None, each: float
-) -> dict[str, Any]:
+def _planned_bank(session: Session, each: float) -> dict[str, Any]:
+    request, samples = session.request, session.samples_drawn
     if not request.mix.synthetic:
         return {"bank": "none"}
     from gansynth.bank.draw_log import foreseen
@@ -118,7 +114,7 @@ def _planned_bank(
     else:
         unit = " samples" if request.size.samples is not None else ""
         kind = "frozen" if request.offline else f"kept fresh, {request.pacing}"
-        planned = adapter.bank_plan(request)
+        planned = session.bank_plan
         held, needed = (0, None) if planned is None else (planned.held, planned.bytes)
         first = held if request.offline else min(held, LIVE_FILL)
         document = {
@@ -135,7 +131,7 @@ def _planned_bank(
     return document
 
 
-def timed_sampler(adapter: Framework, request: AugmentRequest) -> tuple[Sampler, float]:
+def timed_sampler(session: Session) -> tuple[Sampler, float]:
     """Draw two samples as a producer would; return their sampler and the second one's seconds.
 
     Raises:
@@ -144,22 +140,21 @@ def timed_sampler(adapter: Framework, request: AugmentRequest) -> tuple[Sampler,
     from gansynth.runtime.devices import producer_device
     from gansynth.sampling.sampler import open_drawer
 
+    request, intake = session.request, session.host.intake
     assert request.run is not None
     device = producer_device(request.device, ())
     sampler, bring = open_drawer(
-        *(adapter.source, adapter, request.run, request.samples), device=device, learn=False
+        *(session.source, intake, request.run, request.samples), device=device, learn=False
     )
     began = 0.0
     for index in range(2):
         began = time.perf_counter()
         sample = sampler.draw(index, 1)[0]
-        adapter.finalise(sample if bring is None else bring(sample))
+        intake.finalise(sample if bring is None else bring(sample))
     return sampler, time.perf_counter() - began
 
 
-def will_it_harm(
-    adapter: Framework, request: AugmentRequest, sampler: Sampler | None
-) -> dict[str, Any]:
+def will_it_harm(session: Session, sampler: Sampler | None) -> dict[str, Any]:
     """Return ``lines`` on samples beside training cases, their figures, and the ``answer``.
 
     Nothing is refused.
@@ -169,13 +164,14 @@ def will_it_harm(
     from gansynth.bank.api import check_bank
     from gansynth.sampling.evaluation_data import answer_of, check_run
 
+    request = session.request
     if not request.mix.synthetic:
         return {"lines": []}
     try:
         if request.bank is not None:
-            return check_bank(Path(request.bank), adapter.source, adapter.reporter)
+            return check_bank(Path(request.bank), session.source, session.reporter)
         assert sampler is not None, "samples are of a generator or a bank"
-        return check_run(sampler, adapter.reporter)
+        return check_run(sampler, session.reporter)
     except GansynthError as fault:
         lines = [f"samples and training cases are not compared: {fault}"]
         return {"lines": lines, "answer": answer_of([])}
@@ -188,25 +184,26 @@ def harm_lines(document: Mapping[str, Any]) -> list[str]:
     return [*harm.get("lines", ()), *filter(None, (alone.get("words"), harm.get("answer")))]
 
 
-def real_alone(adapter: Framework, request: AugmentRequest) -> dict[str, Any]:
+def real_alone(session: Session) -> dict[str, Any]:
     """Return Dice and folder of a finished training on real cases alone, in words; empty if none.
 
-    It is one of ``augment --ratio 1:0`` or of ``--compare``, with the settings of ``request``.
+    It is one of ``augment --ratio 1:0`` or of ``--compare``, with the settings of the session.
     """
     from gansynth.metrics.segmentation.evaluation import evaluate
     from gansynth.metrics.segmentation.measures import FOREGROUND
 
-    key, own, schema = adapter.Options.place, dict(request.set), adapter.schema
+    request, schema = session.request, session.source.schema
+    key, own = session.host.Options.place, dict(request.set)
     output, regions = own.pop(key, None), ((FOREGROUND, schema.foreground),)
     beside = {} if output is None else {key: str(Path(output).parent / "without")}
     real = request.but("schedule", ratio="1:0")
     plain = real.but("generator", "bank", "offline", *SampleWords.words())
     for place, alone in product(({}, beside), (real, plain)):
         with suppress(GansynthError):  # another training, or a host without label maps
-            folder = adapter.training_folder(alone.but(set={**own, **place}))
+            folder = session.again(alone.but(set={**own, **place})).training_folder()
             if not folder.finished:
                 continue
-            judged = adapter.judged(folder.path)
+            judged = trials_of(request.target).predictions(session.source, folder.path)
             found = evaluate(judged, regions, measures=("dice",), ignore=schema.ignore).document()
             if (dice := found["dice"][FOREGROUND]) is None:
                 continue

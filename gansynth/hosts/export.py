@@ -1,7 +1,7 @@
 """Export of a data set that a target framework trains on without gansynth.
 
 The request is checked and a bank is filled in a hidden folder beside the data set's place; a killed
-export leaves it, and the same request continues there, sample by sample. The adapter's writer then
+export leaves it, and the same request continues there, sample by sample. The host's writer then
 writes the data set (``gansynth.sampling.writing``).
 """
 
@@ -14,7 +14,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -34,17 +34,15 @@ from gansynth.runtime.errors import (
     UsageFault,
 )
 from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
+from gansynth.runtime.progress import Reporter
 from gansynth.sampling.deidentify import SharedSamples, names_in, record_of, refuse_real_images
 from gansynth.sampling.filters.fitted import learn_ahead
 from gansynth.sampling.run import locked
 from gansynth.sampling.writing import PROVENANCE, write
 
-if TYPE_CHECKING:
-    from gansynth.hosts.host import Framework
-
 
 class DataSetExport(ABC):
-    """One data set to be written; an adapter defines its name, its size and its files.
+    """One data set to be written; a host defines its name, its size and its files.
 
     The constructor checks the request, and ``run`` executes it.
 
@@ -64,11 +62,11 @@ class DataSetExport(ABC):
     unit: ClassVar[str] = "case"
     notes: ClassVar[Mapping[str, str]]
     """Content -> what its user should know."""
-    source: CaseSource
+    source: Any  # of the host's own kind
 
-    def __init__(self, host: Framework, request: AugmentRequest) -> None:
-        self.target, self.source = host.name, host.source
-        self.reporter, self.request = host.reporter, request
+    def __init__(self, source: CaseSource, request: AugmentRequest, reporter: Reporter) -> None:
+        self.target, self.source = request.target, source
+        self.reporter, self.request = reporter, request
         self.content = request.content or "mixed"
         self.size: BankSize | None = request.size if "bank_size" in request.given else None
         self.folder = self.place(str(request.export))
@@ -90,7 +88,7 @@ class DataSetExport(ABC):
                 f"{free} are free; make room, or ask for fewer with --ratio"
             )
 
-    # -- what an adapter defines ------------------------------------------------------------------
+    # -- what a host defines ------------------------------------------------------------------
 
     @abstractmethod
     def place(self, name: str) -> Path:
@@ -129,7 +127,7 @@ class DataSetExport(ABC):
                 bar.advance(1)
 
     def describe(self) -> dict[str, Any]:
-        """Return a JSON document for the user; an adapter adds its own counts."""
+        """Return a JSON document for the user; a host adds its own counts."""
         listed = self.repeats * len(self.source.train_ids)
         held_out = self.source.held_out_ids if self.content == "mixed" else ()
         return {
@@ -196,7 +194,7 @@ class DataSetExport(ABC):
         return self.samples
 
     def check_order(self) -> None:
-        """Refuse a request that makes no data set; an adapter adds its own checks."""
+        """Refuse a request that makes no data set; a host adds its own checks."""
         request = self.request
         if request.mix.schedule.kind != "constant":
             raise UsageFault(
@@ -241,7 +239,7 @@ class DataSetExport(ABC):
             self.repeats = 0
 
     def run(self) -> dict[str, Any]:
-        """Draw samples, write the data set, and rename its folder; see ``Adapter.export``.
+        """Draw samples, write the data set, and rename its folder; see ``Session.export``.
 
         Raises:
             EnvironmentFault: the disk has no room, or another process exports there.

@@ -1,4 +1,4 @@
-"""Run a training in its own process: ``python -m gansynth.hosts.launch FILE``."""
+"""Start a training in a process of its own, and show what it sends."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from gansynth.core.lineage import CaseRecord
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.hosts.record import LOG, TrainingFolder
 from gansynth.runtime import processes
-from gansynth.runtime.child import NAME, SHOWN, SHOWS, WARNING, entry
-from gansynth.runtime.files import read_json
+from gansynth.runtime.child import NAME, SHOWN, SHOWS, WARNING
 from gansynth.runtime.progress import ProgressTask, Reporter
 from gansynth.runtime.serialise import Document
 
@@ -97,30 +96,6 @@ class TrainingDisplay:
             self.close()
 
 
-def opened_for(training: ApartTraining) -> Any:
-    """Return the target framework, opened for the data of a training."""
-    from gansynth.core.registry import installed
-    from gansynth.core.source import SourceRequest
-    from gansynth.sampling.run_source import open_source
-
-    source = open_source(SourceRequest(**training.source))
-    return installed().host(training.request.target)(source)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Train and return the exit code; a line on stderr explains a failure."""
-
-    def work() -> None:
-        training = ApartTraining.from_json(read_json(Path(arguments[0])))
-        host = opened_for(training)
-        if training.held_out:
-            host.held_out = training.held_out
-        host.handed_over = training.folder
-        host.train_here(training.request, None)
-
-    return entry(work)
-
-
 def device_of(device: str) -> str:
     """Resolve ``auto`` to CUDA if available; the framework checks other devices itself."""
     if device != "auto":
@@ -128,7 +103,3 @@ def device_of(device: str) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

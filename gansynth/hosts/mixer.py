@@ -1,6 +1,6 @@
 """Choose what fills a slot of a training batch: a real case, or a sample from a bank.
 
-All adapters use ``Mixer``, which worker processes get by fork or by pickle. Random generators and
+All hosts use ``Mixer``, which worker processes get by fork or by pickle. Random generators and
 open files are made in the process that draws, keyed by (seed, stream, worker). The framework's own
 random state is never touched. Importing this module imports neither torch nor a framework.
 

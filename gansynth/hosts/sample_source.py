@@ -6,9 +6,8 @@ A training is refused that would see held-out cases, another space or other unit
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,19 +17,16 @@ from gansynth.core.registry import such_as
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource, SourceRequest, lineage_of, same_data_as
-from gansynth.core.space import Space
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.deidentify import real_parts
 from gansynth.sampling.request_parsing import Maker, check_request, check_texts
 from gansynth.sampling.run_source import open_matching_real
 
-METADATA_BYTES = 4096  # of a sample in a bank, with its boxes
-
 
 @dataclass(frozen=True)
 class SampleSource:
-    """A generator's run or a bank, read once; ``Framework.check_samples`` checks it.
+    """A generator's run or a bank, read once; ``Session`` checks it.
 
     Either ``run`` or ``bank`` is None. ``described`` has the hash of the run's manifest, which
     includes that of its weights, and of a complete bank's content.
@@ -133,17 +129,6 @@ def check_asked(
     hint = "Leave these cases out of it, or name another source"
     guard(lineage, held_out, kind="--condition-source", same=same_data_as(host), hint=hint)
     return replace(sample_source, lineage=sample_source.lineage.joined(lineage))
-
-
-def sample_bytes(manifest: Mapping[str, Any], source: CaseSource, needs: str) -> int:
-    """Return the most bytes of a run's sample: image (float16), and labels (int16) or boxes."""
-    space = Space.from_json(manifest["space"])
-    if space.cuts or space.frame:
-        voxels = prod(space.host_shape(()))
-    else:
-        voxels = max(prod(source.header(case).shape) for case in source.train_ids)
-    values = len(manifest["schema"]["channels"]) + (needs == "labels")
-    return 2 * voxels * values + METADATA_BYTES
 
 
 def warn_of_neighbours(

@@ -14,20 +14,22 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gansynth.core.ratio import Ratio
 from gansynth.core.requests.hosts import AugmentRequest, BankWords
 from gansynth.core.requests.sections import SampleWords
 from gansynth.core.schedule import Mix
-from gansynth.hosts.launch import ApartTraining, opened_for
+from gansynth.core.source import CaseSource
+from gansynth.hosts.host import framework
+from gansynth.hosts.launch import ApartTraining
+from gansynth.hosts.session import Session
+from gansynth.hosts.training_process import session_of
+from gansynth.hosts.trials import trials_of
 from gansynth.runtime import processes
 from gansynth.runtime.child import entry
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.progress import NullReporter, ProgressTask
-
-if TYPE_CHECKING:
-    from gansynth.hosts.host import Framework
 
 OF_SAMPLES = (*BankWords.words(), *SampleWords.words(), "augment_synthetic", "device")
 """Fields about samples."""
@@ -37,7 +39,7 @@ LONGEST = 90.0  # seconds after which the training is ended all the same
 
 
 def as_long_alone(
-    request: AugmentRequest, adapter: Framework, settings: Mapping[str, str]
+    request: AugmentRequest, source: CaseSource, settings: Mapping[str, str]
 ) -> AugmentRequest:
     """Return the training on real cases alone that takes as many steps as one with samples.
 
@@ -45,15 +47,18 @@ def as_long_alone(
     left out. The generator stays: the data may be its own.
 
     Args:
+        source: the real cases.
         settings: of the target; in them only the length is changed.
     """
-    option = adapter.length_option
-    usual = adapter.Options.model_fields.get(option)
+    host = framework(request.target)
+    option = host.length_options[0]
+    usual = host.Options.model_fields.get(option)
     length = settings.get(option, usual and usual.default)
     own = dict(settings)
     if length is not None:
         mixes = [Mix(request.mix.ratio), Mix(Ratio(1, 0))]
-        lengths = adapter.lasting(MANY, mixes, settings, len(adapter.source.train_ids))
+        cases = len(source.train_ids)
+        lengths = trials_of(request.target).settings_for_steps(source, MANY, mixes, settings, cases)
         mixed, real = (int(found.get(option, 1)) for found in lengths)
         if mixed != real:
             own[option] = str(round(int(length) * real / mixed))
@@ -61,40 +66,39 @@ def as_long_alone(
     return request.but(*left_out, ratio="1:0", set=own)
 
 
-def pace_of(adapter: Framework, alone: AugmentRequest) -> Mapping[str, Any]:
+def pace_of(alone: Session) -> Mapping[str, Any]:
     """Return the hours of a training on real cases alone, by the pace of its first seconds.
 
     Nothing is written but to a temporary folder. Empty where the training doesn't begin within
     ``LONGEST`` seconds.
     """
-    place = adapter.Options.place
+    request, place = alone.request, alone.host.Options.place
     if not place:
         return {}
     # A process of the training may still write into the folder when it is removed.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        begun = alone.but(set={**alone.set, place: str(Path(scratch) / "training")})
+        begun = request.but(set={**request.set, place: str(Path(scratch) / "training")})
         file, log = Path(scratch) / "timing.json", Path(scratch) / "timing.log"
-        write_json_atomic(file, ApartTraining(begun, adapter.source.request.to_json()).to_json())
+        write_json_atomic(file, ApartTraining(begun, alone.source.request.to_json()).to_json())
         words = [sys.executable, "-m", "gansynth.hosts.timing", str(file)]
         ended = processes.run(words, os.environ, log, show=lambda line: None)
         processes.raise_if_stopped(ended)
         found = read_json(file)
     if "seconds" not in found:
         return {}
-    seconds = found["seconds"] / found["units"] * adapter.opened(alone).total
+    seconds = found["seconds"] / found["units"] * alone.total
     return {"training_hours": round(seconds / 3600, 3)}
 
 
 def measure(file: Path) -> None:
     """Begin the training, and end this process once enough of it is done."""
     training = ApartTraining.from_json(read_json(file))
-    host = opened_for(training)
     clock = _Clock(file)
-    host.reporter = clock
+    session = session_of(training, clock)
     late = threading.Timer(LONGEST, clock.end)
     late.daemon = True
     late.start()
-    host.start(training.request)
+    session.start()
     clock.end()
 
 

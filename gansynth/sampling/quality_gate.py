@@ -27,7 +27,7 @@ def validate_sample(
     """Check a sample before it enters a bank; return it with its image as it is stored.
 
     Args:
-        sample: in the adapter's space, image (C, D, H, W) or (C, H, W).
+        sample: in the host's space, image (C, D, H, W) or (C, H, W).
         min_size: smallest spatial size in voxels, per axis; empty for any.
         dtype: of the stored image.
     """

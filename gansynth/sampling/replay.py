@@ -48,7 +48,7 @@ def settings_of(
 
     Args:
         batch: samples generated at once, from a multiple of that on.
-        host: ``target`` and ``request`` of an adapter that has another source than the run.
+        host: ``target`` and ``request`` of a host that has another source than the run.
     """
     import torch
 
@@ -64,11 +64,11 @@ def settings_of(
 
 
 def host_of(
-    request: Mapping[str, Any], target: str, run: Run, *, brought: bool
+    request: Mapping[str, Any], target: str, run: Run, *, converted: bool
 ) -> dict[str, Any] | None:
-    """Return target and request of the adapter if they differ from the run's own."""
+    """Return target and request of the host if they differ from the run's own."""
     request = {key: value for key, value in request.items() if key != "view"}
-    if not brought and request.items() <= run.request.to_json().items():
+    if not converted and request.items() <= run.request.to_json().items():
         return None
     return {"target": target, "request": request}
 
@@ -223,7 +223,7 @@ def replay(
         root: overrides the root folder of the source.
 
     Returns:
-        The sample in the adapter's space: image float32 (C, D, H, W) or (C, H, W), with the values
+        The sample in the host's space: image float32 (C, D, H, W) or (C, H, W), with the values
         that the bank stored.
 
     Raises:
@@ -268,7 +268,7 @@ def regenerate(
 
 
 def _draw(run: Run, record: SampleRecord, root: str | None) -> tuple[Sample, Schema]:
-    from gansynth.core.registry import installed
+    from gansynth.core.intake import intake_of
     from gansynth.core.source import SourceRequest
     from gansynth.sampling.run_source import open_source, source_for
     from gansynth.sampling.sampler import Sampler
@@ -279,15 +279,15 @@ def _draw(run: Run, record: SampleRecord, root: str | None) -> tuple[Sample, Sch
     # A host's training has its folders from the environment; the run knows where they were.
     source = open_source(replace(request, root=root or request.root or run.request.root))
     target = host["target"] if host is not None else ""
-    adapter = installed().host(target)(source) if target else None
-    run_source, bring = source_for(run, source, adapter)
+    intake = intake_of(target, source) if target else None
+    run_source, convert = source_for(run, source, intake)
     # It was admitted, or is requested anyway.
     options = replace(SampleRequest.among(settings), filters=(), keep_flawed=True)
     drawer = Sampler(run, run_source, options)
     batch = int(settings["batch"])
     first = record.index - record.index % batch
     sample = drawer.draw(first, batch)[record.index - first]
-    return (sample, drawer.source.schema) if bring is None else (bring(sample), source.schema)
+    return (sample, drawer.source.schema) if convert is None else (convert(sample), source.schema)
 
 
 def _kind(device: str, settings: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run import Run
 
 if TYPE_CHECKING:
-    from gansynth.core.adapter import Adapter
+    from gansynth.core.intake import Intake
     from gansynth.core.run_folder import RunDescription
     from gansynth.core.schema import Sample
 
@@ -163,10 +163,10 @@ def open_real(request: Mapping[str, Any], source: CaseSource) -> CaseSource:
 
 
 def source_of_run(run: RunDescription, host: CaseSource, *, any_size: bool = False) -> CaseSource:
-    """Return the source of a run's training cases: the adapter's own source, or another one.
+    """Return the source of a run's training cases: the host's own source, or another one.
 
     Args:
-        any_size: whether the adapter takes samples of other sizes than it reads its cases in.
+        any_size: whether the host takes samples of other sizes than it reads its cases in.
     """
     if same_host(run.lineage.host, host.space.host):
         if not any_size or run.request.read == host.request.read:
@@ -176,21 +176,21 @@ def source_of_run(run: RunDescription, host: CaseSource, *, any_size: bool = Fal
 
 
 def open_matching_real(run: RunDescription, host: CaseSource) -> CaseSource:
-    """Open a run's own source, below the root of the adapter's where it names none."""
+    """Open a run's own source, below the root of the host's where it names none."""
     return open_source(replace(run.request, root=run.request.root or host.request.root))
 
 
 def source_for(
-    run: Run, source: CaseSource, adapter: Adapter | None
+    run: Run, source: CaseSource, intake: Intake | None
 ) -> tuple[CaseSource, Callable[[Sample], Sample] | None]:
-    """Return the source of a run's conditions, and a function that maps samples to the adapter.
+    """Return the source of a run's conditions, and a function that maps samples to the host.
 
-    The function is None if both have the same source, or samples are for no adapter.
+    The function is None if both have the same source, or samples are for no host.
     """
-    if adapter is None:
+    if intake is None:
         return source, None
-    own = source_of_run(run, source, any_size=adapter.any_size)
-    return own, None if own is source else adapter.bring(own, run.space)
+    own = source_of_run(run, source, any_size=intake.any_size)
+    return own, None if own is source else intake.converter(own, run.space)
 
 
 def open_moved(run: RunDescription, data: str | None, root: str | None) -> CaseSource:

@@ -362,7 +362,7 @@ def new_place(out: Path | None, usual: Path) -> Path:
 
 
 def _placed(drawer: Sampler, sample: Sample) -> Case:
-    """Return the real case of a sample's condition, at the same place, in the adapter's space."""
+    """Return the real case of a sample's condition, at the same place, in the host's space."""
     case = drawer.matching_real_case(sample)
     placed = Sample(case.image, case.labels, case.boxes)
     host = drawer.run.space.to_host(placed, sample.provenance["shape"])

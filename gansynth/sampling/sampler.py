@@ -21,10 +21,10 @@ from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import lesion_drawer, no_room
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.conditions.sampling_weights import SamplingWeights, open_sampling_weights
-from gansynth.core.adapter import Adapter
 from gansynth.core.case_pool import CaseCheck
 from gansynth.core.filter import FilterRequest
 from gansynth.core.generator import Generator, context_of, given_of, handed
+from gansynth.core.intake import Intake
 from gansynth.core.lineage import Lineage, guard_host
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
@@ -51,7 +51,7 @@ OF_A_CASE = ("case", "placement", "edits")
 
 
 class Sampler:
-    """Generate samples of a run in its adapter's space; sample ``i`` of a seed is always the same.
+    """Generate samples of a run in its host's space; sample ``i`` of a seed is always the same.
 
     Args:
         source: the run's training source, whose content must be what the run has seen.
@@ -125,7 +125,7 @@ class Sampler:
         return self.run.lineage.joined(*others)
 
     def draw(self, first: int, count: int) -> list[Sample]:
-        """Generate samples ``first`` to ``first + count - 1`` in the adapter's space.
+        """Generate samples ``first`` to ``first + count - 1`` in the host's space.
 
         Returns:
             Samples with image float32 (C, D, H, W), labels int16 (D, H, W).
@@ -263,7 +263,7 @@ def _drawn_of(load: Callable[[str], Case], space: Space, where: Mapping[str, Any
 
 def open_drawer(
     source: CaseSource,
-    adapter: Adapter | None,
+    intake: Intake | None,
     run: RunFolder,
     request: SampleRequest,
     *,
@@ -271,11 +271,11 @@ def open_drawer(
     learn: bool = True,
     cache: CaseCache | None = None,
 ) -> tuple[Sampler, Callable[[Sample], Sample] | None]:
-    """Open a run to generate samples for an adapter on a source, or for none.
+    """Open a run to generate samples for a host on a source, or for none.
 
     Returns:
         The drawer, in the space of the run's own source, and a function that maps its samples to
-        the adapter. It is None if both have the same source.
+        the host. It is None if both have the same source.
 
     Raises:
         GansynthError: a run is damaged or does not fit its source, has not grown to its size, or a
@@ -283,8 +283,8 @@ def open_drawer(
     """
     opened = load_run(run, device)
     refuse_below_size(opened, request)
-    own, bring = source_for(opened, source, adapter)
-    return Sampler(opened, own, request, learn=learn, cache=cache), bring
+    own, convert = source_for(opened, source, intake)
+    return Sampler(opened, own, request, learn=learn, cache=cache), convert
 
 
 def sampler_for(

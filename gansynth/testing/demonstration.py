@@ -127,7 +127,7 @@ def run_demo(words: DemoRequest, reporter: Reporter) -> dict[str, Any]:
     """
     from gansynth.fitting.fit import fit
     from gansynth.hosts.commands import prepare, splits
-    from gansynth.hosts.host import framework
+    from gansynth.hosts.session import Session
     from gansynth.sampling.run_source import open_source
     from gansynth.testing.phantoms import PhantomOptions, write_phantoms
 
@@ -138,7 +138,7 @@ def run_demo(words: DemoRequest, reporter: Reporter) -> dict[str, Any]:
     # One of nnU-Net's workers is enough for a few cases: each imports torch for seconds.
     os.environ.setdefault("nnUNet_def_n_proc", "1")
     reporter.say(PHANTOM)
-    root, run, nnunet = out / "nnunet", out / "run", framework("nnunet")
+    root, run = out / "nnunet", out / "run"
     looks = PhantomOptions(spacing_mm=size.spacing_mm, channels=size.channels)
     with reporter.task(size.phantoms, "phantoms") as bar:
         raw = write_phantoms("nnunet", root / RAW, size.phantoms, seed, looks, bar.advance)
@@ -159,10 +159,8 @@ def run_demo(words: DemoRequest, reporter: Reporter) -> dict[str, Any]:
     for name, arm in arms.items():
         reporter.say(f"training nnU-Net {name} samples")
         settings = {**size.host, "results": str(out / "results" / name)}
-        host = nnunet(source)
-        host.reporter = reporter
         asked = AugmentRequest(target="nnunet", seed=seed, set=settings, **arm)
-        outcomes[name] = host.start(asked)
+        outcomes[name] = Session.of(asked, source, reporter).start()
     files = {
         "Slices of phantoms, real beside synthetic": _samples(run, seed, out / "samples.png"),
         "Truth and predictions of held-out phantoms": _overlays(

@@ -9,35 +9,43 @@ from pathlib import Path
 
 import numpy as np
 
-from gansynth.core.adapter import HostArrays
+from gansynth.core.intake import HostArrays
 from gansynth.core.lineage import Lineage
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.schedule import Mix
 from gansynth.core.schema import Case, FloatArray, LabelArray, Sample
-from gansynth.core.source import case_content, case_record, case_records
+from gansynth.core.source import CaseSource, case_content, case_record, case_records
 from gansynth.core.space import Placement, Space
-from gansynth.hosts.host import Framework, Host, Job
+from gansynth.hosts.crop_host import CropHost
+from gansynth.hosts.host import Framework
+from gansynth.hosts.job import Job
+from gansynth.hosts.session import Session
 from gansynth.hosts.training_data import on_own_grid
+from gansynth.hosts.trials import trials_of
 from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.signals import Interrupted
 from gansynth.testing.report import CheckFailed, CheckSkipped, ConformanceReport
 
-STEPS = 4  # of the trainings of a ``Host``
+STEPS = 4  # of the trainings of a ``CropHost``
 
 
 def check_host(
-    adapter: Framework, *, workspace: Path, settings: Mapping[str, str] | None = None
+    host: type[Framework],
+    source: CaseSource,
+    *,
+    workspace: Path,
+    settings: Mapping[str, str] | None = None,
 ) -> ConformanceReport:
-    """Check a host that was opened on (small) real data of its framework; nothing is raised.
+    """Check a host on (small) real data of its framework; nothing is raised.
 
     Args:
-        adapter: opened on a source with at least one training case.
+        source: with at least one training case.
         workspace: an empty folder for sample banks and trainings.
-        settings: of the trainings of a ``Host``, as after ``--set``.
+        settings: of the trainings of a ``CropHost``, as after ``--set``.
     """
-    report = ConformanceReport(adapter.name)
-    trial = _AdapterTrial(adapter, workspace)
-    report.run("validates", adapter.validate)
+    report = ConformanceReport(host.name)
+    trial = _IntakeTrial(host, source, workspace)
+    report.run("validates", trial.validates)
     report.run("split by id", trial.split_by_id)
     report.run("split by subject", trial.split_by_subject)
     if not report.run("loads", trial.loads):
@@ -47,20 +55,24 @@ def check_host(
     if not report.run("finalise", trial.finalise):
         return report
     report.run("refuses a leak", trial.leak)
-    if isinstance(adapter, Host):
-        host = _HostTrial(adapter, trial, settings or {})
-        if report.run("trains", host.trains):
-            report.run("predicts", host.predicts)
-            report.run("resumes", host.resumes)
+    if issubclass(host, CropHost):
+        crops = _CropHostTrial(host, trial, settings or {})
+        if report.run("trains", crops.trains):
+            report.run("predicts", crops.predicts)
+            report.run("resumes", crops.resumes)
     return report
 
 
-class _AdapterTrial:
-    """An adapter under test and its checks, one method each."""
+class _IntakeTrial:
+    """The cases and the samples of a host under test, and their checks, one method each."""
 
-    def __init__(self, adapter: Framework, workspace: Path) -> None:
-        self.adapter, self.source, self.workspace = adapter, adapter.source, workspace
+    def __init__(self, host: type[Framework], source: CaseSource, workspace: Path) -> None:
+        self.host, self.source, self.workspace = host, source, workspace
+        self.intake = host.Intake(source, host.name)
         self.case: Case
+
+    def validates(self) -> None:
+        self.host(self.source, AugmentRequest(target=self.host.name, ratio="1:0")).validate()
 
     # -- the source ------------------------------------------------------------------------------
 
@@ -87,8 +99,8 @@ class _AdapterTrial:
         case.validate(self.source.schema)
         if case_content(self.source, case.id) != case_record(self.source, case.id).sha256:
             raise CheckFailed(f"case {case.id!r}: its content differs from its record")
-        if getattr(case, self.adapter.needs) is None:
-            raise CheckFailed(f"case {case.id!r} has no {self.adapter.needs}")
+        if getattr(case, self.intake.needs) is None:
+            raise CheckFailed(f"case {case.id!r} has no {self.intake.needs}")
         labels = np.dtype(np.int16) if case.labels is None else case.labels.dtype
         if case.image.dtype != np.float32 or labels != np.int16:
             raise CheckFailed(
@@ -148,7 +160,7 @@ class _AdapterTrial:
 
     def sample_size(self) -> None:
         _, sample = self.placed()
-        size, least = sample.image.shape[1:], self.adapter.sample_size
+        size, least = sample.image.shape[1:], self.intake.sample_size
         if len(size) != len(least) or any(s < n for s, n in zip(size, least, strict=True)):
             raise CheckFailed(f"samples have {size} voxels, expected at least {least} for the host")
 
@@ -156,7 +168,7 @@ class _AdapterTrial:
 
     def finalise(self) -> None:
         _, sample = self.placed()
-        first, again = self.adapter.finalise(sample), self.adapter.finalise(sample)
+        first, again = self.intake.finalise(sample), self.intake.finalise(sample)
         for name, array in first.items():
             if not isinstance(array, np.ndarray) or array.dtype == object:
                 raise CheckFailed(
@@ -173,12 +185,11 @@ class _AdapterTrial:
             raise CheckSkipped("the source has no held-out case")
         bank = self.bank("leak", 1, seen_case=self.source.held_out_ids[0])
         try:
-            self.adapter.check(AugmentRequest(target=self.adapter.name, ratio="1:1", bank=bank))
+            request = AugmentRequest(target=self.host.name, ratio="1:1", bank=bank)
+            Session(self.host(self.source, request)).check()
         except GansynthError:
             return
-        raise CheckFailed(
-            "check accepts a bank that has seen a held-out case; call super().check(request)"
-        )
+        raise CheckFailed("a bank that has seen a held-out case is accepted")
 
     # -- tools -----------------------------------------------------------------------------------
 
@@ -217,42 +228,47 @@ class _AdapterTrial:
             sample.boxes,
             {"n": number, **where},
         )
-        return marked, self.adapter.finalise(marked)
+        return marked, self.intake.finalise(marked)
 
 
-class _HostTrial:
-    """Trainings of a few steps of a ``Host``, half of them on samples of a strict bank."""
+class _CropHostTrial:
+    """Trainings of a few steps of a ``CropHost``, half of them on samples of a strict bank."""
 
-    def __init__(self, host: Host, trial: _AdapterTrial, settings: Mapping[str, str]) -> None:
-        self.host, self.workspace, self.settings = host, trial.workspace, settings
+    def __init__(
+        self, host: type[CropHost], trial: _IntakeTrial, settings: Mapping[str, str]
+    ) -> None:
+        self.host, self.source, self.workspace = host, trial.source, trial.workspace
+        self.settings = settings
         self.bank = trial.bank("training", STEPS)
 
-    def request(self, name: str) -> AugmentRequest:
+    def session(self, name: str, host: type[CropHost] | None = None) -> Session:
         own = {"device": "cpu", "checkpoint_every": "2", "output": str(self.workspace / name)}
-        mixes, cases = [Mix.parse("1:1")], len(self.host.source.train_ids)
-        (lasting,) = self.host.lasting(STEPS, mixes, self.settings, cases)
-        return AugmentRequest(
+        mixes, cases = [Mix.parse("1:1")], len(self.source.train_ids)
+        (length,) = trials_of(self.host).settings_for_steps(
+            self.source, STEPS, mixes, self.settings, cases
+        )
+        request = AugmentRequest(
             target=self.host.name,
             ratio="1:1",
             bank=self.bank,
             strict=True,
-            set={**self.settings, **own, **lasting},
+            set={**self.settings, **own, **length},
         )
+        return Session((host or self.host)(self.source, request))
 
     def trains(self) -> None:
-        request = self.request("whole")
-        self.host.check(request)
-        planned = self.host.planned(request)["steps"]
-        if planned != STEPS:
-            raise CheckFailed(f"lasting({STEPS}) gives a training of {planned} steps")
-        result = self.host.start(request)
-        drawn, samples = result.drawn_synthetic, STEPS * self.host.opened(request).batch_size
+        session = self.session("whole")
+        session.check()
+        if session.total != STEPS:
+            raise CheckFailed(f"a training of {STEPS} steps has a length of {session.total}")
+        result = session.start()
+        drawn, samples = result.drawn_synthetic, STEPS * session.batch_size
         if drawn != samples // 2 or drawn + result.drawn_real != samples:
             raise CheckFailed(
                 f"{drawn} of {drawn + result.drawn_real} items are synthetic at 1:1, expected "
                 f"{samples // 2} of {samples}: every item of job.data once, in order"
             )
-        done = self.host.done(result.folder)
+        done = session.host.done(result.folder)
         if done != STEPS:
             raise CheckFailed(
                 f"the last checkpoint is of step {done}, expected {STEPS}; call job.checkpoint "
@@ -264,27 +280,28 @@ class _HostTrial:
         first, again = self.predicted("whole"), self.predicted("whole")
         if not np.array_equal(first, again):
             raise CheckFailed("predict gives another label map the second time")
-        if unknown := sorted(set(np.unique(first).tolist()) - {*self.host.schema.label_values}):
+        known = {*self.source.schema.label_values}
+        if unknown := sorted(set(np.unique(first).tolist()) - known):
             raise CheckFailed(f"predict gives labels {unknown}, which the schema lacks")
 
     def predicted(self, name: str) -> LabelArray:
-        host = self.host.opened(self.request(name))
-        assert isinstance(host, Host)
-        image, folder = host.source.load(host.source.held_out_ids[0]).image, host.output
+        host = self.session(name).opened
+        assert isinstance(host, CropHost)
+        image, folder = self.source.load(self.source.held_out_ids[0]).image, host.output
 
         def look(placed: FloatArray) -> list[LabelArray]:
             return [host.predict(placed, folder)]
 
-        return on_own_grid(host.space, self.host.source.schema, image, look)[0]
+        return on_own_grid(host.space, self.source.schema, image, look)[0]
 
     def resumes(self) -> None:
         """Interrupted and started again, a training has the weights of an undisturbed one."""
-        cut = _cut_after(self.host, STEPS // 2)
-        request, folder = self.request("cut"), self.workspace / "cut"
+        cut = self.session("cut", _cut_after(self.host, STEPS // 2))
+        folder = self.workspace / "cut"
         try:
-            cut.start(request)
+            cut.start()
         except Interrupted:
-            done = self.host.done(folder)
+            done = cut.host.done(folder)
             if not 0 < done < STEPS:
                 raise CheckFailed(
                     f"asked to stop after step {STEPS // 2}, it has a checkpoint of step {done}; "
@@ -292,8 +309,10 @@ class _HostTrial:
                 ) from None
         else:
             raise CheckFailed("asked to stop, it trains to the end; call job.step")
-        self.host.start(request)
-        files = [self.host.checkpoint(self.workspace / name) for name in ("whole", "cut")]
+        host = self.session("cut").host
+        assert isinstance(host, CropHost)
+        self.session("cut").start()
+        files = [host.checkpoint(self.workspace / name) for name in ("whole", "cut")]
         contents = [file.read_bytes() for file in files if file is not None]
         same = np.array_equal(self.predicted("whole"), self.predicted("cut"))
         if not same or contents[:1] != contents[1:]:
@@ -303,10 +322,10 @@ class _HostTrial:
             )
 
 
-def _cut_after(host: Host, steps: int) -> Host:
+def _cut_after(host: type[CropHost], steps: int) -> type[CropHost]:
     """Return the same host, which gets SIGTERM after a number of steps."""
 
-    class Cut(type(host)):  # type: ignore[misc]
+    class Cut(host):  # type: ignore[misc,valid-type]
         def train(self, job: Job) -> None:
             step, done = job.step, 0
 
@@ -320,8 +339,7 @@ def _cut_after(host: Host, steps: int) -> Host:
             job.step = stepping  # type: ignore[method-assign]
             super().train(job)
 
-    found: Host = Cut(host.source)
-    return found
+    return Cut
 
 
 def cut(case: Case, space: Space, placement: Placement) -> tuple[FloatArray, LabelArray | None]:

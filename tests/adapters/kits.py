@@ -22,12 +22,15 @@ from click.testing import CliRunner, Result
 
 from gansynth.bank.producer import ProducerConfig, run_producer
 from gansynth.bank.reader import BankReader
+from gansynth.core.intake import Intake, intake_of
+from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, lineage_of
-from gansynth.hosts.host import Framework, Job, framework
+from gansynth.hosts.job import Job
 from gansynth.hosts.mixer import MixerConfig
 from gansynth.hosts.record import DRAWS, FILE
+from gansynth.hosts.session import Session
 from gansynth.hosts.training_data import TrainingData
 from gansynth.runtime import processes
 from gansynth.runtime.files import read_nifti, write_json_atomic
@@ -82,7 +85,7 @@ class Kit(ABC):
     def __init__(self, folder: Path, run: Path, data: Any) -> None:
         self.folder, self.run, self.data = folder, run, data
         self.output = folder / "out"
-        self._adapter: Framework | None = None
+        self._intake: Intake | None = None
         self.prepare()
 
     @abstractmethod
@@ -154,7 +157,7 @@ class Kit(ABC):
 
     def new_images(self, folder: Path) -> dict[str, tuple[int, ...]]:
         """Copy two held-out images, under names of their own; file of a prediction -> its shape."""
-        source, shapes = self.adapter().source, {}
+        source, shapes = self.intake().source, {}
         folder.mkdir()
         for number, case in enumerate(source.held_out_ids[:2]):
             for channel, file in self.channel_files(source, case).items():
@@ -165,10 +168,15 @@ class Kit(ABC):
     def channel_files(self, source: Any, case: str) -> dict[str, Path]:
         return dict(zip(source.schema.channels, source.entry(case).images, strict=True))
 
-    def adapter(self) -> Framework:
-        if self._adapter is None:
-            self._adapter = framework(self.host)(open_source(self.request))
-        return self._adapter
+    def intake(self) -> Intake:
+        if self._intake is None:
+            self._intake = intake_of(self.host, open_source(self.request))
+        return self._intake
+
+    def session(self, **words: Any) -> Session:
+        """A training or an export of the data."""
+        request = AugmentRequest(**{"target": self.host, "ratio": "1:1", **words})
+        return Session.of(request, self.intake().source)
 
     def changed(self, **values: Any) -> Path:
         """A copy of the run whose manifest says something else."""
@@ -194,10 +202,10 @@ class Kit(ABC):
         self, name: str = "bank", samples: int = 6, look: Any = np.array, **changes: Any
     ) -> Path:
         """A bank whose samples are training cases, a little brighter each, as ``look`` has them."""
-        adapter = self.adapter()
-        source = adapter.source
+        intake = self.intake()
+        source = intake.source
         told: dict[str, Any] = {"schema": source.schema, "lineage": lineage_of(source), **changes}
-        pairs = [drawn_from(adapter, number, look) for number in range(samples)]
+        pairs = [drawn_from(intake, number, look) for number in range(samples)]
         return write_bank(self.folder / name, pairs=pairs, dtype="float32", **told)
 
     def filled(self, samples: int = 4, device: str = "cpu") -> Path:
@@ -214,9 +222,9 @@ class Kit(ABC):
         return self.folder / "filled"
 
 
-def drawn_from(adapter: Framework, number: int, look: Any) -> tuple[Sample, Any]:
+def drawn_from(intake: Intake, number: int, look: Any) -> tuple[Sample, Any]:
     """A training case in the host's space, and host arrays."""
-    source = adapter.source
+    source = intake.source
     case = source.load(source.train_ids[number % len(source.train_ids)])
     placement = source.space.place(case, np.random.default_rng(number))
     inside, shape = source.space.to_generator(case, placement), case.image.shape[1:]
@@ -225,7 +233,7 @@ def drawn_from(adapter: Framework, number: int, look: Any) -> tuple[Sample, Any]
     sample = source.space.to_host(drawn, shape)
     image = look(sample.image + number / 100).astype(np.float32)
     sample = replace(sample, image=image)
-    return sample, adapter.finalise(sample)
+    return sample, intake.finalise(sample)
 
 
 def command(*words: str) -> Result:
@@ -326,11 +334,11 @@ class NnunetKit(Kit):
 
         from gansynth_nnunet.mixed import MixedNnunetDataset
 
-        adapter: Any = self.adapter()
-        host = adapter.source
+        intake: Any = self.intake()
+        host = intake.source
         manager = PlansManager(host.plans.doc).get_label_manager(host.dataset_json)
         real = nnUNetDatasetBlosc2(str(host.folder), list(host.train_ids))
-        mixed = MixedNnunetDataset(real, plan, 3, len(adapter.schema.channels), adapter.source.keys)
+        mixed = MixedNnunetDataset(real, plan, 3, len(intake.schema.channels), intake.source.keys)
         patch = tuple(host.patch_size)
         loader = nnUNetDataLoader(mixed, 3, patch, patch, manager, 0.33)
         for _ in range(count):
@@ -376,8 +384,8 @@ class DeepMedicKit(Kit):
         from gansynth_deepmedic.hook import Subepochs
         from gansynth_deepmedic.layout import read_host
 
-        adapter: Any = self.adapter()
-        cases = [adapter.source.host_case(case) for case in adapter.source.train_ids]
+        intake: Any = self.intake()
+        cases = [intake.source.host_case(case) for case in intake.source.train_ids]
         size = count_places(plan.ratio, len(cases))
         subepochs = Subepochs(plan, cases, size)
         for number in range(count):
@@ -419,7 +427,7 @@ class SegmenterKit(DeepMedicKit):
         return tuple(f"--set={one}" for one in (*short, "device=cpu", "precision=fp32"))
 
     def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
-        source = self.adapter().source
+        source = self.intake().source
         data = TrainingData(source, source.space, plan, steps=count, batch_size=3)
         for step in range(count):
             yield [lit(data[3 * step + number]["image"]) for number in range(3)]
@@ -482,8 +490,8 @@ class YoloKit(Kit):
     def batches(self, plan: MixerConfig[Any], count: int) -> Iterator[list[bool]]:
         from gansynth_yolo.mixed import EpochSlots
 
-        adapter: Any = self.adapter()
-        slots = EpochSlots(plan, 16, adapter.source.file.channels)
+        intake: Any = self.intake()
+        slots = EpochSlots(plan, 16, intake.source.file.channels)
         for _ in range(count):
             drawn = [slots.primary(place).image for place in range(len(slots))]
             yield [image is not None and image.min() == 255 for image in drawn]

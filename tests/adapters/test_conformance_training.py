@@ -20,7 +20,7 @@ from gansynth.bank.training_bank import TrainingBank
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import case_content, lineage_of
 from gansynth.hosts import api, dry_run
-from gansynth.hosts.host import framework
+from gansynth.hosts.session import APART, Session
 from gansynth.runtime.files import read_nifti
 from gansynth.sampling.run import locked
 from tests.adapters.kits import HOSTS, Kit, command, in_this_process, kit_of, synthetic_draws
@@ -97,7 +97,7 @@ def test_a_training_says_and_records_what_it_has_drawn_of_what(trained):
         "manifest_sha256": reader.spec.generator,
         "bank_sha256": reader.sha256,
     }
-    source, lineage = kit.adapter().source, session["lineage"]
+    source, lineage = kit.intake().source, session["lineage"]
     assert (lineage["dataset"], lineage["fold"]) == (source.name, "0")
     hashes = {case["id"]: case["sha256"] for case in lineage["cases"]}
     assert hashes == {case: case_content(source, case) for case in source.train_ids}
@@ -171,7 +171,7 @@ def test_real_cases_alone_need_no_generator_bank_or_producer(kit, run_cli):
     assert said["drawn_real"] == session["drawn"]["real"] > 0
     assert said["drawn_synthetic"] == said["fell_back"] == session["drawn"]["synthetic"] == 0
     assert (session["bank"], session["generator"], session["lineage"]) == ("none", None, None)
-    assert real_cases(kit) <= set(kit.adapter().source.train_ids)
+    assert real_cases(kit) <= set(kit.intake().source.train_ids)
     assert not (kit.output / "gansynth_producer.log").exists()
 
 
@@ -226,7 +226,7 @@ def test_a_schedule_changes_the_ratio_at_its_epoch_also_where_one_goes_on(contin
     assert first["drawn"]["real"] <= continued.ahead
     assert second["drawn"]["real"] > 0
     assert second["drawn"]["synthetic"] == 0
-    source = continued.adapter().source
+    source = continued.intake().source
     assert first["chosen"] == second["chosen"] != []
     assert set(second["chosen"]) < set(source.train_ids)
     assert real_cases(continued) <= set(second["chosen"])
@@ -235,9 +235,8 @@ def test_a_schedule_changes_the_ratio_at_its_epoch_also_where_one_goes_on(contin
 def test_a_host_that_begins_elsewhere_than_at_its_checkpoint_trains_nothing(
     kit, refuse, monkeypatch
 ):
-    host = framework(kit.host)
-    look = host.training_folder
-    monkeypatch.setattr(host, "training_folder", lambda *of: replace(look(*of), done=1))
+    look = Session.training_folder
+    monkeypatch.setattr(Session, "training_folder", lambda self: replace(look(self), done=1))
     begins = [f"begins at {kit.unit} 0, expected {kit.unit} 1", "nothing overwritten"]
     refuse(*kit.training(kit.bank()), code=6, says=begins)
     assert kit.logs() == []
@@ -248,14 +247,14 @@ def real_cases(kit: Kit) -> set[str]:
     lines = [line.split(",")[:2] for log in kit.logs() for line in log.read_text().split()]
     real = {case for kind, case in lines if kind == "real"}
     if kit.host in ("deepmedic", "yolo"):  # these count cases by their index
-        real = {kit.adapter().source.train_ids[int(index)] for index in real}
+        real = {kit.intake().source.train_ids[int(index)] for index in real}
     return real
 
 
 @pytest.fixture
 def dry(kit) -> Path:
     """A live bank that nobody fills."""
-    source = kit.adapter().source
+    source = kit.intake().source
     return write_bank(kit.folder / "dry", source.schema, lineage_of(source), frozen=False)
 
 
@@ -352,7 +351,7 @@ def test_nobody_and_no_bank_is_left_of_a_training_that_is_ended(kit, number, cod
             assert bank.exists()
             children = psutil.Process(run.pid).children(recursive=True)
             assert children
-            trainer = [one for one in children if "gansynth.hosts.launch" in one.cmdline()][:1]
+            trainer = [one for one in children if APART in one.cmdline()][:1]
             if code == 5 and not trainer:
                 pytest.skip("the command itself trains")
             (trainer[0] if code == 5 else run).send_signal(number)

@@ -17,7 +17,7 @@ from gansynth_benchmark.jobs.store import ResultStore
 from gansynth_benchmark.plan import BenchmarkPlan
 from gansynth_benchmark.study import BenchmarkStudy, ComputationSpec, request_of
 from gansynth_benchmark.subject_split import SEALED
-from gansynth_segmenter.host import SegmenterHost
+from gansynth_segmenter.trials import SegmenterTrials
 from tests.offered import offered
 
 WHERE = "/data/of/mine"
@@ -86,7 +86,7 @@ class People(CaseSource):
 @contextmanager
 def people() -> Iterator[None]:
     # Nobody here is really segmented, so that nothing has to be measurable.
-    unmeasured = patch.object(SegmenterHost, "check_judged", lambda self, settings: None)
+    unmeasured = patch.object(SegmenterTrials, "check_predictions", lambda *_: None)
     with offered("people", sources={"people": People}), unmeasured:
         yield
 
@@ -104,7 +104,7 @@ def design_of(
     plan: BenchmarkPlan | None = None, look: str = SEALED, changed: str = ""
 ) -> BenchmarkStudy:
     plan = plan or plan_of()
-    with patch.object(SegmenterHost, "check_judged", lambda self, settings: None):
+    with patch.object(SegmenterTrials, "check_predictions", lambda *_: None):
         return BenchmarkStudy(plan, look, Path(), source=People(request_of(plan), changed))
 
 

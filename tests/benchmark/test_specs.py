@@ -11,7 +11,7 @@ import click
 import pytest
 
 from gansynth.core.source import SourceRequest
-from gansynth.hosts.host import framework
+from gansynth.hosts.trials import trials_of
 from gansynth.runtime.errors import UsageFault
 from gansynth_benchmark.estimate import learning
 from gansynth_benchmark.requests import augment_request, fit_request
@@ -161,12 +161,12 @@ def test_regions_and_labels_that_are_not_there_are_refused(changes, words):
 def test_nothing_of_a_training_is_chosen_by_those_who_are_judged_on(
     target, options, settings, kept
 ):
-    adapter = framework(target)
+    trials = trials_of(target)
     if kept is not None:
-        assert adapter.impartial(options, settings) == kept
+        assert trials.without_selection(options, settings) == kept
         return
     with pytest.raises(UsageFault, match=r"(cases|images) of the evaluation|evaluated on"):
-        adapter.impartial(options, settings)
+        trials.without_selection(options, settings)
 
 
 REQUEST = SourceRequest("nifti", "cases")

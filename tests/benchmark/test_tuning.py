@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.hosts.host import framework
+from gansynth.hosts.trials import trials_of
 from gansynth.runtime.errors import TrainingFault
 from gansynth.runtime.files import read_json
 from gansynth_benchmark import study, tuning
@@ -221,7 +221,7 @@ NNUNET = {"num_epochs": "6", "num_iterations_per_epoch": "50"}
     ],
 )
 def test_a_share_of_the_steps(target, settings, share, found):
-    assert framework(target).shortened(settings, share) == {**settings, **found}
+    assert trials_of(target).shortened(settings, share) == {**settings, **found}
 
 
 def test_a_race_trains_all_briefly_and_the_better_ones_longer(usual):

@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 from pydantic import Field
 
-from gansynth.core.adapter import HostOptions
 from gansynth.core.bank_options import BankCapacity
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.generator import Generator, GeneratorOptions
+from gansynth.core.host_options import HostOptions
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import OUTSIDE, Sample
 from gansynth.core.source import Provenance
 from gansynth.hosts.host import Framework
 from gansynth.hosts.record import TrainingFolder, TrainingResult
+from gansynth.hosts.session import Session
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
 from tests.conftest import save_nifti
@@ -114,31 +115,22 @@ class Host(Framework):
         if self.source.request.configuration == "impossible":
             raise UsageFault("--configuration impossible: not in the plans")
 
-    def bank_plan(self, request):
-        return BankCapacity(64, 1000)
-
-    def planned(self, request):
+    def planned(self, usual):
         return {}
 
-    def samples_drawn(self, request):
-        return None
+    @property
+    def length_known(self):
+        return False
 
-    def training_folder(self, request):
-        return TrainingFolder(Path("results"), 0, None)
 
-    def opened(self, request):
-        return self
-
-    def check(self, request):
-        if request.mix.synthetic:
-            self.check_samples(request)
-
-    def start(self, request):
-        self.started.append(request)
-        missing, found = self.fell_back, {"dice": 0.5, "dice_per_label": {"1": 0.4, "2": 0.6}}
-        reasons = {"the bank is empty": missing}
-        counts = (100 + missing, 100 - missing, missing)
-        return TrainingResult(Path("results"), *counts, found, reasons, warnings=self.warnings)
+def start(session):
+    """What ``Session.start`` does with the toy: it notes the request, and trains nothing."""
+    host = session.host
+    host.started.append(session.request)
+    missing, found = host.fell_back, {"dice": 0.5, "dice_per_label": {"1": 0.4, "2": 0.6}}
+    reasons = {"the bank is empty": missing}
+    counts = (100 + missing, 100 - missing, missing)
+    return TrainingResult(Path("results"), *counts, found, reasons, warnings=host.warnings)
 
 
 OFFERED: dict[str, dict[str, Any]] = {
@@ -152,7 +144,12 @@ OFFERED: dict[str, dict[str, Any]] = {
 def toys() -> Iterator[type[Host]]:
     """Registers generators ``means`` and ``constant``, source ``toy:3``, host ``toyhost``."""
     Host.started.clear()
-    with offered("toys", **OFFERED):
+    with pytest.MonkeyPatch.context() as patch, offered("toys", **OFFERED):
+        patch.setattr(Session, "start", start)
+        patch.setattr(Session, "check_drawing", lambda _: None)
+        patch.setattr(Session, "bank_plan", BankCapacity(64, 1000))
+        folder = TrainingFolder(Path("results"), 0, None)
+        patch.setattr(Session, "training_folder", lambda _: folder)
         yield Host
 
 

@@ -31,8 +31,8 @@ from gansynth.core.space import Space
 from gansynth.hosts.record import check_same, describe_session
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.request_parsing import Maker, check_request, read_request
-from gansynth_deepmedic.adapter import DeepMedicAdapter
-from gansynth_nnunet.adapter import NnunetAdapter
+from gansynth_deepmedic.intake import DeepMedicIntake
+from gansynth_nnunet.intake import NnunetIntake
 from tests.offered import offered
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "core": 1, "rim": 2}, (1.0, 1.0, 1.0))
@@ -255,7 +255,7 @@ def test_generators_that_cannot_take_other_cases_refuse_them(takes, draws, per_c
 
 def test_hosts_that_cannot_take_samples_of_other_cases_refuse_them():
     with pytest.raises(UsageFault, match="Leave --condition-source out"):
-        object.__new__(DeepMedicAdapter).check_run(RunFolder(Path("run")), OTHERS)
-    host = cast(Any, SimpleNamespace(converts=lambda run: True))
+        object.__new__(DeepMedicIntake).check_run(RunFolder(Path("run")), OTHERS.samples)
+    intake = cast(Any, SimpleNamespace(converts=lambda run: True))
     with pytest.raises(UsageFault, match="within their own training scans"):
-        NnunetAdapter.check_run(host, RunFolder(Path("run")), OTHERS)
+        NnunetIntake.check_run(intake, RunFolder(Path("run")), OTHERS.samples)

@@ -64,7 +64,7 @@ def test_it_imports_public_names_only():
 
 def test_it_keeps_the_contract_of_hosts(monai, tmp_path):
     settings = {"width": "4", "patch": "16"}
-    report = check_host(monai(ToySource(3)), workspace=tmp_path, settings=settings)
+    report = check_host(monai, ToySource(3), workspace=tmp_path, settings=settings)
     assert {check.verdict for check in report.checks} == {"passed"}, report.failed
 
 

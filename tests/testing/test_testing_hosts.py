@@ -1,4 +1,4 @@
-"""The checks that every adapter must pass: an honest one passes, each wrong one fails by name."""
+"""The checks that every host must pass: an honest one passes, each wrong one fails by name."""
 # mypy: disallow-untyped-calls=False
 
 import time
@@ -8,29 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gansynth.core.intake import Intake
 from gansynth.core.space import Space
-from gansynth.hosts.host import Framework, Host, TrainingOptions
+from gansynth.hosts.crop_host import CropHost, TrainingOptions
+from gansynth.hosts.host import Framework
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ConformanceReport, ToySource, check_host
 
 
-class ToyAdapter(Framework):
-    name = "toy"
-    length = (1, 1)
-
-    @property
-    def sample_size(self):
-        return (12, 12)
+class ToyIntake(Intake):
+    sample_size = (12, 12)
 
     def finalise(self, sample):
         return {"volume": np.array([np.count_nonzero(sample.labels)])}
 
-    def validate(self):
-        pass
 
-    def check(self, request):
-        if request.mix.synthetic:
-            self.check_samples(request)
+class ToyFramework(Framework):
+    name = "toy"
+    Intake = ToyIntake
+    length = (1, 1)
 
     def train(self, job):
         raise NotImplementedError
@@ -38,8 +34,8 @@ class ToyAdapter(Framework):
     evaluate = train
 
 
-def report_of(folder, adapter=ToyAdapter, source=ToySource) -> ConformanceReport:
-    return check_host(adapter(source(2)), workspace=folder)
+def report_of(folder, host=ToyFramework, source=ToySource) -> ConformanceReport:
+    return check_host(host, source(2), workspace=folder)
 
 
 def other(base: Any, **members: Any) -> Any:
@@ -57,18 +53,26 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"finalise": lambda *_: {"volume": np.random.default_rng().random(3)}},
         "finalise",
     ),
-    "trusts": ({"check": lambda *_: None}, "refuses a leak"),
-    "refuses": ({"validate": refuse}, "validates"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_adapter_fails_the_check_that_is_meant_for_it(case, tmp_path):
+def test_a_wrong_intake_fails_the_check_that_is_meant_for_it(case, tmp_path):
     members, name = WRONG[case]
-    (failed,) = report_of(tmp_path, other(ToyAdapter, **members)).failed
+    wrong = other(ToyFramework, Intake=other(ToyIntake, **members))
+    (failed,) = report_of(tmp_path, wrong).failed
     assert failed.name == name
-    if case == "refuses":
-        assert failed.message == "raised UsageFault: no such configuration"
+
+
+def test_a_host_that_refuses_its_data_is_quoted(tmp_path):
+    (failed,) = report_of(tmp_path, other(ToyFramework, validate=refuse)).failed
+    assert failed.message == "raised UsageFault: no such configuration"
+
+
+def test_a_helper_that_is_called_as_a_name_of_the_machinery_changes_nothing(tmp_path):
+    """Once a helper ``opened`` replaced that of every host, and a leak was let in."""
+    helpers = {name: lambda *_: None for name in ("opened", "configured", "start", "held_out")}
+    assert report_of(tmp_path, other(ToyFramework, **helpers)).passed
 
 
 def with_nan(self, case_id):
@@ -112,7 +116,9 @@ def test_crops_beyond_a_case_and_windows_that_clip_come_back(tmp_path):
         assert report.passed, report.failed
 
 
-def test_an_honest_adapter_passes_everything_and_makes_banks_in_the_workspace_only(tmp_path):
+def test_an_honest_framework_passes_everything_and_makes_banks_in_the_workspace_only(
+    tmp_path,
+):
     report = report_of(tmp_path)
     assert report.passed, report.failed
     assert {check.verdict for check in report.checks} == {"passed"}
@@ -123,7 +129,7 @@ class ToyOptions(TrainingOptions):
     steps: int = 100
 
 
-class ToyHost(Host):
+class ToyHost(CropHost):
     """Its only weight is the mean of all that it has seen."""
 
     name = "toy"
@@ -187,7 +193,7 @@ def sevens(self, image, folder):
 
 
 WRONG_HOSTS: dict[str, tuple[dict[str, Any], str, str]] = {
-    "longer": ({"length": (9, 2)}, "trains", "a training of 9 steps"),
+    "longer": ({"length": (9, 2)}, "trains", "has a length of 9"),
     "half of the items": ({"weight": one_item}, "trains", "of 4 items are synthetic"),
     "never saves": ({"save": lambda *_: None}, "trains", "checkpoint is of step 0"),
     "other labels": ({"predict": sevens}, "predicts", "labels [7]"),

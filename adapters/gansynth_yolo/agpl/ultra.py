@@ -49,7 +49,7 @@ from gansynth_yolo.detectors import (
 from gansynth_yolo.source import SPLITS, read_labels
 
 if TYPE_CHECKING:
-    from gansynth.hosts.host import Job
+    from gansynth.hosts.job import Job
     from gansynth_yolo.mixed import Classes, EpochSlots, ImageDraw
 
 _SERVICES = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")

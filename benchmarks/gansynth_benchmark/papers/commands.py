@@ -16,6 +16,7 @@ from gansynth.core.schedule import Mix
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.composite_spec import texts
 from gansynth.hosts.host import framework
+from gansynth.hosts.trials import trials_of
 from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.options import overlay
 from gansynth.sampling.run_source import open_source
@@ -143,8 +144,8 @@ class PaperCommands:
         """
         settings, steps = self.settings(name), self.asked.steps
         mixes = [Mix.parse(arm.ratio, arm.schedule) for arm in arms]
-        adapter = framework(str(self.plan.hosts[name].target))(self.source)
-        each = adapter.lasting(steps or MANY, mixes, settings, len(self.source.train_ids))
+        trials, cases = trials_of(str(self.plan.hosts[name].target)), len(self.source.train_ids)
+        each = trials.settings_for_steps(self.source, steps or MANY, mixes, settings, cases)
         if steps is None:
             least = min((int(length["epochs"]) for length in each if "epochs" in length), default=1)
             each = [_own_length(length, settings, least) for length in each]

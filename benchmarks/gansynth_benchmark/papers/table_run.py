@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from gansynth.hosts.host import framework
+from gansynth.hosts.trials import trials_of
 from gansynth.runtime.errors import FAULTS, GansynthError
 from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
 from gansynth.runtime.options import overlay
@@ -131,13 +131,12 @@ class PaperTableRun:
             self.ran.append(said(words, out))
             return dict(previous["result"])
         report = json.loads(self.call(words))
-        adapter = framework(str(self.plan.hosts[host].target))
         result = {
             "host": host,
             "arm": arm.name,
             "seed": seed,
             **{key: report[key] for key in KEPT},
-            **adapter.scores(folder),
+            **trials_of(str(self.plan.hosts[host].target)).scores(folder),
         }
         write_json_atomic(record, {"command": plain, "result": result})
         return result

@@ -13,7 +13,7 @@ from gansynth_cli.requests import request_command
 from gansynth_cli.results import lines_of_training
 
 if TYPE_CHECKING:
-    from gansynth.core.adapter import HostOptions
+    from gansynth.core.host_options import HostOptions
     from gansynth.hosts.api import Augmented
 
 
@@ -87,6 +87,6 @@ def lines_of_augment(done: Augmented) -> Iterator[str]:
         if (folder := done.document.get("folder")) and not done.document.get("dry_run"):
             yield Hint(f"next: train on {folder} with your framework, without gansynth")
     else:
-        assert done.adapter is not None, "it has trained"
-        labels = done.adapter.source.schema.labels
-        yield from lines_of_training(done.document, done.adapter.name, labels)
+        assert done.session is not None, "it has trained"
+        labels = done.session.source.schema.labels
+        yield from lines_of_training(done.document, done.session.host.name, labels)

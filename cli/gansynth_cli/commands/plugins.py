@@ -161,7 +161,7 @@ def _check_source(name: str, data: str, read: dict[str, str]) -> ConformanceRepo
 def _check_class(
     kind: str, cls: Any, name: str, settings: dict[str, str], steps: int
 ) -> ConformanceReport:
-    from gansynth.hosts.host import Host
+    from gansynth.hosts.crop_host import CropHost
     from gansynth.runtime.options import SetOptions, parse
     from gansynth.testing import (
         ToySource,
@@ -173,17 +173,17 @@ def _check_class(
         check_writer,
     )
 
-    if kind == "host" and not issubclass(cls, Host):
+    if kind == "host" and not issubclass(cls, CropHost):
         raise UsageFault(
             f"plugins check {name!r}: it is checked on its framework's data, from a test: "
-            "gansynth.testing.check_host(host, workspace=...)"
+            "gansynth.testing.check_host(HOST, source, workspace=...)"
         )
     model = getattr(cls, "Options", SetOptions)  # a metric has none
     refuse_unknown(settings, model.model_fields, of=name)
     options = parse(model, settings).model_dump()
     if kind == "host":
         with TemporaryDirectory() as workspace:
-            return check_host(cls(ToySource(3)), workspace=Path(workspace), settings=settings)
+            return check_host(cls, ToySource(3), workspace=Path(workspace), settings=settings)
     if kind == "generator":
         return check_generator(cls, options=options, steps=steps)
     if kind == "metric":

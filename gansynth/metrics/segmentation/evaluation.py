@@ -325,7 +325,7 @@ def asked_regions(text: str, source: CaseSource) -> Regions:
 
 
 def account_of(
-    judged: Callable[[Path], Mapping[str, Prediction]],
+    predictions: Callable[[Any, Path], Mapping[str, Prediction]],
     source: CaseSource,
     folder: Path,
     regions: Regions,
@@ -335,7 +335,8 @@ def account_of(
     Returns the headline, and the reason if there is none. Raises EnvironmentFault: disk errors.
     """
     try:
-        document = evaluate(judged(folder), regions, ignore=source.schema.ignore).document()
+        found = predictions(source, folder)
+        document = evaluate(found, regions, ignore=source.schema.ignore).document()
     except (UsageFault, DataFault) as fault:
         return {}, f"no Dice and HD95 of gansynth's own measures: {fault}"
     write_json_atomic(folder / FILE, document)

@@ -343,7 +343,7 @@ def learn_ahead(
     from gansynth.core.registry import installed
     from gansynth.runtime.devices import pick_device
 
-    any_size = bool(target) and installed().host(target).any_size
+    any_size = bool(target) and installed().host(target).Intake.any_size
     missing = to_learn(run.folder, filters)
     if missing and reporter is not None:
         names = ", ".join(item.name for item in missing)

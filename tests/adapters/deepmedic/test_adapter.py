@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 
 from gansynth.core.capabilities import Capabilities
-from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.runtime.errors import DataFault
 from gansynth.testing import check_host
 from gansynth_deepmedic.adapter import DeepMedicAdapter
@@ -31,7 +30,7 @@ def refused(kit, refuse):
 
 
 def test_it_keeps_the_contract_of_adapters(kit, tmp_path):
-    check_host(kit.adapter(), workspace=tmp_path).raise_if_failed()
+    check_host(DeepMedicAdapter, kit.intake().source, workspace=tmp_path).raise_if_failed()
 
 
 @pytest.mark.parametrize(
@@ -82,27 +81,22 @@ def test_samples_without_a_place_in_a_volume_are_refused(kit, refused, space, sa
     refused("", says, samples=("--generator", kit.changed(**changes)))
 
 
-def asked(**words: Any) -> AugmentRequest:
-    return AugmentRequest(**{"target": "deepmedic", "ratio": "1:1", **words})
-
-
 def test_samples_of_a_bank_need_a_place_in_a_training_case(kit, shared_deepmedic, tmp_path):
-    adapter = DeepMedicAdapter(shared_deepmedic.source())
+    held = kit.intake().source.held_out_ids[0]
     bank = write_crops(tmp_path / "bank", shared_deepmedic)
-    adapter.check(asked(bank=bank, set=kit.program))
-    bank = write_crops(tmp_path / "held", shared_deepmedic, 1, case=adapter.source.held_out_ids[0])
+    kit.session(bank=bank, set=kit.program).check()
+    bank = write_crops(tmp_path / "held", shared_deepmedic, 1, case=held)
     with pytest.raises(DataFault, match="expected one of the training cases"):
-        adapter.check(asked(bank=bank, set=kit.program))
+        kit.session(bank=bank, set=kit.program).check()
 
 
-def test_a_dry_run_says_what_a_subepoch_holds(kit, shared_deepmedic, tmp_path):
-    adapter = DeepMedicAdapter(shared_deepmedic.source())
+def test_a_dry_run_says_what_a_subepoch_holds(kit, tmp_path):
     odd = {**kit.program, "cases": "7", "output": str(tmp_path / "o")}
-    planned = adapter.planned(asked(generator=kit.run, ratio="1:2", set=odd))
+    planned = kit.session(generator=kit.run, ratio="1:2", set=odd).planned()
     assert planned["cases_per_subepoch"] == {"real": 2, "synthetic": 4}
     assert planned["segments_per_subepoch"] == {"real": 20, "synthetic": 40}
     assert any("7 in the file, 6 now" in said for said in planned["said"])
-    planned = adapter.planned(asked(generator=kit.run, schedule="anneal", set=kit.program))
+    planned = kit.session(generator=kit.run, schedule="anneal", set=kit.program).planned()
     assert planned["cases_per_subepoch"] == {"all": 6, "synthetic_at_most": 6}
     assert planned["segments_per_subepoch"] == {"all": 60, "of_each_case": 10}
 

@@ -19,10 +19,10 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.resample import resample
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
+from gansynth.hosts.session import Session
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import NullReporter
-from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.configs import MAPS, SCORES, SHARES, read_train_config
 from gansynth_deepmedic.insertion import MISSING, insert
 from gansynth_deepmedic.layout import read_host, training_cases
@@ -35,9 +35,9 @@ from tests.dividing import state
 
 
 def export(data: Toy, bank: Path, out: Path, ratio: str = "1:2", **asked: Any) -> dict[str, Any]:
-    adapter = DeepMedicAdapter(data.source(read=asked.pop("read", {})))
+    source = data.source(read=asked.pop("read", {}))
     words = {"ratio": ratio, "bank": bank, "export": str(out), **asked}
-    return dict(adapter.export(AugmentRequest(target="deepmedic", **words)))
+    return dict(Session.of(AugmentRequest(target="deepmedic", **words), source).export())
 
 
 def executed(path: Path) -> dict[str, Any]:

@@ -13,11 +13,11 @@ import pytest
 
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.hosts.record import FILE, LOG, TrainingResult
+from gansynth.hosts.session import Session
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import RichReporter
 from gansynth_deepmedic import program as programs
-from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.configs import SHARES, read_values
 from gansynth_deepmedic.program import CHECKPOINT, ORDER, DeepMedicProgram, find_program
 from tests.adapters.deepmedic.conftest import write_crops
@@ -84,16 +84,14 @@ def trainer(
     patch.setattr(programs, "_IMPORT", start)
     patch.setattr("gansynth_deepmedic.adapter.find_program", lambda *_: program)
     patch.setenv("PROBE", str(output.parent / "probe.jsonl"))
-    adapter = DeepMedicAdapter(data.source())
-    adapter.reporter = RichReporter()
+    source = data.source()
 
     def train(settings: dict[str, str] | None = None, **changes: Any) -> TrainingResult:
         asked = {"deepmedic": "dm", "epochs": "2", "subepochs": "2", "output": str(output)}
         words = {"ratio": "1:2", "bank": bank, **changes, "set": {**asked, **(settings or {})}}
         options = ["-model", str(data.model)]
         request = AugmentRequest(target="deepmedic", **words, options=options)
-        result: TrainingResult = adapter.start(request)
-        return result
+        return Session.of(request, source, RichReporter()).start()
 
     return train
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gansynth.hosts.host import Job
+from gansynth.hosts.job import Job
 from gansynth.hosts.record import LOG
 from gansynth.runtime import torchvision_compat
-from gansynth_nnunet.adapter import hosted
+from gansynth_nnunet.in_trainer import session_in
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from tests.adapters.kits import draw_no_progress
 
@@ -52,8 +52,8 @@ def build(nnunet) -> Iterator[Callable[..., Any]]:
 
 def begin(trainer: Any) -> Any:
     """Open the session of a training as ``run_training`` does, without the training."""
-    host = hosted(trainer.gansynth, trainer).opened(trainer.gansynth.request)
-    trainer.session = trainer.gansynth_job = job = Job(host, None)
+    job = Job(session_in(trainer.gansynth, trainer).training(), None)
+    trainer.session = trainer.gansynth_job = job
     job.begin()
     trainer.gansynth_mix(job.plan)
     return trainer

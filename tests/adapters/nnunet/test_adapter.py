@@ -11,11 +11,13 @@ from gansynth.core.lineage import CaseRecord
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.space import Space
 from gansynth.hosts.launch import ApartTraining
+from gansynth.hosts.session import Session
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling import evaluation_data
-from gansynth_nnunet.adapter import NnunetAdapter, newest_checkpoint, own_metrics
 from gansynth_nnunet.converter import sample_bytes
+from gansynth_nnunet.intake import NnunetIntake
 from gansynth_nnunet.launch import from_environment
+from gansynth_nnunet.results import newest_checkpoint, own_metrics
 from gansynth_nnunet.source import NnunetSource
 
 # nnU-Net and torch warn of each other's deprecations; which ones is not ours to say.
@@ -23,12 +25,12 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture
-def adapter(toy_nnunet):
-    return NnunetAdapter(NnunetSource(toy_nnunet.request()))
+def source(toy_nnunet):
+    return NnunetSource(toy_nnunet.request())
 
 
-def asked(**words: Any) -> AugmentRequest:
-    return AugmentRequest(**{"target": "nnunet", "ratio": "1:1", **words})
+def session(source: NnunetSource, **words: Any) -> Session:
+    return Session.of(AugmentRequest(**{"target": "nnunet", "ratio": "1:1", **words}), source)
 
 
 @pytest.mark.parametrize(
@@ -41,19 +43,19 @@ def asked(**words: Any) -> AugmentRequest:
     ],
 )
 def test_what_nnunet_would_not_understand_starts_nothing(
-    adapter, frozen_bank, settings, options, message
+    source, frozen_bank, settings, options, message
 ):
     bank = frozen_bank()
     with pytest.raises(UsageFault) as caught:
-        adapter.start(asked(bank=bank, set=settings, options=options))
+        session(source, bank=bank, set=settings, options=options).start()
     assert message in str(caught.value)
-    assert not (adapter.source.root.results / f"{bank.name}_1-1_constant").exists()
+    assert not (source.root.results / f"{bank.name}_1-1_constant").exists()
 
 
 def test_missing_preprocessing_is_named(toy_copy):
     (toy_copy.preprocessed / "dataset_fingerprint.json").unlink()
     with pytest.raises(DataFault, match=r"dataset_fingerprint\.json: missing.*gansynth prepare"):
-        NnunetAdapter(NnunetSource(toy_copy.request())).validate()
+        session(NnunetSource(toy_copy.request()), ratio="1:0").start()
 
 
 def test_samples_smaller_than_a_patch_are_refused():
@@ -65,29 +67,29 @@ def test_samples_smaller_than_a_patch_are_refused():
         (Space("resample", (64, 64, 64)), (24, 24, 24), False),
     ):
         source = SimpleNamespace(patch=patch)
-        host: Any = SimpleNamespace(source=source, converts=lambda run: False)
+        intake: Any = SimpleNamespace(source=source, converts=lambda run: False)
         run: Any = SimpleNamespace(folder="run", space=space)
         with nullcontext() if fits else pytest.raises(UsageFault):
-            NnunetAdapter.check_run(host, run, cast(Any, None))
+            NnunetIntake.check_run(intake, run, cast(Any, None))
 
 
 def test_results_go_where_the_user_says_or_into_a_folder_of_generator_ratio_and_schedule(
     toy_copy, frozen_bank, tmp_path
 ):
-    adapter, bank = NnunetAdapter(NnunetSource(toy_copy.request())), frozen_bank()
+    source, bank = NnunetSource(toy_copy.request()), frozen_bank()
     for trainer in ("nnUNetTrainerDA5", "nnUNetTrainerDA5GANSynth"):
         settings = {"trainer": trainer, "results": str(tmp_path / "arm")}
-        folder = adapter.configured(asked(bank=bank, set=settings)).output
-        assert folder.is_relative_to(tmp_path / "arm" / adapter.source.dataset)
+        folder = session(source, bank=bank, set=settings).host.output
+        assert folder.is_relative_to(tmp_path / "arm" / source.dataset)
         assert folder.parent.name.startswith("nnUNetTrainerDA5GANSynth__")
     for words, name in (
         ({}, f"{bank.name}_1-1_constant"),
         ({"ratio": "1:3", "schedule": "anneal:0%-50%"}, f"{bank.name}_1-3_anneal-0-50"),
         ({"ratio": "1:0"}, "real_1-0_constant"),
     ):
-        folder = adapter.configured(asked(bank=bank, **words)).output
-        below = folder.relative_to(adapter.source.root.results)
-        assert below.parts[:2] == (name, adapter.source.dataset)
+        folder = session(source, bank=bank, **words).host.output
+        below = folder.relative_to(source.root.results)
+        assert below.parts[:2] == (name, source.dataset)
 
 
 def test_nnunets_own_dice_is_beside_gansynths_measures(tmp_path):
@@ -99,13 +101,13 @@ def test_nnunets_own_dice_is_beside_gansynths_measures(tmp_path):
     assert own_metrics(tmp_path) == {"nnunet_validation": own}
 
 
-def test_the_room_of_a_bank_is_known_before_and_too_little_is_refused(adapter, fitted):
-    planned = adapter.bank_plan(asked(generator=fitted, bank_size=10))
-    one = sample_bytes(adapter.source, adapter.source.space.size, 2)
+def test_the_room_of_a_bank_is_known_before_and_too_little_is_refused(source, fitted):
+    planned = session(source, generator=fitted, bank_size=10).bank_plan
+    one = sample_bytes(source, source.space.size, 2)
     assert planned is not None
     assert planned.bytes == (one + 8192) * (10 + 2)
     with pytest.raises(UsageFault, match=r"--bank-size 1000B: holds 0 sample"):
-        adapter.check(asked(generator=fitted, bank_size="1000B"))
+        session(source, generator=fitted, bank_size="1000B").check()
 
 
 def test_a_training_goes_on_from_its_newest_checkpoint_and_a_damaged_one_is_named(tmp_path):

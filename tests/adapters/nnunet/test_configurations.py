@@ -10,7 +10,6 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.runtime.files import write_json_atomic
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.sampler import Sampler
-from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.source import NnunetSource
 from tests.adapters.nnunet.conftest import begin, sidecar
 from tests.banks import Pairs, write_bank
@@ -84,7 +83,7 @@ def test_what_nobody_labelled_in_a_case_is_unknown_in_samples_of_it(
     opened, source = load_run(tmp_path / "run", "cpu"), NnunetSource(toy_nnunet.request())
     samples = Sampler(opened, source, SampleRequest(lesions="add")).draw(0, 4)
     pairs: Pairs = [(sample, {}) for sample in samples]
-    write_bank(tmp_path / "bank", NnunetAdapter(source).schema, opened.lineage, pairs)
+    write_bank(tmp_path / "bank", source.schema, opened.lineage, pairs)
     train, _ = begin(ready(ratio="0:1", bank=tmp_path / "bank")).get_dataloaders()
     target = np.concatenate([next(train)["target"][0].numpy() for _ in range(6)])
     whole, core, unknown = target.swapaxes(0, 1).astype(bool)

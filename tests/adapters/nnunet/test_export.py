@@ -18,12 +18,13 @@ from gansynth.bank.producer import ProducerConfig, run_producer
 from gansynth.bank.reader import BankReader
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import lineage_of
+from gansynth.hosts.session import Session
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.writing import TIME
 from gansynth_nnunet import export
-from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.export import case_properties
+from gansynth_nnunet.intake import NnunetIntake
 from gansynth_nnunet.mixed import decode, encode, location_keys
 from gansynth_nnunet.source import NnunetSource
 from tests.banks import write_bank
@@ -46,7 +47,7 @@ class Exports:
         place = {"configuration": self.configuration, **place}
         words = {"bank": bank or self.bank, "export": name, "content": content}
         request = AugmentRequest(target="nnunet", ratio=ratio, **words)
-        return NnunetAdapter(NnunetSource(self.toy.request(**place))).export(request)
+        return Session.of(request, NnunetSource(self.toy.request(**place))).export()
 
     @property
     def mixed(self) -> Path:
@@ -87,8 +88,8 @@ def exports(request, toy_nnunet, tmp_path_factory) -> Exports:
     """With a mixed data set, and two of the same samples alone. Export under other names only."""
     home = tmp_path_factory.mktemp("exports")
     toy = replace(toy_nnunet, root=shutil.copytree(toy_nnunet.root, home / "toy"))
-    adapter = NnunetAdapter(NnunetSource(toy.request(configuration=request.param)))
-    schema, lineage, pairs = adapter.schema, lineage_of(adapter.source), crop_samples(adapter, 8)
+    intake = NnunetIntake(NnunetSource(toy.request(configuration=request.param)), "nnunet")
+    schema, lineage, pairs = intake.schema, lineage_of(intake.source), crop_samples(intake, 8)
     bank = write_bank(home / "bank", schema, lineage, pairs, real=())
     made = Exports(toy, request.param, bank)
     report = made(MIXED)

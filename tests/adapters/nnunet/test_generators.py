@@ -1,13 +1,11 @@
 """Generators that draw their label maps themselves, or none."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.sampler import Sampler
-from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.source import NnunetSource
 from tests.banks import Pairs, write_bank
 from tests.conftest import Toy
@@ -54,10 +52,10 @@ def test_what_cannot_be_drawn_is_refused_with_the_way_out(
 
 
 def test_a_bank_of_images_alone_is_refused_with_the_way_out(runs, toy_nnunet, tmp_path, refuse):
-    adapter: Any = NnunetAdapter(NnunetSource(toy_nnunet.request(configuration="2d")))
+    source = NnunetSource(toy_nnunet.request(configuration="2d"))
     opened = load_run(runs["bare"], "cpu")
-    pairs: Pairs = [(sample, {}) for sample in Sampler(opened, adapter.source).draw(0, 2)]
-    write_bank(tmp_path / "bank", adapter.schema, opened.lineage, pairs)
+    pairs: Pairs = [(sample, {}) for sample in Sampler(opened, source).draw(0, 2)]
+    write_bank(tmp_path / "bank", source.schema, opened.lineage, pairs)
     words = ("augment", "--target", "nnunet", *flat(toy_nnunet), "--bank", tmp_path / "bank")
     says = ("000000: sample: no labels", "learns from labels")
     refuse(*words, "--ratio", "1:1", "--dry-run", code=3, says=says)

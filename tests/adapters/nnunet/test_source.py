@@ -12,10 +12,10 @@ import pytest
 from gansynth.core.requests.hosts import AugmentRequest, SplitsRequest
 from gansynth.core.source import FoldSplit, SourceRequest, host_labels
 from gansynth.core.space import Placement
+from gansynth.hosts.session import Session
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.sampling.run_source import open_source
-from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.cases import hashes_of, write_hashes
 from gansynth_nnunet.dataset import make_splits
 from gansynth_nnunet.source import NnunetSource
@@ -327,7 +327,7 @@ def test_a_generator_of_scans_dealt_out_alike_enters_and_of_others_is_refused(
     scans = open_source(replace(raw.request, root=host.request.root, subjects=None))
     assert (scans.held_out_ids, scans.header("p1_left").subject) == (("p2_left",), "p1")
     request = AugmentRequest(target="nnunet", generator=tmp_path / "run", ratio="1:1")
-    NnunetAdapter(host).check(request)
+    Session.of(request, host).check()
     others = NnunetSource(replace(host.request, fold="1"))
     with pytest.raises(IntegrityFault, match="leakage"):
-        NnunetAdapter(others).check(request)
+        Session.of(request, others).check()

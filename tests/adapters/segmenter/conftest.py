@@ -11,6 +11,7 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.schema import Sample
 from gansynth.core.source import lineage_of
 from gansynth.hosts.record import TrainingResult
+from gansynth.hosts.session import Session
 from gansynth.testing import ToySource
 from tests.banks import Pairs, write_bank
 
@@ -44,7 +45,6 @@ def bank_of(source: Any, folder: Path) -> Path:
 @pytest.fixture
 def train(tmp_path) -> Callable[..., TrainingResult]:
     """Trains on toy cases: ``train("out", ratio="1:1", steps="8")``; None leaves a setting out."""
-    from gansynth_segmenter.host import SegmenterHost
 
     def run(
         output: str = "out",
@@ -59,6 +59,7 @@ def train(tmp_path) -> Callable[..., TrainingResult]:
             asked["bank"] = bank if bank.exists() else bank_of(source, bank)
         given = {**TINY, "output": str(tmp_path / output), **own}
         asked["set"] = {key: value for key, value in given.items() if value is not None}
-        return SegmenterHost(source).start(AugmentRequest(target="segmenter", ratio=ratio, **asked))
+        request = AugmentRequest(target="segmenter", ratio=ratio, **asked)
+        return Session.of(request, source).start()
 
     return run

@@ -4,6 +4,7 @@ import pytest
 
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.space import Space
+from gansynth.hosts.session import Session
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource, check_host
 from gansynth_segmenter.host import SegmenterHost
@@ -32,7 +33,7 @@ def real(**words: Any) -> AugmentRequest:
 )
 def test_it_keeps_the_contract_of_hosts(source, network, more, tmp_path):
     settings = {"network": network, "width": "4", **more}
-    report = check_host(SegmenterHost(source), workspace=tmp_path, settings=settings)
+    report = check_host(SegmenterHost, source, workspace=tmp_path, settings=settings)
     assert report.passed, report.failed
     assert {check.verdict for check in report.checks} == {"passed"}
     whole, cut = (sorted((tmp_path / name).rglob("*.safetensors")) for name in ("whole", "cut"))
@@ -82,23 +83,23 @@ DUAL = {"network": "deepmedic"}
 def test_what_it_cannot_train_is_refused(source, settings, says, tmp_path):
     request = real(set={"output": str(tmp_path / "o"), **settings})
     with pytest.raises(UsageFault, match=says):
-        SegmenterHost(source).check(request)
+        Session.of(request, source).check()
     assert not (tmp_path / "o").exists()
 
 
 def test_a_fold_without_held_out_cases_is_refused(monkeypatch):
     monkeypatch.setattr(ToySource, "held_out_ids", ())
     with pytest.raises(UsageFault, match="holds no case out"):
-        SegmenterHost(TOY).validate()
+        SegmenterHost(TOY, real()).validate()
 
 
 def test_cases_of_any_shape_are_cut_to_a_patch():
-    SegmenterHost(UNCUT).check(real(set={"patch": 8}))
+    Session.of(real(set={"patch": 8}), UNCUT).check()
 
 
 def test_it_has_no_command_line():
     with pytest.raises(UsageFault, match="no command line"):
-        SegmenterHost(TOY).check(real(options="-x"))
+        Session.of(real(options="-x"), TOY).check()
 
 
 def test_two_hundred_epochs_are_counted_in_samples_of_the_real_cases():
@@ -111,13 +112,13 @@ def test_a_bank_of_samples_that_are_too_small_is_refused(tmp_path):
     bank = bank_of(Spaced("crop", (8, 16, 16)), tmp_path / "bank")
     says = r"samples have \(8, 16, 16\) voxels, expected at least \(16, 16, 16\)"
     with pytest.raises(UsageFault, match=says):
-        SegmenterHost(TOY).check(real(ratio="1:1", bank=bank))
+        Session.of(real(ratio="1:1", bank=bank), TOY).check()
 
 
 def test_a_dry_run_says_what_would_be_trained(tmp_path):
     settings = {"output": str(tmp_path / "o"), "network": "pix2pix", "steps": "7", "device": "cpu"}
-    request, host = real(set=settings), SegmenterHost(TOY)
-    told = host.planned(request)
+    session = Session.of(real(set=settings), TOY)
+    told = session.planned()
     assert (told["network"], told["steps"]) == ("pix2pix", 7)
     assert told["trained_on"] == {"grid": "crop", "size": [16, 16, 16]}
-    assert host.samples_drawn(request) == 14
+    assert session.samples_drawn == 14

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from gansynth.core.schema import Boxes, Sample
-from gansynth.hosts.host import Job
+from gansynth.hosts.job import Job
 from gansynth.hosts.record import LOG
 from gansynth.metrics.detection.record import read_detections
 from gansynth.runtime.child import SHOWN
 from gansynth.runtime.errors import DataFault
 from gansynth.testing import check_host
-from gansynth_yolo.adapter import true_boxes
+from gansynth_yolo.adapter import YoloAdapter, true_boxes
 from tests.adapters.kits import Kit, command, in_this_process, kit_of
 
 REAL = 16
@@ -25,14 +25,14 @@ def kit(request, tmp_path) -> Kit:
 
 
 def test_it_keeps_the_contract_of_adapters(kit, tmp_path):
-    report = check_host(kit.adapter(), workspace=tmp_path)
+    report = check_host(YoloAdapter, kit.intake().source, workspace=tmp_path)
     assert report.passed, report.failed
     assert {check.verdict for check in report.checks} == {"passed"}
 
 
 def test_a_sample_of_another_class_is_not_let_in(kit):
     image, coords = np.zeros((1, 8, 8), np.float32), np.array([[0, 0, 2, 2]], np.float32)
-    finalise = kit.adapter().finalise
+    finalise = kit.intake().finalise
     assert finalise(Sample(image, None, Boxes(coords, np.zeros(1, np.int16)))) == {}
     with pytest.raises(DataFault, match="box class 1, expected 0 to 0"):
         finalise(Sample(image, None, Boxes(coords, np.ones(1, np.int16))))
@@ -82,7 +82,7 @@ def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact
         found = read_detections(kit.output / f"gansynth_detections{split}.json")
         assert len(found.images) == count
         for image in found.images:
-            wanted = true_boxes(kit.adapter().source.image(image.id)).boxes
+            wanted = true_boxes(kit.intake().source.image(image.id)).boxes
             assert np.abs(image.truth.boxes - wanted).max(initial=0) < 0.001
     log = "\n".join(notes)
     for words in (

@@ -18,11 +18,11 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import case_records
+from gansynth.hosts.session import Session
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
 from gansynth_evaluate.audit import audit_exported
-from gansynth_yolo.adapter import YoloAdapter
 from gansynth_yolo.export import exact_counts
 from tests.adapters.kits import changed_run
 from tests.adapters.yolo.conftest import fill_bank
@@ -50,7 +50,7 @@ def bank(shared_yolo, tmp_path_factory) -> Path:
 
 def export(data: Path, bank: Path | None, out: Path | str, ratio: str = "3:1", **asked: Any) -> Any:
     request = AugmentRequest(target="yolo", ratio=ratio, bank=bank, export=str(out), **asked)
-    return YoloAdapter(opened(data)).export(request)
+    return Session.of(request, opened(data)).export()
 
 
 @pytest.fixture(scope="module")

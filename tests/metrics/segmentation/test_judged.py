@@ -11,17 +11,15 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import CaseHeader, SourceRequest
 from gansynth.hosts.held_out import LEVELS, METRICS, PREDICTIONS, evaluate_held_out
 from gansynth.hosts.record import FILE
+from gansynth.hosts.session import Session
+from gansynth.hosts.trials import trials_of
 from gansynth.metrics.segmentation import evaluate
 from gansynth.metrics.segmentation.evaluation import OWN, at_thresholds
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, read_nifti, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
-from gansynth_deepmedic.adapter import DeepMedicAdapter
 from gansynth_deepmedic.source import open_deepmedic
-from gansynth_nnunet.adapter import NnunetAdapter
-from gansynth_segmenter.host import SegmenterHost
-from gansynth_yolo.adapter import YoloAdapter
 from tests.conftest import save_nifti
 from tests.deepmedic_sets import toy_deepmedic
 from tests.flat_sets import FLAT, SHAPE, pictures
@@ -55,9 +53,7 @@ def nnunet(tmp_path) -> Any:
 
 
 def judged_by_nnunet(source: Any) -> Any:
-    adapter = object.__new__(NnunetAdapter)
-    adapter.source = source
-    return adapter.judged(source.results)
+    return trials_of("nnunet").predictions(source, source.results)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +111,7 @@ def segmented(request: SourceRequest, output: Path, *, keep: bool = True) -> Any
     found = evaluate_held_out(source, ONE, lambda image: next(maps), folder, levels=output / LEVELS)
     output.mkdir(exist_ok=True)
     write_json_atomic(output / METRICS, found)
-    adapter = SegmenterHost(source)
-    judged: Any = adapter.judged(output)
+    judged: Any = trials_of("segmenter").predictions(source, output)
     assert set(judged) == set(source.held_out_ids)
     for one in judged.values():  # levels are on the grid of the label maps
         np.testing.assert_array_equal(one.levels(), 18 * (one.read().predicted > 0))
@@ -134,14 +129,15 @@ def test_what_kept_nothing_or_is_of_no_files_is_refused_also_before_a_training(v
         segmented(volumes(), tmp_path / "out", keep=False)
     with pytest.raises(UsageFault, match="--read between=2"):
         segmented(volumes(between="2"), tmp_path / "drawn")
-    SegmenterHost(open_source(volumes())).check_judged({})
+    trials = trials_of("segmenter")
+    trials.check_predictions(open_source(volumes()), {})
     for source, settings, says in (
         (ToySource(3), {}, r"have no files of their own.*Only its own metrics.json"),
         (open_source(volumes(between="2")), {}, "--read between=2"),
         (open_source(volumes()), {"save_predictions": "no"}, "label maps are not saved"),
     ):
         with pytest.raises(UsageFault, match=says):
-            SegmenterHost(source).check_judged(settings)
+            trials.check_predictions(source, settings)
 
 
 @pytest.mark.parametrize("kind", FLAT)
@@ -171,43 +167,40 @@ def test_a_label_map_of_other_pixels_or_numbers_is_refused(tmp_path, array, says
 
 def test_deepmedics_own_predictions_are_found_by_their_names(tmp_path):
     toy = toy_deepmedic(tmp_path / "toy", train=1, val=2, shape=(18, 17, 16))
-    adapter = DeepMedicAdapter(open_deepmedic(SourceRequest("deepmedic", str(toy.train))))
+    source = open_deepmedic(SourceRequest("deepmedic", str(toy.train)))
+    trials = trials_of("deepmedic")
     with pytest.raises(UsageFault, match=r"has no gansynth_session.json"):
-        adapter.judged(tmp_path)
+        trials.predictions(source, tmp_path)
     write_json_atomic(tmp_path / FILE, {"sessions": [{}]})
     with pytest.raises(DataFault, match=r"pat_01_Segm.nii.gz: missing"):
-        adapter.judged(tmp_path)
+        trials.predictions(source, tmp_path)
     home = tmp_path / "predictions" / "toy" / "predictions"
     for number in (1, 2):
         labels = read_nifti(toy.folder / "data" / f"pat_{number:02d}" / "labels.nii.gz")
         save_nifti(home / f"pat_{number:02d}_Segm.nii.gz", labels.array, labels.affine)
-    assert perfect(adapter.judged(tmp_path))
+    assert perfect(trials.predictions(source, tmp_path))
 
 
 def test_a_host_that_draws_no_label_maps_says_so(tmp_path):
     with pytest.raises(UsageFault, match="yolo leaves no label maps of held-out cases"):
-        object.__new__(YoloAdapter).judged(tmp_path)
+        trials_of("yolo").predictions(None, tmp_path)
 
 
 @pytest.mark.slow
 def test_nnunets_own_dice_is_ours(toy_copy):
     """Of a real training, on the grid and under the names that nnU-Net writes."""
-    from gansynth_nnunet.adapter import NnunetAdapter
-    from gansynth_nnunet.source import NnunetSource
-
-    adapter = NnunetAdapter(NnunetSource(toy_copy.request()))
+    source, trials = open_source(toy_copy.request()), trials_of("nnunet")
     iterations = {f"num_{which}iterations_per_epoch": "1" for which in ("", "val_")}
-    quick, (_, kept) = {"num_epochs": "1", **iterations}, adapter.saving_levels()
+    quick, (_, kept) = {"num_epochs": "1", **iterations}, trials.saving_levels()
     options = ("-device", "cpu", *kept)
-    outcome = adapter.start(
-        AugmentRequest(target="nnunet", ratio="1:0", set=quick, options=options)
-    )
-    judged = adapter.judged(outcome.folder)
+    asked = AugmentRequest(target="nnunet", ratio="1:0", set=quick, options=options)
+    outcome = Session.of(asked, source).start()
+    judged = trials.predictions(source, outcome.folder)
     found = evaluate(judged, ONE, measures=("dice",)).per_case
     whole = evaluate(judged, (("foreground", (1, 2)),), measures=("dice",)).per_case
     cut = at_thresholds(judged, (1, 2), "case")["dice@alarms/foreground"]
     assert {case: {"dice/foreground": row[OWN]} for case, row in cut.items()} == whole
-    assert set(found) == set(adapter.source.held_out_ids)
+    assert set(found) == set(source.held_out_ids)
     assert any(value for case in found.values() for value in case.values())
     summary = read_json(outcome.folder / "validation" / "summary.json")
     for case in summary["metric_per_case"]:

@@ -181,8 +181,9 @@ def example(monkeypatch, tmp_path):
 def test_the_examples_of_a_generator_a_host_and_a_writer_work(example, tmp_path):
     assert set(EXAMPLES) == set(REGISTRY_KINDS)
     check_generator(example("generators", "means"), ndim=(2, 3), steps=0).raise_if_failed()
-    host = example("hosts", "nearest-mean")(ToySource())
-    check_host(host, workspace=tmp_path).raise_if_failed()
+    host = example("hosts", "nearest-mean")
+    check_host(host, ToySource(), workspace=tmp_path).raise_if_failed()
+    assert example("trials", "nearest-mean")(host).strong_augmentation({}) == ({"steps": "40"}, ())
     check_writer(example("writers", "arrays")).raise_if_failed()
 
 

@@ -1,0 +1,14 @@
+"""The base of a host's options."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from gansynth.runtime.options import SetOptions
+
+
+class HostOptions(SetOptions):
+    """Base of a host's options, which a user gives as ``--KEY VALUE`` or ``--set KEY=VALUE``."""
+
+    place: ClassVar[str] = ""
+    """Key of the folder of a training's results, which ``-o`` sets; none if there is no such."""

@@ -1,0 +1,405 @@
+"""One session of a training, as a host's ``train`` gets it: what fills it, its pace, its record."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from gansynth.bank.draw_log import DrawCounter, DrawCounts
+from gansynth.bank.store import SPEC
+from gansynth.bank.training_bank import TrainingBank
+from gansynth.core.bank_options import BankCapacity
+from gansynth.core.requests.hosts import AugmentRequest
+from gansynth.core.schema import Schema
+from gansynth.core.source import CaseSource
+from gansynth.hosts import record
+from gansynth.hosts.epoch_plan import PARTNERS, EpochPlan
+from gansynth.hosts.launch import TrainingDisplay
+from gansynth.hosts.mixer import MixerConfig
+from gansynth.hosts.training_data import TrainingData
+from gansynth.runtime.child import NAME, WARNING, show
+from gansynth.runtime.errors import EnvironmentFault
+from gansynth.runtime.files import disk_errors
+from gansynth.runtime.progress import Reporter
+from gansynth.runtime.signals import Interrupted, StopRequest
+
+if TYPE_CHECKING:
+    import torch
+
+CHECKPOINTS = "checkpoints"
+REPORT_SECONDS = 1.0  # least time between two looks for messages of the producer
+SHOW_SECONDS = 0.5  # least time between two reports of progress
+BEGUN = 1e-3  # the part of a unit that counts as done when it begins
+
+
+@dataclass(frozen=True)
+class Training:
+    """What does not change while a session of a training lasts; ``Session`` collects it.
+
+    Attributes:
+        request: what was asked.
+        source: the real cases.
+        schema: channels and labels of the items.
+        folder: of the results.
+        first: units that earlier sessions have done.
+        steps: units of the whole training.
+        unit: ``step``, ``epoch`` or ``subepoch``.
+        batch_size: samples of an optimiser step.
+        places: of a unit, as the host has them; None for every real case once and its share.
+        samples_of_a_unit: of all these places.
+        batches: optimiser steps of a round whose loader asks for one sample after another.
+        seed, device: of the host.
+        gpus: CUDA devices that the host occupies.
+        dtype: of images in a bank.
+        bank: size of the bank that the training makes.
+        checkpoint_every: steps between checkpoints of ``Job.checkpoint``.
+        restarts_rate: whether the rate begins anew when fine-tuning begins.
+        described: what the record says of the session.
+        items: returns the items of the whole training, for hosts that train on crops.
+    """
+
+    request: AugmentRequest
+    source: CaseSource
+    schema: Schema
+    folder: Path
+    first: int
+    steps: int
+    unit: str
+    batch_size: int
+    places: int | None
+    samples_of_a_unit: int
+    batches: int | None
+    seed: int
+    device: str
+    gpus: tuple[int, ...]
+    dtype: Literal["float16", "float32"]
+    bank: BankCapacity | None
+    checkpoint_every: int
+    restarts_rate: bool
+    described: Mapping[str, Any]
+    items: Callable[[MixerConfig[str], int, int], TrainingData] | None
+
+
+class Job:
+    """One session of a training, as ``train`` gets it; it has the bank, and writes the record.
+
+    Attributes:
+        folder: of the training's results.
+        first: steps, or rounds, that earlier sessions have done.
+        steps: of the whole training, or its rounds.
+        batch_size: samples of a step.
+        seed: for all random numbers of the host.
+        schema: channels and labels of the items.
+        plan: what is mixed in, for hosts with data of their own: ``Mixer(job.plan)``. Its
+            ``to_json`` is read by ``MixerConfig.from_json`` in another process.
+        stop: whether SIGTERM or SIGINT has asked to stop.
+        metrics: of the evaluation, once it is done.
+    """
+
+    plan: MixerConfig[str]
+
+    def __init__(self, training: Training, reporter: Reporter | None) -> None:
+        self.training, self.folder, self.steps = training, training.folder, training.steps
+        self.first = self.done = self._stepped = training.first
+        self.batch_size, self.seed, self.schema = (
+            training.batch_size,
+            training.seed,
+            training.schema,
+        )
+        self.request = training.request
+        self.stop = StopRequest()
+        self.display = TrainingDisplay(reporter) if reporter else None
+        self._show = self.display.show if self.display else show
+        # Optimiser steps of a round, of which parts are shown.
+        self._batches = math.ceil(training.samples_of_a_unit / training.batch_size)
+        self._pid = os.getpid()
+        # Two sessions of one process may begin in the same second, and have separate logs.
+        stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{self._pid}"
+        self.log = self.folder / record.DRAWS / stamp
+        self._drawn, self._partners = DrawCounter(self.log), DrawCounter(self.log / PARTNERS)
+        self._described = {**training.described, "of_epochs": self.steps}
+        self._earlier = record.read_sessions(self.folder) if self.first > 0 else []
+        for last in self._earlier[-1:]:  # it may have ended between a checkpoint and its record
+            last["epochs"][1] = max(last["epochs"][1], self.first)
+        self._rounds: list[dict[str, Any]] = []
+        self.metrics: Mapping[str, Any] = {}
+        self._taken, self._showed, self._reported = 0, -math.inf, time.monotonic()
+        self._last: float | None = None
+        self._stopping = self._closed = False
+        self.training_bank = TrainingBank(
+            request=self.request,
+            source=training.source.request.to_json(),
+            planned=training.bank,
+            batch_size=training.batch_size,
+            samples=training.steps * training.samples_of_a_unit,
+            output=self.folder,
+            say=self.say,
+            show=self._show,
+            dtype=training.dtype,
+            progress=self._now(),
+            gpus=training.gpus,
+        )
+        atexit.register(self.close)
+
+    # -- for the host ----------------------------------------------------------------------------
+
+    @cached_property
+    def data(self) -> TrainingData:
+        """Items of the whole training of a ``CropHost``, real and synthetic."""
+        items = self.training.items
+        assert items is not None, "other frameworks have data of their own"
+        return items(self.plan, self.steps, self.batch_size)
+
+    @cached_property
+    def rounds(self) -> EpochPlan:
+        """What fills each place of each round; real cases by their place in ``train_ids``.
+
+        The same in every session: ``Mixer(job.rounds.plan).fill`` fills a place.
+        """
+        cases, plan = self.training.source.train_ids, replace(self.plan, stream=(0,))
+        return EpochPlan.of(plan, cases, count=self.training.places)
+
+    @property
+    def places(self) -> range:
+        """Places in ``data`` of the steps that are left: a ``sampler`` for a ``DataLoader``."""
+        return range(self.first * self.batch_size, self.steps * self.batch_size)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where to train."""
+        from gansynth.runtime.devices import pick_device
+
+        return pick_device(self.training.device)
+
+    def step(self, **values: float) -> None:
+        """Record that one more step is done; show it with values such as its loss.
+
+        Raises:
+            Interrupted: asked to stop, and no checkpoint followed the last step.
+        """
+        if self._stopping:
+            raise Interrupted(self.stop.number)
+        now = time.monotonic()
+        if self._last is not None:
+            self.training_bank.step(self._last, now)
+        self._stepped += 1
+        self._progress(self._stepped - self.done, **values)
+        if now - self._reported > REPORT_SECONDS:
+            self._reported = now
+            self._report()
+        self._stopping = bool(self.stop())
+        self._last = time.monotonic()
+
+    def checkpoint(self, step: int, save: Callable[[Path], object] | None = None) -> None:
+        """Let the training be resumed at a step: only this does.
+
+        Args:
+            step: steps of the whole training that are done.
+            save: writes a file with everything that later steps depend on. It is called every
+                ``--set checkpoint_every`` steps, at the last one, and before a stop. None: the host
+                has written a checkpoint of its own, which ``Framework.done`` finds.
+
+        Raises:
+            Interrupted: asked to stop; the checkpoint is written.
+            EnvironmentFault: the disk refuses.
+        """
+        if save is not None:
+            every = self.training.checkpoint_every
+            if not (step % every == 0 or step == self.steps or self.stop()):
+                return
+            path = self.folder / CHECKPOINTS / f"step-{step:08d}.ckpt"
+            with disk_errors(path):
+                path.parent.mkdir(exist_ok=True)
+                save(path.with_suffix(".partial"))
+                os.replace(path.with_suffix(".partial"), path)
+                for older in path.parent.glob("step-*.ckpt"):
+                    if older != path:
+                        older.unlink()
+        self.done = step
+        self.pause()
+        if save is not None and self.stop() and step < self.steps:
+            raise Interrupted(self.stop.number)
+
+    def took(self, begin: float, end: float) -> None:
+        """Record an optimiser step of a round, by ``time.monotonic()`` at its begin and end."""
+        self.training_bank.step(begin, end)
+        self._taken += 1
+        if end - self._showed >= SHOW_SECONDS:
+            self._showed = end
+            # What follows the last step, such as validation, counts as one more.
+            self._progress(min(self._taken, self._batches) / (self._batches + 1))
+
+    def round(self, done: int, counts: Mapping[str, int] | None = None, /, **values: float) -> None:
+        """Let the training be resumed after ``done`` rounds, whose checkpoint is written.
+
+        Args:
+            counts: of the framework's own, for the record, beside the draws.
+            values: such as losses, which are shown.
+        """
+        self.done, self._taken = done, 0
+        self._progress(0.0, **values)
+        if self.training.batches is None:
+            self._note_places(done, counts or {})
+        self._report()
+        numbers = "".join(f"; {key} {value:.4g}" for key, value in values.items())
+        since = " since it went on" if self._earlier else ""
+        self.note(f"{NAME}so far{since} {self._sentence()}{numbers}")
+        self.pause()
+
+    def say(self, line: str) -> None:
+        """Write a line for the user, and to the log, with the name of its sender there."""
+        self.note(f"{NAME}{line}")
+        self._show(say=line)
+
+    def note(self, text: str) -> None:
+        """Write a whole line to the training's log."""
+        with contextlib.suppress(OSError), (self.folder / record.LOG).open("a") as log:
+            log.write(f"{text}\n")
+
+    # -- from its begin to its end ---------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Start the producer, wait for samples, make the plan, and write the record."""
+        bank = self.training_bank
+        for last in self._earlier[-1:]:
+            record.check_same(self.folder, last, self._described)
+        if self.first < self.steps:
+            bank.start()
+            bank.wait()
+        source, each = self.training.source, self.training.batches or 1
+        there = bank.bank is not None and (bank.bank / SPEC).exists()  # else its producer died
+        plan: MixerConfig[str] = MixerConfig.of(
+            *(self.request.mix, bank.bank if there else None, self.log),
+            seed=self.request.seed,
+            strict=self.request.strict,
+            patience=self.request.patience,
+            batches=self.steps * each,
+            subjects={case: source.header(case).subject for case in source.train_ids},
+            done=self.first * each,
+        )
+        self.plan = replace(plan, seed=self.seed)
+        bank.steer(self.counts, lambda: self._partners.update().synthetic)
+        self._write()  # before the first checkpoint, which is gone on with only beside a record
+        if self.first < self.steps:
+            self._progress(BEGUN)
+        unit, ours = self.training.unit, self.training.restarts_rate
+        if note := self.request.mix.schedule.tuning_note(self.steps, unit, ours=ours):
+            self.say(note)
+
+    def why_stopped(self) -> str:
+        """Return why a worker that draws has ended the training, or ""."""
+        why = self.counts().stopped or self._partners.update().stopped
+        supervisor = self.training_bank.supervisor
+        if why and supervisor is not None and supervisor.ended:
+            why += f". The producer had ended: {supervisor.ended}"
+        return why
+
+    def pause(self) -> None:
+        """Record a checkpoint; see ``TrainingBank.pause``."""
+        self.training_bank.pause(self._now())
+        self._write()
+
+    def close(self, complete: bool = False) -> None:
+        """Stop the producer, remove its bank and write the record; only once."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        if self.display:
+            self.display.close()
+        try:
+            self.training_bank.close()
+        finally:
+            if hasattr(self, "plan"):  # else it drew nothing
+                with contextlib.suppress(OSError):  # the output may be closed
+                    self._write(complete)
+                    whole = "since it went on" if self._earlier else "in all"
+                    self.note(f"{NAME}{whole} {self._sentence()}")
+
+    # -- what is recorded and shown --------------------------------------------------------------
+
+    def _note_places(self, done: int, counts: Mapping[str, int]) -> None:
+        """Record the draws of a round; workers draw ahead, some by rounds."""
+        drawn = {}
+        for kind, draws in (("", self.counts()), ("partners_", self._partners.update())):
+            for key in ("real", "synthetic", "fell_back"):
+                before = sum(each[kind + key] for each in self._rounds)
+                drawn[kind + key] = getattr(draws, key) - before
+        table = self.rounds.table(done - 1)
+        synthetic = int(table.synthetic.sum())
+        real = len(table.synthetic) - synthetic
+        self._rounds.append(
+            {"epoch": done, "places_real": real, "places_synthetic": synthetic, **drawn, **counts}
+        )
+        text = f"{drawn['real']} real, {drawn['synthetic']} synthetic"
+        if drawn["partners_real"] or drawn["partners_synthetic"]:
+            text += (
+                f", with {drawn['partners_real']} real, {drawn['partners_synthetic']} synthetic "
+                "partners"
+            )
+        if missing := drawn["fell_back"] + drawn["partners_fell_back"]:
+            text += f"; {missing} of the real ones in place of a missing synthetic one"
+        self.note(
+            f"{NAME}{self.training.unit} {done} of {self.steps} had places for {real} real and "
+            f"{synthetic} synthetic samples; drawn meanwhile: {text}"
+        )
+
+    def _progress(self, part: float, **values: float) -> None:
+        """Show the units done, with a part of the current one, and the share drawn so far."""
+        share = f"{self.counts().realised:.0%}"
+        finite = {key: value for key, value in values.items() if math.isfinite(value)}
+        done = round(self.done + part, 3)
+        self._show(unit=self.training.unit, done=done, total=self.steps, synthetic=share, **finite)
+
+    def _report(self) -> None:
+        """Write new messages about the producer and the samples."""
+        for message in self.training_bank.messages():
+            self.say(message)
+
+    def counts(self) -> DrawCounts:
+        """Return the draws of all workers so far, without partners."""
+        return self._drawn.update()
+
+    def _now(self) -> float:
+        """Return the progress, 0 to 1."""
+        # Of drawing, slightly ahead of training, where each batch is counted.
+        if self.training.batches is not None and hasattr(self, "plan") and self.plan.batch_counter:
+            return self.plan.batch_counter.now()
+        return min(1.0, self.done / self.steps)
+
+    def _asked(self) -> float:
+        """Return the requested share of synthetic samples in this session until now."""
+        begin = min(1.0, self.first / self.steps)
+        return self.request.mix.share_of(begin, self._now())
+
+    def _sentence(self) -> str:
+        texts = self.counts().sentence(self._asked()), self.training_bank.sentence()
+        return ", ".join(filter(None, texts))
+
+    def _write(self, complete: bool = False) -> None:
+        """Write the record of all sessions; a failing disk does not stop the training."""
+        counts = self.counts()
+        this = {
+            "epochs": [self.first, self.done],
+            **self._described,
+            "chosen": list(self.plan.chosen),
+            "drawn": counts.to_json(),
+            "draw_log": self.log.name,
+            "asked": round(self._asked(), 6),
+            "supply": self.training_bank.summary(counts),
+            "metrics_on_real_cases": dict(self.metrics),
+        }
+        if self.training.unit != "step" and self.training.batches is None:
+            this |= {"partners": self._partners.update().to_json(), "per_epoch": self._rounds}
+        try:
+            record.write_sessions(self.folder, [*self._earlier, this], complete=complete)
+        except EnvironmentFault as error:
+            self.say(f"{WARNING}{error}")
