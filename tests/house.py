@@ -3,8 +3,8 @@
 ``python tests/house.py --picture`` draws it for the docs; ``python tests/house.py FOLDER`` counts
 another checkout.
 
-Every import counts: inside a function and under ``TYPE_CHECKING``, too. ``gansynth`` itself, whose
-names are others' modules', is for users and plugins: nothing here imports it.
+Every import counts: inside a function and under ``TYPE_CHECKING``, too. A name of ``gansynth``
+itself, which plugins import, counts as one of the module that holds it.
 """
 
 from __future__ import annotations
@@ -123,9 +123,16 @@ def read_house(root: Path = ROOT) -> House:
             parts = parts[parts[0] == "scripts" :]  # which import each other by their names
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
             files[name] = path.relative_to(root)
+    homes = {"__version__": f"{FACE}.runtime.version"}
+    for node in parsed(root / FACE / "__init__.pyi").body:
+        if isinstance(node, ast.ImportFrom):
+            home = f"{FACE}.{node.module}" if node.level else str(node.module)
+            homes |= {alias.name: home for alias in node.names}
     edges: dict[Edge, int] = {}
     for module, path in files.items():
         for line, target, name in _imports(parsed(root / path)):
+            if target == FACE:  # whose names are others' modules'
+                target = homes.get(name, target)
             whole = f"{target}.{name}" if name else target
             imported = whole if whole in files else target
             if imported in files and imported != module:

@@ -27,13 +27,9 @@ OWN = sorted(
     path for shelf in ("plugins", "adapters") for path in (ROOT / shelf).glob("gansynth_*")
 )
 GUIDE = (ROOT / "docs" / "plugins.md").read_text("utf-8")
-PUBLIC = set(
-    re.findall(
-        r"`(gansynth\.[\w.]+)`",
-        GUIDE.partition("Also public are")[2].partition("Public are, too")[0],
-    )
-)
-"""Modules and packages that docs/plugins.md names."""
+MOST_PUBLIC = 200
+MOST_PRIVATE = 211
+"""Names that built-ins import of the distribution that they are part of. Lower it with them."""
 NAMES = {*installed().names("generators"), *installed().names("hosts")} - {
     "elastic",
     "segmenter",
@@ -58,28 +54,43 @@ def imports(folder: Path) -> Iterator[str]:
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def is_public(name: str) -> bool:
-    """Whether strangers may import it: from ``gansynth``, or from a module of docs/plugins.md."""
-    module, _, attribute = name.rpartition(".")
-    if attribute.startswith("_") and attribute != "__version__":
-        return False
-    if module == "gansynth":
-        return attribute in gansynth.__all__ or name in PUBLIC
-    if attribute in gansynth.__all__:
-        found = getattr(import_module(module), attribute)
-        if found is getattr(gansynth, attribute):
-            return True
-    return any(f"{module}.".startswith(f"{public}.") or name == public for public in PUBLIC)
-
-
-def private(folder: Path) -> list[str]:
-    own = f"{folder.name}."
-    return sorted({n for n in imports(folder) if not n.startswith(own) and not is_public(n)})
+def test_public_names_are_few_and_stand_in_the_guide():
+    listed = set(
+        re.findall(r"`(\w+)`", GUIDE.partition("**Public**")[2].partition("These are all")[0])
+    )
+    assert listed >= {*gansynth.__all__}
+    assert len(gansynth.__all__) <= MOST_PUBLIC
 
 
 @pytest.mark.parametrize("folder", OWN, ids=lambda folder: folder.name)
-def test_a_plugin_imports_what_strangers_may(folder):
-    assert private(folder) == []
+def test_a_plugin_imports_public_names_as_strangers_do(folder):
+    by_module = []
+    for name in imports(folder):
+        module, _, attribute = name.rpartition(".")
+        if module != "gansynth" and attribute in gansynth.__all__:
+            found = getattr(import_module(module), attribute)
+            by_module += [name] if found is getattr(gansynth, attribute) else []
+    assert by_module == []
+
+
+def test_what_built_ins_alone_may_import_becomes_no_more():
+    own = {
+        name
+        for folder in OWN
+        for name in imports(folder)
+        if not name.startswith(("gansynth_", *(f"gansynth.{one}" for one in gansynth.__all__)))
+    }
+    assert len(own) <= MOST_PRIVATE
+
+
+def test_what_strangers_read_imports_from_gansynth_alone():
+    texts = []
+    for page in [*(ROOT / "docs").glob("*.md"), ROOT / "README.md"]:
+        texts += re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    for folder, ending in (("examples", "*.py"), ("gansynth/testing/scaffold", "*.txt")):
+        texts += [path.read_text("utf-8") for path in (ROOT / folder).rglob(ending)]
+    modules = re.findall(r"^ *from (gansynth\.[\w.]+)", "\n".join(texts), re.MULTILINE)
+    assert modules == []
 
 
 def naming(paths: Iterable[Path], words: Iterable[str]) -> list[Path]:

@@ -4,7 +4,7 @@ The process of the real program imports ``hook`` and ``insertion``, which need n
 not import this module.
 """
 
-from gansynth.core.hookspecs import Register, RegisterCommand, hookimpl, lazily
+from gansynth import Register, RegisterCommand, hookimpl, lazily
 
 
 @hookimpl

@@ -19,16 +19,19 @@ from typing import Annotated, Any, ClassVar, NoReturn
 
 from pydantic import Field
 
-from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.hosts.export import DataSetExport
-from gansynth.hosts.host import Framework, FrameworkOptions
-from gansynth.hosts.job import Job
+from gansynth import (
+    AugmentRequest,
+    DataSetExport,
+    Device,
+    Framework,
+    FrameworkOptions,
+    Job,
+    PredictJob,
+    TrainingResult,
+    UsageFault,
+)
 from gansynth.hosts.launch import device_of
-from gansynth.hosts.prediction import PredictJob
-from gansynth.hosts.record import TrainingResult
 from gansynth.metrics.segmentation.evaluation import account_of, asked_regions
-from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.option_kinds import Device
 from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.check import refuse_unusable
 from gansynth_deepmedic.configs import TrainConfig, read_model_config

@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.source import CheckReport, Finding, SourceRequest
+from gansynth import CheckReport, DataFault, Finding, GansynthError, SourceRequest
 from gansynth.data.check import check_volumes, in_order
 from gansynth.data.grid import AFFINE_TOLERANCE, affine_difference, other_shape
-from gansynth.runtime.errors import DataFault, GansynthError
 from gansynth.runtime.files import read_nifti, read_nifti_header
 from gansynth_deepmedic.configs import (
     FORE_BACKGROUND,

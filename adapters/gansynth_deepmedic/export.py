@@ -18,12 +18,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gansynth.bank.reader import BankReader
-from gansynth.core.schema import Sample
-from gansynth.core.writer import Item, Writer
-from gansynth.hosts.export import DataSetExport, new_folder
-from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import write_json_atomic
+from gansynth import (
+    BankReader,
+    DataFault,
+    DataSetExport,
+    Item,
+    Sample,
+    UsageFault,
+    Writer,
+    write_json_atomic,
+)
+from gansynth.hosts.export import new_folder
 from gansynth_deepmedic.check import refuse_unusable, samplings_of
 from gansynth_deepmedic.insertion import HostCase, insert, misfit, position_of
 from gansynth_deepmedic.layout import (

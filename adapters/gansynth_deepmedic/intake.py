@@ -7,13 +7,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
-from gansynth.core.intake import Intake
-from gansynth.core.run_folder import RunFolder
-from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schema import Sample
-from gansynth.core.source import CaseSource
-from gansynth.core.space import Space
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth import (
+    CaseSource,
+    DataFault,
+    Intake,
+    RunFolder,
+    Sample,
+    SampleRequest,
+    Space,
+    UsageFault,
+)
 from gansynth_deepmedic.insertion import RIM, HostCase, misfit
 from gansynth_deepmedic.source import DeepMedicSource
 

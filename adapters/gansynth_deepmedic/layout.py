@@ -16,22 +16,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.core.resample import crop_pad
-from gansynth.core.schema import OUTSIDE, Sample
-from gansynth.core.space import Space
-from gansynth.data.case_writer import stored_bytes
-from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import (
+from gansynth import (
+    OUTSIDE,
+    AugmentRequest,
+    DataFault,
+    Reporter,
+    Sample,
+    Space,
+    UsageFault,
     disk_errors,
     read_json,
-    read_nifti,
-    read_nifti_header,
-    replace_text,
-    whole_folder,
     write_json_atomic,
 )
-from gansynth.runtime.progress import Reporter
+from gansynth.core.resample import crop_pad
+from gansynth.data.case_writer import stored_bytes
+from gansynth.runtime.files import read_nifti, read_nifti_header, replace_text, whole_folder
 from gansynth_deepmedic.configs import (
     CASES,
     NAMES,

@@ -8,13 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.source import SourceRequest
-from gansynth.data.nifti import VolumeSource
+from gansynth import (
+    PredictJob,
+    SourceRequest,
+    TrainingFault,
+    UsageFault,
+    VolumeSource,
+    disk_errors,
+    open_source,
+)
 from gansynth.hosts.launch import device_of
-from gansynth.hosts.prediction import PredictJob, raw_files, volume_name
-from gansynth.runtime.errors import TrainingFault, UsageFault
-from gansynth.runtime.files import disk_errors, replace_text
-from gansynth.sampling.run_source import open_source
+from gansynth.hosts.prediction import raw_files, volume_name
+from gansynth.runtime.files import replace_text
 from gansynth_deepmedic.layout import list_text
 from gansynth_deepmedic.program import checkpoint_in, find_program, run_test
 

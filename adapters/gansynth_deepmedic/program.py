@@ -21,15 +21,21 @@ from typing import Any
 
 from pydantic import Field
 
-from gansynth.core.host_options import HostOptions
-from gansynth.core.requests.hosts import DoctorRequest
-from gansynth.hosts.job import Job
+from gansynth import (
+    DoctorLine,
+    DoctorRequest,
+    EnvironmentFault,
+    GansynthError,
+    HostOptions,
+    Job,
+    TrainingFault,
+    UsageFault,
+    read_json,
+    write_json_atomic,
+)
 from gansynth.hosts.record import LOG
 from gansynth.runtime import child, errors
 from gansynth.runtime.child import WARNING
-from gansynth.runtime.errors import EnvironmentFault, GansynthError, TrainingFault, UsageFault
-from gansynth.runtime.files import read_json, write_json_atomic
-from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.processes import ProcessResult, raise_if_failed, raise_if_stopped, run
 from gansynth_deepmedic.configs import TrainConfig
 from gansynth_deepmedic.hook import SCRIPT, TrainingOrder

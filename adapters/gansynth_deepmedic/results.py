@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gansynth import Prediction, UsageFault
 from gansynth.hosts.record import FILE, read_sessions
-from gansynth.metrics.segmentation.evaluation import Prediction, of_volumes
-from gansynth.runtime.errors import UsageFault
+from gansynth.metrics.segmentation.evaluation import of_volumes
 from gansynth_deepmedic.source import DeepMedicSource
 
 WAY_OUT = "train it again, to its end"

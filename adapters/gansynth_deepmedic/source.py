@@ -20,31 +20,28 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BeforeValidator, Field
 
-from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import SourceRequest
-from gansynth.core.space import Space
-from gansynth.core.synthetic import real_file
-from gansynth.data.folds import absolute
-from gansynth.data.grid import LABELS, canonical, canonical_shape, other_shape, stored_axes
-from gansynth.data.listing import (
-    SPLITS,
-    SUBJECTS,
-    ListingFault,
-    VolumeSet,
-    missing,
-)
-from gansynth.data.nifti import VolumeSource
-from gansynth.data.read_options import (
-    CaseOptions,
-    LabelNames,
-    Modalities,
-    Spacing,
+from gansynth import (
+    OUTSIDE,
+    Case,
+    DataFault,
+    FloatArray,
+    IntegrityFault,
+    LabelArray,
+    Schema,
+    SourceRequest,
+    Space,
+    UsageFault,
     VolumeOptions,
-    Words,
+    VolumeSet,
+    VolumeSource,
     parse_read,
     register_read_options,
 )
-from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.core.synthetic import real_file
+from gansynth.data.folds import absolute
+from gansynth.data.grid import LABELS, canonical, canonical_shape, other_shape, stored_axes
+from gansynth.data.listing import SPLITS, SUBJECTS, ListingFault, missing
+from gansynth.data.read_options import CaseOptions, LabelNames, Modalities, Spacing, Words
 from gansynth.runtime.files import NiftiVolume, read_nifti, read_nifti_header
 from gansynth_deepmedic.configs import (
     ON_SAMPLES,

@@ -12,7 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gansynth.core.ratio import Ratio, listed_counts, whole_parts
+from gansynth import Ratio
+from gansynth.core.ratio import listed_counts, whole_parts
 from gansynth.hosts.epoch_plan import count_places
 from gansynth_deepmedic.configs import CASES, SEGMENTS
 

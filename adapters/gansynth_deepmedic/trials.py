@@ -8,12 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gansynth.core.schedule import Mix
+from gansynth import Mix, Prediction, Trials, read_json
 from gansynth.hosts.record import read_sessions
-from gansynth.hosts.trials import Trials
 from gansynth.metrics.segmentation.evaluation import FILE as METRICS
-from gansynth.metrics.segmentation.evaluation import Prediction
-from gansynth.runtime.files import read_json
 from gansynth_deepmedic.results import WAY_OUT, predictions, refuse_unsaved, rounds_of
 from gansynth_deepmedic.source import DeepMedicSource
 from gansynth_deepmedic.subepoch_shares import same_segments

@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.core.schema import OUTSIDE
-from gansynth.core.writer import Item, Writer
-from gansynth.data.case_writer import write_volume
-from gansynth.runtime.files import folder_name, write_bytes_atomic, write_json_atomic
+from gansynth import OUTSIDE, Item, Writer, write_json_atomic, write_volume
+from gansynth.runtime.files import folder_name, write_bytes_atomic
 from gansynth_deepmedic.layout import ENDING, LABELS, ROI
 
 

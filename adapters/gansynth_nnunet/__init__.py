@@ -3,7 +3,7 @@
 nnU-Net's installation is not changed. Heavy modules are imported at their first use.
 """
 
-from gansynth.core.hookspecs import Register, RegisterCommand, hookimpl, lazily
+from gansynth import Register, RegisterCommand, hookimpl, lazily
 
 
 @hookimpl

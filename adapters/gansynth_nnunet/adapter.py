@@ -13,20 +13,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.lineage import CaseRecord
-from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.hosts.choices import Choice
-from gansynth.hosts.export import DataSetExport
-from gansynth.hosts.host import Framework
-from gansynth.hosts.job import Job
+from gansynth import (
+    AugmentRequest,
+    CaseRecord,
+    Choice,
+    DataFault,
+    DataSetExport,
+    Framework,
+    Job,
+    PredictJob,
+    SampleSource,
+    TrainingResult,
+    UsageFault,
+    read_json,
+    write_json_atomic,
+)
 from gansynth.hosts.launch import ApartTraining, device_of
-from gansynth.hosts.prediction import PredictJob
 from gansynth.hosts.record import FILE as RECORD
-from gansynth.hosts.record import TrainingResult, mix_name
-from gansynth.hosts.sample_source import SampleSource
+from gansynth.hosts.record import mix_name
 from gansynth.metrics.segmentation.evaluation import account_of, asked_regions
-from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import read_json, write_bytes_atomic, write_json_atomic
+from gansynth.runtime.files import write_bytes_atomic
 from gansynth_nnunet.converter import check_converter
 from gansynth_nnunet.dataset import FINGERPRINT, TRUTH, one_subject
 from gansynth_nnunet.intake import NnunetIntake

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.runtime.errors import DataFault, EnvironmentFault, IntegrityFault
-from gansynth.runtime.files import read_json, reading, sha256_file, write_json_atomic
+from gansynth import DataFault, EnvironmentFault, IntegrityFault, read_json, write_json_atomic
+from gansynth.runtime.files import reading, sha256_file
 
 MAX_CASE_BYTES = 16 << 30  # largest accepted size of a decompressed array
 SECONDS = 120  # most time for one array

@@ -25,16 +25,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.lineage import CaseRecord, guard, same_host
-from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
-from gansynth.core.source import CaseSource, case_records
-from gansynth.core.space import Placement, Space
+from gansynth import (
+    Case,
+    CaseRecord,
+    CaseSource,
+    DataFault,
+    FloatArray,
+    IntegrityFault,
+    LabelArray,
+    Placement,
+    Sample,
+    Schema,
+    Space,
+    UsageFault,
+    case_records,
+    open_source,
+)
+from gansynth.core.lineage import guard, same_host
 from gansynth.data.grid import resample, stored_axes
-from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.sampling.run_source import open_source
 
 if TYPE_CHECKING:
-    from gansynth.core.run_folder import RunFolder
+    from gansynth import RunFolder
     from gansynth_nnunet.source import NnunetSource
 
 log = logging.getLogger("gansynth")

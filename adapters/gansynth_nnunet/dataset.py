@@ -12,18 +12,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gansynth.core.requests.hosts import SplitsRequest
-from gansynth.core.source import FoldSplit
-from gansynth.data.folds import grouped_splits, read_subjects, table_text
-from gansynth.data.listing import CaseFiles, Collector, VolumeSet, described
-from gansynth.runtime.errors import DataFault, UsageFault, refuse_closed
-from gansynth.runtime.files import (
+from gansynth import (
+    DataFault,
+    FoldSplit,
+    SplitsRequest,
+    UsageFault,
+    VolumeSet,
     disk_errors,
     read_json,
-    sha256_file,
-    write_bytes_atomic,
     write_json_atomic,
 )
+from gansynth.data.folds import grouped_splits, read_subjects, table_text
+from gansynth.data.listing import CaseFiles, Collector, described
+from gansynth.runtime.errors import refuse_closed
+from gansynth.runtime.files import sha256_file, write_bytes_atomic
 
 NIFTI = (".nii.gz", ".nii")
 VARIABLES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")

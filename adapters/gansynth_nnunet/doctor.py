@@ -11,9 +11,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from gansynth.core.requests.hosts import DoctorRequest
+from gansynth import DoctorLine, DoctorRequest
 from gansynth.runtime import torchvision_compat
-from gansynth.runtime.machine import DoctorLine, cores, package_line
+from gansynth.runtime.machine import cores, package_line
 from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.launch import EXT_TRAINER, EXT_VARIABLE, TRAINER
 

@@ -22,15 +22,24 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.bank.reader import BankReader, BankSample
+from gansynth import (
+    OUTSIDE,
+    BankReader,
+    BankSample,
+    DataFault,
+    DataSetExport,
+    FloatArray,
+    Item,
+    LabelArray,
+    UsageFault,
+    Writer,
+    write_json_atomic,
+    write_volume,
+)
 from gansynth.core.ratio import listed_counts
-from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray
 from gansynth.core.synthetic import KEY
-from gansynth.core.writer import Item, Writer
-from gansynth.data.case_writer import ENDING, names_of, write_volume
-from gansynth.hosts.export import DataSetExport
-from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import folder_bytes, write_json_atomic
+from gansynth.data.case_writer import ENDING, names_of
+from gansynth.runtime.files import folder_bytes
 from gansynth_nnunet.converter import drawn_size, sample_bytes
 from gansynth_nnunet.dataset import FINGERPRINT, NAME, SPLITS, TRUTH
 from gansynth_nnunet.mixed import Key

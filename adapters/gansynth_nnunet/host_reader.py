@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gansynth import DataFault
 from gansynth.data.check import VolumeReader
-from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import NiftiVolume, reading
 from gansynth_nnunet.dataset import RawSet
 

@@ -13,25 +13,28 @@ from pathlib import Path
 
 import numpy as np
 
-from gansynth.core.registry import installed
-from gansynth.core.requests.hosts import ImportRequest
-from gansynth.core.source import CaseSource, FoldSplit, SourceRequest
-from gansynth.core.synthetic import real_file
-from gansynth.data.case_writer import affine_of, write_volume
-from gansynth.data.folds import grouped_splits, unnamed_subjects
-from gansynth.data.nifti import VolumeSource
-from gansynth.data.read_options import OF_ARRAYS, VolumeOptions, options_of, refuse_idle_read
-from gansynth.hosts.commands import CommandReport
-from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import (
+from gansynth import (
+    CaseSource,
+    CommandReport,
+    DataFault,
+    FoldSplit,
+    ImportRequest,
+    SourceRequest,
+    UsageFault,
+    VolumeOptions,
+    VolumeSource,
     disk_errors,
-    new_or_same,
+    installed,
+    open_source,
     read_json,
-    read_nifti_header,
-    whole_folder,
+    write_volume,
 )
+from gansynth.core.synthetic import real_file
+from gansynth.data.case_writer import affine_of
+from gansynth.data.folds import grouped_splits, unnamed_subjects
+from gansynth.data.read_options import OF_ARRAYS, options_of, refuse_idle_read
+from gansynth.runtime.files import new_or_same, read_nifti_header, whole_folder
 from gansynth.runtime.progress import counting
-from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.dataset import NnunetRoot, write_splits
 from gansynth_nnunet.raw import raise_on_errors
 

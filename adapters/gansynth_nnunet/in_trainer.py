@@ -11,12 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.core.source import CaseSource, SourceRequest, case_records
-from gansynth.hosts.job import Job
+from gansynth import (
+    AugmentRequest,
+    CaseSource,
+    IntegrityFault,
+    Job,
+    Session,
+    SourceRequest,
+    case_records,
+)
 from gansynth.hosts.launch import ApartTraining
-from gansynth.hosts.session import Session
-from gansynth.runtime.errors import IntegrityFault
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.source import NnunetSource
 

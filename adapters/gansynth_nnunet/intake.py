@@ -9,14 +9,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gansynth.core.intake import HostArrays, Intake
-from gansynth.core.run_folder import RunFolder
-from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schema import Sample
-from gansynth.core.source import CaseSource
-from gansynth.core.space import Space
+from gansynth import (
+    CaseSource,
+    HostArrays,
+    Intake,
+    RunFolder,
+    Sample,
+    SampleRequest,
+    Space,
+    UsageFault,
+)
 from gansynth.data.read_options import import_command
-from gansynth.runtime.errors import UsageFault
 from gansynth_nnunet.converter import BY, SpaceConverter, converts, drawn_size, sample_bytes
 from gansynth_nnunet.mixed import encode
 from gansynth_nnunet.source import NnunetSource

@@ -18,19 +18,18 @@ from typing import Any, ClassVar, NoReturn
 
 from pydantic import Field
 
-from gansynth.core.host_options import HostOptions
-from gansynth.core.ratio import Ratio
-from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.hosts.launch import ApartTraining
-from gansynth.runtime import torchvision_compat
-from gansynth.runtime.errors import (
-    FAULTS,
+from gansynth import (
+    AugmentRequest,
     EnvironmentFault,
     GansynthError,
+    HostOptions,
+    Ratio,
     UsageFault,
-    did_you_mean,
+    read_settings,
 )
-from gansynth.runtime.options import read_settings
+from gansynth.hosts.launch import ApartTraining
+from gansynth.runtime import torchvision_compat
+from gansynth.runtime.errors import FAULTS, did_you_mean
 
 SUFFIX = "GANSynth"  # suffix of gansynth's trainers, behind the name of the extended variant
 STOCK = "nnUNetTrainer"

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.schema import LabelArray
-from gansynth.hosts.mixer import Mixer, MixerConfig
+from gansynth import LabelArray, Mixer, MixerConfig
 
 if TYPE_CHECKING:
-    from gansynth.bank.reader import BankSample
+    from gansynth import BankSample
 
 Key = int | tuple[int, ...]  # a label, or the labels of a region
 Loaded = tuple[Any, Any, Any, dict[str, Any]]

@@ -11,11 +11,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
 
-from gansynth.core.host_options import HostOptions
-from gansynth.runtime.errors import DataFault, UsageFault
-from gansynth.runtime.files import read_json, write_json_atomic
+from gansynth import DataFault, HostOptions, Needs, UsageFault, read_json, write_json_atomic
 from gansynth.runtime.option_kinds import Size
-from gansynth.runtime.options import Needs
 
 USUAL = ("3d_fullres", "2d")
 DEFAULT_PLANS, SMALL_PLANS = "nnUNetPlans", "gansynthSmallPlans"

@@ -10,14 +10,12 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.source import CaseSource
+from gansynth import CaseSource, DataFault, PredictJob, VolumeSource, disk_errors, read_json
 from gansynth.data.grid import whole_labels
-from gansynth.data.nifti import VolumeSource
-from gansynth.hosts.prediction import PredictJob, raw_files, volume_name, write_labels
+from gansynth.hosts.prediction import raw_files, volume_name, write_labels
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import limit_threads
-from gansynth.runtime.errors import DataFault
-from gansynth.runtime.files import disk_errors, read_json, read_nifti
+from gansynth.runtime.files import read_nifti
 from gansynth_nnunet.dataset import NIFTI, read_channels, read_labels
 
 
@@ -60,7 +58,7 @@ def predict_images(job: PredictJob, checkpoint: str) -> list[Path]:
 def _predictor(job: PredictJob, checkpoint: str) -> Any:
     import torch
 
-    from gansynth.runtime.devices import pick_device
+    from gansynth import pick_device
 
     torchvision_compat.apply()
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor

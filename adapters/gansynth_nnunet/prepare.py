@@ -13,10 +13,14 @@ from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
-from gansynth.core.requests.hosts import PrepareRequest
-from gansynth.hosts.commands import CommandReport
-from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
-from gansynth.runtime.files import disk_errors
+from gansynth import (
+    CommandReport,
+    DataFault,
+    EnvironmentFault,
+    PrepareRequest,
+    UsageFault,
+    disk_errors,
+)
 from gansynth.runtime.processes import without_script
 from gansynth.runtime.progress import stepping
 from gansynth_nnunet.cases import PreprocessedArrays, write_hashes

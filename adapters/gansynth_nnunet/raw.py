@@ -8,14 +8,23 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from gansynth.core.source import CheckReport, Finding, SourceRequest
+from gansynth import (
+    CheckReport,
+    DataFault,
+    Finding,
+    GansynthError,
+    ReadOptions,
+    SourceRequest,
+    UsageFault,
+    VolumeOptions,
+    VolumeSource,
+    parse_read,
+    register_read_options,
+)
 from gansynth.data.case_writer import NiftiWriter
 from gansynth.data.check import VolumeReader, check_volumes, in_order
 from gansynth.data.folds import absolute
 from gansynth.data.listing import channel_places
-from gansynth.data.nifti import VolumeSource
-from gansynth.data.read_options import ReadOptions, VolumeOptions, parse_read, register_read_options
-from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.files import read_nifti
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
 from gansynth_nnunet.dataset import NIFTI, NnunetRoot, RawSet, describes, located, raw_set

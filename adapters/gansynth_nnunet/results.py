@@ -9,15 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.core.schema import LabelArray
-from gansynth.metrics.segmentation.evaluation import (
-    Prediction,
-    levels_of,
-    of_volumes,
-    with_levels,
-)
-from gansynth.runtime.errors import IntegrityFault, UsageFault
-from gansynth.runtime.files import read_json, verify_zip
+from gansynth import IntegrityFault, LabelArray, Prediction, UsageFault, read_json
+from gansynth.metrics.segmentation.evaluation import levels_of, of_volumes, with_levels
+from gansynth.runtime.files import verify_zip
 from gansynth_nnunet.dataset import NIFTI, TRUTH
 from gansynth_nnunet.source import NnunetSource
 

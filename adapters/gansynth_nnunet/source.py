@@ -20,15 +20,30 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import CaseHeader, CaseSource, FoldSplit, SourceRequest, StoredCase
-from gansynth.core.space import Space
+from gansynth import (
+    OUTSIDE,
+    Case,
+    CaseHeader,
+    CaseSource,
+    DataFault,
+    FloatArray,
+    FoldSplit,
+    GansynthError,
+    LabelArray,
+    Schema,
+    SourceRequest,
+    Space,
+    StoredCase,
+    UsageFault,
+    disk_errors,
+    read_json,
+    write_json_atomic,
+)
 from gansynth.core.synthetic import refuse_named
 from gansynth.data.folds import FoldFiles, json_text, one_fold, write_resplit, write_small
 from gansynth.data.grid import in_eights, mismatches, whole_labels
 from gansynth.data.listing import CaseFiles
-from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
-from gansynth.runtime.files import disk_errors, read_json, read_nifti, write_json_atomic
+from gansynth.runtime.files import read_nifti
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
 from gansynth_nnunet.dataset import (
     FINGERPRINT,

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gansynth import read_json, write_json_atomic
 from gansynth.runtime import processes, torchvision_compat
 from gansynth.runtime.child import entry, limit_threads
-from gansynth.runtime.files import read_json, write_json_atomic
 
 STEPS = 2
 ENOUGH = 60.0

@@ -27,12 +27,19 @@ from batchgeneratorsv2.transforms.utils.cropping import center_crop
 from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from gansynth.hosts.job import Job
-from gansynth.hosts.mixer import MixerConfig
+from gansynth import (
+    EnvironmentFault,
+    GansynthError,
+    Job,
+    MixerConfig,
+    UsageFault,
+    disk_errors,
+    read_json,
+    read_settings,
+    write_json_atomic,
+)
 from gansynth.runtime.child import show
-from gansynth.runtime.errors import FAULTS, EnvironmentFault, GansynthError, UsageFault
-from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
-from gansynth.runtime.options import read_settings
+from gansynth.runtime.errors import FAULTS
 from gansynth_nnunet.in_trainer import session_in
 from gansynth_nnunet.launch import (
     HOW_TO,

@@ -8,10 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gansynth.core.schedule import Mix
-from gansynth.hosts.trials import Trials
-from gansynth.metrics.segmentation.evaluation import Prediction
-from gansynth.runtime.errors import UsageFault
+from gansynth import Mix, Prediction, Trials, UsageFault
 from gansynth_nnunet.results import predictions, refuse_unmeasurable
 from gansynth_nnunet.source import NnunetSource
 

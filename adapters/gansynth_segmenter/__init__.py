@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gansynth.core.hookspecs import Register, hookimpl, lazily
+from gansynth import Register, hookimpl, lazily
 
 if TYPE_CHECKING:
     from gansynth_segmenter.inference import judge, load_segmenter

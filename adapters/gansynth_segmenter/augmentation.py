@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gansynth.core.schema import FloatArray, LabelArray
+from gansynth import FloatArray, LabelArray
 from gansynth_segmenter.options import SegmenterOptions
 
 CONTROL = 16  # voxels between the points whose elastic displacements are drawn

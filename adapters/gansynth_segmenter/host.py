@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from gansynth.core.schema import FloatArray, LabelArray
-from gansynth.hosts.crop_host import CropHost
-from gansynth.hosts.job import Job
+from gansynth import CropHost, FloatArray, Job, LabelArray, UsageFault
 from gansynth.hosts.sample_source import fit_again
 from gansynth.hosts.training_data import CentredCrops, Pair, padding_values
 from gansynth.runtime.child import WARNING
-from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.option_kinds import size_text
 from gansynth.runtime.progress import ProgressTask
 from gansynth_segmenter.options import AUGMENTATION, SegmenterOptions
 
 if TYPE_CHECKING:
-    from gansynth.core.generator import Batch, Stage
+    from gansynth import Batch, Stage
     from gansynth_segmenter.augmentation import AugmentationWarp
     from gansynth_segmenter.inference import Segmenter
 
@@ -59,7 +56,8 @@ class SegmenterHost(CropHost):
 
     def open(self) -> None:
         """Reject crops that the network cannot take; centre them, if the options say so."""
-        from gansynth.runtime.devices import pick_device, resolve
+        from gansynth import pick_device
+        from gansynth.runtime.devices import resolve
 
         super().open()
         resolve(self.options.precision, pick_device(self.options.device))
@@ -118,9 +116,9 @@ class SegmenterHost(CropHost):
 
     def train(self, job: Job) -> None:
         """Train by the loop of ``gansynth fit``."""
+        from gansynth import FitOptions, TrainingCallbacks
         from gansynth.runtime.devices import seeded
-        from gansynth.training.checkpoint_manager import TrainingCallbacks
-        from gansynth.training.loop import FitOptions, train
+        from gansynth.training.loop import train
         from gansynth_segmenter.inference import Segmenter, remember
         from gansynth_segmenter.networks import build
 
@@ -183,7 +181,7 @@ def batch_of(job: Job, step: int, stage: Stage, which: range) -> Batch:
     """Return samples of one step on the CPU: image (B, C, D, H, W), labels (B, D, H, W)."""
     import torch
 
-    from gansynth.core.generator import Batch
+    from gansynth import Batch
 
     items = [job.data[step * job.batch_size + number] for number in which]
     image = torch.from_numpy(np.stack([item["image"] for item in items]))

@@ -11,23 +11,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gansynth.core.generator import Generator, move
-from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
-from gansynth.core.space import Space
-from gansynth.hosts.training_data import on_own_grid, padding_values
-from gansynth.hosts.windows import predict_by_windows
-from gansynth.metrics.segmentation.evaluation import (
-    RULE,
+from gansynth import (
+    OUTSIDE,
+    DataFault,
+    FloatArray,
+    Generator,
+    IntegrityFault,
+    LabelArray,
     LabelMaps,
     Prediction,
-    evaluate,
-    levels_of,
+    Regions,
+    Schema,
+    Space,
+    UsageFault,
+    __version__,
+    measure_predictions,
+    move,
+    pick_device,
+    predict_by_windows,
+    read_json,
+    write_json_atomic,
 )
-from gansynth.metrics.segmentation.measures import Regions
-from gansynth.runtime.devices import pick_device
-from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from gansynth.runtime.files import path_inside, read_json, sha256_file, write_json_atomic
-from gansynth.runtime.version import __version__
+from gansynth.hosts.training_data import on_own_grid, padding_values
+from gansynth.metrics.segmentation.evaluation import RULE, levels_of
+from gansynth.runtime.files import path_inside, sha256_file
 from gansynth.sampling.open_run import build_fitting, check_room, load_weights
 from gansynth.training.checkpoint import load_tensors
 from gansynth_segmenter.networks import build, probabilities
@@ -205,7 +212,9 @@ def evaluate_pairs(
             )
         maps = LabelMaps(segmenter.predict(image), labels, segmenter.schema.spacing)
         predictions[str(number)] = Prediction(str(number), None, lambda maps=maps: maps)  # type: ignore[misc]
-    document = evaluate(predictions, segmenter.regions, ignore=segmenter.schema.ignore).document()
+    document = measure_predictions(
+        predictions, segmenter.regions, ignore=segmenter.schema.ignore
+    ).document()
     return {
         **{key: document[key] for key in ("dice", "hd95", "regions")},
         "per_case": list(document["per_case"].values()),

@@ -27,14 +27,24 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from gansynth.core.capabilities import Capabilities
-from gansynth.core.generator import Generator, GeneratorOptions, Phase, TrainingStep
-from gansynth.core.schema import Condition, Sample, Schema
+from gansynth import (
+    Capabilities,
+    Condition,
+    DataFault,
+    Generator,
+    GeneratorOptions,
+    Phase,
+    Sample,
+    Schema,
+    TrainingStep,
+    UNetGenerator,
+    UNetStyle,
+    UsageFault,
+    one_hot,
+    strides_for,
+)
 from gansynth.nn.losses import soft_dice
-from gansynth.nn.networks import UNetGenerator, UNetStyle
-from gansynth.nn.networks.blocks import one_hot, strides_for
 from gansynth.runtime.devices import adam, autocast, resolve
-from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_segmenter.dual_path import DualPath
 from gansynth_segmenter.options import SegmenterOptions
 
@@ -175,7 +185,7 @@ def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Gen
             "network=pix2pix: its discriminator sees every voxel, and this data set has an ignore "
             "label; expected network=unet or network=deepmedic, which leave such voxels out"
         )
-    from gansynth.core.registry import installed
+    from gansynth import installed
 
     cls = installed().generator("cgan3d")
     values = {

@@ -8,10 +8,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from gansynth.hosts.crop_host import TrainingOptions
-from gansynth.runtime.errors import UsageFault
+from gansynth import Needs, TrainingOptions, UsageFault
 from gansynth.runtime.option_kinds import edges, size_text
-from gansynth.runtime.options import Needs
 
 Own = Literal["width", "levels", "learning_rate", "beta1", "dropout", "batch_size", "overlap"]
 AUGMENTATION = ("rotate", "shift", "elastic", "flip")

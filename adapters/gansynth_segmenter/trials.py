@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from gansynth.hosts.trials import CropTrials
+from gansynth import CropTrials
 
 
 class SegmenterTrials(CropTrials):

@@ -3,7 +3,7 @@
 The installed detectors are not modified. Heavy packages are imported on use.
 """
 
-from gansynth.core.hookspecs import Register, RegisterCommand, hookimpl, lazily
+from gansynth import Register, RegisterCommand, hookimpl, lazily
 
 
 @hookimpl

@@ -17,28 +17,30 @@ import numpy as np
 import yaml
 from pydantic import Field
 
-from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.core.schema import Boxes
-from gansynth.data.case_writer import yolo_lines
-from gansynth.data.picture_files import picture_header
-from gansynth.data.pictures import PictureSource
-from gansynth.hosts.export import DataSetExport
-from gansynth.hosts.host import Framework, FrameworkOptions
-from gansynth.hosts.job import Job
-from gansynth.hosts.launch import device_of
-from gansynth.hosts.prediction import PredictJob
-from gansynth.metrics.detection.measures import summary
-from gansynth.metrics.detection.record import (
+from gansynth import (
+    AugmentRequest,
+    Boxes,
+    DataSetExport,
     DetectedBoxes,
     Detections,
+    Framework,
+    FrameworkOptions,
     ImageDetections,
+    Job,
+    PictureSource,
+    PredictJob,
     TrueBoxes,
-    file_of,
+    UsageFault,
+    disk_errors,
     read_detections,
     write_detections,
+    yolo_lines,
 )
-from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import disk_errors, replace_text
+from gansynth.data.picture_files import picture_header
+from gansynth.hosts.launch import device_of
+from gansynth.metrics.detection.measures import summary
+from gansynth.metrics.detection.record import file_of
+from gansynth.runtime.files import replace_text
 from gansynth.runtime.yaml_text import parse_yaml
 from gansynth_yolo.detectors import DETECTORS, KEPT, MOST_FOUND, NMS_IOU, DetectorJob, detector
 from gansynth_yolo.intake import YoloIntake

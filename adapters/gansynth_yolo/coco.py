@@ -23,14 +23,24 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, BeforeValidator, Field, FiniteFloat, ValidationError
 
+from gansynth import (
+    CheckReport,
+    DataFault,
+    Finding,
+    GansynthError,
+    LabelArray,
+    PictureSource,
+    SourceRequest,
+    StoredCase,
+    UsageFault,
+    parse_read,
+    read_json,
+    register_read_options,
+)
 from gansynth.core.lineage import some_names
-from gansynth.core.schema import LabelArray
-from gansynth.core.source import CheckReport, Finding, SourceRequest, StoredCase
 from gansynth.data.folds import absolute
-from gansynth.data.pictures import Fault, PictureFiles, PictureSource, check_source
-from gansynth.data.read_options import parse_read, register_read_options
-from gansynth.runtime.errors import DataFault, GansynthError, UsageFault, refuse_closed
-from gansynth.runtime.files import read_json
+from gansynth.data.pictures import Fault, PictureFiles, check_source
+from gansynth.runtime.errors import refuse_closed
 from gansynth.runtime.option_kinds import Size2
 from gansynth_yolo.source import (
     MOST_BYTES,

@@ -18,22 +18,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
-from gansynth.core.requests.hosts import DoctorRequest
-from gansynth.hosts.record import version_of
-from gansynth.metrics.detection.record import DetectedBoxes
-from gansynth.runtime.errors import (
+from gansynth import (
     DataFault,
+    DetectedBoxes,
+    DoctorLine,
+    DoctorRequest,
     EnvironmentFault,
     GansynthError,
     TrainingFault,
     UsageFault,
-    did_you_mean,
-    extra_hint,
 )
-from gansynth.runtime.machine import DoctorLine
+from gansynth.hosts.record import version_of
+from gansynth.runtime.errors import did_you_mean, extra_hint
 
 if TYPE_CHECKING:
-    from gansynth.hosts.job import Job
+    from gansynth import Job
     from gansynth_yolo.mixed import EpochSlots
 
 

@@ -12,12 +12,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gansynth.bank.reader import BankReader, BankSample
-from gansynth.core.ratio import Ratio, listed_counts, whole_parts
-from gansynth.core.writer import Item, Writer
-from gansynth.hosts.export import DataSetExport, new_folder
-from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import write_json_atomic
+from gansynth import (
+    BankReader,
+    BankSample,
+    DataSetExport,
+    Item,
+    Ratio,
+    UsageFault,
+    Writer,
+    write_json_atomic,
+)
+from gansynth.core.ratio import listed_counts, whole_parts
+from gansynth.hosts.export import new_folder
 from gansynth.sampling.png_writer import PictureOptions
 from gansynth_yolo.intake import YoloIntake
 from gansynth_yolo.mirror import check_path, names_of, parts, place

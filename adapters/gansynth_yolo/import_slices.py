@@ -11,19 +11,24 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from gansynth.core.host_options import HostOptions
-from gansynth.core.requests.hosts import ImportRequest
-from gansynth.core.schema import FloatArray, Schema
-from gansynth.core.source import CaseSource, case_records
-from gansynth.core.writer import Item
+from gansynth import (
+    CaseSource,
+    CommandReport,
+    DataFault,
+    FloatArray,
+    HostOptions,
+    ImportRequest,
+    Item,
+    Schema,
+    UsageFault,
+    case_records,
+    open_source,
+)
 from gansynth.data.folds import table_text
 from gansynth.data.read_options import refuse_idle_read
-from gansynth.hosts.commands import CommandReport
-from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import new_or_same
 from gansynth.runtime.progress import ProgressTask
 from gansynth.sampling.png_writer import PictureOptions
-from gansynth.sampling.run_source import open_source
 from gansynth.sampling.writing import write
 from gansynth_yolo.writer import YoloWriter
 

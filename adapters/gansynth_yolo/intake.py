@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from gansynth.core.intake import Intake
-from gansynth.core.source import CaseSource
-from gansynth.core.space import Space
-from gansynth.runtime.errors import UsageFault
+from gansynth import CaseSource, Intake, Space, UsageFault
 from gansynth_yolo.source import YoloSource
 
 

@@ -27,8 +27,8 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler
 
-from gansynth.metrics.detection.record import DetectedBoxes
-from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault, did_you_mean
+from gansynth import DataFault, DetectedBoxes, TrainingFault, UsageFault
+from gansynth.runtime.errors import did_you_mean
 from gansynth.runtime.files import verify_zip, write_bytes_atomic
 from gansynth.runtime.yaml_text import read_yaml
 from gansynth_yolo.detectors import (
@@ -45,7 +45,7 @@ from gansynth_yolo.detectors import (
 )
 
 if TYPE_CHECKING:
-    from gansynth.hosts.job import Job
+    from gansynth import Job
     from gansynth_yolo.mixed import EpochSlots
 
 _libreyolo: Any = import_library("libreyolo")

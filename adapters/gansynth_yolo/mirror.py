@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gansynth.data.case_writer import yolo_lines
-from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.files import disk_errors, whole_folder
+from gansynth import UsageFault, disk_errors, yolo_lines
+from gansynth.runtime.files import whole_folder
 from gansynth_yolo.source import YoloImage, YoloSource
 from gansynth_yolo.writer import write_data_file
 

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.schema import Boxes, FloatArray
-from gansynth.hosts.epoch_plan import PARTNERS, EpochPlan, IntArray
-from gansynth.hosts.mixer import Mixer, MixerConfig
+from gansynth import Boxes, EpochPlan, FloatArray, Mixer, MixerConfig
+from gansynth.hosts.epoch_plan import PARTNERS, IntArray
 
 if TYPE_CHECKING:
-    from gansynth.bank.reader import BankSample
+    from gansynth import BankSample
 
 Pixels = npt.NDArray[np.uint8]
 Classes = npt.NDArray[np.int64]

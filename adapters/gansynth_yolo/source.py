@@ -35,10 +35,29 @@ from pydantic import (
     model_validator,
 )
 
+from gansynth import (
+    Boxes,
+    Case,
+    CheckReport,
+    DataFault,
+    Finding,
+    FloatArray,
+    GansynthError,
+    IntegrityFault,
+    LabelArray,
+    Needs,
+    PictureSet,
+    PictureSource,
+    ReadOptions,
+    Schema,
+    SourceRequest,
+    Space,
+    StoredCase,
+    UsageFault,
+    parse_read,
+    register_read_options,
+)
 from gansynth.core.lineage import guard_split, some_names
-from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema
-from gansynth.core.source import CheckReport, Finding, SourceRequest, StoredCase
-from gansynth.core.space import Space
 from gansynth.data.connected_components import boxes_of
 from gansynth.data.folds import absolute, compile_pattern, is_table, read_subjects
 from gansynth.data.picture_files import (
@@ -49,31 +68,11 @@ from gansynth.data.picture_files import (
     read_picture,
     resize,
 )
-from gansynth.data.pictures import (
-    Fault,
-    PictureFiles,
-    PictureSet,
-    PictureSource,
-    check_source,
-    printable,
-)
-from gansynth.data.read_options import (
-    OF_SPLITS,
-    ReadOptions,
-    SplitsFile,
-    parse_read,
-    register_read_options,
-)
-from gansynth.runtime.errors import (
-    DataFault,
-    GansynthError,
-    IntegrityFault,
-    UsageFault,
-    refuse_closed,
-)
+from gansynth.data.pictures import Fault, PictureFiles, check_source, printable
+from gansynth.data.read_options import OF_SPLITS, SplitsFile
+from gansynth.runtime.errors import refuse_closed
 from gansynth.runtime.files import reading, sha256_file, walk_all
 from gansynth.runtime.option_kinds import Size2
-from gansynth.runtime.options import Needs
 from gansynth.runtime.yaml_text import read_yaml
 
 SPLITS = ("train", "val", "test")

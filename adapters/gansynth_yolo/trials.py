@@ -7,13 +7,11 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.schedule import Mix
+from gansynth import Mix, Trials, UsageFault, read_detections
 from gansynth.hosts.epoch_plan import count_places
 from gansynth.hosts.record import read_sessions
-from gansynth.hosts.trials import Trials
 from gansynth.metrics.detection.measures import summary
-from gansynth.metrics.detection.record import file_of, read_detections
-from gansynth.runtime.errors import UsageFault
+from gansynth.metrics.detection.record import file_of
 
 
 class YoloTrials(Trials):

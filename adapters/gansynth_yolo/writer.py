@@ -9,10 +9,7 @@ from typing import Any
 
 import yaml
 
-from gansynth.core.schema import Schema
-from gansynth.core.writer import Item
-from gansynth.data.case_writer import yolo_lines
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth import DataFault, Item, Schema, UsageFault, yolo_lines
 from gansynth.sampling.png_writer import PictureWriter
 
 FOLDS = 5  # one in so many images of an undivided set is for validation

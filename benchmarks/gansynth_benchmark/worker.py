@@ -105,14 +105,14 @@ class WorkerJob:
 
             boxes = measure_detections(read_detections(results / FILE))
             return {"scores": boxes["per_subject"], "pooled": boxes["pooled"], "by": "subject"}
-        from gansynth.metrics.segmentation.evaluation import at_thresholds, evaluate
+        from gansynth.metrics.segmentation.evaluation import at_thresholds, measure_predictions
         from gansynth.metrics.segmentation.measures import regions_of, with_labels
 
         labels = source.schema.foreground
         regions = with_labels(regions_of(self.spec["regions"], labels), labels)
         pairs = trials_of(target).predictions(source, results)
         measures, ignore = tuple(self.spec["measures"]), source.schema.ignore
-        evaluation = evaluate(pairs, regions, measures=measures, ignore=ignore)
+        evaluation = measure_predictions(pairs, regions, measures=measures, ignore=ignore)
         flat = any(prediction.position is not None for prediction in pairs.values())
         scores: dict[str, dict[str, float | None]] = {}
         for name, values in sorted(

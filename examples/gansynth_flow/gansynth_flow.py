@@ -19,10 +19,12 @@ from gansynth import (
     Phase,
     Sample,
     TrainingStep,
+    UNetGenerator,
+    UNetStyle,
     hookimpl,
+    one_hot,
+    strides_for,
 )
-from gansynth.nn.networks import UNetGenerator, UNetStyle
-from gansynth.nn.networks.blocks import one_hot, strides_for
 
 gansynth_api = 4
 

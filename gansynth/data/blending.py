@@ -37,7 +37,7 @@ def rim_voxels(rim_mm: float | None, spacing: Sequence[float]) -> tuple[int, ...
     return tuple(math.ceil(rim_mm / mm - SLACK) for mm in spacing)
 
 
-def drawn_in(condition: Condition) -> Mask:
+def lesion_mask(condition: Condition) -> Mask:
     """Where something is drawn into a condition's background: bool (D, H, W) or (H, W)."""
     drawn: Mask = condition.required("lesion") > 0
     return drawn if condition.region is None else drawn | condition.region
@@ -78,7 +78,7 @@ def fade(mask: Tensor, rim: Sequence[int]) -> Tensor:
     return torch.where(mask, 1.0, torch.where(distance <= 1, falling, 0.0))
 
 
-def soft(
+def paste_soft(
     background: Tensor, donor: Tensor, mask: Tensor, rim: Sequence[int], *, match: bool = False
 ) -> Tensor:
     """The donor faded into the background across the rim; exactly the background beyond it.

@@ -189,7 +189,7 @@ def real_alone(session: Session) -> dict[str, Any]:
 
     It is one of ``augment --ratio 1:0`` or of ``--compare``, with the settings of the session.
     """
-    from gansynth.metrics.segmentation.evaluation import evaluate
+    from gansynth.metrics.segmentation.evaluation import measure_predictions
     from gansynth.metrics.segmentation.measures import FOREGROUND
 
     request, schema = session.request, session.source.schema
@@ -204,7 +204,9 @@ def real_alone(session: Session) -> dict[str, Any]:
             if not folder.finished:
                 continue
             judged = trials_of(request.target).predictions(session.source, folder.path)
-            found = evaluate(judged, regions, measures=("dice",), ignore=schema.ignore).document()
+            found = measure_predictions(
+                judged, regions, measures=("dice",), ignore=schema.ignore
+            ).document()
             if (dice := found["dice"][FOREGROUND]) is None:
                 continue
             words = f"real cases alone: Dice {dice:.2f} of held-out cases, in {folder.path}"

@@ -18,7 +18,7 @@ from gansynth.data.picture_files import read_picture
 from gansynth.metrics.segmentation.evaluation import (
     LabelMaps,
     Prediction,
-    evaluate,
+    measure_predictions,
     of_slices,
     of_volumes,
     with_levels,
@@ -86,7 +86,7 @@ def evaluate_held_out(
                 predictions[case_id] = Prediction(header.subject, None, read, source.unit)
         if folder is not None and None in written.values():
             say(f"{source.name}: its cases have no files, so their label maps are not written")
-        document = evaluate(predictions, regions, ignore=source.schema.ignore).document()
+        document = measure_predictions(predictions, regions, ignore=source.schema.ignore).document()
     return {
         **document,
         "predictions": written if folder is not None else {},

@@ -40,7 +40,7 @@ from gansynth.core.schema import (
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
 from gansynth.data.batches import CaseCache
-from gansynth.data.blending import drawn_in, hole, rim_voxels
+from gansynth.data.blending import hole, lesion_mask, rim_voxels
 from gansynth.data.label_statistics import label_share
 from gansynth.runtime.devices import seeded
 from gansynth.runtime.errors import UsageFault
@@ -672,7 +672,7 @@ class LesionSampleChecks:
         """Mask of the voxels that may change, for each sample."""
         draws = self.draws
         rim = rim_voxels(draws.generator.capabilities.rim_mm, draws.schema.spacing)
-        masks = [torch.from_numpy(drawn_in(c))[None, None] for c in self.requested]
+        masks = [torch.from_numpy(lesion_mask(c))[None, None] for c in self.requested]
         return [hole(mask, rim)[0, 0].numpy() for mask in masks]
 
     def background_kept(self) -> None:
@@ -695,7 +695,7 @@ class LesionSampleChecks:
     def lesion_shown(self) -> None:
         """Inside the lesion the sample differs from the background."""
         for sample, requested in zip(self.draws.samples, self.requested, strict=True):
-            where = drawn_in(requested)
+            where = lesion_mask(requested)
             change = (sample.image - requested.required("background"))[:, where]
             apart = float(np.sqrt(np.mean(change**2)))
             if not apart > VISIBLE * self.draws.deviation:
@@ -761,7 +761,7 @@ class LesionSampleChecks:
         ]
         samples = self.draws.generator.sample(shams, self.draws.seeds)
         changes = [
-            (sample.image - sham.required("background"))[:, drawn_in(sham)].mean(axis=1)
+            (sample.image - sham.required("background"))[:, lesion_mask(sham)].mean(axis=1)
             for sample, sham in zip(samples, shams, strict=True)
         ]
         apart, most = np.abs(np.mean(changes, axis=0)).max(), np.abs(contrast).max()

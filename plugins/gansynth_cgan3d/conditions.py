@@ -16,14 +16,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gansynth import (
+    OUTSIDE,
+    Batch,
+    Case,
+    ChannelStatistics,
+    Condition,
+    DataFault,
+    FloatArray,
+    LabelArray,
+    Schema,
+    UsageFault,
+    one_hot,
+)
 from gansynth.core.body_mask import body_mask
-from gansynth.core.generator import Batch
-from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Schema
 from gansynth.data.label_statistics import label_share
-from gansynth.data.standardise import ChannelStatistics
-from gansynth.nn.networks.blocks import one_hot
 from gansynth.nn.tiled_inference import Window, cut
-from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
+from gansynth.runtime.errors import did_you_mean
 from gansynth_cgan3d.lesion import LesionInsertion
 from gansynth_cgan3d.options import CGANOptions
 

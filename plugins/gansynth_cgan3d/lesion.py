@@ -17,9 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gansynth.core.generator import Batch, TrainingStep
-from gansynth.core.schema import OUTSIDE, Case, Condition, Schema
-from gansynth.data.blending import drawn_in, dress, fade, hole, rim_voxels, soft, steps_from
+from gansynth import (
+    OUTSIDE,
+    Batch,
+    Case,
+    Condition,
+    Schema,
+    TrainingStep,
+    lesion_mask,
+    paste_soft,
+    rim_voxels,
+)
+from gansynth.data.blending import dress, fade, hole, steps_from
 from gansynth.data.connected_components import lesion_values
 from gansynth_cgan3d.options import CGANOptions
 
@@ -82,7 +91,7 @@ class LesionInserter:
         start = None
         if self.options.stage == "both":
             donor = self._disguised(step, background, torch.where(lesion[:, 0], labels, 0))
-            start = soft(background, donor, mask, self.rim)
+            start = paste_soft(background, donor, mask, self.rim)
         return self._insertion(background, mask, beyond, start)
 
     def of_real(self, batch: Batch) -> LesionInsertion:
@@ -142,10 +151,10 @@ class LesionInserter:
             return torch.from_numpy(np.stack([c.required(key) for c in conditions])).to(device)
 
         background, labels = stacked("background").float(), stacked("labels")
-        mask = torch.from_numpy(np.stack([drawn_in(c) for c in conditions])).to(device)[:, None]
+        mask = torch.from_numpy(np.stack([lesion_mask(c) for c in conditions])).to(device)[:, None]
         start = None
         if self.options.stage != "refine":
-            start = soft(background, stacked("donor").float(), mask, self.rim)
+            start = paste_soft(background, stacked("donor").float(), mask, self.rim)
         return self._insertion(background, mask, self._beyond(conditions, labels), start)
 
     @staticmethod
@@ -154,7 +163,7 @@ class LesionInserter:
         beyond = labels == OUTSIDE
         for row, condition in enumerate(conditions):
             if condition.body is not None:
-                drawable = condition.body | drawn_in(condition)
+                drawable = condition.body | lesion_mask(condition)
                 beyond[row] |= ~torch.from_numpy(drawable).to(labels.device)
         return beyond[:, None]
 

@@ -18,26 +18,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from gansynth.core.capabilities import Capabilities, Input, narrower
-from gansynth.core.generator import (
+from gansynth import (
+    OUTSIDE,
     Batch,
+    Capabilities,
+    Case,
+    Condition,
+    DiscriminatorAugment,
     Generator,
     GeneratorOptions,
+    ImagePool,
+    Input,
+    LabelArray,
+    PatchDiscriminator,
     Phase,
+    Sample,
     Stage,
     TrainingStep,
+    UNetGenerator,
+    UNetStyle,
     at_rest,
+    draw_tiled,
+    narrower,
+    one_hot,
+    strides_for,
 )
-from gansynth.core.schema import OUTSIDE, Case, Condition, LabelArray, Sample
 from gansynth.data.connected_components import lesion_values
 from gansynth.nn import losses
-from gansynth.nn.diff_augment import DiscriminatorAugment
-from gansynth.nn.image_pool import ImagePool
-from gansynth.nn.networks import PatchDiscriminator, UNetGenerator, UNetStyle
-from gansynth.nn.networks.blocks import one_hot, strides_for
 from gansynth.nn.networks.perceptor import Perceptor
 from gansynth.nn.networks.spectral import settled
-from gansynth.nn.tiled_inference import by_halves, draw_tiled, tile_edge
+from gansynth.nn.tiled_inference import by_halves, tile_edge
 from gansynth.runtime.devices import adam, autocast, numbers_on, resolve
 from gansynth_cgan3d.conditions import (
     BodyChannel,

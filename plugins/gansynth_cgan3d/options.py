@@ -6,13 +6,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gansynth.core.generator import GeneratorOptions
+from gansynth import GeneratorOptions, Needs
 from gansynth.nn.diff_augment import ChangeName
 from gansynth.nn.losses import ADVERSARIAL, AdversarialName
 from gansynth.nn.networks.blocks import Activation, Blocks, Down, Norm
 from gansynth.nn.networks.resize import Up
 from gansynth.nn.networks.unet import Narrow, Skip
-from gansynth.runtime.options import Needs
 
 Names = tuple[str, ...]
 

@@ -14,16 +14,28 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from gansynth.core.body_mask import organ_mask
-from gansynth.core.capabilities import Capabilities
-from gansynth.core.generator import Generator, GeneratorOptions
-from gansynth.core.geometry import Mask, Matrix, bounding_box
-from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
-from gansynth.data.blending import drawn_in, hole, poisson, rim_voxels, soft
+from gansynth import (
+    OUTSIDE,
+    Capabilities,
+    Case,
+    Condition,
+    FloatArray,
+    Generator,
+    GeneratorOptions,
+    LabelArray,
+    Needs,
+    Sample,
+    bounding_box,
+    lesion_mask,
+    organ_mask,
+    paste_soft,
+    rim_voxels,
+)
+from gansynth.core.geometry import Mask, Matrix
+from gansynth.data.blending import hole, poisson
 from gansynth.data.connected_components import parts
 from gansynth.data.lesion_contrast import ONE_WAY
 from gansynth.data.lesion_grain import LEAST, ring_around, value_limits, within
-from gansynth.runtime.options import Needs
 
 FEW = 5  # lesions of a class from which the sign of their contrast is known
 CLEARLY = 0.25  # share of the usual contrast from which one of the other sign counts
@@ -163,7 +175,7 @@ class CopyPaste(Generator):
 
     def _one(self, condition: Condition, seed: int) -> Sample:
         background, labels, donor = map(condition.required, ("background", "labels", "donor"))
-        image, drawn = background, drawn_in(condition)
+        image, drawn = background, lesion_mask(condition)
         if drawn.any():
             reach = max(rim_voxels(self.options.rim_mm, self.schema.spacing))
             box = bounding_box(drawn, margin=reach + BEYOND)
@@ -206,7 +218,7 @@ class CopyPaste(Generator):
             )
         rim = rim if options.blend == "soft" else tuple(0 for _ in rim)
         here, there = (torch.from_numpy(np.ascontiguousarray(a))[None] for a in (background, donor))
-        mixed: FloatArray = soft(here, there, mask, rim, match=options.match)[0].numpy()
+        mixed: FloatArray = paste_soft(here, there, mask, rim, match=options.match)[0].numpy()
         return mixed
 
 

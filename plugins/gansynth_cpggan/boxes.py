@@ -9,10 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gansynth.core.generator import Batch, TrainingStep
-from gansynth.core.schema import Boxes
+from gansynth import Batch, Boxes, TrainingStep, UsageFault
 from gansynth.data.batches import stack_boxes
-from gansynth.runtime.errors import UsageFault
 
 NONE = Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.int16))
 

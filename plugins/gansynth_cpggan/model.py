@@ -17,25 +17,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansynth.core.body_mask import Mask
-from gansynth.core.capabilities import Capabilities, Input, narrower
-from gansynth.core.generator import (
+from gansynth import (
     Batch,
+    Boxes,
+    Capabilities,
+    Case,
+    ChannelStatistics,
+    Condition,
+    DataFault,
+    DiscriminatorAugment,
+    FloatArray,
     Generator,
     GeneratorOptions,
+    Input,
+    LesionContrast,
     Phase,
+    Sample,
     Stage,
     TrainingStep,
+    UsageFault,
     at_rest,
+    narrower,
 )
-from gansynth.core.schema import Boxes, Case, Condition, FloatArray, Sample
-from gansynth.data.lesion_contrast import LesionContrast, tighten
-from gansynth.data.standardise import ChannelStatistics
+from gansynth.core.body_mask import Mask
+from gansynth.data.lesion_contrast import tighten
 from gansynth.nn import losses
-from gansynth.nn.diff_augment import DiscriminatorAugment
 from gansynth.nn.networks.progressive import faded, fades, half, twice
 from gansynth.runtime.devices import adam, autocast, resolve
-from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_cpggan.boxes import (
     NONE,
     batch_maps,

@@ -11,18 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gansynth.nn.networks.progressive import (
-    EqualisedConv2d,
-    EqualisedLinear,
-    faded,
-    fades,
-    half,
-    leaky,
-    minibatch_deviation,
-    pixel_norm,
-    twice,
-)
-from gansynth.runtime.errors import UsageFault
+from gansynth import EqualisedConv2d, EqualisedLinear, UsageFault, minibatch_deviation, pixel_norm
+from gansynth.nn.networks.progressive import faded, fades, half, leaky, twice
 
 FIRST = 4  # initial edge of both networks, in voxels
 PYRAMID = (1, 2, 4)

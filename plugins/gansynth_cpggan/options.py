@@ -6,9 +6,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gansynth.core.generator import GeneratorOptions
+from gansynth import GeneratorOptions, Needs
 from gansynth.nn.diff_augment import ChangeName
-from gansynth.runtime.options import Needs
 
 
 class CPGGANOptions(GeneratorOptions):

@@ -6,8 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gansynth.core.schema import OUTSIDE, LabelArray, Schema
-from gansynth.nn.networks.blocks import one_hot
+from gansynth import OUTSIDE, LabelArray, Schema, one_hot
 from gansynth_dcgan.options import DCGANOptions
 
 

@@ -13,24 +13,32 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gansynth.core.capabilities import Capabilities, narrower
-from gansynth.core.generator import (
+from gansynth import (
+    OUTSIDE,
     Batch,
+    Capabilities,
+    Case,
+    ChannelStatistics,
+    Condition,
+    DataFault,
+    DiscriminatorAugment,
+    FloatArray,
     Generator,
     GeneratorOptions,
+    LabelArray,
     Phase,
+    Sample,
+    Schema,
     Stage,
     TrainingStep,
+    UsageFault,
     at_rest,
+    narrower,
 )
-from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample, Schema
 from gansynth.data.connected_components import boxes_of
 from gansynth.data.label_statistics import LabelPriors
-from gansynth.data.standardise import ChannelStatistics
 from gansynth.nn import losses
-from gansynth.nn.diff_augment import DiscriminatorAugment
 from gansynth.runtime.devices import adam, autocast, resolve
-from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_dcgan.masks import LabelChannels
 from gansynth_dcgan.networks import DCGANDiscriminator, DCGANGenerator, FeaturePyramid
 from gansynth_dcgan.options import DCGANOptions, Norm

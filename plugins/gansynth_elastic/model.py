@@ -13,10 +13,16 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from gansynth.core.capabilities import Capabilities
-from gansynth.core.generator import Generator, GeneratorOptions
-from gansynth.core.schema import OUTSIDE, Condition, FloatArray, Sample
-from gansynth.runtime.errors import DataFault
+from gansynth import (
+    OUTSIDE,
+    Capabilities,
+    Condition,
+    DataFault,
+    FloatArray,
+    Generator,
+    GeneratorOptions,
+    Sample,
+)
 
 
 class ElasticOptions(GeneratorOptions):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gansynth.core.hookspecs import Register, hookimpl, lazily, offer_files
+from gansynth import Register, hookimpl, lazily, offer_files
 
 
 @hookimpl

@@ -13,11 +13,20 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
-from gansynth.core.body_mask import organ_mask
-from gansynth.core.capabilities import Capabilities
-from gansynth.core.generator import Generator, GeneratorOptions
+from gansynth import (
+    OUTSIDE,
+    Capabilities,
+    Case,
+    Condition,
+    DataFault,
+    FloatArray,
+    Generator,
+    GeneratorOptions,
+    LabelArray,
+    Sample,
+    organ_mask,
+)
 from gansynth.core.geometry import Mask, Matrix, mask_of
-from gansynth.core.schema import OUTSIDE, Case, Condition, FloatArray, LabelArray, Sample
 from gansynth.data.connected_components import lesion_values, parts
 from gansynth.data.lesion_grain import (
     LEAST,
@@ -27,7 +36,6 @@ from gansynth.data.lesion_grain import (
     value_limits,
     within,
 )
-from gansynth.runtime.errors import DataFault
 
 MOST, LIKE, BORDER = 8000, 12, 0.5
 """Measures kept of lesions; similar lesions, at least, to vary one of; Gaussian between classes."""

@@ -9,9 +9,9 @@ from gansynth.data.blending import (
     fade,
     hole,
     match_rim,
+    paste_soft,
     poisson,
     rim_voxels,
-    soft,
     steps_from,
 )
 
@@ -53,9 +53,9 @@ def test_a_soft_paste_leaves_the_background_to_the_bit():
     mask, here, there = blob(3), noise(2, 2, 15, 18, 13), noise(2, 2, 15, 18, 13, seed=1)
     beyond = (~hole(mask, RIMS[3])).expand_as(here)
     for match in (False, True):
-        found = soft(here, there, mask, RIMS[3], match=match)
+        found = paste_soft(here, there, mask, RIMS[3], match=match)
         assert torch.equal(found[beyond], here[beyond])
-    assert torch.equal(soft(here, there, mask, (0, 0, 0)), torch.where(mask, there, here))
+    assert torch.equal(paste_soft(here, there, mask, (0, 0, 0)), torch.where(mask, there, here))
 
 
 def test_a_matched_donor_has_the_backgrounds_mean_and_deviation_in_the_rim():

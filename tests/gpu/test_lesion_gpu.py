@@ -33,13 +33,13 @@ def drawing(run: Path, device: str, asking: SampleRequest = ROOMY) -> Any:
 def test_the_background_comes_back_to_the_bit_beyond_the_rim(run, device):
     import torch
 
-    from gansynth.data.blending import drawn_in, hole, rim_voxels
+    from gansynth.data.blending import hole, lesion_mask, rim_voxels
 
     drawer = drawing(run, device.type)
     changed = 0
     for index, sample in enumerate(drawer.draw_raw(0, 4)):
         condition = drawer.sampler.draw(index)
-        mask = torch.from_numpy(drawn_in(condition))[None, None]
+        mask = torch.from_numpy(lesion_mask(condition))[None, None]
         beyond = ~hole(mask, rim_voxels(2, (1.0, 1.0, 1.0)))[0, 0].numpy()
         np.testing.assert_array_equal(sample.image[:, beyond], condition.background[:, beyond])
         changed += int((sample.image != condition.background).sum())

@@ -28,10 +28,9 @@ from unittest.mock import patch
 import cv2
 import numpy as np
 
-from gansynth.core.schema import FloatArray
+from gansynth import DataFault, DetectedBoxes, FloatArray, TrainingFault, UsageFault
 from gansynth.data.picture_files import picture_header
-from gansynth.metrics.detection.record import DetectedBoxes
-from gansynth.runtime.errors import DataFault, TrainingFault, UsageFault, did_you_mean
+from gansynth.runtime.errors import did_you_mean
 from gansynth.runtime.files import verify_zip
 from gansynth.runtime.yaml_text import read_yaml
 from gansynth_yolo.detectors import (
@@ -49,7 +48,7 @@ from gansynth_yolo.detectors import (
 from gansynth_yolo.source import SPLITS, read_labels
 
 if TYPE_CHECKING:
-    from gansynth.hosts.job import Job
+    from gansynth import Job
     from gansynth_yolo.mixed import Classes, EpochSlots, ImageDraw
 
 _SERVICES = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")

@@ -1,12 +1,12 @@
-"""Case-by-case evaluation of a trained segmenter: ``evaluate``. Rules: docs/measures.md."""
+"""Case-by-case evaluation of a trained segmenter. Rules: docs/measures.md."""
 
 from gansynth.metrics.segmentation.evaluation import (
     THRESHOLDS,
     LabelMaps,
     Prediction,
     SegmentationEvaluation,
-    evaluate,
     levels_of,
+    measure_predictions,
 )
 from gansynth.metrics.segmentation.measures import (
     DETECTION,
@@ -31,10 +31,10 @@ __all__ = [
     "Prediction",
     "Regions",
     "SegmentationEvaluation",
-    "evaluate",
     "levels_of",
     "measure_case",
     "measure_of",
+    "measure_predictions",
     "read_regions",
     "regions_of",
     "with_labels",

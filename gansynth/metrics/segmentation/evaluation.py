@@ -200,7 +200,7 @@ def headline(document: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key not in DETAILS}
 
 
-def evaluate(
+def measure_predictions(
     predictions: Mapping[str, Prediction], regions: Regions, **options: Unpack[MeasureOptions]
 ) -> SegmentationEvaluation:
     """Measure every held-out case of a training; ``options`` as of ``measure_case``.
@@ -336,7 +336,7 @@ def account_of(
     """
     try:
         found = predictions(source, folder)
-        document = evaluate(found, regions, ignore=source.schema.ignore).document()
+        document = measure_predictions(found, regions, ignore=source.schema.ignore).document()
     except (UsageFault, DataFault) as fault:
         return {}, f"no Dice and HD95 of gansynth's own measures: {fault}"
     write_json_atomic(folder / FILE, document)
@@ -442,7 +442,9 @@ def at_thresholds(
             case: replace(each, read=partial(_cut, maps[case], labels[0], level))
             for case, each in predictions.items()
         }
-        evaluation = evaluate(cut, regions, measures=tuple(AT_ALARMS.values()), ignore=ignore)
+        evaluation = measure_predictions(
+            cut, regions, measures=tuple(AT_ALARMS.values()), ignore=ignore
+        )
         units = evaluation.per_case if by == "case" else evaluation.per_subject
         for name, values in units.items():
             for key, value in values.items():

@@ -13,7 +13,7 @@ from gansynth.hosts.held_out import LEVELS, METRICS, PREDICTIONS, evaluate_held_
 from gansynth.hosts.record import FILE
 from gansynth.hosts.session import Session
 from gansynth.hosts.trials import trials_of
-from gansynth.metrics.segmentation import evaluate
+from gansynth.metrics.segmentation import measure_predictions
 from gansynth.metrics.segmentation.evaluation import OWN, at_thresholds
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, read_nifti, write_json_atomic
@@ -29,7 +29,7 @@ TURNED = np.array([[0, 0, -2.0, 5], [1.0, 0, 0, -3], [0, 3.0, 0, 7], [0, 0, 0, 1
 
 
 def perfect(judged: Any) -> bool:
-    found = evaluate(judged, ONE, measures=("dice", "nsd")).per_case
+    found = measure_predictions(judged, ONE, measures=("dice", "nsd")).per_case
     return bool(found) and all(set(case.values()) == {1.0} for case in found.values())
 
 
@@ -145,7 +145,7 @@ def test_a_segmenter_of_slices_is_measured_on_the_files_pixels(kind, tmp_path):
     found = segmented(FLAT[kind](tmp_path / "set", folds="3", resize="10x12"), tmp_path / "out")
     assert all(one.read().predicted.shape == SHAPE for one in found.values())
     whole = segmented(FLAT[kind](tmp_path / "set", folds="3"), tmp_path / "whole")
-    own = evaluate(whole, ONE[:1]).per_subject
+    own = measure_predictions(whole, ONE[:1]).per_subject
     assert own
     assert all((one["dice/1"], one["hd95/1"]) == (1.0, 0.0) for one in own.values())
 
@@ -196,8 +196,8 @@ def test_nnunets_own_dice_is_ours(toy_copy):
     asked = AugmentRequest(target="nnunet", ratio="1:0", set=quick, options=options)
     outcome = Session.of(asked, source).start()
     judged = trials.predictions(source, outcome.folder)
-    found = evaluate(judged, ONE, measures=("dice",)).per_case
-    whole = evaluate(judged, (("foreground", (1, 2)),), measures=("dice",)).per_case
+    found = measure_predictions(judged, ONE, measures=("dice",)).per_case
+    whole = measure_predictions(judged, (("foreground", (1, 2)),), measures=("dice",)).per_case
     cut = at_thresholds(judged, (1, 2), "case")["dice@alarms/foreground"]
     assert {case: {"dice/foreground": row[OWN]} for case, row in cut.items()} == whole
     assert set(found) == set(source.held_out_ids)

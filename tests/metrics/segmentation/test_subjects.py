@@ -7,7 +7,7 @@ import pytest
 
 from gansynth.core.source import CaseHeader, SlicePosition
 from gansynth.metrics.detection.by_subject import measure_detections
-from gansynth.metrics.segmentation import LabelMaps, Prediction, evaluate
+from gansynth.metrics.segmentation import LabelMaps, Prediction, measure_predictions
 from gansynth.metrics.segmentation.evaluation import (
     FILE,
     account_of,
@@ -40,7 +40,9 @@ def pair(tmp_path) -> tuple[Path, Path]:
 
 
 def of_files(pair, **options):
-    return evaluate(of_volumes(HOST, {"a": pair}, "train it"), ONE, **options).per_case["a"]
+    return measure_predictions(of_volumes(HOST, {"a": pair}, "train it"), ONE, **options).per_case[
+        "a"
+    ]
 
 
 def test_mm_are_those_along_the_files_own_axes(pair):
@@ -83,7 +85,7 @@ def test_a_subject_has_the_mean_of_its_volumes_and_the_mean_is_over_subjects():
         "a2": predicted(half, whole, subject="a"),
         "b": predicted(whole, whole, subject="b"),
     }
-    found = evaluate(cases, ONE)
+    found = measure_predictions(cases, ONE)
     assert found.per_case["a2"]["dice/x"] == pytest.approx(2 / 3)
     assert found.per_subject["a"]["dice/x"] == pytest.approx((1 + 2 / 3) / 2)
     assert found.means()["dice/x"] == pytest.approx((1 + 5 / 6) / 2)
@@ -109,7 +111,7 @@ ALARMS = {"false_alarms": 1.0, "false_positive_volume": 4 / 3}
     ids=["no volume", "gaps", "no thickness"],
 )
 def test_slices_are_counted_over_all_and_distances_are_within_each(position):
-    found = evaluate(slices(position), ONE)
+    found = measure_predictions(slices(position), ONE)
     assert found.distances == "slices"
     assert found.per_subject["p"]["dice/x"] == pytest.approx(2 * 16 / (20 + 20))
     assert [found.per_case[f"s{n}"]["dice/x"] for n in range(3)] == [1, 0, None]
@@ -119,7 +121,7 @@ def test_slices_are_counted_over_all_and_distances_are_within_each(position):
 
 
 def test_slices_without_a_gap_are_a_volume():
-    found = evaluate(slices(lambda n: SlicePosition("v", 7 + n, 3.0)), ONE)
+    found = measure_predictions(slices(lambda n: SlicePosition("v", 7 + n, 3.0)), ONE)
     assert found.distances == "volumes"
     truth, guess = np.stack([HIT, SMALL, NONE]), np.stack([HIT, NONE, SMALL])
     own = measured(guess, truth, (3, 1, 1), measures=("dice", "hd95", *LESIONS)) | ALARMS
@@ -128,7 +130,7 @@ def test_slices_without_a_gap_are_a_volume():
 
 def test_pixels_are_called_pixels_and_rows_that_are_alike_are_one():
     one = {"s": predicted(HIT, HIT, SlicePosition("p"), unit="px")}
-    told = headline(evaluate(one, (("foreground", (1,)), ("1", (1,)))).document())
+    told = headline(measure_predictions(one, (("foreground", (1,)), ("1", (1,)))).document())
     assert told["unit"] == "px"
     assert "HD95 within slices, in px" in said_of(told)
     head, *rows = lines_of(told, {"1": "foreground"})
