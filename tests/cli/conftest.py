@@ -102,6 +102,7 @@ class Host(Framework):
     name = "toyhost"
     Options = ToyOptions
     length = (1, 1)
+    device = "cpu"
     started: ClassVar[list[Any]] = []
     fell_back: ClassVar[int] = 0
     warnings: ClassVar[tuple[str, ...]] = ()
@@ -114,6 +115,10 @@ class Host(Framework):
     def validate(self):
         if self.source.request.configuration == "impossible":
             raise UsageFault("--configuration impossible: not in the plans")
+
+    @classmethod
+    def read_own(cls, options):
+        return {"words": options}
 
     def planned(self, usual):
         return {}
