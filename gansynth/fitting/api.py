@@ -20,7 +20,7 @@ from gansynth.fitting.recipe_plan import plan_recipe
 from gansynth.runtime.devices import why_cpu
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.api import FittedRun
-from gansynth.training.loggers import check_loggers
+from gansynth.training.loggers import check_tensorboard
 
 
 def run_fit(request: FitRequest) -> FittedRun:
@@ -35,7 +35,8 @@ def run_fit(request: FitRequest) -> FittedRun:
         GansynthError: typed by cause, see ``gansynth.runtime.errors``.
         Interrupted: by SIGTERM or SIGINT, after a checkpoint.
     """
-    check_loggers(request.log)
+    if request.tensorboard:
+        check_tensorboard()
     source = source_of(request, idle=request.recipe is None)  # a recipe has its own reading options
     parts = asked_for(request.generator, request.per_channel, request.per_class)
     folder, settings = Path(request.out), request.set
@@ -60,7 +61,7 @@ def run_fit(request: FitRequest) -> FittedRun:
         init_from=None if parent is None else Path(parent),
         resume=request.resume,
         dry_run=request.dry_run,
-        log=request.log,
+        tensorboard=request.tensorboard,
         reporter=reporter,
     )
     return FittedRun(folder, device=request.device, report=report)

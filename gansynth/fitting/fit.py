@@ -34,6 +34,7 @@ from gansynth.sampling.open_run import below_its_size
 from gansynth.sampling.run import Run, locked
 from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loggers import FILE as LOSSES
+from gansynth.training.loggers import TensorBoardLog
 from gansynth.training.loop import TrainReport, steps_to_grow, train
 
 SPECTRUM_SAMPLES = 16
@@ -52,7 +53,7 @@ def fit(
     init_from: Path | None = None,
     resume: bool = True,
     dry_run: bool = False,
-    log: Sequence[str] = (),
+    tensorboard: bool = False,
     recipe: str = "",
     reporter: Reporter,
 ) -> dict[str, Any]:
@@ -70,7 +71,7 @@ def fit(
         init_from: run with initial weights; its lineage is inherited.
         resume: False refuses a folder that already holds a run.
         dry_run: measure a few steps, write nothing.
-        log: loggers besides ``metrics.csv``, e.g. ``tensorboard``.
+        tensorboard: whether to log for TensorBoard, besides ``metrics.csv``.
         recipe: description of the recipe, for ``config.yaml``.
 
     Returns:
@@ -117,7 +118,7 @@ def fit(
                 "warnings": warned.warnings,
             }
             try:
-                report = _train(job, run, log, reporter, stop, processes)
+                report = _train(job, run, tensorboard, reporter, stop, processes)
             except (Interrupted, TrainingFault) as end:
                 if processes.is_main:
                     warned.warnings += [str(end)] * isinstance(end, TrainingFault)
@@ -170,13 +171,11 @@ def _check_organs(job: FitJob, reporter: Reporter) -> None:
 def _train(
     job: FitJob,
     run: Run,
-    log: Sequence[str],
+    tensorboard: bool,
     reporter: Reporter,
     stop: StopRequest,
     processes: ProcessGroup,
 ) -> TrainReport:
-    from gansynth.training.loggers import open_loggers
-
     out, manifest = run.folder, run.manifest
     preview, monitor = SampleGrid(job, run), _monitor(job, run, reporter)
     remedy = job.generator.capabilities.remedy("at chance")
@@ -198,22 +197,22 @@ def _train(
         manifest["complete"] = step >= job.options.steps
         write_manifest(out, manifest)
 
-    names = log if processes.is_main else ()
-    with open_loggers(names, out, job.config(), warn=reporter.warn) as loggers:
+    logged = out if tensorboard and processes.is_main else None
+    with TensorBoardLog(logged, job.config(), reporter.warn) as log:
 
         def look(step: int) -> None:
-            loggers.picture(step, preview(step))
+            log.picture(step, preview(step))
             if monitor is not None:
-                loggers.scalars(step, monitor(step))
+                log.scalars(step, monitor(step))
             if job.generator.capabilities.draws == "labels":
                 found = inner_dice(job, run)
                 reporter.say(f"step {step}: {dice_text(found)}")
-                loggers.scalars(step, {f"dice/{k}": v for k, v in found["dice"].items() if v})
+                log.scalars(step, {f"dice/{k}": v for k, v in found["dice"].items() if v})
 
         callbacks = TrainingCallbacks(
             checkpoint=remember,
             preview=look,
-            metrics=loggers.scalars,
+            metrics=log.scalars,
             reporter=reporter,
             stop=stop,
         )

@@ -31,7 +31,7 @@ class FitArguments(TypedDict, total=False):
     init_from: Path | None
     resume: bool
     dry_run: bool
-    log: Sequence[str]
+    tensorboard: bool
     reporter: Required[Reporter]
 
 

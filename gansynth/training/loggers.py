@@ -1,30 +1,22 @@
-"""``metrics.csv``, and ``--log``: losses and preview grids for TensorBoard, W&B or MLflow.
-
-Nothing leaves the machine unless the user's environment asks for it (``WANDB_MODE``,
-``MLFLOW_TRACKING_URI``). Logs are below ``logs/``; a resumed run continues them. A logger that
-fails later is dropped with one warning.
-"""
+"""``metrics.csv``, and ``--tensorboard``: losses and preview grids as TensorBoard's event files."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import logging
 import math
 import os
-import secrets
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from gansynth.runtime.errors import EnvironmentFault, UsageFault, did_you_mean, extra_hint
-from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic, write_json_atomic
+from gansynth.runtime.errors import EnvironmentFault, extra_hint
+from gansynth.runtime.files import disk_errors, write_bytes_atomic
 
 FILE = "metrics.csv"
 NO_PLAYERS = ("diversity",)  # prefixes of values that are not losses
 FOLDER = "logs"
-PROJECT = "gansynth"  # name of the W&B project and the MLflow experiment
 
 
 class MetricsLog:
@@ -118,247 +110,108 @@ def short_losses(values: Mapping[str, float]) -> dict[str, float]:
     return losses
 
 
-class Logger(Protocol):
-    """A destination of logs."""
+class TensorBoardLog:
+    """Losses and preview grids below ``logs/tensorboard``; a context manager.
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Log named finite numbers."""
+    A resumed run continues the log. What fails later ends the log with one warning.
 
-    def picture(self, step: int, path: Path) -> None:
-        """Log a PNG."""
+    Args:
+        folder: of the run; None: nothing is logged.
+        config: settings of the run, a JSON-able document.
+        warn: called when the log fails later.
 
-    def close(self) -> None:
-        """Write what is pending."""
+    Raises:
+        EnvironmentFault: TensorBoard is not installed, or does not import.
+    """
 
-
-class Loggers:
-    """Several loggers as one; a context manager."""
-
-    def __init__(self, opened: Mapping[str, Logger], warn: Callable[[str], None]) -> None:
-        self._opened = dict(opened)
-        self._warn = warn
+    def __init__(
+        self, folder: Path | None, config: Mapping[str, Any], warn: Callable[[str], None]
+    ) -> None:
+        self._folder = None if folder is None else folder / FOLDER / "tensorboard"
+        self._config, self._warn = config, warn
+        self._writer: Any = None
+        self._step = -1
+        if self._folder is None:
+            return
+        check_tensorboard()
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            text = " ".join(str(error).split())
+            raise EnvironmentFault(
+                f"--tensorboard: its package does not import ({text}); {extra_hint('tensorboard')}"
+            ) from error
+        self._make = SummaryWriter
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Log named numbers of a step, without non-finite ones."""
-        finite = {name: float(v) for name, v in values.items() if math.isfinite(v)}
-        self._each(lambda logger: logger.scalars(step, finite))
+        if self._folder is None:
+            return
+        with self._guarded():
+            writer = self._at(self._folder, step, back=step <= self._step)
+            self._step = step
+            for name, value in values.items():
+                if math.isfinite(value):
+                    writer.add_scalar(name, float(value), step)
+            writer.flush()
 
     def picture(self, step: int, path: Path) -> None:
         """Log a PNG as the preview grid of a step."""
-        self._each(lambda logger: logger.picture(step, path))
+        if self._folder is None:
+            return
+        from matplotlib.image import imread
+
+        with self._guarded():
+            pixels = imread(path)[..., :3]  # float (H, W, 3), 0 to 1
+            writer = self._at(self._folder, step)
+            writer.add_image("samples", pixels, step, dataformats="HWC")
+            writer.flush()
 
     def close(self) -> None:
         """Write what is pending; a second time does nothing."""
-        self._each(lambda logger: logger.close())
-        self._opened.clear()
+        if self._writer is not None:
+            with self._guarded():
+                self._writer.close()
+        self._writer = None
 
-    def _each(self, do: Callable[[Logger], None]) -> None:
-        for name, logger in list(self._opened.items()):
-            try:
-                do(logger)
-            except Exception as error:  # e.g. a full disk or a lost server: training continues
-                del self._opened[name]
-                text = " ".join(str(error).split())
-                self._warn(
-                    f"--log {name}: left out from here on: {type(error).__name__}: {text}. The "
-                    "training goes on; metrics.csv has the losses"
-                )
+    def _at(self, folder: Path, step: int, *, back: bool = False) -> Any:
+        if self._writer is not None and not back:
+            return self._writer
+        self.close()
+        begun = any(folder.glob("events.*"))
+        self._writer = self._make(str(folder), purge_step=step if begun else None)
+        if not begun:
+            self._writer.add_text("config", f"```\n{json.dumps(self._config, indent=2)}\n```", 0)
+        return self._writer
 
-    def __enter__(self) -> Loggers:
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # e.g. a full disk: training continues
+            self._folder = self._writer = None
+            text = " ".join(str(error).split())
+            self._warn(
+                f"--tensorboard: left out from here on: {type(error).__name__}: {text}. The "
+                "training goes on; metrics.csv has the losses"
+            )
+
+    def __enter__(self) -> TensorBoardLog:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def open_loggers(
-    names: Sequence[str], folder: Path, config: Mapping[str, Any], *, warn: Callable[[str], None]
-) -> Loggers:
-    """Open loggers for a run. ``warn``: called when one fails later.
+def check_tensorboard() -> None:
+    """Refuse a log that cannot be opened, before the training; nothing is imported.
 
-    Raises UsageFault: an unknown name. EnvironmentFault: a package is missing, or a logger cannot
-    be opened.
+    Raises EnvironmentFault: TensorBoard is not installed.
     """
-    check_loggers(names)
-    place = folder / FOLDER
-    loggers = Loggers({}, warn)
-    for name in dict.fromkeys(names):
-        with disk_errors(place):
-            place.mkdir(parents=True, exist_ok=True)
-        try:
-            loggers._opened[name] = LOGGERS[name](place, config)
-        except Exception as error:
-            loggers.close()
-            raise _not_opened(name, error) from error
-    return loggers
-
-
-def check_loggers(names: Sequence[str]) -> None:
-    """Refuse loggers that cannot be opened, before the training; nothing is imported.
-
-    Raises UsageFault: an unknown name. EnvironmentFault: its package is not installed.
-    """
-    for name in names:
-        if name not in LOGGERS:
-            raise UsageFault(
-                f"--log {name}: unknown, expected one of: {', '.join(LOGGERS)}."
-                f"{did_you_mean(name, LOGGERS)}"
-            )
-        if importlib.util.find_spec(name) is None:
-            raise EnvironmentFault(
-                f"--log {name}: the package {name} is not installed; {extra_hint(name)}"
-            )
-
-
-def _not_opened(name: str, error: Exception) -> EnvironmentFault:
-    text = " ".join(str(error).split())
-    if isinstance(error, ImportError):
-        return EnvironmentFault(
-            f"--log {name}: its package does not import ({text}); {extra_hint(name)}"
+    if importlib.util.find_spec("tensorboard") is None:
+        raise EnvironmentFault(
+            f"--tensorboard: the package is not installed; {extra_hint('tensorboard')}"
         )
-    return EnvironmentFault(
-        f"--log {name}: cannot be opened: {type(error).__name__}: {text}; fix it, or leave "
-        f"--log {name} out"
-    )
-
-
-# -- one class for each ----------------------------------------------------------------------------
-
-
-class _TensorBoard:
-    """Event files below ``logs/tensorboard``."""
-
-    def __init__(self, place: Path, config: Mapping[str, Any]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self._make, self._folder, self._config = SummaryWriter, place / "tensorboard", config
-        self._writer: Any = None
-        self._step = -1
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        writer = self._at(step, back=step <= self._step)
-        self._step = step
-        for name, value in values.items():
-            writer.add_scalar(name, value, step)
-        writer.flush()
-
-    def picture(self, step: int, path: Path) -> None:
-        from matplotlib.image import imread
-
-        pixels = imread(path)[..., :3]  # float (H, W, 3), 0 to 1
-        self._at(step).add_image("samples", pixels, step, dataformats="HWC")
-        self._writer.flush()
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-    def _at(self, step: int, *, back: bool = False) -> Any:
-        if self._writer is not None and not back:
-            return self._writer
-        self.close()
-        begun = any(self._folder.glob("events.*"))
-        self._writer = self._make(str(self._folder), purge_step=step if begun else None)
-        if not begun:
-            self._writer.add_text("config", f"```\n{json.dumps(self._config, indent=2)}\n```", 0)
-        return self._writer
-
-
-class _Wandb:
-    """A W&B run below ``logs/wandb``; ``wandb sync`` uploads an offline run."""
-
-    def __init__(self, place: Path, config: Mapping[str, Any]) -> None:
-        mode = os.environ.get("WANDB_MODE", "offline")
-        if mode != "online":
-            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it would send crash reports
-        import wandb
-
-        self._wandb: Any = wandb
-        self._run: Any = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT),
-            name=place.parent.resolve().name,
-            id=_identity(place / "wandb.json"),
-            resume="allow",
-            dir=str(place),
-            mode=mode,
-            config=dict(config),
-            save_code=False,
-            settings=wandb.Settings(silent=True, console="off", disable_git=True),
-        )
-        # An own step metric: W&B's step cannot decrease, as a rollback needs.
-        self._run.define_metric("step")
-        self._run.define_metric("*", step_metric="step")
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self._run.log({**values, "step": step})
-
-    def picture(self, step: int, path: Path) -> None:
-        self._run.log({"samples": self._wandb.Image(str(path)), "step": step})
-
-    def close(self) -> None:
-        self._run.finish()
-
-
-class _Mlflow:
-    """An MLflow run in ``logs/mlflow.db``, or at ``MLFLOW_TRACKING_URI``."""
-
-    def __init__(self, place: Path, config: Mapping[str, Any]) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        from mlflow.entities import Metric
-        from mlflow.tracking import MlflowClient
-
-        place = place.resolve()
-        elsewhere = os.environ.get("MLFLOW_TRACKING_URI")
-        self._metric: Any = Metric
-        self._client: Any = MlflowClient(elsewhere or f"sqlite:///{place / 'mlflow.db'}")
-        note = place / "mlflow.json"
-        if note.exists():
-            self._run = str(read_json(note)["run"])
-            self._client.update_run(self._run, status="RUNNING")
-            # In a moved run folder, MLflow would write to the old place.
-            where = self._client.get_run(self._run).info.artifact_uri
-            self._pictures = elsewhere is not None or where.startswith(place.as_uri())
-            return
-        artifacts = None if elsewhere else (place / "mlflow").as_uri()
-        existing = self._client.get_experiment_by_name(PROJECT)
-        experiment = (
-            existing.experiment_id
-            if existing is not None
-            else self._client.create_experiment(PROJECT, artifact_location=artifacts)
-        )
-        self._run = self._client.create_run(experiment, run_name=place.parent.name).info.run_id
-        for key, value in flat(config).items():
-            self._client.log_param(self._run, key, str(value))
-        self._pictures = True
-        write_json_atomic(note, {"run": self._run})
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        now = int(time.time() * 1000)
-        metrics = [self._metric(name, value, now, step) for name, value in values.items()]
-        self._client.log_batch(self._run, metrics=metrics)
-
-    def picture(self, step: int, path: Path) -> None:
-        if self._pictures:
-            self._client.log_artifact(self._run, str(path), "samples")
-
-    def close(self) -> None:
-        self._client.set_terminated(self._run)
-
-
-LOGGERS: Mapping[str, Callable[[Path, Mapping[str, Any]], Logger]] = {
-    "tensorboard": _TensorBoard,
-    "wandb": _Wandb,
-    "mlflow": _Mlflow,
-}
-"""Name -> constructor (folder, settings of the run); package and extra have that name."""
-
-
-def _identity(note: Path) -> str:
-    if not note.exists():
-        write_json_atomic(note, {"id": secrets.token_hex(4)})
-    return str(read_json(note)["id"])
 
 
 def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -60,7 +60,7 @@ class FitRequest(EditWords, RecipeData):
     """One model per image channel, or per group of them: T1,T2+FLAIR."""
     per_class: Annotated[str | None, Opt(metavar="[GROUPS]", alone="each")] = None
     """One model per class of cases, or for some: cyst,metastasis+haemangioma."""
-    log: Annotated[Texts, Opt(metavar="NAME")] = ()
-    """Also log to tensorboard, wandb or mlflow, in the run folder; may be repeated."""
+    tensorboard: bool = False
+    """Also log losses and preview grids for TensorBoard, below ``logs/`` of the run."""
     dry_run: bool = False
     """Check everything and print the plan; write nothing."""
