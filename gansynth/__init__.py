@@ -34,7 +34,6 @@ COMMANDS = (
         "predict",
         "benchmark",
         "options",
-        "show",
     ),
     *("cache", "hard_cases", "turing_test", "tune", "papers", "detections", "demo"),
     *("import_data", "prepare", "splits", "doctor"),

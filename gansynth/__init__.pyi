@@ -182,7 +182,6 @@ from .runtime.options import read_settings as read_settings
 from .runtime.progress import Reporter as Reporter
 from .sampling.api import cache as cache
 from .sampling.api import load as load
-from .sampling.api import show as show
 from .sampling.replay import replay as replay
 from .sampling.run_source import open_source as open_source
 from .sampling.sample import sample as sample

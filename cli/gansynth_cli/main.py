@@ -54,7 +54,6 @@ COMMANDS = {
     "cache": ("cache", "Copy the cases of any source into one HDF5 file that is fast to read."),
     "fit": ("fit", "Fit a generator on the training cases of one fold."),
     "sample": ("sample", "Generate labelled samples from a run."),
-    "show": ("show", "Print where the files of a run are, and how far it has come."),
     "augment": ("augment", "Train a target framework with samples mixed in at a ratio."),
     "predict": ("predict", "Predict new images by a training of gansynth augment."),
 }

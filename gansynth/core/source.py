@@ -92,6 +92,7 @@ class CheckReport:
     """The findings of one pass, errors first; ``will_it_harm``: of samples beside the cases.
 
     ``request``: of the data that were checked; ``source``: opened, if they have no error.
+    ``lineage_verified``: whether a run's record is that of the data; None if nobody asked.
     """
 
     name: str
@@ -100,6 +101,7 @@ class CheckReport:
     will_it_harm: Mapping[str, Any] = field(default_factory=dict)
     request: SourceRequest | None = None
     source: CaseSource | None = None
+    lineage_verified: bool | None = None
 
 
 Check = Callable[[SourceRequest, Callable[[int, int], None]], CheckReport]

@@ -18,6 +18,7 @@ from gansynth.core.requests.hosts import (
     SplitsRequest,
 )
 from gansynth.core.requests.samples import CheckRequest
+from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import CaseSource, CheckReport, Finding, FoldSplit, SourceRequest
 from gansynth.data import plausibility
 from gansynth.data.api import find_kind, kinds_described, source_request
@@ -29,7 +30,7 @@ from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.progress import counting
 from gansynth.sampling.request_parsing import read_request
-from gansynth.sampling.run_source import open_moved, open_source
+from gansynth.sampling.run_source import open_moved, open_source, wrong_records
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def run_check(request: CheckRequest) -> CheckReport:
 
     Returns:
         Name, number of cases, and findings, errors first. It raises nothing for what is found.
-        ``will_it_harm`` has ``lines`` on the samples, and their figures.
+        ``will_it_harm`` has ``lines`` on the samples, and their figures; ``lineage_verified`` says
+        whether a run's record is that of the data.
 
     Raises:
         GansynthError: data set, run or bank cannot be opened, or all samples are rejected.
@@ -138,6 +140,13 @@ def run_check(request: CheckRequest) -> CheckReport:
             cases = len(source.train_ids) + len(source.held_out_ids)
             if text := unnamed_subjects(asked.subjects, len(subjects_of(source)), cases):
                 reporter.warn(text)
+    if generator is not None and request.verify_lineage:
+        folder = RunFolder(Path(generator))
+        read_again = open_moved(folder, data, root)
+        wrong = wrong_records(folder, read_again, reporter)
+        report = report or CheckReport(read_again.name, 0, ())
+        findings = [*wrong, *report.findings]
+        return replace(report, findings=findings, lineage_verified=not wrong)
     if generator is not None:
         from gansynth.sampling.evaluation_data import check_run
         from gansynth.sampling.open_run import below_its_size, load_run

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.requests.base import function_of, method_of
-from gansynth.core.requests.data import CacheRequest, ShowRequest
+from gansynth.core.requests.data import CacheRequest
 from gansynth.core.requests.samples import DrawWords, SheetWords
 from gansynth.runtime.progress import NullReporter, counting
 from gansynth.sampling.request_parsing import read_request
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from gansynth.core.source import CaseSource
     from gansynth.sampling.run import Run
     from gansynth.sampling.sampler import Sampler
-
-SHOWN = ("generator", "state", "steps", "lineage", "losses")  # facts of a run that a notebook shows
 
 
 def load(
@@ -83,22 +81,6 @@ def run_cache(request: CacheRequest) -> dict[str, Any]:
 
 
 cache = function_of(CacheRequest, run_cache)
-
-
-def run_show(request: ShowRequest) -> dict[str, Any]:
-    """Describe a run: its files, how far it has come, what is damaged: ``gansynth show``."""
-    from gansynth.sampling.describe import describe_run, wrong_lineage
-
-    folder = Path(request.run)
-    document = describe_run(folder)
-    if request.verify_lineage:
-        wrong = wrong_lineage(folder, request)
-        state = {"state": "damaged"} if wrong else {}
-        document |= {**state, "lineage_verified": not wrong, "wrong": [*document["wrong"], *wrong]}
-    return document
-
-
-show = function_of(ShowRequest, run_show)
 
 
 class FittedRun(os.PathLike[str]):
@@ -177,13 +159,18 @@ class FittedRun(os.PathLike[str]):
 
     def _repr_html_(self) -> str:
         """Return a table of facts for a notebook; no picture, which could be a patient's."""
-        from gansynth.sampling.describe import describe_run
-
-        facts = describe_run(self.folder)
-        rows = [
-            ("run", str(self.folder)),
-            *((key, _shown(facts[key])) for key in SHOWN if facts[key]),
-        ]
+        manifest = self.opened.manifest
+        lineage = self.opened.lineage
+        state = "complete" if manifest.get("complete") else "unfinished"
+        seen = f"{lineage.dataset}, fold {lineage.fold}: {len(lineage.cases)} training case(s)"
+        facts = {
+            "run": self.folder,
+            "generator": manifest["generator"],
+            "state": state,
+            "steps": manifest.get("steps"),
+            "lineage": seen,
+        }
+        rows = [(key, str(value)) for key, value in facts.items() if value]
         cells = (f"<tr><th>{key}</th><td>{escape(text)}</td></tr>" for key, text in rows)
         return f"<table>{''.join(cells)}</table>"
 
@@ -199,9 +186,3 @@ class Sheet(os.PathLike[str]):
 
     def _repr_png_(self) -> bytes:
         return self.path.read_bytes()
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_shown(each)}" for key, each in value.items() if each)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gansynth.core.lineage import same_host
+from gansynth.core.lineage import other_records, same_host
 from gansynth.core.resample import crop_pad
-from gansynth.core.run_folder import manifest_sha256, read_manifest
+from gansynth.core.run_folder import MANIFEST, RunFolder, manifest_sha256, read_manifest
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, Sample, Schema
-from gansynth.core.source import CaseSource, SourceRequest, places_of
+from gansynth.core.source import CaseSource, Finding, SourceRequest, case_records, places_of
 from gansynth.data.views import (
     HOME,
     SourceView,
@@ -29,6 +29,7 @@ from gansynth.data.views import (
 )
 from gansynth.data.views import open_view as data_viewed
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault, describe_error
+from gansynth.runtime.progress import Reporter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run import Run
 
@@ -211,3 +212,15 @@ def open_resolved(request: SourceRequest, *, by_user: bool = False) -> CaseSourc
             raise
         hint = "If it was moved, say where it is: --data KIND:WHERE"
         raise type(fault)(f"{fault}. {hint}") from fault
+
+
+def wrong_records(run: RunFolder, source: CaseSource, reporter: Reporter) -> list[Finding]:
+    """Return how the training cases of a run's source differ from those that the run records."""
+    ids = source.train_ids
+    reporter.say(f"{source.name} fold {source.request.fold}: reading {len(ids)} case(s)")
+    found = case_records(source, ids)
+    hint = "fit the generator again, or restore the run from a copy"
+    return [
+        Finding("error", None, run.folder / MANIFEST, f"lineage: {line}; {hint}")
+        for line in other_records(run.lineage.cases, found)
+    ]

@@ -18,7 +18,6 @@ COMMANDS: tuple[tuple[object, ...], ...] = (
     ("fit", "means", *TOY, "-o", "OUT/run"),
     ("fit", "means", *TOY, "-o", "OUT/dry", "--dry-run"),
     ("sample", "RUN", "-n", 2, "--sheet", "-o", "OUT/samples"),
-    ("show", "RUN"),
     ("check", "nifti:ILL", *READ),
     ("check", "--generator", "RUN"),
     ("cache", "toy:3", "-o", "OUT/cases.h5"),

@@ -35,7 +35,6 @@ from gansynth.fitting.composite_spec import asked_for
 from gansynth.fitting.recipe import check_settings, find_recipe
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import digest_of, parse_json
-from gansynth.sampling.describe import describe_run
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.replay import read_record
 from gansynth.sampling.run_source import open_source
@@ -268,17 +267,11 @@ def make_run(folder: Path) -> None:
     fit("cgan3d", sets.pairs(folder / "data"), folder / "run", settings=settings, **how)
 
 
-def show_run(folder: Path, file: Path) -> None:
-    """As ``gansynth show`` does."""
-    refuse_any(describe_run(folder / "run")["wrong"])
-
-
 def open_run(folder: Path, file: Path) -> None:
     """As ``sample`` and ``augment`` do."""
     run = RunFolder(folder / "run")
     _ = run.space, run.schema, run.lineage, run.edits, run.request
     load_run(run, "cpu")
-    show_run(folder, file)
 
 
 def resume_run(folder: Path, file: Path) -> None:
@@ -287,7 +280,6 @@ def resume_run(folder: Path, file: Path) -> None:
 
     latest(folder / "run" / "checkpoints")
     MetricsLog(folder / "run", start=2)
-    show_run(folder, file)
 
 
 def read_tensors(folder: Path, file: Path) -> None:

@@ -263,5 +263,3 @@ def test_the_command_line_fits_samples_and_shows_classes(run_cli, tmp_path):
     assert result.exit_code == 0, result.stderr
     told = json.loads((out / "samples" / "seed-0-dark" / "provenance.json").read_text())["samples"]
     assert [one["class"] for one in told.values()] == ["dark"] * 3
-    shown = json.loads(run_cli("show", out, "--json").stdout)
-    assert [part["name"] for part in shown["parts"]] == ["bright", "dark"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from gansynth.core.requests.samples import CheckRequest
-from gansynth.runtime.errors import DataFault
+from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth_cli.common import Hint, Output, again, examples, table, then
 from gansynth_cli.requests import request_command
 from gansynth_cli.results import then_fit, way_to_nnunet
@@ -29,14 +29,20 @@ def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
         "findings": [vars(finding) for finding in findings],
         **({"will_it_harm": checked.will_it_harm} if checked.will_it_harm else {}),
     }
+    if checked.lineage_verified is not None:
+        document["lineage_verified"] = checked.lineage_verified
     verdict = (
         f"{name}: {checked.cases} cases, {errors} error(s), {len(findings) - errors} warning(s)"
     )
     lines = [*table((f.level, f.message) for f in findings), *([verdict] if request.data else [])]
     lines += harm_lines(document)
+    if checked.lineage_verified:
+        lines.append(f"{request.generator}: its training cases in {name} are as it records them")
     if request.data and not errors:
         lines += _contents(checked)
     out.result(document, lines)
+    if checked.lineage_verified is False:
+        raise IntegrityFault(f"{request.generator}: {findings[0].message}")
     if errors:  # they come first
         raise DataFault(f"{name}: {errors} error(s), expected none; first: {findings[0].message}")
 
@@ -48,6 +54,7 @@ command = request_command(
     epilog=examples(
         "gansynth check nnunet:004",
         "gansynth check --generator runs/g0",
+        "gansynth check --generator runs/g0 --verify-lineage --root /data/nnunet",
     ),
 )
 

@@ -1,14 +1,13 @@
-"""``gansynth cache``, ``hard-cases`` and ``show``."""
+"""``gansynth cache``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gansynth.core.requests.base import File, Folder, Opt
-from gansynth.core.requests.sections import CaseData, MovedData
+from gansynth.core.requests.base import File, Opt
+from gansynth.core.requests.sections import CaseData
 
 
 class CacheRequest(CaseData):
@@ -31,19 +30,3 @@ class CacheRequest(CaseData):
     """Longest edge of a chunk, in voxels."""
     dry_run: bool = False
     """Check everything and print the plan; write nothing."""
-
-
-class ShowRequest(MovedData):
-    """Print where the files of a run are, and how far it has come.
-
-    RUN is a folder that gansynth fit wrote, or is writing. An unfinished or damaged run is shown as
-    far as possible. Exit code 6 if something is damaged.
-    """
-
-    settings: ClassVar[str] = ""
-    needs: ClassVar[Mapping[str, str]] = {"data": "verify_lineage", "root": "verify_lineage"}
-    run: Annotated[Folder, Opt(argument=True, metavar="RUN")] = Field(kw_only=False)
-    """The run, or its folder."""
-    verify_lineage: bool = False
-    """Read the training cases of the run's data set and fold again, and compare them with those
-    that the run records; exit code 6 if any differs."""

@@ -96,7 +96,7 @@ class CheckRequest(ClassWords):
 
     settings = ""
     needs = {
-        **dict.fromkeys(("seed", "device", *ClassWords.words()), "generator"),
+        **dict.fromkeys(("seed", "device", "verify_lineage", *ClassWords.words()), "generator"),
         "condition_source_read": "generator, condition_source",
     }
     data: Annotated[str | None, Opt(argument=True, metavar="KIND:WHERE|FOLDER")] = Field(
@@ -106,6 +106,9 @@ class CheckRequest(ClassWords):
     also where the data set of its fit lies now."""
     generator: Annotated[Folder | None, Opt(metavar="RUN", heading="Sample bank")] = None
     """Compare a handful of its samples with its training cases: will they harm?"""
+    verify_lineage: Annotated[bool, Opt(heading="Sample bank")] = False
+    """Instead, read the training cases of the generator's data set and fold again, and compare them
+    with those that the run records; exit code 6 if any differs."""
     bank: Annotated[Folder | None, Opt(heading="Sample bank")] = None
     """Compare samples of this bank with the data set's cases."""
     seed: Annotated[int, Opt(heading="Samples")] = Field(default=0, ge=0)
