@@ -65,7 +65,7 @@ AIDS = {
         "help:options",
         "Print the options of a generator, framework, source, edit or filter.",
     ),
-    "help": ("help", "Print a page of the docs, or find a word, without a network."),
+    "help": ("help", "Print a page of the docs, without a network."),
     "doctor": ("doctor", "Report what this machine has, and what is missing."),
     "completion": ("completion", "Print the script that lets a shell complete gansynth."),
 }

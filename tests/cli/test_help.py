@@ -31,27 +31,6 @@ def test_pages_and_sections_of_the_docs_are_printed_without_marks_and_pictures(r
     assert run_cli("help", "training", "cut off").stdout.startswith("## When it is cut off\n")
 
 
-@pytest.mark.parametrize(
-    ("word", "name", "kind", "meaning", "more"),
-    [
-        ("ratio", "ratio", "word", "real to synthetic samples", "help glossary"),
-        ("power", "power", "word", "of a spectrum: ", "help statistics the-numbers"),
-        ("unedited", "unedited", "experiment arm", "", "help benchmark what-is-compared"),
-        ("--schedule", "--schedule", "option", "How the ratio changes", "augment --help"),
-        ("lesion", "lesion", "recipe", "lesions drawn into real images", "options lesion"),
-        ("d_width", "d_width", "setting of cgan3d", "discriminator", "options cgan3d"),
-        ("hard case", "hard-cases", "command", "Find hard", "hard-cases --help"),
-        ("cut off", "When it is cut off", "page", "", "help training 'when it is cut off'"),
-    ],
-)
-def test_a_word_is_found_with_a_line_and_where_to_read_on(
-    word, name, kind, meaning, more, run_json
-):
-    found = {(each["name"], each["kind"]): each for each in run_json("help", word)["found"]}
-    assert found[name, kind]["meaning"].startswith(meaning)
-    assert found[name, kind]["more"] == f"gansynth {more}"
-
-
 @pytest.mark.parametrize("target", installed().names("hosts"))
 def test_options_of_a_target_are_flags_or_for_set_only(target, run_cli):
     shown = run_cli("augment", "--target", target, "--help").stdout

@@ -141,7 +141,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{TURING} --channel frist -n 2": ("--channel frist", "Did you mean 'first'"),
     f"{TURING} -n 1001": ("-n 1001", "expected 1 to 1000"),
     # help, plugins, options, papers
-    "help sourcse": "help 'sourcse': nothing is called that. Did you mean 'source' or 'sources'",
+    "help sourcse": "help sourcse: no such page, expected one of: architecture, augment,",
     "help sources dicom": "help sources 'dicom': no such section, expected words of one of:",
     "options nnunt": ("options 'nnunt'", "Did you mean 'nnunet'?"),
     "plugins check meens": "Did you mean 'means'?",
@@ -182,7 +182,6 @@ MISSING: dict[str, str | tuple[str, ...]] = {
     "check nifti:{ill} --bank {no}": "",
     "check --generator {no}": "",
     "check --generator {of_ill} --sampling-weights {no}.json": "",
-    "show {no}": "",
     "sample {no}": "",
     "sample {toy} --replay {no}.csv:3": "at-all.csv:3: no file nowhere/at-all.csv, expected FILE",
     "sample {free}": "gansynth fit",

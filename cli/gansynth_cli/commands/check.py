@@ -54,7 +54,6 @@ command = request_command(
     epilog=examples(
         "gansynth check nnunet:004",
         "gansynth check --generator runs/g0",
-        "gansynth check --generator runs/g0 --verify-lineage --root /data/nnunet",
     ),
 )
 
