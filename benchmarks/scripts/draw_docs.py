@@ -45,7 +45,7 @@ WGAN = (
 
 
 def dcgan(work: Path, args: argparse.Namespace) -> None:
-    """Make phantoms, fit, draw ``interpolation.png`` and ``nearest.png`` in the run."""
+    """Make phantoms, fit, draw ``nearest.png`` in the run."""
     from gansynth.testing.phantoms import PhantomOptions, write_phantoms
 
     data, run = work / "nnUNet_raw" / "Dataset999_Phantom", str(work / "run")
@@ -55,7 +55,7 @@ def dcgan(work: Path, args: argparse.Namespace) -> None:
     settings = [f"--set={text}" for text in (*WGAN, "steps=3000")]
     source = ["--data", f"slices:nnunet-raw:{data.name}", f"--root={work}", *read]
     gansynth("fit", "dcgan", "--set=with_mask=yes", *source, *settings, "-o", run)
-    gansynth("sample", run, "-n24", "--sheet", "--interpolate=8", "--nearest", "--seed=1")
+    gansynth("sample", run, "-n24", "--sheet", "--nearest", "--seed=1")
 
 
 # -- evaluate --------------------------------------------------------------------------------------

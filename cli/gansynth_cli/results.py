@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gansynth.core.source import SourceRequest
     from gansynth.hosts.suggestion import Suggestion
 
-PATHS = ("sheet", "interpolation", "nearest", "record")
+PATHS = ("sheet", "nearest", "record")
 """Keys of a sample report whose values are files."""
 SHORT, SHORTEST = 0.1, 0.002
 """Shares of a framework's default length below which a training tells little, or nothing. On 0.9 %

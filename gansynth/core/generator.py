@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from gansynth.core.capabilities import OF_LABELS, Capabilities
 from gansynth.core.schema import Case, Condition, FloatArray, Sample, Schema
 from gansynth.runtime.devices import Precision, adam
-from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.errors import IntegrityFault
 from gansynth.runtime.options import SetOptions
 
 
@@ -271,17 +271,6 @@ class Generator(ABC):
         and continue with ``, expected ...``: equal beginnings count as one reason.
         """
         return ""
-
-    def interpolate(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
-        """Generate ``steps`` samples along the path between two latents, both ends included.
-
-        ``ends``: the seeds of the first and the last sample. ``steps``: at least 2. Raises
-        UsageFault: this generator has no latent space to interpolate in.
-        """
-        raise UsageFault(
-            f"{self.name}: has no latent space to interpolate in, expected a generator that draws "
-            "images from noise"
-        )
 
     def realness(self, batch: Batch, stage: Stage) -> Tensor | None:
         """Return the discriminator's score of real cases, (B,) float32; higher is more real.

@@ -175,6 +175,6 @@ def _pictures(run: Path) -> dict[str, str]:
     last = max(0, len(steps) - 1)
     chosen = {round(n * last / (SHEETS - 1)) for n in range(SHEETS)} if steps else set()
     names = [steps[n] for n in sorted(chosen, reverse=True)]
-    names += [UNTRAINED, "composite", "interpolation", "nearest", CURVES.stem]
+    names += [UNTRAINED, "composite", "nearest", CURVES.stem]
     paths = [run / "samples" / f"{name}.png" for name in names]
     return {path.stem: data_uri(path.read_bytes()) for path in paths if path.is_file()}

@@ -8,7 +8,7 @@ from typing import Any
 from gansynth.fitting.setup import FitJob
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.inspect import ROWS, SHOWN, STEPS, walks, write_interpolation, write_nearest
+from gansynth.sampling.inspect import SHOWN, write_nearest
 from gansynth.sampling.run import Run
 
 COLUMNS = 8
@@ -41,15 +41,11 @@ class SampleGrid:
 
 
 def final_sheets(job: FitJob, run: Run, reporter: Reporter) -> dict[str, Any]:
-    """Write the preview grids at the end of a fit; return their paths for its report."""
-    paths: dict[str, Any] = {}
-    from_noise = job.generator.capabilities.from_noise
-    if not from_noise and not walks(job.generator):
-        return paths
-    sampler, folder = job.sampler(run), run.folder / "samples"
-    if walks(job.generator):
-        paths["interpolation"] = write_interpolation(sampler, folder, ROWS, STEPS)
-    if from_noise:
-        samples = sampler.draw_raw(0, SHOWN)
-        paths["nearest"] = write_nearest(sampler, samples, folder, reporter, load=job.cache)
-    return paths
+    """Write the grid of the nearest real cases of a generator from noise; return its report."""
+    if not job.generator.capabilities.from_noise:
+        return {}
+    sampler = job.sampler(run)
+    samples = sampler.draw_raw(0, SHOWN)
+    return {
+        "nearest": write_nearest(sampler, samples, run.folder / "samples", reporter, load=job.cache)
+    }

@@ -217,15 +217,6 @@ class PerClassGenerator(CompositeBase):
                 drawn[i] = replace(sample, image=part.in_source_units(sample.image))
         return [drawn[i] for i in range(len(conditions))]
 
-    def interpolate(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
-        """Interpolate between two latents by the part of the condition's class."""
-        part = self._part(condition.label_class)
-        number = self.parts.index(part)
-        part_ends = part_seed(ends[0], number), part_seed(ends[1], number)
-        generator = part.run.generator
-        samples = generator.interpolate(handed(generator, condition), part_ends, steps)
-        return [replace(s, image=part.in_source_units(s.image)) for s in samples]
-
     def context(self, case: Case) -> Any:
         """Return the context channels of the part of the case's class."""
         part = self._part(case.label_class)

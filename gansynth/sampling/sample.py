@@ -33,7 +33,7 @@ from gansynth.sampling.deidentify import (
     record_of,
     refuse_real_images,
 )
-from gansynth.sampling.inspect import ROWS, write_interpolation, write_nearest
+from gansynth.sampling.inspect import write_nearest
 from gansynth.sampling.open_run import load_run, refuse_below_size
 from gansynth.sampling.quality_gate import reject_reason_of
 from gansynth.sampling.replay import noted, regenerate, settings_of
@@ -152,8 +152,6 @@ def _write_samples(
             reporter,
             labels_given="labels" in opened.capabilities.takes,
         )
-    if words.interpolate is not None:  # refused before anything is generated
-        drawer.interpolate(0, words.interpolate)
     drawn = _Drawn(drawer, n, writer_class, words.keep_flawed, reporter)
     about = {**maker, "manifest_sha256": opened.manifest_sha256}
     real = TrainingCases(CaseCache(source, max_bytes=0))  # each is read once
@@ -170,10 +168,6 @@ def _write_samples(
     report = {"data": source.name, "fold": source.request.fold, **drawn.report(place), **written}
     if shared is not None:
         report["record"] = str(shared.record)
-    if words.interpolate is not None:
-        report["interpolation"] = write_interpolation(
-            *(drawer, sheets, words.rows or ROWS, words.interpolate)
-        )
     if words.sheet:
         samples = drawn.first or drawer.draw(0, min(n, SHEET))
         report["sheet"] = str(write_sheet(sheets / "sheet.png", drawer, samples))

@@ -176,20 +176,6 @@ class Sampler:
         provenance = {key: value for key, value in drawn.provenance.items() if key != "class"}
         return replace(drawn, label_class=None, provenance=provenance)
 
-    def interpolate(self, first: int, steps: int) -> list[Sample]:
-        """Interpolate from sample ``first`` to the latent of the next, in the generator's own
-        space.
-
-        All samples have the condition of the first one.
-
-        Raises:
-            UsageFault: the generator has no latent space.
-        """
-        condition = self._condition(first)
-        ends = condition.latent_seed, self._condition(first + 1).latent_seed
-        samples = self.run.generator.interpolate(self._handed(condition), ends, steps)
-        return [self._traced(sample, condition) for sample in samples]
-
     def matching_real_case(self, sample: Sample) -> Case:
         """Return the real case of a sample's condition, at the same place, in the generator's
         space.

@@ -428,16 +428,6 @@ class SampleChecks:
                     f"expected at most {MOST_REPEATED:.0%}, or what it takes in its capabilities"
                 )
 
-    def interpolates(self) -> None:
-        """The ends of an interpolation equal the samples of their seeds."""
-        condition, ends = self.conditions()[0], (self.seeds[0], self.seeds[0] + 1)
-        walk = self.generator.interpolate(condition, ends, 3)
-        if len(walk) != 3:
-            raise CheckFailed(f"interpolate() returned {len(walk)} samples, expected 3")
-        alone = self.generator.sample([condition] * 2, ends)
-        self._same([walk[0], walk[-1]], alone, "the ends of an interpolation")
-        self.differ(walk[1], walk[0], "the middle and the start of an interpolation")
-
     def labels(self) -> list[LabelArray]:
         """Return the samples' labels: the requested ones, or those the generator produced."""
         if self.generator.capabilities.from_labels:

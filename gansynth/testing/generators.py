@@ -100,7 +100,5 @@ def _check_samples(bench: GeneratorBench) -> None:
     bench.check("reads training cases only", bench.source.check_unread)
     check_each(draws, "random state untouched", "state reloads", "state does not grow")
     check_each(draws, "takes what it says", "copies nothing")
-    if type(bench.generator).interpolate is not base.interpolate:
-        bench.check("interpolates", draws.interpolates)
     if type(bench.generator).realness is not base.realness:
         bench.check("realness", partial(check_realness, bench.generator, bench.train_cases))

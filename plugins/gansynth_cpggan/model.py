@@ -276,11 +276,6 @@ class CPGGAN(Generator):
         """
         return self.drawing.samples(conditions, seeds)
 
-    @torch.no_grad()
-    def interpolate(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
-        """Return samples from one latent to another; boxes and the first end's class stay."""
-        return self.drawing.walk(condition, ends, steps)
-
     def reject_reason(self, sample: Sample) -> str:
         """Return why a sample is rejected: no room for a lesion, or low contrast in a box."""
         moved = sample.provenance.get("boxes", {}).get("moved")
@@ -515,7 +510,7 @@ class CPGGANSampler:
         """Return one sample per condition."""
         if self.gan.lesions:
             plans = [self._plan(c, seed) for c, seed in zip(conditions, seeds, strict=True)]
-            return [self._blended(plan, plan.latents) for plan in plans]
+            return [self._blended(plan) for plan in plans]
         orders = []
         for condition, seed in zip(conditions, seeds, strict=True):
             rng = torch.Generator().manual_seed(seed)
@@ -528,22 +523,6 @@ class CPGGANSampler:
                 self._images(orders), conditions, orders, strict=True
             )
         ]
-
-    def walk(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
-        """Return samples from one latent to another, two or more; lesions stay in place."""
-        if steps < 2:
-            raise UsageFault(f"interpolate: {steps} step(s), expected both ends, 2 or more")
-        shares = [i / (steps - 1) for i in range(steps)]
-        if self.gan.lesions:
-            plan = self._plan(condition, ends[0])
-            rng = torch.Generator().manual_seed(ends[1])
-            pairs = [(latent, self._latent(rng)) for latent in plan.latents]
-            return [self._blended(plan, [between(*pair, s) for pair in pairs]) for s in shares]
-        rngs = [torch.Generator().manual_seed(seed) for seed in ends]
-        first, last = (self._latent(rng) for rng in rngs)
-        kind = self._kind(condition, rngs[0])
-        orders = [ImageRequest(between(first, last, s), condition.boxes, kind) for s in shares]
-        return [self._whole(image, condition, kind) for image in self._images(orders)]
 
     # -- images ------------------------------------------------------------------------------------
 
@@ -625,10 +604,10 @@ class CPGGANSampler:
         kind = self._kind(condition, rng)
         return LesionPlan(condition, condition.background, present, put, latents, kind)
 
-    def _blended(self, plan: LesionPlan, latents: Sequence[Tensor]) -> Sample:
+    def _blended(self, plan: LesionPlan) -> Sample:
         margin, image, put = self.gan.options.roi_margin, plan.image.copy(), plan.put
         windows, boxes = [], _joined(plan.present, put)
-        lesions = self._images([self._lesion(plan, i, z) for i, z in enumerate(latents)])
+        lesions = self._images([self._lesion(plan, i, z) for i, z in enumerate(plan.latents)])
         for lesion, box in zip(lesions, put.coords, strict=True):
             region = bounded(plan.condition.body, box, boxes.coords, image.shape[1:])
             image, window = blend(image, lesion, box, margin, region)
@@ -659,22 +638,6 @@ def _joined(first: Boxes, second: Boxes) -> Boxes:
 def of_seed(rng: torch.Generator, numbers: int) -> Tensor:
     """Return the next latent (numbers,), made on the CPU: equal for a seed on every device."""
     return torch.randn(numbers, generator=rng)
-
-
-def between(first: Tensor, last: Tensor, share: float) -> Tensor:
-    """Interpolate between two latents (numbers,) along the great circle of their directions.
-
-    The generator uses a latent's direction alone. Shares 0 and 1 give the ends bit for bit.
-    """
-    if share in (0.0, 1.0):
-        return last if share else first
-    a, b = (v.double() / v.double().norm() for v in (first, last))
-    angle = torch.acos((a @ b).clamp(-1, 1))
-    if angle.sin() < 1e-6:  # parallel or opposite directions have no unique arc
-        return torch.lerp(first, last, share)
-    arc = ((1 - share) * angle).sin() * a + (share * angle).sin() * b
-    latent: Tensor = (arc / angle.sin()).float()
-    return latent
 
 
 SOFT = 3  # voxels over which a lesion fades out towards protected voxels

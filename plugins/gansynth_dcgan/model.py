@@ -226,21 +226,6 @@ class DCGAN(Generator):
         arrays = self._arrays([latent for latent, _ in begun], [kind for _, kind in begun])
         return [self._sample(*pair, kind) for pair, (_, kind) in zip(arrays, begun, strict=True)]
 
-    @torch.no_grad()
-    def interpolate(self, condition: Condition, ends: tuple[int, int], steps: int) -> list[Sample]:
-        """Generate ``steps`` samples from one latent to another, both ends included.
-
-        Normal latents follow a great circle, uniform ones a line. The kind stays constant: the
-        condition's, or that of the first end.
-        """
-        if steps < 2:
-            raise UsageFault(f"interpolate: {steps} step(s), expected both ends, 2 or more")
-        first, kind = self._begun(condition, ends[0])
-        last, _ = self._begun(condition, ends[1])
-        shares = [i / (steps - 1) for i in range(steps)]
-        ways = [between(first, last, share, self.options.latent_prior) for share in shares]
-        return [self._sample(*pair, kind) for pair in self._arrays(ways, [kind] * steps)]
-
     def _begun(self, condition: Condition, seed: int) -> tuple[Tensor, int | None]:
         rng = torch.Generator().manual_seed(seed)
         latent = of_seed(rng, self.options.latent_prior, self.options.latent)
@@ -405,23 +390,6 @@ def of_seed(rng: torch.Generator, prior: Prior, numbers: int) -> Tensor:
     if prior == "normal":
         return torch.randn(numbers, generator=rng)
     return 2 * torch.rand(numbers, generator=rng) - 1
-
-
-def between(first: Tensor, last: Tensor, share: float, prior: Prior) -> Tensor:
-    """Interpolate between two latents (numbers,); shares 0 and 1 give the ends bit for bit.
-
-    Normal latents use slerp (White 2016, arXiv:1609.04468), uniform latents a straight line.
-    """
-    if share in (0.0, 1.0):
-        return last if share else first
-    if prior == "uniform":
-        return torch.lerp(first, last, share)
-    a, b = first.double(), last.double()
-    angle = torch.acos((a @ b / (a.norm() * b.norm())).clamp(-1, 1))
-    if angle.sin() < 1e-6:  # parallel or opposite directions have no unique arc
-        return torch.lerp(first, last, share)
-    arc = ((1 - share) * angle).sin() * a + (share * angle).sin() * b
-    return (arc / angle.sin()).float()
 
 
 class SampleKinds:

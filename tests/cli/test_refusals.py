@@ -49,7 +49,6 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{DCGAN} slices:nifti:x --read resampling=nearest": "=nearest: has no effect without whole",
     "check nifti:x --read seed=3 --read splits=s.json": "--read seed=3: has no effect with "
     "--read splits=s.json",
-    "sample run --rows 3": "--rows 3: has no effect without --interpolate",
     "sample run --set bits=8": "--set bits=8: nifti has no such setting",
     "sample run --format jpeg": "writer 'jpeg' is unknown, expected one of: ",
     "sample run --edit size:bias=2": "size:bias=2: bias: has no effect without like=small",
@@ -91,7 +90,6 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{FIT} --device toaster": "toaster",
     "fit means --data toy:3 -o {toy} --no-resume": "holds a run already",
     # sample
-    "sample {toy} --interpolate 4": "means: has no latent space to interpolate in",
     "sample {toy} --format png": "are volumes, expected slices",
     "sample {toy} --replay 3": "--replay 3: expected FILE:LINE of a draw log (draws-*.csv)",
     "sample {toy} --replay a.csv:3 --seed 1": "--replay with --seed: the record has",

@@ -11,7 +11,7 @@ from torch import Tensor
 from gansynth.core.generator import capabilities_of
 from gansynth.core.schema import OUTSIDE, Case, Condition
 from gansynth.data.batches import batch_of
-from gansynth_dcgan.model import DCGAN, between
+from gansynth_dcgan.model import DCGAN
 from tests.plugins import toys
 from tests.plugins.toys import FILL, SCHEMA, SIZE, case, cases, step, trained
 
@@ -76,16 +76,6 @@ def test_a_map_like_no_training_map_or_that_was_made_anew_is_a_flaw():
     clean = replace(sample, labels=case().labels, notes={"cleaned": 0.01})
     assert generator.reject_reason(clean) == ""
     assert "expected" in generator.reject_reason(replace(clean, labels=np.zeros(SIZE, np.int16)))
-
-
-def test_normal_latents_are_walked_through_at_their_own_length():
-    rng = torch.Generator().manual_seed(0)
-    a, b = torch.randn(2, 100, generator=rng)
-    lengths = [float(between(a, b, share / 8, "normal").norm()) for share in range(9)]
-    assert min(lengths) >= 0.99 * min(lengths[0], lengths[-1])
-    assert max(lengths) <= 1.01 * max(lengths[0], lengths[-1])
-    assert torch.allclose(between(a, b, 0.25, "uniform"), 0.75 * a + 0.25 * b)
-    assert torch.allclose(between(a, -a, 0.25, "normal"), 0.5 * a)
 
 
 def test_uniform_latents_lie_in_their_cube():

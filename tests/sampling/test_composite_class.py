@@ -222,17 +222,6 @@ def test_only_one_class_may_be_asked_for_and_only_one_that_is_drawn(both):
         load_run(both, "cpu").generator.sample([condition], [0])
 
 
-def test_interpolation_stays_in_a_class(both):
-    one = drawer(both, classes=("metastasis",))
-    condition, whole = one.sampler.draw(0), one.run.generator
-    way = whole.interpolate(condition, (5, 6), 3)
-    ends = whole.sample([condition, condition], [5, 6])
-    assert np.allclose(way[0].image, ends[0].image, atol=1e-5)
-    assert np.allclose(way[-1].image, ends[1].image, atol=1e-5)
-    walk = one.interpolate(0, 3)
-    assert {sample.provenance["class"] for sample in walk} == {"metastasis"}
-
-
 def test_a_class_is_asked_of_a_generator_that_is_told_classes_and_of_no_other(tmp_path):
     told = fit_gan(REQUEST, tmp_path / "told", condition="class")
     samples = drawer(told, classes=("rare one", "metastasis")).draw(0, 12)

@@ -1,4 +1,4 @@
-"""Sheets of what a GAN draws: walks between latents, and samples beside their nearest real case."""
+"""Samples of a GAN beside their nearest real case."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,6 @@ from gansynth.core.schema import Sample
 from gansynth.data.picture_files import read_picture
 from gansynth.report.image_grid import EDGE, GAP
 from gansynth.report.png import LINE
-from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.inspect import write_nearest
 from gansynth.sampling.open_run import load_run
@@ -38,36 +37,13 @@ def look(run: Path, n: int = 2, **options: Any) -> Any:
     return sample(run, n=n, device="cpu", quiet=True, **options)
 
 
-def test_a_fit_from_noise_ends_with_both_sheets(fitted_gan):
+def test_a_fit_from_noise_ends_with_the_nearest_cases(fitted_gan):
     run, report = fitted_gan
     names = {path.name for path in (run / "samples").iterdir()}
-    assert {"interpolation.png", "nearest.png", "nearest.json"} <= names
-    assert len(report["interpolation"]["evenness"]) == 4
+    assert {"nearest.png", "nearest.json"} <= names
     assert report["nearest"]["compared"] == 12
     assert report["nearest"]["median_ratio"] > 0.5
     json.dumps(report, allow_nan=False)
-
-
-def test_a_walk_begins_with_a_sample_and_ends_at_the_next_ones_latent(drawer):
-    walk = drawer.interpolate(2, 5)
-    one, two = drawer.draw_raw(2, 2)
-    assert np.array_equal(walk[0].image, one.image)
-    assert np.array_equal(walk[-1].image, two.image)
-
-
-def test_a_walk_is_drawn_if_asked_for_and_there_are_latents(fitted_gan, toy_fit, tmp_path):
-    report = look(fitted_gan[0], out=tmp_path / "walk", interpolate=3, rows=2)
-    sheet, found = tmp_path / "walk" / "interpolation.png", report["interpolation"]
-    assert found["sheet"] == str(sheet)
-    assert [len(steps) for steps in found["steps"]] == [2, 2]
-    even = [np.mean(steps) / max(steps) for steps in found["steps"]]
-    assert found["evenness"] == pytest.approx(even, abs=1e-3)
-    shape = (LINE + 2 * (LINE + 2 * (EDGE + GAP)), 3 * (EDGE + GAP))
-    assert read_picture(sheet).shape[:2] == shape
-    toy_fit(tmp_path / "run", generator="elastic", own={}, edits=None)
-    with pytest.raises(UsageFault, match="no latent space to interpolate in"):
-        look(tmp_path / "run", out=tmp_path / "out", interpolate=4)
-    assert not (tmp_path / "out").exists()
 
 
 def test_copies_are_said_and_stand_beside_their_case(drawer, tmp_path):

@@ -55,20 +55,16 @@ class Honest(Generator):
 
 
 class DrawsLabels(Honest):
-    """Label maps of its own: nested boxes, moved by as much as the seed and the walk say."""
+    """Label maps of its own: nested boxes, moved by as much as the seed says."""
 
     capabilities = Capabilities(takes=frozenset(), draws="both")
 
-    def draw(self, condition, seed, way=0):
+    def draw(self, condition, seed):
         labels = np.full(self.size, OUTSIDE, np.int16)
         for value, margin in enumerate((3, 8, 12)):
             labels[(slice(margin, -margin),) * len(self.size)] = value
-        labels = np.roll(labels, seed % 5 + way, -1)
+        labels = np.roll(labels, seed % 5, -1)
         return super().draw(replace(condition, labels=labels), seed)
-
-    def interpolate(self, condition, ends, steps):
-        middle = [self.draw(condition, ends[0], i) for i in range(1, steps - 1)]
-        return [self.draw(condition, ends[0]), *middle, self.draw(condition, ends[1])]
 
 
 class Judged(Honest):
@@ -180,10 +176,6 @@ def crash(*_: object) -> None:
     raise SystemExit("no")
 
 
-def elsewhere(self, condition, ends, steps):
-    return DrawsLabels.interpolate(self, condition, ends[::-1], steps)
-
-
 SEEDS = itertools.count()
 CHEATS: dict[str, tuple[type[Generator], str]] = {
     "junk": (cheat(average=lambda self, labels: np.zeros((2, *labels.shape))),
@@ -218,7 +210,7 @@ CHEATS: dict[str, tuple[type[Generator], str]] = {
                         "takes what it says"),
     "an image as context": (cheat(capabilities=CONTEXT, context=lambda self, case: np.array(
                                 999 * case.image[0], np.int16)), "context has few values, draws"),
-    "peeks": (cheat(DrawsLabels, draw=Honest.draw, interpolate=Generator.interpolate), "draws"),
+    "peeks": (cheat(DrawsLabels, draw=Honest.draw), "draws"),
     "remembers": (cheat(Remembers, capabilities=CONTEXT), "takes what it says, copies nothing"),
 }  # fmt: skip
 """What it is, and the checks that it fails."""

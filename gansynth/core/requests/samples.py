@@ -54,11 +54,6 @@ class SampleRunRequest(ClassWords, MovedData):
     FILE:NAME of a JSON file with provenance (provenance.json, an export's record)."""
     sheet: bool = False
     """Write a preview grid (PNG) of images and labels."""
-    interpolate: Annotated[int | None, Opt(metavar="STEPS")] = Field(default=None, ge=2)
-    """Write a grid with so many steps from one latent to another, for generators that generate from
-    noise."""
-    rows: Annotated[int | None, Opt(needs="interpolate")] = Field(default=None, ge=1)
-    """Pairs of latents of --interpolate.  [default: 4]"""
     nearest: bool = False
     """Write a grid of samples beside their nearest training cases; it stays in RUN."""
     format: Annotated[str, Opt(names=("writers",), metavar="NAME")] = "nifti"
