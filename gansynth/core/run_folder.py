@@ -105,6 +105,17 @@ class RunDescription:
         return Lineage.from_json(self.manifest["lineage"])
 
     @property
+    def loop_options(self) -> Mapping[str, Any]:
+        """Options of the training loop; none of a generator without training."""
+        options = self.manifest["config"].get("fit", {})
+        if not isinstance(options, Mapping):
+            path = self.folder / MANIFEST
+            raise IntegrityFault(
+                f"{path}: damaged, key 'config' holds {options!r} as 'fit'; {_AGAIN}"
+            )
+        return options
+
+    @property
     def edits(self) -> tuple[str, ...]:
         """The condition edits it was fitted for."""
         return tuple(self.manifest["edits"])

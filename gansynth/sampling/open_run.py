@@ -65,7 +65,7 @@ def load_run(run: Path | RunFolder, device: str = "auto") -> Run:
     load_weights(generator, load_tensors(path, manifest["weights"]["sha256"]))
     load_state(generator, run.folder, manifest)
     picked = pick_device(device)
-    generator.precision = _precision(manifest, picked)
+    generator.precision = _precision(run, picked)
     move(generator, picked)
     return Run(run.folder, generator, manifest)
 
@@ -78,7 +78,7 @@ def below_its_size(run: Run) -> str:
     if isinstance(run.generator, CompositeBase):
         return next(filter(None, (below_its_size(part.run) for part in run.generator.parts)), "")
     stages, steps = list(run.generator.stages()), int(run.manifest["steps"])
-    batch_size = run.manifest["config"].get("fit", {}).get("batch_size", 1)
+    batch_size = run.loop_options.get("batch_size", 1)
     least = steps_to_grow(stages, batch_size)
     if steps >= least:
         return ""
@@ -115,9 +115,9 @@ def load_state(generator: Generator, folder: Path, manifest: Mapping[str, Any]) 
         ) from error
 
 
-def _precision(manifest: Mapping[str, Any], device: torch.device) -> Precision:
+def _precision(run: RunDescription, device: torch.device) -> Precision:
     """Return the training precision: bf16 gives other samples than fp32. Half counts as bf16."""
-    trained = str(manifest["config"].get("fit", {}).get("precision", "auto"))
+    trained = str(run.loop_options.get("precision", "auto"))
     if trained == "fp32":
         return "fp32"
     return "auto" if trained == "auto" or device.type != "cuda" else "bf16"

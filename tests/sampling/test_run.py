@@ -105,6 +105,7 @@ REFUSED: dict[str, tuple[Any, type[Exception], str]] = {
     "unknown": (of_options(grain=1), IntegrityFault, "key 'options'.*grain is 1: Extra in"),
     "wide": (of_options(width="wide"), IntegrityFault, "key 'options'.*'wide': .*integer"),
     "outside": (lead_out, IntegrityFault, "leads out of"),
+    "settings": (lambda run: change(run, config={"fit": 0.5}), IntegrityFault, "holds 0.5"),
     "begun": (lambda run: change(run, weights=None), UsageFault, "no checkpoint yet"),
     "version": (lambda run: change(run, version=99), IntegrityFault, "is 99, expected 3"),
     "none": (lambda run: (run / "manifest.json").unlink(), DataFault,
