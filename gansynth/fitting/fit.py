@@ -15,10 +15,10 @@ from gansynth.core.registry import such_as
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.source import SourceRequest
 from gansynth.data.organs import organ_labels
-from gansynth.fitting.chance import ChanceMonitor
+from gansynth.fitting.chance import warn_at_chance
 from gansynth.fitting.cost import fit_into, measure, peak_mib, refuse_low_memory
 from gansynth.fitting.label_report import dice_text, inner_dice, report_label_maps
-from gansynth.fitting.mode_collapse import DiversityMonitor
+from gansynth.fitting.mode_collapse import report_diversity
 from gansynth.fitting.run_report import CURVES, write_run_report
 from gansynth.fitting.sample_grids import SampleGrid, final_sheets
 from gansynth.fitting.setup import FitJob, open_folder, refuse_full_disk, rehearse, resolve
@@ -177,14 +177,7 @@ def _train(
     processes: ProcessGroup,
 ) -> TrainReport:
     out, manifest = run.folder, run.manifest
-    preview, monitor = SampleGrid(job, run), _monitor(job, run, reporter)
-    remedy = job.generator.capabilities.remedy("at chance")
-    levels = {
-        f"{phase.player}/{name}": level
-        for phase in job.generator.phases()
-        for name, level in phase.chance.items()
-    }
-    chance = ChanceMonitor(out / LOSSES, levels, reporter, remedy)
+    preview = SampleGrid(job, run)
 
     def remember(path: Path, step: int) -> None:
         weights = path / "ema.safetensors"
@@ -193,7 +186,6 @@ def _train(
             "sha256": sha256_file(weights),
         }
         manifest["steps"] = step
-        manifest["at_chance"] = chance()
         manifest["complete"] = step >= job.options.steps
         write_manifest(out, manifest)
 
@@ -202,8 +194,6 @@ def _train(
 
         def look(step: int) -> None:
             log.picture(step, preview(step))
-            if monitor is not None:
-                log.scalars(step, monitor(step))
             if job.generator.capabilities.draws == "labels":
                 found = inner_dice(job, run)
                 reporter.say(f"step {step}: {dice_text(found)}")
@@ -237,18 +227,16 @@ def _train(
             raise
 
 
-def _monitor(job: FitJob, run: Run, reporter: Reporter) -> DiversityMonitor | None:
-    """Return the monitor of a generator from noise; None for others, or if turned off."""
-    from_noise = job.generator.capabilities.from_noise
-    if not (from_noise and job.trains and job.options.diversity):
-        return None
-    return DiversityMonitor(job, run, reporter)
-
-
 def _finish(job: FitJob, run: Run, trained: TrainReport, reporter: Reporter) -> dict[str, Any]:
     draws_images = job.generator.capabilities.draws != "labels"
+    levels = {
+        f"{phase.player}/{name}": level
+        for phase in job.generator.phases()
+        for name, level in phase.chance.items()
+    }
+    remedy = job.generator.capabilities.remedy("at chance")
+    warn_at_chance(run.folder / LOSSES, levels, reporter, remedy)
     ratio: Iterable[Any] = spectrum(job, run) if draws_images else ()
-    monitor = _monitor(job, run, reporter)
     sheets = final_sheets(job, run, reporter)
     return {
         "run": str(run.folder),
@@ -264,8 +252,7 @@ def _finish(job: FitJob, run: Run, trained: TrainReport, reporter: Reporter) -> 
         "spectrum_ratio": [
             [None if np.isnan(v) else round(float(v), 4) for v in row] for row in ratio
         ],
-        "at_chance": run.manifest.get("at_chance", {}),
-        "diversity": None if monitor is None else monitor.report(trained.steps),
+        "diversity": report_diversity(job, run, reporter),
         "below_its_size": below_its_size(run),
         **report_label_maps(job, run, reporter),
         **sheets,

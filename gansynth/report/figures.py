@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,10 +80,10 @@ def read_metrics(path: Path) -> dict[str, list[float]]:
 
 
 def write_curves(metrics: Path, path: Path) -> Path:
-    """Plot every loss over steps, one panel per player, and the diversity of samples if known.
+    """Plot every loss over steps, one panel per player.
 
     Args:
-        metrics: a run's ``metrics.csv``; ``diversity.csv`` may lie beside it.
+        metrics: a run's ``metrics.csv``.
         path: PNG to write; published atomically.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -93,8 +92,7 @@ def write_curves(metrics: Path, path: Path) -> Path:
     columns = read_metrics(metrics)
     losses = [name for name in columns if "/" in name]
     players = list(dict.fromkeys(name.partition("/")[0] for name in losses))
-    watched = metrics.with_name("diversity.csv")
-    panels = max(1, len(players) + watched.exists())
+    panels = max(1, len(players))
     figure = Figure(figsize=(4.5 * panels, 3), dpi=110)
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, panels, squeeze=False)[0]
@@ -106,17 +104,7 @@ def write_curves(metrics: Path, path: Path) -> Path:
                 axis.plot(columns["step"], columns[name], label=label, lw=1, marker=dot)
         axis.set(title=player, xlabel="step", ylabel="loss (weighted)")
         axis.legend(fontsize=7)
-    if watched.exists():
-        _draw_diversity(axes[-1], read_metrics(watched))
     return save_figure(figure, path)
-
-
-def _draw_diversity(axis: Axes, columns: Mapping[str, list[float]]) -> None:
-    """Plot the similarity of samples and of real cases, each with its standard error."""
-    for name in ("samples", "real"):
-        axis.errorbar(columns["step"], columns[name], columns[f"{name}_error"], label=name, lw=1)
-    axis.set(title="diversity", xlabel="step", ylabel="mean MS-SSIM of pairs", ylim=(0, 1))
-    axis.legend(fontsize=7)
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

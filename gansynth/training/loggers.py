@@ -15,7 +15,6 @@ from gansynth.runtime.errors import EnvironmentFault, extra_hint
 from gansynth.runtime.files import disk_errors, write_bytes_atomic
 
 FILE = "metrics.csv"
-NO_PLAYERS = ("diversity",)  # prefixes of values that are not losses
 FOLDER = "logs"
 
 
@@ -105,7 +104,7 @@ def short_losses(values: Mapping[str, float]) -> dict[str, float]:
     losses: dict[str, float] = {}
     for name, value in values.items():
         player, slash, _ = name.partition("/")
-        if slash and player not in NO_PLAYERS:
+        if slash:
             losses[player[0].upper()] = losses.get(player[0].upper(), 0.0) + value
     return losses
 

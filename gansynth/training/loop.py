@@ -107,7 +107,7 @@ class FitOptions(SeedOptions):
     sample_every: int = Field(500, ge=1, description="steps between preview grids")
     log_every: int = Field(20, ge=1, description="steps averaged in a line of metrics.csv")
     diversity: int = Field(
-        32, ge=0, le=4096, description="samples from noise compared at each preview grid; 0: none"
+        32, ge=0, le=4096, description="samples from noise compared at the end of a fit; 0: none"
     )
 
     def rate(self, index: float) -> float:

@@ -1,11 +1,11 @@
-"""The monitor of discriminators at chance: when it warns, and when it is quiet."""
+"""Discriminators at chance: when a fit warns, and when it is quiet."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gansynth.fitting.chance import LEAST, ChanceMonitor
+from gansynth.fitting.chance import LEAST, warn_at_chance
 from gansynth.nn.losses import ADVERSARIAL
 from tests.recorder import Recorder
 
@@ -23,15 +23,14 @@ NAME = "discriminator/adversarial"
     ],
     ids=["from the start", "half of the fit", "less than half", "too few lines", "not finite"],
 )
-def test_a_discriminator_at_chance_for_long_is_reported_once(
+def test_a_discriminator_at_chance_for_long_is_reported(
     tmp_path: Path, losses: list[float], warned: bool
 ) -> None:
     path, recorder = tmp_path / "metrics.csv", Recorder()
     path.write_text("\n".join(["step," + NAME, *(f"1,{loss}" for loss in losses), ""]))
-    monitor = ChanceMonitor(path, {NAME: 0.25}, recorder, "it needs more")
-    assert bool(monitor()) is bool(monitor()) is warned
+    warn_at_chance(path, {NAME: 0.25}, recorder, "it needs more")
+    warn_at_chance(path, {}, recorder, "")
     assert [warning.endswith("it needs more") for warning in recorder.warned] == [True] * warned
-    assert ChanceMonitor(path, {}, recorder, "")() == {}
 
 
 @pytest.mark.parametrize(

@@ -258,18 +258,12 @@ def test_metrics_are_read_by_column_also_of_no_line_or_a_torn_one(tmp_path, line
     assert read_metrics(tmp_path / "metrics.csv") == {}
 
 
-WATCHED = "step,samples,samples_error,real,real_error\n20,.4,.1,.5,.1\n40,.5,.1,.5,.1\n"
-
-
-def test_curves_have_a_panel_per_player_and_one_for_diversity(tmp_path):
+def test_curves_have_a_panel_per_player(tmp_path):
     for players, text in ((1, "step,images,seconds,g/a\n20,40,1,0.5\n"), (2, METRICS)):
         (tmp_path / f"{players}.csv").write_text(text)
         write_curves(tmp_path / f"{players}.csv", tmp_path / f"{players}.png")
     one, two = (size(tmp_path / f"{players}.png") for players in (1, 2))
     assert two[1] == pytest.approx(2 * one[1], abs=2)
-    (tmp_path / "diversity.csv").write_text(WATCHED)
-    write_curves(tmp_path / "2.csv", tmp_path / "three.png")
-    assert size(tmp_path / "three.png")[1] == pytest.approx(3 * one[1], abs=3)
 
 
 BOX = Boxes(np.array([[2, 3, 6, 9]], np.float32), np.array([1], np.int16))
