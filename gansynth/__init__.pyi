@@ -22,7 +22,6 @@ from .bank.supervisor import ProducerSupervisor as ProducerSupervisor
 from .core.body_mask import organ_mask as organ_mask
 from .core.capabilities import Capabilities as Capabilities
 from .core.capabilities import Input as Input
-from .core.capabilities import narrower as narrower
 from .core.case_pool import CaseContext as CaseContext
 from .core.case_pool import TrainingCases as TrainingCases
 from .core.edit import CaseEdit as CaseEdit

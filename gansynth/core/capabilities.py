@@ -5,7 +5,7 @@ A generator makes its ``Capabilities`` from its options; the manifest of its run
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -60,8 +60,6 @@ class Capabilities(Document, whole=True, later=("replays",)):
         fit_edits: edits of the label maps of samples *in training*, as after ``--edit``.
             ``Batch.asked`` then holds the edited maps, else a step has those of its real cases.
         lesions: usual ``--lesions`` of a generator that takes ``lesion``.
-        lighter: settings that need less memory each than those before, for ``--fit-memory``.
-        recomputes: settings that recompute features in the backward pass.
         compiles: networks that option ``compile`` of the loop compiles: none whose gradients are
             differentiated again (a gradient penalty), none that grow.
         replays: whether a training step may be replayed without Python, as a CUDA graph: its phases
@@ -83,8 +81,6 @@ class Capabilities(Document, whole=True, later=("replays",)):
     edits: tuple[str, ...] = ()
     fit_edits: tuple[str, ...] = ()
     lesions: str | None = None
-    lighter: tuple[Mapping[str, Any], ...] = ()
-    recomputes: Mapping[str, Any] = field(default_factory=dict)
     compiles: tuple[str, ...] = ("generator",)
     replays: bool = False
     remedies: Mapping[str, str] = field(default_factory=dict)
@@ -142,13 +138,4 @@ def of_parts(parts: Iterable[Capabilities]) -> Capabilities:
         takes=takes | context | {"class"},
         draws="both" if own_labels else "image",
         follows=all(part.follows for part in parts),
-    )
-
-
-def narrower(options: Any, keys: Sequence[str], least: int = 8) -> Any:
-    """Return the settings of half and a quarter of some widths, for ``Capabilities.lighter``."""
-    widths = {key: int(getattr(options, key)) for key in keys}
-    return tuple(
-        {key: min(width, max(least, width // divisor)) for key, width in widths.items()}
-        for divisor in (2, 4)
     )

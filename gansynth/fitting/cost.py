@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +49,8 @@ LONGEST_TURN = 16
 PATIENCE = 10.0
 """Seconds after which no further step of a stage is begun; two are always done."""
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-STEPS_DOWN = (0.75, 0.5)
-"""Edges of training crops to try, as shares of the space's edges."""
 SMALLEST_PATCH = 32
+"""Least edge of training crops that are halved to fit a memory, in voxels."""
 
 
 def parse_bytes(text: str) -> int:
@@ -305,16 +303,16 @@ def fit_into(
 ) -> dict[str, str]:
     """Find settings with which a fit stays within a memory, by measuring.
 
-    Candidates in this order, each in its own process: as given; with features recomputed; training
-    crops of 3/4 and 1/2 of the edges; lighter networks (``Capabilities.lighter``). Settings of the
-    user are not changed. An existing run keeps its settings. ``memory``: bytes, of this process on
-    a CPU, of the device on CUDA. Raises EnvironmentFault: nothing fits.
+    The edges of training crops are halved until it does, each candidate in its own process. A
+    patch that the user has set is not changed. An existing run keeps its settings. ``memory``:
+    bytes, of this process on a CPU, of the device on CUDA. Raises EnvironmentFault: nothing fits.
     """
     if (out / MANIFEST).exists():
-        return {**settings, **_as_begun(out, settings)}
+        patch = RunFolder(out).loop_options.get("patch")
+        return {"patch": json.dumps(patch), **settings} if patch else dict(settings)
     job = resolve(generator, request, settings, edits, device)
     budget, attempts, before = memory / 2**20, list[str](), 0
-    for changes in _ladder(job, settings):
+    for changes in _halved(job, settings):
         measured = _measure_apart(generator, request, {**settings, **changes}, edits, device)
         peak = measured["memory_mib"]
         named = " ".join(f"{k}={v}" for k, v in changes.items()) or "as asked"
@@ -327,34 +325,19 @@ def fit_into(
         before = measured.get("memory_before_mib", before)
     raise EnvironmentFault(
         f"--fit-memory: nothing fits {budget:.0f} MiB ({'; '.join(attempts)}). {before} MiB "
-        "are needed before the first step. Expected more memory, or a smaller data set, "
-        "--set batch_size=1 or another --device"
+        "are needed before the first step. Expected more memory, --set batch_size=1, smaller "
+        "networks (gansynth options NAME) or another --device"
     )
 
 
-def _ladder(job: FitJob, settings: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    can, changes = job.generator.capabilities, dict[str, str]()
-    patches = []
-    if job.trains and "patch" not in settings and job.space.grid in ("crop", "slice"):
-        for share in STEPS_DOWN:
-            edges = [max(min(n, SMALLEST_PATCH), round(n * share / 8) * 8) for n in job.space.size]
-            patches.append({"patch": edges})
-    usual = job.generator.options.model_dump(mode="json")
-    now = {key: json.dumps(value) for key, value in usual.items()}
-    yield changes
-    for lighter in (can.recomputes, *patches, *can.lighter):
-        texts = {key: json.dumps(value) for key, value in lighter.items() if key not in settings}
-        if not texts.items() <= now.items():
-            changes, now = {**changes, **texts}, {**now, **texts}
-            yield changes
-
-
-def _as_begun(out: Path, settings: Mapping[str, str]) -> dict[str, str]:
-    run = RunFolder(out)
-    options = {**run.manifest["config"]["fit"], **run.manifest["config"]["options"]}
-    lighter = (run.capabilities.recomputes, *run.capabilities.lighter)
-    keys = [k for k in dict.fromkeys(chain(["patch"], *lighter)) if options.get(k) is not None]
-    return {k: json.dumps(options[k]) for k in keys if k not in settings}
+def _halved(job: FitJob, settings: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    yield {}
+    if not job.trains or "patch" in settings or job.space.grid not in ("crop", "slice"):
+        return
+    edges = list(job.space.size)
+    while max(edges) > SMALLEST_PATCH:
+        edges = [max(min(n, SMALLEST_PATCH), round(n / 16) * 8) for n in edges]
+        yield {"patch": json.dumps(edges)}
 
 
 def _measure_apart(

@@ -67,7 +67,7 @@ def fit(
         edits: condition edits of previews and later samples; None: the generator's own.
         typed: settings that a user typed; they must have an effect.
         device: ``auto``, ``cpu``, ``cuda:0``.
-        memory: most bytes to use; patch, width and checkpointing are chosen by measurement.
+        memory: most bytes to use; training crops are halved until a measured step keeps to it.
         init_from: run with initial weights; its lineage is inherited.
         resume: False refuses a folder that already holds a run.
         dry_run: measure a few steps, write nothing.

@@ -39,7 +39,6 @@ from gansynth import (
     UNetStyle,
     at_rest,
     draw_tiled,
-    narrower,
     one_hot,
     strides_for,
 )
@@ -106,8 +105,6 @@ class CGAN3D(Generator):
             edits=edits if o.target == "image" else (),
             fit_edits=o.fit_edits,
             lesions=f"classes={'+'.join(o.lesions)}" if o.lesions else None,
-            lighter=narrower(o, ("width", "d_width")),
-            recomputes={"checkpointing": True},
             compiles=compiles,
             replays=not o.pool and o.augment_p != "adaptive",
             remedies={

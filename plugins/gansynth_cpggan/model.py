@@ -37,7 +37,6 @@ from gansynth import (
     TrainingStep,
     UsageFault,
     at_rest,
-    narrower,
 )
 from gansynth.core.body_mask import Mask
 from gansynth.data.lesion_contrast import tighten
@@ -89,7 +88,6 @@ class CPGGAN(Generator):
             trains=True,
             range=o.output,
             loop={"batch_size": 16, "ema_half_life": 10_000},
-            lighter=narrower(o, ("width",)),
             compiles=(),  # they grow, and the share of a fading layer changes at every step
             replays=True,
             remedies={

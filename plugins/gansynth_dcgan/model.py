@@ -33,7 +33,6 @@ from gansynth import (
     TrainingStep,
     UsageFault,
     at_rest,
-    narrower,
 )
 from gansynth.data.connected_components import boxes_of
 from gansynth.data.label_statistics import LabelPriors
@@ -76,7 +75,6 @@ class DCGAN(Generator):
             # The generator is updated every n_critic-th step only: its average needs a longer
             # half-life.
             loop={"batch_size": 64, "ema_half_life": 10_000},
-            lighter=narrower(o, ("width",)),
             replays=o.augment_p != "adaptive",
             remedies={
                 "not finite": "Lower the learning rates (--set lr_generator=1e-4)",

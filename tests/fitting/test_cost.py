@@ -123,8 +123,7 @@ def choose(toy_source, monkeypatch, tmp_path):
     def memory(generator, request, settings, edits, device) -> dict[str, Any]:
         edge = json.loads(settings.get("patch", "[16]"))[0] / 16
         width = int(settings.get("width", 16)) / 16
-        share = edge**3 * width * (0.6 if settings.get("checkpointing") == "true" else 1.0)
-        peak = round(100 + 1000 * share)
+        peak = round(100 + 1000 * edge**3 * width)
         return {"memory_mib": peak if peak < 2000 else None, "memory_before_mib": 100}
 
     monkeypatch.setattr(cost, "_measure_apart", memory)
@@ -137,25 +136,25 @@ def choose(toy_source, monkeypatch, tmp_path):
     return run
 
 
-CHECKED, HALVED = {"checkpointing": "true"}, {"patch": "[8, 8, 8]"}
-WIDE, THREE = {"width": "64"}, {"patch": "[8, 8, 8]"}
-NARROW, WHOLE = {"width": "8", "d_width": "8"}, {"patch": "[16, 16, 16]"}
+HALF, TYPED = {"patch": "[8, 8, 8]"}, {"patch": "[16, 16, 16]"}
 
 
 @pytest.mark.parametrize(
     ("mib", "typed", "chosen"),
     [
         (1100, {}, {}),
-        (1099, {}, CHECKED),
-        (700, {}, CHECKED),
-        (600, {}, {**CHECKED, **HALVED}),
-        (150, {}, {**CHECKED, **HALVED, **NARROW}),
-        (600, WHOLE, {**WHOLE, **CHECKED, **NARROW}),  # what the user has set stays
-        (1400, WIDE, {**WIDE, **CHECKED, **THREE}),  # the first two run out of memory
+        (1099, {}, HALF),
+        (1400, {"width": "64"}, {"width": "64", **HALF}),  # the first runs out of memory
+        (1100, TYPED, TYPED),
     ],
 )
-def test_the_gentlest_change_that_fits_is_taken(choose, mib, typed, chosen):
+def test_training_crops_are_halved_until_they_fit(choose, mib, typed, chosen):
     assert choose(mib, typed) == chosen
+
+
+def test_a_patch_that_was_typed_stays(choose):
+    with pytest.raises(EnvironmentFault, match=r"nothing fits 600 MiB \(as asked: 1100 MiB\)"):
+        choose(600, TYPED)
 
 
 @pytest.mark.fault(37)
