@@ -1,4 +1,4 @@
-"""Checks of the machine for ``gansynth.hosts.doctor``: cores, memory, disks, limits, packages."""
+"""Checks of the machine for ``gansynth.hosts.doctor``: cores, disks, packages; free memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import importlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -18,19 +17,8 @@ from gansynth.runtime.errors import EnvironmentFault
 SHARED = Path("/dev/shm")
 CGROUP = Path("/sys/fs/cgroup")
 GIB = 2**30
-SAMPLE = 96**3 * (4 * 2 + 2)  # bytes of a stored sample of four channels of 96 voxels cubed
-SAMPLES = 64  # default number of samples in a bank
-LITTLE_TEMPORARY, LITTLE_MEMORY = 2 * GIB, 4 * GIB
-FILES, PROCESSES = 1024, 1024
-
-
-def lines() -> Iterator[DoctorLine]:
-    """Yield all checks of the machine."""
-    yield threads()
-    yield memory()
-    yield shared_memory()
-    yield temporary()
-    yield from limits()
+LITTLE_SPACE = 2 * GIB
+"""Free bytes of a folder below which a bank of ordinary samples has no room."""
 
 
 # -- cores and memory ----------------------------------------------------------------------------
@@ -61,19 +49,9 @@ def threads() -> DoctorLine:
     return DoctorLine("ok", "threads", f"{count} cores, OMP_NUM_THREADS={setting}")
 
 
-def memory() -> DoctorLine:
-    """Check free memory, within a container's limit."""
-    total, free, limited = _memory()
-    text = f"{free / GIB:.1f} GiB free of {total / GIB:.1f}{limited}"
-    if free < LITTLE_MEMORY:
-        cure = "end other programs, or let the framework start fewer workers"
-        return DoctorLine("note", "memory", text, cure)
-    return DoctorLine("ok", "memory", text)
-
-
 def refuse_beyond_memory(needed: int, what: str) -> None:
     """Refuse (EnvironmentFault) what takes more bytes than there are free."""
-    free = _memory()[1]
+    free = _free_memory()
     if needed > free:
         raise EnvironmentFault(
             f"{what}, which takes {needed / GIB:.1f} GiB of memory; expected at most the "
@@ -81,16 +59,15 @@ def refuse_beyond_memory(needed: int, what: str) -> None:
         )
 
 
-def _memory() -> tuple[int, int, str]:
-    """Return the bytes of memory, those free, and whether a container limits them, in words."""
+def _free_memory() -> int:
+    """Return the free bytes of memory, within a container's limit."""
     import psutil
 
     ram = psutil.virtual_memory()
     limit, used = _cgroup("memory.max"), _cgroup("memory.current")
     if limit.isdigit() and int(limit) < ram.total:
-        free = min(ram.available, int(limit) - int(used or 0))
-        return int(limit), free, " (a container's limit)"
-    return ram.total, ram.available, ""
+        return min(ram.available, int(limit) - int(used or 0))
+    return ram.available
 
 
 def _cgroup(name: str) -> str:
@@ -105,54 +82,26 @@ def _cgroup(name: str) -> str:
 
 
 def shared_memory() -> DoctorLine:
-    """Check shared memory for banks; as much again as a bank takes has to stay free."""
+    """Check shared memory, which holds the sample banks of trainings."""
     name = str(SHARED)
     fallback = "elsewhere banks go to the temporary folder, or to --bank-dir FOLDER"
     if not os.access(SHARED, os.W_OK):
         return DoctorLine("note", name, "not there, or not writable", fallback)
-    usage = shutil.disk_usage(SHARED)
-    fits = usage.free // (2 * SAMPLE)
-    text = (
-        f"{usage.free / GIB:.1f} GiB free of {usage.total / GIB:.1f}: room for a bank of {fits} "
-        "samples of 4 x 96x96x96"
-    )
-    if fits < SAMPLES:
-        return DoctorLine("note", name, text, f"enlarge it (docker run --shm-size 8g); {fallback}")
-    return DoctorLine("ok", name, text)
+    return _room(name, SHARED, f"enlarge it (docker run --shm-size 8g); {fallback}")
 
 
 def temporary() -> DoctorLine:
     """Check the temporary folder, which takes banks that shared memory cannot."""
-    folder = Path(tempfile.gettempdir())
+    cure = "make room, or name a folder on a larger disk: export TMPDIR=FOLDER"
+    return _room("temporary files", Path(tempfile.gettempdir()), cure)
+
+
+def _room(name: str, folder: Path, cure: str) -> DoctorLine:
     free = shutil.disk_usage(folder).free
     text = f"{folder}, {free / GIB:.1f} GiB free"
-    if free < LITTLE_TEMPORARY:
-        cure = "make room, or name a folder on a larger disk: export TMPDIR=FOLDER"
-        return DoctorLine("note", "temporary files", text, cure)
-    return DoctorLine("ok", "temporary files", text)
-
-
-# -- limits --------------------------------------------------------------------------------------
-
-
-def limits() -> Iterator[DoctorLine]:
-    """Check the limits of open files and processes."""
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return
-    for name, kind, least, option in (
-        ("open files", resource.RLIMIT_NOFILE, FILES, "-n"),
-        ("processes", resource.RLIMIT_NPROC, PROCESSES, "-u"),
-    ):
-        soft, _ = resource.getrlimit(kind)
-        if soft == resource.RLIM_INFINITY:
-            yield DoctorLine("ok", name, "no limit")
-        elif soft < least:
-            cure = f"ulimit {option} {4 * least}"
-            yield DoctorLine("note", name, f"at most {soft}; workers may need more", cure)
-        else:
-            yield DoctorLine("ok", name, f"at most {soft}")
+    if free < LITTLE_SPACE:
+        return DoctorLine("note", name, text, cure)
+    return DoctorLine("ok", name, text)
 
 
 @dataclass(frozen=True)
