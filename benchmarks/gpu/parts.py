@@ -45,8 +45,8 @@ from gansynth.fitting.recipe import find_recipe
 from gansynth.nn.networks.blocks import one_hot
 from gansynth.runtime.devices import tf32
 from gansynth.runtime.options import split_settings
-from gansynth.training.compiling import Compile
 from gansynth.training.loop import FitOptions
+from gansynth.training.replay import Compile
 
 CUDA = torch.device("cuda")
 NEVER = {"sample_every": 10**9, "checkpoint_every": 10**9, "diversity": 0}
@@ -104,16 +104,13 @@ def measured(make: Callable[[], Callable[[], float]], rounds: int = 3) -> Docume
 # -- a GAN's step beside MONAI's pair --------------------------------------------------------------
 
 
-COMPILED: dict[str, Compile] = {"compiled": "on", "CUDA graphs": "graphs"}
-VARIANTS = ("", *COMPILED, "cudnn.benchmark", "channels-last")
+VARIANTS = ("", "CUDA graphs", "cudnn.benchmark", "channels-last")
 """Ways to run a step: as it is, and one change each. Whole steps as CUDA graphs are ours alone:
 they are compared with MONAI's step as it is."""
 
 
 def arrange(nets: Iterable[torch.nn.Module], variant: str) -> None:
     """Lay out weights, and with them what is computed, for a variant."""
-    if variant in COMPILED:
-        torch._dynamo.config.cache_size_limit = 64  # networks of a process count together
     for net in nets if variant == "channels-last" else ():
         net.to(memory_format=torch.channels_last_3d)
 
@@ -140,7 +137,7 @@ def gan_step(args: argparse.Namespace) -> Document:
         document["unmatched"] = " ".join(str(error).split())
 
     def our_side(variant: str) -> Callable[[], float]:
-        how = COMPILED.get(variant, "off")
+        how = "graphs" if variant == "CUDA graphs" else "off"
         batch, loop = batch_of(size), {"batch_size": 1, "precision": args.dtype, "compile": how}
         generator = ours(size, *widths, args.shape)
         arrange(generator.nets.values(), variant)
@@ -149,8 +146,6 @@ def gan_step(args: argparse.Namespace) -> Document:
     def peer_side(variant: str) -> Callable[[], float]:
         peer = Peer(width, args.dtype, device="cuda")
         arrange((peer.g, peer.d), variant)
-        for net in (peer.g, peer.d) if variant == "compiled" else ():
-            net.compile(dynamic=False)
         return peer_step(peer, size, steps)
 
     found: Document = {}

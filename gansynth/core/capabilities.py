@@ -60,8 +60,6 @@ class Capabilities(Document, whole=True, later=("replays",)):
         fit_edits: edits of the label maps of samples *in training*, as after ``--edit``.
             ``Batch.asked`` then holds the edited maps, else a step has those of its real cases.
         lesions: usual ``--lesions`` of a generator that takes ``lesion``.
-        compiles: networks that option ``compile`` of the loop compiles: none whose gradients are
-            differentiated again (a gradient penalty), none that grow.
         replays: whether a training step may be replayed without Python, as a CUDA graph: its phases
             read no number of the step that changes (``index``, ``images``, ``key``) and change
             nothing but tensors, in place.
@@ -81,7 +79,6 @@ class Capabilities(Document, whole=True, later=("replays",)):
     edits: tuple[str, ...] = ()
     fit_edits: tuple[str, ...] = ()
     lesions: str | None = None
-    compiles: tuple[str, ...] = ("generator",)
     replays: bool = False
     remedies: Mapping[str, str] = field(default_factory=dict)
     rim_mm: float | None = 3.0

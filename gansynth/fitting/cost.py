@@ -38,7 +38,6 @@ from gansynth.runtime.progress import Reporter
 from gansynth.runtime.signals import Interrupted, StopRequest
 from gansynth.sampling.sampler import sampler_for
 from gansynth.training.checkpoint_manager import TrainingCallbacks
-from gansynth.training.compiling import compiles
 from gansynth.training.loop import FitOptions, steps_for, train
 from gansynth.training.replay import WARM_UP
 
@@ -246,8 +245,7 @@ def _steps(job: FitJob, stage: Stage, count: int) -> Steps:
         metrics=tick, checkpoint=lambda *_: ticks.append(time.perf_counter()), stop=stop
     )
     with tempfile.TemporaryDirectory() as folder, ExitStack() as counting:
-        if not compiles(job.options.compile):  # it would not be compiled while it is counted
-            counting.enter_context(counter)
+        counting.enter_context(counter)
         began = time.perf_counter()
         try:
             train(

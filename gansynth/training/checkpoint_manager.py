@@ -16,7 +16,6 @@ from gansynth.runtime.errors import DataFault, EnvironmentFault
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.signals import StopRequest
 from gansynth.training import checkpoint
-from gansynth.training.compiling import as_written
 from gansynth.training.state import TrainingState
 
 MOST_ROLLBACKS = 3  # most rollbacks of a run before it fails
@@ -136,8 +135,7 @@ class CheckpointManager:
         stop = self.callbacks.stop
         if self.process_group.is_main and self.callbacks.preview is not None and not stop.number:
             # Signals are deferred here: live weights must be whole when they are checkpointed.
-            as_is = as_written(self.training_state.generator)
-            with self.training_state.averaged(), stop.giving_up(), as_is:
+            with self.training_state.averaged(), stop.giving_up():
                 self.callbacks.preview(step)
 
     def _not_identical(self, state: Mapping[str, Any]) -> list[str]:

@@ -37,11 +37,10 @@ from gansynth.training.checkpoint_manager import (
     CheckpointManager,
     TrainingCallbacks,
 )
-from gansynth.training.compiling import Compile, compiled, compiles
 from gansynth.training.half_precision import cast_at_once, exact_on_short_axes
 from gansynth.training.loading import BatchLoader
 from gansynth.training.loggers import MetricsLog, short_losses
-from gansynth.training.replay import StepReplay
+from gansynth.training.replay import Compile, StepReplay
 from gansynth.training.state import PendingLosses, TrainingState
 from gansynth.training.update import PlayersUpdate
 
@@ -86,8 +85,8 @@ class FitOptions(SeedOptions):
     )
     compile: Compile = Field(
         "auto",
-        description="graphs: CUDA graphs of whole steps; on: torch.compile of the networks; off; "
-        "auto: graphs on CUDA where the generator can",
+        description="graphs: CUDA graphs of whole steps; off; auto: graphs on CUDA where the "
+        "generator can",
     )
     cudnn_benchmark: bool = Field(
         False, description="CUDA: cuDNN times its convolutions and takes the fastest"
@@ -173,7 +172,7 @@ def train(
     if options.channels_last:
         for net in generator.nets.values():
             channels_last(net, generator.schema.ndim)
-    casts = half is not None and device.type == "cuda" and not compiles(options.compile)
+    casts = half is not None and device.type == "cuda"
     mended = half is not None and device.type == "cpu"
     phases = generator.phases()
     stages = list(generator.stages() if stages is None else stages)
@@ -184,7 +183,6 @@ def train(
         **({"tf32": tf32(device)} if precision == "fp32" else {}),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
-        "compile": options.compile if compiles(options.compile) else "off",
         "processes": process_group.size,
         "accumulate": options.accumulate,
         "decay": [options.decay, options.steps] if options.decay != "none" else None,
@@ -215,7 +213,6 @@ def train(
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         BatchLoader(device) as loader,
-        compiled(generator, options.compile),
         StepReplay(update, options.compile, device, callbacks.reporter, loader.settle) as replays,
         cast_at_once(generator.nets.values() if casts else ()),
         exact_on_short_axes(generator.nets.values() if mended else ()),

@@ -9,16 +9,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from gansynth.core.generator import Batch, Phase, Stage, TrainingStep
 from gansynth.runtime.progress import Reporter
-from gansynth.training.compiling import Compile
 from gansynth.training.update import PhaseLosses, PlayersUpdate
 
+Compile = Literal["auto", "graphs", "off"]
 WARM_UP = 3
 """Steps of a kind that run as they are, before the next is captured.
 

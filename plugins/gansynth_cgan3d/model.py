@@ -88,11 +88,6 @@ class CGAN3D(Generator):
         if o.body or o.context:
             takes.add("context")
         edits = ("elastic", "scale", "rotate", "clip:to=image")
-        compiles: tuple[str, ...] = ("generator", "discriminator", "local", "perceptor")
-        if o.checkpointing:
-            compiles = ()
-        elif o.gp or o.r1:
-            compiles = ("generator",)
         return Capabilities(
             takes=frozenset(takes),
             draws=o.target,
@@ -105,7 +100,6 @@ class CGAN3D(Generator):
             edits=edits if o.target == "image" else (),
             fit_edits=o.fit_edits,
             lesions=f"classes={'+'.join(o.lesions)}" if o.lesions else None,
-            compiles=compiles,
             replays=not o.pool and o.augment_p != "adaptive",
             remedies={
                 "organs": "name the lesions (--set lesions=NAME)",

@@ -88,7 +88,6 @@ class CPGGAN(Generator):
             trains=True,
             range=o.output,
             loop={"batch_size": 16, "ema_half_life": 10_000},
-            compiles=(),  # they grow, and the share of a fading layer changes at every step
             replays=True,
             remedies={
                 "not finite": "Lower the learning rates (--set lr_generator=1e-4)",
