@@ -71,13 +71,9 @@ PICTURES = {
     "shift": Picture("shift:max_mm=20"),
     "enlarge": Picture("enlarge"),
     "shrink": Picture("shrink"),
-    "components": Picture("components:edit=rotate,inner.max_deg=120", first=(TWO,)),
-    "drop": Picture("drop", first=(TWO,), changed=0.2),
     "clip": Picture("clip:margin_mm=15", changed=0.1),
     "transplant": Picture("transplant"),
     "interpolate": Picture("interpolate:low=0.5,high=0.6"),
-    "merge": Picture("merge:tissues=4+5", tissues=True),
-    "place": Picture("place"),
     "size": Picture("size:like=small"),
     "blob": Picture("blob"),
 }

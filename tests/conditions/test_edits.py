@@ -34,18 +34,15 @@ STRONG: dict[str, dict[str, Any]] = {
     "shift": {"max_mm": 30.0},
     "enlarge": {"low": 1.5, "high": 8.0},
     "shrink": {"low": 0.1, "high": 0.6},
-    "components": {"edit": "rotate", "inner": {"max_deg": 180.0}},
-    "drop": {"chance": 1.0},
     "clip": {"margin_mm": 6.0, "border": True},
     "transplant": {"where": "anywhere"},
     "interpolate": {"low": 0.0, "high": 1.0},
-    "place": {"each": True, "where": "anywhere"},
     "size": {"like": "small"},
 }
 EVERY = sorted(installed().names("edits"))
-ADDS = {"merge", "transplant"}
+ADDS = {"transplant"}
 """Edits that bring foreground where there is none, hence other classes."""
-ONE_WAY = {"identity", "clip", "drop", "merge"}
+ONE_WAY = {"identity", "clip"}
 """Edits with nothing to choose from there: no lesion can be spared, one other person has some."""
 CHOOSES = [n for n in EVERY if "classes" in installed().edit(n).Options.model_fields]
 MOVES = [n for n in CHOOSES if issubclass(installed().edit(n), WarpEdit | VolumeEdit)]
@@ -75,7 +72,7 @@ def edited(edit: Edit, there: CaseContext, seed: int) -> tuple[dict[str, Any], L
 
 def least_share(name: str, params: Mapping[str, Any], ndim: int) -> float:
     """Share of its voxels that an edit leaves every class."""
-    if name in ("drop", "transplant"):  # one part of a class is enough
+    if name == "transplant":  # one part of a class is enough
         return 0.0
     factors = params.get("factors") or [params.get("factor", 1.0)]
     power = 1 if name in ("enlarge", "shrink") else ndim
@@ -198,13 +195,6 @@ GOOD: dict[str, dict[str, Any]] = {
     "shift:classes=none,nested=no": {"classes": None, "nested": False},
     "flip:axes=0+-1,probability=1,about=centroid": {"axes": (0, -1), "about": "centroid"},
     "scale:low=5e-1,high=.9,share=0.25": {"low": 0.5, "high": 0.9, "share": 0.25},
-    "components:edit=scale,inner.low=0.9,inner.classes=1+2,classes=4": {
-        "edit": "scale",
-        "inner": {"low": "0.9", "classes": "1+2"},
-        "classes": (4,),
-    },
-    "merge:tissues=1+2+3": {"tissues": (1, 2, 3), "tumour": None},
-    "place:each=yes,where=anywhere": {"each": True, "where": "anywhere"},
 }
 BAD = {
     "shif": "edit 'shif' is unknown, .* Did you mean 'shift'",
@@ -222,15 +212,6 @@ BAD = {
     "flip:about=me": "about: expected 'array' or 'centroid'",
     "scale:low=3": "low 3.0 is above high 1.25, expected low <= high",
     "interpolate:low=0.7,high=0.2": "low 0.7 is above high 0.2",
-    "merge:tissues=1,tumour=4": "both given, expected one",
-    "place:nested=no": "'nested=no' is not one of share, classes, each, where",
-    "components:edit=scal": "edit: edit 'scal' is unknown, .* Did you mean 'scale'",
-    "components:edit=components": "edit: components cannot edit a part alone",
-    "components:edit=place": "edit: place cannot edit a part alone",
-    "components:inner.max=4": "inner: edit 'shift': 'max' is not one of .* Did you mean 'max_mm'",
-    "components:inner.=1": "'inner.=1' is not one of",
-    "components:inner=1": "inner: expected a valid",
-    "components:inner.share=0.5": "inner: has a share, expected chance",
 }
 
 

@@ -198,33 +198,3 @@ def test_growth_takes_all_there_is_and_does_not_jump_over_a_gap():
     after = change_volume(labels, labels == 1, 31, FLAT)
     assert not (after == 1)[:, 8:].any()
     assert (after == 1).sum() == 31
-
-
-# -- part by part ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def crowd() -> LabelArray:
-    """Nine squares of two classes, 4 voxels apart, every second one with a heart; some outside."""
-    labels = np.zeros((32, 33), np.int16)
-    for number, (top, left) in enumerate(np.ndindex(3, 3)):
-        low, first = 2 + 10 * top, 2 + 10 * left
-        labels[low : low + 6, first : first + 6] = 1 + 3 * (top % 2)
-        if number % 2:
-            labels[low + 2 : low + 4, first + 2 : first + 4] = 2
-    labels[:, 32] = OUTSIDE
-    return labels
-
-
-@pytest.mark.parametrize(
-    "inner",
-    ["rotate,inner.max_deg=90", "elastic,inner.amplitude_mm=3,inner.correlation_mm=4",
-     "enlarge,inner.high=3", "shrink,inner.low=0.4"],
-)  # fmt: skip
-def test_parts_change_by_themselves_and_stay_apart(inner, crowd):
-    params, after = drawn(f"components:edit={inner}", crowd)
-    assert pieces(after > 0) == pieces(crowd > 0) == 9
-    assert len(params["parts"]) >= 5
-    assert len({json.dumps(step["params"]) for step in params["parts"]}) > 1
-    assert set(np.unique(after)) == set(np.unique(crowd))
-    assert not np.array_equal(after, crowd)

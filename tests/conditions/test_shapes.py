@@ -1,4 +1,4 @@
-"""Edits that bring something of other people, and edits of whole lesions: places, sizes, shapes."""
+"""Edits that bring something of other people, and edits of whole lesions: sizes, shapes."""
 
 from collections import Counter
 from typing import Any
@@ -13,7 +13,6 @@ from gansynth.core.case_pool import CaseContext, CasePool
 from gansynth.core.edit import EditContext
 from gansynth.core.schema import OUTSIDE, Schema
 from gansynth.core.space import Placement, Space
-from gansynth.runtime.errors import UsageFault
 from tests.conditions.rooms import (
     THREE,
     Maps,
@@ -96,35 +95,7 @@ def test_a_tumour_that_finds_no_body_or_no_lender_changes_nothing():
     assert (params["strength"], params["why"]) == (0.0, "nobody lends these classes")
 
 
-@pytest.fixture
-def kinds() -> CasePool:
-    """A tumour map and a tissue map, of bodies of different size."""
-    tissue = np.full((30, 32, 36), OUTSIDE, np.int16)
-    for value, rim in ((1, 1), (2, 4), (3, 8)):
-        tissue[tuple(slice(rim, -rim) for _ in range(3))] = value
-    tumour = with_ball(body(), (8, 8, 8), 5, 4, 5)
-    return case_pool({"tumour0": tumour, "tissue0": tissue}, TISSUES)
-
-
-def test_tissues_fill_the_background_around_a_tumour(kinds):
-    here = at(kinds, "tumour0")
-    params, after = run(make("merge", tissues=(1, 2, 3)), here)
-    assert params["donor"] == "tissue0"
-    tumour = here.labels > 0
-    assert np.array_equal(after[tumour], here.labels[tumour])
-    assert not (after == 0).any(), "the tissues are stretched over the whole body"
-    share, real = (
-        [(m == v).sum() / (m >= 0).sum() for v in (1, 2, 3)]
-        for m in (after, kinds.cases("tissue0").labels)
-    )
-    assert np.abs(np.subtract(share, real)).max() < 0.1
-    _, some = run(make("merge", tissues=(3,)), here)
-    assert set(np.unique(some)) == {OUTSIDE, 0, 3, 4, 5}
-    with pytest.raises(UsageFault, match=r"edit 'merge': tissues holds \[9\], expected"):
-        run(make("merge", tissues=(9,)), here)
-
-
-# -- shapes, places and sizes of lesions -----------------------------------------------------------
+# -- shapes and sizes of lesions -----------------------------------------------------------
 
 
 def mixed(case_context: CaseContext, weight: float, **options: Any) -> Any:
@@ -144,18 +115,6 @@ def test_interpolate_ends_at_the_two_shapes():
 
 
 @pytest.fixture(scope="module")
-def spots() -> CasePool:
-    """Cases with two lesions each, all of class 1 in the body's lower half; other tissue above."""
-    cases = {}
-    for i in range(5):
-        labels = with_ball(body((40, 26, 28)), (6 + i % 3, 7 + i % 2, 8), 3.2, 1, 2)
-        labels = with_ball(labels, (8 + i % 2, 18, 19), 2.3, 1)
-        labels[30:36, 5:20, 5:20] = 4
-        cases[f"p{i}"] = labels
-    return case_pool(cases)
-
-
-@pytest.fixture(scope="module")
 def sizes() -> CasePool:
     """Cases with one nested lesion each, mostly large, some small; and tissue that stays."""
     radii = [3.0, 3.4, 4.0, 6.0, 6.5, 7.0]
@@ -164,14 +123,10 @@ def sizes() -> CasePool:
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [("place", {"each": True}), ("place", {}), ("size", {}), ("size", {"each": False})],
-)
-def test_place_and_size_move_the_image_too(name, options, spots, sizes):
+@pytest.mark.parametrize("options", [{}, {"each": False}])
+def test_size_moves_the_image_too(options, sizes):
     """An image that shows the labels shows the edited labels where lesions lie."""
-    here = at(spots, "p0") if name == "place" else at(sizes, "p2")
-    edit = make(name, classes=(1, 2), **options)
+    here, edit = at(sizes, "p2"), make("size", classes=(1, 2), **options)
     params, after = run(edit, here, 1)
     assert params["strength"] == 1
     shown = np.where(np.isin(here.labels, (1, 2)), here.labels, 0)
@@ -179,7 +134,7 @@ def test_place_and_size_move_the_image_too(name, options, spots, sizes):
     moved: Any = edit.apply(EditContext(here.labels, THREE, image=image), params).image
     lesion = np.isin(after, (1, 2))
     # Where labels take the nearest voxel, an image is interpolated between two.
-    assert np.abs(moved[0] - after)[lesion].mean() < (0.01 if name == "place" else 0.2)
+    assert np.abs(moved[0] - after)[lesion].mean() < 0.2
     assert np.abs(image[0] - after)[lesion].mean() > 0.5
 
 
@@ -206,10 +161,9 @@ def test_sizes_follow_those_of_training_cases_or_are_smaller_by_the_bias(sizes):
     assert np.array_equal(resized(sizes, 6, like="small", bias=0.0), even[:6])
 
 
-@pytest.mark.parametrize("name", ["place", "size"])
-def test_a_lesion_that_a_crop_cuts_off_stays(name, sizes):
+def test_a_lesion_that_a_crop_cuts_off_stays(sizes):
     pool = CasePool(sizes.cases, Space("crop", (12, 12, 12)))
     here = at(pool, "p3", placement=Placement((12, 8, 8)))
-    params, after = run(make(name), here)
+    params, after = run(make("size"), here)
     assert params["strength"] == 0
     assert np.array_equal(after, here.labels)
