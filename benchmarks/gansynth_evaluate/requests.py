@@ -67,19 +67,13 @@ class TuringRequest(SampleWords, MovedData, RealWords):
     real: Annotated[str | None, Opt(metavar="KIND:WHERE")] = None
     """Real images of this source instead of the run's own."""
     n: Annotated[int, Opt(flags=("-n", "--number"), heading="Samples")] = Field(default=50, ge=1)
-    """Real images, and as many samples; with --per-class, of each class."""
+    """Real images, and as many samples."""
     origin: Annotated[Literal["held-out", "training", "all"] | None, Opt(flags=("--from",))] = None
     """Side of the fold of the real cases.  [default: held-out if enough, else all]"""
-    per_case: int = Field(default=1, ge=1)
-    """Most images cut from one real case, for runs trained on crops or slices."""
     classes: Annotated[Texts, Opt(flags=("--class",), metavar="NAME", heading="Samples")] = ()
     """Images of this class only; may be repeated."""
-    per_class: bool = False
-    """Equally many images of each class, and a table by class."""
     channel: Annotated[str | None, Opt(metavar="NAME")] = None
     """Show this channel.  [default: all]"""
-    contrast: Literal["real", "own"] = "real"
-    """Black and white level: percentiles of the real images, or of each image."""
     seed: Annotated[int | None, Opt(heading="Samples")] = Field(default=None, ge=0)
     """Seed of the samples.  [default: secret]"""
     instructions: File | None = None

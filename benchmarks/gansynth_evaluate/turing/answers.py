@@ -13,8 +13,7 @@ from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.runtime.files import reading
 from gansynth_evaluate.turing.study import MOST_RATERS, Study
 
-LARGEST = 4 << 20  # most bytes of a file of answers; one answer takes about 130
-Milliseconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+LARGEST = 4 << 20  # most bytes of a file of answers; one answer takes about 60
 _EXPECTED = "expected a file that a rater saved with 'Save answers'"
 
 
@@ -27,15 +26,12 @@ class Answer(_Strict):
 
     image: str  # its code
     answer: Literal["real", "synthetic"]
-    ms: Milliseconds  # that it was seen
-    hidden_ms: Milliseconds  # that the page was open, but hidden
-    at: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")
 
 
 class AnswerFile(_Strict):
     """The file that a page saves; the page checks a name by the same rule."""
 
-    format: Literal["gansynth turing-test answers 1"]
+    format: Literal["gansynth turing-test answers 2"]
     study: str
     rater: int = Field(ge=1, le=MOST_RATERS)
     name: str = Field(pattern=r"^[\p{L}\p{N}][\p{L}\p{N} .,'’()-]{0,39}$")

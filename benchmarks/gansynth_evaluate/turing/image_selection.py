@@ -21,7 +21,6 @@ from gansynth.runtime.serialise import Document
 
 REAL, SYNTHETIC = "real", "synthetic"
 Origin = Literal["held-out", "training", "all"]
-Contrast = Literal["real", "own"]
 MOST = 1000  # most images of each kind in a study
 LONGEST = 4000  # most characters of the instructions
 
@@ -30,21 +29,14 @@ LONGEST = 4000  # most characters of the instructions
 class TuringOptions(Document):
     """How real and synthetic images are chosen and shown."""
 
-    n: int = 50  # images of each kind; with `per_class` of each kind and class
+    n: int = 50  # images of each kind
     # real cases: held-out ones, training cases, or all. None takes the held-out ones if there are
     # enough, else all.
     origin: Origin | None = None
     # cases of another source, as JSON of a `SourceRequest`; None for the run's own
     real: Mapping[str, Any] | None = None
-    # most images cut from one real case; above one only where the generator's space cuts crops or
-    # slices
-    per_case: int = 1
     classes: tuple[str, ...] = ()  # names of the classes of both kinds; empty for all
-    per_class: bool = False  # whether each class has as many images
     channel: str | None = None  # the only channel shown; None for all, side by side
-    # display window: `real` for percentiles of all real images, the same for every image; `own` for
-    # each image's own
-    contrast: Contrast = "real"
     seed: int | None = None  # of the samples; None for a random one
     # conditions of the samples, and which are accepted
     samples: SampleRequest = field(default_factory=SampleRequest)
@@ -53,8 +45,6 @@ class TuringOptions(Document):
     def __post_init__(self) -> None:
         if not 1 <= self.n <= MOST:
             raise UsageFault(f"-n {self.n}: expected 1 to {MOST} images of each kind")
-        if self.per_case < 1:
-            raise UsageFault(f"--per-case {self.per_case}: expected at least 1")
         if len(self.instructions) > LONGEST:
             raise UsageFault(
                 f"--instructions: {len(self.instructions)} characters, expected {LONGEST} at most; "
@@ -70,7 +60,6 @@ class ChosenImage:
 
     case: str
     subject: str
-    label_class: str | None = None  # name of the requested class; None if none was requested
     sequence: str | None = None  # name of the sequence if sequences are separate cases, else None
 
 
@@ -80,21 +69,6 @@ def sequences_of(source: CaseSource) -> tuple[str, ...]:
     if not slices.get("concat"):
         return ()
     return tuple(source.schema.channels[0].split("+"))
-
-
-def groups_of(source: CaseSource, options: TuringOptions) -> tuple[str | None, ...]:
-    """The classes with ``n`` images each; (None,) for images of any class.
-
-    Raises:
-        UsageFault: the cases have no classes, or not this one.
-    """
-    if options.classes:
-        class_numbers(source, options.classes, asked="--class")
-    elif options.per_class:
-        class_numbers(source, (), asked="--per-class")
-    if not options.per_class:
-        return (None,)
-    return options.classes or source.schema.classes
 
 
 def choose(
@@ -111,18 +85,16 @@ def choose(
         used: cases that samples are based on; others are preferred.
 
     Returns:
-        The requested images, group by group, and the origin of their cases.
+        The requested images, and the origin of their cases.
     """
     origins: Sequence[Origin] = ("held-out", "all") if options.origin is None else [options.origin]
     if options.real is not None and options.origin is None:
         origins = ("all",)
-    groups = groups_of(source, options)
     for origin in origins:
-        pools = [_ImagePool.of(source, _ids(source, origin), options, group) for group in groups]
-        if all(pool.case_pool >= options.n for pool in pools):
-            chosen = [pool.without(used, options.n).draw(options.n, rng) for pool in pools]
-            return [image for part in chosen for image in part], origin
-    raise UsageFault(_too_few(source, options, origins[-1], min(pools, key=lambda p: p.case_pool)))
+        pool = _ImagePool.of(source, _ids(source, origin), options)
+        if pool.size >= options.n:
+            return pool.without(used, options.n).draw(options.n, rng), origin
+    raise UsageFault(_too_few(source, options, origins[-1], pool))
 
 
 def _ids(source: CaseSource, origin: Origin) -> tuple[str, ...]:
@@ -133,18 +105,14 @@ def _ids(source: CaseSource, origin: Origin) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _ImagePool:
-    """Cases for one group's images; with several sequences of a slice, the slice."""
+    """Cases to show; with several sequences of a slice, the slice."""
 
     people: dict[str, list[str]]
-    per_case: int
-    label_class: str | None
     sequences: tuple[str, ...]
 
     @classmethod
-    def of(
-        cls, source: CaseSource, ids: Iterable[str], options: TuringOptions, group: str | None
-    ) -> _ImagePool:
-        classes = options.classes if group is None else (group,)
+    def of(cls, source: CaseSource, ids: Iterable[str], options: TuringOptions) -> _ImagePool:
+        classes = options.classes
         numbers = class_numbers(source, classes, asked="--class") if classes else None
         cases = [i for i in ids if numbers is None or source.header(i).label_class in numbers]
         sequences = sequences_of(source)
@@ -153,20 +121,19 @@ class _ImagePool:
             plane = _plane(case, sequences)
             if not sequences or case.endswith(f"/{sequences[0]}"):
                 people.setdefault(source.header(case).subject, []).append(plane)
-        per_case = options.per_case if source.space.cuts else 1
-        return cls(people, per_case, group, sequences)
+        return cls(people, sequences)
 
     @property
-    def case_pool(self) -> int:
+    def size(self) -> int:
         """Number of available images."""
-        return self.per_case * sum(map(len, self.people.values()))
+        return sum(map(len, self.people.values()))
 
     def without(self, used: Collection[str], n: int) -> _ImagePool:
         """The pool without some cases; unchanged if fewer than ``n`` images would remain."""
         planes = {_plane(case, self.sequences) for case in used}
         left = {who: [p for p in cases if p not in planes] for who, cases in self.people.items()}
         pool = replace(self, people={who: cases for who, cases in left.items() if cases})
-        return pool if pool.case_pool >= n else self
+        return pool if pool.size >= n else self
 
     def draw(self, n: int, rng: np.random.Generator) -> list[ChosenImage]:
         """Select ``n`` images, balanced over subjects, then cases, then sequences."""
@@ -180,7 +147,7 @@ class _ImagePool:
         dealt = [names[order[i % len(order)]] for i in range(n)]
         shuffled = [dealt[i] for i in rng.permutation(n).tolist()]
         return [
-            ChosenImage(plane if name is None else f"{plane}/{name}", who, self.label_class, name)
+            ChosenImage(plane if name is None else f"{plane}/{name}", who, name)
             for (who, plane), name in zip(planes, shuffled, strict=True)
         ]
 
@@ -193,17 +160,13 @@ def _plane(case: str, sequences: Sequence[str]) -> str:
     return case
 
 
-def _quotas(case_pool: dict[str, int], n: int, rng: np.random.Generator) -> dict[str, int]:
-    """Images of each subject: balanced as far as their cases allow, then repeated."""
-    people = sorted(case_pool)
+def _quotas(sizes: dict[str, int], n: int, rng: np.random.Generator) -> dict[str, int]:
+    """Images of each subject: balanced as far as their cases allow, ``n`` of them in all."""
+    people = sorted(sizes)
     order = [people[i] for i in rng.permutation(len(people)).tolist()]
     quotas, left = dict.fromkeys(people, 0), n
-    limit = dict(case_pool)
     while left:
-        takers = [who for who in order if quotas[who] < limit[who]][:left]
-        if not takers:  # all cases are used once: use several images of each
-            limit = {who: quotas[who] + case_pool[who] for who in people}
-            continue
+        takers = [who for who in order if quotas[who] < sizes[who]][:left]
         for who in takers:
             quotas[who] += 1
         left -= len(takers)
@@ -213,26 +176,20 @@ def _quotas(case_pool: dict[str, int], n: int, rng: np.random.Generator) -> dict
 def _apart(cases: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
     """Cases of one subject, one from each of ``count`` equal parts: neighbours look alike."""
     ordered = sorted(cases)
-    whole, extra = divmod(count, len(ordered))
-    edges = np.linspace(0, len(ordered), extra + 1).astype(int) if extra else np.zeros(1, int)
-    picked = [
+    edges = np.linspace(0, len(ordered), count + 1).astype(int)
+    return [
         ordered[int(rng.integers(first, last))]
         for first, last in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
     ]
-    return [*picked, *ordered * whole]
 
 
 def _too_few(source: CaseSource, options: TuringOptions, origin: Origin, pool: _ImagePool) -> str:
-    of_class = "" if pool.label_class is None else f" of class {pool.label_class!r}"
-    kind = {"held-out": "held-out", "training": "training", "all": ""}[origin]
-    ways = [f"use -n {pool.case_pool}"] if pool.case_pool else []
-    if source.space.cuts and pool.case_pool:
-        needed = -(-options.n // (pool.case_pool // pool.per_case))
-        ways.append(f"cut several images from a case with --per-case {needed}")
+    kind = {"held-out": "held-out ", "training": "training ", "all": ""}[origin]
+    ways = [f"use -n {pool.size}"] if pool.size else []
     if origin != "all":
         ways.append("take others with --from all")
     ways = ways or ["name another source with --real KIND:WHERE"]
     return (
-        f"-n {options.n}: {source.name} has {pool.case_pool} {kind} image(s){of_class} to show, "
+        f"-n {options.n}: {source.name} has {pool.size} {kind}image(s) to show, "
         f"expected at least {options.n}; {', or '.join(ways)}"
-    ).replace("  ", " ")
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,6 @@ from gansynth_evaluate.turing.image_selection import (
     ChosenImage,
     TuringOptions,
     choose,
-    groups_of,
 )
 
 if TYPE_CHECKING:
@@ -63,10 +62,9 @@ def gather(run: Run, source: CaseSource, options: TuringOptions, reporter: Repor
         TrainingFault: most samples are rejected.
     """
     maker = _ImageMaker(run, source, options)
-    with reporter.task(2 * options.n * len(maker.groups), "image") as bar:
+    with reporter.task(2 * options.n, "image") as bar:
         maker.measure()
-        for group in maker.groups:
-            maker.draw(group, bar.advance)
+        maker.draw(bar.advance)
         maker.cut(bar.advance)
     order = list(range(len(maker.images)))
     secrets.SystemRandom().shuffle(order)
@@ -80,7 +78,7 @@ def gather(run: Run, source: CaseSource, options: TuringOptions, reporter: Repor
 
 
 class _ImageMaker:
-    """Makes both kinds of images of a run: ``measure``, ``draw`` each group, then ``cut``."""
+    """Makes both kinds of images of a run: ``measure``, ``draw``, then ``cut``."""
 
     def __init__(self, run: Run, source: CaseSource, options: TuringOptions) -> None:
         self.run, self.own_source, self.options = run, source, options
@@ -92,18 +90,12 @@ class _ImageMaker:
         self.key: list[dict[str, Any]] = []
         self.about: dict[str, Any] = {"rejected": 0}
         self._used: set[str] = set()
-        self._drawers: dict[str | None, Sampler] = {}
 
     @cached_property
     def real(self) -> CaseSource:
         """The source of the real images."""
-        own_source = self._sampler(None).source
+        own_source = self._sampler.source
         return own_source if self.options.real is None else open_real(self.options.real, own_source)
-
-    @cached_property
-    def groups(self) -> tuple[str | None, ...]:
-        """Classes with as many images each; None alone for any."""
-        return groups_of(self.real, self.options)
 
     def measure(self) -> None:
         """Fit the display window on real images of the same pool, not on those shown."""
@@ -114,9 +106,9 @@ class _ImageMaker:
         measured = {chosen[i].case: chosen[i] for i in order}
         self.windows = find_windows([cut(case) for case in measured])
 
-    def draw(self, group: str | None, advance: Callable[[int], None]) -> None:
-        """Generate samples, of a class if one is named, and skip rejected ones."""
-        sampler, n = self._sampler(group), self.options.n
+    def draw(self, advance: Callable[[int], None]) -> None:
+        """Generate samples, and skip rejected ones."""
+        sampler, n = self._sampler, self.options.n
         reject_reasons = Counter[str]()
         at_once = AT_ONCE[self.schema.ndim]
         made = first = 0
@@ -131,8 +123,7 @@ class _ImageMaker:
                     reject_reasons[reject_reason_of(fault)] += 1
                     continue
                 self._used.add(str(sample.provenance.get("case")))
-                provenance = {"class": group, "seed": self.seed, "index": first - 1}
-                self._add(sample.image, SYNTHETIC, provenance)
+                self._add(sample.image, SYNTHETIC, {"seed": self.seed, "index": first - 1})
                 made += 1
                 advance(1)
         self.about["rejected"] += reject_reasons.total()
@@ -142,12 +133,7 @@ class _ImageMaker:
         chosen, origin = choose(self.real, self.options, self.rng, used=self._used)
         cut = RealImageCutter(self.real, self.run, self.rng)
         for image in chosen:
-            provenance = {
-                "class": image.label_class,
-                "sequence": image.sequence,
-                "case": image.case,
-            }
-            self._add(cut(image.case), REAL, {**provenance, "subject": image.subject})
+            self._add(cut(image.case), REAL, asdict(image))
             advance(1)
         self.about |= self._about(chosen, origin)
 
@@ -162,8 +148,6 @@ class _ImageMaker:
             "seen_by_run": len(seen_by_run(self.real, chosen, self.run.lineage)),
             "shared_with_samples": len(cases & self._used),
             "sequences": dict(sorted(sequences.items())),
-            "classes": [group for group in self.groups if group is not None],
-            "contrast": self.options.contrast,
             "windows": [list(self.windows[i]) for i in self.kept],
         }
 
@@ -176,27 +160,23 @@ class _ImageMaker:
                 "of both kinds; this run cannot be tested"
             )
         image = np.asarray(image[self.kept], np.float32)
-        per_image = self.options.contrast == "own"
-        windows = find_windows([image]) if per_image else [self.windows[i] for i in self.kept]
+        windows = [self.windows[i] for i in self.kept]
         flat = scaled(image.reshape(len(image), 1, -1), windows, 8)[0]
         shape = (len(image), *[1] * (4 - image.ndim), *image.shape[1:])
         self.images.append(flat.reshape(shape))
         self.key.append({"truth": truth, **provenance})
 
-    def _sampler(self, group: str | None) -> Sampler:
-        """The sampler of a group; created once, because filters may have to be fitted."""
+    @cached_property
+    def _sampler(self) -> Sampler:
         from gansynth.sampling.sampler import Sampler
 
-        if group not in self._drawers:
-            options = self.options
-            classes = (group,) if group is not None else options.classes
-            request = replace(options.samples, seed=self.seed, classes=classes or None)
-            self._drawers[group] = Sampler(self.run, self.own_source, request)
-        return self._drawers[group]
+        classes = self.options.classes or None
+        request = replace(self.options.samples, seed=self.seed, classes=classes)
+        return Sampler(self.run, self.own_source, request)
 
     def _check_bytes(self) -> None:
         """Refuse more images than a browser opens at once, before sampling."""
-        count = 2 * self.options.n * len(self.groups)
+        count = 2 * self.options.n
         size = count * len(self.kept) * prod(self.run.space.size)
         if size > LARGEST:
             raise UsageFault(
@@ -275,7 +255,7 @@ class RealImageCutter:
         if fallback is None:
             raise UsageFault(
                 f"case {case_id!r}: yields only images that are shown already, expected different "
-                "ones; leave --per-case out, lower -n, or check the cases with gansynth check"
+                "ones; lower -n, or check the cases with gansynth check"
             )
         self._seen.add(content_hash(fallback))
         return fallback

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,13 @@ from gansynth_evaluate.turing.answers import Rater, read_answers
 from gansynth_evaluate.turing.image_selection import REAL, SYNTHETIC
 from gansynth_evaluate.turing.inference import (
     CONFIDENCE,
-    LEAST_RATERS,
-    cohen_kappa,
-    detectable,
     fleiss_kappa,
-    median,
     pooled_proportion,
-    power_of,
     proportion_of,
 )
 from gansynth_evaluate.turing.study import Study
 
-VERSION = 2
+VERSION = 3
 Record = Mapping[str, Any]
 CELLS = {
     "real_as_real": (REAL, REAL),
@@ -68,7 +62,6 @@ def results(study: Study, answers: Sequence[Path]) -> dict[str, Any]:
         "raters": [_rater(rater, key) for rater in raters],
         "pooled": _pooled(raters, key) if several else None,
         "agreement": _agreement(raters) if several else None,
-        "power": _power(len(key)),
     }
     counted["warnings"] = warnings(counted)
     counted["words"] = conclusions(counted)
@@ -109,11 +102,7 @@ def records(rater: Rater, key: Sequence[Record]) -> list[dict[str, Any]]:
                 "truth": truth["truth"],
                 "answer": answer.answer,
                 "correct": truth["truth"] == answer.answer,
-                "class": truth.get("class"),
                 "sequence": truth.get("sequence"),
-                "seconds": answer.ms / 1000,
-                "hidden_seconds": answer.hidden_ms / 1000,
-                "at": answer.at,
             }
         )
     return rows
@@ -127,10 +116,6 @@ def table_of(rows: Sequence[Record]) -> dict[str, Any]:
     }
     right = count["real_as_real"], count["synthetic_as_synthetic"]
     of = [sum(row["truth"] == kind for row in rows) for kind in (REAL, SYNTHETIC)]
-    times = {
-        kind: median([row["seconds"] for row in rows if row["truth"] == kind])
-        for kind in (REAL, SYNTHETIC)
-    }
     return {
         "answers": len(rows),
         "correct": sum(right),
@@ -139,7 +124,6 @@ def table_of(rows: Sequence[Record]) -> dict[str, Any]:
         "synthetic_recognised": asdict(proportion_of(right[1], of[1])),
         **count,
         "said_real": count["real_as_real"] + count["synthetic_as_real"],
-        "median_seconds": {**times, "all": median([row["seconds"] for row in rows])},
     }
 
 
@@ -149,60 +133,36 @@ def _rater(rater: Rater, key: Sequence[Record]) -> dict[str, Any]:
         "name": rater.name,
         "years": rater.years,
         "table": table_of(rows),
-        "classes": _parts(rows, "class"),
-        "sequences": _parts([row for row in rows if row["truth"] == REAL], "sequence"),
+        "sequences": _sequences(rows),
     }
 
 
-def _parts(rows: Sequence[Record], by: str) -> list[dict[str, Any]]:
-    """Tables of the answers of each class or sequence, if there are any."""
-    names = sorted({row[by] for row in rows if row[by] is not None})
-    return [{by: name, "table": table_of([r for r in rows if r[by] == name])} for name in names]
+def _sequences(rows: Sequence[Record]) -> list[dict[str, Any]]:
+    """Tables of the real images of each sequence, if they have several."""
+    tables = []
+    for name in sorted({row["sequence"] for row in rows if row["sequence"] is not None}):
+        of_name = [row for row in rows if (row["truth"], row["sequence"]) == (REAL, name)]
+        tables.append({"sequence": name, "table": table_of(of_name)})
+    return tables
 
 
 def _pooled(raters: Sequence[Rater], key: Sequence[Record]) -> dict[str, Any]:
-    """All raters together: summed tables, intervals for dependent answers."""
+    """All raters together: summed tables, and an interval for answers that are not independent."""
     rows = [row for rater in raters for row in records(rater, key)]
-    truly_real = np.array([image["truth"] == REAL for image in key])
-    correct = _voted_real(raters) == truly_real
-    return {
-        "raters": len(raters),
-        "table": _clustered(table_of(rows), correct),
-        "classes": [
-            {**part, "table": _clustered(part["table"], correct[:, _of_class(key, part["class"])])}
-            for part in _parts(rows, "class")
-        ],
-        "sequences": _parts([row for row in rows if row["truth"] == REAL], "sequence"),
-    }
-
-
-def _of_class(key: Sequence[Record], name: str) -> list[int]:
-    return [number for number, image in enumerate(key) if image.get("class") == name]
-
-
-def _clustered(table: dict[str, Any], correct: Any) -> dict[str, Any]:
-    """A table of several raters with intervals for these raters, and for others."""
-    others = len(correct) >= LEAST_RATERS
-    return {
-        **table,
-        "accuracy": asdict(pooled_proportion(correct)),
-        "accuracy_of_others": asdict(pooled_proportion(correct, others=True)) if others else None,
-        "real_recognised": {"value": table["real_recognised"]["value"]},
-        "synthetic_recognised": {"value": table["synthetic_recognised"]["value"]},
-    }
+    correct = _voted_real(raters) == np.array([image["truth"] == REAL for image in key])
+    table = table_of(rows)
+    table["accuracy"] = asdict(pooled_proportion(correct))
+    for recognised in ("real_recognised", "synthetic_recognised"):
+        table[recognised] = {"value": table[recognised]["value"]}
+    return {"raters": len(raters), "table": table, "sequences": _sequences(rows)}
 
 
 def _agreement(raters: Sequence[Rater]) -> dict[str, Any]:
     """Agreement of raters beyond chance."""
-    voted_real = _voted_real(raters)
-    votes = voted_real.sum(axis=0)
+    votes = _voted_real(raters).sum(axis=0)
     return {
         "raters": len(raters),
         "fleiss_kappa": fleiss_kappa(np.stack([votes, len(raters) - votes], axis=1)),
-        "pairs": [
-            {"raters": [a.name, b.name], "cohen_kappa": cohen_kappa(voted_real[i], voted_real[j])}
-            for (i, a), (j, b) in combinations(enumerate(raters), 2)
-        ],
     }
 
 
@@ -212,13 +172,3 @@ def _voted_real(raters: Sequence[Rater]) -> npt.NDArray[np.bool_]:
     for row, rater in zip(votes, raters, strict=True):
         row[list(rater.images)] = [answer.answer == REAL for answer in rater.answers]
     return votes
-
-
-def _power(images: int) -> dict[str, Any]:
-    """Power of one rater's answers."""
-    accuracies = (0.6, 0.65, 0.7, 0.8)
-    return {
-        "answers": images,
-        "of": [{"accuracy": truth, "power": power_of(images, truth)} for truth in accuracies],
-        "detectable": detectable(images),
-    }

@@ -40,10 +40,10 @@ from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.runtime.version import __version__
 from gansynth_evaluate.turing.image_selection import TuringOptions
 
-VERSION = 3
+VERSION = 4
 STUDY, IMAGES, PAGES = "study.json", "images.npy", "pages"
 MOST_RATERS = 100
-SCRIPTS = ("clock.js", "viewer.js", "main.js")
+SCRIPTS = ("viewer.js", "main.js")
 TRUSTED = "require-trusted-types-for 'script'; trusted-types 'none'"
 _HERE = "<!-- images -->"
 _RESTORE = "restore it from a copy, or make another study with --name"

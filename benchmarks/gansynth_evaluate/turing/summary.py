@@ -7,8 +7,6 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gansynth_evaluate.turing.inference import LEAST_RATERS
-
 HEADING = (
     "",
     "Accuracy (%)",
@@ -18,20 +16,15 @@ HEADING = (
     "Real as Synt",
     "Synt as Real",
     "Synt as Synt",
-    "s real",
-    "s synt",
 )
 CLEAR = 0.05  # largest p of an accuracy that differs from a half
 ONE_SIDED = 0.8  # share of equal answers from which a rater counts as biased
-COLUMNS = (
-    *("rater", "years", "position", "image", "truth", "answer", "correct", "class", "sequence"),
-    *("seconds", "hidden_seconds", "at"),
-)
+COLUMNS = (*("rater", "years", "position", "image", "truth", "answer", "correct", "sequence"),)
 Document = Mapping[str, Any]
 
 
 def rows(results: Document) -> list[tuple[str, ...]]:
-    """The paper's table with intervals: a row for each rater, class and sequence, then pooled."""
+    """The paper's table with intervals: a row for each rater and sequence, then pooled."""
     lines: list[tuple[str, ...]] = [HEADING]
     for rater in results["raters"]:
         lines += _rows(rater["name"], rater)
@@ -43,14 +36,12 @@ def rows(results: Document) -> list[tuple[str, ...]]:
 
 def _rows(name: str, part: Document) -> Iterator[tuple[str, ...]]:
     yield _row(name, part["table"])
-    for entry in part["classes"]:
-        yield _row(f"  {entry['class']}", entry["table"])
     for entry in part["sequences"]:
         yield _row(f"  {entry['sequence']} (real)", entry["table"], of_both=False)
 
 
 def _row(name: str, table: Document, *, of_both: bool = True) -> tuple[str, ...]:
-    share, seconds = table["accuracy"], table["median_seconds"]
+    share = table["accuracy"]
     counts = [table["real_as_real"], table["real_as_synthetic"]]
     counts += [table["synthetic_as_real"], table["synthetic_as_synthetic"]] if of_both else []
     return (
@@ -58,8 +49,6 @@ def _row(name: str, table: Document, *, of_both: bool = True) -> tuple[str, ...]
         *(_shares(share) if of_both else (_percent(share["value"]), "", "")),
         *map(str, counts),
         *([] if of_both else ["", ""]),
-        _number(seconds["real"]),
-        _number(seconds["synthetic"]),
     )
 
 
@@ -98,16 +87,8 @@ def warnings(results: Document) -> list[str]:
         texts.append(
             "answers of several raters to one image are not independent: the interval of the "
             "pooled accuracy is Korn and Graubard's, clustered by image, and holds for these raters"
-            + _others(results["pooled"])
         )
     return texts
-
-
-def _others(pooled: Document) -> str:
-    share = pooled["table"]["accuracy_of_others"]
-    if share is None:
-        return f"; fewer than {LEAST_RATERS} allow no inference about other raters"
-    return f"; for other raters like them it is {_interval(share)} %, clustered by image and rater"
 
 
 def conclusions(results: Document) -> list[str]:
@@ -120,11 +101,10 @@ def conclusions(results: Document) -> list[str]:
     if pooled is not None:
         who = f"The {pooled['raters']} raters"
         texts.append(_concluded(who, "tell", pooled["table"]["accuracy"]))
-    texts.append(_powered(results))
     if results["agreement"] is not None:
         texts.append(_agreed(results["agreement"]))
-    if len(results["raters"]) > 1 or any(rater["classes"] for rater in results["raters"]):
-        texts.append("p is not corrected for the number of raters and classes.")
+    if len(results["raters"]) > 1:
+        texts.append("p is not corrected for the number of raters.")
     return texts
 
 
@@ -144,21 +124,6 @@ def _concluded(who: str, verb: str, share: Document) -> str:
     return (
         f"{who}: {value} correct ({interval}, p {_p(share['p'])}), worse than chance: the kinds "
         "are distinguished, but confused with each other."
-    )
-
-
-def _powered(results: Document) -> str:
-    power, images = results["power"], results["images"]
-    sixty = power["of"][0]
-    least = power["detectable"]
-    enough = (
-        "no accuracy is found with 80 % power"
-        if least is None
-        else f"{_percent(least, 0)} % is the least that is found with 80 % power"
-    )
-    return (
-        f"{images['real']} + {images['synthetic']} images tell one rater's accuracy of "
-        f"{_percent(sixty['accuracy'], 0)} % from chance with power {sixty['power']:.2f}; {enough}."
     )
 
 
@@ -201,9 +166,7 @@ def csv_of(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return int(value)
-    return round(value, 3) if isinstance(value, float) else value
+    return int(value) if isinstance(value, bool) else value
 
 
 def _percent(share: float | None, digits: int = 1) -> str:
@@ -216,7 +179,3 @@ def _interval(share: Document) -> str:
 
 def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"

@@ -1,7 +1,7 @@
 """A study without images, and the files that raters' pages save."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ from gansynth_evaluate.turing import Study, open_study
 from gansynth_evaluate.turing.study import STUDY, VERSION
 
 ABOUT = {"source": "nifti:phantoms", "from": "held-out", "cases": 50, "seen_by_run": 0}
-NO_SECONDS: Mapping[int, float] = {}
 
 
 def synthetic_study(folder: Path, key: list[dict[str, Any]], **about: Any) -> Study:
@@ -31,15 +30,12 @@ def answered(
     said: Sequence[str],
     *,
     name: str = "Dr. Ito",
-    seconds: Mapping[int, float] = NO_SECONDS,
 ) -> dict[str, Any]:
     """What a rater's page saves who says so of the images, by their number."""
-    at = {"hidden_ms": 0, "at": "2026-01-01T12:00:00.000Z"}
     answers = [
-        {"image": code, "answer": said[number], "ms": 1000 * seconds.get(number, 2.0), **at}
-        for code, number in study.codes(rater).items()
+        {"image": code, "answer": said[number]} for code, number in study.codes(rater).items()
     ]
-    kind = "gansynth turing-test answers 1"
+    kind = "gansynth turing-test answers 2"
     who = {"format": kind, "study": study.id, "rater": rater, "name": name, "years": 12}
     return {**who, "answers": answers}
 

@@ -51,7 +51,6 @@ def test_a_whole_study_by_keyboard_alone_gives_a_file_that_is_counted(browser, f
     document = json.loads(path.read_text())
     assert (document["name"], document["years"]) == ("Dr. Ito", 12.5)
     assert [one["answer"] for one in document["answers"]] == [said[key] for key in keys]
-    assert all(one["ms"] >= 300 for one in document["answers"])
     truth = [flat_study.key[number]["truth"] for number in flat_study.codes(1).values()]
     right = sum(said[key] == kind for key, kind in zip(keys, truth, strict=True))
     assert results(flat_study, [path])["raters"][0]["table"]["correct"] == right
@@ -82,7 +81,6 @@ def test_a_browser_that_was_closed_goes_on_at_the_first_image_without_an_answer(
             wait_for(page, number)
             page.keyboard.press(key)
         wait_for(page, 3)
-        page.wait_for_timeout(1500)
     with in_a_profile(browser, tmp_path / "profile") as page:
         page.goto(link)
         wait_for(page, 3)
@@ -90,7 +88,6 @@ def test_a_browser_that_was_closed_goes_on_at_the_first_image_without_an_answer(
         wait_for(page, 4)
         answers = given(page, flat_study)
     assert [one["answer"] for one in answers] == ["real", "real", "synthetic"]
-    assert answers[2]["ms"] > 1500  # what was seen before it was closed counts
 
 
 def test_the_next_rater_of_a_browser_has_answers_of_their_own(browser, made, flat_study):
@@ -180,24 +177,6 @@ def test_keys_of_the_browser_are_no_answers_and_letters_can_be_switched_off(rati
     page.click("#synthetic")
     wait_for(page, 2)
     assert answers() == ["synthetic"]
-
-
-HIDE = """hidden => {
-  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
-  document.dispatchEvent(new Event("visibilitychange"));
-}"""
-
-
-def test_time_in_which_the_page_was_hidden_is_counted_apart(rating, flat_study):
-    page, _ = rating
-    page.evaluate(HIDE, True)
-    page.wait_for_timeout(1000)
-    page.evaluate(HIDE, False)
-    page.keyboard.press("r")
-    wait_for(page, 2)
-    (answer,) = given(page, flat_study)
-    assert 990 < answer["hidden_ms"] < 3000
-    assert answer["ms"] < 3000
 
 
 def test_no_other_script_runs_and_nothing_is_sent(rating):

@@ -1,5 +1,4 @@
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ class People(CaseSource):
     train_ids: tuple[str, ...] = ()
     held_out_ids: tuple[str, ...] = ()
 
-    def __init__(self, train, held_out, concat=False, grid="crop"):
+    def __init__(self, train, held_out, concat=False):
         self.request = SourceRequest("people", "here")
         self.train_ids, self.held_out_ids = (
             tuple(
@@ -32,7 +31,7 @@ class People(CaseSource):
             )
             for side in (train, held_out)
         )
-        self.concat, self.grid = concat, grid
+        self.concat = concat
 
     @property
     def schema(self):
@@ -42,7 +41,7 @@ class People(CaseSource):
     @property
     def space(self):
         host = {"slices": {"concat": self.concat}}
-        return replace(Space("crop", (8, 8), host=host), grid=self.grid)
+        return Space("crop", (8, 8), host=host)
 
     def header(self, case_id):
         number = int(case_id.split("axi")[1][:3]) % 2
@@ -115,16 +114,12 @@ def test_cases_that_samples_were_drawn_of_are_left_out_if_others_are_enough():
     assert len(cases(source, used=used, n=11)) == 11
 
 
-def test_each_class_has_as_many_images_or_one_is_shown_alone():
-    found, _ = chosen(MANY, n=8, per_class=True)
-    assert Counter(one.label_class for one in found) == {"even": 8, "odd": 8}
-    assert all(int(one.case[-3:]) % 2 == (one.label_class == "odd") for one in found)
+def test_one_class_is_shown_alone():
     assert {int(case[-3:]) % 2 for case in cases(MANY, n=8, classes=("odd",))} == {1}
 
 
 FEW = People(X, {"a": 5})
-WHOLE = People(X, {"a": 5}, grid="native")  # a case that is shown whole is shown once
-TOO_FEW = r"has 14 image\(s\) to show, expected at least 50.*use -n 14, or .* with --per-case 4"
+TOO_FEW = r"has 14 image\(s\) to show, expected at least 50; use -n 14$"
 
 
 @pytest.mark.parametrize(
@@ -133,15 +128,9 @@ TOO_FEW = r"has 14 image\(s\) to show, expected at least 50.*use -n 14, or .* wi
         (MANY, {"classes": ("od",)}, r"--class: class 'od' is unknown.*Did you mean 'odd'"),
         (FEW, {"n": 50}, f"^-n 50: people:here {TOO_FEW}"),
         (FEW, {"n": 50, "origin": "held-out"}, r"has 5 held-out image.*--from all"),
-        (WHOLE, {"n": 15, "per_case": 3}, r"use -n 14$"),
     ],
-    ids=["unknown class", "too few", "too few held out", "whole"],
+    ids=["unknown class", "too few", "too few held out"],
 )
 def test_unknown_classes_and_too_few_cases_are_refused_with_ways_out(source, options, says):
     with pytest.raises(UsageFault, match=says):
         chosen(source, **options)
-
-
-def test_several_images_of_a_case_are_taken_evenly():
-    found = cases(FEW, n=12, per_case=3, origin="held-out")
-    assert sorted(Counter(found).values()) == [2, 2, 2, 3, 3]

@@ -114,7 +114,7 @@ def test_changed_images_are_noticed(made, flat_study):
         make_study(made.flat, flat_study.folder, EIGHT, raters=2)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"version": 1}', '{"version": 3}', None])
+@pytest.mark.parametrize("text", ["{", "[]", '{"version": 1}', '{"version": 4}', None])
 def test_a_damaged_study_and_a_changed_truth_are_noticed(text, flat_study):
     path = flat_study.folder / "study.json"
     changed = path.read_text().replace('"truth": "real"', '"truth": "synthetic"', 1)

@@ -6,7 +6,6 @@ const about = JSON.parse(find("about").textContent);
 const images = [...document.querySelectorAll("script.image")];
 const place = `gansynth-${about.study}-${about.rater}`;
 let viewer = null;
-let clock = null;
 let ready = false;
 let drawn = 0;
 let mine = null; // name, years and answers of who rates here
@@ -32,7 +31,7 @@ function keep() {
 
 function save() {
   const { name, years, answers } = mine;
-  const file = { format: "gansynth turing-test answers 1", study: about.study, rater: about.rater, name, years, answers };
+  const file = { format: "gansynth turing-test answers 2", study: about.study, rater: about.rater, name, years, answers };
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([JSON.stringify(file, null, 1)], { type: "application/json" }));
   link.download = `answers-${about.study}-rater-${about.rater}.json`;
@@ -70,7 +69,6 @@ function follow() {
 
 function end() {
   page("end");
-  clock?.stop();
   viewer?.clear();
   find("end").querySelector("h1").focus();
 }
@@ -79,7 +77,6 @@ function test() {
   const first = find("test").hidden;
   page("test");
   viewer ??= new Viewer(find("viewer"), about, shown);
-  clock ??= new Clock(`${place}-clock`);
   find("through").hidden = !viewer.deep;
   find("who").textContent = `${about.rater}: ${mine.name}`;
   const done = mine.answers.length;
@@ -93,7 +90,6 @@ function test() {
   viewer.fit();
   viewer.show(bytesOf(images[done].textContent));
   requestAnimationFrame(() => requestAnimationFrame(() => {
-    clock.start(about.codes[done]);
     drawn = performance.now();
     answerable(true);
   }));
@@ -120,10 +116,9 @@ function answer(said) {
   const image = about.codes[mine.answers.length];
   recall();
   if (about.codes[mine.answers.length] === image) { // else it was answered in another window
-    mine.answers.push({ image, answer: said, ...clock.read(), at: new Date().toISOString() });
+    mine.answers.push({ image, answer: said });
     keep();
   }
-  clock.stop();
   follow();
 }
 
