@@ -128,17 +128,6 @@ def gradient_penalty(
         return (norm - 1).square().mean()
 
 
-def r1(images: Tensor, logits: Logits) -> Tensor:
-    """Return R1: half the mean squared gradient norm at real images, |∇D(x)|² / 2.
-
-    Mescheder et al. 2018 (arXiv:1801.04406, eq. 9), without its weight γ. Under fp16, compute the
-    logits with autocast off. ``images``: (B, C, ...), which require a gradient.
-    """
-    with input_gradients_alone():
-        (gradient,) = torch.autograd.grad(_values(logits).sum(), images, create_graph=True)
-    return 0.5 * gradient.float().square().flatten(1).sum(1).mean()
-
-
 def drift(real: Logits) -> Tensor:
     """Return the mean square of a critic's real values: Karras et al. 2018, app. A.1 (0.001)."""
     heads = [real] if isinstance(real, Tensor) else real

@@ -88,9 +88,6 @@ class FitOptions(SeedOptions):
         description="graphs: CUDA graphs of whole steps; off; auto: graphs on CUDA where the "
         "generator can",
     )
-    cudnn_benchmark: bool = Field(
-        False, description="CUDA: cuDNN times its convolutions and takes the fastest"
-    )
     channels_last: bool = Field(
         False, description="CUDA: weights with channels innermost, as on the CPU"
     )
@@ -98,7 +95,6 @@ class FitOptions(SeedOptions):
         "none", description="how learning rates fall to 0 by the last step"
     )
     decay_from: float = Field(0.5, ge=0, lt=1, description="share of the steps before they fall")
-    clip_norm: float = Field(0, ge=0, description="largest norm of a player's gradient; 0: off")
     ema_half_life: float = Field(
         1000, ge=0, description="half-life of the moving average that generates samples, in images"
     )
@@ -167,8 +163,6 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     move(generator, device)
     generator.precision = options.precision if precision == "fp32" else "auto"
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark |= options.cudnn_benchmark
     if options.channels_last:
         for net in generator.nets.values():
             channels_last(net, generator.schema.ndim)
@@ -202,9 +196,7 @@ def train(
         callbacks.reporter.say(f"resuming from step {start} of {steps}")
     log = MetricsLog(folder if process_group.is_main else None, start, training_state.sums)
     losses, notes = PendingLosses(), notes + log.notes
-    update = PlayersUpdate(
-        generator, training_state, scaler, device.type, half, options.clip_norm, process_group
-    )
+    update = PlayersUpdate(generator, training_state, scaler, device.type, half, process_group)
     fading = torch.ones((), device=device)
     rngs = [torch.Generator(device) for _ in range(options.accumulate)]
     began, last_losses, previewed = time.perf_counter(), dict[str, float](), False

@@ -28,7 +28,6 @@ class PlayersUpdate:
     scaler: torch.amp.GradScaler
     kind: str
     half: torch.dtype | None
-    clip_norm: float
     process_group: ProcessGroup
 
     def __call__(
@@ -43,9 +42,6 @@ class PlayersUpdate:
         values = self.process_group.mean(values)
         parameters = self.training_state.parameters(phase.player)
         self.process_group.average_gradients(parameters)
-        if self.clip_norm:
-            self.scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         self.scaler.step(optimizer)  # with fp16, not if a gradient overflowed
         self.scaler.update()
         if phase.after is not None:

@@ -66,6 +66,9 @@ AT_ONCE = {"cuda": 4}
 this size, so the number of requested samples has no effect on a sample."""
 VOXELS_AT_ONCE = 2**23  # voxels per batch at most, unless a single sample has more
 
+PERCEPTOR_RATE = 1e-3
+"""Learning rate of the perceptual segmenter."""
+
 
 class CGAN3D(Generator):
     """Conditional GAN: label map, context and given channels in, the other channels out."""
@@ -252,7 +255,12 @@ class CGAN3D(Generator):
     def optimizer(self, player: str, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return Adam at the player's learning rate."""
         o = self.options
-        return adam(parameters, getattr(o, f"lr_{player}"), (o.beta1, o.beta2))
+        rates = {
+            "generator": o.lr_generator,
+            "discriminator": o.lr_discriminator,
+            "perceptor": PERCEPTOR_RATE,
+        }
+        return adam(parameters, rates[player], (o.beta1, o.beta2))
 
     def automatic_options(self, cases: Iterable[Case]) -> tuple[CGANOptions, str]:
         """Return options with ``context`` and ``standardise`` decided, and why they are on."""
@@ -440,12 +448,8 @@ class CGANObjective:
         pace = turns * o.n_critic
         phases = [
             Phase("generator", self.generator, pace, pace - 1),
-            Phase(
-                "discriminator", self.discriminator, turns, after=self._clip, chance=self._chance()
-            ),
+            Phase("discriminator", self.discriminator, turns, chance=self._chance()),
         ]
-        if o.r1:
-            phases.append(Phase("discriminator", self.r1, o.r1_every))
         if o.perceptual:
             phases.append(Phase("perceptor", self.perceptor))
         return phases
@@ -579,17 +583,6 @@ class CGANObjective:
         between = torch.lerp(fake_condition.float(), condition.float(), share)
         return losses.gradient_penalty(lambda image: judge(image, between)[0], real, fake, share)
 
-    def r1(self, step: TrainingStep) -> Mapping[str, Tensor]:
-        """Return R1, weighted for the steps in between (lazy, Karras et al. 2020)."""
-        weight, terms = self.options.r1 * self.options.r1_every, dict[str, Tensor]()
-        for judge in self.gan.judges:
-            image, condition = judge.view((self._real(step), self._condition(step)))
-            images = image.detach().requires_grad_()
-            with torch.autocast(images.device.type, enabled=False):
-                logits, _ = judge(images, condition)
-                terms[f"{judge.prefix}r1"] = weight * losses.r1(images, logits)
-        return terms
-
     def realness(self, batch: Batch, stage: Stage) -> Tensor:
         """Return mean logits of real pairs over patches, heads, discriminators: float32 (B,)."""
         step = TrainingStep(batch, stage, 0, 0, torch.Generator(batch.image.device))
@@ -600,10 +593,6 @@ class CGANObjective:
         pair = self._real(step), self._condition(step)
         heads = [h for judge in self.gan.judges for h in judge(*judge.view(pair))[0]]
         return torch.stack([head.float().flatten(1).mean(1) for head in heads]).mean(0)
-
-    def _clip(self) -> None:
-        for judge in self.gan.judges if self.options.clip_weights else ():
-            losses.clip_weights(judge.net, self.options.clip_weights)
 
     # -- the perceptual segmenter ------------------------------------------------------------------
 

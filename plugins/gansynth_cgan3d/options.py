@@ -91,11 +91,6 @@ class CGANOptions(GeneratorOptions):
         0, ge=0, description="weight of the perceptual loss, by a segmenter trained alongside"
     )
     gp: float = Field(0, ge=0, description="weight of the gradient penalty (WGAN-GP: 10)")
-    r1: float = Field(0, ge=0, description="weight of R1, the gradient penalty at real images")
-    r1_every: int = Field(16, ge=1, description="steps between R1's steps")
-    clip_weights: float = Field(
-        0, ge=0, description="clip the discriminator's weights to this (WGAN: 0.01); 0: off"
-    )
     pool: int = Field(0, ge=0, description="earlier samples kept for the discriminator")
     augment: tuple[ChangeName, ...] = Field(
         (), description="augmentation of the discriminator's input (DiffAugment)"
@@ -109,9 +104,6 @@ class CGANOptions(GeneratorOptions):
     lr_generator: float = Field(4e-4, gt=0, le=10, description="Adam's rate for the generator")
     lr_discriminator: float = Field(
         4e-4, gt=0, le=10, description="Adam's rate for the discriminator"
-    )
-    lr_perceptor: float = Field(
-        1e-3, gt=0, le=10, description="Adam's rate for the perceptual segmenter"
     )
     beta1: float = Field(0.5, ge=0, lt=1, description="Adam's first moment decay")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam's second moment decay")
@@ -261,9 +253,7 @@ _NEEDS: Needs = {
     "l1_lowpass": "l1, l1_mask!=foreground, target=image",
     "l1_mask": "l1",
     "dice": "target=labels",
-    "r1_every": "r1",
     "augment_p": "augment",
-    "lr_perceptor": "perceptual",
     "body_of": "body",
     "lesions": "insert=lesion or local",
     "rim_mm": "insert=lesion",

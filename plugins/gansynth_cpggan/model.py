@@ -63,6 +63,9 @@ from gansynth_cpggan.options import CPGGANOptions
 
 __all__ = ["CPGGAN", "CPGGANOptions"]
 
+MARGIN = 0.5
+"""Margin around a lesion on each side, as a share of its box's side (mode=roi)."""
+
 
 class CPGGAN(Generator):
     """Progressive GAN: noise and boxes in, an image with lesions in the boxes out."""
@@ -424,8 +427,8 @@ class CPGGANObjective:
     def _prepared(self, step: TrainingStep) -> Tensor:
         batch, gan = step.batch, self.gan
         if gan.lesions:
-            classes, margin = len(gan.schema.box_classes), self.options.roi_margin
-            pair = crops(step, self._image(batch), classes, gan.edge, margin)
+            classes = len(gan.schema.box_classes)
+            pair = crops(step, self._image(batch), classes, gan.edge, MARGIN)
         else:
             pair = self._whole(batch)
         return self._at_level(step, self._flipped(step, pair))
@@ -438,7 +441,7 @@ class CPGGANObjective:
     def _lesion(self, batch: Batch, chosen: Tensor) -> Tensor:
         """Return the squares around chosen boxes (B,)."""
         classes, edge = len(self.gan.schema.box_classes), self.gan.edge
-        return crop(batch, chosen, self._image(batch), classes, edge, self.options.roi_margin)
+        return crop(batch, chosen, self._image(batch), classes, edge, MARGIN)
 
     def _image(self, batch: Batch) -> Tensor:
         """Return images in standardised units; UsageFault: not whole images."""
@@ -602,12 +605,12 @@ class CPGGANSampler:
         return LesionPlan(condition, condition.background, present, put, latents, kind)
 
     def _blended(self, plan: LesionPlan) -> Sample:
-        margin, image, put = self.gan.options.roi_margin, plan.image.copy(), plan.put
+        image, put = plan.image.copy(), plan.put
         windows, boxes = [], _joined(plan.present, put)
         lesions = self._images([self._lesion(plan, i, z) for i, z in enumerate(plan.latents)])
         for lesion, box in zip(lesions, put.coords, strict=True):
             region = bounded(plan.condition.body, box, boxes.coords, image.shape[1:])
-            image, window = blend(image, lesion, box, margin, region)
+            image, window = blend(image, lesion, box, MARGIN, region)
             windows.append(list(window))
         put, tightened = self._tightened(image, put)
         boxes = _joined(plan.present, put)
@@ -621,7 +624,7 @@ class CPGGANSampler:
     def _lesion(self, plan: LesionPlan, number: int, latent: Tensor) -> ImageRequest:
         """Return the order for one box: the square around it."""
         box = torch.from_numpy(plan.put.coords[number : number + 1])
-        around = squares(box, self.gan.options.roi_margin)
+        around = squares(box, MARGIN)
         coords = within(box[None], around, self.gan.edge)[0].numpy()
         return ImageRequest(latent, Boxes(coords, plan.put.labels[number : number + 1]), plan.kind)
 

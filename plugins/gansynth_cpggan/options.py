@@ -16,7 +16,6 @@ class CPGGANOptions(GeneratorOptions):
     needs: ClassVar[Needs] = {
         "batch_size": "!batch_sizes",
         "roi_size": "mode=roi",
-        "roi_margin": "mode=roi",
         "augment_p": "augment",
     }
 
@@ -77,9 +76,6 @@ class CPGGANOptions(GeneratorOptions):
         "image", description="image: whole images; roi: lesions alone, blended into real slices"
     )
     roi_size: int = Field(32, description="edge of lesion crops, voxels (mode=roi)")
-    roi_margin: float = Field(
-        0.5, ge=0, description="margin around a lesion on each side, as a share of its box's side"
-    )
     tighten: bool = Field(False, description="shrink requested boxes to the generated lesion")
     admit: Literal["contrast", "none"] = Field(
         "contrast",

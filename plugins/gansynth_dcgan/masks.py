@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from gansynth import OUTSIDE, LabelArray, Schema, one_hot
@@ -13,12 +12,11 @@ from gansynth_dcgan.options import DCGANOptions
 class LabelChannels:
     """One channel for each label value, -1 (outside) included.
 
-    The discriminator sees ``-scale`` to ``scale`` (this label). Dice of generated labels on
+    The discriminator sees -1 to 1 (this label). Dice of generated labels on
     hippocampus slices (wgan-gp, width 16, n_critic 2, rates 5e-4, 1500 steps; real: 0.84, 0.83):
 
     - soft: 0.78 and 0.73 (shuffled: 0.15), areas 0.90 and 0.98 of the real ones;
-    - soft, ``d_norm=layer``: 0.69 and 0.64, images smoother; ``mask_scale=2``: 0.62, 0.67;
-    - hard: 0.75 and 0.65, areas of 0.2 and 0.5, but learnt sooner;
+    - soft, ``d_norm=layer``: 0.69 and 0.64, images smoother;
     - linear, as Neff et al. 2017: 0.75 and 0.61.
 
     ``objective=gan`` fails: linear maps are learnt and lost again, others stay empty or noise.
@@ -27,8 +25,7 @@ class LabelChannels:
 
     def __init__(self, schema: Schema, options: DCGANOptions) -> None:
         self.values = schema.label_values if options.with_mask else ()
-        self.scale = options.mask_scale
-        self.output = options.mask_output or options.usual.mask_output
+        self.output = options.usual.mask_output
 
     def __len__(self) -> int:
         return len(self.values)
@@ -38,22 +35,12 @@ class LabelChannels:
         return one_hot(labels, self.values)
 
     def of_logits(self, logits: Tensor) -> Tensor:
-        """Return logits as probabilities (B, len(self), ...).
-
-        Linear ones are unbounded. Hard ones are 0 or 1, with the gradient of the soft ones
-        (straight-through: Bengio et al. 2013, arXiv:1308.3432).
-        """
-        if self.output == "linear":
-            return (logits + 1) / 2
-        soft = logits.softmax(1)
-        if self.output == "soft":
-            return soft
-        sure = torch.zeros_like(soft).scatter_(1, soft.argmax(1, keepdim=True), 1.0)
-        return sure + soft - soft.detach()
+        """Return logits as probabilities (B, len(self), ...); linear ones are unbounded."""
+        return (logits + 1) / 2 if self.output == "linear" else logits.softmax(1)
 
     def shown(self, probabilities: Tensor) -> Tensor:
-        """Return probabilities in the discriminator's range, ``-scale`` to ``scale``."""
-        return self.scale * (2 * probabilities - 1)
+        """Return probabilities in the discriminator's range, -1 to 1."""
+        return 2 * probabilities - 1
 
     def outside(self, probabilities: Tensor) -> Tensor | None:
         """Return the probability of outside, (B, 1, ...); None if there is no such label."""

@@ -13,7 +13,7 @@ from gansynth.nn.diff_augment import ChangeName
 
 Objective = Literal["gan", "wgan", "wgan-gp"]
 Norm = Literal["batch", "instance", "layer", "none"]
-MaskOutput = Literal["soft", "hard", "linear"]
+MaskOutput = Literal["soft", "linear"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PaperDefaults:
     beta2: float
     n_critic: int
     d_norm: Norm
-    mask_output: MaskOutput
+    mask_output: MaskOutput  # label channels: probabilities, or unbounded
 
 
 USUAL: Mapping[str, PaperDefaults] = {
@@ -45,8 +45,6 @@ class DCGANOptions(GeneratorOptions):
     needs: ClassVar[Needs] = {
         "clip": "objective=wgan",
         "penalty": "objective=wgan-gp",
-        "mask_output": "with_mask",
-        "mask_scale": "with_mask",
         "augment_p": "augment",
     }
 
@@ -93,17 +91,6 @@ class DCGANOptions(GeneratorOptions):
         description="condition of a sample: none, its case's class, or whether it shows foreground",
     )
     with_mask: bool = Field(False, description="generate the label map together with the image")
-    mask_output: MaskOutput | None = Field(
-        None,
-        description="label channels for the discriminator: soft (probabilities), hard "
-        "(one-hot, straight-through), or linear (unbounded); null: soft, but linear for gan",
-    )
-    mask_scale: float = Field(
-        1.0,
-        gt=0,
-        description="range of label channels, minus this to this, beside an image "
-        "of standard deviation 1",
-    )
     augment: tuple[ChangeName, ...] = Field(
         (), description="augmentation of the discriminator's input, for few cases (DiffAugment)"
     )

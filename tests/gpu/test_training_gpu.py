@@ -68,17 +68,10 @@ def test_the_loss_scale_of_fp16_is_not_begun_anew(cuda, tmp_path):
     assert scales[0]["scaler"] != fresh
 
 
-def test_fp16_clips_what_it_has_scaled_back(cuda):
-    report = train(*cgan(), options(precision="fp16", clip_norm=0.5), device=cuda)
-    assert report.rollbacks == 0
-
-
-def test_options_of_speed_change_no_more_than_rounding(device, monkeypatch):
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
-    fast = {"cudnn_benchmark": True, "channels_last": True}
+def test_channels_last_changes_no_more_than_rounding(device):
+    fast = {"channels_last": True}
     plain, quick = (train(*cgan(), options(steps=2, **o), device=device) for o in ({}, fast))
     assert quick.losses == pytest.approx(plain.losses, rel=1e-3)
-    assert torch.backends.cudnn.benchmark == (device.type == "cuda")
 
 
 def test_batches_arrive_whole_while_the_gpu_computes(cuda):
@@ -134,7 +127,7 @@ def test_every_gan_of_the_zoo_takes_a_step(device, tmp_path, name):
 
 
 REPLAYED = ["dcgan", "wgan_gp", "wgan_gp_mask", "cpggan", "progressive"]
-NOT_TO_THE_BIT = ["pix2pix3d", "hinge_r1", "cgan3d"]
+NOT_TO_THE_BIT = ["pix2pix3d", "cgan3d"]
 """On a GPU two trainings of these differ, replayed or not: some kernels add in any order."""
 
 

@@ -73,24 +73,12 @@ def test_masked_l1_looks_at_the_foreground_only(monkeypatch):
     assert generator.phases()[0].loss(now)["l1"].item() == 0
 
 
-def test_r1_is_weighted_for_the_steps_in_between():
-    values = []
-    for every in (1, 8):
-        generator = build(r1=2, r1_every=every)
-        phase = generator.phases()[2]
-        assert (phase.player, phase.interval) == ("discriminator", every)
-        values.append(phase.loss(step(generator, cases(2)))["r1"].item())
-    assert values[1] == pytest.approx(8 * values[0], rel=1e-5)
-    assert values[0] > 0
-
-
 def test_the_perceptual_segmenter_learns_the_labels():
-    generator = build(perceptual=0.1, lr_perceptor=1e-2)
+    generator = build(perceptual=0.1)
     (phase,) = (p for p in generator.phases() if p.player == "perceptor")
     optimizer = generator.optimizer("perceptor", generator.nets["perceptor"].parameters())
-    assert optimizer.param_groups[0]["lr"] == 1e-2
     now, values = step(generator, cases()), []
-    for _ in range(15):
+    for _ in range(40):
         values.append(phase.loss(now)["cross_entropy"])
         optimizer.zero_grad()
         values[-1].backward()

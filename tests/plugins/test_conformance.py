@@ -65,17 +65,16 @@ WAYS: list[tuple[str, dict[str, Any], set[str]]] = [
     ("dcgan", {**INSTANCE, "augment": CHANGES}, {"discriminator/penalty"}),
     ("cgan3d", {"augment": CHANGES, "augment_p": 1.0}, {"generator/l1"}),
     ("cgan3d", {"loss": "nonsaturating", "pool": 4}, {"generator/feature_matching"}),
-    ("cgan3d", {"loss": "hinge", "r1": 1, "r1_every": 2}, {"discriminator/r1"}),
+    ("cgan3d", {"loss": "hinge"}, set()),
     ("cgan3d", {"loss": "wgan", "gp": 10, "d_norm": "instance"}, {"discriminator/gp"}),
-    ("cgan3d", {"loss": "wgan", "clip_weights": 0.01, "n_critic": 2}, set()),
+    ("cgan3d", {"n_critic": 2}, set()),
     ("cgan3d", {"alternate": True, "d_norm": "batch", "body": True, "texture_head": False}, set()),
     ("cgan3d", {"perceptual": 1, "dropout": 0.5}, {"perceptor/cross_entropy"}),
     ("cgan3d", {**ADAPTIVE, "l1_mask": "foreground", "g_spectral_norm": True}, set()),
-    ("cgan3d", {"gp": 1, "r1": 1, "r1_every": 1, "checkpointing": True}, {"discriminator/gp"}),
+    ("cgan3d", {"gp": 1, "checkpointing": True}, {"discriminator/gp"}),
     ("cgan3d", {"context": 2, "local": 1.0, "lesions": ["lesion"], "local_size": 8}, set()),
     ("cgan3d", {"given": ["T1"], "feature_matching": 0}, set()),
     ("cgan3d", {"given": ["T1"], "target": "labels"}, set()),
-    ("cgan3d", {**HOLE, "r1": 1, "r1_every": 1}, {"discriminator/local_r1"}),
     ("cgan3d", {**LESION, "loss": "wgan", "gp": 10}, {"discriminator/local_gp"}),
     ("cgan3d", {**HOLE, "residual": True, "augment": ["flip", "cutout"], "alternate": True}, set()),
     ("cgan3d", {**LESION, "stage": "refine", "perceptual": 1}, {"generator/local_adversarial"}),
@@ -106,8 +105,6 @@ def test_training_moves_every_network_and_axes_fit_its_weights(kind, own, terms)
     assert report.rollbacks == 0
     moved = {name for name, new in weights(generator).items() if (new != before[name]).any()}
     assert moved == set(before)
-    if "clip_weights" in own:
-        assert weights(generator, "discriminator")["discriminator"].abs().max() <= 0.01
 
 
 @EVERY

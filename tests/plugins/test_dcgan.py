@@ -11,6 +11,7 @@ from torch import Tensor
 from gansynth.core.generator import capabilities_of
 from gansynth.core.schema import OUTSIDE, Case, Condition
 from gansynth.data.batches import batch_of
+from gansynth.nn.networks.blocks import one_hot
 from gansynth_dcgan.model import DCGAN
 from tests.plugins import toys
 from tests.plugins.toys import FILL, SCHEMA, SIZE, case, cases, step, trained
@@ -45,7 +46,9 @@ def test_foreground_is_asked_for_by_label_maps():
 
 def test_the_discriminator_sees_what_is_drawn_outside_as_samples_have_it():
     """Else it would know real images by their exact constant."""
-    generator = seen(**MASK, mask_output="hard")
+    generator = seen(**MASK)
+    sure = lambda logits: one_hot(logits.argmax(1), range(logits.shape[1]))  # noqa: E731
+    generator.masks.of_logits = sure
     image, probabilities = generator.drawn(torch.randn(8, 8), None)
     outside = probabilities[:, 0] == 1
     assert outside.any()
@@ -114,13 +117,13 @@ def shown(**options: Any) -> list[Tensor]:
     return list(inputs[0].chunk(2))
 
 
-def test_label_channels_stand_behind_the_image_at_their_scale():
-    real, fake = shown(mask_scale=0.5)
+def test_label_channels_stand_behind_the_image():
+    real, fake = shown()
     assert real.shape == fake.shape == (4, 6, *SIZE)
     labels: Any = batch_of(cases()).labels
     for channel, value in enumerate((OUTSIDE, 0, 1, 4), start=2):
-        assert torch.equal(real[:, channel], torch.where(labels == value, 0.5, -0.5))
-    assert torch.allclose(fake[:, 2:].sum(1), torch.full((4, *SIZE), -1.0), atol=1e-6)
+        assert torch.equal(real[:, channel], torch.where(labels == value, 1.0, -1.0))
+    assert torch.allclose(fake[:, 2:].sum(1), torch.full((4, *SIZE), -2.0), atol=1e-6)
 
 
 def test_intensity_changes_leave_label_channels_alone_and_spatial_ones_do_not():

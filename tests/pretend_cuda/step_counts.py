@@ -82,7 +82,6 @@ TRAININGS = {
     "cgan3d": Training(CGAN3D),
     "cgan3d, bf16": Training(CGAN3D, loop={"precision": "bf16"}),
     "cgan3d, fp16": Training(CGAN3D, loop={"precision": "fp16"}),
-    "cgan3d, clipping": Training(CGAN3D, loop={"clip_norm": 1}),
     "cgan3d, perceptual": Training(CGAN3D, {"perceptual": 1}),
     "cgan3d, cubic": Training(CGAN3D, {"up": "cubic"}),
     "dcgan": Training(DCGAN, period=5),

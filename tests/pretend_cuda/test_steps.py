@@ -11,7 +11,6 @@ MOST = {
     ("cgan3d", 16): 295,
     ("cgan3d, bf16", 16): 327,
     ("cgan3d, fp16", 16): 347,
-    ("cgan3d, clipping", 16): 311,
     ("cgan3d, perceptual", 16): 430,
     ("cgan3d, cubic", 16): 309,
     ("dcgan", 16): 225,

@@ -192,7 +192,7 @@ IDLE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         "dcgan",
         {},
         {
-            **{"clip": 1e-4, "mask_output": "hard", "mask_scale": 3.0},
+            **{"clip": 1e-4},
             **{"augment_p": 0.1, "decay_from": 0.1},
         },
     ),
@@ -201,7 +201,7 @@ IDLE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         "cgan3d",
         {},
         {
-            **{"r1_every": 1, "augment_p": 1.0, "lr_perceptor": 0.5, "body_of": "first"},
+            **{"augment_p": 1.0, "body_of": "first"},
             **{"lesions": "one", "rim_mm": 9.0, "residual": True, "local_size": 8},
         },
     ),

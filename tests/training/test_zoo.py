@@ -42,7 +42,7 @@ def weights(generator):
     return {f"{n}/{k}": v.detach() for n, net in nets for k, v in net.named_parameters()}
 
 
-QUICK = ("cpggan", "mmgan", "hinge_r1", "ada", "wgan", "pix2pix3d")  # others are like one of these
+QUICK = ("cpggan", "mmgan", "ada", "wgan", "pix2pix3d")  # others are like one of these
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ZOO if name not in QUICK]
 
 
@@ -94,20 +94,6 @@ def test_parts_meet_the_same_pool_as_the_batch(tmp_path):
     assert one["memory/pool/count"] == 4
     assert torch.equal(one["memory/pool/stored1"], two["memory/pool/stored1"])
     assert torch.allclose(one["memory/pool/stored0"], two["memory/pool/stored0"], atol=1e-2)
-
-
-def test_a_norm_bounds_how_far_a_step_goes():
-    """With plain descent at rate 1 a step is as long as the clipped gradient."""
-    steps = []
-    for norm in (0, 0.25):
-        sgd = {"optimizer": lambda self, player, p: torch.optim.SGD(p, lr=1.0)}
-        before = [v.clone() for k, v in weights(member("wgan_gp")).items() if k[0] == "d"]
-        generator, _ = run("wgan_gp", None, sgd, steps=1, clip_norm=norm)
-        after = [v for k, v in weights(generator).items() if k[0] == "d"]
-        lengths = [(a - b).square().sum() for a, b in zip(after, before, strict=True)]
-        steps.append(float(torch.stack(lengths).sum().sqrt()))
-    assert steps[0] > 0.5
-    assert steps[1] == pytest.approx(0.25, rel=1e-4)
 
 
 @pytest.mark.parametrize(

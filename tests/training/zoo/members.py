@@ -59,7 +59,6 @@ class ADA(DCGAN):
 
 CGAN = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "spectral_norm": False}
 PIX2PIX = {**CGAN, "noise": False, "dropout": 0.5, "l1": 100, "l1_lowpass": 1}
-LAZY = {**CGAN, "loss": "hinge", "r1": 0.1, "r1_every": 4}
 MUTE = tuple(f"net/generator/{name}.bias" for name in ("down.0.0", "middle.0", "up.0"))
 NOISE = {"width": 4, "latent": 8, "n_critic": 2, "g_norm": "instance", "d_norm": "instance"}
 WGAN = {**NOISE, "objective": "wgan", "n_critic": 3, "clip": 0.05, "lr_discriminator": 5e-4}
@@ -73,7 +72,6 @@ ZOO = {
     "wgan": Member(DCGAN, WGAN, shared=True),
     "wgan_gp": Member(DCGAN, NOISE, shared=True),
     "wgan_gp_mask": Member(DCGAN, {**NOISE, "with_mask": True}, shared=True),
-    "hinge_r1": Member(CGAN3D, LAZY),
     "ada": Member(ADA, {**NOISE, **CHANGES, "objective": "gan", "n_critic": 1}, shared=True),
     "cgan3d": Member(CGAN3D, CGAN, (8, 8, 8), shared=True, mute=MUTE),
     "cpggan": Member(CPGGAN, {**GROWING, "minibatch": 2, "flips": "hv"}, shared=True, boxes=True),
