@@ -203,7 +203,10 @@ class DeepMedicAdapter(Framework):
         mixed = bool(request.mix.synthetic)
         refuse_unusable(source, read_model_config(Path(model)), mixed=mixed)
         self.share = share_on_the_fly(
-            *(request.mix.ratio, self.config.cases, self.config.segments, self.config.batch),
+            request.mix.ratio,
+            self.config.cases,
+            self.config.segments,
+            self.config.batch,
             real=len(source.train_ids),
             constant=request.mix.schedule.kind == "constant",
         )
@@ -309,7 +312,8 @@ class DeepMedicAdapter(Framework):
     def told(self, result: TrainingResult) -> TrainingResult:
         """Warn of roundings, and of segments that lie anywhere in a case."""
         said = [*self.share.notes]
-        if number := sum(counts["spread"] for counts in rounds_of(result.folder)):
+        number = sum(counts["spread"] for counts in rounds_of(result.folder))
+        if number:
             said.append(
                 f"segments of {number} synthetic cases were taken from the whole case, because no "
                 "voxel of the sample has room for a segment around it; fit the generator with a "

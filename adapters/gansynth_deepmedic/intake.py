@@ -72,5 +72,6 @@ class DeepMedicIntake(Intake):
 
     def check_sample(self, sample: Sample) -> None:
         super().check_sample(sample)
-        if why := misfit(self._cases, sample):
+        why = misfit(self._cases, sample)
+        if why:
             raise DataFault(why)

@@ -287,7 +287,8 @@ def _brought(source: DeepMedicSource, space: Space, case: HostCase) -> LoadedCas
     image, labels = back.image, back.labels
     assert labels is not None, "it had some"
     assert read.labels is not None, "as every case"
-    if corner := [-first for first in space.frame_corner(case.shape)]:
+    corner = [-first for first in space.frame_corner(case.shape)]
+    if corner:
         inside = crop_pad(np.ones(labels.shape, np.bool_), corner, case.shape, False)
         image = np.where(inside, crop_pad(image, corner, case.shape, 0), read.image)
         labels = np.where(inside, crop_pad(labels, corner, case.shape, 0), read.labels)

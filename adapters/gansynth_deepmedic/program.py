@@ -47,7 +47,8 @@ PACKAGES = ("tensorflow", "numpy", "nibabel", "pandas", "scipy", "six")
 NEEDED: Mapping[str, tuple[str, ...]] = {
     SCRIPT: (),
     "deepmedic/dataManagement/sampling.py": (
-        *("get_samples_for_subepoch", "load_imgs_of_subject"),
+        "get_samples_for_subepoch",
+        "load_imgs_of_subject",
         "constrain_sampling_maps_near_edges",
     ),
     "deepmedic/dataManagement/io.py": ("load_volume", "saveImgToNiiWithOriginalHdr"),
@@ -180,7 +181,8 @@ def find_python(python: str | None) -> tuple[Path, Mapping[str, str]]:
             f"{path}: Python {found['python']}, expected {'.'.join(map(str, LEAST))} or newer to "
             f"run DeepMedic with synthetic cases; {_MAKE_ENVIRONMENT}"
         )
-    if missing := [package for package in PACKAGES if not found.get(package)]:
+    missing = [package for package in PACKAGES if not found.get(package)]
+    if missing:
         names = " ".join(missing).replace("tensorflow", "tensorflow-cpu")
         raise EnvironmentFault(
             f"{path}: no {', '.join(missing)}, which DeepMedic needs; {shlex.quote(str(path))} -m "
@@ -341,7 +343,8 @@ class ProgramLog:
             self._read += len(whole)
             for line in whole.decode("utf-8", "replace").splitlines():
                 for name, pattern in _LINES.items():
-                    if found := pattern.search(line):
+                    found = pattern.search(line)
+                    if found:
                         self._take(name, *found.groups(""))
         except FileNotFoundError:
             return  # not yet

@@ -77,7 +77,8 @@ def share_on_the_fly(
 ) -> SubepochShare:
     """Return the share of a training on the fly."""
     total, why = cases, ""
-    if (listed := count_places(ratio, real)) < cases:
+    listed = count_places(ratio, real)
+    if listed < cases:
         total, why = listed, f"{real} real case(s) and their share of synthetic ones"
     dealt: tuple[int | None, int | None] = (None, None)
     notes: tuple[str, ...] = ()

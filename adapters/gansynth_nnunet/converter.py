@@ -329,7 +329,10 @@ def check_seen(
         log.warning(
             "%s: %d of %d held-out cases are not in %s; whether the generator has seen one of them "
             "under another id cannot be checked",
-            *(lineage.dataset, len(held_out) - len(ids), len(held_out), source.name),
+            lineage.dataset,
+            len(held_out) - len(ids),
+            len(held_out),
+            source.name,
         )
 
 

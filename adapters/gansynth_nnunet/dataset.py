@@ -269,7 +269,8 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
         hidden = tuple(file for file in files["imagesTr"] if file.name.startswith("."))
         numbered: dict[str, list[Path]] = defaultdict(list)
         for file in files["imagesTr"]:
-            if match := re.fullmatch(rf"([^.].*)_\d{{4}}{re.escape(ending)}", file.name):
+            match = re.fullmatch(rf"([^.].*)_\d{{4}}{re.escape(ending)}", file.name)
+            if match:
                 numbered[match[1]].append(file)
         labels_of = (file.name.removesuffix(ending) for file in files["labelsTr"])
         for case in {*numbered, *(name for name in labels_of if name[:1] not in ("", "."))}:

@@ -234,7 +234,10 @@ class MixedWriter(_ExportWriter):
         forward = source.plans.doc["transpose_forward"]
         properties = case_properties(labels, source.keys, source.schema.spacing, forward)
         nnUNetDatasetBlosc2.save_case(
-            *(data, seg, properties, str(self.folder / source.folder.name / item.name)),
+            data,
+            seg,
+            properties,
+            str(self.folder / source.folder.name / item.name),
             chunks=chunks,
             blocks=blocks,
             chunks_seg=chunks_seg,
@@ -257,7 +260,8 @@ class RawWriter(_ExportWriter):
             "labels": source.dataset_json["labels"],
             KEY: True,
         }
-        if (order := source.dataset_json.get("regions_class_order")) is not None:
+        order = source.dataset_json.get("regions_class_order")
+        if order is not None:
             document["regions_class_order"] = order
         write_json_atomic(folder / "dataset.json", document)
 

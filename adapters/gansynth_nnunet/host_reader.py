@@ -62,7 +62,8 @@ def reader_of(raw: RawSet) -> VolumeReader:
                 f"{path}: {len(array)} channels of shape {volume.shape[:3]}, expected a label map, "
                 "of one; store the numbers of the labels, not colours"
             )
-        if odd := int(volume.size - np.isfinite(volume).sum()):
+        odd = int(volume.size - np.isfinite(volume).sum())
+        if odd:
             raise DataFault(
                 f"{path}: {odd} NaN or infinite voxel(s), expected finite values; replace them, or "
                 "leave the case out"

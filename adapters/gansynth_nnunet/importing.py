@@ -93,7 +93,8 @@ def import_raw(request: ImportRequest) -> CommandReport:
         writer.describe(folder)
         write_splits(root.preprocessed / name, splits, subject_of)
     subjects = len(set(subject_of.values()))
-    if text := unnamed_subjects(request.subjects, subjects, len(cases)):
+    text = unnamed_subjects(request.subjects, subjects, len(cases))
+    if text:
         request.reporter.warn(text)
     changed = {str(old): new for old, new in writer.numbers.items() if old != new}
     document = {

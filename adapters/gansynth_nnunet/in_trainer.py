@@ -65,7 +65,8 @@ class NnunetInTrainer(NnunetAdapter):
 
     def train(self, job: Job) -> None:
         if self.sample_source is not None:
-            if how := self.sample_source.described.get("conversion"):
+            how = self.sample_source.described.get("conversion")
+            if how:
                 job.say(f"samples are converted by {how['by']}, in about {how['seconds']} s each")
             if not self.source.held_out_ids:
                 job.say(

@@ -70,7 +70,8 @@ class NnunetIntake(Intake):
 
     def check_run(self, run: RunFolder, asked: SampleRequest) -> None:
         if self.converts(run):
-            if (conditions := asked.conditions) is not None:
+            conditions = asked.conditions
+            if conditions is not None:
                 raise UsageFault(
                     f"--condition-source {conditions['kind']}:{conditions['where']}: samples of "
                     f"{run.folder} are converted by {BY} within their own training scans, "

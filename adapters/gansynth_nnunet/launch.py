@@ -114,7 +114,8 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> ApartTraining |
     Raises:
         UsageFault: names the file or variable, and the key.
     """
-    if path := environ.get(FILE):
+    path = environ.get(FILE)
+    if path:
         try:
             training = ApartTraining.from_json(json.loads(Path(path).read_text("utf-8")))
             read_settings(NnunetSettings, training.request.set, "nnunet")
@@ -172,7 +173,8 @@ def run(arguments: Sequence[str]) -> None:
     try:
         run_training_entry()
     except (RuntimeError, ProcessRaisedException) as error:
-        if fault := fault_of_rank(str(error)):
+        fault = fault_of_rank(str(error))
+        if fault:
             raise fault from error
         if "workers are no longer alive" in str(error):
             raise EnvironmentFault(

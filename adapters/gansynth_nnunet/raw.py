@@ -94,7 +94,8 @@ def check_raw(request: SourceRequest, progress: Callable[[int, int], None]) -> C
 def _check_set(raw: RawSet, prepares: bool) -> Iterator[Finding]:
     listing, path = raw.listing, raw.listing.where
     level: Literal["error", "warning"] = "error" if prepares else "warning"
-    if (code := json.detect_encoding(path.read_bytes())) != "utf-8":
+    code = json.detect_encoding(path.read_bytes())
+    if code != "utf-8":
         text = (
             f"{path}: is written in {code}, which nnU-Net does not read, expected UTF-8 without a "
             "byte order mark; save it so"
@@ -135,7 +136,8 @@ def _check_arrays(root: NnunetRoot, dataset: str) -> Iterator[Finding]:
     for folder in sorted({file.parent for file in preprocessed.glob("*/*.b2nd")}):
         again = f"preprocess again: gansynth prepare {root.typed(dataset)} --force"
         arrays = PreprocessedArrays(folder, again, keep=False)
-        if unnoted := len(arrays.unnoted()):
+        unnoted = len(arrays.unnoted())
+        if unnoted:
             text = (
                 f"{folder}: {unnoted} arrays are not verified, for {hashes_of(folder).name} has no "
                 "hash of them: they can be decoded, but a flipped bit may go unnoticed; to be "

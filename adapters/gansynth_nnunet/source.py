@@ -119,7 +119,8 @@ class NnunetSource(CaseSource):
             request, where=located(request.where), configuration=self.configuration
         )
         self.config = self.plans.configuration(self.configuration)
-        if first := self.config.get("previous_stage"):
+        first = self.config.get("previous_stage")
+        if first:
             raise UsageFault(
                 f"-c {self.configuration}: a cascade's second stage learns from predictions of its "
                 f"first, which no synthetic sample has; expected the first, -c {first}, or "
@@ -276,7 +277,8 @@ class NnunetSource(CaseSource):
         ids = sorted(n.removesuffix(".b2nd") for n in names if not n.endswith("_seg.b2nd"))
         if not ids:
             raise DataFault(f"{self.folder}: no preprocessed cases (*.b2nd); run: {self._prepare}")
-        if lacking := [case for case in ids if f"{case}_seg.b2nd" not in names]:
+        lacking = [case for case in ids if f"{case}_seg.b2nd" not in names]
+        if lacking:
             raise DataFault(
                 f"{self.folder}: {len(lacking)} case(s) without labels, "
                 f"{lacking[0]}_seg.b2nd first; {self._again}"
@@ -326,7 +328,8 @@ class NnunetSource(CaseSource):
         for problem in mismatches(file, volume, raw.reference, read_nifti(raw.reference)):
             raise DataFault(problem)
         allowed = {*self.labels.values.values()}
-        if unknown := {*np.unique(whole_labels(file, volume.array)).tolist()} - allowed:
+        unknown = {*np.unique(whole_labels(file, volume.array)).tolist()} - allowed
+        if unknown:
             raise DataFault(
                 f"{file}: label value(s) {sorted(unknown)} unknown, expected among "
                 f"{sorted(allowed)}; predict again with a model of this data set"

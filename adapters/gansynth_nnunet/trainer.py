@@ -176,7 +176,8 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             return validation
         self.print_to_log_file("gansynth: synthetic samples are not augmented, real ones are")
         plain: list[Any] = [CentreCrop(given["patch_size"])]  # what of training is not random
-        if masked := [i for i, mask in enumerate(given["use_mask_for_norm"] or ()) if mask]:
+        masked = [i for i, mask in enumerate(given["use_mask_for_norm"] or ()) if mask]
+        if masked:
             plain.append(MaskImageTransform(masked, channel_idx_in_seg=0, set_outside_to=0))
         real = self._deformed(usual(*positional, **named))
         return SplitAugmentation(real, ComposeTransforms([*plain, validation]), self._last)
@@ -275,11 +276,13 @@ def follow(file: Path, rank: int) -> MixerConfig[str]:
     while not file.is_file():
         time.sleep(0.2)
     document = read_json(file)
-    if fault := document.get("fault"):
+    fault = document.get("fault")
+    if fault:
         raise FAULTS.get(fault["code"], GansynthError)(fault["text"])
     plan = document["plan"]
     plan["stream"] = [rank, *plan["stream"][1:]]
-    if counter := plan["batch_counter"]:
+    counter = plan["batch_counter"]
+    if counter:
         counter[0] = str(Path(counter[0]).with_name(f"batches-{rank}"))
     return MixerConfig.from_json(plan)
 

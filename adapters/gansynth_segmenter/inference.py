@@ -83,7 +83,9 @@ class Segmenter:
         if margin:  # without padding, a larger window gives the same and costs less
             size = tuple(max(edge, 2 * margin + WINDOW) for edge in size)
         return predict_by_windows(
-            *(look, image, size),
+            look,
+            image,
+            size,
             overlap=self.options.own("overlap"),
             batch_size=int(self.options.own("batch_size")),
             fill=padding_values(self.space, len(image)),

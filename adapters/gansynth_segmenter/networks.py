@@ -191,9 +191,15 @@ def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Gen
     values = {
         **PIX2PIX,
         "given": schema.channels,
-        **{"width": width, "levels": levels, "d_width": width, "d_levels": min(4, levels)},
-        **{"lr_generator": rate, "lr_discriminator": rate, "beta1": beta1},
-        **{"l1": options.l1, "dropout": options.own("dropout")},
+        "width": width,
+        "levels": levels,
+        "d_width": width,
+        "d_levels": min(4, levels),
+        "lr_generator": rate,
+        "lr_discriminator": rate,
+        "beta1": beta1,
+        "l1": options.l1,
+        "dropout": options.own("dropout"),
     }
     return cls(schema, size, cls.Options(**values))
 

@@ -296,7 +296,8 @@ class CocoListing(ImageListing):
             self.notes.append(f"{bare} of {len(used)} annotations have no outline: boxes alone")
         super().__init__(file, options)
         known = {path for paths in self._below.values() for path in paths}
-        if unnamed := sorted(known - self._images.keys()):
+        unnamed = sorted(known - self._images.keys())
+        if unnamed:
             text = f"{len(unnamed)} image(s) are in no COCO file, such as {unnamed[0]}"
             self.notes.append(f"{text}; they are not read")
 

@@ -166,8 +166,11 @@ def _items(
             )
         (record,) = case_records(source, (case_id,), {case_id: case}.__getitem__)
         facts = {
-            **{"case": case_id, "subject": record.subject, "sha256": record.sha256},
-            **{"part": part, "boxes": 0 if case.boxes is None else len(case.boxes.labels)},
+            "case": case_id,
+            "subject": record.subject,
+            "sha256": record.sha256,
+            "part": part,
+            "boxes": 0 if case.boxes is None else len(case.boxes.labels),
         }
         yield Item(name, case.image, None, case.boxes, part=part, synthetic=False, facts=facts)
 

@@ -401,7 +401,8 @@ def read_labels(
     polygons, faults = 0, list[DataFault]()
     for number, line in enumerate(read_lines(path), start=1):
         try:
-            if words := line.split():
+            words = line.split()
+            if words:
                 if keypoints and len(words) == 5 + keypoints:
                     words = words[:5]
                 if len(words) > 5:
@@ -736,7 +737,8 @@ class YoloSource(PictureSource):
         if self.found.faults:
             return self.found.faults
         try:
-            if shared := same_files(self.images):
+            shared = same_files(self.images)
+            if shared:
                 raise shared_fault(self.file, shared)
             if not any(len(image.rows) for image in self.images["train"]):
                 raise DataFault(
@@ -1002,7 +1004,8 @@ def _check_set(source: YoloSource) -> Iterator[Finding]:
         yield warning(path, f"no data.yaml; classes are {named}")
     for case, image in source.found.repeated:
         yield warning(image, "its split names it more than once; it counts once", case)
-    if polygons := sum(image.polygons for image in source.found.pictures.values()):
+    polygons = sum(image.polygons for image in source.found.pictures.values())
+    if polygons:
         text = f"{polygons} row(s) are polygons, read as the boxes around them, as ultralytics does"
         yield warning(path, text)
     listed = source.found.pictures.values()
@@ -1029,7 +1032,8 @@ def check_boxes(source: YoloSource) -> Iterator[Finding]:
         for image in part
         if len(image.rows)
     }
-    if small := [case for case, side in sides.items() if side < SMALL]:
+    small = [case for case, side in sides.items() if side < SMALL]
+    if small:
         text = (
             f"{len(small)} image(s) have boxes of less than {SMALL} pixels at an image size of "
             f"{IMGSZ}, the least {min(sides.values()):.1f} ({small[0]}); use a larger one, and "

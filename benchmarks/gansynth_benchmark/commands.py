@@ -61,7 +61,8 @@ def _benchmark_lines(document: Mapping[str, Any], files: Mapping[str, str]) -> I
     for key in study.beside():
         yield from _differences(study, key)
     yield from ("", f"report: {files['report.html']}")
-    if missing := sum(run["status"] != "done" for run in document["runs"]):
+    missing = sum(run["status"] != "done" for run in document["runs"])
+    if missing:
         left = "1 training has" if missing == 1 else f"{missing} trainings have"
         yield Hint(f"next: the same command again; {left} no result yet")
     elif document["look"]["split"] == DEVELOPMENT:

@@ -55,7 +55,7 @@ def write_new(request: BenchmarkRequest) -> dict[str, Any]:
     if request.subjects is not None:
         places["subjects"] = _placed(request.subjects, path.parent)
     text = plan_text(
-        *(source, target, generator), settings=SHORT.get(generator), rivals=rivals, places=places
+        source, target, generator, settings=SHORT.get(generator), rivals=rivals, places=places
     )
     write_bytes_atomic(path, f"{text}\n".encode())
     try:

@@ -92,7 +92,8 @@ class BenchmarkRequest(NewPlanWords, PlanRequest):
         """Refuse what does not fit together."""
         if self.new is not None:
             self.refuse_beside(
-                *("plan", *NewPlanWords.words()),
+                "plan",
+                *NewPlanWords.words(),
                 message="--new with {}: nothing is run, expected only the cases and how they are "
                 "read; leave it out",
             )

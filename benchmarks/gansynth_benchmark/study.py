@@ -361,7 +361,8 @@ class BenchmarkStudy:
             self.source, host.steps, mixes, given_settings, cases
         )
         arm, length = next(pair for pair in zip(arms, lengths, strict=True) if pair[0].name == name)
-        if own := sorted(length.keys() & arm.set.keys()):
+        own = sorted(length.keys() & arm.set.keys())
+        if own:
             raise UsageFault(
                 f"arms.{name}.set.{own[0]}: {arm.set[own[0]]!r}, expected no length of its "
                 "own, which is the same for every arm; set it in host.set"

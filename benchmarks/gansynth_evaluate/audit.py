@@ -189,7 +189,8 @@ def _this_machine() -> Iterator[Identifier]:
         yield Identifier(getpass.getuser(), "user")
     with contextlib.suppress(RuntimeError):
         yield Identifier(Path.home().name, "user")
-    if node := platform.node():
+    node = platform.node()
+    if node:
         yield Identifier(node, "machine")
 
 
@@ -201,7 +202,8 @@ def _listed(findings: Iterable[AuditFinding]) -> Iterator[str]:
         kinds.setdefault(kind, {})[str(finding)] = finding.file
     for lines in kinds.values():
         yield from itertools.islice(lines, MOST_OF_A_KIND)
-        if (omitted := len(lines) - MOST_OF_A_KIND) > 0:
+        omitted = len(lines) - MOST_OF_A_KIND
+        if omitted > 0:
             files = len(set(lines.values()))
             yield f"{omitted} more findings like the last one, {files} file(s) in all"
 
@@ -211,15 +213,30 @@ def _listed(findings: Iterable[AuditFinding]) -> Iterator[str]:
 HEADER_TEXTS = ("descrip", "aux_file", "db_name", "intent_name", "data_type")
 """Free text fields of a NIfTI header."""
 HEADER_NUMBERS = (
-    *("cal_min", "cal_max", "toffset"),
-    *("slice_duration", "slice_start", "slice_end", "slice_code"),
+    "cal_min",
+    "cal_max",
+    "toffset",
+    "slice_duration",
+    "slice_start",
+    "slice_end",
+    "slice_code",
 )
 """Fields that describe a scan: its range of intensities, its timing."""
 PNG_PLAIN = frozenset({"interlace", "gamma", "srgb", "chromaticity", "transparency", "dpi"})
 """Pillow's keys of the pixel coding."""
 DAMAGED = (
-    *(OSError, EOFError, ValueError, LookupError, SyntaxError, RecursionError, csv.Error),
-    *(zlib.error, struct.error, ImageFileError, HeaderDataError, Image.DecompressionBombError),
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    SyntaxError,
+    RecursionError,
+    csv.Error,
+    zlib.error,
+    struct.error,
+    ImageFileError,
+    HeaderDataError,
+    Image.DecompressionBombError,
 )
 """Errors that readers raise for files of another kind."""
 _GZIP_HEAD = 512
@@ -339,7 +356,8 @@ def _read_nifti(path: Path, look: FileInspection) -> None:
                 odd = f"holds {text!r}, expected none"
                 look.text(f"NIfTI header, {name}", text, key=name, odd=odd)
     for name in HEADER_NUMBERS:
-        if value := float(header[name].item()):
+        value = float(header[name].item())
+        if value:
             look.odd(f"NIfTI header, {name}", f"is {value:g}, expected 0")
     for extension in header.extensions:
         text = _as_text(extension.get_content())

@@ -265,8 +265,11 @@ def _spectra(comparison: Comparison) -> list[dict[str, Any]]:
     for channel in schema.channels:
         bands = [numbers[f"{channel} band {band}"] for band in range(1, BANDS + 1)]
         keys = (
-            *(("ratio", "value"), ("low", "low"), ("high", "high")),
-            *(("real_low", "real_low"), ("real_high", "real_high")),
+            ("ratio", "value"),
+            ("low", "low"),
+            ("high", "high"),
+            ("real_low", "real_low"),
+            ("real_high", "real_high"),
         )
         row = {key: [_rounded(band.get(name)) for band in bands] for key, name in keys}
         frequency = [round(f, 5) for f in frequencies(schema.spacing)]
@@ -291,8 +294,11 @@ def _intensities(comparison: Comparison) -> list[dict[str, Any]]:
         mine, real = (_density(s.counts[title].sum(0), bar_edges) for s in sets)
         rows.append(
             {
-                **{"channel": names[number], "label": label},
-                **{"edges": [_rounded(e) for e in bar_edges], "synthetic": mine, "real": real},
+                "channel": names[number],
+                "label": label,
+                "edges": [_rounded(e) for e in bar_edges],
+                "synthetic": mine,
+                "real": real,
             }
         )
     return rows
@@ -341,7 +347,10 @@ def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
     n, device = request.n, request.device
     with clock("samples"):
         gathered = open_evaluated(
-            *(folder, real, n, asked),
+            folder,
+            real,
+            n,
+            asked,
             device=device,
             data=request.data,
             root=request.root,

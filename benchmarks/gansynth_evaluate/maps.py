@@ -87,12 +87,14 @@ def draw_maps(
     """``maps`` of the document; with the fold's segmenter if there is one."""
     rows: list[tuple[str, str, str, Floats]] = [
         (
-            *("images", "t-SNE of images"),
+            "images",
+            "t-SNE of images",
             f"intensities on a grid of at most {GRID} blocks an axis",
             _coarse(mapped.images, comparison),
         ),
         (
-            *("features", "t-SNE of features"),
+            "features",
+            "t-SNE of features",
             "features of a network trained without labels on the fold's images",
             features_of(comparison).of(mapped.images, "trained").whole,
         ),
@@ -104,7 +106,9 @@ def draw_maps(
         )
     return [
         {
-            **{"key": key, "title": title, "what": description},
+            "key": key,
+            "title": title,
+            "what": description,
             "points": mapped.points(embed(features, seed=comparison.seed)),
         }
         for key, title, description, features in rows

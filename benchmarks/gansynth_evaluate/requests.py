@@ -88,7 +88,10 @@ class TuringRequest(SampleWords, MovedData, RealWords):
     def check_alone(self) -> None:
         """Refuse fields of a study that is made already."""
         self.refuse_beside(
-            *("run", "answers", "name", "out"),
+            "run",
+            "answers",
+            "name",
+            "out",
             message="{} with ANSWERS: the study is made already, expected its answers alone; leave "
             "it out",
         )

@@ -109,7 +109,8 @@ def bank_files(edge: int, dims: int, channels: int, held: int, *, reads: bool) -
     with tempfile.TemporaryDirectory(dir="/dev/shm") as scratch:
         with BankWriter.create(f"{scratch}/bank", spec) as writer:
             began = time.perf_counter()
-            if size := getattr(writer, "next_size", 0):  # before samples had files of their own
+            size = getattr(writer, "next_size", 0)
+            if size:  # before samples had files of their own
                 for _ in range(0, held, size):
                     writer.publish([(sample, {})] * size)
             else:

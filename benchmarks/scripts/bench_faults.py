@@ -223,7 +223,8 @@ def arrays_and_weights(home: Path, trials: int, rng: random.Random) -> dict[str,
     for folder in places.values():
         folder.mkdir()
     array, weights, pickled = (
-        *(places["arrays"] / "x.b2nd", places["weights"] / "x.safetensors"),
+        places["arrays"] / "x.b2nd",
+        places["weights"] / "x.safetensors",
         places["pickled"] / "x.pt",
     )
     for name in ("x", "x_seg"):

@@ -229,10 +229,22 @@ class Nnunet(Host):
             "save_every=1",
         )
         return [
-            *("--target", "nnunet", "--data", "nnunet:999", "-c", "3d_fullres", "--plans", PLANS),
-            *("--root", str(self.root), "-o", str(folder)),
+            "--target",
+            "nnunet",
+            "--data",
+            "nnunet:999",
+            "-c",
+            "3d_fullres",
+            "--plans",
+            PLANS,
+            "--root",
+            str(self.root),
+            "-o",
+            str(folder),
             *(f"--set={one}" for one in settings),
-            *("--", "-device", "cpu"),
+            "--",
+            "-device",
+            "cpu",
         ]
 
     def output(self, folder: Path) -> Path:
@@ -273,8 +285,16 @@ class Segmenter(Host):
             "device=cpu",
         )
         return [
-            *("--target", "segmenter", "--data", "nnunet-raw:999", "--root", str(self.root)),
-            *("--read", "size=32", "-o", str(folder)),
+            "--target",
+            "segmenter",
+            "--data",
+            "nnunet-raw:999",
+            "--root",
+            str(self.root),
+            "--read",
+            "size=32",
+            "-o",
+            str(folder),
             *(f"--set={one}" for one in settings),
         ]
 

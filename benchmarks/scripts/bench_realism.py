@@ -92,8 +92,11 @@ def measure(request: SourceRequest, args: argparse.Namespace, scratch: Path) -> 
     fits: dict[str, Any] = {}
     for objective in args.objectives.split(","):
         settings = {
-            **{"objective": objective, "steps": args.steps, "width": args.width},
-            **{"batch_size": args.batch_size, "sample_every": max(1, args.steps // 20)},
+            "objective": objective,
+            "steps": args.steps,
+            "width": args.width,
+            "batch_size": args.batch_size,
+            "sample_every": max(1, args.steps // 20),
             **({"lr_generator": RATE, "lr_discriminator": RATE} if objective == "wgan-gp" else {}),
             **dict(pair.split("=", 1) for pair in args.set),
         }

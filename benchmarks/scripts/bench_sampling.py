@@ -81,7 +81,12 @@ def measured(run: Path, source: CaseSource, count: int, first: int) -> dict[str,
 
     generator.sample = timed  # type: ignore[method-assign]
     spec = BankSpec(
-        *(source.schema, sampler.lineage, "run", "f" * 64, False, BATCH),
+        source.schema,
+        sampler.lineage,
+        "run",
+        "f" * 64,
+        False,
+        BATCH,
         samples=sampler.request,
     )
     digest, rejected = hashlib.sha256(), Counter[str]()

@@ -158,8 +158,11 @@ def compared(number: int) -> list[dict[str, Any]]:
             variance = replace(variance, seed=None)
         rows.append(
             {
-                **{"design": design._asdict(), "scenario": name, "skewness": skewness},
-                **{"variance": asdict(variance), "experiments": number},
+                "design": design._asdict(),
+                "scenario": name,
+                "skewness": skewness,
+                "variance": asdict(variance),
+                "experiments": number,
                 **errors(design, variance, skewness, number, seed),
             }
         )
@@ -185,10 +188,13 @@ def families(number: int, arms: int = 8) -> list[dict[str, Any]]:
                 wrong = [_family(one, shifted) for one in tables + moved_by]
                 rows.append(
                     {
-                        **{"design": design._asdict(), "scenario": name, "arms": arms},
-                        **{"true_effects": shifted, "experiments": number},
-                        **{"compare": float(np.mean([w[0] for w in wrong]))},
-                        **{"wilcoxon": float(np.mean([w[1] for w in wrong]))},
+                        "design": design._asdict(),
+                        "scenario": name,
+                        "arms": arms,
+                        "true_effects": shifted,
+                        "experiments": number,
+                        "compare": float(np.mean([w[0] for w in wrong])),
+                        "wilcoxon": float(np.mean([w[1] for w in wrong])),
                     }
                 )
     return rows
@@ -221,7 +227,8 @@ def estimated(number: int) -> list[dict[str, Any]]:
         true = np.array(list(asdict(truth).values()))
         rows.append(
             {
-                **{"design": design._asdict(), "runs": len(kept or design.runs(values).keys)},
+                "design": design._asdict(),
+                "runs": len(kept or design.runs(values).keys),
                 "ratio": dict(zip(asdict(truth), (each.mean(0) / true).tolist(), strict=True)),
                 "error": dict(
                     zip(asdict(truth), (each.std(0) / true / number**0.5).tolist(), strict=True)
@@ -248,8 +255,12 @@ def worths(number: int) -> list[dict[str, Any]]:
             found = [_worth(CURVES[shape], sizes, n, true, design, rng) for _ in range(number)]
             rows.append(
                 {
-                    **{"curve": shape, "sizes": sizes, "n": n, "true": true},
-                    **{"design": design._asdict(), "experiments": number},
+                    "curve": shape,
+                    "sizes": sizes,
+                    "n": n,
+                    "true": true,
+                    "design": design._asdict(),
+                    "experiments": number,
                     "coverage": float(np.mean([f[0] for f in found])),
                     "median": _median([f[1] for f in found]),
                     "said": float(np.mean([f[1] is not None for f in found])),

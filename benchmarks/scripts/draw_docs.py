@@ -39,8 +39,13 @@ def save(screenshot: bytes, name: str, colours: int) -> None:
 
 SLICES = ("slices=30%-75%", "foreground=with", "window=1%:99.8%", "resize=64x64")
 WGAN = (
-    *("objective=wgan-gp", "width=32", "max_width=256", "batch_size=32"),
-    *("n_critic=2", "lr_generator=4e-4", "lr_discriminator=4e-4"),
+    "objective=wgan-gp",
+    "width=32",
+    "max_width=256",
+    "batch_size=32",
+    "n_critic=2",
+    "lr_generator=4e-4",
+    "lr_discriminator=4e-4",
 )
 
 
@@ -101,7 +106,9 @@ def turing(work: Path, args: argparse.Namespace) -> None:
     fits = {
         "dcgan": (f"slices:nifti:{work / 'fine'}", (*SLICES, "channels=flair"), "steps=1200", WGAN),
         "cgan3d": (
-            *(f"nifti:{work / 'coarse'}", ("channels=T1,FLAIR",), "steps=300"),
+            f"nifti:{work / 'coarse'}",
+            ("channels=T1,FLAIR",),
+            "steps=300",
             ("batch_size=1", "width=12", "levels=3", "d_width=12"),
         ),
     }

@@ -17,8 +17,15 @@ from typing import Any
 HERE = Path(__file__).parents[1] / "gains"
 PAGE = HERE / "README.md"
 NAMES = (
-    *("lgg", "lgg_128", "lgg_10", "lgg_yolo", "lgg_nnunet"),
-    *("hippocampus", "phantoms", "phantoms_longer", "figshare"),
+    "lgg",
+    "lgg_128",
+    "lgg_10",
+    "lgg_yolo",
+    "lgg_nnunet",
+    "hippocampus",
+    "phantoms",
+    "phantoms_longer",
+    "figshare",
 )
 RESULTS = HERE.parents[1] / "docs" / "results.md"
 PICTURE = HERE.parents[1] / "docs" / "images" / "gains.svg"

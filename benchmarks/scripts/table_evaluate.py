@@ -76,7 +76,9 @@ def _row(name: str, found: Mapping[str, Any], shown: Sequence[tuple[str, str, in
     copies = memory["copies"]
     attack = next((a for a in memory["membership"] if a["attack"] == "distance"), None)
     return [
-        *(name, *cells, dice),
+        name,
+        *cells,
+        dice,
         "–" if copies is None else f"{copies['count']} of {copies['of']}",
         "–"
         if attack is None

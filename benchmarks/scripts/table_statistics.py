@@ -150,8 +150,12 @@ def _more(doc: dict[str, Any], name: str) -> list[Row]:
 
 
 HEAD = (
-    *("equivalent at −m, +m", "power at MDE", "printed MDE"),
-    *("t over subjects", "Wilcoxon", "percentile bootstrap covers"),
+    "equivalent at −m, +m",
+    "power at MDE",
+    "printed MDE",
+    "t over subjects",
+    "Wilcoxon",
+    "percentile bootstrap covers",
 )
 
 

@@ -112,7 +112,8 @@ def reader_of_pairs(flag: str, example: str) -> Callable[..., dict[str, str]]:
 
 
 set_option = click.option(
-    *("--set", "settings"),
+    "--set",
+    "settings",
     multiple=True,
     metavar="KEY=VALUE",
     callback=reader_of_pairs("--set", "steps=2000"),

@@ -46,7 +46,8 @@ class GroupedCommand(click.Command):
             with formatter.section(heading):
                 formatter.write_dl(rows[heading])
 
-        if keys := ctx.meta.get(ONLY_SET):
+        keys = ctx.meta.get(ONLY_SET)
+        if keys:
             formatter.write_paragraph()
             formatter.write_text(f"By --set KEY=VALUE only: {', '.join(keys)}.")
 

@@ -84,10 +84,12 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"losses: {'  '.join(losses)}"
     if report.get("steps") and (bands := report.get("spectrum_ratio")):  # of what was learnt
         yield f"finest detail: {_finest(bands)} of the real power (1 is as in real images)"
-    if diversity := report.get("diversity"):
+    diversity = report.get("diversity")
+    if diversity:
         samples, real = (_short(diversity[key]) for key in ("samples", "real"))
         yield f"likeness of samples to each other: {samples}, of real images: {real} (mean MS-SSIM)"
-    if label_maps := report.get("label_maps", {}):
+    label_maps = report.get("label_maps", {})
+    if label_maps:
         from gansynth.fitting.label_report import dice_text
 
         yield (
@@ -141,7 +143,8 @@ def lines_of_training(
     lacked = f"; {missed} missing, real ones took their place" if missed else ""
     yield f"drawn: {real} real, {synthetic} synthetic ({shares}){lacked}"
     training_bank = document["supply"]
-    if (often := training_bank.get("draws_per_sample")) is not None:
+    often = training_bank.get("draws_per_sample")
+    if often is not None:
         again = training_bank.get("restarts") or 0
         died = f"; their producer was started again {counted(again, 'time')}" if again else ""
         uses = "once" if f"{often:.3g}" == "1" else f"{often:.3g} times"
@@ -155,7 +158,8 @@ def lines_of_training(
     else:
         figures = [f"{key} {value:.3g}" for key, value in _numbers(metrics, names=names)][:TOLD]
         yield from [f"on real held-out cases: {', '.join(figures)}"] * bool(figures)
-    if (share := document.get("share_of_usual_length")) is not None:
+    share = document.get("share_of_usual_length")
+    if share is not None:
         yield from _too_short(share, target)
     yield then("predict", document["folder"], "IMAGES", "-o", "predicted")
     if (Path(document["folder"]) / "gansynth_detections.json").is_file():
@@ -178,7 +182,8 @@ def lines_of_samples(report: Mapping[str, Any], run: Path) -> Iterator[str]:
     reject_reasons = f"; {report['rejected']} would be rejected" if report.get("rejected") else ""
     yield f"{counted(report['samples'], 'sample')} in {report['folder']}{took}{reject_reasons}"
     for key in PATHS:
-        if path := report.get(key):
+        path = report.get(key)
+        if path:
             yield f"{key}: {path['sheet'] if isinstance(path, Mapping) else path}"
     for name, figures in report.get("metrics", {}).items():
         numbers = (f"{k} {v:.3g}" for k, v in _numbers(figures))
@@ -188,7 +193,8 @@ def lines_of_samples(report: Mapping[str, Any], run: Path) -> Iterator[str]:
 
 def _shares(document: Mapping[str, Any]) -> Iterator[str]:
     for key in ("realised", "asked"):
-        if (share := document[f"{key}_synthetic_share"]) is not None:
+        share = document[f"{key}_synthetic_share"]
+        if share is not None:
             yield f"{share:.1%}"
 
 

@@ -316,7 +316,8 @@ def open_bank(folder: Path, spec: BankSpec) -> BankWriter:
     writer = BankWriter.attach(folder)
     existing, requested = writer.spec.to_json(), spec.to_json()
     keys = sorted({*existing, *requested})
-    if differing := [key for key in keys if existing.get(key) != requested.get(key)]:
+    differing = [key for key in keys if existing.get(key) != requested.get(key)]
+    if differing:
         writer.close()
         raise UsageFault(
             f"{folder}: this bank was made with other {', '.join(differing)}; expected the same to "

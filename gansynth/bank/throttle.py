@@ -158,7 +158,8 @@ class ProducerThrottle:
     def sentence(self) -> str:
         """Describe the summary in words; empty if there is nothing to report."""
         found, text, cost = self.summary(), [], "; what that costs is not known yet"
-        if (seconds := found.get("refresh_seconds")) is not None:
+        seconds = found.get("refresh_seconds")
+        if seconds is not None:
             long = f"{seconds / 60:.1f} min" if seconds >= 120 else f"{seconds:.0f} s"
             text.append(f"bank renewed every {long}")
         if "overhead" in found:

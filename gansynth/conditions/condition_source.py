@@ -101,7 +101,8 @@ class ConditionSource(WrappedSource):
                 self._told = True
                 log.warning(
                     "%s: cases without labels (%s, for one) count as wholly background",
-                    *(named(self), case.id),
+                    named(self),
+                    case.id,
                 )
             return np.zeros(case.image.shape[1:], np.int16)
         if all(self._values.get(value) == value for value in self.base.schema.labels.values()):
@@ -326,7 +327,8 @@ def _check_intensities(base: CaseSource, source: CaseSource, channels: Sequence[
         log.warning(
             "%s: whether its intensities mean what those of %s do cannot be known from either; "
             "samples of it show if they do not",
-            *(named(base), source.name),
+            named(base),
+            source.name,
         )
     for key in sorted({*base_record, *run_record}):
         if base_record.get(key) != run_record.get(key):

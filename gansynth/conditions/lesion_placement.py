@@ -625,7 +625,15 @@ CUTS = 3  # margins that are tried, each twice as wide, until one holds the edit
 CLIPPED = 2 / 3  # share of `inside` that suffices where no lesion has room, as in small crops
 DONORS = 4  # lesions that are tried until one has room
 OF_PLACES = (
-    *("number", "sham", "what", "into", "inside", "shown", "apart_mm", "margin_mm", "mixing"),
+    "number",
+    "sham",
+    "what",
+    "into",
+    "inside",
+    "shown",
+    "apart_mm",
+    "margin_mm",
+    "mixing",
     "tries",
 )
 Number = Literal["match", "add", "replace"]
@@ -796,7 +804,8 @@ class LesionDrawer:
             ("classes", asked, names),
             ("into", self.options.into or (), (0, *values)),
         ):
-            if unknown := [each for each in labels if each not in known]:
+            unknown = [each for each in labels if each not in known]
+            if unknown:
                 raise UsageFault(
                     f"--lesions {key}={'+'.join(map(str, labels))}: {unknown} are no labels, "
                     f"expected values among {[0, *schema.foreground]}"

@@ -27,9 +27,11 @@ class BankSize:
         """Parse ``64`` (samples), ``3x`` (per training case) or ``2GB``; UsageFault otherwise."""
         if re.fullmatch(r"\d+", text) and int(text) > 0:
             return cls(samples=int(text))
-        if (match := re.fullmatch(r"(\d+(?:\.\d+)?)x", text)) and float(match[1]) > 0:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)x", text)
+        if match and float(match[1]) > 0:
             return cls(times=float(match[1]))
-        if match := re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?i?B)", text, re.IGNORECASE):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?i?B)", text, re.IGNORECASE)
+        if match:
             size = int(float(match[1]) * _BYTES[match[2].upper()])
             if size > 0:
                 return cls(bytes=size)

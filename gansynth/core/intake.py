@@ -95,7 +95,8 @@ class Intake:
             if sample.boxes is None:
                 raise DataFault("sample: no boxes, expected a list of them, which may be empty")
             classes = range(len(self.schema.box_classes))
-            if unknown := {int(n) for n in sample.boxes.labels} - {*classes}:
+            unknown = {int(n) for n in sample.boxes.labels} - {*classes}
+            if unknown:
                 raise DataFault(
                     f"sample: box class {min(unknown)}, expected 0 to {len(classes) - 1}"
                 )

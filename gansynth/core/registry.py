@@ -37,8 +37,18 @@ if TYPE_CHECKING:
 
 GROUP = "gansynth"
 KINDS = (
-    *("generators", "hosts", "commands", "sources", "edits", "checks", "metrics", "recipes"),
-    *("filters", "arms", "writers", "trials"),
+    "generators",
+    "hosts",
+    "commands",
+    "sources",
+    "edits",
+    "checks",
+    "metrics",
+    "recipes",
+    "filters",
+    "arms",
+    "writers",
+    "trials",
 )
 
 

@@ -208,7 +208,8 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
         IntegrityFault: the generator's state is as large as images are.
     """
     plain = json.loads(json.dumps(manifest, allow_nan=False))
-    if (size := len(json.dumps(plain.get("state")))) > MOST_STATE:
+    size = len(json.dumps(plain.get("state")))
+    if size > MOST_STATE:
         raise IntegrityFault(
             f"{folder}: observe() of {plain['generator']} has returned {size} bytes of JSON, "
             f"expected at most {MOST_STATE}: manifests are passed on, and more could be patients' "

@@ -60,11 +60,13 @@ class Schedule:
         number = r"(\d+(?:\.\d+)?)%"
         if text == "constant":
             return cls()
-        if match := re.fullmatch(f"finetune:{number}@{number}", text):
+        match = re.fullmatch(f"finetune:{number}@{number}", text)
+        if match:
             share, begin = (float(n) / 100 for n in match.groups())
             if 0 < share <= 1 and 0 < begin < 1:
                 return cls("finetune", begin=begin, share=share)
-        if match := re.fullmatch(f"anneal(?::{number}(?:-{number})?)?", text):
+        match = re.fullmatch(f"anneal(?::{number}(?:-{number})?)?", text)
+        if match:
             begin, end = (float(n) / 100 for n in (match[1] or "0", match[2] or "100"))
             if 0 <= begin < end <= 1:
                 return cls("anneal", begin=begin, end=end)

@@ -197,7 +197,8 @@ class Condition:
 
     def required(self, key: str) -> Any:
         """Return an array that generators of lesions need; DataFault: there is none."""
-        if (array := getattr(self, key)) is None:
+        array = getattr(self, key)
+        if array is None:
             raise DataFault(
                 f"a condition has no {key}, expected one to insert a lesion; make conditions with "
                 "a LesionDrawer"

@@ -166,7 +166,9 @@ class CaseCache:
                 "%s: its cases take more than the %.3g GB of memory there is for them, so they are "
                 "read again and again, which takes time; a file of them is read in parts: gansynth "
                 "cache %s -o FILE.h5, then --data h5:FILE.h5",
-                *(self.source.name, self.max_bytes / 1e9, name),
+                self.source.name,
+                self.max_bytes / 1e9,
+                name,
             )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -259,7 +259,8 @@ class _VolumeCheck:
         allowed = self.allowed
         if self.listing.labelled and allowed is None:
             likely = likely_labels(self.values, self.listing.likely)
-            if (problem := odd_labels(self.values)) and not likely:
+            problem = odd_labels(self.values)
+            if problem and not likely:
                 self.say("error", None, where, problem)
         elif self.listing.labelled and (unused := sorted((allowed or set()) - self.values.keys())):
             text = f"label value(s) {unused} occur in no case; remove them, or add cases that have"

@@ -33,8 +33,21 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import walk_all
 
 OF_CASES = (
-    *("splits", "folds", "seed", "boxes", "least", "between", "size", "frame", "whole"),
-    *("images", "masks", "mask_suffix", "classes", "channels", "allow_absolute"),
+    "splits",
+    "folds",
+    "seed",
+    "boxes",
+    "least",
+    "between",
+    "size",
+    "frame",
+    "whole",
+    "images",
+    "masks",
+    "mask_suffix",
+    "classes",
+    "channels",
+    "allow_absolute",
 )
 """Keys of reading that are about labels, folds and crops, or about one folder's files."""
 

@@ -262,10 +262,12 @@ class LabelPriors(Document):
         ):
             if share > most:
                 return f"{part} of which {share:.1%} had to be cleaned, expected at most {most:.0%}"
-        if strewn := self.whole.strewn(labelled, ROUGHER):
+        strewn = self.whole.strewn(labelled, ROUGHER)
+        if strewn:
             return f"foreground {strewn}"
         for prior in (prior for prior in self.priors if prior.value > 0):
-            if strewn := prior.strewn(drawn == prior.value):
+            strewn = prior.strewn(drawn == prior.value)
+            if strewn:
                 return f"{prior.title} {strewn}"
         return ""
 

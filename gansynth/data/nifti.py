@@ -157,7 +157,8 @@ class VolumeSource(CaseSource):
             return Space("crop", self._size(), host=host, pad_label=0)
         frame, size = o.frame or (), o.whole or o.frame or ()
         return Space(
-            *("resample", size),
+            "resample",
+            size,
             host=host,
             pad_label=0,
             frame=frame,
@@ -321,7 +322,10 @@ class VolumeSource(CaseSource):
             log.warning(
                 "%s: %d of %d training cases are not of spacing %s mm (z, y, x) and are resampled "
                 "to it, which is the median; choose another with --read spacing=",
-                *(self.listing.where, differing, len(each), median),
+                self.listing.where,
+                differing,
+                len(each),
+                median,
             )
         return median
 

@@ -780,7 +780,8 @@ def check_source(
         seen = {case: prints[case] for case in source.train_ids}
         held_out = {case: prints[case] for case in source.held_out_ids}
         named = source.request.subjects is not None
-        if text := neighbours(seen, held_out, named=named):
+        text = neighbours(seen, held_out, named=named)
+        if text:
             text = f"{listing.folder}: {text}"
             level: Literal["error", "warning"] = "error" if named else "warning"
             findings.append(Finding(level, None, listing.folder, text))

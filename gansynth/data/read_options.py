@@ -64,7 +64,8 @@ def refuse_idle_read(request: SourceRequest, typed: Collection[str]) -> None:
         return
     keys = options.model_fields_set.intersection(typed)
     refuse_idle(keys, options, options.needs, partial(_as_typed, request))
-    if (behind := options.behind(request)) is not None:
+    behind = options.behind(request)
+    if behind is not None:
         refuse_idle_read(behind, [key.removeprefix(INNER) for key in set(typed) - keys])
 
 

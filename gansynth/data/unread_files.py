@@ -24,8 +24,15 @@ WAYS = {
 """Ending -> what may be done about such files."""
 OWN = frozenset(
     {
-        *("dataset.json", "splits.json", "subjects.csv", "manifest.json", "provenance.json"),
-        *("dataset_description.json", "participants.json", "gansynth.json", "lineage.json"),
+        "dataset.json",
+        "splits.json",
+        "subjects.csv",
+        "manifest.json",
+        "provenance.json",
+        "dataset_description.json",
+        "participants.json",
+        "gansynth.json",
+        "lineage.json",
     }
 )
 """Names of files that describe a data set."""

@@ -52,7 +52,8 @@ def run_fit(request: FitRequest) -> FittedRun:
     else:
         begin = partial(fit_composite, parts, source, folder, **arguments)
     reporter = request.reporter
-    if (why := why_cpu(request.device)) is not None:
+    why = why_cpu(request.device)
+    if why is not None:
         reporter.say(why)
     parent = absolute(request.init_from)
     report = begin(

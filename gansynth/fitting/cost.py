@@ -149,7 +149,8 @@ class FlopCounter(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
-        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
             self.flops += int(formula(*args, **(kwargs or {}), out_val=made))
         return made
 

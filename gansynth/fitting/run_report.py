@@ -30,7 +30,12 @@ from gansynth.training.loop import loop_options
 RESULTS, PAGE, CARD = "report.json", "report.html", "card.md"
 CURVES = Path("samples", "curves.png")
 KEPT = (
-    *("held_out_cases", "seconds", "memory_mib", "losses", "spectrum_ratio", "diversity"),
+    "held_out_cases",
+    "seconds",
+    "memory_mib",
+    "losses",
+    "spectrum_ratio",
+    "diversity",
     "label_maps",
 )
 """Keys of what a fit reports that ``report.json`` keeps."""
@@ -99,7 +104,8 @@ def _changed(manifest: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     models = split_settings(usual, loop_options(cls), cls.Options, generator=cls.name)
     for part, model in zip(("fit", "options"), models, strict=True):
         for key, value in model.model_dump(mode="json").items():
-            if (here := config[part].get(key, value)) != value:
+            here = config[part].get(key, value)
+            if here != value:
                 yield {"setting": key, "here": here, "usual": value}
 
 

@@ -32,7 +32,10 @@ class SampleGrid:
         real = [self.sampler.matching_real_case(sample) for sample in samples]
         can, schema = self.job.generator.capabilities, self.job.generator.schema
         write_sample_grid(
-            *(path, samples, real, schema),
+            path,
+            samples,
+            real,
+            schema,
             title=title,
             given_channels=can.channels,
             drawn=can.draws == "labels",

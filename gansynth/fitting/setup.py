@@ -368,8 +368,17 @@ def same_run(
         raise UsageFault(f"{out}: holds a run already, expected an empty folder; choose another -o")
     before, after = flat(manifest["config"]), flat(config)
     loose = (
-        *(".steps", ".epochs", ".checkpoint_every", ".sample_every", ".log_every"),
-        *(".precision", ".accumulate", ".diversity", "data.root", "data.where", "recipe"),
+        ".steps",
+        ".epochs",
+        ".checkpoint_every",
+        ".sample_every",
+        ".log_every",
+        ".precision",
+        ".accumulate",
+        ".diversity",
+        "data.root",
+        "data.where",
+        "recipe",
     )
     differing = [
         f"{k} is {after.get(k)!r}, was {before.get(k)!r}"

@@ -46,7 +46,8 @@ class ParentRun(RunFolder):
             IntegrityFault: its weights differ from the manifest.
         """
         run = RunFolder(folder)
-        if parts := run.manifest.get("parts"):
+        parts = run.manifest.get("parts")
+        if parts:
             names = ", ".join(part["name"] for part in parts)
             raise UsageFault(
                 f"--init-from {folder}: a composite run, expected one of its parts ({names}); for "

@@ -50,8 +50,19 @@ WRITING = (
     *HostData.words(),
     *READING,
     *SampleWords.words(),
-    *("target", "ratio", "generator", "bank", "bank_size", "restarts", "seed", "device"),
-    *("real_in_generator_space", "nearest", "export", "content", "dry_run"),
+    "target",
+    "ratio",
+    "generator",
+    "bank",
+    "bank_size",
+    "restarts",
+    "seed",
+    "device",
+    "real_in_generator_space",
+    "nearest",
+    "export",
+    "content",
+    "dry_run",
 )
 """Fields that an export uses; every other one is about training."""
 
@@ -112,7 +123,8 @@ def run_predict(request: PredictRequest) -> Mapping[str, Any]:
         request.device,
         request.reporter,
     )
-    if (why := why_cpu(request.device)) is not None:
+    why = why_cpu(request.device)
+    if why is not None:
         request.reporter.say(why)
     files = framework(session["target"]).predict_images(job)
     return {
@@ -179,7 +191,8 @@ def run_augment(
     session = Session(cls(source, request), reporter)
     if request.export is not None:
         return Augmented(session, _export(session))
-    if (why := why_cpu(request.device)) is not None:
+    why = why_cpu(request.device)
+    if why is not None:
         reporter.say(why)
     return _train(session, timed=timed)
 
@@ -266,7 +279,9 @@ def _train(session: Session, *, timed: bool) -> Augmented:
     if request.mix.synthetic and not folder.finished:
         # now, with progress, and not in the producer
         learn_ahead(
-            *(request.run, request.samples.filters, session.source),
+            request.run,
+            request.samples.filters,
+            session.source,
             target=request.target,
             device=request.device,
             reporter=reporter,

@@ -129,7 +129,8 @@ def run_check(request: CheckRequest) -> CheckReport:
         with counting(reporter, "check") as progress:
             report = installed().check(asked.kind)(asked, progress)
         report = replace(report, request=asked)
-        if (unread := _description_unread(asked)) is not None:
+        unread = _description_unread(asked)
+        if unread is not None:
             report = replace(report, findings=[*report.findings, unread])
         if any(finding.level == "error" for finding in report.findings):
             return report
@@ -138,7 +139,8 @@ def run_check(request: CheckRequest) -> CheckReport:
             findings = [*report.findings, *_found_by_looking(source)]
             report = replace(report, findings=findings, source=source)
             cases = len(source.train_ids) + len(source.held_out_ids)
-            if text := unnamed_subjects(asked.subjects, len(subjects_of(source)), cases):
+            text = unnamed_subjects(asked.subjects, len(subjects_of(source)), cases)
+            if text:
                 reporter.warn(text)
     if generator is not None and request.verify_lineage:
         folder = RunFolder(Path(generator))
@@ -153,7 +155,8 @@ def run_check(request: CheckRequest) -> CheckReport:
         from gansynth.sampling.sampler import Sampler
 
         run = load_run(Path(generator), request.device)
-        if why := below_its_size(run):
+        why = below_its_size(run)
+        if why:
             reporter.warn(why)
         samples = read_request(request, request.seed)
         sampler = Sampler(run, open_moved(run, data, root), samples, reporter, learn=False)

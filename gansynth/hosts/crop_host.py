@@ -69,7 +69,8 @@ class CropIntake(Intake):
 
     def check_sample(self, sample: Sample) -> None:
         super().check_sample(sample)
-        if why := misfit(self.space, sample.image.shape[1:]):
+        why = misfit(self.space, sample.image.shape[1:])
+        if why:
             raise UsageFault(f"{why}; see --set patch=")
 
 
@@ -157,7 +158,9 @@ class CropHost(Framework):
     def items(self, plan: MixerConfig[str], steps: int, batch_size: int) -> TrainingData:
         """Return the items of the whole training, real and synthetic as a plan says."""
         return TrainingData(
-            *(self.source, self.space, plan),
+            self.source,
+            self.space,
+            plan,
             steps=steps,
             batch_size=batch_size,
             augment=self.augment if self.request.host_augmentation else None,

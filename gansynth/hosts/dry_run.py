@@ -144,7 +144,7 @@ def timed_sampler(session: Session) -> tuple[Sampler, float]:
     assert request.run is not None
     device = producer_device(request.device, ())
     sampler, bring = open_drawer(
-        *(session.source, intake, request.run, request.samples), device=device, learn=False
+        session.source, intake, request.run, request.samples, device=device, learn=False
     )
     began = 0.0
     for index in range(2):
@@ -207,7 +207,8 @@ def real_alone(session: Session) -> dict[str, Any]:
             found = measure_predictions(
                 judged, regions, measures=("dice",), ignore=schema.ignore
             ).document()
-            if (dice := found["dice"][FOREGROUND]) is None:
+            dice = found["dice"][FOREGROUND]
+            if dice is None:
                 continue
             words = f"real cases alone: Dice {dice:.2f} of held-out cases, in {folder.path}"
             words += CEILING if dice > GAINED else ""

@@ -82,7 +82,8 @@ class DataSetExport(ABC):
         self.sample_bytes = self.measure()
         self._count()
         folder, needed = next(f for f in self.folder.parents if f.is_dir()), self.room()
-        if (free := shutil.disk_usage(folder).free) < needed:
+        free = shutil.disk_usage(folder).free
+        if free < needed:
             raise EnvironmentFault(
                 f"{folder}: {self.samples} samples take {needed} bytes while the data set is made, "
                 f"{free} are free; make room, or ask for fewer with --ratio"
@@ -254,13 +255,19 @@ class DataSetExport(ABC):
             lineage, run, shared = reader.spec.lineage, self.request.run, None
             if self.content == "synthetic":
                 shared = SharedSamples(
-                    *(self.folder, self.source, None if run is None else run.space, lineage),
+                    self.folder,
+                    self.source,
+                    None if run is None else run.space,
+                    lineage,
                     {} if run is None else {"generator": run.manifest["generator"]},
-                    *(self.record, self.reporter),
+                    self.record,
+                    self.reporter,
                 )
             details = write(
                 self.begin,
-                *(self.items(reader), self.source.schema, self.folder),
+                self.items(reader),
+                self.source.schema,
+                self.folder,
                 made=self.made(reader, rejected),
                 shared=shared,
                 lineage=lineage,
@@ -282,7 +289,8 @@ class DataSetExport(ABC):
             except IntegrityFault:
                 raise
             except GansynthError:
-                if keep := bool(list_samples(build / "bank")):
+                keep = bool(list_samples(build / "bank"))
+                if keep:
                     kept = "keeps the samples so far; the same command goes on"
                     self.reporter.say(f"{build}: {kept}")
                 raise
@@ -298,7 +306,9 @@ class DataSetExport(ABC):
         request, run, reporter = self.request, self.request.run, self.reporter
         assert run is not None, "for there is no bank"
         learn_ahead(
-            *(run, request.samples.filters, self.source),
+            run,
+            request.samples.filters,
+            self.source,
             target=self.target,
             device=request.device,
             reporter=reporter,

@@ -277,7 +277,9 @@ class Job:
         source, each = self.training.source, self.training.batches or 1
         there = bank.bank is not None and (bank.bank / SPEC).exists()  # else its producer died
         plan: MixerConfig[str] = MixerConfig.of(
-            *(self.request.mix, bank.bank if there else None, self.log),
+            self.request.mix,
+            bank.bank if there else None,
+            self.log,
             seed=self.request.seed,
             strict=self.request.strict,
             patience=self.request.patience,
@@ -291,7 +293,8 @@ class Job:
         if self.first < self.steps:
             self._progress(BEGUN)
         unit, ours = self.training.unit, self.training.restarts_rate
-        if note := self.request.mix.schedule.tuning_note(self.steps, unit, ours=ours):
+        note = self.request.mix.schedule.tuning_note(self.steps, unit, ours=ours)
+        if note:
             self.say(note)
 
     def why_stopped(self) -> str:
@@ -345,7 +348,8 @@ class Job:
                 f", with {drawn['partners_real']} real, {drawn['partners_synthetic']} synthetic "
                 "partners"
             )
-        if missing := drawn["fell_back"] + drawn["partners_fell_back"]:
+        missing = drawn["fell_back"] + drawn["partners_fell_back"]
+        if missing:
             text += f"; {missing} of the real ones in place of a missing synthetic one"
         self.note(
             f"{NAME}{self.training.unit} {done} of {self.steps} had places for {real} real and "

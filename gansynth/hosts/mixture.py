@@ -88,7 +88,9 @@ class Mixture:
             guard(self.spec.lineage, list(seen), kind="bank")
         self.log = _new_log(log)
         self.plan: MixerConfig[Any] = MixerConfig.of(
-            *(mix, folder, self.log),
+            mix,
+            folder,
+            self.log,
             seed=seed,
             batches=1 if batches is None else batches,
             subjects=subjects or {},

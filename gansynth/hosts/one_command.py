@@ -70,7 +70,8 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
     subjects = len(subjects_of(source))
     reporter.say(describe(source, found, subjects))
     cases = len(source.train_ids) + len(source.held_out_ids)
-    if text := unnamed_subjects(source.request.subjects, subjects, cases):
+    text = unnamed_subjects(source.request.subjects, subjects, cases)
+    if text:
         reporter.warn(text)
     rule = RULES[found.kind]
     ratio, why = rule.ratio, f"the data are {rule.data} ({rule.evidence})"

@@ -31,15 +31,43 @@ ELSEWHERE = "take another folder: -o"
 LEFT = frozenset({".lock", ".holder"})
 """Files in the folder of a training that never began."""
 COMPARED = (
-    *("generator", "ratio", "schedule", "seed", "bank", "offline", "bank_size"),
-    *("edits", "boxes", "conditions", "prevalence", "lesions", "weights", "filters"),
-    *("keep_flawed", "host_augmentation", "augment_synthetic", "real_in_generator_space"),
-    *("data", "read", "fold", "training_seed", "settings", "options"),
+    "generator",
+    "ratio",
+    "schedule",
+    "seed",
+    "bank",
+    "offline",
+    "bank_size",
+    "edits",
+    "boxes",
+    "conditions",
+    "prevalence",
+    "lesions",
+    "weights",
+    "filters",
+    "keep_flawed",
+    "host_augmentation",
+    "augment_synthetic",
+    "real_in_generator_space",
+    "data",
+    "read",
+    "fold",
+    "training_seed",
+    "settings",
+    "options",
 )
 """Keys of a session that every further session of the same training shares."""
 _RECORDED = (
-    *("offline", "reuse", "refresh", "overhead", "restarts", "strict", "allow_empty_bank"),
-    *("host_augmentation", "augment_synthetic", "real_in_generator_space"),
+    "offline",
+    "reuse",
+    "refresh",
+    "overhead",
+    "restarts",
+    "strict",
+    "allow_empty_bank",
+    "host_augmentation",
+    "augment_synthetic",
+    "real_in_generator_space",
 )
 """Fields of a request that are recorded as they are."""
 _COUNTED = ("real", "synthetic", "fell_back")
@@ -109,7 +137,8 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
             f"{path}: holds a training of an earlier version of gansynth; finish it with that, or "
             f"{ELSEWHERE}"
         )
-    if differing := "; ".join(_differences(_comparable(before), _comparable(now))):
+    differing = "; ".join(_differences(_comparable(before), _comparable(now)))
+    if differing:
         raise UsageFault(
             f"{path}: holds another training, with {differing}; expected the same command to go "
             f"on with it, or {ELSEWHERE}"
@@ -293,7 +322,8 @@ class TrainingResult:
         missing = self.fell_back / max(1, total)
         if missing > TOLERATED:
             why = max(self.reasons, key=lambda reason: self.reasons[reason], default="")
-            if ended := self.training_bank.get("ended"):
+            ended = self.training_bank.get("ended")
+            if ended:
                 why += f": {ended}"
             raise TrainingFault(
                 f"{self.folder}: training finished and its results are kept, but "

@@ -108,7 +108,9 @@ class MixedSegments(Mixture, Dataset[dict[str, Any]]):
         subjects = {case: source.header(case).subject for case in source.train_ids}
         held_out = () if bank is None else case_records(source, source.held_out_ids)
         super().__init__(
-            *(bank, ratio, subjects),
+            bank,
+            ratio,
+            subjects,
             schedule=schedule,
             batches=steps,
             held_out=held_out,
@@ -118,7 +120,9 @@ class MixedSegments(Mixture, Dataset[dict[str, Any]]):
             strict=strict,
         )
         self.data = TrainingData(
-            *(source, CentredCrops(**vars(space)) if centred else space, self.plan),
+            source,
+            CentredCrops(**vars(space)) if centred else space,
+            self.plan,
             steps=steps,
             batch_size=batch_size,
             augment=augment,

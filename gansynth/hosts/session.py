@@ -267,7 +267,8 @@ class Session:
             f"{f' --root {where.root}' * bool(where.root)} --fold {where.fold} -o NEW"
         )
         guard(
-            *(lineage, self.held_out),
+            lineage,
+            self.held_out,
             kind=kind,
             same=same_data_as(source),
             hint=hint,
@@ -382,7 +383,9 @@ class Session:
         training = ApartTraining(self.request, source, held_out, folder)
         write_json_atomic(file, training.to_json())
         train_apart(
-            *(APART, [str(file)], folder.path),
+            APART,
+            [str(file)],
+            folder.path,
             f"the training of {host.title or host.name}",
             variables=host.environment(file),
             reporter=self.reporter,
@@ -465,7 +468,8 @@ class Session:
             self.host.train(job)
         except Exception as error:
             # A framework may only learn that a worker has gone, not why.
-            if why := job.why_stopped():
+            why = job.why_stopped()
+            if why:
                 raise TrainingFault(why) from error
             raise
 

@@ -129,7 +129,8 @@ class MixedDataset(Mixture, Dataset[Any]):
         real = iter(together(places) if together else map(self.dataset.__getitem__, places))
         items = [next(real) if s.sample is None else self._as_item(s.sample) for s in slots]
         for slot, item in () if self._units.over else zip(slots, items, strict=True):
-            if (image := _image(item)) is not None:
+            image = _image(item)
+            if image is not None:
                 self._units.look(image[None], synthetic=slot.sample is not None)
         return items if self._transform is None else [self._transform(item) for item in items]
 

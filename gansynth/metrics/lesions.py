@@ -299,10 +299,15 @@ def _beside(
     ends = [median_estimate(column) for column in np.array(drawn).T]
     value = float(np.median(values))
     return {
-        **{"value": value / unit, "low": ends[0][0], "high": ends[0][1]},
-        **{"real": middle / unit, "real_low": float(low), "real_high": float(high)},
-        **{"difference": (value - middle) / unit},
-        **{"difference_low": ends[1][0], "difference_high": ends[1][1]},
+        "value": value / unit,
+        "low": ends[0][0],
+        "high": ends[0][1],
+        "real": middle / unit,
+        "real_low": float(low),
+        "real_high": float(high),
+        "difference": (value - middle) / unit,
+        "difference_low": ends[1][0],
+        "difference_high": ends[1][1],
     }
 
 

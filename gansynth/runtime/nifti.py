@@ -280,7 +280,8 @@ def _without_last_ones(shape: Sequence[int]) -> tuple[int, ...]:
 def _notes(
     header: Any, affine: npt.NDArray[np.float64], spacing: tuple[float, float, float]
 ) -> Iterator[str]:
-    if (code := int(header["xyzt_units"]) & 7) in UNITS_MM:
+    code = int(header["xyzt_units"]) & 7
+    if code in UNITS_MM:
         yield (
             f"its units are {UNITS_MM[code][0]}, expected mm; read as voxels of "
             f"{' x '.join(f'{v:g}' for v in spacing)} mm. If its numbers are mm, correct xyzt_units"

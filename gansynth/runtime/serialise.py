@@ -117,7 +117,8 @@ def _read(cls: Any, doc: Any) -> Any:
         if name in getattr(cls, "_inline", ()):
             values[name] = {key: values.pop(key) for key, *_ in _fields(kind) if key in values}
     doc = dict(values)
-    if unknown := doc.keys() - {name for name, *_ in _fields(cls)}:
+    unknown = doc.keys() - {name for name, *_ in _fields(cls)}
+    if unknown:
         raise TypeError(f"unexpected {', '.join(map(repr, sorted(unknown)))}")
     for name, kind, _ in _fields(cls):
         if name in doc:

@@ -59,7 +59,8 @@ def write_cache(request: CacheRequest) -> tuple[dict[str, Any], CaseSource]:
         return estimate(source, path, dtype=dtype, chunk=chunk), source
     with counting(request.reporter, "cache") as progress:
         report = write_h5(
-            *(source, path),
+            source,
+            path,
             dtype=dtype,
             compression=request.compression,
             chunk=chunk,

@@ -415,7 +415,8 @@ class SharedSamples:
         Raises:
             IntegrityFault: it repeats a real image, or nothing has measured whether it does.
         """
-        if (share := provenance.get(REPEATED)) is None:
+        share = provenance.get(REPEATED)
+        if share is None:
             raise IntegrityFault(
                 f"{self.out}: {name} has no {REPEATED!r} in its provenance, which the producer of "
                 "a frozen bank writes; expected it of every sample for sharing. Make the bank again"

@@ -170,8 +170,16 @@ class EvaluationData:
         check_images([case.image for case in real], names, self.schema, self.size)
         people = [self.known.people[case.id] for case in real]
         return Comparison(
-            *(self.samples, real, self.schema, self.drawn_of, self.beside, people),
-            *(seed, effort, device, reporter),
+            self.samples,
+            real,
+            self.schema,
+            self.drawn_of,
+            self.beside,
+            people,
+            seed,
+            effort,
+            device,
+            reporter,
         )
 
     def told(self, comparison: Comparison) -> dict[str, Any]:
@@ -338,8 +346,17 @@ def compare_with_training(
     people = {case_id: source.header(case_id).subject for case_id in source.train_ids}
     known = KnownSubjects(tuple(people), (), people).like(samples, source)
     data = EvaluationData(
-        *("", str(where), "", samples, own_names(samples, lineage), source, space, source.schema),
-        *(known, lineage, CaseCache(source)),
+        "",
+        str(where),
+        "",
+        samples,
+        own_names(samples, lineage),
+        source,
+        space,
+        source.schema,
+        known,
+        lineage,
+        CaseCache(source),
     )
     put = [s.provenance["lesions"] for s in samples if "lesions" in s.provenance]
     classes = {value for lesion in put for value in lesion["classes"]} or source.schema.foreground

@@ -125,7 +125,8 @@ def _precision(run: RunDescription, device: torch.device) -> Precision:
 
 def load_weights(generator: Generator, tensors: Mapping[str, Tensor]) -> None:
     """Load the averaged weights, by ``network/tensor``, into networks of their shapes."""
-    if (net := generator.nets.get(AVERAGED)) is not None:
+    net = generator.nets.get(AVERAGED)
+    if net is not None:
         prefix = f"{AVERAGED}/"
         state = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         net.load_state_dict(state, strict=False)

@@ -90,7 +90,10 @@ def run_sample(words: SampleRunRequest) -> dict[str, Any]:
             "--condition-source SOURCE, --format, -n, -o and --sheet alone. Leave {} out",
         )
         report = predict_cases(
-            *(opened, source, new_place(out, run / "samples" / "label-maps"), words.n),
+            opened,
+            source,
+            new_place(out, run / "samples" / "label-maps"),
+            words.n,
             writer_class=writer_class,
             options=chosen,
             conditions=request.conditions,
@@ -146,7 +149,10 @@ def _write_samples(
         keep = f"leave {option} out, and keep them"
         refuse_real_images(real_parts(opened), run, option, keep)
         shared = SharedSamples(
-            *(place, source, opened.space, drawer.lineage),
+            place,
+            source,
+            opened.space,
+            drawer.lineage,
             maker,
             record_of(run, place),
             reporter,
@@ -158,7 +164,9 @@ def _write_samples(
     about |= {} if sharing else {"of": source.name}
     written = write(
         lambda folder: writer_class(folder, schema, chosen, partial(intensities_of, real)),
-        *(drawn.items(), schema, place),
+        drawn.items(),
+        schema,
+        place,
         # The source has normalised the channels; normalising again would change them.
         made={"normalised": True, "drawn_by": about},
         shared=shared,
@@ -205,7 +213,8 @@ class _Drawn:
                 for sample in (noted(sample, settings) for sample in samples):
                     bar.advance(1)
                     facts = sample.provenance
-                    if reject_reason := facts.get("reject_reason"):
+                    reject_reason = facts.get("reject_reason")
+                    if reject_reason:
                         self.reject_reasons[reject_reason_of(str(reject_reason))] += 1
                     if len(self.first) < SHEET:
                         self.first.append(sample)
@@ -298,7 +307,9 @@ def predict_cases(
     about |= {"manifest_sha256": run.manifest_sha256, "of": cases.name}
     write(
         lambda folder: writer_class(folder, schema, options, partial(intensities_of, training)),
-        *(items(), schema, out),
+        items(),
+        schema,
+        out,
         made={"drawn_by": about},
         anew=anew,
     )
@@ -338,7 +349,9 @@ def replay_run(words: SampleRunRequest, record: str, reporter: Reporter) -> dict
     made = {"normalised": True, "drawn_by": {"run": provenance["run"]}}
     write(
         lambda folder: NiftiWriter(folder, again.schema),
-        *([item], again.schema, place),
+        [item],
+        again.schema,
+        place,
         made=made,
         anew=out is None,
     )

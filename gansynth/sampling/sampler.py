@@ -98,7 +98,10 @@ class Sampler:
             weights = open_sampling_weights(Path(request.weights), run.lineage, source)
         check = content_check(run.folder, run.lineage)
         self.sampler = sampler_for(
-            *(generator, source, run.space, request),
+            generator,
+            source,
+            run.space,
+            request,
             base=self.base,
             weights=weights,
             check=check,

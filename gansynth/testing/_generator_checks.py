@@ -738,7 +738,8 @@ class LesionSampleChecks:
     def lesion_missing(self) -> None:
         """A sample that was requested without a lesion is accepted."""
         sample = self.draws.generator.sample([self._bare(0)], self.draws.seeds[:1])[0]
-        if reason := self.draws.generator.reject_reason(sample):
+        reason = self.draws.generator.reject_reason(sample)
+        if reason:
             raise CheckFailed(f"reject_reason() of a sample without a lesion is {reason!r}")
 
     def lesion_not_labelled(self) -> None:

@@ -43,7 +43,8 @@ class GuardedSource(ToySource):
 
     def check_unread(self, *cases: TrainingCases) -> None:
         """Fail a check if a held-out case was asked for, here or of the training cases."""
-        if asked := self.refused.union(*(each.refused for each in cases)):
+        asked = self.refused.union(*(each.refused for each in cases))
+        if asked:
             raise CheckFailed(f"asks for {sorted(asked)}, expected training cases only")
 
 
@@ -73,7 +74,8 @@ def _edit_all(edit: Edit, source: ToySource, pool: CasePool) -> None:
             raise CheckFailed("apply() of the same parameters differs the second time")
         if labels.dtype != np.int16 or labels.shape != shape:
             raise CheckFailed(f"labels are {labels.dtype} {labels.shape}, expected int16 {shape}")
-        if unknown := sorted(set(np.unique(labels).tolist()) - known):
+        unknown = sorted(set(np.unique(labels).tolist()) - known)
+        if unknown:
             raise CheckFailed(f"label value(s) {unknown} unknown, expected among {sorted(known)}")
         if not np.array_equal(labels == OUTSIDE, context.labels == OUTSIDE):
             raise CheckFailed(f"changes which voxels are {OUTSIDE} (outside), expected the same")
@@ -111,8 +113,14 @@ class _FilterTrial:
         self.folder = self.home / str(space.size[0])
         self.folder.mkdir()
         learning = FilterTrainingData(
-            *(self.pool.cases, CaseBatches(self.pool.cases, space), ids[:9], ids[9:]),
-            *(schema, space.size, "cpu", NullReporter()),
+            self.pool.cases,
+            CaseBatches(self.pool.cases, space),
+            ids[:9],
+            ids[9:],
+            schema,
+            space.size,
+            "cpu",
+            NullReporter(),
         )
         text = json.dumps(dict(self.new().learn(learning, self.folder)))
         files = (path for path in self.folder.rglob("*") if path.is_file())

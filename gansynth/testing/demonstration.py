@@ -108,7 +108,8 @@ def run_demonstration(request: DemoRequest) -> dict[str, Any]:
     reporter = request.reporter
     if request.phantoms is not None:
         return write_set(request, request.phantoms, reporter)
-    if (why := why_cpu("auto")) is not None:
+    why = why_cpu("auto")
+    if why is not None:
         reporter.say(why)
     return run_demo(request, reporter)
 
@@ -164,7 +165,7 @@ def run_demo(words: DemoRequest, reporter: Reporter) -> dict[str, Any]:
     files = {
         "Slices of phantoms, real beside synthetic": _samples(run, seed, out / "samples.png"),
         "Truth and predictions of held-out phantoms": _overlays(
-            *(source, raw, outcomes, out / "overlays.png")
+            source, raw, outcomes, out / "overlays.png"
         ),
         "Losses of the generator's training": run / "samples" / "curves.png",
     }

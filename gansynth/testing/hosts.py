@@ -281,7 +281,8 @@ class _CropHostTrial:
         if not np.array_equal(first, again):
             raise CheckFailed("predict gives another label map the second time")
         known = {*self.source.schema.label_values}
-        if unknown := sorted(set(np.unique(first).tolist()) - known):
+        unknown = sorted(set(np.unique(first).tolist()) - known)
+        if unknown:
             raise CheckFailed(f"predict gives labels {unknown}, which the schema lacks")
 
     def predicted(self, name: str) -> LabelArray:

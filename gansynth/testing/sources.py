@@ -19,8 +19,13 @@ CASES = 16  # most cases that are read
 NOWHERE = "nowhere/at-all"
 Opener = Callable[[SourceRequest], CaseSource]
 CHECKS = (
-    *("cases_are_listed", "headers_agree", "nobody_is_on_both_sides", "cases_are_cut"),
-    *("recorded", "opened_again", "refuses_what_is_not_there"),
+    "cases_are_listed",
+    "headers_agree",
+    "nobody_is_on_both_sides",
+    "cases_are_cut",
+    "recorded",
+    "opened_again",
+    "refuses_what_is_not_there",
 )
 
 
@@ -78,7 +83,8 @@ class _SourceTrial:
         for ids in sides:
             if not isinstance(ids, tuple) or list(ids) != sorted(set(ids)):
                 raise CheckFailed(f"ids are {ids!r:.80}, expected a sorted tuple, each once")
-        if both := set(sides[0]) & set(sides[1]):
+        both = set(sides[0]) & set(sides[1])
+        if both:
             raise CheckFailed(f"{sorted(both)[0]!r} is a training case and held out")
 
     def headers_agree(self) -> None:
@@ -93,7 +99,8 @@ class _SourceTrial:
             {self.source.header(case_id).subject for case_id in ids}
             for ids in (self.source.train_ids, self.source.held_out_ids)
         )
-        if both := trained & held_out:
+        both = trained & held_out
+        if both:
             raise CheckFailed(f"subject {sorted(both)[0]!r} has cases on both sides of the fold")
 
     def cases_are_cut(self) -> None:
@@ -106,7 +113,8 @@ class _SourceTrial:
 
     def recorded(self) -> None:
         found = {record.id for record in case_records(self.source, self.ids)}
-        if missing := set(self.ids) - found:
+        missing = set(self.ids) - found
+        if missing:
             raise CheckFailed(f"no record of {sorted(missing)[0]!r} is made, expected one of each")
 
     def opened_again(self) -> None:

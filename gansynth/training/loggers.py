@@ -46,7 +46,8 @@ class MetricsLog:
         rows = [dict(zip(columns, line.split(","), strict=False)) for line in lines[1:]]
         self._rows = [row for row in rows if _whole(row, columns)]
         self._columns = columns if self._rows else []
-        if lost := len(rows) - len(self._rows):
+        lost = len(rows) - len(self._rows)
+        if lost:
             kept = path.with_suffix(".damaged.csv")
             with disk_errors(kept):
                 os.replace(path, kept)

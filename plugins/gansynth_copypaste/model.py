@@ -188,7 +188,8 @@ class CopyPaste(Generator):
             image = change_image(image, body, self.options.image_level, rng)
             image = np.where(image == background, image, within(image, self.limits))
         image = np.array(image, np.float32)
-        if (fill := self.schema.outside_fill) is not None:
+        fill = self.schema.outside_fill
+        if fill is not None:
             image[:, labels == OUTSIDE] = np.array(fill, np.float32)[:, None]
         notes: dict[str, Any] = {"background": "changed"} if self.options.image_level else {}
         if self.options.one_sign:

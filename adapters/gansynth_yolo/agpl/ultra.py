@@ -169,7 +169,9 @@ def settings(job: DetectorJob) -> dict[str, Any]:
     refuse_options(job.options, ours, REFUSED, _cfg.DEFAULT_CFG_DICT, "ultralytics")
     model = find_model(job.model)
     values = {
-        **{"amp": False, "plots": False, "pretrained": model.endswith(".pt")},
+        "amp": False,
+        "plots": False,
+        "pretrained": model.endswith(".pt"),
         **({} if job.augment else NO_AUGMENTATION),
         **job.options,
         **job.settings(),

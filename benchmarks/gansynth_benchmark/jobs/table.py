@@ -175,7 +175,8 @@ def _counts(progress: GraphProgress, now: float) -> str:
     standings, left = progress.standings, remaining(progress, now)
     words = [f"{_count(standings, *FINE)}/{len(standings)} done"]
     for phases, name in ((UNDER_WAY, "running"), ((JobPhase.FAILED,), "failed")):
-        if count := _count(standings, *phases):
+        count = _count(standings, *phases)
+        if count:
             words.append(f"{count} {name}")
     if left:
         words.append(f"ETA {clock_text(left)}")

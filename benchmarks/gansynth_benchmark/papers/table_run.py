@@ -25,8 +25,14 @@ from gansynth_benchmark.papers.plan import ALL, PaperArm, PaperTablePlan
 from gansynth_cli.common import WIDTH, table
 
 KEPT = (
-    *("ratio", "schedule", "drawn_real", "drawn_synthetic", "realised_synthetic_share"),
-    *("asked_synthetic_share", "fell_back", "metrics_on_real_cases"),
+    "ratio",
+    "schedule",
+    "drawn_real",
+    "drawn_synthetic",
+    "realised_synthetic_share",
+    "asked_synthetic_share",
+    "fell_back",
+    "metrics_on_real_cases",
 )
 """Keys kept from the report of ``augment``."""
 

@@ -41,9 +41,11 @@ def write_report(
     }
     compared = tables.compared_measures(study)
     drawn |= {f"forest-{n}": figures.forest(study, key) for n, key in enumerate(compared)}
-    if found := figures.worth(study):
+    found = figures.worth(study)
+    if found:
         drawn["worth"] = found
-    if spread := tables.spread_rows(study):
+    spread = tables.spread_rows(study)
+    if spread:
         drawn["spread"] = figures.spread(spread)
     text = page.compose(
         "benchmark.md",

@@ -224,7 +224,8 @@ def slopes(study: ReportData) -> Iterator[tuple[str, str]]:
     for arm, n in study.places(study.others):
         pairs = study.pairs(arm.key, n)
         runs = {"control": [control for control, _ in pairs], "arm": [run for _, run in pairs]}
-        if means := study.subject_means(runs):
+        means = study.subject_means(runs)
+        if means:
             found[arm, n] = [
                 (m["control"] * show.scale, m["arm"] * show.scale) for m in means.values()
             ]

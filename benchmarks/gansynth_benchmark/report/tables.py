@@ -54,7 +54,8 @@ def warnings(study: ReportData) -> list[str]:
             f"The sealed split was looked at more than once: this is look {sealed[-1]['look']}. "
             "With every look the numbers mean less; the log is below."
         )
-    if missing := len(missing_runs(study)):
+    missing = len(missing_runs(study))
+    if missing:
         word = "training has" if missing == 1 else "trainings have"
         found.append(f"{missing} {word} no result; comparisons go without. See failures, below.")
     return [*found, *study.document["warnings"]]

@@ -113,7 +113,8 @@ def _clauses(study: ReportData, places: Sequence[ArmResult]) -> list[str]:
     rest = [place for place in compared if place not in best]
     clauses = [*_effects(study, compared), *_costs(study, best), *_unshown(study, compared)]
     clauses += _costs(study, rest, "a cost without a gain: ")
-    if gains := _found(yardsticks, ComparisonOutcome.GAIN):
+    gains = _found(yardsticks, ComparisonOutcome.GAIN)
+    if gains:
         clauses.append(f"to compare: {title} is better by {_amounts(study, gains)}")
     texts = {text for place in places if (text := place.node.get("generalises"))}
     lacking = [word for word in SPOKEN_FOR if any(word not in text for text in texts)]
@@ -138,7 +139,8 @@ def _effects(study: ReportData, compared: Sequence[ArmResult]) -> list[str]:
         elif matches:
             names = _names(study, [rival for rival, _ in matches])
             clauses.append(f"this is not told apart from {names}, which needs no GAN")
-    if losses := _found(compared, ComparisonOutcome.LOSS):
+    losses = _found(compared, ComparisonOutcome.LOSS)
+    if losses:
         clauses.append(f"{title} is worse by {_amounts(study, losses)}")
     return clauses
 
@@ -180,11 +182,13 @@ def _costs(study: ReportData, places: Sequence[ArmResult], words: str = "this co
 
 def _unshown(study: ReportData, compared: Sequence[ArmResult]) -> list[str]:
     title, clauses = study.show.title, list[str]()
-    if same := _found(compared, ComparisonOutcome.SAME):
+    same = _found(compared, ComparisonOutcome.SAME)
+    if same:
         margin = f"{study.show.size(same[0].node['margin'])} {study.show.unit}"
         amounts = _amounts(study, same, signed=True)
         clauses.append(f"{title} changes by {amounts}, no effect beyond ± {margin}")
-    if unclear := _found(compared, ComparisonOutcome.UNCLEAR):
+    unclear = _found(compared, ComparisonOutcome.UNCLEAR)
+    if unclear:
         amounts = _amounts(study, unclear, signed=True)
         clauses.append(f"{title} changes by {amounts}, so neither gain nor loss is shown")
         clauses += [
@@ -193,7 +197,8 @@ def _unshown(study: ReportData, compared: Sequence[ArmResult]) -> list[str]:
             if (why := why_not(study, place.node))
         ]
         clauses += filter(None, [_power(study, [place.node for place in unclear])])
-    if missing := _found(compared, ComparisonOutcome.MISSING):
+    missing = _found(compared, ComparisonOutcome.MISSING)
+    if missing:
         clauses.append(f"nothing was finished of {_names(study, missing)}")
     return clauses
 

@@ -134,7 +134,9 @@ def find_failures(
     if dry_run:
         cost = "not measured" if predictions else f"not measured: {len(folds)} small segmenters"
         return {
-            **{"dry_run": True, **report, "options": options.model_dump()},
+            "dry_run": True,
+            **report,
+            "options": options.model_dump(),
             "time_and_memory": cost,
         }
     if write_splits is not None:

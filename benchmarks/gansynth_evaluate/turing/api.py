@@ -57,7 +57,9 @@ def run_turing_test(request: TuringRequest) -> RatedStudy:
     )
     refuse_unwritable(folder)
     study, pages = make_study(
-        *(run, folder, options),
+        run,
+        folder,
+        options,
         raters=request.raters,
         device=request.device,
         data=request.data,

@@ -19,7 +19,16 @@ HEADING = (
 )
 CLEAR = 0.05  # largest p of an accuracy that differs from a half
 ONE_SIDED = 0.8  # share of equal answers from which a rater counts as biased
-COLUMNS = (*("rater", "years", "position", "image", "truth", "answer", "correct", "sequence"),)
+COLUMNS = (
+    "rater",
+    "years",
+    "position",
+    "image",
+    "truth",
+    "answer",
+    "correct",
+    "sequence",
+)
 Document = Mapping[str, Any]
 
 

@@ -84,7 +84,8 @@ def lines_of_augment(done: Augmented) -> Iterator[str]:
         yield from summary({k: v for k, v in done.document.items() if k != "will_it_harm"})
         harm = harm_lines(done.document)
         yield from ["", *harm] if harm else []
-        if (folder := done.document.get("folder")) and not done.document.get("dry_run"):
+        folder = done.document.get("folder")
+        if folder and not done.document.get("dry_run"):
             yield Hint(f"next: train on {folder} with your framework, without gansynth")
     else:
         assert done.session is not None, "it has trained"

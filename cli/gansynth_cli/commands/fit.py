@@ -70,7 +70,8 @@ def lines_of_cost(report: Mapping[str, Any]) -> list[str]:
         memory += f" on {report['device']}"
     minutes = report["estimated_minutes"]
     time = f"{minutes / 60:.3g} h" if minutes >= 60 else f"{minutes:.3g} min"
-    if (seconds := report.get("seconds_per_step")) is not None:
+    seconds = report.get("seconds_per_step")
+    if seconds is not None:
         time += f" in all, {seconds:.3g} s a step; {report['time_from']}"
     rows = [
         ("", "here", "paper"),

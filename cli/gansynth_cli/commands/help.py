@@ -14,7 +14,13 @@ from gansynth_cli.common import Hint, Output, examples, table, with_output
 from gansynth_cli.help import complete_names
 
 REGISTERED = (
-    *("generators", "hosts", "sources", "edits", "filters", "metrics", "recipes"),
+    "generators",
+    "hosts",
+    "sources",
+    "edits",
+    "filters",
+    "metrics",
+    "recipes",
     "writers",
 )
 """Kinds of what has options."""

@@ -76,7 +76,10 @@ def list_plugins(load: bool, out: Output) -> None:
     summaries = {name: recipe["summary"] for name, recipe in document["recipes"].items()}
     rows = [
         (
-            *(kind, name, f"from {plugin}", _origin(registry, plugin)),
+            kind,
+            name,
+            f"from {plugin}",
+            _origin(registry, plugin),
             summaries.get(name, "") if kind == "recipes" else "",
         )
         for kind, names in document["found"].items()

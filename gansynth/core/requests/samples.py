@@ -74,7 +74,11 @@ class SampleRunRequest(ClassWords, MovedData):
     def check_alone(self) -> None:
         """Refuse fields that a record of ``replay`` has already."""
         self.refuse_beside(
-            *("run", "replay", "out", "device", "root"),
+            "run",
+            "replay",
+            "out",
+            "device",
+            "root",
             message="--replay with {}: the record has all options; leave it out",
         )
 

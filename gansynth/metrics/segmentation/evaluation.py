@@ -392,9 +392,25 @@ def _shown(value: float | None, digits: int) -> str:
 
 
 THRESHOLDS = (
-    *(0.0001, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4),
+    0.0001,
+    0.001,
+    0.01,
+    0.02,
+    0.05,
+    0.1,
+    0.2,
+    0.3,
+    0.4,
     0.5,
-    *(0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 0.9999),
+    0.6,
+    0.7,
+    0.8,
+    0.9,
+    0.95,
+    0.98,
+    0.99,
+    0.999,
+    0.9999,
 )
 """Of the foreground's probability, dense at the ends, where trained networks have theirs."""
 OWN = THRESHOLDS.index(0.5)

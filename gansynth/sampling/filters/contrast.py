@@ -90,7 +90,8 @@ class ContrastFilter(Filter):
                 assert case.labels is not None, "cases without labels are refused above"
                 body = _body(case.image, case.labels)
                 for value, part in self._pieces(case.labels, schema, values):
-                    if (key := (case.id, value, part.voxels)) in done:
+                    key = (case.id, value, part.voxels)
+                    if key in done:
                         continue
                     done.add(key)
                     rows_of[value] += _row(

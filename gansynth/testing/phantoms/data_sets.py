@@ -317,16 +317,7 @@ KINDS = {
         partial(_numbered, "healthy"), make_tissues, TISSUES, T1, "dataset", description=HEALTHY
     ),
     "livers": PhantomKind(
-        *(
-            partial(_numbered, "liver"),
-            make_liver,
-            LIVER_LABELS,
-            BRAINS,
-            "dataset",
-            "",
-            ABDOMEN,
-            None,
-        )
+        partial(_numbered, "liver"), make_liver, LIVER_LABELS, BRAINS, "dataset", "", ABDOMEN, None
     ),
     "yolo": PhantomKind(_yolo, options=SLICES, opens="data.yaml"),
 }
