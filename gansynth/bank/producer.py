@@ -42,6 +42,7 @@ from gansynth.sampling.quality_gate import QualityGate, validate_sample
 from gansynth.sampling.replay import noted
 
 if TYPE_CHECKING:
+    from gansynth.bank.drawing_workers import Draw
     from gansynth.core.intake import HostArrays
 
 NICENESS = 10
@@ -73,6 +74,7 @@ class ProducerConfig(Document, inline=("samples",)):
     frozen: bool  # fill the bank once and end, instead of refreshing it
     capacity: int  # samples the bank holds
     batch: int = 4  # samples generated at once
+    producers: int = 1  # processes that draw batches side by side; above 1, on the CPU
     samples: SampleRequest = field(default_factory=SampleRequest)  # their conditions and filters
     device: str = "auto"  # ``auto``, ``cpu``, ``cuda:1``
     # share of wall time that the producer of a full live bank works, until ``pace.json`` says
@@ -88,7 +90,7 @@ class ProducerConfig(Document, inline=("samples",)):
     rejected: str | None = None  # folder for pictures of a few rejected samples; None writes none
 
     def __post_init__(self) -> None:
-        for key in ("duty", "reuse", "refresh", "max_bytes", "capacity", "batch"):
+        for key in ("duty", "reuse", "refresh", "max_bytes", "capacity", "batch", "producers"):
             value, most = getattr(self, key), 1 if key == "duty" else math.inf
             if value is not None and not 0 < value <= most:
                 raise UsageFault(f"producer: {key} is {value}, expected above 0, at most {most}")
@@ -102,7 +104,6 @@ def produce(
     *,
     stop: Callable[[], bool],
     min_size: Sequence[int],
-    convert: Callable[[Sample], Sample] | None = None,
     compare: Callable[[Sequence[Any]], None] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
@@ -113,11 +114,11 @@ def produce(
     therefore gets, to the bit, the content of an uninterrupted one.
 
     Args:
-        draw: ``draw(first_index, n)`` generates n samples in the host's space.
+        draw: ``draw(first_index, n)`` generates n samples in the host's space, for
+            ``config.producers`` processes a batch each.
         finalise: returns the host's extra arrays of a sample.
         stop: checked between batches and during rests.
         min_size: smallest spatial size in voxels.
-        convert: maps samples into the host's space, if they are generated in another.
         compare: refuses images of the first samples in other units than the real ones.
         settings: generation settings for the provenance.
 
@@ -131,16 +132,15 @@ def produce(
     reader = BankReader(writer.folder)
     last = reader.ids()[-1:]
     start = int(reader.read(last[0]).provenance["index"]) + 1 if last else 0
-    first = start - start % config.batch
+    first, count = start - start % config.batch, config.batch * config.producers
     with _beating(writer):
         while not stop() and not (spec.frozen and writer.full):
             begin = writer.working_since = time.monotonic()
             ready: list[tuple[Sample, HostArrays]] = []
-            for index, sample in enumerate(draw(first, config.batch), first):
+            for index, sample in enumerate(draw(first, count), first):
                 if index < start:  # published already
                     continue
                 try:
-                    sample = sample if convert is None else convert(sample)
                     stored = validate_sample(sample, spec.schema, min_size, spec.dtype)
                     extras = finalise(sample)
                 except DataFault as fault:
@@ -150,7 +150,7 @@ def produce(
                 gate.accept()
                 stored = replace(stored, provenance={**sample.provenance, "index": index})
                 ready.append((stored if settings is None else noted(stored, settings), extras))
-            first += config.batch
+            first += count
             if ready and compare is not None:
                 compare([sample.image for sample, _ in ready])
                 compare = None
@@ -190,7 +190,8 @@ def _rest(writer: BankWriter, config: ProducerConfig, begin: float, end: float) 
     if not filling:
         held, drawn = max(1, writer.held), 0 if pace is None else pace.drawn
         if config.refresh is not None:
-            due = max(due, begin + config.batch * config.refresh / held)
+            drawn_at_once = config.batch * config.producers
+            due = max(due, begin + drawn_at_once * config.refresh / held)
         if config.reuse is not None and writer.total - held >= drawn / config.reuse:
             return math.inf
     return due - time.monotonic()
@@ -257,6 +258,7 @@ def _end_soon(number: int) -> None:
 def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     """Open run, source and bank, and fill the bank; lowers this process's priority."""
     os.nice(NICENESS)  # before the heavy imports
+    from gansynth.bank.drawing_workers import Drawing, DrawingWorkers, draw_converted
     from gansynth.core.intake import intake_of
     from gansynth.core.run_folder import RunFolder
     from gansynth.core.source import SourceRequest
@@ -289,16 +291,27 @@ def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
         max_bytes=None if config.frozen else config.max_bytes,
         real=real_parts(run),
     )
-    with open_bank(Path(config.bank), spec) as writer:
+    with open_bank(Path(config.bank), spec) as writer, contextlib.ExitStack() as stack:
+        draw: Draw = partial(draw_converted, sampler, convert)
+        if config.producers > 1:
+            drawing = Drawing(
+                config.run,
+                config.request,
+                config.target,
+                config.samples,
+                config.device,
+                measured=config.frozen,
+            )
+            workers = DrawingWorkers(drawing, config.producers, config.batch)
+            draw = stack.enter_context(workers).draw
         try:
             produce(
                 writer,
-                sampler.draw,
+                draw,
                 (lambda _: {}) if intake is None else intake.finalise,
                 config,
                 stop=stop,
                 min_size=() if intake is None or convert is not None else intake.sample_size,
-                convert=convert,
                 compare=partial(compare_with_cases, Path(config.run), cases),
                 settings=settings_of(sampler, config.batch, config.dtype, host),
             )

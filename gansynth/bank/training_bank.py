@@ -105,6 +105,7 @@ class TrainingBank:
                 reuse=request.pacing.reuse,
                 refresh=request.pacing.refresh,
                 max_bytes=request.size.bytes,
+                producers=request.producers,
             ),
             self.output / "gansynth_producer.log",
             restarts=request.restarts,

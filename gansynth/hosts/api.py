@@ -56,6 +56,7 @@ WRITING = (
     "bank",
     "bank_size",
     "restarts",
+    "producers",
     "seed",
     "device",
     "real_in_generator_space",

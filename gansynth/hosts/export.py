@@ -325,8 +325,10 @@ class DataSetExport(ABC):
             device=request.device,
             parent=os.getpid(),
             dtype="float32",
+            producers=request.producers,
         )
-        order = {k: v for k, v in config.to_json().items() if k not in ("parent", "device")}
+        of_machine = ("parent", "device", "producers")
+        order = {k: v for k, v in config.to_json().items() if k not in of_machine}
         order = json.loads(json.dumps({**order, "generator": self._generator}))
         file, before = self.build / "order.json", None
         with contextlib.suppress(DataFault):

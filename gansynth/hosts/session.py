@@ -320,9 +320,14 @@ class Session:
         request, source = self.request, self.source
         if not request.mix.synthetic or self._drawable:
             return
-        from gansynth.runtime.devices import pick_device
+        from gansynth.runtime.devices import pick_device, producer_device
 
         pick_device(request.device)
+        if request.producers > 1 and producer_device(request.device, self.host.gpus) != "cpu":
+            raise UsageFault(
+                f"--producers {request.producers}: these draw on the CPU, expected --device cpu "
+                "beside it; add that, or leave --producers out"
+            )
         _ = self.bank_plan  # refuses a size that holds no sample
         if request.bank is not None:
             folder = Path(request.bank)

@@ -208,18 +208,21 @@ class Kit(ABC):
         pairs = [drawn_from(intake, number, look) for number in range(samples)]
         return write_bank(self.folder / name, pairs=pairs, dtype="float32", **told)
 
-    def filled(self, samples: int = 4, device: str = "cpu") -> Path:
-        """A bank that the generator has filled, without a process of its own."""
+    def filled(
+        self, samples: int = 4, device: str = "cpu", name: str = "filled", producers: int = 1
+    ) -> Path:
+        """A bank that the generator has filled, without a process of its own for one producer."""
         config = ProducerConfig(
-            *(str(self.run), self.request.to_json(), self.host, str(self.folder / "filled")),
+            *(str(self.run), self.request.to_json(), self.host, str(self.folder / name)),
             frozen=True,
             capacity=samples,
             device=device,
+            producers=producers,
         )
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "nice", lambda by: 0)
             run_producer(config, lambda: False)
-        return self.folder / "filled"
+        return self.folder / name
 
 
 def drawn_from(intake: Intake, number: int, look: Any) -> tuple[Sample, Any]:

@@ -220,6 +220,16 @@ def test_a_generator_of_other_units_fills_no_bank(kit, monkeypatch):
     assert BankReader(kit.folder / "filled").count() == 0
 
 
+@pytest.mark.slow  # two processes import torch
+@pytest.mark.parametrize("kit", ["nnunet", "segmenter"], indirect=True)
+def test_two_producers_fill_a_bank_with_the_bytes_of_one(kit):
+    one, two = (kit.filled(13, name=f"by-{count}", producers=count) for count in (1, 2))
+    files = [sorted(path.name for path in bank.glob("sample-*")) for bank in (one, two)]
+    assert files[0] == files[1] != []
+    for name in files[0]:
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
 def test_other_kinds_of_data_and_samples_without_truth_are_not_let_in(kit):
     intake = kit.intake()
     if kit.host != "segmenter":  # which takes any

@@ -82,6 +82,8 @@ class BankWords(Request):
     2%)."""
     bank_dir: Annotated[Folder | None, Opt(needs="!bank")] = None
     """Folder for the bank, instead of shared memory."""
+    producers: Annotated[int, Opt(needs="!bank")] = Field(default=1, ge=1, le=64)
+    """Processes that draw samples side by side, on the CPU; each opens the generator."""
     restarts: Annotated[int, Opt(needs="!bank")] = Field(default=5, ge=0)
     """Restarts in a row of a producer that died."""
     strict: bool = False

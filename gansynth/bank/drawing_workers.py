@@ -1,0 +1,133 @@
+"""Processes that draw batches for one producer: which one draws a batch changes no sample."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gansynth.core.intake import intake_of
+from gansynth.core.run_folder import RunFolder
+from gansynth.core.sample_request import SampleRequest
+from gansynth.core.schema import Sample
+from gansynth.core.source import SourceRequest
+from gansynth.runtime.errors import DataFault
+
+if TYPE_CHECKING:
+    from gansynth.sampling.sampler import Sampler
+
+POLL_SECONDS = 0.5  # between two looks of a process for its parent
+Draw = Callable[[int, int], list[Sample]]
+
+
+def draw_converted(
+    sampler: Sampler, convert: Callable[[Sample], Sample] | None, first: int, count: int
+) -> list[Sample]:
+    """Draw samples in the host's space; one that cannot be brought there has a reject reason."""
+    samples = sampler.draw(first, count)
+    if convert is None:
+        return samples
+    converted = []
+    for sample in samples:
+        try:
+            converted.append(convert(sample))
+        except DataFault as fault:
+            reason = str(fault).removeprefix("sample: ")
+            converted.append(
+                replace(sample, provenance={**sample.provenance, "reject_reason": reason})
+            )
+    return converted
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn from: a run's folder, its cases, and the host (or none) whose samples they are.
+
+    ``measured``: whether samples note how much of a real image they repeat.
+    """
+
+    run: str
+    request: Mapping[str, Any]
+    target: str
+    samples: SampleRequest
+    device: str
+    measured: bool
+
+
+class DrawingWorkers(AbstractContextManager["DrawingWorkers"]):
+    """Processes that open run and cases each for itself, and draw a batch each at a time.
+
+    Args:
+        count: number of processes. They share the cores.
+        batch: samples that one draws at once.
+    """
+
+    def __init__(self, drawing: Drawing, count: int, batch: int) -> None:
+        self._batch = batch
+        self._pool = ProcessPoolExecutor(
+            count,
+            mp_context=get_context("spawn"),  # torch's threads do not survive a fork
+            initializer=_open,
+            initargs=(drawing, count, os.getpid()),
+        )
+
+    def draw(self, first: int, count: int) -> list[Sample]:
+        """Return samples ``first`` to ``first + count - 1`` in order, drawn by batches."""
+        begins = range(first, first + count, self._batch)
+        drawn = [self._pool.submit(_draw, begin, self._batch) for begin in begins]
+        samples: list[Sample] = []
+        for batch in drawn:
+            samples += batch.result()
+        return samples
+
+    def __exit__(self, *_: object) -> None:
+        """End the processes; batches that are not begun are left out."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+# -- in a process ----------------------------------------------------------------------------------
+
+_drawing: Draw | None = None
+
+
+def _open(drawing: Drawing, count: int, parent: int) -> None:
+    global _drawing
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    import torch
+
+    from gansynth.data.batches import CaseCache
+    from gansynth.runtime.machine import cores
+    from gansynth.sampling.run_source import open_source
+    from gansynth.sampling.sampler import open_drawer
+
+    torch.set_num_threads(max(1, cores() // count))
+    source = open_source(SourceRequest(**drawing.request))
+    intake = intake_of(drawing.target, source) if drawing.target else None
+    run, cases = RunFolder(Path(drawing.run)), CaseCache(source)
+    sampler, convert = open_drawer(
+        source, intake, run, drawing.samples, device=drawing.device, cache=cases
+    )
+    sampler.measured = drawing.measured
+
+    def draw(first: int, number: int) -> list[Sample]:
+        return draw_converted(sampler, convert, first, number)
+
+    _drawing = draw
+
+
+def _draw(first: int, count: int) -> list[Sample]:
+    assert _drawing is not None, "see _open"
+    return _drawing(first, count)
+
+
+def _follow(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL_SECONDS)
+    os._exit(0)
