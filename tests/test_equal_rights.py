@@ -27,6 +27,8 @@ OWN = sorted(
     path for shelf in ("plugins", "adapters") for path in (ROOT / shelf).glob("gansynth_*")
 )
 GUIDE = (ROOT / "docs" / "plugins.md").read_text("utf-8")
+ELSEWHERE_RUN = {"hook.py", "insertion.py"}
+"""Modules that run in another framework's Python, which has no ``gansynth``, only its folder."""
 MOST_PUBLIC = 200
 MOST_PRIVATE = 211
 """Names that built-ins import of the distribution that they are part of. Lower it with them."""
@@ -47,6 +49,8 @@ CORE = sorted(
 def imports(folder: Path) -> Iterator[str]:
     """Names of gansynth that a plugin imports, as ``module.name``; not its own."""
     for path in folder.rglob("*.py"):
+        if path.name in ELSEWHERE_RUN:
+            continue
         for node in statements(parsed(path).body):
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names if alias.name.startswith("gansynth"))

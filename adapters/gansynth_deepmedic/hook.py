@@ -42,13 +42,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from gansynth import EpochPlan, Mixer, MixerConfig
+from gansynth.hosts.epoch_plan import EpochPlan
+from gansynth.hosts.mixer import Mixer, MixerConfig
 from gansynth.runtime.child import NAME, obey
 from gansynth.runtime.serialise import Document
 from gansynth_deepmedic.insertion import HostCase, LoadedCase, insert, misfit, position_of
 
 if TYPE_CHECKING:
-    from gansynth import BankSample
+    from gansynth.bank.reader import BankSample
 
 SCRIPT = "deepMedicRun"
 _LISTS = ("paths_per_chan_per_subj", "paths_to_lbls_per_subj", "paths_to_masks_per_subj")

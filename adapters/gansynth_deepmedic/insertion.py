@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gansynth import OUTSIDE, DataFault, Sample
+from gansynth.core.schema import OUTSIDE, Sample
+from gansynth.runtime.errors import DataFault
 from gansynth.runtime.serialise import Document
 
 if TYPE_CHECKING:
-    from gansynth import BankSample
+    from gansynth.bank.reader import BankSample
 
 RIM = 4  # voxels over which a patch fades into the real case at each face inside the volume
 _BESIDE = "beside"  # copy of `gansynth.sampling.sampler.BESIDE`, whose module needs more than numpy
