@@ -36,12 +36,10 @@ def norm_leaky_relu(x: Tensor, norm: nn.Module, slope: float) -> Tensor:
 
 
 def _lean(x: Tensor, norm: nn.Module) -> bool:
-    """Return whether the lean version is possible and useful; only on the CPU, not compiled.
+    """Return whether the lean version is possible and useful; only on the CPU.
 
     Without gradients it stores nothing either way, but leaves channels where they lie.
     """
-    if torch.compiler.is_compiling():  # reading weights would break the graph
-        return False
     on_cpu = x.device.type == "cpu" and type(x) is Tensor
     if not on_cpu or (torch.is_grad_enabled() and not x.requires_grad):
         return False
