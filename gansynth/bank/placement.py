@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from gansynth.runtime.errors import EnvironmentFault, UsageFault
-from gansynth.runtime.files import disk_errors, folder_bytes
+from gansynth.runtime.files import disk_errors
 
 FILE_BYTES = 8192  # most bytes of a sample's header and of its last, partly filled block
 SHARED_MEMORY = Path("/dev/shm")
@@ -37,9 +37,8 @@ def place_bank(
         EnvironmentFault: there is no room, or the folder cannot be written.
         UsageFault: ``scratch`` is a file.
     """
-    for left, _, _, runs in scratch_banks(scratch):
-        if not runs:  # its process and watchdog were killed
-            shutil.rmtree(left, ignore_errors=True)
+    for left in _dead_banks(scratch):
+        shutil.rmtree(left, ignore_errors=True)
     base, notice = bank_place(bytes_needed, scratch)
     if base.exists() and not base.is_dir():
         raise UsageFault(f"--bank-dir {base}: is a file, expected a folder; name another one")
@@ -82,27 +81,20 @@ def _free(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def scratch_banks(
-    scratch: str | os.PathLike[str] | None = None,
-) -> list[tuple[Path, int, int, bool]]:
-    """List this machine's scratch banks in shared memory, the temporary folder and ``scratch``.
-
-    Returns:
-        For each bank its folder, its bytes, the process that made it, and whether that still runs.
-    """
+def _dead_banks(scratch: str | os.PathLike[str] | None) -> list[Path]:
+    """This machine's scratch banks whose process and watchdog were killed."""
     import psutil
 
-    banks = []
+    dead = []
     named = [] if scratch is None else [Path(scratch).absolute()]
     for base in dict.fromkeys((SHARED_MEMORY, Path(tempfile.gettempdir()), *named)):
-        for folder in sorted(base.glob("gansynth-*")):
+        for folder in base.glob("gansynth-*"):
             match = _SCRATCH.fullmatch(folder.name)
-            if match is not None and match[1] == _machine() and folder.is_dir():
-                size, pid = 0, int(match[2])
-                with contextlib.suppress(OSError):  # no permission, or removed in between
-                    size = folder_bytes(folder)
-                banks.append((folder, size, pid, psutil.pid_exists(pid)))
-    return banks
+            if match is None or match[1] != _machine() or not folder.is_dir():
+                continue
+            if not psutil.pid_exists(int(match[2])):
+                dead.append(folder)
+    return dead
 
 
 def _machine() -> str:
