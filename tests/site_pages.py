@@ -79,7 +79,11 @@ def commands_page() -> str:
     from gansynth_cli.main import EPILOG, cli
 
     with click.Context(cli, info_name="gansynth", **cli.context_settings) as context:
-        parts = ["# Command line", cli.help, "Made from `gansynth COMMAND --help`."]
+        parts = [
+            "# Command line",
+            cli.help,
+            "Made from the help of each command, `--help-all` where there is one.",
+        ]
         parts += ["## Exit codes", _block(textwrap.dedent(EPILOG.split("Exit codes:")[1]))]
         for name in cli.list_commands(context):
             parts += _command(cli.get_command(context, name), name, context, "##")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +17,9 @@ Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 Models = Callable[[Mapping[str, Any]], Mapping[str, "type[BaseModel]"]]
 SETTINGS, ONLY_SET = "gansynth_cli.settings", "gansynth_cli.only_set"
 """Keys of a context's further options, and of the names of settings that are no flags."""
+ALL = "gansynth_cli.help_all"
+"""Key of a context in which the help shows every option."""
+HELP_ALL = "--help-all"
 HEADINGS = ("Data", "Ratio and schedule", "Samples", "Sample bank", "Target framework", "Run")
 """Headings of the help, in order; options without one are about the run."""
 
@@ -26,30 +29,64 @@ class GroupedCommand(click.Command):
 
     Args:
         headings: parameter -> heading.
+        first: parameters that ``--help`` shows, beside the settings of a target that is typed;
+            ``--help-all`` shows all. None: ``--help`` does.
     """
 
-    def __init__(self, *args: Any, headings: Mapping[str, str], **more: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        headings: Mapping[str, str],
+        first: Sequence[str] = (),
+        **more: Any,
+    ) -> None:
         super().__init__(*args, **more)
-        self.headings = headings
+        self.headings, self.first = headings, first
+        if first:
+            shows_all = click.Option(
+                [HELP_ALL],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_show_all,
+                help="Show every option.",
+            )
+            self.params.append(shows_all)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write options by group."""
         rows: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
+        short, left_out = bool(self.first) and ALL not in ctx.meta, 0
         for parameter in self.get_params(ctx):
-            name, row = parameter.name, parameter.get_help_record(ctx)
-            heading = self.headings.get(name or "", "Run")
+            row = parameter.get_help_record(ctx)
+            if row is None or not isinstance(parameter, click.Option):
+                continue
+            name = parameter.name or ""
+            heading = self.headings.get(name, "Run")
             if isinstance(parameter, SettingOption):
                 heading = parameter.heading
-            if row is not None and isinstance(parameter, click.Option):
-                rows.setdefault(heading, []).append(row)
+            elif short and name not in self.first and not {"--help", HELP_ALL} & {*parameter.opts}:
+                left_out += 1
+                continue
+            rows.setdefault(heading, []).append(row)
         for heading in filter(rows.get, rows):
             with formatter.section(heading):
                 formatter.write_dl(rows[heading])
 
+        if left_out:
+            formatter.write_paragraph()
+            formatter.write_text(f"{left_out} more: {ctx.command_path} {HELP_ALL}")
         keys = ctx.meta.get(ONLY_SET)
         if keys:
             formatter.write_paragraph()
             formatter.write_text(f"By --set KEY=VALUE only: {', '.join(keys)}.")
+
+
+def _show_all(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked and not ctx.resilient_parsing:
+        ctx.meta[ALL] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
 
 
 class SettingOption(click.Option):

@@ -39,10 +39,23 @@ def test_options_of_a_target_are_flags_or_for_set_only(target, run_cli):
     keys = {*framework(target).Options.model_fields}
     assert {key for key in keys if f"\n  {flag_of(key)} " in flags} == keys - {"device", "seed"}
     assert {*re.findall(r"\w+", others.partition(".")[0])} == keys & {"device", "seed"}
-    shown = run_cli("augment", "--help").stdout
+    shown = run_cli("augment", "--help-all").stdout
     assert f"Options of {target}" not in shown
     places = [shown.index(f"\n{heading}:\n") for heading in HEADINGS]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize("command", ["augment", "fit"])
+def test_help_shows_what_a_beginner_needs_and_where_the_rest_is(command, run_cli):
+    first, every = (run_cli(command, words).stdout for words in ("--help", "--help-all"))
+    shown, all_of_them = (
+        re.findall(r"^  (?:-\w, )?(--[\w-]+)", text, re.M) for text in (first, every)
+    )
+    assert set(shown) < set(all_of_them)
+    assert len(shown) == 14  # with --help and --help-all
+    left = len(all_of_them) - len(shown)
+    assert f"{left} more: gansynth {command} --help-all" in first
+    assert "more: gansynth" not in every
 
 
 @pytest.mark.parametrize(

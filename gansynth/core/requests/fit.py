@@ -34,6 +34,20 @@ class FitRequest(EditWords, RecipeData):
     """
 
     command: ClassVar[str] = "fit"
+    first: ClassVar[tuple[str, ...]] = (
+        "data",
+        "configuration",
+        "fold",
+        "subjects",
+        "read",
+        "out",
+        "recipe",
+        "set",
+        "device",
+        "fit_memory",
+        "init_from",
+        "dry_run",
+    )
     generator: Annotated[str, Opt(argument=True, metavar="NAME", names=("generators",))] = Field(
         kw_only=False
     )

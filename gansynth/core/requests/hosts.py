@@ -113,6 +113,20 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
     """
 
     command: ClassVar[str] = "augment"
+    first: ClassVar[tuple[str, ...]] = (
+        "data",
+        "configuration",
+        "fold",
+        "ratio",
+        "compare",
+        "generator",
+        "bank_size",
+        "target",
+        "out",
+        "device",
+        "set",
+        "dry_run",
+    )
     # eager: --target NAME --help shows the options of NAME
     target: Annotated[str, Opt(names=("hosts",), eager=True, heading="Target framework")] = ""
     """Framework to train, see gansynth plugins; its options: gansynth options NAME."""
