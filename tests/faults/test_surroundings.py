@@ -122,7 +122,6 @@ fit means --data nifti:{0}/data -o {1}/run
 fit means --data toy:3 -o {0}/run
 fit means --data toy:3 -o {1}/run --init-from {0}/run
 sample {0}/run
-show {0}/run
 augment nnunet:004 --root {0}
 augment --target nnunet --generator {0}/run --ratio 1:1
 predict {0}/result {1} -o {1}/out
