@@ -58,7 +58,7 @@ USUAL = ("epochs", "subepochs", "segments")
 """Keys that say how long a training is."""
 OF_THE_MACHINE = ("folderForOutput", "num_processes_sampling")
 """Settings that may change when a training goes on."""
-PATIENCE = 45.0
+LONGEST_WAIT = 45.0
 """Seconds that a forked process waits for a sample; after 60 DeepMedic asks for its case again."""
 
 Count = Annotated[int | None, Field(ge=1)]
@@ -296,11 +296,13 @@ class DeepMedicAdapter(Framework):
             arguments += ["-load", self.own["load"]] if "load" in self.own else []
             arguments += ["-resetopt"] if "resetopt" in self.own else []
         plan, processes = job.rounds.plan, self.config.processes
-        patience = min(plan.patience, PATIENCE) if processes > 0 else plan.patience
+        sample_timeout = plan.sample_timeout
+        if processes > 0:
+            sample_timeout = min(sample_timeout, LONGEST_WAIT)
         return TrainingOrder(
             checkout=self.program.checkout,
             arguments=tuple(arguments),
-            plan=replace(plan, patience=patience, workers=max(1, processes)),
+            plan=replace(plan, sample_timeout=sample_timeout, workers=max(1, processes)),
             cases=cases,
             count=self.share.cases,
             first=job.first,

@@ -76,7 +76,7 @@ class YoloExport(DataSetExport):
         if alone is not None:
             return 0, alone
         images, request = len(self.source.train_ids), self.request
-        return exact_counts(images, request.mix.ratio, nearest=request.nearest)
+        return exact_counts(images, request.mix.ratio, nearest=request.round_ratio)
 
     def room(self) -> int:
         """Return the most bytes of the files (one per value) and of the bank."""
@@ -160,6 +160,6 @@ def exact_counts(images: int, ratio: Ratio, *, nearest: bool = False) -> tuple[i
             f"--export with --ratio {ratio}: {images} real images need {float(exact):.6g} "
             f"synthetic ones, so each would be listed {exact.denominator} times, expected at most "
             f"{MOST_REPEATS}. The nearest is --ratio {repeats * images}:{count}; take it, or add "
-            "--nearest"
+            "--round-ratio"
         )
     return repeats, count

@@ -151,7 +151,17 @@ class ArmPlan(AugmentRequest):
     """
 
     of_study: ClassVar[frozenset[str]] = frozenset(
-        {*OF_DATA, *OF_PLACES, "target", "bank", "seed", "export", "nearest", "content", "compare"}
+        {
+            *OF_DATA,
+            *OF_PLACES,
+            "target",
+            "bank",
+            "seed",
+            "export",
+            "round_ratio",
+            "content",
+            "compare",
+        }
     )
     target: Annotated[str, Opt(hidden=True)] = ""
     name: str = Field(pattern=NAME)

@@ -45,7 +45,7 @@ def fill_bank(
     request: SampleRequest | None = None,
     device: str = "auto",
     dtype: Literal["float16", "float32"] = "float16",
-    patience: float = FILL_SECONDS,
+    sample_timeout: float = FILL_SECONDS,
 ) -> Path:
     """Fill a frozen bank for offline augmentation, or complete an interrupted one.
 
@@ -57,7 +57,7 @@ def fill_bank(
             fills a bank with the same samples.
         device: device of the generator.
         dtype: storage type of images.
-        patience: time limit in seconds.
+        sample_timeout: time limit in seconds.
 
     Returns:
         The bank's folder.
@@ -71,7 +71,7 @@ def fill_bank(
     generator = RunFolder(Path(run).absolute())
     config = _config(generator, folder, samples, request, producer_device(device, ()), dtype)
     with tempfile.TemporaryDirectory(prefix="gansynth-log-") as logs:
-        fill(config, Path(logs) / "producer.log", patience=patience)
+        fill(config, Path(logs) / "producer.log", sample_timeout=sample_timeout)
     return folder
 
 
@@ -80,7 +80,7 @@ def fill(
     log: Path,
     *,
     restarts: int = 0,
-    patience: float = math.inf,
+    sample_timeout: float = math.inf,
     progress: Callable[[int], None] = lambda count: None,
     say: Callable[[str], None] = logger.warning,
 ) -> BankReader:
@@ -88,7 +88,7 @@ def fill(
 
     Args:
         restarts: consecutive restarts of a producer that died, at most.
-        patience: time limit in seconds.
+        sample_timeout: time limit in seconds.
         progress: called with the number of samples whenever it changes.
         say: receives messages about restarts.
 
@@ -98,7 +98,7 @@ def fill(
     """
     supervisor = ProducerSupervisor(config, log, restarts=restarts)
     try:
-        supervisor.wait(config.capacity, patience, progress)
+        supervisor.wait(config.capacity, sample_timeout, progress)
     finally:
         supervisor.stop()
         for line in supervisor.messages():
@@ -120,7 +120,7 @@ def live_bank(
     refresh: float | None = None,
     scratch: Path | str | None = None,
     restarts: int = 5,
-    patience: float = FILL_SECONDS,
+    sample_timeout: float = FILL_SECONDS,
 ) -> Iterator[Path]:
     """Keep a bank fresh by a separate process: ``with live_bank(run) as bank: train()``.
 
@@ -134,7 +134,7 @@ def live_bank(
         refresh: shortest time in seconds in which the whole bank is replaced; overrides ``duty``.
         scratch: folder for the bank, instead of shared memory.
         restarts: consecutive restarts of a producer that died, at most.
-        patience: time limit in seconds for the first samples.
+        sample_timeout: time limit in seconds for the first samples.
 
     Yields:
         The bank's folder, with its first samples in it.
@@ -156,7 +156,7 @@ def live_bank(
             config = replace(frozen, frozen=False, temporary=True, duty=duty, refresh=refresh)
             log = Path(logs) / "producer.log"
             with ProducerSupervisor(config, log, restarts=restarts) as supervisor:
-                supervisor.wait(min(samples, LIVE_FILL), patience)
+                supervisor.wait(min(samples, LIVE_FILL), sample_timeout)
                 try:
                     yield place
                 finally:

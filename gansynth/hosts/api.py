@@ -60,7 +60,7 @@ WRITING = (
     "seed",
     "device",
     "real_in_generator_space",
-    "nearest",
+    "round_ratio",
     "export",
     "content",
     "dry_run",

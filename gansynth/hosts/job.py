@@ -282,7 +282,7 @@ class Job:
             self.log,
             seed=self.request.seed,
             strict=self.request.strict,
-            patience=self.request.patience,
+            sample_timeout=self.request.sample_timeout,
             batches=self.steps * each,
             subjects={case: source.header(case).subject for case in source.train_ids},
             done=self.first * each,

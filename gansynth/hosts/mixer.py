@@ -116,7 +116,7 @@ class MixerConfig(Document, Generic[Key], whole=True):
             gives their number itself. 1 if unknown.
         log: folder where draws are counted; None counts nothing.
         strict: stop at the first missing sample.
-        patience: seconds a synthetic-only phase waits for a sample.
+        sample_timeout: seconds a synthetic-only phase waits for a sample.
     """
 
     bank: Path | None
@@ -129,7 +129,7 @@ class MixerConfig(Document, Generic[Key], whole=True):
     workers: int = 1
     log: Path | None = None
     strict: bool = False
-    patience: float = 300.0
+    sample_timeout: float = 300.0
 
     @classmethod
     def of(
@@ -142,7 +142,7 @@ class MixerConfig(Document, Generic[Key], whole=True):
         batches: int,
         subjects: Mapping[Key, str],
         strict: bool,
-        patience: float,
+        sample_timeout: float,
         done: int = 0,
         rank: int = 0,
     ) -> MixerConfig[Key]:
@@ -170,7 +170,7 @@ class MixerConfig(Document, Generic[Key], whole=True):
             stream=(rank, done),
             log=log,
             strict=strict,
-            patience=patience,
+            sample_timeout=sample_timeout,
         )
 
 
@@ -351,8 +351,8 @@ class Mixer(Generic[Key]):
 
     def _insist(self, reason: str) -> BankSample:
         """Wait for a sample where no real case may replace it."""
-        patience = 0.0 if self.plan.strict else self.plan.patience
-        end = time.monotonic() + patience
+        sample_timeout = 0.0 if self.plan.strict else self.plan.sample_timeout
+        end = time.monotonic() + sample_timeout
         while time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
             sample, reason = self._draw()
@@ -360,8 +360,8 @@ class Mixer(Generic[Key]):
                 return sample
         rule = "no real case may be drawn now" if self._mix.real == "none" else "strict is set"
         fault = TrainingFault(
-            f"{self.plan.bank}: no synthetic sample after {patience:g} s ({reason}), expected "
-            f"one: {rule}. Give the producer a faster device, or use a frozen bank"
+            f"{self.plan.bank}: no synthetic sample after {sample_timeout:g} s ({reason}), "
+            f"expected one: {rule}. Give the producer a faster device, or use a frozen bank"
         )
         if self.log is not None:  # the main process may learn only that a worker ended
             self.log.append("stopped", "", str(fault))

@@ -41,7 +41,7 @@ class MixOptions(TypedDict, total=False):
     """Parent of a new folder for the draw logs; None: a temporary one."""
     strict: bool
     """Stop at the first missing sample."""
-    patience: float
+    sample_timeout: float
     """Seconds a synthetic-only phase waits for a sample."""
 
 
@@ -68,7 +68,7 @@ class Mixture:
         done: int = 0,
         log: Path | str | None = None,
         strict: bool = False,
-        patience: float = 300.0,
+        sample_timeout: float = 300.0,
     ) -> None:
         mix = Mix.parse(str(ratio), str(schedule))
         if batches is None and mix.schedule.kind != "constant":
@@ -97,7 +97,7 @@ class Mixture:
             done=done,
             rank=_own_rank() if rank is None else rank,
             strict=strict,
-            patience=patience,
+            sample_timeout=sample_timeout,
         )
         self._units = UnitCheck(folder)
 

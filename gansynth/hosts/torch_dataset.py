@@ -53,7 +53,7 @@ class MixedDataset(Mixture, Dataset[Any]):
             whole batches, unless the mixed data set is wrapped again. None, with a constant
             schedule only, treats each list as a batch, and each single item as one.
         subjects: index -> subject, for fine-tuning on whole subjects; None: each item is one.
-        options: schedule, batches, held_out, seed, rank, done, log, strict, patience; see
+        options: schedule, batches, held_out, seed, rank, done, log, strict, sample_timeout; see
             ``gansynth.hosts.mixture.MixOptions``.
 
     Raises:

@@ -356,7 +356,7 @@ def test_the_ratio_is_exact_over_many_batches_and_logged_draw_by_draw(kit, marke
 @pytest.mark.parametrize("how", ["damaged", "vanished"])
 def test_where_a_bank_breaks_real_cases_take_the_place_of_samples(kit, marked, tmp_path, how):
     bank, log = shutil.copytree(marked, tmp_path / "bank"), tmp_path / "draws"
-    batches = kit.batches(MixerConfig(bank, Ratio(1, 1), log=log, patience=1), 3)
+    batches = kit.batches(MixerConfig(bank, Ratio(1, 1), log=log, sample_timeout=1), 3)
     assert any(next(batches))
     for sample in bank.glob("sample-*"):
         if how == "damaged":

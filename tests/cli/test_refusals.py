@@ -32,7 +32,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     # Options that have no effect.
     f"{SEGMENTER} --bank b --bank-size 9": "--bank-size 9: has no effect with --bank b",
     f"{SEGMENTER} --generator g --offline --reuse 3": "--reuse 3: has no effect with --offline",
-    f"{SEGMENTER} --generator g --nearest": "--nearest: has no effect without --export",
+    f"{SEGMENTER} --generator g --round-ratio": "--round-ratio: has no effect without --export",
     f"{SEGMENTER}": ("--generator is missing", "add --generator RUN", "--ratio 1:0"),
     "benchmark plan.yaml --reopen-test-set why": "--reopen-test-set why: has no effect without "
     "--test-set",

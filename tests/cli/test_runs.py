@@ -106,7 +106,13 @@ def test_a_host_gets_everything_that_augment_was_told(run, run_cli, toys, tmp_pa
     words: dict[str, Any] = {
         **{"target": "toyhost", "data": "toy:3", "generator": run, "ratio": "1:1", "edit": "flip"},
         **{"seed": 5, "schedule": "anneal:50%-100%", "bank_size": "2GB", "refresh": "10min"},
-        **{"bank_dir": tmp_path, "device": "cpu", "restarts": 2, "patience": 9, "strict": True},
+        **{
+            "bank_dir": tmp_path,
+            "device": "cpu",
+            "restarts": 2,
+            "sample_timeout": 9,
+            "strict": True,
+        },
         **{"allow_empty_bank": True, "host_augmentation": False, "augment_synthetic": False},
         **{"set": {"num_epochs": 3}, "options": ("--npz", "-x"), "filter": "none"},
     }

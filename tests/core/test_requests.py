@@ -34,12 +34,12 @@ AUGMENT: dict[str, Any] = {"target": "segmenter", "ratio": "1:1", "bank": "b"}
             "reuse 4: has no effect with bank b; leave that out, or leave reuse out",
         ),
         (
-            {**AUGMENT, "nearest": True},
-            "--nearest: has no effect without --export; add that, or leave --nearest out",
-            "nearest: has no effect without export; add that, or leave nearest out",
+            {**AUGMENT, "round_ratio": True},
+            "--round-ratio: has no effect without --export; add that, or leave --round-ratio out",
+            "round_ratio: has no effect without export; add that, or leave round_ratio out",
         ),
     ],
-    ids=["reuse", "nearest"],
+    ids=["reuse", "round_ratio"],
 )
 def test_an_error_names_the_option_as_it_was_given(words, typed, called, run_cli, tmp_path):
     line = [text for key, value in words.items() for text in (f"--{key}", value)]

@@ -51,7 +51,7 @@ def test_a_damaged_checkpoint_of_the_segmenter_is_passed_over_and_that_is_said(
 
 @pytest.mark.fault(40)
 def test_beside_a_generator_that_hangs_no_batch_waits(toy_bank, tmp_path):
-    plan = {"log": tmp_path / "draws", "patience": 1000.0}
+    plan = {"log": tmp_path / "draws", "sample_timeout": 1000.0}
     mixer = Mixer(MixerConfig(toy_bank(samples=0, frozen=False), Ratio(1, 1), **plan))
     begun = time.monotonic()
     for _ in range(20):

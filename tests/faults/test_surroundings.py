@@ -232,7 +232,9 @@ def test_a_clock_that_was_set_back_leaves_a_live_bank_in_use(toy_bank, tmp_path)
     later = time.time() + 3600
     for path in bank.iterdir():
         os.utime(path, (later, later))
-    mixer: Mixer[int] = Mixer(MixerConfig(bank, Ratio(0, 1), log=tmp_path / "draws", patience=1.0))
+    mixer: Mixer[int] = Mixer(
+        MixerConfig(bank, Ratio(0, 1), log=tmp_path / "draws", sample_timeout=1.0)
+    )
     assert all(slot.sample is not None for slot in mixer.batch(range(4)))
 
 
@@ -245,7 +247,9 @@ def test_a_clock_that_is_set_forward_while_it_trains_leaves_a_live_bank_in_use(
 
     monkeypatch.setattr("gansynth.hosts.mixer._LOOK_SECONDS", 0.0)
     bank, now = toy_bank(frozen=False), time.time
-    mixer: Mixer[int] = Mixer(MixerConfig(bank, Ratio(0, 1), log=tmp_path / "draws", patience=0.0))
+    mixer: Mixer[int] = Mixer(
+        MixerConfig(bank, Ratio(0, 1), log=tmp_path / "draws", sample_timeout=0.0)
+    )
     mixer.batch(range(4))
     os.utime(bank / "heartbeat.json")
     mixer.batch(range(4))

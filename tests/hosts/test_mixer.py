@@ -30,10 +30,10 @@ def log(tmp_path):
 
 @pytest.fixture
 def mixer(tmp_path, log):
-    """Makes a mixer of real cases 0, 1, 2, ...: ``mixer(Ratio(1, 1), bank, patience=1)``."""
+    """Makes a mixer of real cases 0, 1, 2, ...: ``mixer(Ratio(1, 1), bank, sample_timeout=1)``."""
 
     def make(ratio, bank, *, schedule="constant", batches=100, **plan):
-        told, usual = Schedule.parse(schedule), {"log": log, "patience": 0.2}
+        told, usual = Schedule.parse(schedule), {"log": log, "sample_timeout": 0.2}
         if told.kind != "constant":
             usual["batch_counter"] = BatchCounter(tmp_path / "batches", batches)
         if told.kind == "finetune":
@@ -125,7 +125,7 @@ def test_a_sample_that_comes_while_it_waits_is_taken(mixer, toy_bank):
     (sample,) = full.glob("sample-*")
     late = Timer(0.1, sample.rename, [bank / sample.name])
     late.start()
-    assert kinds(mixer(ONLY, bank, patience=30.0).batch([0])) == "s"
+    assert kinds(mixer(ONLY, bank, sample_timeout=30.0).batch([0])) == "s"
     late.join()
 
 

@@ -157,7 +157,7 @@ def test_the_same_seed_draws_the_same_and_another_rank_does_not(cases, toy_bank,
 
 def test_synthetic_only_without_a_sample_stops_and_opens_no_real_item(cases, toy_bank):
     bank = toy_bank(samples=0, frozen=False)
-    mixed = gansynth.mix(cases, bank, "0:1", patience=0.3)
+    mixed = gansynth.mix(cases, bank, "0:1", sample_timeout=0.3)
     batches = iter(DataLoader(mixed, batch_size=2, num_workers=1))
     with pytest.raises(TrainingFault, match="the bank is empty"):
         next(batches)

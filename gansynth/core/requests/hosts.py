@@ -55,7 +55,7 @@ class RatioWords(Request):
     % of the training, then only 10 % of the real cases)."""
     augment_synthetic: Annotated[bool, Opt(word=True)] = True
     """Apply the framework's augmentation to synthetic samples too."""
-    nearest: Annotated[bool, Opt(needs="export")] = False
+    round_ratio: Annotated[bool, Opt(needs="export")] = False
     """With --export: round a ratio that cannot be exact to the nearest possible one."""
     compare: bool = False
     """Train with samples, then without, equally many steps; print both results."""
@@ -90,7 +90,7 @@ class BankWords(Request):
     """Stop at the first missing synthetic sample."""
     allow_empty_bank: bool = False
     """Start even without a synthetic sample."""
-    patience: Annotated[float, Opt(metavar="SECONDS")] = Field(default=300, ge=0)
+    sample_timeout: Annotated[float, Opt(metavar="SECONDS")] = Field(default=300, ge=0)
     """Longest wait for a sample where the schedule allows no real case; training then stops."""
 
 
@@ -103,7 +103,7 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
     The framework stays as installed, and validates on real cases only. A generator that has seen a
     held-out case, or shares a subject with one, is refused (exit 6). A real case replaces a missing
     sample, and is counted; more than 1 % of them is exit 5, after training. Where the schedule
-    allows no real case, training waits for the sample (--patience). Then it stops with exit 5.
+    allows no real case, training waits for the sample (--sample-timeout), then stops with exit 5.
     Options of the framework are flags, or follow --set as KEY=VALUE. Options after -- go to the
     framework's own command line.
 

@@ -215,7 +215,7 @@ def test_another_is_drawn_for_one_that_cannot_be_inserted(tmp_path, samples, dra
     pairs: Any = [(sample, {}) for sample in samples]
     bank = write_bank(tmp_path / "bank", schema, lineage, pairs, dtype="float32")
     log = tmp_path / "log"
-    plan: Any = MixerConfig(bank, Ratio.parse("1:2"), seed=5, patience=0.2, log=log)
+    plan: Any = MixerConfig(bank, Ratio.parse("1:2"), seed=5, sample_timeout=0.2, log=log)
     mixed = Subepochs(plan, [OF.host], 6)
     for number, synthetic in enumerate(drawn):
         cases = [mixed.load(number, place, lambda case: OF.loaded) for place in range(6)]

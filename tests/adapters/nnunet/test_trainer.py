@@ -37,9 +37,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
 def test_nnunets_own_loaders_draw_from_the_bank(ready, configuration):
-    trainer = ready(configuration, patience=7)
+    trainer = ready(configuration, sample_timeout=7)
     train, validation = begin(trainer).get_dataloaders()
-    assert trainer.gansynth_plan.patience == 7
+    assert trainer.gansynth_plan.sample_timeout == 7
     batches = [next(train) for _ in range(5)]
     patch = trainer.configuration_manager.patch_size
     assert all(tuple(b["data"].shape) == (2, 2, *patch) for b in batches)

@@ -99,7 +99,7 @@ def slots_of(job: DetectorJob, told: dict[str, Any], done: int = 0) -> EpochSlot
         strict=told.get("strict", False),
         seed=5,
         log=log,
-        patience=1,
+        sample_timeout=1,
     )
     return EpochSlots(plan, len(images_of(job.data, "train")), job.channels, done)
 
