@@ -299,19 +299,23 @@ def fit_into(
     memory: int,
     out: Path,
     reporter: Reporter,
+    processes: int = 1,
 ) -> dict[str, str]:
     """Find settings with which a fit stays within a memory, by measuring.
 
-    The edges of training crops are halved until it does, each candidate in its own process. A
-    patch that the user has set is not changed. An existing run keeps its settings. ``memory``:
-    bytes, of this process on a CPU, of the device on CUDA. Raises EnvironmentFault: nothing fits.
+    What is computed at once is halved until it does, each candidate in its own process: first the
+    part of a batch (``accumulate``), then the edges of training crops (``patch``). Either is left
+    alone if the user has set it. An existing run keeps its settings. ``memory``: bytes, of this
+    process on a CPU, of the device on CUDA. ``processes``: that share a batch. Raises
+    EnvironmentFault: nothing fits.
     """
     if (out / MANIFEST).exists():
-        patch = RunFolder(out).loop_options.get("patch")
-        return {"patch": json.dumps(patch), **settings} if patch else dict(settings)
+        begun = RunFolder(out).loop_options
+        kept = {key: json.dumps(begun[key]) for key in ("accumulate", "patch") if begun.get(key)}
+        return {**kept, **settings}
     job = resolve(generator, request, settings, edits, device)
     budget, attempts, before = memory / 2**20, list[str](), 0
-    for changes in _halved(job, settings):
+    for changes in _halved(job, settings, processes):
         measured = _measure_apart(generator, request, {**settings, **changes}, edits, device)
         peak = measured["memory_mib"]
         named = " ".join(f"{k}={v}" for k, v in changes.items()) or "as asked"
@@ -329,14 +333,22 @@ def fit_into(
     )
 
 
-def _halved(job: FitJob, settings: Mapping[str, str]) -> Iterator[dict[str, str]]:
+def _halved(job: FitJob, settings: Mapping[str, str], processes: int) -> Iterator[dict[str, str]]:
     yield {}
-    if not job.trains or "patch" in settings or job.space.grid not in ("crop", "slice"):
+    if not job.trains:
         return
+    changes: dict[str, str] = {}
+    batches = [stage.batch_size or job.options.batch_size for stage in job.generator.stages()]
+    parts = 2
+    while "accumulate" not in settings and all(n % (parts * processes) == 0 for n in batches):
+        changes = {"accumulate": str(parts)}
+        yield changes
+        parts *= 2
     edges = list(job.space.size)
-    while max(edges) > SMALLEST_PATCH:
+    crops = "patch" not in settings and job.space.grid in ("crop", "slice")
+    while crops and max(edges) > SMALLEST_PATCH:
         edges = [max(min(n, SMALLEST_PATCH), round(n / 16) * 8) for n in edges]
-        yield {"patch": json.dumps(edges)}
+        yield {**changes, "patch": json.dumps(edges)}
 
 
 def _measure_apart(

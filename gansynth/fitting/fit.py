@@ -67,7 +67,7 @@ def fit(
         edits: condition edits of previews and later samples; None: the generator's own.
         typed: settings that a user typed; they must have an effect.
         device: ``auto``, ``cpu``, ``cuda:0``.
-        memory: most bytes to use; training crops are halved until a measured step keeps to it.
+        memory: most bytes to use; what is computed at once is halved until a step keeps to it.
         init_from: run with initial weights; its lineage is inherited.
         resume: False refuses a folder that already holds a run.
         dry_run: measure a few steps, write nothing.
@@ -87,10 +87,11 @@ def fit(
         reporter = warned = WarningLog(reporter if processes.is_main else NullReporter())
         chosen = dict(settings)
         if memory is not None:
-            arguments = (generator, request, settings, edits, device)
-            chosen = processes.tell(
-                fit_into(*arguments, memory, out, reporter) if processes.is_main else None
-            )
+            found = None
+            if processes.is_main:
+                arguments = (generator, request, settings, edits, device)
+                found = fit_into(*arguments, memory, out, reporter, processes.size)
+            chosen = processes.tell(found)
         job = resolve(generator, request, chosen, edits, device, typed)
         job.recipe = recipe
         if job.reason:

@@ -123,7 +123,7 @@ def choose(toy_source, monkeypatch, tmp_path):
     def memory(generator, request, settings, edits, device) -> dict[str, Any]:
         edge = json.loads(settings.get("patch", "[16]"))[0] / 16
         width = int(settings.get("width", 16)) / 16
-        peak = round(100 + 1000 * edge**3 * width)
+        peak = round(100 + 1000 * edge**3 * width / int(settings.get("accumulate", 1)))
         return {"memory_mib": peak if peak < 2000 else None, "memory_before_mib": 100}
 
     monkeypatch.setattr(cost, "_measure_apart", memory)
@@ -136,25 +136,27 @@ def choose(toy_source, monkeypatch, tmp_path):
     return run
 
 
-HALF, TYPED = {"patch": "[8, 8, 8]"}, {"patch": "[16, 16, 16]"}
+HALF, TYPED, PARTS = {"patch": "[8, 8, 8]"}, {"patch": "[16, 16, 16]"}, {"accumulate": "2"}
 
 
 @pytest.mark.parametrize(
     ("mib", "typed", "chosen"),
     [
         (1100, {}, {}),
-        (1099, {}, HALF),
-        (1400, {"width": "64"}, {"width": "64", **HALF}),  # the first runs out of memory
-        (1100, TYPED, TYPED),
+        (1099, {}, PARTS),
+        (500, {}, {**PARTS, **HALF}),
+        (1100, {"width": "64"}, {"width": "64", **PARTS, **HALF}),  # two run out of memory
+        (600, TYPED, {**TYPED, **PARTS}),
+        (500, {"accumulate": "1"}, {"accumulate": "1", **HALF}),
     ],
 )
-def test_training_crops_are_halved_until_they_fit(choose, mib, typed, chosen):
+def test_what_is_computed_at_once_is_halved_until_it_fits(choose, mib, typed, chosen):
     assert choose(mib, typed) == chosen
 
 
 def test_a_patch_that_was_typed_stays(choose):
-    with pytest.raises(EnvironmentFault, match=r"nothing fits 600 MiB \(as asked: 1100 MiB\)"):
-        choose(600, TYPED)
+    with pytest.raises(EnvironmentFault, match=r"100 MiB; accumulate=2: 600 MiB\)"):
+        choose(500, TYPED)
 
 
 @pytest.mark.fault(37)

@@ -67,7 +67,7 @@ class FitRequest(EditWords, RecipeData):
     resume: bool = True
     """Resume the run in this folder, if there is one."""
     fit_memory: Annotated[str | None, Opt(metavar="SIZE")] = None
-    """Halve the edges of training crops until a measured step fits this memory (16GB)."""
+    """Halve parts of batches, then training crops, until a measured step fits (16GB)."""
     init_from: Annotated[Folder | None, Opt(metavar="RUN")] = None
     """Start from another run's weights; its training cases count as seen."""
     per_channel: Annotated[str | None, Opt(metavar="[GROUPS]", alone="each")] = None
