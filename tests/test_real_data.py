@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from scipy.ndimage import rotate, zoom
 
 from gansynth.core.fingerprint import alike, prints_of, sharing
 from gansynth.core.requests.hosts import ImportRequest
@@ -78,6 +80,31 @@ def test_boxes_of_figshare_are_read_in_pixels(tmp_path: Path) -> None:
     assert boxes is not None
     wanted = np.array([[0.345, 0.52, 0.495, 0.74]]) * 256
     np.testing.assert_allclose(boxes.coords, wanted, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_everyday_disguises_of_slices_are_found_among_hundreds() -> None:
+    files = sorted((DATA / "lgg_flair256" / "images").glob("*.png"))[::5]
+    images = [np.asarray(Image.open(file).convert("L"), np.float32) for file in files]
+    known = [prints_of(image[None], (1, 1)) for image in images]
+    disguises = {
+        "window": lambda x: np.clip(x, *np.percentile(x, (20, 80))),
+        "ranks": lambda x: np.searchsorted(np.sort(x.ravel()), x),
+        "crop": lambda x: x[26:-26, 26:-26],
+        "turn": lambda x: rotate(x, 10, reshape=False, order=1),
+        "larger, flipped half": lambda x: zoom(x, 1.25, order=1)[:160, ::-1],
+    }
+    chosen = range(0, len(images), len(images) // 10)
+    for name, change in disguises.items():
+        changed = [np.asarray(change(images[n]), np.float32)[None] for n in chosen]
+        found = sharing(known, [prints_of(image, (1, 1)) for image in changed])
+        right = [
+            files[found[k]].name[:12] == files[n].name[:12]
+            for k, n in enumerate(chosen)
+            if k in found
+        ]
+        assert all(right), name
+        assert len(right) >= 0.9 * len(chosen), name
 
 
 @pytest.mark.slow

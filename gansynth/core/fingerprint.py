@@ -6,11 +6,8 @@ of an even background, and those beside it, are left out: all heads without thei
 one outline. Fingerprints are compared by correlation over all turns and flips, where both show
 something.
 
-The second kind is of landmarks: the strongest extrema of a difference of Gaussians in two octaves,
-each with the band-passed values around it, 4 bits each. They are multiplied by the extremum's sign,
-so that an inverted image has the same landmarks. Landmarks of two images are paired by correlation,
-and counted if they keep their distances and move together. So a part of an image is recognised, or
-a moved or slightly turned one. ``benchmarks/scripts/bench_guard.py`` measured grids and thresholds.
+The second kind is of landmarks: see ``gansynth.core.landmarks``.
+``benchmarks/scripts/bench_guard.py`` measured grids and thresholds.
 """
 
 from __future__ import annotations
@@ -19,11 +16,22 @@ import base64
 import itertools
 from collections.abc import Sequence
 from functools import cache
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.body_mask import otsu
+from gansynth.core.landmarks import (
+    AGREED,
+    Landmarks,
+    agreement,
+    averaged,
+    candidates,
+    landmarks,
+    read_landmarks,
+    turned,
+)
 
 Prints = tuple[str, ...]
 
@@ -42,15 +50,6 @@ _OUTER = 0.3  # share of the outermost cells that are background, if there is on
 _LEAST = 0.2  # share of all cells in which two images must both show something
 _MAYBE = 0.5  # correlation, as a share of ``ALIKE``, from which the common cells are looked at
 
-AGREED = {2: 16.0, 3: 9.0}
-"""Landmarks of a part of an image that count as the same, weighted by their closeness (0 to 1)."""
-_SIDE = {2: 128, 3: 64}  # most voxels along an axis; larger images are averaged to fewer
-_LANDMARKS = 64  # in each of two octaves
-_FINE, _WIDE = {2: 1.5, 3: 1.0}, {2: 3.0, 3: 2.0}  # sigmas of the band around landmarks, in voxels
-_SAME = {2: 0.95, 3: 0.9}  # correlation from which two landmarks may be the same
-_EMPTY = 0.05  # share of voxels of the least value from which that is empty space
-_TURN, _SLACK = 0.22, 1.5  # tolerated turn in radians, and movement in voxels
-
 
 def prints_of(image: npt.NDArray[np.floating], spacing: Sequence[float]) -> Prints:
     """Return two fingerprints for each channel of (C, ...), empty for a constant channel.
@@ -60,7 +59,7 @@ def prints_of(image: npt.NDArray[np.floating], spacing: Sequence[float]) -> Prin
     kept = [mm for mm, length in zip(spacing, image.shape[1:], strict=True) if length > 1]
     channels = [_in_range(np.squeeze(channel)) for channel in image]
     fit = [x for x in channels if x.ndim in CELLS and np.isfinite(x).all() and np.ptp(x) > 0]
-    return (*map(_print, fit), *(_landmarks(channel, kept) for channel in fit))
+    return (*map(_print, fit), *(landmarks(channel, kept) for channel in fit))
 
 
 def _in_range(channel: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
@@ -102,14 +101,29 @@ def sharing(
     first_images: Sequence[Prints], others: Sequence[Prints], axes: Sequence[int] = (2, 3)
 ) -> dict[int, int]:
     """Map images of ``others`` to the first image with the same landmarks, in any channel."""
-    found: dict[int, int] = {}
+    best: dict[int, tuple[float, int]] = {}
     for ndim in axes:
-        known = _all_landmarks(first_images, ndim)
-        for index, *other in _all_landmarks(others, ndim):
-            scores = agreement(known, other[0], other[1], ndim) if known else np.zeros(1)
-            if scores.max() >= AGREED[ndim]:
-                found[index] = known[int(scores.argmax())][0]
-    return found
+        known, there = _all_landmarks(first_images, ndim), _all_landmarks(others, ndim)
+        if not known or not there:
+            continue
+        pairs = sorted(candidates(known, there, ndim), key=itemgetter(1))
+        for column, rows in itertools.groupby(pairs, itemgetter(1)):
+            other = there[column]
+            turns = turned(other, ndim)
+            for row, _ in rows:
+                score = agreement(known[row], other, turns, ndim)
+                if score >= AGREED[ndim] and score > best.get(other.image, (0.0, 0))[0]:
+                    best[other.image] = score, known[row].image
+    return {index: row for index, (_, row) in best.items()}
+
+
+def _all_landmarks(images: Sequence[Prints], ndim: int) -> list[Landmarks]:
+    return [
+        read_landmarks(text, index)
+        for index, prints in enumerate(images)
+        for text in prints
+        if text.startswith(f"{ndim}/")
+    ]
 
 
 def closeness(
@@ -178,7 +192,7 @@ def _print(image: npt.NDArray[np.float32]) -> str:
     body = _body(image)
     if body.size < CELLS[image.ndim] ** image.ndim or np.ptp(body) == 0:
         return ""
-    cells = _averaged(body, CELLS[image.ndim])
+    cells = averaged(body, [CELLS[image.ndim]] * image.ndim)
     shown = _shown(cells)
     cells = shown * (cells - _mean_around(cells, shown, _SMOOTH))
     # A bright rim, such as a skull, must not outweigh what is inside.
@@ -246,146 +260,3 @@ def _span(inside: npt.NDArray[np.bool_]) -> slice:
     """Return the slice from the first to the last true element; all if there is none."""
     indices = np.flatnonzero(inside)
     return slice(int(indices[0]), int(indices[-1]) + 1) if len(indices) else slice(None)
-
-
-def _averaged(image: npt.NDArray[np.float32], cells: int) -> npt.NDArray[np.float64]:
-    """Return means over a grid of cells of fractional size in voxels."""
-    means = image.astype(np.float64)
-    for axis in range(image.ndim):
-        length = image.shape[axis]
-        sums = np.insert(np.cumsum(means, axis), 0, 0, axis)
-        edges = np.linspace(0, length, cells + 1)
-        lower = np.minimum(edges.astype(int), length - 1)
-        share = (edges - lower).reshape([-1 if i == axis else 1 for i in range(image.ndim)])
-        at_edges = sums.take(lower, axis) * (1 - share) + sums.take(lower + 1, axis) * share
-        means = np.diff(at_edges, axis=axis) * (cells / length)
-    return means
-
-
-# -- landmarks -------------------------------------------------------------------------------------
-
-Landmarks = tuple[int, npt.NDArray[np.float32], npt.NDArray[np.float32]]
-"""An image's index, places (N, axes) in voxels of their octave, and unit vectors (N, values)."""
-
-
-def agreement(
-    known: Sequence[Landmarks],
-    places: npt.NDArray[np.float32],
-    vectors: npt.NDArray[np.float32],
-    ndim: int,
-) -> npt.NDArray[np.float64]:
-    """Return for each of the known images how many landmarks agree with those of another one."""
-    least = _SAME[ndim]
-    counts = [len(image[1]) for image in known]
-    owner = np.repeat(np.arange(len(known)), counts)
-    theirs = np.concatenate([image[1] for image in known])
-    close = np.concatenate([image[2] for image in known]) @ vectors.T
-    row, here = np.nonzero(close >= least)
-    pair = close[row, here]
-    nearest = np.zeros(len(close), np.float32)
-    np.maximum.at(nearest, row, pair)
-    column = owner[row] * len(vectors) + here
-    best = np.zeros(len(known) * len(vectors), np.float32)
-    np.maximum.at(best, column, pair)
-    mutual = (pair == nearest[row]) & (pair == best[column])
-    there, here, weights = row[mutual], here[mutual], (pair[mutual] - least) / (1 - least)
-    owner = owner[there]
-    # No more can agree than resemble each other.
-    scores: npt.NDArray[np.float64] = np.bincount(owner, weights, len(known)).astype(np.float64)
-    for number in np.flatnonzero(scores >= AGREED[ndim]):
-        pairs = owner == number
-        place, their_place = places[here[pairs]], theirs[there[pairs]]
-        between = place[:, None] - place
-        between_theirs = their_place[:, None] - their_place
-        far, far_there = (np.linalg.norm(x, axis=-1) for x in (between, between_theirs))
-        agree = np.linalg.norm(between - between_theirs, axis=-1) <= _SLACK + _TURN * far
-        agree &= np.abs(far - far_there) <= _SLACK
-        scores[number] = (agree @ weights[pairs]).max()
-    return scores
-
-
-def _all_landmarks(images: Sequence[Prints], ndim: int) -> list[Landmarks]:
-    """Return the landmarks of all images with so many axes."""
-    return [
-        (index, *read_landmarks(text))
-        for index, prints in enumerate(images)
-        for text in prints
-        if text.startswith(f"{ndim}:")
-    ]
-
-
-def read_landmarks(text: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return places (N, axes) and unit vectors (N, values) of a fingerprint of landmarks."""
-    ndim, values = int(text[0]), len(_around(int(text[0])))
-    rows = np.frombuffer(base64.b64decode(text[2:]), np.uint8).reshape(-1, ndim + -(-values // 2))
-    packed = rows[:, ndim:]
-    vectors = np.stack([packed >> 4, packed & 15], axis=2).reshape(len(rows), -1)[:, :values]
-    return rows[:, :ndim].astype(np.float32), _unit(vectors.astype(np.float32))
-
-
-def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    vectors = vectors - vectors.mean(axis=1, keepdims=True)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, 1e-9), np.float32)
-
-
-@cache
-def _around(ndim: int) -> npt.NDArray[np.intp]:
-    """Return the offsets (N, axes) of the values around a landmark, every other voxel."""
-    cells = np.indices([7] * ndim).reshape(ndim, -1).T - 3
-    near = (cells**2).sum(axis=1) <= (10 if ndim == 2 else 5)
-    return np.asarray(2 * cells[near], np.intp)
-
-
-def _landmarks(image: npt.NDArray[np.float32], spacing: Sequence[float]) -> str:
-    from scipy.ndimage import gaussian_filter, maximum_filter
-
-    ndim, size = image.ndim, np.array(spacing)
-    least = 1e-3 * float(np.ptp(image))
-    while (short := (1.5 * size < size.max()) & (np.array(image.shape) > 16)).any():
-        image, size = _halved(image, short), np.where(short, 2 * size, size)
-    while max(image.shape) > _SIDE[ndim]:
-        image = _halved(image, np.ones(ndim, bool))
-    rows = []
-    for octave in (image, _halved(image, np.ones(ndim, bool))):
-        if min(octave.shape) < 3:
-            break
-        fine, wider, wide = (
-            gaussian_filter(octave, sigma, mode="nearest")
-            for sigma in (_FINE[ndim], 1.6 * _FINE[ndim], _WIDE[ndim])
-        )
-        blobs = fine - wider
-        inside = (slice(1, -1),) * ndim
-        strength = np.abs(blobs)
-        peaks = np.where(strength == maximum_filter(strength, 3), strength, 0)[inside]
-        places = np.argwhere(peaks > least) + 1
-        # Beside empty space they are of the body's outline, which people share.
-        empty = octave == octave.min()
-        if empty.mean() > _EMPTY:
-            places = places[~empty[_voxels_around(places, octave.shape)].any(axis=1)]
-        strongest = np.argsort(-strength[tuple(places.T)], kind="stable")[:_LANDMARKS]
-        places = places[strongest]
-        at = _voxels_around(places, octave.shape)
-        values = _unit((fine - wide)[at] * np.sign(blobs[tuple(places.T)])[:, None])
-        levels = np.rint(values * np.sqrt(values.shape[1]) * _STEPS)
-        nibbles = (np.clip(levels, -7, 7) + 8).astype(np.uint8)
-        nibbles = np.pad(nibbles, ((0, 0), (0, nibbles.shape[1] % 2)))
-        rows.append(np.hstack([places.astype(np.uint8), nibbles[:, ::2] << 4 | nibbles[:, 1::2]]))
-    packed = np.concatenate(rows) if rows else np.zeros((0, 1), np.uint8)
-    return f"{ndim}:{base64.b64encode(packed.tobytes()).decode()}" if len(packed) > 1 else ""
-
-
-def _voxels_around(
-    places: npt.NDArray[np.intp], shape: Sequence[int]
-) -> tuple[npt.NDArray[np.intp], ...]:
-    at = np.clip(places[:, None] + _around(len(shape)), 0, np.array(shape) - 1)
-    return tuple(np.moveaxis(at, -1, 0))
-
-
-def _halved(image: npt.NDArray[np.float32], axes: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """Average pairs of voxels along some axes."""
-    for axis in np.flatnonzero(axes):
-        along = np.moveaxis(image, axis, 0)
-        pairs = len(along) // 2 * 2
-        image = np.moveaxis((along[:pairs:2] + along[1:pairs:2]) / np.float32(2), 0, axis)
-    return image

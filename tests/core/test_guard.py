@@ -100,6 +100,20 @@ DISGUISES: dict[str, tuple[Callable[..., Any], dict[str, Any], str | None]] = {
     "turned by 10 degrees": (
         each(lambda x: rotate(x, 10, reshape=False, order=1, mode="nearest")), {}, "print",
     ),
+    "the inner 80 %, in another order": (
+        shaped(lambda x: x[3:-3, 3:-3, 2:-2].transpose(2, 1, 0)[::-1].copy()), {}, "print",
+    ),
+    "resampled to 125 %, half": (
+        shaped(lambda x: zoom(x, 1.25, order=0)[:, :20].copy()), {}, "print",
+    ),
+    "a narrow window": (
+        each(lambda x: np.clip(x, *np.percentile(x, (20, 80))).astype(np.float32)), {}, "print",
+    ),
+    "equalised": (
+        each(lambda x: x.ravel().argsort().argsort().reshape(x.shape).astype(np.float32)),
+        {}, "print",
+    ),
+    "8 grey levels": (each(lambda x: np.floor(x / 125.1).astype(np.float32)), {}, "print"),
     "half of each axis": (shaped(lambda x: x[(slice(7, -7),) * 3]), {}, None),
     "padded by 5": (shaped(lambda x: np.pad(x, 5)), {}, "print"),
     "another orientation": (shaped(lambda x: x[::-1].copy()), {"affine": MIRROR}, "content"),
@@ -138,6 +152,42 @@ def test_other_people_are_not_recognised(host):
     for record in records:
         others = Lineage("other", "0", tuple(one for one in records if one != record))
         assert matches(others, [record], None) == {}
+
+
+def slice_of(number: int) -> Array:
+    """A head (H, W) in empty space, from 0 to 1: one skull, and tissue of one person."""
+    rng = np.random.default_rng(number)
+    grid = np.hypot(*np.meshgrid(np.linspace(-1.1, 1.1, 112), np.linspace(-1.2, 1.2, 120)))
+    noise = rng.normal(0, 1, (3, *grid.shape))
+    tissue = np.sum([gaussian_filter(noise[k], s) * s for k, s in enumerate((1.5, 3, 6))], axis=0)
+    head = np.where(grid < 0.8, 0.4 + 0.08 * tissue / tissue.std(), 0.9 * (grid < 0.9))
+    return np.clip(head, 0, 1).astype(np.float32)
+
+
+SLICES: dict[str, Change] = {
+    "a narrow window": lambda x: np.clip(x, 0.3, 0.5),
+    "gamma": lambda x: x**1.8,
+    "equalised": lambda x: np.searchsorted(np.sort(x.ravel()), x) / x.size,
+    "8 grey levels": lambda x: np.floor(x * 7.99),
+    "the inner 80 %": lambda x: x[12:-12, 11:-11],
+    "turned by 10 degrees": lambda x: rotate(x, 10, reshape=False, order=1),
+    "resampled to 80 %": lambda x: zoom(x, 0.8, order=1),
+    "resampled to 125 %": lambda x: zoom(x, 1.25, order=1),
+    "one half, flipped": lambda x: x[:, 56::-1],
+}
+
+
+@pytest.mark.parametrize("name", SLICES)
+def test_a_disguised_slice_is_refused_unless_it_shows_another_person(name):
+    known = [
+        CaseRecord(f"p{n}", f"p{n}", f"{n}", prints=prints_of(slice_of(n)[None], (1, 1)))
+        for n in range(8)
+    ]
+    image = np.asarray(SLICES[name](slice_of(3)), np.float32)
+    held_out = CaseRecord("new", "new", "new", prints=prints_of(image[None], (1, 1)))
+    with pytest.raises(IntegrityFault, match="near-identical image of p3"):
+        guard(Lineage("heads", "0", tuple(known)), [held_out])
+    guard(Lineage("heads", "0", tuple(one for one in known if one.id != "p3")), [held_out])
 
 
 def without_skull(number: int) -> Array:

@@ -1,0 +1,344 @@
+"""Landmarks of an image, by which a part of it is known, in other grey values, turned or resized.
+
+The longest side is averaged to a fixed number of cells. Half ranks and half values are divided by
+the contrast around, and the strongest extrema of differences of Gaussians, in place and scale, are
+kept, but for those on edges, which lie anywhere along them. Each has the directions of the gradient
+around, in steps of its scale, as -1, 0 or 1 along each axis, times the extremum's sign: an inverted
+image has the same landmarks, and of a flipped one those are known without making them again.
+
+Landmarks of two images are paired by correlation, in all turns and flips, and counted where one
+movement, small turn and change of size explains them. Of many images, those with most words in
+common are paired. A word is a hash of a landmark, as it is or turned upright; rare ones weigh more.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+AGREED = {2: 12.0, 3: 16.0}
+"""Landmarks that count as the same, weighted by their closeness (to 1), from which images do."""
+KEPT = {2: 100, 3: 96}
+_SIDE = {2: 128, 3: 64}  # cells along the longest side
+_FINEST, _SCALES = {2: 1.8, 3: 1.2}, {2: 8, 3: 7}  # sigma in cells, and how many, 3 to the octave
+_AROUND = {2: 10.0, 3: 6.0}  # sigma, in cells, of the contrast around
+_FLOOR, _RANKS, _BINS = 0.05, 0.3, 4096  # contrast that is added; share of ranks; grey values
+_LEAST, _EDGE = 0.02, {2: 0.15, 3: 0.1}  # of an extremum: strength; least to most curvature
+_STEP = 2.0  # of the gradients around, in sigmas
+_SAME = 0.7  # correlation from which two landmarks may be the same
+_SIZES, _NEAR = (-0.66, -0.33, 0.0, 0.33, 0.66), 0.35  # tried changes of size, as powers of 2
+_TURN, _SLACK = 0.3, 1.7  # tolerated turn in radians (at first), and movement in cells
+_LEAST_TRACE = 0.13  # of a turn's matrix: less than all axes by so much is 20 degrees
+_TABLES, _BITS = 16, 16  # words of a landmark, and bits of each
+_COMMON = 0.02  # share of images from which a word says nothing
+_CANDIDATES, _PAIRS = 6, 2000  # looked at: for each image those with most words in common; in all
+_COLUMNS = 500
+
+
+class Landmarks(NamedTuple):
+    """An image's index, places (N, axes) in cells, scales (N,), directions (N, points, axes)."""
+
+    image: int
+    places: Floats
+    scales: Floats
+    around: Floats
+
+
+# -- making them -----------------------------------------------------------------------------------
+
+
+def landmarks(image: Floats, spacing: Sequence[float]) -> str:
+    """Return the landmarks of an image with 2 or 3 axes as text; empty if it has none.
+
+    Args:
+        image: finite, not constant.
+        spacing: of its voxels; only the proportions of the axes matter.
+    """
+    cells = _flattened(image, spacing)
+    ndim, sigmas = cells.ndim, _FINEST[cells.ndim] * 2 ** (np.arange(_SCALES[cells.ndim]) / 3)
+    layers = _smoothed(cells, sigmas)
+    places = _extrema(np.diff(layers, axis=0), sigmas)[: KEPT[ndim]]
+    if not len(places):
+        return ""
+    signs = np.sign(np.diff(layers, axis=0)[tuple(places.T)])
+    around = np.zeros((len(places), *_points(ndim).shape))
+    for scale in np.unique(places[:, 0]):
+        here = places[:, 0] == scale
+        at = np.rint(places[here, None, 1:] + _points(ndim) * _STEP * sigmas[scale]).astype(int)
+        at = np.clip(at, 0, np.array(cells.shape) - 1)
+        slopes = np.stack(np.gradient(layers[scale]), -1)[tuple(np.moveaxis(at, -1, 0))]
+        steep = np.linalg.norm(slopes, axis=2, keepdims=True)
+        slopes /= steep + steep.mean(axis=1, keepdims=True) / 2 + 1e-9
+        around[here] = slopes / np.maximum(slopes.std(axis=(1, 2), keepdims=True), 1e-9)
+    around = np.clip(np.rint(around * signs[:, None, None]), -1, 1)
+    rows = np.hstack([places, _packed(around.reshape(len(places), -1))]).astype(np.uint8)
+    return f"{ndim}/{base64.b64encode(rows.tobytes()).decode()}"
+
+
+def _flattened(image: Floats, spacing: Sequence[float]) -> Floats:
+    """Return an image, without constant borders, of a fixed size and even contrast."""
+    from scipy.ndimage import gaussian_filter
+
+    for axis in range(image.ndim):
+        others = tuple(i for i in range(image.ndim) if i != axis)
+        filled = np.flatnonzero(np.ptp(image, axis=others) > 0)
+        image = image.take(np.arange(filled[0], filled[-1] + 1), axis)
+    size = np.array(image.shape) * np.array(spacing)
+    shape = np.maximum(np.rint(size / size.max() * _SIDE[image.ndim]).astype(int), 4)
+    cells = averaged(image, shape.tolist()).astype(np.float32)
+    levels = ((cells - cells.min()) * ((_BINS - 1) / max(float(np.ptp(cells)), 1e-9))).astype(int)
+    counts = np.bincount(levels.ravel(), minlength=_BINS)
+    ranks = ((np.cumsum(counts) - counts / 2) / cells.size).astype(np.float32)[levels]
+    low, high = np.percentile(cells, (1, 99))
+    values = (np.clip(cells, low, high) - low) / max(high - low, 1e-9)
+    mixed = np.asarray(_RANKS * ranks + (1 - _RANKS) * values, np.float32)
+    sigma = _AROUND[image.ndim]
+    mixed -= gaussian_filter(mixed, sigma, mode="nearest")
+    contrast = np.sqrt(gaussian_filter(mixed**2, sigma, mode="nearest"))
+    return np.asarray(mixed / (contrast + np.float32(_FLOOR)))
+
+
+def averaged(image: npt.NDArray[np.floating], shape: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Return means over a grid of cells of fractional size in voxels."""
+    means = image.astype(np.float64)
+    for axis, cells in enumerate(shape):
+        length = image.shape[axis]
+        sums = np.insert(np.cumsum(means, axis), 0, 0, axis)
+        edges = np.linspace(0, length, cells + 1)
+        lower = np.minimum(edges.astype(int), length - 1)
+        share = (edges - lower).reshape([-1 if i == axis else 1 for i in range(image.ndim)])
+        at_edges = sums.take(lower, axis) * (1 - share) + sums.take(lower + 1, axis) * share
+        means = np.diff(at_edges, axis=axis) * (cells / length)
+    return means
+
+
+def _smoothed(cells: Floats, sigmas: npt.NDArray[np.float64]) -> Floats:
+    from scipy.ndimage import gaussian_filter
+
+    layers = [gaussian_filter(cells, sigmas[0], mode="nearest")]
+    for before, sigma in itertools.pairwise(sigmas):
+        more = float(np.sqrt(sigma**2 - before**2))
+        layers.append(gaussian_filter(layers[-1], more, mode="nearest", truncate=3))
+    return np.stack(layers)
+
+
+def _extrema(bands: Floats, sigmas: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    """Return scale and place (N, 1 + axes) of extrema inside an image, the strongest first."""
+    from scipy.ndimage import maximum_filter
+
+    ndim = bands.ndim - 1
+    strength = np.abs(bands)
+    around = np.stack([maximum_filter(band, 3, mode="nearest") for band in strength])
+    peaks = (strength == around) & (strength > _LEAST)
+    peaks[1:] &= strength[1:] >= around[:-1]
+    peaks[:-1] &= strength[:-1] >= around[1:]
+    inside = np.zeros(peaks.shape, np.bool_)
+    inside[(slice(None), *[slice(1, -1)] * ndim)] = True
+    places = np.argwhere(peaks & inside)
+    curved = np.abs(np.linalg.eigvalsh(_curvatures(bands, places)))
+    places = places[curved.min(axis=1) >= _EDGE[ndim] * curved.max(axis=1)]
+    # The wide ones survive noise, and few grey levels.
+    weights = strength[tuple(places.T)] * sigmas[places[:, 0]]
+    return np.asarray(places[np.argsort(-weights, kind="stable")])
+
+
+def _curvatures(bands: Floats, places: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    """Return the second derivatives (N, axes, axes) at places."""
+    axes = np.eye(bands.ndim, dtype=int)[1:]
+    ndim = len(axes)
+    found = np.zeros((len(places), ndim, ndim))
+
+    def at(offset: npt.NDArray[np.intp]) -> Floats:
+        return np.asarray(bands[tuple((places + offset).T)])
+
+    for i, j in itertools.product(range(ndim), repeat=2):
+        along, across = axes[i] + axes[j], axes[i] - axes[j]
+        if i == j:
+            found[:, i, i] = at(axes[i]) + at(-axes[i]) - 2 * at(0 * axes[i])
+        else:
+            found[:, i, j] = (at(along) + at(-along) - at(across) - at(-across)) / 4
+    return found
+
+
+@cache
+def _points(ndim: int) -> npt.NDArray[np.float64]:
+    """Return where the gradients around a landmark are taken (points, axes), in steps."""
+    side, most = (5, 5.2) if ndim == 2 else (3, 2.1)
+    grid = np.indices([side] * ndim).reshape(ndim, -1).T - (side - 1) / 2
+    return np.asarray(grid[(grid**2).sum(axis=1) <= most])
+
+
+def _packed(signs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return five of -1, 0 and 1 as one of 0 to 242."""
+    padded = np.pad(signs + 1, ((0, 0), (0, -signs.shape[1] % 5)))
+    return np.asarray(padded.reshape(len(signs), -1, 5) @ 3.0 ** np.arange(5))
+
+
+def read_landmarks(text: str, image: int = 0) -> Landmarks:
+    """Return the landmarks that a text holds."""
+    ndim = int(text[0])
+    points = _points(ndim)
+    rows = np.frombuffer(base64.b64decode(text[2:]), np.uint8)
+    rows = rows.reshape(-1, 1 + ndim + -(-points.size // 5))
+    signs = rows[:, 1 + ndim :, None] // 3 ** np.arange(5) % 3 - 1.0
+    around = signs.reshape(len(rows), -1)[:, : points.size]
+    around = around / np.maximum(np.linalg.norm(around, axis=1, keepdims=True), 1e-9)
+    scales = (_FINEST[ndim] * 2 ** (rows[:, 0] / 3)).astype(np.float32)
+    return Landmarks(
+        image,
+        rows[:, 1 : 1 + ndim].astype(np.float32),
+        scales,
+        around.reshape(-1, *points.shape).astype(np.float32),
+    )
+
+
+# -- comparing them --------------------------------------------------------------------------------
+
+
+def candidates(
+    known: Sequence[Landmarks], others: Sequence[Landmarks], ndim: int
+) -> Iterator[tuple[int, int]]:
+    """Yield pairs (known, other) with most words in common."""
+    first = _word_table(known, ndim)
+    counts = np.bincount(first.indices, minlength=first.shape[1])
+    rare = counts <= max(_CANDIDATES, _COMMON * len(known))
+    first.data *= (rare / np.sqrt(np.maximum(counts, 1)))[first.indices]
+    first.eliminate_zeros()
+    least = max(_CANDIDATES, _PAIRS // len(others))
+    for start in range(0, len(others), _COLUMNS):
+        common = (_word_table(others[start : start + _COLUMNS], ndim) @ first.T).tocsr()
+        for row in range(common.shape[0]):
+            span = slice(common.indptr[row], common.indptr[row + 1])
+            most = np.argsort(-common.data[span], kind="stable")[:least]
+            for one in common.indices[span][most]:
+                yield int(one), start + row
+
+
+def _word_table(images: Sequence[Landmarks], ndim: int):  # type: ignore[no-untyped-def]
+    """Return which words each image has, a sparse (images, words)."""
+    from scipy.sparse import csr_matrix
+
+    owner = np.repeat(np.arange(len(images)), [len(image.places) for image in images])
+    around = np.concatenate([image.around for image in images])
+    planes = np.random.default_rng(0).normal(size=(_points(ndim).size, _TABLES * _BITS))
+    words = []
+    for number, turned_so in enumerate((around, _upright(around, ndim))):
+        values = turned_so.reshape(len(around), -1) @ planes.astype(np.float32)
+        keys = (values > 0).reshape(-1, _TABLES, _BITS) @ (1 << np.arange(_BITS))
+        words.append(keys + ((number * _TABLES + np.arange(_TABLES)) << _BITS))
+    columns = np.hstack(words)
+    rows = np.repeat(owner, columns.shape[1])
+    shape = len(images), 2 * _TABLES << _BITS
+    return csr_matrix((np.ones(columns.size, np.float32), (rows, columns.ravel())), shape)
+
+
+def _upright(around: Floats, ndim: int) -> Floats:
+    """Turn and flip landmarks so that their mean direction is positive, largest axis first."""
+    mean = around.sum(axis=1)
+    best = np.full(len(around), -np.inf)
+    upright = np.empty_like(around)
+    weights = 2.0 ** -np.arange(ndim)
+    for turn, order in _turns(ndim):
+        score = (mean @ turn.T) @ weights
+        better = score > best
+        upright[better] = (around[better] @ turn.T)[:, order]
+        best[better] = score[better]
+    return upright
+
+
+@cache
+def _turns(ndim: int) -> tuple[tuple[Floats, npt.NDArray[np.intp]], ...]:
+    """Return matrices of all turns and flips, and which point then lies at each point."""
+    points, found = _points(ndim), []
+    for order in itertools.permutations(range(ndim)):
+        for signs in itertools.product((1, -1), repeat=ndim):
+            turn = np.eye(ndim)[list(order)] * np.array(signs)[:, None]
+            moved = points @ turn.T
+            nearest = ((points[:, None] - moved) ** 2).sum(axis=2).argmin(axis=1)
+            found.append((turn.astype(np.float32), nearest))
+    return tuple(found)
+
+
+def turned(image: Landmarks, ndim: int) -> Floats:
+    """Return what is around an image's landmarks in all turns and flips: (turns, N, values)."""
+    each = [(image.around @ turn.T)[:, order] for turn, order in _turns(ndim)]
+    return np.stack(each).reshape(len(each), len(image.places), -1)
+
+
+def agreement(known: Landmarks, other: Landmarks, other_turned: Floats, ndim: int) -> float:
+    """Return how many landmarks of two images agree, at most over turns and flips.
+
+    Below ``AGREED`` it is no more than an upper bound.
+    """
+    if not len(known.places) or not len(other.places):
+        return 0.0
+    flat = known.around.reshape(len(known.places), -1)
+    close = (other_turned.reshape(-1, flat.shape[1]) @ flat.T).reshape(*other_turned.shape[:2], -1)
+    # Pairs of which each is the other's nearest.
+    turn, here, there = np.nonzero(close >= np.maximum(close.max(axis=1, keepdims=True), _SAME))
+    found = close[turn, here, there]
+    mutual = found >= close.max(axis=2)[turn, here]
+    turn, here, there, found = turn[mutual], here[mutual], there[mutual], found[mutual]
+    weights = np.minimum((found - _SAME) / (1 - _SAME) + 0.25, 1)
+    bounds = np.bincount(turn, weights, len(close))
+    best = 0.0
+    for number in np.argsort(-bounds):
+        if bounds[number] < max(AGREED[ndim], best):
+            return best or float(bounds[number])
+        mine = turn == number
+        row, column = here[mine], there[mine]
+        places = other.places[row] @ _turns(ndim)[number][0].T
+        sizes = np.log2(other.scales[row] / known.scales[column])
+        best = max(best, _moved_together(known.places[column], places, sizes, weights[mine]))
+    return best
+
+
+def _moved_together(one: Floats, other: Floats, sizes: Floats, weights: Floats) -> float:
+    """Return the weight of the pairs that a movement, small turn and change of size explains."""
+    best = 0.0
+    for size in _SIZES:
+        near = np.abs(sizes - size) <= _NEAR
+        if weights[near].sum() <= best:
+            continue
+        here, there, weight = one[near], other[near], weights[near]
+        between, between_there = here[:, None] - here, there[:, None] - there
+        slack = 1.5 * _SLACK + _TURN * np.linalg.norm(between, axis=2)
+        agree = np.linalg.norm(between_there - between * 2**size, axis=2) <= slack
+        sums = agree @ weight
+        for start in np.argsort(-sums)[:4]:
+            if sums[start] > best:
+                best = max(best, _explained(here, there, weight, agree[start]))
+    return best
+
+
+def _explained(here: Floats, there: Floats, weight: Floats, chosen: npt.NDArray[np.bool_]) -> float:
+    ndim = here.shape[1]
+    for slack in (2 * _SLACK, 1.4 * _SLACK, _SLACK):
+        if chosen.sum() < ndim + 2:
+            return 0.0
+        turn, size, moved = _similarity(here[chosen], there[chosen])
+        if np.trace(turn) < ndim - _LEAST_TRACE or not 0.55 < size < 1.8:
+            return 0.0
+        chosen = np.linalg.norm(size * here @ turn.T + moved - there, axis=1) <= slack * max(
+            1, size
+        )
+    # Many landmarks at one place say no more than one.
+    distinct = len(np.unique(np.rint(here[chosen] / 3), axis=0))
+    return min(float(weight[chosen].sum()), float(distinct))
+
+
+def _similarity(here: Floats, there: Floats) -> tuple[Floats, float, Floats]:
+    """Return the turn, size and movement that bring places nearest to others (Umeyama)."""
+    middle, middle_there = here.mean(axis=0), there.mean(axis=0)
+    here, there = here - middle, there - middle_there
+    left, spread, right = np.linalg.svd(there.T @ here)
+    turn, size = left @ right, float(spread.sum() / max(float((here**2).sum()), 1e-9))
+    return turn, size, middle_there - size * turn @ middle
