@@ -104,8 +104,6 @@ def sharing(
     best: dict[int, tuple[float, int]] = {}
     for ndim in axes:
         known, there = _all_landmarks(first_images, ndim), _all_landmarks(others, ndim)
-        if not known or not there:
-            continue
         pairs = sorted(candidates(known, there, ndim), key=itemgetter(1))
         for column, rows in itertools.groupby(pairs, itemgetter(1)):
             other = there[column]

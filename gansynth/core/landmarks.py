@@ -207,6 +207,8 @@ def candidates(
     known: Sequence[Landmarks], others: Sequence[Landmarks], ndim: int
 ) -> Iterator[tuple[int, int]]:
     """Yield pairs (known, other) with most words in common."""
+    if not known or not others:
+        return
     first = _word_table(known, ndim)
     counts = np.bincount(first.indices, minlength=first.shape[1])
     rare = counts <= max(_CANDIDATES, _COMMON * len(known))
