@@ -34,7 +34,8 @@ _FLOOR, _RANKS, _BINS = 0.05, 0.3, 4096  # contrast that is added; share of rank
 _LEAST, _EDGE = 0.02, {2: 0.15, 3: 0.1}  # of an extremum: strength; least to most curvature
 _STEP = 2.0  # of the gradients around, in sigmas
 _SAME = 0.7  # correlation from which two landmarks may be the same
-_SIZES, _NEAR = (-0.66, -0.33, 0.0, 0.33, 0.66), 0.35  # tried changes of size, as powers of 2
+_SIZES, _NEAR = (-1, -0.66, -0.33, 0.0, 0.33, 0.66, 1), 0.35  # tried changes of size, as powers of 2
+_SMALLEST = 0.45  # change of size
 _TURN, _SLACK = 0.3, 1.7  # tolerated turn in radians (at first), and movement in cells
 _LEAST_TRACE = 0.13  # of a turn's matrix: less than all axes by so much is 20 degrees
 _TABLES, _BITS = 16, 16  # words of a landmark, and bits of each
@@ -110,13 +111,10 @@ def averaged(image: npt.NDArray[np.floating], shape: Sequence[int]) -> npt.NDArr
     """Return means over a grid of cells of fractional size in voxels."""
     means = image.astype(np.float64)
     for axis, cells in enumerate(shape):
-        length = image.shape[axis]
-        sums = np.insert(np.cumsum(means, axis), 0, 0, axis)
-        edges = np.linspace(0, length, cells + 1)
-        lower = np.minimum(edges.astype(int), length - 1)
-        share = (edges - lower).reshape([-1 if i == axis else 1 for i in range(image.ndim)])
-        at_edges = sums.take(lower, axis) * (1 - share) + sums.take(lower + 1, axis) * share
-        means = np.diff(at_edges, axis=axis) * (cells / length)
+        edges = np.linspace(0, image.shape[axis], cells + 1)[:, None]
+        inside = np.clip(np.arange(image.shape[axis]) + 1 - edges, 0, 1)  # voxels after each edge
+        shares = (inside[:-1] - inside[1:]) * (cells / image.shape[axis])
+        means = np.moveaxis(np.tensordot(shares, means, (1, axis)), 0, axis)
     return means
 
 
@@ -327,14 +325,13 @@ def _explained(here: Floats, there: Floats, weight: Floats, chosen: npt.NDArray[
         if chosen.sum() < ndim + 2:
             return 0.0
         turn, size, moved = _similarity(here[chosen], there[chosen])
-        if np.trace(turn) < ndim - _LEAST_TRACE or not 0.55 < size < 1.8:
+        if np.trace(turn) < ndim - _LEAST_TRACE or not _SMALLEST < size < 1 / _SMALLEST:
             return 0.0
-        chosen = np.linalg.norm(size * here @ turn.T + moved - there, axis=1) <= slack * max(
-            1, size
-        )
+        off = np.linalg.norm(size * here @ turn.T + moved - there, axis=1) / (slack * max(1, size))
+        chosen = off <= 1
     # Many landmarks at one place say no more than one.
     distinct = len(np.unique(np.rint(here[chosen] / 3), axis=0))
-    return min(float(weight[chosen].sum()), float(distinct))
+    return min(float((weight * (1 - off**2))[chosen].sum()), float(distinct))
 
 
 def _similarity(here: Floats, there: Floats) -> tuple[Floats, float, Floats]:
