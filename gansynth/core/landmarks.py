@@ -26,17 +26,17 @@ Floats = npt.NDArray[np.float32]
 
 AGREED = {2: 12.0, 3: 16.0}
 """Landmarks that count as the same, weighted by their closeness (to 1), from which images do."""
-KEPT = {2: 100, 3: 96}
+KEPT = 128
 _SIDE = {2: 128, 3: 64}  # cells along the longest side
 _FINEST, _SCALES = {2: 1.8, 3: 1.2}, {2: 8, 3: 7}  # sigma in cells, and how many, 3 to the octave
-_AROUND = {2: 10.0, 3: 6.0}  # sigma, in cells, of the contrast around
-_FLOOR, _RANKS, _BINS = 0.05, 0.3, 4096  # contrast that is added; share of ranks; grey values
-_LEAST, _EDGE = 0.02, {2: 0.15, 3: 0.1}  # of an extremum: strength; least to most curvature
+_RANKS, _BINS = 0.3, 4096  # share of ranks; grey values
+_LEAST, _EDGE = 0.0025, {2: 0.15, 3: 0.1}  # of an extremum: strength; least to most curvature
+_RIM = 0.8  # share of its strength that an extremum loses at the rim, where images are cropped
 _STEP = 2.0  # of the gradients around, in sigmas
 _SAME = 0.7  # correlation from which two landmarks may be the same
-_SIZES, _NEAR = (-1, -0.66, -0.33, 0.0, 0.33, 0.66, 1), 0.35  # tried changes of size, as powers of 2
+_SIZES, _NEAR = np.arange(-3, 4) / 3, 0.35  # tried changes of size, as powers of 2
 _SMALLEST = 0.45  # change of size
-_TURN, _SLACK = 0.3, 1.7  # tolerated turn in radians (at first), and movement in cells
+_TURN, _SLACK = 0.3, 1.3  # tolerated turn in radians (at first), and movement in cells
 _LEAST_TRACE = 0.13  # of a turn's matrix: less than all axes by so much is 20 degrees
 _TABLES, _BITS = 16, 16  # words of a landmark, and bits of each
 _COMMON = 0.02  # share of images from which a word says nothing
@@ -63,10 +63,10 @@ def landmarks(image: Floats, spacing: Sequence[float]) -> str:
         image: finite, not constant.
         spacing: of its voxels; only the proportions of the axes matter.
     """
-    cells = _flattened(image, spacing)
+    cells = _levelled(image, spacing)
     ndim, sigmas = cells.ndim, _FINEST[cells.ndim] * 2 ** (np.arange(_SCALES[cells.ndim]) / 3)
     layers = _smoothed(cells, sigmas)
-    places = _extrema(np.diff(layers, axis=0), sigmas)[: KEPT[ndim]]
+    places = _extrema(np.diff(layers, axis=0), sigmas)[:KEPT]
     if not len(places):
         return ""
     signs = np.sign(np.diff(layers, axis=0)[tuple(places.T)])
@@ -84,10 +84,8 @@ def landmarks(image: Floats, spacing: Sequence[float]) -> str:
     return f"{ndim}/{base64.b64encode(rows.tobytes()).decode()}"
 
 
-def _flattened(image: Floats, spacing: Sequence[float]) -> Floats:
-    """Return an image, without constant borders, of a fixed size and even contrast."""
-    from scipy.ndimage import gaussian_filter
-
+def _levelled(image: Floats, spacing: Sequence[float]) -> Floats:
+    """Return an image, without constant borders, of a fixed size, from 0 to 1."""
     for axis in range(image.ndim):
         others = tuple(i for i in range(image.ndim) if i != axis)
         filled = np.flatnonzero(np.ptp(image, axis=others) > 0)
@@ -100,11 +98,7 @@ def _flattened(image: Floats, spacing: Sequence[float]) -> Floats:
     ranks = ((np.cumsum(counts) - counts / 2) / cells.size).astype(np.float32)[levels]
     low, high = np.percentile(cells, (1, 99))
     values = (np.clip(cells, low, high) - low) / max(high - low, 1e-9)
-    mixed = np.asarray(_RANKS * ranks + (1 - _RANKS) * values, np.float32)
-    sigma = _AROUND[image.ndim]
-    mixed -= gaussian_filter(mixed, sigma, mode="nearest")
-    contrast = np.sqrt(gaussian_filter(mixed**2, sigma, mode="nearest"))
-    return np.asarray(mixed / (contrast + np.float32(_FLOOR)))
+    return np.asarray(_RANKS * ranks + (1 - _RANKS) * values, np.float32)
 
 
 def averaged(image: npt.NDArray[np.floating], shape: Sequence[int]) -> npt.NDArray[np.float64]:
@@ -143,8 +137,10 @@ def _extrema(bands: Floats, sigmas: npt.NDArray[np.float64]) -> npt.NDArray[np.i
     places = np.argwhere(peaks & inside)
     curved = np.abs(np.linalg.eigvalsh(_curvatures(bands, places)))
     places = places[curved.min(axis=1) >= _EDGE[ndim] * curved.max(axis=1)]
+    middle = (np.array(bands.shape[1:]) - 1) / 2
+    off_middle = np.abs(places[:, 1:] / middle - 1).max(axis=1)
     # The wide ones survive noise, and few grey levels.
-    weights = strength[tuple(places.T)] * sigmas[places[:, 0]]
+    weights = strength[tuple(places.T)] * sigmas[places[:, 0]] * (1 - _RIM * off_middle)
     return np.asarray(places[np.argsort(-weights, kind="stable")])
 
 
