@@ -30,7 +30,9 @@ from gansynth.core.landmarks import (
     candidates,
     landmarks,
     read_landmarks,
+    span,
     turned,
+    unpadded,
 )
 
 Prints = tuple[str, ...]
@@ -240,21 +242,13 @@ def _shown(cells: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
 
 def _body(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Crop an image of constant borders, then of voxels below Otsu's threshold."""
-    planes = [tuple(i for i in range(image.ndim) if i != axis) for axis in range(image.ndim)]
-    image = image[tuple(_span(np.ptp(image, axis=plane) > 0) for plane in planes)]
-    if not image.size:
-        return image
+    image = unpadded(image)
     image = np.clip(image, *np.percentile(image[_thinned(image)], (1, 99)))
     bright = image > otsu(image, _BINS)
-    return image[tuple(_span(bright.mean(axis=plane) > _IN_PLANE) for plane in planes)]
+    planes = [tuple(i for i in range(image.ndim) if i != axis) for axis in range(image.ndim)]
+    return image[tuple(span(bright.mean(axis=plane) > _IN_PLANE) for plane in planes)]
 
 
 def _thinned(image: npt.NDArray[np.float32]) -> tuple[slice, ...]:
     """Return every other voxel along each axis of a large image, enough for percentiles."""
     return (slice(None, None, 2 if image.size > 1 << 20 else 1),) * image.ndim
-
-
-def _span(inside: npt.NDArray[np.bool_]) -> slice:
-    """Return the slice from the first to the last true element; all if there is none."""
-    indices = np.flatnonzero(inside)
-    return slice(int(indices[0]), int(indices[-1]) + 1) if len(indices) else slice(None)

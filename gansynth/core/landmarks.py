@@ -86,10 +86,7 @@ def landmarks(image: Floats, spacing: Sequence[float]) -> str:
 
 def _levelled(image: Floats, spacing: Sequence[float]) -> Floats:
     """Return an image, without constant borders, of a fixed size, from 0 to 1."""
-    for axis in range(image.ndim):
-        others = tuple(i for i in range(image.ndim) if i != axis)
-        filled = np.flatnonzero(np.ptp(image, axis=others) > 0)
-        image = image.take(np.arange(filled[0], filled[-1] + 1), axis)
+    image = unpadded(image)
     size = np.array(image.shape) * np.array(spacing)
     shape = np.maximum(np.rint(size / size.max() * _SIDE[image.ndim]).astype(int), 4)
     cells = averaged(image, shape.tolist()).astype(np.float32)
@@ -99,6 +96,18 @@ def _levelled(image: Floats, spacing: Sequence[float]) -> Floats:
     low, high = np.percentile(cells, (1, 99))
     values = (np.clip(cells, low, high) - low) / max(high - low, 1e-9)
     return np.asarray(_RANKS * ranks + (1 - _RANKS) * values, np.float32)
+
+
+def unpadded(image: Floats) -> Floats:
+    """Crop an image of constant borders."""
+    planes = [tuple(i for i in range(image.ndim) if i != axis) for axis in range(image.ndim)]
+    return image[tuple(span(np.ptp(image, axis=plane) > 0) for plane in planes)]
+
+
+def span(inside: npt.NDArray[np.bool_]) -> slice:
+    """Return the slice from the first to the last true element; all if there is none."""
+    indices = np.flatnonzero(inside)
+    return slice(int(indices[0]), int(indices[-1]) + 1) if len(indices) else slice(None)
 
 
 def averaged(image: npt.NDArray[np.floating], shape: Sequence[int]) -> npt.NDArray[np.float64]:
