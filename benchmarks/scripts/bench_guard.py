@@ -17,6 +17,7 @@ LGG volumes are compared without their skulls, too, as BraTS is published.
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -67,8 +68,9 @@ SETS = {
 LARGE = 1 << 22
 """Voxels."""
 MOST = 160  # files of a data set, evenly spaced
+MARGIN, TOP = 1.2, 20  # of a threshold over different people's; so many of theirs are kept
 RECOGNISED = dict(AGREED)
-AGREED.update({2: 7.0, 3: 12.0})  # below it, scores are only upper bounds
+AGREED.update({2: 3.0, 3: 4.5})  # below it, scores are only upper bounds
 
 
 def _ramp(image: Array) -> Array:
@@ -182,13 +184,14 @@ def known(image: Array, spacing: tuple[float, ...]) -> Known | None:
     return whole, read_landmarks(prints[1])
 
 
-def agreements(first: Sequence[Known], others: Sequence[Known], ndim: int) -> Array:
-    """Landmarks that agree (N, M), of all pairs, candidates or not."""
-    columns = []
-    for _, other in others:
+def agreements(prints: Sequence[Known], ndim: int) -> Array:
+    """Landmarks that agree (N, N) of each pair, candidates or not; 0 below the diagonal."""
+    agreed = np.zeros((len(prints), len(prints)))
+    for column, (_, other) in enumerate(prints):
         turns = turned(other, ndim)
-        columns.append([agreement(marks, other, turns, ndim) for _, marks in first])
-    return np.array(columns).T
+        for row in range(column):
+            agreed[row, column] = agreement(prints[row][1], other, turns, ndim)
+    return agreed
 
 
 def measure(files: Sequence[Path], pattern: str, disguised: int, strip: bool) -> dict[str, Any]:
@@ -208,14 +211,15 @@ def measure(files: Sequence[Path], pattern: str, disguised: int, strip: bool) ->
     close = closeness(vectors, vectors, ndim)
     comparing = time.process_time() - began
     began = time.process_time()
-    agreed = agreements(prints, prints, ndim)
+    agreed = agreements(prints, ndim)
     agreeing = time.process_time() - began
     stems = [str(file.parent / file.name.split(".")[0]) for file in kept]
     people = np.array([re.fullmatch(pattern, stem)[1] for stem in stems])
     upper = np.triu(np.ones(close.shape, bool), 1)
     same = people[:, None] == people[None]
     apart, own = upper & ~same, upper & same
-    agreed = np.maximum(agreed, agreed.T)
+    side = np.unique(people, return_inverse=True)[1] % 2  # every other person
+    halves = [np.logical_and.outer(side == k, side == k) for k in (0, 1)]
     alarms = np.argwhere(apart & ((close >= ALIKE[ndim]) | (agreed >= RECOGNISED[ndim])))
     row: dict[str, Any] = {
         "cases": len(prints),
@@ -225,6 +229,7 @@ def measure(files: Sequence[Path], pattern: str, disguised: int, strip: bool) ->
         "thresholds": [ALIKE[ndim], RECOGNISED[ndim]],
         "different_people": _quantiles(close[apart]),
         "different_people_landmarks": _quantiles(agreed[apart]),
+        "halves": [_largest(agreed[apart & half]) for half in halves],
         "alarms": len(alarms),
         "alarms_of": [sorted(Path(stems[k]).name for k in pair) for pair in alarms],
         "cpu_seconds_of_prints": round(seconds, 2),
@@ -236,8 +241,52 @@ def measure(files: Sequence[Path], pattern: str, disguised: int, strip: bool) ->
         row["one_person_landmarks"] = _quantiles(agreed[own])
     chosen = _spaced(len(kept), disguised)
     images = [read(kept[n], strip) for n in chosen]
+    row["disguised_are_of_half"] = side[chosen].tolist()
     row["disguises"] = _disguises(images, prints, chosen, ndim)
     return row
+
+
+def _largest(agreed: Array) -> dict[str, Any]:
+    return {"pairs": agreed.size, "largest": np.sort(agreed)[: -TOP - 1 : -1].round(2).tolist()}
+
+
+def held_out(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Thresholds of landmarks that were set on some people or data sets, tried on the others."""
+    rows = []
+    for ndim in (2, 3):
+        sets = {n: row for n, row in found.items() if row["thresholds"][0] == ALIKE[ndim]}
+        for name in (None, *sets) if len(sets) > 1 else ():
+            # The first halves of all sets against the second; or all other sets against one.
+            seen = [
+                half["largest"][:1]
+                for other, row in sets.items()
+                if other != name
+                for half in (row["halves"] if name else row["halves"][:1])
+            ]
+            least = MARGIN * max(itertools.chain.from_iterable(seen))
+            tried = [sets[name]] if name else list(sets.values())
+            halves = [half for row in tried for half in row["halves"][0 if name else 1 :]]
+            scores = [
+                score
+                for row in tried
+                for disguise in row["disguises"].values()
+                for score, half in zip(
+                    disguise["agreed"], row["disguised_are_of_half"], strict=True
+                )
+                if name or half == 1
+            ]
+            rows.append(
+                {
+                    "held_out": name or f"every other person, {ndim}D",
+                    "threshold": round(least, 2),
+                    "pairs": sum(half["pairs"] for half in halves),
+                    "alarms": sum(x >= least for half in halves for x in half["largest"]),
+                    "disguised": len(scores),
+                    "recognised": sum(score >= least for score in scores),
+                    "recognised_at_ours": sum(score >= RECOGNISED[ndim] for score in scores),
+                }
+            )
+    return rows
 
 
 def _spaced(number: int, most: int) -> Array:
@@ -263,7 +312,7 @@ def _disguises(
                 found.append((0.0, 0.0))
                 continue
             whole = closeness(own[0][None], other[0][None], ndim)[0, 0]
-            agreed = agreements([own], [other], ndim)[0, 0]
+            agreed = agreement(own[1], other[1], turned(other[1], ndim), ndim)
             found.append((whole, agreed if (number, k) in looked_at else 0.0))
         values = np.array(found)
         recognised = values >= (ALIKE[ndim], RECOGNISED[ndim])
@@ -274,6 +323,7 @@ def _disguises(
             "landmarks": int(recognised[:, 1].sum()),
             "median_whole": round(float(np.median(values[:, 0])), 3),
             "median_landmarks": round(float(np.median(values[:, 1])), 1),
+            "agreed": values[:, 1].round(1).tolist(),
         }
     return rows
 
@@ -306,9 +356,12 @@ def main() -> None:
         table = [
             ("disguise", "of", "recognised", "whole", "landmarks", "median", "median landmarks")
         ]
-        print_table([*table, *((d, *r.values()) for d, r in row["disguises"].items())])
+        rows = row["disguises"].items()
+        print_table([*table, *((d, *list(r.values())[:-1]) for d, r in rows)])
     if found:
-        print(f"\n{write('guard', {'sets': found})}")
+        unseen = held_out(found)
+        print_table([list(unseen[0]), *(list(row.values()) for row in unseen)] if unseen else [])
+        print(f"\n{write('guard', {'held_out': unseen, 'sets': found})}")
 
 
 if __name__ == "__main__":

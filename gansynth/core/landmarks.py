@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-AGREED = {2: 12.0, 3: 16.0}
+AGREED = {2: 5.0, 3: 7.5}
 """Landmarks that count as the same, weighted by their closeness (to 1), from which images do."""
 KEPT = 128
 _SIDE = {2: 128, 3: 64}  # cells along the longest side
@@ -33,14 +33,17 @@ _RANKS, _BINS = 0.3, 4096  # share of ranks; grey values
 _LEAST, _EDGE = 0.0025, {2: 0.15, 3: 0.1}  # of an extremum: strength; least to most curvature
 _RIM = 0.8  # share of its strength that an extremum loses at the rim, where images are cropped
 _STEP = 2.0  # of the gradients around, in sigmas
-_SAME = 0.7  # correlation from which two landmarks may be the same
+_SAME, _SURE = {2: 0.7, 3: 0.78}, 0.25  # correlation from which two landmarks may be the same
 _SIZES, _NEAR = np.arange(-3, 4) / 3, 0.35  # tried changes of size, as powers of 2
 _SMALLEST = 0.45  # change of size
 _TURN, _SLACK = 0.3, 1.3  # tolerated turn in radians (at first), and movement in cells
 _LEAST_TRACE = 0.13  # of a turn's matrix: less than all axes by so much is 20 degrees
-_TABLES, _BITS = 16, 16  # words of a landmark, and bits of each
+_WORDS, _LENGTH = 24, 12  # words of a landmark, and values in each
 _COMMON = 0.02  # share of images from which a word says nothing
-_CANDIDATES, _PAIRS = 6, 2000  # looked at: for each image those with most words in common; in all
+_CANDIDATES, _PAIRS = (
+    3,
+    {2: 2000, 3: 200},
+)  # looked at: for each image those with most words in common; in all
 _COLUMNS = 500
 
 
@@ -217,7 +220,7 @@ def candidates(
     rare = counts <= max(_CANDIDATES, _COMMON * len(known))
     first.data *= (rare / np.sqrt(np.maximum(counts, 1)))[first.indices]
     first.eliminate_zeros()
-    least = max(_CANDIDATES, _PAIRS // len(others))
+    least = max(_CANDIDATES, _PAIRS[ndim] // len(others))
     for start in range(0, len(others), _COLUMNS):
         common = (_word_table(others[start : start + _COLUMNS], ndim) @ first.T).tocsr()
         for row in range(common.shape[0]):
@@ -233,16 +236,19 @@ def _word_table(images: Sequence[Landmarks], ndim: int):  # type: ignore[no-unty
 
     owner = np.repeat(np.arange(len(images)), [len(image.places) for image in images])
     around = np.concatenate([image.around for image in images])
-    planes = np.random.default_rng(0).normal(size=(_points(ndim).size, _TABLES * _BITS))
-    words = []
-    for number, turned_so in enumerate((around, _upright(around, ndim))):
-        values = turned_so.reshape(len(around), -1) @ planes.astype(np.float32)
-        keys = (values > 0).reshape(-1, _TABLES, _BITS) @ (1 << np.arange(_BITS))
-        words.append(keys + ((number * _TABLES + np.arange(_TABLES)) << _BITS))
-    columns = np.hstack(words)
-    rows = np.repeat(owner, columns.shape[1])
-    shape = len(images), 2 * _TABLES << _BITS
-    return csr_matrix((np.ones(columns.size, np.float32), (rows, columns.ravel())), shape)
+    values = np.sign(_upright(around, ndim)).reshape(len(around), -1) + 1
+    words = (values @ _digits(ndim)).astype(np.int64) + np.arange(_WORDS) * 3**_LENGTH
+    rows, ones = np.repeat(owner, _WORDS), np.ones(words.size, np.float32)
+    return csr_matrix((ones, (rows, words.ravel())), (len(images), _WORDS * 3**_LENGTH))
+
+
+@cache
+def _digits(ndim: int) -> Floats:
+    """Return what a landmark's values, 0 to 2, are multiplied with to be words (values, words)."""
+    rng, digits = np.random.default_rng(0), np.zeros((_points(ndim).size, _WORDS), np.float32)
+    for word in range(_WORDS):
+        digits[rng.choice(len(digits), _LENGTH, replace=False), word] = 3.0 ** np.arange(_LENGTH)
+    return digits
 
 
 def _upright(around: Floats, ndim: int) -> Floats:
@@ -288,11 +294,12 @@ def agreement(known: Landmarks, other: Landmarks, other_turned: Floats, ndim: in
     flat = known.around.reshape(len(known.places), -1)
     close = (other_turned.reshape(-1, flat.shape[1]) @ flat.T).reshape(*other_turned.shape[:2], -1)
     # Pairs of which each is the other's nearest.
-    turn, here, there = np.nonzero(close >= np.maximum(close.max(axis=1, keepdims=True), _SAME))
+    nearest, back = close.argmax(axis=2), close.argmax(axis=1)
+    mutual = np.take_along_axis(back, nearest, 1) == np.arange(close.shape[1])
+    turn, here = np.nonzero(mutual & (close.max(axis=2) >= _SAME[ndim]))
+    there = nearest[turn, here]
     found = close[turn, here, there]
-    mutual = found >= close.max(axis=2)[turn, here]
-    turn, here, there, found = turn[mutual], here[mutual], there[mutual], found[mutual]
-    weights = np.minimum((found - _SAME) / (1 - _SAME) + 0.25, 1)
+    weights = np.minimum((found - _SAME[ndim]) / _SURE + 0.15, 1)
     bounds = np.bincount(turn, weights, len(close))
     best = 0.0
     for number in np.argsort(-bounds):
