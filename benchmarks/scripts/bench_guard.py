@@ -131,6 +131,7 @@ DISGUISES: dict[str, Disguise] = {
     "bias field of 20 %": lambda x, _: x * (1 + 0.2 * _ramp(x)),
     "cut at percentiles 1 and 99": lambda x, _: np.clip(x, *np.percentile(x, (1, 99))),
     "gamma of 0.8": lambda x, _: ((x - x.min()) / _span(x)) ** 0.8,
+    "gamma of 1.8": lambda x, _: ((x - x.min()) / _span(x)) ** 1.8,
     "smoothed by 0.7 voxels": lambda x, _: gaussian_filter(x, 0.7),
     "turned by 3 degrees": lambda x, _: rotate(x, 3, reshape=False, order=1, mode="nearest"),
     "inverted": lambda x, _: -x,
@@ -144,6 +145,9 @@ DISGUISES: dict[str, Disguise] = {
     "equalised": lambda x, _: _equalised(x),
     "8 grey levels": lambda x, _: np.floor((x - x.min()) / _span(x) * 7.99),
     "the middle third of one axis": lambda x, _: x[..., x.shape[-1] // 3 : -(x.shape[-1] // 3)],
+    "40 to 70 % of one axis, flipped": lambda x, _: x[
+        ::-1, ..., x.shape[-1] * 2 // 5 : x.shape[-1] * 7 // 10
+    ],
     "one half": lambda x, _: x[:, : x.shape[1] // 2],
     "the middle half of each axis": lambda x, _: _inner(x, 0.5),
     "resampled to 50 % (1 mm to 2 mm)": lambda x, _: zoom(x, 0.5, order=1),

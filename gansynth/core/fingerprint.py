@@ -30,6 +30,7 @@ from gansynth.core.landmarks import (
     candidates,
     landmarks,
     read_landmarks,
+    shown_in,
     span,
     turned,
     unpadded,
@@ -47,8 +48,6 @@ _STEPS = 2.0  # quantisation levels in a standard deviation; 15 levels in all
 _BINS, _IN_PLANE = 128, 0.02
 _ROWS = 2048
 _HUGE = 1e15  # largest value whose squares float32 holds with ease
-_EVEN = 0.06  # of the range of the cells: how far those of the background may be from its value
-_OUTER = 0.3  # share of the outermost cells that are background, if there is one
 _LEAST = 0.2  # share of all cells in which two images must both show something
 _MAYBE = 0.5  # correlation, as a share of ``ALIKE``, from which the common cells are looked at
 
@@ -193,7 +192,7 @@ def _print(image: npt.NDArray[np.float32]) -> str:
     if body.size < CELLS[image.ndim] ** image.ndim or np.ptp(body) == 0:
         return ""
     cells = averaged(body, [CELLS[image.ndim]] * image.ndim)
-    shown = _shown(cells)
+    shown = shown_in(cells)
     cells = shown * (cells - _mean_around(cells, shown, _SMOOTH))
     # A bright rim, such as a skull, must not outweigh what is inside.
     contrast = np.sqrt(_mean_around(cells**2, shown, _WINDOW))
@@ -217,27 +216,6 @@ def _mean_around(
     weights = gaussian_filter(shown.astype(np.float64), sigma, mode="nearest")
     means = gaussian_filter(cells * shown, sigma, mode="nearest")
     return np.asarray(means / np.maximum(weights, 1e-9))
-
-
-def _shown(cells: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    """Return which cells show a body: neither an even background nor beside it."""
-    from scipy.ndimage import binary_dilation, label
-
-    outer = np.ones(cells.shape, bool)
-    outer[(slice(1, -1),) * cells.ndim] = False
-    low, high = np.percentile(cells, (1, 99))
-    even = _EVEN * (high - low)
-    values = np.sort(cells[outer])
-    near = np.searchsorted(values, values + even, "right") - np.arange(len(values))
-    begin = int(near.argmax())  # of the fullest interval of values
-    background = np.median(values[begin : begin + near[begin]])
-    alike = np.abs(cells - background) <= even
-    if alike[outer].mean() < _OUTER:
-        return np.ones(cells.shape, bool)
-    regions, _ = label(alike)
-    outside = alike & np.isin(regions, regions[outer & alike])
-    shown = ~binary_dilation(outside, np.ones((3,) * cells.ndim, np.bool_))
-    return shown if shown.mean() >= _LEAST else np.ones(cells.shape, bool)
 
 
 def _body(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

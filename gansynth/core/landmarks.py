@@ -32,8 +32,13 @@ _FINEST, _SCALES = {2: 1.8, 3: 1.2}, {2: 8, 3: 7}  # sigma in cells, and how man
 _RANKS, _BINS = 0.3, 4096  # share of ranks; grey values
 _LEAST, _EDGE = 0.0025, {2: 0.15, 3: 0.1}  # of an extremum: strength; least to most curvature
 _RIM = 0.8  # share of its strength that an extremum loses at the rim, where images are cropped
+_EVEN = 0.06  # of the range of the cells: how far those of the background may be from its value
+_OUTER = 0.3  # share of the outermost cells that are background, if there is one
+_SHOWN = 0.2  # share of all cells that show a body, if there is a background
+_INSIDE = 0.8  # share of the cells around a landmark that show a body
 _STEP = 2.0  # of the gradients around, in sigmas
-_SAME, _SURE = {2: 0.7, 3: 0.78}, 0.25  # correlation from which two landmarks may be the same
+_SAME, _SURE = {2: 0.7, 3: 0.78}, 0.25  # correlation from which landmarks may be the same; and more
+_DOUBTFUL = 0.15  # weight of two landmarks that may just be the same
 _SIZES, _NEAR = np.arange(-3, 4) / 3, 0.35  # tried changes of size, as powers of 2
 _SMALLEST = 0.45  # change of size
 _TURN, _SLACK = 0.3, 1.3  # tolerated turn in radians (at first), and movement in cells
@@ -69,16 +74,19 @@ def landmarks(image: Floats, spacing: Sequence[float]) -> str:
     cells = _levelled(image, spacing)
     ndim, sigmas = cells.ndim, _FINEST[cells.ndim] * 2 ** (np.arange(_SCALES[cells.ndim]) / 3)
     layers = _smoothed(cells, sigmas)
-    places = _extrema(np.diff(layers, axis=0), sigmas)[:KEPT]
+    places = _extrema(np.diff(layers, axis=0), sigmas)
+    # Beside empty space they are of the body's outline, which people share.
+    shown = shown_in(cells)
+    around = shown[_cells_around(places, sigmas, cells.shape)]
+    places = places[around.mean(axis=1) >= _INSIDE][:KEPT]
     if not len(places):
         return ""
     signs = np.sign(np.diff(layers, axis=0)[tuple(places.T)])
     around = np.zeros((len(places), *_points(ndim).shape))
     for scale in np.unique(places[:, 0]):
         here = places[:, 0] == scale
-        at = np.rint(places[here, None, 1:] + _points(ndim) * _STEP * sigmas[scale]).astype(int)
-        at = np.clip(at, 0, np.array(cells.shape) - 1)
-        slopes = np.stack(np.gradient(layers[scale]), -1)[tuple(np.moveaxis(at, -1, 0))]
+        at = _cells_around(places[here], sigmas, cells.shape)
+        slopes = np.stack(np.gradient(layers[scale]), -1)[at]
         steep = np.linalg.norm(slopes, axis=2, keepdims=True)
         slopes /= steep + steep.mean(axis=1, keepdims=True) / 2 + 1e-9
         around[here] = slopes / np.maximum(slopes.std(axis=(1, 2), keepdims=True), 1e-9)
@@ -111,6 +119,27 @@ def span(inside: npt.NDArray[np.bool_]) -> slice:
     """Return the slice from the first to the last true element; all if there is none."""
     indices = np.flatnonzero(inside)
     return slice(int(indices[0]), int(indices[-1]) + 1) if len(indices) else slice(None)
+
+
+def shown_in(cells: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+    """Return which cells show a body: neither an even background nor beside it."""
+    from scipy.ndimage import binary_dilation, label
+
+    outer = np.ones(cells.shape, bool)
+    outer[(slice(1, -1),) * cells.ndim] = False
+    low, high = np.percentile(cells, (1, 99))
+    even = _EVEN * (high - low)
+    values = np.sort(cells[outer])
+    near = np.searchsorted(values, values + even, "right") - np.arange(len(values))
+    begin = int(near.argmax())  # of the fullest interval of values
+    background = np.median(values[begin : begin + near[begin]])
+    alike = np.abs(cells - background) <= even
+    if alike[outer].mean() < _OUTER:
+        return np.ones(cells.shape, bool)
+    regions, _ = label(alike)
+    outside = alike & np.isin(regions, regions[outer & alike])
+    shown = ~binary_dilation(outside, np.ones((3,) * cells.ndim, np.bool_))
+    return shown if shown.mean() >= _SHOWN else np.ones(cells.shape, bool)
 
 
 def averaged(image: npt.NDArray[np.floating], shape: Sequence[int]) -> npt.NDArray[np.float64]:
@@ -154,6 +183,16 @@ def _extrema(bands: Floats, sigmas: npt.NDArray[np.float64]) -> npt.NDArray[np.i
     # The wide ones survive noise, and few grey levels.
     weights = strength[tuple(places.T)] * sigmas[places[:, 0]] * (1 - _RIM * off_middle)
     return np.asarray(places[np.argsort(-weights, kind="stable")])
+
+
+def _cells_around(
+    places: npt.NDArray[np.intp], sigmas: npt.NDArray[np.float64], shape: Sequence[int]
+) -> tuple[npt.NDArray[np.intp], ...]:
+    """Return the indices (N, points) of the cells where gradients around places are taken."""
+    ndim = len(shape)
+    offsets = _points(ndim) * _STEP * sigmas[places[:, 0], None, None]
+    at = np.rint(places[:, None, 1:] + offsets).astype(int)
+    return tuple(np.moveaxis(np.clip(at, 0, np.array(shape) - 1), -1, 0))
 
 
 def _curvatures(bands: Floats, places: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
@@ -299,7 +338,7 @@ def agreement(known: Landmarks, other: Landmarks, other_turned: Floats, ndim: in
     turn, here = np.nonzero(mutual & (close.max(axis=2) >= _SAME[ndim]))
     there = nearest[turn, here]
     found = close[turn, here, there]
-    weights = np.minimum((found - _SAME[ndim]) / _SURE + 0.15, 1)
+    weights = np.minimum((found - _SAME[ndim]) / _SURE + _DOUBTFUL, 1)
     bounds = np.bincount(turn, weights, len(close))
     best = 0.0
     for number in np.argsort(-bounds):
