@@ -1,14 +1,16 @@
 """Landmarks of an image, by which a part of it is known, in other grey values, turned or resized.
 
-The longest side is averaged to a fixed number of cells. Half ranks and half values are divided by
-the contrast around, and the strongest extrema of differences of Gaussians, in place and scale, are
-kept, but for those on edges, which lie anywhere along them. Each has the directions of the gradient
-around, in steps of its scale, as -1, 0 or 1 along each axis, times the extremum's sign: an inverted
-image has the same landmarks, and of a flipped one those are known without making them again.
+The longest side is averaged to a fixed number of cells, of values and some ranks. Landmarks are the
+strongest extrema of differences of Gaussians in place and scale, but for those on edges, which lie
+anywhere along them (as in SIFT, Lowe 2004), and those beside empty space. Each has the directions
+of the gradient around, in steps of its scale, as -1, 0 or 1 along each axis, times the extremum's
+sign: an inverted image has the same landmarks, and a flipped one's are known without its pixels.
 
-Landmarks of two images are paired by correlation, in all turns and flips, and counted where one
-movement, small turn and change of size explains them. Of many images, those with most words in
-common are paired. A word is a hash of a landmark, as it is or turned upright; rare ones weigh more.
+Landmarks of two images are paired where each is the other's nearest, in all turns and flips, and
+counted where one movement, small turn and change of size (Umeyama 1991) brings one to the other.
+Those of one image lie within a fraction of a cell, those of two people seldom do. Of many images,
+those with most words in common are compared: a word is a few of a landmark's values, turned upright
+(Indyk and Motwani 1998), and rare words weigh more (Sivic and Zisserman 2003).
 """
 
 from __future__ import annotations
@@ -28,27 +30,26 @@ AGREED = {2: 5.0, 3: 7.5}
 """Landmarks that count as the same, weighted by their closeness (to 1), from which images do."""
 KEPT = 128
 _SIDE = {2: 128, 3: 64}  # cells along the longest side
-_FINEST, _SCALES = {2: 1.8, 3: 1.2}, {2: 8, 3: 7}  # sigma in cells, and how many, 3 to the octave
 _RANKS, _BINS = 0.3, 4096  # share of ranks; grey values
+# What is a landmark.
+_FINEST, _SCALES = {2: 1.8, 3: 1.2}, {2: 8, 3: 7}  # sigma in cells, and how many, 3 to the octave
 _LEAST, _EDGE = 0.0025, {2: 0.15, 3: 0.1}  # of an extremum: strength; least to most curvature
-_RIM = 0.8  # share of its strength that an extremum loses at the rim, where images are cropped
+_RIM = 0.8  # share of its strength that it loses at the rim, where images are cropped
+_STEP = 2.0  # of the gradients around, in sigmas
+_INSIDE = 0.8  # share of these that lie inside the body
 _EVEN = 0.06  # of the range of the cells: how far those of the background may be from its value
 _OUTER = 0.3  # share of the outermost cells that are background, if there is one
 _SHOWN = 0.2  # share of all cells that show a body, if there is a background
-_INSIDE = 0.8  # share of the cells around a landmark that show a body
-_STEP = 2.0  # of the gradients around, in sigmas
-_SAME, _SURE = {2: 0.7, 3: 0.78}, 0.25  # correlation from which landmarks may be the same; and more
-_DOUBTFUL = 0.15  # weight of two landmarks that may just be the same
-_SIZES, _NEAR = np.arange(-3, 4) / 3, 0.35  # tried changes of size, as powers of 2
-_SMALLEST = 0.45  # change of size
-_TURN, _SLACK = 0.3, 1.3  # tolerated turn in radians (at first), and movement in cells
-_LEAST_TRACE = 0.13  # of a turn's matrix: less than all axes by so much is 20 degrees
+# When two are the same.
+_SAME = {2: 0.7, 3: 0.78}  # correlation from which they may be,
+_DOUBTFUL, _SURE = 0.15, 0.25  # their weight there, and how much more makes it grow by 1
+_SIZES, _NEAR = np.arange(-3, 4) / 3, 0.35  # changes of size, as powers of 2: tried, tolerated
+_SMALLEST, _LEAST_TRACE = 0.45, 0.13  # of size and, from all axes, of a turn's matrix: 20 degrees
+_TURN, _SLACK = 0.3, 1.3  # turn in radians that is tolerated at first; distance in cells
+# Which images are compared.
 _WORDS, _LENGTH = 24, 12  # words of a landmark, and values in each
 _COMMON = 0.02  # share of images from which a word says nothing
-_CANDIDATES, _PAIRS = (
-    3,
-    {2: 2000, 3: 200},
-)  # looked at: for each image those with most words in common; in all
+_CANDIDATES, _PAIRS = 3, {2: 2000, 3: 200}  # for each image; in all, if they are few
 _COLUMNS = 500
 
 
@@ -74,14 +75,13 @@ def landmarks(image: Floats, spacing: Sequence[float]) -> str:
     cells = _levelled(image, spacing)
     ndim, sigmas = cells.ndim, _FINEST[cells.ndim] * 2 ** (np.arange(_SCALES[cells.ndim]) / 3)
     layers = _smoothed(cells, sigmas)
-    places = _extrema(np.diff(layers, axis=0), sigmas)
-    # Beside empty space they are of the body's outline, which people share.
-    shown = shown_in(cells)
-    around = shown[_cells_around(places, sigmas, cells.shape)]
-    places = places[around.mean(axis=1) >= _INSIDE][:KEPT]
+    bands = np.diff(layers, axis=0)
+    places = _extrema(bands, sigmas)
+    inside = shown_in(cells)[_cells_around(places, sigmas, cells.shape)].mean(axis=1)
+    places = places[inside >= _INSIDE][:KEPT]
     if not len(places):
         return ""
-    signs = np.sign(np.diff(layers, axis=0)[tuple(places.T)])
+    signs = np.sign(bands[tuple(places.T)])
     around = np.zeros((len(places), *_points(ndim).shape))
     for scale in np.unique(places[:, 0]):
         here = places[:, 0] == scale
@@ -259,13 +259,14 @@ def candidates(
     rare = counts <= max(_CANDIDATES, _COMMON * len(known))
     first.data *= (rare / np.sqrt(np.maximum(counts, 1)))[first.indices]
     first.eliminate_zeros()
+    index = first.T.tocsr()
     least = max(_CANDIDATES, _PAIRS[ndim] // len(others))
     for start in range(0, len(others), _COLUMNS):
-        common = (_word_table(others[start : start + _COLUMNS], ndim) @ first.T).tocsr()
+        common = _word_table(others[start : start + _COLUMNS], ndim) @ index
         for row in range(common.shape[0]):
-            span = slice(common.indptr[row], common.indptr[row + 1])
-            most = np.argsort(-common.data[span], kind="stable")[:least]
-            for one in common.indices[span][most]:
+            own = slice(common.indptr[row], common.indptr[row + 1])
+            most = np.argsort(-common.data[own], kind="stable")[:least]
+            for one in common.indices[own][most]:
                 yield int(one), start + row
 
 
@@ -273,12 +274,12 @@ def _word_table(images: Sequence[Landmarks], ndim: int):  # type: ignore[no-unty
     """Return which words each image has, a sparse (images, words)."""
     from scipy.sparse import csr_matrix
 
-    owner = np.repeat(np.arange(len(images)), [len(image.places) for image in images])
     around = np.concatenate([image.around for image in images])
     values = np.sign(_upright(around, ndim)).reshape(len(around), -1) + 1
     words = (values @ _digits(ndim)).astype(np.int64) + np.arange(_WORDS) * 3**_LENGTH
-    rows, ones = np.repeat(owner, _WORDS), np.ones(words.size, np.float32)
-    return csr_matrix((ones, (rows, words.ravel())), (len(images), _WORDS * 3**_LENGTH))
+    begins = np.cumsum([0, *(len(image.places) * _WORDS for image in images)])
+    ones = np.ones(words.size, np.float32)
+    return csr_matrix((ones, words.ravel(), begins), (len(images), _WORDS * 3**_LENGTH))
 
 
 @cache
@@ -292,15 +293,11 @@ def _digits(ndim: int) -> Floats:
 
 def _upright(around: Floats, ndim: int) -> Floats:
     """Turn and flip landmarks so that their mean direction is positive, largest axis first."""
-    mean = around.sum(axis=1)
-    best = np.full(len(around), -np.inf)
-    upright = np.empty_like(around)
+    mean, upright = around.sum(axis=1), np.empty_like(around)
     weights = 2.0 ** -np.arange(ndim)
-    for turn, order in _turns(ndim):
-        score = (mean @ turn.T) @ weights
-        better = score > best
-        upright[better] = (around[better] @ turn.T)[:, order]
-        best[better] = score[better]
+    best = np.argmax([(mean @ turn.T) @ weights for turn, _ in _turns(ndim)], axis=0)
+    for number, (turn, order) in enumerate(_turns(ndim)):
+        upright[best == number] = (around[best == number] @ turn.T)[:, order]
     return upright
 
 
