@@ -22,7 +22,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from gansynth.core.capabilities import REAL
-from gansynth.core.fingerprint import COPIED, Prints, alike, prints_of
+from gansynth.core.fingerprint import COPIED, Prints, alike, prints_of, sharing
 from gansynth.core.lineage import Lineage
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunDescription, RunFolder
@@ -448,21 +448,23 @@ class SharedSamples:
 
     def _refuse_copies(self) -> None:
         seen = [case for lineage in self.lineage.everyone() for case in lineage.cases]
-        copies = alike([case.prints for case in seen], self.prints, least=COPIED)
+        sides = [case.prints for case in seen], self.prints
+        copies = {**sharing(*sides), **alike(*sides, least=COPIED)}
         if copies:
             sample, case = next(iter(copies.items()))
             raise IntegrityFault(
                 f"{self.out}: {self.searched[sample]} is training case {seen[case].id}, perhaps "
-                f"turned or flipped; {len(copies)} of {len(self.searched)} samples searched for "
-                "are such copies, expected none. Nothing is written. The generator has learnt its "
-                "training cases by heart: fit it on more of them, or for fewer steps"
+                f"turned, flipped, noisy or in other grey values; {len(copies)} of "
+                f"{len(self.searched)} samples searched for are such copies, expected none. "
+                "Nothing is written. The generator has learnt its training cases by heart: fit it "
+                "on more of them, or for fewer steps"
             )
 
     def finish(self, samples: int) -> None:
         """Search for some of the samples in all training cases; warn of copies, and of own maps.
 
         Raises:
-            IntegrityFault: a whole sample is a training case, perhaps turned, flipped or noisy.
+            IntegrityFault: a sample is a training case, perhaps turned, noisy or in other greys.
         """
         self._refuse_copies()
         space = self.space

@@ -104,6 +104,13 @@ class KeepsOne(KeepsCrop):
         return self.kept[None, ::-1, :, ::-1]
 
 
+class KeepsNegative(KeepsOne):
+    """In other grey values, too."""
+
+    def shown(self, condition, seed):
+        return -(super().shown(condition, seed) ** 1.5)
+
+
 def run_of(run_cli: Any, folder: Any, name: str = "stranger", kind: str = "nifti") -> Any:
     source = write_source(folder / "patients")
     read = ("--data", f"{kind}:{source.where}", "--fold", "all", "--subjects", PEOPLE)
@@ -118,6 +125,7 @@ def run_of(run_cli: Any, folder: Any, name: str = "stranger", kind: str = "nifti
         (GreysAsContext, 6, "of the textured blocks of a patient's image"),
         (Remembers, 6, "repeats 100% of the textured blocks of a patient's image"),
         (KeepsOne, 6, "is training case"),
+        (KeepsNegative, 6, "is training case"),
         (KeepsCrop, 0, "2 of 2 samples searched for resemble a place of a training case"),
         (KeepsMirroredCrop, 0, "2 of 2 samples searched for resemble a place of a training case"),
     ],
