@@ -70,7 +70,7 @@ LARGE = 1 << 22
 MOST = 160  # files of a data set, evenly spaced
 MARGIN, TOP = 1.2, 20  # of a threshold over different people's; so many of theirs are kept
 RECOGNISED = dict(AGREED)
-AGREED.update({2: 3.0, 3: 4.5})  # below it, scores are only upper bounds
+AGREED.update({2: 2.5, 3: 3.0})  # below it, scores are only upper bounds
 
 
 def _ramp(image: Array) -> Array:
