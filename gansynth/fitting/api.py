@@ -58,7 +58,7 @@ def run_fit(request: FitRequest) -> FittedRun:
     parent = absolute(request.init_from)
     report = begin(
         device=request.device,
-        memory=None if request.fit_memory is None else parse_bytes(request.fit_memory),
+        memory=None if request.max_memory is None else parse_bytes(request.max_memory),
         init_from=None if parent is None else Path(parent),
         resume=request.resume,
         dry_run=request.dry_run,

@@ -56,7 +56,7 @@ def parse_bytes(text: str) -> int:
     """Parse ``16GB``, ``800MB``, ``12GiB``, ``5000000``. Raises UsageFault: anything else."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
     if match is None or float(match[1]) == 0:
-        raise UsageFault(f"--fit-memory {text!r}: expected a size, for example 16GB or 800MiB")
+        raise UsageFault(f"--max-memory {text!r}: expected a size, for example 16GB or 800MiB")
     unit = match[2].upper()
     scale = 1024 ** "KMGT".index(unit) * 1024 if unit and match[3] else UNITS[unit]
     return int(float(match[1]) * scale)
@@ -322,12 +322,12 @@ def fit_into(
         attempts.append(f"{named}: {'out of memory' if peak is None else f'{peak} MiB'}")
         if peak is not None and peak <= budget:
             reporter.say(
-                f"--fit-memory: tried {'; '.join(attempts)}. The last one fits and is taken"
+                f"--max-memory: tried {'; '.join(attempts)}. The last one fits and is taken"
             )
             return {**settings, **changes}
         before = measured.get("memory_before_mib", before)
     raise EnvironmentFault(
-        f"--fit-memory: nothing fits {budget:.0f} MiB ({'; '.join(attempts)}). {before} MiB "
+        f"--max-memory: nothing fits {budget:.0f} MiB ({'; '.join(attempts)}). {before} MiB "
         "are needed before the first step. Expected more memory, --set batch_size=1, smaller "
         "networks (gansynth options NAME) or another --device"
     )
@@ -377,8 +377,8 @@ def _measure_apart(
     if done.returncode == -9 or any(word in done.stderr for word in words):
         return {"memory_mib": None}
     raise EnvironmentFault(
-        f"--fit-memory: measuring ended with code {done.returncode}: "
-        f"{(done.stderr.splitlines() or ['nothing'])[-1]}; leave --fit-memory out"
+        f"--max-memory: measuring ended with code {done.returncode}: "
+        f"{(done.stderr.splitlines() or ['nothing'])[-1]}; leave --max-memory out"
     )
 
 

@@ -112,7 +112,7 @@ def test_sizes_are_read_as_they_are_written_and_others_refused(text, size):
     if size is not None:
         assert parse_bytes(text) == size
         return
-    with pytest.raises(UsageFault, match=r"--fit-memory .*expected a size, for example 16GB"):
+    with pytest.raises(UsageFault, match=r"--max-memory .*expected a size, for example 16GB"):
         parse_bytes(text)
 
 
@@ -214,6 +214,6 @@ def test_a_memory_is_kept_to(fit):
     asked = ("--set=steps=4", "--set=batch_size=8")
     free = fit(*asked, "--dry-run")
     budget = (free["memory_mib"] + free["memory_before_mib"]) // 2
-    assert fit(*asked, "--fit-memory", f"{budget}MiB")["memory_mib"] <= budget * 1.05
-    again = fit(*asked, "--fit-memory", f"{budget}MiB")  # the same run, resumed
+    assert fit(*asked, "--max-memory", f"{budget}MiB")["memory_mib"] <= budget * 1.05
+    again = fit(*asked, "--max-memory", f"{budget}MiB")  # the same run, resumed
     assert again["resumed_at"] == 4

@@ -40,7 +40,7 @@ command = request_command(
     ],
     needs={"verbose": "dry_run"},
     epilog=examples(
-        "gansynth fit cgan3d --data nnunet:004 -c 3d_fullres -o runs/g0 --fit-memory 16GB",
+        "gansynth fit cgan3d --data nnunet:004 -c 3d_fullres -o runs/g0 --max-memory 16GB",
         "gansynth fit dcgan --recipe han2018-wgan --data nifti:brats -o runs/han --only Concat-64",
     ),
 )

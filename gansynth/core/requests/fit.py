@@ -44,7 +44,7 @@ class FitRequest(EditWords, RecipeData):
         "recipe",
         "set",
         "device",
-        "fit_memory",
+        "max_memory",
         "init_from",
         "dry_run",
     )
@@ -66,7 +66,7 @@ class FitRequest(EditWords, RecipeData):
     """auto, cpu, cuda or cuda:N."""
     resume: bool = True
     """Resume the run in this folder, if there is one."""
-    fit_memory: Annotated[str | None, Opt(metavar="SIZE")] = None
+    max_memory: Annotated[str | None, Opt(metavar="SIZE")] = None
     """Halve parts of batches, then training crops, until a measured step fits (16GB)."""
     init_from: Annotated[Folder | None, Opt(metavar="RUN")] = None
     """Start from another run's weights; its training cases count as seen."""
