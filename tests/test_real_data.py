@@ -91,6 +91,8 @@ def test_everyday_disguises_of_slices_are_found_among_hundreds() -> None:
         "window": lambda x: np.clip(x, *np.percentile(x, (20, 80))),
         "ranks": lambda x: np.searchsorted(np.sort(x.ravel()), x),
         "crop": lambda x: x[26:-26, 26:-26],
+        "slab": lambda x: x[:, 102:180],
+        "middle half": lambda x: x[64:-64, 64:-64],
         "turn": lambda x: rotate(x, 10, reshape=False, order=1),
         "larger, flipped half": lambda x: zoom(x, 1.25, order=1)[:160, ::-1],
     }
