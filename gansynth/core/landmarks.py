@@ -30,6 +30,7 @@ AGREED = {2: 5.0, 3: 4.5}
 """Landmarks that count as the same, weighted by their closeness (to 1), from which images do."""
 KEPT = 128
 _SIDE = {2: 128, 3: 64}  # cells along the longest side
+_FINER = 1.5  # most cells for a voxel: between few voxels, all images look alike
 _RANKS, _BINS = 0.3, 4096  # share of ranks; grey values
 # What is a landmark.
 _FINEST, _SCALES = {2: 1.8, 3: 1.2}, {2: 8, 3: 7}  # sigma in cells, and how many, 3 to the octave
@@ -96,10 +97,11 @@ def landmarks(image: Floats, spacing: Sequence[float]) -> str:
 
 
 def _levelled(image: Floats, spacing: Sequence[float]) -> Floats:
-    """Return an image, without constant borders, of a fixed size, from 0 to 1."""
+    """Return an image, without constant borders, of a fixed size at most, from 0 to 1."""
     image = unpadded(image)
     size = np.array(image.shape) * np.array(spacing)
-    shape = np.maximum(np.rint(size / size.max() * _SIDE[image.ndim]).astype(int), 4)
+    side = min(_SIDE[image.ndim], _FINER * max(image.shape))
+    shape = np.maximum(np.rint(size / size.max() * side).astype(int), 4)
     cells = averaged(image, shape.tolist()).astype(np.float32)
     levels = ((cells - cells.min()) * ((_BINS - 1) / max(float(np.ptp(cells)), 1e-9))).astype(int)
     counts = np.bincount(levels.ravel(), minlength=_BINS)
