@@ -406,6 +406,7 @@ class SharedSamples:
         self.names = names_in(self.lineage, self.source.schema)
         self.search, self.searched = CopySearch(), list[str]()
         self.prints: list[Prints] = []  # of those searched for
+        self.subjects: list[str | None] = []  # of their conditions
 
     def add(self, name: str, image: FloatArray, provenance: Mapping[str, Any]) -> dict[str, Any]:
         """Take a sample in the source's space; return the shareable part of its provenance.
@@ -430,6 +431,9 @@ class SharedSamples:
         if len(self.searched) < SEARCHED:
             self.searched.append(name)
             self.search.add(image)
+            case = str(provenance.get("case", ""))
+            known = case in self.source.train_ids
+            self.subjects.append(self.source.header(case).subject if known else None)
             # A host's volume of one slice has an axis more than the slices of its source.
             spacing = self.source.schema.spacing
             more = (1.0,) * (image.ndim - 1 - len(spacing))
@@ -449,7 +453,22 @@ class SharedSamples:
     def _refuse_copies(self) -> None:
         seen = [case for lineage in self.lineage.everyone() for case in lineage.cases]
         sides = [case.prints for case in seen], self.prints
-        copies = {**sharing(*sides), **alike(*sides, least=COPIED)}
+        landmarked, copies = sharing(*sides), alike(*sides, least=COPIED)
+        shown: dict[int, int] = {}
+        for sample, case in landmarked.items():
+            if seen[case].subject == self.subjects[sample]:  # its condition may show as much
+                shown[sample] = case
+            else:
+                copies.setdefault(sample, case)
+        if shown and not copies:
+            sample, case = next(iter(shown.items()))
+            self.reporter.warn(
+                f"{self.out}: {self.searched[sample]} has landmarks of training case "
+                f"{seen[case].id}, whose label map it was drawn from, as {len(shown)} of "
+                f"{len(self.searched)} samples searched for have: such a condition shows a "
+                "patient's anatomy, as a context of clusters does (--set context=0). Look at them "
+                "before they are shared"
+            )
         if copies:
             sample, case = next(iter(copies.items()))
             raise IntegrityFault(
