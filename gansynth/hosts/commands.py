@@ -26,11 +26,14 @@ from gansynth.data.folds import unnamed_subjects
 from gansynth.data.unread_files import unread_files
 from gansynth.hosts import doctor as checks
 from gansynth.hosts.study_plan import subjects_of
-from gansynth.runtime.errors import GansynthError, UsageFault
+from gansynth.runtime.errors import GansynthError, UsageFault, describe_error
 from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.progress import counting
 from gansynth.sampling.request_parsing import read_request
 from gansynth.sampling.run_source import open_moved, open_source, wrong_records
+
+MOVED = "--data KIND:WHERE", "gansynth check KIND:WHERE --generator RUN"
+"""How moved data are named to most commands, and to this one."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,8 @@ def run_check(request: CheckRequest) -> CheckReport:
                 reporter.warn(text)
     if generator is not None and request.verify_lineage:
         folder = RunFolder(Path(generator))
-        read_again = open_moved(folder, data, root)
+        with describe_error(*MOVED):
+            read_again = open_moved(folder, data, root)
         wrong = wrong_records(folder, read_again, reporter)
         report = report or CheckReport(read_again.name, 0, ())
         findings = [*wrong, *report.findings]
@@ -159,7 +163,9 @@ def run_check(request: CheckRequest) -> CheckReport:
         if why:
             reporter.warn(why)
         samples = read_request(request, request.seed)
-        sampler = Sampler(run, open_moved(run, data, root), samples, reporter, learn=False)
+        with describe_error(*MOVED):
+            source_of_fit = open_moved(run, data, root)
+        sampler = Sampler(run, source_of_fit, samples, reporter, learn=False)
         report = report or CheckReport(sampler.source.name, 0, ())
         return replace(report, will_it_harm=check_run(sampler, reporter))
     assert report is not None, "there is a data set"
