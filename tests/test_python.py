@@ -22,7 +22,7 @@ SPELT = {"number": "n", "class": "classes", "from": "origin"}
 """Option -> the word of Python, where it cannot be, or is not, the same."""
 TYPED = {"import_data": "import", "hard_cases": "hard-cases", "turing_test": "turing-test"}
 """Function -> its command, where the name cannot be the same."""
-FOR_TERMINALS = {"json", "debug", "verbose"}
+FOR_TERMINALS = {"json", "debug", "verbose", "help_all"}
 
 
 def options_of(name: str) -> set[str]:
