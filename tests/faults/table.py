@@ -50,7 +50,7 @@ ROWS: dict[int, tuple[str, str]] = {
     35: ("HDF5 opened before a fork", "each process opens its own; the same data"),
     36: ("two processes in one folder", "the second: *locked by pid N since*, exit 4"),
     37: ("no memory", "estimated before; exit 4"),
-    38: ("NaN loss, collapse", "back to the last good, three times, then exit 5"),
+    38: ("NaN loss", "back to the last good, three times, then exit 5"),
     39: ("generator of bad samples", "real cases instead, counted, exit 5; no bit changes"),
     40: ("generator that raises or hangs", "real cases instead; the training never waits"),
     41: ("generator replaced while a host trains", "the old weights stay, and that is said"),
