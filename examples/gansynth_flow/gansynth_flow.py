@@ -10,21 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from gansynth import (
-    OUTSIDE,
-    Capabilities,
-    Condition,
-    Generator,
-    GeneratorOptions,
-    Phase,
-    Sample,
-    TrainingStep,
-    UNetGenerator,
-    UNetStyle,
-    hookimpl,
-    one_hot,
-    strides_for,
-)
+import gansynth
+from gansynth import OUTSIDE, Capabilities, Condition, Generator, GeneratorOptions, hookimpl
 
 gansynth_api = 4
 
@@ -46,26 +33,30 @@ class Flow(Generator):
         """Image, label map and time in, velocity out."""
         schema, channels = self.schema, len(self.schema.channels)
         ends = channels + len(schema.label_values) + 1, channels
-        strides, style = strides_for(self.size, schema.spacing, levels=4), UNetStyle(noise=False)
-        net = UNetGenerator(schema.ndim, *ends, self.options.width, strides, style=style)
+        strides = gansynth.strides_for(self.size, schema.spacing, levels=4)
+        style = gansynth.UNetStyle(noise=False)
+        net = gansynth.UNetGenerator(schema.ndim, *ends, self.options.width, strides, style=style)
         return {"generator": net}
 
-    def phases(self) -> Sequence[Phase]:
+    def phases(self) -> Sequence[gansynth.Phase]:
         """One regression."""
-        return (Phase("generator", self._regress),)
+        return (gansynth.Phase("generator", self._regress),)
 
-    def _regress(self, step: TrainingStep) -> Mapping[str, Tensor]:
+    def _regress(self, step: gansynth.TrainingStep) -> Mapping[str, Tensor]:
         image, labels = step.batch.image, step.batch.labels
         noise, time = step.randn(*image.shape[1:]), step.rand(1, *[1] * self.schema.ndim)
         velocity = self._velocity(torch.lerp(noise, image, time), labels, time)
         return {"velocity": (velocity - (image - noise)).square().mean()}
 
     def _velocity(self, image: Tensor, labels: Any, time: Tensor) -> Any:
-        inputs = (image, one_hot(labels, self.schema.label_values), time.expand(-1, 1, *self.size))
+        condition = gansynth.one_hot(labels, self.schema.label_values)
+        inputs = (image, condition, time.expand(-1, 1, *self.size))
         return self.nets["generator"](torch.cat(inputs, 1), ()).float()
 
     @torch.no_grad()
-    def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
+    def sample(
+        self, conditions: Sequence[Condition], seeds: Sequence[int]
+    ) -> list[gansynth.Sample]:
         """One at a time: a seed means the same image at any batch size."""
         samples = []
         for condition, seed in zip(conditions, seeds, strict=True):
@@ -79,7 +70,7 @@ class Flow(Generator):
             if self.schema.outside_fill is not None:
                 fill = image.new_tensor(self.schema.outside_fill).view(-1, *[1] * self.schema.ndim)
                 image = torch.where((labels == OUTSIDE)[:, None], fill, image)
-            samples.append(Sample(image[0].cpu().numpy(), condition.labels))
+            samples.append(gansynth.Sample(image[0].cpu().numpy(), condition.labels))
         return samples
 
 
