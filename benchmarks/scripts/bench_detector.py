@@ -24,10 +24,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common import paired, print_table, write
 from yolo_data import phantoms
+
+if TYPE_CHECKING:
+    from gansynth.hosts.session import Session
 
 BAR, TARGET = 1.05, 1.02
 HELD_OUT = 8
@@ -63,22 +66,21 @@ def train(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {"epochs": [b - a for a, b in zip(ends.at, ends.at[1:], strict=False)], **said}
 
 
-def opened(asked: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The host, and the training that ``gansynth augment`` would give it."""
+def session_of(asked: Mapping[str, Any]) -> Session:
+    """The training that ``gansynth augment`` would run."""
     from gansynth.core.requests.hosts import AugmentRequest
     from gansynth.core.source import SourceRequest
-    from gansynth_yolo.adapter import YoloAdapter
+    from gansynth.hosts.session import Session
     from gansynth_yolo.source import open_yolo
 
     keys = ("detector", "epochs", "imgsz", "batch", "workers", "device", "output")
     settings = {key: str(asked[key]) for key in keys}
-    host = YoloAdapter(open_yolo(SourceRequest.parse(f"yolo:{asked['data']}")))
     request = AugmentRequest(
         target="yolo", generator=asked["run"], ratio="1:0" if asked["side"] == "stock" else "1:1",
         offline=asked["side"] == "frozen", bank_size=asked["bank"], device="cpu", set=settings,
         options=MOSAIC[asked["detector"]],
     )  # fmt: skip
-    return host, request
+    return Session.of(request, open_yolo(SourceRequest.parse(f"yolo:{asked['data']}")))
 
 
 def mixed(asked: Mapping[str, Any]) -> tuple[Ends, dict[str, Any]]:
@@ -86,7 +88,6 @@ def mixed(asked: Mapping[str, Any]) -> tuple[Ends, dict[str, Any]]:
     from gansynth.hosts.job import Job
     from gansynth.hosts.record import read_sessions
 
-    host, request = opened(asked)
     ends, rounds = Ends(), Job.round
 
     def timed(job: Job, done: int, **values: float) -> None:
@@ -95,7 +96,7 @@ def mixed(asked: Mapping[str, Any]) -> tuple[Ends, dict[str, Any]]:
 
     Job.round = timed  # type: ignore[method-assign]
     Path(asked["output"]).mkdir(parents=True)
-    host.train_here(request, None)
+    session_of(asked).train(None)
     (session,) = read_sessions(Path(asked["output"]))
     drawn = {key: session["drawn"][key] for key in ("real", "synthetic")}
     partners = session["partners"]
@@ -106,9 +107,9 @@ def stock(asked: Mapping[str, Any]) -> Ends:
     """Train with the library's own data set, under the same settings."""
     from gansynth_yolo.mirror import mirror
 
-    host, request = opened(asked)
-    job = host.opened(request).job
-    mirror(host.source, job.data.parent)
+    training: Any = session_of(asked).opened
+    job = training.job
+    mirror(training.source, job.data.parent)
     ends = Ends()
     if asked["detector"] == "libreyolo":
         from gansynth_yolo.libre import open_model, settings

@@ -4,27 +4,69 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gansynth.core.intake import intake_of
-from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample
-from gansynth.core.source import SourceRequest
+from gansynth.runtime.child import follow
 from gansynth.runtime.errors import DataFault
 
 if TYPE_CHECKING:
+    from gansynth.core.intake import Intake
+    from gansynth.data.batches import CaseCache
     from gansynth.sampling.sampler import Sampler
 
-POLL_SECONDS = 0.5  # between two looks of a process for its parent
 Draw = Callable[[int, int], list[Sample]]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn from: a run's folder, its cases, and the host (or none) whose samples they are.
+
+    ``measured``: whether samples note how much of a real image they repeat.
+    """
+
+    run: str
+    request: Mapping[str, Any]
+    target: str
+    samples: SampleRequest
+    device: str
+    measured: bool
+
+
+class Opened(NamedTuple):
+    """A drawing whose run and cases are open; ``convert``: see ``open_drawer``."""
+
+    sampler: Sampler
+    convert: Callable[[Sample], Sample] | None
+    intake: Intake | None
+    cases: CaseCache
+
+
+def open_drawing(drawing: Drawing) -> Opened:
+    """Open cases, run and host of a drawing."""
+    from gansynth.core.intake import intake_of
+    from gansynth.core.run_folder import RunFolder
+    from gansynth.core.source import SourceRequest
+    from gansynth.data.batches import CaseCache
+    from gansynth.sampling.run_source import open_source
+    from gansynth.sampling.sampler import open_drawer
+
+    source = open_source(SourceRequest(**drawing.request))
+    intake = intake_of(drawing.target, source) if drawing.target else None
+    run, cases = RunFolder(Path(drawing.run)), CaseCache(source)
+    sampler, convert = open_drawer(
+        source, intake, run, drawing.samples, device=drawing.device, cache=cases
+    )
+    sampler.measured = drawing.measured
+    return Opened(sampler, convert, intake, cases)
 
 
 def draw_converted(
@@ -44,21 +86,6 @@ def draw_converted(
                 replace(sample, provenance={**sample.provenance, "reject_reason": reason})
             )
     return converted
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """What is drawn from: a run's folder, its cases, and the host (or none) whose samples they are.
-
-    ``measured``: whether samples note how much of a real image they repeat.
-    """
-
-    run: str
-    request: Mapping[str, Any]
-    target: str
-    samples: SampleRequest
-    device: str
-    measured: bool
 
 
 class DrawingWorkers(AbstractContextManager["DrawingWorkers"]):
@@ -99,35 +126,16 @@ _drawing: Draw | None = None
 
 def _open(drawing: Drawing, count: int, parent: int) -> None:
     global _drawing
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    threading.Thread(target=follow, args=(parent,), daemon=True).start()
     import torch
 
-    from gansynth.data.batches import CaseCache
     from gansynth.runtime.machine import cores
-    from gansynth.sampling.run_source import open_source
-    from gansynth.sampling.sampler import open_drawer
 
     torch.set_num_threads(max(1, cores() // count))
-    source = open_source(SourceRequest(**drawing.request))
-    intake = intake_of(drawing.target, source) if drawing.target else None
-    run, cases = RunFolder(Path(drawing.run)), CaseCache(source)
-    sampler, convert = open_drawer(
-        source, intake, run, drawing.samples, device=drawing.device, cache=cases
-    )
-    sampler.measured = drawing.measured
-
-    def draw(first: int, number: int) -> list[Sample]:
-        return draw_converted(sampler, convert, first, number)
-
-    _drawing = draw
+    opened = open_drawing(drawing)
+    _drawing = partial(draw_converted, opened.sampler, opened.convert)
 
 
 def _draw(first: int, count: int) -> list[Sample]:
     assert _drawing is not None, "see _open"
     return _drawing(first, count)
-
-
-def _follow(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(POLL_SECONDS)
-    os._exit(0)

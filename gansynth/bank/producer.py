@@ -258,29 +258,29 @@ def _end_soon(number: int) -> None:
 def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     """Open run, source and bank, and fill the bank; lowers this process's priority."""
     os.nice(NICENESS)  # before the heavy imports
-    from gansynth.bank.drawing_workers import Drawing, DrawingWorkers, draw_converted
-    from gansynth.core.intake import intake_of
-    from gansynth.core.run_folder import RunFolder
-    from gansynth.core.source import SourceRequest
+    from gansynth.bank.drawing_workers import (
+        Drawing,
+        DrawingWorkers,
+        draw_converted,
+        open_drawing,
+    )
     from gansynth.core.units import compare_with_cases
-    from gansynth.data.batches import CaseCache
     from gansynth.sampling.deidentify import real_parts
     from gansynth.sampling.replay import host_of, settings_of
-    from gansynth.sampling.run_source import open_source
-    from gansynth.sampling.sampler import open_drawer
 
-    source = open_source(SourceRequest(**config.request))
-    cases = CaseCache(source)
-    intake = intake_of(config.target, source) if config.target else None
-    generator = RunFolder(Path(config.run))
-    sampler, convert = open_drawer(
-        source, intake, generator, config.samples, device=config.device, cache=cases
+    drawing = Drawing(
+        config.run,
+        config.request,
+        config.target,
+        config.samples,
+        config.device,
+        measured=config.frozen,  # only a frozen bank can be exported for sharing
     )
-    sampler.measured = config.frozen  # only a frozen bank can be exported for sharing
+    sampler, convert, intake, cases = open_drawing(drawing)
     run = sampler.run
     host = host_of(config.request, config.target, run, converted=convert is not None)
     spec = BankSpec(
-        schema=source.schema,
+        schema=cases.source.schema,
         lineage=sampler.lineage,
         run_id=run.run_id,
         generator=run.manifest_sha256,
@@ -294,14 +294,6 @@ def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
     with open_bank(Path(config.bank), spec) as writer, contextlib.ExitStack() as stack:
         draw: Draw = partial(draw_converted, sampler, convert)
         if config.producers > 1:
-            drawing = Drawing(
-                config.run,
-                config.request,
-                config.target,
-                config.samples,
-                config.device,
-                measured=config.frozen,
-            )
             workers = DrawingWorkers(drawing, config.producers, config.batch)
             draw = stack.enter_context(workers).draw
         try:

@@ -19,7 +19,7 @@ import base64
 import itertools
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -272,7 +272,7 @@ def candidates(
                 yield int(one), start + row
 
 
-def _word_table(images: Sequence[Landmarks], ndim: int):  # type: ignore[no-untyped-def]
+def _word_table(images: Sequence[Landmarks], ndim: int) -> Any:
     """Return which words each image has, a sparse (images, words)."""
     from scipy.sparse import csr_matrix
 

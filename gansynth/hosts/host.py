@@ -135,8 +135,7 @@ class Framework(ABC):
         self.own = self.read_own(request.options)
         self.options = read_settings(self.Options, request.set, self.name)
         refuse_unaugmented(request.set, self.augmentation, usual=request.host_augmentation)
-        own_seed = getattr(self.options, "seed", None)
-        self.seed: int = request.seed if own_seed is None else own_seed
+        self.seed: int = request.seed if self.options.seed is None else self.options.seed
         self.output = self.place() if folder is None else folder
 
     # -- what a framework defines ----------------------------------------------------------------
@@ -264,7 +263,7 @@ class Framework(ABC):
 
     def place(self) -> Path:
         """Return the folder of the results."""
-        chosen = getattr(self.options, "output", "")
+        chosen = self.options.output
         data = re.sub(r"[^\w.-]+", "-", self.source.name.rpartition(":")[2])
         default = Path("runs", self.name, f"{data}_{mix_name(self.request)}")
         return (Path(chosen).expanduser() if chosen else default).absolute()

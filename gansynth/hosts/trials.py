@@ -112,7 +112,7 @@ class Trials:
     def predictions(self, source: Any, folder: Path) -> Mapping[str, Prediction]:
         """Return the prediction of each held-out case by a finished training.
 
-        ``gansynth.metrics.segmentation.evaluate`` reads them.
+        ``gansynth.measure_predictions`` reads them.
 
         Args:
             folder: ``TrainingResult.folder``.

@@ -32,7 +32,7 @@ def obey() -> None:
     on_sigterm(_leave)
     parent = os.environ.pop(PARENT, "")
     if parent.isdigit():
-        threading.Thread(target=_follow, args=(int(parent),), daemon=True).start()
+        threading.Thread(target=follow, args=(int(parent),), daemon=True).start()
 
 
 def entry(work: Callable[[], None]) -> int:
@@ -87,7 +87,7 @@ def _leave(number: int, frame: object) -> None:
     raise SystemExit(EXIT_SIGTERM)
 
 
-def _follow(parent: int) -> None:
+def follow(parent: int) -> None:
     """Leave when the parent process has ended."""
     while os.getppid() == parent:
         time.sleep(1.0)

@@ -310,9 +310,10 @@ class _CropHostTrial:
                 ) from None
         else:
             raise CheckFailed("asked to stop, it trains to the end; call job.step")
-        host = self.session("cut").host
+        again = self.session("cut")
+        again.start()
+        host = again.host
         assert isinstance(host, CropHost)
-        self.session("cut").start()
         files = [host.checkpoint(self.workspace / name) for name in ("whole", "cut")]
         contents = [file.read_bytes() for file in files if file is not None]
         same = np.array_equal(self.predicted("whole"), self.predicted("cut"))

@@ -93,6 +93,7 @@ class Folded(ToySource):
 
 
 class ToyOptions(HostOptions):
+    seed: ClassVar[None] = None
     num_epochs: int | None = Field(None, description="epochs")
 
 
@@ -115,6 +116,9 @@ class Host(Framework):
     def validate(self):
         if self.source.request.configuration == "impossible":
             raise UsageFault("--configuration impossible: not in the plans")
+
+    def place(self):
+        return Path("results")
 
     @classmethod
     def read_own(cls, options):
