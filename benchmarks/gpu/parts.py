@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
@@ -97,6 +98,7 @@ def measured(make: Callable[[], Callable[[], float]], rounds: int = 3) -> Docume
             found["first_call"] = time.perf_counter() - began
         found["seconds"] = [run() for _ in range(rounds)]
     except Exception as error:
+        traceback.print_exc()
         found["failed"] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     return found
 

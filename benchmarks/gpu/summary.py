@@ -44,7 +44,10 @@ def begin(out: Path) -> None:
         points = [f"{key} = {value}" for key, value in project["entry-points"]["gansynth"].items()]
         info = out / "site" / "gansynth-0.dist-info"
         info.mkdir(parents=True, exist_ok=True)
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gansynth\nVersion: 0\n")
+        head = ["Metadata-Version: 2.1", "Name: gansynth", "Version: 0"]
+        for extra, packages in project["optional-dependencies"].items():
+            head += [f'Requires-Dist: {package}; extra == "{extra}"' for package in packages]
+        (info / "METADATA").write_text("\n".join([*head, ""]))
         (info / "entry_points.txt").write_text("\n".join(["[gansynth]", *points, ""]))
 
 
@@ -71,9 +74,10 @@ def gan_step(doc: dict[str, Any]) -> Rows:
 
 def gan_2d(doc: dict[str, Any]) -> Rows:
     """Images a second."""
+    beside = f", beside {doc['beside']}" if "beside" in doc else ""
     for side, found in doc["sides"].items():
         speed = doc["batch_size"] / median(found["seconds"]) if "seconds" in found else None
-        yield f"{doc['size']}^2, batch {doc['batch_size']}", side, speed, _gb(found)
+        yield f"{doc['size']}^2, batch {doc['batch_size']}{beside}", side, speed, _gb(found)
 
 
 def kernels(doc: dict[str, Any]) -> Rows:

@@ -201,6 +201,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, default=250, help="live steps before the blocks")
     parser.add_argument("--count", type=float, default=60, help="seconds samples are counted for")
     parser.add_argument("--patch", type=int, default=32, help="edge of the patch, at most, voxels")
+    parser.add_argument("--cases", type=int, default=10, help="phantoms, at least five")
     parser.add_argument("--spacing", type=float, default=2.5, help="of the phantoms, mm")
     parser.add_argument("--capacity", type=int, default=CAPACITY, help="samples of the bank")
     parser.add_argument("--features", type=int, nargs="+", help="channels of nnU-Net's stages")
@@ -223,7 +224,7 @@ def main() -> None:
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        source = prepare_data(root, args.patch, args.features, args.spacing)
+        source = prepare_data(root, args.patch, args.features, args.spacing, args.cases)
         run = fit_generator(source, root / "run")
         for p in args.ratios:
             shared = Path("/dev/shm")

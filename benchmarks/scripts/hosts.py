@@ -14,7 +14,11 @@ PLANS = "gansynthSmallPlans"
 
 
 def prepare_data(
-    root: Path, patch: int, features: Sequence[int] | None = None, spacing: float = 2.5
+    root: Path,
+    patch: int,
+    features: Sequence[int] | None = None,
+    spacing: float = 2.5,
+    cases: int = 10,
 ) -> Any:
     """Phantoms, preprocessed by nnU-Net, with small plans; the source of fold 0."""
     from gansynth.core.source import SourceRequest
@@ -23,7 +27,7 @@ def prepare_data(
     from gansynth.testing.phantoms import PhantomOptions, write_phantoms
 
     options = PhantomOptions(spacing_mm=spacing)
-    write_phantoms("nnunet", root / "nnUNet_raw" / "Dataset999_Phantom", 10, options=options)
+    write_phantoms("nnunet", root / "nnUNet_raw" / "Dataset999_Phantom", cases, options=options)
     small = {"small": "yes", "plans_name": PLANS, "patch": f"{patch}x{patch}x{patch}"}
     if features:
         small["features"] = ",".join(map(str, features))

@@ -45,6 +45,7 @@ def test_doncencos_step_stays_below_10_gb_with_checkpointing_and_bf16(cuda, name
     generator = CGAN3D(SCHEMA, SIZE, options)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(cuda)
+    before = torch.cuda.memory_allocated(cuda)  # of other tests in this process
     report = train(generator, batches, loop, device=cuda)
     assert report.steps == 4
-    assert torch.cuda.max_memory_allocated(cuda) < 10e9
+    assert torch.cuda.max_memory_allocated(cuda) - before < 10e9
