@@ -277,7 +277,7 @@ class Session:
         if run is not None:
             intake.check_run(run, request.samples)
             check_weights(run)
-            found = check_asked(request, found, source, self.held_out)
+            found = check_asked(request, found, source, self.held_out, self.reporter)
             return self.host.check_samples(found, self.held_out)
         assert bank is not None, "it is no run"
         verify_bank(bank.folder)
