@@ -38,7 +38,8 @@ from gansynth.runtime.errors import DataFault
 
 TRIES = 16  # cases that are tried for one with boxes, and compared for a similar body
 GROUNDS = 4  # number of these that are tried for room for boxes
-LOOKS = 8  # places that are tried for room for a lesion
+LOOKS, LOOKS_IN_SCANS = 8, 32
+"""Places that are tried for room for a lesion: scans show the vertex and the skull base, too."""
 PLACES = 8  # places in each training case that say how often these show a lesion
 UNFIT = -0.5  # room in a background whose own lesions cannot be taken out
 SHOWS, TAKEN_OUT, VARIANT, WHOSE = 1, 2, 3, 4
@@ -272,7 +273,10 @@ class ConditionSampler:
         else:
             body = partial(self._bodies.whole, placed)
         shape = tuple(case.image.shape[1:])
-        return CaseContext(placed, placement, shape, index, self.case_pool, turn, body)
+        whole = partial(self._bodies.whole, case) if case.id in self._scans else None
+        return CaseContext(
+            placed, placement, shape, index, self.case_pool, turn, body, whole_body=whole
+        )
 
     def _place(self, index: int, rng: Rng) -> tuple[Case, Placement]:
         """Draw a training case or a scan, as the sample has it, and a place in it.
@@ -308,7 +312,7 @@ class ConditionSampler:
         found, most = None, -1.0
         drawn = np.random.SeedSequence((self.seed, index, 0, VARIANT)).generate_state(1)
         variant = int(drawn[0]) % VARIANTS
-        for _ in range(LOOKS):
+        for _ in range(LOOKS_IN_SCANS if case.id in self._scans else LOOKS):
             placed = self.space.to_generator(case, placement)
             _check_labelled(placed)
             case_context = self._case_context(placed, placement, case, index)
