@@ -418,7 +418,7 @@ class LesionSurroundings:
         return self.fits(ground)[whole]
 
     def like(self, ground: _Ground, *, other: bool) -> bool:
-        """Whether a case, or an ``other`` person's scan, looks like training cases with a lesion."""
+        """Whether a case, or an ``other`` one's scan, looks like training cases with a lesion."""
         if not len(self.views):  # learnt from one subject
             return True
         nearest = np.sort(self.views @ ground.view)[-ALIKE:]

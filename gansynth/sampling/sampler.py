@@ -18,6 +18,7 @@ import numpy as np
 from gansynth.conditions.boxes import USUAL, box_drawer
 from gansynth.conditions.condition_source import open_base
 from gansynth.conditions.edit_chain import build_edits
+from gansynth.conditions.lesion_contrast import LesionContrasts
 from gansynth.conditions.lesion_placement import lesion_drawer, no_room
 from gansynth.conditions.sampler import SCANS, ConditionSampler
 from gansynth.conditions.sampling_weights import SamplingWeights, open_sampling_weights
@@ -216,6 +217,7 @@ class Sampler:
         reject_reason = ""
         if not self.request.keep_flawed:
             reject_reason = no_room(provenance) or self.run.generator.reject_reason(lent)
+            reject_reason = reject_reason or self._faint(sample, condition)
         if reject_reason:
             return replace(sample, provenance={**provenance, "reject_reason": reject_reason})
         drawn_of = None
@@ -223,6 +225,17 @@ class Sampler:
             drawn_of = partial(self._drawn_of, condition.provenance)
         request = FilterRequest(condition, drawn_of, self.sampler.case_pool)
         return replace(sample, provenance={**provenance, **self.filters.judge(lent, request)})
+
+    def _faint(self, sample: Sample, condition: Condition) -> str:
+        """Return why a lesion in an unlabelled scan cannot be seen, or an empty text."""
+        drawer, lesion, body = self.sampler.lesions, condition.lesion, condition.body
+        if SCANS not in condition.provenance or drawer is None or lesion is None or body is None:
+            return ""
+        if "shows" in condition.provenance["lesions"]:  # a sham, or nothing
+            return ""
+        pool = self.sampler.case_pool
+        contrasts = LesionContrasts.learn(pool, drawer.classes(pool.schema))
+        return "" if contrasts is None else contrasts.faint(sample.image, lesion, body, pool.schema)
 
     def _drawn_of(self, where: Mapping[str, Any]) -> Case:
         return _placed_at(self.sampler.case_of(where), self.run.space, where)
