@@ -368,9 +368,7 @@ POOR = 0.1  # share of training cases that have less of likely ground than is re
 VIEW = 16  # cells per axis of a body's box in which whole images are compared
 ALIKE, SMALL = 3, 0.05
 """Training cases that count, the most similar ones; share whose body is too small to be likely."""
-UNLIKE, UNLIKE_SCAN = 0.5, 0.05
-"""Share of training cases that look less than is required like other subjects' ones: of a training
-case without a lesion, and of another person's scan, which looks like no training case as much."""
+UNLIKE = 0.5  # share of training cases that look less than required like other subjects' ones
 BARE = 0.95  # least share of a lesion's ground that is likely in a background without a lesion
 PLANES, CASES = 8, 16
 """Largest number of slices of a volume that are learnt from, and of cases of a subject."""
@@ -386,8 +384,7 @@ class LesionSurroundings:
     share: float = 0.0  # least share of a lesion's ground that is likely
     room: float = 0.0  # least share of a body without its lesions that is likely
     views: Matrix = field(default_factory=lambda: np.empty((0, 0)))  # (N, C cells), see `_view`
-    alike: float = 0.0  # least mean correlation with the `ALIKE` most similar views ...
-    alike_scan: float = 0.0  # ... of a case that is none of the training cases
+    alike: float = 0.0  # least mean correlation with the `ALIKE` most similar views
     body: float = 0.0  # least size of a body, in steps
 
     @classmethod
@@ -410,20 +407,18 @@ class LesionSurroundings:
         ground = _Ground.of(image, lesions, body, frame, levels, steps)
         uncut = min(frame.low) >= 0 and (np.array(frame.high) <= body.shape).all()
         unseen = case_context.emptied is None and not lesions.any()
-        other = case_context.case.id not in case_context.case_pool.ids
-        if uncut and unseen and not self.like(ground, other=other):
+        if uncut and unseen and not self.like(ground):
             return np.zeros(body.shape, bool)
         cells = zip(body.shape, steps, strict=True)
         whole = np.ix_(*(np.arange(length) // step.step for length, step in cells))
         return self.fits(ground)[whole]
 
-    def like(self, ground: _Ground, *, other: bool) -> bool:
-        """Whether a case, or an ``other`` one's scan, looks like training cases with a lesion."""
+    def like(self, ground: _Ground) -> bool:
+        """Whether a case looks as a whole like training cases with a lesion."""
         if not len(self.views):  # learnt from one subject
             return True
         nearest = np.sort(self.views @ ground.view)[-ALIKE:]
-        alike = self.alike_scan if other else self.alike
-        return bool(nearest.mean() >= alike and ground.bare.sum() >= self.body)
+        return bool(nearest.mean() >= self.alike and ground.bare.sum() >= self.body)
 
     def fits(self, ground: _Ground) -> Mask:
         """Return where tissue and depth are in the range."""
@@ -519,10 +514,9 @@ def _learnt(case_pool: CasePool, classes: tuple[int, ...]) -> LesionSurroundings
     ]
     if not all(map(len, others)):  # one subject
         return learnt
-    means = [nearest.mean() for nearest in others]
-    alike, alike_scan = (float(np.quantile(means, share)) for share in (UNLIKE, UNLIKE_SCAN))
+    alike = float(np.quantile([nearest.mean() for nearest in others], UNLIKE))
     body = float(np.quantile([ground.bare.sum() for _, ground in found], SMALL))
-    return replace(learnt, views=views, alike=alike, alike_scan=alike_scan, body=body)
+    return replace(learnt, views=views, alike=alike, body=body)
 
 
 def _view(image: FloatArray, body: Mask) -> Matrix:
