@@ -70,20 +70,25 @@ def tissue_around(
 
     ``image``: (C, ...). ``free``: bool, tissue without lesions; all around it where none is near.
     """
-    box, near = ring_around(part)
-    ring = free[box] & near
+    box, close = ring_around(part)
+    ring = free[box] & close
     held = ring if ring.any() else np.ones_like(ring)
     return box, image[(slice(None), *box)][:, held].mean(axis=1)
 
 
 def ring_around(part: LesionPart) -> tuple[tuple[slice, ...], Mask]:
     """Return a box around a lesion, and the voxels in it that are near the lesion, bool."""
-    from scipy.ndimage import distance_transform_edt
-
     mask = part.whole() > 0
     box = bounding_box(mask, margin=int(FAR) + 1)
-    away = distance_transform_edt(~mask[box])
-    return box, (away > NEAR) & (away <= FAR)
+    return box, near(mask[box])
+
+
+def near(mask: Mask) -> Mask:
+    """Return the voxels near a lesion's mask, beyond its edge."""
+    from scipy.ndimage import distance_transform_edt
+
+    away = distance_transform_edt(~mask)
+    return np.asarray((away > NEAR) & (away <= FAR))
 
 
 def value_limits(images: Iterable[FloatArray]) -> Matrix:
