@@ -280,6 +280,8 @@ def test_the_claim_says_what_could_be_compared(host):
     old = replace(lineage, cases=tuple(case.plain for case in lineage.cases))
     assert "identical and near-identical images" in claim(lineage)
     assert "images could not be compared" in claim(replace(lineage, ancestors=(old,)))
+    earlier = replace(lineage, cases=(replace(lineage.cases[0], prints=("3:AAAA",)),))
+    assert "not by landmarks" in claim(replace(lineage, ancestors=(earlier,)))
 
 
 @pytest.fixture(scope="module")
