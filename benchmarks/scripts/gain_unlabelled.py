@@ -13,11 +13,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from gansynth_benchmark.plan_file import read_plan
-from gansynth_benchmark.subject_split import split_subjects
 
 from gansynth.core.source import SourceRequest
 from gansynth.sampling.run_source import open_source
+from gansynth_benchmark.plan_file import read_plan
+from gansynth_benchmark.subject_split import split_subjects
 
 TISSUE = 0.05
 """Least share of a slice that is not air: slices above the head are no scans of anything."""
