@@ -136,7 +136,10 @@ def check_asked(
     lineages = []
     for source, option in found.items():
         lineages.append(lineage_of(source))
-        hint = f"Leave these cases out of {option} {source.request.kind}:{source.request.where}"
+        hint = (
+            "Leave these cases out: name the others in a file of splits, "
+            f"{option}-read splits=FILE, with {option}-read fold=0; or move their files away"
+        )
         guard(lineages[-1], held_out, kind=option, same=same_data_as(host), hint=hint)
     return replace(sample_source, lineage=sample_source.lineage.joined(*lineages))
 
