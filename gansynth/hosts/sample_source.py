@@ -140,7 +140,15 @@ def check_asked(
             "Leave these cases out: name the others in a file of splits, "
             f"{option}-read splits=FILE, with {option}-read fold=0; or move their files away"
         )
-        guard(lineages[-1], held_out, kind=option, same=same_data_as(host), hint=hint)
+        subjects = f"{option}-read subjects=FILE"
+        guard(
+            lineages[-1],
+            held_out,
+            kind=option,
+            same=same_data_as(host),
+            hint=hint,
+            one_subject=subjects,
+        )
     return replace(sample_source, lineage=sample_source.lineage.joined(*lineages))
 
 
