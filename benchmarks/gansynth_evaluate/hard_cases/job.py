@@ -9,16 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.conditions.sampling_weights import (
-    CropFrame,
-    RiskModel,
-    ScoredLesion,
-    Span,
-    body_span,
-    false_alarms,
-    score_lesions,
-    write_failures,
-)
+from gansynth.conditions.lesion_risk import CropFrame, Span
+from gansynth.conditions.sampling_weights import write_failures
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.requests.base import function_of, paths_of
@@ -37,6 +29,13 @@ from gansynth_evaluate.hard_cases.hosts import (
     predicted_files,
     small_host,
     training_space,
+)
+from gansynth_evaluate.hard_cases.scoring import (
+    ScoredLesion,
+    body_span,
+    false_alarms,
+    fit_risk,
+    score_lesions,
 )
 from gansynth_evaluate.requests import FailureOptions, HardCasesRequest
 
@@ -261,7 +260,7 @@ def _document(
             f"more in {len(cases)} training case(s), expected some; lower --set least="
         )
     names = {value: name for name, value in schema.labels.items() if value in schema.foreground}
-    risk = RiskModel.fit(judged, names, schema.axes, options.bound, source.unit)
+    risk = fit_risk(judged, names, schema.axes, options.bound, source.unit)
     lineage = Lineage(
         source.name,
         source.request.fold,

@@ -7,6 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from gansynth.conditions import sampling_weights as weights
+from gansynth.conditions.lesion_risk import CropFrame, Lesion, RiskModel, lesions_in
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest, case_record, case_records, host_labels
@@ -19,7 +20,7 @@ from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
-from gansynth_evaluate.hard_cases import hosts
+from gansynth_evaluate.hard_cases import hosts, scoring
 from gansynth_evaluate.hard_cases.job import find_failures
 from gansynth_evaluate.requests import FailureOptions
 from tests.blobs import Blobs, blobs
@@ -45,9 +46,7 @@ def found_in(source, out, options=TINY, **more):
 
 def framed(shape, spacing=None):
     n = len(shape)
-    return weights.CropFrame(
-        spacing or (1.0,) * n, (0.0,) * n, (1.0,) * n, shape, ((0.0, 1.0),) * n
-    )
+    return CropFrame(spacing or (1.0,) * n, (0.0,) * n, (1.0,) * n, shape, ((0.0, 1.0),) * n)
 
 
 def test_a_lesion_has_a_size_a_place_in_the_body_and_a_class():
@@ -55,13 +54,13 @@ def test_a_lesion_has_a_size_a_place_in_the_body_and_a_class():
     labels[1:3, 15:18, 4:8] = 2
     labels[8, 0, 0] = 1
     frame = framed(labels.shape, (2.0, 1.0, 0.5))
-    (one,) = weights.lesions_in(labels, (1, 2), frame, least=2)
+    (one,) = lesions_in(labels, (1, 2), frame, least=2)
     assert (one.label, one.size) == (2, 24.0)
     assert one.diameter == pytest.approx((6 * 24 / np.pi) ** (1 / 3))
     assert one.place == pytest.approx((0.2, 0.825, 0.3))
-    assert len(weights.lesions_in(labels, (1, 2), frame, least=1)) == 2
+    assert len(lesions_in(labels, (1, 2), frame, least=1)) == 2
     body = replace(frame, body=((0.1, 0.6), (0.5, 1.0), (0.2, 0.4)))
-    (one,) = weights.lesions_in(labels, (1, 2), body, least=2)
+    (one,) = lesions_in(labels, (1, 2), body, least=2)
     assert one.place == pytest.approx((0.2, 0.65, 0.5))
 
 
@@ -77,10 +76,10 @@ def test_lesions_are_judged_one_by_one():
     seen[20:24, 20:24] = 1
     seen[10:14, 14:18] = 1  # touches no lesion: no lesion's failure, a false alarm
     seen[29, 29] = 1
-    alarms = weights.false_alarms(truth, seen, (1, 2), (2.0, 2.0), least=2)
+    alarms = scoring.false_alarms(truth, seen, (1, 2), (2.0, 2.0), least=2)
     pieces = [(a.box[0].start, a.box[1].start, a.voxels) for a in alarms]
     assert pieces == [(10, 14, 16), (20, 20, 16)]  # another class is there
-    found = weights.score_lesions(truth, seen, (1, 2), framed(truth.shape), least=1)
+    found = scoring.score_lesions(truth, seen, (1, 2), framed(truth.shape), least=1)
     by = {tuple(np.round(np.array(j.lesion.place) * 30 - 0.5).astype(int)): j for j in found}
     assert len(by) == 5
     assert by[4, 4].dice == pytest.approx(2 * 8 / (8 + 16))
@@ -96,9 +95,9 @@ def risk_of(places, failed):
     scored = []
     for number, (label, size) in enumerate(places):
         place = tuple(np.random.default_rng(number).uniform(0, 1, 3))
-        lesion = weights.Lesion(label, size**3, size, place)
-        scored.append(weights.ScoredLesion(lesion, 1.0 - failed(lesion), 1.0))
-    return weights.RiskModel.fit(scored, {1: "one", 2: "two"}, "DHW", 10.0)
+        lesion = Lesion(label, size**3, size, place)
+        scored.append(scoring.ScoredLesion(lesion, 1.0 - failed(lesion), 1.0))
+    return scoring.fit_risk(scored, {1: "one", 2: "two"}, "DHW", 10.0)
 
 
 def test_few_lesions_say_little_and_many_say_much_and_none_that_failed_nothing():
@@ -117,10 +116,10 @@ def test_a_class_that_is_small_is_not_blamed_twice_and_a_risk_survives_json():
     places = [(label, size + n % 5) for n, (label, size) in enumerate(kinds)]
     risk = risk_of(places, lambda lesion: lesion.diameter < 8)
     # Small ones of either class are all missed; class 2 has no other, class 1 has.
-    one, two = (risk.of(weights.Lesion(label, 27, 3.0, None)) for label in (1, 2))
+    one, two = (risk.of(Lesion(label, 27, 3.0, None)) for label in (1, 2))
     assert one == pytest.approx(two, rel=0.25)
-    assert one > 3 * risk.of(weights.Lesion(1, 1000, 12.0, None))
-    assert weights.RiskModel.from_json(json.loads(json.dumps(risk.to_json()))) == risk
+    assert one > 3 * risk.of(Lesion(1, 1000, 12.0, None))
+    assert RiskModel.from_json(json.loads(json.dumps(risk.to_json()))) == risk
 
 
 def test_inner_folds_have_training_cases_only_and_keep_people_together():
@@ -360,10 +359,10 @@ def test_a_host_is_checked_before_anything_starts(toy_run):
     request = AugmentRequest(target="toy", ratio="1:1", **words)
     held_out = case_records(source, source.held_out_ids)
     origin = find_sample_source(request)
-    check_asked(request, origin, source, held_out)
+    check_asked(request, origin, source, held_out, Recorder())
     seen = replace(case_record(source, "toy_03"), id="other", subject="other")
     with pytest.raises(IntegrityFault, match="same content as toy_03"):
-        check_asked(request, origin, source, [*held_out, seen])
+        check_asked(request, origin, source, [*held_out, seen], Recorder())
 
 
 @pytest.mark.parametrize(
