@@ -190,6 +190,8 @@ class CopyPaste(Generator):
             box = bounding_box(drawn, margin=reach + BEYOND)
             here, image = (slice(None), *box), background.copy()
             body = np.asarray(labels != OUTSIDE if condition.body is None else condition.body)
+            if condition.ignored is not None:  # what it shows is unknown
+                body = body & ~condition.ignored
             pasted = self._pasted(background[here], donor[here], drawn[box], body[box], seed)
             kept = pasted == background[here]
             image[here] = np.where(kept, pasted, within(pasted, self.limits))
