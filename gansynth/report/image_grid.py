@@ -128,7 +128,8 @@ def write_sample_grid(
     A channel that was input of the generator is real, and shown once. Labels that a chain's part
     generated beneath the others (``tissues:CSF``) have their own column.
 
-    Above each case: its name and slice, its class and its edits. The names of labels are on top.
+    Above each case: why it is rejected, if it is, its name and slice, its class and its edits. The
+    names of labels are on top.
 
     Volumes are shown in three planes: the slice where the sample's label has most foreground (with
     a real background, most new foreground), and two across it. A real case of the same shape is
@@ -231,7 +232,7 @@ def _case(
 
 
 def _caption(sample: Sample | None, case: Case | None, planes: Sequence[Plane]) -> str:
-    """Return the name of the case beside a sample, its planes and its class; and its edits."""
+    """Return why a sample is rejected; the case beside it, its planes and class; and its edits."""
     told = {} if sample is None else sample.provenance
     placement = told.get("placement") or {}
     whole = sample is None or list(told.get("shape", ())) == list(sample.image.shape[1:])
@@ -243,7 +244,9 @@ def _caption(sample: Sample | None, case: Case | None, planes: Sequence[Plane]) 
     words += [f"{name} {plane[1] + first}" for plane, name, first in axes if plane]
     words += [str(told["class"])] if told.get("class") else []
     edits = ", ".join(step["edit"] for step in told.get("edits") or ())
-    return ": ".join(filter(None, (", ".join(words), edits)))
+    rejected = re.split(r", expected|; ", str(told.get("reject_reason") or ""))[0]
+    about = ": ".join(filter(None, (", ".join(words), edits)))
+    return f"REJECTED, {rejected}. {about}" if rejected else about
 
 
 def _all_labels(item: Sample | Case) -> LabelArray | None:

@@ -174,6 +174,10 @@ def test_a_caption_has_case_slice_class_and_edits_in_voxels_of_the_case():
     sample = Sample(image, provenance={**told, **edits})
     caption = _caption(sample, case, ((0, 4), (1, 5), (2, 7)))
     assert caption == "case brain_1, slice 14, row 3, column 7, glioma: elastic, scale"
+    reason = "no room for a lesion, expected a background with some"
+    flawed = replace(sample, provenance={**sample.provenance, "reject_reason": reason})
+    found = _caption(flawed, case, ((0, 4), (1, 5), (2, 7)))
+    assert found == f"REJECTED, no room for a lesion. {caption}"
     flat = Sample(image[:, 0], provenance={"placement": {"corner": [-4, 0], "slice_index": 12}})
     for shown in (None, (0, 0)):
         assert _caption(flat, case, (shown,)) == "case brain_1, slice 12"
