@@ -960,7 +960,7 @@ def _sham(inserted: PlacedLesion, case_context: CaseContext, seed: int) -> Place
     rng = np.random.default_rng((seed, SHAM))
     free = annotated(case_context.case, case_context.body & ~where)
     found = similar_place(image, where, free, rng)
-    donor = image if found is None else filled(image, where, found[0], free)
+    donor = image if found is None else filled(image, [(where, found[0])], free)
     lesion = np.zeros_like(inserted.lesion) if found is None else inserted.lesion
     return replace(inserted, labels=case_context.labels, lesion=lesion, donor=donor, region=None)
 

@@ -324,7 +324,7 @@ class ConditionSampler:
                 stays = bare is None
                 removal = {"stays": True}
                 if bare is not None:
-                    removal = {"emptied": [list(shift) for shift in bare.shifts]}
+                    removal = {"emptied": [source.to_json() for source in bare.sources]}
                     key = case.id, placement, variant
                     case_context = replace(bare.made_in(case_context), key=key)
             room = UNFIT if stays else 1.0

@@ -13,6 +13,13 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import class_statistics, lesion_drawer, no_room
 from gansynth.conditions.location_prior import PlacementPrior, depth_of, frame_of
+from gansynth.conditions.removal import (
+    BORDER,
+    REACH,
+    filled,
+    find_pieces,
+    whole_lesions,
+)
 from gansynth.conditions.sampler import VARIANTS, ConditionSampler
 from gansynth.core.case_pool import CaseContext
 from gansynth.core.schema import OUTSIDE, Case, Schema
@@ -144,9 +151,10 @@ def test_the_backgrounds_own_lesion_is_taken_out_before_a_new_one_is_put_in(ndim
     for c in placed(source, 6):
         own, case = own_labels(source, c) > 0, source.cases(c.provenance["case"])
         assert np.array_equal(c.labels > 0, c.lesion > 0)
-        far = ~binary_dilation(own, np.ones((3,) * ndim))
+        far = ~binary_dilation(own, np.ones((3,) * ndim), REACH + BORDER)
         assert np.array_equal(c.background[:, far], case.image[:, far])
-        inside, tissue = case.image[0, own].mean(), case.image[0, far & (c.labels == 0)].mean()
+        beside = ~binary_dilation(own, np.ones((3,) * ndim)) & (c.labels == 0)
+        inside, tissue = case.image[0, own].mean(), case.image[0, beside].mean()
         assert abs(c.background[0, own].mean() - tissue) < abs(inside - tissue) / 3
 
 
@@ -159,6 +167,21 @@ class Waves(Maps):
         waves = 100 + 40 * gaussian_filter(rng.standard_normal(case.labels.shape), 4)
         shown = np.where(case.labels > 0, 140, waves * (case.labels != OUTSIDE))
         return replace(case, image=shown[None].astype(np.float32))
+
+
+def test_a_lesion_is_taken_out_whole_and_filled_with_tissue_as_deep():
+    """A bright lesion, of which the mask holds the middle, in a head with a bright skull."""
+    middle = np.hypot(*(np.indices((64, 64)) - 31.5))
+    lesion = np.hypot(*(np.indices((64, 64)) - np.array([[[24]], [[40]]])))
+    noise = 2 * np.random.default_rng(0).standard_normal((64, 64))
+    levels = np.select([middle > 30, middle > 26, lesion < 8], [0, 200, 160], 80)
+    image = (levels + noise).astype(np.float32)[None]
+    out = whole_lesions(image, lesion < 5, middle <= 30)
+    assert out[lesion < 8].all()
+    assert not out[middle > 26].any()
+    pieces = find_pieces(image, out, (middle <= 30) & ~out, np.random.default_rng(0))
+    assert pieces is not None
+    assert abs(filled(image, pieces, middle <= 30)[0][out] - 80).max() < 20
 
 
 def test_a_case_is_emptied_in_a_few_ways_whichever_sample_comes_first():
