@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -45,7 +46,8 @@ def _at_start(found: re.Match[str]) -> str:
 
 
 def _inline(value: object) -> str:
-    text = "" if value is None else " ".join(str(value).split())
+    unknown = value is None or (isinstance(value, float) and math.isnan(value))
+    text = "" if unknown else " ".join(str(value).split())
     text = re.sub(r"([\\`*_\[\]|#~])", r"\\\1", text)
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
@@ -56,14 +58,20 @@ def table(caption: str, rows: Sequence[Row]) -> Markdown:
     Args:
         rows: column -> cell; a column that a row lacks is empty there. At least one row.
     """
-    import pandas as pd
-
-    frame = pd.DataFrame(rows).fillna("").map(_inline)
-    right = [frame[name].str.replace("&lt;", "<").str.fullmatch(_NUMBERS).all() for name in frame]
-    lines = [map(_inline, frame.columns), ("---:" if is_right else "---" for is_right in right)]
-    lines += frame.itertuples(index=False)
-    written = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[_inline(row.get(name)) for name in names] for row in rows]
+    lines = [
+        [_inline(name) for name in names],
+        [_side(column) for column in zip(*cells, strict=True)],
+        *cells,
+    ]
+    written = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return Markdown(f"**{_inline(caption)}**\n\n{written}")
+
+
+def _side(cells: Sequence[str]) -> str:
+    right = all(_NUMBERS.fullmatch(cell.replace("&lt;", "<")) for cell in cells)
+    return "---:" if right else "---"
 
 
 def figure(key: str, caption: str, kind: str = "") -> Markdown:
