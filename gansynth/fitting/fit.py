@@ -119,7 +119,8 @@ def fit(
                 "warnings": warned.warnings,
             }
             try:
-                report = _train(job, run, tensorboard, reporter, stop, processes)
+                preview = SampleGrid(job, run)
+                report = _train(job, run, preview, tensorboard, reporter, stop, processes)
             except (Interrupted, TrainingFault) as end:
                 if processes.is_main:
                     warned.warnings += [str(end)] * isinstance(end, TrainingFault)
@@ -129,7 +130,7 @@ def fit(
                 reporter.warn(note)
             if not processes.is_main:
                 return {}
-            finished = _finish(job, run, report, reporter)
+            finished = _finish(job, run, preview, report, reporter)
             write_run_report(run, reporter, {**facts, **finished})
             return {**finished, "total_seconds": round(time.perf_counter() - began, 2)}
 
@@ -172,13 +173,13 @@ def _check_organs(job: FitJob, reporter: Reporter) -> None:
 def _train(
     job: FitJob,
     run: Run,
+    preview: SampleGrid,
     tensorboard: bool,
     reporter: Reporter,
     stop: StopRequest,
     processes: ProcessGroup,
 ) -> TrainReport:
     out, manifest = run.folder, run.manifest
-    preview = SampleGrid(job, run)
 
     def remember(path: Path, step: int) -> None:
         weights = path / "ema.safetensors"
@@ -228,7 +229,9 @@ def _train(
             raise
 
 
-def _finish(job: FitJob, run: Run, trained: TrainReport, reporter: Reporter) -> dict[str, Any]:
+def _finish(
+    job: FitJob, run: Run, preview: SampleGrid, trained: TrainReport, reporter: Reporter
+) -> dict[str, Any]:
     draws_images = job.generator.capabilities.draws != "labels"
     levels = {
         f"{phase.player}/{name}": level
@@ -237,7 +240,7 @@ def _finish(job: FitJob, run: Run, trained: TrainReport, reporter: Reporter) -> 
     }
     remedy = job.generator.capabilities.remedy("at chance")
     warn_at_chance(run.folder / LOSSES, levels, reporter, remedy)
-    ratio: Iterable[Any] = spectrum(job, run) if draws_images else ()
+    ratio: Iterable[Any] = spectrum(job, run, preview) if draws_images else ()
     sheets = final_sheets(job, run, reporter)
     return {
         "run": str(run.folder),
@@ -260,9 +263,13 @@ def _finish(job: FitJob, run: Run, trained: TrainReport, reporter: Reporter) -> 
     }
 
 
-def spectrum(job: FitJob, run: Run) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the radial power spectrum of samples over that of real crops, (C, bands)."""
-    samples = job.sampler(run, 1).draw_raw(0, SPECTRUM_SAMPLES)
+def spectrum(job: FitJob, run: Run, preview: SampleGrid) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the radial power spectrum of samples over that of real crops, (C, bands).
+
+    Without training it is of the samples on the grid, which are drawn already.
+    """
+    sampler = job.sampler(run, 1)
+    samples = sampler.draw_raw(0, SPECTRUM_SAMPLES) if job.trains else preview.samples()
     rng = np.random.default_rng(job.options.seed + 1)
     ids = rng.choice(job.source.train_ids, SPECTRUM_SAMPLES)
     real = [job.crops.cut(str(i), rng).image for i in ids]
