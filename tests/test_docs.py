@@ -68,6 +68,8 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
 BASES = (WarpOptions, EditOptions, AugmentRequest)
 SHARED: dict[str, Iterable[str]] = {"every edit": (), "moving edits": EditOptions.model_fields}
 """Tables of options that edits share -> options that an earlier one has."""
+LIKE = {"read coco": "read yolo", "read deepmedic": "read volumes", "yolo settings": "segmenter"}
+"""Tables that leave out the rows of another table."""
 
 
 def block(name: str) -> str:
@@ -83,6 +85,9 @@ def block(name: str) -> str:
     needed = {key: "required" for key, field in model.model_fields.items() if field.is_required()}
     rows = head + [f"| `{k}` | {needed.get(k, v)} | {t} |" for k, v, t in option_rows(model)]
     rows = [row for row in rows if not row.startswith(keys)]
+    if name in LIKE:
+        above = block(LIKE[name]).splitlines()
+        rows = [row for row in rows if row not in above or row in head]
     return "\n".join([f"<!-- {name} -->", *(rows if len(rows) > 2 else ()), f"<!-- /{name} -->"])
 
 
