@@ -42,7 +42,7 @@ class DeepMedicIntake(Intake):
         super().__init__(source, target, space)
 
     def check_run(self, run: RunFolder, asked: SampleRequest) -> None:
-        for option, value in (("--boxes", asked.boxes), ("--condition-source", asked.conditions)):
+        for option, value in (("--boxes", asked.boxes), ("--label-source", asked.label_source)):
             if value is not None:
                 raise UsageFault(
                     f"{option}: samples are inserted into DeepMedic's training cases, expected "

@@ -70,13 +70,13 @@ class NnunetIntake(Intake):
 
     def check_run(self, run: RunFolder, asked: SampleRequest) -> None:
         if self.converts(run):
-            conditions = asked.conditions
+            conditions = asked.label_source
             if conditions is not None:
                 raise UsageFault(
-                    f"--condition-source {conditions['kind']}:{conditions['where']}: samples of "
+                    f"--label-source {conditions['kind']}:{conditions['where']}: samples of "
                     f"{run.folder} are converted by {BY} within their own training scans, "
                     "expected a generator fitted on nnunet: data, and conditions of such; or leave "
-                    "--condition-source out"
+                    "--label-source out"
                 )
             return
         space, need = run.space, self.source.patch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -37,7 +38,10 @@ def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
         raise UsageFault(f"{path}: {fault}") from None
     except TypeError as error:
         raise UsageFault(f"{path}: {error}; expected {SHOWN}") from None
-    changes = {"data": _placed_data(plan.data, path.parent if data is None else Path())}
+    changes: dict[str, Any] = {
+        "data": _placed_data(plan.data, path.parent if data is None else Path()),
+        "arms": tuple(_placed_arm(arm, path.parent) for arm in plan.arms),
+    }
     for key in ("root", "subjects"):
         value = getattr(plan, key)
         if value is not None and os.path.exists(path.parent / value):  # an expression may be long
@@ -45,6 +49,12 @@ def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
     plan = plan.model_copy(update=changes)
     check_names(plan, path)
     return plan
+
+
+def _placed_arm(arm: ArmPlan, folder: Path) -> ArmPlan:
+    if not arm.unlabelled:
+        return arm
+    return arm.but(unlabelled=[_placed_data(text, folder) for text in arm.unlabelled])
 
 
 def _placed_data(text: str, folder: Path) -> str:

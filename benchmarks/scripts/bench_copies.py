@@ -11,13 +11,14 @@ measured before samples are shared.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import gansynth, write
+from common import RESULTS, gansynth, write
 
 from gansynth.sampling.deidentify import CopySearch, repeated_share
 from gansynth.sampling.open_run import load_run
@@ -79,18 +80,20 @@ def main() -> None:
     parser.add_argument(
         "--cases", type=int, default=150, help="training cases, with the samples' own"
     )
-    parser.add_argument("--only", choices=SETS)
+    parser.add_argument("--only", choices=SETS, help="the other sets' results are kept")
     arguments = parser.parse_args()
     if not DATA.is_dir():
         print("skipped, ../shared/data is not there")
         return
-    results: dict[str, Any] = {}
+    file = RESULTS / "copies.json"
+    kept = arguments.only and file.is_file()
+    results: dict[str, Any] = json.loads(file.read_text())["sets"] if kept else {}
     amounts = arguments.samples, arguments.steps, arguments.cases
     for name in [arguments.only] if arguments.only else SETS:
         where, subjects = SETS[name]
         data = where.format(DATA)
-        file = Path(data.partition(":")[2]) / subjects
-        subjects = str(file) if file.is_file() else subjects
+        table = Path(data.partition(":")[2]) / subjects
+        subjects = str(table) if table.is_file() else subjects
         with tempfile.TemporaryDirectory() as home:
             found = measured(data, subjects, Path(home), *amounts)
         results[name] = found

@@ -9,6 +9,9 @@ of breast ultrasound these are pictures published twice.
 
 LGG volumes are compared without their skulls, too, as BraTS is published.
 
+``crowds``: all pictures of a set, at three sizes, compared as the guard does, each with those that
+have most words in common. The more images, the further the largest value of two people goes.
+
     python benchmarks/scripts/bench_guard.py [--data ../shared/data] [--disguised 32]
 
 ``--brats FOLDER`` adds subjects of BraTS from elsewhere, such as the six of DeepMedic's examples.
@@ -21,6 +24,7 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +69,7 @@ SETS = {
     "photographs": ("fuseg128/images/*.png", r"(.*)"),
 }
 """Files, and what of a file's name is the person."""
+CROWDS = ("breast ultrasound", "lgg slices", "head CT slices", "photographs")
 LARGE = 1 << 22
 """Voxels."""
 MOST = 160  # files of a data set, evenly spaced
@@ -250,6 +255,38 @@ def measure(files: Sequence[Path], pattern: str, disguised: int, strip: bool) ->
     return row
 
 
+def crowd(files: Sequence[Path], pattern: str, edge: int | None) -> dict[str, Any]:
+    """Landmarks that agree of two people's pictures, among all of a set; ``edge``: their pixels."""
+    prints, people = list[Landmarks](), list[str]()
+    for file in files:
+        image, spacing = read(file, False)
+        found = known(image if edge is None else _smaller(image, edge), spacing)
+        if found is not None:
+            prints.append(found[1]._replace(image=len(people)))
+            people.append(str(re.fullmatch(pattern, str(file.parent / file.stem))[1]))  # type: ignore[index]
+    scores = []
+    pairs = sorted(candidates(prints, prints, 2), key=itemgetter(1))
+    for column, rows in itertools.groupby(pairs, itemgetter(1)):
+        turns = turned(prints[column], 2)
+        for row, _ in rows:
+            if people[row] != people[column]:
+                scores.append(agreement(prints[row], prints[column], turns, 2))
+    largest = np.sort(scores)[::-1]
+    return {
+        "edge": edge,
+        "pictures": len(prints),
+        "people": len(set(people)),
+        "pairs_looked_at": len(scores),
+        "largest": largest[:TOP].round(2).tolist(),
+        "alarms": int((largest >= RECOGNISED[2]).sum()),
+    }
+
+
+def _smaller(image: Array, edge: int) -> Array:
+    picture = Image.fromarray(np.asarray(image, np.float32), "F")
+    return np.asarray(picture.resize((edge, edge), Image.Resampling.BOX))
+
+
 def _largest(agreed: Array) -> dict[str, Any]:
     return {"pairs": agreed.size, "largest": np.sort(agreed)[: -TOP - 1 : -1].round(2).tolist()}
 
@@ -344,16 +381,19 @@ def main() -> None:
     parser.add_argument("--brats", type=Path, help="further subjects of BraTS")
     parser.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS))
     options = parser.parse_args()
-    found = {}
+    found, crowds = dict[str, Any](), dict[str, Any]()
     for name in options.sets:
         pattern, person = SETS[name]
         files = sorted(options.data.glob(pattern))
         if name.startswith("brats") and options.brats:
             files = sorted(options.brats.glob(f"**/{Path(pattern).name}"))
-        files = files[:: -(-len(files) // MOST) or 1]
         if not files:
             print(f"{name}: no {pattern} in {options.data}")
             continue
+        if name in CROWDS:
+            crowds[name] = [crowd(files, person, edge) for edge in (64, 128, None)]
+            print_table([list(crowds[name][0]), *(list(row.values()) for row in crowds[name])])
+        files = files[:: -(-len(files) // MOST) or 1]
         row = found[name] = measure(files, person, options.disguised, "stripped" in name)
         said = {k: v for k, v in row.items() if k != "disguises"}
         print(f"\n{name}: {said}", flush=True)
@@ -365,7 +405,7 @@ def main() -> None:
     if found:
         unseen = held_out(found)
         print_table([list(unseen[0]), *(list(row.values()) for row in unseen)] if unseen else [])
-        print(f"\n{write('guard', {'held_out': unseen, 'sets': found})}")
+        print(f"\n{write('guard', {'held_out': unseen, 'crowds': crowds, 'sets': found})}")
 
 
 if __name__ == "__main__":

@@ -202,6 +202,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--count", type=float, default=60, help="seconds samples are counted for")
     parser.add_argument("--patch", type=int, default=32, help="edge of the patch, at most, voxels")
     parser.add_argument("--cases", type=int, default=10, help="phantoms, at least five")
+    parser.add_argument("--prepared", type=Path, help="folder to keep data and generator in")
     parser.add_argument("--spacing", type=float, default=2.5, help="of the phantoms, mm")
     parser.add_argument("--capacity", type=int, default=CAPACITY, help="samples of the bank")
     parser.add_argument("--features", type=int, nargs="+", help="channels of nnU-Net's stages")
@@ -223,9 +224,11 @@ def main() -> None:
     os.environ.update(nnUNet_n_proc_DA=str(args.workers))
     results = {}
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
+        root = args.prepared or Path(folder)
         source = prepare_data(root, args.patch, args.features, args.spacing, args.cases)
-        run = fit_generator(source, root / "run")
+        run = root / "run"
+        if not (run / "run.json").exists():
+            fit_generator(source, run)
         for p in args.ratios:
             shared = Path("/dev/shm")
             with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as live:

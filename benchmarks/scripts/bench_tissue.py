@@ -28,13 +28,14 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from strip_skulls import find_brain
 
-from gansynth.conditions.condition_source import open_base
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.sampler import ConditionSampler
+from gansynth.conditions.unlabelled import open_unlabelled
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.generator import learn
 from gansynth.core.registry import installed
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.connected_components import parts
 from gansynth.data.lesion_grain import LEAST, tissue_around
@@ -69,7 +70,7 @@ def some_people(source: CaseSource, ids: Sequence[str], count: int, draw: int) -
     return [i for i in source.train_ids if source.header(i).subject in chosen]
 
 
-def sampler_of(name: str, source: CaseSource, base: CaseSource | None) -> tuple[Any, Any]:
+def sampler_of(name: str, source: CaseSource, scans: Sequence[CaseSource]) -> tuple[Any, Any]:
     """An untrained generator that has seen the training cases, and its conditions."""
     kind = installed().generator(name)
     generator = kind(
@@ -83,7 +84,9 @@ def sampler_of(name: str, source: CaseSource, base: CaseSource | None) -> tuple[
         seed=1,
         lesions=lesion_drawer(None, generator.capabilities.lesions),
         backgrounds=True,
-        base=base,
+        unlabelled=scans,
+        share_unlabelled=1.0,
+        prevalence=1.0 if scans else None,
     )
 
 
@@ -110,11 +113,11 @@ def on_tissue(name: str, people: int, draw: int, samples: int, home: Path) -> di
     if people:
         train = some_people(everyone, train, people, draw)
     source = opened(LGG, home, train)
-    base = opened(LGG, home, list(BRAINS)).request
-    fields = {"kind": base.kind, "where": base.where, "fold": "0", "subjects": base.subjects}
-    generator, conditions = sampler_of(
-        name, source, open_base({**fields, "read": dict(base.read)}, source)
-    )
+    free = opened(LGG, home, list(BRAINS)).request
+    fields = {"kind": free.kind, "where": free.where, "fold": "0", "subjects": free.subjects}
+    request = SampleRequest(unlabelled=({**fields, "read": dict(free.read)},))
+    scans = open_unlabelled(request, source, source.schema.foreground)
+    generator, conditions = sampler_of(name, source, scans)
     rows, backgrounds = [], set()
     for index in range(samples):
         condition = conditions.draw(index)
@@ -156,7 +159,7 @@ def sign_and_range(
     low, high = (end([end(c.image) for c in cases]) for end in (np.min, np.max))
     schema = source.space.generator_schema(source.schema)
     real = [v for c in cases for v in contrasts(c.image, c.image, c.labels, c.labels, schema)]
-    generator, conditions = sampler_of(name, source, None)
+    generator, conditions = sampler_of(name, source, ())
     sign, drawn, kept, beyond, none = np.sign(np.median(real)), [], [], [], 0
     for index in range(samples):
         condition = conditions.draw(index)

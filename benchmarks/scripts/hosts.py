@@ -20,14 +20,18 @@ def prepare_data(
     spacing: float = 2.5,
     cases: int = 10,
 ) -> Any:
-    """Phantoms, preprocessed by nnU-Net, with small plans; the source of fold 0."""
+    """Phantoms, preprocessed by nnU-Net, with small plans; the source of fold 0.
+
+    What is in ``root`` already is kept.
+    """
     from gansynth.core.source import SourceRequest
     from gansynth.hosts.commands import prepare
     from gansynth.sampling.run_source import open_source
     from gansynth.testing.phantoms import PhantomOptions, write_phantoms
 
-    options = PhantomOptions(spacing_mm=spacing)
-    write_phantoms("nnunet", root / "nnUNet_raw" / "Dataset999_Phantom", cases, options=options)
+    folder = root / "nnUNet_raw" / "Dataset999_Phantom"
+    if not folder.exists():
+        write_phantoms("nnunet", folder, cases, options=PhantomOptions(spacing_mm=spacing))
     small = {"small": "yes", "plans_name": PLANS, "patch": f"{patch}x{patch}x{patch}"}
     if features:
         small["features"] = ",".join(map(str, features))

@@ -1,6 +1,6 @@
-"""``--condition-source SOURCE``: draw conditions from the cases of another source.
+"""Cases of another source: of ``--label-source``, ``--unlabelled`` and ``--real``.
 
-An example are tumour-free brains that lesions are put into. Each case looks as if it came from the
+Each case looks as if it came from the
 run's own source: channels have the run's order, labels the run's names, and names of channels match
 in upper or lower case. A case without labels counts as background. A run that draws label maps of
 images gets the images alone. A chain draws label maps of these cases, too (Shin et al. 2018, sec.
@@ -48,13 +48,16 @@ class ConditionSource(WrappedSource):
                 f"{named(base)}: its cases have an outside (label -1), those of the run have none. "
                 "Expected cases that are read like the run's own, by the same kind of source"
             )
-        if schema.classes and base.schema.classes != schema.classes:
-            raise UsageFault(
-                f"{named(base)}: its cases have the classes {_names(base.schema.classes)}, those "
-                f"of the run {_names(schema.classes)}; expected the same. Read them so: "
-                "--condition-source-read classes="
-            )
+        self._check_classes(schema)
         self._told = False
+
+    def _check_classes(self, schema: Schema) -> None:
+        if schema.classes and self.base.schema.classes != schema.classes:
+            raise UsageFault(
+                f"{named(self.base)}: its cases have the classes "
+                f"{_names(self.base.schema.classes)}, those of the run {_names(schema.classes)}; "
+                "expected the same. Read them so: --label-source-read classes="
+            )
 
     def _find_channels(self, schema: Schema) -> list[int]:
         return channel_order(self.base, schema, all_of_them=self._labelled)
@@ -135,7 +138,7 @@ class ChainConditionSource(ConditionSource):
             raise UsageFault(
                 f"{named(base)}: its channels are {', '.join(base.schema.channels)}, expected "
                 f"{', '.join(lacking)} among them, of which {self.labeller.name} draws label "
-                f"maps; name them so: --condition-source-read channels={','.join(lacking)}"
+                f"maps; name them so: --label-source-read channels={','.join(lacking)}"
             )
 
     @property
@@ -185,7 +188,7 @@ def channel_order(base: CaseSource, schema: Schema, *, all_of_them: bool = True)
         raise UsageFault(
             f"{named(base)}: its channels are {_names(base_channels)}, those of the run "
             f"{_names(channels)}; expected {expected}. Name them so, or choose among them: "
-            f"--condition-source-read channels={','.join(channels)}"
+            f"--label-source-read channels={','.join(channels)}"
         )
     return [base_channels.index(name) for name in channels]
 
@@ -207,14 +210,14 @@ def label_values(base: CaseSource, schema: Schema, others: Collection[str] = ())
         raise UsageFault(
             f"{named(base)}: its label {unknown[0]!r} is unknown to the run, expected names among "
             f"{_names(tuple(n for n, v in schema.labels.items() if v))}. Name them so: "
-            f"--condition-source-read labels={names}"
+            f"--label-source-read labels={names}"
         )
     return values
 
 
 def named(base: CaseSource) -> str:
-    """A source as ``--condition-source`` names it, for messages."""
-    return f"--condition-source {base.request.kind}:{base.request.where}"
+    """A source as ``--label-source`` names it, for messages."""
+    return f"--label-source {base.request.kind}:{base.request.where}"
 
 
 def _mapped(labels: LabelArray, values: Mapping[int, int]) -> LabelArray:
@@ -244,12 +247,24 @@ _OF_CT = "foreground_intensity_properties_per_channel"
 def open_base(
     request_json: Mapping[str, Any], source: CaseSource, *, labelled: bool = True
 ) -> ConditionSource:
-    """Open the source of ``--condition-source``: a ``SourceRequest`` as JSON, with defaults.
+    """Open the source of ``--label-source``: a ``SourceRequest`` as JSON, with defaults.
 
     Unless ``labelled``, all cases of the run's own data set count, because none is learnt from.
     """
     if not labelled and request_json["kind"] != "h5":
         request_json = {"fold": "all", **request_json}
+    base = open_other(request_json, source)
+    if labelled and isinstance(source, SourceView) and source.labeller is not None:
+        view: ConditionSource = ChainConditionSource(base, source)
+    else:
+        view = ConditionSource(base, source.schema, labelled)
+    _check_intensities(base, source, view.shown)
+    check_spacing(base, source)
+    return view
+
+
+def open_other(request_json: Mapping[str, Any], source: CaseSource) -> CaseSource:
+    """Open another source, a ``SourceRequest`` as JSON, with names of channels as the run has."""
     request = inherited_request(request_json, source.request)
     try:
         base = open_plain(request)
@@ -260,17 +275,16 @@ def open_base(
         ):
             base = open_plain(replace(request, fold=source.request.fold))
     except (UsageFault, DataFault) as fault:
-        text = str(fault).replace("--read ", "--condition-source-read ")
-        text = text.replace("--fold ", "--condition-source-read fold=").removeprefix("--data ")
-        raise type(fault)(f"--condition-source {request.kind}:{request.where}: {text}") from fault
+        text = str(fault).replace("--read ", "--label-source-read ")
+        text = text.replace("--fold ", "--label-source-read fold=").removeprefix("--data ")
+        raise type(fault)(f"--label-source {request.kind}:{request.where}: {text}") from fault
     if not base.train_ids:
         raise DataFault(f"{named(base)}: it has no case, expected at least one; add cases")
-    base = _called_alike(base, source.schema.channels)
-    if labelled and isinstance(source, SourceView) and source.labeller is not None:
-        view: ConditionSource = ChainConditionSource(base, source)
-    else:
-        view = ConditionSource(base, source.schema, labelled)
-    _check_intensities(base, source, view.shown)
+    return _called_alike(base, source.schema.channels)
+
+
+def check_spacing(base: CaseSource, source: CaseSource) -> None:
+    """Refuse voxels of another size."""
     spacings = [
         source.space.generator_schema(schema).spacing for schema in (base.schema, source.schema)
     ]
@@ -279,9 +293,8 @@ def open_base(
         raise UsageFault(
             f"{named(base)}: its voxels are {_mm(spacings[0])}, those of {source.name} "
             f"{_mm(spacings[1])}; expected the same within 1 %. Resample them where its kind does: "
-            f"--condition-source-read spacing={spacing}"
+            f"--label-source-read spacing={spacing}"
         )
-    return view
 
 
 def _called_alike(base: CaseSource, channels: Sequence[str]) -> CaseSource:
@@ -316,6 +329,12 @@ def inherited_request(request_json: Mapping[str, Any], run_request: SourceReques
     return SourceRequest(**fields)
 
 
+def check_whole(base: CaseSource, source: CaseSource) -> None:
+    """Refuse arrays of another orientation or plane, as far as the sources' records tell."""
+    whole = source.base if isinstance(source, WrappedSource) else source
+    _compare(base, whole, *(_axes_record(each.space.host) for each in (base, whole)))
+
+
 def _check_intensities(base: CaseSource, source: CaseSource, channels: Sequence[str]) -> None:
     """Refuse intensities of another meaning, as far as the sources' records tell."""
     # A view of some channels has the record of all of them.
@@ -330,6 +349,15 @@ def _check_intensities(base: CaseSource, source: CaseSource, channels: Sequence[
             named(base),
             source.name,
         )
+    _compare(base, source, base_record, run_record)
+
+
+def _compare(
+    base: CaseSource,
+    source: CaseSource,
+    base_record: Mapping[str, Any],
+    run_record: Mapping[str, Any],
+) -> None:
     for key in sorted({*base_record, *run_record}):
         if base_record.get(key) != run_record.get(key):
             raise UsageFault(
@@ -339,12 +367,16 @@ def _check_intensities(base: CaseSource, source: CaseSource, channels: Sequence[
             )
 
 
+def _axes_record(host: Mapping[str, Any]) -> dict[str, Any]:
+    record = {**host, **host.get("slices", {})}
+    return {key: record[key] for key in _WHOLE if record.get(key) is not None}
+
+
 def _intensities(
     host: Mapping[str, Any], channels: Sequence[str], compared: Sequence[str]
 ) -> dict[str, Any]:
     """Return the entries of a source's record that define intensities and axes, by channel."""
-    record = {**host, **host.get("slices", {})}
-    values = {key: record[key] for key in _WHOLE if record.get(key) is not None}
+    record, values = {**host, **host.get("slices", {})}, _axes_record(host)
     for key in _PER_CHANNEL:
         if record.get(key) is not None:
             by_name = _by_channel(record[key], channels)

@@ -308,8 +308,9 @@ def frame_of(case_context: CaseContext) -> BodyBox:
     n = len(cut)
     if not case_context.case_pool.space.cuts or not corner:
         return BodyBox.of(case_context.body)
-    if cached_prior(case_context):
-        return whole_frame(case_context.case_pool, case_context.case.id).last(n).moved(corner)
+    whole = _known_frame(case_context)
+    if whole is not None:
+        return whole.last(n).moved(corner)
     shape = case_context.shape[-n:]
     axes = zip(corner, cut, shape, strict=True)
     if all(first <= 0 and first + size >= length for first, size, length in axes):
@@ -323,10 +324,18 @@ def depth_of(case_context: CaseContext) -> float | None:
     if plane is None:
         return None
     low, high = 0.0, float(case_context.shape[0])
-    if cached_prior(case_context):
-        frame = whole_frame(case_context.case_pool, case_context.case.id)
-        low, high = frame.low[0], frame.high[0]
+    whole = _known_frame(case_context)
+    if whole is not None:
+        low, high = whole.low[0], whole.high[0]
     return (plane + 0.5 - low) / (high - low)
+
+
+def _known_frame(case_context: CaseContext) -> BodyBox | None:
+    if cached_prior(case_context):
+        return whole_frame(case_context.case_pool, case_context.case.id)
+    if case_context.whole_body is None or case_context.case_pool.space.grid == "resample":
+        return None
+    return BodyBox.of(case_context.whole_body())
 
 
 def cached_prior(case_context: CaseContext) -> bool:

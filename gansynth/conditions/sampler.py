@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property, partial
@@ -38,11 +38,14 @@ from gansynth.runtime.errors import DataFault
 
 TRIES = 16  # cases that are tried for one with boxes, and compared for a similar body
 GROUNDS = 4  # number of these that are tried for room for boxes
-LOOKS = 8  # places that are tried for room for a lesion
+LOOKS, LOOKS_IN_SCANS = 8, 32
+"""Places that are tried for room for a lesion: scans show the vertex and the skull base, too."""
 PLACES = 8  # places in each training case that say how often these show a lesion
 UNFIT = -0.5  # room in a background whose own lesions cannot be taken out
-SHOWS, TAKEN_OUT, VARIANT = 1, 2, 3
-"""Last parts of keys: of what a sample shows, of what is taken out, of the background's variant."""
+SHOWS, TAKEN_OUT, VARIANT, WHOSE = 1, 2, 3, 4
+"""Last parts of keys: of what a sample shows, of what is taken out, of the background's variant, of
+whether the background is an unlabelled scan."""
+SCANS = "unlabelled"  # provenance key: number of the source of an unlabelled scan
 BODIES, CONTEXTS, REMOVALS = 1 << 28, 1 << 28, 1 << 30
 """Bytes of cases' bodies, of context channels at places of cases, and of what replaces lesions
 there, that are kept."""
@@ -89,7 +92,9 @@ class ConditionSampler:
             the lesions. None draws whole images.
         moving: whether conditions hold the case's image, moved along with its labels; edits are
             then maps of space.
-        base: the cases that label maps or background images come from; None for the source.
+        base: the cases that label maps come from; None for the source.
+        unlabelled: sources of scans without lesions, which are backgrounds, too.
+        share_unlabelled: share of conditions whose background is one of these scans.
         weights: draws some conditions more often than others; None draws all alike.
         check: see ``TrainingCases``, of the source's cases.
         cache: holds cases of the source that others read, too; another source's is left alone.
@@ -97,6 +102,7 @@ class ConditionSampler:
 
     Attributes:
         cases: the training cases that label maps or background images come from.
+        scans: unlabelled scans, by source.
         case_pool: the training cases of the source, which edits borrow from.
     """
 
@@ -114,6 +120,8 @@ class ConditionSampler:
     lesions: LesionDrawer | None = None
     moving: bool = False
     base: CaseSource | None = None
+    unlabelled: Sequence[CaseSource] = ()
+    share_unlabelled: float = 0.0
     weights: SamplingWeights | None = None
     context_follows: bool = True
     check: CaseCheck | None = None
@@ -142,6 +150,14 @@ class ConditionSampler:
             cache = CaseCache(lender)
         lent = TrainingCases(cache, check=self.check)
         self.cases = lent if lender is source else TrainingCases(CaseCache(source))
+        self.scans = [TrainingCases(CaseCache(scans)) for scans in self.unlabelled]
+        # Named anew, since a training case may have the same id.
+        self._scans = {
+            f"{SCANS} {number}: {case_id}": (number, case_id)
+            for number, scans in enumerate(self.scans)
+            for case_id in scans.ids
+        }
+        self._scan_names = tuple(self._scans)
         self.case_pool = CasePool(lent, self.space, self._ids if lender is source else None)
 
     def with_seed(self, seed: int) -> ConditionSampler:
@@ -156,8 +172,13 @@ class ConditionSampler:
             return self.weights.choose(self._draw, self.schema, self.seed, index)
         return self._draw(index, np.random.default_rng(np.random.SeedSequence((self.seed, index))))
 
+    def case_of(self, provenance: Mapping[str, Any]) -> Case:
+        """Return the whole case that a condition or a sample was drawn of."""
+        number, case_id = provenance.get(SCANS), provenance["case"]
+        return self.cases(case_id) if number is None else self.scans[number](case_id)
+
     def _draw(self, index: int, rng: Rng) -> Condition:
-        case, placement = self._place(rng, index if self._in_turns else None)
+        case, placement = self._place(index, rng)
         put: PlacedBoxes | None = None
         told_boxes: dict[str, Any] = {}
         ready: CaseContext | None = None
@@ -167,7 +188,7 @@ class ConditionSampler:
         if self.lesions is not None:
             case, placement, ready, removal = self._background(case, placement, shows, index, rng)
         elif self.boxes is None and self._of_one_kind:
-            case, placement = self._of_kind(case, placement, shows, rng)
+            case, placement = self._of_kind(case, placement, shows, index, rng)
         placed = self.space.to_generator(case, placement) if ready is None else ready.case
         labels: LabelArray | None = None
         follows = self.context is not None and self.context_follows
@@ -202,12 +223,17 @@ class ConditionSampler:
         if self.context is not None and not follows:
             context = self.context(replace(placed, labels=labels))
         latent_seed = int(rng.integers(2**63))
+        of: dict[str, Any] = {"dataset": self.cases.name, "case": case.id}
+        if case.id in self._scans:
+            number, name = self._scans[case.id]
+            of = {"dataset": self.scans[number].name, "case": name, SCANS: number}
         if put is not None:
             fields |= {"boxes": put.boxes, "present": put.present}
             fields.setdefault("body", put.body)
             notes["boxes"] = told_boxes
         elif self.boxes is not None:
-            box_context = BoxContext(placed, self.schema, rng, index, partial(self._placed, rng))
+            other = partial(self._placed, index, rng)
+            box_context = BoxContext(placed, self.schema, rng, index, other)
             fields["boxes"], notes["boxes"] = self.boxes.draw(box_context)
         if case.label_class is not None:
             notes["class"] = self.schema.classes[case.label_class]
@@ -218,8 +244,7 @@ class ConditionSampler:
             given=given_channels,
             latent_seed=latent_seed,
             provenance={
-                "dataset": self.cases.name,
-                "case": case.id,
+                **of,
                 "shape": list(case.image.shape[1:]),
                 "placement": placement.to_json(),
                 "edits": steps,
@@ -248,13 +273,31 @@ class ConditionSampler:
         else:
             body = partial(self._bodies.whole, placed)
         shape = tuple(case.image.shape[1:])
-        return CaseContext(placed, placement, shape, index, self.case_pool, turn, body)
+        whole = partial(self._bodies.whole, case) if case.id in self._scans else None
+        return CaseContext(
+            placed, placement, shape, index, self.case_pool, turn, body, whole_body=whole
+        )
 
-    def _place(self, rng: Rng, index: int | None = None) -> tuple[Case, Placement]:
-        """Draw a training case and a place in it; where cases take turns, the next case."""
-        number = int(rng.integers(len(self._ids))) if index is None else index % len(self._ids)
-        case = self.cases(self._ids[number])
+    def _place(self, index: int, rng: Rng) -> tuple[Case, Placement]:
+        """Draw a training case or a scan, as the sample has it, and a place in it.
+
+        Where cases take turns, it is the next case.
+        """
+        if self._of_scan(index):
+            name = self._scan_names[int(rng.integers(len(self._scans)))]
+            number, case_id = self._scans[name]
+            case = replace(self.scans[number](case_id), id=name)
+            return case, self.space.place(case, rng)
+        turn = index % len(self._ids) if self._in_turns else int(rng.integers(len(self._ids)))
+        case = self.cases(self._ids[turn])
         return case, self.space.place(known_labels(case, self.cases.schema), rng)
+
+    def _of_scan(self, index: int) -> bool:
+        """Whether a sample's background is a scan; no other random number depends on it."""
+        if not self._scans:
+            return False
+        rng = np.random.default_rng(np.random.SeedSequence((self.seed, index, 0, WHOSE)))
+        return bool(rng.random() < self.share_unlabelled)
 
     def _background(
         self, case: Case, placement: Placement, shows: Shows, index: int, rng: Rng
@@ -269,7 +312,7 @@ class ConditionSampler:
         found, most = None, -1.0
         drawn = np.random.SeedSequence((self.seed, index, 0, VARIANT)).generate_state(1)
         variant = int(drawn[0]) % VARIANTS
-        for _ in range(LOOKS):
+        for _ in range(LOOKS_IN_SCANS if case.id in self._scans else LOOKS):
             placed = self.space.to_generator(case, placement)
             _check_labelled(placed)
             case_context = self._case_context(placed, placement, case, index)
@@ -292,7 +335,7 @@ class ConditionSampler:
                 found, most = (case, placement, case_context, removal), room
             if most >= 1:
                 break
-            case, placement = self._place(rng, index if self._in_turns else None)
+            case, placement = self._place(index, rng)
         assert found is not None, "the first place is always taken"
         return found
 
@@ -346,14 +389,14 @@ class ConditionSampler:
         return case.labels is not None and bool(mask_of(case.labels, self._classes).any())
 
     def _of_kind(
-        self, case: Case, placement: Placement, shows: Shows, rng: Rng
+        self, case: Case, placement: Placement, shows: Shows, index: int, rng: Rng
     ) -> tuple[Case, Placement]:
         """Draw places until one shows a lesion, or none, as the requested share has it."""
         wanted = shows == "lesion"
         for _ in range(TRIES):
             if self._has_lesions(self.space.to_generator(case, placement)) == wanted:
                 break
-            case, placement = self._place(rng)
+            case, placement = self._place(index, rng)
         return case, placement
 
     def _with_room(
@@ -378,7 +421,7 @@ class ConditionSampler:
 
     def _ground(self, index: int, rng: Rng) -> tuple[Case, Placement, CaseContext]:
         """Draw a case and a place in it, as a scene."""
-        case, placement = self._place(rng)
+        case, placement = self._place(index, rng)
         placed = self.space.to_generator(case, placement)
         return case, placement, self._case_context(placed, placement, case, index)
 
@@ -394,8 +437,8 @@ class ConditionSampler:
                 break
         return self._case_context(placed, placement, case, index)
 
-    def _placed(self, rng: Rng) -> Case:
-        return self.space.to_generator(*self._place(rng))
+    def _placed(self, index: int, rng: Rng) -> Case:
+        return self.space.to_generator(*self._place(index, rng))
 
 
 def _by_name(edits: Sequence[Edit]) -> dict[str, Edit]:

@@ -233,6 +233,7 @@ class CaseContext:
     borrow from. ``find_body``: finds the body of the whole case within this place; None where the
     scene is the whole case. ``emptied``: bool, where lesions were taken out; None if none was.
     ``key``: of scenes with equal keys, images, labels and bodies are equal; None if it has none.
+    ``whole_body``: finds the body of the whole case, of one that is not in the pool.
     """
 
     case: Case
@@ -244,6 +245,7 @@ class CaseContext:
     find_body: Callable[[], Mask] | None = None
     emptied: Mask | None = None
     key: Hashable = None
+    whole_body: Callable[[], Mask] | None = None
 
     @property
     def labels(self) -> LabelArray:

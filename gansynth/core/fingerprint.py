@@ -41,6 +41,7 @@ Prints = tuple[str, ...]
 CELLS = {2: 32, 3: 16}
 """Cells along each axis, by the number of axes; bodies of fewer voxels have no fingerprint."""
 ALIKE = {2: 0.85, 3: 0.77}  # correlation from which two fingerprints count as one image
+EARLIER = ("2:", "3:")  # what landmarks of earlier versions begin with; they are not read
 COPIED = 0.97  # of pictures: more alike than neighbouring slices
 _SMOOTH = 1.0  # sigma, in cells, of the low-pass that is subtracted
 _WINDOW, _FLOOR = 2.0, 0.2  # of the local contrast: sigma in cells, and what is added, in the whole

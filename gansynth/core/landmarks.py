@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 
-AGREED = {2: 5.0, 3: 4.5}
+AGREED = {2: 8.0, 3: 5.0}
 """Landmarks that count as the same, weighted by their closeness (to 1), from which images do."""
 KEPT = 128
 _SIDE = {2: 128, 3: 64}  # cells along the longest side

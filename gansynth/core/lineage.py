@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.fingerprint import COPIED, Prints, alike, sharing
+from gansynth.core.fingerprint import COPIED, EARLIER, Prints, alike, sharing
 from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.runtime.files import check_digest, read_json
 from gansynth.runtime.serialise import Document
@@ -221,16 +221,25 @@ def neighbours(seen: Mapping[str, Prints], held_out: Mapping[str, Prints], *, na
 
 def claim(maker: Lineage) -> str:
     """Return in words what a passed ``guard`` has shown."""
-    bare = [
-        lineage for lineage in maker.everyone() if any(not case.image for case in lineage.cases)
-    ]
-    if not bare:
-        return "none found: compared by ids, subjects, identical and near-identical images"
-    names = ", ".join(sorted({lineage.dataset or "unknown data" for lineage in bare}))
-    return (
-        "none found: compared by ids, subjects and contents; images could not be compared with all "
-        f"of {names}, whose record has none of theirs"
-    )
+    bare, earlier = set[str](), set[str]()
+    for lineage in maker.everyone():
+        name = lineage.dataset or "unknown data"
+        if any(not case.image for case in lineage.cases):
+            bare.add(name)
+        elif any(text.startswith(EARLIER) for case in lineage.cases for text in case.prints):
+            earlier.add(name)
+    if bare:
+        return (
+            "none found: compared by ids, subjects and contents; images could not be compared with "
+            f"all of {', '.join(sorted(bare))}, whose record has none of theirs"
+        )
+    if earlier:
+        return (
+            "none found: compared by ids, subjects, identical images and prints of whole images; "
+            f"not by landmarks, as of turned, cut or equalised images: those of "
+            f"{', '.join(sorted(earlier))} are an earlier version's. Fit it again to compare them"
+        )
+    return "none found: compared by ids, subjects, identical and near-identical images"
 
 
 COMPARED = 8

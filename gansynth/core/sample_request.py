@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.errors import UsageFault, describe_error
 from gansynth.runtime.serialise import Document
 
 if TYPE_CHECKING:  # a bank's reader imports no pydantic
@@ -19,8 +19,9 @@ SETTINGS = "settings"
 OWN, NONE = "own", "none"  # values of `--filter`: apply the generator's own checks, or no checks
 BOX_FILE = "file:"  # a value of `--boxes` begins so
 _REQUEST = ("fold", "configuration", "plans", "subjects", "root")
-"""Keys of ``--condition-source-read`` that are not the source's own."""
+"""Keys of ``--label-source-read`` that are not the source's own."""
 REAL = "real"  # --prevalence of training cases
+BACKGROUNDS = {"own": 0.0, "unlabelled": 1.0}  # words for --backgrounds
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,10 @@ class SampleRequest(Document):
         boxes: rule for the samples' boxes (``gansynth.conditions.boxes``); None for the usual
             ones.
         classes: names of the classes to generate; None for all.
-        conditions: a ``SourceRequest`` as JSON: cases that provide label maps or images instead of
-            the run's own training cases.
+        label_source: a ``SourceRequest`` as JSON: cases that provide label maps instead of the
+            run's own training cases.
+        unlabelled: the same of sources of lesion-free scans that lesions are drawn into, too.
+        backgrounds: share of samples whose background is one of these scans.
         prevalence: share of samples with a lesion; None for the share of the training cases.
         lesions: how lesions are put into real images (``gansynth.conditions.lesion_placement``);
             None as usual.
@@ -49,7 +52,9 @@ class SampleRequest(Document):
     edits: tuple[str, ...] | None = None
     boxes: str | None = None
     classes: tuple[str, ...] | None = None
-    conditions: Mapping[str, Any] | None = None
+    label_source: Mapping[str, Any] | None = None
+    unlabelled: tuple[Mapping[str, Any], ...] = ()
+    backgrounds: float = 0.5
     prevalence: float | None = None
     lesions: str | None = None
     weights: str | None = None
@@ -79,7 +84,9 @@ class SampleRequest(Document):
             edits=tuple(words.edit) or None,
             boxes=absolute_boxes(words.boxes),
             classes=tuple(classes) or None,
-            conditions=read_conditions(words.condition_source, words.condition_source_read),
+            label_source=read_other(words.label_source, words.label_source_read),
+            unlabelled=_unlabelled(words),
+            backgrounds=_backgrounds(str(words.backgrounds)),
             prevalence=_prevalence(str(words.prevalence)),
             lesions=words.lesions,
             weights=None if weights is None else str(Path(weights).expanduser().absolute()),
@@ -100,6 +107,24 @@ def _prevalence(text: str) -> float | None:
     )
 
 
+def _backgrounds(text: str) -> float:
+    if text in BACKGROUNDS:
+        return BACKGROUNDS[text]
+    with suppress(ValueError):
+        if 0 <= (share := float(text)) <= 1:
+            return share
+    raise UsageFault(
+        f"--backgrounds {text}: expected own (training cases alone), unlabelled (scans of "
+        "--unlabelled alone), or the share of the latter, 0 to 1"
+    )
+
+
+def _unlabelled(words: SampleWords) -> tuple[dict[str, Any], ...]:
+    with describe_error("--label-source", "--unlabelled"):
+        found = [read_other(text, words.unlabelled_read) for text in words.unlabelled]
+    return tuple(request for request in found if request is not None)
+
+
 def absolute_boxes(option: str | None) -> str | None:
     """Return the option ``--boxes`` with a file's absolute path, readable from any folder."""
     if option is None or not option.startswith(BOX_FILE):
@@ -107,26 +132,26 @@ def absolute_boxes(option: str | None) -> str | None:
     return f"{BOX_FILE}{Path(option.removeprefix(BOX_FILE)).absolute()}"
 
 
-def read_conditions(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return ``--condition-source`` as JSON of a ``SourceRequest``; None for the run's own."""
+def read_other(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return ``--label-source`` as JSON of a ``SourceRequest``; None for the run's own."""
     if text is None:
         for key, value in how.items():
             raise UsageFault(
-                f"--condition-source-read {key}={value}: expected --condition-source "
+                f"--label-source-read {key}={value}: expected --label-source "
                 "KIND:WHERE beside it; add it, or see --read"
             )
         return None
     kind, colon, where = text.partition(":")
     if not (kind and colon and where):
         raise UsageFault(
-            f"--condition-source {text!r}: expected KIND:WHERE, for example nifti:healthy/"
+            f"--label-source {text!r}: expected KIND:WHERE, for example nifti:healthy/"
         )
     from gansynth.core.registry import installed
 
     try:
         installed().load("sources", kind)
     except UsageFault as fault:
-        raise UsageFault(f"--condition-source {text}: {fault}") from fault
+        raise UsageFault(f"--label-source {text}: {fault}") from fault
     request: dict[str, Any] = {"kind": kind, "where": _anywhere(kind, where)}
     request |= {key: value for key, value in how.items() if key in _REQUEST}
     if request.get("root"):

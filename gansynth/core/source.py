@@ -228,6 +228,10 @@ class CaseSource(ABC):
         """Return a case's files; None, as in the base class: it has none of its own."""
         return None
 
+    def cut_from(self, ids: Iterable[str]) -> tuple[CaseSource, tuple[str, ...]] | None:
+        """Return the source and the ids of the volumes that slices are cut out of, or None."""
+        return None
+
     @property
     def unit(self) -> str:
         """Unit of spacings and distances: ``mm``, or ``px`` if no voxel size is known."""
@@ -308,6 +312,10 @@ class WrappedSource(CaseSource):
         """Files of the base source."""
         return self.base.files(case_id)
 
+    def cut_from(self, ids: Iterable[str]) -> tuple[CaseSource, tuple[str, ...]] | None:
+        """Volumes of the base source."""
+        return self.base.cut_from(ids)
+
     def boxes_around(self, labels: LabelArray) -> Boxes | None:
         """Boxes of the base source."""
         return self.base.boxes_around(labels)
@@ -351,6 +359,13 @@ def case_records(
     return tuple(case_record(source, case_id, load) for case_id in sorted(ids))
 
 
+def held_out_records(source: CaseSource) -> tuple[CaseRecord, ...]:
+    """Return lineage records of held-out cases, sorted; of slices, of their volumes, too."""
+    volumes = source.cut_from(source.held_out_ids)
+    records = case_records(source, source.held_out_ids)
+    return records if volumes is None else (*records, *case_records(*volumes))
+
+
 def _record(source: CaseSource, case_id: str, load: Load | None, *, whole: bool) -> CaseRecord:
     while isinstance(source, WrappedSource):
         load = None if source.same_cases else load or source.load
@@ -380,14 +395,17 @@ def _record(source: CaseSource, case_id: str, load: Load | None, *, whole: bool)
 def same_data_as(source: CaseSource) -> Callable[[Lineage], bool]:
     """Return what tells whether a maker has seen cases of a source's data set; for ``guard``."""
     records: dict[str, CaseRecord] = {}
+    source_of = dict.fromkeys((*source.train_ids, *source.held_out_ids), source)
+    volumes = source.cut_from(source_of)
+    if volumes is not None:
+        source_of |= dict.fromkeys(volumes[1], volumes[0])
 
     def read(case_id: str) -> CaseRecord:
         if case_id not in records:
-            records[case_id] = case_record(source, case_id)
+            records[case_id] = case_record(source_of[case_id], case_id)
         return records[case_id]
 
-    ids = (*source.train_ids, *source.held_out_ids)
-    return lambda maker: same_data(maker, ids, read)
+    return lambda maker: same_data(maker, source_of, read)
 
 
 def lineage_of(source: CaseSource, load: Load | None = None) -> Lineage:
@@ -398,10 +416,17 @@ def lineage_of(source: CaseSource, load: Load | None = None) -> Lineage:
 
 
 def ancestors_of(source: CaseSource) -> tuple[Lineage, ...]:
-    """Return lineages of the generators of a source's label maps or cases, if any."""
+    """Return lineages of the generators of a source's label maps or cases, if any.
+
+    Those of slices begin with that of their training volumes, which are read.
+    """
     kept = () if source.provenance is None else source.provenance.ancestors
     if isinstance(source, WrappedSource):
         return (*ancestors_of(source.base), *kept)
+    cut_from = source.cut_from(source.train_ids)
+    if cut_from is not None:
+        volumes, host = case_records(*cut_from), dict(cut_from[0].space.host)
+        kept = (Lineage(cut_from[0].name, source.request.fold, volumes, host), *kept)
     if source.provenance is not None or source.request.synthetic is None:
         return kept
     folder = Path(source.request.synthetic).expanduser()

@@ -20,8 +20,6 @@ from gansynth.core.schema import Condition, FloatArray
 
 BEYOND = 2.0  # value of `steps_from` for all voxels beyond the rim
 SLACK = 1e-5  # rounding: a voxel whose distance is the rim's width belongs to the rim
-STEEPEST = 2.0
-"""``match_rim`` scales a donor's deviation by no more than this, nor by less than its inverse."""
 PRECISION, ROUNDS, TINY = 1e-6, 2000, 1e-300
 """`poisson` is solved to this relative residual, in so many rounds at most; least divisor."""
 
@@ -78,39 +76,15 @@ def fade(mask: Tensor, rim: Sequence[int]) -> Tensor:
     return torch.where(mask, 1.0, torch.where(distance <= 1, falling, 0.0))
 
 
-def paste_soft(
-    background: Tensor, donor: Tensor, mask: Tensor, rim: Sequence[int], *, match: bool = False
-) -> Tensor:
+def paste_soft(background: Tensor, donor: Tensor, mask: Tensor, rim: Sequence[int]) -> Tensor:
     """The donor faded into the background across the rim; exactly the background beyond it.
 
     ``background``, ``donor``: float (B, C, ...), aligned. ``mask``: bool (B, 1, ...), where the
-    donor is taken as it is. ``rim``: voxels along each axis; 0 for plain copy and paste. ``match``:
-    see ``match_rim``.
+    donor is taken as it is. ``rim``: voxels along each axis; 0 for plain copy and paste.
     """
-    if match:
-        donor = match_rim(background, donor, mask, rim)
     mixed = background + fade(mask, rim) * (donor - background)
     # Weight 1 is the donor to the bit, too: x + (y - x) need not be y.
     return torch.where(mask, donor, torch.where(hole(mask, rim), mixed, background))
-
-
-def match_rim(background: Tensor, donor: Tensor, mask: Tensor, rim: Sequence[int]) -> Tensor:
-    """The donor with the background's mean and deviation (by ``STEEPEST`` at most) in the rim."""
-    out = donor.clone()
-    rims = hole(mask, rim) & ~mask
-    for sample in range(len(out)):
-        where = rims[sample, 0]
-        if not bool(where.any()):
-            continue
-        here = background[sample][:, where].double()
-        there = donor[sample][:, where].double()
-        shape = (-1, *[1] * (out.ndim - 2))
-        spread = here.std(1, unbiased=False) / there.std(1, unbiased=False).clamp(min=1e-12)
-        scale = spread.clamp(1 / STEEPEST, STEEPEST)
-        shift = here.mean(1) - scale * there.mean(1)
-        fitted = donor[sample] * scale.reshape(shape) + shift.reshape(shape)
-        out[sample] = fitted.to(out.dtype)
-    return out
 
 
 def dress(

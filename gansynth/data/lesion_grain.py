@@ -1,25 +1,66 @@
-"""Grain of a lesion: measured in bands of frequency, and drawn as noise of the same bands.
+"""How a lesion looks: its level by depth below its edge, and its texture; measured, and drawn.
 
-It is measured in each class of a lesion, with the contrast to the tissue around it.
+The texture of each class is a stationary Gaussian field. Its power spectrum is that of a sum of
+smooth parts, fitted to the variogram: how far voxels differ by their distance. A mask distorts that
+by nothing, as it would a spectrum of the voxels, and a vessel or a fold in a lesion by little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gansynth.core.geometry import Mask, Matrix, bounding_box
-from gansynth.core.schema import FloatArray
+from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.data.connected_components import LesionPart
 
 NEAR, FAR = 1.5, 4.5  # distances in voxels between which the tissue around a lesion is measured
-WIDTHS = (0.7, 1.4, 2.8, 5.6)  # Gaussians, voxels, between the bands of a texture
 LEAST = 8  # least voxels to measure a texture in
-ROUNDS, LOUDEST = 20, 6.0
-"""Rounds in which noise is fitted to its spread within a mask; limit of a band's gain."""
+BORDER = 0.5  # Gaussian between the levels of neighbouring classes, voxels
+DEPTHS = np.array([-1.5, -0.5, 0.5, 1.5, 2.5, 4.0, 6.0, 9.0])
+"""Depths below a lesion's edge, below 0 beyond it, at which its profile is measured. Depths and
+lags are in voxels of the finest axis."""
+RIM = 2.5  # distance from the mask at which a lesion's profile ends
+STAYS, GONE = -1.5, 1.5  # depths at which all, and nothing, is left of the background
+WIDTHS = (0.7, 1.2, 2.0, 3.5, 6.0)
+"""Gaussian autocovariances whose sum, with white noise, is a texture's."""
+SLACK = 1e-6  # rounding of distances
+STEPS = (1, 2, 3, 4, 6, 9, 13)  # voxels along an axis by which those lie apart that are compared
+UNRELATED = 18.0  # lag from which a texture's voxels do not depend on each other
+FEW = 100  # pairs of voxels that weigh half as much as many
+ROBUST = 0.457
+"""Fourth power of the mean root of a difference, over its mean square (Cressie & Hawkins 1980)."""
+
+
+class Look(NamedTuple):
+    """Measures of a lesion; NaN of a class with too few voxels.
+
+    ``profile``: mean beyond ``contrast`` at each of ``DEPTHS``, (depths, C). Of each class:
+    ``contrast`` of its mean to the tissue around the lesion, (classes, C); its texture's log
+    deviation ``spread``, (classes, C), correlation of ``channels``, (classes, C, C), and ``shares``
+    of white noise and of each of ``WIDTHS`` in its variance, (classes, 1 + widths, C).
+    """
+
+    profile: Matrix
+    contrast: Matrix
+    spread: Matrix
+    channels: Matrix
+    shares: Matrix
+
+    def row(self) -> Matrix:
+        """Return all numbers in one row."""
+        return np.concatenate([part.ravel() for part in self])
+
+    @classmethod
+    def of_row(cls, row: Matrix, classes: int, channels: int) -> Look:
+        """Return what ``row`` was made of."""
+        per_class = [(channels,), (channels,), (channels, channels), (1 + len(WIDTHS), channels)]
+        shapes = [(len(DEPTHS), channels), *((classes, *shape) for shape in per_class)]
+        ends = np.cumsum([np.prod(shape) for shape in shapes])
+        blocks = np.split(row, ends[:-1])
+        return cls(*(block.reshape(shape) for block, shape in zip(blocks, shapes, strict=True)))
 
 
 def tissue_around(
@@ -29,20 +70,25 @@ def tissue_around(
 
     ``image``: (C, ...). ``free``: bool, tissue without lesions; all around it where none is near.
     """
-    box, near = ring_around(part)
-    ring = free[box] & near
+    box, close = ring_around(part)
+    ring = free[box] & close
     held = ring if ring.any() else np.ones_like(ring)
     return box, image[(slice(None), *box)][:, held].mean(axis=1)
 
 
 def ring_around(part: LesionPart) -> tuple[tuple[slice, ...], Mask]:
     """Return a box around a lesion, and the voxels in it that are near the lesion, bool."""
-    from scipy.ndimage import distance_transform_edt
-
     mask = part.whole() > 0
     box = bounding_box(mask, margin=int(FAR) + 1)
-    away = distance_transform_edt(~mask[box])
-    return box, (away > NEAR) & (away <= FAR)
+    return box, near(mask[box])
+
+
+def near(mask: Mask) -> Mask:
+    """Return the voxels near a lesion's mask, beyond its edge."""
+    from scipy.ndimage import distance_transform_edt
+
+    away = distance_transform_edt(~mask)
+    return np.asarray((away > NEAR) & (away <= FAR))
 
 
 def value_limits(images: Iterable[FloatArray]) -> Matrix:
@@ -57,40 +103,158 @@ def within(image: Matrix | FloatArray, limits: Matrix) -> Any:
     return np.clip(image, *limits.reshape(2, -1, *[1] * (image.ndim - 1)))
 
 
-def measured(image: FloatArray, mask: Mask, tissue: Matrix) -> Matrix:
-    """Measure a class of a lesion; NaN with too few voxels.
+def measured(
+    image: FloatArray,
+    labels: LabelArray,
+    tissue: Matrix,
+    free: Mask,
+    values: Sequence[int],
+    spacing: Sequence[float],
+) -> Look:
+    """Measure a lesion in an image (C, ...) around it.
 
-    Returns contrast of its mean to ``tissue`` (C,), then of its interior, without the outermost
-    voxels if enough are left: log spread of each band (bands, C), correlation (C, C). All flat.
+    Args:
+        image: float32 (C, ...).
+        labels: int16, the lesion's; 0 elsewhere.
+        tissue: mean (C,) around the lesion.
+        free: bool, tissue without lesions.
+        values: of its classes.
+        spacing: mm.
     """
-    count = len(image)
-    if mask.sum() < LEAST:
-        return np.full(count * (2 + len(WIDTHS) + count), np.nan)
-    inner = _interior(mask)
-    centred = image[:, inner] - image[:, inner].mean(axis=1, keepdims=True)
-    scores = centred / np.maximum(centred.std(axis=1, keepdims=True), 1e-6)
-    spreads = np.sqrt(np.square(_bands_in(image, inner)).mean(axis=2))
-    grain = np.log(spreads + 1e-6).ravel(), (scores @ scores.T / inner.sum()).ravel()
-    return np.concatenate([image[:, mask].mean(axis=1) - tissue, *grain])
+    rest = image - tissue.reshape(-1, *[1] * labels.ndim)
+    masks = [labels == value for value in values]
+    contrast = np.full((len(values), len(image)), np.nan)
+    for mask, row in zip(masks, contrast, strict=True):
+        if mask.sum() >= LEAST:
+            row[:] = rest[:, mask].mean(axis=1)
+            rest[:, mask] -= row[:, None]
+    depth, profile = depth_of(labels > 0, spacing), np.zeros((len(DEPTHS), len(image)))
+    shells = np.digitize(depth, [-RIM, *_between(DEPTHS)]) - 1
+    shells[(labels == 0) & ~free] = -1
+    for shell in range(len(DEPTHS)):
+        where = shells == shell
+        # A small lesion has no depths: its deepest voxels stand for them.
+        profile[shell] = rest[:, where].mean(axis=1) if where.any() else profile[shell - 1]
+    rest -= _at_depth(depth, profile)
+    textures = [_texture(rest, mask, spacing) for mask in masks]
+    spread, channels, shares = (np.stack(part) for part in zip(*textures, strict=True))
+    return Look(profile, contrast, spread, channels, shares)
 
 
-def drawn_grain(measures: Matrix, count: int, mask: Mask, rng: np.random.Generator) -> Matrix:
-    """Draw noise of mean 0 for a mask's N voxels, (count, N), with what ``measured`` returned."""
-    spreads = np.exp(measures[count : -count * count].reshape(-1, count))
-    values, axes = np.linalg.eigh(measures[-count * count :].reshape(count, count))
-    white = rng.standard_normal((count, *mask.shape))
-    noise = np.einsum("ij,j...->i...", axes * np.sqrt(np.maximum(values, 0)), white)
-    bands = _bands(noise, np.ones_like(mask))
-    bands /= np.maximum(bands.std(axis=tuple(range(2, bands.ndim)), keepdims=True), 1e-6)
-    inner, gains = _interior(mask), spreads
-    weights = _weights(inner)
-    seen = np.stack([_bands_in(band, inner, weights) for band in bands])  # measuring is linear
-    products = np.einsum("ibcn,jbcn->ijbc", seen, seen) / inner.sum()
-    for _ in range(ROUNDS):
-        now = np.sqrt(np.maximum(np.einsum("ic,jc,ijbc->bc", gains, gains, products), 1e-12))
-        gains = np.minimum(gains * spreads / now, LOUDEST * spreads)
-    field = np.einsum("bc,bc...->c...", gains, bands)[:, mask]
-    return np.asarray(field - field.mean(axis=1, keepdims=True))
+def drawn(
+    look: Look,
+    image: FloatArray,
+    labels: LabelArray,
+    tissue: Matrix,
+    free: Mask,
+    values: Sequence[int],
+    spacing: Sequence[float],
+    rng: np.random.Generator,
+    rim_mm: float,
+    effect: float,
+) -> Matrix:
+    """Return an image (C, ...) with a lesion of a look; other arguments as of ``measured``.
+
+    Beyond the free tissue within ``rim_mm`` (a voxel, if that is more) it is the image.
+    ``effect``: share of the lesion's level.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    mask, depth = labels > 0, depth_of(labels > 0, spacing)
+    level, texture = np.zeros((2, *image.shape))
+    for number, value in enumerate(values):
+        where = labels == value
+        if where.any():
+            level[:, where] = look.contrast[number][:, None]
+            texture[:, where] = _texture_like(look, number, where, spacing, rng)
+    # The levels of neighbouring classes run into each other.
+    weight = np.maximum(gaussian_filter(mask.astype(float), BORDER), 1e-6)
+    level = np.stack([gaussian_filter(channel, BORDER) for channel in level]) / weight * mask
+    level += _at_depth(depth, look.profile)
+    share = np.clip((depth - STAYS) / (GONE - STAYS), 0, 1)
+    over = tissue.reshape(-1, *[1] * labels.ndim) + texture - image
+    reach = max(rim_mm / min(spacing), 1.0) if rim_mm else 0.0
+    changed = mask | (free & (depth > 0.5 - reach - SLACK))
+    return np.asarray(np.where(changed, image + share * over + effect * level, image))
+
+
+def depth_of(mask: Mask, spacing: Sequence[float]) -> Matrix:
+    """Return how deep each voxel lies below a mask's edge, in voxels of the finest axis."""
+    from scipy.ndimage import distance_transform_edt
+
+    inside, beyond = (distance_transform_edt(m, sampling=spacing) for m in (mask, ~mask))
+    return np.asarray(np.where(mask, inside, -beyond) / min(spacing) - np.where(mask, 0.5, -0.5))
+
+
+def _at_depth(depth: Matrix, profile: Matrix) -> Matrix:
+    """A profile (depths, C) at each voxel, (C, ...)."""
+    ends = [-RIM, *DEPTHS]
+    return np.stack([np.interp(depth, ends, [0.0, *column]) for column in profile.T])
+
+
+def _texture(rest: Matrix, mask: Mask, spacing: Sequence[float]) -> tuple[Matrix, Matrix, Matrix]:
+    """``Look``'s spread, channels and shares of one class of a residual."""
+    from scipy.optimize import nnls
+
+    count = len(rest)
+    spread, shares = np.full(count, np.nan), np.full((1 + len(WIDTHS), count), np.nan)
+    box = bounding_box(mask)
+    inner, held = _interior(mask)[box], rest[(slice(None), *box)]
+    rows = [row for axis in range(mask.ndim) for row in _variogram(held, inner, axis, spacing)]
+    if mask.sum() < LEAST or not rows:
+        return spread, np.full((count, count), np.nan), shares
+    lags, pairs, halves = (np.array(column) for column in zip(*rows, strict=True))
+    weights = np.sqrt(pairs / (pairs + FEW))
+    parts = 1 - _parts(lags)
+    scores = held[:, inner] - held[:, inner].mean(axis=1, keepdims=True)
+    variance = np.square(scores).mean(axis=1) + 1e-12
+    # In a small lesion the coarse parts are as good as nothing, and its variance holds them back.
+    left = np.concatenate([(parts * weights).T, np.ones((1, len(parts)))])
+    for channel, half in enumerate(halves.T):
+        fitted, _ = nnls(left, np.append(half / variance[channel] * weights, 1.0))
+        total = max(fitted.sum(), 1e-6)
+        spread[channel] = np.log(variance[channel] * total) / 2
+        shares[:, channel] = fitted / total
+    scores /= np.sqrt(variance)[:, None]
+    return spread, scores @ scores.T / inner.sum(), shares
+
+
+def _variogram(
+    rest: Matrix, mask: Mask, axis: int, spacing: Sequence[float]
+) -> Iterator[tuple[float, int, Matrix]]:
+    """Yield lag, pairs and half the mean square of differences (C,), of steps along an axis."""
+    lead = (slice(None),) * axis
+    for step in STEPS:
+        here, there = (*lead, slice(None, -step)), (*lead, slice(step, None))
+        both = mask[here] & mask[there]
+        pairs = int(both.sum())
+        if pairs >= LEAST:
+            apart = np.abs(rest[(slice(None), *here)] - rest[(slice(None), *there)])[:, both]
+            half = np.sqrt(apart).mean(axis=1) ** 4 / ROBUST / 2
+            yield step * spacing[axis] / min(spacing), pairs, half
+
+
+def _texture_like(
+    look: Look, number: int, mask: Mask, spacing: Sequence[float], rng: np.random.Generator
+) -> Matrix:
+    """Draw the texture of a class's N voxels, of mean 0: (C, N)."""
+    from scipy import fft
+
+    box = bounding_box(mask)
+    lags = _lags(mask[box].shape, spacing)
+    parts = _parts(lags)
+    values, axes = np.linalg.eigh(look.channels[number])
+    white = rng.standard_normal((len(values), *lags.shape))
+    white = np.einsum("ij,j...->i...", axes * np.sqrt(np.maximum(values, 0)), white)
+    out = []
+    for channel, spread in enumerate(look.spread[number]):
+        shares = look.shares[number][:, channel]
+        covariance = np.einsum("p,p...->...", shares, parts)
+        power = np.maximum(fft.fftn(covariance).real, 0)
+        field = fft.ifftn(fft.fftn(white[channel]) * np.sqrt(power)).real
+        held = field[tuple(slice(length) for length in mask[box].shape)][mask[box]]
+        out.append(np.exp(spread) * (held - held.mean()))
+    return np.stack(out)
 
 
 def _interior(mask: Mask) -> Mask:
@@ -101,27 +265,25 @@ def _interior(mask: Mask) -> Mask:
     return inner if inner.sum() >= LEAST else mask
 
 
-def _weights(mask: Mask) -> list[Matrix]:
-    """Shares of a mask around each voxel, for each of the widths."""
-    from scipy.ndimage import gaussian_filter
+def _lags(shape: Sequence[int], spacing: Sequence[float]) -> Matrix:
+    """Length of each lag of a periodic array in which voxels of ``shape`` meet none twice."""
+    from scipy import fft
 
-    return [np.maximum(gaussian_filter(mask.astype(float), width), 1e-6) for width in WIDTHS]
-
-
-def _bands(image: Matrix, mask: Mask, weights: Sequence[Matrix] | None = None) -> Matrix:
-    """Part an image (C, ...) within a mask into bands (bands, C, ...), the finest first."""
-    from scipy.ndimage import gaussian_filter
-
-    levels = [np.where(mask, image, 0)]
-    for width, weight in zip(WIDTHS, weights or _weights(mask), strict=True):
-        smooth = [gaussian_filter(channel, width) / weight for channel in levels[0]]
-        levels.append(np.where(mask, smooth, 0))
-    return np.array([*(fine - coarse for fine, coarse in pairwise(levels)), levels[-1]])
+    squares: Any = 0.0
+    for axis, (length, mm) in enumerate(zip(shape, spacing, strict=True)):
+        size = fft.next_fast_len(length + int(np.ceil(UNRELATED * min(spacing) / mm)))
+        steps = np.minimum(np.arange(size), size - np.arange(size)) * mm / min(spacing)
+        squares = squares + np.square(steps).reshape(
+            [-1 if a == axis else 1 for a in range(len(shape))]
+        )
+    return np.asarray(np.sqrt(squares))
 
 
-def _bands_in(
-    image: Matrix | FloatArray, mask: Mask, weights: Sequence[Matrix] | None = None
-) -> Matrix:
-    """Part what deviates from the mean in a mask's N voxels into bands, (bands, C, N)."""
-    mean = image[:, mask].mean(axis=1).reshape(-1, *[1] * mask.ndim)
-    return _bands(image - mean, mask, weights)[:, :, mask]
+def _parts(lags: Matrix) -> Matrix:
+    """Autocovariance of white noise and of each of ``WIDTHS``, of variance 1, (1 + widths, ...)."""
+    smooth = [np.exp(-0.5 * np.square(lags / width)) for width in WIDTHS]
+    return np.stack([(lags == 0) * 1.0, *smooth])
+
+
+def _between(ticks: Matrix) -> Matrix:
+    return np.asarray((ticks[1:] + ticks[:-1]) / 2)

@@ -319,6 +319,10 @@ class SliceSource(CaseSource):
             read={**slice_request.read, **inner_read(inner.read)},
         )
 
+    def cut_from(self, ids: Iterable[str]) -> tuple[CaseSource, tuple[str, ...]]:
+        """The volumes of slices, and their source."""
+        return self.inner, tuple(self._volumes_of(ids))
+
     def _volumes_of(self, cases: Iterable[str]) -> list[str]:
         try:
             return sorted({self._parse(case)[0] for case in cases})

@@ -15,7 +15,7 @@ from gansynth.core.registry import installed
 from gansynth.core.requests.base import as_texts
 from gansynth.core.run_folder import MANIFEST, RunFolder, read_manifest, write_manifest
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.source import SourceRequest, case_records, lineage_of, same_data_as
+from gansynth.core.source import SourceRequest, held_out_records, lineage_of, same_data_as
 from gansynth.fitting import fit as fitting
 from gansynth.fitting.composite_plan import CompositePlan, PlannedPart, make_plan
 from gansynth.fitting.composite_spec import ChainSpec, Spec
@@ -79,7 +79,7 @@ def _beginning(folder: Path, part: str) -> Path:
 
 def _guard_own_data(plan: CompositePlan) -> None:
     requests = [part.request for part in plan.parts if part.own_data]
-    held_out = case_records(plan.source, plan.source.held_out_ids) if requests else []
+    held_out = held_out_records(plan.source) if requests else []
     for request in requests:
         lineage = lineage_of(open_source(request))
         guard(lineage, held_out, kind="part's data", same=same_data_as(plan.source))

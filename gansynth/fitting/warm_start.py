@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gansynth.core.generator import Generator
 from gansynth.core.lineage import Lineage, guard
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.source import CaseSource, case_records, same_data_as
+from gansynth.core.source import CaseSource, held_out_records, same_data_as
 from gansynth.data.views import unwrap
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import Reporter
@@ -98,7 +98,7 @@ def extend_lineage(source: CaseSource, lineage: Lineage, parent_run: ParentRun) 
     Reads the source's held-out cases. Raises IntegrityFault: the ancestor has seen one of them.
     """
     whole = unwrap(source)
-    held_out = case_records(whole, whole.held_out_ids)
+    held_out = held_out_records(whole)
     name = f"run {parent_run.run_id}"
     guard(parent_run.lineage, held_out, kind=name, same=same_data_as(whole))
     return lineage.joined(parent_run.lineage)

@@ -110,10 +110,12 @@ def check_asked(
     sample_source: SampleSource,
     host: CaseSource,
     held_out: Sequence[CaseRecord],
+    reporter: Reporter,
 ) -> SampleSource:
     """Check all requests for a run's samples, and return the origin with all source cases."""
     from gansynth.conditions.condition_source import open_base
     from gansynth.conditions.sampling_weights import SamplingWeights
+    from gansynth.sampling.sampler import open_unlabelled_for
 
     samples, run = request.samples, sample_source.run
     assert run is not None  # for it is no bank
@@ -123,12 +125,20 @@ def check_asked(
         weights = SamplingWeights.read(Path(samples.weights))
         weights.check(run.lineage, run.schema.labels)
         weights.guard(held_out, host)
-    if samples.conditions is None:
+    if samples.label_source is None and not samples.unlabelled:
         return sample_source
-    lineage = lineage_of(open_base(samples.conditions, open_matching_real(run, host)))
-    hint = "Leave these cases out of it, or name another source"
-    guard(lineage, held_out, kind="--condition-source", same=same_data_as(host), hint=hint)
-    return replace(sample_source, lineage=sample_source.lineage.joined(lineage))
+    own, found = open_matching_real(run, host), dict[CaseSource, str]()
+    if samples.label_source is not None:
+        found[open_base(samples.label_source, own)] = "--label-source"
+    for scans in open_unlabelled_for(samples, own, run.capabilities):
+        reporter.say(str(scans))
+        found[scans] = "--unlabelled"
+    lineages = []
+    for source, option in found.items():
+        lineages.append(lineage_of(source))
+        hint = f"Leave these cases out of {option} {source.request.kind}:{source.request.where}"
+        guard(lineages[-1], held_out, kind=option, same=same_data_as(host), hint=hint)
+    return replace(sample_source, lineage=sample_source.lineage.joined(*lineages))
 
 
 def warn_of_neighbours(

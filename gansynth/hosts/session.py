@@ -22,7 +22,7 @@ from gansynth.core.bank_options import BankCapacity
 from gansynth.core.lineage import CaseRecord, guard, guard_host
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.schema import Sample
-from gansynth.core.source import CaseSource, case_content, case_records, same_data_as
+from gansynth.core.source import CaseSource, case_content, held_out_records, same_data_as
 from gansynth.core.units import IMAGES, compare_with_cases
 from gansynth.hosts import record
 from gansynth.hosts.crop_host import CropHost
@@ -102,9 +102,9 @@ class Session:
 
     @property
     def held_out(self) -> tuple[CaseRecord, ...]:
-        """Lineage records of the held-out cases, which are read once."""
+        """Lineage records of the held-out cases (see ``held_out_records``), which are read once."""
         if self._held_out is None:
-            self._held_out = case_records(self.source, self.source.held_out_ids)
+            self._held_out = held_out_records(self.source)
         return tuple(self._held_out)
 
     @cached_property
@@ -277,7 +277,7 @@ class Session:
         if run is not None:
             intake.check_run(run, request.samples)
             check_weights(run)
-            found = check_asked(request, found, source, self.held_out)
+            found = check_asked(request, found, source, self.held_out, self.reporter)
             return self.host.check_samples(found, self.held_out)
         assert bank is not None, "it is no run"
         verify_bank(bank.folder)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from gansynth.core.capabilities import Capabilities, Input
 from gansynth.core.registry import such_as
 from gansynth.core.requests.sections import SampleWords
-from gansynth.core.sample_request import SampleRequest, read_conditions
+from gansynth.core.sample_request import SampleRequest, read_other
 from gansynth.runtime.errors import UsageFault, describe_error
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ def check_boxes(text: str | None) -> None:
 def read_real(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | None:
     """Return the source of ``--real``, as JSON of a ``SourceRequest``; None for the run's own.
 
-    It is read like the run's own unless ``how`` says otherwise, as ``--condition-source`` is.
+    It is read like the run's own unless ``how`` says otherwise, as ``--label-source`` is.
     """
-    with describe_error("--condition-source", "--real"):
-        return read_conditions(text, how)
+    with describe_error("--label-source", "--real"):
+        return read_other(text, how)
 
 
 def check_texts(request: SampleRequest) -> None:
@@ -105,8 +105,10 @@ def check_request(request: SampleRequest, maker: Maker) -> None:
             f"--sampling-weights {request.weights}: {name} takes no label maps to weight; expected "
             f"a generator that does, such as {_that_take('labels')}; leave --sampling-weights out"
         )
-    if request.conditions is not None:
-        _check_conditions(request.conditions, maker)
+    if request.label_source is not None:
+        _check_label_source(request.label_source, maker)
+    if request.unlabelled:
+        _check_unlabelled(request, maker)
 
 
 def _that_take(part: Input) -> str:
@@ -128,23 +130,52 @@ def check_edits(edits: Sequence[str], maker: Maker) -> None:
         check_warp(maker.name, build_edits(edits))
 
 
-def _check_conditions(conditions: Mapping[str, Any], maker: Maker) -> None:
-    option = f"--condition-source {conditions['kind']}:{conditions['where']}"
+def _check_label_source(asked: Mapping[str, Any], maker: Maker) -> None:
+    option = f"--label-source {asked['kind']}:{asked['where']}"
     if maker.per_class:
         raise UsageFault(
             f"{option}: {maker.name} is a generator for each class of its own source's cases, "
-            "expected one for all cases; leave --condition-source out"
+            "expected one for all cases; leave --label-source out"
         )
     if "boxes" in maker.can.takes:
         raise UsageFault(
             f"{option}: {maker.name} takes boxes, which are those of its own training cases; leave "
-            "--condition-source out, or see --boxes"
+            "--label-source out, or see --boxes"
         )
     if not maker.can.from_labels:
         raise UsageFault(
             f"{option}: {maker.name} takes no label maps that could be another source's, expected "
-            f"a generator that does, such as {_that_take('labels')}; leave --condition-source out"
+            f"a generator that does, such as {_that_take('labels')}; leave --label-source out"
         )
+    if "lesion" in maker.can.takes:
+        raise UsageFault(
+            f"{option}: {maker.name} inserts lesions into real images, expected lesion-free scans: "
+            f"--unlabelled {asked['kind']}:{asked['where']}"
+        )
+
+
+def _check_unlabelled(request: SampleRequest, maker: Maker) -> None:
+    option = "--unlabelled {kind}:{where}".format(**request.unlabelled[0])
+    if maker.can.takes.isdisjoint({"lesion", "background"}):
+        raise UsageFault(
+            f"{option}: {maker.name} draws no lesions into real images, expected a generator that "
+            f"does, such as {_that_take('lesion')}; leave --unlabelled out"
+        )
+    if maker.per_class:
+        raise UsageFault(
+            f"{option}: {maker.name} is a generator for each class of whole cases, expected one "
+            "for all cases, since scans have no class; leave --unlabelled out"
+        )
+    if "lesion" in maker.can.takes:
+        from gansynth.conditions.lesion_placement import lesion_drawer
+
+        drawer = lesion_drawer(request.lesions, maker.can.lesions)
+        for key, value in (("where", "own"), ("pairs", "ordered")):
+            if getattr(drawer.options, key) == value:
+                raise UsageFault(
+                    f"{option}: lesions are put by {key}={value} of --lesions, which is of "
+                    f"training cases alone; expected another {key}, or leave --unlabelled out"
+                )
 
 
 def per_class(manifest: Mapping[str, Any]) -> bool:

@@ -159,7 +159,7 @@ def open_real(request: Mapping[str, Any], source: CaseSource) -> CaseSource:
     """
     from gansynth.conditions.condition_source import open_base
 
-    with describe_error("--condition-source", "--real"):  # both are read alike
+    with describe_error("--label-source", "--real"):  # both are read alike
         return open_base(request, source)
 
 

@@ -81,13 +81,13 @@ def run_sample(words: SampleRunRequest) -> dict[str, Any]:
     refuse_below_size(opened, request)
     source = open_moved(opened, words.data, words.root)
     if opened.capabilities.draws == "labels" and not writer_class.for_sharing:
-        meant = ("run", "n", "out", "metric", "condition_source", "condition_source_read", "sheet")
+        meant = ("run", "n", "out", "metric", "label_source", "label_source_read", "sheet")
         where = ("data", "root", "format", "set", "keep_flawed", "seed", "device")
         words.refuse_beside(
             *meant,
             *where,
             message=f"{{}}: {run} draws label maps of images and keeps the images; expected "
-            "--condition-source SOURCE, --format, -n, -o and --sheet alone. Leave {} out",
+            "--label-source SOURCE, --format, -n, -o and --sheet alone. Leave {} out",
         )
         report = predict_cases(
             opened,
@@ -96,7 +96,7 @@ def run_sample(words: SampleRunRequest) -> dict[str, Any]:
             words.n,
             writer_class=writer_class,
             options=chosen,
-            conditions=request.conditions,
+            conditions=request.label_source,
             sheet=words.sheet,
             anew=out is None,
             reporter=reporter,

@@ -18,9 +18,12 @@ import numpy as np
 from gansynth.conditions.boxes import USUAL, box_drawer
 from gansynth.conditions.condition_source import open_base
 from gansynth.conditions.edit_chain import build_edits
+from gansynth.conditions.lesion_contrast import LesionContrasts
 from gansynth.conditions.lesion_placement import lesion_drawer, no_room
-from gansynth.conditions.sampler import ConditionSampler
+from gansynth.conditions.sampler import SCANS, ConditionSampler
 from gansynth.conditions.sampling_weights import SamplingWeights, open_sampling_weights
+from gansynth.conditions.unlabelled import UnlabelledSource, open_unlabelled
+from gansynth.core.capabilities import Capabilities
 from gansynth.core.case_pool import CaseCheck
 from gansynth.core.filter import FilterRequest
 from gansynth.core.generator import Generator, context_of, given_of, handed
@@ -62,7 +65,8 @@ class Sampler:
     Attributes:
         measured: whether the provenance says what share of its real images a sample repeats.
         source: real cases with the channels and labels that samples have.
-        base: another source whose cases condition the samples; None for the run's own.
+        base: another source whose label maps condition the samples; None for the run's own.
+        unlabelled: sources of lesion-free scans that lesions are drawn into, too.
         filters: fitted filters; they write their results into the provenance.
         request: conditions and filters, with the run's own edits where none were named.
     """
@@ -87,9 +91,13 @@ class Sampler:
         check_request(request, Maker.of(run))
         check_classes(run, request.classes or ())
         self.base = None
-        if request.conditions is not None:
+        if request.label_source is not None:
             labelled = generator.capabilities.draws != "labels"
-            self.base = open_base(request.conditions, source, labelled=labelled)
+            self.base = open_base(request.label_source, source, labelled=labelled)
+        self.unlabelled = open_unlabelled_for(request, source, generator.capabilities)
+        if reporter is not None:
+            for scans in self.unlabelled:
+                reporter.say(str(scans))
         if request.edits is None:
             request = replace(request, edits=run.edits)
         self.request = request
@@ -103,6 +111,7 @@ class Sampler:
             run.space,
             request,
             base=self.base,
+            unlabelled=self.unlabelled,
             weights=weights,
             check=check,
             cache=cache,
@@ -122,7 +131,8 @@ class Sampler:
     @property
     def lineage(self) -> Lineage:
         """Every case that samples may depend on: seen by run or filters, or of another source."""
-        others = [] if self.base is None else [lineage_of(self.base)]
+        others = [lineage_of(scans) for scans in self.unlabelled]
+        others += [] if self.base is None else [lineage_of(self.base)]
         if self.filters.lineage is not None:
             others.append(self.filters.lineage)
         return self.run.lineage.joined(*others)
@@ -187,8 +197,9 @@ class Sampler:
         """
         where = sample.provenance.get(BESIDE, sample.provenance)
         # A composite run's conditions come through a view; its real cases are the source's own.
-        load = self.source.load if self._viewed and self.base is None else self.sampler.cases
-        return _drawn_of(load, self.run.space, where)
+        own = self._viewed and self.base is None and SCANS not in where
+        case = self.source.load(where["case"]) if own else self.sampler.case_of(where)
+        return _placed_at(case, self.run.space, where)
 
     def check_cases(self) -> None:
         """Read all training cases, and refuse any that differs from what the run has seen.
@@ -206,13 +217,28 @@ class Sampler:
         reject_reason = ""
         if not self.request.keep_flawed:
             reject_reason = no_room(provenance) or self.run.generator.reject_reason(lent)
+            reject_reason = reject_reason or self._faint(sample, condition)
         if reject_reason:
             return replace(sample, provenance={**provenance, "reject_reason": reject_reason})
         drawn_of = None
         if self.run.capabilities.of_a_case:
-            drawn_of = partial(_drawn_of, self.sampler.cases, self.run.space, condition.provenance)
+            drawn_of = partial(self._drawn_of, condition.provenance)
         request = FilterRequest(condition, drawn_of, self.sampler.case_pool)
         return replace(sample, provenance={**provenance, **self.filters.judge(lent, request)})
+
+    def _faint(self, sample: Sample, condition: Condition) -> str:
+        """Return why a lesion in an unlabelled scan cannot be seen, or an empty text."""
+        drawer, lesion, body = self.sampler.lesions, condition.lesion, condition.body
+        if SCANS not in condition.provenance or drawer is None or lesion is None or body is None:
+            return ""
+        if "shows" in condition.provenance["lesions"]:  # a sham, or nothing
+            return ""
+        pool = self.sampler.case_pool
+        contrasts = LesionContrasts.learn(pool, drawer.classes(pool.schema))
+        return "" if contrasts is None else contrasts.faint(sample.image, lesion, body, pool.schema)
+
+    def _drawn_of(self, where: Mapping[str, Any]) -> Case:
+        return _placed_at(self.sampler.case_of(where), self.run.space, where)
 
     def _with_ignored(self, sample: Sample, condition: Condition) -> Sample:
         """Ignore what is to be ignored in the case, where a sample has no label of its own."""
@@ -245,9 +271,9 @@ def _lent(traced: T) -> T:
     return replace(traced, provenance=deepcopy(dict(traced.provenance)))
 
 
-def _drawn_of(load: Callable[[str], Case], space: Space, where: Mapping[str, Any]) -> Case:
+def _placed_at(case: Case, space: Space, where: Mapping[str, Any]) -> Case:
     """Return the case of a condition at its place, in the generator's space."""
-    return space.to_generator(load(where["case"]), Placement.from_json(where["placement"]))
+    return space.to_generator(case, Placement.from_json(where["placement"]))
 
 
 def open_drawer(
@@ -283,6 +309,7 @@ def sampler_for(
     request: SampleRequest,
     *,
     base: CaseSource | None = None,
+    unlabelled: Sequence[CaseSource] = (),
     weights: SamplingWeights | None = None,
     check: CaseCheck | None = None,
     cache: CaseCache | None = None,
@@ -306,11 +333,25 @@ def sampler_for(
         lesions=drawn_in,
         moving="image" in can.takes,
         base=base,
+        unlabelled=unlabelled,
+        share_unlabelled=request.backgrounds if unlabelled else 0.0,
         weights=weights,
         check=check,
         cache=cache,
         prevalence=request.prevalence,
     )
+
+
+def open_unlabelled_for(
+    request: SampleRequest, source: CaseSource, can: Capabilities
+) -> tuple[UnlabelledSource, ...]:
+    """Open the scans of a request for a generator, which says what its lesions are."""
+    if not request.unlabelled:
+        return ()
+    lesions: Sequence[int] = source.schema.foreground
+    if "lesion" in can.takes:
+        lesions = lesion_drawer(request.lesions, can.lesions).classes(source.schema)
+    return open_unlabelled(request, source, lesions)
 
 
 def check_classes(run: Run, classes: Sequence[str]) -> None:

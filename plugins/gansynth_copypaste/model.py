@@ -23,7 +23,6 @@ from gansynth import (
     Generator,
     GeneratorOptions,
     LabelArray,
-    Needs,
     Sample,
     bounding_box,
     lesion_mask,
@@ -35,18 +34,17 @@ from gansynth.core.geometry import Mask, Matrix
 from gansynth.data.blending import hole, poisson
 from gansynth.data.connected_components import parts
 from gansynth.data.lesion_contrast import ONE_WAY
-from gansynth.data.lesion_grain import LEAST, ring_around, value_limits, within
+from gansynth.data.lesion_grain import LEAST, near, ring_around, value_limits, within
 
 FEW = 5  # lesions of a class from which the sign of their contrast is known
 CLEARLY = 0.25  # share of the usual contrast from which one of the other sign counts
+STEEPEST = 2.0  # by no more, nor by less than its inverse, is a donor scaled
 BEYOND = 4  # voxels beyond the rim that are looked at: a blur of 1 voxel reaches 3
 LESION, IMAGE = 1, 2  # second part of the seeds, one for each random change
 
 
 class CopyPasteOptions(GeneratorOptions):
     """Options of ``copypaste``."""
-
-    needs: ClassVar[Needs] = {"match": "blend=soft"}
 
     blend: Literal["none", "soft", "poisson"] = Field(
         "soft",
@@ -60,9 +58,10 @@ class CopyPasteOptions(GeneratorOptions):
         description="how far beyond the lesion the image may change, mm; 0: nowhere",
     )
     match: bool = Field(
-        False,
-        description="shift and scale the donor to the background's mean and deviation in the rim "
-        "(blend=soft)",
+        True,
+        description="scale the donor's level to the background's around the lesion, from the "
+        "darkest training value up: the lesion keeps its contrast to the tissue around it; no: the "
+        "donor's own values",
     )
     mixing: Literal["lesion", "carve"] = Field(
         "lesion",
@@ -155,16 +154,26 @@ class CopyPaste(Generator):
         self, image: FloatArray, lesion: LabelArray, labels: LabelArray
     ) -> Iterator[tuple[str, Matrix]]:
         """Yield class and class beside, and contrast (C,), of each lesion to each label near it."""
+        from scipy.ndimage import binary_dilation
+
         if not lesion.any():
             return
         tissue = organ_mask(image) & (labels != OUTSIDE)
         for value in self.schema.foreground:
             for part in parts(lesion, self.schema, (value,), least=LEAST):
-                box, near = ring_around(part)
-                ring = near & tissue[box]
+                box, close = ring_around(part)
+                ring = close & tissue[box]
                 local = image[(slice(None), *box)]
-                beside = np.where(ring if ring.any() else near, labels[box], value)
-                inside = local[:, part.whole()[box] == value].mean(axis=1)
+                beside = np.where(ring if ring.any() else close, labels[box], value)
+                held = lesion[box]
+                others = binary_dilation(
+                    (held > 0) & (held != value), np.ones((3,) * held.ndim, bool)
+                )
+                # Another class's intensities reach into the voxels that touch it.
+                own = (part.whole()[box] == value) & ~others
+                if own.sum() < LEAST:
+                    continue
+                inside = local[:, own].mean(axis=1)
                 for other, voxels in zip(*np.unique(beside, return_counts=True), strict=True):
                     if other != value and voxels >= LEAST:
                         yield f"{value} {other}", inside - local[:, beside == other].mean(axis=1)
@@ -180,7 +189,8 @@ class CopyPaste(Generator):
             reach = max(rim_voxels(self.options.rim_mm, self.schema.spacing))
             box = bounding_box(drawn, margin=reach + BEYOND)
             here, image = (slice(None), *box), background.copy()
-            pasted = self._pasted(background[here], donor[here], drawn[box], seed)
+            body = np.asarray(labels != OUTSIDE if condition.body is None else condition.body)
+            pasted = self._pasted(background[here], donor[here], drawn[box], body[box], seed)
             kept = pasted == background[here]
             image[here] = np.where(kept, pasted, within(pasted, self.limits))
         if self.options.image_level:
@@ -201,7 +211,7 @@ class CopyPaste(Generator):
         return Sample(image, labels.copy(), notes=notes)
 
     def _pasted(
-        self, background: FloatArray, donor: FloatArray, drawn: np.ndarray[Any, Any], seed: int
+        self, background: FloatArray, donor: FloatArray, drawn: Mask, body: Mask, seed: int
     ) -> FloatArray:
         """Return the background with the donor's lesion blended in across a rim."""
         options = self.options
@@ -211,6 +221,9 @@ class CopyPaste(Generator):
             rng = np.random.default_rng((seed, LESION))
             changed = change_lesion(donor, drawn, options.object_intensity, rng)
             donor = np.where(from_donor, changed, donor)
+        if options.match:
+            around = near(drawn) & from_donor & body
+            donor = np.where(from_donor, self._levelled(background, donor, around), donor)
         rim = rim_voxels(options.rim_mm, self.schema.spacing)
         mask = torch.from_numpy(drawn)[None, None]
         if options.blend == "poisson":
@@ -219,8 +232,19 @@ class CopyPaste(Generator):
             )
         rim = rim if options.blend == "soft" else tuple(0 for _ in rim)
         here, there = (torch.from_numpy(np.ascontiguousarray(a))[None] for a in (background, donor))
-        mixed: FloatArray = paste_soft(here, there, mask, rim, match=options.match)[0].numpy()
+        mixed: FloatArray = paste_soft(here, there, mask, rim)[0].numpy()
         return mixed
+
+    def _levelled(self, background: FloatArray, donor: FloatArray, around: Mask) -> FloatArray:
+        """Return the donor with the background's level around a lesion; 0 is the darkest value."""
+        if around.sum() < LEAST:
+            return donor
+        here, there = (np.median(image[:, around], axis=1) for image in (background, donor))
+        low = np.minimum(self.limits[0], np.minimum(here, there))
+        gain = np.clip((here - low) / np.maximum(there - low, 1e-6), 1 / STEEPEST, STEEPEST)
+        shape = (-1, *[1] * around.ndim)
+        here, there, gain = (row.reshape(shape) for row in (here, there, gain))
+        return np.asarray(here + gain * (donor - there), np.float32)
 
 
 def _of_one_sign(rows: Matrix) -> Matrix:

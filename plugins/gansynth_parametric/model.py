@@ -1,7 +1,8 @@
-"""``parametric``: a lesion of sampled contrast and grain in a real image. It has no networks.
+"""``parametric``: a lesion of sampled contrast, edge and texture in a real image, by no network.
 
-The fit measures training lesions: each class's contrast to the tissue around the lesion, and its
-grain. A new lesion varies the measures of one that is like it in size and tissue.
+The fit measures training lesions: the level of each class and of each depth below the lesion's
+edge, against the tissue around, and the texture of each class. A new lesion varies the measures of
+one that is like it in size and tissue.
 """
 
 from __future__ import annotations
@@ -30,25 +31,28 @@ from gansynth.core.geometry import Mask, Matrix, mask_of
 from gansynth.data.connected_components import lesion_values, parts
 from gansynth.data.lesion_grain import (
     LEAST,
-    drawn_grain,
+    Look,
+    drawn,
     measured,
     tissue_around,
     value_limits,
-    within,
 )
 
-MOST, LIKE, BORDER = 8000, 12, 0.5
-"""Measures kept of lesions; similar lesions, at least, to vary one of; Gaussian between classes."""
+MOST, LIKE = 16_000, 12
+"""Measures kept of lesions; similar lesions, at least, to vary one of."""
 
 
 class ParametricOptions(GeneratorOptions):
     """Options of ``parametric``."""
 
-    edge: float = Field(
-        1.25, ge=1, le=20, description="width of the soft edge within a lesion, voxels; 1: hard"
+    rim_mm: float = Field(
+        3.0,
+        ge=0,
+        le=100,
+        description="how far beyond the lesion its edge may reach, mm; 0: nowhere",
     )
     variety: float = Field(
-        0.3, ge=0, le=2, description="variation of a training lesion's contrast and grain; 0: none"
+        0.3, ge=0, le=2, description="variation of a training lesion's look; 0: none"
     )
     lesions: tuple[str, ...] = Field((), description="labels of lesions; none: all foreground")
 
@@ -68,6 +72,7 @@ class Parametric(Generator):
             takes=frozenset({"labels", "lesion"}),
             edits=("blob:share=0.5", "flip", "rotate", "elastic"),
             lesions=f"classes={'+'.join(names)}" if names else None,
+            rim_mm=self.options.rim_mm,
             remedies={"organs": "name the lesions (--set lesions=NAME)"},
         )
 
@@ -89,7 +94,10 @@ class Parametric(Generator):
         for column in table.T:  # a class that a lesion lacks is another lesion's
             lacks = np.isnan(column)
             column[lacks] = np.resize(column[~lacks] if not lacks.all() else 0.0, lacks.sum())
-        self.table, self.limits = table.round(5), value_limits(case.image for case in cases)
+        self.table = table.round(5)
+        masks = [mask_of(self._labels(case), self.values) for case in cases]
+        shown = [c.image[:, mask] for c, mask in zip(cases, masks, strict=True) if mask.any()]
+        self.limits = value_limits(shown)
         return {"lesions": self.table.tolist(), "limits": self.limits.tolist()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -104,15 +112,30 @@ class Parametric(Generator):
 
     def _one(self, condition: Condition, rng: np.random.Generator) -> Sample:
         image, labels, lesion = map(condition.required, ("background", "labels", "lesion"))
-        free, out, row = self._tissue(image, labels), image.copy(), None
+        free, out, look = self._tissue(image, labels), image.copy(), None
         if condition.region is not None and condition.donor is not None:  # what a lesion vacated
             out = np.where(condition.region & (lesion == 0), condition.donor, out)
         effect = float((labels[lesion > 0] > 0).any())  # a sham has none
         for part in parts(lesion, self.schema):
             box, tissue = tissue_around(part, out, free)
-            row = self._lesion_like(part.voxels, tissue, rng) if row is None else row
+            look = self._lesion_like(part.voxels, tissue, rng) if look is None else look
             local = out[(slice(None), *box)]
-            local[:] = self._drawn(local, part.whole()[box], tissue, row, rng, effect)
+            shown = part.whole()[box]
+            new = drawn(
+                look,
+                local,
+                shown,
+                tissue,
+                free[box],
+                self.values,
+                self.schema.spacing,
+                rng,
+                self.options.rim_mm,
+                effect,
+            )
+            # What is drawn is as a training lesion is, or as the background was.
+            ends = self.limits.reshape(2, -1, *[1] * shown.ndim)
+            local[:] = np.clip(new, np.minimum(ends[0], local), np.maximum(ends[1], local))
         return Sample(out, labels.copy())
 
     def _tissue(self, image: FloatArray, labels: LabelArray) -> Mask:
@@ -120,47 +143,27 @@ class Parametric(Generator):
 
     def _measured(self, case: Case) -> Iterator[Matrix]:
         """Yield log size, tissue (C,), and the measures of each class, of each lesion."""
-        labels = np.zeros(self.size, np.int16) if case.labels is None else case.labels
+        labels = self._labels(case)
         free = self._tissue(case.image, labels)
         for part in parts(labels, self.schema, self.values, least=LEAST):
             box, tissue = tissue_around(part, case.image, free)
             local, held = case.image[(slice(None), *box)], part.whole()[box]
-            blocks = [measured(local, held == value, tissue) for value in self.values]
-            yield np.concatenate([[np.log(part.voxels)], tissue, *blocks])
+            look = measured(local, held, tissue, free[box], self.values, self.schema.spacing)
+            yield np.concatenate([[np.log(part.voxels)], tissue, look.row()])
 
-    def _lesion_like(self, voxels: int, tissue: Matrix, rng: np.random.Generator) -> Matrix:
+    def _labels(self, case: Case) -> LabelArray:
+        return np.zeros(self.size, np.int16) if case.labels is None else case.labels
+
+    def _lesion_like(self, voxels: int, tissue: Matrix, rng: np.random.Generator) -> Look:
         """Draw a similar training lesion, and vary it as two others differ."""
         here = np.array([np.log(voxels), *tissue])
         seen = self.table[:, : len(here)]
         apart = np.square((seen - here) / np.maximum(seen.std(axis=0), 1e-6)).sum(axis=1)
         near = self.table[np.argsort(apart, kind="stable")[: max(LIKE, len(seen) // 3)]]
+        near = near[:, len(here) :]
         first, second, third = near[rng.integers(len(near), size=3)]
         middle, by = near.mean(axis=0), self.options.variety
         varied = first - middle + by * (second - third) / np.sqrt(2)
-        return np.asarray(middle + varied / np.sqrt(1 + by**2))  # spread as the lesions are
-
-    def _drawn(
-        self,
-        image: FloatArray,
-        labels: LabelArray,
-        tissue: Matrix,
-        row: Matrix,
-        rng: Any,
-        effect: float,
-    ) -> FloatArray:
-        from scipy.ndimage import distance_transform_edt, gaussian_filter
-
-        mask, count = labels > 0, len(image)
-        share = np.clip(distance_transform_edt(mask) / self.options.edge, 0, 1)
-        level, noise = np.zeros((2, *image.shape))
-        blocks = row[1 + count :].reshape(len(self.values), -1)
-        for value, block in zip(self.values, blocks, strict=True):
-            where = labels == value
-            if where.any():
-                level[:, where] = effect * block[:count, None] / share[where].mean()
-                noise[:, where] = drawn_grain(block, count, where, rng)
-        # The levels of neighbouring classes run into each other.
-        weight = np.maximum(gaussian_filter(mask.astype(float), BORDER), 1e-6)
-        level = np.stack([gaussian_filter(channel, BORDER) for channel in level]) / weight
-        target = within(tissue.reshape(-1, *[1] * labels.ndim) + level + noise, self.limits)
-        return np.where(mask, image + share * (target - image), image).astype(np.float32)
+        row = middle + varied / np.sqrt(1 + by**2)  # spread as the lesions are
+        look, whole = (Look.of_row(r, len(self.values), len(tissue)) for r in (row, first))
+        return look._replace(shares=whole.shares)  # a mean of spectra is grainier than any of them

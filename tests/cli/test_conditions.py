@@ -34,7 +34,7 @@ def train(run: Path) -> set[str]:
 
 
 def test_tumours_of_training_cases_land_in_cases_of_another_source(run, run_json, free, tmp_path):
-    out, asked = tmp_path / "out", ("--condition-source", f"nifti:{free}", *TRANSPLANT)
+    out, asked = tmp_path / "out", ("--label-source", f"nifti:{free}", *TRANSPLANT)
     document = run_json("sample", run, *asked, "-n", 4, "--sheet", "-o", out)
     assert len(train(run)) == 4
     told = json.loads((out / "provenance.json").read_text())["samples"].values()
@@ -52,7 +52,7 @@ def augment(run, data):
 
     def words(folder: Path, *more: object) -> tuple[object, ...]:
         own = ("--data", f"nifti:{data}", *READ, "--generator", run, "--ratio", "1:1")
-        return "augment", "--target=toyhost", *own, f"--condition-source=nifti:{folder}", *more
+        return "augment", "--target=toyhost", *own, f"--label-source=nifti:{folder}", *more
 
     return words
 
@@ -63,7 +63,7 @@ def test_a_held_out_scan_is_found_in_another_source(
 ):
     run_json(*augment(free))
     (request,) = toys.started
-    assert request.samples == SampleRequest(conditions={"kind": "nifti", "where": str(free)})
+    assert request.samples == SampleRequest(label_source={"kind": "nifti", "where": str(free)})
     leaking, scan = shutil.copytree(free, tmp_path / "leaking"), min(set("abcdef") - train(run))
     for number in ("0000", "0001"):
         file = data / "images" / f"{scan}_{number}.nii.gz"
@@ -72,7 +72,7 @@ def test_a_held_out_scan_is_found_in_another_source(
         for name in "abc":
             save_nifti(leaking / "labels" / f"{name}.nii.gz", np.zeros(SHAPE, np.int16))
         shutil.copy(data / "labels" / f"{scan}.nii.gz", leaking / "labels" / "other.nii.gz")
-    says = ["leakage", scan, "other", "--condition-source"]
+    says = ["leakage", scan, "other", "--label-source"]
     refuse(*augment(leaking, "--dry-run"), code=6, says=says, keep=[run])
 
 
@@ -81,6 +81,6 @@ def test_cases_of_ones_own_data_set_are_those_of_ones_own_fold(
 ):
     document = run_json(*augment(data, "--dry-run"))
     assert document["leakage"].startswith("none")
-    assert document["conditions"] == {"kind": "nifti", "where": str(data)}
-    asked = augment(data, "--condition-source-read", "fold=all", "--dry-run")
+    assert document["label_source"] == {"kind": "nifti", "where": str(data)}
+    asked = augment(data, "--label-source-read", "fold=all", "--dry-run")
     refuse(*asked, code=6, says=["leakage", min(set("abcdef") - train(run))])

@@ -18,7 +18,7 @@ UNMIXED = "augment --data example:3d --ratio 1:0 --dry-run --target"
 FIT = "fit means -o out --data toy:3"
 DCGAN = "fit dcgan -o out --data"
 OF_ILL = "sample {of_ill} -n 1"
-FREE = f"{OF_ILL} --condition-source nifti:{{free}} --condition-source-read"
+FREE = f"{OF_ILL} --label-source nifti:{{free}} --label-source-read"
 SLICES = "import slices:nifti:{ill} yolo:out --read folds=2 --read 'channels=channel 0'"
 BOXES = "--read boxes=lesion:1+2 --read modality=none"
 NEW = "plugins new"
@@ -97,11 +97,11 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "sample {toy} --metric spectrun": ("'spectrun' is unknown", "Did you mean 'spectrum'?"),
     "sample {toy} --boxes jitter:postion=1": "Did you mean 'position'",
     "sample {toy} --boxes jitter": ("jitter: means takes no boxes", "leave --boxes out"),
-    f"{OF_ILL} --condition-source somewhere": "expected KIND:WHERE",
-    f"{OF_ILL} --condition-source nifty:x": "Did you mean 'nifti'?",
-    f"{OF_ILL} --condition-source-read fold=0": (
-        "--condition-source-read fold=0",
-        "without --condition-source",
+    f"{OF_ILL} --label-source somewhere": "expected KIND:WHERE",
+    f"{OF_ILL} --label-source nifty:x": "Did you mean 'nifti'?",
+    f"{OF_ILL} --label-source-read fold=0": (
+        "--label-source-read fold=0",
+        "without --label-source",
     ),
     f"{OF_ILL} --filter none --filter range": "--filter none with --filter range",
     f"{OF_ILL} --filter own --filter none": "--filter none with --filter own",
@@ -111,7 +111,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{FREE} channels=T1,T2": "its channels are T1, T2, those of the run T1, FLAIR",
     f"{FREE} spacing=1.5": ("1.5 x 1.5 x 1.5 mm", "1 x 1 x 1 mm", "-read spacing=1,1,1"),
     f"{FREE} modality=none": ("intensity is", "mr"),
-    f"{FREE} spacin=1": ("--condition-source-read spacin=1", "Did you mean 'spacing'?"),
+    f"{FREE} spacin=1": ("--label-source-read spacin=1", "Did you mean 'spacing'?"),
     # augment
     f"{AUGMENT} --ratio half": "expected REAL:SYNTHETIC",
     f"{AUGMENT} --target toyhorst": "Did you mean 'toyhost'?",
@@ -184,7 +184,7 @@ MISSING: dict[str, str | tuple[str, ...]] = {
     "sample {toy} --replay {no}.csv:3": "at-all.csv:3: no file nowhere/at-all.csv, expected FILE",
     "sample {free}": "gansynth fit",
     "sample {of_ill} --sampling-weights {no}.json": ("at-all.json", "no such file"),
-    f"{OF_ILL} --condition-source nifti:{{no}}": ("--condition-source nifti:nowhere", "no such"),
+    f"{OF_ILL} --label-source nifti:{{no}}": ("--label-source nifti:nowhere", "no such"),
     "evaluate {no}": "",
     "evaluate {free}": ("free", "gansynth fit"),
     "evaluate {of_ill} --real nifti:{no}": "",

@@ -102,7 +102,7 @@ def test_base_cases_without_labels_are_background_with_one_warning(caplog):
         assert not labels_of(base, "a").any()
         base.load("b")
     (record,) = caplog.records
-    assert "--condition-source shelf:shelf: cases without labels (a, for" in record.getMessage()
+    assert "--label-source shelf:shelf: cases without labels (a, for" in record.getMessage()
 
 
 def test_lineage_hashes_the_cases_as_handed_out():
@@ -205,7 +205,7 @@ def test_a_base_takes_fold_and_read_options_of_the_run_where_they_mean_the_same(
 
 PLAIN = AugmentRequest(target="toy", ratio="1:1", generator="run")
 OTHERS = PLAIN.but(
-    condition_source="nifti:/free",
+    label_source="nifti:/free",
     lesions="pairs=ordered",
     sampling_weights="/w.json",
     filter="range",
@@ -215,16 +215,14 @@ OTHERS = PLAIN.but(
 def test_a_training_with_another_sample_request_or_of_an_earlier_version_does_not_resume():
     one, other = (describe_session(request, None) for request in (PLAIN, OTHERS))
     check_same(Path("out"), one, one)
-    says = (
-        r"conditions unset, not .*; lesions unset, not .*; weights unset, not .*; filters \[\], not"
-    )
+    says = r"label_source unset, not .*; lesions unset, .*; weights unset, .*; filters \[\], not"
     with pytest.raises(UsageFault, match=says):
         check_same(Path("out"), one, other)
     with pytest.raises(UsageFault, match="an earlier version of gansynth; finish it with that, or"):
         check_same(Path("out"), {"ratio": "1:1", "usual_augmentation": True}, {"ratio": "1:1"})
 
 
-def test_condition_source_paths_become_absolute(tmp_path, monkeypatch):
+def test_label_source_paths_become_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("free").mkdir()
     Path("004").mkdir()
@@ -233,7 +231,7 @@ def test_condition_source_paths_become_absolute(tmp_path, monkeypatch):
         ("slices:nifti:free", f"nifti:{tmp_path / 'free'}"),
         ("nnunet:004", "004"),
     ):
-        assert (read_request(SampleWords(condition_source=text)).conditions or {})["where"] == where
+        assert (read_request(SampleWords(label_source=text)).label_source or {})["where"] == where
 
 
 @pytest.mark.parametrize(
@@ -245,7 +243,7 @@ def test_condition_source_paths_become_absolute(tmp_path, monkeypatch):
     ],
 )
 def test_generators_that_cannot_take_other_cases_refuse_them(takes, draws, per_class, says):
-    asking = SampleRequest(conditions={"kind": "nifti", "where": "/free"})
+    asking = SampleRequest(label_source={"kind": "nifti", "where": "/free"})
     refusing = Maker("it", Capabilities(frozenset(takes), draws), per_class)
     with pytest.raises(UsageFault, match=says):
         check_request(asking, refusing)
@@ -254,7 +252,7 @@ def test_generators_that_cannot_take_other_cases_refuse_them(takes, draws, per_c
 
 
 def test_hosts_that_cannot_take_samples_of_other_cases_refuse_them():
-    with pytest.raises(UsageFault, match="Leave --condition-source out"):
+    with pytest.raises(UsageFault, match="Leave --label-source out"):
         object.__new__(DeepMedicIntake).check_run(RunFolder(Path("run")), OTHERS.samples)
     intake = cast(Any, SimpleNamespace(converts=lambda run: True))
     with pytest.raises(UsageFault, match="within their own training scans"):

@@ -13,7 +13,14 @@ from scipy.ndimage import gaussian_filter, rotate, zoom
 from gansynth.core.fingerprint import alike, prints_of, sharing
 from gansynth.core.lineage import CaseRecord, Lineage, claim, guard, matches
 from gansynth.core.schema import Schema
-from gansynth.core.source import CaseSource, SourceRequest, case_records, lineage_of
+from gansynth.core.source import (
+    CaseSource,
+    SourceRequest,
+    case_records,
+    held_out_records,
+    lineage_of,
+    same_data_as,
+)
 from gansynth.core.synthetic import is_marked
 from gansynth.core.writer import Item
 from gansynth.data.case_writer import NiftiWriter
@@ -148,6 +155,35 @@ def test_a_disguised_held_out_image_is_recognised_or_said_not_to_be(name, host, 
     assert {case: (match.kind, match.case_id) for case, match in found.items()} == wanted
 
 
+@pytest.mark.parametrize(
+    ("seen", "held_out", "cached"),
+    [("slices:", "", False), ("", "slices:", False), ("slices:", "", True)],
+)
+def test_slices_are_guarded_by_the_volumes_that_they_are_cut_out_of(
+    seen, held_out, cached, tmp_path
+):
+    def source(kind: str, fold: str, folder: str = "hospital") -> CaseSource:
+        read = {"folds": "3", **({"slices": "10"} if kind else {})}
+        request = SourceRequest.parse(f"{kind}nifti:{tmp_path / folder}", fold=fold, read=read)
+        return open_source(request)
+
+    for number in range(3):
+        volumes, labels = person(number)
+        write(tmp_path / "hospital", f"p{number}", {"T1": volumes["T1"]}, labels)
+    case = source("", "0").held_out_ids[0]
+    volumes, labels = person(int(case[1:]))
+    write(tmp_path / "renamed", "a_1", {"T1": volumes["T1"] * 65 - 32500}, labels)
+    guarded = source(held_out, "0")
+    other_fold, renamed = source(seen, "1"), source(seen, "all", "renamed")
+    if cached:
+        write_h5(renamed, tmp_path / "slices.h5")
+        renamed = open_source(SourceRequest("h5", str(tmp_path / "slices.h5"), fold="all"))
+    for one, how in ((other_fold, "the case itself"), (renamed, "near-identical image of a_1")):
+        with pytest.raises(IntegrityFault, match=rf"{case} \({how}\)"):
+            guard(lineage_of(one), held_out_records(guarded), same=same_data_as(guarded))
+    guard(lineage_of(source(seen, "0")), held_out_records(guarded), same=same_data_as(guarded))
+
+
 def test_other_people_are_not_recognised(host):
     records = case_records(host, host.train_ids + host.held_out_ids)
     for record in records:
@@ -244,6 +280,8 @@ def test_the_claim_says_what_could_be_compared(host):
     old = replace(lineage, cases=tuple(case.plain for case in lineage.cases))
     assert "identical and near-identical images" in claim(lineage)
     assert "images could not be compared" in claim(replace(lineage, ancestors=(old,)))
+    earlier = replace(lineage, cases=(replace(lineage.cases[0], prints=("3:AAAA",)),))
+    assert "not by landmarks" in claim(replace(lineage, ancestors=(earlier,)))
 
 
 @pytest.fixture(scope="module")

@@ -126,7 +126,7 @@ def test_a_tumour_comes_to_lie_on_a_tumour_free_brain_of_t1_alone(chain, monkeyp
         return replace(plain(self), channels=("t1",)) if self.healthy else plain(self)
 
     monkeypatch.setattr(paper_data.Brains, "schema", property(schema))
-    told = drawer(chain, edits=("transplant",), conditions=CALLED)
+    told = drawer(chain, edits=("transplant",), label_source=CALLED)
     drawn: Any = told.draw(0, 4)
     for sample in drawn:
         assert sample.image.shape == (4, *SIZE)
@@ -134,7 +134,7 @@ def test_a_tumour_comes_to_lie_on_a_tumour_free_brain_of_t1_alone(chain, monkeyp
     assert sum((sample.labels > 0).any() for sample in drawn) >= 3
     assert {one.dataset for one in told.lineage.everyone()} >= {"brains:healthy"}
     # Its own tissue labels are taken where it has some.
-    condition: Any = drawer(chain, edits=("identity",), conditions=CALLED).sampler.draw(0)
+    condition: Any = drawer(chain, edits=("identity",), label_source=CALLED).sampler.draw(0)
     bare: Any = open_source(SourceRequest(**CALLED)).load(condition.provenance["case"]).labels
     assert np.array_equal(condition.labels, np.where(bare > 0, bare + 4, 0))
 
@@ -163,7 +163,7 @@ TUMOUR_SET = "brains:tumours"
 def test_tissues_are_drawn_of_any_t1_as_the_chain_draws_them(chain, tmp_path):
     """Of people with tumours, in a set with other channels, too."""
     out = tmp_path / "maps"
-    report, found = maps_of(chain, "tissues", out, condition_source=TUMOUR_SET, sheet=True)
+    report, found = maps_of(chain, "tissues", out, label_source=TUMOUR_SET, sheet=True)
     assert (found.schema.channels, dict(found.schema.labels)) == (("t1",), TISSUES)
     assert report["samples"] == len(found.train_ids) == 4
     assert Path(report["sheet"]).stat().st_size > 1000
@@ -179,7 +179,7 @@ def test_tissues_are_drawn_of_any_t1_as_the_chain_draws_them(chain, tmp_path):
 def test_the_tumour_is_predicted_on_images_without_labels(chain, tmp_path, monkeypatch):
     plain = paper_data.Brains.load
     monkeypatch.setattr(paper_data.Brains, "load", lambda s, i: replace(plain(s, i), labels=None))
-    _, found = maps_of(chain, "segmenter", tmp_path / "maps", condition_source=TUMOUR_SET)
+    _, found = maps_of(chain, "segmenter", tmp_path / "maps", label_source=TUMOUR_SET)
     assert (found.schema.channels, dict(found.schema.labels)) == (SEQUENCES, LABELS)
     for case_id in found.train_ids:
         assert set(np.unique(found.load(case_id).labels)) <= set(LABELS.values())

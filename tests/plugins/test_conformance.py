@@ -198,9 +198,9 @@ SLOW_CONTRACTS: list[tuple[str, dict[str, Any], tuple[int, ...], int]] = [
         40,
     ),
     ("cgan3d", {"width": 8, **RATE, "insert": "lesion", "stage": "refine"}, (2,), 40),
-    ("copypaste", {"match": True}, (2,), 0),
+    ("copypaste", {"match": False}, (2,), 0),
     ("copypaste", {"blend": "poisson", "mixing": "carve"}, (3,), 0),
-    ("parametric", {"edge": 2, "variety": 0}, (3,), 0),
+    ("parametric", {"rim_mm": 1, "variety": 0}, (3,), 0),
     ("dcgan", {"objective": "gan", "lr_generator": 2e-3, "with_mask": True}, (3,), 50),
     ("cpggan", {"lr_generator": 2e-3}, (2,), 60),
 ]

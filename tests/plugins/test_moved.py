@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.sampler import ConditionSampler
@@ -134,6 +135,46 @@ def test_a_class_is_judged_against_what_it_borders_on(oedema, rejected):
     asked = Condition(labels, background=np.full_like(donor, 5), lesion=labels, donor=donor)
     (sample,) = generator.sample([asked], [0])
     assert bool(generator.reject_reason(sample)) == rejected
+
+
+def test_a_class_is_not_judged_by_what_another_one_spills_into_it():
+    schema = Schema(("a",), {"background": 0, "oedema": 1, "core": 2, "ring": 3}, (1.0, 1.0), "HW")
+    levels, half = np.array([5.0, 8.0, 6.0, 30.0]), np.abs(np.indices((48, 48)) - 24).max(axis=0)
+
+    def shown(core: int) -> tuple[Any, Any]:  # a core, a bright ring around it, and oedema
+        labels = np.select([half < core, half < core + 2, half < core + 6], [2, 3, 1]).astype(
+            np.int16
+        )
+        image = gaussian_filter(levels[labels], 1.0)[None].astype(np.float32)
+        image[:, 0, 0] = 0  # so dark a lesion is within the range of values
+        return labels, image
+
+    generator = CopyPaste(schema, (48, 48), CopyPaste.Options(object_intensity=0))
+    cases = [Case(str(n), str(n), *reversed(shown(8))) for n in range(8)]
+    generator.observe(cases)
+    labels, donor = shown(2)
+    assert donor[:, labels == 2].mean() > donor[:, labels == 1].mean()  # spilled into
+    asked = Condition(labels, background=np.full_like(donor, 5), lesion=labels, donor=donor)
+    assert generator.reject_reason(generator.sample([asked], [0])[0]) == ""
+
+
+@pytest.mark.parametrize("blend", ["none", "soft", "poisson"])
+@pytest.mark.parametrize(("lesion", "level"), [(9.0, 2.0), (3.0, 9.0)])
+def test_a_pasted_lesion_keeps_its_contrast_to_the_tissue_around_it(blend, lesion, level):
+    schema = Schema(("a",), {"background": 0, "spot": 1}, (1.0, 1.0), "HW")
+    labels = np.zeros((40, 40), np.int16)
+    labels[16:24, 16:24] = 1
+    donor = np.where(labels, lesion, 6.0)[None].astype(np.float32)
+    case = Case(
+        "a", "a", np.where(np.indices(labels.shape)[0] < 2, 0, donor).astype(np.float32), labels
+    )
+    generator = CopyPaste(schema, (40, 40), CopyPaste.Options(object_intensity=0, blend=blend))
+    generator.observe([case, replace(case, image=4 * case.image)])
+    asked = Condition(labels, background=np.full_like(donor, level), lesion=labels, donor=donor)
+    (sample,) = generator.sample([asked], [0])
+    found = float(sample.image[0, 18:22, 18:22].mean())
+    gain = np.clip(level / 6, 0.5, 2)
+    assert found == pytest.approx(level + gain * (lesion - 6), rel=0.05)
 
 
 CHEATS: dict[str, tuple[Any, set[str]]] = {

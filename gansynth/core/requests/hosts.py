@@ -154,7 +154,8 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
     """Options of the framework's own command line, after --."""
     needs: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(SampleWords.words(), "!bank"),
-        "condition_source_read": "condition_source",
+        "label_source_read": "label_source",
+        **dict.fromkeys(("unlabelled_read", "backgrounds"), "unlabelled"),
         "compare": "!export",
     }
 
@@ -237,8 +238,10 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
         document, samples = super().to_json(), self.samples
         if samples.boxes is not None:
             document["boxes"] = samples.boxes
-        if samples.conditions is not None:
-            document["condition_source"] = "{kind}:{where}".format(**samples.conditions)
+        if samples.label_source is not None:
+            document["label_source"] = "{kind}:{where}".format(**samples.label_source)
+        if samples.unlabelled:
+            document["unlabelled"] = ["{kind}:{where}".format(**s) for s in samples.unlabelled]
         return document
 
 

@@ -34,7 +34,7 @@ class SampleRunRequest(ClassWords, MovedData):
     RUN is a folder that gansynth fit wrote. The same seed gives the same samples. They are written
     as a data set that nifti:FOLDER reads (PNG files: pictures:FOLDER), or in another --format,
     whose options --set changes. A run may generate label maps of images, e.g. a part of a chain,
-    RUN/parts/NAME. It then writes images and label maps of --condition-source SOURCE, or of its
+    RUN/parts/NAME. It then writes images and label maps of --label-source SOURCE, or of its
     own training cases.
     """
 
@@ -96,7 +96,8 @@ class CheckRequest(ClassWords):
     settings = ""
     needs = {
         **dict.fromkeys(("seed", "device", "verify_lineage", *ClassWords.words()), "generator"),
-        "condition_source_read": "generator, condition_source",
+        "label_source_read": "generator, label_source",
+        **dict.fromkeys(("unlabelled_read", "backgrounds"), "generator, unlabelled"),
     }
     data: Annotated[str | None, Opt(argument=True, metavar="KIND:WHERE|FOLDER")] = Field(
         default=None, kw_only=False

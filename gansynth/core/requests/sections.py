@@ -65,12 +65,19 @@ class SampleWords(EditWords):
     boxes: Annotated[str | None, Opt(metavar="WHICH")] = None
     """Boxes of the samples: training, jitter[:KEY=VALUE,...] (jittered training boxes, the default)
     or file:PATH."""
-    condition_source: Annotated[str | None, Opt(metavar="KIND:WHERE")] = None
-    """Take conditions from the cases of this source (e.g. tumour-free ones) instead of the run's
-    own training cases."""
-    condition_source_read: Annotated[Values, Opt(example="fold=0", needs="condition_source")] = {}
-    """How to read --condition-source: keys of its kind, fold (default: all its cases),
+    label_source: Annotated[str | None, Opt(metavar="KIND:WHERE")] = None
+    """Take label maps, for generators that draw whole images of them, from the cases of this source
+    instead of the run's own training cases. A part that draws label maps takes its images."""
+    label_source_read: Annotated[Values, Opt(example="fold=0", needs="label_source")] = {}
+    """How to read --label-source: keys of its kind, fold (default: all its cases),
     configuration, plans, subjects. Default: like the run's own cases. May be repeated."""
+    unlabelled: Annotated[Texts, Opt(metavar="KIND:WHERE")] = ()
+    """Lesion-free scans of other people, without labels: lesions are drawn into them, too. Cases
+    with a lesion in a label map, if there are any, are left out. May be repeated."""
+    unlabelled_read: Annotated[Values, Opt(example="fold=0", needs="unlabelled")] = {}
+    """How to read --unlabelled; keys as for --label-source-read. May be repeated."""
+    backgrounds: Annotated[Text, Opt(metavar="own|unlabelled|SHARE", needs="unlabelled")] = "0.5"
+    """Share of samples in unlabelled scans: own (none), unlabelled (all), or 0 to 1."""
     prevalence: Annotated[Text, Opt(metavar="real|SHARE")] = "real"
     """Share of samples with a lesion: real, that of the training cases, or 0 to 1."""
     lesions: Annotated[str | None, Opt(metavar="match|add|replace,KEY=VALUE,...")] = None
@@ -98,4 +105,4 @@ class RealWords(Request):
     real: Annotated[str | None, Opt(metavar="KIND:WHERE")] = None
     """Compare with these cases, not those of the run's fit; banks need it."""
     real_read: Annotated[Values, Opt(example="fold=0", needs="real")] = {}
-    """How to read --real; keys as for --condition-source-read. May be repeated."""
+    """How to read --real; keys as for --label-source-read. May be repeated."""

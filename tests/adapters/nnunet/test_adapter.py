@@ -178,7 +178,7 @@ def test_a_wrong_key_of_the_file_is_named(tmp_path, document, says):
 EVERYTHING: dict[str, Any] = {
     **{"target": "nnunet", "ratio": "0:1", "schedule": "finetune:50%@90%", "seed": 3},
     **{"edit": ("flip",), "boxes": "training", "filter": ("none",), "lesions": "pairs=ordered"},
-    **{"condition_source": "nifti:scans", "condition_source_read": {"spacing": "1,1,2"}},
+    **{"label_source": "nifti:scans", "label_source_read": {"spacing": "1,1,2"}},
     **{
         "generator": "g0",
         "bank_dir": "scratch",
@@ -205,7 +205,7 @@ def test_what_the_adapter_writes_is_read_back_from_any_folder(tmp_path, monkeypa
     assert (read.held_out, read.source, read.request.samples) == ((case,), {"fold": "0"}, samples)
     moved = {name: tmp_path / str(EVERYTHING[name]) for name in folders}
     assert read.request == AugmentRequest(
-        **{**EVERYTHING, **moved, "condition_source": f"nifti:{tmp_path / 'scans'}"}
+        **{**EVERYTHING, **moved, "label_source": f"nifti:{tmp_path / 'scans'}"}
     )
 
 

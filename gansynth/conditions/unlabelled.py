@@ -1,0 +1,210 @@
+"""``--unlabelled SOURCE``: lesion-free scans that lesions are drawn into, besides training cases.
+
+That they are lesion-free is the user's word. A source may have label maps, drawn by hand or by a
+network: cases with a lesion in theirs are left out. Intensities are brought to those of training
+cases, where the two differ by more than training cases do among themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from gansynth.conditions.condition_source import (
+    ConditionSource,
+    check_spacing,
+    check_whole,
+    named,
+    open_other,
+)
+from gansynth.conditions.location_prior import some
+from gansynth.core.body_mask import shown_body
+from gansynth.core.geometry import Matrix, mask_of
+from gansynth.core.sample_request import SampleRequest
+from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
+from gansynth.core.source import CaseHeader, CaseSource, WrappedSource
+from gansynth.runtime.errors import DataFault, describe_error
+
+RANKS = np.array([0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
+"""Ranks in a body whose intensities are compared (Nyul et al. 2000) ..."""
+WIDTH = slice(1, -1)  # ... and those whose distance is the width of its intensities
+COMPARED = 32  # cases of each side that are compared
+CELLS = 64  # an axis of twice as many voxels is looked at in steps of two, and so on
+
+
+def open_unlabelled(
+    request: SampleRequest, source: CaseSource, lesions: Collection[int]
+) -> tuple[UnlabelledSource, ...]:
+    """Open the sources of ``--unlabelled`` beside the source of the training cases.
+
+    Args:
+        lesions: label values of lesions in the source.
+
+    Raises:
+        UsageFault: a source does not open, or is not like the training cases in channels, axes,
+            orientation, voxel size or names of labels.
+        DataFault: it has no case without a lesion.
+    """
+    with describe_error("--label-source", "--unlabelled"):
+        found = []
+        for asked in request.unlabelled:
+            base = open_other(asked, source)
+            check_whole(base, source)
+            check_spacing(base, source)
+            found.append(UnlabelledSource(_Scans(base, source.schema), source, lesions))
+        return tuple(found)
+
+
+class _Scans(ConditionSource):
+    """Cases of another source; those without labels are wholly background."""
+
+    def _check_classes(self, schema: Schema) -> None:
+        """Classes of whole cases mean nothing of scans without labels."""
+
+    def _labels(self, case: Case) -> LabelArray:
+        if case.labels is None:
+            return np.zeros(case.image.shape[1:], np.int16)
+        return super()._labels(case)
+
+
+class UnlabelledSource(WrappedSource):
+    """Lesion-free cases of another source, in the intensities of training cases.
+
+    Their records, which the guard compares, are those of the cases as they are read.
+
+    Attributes:
+        left_out: cases with a lesion in their label maps.
+    """
+
+    def __init__(self, base: ConditionSource, own: CaseSource, lesions: Collection[int]) -> None:
+        super().__init__(base)
+        self._own, self._lesions = own, tuple(lesions)
+        self.left_out = self._with_lesions() if base.base.schema.foreground else frozenset[str]()
+        if not self.train_ids:
+            raise DataFault(
+                f"{named(base.base)}: each of its {len(self.left_out)} cases has a lesion in its "
+                "label map, expected lesion-free ones; name another source"
+            )
+
+    def _with_lesions(self) -> frozenset[str]:
+        cases = map(self.base.load, self.base.train_ids)
+        return frozenset(case.id for case in cases if self._shows_lesion(case))
+
+    def _shows_lesion(self, case: Case) -> bool:
+        return case.labels is not None and bool(mask_of(case.labels, self._lesions).any())
+
+    @property
+    def train_ids(self) -> tuple[str, ...]:
+        """Cases without a lesion."""
+        return tuple(case for case in self.base.train_ids if case not in self.left_out)
+
+    def header(self, case_id: str) -> CaseHeader:
+        """Header of a case, which has no class."""
+        return replace(self.base.header(case_id), label_class=None)
+
+    def load(self, case_id: str) -> Case:
+        """Read one case; its intensities are those of training cases."""
+        case = self.base.load(case_id)
+        return replace(case, image=self.alignment.applied(case.image), label_class=None)
+
+    @cached_property
+    def alignment(self) -> IntensityAlignment:
+        """How intensities become those of training cases; found when it is first read."""
+        scans = (self.base.load(case) for case in some(self.train_ids, COMPARED))
+        own = (self._own.load(case) for case in some(self._own.train_ids, COMPARED))
+        return IntensityAlignment.of(_levels(scans, ()), _levels(own, self._lesions))
+
+    def __str__(self) -> str:
+        """Return in words what there is, and how intensities were before and are after."""
+        people = {self.header(case_id).subject for case_id in self.train_ids}
+        left_out = f", {len(self.left_out)} with a lesion left out" if self.left_out else ""
+        channels = self.alignment.told(self.schema.channels)
+        where = f"{self.request.kind}:{self.request.where}"
+        counted = f"{len(self.train_ids)} scan(s) of {len(people)} subject(s){left_out}"
+        return f"--unlabelled {where}: {counted}; {channels}"
+
+
+@dataclass(frozen=True)
+class IntensityAlignment:
+    """Intensities of scans and of training cases, each channel's at ``RANKS`` of their bodies.
+
+    Attributes:
+        before, after: float64 (C, ranks) of scans and of training cases, their medians.
+        outside: float64 (2, C), of voxels beyond a body that have one value: of scans, of training
+            cases.
+        differ: bool (C,), channels that differ by more than training cases do among themselves.
+    """
+
+    before: Matrix
+    after: Matrix
+    outside: Matrix
+    differ: tuple[bool, ...]
+
+    @classmethod
+    def of(cls, scans: tuple[Matrix, Matrix], own: tuple[Matrix, Matrix]) -> IntensityAlignment:
+        """Compare the levels of two sets of cases, see ``_levels``."""
+        before, after = (np.median(levels, axis=0) for levels, _ in (scans, own))
+        outside = np.stack([np.median(values, axis=0) for _, values in (scans, own)])
+        usual = np.abs(own[0] - after).max(axis=2).max(axis=0)
+        differ = np.abs(before - after).max(axis=1) > usual
+        return cls(before, after, outside, tuple(differ.tolist()))
+
+    def applied(self, image: FloatArray) -> FloatArray:
+        """Return an image (C, D, H, W) or (C, H, W) in the intensities of training cases."""
+        if not any(self.differ):
+            return image
+        out = image.copy()
+        for channel in np.flatnonzero(self.differ).tolist():
+            values = image[channel]
+            out[channel] = self._mapped(values, channel)
+            # What is beyond a masked body lies anywhere in the range of intensities.
+            beyond = values == _outside(values)
+            out[channel][beyond] = self.outside[1, channel]
+        return out
+
+    def _mapped(self, values: FloatArray, channel: int) -> FloatArray:
+        before, after = self.before[channel], self.after[channel]
+        ends = [0, -1]
+        rises = (after[-1] - after[0]) / max(before[-1] - before[0], 1e-6)
+        inner = np.interp(values, before, after)
+        low, high = before[ends]
+        beyond = np.minimum(values - low, 0) + np.maximum(values - high, 0)
+        return np.asarray(inner + rises * beyond, np.float32)
+
+    def told(self, channels: Iterable[str]) -> str:
+        """Return in words how each channel was, and is."""
+        middle = [1, 4, 7]
+        texts = []
+        for number, name in enumerate(channels):
+            before, after = (
+                "/".join(f"{value:.3g}" for value in levels[number, middle])
+                for levels in (self.before, self.after)
+            )
+            done = "brought to theirs" if self.differ[number] else "alike, left as they are"
+            texts.append(f"{name} {before} (5, 50, 95 % of bodies), training cases {after}: {done}")
+        return "; ".join(texts)
+
+
+def _levels(cases: Iterable[Case], lesions: Collection[int]) -> tuple[Matrix, Matrix]:
+    """Return intensities in bodies (N, C, ranks), and the value outside them (N, C)."""
+    inside, outside = [], []
+    for case in cases:
+        steps = [slice(None, None, max(1, n // CELLS)) for n in case.image.shape[1:]]
+        image = case.image[(slice(None), *steps)]
+        body = shown_body(image)
+        if case.labels is not None and lesions:
+            bare = body & ~mask_of(case.labels[tuple(steps)], tuple(lesions))
+            body = bare if bare.any() else body
+        inside.append(np.quantile(image[:, body], RANKS, axis=1).T)
+        outside.append([_outside(channel) for channel in image])
+    return np.stack(inside), np.array(outside, np.float64)
+
+
+def _outside(channel: FloatArray) -> float:
+    """Return the value of the corners of an image, as of air or of what was masked."""
+    corners = channel[np.ix_(*([0, -1] for _ in channel.shape))]
+    values, counts = np.unique(corners, return_counts=True)
+    return float(values[counts.argmax()])
