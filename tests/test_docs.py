@@ -75,27 +75,32 @@ FOREIGN |= {"--nodes", "--npz", "--shm-size", "--side", "--val_best"}
 BASES = (WarpOptions, EditOptions, AugmentRequest)
 SHARED: dict[str, Iterable[str]] = {"every edit": (), "moving edits": EditOptions.model_fields}
 """Tables of options that edits share -> options that an earlier one has."""
-LIKE = {"read coco": "read yolo", "read deepmedic": "read volumes", "yolo settings": "segmenter"}
+LIKE = {
+    **dict.fromkeys(("read slices", "read pictures", "read deepmedic"), "read volumes"),
+    **{"read yolo": "read pictures", "read coco": "read yolo", "yolo settings": "segmenter"},
+}
 """Tables that leave out the rows of another table."""
 
 
 def block(name: str) -> str:
     """A table with a line for each setting, between the marks of its page.
 
-    Settings that edits share have a table of their own.
+    Settings that edits share, and those of a table that it is like, are left out.
     """
+    above = rows_of(LIKE[name]) if name in LIKE else ()
+    rows = [row for row in rows_of(name) if row not in above]
+    head = ["| key | default | meaning |", "| --- | --- | --- |"]
+    return "\n".join([f"<!-- {name} -->", *([*head, *rows] if rows else ()), f"<!-- /{name} -->"])
+
+
+def rows_of(name: str) -> list[str]:
     model = TABLES[name][1]
     base = next((base for base in BASES if issubclass(model, base)), None)
     shared = SHARED.get(name, () if base is None else base.model_fields)
     keys = tuple(f"| `{key}` |" for key in shared)
-    head = ["| key | default | meaning |", "| --- | --- | --- |"]
     needed = {key: "required" for key, field in model.model_fields.items() if field.is_required()}
-    rows = head + [f"| `{k}` | {needed.get(k, v)} | {t} |" for k, v, t in option_rows(model)]
-    rows = [row for row in rows if not row.startswith(keys)]
-    if name in LIKE:
-        above = block(LIKE[name]).splitlines()
-        rows = [row for row in rows if row not in above or row in head]
-    return "\n".join([f"<!-- {name} -->", *(rows if len(rows) > 2 else ()), f"<!-- /{name} -->"])
+    rows = [f"| `{k}` | {needed.get(k, v)} | {t} |" for k, v, t in option_rows(model)]
+    return [row for row in rows if not row.startswith(keys)]
 
 
 @pytest.mark.parametrize("name", TABLES)
