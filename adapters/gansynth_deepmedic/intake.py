@@ -42,11 +42,11 @@ class DeepMedicIntake(Intake):
         super().__init__(source, target, space)
 
     def check_run(self, run: RunFolder, asked: SampleRequest) -> None:
-        for option, value in (("--boxes", asked.boxes), ("--label-source", asked.label_source)):
+        for option, value in (("--boxes", asked.boxes), *asked.others):
             if value is not None:
                 raise UsageFault(
                     f"{option}: samples are inserted into DeepMedic's training cases, expected "
-                    f"label maps of these cases as conditions. Leave {option} out"
+                    f"conditions of these cases alone. Leave {option} out"
                 )
         generator, space, why = run.manifest["generator"], run.space, ""
         again = f"gansynth fit cgan3d --data deepmedic:{self.source.request.where}"

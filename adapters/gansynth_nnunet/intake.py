@@ -70,13 +70,11 @@ class NnunetIntake(Intake):
 
     def check_run(self, run: RunFolder, asked: SampleRequest) -> None:
         if self.converts(run):
-            conditions = asked.label_source
-            if conditions is not None:
+            for option, other in asked.others:
                 raise UsageFault(
-                    f"--label-source {conditions['kind']}:{conditions['where']}: samples of "
-                    f"{run.folder} are converted by {BY} within their own training scans, "
-                    "expected a generator fitted on nnunet: data, and conditions of such; or leave "
-                    "--label-source out"
+                    f"{option} {other['kind']}:{other['where']}: samples of {run.folder} are "
+                    f"converted by {BY} within their own training scans, expected a generator "
+                    f"fitted on nnunet: data, and other cases of such; or leave {option} out"
                 )
             return
         space, need = run.space, self.source.patch

@@ -206,6 +206,13 @@ class ArmPlan(AugmentRequest):
         }
 
 
+def without_folders(arm: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return an arm's document with the name alone of the folder of unlabelled scans."""
+    if "unlabelled" not in arm:
+        return arm
+    return {**arm, "unlabelled": [t.rstrip("/").rpartition("/")[2] for t in arm["unlabelled"]]}
+
+
 RENAMED = {
     "plugin": "it is called generator now",
     "edits": "it is called edit now",
@@ -488,7 +495,9 @@ class BenchmarkPlan(ClosedModel):
         doc = self.model_dump(mode="json", exclude=left_out)
         # Without defaults, so that a new option changes no hash.
         doc["arms"] = [
-            arm.model_dump(mode="json", exclude_defaults=True, exclude={"title", "what"})
+            without_folders(
+                arm.model_dump(mode="json", exclude_defaults=True, exclude={"title", "what"})
+            )
             for arm in self.arms
         ]
         doc["generators"] = {name: each.document for name, each in self.generators.items()}

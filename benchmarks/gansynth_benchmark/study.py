@@ -27,7 +27,7 @@ from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.version import __version__
 from gansynth.sampling.run_source import open_source
 from gansynth_benchmark.jobs.store import JobSpec, ResultStore
-from gansynth_benchmark.plan import ArmPlan, BenchmarkPlan
+from gansynth_benchmark.plan import ArmPlan, BenchmarkPlan, without_folders
 from gansynth_benchmark.requests import RUN
 from gansynth_benchmark.subject_split import SEALED, SubjectSplit, largest_set, split_subjects
 
@@ -69,8 +69,11 @@ class ComputationSpec:
 
     @cached_property
     def key(self) -> str:
-        """Content address, 20 hexadecimal digits."""
-        text = json.dumps(self.document, sort_keys=True, separators=(",", ":"))
+        """Content address, 20 hexadecimal digits; of unlabelled scans only their folder's name."""
+        document = dict(self.document)
+        if "augment" in document:
+            document["augment"] = without_folders(document["augment"])
+        text = json.dumps(document, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 

@@ -41,14 +41,16 @@ def begin(out: Path) -> None:
                 path.write_text(json.dumps(part), "utf-8")
     if not entry_points(group="gansynth"):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-        points = [f"{key} = {value}" for key, value in project["entry-points"]["gansynth"].items()]
+        points = list[str]()
+        for group, entries in project["entry-points"].items():
+            points += [f"[{group}]", *(f"{key} = {value}" for key, value in entries.items())]
         info = out / "site" / "gansynth-0.dist-info"
         info.mkdir(parents=True, exist_ok=True)
         head = ["Metadata-Version: 2.1", "Name: gansynth", "Version: 0"]
         for extra, packages in project["optional-dependencies"].items():
             head += [f'Requires-Dist: {package}; extra == "{extra}"' for package in packages]
         (info / "METADATA").write_text("\n".join([*head, ""]))
-        (info / "entry_points.txt").write_text("\n".join(["[gansynth]", *points, ""]))
+        (info / "entry_points.txt").write_text("\n".join([*points, ""]))
 
 
 def merge(out: Path) -> dict[str, Any]:

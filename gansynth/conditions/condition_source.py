@@ -263,8 +263,13 @@ def open_base(
     return view
 
 
-def open_other(request_json: Mapping[str, Any], source: CaseSource) -> CaseSource:
-    """Open another source, a ``SourceRequest`` as JSON, with names of channels as the run has."""
+def open_other(
+    request_json: Mapping[str, Any], source: CaseSource, *, like: bool = False
+) -> CaseSource:
+    """Open another source, a ``SourceRequest`` as JSON, with names of channels as the run has.
+
+    ``like``: its units and voxels are the run's, where they are learnt of cases.
+    """
     request = inherited_request(request_json, source.request)
     try:
         base = open_plain(request)
@@ -280,6 +285,8 @@ def open_other(request_json: Mapping[str, Any], source: CaseSource) -> CaseSourc
         raise type(fault)(f"--label-source {request.kind}:{request.where}: {text}") from fault
     if not base.train_ids:
         raise DataFault(f"{named(base)}: it has no case, expected at least one; add cases")
+    if like:
+        base.read_like(source)
     return _called_alike(base, source.schema.channels)
 
 

@@ -214,12 +214,12 @@ class EditedLesion:
                 if params["strength"] != 0:
                     pull.append(edit, self.schema, params)
                 continue
-            stack = _pulled(stack, pull.at, len(image), splines, None)
+            stack = _pulled(stack, pull.at(None), len(image), splines, None)
             pull, splines = _Pull(labels.shape), None
             context = EditContext(before, self.schema, open_scene, image=stack)
             shown_after = edit.apply(context, params).image
             stack = stack if shown_after is None else shown_after
-        return _pulled(stack, pull.at, len(image), splines, self._near)
+        return _pulled(stack, pull.at(self._near), len(image), splines, self._near)
 
     @property
     def image(self) -> FloatArray:
@@ -274,13 +274,16 @@ class _Pull:
             at = _led(self._matrix, at)
         self._field, self._matrix = self._looked_up(at), self._none
 
-    @property
-    def at(self) -> FloatArray | None:
-        """Where each voxel comes from, float32 (n, *shape); None if nothing moves."""
+    def at(self, near: Mask | None) -> FloatArray | None:
+        """Where each voxel, or each of a mask, comes from; None if nothing moves.
+
+        float32 (n, *shape), or (n, voxels).
+        """
+        field = self._field
         if self._matrix is self._none:
-            return self._field
-        origin = (0.0,) * len(self._shape)
-        return self._looked_up(affine_coordinates(self._shape, self._matrix, origin))
+            return field if near is None or field is None else field[:, near]
+        led = affine_coordinates(self._shape, self._matrix, (0.0,) * len(self._shape))
+        return self._looked_up(led if near is None else led[:, near])
 
     def _looked_up(self, at: FloatArray) -> FloatArray:
         from scipy.ndimage import map_coordinates
@@ -303,23 +306,22 @@ def _led(matrix: Matrix, points: FloatArray) -> FloatArray:
 
 def _pulled(
     stack: FloatArray,
-    pull: FloatArray | None,
+    points: FloatArray | None,
     images: int,
     splines: FloatArray | None,
     near: Mask | None,
 ) -> FloatArray:
-    """Pull channels through a map of space: images by cubic splines, later masks linearly.
+    """Pull channels from points: images by cubic splines, later masks linearly.
 
-    ``splines``: coefficients of the images, if they are known. ``near``: where images are needed;
-    elsewhere they are anything. None: everywhere.
+    ``splines``: coefficients of the images, if they are known. ``near``: the mask of the voxels
+    that the points are of, elsewhere channels are 0; None: everywhere.
     """
-    if pull is None:
+    if points is None:
         return stack
     from scipy.ndimage import map_coordinates
 
     out = np.zeros_like(stack)
     at: Any = ... if near is None else near
-    points = pull if near is None else pull[:, near]
     for number, channel in enumerate(stack[:images]):
         known = splines is not None
         source = channel if splines is None else splines[number]
@@ -327,8 +329,8 @@ def _pulled(
         # Splines overshoot at sharp edges.
         out[number][at] = np.clip(moved, channel.min(), channel.max())
     for number, channel in enumerate(stack[images:], start=images):
-        moved = map_coordinates(channel, pull, order=1, mode="nearest")
-        out[number] = np.clip(moved, channel.min(), channel.max())
+        moved = map_coordinates(channel, points, order=1, mode="nearest")
+        out[number][at] = np.clip(moved, channel.min(), channel.max())
     return out
 
 

@@ -31,6 +31,7 @@ from gansynth.runtime.errors import DataFault, describe_error
 RANKS = np.array([0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99])
 """Ranks in a body whose intensities are compared (Nyul et al. 2000) ..."""
 WIDTH = slice(1, -1)  # ... and those whose distance is the width of its intensities
+NEAR = 0.05  # share of that width by which the two sides may differ in any case
 COMPARED = 32  # cases of each side that are compared
 CELLS = 64  # an axis of twice as many voxels is looked at in steps of two, and so on
 
@@ -51,7 +52,7 @@ def open_unlabelled(
     with describe_error("--label-source", "--unlabelled"):
         found = []
         for asked in request.unlabelled:
-            base = open_other(asked, source)
+            base = open_other(asked, source, like=True)
             check_whole(base, source)
             check_spacing(base, source)
             found.append(UnlabelledSource(_Scans(base, source.schema), source, lesions))
@@ -148,7 +149,8 @@ class IntensityAlignment:
         """Compare the levels of two sets of cases, see ``_levels``."""
         before, after = (np.median(levels, axis=0) for levels, _ in (scans, own))
         outside = np.stack([np.median(values, axis=0) for _, values in (scans, own)])
-        usual = np.abs(own[0] - after).max(axis=2).max(axis=0)
+        width = after[:, WIDTH][:, -1] - after[:, WIDTH][:, 0]
+        usual = np.maximum(np.abs(own[0] - after).max(axis=2).max(axis=0), NEAR * width)
         differ = np.abs(before - after).max(axis=1) > usual
         return cls(before, after, outside, tuple(differ.tolist()))
 

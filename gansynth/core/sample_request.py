@@ -61,6 +61,12 @@ class SampleRequest(Document):
     filters: tuple[str, ...] = ()
     keep_flawed: bool = False
 
+    @property
+    def others(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+        """The options that name other sources, with the first source of each."""
+        named = {"--label-source": (self.label_source,), "--unlabelled": self.unlabelled}
+        return tuple((option, each[0]) for option, each in named.items() if each and each[0])
+
     @classmethod
     def among(cls, doc: Mapping[str, Any]) -> Self:
         """Read the request from a document that has other keys, too."""

@@ -232,6 +232,14 @@ class CaseSource(ABC):
         """Return the source and the ids of the volumes that slices are cut out of, or None."""
         return None
 
+    def read_like(self, other: CaseSource) -> None:
+        """Take from another source, of one kind, what is else learnt of its own training cases.
+
+        These are units and voxel sizes. The base class learns none. Call it before any case or
+        property is read.
+        """
+        return
+
     @property
     def unit(self) -> str:
         """Unit of spacings and distances: ``mm``, or ``px`` if no voxel size is known."""

@@ -47,6 +47,21 @@ def steps_from(mask: Tensor, rim: Sequence[int]) -> Tensor:
     ``rim``: width in voxels along each spatial axis. Returns float32 (B, 1, ...): 0 in the mask, up
     to 1 in the rim, ``BEYOND`` beyond it.
     """
+    if mask.device.type != "cpu":
+        return _steps(mask, rim)
+    out = torch.full_like(mask, BEYOND, dtype=torch.float32)
+    box = _around(mask, rim)
+    out[box] = _steps(mask[box], rim)
+    return out
+
+
+def _around(mask: Tensor, rim: Sequence[int]) -> tuple[slice, ...]:
+    """Return the box of a mask and its rim; on other devices than a CPU that would wait."""
+    shown = mask.any(0)[0].numpy()
+    return (slice(None), slice(None), *bounding_box(shown, max(rim, default=0)))
+
+
+def _steps(mask: Tensor, rim: Sequence[int]) -> Tensor:
     far = torch.full_like(mask, BEYOND**2, dtype=torch.float32)
     squares = torch.where(mask, torch.zeros_like(far), far)
     for axis, width in enumerate(rim, start=2):
@@ -82,6 +97,14 @@ def paste_soft(background: Tensor, donor: Tensor, mask: Tensor, rim: Sequence[in
     ``background``, ``donor``: float (B, C, ...), aligned. ``mask``: bool (B, 1, ...), where the
     donor is taken as it is. ``rim``: voxels along each axis; 0 for plain copy and paste.
     """
+    if mask.device.type != "cpu":
+        return _mixed(background, donor, mask, rim)
+    out, box = background.clone(), _around(mask, rim)
+    out[box] = _mixed(background[box], donor[box], mask[box], rim)
+    return out
+
+
+def _mixed(background: Tensor, donor: Tensor, mask: Tensor, rim: Sequence[int]) -> Tensor:
     mixed = background + fade(mask, rim) * (donor - background)
     # Weight 1 is the donor to the bit, too: x + (y - x) need not be y.
     return torch.where(mask, donor, torch.where(hole(mask, rim), mixed, background))

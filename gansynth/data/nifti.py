@@ -168,6 +168,19 @@ class VolumeSource(CaseSource):
 
     # -- reading ---------------------------------------------------------------------------------
 
+    def read_like(self, other: CaseSource) -> None:
+        """Take normalisation, by names of channels, and voxel size."""
+        if not isinstance(other, VolumeSource):
+            return
+        how = {
+            name.casefold(): each
+            for name, each in zip(other.channels, other.intensities, strict=True)
+        }
+        if all(name.casefold() in how for name in self.channels):
+            self.intensities = tuple(how[name.casefold()] for name in self.channels)
+        if self.options.spacing is None:
+            self._spacing = other.schema.spacing
+
     def load(self, case_id: str) -> Case:
         """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W) if it has any.
 

@@ -136,8 +136,19 @@ def check_asked(
     lineages = []
     for source, option in found.items():
         lineages.append(lineage_of(source))
-        hint = f"Leave these cases out of {option} {source.request.kind}:{source.request.where}"
-        guard(lineages[-1], held_out, kind=option, same=same_data_as(host), hint=hint)
+        hint = (
+            "Leave these cases out: name the others in a file of splits, "
+            f"{option}-read splits=FILE, with {option}-read fold=0; or move their files away"
+        )
+        subjects = f"{option}-read subjects=FILE"
+        guard(
+            lineages[-1],
+            held_out,
+            kind=option,
+            same=same_data_as(host),
+            hint=hint,
+            one_subject=subjects,
+        )
     return replace(sample_source, lineage=sample_source.lineage.joined(*lineages))
 
 

@@ -156,7 +156,7 @@ def _check_label_source(asked: Mapping[str, Any], maker: Maker) -> None:
 
 def _check_unlabelled(request: SampleRequest, maker: Maker) -> None:
     option = "--unlabelled {kind}:{where}".format(**request.unlabelled[0])
-    if maker.can.takes.isdisjoint({"lesion", "background"}):
+    if "lesion" not in maker.can.takes:
         raise UsageFault(
             f"{option}: {maker.name} draws no lesions into real images, expected a generator that "
             f"does, such as {_that_take('lesion')}; leave --unlabelled out"
@@ -166,16 +166,15 @@ def _check_unlabelled(request: SampleRequest, maker: Maker) -> None:
             f"{option}: {maker.name} is a generator for each class of whole cases, expected one "
             "for all cases, since scans have no class; leave --unlabelled out"
         )
-    if "lesion" in maker.can.takes:
-        from gansynth.conditions.lesion_placement import lesion_drawer
+    from gansynth.conditions.lesion_placement import lesion_drawer
 
-        drawer = lesion_drawer(request.lesions, maker.can.lesions)
-        for key, value in (("where", "own"), ("pairs", "ordered")):
-            if getattr(drawer.options, key) == value:
-                raise UsageFault(
-                    f"{option}: lesions are put by {key}={value} of --lesions, which is of "
-                    f"training cases alone; expected another {key}, or leave --unlabelled out"
-                )
+    drawer = lesion_drawer(request.lesions, maker.can.lesions)
+    for key, value in (("where", "own"), ("pairs", "ordered")):
+        if getattr(drawer.options, key) == value:
+            raise UsageFault(
+                f"{option}: lesions are put by {key}={value} of --lesions, which is of training "
+                f"cases alone; expected another {key}, or leave --unlabelled out"
+            )
 
 
 def per_class(manifest: Mapping[str, Any]) -> bool:

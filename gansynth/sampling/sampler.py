@@ -348,9 +348,7 @@ def open_unlabelled_for(
     """Open the scans of a request for a generator, which says what its lesions are."""
     if not request.unlabelled:
         return ()
-    lesions: Sequence[int] = source.schema.foreground
-    if "lesion" in can.takes:
-        lesions = lesion_drawer(request.lesions, can.lesions).classes(source.schema)
+    lesions = lesion_drawer(request.lesions, can.lesions).classes(source.schema)
     return open_unlabelled(request, source, lesions)
 
 

@@ -226,11 +226,13 @@ def test_what_lies_beside_the_plan_is_found_from_anywhere_and_is_the_same_plan(
     for folder in ("one", "other"):
         (tmp_path / folder / "cases").mkdir(parents=True)
         (tmp_path / folder / "people.csv").touch()
-        text = TEXT.replace("nnunet:004", "nifti:cases") + "subjects: people.csv\nroot: cases\n"
+        text = with_arm("generator: parametric, unlabelled: 'nifti:cases'")
+        text = text.replace("nnunet:004", "nifti:cases") + "subjects: people.csv\nroot: cases\n"
         plans.append(read_plan(write(tmp_path / folder, text)))
     plan = plans[0]
     assert (plan.data, plan.root) == (f"nifti:{tmp_path}/one/cases", f"{tmp_path}/one/cases")
     assert plan.subjects == f"{tmp_path}/one/people.csv"
+    assert plan.arm("mine").unlabelled == (f"nifti:{tmp_path}/one/cases",)
     monkeypatch.chdir(tmp_path / "other")  # where data of the command line starts
     plans.append(read_plan(tmp_path / "one" / "plan.yaml", "nifti:cases"))
     assert plans[2].data == f"nifti:{tmp_path}/other/cases"

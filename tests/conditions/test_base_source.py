@@ -240,6 +240,7 @@ def test_label_source_paths_become_absolute(tmp_path, monkeypatch):
         ({"labels"}, "image", True, "a generator for each class"),
         ({"boxes"}, "image", False, "takes boxes"),
         (set(), "both", False, "takes no label maps"),
+        ({"labels", "lesion"}, "image", False, "lesion-free scans: --unlabelled nifti:/free"),
     ],
 )
 def test_generators_that_cannot_take_other_cases_refuse_them(takes, draws, per_class, says):
@@ -251,9 +252,11 @@ def test_generators_that_cannot_take_other_cases_refuse_them(takes, draws, per_c
     check_request(SampleRequest(), refusing)
 
 
-def test_hosts_that_cannot_take_samples_of_other_cases_refuse_them():
-    with pytest.raises(UsageFault, match="Leave --label-source out"):
-        object.__new__(DeepMedicIntake).check_run(RunFolder(Path("run")), OTHERS.samples)
+@pytest.mark.parametrize("option", ["label_source", "unlabelled"])
+def test_hosts_that_cannot_take_samples_of_other_cases_refuse_them(option):
+    samples, flag = PLAIN.but(**{option: "nifti:/free"}).samples, option.replace("_", "-")
+    with pytest.raises(UsageFault, match=f"Leave --{flag} out"):
+        object.__new__(DeepMedicIntake).check_run(RunFolder(Path("run")), samples)
     intake = cast(Any, SimpleNamespace(converts=lambda run: True))
     with pytest.raises(UsageFault, match="within their own training scans"):
-        NnunetIntake.check_run(intake, RunFolder(Path("run")), OTHERS.samples)
+        NnunetIntake.check_run(intake, RunFolder(Path("run")), samples)

@@ -1,0 +1,143 @@
+"""Scans without labels as backgrounds of lesions, by commands on small pictures."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import gansynth
+from gansynth.conditions.lesion_contrast import LesionContrasts
+from tests.conditions.rooms import THREE, patients, pool_of
+
+SIDE = 48
+
+
+def save(folder: Path, name: str, seed: int, *, lesion: bool, scale: float = 1.0) -> None:
+    """A grey disc, and a bright lesion in it, whose mask is saved where there is one."""
+    rng = np.random.default_rng(seed)
+    row, column = np.indices((SIDE, SIDE))
+    body = np.hypot(row - 24, column - 24) < 16 + seed % 4
+    spot = np.hypot(row - 20 - seed % 7, column - 24 + seed % 5) < 4
+    image = np.where(body, 90 + 6 * rng.standard_normal((SIDE, SIDE)), 0)
+    image = (image + 80 * spot * lesion) * scale
+    for part, array in (("images", image), ("labels", spot * 1.0)):
+        if part == "images" or lesion:
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            pixels = Image.fromarray(array.clip(0, 255).astype(np.uint8))
+            pixels.save(folder / part / f"{name}.png")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    """``ill``, a run ``cp`` on its fold 0, and ``free``: darker pictures without labels."""
+    home: Path = tmp_path_factory.mktemp("home")
+    for number in range(9):
+        save(home / "ill", f"ill{number}", number, lesion=True)
+    for number in range(6):
+        save(home / "free", f"free{number}", 50 + number, lesion=False, scale=0.4)
+    data = f"pictures:{home / 'ill'}"
+    gansynth.fit("copypaste", data=data, read={"folds": 3}, out=home / "cp", quiet=True)
+    return home
+
+
+@pytest.fixture
+def drawn(home, run_json, tmp_path) -> Callable[..., dict[str, dict[str, Any]]]:
+    """Provenance of samples with unlabelled scans, by name."""
+
+    def draw(name: str, *words: object, scans: str = "free", n: int = 12) -> Any:
+        out, asked = tmp_path / name, ("--unlabelled", f"pictures:{home / scans}", *words)
+        run_json("sample", home / "cp", "-n", n, *asked, "-o", out)
+        return json.loads((out / "provenance.json").read_text())["samples"]
+
+    return draw
+
+
+def train(home: Path) -> set[str]:
+    manifest = json.loads((home / "cp" / "manifest.json").read_text())
+    return {case["id"] for case in manifest["lineage"]["cases"]}
+
+
+def test_lesions_of_training_cases_land_in_unlabelled_scans_at_the_share_asked_for(home, drawn):
+    told = drawn("all", "--backgrounds", "unlabelled", "--prevalence", 1).values()
+    assert {one["case"].rstrip("012345") for one in told} == {"free"}
+    assert {one["lesions"]["donor"] for one in told if one["lesions"]["room"]} <= train(home)
+    half, own = (drawn(share, "--backgrounds", share) for share in ("0.5", "own"))
+    assert 0 < sum(one["dataset"] == "pictures:free" for one in half.values()) < len(half)
+    assert {one["case"] for one in own.values()} <= train(home)
+    mine = [name for name, one in half.items() if "unlabelled" not in one]
+    assert mine
+    assert all(half[name]["sha256"] == own[name]["sha256"] for name in mine)
+
+
+def test_intensities_of_scans_become_those_of_training_cases_and_it_is_said(
+    home, run_cli, tmp_path
+):
+    scans = ("--unlabelled", f"pictures:{home / 'free'}", "--backgrounds", "unlabelled")
+    words = ("-n", 3, "--prevalence", 0, "-o", tmp_path / "out")
+    result = run_cli("sample", home / "cp", *scans, *words)
+    assert result.exit_code == 0, result.stderr
+    found = r"6 scan\(s\) of 6 subject\(s\); grey 0.1.*, training cases 0.3.*: brought to theirs"
+    assert re.search(found, result.stderr)
+    run = gansynth.load(home / "cp")
+    samples = run.sample(
+        3, unlabelled=f"pictures:{home / 'free'}", backgrounds="unlabelled", prevalence=0
+    )
+    middle = [float(sample.image[0, 20:28, 20:28].mean()) for sample in samples]
+    assert np.allclose(middle, 90 / 255, atol=0.03)
+    assert all(sample.image[0, 0, 0] == 0 for sample in samples)
+
+
+def test_scans_with_a_lesion_in_a_label_map_are_left_out(home, run_cli, drawn):
+    for number in range(3):
+        save(home / "some", f"some{number}", 70 + number, lesion=number == 0)
+    Image.new("L", (SIDE, SIDE)).save(home / "some" / "labels" / "some1.png")
+    Image.new("L", (SIDE, SIDE)).save(home / "some" / "labels" / "some2.png")
+    told = drawn("some", "--backgrounds", "unlabelled", scans="some").values()
+    assert {one["case"] for one in told} == {"some1", "some2"}
+
+
+def test_held_out_people_are_refused_among_scans_and_the_way_out_works(
+    home, refuse, run_json, tmp_path
+):
+    held_out = min({f"ill{n}" for n in range(9)} - train(home))
+    leak = tmp_path / "leak"
+    save(leak, "other", int(held_out[-1]), lesion=True)
+    (leak / "labels" / "other.png").unlink()
+    (leak / "labels").rmdir()
+    for number in range(2):
+        save(leak, f"free{number}", 80 + number, lesion=False)
+    data = ("--data", f"pictures:{home / 'ill'}", "--read", "folds=3", "--target=segmenter")
+    words = ("--generator", home / "cp", "--ratio", "1:1", "--dry-run")
+    asked = ("augment", *data, *words, "--unlabelled", f"pictures:{leak}")
+    says = ["leakage", held_out, "other", "--unlabelled-read splits="]
+    refuse(*asked, code=6, says=says, keep=[home / "cp"])
+    splits = tmp_path / "splits.json"
+    splits.write_text(json.dumps([{"train": ["free0", "free1"], "val": ["other"]}]))
+    out = ("--unlabelled-read", f"splits={splits}", "--unlabelled-read", "fold=0")
+    assert run_json(*asked, *out)["leakage"].startswith("none")
+
+
+def test_a_sample_in_a_scan_is_drawn_again_to_the_bit(home, drawn, run_json, tmp_path):
+    told = drawn("once", "--backgrounds", "unlabelled", n=2)
+    name = min(told)
+    record = f"{tmp_path / 'once' / 'provenance.json'}:{name}"
+    again = run_json("sample", home / "cp", "--replay", record, "-o", tmp_path / "again")
+    assert again["same_to_the_bit"]
+    assert again["case"] == told[name]["case"]
+
+
+def test_a_lesion_fainter_than_training_lesions_is_refused():
+    pool = pool_of(patients())
+    case = pool.uncut("p3")
+    assert case.labels is not None
+    contrasts = LesionContrasts.learn(pool, (1, 2))
+    assert contrasts is not None
+    lesion, body = np.maximum(case.labels, 0), case.labels >= 0
+    assert contrasts.faint(case.image, lesion, body, THREE) == ""
+    faint = case.image - 38 * (lesion == 1) - 78 * (lesion == 2)
+    assert "too faint" in contrasts.faint(faint, lesion, body, THREE)
