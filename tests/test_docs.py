@@ -1,21 +1,24 @@
-"""The tables of settings in the docs are those of the code; links and named pages are there.
+"""The tables of settings in the docs are those of the code; links, paths, names
+and options that pages name are there.
 
 ``python tests/test_docs.py`` rewrites the tables. ``make docs`` checks anchors, too.
 """
 
 import pkgutil
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
+import gansynth
 from gansynth.conditions import BUILT_IN
 from gansynth.conditions.edits.warps import WarpOptions
 from gansynth.core.edit import EditOptions
 from gansynth.core.registry import installed
 from gansynth.core.requests.hosts import AugmentRequest
+from gansynth.hosts.host import framework
 from gansynth.metrics import METRICS
 from gansynth.runtime.option_kinds import option_rows
 from gansynth.sampling.filters import BUILT_IN as FILTERS
@@ -65,25 +68,39 @@ TABLES: dict[str, tuple[str, type[BaseModel]]] = {
     **{f"edit {name}": ("conditions.md", installed().edit(name).Options) for name in BUILT_IN},
 }
 
+FILE = (".json", ".log", ".md", ".py")
+FOREIGN = {"--c", "--extra-index-url", "--gpus-per-node", "--help", "--node-ip-address"}
+FOREIGN |= {"--nodes", "--npz", "--shm-size", "--side", "--val_best"}
+"""Options of other programs that pages name alone."""
 BASES = (WarpOptions, EditOptions, AugmentRequest)
 SHARED: dict[str, Iterable[str]] = {"every edit": (), "moving edits": EditOptions.model_fields}
 """Tables of options that edits share -> options that an earlier one has."""
+LIKE = {
+    **dict.fromkeys(("read slices", "read pictures", "read deepmedic"), "read volumes"),
+    **{"read yolo": "read pictures", "read coco": "read yolo", "yolo settings": "segmenter"},
+}
+"""Tables that leave out the rows of another table."""
 
 
 def block(name: str) -> str:
     """A table with a line for each setting, between the marks of its page.
 
-    Settings that edits share have a table of their own.
+    Settings that edits share, and those of a table that it is like, are left out.
     """
+    above = rows_of(LIKE[name]) if name in LIKE else ()
+    rows = [row for row in rows_of(name) if row not in above]
+    head = ["| key | default | meaning |", "| --- | --- | --- |"]
+    return "\n".join([f"<!-- {name} -->", *([*head, *rows] if rows else ()), f"<!-- /{name} -->"])
+
+
+def rows_of(name: str) -> list[str]:
     model = TABLES[name][1]
     base = next((base for base in BASES if issubclass(model, base)), None)
     shared = SHARED.get(name, () if base is None else base.model_fields)
     keys = tuple(f"| `{key}` |" for key in shared)
-    head = ["| key | default | meaning |", "| --- | --- | --- |"]
     needed = {key: "required" for key, field in model.model_fields.items() if field.is_required()}
-    rows = head + [f"| `{k}` | {needed.get(k, v)} | {t} |" for k, v, t in option_rows(model)]
-    rows = [row for row in rows if not row.startswith(keys)]
-    return "\n".join([f"<!-- {name} -->", *(rows if len(rows) > 2 else ()), f"<!-- /{name} -->"])
+    rows = [f"| `{k}` | {needed.get(k, v)} | {t} |" for k, v, t in option_rows(model)]
+    return [row for row in rows if not row.startswith(keys)]
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -109,6 +126,62 @@ def test_every_link_leads_to_a_file():
             target = site_pages.target_of(file, link)
             dead += [(file, link)] if target is None and not link.startswith("http") else []
     assert dead == []
+
+
+def spoken() -> Iterator[tuple[str, str]]:
+    """Page and code of every piece of code in the text of docs, decisions and the root's pages."""
+    for page in (*DOCS.rglob("*.md"), *DOCS.parent.glob("*.md")):
+        if page.name != "CHANGELOG.md":  # it names what is gone
+            text = re.sub(r"^ *```.*?^ *```", "", page.read_text("utf-8"), flags=re.M | re.S)
+            yield from ((page.name, code) for code in re.findall(r"`([^`\n]+)`", text))
+
+
+def test_every_path_that_pages_name_is_there():
+    tops = [path for path in DOCS.parent.iterdir() if path.name[0] != "." and path.is_dir()]
+    there = [*DOCS.parent.iterdir(), *(path for top in tops for path in top.rglob("*"))]
+    ends = "".join(f"/{path.relative_to(DOCS.parent).as_posix()}/" for path in there)
+    first = "|".join(path.name for path in tops)
+    named = re.compile(rf"(?<![\w./{{*-])((?:[\w.-]+/)*[\w-]+\.py|(?:{first})/[\w./-]*)(?![\w*{{])")
+    paths = {(page, path) for page, code in spoken() for path in named.findall(code)}
+    dead = [pair for pair in paths if f"/{pair[1].rstrip('/')}/" not in ends]
+    assert len(paths) > 100
+    assert [pair for pair in dead if "gansynth_blobs/" not in pair[1]] == []  # made by a tutorial
+
+
+def test_every_public_name_that_pages_use_is_there():
+    dotted = re.compile(r"\bgansynth(?:_\w+)?(?:\.\w+)+(?![\w*]|\.\w)")
+    names = {(page, name) for page, code in spoken() for name in dotted.findall(code)}
+    member = re.compile(r"(?<![\w.])([A-Z]\w+)\.([a-z]\w*)")
+    members = {(page, *pair) for page, code in spoken() for pair in member.findall(code)}
+    dead = [pair for pair in names if not pair[1].endswith(FILE) and not found(pair[1])]
+    for page, owner, name in members:
+        if owner in gansynth.__all__ and not found(f"gansynth.{owner}", name):
+            dead.append((page, f"{owner}.{name}"))
+    assert len(names) > 60
+    assert len(members) > 20
+    assert [pair for pair in dead if pair[1] != "gansynth.commands"] == []  # a group, no module
+
+
+def found(name: str, member: str = "") -> bool:
+    """Whether a dotted name is there, and has a member, which may be a field."""
+    try:
+        owner = pkgutil.resolve_name(name)
+    except (AttributeError, ImportError):
+        return False
+    bases = getattr(owner, "__mro__", ())
+    fields = {field for base in bases for field in vars(base).get("__annotations__", ())}
+    return not member or hasattr(owner, member) or member in fields
+
+
+def test_every_option_that_pages_name_is_one():
+    of_hosts = [framework(host).Options.model_fields for host in installed().names("hosts")]
+    fields = [f"--{key.replace('_', '-')}" for keys in of_hosts for key in keys]
+    there = {*re.findall(r"--[a-z-]+", site_pages.commands_page()), *fields, *FOREIGN}
+    typed = [(page, code.partition("-- ")[0]) for page, code in spoken()]
+    own = [pair for pair in typed if pair[1].startswith(("--", "gansynth "))]
+    options = {(page, word) for page, code in own for word in re.findall(r"--[a-z][\w-]*", code)}
+    assert len(options) > 200
+    assert [pair for pair in sorted(options) if pair[1] not in there] == []
 
 
 def test_the_navigation_has_every_page_once():

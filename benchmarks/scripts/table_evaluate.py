@@ -24,9 +24,9 @@ COLUMNS = (
 )
 """Figure, heading, decimals."""
 LEGEND = (
-    "\\* unlike real, ? unclear; the line of real people has the band in which 95 % of comparisons "
-    "of real people lie. Dice: of a segmenter that has not seen the person, on samples / on real "
-    "people. Membership: area of the attack by distance to the nearest sample; 0.5 is chance."
+    "\\* unlike real, ? unclear; the line of real subjects has the band in which 95 % of their "
+    "comparisons lie. Dice: of a segmenter that has not seen the subject, on samples / on real "
+    "subjects. Membership: area of the attack by distance to the nearest sample; 0.5 is chance."
 )
 
 
@@ -35,7 +35,7 @@ def tables(doc: Mapping[str, Any]) -> str:
     parts = []
     for found in doc["results"].values():
         data = next(iter(found["samples"].values()))["data"]
-        people = f"{data['subjects']} people fitted on, {data['held_out_subjects']} held out"
+        people = f"{data['subjects']} subjects fitted on, {data['held_out_subjects']} held out"
         shown = [c for c in COLUMNS if any(c[0] in s["figures"] for s in found["samples"].values())]
         heads = ["samples", *(title for _, title, _ in shown), "Dice", "near-copies", "membership"]
         rows = [heads, ["---"] * len(heads), _real(found, shown)]
@@ -50,7 +50,7 @@ def _title(note: str) -> str:
 
 
 def _real(found: Mapping[str, Any], shown: Sequence[tuple[str, str, int]]) -> list[str]:
-    """Bands of real people, of the first generator's evaluation."""
+    """Bands of real subjects, of the first generator's evaluation."""
     one = next(iter(found["samples"].values()))
     bands = []
     for key, _, decimals in shown:
@@ -58,7 +58,7 @@ def _real(found: Mapping[str, Any], shown: Sequence[tuple[str, str, int]]) -> li
         ends = None if figure is None else (figure["real_low"], figure["real_high"])
         known = ends is not None and None not in ends
         bands.append(" to ".join(f"{end:.{decimals}f}" for end in ends) if known else "–")
-    return ["*real people*", *bands, "–", "–", "0.50"]
+    return ["*real subjects*", *bands, "–", "–", "0.50"]
 
 
 def _row(name: str, found: Mapping[str, Any], shown: Sequence[tuple[str, str, int]]) -> list[str]:

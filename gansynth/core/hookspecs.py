@@ -68,7 +68,7 @@ def register_edits(register: Register) -> None:
 
 @hookspec
 def register_checks(register: Register) -> None:
-    """Register checks of a kind of source; ``load()`` returns a ``core.findings.Check``."""
+    """Register checks of a source; ``load()`` returns (request, progress) -> CheckReport."""
 
 
 @hookspec
