@@ -33,8 +33,9 @@ FORMS = (
     "(provenance.json, an export's record)"
 )
 OLD = "it was written by a version of gansynth that recorded nothing for a replay"
-SAMPLING = "2"
-"""What samples depend on beside run, settings and machine; 1, or none, before decision 085."""
+SAMPLING = "3"
+"""What samples depend on beside run, settings and machine; 1, or none, before decision 085, and 2
+before lesions kept their edges and contrast."""
 logger = logging.getLogger("gansynth")
 
 
