@@ -3,8 +3,9 @@
 Phantoms of four channels for nnU-Net, and their slices of one channel; runs of two steps of each
 generator, kept in ``--home``. The first samples are not counted: they read cases and learn priors.
 Printed for each run: CPU milliseconds a sample (all, and those in the generator), rejected samples,
-memory before and after the counted samples, and a SHA-256 over all of them, by which two commits
-are compared: ``--as`` names the state, and other states in the result stay.
+memory before and after the counted samples, a SHA-256 over all of them, by which two commits
+are compared, and CPU seconds of the fit, if the run was not there: ``--as`` names the state, and
+other states in the result stay.
 
     python benchmarks/scripts/bench_sampling.py --home FOLDER --as NAME [--classes 2d 64 128]
 """
@@ -149,7 +150,8 @@ def main() -> None:
         for name in args.runs:
             generator, settings = RUNS[name]
             run = args.home.resolve() / f"{size} {name}"
-            if not run.exists():
+            fitted, begin = not run.exists(), time.process_time()
+            if fitted:
                 fit(
                     generator,
                     source.request,
@@ -158,7 +160,9 @@ def main() -> None:
                     edits=None,
                     reporter=NullReporter(),
                 )
+            spent = round(time.process_time() - begin, 1)
             row = measured(run, source, args.samples, args.first)
+            row |= {"fit_seconds": spent} if fitted else {}
             states.setdefault(args.state, {})[f"{size} {name}"] = row
             print_table([(f"{size} {name}", *row.values())])
             write(args.name, {"states": states})
