@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,7 @@ Picture = npt.NDArray[np.uint8]
 Window = tuple[float, float]
 Cell = tuple[str, Sequence[Sample | Case]]
 """A caption, and the items side by side below it."""
+_Shows = Literal["real", "without", "synthetic", "difference"]
 _Drawn = tuple[str, list[list[Picture | None]]]
 """A caption, and rows of panels below it; cells of a sheet have equally many."""
 
@@ -51,13 +53,14 @@ class GridColumn:
     """A column of a preview grid.
 
     Attributes:
-        real: whether it shows the real case; else the sample.
+        shows: the real case, its image without its own lesion, the sample, or the sample's
+            difference to that image.
         channel: of the image; None shows labels.
         values: labels to show, as outlines in an image.
     """
 
     heading: str
-    real: bool
+    shows: _Shows
     channel: int | None
     values: tuple[int, ...] = ()
 
@@ -119,11 +122,15 @@ def write_sample_grid(
     real: Sequence[Case],
     schema: Schema,
     *,
+    without: Sequence[FloatArray | None] = (),
     title: str = "",
     given_channels: Collection[str] = (),
     drawn: bool = False,
 ) -> Path:
     """Write a PNG: per sample, for each channel real | synthetic, then its label if any has one.
+
+    Of samples with lesions drawn into an image, that image without its own lesions, and the
+    sample's difference to it, are shown, too.
 
     A channel that was input of the generator is real, and shown once. Labels that a chain's part
     generated beneath the others (``tissues:CSF``) have their own column.
@@ -140,6 +147,7 @@ def write_sample_grid(
         path: where to write; published atomically, its folder made.
         samples: synthetic samples, (C, D, H, W) or (C, H, W); may be none.
         real: real cases of the same space, in the samples' order; may be fewer, or none.
+        without: images that lesions were drawn into, float (C, ...) as the samples, in their order.
         given_channels: names of the channels that were input of the generator.
         drawn: whether labels are predicted from images; shown beside the real cases' labels.
 
@@ -147,14 +155,19 @@ def write_sample_grid(
         EnvironmentFault: a disk error.
     """
     count = len(samples) or len(real)
-    columns = _columns(samples, real, schema, given_channels, drawn)
+    bare = [None if image is None else Sample(image, None) for image in without]
+    inserts = any(image is not None for image in bare)
+    columns = _columns(samples, real, schema, given_channels, drawn, inserts=inserts)
     windows = windows_of(real or samples) if count else []
     if real and samples:  # channels that the real cases lack take the samples' windows
         sample_windows = windows_of(samples)
         windows = [w if w[0] < w[1] else o for w, o in zip(windows, sample_windows, strict=True)]
     across = min(max(1, COLUMNS // len(columns)), max(1, count))
-    shown = list(zip_longest(samples[:count], real[:count]))
-    drawn_cases = [_case(columns, *pair, windows, schema) for pair in shown]
+    shown = zip_longest(samples[:count], real[:count], bare[:count])
+    drawn_cases = [
+        _case(columns, sample, case, background, windows, schema)
+        for sample, case, background in shown
+    ]
     title = title if count else f"{title} (no samples)".strip()
     names, headings = _names([*samples, *real], schema), [column.heading for column in columns]
     empty: _Drawn = ("", [[None] * len(columns)])
@@ -167,27 +180,34 @@ def _columns(
     schema: Schema,
     given_channels: Collection[str],
     drawn: bool,
+    *,
+    inserts: bool,
 ) -> list[GridColumn]:
     beneath = _beneath(schema)
     hidden = {value for values in beneath.values() for value in values}
     foreground = tuple(value for value in schema.foreground if value not in hidden)
-    sides = [("real", True)] * bool(real) + [("synthetic", False)] * bool(samples)
     columns = []
     for number, channel in enumerate(schema.channels):
-        channel_sides = [("given", not samples)] if channel in given_channels else sides
-        columns += [
-            GridColumn(f"{word} {channel}", is_real, number, foreground)
-            for word, is_real in channel_sides
-        ]
+        if channel in given_channels:
+            shows: _Shows = "synthetic" if samples else "real"
+            columns.append(GridColumn(f"given {channel}", shows, number, foreground))
+            continue
+        if real:
+            columns.append(GridColumn(f"real {channel}", "real", number, foreground))
+        if inserts:
+            columns.append(GridColumn(f"emptied {channel}", "without", number))
+        if samples:
+            columns.append(GridColumn(f"synthetic {channel}", "synthetic", number, foreground))
+        if inserts:
+            columns.append(GridColumn("difference", "difference", number))
     items = samples or real
     labelled = not items or any(item.labels is not None for item in items)
     if drawn and any(case.labels is not None for case in real):
-        columns.append(GridColumn("real label", True, None, foreground))
+        columns.append(GridColumn("real label", "real", None, foreground))
     if labelled:
-        columns += [GridColumn(name, not samples, None, values) for name, values in beneath.items()]
-        columns.append(
-            GridColumn("drawn label" if drawn else "label", not samples, None, foreground)
-        )
+        whose: _Shows = "synthetic" if samples else "real"
+        columns += [GridColumn(name, whose, None, values) for name, values in beneath.items()]
+        columns.append(GridColumn("drawn label" if drawn else "label", whose, None, foreground))
     return columns
 
 
@@ -205,16 +225,21 @@ def _case(
     columns: Sequence[GridColumn],
     sample: Sample | None,
     case: Case | None,
+    without: Sample | None,
     windows: Sequence[Window],
     schema: Schema,
 ) -> _Drawn:
+    difference = None
+    if sample is not None and without is not None:
+        difference = Sample(sample.image - without.image, None)
+    items = {"real": case, "without": without, "synthetic": sample, "difference": difference}
     reference: Sample | Case | None = sample if sample is not None else case
     assert reference is not None, "as many panels as samples or real cases"
     shape, values = reference.image.shape[1:], columns[0].values
     planes = three_planes(_only(_drawn_labels(reference, case), values), shape, reference.boxes)
     rows: list[list[Picture | None]] = [[] for _ in planes]
     for column in columns:
-        item = case if column.real else sample
+        item = items[column.shows]
         if item is None:
             rows = [[*row, None] for row in rows]
             continue
@@ -227,6 +252,9 @@ def _case(
                 row.append(_label_panel(labels, plane, schema, edge))
             else:
                 window = windows[column.channel]
+                if column.shows == "difference":  # none of it is the middle grey
+                    half = (window[1] - window[0]) / 2
+                    window = -half, half
                 row.append(_panel(item, plane, column.channel, window, labels, schema, edge))
     return _caption(sample, case, planes), rows
 

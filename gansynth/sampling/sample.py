@@ -246,8 +246,11 @@ class _Drawn:
 def write_sheet(path: Path, drawer: Sampler, samples: Sequence[Sample]) -> Path:
     """Write a PNG of samples, each beside the real case of its condition."""
     real = [_placed(drawer, sample) for sample in samples]
+    without = [drawer.background_of(sample) for sample in samples]
     given = drawer.run.capabilities.channels
-    return write_sample_grid(path, samples, real, drawer.sampler.schema, given_channels=given)
+    return write_sample_grid(
+        path, samples, real, drawer.sampler.schema, without=without, given_channels=given
+    )
 
 
 def predict_cases(

@@ -31,7 +31,7 @@ from gansynth.core.intake import Intake
 from gansynth.core.lineage import Lineage, guard_host
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schema import Case, Condition, Sample
+from gansynth.core.schema import Case, Condition, FloatArray, Sample
 from gansynth.core.source import CaseSource, lineage_of
 from gansynth.core.space import Placement, Space
 from gansynth.data.batches import CaseCache
@@ -200,6 +200,19 @@ class Sampler:
         own = self._viewed and self.base is None and SCANS not in where
         case = self.source.load(where["case"]) if own else self.sampler.case_of(where)
         return _placed_at(case, self.run.space, where)
+
+    def background_of(self, sample: Sample) -> FloatArray | None:
+        """Return the image that a sample's lesions were drawn into, its own ones taken out.
+
+        It is in the host's space, as ``draw`` returns samples; None where none were drawn.
+        """
+        if self.sampler.lesions is None:
+            return None
+        background = self._condition(sample.provenance["index"]).background
+        if background is None:
+            return None
+        shape = sample.provenance["shape"]
+        return self.run.space.to_host(Sample(background, None), shape).image
 
     def check_cases(self) -> None:
         """Read all training cases, and refuse any that differs from what the run has seen.

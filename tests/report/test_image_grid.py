@@ -102,7 +102,7 @@ def test_a_given_channel_stands_there_once_and_drawn_labels_beside_the_real_ones
     labelled, given, drawn, headings
 ):
     real = [replace(case, labels=case.labels if labelled else None) for case in cases(2, 1)]
-    found = _columns(samples(2, 1), real, TOY, given, drawn)
+    found = _columns(samples(2, 1), real, TOY, given, drawn, inserts=False)
     assert ", ".join(column.heading for column in found) == headings
 
 
@@ -120,7 +120,9 @@ def test_what_a_part_has_drawn_has_a_column_of_its_own(sheet):
     labels = {"background": 0, "tumour": 1, "tissues:GM": 2, "tissues:WM": 3}
     schema = Schema(("T1",), labels, (1.0, 1.0), "HW")
     sample = Sample(FLAT, square(1, 6, 10), under=np.full((16, 16), 3, np.int16))
-    headings = [column.heading for column in _columns([sample], [], schema, (), False)]
+    headings = [
+        column.heading for column in _columns([sample], [], schema, (), False, inserts=False)
+    ]
     assert headings == ["synthetic T1", "tissues", "label"]
     ((image, *maps),) = panels(sheet([sample], [], schema), 3)
     white_matter, tumour = to_rgb(colour_of(2)), to_rgb(colour_of(0))
@@ -292,3 +294,17 @@ def test_boxes_of_a_slice_are_shown_of_items_without_labels_only(tmp_path):
         sample = Sample(np.zeros((1, 10, 12), np.float32), labels, BOX)
         path = write_image_grid(tmp_path / "m.png", [("", [sample])], schema)
         assert np.ptp(imread(path)[..., :3], axis=-1).any() == (labels is None)
+
+
+def test_a_lesion_in_a_real_image_is_shown_without_it_and_as_a_difference(sheet):
+    (sample,), real = samples(2, 1), cases(2, 1)
+    bare = np.zeros_like(sample.image)
+    _, without, synthetic, difference = panels(
+        sheet([sample], real, TOY, without=[bare]), columns=9
+    )[0][:4]
+    assert np.ptp(without) == 0
+    assert np.ptp(synthetic) > 0
+    assert np.ptp(difference) > 0
+    same = panels(sheet([sample], real, TOY, without=[sample.image]), columns=9)[0][3]
+    assert np.ptp(same) == 0
+    assert same.mean() == pytest.approx(0.5, abs=0.01)
