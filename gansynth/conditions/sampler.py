@@ -172,10 +172,10 @@ class ConditionSampler:
             return self.weights.choose(self._draw, self.schema, self.seed, index)
         return self._draw(index, np.random.default_rng(np.random.SeedSequence((self.seed, index))))
 
-    def case_of(self, provenance: Mapping[str, Any]) -> Case:
-        """Return the whole case that a condition or a sample was drawn of."""
-        number, case_id = provenance.get(SCANS), provenance["case"]
-        return self.cases(case_id) if number is None else self.scans[number](case_id)
+    def cases_with(self, provenance: Mapping[str, Any]) -> TrainingCases:
+        """Return the cases, or scans, among which is the one that a sample was drawn of."""
+        number = provenance.get(SCANS)
+        return self.cases if number is None else self.scans[number]
 
     def _draw(self, index: int, rng: Rng) -> Condition:
         case, placement = self._place(index, rng)

@@ -92,7 +92,7 @@ class SampleRequest(Document):
             classes=tuple(classes) or None,
             label_source=read_other(words.label_source, words.label_source_read),
             unlabelled=_unlabelled(words),
-            backgrounds=_backgrounds(str(words.backgrounds)),
+            backgrounds=_backgrounds(words.backgrounds),
             prevalence=_prevalence(str(words.prevalence)),
             lesions=words.lesions,
             weights=None if weights is None else str(Path(weights).expanduser().absolute()),
@@ -113,7 +113,10 @@ def _prevalence(text: str) -> float | None:
     )
 
 
-def _backgrounds(text: str) -> float:
+def _backgrounds(asked: str | float | None) -> float:
+    if asked is None:
+        return SampleRequest.backgrounds
+    text = str(asked)
     if text in BACKGROUNDS:
         return BACKGROUNDS[text]
     with suppress(ValueError):

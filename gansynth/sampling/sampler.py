@@ -198,8 +198,8 @@ class Sampler:
         where = sample.provenance.get(BESIDE, sample.provenance)
         # A composite run's conditions come through a view; its real cases are the source's own.
         own = self._viewed and self.base is None and SCANS not in where
-        case = self.source.load(where["case"]) if own else self.sampler.case_of(where)
-        return _placed_at(case, self.run.space, where)
+        load = self.source.load if own else self.sampler.cases_with(where)
+        return _drawn_of(load, self.run.space, where)
 
     def background_of(self, sample: Sample) -> FloatArray | None:
         """Return the image that a sample's lesions were drawn into, its own ones taken out.
@@ -235,7 +235,9 @@ class Sampler:
             return replace(sample, provenance={**provenance, "reject_reason": reject_reason})
         drawn_of = None
         if self.run.capabilities.of_a_case:
-            drawn_of = partial(self._drawn_of, condition.provenance)
+            where = condition.provenance
+            # A plugin gets it: no reference may lead to the sampler and its source.
+            drawn_of = partial(_drawn_of, self.sampler.cases_with(where), self.run.space, where)
         request = FilterRequest(condition, drawn_of, self.sampler.case_pool)
         return replace(sample, provenance={**provenance, **self.filters.judge(lent, request)})
 
@@ -249,9 +251,6 @@ class Sampler:
         pool = self.sampler.case_pool
         contrasts = LesionContrasts.learn(pool, drawer.classes(pool.schema))
         return "" if contrasts is None else contrasts.faint(sample.image, lesion, body, pool.schema)
-
-    def _drawn_of(self, where: Mapping[str, Any]) -> Case:
-        return _placed_at(self.sampler.case_of(where), self.run.space, where)
 
     def _with_ignored(self, sample: Sample, condition: Condition) -> Sample:
         """Ignore what is to be ignored in the case, where a sample has no label of its own."""
@@ -284,9 +283,9 @@ def _lent(traced: T) -> T:
     return replace(traced, provenance=deepcopy(dict(traced.provenance)))
 
 
-def _placed_at(case: Case, space: Space, where: Mapping[str, Any]) -> Case:
+def _drawn_of(load: Callable[[str], Case], space: Space, where: Mapping[str, Any]) -> Case:
     """Return the case of a condition at its place, in the generator's space."""
-    return space.to_generator(case, Placement.from_json(where["placement"]))
+    return space.to_generator(load(where["case"]), Placement.from_json(where["placement"]))
 
 
 def open_drawer(

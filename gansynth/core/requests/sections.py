@@ -76,8 +76,11 @@ class SampleWords(EditWords):
     with a lesion in a label map, if there are any, are left out. May be repeated."""
     unlabelled_read: Annotated[Values, Opt(example="fold=0", needs="unlabelled")] = {}
     """How to read --unlabelled; keys as for --label-source-read. May be repeated."""
-    backgrounds: Annotated[Text, Opt(metavar="own|unlabelled|SHARE", needs="unlabelled")] = "0.5"
-    """Share of samples in unlabelled scans: own (none), unlabelled (all), or 0 to 1."""
+    backgrounds: Annotated[Text | None, Opt(metavar="own|unlabelled|SHARE", needs="unlabelled")] = (
+        None
+    )
+    """Share of samples in unlabelled scans: own (none), unlabelled (all), or 0 to 1. Default: 0.5,
+    half of them."""
     prevalence: Annotated[Text, Opt(metavar="real|SHARE")] = "real"
     """Share of samples with a lesion: real, that of the training cases, or 0 to 1."""
     lesions: Annotated[str | None, Opt(metavar="match|add|replace,KEY=VALUE,...")] = None
