@@ -24,7 +24,6 @@ import itertools
 import re
 import time
 from collections.abc import Callable, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +48,7 @@ from gansynth.core.landmarks import (
     AGREED,
     Landmarks,
     agreement,
+    candidate_scores,
     candidates,
     read_landmarks,
     turned,
@@ -264,13 +264,11 @@ def crowd(files: Sequence[Path], pattern: str, edge: int | None) -> dict[str, An
         if found is not None:
             prints.append(found[1]._replace(image=len(people)))
             people.append(str(re.fullmatch(pattern, str(file.parent / file.stem))[1]))  # type: ignore[index]
-    scores = []
-    pairs = sorted(candidates(prints, prints, 2), key=itemgetter(1))
-    for column, rows in itertools.groupby(pairs, itemgetter(1)):
-        turns = turned(prints[column], 2)
-        for row, _ in rows:
-            if people[row] != people[column]:
-                scores.append(agreement(prints[row], prints[column], turns, 2))
+    scores = [
+        score
+        for row, column, score in candidate_scores(prints, prints, 2)
+        if people[row] != people[column]
+    ]
     largest = np.sort(scores)[::-1]
     return {
         "edge": edge,

@@ -31,6 +31,8 @@ import numpy as np
 from common import paired, print_table, write
 from hosts import Host, fit_generator, prepare_data
 
+from gansynth.core.run_folder import MANIFEST
+
 BAR, TARGET = 1.05, 1.02
 BUDGET = 0.02
 RATIOS = {"p 0.3": "7:3", "p 0.5": "1:1"}
@@ -227,7 +229,7 @@ def main() -> None:
         root = args.prepared or Path(folder)
         source = prepare_data(root, args.patch, args.features, args.spacing, args.cases)
         run = root / "run"
-        if not (run / "run.json").exists():
+        if not (run / MANIFEST).exists():
             fit_generator(source, run)
         for p in args.ratios:
             shared = Path("/dev/shm")

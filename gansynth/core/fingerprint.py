@@ -16,7 +16,6 @@ import base64
 import itertools
 from collections.abc import Sequence
 from functools import cache
-from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -25,14 +24,12 @@ from gansynth.core.body_mask import otsu
 from gansynth.core.landmarks import (
     AGREED,
     Landmarks,
-    agreement,
     averaged,
-    candidates,
+    candidate_scores,
     landmarks,
     read_landmarks,
     shown_in,
     span,
-    turned,
     unpadded,
 )
 
@@ -106,14 +103,10 @@ def sharing(
     best: dict[int, tuple[float, int]] = {}
     for ndim in axes:
         known, there = _all_landmarks(first_images, ndim), _all_landmarks(others, ndim)
-        pairs = sorted(candidates(known, there, ndim), key=itemgetter(1))
-        for column, rows in itertools.groupby(pairs, itemgetter(1)):
-            other = there[column]
-            turns = turned(other, ndim)
-            for row, _ in rows:
-                score = agreement(known[row], other, turns, ndim)
-                if score >= AGREED[ndim] and score > best.get(other.image, (0.0, 0))[0]:
-                    best[other.image] = score, known[row].image
+        for row, column, score in candidate_scores(known, there, ndim):
+            other = there[column].image
+            if score >= AGREED[ndim] and score > best.get(other, (0.0, 0))[0]:
+                best[other] = score, known[row].image
     return {index: row for index, (_, row) in best.items()}
 
 

@@ -19,6 +19,7 @@ import base64
 import itertools
 from collections.abc import Iterator, Sequence
 from functools import cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -270,6 +271,17 @@ def candidates(
             most = np.argsort(-common.data[own], kind="stable")[:least]
             for one in common.indices[own][most]:
                 yield int(one), start + row
+
+
+def candidate_scores(
+    known: Sequence[Landmarks], there: Sequence[Landmarks], ndim: int
+) -> Iterator[tuple[int, int, float]]:
+    """Yield each candidate pair, an index of ``known`` and of ``there``, and how many agree."""
+    pairs = sorted(candidates(known, there, ndim), key=itemgetter(1))
+    for column, rows in itertools.groupby(pairs, itemgetter(1)):
+        turns = turned(there[column], ndim)
+        for row, _ in rows:
+            yield row, column, agreement(known[row], there[column], turns, ndim)
 
 
 def _word_table(images: Sequence[Landmarks], ndim: int) -> Any:

@@ -101,12 +101,20 @@ class SampleRequest(Document):
         )
 
 
+def _share(text: str) -> float | None:
+    with suppress(ValueError):
+        share = float(text)
+        if 0 <= share <= 1:
+            return share
+    return None
+
+
 def _prevalence(text: str) -> float | None:
     if text == REAL:
         return None
-    with suppress(ValueError):
-        if 0 <= (share := float(text)) <= 1:
-            return share
+    share = _share(text)
+    if share is not None:
+        return share
     raise UsageFault(
         f"--prevalence {text}: expected {REAL} (as many samples with a lesion as training cases), "
         "or a share of 0 to 1"
@@ -119,9 +127,9 @@ def _backgrounds(asked: str | float | None) -> float:
     text = str(asked)
     if text in BACKGROUNDS:
         return BACKGROUNDS[text]
-    with suppress(ValueError):
-        if 0 <= (share := float(text)) <= 1:
-            return share
+    share = _share(text)
+    if share is not None:
+        return share
     raise UsageFault(
         f"--backgrounds {text}: expected own (training cases alone), unlabelled (scans of "
         "--unlabelled alone), or the share of the latter, 0 to 1"
