@@ -19,6 +19,7 @@ import gansynth
 from tests.house import parsed, statements
 
 ROOT = Path(__file__).parents[1]
+OF_THE_REPOSITORY = ("scripts", "gpu", "blank", "controls")
 SHELVES = ("plugins", "adapters", "cli", "benchmarks")
 MEASURING = ("benchmarks/gansynth_evaluate", "benchmarks/gansynth_benchmark")
 PACKED = ("gansynth", "plugins", "adapters", "cli", *MEASURING)
@@ -196,4 +197,4 @@ def test_the_wheel_has_every_file_that_is_no_module():
     assert recipes
     assert len({Path(name).parent for name in templates}) == 5
     assert recipes | templates | pages <= packed
-    assert [name for name in packed if name.startswith(("scripts", "gpu", "blank"))] == []
+    assert [name for name in packed if name.startswith(OF_THE_REPOSITORY)] == []

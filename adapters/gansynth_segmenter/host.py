@@ -19,7 +19,7 @@ from gansynth.runtime.progress import ProgressTask
 from gansynth_segmenter.options import AUGMENTATION, SegmenterOptions
 
 if TYPE_CHECKING:
-    from gansynth import Batch, Stage
+    from gansynth import Batch, Generator, Schema, Stage
     from gansynth_segmenter.augmentation import AugmentationWarp
     from gansynth_segmenter.inference import Segmenter
 
@@ -114,17 +114,33 @@ class SegmenterHost(CropHost):
         fill = padding_values(self.space, len(schema.channels))
         return AugmentationWarp.of(self.options, schema.spacing, fill, self.space.pad_label)
 
+    def network(self, schema: Schema) -> Generator:
+        """Build the untrained network; its weights depend on ``torch``'s seed."""
+        from gansynth_segmenter.networks import build
+
+        return build(self.options, schema, self.space.size)
+
+    def batch(self, job: Job, step: int, stage: Stage, which: range) -> Batch:
+        """Return samples of one step on the CPU: image (B, C, D, H, W), labels (B, D, H, W)."""
+        import torch
+
+        from gansynth import Batch
+
+        items = [job.data[step * job.batch_size + number] for number in which]
+        image = torch.from_numpy(np.stack([item["image"] for item in items]))
+        labels = torch.from_numpy(np.stack([item["labels"] for item in items]).astype(np.int64))
+        return Batch(image, labels)
+
     def train(self, job: Job) -> None:
         """Train by the loop of ``gansynth fit``."""
         from gansynth import FitOptions, TrainingCallbacks
         from gansynth.runtime.devices import seeded
         from gansynth.training.loop import train
         from gansynth_segmenter.inference import Segmenter, remember
-        from gansynth_segmenter.networks import build
 
         options, schedule = self.options, self.request.mix.schedule
         with seeded(job.seed):
-            generator = build(options, job.schema, self.space.size)
+            generator = self.network(job.schema)
         trained = Segmenter(generator, self.schema, self.space, self.regions, options)
         self._trained = trained
         count = sum(p.numel() for p in generator.nets["generator"].parameters())
@@ -147,7 +163,7 @@ class SegmenterHost(CropHost):
         )
         report = train(
             generator,
-            functools.partial(batch_of, job),
+            functools.partial(self.batch, job),
             loop,
             rate=lambda step: loop.rate(schedule.restarted(step, job.steps)),
             device=job.device,
@@ -175,18 +191,6 @@ class SegmenterHost(CropHost):
         if self._trained is None:
             self._trained = load_segmenter(folder, self.options.device)
         return self._trained
-
-
-def batch_of(job: Job, step: int, stage: Stage, which: range) -> Batch:
-    """Return samples of one step on the CPU: image (B, C, D, H, W), labels (B, D, H, W)."""
-    import torch
-
-    from gansynth import Batch
-
-    items = [job.data[step * job.batch_size + number] for number in which]
-    image = torch.from_numpy(np.stack([item["image"] for item in items]))
-    labels = torch.from_numpy(np.stack([item["labels"] for item in items]).astype(np.int64))
-    return Batch(image, labels)
 
 
 class _StepListener:

@@ -98,6 +98,7 @@ REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
     ("[2, 4]", "[0, 2]", ("sizes.0",)),
     ("steps: 10", "steps: 0", ("host.steps",)),
     ("steps: 10", "steps: 10, set: {widht: 4}", ("^host.set.widht: '4'",)),
+    ("[default]", "[{name: a, set: text}]", ("arms.0: set", "'text': expected keys and values")),
     ("target: segmenter", "target: nnuned", ("^host.target: ", "nnunet")),
     ("split:", "control: none\nsplit:", ("control 'none'", "expected one of default")),
     ("sealed: 3", "development: 3", ("sealed", "fold")),
@@ -273,8 +274,10 @@ def test_whatever_can_change_a_number_is_in_the_hash_and_words_for_people_are_no
     ids=lambda f: f"{f.parent.name}-{f.stem}",
 )
 def test_our_own_plans_can_be_read(file, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS / "blank")
-    with registered(import_module("gansynth_blank"), "blank"):
+    for folder in ("blank", "controls"):
+        monkeypatch.syspath_prepend(BENCHMARKS / folder)
+    blank, controls = import_module("gansynth_blank"), import_module("gansynth_controls")
+    with registered(blank, "blank"), registered(controls, "controls"):
         plan = read_plan(file)
     assert plan.name == (file.parent.name if file.stem == "plan" else file.stem)
     assert len(plan.arms) >= 2

@@ -96,6 +96,8 @@ def as_tuple(value: Any) -> Any:
 
 def as_texts(values: Mapping[str, Any] | None) -> dict[str, str]:
     """Return settings as typed after ``--set``: ``yes``, ``none``, ``64,64``, ``0.5``."""
+    if values is not None and not isinstance(values, Mapping):
+        raise ValueError(f"{values!r}: expected keys and values, as {{resize: 64x64}}")
     return {key: text_of(value) for key, value in (values or {}).items()}
 
 

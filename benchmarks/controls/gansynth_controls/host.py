@@ -1,0 +1,165 @@
+"""The segmenter, trained with a mean teacher, pseudo-labels, a masked autoencoder, or CutMix."""
+
+from __future__ import annotations
+
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from gansynth import FitOptions, FloatArray, Job, LabelArray, Schema, UsageFault
+from gansynth.conditions.unlabelled import open_unlabelled
+from gansynth.core.sample_request import SampleRequest
+from gansynth.hosts.training_data import Pair
+from gansynth_segmenter.host import SegmenterHost
+from gansynth_segmenter.options import SegmenterOptions
+
+if TYPE_CHECKING:
+    from gansynth import Batch, Generator, Stage
+
+_SCANS, _MIXED, _FIRST = 21, 22, 23
+"""Numbers in the seeds."""
+
+
+class ControlsOptions(SegmenterOptions):
+    """Settings of the segmenter and of the controls."""
+
+    scans: str = Field("", description="KIND:WHERE of unlabelled scans, an absolute path")
+    use: Literal["teacher", "pseudo", "masked"] = Field(
+        "teacher",
+        description="what is made of the scans: a mean teacher's consistency, half of each batch "
+        "with labels that a first training predicts, or a start from a masked autoencoder",
+    )
+    consistency: float = Field(0.1, gt=0, description="teacher: weight of the consistency")
+    cutmix: float = Field(
+        0.0, ge=0, le=1, description="share of the samples that get a rectangle of another one"
+    )
+
+
+class ControlsHost(SegmenterHost):
+    """A U-Net on real cases, and on what a control makes of unlabelled scans."""
+
+    name: ClassVar[str] = "controls"
+    Options = ControlsOptions
+    options: ControlsOptions
+    _pseudo: list[LabelArray] | None = None
+
+    @cached_property
+    def scans(self) -> list[FloatArray]:
+        """Unlabelled scans as the network sees them, in the intensities of the training cases."""
+        kind, _, where = self.options.scans.partition(":")
+        asked = {"kind": kind, "where": where, "read": dict(self.source.request.read)}
+        request = SampleRequest(unlabelled=(asked,))
+        [source] = open_unlabelled(request, self.source, self.source.schema.foreground)
+        found, rng = [], np.random.default_rng(0)
+        for name in source.train_ids:
+            case = source.load(name)
+            placed = self.space.to_generator(case, self.space.place(case, rng))
+            found.append(np.array(placed.image, np.float32))
+        return found
+
+    def network(self, schema: Schema) -> Generator:
+        """Build the segmenter, the student of a teacher, or one with an autoencoder's weights."""
+        from gansynth_controls.networks import StudentNetwork, start_from_scans
+
+        options = self.options
+        network = super().network(schema)
+        if not options.scans:
+            return network
+        if options.network != "unet":
+            raise UsageFault("--set scans: controls train a U-Net; leave network out")
+        if options.use == "masked":
+            start_from_scans(network, self.scans, self.length[0], int(options.own("batch_size")))
+        if options.use == "teacher":
+            draw = partial(self._of_scans, self.request.seed)
+            return StudentNetwork.of(network, draw, options.consistency, self.length[0])
+        return network
+
+    def _of_scans(self, seed: int, step: int, count: int) -> FloatArray:
+        """Draw scans, augmented as real cases are: (count, C, ...)."""
+        rng = np.random.default_rng((seed, _SCANS, step))
+        chosen = [self.scans[int(rng.integers(len(self.scans)))] for _ in range(count)]
+        nothing = np.zeros(self.space.size, np.int16)
+        return np.stack([self.augment(image, nothing, rng)[0] for image in chosen])
+
+    def train(self, job: Job) -> None:
+        """Predict the scans by a first training on real cases, if they get pseudo-labels."""
+        if self.options.scans and self.options.use == "pseudo":
+            self._pseudo = self._predicted(job)
+        super().train(job)
+
+    def _predicted(self, job: Job) -> list[LabelArray]:
+        """Return the label maps that a training on real cases alone predicts for the scans."""
+        from gansynth.runtime.devices import seeded
+        from gansynth.training.loop import train
+        from gansynth_segmenter.inference import Segmenter
+
+        file = job.folder / "pseudo_labels.npz"
+        if not file.exists():
+            with seeded(job.seed):
+                first = super().network(job.schema)
+            loop = FitOptions(
+                steps=job.steps,
+                batch_size=job.batch_size,
+                precision=self.options.precision,
+                decay=self.options.decay,
+                seed=job.seed,
+                diversity=0,
+            )
+            train(first, partial(super().batch, job), loop, device=job.device)
+            segmenter = Segmenter(first, self.schema, self.space, self.regions, self.options)
+            maps = [segmenter.likeliest(segmenter.scores(image)) for image in self.scans]
+            np.savez(file, *maps)
+            marked = sum(bool((labels > 0).any()) for labels in maps)
+            job.say(f"pseudo-labels of {len(maps)} scans, {marked} of them with a lesion")
+        with np.load(file) as held:
+            return [held[key] for key in held.files]
+
+    def batch(self, job: Job, step: int, stage: Stage, which: range) -> Batch:
+        """Return the samples of one step, with pseudo-labelled scans or rectangles of others."""
+        import torch
+
+        found = super().batch(job, step, stage, which)
+        assert found.labels is not None
+        rng = np.random.default_rng((job.seed, _MIXED, step))
+        if self._pseudo is not None:
+            for number in range(len(which) // 2, len(which)):
+                image, labels = self._pseudo_labelled(rng)
+                found.image[number] = torch.from_numpy(image)
+                found.labels[number] = torch.from_numpy(labels.astype(np.int64))
+        if self.options.cutmix:
+            _mix(found, self.options.cutmix, rng)
+        return found
+
+    def _pseudo_labelled(self, rng: np.random.Generator) -> Pair:
+        assert self._pseudo is not None
+        number = int(rng.integers(len(self.scans)))
+        return self.augment(self.scans[number], self._pseudo[number].astype(np.int16), rng)
+
+    def done(self, folder: Path) -> int:
+        """A control is not resumed: what it has learnt of the scans is in no checkpoint."""
+        done = super().done(folder)
+        return done if done == self.length[0] else 0
+
+
+def _mix(batch: Batch, share: float, rng: np.random.Generator) -> None:
+    """CutMix (Yun et al. 2019) with label maps (French et al. 2020), in place.
+
+    A sample gets a box of the next one's image and labels. The box's share is uniform, its place
+    too; it is cut at the border.
+    """
+    assert batch.labels is not None
+    images, labels, size = batch.image.clone(), batch.labels.clone(), batch.labels.shape[1:]
+    for number in range(len(images)):
+        if rng.random() >= share:
+            continue
+        edge = rng.random() ** (1 / len(size))
+        box = []
+        for length in size:
+            middle, half = rng.integers(length), edge * length / 2
+            box.append(slice(max(0, round(middle - half)), min(length, round(middle + half))))
+        other = (number + 1) % len(images)
+        batch.image[(number, slice(None), *box)] = images[(other, slice(None), *box)]
+        batch.labels[(number, *box)] = labels[(other, *box)]

@@ -1,0 +1,53 @@
+"""The controls of our own benchmarks: what others do with unlabelled scans, without a generator."""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gansynth
+from tests.benchmark.test_plan import BENCHMARKS
+from tests.cli.test_unlabelled import save
+from tests.offered import registered
+
+TINY = {"width": 4, "levels": 2, "batch_size": 2, "steps": 6, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Any:
+    """Trains on small pictures and returns the weights of the result."""
+    home: Path = tmp_path_factory.mktemp("controls")
+    for number in range(6):
+        save(home / "ill", f"ill{number}", number, lesion=True)
+        save(home / "free", f"free{number}", 50 + number, lesion=False)
+
+    def train(target: str, name: str, **settings: object) -> bytes:
+        gansynth.augment(
+            target=target,
+            data=f"pictures:{home / 'ill'}",
+            read={"folds": 3},
+            ratio="1:0",
+            out=home / name,
+            set={**TINY, **settings},
+            quiet=True,
+        )
+        [weights] = (home / name).glob("checkpoints/step-*6/ema.safetensors")
+        return weights.read_bytes()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS / "controls")
+        with registered(import_module("gansynth_controls"), "controls"):
+            train.scans = f"pictures:{home / 'free'}"  # type: ignore[attr-defined]
+            yield train
+
+
+def test_without_a_control_it_is_the_segmenter_to_the_bit(trained: Callable[..., bytes]):
+    assert trained("controls", "bare") == trained("segmenter", "segmenter")
+
+
+@pytest.mark.parametrize("use", ["teacher", "pseudo", "masked", "cutmix"])
+def test_each_control_changes_what_is_learnt(trained: Any, use: str):
+    asked = {"cutmix": 1} if use == "cutmix" else {"scans": trained.scans, "use": use}
+    assert trained("controls", use, **asked) != trained("controls", f"{use}-bare")
