@@ -99,6 +99,8 @@ def _diversity(figures: Sequence[Estimate]) -> Iterator[Alarm]:
 
 
 LESIONS = {
+    "edge": "change by {} deviations of the body per mm across their edge, so they look cut out or "
+    "smeared; look at some (gansynth sample --sheet)",
     "contrast": "stand out from their surroundings by {} deviations of the body; fit longer, "
     "or take another checkpoint",
     "halo": "change tissue outside of their labels by {} deviations of the body; a segmenter would "

@@ -220,6 +220,8 @@ LEAST = 8  # smallest component of the foreground, in voxels, that is a lesion
 GRAINY = 32  # fewest voxels of a lesion for its spectrum
 RANGE = (0.025, 0.975)  # quantiles of the real lesions' figures that bound the range
 LOOKS = {
+    "edge": "difference of voxels on both sides of the mask's edge, per mm, in deviations of the "
+    "body: larger, the edge is cut out; smaller, it is smeared",
     "contrast": "mean of lesions minus that of their surroundings, 4 to 6 voxels off, in "
     "deviations of the body",
     "halo": "mean of the 2 voxels just outside the mask minus that of the surroundings, in "
@@ -229,7 +231,7 @@ LOOKS = {
 
 
 class Appearance(Metric):
-    """``appearance``: contrast, halo and grain of lesions, with real subjects' as the range."""
+    """``appearance``: edge, contrast, halo and grain of lesions; the range is real subjects'."""
 
     name = "appearance"
     title = "Lesions"
@@ -263,8 +265,10 @@ class Appearance(Metric):
         rng = comparison.rng("appearance")
         figures = []
         for channel, name in enumerate(schema.channels):
-            for at, place in list(enumerate(PLACES))[LOOK:]:
+            for at, place in enumerate(PLACES):
                 word, _, band = place.partition(" ")
+                if word not in LOOKS:
+                    continue
                 sides = (mine[:, channel, at], own), (theirs[:, channel, at], of)
                 what = LOOKS[word].format(band)
                 figure = Estimate(self.name, f"{name} {place}", self.title, what, "real", None)

@@ -139,8 +139,16 @@ def test_grain_of_white_noise_is_its_variance_whatever_the_contrast():
     np.testing.assert_allclose(np.mean(bands, axis=0), 1 + 9, rtol=0.1)
 
 
+def smeared(case):
+    """The case, blurred around its lesions' edges."""
+    near_edge = around(case, 3) & (distance_transform_edt(case.labels > 0) < 3)
+    blurred = np.stack([gaussian_filter(channel, 2) for channel in case.image])
+    return np.where(near_edge, blurred, case.image)
+
+
 CHANGES = {
     "nothing": lambda c: c.image,
+    "edge": smeared,
     "halo": lambda c: c.image + 2 * unit_of(c) * (around(c, 2) & (c.labels == 0)),
     "grain 4": lambda c: (
         c.image + unit_of(c) * np.random.default_rng(0).normal(size=SHAPE) * (c.labels > 0)
@@ -155,7 +163,7 @@ def test_figures_are_like_other_peoples_unless_something_is_wrong(change):
     compared = Comparison(samples, KNOWN, SCHEMA, [case.subject for case in OTHERS])
     found = {figure.name: figure.finding for figure in Appearance().figures(compared)}
     for channel in SCHEMA.channels:
-        for name in ("contrast", "halo", "grain 4") if change == "nothing" else (change,):
+        for name in ("edge", "contrast", "halo", "grain 4") if change == "nothing" else (change,):
             expected = "like real" if change == "nothing" else "unlike real"
             assert found[f"{channel} {name}"] == expected
 
