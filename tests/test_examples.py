@@ -30,6 +30,14 @@ def test_a_strangers_plugin_keeps_its_contract(strangers, words):
     strangers.run("gansynth", "plugins", "check", *words)
 
 
+@pytest.mark.parametrize("name", ["bids", "flow", "monai"])
+def test_examples_are_typed_against_what_is_installed(strangers, name):
+    if name == "monai":
+        pytest.importorskip("monai", reason="MONAI is not installed: pip install monai")
+    file = ROOT / "examples" / f"gansynth_{name}" / f"gansynth_{name}.py"
+    strangers.run("python", "-m", "mypy", "--strict", "--cache-dir", "types", file)
+
+
 def test_a_strangers_samples_are_written_in_a_strangers_format(strangers):
     words = ("-n", 2, "--format", "bids", "-o", "out", "--deidentify", "--device", "cpu")
     strangers.run("gansynth", "sample", "flow", *words)

@@ -16,17 +16,19 @@ from gansynth import OUTSIDE, Capabilities, Condition, Generator, GeneratorOptio
 gansynth_api = 4
 
 
+class FlowOptions(GeneratorOptions):
+    """Keys of ``--set``."""
+
+    width: int = Field(16, ge=4, description="features at the finest level; doubled per level")
+    solver_steps: int = Field(16, ge=1, description="steps from noise to the image")
+
+
 class Flow(Generator):
     """A U-Net that is told labels and time, integrated by Euler's method."""
 
     name = "flow"
-
-    class Options(GeneratorOptions):
-        """Keys of ``--set``."""
-
-        width: int = Field(16, ge=4, description="features at the finest level; doubled per level")
-        solver_steps: int = Field(16, ge=1, description="steps from noise to the image")
-
+    Options = FlowOptions
+    options: FlowOptions
     capabilities = Capabilities(takes=frozenset({"labels"}), trains=True)
 
     def networks(self) -> dict[str, nn.Module]:
@@ -75,6 +77,6 @@ class Flow(Generator):
 
 
 @hookimpl
-def register_generators(register):
+def register_generators(register: gansynth.Register) -> None:
     """Register ``flow``."""
     register("flow", lambda: Flow)

@@ -1,12 +1,16 @@
 """A U-Net of MONAI as a host: ``gansynth augment --target monai``."""
 
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, cast
 
+import numpy as np
 from pydantic import Field
 
-from gansynth import CropHost, CropTrials, TrainingOptions, hookimpl
+import gansynth
+from gansynth import CropHost, CropTrials, Job, TrainingOptions, hookimpl
 
 gansynth_api = 4
+Array = np.ndarray[Any, Any]
 
 
 class MonaiOptions(TrainingOptions):
@@ -25,35 +29,37 @@ class MonaiHost(CropHost):
 
     name = "monai"
     Options = MonaiOptions
+    options: MonaiOptions
     packages = ("torch", "monai")
     augmentation = ("noise",)
 
     @property
-    def patch(self):
+    def patch(self) -> tuple[int, ...] | None:
         """A cube, or the crops of the source."""
-        return self.options.patch and (self.options.patch,) * self.schema.ndim
+        return (self.options.patch,) * self.schema.ndim if self.options.patch else None
 
     @property
-    def length(self):
+    def length(self) -> tuple[int, int]:
         """Steps, and samples of each."""
         return self.options.steps, self.options.batch_size
 
-    def augment(self, image, labels, rng):
+    def augment(self, image: Array, labels: Array, rng: np.random.Generator) -> tuple[Array, Array]:
         """Add noise."""
-        return image + rng.normal(0, self.options.noise, image.shape).astype("f4"), labels
+        noise = rng.normal(0, self.options.noise, image.shape)
+        return (image + noise).astype(np.float32), labels
 
-    def network(self):
+    def network(self) -> Any:
         """Build the untrained network."""
-        from monai.networks.nets import UNet
+        from monai.networks.nets.unet import UNet
 
         channels, classes = len(self.schema.channels), len(self.schema.label_values)
         widths = [self.options.width * 2**level for level in range(4)]
         return UNet(self.schema.ndim, channels, classes, widths, (2, 2, 2), num_res_units=1)
 
-    def train(self, job):
+    def train(self, job: Job) -> None:
         """Train from the newest checkpoint on."""
         import torch
-        from monai.losses import DiceCELoss
+        from monai.losses.dice import DiceCELoss
         from torch.utils.data import DataLoader
 
         torch.manual_seed(job.seed)
@@ -64,11 +70,11 @@ class MonaiHost(CropHost):
             net.load_state_dict(state["net"])
             optimizer.load_state_dict(state["optimizer"])
 
-        def save(path):
+        def save(path: Path) -> None:
             torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict()}, path)
 
-        values = torch.tensor(self.schema.label_values)
-        loader = DataLoader(job.data, job.batch_size, sampler=job.places)
+        values, items = torch.tensor(self.schema.label_values), cast(Any, job.data)
+        loader: DataLoader[Any] = DataLoader(items, job.batch_size, sampler=job.places)
         for step, batch in enumerate(loader, job.first + 1):
             classes = torch.searchsorted(values, batch["labels"].long())[:, None]
             loss = loss_of(net(batch["image"].to(job.device)), classes.to(job.device))
@@ -78,18 +84,18 @@ class MonaiHost(CropHost):
             job.step(loss=loss.item())
             job.checkpoint(step, save)
 
-    def predict(self, image, folder):
+    def predict(self, image: Array, folder: Path) -> Array:
         """Predict a whole case by sliding windows."""
-        import numpy as np
         import torch
-        from monai.inferers import sliding_window_inference
+        from monai.inferers.utils import sliding_window_inference
 
         net = self.network().eval()
-        net.load_state_dict(torch.load(self.checkpoint(folder), "cpu")["net"])
+        net.load_state_dict(torch.load(str(self.checkpoint(folder)), "cpu")["net"])
         with torch.no_grad():
             batch = torch.from_numpy(image)[None]
-            scores = sliding_window_inference(batch, self.space.size, 4, net, overlap=0.5)
-        return np.array(self.schema.label_values, "i2")[scores[0].argmax(0).numpy()]
+            scores: Any = sliding_window_inference(batch, self.space.size, 4, net, overlap=0.5)
+        values: Array = np.array(self.schema.label_values, np.int16)[scores[0].argmax(0).numpy()]
+        return values
 
 
 class MonaiTrials(CropTrials):
@@ -99,12 +105,12 @@ class MonaiTrials(CropTrials):
 
 
 @hookimpl
-def register_hosts(register):
+def register_hosts(register: gansynth.Register) -> None:
     """Register ``monai``."""
     register("monai", lambda: MonaiHost)
 
 
 @hookimpl
-def register_trials(register):
+def register_trials(register: gansynth.Register) -> None:
     """Register those of ``monai``."""
     register("monai", lambda: MonaiTrials)
