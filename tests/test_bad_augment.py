@@ -36,7 +36,7 @@ VALUES: list[tuple[tuple[object, ...], int, tuple[str, ...]]] = [
     (("-c", "2d"), 6, ("configuration: '3d_fullres' != '2d'",)),
     (("--set", "num_epochs=abc"), 2, ("--set num_epochs=abc", "whole number")),
     (("--set", "oversample_foreground_percent=33"), 2, ("=33", "from 0 to 1")),
-    (("--reuse", "2", "--overhead", "2%"), 2, ("exclude each other",)),
+    (("--refresh", "2"), 2, ("--refresh '2'", "2%", "4x", "10min")),
     (("--schedule", "finetune:10%@80%"), 2, ("--ratio 1:1", "expected --ratio 0:1")),
     (("--schedule", "cosine"), 2, ("'cosine'", "anneal:50%-100%")),
     (("--bank", "nowhere"), 3, ("nowhere", "sample bank")),

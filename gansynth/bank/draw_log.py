@@ -217,6 +217,6 @@ def too_few(draws: int, held: int, most: int | None = None) -> str:
         text = f"each of {held} samples will be drawn {times:.1f} times"
     return (
         f"{text}, more than {MOST_DRAWS}: fill a larger bank first (--offline --bank-size "
-        f"{enough_samples(draws)}), let a producer make more beside the training (--overhead 10%, "
-        "or --reuse 4 for as many as it can; --device of its own), or train for fewer steps"
+        f"{enough_samples(draws)}), let a producer make more beside the training (--refresh 10%, "
+        "or 4x for as many as it can; --device of its own), or train for fewer steps"
     )

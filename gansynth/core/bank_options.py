@@ -75,22 +75,26 @@ class RefreshPolicy(Document):
     overhead: float | None = None
 
     def __post_init__(self) -> None:
-        chosen = [v for v in (self.reuse, self.refresh, self.overhead) if v is not None]
-        if len(chosen) > 1:
-            raise UsageFault("--reuse, --refresh and --overhead exclude each other; give one")
-        if not chosen:
+        if self.reuse is None and self.refresh is None and self.overhead is None:
             object.__setattr__(self, "overhead", OVERHEAD)
 
     @classmethod
-    def parse(cls, reuse: str | None, refresh: str | None, overhead: str | None) -> RefreshPolicy:
-        """Parse ``--reuse 4``, ``--refresh 10min`` or ``--overhead 2%``; UsageFault otherwise."""
-        return cls(
-            None if reuse is None else _positive("--reuse", reuse, r"", "draws a sample, e.g. 4"),
-            None if refresh is None else _seconds(refresh),
-            None
-            if overhead is None
-            else _positive("--overhead", overhead, r"%", "per cent, e.g. 2%") / 100,
-        )
+    def parse(cls, text: str | None) -> RefreshPolicy:
+        """Parse ``--refresh`` as ``2%``, ``4x`` or ``10min``; UsageFault otherwise."""
+        if text is None:
+            return cls()
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(%|x|s|min|h)", text)
+        number = float(match[1]) if match else 0.0
+        if match is None or number <= 0:
+            raise UsageFault(
+                f"--refresh {text!r}: expected the most slowdown of the training (2%), the uses of "
+                "a sample (4x), or the time to replace the whole bank (90s, 10min, 1h)"
+            )
+        if match[2] == "%":
+            return cls(overhead=number / 100)
+        if match[2] == "x":
+            return cls(reuse=number)
+        return cls(refresh=number * _SECONDS[match[2]])
 
     def __str__(self) -> str:
         if self.reuse is not None:
@@ -98,20 +102,6 @@ class RefreshPolicy(Document):
         if self.refresh is not None:
             return f"renewed every {self.refresh:g} s"
         return f"at most {100 * (self.overhead or 0):g} % overhead"
-
-
-def _positive(option: str, text: str, unit: str, expected: str) -> float:
-    match = re.fullmatch(rf"(\d+(?:\.\d+)?){unit}", text)
-    if match is None or float(match[1]) <= 0:
-        raise UsageFault(f"{option} {text!r}: expected a number above 0, in {expected}")
-    return float(match[1])
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(s|min|h)", text)
-    if match is None or float(match[1]) <= 0:
-        raise UsageFault(f"--refresh {text!r}: expected a time, for example 90s, 10min or 1h")
-    return float(match[1]) * _SECONDS[match[2]]
 
 
 @dataclass(frozen=True)

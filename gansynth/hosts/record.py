@@ -61,9 +61,7 @@ COMPARED = (
 """Keys of a session that every further session of the same training shares."""
 _RECORDED = (
     "offline",
-    "reuse",
     "refresh",
-    "overhead",
     "restarts",
     "strict",
     "allow_empty_bank",

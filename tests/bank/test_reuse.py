@@ -55,7 +55,7 @@ def supply_of(tmp_path):
 
 @pytest.mark.parametrize(
     ("draws", "pacing", "filled"),
-    [(90, {}, 23), (643, {}, 64), (400, {"reuse": 10}, 40)],
+    [(90, {}, 23), (643, {}, 64), (400, {"refresh": "10x"}, 40)],
 )
 def test_a_live_bank_is_filled_first_as_far_as_it_takes(supply_of, draws, pacing, filled):
     training_bank = supply_of(draws, **pacing)
@@ -103,7 +103,7 @@ def test_a_sample_drawn_too_often_is_said_once_with_the_cure(supply_of):
     counts = DrawCounts(synthetic=643, distinct=47, most=19)
     (said,) = training_bank.messages()
     assert "47 different samples were drawn up to 19 times each, more than 4" in said
-    assert "--overhead" in said
+    assert "--refresh" in said
     assert training_bank.messages() == []
 
 

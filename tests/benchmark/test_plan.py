@@ -155,8 +155,11 @@ REFUSED_ARMS: list[tuple[str, tuple[str, ...]]] = [
     ("generator: cgan3d, filter: [nice]", ("arms.mine: ", "'nice'")),
     ("augmentation: heavier", ("arms.1: augmentation: unknown", "heavier: yes")),
     ("generator: cgan3d, bank: 3x", ("arms.1: bank: unknown", "bank_size: 3x")),
-    ("generator: cgan3d, offline: yes, reuse: 4", ("arms.1: reuse 4: has no effect with offline",)),
-    ("generator: cgan3d, reusse: 4", ("arms.1: reusse: unknown", "Did you mean 'reuse'?")),
+    (
+        "generator: cgan3d, offline: yes, refresh: 4x",
+        ("arms.1: refresh 4x: has no effect with offline",),
+    ),
+    ("generator: cgan3d, refesh: 4x", ("arms.1: refesh: unknown", "Did you mean 'refresh'?")),
     ("seed: 1", ("arms.1: seed: the study sets it",)),
     ("real: 0", ("arms.1: real",)),
     ("tune: [default], generator: cgan3d", ("arms.1", "tune and generator")),

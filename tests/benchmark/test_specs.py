@@ -208,8 +208,8 @@ UNET, LAST = "--set network=unet", "--set steps=40"
             "",
         ),
         (
-            {"name": "mine", "generator": "copypaste", "reuse": 4, "allow_empty_bank": True},
-            f"{DRAWN} --reuse 4 --allow-empty-bank",
+            {"name": "mine", "generator": "copypaste", "refresh": "4x", "allow_empty_bank": True},
+            f"{DRAWN} --refresh 4x --allow-empty-bank",
             "",
         ),
         ({"name": "mine", "set": {"width": 4}}, "--ratio 1:0", "--set width=4"),

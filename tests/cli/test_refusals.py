@@ -31,7 +31,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "train cgan3d": "It is called 'fit'",
     # Options that have no effect.
     f"{SEGMENTER} --bank b --bank-size 9": "--bank-size 9: has no effect with --bank b",
-    f"{SEGMENTER} --generator g --offline --reuse 3": "--reuse 3: has no effect with --offline",
+    f"{SEGMENTER} --generator g --offline --refresh 3x": "--refresh 3x: has no effect with",
     f"{SEGMENTER} --generator g --round-ratio": "--round-ratio: has no effect without --export",
     f"{SEGMENTER}": ("--generator is missing", "add --generator RUN", "--ratio 1:0"),
     "benchmark plan.yaml --reopen-test-set why": "--reopen-test-set why: has no effect without "

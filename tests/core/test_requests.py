@@ -29,9 +29,9 @@ AUGMENT: dict[str, Any] = {"target": "segmenter", "ratio": "1:1", "bank": "b"}
     ("words", "typed", "called"),
     [
         (
-            {**AUGMENT, "reuse": 4},
-            "--reuse 4: has no effect with --bank b; leave that out, or leave --reuse out",
-            "reuse 4: has no effect with bank b; leave that out, or leave reuse out",
+            {**AUGMENT, "refresh": "4x"},
+            "--refresh 4x: has no effect with --bank b; leave that out, or leave --refresh out",
+            "refresh 4x: has no effect with bank b; leave that out, or leave refresh out",
         ),
         (
             {**AUGMENT, "round_ratio": True},
@@ -39,7 +39,7 @@ AUGMENT: dict[str, Any] = {"target": "segmenter", "ratio": "1:1", "bank": "b"}
             "round_ratio: has no effect without export; add that, or leave round_ratio out",
         ),
     ],
-    ids=["reuse", "round_ratio"],
+    ids=["refresh", "round_ratio"],
 )
 def test_an_error_names_the_option_as_it_was_given(words, typed, called, run_cli, tmp_path):
     line = [text for key, value in words.items() for text in (f"--{key}", value)]
@@ -106,10 +106,10 @@ def test_a_value_is_what_a_user_would_type():
 
 def test_a_changed_copy_is_checked():
     asked = AugmentRequest(**AUGMENT)
-    changed = asked.but("bank", generator="g", reuse="4")
-    assert set(changed.given) == {"ratio", "generator", "reuse", "target"}
-    with pytest.raises(gansynth.UsageFault, match="--reuse 4: has no effect with --bank b"):
-        asked.but(reuse="4")
+    changed = asked.but("bank", generator="g", refresh="4x")
+    assert set(changed.given) == {"ratio", "generator", "refresh", "target"}
+    with pytest.raises(gansynth.UsageFault, match="--refresh 4x: has no effect with --bank b"):
+        asked.but(refresh="4x")
 
 
 class SlowRequest(DoctorRequest):

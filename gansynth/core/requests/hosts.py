@@ -73,13 +73,9 @@ class BankWords(Request):
     """Fill the sample bank once, instead of on the fly."""
     bank_size: Annotated[Text, Opt(metavar="SIZE", needs="!bank")] = "64"
     """Samples in the bank; 3x: three for each training case; 2GB: bytes."""
-    reuse: Annotated[Text | None, Opt(metavar="N", needs="!bank, !offline")] = None
-    """Mean number of uses of a sample before it is replaced."""
-    refresh: Annotated[Text | None, Opt(metavar="TIME", needs="!bank, !offline")] = None
-    """Time in which the whole bank is replaced: 10min."""
-    overhead: Annotated[Text | None, Opt(metavar="N%", needs="!bank, !offline")] = None
-    """Most slowdown of the training by the producer, whose pace is measured and adapted (default
-    2%)."""
+    refresh: Annotated[Text | None, Opt(metavar="HOW", needs="!bank, !offline")] = None
+    """How fast samples are replaced: 2% (default), the most by which this slows the training, which
+    is measured; 4x, after so many uses on average; 10min, the whole bank in that time."""
     bank_dir: Annotated[Folder | None, Opt(needs="!bank")] = None
     """Folder for the bank, instead of shared memory."""
     producers: Annotated[int, Opt(needs="!bank")] = Field(default=1, ge=1, le=64)
@@ -216,8 +212,7 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
         """Renewal rate of a live bank."""
         from gansynth.core.bank_options import RefreshPolicy
 
-        paces = (self.reuse, self.refresh, self.overhead)
-        return RefreshPolicy.parse(*(None if pace is None else str(pace) for pace in paces))
+        return RefreshPolicy.parse(None if self.refresh is None else str(self.refresh))
 
     @cached_property
     def run(self) -> RunFolder | None:

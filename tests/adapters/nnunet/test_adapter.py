@@ -183,7 +183,7 @@ EVERYTHING: dict[str, Any] = {
         "generator": "g0",
         "bank_dir": "scratch",
         "bank_size": "3x",
-        "reuse": 4,
+        "refresh": "4x",
         "sample_timeout": 9,
     },
     **{"device": "cpu", "allow_empty_bank": True, "strict": True, "host_augmentation": False},
@@ -215,7 +215,7 @@ def test_a_dry_run_writes_the_file_and_the_command_for_nnunet(
     monkeypatch.setattr(evaluation_data, "DRAWN", evaluation_data.FEWEST)
     file = tmp_path / "mix.json"
     words = ("augment", "--target", "nnunet", *toy_nnunet.options, "--generator", fitted)
-    words = (*words, "--device", "cpu", "--ratio", "1:2", "--reuse", "4", "--num-epochs", "3")
+    words = (*words, "--device", "cpu", "--ratio", "1:2", "--refresh", "4x", "--num-epochs", "3")
     refused = run_cli(*words, "--settings-file", file)
     assert (refused.exit_code, file.exists()) == (2, False)
     assert "expected --dry-run beside it" in refused.stderr
