@@ -187,11 +187,32 @@ _NO_CODE = {
 }
 
 
+def density(root: Path, paths: Iterable[Path]) -> dict[str, float]:
+    """Expressions of a kind that hide a loop or a name, for 1,000 lines."""
+    counts = {"splat": 0, "generator expression": 0, "walrus": 0, "unpacked literal": 0}
+    lines = 0
+    for path in paths:
+        lines += (root / path).read_text("utf-8").count("\n")
+        for node in ast.walk(parsed(root / path)):
+            if isinstance(node, ast.Dict):
+                counts["splat"] += node.keys.count(None)
+            elif isinstance(node, ast.GeneratorExp):
+                counts["generator expression"] += 1
+            elif isinstance(node, ast.NamedExpr):
+                counts["walrus"] += 1
+            elif isinstance(node, ast.Starred) and isinstance(node.value, ast.Tuple | ast.List):
+                counts["unpacked literal"] += 1  # f(*(a, b), c)
+    return {kind: 1000 * count / lines for kind, count in counts.items()}
+
+
 def table(root: Path = ROOT) -> Iterator[str]:
-    """The house as Markdown: files, lines and lines of code by package; floors and circles."""
+    """The house as Markdown: files, lines and lines of code by package; floors and circles.
+
+    Dict splats and generator expressions are for 1,000 lines.
+    """
     house = read_house(root)
-    yield "| floor | package | files | lines | code |"
-    yield "|--:|---|--:|--:|--:|"
+    yield "| floor | package | files | lines | code | splats | generator expressions |"
+    yield "|--:|---|--:|--:|--:|--:|--:|"
     rows: dict[tuple[int, str], list[Path]] = defaultdict(list)
     for module, path in house.files.items():
         name = house.package(module)
@@ -217,9 +238,12 @@ def table(root: Path = ROOT) -> Iterator[str]:
 
 
 def _row(floor: str, label: str, root: Path, paths: Iterable[Path]) -> str:
-    counts = [lines_of(root / path) for path in paths]
+    files = list(paths)
+    counts = [lines_of(root / path) for path in files]
     lines, code = (sum(column) for column in zip(*counts, strict=True))
-    return f"| {floor} | {label} | {len(counts)} | {lines:,} | {code:,} |"
+    dense = density(root, files)
+    shares = f"{dense['splat']:.1f} | {dense['generator expression']:.1f}"
+    return f"| {floor} | {label} | {len(counts)} | {lines:,} | {code:,} | {shares} |"
 
 
 def picture(root: Path = ROOT) -> str:

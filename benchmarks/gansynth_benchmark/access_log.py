@@ -69,7 +69,7 @@ class AccessLog:
                 "REASON. "
                 "Every report will show it."
             )
-        number: int = 1 + sum(entry["split"] == split for entry in self.entries)
+        number = 1 + [entry["split"] for entry in self.entries].count(split)
         if dry_run:
             return number
         new = {
@@ -82,10 +82,11 @@ class AccessLog:
             "people": hashes,
             "before": _hash(self.entries[-1]) if self.entries else None,
         }
-        self.entries.append({**new, OWN: _hash(new)})
-        text = "".join(f"{json.dumps(entry, sort_keys=True)}\n" for entry in self.entries)
+        new[OWN] = _hash(new)
+        self.entries.append(new)
+        lines = [f"{json.dumps(entry, sort_keys=True)}\n" for entry in self.entries]
         with disk_errors(self.path):
-            write_bytes_atomic(self.path, text.encode())
+            write_bytes_atomic(self.path, "".join(lines).encode())
         return number
 
     def told(self) -> list[dict[str, Any]]:

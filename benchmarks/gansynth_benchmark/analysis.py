@@ -34,7 +34,8 @@ def analysed(document: Mapping[str, Any]) -> dict[str, Any]:
         "warnings": _warnings(document, matrices),
     }
     results["paper"] = _paper(document, results["means"])
-    return {**results, "verdict": verdict({**document, **results})}
+    results["verdict"] = verdict(dict(document) | results)
+    return results
 
 
 Matrices = Mapping[tuple[str, int, str], RunValues]
@@ -54,9 +55,8 @@ def matrices_of(document: Mapping[str, Any]) -> dict[tuple[str, int, str], RunVa
         for key in keys:
             means = [of_subjects(run, key, document["subjects"]) for run in runs]
             values = np.array([[of.get(name, math.nan) for name in subjects] for of in means])
-            draws = tuple(run["draw"] for run in runs)
-            seeds = tuple(run["seed"] for run in runs)
-            matrices[arm, n, key] = RunValues(values, draws, seeds, subjects)
+            draws, seeds = [run["draw"] for run in runs], [run["seed"] for run in runs]
+            matrices[arm, n, key] = RunValues(values, tuple(draws), tuple(seeds), subjects)
     return matrices
 
 
@@ -80,7 +80,9 @@ def _comparisons(document: Mapping[str, Any], matrices: Matrices) -> list[dict[s
         for (arm, n, measure), runs in matrices.items():
             baseline = matrices.get((control, n, key))
             if measure == key and arm != control and baseline is not None:
-                family.append({"arm": arm, **_compared(document, key, n, runs, baseline)})
+                row = {"arm": arm}
+                row.update(_compared(document, key, n, runs, baseline))
+                family.append(row)
         rows += _corrected(family)
     return rows
 
@@ -94,8 +96,9 @@ def _baselines(document: Mapping[str, Any], matrices: Matrices) -> list[dict[str
     for arm, baseline, n in product(gans, study.baselines, study.sizes):
         runs, others = matrices.get((arm, n, key)), matrices.get((baseline.key, n, key))
         if runs is not None and others is not None:
-            row = _compared(document, key, n, runs, others)
-            rows.append({"arm": arm, "baseline": baseline.key, **row})
+            row = {"arm": arm, "baseline": baseline.key}
+            row.update(_compared(document, key, n, runs, others))
+            rows.append(row)
     return _corrected(rows)
 
 
@@ -104,12 +107,13 @@ def _compared(
 ) -> dict[str, Any]:
     """Compare two arms on a measure, without what the measure does not allow."""
     margin = _margin(document, key)
-    comparison = compare(runs, others, margin=margin or NO_MARGIN).to_json()
+    row: dict[str, Any] = {"n": n, "measure": key}
+    row.update(compare(runs, others, margin=margin or NO_MARGIN).to_json())
     if margin is None:
-        comparison |= {"margin": None, "equivalent": False, "equivalence_p": None}
-    if not _possible(comparison["interval"], key):
-        comparison["interval"] = {"low": None, "high": None}
-    return {"n": n, "measure": key, **comparison}
+        row |= {"margin": None, "equivalent": False, "equivalence_p": None}
+    if not _possible(row["interval"], key):
+        row["interval"] = {"low": None, "high": None}
+    return row
 
 
 def _corrected(family: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -186,8 +190,9 @@ def _worth(document: Mapping[str, Any], matrices: Matrices) -> list[dict[str, An
         subjects = n * _times(document, arm)
         if measure != key or arm in alike or len(curve) < 2 or subjects not in curve:
             continue
-        equivalent = worth(curve, runs, subjects, better=measure_of(key).better)
-        rows.append({**equivalent.to_json(), "arm": arm, "n": n, "measure": key})
+        row = worth(curve, runs, subjects, better=measure_of(key).better).to_json()
+        row |= {"arm": arm, "n": n, "measure": key}
+        rows.append(row)
     return rows
 
 
@@ -232,10 +237,13 @@ def _costs(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     for (arm, n), row in rows.items():
         seconds = {f"{kind}_s": mean(values) for kind, values in row.items()}
         control = rows.get((document["control"], n))
-        added = None
+        cost: dict[str, Any] = {"arm": arm, "n": n}
+        cost.update(seconds)
+        cost["added_s"] = None
         if control is not None:
-            added = sum(seconds.values()) - sum(mean(values) for values in control.values())
-        costs.append({"arm": arm, "n": n, **seconds, "added_s": added})
+            without = [mean(values) for values in control.values()]
+            cost["added_s"] = sum(seconds.values()) - sum(without)
+        costs.append(cost)
     return costs
 
 

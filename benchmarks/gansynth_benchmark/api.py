@@ -44,8 +44,8 @@ def measure(request: BenchmarkRequest) -> Benchmarked:
     document, files, report = run_benchmark(plan, request)
     for warning in document["warnings"]:
         reporter.warn(warning)
-    paths = {name: str(path) for name, path in files.items()}
-    return Benchmarked({**document, "files": paths}, report)
+    document["files"] = {name: str(path) for name, path in files.items()}
+    return Benchmarked(document, report)
 
 
 def run_study(request: BenchmarkRequest) -> dict[str, Any]:
@@ -82,16 +82,18 @@ def run_tuning(request: TuneRequest) -> dict[str, Any]:
     if not request.dry_run:
         return choose_arm(plan, request)
     spec, study = open_choice(plan, request)
-    return {
+    document = {
         "dry_run": True,
         "data": study.source.name,
         "training_cases": len(spec.document["train"]),
         "candidates": list(candidates(plan)),
         "by": plan.judged_by,
-        **plan.tune.model_dump(mode="json"),
-        "time_and_memory": "not measured here; gansynth benchmark --dry-run measures a fit and "
-        "a training of the plan",
     }
+    document.update(plan.tune.model_dump(mode="json"))
+    document["time_and_memory"] = (
+        "not measured here; gansynth benchmark --dry-run measures a fit and a training of the plan"
+    )
+    return document
 
 
 tune = function_of(TuneRequest, run_tuning, "tune")
@@ -126,8 +128,11 @@ def run_papers(request: PapersRequest) -> dict[str, Any]:
         table.run()
         name = request.name or f"papers_{table.plan.name.replace('-', '_')}"
         file = write(table, name, shlex.join(["gansynth", *map(bare, sys.argv[1:])]))
-        kept = {} if request.out is None else {"file": str(file)}
-        return {**table.document(), **kept, "table": table.lines()}
+        document = table.document()
+        if request.out is not None:
+            document["file"] = str(file)
+        document["table"] = table.lines()
+        return document
 
 
 papers = function_of(PapersRequest, run_papers)

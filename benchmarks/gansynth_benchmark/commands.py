@@ -49,7 +49,7 @@ def _new_lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _short(document: Mapping[str, Any]) -> dict[str, Any]:
     runs = [{k: v for k, v in run.items() if k != "scores"} for run in document["runs"]]
-    return {**document, "runs": runs}
+    return dict(document, runs=runs)
 
 
 def _benchmark_lines(document: Mapping[str, Any], files: Mapping[str, str]) -> Iterator[str]:
@@ -61,7 +61,7 @@ def _benchmark_lines(document: Mapping[str, Any], files: Mapping[str, str]) -> I
     for key in study.beside():
         yield from _differences(study, key)
     yield from ("", f"report: {files['report.html']}")
-    missing = sum(run["status"] != "done" for run in document["runs"])
+    missing = len(document["runs"]) - [run["status"] for run in document["runs"]].count("done")
     if missing:
         left = "1 training has" if missing == 1 else f"{missing} trainings have"
         yield Hint(f"next: the same command again; {left} no result yet")
@@ -88,7 +88,7 @@ def _differences(study: ReportData, key: str) -> Iterator[str]:
     if not rows:
         return
     yield from ("", f"{show.title}, {show.unit}:")
-    if key.startswith("false_alarms") and all(row[2] == NOTHING for row in rows):
+    if key.startswith("false_alarms") and {row[2] for row in rows} == {NOTHING}:
         yield NO_CASE
     else:
         head = ("arm", "N", "difference", "95 % interval", "p (Holm)", "detectable")
@@ -113,15 +113,19 @@ tune = request_command(
 
 def _tune_lines(document: Mapping[str, Any]) -> Iterator[str]:
     yield f"chosen: {document['chosen']}; {document['why']}"
-    yield from (f"dropped: {arm}: {why}" for arm, why in document["dropped"].items())
-    last = document["rungs"][-1]
-    for key, values in {document["by"]: last["scores"], **last["beside"]}.items():
-        told = (f"{arm} {'-' if v is None else f'{v:.4f}'}" for arm, v in values.items())
-        rungs = len(document["rungs"])
-        yield f"{key} on inner folds, at the last of {rungs} rungs: {', '.join(told)}"
+    for arm, why in document["dropped"].items():
+        yield f"dropped: {arm}: {why}"
+    rungs = document["rungs"]
+    last = rungs[-1]
+    measured = {document["by"]: last["scores"]}
+    measured.update(last["beside"])
+    for key, values in measured.items():
+        told = [f"{arm} {'-' if v is None else f'{v:.4f}'}" for arm, v in values.items()]
+        yield f"{key} on inner folds, at the last of {len(rungs)} rungs: {', '.join(told)}"
     for arm, gain in document["gains"].items():
         yield f"{arm} against {document['compared_with']}: {gain['words']}"
-    yield from (Hint(f"next: {line}") for line in document["use"])
+    for line in document["use"]:
+        yield Hint(f"next: {line}")
 
 
 def show_papers(request: PapersRequest, document: dict[str, Any], out: Output) -> None:

@@ -53,7 +53,7 @@ def estimate(plan: BenchmarkPlan, request: BenchmarkRequest, reporter: Reporter)
             on_a_cluster = request.executor.startswith("ray")
             with closing(LocalExecutor() if on_a_cluster else executor) as here:
                 for kind in (FIT, TRAIN):
-                    if not sizes[kind] and any(spec.kind == kind for spec in left):
+                    if not sizes[kind] and kind in [spec.kind for spec in left]:
                         reporter.say(f"measuring a few steps of: {kind}")
                         probe = _Probe(study, left, Path(scratch) / kind, here)
                         sizes[kind] = probe.fits() if kind == FIT else probe.trainings()
@@ -62,8 +62,8 @@ def estimate(plan: BenchmarkPlan, request: BenchmarkRequest, reporter: Reporter)
         jobs: dict[str, Any] = {}
         hours, size, complete = 0.0, 0.0, True
         for kind in (FIT, TUNE, TRAIN):
-            all_of = sum(spec.kind == kind for spec in specs.values())
-            open_ones = sum(spec.kind == kind for spec in left)
+            all_of = [spec.kind for spec in specs.values()].count(kind)
+            open_ones = [spec.kind for spec in left].count(kind)
             if not all_of:
                 continue
             seconds = bytes_ = None
@@ -88,7 +88,7 @@ def estimate(plan: BenchmarkPlan, request: BenchmarkRequest, reporter: Reporter)
                 "sealed": len(study.division.sealed),
             },
             "arms": list(study.arms),
-            "trainings_of_the_report": sum(1 for _ in study.places()),
+            "trainings_of_the_report": len(list(study.places())),
             "jobs": jobs,
             "hours_one_after_the_other": round(hours, 2) if complete else None,
             "at_once": slots,
@@ -174,14 +174,15 @@ class _Probe:
         if spec.kind != FIT:
             part["set"] = self.study.trials.shortened(part["set"], (count or 1) / steps)
         elif count is not None:
-            part["set"] = {**part.get("set", {}), "steps": str(count)}
+            part["set"] = dict(part.get("set", {}), steps=str(count))
         places = {
             "request": self.study.request.to_json(),
             "division": str(store.folder / "data"),
             "held_out": list(self.study.judged),
-            **({} if run is None else {"run": str(run)}),
         }
-        document = {"spec": {**spec.document, name: part}, "places": places}
+        if run is not None:
+            places["run"] = str(run)
+        document = {"spec": dict(spec.document) | {name: part}, "places": places}
         env = {} if spec.kind == FIT else dict(self.study.plan.host.env)
         job = JobSpec(spec.key, spec.title, spec.kind, WORKER, document=document, env=env)
         began = time.monotonic()
@@ -211,7 +212,7 @@ def learning(fits: Sequence[ComputationSpec]) -> list[ComputationSpec]:
 
 def _tuning(plan: BenchmarkPlan, sizes: Mapping[str, Sequence[Size]]) -> Size:
     """Return the size of one choice: inner trainings of every rung, and the fits."""
-    most = max((len(arm.tune) for arm in plan.arms), default=0)
+    most = max([len(arm.tune) for arm in plan.arms], default=0)
     count, trained = float(most), 0.0
     for share in plan.tune.rungs:
         trained += count * share

@@ -23,7 +23,9 @@ from gansynth_benchmark.requests import BenchmarkRequest
 from gansynth_benchmark.study import BenchmarkStudy
 from gansynth_benchmark.subject_split import DEVELOPMENT
 
-WHOLE, BOXED, INSERTED = (RULES[kind].generator for kind in ("organs", "boxes", "lesions"))
+WHOLE = RULES["organs"].generator
+BOXED = RULES["boxes"].generator
+INSERTED = RULES["lesions"].generator
 SHORT = {WHOLE: {"steps": 2000}}  # one of boxes takes all of its own steps to grow to its size
 
 
@@ -82,7 +84,7 @@ def _parts(source: CaseSource) -> tuple[str, str, tuple[str, ...]]:
     kind = source.request.kind
     if source.schema.box_classes:
         hosts = installed().names("hosts")
-        of_boxes = next(name for name in hosts if framework(name).Intake.needs == "boxes")
+        [of_boxes, *_] = [name for name in hosts if framework(name).Intake.needs == "boxes"]
         return kind if kind in hosts else of_boxes, BOXED, ()
     if not source.schema.foreground:
         raise DataFault(

@@ -200,17 +200,17 @@ class ArmPlan(AugmentRequest):
     def document(self) -> dict[str, Any]:
         """What is trained, without the defaults and without what only the study knows."""
         own = {"name", "title", "what", "generator", "heavier", "real", "tune", "candidate"}
-        return {
-            **self.model_dump(mode="json", exclude_defaults=True, exclude=own),
-            "ratio": self.ratio,
-        }
+        document = self.model_dump(mode="json", exclude_defaults=True, exclude=own)
+        document["ratio"] = self.ratio
+        return document
 
 
 def without_folders(arm: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return an arm's document with the name alone of the folder of unlabelled scans."""
     if "unlabelled" not in arm:
         return arm
-    return {**arm, "unlabelled": [t.rstrip("/").rpartition("/")[2] for t in arm["unlabelled"]]}
+    names = [folder.rstrip("/").rpartition("/")[2] for folder in arm["unlabelled"]]
+    return dict(arm, unlabelled=names)
 
 
 RENAMED = {
@@ -317,7 +317,7 @@ def _arms(entries: Any) -> Any:
     for number, entry in enumerate(entries):
         words = _expanded(entry)
         if isinstance(words, Mapping):
-            words = {"ratio": "1:1" if words.get("generator") else "1:0", **words}
+            words = {"ratio": "1:1" if words.get("generator") else "1:0"} | dict(words)
         sections.append(section_of(ArmPlan, words, f"arms.{number}"))
     return sections
 
@@ -338,7 +338,10 @@ def _expanded(entry: Any) -> Any:
             f"arms: {base!r} is not a known arm, expected one of {', '.join(names)}, or a "
             f"mapping with a name.{did_you_mean(str(base), names)}"
         )
-    return {"name": base, **preset(base), **entry}
+    words = {"name": base}
+    words.update(preset(base))
+    words.update(entry)
+    return words
 
 
 class BenchmarkPlan(ClosedModel):
@@ -460,7 +463,8 @@ class BenchmarkPlan(ClosedModel):
         """Return a generator by the name an arm uses for it."""
         if name in self.generators:
             return self.generators[name]
-        words = {"generator": name, **preset_generators().get(name, {})}
+        words = {"generator": name}
+        words.update(preset_generators().get(name, {}))
         return section_of(GeneratorPlan, words, f"generators.{name}")
 
     @property
@@ -506,6 +510,6 @@ class BenchmarkPlan(ClosedModel):
             doc.pop("operating_point")
         if self.subjects is not None and Path(self.subjects).is_absolute():
             doc["subjects"] = Path(self.subjects).name
-        data = self.data.rstrip("/").rpartition("/")[2]
-        text = json.dumps({**doc, "data": data}, sort_keys=True)
+        doc["data"] = self.data.rstrip("/").rpartition("/")[2]
+        text = json.dumps(doc, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

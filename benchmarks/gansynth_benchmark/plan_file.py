@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
         raise UsageFault(f"{path}: {error}; expected {SHOWN}") from None
     changes: dict[str, Any] = {
         "data": _placed_data(plan.data, path.parent if data is None else Path()),
-        "arms": tuple(_placed_arm(arm, path.parent) for arm in plan.arms),
+        "arms": tuple([_placed_arm(arm, path.parent) for arm in plan.arms]),
     }
     for key in ("root", "subjects"):
         value = getattr(plan, key)
@@ -87,7 +88,9 @@ def check_names(plan: BenchmarkPlan, path: Path) -> None:
 
 
 def _check_host(plan: BenchmarkPlan, path: Path) -> None:
-    sections = {"host": plan.host.set, **{f"arms.{arm.name}": arm.set for arm in plan.arms}}
+    sections: dict[str, Mapping[str, Any]] = {"host": plan.host.set}
+    for arm in plan.arms:
+        sections[f"arms.{arm.name}"] = arm.set
     for where, settings in sections.items():
 
         def named(key: str, where: str = where) -> str:

@@ -177,6 +177,8 @@ def data_words(request: SourceRequest, read: Mapping[str, Any] | None = None) ->
     """Return the fields with which a request opens a source."""
     from gansynth.fitting.composite_spec import texts
 
+    settings = dict(request.read)
+    settings.update(read or {})
     words = {
         "data": f"{request.kind}:{request.where}",
         "fold": request.fold,
@@ -184,7 +186,7 @@ def data_words(request: SourceRequest, read: Mapping[str, Any] | None = None) ->
         "plans": request.plans,
         "subjects": request.subjects,
         "root": request.root,
-        "read": texts({**request.read, **(read or {})}),
+        "read": texts(settings),
     }
     return {key: value for key, value in words.items() if value}
 
@@ -197,9 +199,10 @@ def fit_request(
     Args:
         generator: see ``gansynth_benchmark.plan.GeneratorPlan.document``.
     """
-    data = data_words(request, generator.get("read"))
-    settings = {**generator.get("set", {}), "seed": seed}
-    return FitRequest(**{**generator, **data, "set": settings}, out=out)
+    words = dict(generator)
+    words.update(data_words(request, generator.get("read")))
+    words["set"] = dict(generator.get("set", {}), seed=seed)
+    return FitRequest(**words, out=out)
 
 
 def augment_request(
@@ -210,5 +213,7 @@ def augment_request(
     Args:
         spec: of a training, with ``augment`` and ``seed``.
     """
-    words = {**spec["augment"], **data_words(request), "seed": spec["seed"]}
+    words = dict(spec["augment"])
+    words.update(data_words(request))
+    words["seed"] = spec["seed"]
     return AugmentRequest(**words, generator=run, out=out)

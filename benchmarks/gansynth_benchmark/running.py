@@ -64,7 +64,8 @@ def machine() -> dict[str, Any]:
     from importlib.metadata import version
 
     facts = {key: value for key, value in describe().items() if key != "name"}
-    return {**facts, "python": platform.python_version(), "torch": version("torch")}
+    facts |= {"python": platform.python_version(), "torch": version("torch")}
+    return facts
 
 
 def _run(study: BenchmarkStudy, request: BenchmarkRequest, executor: Any) -> GraphReport:
@@ -90,7 +91,7 @@ def write_results(
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     # One training per line keeps diffs local.
-    runs = ",\n".join(json.dumps(run) for run in document["runs"])
+    runs = ",\n".join([json.dumps(run) for run in document["runs"]])
     head = json.dumps({key: value for key, value in document.items() if key != "runs"}, indent=1)
     text = f'{head[:-2]},\n "runs": [\n{runs}\n]\n}}\n'
     write_bytes_atomic(path, text.encode())
@@ -99,7 +100,9 @@ def write_results(
         from gansynth_benchmark.report.overlays import overlays_of
 
         overlays = overlays_of(document, study)
-    return {"results": path, **write_report(document, folder, overlays)}
+    files = {"results": path}
+    files.update(write_report(document, folder, overlays))
+    return files
 
 
 # -- the results document --------------------------------------------------------------------------
@@ -161,7 +164,8 @@ def document_of(
         "tunings": _tunings(study),
         "open": list(plan.open),
     }
-    return {**document, **analysed(document)}
+    document.update(analysed(document))
+    return document
 
 
 def run_of(study: BenchmarkStudy, report: GraphReport, place: TrainingPoint) -> dict[str, Any]:
@@ -182,7 +186,8 @@ def run_of(study: BenchmarkStudy, report: GraphReport, place: TrainingPoint) -> 
     result = None if spec is None else study.result(spec.key)
     if result is None:
         key = study.tune(place).key if spec is None else spec.key
-        return {**row, **_why(report, key)}
+        row.update(_why(report, key))
+        return row
     assert spec is not None
     tuned = [study.tune(place).key] if study.plan.arm(place.arm).tune else []
     provenance, document = result["document"].get("told", {}), result["document"]
@@ -216,7 +221,8 @@ def run_of(study: BenchmarkStudy, report: GraphReport, place: TrainingPoint) -> 
 def _arm(arm: ArmPlan) -> dict[str, Any]:
     doc = arm.model_dump(mode="json", exclude_defaults=True)
     doc |= {"title": arm.title or arm.name, "what": arm.what, "ratio": arm.ratio}
-    return {**doc, "generator": arm.generator}
+    doc["generator"] = arm.generator
+    return doc
 
 
 def _published(plan: BenchmarkPlan) -> dict[str, Any]:
@@ -228,7 +234,8 @@ def _published(plan: BenchmarkPlan) -> dict[str, Any]:
     }
     kind, _, where = plan.data.partition(":")
     subjects = plan.subjects.rpartition("/")[2] if plan.subjects else None
-    return {**doc, "data": f"{kind}:{where.rpartition('/')[2]}", "subjects": subjects}
+    doc |= {"data": f"{kind}:{where.rpartition('/')[2]}", "subjects": subjects}
+    return doc
 
 
 def _why(report: GraphReport, key: str) -> dict[str, Any]:
@@ -244,8 +251,9 @@ def _tunings(study: BenchmarkStudy) -> list[dict[str, Any]]:
     for place in study.choices():
         result = study.result(study.tune(place).key)
         if result is not None:
-            where = {"arm": place.arm, "n": place.n, "draw": place.draw}
-            rows.append({**where, "key": study.tune(place).key, **result["document"]})
+            row = {"arm": place.arm, "n": place.n, "draw": place.draw, "key": study.tune(place).key}
+            row.update(result["document"])
+            rows.append(row)
     return rows
 
 

@@ -81,7 +81,8 @@ def fit_spec(
     data: Mapping[str, Any], generator: Mapping[str, Any], seed: int, title: str
 ) -> ComputationSpec:
     """Fit a generator on the training cases of ``data``."""
-    return ComputationSpec(FIT, {**data, "kind": FIT, "generator": generator, "seed": seed}, title)
+    document = dict(data) | {"kind": FIT, "generator": generator, "seed": seed}
+    return ComputationSpec(FIT, document, title)
 
 
 def train_spec(
@@ -90,7 +91,8 @@ def train_spec(
     """Train the host, with samples of a generator if one is fitted."""
     key = None if fit is None else fit.key
     needs = () if key is None else (key,)
-    return ComputationSpec(TRAIN, {**document, "kind": TRAIN, "generator": key}, title, needs)
+    whole = dict(document) | {"kind": TRAIN, "generator": key}
+    return ComputationSpec(TRAIN, whole, title, needs)
 
 
 class BenchmarkStudy:
@@ -249,10 +251,8 @@ class BenchmarkStudy:
             if case not in self._records:
                 self._records[case] = record = case_record(self.source, case)
                 self._refuse_twin(record)
-        return [
-            [record.id, record.subject, record.sha256]
-            for record in (self._records[case] for case in cases)
-        ]
+        records = [self._records[case] for case in cases]
+        return [[record.id, record.subject, record.sha256] for record in records]
 
     def _refuse_twin(self, record: CaseRecord) -> None:
         """Refuse subjects that share an image: one could train, the other be evaluated on."""
@@ -280,7 +280,7 @@ class BenchmarkStudy:
 
     def fit(self, generator: str, cases: Sequence[str], seed: int, title: str) -> ComputationSpec:
         """Fit a generator on training cases."""
-        data = {**self._data, "train": self._known(cases)}
+        data = dict(self._data, train=self._known(cases))
         options = self.plan.generator(generator).document
         return fit_spec(data, options, seed, f"fit {generator}, {title}")
 
@@ -299,14 +299,13 @@ class BenchmarkStudy:
         """Return the training of a place."""
         arm, cases = self.plan.arm(place.arm), self.cases_of(place)
         judged = self.judged if place.fold is None else sorted(self._inner_fold(place)["val"])
-        host, cut = self.host(arm, len(cases)), {}
+        host, document = self.host(arm, len(cases)), dict(self._data)
         if self.plan.operating_point is not None:
             settings, options = self.trials.saving_levels()
-            host |= {"set": {**host["set"], **settings}, "options": [*host["options"], *options]}
-            cut = {"thresholds": list(THRESHOLDS)}
-        document = {
-            **self._data,
-            **cut,
+            host["set"].update(settings)
+            host["options"].extend(options)
+            document["thresholds"] = list(THRESHOLDS)
+        document |= {
             "train": self._known(cases),
             "judged": self._known(judged),
             "augment": host,
@@ -329,8 +328,8 @@ class BenchmarkStudy:
         """Return the choice among arms by inner folds of the given training cases."""
         plan = self.plan
         used = sorted({plan.arm(name).generator for name in names} - {None}, key=str)
-        document = {
-            **self._data,
+        document = dict(self._data)
+        document |= {
             "kind": TUNE,
             "train": self._known(cases),
             "arms": {
@@ -358,12 +357,14 @@ class BenchmarkStudy:
         """
         arms = [arm for arm in self.plan.arms if not arm.tune]
         host = self.plan.host
-        given_settings = {**host.set, **self.plan.arm(name).set}
+        given_settings = dict(host.set)
+        given_settings.update(self.plan.arm(name).set)
         mixes = [arm.mix for arm in arms]
         lengths = self.trials.settings_for_steps(
             self.source, host.steps, mixes, given_settings, cases
         )
-        arm, length = next(pair for pair in zip(arms, lengths, strict=True) if pair[0].name == name)
+        position = [arm.name for arm in arms].index(name)
+        arm, length = arms[position], lengths[position]
         own = sorted(length.keys() & arm.set.keys())
         if own:
             raise UsageFault(
@@ -375,19 +376,20 @@ class BenchmarkStudy:
     def host(self, arm: ArmPlan, cases: int) -> dict[str, Any]:
         """Return the request of an arm on ``cases`` cases, as JSON, without data and places."""
         host = self.plan.host
-        settings = {**host.set, **self._length(arm.name, cases)}
+        settings = dict(host.set)
+        settings.update(self._length(arm.name, cases))
         options = self.trials.without_selection(host.options, host.set)
         if arm.heavier:
             extra, words = self.trials.strong_augmentation(host.set)
-            settings, options = {**settings, **extra}, (*options, *words)
-        takes_regions = self.plan.regions and "regions" in host.framework.Options.model_fields
-        named = {"regions": formulas(self.plan.regions)} if takes_regions else {}
-        return {
-            **arm.document,
-            "target": host.target,
-            "set": {**settings, **arm.set, **named},
-            "options": [*options, *arm.options],
-        }
+            settings.update(extra)
+            options = (*options, *words)
+        settings.update(arm.set)
+        if self.plan.regions and "regions" in host.framework.Options.model_fields:
+            settings["regions"] = formulas(self.plan.regions)
+        document = dict(arm.document)
+        document |= {"target": host.target, "set": settings}
+        document["options"] = [*options, *arm.options]
+        return document
 
 
 def _trials_of(plan: BenchmarkPlan, source: CaseSource) -> Trials:
@@ -421,7 +423,7 @@ def _chosen(plan: BenchmarkPlan, arms: Sequence[str]) -> tuple[str, ...]:
             raise UsageFault(f"--arm {name}: not in the plan, expected one of {', '.join(names)}")
     if not arms:
         return tuple(names)
-    return tuple(name for name in names if name in {*arms, plan.compared_with})
+    return tuple([name for name in names if name in arms or name == plan.compared_with])
 
 
 def _check_regions(plan: BenchmarkPlan, source: CaseSource) -> None:
@@ -433,15 +435,16 @@ def _check_regions(plan: BenchmarkPlan, source: CaseSource) -> None:
         raise UsageFault("regions: 'mean' is reserved for the mean of labels; use another name")
     regions += ["mean"] if len(labels) > 1 else []
     if plan.judged_by.partition("/")[2] not in regions:
+        known = [f"{plan.measures[0]}/{name}" for name in regions]
         raise UsageFault(
             f"primary {plan.judged_by}: no such region in {source.name}, expected "
-            f"{' or '.join(f'{plan.measures[0]}/{name}' for name in regions)}"
+            f"{' or '.join(known)}"
         )
 
 
 def formulas(regions: Mapping[str, str]) -> str:
     """Return regions in the hosts' format: ``WT:1+2,ET:3``."""
-    return ",".join(f"{name}:{formula}" for name, formula in regions.items())
+    return ",".join([f"{name}:{formula}" for name, formula in regions.items()])
 
 
 # -- jobs ------------------------------------------------------------------------------------------

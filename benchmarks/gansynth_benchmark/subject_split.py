@@ -41,7 +41,8 @@ class SubjectSplit:
 
     def cases_of(self, subjects: Sequence[str]) -> tuple[str, ...]:
         """Return all cases of the subjects, sorted."""
-        return tuple(sorted(case for subject in subjects for case in self.cases[subject]))
+        cases = [case for subject in subjects for case in self.cases[subject]]
+        return tuple(sorted(cases))
 
     def training_set(self, size: int, draw: int, least: int, largest: int) -> tuple[str, ...]:
         """Return the subjects of one training subset.

@@ -66,7 +66,7 @@ class TuningResult:
         subjects = {case: subject for case, subject, _ in spec["train"]}
         self.folds = grouped_splits(list(subjects), subjects, spec["tune"]["folds"], spec["seed"])
         self.subject_of = subjects
-        self.real = tuple(n for n, arm in spec["arms"].items() if arm["generator"] is None)
+        self.real = [name for name, arm in spec["arms"].items() if arm["generator"] is None]
         """Arms without synthetic samples: the answer "use none"."""
         self.sign = 1.0 if measure_of(spec["by"]).better == "higher" else -1.0
 
@@ -85,10 +85,10 @@ class TuningResult:
         share = self.spec["tune"]["rungs"][rung]
         words = self.spec["arms"][arm]["augment"]
         trials = trials_of(words["target"])
-        document = {
-            **self._shared(fold),
+        document = self._shared(fold)
+        document |= {
             "judged": self._of(fold["val"]),
-            "augment": {**words, "set": trials.shortened(words["set"], share)},
+            "augment": dict(words, set=trials.shortened(words["set"], share)),
             "regions": self.spec["regions"],
             "measures": [*dict.fromkeys((self.spec["by"].partition("/")[0], *LESIONS))],
             "seed": self.spec["seed"],
@@ -105,11 +105,14 @@ class TuningResult:
             return None
         generator = dict(self.spec["generators"][name])
         share = self.spec["tune"]["fit_share"]
-        return {**generator, "set": shortened(generator.get("set", {}), share, "steps")}
+        generator["set"] = shortened(generator.get("set", {}), share, "steps")
+        return generator
 
     def _shared(self, fold: FoldSplit) -> dict[str, Any]:
         keys = ("format", "gansynth", "data", "configuration", "plans", "read")
-        return {**{key: self.spec[key] for key in keys}, "train": self._of(fold["train"])}
+        shared = {key: self.spec[key] for key in keys}
+        shared["train"] = self._of(fold["train"])
+        return shared
 
     def _of(self, cases: Sequence[str]) -> list[list[str]]:
         return [self.records[case] for case in sorted(cases)]
@@ -125,14 +128,16 @@ class TuningResult:
             order = sorted(scores, key=lambda arm: -mean(scores[arm].values()))
             means = {arm: self.sign * mean(scores[arm].values()) for arm in order}
             keys = [beside(name, self.spec["by"]) for name in LESIONS]
-            told = {
-                key: {arm: mean(of.values()) if (of := found[arm][key]) else None for arm in order}
-                for key in keys
-                if all(key in found[arm] for arm in order)
-            }
+            told: dict[str, dict[str, float | None]] = {}
+            for key in keys:
+                if all(key in found[arm] for arm in order):
+                    told[key] = {}
+                    for arm in order:
+                        values = found[arm][key].values()
+                        told[key][arm] = mean(values) if values else None
             rungs.append({"share": share, "scores": means, "beside": told})
             left = going_on(order, self.spec["tune"]["keep"], self.real)
-        real = next(arm for arm in order if arm in self.real)
+        [real, *_] = [arm for arm in order if arm in self.real]
         folds = {self.subject_of[c]: n for n, fold in enumerate(self.folds) for c in fold["val"]}
         gains = gains_over(scores, real, folds)
         chosen, why = choose(gains, real)
@@ -145,6 +150,9 @@ class TuningResult:
                 costs[key.partition("/")[0]] = known
             why += f"; with it {cost_words(costs)}" if costs else ""
         why += f"; could not be trained: {', '.join(self.dropped)}" if self.dropped else ""
+        shown: dict[str, dict[str, Any]] = {}
+        for arm, gain in gains.items():
+            shown[arm] = dict(gain, error=finite(gain["error"]), words=words_of(gain))
         return {
             "chosen": chosen,
             "why": why,
@@ -154,10 +162,7 @@ class TuningResult:
             "seconds": sum(self._spent.values()),
             "dropped": self.dropped,
             "compared_with": real,
-            "gains": {
-                arm: {**gain, "error": finite(gain["error"]), "words": words_of(gain)}
-                for arm, gain in gains.items()
-            },
+            "gains": shown,
         }
 
     def _values(self, arms: Sequence[str], rung: int) -> dict[str, dict[str, dict[str, float]]]:
@@ -178,9 +183,10 @@ class TuningResult:
         report = run_jobs(jobs.values(), self.store, executor, on_change=self.on_change)
         lost = {status.job.key: status for status in report.of(JobPhase.FAILED, JobPhase.SKIPPED)}
         for arm in arms:
-            failed = next((lost[key] for key in keys[arm] if key in lost), None)
-            if failed is None:
+            failures = [lost[key] for key in keys[arm] if key in lost]
+            if not failures:
                 continue
+            failed = failures[0]
             if arm in self.real or failed.code != UNTRAINED:
                 raise TrainingFault("; ".join(report.lines()[1:]))
             self.dropped[arm] = failed.why
@@ -216,8 +222,8 @@ def going_on(order: Sequence[str], keep: float, real: Sequence[str]) -> list[str
         real: arms without synthetic samples; the winner is compared with the best of them.
     """
     left = list(order[: max(1, math.ceil(len(order) * keep))])
-    best = next((arm for arm in order if arm in real), None)
-    return left if best is None or best in left else [*left, best]
+    best = [arm for arm in order if arm in real][:1]
+    return left if set(best) <= set(left) else left + best
 
 
 Gain = Mapping[str, float]  # `gain` of an arm over real cases, its standard `error`, `subjects`
@@ -290,8 +296,8 @@ def open_choice(
 
 def candidates(plan: BenchmarkPlan) -> tuple[str, ...]:
     """Return the arms to choose from: those that a tuned arm of the plan names, else all."""
-    named = next((arm.tune for arm in plan.arms if arm.tune), ())
-    names = tuple(named) or tuple(arm.name for arm in plan.arms if arm.real == 1)
+    named = [arm.tune for arm in plan.arms if arm.tune]
+    names = tuple(named[0] if named else [arm.name for arm in plan.arms if arm.real == 1])
     if len(names) < 2 or all(plan.arm(name).generator for name in names):
         raise UsageFault(
             f"{plan.name}: {len(names)} arm(s) to choose from, expected at least two, one of them "
@@ -320,9 +326,9 @@ def choose_arm(plan: BenchmarkPlan, request: TuneRequest) -> dict[str, Any]:
         "data": study.source.name,
         "training_cases": len(spec.document["train"]),
         "candidates": list(candidates(plan)),
-        **result,
-        "use": commands(study, spec, result["chosen"], request.folder(plan.name)),
     }
+    document.update(result)
+    document["use"] = commands(study, spec, result["chosen"], request.folder(plan.name))
     write_json_atomic(request.folder(plan.name) / CHOICE, document)
     return document
 
@@ -335,7 +341,8 @@ def commands(study: BenchmarkStudy, spec: ComputationSpec, chosen: str, folder: 
     """
     division, train = study.division, [case for case, *_ in spec.document["train"]]
     others = [set(division.cases_of(people)) - set(train) for people in division.parts]
-    split = FoldSplit(train=train, val=sorted(next(cases for cases in others if cases)))
+    [held_out, *_] = filter(None, others)
+    split = FoldSplit(train=train, val=sorted(held_out))
     request = replace(study.source.divided([split], folder / "data" / spec.key), fold="0")
     arm: Mapping[str, Any] = spec.document["arms"][chosen]
     lines: list[FitRequest | AugmentRequest] = []
@@ -343,7 +350,7 @@ def commands(study: BenchmarkStudy, spec: ComputationSpec, chosen: str, folder: 
     if arm["generator"] is not None:
         run = Path("runs") / str(arm["generator"])
         lines.append(fit_request(spec.document["generators"][arm["generator"]], request, 0, run))
-    lines.append(augment_request({**arm, "seed": 0}, request, run, None))
+    lines.append(augment_request(dict(arm, seed=0), request, run, None))
     return [f"gansynth {shlex.join(request.command_line)}" for request in lines]
 
 

@@ -83,7 +83,10 @@ class WorkerJob:
         shutil.rmtree(gone, ignore_errors=True)
         scratch.rename(gone)
         shutil.rmtree(gone, ignore_errors=True)
-        return {"seconds": seconds, **measured, "told": provenance}
+        document: dict[str, Any] = {"seconds": seconds}
+        document.update(measured)
+        document["told"] = provenance
+        return document
 
     def divided(self, folder: Path) -> SourceRequest:
         """Return the data set restricted to this job's training and test cases."""
@@ -118,13 +121,16 @@ class WorkerJob:
         for name, values in sorted(
             (evaluation.per_subject if flat else evaluation.per_case).items()
         ):
-            for key, value in {**values, **over_labels(values, labels)}.items():
+            measured = dict(values) | over_labels(values, labels)
+            for key, value in measured.items():
                 scores.setdefault(key, {})[name] = value
         units: dict[str, Any] = {"unit": evaluation.unit, "distances": evaluation.distances}
         by: Literal["subject", "case"] = "subject" if flat else "case"
         if "thresholds" in self.spec:
             units["at_thresholds"] = at_thresholds(pairs, labels, by, ignore)
-        return {"scores": scores, "predictions": self._keep(pairs), "by": by, **units}
+        document = {"scores": scores, "predictions": self._keep(pairs), "by": by}
+        document.update(units)
+        return document
 
     def _keep(self, pairs: Mapping[str, Prediction]) -> dict[str, str]:
         """Copy label maps, and return case -> file below ``PREDICTIONS``."""
@@ -164,7 +170,8 @@ def over_labels(
 ) -> dict[str, float | None]:
     """Return means of a case's measures over labels, as ``dice/mean``, if there are several."""
     means: dict[str, float | None] = {}
-    for name in dict.fromkeys(key.partition("/")[0] for key in measures):
+    names = [key.partition("/")[0] for key in measures]
+    for name in dict.fromkeys(names):
         values = [measures.get(f"{name}/{label}") for label in labels]
         finite = [value for value in values if value is not None]
         if len(labels) > 1:

@@ -56,7 +56,7 @@ def worth(
     """Value of an arm in extra real cases, by a curve: number of cases -> one measure."""
     _check(curve, n, better, confidence)
     sizes = sorted(curve)
-    each, dropped = _tables([arm, *(curve[size] for size in sizes)])
+    each, dropped = _tables([arm] + [curve[size] for size in sizes])
     tables = np.stack(each) if better == "higher" else -np.stack(each)
     fit = _LearningCurve(np.array(sizes), tables[1:], tables[0], 1 - confidence)
     empty = not tables.size
@@ -101,7 +101,7 @@ class _LearningCurve:
             return None, "below" if goal < heights[0] else "above"
         logs = np.log(self.sizes)
         rises = [(a, b) for a, b in pairwise(range(len(logs))) if heights[b] > heights[a]]
-        a, b = next((a, b) for a, b in rises if goal <= heights[b])
+        [(a, b), *_] = [(a, b) for a, b in rises if goal <= heights[b]]
         share = (goal - heights[a]) / (heights[b] - heights[a])
         return float(np.exp(logs[a] + max(share, 0.0) * (logs[b] - logs[a]))), None
 
@@ -191,7 +191,8 @@ def _reason(
         return "; ".join([*reasons, "no limits: too few runs or test subjects"])
     if rise_p > 1 - confidence:
         reasons.append(f"that real cases help {ends} is not shown (p = {rise_p:.2g})")
-    if max(b / a for a, b in pairwise(sizes)) > FAR_APART:
+    steps = [b / a for a, b in pairwise(sizes)]
+    if max(steps) > FAR_APART:
         reasons.append("sizes lie far apart, so that more cases come out than it takes")
     low, high = limits
     if low is None and beyond != "below":

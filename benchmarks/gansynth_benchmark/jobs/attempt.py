@@ -100,13 +100,15 @@ def start(order: AttemptSpec, environ: Mapping[str, str]) -> subprocess.Popen[by
     Returns:
         The process. It runs while its ``stdin`` is open.
     """
+    variables = dict(environ)
+    variables.update(order.job.env)
+    variables["PYTHONUNBUFFERED"] = "1"  # so that the last output comes last
     process = subprocess.Popen(
         [sys.executable, "-m", "gansynth_benchmark.jobs.attempt"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        # Unbuffered, so that the last output comes last.
-        env={**environ, **order.job.env, "PYTHONUNBUFFERED": "1"},
+        env=variables,
         start_new_session=True,  # Ctrl-C reaches it once, through the executor
     )
     assert process.stdin is not None
@@ -122,7 +124,8 @@ def result_of(process: subprocess.Popen[bytes]) -> AttemptResult:
         os.killpg(process.pid, signal.SIGKILL)
     assert process.stdout is not None
     lines = process.stdout.read().decode("utf-8", "replace").split("\n")
-    return AttemptResult(code, next((line for line in reversed(lines) if line.strip()), ""))
+    written = [line for line in lines if line.strip()]
+    return AttemptResult(code, written[-1] if written else "")
 
 
 def main() -> int:

@@ -136,7 +136,7 @@ class LocalExecutor(Executor):
     def submit(self, order: AttemptSpec) -> Future[AttemptResult]:
         """Start an attempt in a free slot."""
         used = {running.slot for running in self._left.values()}
-        slot = next(number for number in range(self.slots) if number not in used)
+        slot = min(set(range(self.slots)) - used)
         process = start(order, self.environ(slot))
         future = self._threads.submit(result_of, process)
         self._running[future] = _RunningAttempt(process, slot, order.grace)
@@ -160,7 +160,8 @@ class LocalExecutor(Executor):
         for running in left.values():
             assert running.process.stdin is not None
             running.process.stdin.close()
-        wait(left, max((running.grace for running in left.values()), default=0) + PATIENCE)
+        graces = [running.grace for running in left.values()]
+        wait(left, max(graces, default=0) + PATIENCE)
 
     def close(self) -> None:
         """Stop running attempts once more, then kill them."""

@@ -88,9 +88,8 @@ class GraphReport:
 
     def lines(self) -> list[str]:
         """Return readable lines: counts, then each failure with its last line and its log."""
-        counts = ", ".join(
-            f"{len(group)} {phase.value}" for phase in JobPhase if (group := self.of(phase))
-        )
+        groups = {phase: len(self.of(phase)) for phase in JobPhase}
+        counts = ", ".join([f"{count} {phase.value}" for phase, count in groups.items() if count])
         failures = [
             f"failed: {failed.job.title}: {failed.why}; log: {failed.log}"
             for failed in self.of(JobPhase.FAILED)
@@ -176,11 +175,12 @@ class _JobGraph:
         return [standing for standing in self.standings.values() if standing.phase not in ENDED]
 
     def ready(self) -> list[JobStatus]:
-        return [
-            standing
-            for standing in self.in_phase(JobPhase.WAITING)
-            if all(self.standings[need].phase in FINE for need in standing.job.needs)
-        ]
+        ready = []
+        for standing in self.in_phase(JobPhase.WAITING):
+            needed = {self.standings[need].phase for need in standing.job.needs}
+            if needed.issubset(FINE):
+                ready.append(standing)
+        return ready
 
     def fail(self, standing: JobStatus, why: str, code: int | None = None) -> None:
         """Mark a job as failed, and skip its direct and indirect dependents."""

@@ -180,7 +180,8 @@ class RayExecutor(Executor):
                 prefixes += framework(name).variables
         variables = {key: value for key, value in os.environ.items() if key.startswith(prefixes)}
         variables.pop(PARENT, None)
-        return {THREADS: str(max(1, int(self.cpus))), **variables}
+        variables.setdefault(THREADS, str(max(1, int(self.cpus))))
+        return variables
 
     def _check_room(self, nodes: list[dict[str, Any]]) -> None:
         needs = {"CPU": self.cpus, "GPU": self.gpus or 0}
@@ -250,7 +251,7 @@ def _attempt(
     if not token.seen():
         name = os.uname().nodename
         return AttemptResult(NOT_SHARED, _not_shared(f"Ray node {name}", token))
-    process = start(order, {**os.environ, **passed_on})
+    process = start(order, dict(os.environ) | dict(passed_on))
     assert process.stdin is not None
     with process:
         try:

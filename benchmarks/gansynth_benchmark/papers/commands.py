@@ -45,12 +45,15 @@ class PaperCommands:
         from gansynth.training.loop import FitOptions
 
         spec = self.plan.spec.spec
-        parts = (part.generator for run in spec.runs for part in run.parts or ())
+        generators = [spec.generator]
+        for run in spec.runs:
+            generators += [part.generator for part in run.parts or ()]
         keys = set(FitOptions.model_fields)
-        for name in (spec.generator, *parts):
+        for name in generators:
             keys |= installed().generator(name).Options.model_fields.keys()
         refuse_unknown(self.asked.fit_set, keys, of=spec.generator, named="--fit-set {}".format)
-        for target in (str(self.plan.hosts[name].target) for name in hosts):
+        for name in hosts:
+            target = str(self.plan.hosts[name].target)
             has = framework(target).Options.model_fields
             refuse_unknown(self.asked.host_set, has, of=target, named="--host-set {}".format)
 
@@ -59,9 +62,13 @@ class PaperCommands:
     def host_read(self, generator: str) -> dict[str, str]:
         """Return how hosts read the cases: from the recipe, its scale, and the command line."""
         recipe = self.plan.spec
-        run = next(r for r in recipe.spec.runs if r.name == self.plan.generators[generator])
+        runs = {run.name: run for run in recipe.spec.runs}
+        run = runs[self.plan.generators[generator]]
         scale = recipe.scaled(self.asked.scale)
-        return {**recipe.read_of(self.asked.kind), **run.read, **scale.read, **self.asked.read}
+        read = dict(recipe.read_of(self.asked.kind))
+        for changes in (run.read, scale.read, self.asked.read):
+            read.update(changes)
+        return read
 
     def _request(self, read: Mapping[str, str]) -> SourceRequest:
         options = self.asked
@@ -109,8 +116,10 @@ class PaperCommands:
     def fitted(self) -> list[str]:
         """What distinguishes generators fitted on the same cases."""
         options = self.asked
-        named = {**options.extra_source, **overlay(self.plan.set, options.fit_set)}
-        return [self.plan.recipe, str(options.scale), *(f"{k}={v}" for k, v in named.items())]
+        named = dict(options.extra_source)
+        named.update(overlay(self.plan.set, options.fit_set))
+        settings = [f"{key}={value}" for key, value in named.items()]
+        return [self.plan.recipe, str(options.scale), *settings]
 
     def run(self, generator: str) -> Path:
         """Return a generator's run folder."""
@@ -135,7 +144,7 @@ class PaperCommands:
         if options.epochs is not None:
             settings = overlay(settings, {"epochs": f"{options.epochs:g}"})
         named = [f"{key}:{formula}" for key, formula in self.regions.items() if formula != ALL]
-        return {**settings, **({"regions": ",".join(named)} if named else {})}
+        return dict(settings, regions=",".join(named)) if named else dict(settings)
 
     def lengths(self, name: str, arms: Sequence[PaperArm]) -> dict[str, dict[str, str]]:
         """Return, by arm, settings that give all arms the same number of steps.
@@ -147,7 +156,8 @@ class PaperCommands:
         trials, cases = trials_of(str(self.plan.hosts[name].target)), len(self.source.train_ids)
         each = trials.settings_for_steps(self.source, steps or MANY, mixes, settings, cases)
         if steps is None:
-            least = min((int(length["epochs"]) for length in each if "epochs" in length), default=1)
+            given = [int(length["epochs"]) for length in each if "epochs" in length]
+            least = min(given, default=1)
             each = [_own_length(length, settings, least) for length in each]
         return {arm.name: length for arm, length in zip(arms, each, strict=True)}
 
@@ -195,7 +205,8 @@ def _own_length(
 
 def said(words: Sequence[object], out: Path) -> str:
     """Return a command as text, without this machine's folders."""
-    return f"gansynth {shlex.join(bare(str(word).replace(f'{out}/', '')) for word in words)}"
+    shown = [bare(str(word).replace(f"{out}/", "")) for word in words]
+    return f"gansynth {shlex.join(shown)}"
 
 
 def bare(word: str) -> str:

@@ -254,9 +254,7 @@ def find_plan(text: str) -> PaperTablePlan:
         return read_plan(Path(text))
     path = _plan_of(find_recipe(text))
     if not path.is_file():
-        names = (
-            name for name in installed().names("recipes") if _plan_of(find_recipe(name)).is_file()
-        )
+        names = [n for n in installed().names("recipes") if _plan_of(find_recipe(n)).is_file()]
         raise UsageFault(
             f"{text}: the recipe has no table of trainings, expected one of {', '.join(names)}, or "
             "a plan file"
@@ -272,7 +270,7 @@ def read_formulas(text: str, regions: Mapping[str, str]) -> dict[str, str]:
     """Return the plan's regions with the formulas of ``WT:1+2+3,ET:3``; other regions stay."""
     formulas = dict(regions)
     for part in filter(None, text.split(",")):
-        name, _, formula = (word.strip() for word in part.partition(":"))
+        name, _, formula = [word.strip() for word in part.partition(":")]
         if name not in regions or not re.fullmatch(r"all|\d+(\+\d+)*", formula):
             raise UsageFault(
                 f"--regions {part}: expected NAME:1+2 or NAME:all, with a name of "

@@ -113,12 +113,14 @@ class PaperTableRun:
             return [*table(cells, WIDTH), RATED, *notes(self.plan)]
         head, *cells = rows(self.plan, self.results, self.commands.regions, self.arms)
         count, lines = len(self.plan.measures), list[str]()
-        for host in dict.fromkeys(row[0] for row in cells):
+        hosts = [row[0] for row in cells]
+        for host in dict.fromkeys(hosts):
             shown = [head[1 : 4 + count]]
             for row in cells:
                 if row[0] == host:
                     both = zip(row[4 : 4 + count], row[4 + count :], strict=True)
-                    shown.append((*row[1:4], *(f"{ours or '-'} / {paper}" for ours, paper in both)))
+                    pairs = [f"{ours or '-'} / {paper}" for ours, paper in both]
+                    shown.append((*row[1:4], *pairs))
             lines += [f"{host}, ours / the paper's:", *table(shown, WIDTH), ""]
         return [*lines, *notes(self.plan), *steps_of(self.results)]
 
@@ -137,13 +139,10 @@ class PaperTableRun:
             self.ran.append(said(words, out))
             return dict(previous["result"])
         report = json.loads(self.call(words))
-        result = {
-            "host": host,
-            "arm": arm.name,
-            "seed": seed,
-            **{key: report[key] for key in KEPT},
-            **trials_of(str(self.plan.hosts[host].target)).scores(folder),
-        }
+        result = {"host": host, "arm": arm.name, "seed": seed}
+        for key in KEPT:
+            result[key] = report[key]
+        result.update(trials_of(str(self.plan.hosts[host].target)).scores(folder))
         write_json_atomic(record, {"command": plain, "result": result})
         return result
 
@@ -201,10 +200,15 @@ def write(table: PaperTableRun, name: str, command: str) -> Path:
 
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     path = table.commands.out / f"{name}.json"
-    head = {"benchmark": name, "command": command, "date": time.strftime("%Y-%m-%d")}
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    document = {**head, "machine": {**machine(), "cuda": cuda}, **table.document()}
+    document: dict[str, Any] = {
+        "benchmark": name,
+        "command": command,
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": dict(machine(), cuda=cuda),
+    }
+    document.update(table.document())
     write_json_atomic(path, document)
     return path
 
@@ -251,7 +255,7 @@ def rows(
             arms with results, or all arms before there are any.
     """
     names = plan.measures
-    head = ("host", "arm", "real", "synthetic", *names, *(f"paper {name}" for name in names))
+    head = ("host", "arm", "real", "synthetic", *names, *[f"paper {name}" for name in names])
     lines: list[tuple[object, ...]] = [head]
     for host, entry in plan.hosts.items():
         for arm in plan.arms:
@@ -260,16 +264,14 @@ def rows(
             ]
             papers = [plan.figure(host, arm, name) or "-" for name in names]
             if trained:
-                drawn = [
-                    sum(result[key] for result in trained)
-                    for key in ("drawn_real", "drawn_synthetic")
-                ]
+                real = sum([result["drawn_real"] for result in trained])
+                synthetic = sum([result["drawn_synthetic"] for result in trained])
                 ours = [dice_of(trained, key_of(*item)) for item in regions.items()]
                 ours += [figure_of(trained, key) for key in plan.columns.values()]
-                lines.append((entry.title, arm.name, *drawn, *ours, *papers))
+                lines.append((entry.title, arm.name, real, synthetic, *ours, *papers))
             elif arm in (arms or plan.arms) and (entry.code == "others" or not results):
                 not_run = NOT_RUN if entry.code == "others" else "-"
-                ours = [not_run, *("" for _ in names[1:])]
+                ours = [not_run] + [""] * (len(names) - 1)
                 lines.append((entry.title, arm.name, "-", "-", *ours, *papers))
     return lines
 
@@ -286,7 +288,8 @@ def notes(plan: PaperTablePlan) -> list[str]:
 def steps_of(results: Sequence[Result]) -> list[str]:
     """Return a note for each host whose arms had different numbers of optimiser steps."""
     lines = []
-    for host in dict.fromkeys(result["host"] for result in results):
+    hosts = [result["host"] for result in results]
+    for host in dict.fromkeys(hosts):
         steps = sorted({result["steps"] for result in results if result["host"] == host})
         if len(steps) > 1:
             lines.append(f"{host}: its arms had {', '.join(map(str, steps))} steps, not the same")
@@ -328,13 +331,13 @@ def _rated(run: Path) -> Iterator[tuple[object, ...]]:
     for rater in raters:
         table = rater["table"]
         accuracy = 100 * (table["accuracy"]["value"] or 0)
-        yield rater["name"], *_cells({**table, "accuracy": accuracy})
+        yield rater["name"], *_cells(dict(table, accuracy=accuracy))
     if not raters:
         yield NOT_RATED, *"-----"
 
 
 def _cells(figures: Mapping[str, Any]) -> tuple[str, ...]:
-    return (f"{figures['accuracy']:.0f}", *(str(figures[key]) for key in COUNTS))
+    return (f"{figures['accuracy']:.0f}", *[str(figures[key]) for key in COUNTS])
 
 
 def _paper_name(name: str) -> str:

@@ -34,11 +34,9 @@ def write_report(
 
     study = ReportData(document)
     slopes, curves = list(figures.slopes(study)), list(figures.curves(study))
-    drawn = {
-        **{f"curve-{n}": figure for n, (_, figure) in enumerate(curves)},
-        **{f"slope-{n}": figure for n, (_, figure) in enumerate(slopes)},
-        **{f"worst-{n}": page.data_uri(overlay.png) for n, overlay in enumerate(overlays)},
-    }
+    drawn = {f"curve-{n}": figure for n, (_, figure) in enumerate(curves)}
+    drawn |= {f"slope-{n}": figure for n, (_, figure) in enumerate(slopes)}
+    drawn |= {f"worst-{n}": page.data_uri(overlay.png) for n, overlay in enumerate(overlays)}
     compared = tables.compared_measures(study)
     drawn |= {f"forest-{n}": figures.forest(study, key) for n, key in enumerate(compared)}
     found = figures.worth(study)

@@ -64,10 +64,11 @@ Rows = Sequence[tuple[ReportArm, int, Entry]]
 def forest(study: ReportData, measure: str) -> str:
     """Draw the differences to the control on a measure, an arm after the other."""
     rows, show = study.entries("comparisons", study.others, measure), study.measures[measure]
-    reaches = [
-        max(map(abs, ends)) for *_, entry in rows
-        if (ends := known([*ends_of(entry), entry.get("difference")]))
-    ]  # fmt: skip
+    reaches = []
+    for *_, entry in rows:
+        points = known([*ends_of(entry), entry.get("difference")])
+        if points:
+            reaches.append(max(map(abs, points)))
     others = [abs(v) for *_, entry in rows for v in known([entry.get("margin"), entry.get("mde")])]
     most = max(reaches, default=1.0)
     most = max(
@@ -78,7 +79,7 @@ def forest(study: ReportData, measure: str) -> str:
     axes.set(xlim=(-limit, limit))
     for y, (_, _, entry) in zip(_places(rows), rows, strict=True):
         room = entry.get("mde") is None or not study.beyond(entry)
-        draw_comparison(axes, y, entry if room else {**entry, "mde": None}, show)
+        draw_comparison(axes, y, entry if room else dict(entry, mde=None), show)
     axes.axvline(0, color=INK, lw=0.8, zorder=1)
     sides = ("control better", "arm better") if show.up else ("arm better", "control better")
     axes.set_xlabel(f"◂ {sides[0]} · {plain(show.title, 30)}, {show.unit} · {sides[1]} ▸")
@@ -158,12 +159,12 @@ def _legend(axes: Axes) -> None:
 def worth(study: ReportData) -> str:
     """Draw the equivalent number of extra real cases of each arm; empty if none is known."""
     rows = [entry for entry in study.entries("worth", study.others) if entry[-1]]
-    reach = known(entry["cases"] for *_, entry in rows)
-    ends = known(entry[key] for *_, entry in rows for key in ("low", "high"))
+    reach = known([entry["cases"] for *_, entry in rows])
     if not reach:
         return ""
-    usual = BEYOND * median(abs(value) for value in (*reach, *ends)) or 1.0
-    inside = [0.0, *(min(max(value, -usual), usual) for value in (*reach, *ends))]
+    points = reach + known([entry[key] for *_, entry in rows for key in ("low", "high")])
+    usual = BEYOND * median(map(abs, points)) or 1.0
+    inside = [0.0] + [min(max(value, -usual), usual) for value in points]
     edge = 0.05 * (max(inside) - min(inside))
     axes = _rows_of(rows, 0)
     axes.set(xlim=(min(inside) - edge, max(inside) + edge), xlabel="real cases")
@@ -183,7 +184,7 @@ def curves(study: ReportData) -> Iterator[tuple[str, str]]:
     show = study.show
     entries = study.entries("means", study.arms, study.primary)
     means = {(arm.key, n): entry for arm, n, entry in entries if entry}
-    ends = known(e[key] for e in means.values() for key in ("low", "high", "mean"))
+    ends = known([e[key] for e in means.values() for key in ("low", "high", "mean")])
     if not ends:
         return
     span = _span([end * show.scale for end in ends])
@@ -193,7 +194,8 @@ def curves(study: ReportData) -> Iterator[tuple[str, str]]:
             found = [(n, means[key, n]) for n in study.sizes if (key, n) in means]
             known_ends = [(n, e) for n, e in found if len(known([e["low"], e["high"]])) == 2]
             x = [n for n, _ in known_ends]
-            low, high = ([e[k] * show.scale for _, e in known_ends] for k in ("low", "high"))
+            low = [e["low"] * show.scale for _, e in known_ends]
+            high = [e["high"] * show.scale for _, e in known_ends]
             if key == study.control:
                 axes.fill_between(x, low, high, color=BAND)
             axes.vlines(x, low, high, colour, lw=1.2)

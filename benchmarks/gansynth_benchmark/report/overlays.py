@@ -75,7 +75,7 @@ def worst_cases(document: Mapping[str, Any], most: int = 6) -> list[WorstCase]:
     ]
     lowest.sort(key=lambda worst: study.show.better(worst.score))
     queues = [_losses(study, arm.key) for arm in study.others]
-    queues = sorted((queue for queue in queues if queue), key=lambda queue: -queue[0].lost)
+    queues = sorted(filter(None, queues), key=lambda queue: -queue[0].lost)
     turns = zip_longest(_once(lowest), *queues)
     return [worst for turn in turns for worst in turn if worst is not None][:most]
 
@@ -83,7 +83,8 @@ def worst_cases(document: Mapping[str, Any], most: int = 6) -> list[WorstCase]:
 def _losses(study: ReportData, arm: str) -> list[WorstCase]:
     """Return an arm's cases that are worse than under the control, greatest loss first."""
     losses = []
-    for control, run in (pair for n in study.sizes for pair in study.pairs(arm, n)):
+    pairs = [pair for n in study.sizes for pair in study.pairs(arm, n)]
+    for control, run in pairs:
         references = study.scores(control)
         for case, value in study.scores(run).items():
             both = known([value, references.get(case)])

@@ -75,7 +75,7 @@ class ReportData:
 
     def beside(self) -> dict[str, NumberFormat]:
         """The primary measure, then those of lesions and false alarms that stand beside it."""
-        keys = (self.primary, *(beside(name, self.primary) for name in LESIONS))
+        keys = [self.primary] + [beside(name, self.primary) for name in LESIONS]
         return {key: self.measures[key] for key in keys if key in self.measures}
 
     @property
@@ -95,7 +95,7 @@ class ReportData:
     def _kind(self, key: str) -> str:
         if key == self.control:
             return "control"
-        arm = next(arm for arm in self.plan["arms"] if arm["name"] == key)
+        arm = {arm["name"]: arm for arm in self.plan["arms"]}[key]
         if (arm.get("real") or 1) > 1:
             return "yardstick"
         if arm.get("tune"):
@@ -178,7 +178,7 @@ class ReportData:
         every = [score for own in scores.values() for score in own]
         cases: dict[str, list[str]] = {}
         for case in every[0] if every else ():
-            if len(known(score.get(case) for score in every)) == len(every):
+            if len(known([score.get(case) for score in every])) == len(every):
                 cases.setdefault(self.document["subjects"].get(case) or case, []).append(case)
         return {
             subject: {arm: _mean(own, of_subject) for arm, own in scores.items()}
@@ -196,7 +196,8 @@ class ReportData:
         show = self.measures[name]
         other = replace(show, up=not show.up)
         sides = [show] if name == self.primary else [show, other]
-        return bool(comparison["mde"] > max(side.room(control) for side in sides))
+        rooms = [side.room(control) for side in sides]
+        return bool(comparison["mde"] > max(rooms))
 
     def detectable(self, comparison: Entry) -> str:
         """The minimum detectable effect; ``none`` where there is no room for it."""
@@ -213,7 +214,7 @@ class ReportData:
 
 
 def _mean(scores: Sequence[Mapping[str, float | None]], cases: Sequence[str]) -> float:
-    values = known(score[case] for score in scores for case in cases)
+    values = known([score[case] for score in scores for case in cases])
     return sum(values) / len(values)
 
 

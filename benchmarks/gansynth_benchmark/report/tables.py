@@ -34,7 +34,7 @@ Table = list[dict[str, object]]
 def finished(study: ReportData) -> str:
     """Return how many trainings are finished."""
     total = len(study.runs)
-    done = sum(run["status"] == "done" for run in study.runs)
+    done = [run["status"] for run in study.runs].count("done")
     if done == total:
         return f"{total} trainings, all finished"
     return f"{done or 'none'} of {total} trainings finished"
@@ -66,35 +66,33 @@ def warnings(study: ReportData) -> list[str]:
 
 def compared_measures(study: ReportData) -> list[str]:
     """Return the measures with a known difference to the control, the primary one first."""
-    return [
-        name
-        for name in study.measures
-        if any(
-            entry.get("difference") is not None
-            for *_, entry in study.entries("comparisons", study.others, name)
-        )
-    ]
+    compared = []
+    for name in study.measures:
+        entries = study.entries("comparisons", study.others, name)
+        if any(entry.get("difference") is not None for *_, entry in entries):
+            compared.append(name)
+    return compared
 
 
 def differences(study: ReportData, measure: str) -> Table:
     """Return the differences of each arm to the control, and their findings."""
-    return [
-        {"arm": arm.title, "N": n, **_compared(study, entry, study.measures[measure])}
-        for arm, n, entry in study.entries("comparisons", study.others, measure)
-    ]
+    rows = Table()
+    for arm, n, entry in study.entries("comparisons", study.others, measure):
+        row: dict[str, object] = {"arm": arm.title, "N": n}
+        row.update(_compared(study, entry, study.measures[measure]))
+        rows.append(row)
+    return rows
 
 
 def against_baselines(study: ReportData) -> Table:
     """Return what arms with a GAN add to the arms without one."""
-    return [
-        {
-            "arm": study.title(entry["arm"]),
-            "N": entry["n"],
-            "against": study.title(entry["baseline"]),
-            **_compared(study, entry, study.show, corrected=False),
-        }
-        for entry in study.document.get("baselines", ())
-    ]
+    rows = Table()
+    for entry in study.document.get("baselines", ()):
+        row: dict[str, object] = {"arm": study.title(entry["arm"]), "N": entry["n"]}
+        row["against"] = study.title(entry["baseline"])
+        row.update(_compared(study, entry, study.show, corrected=False))
+        rows.append(row)
+    return rows
 
 
 def _compared(
@@ -119,7 +117,8 @@ def _compared(
 def reach(study: ReportData) -> str:
     """Return what the intervals of the primary measure speak for."""
     entries = study.entries("comparisons", study.others, study.primary)
-    return "; ".join(dict.fromkeys(filter(None, (e.get("generalises") for *_, e in entries))))
+    texts = [entry.get("generalises") for *_, entry in entries]
+    return "; ".join(dict.fromkeys(filter(None, texts)))
 
 
 def alarms(study: ReportData) -> Table:
@@ -168,7 +167,8 @@ def every_number(study: ReportData, measure: str) -> Table:
         row |= {
             key: number(entry[key]) for key in ("runs", "draws", "seeds", "subjects", "dropped")
         }
-        rows.append({**row, "holds for other": entry["generalises"]})
+        row["holds for other"] = entry["generalises"]
+        rows.append(row)
     return rows
 
 
@@ -183,10 +183,11 @@ def worth(study: ReportData) -> Table:
         ]  # fmt: skip
     rows = Table()
     for arm, n, entry in entries:
-        cases, low, high = (number(entry[key], 1, sign=True) for key in ("cases", "low", "high"))
+        cases, low, high = [number(entry[key], 1, sign=True) for key in ("cases", "low", "high")]
         ends = interval(low, high) if entry["cases"] is None else f"{low} to {high}"
-        row = {"cases": cases, "95 % CI": ends, "note": entry.get("reason")}
-        rows.append({"arm": arm.title, "N": n, **row})
+        row = {"arm": arm.title, "N": n}
+        row |= {"cases": cases, "95 % CI": ends, "note": entry.get("reason")}
+        rows.append(row)
     return rows
 
 
@@ -199,8 +200,10 @@ def subjects(study: ReportData) -> Table:
     for n in study.sizes:
         runs = {arm.key: study.done(arm.key, n) for arm in study.arms}
         for subject, means in study.subject_means(runs).items():
-            cells = {arm.title: study.show.value(means.get(arm.key)) for arm in study.arms}
-            rows.append({"subject": subject, "N": n, **cells})
+            row: dict[str, object] = {"subject": subject, "N": n}
+            for arm in study.arms:
+                row[arm.title] = study.show.value(means.get(arm.key))
+            rows.append(row)
     return rows
 
 
@@ -216,11 +219,10 @@ def spread(study: ReportData) -> Table:
     for arm, n, entry in spread_rows(study):
         parts = shares(entry)
         variance = entry["variance"]
-        cells = {
-            name: NOTHING if variance.get(part) is None else number(100 * parts[part])
-            for part, (name, _) in PARTS.items()
-        }
-        rows.append({"arm": arm.title, "N": n, **cells})
+        row: dict[str, object] = {"arm": arm.title, "N": n}
+        for part, (name, _) in PARTS.items():
+            row[name] = NOTHING if variance.get(part) is None else number(100 * parts[part])
+        rows.append(row)
     return rows
 
 
@@ -229,13 +231,17 @@ def means(study: ReportData) -> Table:
     rows = Table()
     for arm, n in study.places(study.arms):
         entries = {name: study.entry("means", arm.key, n, name) for name in study.measures}
-        if not any(entries.values()):
+        done = [entry for entry in entries.values() if entry]
+        if not done:
             continue
         row: dict[str, object] = {"arm": arm.title, "N": n}
         for name, show in study.measures.items():
-            values = (show.value(entries[name].get(key)) for key in ("mean", "low", "high"))
-            row[_heading(show)] = with_interval(*values)
-        rows.append(row | {"runs": next(entry["runs"] for entry in entries.values() if entry)})
+            mean_, low, high = [
+                show.value(entries[name].get(key)) for key in ("mean", "low", "high")
+            ]
+            row[_heading(show)] = with_interval(mean_, low, high)
+        row["runs"] = done[0]["runs"]
+        rows.append(row)
     return rows
 
 
@@ -250,14 +256,18 @@ def ratios(study: ReportData) -> Table:
     rows = Table()
     for arm, n in study.places(study.arms):
         runs = study.done(arm.key, n)
-        asked, drawn = (known(run.get(key) for run in runs) for key in ("asked", "realised"))
+        asked = known([run.get("asked") for run in runs])
+        drawn = known([run.get("realised") for run in runs])
         if not any([*asked, *drawn]):
             continue
         figures = {"asked": mean(asked) if asked else None, "drawn": mean(drawn) if drawn else None,
                    "least": min(drawn, default=None), "most": max(drawn, default=None)}  # fmt: skip
-        cells = {f"{name}, %": number(value, 1, scale=100) for name, value in figures.items()}
-        missing = sum(known(run.get("fell_back") for run in runs))
-        rows.append({"arm": arm.title, "N": n, **cells, "samples missing": number(missing)})
+        row: dict[str, object] = {"arm": arm.title, "N": n}
+        for name, value in figures.items():
+            row[f"{name}, %"] = number(value, 1, scale=100)
+        missing = known([run.get("fell_back") for run in runs])
+        row["samples missing"] = number(sum(missing))
+        rows.append(row)
     return rows
 
 
@@ -277,7 +287,7 @@ def costs(study: ReportData) -> Table:
     entries = [entry for entry in study.entries("costs", study.arms) if entry[-1]]
     titles = {"train_s": "training the host", "fit_s": "fitting the generator",
               "tune_s": "tuning", "added_s": "added"}  # fmt: skip
-    unit, length = time_unit(entry[key] for *_, entry in entries for key in titles)
+    unit, length = time_unit([entry[key] for *_, entry in entries for key in titles])
     return [
         {"arm": arm.title, "N": n}
         | {f"{title}, {unit}": number(entry[k], 1, scale=1 / length) for k, title in titles.items()}
@@ -289,7 +299,7 @@ def device_hours(study: ReportData) -> str:
     """Return the time of use of each kind of device."""
     devices: dict[str, list[float]] = {}
     for run in study.runs:
-        spent = known(run["seconds"].get(part) for part in ("train", "fit", "tune"))
+        spent = known([run["seconds"].get(part) for part in ("train", "fit", "tune")])
         devices.setdefault(run.get("device") or "unknown device", []).extend(spent)
     sums = []
     for device, seconds in devices.items():
@@ -350,11 +360,15 @@ def failures(study: ReportData) -> Table:
 
 def missing_runs(study: ReportData) -> Table:
     """Return trainings without a result."""
-    return [
-        {"arm": study.title(run["arm"]), "N": run["n"], "draw": run["draw"], "seed": run["seed"],
-         **{key: run.get(key) or NOTHING for key in ("status", "error")}}
-        for run in study.runs if run["status"] != "done"
-    ]  # fmt: skip
+    rows = Table()
+    for run in study.runs:
+        if run["status"] != "done":
+            row = {"arm": study.title(run["arm"]), "N": run["n"], "draw": run["draw"]}
+            row["seed"] = run["seed"]
+            for key in ("status", "error"):
+                row[key] = run.get(key) or NOTHING
+            rows.append(row)
+    return rows
 
 
 def caption_of(study: ReportData, case: WorstCase) -> str:

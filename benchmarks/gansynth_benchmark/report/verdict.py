@@ -116,8 +116,8 @@ def _clauses(study: ReportData, places: Sequence[ArmResult]) -> list[str]:
     gains = _found(yardsticks, ComparisonOutcome.GAIN)
     if gains:
         clauses.append(f"to compare: {title} is better by {_amounts(study, gains)}")
-    texts = {text for place in places if (text := place.node.get("generalises"))}
-    lacking = [word for word in SPOKEN_FOR if any(word not in text for text in texts)]
+    texts = [place.node.get("generalises") or "" for place in places]
+    lacking = [word for word in SPOKEN_FOR if any(word not in text for text in texts if text)]
     return [*clauses, *[f"intervals say nothing of other {joined(lacking)}"] * bool(lacking)]
 
 
@@ -176,7 +176,9 @@ def _costs(study: ReportData, places: Sequence[ArmResult], words: str = "this co
     clauses = [words + joined(lost, last=", and ")] if lost else []
     if all(place.finding is ComparisonOutcome.GAIN for place in places):
         start = "no other cost is shown: " if lost else start
-        clauses += [*([start + joined(kept, last=", and ")] if kept else []), *last]
+        if kept:
+            clauses.append(start + joined(kept, last=", and "))
+        clauses += last
     return clauses
 
 
@@ -191,11 +193,10 @@ def _unshown(study: ReportData, compared: Sequence[ArmResult]) -> list[str]:
     if unclear:
         amounts = _amounts(study, unclear, signed=True)
         clauses.append(f"{title} changes by {amounts}, so neither gain nor loss is shown")
-        clauses += [
-            f"the interval of {_names(study, [place])} {why}"
-            for place in unclear
-            if (why := why_not(study, place.node))
-        ]
+        for place in unclear:
+            why = why_not(study, place.node)
+            if why:
+                clauses.append(f"the interval of {_names(study, [place])} {why}")
         clauses += filter(None, [_power(study, [place.node for place in unclear])])
     missing = _found(compared, ComparisonOutcome.MISSING)
     if missing:
@@ -233,13 +234,14 @@ def _amount(places: Sequence[ArmResult], unit: str, signed: bool) -> str:
     upwards = places[0].gain > 0
     write = show.difference if signed else show.gain if upwards else show.loss
     order = -1 if not signed and upwards != show.up else 1
-    differences = sorted(place.node["difference"] for place in places)[::order]
-    effects = list(dict.fromkeys(write(value) for value in (differences[0], differences[-1])))
+    differences = sorted([place.node["difference"] for place in places])[::order]
+    effects = list(dict.fromkeys([write(differences[0]), write(differences[-1])]))
     text = " to ".join(effects) + unit
-    lows, highs = (known(ends) for ends in zip(*(ends_of(p.node) for p in places), strict=True))
+    ends = [ends_of(place.node) for place in places]
+    lows, highs = known([low for low, _ in ends]), known([high for _, high in ends])
     if not lows or not highs:
         return f"{text} (the design is too small for an interval)"
-    low, high = (write(end) for end in (min(lows), max(highs))[::order])
+    low, high = [write(end) for end in (min(lows), max(highs))[::order]]
     return f"{text} ({'95 % CI' if len(places) == 1 else '95 % CIs within'} {low} to {high})"
 
 
@@ -255,7 +257,7 @@ def _names(study: ReportData, places: Sequence[ArmResult]) -> str:
     arms = list(_by_arm(places).values())
     named = []
     for group in arms[:NAMED]:
-        sizes = sorted(place.n for place in group)
+        sizes = sorted([place.n for place in group])
         where = "" if sizes == study.sizes else f" at N = {joined(map(str, sizes))}"
         named.append(f"“{group[0].arm.title}”{where}")
     return joined([*named, *["others"] * (len(arms) > NAMED)])
@@ -263,7 +265,7 @@ def _names(study: ReportData, places: Sequence[ArmResult]) -> str:
 
 def _power(study: ReportData, comparisons: Sequence[Entry]) -> str:
     powered = [c for c in comparisons if c.get("mde")]
-    within = sorted(c["mde"] for c in powered if not study.beyond(c))
+    within = sorted([c["mde"] for c in powered if not study.beyond(c)])
     if not powered:
         return ""
     if not within:
@@ -283,7 +285,7 @@ def why_not(study: ReportData, comparison: Entry) -> str:
     if p is None or corrected is None or p >= LEVEL:
         return "leaves zero out, but draws and subjects are too few for a test to follow it"
     measure = comparison["measure"]
-    family = sum(c["measure"] == measure for c in study.document["comparisons"])
+    family = [c["measure"] for c in study.document["comparisons"]].count(measure)
     return (
         f"leaves zero out, but p {_equals(p)} is {probability(corrected)} after Holm's correction "
         f"for {family} comparisons"
@@ -320,7 +322,7 @@ def _place_words(study: ReportData, place: ArmResult, places: Sequence[ArmResult
     if not place.ends:
         return f"{start}: {effect}."
     p = f"p {_equals(node.get('p_holm'))} after Holm"
-    costs = "".join(f"; {clause}" for clause in _costs(study, [place]))
+    costs = "".join([f"; {clause}" for clause in _costs(study, [place])])
     margin = f"± {show.size(node.get('margin'))} {show.unit}"
     if place.finding in (ComparisonOutcome.GAIN, ComparisonOutcome.LOSS):
         within = f", yet within the margin of {margin}" if node.get("equivalent") else ""
@@ -357,5 +359,5 @@ def _equals(p: float | None) -> str:
 
 def _unfinished(study: ReportData, place: ArmResult) -> str:
     runs = [run for run in study.runs if (run["arm"], run["n"]) == (place.arm.key, place.n)]
-    failed = sum(run["status"] == "failed" for run in runs)
+    failed = [run["status"] for run in runs].count("failed")
     return f" ({failed} of {len(runs)} runs failed)" if failed else ""
