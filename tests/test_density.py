@@ -22,7 +22,6 @@ ABOVE = {
     "conditions": (5.2, 11.0),
     "core": (4.2, 9.0),
     "data": (5.8, 19.8),
-    "fitting": (14.7, 15.7),
     "gansynth_cgan3d": (4.3, 6.7),
     "gansynth_cli": (6.9, 15.1),
     "gansynth_copypaste": (1.0, 18.7),

@@ -28,9 +28,10 @@ def warn_at_chance(
     guessed = []
     for name, level in levels.items():
         values = [value for value in columns.get(name, ()) if math.isfinite(value)]
-        at_chance = sum(abs(value - level) <= BAND * level for value in values)
-        if len(values) >= LEAST and at_chance >= LONG * len(values):
-            guessed.append(f"{name} {level:.3g} in {at_chance / len(values):.0%} of the steps")
+        at_chance = [value for value in values if abs(value - level) <= BAND * level]
+        if len(values) >= LEAST and len(at_chance) >= LONG * len(values):
+            share = len(at_chance) / len(values)
+            guessed.append(f"{name} {level:.3g} in {share:.0%} of the steps")
     if guessed:
         reporter.warn(
             f"discriminator at chance: {', '.join(guessed)}, expected a loss below that of "

@@ -71,9 +71,10 @@ def _beginning(folder: Path, part: str) -> Path:
     for entry in manifest[PARTS]:
         if entry["name"] == part:
             return folder / str(entry["folder"])
+    names = [entry["name"] for entry in manifest[PARTS]]
     raise UsageFault(
         f"--init-from {folder}: has no part {part!r}, expected one of the same name; it has "
-        f"{', '.join(entry['name'] for entry in manifest[PARTS])}"
+        f"{', '.join(names)}"
     )
 
 
@@ -111,15 +112,18 @@ class _CompositeRun(Pipeline[PlannedPart]):
             start = _beginning(start, step.name)
         elif step.init_from is not None and not self.dry_run:
             start = self.out / PARTS / step.init_from
-        how: FitArguments = {**self.how, "init_from": start, "resume": True}
-        # Parts of a chain get no context when sampling: training cases must not determine it.
-        can = capabilities_of(installed().generator(step.generator))
-        in_chain = {} if step.classes else as_texts(can.in_chain)
+        how = self.how.copy()
+        how.update({"init_from": start, "resume": True})
+        settings = dict(step.settings)
+        if not step.classes:
+            # Parts of a chain get no context when sampling: training cases must not determine it.
+            can = capabilities_of(installed().generator(step.generator))
+            settings.update(as_texts(can.in_chain))
         return fitting.fit(
             step.generator,
             replace(step.request, view=view),
             folder,
-            settings={**step.settings, **in_chain},
+            settings=settings,
             edits=self.plan.edits if step.draws or step.begins else (),
             typed=self.typed,
             recipe=self.recipe,
@@ -180,21 +184,18 @@ class _CompositeRun(Pipeline[PlannedPart]):
     def _new(self, lineage: Lineage) -> dict[str, Any]:
         source, plan = self.plan.source, self.plan
         space = replace(source.space, window=None)
-        return {
-            **new_manifest(COMPOSITE, source, space, lineage, plan.edits),
-            "request": {**source.request.to_json(), "view": plan.view},
-            PARTS: [
-                {
-                    "name": part.name,
-                    "folder": part.folder,
-                    "generator": part.generator,
-                    "draws": list(part.draws) or (NOTHING if part.begins else "labels"),
-                    **({"classes": list(part.classes)} if part.classes else {}),
-                    "manifest_sha256": None,
-                }
-                for part in self.steps
-            ],
-        }
+        manifest = new_manifest(COMPOSITE, source, space, lineage, plan.edits)
+        manifest["request"] = dict(source.request.to_json(), view=plan.view)
+        manifest[PARTS] = []
+        for part in self.steps:
+            entry: dict[str, Any] = {"name": part.name, "folder": part.folder}
+            entry["generator"] = part.generator
+            entry["draws"] = list(part.draws) or (NOTHING if part.begins else "labels")
+            if part.classes:
+                entry["classes"] = list(part.classes)
+            entry["manifest_sha256"] = None
+            manifest[PARTS].append(entry)
+        return manifest
 
     def _write(self) -> None:
         parts = self.manifest[PARTS]
@@ -209,10 +210,8 @@ class _CompositeRun(Pipeline[PlannedPart]):
         lineage = Lineage.from_json(self.manifest["lineage"])
         lineages = Lineage.from_json(manifest["lineage"]).everyone()
         # A part on a subset of the cases, those of a class, adds nothing to the lineage.
-        joined = lineage.joined(
-            *(parent_run for parent_run in lineages if not parent_run.within(lineage))
-        )
-        self.manifest["lineage"] = joined.to_json()
+        parents = [parent_run for parent_run in lineages if not parent_run.within(lineage)]
+        self.manifest["lineage"] = lineage.joined(*parents).to_json()
         for entry in self.manifest[PARTS]:
             if entry["name"] == step.name:
                 entry["manifest_sha256"] = sha256_file(self.out / step.folder / MANIFEST)
@@ -232,29 +231,26 @@ class _CompositeRun(Pipeline[PlannedPart]):
             "train_cases": len(source.train_ids),
             "held_out_cases": len(source.held_out_ids),
         }
+        report: dict[str, Any]
         if self.dry_run:
-            return {
-                "dry_run": True,
-                "run": str(self.out),
-                "generator": COMPOSITE,
-                **cases,
-                "estimated_minutes": round(sum(part["estimated_minutes"] for part in parts), 2),
-                "memory_mib": max(part["memory_mib"] for part in parts),
-                "parts": dict(reports),
-            }
+            report = {"dry_run": True, "run": str(self.out), "generator": COMPOSITE}
+            report.update(cases)
+            minutes = [part["estimated_minutes"] for part in parts]
+            report["estimated_minutes"] = round(sum(minutes), 2)
+            report["memory_mib"] = max([part["memory_mib"] for part in parts])
+            report["parts"] = dict(reports)
+            return report
         sheet = self._sheet()
         write_run_report(RunFolder.known(self.out, self.manifest), self.how["reporter"], cases)
-        return {
-            "run": str(self.out),
-            "run_id": self.manifest["run_id"],
-            **cases,
-            "seconds": round(sum(part["seconds"] for part in parts), 2),
-            "sheet": str(sheet),
-            "parts": {
-                name: {key: part[key] for key in ("run_id", "steps", "seconds", "losses")}
-                for name, part in reports.items()
-            },
-        }
+        report = {"run": str(self.out), "run_id": self.manifest["run_id"]}
+        report.update(cases)
+        report["seconds"] = round(sum([part["seconds"] for part in parts]), 2)
+        report["sheet"] = str(sheet)
+        report["parts"] = {}
+        for name, part in reports.items():
+            kept = {key: part[key] for key in ("run_id", "steps", "seconds", "losses")}
+            report["parts"][name] = kept
+        return report
 
     def _sheet(self) -> Path:
         path = self.out / "samples" / "composite.png"

@@ -65,16 +65,14 @@ class CompositePlan:
             "data": self.source.request.to_json(),
             "size": list(self.source.space.size),
             "edits": list(self.edits),
-            "parts": {
-                part.name: {
-                    "generator": part.generator,
-                    "data": part.request.to_json(),
-                    "set": dict(part.settings),
-                    **({} if part.init_from is None else {"init_from": part.init_from}),
-                }
-                for part in self.parts
-            },
+            "parts": {},
         }
+        for part in self.parts:
+            entry: dict[str, Any] = {"generator": part.generator, "data": part.request.to_json()}
+            entry["set"] = dict(part.settings)
+            if part.init_from is not None:
+                entry["init_from"] = part.init_from
+            config["parts"][part.name] = entry
         if init_from is not None:
             config["init_from"] = read_manifest(init_from)["run_id"]
         return config

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,15 +139,16 @@ class PerClass:
         parts = _grouped(self.groups, [name for number, name in every if counts[number]])
         named = [name for part in parts for name in part]
         class_numbers(source, named, asked=option)
-        twice = next((name for name in named if named.count(name) > 1), None)
+        twice = named_twice(named)
         if twice is not None:
             raise UsageFault(
                 f"{option}: class {twice!r} is named twice, expected one part that draws it"
             )
         for part in parts:
-            cases = sum(counts[number] for number in class_numbers(source, part, asked=option))
+            numbers = class_numbers(source, part, asked=option)
+            cases = sum([counts[number] for number in numbers])
             if cases < LEAST_CASES:
-                others = ",".join("+".join(p) for p in parts if p != part) or "other classes"
+                others = ",".join(["+".join(p) for p in parts if p != part]) or "other classes"
                 raise UsageFault(
                     f"{option}: {cases} training case(s) of class {'+'.join(part)!r} in "
                     f"{source.name} fold {source.request.fold}, expected at least {LEAST_CASES}; "
@@ -212,7 +213,7 @@ def _grouped(groups: str, names: Sequence[str]) -> list[tuple[str, ...]]:
     """Parse ``a+b,c`` as [(a, b), (c,)]; one group per name for ``each``."""
     if groups == EACH:
         return [(name,) for name in names]
-    return [tuple(name.strip() for name in group.split("+")) for group in groups.split(",")]
+    return [tuple(map(str.strip, group.split("+"))) for group in groups.split(",")]
 
 
 def _named(option: str, parts: Sequence[tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -221,8 +222,16 @@ def _named(option: str, parts: Sequence[tuple[str, ...]]) -> dict[str, tuple[str
     return dict(zip(names, parts, strict=True))
 
 
+def named_twice(names: Sequence[str], key: Callable[[str], str] = str) -> str | None:
+    """Return the first of several names with the same key, if there are any."""
+    keys = [key(name) for name in names]
+    for name in names:
+        if keys.count(key(name)) > 1:
+            return name
+    return None
+
+
 def _check_names(where: str, names: Sequence[str]) -> None:
-    folded = [name.casefold() for name in names]
-    twice = next((n for n in names if folded.count(n.casefold()) > 1), None)
+    twice = named_twice(names, str.casefold)
     if twice is not None:
         raise UsageFault(f"{where}: two parts are named {twice!r}, expected different names")

@@ -83,20 +83,21 @@ def free_bytes(device: torch.device) -> int:
 
     free = int(psutil.virtual_memory().available)
     try:
-        limit, used = (
-            Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current")
-        )
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
     except OSError:
         return free
-    return min(free, int(limit) - int(used)) if limit.isdigit() else free
+    return min(free, int(limit) - used) if limit.isdigit() else free
 
 
 def refuse_low_memory(job: FitJob, processes: int) -> None:
     """Refuse (EnvironmentFault) batches that alone fill the memory, before the first is made."""
     size = job.options.patch or job.space.size
-    sizes = [(stage.size or size, stage.batch_size) for stage in job.generator.stages()]
-    voxels = max(math.prod(size) * (batch or job.options.batch_size) for size, batch in sizes)
-    needed = 4 * voxels * (len(job.source.schema.channels) + 1) // processes
+    voxels = [
+        math.prod(stage.size or size) * (stage.batch_size or job.options.batch_size)
+        for stage in job.generator.stages()
+    ]
+    needed = 4 * max(voxels) * (len(job.source.schema.channels) + 1) // processes
     free = free_bytes(torch.device("cpu"))
     if needed > free:
         raise EnvironmentFault(
@@ -174,24 +175,24 @@ def measure(job: FitJob, out: Path) -> dict[str, Any]:
     reading = time.perf_counter() - began
     to_come = sum(_to_come(memory) for memory in job.generator.buffers.values())
     to_come += 0 if job.device.type == "cuda" else job.cache.still_to_come()
-    total = sum(steps.count * steps.seconds for steps in measured)
-    saving = max((steps.saving for steps in measured), default=0.0)
+    total = sum([steps.count * steps.seconds for steps in measured])
+    saving = max([steps.saving for steps in measured], default=0.0)
     seconds = reading * len(job.source.train_ids) + total
     seconds += saving * (options.steps // options.checkpoint_every + 2)
     seconds += drawing * (options.steps // options.sample_every + 4)
     counted = [steps.count * steps.flops for steps in measured if steps.flops is not None]
-    figures = {}
-    if counted and len(counted) == len(measured):
-        figures = {"flops_per_step": sum(counted) / options.steps, "flops_total": sum(counted)}
-    return {
-        "dry_run": True,
-        "run": str(out),
-        **job.config(),
+    document: dict[str, Any] = {"dry_run": True, "run": str(out)}
+    document.update(job.config())
+    document |= {
         "train_cases": len(job.source.train_ids),
         "held_out_cases": len(job.source.held_out_ids),
         "device": str(job.device),
         "parameters": parameters(job.generator),
-        **figures,
+    }
+    if counted and len(counted) == len(measured):
+        document["flops_per_step"] = sum(counted) / options.steps
+        document["flops_total"] = sum(counted)
+    document |= {
         "seconds_per_step": round(total / options.steps, 4) if measured else None,
         "time_from": "measured" + f" in each of {len(measured)} stages" * (len(measured) > 1),
         "estimated_seconds": round(seconds, 1),
@@ -199,6 +200,7 @@ def measure(job: FitJob, out: Path) -> dict[str, Any]:
         "memory_mib": peak + round(to_come / 2**20),
         "memory_before_mib": before,
     }
+    return document
 
 
 def parameters(generator: Generator) -> dict[str, int]:
@@ -223,7 +225,8 @@ def stage_steps(options: FitOptions, stages: Sequence[Stage]) -> list[tuple[Stag
 
 def _steps(job: FitJob, stage: Stage, count: int) -> Steps:
     """Take steps of a stage: first those whose FLOPs are counted, then those that are timed."""
-    turn = min(LONGEST_TURN, math.lcm(*(phase.interval for phase in job.generator.phases())))
+    intervals = [phase.interval for phase in job.generator.phases()]
+    turn = min(LONGEST_TURN, math.lcm(*intervals))
     counter, stop = FlopCounter(), StopRequest()
     ticks: list[float] = []
     counted = 0
@@ -283,7 +286,7 @@ def _to_come(memory: Any) -> int:
     stored = [v for k, v in memory.state().items() if k.startswith("stored")]
     if not stored or not hasattr(memory, "capacity"):
         return 0
-    each: int = sum(v.nbytes for v in stored) // len(stored[0])
+    each: int = sum([v.nbytes for v in stored]) // len(stored[0])
     return each * max(0, int(memory.capacity) - len(stored[0]))
 
 
@@ -312,19 +315,20 @@ def fit_into(
     if (out / MANIFEST).exists():
         begun = RunFolder(out).loop_options
         kept = {key: json.dumps(begun[key]) for key in ("accumulate", "patch") if begun.get(key)}
-        return {**kept, **settings}
+        return kept | dict(settings)
     job = resolve(generator, request, settings, edits, device)
     budget, attempts, before = memory / 2**20, list[str](), 0
     for changes in _halved(job, settings, processes):
-        measured = _measure_apart(generator, request, {**settings, **changes}, edits, device)
+        changed = dict(settings) | changes
+        measured = _measure_apart(generator, request, changed, edits, device)
         peak = measured["memory_mib"]
-        named = " ".join(f"{k}={v}" for k, v in changes.items()) or "as asked"
+        named = " ".join([f"{k}={v}" for k, v in changes.items()]) or "as asked"
         attempts.append(f"{named}: {'out of memory' if peak is None else f'{peak} MiB'}")
         if peak is not None and peak <= budget:
             reporter.say(
                 f"--max-memory: tried {'; '.join(attempts)}. The last one fits and is taken"
             )
-            return {**settings, **changes}
+            return changed
         before = measured.get("memory_before_mib", before)
     raise EnvironmentFault(
         f"--max-memory: nothing fits {budget:.0f} MiB ({'; '.join(attempts)}). {before} MiB "
@@ -348,7 +352,7 @@ def _halved(job: FitJob, settings: Mapping[str, str], processes: int) -> Iterato
     crops = "patch" not in settings and job.space.grid in ("crop", "slice")
     while crops and max(edges) > SMALLEST_PATCH:
         edges = [max(min(n, SMALLEST_PATCH), round(n / 16) * 8) for n in edges]
-        yield {**changes, "patch": json.dumps(edges)}
+        yield dict(changes, patch=json.dumps(edges))
 
 
 def _measure_apart(

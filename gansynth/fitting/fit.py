@@ -131,8 +131,9 @@ def fit(
             if not processes.is_main:
                 return {}
             finished = _finish(job, run, preview, report, reporter)
-            write_run_report(run, reporter, {**facts, **finished})
-            return {**finished, "total_seconds": round(time.perf_counter() - began, 2)}
+            write_run_report(run, reporter, facts | finished)
+            finished["total_seconds"] = round(time.perf_counter() - began, 2)
+            return finished
 
 
 def _check_growth(job: FitJob, reporter: Reporter) -> None:
@@ -242,7 +243,7 @@ def _finish(
     warn_at_chance(run.folder / LOSSES, levels, reporter, remedy)
     ratio: Iterable[Any] = spectrum(job, run, preview) if draws_images else ()
     sheets = final_sheets(job, run, reporter)
-    return {
+    report = {
         "run": str(run.folder),
         "run_id": run.manifest["run_id"],
         "train_cases": len(job.source.train_ids),
@@ -258,9 +259,10 @@ def _finish(
         ],
         "diversity": report_diversity(job, run, reporter),
         "below_its_size": below_its_size(run),
-        **report_label_maps(job, run, reporter),
-        **sheets,
     }
+    report.update(report_label_maps(job, run, reporter))
+    report.update(sheets)
+    return report
 
 
 def spectrum(job: FitJob, run: Run, preview: SampleGrid) -> np.ndarray[Any, np.dtype[np.float64]]:

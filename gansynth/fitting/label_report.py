@@ -57,15 +57,14 @@ def report_label_maps(job: FitJob, run: Run, reporter: Reporter) -> dict[str, An
     compared["warnings"] = [f"{text}; {LONGER}" for text in compared["warnings"]]
     for name, shares in compared["labels"].items():
         reporter.say(f"label maps, {name}: {_told(shares['samples'], shares['training'])}")
-    reasons = (s.provenance.get("reject_reason") for s in samples)
-    reject_reasons = Counter(
-        reject_reason_of(DataFault(reject_reason)) for reject_reason in reasons if reject_reason
-    )
-    document = {
-        **compared,
-        "rejected": round(reject_reasons.total() / SAMPLES, 4),
-        "reject_reasons": dict(reject_reasons),
-    }
+    reject_reasons = Counter[str]()
+    for sample in samples:
+        reason = sample.provenance.get("reject_reason")
+        if reason:
+            reject_reasons[reject_reason_of(DataFault(reason))] += 1
+    document = dict(compared)
+    document["rejected"] = round(reject_reasons.total() / SAMPLES, 4)
+    document["reject_reasons"] = dict(reject_reasons)
     write_json_atomic(run.folder / FOUND, document)
     warn_of_label_maps(run.folder, reporter)
     return {"label_maps": document}
@@ -79,7 +78,7 @@ def inner_dice(job: FitJob, run: Run) -> dict[str, Any]:
         label, None where no case has it; ``warnings``.
     """
     source, labels = job.source, job.source.schema.labels
-    regions = tuple((name, (value,)) for name, value in labels.items() if value > 0)
+    regions = tuple([(name, (value,)) for name, value in labels.items() if value > 0])
     labeller, scores = LabelMapSampler(run, source.schema), []
     for case_id in np.random.default_rng(job.options.seed + 2).permutation(source.train_ids):
         case = job.cache(str(case_id))
@@ -100,7 +99,7 @@ def inner_dice(job: FitJob, run: Run) -> dict[str, Any]:
 
 def dice_text(found: Mapping[str, Any]) -> str:
     """Return what ``inner_dice`` found as words."""
-    means = (f"{n} {'-' if v is None else f'{v:.2f}'}" for n, v in found["dice"].items())
+    means = [f"{n} {'-' if v is None else f'{v:.2f}'}" for n, v in found["dice"].items()]
     return f"Dice on {found['cases']} training case(s): {', '.join(means)}"
 
 
@@ -112,7 +111,7 @@ def warn_of_label_maps(folder: Path, reporter: Reporter) -> None:
             reporter.warn(f"label maps: {warning}")
         if report["rejected"] > MANY_FLAWED:
             most = Counter(report["reject_reasons"]).most_common(3)
-            reasons = "; ".join(f"{n} times {reason}" for reason, n in most)
+            reasons = "; ".join([f"{n} times {reason}" for reason, n in most])
             reporter.warn(
                 f"label maps: {report['rejected']:.0%} of {report['samples']} samples would be "
                 f"rejected ({reasons}), expected at most {MANY_FLAWED:.0%}; train longer"

@@ -34,7 +34,7 @@ def report_diversity(job: FitJob, run: Run, reporter: Reporter) -> dict[str, flo
     window, real = _real(job)
     drawn = _samples(job, run)
     by = _condition(job)
-    kinds = [{**sample.notes, **sample.provenance}.get(by) for sample in drawn]
+    kinds = [sample.provenance.get(by, sample.notes.get(by)) for sample in drawn]
     rng = np.random.default_rng(job.options.seed + 2)
     samples = pairwise(windowed([s.image for s in drawn], window), PAIRS, rng, kinds=kinds)
     apart = samples.mean - real.mean
@@ -75,7 +75,10 @@ def _real(job: FitJob) -> tuple[Window, MeanSimilarity]:
 def _condition(job: FitJob) -> str:
     """Return the condition of a generator, as named in the provenance of samples."""
     takes = job.generator.capabilities.takes
-    return next((kind for kind in ("class", "foreground") if kind in takes), "none")
+    for kind in ("class", "foreground"):
+        if kind in takes:
+            return kind
+    return "none"
 
 
 def _kinds(job: FitJob, cases: Sequence[Case]) -> list[str | None]:

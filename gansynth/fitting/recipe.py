@@ -83,7 +83,7 @@ class RunSpec(_StrictModel):
     def _told_apart(self) -> RunSpec:
         if (self.each == "channel") != (CHANNEL in self.name):
             raise ValueError(f"name is {self.name!r}, expected {CHANNEL} in it with each: channel")
-        if sum(kind is not None for kind in (self.per_channel, self.per_class, self.parts)) > 1:
+        if (self.per_channel, self.per_class, self.parts).count(None) < 2:
             raise ValueError("expected one of per_channel, per_class and parts")
         return self
 
@@ -155,8 +155,9 @@ class Recipe:
             return self.spec
         document = self.spec.model_dump()
         words = {f"<{name}>": channel for name, channel in names.items()}
-        changed = {key: filled(document[key], words, list(channels)) for key in ("runs", "set")}
-        return RecipeSpec(**{**document, **changed})
+        for key in ("runs", "set"):
+            document[key] = filled(document[key], words, list(channels))
+        return RecipeSpec(**document)
 
     def called(self, channels: Sequence[str], *, of: str = "") -> dict[str, str]:
         """Return the data's names of the recipe's channels; ``of`` names the data in messages.
@@ -181,10 +182,10 @@ class Recipe:
         """Return how cases of a kind are read. Raises UsageFault: the recipe does not take it."""
         kinds = self.spec.kinds
         if kinds and kind not in kinds:
-            taken = " or ".join(f"{name}:" for name in kinds)
+            taken = " or ".join([f"{name}:" for name in kinds])
             message = f"--data {kind}: recipe {self.name} does not say how to read it"
             raise UsageFault(f"{message}, expected {taken}")
-        return {**self.spec.read, **kinds.get(kind, {})}
+        return dict(self.spec.read) | dict(kinds.get(kind, {}))
 
     def check(self) -> None:
         """Refuse wrong settings and unknown keys of ``read``, naming file, key and value."""

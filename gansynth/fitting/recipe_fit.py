@@ -102,7 +102,7 @@ class _RecipeRuns(Pipeline[PlannedSet]):
             return []
         for step in self.steps:
             new = {"folder": step.folder, "state": "waiting"}
-            self.entries[step.name] = {**new, **self.entries.get(step.name, {})}
+            self.entries[step.name] = new | self.entries.get(step.name, {})
         with disk_errors(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
         self._write()
@@ -131,7 +131,7 @@ class _RecipeRuns(Pipeline[PlannedSet]):
 
     def _write(self) -> None:
         recipe, spec = self.recipe, self.recipe.spec
-        document = {
+        document: dict[str, Any] = {
             "version": VERSION,
             "recipe": recipe.name,
             "file_sha256": recipe.sha256,
@@ -139,11 +139,9 @@ class _RecipeRuns(Pipeline[PlannedSet]):
             "summary": spec.summary,
             "paper": spec.paper,
             "generator": spec.generator,
-            **self.plan.request,
-            "open": list(spec.open),
-            "reports": spec.reports,
-            "sets": self.entries,
         }
+        document.update(self.plan.request)
+        document |= {"open": list(spec.open), "reports": spec.reports, "sets": self.entries}
         write_json_atomic(self.out / FILE, document)
 
     def _unchanged(self, step: PlannedSet) -> bool:
@@ -183,27 +181,30 @@ class _RecipeRuns(Pipeline[PlannedSet]):
         report_of = self._estimated if self.dry_run else self._fitted
         sets = {step.name: report_of(step, reports.get(step.name, {})) for step in self.steps}
         if self.plan.alone:
-            return {"recipe": self.recipe.name, **next(iter(sets.values()))}
-        whole = {"recipe": self.recipe.name, "run": str(self.out)}
-        if not self.dry_run:
-            return {**whole, "sets": sets}
-        hours = sum(each["estimated_hours"] for each in sets.values())
-        return {
-            **whole,
-            "dry_run": True,
-            "estimated_hours": round(hours, 2),
-            "memory_mib": max(each["memory_mib"] for each in sets.values()),
-            "open": list(self.recipe.spec.open),
-            "sets": sets,
-        }
+            [report] = sets.values()
+            return {"recipe": self.recipe.name} | report
+        whole: dict[str, Any] = {"recipe": self.recipe.name, "run": str(self.out)}
+        if self.dry_run:
+            hours = [each["estimated_hours"] for each in sets.values()]
+            whole["dry_run"] = True
+            whole["estimated_hours"] = round(sum(hours), 2)
+            whole["memory_mib"] = max([each["memory_mib"] for each in sets.values()])
+            whole["open"] = list(self.recipe.spec.open)
+        whole["sets"] = sets
+        return whole
 
     def _fitted(self, step: PlannedSet, report: dict[str, Any]) -> dict[str, Any]:
-        entry = {k: self.entries[step.name].get(k) for k in ("run_id", "steps", "train_cases")}
-        return report or {"run": str(self.out / step.folder), **entry, "kept": True}
+        if report:
+            return report
+        entry: dict[str, Any] = {"run": str(self.out / step.folder)}
+        for key in ("run_id", "steps", "train_cases"):
+            entry[key] = self.entries[step.name].get(key)
+        entry["kept"] = True
+        return entry
 
     def _estimated(self, step: PlannedSet, report: dict[str, Any]) -> dict[str, Any]:
         hours = round(report["estimated_minutes"] / 60, 4)
-        whole = (
-            self.recipe.spec.reports if self.plan.alone else {}
-        )  # the report is about the single run
-        return {**report, "estimated_hours": hours, "paper": {**whole, **step.reports}}
+        # The report is about the single run.
+        paper = dict(self.recipe.spec.reports) if self.plan.alone else {}
+        paper.update(step.reports)
+        return dict(report, estimated_hours=hours, paper=paper)

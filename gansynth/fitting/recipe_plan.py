@@ -17,7 +17,15 @@ from typing import Any
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.data.slices import split_read
-from gansynth.fitting.composite_spec import ChainSpec, PartSpec, PerChannel, PerClass, Spec, texts
+from gansynth.fitting.composite_spec import (
+    ChainSpec,
+    PartSpec,
+    PerChannel,
+    PerClass,
+    Spec,
+    named_twice,
+    texts,
+)
 from gansynth.fitting.pipeline import PipelineStep
 from gansynth.fitting.recipe import CHANNEL, Recipe, RunSpec, check_settings, filled
 from gansynth.runtime.errors import GansynthError, UsageFault, describe_error, did_you_mean
@@ -103,7 +111,8 @@ def plan_recipe(
         UsageFault: an unknown scale, set or setting, or data that do not fit the recipe.
     """
     spec, scaled = recipe.spec, recipe.scaled(scale)
-    read: Mapping[str, str] = {**recipe.read_of(request.kind), **scaled.read, **request.read}
+    overrides = dict(scaled.read) | dict(request.read)
+    read: Mapping[str, str] = recipe.read_of(request.kind) | overrides
     notes, runs, flat = list[str](), spec.runs, None
     try:
         wrapped = _wrapped(recipe, request, read)
@@ -121,14 +130,13 @@ def plan_recipe(
     if flat is None:
         spec = recipe.named(source.schema.channels)
         runs = spec.runs
-    overrides = {**scaled.read, **request.read}
     own_edits = spec.edits if edits is None else tuple(edits)
     alone = recipe.alone or (flat is not None)
     sets = []
     for name, run, picking in _picked(recipe, runs, source.schema.channels, only):
         # A key that picks a channel narrows the typed value, and does not replace it.
         run_keys = {k: v for k, v in run.read.items() if k not in overrides or k in picking}
-        reading = {**read, **run_keys}
+        reading = dict(read) | run_keys
         further = _others_of(recipe, others, others_read, reading, source.schema.channels)
         chosen = overlay(texts(spec.set), texts(run.set))
         chosen = overlay(overlay(chosen, texts(scaled.set)), settings)
@@ -189,15 +197,16 @@ def _picked(
 ) -> list[tuple[str, RunSpec, frozenset[str]]]:
     """Return the sets to fit: name, run with its channel, keys of ``read`` that pick a channel."""
     sets = []
-    for run in (run for run in runs if len(channels) >= run.least_channels):
-        picking = frozenset(k for k, v in run.read.items() if CHANNEL in v)
+    for run in runs:
+        if len(channels) < run.least_channels:
+            continue
+        picking = frozenset([k for k, v in run.read.items() if CHANNEL in v])
         for channel in channels if run.each == "channel" else ("",):
             document = run.model_dump(exclude={"name", "each"})
             of_channel = RunSpec(**filled(document, {CHANNEL: channel})) if channel else run
             sets.append((folder_name(run.name.replace(CHANNEL, channel)), of_channel, picking))
     names = [name for name, _, _ in sets]
-    folded = [name.casefold() for name in names]
-    twice = next((name for name in names if folded.count(name.casefold()) > 1), None)
+    twice = named_twice(names, str.casefold)
     if not sets or twice is not None:
         problem = "has no set" if twice is None else f"has two sets named {twice!r}"
         raise UsageFault(
@@ -225,21 +234,20 @@ def _others_of(
     channels: Sequence[str],
 ) -> dict[str, dict[str, Any]]:
     needs = recipe.spec.needs
-    for option, name in [
-        *(("--extra-source", name) for name in data),
-        *(("--extra-source-read", key.partition(".")[0]) for key in read),
-    ]:
+    named = [("--extra-source", name) for name in data]
+    named += [("--extra-source-read", key.partition(".")[0]) for key in read]
+    for option, name in named:
         if name not in needs:
             raise UsageFault(
                 f"{option} {name}: recipe {recipe.name} needs no such source, expected one of: "
                 f"{', '.join(needs) or 'none'}.{did_you_mean(name, needs)}"
             )
-    missing = next((name for name in needs if name not in data), None)
-    if missing is not None:
-        raise UsageFault(
-            f"--recipe {recipe.name}: needs {missing}: {needs[missing]}; name it: --extra-source "
-            f"{missing}=KIND:WHERE"
-        )
+    for missing, what in needs.items():
+        if missing not in data:
+            raise UsageFault(
+                f"--recipe {recipe.name}: needs {missing}: {what}; name it: --extra-source "
+                f"{missing}=KIND:WHERE"
+            )
     sources: dict[str, dict[str, Any]] = {}
     for name in needs:
         # No case of it is held out, and its grid is that of the set's cases.
@@ -248,7 +256,7 @@ def _others_of(
             of, _, field = key.partition(".")
             if of == name:
                 (fields if field in ASKED else reading)[field] = value
-        sources[name] = {"data": data[name], "read": reading, **fields}
+        sources[name] = {"data": data[name], "read": reading} | fields
         if recipe.spec.channels:
             with describe_error("--read ", f"--extra-source-read {name}."):
                 source = open_source(SourceRequest.parse(data[name], read=reading, **fields))
@@ -263,7 +271,9 @@ def _with_data(part: PartSpec, others: Mapping[str, dict[str, Any]]) -> PartSpec
     if part.data != f"{{{name}}}":
         return part
     source = others[name]
-    return part.model_copy(update={"names": {}, **source, "read": {**part.read, **source["read"]}})
+    update = {"names": {}} | source
+    update["read"] = part.read | source["read"]
+    return part.model_copy(update=update)
 
 
 def _composite_of(

@@ -59,7 +59,8 @@ def write_run_report(
         path = run.folder / RESULTS
         kept = (read_json(path) if path.exists() else {}) if facts is None else facts
         document = _document(run, kept)
-        if facts is not None and (losses := run.folder / LOSSES).exists():
+        losses = run.folder / LOSSES
+        if facts is not None and losses.exists():
             write_curves(losses, run.folder / CURVES)
         pictures = _pictures(run.folder)
         shown = page(_text(run, document, pictures), pictures)
@@ -76,8 +77,8 @@ def _document(run: RunDescription, facts: Mapping[str, Any]) -> dict[str, Any]:
     measured = run.folder / "evaluation" / "evaluation.json"
     evaluation = read_json(measured) if measured.is_file() else {}
     home = re.compile(rf"(?<![\w./-]){re.escape(str(run.folder))}(?![\w-])")
-    return {
-        **{key: facts[key] for key in KEPT if key in facts},
+    document = {key: facts[key] for key in KEPT if key in facts}
+    document |= {
         "steps": {"done": manifest["steps"], "asked": config.get("fit", {}).get("steps")},
         "warnings": [home.sub("RUN", text) for text in facts.get("warnings", ())],
         "lineage": [_seen(lineage) for lineage in run.lineage.everyone()],
@@ -85,6 +86,7 @@ def _document(run: RunDescription, facts: Mapping[str, Any]) -> dict[str, Any]:
         "config": config,
         "evaluation": {key: evaluation.get(key) for key in ("words", "alarms")},
     }
+    return document
 
 
 def _seen(lineage: Lineage) -> dict[str, Any]:
@@ -141,22 +143,22 @@ def _nameless(run: RunDescription, document: Mapping[str, Any]) -> dict[str, Any
     names = list(names_of(run.lineage))
     kept = [name.text for name in names if name.what == "data set"]
     blanked = Identifiers(names, (*words_of_schema(run.schema), *kept)).blanked(document)
-    return {**blanked}
+    return dict(blanked)
 
 
 def _about(run: RunDescription, root: Mapping[str, Any]) -> dict[str, str]:
     """Return terms of the data and what they are here, without those that say nothing."""
     own, request, schema = root["lineage"][0], run.request, run.schema
-    spacing = " x ".join(f"{value:.3g}" for value in schema.spacing)
+    spacing = " x ".join([f"{value:.3g}" for value in schema.spacing])
     (reading,) = _shown([root["config"]["data"]["read"]])
     takes = ", ".join(sorted(run.capabilities.takes)) or "noise alone"
     about = {
         "data set": f"{own['dataset']}, fold {own['fold']}",
         "configuration": " ".join(filter(None, (request.configuration, request.plans))),
-        "read with": ", ".join(f"{key}={value}" for key, value in reading.items()),
+        "read with": ", ".join([f"{key}={value}" for key, value in reading.items()]),
         "size": f"{' x '.join(map(str, run.space.size))} voxels; spacing of cases {spacing}",
         "channels": ", ".join(schema.channels),
-        "labels": ", ".join(name for name, value in schema.labels.items() if value > 0),
+        "labels": ", ".join([name for name, value in schema.labels.items() if value > 0]),
         "classes": ", ".join(schema.classes),
         "conditions": "those of its parts" if PARTS in run.manifest else takes,
         "edits": ", ".join(run.edits),

@@ -94,7 +94,9 @@ class FitJob:
         }
         if self.parent_run is not None:
             config["init_from"] = self.parent_run.run_id
-        return {**config, "recipe": self.recipe} if self.recipe else config
+        if self.recipe:
+            config["recipe"] = self.recipe
+        return config
 
     def observed(self, rng: np.random.Generator) -> Iterator[Case]:
         """Yield what a generator observes before training: a crop of each training case.
@@ -128,9 +130,9 @@ class FitJob:
             return False
         shape = self.source.header(case_id).shape
         plane = shape[-len(self.space.size) :]
-        return (self.space.grid == "slice" and shape[0] > 1) or any(
-            n > size for n, size in zip(plane, self.space.size, strict=True)
-        )
+        if self.space.grid == "slice" and shape[0] > 1:
+            return True
+        return any(n > size for n, size in zip(plane, self.space.size, strict=True))
 
 
 def resolve(
@@ -212,12 +214,12 @@ def _asked_maps(generator: Generator, space: Space, cases: TrainingCases) -> Edi
     if not can.fit_edits:
         return None
     edits = build_edits(can.fit_edits)
-    turns = next((edit.name for edit in edits if edit.in_turns), None)
-    if turns is not None:
-        raise UsageFault(
-            f"fit_edits: {turns} takes cases in turns, but a step takes them at random; "
-            f"expected {turns} without it, for example {turns}:pairs=any"
-        )
+    for edit in edits:
+        if edit.in_turns:
+            raise UsageFault(
+                f"fit_edits: {edit.name} takes cases in turns, but a step takes them at random; "
+                f"expected {edit.name} without it, for example {edit.name}:pairs=any"
+            )
     pool = CasePool(cases, space)
     context = partial(context_of, generator)
     return EditedLabelMaps(pool, edits, context=context, follows=can.follows)
@@ -259,14 +261,14 @@ def _patch_space(space: Space, patch: tuple[int, ...]) -> Space:
         raise UsageFault(
             f"{typed}: cases of grid {space.grid!r} are trained on whole; leave patch out"
         )
-    fits = len(patch) == len(space.size) and all(
-        1 <= p <= n for p, n in zip(patch, space.size, strict=True)
-    )
-    if not fits:
+    if len(patch) != len(space.size) or any(
+        not 1 <= p <= n for p, n in zip(patch, space.size, strict=True)
+    ):
+        example = [str(min(32, n)) for n in space.size]
         most = ",".join(map(str, space.size))
         raise UsageFault(
             f"{typed}: expected {len(space.size)} whole numbers of voxels, none above {most}, as "
-            f"patch={','.join(str(min(32, n)) for n in space.size)}"
+            f"patch={','.join(example)}"
         )
     return replace(space, size=patch)
 
@@ -274,7 +276,7 @@ def _patch_space(space: Space, patch: tuple[int, ...]) -> Space:
 def refuse_full_disk(job: FitJob, out: Path) -> None:
     """Refuse a disk without room for a run's checkpoints: those kept, and a new one."""
     files = (out / "checkpoints").rglob("*")
-    used = sum(path.stat().st_size for path in files if path.is_file())
+    used = sum([path.stat().st_size for path in files if path.is_file()])
     size = bytes_of(job.generator.nets)
     needed, free = (KEPT + 1) * size + SHEETS - used, free_bytes(out)
     if isinstance(free, int) and free < needed:
@@ -297,8 +299,8 @@ def open_folder(job: FitJob, out: Path, resume: bool, reporter: Reporter) -> dic
         return manifest
     rng = np.random.default_rng(job.options.seed)
     state = learn(job.generator, chain(job.observed(rng)))  # a bare generator shows its frame
-    manifest = {
-        **new_manifest(job.generator.name, job.source, job.space, lineage, job.edits),
+    manifest = new_manifest(job.generator.name, job.source, job.space, lineage, job.edits)
+    manifest |= {
         "capabilities": job.generator.capabilities.to_json(),
         "options": config["options"],
         "config": config,

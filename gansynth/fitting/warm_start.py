@@ -48,7 +48,7 @@ class ParentRun(RunFolder):
         run = RunFolder(folder)
         parts = run.manifest.get("parts")
         if parts:
-            names = ", ".join(part["name"] for part in parts)
+            names = ", ".join([part["name"] for part in parts])
             raise UsageFault(
                 f"--init-from {folder}: a composite run, expected one of its parts ({names}); for "
                 f"example --init-from {folder / parts[0]['folder']}"
@@ -84,7 +84,7 @@ class WarmStart:
         """Describe it for the user."""
         text = f"{len(self.whole)} tensor(s) whole, {len(self.partial)} in part"
         if self.partial:
-            parts = (f"{name}: {', '.join(names)}" for name, names in self.partial.items())
+            parts = [f"{name}: {', '.join(names)}" for name, names in self.partial.items()]
             text += f" ({'; '.join(parts)})"
         text += f", {len(self.fresh)} fresh"
         if self.fresh:
@@ -185,10 +185,10 @@ def named_axes(generator: Generator) -> Axes:
     beside three tumour classes in a chain.
     """
     meanings = label_meanings(generator.schema.labels)
-    return {
-        key: (axis, tuple(meanings.get(name, name) for name in names))
-        for key, (axis, names) in generator.channel_axes().items()
-    }
+    axes = {}
+    for key, (axis, names) in generator.channel_axes().items():
+        axes[key] = (axis, tuple([meanings.get(name, name) for name in names]))
+    return axes
 
 
 def label_meanings(labels: Mapping[str, int]) -> dict[str, str]:
