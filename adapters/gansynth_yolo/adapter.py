@@ -250,4 +250,5 @@ def yolo_results(found: DetectedBoxes, shape: Sequence[int]) -> str:
     boxes = Boxes(coords, found.labels[kept].astype(np.int16))
     lines = yolo_lines(boxes, shape).splitlines()
     scores = found.scores[kept].tolist()
-    return "".join(f"{line} {score:.6f}\n" for line, score in zip(lines, scores, strict=True))
+    scored = [f"{line} {score:.6f}\n" for line, score in zip(lines, scores, strict=True)]
+    return "".join(scored)

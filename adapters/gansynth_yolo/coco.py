@@ -285,7 +285,7 @@ class CocoListing(ImageListing):
         for path in walk(file.root):
             self._below[path.name].append(path)
         used = [a for document in read.values() for a in document.annotations if not a.iscrowd]
-        bare = sum(not a.segmentation for a in used)
+        bare = len([a for a in used if not a.segmentation])
         rectangles = bool(used) and all(a.is_rectangle for a in used)
         self.outlined = bool(used) and not (bare or rectangles)
         if options.masks is not None:
@@ -319,11 +319,11 @@ class CocoListing(ImageListing):
                 paths[case] = path
                 self._images[path] = image
                 self._of_image[path] = by_image.pop(image.id, [])
-        crowds = sum(annotation.iscrowd for annotation in document.annotations)
+        crowds = sum([annotation.iscrowd for annotation in document.annotations])
         if crowds:
             self.notes.append(f"{crowds} annotation(s) of {file} are crowds (iscrowd); {LEFT_OUT}")
         listed = {image.id for image in document.images}
-        strays = sum(len(found) for image, found in by_image.items() if image not in listed)
+        strays = sum([len(found) for image, found in by_image.items() if image not in listed])
         if strays:
             text = f"{strays} annotation(s) of {file} are of images that it does not list"
             self.notes.append(f"{text}; they are not read")
@@ -398,12 +398,12 @@ class CocoListing(ImageListing):
             0,
             shape,
             grey,
-            tuple(outline for _, outline in outlines) if self.outlined else (),
+            tuple([outline for _, outline in outlines]) if self.outlined else (),
         )
 
     def _number(self, annotation: _Annotation) -> int:
         if annotation.category_id not in self._names:
-            known = ", ".join(f"{number} {name}" for number, name in self._names.items())
+            known = ", ".join([f"{number} {name}" for number, name in self._names.items()])
             raise ValueError(
                 f"category_id is {annotation.category_id}, expected one of the categories: "
                 f"{known[:200]}"
@@ -428,7 +428,7 @@ class CocoListing(ImageListing):
         rows, columns = shape
         x, y = (left + width / 2) / columns, (top + height / 2) / rows
         shares = [x, y, width / columns, height / rows]
-        words = [str(number), *(str(float(share)) for share in shares)]
+        words = [str(number)] + [str(float(share)) for share in shares]
         return checked_row(words, self.file.names, self.options.overshoot)
 
 
@@ -545,7 +545,7 @@ def _names(files: Mapping[str, Path], read: Mapping[str, _Document]) -> tuple[st
     used = {a.category_id for each in read.values() for a in each.annotations}
     above = {c.supercategory for c in document.categories if c.supercategory != c.name}
     # Roboflow's category 0 is the data set itself
-    return tuple(n for number, n in sorted(first.items()) if number in used or n not in above)
+    return tuple([n for number, n in sorted(first.items()) if number in used or n not in above])
 
 
 def check_coco(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:

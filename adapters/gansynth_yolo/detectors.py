@@ -64,11 +64,18 @@ NMS_IOU = 0.5  # ioU above which the less confident of two boxes is dropped, for
 ANEW = "remove the folder to begin anew"
 MOST_FOUND = 300  # most boxes saved of one image
 OURS: Mapping[str, str] = {
-    **{key: f"--set {key}=" for key in ("epochs", "imgsz", "batch", "workers", "cache", "device")},
+    "epochs": "--set epochs=",
+    "imgsz": "--set imgsz=",
+    "batch": "--set batch=",
+    "workers": "--set workers=",
+    "cache": "--set cache=",
+    "device": "--set device=",
     "data": "--data",
     "seed": "--seed",
     "resume": "the same command again, which goes on by itself,",
-    **dict.fromkeys(("project", "name", "exist_ok"), "--set output="),
+    "project": "--set output=",
+    "name": "--set output=",
+    "exist_ok": "--set output=",
 }
 """Options of every library that gansynth sets -> the user's option."""
 SAME_CLASSES: Mapping[str, tuple[Any, str]] = {
@@ -112,7 +119,8 @@ class DetectorJob:
         """Return the options of a training that every library has by one name."""
         keys = ("epochs", "imgsz", "batch", "workers", "seed")
         shared = {key: getattr(self, key) for key in keys}
-        return {**shared, "data": str(self.data), "cache": self.cache != "off" and self.cache}
+        shared |= {"data": str(self.data), "cache": self.cache != "off" and self.cache}
+        return shared
 
     def prediction(self) -> dict[str, Any]:
         """Return the options of a prediction that every library has by one name."""

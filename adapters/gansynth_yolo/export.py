@@ -66,7 +66,7 @@ class YoloExport(DataSetExport):
             return 2 * YoloIntake(self.source, self.target).sample_bytes(self.manifest)
         assert self.request.bank is not None
         reader = BankReader(self.request.bank)
-        return sum(reader.read(held).image.size * 4 for held in reader.ids()[:1])
+        return sum([reader.read(held).image.size * 4 for held in reader.ids()[:1]])
 
     @property
     def alone(self) -> bool:
@@ -86,8 +86,8 @@ class YoloExport(DataSetExport):
     def describe(self) -> dict[str, Any]:
         real = len(self.source.train_ids) if self.repeats else 0
         listed = self.repeats * real
-        document = {
-            **super().describe(),
+        document = super().describe()
+        document |= {
             "ratio_written": f"{listed}:{self.samples}",
             "real_images": real,
             "images_per_epoch": listed + self.samples,
@@ -107,7 +107,7 @@ class YoloExport(DataSetExport):
         return Item(name, image, boxes=boxes, part=SYNTHETIC, facts=dict(sample.provenance))
 
     def private(self, reader: BankReader) -> dict[str, Any]:
-        return {**super().private(reader), "data_file": str(self.source.file.path)}
+        return dict(super().private(reader), data_file=str(self.source.file.path))
 
 
 class _ExportWriter(YoloWriter):
@@ -127,24 +127,27 @@ class _ExportWriter(YoloWriter):
     def where(self) -> dict[str, str]:
         if not self.mixed:
             return {"train": f"images/{SYNTHETIC}"}
-        held_out = {split: f"images/{split}" for split in self.splits if split != "train"}
-        return {"path": str(self.home), "train": "train.txt", **held_out}
+        where = {"path": str(self.home), "train": "train.txt"}
+        where |= {split: f"images/{split}" for split in self.splits if split != "train"}
+        return where
 
     def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
         super().finish(about)
         source, repeats = self.export.source, self.export.repeats
         if self.mixed:
-            real = [f"images/{REAL}/{name}" for name in self.splits.get("train", ())] * repeats
+            listed = [f"images/{REAL}/{name}" for name in self.splits.get("train", ())] * repeats
             drawn = sorted((self.folder / "images" / SYNTHETIC).glob("*.png"))
-            listed = [*real, *(f"images/{SYNTHETIC}/{path.name}" for path in drawn)]
-            lines = "".join(f"{self.home / name}\n" for name in listed)
-            (self.folder / "train.txt").write_text(lines, "utf-8")
+            listed += [f"images/{SYNTHETIC}/{path.name}" for path in drawn]
+            lines = [f"{self.home / name}\n" for name in listed]
+            (self.folder / "train.txt").write_text("".join(lines), "utf-8")
         images, lesions = {"synthetic": self.images.total()}, {"synthetic": self.boxes.total()}
         if self.mixed:
             images["real"] = repeats * len(source.train_ids)
-            lesions["real"] = repeats * sum(len(source.image(c).rows) for c in source.train_ids)
-        counts = {"names": list(source.file.names), "images": images, "lesions": lesions}
-        document = {**about, **counts, "lesion_free": self.lesion_free}
+            boxes = [len(source.image(case).rows) for case in source.train_ids]
+            lesions["real"] = repeats * sum(boxes)
+        document = dict(about)
+        document |= {"names": list(source.file.names), "images": images, "lesions": lesions}
+        document["lesion_free"] = self.lesion_free
         write_json_atomic(self.folder / "manifest.json", document)
         free = len(self.lesion_free)
         return {"ratio_of_images": images, "ratio_of_lesions": lesions, "lesion_free": free}

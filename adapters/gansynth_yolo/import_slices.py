@@ -89,7 +89,7 @@ def import_slices(request: ImportRequest, options: ImportSettings) -> CommandRep
     with request.reporter.task(total, "import") as bar, new_or_same(folder, taken) as place:
         rng = np.random.default_rng(request.seed)
         window, dropped = _fit(source, options.backgrounds, rng, bar)
-        text = ",".join(f"{low!r}:{high!r}" for low, high in window)
+        text = ",".join([f"{low!r}:{high!r}" for low, high in window])
         pictures = PictureOptions(bits=options.bits, window=text)
         written = write(
             partial(_ImportWriter, schema=schema, options=pictures),
@@ -107,8 +107,10 @@ def import_slices(request: ImportRequest, options: ImportSettings) -> CommandRep
             files=True,
         )
     then = ("check", f"yolo:{data}", "--read", f"volumes={VOLUMES}")
-    report = {"folder": str(folder), "left_out": left_out, "window": window}
-    document = {"imported_already": again, **report, **written, "data": data}
+    document = {"imported_already": again, "folder": str(folder), "left_out": left_out}
+    document["window"] = window
+    document.update(written)
+    document["data"] = data
     return CommandReport(document, then=then, already=again)
 
 
@@ -138,7 +140,7 @@ def _fit(
             "images, and a box at least; choose others with --read slices= or --read boxes="
         )
     kept = rng.permutation(len(empty))[: round(backgrounds * len(empty))]
-    window = tuple((float(low), float(high)) for low, high in edges)
+    window = tuple([(float(low), float(high)) for low, high in edges])
     return window, set(empty) - {empty[n] for n in kept}
 
 
@@ -191,7 +193,8 @@ class _ImportWriter(YoloWriter):
         (self.folder / "subjects.csv").write_text(text, "utf-8")
         written = super().finish(about)
         return {
-            **{part: self.images[part] for part in ("train", "val")},
+            "train": self.images["train"],
+            "val": self.images["val"],
             "boxes": {name: self.boxes[name] for name in self.schema.box_classes},
             "backgrounds": len(self.lesion_free),
             "clipped": written["clipped"],

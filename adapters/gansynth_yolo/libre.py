@@ -67,11 +67,11 @@ REFUSED: Mapping[str, tuple[Any, str]] = {
     "allow_download_scripts": (False, "nothing is downloaded"),
 }
 """Option -> its only allowed value, and why."""
-NO_AUGMENTATION: Mapping[str, Any] = {
-    **dict.fromkeys(("mosaic_prob", "mixup_prob", "hsv_prob", "flip_prob"), 0.0),
-    **dict.fromkeys(("degrees", "translate", "shear", "perspective", "flipud"), 0.0),
-    **dict.fromkeys(("copy_paste", "rot90"), 0.0),
-}
+_STRENGTHS = (
+    "mosaic_prob mixup_prob hsv_prob flip_prob degrees translate shear perspective flipud "
+    "copy_paste rot90"
+)
+NO_AUGMENTATION: Mapping[str, Any] = dict.fromkeys(_STRENGTHS.split(), 0.0)
 """Options that turn off every augmentation; a family has some of them."""
 ALIASES = {"mosaic", "mixup", "fliplr"}
 """Names of ``mosaic_prob``, ``mixup_prob`` and ``flip_prob`` in LibreYOLO's own command."""
@@ -125,8 +125,9 @@ class _Callbacks:
         self._slots.rewind(event.epoch)
         if self._last.is_file():  # LibreYOLO writes the next ones over it, which a kill may meet
             write_bytes_atomic(self._last.with_name(COPY), self._last.read_bytes())
-        losses = {f"train/{name}": value for name, value in event.train_loss_items.items()}
-        numbers = {"train/loss": event.train_loss, **losses, **event.val_metrics}
+        numbers = {"train/loss": event.train_loss}
+        numbers |= {f"train/{name}": value for name, value in event.train_loss_items.items()}
+        numbers.update(event.val_metrics)
         self._session.round(event.epoch, **shown(numbers))
 
 
@@ -196,7 +197,8 @@ def settings(job: DetectorJob) -> dict[str, Any]:
     family, _, _ = find_model(job.model)
     config = getattr(_libreyolo, FAMILIES[family][0]).TRAIN_CONFIG
     hints = get_type_hints(config)
-    kinds = {**{f.name: hints[f.name] for f in fields(config)}, "loggers": Any, "pretrained": Any}
+    kinds = {f.name: hints[f.name] for f in fields(config)}
+    kinds |= {"loggers": Any, "pretrained": Any}
     values: dict[str, Any] = {"eval_interval": 1}  # so that the best weights are the best epoch's
     if not job.augment:
         values |= {key: value for key, value in NO_AUGMENTATION.items() if key in kinds}
@@ -204,15 +206,15 @@ def settings(job: DetectorJob) -> dict[str, Any]:
     if job.data.is_file() and not read_yaml(job.data, "data.yaml")[0].get("val"):
         values["eval_interval"] = 0
     output = job.output.absolute()
-    return {
-        **values,
-        **job.settings(),
+    values.update(job.settings())
+    values |= {
         "device": job.device,
         "project": str(output.parent),
         "name": output.name,
         "exist_ok": True,
         "allow_download_scripts": False,
     }
+    return values
 
 
 def _read_options(
@@ -226,8 +228,8 @@ def _read_options(
         options = apply_train_aliases(dict(options), "detect")
     except ValueError as error:
         raise UsageFault(f"libreyolo refuses an option: {error}") from error
-    ours = {**OURS, **dict.fromkeys(("data_dir", "num_classes"), "--data")}
-    ours |= dict.fromkeys(("size", "pretrained"), "--set model=")
+    ours = dict(OURS, data_dir="--data", num_classes="--data")
+    ours |= {"size": "--set model=", "pretrained": "--set model="}
     available = (set(kinds) - ignored_aug_params(family)) | ALIASES
     refuse_options(options, ours, REFUSED, available, f"libreyolo's {family}")
     read = {}

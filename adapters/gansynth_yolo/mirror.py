@@ -52,7 +52,8 @@ def mirror(source: YoloSource, folder: Path, *, channels: int | None = None) -> 
 
 def parts(source: YoloSource) -> dict[str, tuple[YoloImage, ...]]:
     """Return the images of ``train``, ``val`` and ``test`` in the order of their case ids."""
-    return {**source.images, "train": tuple(source.image(case) for case in source.train_ids)}
+    train = [source.image(case) for case in source.train_ids]
+    return dict(source.images, train=tuple(train))
 
 
 def mirrored(source: YoloSource, folder: Path, split: str) -> dict[str, Path]:

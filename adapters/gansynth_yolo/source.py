@@ -217,7 +217,8 @@ def read_dataset_file(where: str, *, allow_outside: bool) -> DatasetFile:
     path = Path(os.path.abspath(os.path.expanduser(where)))
     if path.is_dir():
         files = usual_files(path)[:1] or sorted(path.glob("*.y*ml"))
-        if not files and (splits := _folders(path)):
+        splits = {} if files else _folders(path)
+        if splits:
             return _by_names(path, splits, allow_outside)
         if len(files) != 1:
             raise UsageFault(
@@ -254,9 +255,10 @@ def _folders(home: Path) -> dict[str, tuple[str, ...]]:
         for part in (f"{split}/images", f"images/{split}", "images" if split == "train" else ""):
             if part and next((home / part.replace("images", "labels")).rglob("*.txt"), None):
                 found.setdefault(split, (part,))
-    pictures = (p for p in home.iterdir() if p.suffix.lower() in SUFFIXES)
-    if not found and any(p.with_suffix(".txt").is_file() for p in pictures):
-        found["train"] = (".",)
+    if not found:
+        pictures = [p for p in home.iterdir() if p.suffix.lower() in SUFFIXES]
+        if any(p.with_suffix(".txt").is_file() for p in pictures):
+            found["train"] = (".",)
     return found
 
 
@@ -267,9 +269,12 @@ def _by_names(home: Path, splits: Mapping[str, Any], allow_outside: bool) -> Dat
     names = tuple(dict.fromkeys(filter(None, lines)))
     if not names:
         homes = [home / part.replace("images", "labels") for (part,) in splits.values()]
-        rows = (line for labels in homes for f in labels.rglob("*.txt") for line in read_lines(f))
-        numbers = (int(row[1]) for row in map(re.compile(r"\s*(\d{1,4})\s").match, rows) if row)
-        names = tuple(f"class_{number}" for number in range(max(numbers, default=0) + 1))
+        files = [file for labels in homes for file in labels.rglob("*.txt")]
+        most = 0
+        for line in [line for file in files for line in read_lines(file)]:
+            row = re.match(r"\s*(\d{1,4})\s", line)
+            most = max(most, int(row[1])) if row else most
+        names = _numbered(most + 1)
     return DatasetFile(home, home, home, names, 3, splits, allow_outside)
 
 
@@ -332,6 +337,10 @@ class _Document(BaseModel):
         return self
 
 
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple([f"class_{number}" for number in range(count)])
+
+
 def _by_file(path: Path, allow_outside: bool) -> DatasetFile:
     expected = "data.yaml with path, train, val and names; correct it"
     document, _ = read_yaml(path, expected, DataFault)
@@ -353,7 +362,7 @@ def _by_file(path: Path, allow_outside: bool) -> DatasetFile:
     home = path.parent
     root = Path(os.path.abspath(home / os.path.expanduser(read.path or ".")))
     splits = {split: tuple(getattr(read, split)) for split in SPLITS if getattr(read, split)}
-    names = tuple(read.names or (f"class_{number}" for number in range(read.nc)))
+    names = tuple(read.names or _numbered(read.nc))
     points, columns = read.kpt_shape
     file = DatasetFile(
         path, home, root, names, read.channels, splits, allow_outside, points * columns
@@ -503,10 +512,10 @@ class ImageListing(PictureSet):
                     self.pictures[case] = self.image(case, split, path)
         if shared:
             self.faults.insert(0, (None, file.path, shared_fault(file, shared)))
-        counts = Counter(image.grey for image in self.pictures.values())
+        counts = Counter([image.grey for image in self.pictures.values()])
         if len(counts) > 1 and options.colour != "grey":
             rare, usual = min(counts, key=counts.__getitem__), max(counts.values())
-            odd = next(image for image in self.pictures.values() if image.grey == rare)
+            [odd, *_] = [image for image in self.pictures.values() if image.grey == rare]
             text = (
                 f"{odd.image}: is {'grey' if odd.grey else 'RGB'}, expected as {usual} of "
                 f"{len(self.pictures)} images are; convert it, or read all as grey: "
@@ -557,16 +566,18 @@ class ImageListing(PictureSet):
             path = Path(os.path.abspath(root / entry.removeprefix("../")))
         self.file.check_inside(path, f"{place}: path {entry!r}")
         if os.path.isdir(path):
-            yield from ((image, f"{place}: {image}") for image in walk(path))
+            for image in walk(path):
+                yield image, f"{place}: {image}"
         elif os.path.isfile(path) and path.suffix.lower() == ".txt":
             self.lists.append(path)
             lines = read_lines(path, "the path of an image in each line")
             for number, line in enumerate(map(str.strip, lines), start=1):
                 if line and not line.startswith("#"):
                     # Relative to the list, else to the data set's root.
-                    image, below = (os.path.abspath(home / line) for home in (path.parent, root))
-                    found = os.path.exists(image) or not os.path.exists(below)
-                    yield Path(image if found else below), f"{path}: line {number}"
+                    beside = Path(os.path.abspath(path.parent / line))
+                    below = Path(os.path.abspath(root / line))
+                    found = os.path.exists(beside) or not os.path.exists(below)
+                    yield beside if found else below, f"{path}: line {number}"
         else:
             refuse_closed(path)
             raise DataFault(
@@ -578,7 +589,7 @@ class ImageListing(PictureSet):
         parts = list(Path(os.path.relpath(path, self.file.root)).with_suffix("").parts)
         if "images" in parts[:-1]:
             del parts[len(parts) - 2 - parts[-2::-1].index("images")]
-        return "/".join("outside" if part == ".." else part for part in parts)
+        return "/".join(["outside" if part == ".." else part for part in parts])
 
     def check_path(self, path: Path, where: str) -> None:
         if not printable(str(path)):
@@ -653,8 +664,8 @@ def walk(folder: Path) -> Iterator[Path]:
     been: set[str] = set()
     for here, below, names in walk_all(folder, followlinks=True):
         been.add(os.path.realpath(here))
-        new = (name for name in below if os.path.realpath(os.path.join(here, name)) not in been)
-        below[:] = sorted(name for name in new if name[0] != ".")
+        new = [name for name in below if os.path.realpath(os.path.join(here, name)) not in been]
+        below[:] = sorted([name for name in new if name[0] != "."])
         for name in sorted(names):
             if name[0] != "." and Path(name).suffix.lower() in {*SUFFIXES, *OTHERS}:
                 yield Path(here, name)
@@ -746,8 +757,10 @@ class YoloSource(PictureSource):
                     "expected one at least; are the label files in labels/ instead of images/? "
                     f"The first should be {self.images['train'][0].label}"
                 )
+            train, held_out = self._split
             guard_split(
-                *([(c, self._subjects[c]) for c in side] for side in self._split),
+                [(case, self._subjects[case]) for case in train],
+                [(case, self._subjects[case]) for case in held_out],
                 fold=self.request.fold,
                 repair=f"list all images of a subject under one of train, val and test in {path}",
             )
@@ -774,10 +787,10 @@ class YoloSource(PictureSource):
     def images(self) -> Mapping[str, tuple[YoloImage, ...]]:
         """Images by split, ``train``, ``val`` and ``test`` (empty if there is none)."""
         images, sides = self.found.pictures, self.sides
-        return {
-            split: tuple(images[case] for case in sorted(sides) if sides[case] == split)
-            for split in SPLITS
-        }
+        of_splits: dict[str, list[YoloImage]] = {split: [] for split in SPLITS}
+        for case in sorted(sides):
+            of_splits[sides[case]].append(images[case])
+        return {split: tuple(found) for split, found in of_splits.items()}
 
     @property
     def sides(self) -> dict[str, str]:
@@ -796,7 +809,7 @@ class YoloSource(PictureSource):
                 "val together"
             )
         trained = ("train", "val") if fold == "all" else ("train",)
-        train = tuple(case for case in sorted(images) if images[case].split in trained)
+        train = tuple([case for case in sorted(images) if images[case].split in trained])
         return train, tuple(sorted(images.keys() - train))
 
     def files(self, case_id: str) -> StoredCase:
@@ -827,7 +840,7 @@ class YoloSource(PictureSource):
         labels = {name: number for number, name in enumerate(names, 1) if masks}
         return Schema(
             ("grey",) if self.grey else ("red", "green", "blue"),
-            {BACKGROUND: 0, **labels},
+            {BACKGROUND: 0} | labels,
             self._spacing(),
             axes="HW",
             classes=self.classes,
@@ -873,7 +886,7 @@ class YoloSource(PictureSource):
         RGB becomes one channel with OpenCV's weights, where images are read as grey.
         """
         if self.grey and array.ndim == 3:
-            red, green, blue = (array[..., n].astype(np.int32) for n in range(3))
+            red, green, blue = np.moveaxis(array[..., :3].astype(np.int32), -1, 0)
             array = ((red * 4899 + green * 9617 + blue * 1868 + 8192) >> 14).astype(np.uint8)
         flat = array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
         if array.dtype == np.uint16:
@@ -891,10 +904,12 @@ class YoloSource(PictureSource):
             return case
         if self.options.fit == "stretch" or shape == size:
             return resize(case, size)
-        scale = min(new / old for new, old in zip(size, shape, strict=True))
-        inner = tuple(min(n, max(1, round(o * scale))) for n, o in zip(size, shape, strict=True))
+        scale = min(size[0] / shape[0], size[1] / shape[1])
+        height = min(size[0], max(1, round(shape[0] * scale)))
+        width = min(size[1], max(1, round(shape[1] * scale)))
+        inner = (height, width)
         case = resize(case, inner)
-        top, left = ((n - i) // 2 for n, i in zip(size, inner, strict=True))
+        top, left = (size[0] - height) // 2, (size[1] - width) // 2
         around = ((top, size[0] - inner[0] - top), (left, size[1] - inner[1] - left))
         image = np.pad(case.image, ((0, 0), *around))
         labels = None if case.labels is None else np.pad(case.labels, around)
@@ -949,7 +964,7 @@ class YoloSource(PictureSource):
             return super()._spacing()
         shapes = [self.image(case).shape for case in self.train_ids]
         factor = float(np.median(np.array(shapes) / self.resized, axis=0).max())
-        return tuple(round(edge * factor, 6) for edge in self.options.spacing)
+        return tuple([round(edge * factor, 6) for edge in self.options.spacing])
 
 
 def unsplit(case_id: str) -> str:
@@ -1004,7 +1019,7 @@ def _check_set(source: YoloSource) -> Iterator[Finding]:
         yield warning(path, f"no data.yaml; classes are {named}")
     for case, image in source.found.repeated:
         yield warning(image, "its split names it more than once; it counts once", case)
-    polygons = sum(image.polygons for image in source.found.pictures.values())
+    polygons = sum([image.polygons for image in source.found.pictures.values()])
     if polygons:
         text = f"{polygons} row(s) are polygons, read as the boxes around them, as ultralytics does"
         yield warning(path, text)

@@ -62,8 +62,9 @@ class YoloTrials(Trials):
         """Return steps and figures, on test images if there are any."""
         steps = 0
         for session in read_sessions(folder):
-            places = [e["places_real"] + e["places_synthetic"] for e in session["per_epoch"]]
-            steps += sum(ceil(count / session["settings"]["batch"]) for count in places)
+            batch = session["settings"]["batch"]
+            for epoch in session["per_epoch"]:
+                steps += ceil((epoch["places_real"] + epoch["places_synthetic"]) / batch)
         split = "test" if (folder / file_of("test")).is_file() else "val"
         figures = summary(read_detections(folder / file_of(split)))
         return {"steps": steps, "judged_on": split, "figures": figures, "per_case": {}}

@@ -55,7 +55,7 @@ class YoloWriter(PictureWriter):
         label.parent.mkdir(parents=True, exist_ok=True)
         label.write_text(yolo_lines(item.boxes, item.image.shape[1:]), "utf-8")
         self.images[part] += 1
-        self.boxes.update(self.schema.box_classes[int(n)] for n in item.boxes.labels)
+        self.boxes.update([self.schema.box_classes[int(n)] for n in item.boxes.labels])
         if not len(item.boxes.labels):
             self.lesion_free.append(item.name)
 
@@ -74,6 +74,7 @@ def write_data_file(
     folder: Path, where: Mapping[str, str], names: Sequence[str], channels: int
 ) -> None:
     """Write ``data.yaml``; ``where`` says where the images are."""
-    document = {**where, "nc": len(names), "names": dict(enumerate(names)), "channels": channels}
+    document: dict[str, Any] = dict(where)
+    document |= {"nc": len(names), "names": dict(enumerate(names)), "channels": channels}
     text = yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
     (folder / "data.yaml").write_text(text, "utf-8")

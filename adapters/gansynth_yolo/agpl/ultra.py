@@ -65,11 +65,11 @@ REFUSED: Mapping[str, tuple[Any, str]] = {
     "cfg": (None, "name its options one by one"),
 }
 """Option -> its only allowed value, and why."""
-NO_AUGMENTATION: Mapping[str, Any] = {
-    **dict.fromkeys(("hsv_h", "hsv_s", "hsv_v"), 0.0),
-    **dict.fromkeys(("degrees", "translate", "scale", "shear", "perspective"), 0.0),
-    **dict.fromkeys(("flipud", "fliplr", "bgr", "multi_scale"), 0.0),
-    **dict.fromkeys(("mosaic", "mixup", "cutmix", "copy_paste", "erasing"), 0.0),
+_STRENGTHS = (
+    "hsv_h hsv_s hsv_v degrees translate scale shear perspective flipud fliplr bgr multi_scale "
+    "mosaic mixup cutmix copy_paste erasing"
+)
+NO_AUGMENTATION: Mapping[str, Any] = dict.fromkeys(_STRENGTHS.split(), 0.0) | {
     "auto_augment": None,
     "augmentations": [],
 }
@@ -144,7 +144,7 @@ def train(job: DetectorJob, slots: EpochSlots, session: Job) -> Path:
 def predict(job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[DetectedBoxes]:
     """Detect objects in image files, read as in training: BGR, the upper 8 bits of 16."""
     model, size = _ultralytics.YOLO(str(weights)), max(1, job.batch)
-    how = {**job.prediction(), "device": device_name(job.device)}
+    how = dict(job.prediction(), device=device_name(job.device))
     flags = cv2.IMREAD_GRAYSCALE if job.channels == 1 else cv2.IMREAD_COLOR
     detections = []
     with silent_stdout():
@@ -165,16 +165,15 @@ def settings(job: DetectorJob) -> dict[str, Any]:
     Raises:
         UsageFault: an unknown option or value, or one that would break the ratio.
     """
-    ours = {**OURS, "model": "--set model=", "save_dir": "--set output="}
+    ours = dict(OURS, model="--set model=", save_dir="--set output=")
     refuse_options(job.options, ours, REFUSED, _cfg.DEFAULT_CFG_DICT, "ultralytics")
     model = find_model(job.model)
-    values = {
-        "amp": False,
-        "plots": False,
-        "pretrained": model.endswith(".pt"),
-        **({} if job.augment else NO_AUGMENTATION),
-        **job.options,
-        **job.settings(),
+    values: dict[str, Any] = {"amp": False, "plots": False, "pretrained": model.endswith(".pt")}
+    if not job.augment:
+        values.update(NO_AUGMENTATION)
+    values.update(job.options)
+    values.update(job.settings())
+    values |= {
         "task": "detect",
         "mode": "train",
         "model": model,
@@ -235,8 +234,11 @@ def read_data(file: str, *_: Any, **__: Any) -> dict[str, Any]:
     """Return a mirror's ``data.yaml`` in place of ``check_det_dataset``."""
     document, _text = read_yaml(Path(file), "data.yaml of a mirror")
     home = Path(document["path"])
-    places = {split: str(home / document[split]) for split in SPLITS if split in document}
-    return {**document, **places, "path": home, "yaml_file": file}
+    for split in SPLITS:
+        if split in document:
+            document[split] = str(home / document[split])
+    document |= {"path": home, "yaml_file": file}
+    return dict(document)
 
 
 def read_image_label(task: tuple[Any, ...]) -> list[Any]:
@@ -283,7 +285,8 @@ class MixedUltralyticsDataset(_dataset.YOLODataset):  # type: ignore[misc]  # An
         nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), (0, 0)
         for place in range(len(self.labels), len(self.slots)):
             self.im_files.append(f"synthetic://{place}")
-            label = {"im_file": self.im_files[-1], "shape": (0, 0), **_annotated(*nothing)}
+            label: dict[str, Any] = {"im_file": self.im_files[-1], "shape": (0, 0)}
+            label.update(_annotated(*nothing))
             self.labels.append(label)
         self.max_buffer_length = min(len(self.labels), self.batch_size * 8, 1000)
 
@@ -317,8 +320,8 @@ class MixedUltralyticsDataset(_dataset.YOLODataset):  # type: ignore[misc]  # An
             size = [min(math.ceil(side * scale), self.imgsz) for side in (width, height)]
             image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
         image = image if image.ndim == 3 else image[..., None]
-        annotated = _annotated(drawn.boxes, drawn.labels, shape)
-        label = {"im_file": f"synthetic://{drawn.id}", **annotated}
+        label: dict[str, Any] = {"im_file": f"synthetic://{drawn.id}"}
+        label.update(_annotated(drawn.boxes, drawn.labels, shape))
         return LoadedImage(replace(drawn, image=None), label, (image, shape, image.shape[:2]))
 
     def _label(self, loaded: LoadedImage) -> dict[str, Any]:
@@ -332,7 +335,7 @@ class MixedUltralyticsDataset(_dataset.YOLODataset):  # type: ignore[misc]  # An
 
 def _annotated(boxes: FloatArray, classes: Classes, shape: tuple[int, int]) -> dict[str, Any]:
     """Return boxes x1, y1, x2, y2 (pixels) in ultralytics' form: centre and size, 0 to 1."""
-    height, width = (max(1, side) for side in shape)
+    height, width = [max(1, side) for side in shape]
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     around = np.concatenate([centre, boxes[:, 2:] - boxes[:, :2]], axis=1)
     return {
@@ -385,5 +388,6 @@ class MixedTrainer(_detect.DetectionTrainer):  # type: ignore[misc]  # Any to my
         """Report an epoch after its weights are saved, and not again after the best weights are."""
         if self._trained:
             self._trained = False
-            numbers = {**self.label_loss_items(self.tloss), **(self.metrics or {})}
+            numbers = dict(self.label_loss_items(self.tloss))
+            numbers.update(self.metrics or {})
             self.session.round(self.epoch + 1, **shown(numbers))
