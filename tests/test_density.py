@@ -27,7 +27,6 @@ ABOVE = {
     "gansynth_copypaste": (1.0, 18.7),
     "gansynth_cpggan": (1.0, 15.2),
     "gansynth_dcgan": (1.3, 15.1),
-    "gansynth_deepmedic": (7.4, 19.0),
     "gansynth_evaluate": (5.3, 12.1),
     "gansynth_nnunet": (5.0, 11.6),
     "gansynth_parametric": (1.0, 5.4),

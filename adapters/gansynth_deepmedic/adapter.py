@@ -197,9 +197,10 @@ class DeepMedicAdapter(Framework):
                 "--set model: DeepMedic has no network of its own, expected its configuration: "
                 "-- -model modelConfig.cfg"
             )
-        config, values = source.config, {**source.config.values, **options.values}
+        changes: dict[str, Any] = {"values": dict(source.config.values) | dict(options.values)}
+        changes.update(options.numbers)
         self.model = model
-        self.config = config.model_copy(update={"values": values, **options.numbers})
+        self.config = source.config.model_copy(update=changes)
         mixed = bool(request.mix.synthetic)
         refuse_unusable(source, read_model_config(Path(model)), mixed=mixed)
         self.share = share_on_the_fly(
@@ -262,15 +263,17 @@ class DeepMedicAdapter(Framework):
             "cases_per_subepoch": cases,
             "segments_per_subepoch": segments,
             "said": list(share.notes),
-            "versions": {**self.program.versions, "deepmedic": commit},
+            "versions": dict(self.program.versions, deepmedic=commit),
         }
 
     def recorded(self, usual: Mapping[str, Any]) -> Mapping[str, Any]:
         """Describe one session, with all keys of the configuration as its settings."""
-        values = {**self.config.values, "regions": self.options.regions}
+        values = dict(self.config.values, regions=self.options.regions)
         settings = {key: value for key, value in values.items() if key not in OF_THE_MACHINE}
         settings |= {"model": self.model, "session": self.config.session}
-        return {**usual, "settings": settings, **self.describe_training()}
+        record = dict(usual, settings=settings)
+        record.update(self.describe_training())
+        return record
 
     def train(self, job: Job) -> None:
         """Start the program, unless nothing is left to train."""
@@ -284,9 +287,12 @@ class DeepMedicAdapter(Framework):
         if request.real_in_generator_space:
             job.say("real cases go through the generator's space")
         cases = training_cases(source, request, job.folder, NullReporter())
-        values = {**self.options.values, **self.share.values, "folderForOutput": str(job.folder)}
+        values = dict(self.options.values) | dict(self.share.values)
+        values["folderForOutput"] = str(job.folder)
         if not request.host_augmentation:
-            values |= dict.fromkeys(key for key in AUGMENTATION if source.config.values.get(key))
+            for key in AUGMENTATION:
+                if source.config.values.get(key):
+                    values[key] = None
         write_layout(source, job.folder, cases, values)
         arguments = ["-model", self.model, "-train", str(job.folder / TRAIN)]
         arguments += ["-dev", self.program_device]
@@ -314,7 +320,7 @@ class DeepMedicAdapter(Framework):
     def told(self, result: TrainingResult) -> TrainingResult:
         """Warn of roundings, and of segments that lie anywhere in a case."""
         said = [*self.share.notes]
-        number = sum(counts["spread"] for counts in rounds_of(result.folder))
+        number = sum([counts["spread"] for counts in rounds_of(result.folder)])
         if number:
             said.append(
                 f"segments of {number} synthetic cases were taken from the whole case, because no "

@@ -136,10 +136,12 @@ class SegmentSampling:
         if self.model is not None:
             size = self.model.segments[self.key]
             padding = self.model.unpredicted if self.config.pad else (0, 0, 0)
-            box = tuple(
-                slice(max((n - 1) // 2 - pad // 2, 0), max(extent + pad - n // 2 - pad // 2, 0))
-                for extent, n, pad in zip(labels.shape, size, padding, strict=True)
-            )
+            sides = []
+            for extent, n, pad in zip(labels.shape, size, padding, strict=True):
+                first = max((n - 1) // 2 - pad // 2, 0)
+                last = max(extent + pad - n // 2 - pad // 2, 0)
+                sides.append(slice(first, last))
+            box = tuple(sides)
         centres = np.zeros(labels.shape, np.bool_)
         centres[box] = True if region is None or self.kind is None else region[box] > 0
         if self.shares is not None and self.kind in (FORE_BACKGROUND, PER_CLASS):

@@ -110,7 +110,8 @@ def _read_text(path: Path, most: int) -> str:
 
 def _excerpt(text: str) -> str:
     """Shorten text for a message: one line, printable, limited in length."""
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(text[:300].split()))
+    words = " ".join(text[:300].split())
+    line = "".join([c if c.isprintable() else "?" for c in words])
     return line if len(line) <= 60 else f"{line[:57]}..."
 
 
@@ -170,7 +171,7 @@ def _parse(model: type[Model], path: Path, values: Mapping[str, Any], ending: st
     except ValidationError as error:
         first = error.errors()[0]
     name, *parts = first["loc"]
-    key = f"{name}{ending}{''.join(f'[{part!r}]' for part in parts)}"
+    key = f"{name}{ending}" + "".join([f"[{part!r}]" for part in parts])
     if first["type"] == "missing" and not parts:
         raise DataFault(f"{path}: no {key}, expected one; add it.{did_you_mean(key, values)}")
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
@@ -240,7 +241,9 @@ class ModelConfig(_Config):
 
 
 def _receptive(kernels: Sequence[Triple]) -> Triple:
-    x, y, z = (1 + sum(kernel[axis] - 1 for kernel in kernels) for axis in range(3))
+    x = y = z = 1
+    for kernel in kernels:
+        x, y, z = x + kernel[0] - 1, y + kernel[1] - 1, z + kernel[2] - 1
     return x, y, z
 
 
@@ -343,10 +346,12 @@ def read_train_config(path: Path) -> TrainConfig:
         )
     once, held_once = dict.fromkeys(train), dict.fromkeys(held)
     names = iter(case_ids([*once, *held_once], channels[0]))
+    trained = [replace(case, case=next(names), part="train") for case in once]
+    validation = [replace(case, case=next(names), part="val") for case in held_once]
     lists = {
         "channels": channels,
-        "train": tuple(replace(case, case=next(names), part="train") for case in once),
-        "validation": tuple(replace(case, case=next(names), part="val") for case in held_once),
+        "train": tuple(trained),
+        "validation": tuple(validation),
         "repeated": len(train) + len(held) - len(once) - len(held_once),
     }
     return config.model_copy(update=lists)
@@ -393,16 +398,18 @@ def _read_table(path: Path) -> Lists:
         rows, header = list(reader), list(reader.fieldnames or ())
     except csv.Error as error:
         raise DataFault(f"{path}: not readable as CSV: {error}; save it again") from None
-    channels = sorted(name for name in header if name.startswith("channel_"))
+    channels = sorted([name for name in header if name.startswith("channel_")])
     uneven = not rows or any(None in (*row, *row.values()) for row in rows)
     if not channels or "ground_truth" not in header or len({*header}) < len(header) or uneven:
         raise DataFault(
             f"{path}: columns are {_excerpt(str(header))}, expected channel_NAME and ground_truth, "
             "each once, and a row of as many cells for each case; correct it"
         )
-    named = [*channels, "ground_truth", *({"roi_mask"} & {*header})]
+    named = [*channels, "ground_truth"]
+    if "roi_mask" in header:
+        named.append("roi_mask")
     each = [_paths(path, [row[name] for row in rows], f" of {name}") for name in named]
-    names = tuple(name.removeprefix("channel_") for name in channels)
+    names = tuple([name.removeprefix("channel_") for name in channels])
     return names, _cases(each[: len(names)], *each[len(names) :])
 
 
@@ -453,7 +460,7 @@ def told_apart(paths: Sequence[Path]) -> tuple[str, ...]:
         parts = ["_".join(words) for words in each]
         if all(parts) and len({part.casefold() for part in parts}) == len(parts):
             return tuple(parts)
-    return tuple(f"channel {number}" for number in range(len(paths)))
+    return tuple([f"channel {number}" for number in range(len(paths))])
 
 
 def case_ids(cases: Sequence[ListedCase], channel: str) -> tuple[str, ...]:
@@ -470,10 +477,10 @@ def case_ids(cases: Sequence[ListedCase], channel: str) -> tuple[str, ...]:
     namings = [
         [case.labels.parent.name for case in cases],
         [case.images[0].parent.name for case in cases],
-        *([within(case, depth) for case in cases] for depth in range(DEEPEST + 1)),
     ]
+    namings += [[within(case, depth) for case in cases] for depth in range(DEEPEST + 1)]
     for names in namings:
         alike = {unicodedata.normalize("NFC", name).casefold() for name in names}
         if all(names) and len(alike) == len(names):
-            return tuple(name.replace(os.sep, "_") for name in names)
-    return tuple(f"case_{number:04d}" for number in range(len(cases)))
+            return tuple([name.replace(os.sep, "_") for name in names])
+    return tuple([f"case_{number:04d}" for number in range(len(cases))])

@@ -84,15 +84,15 @@ class DeepMedicExport(DataSetExport):
         (self.sampling,) = samplings_of(self.source.config, self.source.model, "train")
 
     def measure(self) -> int:
-        sizes = (
-            sum(file.stat().st_size for file in c.everything) for c in self.source.config.train
-        )
-        return min(TIMES * max(sizes), self._volume_bytes())
+        largest = 0
+        for case in self.source.config.train:
+            largest = max(largest, sum([file.stat().st_size for file in case.everything]))
+        return min(TIMES * largest, self._volume_bytes())
 
     def _volume_bytes(self) -> int:
         """Return the bytes of the largest case in memory: images float32, labels and region."""
-        voxels = max(prod(self.source.header(case).shape) for case in self.source.train_ids)
-        return voxels * (4 * len(self.source.config.channels) + 4)
+        voxels = [prod(self.source.header(case).shape) for case in self.source.train_ids]
+        return max(voxels) * (4 * len(self.source.config.channels) + 4)
 
     def unsaid(self) -> int:
         return self.source.config.cases
@@ -139,8 +139,8 @@ class DeepMedicExport(DataSetExport):
                 "places of segments between cases and subepochs; 0 does not, nor does --deepmedic "
                 "on the fly"
             )
-        return {
-            **super().describe(),
+        document = super().describe()
+        document |= {
             "realised": f"{listed}:{self.samples}",
             "cases_per_subepoch": cases,
             "segments_per_subepoch": segments,
@@ -149,6 +149,7 @@ class DeepMedicExport(DataSetExport):
             "said": said,
             "then": f"deepMedicRun -model MODEL -train {self.folder / TRAIN}",
         }
+        return document
 
     def begin(self, folder: Path) -> Writer:
         cases = training_cases(self.source, self.request, folder, self.reporter)
@@ -165,12 +166,16 @@ class DeepMedicExport(DataSetExport):
                     return
 
     def made(self, reader: BankReader, rejected: Mapping[str, Any]) -> dict[str, Any]:
-        seats = (position_of(reader.read(sample).provenance) for sample in reader.ids())
-        self.patches = any(seat is not None and seat.corner is not None for seat in seats)
+        self.patches = False
+        for sample in reader.ids():
+            seat = position_of(reader.read(sample).provenance)
+            if seat is not None and seat.corner is not None:
+                self.patches = True
+                break
         description = self.describe()
         del description["record"]
-        origin = {"train_config_of": str(self.source.config.path)}
-        return {**super().made(reader, rejected), **description, **origin}
+        description["train_config_of"] = str(self.source.config.path)
+        return super().made(reader, rejected) | description
 
 
 class _SlotWriter(Writer):
@@ -210,7 +215,8 @@ class _SlotWriter(Writer):
         if source.model is None:  # the border that the usual network needs
             usual = ((USUAL_OUTPUT if source.config.pad else USUAL_SEGMENT) - 1) // 2
             inner = np.zeros_like(centres)
-            inner[tuple(slice(b := min(usual, n // 4), n - b) for n in centres.shape)] = True
+            borders = [(min(usual, n // 4), n) for n in centres.shape]
+            inner[tuple([slice(border, n - border) for border, n in borders])] = True
             centres &= inner
         if not centres.any():
             self.left_out["leaves no place for a segment"] += 1
@@ -228,24 +234,24 @@ class _SlotWriter(Writer):
     def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
         export, folder = self.export, self.folder
         if len(self.slots) < export.samples:
-            reasons = ", ".join(f"{n} {why}" for why, n in self.left_out.most_common()) or "none"
+            reasons = [f"{n} {why}" for why, n in self.left_out.most_common()]
             raise DataFault(
                 f"{export.request.bank or export.request.run}: {len(self.slots)} of "
                 f"{len(self.slots) + self.left_out.total()} samples can become cases, expected "
-                f"{export.samples}; left out: {reasons}. Ask for fewer with --ratio, or take "
-                "another generator or bank"
+                f"{export.samples}; left out: {', '.join(reasons) or 'none'}. Ask for fewer with "
+                "--ratio, or take another generator or bank"
             )
         cases = list(self.cases.values())
         if self.patches and all(case.roi is None for case in cases):
             for number, case in enumerate(cases):  # full regions of interest, one file per shape
-                shape = tuple(case.shape[2 - axis] for axis, _ in case.stored)
+                shape = tuple([case.shape[2 - axis] for axis, _ in case.stored])
                 file = folder / ROI / f"all_{'x'.join(map(str, shape))}{ENDING}"
                 if not file.exists():
                     write_volume(file, np.ones(shape, np.int16), case.labels)
                 cases[number] = replace(case, roi=str(file))
         listed = [*cases * export.repeats, *self.written]
         listed = [moved(case, folder, export.folder) for case in listed]
-        values = {**export.share.values, "folderForOutput": str(export.folder / "output")}
+        values = dict(export.share.values, folderForOutput=str(export.folder / "output"))
         changed = write_layout(export.source, folder, listed, values, home=export.folder)
         where = "where the sample is, by their regions of interest"
         report = {
@@ -254,5 +260,7 @@ class _SlotWriter(Writer):
             "left_out": dict(self.left_out),
             "changed": changed,
         }
-        write_json_atomic(folder / MANIFEST, {**about, **report, "slots": self.slots})
+        manifest = dict(about) | report
+        manifest["slots"] = self.slots
+        write_json_atomic(folder / MANIFEST, manifest)
         return report

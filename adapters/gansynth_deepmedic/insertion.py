@@ -49,9 +49,9 @@ class HostCase(Document, whole=True):
         """
         lead = array.ndim - 3
         place = {axis: number for number, (axis, _) in enumerate(self.stored)}
-        turned = array.transpose(*range(lead), *(lead + place[axis] for axis in (2, 1, 0)))
+        turned = array.transpose(*range(lead), lead + place[2], lead + place[1], lead + place[0])
         steps = dict(self.stored)
-        x, y, z = (slice(None, None, steps[axis]) for axis in range(3))
+        x, y, z = [slice(None, None, steps[axis]) for axis in range(3)]
         view: npt.NDArray[T] = turned[..., z, y, x]
         return view
 
@@ -88,7 +88,7 @@ def position_of(provenance: Mapping[str, Any]) -> PatchPosition | None:
     case, placement = where.get("case"), where.get("placement")
     if not case or not placement or placement.get("slice_index") is not None:
         return None
-    corner = tuple(int(n) for n in placement.get("corner", ()))
+    corner = tuple(map(int, placement.get("corner", ())))
     if not corner:
         return PatchPosition(str(case), None)
     return PatchPosition(str(case), corner) if cropped and len(corner) == 3 else None
@@ -175,7 +175,7 @@ class _PatchOverlap(NamedTuple):
 
 def _cut(seat: PatchPosition, size: Sequence[int], shape: Sequence[int], rim: int) -> _PatchOverlap:
     if seat.corner is None:
-        everything = tuple(slice(0, n) for n in shape)
+        everything = tuple([slice(0, n) for n in shape])
         return _PatchOverlap(everything, everything, np.ones((1, 1, 1), np.float32))
     box, part, weight = [], [], np.ones((1, 1, 1), np.float32)
     for axis, (corner, length, extent) in enumerate(zip(seat.corner, size, shape, strict=True)):

@@ -110,11 +110,9 @@ def _columns(
     names: Sequence[str], cases: Sequence[HostCase | ListedCase], config: TrainConfig
 ) -> dict[str, list[str]]:
     """Return the paths of channels, labels and perhaps regions of interest, case by case."""
-    channels = zip(*(case.channels for case in cases), strict=True)
-    columns = {
-        name: [str(file or MISSING) for file in files]
-        for name, files in zip(names, channels, strict=True)
-    }
+    columns = {}
+    for number, name in enumerate(names):
+        columns[name] = [str(case.channels[number] or MISSING) for case in cases]
     columns[LABELS] = [str(case.labels) for case in cases]
     rois = [str(case.roi) for case in cases if case.roi is not None]
     if 0 < len(rois) < len(cases):
@@ -122,7 +120,9 @@ def _columns(
             f"{config.path}: some cases of a side have a region of interest and others have none, "
             "expected all or none; list them, or split other cases"
         )
-    return {**columns, ROI: rois} if rois else columns
+    if rois:
+        columns[ROI] = rois
+    return columns
 
 
 def file_names(source: DeepMedicSource) -> tuple[str, ...]:
@@ -130,7 +130,8 @@ def file_names(source: DeepMedicSource) -> tuple[str, ...]:
     names: list[str] = []
     for number, channel in enumerate(source.config.channels):
         name = re.sub(r"[^A-Za-z0-9_-]+", "_", channel).strip("_")[:64]
-        if not name or name.lower() in (LABELS, ROI, "names", *(used.lower() for used in names)):
+        taken = [LABELS, ROI, "names"] + [used.lower() for used in names]
+        if not name or name.lower() in taken:
             name = f"channel_{number}"
         names.append(name)
     return tuple(names)
@@ -145,7 +146,7 @@ def list_text(paths: Sequence[str]) -> str:
                 f"{path!r}: DeepMedic's lists have one path per line, expected UTF-8 without line "
                 "breaks or a space at the end; rename the file or folder"
             )
-    return "".join(f"{path}\n" for path in paths)
+    return "".join([f"{path}\n" for path in paths])
 
 
 def _absolute(config: TrainConfig, value: Any) -> Any:
@@ -156,14 +157,13 @@ def _absolute(config: TrainConfig, value: Any) -> Any:
 
 def _config_text(config: TrainConfig, differing: Mapping[str, Any]) -> str:
     """Format the user's assignments in their order with changes; new keys come last."""
-    head = [
-        f"Written by gansynth. These keys differ from those of {str(config.path)!a}:",
-        *(f"  {key}: {config.values.get(key)!a:.200} there" for key in differing),
-    ]
-    values = {**config.values, **differing}
-    return "".join(f"# {line}\n" for line in head) + "".join(
-        f"{key} = {value!a}\n" for key, value in values.items()
-    )
+    lines = [f"# Written by gansynth. These keys differ from those of {str(config.path)!a}:\n"]
+    for key in differing:
+        lines.append(f"#   {key}: {config.values.get(key)!a:.200} there\n")
+    values = dict(config.values) | dict(differing)
+    for key, value in values.items():
+        lines.append(f"{key} = {value!a}\n")
+    return "".join(lines)
 
 
 # -- volumes ---------------------------------------------------------------------------------------
@@ -212,10 +212,12 @@ def write_case(
         write_volume(file, array, like, synthetic=synthetic)
         return str(file)
 
-    each = zip(file_names(source), loaded.image, case.channels, strict=True)
+    channels = []
+    for name, image, file in zip(file_names(source), loaded.image, case.channels, strict=True):
+        channels.append(file if file == MISSING else write(name, image, file))
     return replace(
         case,
-        channels=tuple(f if f == MISSING else write(name, image, f) for name, image, f in each),
+        channels=tuple(channels),
         labels=write(LABELS, loaded.labels, case.labels),
         roi=None if loaded.roi is None else write(ROI, loaded.roi, case.roi or case.labels),
     )
@@ -237,7 +239,7 @@ def training_cases(
         DataFault: a case cannot be read.
         EnvironmentFault: the disk refuses.
     """
-    cases = tuple(source.host_case(case) for case in source.train_ids)
+    cases = tuple([source.host_case(case) for case in source.train_ids])
     if not request.real_in_generator_space:
         return cases
     assert request.run is not None, "see the adapter"
@@ -259,9 +261,9 @@ def training_cases(
                     new = write_case(place, source, case, loaded)
                     written.append(moved(new, building, home).to_json())
                     bar.advance(1)
-            record = {**asked, "written": written}
+            record = dict(asked, written=written)
             write_json_atomic(building / _RECORD, record)
-    return tuple(HostCase.from_json(case) for case in record["written"])
+    return tuple([HostCase.from_json(case) for case in record["written"]])
 
 
 def moved(case: HostCase, before: Path, after: Path) -> HostCase:

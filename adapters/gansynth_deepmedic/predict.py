@@ -87,5 +87,6 @@ def write_test(home: Path, rows: list[list[Path]], settings: Mapping[str, Any]) 
         if key in settings:
             values[key] = settings[key]
     path = home / "test.cfg"
-    replace_text(path, "".join(f"{key} = {value!r}\n" for key, value in values.items()))
+    lines = [f"{key} = {value!r}\n" for key, value in values.items()]
+    replace_text(path, "".join(lines))
     return path

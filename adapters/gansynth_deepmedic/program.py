@@ -208,13 +208,14 @@ def environ_of() -> dict[str, str]:
     """
     threads = str(child.cpu_threads())
     reserved = {"PYTHONHOME", "__PYVENV_LAUNCHER__", "PYTHONEXECUTABLE"}
-    return {
+    environ = {
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "TF_NUM_INTRAOP_THREADS": threads,
         "TF_NUM_INTEROP_THREADS": threads,
-        **{key: value for key, value in os.environ.items() if key not in reserved},
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
+    environ |= {key: value for key, value in os.environ.items() if key not in reserved}
+    environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    return environ
 
 
 def doctor_lines(request: DoctorRequest, options: ProgramSettings) -> Iterator[DoctorLine]:
@@ -227,8 +228,8 @@ def doctor_lines(request: DoctorRequest, options: ProgramSettings) -> Iterator[D
 
     def found_python() -> str:
         path, versions = find_python(python)
-        packages = ", ".join(f"{name} {versions[name]}" for name in PACKAGES)
-        return f"{path}, {versions['python']}, with {packages}"
+        packages = [f"{name} {versions[name]}" for name in PACKAGES]
+        return f"{path}, {versions['python']}, with {', '.join(packages)}"
 
     parts: dict[str, Callable[[], str]] = {
         "deepmedic": lambda: str(find_checkout(checkout)),
@@ -264,12 +265,12 @@ def check_checkpoint(output: Path) -> None:
 
 def newest_checkpoint(output: Path) -> str:
     """Return DeepMedic's last checkpoint of an epoch, relative to the output."""
-    newest = max(
-        (path.stat().st_mtime_ns, path.with_suffix(""))
-        for path in (output / "saved_models").rglob("*.model.ckpt.index")
-        if ".initial." not in path.name and ".final." not in path.name
-    )
-    return str(newest[1].relative_to(output))
+    found = []
+    for path in (output / "saved_models").rglob("*.model.ckpt.index"):
+        if ".initial." not in path.name and ".final." not in path.name:
+            found.append((path.stat().st_mtime_ns, path.with_suffix("")))
+    _, newest = max(found)
+    return str(newest.relative_to(output))
 
 
 def run_program(
@@ -395,11 +396,11 @@ class ProgramLog:
         return {
             "cases_real": len(real),
             "cases_synthetic": len(synthetic),
-            "cases_fell_back": sum(case.kind == "fallback" for case in real),
-            "segments_real": sum(case.segments for case in real),
-            "segments_synthetic": sum(case.segments for case in synthetic),
+            "cases_fell_back": [case.kind for case in real].count("fallback"),
+            "segments_real": sum([case.segments for case in real]),
+            "segments_synthetic": sum([case.segments for case in synthetic]),
             "samples": len({case.name for case in synthetic}),
-            "spread": sum(case.spread for case in cases),
+            "spread": sum([case.spread for case in cases]),
         }
 
     @property

@@ -100,9 +100,9 @@ class DeepMedicOptions(CaseOptions):
                 f"{config.path} lists {count} channel(s) ({', '.join(config.channels)}); expected "
                 "a name for each, no two alike"
             )
-        own = tuple("mr" if normalises else "none" for normalises in config.normalised)
-        same = {key: value for key, value in self if key not in ("model", "modality")}
-        values = {**same, "modality": self.modality or own, "allow_absolute": True}
+        own = tuple(["mr" if normalises else "none" for normalises in config.normalised])
+        values = {key: value for key, value in self if key not in ("model", "modality")}
+        values |= {"modality": self.modality or own, "allow_absolute": True}
         return VolumeOptions.model_validate(values)
 
 
@@ -132,7 +132,7 @@ class DeepMedicSource(VolumeSource):
     @property
     def case_ids(self) -> tuple[str, ...]:
         """In the order of the lists."""
-        return tuple(listed.case for listed in self.config.listed)
+        return tuple([listed.case for listed in self.config.listed])
 
     @cached_property
     def schema(self) -> Schema:
@@ -144,7 +144,7 @@ class DeepMedicSource(VolumeSource):
         space: Space = super().space
         if not self.schema.has_outside:
             return space
-        host = {**space.host, "outside": "beyond the region of interest"}
+        host = dict(space.host, outside="beyond the region of interest")
         return replace(space, host=host, pad_label=OUTSIDE)
 
     # -- reading ---------------------------------------------------------------------------------
@@ -158,7 +158,8 @@ class DeepMedicSource(VolumeSource):
 
     def _units_of(self, case_id: str, image: FloatArray) -> tuple[tuple[float, float], ...]:
         units, channels = super()._units_of(case_id, image), self.entry(case_id).channels
-        return tuple(u if file else (1.0, 0.0) for u, file in zip(units, channels, strict=True))
+        each = zip(units, channels, strict=True)
+        return tuple([unit if file else (1.0, 0.0) for unit, file in each])
 
     def host_case(self, case_id: str) -> HostCase:
         """Return a case in the form of DeepMedic's files; the image is read only for its units."""
@@ -169,7 +170,7 @@ class DeepMedicSource(VolumeSource):
             units = self._units_of(case_id, self._in_own_units(case_id)[0])
         return HostCase(
             case_id,
-            channels=tuple(str(file or MISSING) for file in listed.channels),
+            channels=tuple([str(file or MISSING) for file in listed.channels]),
             labels=str(listed.labels),
             roi=None if listed.roi is None else str(listed.roi),
             shape=canonical_shape(header.shape, header.affine),
@@ -208,9 +209,12 @@ class DeepMedicSource(VolumeSource):
         named = self.options.labels or self.listing.labels
         if named is not None:
             return named
-        files = (self.entry(case).labels for case in self.train_ids)
-        maps = (label_map(file, read_nifti(file, labels=True).array, None) for file in files)
-        return _class_labels(1 + max(int(labels.max()) for labels in maps))
+        highest = 0
+        for case in self.train_ids:
+            file = self.entry(case).labels
+            labels = label_map(file, read_nifti(file, labels=True).array, None)
+            highest = max(highest, int(labels.max()))
+        return _class_labels(1 + highest)
 
 
 def config_in(where: Path) -> Path:
@@ -268,7 +272,7 @@ def list_cases(request: SourceRequest) -> ConfiguredCases:
     model = None
     if options.model is not None:
         model = read_model_config(Path(options.model).expanduser())
-        request = replace(request, read={**request.read, "model": str(model.path)})
+        request = replace(request, read=dict(request.read, model=str(model.path)))
     config = read_train_config(Path(request.where))
     faults = list(_faults(config, request))
     if model is not None and model.channels != len(config.channels):
@@ -321,7 +325,10 @@ def wrong_channels(config: TrainConfig, model: ModelConfig) -> DataFault:
 
 
 def _class_labels(classes: int) -> dict[str, int]:
-    return {"background": 0, **{f"label {number}": number for number in range(1, classes)}}
+    labels = {"background": 0}
+    for number in range(1, classes):
+        labels[f"label {number}"] = number
+    return labels
 
 
 # -- values ----------------------------------------------------------------------------------------

@@ -108,13 +108,13 @@ def same_segments(
 ) -> int:
     """Return the least segments of a subepoch for equal steps at all ratios, not below the file."""
     while True:
-        largest = max(
-            share_on_the_fly(ratio, cases, segments, batch, real=real, constant=constant).segments
-            for ratio, constant in mixes
-        )
-        if largest == segments:
+        needed = []
+        for ratio, constant in mixes:
+            share = share_on_the_fly(ratio, cases, segments, batch, real=real, constant=constant)
+            needed.append(share.segments)
+        if max(needed) == segments:
             return segments
-        segments = largest
+        segments = max(needed)
 
 
 def _segments(

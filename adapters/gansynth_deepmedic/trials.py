@@ -47,9 +47,11 @@ class DeepMedicTrials(Trials):
     def scores(self, folder: Path) -> dict[str, Any]:
         """Return the steps of a training, and the Dice of every case."""
         batch = read_sessions(folder)[-1]["batch"]
-        segments = [n["segments_real"] + n["segments_synthetic"] for n in rounds_of(folder)]
+        steps = 0
+        for counts in rounds_of(folder):
+            steps += (counts["segments_real"] + counts["segments_synthetic"]) // batch
         measured = read_json(folder / METRICS, hint=WAY_OUT)["per_case"]
         return {
-            "steps": sum(count // batch for count in segments),
+            "steps": steps,
             "per_case": {case: scores["dice"] for case, scores in measured.items()},
         }

@@ -34,14 +34,14 @@ class DeepMedicWriter(Writer):
             write_volume(path, array, item.affine, synthetic=item.synthetic)
 
     def finish(self, about: Mapping[str, Any]) -> None:
-        cases = sorted(path.name for path in (self.folder / "cases").iterdir())
+        cases = sorted([path.name for path in (self.folder / "cases").iterdir()])
         for name in self._names:
-            text = "".join(f"./cases/{case}/{name}{ENDING}\n" for case in cases)
-            write_bytes_atomic(self.folder / f"{name}.cfg", text.encode())
-        *channels, labels, roi = (f"./{name}.cfg" for name in self._names)
+            lines = [f"./cases/{case}/{name}{ENDING}\n" for case in cases]
+            write_bytes_atomic(self.folder / f"{name}.cfg", "".join(lines).encode())
+        *channels, labels, roi = [f"./{name}.cfg" for name in self._names]
         keys = {"channelsTraining": channels, "gtLabelsTraining": labels, "roiMasksTraining": roi}
         text = "# Synthetic cases. Add the other keys of your own configuration.\n"
-        text += "".join(f"{key} = {value!r}\n" for key, value in keys.items())
+        text += "".join([f"{key} = {value!r}\n" for key, value in keys.items()])
         write_bytes_atomic(self.folder / "trainConfig.cfg", text.encode())
         write_json_atomic(self.folder / "manifest.json", about)
 
@@ -49,4 +49,4 @@ class DeepMedicWriter(Writer):
     def _names(self) -> list[str]:
         """Channels, label map and region of interest."""
         each = enumerate(self.schema.channels)
-        return [*(folder_name(f"{number:02d}_{name}") for number, name in each), LABELS, ROI]
+        return [folder_name(f"{number:02d}_{name}") for number, name in each] + [LABELS, ROI]
