@@ -31,7 +31,6 @@ ABOVE = {
     "gansynth_nnunet": (5.0, 11.6),
     "gansynth_parametric": (1.0, 5.4),
     "gansynth_segmenter": (2.8, 6.5),
-    "hosts": (10.0, 5.8),
     "metrics": (5.0, 14.2),
     "nn": (1.0, 14.7),
     "report": (1.0, 17.8),

@@ -11,7 +11,7 @@ from typing import Any
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest, HostData, PredictRequest
-from gansynth.core.requests.sections import ReadWords, SampleWords
+from gansynth.core.requests.sections import SampleWords
 from gansynth.core.source import SourceRequest
 from gansynth.data.api import find_kind
 from gansynth.data.read_options import refuse_idle_read
@@ -25,7 +25,14 @@ from gansynth.hosts.dry_run import (
     will_it_harm,
 )
 from gansynth.hosts.host import Framework, framework
-from gansynth.hosts.one_command import Decision, decide, fit_generator, is_fitted, planned_fit
+from gansynth.hosts.one_command import (
+    READING,
+    Decision,
+    decide,
+    fit_generator,
+    is_fitted,
+    planned_fit,
+)
 from gansynth.hosts.prediction import PredictJob, find_result, newest_session
 from gansynth.hosts.record import TrainingFolder, TrainingResult
 from gansynth.hosts.sample_source import warn_of_neighbours
@@ -45,7 +52,6 @@ ONE_PAIR = (
     "one pair of trainings proves nothing: another seed or other patients may turn it round. "
     "gansynth benchmark measures it, by this plan"
 )
-READING = tuple(name for name in ReadWords.words() if name != "synthetic_source")
 WRITING = (
     *HostData.words(),
     *READING,
@@ -219,15 +225,12 @@ def _plan_all(request: AugmentRequest, fit: FitRequest) -> Augmented:
     session = Session(cls(open_resolved(data_of(alone)[0], by_user=True), alone))
     session.host.validate()
     begun = TrainingFolder(session.opened.output, 0, session.total)
-    document = {
-        **planned_data(session),
-        "ratio": request.ratio,
-        f"{session.host.unit}s": session.total,
-        **planned_fit(fit),
-        "harm": "told by this plan once the generator is fitted",
-        **time_of(session, request, begun),
-        "settings": dict(request.set),
-    }
+    document = planned_data(session)
+    document |= {"ratio": request.ratio, f"{session.host.unit}s": session.total}
+    document.update(planned_fit(fit))
+    document["harm"] = "told by this plan once the generator is fitted"
+    document.update(time_of(session, request, begun))
+    document["settings"] = dict(request.set)
     return Augmented(session, document)
 
 
@@ -242,8 +245,10 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     place, settings = cls.Options.place, host_settings(cls, request.set, request.out)
     arms = {}
     for name in ("without", "with"):
-        own = {place: f"{settings[place]}/{name}"} if place in settings else {}
-        arms[name] = request.but("compare", "out", set={**settings, **own})
+        own = dict(settings)
+        if place in settings:
+            own[place] = f"{settings[place]}/{name}"
+        arms[name] = request.but("compare", "out", set=own)
     planned = run_augment(arms["with"].but(dry_run=True), NullReporter(), timed=False)
     assert planned.session is not None, "its request is whole"
     source = planned.session.source
@@ -258,9 +263,11 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     plan = plan_text(source, request.target, generator, request.ratio)
     document = {"without": control.document, "with": done.document, "warning": ONE_PAIR}
     document |= compared(
-        *(arm.document.get("metrics_on_real_cases", {}) for arm in (done, control))
+        done.document.get("metrics_on_real_cases", {}),
+        control.document.get("metrics_on_real_cases", {}),
     )
-    return replace(done, document={**document, "plan": plan}, control=control)
+    document["plan"] = plan
+    return replace(done, document=document, control=control)
 
 
 def _train(session: Session, *, timed: bool) -> Augmented:
@@ -294,15 +301,16 @@ def _train(session: Session, *, timed: bool) -> Augmented:
         raise
     for warning in result.warnings:
         reporter.warn(warning)
-    share = {"share_of_usual_length": session.share_of_usual_length}
-    return Augmented(session, {**result.describe(request.mix), **share}, result)
+    document = result.describe(request.mix)
+    document["share_of_usual_length"] = session.share_of_usual_length
+    return Augmented(session, document, result)
 
 
 def _export(session: Session) -> Mapping[str, Any]:
-    request, document = session.request, session.export()
+    request, document = session.request, dict(session.export())
     if request.dry_run and request.run and request.bank is None and request.mix.synthetic:
         sampler, each = timed_sampler(session)
-        document = {**document, "seconds_per_sample": round(each, 3), "memory": "not measured"}
+        document |= {"seconds_per_sample": round(each, 3), "memory": "not measured"}
         document["will_it_harm"] = will_it_harm(session, sampler)
     return document
 
@@ -331,13 +339,14 @@ def data_of(request: AugmentRequest) -> tuple[SourceRequest, str]:
         UsageFault: no data set is named, or a key has no effect.
         DataFault: no run there.
     """
-    run, given = request.run, {key: v for key in READING if (v := getattr(request, key))}
+    run, values = request.run, {key: getattr(request, key) for key in READING}
+    given = {key: value for key, value in values.items() if value}
     if request.synthetic_source:
         given["synthetic"] = request.synthetic_source
     if request.data is not None:
         parsed = SourceRequest.parse(request.data)
         given |= {"kind": parsed.kind, "where": parsed.where}
-    fitted: dict[str, Any] = {} if run is None else {**run.manifest["request"], "view": {}}
+    fitted: dict[str, Any] = {} if run is None else dict(run.manifest["request"], view={})
     if "kind" not in given and not fitted:
         raise UsageFault(
             "--data: missing, expected KIND:WHERE, for example msd:Task04; or --generator RUN, "
@@ -345,19 +354,20 @@ def data_of(request: AugmentRequest) -> tuple[SourceRequest, str]:
         )
     if fitted and given.get("kind", fitted["kind"]) != fitted["kind"]:
         fitted = {"fold": fitted["fold"]}
-    read = {**fitted.get("read", {}), **given.get("read", {})}
-    source = SourceRequest(**{**fitted, **given, "read": read})
+    fields = fitted | given
+    fields["read"] = dict(fitted.get("read", {})) | dict(given.get("read", {}))
+    source = SourceRequest(**fields)
     refuse_idle_read(source, request.read)
     if run is None:
         return source, ""
     usual, own = asdict(SourceRequest("", "")), asdict(source)
     taken = {k: v for k, v in own.items() if k not in given and (v != usual[k] or k == "fold")}
     if "kind" in taken:
-        taken = {"data": f"{taken.pop('kind')}:{taken.pop('where')}", **taken}
-    return source, ", ".join(f"{key} {_said(value)}" for key, value in taken.items())
+        taken = {"data": f"{taken.pop('kind')}:{taken.pop('where')}"} | taken
+    return source, ", ".join([f"{key} {_said(value)}" for key, value in taken.items()])
 
 
 def _said(value: Any) -> str:
     if isinstance(value, Mapping):
-        return " ".join(f"{key}={entry}" for key, entry in value.items())
+        return " ".join([f"{key}={entry}" for key, entry in value.items()])
     return str(value)

@@ -161,7 +161,7 @@ def _patch(loader: Any, shape: Sequence[int] | None) -> tuple[int, ...]:
             f"a {type(loader).__name__} with infinite=False ends with its cases. A phase of "
             "synthetic samples only draws none and would never end; expected infinite=True"
         )
-    return tuple(int(n) for n in size)
+    return tuple(map(int, size))
 
 
 def _check(data: Array, seg: Array | None, sample: BankSample, schema: Schema) -> None:

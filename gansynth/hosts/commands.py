@@ -202,7 +202,8 @@ def _opened(request: SourceRequest) -> CaseSource | None:
 def _found_by_looking(source: CaseSource) -> Iterator[Finding]:
     """Warn of labels that are misplaced, or that nobody reads."""
     where = Path(source.request.where).expanduser()
-    if source.schema.foreground and (text := plausibility.look(source)):
+    text = plausibility.look(source) if source.schema.foreground else ""
+    if text:
         yield Finding(
             "warning",
             None,

@@ -194,16 +194,15 @@ class CropHost(Framework):
             self.predict_levels(np.empty(0, np.float32), Path())  # refuses
 
     def planned(self, usual: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {
-            **usual,
+        return dict(usual) | {
             "trained_on": {"grid": self.space.grid, "size": list(self.space.size)},
             "judged_on": "real held-out cases, whole, on their own grid",
             "regions": {name: list(labels) for name, labels in self.regions},
         }
 
     def recorded(self, usual: Mapping[str, Any]) -> Mapping[str, Any]:
-        space = {"space": list(self.space.size), "grid": self.space.grid}
-        return {**usual, "settings": {**usual["settings"], **space}}
+        settings = dict(usual["settings"], space=list(self.space.size), grid=self.space.grid)
+        return dict(usual, settings=settings)
 
     def evaluate(self, job: Job) -> Mapping[str, Any]:
         """Predict the held-out cases, write their label maps, Dice and HD95."""
@@ -223,7 +222,7 @@ class CropHost(Framework):
         folder = output / PREDICTIONS if options.save_predictions else None
         levels = output / LEVELS if options.save_levels else None
         metrics = evaluate_held_out(source, self.regions, on_grid, folder, job.say, levels=levels)
-        write_json_atomic(output / METRICS, {"steps": job.steps, **metrics})
+        write_json_atomic(output / METRICS, {"steps": job.steps} | metrics)
         return headline(metrics)
 
     @classmethod

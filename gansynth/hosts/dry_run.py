@@ -44,29 +44,29 @@ def plan_training(
     request, sampler, each = session.request, None, 0.0
     if request.mix.synthetic and request.bank is None:
         sampler, each = timed_sampler(session)
-    return {
-        **planned_data(session),
+    plan = planned_data(session)
+    plan |= {
         "generator": None if request.run is None else str(request.run),
         "ratio": str(request.mix.ratio),
         "schedule": str(request.mix.schedule),
         "folder": str(folder.path),
         "training": str(folder),
         "synthetic_share": request.mix.share_of(),
-        **request.samples.to_json(),
-        **_planned_bank(session, each),
-        **planned_filters(request.run, request.samples.filters),
-        **session.planned(),
-        **hours,
+    }
+    plan.update(request.samples.to_json())
+    plan.update(_planned_bank(session, each))
+    plan.update(planned_filters(request.run, request.samples.filters))
+    plan.update(session.planned())
+    plan.update(hours)
+    plan |= {
         "settings": dict(request.set),
         "host_options": list(request.options),
         "leakage": claim(find_sample_source(request).lineage)
         if request.mix.synthetic
         else "none: no synthetic sample is drawn",
-        "will_it_harm": {
-            **will_it_harm(session, sampler),
-            "real_alone": real_alone(session),
-        },
+        "will_it_harm": dict(will_it_harm(session, sampler), real_alone=real_alone(session)),
     }
+    return plan
 
 
 def planned_data(session: Session) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def real_alone(session: Session) -> dict[str, Any]:
     plain = real.but("generator", "bank", "offline", *SampleWords.words())
     for place, alone in product(({}, beside), (real, plain)):
         with suppress(GansynthError):  # another training, or a host without label maps
-            folder = session.again(alone.but(set={**own, **place})).training_folder()
+            folder = session.again(alone.but(set=own | place)).training_folder()
             if not folder.finished:
                 continue
             judged = trials_of(request.target).predictions(session.source, folder.path)

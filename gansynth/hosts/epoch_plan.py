@@ -69,7 +69,7 @@ class EpochPlan:
         cls, plan: MixerConfig[str], cases: Sequence[str], count: int | None = None
     ) -> EpochPlan:
         """Return the tables of a plan that names cases by id, by their place in ``cases``."""
-        chosen = tuple(cases.index(case) for case in plan.chosen)
+        chosen = tuple(map(cases.index, plan.chosen))
         # Not another type of plan: the mixer names cases by id, a table of places by number.
         numbered = cast(MixerConfig[int], replace(cast(Any, plan), chosen=chosen))
         return cls(numbered, len(cases), count)
@@ -115,7 +115,7 @@ class EpochPlan:
         total = plan.batch_counter.total
         if plan.schedule.kind == "finetune":
             return plan.schedule.at(min(1.0, (epoch + 0.5) / total), plan.ratio)
-        begin, end = (min(1.0, e / total) for e in (epoch, epoch + 1))
+        begin, end = min(1.0, epoch / total), min(1.0, (epoch + 1) / total)
         share = plan.schedule.share_of(plan.ratio, begin, end)
         return ScheduledMix(share, "none" if share >= 1 else "all")
 

@@ -81,7 +81,8 @@ class DataSetExport(ABC):
             refuse_real_images(sample_source.real, maker, "--content synthetic", otherwise)
         self.sample_bytes = self.measure()
         self._count()
-        folder, needed = next(f for f in self.folder.parents if f.is_dir()), self.room()
+        [folder, *_] = [parent for parent in self.folder.parents if parent.is_dir()]
+        needed = self.room()
         free = shutil.disk_usage(folder).free
         if free < needed:
             raise EnvironmentFault(
@@ -157,7 +158,7 @@ class DataSetExport(ABC):
         if self.content == "synthetic":
             names = names_in(reader.spec.lineage, self.source.schema)
             edits, rejected = names.blanked(edits), names.blanked(rejected)
-        return {
+        document = {
             KEY: self.content == "synthetic",
             "content": self.content,
             "generator": None if self.manifest is None else self.manifest["generator"],
@@ -165,8 +166,10 @@ class DataSetExport(ABC):
             "edits": edits,
             "seed": reader.spec.samples.seed,
             "rejected": dict(rejected),
-            **{key: described[key] for key in keys},
         }
+        for key in keys:
+            document[key] = described[key]
+        return document
 
     def private(self, reader: BankReader) -> dict[str, Any]:
         """Return what the record of the data set alone tells: origins."""
@@ -247,7 +250,7 @@ class DataSetExport(ABC):
             TrainingFault: most samples of the generator are rejected.
         """
         if self.request.dry_run:
-            return {"dry_run": True, **self.describe()}
+            return {"dry_run": True} | self.describe()
         with self._building():
             bank = self.request.bank
             reader = self._fill() if bank is None else BankReader(bank)
@@ -274,7 +277,10 @@ class DataSetExport(ABC):
                 private=self.private(reader),
                 files=True,
             )
-        return {**self.describe(), **details, "rejected": rejected}
+        document = self.describe()
+        document.update(details)
+        document["rejected"] = rejected
+        return document
 
     @contextlib.contextmanager
     def _building(self) -> Iterator[None]:
@@ -329,7 +335,8 @@ class DataSetExport(ABC):
         )
         of_machine = ("parent", "device", "producers")
         order = {k: v for k, v in config.to_json().items() if k not in of_machine}
-        order = json.loads(json.dumps({**order, "generator": self._generator}))
+        order["generator"] = self._generator
+        order = json.loads(json.dumps(order))
         file, before = self.build / "order.json", None
         with contextlib.suppress(DataFault):
             before = read_json(file)

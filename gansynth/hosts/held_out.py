@@ -87,11 +87,11 @@ def evaluate_held_out(
         if folder is not None and None in written.values():
             say(f"{source.name}: its cases have no files, so their label maps are not written")
         document = measure_predictions(predictions, regions, ignore=source.schema.ignore).document()
-    return {
-        **document,
+    document |= {
         "predictions": written if folder is not None else {},
         "without_labels": bare,
     }
+    return document
 
 
 def _on_grid(source: CaseSource, case_id: str, place: Path) -> LabelMaps:

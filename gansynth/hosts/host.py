@@ -367,7 +367,8 @@ class Framework(ABC):
         source = open_source(SourceRequest.from_json(job.session["source"]))
         host = cls(source, AugmentRequest(target=cls.name, ratio="1:0"), job.folder)
         host.own = dict(job.session["options"])
-        host.options = cls.Options(**{**known, "device": job.device})
+        known["device"] = job.device
+        host.options = cls.Options(**known)
         host.seed = int(job.session["training_seed"])
         host.open()
         return host

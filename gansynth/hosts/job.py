@@ -125,7 +125,7 @@ class Job:
         stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**9:09d}-{self._pid}"
         self.log = self.folder / record.DRAWS / stamp
         self._drawn, self._partners = DrawCounter(self.log), DrawCounter(self.log / PARTNERS)
-        self._described = {**training.described, "of_epochs": self.steps}
+        self._described = dict(training.described, of_epochs=self.steps)
         self._earlier = record.read_sessions(self.folder) if self.first > 0 else []
         for last in self._earlier[-1:]:  # it may have ended between a checkpoint and its record
             last["epochs"][1] = max(last["epochs"][1], self.first)
@@ -249,7 +249,7 @@ class Job:
         if self.training.batches is None:
             self._note_places(done, counts or {})
         self._report()
-        numbers = "".join(f"; {key} {value:.4g}" for key, value in values.items())
+        numbers = "".join([f"; {key} {value:.4g}" for key, value in values.items()])
         since = " since it went on" if self._earlier else ""
         self.note(f"{NAME}so far{since} {self._sentence()}{numbers}")
         self.pause()
@@ -334,14 +334,15 @@ class Job:
         drawn = {}
         for kind, draws in (("", self.counts()), ("partners_", self._partners.update())):
             for key in ("real", "synthetic", "fell_back"):
-                before = sum(each[kind + key] for each in self._rounds)
+                before = sum([each[kind + key] for each in self._rounds])
                 drawn[kind + key] = getattr(draws, key) - before
         table = self.rounds.table(done - 1)
         synthetic = int(table.synthetic.sum())
         real = len(table.synthetic) - synthetic
-        self._rounds.append(
-            {"epoch": done, "places_real": real, "places_synthetic": synthetic, **drawn, **counts}
-        )
+        noted = {"epoch": done, "places_real": real, "places_synthetic": synthetic}
+        noted.update(drawn)
+        noted.update(counts)
+        self._rounds.append(noted)
         text = f"{drawn['real']} real, {drawn['synthetic']} synthetic"
         if drawn["partners_real"] or drawn["partners_synthetic"]:
             text += (
@@ -391,9 +392,9 @@ class Job:
     def _write(self, complete: bool = False) -> None:
         """Write the record of all sessions; a failing disk does not stop the training."""
         counts = self.counts()
-        this = {
-            "epochs": [self.first, self.done],
-            **self._described,
+        this: dict[str, Any] = {"epochs": [self.first, self.done]}
+        this.update(self._described)
+        this |= {
             "chosen": list(self.plan.chosen),
             "drawn": counts.to_json(),
             "draw_log": self.log.name,

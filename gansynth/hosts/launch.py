@@ -50,7 +50,7 @@ def train_apart(
     words, log = [sys.executable, "-m", module, *arguments], output / LOG
     reporter.say(f"{label}; its own words: {log}")
     with closing(TrainingDisplay(reporter)) as display:
-        ended = processes.run(words, {**variables, SHOWS: "1"}, log, show=display.line)
+        ended = processes.run(words, dict(variables) | {SHOWS: "1"}, log, show=display.line)
     processes.raise_if_failed(ended, f"{log}: {label}")
 
 

@@ -279,8 +279,8 @@ class Mixer(Generic[Key]):
             if self._pid != os.getpid():
                 plan, worker = self.plan, tuple(getattr(current_process(), "_identity", ()))
                 key = np.random.SeedSequence((plan.seed, *plan.stream), spawn_key=worker)
-                slots, *others = (np.random.default_rng(child) for child in key.spawn(5))
-                self._draws, self._cases, self._rng, self._order = others
+                generators = [np.random.default_rng(child) for child in key.spawn(5)]
+                slots, self._draws, self._cases, self._rng, self._order = generators
                 self._slots = SlotAllocator(slots)
                 self._passes: BankPasses | None = None
                 self._looked, self._stale = -np.inf, ""

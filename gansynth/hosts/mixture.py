@@ -84,8 +84,8 @@ class Mixture:
         mix.refuse_without(folder)
         self.spec = None if folder is None else BankReader(folder).spec
         if self.spec is not None:
-            seen = (CaseRecord(c, c, "unknown") if isinstance(c, str) else c for c in held_out)
-            guard(self.spec.lineage, list(seen), kind="bank")
+            seen = [CaseRecord(c, c, "unknown") if isinstance(c, str) else c for c in held_out]
+            guard(self.spec.lineage, seen, kind="bank")
         self.log = _new_log(log)
         self.plan: MixerConfig[Any] = MixerConfig.of(
             mix,

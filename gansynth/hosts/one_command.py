@@ -34,7 +34,7 @@ from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.run_source import open_source
 
-READING = tuple(name for name in ReadWords.words() if name != "synthetic_source")
+READING = tuple([name for name in ReadWords.words() if name != "synthetic_source"])
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,8 @@ class _Decided:
     @property
     def reading(self) -> dict[str, Any]:
         """Return how the data are read."""
-        return {name: value for name in READING if (value := self.value(name))}
+        values = {name: self.value(name) for name in READING}
+        return {name: value for name, value in values.items() if value}
 
 
 def is_fitted(fit: FitRequest) -> bool:
@@ -238,7 +239,7 @@ def _fit_of(decided: _Decided, source: CaseSource, rule: Rule, found: Contents) 
     request, asked = decided.request, source.request
     data_set = source.name.rpartition(":")[2]
     parts_of_name = [rule.generator, data_set, asked.configuration, asked.plans, f"f{asked.fold}"]
-    name = "_".join(part for part in parts_of_name if part)
+    name = "_".join(filter(None, parts_of_name))
     settings = {"lesions": ",".join(found.lesions)} if found.organs and found.lesions else {}
     return FitRequest(
         rule.generator,

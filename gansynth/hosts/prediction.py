@@ -70,8 +70,10 @@ class PredictJob:
             )
         with disk_errors(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
-        document = {"gansynth": __version__, "trained_in": str(self.folder), **about}
-        write_json_atomic(self.out / FILE, {**document, "images": self.images})
+        document: dict[str, Any] = {"gansynth": __version__, "trained_in": str(self.folder)}
+        document.update(about)
+        document["images"] = self.images
+        write_json_atomic(self.out / FILE, document)
 
 
 def find_result(folder: Path) -> Path:
@@ -84,7 +86,7 @@ def find_result(folder: Path) -> Path:
         raise UsageFault(f"{folder}: no such folder, expected one that gansynth augment has made")
     if (folder / record.FILE).is_file():
         return folder
-    found = sorted(path.parent for path in folder.rglob(record.FILE))
+    found = sorted([path.parent for path in folder.rglob(record.FILE)])
     if len(found) == 1:
         return found[0]
     if not found:

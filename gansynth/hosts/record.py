@@ -148,7 +148,7 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
 def _comparable(session: Mapping[str, Any]) -> dict[str, Any]:
     """Return the compared values as JSON; the size of a live bank may change."""
     generator = (session.get("generator") or {}).get("manifest_sha256")
-    values = {**session, "generator": generator and str(generator)[:12]}
+    values = dict(session, generator=generator and str(generator)[:12])
     if not session.get("offline"):
         values["bank_size"] = None
     document: dict[str, Any] = json.loads(json.dumps({key: values.get(key) for key in COMPARED}))
@@ -161,7 +161,8 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[
         if isinstance(was, dict) and isinstance(asked, dict):
             yield from _differences(was, asked)
         elif was != asked:
-            old, new = ("unset" if value is None else value for value in (was, asked))
+            old = "unset" if was is None else was
+            new = "unset" if asked is None else asked
             yield f"{key} {old}, not {new}"
 
 
@@ -192,16 +193,17 @@ def describe_session(request: AugmentRequest, sample_source: SampleSource | None
     bank = "filled by a producer" if request.mix.synthetic else "none"
     if described is not None and request.bank is not None:
         bank = f"existing, SHA-256 {described['bank_sha256']}"
-    return {
+    document: dict[str, Any] = {
         "ratio": str(request.mix.ratio),
         "schedule": str(request.mix.schedule),
         "bank_size": str(request.size),
-        **request.samples.to_json(),
-        **{name: getattr(request, name) for name in _RECORDED},
-        "bank": bank,
-        "generator": described,
-        "lineage": None if sample_source is None else _lineage(sample_source.lineage),
     }
+    document.update(request.samples.to_json())
+    for name in _RECORDED:
+        document[name] = getattr(request, name)
+    document |= {"bank": bank, "generator": described}
+    document["lineage"] = None if sample_source is None else _lineage(sample_source.lineage)
+    return document
 
 
 def _lineage(lineage: Lineage) -> dict[str, Any]:
@@ -221,9 +223,9 @@ def _draws(sessions: Sequence[Mapping[str, Any]], folder: Path) -> DrawCounts:
     A further session has a bank of its own, which begins with the samples of the first one: the
     sum of their numbers would count these twice.
     """
-    logs = (folder / DRAWS / str(session.get("draw_log")) for session in sessions)
+    logs = [folder / DRAWS / str(session.get("draw_log")) for session in sessions]
     counts = DrawCounter(*logs).update()
-    recorded = sum(session["drawn"]["synthetic"] for session in sessions)
+    recorded = sum([session["drawn"]["synthetic"] for session in sessions])
     return counts if counts.synthetic >= recorded else DrawCounts()
 
 
@@ -264,8 +266,9 @@ class TrainingResult:
         def mean(values: Sequence[float | None]) -> float | None:
             """Mean of the known values, weighted by draws; None if there are none."""
             known = [(w, v) for w, v in zip(weights, values, strict=True) if v is not None]
-            whole = sum(weight for weight, _ in known)
-            return round(sum(w * v for w, v in known) / whole, 6) if whole else None
+            whole = sum([weight for weight, _ in known])
+            weighted = sum([weight * value for weight, value in known])
+            return round(weighted / whole, 6) if whole else None
 
         total, reasons = Counter[str](), Counter[str]()
         for counts in drawn:
@@ -273,12 +276,13 @@ class TrainingResult:
             reasons.update(counts["reasons"])
         draws = _draws(sessions, folder)
         restarts = [supply["restarts"] for supply in supplies if "restarts" in supply]
-        producer = {
-            "draws_per_sample": round(draws.reuse, 4) if draws.synthetic else None,
-            **{key: mean([supply.get(key) for supply in supplies]) for key in _MEANS},
-            "restarts": sum(restarts) if restarts else None,
-            "ended": next((s["ended"] for s in reversed(supplies) if s.get("ended")), None),
-        }
+        endings = [supply["ended"] for supply in supplies if supply.get("ended")]
+        producer: dict[str, Any] = {}
+        producer["draws_per_sample"] = round(draws.reuse, 4) if draws.synthetic else None
+        for key in _MEANS:
+            producer[key] = mean([supply.get(key) for supply in supplies])
+        producer["restarts"] = sum(restarts) if restarts else None
+        producer["ended"] = endings[-1] if endings else None
         return cls(
             folder=folder,
             drawn_real=total["real"],

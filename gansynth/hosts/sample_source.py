@@ -47,7 +47,9 @@ class SampleSource:
 
 def fit_again(run: RunFolder, request: SourceRequest, size: Sequence[int] = ()) -> str:
     """Return the command that fits a run's generator on a training's data, in crops of a size."""
-    read = {**request.read, **({"size": ",".join(map(str, size))} if size else {})}
+    read = dict(request.read)
+    if size:
+        read["size"] = ",".join(map(str, size))
     words = ["fit", str(run.manifest["generator"]), "--data", f"{request.kind}:{request.where}"]
     if request.subjects:
         words += ["--subjects", request.subjects]
@@ -158,9 +160,8 @@ def warn_of_neighbours(
     """Warn of held-out pictures that look like training ones, where no subjects are named."""
     lineage = find_sample_source(request).lineage
     if all(case.subject == case.id for case in held_out):
-        sides = (lineage.cases, held_out)
-        warning = neighbours(
-            *({case.id: case.prints for case in side} for side in sides), named=False
-        )
+        seen = {case.id: case.prints for case in lineage.cases}
+        apart = {case.id: case.prints for case in held_out}
+        warning = neighbours(seen, apart, named=False)
         if warning:
             reporter.warn(f"{data}: {warning}")

@@ -157,11 +157,8 @@ class Session:
     def planned(self) -> Mapping[str, Any]:
         """Return the plan of a training that passed ``check``, for dry runs."""
         host = self.opened
-        usual = {
-            **host.describe_training(),
-            f"{host.unit}s": self.total,
-            "samples_of_a_step": self.batch_size,
-        }
+        usual = dict(host.describe_training())
+        usual |= {f"{host.unit}s": self.total, "samples_of_a_step": self.batch_size}
         return host.planned(usual)
 
     def described(self) -> dict[str, Any]:
@@ -169,8 +166,11 @@ class Session:
         host, source = self.opened, self.source.request
         varying = {"device", "output", "seed", "checkpoint_every", *host.may_change}
         settings = host.options.model_dump(mode="json", exclude=varying)
-        usual = {
-            **record.describe_session(self.request, host.sample_source),
+        settings[f"{host.unit}s"] = self.total
+        versions: dict[str, str | None] = {"python": platform.python_version()}
+        versions |= {name: record.version_of(name) for name in host.packages}
+        usual = record.describe_session(self.request, host.sample_source)
+        usual |= {
             "target": host.name,
             "source": source.to_json(),
             "data": f"{source.kind}:{source.where}",
@@ -178,14 +178,11 @@ class Session:
             "fold": source.fold,
             "counted_in": f"{host.unit}s",
             "training_seed": host.seed,
-            "settings": {**settings, f"{host.unit}s": self.total},
+            "settings": settings,
             "options": {k: v for k, v in host.own.items() if k not in varying},
-            **host.describe_training(),
-            "versions": {
-                "python": platform.python_version(),
-                **{name: record.version_of(name) for name in host.packages},
-            },
         }
+        usual.update(host.describe_training())
+        usual["versions"] = versions
         return dict(host.recorded(usual))
 
     def training_folder(self) -> TrainingFolder:
@@ -203,7 +200,7 @@ class Session:
             raise UsageFault(f"{path}: is a file, expected a folder; {record.ELSEWHERE}")
         document = read_json(path / record.FILE) if (path / record.FILE).is_file() else {}
         if not document and path.exists():
-            held = sorted(entry.name for entry in path.iterdir())
+            held = sorted([entry.name for entry in path.iterdir()])
             extra = [n for n in held if not (n in record.LEFT or fnmatch(n, TEMPORARY))]
             if extra:
                 raise UsageFault(
@@ -292,7 +289,7 @@ class Session:
         for key in intake.must_match:
             names = [getattr(each, key) for each in (bank.spec.schema, schema)]
             if names[0] != names[1]:
-                sampled, real = (list(v) if isinstance(v, tuple) else v for v in names)
+                sampled, real = [list(v) if isinstance(v, tuple) else v for v in names]
                 raise DataFault(
                     f"{bank.folder}: samples have the {key.replace('_', ' ')} {sampled}, the "
                     f"training cases {real}; expected the same in the same order. Make the bank "

@@ -61,14 +61,16 @@ def plan_text(
     subjects = len(subjects_of(source))
     test = max(2, subjects // 4)
     given = {key: getattr(request, key) for key in ("configuration", "plans", "subjects", "root")}
-    fitted = {"generator": generator, **({"set": dict(settings)} if settings else {})}
+    fitted: dict[str, Any] = {"generator": generator}
+    if settings:
+        fitted["set"] = dict(settings)
     name = re.sub(r"[^A-Za-z0-9]+", "-", Path(source.name.rpartition(":")[2]).name).strip("-")
-    plan = {
-        "name": name or "plan",
-        "data": f"{request.kind}:{request.where}",
-        **{key: value for key, value in given.items() if value is not None},
-        **({"read": dict(request.read)} if request.read else {}),
-        **(places or {}),
+    plan: dict[str, Any] = {"name": name or "plan", "data": f"{request.kind}:{request.where}"}
+    plan |= {key: value for key, value in given.items() if value is not None}
+    if request.read:
+        plan["read"] = dict(request.read)
+    plan.update(places or {})
+    plan |= {
         "host": {"target": target, "steps": STEPS},
         "generators": {"mine": fitted},
         "arms": [

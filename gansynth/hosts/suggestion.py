@@ -64,14 +64,14 @@ def contents_of(source: CaseSource) -> Contents:
 def _of_label_maps(source: CaseSource) -> Contents:
     schema = source.schema
     organs = organ_labels(source)
-    lesions = tuple(
-        name
-        for name, value in schema.labels.items()
-        if value in schema.foreground and name not in organs
-    )
+    lesions = []
+    for name, value in schema.labels.items():
+        if value in schema.foreground and name not in organs:
+            lesions.append(name)
     if not lesions:
         return Contents("organs", organs)
-    return Contents("lesions" if len(source.train_ids) >= FEWEST else "few", organs, lesions)
+    kind = "lesions" if len(source.train_ids) >= FEWEST else "few"
+    return Contents(kind, organs, tuple(lesions))
 
 
 def suggested_generator(source: CaseSource) -> Suggestion:

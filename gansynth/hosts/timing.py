@@ -59,7 +59,7 @@ def as_long_alone(
         mixes = [Mix(request.mix.ratio), Mix(Ratio(1, 0))]
         cases = len(source.train_ids)
         lengths = trials_of(request.target).settings_for_steps(source, MANY, mixes, settings, cases)
-        mixed, real = (int(found.get(option, 1)) for found in lengths)
+        mixed, real = [int(found.get(option, 1)) for found in lengths]
         if mixed != real:
             own[option] = str(round(int(length) * real / mixed))
     left_out = {*OF_SAMPLES, "schedule", "compare", "out"} - {"generator"}
@@ -77,7 +77,7 @@ def pace_of(alone: Session) -> Mapping[str, Any]:
         return {}
     # A process of the training may still write into the folder when it is removed.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        begun = request.but(set={**request.set, place: str(Path(scratch) / "training")})
+        begun = request.but(set=dict(request.set) | {place: str(Path(scratch) / "training")})
         file, log = Path(scratch) / "timing.json", Path(scratch) / "timing.log"
         write_json_atomic(file, ApartTraining(begun, alone.source.request.to_json()).to_json())
         words = [sys.executable, "-m", "gansynth.hosts.timing", str(file)]

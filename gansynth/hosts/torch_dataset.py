@@ -151,7 +151,8 @@ def _check_labelled(bank: Path) -> None:
     """Refuse a bank of images without labels; other faults of the bank show later."""
     reader, sample = BankReader(bank), None
     with contextlib.suppress(Exception):
-        sample = next((reader.read(i) for i in reader.ids()[:1]), None)
+        for first in reader.ids()[:1]:
+            sample = reader.read(first)
     if sample is not None and sample.labels is None:
         raise UsageFault(
             f"{bank}: its samples have no labels, expected them; convert samples with "

@@ -228,11 +228,11 @@ class TrainingData:
         """Cases with a label above background; reads all cases."""
         foreground = self.source.schema.foreground
         labels = {case: self._cache(case).labels for case in self.cases}
-        return tuple(
-            case
-            for case, found in labels.items()
-            if found is not None and mask_of(found, foreground).any()
-        )
+        labelled = []
+        for case, found in labels.items():
+            if found is not None and mask_of(found, foreground).any():
+                labelled.append(case)
+        return tuple(labelled)
 
     def _rng(self, *key: int) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence((self.plan.seed, *key)))

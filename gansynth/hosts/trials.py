@@ -184,4 +184,6 @@ def shortened(settings: Mapping[str, str], share: float, option: str) -> dict[st
     """Return settings with a share of an option's number, at least 1; the same without it."""
     if option not in settings or share == 1:
         return dict(settings)
-    return {**settings, option: str(max(1, round(float(settings[option]) * share)))}
+    changed = dict(settings)
+    changed[option] = str(max(1, round(float(settings[option]) * share)))
+    return changed

@@ -65,7 +65,7 @@ def predict_by_windows(
         for window, output in zip(windows, outputs.to(place), strict=True):
             total[(slice(None), *window)] += output * shares
             weights[window] += bell
-    inner = tuple(slice(-c, n - c) for c, n in zip(corner, shape, strict=True))
+    inner = [slice(-c, n - c) for c, n in zip(corner, shape, strict=True)]
     return np.asarray((total.cpu().numpy() / weights)[(slice(None), *inner)], np.float32)
 
 
@@ -78,7 +78,7 @@ def _windows(
         count = ceil((n - s) / max(1, s * (1 - overlap))) + 1
         starts.append([round(i * (n - s) / max(1, count - 1)) for i in range(count)])
     for corner in product(*starts):
-        yield tuple(slice(c, c + s) for c, s in zip(corner, size, strict=True))
+        yield tuple([slice(c, c + s) for c, s in zip(corner, size, strict=True)])
 
 
 def _bell(size: Sequence[int]) -> FloatArray:
