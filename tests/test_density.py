@@ -28,7 +28,6 @@ ABOVE = {
     "gansynth_cpggan": (1.0, 15.2),
     "gansynth_dcgan": (1.3, 15.1),
     "gansynth_evaluate": (5.3, 12.1),
-    "gansynth_nnunet": (5.0, 11.6),
     "gansynth_parametric": (1.0, 5.4),
     "gansynth_segmenter": (2.8, 6.5),
     "metrics": (5.0, 14.2),

@@ -108,7 +108,7 @@ class NnunetAdapter(Framework):
         if found.run is None or not self.intake.converts(found.run):
             return found
         conversion = check_converter(found.run, self.source, held_out)
-        return replace(found, described={**found.described, "conversion": conversion})
+        return replace(found, described=dict(found.described, conversion=conversion))
 
     def check(self) -> None:
         file = self.options.settings_file
@@ -238,24 +238,24 @@ class NnunetAdapter(Framework):
     def told(self, result: TrainingResult) -> TrainingResult:
         measured, why = account_of(predictions, self.source, result.folder, self.regions)
         warnings = (*result.warnings, *filter(None, [why]))
-        metrics = {**measured, **own_metrics(result.folder)}
+        metrics = dict(measured) | dict(own_metrics(result.folder))
         return replace(result, metrics=metrics, warnings=warnings)
 
     def environment(self, file: Path) -> Mapping[str, str]:
         users = os.environ.get(EXT_VARIABLE, "").split(os.pathsep)
         folders = dict.fromkeys([str(EXT_TRAINER), *filter(None, users)])
-        return {
+        variables = {
             "nnUNet_n_proc_DA": WORKERS,
             "nnUNet_def_n_proc": str(min(8, os.cpu_count() or 1)),  # nnU-Net: 8 on any machine
-            **os.environ,
-            EXT_VARIABLE: os.pathsep.join(folders),
-            **self.source.root.variables(),
-            "nnUNet_results": str(self.results),
-            FILE: str(file),
         }
+        variables.update(os.environ)
+        variables[EXT_VARIABLE] = os.pathsep.join(folders)
+        variables.update(self.source.root.variables())
+        variables |= {"nnUNet_results": str(self.results), FILE: str(file)}
+        return variables
 
     def command(self) -> bool:
-        folder, words, options = self.output, self.words, {**self.own}
+        folder, words, options = self.output, self.words, dict(self.own)
         options["device"] = device_of(options["device"])
         done, name = newest_checkpoint(folder)
         if done and not options["val"]:

@@ -117,7 +117,7 @@ class SpaceConverter:
         keys = [int(sample.provenance.get(key, 0)) for key in ("seed", "index")]
         cut = Space("crop", tuple(map(min, labels.shape, kept_size(self.host))))
         case = cut.to_generator(case, cut.place(case, np.random.default_rng(keys)))
-        provenance = {**sample.provenance, "converted_by": BY}
+        provenance = dict(sample.provenance, converted_by=BY)
         return Sample(case.image, case.labels, provenance=provenance)
 
     def whole(self, sample: Sample) -> tuple[FloatArray, LabelArray]:
@@ -136,10 +136,10 @@ class SpaceConverter:
                 dict(self.host.dataset_json),
             )
         # Follow the box through reader, transposition, crop and resampling, to whole voxels.
-        turned = [
-            box[axis] if way > 0 else tuple(labels.shape[axis] - n for n in reversed(box[axis]))
-            for axis, way in scan.axes
-        ]
+        turned = []
+        for axis, way in scan.axes:
+            (first, end), length = box[axis], labels.shape[axis]
+            turned.append((first, end) if way > 0 else (length - end, length - first))
         shape, at = arrays.shape[1:], []
         for axis, crop, old, new in zip(
             self._plans.transpose_forward,
@@ -149,9 +149,9 @@ class SpaceConverter:
             strict=True,
         ):
             low, high = crop
-            first, end = (int(min(max(n, low), high) - low) for n in turned[axis])
+            first, end = [int(min(max(n, low), high) - low) for n in turned[axis]]
             at.append(slice(-(-first * new // old), end * new // old))
-        size = tuple(cut.stop - cut.start for cut in at)
+        size = tuple([cut.stop - cut.start for cut in at])
         patch = self.host.patch
         if any(n < min(p, w) for n, p, w in zip(size, patch, shape, strict=True)):
             raise DataFault(
@@ -171,11 +171,11 @@ class SpaceConverter:
             (max(c, 0), min(c + n, whole))
             for c, n, whole in zip(corner, drawn.shape, scan.labels.shape, strict=True)
         ]
-        there = tuple(slice(first, end) for first, end in box)
-        mine = tuple(slice(f - c, e - c) for (f, e), c in zip(box, corner, strict=True))
+        there = tuple([slice(first, end) for first, end in box])
+        mine = [slice(f - c, e - c) for (f, e), c in zip(box, corner, strict=True)]
         image, labels = scan.image.copy(), scan.labels.copy()
         generated = sample.image[(slice(None), *mine)] * scan.units[:, 0] + scan.units[:, 1]
-        labels[there] = drawn[mine]
+        labels[there] = drawn[tuple(mine)]
         # A generator gives almost zeros where a real case has zeros: nnU-Net would neither crop
         # them nor call them outside.
         outside = scan.outside[there] & (labels[there] <= 0)
@@ -214,9 +214,9 @@ class SpaceConverter:
         if new != old:
             image, drawn = resample(case_id, image, labels, new)
             labels = drawn if drawn is not None else labels
-        spacing = tuple(s * (o / n) for s, o, n in zip(files.spacing, old, new, strict=True))
+        spacing = tuple([s * (o / n) for s, o, n in zip(files.spacing, old, new, strict=True)])
         # The file's (z, y, x): axes of (x, y, z), counted from the other end.
-        axes = tuple((2 - axis, way) for axis, way in reversed(stored_axes(files.affine)))
+        axes = tuple([(2 - axis, way) for axis, way in reversed(stored_axes(files.affine))])
         if self._reorients:
             axes = ((0, 1), (1, 1), (2, 1))
         return RawScan(image, labels, spacing, axes, units, new == old, ~create_nonzero_mask(image))
@@ -238,9 +238,9 @@ def unviewed(source: CaseSource) -> CaseSource:
 def in_axes(array: npt.NDArray[Any], axes: Sequence[tuple[int, int]]) -> npt.NDArray[Any]:
     """Return an array (..., D, H, W) with these axes, in these directions, instead."""
     lead = array.ndim - 3
-    array = array.transpose((*range(lead), *(lead + axis for axis, _ in axes)))
-    flips = tuple(lead + i for i, (_, way) in enumerate(axes) if way < 0)
-    return np.ascontiguousarray(np.flip(array, flips))
+    array = array.transpose([*range(lead)] + [lead + axis for axis, _ in axes])
+    flips = [lead + i for i, (_, way) in enumerate(axes) if way < 0]
+    return np.ascontiguousarray(np.flip(array, tuple(flips)))
 
 
 def kept_size(host: NnunetSource) -> tuple[int, ...]:
@@ -257,9 +257,10 @@ def check_schema(schema: Schema, target: Schema, name: str, *, flat: bool = Fals
             "into their volume; expected one fitted on volumes, or on nnunet: -c 2d"
         )
     channels, needed = schema.channels, target.channels
-    labels, wanted = ({k: v for k, v in each.labels.items() if v} for each in (schema, target))
+    labels = {name: value for name, value in schema.labels.items() if value}
+    wanted = {name: value for name, value in target.labels.items() if value}
     if sorted(channels) != sorted(needed) or len(set(needed)) < len(needed) or labels != wanted:
-        named = ",".join(f"{label}:{value}" for label, value in wanted.items())
+        named = ",".join([f"{label}:{value}" for label, value in wanted.items()])
         raise DataFault(
             f"{name}: the generator makes the channels {', '.join(channels)} and the labels "
             f"{labels}, nnU-Net has {', '.join(needed)} and {wanted}; expected the same, each "

@@ -108,7 +108,7 @@ class NnunetRoot:
 
     def datasets(self) -> tuple[str, ...]:
         """Return names of all data sets in the three folders, sorted."""
-        entries = (entry for home in self.homes for entry in home.glob("Dataset*"))
+        entries = [entry for home in self.homes for entry in home.glob("Dataset*")]
         return tuple(sorted({e.name for e in entries if e.is_dir() and NAME.fullmatch(e.name)}))
 
     def free_id(self, number: int) -> int:
@@ -210,7 +210,7 @@ def read_channels(doc: Mapping[str, Any], where: Path) -> tuple[str, ...]:
             f"{where}: channel_names is {names!r:.200}, expected names numbered from 0, for "
             'example {"0": "MRI"}'
         )
-    return tuple(str(names[number]) for number in numbers)
+    return tuple([str(names[number]) for number in numbers])
 
 
 # -- raw files -------------------------------------------------------------------------------------
@@ -266,34 +266,34 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
             ) from error
     else:  # nnU-Net's own listing of folders forks twelve processes, and leaves out what is missing
         files = {part: sorted((folder / part).glob(f"*{ending}")) for part in PARTS}
-        hidden = tuple(file for file in files["imagesTr"] if file.name.startswith("."))
+        hidden = tuple([file for file in files["imagesTr"] if file.name.startswith(".")])
         numbered: dict[str, list[Path]] = defaultdict(list)
         for file in files["imagesTr"]:
             match = re.fullmatch(rf"([^.].*)_\d{{4}}{re.escape(ending)}", file.name)
             if match:
                 numbered[match[1]].append(file)
-        labels_of = (file.name.removesuffix(ending) for file in files["labelsTr"])
-        for case in {*numbered, *(name for name in labels_of if name[:1] not in ("", "."))}:
-            names = (f"{case}_{number:04d}{ending}" for number in range(len(channels)))
-            images = tuple(folder / "imagesTr" / name for name in names)
+        labelled = [file.name.removesuffix(ending) for file in files["labelsTr"]]
+        cases = set(numbered) | {name for name in labelled if name[:1] not in ("", ".")}
+        for case in cases:
+            names = [f"{case}_{number:04d}{ending}" for number in range(len(channels))]
+            found = [folder / "imagesTr" / name for name in names]
             if ending not in NIFTI:  # one file may hold several channels, as a colour picture does
-                images = tuple(numbered.get(case, images[:1]))
-            collector.add(CaseFiles(case, images, folder / "labelsTr" / f"{case}{ending}"))
+                found = numbered.get(case, found[:1])
+            collector.add(CaseFiles(case, tuple(found), folder / "labelsTr" / f"{case}{ending}"))
     listing = collector.volumes(
         f"nnunet-raw:{dataset}", "cases", channels=channels, labels=labels.values
     )
     if not listing.entries:
         refuse_closed(folder / "imagesTr")
-        others = Counter(
-            file.name.partition("_0000")[2] for file in (folder / "imagesTr").glob("?*_0000.*")
-        )
-        found = ""
+        firsts = (folder / "imagesTr").glob("?*_0000.*")
+        others = Counter([file.name.partition("_0000")[2] for file in firsts])
+        hint = ""
         if others:
             other, count = others.most_common(1)[0]
-            found = f"; {count} images there end in {other}: name that, file_ending in {path.name}"
+            hint = f"; {count} images there end in {other}: name that, file_ending in {path.name}"
         raise DataFault(
             f"{folder}: no training cases, expected imagesTr/CASE_0000{ending} and "
-            f"labelsTr/CASE{ending}{found}"
+            f"labelsTr/CASE{ending}{hint}"
         )
     listing = replace(
         listing,

@@ -10,7 +10,6 @@ files, and in units that others understand.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -80,10 +79,10 @@ class NnunetExport(DataSetExport):
             )
         taken = {dataset[7:10]: dataset for dataset in root.datasets()}
         if match[1] in taken:  # nnU-Net would not find it, or confuse both
-            free = next((f"{n:03d}" for n in range(500, 1000) if f"{n:03d}" not in taken), "none")
+            free = [f"{n:03d}" for n in range(500, 1000) if f"{n:03d}" not in taken] or ["none"]
             raise UsageFault(
                 f"--export {name}: {taken[match[1]]} has that number, expected one that none of "
-                f"nnU-Net's folders has; take another (free: {free}), or remove what is there"
+                f"nnU-Net's folders has; take another (free: {free[0]}), or remove what is there"
             )
         return (root.preprocessed if self.content == "mixed" else root.raw) / name
 
@@ -102,8 +101,10 @@ class NnunetExport(DataSetExport):
         source, bank, size = self.source, self.request.bank, self.source.patch
         if self.manifest is not None:
             size = drawn_size(source, self.manifest)
-        elif bank is not None and (ids := BankReader(bank).ids()):
-            size = BankReader(bank).read(ids[0]).image.shape[1:]
+        elif bank is not None:
+            reader = BankReader(bank)
+            for first in reader.ids()[:1]:
+                size = reader.read(first).image.shape[1:]
         return sample_bytes(source, size, 4)
 
     def count(self, alone: int | None) -> tuple[int, int]:
@@ -138,21 +139,24 @@ class NnunetExport(DataSetExport):
     def names(self) -> list[str]:
         """Names of the synthetic cases, distinct from those of all real cases."""
         real = (*self.real, *self.held_out)
-        stems = itertools.chain(["synthetic"], (f"synthetic{n}" for n in itertools.count(2)))
-        stem = next(s for s in stems if not any(c.startswith(f"{s}_") for c in real))
+        stem, number = "synthetic", 1
+        while any(case.startswith(f"{stem}_") for case in real):
+            number += 1
+            stem = f"synthetic{number}"
         return [f"{stem}_{number:04d}" for number in range(1, self.samples + 1)]
 
     def describe(self) -> dict[str, Any]:
         source, number = self.source, int(self.folder.name[7:10])
         train = f"nnUNetv2_train {number} {source.configuration} 0 -p {source.plans.path.stem}"
         verify = f"nnUNetv2_plan_and_preprocess -d {number} --verify_dataset_integrity"
-        return {
-            **super().describe(),
+        document = super().describe()
+        document |= {
             "fold": source.request.fold,
             "real_training_cases": len(self.real),
             "bytes": self.samples * self.sample_bytes,
             "then": train if self.content == "mixed" else verify,
         }
+        return document
 
     def begin(self, folder: Path) -> Writer:
         return (MixedWriter if self.content == "mixed" else RawWriter)(folder, self)
@@ -164,14 +168,15 @@ class NnunetExport(DataSetExport):
         # No name and no number of a source case in what may be shared.
         source, document = self.source, super().made(reader, rejected)
         if self.content != "mixed":
-            return {**document, "units": units(source)}
-        return {
-            **document,
+            document["units"] = units(source)
+            return document
+        document |= {
             "real_training_cases": len(self.real),
             "data": source.name,
             "configuration": source.configuration,
             "fold": source.request.fold,
         }
+        return document
 
 
 # -- writing ---------------------------------------------------------------------------------------
@@ -200,11 +205,8 @@ class MixedWriter(_ExportWriter):
         # Validation would look for a next stage, which is not exported.
         linked = ("inherits_from", "next_stage")
         configuration = {k: v for k, v in source.config.items() if k not in linked}
-        plans = {
-            **source.plans.doc,
-            "dataset_name": name,
-            "configurations": {source.configuration: configuration},
-        }
+        plans = dict(source.plans.doc, dataset_name=name)
+        plans["configurations"] = {source.configuration: configuration}
         train = sorted((*export.real, *export.names))
         document = {k: v for k, v in source.dataset_json.items() if k != "dataset"}
         document |= {"name": name[11:], "numTraining": len(train), KEY: export.names}
@@ -227,10 +229,9 @@ class MixedWriter(_ExportWriter):
         assert item.labels is not None
         source, labels = self.source, item.labels
         data, seg = np.asarray(item.image, np.float32), np.asarray(labels[None], np.int16)
-        (blocks, chunks), (blocks_seg, chunks_seg) = (
-            comp_blosc2_params(array.shape, source.patch_size, array.itemsize)
-            for array in (data, seg)
-        )
+        patch = source.patch_size
+        blocks, chunks = comp_blosc2_params(data.shape, patch, data.itemsize)
+        blocks_seg, chunks_seg = comp_blosc2_params(seg.shape, patch, seg.itemsize)
         forward = source.plans.doc["transpose_forward"]
         properties = case_properties(labels, source.keys, source.schema.spacing, forward)
         nnUNetDatasetBlosc2.save_case(
@@ -252,9 +253,9 @@ class RawWriter(_ExportWriter):
         super().__init__(folder, export)
         source, forward = self.source, self.source.plans.doc["transpose_forward"]
         self.order, self.affine = file_axes(source.schema.spacing, forward)
-        written = "; ".join(f"{channel}: {text}" for channel, text in units(source).items())
-        document = {
-            **names_of(self.schema, labelled=False, cases=export.samples, ending=ENDING),
+        written = "; ".join([f"{channel}: {text}" for channel, text in units(source).items()])
+        document = names_of(self.schema, labelled=False, cases=export.samples, ending=ENDING)
+        document |= {
             "name": export.folder.name[11:],
             "description": f"Synthetic cases drawn by gansynth. Intensities: {written}",
             "labels": source.dataset_json["labels"],
@@ -340,7 +341,7 @@ def file_axes(
     is in mm.
     """
     order = [int(i) for i in np.argsort(transpose_forward)]
-    return order, np.diag([*(float(spacing[i]) for i in reversed(order)), 1.0])
+    return order, np.diag([float(spacing[i]) for i in reversed(order)] + [1.0])
 
 
 def units(source: NnunetSource) -> dict[str, str]:

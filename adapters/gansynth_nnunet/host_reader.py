@@ -26,7 +26,7 @@ def reader_of(raw: RawSet) -> VolumeReader:
     """
     from nnunetv2.imageio import reader_writer_registry as readers
 
-    images = (str(file) for entry in raw.listing.entries for file in entry.images)
+    images = [str(file) for entry in raw.listing.entries for file in entry.images]
     first = next(filter(os.path.isfile, images), None)
     try:
         with _quiet():
@@ -68,7 +68,7 @@ def reader_of(raw: RawSet) -> VolumeReader:
                 f"{path}: {odd} NaN or infinite voxel(s), expected finite values; replace them, or "
                 "leave the case out"
             )
-        x, y, z = (float(mm) for mm in reversed(about["spacing"]))
+        z, y, x = map(float, about["spacing"])
         affine = _affine(about, (x, y, z))
         return NiftiVolume(volume, affine, (x, y, z), affine, ())
 

@@ -107,7 +107,7 @@ def import_raw(request: ImportRequest) -> CommandReport:
         "renumbered": changed,
         "subjects": subjects,
         # (training, held-out) cases of each fold
-        "folds": tuple((len(split["train"]), len(split["val"])) for split in splits),
+        "folds": tuple([(len(split["train"]), len(split["val"])) for split in splits]),
     }
     held = " or ".join(map(str, sorted({len(split["val"]) for split in splits})))
     lines = [
@@ -116,10 +116,12 @@ def import_raw(request: ImportRequest) -> CommandReport:
         f"{len(splits)} fold(s), holding out {held} cases each",
     ]
     if changed:
-        became = ", ".join(f"{old} to {new}" for old, new in changed.items())
+        became = ", ".join([f"{old} to {new}" for old, new in changed.items()])
         lines.append(f"label values: {became}, because nnU-Net takes no gaps")
-    then = ("prepare", f"nnunet:{request.where}", *(("--root", root_typed) if root_typed else ()))
-    return CommandReport(document, lines, then, already=bool(there))
+    then = ["prepare", f"nnunet:{request.where}"]
+    if root_typed:
+        then += ["--root", root_typed]
+    return CommandReport(document, lines, tuple(then), already=bool(there))
 
 
 def _start(dataset_id: str) -> str:
@@ -206,18 +208,17 @@ class _RawWriter:
         modality = getattr(self.source, "modality", channels)
         # nnU-Net normalises a channel as CT if it is called so.
         names = ["CT" if how == "ct" else c for c, how in zip(channels, modality, strict=True)]
+        known = ("description", "reference", "release")
         generate_dataset_json(
             str(folder),
             {str(number): channel for number, channel in enumerate(names)},
-            {"background": 0, **self.labels},
+            {"background": 0} | dict(self.labels),
             len(self.cases),
             ENDING,
             dataset_name=self.name,
             license=self.about.get("licence", "not stated"),
             converted_by="gansynth import",
-            **{
-                k: self.about[k] for k in ("description", "reference", "release") if k in self.about
-            },
+            **{key: self.about[key] for key in known if key in self.about},
         )
 
     def write(self, case: str, folder: Path) -> None:
@@ -260,8 +261,9 @@ class _RawWriter:
         images = [real_file(file, source.request) for file in entry.images]
         files: list[Path | None] = [None] * channels
         if len(images) == channels:
-            plain = (f.suffix == ".gz" and len(read_nifti_header(f).shape) == 3 for f in images)
-            files = [file if fits else None for file, fits in zip(images, plain, strict=True)]
+            for number, file in enumerate(images):
+                if file.suffix == ".gz" and len(read_nifti_header(file).shape) == 3:
+                    files[number] = file
         assert entry.labels is not None
         header = read_nifti_header(entry.labels)
         fits = header.dtype.kind in "iu" and not header.scaled and entry.labels.suffix == ".gz"

@@ -129,7 +129,8 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> ApartTraining |
             f"{FILE}={path}: {why}; expected the file that gansynth augment --target nnunet "
             "--dry-run --settings-file writes"
         )
-    generator, ratio = (environ.get(f"GANSYNTH_{key}", "") for key in ("GENERATOR", "RATIO"))
+    generator = environ.get("GANSYNTH_GENERATOR", "")
+    ratio = environ.get("GANSYNTH_RATIO", "")
     if not generator and not ratio:
         return None
     if not ratio or not (generator or Ratio.parse(ratio).p == 0):
@@ -218,7 +219,8 @@ def look_up(name: str) -> type[Any] | None:
 
     before = os.environ.get(EXT_VARIABLE, "")
     folders = [folder for folder in before.split(os.pathsep) if folder]
-    os.environ[EXT_VARIABLE] = os.pathsep.join(f for f in folders if Path(f) != EXT_TRAINER)
+    others = [folder for folder in folders if Path(folder) != EXT_TRAINER]
+    os.environ[EXT_VARIABLE] = os.pathsep.join(others)
     try:
         with redirect_stdout(io.StringIO()):
             found: type[Any] = recursive_find_trainer_class_by_name(name)

@@ -44,7 +44,7 @@ class NnunetPlans:
         self.folder, self.path = folder, folder / f"{name}.json"
         if self.path.parent != folder or not self.path.is_file():
             files = folder.glob("*Plans*.json")
-            there = sorted(f.stem for f in files if not f.name.startswith("gansynth_"))  # hashes
+            there = sorted([f.stem for f in files if not f.name.startswith("gansynth_")])  # hashes
             if not there:
                 raise DataFault(
                     f"{folder}: no plans, the data set is not preprocessed; run: gansynth prepare "
@@ -148,11 +148,8 @@ def write_small_plans(
         )
     before = read_json(path).get("configurations") if path.is_file() else {}
     made = {name: shrink(plans.configuration(name), small) for name in configurations}
-    doc = {
-        **plans.doc,
-        "plans_name": small.plans_name,
-        "configurations": {**(before or {}), **made},
-    }
+    doc = dict(plans.doc, plans_name=small.plans_name)
+    doc["configurations"] = dict(before or {}) | made
     write_json_atomic(path, doc)
     return path
 

@@ -46,7 +46,8 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
             raise_on_errors(report.findings)
         raw = raw_set(root, dataset)
         files = [file for entry in raw.listing.entries for file in entry.files]
-        newest = max(file.stat().st_mtime for file in [*files, raw.listing.where])  # last change
+        changes = [file.stat().st_mtime for file in [*files, raw.listing.where]]
+        newest = max(changes)
 
         path, plans = folder / f"{name}.json", None
         if path.is_file():
@@ -136,7 +137,8 @@ def _nnunet(root: NnunetRoot, folder: Path) -> Iterator[None]:
         contextlib.redirect_stdout(io.StringIO()),
     ):
         folder.mkdir(parents=True, exist_ok=True)
-        os.environ.update({"OMP_NUM_THREADS": "1", **before, **root.variables()})
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ.update(root.variables())
         if before.get(WORKERS) == "0":  # allowed in training, breaks planning
             os.environ[WORKERS] = "1"
         try:
@@ -160,7 +162,7 @@ def _counting(folder: Path, tell: Callable[[int, int], None], cases: int) -> Ite
 
     def watch() -> None:
         while not stop.wait(0.5):
-            tell(min(cases, sum(1 for _ in folder.glob("*.pkl"))), cases)
+            tell(min(cases, len(list(folder.glob("*.pkl")))), cases)
 
     watcher = Thread(target=watch, daemon=True)
     watcher.start()

@@ -50,11 +50,11 @@ def open_raw(request: SourceRequest) -> VolumeSource:
     listing = raw.listing
     if options.channels is not None:
         places = channel_places(options.channels, listing.channels or (), listing.where)
-        entries = tuple(
-            replace(entry, images=tuple(entry.images[place] for place in places))
-            for entry in listing.entries
-        )
-        listing = replace(listing, entries=entries, channels=tuple(options.channels))
+        entries = []
+        for entry in listing.entries:
+            images = [entry.images[place] for place in places]
+            entries.append(replace(entry, images=tuple(images)))
+        listing = replace(listing, entries=tuple(entries), channels=tuple(options.channels))
     return VolumeSource(absolute(request, located(request.where)), listing, options)
 
 
@@ -122,7 +122,9 @@ def _check_set(raw: RawSet, prepares: bool) -> Iterator[Finding]:
         )
         yield Finding("warning", None, path, text)
     if "dataset" not in raw.doc:
-        known = {*raw.hidden, *(file for entry in listing.entries for file in entry.images)}
+        known = set(raw.hidden)
+        for entry in listing.entries:
+            known.update(entry.images)
         for file in sorted({*(listing.root / "imagesTr").glob(f"*{raw.ending}")} - known):
             text = (
                 f"{file}: of no channel, {path.name} names {len(listing.channels or ())}; name it, "

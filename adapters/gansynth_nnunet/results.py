@@ -31,9 +31,12 @@ def newest_checkpoint(folder: Path) -> tuple[int, str]:
     import torch
 
     scalar: Any = np.float64().__reduce__()[0]
-    numbers = [scalar, np.dtype, *(type(np.dtype(kind)) for kind in "fd")]
+    numbers = [scalar, np.dtype, type(np.dtype("f")), type(np.dtype("d"))]
     found = [(0, "")]
-    for path in (folder / name for name in CHECKPOINTS if (folder / name).is_file()):
+    for name in CHECKPOINTS:
+        path = folder / name
+        if not path.is_file():
+            continue
         try:
             with torch.serialization.safe_globals(numbers):  # nnU-Net's means; nothing else is run
                 loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -126,7 +126,7 @@ class NnunetSource(CaseSource):
                 f"first, which no synthetic sample has; expected the first, -c {first}, or "
                 "3d_fullres"
             )
-        self.patch_size = tuple(int(n) for n in self.config["patch_size"])
+        self.patch_size = tuple(map(int, self.config["patch_size"]))
         self.patch = (1, *self.patch_size)[-3:]
         self.batch_size = int(self.config["batch_size"])
         self._prepare = f"gansynth prepare {self._id} -c {self.configuration}"
@@ -197,12 +197,14 @@ class NnunetSource(CaseSource):
     def space(self) -> Space:
         """Crops (or slices) of about 4/3 of the patch, within any case, with the host's record."""
         schema, doc = self.schema, self.plans.doc  # the schema's reading tells most of the shapes
-        record = {
+        record: dict[str, Any] = {
             "dataset": self.dataset,
             "plans": self.plans.path.stem,
             "configuration": self.configuration,
-            **{key: self.config.get(key) for key in _HOST_KEYS},
-            **{key: doc.get(key) for key in _PLANS_KEYS},
+        }
+        record |= {key: self.config.get(key) for key in _HOST_KEYS}
+        record |= {key: doc.get(key) for key in _PLANS_KEYS}
+        record |= {
             "channel_names": list(schema.channels),
             "labels": dict(schema.labels),
             "regions": {name: list(values) for name, values in self.labels.regions.items()},
@@ -215,7 +217,7 @@ class NnunetSource(CaseSource):
     @cached_property
     def _size(self) -> tuple[int, ...]:
         extent = zip(self.patch_size, np.max(self._trained_shapes, axis=0).tolist(), strict=True)
-        return in_eights(max(p, min(MARGIN * p, longest)) for p, longest in extent)
+        return in_eights([max(p, min(MARGIN * p, longest)) for p, longest in extent])
 
     def load(self, case_id: str) -> Case:
         image, labels = self._image(case_id), self._labels(case_id)
@@ -270,11 +272,11 @@ class NnunetSource(CaseSource):
             return (0.0,) * len(low)
         if (np.min(self._trained_shapes, axis=0) < self._size).any():
             return None
-        return tuple(float(v) for v in (low + high) / 2)
+        return tuple(map(float, (low + high) / 2))
 
     def _find_cases(self) -> tuple[str, ...]:
         names = {file.name for file in self.folder.glob("*.b2nd")}
-        ids = sorted(n.removesuffix(".b2nd") for n in names if not n.endswith("_seg.b2nd"))
+        ids = sorted([n.removesuffix(".b2nd") for n in names if not n.endswith("_seg.b2nd")])
         if not ids:
             raise DataFault(f"{self.folder}: no preprocessed cases (*.b2nd); run: {self._prepare}")
         lacking = [case for case in ids if f"{case}_seg.b2nd" not in names]
@@ -373,7 +375,8 @@ def _write_root(source: NnunetSource, division: FoldFiles) -> SourceRequest:
     _link(source.root.raw / dataset, root.raw / dataset)
     for file in files:
         _link(old / file, new / file)
-    if (noted := hashes_of(source.folder)).is_file():  # so that they are still compared
+    noted = hashes_of(source.folder)
+    if noted.is_file():  # so that they are still compared
         hashes = read_json(noted)
         copied = {file.name: hashes[file.name] for file in files if file.name in hashes}
         write_small(new / noted.name, json_text(copied))

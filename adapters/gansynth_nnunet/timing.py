@@ -40,7 +40,7 @@ def time_of(
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "timing.json"
         write_json_atomic(file, asked)
-        own = {**environment, "nnUNet_results": scratch, "nnUNet_n_proc_DA": "0"}
+        own = dict(environment, nnUNet_results=scratch, nnUNet_n_proc_DA="0")
         words = [sys.executable, "-m", "gansynth_nnunet.timing", str(file)]
         log = Path(scratch) / "timing.log"
         ended = processes.run(words, own, log, show=lambda line: None)

@@ -300,7 +300,7 @@ class CentreCrop(BasicTransform):  # type: ignore[misc]
 
     def __init__(self, patch_size: Sequence[int]) -> None:
         super().__init__()
-        self.patch_size = tuple(int(n) for n in patch_size)
+        self.patch_size = tuple(map(int, patch_size))
 
     def _apply_to_image(self, img: Any, **params: Any) -> Any:
         return center_crop(img, self.patch_size)

@@ -43,7 +43,7 @@ class NnunetTrials(Trials):
         epochs = float(settings.get("num_epochs", 1))
         if share * epochs >= 1:
             return super().shortened(settings, share)
-        one, key = {**settings, "num_epochs": "1"}, "num_iterations_per_epoch"
+        one, key = dict(settings, num_epochs="1"), "num_iterations_per_epoch"
         if key in one:
             one[key] = str(max(1, round(float(one[key]) * share * epochs)))
         return one
