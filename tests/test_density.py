@@ -21,7 +21,6 @@ ABOVE = {
     "bank": (2.5, 5.0),
     "conditions": (5.2, 11.0),
     "core": (4.2, 9.0),
-    "data": (5.8, 19.8),
     "gansynth_cgan3d": (4.3, 6.7),
     "gansynth_cli": (6.9, 15.1),
     "gansynth_copypaste": (1.0, 18.7),

@@ -46,8 +46,10 @@ def find_kind(where: str, root: str | None = None) -> str:
     kinds = list(opened)
     if len(kinds) > 1:  # those that find labels or boxes win over those that find images only
         kinds = [kind for kind in kinds if _annotated(opened[kind])] or kinds
-    if not kinds and (likely := _kind_of_files(Path(where))):  # whose check says more
-        return f"{likely}:{where}"
+    if not kinds:
+        likely = _kind_of_files(Path(where))  # whose check says more
+        if likely:
+            return f"{likely}:{where}"
     if len(kinds) != 1:
         raise _not_one(where, kinds)
     return f"{kinds[0]}:{where}"

@@ -218,7 +218,8 @@ class CaseBatches:
         ``stage``: not used; a generator's ``prepare`` resizes the batch. ``which``: numbers of the
         samples within the step's whole batch.
         """
-        drawn, cases = map(list, zip(*(self._accepted(step, n) for n in which), strict=True))
+        accepted = [self._accepted(step, number) for number in which]
+        drawn, cases = [placed for placed, _ in accepted], [case for _, case in accepted]
         batch = batch_of(cases, self.context)
         batch.padding = self._padding(drawn)
         batch.asked, batch.asked_context = self._asked(step, which, drawn, cases)
@@ -317,7 +318,7 @@ def stack_boxes(boxes: Sequence[Boxes | None], axes: int) -> tuple[Tensor | None
     listed = [b for b in boxes if b is not None]
     if not listed or len(listed) < len(boxes):
         return None, None
-    most = max(1, *(len(b.labels) for b in listed))
+    most = max([1] + [len(b.labels) for b in listed])
     coords = torch.zeros(len(listed), most, 2 * axes)
     labels = torch.full((len(listed), most), -1)
     for row, case_boxes in enumerate(listed):

@@ -32,7 +32,7 @@ def rim_voxels(rim_mm: float | None, spacing: Sequence[float]) -> tuple[int, ...
     """
     if rim_mm is None:
         return (1,) * len(spacing)
-    return tuple(math.ceil(rim_mm / mm - SLACK) for mm in spacing)
+    return tuple([math.ceil(rim_mm / mm - SLACK) for mm in spacing])
 
 
 def lesion_mask(condition: Condition) -> Mask:

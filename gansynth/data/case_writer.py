@@ -110,11 +110,12 @@ def csv_text(boxes: Boxes, names: Sequence[str]) -> str:
     axes = boxes.coords.shape[1] // 2
     stream = io.StringIO()
     table = csv.writer(stream, lineterminator="\n")
-    table.writerow(["class", *(f"{axis}{end}" for end in ("min", "max") for axis in "xyz"[:axes])])
+    columns = [f"{axis}{end}" for end in ("min", "max") for axis in "xyz"[:axes]]
+    table.writerow(["class", *columns])
     for row, label in zip(boxes.coords, boxes.labels.tolist(), strict=True):
         name = names[label] if 0 <= label < len(names) else str(label)
         ends = [*row[:axes][::-1], *row[axes:][::-1]]  # array axes are the other way round
-        table.writerow([name, *(f"{end:.9g}" for end in ends)])
+        table.writerow([name] + [f"{end:.9g}" for end in ends])
     return stream.getvalue()
 
 
@@ -125,8 +126,12 @@ def yolo_lines(boxes: Boxes, size: Sequence[int]) -> str:
     """
     shares = boxes.coords.astype(np.float64) / np.tile(np.array(size, np.float64), 2)
     low, high = shares[:, 1::-1], shares[:, :1:-1]
-    rows = zip(boxes.labels.tolist(), np.hstack([(low + high) / 2, high - low]), strict=True)
-    return "".join(f"{label} {' '.join(f'{n:.6f}' for n in row)}\n" for label, row in rows)
+    rows = np.hstack([(low + high) / 2, high - low])
+    lines = []
+    for label, row in zip(boxes.labels.tolist(), rows, strict=True):
+        numbers = [f"{number:.6f}" for number in row]
+        lines.append(f"{label} {' '.join(numbers)}\n")
+    return "".join(lines)
 
 
 ENDING = ".nii.gz"
@@ -160,11 +165,15 @@ class NiftiWriter(Writer):
     def finish(self, about: Mapping[str, Any]) -> None:
         """Write ``dataset.json``."""
         names = names_of(self.schema, self.labelled, self.cases, ENDING)
-        write_json_atomic(self.folder / FILE, {**names, **about})
+        write_json_atomic(self.folder / FILE, names | dict(about))
 
 
 def names_of(schema: Schema, labelled: bool, cases: int, ending: str) -> dict[str, Any]:
     """Return the content of ``dataset.json``: names of channels and labels in nnU-Net's format."""
-    channels = {str(i): name for i, name in enumerate(schema.channels)}
-    labels = {"labels": dict(schema.labels)} if labelled else {}
-    return {"channel_names": channels, **labels, "numTraining": cases, "file_ending": ending}
+    names: dict[str, Any] = {
+        "channel_names": {str(i): name for i, name in enumerate(schema.channels)}
+    }
+    if labelled:
+        names["labels"] = dict(schema.labels)
+    names |= {"numTraining": cases, "file_ending": ending}
+    return names

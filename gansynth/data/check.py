@@ -25,6 +25,7 @@ from gansynth.data.grid import (
     mismatches,
     odd_labels,
     other_qform,
+    rounded_mm,
     same_spacing,
 )
 from gansynth.data.listing import CaseFiles, VolumeSet, missing
@@ -154,7 +155,9 @@ class _VolumeCheck:
         absent = list(missing_files(entry))
         self.findings += absent
         flat, whole, shapes = True, not absent, []
-        for file in (file for file in entry.files if os.path.isfile(file)):
+        for file in entry.files:
+            if not os.path.isfile(file):
+                continue
             drawn = file == entry.labels
             try:
                 ndim = (3, 4) if listing.stacked and not drawn else (3,)
@@ -206,7 +209,7 @@ class _VolumeCheck:
                 self.say("warning", case, file, text)
 
     def _channels(self, case: str, file: Path, shapes: Sequence[tuple[int, ...]]) -> None:
-        count = sum(shape[3] if len(shape) == 4 else 1 for shape in shapes)
+        count = sum([shape[3] if len(shape) == 4 else 1 for shape in shapes])
         self.channels = self.channels or count
         if count != self.channels:
             said = "listed" if self.listing.total else "in other cases"
@@ -243,7 +246,7 @@ class _VolumeCheck:
             )
             self.say("error", case, file, text)
         known = {int(v) for v in values.tolist() if v not in unknown}
-        self.values = {**dict.fromkeys(known, file), **self.values}
+        self.values = dict.fromkeys(known, file) | self.values
         if not set(values.tolist()) - {0, self.ignore}:
             self.say("warning", case, file, "no foreground, only background")
 
@@ -256,13 +259,13 @@ class _VolumeCheck:
             self.say("warning", case, file, f"{note}{more}")
         if self.marked:
             self.findings.append(Finding("warning", None, self.marked[0], told(self.marked)))
-        allowed = self.allowed
-        if self.listing.labelled and allowed is None:
+        unused = sorted((self.allowed or set()) - self.values.keys())
+        if self.listing.labelled and self.allowed is None:
             likely = likely_labels(self.values, self.listing.likely)
             problem = odd_labels(self.values)
             if problem and not likely:
                 self.say("error", None, where, problem)
-        elif self.listing.labelled and (unused := sorted((allowed or set()) - self.values.keys())):
+        elif self.listing.labelled and unused:
             text = f"label value(s) {unused} occur in no case; remove them, or add cases that have"
             self.say("warning", None, where, f"{text} them")
         self._spacings()
@@ -282,7 +285,7 @@ class _VolumeCheck:
     def _spacings(self) -> None:
         if self.options.spacing is not None or not self.spacing:
             return
-        median = tuple(round(float(v), 6) for v in np.median(list(self.spacing.values()), axis=0))
+        median = rounded_mm(np.median(list(self.spacing.values()), axis=0))
         differing = [case for case, its in self.spacing.items() if not same_spacing(its, median)]
         if differing:
             text = (
@@ -296,9 +299,10 @@ class _VolumeCheck:
         """Report folds without cases on a side, or with a subject on both sides."""
         where = split_file(self.listing, self.options)
         for number, split in folds.items():
-            for side in (side for side, cases in split.items() if not cases):
-                text = f"fold {number}: no case under {side}, expected at least one on either side"
-                self.say("error", None, where, f"{text}; correct the split")
+            for side, cases in split.items():
+                if not cases:
+                    text = f"fold {number}: no case under {side}, expected at least one on either"
+                    self.say("error", None, where, f"{text} side; correct the split")
             try:
                 guard(where, subject_of, number, split)
             except GansynthError as error:
@@ -307,7 +311,10 @@ class _VolumeCheck:
     def _same_content(self, folds: Mapping[str, FoldSplit]) -> None:
         """Report cases with the same image: an error where they lie on both sides of a fold."""
         where = self.listing.where
-        for cases in (set(cases) for cases in self.content.values() if len(cases) > 1):
+        for same in self.content.values():
+            cases = set(same)
+            if len(same) < 2:
+                continue
             apart = [
                 n for n, s in folds.items() if cases & set(s["train"]) and cases & set(s["val"])
             ]
@@ -330,7 +337,7 @@ class _VolumeCheck:
         ]
         if pairs:
             file_of = {entry.case: entry.images[0] for entry in self.listing.entries}
-            first, second = (file_of[case] for case in pairs[0])
+            first, second = [file_of[case] for case in pairs[0]]
             text = (
                 f"{len(pairs)} pair(s) of cases are nearly identical, {first} and {second} first. "
                 "A fold that trains on one and holds the other out is refused later. If they show "
@@ -344,8 +351,9 @@ def _alike(cases: list[tuple[str, Prints]]) -> Iterator[tuple[str, str]]:
     half = len(cases) // 2
     if half:
         sides = [prints for _, prints in cases[:half]], [prints for _, prints in cases[half:]]
-        found = {**sharing(*sides, (3,)), **alike(*sides, (3,))}
-        yield from ((cases[first][0], cases[half + second][0]) for second, first in found.items())
+        found = sharing(*sides, (3,)) | alike(*sides, (3,))
+        for second, first in found.items():
+            yield cases[first][0], cases[half + second][0]
         yield from _alike(cases[:half])
         yield from _alike(cases[half:])
 

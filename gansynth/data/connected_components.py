@@ -71,7 +71,7 @@ def remove_component(
 
     places = find_objects(parts.numbered)
     for number in doomed.tolist():
-        window = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in places[number - 1])
+        window = tuple([slice(max(0, s.start - 1), s.stop + 1) for s in places[number - 1]])
         mask = parts.numbered[window] == number
         around = labels[window][binary_dilation(mask) & ~mask]
         if not around.size:  # it is the whole map
@@ -99,7 +99,7 @@ def _boxes_around(parts: Mapping[int, LabelComponents], axes: int, least: int) -
         places: list[Any] = find_objects(components.numbered)
         for number in components.numbers[components.sizes >= least].tolist():
             box = places[number - 1]
-            coords.append([*(s.start for s in box), *(s.stop for s in box)])
+            coords.append([s.start for s in box] + [s.stop for s in box])
             classes.append(value)
     shaped = np.array(coords, np.float32).reshape(-1, 2 * axes)
     return Boxes(shaped, np.array(classes, np.int16))
@@ -137,7 +137,7 @@ class LabelBoxes:
         for name, numbers in boxes.items():
             for number in numbers:
                 if number not in names:
-                    expected = ", ".join(f"{n} {label}" for n, label in names.items())
+                    expected = ", ".join([f"{n} {label}" for n, label in names.items()])
                     raise UsageFault(
                         f"--read boxes={name}:{'+'.join(map(str, numbers))}: {where} has no label "
                         f"{number}, expected among {expected}; correct the number"
@@ -196,8 +196,8 @@ class LesionPart:
     @property
     def centroid(self) -> tuple[float, ...]:
         """Mean position of its voxels in the whole array, in voxels."""
-        starts = (part.start for part in self.box)
-        return tuple(c + s for c, s in zip(centroid(self.mask), starts, strict=True))
+        middle = zip(centroid(self.mask), self.box, strict=True)
+        return tuple([within + part.start for within, part in middle])
 
     @property
     def cut_off(self) -> bool:
@@ -238,9 +238,10 @@ def pieces(
     out = []
     for number in components.numbers[components.sizes >= least].tolist():
         box = boxes[number - 1]
-        whole = tuple(
-            slice(a.start + b.start, a.start + b.stop) for a, b in zip(near, box, strict=True)
-        )
+        sides = []
+        for outer, inner in zip(near, box, strict=True):
+            sides.append(slice(outer.start + inner.start, outer.start + inner.stop))
+        whole = tuple(sides)
         cut = np.where(components.numbered[box] == number, labels[whole], np.int16(0))
         out.append(LesionPart(cut, whole, labels.shape, spacing))
     return out
@@ -267,4 +268,4 @@ def lesion_values(schema: Schema, names: Sequence[str]) -> tuple[int, ...]:
                 f"lesions: {name!r} is no foreground label, expected one of {', '.join(lesions)}."
                 f"{did_you_mean(name, list(lesions))}"
             )
-    return tuple(sorted(lesions[name] for name in names or lesions))
+    return tuple(sorted([lesions[name] for name in names or lesions]))

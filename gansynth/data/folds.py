@@ -102,9 +102,10 @@ def read_column(path: Path, *names: str) -> dict[str, str]:
         ) from error
     rows = csv.DictReader(io.StringIO(text))
     header = rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
-    column = next((name for name in names if name in header), None)
-    if column is None or "case" not in header:
+    found = [name for name in names if name in header]
+    if not found or "case" not in header:
         raise DataFault(f"{path}: header is {header}, expected the columns {expected}")
+    column = found[0]
     values: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
         case, value = (row["case"] or "").strip(), (row[column] or "").strip()
@@ -155,7 +156,7 @@ def class_numbers(source: CaseSource, names: Iterable[str], *, asked: str) -> fr
                 f"{asked}: class {name!r} is unknown, expected among {', '.join(classes)}."
                 f"{did_you_mean(name, classes)}"
             )
-    return frozenset(classes.index(name) for name in names)
+    return frozenset([classes.index(name) for name in names])
 
 
 def training_cases(source: CaseSource, names: Sequence[str], *, asked: str) -> tuple[str, ...]:
@@ -164,12 +165,12 @@ def training_cases(source: CaseSource, names: Sequence[str], *, asked: str) -> t
     class_of = {case: source.header(case).label_class for case in source.train_ids}
     absent = sorted(numbers - set(class_of.values()))
     if absent:
-        there = (n for i, n in enumerate(source.schema.classes) if i in class_of.values())
+        there = [n for i, n in enumerate(source.schema.classes) if i in class_of.values()]
         raise UsageFault(
             f"{asked}: no training case that was seen is of class "
             f"{source.schema.classes[absent[0]]!r}, expected among {', '.join(there)}"
         )
-    return tuple(case for case, number in class_of.items() if number in numbers)
+    return tuple([case for case, number in class_of.items() if number in numbers])
 
 
 def without_cases(source: CaseSource, names: Sequence[str], where: Path) -> Iterator[Finding]:
@@ -199,7 +200,7 @@ def grouped_splits(
     ids = sorted(ids)
     if folds < 2:
         raise UsageFault(f"folds is {folds}, expected at least 2")
-    counts = Counter(subject_of[case] for case in ids)
+    counts = Counter([subject_of[case] for case in ids])
     if len(counts) < folds:
         raise DataFault(
             f"splits: {len(counts)} subject(s) for {folds} folds, expected at least one for each; "
@@ -207,7 +208,7 @@ def grouped_splits(
         )
     subjects = sorted(counts)
     order = np.random.default_rng(seed).permutation(len(subjects))
-    shuffled = sorted((subjects[i] for i in order), key=lambda s: -counts[s])
+    shuffled = sorted([subjects[i] for i in order], key=lambda s: -counts[s])
     loads, fold_of = [0] * folds, {}
     for subject in shuffled:
         fold_of[subject] = loads.index(min(loads))
@@ -282,10 +283,8 @@ def read_splits(path: Path) -> dict[str, FoldSplit]:
     folds: dict[str, FoldSplit] = {}
     for number, doc in enumerate(read_json(path, expected=list, hint=_REPAIR)):
         sides: list[Any] = [doc.get(k) for k in ("train", "val")] if isinstance(doc, dict) else []
-        if not sides or not all(
-            isinstance(side, list) and side and all(isinstance(case, str) for case in side)
-            for side in sides
-        ):
+        good = [side for side in sides if isinstance(side, list) and set(map(type, side)) == {str}]
+        if len(good) < 2:
             raise DataFault(
                 f"{path}: fold {number} is {doc!r:.80}, expected lists of cases under train and "
                 f"val; {_REPAIR}"
@@ -409,8 +408,8 @@ class FoldFiles:
 
     def request(self, request: SourceRequest) -> SourceRequest:
         """Request fold 0 of this split, for kinds of source that have ``--read splits=``."""
-        options = {key: text for key, text in request.read.items() if key not in OF_SPLITS}
-        read = {**options, "splits": str(self.file)}
+        read = {key: text for key, text in request.read.items() if key not in OF_SPLITS}
+        read["splits"] = str(self.file)
         return replace(request, fold="0", read=read, subjects=str(self.subjects))
 
 
@@ -434,7 +433,7 @@ def write_resplit(
         )
     if not splits:
         raise UsageFault(f"{source.name}: split into no fold, expected at least one; add one")
-    each = (FoldSplit(train=sorted(set(s["train"])), val=sorted(set(s["val"]))) for s in splits)
+    each = [FoldSplit(train=sorted(set(s["train"])), val=sorted(set(s["val"]))) for s in splits]
     files = FoldFiles(folder, tuple(each))
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -474,8 +473,7 @@ def _claim(source: CaseSource, files: FoldFiles) -> None:
             written = read_json(path)
         except DataFault as fault:
             raise UsageFault(f"{fault}, or choose another folder") from fault
-        differing = next((key for key in claim if written.get(key) != claim[key]), None)
-        if differing is not None:
+        for differing in [key for key in claim if written.get(key) != claim[key]]:
             raise UsageFault(
                 f"{path}: {differing} is another than asked for, expected the same split of the "
                 "same data set; choose another folder, or remove this one"

@@ -38,7 +38,7 @@ def canonical_spacing(affine: npt.NDArray[np.float64]) -> tuple[float, float, fl
 
     turn = orientations.io_orientation(affine)
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    x, y, z = (float(sizes[list(turn[:, 0]).index(axis)]) for axis in range(3))
+    x, y, z = [float(sizes[list(turn[:, 0]).index(axis)]) for axis in range(3)]
     return z, y, x
 
 
@@ -47,7 +47,7 @@ def canonical_shape(shape: Sequence[int], affine: npt.NDArray[np.float64]) -> tu
     from nibabel import orientations
 
     turn = orientations.io_orientation(affine)
-    x, y, z = (int(shape[list(turn[:, 0]).index(axis)]) for axis in range(3))
+    x, y, z = [int(shape[list(turn[:, 0]).index(axis)]) for axis in range(3)]
     return z, y, x
 
 
@@ -55,12 +55,18 @@ def stored_axes(affine: npt.NDArray[np.float64]) -> tuple[tuple[int, int], ...]:
     """For each axis (x, y, z) of a file: its axis (x, y, z) after ``canonical``, and 1 or -1."""
     from nibabel import orientations
 
-    return tuple((int(axis), int(way)) for axis, way in orientations.io_orientation(affine))
+    turn = orientations.io_orientation(affine)
+    return tuple([(int(axis), int(way)) for axis, way in turn])
 
 
 def in_eights(lengths: Iterable[float], most: float = inf) -> tuple[int, ...]:
     """Round edges of a generator's arrays up to multiples of 8: networks halve them."""
-    return tuple(8 * ceil(min(length, most) / 8) for length in lengths)
+    return tuple([8 * ceil(min(length, most) / 8) for length in lengths])
+
+
+def rounded_mm(spacing: Iterable[float]) -> tuple[float, ...]:
+    """Return a spacing in Python's numbers, rounded to a millionth of a mm."""
+    return tuple([round(float(mm), 6) for mm in spacing])
 
 
 def same_spacing(first: Sequence[float], second: Sequence[float]) -> bool:
@@ -72,9 +78,8 @@ def resampled_shape(
     shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]
 ) -> tuple[int, ...]:
     """Shape (D, H, W) of the same body at another spacing; no axis vanishes."""
-    return tuple(
-        max(1, round(n * old / new)) for n, old, new in zip(shape, spacing, target, strict=True)
-    )
+    axes = zip(shape, spacing, target, strict=True)
+    return tuple([max(1, round(length * old / new)) for length, old, new in axes])
 
 
 def resample(
@@ -153,12 +158,14 @@ def odd_labels(files: Mapping[int, Path]) -> str | None:
     ``files``: value -> a file that has it.
     """
     ordered = sorted({0, *files})
-    odd = next((value for number, value in enumerate(ordered) if value != number), None)
-    if odd is None:
+    gaps = [value for number, value in enumerate(ordered) if value != number]
+    if not gaps:
         return None
+    odd = gaps[0]
     listed = sorted(files)[:16]
     ignored = IGNORED if odd == IGNORED == ordered[-1] and len(ordered) > 2 else None
-    named = ",".join(f"{'ignore' if v == ignored else f'label {v}'}:{v}" for v in listed if v > 0)
+    names = [f"{'ignore' if v == ignored else f'label {v}'}:{v}" for v in listed if v > 0]
+    named = ",".join(names)
     meaning = f" if {ignored} is not to be learnt" if ignored else ""
     return (
         f"label values are {listed}, expected 0, 1, 2, ... without a gap, but {odd} is in "

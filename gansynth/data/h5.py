@@ -356,7 +356,7 @@ class _H5Writer:
 
     def publish(self, index: CacheIndex) -> None:
         """Write the index, and give the file its name."""
-        raw = json.dumps({"format": FORMAT, **index.to_json()}, allow_nan=False).encode()
+        raw = json.dumps({"format": FORMAT} | index.to_json(), allow_nan=False).encode()
         with _writing(self._path, len(raw)):
             self._reserve(len(raw), self._file.id.get_filesize())
             self._put("index", np.frombuffer(raw, np.uint8), (len(raw),))
@@ -389,7 +389,8 @@ class _H5Writer:
     def _put(self, name: str, array: npt.NDArray[Any], chunks: tuple[int, ...]) -> None:
         extra: dict[str, Any] = {}
         if array.size:
-            extra = {"chunks": chunks, "fletcher32": True, **self._filters}
+            extra = {"chunks": chunks, "fletcher32": True}
+            extra.update(self._filters)
         self._file.create_dataset(name, data=array, track_times=False, **extra)
 
 
@@ -427,14 +428,14 @@ def _stored(case: Case, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 def chunk_shape(shape: Sequence[int], edge: int) -> tuple[int, ...]:
     """Edges of chunks: equal parts of each axis, none longer than ``edge`` (2D: 8 times that)."""
     edge = edge if len(shape) == 3 else edge * FLAT
-    return tuple(ceil(n / ceil(n / edge)) for n in shape)
+    return tuple([ceil(n / ceil(n / edge)) for n in shape])
 
 
 def _needed(case: Case, dtype: np.dtype[Any], edge: int) -> int:
     """Bytes a case may take: whole chunks with their checksums, before any compression."""
     shape = case.image.shape[1:]
     chunk = chunk_shape(shape, edge)
-    count = prod(ceil(n / c) for n, c in zip(shape, chunk, strict=True))
+    count = prod([ceil(n / c) for n, c in zip(shape, chunk, strict=True)])
     channels = len(case.image)
     each = prod(chunk) * (channels * dtype.itemsize + 2) + 64 * (channels + 1)
     boxes = 0 if case.boxes is None else int(case.boxes.coords.nbytes + case.boxes.labels.nbytes)
@@ -477,7 +478,7 @@ class HdfWriter(Writer):
 
     def finish(self, about: Mapping[str, Any]) -> None:
         """Write the index, with the mark."""
-        names = tuple(entry.id for entry in self._file.entries)
+        names = tuple([entry.id for entry in self._file.entries])
         request = SourceRequest("h5", SAMPLES, fold="all").to_json()
         self._file.publish(
             CacheIndex(
@@ -520,10 +521,8 @@ class H5Source(PatchSource):
         self._open: tuple[int, Any] | None = None
         self._refuse_other()
         guard_split(
-            *(
-                [(case, self._entry(case).subject) for case in ids]
-                for ids in (self.train_ids, self.held_out_ids)
-            ),
+            [(case, self._entry(case).subject) for case in self.train_ids],
+            [(case, self._entry(case).subject) for case in self.held_out_ids],
             fold=self.request.fold,
             repair="correct the original, and cache it again",
         )
@@ -646,7 +645,8 @@ class H5Source(PatchSource):
     def train_bytes(self) -> int:
         """Bytes of all training cases as ``load`` returns them."""
         voxel = 4 * len(self.schema.channels) + 2
-        return sum(int(np.prod(self._entry(case).shape)) * voxel for case in self.train_ids)
+        voxels = [int(np.prod(self._entry(case).shape)) for case in self.train_ids]
+        return sum(voxels) * voxel
 
     def _entry(self, case_id: str) -> CaseEntry:
         if case_id not in self._numbers:
@@ -687,7 +687,7 @@ class H5Source(PatchSource):
         self._open = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": None}
+        return dict(self.__dict__, _open=None)
 
 
 def check_h5(request: SourceRequest, progress: Callable[[int, int], None]) -> CheckReport:

@@ -67,7 +67,7 @@ def open_images(
     """
     kind, place = _kind_of(where)
     volumes = kind in ("nifti", "msd")
-    usual: Mapping[str, str] = {}
+    usual: dict[str, str] = {}
     if like is not None and (kind == like.request.kind or volumes):
         read_before = like.request.read
         if volumes:
@@ -75,7 +75,8 @@ def open_images(
         else:
             taken = read_before.keys() - set(OF_CASES)
         usual = {key: text for key, text in read_before.items() if key in taken}
-    request = SourceRequest(kind, place, fold="all", read={**usual, **read})
+    usual.update(read)
+    request = SourceRequest(kind, place, fold="all", read=usual)
     if not volumes:
         source: CaseSource = installed().load("sources", kind)(request)
         if len(source.schema.channels) != len(channels):
@@ -112,8 +113,9 @@ def _kind_of(where: str) -> tuple[str, str]:
         raise UsageFault(f"{where}: no such file or folder, expected images, or KIND:WHERE")
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         raise UsageFault(f"{where}: is one picture, expected the folder that it is in")
-    files = (name for _, _, names in walk_all(path) for name in names)
-    names = list(files) if path.is_dir() else [path.name]
+    names = [path.name]
+    if path.is_dir():
+        names = [name for _, _, found in walk_all(path) for name in found]
     pictures = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
     volumes = any(stem(name) for name in names) or path.is_file()
     return ("pictures" if pictures and not volumes else "nifti"), where
@@ -172,11 +174,11 @@ def list_images(request: SourceRequest, options: FileOptions, channels: Sequence
             f"{where}: no images, expected CASE.nii.gz, CASE_0000.nii.gz or CASE_"
             f"{wanted[0]}.nii.gz in it, a layout that gansynth import reads, or pictures"
         )
-    entries = tuple(
-        replace(entry, labels=None, part="", subject=entry.subject or entry.case)
-        for entry in found.entries
-    )
-    found = replace(found, entries=entries, labels=None, faults=(), likely=())
+    entries = []
+    for entry in found.entries:
+        subject = entry.subject or entry.case
+        entries.append(replace(entry, labels=None, part="", subject=subject))
+    found = replace(found, entries=tuple(entries), labels=None, faults=(), likely=())
     return found if found.stacked else _in_order(found, wanted, where)
 
 
@@ -195,7 +197,7 @@ def _by_channel(folder: Path, channels: Sequence[str]) -> dict[str, dict[str, Pa
     """Return the channels of each case whose folder has files called by them alone."""
     wanted = {name.casefold(): name for name in channels}
     cases = {}
-    for home in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for home in sorted([path for path in folder.iterdir() if path.is_dir()]):
         files = {wanted.get(short.casefold(), ""): path for short, path in volumes_in(home)}
         files.pop("", None)
         if files:
@@ -221,8 +223,8 @@ def _grouped(
                 f"{folder}: case {case!r} has no file of channel {lacking[0]!r}, expected one for "
                 f"each of {', '.join(names)}; add it, or take the case's other files out"
             )
-        images = tuple(found[name] for name in names) if len(names) > 1 else tuple(found.values())
-        entries.append(CaseFiles(case, images, None))
+        images = [found[name] for name in names] if len(names) > 1 else found.values()
+        entries.append(CaseFiles(case, tuple(images), None))
     named = tuple(names) if len(names) > 1 else None
     if named and all(name.isdecimal() for name in named) and len(named) == len(channels):
         named = tuple(channels)  # numbered in the order of the data set that was trained on
@@ -263,11 +265,11 @@ def _in_order(found: VolumeSet, channels: Sequence[str], where: Path) -> VolumeS
         order = [0]
     else:
         raise _other_channels(str(where), there, channels)
-    entries = tuple(
-        replace(entry, images=tuple(entry.images[place] for place in order))
-        for entry in found.entries
-    )
-    return replace(found, entries=entries, channels=tuple(channels))
+    entries = []
+    for entry in found.entries:
+        images = [entry.images[place] for place in order]
+        entries.append(replace(entry, images=tuple(images)))
+    return replace(found, entries=tuple(entries), channels=tuple(channels))
 
 
 def _numbered(name: str) -> bool:

@@ -77,7 +77,7 @@ class LabelPrior(Document):
             name,
             maps=len(areas),
             share=len(areas) / len(maps),
-            area=tuple(float(q) for q in np.quantile(areas, QUANTILES)),
+            area=tuple(map(float, np.quantile(areas, QUANTILES))),
             parts=float(np.median(counts)),
             most=int(np.quantile(counts, MANY, method="higher")),
             speck=int(np.quantile(sizes, SPECK, method="lower")) if sizes.size else 0,
@@ -167,7 +167,9 @@ def roughness(mask: Mask) -> float:
     It is 4 for any square and 6 for any cube, so it depends on shape alone. For n separate pixels
     it is 4 times the root of n.
     """
-    faces = sum(int(np.count_nonzero(np.diff(mask, axis=axis))) for axis in range(mask.ndim))
+    faces = 0
+    for axis in range(mask.ndim):
+        faces += int(np.count_nonzero(np.diff(mask, axis=axis)))
     return float(faces / np.count_nonzero(mask) ** (1 - 1 / mask.ndim))
 
 
@@ -182,8 +184,8 @@ def _by_octave(areas: npt.NDArray[np.int64], rough: npt.NDArray[np.float64]) -> 
         near = rough[(areas >= 2 ** (octave - 1)) & (areas < 2 ** (octave + 2))]
         limits.append(float(np.quantile(near, MANY, method="higher")) if near.size else None)
     filled = [i for i, limit in enumerate(limits) if limit is not None]
-    nearest = (min(filled, key=lambda k: abs(k - i)) for i in range(len(limits)))
-    return tuple(round(limits[k] or 0.0, 3) for k in nearest)
+    nearest = [min(filled, key=lambda k: abs(k - i)) for i in range(len(limits))]
+    return tuple([round(limits[k] or 0.0, 3) for k in nearest])
 
 
 FAR, FAR_SHARE = 2.0, 0.2
@@ -213,7 +215,8 @@ class LabelPriors(Document):
         """Learn from label maps int16 (D, H, W) or (H, W) of training cases, all of one size."""
         names = {number: name for name, number in schema.labels.items()} | {OUTSIDE: "outside"}
         # Foreground first: what is cleaned of a label may open or close a hole in another.
-        values = (*schema.foreground, *(v for v in (0, OUTSIDE) if v in schema.label_values))
+        others = [value for value in (0, OUTSIDE) if value in schema.label_values]
+        values = (*schema.foreground, *others)
         return cls._of(label_maps, {v: names[v] for v in values})
 
     @classmethod
@@ -224,9 +227,9 @@ class LabelPriors(Document):
             together.append(measure_map((labels > 0).astype(np.int16), 1))
             for value, rows in by_value.items():
                 rows.append(measure_map(labels, value))
-        priors = tuple(LabelPrior.of(value, names[value], rows) for value, rows in by_value.items())
+        priors = [LabelPrior.of(value, names[value], rows) for value, rows in by_value.items()]
         whole = LabelPrior.of(1, "all labels", together)
-        return cls(len(together), 1 - whole.share, priors, whole)
+        return cls(len(together), 1 - whole.share, tuple(priors), whole)
 
     def clean(self, labels: LabelArray) -> LabelArray:
         """Remove what nearly no training map has: specks, surplus parts, holes.
@@ -265,8 +268,8 @@ class LabelPriors(Document):
         strewn = self.whole.strewn(labelled, ROUGHER)
         if strewn:
             return f"foreground {strewn}"
-        for prior in (prior for prior in self.priors if prior.value > 0):
-            strewn = prior.strewn(drawn == prior.value)
+        for prior in self.priors:
+            strewn = prior.strewn(drawn == prior.value) if prior.value > 0 else ""
             if strewn:
                 return f"{prior.title} {strewn}"
         return ""
@@ -289,8 +292,11 @@ class LabelPriors(Document):
                 f"foreground covers {foreground} voxels, expected at least {self.whole.least} as "
                 "in the training label maps"
             )
-        reasons = (prior.reject_reason(labels, enough) for prior in self.priors if prior.value)
-        return next(filter(None, reasons), "")
+        for prior in self.priors:
+            reason = prior.reject_reason(labels, enough) if prior.value else ""
+            if reason:
+                return reason
+        return ""
 
     def compare(self, label_maps: Iterable[LabelArray]) -> dict[str, Any]:
         """Compare frequency, area and parts of generated maps with the training maps, as JSON.

@@ -61,7 +61,7 @@ def regions(boxes: Boxes, row: int, body: Mask) -> tuple[tuple[slice, ...], Mask
     reach = np.maximum(RIM * (high - low), LEAST_RIM)
     start = np.clip(np.floor(low - reach), 0, np.array(body.shape) - 1).astype(int)
     stop = np.clip(np.ceil(high + reach), start + 1, body.shape).astype(int)
-    window = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    window = tuple([slice(a, b) for a, b in zip(start, stop, strict=True)])
     ticks = [np.arange(a, b) for a, b in zip(start, stop, strict=True)]
     at = np.stack(np.meshgrid(*ticks, indexing="ij")) + 0.5
     middle = _column((low + high) / 2, axes)
@@ -154,7 +154,8 @@ def _cut(
         return 0.0, box
     start = np.array([s.start for s in window])
     low, high = box[:axes] - start, box[axes:] - start
-    part = tuple(slice(int(np.floor(a)), int(np.ceil(b))) for a, b in zip(low, high, strict=True))
+    ends = zip(np.floor(low), np.ceil(high), strict=True)
+    part = tuple([slice(int(first), int(last)) for first, last in ends])
     beyond = cut[part] > threshold
     pieces, count = label(binary_fill_holes(beyond))
     # Voxels near the middle count: a piece in a corner of the box is another lesion's.

@@ -57,10 +57,11 @@ class Look(NamedTuple):
     def of_row(cls, row: Matrix, classes: int, channels: int) -> Look:
         """Return what ``row`` was made of."""
         per_class = [(channels,), (channels,), (channels, channels), (1 + len(WIDTHS), channels)]
-        shapes = [(len(DEPTHS), channels), *((classes, *shape) for shape in per_class)]
+        shapes = [(len(DEPTHS), channels)] + [(classes, *shape) for shape in per_class]
         ends = np.cumsum([np.prod(shape) for shape in shapes])
         blocks = np.split(row, ends[:-1])
-        return cls(*(block.reshape(shape) for block, shape in zip(blocks, shapes, strict=True)))
+        parts = [block.reshape(shape) for block, shape in zip(blocks, shapes, strict=True)]
+        return cls(*parts)
 
 
 def tissue_around(
@@ -137,7 +138,7 @@ def measured(
         profile[shell] = rest[:, where].mean(axis=1) if where.any() else profile[shell - 1]
     rest -= _at_depth(depth, profile)
     textures = [_texture(rest, mask, spacing) for mask in masks]
-    spread, channels, shares = (np.stack(part) for part in zip(*textures, strict=True))
+    spread, channels, shares = map(np.stack, zip(*textures, strict=True))
     return Look(profile, contrast, spread, channels, shares)
 
 
@@ -182,7 +183,8 @@ def depth_of(mask: Mask, spacing: Sequence[float]) -> Matrix:
     """Return how deep each voxel lies below a mask's edge, in voxels of the finest axis."""
     from scipy.ndimage import distance_transform_edt
 
-    inside, beyond = (distance_transform_edt(m, sampling=spacing) for m in (mask, ~mask))
+    inside = distance_transform_edt(mask, sampling=spacing)
+    beyond = distance_transform_edt(~mask, sampling=spacing)
     return np.asarray(np.where(mask, inside, -beyond) / min(spacing) - np.where(mask, 0.5, -0.5))
 
 
@@ -203,7 +205,7 @@ def _texture(rest: Matrix, mask: Mask, spacing: Sequence[float]) -> tuple[Matrix
     rows = [row for axis in range(mask.ndim) for row in _variogram(held, inner, axis, spacing)]
     if mask.sum() < LEAST or not rows:
         return spread, np.full((count, count), np.nan), shares
-    lags, pairs, halves = (np.array(column) for column in zip(*rows, strict=True))
+    lags, pairs, halves = map(np.array, zip(*rows, strict=True))
     weights = np.sqrt(pairs / (pairs + FEW))
     parts = 1 - _parts(lags)
     scores = held[:, inner] - held[:, inner].mean(axis=1, keepdims=True)
@@ -252,7 +254,8 @@ def _texture_like(
         covariance = np.einsum("p,p...->...", shares, parts)
         power = np.maximum(fft.fftn(covariance).real, 0)
         field = fft.ifftn(fft.fftn(white[channel]) * np.sqrt(power)).real
-        held = field[tuple(slice(length) for length in mask[box].shape)][mask[box]]
+        whole = [slice(length) for length in mask[box].shape]
+        held = field[tuple(whole)][mask[box]]
         out.append(np.exp(spread) * (held - held.mean()))
     return np.stack(out)
 

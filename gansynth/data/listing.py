@@ -198,7 +198,7 @@ class Collector:
                         "help sources nifti)"
                     )
                     self.fault(row.case, more[0], text)
-            each = tuple(first for first, *_ in files)
+            each = tuple([first for first, *_ in files])
             count = len(channels)
             if count:
                 drawn = None if label is None else each[count]
@@ -223,7 +223,7 @@ class Collector:
         same: dict[str, list[str]] = defaultdict(list)
         for case in self._entries:
             same[unicodedata.normalize("NFC", case).casefold()].append(case)
-        for cases in (sorted(c) for c in same.values() if len(c) > 1):
+        for cases in [sorted(cases) for cases in same.values() if len(cases) > 1]:
             text = (
                 f"{self.where}: cases {cases} differ in upper and lower case or accents' coding "
                 "only, expected names that stay apart on every file system; rename them"
@@ -236,7 +236,7 @@ class Collector:
             name,
             self.root,
             self.where,
-            tuple(self._entries[case] for case in sorted(self._entries)),
+            tuple([self._entries[case] for case in sorted(self._entries)]),
             splits=self.root / SPLITS,
             subjects=self.root / SUBJECTS,
             faults=tuple(self.faults),
@@ -253,7 +253,8 @@ def stem(name: str) -> str | None:
 def volumes_in(folder: Path) -> list[tuple[str, Path]]:
     """Stems and paths of a folder's NIfTI files, sorted by name; empty if there is no folder."""
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
-    return [(short, folder / name) for name in names if (short := stem(name))]
+    shorts = [(stem(name), folder / name) for name in names]
+    return [(short, path) for short, path in shorts if short]
 
 
 def numbered_channel(short: str) -> tuple[str, str] | None:
@@ -263,7 +264,7 @@ def numbered_channel(short: str) -> tuple[str, str] | None:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted([p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")])
 
 
 def located(request: SourceRequest, *, folder: bool = False) -> Path:
@@ -280,7 +281,10 @@ def located(request: SourceRequest, *, folder: bool = False) -> Path:
 
 def like_labels(names: Iterable[str]) -> str | None:
     """Return the first name that looks like label maps, if any."""
-    return next((name for name in names if LIKE_LABELS.search(name)), None)
+    for name in names:
+        if LIKE_LABELS.search(name):
+            return name
+    return None
 
 
 def holds_labels(files: Mapping[str, Path]) -> str | None:
@@ -374,7 +378,7 @@ def _numbered(names: Any) -> tuple[Any, ...]:
     """Values of ``{"0": ..., "1": ...}``; empty if it is anything else."""
     if not isinstance(names, dict) or set(names) != {str(i) for i in range(len(names))}:
         return ()
-    return tuple(names[str(i)] for i in range(len(names)))
+    return tuple([names[str(i)] for i in range(len(names))])
 
 
 def picture_keys(folder: Path) -> dict[str, str]:
@@ -384,9 +388,9 @@ def picture_keys(folder: Path) -> dict[str, str]:
         return {}
     keys = {"channels": ",".join(names.channels or ())}
     if names.labels is not None:
-        keys["labels"] = ",".join(f"{name}:{value}" for name, value in names.labels.items())
+        keys["labels"] = ",".join([f"{name}:{value}" for name, value in names.labels.items()])
     if names.spacing is not None:
-        keys["spacing"] = ",".join(f"{mm:g}" for mm in names.spacing)
+        keys["spacing"] = ",".join([f"{mm:g}" for mm in names.spacing])
     return keys
 
 
@@ -400,7 +404,7 @@ def channel_places(names: Sequence[str], available: Sequence[str], where: Path) 
             f"--read channels={','.join(names)}: {where} has no channel {unknown[0]!r}, expected "
             f"among: {', '.join(available) or 'none'}.{did_you_mean(unknown[0], available)}"
         )
-    return tuple(places.get(name, places.get(name.casefold(), 0)) for name in names)
+    return tuple([places.get(name, places.get(name.casefold(), 0)) for name in names])
 
 
 # -- folders -------------------------------------------------------------------------------------
@@ -424,7 +428,7 @@ def list_folder(kind: str, folder: Path, options: FileOptions) -> VolumeSet:
     name = f"{kind}:{folder.resolve().name}"
     if options.image is not None:
         return _list_by_pattern(name, collector, options)
-    subjects = sorted(p for p in folder.glob("sub-*") if p.is_dir())
+    subjects = sorted([p for p in folder.glob("sub-*") if p.is_dir()])
     if subjects:
         return _list_bids(name, collector, subjects, options)
     if not any((folder / part).is_dir() for pair in PAIRS for part in pair):
@@ -470,14 +474,15 @@ def _list_pairs(name: str, collector: Collector, options: FileOptions) -> Volume
             "own, expected label where a case's files lie together; or name both by patterns: "
             "--read image='images/{case}.nii.gz' --read label='labels/{case}.nii.gz'"
         )
-    images, labels = next((p for p in PAIRS if (folder / p[0]).is_dir()), PAIRS[0])
+    there = [pair for pair in PAIRS if (folder / pair[0]).is_dir()]
+    images, labels = there[0] if there else PAIRS[0]
     below = [home.name for home in _folders_in(folder)]
     if labels not in below:
         labels = like_labels(below) or labels
     shown, hint = (folder / images).is_dir(), ""
     drawn = volumes_in(folder / labels) if shown else []
     if not shown:
-        hint = patterns_hint(text for text, _ in files_below(folder))
+        hint = patterns_hint([text for text, _ in files_below(folder)])
     for short, path in drawn:
         collector.put(rows[short], "labels", path)
     for short, path in volumes_in(folder / images):
@@ -549,7 +554,7 @@ def _called(
             f"--read channels={','.join(asked)}: {len(asked)} name(s), but {collector.root} has "
             f"{count} channel(s); expected a name for each"
         )
-    return asked or tuple(f"channel {i}" for i in range(count)) or None, None
+    return asked or tuple([f"channel {i}" for i in range(count)]) or None, None
 
 
 def _list_bids(
@@ -605,7 +610,7 @@ def _bids_label(collector: Collector, found: Sequence[str], asked: str | None) -
             f"--read label={asked}: {len(meant)} kinds of label maps in {collector.root} end so, "
             f"expected one of: {', '.join(sorted(found)) or 'none'}"
         )
-    likely = sorted(ending for ending in found if "brain" not in ending)  # an outline, no label
+    likely = sorted([ending for ending in found if "brain" not in ending])  # an outline, no label
     if len(likely) > 1:
         text = (
             f"{collector.root}: label maps end in {', '.join(likely)}, expected one kind; choose: "
@@ -631,8 +636,13 @@ def _case_folders(collector: Collector) -> Iterator[CaseRow]:
     """Rows of the case folders of a folder, at most one level further down, sorted by path."""
     for child in _folders_in(collector.root):
         row = _case_folder(collector, child)
-        below = [row] if row.files else (_case_folder(collector, p) for p in _folders_in(child))
-        yield from (row for row in below if row.files)
+        if row.files:
+            yield row
+            continue
+        for folder in _folders_in(child):
+            row = _case_folder(collector, folder)
+            if row.files:
+                yield row
 
 
 def _case_folder(collector: Collector, folder: Path) -> CaseRow:
@@ -655,25 +665,25 @@ def _flat_cases(collector: Collector) -> tuple[list[CaseRow], str | None]:
         short: [(short[: m.start()], short[m.end() :]) for m in re.finditer(r"[._-]", short)]
         for short in names
     }
-    begun = Counter([*names, *(start for each in cuts.values() for start, _ in each)])
+    every = [cut for each in cuts.values() for cut in each]
+    begun = Counter([*names] + [start for start, _ in every])
     drawn: dict[str, set[str]] = defaultdict(set)  # suffix of label maps -> cases with more files
-    for start, tail in (cut for each in cuts.values() for cut in each):
+    for start, tail in every:
         if begun[start] > 1 and (tail in LABELS or LIKE_LABELS.search(tail)):
             drawn[tail].add(start)
     if not drawn:
         return [], None
     label = max(drawn, key=lambda tail: (len(drawn[tail]), -len(tail)))
-    known = {  # the longest case that a name begins with, and the rest
-        short: next(
-            (c for c in [(short, ""), *reversed(cuts[short])] if c[0] in drawn[label]), None
-        )
-        for short in names
-    }
-    suffixes = {cut[1] for cut in known.values() if cut is not None}
+    known = {}  # the longest case that a name begins with, and the rest
+    for short in names:
+        found = [cut for cut in [(short, ""), *reversed(cuts[short])] if cut[0] in drawn[label]]
+        if found:
+            known[short] = found[0]
+    suffixes = {suffix for _, suffix in known.values()}
     rows = _Rows()
     for short, path in names.items():  # a case without its label map ends in a known suffix
-        others = (cut for cut in cuts[short] if cut[1] in suffixes)
-        case, suffix = known[short] or next(others, (short, ""))
+        others = [cut for cut in cuts[short] if cut[1] in suffixes] or [(short, "")]
+        case, suffix = known.get(short, others[0])
         rows[case].folder = collector.root
         collector.put(rows[case], suffix, path)
     return [rows[case] for case in sorted(rows)], label
@@ -688,7 +698,7 @@ def _list_by_suffix(
 ) -> VolumeSet:
     """List cases: channels as requested (else UsageFault), or those of half the cases."""
     folder = collector.root
-    counts = Counter(suffix for row in rows for suffix in row.files)
+    counts = Counter([suffix for row in rows for suffix in row.files])
     likely: tuple[Mapping[str, int], ...] = ()
     if options.label is not None:
         if options.label not in counts:
@@ -698,19 +708,21 @@ def _list_by_suffix(
             )
         label = options.label
     elif label is None:
-        label = next((suffix for suffix in LABELS if suffix in counts), None)
+        usual_labels = [suffix for suffix in LABELS if suffix in counts]
+        label = usual_labels[0] if usual_labels else None
     else:
         likely = ({"background": 0, label: 1},)
-    suffixes = sorted(suffix for suffix in counts if suffix not in (*LABELS, label))
+    suffixes = sorted([suffix for suffix in counts if suffix not in (*LABELS, label)])
     usual = [suffix for suffix in suffixes if 2 * counts[suffix] >= len(rows)] or suffixes
     if options.label is not None:  # the others are not chosen
         usual = [suffix for suffix in usual if not LIKE_LABELS.search(suffix)]
     if options.channels is not None:
         names = [suffix or "image" for suffix in suffixes]
         usual = [suffixes[place] for place in channel_places(options.channels, names, folder)]
-    elif (meant := _like_label(rows, usual, label)) is not None:
+    meant = None if options.channels is not None else _like_label(rows, usual, label)
+    if meant is not None:
         instead = "and none in seg" if label is None else f"and others in {label!r}"
-        ways = " or ".join(f"--read label={each}" for each in filter(None, (label, meant)))
+        ways = " or ".join([f"--read label={each}" for each in (label, meant) if each])
         text = (
             f"{folder}: files of cases end in {meant!r} {instead}, expected one label map; choose: "
             f"{ways}, or merge them; or if it is a channel, name them all: "
@@ -746,7 +758,7 @@ def _list_by_suffix(
     return collector.volumes(
         name,
         "CASE/CASE_T1.nii.gz, and CASE/CASE_seg.nii.gz if there are label maps",
-        channels=options.channels or tuple(file or "image" for file in usual) or ("image",),
+        channels=options.channels or tuple([file or "image" for file in usual]) or ("image",),
         likely=likely,
     )
 
@@ -790,9 +802,13 @@ def list_manifest(kind: str, path: Path, options: FileOptions) -> VolumeSet:
     return collector.volumes(f"{kind}:{path.stem}", expected, channels=channels)
 
 
+def _header(rows: _Lines) -> list[str]:
+    return list(dict.fromkeys([key for _, row in rows for key in row]))
+
+
 def _with_label(path: Path, rows: _Lines, column: str) -> _Lines:
     """Call a column of label maps ``label``."""
-    header = list(dict.fromkeys(key for _, row in rows for key in row))
+    header = _header(rows)
     if column not in header:
         raise UsageFault(
             f"--read label={column}: {path} has no such column, expected one of: "
@@ -812,13 +828,14 @@ def _csv_rows(path: Path) -> _Lines:
     try:
         text = data.decode("utf-8-sig")
         begin = text.partition("\n")[0]
-        between = next((mark for mark in "\t;" if mark in begin and "," not in begin), ",")
+        marks = [mark for mark in ",\t;" if mark in begin]
+        between = marks[0] if marks else ","
         lines = io.StringIO(text)
         table = list(csv.reader(lines, delimiter=between, skipinitialspace=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataFault(f"{path}: not readable as CSV: {error}; save it as UTF-8") from error
     header = [name.strip() for name in table[0]] if table else []
-    header = [low if (low := name.lower()) in _COLUMNS else name for name in header]
+    header = [name.lower() if name.lower() in _COLUMNS else name for name in header]
     twice = [name for name in header if header.count(name) > 1]
     if twice:
         raise DataFault(f"{path}: column {twice[0]!r} occurs twice, expected once; rename one")
@@ -875,12 +892,10 @@ def _datalist_rows(doc: Mapping[str, Any]) -> list[Any]:
 
 def _columns(path: Path, rows: _Lines, options: FileOptions) -> tuple[str, ...]:
     """The columns of images to read."""
-    header = list(dict.fromkeys(key for _, row in rows for key in row))
-    images = tuple(
-        name
-        for name in header
-        if name not in _COLUMNS and any(stem(Path(row.get(name, "")).name) for _, row in rows)
-    )
+    header, images = _header(rows), list[str]()
+    for name in header:
+        if name not in _COLUMNS and any(stem(Path(row.get(name, "")).name) for _, row in rows):
+            images.append(name)
     unknown = [name for name in options.channels or () if name not in images]
     if unknown:
         raise UsageFault(
@@ -903,7 +918,7 @@ def _columns(path: Path, rows: _Lines, options: FileOptions) -> tuple[str, ...]:
             f"--read label={meant}, or if it is a channel, name them all: "
             f"--read channels={','.join(images)}"
         )
-    return options.channels or images or ("image",)
+    return options.channels or tuple(images) or ("image",)
 
 
 def _with_cases(rows: _Lines, column: str) -> _Lines:
@@ -913,7 +928,7 @@ def _with_cases(rows: _Lines, column: str) -> _Lines:
     named = []
     for (place, row), path in zip(rows, paths, strict=True):
         case = row.get("case") or (path.parent.name if alike else stem(path.name)) or ""
-        named.append((place, {**row, "case": case}))
+        named.append((place, dict(row, case=case)))
     return named
 
 
@@ -936,7 +951,8 @@ def _add_row(
         return
     files = [collector.file(row[c], f"{where}: {c}", case) for c in channels]
     drawn = collector.file(label, f"{where}: label", case) if labelled else None
-    subject = next((row[s] for s in _SUBJECT if row.get(s)), None)
+    subjects = [row[column] for column in _SUBJECT if row.get(column)]
+    subject = subjects[0] if subjects else None
     collector.add(CaseFiles(case, tuple(filter(None, files)), drawn, subject, part))
 
 
@@ -970,7 +986,8 @@ def list_msd(folder: Path, options: VolumeOptions) -> VolumeSet:
     for number, entry in enumerate(training):
         where = f"{path}: training: {number}"
         match entry:
-            case {"image": str(image), "label": str(label)} if case := stem(Path(image).name):
+            case {"image": str(image), "label": str(label)} if stem(Path(image).name):
+                case = stem(Path(image).name) or ""
                 files = [collector.file(image, f"{where}: image", case)]
                 drawn = collector.file(label, f"{where}: label", case)
                 collector.add(CaseFiles(case, tuple(filter(None, files)), drawn))
@@ -983,6 +1000,6 @@ def list_msd(folder: Path, options: VolumeOptions) -> VolumeSet:
         channels=options.channels or names,
         stacked=True,
         total=len(names),
-        picked=tuple(names.index(name) for name in options.channels or names),
+        picked=tuple([names.index(name) for name in options.channels or names]),
         labels=complete_labels(named),
     )

@@ -69,12 +69,12 @@ class NamePattern:
 def _name_fitting(glob: str | None) -> str:
     if glob is None:
         return "[^/]+?"
-    return "".join(_WILD.get(sign) or re.escape(sign) for sign in glob)
+    return "".join([_WILD.get(sign) or re.escape(sign) for sign in glob])
 
 
 def read_pattern(text: str) -> NamePattern:
     """Parse a pattern; ValueError: it is none."""
-    whole = "".join(part[0] for part in _PART.finditer(text)) == text
+    whole = "".join([part[0] for part in _PART.finditer(text)]) == text
     if not whole or "{case" not in text:
         raise ValueError(
             "expected a pattern of paths with {case} in it, such as volume-{case}.nii.gz or "
@@ -94,8 +94,8 @@ def patterns_hint(paths: Iterable[str]) -> str:
 
     A case's number is the last one in a file's name; without one, its folder is the case.
     """
-    counts = Counter(_guess(path) for path in paths if path.endswith((".nii", ".nii.gz")))
-    guesses = sorted(text for text, count in counts.items() if "{case}" in text and count > 1)
+    counts = Counter([_guess(path) for path in paths if path.endswith((".nii", ".nii.gz"))])
+    guesses = sorted([text for text, count in counts.items() if "{case}" in text and count > 1])
     labels = [text for text in guesses if LIKE_LABELS.search(text)]
     images = [text for text in guesses if text not in labels]
     if len(images) != 1 or len(labels) != 1:
@@ -128,7 +128,7 @@ def files_fitting(
 def files_below(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield all files below a folder that are not hidden: as a pattern sees them, and paths."""
     for at, folders, names in walk_all(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted([name for name in folders if not name.startswith(".")])
         for name in sorted(names):
             if not name.startswith("."):
                 path = Path(at) / name

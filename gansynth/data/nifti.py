@@ -45,6 +45,7 @@ from gansynth.data.grid import (
     odd_labels,
     resample,
     resampled_shape,
+    rounded_mm,
     same_spacing,
     stored_axes,
     whole_labels,
@@ -96,7 +97,7 @@ class VolumeSource(CaseSource):
             listing, self._subjects, options, self._listed_fold
         )
         if options.labels is not None and not listing.labelled:
-            named = ",".join(f"{name}:{value}" for name, value in options.labels.items())
+            named = ",".join([f"{name}:{value}" for name, value in options.labels.items()])
             raise UsageFault(
                 f"--read labels={named}: {listing.where} has no label maps, expected a column "
                 "label, or a folder labels; add them, or leave that out"
@@ -142,17 +143,20 @@ class VolumeSource(CaseSource):
     def space(self) -> Space:
         """Crops of about the training cases' median size, with all that changes the arrays."""
         o = self.options
-        host = {
+        host: dict[str, Any] = {
             "dataset": self.name,
             "orientation": ORIENTATION,
             "spacing": "native" if o.spacing == "native" else list(self._spacing),
-            **resampling_record(any(self._shape_of(*grid) != grid[0] for grid in self._trained)),
+        }
+        host |= resampling_record(any(self._shape_of(*grid) != grid[0] for grid in self._trained))
+        host |= {
             "channels": list(self.channels),
             "labels": dict(self._labels),
             "intensity": [how.to_json() for how in self.intensities],
-            **box_record(o.boxes, o.least),
-            **({} if o.between is None else {"between": o.between}),
         }
+        host |= box_record(o.boxes, o.least)
+        if o.between is not None:
+            host["between"] = o.between
         if o.frame is None and o.whole is None:
             return Space("crop", self._size(), host=host, pad_label=0)
         frame, size = o.frame or (), o.whole or o.frame or ()
@@ -177,7 +181,7 @@ class VolumeSource(CaseSource):
             for name, each in zip(other.channels, other.intensities, strict=True)
         }
         if all(name.casefold() in how for name in self.channels):
-            self.intensities = tuple(how[name.casefold()] for name in self.channels)
+            self.intensities = tuple([how[name.casefold()] for name in self.channels])
         if self.options.spacing is None:
             self._spacing = other.schema.spacing
 
@@ -215,7 +219,7 @@ class VolumeSource(CaseSource):
         turn = stored_axes(header.affine)
         by_axis = {axis: n for (axis, _), n in zip(turn, header.spacing, strict=True)}
         return StoredCase(
-            folders=(root, *(home for home in homes if not home.is_relative_to(root))),
+            folders=(root, *[home for home in homes if not home.is_relative_to(root)]),
             truth=entry.labels,
             shape=canonical_shape(header.shape, header.affine),
             affine=header.affine,
@@ -235,7 +239,7 @@ class VolumeSource(CaseSource):
 
     def _units_of(self, case_id: str, image: FloatArray) -> tuple[tuple[float, float], ...]:
         each = zip(self.intensities, image, strict=True)
-        return tuple(intensity.units(channel) for intensity, channel in each)
+        return tuple([intensity.units(channel) for intensity, channel in each])
 
     def _read_predicted(self, reference: Path, file: Path) -> LabelArray:
         volume = read_nifti(file)
@@ -329,8 +333,8 @@ class VolumeSource(CaseSource):
         if isinstance(self.options.spacing, tuple):
             return self.options.spacing
         each = [spacing for _, spacing in self._trained]
-        median = tuple(round(float(v), 6) for v in np.median(each, axis=0))
-        differing = sum(not same_spacing(spacing, median) for spacing in each)
+        median = rounded_mm(np.median(each, axis=0))
+        differing = len([spacing for spacing in each if not same_spacing(spacing, median)])
         if differing and self.options.spacing is None:
             log.warning(
                 "%s: %d of %d training cases are not of spacing %s mm (z, y, x) and are resampled "
@@ -358,17 +362,21 @@ class VolumeSource(CaseSource):
         if labels is not None:
             return labels
         values: dict[int, Path] = {}
-        for file in (self.entry(case).labels for case in self._train):
+        for case in self._train:
+            file = self.entry(case).labels
             if file is not None:
                 found = np.unique(whole_labels(file, read_nifti(file, labels=True).array)).tolist()
-                values = {**dict.fromkeys(found, file), **values}
+                values = dict.fromkeys(found, file) | values
         likely = likely_labels(values, self.listing.likely)
         if likely is not None:
             return likely
         problem = odd_labels(values)
         if problem:
             raise DataFault(f"{self.listing.where}: {problem}")
-        return {"background": 0, **{f"label {v}": v for v in sorted(values.keys() - {0})}}
+        named = {"background": 0}
+        for value in sorted(values.keys() - {0}):
+            named[f"label {value}"] = value
+        return named
 
     @cached_property
     def intensities(self) -> tuple[ChannelNormalisation, ...]:
@@ -378,8 +386,10 @@ class VolumeSource(CaseSource):
         if not ct:
             return tuple(how)
         rng = np.random.default_rng(self.options.seed)
-        arrays = (self._arrays(case)[:2] for case in self._train)
-        drawn = [draw_foreground(image[ct], labels, rng) for image, labels in arrays]
+        drawn = []
+        for case in self._train:
+            image, labels = self._arrays(case)[:2]
+            drawn.append(draw_foreground(image[ct], labels, rng))
         learnt = ct_intensities(str(self.listing.where), drawn, self.options.window)
         for index, intensity in zip(ct, learnt, strict=True):
             how[index] = intensity
@@ -389,16 +399,16 @@ class VolumeSource(CaseSource):
         if self.listing.channels is not None:
             return self.listing.channels
         shape = read_nifti_header(self.entry(self._train[0]).images[0]).shape
-        return tuple(f"channel {i}" for i in range(shape[3] if len(shape) == 4 else 1))
+        return tuple([f"channel {i}" for i in range(shape[3] if len(shape) == 4 else 1)])
 
     def _modalities(self) -> tuple[Modality, ...]:
         requested, count = self.options.modality, len(self.channels)
         if requested is None:  # ``ct`` for channels called CT, ``none`` for noNorm: nnU-Net's words
             named: dict[str, Modality] = {"ct": "ct", "nonorm": "none"}
-            modality = tuple(
-                "none" if self.listing.normalised else named.get(name.casefold(), "mr")
-                for name in self.channels
-            )
+            each = [named.get(name.casefold(), "mr") for name in self.channels]
+            if self.listing.normalised:
+                each = ["none"] * count
+            modality = tuple(each)
         elif len(requested) in (1, count):
             modality = requested * count if len(requested) == 1 else requested
         else:
@@ -483,10 +493,9 @@ def ct_intensities(
     intensities = []
     for channel in voxels:
         low, high = window or np.percentile(channel, PERCENTILES)
-        mean, std = float(channel.mean(dtype=np.float64)), float(channel.std(dtype=np.float64))
-        intensities.append(
-            ChannelNormalisation("ct", *(round(float(v), 4) for v in (low, high, mean, std)))
-        )
+        mean, std = channel.mean(dtype=np.float64), channel.std(dtype=np.float64)
+        figures = [round(float(value), 4) for value in (low, high, mean, std)]
+        intensities.append(ChannelNormalisation("ct", *figures))
     return tuple(intensities)
 
 
@@ -534,7 +543,8 @@ def _depth(shape: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
     if not shape.any():
         return np.full(shape.shape, -float(sum(shape.shape)), np.float32)
     padded = np.pad(shape, 1)
-    inside, outside = (ndimage.distance_transform_edt(p)[1:-1, 1:-1] for p in (padded, ~padded))
+    inside = ndimage.distance_transform_edt(padded)[1:-1, 1:-1]
+    outside = ndimage.distance_transform_edt(~padded)[1:-1, 1:-1]
     # Half a pixel: the outline runs between pixels.
     return np.where(shape, inside - 0.5, 0.5 - outside).astype(np.float32)
 

@@ -37,11 +37,11 @@ def organ_labels(source: CaseSource) -> tuple[str, ...]:
                 centre = np.divide(centroid(mask), mask.shape)
                 seen[value].append((float(mask.sum()), *centre.tolist()))
     least = max(FEWEST, PRESENT * len(chosen))
-    return tuple(
-        name
-        for name, value in schema.labels.items()
-        if len(seen.get(value, ())) >= least and _alike(np.array(seen[value]))
-    )
+    organs = []
+    for name, value in schema.labels.items():
+        if len(seen.get(value, ())) >= least and _alike(np.array(seen[value])):
+            organs.append(name)
+    return tuple(organs)
 
 
 def evenly_chosen(ids: Sequence[str], most: int = CASES) -> list[str]:

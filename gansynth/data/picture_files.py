@@ -145,10 +145,12 @@ def _has_exif(path: Path, kind: str) -> bool:
         return True
     with open(path, "rb") as file:
         file.seek(len(PNG_BEGINS))
-        while len(chunk := file.read(8)) == 8:
+        chunk = file.read(8)
+        while len(chunk) == 8:
             if chunk[4:] == b"eXIf":
                 return True
             file.seek(int.from_bytes(chunk[:4], "big") + 4, io.SEEK_CUR)
+            chunk = file.read(8)
     return False
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -44,7 +43,7 @@ from gansynth.data.folds import (
     without_cases,
     write_resplit,
 )
-from gansynth.data.grid import in_eights
+from gansynth.data.grid import in_eights, rounded_mm
 from gansynth.data.listing import located, picture_keys
 from gansynth.data.name_patterns import LIKE_LABELS, NamePattern, Pattern, files_fitting
 from gansynth.data.picture_files import (
@@ -92,7 +91,9 @@ class PictureOptions(ReadOptions):
         **OF_BOXES,
         **OF_SPLITS,
         "label": "image",
-        **dict.fromkeys(("images", "masks", "mask_suffix"), "!image"),
+        "images": "!image",
+        "masks": "!image",
+        "mask_suffix": "!image",
         "threshold": "!labels",
     }
 
@@ -228,13 +229,11 @@ def _shared_suffix(images: Collection[str], masks: Collection[str]) -> str | Non
     """Return what most masks' names add to an image's name, if half of the images have one."""
     counts: Counter[str] = Counter()
     for mask in masks:
-        cuts = ((mask[:end], mask[end:]) for end in range(len(mask), 0, -1))
-        found = (
-            tail
-            for start, tail in cuts
-            if start in images and (masks is not images or LIKE_LABELS.search(tail))
-        )
-        counts.update(itertools.islice(found, 1))
+        for end in range(len(mask), 0, -1):
+            tail = mask[end:]
+            if mask[:end] in images and (masks is not images or LIKE_LABELS.search(tail)):
+                counts[tail] += 1
+                break
     for suffix, count in counts.most_common(1):
         unmasked = [i for i in images if masks is not images or not i.endswith(suffix)]
         return suffix if 2 * count >= len(unmasked) else None
@@ -247,7 +246,8 @@ def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
     beside = images.parent if images != folder else None
     masks = _folder(folder, "masks", options.masks)
     if masks is None and beside is not None:
-        masks = next((beside / name for name in MASKS if (beside / name).is_dir()), None)
+        there = [beside / name for name in MASKS if (beside / name).is_dir()]
+        masks = there[0] if there else None
         names = [n for _, _, names in walk_all(masks or folder) for n in names if n[0] != "."]
         if names and not any(Path(name).suffix.lower() in SUFFIXES for name in names):
             masks = None  # of other files, for example coordinates of boxes
@@ -310,8 +310,8 @@ def _by_patterns(
 def _further(name: str, drawn: dict[str, Path]) -> tuple[Path, ...]:
     """Take further masks of a picture, ``NAME_1``, ``NAME_2``, ... out of those that are left."""
     files: list[Path] = []
-    while (path := drawn.pop(f"{name}_{len(files) + 1}", None)) is not None:
-        files.append(path)
+    while f"{name}_{len(files) + 1}" in drawn:
+        files.append(drawn.pop(f"{name}_{len(files) + 1}"))
     return tuple(files)
 
 
@@ -425,7 +425,7 @@ def _labels_of(
     mask = mask if threshold is None else (mask >= threshold).astype(np.uint8)
     values = np.unique(mask)
     if not set(values.tolist()) <= label_of.keys() or (label_of is BINARY and len(values) > 2):
-        named = ",".join(f"label {v}:{v}" for v in values[:8].tolist() if v > 0)
+        named = ",".join([f"label {v}:{v}" for v in values[:8].tolist() if v > 0])
         ends = np.mean((mask <= SOFT) | (mask >= 255 - SOFT))
         if label_of is BINARY and len(values) > 3 and ends > MOSTLY and values[-1] <= 255:
             hint = f"{ends:.0%} of its pixels are near 0 or 255: --read threshold=128"
@@ -482,8 +482,10 @@ class PictureSource(CaseSource):
         """Set the attributes of the class, and ``request`` with absolute paths."""
         folder = located(request, folder=True)
         asked = {"image", "images", "masks", "mask_suffix"}.intersection(request.read)
-        found = {**picture_keys(folder), **({} if asked else pair_keys(folder))}
-        request = replace(request, read={**found, **request.read})
+        found = picture_keys(folder)
+        if not asked:
+            found.update(pair_keys(folder))
+        request = replace(request, read=found | dict(request.read))
         self.options = parse_read(PictureOptions, request)
         self.request = absolute(request, folder)
         self.found = list_pictures(folder, self.options)
@@ -556,7 +558,7 @@ class PictureSource(CaseSource):
             return spacing
         shapes = [self._file_shape(case) for case in self.train_ids]
         factors = np.median(shapes, axis=0) / size
-        return tuple(round(float(n), 6) for n in np.array(spacing) * factors)
+        return rounded_mm(np.array(spacing) * factors)
 
     @cached_property
     def _boxes(self) -> LabelBoxes | None:
@@ -568,15 +570,13 @@ class PictureSource(CaseSource):
         options = self.options.model_dump(
             mode="json", include={"labels", "window", "spacing", "resize"}
         )
-        host = {
-            "dataset": self.name,
-            "channels": list(self._channels),
-            "classes": list(self.classes),
-            **options,
-            **({} if self.threshold is None else {"threshold": self.threshold}),
-            **resampling_record(self.options.resize is not None),
-            **box_record(self.options.boxes, self.options.least),
-        }
+        host: dict[str, Any] = {"dataset": self.name, "channels": list(self._channels)}
+        host["classes"] = list(self.classes)
+        host |= options
+        if self.threshold is not None:
+            host["threshold"] = self.threshold
+        host |= resampling_record(self.options.resize is not None)
+        host |= box_record(self.options.boxes, self.options.least)
         return Space("crop", self._size(), host=host, pad_label=0)
 
     @cached_property
@@ -588,8 +588,7 @@ class PictureSource(CaseSource):
     @property
     def sides(self) -> dict[str, str]:
         """Case -> its side of the split, of which none may share an image with another."""
-        held_out = dict.fromkeys(self.held_out_ids, "val")
-        return {**dict.fromkeys(self.train_ids, "train"), **held_out}
+        return dict.fromkeys(self.train_ids, "train") | dict.fromkeys(self.held_out_ids, "val")
 
     @cached_property
     def _split(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -829,7 +828,7 @@ def _check_unread(folder: Path, pictures: Collection[str]) -> Iterator[Finding]:
         )
         yield Finding("warning", alike[0], folder, text)
     texts = {path.stem for path in folder.rglob("*.txt")}
-    boxed = sum(Path(case).name in texts for case in pictures)
+    boxed = len([case for case in pictures if Path(case).name in texts])
     if pictures and 2 * boxed >= len(pictures):
         text = (
             f"{folder}: {boxed} of {len(pictures)} images have a text file of their name, as a "

@@ -40,7 +40,11 @@ def misplaced(cases: Sequence[Case]) -> str:
     turned = [
         each.gains({name: turn(each.border) for name, turn in turns.items()}) for each in drawn
     ]
-    likeliest = max(turns, key=lambda name: sum(gains.get(name, 0) for gains in turned))
+    totals = dict.fromkeys(turns, 0.0)
+    for gains in turned:
+        for name, gain in gains.items():
+            totals[name] += gain
+    likeliest = max(totals, key=totals.__getitem__)
     better = [gains[likeliest] for gains in turned if gains.get(likeliest, 0) >= MARGIN]
     if len(better) >= MOST * len(drawn):
         return f"{_told(better, len(drawn))} {likeliest}"
@@ -151,7 +155,7 @@ def _turns(ndim: int) -> Mapping[str, Callable[[Mask], Mask]]:
     for axis, name in enumerate(names):
         turns[f"flipped along {name}"] = partial(np.flip, axis=axis)
     for pair in combinations(range(ndim), 2):
-        called = " and ".join(names[axis] for axis in pair)
+        called = f"{names[pair[0]]} and {names[pair[1]]}"
         turns[f"flipped along {called}"] = partial(np.flip, axis=pair)
         turns[f"with {called} swapped"] = partial(np.swapaxes, axis1=pair[0], axis2=pair[1])
     return turns

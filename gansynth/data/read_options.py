@@ -96,13 +96,13 @@ OF_SPLITS: Needs = {"folds": "!splits", "seed": "!splits"}
 
 def words(value: Any) -> Any:
     """Split a text at its commas."""
-    return tuple(w.strip() for w in value.split(",")) if isinstance(value, str) else value
+    return tuple(map(str.strip, value.split(","))) if isinstance(value, str) else value
 
 
 def positive(value: Any, count: int, expected: str) -> Any:
     """Read sizes of voxels in mm; one alone stands for all ``count`` of them."""
     try:
-        numbers = tuple(float(v) for v in words(value))
+        numbers = tuple(map(float, words(value)))
     except (TypeError, ValueError):
         numbers = ()
     numbers = numbers * count if len(numbers) == 1 else numbers
@@ -146,8 +146,9 @@ def _label_names(value: Any) -> Any:
 
 def complete_labels(named: Mapping[str, int]) -> dict[str, int]:
     """Labels by increasing value, with a background of 0 where none is named."""
-    background = {} if 0 in named.values() else {"background": 0}
-    return dict(sorted({**background, **named}.items(), key=lambda item: item[1]))
+    labels = {} if 0 in named.values() else {"background": 0}
+    labels.update(named)
+    return dict(sorted(labels.items(), key=lambda item: item[1]))
 
 
 def _boxes_asked(value: Any) -> Any:

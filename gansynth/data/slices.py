@@ -35,7 +35,7 @@ from gansynth.core.space import Space, boxes_of_slice
 from gansynth.data.batches import CaseCache, PatchSource, cut_case
 from gansynth.data.connected_components import LabelBoxes, box_record
 from gansynth.data.folds import without_cases
-from gansynth.data.grid import ORIENTATION, in_eights
+from gansynth.data.grid import ORIENTATION, in_eights, rounded_mm
 from gansynth.data.picture_files import Windows, per_channel, rescale, resize
 from gansynth.data.pictures import flat_files
 from gansynth.data.read_options import (
@@ -316,7 +316,7 @@ class SliceSource(CaseSource):
             inner,
             kind=self.request.kind,
             where=f"{inner.kind}:{inner.where}",
-            read={**slice_request.read, **inner_read(inner.read)},
+            read=dict(slice_request.read) | inner_read(inner.read),
         )
 
     def cut_from(self, ids: Iterable[str]) -> tuple[CaseSource, tuple[str, ...]]:
@@ -337,7 +337,7 @@ class SliceSource(CaseSource):
         if self.options.resize is not None:
             shapes = [self._flat_shape(case) for case in self.inner.train_ids]
             spacing = spacing * np.median(shapes, axis=0) / self.options.resize
-        names = tuple(inner.channels[c] for c in self._channels)
+        names = tuple([inner.channels[c] for c in self._channels])
         fill = self._fill()
         if self.options.concat:
             names = ("+".join(names),)
@@ -346,7 +346,7 @@ class SliceSource(CaseSource):
             inner,
             channels=names,
             axes="HW",
-            spacing=tuple(round(float(s), 6) for s in spacing),
+            spacing=rounded_mm(spacing),
             outside_fill=fill,
             classes=self.classes,
             box_classes=inner.box_classes if self._boxes is None else tuple(self._boxes.classes),
@@ -366,7 +366,7 @@ class SliceSource(CaseSource):
             options["classes"] = self.options.classes
         options |= box_record(self.options.boxes, self.options.least)
         options |= resampling_record(self.options.resize is not None)
-        host = {**inner.host, "slices": options}
+        host = dict(inner.host, slices=options)
         return Space("crop", self._size(), host=host, pad_label=inner.pad_label)
 
     @property
@@ -464,7 +464,7 @@ class SliceSource(CaseSource):
         if self.options.classes == "foreground":
             return (WITHOUT, WITH)
         names = {value: name for name, value in self.inner.schema.labels.items()}
-        foreground = tuple(names[value] for value in self.inner.schema.foreground)
+        foreground = tuple([names[value] for value in self.inner.schema.foreground])
         return foreground if self.options.foreground == WITH else (WITHOUT, *foreground)
 
     def _indices(self, case: str) -> list[int]:
@@ -474,7 +474,7 @@ class SliceSource(CaseSource):
             length = self._header_of(case).shape[self.axis]
             chosen = list(range(length)) if options.slices is None else options.slices.of(length)
             if options.count_from == SIDES[options.plane][1]:
-                chosen = sorted(length - 1 - number for number in chosen)
+                chosen = sorted([length - 1 - number for number in chosen])
             if options.foreground != "any":
                 shows, target = self._shows(case), int(options.foreground == WITH)
                 chosen = [i for i in chosen if shows[i] == target]
@@ -522,7 +522,7 @@ class SliceSource(CaseSource):
                     f"{self.inner.name}: case {case!r} has no labels, expected them with --read "
                     f"{asks}; leave that out, and choose slices by number: --read slices=40-110"
                 )
-            across = tuple(axis for axis in range(3) if axis != self.axis)
+            across = tuple([axis for axis in range(3) if axis != self.axis])
             for number, value in enumerate(values):
                 counts[number] = (labels == value).sum(axis=across)
         self._counts[case] = counts
@@ -559,7 +559,7 @@ class SliceSource(CaseSource):
                 f"--read channels={','.join(names or ())}: {self.inner.name} has no channel "
                 f"{unknown[0]!r}, expected among: {', '.join(available)}"
             )
-        return tuple(available.index(name) for name in names or available)
+        return tuple(map(available.index, names or available))
 
     def _fill(self) -> tuple[float, ...] | None:
         """Constant of the chosen channels outside of the body, where known."""
@@ -582,7 +582,7 @@ class SliceSource(CaseSource):
             return size
         inner = self.inner.space.size
         if len(inner) == 3:
-            return tuple(n for axis, n in enumerate(inner) if axis != self.axis)
+            return inner[: self.axis] + inner[self.axis + 1 :]
         if len(inner) == 2 and self.axis == 0:
             return inner
         shapes = [self._flat_shape(case) for case in self.inner.train_ids]

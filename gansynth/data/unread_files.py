@@ -16,9 +16,14 @@ WAYS = {
     ".xml": f"of Pascal VOC, perhaps: {BOXES}",
     ".csv": f"a table: name it if it lists files, as nifti:FILE.csv; {BOXES}",
     ".gif": "convert masks to PNG",
-    **dict.fromkeys((".npz", ".npy", ".mat"), VOLUMES),
-    **dict.fromkeys((".h5", ".hdf5"), f"gansynth's own caches alone are read (h5:FILE); {VOLUMES}"),
-    **dict.fromkeys((".nrrd", ".mha", ".mhd"), VOLUMES),
+    ".npz": VOLUMES,
+    ".npy": VOLUMES,
+    ".mat": VOLUMES,
+    ".h5": f"gansynth's own caches alone are read (h5:FILE); {VOLUMES}",
+    ".hdf5": f"gansynth's own caches alone are read (h5:FILE); {VOLUMES}",
+    ".nrrd": VOLUMES,
+    ".mha": VOLUMES,
+    ".mhd": VOLUMES,
     ".dcm": "convert each series with dcm2niix -z y",
 }
 """Ending -> what may be done about such files."""

@@ -36,7 +36,7 @@ def needed(request: SourceRequest, capabilities: Capabilities) -> SourceRequest:
     channels = capabilities.channels
     if capabilities.draws != "labels" or "channels" in request.view or not channels:
         return request
-    return replace(request, view={**request.view, "channels": list(channels)})
+    return replace(request, view=dict(request.view, channels=list(channels)))
 
 
 class LabelDrawer(Protocol):
@@ -94,8 +94,8 @@ class SourceView(WrappedSource):
         base, fill = self.base.schema, self.base.schema.outside_fill
         schema = replace(
             base,
-            channels=tuple(base.channels[i] for i in self._seen),
-            outside_fill=None if fill is None else tuple(fill[i] for i in self._seen),
+            channels=tuple([base.channels[i] for i in self._seen]),
+            outside_fill=None if fill is None else tuple([fill[i] for i in self._seen]),
         )
         return schema if self.labeller is None else self.labeller.schema(schema)
 
@@ -105,9 +105,8 @@ class SourceView(WrappedSource):
         space = self.base.space
         if "channels" not in self.request.view:
             return space
-        window = None if space.window is None else tuple(space.window[i] for i in self._seen)
-        host = {**space.host, "channels_seen": list(self.schema.channels)}
-        return replace(space, window=window, host=host)
+        host = dict(space.host, channels_seen=list(self.schema.channels))
+        return replace(of_channels(space, self._seen), host=host)
 
     @cached_property
     def train_ids(self) -> tuple[str, ...]:
@@ -122,7 +121,7 @@ class SourceView(WrappedSource):
     def _of_classes(self, ids: tuple[str, ...]) -> tuple[str, ...]:
         if self._classes is None:
             return ids
-        return tuple(i for i in ids if self.base.header(i).label_class in self._classes)
+        return tuple([i for i in ids if self.base.header(i).label_class in self._classes])
 
     def load(self, case_id: str) -> Case:
         """A case with the channels that are seen, and labels as drawn."""
@@ -143,7 +142,7 @@ class SourceView(WrappedSource):
         if self.labeller is None:
             return None
         lineages = self.labeller.lineage.everyone()
-        return Provenance(ancestors=tuple(replace(each, ancestors=()) for each in lineages))
+        return Provenance(ancestors=tuple([replace(each, ancestors=()) for each in lineages]))
 
     @cached_property
     def labeller(self) -> LabelDrawer | None:
@@ -162,8 +161,8 @@ class _RenamedChannels(WrappedSource):
     def schema(self) -> Schema:
         """The source's, with other names."""
         schema = self.base.schema
-        channels = tuple(self._names.get(channel, channel) for channel in schema.channels)
-        return replace(schema, channels=channels)
+        channels = [self._names.get(channel, channel) for channel in schema.channels]
+        return replace(schema, channels=tuple(channels))
 
 
 def renamed(base: CaseSource, names: Mapping[str, str]) -> CaseSource:
@@ -182,15 +181,18 @@ def unwrap(source: CaseSource) -> CaseSource:
 
 def merged_schema(schema: Schema, drawn: Schema, by: str, shift: int) -> Schema:
     """A schema with another's foreground labels after its own."""
-    added = {f"{by}:{name}": value + shift for name, value in drawn.labels.items() if value > 0}
-    return replace(schema, labels={**schema.labels, **added})
+    labels = dict(schema.labels)
+    for name, value in drawn.labels.items():
+        if value > 0:
+            labels[f"{by}:{name}"] = value + shift
+    return replace(schema, labels=labels)
 
 
-def of_channels(space: Space, channels: list[int]) -> Space:
+def of_channels(space: Space, channels: Sequence[int]) -> Space:
     """A space with the units of some channels."""
     if space.window is None:
         return space
-    return replace(space, window=tuple(space.window[i] for i in channels))
+    return replace(space, window=tuple([space.window[i] for i in channels]))
 
 
 def only_intensity(space: Space, channels: list[int]) -> Space:
