@@ -29,7 +29,6 @@ ABOVE = {
     "gansynth_evaluate": (5.3, 12.1),
     "gansynth_parametric": (1.0, 5.4),
     "gansynth_segmenter": (2.8, 6.5),
-    "metrics": (5.0, 14.2),
     "nn": (1.0, 14.7),
     "report": (1.0, 17.8),
     "runtime": (2.4, 9.9),

@@ -67,9 +67,8 @@ class C2ST(Metric):
             comparison.drawn_of, comparison.people, self.rounds, comparison.rng("c2st halves")
         ):
             numbers = [*split.control, *split.real]
-            images, owners = (
-                [each[n] for n in numbers] for each in (comparison.real, comparison.people)
-            )
+            images = [comparison.real[n] for n in numbers]
+            owners = [comparison.people[n] for n in numbers]
             first = np.arange(len(numbers)) < len(split.control)
             reals.append(_classify(images, first, owners, comparison).accuracy)
         # A few rounds give no interval, so the range of chance for so few subjects is used.
@@ -90,12 +89,16 @@ class C2ST(Metric):
 def classified(comparison: Comparison) -> Classified:
     """Classify as many samples as real crops."""
     count = min(len(comparison.samples), len(comparison.real))
-    samples, real = (
-        np.sort(comparison.rng(f"c2st {side}").permutation(number)[:count])
-        for side, number in (("samples", len(comparison.samples)), ("real", len(comparison.real)))
-    )
-    images = [*(comparison.samples[n] for n in samples), *(comparison.real[n] for n in real)]
-    owners = [*(comparison.drawn_of[n] for n in samples), *(comparison.people[n] for n in real)]
+    images: list[Image] = []
+    owners: list[str] = []
+    for side, all_images, all_owners in (
+        ("samples", comparison.samples, comparison.drawn_of),
+        ("real", comparison.real, comparison.people),
+    ):
+        order = comparison.rng(f"c2st {side}").permutation(len(all_images))
+        for number in np.sort(order[:count]):
+            images.append(all_images[number])
+            owners.append(all_owners[number])
     return _classify(images, np.arange(2 * count) < count, owners, comparison)
 
 
@@ -225,7 +228,7 @@ def _part(slices: Tensor, rng: np.random.Generator) -> Tensor:
     """Take one slice of each image (B, S, C, H, W), crop it, and flip it at random."""
     picked = torch.from_numpy(rng.integers(slices.shape[1], size=len(slices)))
     pictures = slices[torch.arange(len(slices)), picked]
-    tops, lefts = (int(rng.integers(max(1, n - CROP + 1))) for n in pictures.shape[-2:])
+    tops, lefts = [int(rng.integers(max(1, n - CROP + 1))) for n in pictures.shape[-2:]]
     part = pictures[..., tops : tops + CROP, lefts : lefts + CROP]
     return part.flip(-1) if rng.random() < 0.5 else part
 

@@ -88,7 +88,8 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         """Return a JSON document; non-finite numbers are null."""
         document = {k: _finite(v) if isinstance(v, float) else v for k, v in asdict(self).items()}
-        return {**document, "finding": self.finding}
+        document["finding"] = self.finding
+        return document
 
 
 def _finite(value: float) -> float | None:
@@ -139,7 +140,7 @@ def halves(
         first, second = _dealt(people, rng)
         chosen, _ = _dealt(drawn_of, rng)
         size = min(len(first), len(second), len(chosen))
-        yield HalfComparison(*(np.sort(side[:size]) for side in (chosen, first, second)))
+        yield HalfComparison(np.sort(chosen[:size]), np.sort(first[:size]), np.sort(second[:size]))
 
 
 def _dealt(owners: Sequence[str], rng: np.random.Generator) -> tuple[Indices, Indices]:
@@ -179,10 +180,8 @@ def summarised(
         mine = np.array([v.get(name, np.nan) for v in values], np.float64)
         real = np.array([r.get(name, np.nan) for r in reals], np.float64)
         apart = mine - real
-        numbers = {
-            **_about(mine, reach, "value", "low", "high", bounds[name]),
-            **_about(apart, reach, "difference", "difference_low", "difference_high", ANY),
-        }
+        numbers = _about(mine, reach, "value", "low", "high", bounds[name])
+        numbers |= _about(apart, reach, "difference", "difference_low", "difference_high", ANY)
         finite = real[np.isfinite(real)]
         if finite.size:
             low, high = median_estimate(finite)

@@ -274,10 +274,11 @@ def distances(
     names = {name: value for name, value in schema.labels.items() if value != schema.ignore}
     numbers: dict[str, float] = {}
     for channel, title in enumerate(schema.channels):
-        numbers[title] = distance(*(_values(side, channel, None) for side in (samples, real)))
+        drawn, seen = _values(samples, channel, None), _values(real, channel, None)
+        numbers[title] = distance(drawn, seen)
         for name, value in names.items() if labelled else ():
-            parts = (_values(side, channel, value) for side in (samples, real))
-            numbers[f"{title} {name}"] = distance(*parts)
+            drawn, seen = _values(samples, channel, value), _values(real, channel, value)
+            numbers[f"{title} {name}"] = distance(drawn, seen)
     return numbers
 
 
@@ -294,7 +295,8 @@ def distance(synthetic: npt.NDArray[np.float32], real: npt.NDArray[np.float32]) 
     """1-Wasserstein distance of intensities in real standard deviations; NaN if that is zero."""
     from scipy.stats import wasserstein_distance
 
-    if not synthetic.size or not real.size or not (spread := float(np.std(real, dtype=float))):
+    spread = float(np.std(real, dtype=float)) if synthetic.size and real.size else 0.0
+    if not spread:
         return float("nan")
     return float(wasserstein_distance(_thinned(synthetic), _thinned(real))) / spread
 
@@ -341,7 +343,7 @@ def by_band(power: Floats, spacing: Sequence[float], bands: int) -> Floats:
 def _bands(shape: tuple[int, ...], spacing: tuple[float, ...], bands: int) -> npt.NDArray[np.intp]:
     """The band of each frequency, flat; the last one is beyond the coarsest axis' Nyquist's."""
     grids = [np.fft.fftfreq(n, d=mm) for n, mm in zip(shape, spacing, strict=True)]
-    radius = np.sqrt(sum(g**2 for g in np.meshgrid(*grids, indexing="ij")))
+    radius = np.sqrt(sum([grid**2 for grid in np.meshgrid(*grids, indexing="ij")]))
     nyquist = 0.5 / max(spacing)
     return np.asarray(np.minimum((radius / nyquist * bands).astype(np.intp), bands).ravel())
 
@@ -384,7 +386,7 @@ class Spectrum(Metric):
             "distance": float(np.nanmean(np.abs(logs))),
             "high": float(np.exp(np.nanmean(high))),
         }
-        return {**summed, **ratios}
+        return summed | ratios
 
     def told(self, name: str) -> Quantity:
         """Bands are plotted as curves, not listed."""

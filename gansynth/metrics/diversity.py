@@ -202,7 +202,7 @@ def windowed(images: Sequence[FloatArray], window: Window) -> Tensor:
     """Stack images as float32 (N, C, ...), scaled so that the window is 0 to 1, and clip them."""
     stacked = torch.from_numpy(np.stack(images))
     shape = (-1, *[1] * (stacked.ndim - 2))
-    low, high = (torch.from_numpy(bound.copy()).reshape(shape) for bound in window.T)
+    low, high = [torch.from_numpy(bound.copy()).reshape(shape) for bound in window.T]
     return ((stacked - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
 
 
@@ -212,7 +212,7 @@ def weights_for(size: Sequence[int]) -> tuple[float, ...]:
     while count < len(WEIGHTS) and min(size) >> count >= WINDOW:
         count += 1
     total = sum(WEIGHTS[:count])
-    return tuple(w / total for w in WEIGHTS[:count])
+    return tuple([weight / total for weight in WEIGHTS[:count]])
 
 
 def ms_ssim(

@@ -73,7 +73,7 @@ class EvaluationSegmenter:
         from safetensors.torch import save as to_bytes
 
         # Tensors that modules share are named once.
-        tensors = {**dict(self.net.named_parameters()), **dict(self.net.named_buffers())}
+        tensors = dict(self.net.named_parameters()) | dict(self.net.named_buffers())
         write_bytes_atomic(path, to_bytes({k: v.contiguous() for k, v in tensors.items()}))
 
     @torch.no_grad()
@@ -262,8 +262,10 @@ def labelled_schema(schema: Schema) -> Schema:
     """The schema of the predicted maps; boxes are filled in where there are no labels."""
     if schema.foreground or not schema.box_classes:
         return schema
-    names = {name: number + 1 for number, name in enumerate(schema.box_classes)}
-    return replace(schema, labels={"background": 0, **names})
+    labels = {"background": 0}
+    for number, name in enumerate(schema.box_classes, 1):
+        labels[name] = number
+    return replace(schema, labels=labels)
 
 
 def map_of(image: Image, schema: Schema) -> LabelArray | None:
@@ -281,10 +283,9 @@ def filled(boxes: Boxes, size: Sequence[int]) -> LabelArray:
     volumes = np.prod(boxes.coords[:, axes:] - boxes.coords[:, :axes], axis=1)
     for n in np.argsort(-volumes):
         low, high = boxes.coords[n, :axes], boxes.coords[n, axes:]
-        inside = tuple(
-            slice(int(max(0, np.floor(a))), int(np.ceil(b))) for a, b in zip(low, high, strict=True)
-        )
-        label_map[inside] = boxes.labels[n] + 1
+        ends = zip(np.maximum(0, np.floor(low)), np.ceil(high), strict=True)
+        inside = [slice(int(first), int(last)) for first, last in ends]
+        label_map[tuple(inside)] = boxes.labels[n] + 1
     return label_map
 
 
@@ -303,7 +304,7 @@ def train_fold_segmenters(
             "two: a segmenter is tested on subjects it was not trained on"
         )
     order = comparison.rng("judges").permutation(len(names))
-    first = frozenset(names[n] for n in order[: len(names) // 2])
+    first = frozenset([names[n] for n in order[: len(names) // 2]])
     halves, segmenters = (first, frozenset(names) - first), []
     schema = labelled_schema(comparison.schema)
     for number, half in enumerate(halves):
@@ -377,24 +378,21 @@ def recover(judges: FoldSegmenters, comparison: Comparison) -> dict[str, Any]:
     rng = comparison.rng("recovery")
     drawn = {"real": real.drawn(rng), "synthetic": mine.drawn(rng)}
     means = {"real": real.means(), "synthetic": mine.means(), "shuffled": shuffled.means()}
-    rows = [
-        {
-            "label": name,
-            **_row({k: v[n] for k, v in means.items()}, {k: v[:, n] for k, v in drawn.items()}),
-            "samples": int(np.isfinite(mine.dice[:, n]).sum()),
-            "real_cases": int(np.isfinite(real.dice[:, n]).sum()),
-        }
-        for n, name in enumerate(names)
-    ]
-    mean = _row(
-        {
-            k: float(np.nanmean(v)) if np.isfinite(v).any() else float("nan")
-            for k, v in means.items()
-        },
-        {k: _mean_of_known(v, 1) for k, v in drawn.items()},
-    )
-    counts = {"samples": len(comparison.samples), "real_cases": len(comparison.real)}
-    whole = {"label": "mean", **mean, **counts}
+    rows = []
+    for n, name in enumerate(names):
+        row: dict[str, Any] = {"label": name}
+        row.update(
+            _row({k: v[n] for k, v in means.items()}, {k: v[:, n] for k, v in drawn.items()})
+        )
+        row["samples"] = int(np.isfinite(mine.dice[:, n]).sum())
+        row["real_cases"] = int(np.isfinite(real.dice[:, n]).sum())
+        rows.append(row)
+    over_labels = {}
+    for side, dice in means.items():
+        over_labels[side] = float(np.nanmean(dice)) if np.isfinite(dice).any() else float("nan")
+    whole: dict[str, Any] = {"label": "mean"}
+    whole.update(_row(over_labels, {k: _mean_of_known(v, 1) for k, v in drawn.items()}))
+    whole |= {"samples": len(comparison.samples), "real_cases": len(comparison.real)}
     return {"labels": rows, "mean": whole, "finding": _finding(whole)}
 
 
@@ -434,7 +432,7 @@ def _row(means: Mapping[str, float], drawn: Mapping[str, Floats]) -> dict[str, f
     row: dict[str, float | None] = {"shuffled": _known(means["shuffled"]), "ratio": _known(ratio)}
     for name in ("real", "synthetic"):
         row[name] = _known(means[name])
-    for name, rows in {**drawn, "ratio": ratios}.items():
+    for name, rows in (*drawn.items(), ("ratio", ratios)):
         finite = rows[np.isfinite(rows)]
         low, high = map(_known, median_estimate(finite)) if finite.size else (None, None)
         row |= {f"{name}_low": low, f"{name}_high": high}
@@ -447,7 +445,7 @@ def _known(value: float) -> float | None:
 
 def _finding(row: Mapping[str, Any]) -> str:
     """``faithful``, ``partly``, ``no more than shuffled labels`` or ``unclear``."""
-    real, mine, shuffled = (row[k] for k in ("real", "synthetic", "shuffled"))
+    real, mine, shuffled = row["real"], row["synthetic"], row["shuffled"]
     if real is None or mine is None or real < POOR:
         return "unclear"
     if shuffled is not None and row["synthetic_low"] <= shuffled:

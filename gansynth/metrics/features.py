@@ -48,10 +48,9 @@ class Encoder(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            nn.Conv2d(a, b, 3, 2 if n else 1, 1)
-            for n, (a, b) in enumerate(pairwise((channels, *WIDTHS)))
-        )
+        self.layers = nn.ModuleList()
+        for n, (before, after) in enumerate(pairwise((channels, *WIDTHS))):
+            self.layers.append(nn.Conv2d(before, after, 3, 2 if n else 1, 1))
         for layer in self.layers:
             nn.init.orthogonal_(layer.weight, 2**0.5)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
@@ -117,7 +116,8 @@ def train_encoder(
         head = nn.Sequential(nn.Linear(NUMBERS, NUMBERS), nn.ReLU(), nn.Linear(NUMBERS, 32))
     head.to(device)
     learnt = [*encoder.parameters(), *head.parameters()]
-    shares = np.array([len(p) for p in pictures]) / sum(len(p) for p in pictures)
+    lengths = np.array([len(part) for part in pictures])
+    shares = lengths / lengths.sum()
 
     def loss(step: int) -> Tensor:
         rng = np.random.default_rng((o.seed, step))
@@ -147,7 +147,7 @@ def _view(pictures: Tensor, rng: np.random.Generator) -> Tensor:
     edges = [min(CROP, max(1, round(0.75 * n))) for n in size]
     out = torch.empty((count, channels, *edges))
     for n in range(count):
-        top, left = (int(rng.integers(s - e + 1)) for s, e in zip(size, edges, strict=True))
+        top, left = [int(rng.integers(s - e + 1)) for s, e in zip(size, edges, strict=True)]
         part = pictures[n, :, top : top + edges[0], left : left + edges[1]]
         out[n] = part.flip(-1) if rng.random() < 0.5 else part
     shape = (count, channels, 1, 1)
@@ -253,7 +253,7 @@ class AxisFeatures:
 
 def pictures(images: Sequence[FloatArray], window: Window) -> list[Tensor]:
     """Slices of images by axis, float32 (N, S, C, H, W), scaled so that the window is 0 to 1."""
-    low, high = (bound.reshape(1, 1, -1, 1, 1) for bound in window.T)
+    low, high = [bound.reshape(1, 1, -1, 1, 1) for bound in window.T]
     spread = np.maximum(high - low, 1e-6)
     return [
         torch.from_numpy(np.clip((plane - low) / spread, -FAR, 1 + FAR).astype(np.float32))

@@ -66,7 +66,7 @@ class CountMetric(Metric):
         """Lesions of each image: (N,). DataFault: images without label maps and boxes."""
         every: list[Image] = [*comparison.samples, *comparison.real]
         if all(image.labels is not None for image in every):
-            values, maps = comparison.schema.foreground, (image.labels for image in images)
+            values, maps = comparison.schema.foreground, [image.labels for image in images]
             masks = [np.isin(labels, values) for labels in maps if labels is not None]
             return np.array([len(LabelComponents.of(mask).sizes) for mask in masks], np.float64)
         if all(image.boxes is not None for image in every):
@@ -93,7 +93,7 @@ class CountMetric(Metric):
         found = []
         for figure in super().figures(comparison):
             # Halves give the intervals; the numbers themselves are those of all images.
-            value, theirs = (numbers[figure.name] for numbers in every)
+            value, theirs = [numbers[figure.name] for numbers in every]
             figure = replace(figure, value=value, real=theirs, difference=value - theirs)
             if figure.name == SHARE and value in (0, 1):
                 low, high = _exact(value, len(counts))
@@ -101,7 +101,7 @@ class CountMetric(Metric):
             if figure.name == SHARE and theirs in (0, 1):
                 low, high = _exact(theirs, len(set(comparison.people)))
                 figure = replace(figure, real_low=low, real_high=high)
-            name, what = (text.format(word) for text in COUNTED[figure.name])
+            name, what = [text.format(word) for text in COUNTED[figure.name]]
             found.append(replace(figure, name=name, what=what, title=f"Number of {word}s"))
         return found
 
@@ -167,7 +167,8 @@ def _contrasts_of(
             own.append(both[0])
             others.append(both[1])
             owners.append(owner)
-    matched, shuffled = (np.array([values.mean() for values in each]) for each in (own, others))
+    matched = np.array([values.mean() for values in own])
+    shuffled = np.array([values.mean() for values in others])
     low, high = _interval(matched - shuffled, owners, rng)
     apart = told_apart(np.concatenate(own), np.concatenate(others)) if own else math.nan
     return {
@@ -209,7 +210,7 @@ def _interval(values: Numbers, of: Sequence[str], rng: np.random.Generator) -> t
 
 
 GRAIN = 4  # bands of frequency inside a lesion
-PLACES = ("edge", "rim", "contrast", "halo", *(f"grain {band}" for band in range(1, GRAIN + 1)))
+PLACES = ("edge", "rim", "contrast", "halo", *[f"grain {band}" for band in range(1, GRAIN + 1)])
 """Figures of a lesion: gradients at its edge and the steepest in the rim around, then its look."""
 LOOK = PLACES.index("contrast")
 REACH = 6  # width of the rim around a lesion, in voxels of the finest axis
@@ -453,9 +454,8 @@ def _profile(
     rim = gradients[1 : REACH + 1]
     finite = np.isfinite(rim).any(axis=0)
     steepest = np.where(finite, np.nanmax(np.where(finite, rim, 0.0), axis=0), np.nan)
-    inside, near, far = (
-        _shell_mean(image, shell, usable, part) for part in (slice(0, 1), NEAR, FAR)
-    )
+    inside = _shell_mean(image, shell, usable, slice(0, 1))
+    near, far = [_shell_mean(image, shell, usable, part) for part in (NEAR, FAR)]
     look = [gradients[0], steepest, inside - far, near - far]
     return np.column_stack([*look, _grain(image, lesion, spacing)])
 
@@ -500,7 +500,7 @@ def _grain(image: FloatArray, lesion: Mask, spacing: Sequence[float]) -> Numbers
         return np.full((len(image), GRAIN), np.nan)
     # The array's border is an edge as well.
     depth = distance_transform_edt(np.pad(lesion, 1), sampling=spacing)
-    inner = tuple(slice(1, -1) for _ in lesion.shape)
+    inner = (slice(1, -1),) * lesion.ndim
     window = np.clip(depth[inner] / (2 * min(spacing)), 0, 1)
     axes = tuple(range(1, image.ndim))
     means = (image * window).sum(axes, keepdims=True) / window.sum()

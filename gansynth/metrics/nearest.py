@@ -52,7 +52,7 @@ class NearestSearch:
     ) -> None:
         self.people, self.load, self.size = people, load, tuple(size)
         self.space = replace(space, grid="crop", size=self.size) if not space.size else space
-        self.factors = tuple(-(-n // GRID) for n in self.size)
+        self.factors = tuple([-(-n // GRID) for n in self.size])
         self.scale: FloatArray = np.ones((1, *[1] * len(self.size)), np.float32)
         self.compared = 0
         self.margins: list[float] = []
@@ -101,8 +101,8 @@ class NearestSearch:
                     distance, corner = self._refine(queries[number].image, image)
                     apart[number].setdefault(person, []).append(distance)
                     if distance < nearest[number][0]:
-                        at = tuple(c + o for c, o in zip(corner, origin, strict=False))
-                        nearest[number] = (distance, case_id, Placement(at, plane))
+                        at = [c + o for c, o in zip(corner, origin, strict=False)]
+                        nearest[number] = (distance, case_id, Placement(tuple(at), plane))
         self.margins = [_margin(distances) for distances in apart]
         return nearest
 
@@ -131,7 +131,7 @@ class NearestSearch:
         if self.space.grid == "resample":
             return self.space.to_generator(case).image / self.scale, ()
         shape = case.image.shape[-len(self.size) :]
-        origin = tuple(min(0, (n - s) // 2) for n, s in zip(shape, self.size, strict=True))
+        origin = tuple([min(0, (n - s) // 2) for n, s in zip(shape, self.size, strict=True)])
         whole = replace(self.space, size=tuple(map(max, shape, self.size)))
         return whole.to_generator(case, Placement(origin, plane)).image / self.scale, origin
 
@@ -148,7 +148,10 @@ class NearestSearch:
             wide, edges, axis=tuple(range(1, wide.ndim))
         )
         corners = list(product(*starts))
-        picked = [views[(slice(None), *(c + REACH for c in corner))] for corner in corners]
+        picked = []
+        for corner in corners:
+            at = [c + REACH for c in corner]
+            picked.append(views[(slice(None), *at)])
         return np.stack(picked).reshape(len(corners), -1), corners
 
     def _refine(self, query: FloatArray, image: FloatArray) -> tuple[float, tuple[int, ...]]:
@@ -156,9 +159,9 @@ class NearestSearch:
         small, blocks = pool(query, self.factors), pool(image, self.factors)
         rows, corners = self._windows(blocks)
         start = corners[int(((rows - small.ravel()) ** 2).sum(axis=1).argmin())]
-        around = product(*(range(c - REACH, c + REACH + 1) for c in start))
+        around = product(*[range(c - REACH, c + REACH + 1) for c in start])
         start = min(around, key=lambda corner: gap(small, blocks, corner))
-        best = tuple(c * f for c, f in zip(start, self.factors, strict=True))
+        best = tuple([c * f for c, f in zip(start, self.factors, strict=True)])
         least = gap(query, image, best)
         for _ in range(2):  # one axis after the other
             for axis, factor in enumerate(self.factors):
@@ -174,7 +177,7 @@ def _margin(apart: Mapping[str, Sequence[float]]) -> float:
     """The smallest distance over that of the next subject; 1 if undefined."""
     if not apart:
         return 1.0
-    nearest = sorted(min(distances) for distances in apart.values())
+    nearest = sorted([min(distances) for distances in apart.values()])
     every_distance = [distance for distances in apart.values() for distance in distances]
     following = nearest[1] if len(nearest) > 1 else max(every_distance)
     return nearest[0] / following if following else 1.0
@@ -355,13 +358,12 @@ def find_nearest(
     with (reporter or NullReporter()).task(len(people), "nearest real case") as bar:
         results = search.run(queries, bar.advance)
     usual = _median([d for d, _, _ in results[len(samples) :] if np.isfinite(d)])
-    near = tuple(
-        NearestCase(case, placement, distance, distance / usual if usual else None, margin)
-        for (distance, case, placement), margin in zip(results, search.margins, strict=True)
-    )
-    return NearestCases(
-        near[: len(samples)], usual, search.compared, tuple(search.margins[len(samples) :])
-    )
+    near = []
+    for (distance, case, placement), margin in zip(results, search.margins, strict=True):
+        ratio = distance / usual if usual else None
+        near.append(NearestCase(case, placement, distance, ratio, margin))
+    margins = tuple(search.margins[len(samples) :])
+    return NearestCases(tuple(near[: len(samples)]), usual, search.compared, margins)
 
 
 def _median(distances: Sequence[float]) -> float | None:

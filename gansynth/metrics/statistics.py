@@ -8,6 +8,7 @@ the numbers, and shows how often they err.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ class RunValues:
             )
         for kind, names in (("run (draw, seed)", self.keys), ("subject", self.subjects)):
             if len(set(names)) < len(names):
-                twice = next(name for n, name in enumerate(names) if name in names[:n])
+                [twice, *_] = [name for n, name in enumerate(names) if name in names[:n]]
                 raise UsageFault(f"runs: {kind} {twice!r} occurs twice, expected once; merge them")
         if np.isinf(values).any():
             run, subject = np.argwhere(np.isinf(values))[0]
@@ -77,8 +78,8 @@ class RunValues:
         rows = [self.keys.index(key) for key in keys]
         columns = [self.subjects.index(name) for name in subjects]
         values = self.values[np.ix_(rows, columns)]
-        draws, seeds = tuple(key[0] for key in keys), tuple(key[1] for key in keys)
-        return RunValues(values, draws, seeds, tuple(subjects), dropped)
+        draws, seeds = [draw for draw, _ in keys], [seed for _, seed in keys]
+        return RunValues(values, tuple(draws), tuple(seeds), tuple(subjects), dropped)
 
     def complete(self) -> RunValues:
         """Drop and count the subjects without a value in one of the runs."""
@@ -169,7 +170,7 @@ class MeanSquares:
         if self.runs > 1:
             parts += [(np.maximum(self.run, self.cross), self.runs - 1)]
             parts += [(self.cross, (self.runs - 1) * (self.cases - 1))]
-        spread = sum(square**2 / count for square, count in parts)
+        spread = sum([square**2 / count for square, count in parts])
         return np.where(self.total > 0, self.total**2 / np.where(spread > 0, spread, 1.0), 1.0)
 
     def t(self, truth: float = 0.0) -> Floats:
@@ -255,8 +256,8 @@ def variance(runs: RunValues) -> VarianceComponents:
     Draws weigh the same (unweighted means): the harmonic mean of b_i seeds stands for their number.
     Incomplete subjects are excluded.
     """
-    estimates = components(runs)
-    return VarianceComponents(*(None if value is None else max(value, 0.0) for value in estimates))
+    estimates = [None if value is None else max(value, 0.0) for value in components(runs)]
+    return VarianceComponents(*estimates)
 
 
 def components(runs: RunValues) -> tuple[float | None, ...]:
@@ -381,7 +382,7 @@ def compare(
         variance=variance(pairs),
         runs=len(pairs.draws),
         draws=len(set(pairs.draws)),
-        seeds=max((pairs.draws.count(draw) for draw in set(pairs.draws)), default=0),
+        seeds=max(Counter(pairs.draws).values(), default=0),
         subjects=len(pairs.subjects),
         dropped=pairs.dropped,
         mean_arm=means[0],
@@ -427,7 +428,7 @@ def detectable(
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
     """p corrected for multiple tests (Holm 1979); None does not count. UsageFault: no p."""
-    ranked = sorted((p, index) for index, p in enumerate(ps) if p is not None)
+    ranked = sorted([(p, index) for index, p in enumerate(ps) if p is not None])
     for p, index in ranked:
         if not 0 <= p <= 1:
             raise UsageFault(f"holm: p number {index} is {p}, expected 0 to 1")

@@ -54,7 +54,8 @@ def measure_detections(
         yield "froc", sensitivity.mean(axis=1)
         yield "fp_per_image", fps_per_image(found, iou, weights, confidence)
 
-    together = {**dict(measured(weights)), "map50": mean_precision(found, weights)}
+    together = dict(measured(weights))
+    together["map50"] = mean_precision(found, weights)
     ends = float(whole.end[0])
     return {
         "per_subject": {

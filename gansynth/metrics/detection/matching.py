@@ -85,7 +85,7 @@ def match(
         truth, found = COCO(), COCO()
         truth.dataset = document
         truth.createIndex()
-        found.dataset = {**document, "annotations": []}
+        found.dataset = dict(document, annotations=[])
         if boxes:
             found = truth.loadRes(boxes)
         evaluation = COCOeval(truth, found, "bbox")
@@ -103,8 +103,8 @@ def match(
     patients: dict[tuple[str, str], int] = {}
     subject = [patients.setdefault(_patient(image), len(patients)) for image in images]
     return MatchedDetections(
-        tuple(category["name"] for category in document["categories"]),
-        tuple(name for _, name in patients),
+        tuple([category["name"] for category in document["categories"]]),
+        tuple([name for _, name in patients]),
         np.array(subject, np.int64),
         np.concatenate([i.found.boxes for i in images]).astype(np.float64).reshape(-1, 4),
         np.concatenate([i.found.scores for i in images]).astype(np.float64),
@@ -120,8 +120,9 @@ def match(
 
 def _patient(image: ImageDetections) -> tuple[str, str]:
     """Kind and name of an image's patient, as far as known."""
-    names = {"subject": image.subject, "volume": image.volume, "image": image.id}
-    return next((kind, name) for kind, name in names.items() if name is not None)
+    if image.subject is not None:
+        return "subject", image.subject
+    return ("image", image.id) if image.volume is None else ("volume", image.volume)
 
 
 # -- resamples of patients -----------------------------------------------------------------------

@@ -116,9 +116,8 @@ def froc(found: MatchedDetections, iou: float, weights: Array) -> FrocCurves:
     before = np.searchsorted(rising, group)
     step = 1 + 2 * before + (np.append(rising, -1)[before] == group)
     count = 2 * len(rising) + 2  # with the start
-    true, false = (
-        np.cumsum(counted(step[part], owner[part], count, weights), axis=1) for part in (hit, ~hit)
-    )
+    true = np.cumsum(counted(step[hit], owner[hit], count, weights), axis=1)
+    false = np.cumsum(counted(step[~hit], owner[~hit], count, weights), axis=1)
     lesions = found.weighted(found.true_owner, weights)[:, None]
     slices = found.weighted(found.subject, weights)[:, None]
     return FrocCurves(false / slices, ratio(true, np.broadcast_to(lesions, true.shape)))
@@ -237,14 +236,15 @@ def at_equal_fps(
         "asked_sensitivity": known(theirs),
         "difference": interval(gap, resampled[:, 3]),
     }
-    return {**comparison, "verdict": verdict(comparison)}
+    comparison["verdict"] = verdict(comparison)
+    return comparison
 
 
 def verdict(comparison: Mapping[str, Any]) -> str:
     """One sentence of ``at_equal_fps`` that claims no more than the interval allows."""
-    held, asked, unit = (comparison[key] for key in ("held", "asked", "unit"))
+    held, asked, unit = comparison["held"], comparison["asked"], comparison["unit"]
     units, reached = comparison["units"], comparison["reached"]
-    gap, low, high = (comparison["difference"][key] for key in ("value", "low", "high"))
+    gap, low, high = [comparison["difference"][key] for key in ("value", "low", "high")]
     if gap is None:
         return f"{asked} and {held}: there is nothing to compare."
     text = (
@@ -345,7 +345,10 @@ def measure_arms(
         "lesions": len(whole.true_labels),
         "classes": list(whole.names),
         "split": arms[first].split,
-        **{key: getattr(options, key) for key in ("confidence", "resamples", "seed", "by_class")},
+        "confidence": options.confidence,
+        "resamples": options.resamples,
+        "seed": options.seed,
+        "by_class": options.by_class,
         "ious": list(options.ious),
         "arms": measured,
         "equal_fps": compared,
@@ -376,7 +379,7 @@ def _arm(
         "map": estimate(lambda w: mean_precision(found, w), weights),
         "map_coco": estimate(lambda w: mean_precision(found, w, coco=True), weights),
         "has_lesion": lesion_there(found, weights, options.confidence),
-        "at": {f"{iou:g}": {**working(iou), **_curve(found, iou, weights)} for iou in options.ious},
+        "at": {f"{iou:g}": working(iou) | _curve(found, iou, weights) for iou in options.ious},
         "classes": [
             {
                 "name": of,
@@ -394,7 +397,8 @@ def _curve(found: MatchedDetections, iou: float, weights: Array) -> dict[str, An
     rates = np.array([*RATES, *DRAWN])
     end = float(froc(found, iou, everyone(weights.shape[1])).end[0])
     values, resampled = over_resamples(lambda w: froc(found, iou, w).at(rates), weights)
-    score, scores = (part[..., : len(RATES)].mean(axis=-1) for part in (values, resampled))
+    score = values[..., : len(RATES)].mean(axis=-1)
+    scores = resampled[..., : len(RATES)].mean(axis=-1)
     count = int(np.searchsorted(DRAWN, end, side="right"))
     band = resampled[:, len(RATES) :][:, :count]
     band = band[~np.isnan(band).any(axis=1)]
@@ -461,10 +465,10 @@ def _warnings(
             "asked what it finds with more false positives than it makes there"
         )
     for name, arm in arms.items():
-        full = sum(
-            int((image.found.scores >= options.confidence).sum()) >= (arm.most_found or np.inf)
-            for image in arm.images
-        )
+        full = 0
+        for image in arm.images:
+            shown = int((image.found.scores >= options.confidence).sum())
+            full += shown >= (arm.most_found or np.inf)
         if full:
             texts.append(
                 f"{name}: {full} image(s) have the {arm.most_found} detections that were kept at "

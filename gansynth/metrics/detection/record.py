@@ -212,23 +212,24 @@ def coco_document(detections: Detections) -> dict[str, Any]:
     annotations: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
     for number, image in enumerate(detections.images, 1):
-        height, width = (int(side) for side in image.shape)
-        about = {key: getattr(image, key) for key in ("subject", "volume", "slice")}
-        size = {"height": height, "width": width}
-        images.append({"id": number, "file_name": image.id, **size, **about})
+        height, width = map(int, image.shape)
+        entry = {"id": number, "file_name": image.id, "height": height, "width": width}
+        for key in ("subject", "volume", "slice"):
+            entry[key] = getattr(image, key)
+        images.append(entry)
         for box in _coco_boxes(number, image.truth):
-            area = box["bbox"][2] * box["bbox"][3]
-            annotations.append({"id": len(annotations) + 1, **box, "area": area, "iscrowd": 0})
+            annotation = {"id": len(annotations) + 1} | box
+            annotation |= {"area": box["bbox"][2] * box["bbox"][3], "iscrowd": 0}
+            annotations.append(annotation)
         scores = image.found.scores.tolist()
         for box, score in zip(_coco_boxes(number, image.found), scores, strict=True):
-            found.append({**box, "score": score})
-    keys = ("detector", "iou_nms", "split", "confidence", "most_found")
+            found.append(dict(box, score=score))
+    info: dict[str, Any] = {"version": 2}
+    for key in ("detector", "iou_nms", "split", "confidence", "most_found"):
+        info[key] = getattr(detections, key)
+    info["about"] = dict(detections.about)
     return {
-        "info": {
-            "version": 2,
-            **{key: getattr(detections, key) for key in keys},
-            "about": dict(detections.about),
-        },
+        "info": info,
         "images": images,
         "categories": [{"id": n, "name": name} for n, name in enumerate(detections.names, 1)],
         "annotations": annotations,
@@ -271,8 +272,8 @@ def read_detections(path: str | Path) -> Detections:
             ImageDetections(image.file_name, image.subject, shape, true, detected, *place)
         )
     info = document.info.model_dump(exclude={"version"})
-    names = tuple(category.name for category in document.categories)
-    return Detections(names=names, images=tuple(images), **info)
+    names = [category.name for category in document.categories]
+    return Detections(names=tuple(names), images=tuple(images), **info)
 
 
 def _boxes(
@@ -332,7 +333,7 @@ def read_arms(texts: Sequence[str], *, split: str = "val") -> dict[str, Detectio
     duplicate names, or no file. DataFault: an unreadable document, or arms that are not comparable.
     """
     named = [_named(text, file_of(split)) for text in texts]
-    for name, count in Counter(name for name, _ in named).items():
+    for name, count in Counter([name for name, _ in named]).items():
         if count > 1:
             raise UsageFault(f"{name}: names {count} arms; name them apart by NAME=PATH")
     (name, path), *others = named
@@ -386,7 +387,7 @@ def _aligned(first: Detections, arm: Detections, path: Path, file: Path) -> Dete
                 f"{file}: image {image.id!r}: {key} is not that of {path}; expected the same truth "
                 "for every arm: evaluate them on the same data"
             )
-    return replace(arm, images=tuple(there[name] for name in ids))
+    return replace(arm, images=tuple([there[name] for name in ids]))
 
 
 def _difference(a: ImageDetections, b: ImageDetections) -> str:

@@ -45,10 +45,12 @@ class SlicePositions:
 def places(detections: Detections, pool: MatchedDetections) -> SlicePositions | str:
     """Positions of images in volumes, or why they are unknown."""
     images = detections.images
-    unknown = sum(image.volume is None for image in images)
+    unknown = [image.volume for image in images].count(None)
     if unknown:
         return f"{unknown} of {len(images)} images do not say of which volume they are a slice"
-    names = {name: n for n, name in enumerate(dict.fromkeys(str(s.volume) for s in images))}
+    names: dict[str, int] = {}
+    for image in images:
+        names.setdefault(str(image.volume), len(names))
     volume = np.array([names[str(image.volume)] for image in images])
     subject = np.zeros(len(names), np.int64)
     subject[volume] = pool.subject

@@ -175,8 +175,8 @@ class SegmentationEvaluation:
 
     def document(self) -> dict[str, Any]:
         """Return everything as a JSON document."""
-        return {
-            **_by_measure(self.means()),
+        document: dict[str, Any] = dict(_by_measure(self.means()))
+        document |= {
             "unit": self.unit,
             "distances": self.distances,
             "subjects": len(self.per_subject),
@@ -188,11 +188,12 @@ class SegmentationEvaluation:
             "regions": {name: list(labels) for name, labels in self.regions},
             "rule": RULE,
         }
+        return document
 
     def _undefined(self, region: str) -> dict[str, int]:
         each = [(of[region]["truth"], of[region]["predicted"]) for of in self.voxels.values()]
-        missed = sum(truth > 0 and not predicted for truth, predicted in each)
-        return {"no_truth": sum(not truth for truth, _ in each), "not_predicted": missed}
+        missed = [truth for truth, predicted in each if truth > 0 and not predicted]
+        return {"no_truth": [truth for truth, _ in each].count(0), "not_predicted": len(missed)}
 
 
 def headline(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,7 +209,7 @@ def measure_predictions(
     Raises DataFault, EnvironmentFault: a file is missing, damaged or on another grid. UsageFault:
     an invalid option.
     """
-    options = {**MeasureOptions(measures=("dice", "hd95", *LESIONS)), **options}
+    options.setdefault("measures", ("dice", "hd95", *LESIONS))
     units = {prediction.unit for prediction in predictions.values()} or {"mm"}
     whole = _without_gaps(predictions.values())
     evaluation = SegmentationEvaluation(
@@ -266,9 +267,10 @@ def _measured(
     together = _stacked(list(maps.values()), 1.0 if gaps else at.thickness or 1.0, apart=gaps)
     names = options.get("measures", tuple(SEGMENTATION))
     counted = [name for name in names if (name in TOGETHER if gaps else name not in APART)]
-    return _means([evaluation.per_case[case] for case in cases]) | _of_maps(
-        together, evaluation.regions, {**options, "measures": counted}
-    )
+    counting = options.copy()
+    counting["measures"] = counted
+    means = _means([evaluation.per_case[case] for case in cases])
+    return means | _of_maps(together, evaluation.regions, counting)
 
 
 def _of_maps(both: LabelMaps, regions: Regions, options: MeasureOptions) -> Values:
@@ -298,7 +300,8 @@ def _voxels(both: LabelMaps, regions: Regions, ignore: int | None) -> dict[str, 
 def _means(each: Sequence[Mapping[str, float | None]]) -> Values:
     means: Values = {}
     for key in each[0] if each else ():
-        values = [value for row in each if (value := row[key]) is not None]
+        column = [row[key] for row in each]
+        values = [value for value in column if value is not None]
         means[key] = sum(values) / len(values) if values else None
     return means
 
@@ -353,8 +356,8 @@ def lines_of(
     rows: dict[tuple[str, ...], None] = {("region", *heads, "no truth", "missed"): None}
     for name in metrics["dice"]:
         values = [metrics.get(measure, {}).get(name) for measure in ("dice", "hd95", *LESIONS)]
-        counts = (str(metrics["undefined"][name][key]) for key in ("no_truth", "not_predicted"))
-        shown = (_shown(v, d) for v, d in zip(values, (3, 2, 3, 3, 3, 1), strict=True))
+        counts = [str(metrics["undefined"][name][key]) for key in ("no_truth", "not_predicted")]
+        shown = [_shown(v, d) for v, d in zip(values, (3, 2, 3, 3, 3, 1), strict=True)]
         rows[(names or {}).get(name, name), *shown, *counts] = None
     yield from rows
 

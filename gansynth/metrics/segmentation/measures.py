@@ -170,15 +170,16 @@ def read_regions(text: str, labels: Collection[int], *, expected: str = "") -> R
     Raises UsageFault: a syntax error, a duplicate name, or a value that is not a label.
     """
     parts = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, _, formula = (word.strip() for word in part.partition(":"))
-        parts.append((part, name, formula))
+    for part in map(str.strip, text.split(",")):
+        if part:
+            name, _, formula = map(str.strip, part.partition(":"))
+            parts.append((part, name, formula))
     return _regions(parts, labels, f"--set regions={text}", expected)
 
 
 def regions_of(formulas: Mapping[str, str], labels: Collection[int]) -> Regions:
     """Regions by name and formula, ``{"WT": "1+2+4"}``; as ``read_regions``."""
-    parts = ((f"{name}:{formula}", name, formula) for name, formula in formulas.items())
+    parts = [(f"{name}:{formula}", name, formula) for name, formula in formulas.items()]
     return _regions(parts, labels, "regions", "")
 
 
@@ -207,7 +208,8 @@ def _regions(
 def with_labels(regions: Regions, labels: Iterable[int]) -> Regions:
     """All measured regions: the foreground, every label by its value, then regions."""
     values = tuple(labels)
-    return ((FOREGROUND, values), *((str(value), (value,)) for value in values), *regions)
+    each = [(str(value), (value,)) for value in values]
+    return ((FOREGROUND, values), *each, *regions)
 
 
 def without_ignored(predicted: Array, truth: Array, ignore: int | None) -> tuple[Array, Array]:
@@ -286,9 +288,9 @@ def measure_case(
     _check(predicted, truth, spacing, tolerance_mm, overlap)
     # An axis of one voxel has no surface: such a case has fewer dimensions.
     axes = [axis for axis, n in enumerate(truth.shape) if n > 1] or [0]
-    mm = tuple(float(spacing[axis]) for axis in axes)
-    shape = tuple(truth.shape[axis] for axis in axes)
-    diagonal = hypot(*(n * s for n, s in zip(shape, mm, strict=True)))
+    mm = tuple([float(spacing[axis]) for axis in axes])
+    shape = tuple([truth.shape[axis] for axis in axes])
+    diagonal = hypot(*[n * s for n, s in zip(shape, mm, strict=True)])
     predicted, truth = without_ignored(predicted.reshape(shape), truth.reshape(shape), ignore)
     box = _box(predicted, truth, regions)
     predicted, truth = predicted[box], truth[box]
@@ -350,7 +352,8 @@ class _RegionPair:
             "false_positive_volume": lambda: float(predicted()[0][~predicted()[1]].sum()),
             "false_positives": lambda: float((~predicted()[1]).sum()),
         }
-        yield from ((name, values[name]()) for name in measures)
+        for name in measures:
+            yield name, values[name]()
 
     @cached_property
     def distances(self) -> tuple[Distances, Distances]:
@@ -365,7 +368,7 @@ class _RegionPair:
         """The larger of both directions' percentiles."""
         if not self.predicted_any:
             return diagonal
-        return max(float(np.percentile(distances, PERCENTILE)) for distances in self.distances)
+        return max([float(np.percentile(distances, PERCENTILE)) for distances in self.distances])
 
     def nsd(self, tolerance: float) -> float:
         """Share of all surface voxels within the tolerance of the other surface."""
