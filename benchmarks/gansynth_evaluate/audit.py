@@ -165,11 +165,13 @@ def _names_of_source(source: CaseSource, export: Path) -> Iterator[Identifier]:
             image = _IMAGE.fullmatch(path.name)
             if image and export not in path.resolve().parents:  # the export may be in the source
                 homes[image[1]].add(path.parent)
-    yield from (Identifier(stem, "file") for stem, at in homes.items() if len(at) < MOST_FOLDERS)
+    for stem, at in homes.items():
+        if len(at) < MOST_FOLDERS:
+            yield Identifier(stem, "file")
     request = source.request
     texts = (request.where, request.root, request.subjects, *request.read.values())
     written = [text.rpartition(":")[2] for text in texts if text]
-    for place in (*places, *(Path(text) for text in written if os.path.isabs(text))):
+    for place in [*places] + [Path(text) for text in written if os.path.isabs(text)]:
         for part in Path(os.path.abspath(place)).parts[1:]:
             yield Identifier(part, "folder")
 
@@ -388,7 +390,7 @@ def _read_png(path: Path, look: FileInspection) -> None:
     with Image.open(path, formats=("PNG",)) as picture:
         picture.load()
         unknown = {c[0].decode("latin-1"): c[1] for c in getattr(picture, "private_chunks", ())}
-        metadata = {**picture.info, **unknown}
+        metadata = dict(picture.info) | unknown
     for key, value in metadata.items():
         text = _as_text(value)
         if key not in PNG_PLAIN and text != MARK:
@@ -402,10 +404,16 @@ def _as_text(value: Any) -> str:
 
 _NIFTI, _TEXT = ("NIfTI", _read_nifti), ("text", _read_text)
 KINDS: dict[str, tuple[str, Callable[[Path, FileInspection], None]]] = {
-    **dict.fromkeys((".nii", ".nii.gz"), _NIFTI),
+    ".nii": _NIFTI,
+    ".nii.gz": _NIFTI,
     ".png": ("PNG", _read_png),
     ".json": ("JSON", _read_json),
     ".csv": ("CSV", _read_table),
-    **dict.fromkeys((".txt", ".md", ".html", ".yaml", ".yml", ".cfg"), _TEXT),
+    ".txt": _TEXT,
+    ".md": _TEXT,
+    ".html": _TEXT,
+    ".yaml": _TEXT,
+    ".yml": _TEXT,
+    ".cfg": _TEXT,
 }
 """File extension -> kind of the file, and its reader."""

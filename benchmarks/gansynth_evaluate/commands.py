@@ -41,15 +41,13 @@ def show_turing_test(request: TuringRequest, made: RatedStudy, out: Output) -> N
     """Print where the pages are, or the table of all raters."""
     if made.results is not None:
         lines = [*_turing_test_lines(made.results, made.files), then("evaluate", request.run)]
-        out.result({**made.results, "files": made.files}, lines)
+        out.result(dict(made.results, files=made.files), lines)
         return
     study, pages = made.study, made.pages
     named = [] if made.usual else ["-o", study.folder]
-    told = [
-        f"study {study.id}: {len(study.key)} images, a page for each rater",
-        *(f"  {page}" for page in pages),
-        then("turing-test", request.run, *named, f"answers-{study.id}-rater-1.json"),
-    ]
+    told = [f"study {study.id}: {len(study.key)} images, a page for each rater"]
+    told += [f"  {page}" for page in pages]
+    told.append(then("turing-test", request.run, *named, f"answers-{study.id}-rater-1.json"))
     folder = str(study.folder)
     out.result({"study": study.id, "folder": folder, "pages": list(map(str, pages))}, told)
 
@@ -101,7 +99,7 @@ hard_cases = request_command(
 
 def _hard_cases_lines(report: dict[str, Any]) -> list[str]:
     plain = {key: value for key, value in report.items() if key != "risk"}
-    plain["inner"] = ", ".join(f"{row['train']} + {row['val']}" for row in report["inner"])
+    plain["inner"] = ", ".join([f"{row['train']} + {row['val']}" for row in report["inner"]])
     if "risk" not in report:
         return summary(plain)
     plain["false_alarms"] = len(report["false_alarms"])
@@ -120,8 +118,8 @@ def _hard_cases_lines(report: dict[str, Any]) -> list[str]:
     alarms = sorted(report["false_alarms"], key=lambda row: -row["voxels"])[:SHOWN]
     shown = [("false alarms, largest first", "first voxel", "voxels", "place")]
     for row in alarms:
-        corner = ",".join(str(first) for first, _ in row["box"])
-        place = ",".join(f"{x:.2f}" for x in row["place"])
+        corner = ",".join([str(first) for first, _ in row["box"]])
+        place = ",".join([f"{x:.2f}" for x in row["place"]])
         shown.append((row["case"], corner, str(row["voxels"]), place))
     return [*lines, "", *table(shown)] if alarms else lines
 
@@ -177,7 +175,8 @@ def lines_of_evaluation(document: Mapping[str, Any], folder: Path) -> Iterator[s
     for title, lines in in_short(document).items():
         if title == "Realism":  # the figures are in the report
             lines = [(sign, text.partition(":")[0]) for sign, text in lines]
-        yield f"{title}: {'  '.join(f'{sign} {text}' for sign, text in lines)}"
+        signed = [f"{sign} {text}" for sign, text in lines]
+        yield f"{title}: {'  '.join(signed)}"
     identity = document.get("identity")
     if identity and not identity["findings"]:  # else it is an alarm
         yield sentence_of(identity)

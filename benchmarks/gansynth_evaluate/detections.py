@@ -58,7 +58,8 @@ def run_detections(request: DetectionsRequest) -> dict[str, Any]:
     files = {} if request.out is None else write_tables(document, Path(request.out))
     for name, path in files.items():
         reporter.say(f"{name}: {path}")
-    return {**document, "files": files}
+    document["files"] = files
+    return document
 
 
 detections = function_of(DetectionsRequest, run_detections)
@@ -66,7 +67,7 @@ detections = function_of(DetectionsRequest, run_detections)
 
 def _overlaps(text: str) -> tuple[float, ...]:
     try:
-        overlaps = tuple(float(part) for part in text.split(","))
+        overlaps = tuple(map(float, text.split(",")))
     except ValueError:
         overlaps = ()
     if (
@@ -83,8 +84,8 @@ def paper_arms() -> list[dict[str, Any]]:
     from gansynth.core.registry import installed
     from gansynth.fitting.recipe import find_recipe
 
-    reports = (find_recipe(name).spec.reports for name in installed().names("recipes"))
-    table = next(report[DETECTOR] for report in reports if DETECTOR in report)
+    reports = [find_recipe(name).spec.reports for name in installed().names("recipes")]
+    [table, *_] = [report[DETECTOR] for report in reports if DETECTOR in report]
     arms = []
     for name, figures in table.items():
         at = {"0.5": tuple(figures[1:3]), "0.25": tuple(figures[3:])}
@@ -157,14 +158,15 @@ def lesion_table(doc: Mapping[str, Any]) -> list[Row]:
     """Whether a slice has a lesion, by its most confident detection (Han et al. 2019, sec. 2.5)."""
     rows: list[Row] = [("slice has a lesion", "AUC", "sensitivity", "specificity")]
     for arm in doc["arms"]:
-        rows.append((arm["name"], *(number(figure) for figure in arm["has_lesion"].values())))
+        rows.append((arm["name"], *map(number, arm["has_lesion"].values())))
     return rows
 
 
 def froc_table(doc: Mapping[str, Any]) -> list[Row]:
     """Sensitivity at fixed numbers of false positives per slice; ``*``: beyond the curve's end."""
     rates = next(iter(doc["arms"][0]["at"].values()))["froc"]["rates"]
-    rows: list[Row] = [("", "IoU", *(f"{rate:g} FPs" for rate in rates), "FROC score", "ends at")]
+    heads = [f"{rate:g} FPs" for rate in rates]
+    rows: list[Row] = [("", "IoU", *heads, "FROC score", "ends at")]
     for arm in doc["arms"]:
         for iou, at in arm["at"].items():
             curve = at["froc"]
@@ -197,14 +199,17 @@ def volume_table(doc: Mapping[str, Any]) -> list[Row] | str:
     ]
     for arm in doc["arms"]:
         for iou, volumes in arm["volumes"].items():
-            sizes = (volumes["by_size"].get(k) for k in ("small", "medium", "large"))
+            by_size = []
+            for key in ("small", "medium", "large"):
+                size = volumes["by_size"].get(key)
+                by_size.append(number(size and size["sensitivity"]))
             rows.append(
                 (
                     arm["name"],
                     f">= {iou}",
                     str(volumes["lesions"]),
                     number(volumes["sensitivity"]),
-                    *(number(size and size["sensitivity"]) for size in sizes),
+                    *by_size,
                     number(volumes["fps_per_volume"], 2),
                 )
             )
@@ -220,12 +225,12 @@ def verdicts(doc: Mapping[str, Any]) -> list[str]:
 
 def markdown(doc: Mapping[str, Any]) -> str:
     """The whole comparison as a page."""
-    parts = ["# Detections", heading(doc), *(f"Warning: {text}." for text in doc["warnings"])]
+    parts = ["# Detections", heading(doc)] + [f"Warning: {text}." for text in doc["warnings"]]
     parts.append(_table(main_table(doc)))
     parts += [doc["paper"]["note"]] if "paper" in doc else []
     parts += ["mAP: mean over classes of the area below precision over recall, IoU >= 0.5."]
     if doc["equal_fps"]:
-        lines = "\n".join(f"- {line}" for line in verdicts(doc))
+        lines = "\n".join([f"- {line}" for line in verdicts(doc)])
         parts += ["## At equal false positives", lines]
     parts += ["## Slices with and without lesions", _table(lesion_table(doc))]
     parts += ["## FROC", "Sensitivity; *: beyond the curve's end.", _table(froc_table(doc))]
@@ -238,7 +243,10 @@ def markdown(doc: Mapping[str, Any]) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    lines = []
+    for row in rows:
+        cells = [cell.replace("|", "\\|") for cell in row]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]])
 
 
@@ -288,7 +296,7 @@ def _draw(axis: Axes, doc: Mapping[str, Any], iou: str) -> None:
 
 def _span(doc: Mapping[str, Any], iou: str) -> tuple[float, float]:
     """From 1/32 to the end of the longest curve, as powers of two."""
-    ends = max(arm["at"][iou]["froc"]["end"] for arm in doc["arms"])
+    ends = max([arm["at"][iou]["froc"]["end"] for arm in doc["arms"]])
     high = 1.0
     while high < min(ends, 64):
         high *= 2

@@ -150,11 +150,8 @@ def _faithfulness(
     every: list[Image] = [*comparison.samples, *comparison.real]
     maps = [map_of(image, comparison.schema) for image in every]
     if any(labels is None for labels in maps):
-        side = (
-            "samples"
-            if any(labels is None for labels in maps[: len(comparison.samples)])
-            else "real cases"
-        )
+        bare = [number for number, labels in enumerate(maps) if labels is None]
+        side = "samples" if bare[0] < len(comparison.samples) else "real cases"
         return {"why": f"the {side} have neither label maps nor boxes"}, None
     people = {i: cases.people[i] for i in gathered.reference}
     try:
@@ -172,7 +169,7 @@ def _faithfulness(
         f"the {count} subjects and tested on the other half",
         "steps": steps,
     }
-    return {**judge, **recover(judges, comparison)}, judges
+    return judge | recover(judges, comparison), judges
 
 
 def _maps(
@@ -271,9 +268,11 @@ def _spectra(comparison: Comparison) -> list[dict[str, Any]]:
             ("real_low", "real_low"),
             ("real_high", "real_high"),
         )
-        row = {key: [_rounded(band.get(name)) for band in bands] for key, name in keys}
-        frequency = [round(f, 5) for f in frequencies(schema.spacing)]
-        rows.append({"channel": channel, "frequency": frequency, **row})
+        row: dict[str, Any] = {"channel": channel}
+        row["frequency"] = [round(f, 5) for f in frequencies(schema.spacing)]
+        for key, name in keys:
+            row[key] = [_rounded(band.get(name)) for band in bands]
+        rows.append(row)
     return rows
 
 
@@ -291,7 +290,7 @@ def _intensities(comparison: Comparison) -> list[dict[str, Any]]:
         if title not in sets[0].counts:
             continue
         bar_edges = edges[number][::step]
-        mine, real = (_density(s.counts[title].sum(0), bar_edges) for s in sets)
+        mine, real = [_density(s.counts[title].sum(0), bar_edges) for s in sets]
         rows.append(
             {
                 "channel": names[number],
@@ -366,7 +365,7 @@ def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
     files = _write(assessed, comparison.schema, target)
     if gathered.kind == "run" and target == usual:
         write_run_report(RunFolder(folder), reporter)  # the measures go into its card
-    return {**assessed.document, "files": files}
+    return dict(assessed.document, files=files)
 
 
 evaluate = function_of(EvaluateRequest, run_evaluation, "evaluate")
@@ -386,7 +385,8 @@ def _write(result: EvaluationResult, schema: Schema, out: Path) -> dict[str, str
     with disk_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     write_json_atomic(out / DOCUMENT, document)
-    files = {DOCUMENT: out / DOCUMENT, **write_report(document, out, result.pictures, result.strip)}
+    files = {DOCUMENT: out / DOCUMENT}
+    files.update(write_report(document, out, result.pictures, result.strip))
     with disk_errors(out):
         files |= write_copies(out, document.get("memorisation"), result.pairs, schema)
     return {name: str(path) for name, path in files.items()}

@@ -118,7 +118,7 @@ def draw_maps(
 def _coarse(images: Sequence[Image], comparison: Comparison) -> Floats:
     """Windowed intensities of blocks, flat: (N, blocks)."""
     factors = [-(-n // GRID) for n in images[0].image.shape[1:]]
-    low, high = (b.reshape(-1, *[1] * len(factors)) for b in comparison.window.T)
+    low, high = [bound.reshape(-1, *[1] * len(factors)) for bound in comparison.window.T]
     spread = np.maximum(high - low, 1e-6)
     rows = [pool((image.image - low) / spread, factors).ravel() for image in images]
     return np.stack(rows).astype(np.float64)

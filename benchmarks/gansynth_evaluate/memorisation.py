@@ -100,9 +100,8 @@ class _SubjectDistances:
         searched = {i: cases.people[i] for i in (*cases.members, *cases.others)}
         search = NearestSearch(searched, gathered.space, gathered.size, gathered.cache)
         search.learn_scale(real)
-        queries = [
-            SearchQuery(i / search.scale) for i in (*images, *real, *(c.image for c in self.others))
-        ]
+        others = [case.image for case in self.others]
+        queries = [SearchQuery(image / search.scale) for image in (*images, *real, *others)]
         with comparison.reporter.task(len(searched), "distances to subjects") as bar:
             table = search.table(queries, bar.advance).astype(np.float64)
         first, second = len(images), len(images) + len(real)
@@ -166,13 +165,11 @@ class _SubjectDistances:
         """Membership by distance to all samples; none with too few subjects."""
         cases = self.gathered.known
         sides = [[cases.people[i] for i in ids] for ids in (cases.members, cases.others)]
-        if min(len(set(side)) for side in sides) < FEWEST:
+        if min([len(set(side)) for side in sides]) < FEWEST:
             return []
-        nearness = np.split(-self.samples.min(axis=0), [len(sides[0])])
-        mine, theirs = (
-            list(nearest_by_subject(scores, people).values())
-            for scores, people in zip(nearness, sides, strict=True)
-        )
+        near, far = np.split(-self.samples.min(axis=0), [len(sides[0])])
+        mine = list(nearest_by_subject(near, sides[0]).values())
+        theirs = list(nearest_by_subject(far, sides[1]).values())
         return [attack_by("distance", "distance to the nearest sample", mine, theirs)]
 
 
@@ -207,7 +204,7 @@ def asked_discriminator(gathered: EvaluationData, comparison: Comparison) -> lis
 
     cases = gathered.known
     people = {i: cases.people[i] for i in (*cases.members, *cases.others)}
-    theirs, strange = ({people[i] for i in side} for side in (cases.members, cases.others))
+    theirs, strange = [{people[i] for i in side} for side in (cases.members, cases.others)]
     if gathered.run is None or min(len(theirs), len(strange)) < FEWEST:
         return []
     critic = load_discriminator(gathered.run.folder, pick_device(comparison.device))
@@ -463,8 +460,11 @@ class MembershipAttack:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON document."""
-        numbers = {k: round(getattr(self, k), 5) for k in ("auc", "low", "high", "p")}
-        return {**vars(self), **numbers, "succeeds": self.succeeds}
+        document = dict(vars(self))
+        for key in ("auc", "low", "high", "p"):
+            document[key] = round(document[key], 5)
+        document["succeeds"] = self.succeeds
+        return document
 
 
 def attack_by(

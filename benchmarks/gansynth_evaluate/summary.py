@@ -60,7 +60,7 @@ def _findings(document: Mapping[str, Any]) -> Iterator[Alarm]:
 
 def _texture(figures: Sequence[Estimate]) -> Iterator[Alarm]:
     """Blur and noise, beyond the range of real subjects."""
-    of_high = (f for f in figures if (f.metric, f.name) == ("spectrum", "high"))
+    of_high = [f for f in figures if (f.metric, f.name) == ("spectrum", "high")]
     figure = next((f for f in of_high if f.value is not None), None)
     if figure is None or figure.value is None or figure.finding != "unlike real":
         return
@@ -127,7 +127,8 @@ def sentences(document: Mapping[str, Any], figures: Sequence[Estimate]) -> dict[
     """``words`` of the document."""
     claims: list[str] = []
     hidden: list[str] = []
-    claims += [differs] if (differs := document["differs"]) else []
+    if document["differs"]:
+        claims.append(document["differs"])
     _say_realism(figures, claims, hidden)
     _say_faithfulness(document.get("faithfulness"), claims, hidden)
     _say_memory(document, claims, hidden)
@@ -169,7 +170,7 @@ def _say_realism(figures: Sequence[Estimate], claims: list[str], hidden: list[st
     elif tests:
         hidden.append(
             "It is not shown that samples are like real subjects: the two-sample tests cannot "
-            f"distinguish them with {min(f.images for f in tests)} images on each side. Better "
+            f"distinguish them with {min([f.images for f in tests])} images on each side. Better "
             "tests, more images or a radiologist (gansynth turing-test) may."
         )
     if names:

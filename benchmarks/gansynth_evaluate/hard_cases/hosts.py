@@ -39,7 +39,7 @@ def training_space(source: CaseSource, largest: int) -> Space:
     if space.grid not in ("crop", "slice"):
         size = source.header(source.train_ids[0]).shape
         space = replace(space, grid="crop", size=size)
-    return replace(space, size=tuple(min(n, largest) for n in size))
+    return replace(space, size=tuple([min(n, largest) for n in size]))
 
 
 def small_host(
@@ -84,9 +84,10 @@ def by_windows(
     if all(n <= s for n, s in zip(shape, size, strict=True)):
         return segmenter.predict(image)
     total = np.zeros((len(segmenter.values), *shape), np.float32)
-    for corner in product(*(_starts(n, s) for n, s in zip(shape, size, strict=True))):
+    starts = [_starts(n, s) for n, s in zip(shape, size, strict=True)]
+    for corner in product(*starts):
         axes = zip(corner, size, shape, strict=True)
-        window = tuple(slice(c, min(c + s, n)) for c, s, n in axes)
+        window = [slice(c, min(c + s, n)) for c, s, n in axes]
         total[(slice(None), *window)] += segmenter.shares(image[(slice(None), *window)])
     return np.asarray(np.array(segmenter.values, np.int16)[total.argmax(axis=0)])
 
@@ -147,9 +148,9 @@ def _named_by_case(source: CaseSource, folder: Path) -> Iterator[tuple[str, Path
             yield file.relative_to(folder).with_suffix("").as_posix(), file
         return
     for file in sorted(folder.iterdir()):
-        ending = next((e for e in ENDINGS if file.name.endswith(e)), None)
-        if ending is not None:
-            yield file.name.removesuffix(ending), file
+        endings = [ending for ending in ENDINGS if file.name.endswith(ending)]
+        if endings:
+            yield file.name.removesuffix(endings[0]), file
 
 
 def refuse_held_out(source: CaseSource, files: Mapping[str, Path]) -> None:

@@ -56,10 +56,12 @@ def run_hard_cases(request: HardCasesRequest) -> dict[str, Any]:
         )
     keys = dict.fromkeys(FailureOptions.model_fields.keys() - {"inner", "steps"}, "")
     refuse_unknown(settings, keys, of="gansynth hard-cases")
-    steps = {} if request.steps is None else {"steps": str(request.steps)}
-    options = parse(FailureOptions, {**settings, "inner": str(request.inner), **steps})
+    words = dict(settings, inner=str(request.inner))
+    if request.steps is not None:
+        words["steps"] = str(request.steps)
+    options = parse(FailureOptions, words)
     predictions = paths_of(request.predictions)
-    values = {**dict(options), "predictions": predictions}
+    values = dict(options) | {"predictions": predictions}
     refuse_idle(settings, values, options.needs, lambda key: f"--set {key}={settings[key]}")
     return find_failures(
         open_source(source_of(request)),
@@ -132,12 +134,9 @@ def find_failures(
         pick_device(device)
     if dry_run:
         cost = "not measured" if predictions else f"not measured: {len(folds)} small segmenters"
-        return {
-            "dry_run": True,
-            **report,
-            "options": options.model_dump(),
-            "time_and_memory": cost,
-        }
+        plan = {"dry_run": True} | report
+        plan |= {"options": options.model_dump(), "time_and_memory": cost}
+        return plan
     if write_splits is not None:
         write_json_atomic(write_splits, folds)
         report["splits"] = str(write_splits)
@@ -150,10 +149,9 @@ def find_failures(
     judged, document = _document(source, folds, options, report["host"], read)
     _warn_of_unlearnt(document["risk"], report["host"], reporter)
     digest = write_failures(out, document)
-    missed = sum(not lesion.found for lesion in judged)
+    missed = [lesion.found for lesion in judged].count(False)
     alarms = document["false_alarms"]
-    return {
-        **report,
+    report |= {
         "file": str(out),
         "sha256": digest,
         "lesions": len(judged),
@@ -163,6 +161,7 @@ def find_failures(
         "risk": document["risk"],
         "seconds": round(time.perf_counter() - began, 1),
     }
+    return report
 
 
 def _warn_of_unlearnt(risk: Mapping[str, Any], host: str, reporter: Reporter) -> None:
@@ -281,7 +280,7 @@ def _document(
         "lesions": rows,
         "false_alarms": {
             "share_of_cases": round(len({row["case"] for row in alarms}) / len(cases), 4),
-            "share_of_voxels": sum(row["voxels"] for row in alarms) / voxels,
+            "share_of_voxels": sum([row["voxels"] for row in alarms]) / voxels,
             "pieces": alarms,
         },
     }

@@ -108,7 +108,7 @@ def body_span(body: Mask) -> Span:
     """Return the extent of a body in its case, as shares of the shape."""
     box = bounding_box(body)
     axes = zip(box, body.shape, strict=True)
-    return tuple((a.start / n, a.stop / n) for a, n in axes)
+    return tuple([(a.start / n, a.stop / n) for a, n in axes])
 
 
 # -- relative failure rates of lesions by size, place and class ------------------------------------
@@ -178,7 +178,7 @@ def _cuts(numbers: Sequence[float], most: int) -> tuple[float, ...]:
     """Return edges between bins of equally many numbers."""
     count = min(max(len(numbers) // A_BIN, 1), most)
     cuts = np.unique(np.quantile(numbers, np.arange(1, count) / count))
-    return tuple(float(cut) for cut in cuts)
+    return tuple(map(float, cuts))
 
 
 def _titles(cuts: Sequence[float], unit: str) -> list[str]:

@@ -34,10 +34,9 @@ def write_report(
     from gansynth.report import page
     from gansynth_evaluate.report import figures, tables
 
-    shown = {
-        f"{side}-{n}": page.data_uri(png) for side, of in strip.items() for n, png in enumerate(of)
-    }
-    drawn = {**figures.drawn(document), **shown}
+    drawn = dict(figures.drawn(document))
+    for side, shown in strip.items():
+        drawn |= {f"{side}-{n}": page.data_uri(png) for n, png in enumerate(shown)}
     drawn |= {f"picture-{n}": page.data_uri(png) for n, png in enumerate(pictures.values())}
     text = page.compose(
         "evaluation.md",

@@ -111,7 +111,7 @@ def realism(root: Entry) -> str:
             place, marker, colour = right, ">", INK
         axes.plot(place, y, marker, color=colour, ms=7, clip_on=False, **hollow(marker))
     ticks = [tick for tick in TICKS if bent(tick) <= right]
-    axes.set_xticks([0, *map(bent, ticks)], ["real\nsubjects", *(f"{tick}×" for tick in ticks)])
+    axes.set_xticks([0, *map(bent, ticks)], ["real\nsubjects"] + [f"{tick}×" for tick in ticks])
     axes.set_xlabel("half widths of the band, less like real ▸")
     axes.spines["left"].set_visible(False)
     return as_svg(axes)
@@ -136,7 +136,10 @@ def spectra(root: Entry) -> Iterator[str]:
     """Draw the power of samples over that of real images, a figure for each channel."""
     nodes = known_spectra(root)
     keys = ("ratio", "low", "high", "real_low", "real_high")
-    values = [1.0, *(v for node in nodes for key in keys for v in known(node[key]) if v > 0)]
+    values = [1.0]
+    for node in nodes:
+        for key in keys:
+            values += [value for value in known(node[key]) if value > 0]
     along = [value for node in nodes for value in known(node["frequency"]) if value > 0]
     for node in nodes:
         axes = axes_of(2.9, 2.1)
@@ -173,7 +176,7 @@ def name_of(node: Entry) -> str:
 def histogram(node: Entry) -> str:
     """Draw a distribution of intensities; bins that would flatten all others are cut."""
     sides = {key: [value or 0.0 for value in node[key]] for key in ("real", "synthetic")}
-    densities = sorted((v for values in sides.values() for v in values), reverse=True)
+    densities = sorted(sides["real"] + sides["synthetic"], reverse=True)
     usual = densities[min(FEW, len(densities) - 1)]
     top = 1.1 * usual if densities[0] > CUT * usual > 0 else densities[0] or 1.0
     bins = [i for values in sides.values() for i, v in enumerate(values) if v > TRIFLE * top]
@@ -200,7 +203,7 @@ def scatter(node: Entry) -> str:
     for side, (marker, colour) in POINTS.items():
         points = [p for p in node["points"] if p["side"] == side]
         if points:
-            x, y = ([p[key] for p in points] for key in ("x", "y"))
+            x, y = [point["x"] for point in points], [point["y"] for point in points]
             face = "none" if marker == "s" else colour
             axes.plot(x, y, marker, color=colour, mfc=face, ms=4, alpha=0.85, label=SIDES[side])
     axes.set(xticks=[], yticks=[], aspect="equal")
@@ -252,9 +255,10 @@ def distances(root: Entry) -> str:
         return ""
     keys = ("whislo", "q1", "med", "q3", "whishi")
     axes = axes_of(4.8, 0.5 * len(entries) + 0.6)
-    boxes = [
-        {**dict(zip(keys, entry["quantiles"], strict=True)), "fliers": []} for entry in entries
-    ]
+    boxes: list[dict[str, Any]] = []
+    for entry in entries:
+        boxes.append(dict(zip(keys, entry["quantiles"], strict=True)))
+        boxes[-1]["fliers"] = []
     parts = axes.bxp(
         boxes, range(len(entries)), orientation="horizontal", patch_artist=True, widths=0.4
     )

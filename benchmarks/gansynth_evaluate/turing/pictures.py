@@ -68,7 +68,8 @@ def gather(run: Run, source: CaseSource, options: TuringOptions, reporter: Repor
         maker.cut(bar.advance)
     order = list(range(len(maker.images)))
     secrets.SystemRandom().shuffle(order)
-    schema = replace(maker.schema, channels=tuple(maker.schema.channels[i] for i in maker.kept))
+    channels = [maker.schema.channels[i] for i in maker.kept]
+    schema = replace(maker.schema, channels=tuple(channels))
     return StudyImages(
         _stacked([maker.images[i] for i in order]),
         [maker.key[i] for i in order],
@@ -138,7 +139,7 @@ class _ImageMaker:
         self.about |= self._about(chosen, origin)
 
     def _about(self, chosen: Sequence[ChosenImage], origin: str) -> dict[str, Any]:
-        sequences = Counter(image.sequence for image in chosen if image.sequence is not None)
+        sequences = Counter([image.sequence for image in chosen if image.sequence is not None])
         cases = {image.case for image in chosen}
         return {
             "source": self.real.name,
@@ -164,7 +165,7 @@ class _ImageMaker:
         flat = scaled(image.reshape(len(image), 1, -1), windows, 8)[0]
         shape = (len(image), *[1] * (4 - image.ndim), *image.shape[1:])
         self.images.append(flat.reshape(shape))
-        self.key.append({"truth": truth, **provenance})
+        self.key.append({"truth": truth} | provenance)
 
     @cached_property
     def _sampler(self) -> Sampler:
@@ -199,19 +200,18 @@ def _channels(schema: Schema, name: str | None) -> list[int]:
 
 def _stacked(images: Sequence[Bytes]) -> Bytes:
     """Stack images (C, D, H, W) of any sizes, padding smaller ones with black."""
-    shape = tuple(max(image.shape[axis] for image in images) for axis in range(4))
+    shape = np.max([image.shape for image in images], axis=0).tolist()
     whole = np.zeros((len(images), *shape), np.uint8)
     for number, image in enumerate(images):
         starts = [(n - m) // 2 for n, m in zip(shape, image.shape, strict=True)]
-        at = tuple(slice(s, s + m) for s, m in zip(starts, image.shape, strict=True))
-        whole[number][at] = image
+        at = [slice(s, s + m) for s, m in zip(starts, image.shape, strict=True)]
+        whole[number][tuple(at)] = image
     return whole
 
 
 def _mostly_flawed(run: Run, drawn: int, reject_reasons: Counter[str]) -> str:
-    reasons = "; ".join(
-        f"{count} times {reject_reason}" for reject_reason, count in reject_reasons.most_common(3)
-    )
+    most = [f"{count} times {reason}" for reason, count in reject_reasons.most_common(3)]
+    reasons = "; ".join(most)
     return (
         f"{run.folder}: {reject_reasons.total()} of {drawn} samples are rejected ({reasons}), "
         "expected "
@@ -269,7 +269,7 @@ def find_windows(images: Sequence[FloatArray]) -> Windows:
         parts.append(flat[:, :: -(-flat.shape[1] // VOXELS)])
     low, high = np.percentile(np.concatenate(parts, axis=1), PERCENTILES, axis=1)
     ends = zip(low.tolist(), high.tolist(), strict=True)
-    return tuple((float(a), float(max(b, a + 1e-6))) for a, b in ends)
+    return tuple([(float(a), float(max(b, a + 1e-6))) for a, b in ends])
 
 
 def seen_by_run(

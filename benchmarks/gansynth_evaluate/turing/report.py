@@ -51,13 +51,12 @@ def results(study: Study, answers: Sequence[Path]) -> dict[str, Any]:
 
     raters = read_answers(study, answers)
     key, several = study.key, len(raters) > 1
+    truths = [image["truth"] for image in key]
     counted: dict[str, Any] = {
         "version": VERSION,
         "study": {name: study.document[name] for name in ("id", "created", "run", "about")},
         "folder": str(study.folder),
-        "images": {
-            kind: sum(image["truth"] == kind for image in key) for kind in (REAL, SYNTHETIC)
-        },
+        "images": {kind: truths.count(kind) for kind in (REAL, SYNTHETIC)},
         "confidence": CONFIDENCE,
         "raters": [_rater(rater, key) for rater in raters],
         "pooled": _pooled(raters, key) if several else None,
@@ -110,21 +109,21 @@ def records(rater: Rater, key: Sequence[Record]) -> list[dict[str, Any]]:
 
 def table_of(rows: Sequence[Record]) -> dict[str, Any]:
     """The paper's table of some answers, assuming independence."""
-    count = {
-        cell: sum((row["truth"], row["answer"]) == pair for row in rows)
-        for cell, pair in CELLS.items()
-    }
+    pairs = [(row["truth"], row["answer"]) for row in rows]
+    truths = [row["truth"] for row in rows]
+    count = {cell: pairs.count(pair) for cell, pair in CELLS.items()}
     right = count["real_as_real"], count["synthetic_as_synthetic"]
-    of = [sum(row["truth"] == kind for row in rows) for kind in (REAL, SYNTHETIC)]
-    return {
+    of = [truths.count(kind) for kind in (REAL, SYNTHETIC)]
+    table: dict[str, Any] = {
         "answers": len(rows),
         "correct": sum(right),
         "accuracy": asdict(proportion_of(sum(right), len(rows))),
         "real_recognised": asdict(proportion_of(right[0], of[0])),
         "synthetic_recognised": asdict(proportion_of(right[1], of[1])),
-        **count,
-        "said_real": count["real_as_real"] + count["synthetic_as_real"],
     }
+    table.update(count)
+    table["said_real"] = count["real_as_real"] + count["synthetic_as_real"]
+    return table
 
 
 def _rater(rater: Rater, key: Sequence[Record]) -> dict[str, Any]:

@@ -92,12 +92,9 @@ class Study:
             (self.folder / PAGES).mkdir(exist_ok=True)
         for rater in missing:
             assert images is not None
-            about = {
-                "study": self.id,
-                "rater": rater,
-                "codes": [*self.codes(rater)],
-                **{key: self.document["images"][key] for key in ("channels", "size", "spacing")},
-            }
+            about = {"study": self.id, "rater": rater, "codes": [*self.codes(rater)]}
+            for key in ("channels", "size", "spacing"):
+                about[key] = self.document["images"][key]
             shown = (images[number].tobytes() for number in self.codes(rater).values())
             text = self.document["asked"]["instructions"]
             write_bytes_atomic(pages[rater], *page_parts(about, text, shown))
@@ -183,7 +180,7 @@ def make_study(
             "key": pictures.key,
         }
         document = json.loads(json.dumps(document))  # as it is read back
-        write_json_atomic(temporary / STUDY, {**document, "digest": digest_of(document)})
+        write_json_atomic(temporary / STUDY, dict(document, digest=digest_of(document)))
     study = Study(folder, document)
     return study, study.write_pages(raters)
 
@@ -235,7 +232,7 @@ def page_parts(
     from jinja2 import Environment, StrictUndefined
 
     style = template("style.css", __package__)
-    script = "".join(template(name, __package__) for name in SCRIPTS)
+    script = "".join([template(name, __package__) for name in SCRIPTS])
     page = Environment(autoescape=True, undefined=StrictUndefined).from_string(
         template("page.html", __package__)
     )

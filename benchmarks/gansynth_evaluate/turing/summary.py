@@ -159,7 +159,7 @@ def markdown(results: Document) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    shown = (cell.replace("|", "\\|").replace("  ", "&ensp;") for cell in cells)
+    shown = [cell.replace("|", "\\|").replace("  ", "&ensp;") for cell in cells]
     return f"| {' | '.join(shown)} |"
 
 
@@ -168,9 +168,8 @@ def csv_of(records: Sequence[Mapping[str, Any]]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(
-        {key: "" if row[key] is None else _cell(row[key]) for key in COLUMNS} for row in records
-    )
+    for row in records:
+        writer.writerow({k: "" if row[k] is None else _cell(row[k]) for k in COLUMNS})
     return stream.getvalue()
 
 
