@@ -127,7 +127,7 @@ dry_run_option = click.option(
 
 def examples(*lines: str) -> str:
     """Return an epilog with commands to copy."""
-    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
+    return "\n".join(["\b", "Examples:"] + [f"  {line}" for line in lines])
 
 
 def table(rows: Iterable[Sequence[object]], most: int | None = None) -> list[str]:
@@ -151,13 +151,15 @@ def table(rows: Iterable[Sequence[object]], most: int | None = None) -> list[str
     lines = list[str]()
     for columns in parts:
         lines += [""] if lines else []
-        lines += ["  ".join(row[n].ljust(widths[n]) for n in columns).rstrip() for row in cells]
+        for row in cells:
+            padded = [row[n].ljust(widths[n]) for n in columns]
+            lines.append("  ".join(padded).rstrip())
     return lines
 
 
 def summary(document: Mapping[str, Any]) -> list[str]:
     """Return a document as aligned lines; a nested key is ``outer.inner``."""
-    return table((key, _shown(value)) for key, value in _flat(document))
+    return table([(key, _shown(value)) for key, value in _flat(document)])
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

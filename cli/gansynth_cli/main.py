@@ -112,12 +112,11 @@ def commands() -> dict[str, tuple[str, str]]:
 
     Gansynth's own keep their names.
     """
-    first, last = (
-        {name: (_own(place), line) for name, (place, line) in table.items()}
-        for table in (COMMANDS, AIDS)
-    )
-    others = {name: found for name, found in registered().items() if name not in {**first, **last}}
-    return {**first, **others, **last}
+    first = {name: (_own(place), line) for name, (place, line) in COMMANDS.items()}
+    last = {name: (_own(place), line) for name, (place, line) in AIDS.items()}
+    own = first | last
+    others = {name: found for name, found in registered().items() if name not in own}
+    return first | others | last
 
 
 def _own(place: str) -> str:
@@ -228,7 +227,8 @@ def _usage_line(error: click.ClickException) -> str:
 
 def _environment(error: Exception) -> EnvironmentFault | None:
     """Return the fault behind an uncaught error of disk, names or memory; None for a bug."""
-    if isinstance(error, OSError) and (fault := disk_fault(error)) is not None:
+    fault = disk_fault(error) if isinstance(error, OSError) else None
+    if fault is not None:
         return fault
     # torch.OutOfMemoryError, recognised by name: torch may not be imported here. On the CPU torch
     # raises a RuntimeError, and a system call an OSError.

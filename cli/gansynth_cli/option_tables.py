@@ -66,16 +66,18 @@ class OptionTables(tuple[OptionTable, ...]):
     """All options of a name; printed as tables, in a notebook too."""
 
     def __repr__(self) -> str:
-        return "\n\n".join(
-            "\n".join([table.title, *(f"  {'  '.join(row)}" for row in _aligned(table.rows))])
-            for table in self
-        )
+        parts = []
+        for table in self:
+            lines = [table.title] + [f"  {'  '.join(row)}" for row in _aligned(table.rows)]
+            parts.append("\n".join(lines))
+        return "\n\n".join(parts)
 
     def _repr_html_(self) -> str:
-        return "".join(
-            f"<p>{escape(each.title)}</p><table>{''.join(map(_row, (COLUMNS, *each.rows)))}</table>"
-            for each in self
-        )
+        parts = []
+        for table in self:
+            rows = "".join(map(_row, (COLUMNS, *table.rows)))
+            parts.append(f"<p>{escape(table.title)}</p><table>{rows}</table>")
+        return "".join(parts)
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the tables as JSON."""
@@ -110,7 +112,9 @@ def options(name: str) -> OptionTables:
     if name in beside:
         found.append(beside[name])
     elif not kinds and not recipe:
-        names = [*beside, *(each for kind in (*KINDS, "recipes") for each in registry.names(kind))]
+        names = list(beside)
+        for kind in (*KINDS, "recipes"):
+            names += registry.names(kind)
         raise UsageFault(
             f"options {name!r}: nothing is registered under that name.{did_you_mean(name, names)} "
             "See: gansynth plugins list"
@@ -125,12 +129,12 @@ def options(name: str) -> OptionTables:
 def others() -> dict[str, tuple[str, str, type[BaseModel]]]:
     """Return the options of what is not registered: name -> kind, how they are typed, the model."""
     found = {name: pkgutil.resolve_name(where) for name, (where, _) in registered().items()}
-    of_commands = {
-        name: ("command", f"gansynth {name} --set KEY=VALUE", model)
-        for name, command in found.items()
-        if (model := getattr(command, "settings", None))
-    }
-    return {**OTHERS, **of_commands}
+    options = dict(OTHERS)
+    for name, command in found.items():
+        model = getattr(command, "settings", None)
+        if model:
+            options[name] = ("command", f"gansynth {name} --set KEY=VALUE", model)
+    return options
 
 
 def _recipe(name: str) -> Iterator[OptionTable]:
@@ -142,19 +146,19 @@ def _recipe(name: str) -> Iterator[OptionTable]:
     values.append((f"{typed} --edit", dict.fromkeys(spec.edits or (), "")))
     owners = {spec.generator}
     for run in spec.runs:
-        values.append((f"{typed} --only {run.name}", {**run.read, **texts(run.set)}))
+        values.append((f"{typed} --only {run.name}", dict(run.read) | texts(run.set)))
         for part in run.parts or ():
             owners.add(part.generator)
             values.append((f"the same, part {part.name} ({part.generator})", texts(part.set)))
     for scale, over in spec.scale.items():
-        values.append((f"{typed} --scale {scale}", {**over.read, **texts(over.set)}))
+        values.append((f"{typed} --scale {scale}", dict(over.read) | texts(over.set)))
     models: list[type[BaseModel]] = [FitOptions, VolumeOptions, SliceOptions]
     models += [registry.generator(owner).Options for owner in owners]
     meanings = {key: meaning for model in models for key, _, meaning in option_rows(model)}
     for how, settings in values:
         if settings:
-            rows = tuple((key, value, meanings.get(key, "")) for key, value in settings.items())
-            yield OptionTable("recipe", name, how, rows)
+            rows = [(key, value, meanings.get(key, "")) for key, value in settings.items()]
+            yield OptionTable("recipe", name, how, tuple(rows))
 
 
 def _models_of(kind: str, name: str, loaded: Any) -> Iterator[tuple[str, type[BaseModel] | None]]:
@@ -187,4 +191,5 @@ def _aligned(rows: tuple[tuple[str, str, str], ...]) -> Iterator[tuple[str, ...]
 
 
 def _row(cells: tuple[str, ...]) -> str:
-    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+    columns = [f"<td>{escape(cell)}</td>" for cell in cells]
+    return f"<tr>{''.join(columns)}</tr>"

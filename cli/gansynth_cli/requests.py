@@ -67,7 +67,7 @@ def request_command(
         request = model(**typed)
         terminal = {k: v for k, v in values.items() if k not in fields}
         said = [name for name, value in terminal.items() if _is_typed(context, name, value)]
-        refuse_idle(said, {**vars(request), **terminal}, needs, flag_of, flag_of)
+        refuse_idle(said, dict(vars(request)) | terminal, needs, flag_of, flag_of)
         module, _, name = work.partition(":")
         done = getattr(import_module(module), name)(request)
         show(request, done, Output(as_json, quiet), **terminal)
@@ -151,14 +151,15 @@ def _type(field: FieldInfo, marks: Sequence[Any]) -> Any:
     if IsFolder in marks or IsFile in marks:
         return FOLDER if IsFolder in marks else FILE
     kinds = alternatives(field.annotation)
-    for each in (part for kind in kinds for part in (kind, *get_args(kind))):
-        if get_origin(each) is Literal:
-            return click.Choice(get_args(each))
+    for kind in kinds:
+        for part in (kind, *get_args(kind)):
+            if get_origin(part) is Literal:
+                return click.Choice(get_args(part))
     if str in kinds:
         return click.STRING
-    lows, above, highs = (
-        [getattr(mark, key) for mark in marks if hasattr(mark, key)] for key in ("ge", "gt", "le")
-    )
+    lows = [mark.ge for mark in marks if hasattr(mark, "ge")]
+    above = [mark.gt for mark in marks if hasattr(mark, "gt")]
+    highs = [mark.le for mark in marks if hasattr(mark, "le")]
     least, most = next(iter([*lows, *above]), None), next(iter(highs), None)
     bounds: dict[str, Any] = {"min": least, "max": most}
     bounded = any((lows, highs, above))

@@ -79,14 +79,15 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
     if report.get("rollbacks"):
         yield f"went back to a checkpoint {counted(report['rollbacks'], 'time')}: not finite"
     if parts:
-        yield from table((f"  {name}", *_losses(part)) for name, part in parts.items())
-    elif losses := _losses(report):
-        yield f"losses: {'  '.join(losses)}"
-    if report.get("steps") and (bands := report.get("spectrum_ratio")):  # of what was learnt
+        yield from table([(f"  {name}", *_losses(part)) for name, part in parts.items()])
+    elif _losses(report):
+        yield f"losses: {'  '.join(_losses(report))}"
+    bands = report.get("spectrum_ratio")
+    if report.get("steps") and bands:  # of what was learnt
         yield f"finest detail: {_finest(bands)} of the real power (1 is as in real images)"
     diversity = report.get("diversity")
     if diversity:
-        samples, real = (_short(diversity[key]) for key in ("samples", "real"))
+        samples, real = _short(diversity["samples"]), _short(diversity["real"])
         yield f"likeness of samples to each other: {samples}, of real images: {real} (mean MS-SSIM)"
     label_maps = report.get("label_maps", {})
     if label_maps:
@@ -97,7 +98,8 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
             if "dice" in label_maps
             else f"generated label maps: {label_maps['rejected']:.0%} are rejected"
         )
-    if (page := Path(run) / "report.html").is_file():
+    page = Path(run) / "report.html"
+    if page.is_file():
         yield f"report: {page}"
     why = report.get("below_its_size")
     yield Hint(f"next: {why}") if why else then("sample", run, "--sheet")
@@ -113,7 +115,7 @@ def _losses(report: Mapping[str, Any]) -> list[str]:
 def _finest(bands: Iterable[list[float | None]]) -> str:
     """Return the mean ratio of the highest third of frequencies, or its range over channels."""
     ends = [[v for v in row[-max(1, len(row) // 3) :] if v is not None] for row in bands]
-    means = sorted(mean(row) for row in ends if row)
+    means = sorted([mean(row) for row in ends if row])
     if not means:
         return "-"
     low, high = _short(means[0]), _short(means[-1])
@@ -186,7 +188,7 @@ def lines_of_samples(report: Mapping[str, Any], run: Path) -> Iterator[str]:
         if path:
             yield f"{key}: {path['sheet'] if isinstance(path, Mapping) else path}"
     for name, figures in report.get("metrics", {}).items():
-        numbers = (f"{k} {v:.3g}" for k, v in _numbers(figures))
+        numbers = [f"{k} {v:.3g}" for k, v in _numbers(figures)]
         yield f"{name}: {', '.join(numbers)}"
     yield then("evaluate", run)
 
@@ -216,7 +218,8 @@ def lines_of_demo(document: Mapping[str, Any], folder: Path) -> Iterator[str]:
 
     yield document["note"]
     yield from facts_of_demo(document)
-    yield f"pictures: {', '.join(str(folder / file) for file in document['files'].values())}"
+    pictures = [str(folder / file) for file in document["files"].values()]
+    yield f"pictures: {', '.join(pictures)}"
     yield f"in all {clock_text(document['seconds'])}; more in {folder / 'summary.md'}"
     yield then("evaluate", folder / "run")
 

@@ -74,7 +74,7 @@ def lines_of_augment(done: Augmented) -> Iterator[str]:
         for name, arm in {"without": done.control, "with": done}.items():
             yield f"-- {name} samples"
             lines = lines_of_augment(replace(arm, document=done.document[name], control=None))
-            yield from (line for line in lines if not isinstance(line, Hint))
+            yield from [line for line in lines if not isinstance(line, Hint)]
         yield from filter(None, [done.document.get("sentence")])
         yield f"warning: {done.document['warning']}:"
         yield from ("", *done.document["plan"].splitlines())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gansynth.core.requests.samples import CheckRequest
 from gansynth.runtime.errors import DataFault, IntegrityFault
@@ -20,21 +20,24 @@ def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
     from gansynth.hosts.dry_run import harm_lines
 
     name, findings = checked.name, checked.findings
-    errors = sum(finding.level == "error" for finding in findings)
-    document = {
+    errors = [finding.level for finding in findings].count("error")
+    document: dict[str, Any] = {
         "dataset": name,
         "cases": checked.cases,
         "errors": errors,
         "warnings": len(findings) - errors,
         "findings": [vars(finding) for finding in findings],
-        **({"will_it_harm": checked.will_it_harm} if checked.will_it_harm else {}),
     }
+    if checked.will_it_harm:
+        document["will_it_harm"] = checked.will_it_harm
     if checked.lineage_verified is not None:
         document["lineage_verified"] = checked.lineage_verified
     verdict = (
         f"{name}: {checked.cases} cases, {errors} error(s), {len(findings) - errors} warning(s)"
     )
-    lines = [*table((f.level, f.message) for f in findings), *([verdict] if request.data else [])]
+    lines = table([(finding.level, finding.message) for finding in findings])
+    if request.data:
+        lines.append(verdict)
     lines += harm_lines(document)
     if checked.lineage_verified:
         lines.append(f"{request.generator}: its training cases in {name} are as it records them")
@@ -78,7 +81,7 @@ def _contents(checked: CheckReport) -> Iterator[str]:
         return
     labels = [name for name, value in schema.labels.items() if value > 0]
     kinds = {"channels": schema.channels, "labels": labels, "boxes": schema.box_classes}
-    yield "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
+    yield "; ".join([f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names])
     configuration = source.request.configuration
     how = again(source.request.read, subjects=request.subjects, root=request.root)
     of = ("-c", configuration) if configuration else ()

@@ -79,17 +79,18 @@ def lines_of_cost(report: Mapping[str, Any]) -> list[str]:
         ("memory", memory, _paper(report, "memory_gb", "card_gb")),
     ]
     if "parameters" in report:
-        nets = ", ".join(f"{name} {_short(n)}" for name, n in report["parameters"].items())
+        nets = ", ".join([f"{name} {_short(n)}" for name, n in report["parameters"].items()])
         rows.append(("parameters", nets or "none", _paper(report, "parameters")))
     if "flops_per_step" in report:
-        step, total = (_short(report[f"flops_{k}"]) for k in ("per_step", "total"))
+        step, total = _short(report["flops_per_step"]), _short(report["flops_total"])
         rows.append(("work", f"{step}FLOP a step, {total}FLOP in all", "-"))
-    return table(rows) if report.get("paper") else table(row[:2] for row in rows[1:])
+    return table(rows) if report.get("paper") else table([row[:2] for row in rows[1:]])
 
 
 def _paper(report: Mapping[str, Any], *keys: str) -> str:
     figures = report.get("paper", {})
-    return ", ".join(PAPER[key].format(figures[key]) for key in keys if key in figures) or "-"
+    known = [PAPER[key].format(figures[key]) for key in keys if key in figures]
+    return ", ".join(known) or "-"
 
 
 def _short(number: float) -> str:
@@ -105,10 +106,10 @@ def lines_of_sets(report: Mapping[str, Any]) -> list[str]:
     columns = ("train_cases", "steps", "estimated_hours") if dry else COLUMNS
     rows = [("set", *columns, *(["paper_hours"] if dry else []))]
     for name, set_report in report["sets"].items():
-        values = {**set_report, "steps": set_report.get("fit", set_report).get("steps")}
+        values = dict(set_report, steps=set_report.get("fit", set_report).get("steps"))
         row = [values.get(column) for column in columns]
         row += [set_report["paper"].get("hours")] if dry else []
-        rows.append((name, *("-" if value is None else str(value) for value in row)))
+        rows.append((name, *["-" if value is None else str(value) for value in row]))
     costs = []
     for name, set_report in report["sets"].items() if dry else ():
         if "parameters" in set_report:

@@ -86,11 +86,11 @@ def section_of(text: str, section: str, page: str) -> str:
         if _plain(section) in _plain(heading):
             depth = heading.index(" ")
             later = zip(starts[index + 1 :], headings[index + 1 :], strict=True)
-            end = next((at for at, other in later if other.index(" ") <= depth), len(text))
-            return text[starts[index] : end].rstrip()
+            ends = [at for at, other in later if other.index(" ") <= depth] + [len(text)]
+            return text[starts[index] : ends[0]].rstrip()
+    known = [heading.lstrip("# ") for heading in headings]
     raise UsageFault(
-        f"help {page} {section!r}: no such section, expected words of one of: "
-        f"{'; '.join(heading.lstrip('# ') for heading in headings)}"
+        f"help {page} {section!r}: no such section, expected words of one of: {'; '.join(known)}"
     )
 
 

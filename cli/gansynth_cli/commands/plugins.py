@@ -129,7 +129,9 @@ def check(
     from gansynth.core.registry import installed
 
     registry = installed()
-    kind = kind or next((k for k in CHECKED if name in registry.loaders[f"{k}s"]), "generator")
+    if kind is None:
+        known = [kind for kind in CHECKED if name in registry.loaders[f"{kind}s"]]
+        kind = known[0] if known else "generator"
     loaded = registry.load(f"{kind}s", name)
     if (kind == "source") != (data is not None):
         raise UsageFault(
@@ -146,7 +148,7 @@ def check(
     follows = [fitted] if report.passed and kind == "generator" else []
     out.result(report.to_json(), [*lines_of(report), *follows])
     if not report.passed:
-        failed = ", ".join(check.name for check in report.failed)
+        failed = ", ".join([check.name for check in report.failed])
         raise IntegrityFault(f"{name}: {len(report.failed)} check(s) failed: {failed}")
 
 
@@ -233,7 +235,7 @@ def new(name: str, kind: str, folder: Path | None, dry_run: bool, out: Output) -
         "files": list(project.files),
     }
     hints = [] if dry_run else [Hint(f"next: pip install -e {shlex.quote(str(project.folder))}")]
-    out.result(document, [*(str(project.folder / path) for path in project.files), *hints])
+    out.result(document, [*[str(project.folder / path) for path in project.files], *hints])
 
 
 def _origin(registry: Registry, plugin: str) -> str:
@@ -242,4 +244,4 @@ def _origin(registry: Registry, plugin: str) -> str:
 
 def lines_of(report: ConformanceReport) -> list[str]:
     """Return a check report as aligned lines."""
-    return table((check.verdict, check.name, check.message) for check in report.checks)
+    return table([(check.verdict, check.name, check.message) for check in report.checks])
