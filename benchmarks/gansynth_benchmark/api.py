@@ -20,24 +20,28 @@ from gansynth_benchmark.papers.commands import PaperCommands, bare
 from gansynth_benchmark.papers.plan import find_plan
 from gansynth_benchmark.papers.table_run import PaperTableRun, write
 from gansynth_benchmark.papers.table_run import papers as figures_of
-from gansynth_benchmark.plan_file import read_plan
+from gansynth_benchmark.plan_file import placed_data, read_plan
 from gansynth_benchmark.requests import BenchmarkRequest, PapersRequest, TuneRequest
 from gansynth_benchmark.running import run_benchmark
+from gansynth_benchmark.suite import SuitePlan, known_document, read_suite, suite_of, write_suite
 from gansynth_benchmark.tuning import candidates, choose_arm, open_choice
 
 
 @dataclass(frozen=True)
 class Benchmarked:
-    """What a benchmark found; no report of jobs of a dry run's estimate, or of a new plan."""
+    """What a benchmark found; no reports of jobs of a dry run's estimate, or of a new plan."""
 
     document: Mapping[str, Any]
-    report: GraphReport | None = None
+    reports: tuple[GraphReport, ...] = ()
 
 
 def measure(request: BenchmarkRequest) -> Benchmarked:
-    """Run the missing jobs of a plan, and write results and report; or write a new plan."""
+    """Run the missing jobs of a plan or a suite, and write results and report; or a new plan."""
     if request.new is not None:
         return Benchmarked(write_new(request))
+    suite = read_suite(request.file)
+    if suite is not None:
+        return _measure_suite(suite, request)
     plan, reporter = read_plan(request.file, request.data), request.reporter
     if request.dry_run:
         return Benchmarked(estimate(plan, request, reporter))
@@ -45,7 +49,36 @@ def measure(request: BenchmarkRequest) -> Benchmarked:
     for warning in document["warnings"]:
         reporter.warn(warning)
     document["files"] = {name: str(path) for name, path in files.items()}
-    return Benchmarked(document, report)
+    return Benchmarked(document, (report,))
+
+
+def _measure_suite(suite: SuitePlan, request: BenchmarkRequest) -> Benchmarked:
+    """Run the plans of a suite one after the other, and say what they say together."""
+    if request.data is not None:
+        raise UsageFault(
+            f"--data {request.data}: {request.file} is a suite, whose sets name their own data; "
+            "leave it out"
+        )
+    home, folder = request.file.parent, request.folder(suite.name)
+    documents: list[Mapping[str, Any]] = []
+    reports: list[GraphReport] = []
+    for one in suite.sets:
+        if one.plan is None:
+            documents.append(known_document(home / str(one.results)))
+            continue
+        data = None if one.data is None else placed_data(one.data, home)
+        file = home / one.plan
+        own = request.but(plan=file, data=data, out=folder / read_plan(file, data).name)
+        done = measure(own)
+        documents.append(done.document)
+        reports += done.reports
+    if request.dry_run:
+        estimates = [document for document in documents if "jobs" in document]
+        return Benchmarked({"dry_run": True, "suite": suite.name, "plans": estimates})
+    document = suite_of(suite, documents)
+    files = write_suite(document, folder)
+    document["files"] = {name: str(path) for name, path in files.items()}
+    return Benchmarked(document, tuple(reports))
 
 
 def run_study(request: BenchmarkRequest) -> dict[str, Any]:
@@ -61,8 +94,8 @@ def run_study(request: BenchmarkRequest) -> dict[str, Any]:
         GansynthError: the plan cannot be run, or a training failed; the report names it.
     """
     done = measure(request)
-    if done.report is not None:
-        done.report.raise_if_failed()
+    for report in done.reports:
+        report.raise_if_failed()
     return dict(done.document)
 
 

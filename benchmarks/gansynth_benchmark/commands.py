@@ -22,11 +22,20 @@ def show_benchmark(request: BenchmarkRequest, done: Benchmarked, out: Output) ->
     if request.new is not None:
         out.result(document, _new_lines(document))
         return
-    if done.report is None:
-        out.result(document, lines_of_estimate(document))
+    if "plans" in document:
+        lines: list[str] = []
+        for plan in document["plans"]:
+            lines += [*lines_of_estimate(plan), ""]
+        out.result(document, lines)
         return
-    out.result(_short(document), _benchmark_lines(document, document["files"]))
-    done.report.raise_if_failed()
+    if "sets" in document:
+        out.result(document, _suite_lines(document))
+    elif not done.reports:
+        out.result(document, lines_of_estimate(document))
+    else:
+        out.result(_short(document), _benchmark_lines(document, document["files"]))
+    for report in done.reports:
+        report.raise_if_failed()
 
 
 benchmark = request_command(
@@ -38,6 +47,13 @@ benchmark = request_command(
         "gansynth benchmark plan.yaml --test-set --executor local:2 -o results/gain",
     ),
 )
+
+
+def _suite_lines(document: Mapping[str, Any]) -> Iterator[str]:
+    from gansynth_benchmark.suite import sentences
+
+    yield from sentences(document)
+    yield f"report: {document['files']['report.md']}"
 
 
 def _new_lines(document: Mapping[str, Any]) -> Iterator[str]:

@@ -40,7 +40,7 @@ def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
     except TypeError as error:
         raise UsageFault(f"{path}: {error}; expected {SHOWN}") from None
     changes: dict[str, Any] = {
-        "data": _placed_data(plan.data, path.parent if data is None else Path()),
+        "data": placed_data(plan.data, path.parent if data is None else Path()),
         "arms": tuple([_placed_arm(arm, path.parent) for arm in plan.arms]),
     }
     for key in ("root", "subjects"):
@@ -55,10 +55,10 @@ def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
 def _placed_arm(arm: ArmPlan, folder: Path) -> ArmPlan:
     if not arm.unlabelled:
         return arm
-    return arm.but(unlabelled=[_placed_data(text, folder) for text in arm.unlabelled])
+    return arm.but(unlabelled=[placed_data(text, folder) for text in arm.unlabelled])
 
 
-def _placed_data(text: str, folder: Path) -> str:
+def placed_data(text: str, folder: Path) -> str:
     """Make WHERE of KIND:WHERE absolute if it is an existing path relative to the folder."""
     kind, colon, where = text.partition(":")
     if colon and where and not Path(where).is_absolute() and os.path.exists(folder / where):

@@ -14,6 +14,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from gansynth_benchmark.suite import (
+    known_document,
+    read_suite,
+    sentences,
+    suite_of,
+    write_suite,
+)
+
 HERE = Path(__file__).parents[1] / "gains"
 PAGE = HERE / "README.md"
 NAMES = (
@@ -32,6 +40,8 @@ PICTURE = HERE.parents[1] / "docs" / "images" / "gains.svg"
 KIND = {"yardstick": "", "rival": ", no network", "gan": ", a GAN"}
 HEAD = "▲ gain shown over the usual augmentation, ○ not shown"
 OURS, END_OURS = "<!-- gains -->\n", "<!-- /gains -->"
+SUITE, SUITES = "small_lesions", HERE.parents[1] / "docs" / "suite.md"
+SAID, END_SAID = "<!-- suite -->\n", "<!-- /suite -->"
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
 
 
@@ -162,7 +172,15 @@ def picture(_: str) -> str:
     return svg_of(axes).decode()
 
 
-MADE = {PAGE: page, RESULTS: results, PICTURE: picture}
+def suites(text: str) -> str:
+    """The page of suites with what ours says."""
+    document = json.loads((HERE / SUITE / "results.json").read_text(encoding="utf-8"))
+    head, _, rest = text.partition(SAID)
+    body = "".join(f"- {line}.\n" for line in sentences(document))
+    return f"{head}{SAID}{body}{END_SAID}{rest.partition(END_SAID)[2]}"
+
+
+MADE = {PAGE: page, RESULTS: results, PICTURE: picture, SUITES: suites}
 
 
 STATED = ("comparisons", "baselines", "means", "worth", "verdict")
@@ -186,8 +204,18 @@ def restated() -> None:
             shutil.copyfile(Path(folder) / "report.md", path.with_name(f"{name}.md"))
 
 
+def joined_sets() -> None:
+    """Write what the sets of a suite say together."""
+    file = HERE / SUITE / "suite.yaml"
+    suite = read_suite(file)
+    assert suite is not None
+    documents = [known_document(file.parent / str(one.results)) for one in suite.sets]
+    write_suite(suite_of(suite, documents), file.parent)
+
+
 if __name__ == "__main__":
     restated()
+    joined_sets()
     for file, made in MADE.items():
         text = file.read_text(encoding="utf-8") if file.is_file() else ""
         file.write_text(made(text), encoding="utf-8")

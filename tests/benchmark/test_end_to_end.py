@@ -88,6 +88,24 @@ def test_every_place_has_a_result_with_the_ratio_it_was_asked_for_judged_on_the_
         assert "copy-paste" in (toy.home / "out" / page).read_text()
 
 
+def test_a_suite_runs_its_plans_and_puts_them_together(toy):
+    other = toy.home / "other.json"
+    other.write_text(json.dumps({**toy.document, "name": "toy2"}))
+    suite = {"name": "both", "sets": [{"plan": "plan.yaml"}, {"results": "other.json"}]}
+    (toy.home / "suite.yaml").write_text(json.dumps(suite))
+    cached = ("--cache", toy.home / "out" / "results.json", "--test-set", "--executor", "here")
+    words = ("benchmark", toy.home / "suite.yaml", *cached, "-o", toy.home / "both")
+    dry = gansynth(*words, "--dry-run", "--no-probe")
+    assert dry.exit_code == 0, dry.output
+    assert "2 subjects" not in dry.stdout
+    assert "toy (" in dry.stdout
+    done = gansynth(*words)
+    assert done.exit_code == 0, done.output
+    assert (toy.home / "both" / "toy" / "report.md").exists()
+    rows = json.loads((toy.home / "both" / "results.json").read_text())["rows"]
+    assert [one["set"] for one in rows[0]["sets"]] == ["toy", "toy2"]
+
+
 def test_nobody_who_is_judged_on_was_trained_on_and_the_users_folder_is_as_it_was(toy):
     study = BenchmarkStudy(read_plan(toy.home / "plan.yaml"), "sealed", toy.home / "out")
     told = [spec.document for spec in study.specs().values()]
