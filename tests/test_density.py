@@ -20,7 +20,6 @@ WHOLE = {"walrus": 0.5, "unpacked literal": 0.0}
 ABOVE = {
     "bank": (2.5, 5.0),
     "conditions": (5.2, 11.0),
-    "core": (4.2, 9.0),
     "gansynth_cgan3d": (4.3, 6.7),
     "gansynth_copypaste": (1.0, 18.7),
     "gansynth_cpggan": (1.0, 15.2),

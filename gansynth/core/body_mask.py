@@ -79,7 +79,8 @@ def share_inside(body: Mask, row: npt.NDArray[np.floating]) -> float:
     axes = body.ndim
     low = np.clip(np.floor(row[:axes]), 0, np.array(body.shape) - 1).astype(int)
     high = np.maximum(np.ceil(row[axes:]).astype(int), low + 1)
-    return float(body[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].mean())
+    box = [slice(first, last) for first, last in zip(low, high, strict=True)]
+    return float(body[tuple(box)].mean())
 
 
 def otsu(values: npt.NDArray[np.floating], bins: int = 256) -> float:

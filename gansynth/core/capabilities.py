@@ -128,8 +128,9 @@ def of_parts(parts: Iterable[Capabilities]) -> Capabilities:
     for each class.
     """
     parts = list(parts)
-    takes = frozenset[Input].intersection(*(part.takes for part in parts)) - {"channels"}
-    context = frozenset[Input]().union(*(part.takes for part in parts)) & {"context"}
+    each = [part.takes for part in parts]
+    takes = frozenset[Input].intersection(*each) - {"channels"}
+    context = frozenset[Input]().union(*each) & {"context"}
     own_labels = all(p.labelled for p in parts) and any(p.draws != "image" for p in parts)
     return Capabilities(
         takes=takes | context | {"class"},

@@ -214,8 +214,7 @@ class CasePool:
 
     def others(self, subject: str) -> tuple[str, ...]:
         """Return the cases of other subjects; all cases if there is no other subject."""
-        ids = tuple(i for i in self.ids if self.cases.subject(i) != subject)
-        return ids or self.ids
+        return tuple([i for i in self.ids if self.cases.subject(i) != subject]) or self.ids
 
     def learnt(self, key: str, learn: Callable[[CasePool], T]) -> T:
         """Return statistics of the training cases, computed once: ``learn(pool)``, by name."""

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.body_mask import otsu
+from gansynth.core.geometry import other_axes
 from gansynth.core.landmarks import (
     AGREED,
     Landmarks,
@@ -58,7 +59,7 @@ def prints_of(image: npt.NDArray[np.floating], spacing: Sequence[float]) -> Prin
     kept = [mm for mm, length in zip(spacing, image.shape[1:], strict=True) if length > 1]
     channels = [_in_range(np.squeeze(channel)) for channel in image]
     fit = [x for x in channels if x.ndim in CELLS and np.isfinite(x).all() and np.ptp(x) > 0]
-    return (*map(_print, fit), *(landmarks(channel, kept) for channel in fit))
+    return (*map(_print, fit), *[landmarks(channel, kept) for channel in fit])
 
 
 def _in_range(channel: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
@@ -81,9 +82,8 @@ def alike(
     """
     nearest_of: dict[int, tuple[float, int]] = {}
     for ndim in axes:
-        (rows, first), (columns, second) = (
-            _table(prints, ndim) for prints in (first_images, others)
-        )
+        rows, first = _table(first_images, ndim)
+        columns, second = _table(others, ndim)
         if not len(rows) or not len(columns):
             continue
         for start in range(0, len(columns), _ROWS):
@@ -94,6 +94,13 @@ def alike(
                 if score >= max(least, ALIKE[ndim]) and score > nearest_of.get(index, (0.0, 0))[0]:
                     nearest_of[index] = score, int(rows[row])
     return {index: row for index, (_, row) in nearest_of.items()}
+
+
+def same_looks(
+    first_images: Sequence[Prints], others: Sequence[Prints], ndim: int
+) -> dict[int, int]:
+    """Map images of ``others`` to one that shares landmarks with them, or looks the same."""
+    return sharing(first_images, others, (ndim,)) | alike(first_images, others, (ndim,))
 
 
 def sharing(
@@ -171,11 +178,12 @@ def _table(
 def _turns(ndim: int) -> tuple[npt.NDArray[np.intp], ...]:
     """Return for each turn and flip of a grid the permutation of its cells."""
     cells = np.arange(CELLS[ndim] ** ndim).reshape([CELLS[ndim]] * ndim)
-    return tuple(
-        np.flip(cells.transpose(order), tuple(axis for axis in range(ndim) if flips[axis])).ravel()
-        for order in itertools.permutations(range(ndim))
-        for flips in itertools.product((False, True), repeat=ndim)
-    )
+    turns = []
+    for order in itertools.permutations(range(ndim)):
+        for flips in itertools.product((False, True), repeat=ndim):
+            flipped = [axis for axis in range(ndim) if flips[axis]]
+            turns.append(np.flip(cells.transpose(order), tuple(flipped)).ravel())
+    return tuple(turns)
 
 
 # -- making one ------------------------------------------------------------------------------------
@@ -217,8 +225,8 @@ def _body(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     image = unpadded(image)
     image = np.clip(image, *np.percentile(image[_thinned(image)], (1, 99)))
     bright = image > otsu(image, _BINS)
-    planes = [tuple(i for i in range(image.ndim) if i != axis) for axis in range(image.ndim)]
-    return image[tuple(span(bright.mean(axis=plane) > _IN_PLANE) for plane in planes)]
+    body = [span(bright.mean(axis=plane) > _IN_PLANE) for plane in other_axes(image.ndim)]
+    return image[tuple(body)]
 
 
 def _thinned(image: npt.NDArray[np.float32]) -> tuple[slice, ...]:

@@ -86,7 +86,7 @@ class ForegroundIndex:
         within = index - int(ends[plane] - self.planes.counts[row, plane])
         box = self.planes.boxes[row].copy()
         box[0] = plane, plane + 1
-        labels = self.read(tuple(slice(int(a), int(b)) for a, b in box))
+        labels = self.read(tuple([slice(int(first), int(end)) for first, end in box]))
         voxel: Voxel = np.argwhere(labels == value)[within] + box[:, 0]
         return voxel
 
@@ -96,7 +96,8 @@ class ForegroundIndex:
         voxel = self.foreground_voxel(rng) if rng.random() * (1 + classes) >= 1 else None
         for _ in range(TRIES if voxel is None else 0):
             voxel = np.array([rng.integers(n) for n in self.shape])
-            if self.read is None or self.read(tuple(slice(i, i + 1) for i in voxel)).item() == 0:
+            box = tuple([slice(i, i + 1) for i in voxel])
+            if self.read is None or self.read(box).item() == 0:
                 break
         assert voxel is not None, "tried at least once"
         return voxel

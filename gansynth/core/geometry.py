@@ -36,14 +36,19 @@ def mask_of(labels: LabelArray, values: Sequence[int]) -> Mask:
 
 def centroid(mask: Mask) -> tuple[float, ...]:
     """Return the mean position of the voxels of a mask, in voxels per axis."""
-    return tuple(float(axis.mean()) for axis in np.nonzero(mask))
+    return tuple([float(axis.mean()) for axis in np.nonzero(mask)])
+
+
+def other_axes(ndim: int) -> list[tuple[int, ...]]:
+    """Return for each axis of an array all others."""
+    axes = tuple(range(ndim))
+    return [axes[:axis] + axes[axis + 1 :] for axis in axes]
 
 
 def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, ...]:
     """Return the smallest box around a mask, grown by ``margin`` voxels and cut at the array."""
     box = []
-    for axis, length in enumerate(mask.shape):
-        others = tuple(a for a in range(mask.ndim) if a != axis)
+    for length, others in zip(mask.shape, other_axes(mask.ndim), strict=True):
         used = np.flatnonzero(mask.any(axis=others))
         first, last = (int(used[0]), int(used[-1]) + 1) if used.size else (0, 0)
         box.append(slice(max(first - margin, 0), min(last + margin, length)))

@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from gansynth.core.geometry import other_axes
+
 Floats = npt.NDArray[np.float32]
 
 AGREED = {2: 8.0, 3: 5.0}
@@ -114,8 +116,8 @@ def _levelled(image: Floats, spacing: Sequence[float]) -> Floats:
 
 def unpadded(image: Floats) -> Floats:
     """Crop an image of constant borders."""
-    planes = [tuple(i for i in range(image.ndim) if i != axis) for axis in range(image.ndim)]
-    return image[tuple(span(np.ptp(image, axis=plane) > 0) for plane in planes)]
+    varying = [span(np.ptp(image, axis=plane) > 0) for plane in other_axes(image.ndim)]
+    return image[tuple(varying)]
 
 
 def span(inside: npt.NDArray[np.bool_]) -> slice:
@@ -291,7 +293,7 @@ def _word_table(images: Sequence[Landmarks], ndim: int) -> Any:
     around = np.concatenate([image.around for image in images])
     values = np.sign(_upright(around, ndim)).reshape(len(around), -1) + 1
     words = (values @ _digits(ndim)).astype(np.int64) + np.arange(_WORDS) * 3**_LENGTH
-    begins = np.cumsum([0, *(len(image.places) * _WORDS for image in images)])
+    begins = np.cumsum([0] + [len(image.places) * _WORDS for image in images])
     ones = np.ones(words.size, np.float32)
     return csr_matrix((ones, words.ravel(), begins), (len(images), _WORDS * 3**_LENGTH))
 

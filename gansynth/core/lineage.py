@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.fingerprint import COPIED, EARLIER, Prints, alike, sharing
+from gansynth.core.fingerprint import COPIED, EARLIER, Prints, alike, same_looks, sharing
 from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.runtime.files import check_digest, read_json
 from gansynth.runtime.serialise import Document
@@ -70,10 +70,10 @@ class Lineage(Document, later=("ancestors",), whole=True):
         """Return this lineage with others as ancestors, without duplicates."""
         present = {(each.dataset, each.fold, each.cases) for each in self.everyone()}
         added: list[Lineage] = []
-        for added_lineage in (each for lineage in others for each in lineage.everyone()):
-            if (added_lineage.dataset, added_lineage.fold, added_lineage.cases) not in present:
-                present.add((added_lineage.dataset, added_lineage.fold, added_lineage.cases))
-                added.append(replace(added_lineage, ancestors=()))
+        for each in [each for lineage in others for each in lineage.everyone()]:
+            if (each.dataset, each.fold, each.cases) not in present:
+                present.add((each.dataset, each.fold, each.cases))
+                added.append(replace(each, ancestors=()))
         return replace(self, ancestors=(*self.ancestors, *added))
 
     def within(self, larger: Lineage) -> bool:
@@ -84,11 +84,12 @@ class Lineage(Document, later=("ancestors",), whole=True):
 
 def read_lineage(folder: Path) -> Lineage:
     """Read the lineage of a run's or bank's maker from ``manifest.json`` or ``bank.json``."""
-    path = next((p for name in RECORDS if (p := folder / name).is_file()), None)
-    if path is None:
+    paths = [folder / name for name in RECORDS if (folder / name).is_file()]
+    if not paths:
         raise DataFault(
             f"{folder}: holds neither {' nor '.join(RECORDS)}, expected a run or a bank"
         )
+    path = paths[0]
     document = read_json(path, most=MAX_RECORD_BYTES)
     check_digest(path, document, "restore it from a copy")
     try:
@@ -172,8 +173,7 @@ def matches(
     contents = {c.sha256: c.id for c in maker.cases}
     images = {c.image: c.id for c in maker.cases if c.image}
     sides = [c.prints for c in maker.cases], [c.prints for c in cases]
-    volumes = {**sharing(*sides, (3,)), **alike(*sides, (3,))}
-    pictures = {**sharing(*sides, (2,)), **alike(*sides, (2,))}
+    volumes, pictures = same_looks(*sides, 3), same_looks(*sides, 2)
     copies = alike(*sides, (2,), COPIED) if same else {}
     matched: dict[str, LineageMatch] = {}
     for index, case in enumerate(cases):
@@ -189,11 +189,9 @@ def matches(
             ("print", None if near is None else maker.cases[near].id),
             ("subject", subjects.get(case.subject)),
         )
-        match = next(
-            (LineageMatch(way, case_id) for way, case_id in ways if case_id is not None), None
-        )
-        if match is not None:
-            matched[case.id] = match
+        found = [LineageMatch(way, case_id) for way, case_id in ways if case_id is not None]
+        if found:
+            matched[case.id] = found[0]
     return matched
 
 
@@ -205,8 +203,7 @@ def neighbours(seen: Mapping[str, Prints], held_out: Mapping[str, Prints], *, na
     Args:
         named: whether its subjects are; then ``guard`` refuses such pictures, else it cannot.
     """
-    sides = list(seen.values()), list(held_out.values())
-    found = {**sharing(*sides, (2,)), **alike(*sides, (2,))}
+    found = same_looks(list(seen.values()), list(held_out.values()), 2)
     if not found:
         return ""
     index, other = next(iter(found.items()))
@@ -271,7 +268,7 @@ def _alike(first: CaseRecord, second: CaseRecord) -> bool:
 
 def other_records(recorded: Sequence[CaseRecord], found: Sequence[CaseRecord]) -> Iterator[str]:
     """Yield in words how recorded cases differ from those that are found in the data now."""
-    known, there = ({case.id: case for case in cases} for cases in (recorded, found))
+    known, there = {case.id: case for case in recorded}, {case.id: case for case in found}
     both = sorted(known.keys() & there.keys())
     ways = {
         "trained on, but not recorded": sorted(there.keys() - known.keys()),

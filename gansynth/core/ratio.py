@@ -30,7 +30,7 @@ class Ratio:
         """Parse ``"R:S"``, e.g. ``"2813:4000"``; UsageFault: no ratio of two numbers, or 0:0."""
         parts = text.split(":")
         try:
-            real, synthetic = (float(p) for p in parts)
+            real, synthetic = map(float, parts)
         except ValueError:
             raise UsageFault(
                 f"--ratio {text!r}: expected REAL:SYNTHETIC, two numbers, for example 1:1 or 2:1"
@@ -105,7 +105,7 @@ class SlotAllocator:
         extra = self._rng.random() < self._chance(part)
         self._owed += part - extra
         slots = self._rng.choice(batch_size, size=min(count + extra, batch_size), replace=False)
-        return frozenset(int(s) for s in slots)
+        return frozenset(map(int, slots))
 
     def _chance(self, part: float) -> float:
         """Return the probability of one more slot: 0 or 1 at the bounds, else keeps the mean."""

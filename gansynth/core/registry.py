@@ -90,8 +90,8 @@ class Registry:
 
     def hosts_with(self, verb: str) -> tuple[str, ...]:
         """Return the hosts with a command (``prepare``), sorted."""
-        commands = (key.partition(" ") for key in self.names("commands"))
-        return tuple(host for of, _, host in commands if of == verb)
+        commands = [key.partition(" ") for key in self.names("commands")]
+        return tuple([host for of, _, host in commands if of == verb])
 
     def command(self, verb: str, host: str) -> Callable[..., Any]:
         """Return the function of a host's command; UsageFault: names the hosts that have one."""
@@ -142,13 +142,12 @@ class Registry:
 
     def offers(self, plugin: str) -> dict[str, tuple[str, ...]]:
         """Return what a plugin registered: kind -> names, without empty kinds."""
-        offered = {
-            kind: tuple(
-                sorted(n for n, (owner, _) in self.loaders[kind].items() if owner == plugin)
-            )
-            for kind in KINDS
-        }
-        return {kind: names for kind, names in offered.items() if names}
+        offered = {}
+        for kind in KINDS:
+            names = [n for n, (owner, _) in self.loaders[kind].items() if owner == plugin]
+            if names:
+                offered[kind] = tuple(sorted(names))
+        return offered
 
     def add(self, plugin: object, name: str, origin: PluginOrigin | None = None) -> None:
         """Register a plugin object under an entry-point name; a failing one is listed as broken."""

@@ -100,9 +100,9 @@ def resampling_record(resampled: bool) -> dict[str, str]:
 def pick(array: npt.NDArray[T], shape: Sequence[int]) -> npt.NDArray[T]:
     """Take the voxel in the middle of each new one, along the last axes; always a copy."""
     inner = array.shape[array.ndim - len(shape) :]
-    middles = (
-        (2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(inner, shape, strict=True)
-    )
+    middles = []
+    for old, new in zip(inner, shape, strict=True):
+        middles.append((2 * np.arange(new) + 1) * old // (2 * new))
     return array[(..., *np.ix_(*middles))]
 
 

@@ -167,7 +167,7 @@ def own_request(folder: Path, manifest: Mapping[str, Any]) -> SourceRequest:
     request = SourceRequest(**manifest["request"])
     if not request.view:
         return request
-    return replace(request, view={**request.view, "home": str(folder)})
+    return replace(request, view=dict(request.view, home=str(folder)))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -190,7 +190,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "this run was made by another gansynth"
         )
     check_digest(path, manifest, _AGAIN)
-    kinds = {**KEYS, **{key: kind for key, kind in OTHER_KEYS.items() if key in manifest}}
+    kinds = dict(KEYS)
+    kinds.update({key: kind for key, kind in OTHER_KEYS.items() if key in manifest})
     for key, kind in kinds.items():
         try:
             from_json(kind, manifest[key])
@@ -215,7 +216,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
             f"expected at most {MOST_STATE}: manifests are passed on, and more could be patients' "
             "images. Keep statistics in it, and what training learns in networks"
         )
-    write_json_atomic(folder / MANIFEST, {**plain, "digest": digest_of(plain)})
+    write_json_atomic(folder / MANIFEST, dict(plain, digest=digest_of(plain)))
 
 
 def manifest_sha256(folder: Path) -> str:

@@ -65,7 +65,7 @@ class SampleRequest(Document):
     def others(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         """The options that name other sources, with the first source of each."""
         named = {"--label-source": (self.label_source,), "--unlabelled": self.unlabelled}
-        return tuple((option, each[0]) for option, each in named.items() if each and each[0])
+        return tuple([(option, each[0]) for option, each in named.items() if each and each[0]])
 
     @classmethod
     def among(cls, doc: Mapping[str, Any]) -> Self:
@@ -79,7 +79,7 @@ class SampleRequest(Document):
 
         weights, filters = words.sampling_weights, tuple(words.filter)
         if NONE in filters and len(set(filters)) > 1:
-            named = next(text for text in filters if text != NONE)
+            [named, *_] = [text for text in filters if text != NONE]
             raise UsageFault(
                 f"--filter {NONE} with --filter {named}: one lets every sample in; "
                 "expected it alone; leave one of them out"
@@ -96,7 +96,7 @@ class SampleRequest(Document):
             prevalence=_prevalence(str(words.prevalence)),
             lesions=words.lesions,
             weights=None if weights is None else str(Path(weights).expanduser().absolute()),
-            filters=tuple(text for text in filters if text not in (OWN, NONE)),
+            filters=tuple([text for text in filters if text not in (OWN, NONE)]),
             keep_flawed=NONE in filters,
         )
 
@@ -139,7 +139,7 @@ def _backgrounds(asked: str | float | None) -> float:
 def _unlabelled(words: SampleWords) -> tuple[dict[str, Any], ...]:
     with describe_error("--label-source", "--unlabelled"):
         found = [read_other(text, words.unlabelled_read) for text in words.unlabelled]
-    return tuple(request for request in found if request is not None)
+    return tuple([request for request in found if request is not None])
 
 
 def absolute_boxes(option: str | None) -> str | None:
@@ -174,7 +174,9 @@ def read_other(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | Non
     if request.get("root"):
         request["root"] = str(Path(request["root"]).expanduser().absolute())
     read = {key: value for key, value in how.items() if key not in _REQUEST}
-    return {**request, "read": read} if read else request
+    if read:
+        request["read"] = read
+    return request
 
 
 def _anywhere(kind: str, where: str) -> str:

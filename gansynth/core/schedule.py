@@ -62,12 +62,12 @@ class Schedule:
             return cls()
         match = re.fullmatch(f"finetune:{number}@{number}", text)
         if match:
-            share, begin = (float(n) / 100 for n in match.groups())
+            share, begin = float(match[1]) / 100, float(match[2]) / 100
             if 0 < share <= 1 and 0 < begin < 1:
                 return cls("finetune", begin=begin, share=share)
         match = re.fullmatch(f"anneal(?::{number}(?:-{number})?)?", text)
         if match:
-            begin, end = (float(n) / 100 for n in (match[1] or "0", match[2] or "100"))
+            begin, end = float(match[1] or "0") / 100, float(match[2] or "100") / 100
             if 0 <= begin < end <= 1:
                 return cls("anneal", begin=begin, end=end)
         raise UsageFault(
@@ -135,7 +135,7 @@ class Schedule:
         """Return the share of synthetic samples between two moments: the mean of ``at().p``."""
         if end <= begin:
             return self.at(begin, ratio).p
-        knots = sorted({begin, end, *(k for k in (self.begin, self.end) if begin < k < end)})
+        knots = sorted({begin, end} | {k for k in (self.begin, self.end) if begin < k < end})
         total = 0.0
         for left, right in itertools.pairwise(knots):
             # Linear between the knots, so the value in the middle is the mean.

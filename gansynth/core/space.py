@@ -90,7 +90,8 @@ class Space(Document, later=("frame", "nearest", "typical"), whole=True):
         shown = self.frame or (shape if self.typical else ())
         if shown:
             edges = zip(source.spacing, shown, self.size, strict=True)
-            schema = replace(source, spacing=tuple(mm * old / new for mm, old, new in edges))
+            spacing = [mm * old / new for mm, old, new in edges]
+            schema = replace(source, spacing=tuple(spacing))
         if self.window is not None and source.outside_fill is not None:
             fill = np.array(source.outside_fill, np.float32).reshape(-1, *[1] * schema.ndim)
             schema = replace(schema, outside_fill=tuple(map(float, self._squash(fill).ravel())))
@@ -113,7 +114,7 @@ class Space(Document, later=("frame", "nearest", "typical"), whole=True):
         """First voxel of the frame in a case, negative where it is larger; () without a frame."""
         if not self.frame:
             return ()
-        return tuple((n - f) // 2 for n, f in zip(shape, self.frame, strict=True))
+        return tuple([(n - f) // 2 for n, f in zip(shape, self.frame, strict=True)])
 
     # -- drawing a place -------------------------------------------------------------------------
 
@@ -142,7 +143,7 @@ class Space(Document, later=("frame", "nearest", "typical"), whole=True):
             for c, s, n, first in zip(placement.corner, self.size, inner, starts, strict=True)
         ]
         box = tuple(map(slice, starts, ends))
-        corner = tuple(c - first for c, first in zip(placement.corner, starts, strict=True))
+        corner = tuple([c - first for c, first in zip(placement.corner, starts, strict=True)])
         if placement.slice_index is None:
             return box, Placement(corner)
         plane = slice(placement.slice_index, placement.slice_index + 1)
@@ -155,9 +156,8 @@ class Space(Document, later=("frame", "nearest", "typical"), whole=True):
             return Placement(self.frame_corner(shape))
         slice_index = shape[0] // 2 if self.grid == "slice" else None
         inner = shape[1:] if self.grid == "slice" else shape
-        return Placement(
-            tuple((n - s) // 2 for n, s in zip(inner, self.size, strict=True)), slice_index
-        )
+        corner = [(n - s) // 2 for n, s in zip(inner, self.size, strict=True)]
+        return Placement(tuple(corner), slice_index)
 
     # -- conversion --------------------------------------------------------------------------
 
@@ -216,8 +216,8 @@ class Space(Document, later=("frame", "nearest", "typical"), whole=True):
         for axis, (corner, length, size) in enumerate(
             zip(placement.corner, inner, self.size, strict=True), start=1
         ):
-            ends = slice(0, max(-corner, 0)), slice(max(length - corner, 0), size)
-            for at in ((slice(None),) * axis + (end,) for end in ends):
+            for end in (slice(0, max(-corner, 0)), slice(max(length - corner, 0), size)):
+                at = (slice(None),) * axis + (end,)
                 wanted = np.broadcast_to(fill, image[at].shape)
                 if image[at].tobytes() != wanted.tobytes():
                     image = image.copy() if image is sample.image else image
@@ -278,12 +278,9 @@ class Space(Document, later=("frame", "nearest", "typical"), whole=True):
         if not edges:
             raise UsageFault("space: a window needs at least one training case")
         lows, highs = np.min([e[0] for e in edges], axis=0), np.max([e[1] for e in edges], axis=0)
-        return replace(
-            self,
-            window=tuple(
-                (float(a), float(max(b, a + 1e-6))) for a, b in zip(lows, highs, strict=True)
-            ),
-        )
+        each = zip(lows, highs, strict=True)
+        window = [(float(least), float(max(most, least + 1e-6))) for least, most in each]
+        return replace(self, window=tuple(window))
 
 
 def cut_boxes(boxes: Boxes, corner: Sequence[int], size: Sequence[int]) -> Boxes:

@@ -21,7 +21,7 @@ EDGE = 64  # voxels of the middle that is measured: samples may be crops of what
 
 def values_of(image: Any) -> npt.NDArray[np.float64]:
     """Return median, deviation and range of each channel of an image (C, ...): (C, 3)."""
-    middle = (slice(max(0, (n - EDGE) // 2), (n + EDGE) // 2) for n in image.shape[1:])
+    middle = [slice(max(0, (n - EDGE) // 2), (n + EDGE) // 2) for n in image.shape[1:]]
     piece = np.asarray(image[(slice(None), *middle)], np.float64)
     return np.array([(np.median(c), c.std(), np.ptp(c)) for c in piece])
 

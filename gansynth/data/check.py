@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.fingerprint import Prints, alike, prints_of, sharing
+from gansynth.core.fingerprint import Prints, prints_of, same_looks
 from gansynth.core.lineage import some_names
 from gansynth.core.source import CheckReport, Finding, FoldSplit, SourceRequest
 from gansynth.core.synthetic import is_marked, told
@@ -351,8 +351,7 @@ def _alike(cases: list[tuple[str, Prints]]) -> Iterator[tuple[str, str]]:
     half = len(cases) // 2
     if half:
         sides = [prints for _, prints in cases[:half]], [prints for _, prints in cases[half:]]
-        found = sharing(*sides, (3,)) | alike(*sides, (3,))
-        for second, first in found.items():
+        for second, first in same_looks(*sides, 3).items():
             yield cases[first][0], cases[half + second][0]
         yield from _alike(cases[:half])
         yield from _alike(cases[half:])

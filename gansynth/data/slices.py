@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BeforeValidator, Field
 
+from gansynth.core.geometry import other_axes
 from gansynth.core.registry import installed
 from gansynth.core.resample import resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
@@ -522,7 +523,7 @@ class SliceSource(CaseSource):
                     f"{self.inner.name}: case {case!r} has no labels, expected them with --read "
                     f"{asks}; leave that out, and choose slices by number: --read slices=40-110"
                 )
-            across = tuple([axis for axis in range(3) if axis != self.axis])
+            across = other_axes(3)[self.axis]
             for number, value in enumerate(values):
                 counts[number] = (labels == value).sum(axis=across)
         self._counts[case] = counts

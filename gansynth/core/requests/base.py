@@ -182,7 +182,7 @@ class Request(BaseModel):
     """No progress; warnings stay."""
 
     def __init__(self, /, *args: Any, **given: Any) -> None:
-        values = {**dict(zip(type(self).positional(), args, strict=False)), **given}
+        values = dict(zip(type(self).positional(), args, strict=False)) | given
         if len(args) > len(type(self).positional()):
             raise TypeError(f"{len(args)} arguments by place, expected names")
         for name in values:
@@ -204,14 +204,23 @@ class Request(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **_: Any) -> None:
         own = dict.fromkeys(cls.__annotations__, cls.heading) if "heading" in vars(cls) else {}
-        above = {k: v for base in reversed(cls.__mro__[1:]) for k, v in _headings(base).items()}
-        each = {k: heading for k in cls.model_fields if (heading := cls.opt(k).heading)}
-        cls.headings = {**above, **own, **each}
+        headings: dict[str, str] = {}
+        for base in reversed(cls.__mro__[1:]):
+            headings.update(_headings(base))
+        headings.update(own)
+        for name in cls.model_fields:
+            heading = cls.opt(name).heading
+            if heading:
+                headings[name] = heading
+        cls.headings = headings
 
     @classmethod
     def opt(cls, name: str) -> Opt:
         """Return how a field is typed."""
-        return next((m for m in cls.model_fields[name].metadata if isinstance(m, Opt)), Opt())
+        for mark in cls.model_fields[name].metadata:
+            if isinstance(mark, Opt):
+                return mark
+        return Opt()
 
     @classmethod
     def words(cls) -> list[str]:
@@ -226,7 +235,7 @@ class Request(BaseModel):
     @classmethod
     def conditions(cls) -> dict[str, str]:
         """Return field -> the condition of its effect."""
-        return {**{name: cls.opt(name).needs for name in cls.model_fields}, **cls.needs}
+        return {name: cls.opt(name).needs for name in cls.model_fields} | dict(cls.needs)
 
     @classmethod
     def flag(cls, name: str) -> str:
@@ -247,19 +256,19 @@ class Request(BaseModel):
         if value is False:
             on = cls.model_fields[name].default is True
             return flag.replace("--", "--no-", 1) if on else flag
-        texts = (str(v) for v in _several(value) if v is not None and v is not True)
+        texts = [str(v) for v in _several(value) if v is not None and v is not True]
         return " ".join([flag, *texts])
 
     @property
     def given(self) -> list[str]:
         """The fields that the user gave."""
-        return [
-            name
-            for name, field in type(self).model_fields.items()
-            if name in self.model_fields_set
-            and (value := getattr(self, name)) not in EMPTY
-            and not (value is False and field.default is False)
-        ]
+        given = []
+        for name, field in type(self).model_fields.items():
+            if name in self.model_fields_set:
+                value = getattr(self, name)
+                if value not in EMPTY and not (value is False and field.default is False):
+                    given.append(name)
+        return given
 
     def called(self, name: str) -> str:
         """Return what is typed for a field."""
@@ -278,8 +287,9 @@ class Request(BaseModel):
 
     def but(self, *left_out: str, **changes: Any) -> Self:
         """Return a checked copy without some fields, and with others changed."""
-        kept = {name: getattr(self, name) for name in self.given if name not in left_out}
-        return type(self)(**{**kept, **changes})
+        fields = {name: getattr(self, name) for name in self.given if name not in left_out}
+        fields.update(changes)
+        return type(self)(**fields)
 
     def refuse_beside(self, *allowed: str, message: str) -> None:
         """Refuse given fields but these; ``message`` has ``{}`` where the flag goes."""
@@ -369,7 +379,7 @@ def _settled(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     if cls.settings in cls.model_fields:
         others = {key: named.pop(key) for key in values if key not in cls.model_fields}
         if others:
-            named[cls.settings] = {**(named.get(cls.settings) or {}), **others}
+            named[cls.settings] = dict(named.get(cls.settings) or {}) | others
     return named
 
 
@@ -396,7 +406,7 @@ def _explain(call: Any, cls: type[Request], *own: inspect.Parameter) -> None:
         words = _in_words_of_python(cls, " ".join((fields[name].description or "").split()))
         words = re.sub(r"[;.] may be repeated", "", words, flags=re.IGNORECASE)  # the type says so
         lines += wrap(f"{name}: {words}", 96, initial_indent="    ", subsequent_indent="        ")
-    call.__doc__ = "\n".join([*lines, *(f"\n{text}" for text in after)])
+    call.__doc__ = "\n".join([*lines] + [f"\n{text}" for text in after])
 
 
 def _in_words_of_python(model: type[Request], text: str) -> str:

@@ -151,7 +151,8 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
     needs: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(SampleWords.words(), "!bank"),
         "label_source_read": "label_source",
-        **dict.fromkeys(("unlabelled_read", "backgrounds"), "unlabelled"),
+        "unlabelled_read": "unlabelled",
+        "backgrounds": "unlabelled",
         "compare": "!export",
     }
 
@@ -160,8 +161,10 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
         if name == "options":
             return "host options after --"
         if name == "set":  # the first flag of a setting, if there is one
-            flags = (flag_of(key) for key, text in self.set.items() if isinstance(text, FlagText))
-            return next(flags, "--set")
+            for key, text in self.set.items():
+                if isinstance(text, FlagText):
+                    return flag_of(key)
+            return "--set"
         return super().called(name)
 
     def __init__(self, /, *args: Any, **given: Any) -> None:
@@ -170,7 +173,7 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
         if names_data(first) or (not given.get("data") and os.path.isdir(first)):
             if given.get("data"):
                 raise UsageFault(f"{words[0]}: --data {given['data']} names other data; leave one")
-            given = {**given, "data": words[0], "options": words[1:]}
+            given |= {"data": words[0], "options": words[1:]}
         super().__init__(*args, **given)
 
     def check(self) -> None:
@@ -309,7 +312,8 @@ class ImportRequest(Request):
     def reading(self) -> dict[str, Any]:
         """How the source is read, as far as it was given."""
         words = {"subjects": self.subjects, "fold": self.fold, "read": self.read}
-        return {key: value for key, value in {**words, "root": self.root}.items() if value}
+        words["root"] = self.root
+        return {key: value for key, value in words.items() if value}
 
     @property
     def where(self) -> str:

@@ -97,7 +97,8 @@ class CheckRequest(ClassWords):
     needs = {
         **dict.fromkeys(("seed", "device", "verify_lineage", *ClassWords.words()), "generator"),
         "label_source_read": "generator, label_source",
-        **dict.fromkeys(("unlabelled_read", "backgrounds"), "generator, unlabelled"),
+        "unlabelled_read": "generator, unlabelled",
+        "backgrounds": "generator, unlabelled",
     }
     data: Annotated[str | None, Opt(argument=True, metavar="KIND:WHERE|FOLDER")] = Field(
         default=None, kw_only=False
