@@ -93,8 +93,8 @@ class GeneratorBench:
             self.space = self.space.with_window(map(self.source.load, self.source.train_ids))
             self.schema = self.space.generator_schema(self.source.schema)
         generator = self.new()
-        parameters = sum(p.numel() for net in generator.nets.values() for p in net.parameters())
-        if generator.phases() and not parameters:
+        parameters = [p for net in generator.nets.values() for p in net.parameters()]
+        if generator.phases() and not sum([p.numel() for p in parameters]):
             raise CheckFailed("has phases to train but no parameters")
         if bool(generator.phases()) != can.trains:
             raise CheckFailed(f"trains is {can.trains}, expected True with phases and only then")
@@ -248,13 +248,13 @@ class SampleChecks:
                 )
 
     def finite(self) -> None:
-        bad = sum(int((~np.isfinite(sample.image)).sum()) for sample in self.samples)
+        bad = sum([int((~np.isfinite(sample.image)).sum()) for sample in self.samples])
         if bad:
             raise CheckFailed(f"{bad} NaN or infinite voxel(s), expected finite values")
 
     def not_constant(self) -> None:
         for channel, name in enumerate(self.schema.channels):
-            least = min(float(sample.image[channel].std()) for sample in self.samples)
+            least = min([float(sample.image[channel].std()) for sample in self.samples])
             if least <= VISIBLE * self.deviation:
                 raise CheckFailed(f"channel {name!r} has deviation {least:.3g}, expected an image")
 
@@ -268,7 +268,7 @@ class SampleChecks:
     def labels_drawn(self) -> None:
         """Each image has its own label map, or none, according to ``draws``."""
         can = self.generator.capabilities
-        count = sum(sample.labels is not None for sample in self.samples)
+        count = len([sample for sample in self.samples if sample.labels is not None])
         expected = len(self.samples) if can.labelled else 0
         if count != expected:
             raise CheckFailed(
@@ -337,10 +337,7 @@ class SampleChecks:
         self._needs_labels()
         real = contrasts(*self.held_out())
         labels = self.labels()
-        sampled, requested = (
-            sorted({int(v) for m in maps for v in np.unique(m)} - {OUTSIDE})
-            for maps in (labels, self.requested)
-        )
+        sampled, requested = _values(labels), _values(self.requested)
         if sampled != requested:
             raise CheckFailed(f"samples show the labels {sampled} in all, expected {requested}")
         drawn = contrasts([sample.image for sample in self.samples], labels)
@@ -354,10 +351,13 @@ class SampleChecks:
 
     def inputs_untouched(self) -> None:
         for lent, own in zip(self.inputs, self.conditions(), strict=True):
-            for name in (field.name for field in fields(Condition)):
-                pairs = zip(*(_arrays(getattr(each, name)) for each in (lent, own)), strict=True)
-                if not all(np.array_equal(*pair) for pair in pairs):
-                    raise CheckFailed(f"sample() wrote into a condition's {name}")
+            for field in fields(Condition):
+                before, after = (
+                    _arrays(getattr(own, field.name)),
+                    _arrays(getattr(lent, field.name)),
+                )
+                if not all(map(np.array_equal, after, before)):
+                    raise CheckFailed(f"sample() wrote into a condition's {field.name}")
 
     def provenance_kept(self) -> None:
         for sample in self.samples:
@@ -410,10 +410,11 @@ class SampleChecks:
         for name in ("given", "context", "moved", "background", "label_class"):
             own = getattr(first, name)
             values = [getattr(condition, name) for condition in others]
-            other = next((value for value in values if not np.array_equal(value, own)), None)
-            if other is None:
+            differing = [value for value in values if not np.array_equal(value, own)]
+            if not differing or differing[0] is None:
                 continue
-            changed = self.generator.sample([replace(first, **{name: other})], self.seeds[:1])[0]
+            other = replace(first, **{name: differing[0]})
+            changed = self.generator.sample([other], self.seeds[:1])[0]
             self.differ(changed, self.samples[0], f"two values of {name!r} of a condition")
 
     def copies_nothing(self) -> None:
@@ -445,7 +446,7 @@ class SampleChecks:
 
     def _known_labels(self) -> None:
         values = set(self.schema.label_values)
-        for labels in (sample.labels for sample in self.samples if sample.labels is not None):
+        for labels in [sample.labels for sample in self.samples if sample.labels is not None]:
             unknown = sorted(set(np.unique(labels).tolist()) - values)
             if unknown:
                 raise CheckFailed(
@@ -458,9 +459,8 @@ class SampleChecks:
                 )
 
     def _same(self, actual: Sequence[Sample], expected: Sequence[Sample], when: str) -> None:
-        apart = max(
-            float(np.abs(a.image - b.image).max()) for a, b in zip(actual, expected, strict=True)
-        )
+        pairs = zip(actual, expected, strict=True)
+        apart = max([float(np.abs(a.image - b.image).max()) for a, b in pairs])
         if not apart <= SAME * self.deviation:
             raise CheckFailed(
                 f"samples differ by {apart:.3g} for {when}, expected at most "
@@ -528,6 +528,12 @@ def _same(expected: Tensor, parts: Sequence[Tensor], when: str) -> None:
         raise CheckFailed(f"numbers differ by {apart:.3g} {when}, expected at most {most:.3g}")
 
 
+def _values(maps: Sequence[LabelArray]) -> list[int]:
+    """Return all label values of some maps but the outside, sorted."""
+    values = {int(value) for labels in maps for value in np.unique(labels)}
+    return sorted(values - {OUTSIDE})
+
+
 def _state(generator: Generator) -> dict[str, bytes]:
     held = {
         f"{name}/{key}": value
@@ -538,7 +544,7 @@ def _state(generator: Generator) -> dict[str, bytes]:
         held.update({f"{name}/{key}": value for key, value in memory.state().items()})
     state = {name: value.cpu().numpy().tobytes() for name, value in held.items()}
     for name, net in generator.nets.items():
-        state[f"the mode of {name}"] = bytes(module.training for module in net.modules())
+        state[f"the mode of {name}"] = bytes([module.training for module in net.modules()])
     return state
 
 
@@ -634,7 +640,7 @@ class BoxSampleChecks:
             inside = _inside(requested, change.shape)
             for values, where in zip(changes, (inside, ~inside), strict=True):
                 values.append(float(change[where].mean()))
-        within, elsewhere = (float(np.mean(values)) for values in changes)
+        within, elsewhere = [float(np.mean(values)) for values in changes]
         if not within > elsewhere:
             raise CheckFailed(
                 f"with boxes instead of none images change by {within:.3g} in the boxes and by "
@@ -646,7 +652,8 @@ def _inside(boxes: Boxes, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
     """Return a mask of voxels in any of the boxes."""
     inside, axes = np.zeros(shape, bool), len(shape)
     for row in boxes.coords.astype(int):
-        inside[tuple(slice(a, b) for a, b in zip(row[:axes], row[axes:], strict=True))] = True
+        box = [slice(low, high) for low, high in zip(row[:axes], row[axes:], strict=True)]
+        inside[tuple(box)] = True
     return inside
 
 
@@ -695,7 +702,7 @@ class LesionSampleChecks:
 
     def lesion_contrast(self) -> None:
         """Lesions contrast with the background like those of the training cases."""
-        real, drawn = ([self._standing_out(*pair) for pair in pairs] for pairs in self._pairs())
+        real, drawn = [[self._standing_out(*pair) for pair in pairs] for pairs in self._pairs()]
         real_means, drawn_means = np.mean(real, axis=0), np.mean(drawn, axis=0)
         share = float((real_means * drawn_means).sum() / np.square(real_means).sum())
         if not share >= LEAST:

@@ -43,7 +43,7 @@ class GuardedSource(ToySource):
 
     def check_unread(self, *cases: TrainingCases) -> None:
         """Fail a check if a held-out case was asked for, here or of the training cases."""
-        asked = self.refused.union(*(each.refused for each in cases))
+        asked = self.refused.union(*[each.refused for each in cases])
         if asked:
             raise CheckFailed(f"asks for {sorted(asked)}, expected training cases only")
 
@@ -69,7 +69,7 @@ def _edit_all(edit: Edit, source: ToySource, pool: CasePool) -> None:
         texts = [json.dumps(edit.draw(context, np.random.default_rng(number))) for _ in range(2)]
         if texts[0] != texts[1]:
             raise CheckFailed("draw() differs the second time, expected it to use ``rng`` alone")
-        labels, again = (edit.apply(context, json.loads(text)).labels for text in texts)
+        labels, again = [edit.apply(context, json.loads(text)).labels for text in texts]
         if not np.array_equal(labels, again):
             raise CheckFailed("apply() of the same parameters differs the second time")
         if labels.dtype != np.int16 or labels.shape != shape:
@@ -123,8 +123,8 @@ class _FilterTrial:
             NullReporter(),
         )
         text = json.dumps(dict(self.new().learn(learning, self.folder)))
-        files = (path for path in self.folder.rglob("*") if path.is_file())
-        self.state, self.bytes = json.loads(text), len(text) + sum(f.stat().st_size for f in files)
+        sizes = [path.stat().st_size for path in self.folder.rglob("*") if path.is_file()]
+        self.state, self.bytes = json.loads(text), len(text) + sum(sizes)
 
     def judge(self) -> None:
         item = self.new()

@@ -48,14 +48,14 @@ class DemoSize:
     phantoms: int = 10  # number of cases; half of them are held out
 
 
-_NETWORK = {"width": "12", "d_width": "12"}
 SHORT = DemoSize(
     spacing_mm=3.0,
     channels=("T1c", "FLAIR"),
     configuration="2d",
     plans={"patch": "64,56", "batch_size": "4"},  # whole slices
     fit={
-        **_NETWORK,
+        "width": "12",
+        "d_width": "12",
         "steps": "250",
         "batch_size": "8",
         "context": "8",
@@ -76,7 +76,13 @@ LONG = DemoSize(
     channels=("T1", "T1c", "T2", "FLAIR"),
     configuration="3d_fullres",
     plans={},
-    fit={**_NETWORK, "steps": "400", "sample_every": "100", "checkpoint_every": "100"},
+    fit={
+        "width": "12",
+        "d_width": "12",
+        "steps": "400",
+        "sample_every": "100",
+        "checkpoint_every": "100",
+    },
     host={
         "num_epochs": "10",
         "num_iterations_per_epoch": "75",
@@ -144,12 +150,13 @@ def run_demo(words: DemoRequest, reporter: Reporter) -> dict[str, Any]:
     with reporter.task(size.phantoms, "phantoms") as bar:
         raw = write_phantoms("nnunet", root / RAW, size.phantoms, seed, looks, bar.advance)
     request = SourceRequest("nnunet", str(DATASET), root=str(root))
-    small = {"small": "yes", "plans_name": PLANS, "voxels": "1000000", **size.plans}
+    small = {"small": "yes", "plans_name": PLANS, "voxels": "1000000"}
+    small.update(size.plans)
     data = f"{request.kind}:{request.where}"
     prepare(data, configuration=size.configuration, processes=1, root=str(root), set=small)
     splits(data, folds=2, seed=seed, root=str(root))
     request = replace(request, fold="0", configuration=size.configuration, plans=PLANS)
-    settings = {**size.fit, "seed": str(seed)}
+    settings = dict(size.fit, seed=str(seed))
     fitted = fit("cgan3d", request, run, settings=settings, edits=None, reporter=reporter)
     source = open_source(request)
     arms: dict[str, dict[str, Any]] = {
@@ -159,7 +166,7 @@ def run_demo(words: DemoRequest, reporter: Reporter) -> dict[str, Any]:
     outcomes = {}
     for name, arm in arms.items():
         reporter.say(f"training nnU-Net {name} samples")
-        settings = {**size.host, "results": str(out / "results" / name)}
+        settings = dict(size.host, results=str(out / "results" / name))
         asked = AugmentRequest(target="nnunet", seed=seed, set=settings, **arm)
         outcomes[name] = Session.of(asked, source, reporter).start()
     files = {
@@ -263,9 +270,11 @@ def _samples(run: Path, seed: int, path: Path) -> Path:
     from gansynth.sampling.sample import write_sheet
 
     sampler = load(run).sampler(seed=seed + 1)
-    drawn = (sampler.draw(index, 1)[0] for index in range(8 * SHOWN))
-    labelled = [s for s in drawn if s.labels is not None and (s.labels > 0).sum() > SHOWN_VOXELS]
-    one_each = {sample.provenance["case"]: sample for sample in labelled}
+    one_each = {}
+    for index in range(8 * SHOWN):
+        [sample] = sampler.draw(index, 1)
+        if sample.labels is not None and (sample.labels > 0).sum() > SHOWN_VOXELS:
+            one_each[sample.provenance["case"]] = sample
     return write_sheet(path, sampler, list(one_each.values())[:SHOWN])
 
 
@@ -283,8 +292,9 @@ def _overlays(
         image: Any = nib.load(file)
         return np.asanyarray(image.dataobj).transpose(2, 1, 0)[:, ::-1]
 
-    folders = {f"{name} samples": result.folder / "validation" for name, result in results.items()}
-    folders = {"truth": raw / "labelsTr", **folders}
+    folders = {"truth": raw / "labelsTr"}
+    for name, result in results.items():
+        folders[f"{name} samples"] = result.folder / "validation"
     flair, cases = len(source.schema.channels) - 1, []
     for name in source.held_out_ids[:4]:
         image = axial(raw / "imagesTr" / f"{name}_{flair:04d}.nii.gz").astype(np.float32)
@@ -305,7 +315,7 @@ def facts_of_demo(document: Mapping[str, Any]) -> Iterator[str]:
     found = document["dice_on_held_out_phantoms"]
     means = f"{found['mean_arm']:.2f} with samples, {found['mean_control']:.2f} without"
     yield f"Dice of the tumour on {found['subjects']} held-out phantoms: {means}"
-    low, high = (found["interval"][end] for end in ("low", "high"))
+    low, high = found["interval"]["low"], found["interval"]["high"]
     apart = "none" if low is None else f"{low:+.3f} to {high:+.3f}"
     apart = f"{found['difference']:+.3f}, 95 % interval over phantoms {apart}"
     yield f"difference: {apart}; of one training each, and others may turn it round"
@@ -313,5 +323,5 @@ def facts_of_demo(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _markdown(document: Mapping[str, Any]) -> str:
     facts = [f"- {line}" for line in (*facts_of_demo(document), "all numbers: `summary.json`")]
-    first, *others = (f"## {name}\n\n![{name}]({f})\n" for name, f in document["files"].items())
+    first, *others = [f"## {name}\n\n![{name}]({f})\n" for name, f in document["files"].items()]
     return "\n".join(["# gansynth demo", "", first, document["note"], "", *facts, "", *others])

@@ -60,7 +60,7 @@ def fit_briefly(generator: Generator, cases: Sequence[Case], steps: int) -> obje
         chosen = [int(np.random.default_rng((7, step, i)).integers(len(cases))) for i in which]
         return batch_of([cases[i] for i in chosen], partial(context_of, generator))
 
-    loop = {**generator.capabilities.loop, "steps": steps, "precision": "fp32"}
+    loop = dict(generator.capabilities.loop, steps=steps, precision="fp32")
     return train(generator, batches, FitOptions.model_validate(loop))
 
 

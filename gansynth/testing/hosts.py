@@ -132,8 +132,8 @@ class _IntakeTrial:
             return  # its values are interpolated
         tolerance = 0.0
         if space.window is not None:
-            low, high = (np.array(edge).reshape(-1, *[1] * (image.ndim - 1))
-                         for edge in zip(*space.window, strict=True))  # fmt: skip
+            edges = np.array(space.window).T.reshape(2, -1, *[1] * (image.ndim - 1))
+            low, high = edges
             image, tolerance = np.clip(image, low, high), 1e-4 * float((high - low).max())
         same = labels is None or sample.labels is None or np.array_equal(sample.labels, labels)
         if not same:
@@ -174,9 +174,8 @@ class _IntakeTrial:
                 raise CheckFailed(
                     f"{name!r} is {type(array).__name__}, expected a plain numpy array"
                 )
-        if first.keys() != again.keys() or any(
-            not np.array_equal(first[name], again[name]) for name in first
-        ):
+        same = first.keys() == again.keys()
+        if not same or any(not np.array_equal(first[name], again[name]) for name in first):
             raise CheckFailed("the same sample gives different arrays the second time")
 
     def leak(self) -> None:
@@ -221,12 +220,12 @@ class _IntakeTrial:
 
     def _brighter(self, number: int) -> tuple[Sample, HostArrays]:
         placement, sample = self.placed()
-        where = {"case": self.case.id, "placement": placement.to_json()}
+        provenance = {"n": number, "case": self.case.id, "placement": placement.to_json()}
         marked = Sample(
             sample.image + np.float32(number),
             sample.labels,
             sample.boxes,
-            {"n": number, **where},
+            provenance,
         )
         return marked, self.intake.finalise(marked)
 
@@ -247,12 +246,13 @@ class _CropHostTrial:
         (length,) = trials_of(self.host).settings_for_steps(
             self.source, STEPS, mixes, self.settings, cases
         )
+        settings = dict(self.settings) | own | dict(length)
         request = AugmentRequest(
             target=self.host.name,
             ratio="1:1",
             bank=self.bank,
             strict=True,
-            set={**self.settings, **own, **length},
+            set=settings,
         )
         return Session((host or self.host)(self.source, request))
 
@@ -361,7 +361,7 @@ def cut(case: Case, space: Space, placement: Placement) -> tuple[FloatArray, Lab
     shape = case.image.shape[1:]
     there = [(i >= 0) & (i < n) for i, n in zip(at, shape, strict=True)]
     inside = np.logical_and.reduce(np.meshgrid(*there, indexing="ij"))
-    grid = np.ix_(*(np.clip(i, 0, n - 1) for i, n in zip(at, shape, strict=True)))
+    grid = np.ix_(*[np.clip(i, 0, n - 1) for i, n in zip(at, shape, strict=True)])
     image = np.stack([np.where(inside, channel[grid], np.float32(0)) for channel in case.image])
     if case.labels is None:
         return image, None

@@ -39,7 +39,7 @@ class ConformanceReport:
     @property
     def failed(self) -> tuple[Check, ...]:
         """The checks that failed."""
-        return tuple(check for check in self.checks if check.verdict == "failed")
+        return tuple([check for check in self.checks if check.verdict == "failed"])
 
     @property
     def passed(self) -> bool:
@@ -65,7 +65,7 @@ class ConformanceReport:
         """Raise an error that lists the failed checks."""
         if self.passed:
             return
-        failures = "; ".join(f"{check.name}: {check.message}" for check in self.failed)
+        failures = "; ".join([f"{check.name}: {check.message}" for check in self.failed])
         raise IntegrityFault(
             f"{self.subject} violates its contract: {failures or 'no check passed'}"
         )

@@ -95,10 +95,8 @@ class _SourceTrial:
                 raise CheckFailed(f"header of {case.id!r} says {told}, the case is {read}")
 
     def nobody_is_on_both_sides(self) -> None:
-        trained, held_out = (
-            {self.source.header(case_id).subject for case_id in ids}
-            for ids in (self.source.train_ids, self.source.held_out_ids)
-        )
+        trained = {self.source.header(case).subject for case in self.source.train_ids}
+        held_out = {self.source.header(case).subject for case in self.source.held_out_ids}
         both = trained & held_out
         if both:
             raise CheckFailed(f"subject {sorted(both)[0]!r} has cases on both sides of the fold")

@@ -79,7 +79,7 @@ class _Bench:
 
     def same_bytes_twice(self) -> None:
         one, two = _contents(self.folder / "once"), _contents(self.write("twice"))
-        changed = sorted(path for path in one.keys() | two if one.get(path) != two.get(path))
+        changed = sorted([path for path in one.keys() | two if one.get(path) != two.get(path)])
         if changed:
             raise CheckFailed(f"{changed[0]} differs the second time, expected equal bytes")
 
@@ -129,7 +129,7 @@ class _Bench:
 
 def _contents(folder: Path) -> dict[str, bytes]:
     files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted([path for path in folder.rglob("*") if path.is_file()]):
         data = path.read_bytes()
         files[str(path.relative_to(folder))] = (
             gzip.decompress(data) if path.suffix == ".gz" else data

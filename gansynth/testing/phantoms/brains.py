@@ -132,7 +132,7 @@ def load_atlas(spacing_mm: float = 2.5) -> Atlas:
 
     kinds = ("mni152_template", "mni152_gm_template", "mni152_wm_template")
     images = [getattr(datasets, f"load_{kind}")(resolution=1) for kind in kinds]
-    t1, grey, white = (np.asarray(image.get_fdata(dtype=np.float32)) for image in images)
+    t1, grey, white = [np.asarray(image.get_fdata(dtype=np.float32)) for image in images]
     affine = np.asarray(images[0].affine, dtype=np.float64)
     brain = (t1 > 0).astype(np.float32)  # the T1 map is skull-stripped
     # No CSF map is shipped: it is the brain minus the two others.
@@ -140,7 +140,7 @@ def load_atlas(spacing_mm: float = 2.5) -> Atlas:
     maps = np.ascontiguousarray(maps.transpose(0, 3, 2, 1))  # (3, Z, Y, X): D, H, W
     inside = np.argwhere(maps.sum(axis=0) > 0)
     low, high = inside.min(axis=0) - MARGIN_MM, inside.max(axis=0) + MARGIN_MM
-    shape = tuple(int(n) for n in np.ceil((high - low) / spacing_mm) + 1)
+    shape = tuple(map(int, np.ceil((high - low) / spacing_mm) + 1))
     # Full width at half maximum of one voxel, as a scanner of this resolution averages.
     sigma = spacing_mm / 2.355 if spacing_mm > 1 else 0.0
     tissue = np.empty((3, *shape), dtype=np.float32)
@@ -194,8 +194,11 @@ def _displacement(rng: np.random.Generator, shape: tuple[int, ...], mm: float) -
         [smooth_field(rng, shape, wide) + 0.35 * smooth_field(rng, shape, narrow) for _ in "DHW"]
     )
     u *= np.float32(DEFORMATION_MM / mm / np.hypot(1.0, 0.35))
-    gradients = (g for component in u for g in np.gradient(component))
-    steepest = float(np.sqrt(np.max(sum(g * g for g in gradients))))
+    squares = 0
+    for component in u:
+        for gradient in np.gradient(component):
+            squares = squares + gradient * gradient
+    steepest = float(np.sqrt(np.max(squares)))
     return u * np.float32(min(1.0, STEEPEST / max(steepest, 1e-6)))
 
 
@@ -253,7 +256,7 @@ def choose_site(rng: np.random.Generator, atlas: Atlas, warp: Array, maps: Array
     places = np.flatnonzero(allowed)
     # Tumours too large to fit are placed at the deepest voxel.
     place = int(rng.choice(places)) if places.size else int(np.argmax(depth))
-    return TumourSite(tuple(int(i) for i in np.unravel_index(place, depth.shape)), radius)
+    return TumourSite(tuple(map(int, np.unravel_index(place, depth.shape))), radius)
 
 
 def push_aside(rng: np.random.Generator, site: TumourSite, warp: Array, mm: float) -> Array:

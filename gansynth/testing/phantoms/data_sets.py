@@ -88,7 +88,7 @@ def write_phantoms(
             advance()
 
     about: dict[str, Any] = {"description": chosen.description, "licence": chosen.licence}
-    about |= {"labels": chosen.labels, "phantoms": {"seed": seed, **asdict(options)}}
+    about |= {"labels": chosen.labels, "phantoms": {"seed": seed} | asdict(options)}
     with whole_folder(folder) as building, disk_errors(folder):
         about |= chosen.write(building, n, made(), options)
         text = json.dumps(about, indent=2) + "\n"
@@ -138,7 +138,7 @@ def _brats(
     """Write `phantom_000/phantom_000_flair.nii.gz`, `t1`, `t1ce`, `t2` and `seg`."""
     for index, phantom in enumerate(made):
         start = f"phantom_{index:03d}"
-        names = [*(BRATS_CHANNELS[channel] for channel in options.channels), "seg"]
+        names = [BRATS_CHANNELS[channel] for channel in options.channels] + ["seg"]
         volumes = [*phantom.image, BRATS_VALUES[phantom.labels]]
         for name, volume in zip(names, volumes, strict=True):
             write_volume(folder / start / f"{start}_{name}.nii.gz", volume, phantom.affine)
@@ -215,14 +215,15 @@ def _deepmedic(
         ]
         keys[f"channels{part}"] = lists[:-2]
         keys[f"gtLabels{part}"], keys[f"roiMasks{part}"] = lists[-2:]
-    names = "".join(f"{subject}.nii.gz\n" for subject in parts["Validation"])
+    names = "".join([f"{subject}.nii.gz\n" for subject in parts["Validation"]])
     (folder / "validation_names.cfg").write_text(names, "utf-8")
-    model = {**MODEL, "numberOfInputChannels": len(options.channels)}
-    for file, values in (("trainConfig.cfg", {**TRAIN, **keys}), ("modelConfig.cfg", model)):
+    model = dict(MODEL, numberOfInputChannels=len(options.channels))
+    keys = dict(TRAIN) | keys
+    for file, values in (("trainConfig.cfg", keys), ("modelConfig.cfg", model)):
         head = (
             "# Phantoms, not patients: simulated brains with simulated gliomas, made by gansynth.\n"
         )
-        lines = (f"{key} = {value!r}\n" for key, value in values.items())
+        lines = [f"{key} = {value!r}\n" for key, value in values.items()]
         (folder / file).write_text(f"{head}{''.join(lines)}", "utf-8")
     return {"subjects": parts}
 
@@ -230,7 +231,7 @@ def _deepmedic(
 def _list(folder: Path, part: str, subjects: Sequence[str], name: str) -> str:
     """Write the list of one kind of file, and return its name as a configuration has it."""
     file = f"{part.lower()}_{name}.cfg"
-    text = "".join(f"./{subject}/{name}.nii.gz\n" for subject in subjects)
+    text = "".join([f"./{subject}/{name}.nii.gz\n" for subject in subjects])
     (folder / file).write_text(text, "utf-8")
     return f"./{file}"
 
@@ -279,7 +280,7 @@ def write_slices(
             (folder / "images" / f"{file}.png").write_bytes(png_bytes(pixels))
             text = yolo_lines(boxes, pixels.shape)
             (folder / "labels" / f"{file}.txt").write_text(text, "utf-8")
-    head = "".join(f"# {line}\n" for line in textwrap.wrap(description, 96))
+    head = "".join([f"# {line}\n" for line in textwrap.wrap(description, 96)])
     content: dict[str, Any] = {split: f"images/{split}" for split in dict.fromkeys(splits)}
     content |= {"nc": 1, "names": {0: name}, "channels": 1}
     (folder / "data.yaml").write_text(head + yaml.safe_dump(content, sort_keys=False), "utf-8")
@@ -293,12 +294,12 @@ def _slices(
     brain = image > 0
     white = np.percentile(image[brain], BRIGHTEST)
     grey = np.rint(np.clip(image / white, 0, 1) * 255).astype(np.uint8)
-    h, w = ((int(i.min()) + int(i.max()) + 1) // 2 for i in np.nonzero(brain)[1:])
+    h, w = [(int(i.min()) + int(i.max()) + 1) // 2 for i in np.nonzero(brain)[1:]]
     area = brain.sum(axis=(1, 2))
     chosen = np.flatnonzero(area >= LEAST_BRAIN * area.max())[:: max(1, round(SLICE_MM / mm))]
     for number, z in enumerate(chosen):
-        padded = (np.pad(volume[z], edge // 2) for volume in (grey, lesions))
-        pixels, seen = (plane[h : h + edge, w : w + edge][::-1] for plane in padded)
+        padded = [np.pad(volume[z], edge // 2) for volume in (grey, lesions)]
+        pixels, seen = [plane[h : h + edge, w : w + edge][::-1] for plane in padded]
         sizes = np.bincount(seen.ravel())[1:]
         if (sizes[sizes > 0] >= FEWEST_PIXELS).all():
             places = [place for place in ndimage.find_objects(seen) if place is not None]

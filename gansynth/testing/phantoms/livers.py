@@ -38,7 +38,7 @@ def make_liver(index: int, seed: int = 0, options: PhantomOptions | None = None)
     spacing_mm = (SLICE_MM, pixel_mm, pixel_mm)
     person, disease, scan = streams((seed, index, 3), 3)
     spacing = np.array(spacing_mm)
-    shape = tuple(int(n) for n in np.ceil(np.array(FIELD_MM) / spacing))
+    shape = tuple(map(int, np.ceil(np.array(FIELD_MM) / spacing)))
     middle = (np.array(shape) - 1) / 2
     grid = np.indices(shape, np.float32) - middle.reshape(3, 1, 1, 1).astype(np.float32)
     at = grid * spacing.reshape(3, 1, 1, 1).astype(np.float32)  # mm from the centre
@@ -67,7 +67,7 @@ def _field(
     rng: np.random.Generator, shape: tuple[int, ...], mm: float, spacing_mm: Spacing
 ) -> Array:
     """Return smooth noise `(D, H, W)` of a width in mm, standard deviation 1."""
-    return smooth_field(rng, shape, tuple(max(0.7, mm / edge) for edge in spacing_mm))
+    return smooth_field(rng, shape, tuple([max(0.7, mm / edge) for edge in spacing_mm]))
 
 
 def _body(rng: np.random.Generator, at: Array, spacing_mm: Spacing) -> tuple[Mask, Array]:
@@ -133,7 +133,7 @@ def _lesion(
     stretch = rng.uniform(0.8, 1.25, 3)
     offset = at - centre.reshape(3, 1, 1, 1)
     along = np.einsum("ij,jdhw->idhw", turned.astype(np.float32), offset)
-    distance = _ball(along, (0, 0, 0), tuple(float(radius * s) for s in stretch))
+    distance = _ball(along, (0, 0, 0), tuple(map(float, radius * stretch)))
     bumps = 0.10 * _field(rng, at.shape[1:], 0.8 * radius, spacing_mm)
     return np.asarray(distance + np.clip(bumps, -0.2, 0.2) < 1)
 

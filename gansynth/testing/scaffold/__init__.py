@@ -23,10 +23,8 @@ def _open_example(request: SourceRequest) -> CaseSource:
     from gansynth.testing import ToySource
 
     if request.where not in NDIM:
-        raise UsageFault(
-            f"--data example:{request.where}: expected one of "
-            f"{', '.join(f'example:{where}' for where in NDIM)}"
-        )
+        known = ", ".join([f"example:{where}" for where in NDIM])
+        raise UsageFault(f"--data example:{request.where}: expected one of {known}")
     source = ToySource(NDIM[request.where])
     source.request = request
     return source

@@ -75,7 +75,7 @@ def plan_project(name: str, kind: str = "generator", folder: Path | None = None)
         raise UsageFault(
             f"{folder}: exists already, expected a new or an empty folder; choose another -o"
         )
-    title = "".join(part.capitalize() for part in name.split("_"))
+    title = "".join(map(str.capitalize, name.split("_")))
     words = {
         "name": name,
         "kind": kind,
