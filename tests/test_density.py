@@ -26,9 +26,6 @@ ABOVE = {
     "gansynth_dcgan": (1.3, 15.1),
     "gansynth_parametric": (1.0, 5.4),
     "gansynth_segmenter": (2.8, 6.5),
-    "nn": (1.0, 14.7),
-    "report": (1.0, 17.8),
-    "runtime": (2.4, 9.9),
     "sampling": (7.7, 11.8),
     "training": (3.7, 10.5),
 }

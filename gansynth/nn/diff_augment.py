@@ -258,7 +258,9 @@ def _along(numbers: Tensor, x: Tensor) -> Tensor:
 
 def _on_axis(numbers: Tensor, axis: int, x: Tensor) -> Tensor:
     """Reshape (B, size) to (B, 1, ..., size, ...), to broadcast along a spatial axis."""
-    return numbers.view(len(x), 1, *(-1 if a == axis else 1 for a in range(x.ndim - 2)))
+    shape = [1] * (x.ndim - 2)
+    shape[axis] = -1
+    return numbers.view(len(x), 1, *shape)
 
 
 CHANGES: Mapping[str, Augmentation] = {

@@ -41,11 +41,12 @@ class ImagePool:
         """
         if not self.capacity:
             return tensors
-        self._stored = [
-            tuple(s.to(t.device) for s, t in zip(stored, tensors, strict=True))
-            for stored in self._stored
-            if _kind(stored) == [(t.shape[1:], t.dtype) for t in tensors]
-        ]
+        kept = []
+        for stored in self._stored:
+            if _kind(stored) == [(t.shape[1:], t.dtype) for t in tensors]:
+                moved = [s.to(t.device) for s, t in zip(stored, tensors, strict=True)]
+                kept.append(tuple(moved))
+        self._stored = kept
         results = tensors
         for i in range(len(tensors[0])):
             sample = [t[i].detach() for t in tensors]
@@ -56,7 +57,7 @@ class ImagePool:
             if rng.random() < 0.5:
                 continue
             if results is tensors:
-                results = tuple(t.clone() for t in tensors)
+                results = tuple([t.clone() for t in tensors])
             slot = int(rng.integers(self.capacity))
             earlier, self._stored[slot] = self._stored[slot], _copy(sample)
             for result, replacement in zip(results, earlier, strict=True):
@@ -82,4 +83,4 @@ def _kind(sample: tuple[Tensor, ...]) -> list[tuple[torch.Size, torch.dtype]]:
 
 
 def _copy(sample: list[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(t.clone(memory_format=torch.contiguous_format) for t in sample)
+    return tuple([t.clone(memory_format=torch.contiguous_format) for t in sample])

@@ -101,9 +101,10 @@ ADVERSARIAL: Mapping[AdversarialName, Adversarial] = {
 
 def _heads(loss: Callable[..., Tensor], *players: Heads) -> Tensor:
     """Return the mean over heads of a loss of one head, in full precision."""
-    return torch.stack(
-        [loss(*(logits.float() for logits in head)) for head in zip(*players, strict=True)]
-    ).mean()
+    of_heads = []
+    for head in zip(*players, strict=True):
+        of_heads.append(loss(*[logits.float() for logits in head]))
+    return torch.stack(of_heads).mean()
 
 
 Logits = Tensor | Sequence[Tensor]

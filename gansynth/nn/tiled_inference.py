@@ -42,10 +42,10 @@ class Tile:
     @property
     def inner(self) -> Window:
         """Return the core, relative to the start of ``outer``."""
-        return tuple(
-            slice(c.start - o.start, c.stop - o.start)
-            for c, o in zip(self.core, self.outer, strict=True)
-        )
+        sides = []
+        for core, outer in zip(self.core, self.outer, strict=True):
+            sides.append(slice(core.start - outer.start, core.stop - outer.start))
+        return tuple(sides)
 
 
 def cut(x: Tensor, window: Window) -> Tensor:
@@ -56,15 +56,13 @@ def cut(x: Tensor, window: Window) -> Tensor:
 
 def tiles(size: Sequence[int], edge: int, halo: int) -> Iterator[Tile]:
     """Yield tiles of a grid with cores of ``edge``, smaller at the far ends, and a halo."""
-    for corner in product(*(range(0, n, edge) for n in size)):
-        core = tuple(slice(c, min(c + edge, n)) for c, n in zip(corner, size, strict=True))
-        yield Tile(
-            core,
-            tuple(
-                slice(max(c.start - halo, 0), min(c.stop + halo, n))
-                for c, n in zip(core, size, strict=True)
-            ),
-        )
+    for corner in product(*[range(0, n, edge) for n in size]):
+        core, outer = [], []
+        for first, n in zip(corner, size, strict=True):
+            last = min(first + edge, n)
+            core.append(slice(first, last))
+            outer.append(slice(max(first - halo, 0), min(last + halo, n)))
+        yield Tile(tuple(core), tuple(outer))
 
 
 def tiled(draw: Callable[[Window], Tensor], size: Sequence[int], edge: int, halo: int) -> Tensor:
@@ -191,10 +189,12 @@ class _TiledUNet:
 
         def draw(window: Window) -> Tensor:
             source = _coarser(window, outer, finest.shape[2:])
-            starts = (s.start * by for s, by in zip(source, outer, strict=True))
-            places = zip(window, starts, strict=True)
             painted = self.net.paint(cut(finest, source))
-            return cut(painted, tuple(slice(w.start - b, w.stop - b) for w, b in places))
+            sides = []
+            for wanted, coarse, by in zip(window, source, outer, strict=True):
+                first = coarse.start * by
+                sides.append(slice(wanted.start - first, wanted.stop - first))
+            return cut(painted, tuple(sides))
 
         return tiled(draw, self.size, self.edge, 0)
 
@@ -214,7 +214,7 @@ class _TiledUNet:
                 w.start - c.start * s for w, c, s in zip(window, source, strides, strict=True)
             ]
             places = zip(window, starts, strict=True)
-            return cut(x, tuple(slice(b, b + w.stop - w.start) for w, b in places))
+            return cut(x, tuple([slice(b, b + w.stop - w.start) for w, b in places]))
         axes = zip(window, source, coarse, self.shapes[i], strict=True)
         x = interpolate(x, [matrix(mode, n, m)[w, c] for w, c, n, m in axes])
         return narrow(x) if after else x
@@ -256,14 +256,18 @@ class _TiledUNet:
 def _finer(window: Window, strides: Sequence[int], size: Sequence[int]) -> Window:
     """Return the window of a grid of ``size`` from which a coarser window is computed."""
     axes = zip(window, strides, size, strict=True)
-    return tuple(slice(w.start * s, min(w.stop * s, n)) for w, s, n in axes)
+    return tuple([slice(w.start * s, min(w.stop * s, n)) for w, s, n in axes])
 
 
 def _coarser(window: Window, strides: Sequence[int], size: Sequence[int]) -> Window:
     """Return the window of a coarser grid of ``size`` from which a finer window is enlarged."""
     # A cubic kernel reaches two coarse voxels to either side.
     axes = zip(window, strides, size, strict=True)
-    return tuple(slice(max(w.start // s - 3, 0), min(-(-w.stop // s) + 3, n)) for w, s, n in axes)
+    sides = []
+    for wide, stride, n in axes:
+        first, last = wide.start // stride - 3, -(-wide.stop // stride) + 3
+        sides.append(slice(max(first, 0), min(last, n)))
+    return tuple(sides)
 
 
 def _reach(modules: Iterable[nn.Module]) -> int:

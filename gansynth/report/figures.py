@@ -91,7 +91,7 @@ def write_curves(metrics: Path, path: Path) -> Path:
 
     columns = read_metrics(metrics)
     losses = [name for name in columns if "/" in name]
-    players = list(dict.fromkeys(name.partition("/")[0] for name in losses))
+    players = list(dict.fromkeys([name.partition("/")[0] for name in losses]))
     panels = max(1, len(players))
     figure = Figure(figsize=(4.5 * panels, 3), dpi=110)
     FigureCanvasAgg(figure)

@@ -156,7 +156,7 @@ def write_sample_grid(
     """
     count = len(samples) or len(real)
     bare = [None if image is None else Sample(image, None) for image in without]
-    inserts = any(image is not None for image in bare)
+    inserts = any(bare)
     columns = _columns(samples, real, schema, given_channels, drawn, inserts=inserts)
     windows = windows_of(real or samples) if count else []
     if real and samples:  # channels that the real cases lack take the samples' windows
@@ -185,7 +185,7 @@ def _columns(
 ) -> list[GridColumn]:
     beneath = _beneath(schema)
     hidden = {value for values in beneath.values() for value in values}
-    foreground = tuple(value for value in schema.foreground if value not in hidden)
+    foreground = tuple([value for value in schema.foreground if value not in hidden])
     columns = []
     for number, channel in enumerate(schema.channels):
         if channel in given_channels:
@@ -271,7 +271,7 @@ def _caption(sample: Sample | None, case: Case | None, planes: Sequence[Plane]) 
     axes = zip(planes, ("slice", "row", "column"), (*corner, 0, 0, 0), strict=False)
     words += [f"{name} {plane[1] + first}" for plane, name, first in axes if plane]
     words += [str(told["class"])] if told.get("class") else []
-    edits = ", ".join(step["edit"] for step in told.get("edits") or ())
+    edits = ", ".join([step["edit"] for step in told.get("edits") or ()])
     rejected = re.split(r", expected|; ", str(told.get("reject_reason") or ""))[0]
     about = ": ".join(filter(None, (", ".join(words), edits)))
     return f"REJECTED, {rejected}. {about}" if rejected else about
@@ -366,7 +366,7 @@ def _sheet(
     for first in range(0, len(cells), across):
         line = cells[first : first + across]
         parts.append(_texts([caption for caption, _ in line], columns * width))
-        for rows in zip(*(rows for _, rows in line), strict=True):
+        for rows in zip(*[rows for _, rows in line], strict=True):
             parts.append(_row([panel for row in rows for panel in row], width))
     around = ((0, 0), (0, total), (0, 0))
     sheet = np.concatenate([np.pad(p, around, constant_values=255)[:, :total] for p in parts])
@@ -377,7 +377,7 @@ def _sheet(
 
 
 def _row(panels: Sequence[Picture | None], width: int) -> Picture:
-    height = max((panel.shape[0] for panel in panels if panel is not None), default=EDGE)
+    height = max([panel.shape[0] for panel in panels if panel is not None], default=EDGE)
     row = np.full((height + GAP, len(panels) * width, 3), 255, np.uint8)
     for number, panel in enumerate(panels):
         if panel is not None:
@@ -408,10 +408,11 @@ def _legend(names: Sequence[str], width: int) -> list[Picture]:
 
 def _texts(texts: Sequence[str], width: int) -> Picture:
     """Draw texts side by side, each in as many lines as it takes within its width."""
-    rows = zip_longest(*(_lines(text, width) for text in texts), fillvalue="")
-    return np.concatenate(
-        [np.concatenate([text_line(line, width) for line in row], axis=1) for row in rows]
-    )
+    columns = [_lines(text, width) for text in texts]
+    rows = []
+    for row in zip_longest(*columns, fillvalue=""):
+        rows.append(np.concatenate([text_line(line, width) for line in row], axis=1))
+    return np.concatenate(rows)
 
 
 def _lines(text: str, width: int) -> list[str]:

@@ -57,7 +57,7 @@ def joined(texts: Iterable[str], between: str = ", ", last: str = " and ") -> st
 
 def time_unit(seconds: Iterable[float | None]) -> tuple[str, float]:
     """Return a common unit of durations in a column, and its length in seconds."""
-    longest = max((abs(s) for s in known(seconds)), default=0.0)
+    longest = max(map(abs, known(seconds)), default=0.0)
     if longest >= 2 * HOUR:
         return "h", HOUR
     return ("min", MINUTE) if longest >= 2 * MINUTE else ("s", 1.0)
@@ -71,11 +71,12 @@ def decimals_of(values: Iterable[float | None], ends: Sequence[Sequence[float | 
             intervals the largest number has three.
     """
     pairs = [known(pair) for pair in ends]
-    narrow = [width for pair in pairs if len(pair) == 2 and (width := pair[1] - pair[0]) > 0]
+    widths = [pair[1] - pair[0] for pair in pairs if len(pair) == 2]
+    narrow = [width for width in widths if width > 0]
     if narrow:
         decimals = 1 - math.floor(math.log10(min(narrow)))
     else:
-        largest = max((abs(value) for value in known(values) if value), default=1.0)
+        largest = max([abs(value) for value in known(values) if value], default=1.0)
         decimals = 2 - math.floor(math.log10(largest))
     return min(max(decimals, 0), 4)
 
@@ -101,7 +102,7 @@ class NumberFormat:
     @classmethod
     def of(cls, measure: Mapping[str, Any], name: str) -> NumberFormat:
         """Read a measure's entry in ``measures``; shares of 1 are shown in points."""
-        unit, title, region = (measure.get(key) or "" for key in ("unit", "title", "region"))
+        unit, title, region = [measure.get(key) or "" for key in ("unit", "title", "region")]
         title = title or name
         if region and region != "foreground" and region not in title:
             title = f"{title} ({region})"

@@ -58,14 +58,14 @@ def table(caption: str, rows: Sequence[Row]) -> Markdown:
     Args:
         rows: column -> cell; a column that a row lacks is empty there. At least one row.
     """
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = list(dict.fromkeys([name for row in rows for name in row]))
     cells = [[_inline(row.get(name)) for name in names] for row in rows]
     lines = [
         [_inline(name) for name in names],
         [_side(column) for column in zip(*cells, strict=True)],
         *cells,
     ]
-    written = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    written = "\n".join([f"| {' | '.join(line)} |" for line in lines])
     return Markdown(f"**{_inline(caption)}**\n\n{written}")
 
 
@@ -221,12 +221,10 @@ def _arranged(tokens: Sequence[Token], figures: Mapping[str, str]) -> Iterator[T
 
 def _pictures(inline: Token, figures: Mapping[str, str]) -> str:
     images = [child for child in inline.children or () if child.type == "image"]
-    drawn = Markup("").join(
-        Markup('<figure><img src="{}" alt="{}"><figcaption>{}</figcaption></figure>').format(
-            figures[str(image.attrs["src"])], _plain(image), _plain(image)
-        )
-        for image in images
-    )
+    drawn = Markup("")
+    for image in images:
+        figure = Markup('<figure><img src="{}" alt="{}"><figcaption>{}</figcaption></figure>')
+        drawn += figure.format(figures[str(image.attrs["src"])], _plain(image), _plain(image))
     return Markup('<div class="figures {}">{}</div>').format(images[0].attrs.get("title"), drawn)
 
 
@@ -237,7 +235,7 @@ def _markup(text: str) -> Token:
 
 
 def _plain(inline: Token) -> str:
-    return "".join(child.content for child in inline.children or ())
+    return "".join([child.content for child in inline.children or ()])
 
 
 def _slug(title: str) -> str:

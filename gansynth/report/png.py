@@ -90,7 +90,8 @@ def three_planes(
     if shape[0] == 1:
         return ((0, 0),)
     row, column = shape[1] // 2, shape[2] // 2
-    if labels is not None and (inside := labels[cut] > 0).any():
+    inside = None if labels is None else labels[cut] > 0
+    if inside is not None and inside.any():
         row, column = int(inside.sum(axis=1).argmax()), int(inside.sum(axis=0).argmax())
     return ((0, cut), (1, row), (2, column))
 
@@ -239,15 +240,13 @@ def _shrunk(grey: Pixels, labels: LabelArray | None, edge: int) -> tuple[Pixels,
         return grey, labels
     from PIL import Image
 
-    height, width = (max(1, round(n * edge / max(shape))) for n in shape)
+    height, width = [max(1, round(n * edge / max(shape))) for n in shape]
     box = Image.Resampling.BOX
     small = np.stack(
         [np.asarray(Image.fromarray(channel).resize((width, height), box)) for channel in grey]
     )
     if labels is None:
         return small, None
-    rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(int)
-        for new, old in zip((height, width), shape, strict=True)
-    )
+    rows = ((np.arange(height) + 0.5) * shape[0] / height).astype(int)
+    columns = ((np.arange(width) + 0.5) * shape[1] / width).astype(int)
     return small, labels[np.ix_(rows, columns)]

@@ -106,7 +106,7 @@ def cuda_line(torch: Any, index: int) -> DoctorLine:
     cuda = f"cuda:{index}"
     try:
         name, major = torch.cuda.get_device_name(index), torch.cuda.get_device_capability(index)[0]
-        free, total = (n / 2**30 for n in torch.cuda.mem_get_info(index))
+        free, total = [n / 2**30 for n in torch.cuda.mem_get_info(index)]
         architectures = {
             int(arch.rpartition("_")[2].rstrip("af")) // 10
             for arch in torch.cuda.get_arch_list()
@@ -194,7 +194,7 @@ def tf32(device: torch.device) -> str:
     else:
         on = [backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32]
     names = ("convolutions", "matrix products")
-    return " and ".join(name for name, is_on in zip(names, on, strict=True) if is_on) or "none"
+    return " and ".join([name for name, is_on in zip(names, on, strict=True) if is_on]) or "none"
 
 
 def native_bf16(device: torch.device) -> bool:

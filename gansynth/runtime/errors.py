@@ -90,7 +90,9 @@ def describe_error(option: str, typed: str) -> Iterator[None]:
 ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a disk without room."""
 _DISK = {
-    **dict.fromkeys(ROOM, "make room, or choose another folder"),
+    errno.ENOSPC: "make room, or choose another folder",
+    errno.EDQUOT: "make room, or choose another folder",
+    errno.EFBIG: "make room, or choose another folder",
     errno.EROFS: "choose another folder",
     errno.EIO: "choose another disk",
     errno.ESTALE: "mount it again",

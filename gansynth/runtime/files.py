@@ -149,7 +149,8 @@ def digest_of(document: Mapping[str, Any], key: str = "digest") -> str:
 
 def check_digest(path: Path, document: Mapping[str, Any], hint: str) -> None:
     """Refuse (IntegrityFault) a document that was changed; one without a digest passes."""
-    if document.get("digest", digest := digest_of(document)) != digest:
+    digest = digest_of(document)
+    if document.get("digest", digest) != digest:
         raise IntegrityFault(
             f"{path}: was changed after it was written, its digest is not {digest[:12]}; {hint}"
         )
@@ -235,7 +236,7 @@ def refuse_unwritable(folder: str | Path, hint: str = "choose another -o") -> No
     """Refuse (EnvironmentFault) a folder that cannot be made or written to, before work for it."""
     folder = Path(folder).absolute()
     refuse_closed(folder)
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    [there, *_] = [path for path in (folder, *folder.parents) if path.exists()]
     effective = os.access in os.supports_effective_ids  # those that count, where they are known
     may = os.access(there, os.W_OK | os.X_OK, effective_ids=effective)
     if not (there.is_dir() and may):
@@ -255,7 +256,7 @@ def free_bytes(path: Path) -> int | str:
 
 def folder_bytes(folder: Path) -> int:
     """Return the bytes of all files in a folder, links not followed."""
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum([path.lstat().st_size for path in folder.rglob("*") if path.is_file()])
 
 
 def temporary_beside(path: Path) -> Path:
@@ -373,7 +374,8 @@ def publish_dir(temporary: str | Path, final: str | Path) -> None:
         raise UsageFault(f"{final}: exists already; choose another name, or remove it")
     with disk_errors(final):
         for folder, _, names in os.walk(temporary, topdown=False):
-            for path in (Path(folder, name) for name in names):
+            for name in names:
+                path = Path(folder, name)
                 if not path.is_symlink():
                     with path.open("rb") as stream:
                         os.fsync(stream.fileno())
@@ -425,16 +427,18 @@ def new_or_same(final: Path, refusal: str) -> Iterator[Path]:
     again = home / final.name
     try:
         yield again
-        written, there = (
-            {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
-            for folder in (again, final)
-        )
-        if written.keys() != there.keys() or not all(
-            filecmp.cmp(path, there[name], shallow=False) for name, path in written.items()
-        ):
+        names = _files_below(again)
+        if names != _files_below(final):
             raise UsageFault(refusal)
+        for name in names:
+            if not filecmp.cmp(again / name, final / name, shallow=False):
+                raise UsageFault(refusal)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _files_below(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
 
 
 def publish_file(temporary: Path, final: Path) -> None:

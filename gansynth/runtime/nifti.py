@@ -7,7 +7,7 @@ import gzip
 import itertools
 import os
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -284,7 +284,7 @@ def _notes(
     if code in UNITS_MM:
         yield (
             f"its units are {UNITS_MM[code][0]}, expected mm; read as voxels of "
-            f"{' x '.join(f'{v:g}' for v in spacing)} mm. If its numbers are mm, correct xyzt_units"
+            f"{_sizes(spacing, 'g')} mm. If its numbers are mm, correct xyzt_units"
         )
     if header["sform_code"] == 0 and header["qform_code"] == 0:
         yield (
@@ -303,10 +303,14 @@ def _notes(
         )
     elif _contradicts(sizes, spacing):
         yield (
-            f"its voxels are {' x '.join(f'{v:.3g}' for v in sizes)} mm by its sform and "
-            f"{' x '.join(f'{v:.3g}' for v in spacing)} mm by its pixdim, expected the same; read "
-            "by pixdim, as ITK and so nnU-Net do. If the sform is right, correct pixdim"
+            f"its voxels are {_sizes(sizes, '.3g')} mm by its sform and "
+            f"{_sizes(spacing, '.3g')} mm by its pixdim, expected the same; read by pixdim, as ITK "
+            "and so nnU-Net do. If the sform is right, correct pixdim"
         )
+
+
+def _sizes(edges: Iterable[float], form: str) -> str:
+    return " x ".join([f"{edge:{form}}" for edge in edges])
 
 
 def _contradicts(sizes: npt.NDArray[np.float64], spacing: Sequence[float]) -> bool:
@@ -330,7 +334,7 @@ def _as_large(
 
 
 def _spacing(path: Path, pixdim: npt.NDArray[Any], to_mm: float) -> tuple[float, float, float]:
-    x, y, z = (float(v) * to_mm for v in pixdim[1:4])
+    x, y, z = [float(v) * to_mm for v in pixdim[1:4]]
     if not all(LEAST_MM <= v <= MOST_MM for v in (x, y, z)):
         raise DataFault(
             f"{path}: pixdim is {(x, y, z)}, expected three voxel sizes of {LEAST_MM:g} to "
@@ -344,7 +348,7 @@ def _refuse_absurd(
 ) -> None:
     size = path.stat().st_size
     if len(layout.shape) not in ndim:
-        expected = " or ".join(f"{n}D" for n in sorted(ndim))
+        expected = " or ".join([f"{n}D" for n in sorted(ndim)])
         raise DataFault(
             f"{path}: image is {len(layout.shape)}D of shape {layout.shape}, expected {expected}; "
             "write one file per channel, with three axes"

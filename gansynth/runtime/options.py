@@ -107,7 +107,7 @@ def read_options(
     names = list(model.model_fields)
     values: dict[str, Any] = {}
     for word in text.split(","):
-        key, equals, value = (part.strip() for part in word.partition("="))
+        key, equals, value = map(str.strip, word.partition("="))
         group, _, key_of_group = key.partition(".")
         mapped = key_of_group and equals and group in names and _mapping(model, group)
         if mapped and key_of_group not in values.get(group, {}):
@@ -150,14 +150,14 @@ def split_settings(
     Args:
         typed: the settings that must have an effect: those a user typed.
     """
-    fields = {**loop.model_fields, **model.model_fields}
+    fields = loop.model_fields | model.model_fields
     named = partial(_typed, settings, "--set")
     _refuse_slips(settings, fields, generator, named)
     parts = (
         parse(loop, {k: v for k, v in settings.items() if k in loop.model_fields}),
         parse(model, {k: v for k, v in settings.items() if k in model.model_fields}),
     )
-    values = {**dict(parts[0]), **dict(parts[1])}
+    values = dict(parts[0]) | dict(parts[1])
     needs = {k: v for part in (loop, model) for k, v in getattr(part, "needs", {}).items()}
     refuse_idle([k for k in settings if k in typed], values, needs, named)
     return parts
@@ -207,8 +207,12 @@ def _refuse_slips(settings: Mapping[str, str], names: Iterable[str], of: str, na
 
 def overlay(base: Mapping[str, str], over: Mapping[str, str]) -> dict[str, str]:
     """Return settings overridden by others; ``steps`` and ``epochs`` replace each other."""
-    typed_length = not LENGTHS.isdisjoint(over)
-    return {**{k: v for k, v in base.items() if not (typed_length and k in LENGTHS)}, **over}
+    settings = dict(base)
+    if not LENGTHS.isdisjoint(over):
+        for key in LENGTHS:
+            settings.pop(key, None)
+    settings.update(over)
+    return settings
 
 
 def read_model(
@@ -289,7 +293,8 @@ def _typed(settings: Mapping[str, str], option: str, key: str) -> str:
     if isinstance(settings.get(key), FlagText):
         return f"{flag_of(key)} {settings[key]}"
     typed = {key: settings[key]} if key in settings else settings
-    return f"{option} {' '.join(f'{k}={v}' for k, v in typed.items())}"
+    pairs = [f"{k}={v}" for k, v in typed.items()]
+    return f"{option} {' '.join(pairs)}"
 
 
 def _plain(text: str) -> str:
@@ -325,13 +330,12 @@ def idle(
     """
     get = values.get if isinstance(values, Mapping) else lambda key: getattr(values, key, None)
     for key in typed:
-        clauses = (clause.split(" or ") for clause in needs.get(key, "").split(", ") if clause)
-        unmet = next(
-            (clause for clause in clauses if not any(_holds(atom, get) for atom in clause)), None
-        )
-        if unmet is not None:
-            why, hint = _reason(unmet, get, named, called)
-            yield f"{named(key)}: has no effect {why}; {hint}, or leave {called(key)} out"
+        for clause in filter(None, needs.get(key, "").split(", ")):
+            atoms = clause.split(" or ")
+            if not any(_holds(atom, get) for atom in atoms):
+                why, hint = _reason(atoms, get, named, called)
+                yield f"{named(key)}: has no effect {why}; {hint}, or leave {called(key)} out"
+                break
 
 
 def _reason(
@@ -346,8 +350,8 @@ def _reason(
     if is_missing:
         unwanted = _shown(get(name))  # 0, or none, where others are on
     elif "!" not in unmet[0]:
-        parts = (atom.partition("=") for atom in unmet if "!" not in atom)
-        conditions = (called(name) + equals + value for name, equals, value in parts)
+        parts = [atom.partition("=") for atom in unmet if "!" not in atom]
+        conditions = [called(name) + equals + value for name, equals, value in parts]
         return f"without {' or '.join(conditions)}", "add that"
     return f"with {called(name)}={unwanted}", f"choose another {called(name)}"
 

@@ -76,7 +76,7 @@ def run(
         show: called with each line of its output, from another thread.
     """
     # Unbuffered, so that the last output comes last.
-    environ = {**environ, PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+    environ = dict(environ) | {PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
     command = _Command(words, environ, log, show)
     if threading.current_thread() is not threading.main_thread():
         return command.run()  # only the main thread may handle signals
@@ -189,7 +189,7 @@ class _LogStream:
 
     def _write(self, text: bytes) -> None:
         lines = text.splitlines(keepends=True)
-        own = b"".join(line.partition(SHOWN.encode())[0] for line in lines)
+        own = b"".join([line.partition(SHOWN.encode())[0] for line in lines])
         self._kept += own
         del self._kept[:-TAIL]
         # Neither a full disk nor a closed terminal must stop the command.

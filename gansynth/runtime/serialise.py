@@ -83,9 +83,9 @@ def from_json(kind: Any, doc: Any) -> Any:
         return doc if type(doc) in parts else from_json(parts[0], doc)
     if made is tuple and isinstance(doc, list | tuple):
         each = parts[:1] * len(doc) if parts[1:] == (...,) else parts
-        return tuple(from_json(part, value) for part, value in zip(each, doc, strict=True))
+        return tuple([from_json(part, value) for part, value in zip(each, doc, strict=True)])
     if made is frozenset and isinstance(doc, list):
-        return frozenset(from_json(parts[0], value) for value in doc)
+        return frozenset([from_json(parts[0], value) for value in doc])
     if made in (Mapping, dict) and isinstance(doc, Mapping):
         return {key: from_json(parts[1], value) for key, value in doc.items()}
     if made is Path and isinstance(doc, str):
@@ -134,7 +134,9 @@ def _read(cls: Any, doc: Any) -> Any:
 @cache
 def _fields(cls: Any) -> tuple[tuple[str, Any, Any], ...]:
     kinds = get_type_hints(cls)
-    return tuple(
-        (f.name, kinds[f.name], f.default if f.default_factory is MISSING else f.default_factory())
-        for f in fields(cls)
-    )
+    described = []
+    for field in fields(cls):
+        made = field.default_factory
+        default = field.default if made is MISSING else made()
+        described.append((field.name, kinds[field.name], default))
+    return tuple(described)

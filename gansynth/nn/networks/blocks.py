@@ -88,7 +88,7 @@ class PixConv(nn.Module):
         super().__init__()
         layer: Any = nn.Conv3d if ndim == 3 else nn.Conv2d
         wide = [s > 1 for s in stride] if wide is None else wide
-        self.kernel, self.stride = tuple(4 if w else 3 for w in wide), stride
+        self.kernel, self.stride = tuple([4 if w else 3 for w in wide]), stride
         built: nn.Module = layer(cin, cout, self.kernel, stride, padding=1)
         self.conv = spectral_norm(built) if spectral else built
 
@@ -225,12 +225,9 @@ def strides_for(
     extent, mm = list(size), list(spacing)
     strides: list[tuple[int, ...]] = []
     for _ in range(levels - 1):
-        finest = (
-            min(m for m, n in zip(mm, extent, strict=True) if n >= 8) if max(extent) >= 8 else 0
-        )
-        stride = tuple(
-            2 if n >= 8 and m < 2 * finest else 1 for n, m in zip(extent, mm, strict=True)
-        )
+        axes = list(zip(extent, mm, strict=True))
+        finest = min([m for n, m in axes if n >= 8], default=0)
+        stride = tuple([2 if n >= 8 and m < 2 * finest else 1 for n, m in axes])
         if max(stride) == 1:
             break
         extent = shrunk(extent, stride)

@@ -29,7 +29,7 @@ def norm_leaky_relu(x: Tensor, norm: nn.Module, slope: float) -> Tensor:
         # ReLU overwrites it.
         samples, channels = x.shape[:2]
         flat = x.reshape(1, samples * channels, *x.shape[2:])
-        scale, shift = (None if t is None else t.repeat(samples) for t in (norm.weight, norm.bias))
+        scale, shift = [None if t is None else t.repeat(samples) for t in (norm.weight, norm.bias)]
         normal = F.batch_norm(flat, None, None, scale, shift, True, 0.0, norm.eps)
         return F.leaky_relu(normal, slope, inplace=True).view(x.shape)
     return F.leaky_relu(norm(x), slope, inplace=True)

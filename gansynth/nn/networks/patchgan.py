@@ -67,10 +67,9 @@ class PatchDiscriminator(nn.Module):
         # Input of each downsampling: features of the stem, or the pair itself.
         before = widths[:-1] if stem else [in_channels, *widths[:-1]]
         self.stem = layer(in_channels, width, 3) if stem else None
-        self.down = nn.ModuleList(
-            downsampling(down, ndim, cin, cout, stride, spectral=spectral)
-            for cin, cout, stride in zip(before, widths[stem:], strides, strict=True)
-        )
+        self.down = nn.ModuleList()
+        for cin, cout, stride in zip(before, widths[stem:], strides, strict=True):
+            self.down.append(downsampling(down, ndim, cin, cout, stride, spectral=spectral))
         if ending:
             wide = [any(s[axis] > 1 for s in strides) for axis in range(ndim)]
             last = partial(PixConv, ndim, stride=(1,) * ndim, wide=wide, spectral=spectral)
@@ -81,16 +80,19 @@ class PatchDiscriminator(nn.Module):
             self.layout = layer(widths[-1], 1, 3)
         # Pointwise: on a CPU, one output channel costs as much as eight.
         self.texture = layer(widths[min(1, len(widths) - 1)], 1, 1) if texture_head else None
-        self.norm = nn.ModuleList(normalised(norm, ndim, w) for w in widths[1:])
-        self.more = nn.ModuleList(
-            nn.Sequential(layer(w, w, 3), normalised(norm, ndim, w)) if double else nn.Identity()
-            for w in widths
-        )
+        self.norm = nn.ModuleList([normalised(norm, ndim, w) for w in widths[1:]])
+        self.more = nn.ModuleList()
+        for w in widths:
+            if double:
+                self.more.append(nn.Sequential(layer(w, w, 3), normalised(norm, ndim, w)))
+            else:
+                self.more.append(nn.Identity())
 
     def input_weight(self) -> str:
         """Return the name of the weight with the pair's channels on its axis 1."""
         layers = self.named_modules()
-        return next(f"{n}.weight" for n, m in layers if isinstance(m, nn.Conv2d | nn.Conv3d))
+        [first, *_] = [name for name, m in layers if isinstance(m, nn.Conv2d | nn.Conv3d)]
+        return f"{first}.weight"
 
     def forward(self, pair: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Classify pairs (B, in_channels, ...); return logits per head and features per layer."""

@@ -35,8 +35,8 @@ class Perceptor(nn.Module):
             ]
         )
         # Instance normalisation: a loss must not mix the samples of a batch.
-        self.then = nn.ModuleList(ConvUnit(ndim, w, "instance", "leaky_relu") for w in widths)
-        self.verdicts = nn.ModuleList(conv(ndim, w, classes, 1) for w in widths)
+        self.then = nn.ModuleList([ConvUnit(ndim, w, "instance", "leaky_relu") for w in widths])
+        self.verdicts = nn.ModuleList([conv(ndim, w, classes, 1) for w in widths])
 
     def features(self, image: Tensor) -> list[Tensor]:
         """Return features (B, ...) of each resolution, finest first."""

@@ -141,7 +141,7 @@ class UNetGenerator(nn.Module):
         self.widths = [min(width * 2**i, max_width) for i in range(len(self.strides) + 1)]
         self.act = activation(style.activation)
         self.stem = self._stem(in_channels, width)
-        self.down = nn.ModuleList(self._downward(i) for i in range(len(self.strides)))
+        self.down = nn.ModuleList([self._downward(i) for i in range(len(self.strides))])
         self.middle = ConvUnit(
             ndim, self.widths[-1], style.norm, style.activation, spectral=style.spectral
         )
@@ -153,9 +153,9 @@ class UNetGenerator(nn.Module):
             if self.outer is None
             else TransposedConv(ndim, width, out_channels, self.outer, spectral=style.spectral)
         )
-        self.refine_down = nn.ModuleList(self._refine(w) for w in self.widths[:-1])
+        self.refine_down = nn.ModuleList([self._refine(w) for w in self.widths[:-1]])
         self.refine_middle = self._refine(self.widths[-1])
-        self.refine_up = nn.ModuleList(self._refine(w) for w in self.widths[:-1])
+        self.refine_up = nn.ModuleList([self._refine(w) for w in self.widths[:-1]])
 
     # -- building --------------------------------------------------------------------------------
 
@@ -182,15 +182,15 @@ class UNetGenerator(nn.Module):
         style, widths = self.style, self.widths
         # By default reduced before upsampling and added to the skip, not concatenated: the costly
         # convolution at the finer level has a third of the channels.
-        self.narrow = nn.ModuleList(self._narrowing(i) for i in range(len(self.strides)))
+        self.narrow = nn.ModuleList([self._narrowing(i) for i in range(len(self.strides))])
         joined = [(2 if style.skip == "concat" else 1) * w for w in widths[:-1]]
         if style.narrow == "none":
             joined = [w + wider for w, wider in pairwise(widths)]
-        self.up = nn.ModuleList(
-            self._conv(cin, w, 3) for cin, w in zip(joined, widths[:-1], strict=True)
-        )
-        self.norm = nn.ModuleList(normalisation(style.norm, self.ndim, w) for w in widths[:-1])
-        self.noise = nn.ModuleList(NoiseInjection(self.ndim, w) for w in widths if style.noise)
+        self.up = nn.ModuleList()
+        for cin, w in zip(joined, widths[:-1], strict=True):
+            self.up.append(self._conv(cin, w, 3))
+        self.norm = nn.ModuleList([normalisation(style.norm, self.ndim, w) for w in widths[:-1]])
+        self.noise = nn.ModuleList([NoiseInjection(self.ndim, w) for w in widths if style.noise])
 
     def _narrowing(self, i: int) -> nn.Module:
         style, (cout, cin) = self.style, self.widths[i : i + 2]
@@ -204,17 +204,18 @@ class UNetGenerator(nn.Module):
         style = self.style
         block = ResidualBlock if style.blocks == "residual" else ConvUnit
         count = (style.blocks == "residual") + style.double
-        return nn.Sequential(
-            *(
+        blocks = nn.Sequential()
+        for _ in range(count):
+            blocks.append(
                 block(self.ndim, width, style.norm, style.activation, spectral=style.spectral)
-                for _ in range(count)
             )
-        )
+        return blocks
 
     def channel_axes(self) -> tuple[str, dict[str, int]]:
         """Return the weight with the condition on axis 1, and the axes of the image's channels."""
         convolutions = (nn.Conv2d, nn.Conv3d)
-        first = next(n for n, m in self.stem.named_modules() if isinstance(m, convolutions))
+        layers = self.stem.named_modules()
+        [first, *_] = [name for name, layer in layers if isinstance(layer, convolutions)]
         image = "image" if self.outer is None else "image.conv"
         axes = {f"{image}.weight": 0 if self.outer is None else 1, f"{image}.bias": 0}
         return ".".join(("stem", *([first] if first else []), "weight")), axes
