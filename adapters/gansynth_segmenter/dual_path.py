@@ -62,8 +62,8 @@ class DualPath(nn.Module):
     ) -> None:
         super().__init__()
         self.factors = tuple(factors)
-        features = [channels, *(round(width * times) for times in FEATURES)]
-        self.paths = nn.ModuleList(_path(features) for _ in (1, *factors))
+        features = [channels] + [round(width * times) for times in FEATURES]
+        self.paths = nn.ModuleList([_path(features) for _ in (1, *factors)])
         joined, wide = features[-1] * len(self.paths), HEAD * width
         head = [
             _block(joined, wide, 1),
@@ -99,8 +99,10 @@ class DualPath(nn.Module):
 
 
 def _path(features: Sequence[int]) -> Pathway:
-    first = _initial(nn.Conv3d(features[0], features[1], 3))
-    return Pathway([first, *(_block(*pair, 3) for pair in pairwise(features[1:]))], RESIDUAL)
+    layers: list[nn.Module] = [_initial(nn.Conv3d(features[0], features[1], 3))]
+    for cin, cout in pairwise(features[1:]):
+        layers.append(_block(cin, cout, 3))
+    return Pathway(layers, RESIDUAL)
 
 
 def _block(

@@ -81,7 +81,7 @@ class Segmenter:
             return look(placed)[0].cpu().numpy()
         size, margin = self.space.size, getattr(self.generator, "margin", 0)
         if margin:  # without padding, a larger window gives the same and costs less
-            size = tuple(max(edge, 2 * margin + WINDOW) for edge in size)
+            size = tuple([max(edge, 2 * margin + WINDOW) for edge in size])
         return predict_by_windows(
             look,
             image,
@@ -218,7 +218,9 @@ def evaluate_pairs(
         predictions, segmenter.regions, ignore=segmenter.schema.ignore
     ).document()
     return {
-        **{key: document[key] for key in ("dice", "hd95", "regions")},
+        "dice": document["dice"],
+        "hd95": document["hd95"],
+        "regions": document["regions"],
         "per_case": list(document["per_case"].values()),
         "rule": RULE,
     }

@@ -188,8 +188,8 @@ def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Gen
     from gansynth import installed
 
     cls = installed().generator("cgan3d")
-    values = {
-        **PIX2PIX,
+    values = dict(PIX2PIX)
+    values |= {
         "given": schema.channels,
         "width": width,
         "levels": levels,

@@ -50,7 +50,8 @@ class SegmenterOptions(TrainingOptions):
     """Settings of ``--target segmenter``."""
 
     needs: ClassVar[Needs] = {
-        **dict.fromkeys(("l1", "dropout"), "network=pix2pix"),
+        "l1": "network=pix2pix",
+        "dropout": "network=pix2pix",
         "levels": "network=unet or network=pix2pix",
         "factors": "network=deepmedic",
     }

@@ -65,7 +65,7 @@ class DrawLog:
             row: list[object] = [kind, sample_id, " ".join(source.split())]
             if provenance is not None and "settings" in provenance:
                 row += provenance["index"], provenance["sha256"]
-                settings = json.dumps({"seed": provenance["seed"], **provenance["settings"]})
+                settings = json.dumps({"seed": provenance["seed"]} | provenance["settings"])
                 if settings != self._settings:
                     rows.writerow((SETTINGS, "", settings))
                     self._settings = settings
@@ -148,7 +148,7 @@ class DrawCounter:
 
     def update(self) -> DrawCounts:
         """Read the new lines of every process and return the counts."""
-        for path in sorted(path for folder in self.folders for path in folder.glob(PATTERN)):
+        for path in sorted([path for folder in self.folders for path in folder.glob(PATTERN)]):
             read = self._read[path]
             if path.stat().st_size == read:  # most of thousands of workers are idle
                 continue
@@ -197,8 +197,11 @@ def foreseen(request: AugmentRequest, draws: int, held: int) -> dict[str, Any]:
         )
         return {"synthetic_draws": draws, "samples_to_make": least, "reuse": reuse}
     reuse = too_few(draws, held)
-    document = {"synthetic_draws": draws, "draws_of_a_sample": round(draws / max(1, held), 2)}
-    return {**document, "reuse": reuse} if reuse else document
+    document: dict[str, Any] = {"synthetic_draws": draws}
+    document["draws_of_a_sample"] = round(draws / max(1, held), 2)
+    if reuse:
+        document["reuse"] = reuse
+    return document
 
 
 def too_few(draws: int, held: int, most: int | None = None) -> str:

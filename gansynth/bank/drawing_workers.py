@@ -82,9 +82,8 @@ def draw_converted(
             converted.append(convert(sample))
         except DataFault as fault:
             reason = str(fault).removeprefix("sample: ")
-            converted.append(
-                replace(sample, provenance={**sample.provenance, "reject_reason": reason})
-            )
+            provenance = dict(sample.provenance, reject_reason=reason)
+            converted.append(replace(sample, provenance=provenance))
     return converted
 
 

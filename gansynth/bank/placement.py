@@ -44,7 +44,8 @@ def place_bank(
         raise UsageFault(f"--bank-dir {base}: is a file, expected a folder; name another one")
     with disk_errors(base):
         base.mkdir(parents=True, exist_ok=True)
-    if notice and (free := _free(base)) < bytes_needed:
+    free = _free(base) if notice else bytes_needed
+    if free < bytes_needed:
         raise EnvironmentFault(
             f"{base}: a bank needs {bytes_needed} bytes, {free} are free; make room, hold fewer "
             "samples (--bank-size), or name a larger disk by --bank-dir (or by TMPDIR)"
@@ -63,9 +64,10 @@ def bank_place(
         return base, f"the bank is kept in {base}"
     if not os.access(SHARED_MEMORY, os.W_OK):
         why = f"there is no shared memory ({SHARED_MEMORY}) to keep the bank in"
-    elif (free := _free(SHARED_MEMORY)) >= 2 * bytes_needed:
-        return SHARED_MEMORY, ""
     else:
+        free = _free(SHARED_MEMORY)
+        if free >= 2 * bytes_needed:
+            return SHARED_MEMORY, ""
         why = (
             f"shared memory ({SHARED_MEMORY}) has {free / 1e9:.1f} GB free, the bank needs "
             f"{bytes_needed / 1e9:.1f} GB and as much to spare"

@@ -148,7 +148,7 @@ def produce(
                     gate.reject(fault)
                     continue
                 gate.accept()
-                stored = replace(stored, provenance={**sample.provenance, "index": index})
+                stored = replace(stored, provenance=dict(sample.provenance, index=index))
                 ready.append((stored if settings is None else noted(stored, settings), extras))
             first += count
             if ready and compare is not None:

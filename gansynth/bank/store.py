@@ -217,7 +217,8 @@ def list_samples(folder: Path) -> list[str]:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
-    return sorted((match[1] for name in names if (match := _NAME.fullmatch(name))), key=int)
+    matches = filter(None, map(_NAME.fullmatch, names))
+    return sorted([match[1] for match in matches], key=int)
 
 
 def encode_sample(sample: Sample, extras: Mapping[str, Array], dtype: str) -> list[Part]:
@@ -407,8 +408,8 @@ class BankWriter:
         try:
             if new is not None:
                 _refuse_content(folder)  # another writer may have been faster
-                doc = {"format": FORMAT, **new.to_json()}
-                write_json_atomic(folder / SPEC, {**doc, "digest": digest_of(doc)})
+                doc = {"format": FORMAT} | new.to_json()
+                write_json_atomic(folder / SPEC, dict(doc, digest=digest_of(doc)))
             self.spec = new or load_spec(folder)
             remove_temporaries(folder)
             self._look()

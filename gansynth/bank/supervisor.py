@@ -155,7 +155,7 @@ class ProducerSupervisor:
         settings = self.log.with_suffix(".json")
         write_json_atomic(settings, self.config.to_json())
         # The same modules in the same order as here, and none from the working directory.
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        env = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path)))
         env["OMP_NUM_THREADS"] = "1"  # more threads than free cores slow down both processes
         with disk_errors(self.log):
             stream = open(self.log, "ab", buffering=0)  # noqa: SIM115 - closed below

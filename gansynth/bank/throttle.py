@@ -129,7 +129,7 @@ class ProducerThrottle:
         if len(self._costs) > 2:
             cost = interval(self._costs[-_CYCLES:], _SIDE)[2]
         else:
-            cost = max(_UNKNOWN, *(cost for cost, _ in self._costs), 0.0)
+            cost = max([_UNKNOWN, 0.0] + [cost for cost, _ in self._costs])
         share = self.pacing.overhead / (1 + self.pacing.overhead)
         return 1.0 if cost <= share else min(_MOST, share / cost)
 
@@ -150,7 +150,7 @@ class ProducerThrottle:
             seconds, work = self._total
             document["duty"] = round(work / seconds, 4)
             lost = [cost * work for cost in interval(self._costs, 0.975)]
-            low, share, high = (round(x / max(0.01 * seconds, seconds - x), 5) for x in lost)
+            low, share, high = [round(x / max(0.01 * seconds, seconds - x), 5) for x in lost]
             if high - low <= _KNOWN:
                 document |= {"overhead": share, "overhead_low": low, "overhead_high": high}
         return document
@@ -163,7 +163,7 @@ class ProducerThrottle:
             long = f"{seconds / 60:.1f} min" if seconds >= 120 else f"{seconds:.0f} s"
             text.append(f"bank renewed every {long}")
         if "overhead" in found:
-            share, low, high = (100 * found["overhead" + end] for end in ("", "_low", "_high"))
+            share, low, high = [100 * found["overhead" + end] for end in ("", "_low", "_high")]
             asked = self.pacing.overhead
             budget = "" if asked is None else f"; budget {100 * asked:g} %"
             cost = f", slowing steps down by {share:.1f} % ({low:.1f} to {high:.1f} %{budget})"

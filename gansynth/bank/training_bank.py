@@ -165,7 +165,8 @@ class TrainingBank:
 
     def _warn_of_wear(self, say: Callable[[str], None], held: int, most: int | None = None) -> None:
         """Warn once of samples that are drawn too often."""
-        if not self._warned_of_wear and (worn := too_few(self.draws, held, most)):
+        worn = "" if self._warned_of_wear else too_few(self.draws, held, most)
+        if worn:
             self._warned_of_wear = True
             say(f"WARNING: {worn}")
 

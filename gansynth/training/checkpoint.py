@@ -65,8 +65,8 @@ def save(
             data = to_bytes(plain)
             hashes[name] = hashlib.sha256(data).hexdigest()
             write_bytes_atomic(temporary / name, data)
-        document = {**state, "step": step, "sha256": hashes}
-        write_json_atomic(temporary / STATE, {**document, "digest": digest_of(document)})
+        document = dict(state, step=step, sha256=hashes)
+        write_json_atomic(temporary / STATE, dict(document, digest=digest_of(document)))
         # An existing checkpoint of this step was damaged and skipped.
         shutil.rmtree(final, ignore_errors=True)
     drop_old(folder, final)
@@ -75,11 +75,12 @@ def save(
 
 def bytes_of(nets: Mapping[str, nn.Module]) -> int:
     """Return the bytes of a checkpoint with Adam; other optimisers need less."""
-    held: dict[str, int] = {
-        name: sum(v.nbytes for v in net.state_dict().values()) for name, net in nets.items()
-    }
-    moments: int = sum(2 * p.nbytes for net in nets.values() for p in net.parameters())
-    return sum(held.values()) + moments + 2 * held.get(AVERAGED, 0)
+    total = 0
+    for name, net in nets.items():
+        held = sum([value.nbytes for value in net.state_dict().values()])
+        moments = 2 * sum([parameter.nbytes for parameter in net.parameters()])
+        total += (3 * held if name == AVERAGED else held) + moments
+    return total
 
 
 def drop_old(folder: Path, newest: Path) -> None:
@@ -171,9 +172,8 @@ def restore(
     }
     expected.update({f"ema/{k}": v.shape for k, v in averages.items()})
     shapes = {k: v.shape for k, v in tensors.items() if k.startswith(("net/", "ema/"))}
-    differing = sorted(
-        k for k in expected.keys() | shapes.keys() if expected.get(k) != shapes.get(k)
-    )
+    names = expected.keys() | shapes.keys()
+    differing = sorted([name for name in names if expected.get(name) != shapes.get(name)])
     if differing:
         raise IntegrityFault(
             f"{folder or 'checkpoint'}: {len(differing)} tensor(s) do not fit these networks, "

@@ -84,16 +84,18 @@ class CheckpointManager:
         if self.folder is None:
             return ""
         tensors = self.training_state.tensors()
-        non_finite = (name for name, value in tensors.items() if not torch.isfinite(value).all())
-        name = next(non_finite, "")
-        fault = f"{name} holds NaN or infinite values after step {step}" if name else ""
+        fault = ""
+        for name, value in tensors.items():
+            if not torch.isfinite(value).all():
+                fault = f"{name} holds NaN or infinite values after step {step}"
+                break
         # Processes hold tensors of their own (pool, batch statistics): all continue, or none.
         if self.process_group.any(bool(fault)):
             fault = fault or f"another process holds NaN or infinite values after step {step}"
         if fault:
             return fault
         if self.process_group.is_main:
-            state = {**self.training_state.state(), **self.identity}
+            state = self.training_state.state() | dict(self.identity)
             averages = self.training_state.averages
             with _still_there(self.folder):
                 path = checkpoint.save(self.folder, step, tensors, averages, state)

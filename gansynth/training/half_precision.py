@@ -38,7 +38,7 @@ def exact_on_short_axes(nets: Iterable[nn.Module]) -> AbstractContextManager[Non
     others.
     """
     layers = [m for net in nets for m in net.modules() if isinstance(m, CONVOLUTIONS)]
-    return _hooked((layer, _leave_autocast, _return) for layer in layers)
+    return _hooked([(layer, _leave_autocast, _return) for layer in layers])
 
 
 def _leave_autocast(layer: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
@@ -74,7 +74,7 @@ def cast_at_once(nets: Iterable[nn.Module]) -> AbstractContextManager[None]:
     The numbers are equal.
     """
     casts = [(net, _Halves(net)) for net in nets]
-    return _hooked((net, cast.put_in, cast.take_out) for net, cast in casts)
+    return _hooked([(net, cast.put_in, cast.take_out) for net, cast in casts])
 
 
 class _Halves:
@@ -108,11 +108,11 @@ class _Cast(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         whole = iter(_cast([g for g in gradients if g is not None], torch.float32))
-        return None, *(None if g is None else next(whole) for g in gradients)
+        return None, *[None if g is None else next(whole) for g in gradients]
 
 
 def _cast(tensors: Iterable[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
     sources = list(tensors)
-    made = tuple(torch.empty_like(tensor, dtype=dtype) for tensor in sources)
+    made = tuple([torch.empty_like(tensor, dtype=dtype) for tensor in sources])
     torch._foreach_copy_(made, sources)
     return made

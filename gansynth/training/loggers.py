@@ -89,7 +89,7 @@ class MetricsLog:
         write_bytes_atomic(path, (header + "".join(map(self._line, self._rows))).encode())
 
     def _line(self, row: Mapping[str, str]) -> str:
-        return ",".join(row.get(column, "nan") for column in self._columns) + "\n"
+        return ",".join([row.get(column, "nan") for column in self._columns]) + "\n"
 
 
 def _whole(row: Mapping[str, str], columns: Sequence[str]) -> bool:
