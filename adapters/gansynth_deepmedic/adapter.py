@@ -320,7 +320,7 @@ class DeepMedicAdapter(Framework):
     def told(self, result: TrainingResult) -> TrainingResult:
         """Warn of roundings, and of segments that lie anywhere in a case."""
         said = [*self.share.notes]
-        number = sum([counts["spread"] for counts in rounds_of(result.folder)])
+        number = sum(counts["spread"] for counts in rounds_of(result.folder))
         if number:
             said.append(
                 f"segments of {number} synthetic cases were taken from the whole case, because no "

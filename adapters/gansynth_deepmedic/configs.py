@@ -398,7 +398,7 @@ def _read_table(path: Path) -> Lists:
         rows, header = list(reader), list(reader.fieldnames or ())
     except csv.Error as error:
         raise DataFault(f"{path}: not readable as CSV: {error}; save it again") from None
-    channels = sorted([name for name in header if name.startswith("channel_")])
+    channels = sorted(name for name in header if name.startswith("channel_"))
     uneven = not rows or any(None in (*row, *row.values()) for row in rows)
     if not channels or "ground_truth" not in header or len({*header}) < len(header) or uneven:
         raise DataFault(
@@ -409,7 +409,7 @@ def _read_table(path: Path) -> Lists:
     if "roi_mask" in header:
         named.append("roi_mask")
     each = [_paths(path, [row[name] for row in rows], f" of {name}") for name in named]
-    names = tuple([name.removeprefix("channel_") for name in channels])
+    names = tuple(name.removeprefix("channel_") for name in channels)
     return names, _cases(each[: len(names)], *each[len(names) :])
 
 
@@ -460,7 +460,7 @@ def told_apart(paths: Sequence[Path]) -> tuple[str, ...]:
         parts = ["_".join(words) for words in each]
         if all(parts) and len({part.casefold() for part in parts}) == len(parts):
             return tuple(parts)
-    return tuple([f"channel {number}" for number in range(len(paths))])
+    return tuple(f"channel {number}" for number in range(len(paths)))
 
 
 def case_ids(cases: Sequence[ListedCase], channel: str) -> tuple[str, ...]:
@@ -482,5 +482,5 @@ def case_ids(cases: Sequence[ListedCase], channel: str) -> tuple[str, ...]:
     for names in namings:
         alike = {unicodedata.normalize("NFC", name).casefold() for name in names}
         if all(names) and len(alike) == len(names):
-            return tuple([name.replace(os.sep, "_") for name in names])
+            return tuple(name.replace(os.sep, "_") for name in names)
     return tuple([f"case_{number:04d}" for number in range(len(cases))])

@@ -397,10 +397,10 @@ class ProgramLog:
             "cases_real": len(real),
             "cases_synthetic": len(synthetic),
             "cases_fell_back": [case.kind for case in real].count("fallback"),
-            "segments_real": sum([case.segments for case in real]),
-            "segments_synthetic": sum([case.segments for case in synthetic]),
+            "segments_real": sum(case.segments for case in real),
+            "segments_synthetic": sum(case.segments for case in synthetic),
             "samples": len({case.name for case in synthetic}),
-            "spread": sum([case.spread for case in cases]),
+            "spread": sum(case.spread for case in cases),
         }
 
     @property

@@ -34,7 +34,7 @@ class DeepMedicWriter(Writer):
             write_volume(path, array, item.affine, synthetic=item.synthetic)
 
     def finish(self, about: Mapping[str, Any]) -> None:
-        cases = sorted([path.name for path in (self.folder / "cases").iterdir()])
+        cases = sorted(path.name for path in (self.folder / "cases").iterdir())
         for name in self._names:
             lines = [f"./cases/{case}/{name}{ENDING}\n" for case in cases]
             write_bytes_atomic(self.folder / f"{name}.cfg", "".join(lines).encode())

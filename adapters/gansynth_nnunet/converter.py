@@ -151,7 +151,7 @@ class SpaceConverter:
             low, high = crop
             first, end = [int(min(max(n, low), high) - low) for n in turned[axis]]
             at.append(slice(-(-first * new // old), end * new // old))
-        size = tuple([cut.stop - cut.start for cut in at])
+        size = tuple(cut.stop - cut.start for cut in at)
         patch = self.host.patch
         if any(n < min(p, w) for n, p, w in zip(size, patch, shape, strict=True)):
             raise DataFault(
@@ -171,7 +171,7 @@ class SpaceConverter:
             (max(c, 0), min(c + n, whole))
             for c, n, whole in zip(corner, drawn.shape, scan.labels.shape, strict=True)
         ]
-        there = tuple([slice(first, end) for first, end in box])
+        there = tuple(slice(first, end) for first, end in box)
         mine = [slice(f - c, e - c) for (f, e), c in zip(box, corner, strict=True)]
         image, labels = scan.image.copy(), scan.labels.copy()
         generated = sample.image[(slice(None), *mine)] * scan.units[:, 0] + scan.units[:, 1]
@@ -214,9 +214,9 @@ class SpaceConverter:
         if new != old:
             image, drawn = resample(case_id, image, labels, new)
             labels = drawn if drawn is not None else labels
-        spacing = tuple([s * (o / n) for s, o, n in zip(files.spacing, old, new, strict=True)])
+        spacing = tuple(s * (o / n) for s, o, n in zip(files.spacing, old, new, strict=True))
         # The file's (z, y, x): axes of (x, y, z), counted from the other end.
-        axes = tuple([(2 - axis, way) for axis, way in reversed(stored_axes(files.affine))])
+        axes = tuple((2 - axis, way) for axis, way in reversed(stored_axes(files.affine)))
         if self._reorients:
             axes = ((0, 1), (1, 1), (2, 1))
         return RawScan(image, labels, spacing, axes, units, new == old, ~create_nonzero_mask(image))

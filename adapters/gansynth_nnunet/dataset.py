@@ -210,7 +210,7 @@ def read_channels(doc: Mapping[str, Any], where: Path) -> tuple[str, ...]:
             f"{where}: channel_names is {names!r:.200}, expected names numbered from 0, for "
             'example {"0": "MRI"}'
         )
-    return tuple([str(names[number]) for number in numbers])
+    return tuple(str(names[number]) for number in numbers)
 
 
 # -- raw files -------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
             ) from error
     else:  # nnU-Net's own listing of folders forks twelve processes, and leaves out what is missing
         files = {part: sorted((folder / part).glob(f"*{ending}")) for part in PARTS}
-        hidden = tuple([file for file in files["imagesTr"] if file.name.startswith(".")])
+        hidden = tuple(file for file in files["imagesTr"] if file.name.startswith("."))
         numbered: dict[str, list[Path]] = defaultdict(list)
         for file in files["imagesTr"]:
             match = re.fullmatch(rf"([^.].*)_\d{{4}}{re.escape(ending)}", file.name)

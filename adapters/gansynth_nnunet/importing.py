@@ -107,7 +107,7 @@ def import_raw(request: ImportRequest) -> CommandReport:
         "renumbered": changed,
         "subjects": subjects,
         # (training, held-out) cases of each fold
-        "folds": tuple([(len(split["train"]), len(split["val"])) for split in splits]),
+        "folds": tuple((len(split["train"]), len(split["val"])) for split in splits),
     }
     held = " or ".join(map(str, sorted({len(split["val"]) for split in splits})))
     lines = [

@@ -96,7 +96,7 @@ def location_keys(label_manager: Any) -> tuple[Key, ...]:
     if label_manager.has_ignore_label:
         keys.append((-1, *label_manager.all_labels))
     # Python's integers: numpy's are not JSON.
-    return tuple([tuple(map(int, k)) if isinstance(k, list | tuple) else int(k) for k in keys])
+    return tuple(tuple(map(int, k)) if isinstance(k, list | tuple) else int(k) for k in keys)
 
 
 def encode(labels: LabelArray, keys: Sequence[Key]) -> dict[str, npt.NDArray[np.int16]]:

@@ -44,7 +44,7 @@ class NnunetPlans:
         self.folder, self.path = folder, folder / f"{name}.json"
         if self.path.parent != folder or not self.path.is_file():
             files = folder.glob("*Plans*.json")
-            there = sorted([f.stem for f in files if not f.name.startswith("gansynth_")])  # hashes
+            there = sorted(f.stem for f in files if not f.name.startswith("gansynth_"))  # hashes
             if not there:
                 raise DataFault(
                     f"{folder}: no plans, the data set is not preprocessed; run: gansynth prepare "

@@ -217,7 +217,7 @@ class NnunetSource(CaseSource):
     @cached_property
     def _size(self) -> tuple[int, ...]:
         extent = zip(self.patch_size, np.max(self._trained_shapes, axis=0).tolist(), strict=True)
-        return in_eights([max(p, min(MARGIN * p, longest)) for p, longest in extent])
+        return in_eights(max(p, min(MARGIN * p, longest)) for p, longest in extent)
 
     def load(self, case_id: str) -> Case:
         image, labels = self._image(case_id), self._labels(case_id)
@@ -276,7 +276,7 @@ class NnunetSource(CaseSource):
 
     def _find_cases(self) -> tuple[str, ...]:
         names = {file.name for file in self.folder.glob("*.b2nd")}
-        ids = sorted([n.removesuffix(".b2nd") for n in names if not n.endswith("_seg.b2nd")])
+        ids = sorted(n.removesuffix(".b2nd") for n in names if not n.endswith("_seg.b2nd"))
         if not ids:
             raise DataFault(f"{self.folder}: no preprocessed cases (*.b2nd); run: {self._prepare}")
         lacking = [case for case in ids if f"{case}_seg.b2nd" not in names]

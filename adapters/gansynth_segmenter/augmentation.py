@@ -68,7 +68,7 @@ class AugmentationWarp:
         matrix = turn * mm[None, :] / mm[:, None]  # in voxels: out of mm, turned, back
         offset = rng.uniform(-self.shift, self.shift, axes) * np.array(size)
         mirrored = self.flip and rng.random() < 0.5
-        at = torch.meshgrid(*[torch.arange(n) - (n - 1) / 2 for n in size], indexing="ij")
+        at = torch.meshgrid(*(torch.arange(n) - (n - 1) / 2 for n in size), indexing="ij")
         places = torch.stack(at).float()
         if mirrored:
             places[-1] = -places[-1]

@@ -143,7 +143,7 @@ class SegmenterHost(CropHost):
             generator = self.network(job.schema)
         trained = Segmenter(generator, self.schema, self.space, self.regions, options)
         self._trained = trained
-        count = sum([p.numel() for p in generator.nets["generator"].parameters()])
+        count = sum(p.numel() for p in generator.nets["generator"].parameters())
         job.say(
             f"{options.network} of {count} parameters on {job.device}; steps {job.first} to "
             f"{job.steps} of {job.batch_size} samples of {' x '.join(map(str, self.space.size))} "

@@ -81,7 +81,7 @@ class Segmenter:
             return look(placed)[0].cpu().numpy()
         size, margin = self.space.size, getattr(self.generator, "margin", 0)
         if margin:  # without padding, a larger window gives the same and costs less
-            size = tuple([max(edge, 2 * margin + WINDOW) for edge in size])
+            size = tuple(max(edge, 2 * margin + WINDOW) for edge in size)
         return predict_by_windows(
             look,
             image,

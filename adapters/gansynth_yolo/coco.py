@@ -319,11 +319,11 @@ class CocoListing(ImageListing):
                 paths[case] = path
                 self._images[path] = image
                 self._of_image[path] = by_image.pop(image.id, [])
-        crowds = sum([annotation.iscrowd for annotation in document.annotations])
+        crowds = sum(annotation.iscrowd for annotation in document.annotations)
         if crowds:
             self.notes.append(f"{crowds} annotation(s) of {file} are crowds (iscrowd); {LEFT_OUT}")
         listed = {image.id for image in document.images}
-        strays = sum([len(found) for image, found in by_image.items() if image not in listed])
+        strays = sum(len(found) for image, found in by_image.items() if image not in listed)
         if strays:
             text = f"{strays} annotation(s) of {file} are of images that it does not list"
             self.notes.append(f"{text}; they are not read")

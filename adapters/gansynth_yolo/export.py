@@ -66,7 +66,7 @@ class YoloExport(DataSetExport):
             return 2 * YoloIntake(self.source, self.target).sample_bytes(self.manifest)
         assert self.request.bank is not None
         reader = BankReader(self.request.bank)
-        return sum([reader.read(held).image.size * 4 for held in reader.ids()[:1]])
+        return sum(reader.read(held).image.size * 4 for held in reader.ids()[:1])
 
     @property
     def alone(self) -> bool:

@@ -512,7 +512,7 @@ class ImageListing(PictureSet):
                     self.pictures[case] = self.image(case, split, path)
         if shared:
             self.faults.insert(0, (None, file.path, shared_fault(file, shared)))
-        counts = Counter([image.grey for image in self.pictures.values()])
+        counts = Counter(image.grey for image in self.pictures.values())
         if len(counts) > 1 and options.colour != "grey":
             rare, usual = min(counts, key=counts.__getitem__), max(counts.values())
             [odd, *_] = [image for image in self.pictures.values() if image.grey == rare]
@@ -665,7 +665,7 @@ def walk(folder: Path) -> Iterator[Path]:
     for here, below, names in walk_all(folder, followlinks=True):
         been.add(os.path.realpath(here))
         new = [name for name in below if os.path.realpath(os.path.join(here, name)) not in been]
-        below[:] = sorted([name for name in new if name[0] != "."])
+        below[:] = sorted(name for name in new if name[0] != ".")
         for name in sorted(names):
             if name[0] != "." and Path(name).suffix.lower() in {*SUFFIXES, *OTHERS}:
                 yield Path(here, name)
@@ -1019,7 +1019,7 @@ def _check_set(source: YoloSource) -> Iterator[Finding]:
         yield warning(path, f"no data.yaml; classes are {named}")
     for case, image in source.found.repeated:
         yield warning(image, "its split names it more than once; it counts once", case)
-    polygons = sum([image.polygons for image in source.found.pictures.values()])
+    polygons = sum(image.polygons for image in source.found.pictures.values())
     if polygons:
         text = f"{polygons} row(s) are polygons, read as the boxes around them, as ultralytics does"
         yield warning(path, text)

@@ -55,7 +55,7 @@ class YoloWriter(PictureWriter):
         label.parent.mkdir(parents=True, exist_ok=True)
         label.write_text(yolo_lines(item.boxes, item.image.shape[1:]), "utf-8")
         self.images[part] += 1
-        self.boxes.update([self.schema.box_classes[int(n)] for n in item.boxes.labels])
+        self.boxes.update(self.schema.box_classes[int(n)] for n in item.boxes.labels)
         if not len(item.boxes.labels):
             self.lesion_free.append(item.name)
 

@@ -212,7 +212,7 @@ def learning(fits: Sequence[ComputationSpec]) -> list[ComputationSpec]:
 
 def _tuning(plan: BenchmarkPlan, sizes: Mapping[str, Sequence[Size]]) -> Size:
     """Return the size of one choice: inner trainings of every rung, and the fits."""
-    most = max([len(arm.tune) for arm in plan.arms], default=0)
+    most = max((len(arm.tune) for arm in plan.arms), default=0)
     count, trained = float(most), 0.0
     for share in plan.tune.rungs:
         trained += count * share

@@ -296,7 +296,7 @@ def _draw(axis: Axes, doc: Mapping[str, Any], iou: str) -> None:
 
 def _span(doc: Mapping[str, Any], iou: str) -> tuple[float, float]:
     """From 1/32 to the end of the longest curve, as powers of two."""
-    ends = max([arm["at"][iou]["froc"]["end"] for arm in doc["arms"]])
+    ends = max(arm["at"][iou]["froc"]["end"] for arm in doc["arms"])
     high = 1.0
     while high < min(ends, 64):
         high *= 2

@@ -165,7 +165,7 @@ class _SubjectDistances:
         """Membership by distance to all samples; none with too few subjects."""
         cases = self.gathered.known
         sides = [[cases.people[i] for i in ids] for ids in (cases.members, cases.others)]
-        if min([len(set(side)) for side in sides]) < FEWEST:
+        if min(len(set(side)) for side in sides) < FEWEST:
             return []
         near, far = np.split(-self.samples.min(axis=0), [len(sides[0])])
         mine = list(nearest_by_subject(near, sides[0]).values())

@@ -170,7 +170,7 @@ def _say_realism(figures: Sequence[Estimate], claims: list[str], hidden: list[st
     elif tests:
         hidden.append(
             "It is not shown that samples are like real subjects: the two-sample tests cannot "
-            f"distinguish them with {min([f.images for f in tests])} images on each side. Better "
+            f"distinguish them with {min(f.images for f in tests)} images on each side. Better "
             "tests, more images or a radiologist (gansynth turing-test) may."
         )
     if names:

@@ -159,7 +159,7 @@ def table(rows: Iterable[Sequence[object]], most: int | None = None) -> list[str
 
 def summary(document: Mapping[str, Any]) -> list[str]:
     """Return a document as aligned lines; a nested key is ``outer.inner``."""
-    return table([(key, _shown(value)) for key, value in _flat(document)])
+    return table((key, _shown(value)) for key, value in _flat(document))
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

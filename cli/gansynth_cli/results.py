@@ -79,7 +79,7 @@ def lines_of_fit(report: Mapping[str, Any]) -> Iterator[str]:
     if report.get("rollbacks"):
         yield f"went back to a checkpoint {counted(report['rollbacks'], 'time')}: not finite"
     if parts:
-        yield from table([(f"  {name}", *_losses(part)) for name, part in parts.items()])
+        yield from table((f"  {name}", *_losses(part)) for name, part in parts.items())
     elif _losses(report):
         yield f"losses: {'  '.join(_losses(report))}"
     bands = report.get("spectrum_ratio")
@@ -115,7 +115,7 @@ def _losses(report: Mapping[str, Any]) -> list[str]:
 def _finest(bands: Iterable[list[float | None]]) -> str:
     """Return the mean ratio of the highest third of frequencies, or its range over channels."""
     ends = [[v for v in row[-max(1, len(row) // 3) :] if v is not None] for row in bands]
-    means = sorted([mean(row) for row in ends if row])
+    means = sorted(mean(row) for row in ends if row)
     if not means:
         return "-"
     low, high = _short(means[0]), _short(means[-1])

@@ -148,7 +148,7 @@ class DrawCounter:
 
     def update(self) -> DrawCounts:
         """Read the new lines of every process and return the counts."""
-        for path in sorted([path for folder in self.folders for path in folder.glob(PATTERN)]):
+        for path in sorted(path for folder in self.folders for path in folder.glob(PATTERN)):
             read = self._read[path]
             if path.stat().st_size == read:  # most of thousands of workers are idle
                 continue

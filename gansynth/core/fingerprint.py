@@ -59,7 +59,7 @@ def prints_of(image: npt.NDArray[np.floating], spacing: Sequence[float]) -> Prin
     kept = [mm for mm, length in zip(spacing, image.shape[1:], strict=True) if length > 1]
     channels = [_in_range(np.squeeze(channel)) for channel in image]
     fit = [x for x in channels if x.ndim in CELLS and np.isfinite(x).all() and np.ptp(x) > 0]
-    return (*map(_print, fit), *[landmarks(channel, kept) for channel in fit])
+    return (*map(_print, fit), *(landmarks(channel, kept) for channel in fit))
 
 
 def _in_range(channel: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:

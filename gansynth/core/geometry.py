@@ -36,7 +36,7 @@ def mask_of(labels: LabelArray, values: Sequence[int]) -> Mask:
 
 def centroid(mask: Mask) -> tuple[float, ...]:
     """Return the mean position of the voxels of a mask, in voxels per axis."""
-    return tuple([float(axis.mean()) for axis in np.nonzero(mask)])
+    return tuple(float(axis.mean()) for axis in np.nonzero(mask))
 
 
 def other_axes(ndim: int) -> list[tuple[int, ...]]:

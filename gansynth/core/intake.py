@@ -71,7 +71,7 @@ class Intake:
         if space.cuts or space.frame:
             voxels = prod(space.host_shape(()))
         else:
-            voxels = max([prod(self.source.header(case).shape) for case in self.source.train_ids])
+            voxels = max(prod(self.source.header(case).shape) for case in self.source.train_ids)
         values = len(manifest["schema"]["channels"]) + (self.needs == "labels")
         return 2 * voxels * values + METADATA_BYTES
 

@@ -91,7 +91,7 @@ class Registry:
     def hosts_with(self, verb: str) -> tuple[str, ...]:
         """Return the hosts with a command (``prepare``), sorted."""
         commands = [key.partition(" ") for key in self.names("commands")]
-        return tuple([host for of, _, host in commands if of == verb])
+        return tuple(host for of, _, host in commands if of == verb)
 
     def command(self, verb: str, host: str) -> Callable[..., Any]:
         """Return the function of a host's command; UsageFault: names the hosts that have one."""

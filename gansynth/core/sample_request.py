@@ -65,7 +65,7 @@ class SampleRequest(Document):
     def others(self) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         """The options that name other sources, with the first source of each."""
         named = {"--label-source": (self.label_source,), "--unlabelled": self.unlabelled}
-        return tuple([(option, each[0]) for option, each in named.items() if each and each[0]])
+        return tuple((option, each[0]) for option, each in named.items() if each and each[0])
 
     @classmethod
     def among(cls, doc: Mapping[str, Any]) -> Self:
@@ -96,7 +96,7 @@ class SampleRequest(Document):
             prevalence=_prevalence(str(words.prevalence)),
             lesions=words.lesions,
             weights=None if weights is None else str(Path(weights).expanduser().absolute()),
-            filters=tuple([text for text in filters if text not in (OWN, NONE)]),
+            filters=tuple(text for text in filters if text not in (OWN, NONE)),
             keep_flawed=NONE in filters,
         )
 
@@ -139,7 +139,7 @@ def _backgrounds(asked: str | float | None) -> float:
 def _unlabelled(words: SampleWords) -> tuple[dict[str, Any], ...]:
     with describe_error("--label-source", "--unlabelled"):
         found = [read_other(text, words.unlabelled_read) for text in words.unlabelled]
-    return tuple([request for request in found if request is not None])
+    return tuple(request for request in found if request is not None)
 
 
 def absolute_boxes(option: str | None) -> str | None:

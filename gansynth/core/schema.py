@@ -71,13 +71,13 @@ class Schema(Document, later=("classes", "box_classes"), whole=True):
     @property
     def label_values(self) -> tuple[int, ...]:
         """All values of a labels array, increasing; -1 first if there is an outside."""
-        values = sorted([v for v in self.labels.values() if v != self.ignore])
+        values = sorted(v for v in self.labels.values() if v != self.ignore)
         return (OUTSIDE, *values) if self.has_outside else tuple(values)
 
     @property
     def foreground(self) -> tuple[int, ...]:
         """Label values above background."""
-        return tuple([v for v in self.label_values if v > 0])
+        return tuple(v for v in self.label_values if v > 0)
 
 
 @dataclass(frozen=True)

@@ -364,7 +364,7 @@ def case_records(
     source: CaseSource, ids: Iterable[str], load: Load | None = None
 ) -> tuple[CaseRecord, ...]:
     """Return lineage records of cases, sorted by id."""
-    return tuple([case_record(source, case_id, load) for case_id in sorted(ids)])
+    return tuple(case_record(source, case_id, load) for case_id in sorted(ids))
 
 
 def held_out_records(source: CaseSource) -> tuple[CaseRecord, ...]:

@@ -114,7 +114,7 @@ class Space(Document, later=("frame", "nearest", "typical"), whole=True):
         """First voxel of the frame in a case, negative where it is larger; () without a frame."""
         if not self.frame:
             return ()
-        return tuple([(n - f) // 2 for n, f in zip(shape, self.frame, strict=True)])
+        return tuple((n - f) // 2 for n, f in zip(shape, self.frame, strict=True))
 
     # -- drawing a place -------------------------------------------------------------------------
 
@@ -143,7 +143,7 @@ class Space(Document, later=("frame", "nearest", "typical"), whole=True):
             for c, s, n, first in zip(placement.corner, self.size, inner, starts, strict=True)
         ]
         box = tuple(map(slice, starts, ends))
-        corner = tuple([c - first for c, first in zip(placement.corner, starts, strict=True)])
+        corner = tuple(c - first for c, first in zip(placement.corner, starts, strict=True))
         if placement.slice_index is None:
             return box, Placement(corner)
         plane = slice(placement.slice_index, placement.slice_index + 1)

@@ -209,7 +209,7 @@ class _VolumeCheck:
                 self.say("warning", case, file, text)
 
     def _channels(self, case: str, file: Path, shapes: Sequence[tuple[int, ...]]) -> None:
-        count = sum([shape[3] if len(shape) == 4 else 1 for shape in shapes])
+        count = sum(shape[3] if len(shape) == 4 else 1 for shape in shapes)
         self.channels = self.channels or count
         if count != self.channels:
             said = "listed" if self.listing.total else "in other cases"

@@ -268,4 +268,4 @@ def lesion_values(schema: Schema, names: Sequence[str]) -> tuple[int, ...]:
                 f"lesions: {name!r} is no foreground label, expected one of {', '.join(lesions)}."
                 f"{did_you_mean(name, list(lesions))}"
             )
-    return tuple(sorted([lesions[name] for name in names or lesions]))
+    return tuple(sorted(lesions[name] for name in names or lesions))

@@ -208,7 +208,7 @@ def grouped_splits(
         )
     subjects = sorted(counts)
     order = np.random.default_rng(seed).permutation(len(subjects))
-    shuffled = sorted([subjects[i] for i in order], key=lambda s: -counts[s])
+    shuffled = sorted((subjects[i] for i in order), key=lambda s: -counts[s])
     loads, fold_of = [0] * folds, {}
     for subject in shuffled:
         fold_of[subject] = loads.index(min(loads))

@@ -197,7 +197,7 @@ def _by_channel(folder: Path, channels: Sequence[str]) -> dict[str, dict[str, Pa
     """Return the channels of each case whose folder has files called by them alone."""
     wanted = {name.casefold(): name for name in channels}
     cases = {}
-    for home in sorted([path for path in folder.iterdir() if path.is_dir()]):
+    for home in sorted(path for path in folder.iterdir() if path.is_dir()):
         files = {wanted.get(short.casefold(), ""): path for short, path in volumes_in(home)}
         files.pop("", None)
         if files:

@@ -264,7 +264,7 @@ def numbered_channel(short: str) -> tuple[str, str] | None:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return sorted([p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")])
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def located(request: SourceRequest, *, folder: bool = False) -> Path:
@@ -428,7 +428,7 @@ def list_folder(kind: str, folder: Path, options: FileOptions) -> VolumeSet:
     name = f"{kind}:{folder.resolve().name}"
     if options.image is not None:
         return _list_by_pattern(name, collector, options)
-    subjects = sorted([p for p in folder.glob("sub-*") if p.is_dir()])
+    subjects = sorted(p for p in folder.glob("sub-*") if p.is_dir())
     if subjects:
         return _list_bids(name, collector, subjects, options)
     if not any((folder / part).is_dir() for pair in PAIRS for part in pair):
@@ -610,7 +610,7 @@ def _bids_label(collector: Collector, found: Sequence[str], asked: str | None) -
             f"--read label={asked}: {len(meant)} kinds of label maps in {collector.root} end so, "
             f"expected one of: {', '.join(sorted(found)) or 'none'}"
         )
-    likely = sorted([ending for ending in found if "brain" not in ending])  # an outline, no label
+    likely = sorted(ending for ending in found if "brain" not in ending)  # an outline, no label
     if len(likely) > 1:
         text = (
             f"{collector.root}: label maps end in {', '.join(likely)}, expected one kind; choose: "
@@ -712,7 +712,7 @@ def _list_by_suffix(
         label = usual_labels[0] if usual_labels else None
     else:
         likely = ({"background": 0, label: 1},)
-    suffixes = sorted([suffix for suffix in counts if suffix not in (*LABELS, label)])
+    suffixes = sorted(suffix for suffix in counts if suffix not in (*LABELS, label))
     usual = [suffix for suffix in suffixes if 2 * counts[suffix] >= len(rows)] or suffixes
     if options.label is not None:  # the others are not chosen
         usual = [suffix for suffix in usual if not LIKE_LABELS.search(suffix)]

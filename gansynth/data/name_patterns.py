@@ -95,7 +95,7 @@ def patterns_hint(paths: Iterable[str]) -> str:
     A case's number is the last one in a file's name; without one, its folder is the case.
     """
     counts = Counter([_guess(path) for path in paths if path.endswith((".nii", ".nii.gz"))])
-    guesses = sorted([text for text, count in counts.items() if "{case}" in text and count > 1])
+    guesses = sorted(text for text, count in counts.items() if "{case}" in text and count > 1)
     labels = [text for text in guesses if LIKE_LABELS.search(text)]
     images = [text for text in guesses if text not in labels]
     if len(images) != 1 or len(labels) != 1:
@@ -128,7 +128,7 @@ def files_fitting(
 def files_below(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield all files below a folder that are not hidden: as a pattern sees them, and paths."""
     for at, folders, names in walk_all(folder):
-        folders[:] = sorted([name for name in folders if not name.startswith(".")])
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith("."):
                 path = Path(at) / name

@@ -475,7 +475,7 @@ class SliceSource(CaseSource):
             length = self._header_of(case).shape[self.axis]
             chosen = list(range(length)) if options.slices is None else options.slices.of(length)
             if options.count_from == SIDES[options.plane][1]:
-                chosen = sorted([length - 1 - number for number in chosen])
+                chosen = sorted(length - 1 - number for number in chosen)
             if options.foreground != "any":
                 shows, target = self._shows(case), int(options.foreground == WITH)
                 chosen = [i for i in chosen if shows[i] == target]

@@ -175,7 +175,7 @@ def measure(job: FitJob, out: Path) -> dict[str, Any]:
     reading = time.perf_counter() - began
     to_come = sum(_to_come(memory) for memory in job.generator.buffers.values())
     to_come += 0 if job.device.type == "cuda" else job.cache.still_to_come()
-    total = sum([steps.count * steps.seconds for steps in measured])
+    total = sum(steps.count * steps.seconds for steps in measured)
     saving = max([steps.saving for steps in measured], default=0.0)
     seconds = reading * len(job.source.train_ids) + total
     seconds += saving * (options.steps // options.checkpoint_every + 2)
@@ -286,7 +286,7 @@ def _to_come(memory: Any) -> int:
     stored = [v for k, v in memory.state().items() if k.startswith("stored")]
     if not stored or not hasattr(memory, "capacity"):
         return 0
-    each: int = sum([v.nbytes for v in stored]) // len(stored[0])
+    each: int = sum(v.nbytes for v in stored) // len(stored[0])
     return each * max(0, int(memory.capacity) - len(stored[0]))
 
 

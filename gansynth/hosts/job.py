@@ -334,7 +334,7 @@ class Job:
         drawn = {}
         for kind, draws in (("", self.counts()), ("partners_", self._partners.update())):
             for key in ("real", "synthetic", "fell_back"):
-                before = sum([each[kind + key] for each in self._rounds])
+                before = sum(each[kind + key] for each in self._rounds)
                 drawn[kind + key] = getattr(draws, key) - before
         table = self.rounds.table(done - 1)
         synthetic = int(table.synthetic.sum())

@@ -34,7 +34,7 @@ from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.run_source import open_source
 
-READING = tuple([name for name in ReadWords.words() if name != "synthetic_source"])
+READING = tuple(name for name in ReadWords.words() if name != "synthetic_source")
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ def find_result(folder: Path) -> Path:
         raise UsageFault(f"{folder}: no such folder, expected one that gansynth augment has made")
     if (folder / record.FILE).is_file():
         return folder
-    found = sorted([path.parent for path in folder.rglob(record.FILE)])
+    found = sorted(path.parent for path in folder.rglob(record.FILE))
     if len(found) == 1:
         return found[0]
     if not found:

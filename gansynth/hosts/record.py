@@ -225,7 +225,7 @@ def _draws(sessions: Sequence[Mapping[str, Any]], folder: Path) -> DrawCounts:
     """
     logs = [folder / DRAWS / str(session.get("draw_log")) for session in sessions]
     counts = DrawCounter(*logs).update()
-    recorded = sum([session["drawn"]["synthetic"] for session in sessions])
+    recorded = sum(session["drawn"]["synthetic"] for session in sessions)
     return counts if counts.synthetic >= recorded else DrawCounts()
 
 
@@ -266,7 +266,7 @@ class TrainingResult:
         def mean(values: Sequence[float | None]) -> float | None:
             """Mean of the known values, weighted by draws; None if there are none."""
             known = [(w, v) for w, v in zip(weights, values, strict=True) if v is not None]
-            whole = sum([weight for weight, _ in known])
+            whole = sum(weight for weight, _ in known)
             weighted = sum([weight * value for weight, value in known])
             return round(weighted / whole, 6) if whole else None
 

@@ -136,7 +136,7 @@ class MixedSegments(Mixture, Dataset[dict[str, Any]]):
         if not self._units.over:
             self._units.look(item["image"], synthetic=item["synthetic"])
         parts = segment_parts(torch.from_numpy(item["image"]), self.receptive, self.factors)
-        inner = tuple([slice(margin, edge - margin) for edge in item["labels"].shape])
+        inner = tuple(slice(margin, edge - margin) for edge in item["labels"].shape)
         return {
             "parts": [part.contiguous() for part in parts],
             "labels": torch.from_numpy(item["labels"][inner].astype(np.int64)),

@@ -200,7 +200,7 @@ class Session:
             raise UsageFault(f"{path}: is a file, expected a folder; {record.ELSEWHERE}")
         document = read_json(path / record.FILE) if (path / record.FILE).is_file() else {}
         if not document and path.exists():
-            held = sorted([entry.name for entry in path.iterdir()])
+            held = sorted(entry.name for entry in path.iterdir())
             extra = [n for n in held if not (n in record.LEFT or fnmatch(n, TEMPORARY))]
             if extra:
                 raise UsageFault(

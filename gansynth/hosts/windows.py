@@ -78,7 +78,7 @@ def _windows(
         count = ceil((n - s) / max(1, s * (1 - overlap))) + 1
         starts.append([round(i * (n - s) / max(1, count - 1)) for i in range(count)])
     for corner in product(*starts):
-        yield tuple([slice(c, c + s) for c, s in zip(corner, size, strict=True)])
+        yield tuple(slice(c, c + s) for c, s in zip(corner, size, strict=True))
 
 
 def _bell(size: Sequence[int]) -> FloatArray:

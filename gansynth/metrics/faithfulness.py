@@ -304,7 +304,7 @@ def train_fold_segmenters(
             "two: a segmenter is tested on subjects it was not trained on"
         )
     order = comparison.rng("judges").permutation(len(names))
-    first = frozenset([names[n] for n in order[: len(names) // 2]])
+    first = frozenset(names[n] for n in order[: len(names) // 2])
     halves, segmenters = (first, frozenset(names) - first), []
     schema = labelled_schema(comparison.schema)
     for number, half in enumerate(halves):

@@ -52,7 +52,7 @@ class NearestSearch:
     ) -> None:
         self.people, self.load, self.size = people, load, tuple(size)
         self.space = replace(space, grid="crop", size=self.size) if not space.size else space
-        self.factors = tuple([-(-n // GRID) for n in self.size])
+        self.factors = tuple(-(-n // GRID) for n in self.size)
         self.scale: FloatArray = np.ones((1, *[1] * len(self.size)), np.float32)
         self.compared = 0
         self.margins: list[float] = []
@@ -131,7 +131,7 @@ class NearestSearch:
         if self.space.grid == "resample":
             return self.space.to_generator(case).image / self.scale, ()
         shape = case.image.shape[-len(self.size) :]
-        origin = tuple([min(0, (n - s) // 2) for n, s in zip(shape, self.size, strict=True)])
+        origin = tuple(min(0, (n - s) // 2) for n, s in zip(shape, self.size, strict=True))
         whole = replace(self.space, size=tuple(map(max, shape, self.size)))
         return whole.to_generator(case, Placement(origin, plane)).image / self.scale, origin
 
@@ -161,7 +161,7 @@ class NearestSearch:
         start = corners[int(((rows - small.ravel()) ** 2).sum(axis=1).argmin())]
         around = product(*[range(c - REACH, c + REACH + 1) for c in start])
         start = min(around, key=lambda corner: gap(small, blocks, corner))
-        best = tuple([c * f for c, f in zip(start, self.factors, strict=True)])
+        best = tuple(c * f for c, f in zip(start, self.factors, strict=True))
         least = gap(query, image, best)
         for _ in range(2):  # one axis after the other
             for axis, factor in enumerate(self.factors):
@@ -177,7 +177,7 @@ def _margin(apart: Mapping[str, Sequence[float]]) -> float:
     """The smallest distance over that of the next subject; 1 if undefined."""
     if not apart:
         return 1.0
-    nearest = sorted([min(distances) for distances in apart.values()])
+    nearest = sorted(min(distances) for distances in apart.values())
     every_distance = [distance for distances in apart.values() for distance in distances]
     following = nearest[1] if len(nearest) > 1 else max(every_distance)
     return nearest[0] / following if following else 1.0

@@ -170,7 +170,7 @@ class MeanSquares:
         if self.runs > 1:
             parts += [(np.maximum(self.run, self.cross), self.runs - 1)]
             parts += [(self.cross, (self.runs - 1) * (self.cases - 1))]
-        spread = sum([square**2 / count for square, count in parts])
+        spread = sum(square**2 / count for square, count in parts)
         return np.where(self.total > 0, self.total**2 / np.where(spread > 0, spread, 1.0), 1.0)
 
     def t(self, truth: float = 0.0) -> Floats:
@@ -428,7 +428,7 @@ def detectable(
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
     """p corrected for multiple tests (Holm 1979); None does not count. UsageFault: no p."""
-    ranked = sorted([(p, index) for index, p in enumerate(ps) if p is not None])
+    ranked = sorted((p, index) for index, p in enumerate(ps) if p is not None)
     for p, index in ranked:
         if not 0 <= p <= 1:
             raise UsageFault(f"holm: p number {index} is {p}, expected 0 to 1")

@@ -57,7 +57,7 @@ class ImagePool:
             if rng.random() < 0.5:
                 continue
             if results is tensors:
-                results = tuple([t.clone() for t in tensors])
+                results = tuple(t.clone() for t in tensors)
             slot = int(rng.integers(self.capacity))
             earlier, self._stored[slot] = self._stored[slot], _copy(sample)
             for result, replacement in zip(results, earlier, strict=True):
@@ -83,4 +83,4 @@ def _kind(sample: tuple[Tensor, ...]) -> list[tuple[torch.Size, torch.dtype]]:
 
 
 def _copy(sample: list[Tensor]) -> tuple[Tensor, ...]:
-    return tuple([t.clone(memory_format=torch.contiguous_format) for t in sample])
+    return tuple(t.clone(memory_format=torch.contiguous_format) for t in sample)

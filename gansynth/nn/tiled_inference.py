@@ -56,7 +56,7 @@ def cut(x: Tensor, window: Window) -> Tensor:
 
 def tiles(size: Sequence[int], edge: int, halo: int) -> Iterator[Tile]:
     """Yield tiles of a grid with cores of ``edge``, smaller at the far ends, and a halo."""
-    for corner in product(*[range(0, n, edge) for n in size]):
+    for corner in product(*(range(0, n, edge) for n in size)):
         core, outer = [], []
         for first, n in zip(corner, size, strict=True):
             last = min(first + edge, n)
@@ -214,7 +214,7 @@ class _TiledUNet:
                 w.start - c.start * s for w, c, s in zip(window, source, strides, strict=True)
             ]
             places = zip(window, starts, strict=True)
-            return cut(x, tuple([slice(b, b + w.stop - w.start) for w, b in places]))
+            return cut(x, tuple(slice(b, b + w.stop - w.start) for w, b in places))
         axes = zip(window, source, coarse, self.shapes[i], strict=True)
         x = interpolate(x, [matrix(mode, n, m)[w, c] for w, c, n, m in axes])
         return narrow(x) if after else x
@@ -256,7 +256,7 @@ class _TiledUNet:
 def _finer(window: Window, strides: Sequence[int], size: Sequence[int]) -> Window:
     """Return the window of a grid of ``size`` from which a coarser window is computed."""
     axes = zip(window, strides, size, strict=True)
-    return tuple([slice(w.start * s, min(w.stop * s, n)) for w, s, n in axes])
+    return tuple(slice(w.start * s, min(w.stop * s, n)) for w, s, n in axes)
 
 
 def _coarser(window: Window, strides: Sequence[int], size: Sequence[int]) -> Window:

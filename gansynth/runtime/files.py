@@ -256,7 +256,7 @@ def free_bytes(path: Path) -> int | str:
 
 def folder_bytes(folder: Path) -> int:
     """Return the bytes of all files in a folder, links not followed."""
-    return sum([path.lstat().st_size for path in folder.rglob("*") if path.is_file()])
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def temporary_beside(path: Path) -> Path:

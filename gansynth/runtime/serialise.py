@@ -83,9 +83,9 @@ def from_json(kind: Any, doc: Any) -> Any:
         return doc if type(doc) in parts else from_json(parts[0], doc)
     if made is tuple and isinstance(doc, list | tuple):
         each = parts[:1] * len(doc) if parts[1:] == (...,) else parts
-        return tuple([from_json(part, value) for part, value in zip(each, doc, strict=True)])
+        return tuple(from_json(part, value) for part, value in zip(each, doc, strict=True))
     if made is frozenset and isinstance(doc, list):
-        return frozenset([from_json(parts[0], value) for value in doc])
+        return frozenset(from_json(parts[0], value) for value in doc)
     if made in (Mapping, dict) and isinstance(doc, Mapping):
         return {key: from_json(parts[1], value) for key, value in doc.items()}
     if made is Path and isinstance(doc, str):

@@ -22,7 +22,7 @@ class _Loader(yaml.SafeLoader):
         if not alias:
             pairs = isinstance(node, yaml.MappingNode)
             inside = [n for pair in node.value for n in pair] if pairs else node.value
-            node.values = 1 + sum([0 if isinstance(n, str) else n.values for n in inside])
+            node.values = 1 + sum(0 if isinstance(n, str) else n.values for n in inside)
         if getattr(node, "values", MAX_VALUES + 1) > MAX_VALUES:  # unknown: inside itself
             raise yaml.YAMLError(f"its aliases (*name) unfold to more than {MAX_VALUES} values")
         return node

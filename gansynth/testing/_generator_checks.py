@@ -248,13 +248,13 @@ class SampleChecks:
                 )
 
     def finite(self) -> None:
-        bad = sum([int((~np.isfinite(sample.image)).sum()) for sample in self.samples])
+        bad = sum(int((~np.isfinite(sample.image)).sum()) for sample in self.samples)
         if bad:
             raise CheckFailed(f"{bad} NaN or infinite voxel(s), expected finite values")
 
     def not_constant(self) -> None:
         for channel, name in enumerate(self.schema.channels):
-            least = min([float(sample.image[channel].std()) for sample in self.samples])
+            least = min(float(sample.image[channel].std()) for sample in self.samples)
             if least <= VISIBLE * self.deviation:
                 raise CheckFailed(f"channel {name!r} has deviation {least:.3g}, expected an image")
 
@@ -544,7 +544,7 @@ def _state(generator: Generator) -> dict[str, bytes]:
         held.update({f"{name}/{key}": value for key, value in memory.state().items()})
     state = {name: value.cpu().numpy().tobytes() for name, value in held.items()}
     for name, net in generator.nets.items():
-        state[f"the mode of {name}"] = bytes([module.training for module in net.modules()])
+        state[f"the mode of {name}"] = bytes(module.training for module in net.modules())
     return state
 
 

@@ -43,7 +43,7 @@ class GuardedSource(ToySource):
 
     def check_unread(self, *cases: TrainingCases) -> None:
         """Fail a check if a held-out case was asked for, here or of the training cases."""
-        asked = self.refused.union(*[each.refused for each in cases])
+        asked = self.refused.union(*(each.refused for each in cases))
         if asked:
             raise CheckFailed(f"asks for {sorted(asked)}, expected training cases only")
 

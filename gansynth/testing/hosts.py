@@ -361,7 +361,7 @@ def cut(case: Case, space: Space, placement: Placement) -> tuple[FloatArray, Lab
     shape = case.image.shape[1:]
     there = [(i >= 0) & (i < n) for i, n in zip(at, shape, strict=True)]
     inside = np.logical_and.reduce(np.meshgrid(*there, indexing="ij"))
-    grid = np.ix_(*[np.clip(i, 0, n - 1) for i, n in zip(at, shape, strict=True)])
+    grid = np.ix_(*(np.clip(i, 0, n - 1) for i, n in zip(at, shape, strict=True)))
     image = np.stack([np.where(inside, channel[grid], np.float32(0)) for channel in case.image])
     if case.labels is None:
         return image, None

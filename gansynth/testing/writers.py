@@ -79,7 +79,7 @@ class _Bench:
 
     def same_bytes_twice(self) -> None:
         one, two = _contents(self.folder / "once"), _contents(self.write("twice"))
-        changed = sorted([path for path in one.keys() | two if one.get(path) != two.get(path)])
+        changed = sorted(path for path in one.keys() | two if one.get(path) != two.get(path))
         if changed:
             raise CheckFailed(f"{changed[0]} differs the second time, expected equal bytes")
 

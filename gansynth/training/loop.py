@@ -227,7 +227,7 @@ def train(
             stage, alpha, total, which, read = pending.popleft()
             parts, images_seen = loader.wait(read), training_state.images + total
             while len(pending) < min(loader.ahead, steps - index - 1):
-                images_read = images_seen + sum([size for _, _, size, *_ in pending])
+                images_read = images_seen + sum(size for _, _, size, *_ in pending)
                 pending.append(fetch(index + 1 + len(pending), images_read))
 
             # Key random numbers by seed and step, and by the number of rollbacks.
@@ -330,7 +330,7 @@ def steps_for(images: float, stages: Sequence[Stage], batch_size: int) -> int:
 
 def steps_to_grow(stages: Sequence[Stage], batch_size: int) -> int:
     """Return the steps up to the first one of the last stage, faded in; 0 of a single stage."""
-    images = sum([stage.images or 0 for stage in stages[:-1]]) + stages[-1].fade
+    images = sum(stage.images or 0 for stage in stages[:-1]) + stages[-1].fade
     return steps_for(images, stages, batch_size) + (len(stages) > 1)
 
 

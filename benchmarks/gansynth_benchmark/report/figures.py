@@ -159,7 +159,7 @@ def _legend(axes: Axes) -> None:
 def worth(study: ReportData) -> str:
     """Draw the equivalent number of extra real cases of each arm; empty if none is known."""
     rows = [entry for entry in study.entries("worth", study.others) if entry[-1]]
-    reach = known([entry["cases"] for *_, entry in rows])
+    reach = known(entry["cases"] for *_, entry in rows)
     if not reach:
         return ""
     points = reach + known([entry[key] for *_, entry in rows for key in ("low", "high")])
@@ -184,7 +184,7 @@ def curves(study: ReportData) -> Iterator[tuple[str, str]]:
     show = study.show
     entries = study.entries("means", study.arms, study.primary)
     means = {(arm.key, n): entry for arm, n, entry in entries if entry}
-    ends = known([e[key] for e in means.values() for key in ("low", "high", "mean")])
+    ends = known(e[key] for e in means.values() for key in ("low", "high", "mean"))
     if not ends:
         return
     span = _span([end * show.scale for end in ends])

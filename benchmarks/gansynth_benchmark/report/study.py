@@ -178,7 +178,7 @@ class ReportData:
         every = [score for own in scores.values() for score in own]
         cases: dict[str, list[str]] = {}
         for case in every[0] if every else ():
-            if len(known([score.get(case) for score in every])) == len(every):
+            if len(known(score.get(case) for score in every)) == len(every):
                 cases.setdefault(self.document["subjects"].get(case) or case, []).append(case)
         return {
             subject: {arm: _mean(own, of_subject) for arm, own in scores.items()}
@@ -214,7 +214,7 @@ class ReportData:
 
 
 def _mean(scores: Sequence[Mapping[str, float | None]], cases: Sequence[str]) -> float:
-    values = known([score[case] for score in scores for case in cases])
+    values = known(score[case] for score in scores for case in cases)
     return sum(values) / len(values)
 
 

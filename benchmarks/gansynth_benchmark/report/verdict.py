@@ -234,7 +234,7 @@ def _amount(places: Sequence[ArmResult], unit: str, signed: bool) -> str:
     upwards = places[0].gain > 0
     write = show.difference if signed else show.gain if upwards else show.loss
     order = -1 if not signed and upwards != show.up else 1
-    differences = sorted([place.node["difference"] for place in places])[::order]
+    differences = sorted(place.node["difference"] for place in places)[::order]
     effects = list(dict.fromkeys([write(differences[0]), write(differences[-1])]))
     text = " to ".join(effects) + unit
     ends = [ends_of(place.node) for place in places]
@@ -257,7 +257,7 @@ def _names(study: ReportData, places: Sequence[ArmResult]) -> str:
     arms = list(_by_arm(places).values())
     named = []
     for group in arms[:NAMED]:
-        sizes = sorted([place.n for place in group])
+        sizes = sorted(place.n for place in group)
         where = "" if sizes == study.sizes else f" at N = {joined(map(str, sizes))}"
         named.append(f"“{group[0].arm.title}”{where}")
     return joined([*named, *["others"] * (len(arms) > NAMED)])
@@ -265,7 +265,7 @@ def _names(study: ReportData, places: Sequence[ArmResult]) -> str:
 
 def _power(study: ReportData, comparisons: Sequence[Entry]) -> str:
     powered = [c for c in comparisons if c.get("mde")]
-    within = sorted([c["mde"] for c in powered if not study.beyond(c)])
+    within = sorted(c["mde"] for c in powered if not study.beyond(c))
     if not powered:
         return ""
     if not within:

@@ -39,7 +39,7 @@ def training_space(source: CaseSource, largest: int) -> Space:
     if space.grid not in ("crop", "slice"):
         size = source.header(source.train_ids[0]).shape
         space = replace(space, grid="crop", size=size)
-    return replace(space, size=tuple([min(n, largest) for n in size]))
+    return replace(space, size=tuple(min(n, largest) for n in size))
 
 
 def small_host(

@@ -280,7 +280,7 @@ def _document(
         "lesions": rows,
         "false_alarms": {
             "share_of_cases": round(len({row["case"] for row in alarms}) / len(cases), 4),
-            "share_of_voxels": sum([row["voxels"] for row in alarms]) / voxels,
+            "share_of_voxels": sum(row["voxels"] for row in alarms) / voxels,
             "pieces": alarms,
         },
     }

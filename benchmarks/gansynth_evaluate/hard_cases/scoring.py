@@ -108,7 +108,7 @@ def body_span(body: Mask) -> Span:
     """Return the extent of a body in its case, as shares of the shape."""
     box = bounding_box(body)
     axes = zip(box, body.shape, strict=True)
-    return tuple([(a.start / n, a.stop / n) for a, n in axes])
+    return tuple((a.start / n, a.stop / n) for a, n in axes)
 
 
 # -- relative failure rates of lesions by size, place and class ------------------------------------

@@ -230,7 +230,7 @@ def words_of_points(root: Entry) -> dict[str, str]:
 def counts(node: Entry) -> str:
     """Return the number of points of each side of a map."""
     sides = [point["side"] for point in node["points"]]
-    return joined([f"{sides.count(side)} {name}" for side, name in SIDES.items() if side in sides])
+    return joined(f"{sides.count(side)} {name}" for side, name in SIDES.items() if side in sides)
 
 
 def faithfulness(entries: Sequence[Entry]) -> Table:

@@ -139,7 +139,7 @@ class _ImageMaker:
         self.about |= self._about(chosen, origin)
 
     def _about(self, chosen: Sequence[ChosenImage], origin: str) -> dict[str, Any]:
-        sequences = Counter([image.sequence for image in chosen if image.sequence is not None])
+        sequences = Counter(image.sequence for image in chosen if image.sequence is not None)
         cases = {image.case for image in chosen}
         return {
             "source": self.real.name,
@@ -269,7 +269,7 @@ def find_windows(images: Sequence[FloatArray]) -> Windows:
         parts.append(flat[:, :: -(-flat.shape[1] // VOXELS)])
     low, high = np.percentile(np.concatenate(parts, axis=1), PERCENTILES, axis=1)
     ends = zip(low.tolist(), high.tolist(), strict=True)
-    return tuple([(float(a), float(max(b, a + 1e-6))) for a, b in ends])
+    return tuple((float(a), float(max(b, a + 1e-6))) for a, b in ends)
 
 
 def seen_by_run(

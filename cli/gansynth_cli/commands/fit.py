@@ -84,7 +84,7 @@ def lines_of_cost(report: Mapping[str, Any]) -> list[str]:
     if "flops_per_step" in report:
         step, total = _short(report["flops_per_step"]), _short(report["flops_total"])
         rows.append(("work", f"{step}FLOP a step, {total}FLOP in all", "-"))
-    return table(rows) if report.get("paper") else table([row[:2] for row in rows[1:]])
+    return table(rows) if report.get("paper") else table(row[:2] for row in rows[1:])
 
 
 def _paper(report: Mapping[str, Any], *keys: str) -> str:
@@ -109,7 +109,7 @@ def lines_of_sets(report: Mapping[str, Any]) -> list[str]:
         values = dict(set_report, steps=set_report.get("fit", set_report).get("steps"))
         row = [values.get(column) for column in columns]
         row += [set_report["paper"].get("hours")] if dry else []
-        rows.append((name, *["-" if value is None else str(value) for value in row]))
+        rows.append((name, *("-" if value is None else str(value) for value in row)))
     costs = []
     for name, set_report in report["sets"].items() if dry else ():
         if "parameters" in set_report:

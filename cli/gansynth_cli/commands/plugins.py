@@ -235,7 +235,7 @@ def new(name: str, kind: str, folder: Path | None, dry_run: bool, out: Output) -
         "files": list(project.files),
     }
     hints = [] if dry_run else [Hint(f"next: pip install -e {shlex.quote(str(project.folder))}")]
-    out.result(document, [*[str(project.folder / path) for path in project.files], *hints])
+    out.result(document, [*(str(project.folder / path) for path in project.files), *hints])
 
 
 def _origin(registry: Registry, plugin: str) -> str:
@@ -244,4 +244,4 @@ def _origin(registry: Registry, plugin: str) -> str:
 
 def lines_of(report: ConformanceReport) -> list[str]:
     """Return a check report as aligned lines."""
-    return table([(check.verdict, check.name, check.message) for check in report.checks])
+    return table((check.verdict, check.name, check.message) for check in report.checks)

@@ -103,8 +103,8 @@ def match(
     patients: dict[tuple[str, str], int] = {}
     subject = [patients.setdefault(_patient(image), len(patients)) for image in images]
     return MatchedDetections(
-        tuple([category["name"] for category in document["categories"]]),
-        tuple([name for _, name in patients]),
+        tuple(category["name"] for category in document["categories"]),
+        tuple(name for _, name in patients),
         np.array(subject, np.int64),
         np.concatenate([i.found.boxes for i in images]).astype(np.float64).reshape(-1, 4),
         np.concatenate([i.found.scores for i in images]).astype(np.float64),

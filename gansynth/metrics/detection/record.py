@@ -333,7 +333,7 @@ def read_arms(texts: Sequence[str], *, split: str = "val") -> dict[str, Detectio
     duplicate names, or no file. DataFault: an unreadable document, or arms that are not comparable.
     """
     named = [_named(text, file_of(split)) for text in texts]
-    for name, count in Counter([name for name, _ in named]).items():
+    for name, count in Counter(name for name, _ in named).items():
         if count > 1:
             raise UsageFault(f"{name}: names {count} arms; name them apart by NAME=PATH")
     (name, path), *others = named
@@ -387,7 +387,7 @@ def _aligned(first: Detections, arm: Detections, path: Path, file: Path) -> Dete
                 f"{file}: image {image.id!r}: {key} is not that of {path}; expected the same truth "
                 "for every arm: evaluate them on the same data"
             )
-    return replace(arm, images=tuple([there[name] for name in ids]))
+    return replace(arm, images=tuple(there[name] for name in ids))
 
 
 def _difference(a: ImageDetections, b: ImageDetections) -> str:

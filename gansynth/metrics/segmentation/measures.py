@@ -288,7 +288,7 @@ def measure_case(
     _check(predicted, truth, spacing, tolerance_mm, overlap)
     # An axis of one voxel has no surface: such a case has fewer dimensions.
     axes = [axis for axis, n in enumerate(truth.shape) if n > 1] or [0]
-    mm = tuple([float(spacing[axis]) for axis in axes])
+    mm = tuple(float(spacing[axis]) for axis in axes)
     shape = tuple([truth.shape[axis] for axis in axes])
     diagonal = hypot(*[n * s for n, s in zip(shape, mm, strict=True)])
     predicted, truth = without_ignored(predicted.reshape(shape), truth.reshape(shape), ignore)
@@ -368,7 +368,7 @@ class _RegionPair:
         """The larger of both directions' percentiles."""
         if not self.predicted_any:
             return diagonal
-        return max([float(np.percentile(distances, PERCENTILE)) for distances in self.distances])
+        return max(float(np.percentile(distances, PERCENTILE)) for distances in self.distances)
 
     def nsd(self, tolerance: float) -> float:
         """Share of all surface voxels within the tolerance of the other surface."""

@@ -88,7 +88,7 @@ class PixConv(nn.Module):
         super().__init__()
         layer: Any = nn.Conv3d if ndim == 3 else nn.Conv2d
         wide = [s > 1 for s in stride] if wide is None else wide
-        self.kernel, self.stride = tuple([4 if w else 3 for w in wide]), stride
+        self.kernel, self.stride = tuple(4 if w else 3 for w in wide), stride
         built: nn.Module = layer(cin, cout, self.kernel, stride, padding=1)
         self.conv = spectral_norm(built) if spectral else built
 

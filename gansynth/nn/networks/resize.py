@@ -106,7 +106,7 @@ class TransposedConv(nn.Module):
         super().__init__()
         layer: Any = nn.ConvTranspose3d if ndim == 3 else nn.ConvTranspose2d
         # The stride divides the kernel, so every output voxel gets equally many terms.
-        kernel = tuple([4 if s > 1 else 3 for s in stride])
+        kernel = tuple(4 if s > 1 else 3 for s in stride)
         built: nn.Module = layer(cin, cout, kernel, stride, padding=1)
         self.conv = spectral_norm(built) if spectral else built
 

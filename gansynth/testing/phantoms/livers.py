@@ -67,7 +67,7 @@ def _field(
     rng: np.random.Generator, shape: tuple[int, ...], mm: float, spacing_mm: Spacing
 ) -> Array:
     """Return smooth noise `(D, H, W)` of a width in mm, standard deviation 1."""
-    return smooth_field(rng, shape, tuple([max(0.7, mm / edge) for edge in spacing_mm]))
+    return smooth_field(rng, shape, tuple(max(0.7, mm / edge) for edge in spacing_mm))
 
 
 def _body(rng: np.random.Generator, at: Array, spacing_mm: Spacing) -> tuple[Mask, Array]:
