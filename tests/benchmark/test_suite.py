@@ -30,10 +30,13 @@ def test_intervals_hold_the_mean_of_such_sets_and_the_next_ones_effect(spread):
     held, expected, rounds = 0, 0, 400
     for _ in range(rounds):
         true = rng.normal(truth, spread, len(errors) + 1)
-        found = expected_effect(rng.normal(true[:-1], errors), errors)
-        assert None not in (found.low, found.high, found.next_low, found.next_high)
-        held += found.low <= truth <= found.high  # type: ignore[operator]
-        expected += found.next_low <= true[-1] <= found.next_high  # type: ignore[operator]
+        found = expected_effect(rng.normal(true[:-1], errors).tolist(), errors.tolist())
+        assert found.low is not None
+        assert found.high is not None
+        assert found.next_low is not None
+        assert found.next_high is not None
+        held += found.low <= truth <= found.high
+        expected += found.next_low <= true[-1] <= found.next_high
     assert held / rounds > 0.92
     assert expected / rounds > 0.92
 
