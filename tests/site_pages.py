@@ -225,7 +225,7 @@ FILES = """\
 - [Data sources](sources.md): layouts of folders, keys of `--read`
 - [Metrics of a training](measures.md#the-metrics-file-of-a-training)
 - [Exit codes](commands.md#exit-codes)
-- [Recipes](recipes.md#writing-one), [plans of benchmarks](benchmark.md#keys)"""
+- [Recipes](recipes.md#writing-one), [plans of benchmarks](benchmark_plan.md#keys)"""
 
 GENERATED = {
     "commands.md": commands_page,

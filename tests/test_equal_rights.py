@@ -26,7 +26,7 @@ from tests.house import ROOT, parsed, statements
 OWN = sorted(
     path for shelf in ("plugins", "adapters") for path in (ROOT / shelf).glob("gansynth_*")
 )
-GUIDE = (ROOT / "docs" / "plugins.md").read_text("utf-8")
+GUIDE = (ROOT / "docs" / "plugin_names.md").read_text("utf-8")
 ELSEWHERE_RUN = {"hook.py", "insertion.py"}
 """Modules that run in another framework's Python, which has no ``gansynth``, only its folder."""
 MOST_PUBLIC = 200

@@ -173,7 +173,7 @@ def _files_by_split(where: str) -> tuple[Path, dict[str, Path]]:
         refuse_closed(path / "annotations.json")
         raise DataFault(
             f"coco:{where}: no JSON file with images, annotations and categories, expected one in "
-            "the folder or in a folder of it; see: gansynth help sources coco"
+            "the folder or in a folder of it; see: gansynth help boxes coco"
         )
     if path.is_file():
         beside = path.parent

@@ -229,7 +229,7 @@ def read_dataset_file(where: str, *, allow_outside: bool) -> DatasetFile:
     if not os.path.isfile(path) or path.suffix.lower() not in ENDINGS:
         raise DataFault(
             f"yolo:{where}: no such file, expected data.yaml (path, train, val, names), or a "
-            "folder that holds it; see: gansynth help sources yolo"
+            "folder that holds it; see: gansynth help boxes yolo"
         )
     return _by_file(path, allow_outside)
 

@@ -16,7 +16,7 @@ from gansynth.runtime.yaml_text import read_yaml
 from gansynth_benchmark.arms import preset_generators
 from gansynth_benchmark.plan import ArmPlan, BenchmarkPlan, GeneratorPlan
 
-SHOWN = "a plan in YAML, see: gansynth help benchmark"
+SHOWN = "a plan in YAML, see: gansynth help benchmark_plan"
 NEW = "a plan in YAML; write one: gansynth benchmark --new DATA"
 
 

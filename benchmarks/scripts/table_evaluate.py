@@ -1,4 +1,4 @@
-"""Put the tables of ``bench_evaluate.py`` into docs/evaluate.md.
+"""Put the tables of ``bench_evaluate.py`` into benchmarks/results/evaluations.md.
 
 python benchmarks/scripts/table_evaluate.py
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "results"
-PAGE = Path(__file__).parents[2] / "docs" / "evaluate.md"
+PAGE = RESULTS / "evaluations.md"
 MARKS = {"like real": "", "unlike real": "\\*", "unclear": "?"}
 COLUMNS = (
     ("spectrum high", "power at high frequencies", 2),

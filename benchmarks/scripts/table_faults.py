@@ -1,4 +1,5 @@
-"""Put the tables of ``bench_faults.py`` and ``bench_process_faults.py`` into docs/reliability.md.
+"""Put the tables of ``bench_faults.py`` and ``bench_process_faults.py`` into
+benchmarks/results/faults.md.
 
 python benchmarks/scripts/table_faults.py
 """
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parents[1] / "results"
-PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
+PAGE = RESULTS / "faults.md"
 VOLUMES = ("gansynth", "nnU-Net, SimpleITK", "nnU-Net, nibabel", "MONAI", "TorchIO")
 SETS = ("gansynth check", "nnU-Net verify")
 HARM = ("silently wrong", "out of memory", "crash", "hang", "lost", "code run")

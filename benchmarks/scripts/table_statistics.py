@@ -107,7 +107,7 @@ def statistics(doc: dict[str, Any]) -> list[str]:
     ]
 
 
-# -- docs/statistics.md ----------------------------------------------------------------------------
+# -- benchmarks/results/statistics.md --------------------------------------------------------------
 
 SHOWN = ("3 x 2 x 20", "5 x 2 x 20")
 """Designs of which the page has more than false positives."""

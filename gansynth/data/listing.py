@@ -195,7 +195,7 @@ class Collector:
                     text = (
                         f"{more[0]}: there is {first.name} too, expected one file of its kind for "
                         f"case {row.case!r}; remove one, or list the files in a manifest (gansynth "
-                        "help sources nifti)"
+                        "help nifti)"
                     )
                     self.fault(row.case, more[0], text)
             each = tuple([first for first, *_ in files])
@@ -851,14 +851,14 @@ def _cell(text: str) -> str:
 
 
 def _json_rows(path: Path) -> _Lines:
-    doc = read_json(path, expected=object, hint="see: gansynth help sources nifti")
+    doc = read_json(path, expected=object, hint="see: gansynth help nifti")
     rows = doc
     if isinstance(doc, dict):
         rows = _datalist_rows(doc) if "training" in doc else doc.get("cases")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataFault(
             f"{path}: expected a list of objects, or one under 'cases', each with 'label' and a "
-            "key per channel; see: gansynth help sources nifti"
+            "key per channel; see: gansynth help nifti"
         )
     for number, row in enumerate(rows):
         for key, value in row.items():
@@ -906,7 +906,7 @@ def _columns(path: Path, rows: _Lines, options: FileOptions) -> tuple[str, ...]:
     if rows and not images:
         raise DataFault(
             f"{path}: columns are {header}, expected one for each channel that names .nii or "
-            ".nii.gz files; see: gansynth help sources nifti"
+            ".nii.gz files; see: gansynth help nifti"
         )
     meant = None
     if options.channels is None and "label" not in header:

@@ -99,7 +99,7 @@ def patterns_hint(paths: Iterable[str]) -> str:
     labels = [text for text in guesses if LIKE_LABELS.search(text)]
     images = [text for text in guesses if text not in labels]
     if len(images) != 1 or len(labels) != 1:
-        return "; name others by a pattern: gansynth help sources nifti"
+        return "; name others by a pattern: gansynth help nifti"
     return f"; for these files say --read image='{images[0]}' --read label='{labels[0]}'"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gansynth.data.name_patterns import files_below
 
-BOXES = "convert boxes to a text file for each image (gansynth help sources has the form)"
+BOXES = "convert boxes to a text file for each image (gansynth help boxes has the form)"
 VOLUMES = "convert them to NIfTI (.nii.gz)"
 WAYS = {
     ".json": "of labelme, perhaps: convert them to COCO's JSON, which coco:FOLDER reads",

@@ -21,11 +21,11 @@ from gansynth_cli.main import cli
 def test_pages_and_sections_of_the_docs_are_printed_without_marks_and_pictures(run_json, run_cli):
     assert run_json("help")["pages"]["faq"] == "Questions and errors"
     text = run_cli("help", "conditions").stdout
-    assert text.startswith("# Conditions: what a generator is asked to draw\n")
+    assert text.startswith("# Conditions: which label maps samples have\n")
     assert "<!--" not in text
     assert "](images/" not in text
     assert "| `max_deg` | 15.0 |" in text
-    section = run_cli("help", "sources", "nnunet").stdout
+    section = run_cli("help", "volumes", "nnunet").stdout
     assert section.startswith("## nnunet\n")
     assert section.count("\n## ") == 0
     assert run_cli("help", "training", "cut off").stdout.startswith("## When it is cut off\n")

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,10 +65,14 @@ def everybody(source: CaseSource) -> tuple[str, ...]:
 
 def test_every_source_kind_is_tested_checked_and_documented():
     kinds = {*sets.KINDS, *HOSTS} - {"manifest"}
-    text = (Path(__file__).parents[2] / "docs/sources.md").read_text(encoding="utf-8")
+    docs = Path(__file__).parents[2] / "docs"
+    text = (docs / "sources.md").read_text("utf-8")
+    table = dict(re.findall(r"^\| \[`(.*)`\]\((\w+\.md)#", text, re.MULTILINE))
     assert set(installed().names("sources")) - {"example"} == kinds
     assert kinds <= set(installed().names("checks"))
-    assert [k for k in kinds if f"\n## {k}\n" not in text or f"| [`{k}`](#{k}) |" not in text] == []
+    assert set(table) == kinds
+    pages = {kind: (docs / page).read_text("utf-8") for kind, page in table.items()}
+    assert [kind for kind, page in pages.items() if f"\n## {kind}\n" not in page] == []
 
 
 def test_no_subject_is_both_trained_on_and_held_out(source):

@@ -16,7 +16,7 @@ from tests.fuzz.formats import FORMATS, ROOT
 from tests.fuzz.runner import SEED, Tally, fuzz
 
 RESULT = ROOT / "benchmarks" / "results" / "fuzz.json"
-PAGE = ROOT / "docs" / "reliability.md"
+PAGE = ROOT / "benchmarks" / "results" / "faults.md"
 BEGIN, END = "<!-- fuzz table -->\n", "<!-- /fuzz table -->"
 COLUMNS = ("mutants", "accepted", "typed", "untyped", "crashes", "hangs", "memory", "outside")
 

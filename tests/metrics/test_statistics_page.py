@@ -1,4 +1,4 @@
-"""The tables of docs/statistics.md are those of the simulations' results, and the bars hold there.
+"""The tables of benchmarks/results/statistics.md are those of the simulations, and the bars hold.
 
 ``python tests/metrics/test_statistics_page.py`` rewrites them.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.scripts.table_statistics import page
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "statistics.md"
+PAGE = ROOT / "benchmarks" / "results" / "statistics.md"
 RESULTS = json.loads((ROOT / "benchmarks" / "results" / "statistics.json").read_text("utf-8"))
 
 

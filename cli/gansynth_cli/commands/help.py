@@ -30,7 +30,7 @@ HIDDEN = re.compile(r"^(<!-- .*? -->|!\[.*\]\(.*\)|<img .*>)\n", re.MULTILINE)
 """Marks of tables and pictures."""
 
 
-@click.command(epilog=examples("gansynth help faq", "gansynth help sources nifti"))
+@click.command(epilog=examples("gansynth help faq", "gansynth help nifti bids"))
 @click.argument("page", required=False, metavar="[PAGE]")
 @click.argument("section", nargs=-1)
 @with_output

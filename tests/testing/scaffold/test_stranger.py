@@ -158,8 +158,8 @@ def test_a_plugin_of_each_kind_is_listed_has_its_options_printed_and_works_in_a_
     assert told(*COMMANDS[kind].format(run=run, out=tmp_path / "out", data=tmp_path).split())
 
 
-GUIDE = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
-EXAMPLES = dict(re.findall(r"^### register_(\w+)\n.*?^```python\n(.*?)^```", GUIDE, re.M | re.S))
+GUIDE = "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("plugin*.md")))
+EXAMPLES = dict(re.findall(r"^## register_(\w+)\n.*?^```python\n(.*?)^```", GUIDE, re.M | re.S))
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def example(monkeypatch, tmp_path):
     def load(kind: str, name: str) -> Any:
         module = ModuleType(f"example_{kind}")
         module.__file__ = str(tmp_path / "example.py")
-        exec(compile(EXAMPLES[kind], f"docs/plugins.md, register_{kind}", "exec"), vars(module))
+        exec(compile(EXAMPLES[kind], f"docs/plugin_*.md, register_{kind}", "exec"), vars(module))
         registry = Registry()
         registry.add(module, "example")
         assert registry.broken == {}
@@ -189,7 +189,7 @@ def test_the_examples_of_a_generator_a_host_and_a_writer_work(example, tmp_path)
 
 def test_the_example_of_a_command_is_found_by_the_name_of_its_host(run_cli):
     module = ModuleType("example_commands")
-    exec(compile(EXAMPLES["commands"], "docs/plugins.md, register_commands", "exec"), vars(module))
+    exec(compile(EXAMPLES["commands"], "docs/plugin_*.md, register_commands", "exec"), vars(module))
     installed().add(module, "example")
     try:
         done = run_cli("prepare", "nearest-mean:toy", "--set", "naps=2", "--json")
@@ -246,11 +246,11 @@ def yaml_under(heading: str) -> str:
 
 
 def test_the_examples_of_an_arm_and_a_recipe_can_be_used(example, tmp_path):
-    (tmp_path / "narrow.yaml").write_text(yaml_under("### register_arms"))
+    (tmp_path / "narrow.yaml").write_text(yaml_under("## register_arms"))
     with offered("narrower", arms={"narrow": example("arms", "narrow")}):
         plan = plan_of(arms=["default", "narrow"])
         assert plan.generator(str(plan.arm("narrow").generator)).set == {"width": "16"}
-    (tmp_path / "mine2026.yaml").write_text(yaml_under("### register_recipes"))
+    (tmp_path / "mine2026.yaml").write_text(yaml_under("## register_recipes"))
     recipe = read_recipe(example("recipes", "mine2026"))
     recipe.check()
     assert recipe.alone
