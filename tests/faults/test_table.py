@@ -1,5 +1,5 @@
-"""The matrix: no row without a test, and pages have it. ``python -m tests.faults.test_table``
-writes them.
+"""The matrix: no row without a test, and the page has it. ``python -m tests.faults.test_table``
+writes the page.
 """
 
 import json
@@ -12,7 +12,7 @@ from tests.faults.table import ROWS
 
 TESTS = Path(__file__).parents[1]
 RESULTS = TESTS.parent / "benchmarks" / "results"
-PAGES = {"faults": TESTS.parent / "docs" / "reliability.md", "kills": RESULTS / "faults.md"}
+PAGE = RESULTS / "faults.md"
 MARK = re.compile(r"\bfault\(([\d, ]+)")
 
 
@@ -43,11 +43,12 @@ def test_every_row_is_marked_by_a_test():
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_the_page_has_the_table(name):
-    assert BLOCKS[name] in PAGES[name].read_text("utf-8"), "run: python -m tests.faults.test_table"
+    assert BLOCKS[name] in PAGE.read_text("utf-8"), "run: python -m tests.faults.test_table"
 
 
 if __name__ == "__main__":
+    page = PAGE.read_text("utf-8")
     for name, block in BLOCKS.items():
-        page = PAGES[name].read_text("utf-8")
         before, after = re.split(f"<!-- {name} -->.*<!-- /{name} -->", page, flags=re.DOTALL)
-        PAGES[name].write_text(f"{before}{block}{after}", "utf-8")
+        page = f"{before}{block}{after}"
+    PAGE.write_text(page, "utf-8")
