@@ -1,8 +1,8 @@
 """gansynth: GAN samples from one training fold, mixed on the fly into the framework you train.
 
 The functions of ``dir(gansynth)`` are the commands of the same names (docs/python.md). Plugins
-import from here, too (docs/plugins.md); the module that holds a name may change. Importing this
-package is cheap: a name's module, listed in ``__init__.pyi``, is imported at its first use. So
+import from here, too (docs/plugin_names.md); the module that holds a name may change. Importing
+this package is cheap: a name's module, listed in ``__init__.pyi``, is imported at its first use. So
 ``gansynth --help`` and readers of a sample bank import neither torch nor any framework.
 """
 
@@ -50,7 +50,7 @@ COMMANDS = (
     "mix_batches",
     "mix_segments",
 )
-"""What users need; the other names are for plugins (docs/plugins.md)."""
+"""What users need; the other names are for plugins (docs/plugin_names.md)."""
 
 
 def __getattr__(name: str) -> Any:

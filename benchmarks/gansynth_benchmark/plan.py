@@ -1,6 +1,6 @@
 """The plan of a benchmark: a YAML file with the experiment arms, the data and the host.
 
-docs/benchmark.md has one to copy.
+docs/benchmark_plan.md has one to copy.
 
 Unknown keys are refused. So are arms with a generator that is neither in the plan nor installed.
 All arms train for the same number of optimiser steps.

@@ -23,7 +23,7 @@ class PlanRequest(Request):
 
     settings = ""
     plan: Annotated[File, Opt(argument=True, metavar="PLAN")] = Field(kw_only=False)
-    """YAML file (docs/benchmark.md)."""
+    """YAML file (docs/benchmark_plan.md)."""
     data: Annotated[str | None, Opt(metavar="KIND:WHERE")] = None
     """Cases to use instead of those in the plan."""
     out: Annotated[Folder | None, Opt(flags=("-o", "--out"), metavar="DIR", called="-o")] = None
@@ -74,7 +74,7 @@ class BenchmarkRequest(NewPlanWords, PlanRequest):
     plan: Annotated[File, Opt(argument=True, metavar="[PLAN]")] = Field(
         default="plan.yaml", kw_only=False
     )
-    """YAML file (docs/benchmark.md). [default: plan.yaml]"""
+    """YAML file (docs/benchmark_plan.md). [default: plan.yaml]"""
     arm: Annotated[Texts, Opt(metavar="NAME")] = ()
     """Run this experiment arm only; may be repeated."""
     test_set: bool = False

@@ -15,7 +15,7 @@ from typing import Any
 import pluggy
 
 API_VERSION = 4
-"""Version of these hooks and of the classes they exchange; docs/plugins.md has the policy."""
+"""Version of these hooks and of the classes they exchange; docs/plugin_names.md has the policy."""
 OLDEST_API = 4  # the oldest API version that plugins may be written for
 
 hookspec = pluggy.HookspecMarker("gansynth")

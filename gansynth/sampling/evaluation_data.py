@@ -236,7 +236,7 @@ MOST_TRIED = 4  # most samples generated for each one used, since some are rejec
 SECONDS = 20.0  # after which a slow generator draws no further ones
 FLAT, BLURRED = 2 / 3, 1 / 4
 """Deviation of samples, and power of their finest detail, as shares of those of training cases,
-below which they are flat or blurred; docs/augment.md has what was measured."""
+below which they are flat or blurred; docs/will_it_harm.md has what was measured."""
 DETAILED = 16  # images of each kind whose detail is measured
 LIKE, DIFFERS, UNCLEAR, NO_LIMIT = "like real", "unlike real", "unclear", ""
 TOLD = {LIKE: ": as in the training cases", DIFFERS: ": differs"}
