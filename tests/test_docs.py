@@ -128,6 +128,11 @@ def test_every_link_leads_to_a_file():
     assert dead == []
 
 
+def test_a_page_has_at_most_1500_words():
+    long = {path.name for path in DOCS.glob("*.md") if len(path.read_text("utf-8").split()) > 1500}
+    assert long <= {"conditions.md", "results.md"}  # half of the first are tables of edits
+
+
 def spoken() -> Iterator[tuple[str, str]]:
     """Page and code of every piece of code in the text of docs, decisions and the root's pages."""
     for page in (*DOCS.rglob("*.md"), *DOCS.parent.glob("*.md")):
