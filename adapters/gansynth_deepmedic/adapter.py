@@ -319,7 +319,7 @@ class DeepMedicAdapter(Framework):
 
     def told(self, result: TrainingResult) -> TrainingResult:
         """Warn of roundings, and of segments that lie anywhere in a case."""
-        said = [*self.share.notes]
+        said = list(self.share.notes)
         number = sum(counts["spread"] for counts in rounds_of(result.folder))
         if number:
             said.append(
@@ -327,8 +327,11 @@ class DeepMedicAdapter(Framework):
                 "voxel of the sample has room for a segment around it; fit the generator with a "
                 "larger size, or train with smaller segments"
             )
+        said += result.warnings
         why = result.metrics.get("not_measured")
-        return replace(result, warnings=(*said, *result.warnings, *([why] if why else [])))
+        if why:
+            said.append(why)
+        return replace(result, warnings=tuple(said))
 
     # -- its predictions -------------------------------------------------------------------------
 

@@ -267,7 +267,8 @@ class ListedCase(CaseFiles):
     @property
     def everything(self) -> tuple[Path, ...]:
         """All files of the case, with its region of interest."""
-        return (*self.images, self.labels, *([] if self.roi is None else [self.roi]))
+        files = (*self.images, self.labels)
+        return files if self.roi is None else (*files, self.roi)
 
 
 class ListKeys(BaseModel):

@@ -156,17 +156,21 @@ def _monotone(heights: Floats) -> Floats:
 
 def _tables(runs: Sequence[RunValues]) -> tuple[list[Floats], int]:
     """Tables of shared repetitions and subjects, and the number of excluded subjects."""
-    named = [part.subjects for part in runs]
-    shared = [name for name in named[0] if all(name in subjects for subjects in named[1:])]
-    draws = [d for d in dict.fromkeys(runs[0].draws) if all(d in part.draws for part in runs[1:])]
-    keys = [key for key in runs[0].keys if all(key in part.keys for part in runs[1:])]
+    shared, named = list(runs[0].subjects), set(runs[0].subjects)
+    for part in runs[1:]:
+        shared = [name for name in shared if name in part.subjects]
+        named.update(part.subjects)
+    draws, keys = list(dict.fromkeys(runs[0].draws)), list(runs[0].keys)
+    for part in runs[1:]:
+        draws = [draw for draw in draws if draw in part.draws]
+        keys = [key for key in keys if key in part.keys]
     chosen = []
     for part in runs:
         own_keys = [key for draw in draws for key in part.keys if key[0] == draw]
         chosen.append(part.chosen(own_keys if len(draws) > 1 else keys, shared))
     whole = ~np.any([np.isnan(part.values).any(axis=0) for part in chosen], axis=0)
     tables = [part.table()[:, whole] for part in chosen]
-    return tables, len(set().union(*named)) - int(whole.sum())
+    return tables, len(named) - int(whole.sum())
 
 
 def _reason(

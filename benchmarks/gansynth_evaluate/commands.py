@@ -80,9 +80,10 @@ SHOWN = 10  # false alarms in the printed table
 
 def show_hard_cases(request: HardCasesRequest, report: dict[str, Any], out: Output) -> None:
     """Print the table of weights, and the next command."""
-    weighted = then("sample", "RUN", "--sampling-weights", request.out, "--sheet")
-    written = request.out is not None and not request.dry_run
-    out.result(report, [*_hard_cases_lines(report), *([weighted] if written else [])])
+    lines = _hard_cases_lines(report)
+    if request.out is not None and not request.dry_run:
+        lines.append(then("sample", "RUN", "--sampling-weights", request.out, "--sheet"))
+    out.result(report, lines)
 
 
 hard_cases = request_command(
@@ -126,8 +127,10 @@ def _hard_cases_lines(report: dict[str, Any]) -> list[str]:
 
 def show_detections(request: DetectionsRequest, document: dict[str, Any], out: Output) -> None:
     """Print the tables."""
-    hint = Hint("next: the same with -o DIR writes table, numbers and curves")
-    out.result(document, [*_detections_lines(document), *([] if document["files"] else [hint])])
+    lines = list(_detections_lines(document))
+    if not document["files"]:
+        lines.append(Hint("next: the same with -o DIR writes table, numbers and curves"))
+    out.result(document, lines)
 
 
 detections = request_command(

@@ -64,7 +64,10 @@ class Output:
         if self.as_json:
             click.echo(json.dumps(document, indent=2, default=str))
             return
-        for line in (*lines, *([AGAIN] if document.get("dry_run") is True else ())):
+        told = list(lines)
+        if document.get("dry_run") is True:
+            told.append(AGAIN)
+        for line in told:
             if isinstance(line, Hint):
                 self.reporter.say(line)
             else:

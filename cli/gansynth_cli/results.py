@@ -159,7 +159,8 @@ def lines_of_training(
         yield from table(rows)
     else:
         figures = [f"{key} {value:.3g}" for key, value in _numbers(metrics, names=names)][:TOLD]
-        yield from [f"on real held-out cases: {', '.join(figures)}"] * bool(figures)
+        if figures:
+            yield f"on real held-out cases: {', '.join(figures)}"
     share = document.get("share_of_usual_length")
     if share is not None:
         yield from _too_short(share, target)

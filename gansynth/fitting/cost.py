@@ -205,7 +205,10 @@ def measure(job: FitJob, out: Path) -> dict[str, Any]:
 
 def parameters(generator: Generator) -> dict[str, int]:
     """Return the number of parameters by network."""
-    return {k: sum(p.numel() for p in net.parameters()) for k, net in generator.nets.items()}
+    counts = {}
+    for name, net in generator.nets.items():
+        counts[name] = sum(parameter.numel() for parameter in net.parameters())
+    return counts
 
 
 def stage_steps(options: FitOptions, stages: Sequence[Stage]) -> list[tuple[Stage, int]]:

@@ -90,11 +90,13 @@ def inner_dice(job: FitJob, run: Run) -> dict[str, Any]:
     means = {n: None if v is None else round(v, 4) for n, v in mean_dice(scores).items()}
     missed = [f"{name} {v:.2f}" for name, v in means.items() if v is not None and v < NOTHING]
     remedy = job.generator.capabilities.remedy("labels missed")
-    warnings = [
-        f"Dice of {', '.join(missed)} on {len(scores)} training case(s), expected {NOTHING} or "
-        f"more: the run finds next to nothing of it; {remedy}"
-    ]
-    return {"cases": len(scores), "dice": means, "warnings": warnings * bool(missed), "rejected": 0}
+    warnings = []
+    if missed:
+        warnings.append(
+            f"Dice of {', '.join(missed)} on {len(scores)} training case(s), expected {NOTHING} "
+            f"or more: the run finds next to nothing of it; {remedy}"
+        )
+    return {"cases": len(scores), "dice": means, "warnings": warnings, "rejected": 0}
 
 
 def dice_text(found: Mapping[str, Any]) -> str:

@@ -261,9 +261,10 @@ def _patch_space(space: Space, patch: tuple[int, ...]) -> Space:
         raise UsageFault(
             f"{typed}: cases of grid {space.grid!r} are trained on whole; leave patch out"
         )
-    if len(patch) != len(space.size) or any(
-        not 1 <= p <= n for p, n in zip(patch, space.size, strict=True)
-    ):
+    fits = len(patch) == len(space.size)
+    for edge, longest in zip(patch, space.size, strict=False):
+        fits = fits and 1 <= edge <= longest
+    if not fits:
         example = [str(min(32, n)) for n in space.size]
         most = ",".join(map(str, space.size))
         raise UsageFault(

@@ -92,8 +92,10 @@ def descend(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            # Reading a loss waits for a GPU.
-            bar.advance(1, **({} if step % SHOWN_EVERY else {"loss": float(loss.detach())}))
+            if step % SHOWN_EVERY:  # reading a loss waits for a GPU
+                bar.advance(1)
+            else:
+                bar.advance(1, loss=float(loss.detach()))
 
 
 def make_encoder(channels: int, seed: int = 0) -> Encoder:

@@ -52,7 +52,7 @@ def with_interval(middle: str, low: str, high: str) -> str:
 def joined(texts: Iterable[str], between: str = ", ", last: str = " and ") -> str:
     """Join texts to an enumeration: 6, 12 and 24."""
     *first, end = [*texts] or [""]
-    return last.join([*([between.join(first)] if first else []), end])
+    return f"{between.join(first)}{last}{end}" if first else end
 
 
 def time_unit(seconds: Iterable[float | None]) -> tuple[str, float]:

@@ -255,9 +255,9 @@ def message_of(
 
 def several(annotation: Any) -> bool:
     """Whether an option is a tuple of values, or a union with one."""
-    return get_origin(annotation) is tuple or any(
-        several(part) for part in get_args(annotation) if part is not Ellipsis
-    )
+    if get_origin(annotation) is tuple:
+        return True
+    return any(several(part) for part in get_args(annotation) if part is not Ellipsis)
 
 
 def _listed(value: Any) -> Any:

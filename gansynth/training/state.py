@@ -166,9 +166,8 @@ class PendingLosses:
         for step, names, _ in self._pending:
             found = dict(zip(names, values, strict=False))
             log.add(found)
-            bad = (
-                f"loss {k} is {v} at step {step}" for k, v in found.items() if not math.isfinite(v)
-            )
-            fault = fault or next(bad, "")
+            for name, value in found.items():
+                if not fault and not math.isfinite(value):
+                    fault = f"loss {name} is {value} at step {step}"
         self._pending.clear()
         return fault

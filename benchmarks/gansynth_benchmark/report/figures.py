@@ -120,7 +120,8 @@ def draw_interval(
         if low <= end <= high:
             axes.plot(end, y, "|", color=INK, ms=6)
         else:
-            axes.plot(*((low, y, "<") if end < low else (high, y, ">")), color=INK, clip_on=False)
+            edge, marker = (low, "<") if end < low else (high, ">")
+            axes.plot(edge, y, marker, color=INK, clip_on=False)
     if middle is not None and low <= middle <= high:
         axes.plot(middle, y, marker, color=colour, ms=7, **hollow(marker))
 

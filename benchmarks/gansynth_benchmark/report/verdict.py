@@ -118,7 +118,9 @@ def _clauses(study: ReportData, places: Sequence[ArmResult]) -> list[str]:
         clauses.append(f"to compare: {title} is better by {_amounts(study, gains)}")
     texts = [place.node.get("generalises") or "" for place in places]
     lacking = [word for word in SPOKEN_FOR if any(word not in text for text in texts if text)]
-    return [*clauses, *[f"intervals say nothing of other {joined(lacking)}"] * bool(lacking)]
+    if lacking:
+        clauses.append(f"intervals say nothing of other {joined(lacking)}")
+    return clauses
 
 
 def _effects(study: ReportData, compared: Sequence[ArmResult]) -> list[str]:
@@ -331,9 +333,12 @@ def _place_words(study: ReportData, place: ArmResult, places: Sequence[ArmResult
     if place.finding is ComparisonOutcome.SAME:
         within = f"p {_equals(node.get('equivalence_p'))} for lying within"
         return f"{start} there is no effect beyond {margin}: {effect}, {within}{costs}."
-    why = why_not(study, node)
-    reasons = [f"the interval {why}"] * bool(why) + list(filter(None, [_power(study, [node])]))
-    words = "; ".join([f"{start}: {effect}, {p}, so neither gain nor loss is shown", *reasons])
+    words = f"{start}: {effect}, {p}, so neither gain nor loss is shown"
+    why, power = why_not(study, node), _power(study, [node])
+    if why:
+        words += f"; the interval {why}"
+    if power:
+        words += f"; {power}"
     return f"{words}{costs}.{_rival_words(study, place, places)}"
 
 

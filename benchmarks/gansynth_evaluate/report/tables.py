@@ -140,7 +140,7 @@ def scope(root: Entry) -> str:
     size = " × ".join(map(number, images["size"]))
     spacing = " × ".join([f"{value:.4g}" for value in images["spacing"]])
     labels = [name for name in images["labels"] if name != "background"]
-    return " · ".join([
+    parts = [
         f"{of['kind']} {of['name']}".capitalize() + maker,
         f"{data['name']}{fold}",
         f"{images['samples']} samples beside {images['real']} real images",
@@ -148,9 +148,11 @@ def scope(root: Entry) -> str:
         f"{data['held_out_subjects']} held out",
         f"{size} voxels of {spacing} mm",
         ", ".join(images["channels"]),
-        *[f"labels: {', '.join(labels)}"] * bool(labels),
-        f"seed {images['seed']}.",
-    ])  # fmt: skip
+    ]
+    if labels:
+        parts.append(f"labels: {', '.join(labels)}")
+    parts.append(f"seed {images['seed']}.")
+    return " · ".join(parts)
 
 
 # -- realism ---------------------------------------------------------------------------------------

@@ -51,14 +51,11 @@ def _rows(name: str, part: Document) -> Iterator[tuple[str, ...]]:
 
 def _row(name: str, table: Document, *, of_both: bool = True) -> tuple[str, ...]:
     share = table["accuracy"]
-    counts = [table["real_as_real"], table["real_as_synthetic"]]
-    counts += [table["synthetic_as_real"], table["synthetic_as_synthetic"]] if of_both else []
-    return (
-        name,
-        *(_shares(share) if of_both else (_percent(share["value"]), "", "")),
-        *map(str, counts),
-        *([] if of_both else ["", ""]),
-    )
+    of_real = (str(table["real_as_real"]), str(table["real_as_synthetic"]))
+    if not of_both:
+        return (name, _percent(share["value"]), "", "", *of_real, "", "")
+    of_synthetic = (str(table["synthetic_as_real"]), str(table["synthetic_as_synthetic"]))
+    return (name, *_shares(share), *of_real, *of_synthetic)
 
 
 def _shares(share: Document) -> tuple[str, str, str]:

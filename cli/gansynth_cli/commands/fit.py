@@ -104,7 +104,7 @@ def lines_of_sets(report: Mapping[str, Any]) -> list[str]:
     """Return a table with a row for each set of a recipe."""
     dry = report.get("dry_run", False)
     columns = ("train_cases", "steps", "estimated_hours") if dry else COLUMNS
-    rows = [("set", *columns, *(["paper_hours"] if dry else []))]
+    rows = [("set", *columns, "paper_hours") if dry else ("set", *columns)]
     for name, set_report in report["sets"].items():
         values = dict(set_report, steps=set_report.get("fit", set_report).get("steps"))
         row = [values.get(column) for column in columns]
@@ -114,6 +114,10 @@ def lines_of_sets(report: Mapping[str, Any]) -> list[str]:
     for name, set_report in report["sets"].items() if dry else ():
         if "parameters" in set_report:
             costs += ["", f"{name}:", *lines_of_cost(set_report)]
-    left_open = [f"left open by the paper: {sentence}" for sentence in report.get("open", ())]
-    drawn = [] if dry else [then("sample", next(iter(report["sets"].values()))["run"], "--sheet")]
-    return [*table(rows), *costs, *([""] if costs else []), *left_open, *drawn]
+    lines = table(rows) + costs
+    if costs:
+        lines.append("")
+    lines += [f"left open by the paper: {sentence}" for sentence in report.get("open", ())]
+    if not dry:
+        lines.append(then("sample", next(iter(report["sets"].values()))["run"], "--sheet"))
+    return lines

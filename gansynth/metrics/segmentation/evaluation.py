@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -249,7 +249,11 @@ def _without_gaps(predictions: Iterable[Prediction]) -> bool:
             if at.index is None or at.thickness is None:
                 return False
             stacks.setdefault((prediction.subject, at.stack), []).append(at.index)
-    return all(b - a == 1 for each in stacks.values() for a, b in pairwise(sorted(each)))
+    for each in stacks.values():
+        first, count = min(each), len(each)
+        if sorted(each) != list(range(first, first + count)):
+            return False
+    return True
 
 
 def _measured(

@@ -98,7 +98,7 @@ class PatchDiscriminator(nn.Module):
         """Classify pairs (B, in_channels, ...); return logits per head and features per layer."""
         x = channels_last(pair)
         features: list[Tensor] = []
-        layers = [*([] if self.stem is None else [self.stem]), *self.down]
+        layers = list(self.down) if self.stem is None else [self.stem, *self.down]
         for layer, norm, second in zip(layers, [nn.Identity(), *self.norm], self.more, strict=True):
             parts = (layer, norm, second)
             if self.checkpointing and self.training:

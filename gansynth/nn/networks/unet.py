@@ -218,7 +218,7 @@ class UNetGenerator(nn.Module):
         [first, *_] = [name for name, layer in layers if isinstance(layer, convolutions)]
         image = "image" if self.outer is None else "image.conv"
         axes = {f"{image}.weight": 0 if self.outer is None else 1, f"{image}.bias": 0}
-        return ".".join(("stem", *([first] if first else []), "weight")), axes
+        return f"stem.{first}.weight" if first else "stem.weight", axes
 
     # -- noise -----------------------------------------------------------------------------------
 
