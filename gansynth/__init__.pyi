@@ -75,6 +75,7 @@ from .core.schema import LabelArray as LabelArray
 from .core.schema import Sample as Sample
 from .core.schema import Schema as Schema
 from .core.schema import keep_outside as keep_outside
+from .core.schema import lesion_mask as lesion_mask
 from .core.source import CaseHeader as CaseHeader
 from .core.source import CaseSource as CaseSource
 from .core.source import CheckReport as CheckReport
@@ -88,7 +89,6 @@ from .core.space import Space as Space
 from .core.writer import Item as Item
 from .core.writer import Writer as Writer
 from .core.writer import WriterOptions as WriterOptions
-from .data.blending import lesion_mask as lesion_mask
 from .data.blending import paste_soft as paste_soft
 from .data.blending import rim_voxels as rim_voxels
 from .data.case_writer import write_volume as write_volume

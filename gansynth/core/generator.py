@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from gansynth.core.capabilities import OF_LABELS, Capabilities
-from gansynth.core.schema import Case, Condition, FloatArray, Sample, Schema
+from gansynth.core.geometry import bounding_box
+from gansynth.core.schema import Case, Condition, FloatArray, Sample, Schema, lesion_mask
 from gansynth.runtime.devices import Precision, adam
 from gansynth.runtime.errors import IntegrityFault
 from gansynth.runtime.options import SetOptions
@@ -245,6 +246,14 @@ class Generator(ABC):
         """
         return self.options, ""
 
+    def margin(self) -> int | None:
+        """Return how many voxels around a lesion its samples depend on, along each axis.
+
+        It then gets conditions cut to the lesion's box with this margin, at least 1, and returns
+        samples of that size; elsewhere a sample is its background. None: it gets whole conditions.
+        """
+        return None
+
     def observe(self, cases: Iterable[Case]) -> dict[str, Any]:
         """Return plain statistics of the training cases (generator's space), before training.
 
@@ -344,6 +353,49 @@ def handed(generator: Generator, condition: Condition) -> Condition:
         label_class=condition.label_class if "class" in takes else None,
         provenance={},
     )
+
+
+def generated(
+    generator: Generator, conditions: Sequence[Condition], seeds: Sequence[int]
+) -> list[Sample]:
+    """Generate whole samples of whole conditions; a generator with a margin gets windows of them.
+
+    Raises:
+        IntegrityFault: a sample of a window has another size.
+    """
+    margin, asked = generator.margin(), [handed(generator, c) for c in conditions]
+    if margin is None:
+        return generator.sample(asked, seeds)
+    boxes = [bounding_box(lesion_mask(c), margin) for c in conditions]
+    windows = [_cut(*pair) for pair in zip(asked, boxes, strict=True)]
+    samples = zip(generator.sample(windows, seeds), asked, boxes, strict=True)
+    return [_laid(generator, *row) for row in samples]
+
+
+def _cut(condition: Condition, box: tuple[slice, ...]) -> Condition:
+    """Return a window of a condition of a lesion, with arrays of its own."""
+    voxels, channels = {}, {}
+    for name in ("labels", "lesion", "body", "region", "context", "ignored"):
+        array = getattr(condition, name)
+        voxels[name] = None if array is None else array[box].copy()
+    for name in ("background", "donor", "moved", "given"):
+        array = getattr(condition, name)
+        channels[name] = None if array is None else array[(slice(None), *box)].copy()
+    return replace(condition, **voxels, **channels)
+
+
+def _laid(
+    generator: Generator, sample: Sample, condition: Condition, box: tuple[slice, ...]
+) -> Sample:
+    """Lay the sample of a window over the condition's background."""
+    image = np.array(condition.required("background"), np.float32)
+    if sample.image.shape != image[(slice(None), *box)].shape:
+        raise IntegrityFault(
+            f"{generator.name}: a sample has shape {sample.image.shape}, expected "
+            f"{image[(slice(None), *box)].shape}, as its condition: its margin() is a number"
+        )
+    image[(slice(None), *box)] = sample.image
+    return replace(sample, image=image, labels=condition.required("labels").copy())
 
 
 @contextmanager

@@ -206,6 +206,12 @@ class Condition:
         return array
 
 
+def lesion_mask(condition: Condition) -> npt.NDArray[np.bool_]:
+    """Where something is drawn into a condition's background: bool (D, H, W) or (H, W)."""
+    drawn: npt.NDArray[np.bool_] = condition.required("lesion") > 0
+    return drawn if condition.region is None else drawn | condition.region
+
+
 @dataclass(frozen=True)
 class Sample:
     """One synthetic labelled sample: image float32 (C, D, H, W) or (C, H, W), labels int16.

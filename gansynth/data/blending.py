@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gansynth.core.geometry import Mask, Matrix, bounding_box
-from gansynth.core.schema import Condition, FloatArray
+from gansynth.core.schema import FloatArray
 
 BEYOND = 2.0  # value of `steps_from` for all voxels beyond the rim
 SLACK = 1e-5  # rounding: a voxel whose distance is the rim's width belongs to the rim
@@ -33,12 +33,6 @@ def rim_voxels(rim_mm: float | None, spacing: Sequence[float]) -> tuple[int, ...
     if rim_mm is None:
         return (1,) * len(spacing)
     return tuple([math.ceil(rim_mm / mm - SLACK) for mm in spacing])
-
-
-def lesion_mask(condition: Condition) -> Mask:
-    """Where something is drawn into a condition's background: bool (D, H, W) or (H, W)."""
-    drawn: Mask = condition.required("lesion") > 0
-    return drawn if condition.region is None else drawn | condition.region
 
 
 def steps_from(mask: Tensor, rim: Sequence[int]) -> Tensor:

@@ -26,7 +26,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from gansynth.core.generator import Generator, Stage, handed, learn
+from gansynth.core.generator import Generator, Stage, generated, learn
 from gansynth.core.run_folder import MANIFEST, RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest, case_records
@@ -274,8 +274,7 @@ def _seconds_of_sheet(job: FitJob) -> float:
         job.generator, job.source, job.space, SampleRequest(edits=tuple(job.edits))
     )
     conditions = [sampler.draw(index) for index in range(COLUMNS)]
-    asked = [handed(job.generator, condition) for condition in conditions]
-    samples = [job.generator.sample([c], [c.latent_seed])[0] for c in asked]
+    samples = [generated(job.generator, [c], [c.latent_seed])[0] for c in conditions]
     rng = np.random.default_rng(0)
     real = [job.crops.cut(job.source.train_ids[0], rng) for _ in samples]
     with tempfile.TemporaryDirectory() as folder:

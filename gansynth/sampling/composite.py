@@ -20,7 +20,7 @@ import numpy as np
 from torch import nn
 
 from gansynth.core.capabilities import Capabilities, of_parts
-from gansynth.core.generator import Generator, GeneratorOptions, handed
+from gansynth.core.generator import Generator, GeneratorOptions, generated
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, Sample, Schema
 from gansynth.core.space import Space
 from gansynth.data.views import channel_numbers, only_intensity
@@ -132,7 +132,7 @@ class CompositeGenerator(CompositeBase):
             generator = part.run.generator
             asked = (self._ask(part, c, drawn, i) for i, c in enumerate(conditions))
             own_seeds = [part_seed(seed, number) for seed in seeds]
-            samples = generator.sample([handed(generator, c) for c in asked], own_seeds)
+            samples = generated(generator, list(asked), own_seeds)
             images = [part.in_source_units(sample.image) for sample in samples]
             for channel in part.draws:
                 place = part.run.schema.channels.index(channel)
@@ -211,8 +211,7 @@ class PerClassGenerator(CompositeBase):
                 continue
             generator = part.run.generator
             own_seeds = [part_seed(seeds[i], number) for i in indices]
-            asked = [handed(generator, conditions[i]) for i in indices]
-            samples = generator.sample(asked, own_seeds)
+            samples = generated(generator, [conditions[i] for i in indices], own_seeds)
             for i, sample in zip(indices, samples, strict=True):
                 drawn[i] = replace(sample, image=part.in_source_units(sample.image))
         return [drawn[i] for i in range(len(conditions))]

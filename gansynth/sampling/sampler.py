@@ -26,7 +26,7 @@ from gansynth.conditions.unlabelled import UnlabelledSource, open_unlabelled
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.case_pool import CaseCheck
 from gansynth.core.filter import FilterRequest
-from gansynth.core.generator import Generator, context_of, given_of, handed
+from gansynth.core.generator import Generator, context_of, generated, given_of
 from gansynth.core.intake import Intake
 from gansynth.core.lineage import Lineage, guard_host
 from gansynth.core.run_folder import RunFolder
@@ -149,19 +149,19 @@ class Sampler:
     def draw_raw(self, first: int, count: int) -> list[Sample]:
         """Generate the same samples in the generator's own space."""
         conditions = [self._condition(i) for i in range(first, first + count)]
-        samples = self.run.generator.sample(
-            list(map(self._handed, conditions)), [c.latent_seed for c in conditions]
-        )
+        samples = self._generated(conditions)
         pairs = zip(samples, conditions, strict=True)
         judged = [self._judged(self._traced(*pair), _lent(pair[1])) for pair in pairs]
         labelled = map(self._with_ignored, judged, conditions)
         finished = [self._boxed(self._cleared(sample)) for sample in labelled]
         return list(map(self._measured, finished, conditions)) if self.measured else finished
 
-    def _handed(self, condition: Condition) -> Condition:
-        """Composites hand each part its own."""
-        generator = self.run.generator
-        return condition if isinstance(generator, CompositeBase) else handed(generator, condition)
+    def _generated(self, conditions: Sequence[Condition]) -> list[Sample]:
+        """Composites hand each part its own conditions."""
+        generator, seeds = self.run.generator, [c.latent_seed for c in conditions]
+        if isinstance(generator, CompositeBase):
+            return generator.sample(conditions, seeds)
+        return generated(generator, conditions, seeds)
 
     def _traced(self, sample: Sample, condition: Condition) -> Sample:
         """Write the provenance of a sample, whatever the plugin has written there."""

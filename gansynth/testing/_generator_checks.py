@@ -40,7 +40,7 @@ from gansynth.core.schema import (
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
 from gansynth.data.batches import CaseCache
-from gansynth.data.blending import hole, lesion_mask, rim_voxels
+from gansynth.data.blending import hole, rim_voxels
 from gansynth.data.label_statistics import label_share
 from gansynth.runtime.devices import seeded
 from gansynth.runtime.errors import UsageFault

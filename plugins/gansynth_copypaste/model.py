@@ -34,7 +34,7 @@ from gansynth.core.geometry import Mask, Matrix
 from gansynth.data.blending import hole, poisson
 from gansynth.data.connected_components import parts
 from gansynth.data.lesion_contrast import ONE_WAY
-from gansynth.data.lesion_grain import LEAST, near, ring_around, value_limits, within
+from gansynth.data.lesion_grain import FAR, LEAST, near, ring_around, value_limits, within
 
 FEW = 5  # lesions of a class from which the sign of their contrast is known
 CLEARLY = 0.25  # share of the usual contrast from which one of the other sign counts
@@ -114,7 +114,8 @@ class CopyPaste(Generator):
         self.limits = value_limits(case.image for case in cases)
         for case in cases:
             assert case.labels is not None, "training cases have labels"
-            for border, row in self._contrasts(case.image, case.labels, case.labels):
+            tissue = organ_mask(case.image) & (case.labels != OUTSIDE)
+            for border, row in self._contrasts(case.image, case.labels, case.labels, tissue):
                 rows.setdefault(border, []).append(row)
         self.usual = {
             border: np.median(seen, axis=0) * _of_one_sign(np.array(seen))
@@ -130,6 +131,14 @@ class CopyPaste(Generator):
         # Older runs have signs to all around a lesion, which tell nothing of nested classes.
         contrasts = state.get("contrasts", {})
         self.usual = {border: np.array(row) for border, row in contrasts.items()}
+
+    def margin(self) -> int | None:
+        """See ``Generator.margin``."""
+        return None if self.options.image_level else max(self._reach, int(FAR) + 1)
+
+    @property
+    def _reach(self) -> int:
+        return max(rim_voxels(self.options.rim_mm, self.schema.spacing)) + BEYOND
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """See ``Generator.sample``; DataFault: a condition has no lesion to paste."""
@@ -151,14 +160,11 @@ class CopyPaste(Generator):
         return ""
 
     def _contrasts(
-        self, image: FloatArray, lesion: LabelArray, labels: LabelArray
+        self, image: FloatArray, lesion: LabelArray, labels: LabelArray, tissue: Mask
     ) -> Iterator[tuple[str, Matrix]]:
         """Yield class and class beside, and contrast (C,), of each lesion to each label near it."""
         from scipy.ndimage import binary_dilation
 
-        if not lesion.any():
-            return
-        tissue = organ_mask(image) & (labels != OUTSIDE)
         for value in self.schema.foreground:
             for part in parts(lesion, self.schema, (value,), least=LEAST):
                 box, close = ring_around(part)
@@ -185,19 +191,18 @@ class CopyPaste(Generator):
     def _one(self, condition: Condition, seed: int) -> Sample:
         background, labels, donor = map(condition.required, ("background", "labels", "donor"))
         image, drawn = background, lesion_mask(condition)
+        body = np.asarray(labels != OUTSIDE if condition.body is None else condition.body)
+        if condition.ignored is not None:  # what it shows is unknown
+            body = body & ~condition.ignored
         if drawn.any():
-            reach = max(rim_voxels(self.options.rim_mm, self.schema.spacing))
-            box = bounding_box(drawn, margin=reach + BEYOND)
+            box = bounding_box(drawn, margin=self._reach)
             here, image = (slice(None), *box), background.copy()
-            body = np.asarray(labels != OUTSIDE if condition.body is None else condition.body)
-            if condition.ignored is not None:  # what it shows is unknown
-                body = body & ~condition.ignored
             pasted = self._pasted(background[here], donor[here], drawn[box], body[box], seed)
             kept = pasted == background[here]
             image[here] = np.where(kept, pasted, within(pasted, self.limits))
         if self.options.image_level:
-            body, rng = labels != OUTSIDE, np.random.default_rng((seed, IMAGE))
-            image = change_image(image, body, self.options.image_level, rng)
+            inside, rng = labels != OUTSIDE, np.random.default_rng((seed, IMAGE))
+            image = change_image(image, inside, self.options.image_level, rng)
             image = np.where(image == background, image, within(image, self.limits))
         image = np.array(image, np.float32)
         fill = self.schema.outside_fill
@@ -208,7 +213,8 @@ class CopyPaste(Generator):
             lesion = np.where(labels > 0, condition.required("lesion"), 0)  # no sham
             # Beside a class are others of the lesion, and the background as it was, without a rim.
             shown = np.where(lesion > 0, image, background)
-            contrasts = self._contrasts(shown, lesion, labels)
+            tissue = body & (labels != OUTSIDE)
+            contrasts = self._contrasts(shown, lesion, labels, tissue)
             notes["reversed"] = any(self._reversed(border, row) for border, row in contrasts)
         return Sample(image, labels.copy(), notes=notes)
 

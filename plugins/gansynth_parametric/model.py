@@ -30,6 +30,7 @@ from gansynth import (
 from gansynth.core.geometry import Mask, Matrix, mask_of
 from gansynth.data.connected_components import lesion_values, parts
 from gansynth.data.lesion_grain import (
+    FAR,
     LEAST,
     Look,
     drawn,
@@ -105,6 +106,10 @@ class Parametric(Generator):
         self.table = np.array(state["lesions"])
         self.limits = np.array(state["limits"])
 
+    def margin(self) -> int:
+        """See ``Generator.margin``."""
+        return int(FAR) + 1
+
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """See ``Generator.sample``; DataFault: a condition has no background and lesion."""
         rngs = map(np.random.default_rng, seeds)
@@ -112,7 +117,8 @@ class Parametric(Generator):
 
     def _one(self, condition: Condition, rng: np.random.Generator) -> Sample:
         image, labels, lesion = map(condition.required, ("background", "labels", "lesion"))
-        free, out, look = self._tissue(image, labels), image.copy(), None
+        body = organ_mask(image) if condition.body is None else condition.body
+        free, out, look = self._free(body, labels), image.copy(), None
         if condition.region is not None and condition.donor is not None:  # what a lesion vacated
             out = np.where(condition.region & (lesion == 0), condition.donor, out)
         effect = float((labels[lesion > 0] > 0).any())  # a sham has none
@@ -138,13 +144,13 @@ class Parametric(Generator):
             local[:] = np.clip(new, np.minimum(ends[0], local), np.maximum(ends[1], local))
         return Sample(out, labels.copy())
 
-    def _tissue(self, image: FloatArray, labels: LabelArray) -> Mask:
-        return np.asarray(organ_mask(image) & (labels != OUTSIDE) & ~mask_of(labels, self.values))
+    def _free(self, body: Mask, labels: LabelArray) -> Mask:
+        return np.asarray(body & (labels != OUTSIDE) & ~mask_of(labels, self.values))
 
     def _measured(self, case: Case) -> Iterator[Matrix]:
         """Yield log size, tissue (C,), and the measures of each class, of each lesion."""
         labels = self._labels(case)
-        free = self._tissue(case.image, labels)
+        free = self._free(organ_mask(case.image), labels)
         for part in parts(labels, self.schema, self.values, least=LEAST):
             box, tissue = tissue_around(part, case.image, free)
             local, held = case.image[(slice(None), *box)], part.whole()[box]

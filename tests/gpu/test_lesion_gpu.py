@@ -33,7 +33,8 @@ def drawing(run: Path, device: str, asking: SampleRequest = ROOMY) -> Any:
 def test_the_background_comes_back_to_the_bit_beyond_the_rim(run, device):
     import torch
 
-    from gansynth.data.blending import hole, lesion_mask, rim_voxels
+    from gansynth.core.schema import lesion_mask
+    from gansynth.data.blending import hole, rim_voxels
 
     drawer = drawing(run, device.type)
     changed = 0
