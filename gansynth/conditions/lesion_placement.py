@@ -570,12 +570,23 @@ def put(
     ``usable``, and outside the body.
     """
     case_context = ground.case_context
-    back, shape = tuple(-c for c in corner), case_context.labels.shape
-    lesion = crop_pad(labels, back, shape, 0)
-    lesion[~ground.free | (case_context.labels == OUTSIDE)] = 0
-    useful = crop_pad(usable, back, shape, False) & case_context.body
-    donor_image = crop_pad(image, back, shape, 0.0)
-    return lesion, np.where(useful, donor_image, case_context.case.image)
+    donor = case_context.case.image.copy()
+    ends = zip(corner, labels.shape, donor.shape[1:], strict=True)
+    here = tuple(slice(max(c, 0), max(min(c + n, edge), 0)) for c, n, edge in ends)
+    there = tuple(
+        slice(at.start - c, max(at.stop - c, 0)) for at, c in zip(here, corner, strict=True)
+    )
+    useful = usable[there] & case_context.body[here]
+    np.copyto(donor[(slice(None), *here)], image[(slice(None), *there)], where=useful)
+    return _landed(ground, labels, corner), donor
+
+
+def _landed(ground: PlacementRegion, labels: LabelArray, corner: Sequence[int]) -> LabelArray:
+    """Put a lesion into the background's array, clipped to free ground."""
+    shape = ground.case_context.labels.shape
+    lesion = crop_pad(labels, tuple(-c for c in corner), shape, 0)
+    lesion[~ground.free | (ground.case_context.labels == OUTSIDE)] = 0
+    return lesion
 
 
 def put_mask(ground: PlacementRegion, mask: Mask, corner: Sequence[int]) -> Mask:
@@ -732,10 +743,14 @@ class PlacedLesion:
 
 
 class LesionDrawer:
-    """Draws lesions and their places: seeded and recorded."""
+    """Draws lesions and their places: seeded and recorded.
 
-    def __init__(self, options: LesionOptions | None = None) -> None:
-        self.options = options or LesionOptions.model_validate({})
+    ``images``: whether a donor's image is moved with its lesion; without, the background stands
+    there, but where ``where`` or ``mixing`` needs the image.
+    """
+
+    def __init__(self, options: LesionOptions | None = None, *, images: bool = True) -> None:
+        self.options, self.images = options or LesionOptions.model_validate({}), images
 
     @property
     def in_turns(self) -> bool:
@@ -787,7 +802,11 @@ class LesionDrawer:
             where = {**change[2], **placement, "room": True}
             if self.options.mixing == "carve":
                 where["carve_mm"] = draw_distance(change[1].labels, case_context.schema, rng)
-            inserted = _brought(ground, change[1], {**provenance, **where})
+            told = {**provenance, **where}
+            if self.images or "carve_mm" in told:
+                inserted = _brought(ground, change[1], told)
+            else:
+                inserted = _shaped(ground, change[1], told)
             if shows == "sham":
                 inserted = _sham(inserted, case_context, seed)
             if inserted.lesion.any():
@@ -934,6 +953,16 @@ def _brought(
     return PlacedLesion(labels, lesion, donor, region, change.steps, provenance)
 
 
+def _shaped(
+    ground: PlacementRegion, change: EditedLesion, provenance: dict[str, Any]
+) -> PlacedLesion:
+    case_context = ground.case_context
+    lesion = _landed(ground, change.labels, provenance["corner"])
+    labels = np.where(lesion > 0, lesion, case_context.labels)
+    told = change.steps, provenance
+    return PlacedLesion(labels, lesion, case_context.case.image, None, *told)
+
+
 def _redrawn(
     case_context: CaseContext, change: EditedLesion, provenance: dict[str, Any]
 ) -> PlacedLesion:
@@ -990,8 +1019,12 @@ def no_room(provenance: Mapping[str, Any]) -> str:
     )
 
 
-def lesion_drawer(options: str | None, usual: str | None = None) -> LesionDrawer:
+def lesion_drawer(
+    options: str | None, usual: str | None = None, *, images: bool = True
+) -> LesionDrawer:
     """Return the drawer of ``--lesions KEY=VALUE,...``; ``usual`` has defaults of other keys.
+
+    ``images``: see ``LesionDrawer``.
 
     Raises:
         UsageFault: an unknown key, or a value that does not fit.
@@ -1002,4 +1035,4 @@ def lesion_drawer(options: str | None, usual: str | None = None) -> LesionDrawer
             text = f"number={text}"
         read = read_options(LesionOptions, text, f"--lesions {text}", "KEY=VALUE,KEY=VALUE,...")
         values.update({key: getattr(read, key) for key in read.model_fields_set})
-    return LesionDrawer(LesionOptions(**values))
+    return LesionDrawer(LesionOptions(**values), images=images)

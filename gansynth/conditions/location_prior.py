@@ -482,7 +482,8 @@ def _tissue(image: FloatArray, levels: Matrix, bare: Mask) -> Matrix:
     weight = np.maximum(uniform_filter(bare.astype(np.float64), WINDOW), 1e-6)
     means, spreads = [], []
     for channel, at in zip(image, levels, strict=True):
-        ranks = np.interp(channel, at, RANKS) * bare
+        ranks = np.zeros(bare.shape)
+        ranks[bare] = np.interp(channel[bare], at, RANKS)
         means.append(uniform_filter(ranks, WINDOW) / weight)
         squares = uniform_filter(ranks**2, WINDOW) / weight
         spreads.append(np.sqrt(np.maximum(squares - means[-1] ** 2, 0)))

@@ -34,7 +34,7 @@ USUAL: Mapping[Problem, str] = {
 
 
 @dataclass(frozen=True)
-class Capabilities(Document, whole=True, later=("replays",)):
+class Capabilities(Document, whole=True, later=("replays", "donors")):
     """What a generator takes, draws and needs under its options.
 
     Attributes:
@@ -64,6 +64,8 @@ class Capabilities(Document, whole=True, later=("replays",)):
             read no number of the step that changes (``index``, ``images``, ``key``) and change
             nothing but tensors, in place.
         remedies: what helps against a problem, with the generator's own options.
+        donors: whether samples show the other case's image where a lesion is drawn; if not, ``donor``
+            holds the background there.
         rim_mm: how far beyond a lesion samples may differ from the background, mm; None: 1 voxel.
     """
 
@@ -81,6 +83,7 @@ class Capabilities(Document, whole=True, later=("replays",)):
     lesions: str | None = None
     replays: bool = False
     remedies: Mapping[str, str] = field(default_factory=dict)
+    donors: bool = True
     rim_mm: float | None = 3.0
 
     def __post_init__(self) -> None:

@@ -86,10 +86,15 @@ def ring_around(part: LesionPart) -> tuple[tuple[slice, ...], Mask]:
 
 def near(mask: Mask) -> Mask:
     """Return the voxels near a lesion's mask, beyond its edge."""
-    from scipy.ndimage import distance_transform_edt
-
-    away = distance_transform_edt(~mask)
-    return np.asarray((away > NEAR) & (away <= FAR))
+    squares = np.where(mask, 0, 100).astype(np.uint8)  # of distances, exact where that near
+    for axis, length in enumerate(mask.shape):
+        nearest, lead = squares.copy(), (slice(None),) * axis
+        for step in range(1, min(int(FAR), length - 1) + 1):
+            low, high = (*lead, slice(None, -step)), (*lead, slice(step, None))
+            for here, there in ((low, high), (high, low)):
+                np.minimum(nearest[here], squares[there] + np.uint8(step**2), out=nearest[here])
+        squares = nearest
+    return np.asarray((squares > NEAR**2) & (squares <= FAR**2))
 
 
 def value_limits(images: Iterable[FloatArray]) -> Matrix:
@@ -242,20 +247,21 @@ def _texture_like(
     """Draw the texture of a class's N voxels, of mean 0: (C, N)."""
     from scipy import fft
 
-    box = bounding_box(mask)
-    lags = _lags(mask[box].shape, spacing)
-    parts = _parts(lags)
+    inner = mask[bounding_box(mask)]
+    size, spectra = _spectra(inner.shape, spacing)
     values, axes = np.linalg.eigh(look.channels[number])
-    white = rng.standard_normal((len(values), *lags.shape))
+    white = rng.standard_normal((len(values), *size))
     white = np.einsum("ij,j...->i...", axes * np.sqrt(np.maximum(values, 0)), white)
     out = []
     for channel, spread in enumerate(look.spread[number]):
         shares = look.shares[number][:, channel]
-        covariance = np.einsum("p,p...->...", shares, parts)
-        power = np.maximum(fft.fftn(covariance).real, 0)
-        field = fft.ifftn(fft.fftn(white[channel]) * np.sqrt(power)).real
-        whole = [slice(length) for length in mask[box].shape]
-        held = field[tuple(whole)][mask[box]]
+        power = shares[1:, None]
+        for spectrum in spectra[:-1]:
+            power = (power[:, :, None] * spectrum[:, None]).reshape(len(WIDTHS), -1)
+        power = np.einsum("pa,pc->ac", power, spectra[-1]).reshape(*size[:-1], -1) + shares[0]
+        field = fft.irfftn(fft.rfftn(white[channel]) * np.sqrt(np.maximum(power, 0)), size)
+        whole = [slice(length) for length in inner.shape]
+        held = field[tuple(whole)][inner]
         out.append(np.exp(spread) * (held - held.mean()))
     return np.stack(out)
 
@@ -268,18 +274,26 @@ def _interior(mask: Mask) -> Mask:
     return inner if inner.sum() >= LEAST else mask
 
 
-def _lags(shape: Sequence[int], spacing: Sequence[float]) -> Matrix:
-    """Length of each lag of a periodic array in which voxels of ``shape`` meet none twice."""
+def _spectra(
+    shape: Sequence[int], spacing: Sequence[float]
+) -> tuple[tuple[int, ...], list[Matrix]]:
+    """Spectrum (widths, frequencies) along each axis of Gaussians of ``WIDTHS``.
+
+    They are those of a periodic array in which voxels of ``shape`` meet none twice, whose size is
+    returned, too; of its last axis, half of the frequencies. A Gaussian in space is the product of
+    those along its axes, and so is its spectrum.
+    """
     from scipy import fft
 
-    squares: Any = 0.0
-    for axis, (length, mm) in enumerate(zip(shape, spacing, strict=True)):
-        size = fft.next_fast_len(length + int(np.ceil(UNRELATED * min(spacing) / mm)))
-        steps = np.minimum(np.arange(size), size - np.arange(size)) * mm / min(spacing)
-        squares = squares + np.square(steps).reshape(
-            [-1 if a == axis else 1 for a in range(len(shape))]
-        )
-    return np.asarray(np.sqrt(squares))
+    size, spectra = [], []
+    for length, mm in zip(shape, spacing, strict=True):
+        edge = fft.next_fast_len(length + int(np.ceil(UNRELATED * min(spacing) / mm)))
+        lags = np.minimum(np.arange(edge), edge - np.arange(edge)) * mm / min(spacing)
+        smooth = _parts(lags)[1:]
+        last = len(size) == len(shape) - 1
+        size.append(edge)
+        spectra.append((fft.rfft(smooth) if last else fft.fft(smooth)).real)
+    return tuple(size), spectra
 
 
 def _parts(lags: Matrix) -> Matrix:

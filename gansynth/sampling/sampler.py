@@ -329,7 +329,7 @@ def sampler_for(
     """Return the sampler of the conditions that a generator takes."""
     can, drawn_in = generator.capabilities, None
     if "lesion" in can.takes:
-        drawn_in = lesion_drawer(request.lesions, can.lesions)
+        drawn_in = lesion_drawer(request.lesions, can.lesions, images=can.donors)
     return ConditionSampler(
         source,
         space,

@@ -73,6 +73,7 @@ class Parametric(Generator):
             takes=frozenset({"labels", "lesion"}),
             edits=("blob:share=0.5", "flip", "rotate", "elastic"),
             lesions=f"classes={'+'.join(names)}" if names else None,
+            donors=False,
             rim_mm=self.options.rim_mm,
             remedies={"organs": "name the lesions (--set lesions=NAME)"},
         )
