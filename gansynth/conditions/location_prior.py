@@ -403,15 +403,18 @@ class LesionSurroundings:
             levels = _levels(image, body & ~lesions)
         cut = case_context.case_pool.space.cuts
         steps = _steps(case_context.shape[-body.ndim :] if cut else body.shape)
-        frame = frame_of(case_context)
-        ground = _Ground.of(image, lesions, body, frame, levels, steps)
+        frame, likely = frame_of(case_context), np.zeros(body.shape, bool)
+        box = _stepped(bounding_box(body, margin=max(step.step for step in steps)), steps)
+        held = image[(slice(None), *box)], lesions[box], body[box]
+        ground = _Ground.of(*held, frame, levels, steps)
         uncut = min(frame.low) >= 0 and (np.array(frame.high) <= body.shape).all()
         unseen = case_context.emptied is None and not lesions.any()
         if uncut and unseen and not self.like(ground):
-            return np.zeros(body.shape, bool)
-        cells = zip(body.shape, steps, strict=True)
+            return likely
+        cells = zip(likely[box].shape, steps, strict=True)
         whole = np.ix_(*(np.arange(length) // step.step for length, step in cells))
-        return self.fits(ground)[whole]
+        likely[box] = self.fits(ground)[whole]
+        return likely
 
     def like(self, ground: _Ground) -> bool:
         """Whether a case looks as a whole like training cases with a lesion."""
@@ -588,6 +591,12 @@ def _levels_in(case: Case, classes: tuple[int, ...]) -> Matrix:
 def _levels(image: FloatArray, body: Mask) -> Matrix:
     held = image[:, body] if body.any() else image.reshape(len(image), -1)
     return np.asarray(np.quantile(held, RANKS, axis=1).T, np.float64)
+
+
+def _stepped(box: Sequence[slice], steps: Sequence[slice]) -> tuple[slice, ...]:
+    """Let a box begin at one of the steps, so that these are those of the whole array."""
+    pairs = zip(box, steps, strict=True)
+    return tuple(slice(side.start // step.step * step.step, side.stop) for side, step in pairs)
 
 
 def _steps(shape: Sequence[int]) -> tuple[slice, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +112,11 @@ def without_lesions(
     labels, body, case = case_context.labels, case_context.body, case_context.case
     lesions = mask_of(labels, classes)
     rng, sources, image = np.random.default_rng(seed), list[Source](), case.image
-    components = LabelComponents.of(whole_lesions(image, lesions, body) & (labels != OUTSIDE))
+    whole, key = partial(whole_lesions, image, lesions, body), case_context.key
+    if key is not None:
+        key = "whole lesions", tuple(classes), key
+        whole = partial(case_context.case_pool.mask, key, lesions.shape, whole)
+    components = LabelComponents.of(whole() & (labels != OUTSIDE))
     free = np.asarray(body & (components.numbered == 0))
     known, ignored = annotated(case, free), case.ignored
     for number in components.numbers:
