@@ -64,8 +64,8 @@ class Capabilities(Document, whole=True, later=("replays", "donors")):
             read no number of the step that changes (``index``, ``images``, ``key``) and change
             nothing but tensors, in place.
         remedies: what helps against a problem, with the generator's own options.
-        donors: whether samples show the other case's image where a lesion is drawn; if not, ``donor``
-            holds the background there.
+        donors: whether samples show the other case's image where a lesion is drawn; if not, the
+            ``donor`` is the background there.
         rim_mm: how far beyond a lesion samples may differ from the background, mm; None: 1 voxel.
     """
 

@@ -33,9 +33,9 @@ FORMS = (
     "(provenance.json, an export's record)"
 )
 OLD = "it was written by a version of gansynth that recorded nothing for a replay"
-SAMPLING = "3"
-"""What samples depend on beside run, settings and machine; 1, or none, before decision 085, and 2
-before lesions kept their edges and contrast."""
+SAMPLING = "4"
+"""What samples depend on beside run, settings and machine; 1, or none, before decision 085, 2
+before lesions kept their edges and contrast, and 3 before they were drawn in windows (091)."""
 logger = logging.getLogger("gansynth")
 
 

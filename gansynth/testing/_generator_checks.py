@@ -17,11 +17,12 @@ from torch import Tensor
 
 from gansynth.conditions.lesion_placement import PlacedLesion, lesion_drawer
 from gansynth.core.capabilities import REAL
-from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases
+from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases, body_of
 from gansynth.core.generator import (
     Generator,
     capabilities_of,
     context_of,
+    generated,
     given_of,
     handed,
     learn,
@@ -36,6 +37,7 @@ from gansynth.core.schema import (
     FloatArray,
     LabelArray,
     Sample,
+    lesion_mask,
 )
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
@@ -178,6 +180,7 @@ class LesionCases:
             background=body.image.copy(),
             lesion=inserted.lesion.copy(),
             donor=inserted.donor.copy(),
+            body=body_of(body).copy(),
             region=None if inserted.region is None else inserted.region.copy(),
             latent_seed=seed,
         )
@@ -290,16 +293,16 @@ class SampleChecks:
 
     def repeatable(self) -> None:
         again = self.generator.sample(self.conditions(), self.seeds)
-        self._same(again, self.samples, "the same call again")
+        self.same(again, self.samples, "the same call again")
 
     def batch_independent(self) -> None:
         alone = [
             self.generator.sample([c], [s])[0]
             for c, s in zip(self.conditions(), self.seeds, strict=True)
         ]
-        self._same(alone, self.samples, "one at a time instead of all at once")
+        self.same(alone, self.samples, "one at a time instead of all at once")
         turned = self.generator.sample(self.conditions()[::-1], self.seeds[::-1])
-        self._same(turned[::-1], self.samples, "in another order")
+        self.same(turned[::-1], self.samples, "in another order")
 
     def seeds_matter(self) -> None:
         condition, seed = self.conditions()[0], self.seeds[0]
@@ -382,7 +385,7 @@ class SampleChecks:
         move(twin, self.generator.device)
         twin.precision = self.generator.precision
         again = twin.sample(self.conditions(), self.seeds)
-        self._same(again, self.samples, "a new generator with the same weights and state")
+        self.same(again, self.samples, "a new generator with the same weights and state")
 
     def state_does_not_grow(self) -> None:
         sizes, side = [], self.bench.space.size[0]
@@ -458,7 +461,7 @@ class SampleChecks:
                     f"{self.bench.space.size}"
                 )
 
-    def _same(self, actual: Sequence[Sample], expected: Sequence[Sample], when: str) -> None:
+    def same(self, actual: Sequence[Sample], expected: Sequence[Sample], when: str) -> None:
         pairs = zip(actual, expected, strict=True)
         apart = max([float(np.abs(a.image - b.image).max()) for a, b in pairs])
         if not apart <= SAME * self.deviation:
@@ -768,6 +771,12 @@ class LesionSampleChecks:
                 f"a lesion that is not in the labels changes its place by {apart:.2f}, training "
                 f"lesions stand out by {most:.2f}; expected less than {LEAST} of that"
             )
+
+    def margin_suffices(self) -> None:
+        """Windows of conditions give the samples of whole ones."""
+        draws = self.draws
+        windowed = generated(draws.generator, draws.conditions(), draws.seeds)
+        draws.same(windowed, draws.samples, "of windows with the margin that margin() returns")
 
     def _bare(self, number: int) -> Condition:
         """Return a condition of a body without a lesion."""

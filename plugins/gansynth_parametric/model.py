@@ -20,7 +20,6 @@ from gansynth import (
     Case,
     Condition,
     DataFault,
-    FloatArray,
     Generator,
     GeneratorOptions,
     LabelArray,

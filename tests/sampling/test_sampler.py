@@ -327,3 +327,19 @@ def test_a_voxel_that_nobody_labelled_is_ignored_in_every_sample_that_shows_it(
         assert not (sample.labels[lit] == 0).any()  # a lesion there takes on the light
         assert (sample.labels[lit] == IGNORE).any()
         assert (sample.labels[~lit] == 0).any()
+
+
+@pytest.mark.parametrize("generator", ["copypaste", "parametric"])
+def test_a_lesion_drawn_in_a_window_is_that_drawn_in_the_whole(
+    toy_fit, tmp_path, monkeypatch, generator
+):
+    toy_fit(tmp_path / "run", generator=generator, own={}, edits=None)
+    run = load_run(tmp_path / "run", "cpu")
+    assert run.generator.margin() < 8  # of 32 voxels
+    windowed = Sampler(run, ToySource(2)).draw(0, 12)
+    monkeypatch.setattr(type(run.generator), "margin", lambda self: None)
+    whole = Sampler(run, ToySource(2)).draw(0, 12)
+    for one, other in zip(windowed, whole, strict=True):
+        assert np.array_equal(one.image, other.image)
+        assert np.array_equal(one.labels, other.labels)
+        assert one.provenance == other.provenance
