@@ -246,7 +246,7 @@ class Generator(ABC):
         """
         return self.options, ""
 
-    def margin(self) -> int | None:
+    def lesion_margin(self) -> int | None:
         """Return how many voxels around a lesion its samples depend on, along each axis.
 
         It then gets conditions cut to the lesion's box with this margin, at least 1, and returns
@@ -363,7 +363,7 @@ def generated(
     Raises:
         IntegrityFault: a sample of a window has another size.
     """
-    margin, asked = generator.margin(), [handed(generator, c) for c in conditions]
+    margin, asked = generator.lesion_margin(), [handed(generator, c) for c in conditions]
     if margin is None:
         return generator.sample(asked, seeds)
     boxes = [bounding_box(lesion_mask(c), margin) for c in conditions]
@@ -374,7 +374,7 @@ def generated(
 
 def _cut(condition: Condition, box: tuple[slice, ...]) -> Condition:
     """Return a window of a condition of a lesion, with arrays of its own."""
-    voxels, channels = {}, {}
+    voxels, channels = dict[str, Any](), dict[str, Any]()
     for name in ("labels", "lesion", "body", "region", "context", "ignored"):
         array = getattr(condition, name)
         voxels[name] = None if array is None else array[box].copy()
@@ -392,7 +392,7 @@ def _laid(
     if sample.image.shape != image[(slice(None), *box)].shape:
         raise IntegrityFault(
             f"{generator.name}: a sample has shape {sample.image.shape}, expected "
-            f"{image[(slice(None), *box)].shape}, as its condition: its margin() is a number"
+            f"{image[(slice(None), *box)].shape}, as its condition: its lesion_margin() is a number"
         )
     image[(slice(None), *box)] = sample.image
     return replace(sample, image=image, labels=condition.required("labels").copy())

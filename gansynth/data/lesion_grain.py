@@ -285,7 +285,7 @@ def _spectra(
     """
     from scipy import fft
 
-    size, spectra = [], []
+    size, spectra = list[int](), list[Matrix]()
     for length, mm in zip(shape, spacing, strict=True):
         edge = fft.next_fast_len(length + int(np.ceil(UNRELATED * min(spacing) / mm)))
         lags = np.minimum(np.arange(edge), edge - np.arange(edge)) * mm / min(spacing)

@@ -95,7 +95,7 @@ def _check_samples(bench: GeneratorBench) -> None:
     if lesions is not None:
         names = ("background kept", "lesion shown", "lesion contrast", "lesion missing")
         check_each(lesions, *names, "lesion not labelled")
-        if bench.generator.margin() is not None:
+        if bench.generator.lesion_margin() is not None:
             check_each(lesions, "margin suffices")
     check_each(draws, "inputs untouched")
     bench.check("core's provenance kept", draws.provenance_kept)

@@ -132,8 +132,8 @@ class CopyPaste(Generator):
         contrasts = state.get("contrasts", {})
         self.usual = {border: np.array(row) for border, row in contrasts.items()}
 
-    def margin(self) -> int | None:
-        """See ``Generator.margin``."""
+    def lesion_margin(self) -> int | None:
+        """See ``Generator.lesion_margin``."""
         return None if self.options.image_level else max(self._reach, int(FAR) + 1)
 
     @property

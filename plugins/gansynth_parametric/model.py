@@ -106,8 +106,8 @@ class Parametric(Generator):
         self.table = np.array(state["lesions"])
         self.limits = np.array(state["limits"])
 
-    def margin(self) -> int:
-        """See ``Generator.margin``."""
+    def lesion_margin(self) -> int:
+        """See ``Generator.lesion_margin``."""
         return int(FAR) + 1
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:

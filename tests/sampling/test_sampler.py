@@ -334,11 +334,11 @@ def test_a_lesion_drawn_in_a_window_is_that_drawn_in_the_whole(
     toy_fit, tmp_path, monkeypatch, generator
 ):
     toy_fit(tmp_path / "run", generator=generator, own={}, edits=None)
-    run = load_run(tmp_path / "run", "cpu")
-    assert run.generator.margin() < 8  # of 32 voxels
-    windowed = Sampler(run, ToySource(2)).draw(0, 12)
-    monkeypatch.setattr(type(run.generator), "margin", lambda self: None)
-    whole = Sampler(run, ToySource(2)).draw(0, 12)
+    run: Any = load_run(tmp_path / "run", "cpu")
+    assert run.generator.lesion_margin() < 8  # of 32 voxels
+    windowed: Any = Sampler(run, ToySource(2)).draw(0, 12)
+    monkeypatch.setattr(type(run.generator), "lesion_margin", lambda self: None)
+    whole: Any = Sampler(run, ToySource(2)).draw(0, 12)
     for one, other in zip(windowed, whole, strict=True):
         assert np.array_equal(one.image, other.image)
         assert np.array_equal(one.labels, other.labels)
