@@ -548,7 +548,8 @@ def centres(
     if not free.any():
         return
     draw = place_drawer(case_context, ground.classes, ground.where, free, rng, voxels)
-    yield from (draw() for _ in range(tries))
+    for _ in range(tries):
+        yield draw()
 
 
 def corner_at(held: npt.NDArray[np.intp], centre: Sequence[int]) -> tuple[int, ...]:
@@ -613,7 +614,8 @@ def draw_distance(labels: LabelArray, schema: Schema, rng: Rng) -> float:
     deepest = -float(distance.min())
     drawn = rng.uniform(-deepest / 2, 0) if rng.random() < HALF else rng.uniform(0, deepest)
     faces = [np.take(distance, end, axis) for axis in range(labels.ndim) for end in (0, -1)]
-    return float(min(drawn, min(float(face.min()) for face in faces) - min(schema.spacing)))
+    nearest = min([float(face.min()) for face in faces])
+    return float(min(drawn, nearest - min(schema.spacing)))
 
 
 def fill_emptied(
@@ -871,7 +873,8 @@ class LesionDrawer:
             if change is not None:
                 tried.append(change)
                 yield change, False
-        yield from ((change, True) for change in tried)
+        for change in tried:
+            yield change, True
 
     def _places(
         self, ground: PlacementRegion, edits: Sequence[Edit], rng: Rng
@@ -899,7 +902,7 @@ class LesionDrawer:
             shares = ground.share(held + np.array(corner), least, options.shown, tight=tight)
             if shares is None:
                 continue
-            inside, likely = (round(share, 4) for share in shares)
+            inside, likely = round(shares[0], 4), round(shares[1], 4)
             placement = {"corner": list(corner), "tries": tried, "inside": inside}
             placement |= {"clipped": True} if tight else {}
             placement |= {"likely": likely} if known is not None else {}

@@ -173,7 +173,8 @@ def ball_in(row: Matrix, shape: Sequence[int]) -> tuple[tuple[slice, ...], Mask]
     high = np.clip(np.ceil(row[n:]), low + 1, shape).astype(int)
     at = tuple(slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
     middle, half = (row[:n] + row[n:]) / 2, (row[n:] - row[:n]) / 2
-    grid = np.stack(np.meshgrid(*(np.arange(s.start, s.stop) for s in at), indexing="ij"), -1)
+    sides = [np.arange(side.start, side.stop) for side in at]
+    grid = np.stack(np.meshgrid(*sides, indexing="ij"), -1)
     inside: Mask = (((grid + 0.5 - middle) / half) ** 2).sum(-1) <= 1
     return at, inside if inside.any() else np.ones_like(inside)
 
@@ -404,7 +405,8 @@ class LesionSurroundings:
         cut = case_context.case_pool.space.cuts
         steps = _steps(case_context.shape[-body.ndim :] if cut else body.shape)
         frame, likely = frame_of(case_context), np.zeros(body.shape, bool)
-        box = _stepped(bounding_box(body, margin=max(step.step for step in steps)), steps)
+        coarsest = max([step.step for step in steps])
+        box = _stepped(bounding_box(body, margin=coarsest), steps)
         held = image[(slice(None), *box)], lesions[box], body[box]
         ground = _Ground.of(*held, frame, levels, steps)
         uncut = min(frame.low) >= 0 and (np.array(frame.high) <= body.shape).all()
@@ -412,7 +414,8 @@ class LesionSurroundings:
         if uncut and unseen and not self.like(ground):
             return likely
         cells = zip(likely[box].shape, steps, strict=True)
-        whole = np.ix_(*(np.arange(length) // step.step for length, step in cells))
+        numbers = [np.arange(length) // step.step for length, step in cells]
+        whole = np.ix_(*numbers)
         likely[box] = self.fits(ground)[whole]
         return likely
 
@@ -509,7 +512,7 @@ def _learnt(case_pool: CasePool, classes: tuple[int, ...]) -> LesionSurroundings
         fits = learnt.fits(ground)
         shares.append(fits[ring].mean() * (ground.depth[ground.lesions] >= depth).mean())
         rooms.append(fits[ground.bare].mean())
-    share, room = (float(np.quantile(values, POOR)) for values in (shares, rooms))
+    share, room = float(np.quantile(shares, POOR)), float(np.quantile(rooms, POOR))
     learnt = replace(learnt, share=share, room=room)
     views = np.stack([ground.view for _, ground in found])
     people = np.array([case_pool.cases.subject(case_id) for case_id, _ in found])
