@@ -776,7 +776,7 @@ class LesionSampleChecks:
         """Windows of conditions give the samples of whole ones."""
         draws = self.draws
         windowed = generated(draws.generator, draws.conditions(), draws.seeds)
-        draws.same(windowed, draws.samples, "of windows with the margin of lesion_margin()")
+        draws.same(windowed, draws.samples, "windows with the margin of lesion_margin()")
 
     def _bare(self, number: int) -> Condition:
         """Return a condition of a body without a lesion."""
