@@ -17,8 +17,8 @@ STEPS = 1000
 LEAST = 6  # subjects: two to develop with, two sealed, two to train on
 HEAD = """\
 # A plan of gansynth benchmark. What is not required may be left out; more keys:
-# gansynth help benchmark_plan keys. All arms train for as many steps: give as many
-# as yours takes. Sealed subjects are evaluated once, by --test-set.
+# gansynth help benchmark_plan keys. All arms train for as many steps: give as
+# many as yours takes. Sealed subjects are evaluated once, by --test-set.
 """
 COMMENTS = {
     "name": "required",

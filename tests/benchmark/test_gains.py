@@ -18,7 +18,11 @@ from gansynth_yolo.source import open_yolo
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 GAINS = BENCHMARKS / "gains"
-PUBLISHED = sorted(path.parent.name for path in GAINS.glob("*/results.json"))
+PUBLISHED = sorted(
+    path.parent.name
+    for path in GAINS.glob("*/results.json")
+    if not (path.parent / "suite.yaml").exists()
+)
 
 
 def script(name: str) -> Any:
