@@ -40,7 +40,10 @@ def joined(first: Document, other: Document) -> Document:
             runs.append(run)
         elif run["status"] == "done" and run["scores"] != scores[_place(run)]:
             raise SystemExit(f"{other['name']}: {_place(run)} has other scores than the first")
-    return {**first, "arms": {**other["arms"], **first["arms"]}, "runs": runs}
+    arms = list(first["plan"]["arms"])
+    arms += [arm for arm in other["plan"]["arms"] if arm["name"] not in first["arms"]]
+    told = {"arms": {**other["arms"], **first["arms"]}, "plan": {**first["plan"], "arms": arms}}
+    return {**first, **told, "runs": runs}
 
 
 def _place(run: Document) -> tuple[Any, ...]:
