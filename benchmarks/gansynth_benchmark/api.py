@@ -20,6 +20,7 @@ from gansynth_benchmark.papers.commands import PaperCommands, bare
 from gansynth_benchmark.papers.plan import find_plan
 from gansynth_benchmark.papers.table_run import PaperTableRun, write
 from gansynth_benchmark.papers.table_run import papers as figures_of
+from gansynth_benchmark.plan import BenchmarkPlan
 from gansynth_benchmark.plan_file import placed_data, read_plan
 from gansynth_benchmark.requests import BenchmarkRequest, PapersRequest, TuneRequest
 from gansynth_benchmark.running import run_benchmark
@@ -42,12 +43,15 @@ def measure(request: BenchmarkRequest) -> Benchmarked:
     suite = read_suite(request.file)
     if suite is not None:
         return _measure_suite(suite, request)
-    plan, reporter = read_plan(request.file, request.data), request.reporter
+    return _measure_plan(read_plan(request.file, request.data), request)
+
+
+def _measure_plan(plan: BenchmarkPlan, request: BenchmarkRequest) -> Benchmarked:
     if request.dry_run:
-        return Benchmarked(estimate(plan, request, reporter))
+        return Benchmarked(estimate(plan, request, request.reporter))
     document, files, report = run_benchmark(plan, request)
     for warning in document["warnings"]:
-        reporter.warn(warning)
+        request.reporter.warn(warning)
     document["files"] = {name: str(path) for name, path in files.items()}
     return Benchmarked(document, (report,))
 
@@ -68,8 +72,8 @@ def _measure_suite(suite: SuitePlan, request: BenchmarkRequest) -> Benchmarked:
             continue
         data = None if one.data is None else placed_data(one.data, home)
         file = home / one.plan
-        own = request.but(plan=file, data=data, out=folder / read_plan(file, data).name)
-        done = measure(own)
+        plan = read_plan(file, data)
+        done = _measure_plan(plan, request.but(plan=file, data=data, out=folder / plan.name))
         documents.append(done.document)
         reports += done.reports
     if request.dry_run:

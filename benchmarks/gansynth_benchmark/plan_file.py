@@ -34,7 +34,7 @@ def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
     try:
         plan = BenchmarkPlan(**values)
     except ValidationError as error:
-        raise UsageFault(f"{path}: {_first(error)}") from None
+        raise UsageFault(f"{path}: {first_error(error, SHOWN)}") from None
     except UsageFault as fault:
         raise UsageFault(f"{path}: {fault}") from None
     except TypeError as error:
@@ -66,14 +66,15 @@ def placed_data(text: str, folder: Path) -> str:
     return text
 
 
-def _first(error: ValidationError) -> str:
+def first_error(error: ValidationError, expected: str) -> str:
+    """Return the first fault of a file: its key, what is wrong, and what is expected."""
     first = error.errors()[0]
     key = ".".join(map(str, first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
     value = "" if isinstance(first["input"], dict | list) else f" (found {first['input']!r})"
     if key:
         message = f"{key}: {message}{value}"
-    return message if message.endswith("?") else f"{message.rstrip('.')}; expected {SHOWN}"
+    return message if message.endswith("?") else f"{message.rstrip('.')}; expected {expected}"
 
 
 def check_names(plan: BenchmarkPlan, path: Path) -> None:

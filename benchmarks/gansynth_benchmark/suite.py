@@ -20,6 +20,7 @@ from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic, w
 from gansynth.runtime.yaml_text import read_yaml
 from gansynth_benchmark.across import expected_effect
 from gansynth_benchmark.plan import NAME, ClosedModel
+from gansynth_benchmark.plan_file import first_error
 from gansynth_benchmark.report.study import ComparisonOutcome, ReportData, ends_of, finding_of
 from gansynth_benchmark.running import FORMAT, RESULTS
 
@@ -59,10 +60,7 @@ def read_suite(path: Path) -> SuitePlan | None:
     try:
         suite = SuitePlan(**values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        message = first["msg"].removeprefix("Value error, ")
-        raise UsageFault(f"{path}: {key}: {message}; expected {SHOWN}") from None
+        raise UsageFault(f"{path}: {first_error(error, SHOWN)}") from None
     for number, one in enumerate(suite.sets):
         file = path.parent / str(one.plan or one.results)
         if not file.is_file():
@@ -83,13 +81,14 @@ def suite_of(suite: SuitePlan, documents: Sequence[Document]) -> dict[str, Any]:
                 f"{document['name']}: its primary measure is {document['primary']}, expected "
                 f"{primary}, as {documents[0]['name']} has; set `primary` in the plan"
             )
+    studies = [ReportData(document) for document in documents]
     rows, measures = [], {}
     for key in dict.fromkeys([primary] + [beside(name, primary) for name in LESIONS]):
         measure = documents[0]["measures"].get(key)
         if measure is None or (measure["unit"] and key != primary):
             continue  # voxels of one set mean nothing beside those of another
         measures[key] = measure
-        family = list(_rows(documents, key))
+        family = list(_rows(studies, key))
         corrected = holm([row["p"] for row in family])
         for row, p in zip(family, corrected, strict=True):
             rows.append({**row, "p_holm": p})
@@ -122,26 +121,25 @@ def _set_of(document: Document) -> dict[str, Any]:
     }
 
 
-def _rows(documents: Sequence[Document], key: str) -> Iterator[dict[str, Any]]:
+def _rows(studies: Sequence[ReportData], key: str) -> Iterator[dict[str, Any]]:
     """Yield each arm on a measure: its effect on each set, and over them."""
     titles: dict[str, str] = {}
-    for document in documents:
-        for name, arm in document["arms"].items():
-            if name != document["control"]:
-                titles.setdefault(name, arm["title"])
-    show = NumberFormat.of(documents[0]["measures"].get(key, {}), key)
-    for arm, title in titles.items():
+    for study in studies:
+        for arm in study.others:
+            titles.setdefault(arm.key, arm.title)
+    show = NumberFormat.of(studies[0].document["measures"][key], key)
+    for name, title in titles.items():
         effects, values, errors = [], [], []
         findings = dict.fromkeys(("helped", "harmed", "unclear"), 0)
-        for document in documents:
-            entry = ReportData(document).entry("comparisons", arm, document["sizes"][0], key)
+        for study in studies:
+            entry = study.entry("comparisons", name, study.sizes[0], key)
             finding = finding_of(entry, show)
             if finding is ComparisonOutcome.MISSING or entry["standard_error"] is None:
                 continue
             low, high = ends_of(entry)
             effects.append(
                 {
-                    "set": document["name"],
+                    "set": study.document["name"],
                     "difference": entry["difference"],
                     "low": low,
                     "high": high,
@@ -153,7 +151,7 @@ def _rows(documents: Sequence[Document], key: str) -> Iterator[dict[str, Any]]:
             findings[_WORDS.get(finding, "unclear")] += 1
         if values:
             over = expected_effect(values, errors).to_json()
-            yield {"arm": arm, "title": title, "measure": key, "sets": effects, **over, **findings}
+            yield {"arm": name, "title": title, "measure": key, "sets": effects, **over, **findings}
 
 
 _WORDS = {ComparisonOutcome.GAIN: "helped", ComparisonOutcome.LOSS: "harmed"}

@@ -14,13 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from gansynth_benchmark.suite import (
-    known_document,
-    read_suite,
-    sentences,
-    suite_of,
-    write_suite,
-)
+from gansynth_benchmark.api import benchmark
+from gansynth_benchmark.suite import sentences
 
 HERE = Path(__file__).parents[1] / "gains"
 PAGE = HERE / "README.md"
@@ -193,7 +188,7 @@ def restated() -> None:
 
     for path in sorted(HERE.glob("*/*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
-        if "comparisons" not in document:
+        if "runs" not in document:
             continue
         found = analysed(document)
         document |= {key: found[key] for key in STATED if key in document}
@@ -206,11 +201,7 @@ def restated() -> None:
 
 def joined_sets() -> None:
     """Write what the sets of a suite say together."""
-    file = HERE / SUITE / "suite.yaml"
-    suite = read_suite(file)
-    assert suite is not None
-    documents = [known_document(file.parent / str(one.results)) for one in suite.sets]
-    write_suite(suite_of(suite, documents), file.parent)
+    benchmark(HERE / SUITE / "suite.yaml", out=HERE / SUITE, quiet=True)
 
 
 if __name__ == "__main__":
