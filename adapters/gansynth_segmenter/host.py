@@ -19,7 +19,7 @@ from gansynth.runtime.progress import ProgressTask
 from gansynth_segmenter.options import AUGMENTATION, SegmenterOptions
 
 if TYPE_CHECKING:
-    from gansynth import Batch, Generator, Schema, Stage
+    from gansynth import Batch, FitOptions, Generator, Schema, Stage
     from gansynth_segmenter.augmentation import AugmentationWarp
     from gansynth_segmenter.inference import Segmenter
 
@@ -131,9 +131,21 @@ class SegmenterHost(CropHost):
         labels = torch.from_numpy(np.stack([item["labels"] for item in items]).astype(np.int64))
         return Batch(image, labels)
 
+    def loop(self, job: Job) -> FitOptions:
+        """Return the options of the loop."""
+        from gansynth import FitOptions
+
+        return FitOptions(
+            steps=job.steps,
+            batch_size=job.batch_size,
+            **{key: getattr(self.options, key) for key in _LOOP},
+            seed=job.seed,
+            diversity=0,
+        )
+
     def train(self, job: Job) -> None:
         """Train by the loop of ``gansynth fit``."""
-        from gansynth import FitOptions, TrainingCallbacks
+        from gansynth import TrainingCallbacks
         from gansynth.runtime.devices import seeded
         from gansynth.training.loop import train
         from gansynth_segmenter.inference import Segmenter, remember
@@ -154,13 +166,7 @@ class SegmenterHost(CropHost):
             remember(trained, job.folder, path, step, self.source.train_ids)
             job.checkpoint(step)
 
-        loop = FitOptions(
-            steps=job.steps,
-            batch_size=job.batch_size,
-            **{key: getattr(options, key) for key in _LOOP},
-            seed=job.seed,
-            diversity=0,
-        )
+        loop = self.loop(job)
         report = train(
             generator,
             functools.partial(self.batch, job),

@@ -17,6 +17,7 @@ from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.data.connected_components import LesionPart
 
 NEAR, FAR = 1.5, 4.5  # distances in voxels between which the tissue around a lesion is measured
+AROUND = int(FAR) + 1  # voxels beside a lesion that hold this tissue
 LEAST = 8  # least voxels to measure a texture in
 BORDER = 0.5  # Gaussian between the levels of neighbouring classes, voxels
 DEPTHS = np.array([-1.5, -0.5, 0.5, 1.5, 2.5, 4.0, 6.0, 9.0])
@@ -80,7 +81,7 @@ def tissue_around(
 def ring_around(part: LesionPart) -> tuple[tuple[slice, ...], Mask]:
     """Return a box around a lesion, and the voxels in it that are near the lesion, bool."""
     mask = part.whole() > 0
-    box = bounding_box(mask, margin=int(FAR) + 1)
+    box = bounding_box(mask, margin=AROUND)
     return box, near(mask[box])
 
 

@@ -34,7 +34,7 @@ from gansynth.core.geometry import Mask, Matrix
 from gansynth.data.blending import hole, poisson
 from gansynth.data.connected_components import parts
 from gansynth.data.lesion_contrast import ONE_WAY
-from gansynth.data.lesion_grain import FAR, LEAST, near, ring_around, value_limits, within
+from gansynth.data.lesion_grain import AROUND, LEAST, near, ring_around, value_limits, within
 
 FEW = 5  # lesions of a class from which the sign of their contrast is known
 CLEARLY = 0.25  # share of the usual contrast from which one of the other sign counts
@@ -134,7 +134,7 @@ class CopyPaste(Generator):
 
     def lesion_margin(self) -> int | None:
         """See ``Generator.lesion_margin``."""
-        return None if self.options.image_level else max(self._reach, int(FAR) + 1)
+        return None if self.options.image_level else max(self._reach, AROUND)
 
     @property
     def _reach(self) -> int:

@@ -29,7 +29,7 @@ from gansynth import (
 from gansynth.core.geometry import Mask, Matrix, mask_of
 from gansynth.data.connected_components import lesion_values, parts
 from gansynth.data.lesion_grain import (
-    FAR,
+    AROUND,
     LEAST,
     Look,
     drawn,
@@ -108,7 +108,7 @@ class Parametric(Generator):
 
     def lesion_margin(self) -> int:
         """See ``Generator.lesion_margin``."""
-        return int(FAR) + 1
+        return AROUND
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """See ``Generator.sample``; DataFault: a condition has no background and lesion."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from gansynth import FitOptions, FloatArray, Job, LabelArray, Schema, UsageFault
+from gansynth import FloatArray, Job, LabelArray, Schema, UsageFault
 from gansynth.conditions.unlabelled import open_unlabelled
 from gansynth.core.sample_request import SampleRequest
 from gansynth.hosts.training_data import Pair
@@ -100,15 +100,7 @@ class ControlsHost(SegmenterHost):
         if not file.exists():
             with seeded(job.seed):
                 first = super().network(job.schema)
-            loop = FitOptions(
-                steps=job.steps,
-                batch_size=job.batch_size,
-                precision=self.options.precision,
-                decay=self.options.decay,
-                seed=job.seed,
-                diversity=0,
-            )
-            train(first, partial(super().batch, job), loop, device=job.device)
+            train(first, partial(super().batch, job), self.loop(job), device=job.device)
             segmenter = Segmenter(first, self.schema, self.space, self.regions, self.options)
             maps = [segmenter.likeliest(segmenter.scores(image)) for image in self.scans]
             np.savez(file, *maps)
