@@ -95,9 +95,11 @@ class CopySearch:
 
     def look_in(self, image: FloatArray) -> None:
         """Compare with a real image, (C, D, H, W) or (C, H, W), each channel with each."""
+        for length, edge in zip(image.shape[1:], self.edges, strict=True):
+            if length < edge:
+                return  # no block has a place in it
         sought, best = np.concatenate(self._blocks).T, np.concatenate(self._best)
-        fits = all(n >= edge for n, edge in zip(image.shape[1:], self.edges, strict=True))
-        for channel in image if fits else ():
+        for channel in image:
             least = TEXTURED * float(channel.std())
             for slab in sliding_window_view(channel, self.edges):
                 windows = slab.reshape(-1, sought.shape[0])
@@ -132,7 +134,8 @@ def _edges(shape: Sequence[int]) -> tuple[int, ...]:
 
 def _blocks(channel: npt.NDArray[np.generic], edges: Sequence[int]) -> FloatArray:
     """Cut (D, H, W) or (H, W) into blocks: float32 (blocks, voxels); the rest is left out."""
-    windows = sliding_window_view(channel, edges)[tuple(slice(None, None, e) for e in edges)]
+    every = [slice(None, None, edge) for edge in edges]
+    windows = sliding_window_view(channel, edges)[*every]
     return windows.reshape(-1, int(np.prod(edges))).astype(np.float32)
 
 
@@ -249,7 +252,8 @@ class Identifiers:
 
     def within(self, text: str) -> list[Identifier]:
         """Return the names in a text, each once, the longest where several begin at one place."""
-        return list(dict.fromkeys(name for name, _, _ in self._found(text)))
+        names = [name for name, _, _ in self._found(text)]
+        return list(dict.fromkeys(names))
 
     def valued(self, key: str, value: str) -> list[Identifier]:
         """Return the names in the value of a key; short ones too if the key is personal."""
@@ -275,19 +279,21 @@ class Identifiers:
 
     def _found(self, text: str) -> Iterator[tuple[Identifier, int, int]]:
         """Yield the names in a text with begin and end, from left to right."""
-        spans = [(m[0].casefold(), *m.span()) for m in _WORD.finditer(text)]
+        places = list(_WORD.finditer(text))
+        spelt = tuple([place[0].casefold() for place in places])
         done = 0
-        for at, (word, begin, _) in enumerate(spans):
+        for at, first in enumerate(places):
             if at < done:
                 continue
-            for words, name in self._by_first.get(word, ()):
-                part = spans[at : at + len(words)]
-                if tuple(p[0] for p in part) != words or not _together(text, part):
+            for words, name in self._by_first.get(spelt[at], ()):
+                end = at + len(words)
+                if spelt[at:end] != words or not _together(text, places[at:end]):
                     continue
-                if not (len(words) == 1 and word.isdigit() and _of_a_number(text, part[0])):
-                    yield name, begin, part[-1][2]
-                    done = at + len(words)
-                    break
+                if len(words) == 1 and spelt[at].isdigit() and _of_a_number(text, first):
+                    continue
+                yield name, first.start(), places[end - 1].end()
+                done = end
+                break
 
 
 def words_of_schema(schema: Schema) -> tuple[str, ...]:
@@ -303,10 +309,8 @@ def names_in(lineage: Lineage, schema: Schema) -> Identifiers:
 def names_of(lineage: Lineage) -> Iterator[Identifier]:
     """Yield the cases, subjects and data sets of a lineage and of its ancestors."""
     for parent_run in lineage.everyone():
-        yield Identifier(
-            parent_run.dataset.rpartition(":")[2].replace("\\", "/").rstrip("/").rpartition("/")[2],
-            "data set",
-        )
+        where = parent_run.dataset.rpartition(":")[2].replace("\\", "/").rstrip("/")
+        yield Identifier(where.rpartition("/")[2], "data set")
         for case in parent_run.cases:
             yield from names_of_case(case.id, case.subject)
             for digest in filter(None, (case.sha256, case.image, *case.prints)):
@@ -348,13 +352,15 @@ def _split(key: str) -> set[str]:
     return {word.removesuffix("s") for word in words_of(apart)}
 
 
-def _together(text: str, part: list[tuple[str, int, int]]) -> bool:
-    return all(_BETWEEN.fullmatch(text[a[2] : b[1]]) for a, b in pairwise(part))
+def _together(text: str, words: list[re.Match[str]]) -> bool:
+    """Return whether one separator stands between each two words that follow in a text."""
+    between = [text[word.end() : after.start()] for word, after in pairwise(words)]
+    return all(map(_BETWEEN.fullmatch, between))
 
 
-def _of_a_number(text: str, span: tuple[str, int, int]) -> bool:
+def _of_a_number(text: str, digits: re.Match[str]) -> bool:
     """Return whether digits are part of a decimal number such as 0.123456."""
-    _, begin, end = span
+    begin, end = digits.span()
     before, after = text[max(0, begin - 2) : begin], text[end : end + 2]
     return bool(re.fullmatch(r"\d\.", before) or re.fullmatch(r"\.\d", after))
 
@@ -438,17 +444,17 @@ class SharedSamples:
             spacing = self.source.schema.spacing
             more = (1.0,) * (image.ndim - 1 - len(spacing))
             self.prints.append(prints_of(image, (*more, *spacing)))
-        edits = provenance.get("edits", ())
-        self.unedited += all(step["edit"] == "identity" for step in edits)
-        told = {key: provenance[key] for key in ("class", "reject_reason") if provenance.get(key)}
-        return {
-            "sample": provenance.get("index"),
-            "seed": provenance.get("seed"),
-            **self.maker,
-            "gansynth": __version__,
-            "edits": self.names.blanked([step["edit"] for step in edits]),
-            **self.names.blanked(told),
-        }
+        edits = [step["edit"] for step in provenance.get("edits", ())]
+        if set(edits) <= {"identity"}:
+            self.unedited += 1
+        told = {"sample": provenance.get("index"), "seed": provenance.get("seed")}
+        told.update(self.maker)
+        told["gansynth"] = __version__
+        told["edits"] = self.names.blanked(edits)
+        for key in ("class", "reject_reason"):
+            if provenance.get(key):
+                told[key] = self.names.blanked(provenance[key])
+        return told
 
     def _refuse_copies(self) -> None:
         seen = [case for lineage in self.lineage.everyone() for case in lineage.cases]
@@ -486,9 +492,10 @@ class SharedSamples:
             IntegrityFault: a sample is a training case, perhaps turned, noisy or in other greys.
         """
         self._refuse_copies()
-        space = self.space
+        space, ids = self.space, self.source.train_ids if self.searched else ()
         with self.reporter.task(len(self.source.train_ids), "compare") as bar:
-            for case in map(self.source.load, self.source.train_ids) if self.searched else ():
+            for case_id in ids:
+                case = self.source.load(case_id)
                 image = case.image
                 if space is not None and space.grid == "resample":  # there and back, as samples
                     own = Sample(space.to_generator(case).image)
