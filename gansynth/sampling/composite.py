@@ -130,9 +130,9 @@ class CompositeGenerator(CompositeBase):
         drawn: dict[str, list[FloatArray]] = {}
         for number, part in enumerate(self.parts):
             generator = part.run.generator
-            asked = (self._ask(part, c, drawn, i) for i, c in enumerate(conditions))
+            own_conditions = [self._ask(part, c, drawn, i) for i, c in enumerate(conditions)]
             own_seeds = [part_seed(seed, number) for seed in seeds]
-            samples = generated(generator, list(asked), own_seeds)
+            samples = generated(generator, own_conditions, own_seeds)
             images = [part.in_source_units(sample.image) for sample in samples]
             for channel in part.draws:
                 place = part.run.schema.channels.index(channel)
@@ -200,6 +200,7 @@ class PerClassGenerator(CompositeBase):
                 f"expected each once and among {', '.join(schema.classes)}. Fit the run again"
             )
         super().__init__(schema, space, parts)
+        self._part_of_class = {name: part for part in parts for name in part.classes}
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
         """Generate one sample per condition, by the part of its class."""
@@ -223,19 +224,21 @@ class PerClassGenerator(CompositeBase):
 
     def reject_reason(self, sample: Sample) -> str:
         """Return the flaw that the sample's own part finds in it."""
-        part = next(part for part in self.parts if part.name in sample.provenance["parts"])
+        [name] = sample.provenance["parts"]  # see ``composition``
+        part = {part.name: part for part in self.parts}[name]
         part_sample = replace(sample, image=part.in_own_units(sample.image))
         return part.run.generator.reject_reason(part_sample)
 
     def _part(self, number: int | None) -> CompositePart:
-        name = None if number is None else self.schema.classes[number]
-        for part in self.parts:
-            if name in part.classes:
-                return part
-        request = "no class" if name is None else f"the class {name!r}"
-        drawn = ", ".join(name for part in self.parts for name in part.classes)
+        request = "no class"
+        if number is not None:
+            name = self.schema.classes[number]
+            if name in self._part_of_class:
+                return self._part_of_class[name]
+            request = f"the class {name!r}"
         raise UsageFault(
-            f"a sample of {request} is requested, but no part generates it; expected one of {drawn}"
+            f"a sample of {request} is requested, but no part generates it; expected one of "
+            f"{', '.join(self._part_of_class)}"
         )
 
     def composition(self, condition: Condition) -> dict[str, Any]:
@@ -244,6 +247,7 @@ class PerClassGenerator(CompositeBase):
         A part of several classes that draws from noise alone does not know the sample's class.
         """
         part = self._part(condition.label_class)
-        parts = {"parts": {part.name: part.run.run_id}}
-        known = conditioned_on_classes(part.run)
-        return parts if known else {**parts, "class": "+".join(part.classes)}
+        told: dict[str, Any] = {"parts": {part.name: part.run.run_id}}
+        if not conditioned_on_classes(part.run):
+            told["class"] = "+".join(part.classes)
+        return told

@@ -52,15 +52,11 @@ class KnownSubjects:
         people = {i: source.header(i).subject for i in ids}
         records = [case_record(source, i, cache) for i in ids]
         known = {record.id: record for record in records}
-        matched = [
-            matches(maker, records, same_data(maker, known, known.__getitem__))
-            for maker in lineage.everyone()
-        ]
-        members = [
-            i
-            for i in ids
-            if any(i in parent_run and parent_run[i].kind != "subject" for parent_run in matched)
-        ]
+        seen: set[str] = set()
+        for maker in lineage.everyone():
+            matched = matches(maker, records, same_data(maker, known, known.__getitem__))
+            seen.update([i for i, match in matched.items() if match.kind != "subject"])
+        members = [i for i in ids if i in seen]
         theirs = {people[i] for i in members}
         others = [i for i in ids if people[i] not in theirs]
         return cls(tuple(members), tuple(others), people)
@@ -260,7 +256,8 @@ def draw_accepted(
             enough = len(samples) >= FEWEST or first >= MOST_TRIED * FEWEST
             if enough and time.monotonic() > ends:
                 break
-            ends = time.monotonic() + seconds if first == FEWEST else ends
+            if first == FEWEST:
+                ends = time.monotonic() + seconds
             count = min(at_once, number - len(samples))
             for sample in sampler.draw_raw(first, count):
                 if not sampler.request.keep_flawed and sample.provenance.get("reject_reason"):
@@ -324,7 +321,8 @@ def check_run(sampler: Sampler, reporter: Reporter) -> dict[str, Any]:
         document["lines"][0] += f", {rejected} more were rejected"
     if len(samples) < DRAWN:
         document["lines"][0] += f", not {DRAWN}: drawing is slow, or rejects many"
-    return {**document, "rejected": rejected}
+    document["rejected"] = rejected
+    return document
 
 
 def compare_with_training(
@@ -346,17 +344,17 @@ def compare_with_training(
     people = {case_id: source.header(case_id).subject for case_id in source.train_ids}
     known = KnownSubjects(tuple(people), (), people).like(samples, source)
     data = EvaluationData(
-        "",
-        str(where),
-        "",
-        samples,
-        own_names(samples, lineage),
-        source,
-        space,
-        source.schema,
-        known,
-        lineage,
-        CaseCache(source),
+        kind="",
+        name=str(where),
+        generator="",
+        samples=samples,
+        drawn_of=own_names(samples, lineage),
+        source=source,
+        space=space,
+        schema=source.schema,
+        known=known,
+        lineage=lineage,
+        cache=CaseCache(source),
     )
     put = [s.provenance["lesions"] for s in samples if "lesions" in s.provenance]
     classes = {value for lesion in put for value in lesion["classes"]} or source.schema.foreground
@@ -364,21 +362,23 @@ def compare_with_training(
     comparison = data.comparison(REAL, 0, EFFORTS["standard"], "cpu", reporter)
     comparison = replace(comparison, schema=replace(source.schema, labels=labels))
     rows = [*_units(where, comparison), *_detail(comparison)]
-    added = any(lesion["where"] != "own" for lesion in put)
-    added &= not any(lesion.get("emptied") for lesion in put)  # which are matched already
+    beside_own = [lesion for lesion in put if lesion["where"] != "own"]
+    instead = [lesion for lesion in put if lesion.get("emptied")]  # as many as before: no advice
     try:
-        rows += _lesion_rows(comparison, added=added)
+        rows += _lesion_rows(comparison, added=bool(beside_own) and not instead)
     except DataFault as fault:
         words = f"lesions: not compared: {fault}"
         rows.append({"name": "lesions", "needed": True, "finding": UNCLEAR, "words": words})
     cases = len({case.id for case in comparison.real})
     beside = f"{len(comparison.real)} real images, cut from {cases} training case(s)"
+    lines = [f"{len(samples)} samples beside {beside}"]
+    lines += [row["words"] for row in rows]
     return {
         "samples": len(samples),
         "real_images": len(comparison.real),
         "training_cases": cases,
         "figures": rows,
-        "lines": [f"{len(samples)} samples beside {beside}", *(row["words"] for row in rows)],
+        "lines": lines,
         "answer": answer_of(rows),
     }
 
@@ -394,7 +394,7 @@ def answer_of(rows: Sequence[Mapping[str, Any]]) -> str:
     if DIFFERS in names:
         return f"{QUESTION} yes: samples differ from training cases in {joined(names[DIFFERS])}"
     unknown = joined(names.get(UNCLEAR, ["everything"] if not rows else []))
-    if not any(row.get("needed") and row["finding"] == LIKE for row in rows):
+    if LIKE not in [row["finding"] for row in rows if row.get("needed")]:
         return f"{QUESTION} cannot tell: too little is known of {unknown}"
     but = f"; too little is known of {unknown}" if unknown else ""
     like = f"{len(names[LIKE])} figures are as in the training cases, none differs{but}"
@@ -418,7 +418,7 @@ def _units(where: Path, comparison: Comparison) -> Iterator[dict[str, Any]]:
             [*middle[number, :2].tolist(), *ends[number].tolist()]
             for middle, ends in zip(medians, limits, strict=True)
         ]
-        mine, real = (value[1] for value in values)
+        mine, real = [deviation for _, deviation, *_ in values]
         finding, told = LIKE, "the same units"
         if refused:
             finding, told = DIFFERS, "other units, which a training refuses"
@@ -446,8 +446,8 @@ def _detail(comparison: Comparison) -> Iterator[dict[str, Any]]:
     finding, told = NO_LIMIT, ""
     if ends[0] < BLURRED:
         finding, told = DIFFERS, ": blurred; fit a network longer"
-    text = " to ".join(dict.fromkeys(f"{end:.0%}" for end in ends))
-    texts = [f"{text} of the power", "100%"]
+    told_ends = [f"{end:.0%}" for end in ends]
+    texts = [f"{' to '.join(dict.fromkeys(told_ends))} of the power", "100%"]
     yield _row("finest detail", [ends, [1.0, 1.0]], texts, finding, told)
 
 
@@ -460,13 +460,20 @@ def _lesion_rows(comparison: Comparison, *, added: bool) -> Iterator[dict[str, A
         values = [figure.value, figure.real]
         told = TOLD.get(figure.finding, "")
         more = (figure.difference or 0) > 0
-        told += f"; {way_out}" if added and more and figure.finding == DIFFERS else ""
+        if added and more and figure.finding == DIFFERS:
+            told += f"; {way_out}"
         texts = [text.format(value) for value in values]
         row = _row(figure.name, values, texts, figure.finding, told)
-        yield {**row, "needed": figure is figures[-1]}  # more lesions an image raise false alarms
-    every: list[Image] = [*comparison.samples, *comparison.real]
-    of = _in_labels if all(image.labels is not None for image in every) else _in_boxes
+        row["needed"] = figure is figures[-1]  # more lesions an image raise false alarms
+        yield row
+    yield from _lesion_looks(comparison, word)
+
+
+def _lesion_looks(comparison: Comparison, word: str) -> Iterator[dict[str, Any]]:
+    """Yield the size of lesions and, by channel, the share that is darker than what is around."""
     each: list[list[Image]] = [list(comparison.samples), list(comparison.real)]
+    unlabelled = [image for side in each for image in side if image.labels is None]
+    of = _in_boxes if unlabelled else _in_labels
     found = [[rows for image in side for rows in of(image, comparison.schema)] for side in each]
     if not all(found):
         return
@@ -477,25 +484,37 @@ def _lesion_rows(comparison: Comparison, *, added: bool) -> Iterator[dict[str, A
     yield _row(f"size of {word}s", sizes, [text.format(*size) for size in sizes], NO_LIMIT)
     for number, channel in enumerate(comparison.schema.channels, start=1):
         columns = [side[np.isfinite(side[:, number]), number] for side in sides]
-        if all(map(len, columns)):
-            mine, real = shares = [float((column < 0).mean()) for column in columns]
-            alike = mine if real >= ONE_WAY else 1 - mine
-            finding = LIKE if alike >= ONE_WAY else DIFFERS if alike < 2 * ONE_WAY - 1 else UNCLEAR
-            if max(real, 1 - real) < ONE_WAY:
-                finding = NO_LIMIT
-            name = f"{word}s darker than their surroundings in {channel}"
-            texts = [f"{share:.0%}" for share in shares]
-            yield _row(name, shares, texts, finding, TOLD.get(finding, ""))
+        if not all(map(len, columns)):
+            continue
+        darker = [float((column < 0).mean()) for column in columns]
+        finding = _same_way(*darker)
+        name = f"{word}s darker than their surroundings in {channel}"
+        texts = [f"{share:.0%}" for share in darker]
+        yield _row(name, darker, texts, finding, TOLD.get(finding, ""))
+
+
+def _same_way(mine: float, real: float) -> str:
+    """Return the finding on the shares of samples' and of real lesions that are darker."""
+    if max(real, 1 - real) < ONE_WAY:
+        return NO_LIMIT  # real ones go either way
+    alike = mine if real >= ONE_WAY else 1 - mine
+    if alike >= ONE_WAY:
+        return LIKE
+    return DIFFERS if alike < 2 * ONE_WAY - 1 else UNCLEAR
 
 
 def _row(
     name: str, values: Sequence[Any], texts: Sequence[str], finding: str, told: str = ""
 ) -> dict[str, Any]:
     """Return a figure of samples and of training cases with its finding, in words, too."""
-    mine, real = (text.replace("%", " %") for text in texts)
-    words = f"{name}: samples {mine}; training cases {real}{told}"
-    beside = {"samples": values[0], "training_cases": values[1]}
-    return {"name": name, **beside, "finding": finding, "words": words}
+    mine, real = [text.replace("%", " %") for text in texts]
+    return {
+        "name": name,
+        "samples": values[0],
+        "training_cases": values[1],
+        "finding": finding,
+        "words": f"{name}: samples {mine}; training cases {real}{told}",
+    }
 
 
 def _in_boxes(image: Image, schema: Schema) -> Iterator[Floats]:

@@ -76,7 +76,11 @@ def below_its_size(run: Run) -> str:
     from gansynth.training.loop import steps_to_grow
 
     if isinstance(run.generator, CompositeBase):
-        return next(filter(None, (below_its_size(part.run) for part in run.generator.parts)), "")
+        for part in run.generator.parts:
+            why = below_its_size(part.run)
+            if why:
+                return why
+        return ""
     stages, steps = list(run.generator.stages()), int(run.manifest["steps"])
     batch_size = run.loop_options.get("batch_size", 1)
     least = steps_to_grow(stages, batch_size)
@@ -92,7 +96,8 @@ def below_its_size(run: Run) -> str:
 
 def refuse_below_size(run: Run, request: SampleRequest) -> None:
     """Refuse (UsageFault) samples of a generator that has not grown, unless all are accepted."""
-    if not request.keep_flawed and (why := below_its_size(run)):
+    why = "" if request.keep_flawed else below_its_size(run)
+    if why:
         raise UsageFault(f"{why}; --filter none draws them all the same")
 
 
@@ -191,9 +196,8 @@ def build_fitting(build: Callable[[], Generator], path: Path) -> Generator:
                 f"{shapes.get(first)}, expected {expected.get(first)}; this run was made by "
                 "another version of its plugin. Fit it again"
             )
-        refuse_beyond_memory(
-            sum(value.nbytes for value in states.values()), f"{path.parent}: the run has networks"
-        )
+        size = sum(value.nbytes for value in states.values())
+        refuse_beyond_memory(size, f"{path.parent}: the run has networks")
         return build()
 
 

@@ -66,7 +66,11 @@ def validate_sample(
 
 def _contrast(image: FloatArray, inside: Mask, least: float = CONSTANT) -> bool:
     """Whether a channel varies; mostly only the first one is looked at."""
-    return any(c[inside].size and c[inside].std(dtype=np.float64) > least for c in image)
+    for channel in image:
+        values = channel[inside]
+        if values.size and values.std(dtype=np.float64) > least:
+            return True
+    return False
 
 
 def _admit_boxes(boxes: Boxes, size: tuple[int, ...]) -> None:
@@ -99,7 +103,8 @@ class QualityGate:
         self.rejected[reject_reason_of(fault)] += 1
         self._recent.append(True)
         if 2 * sum(self._recent) > WINDOW:
-            reasons = "; ".join(f"{n} times {r}" for r, n in self.rejected.most_common(3))
+            common = self.rejected.most_common(3)
+            reasons = "; ".join([f"{count} times {reason}" for reason, count in common])
             raise TrainingFault(
                 f"producer: {sum(self._recent)} of the last {len(self._recent)} samples were "
                 f"rejected ({reasons}), the last one: {fault}. Look at the generator's samples: "

@@ -103,23 +103,26 @@ class ContrastFilter(Filter):
                         elsewhere[value] += rows
                 bar.advance(1)
         names, classes = {value: name for name, value in schema.labels.items()}, {}
-        for value, rows in ((value, rows) for value, rows in rows_of.items() if rows):
+        for value, rows in rows_of.items():
+            if not rows:
+                continue
             contrast = class_contrast(rows, elsewhere[value])
             at = float(np.quantile(contrast.of(np.stack(rows)), self.options.quantile))
             least, apart = at - (1 - self.options.factor) * abs(at), contrast.told_apart
             judged = contrast.boxes >= self.options.few and (apart is None or apart >= TOLD_APART)
-            facts = {**asdict(contrast), "least": round(least, 4), "judged": judged}
+            facts = asdict(contrast)
+            facts.update(least=round(least, 4), judged=judged)
             classes[names[value]] = facts
         return {"classes": classes}
 
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
         """Load the contrast of each class."""
-        self._schema = schema
-        self._known = {
-            schema.labels[name]: ClassContrast(**{k: v for k, v in fields.items() if k != "judged"})
-            for name, fields in state["classes"].items()
-            if fields["judged"]
-        }
+        known: dict[int, ClassContrast] = {}
+        for name, facts in state["classes"].items():
+            fields = dict(facts)
+            if fields.pop("judged"):
+                known[schema.labels[name]] = ClassContrast(**fields)
+        self._schema, self._known = schema, known
 
     def judge(self, sample: Sample, request: FilterRequest) -> FilterResult:
         """Measure a sample's lesions; the weakest one counts."""
@@ -141,11 +144,11 @@ class ContrastFilter(Filter):
         over, contrast, value, reference = worst
         if over >= 0:
             return FilterResult(found=contrast)
-        name = next(name for name, number in self._schema.labels.items() if number == value)
+        names = {number: name for name, number in self._schema.labels.items()}
         way = {1: ", brighter than its rim", -1: ", darker than its rim", 0: ""}[reference.sign]
         return FilterResult(
-            f"too little lesion contrast of label {name!r}: {contrast:.2f}, expected at least "
-            f"{reference.least:.2f}{way}",
+            f"too little lesion contrast of label {names[value]!r}: {contrast:.2f}, expected at "
+            f"least {reference.least:.2f}{way}",
             contrast,
         )
 
@@ -182,22 +185,21 @@ def _row(
     """Return the contrast of a component in each channel, (C,); nothing if it has no rim."""
     from scipy.ndimage import binary_dilation, generate_binary_structure
 
-    window = tuple(
-        slice(max(0, s.start - rim), min(n, s.stop + rim))
-        for s, n in zip(part.box, part.shape, strict=True)
-    )
-    at = tuple(slice(s.start - w.start, s.stop - w.start)
-               for s, w in zip(part.box, window, strict=True))  # fmt: skip
+    window, at = [], []  # the box and its rim in the image, and the box in that window
+    for place, length in zip(part.box, part.shape, strict=True):
+        first, end = max(0, place.start - rim), min(length, place.stop + rim)
+        window.append(slice(first, end))
+        at.append(slice(place.start - first, place.stop - first))
     piece = np.zeros([w.stop - w.start for w in window], np.int16)
-    piece[at] = part.labels
+    piece[*at] = part.labels
     inside = piece == value
     ball = generate_binary_structure(piece.ndim, 1)
-    ring = binary_dilation(piece > 0, ball, iterations=rim) & (piece <= 0) & body[window]
-    ring &= labels[window] != value
+    ring = binary_dilation(piece > 0, ball, iterations=rim) & (piece <= 0) & body[*window]
+    ring &= labels[*window] != value
     if inside.sum() < FEW or ring.sum() < FEW:
         return []
     noticed = [NOTICED * spread(channel[body]) for channel in image]
-    cut = image[(slice(None), *window)]
+    cut = image[:, *window]
     return [np.array([gap(c[inside], c[ring], n) for c, n in zip(cut, noticed, strict=True)])]
 
 

@@ -76,9 +76,12 @@ class FaithfulFilter(Filter):
         )
 
         labelled(self.name, learning)
-        keys = ("steps", "batch_size", "width", "levels", "seed")
         segmenter_options = EvaluationSegmenterOptions(
-            **{key: getattr(self.options, key) for key in keys}
+            steps=self.options.steps,
+            batch_size=self.options.batch_size,
+            width=self.options.width,
+            levels=self.options.levels,
+            seed=self.options.seed,
         )
         segmenter = train_segmenter(
             Crops(learning.train_ids, learning.crops.cut, learning.schema, segmenter_options.seed),

@@ -73,7 +73,7 @@ def split_by_subject(
 
     With a single subject both are all its cases.
     """
-    people = sorted(set(subjects[i] for i in ids))
+    people = sorted({subjects[i] for i in ids})
     if len(people) == 1:
         return list(ids), list(ids)
     order = np.random.default_rng(0).permutation(len(people))
@@ -126,12 +126,13 @@ def build_filters(texts: Sequence[str]) -> list[Filter]:
     built: list[Filter] = []
     for text in texts:
         name, colon, options = text.partition(":")
-        if any(name == item.name for item in built):
+        if name in [item.name for item in built]:
             raise UsageFault(f"--filter {text}: {name} is given twice, expected each once")
         cls = installed().filter(name)
-        built.append(
-            cls(read_options(cls.Options, options, f"--filter {text}")) if colon else cls()
-        )
+        if colon:
+            built.append(cls(read_options(cls.Options, options, f"--filter {text}")))
+        else:
+            built.append(cls())
     return built
 
 
@@ -164,11 +165,12 @@ class LearntFilters:
                     f"{folder}: filter {item.name!r} cannot be loaded ({error}), expected "
                     f"state of this version of it; {_AGAIN}"
                 ) from error
-            cases = Lineage.from_json(doc["lineage"])
-            if lineage is not None:
-                each = {case.id: case for case in (*lineage.cases, *cases.cases)}
-                cases = replace(lineage, cases=tuple(each[key] for key in sorted(each)))
-            lineage = cases
+            learnt = Lineage.from_json(doc["lineage"])
+            if lineage is None:
+                lineage = learnt
+            else:
+                each = {case.id: case for case in lineage.cases + learnt.cases}
+                lineage = replace(lineage, cases=tuple(each[key] for key in sorted(each)))
         return cls(filters, lineage)
 
     def judge(self, sample: Sample, request: FilterRequest) -> dict[str, Any]:
@@ -251,7 +253,8 @@ def _learn(
             "state": state,
             "files": {path.name: sha256_file(path) for path in sorted(folder.iterdir())},
         }
-        write_json_atomic(folder / STATE, {**doc, "sha256": digest_of(doc, "sha256")})
+        doc["sha256"] = digest_of(doc, "sha256")
+        write_json_atomic(folder / STATE, doc)
 
 
 def _read(
@@ -346,8 +349,8 @@ def learn_ahead(
     any_size = bool(target) and installed().host(target).Intake.any_size
     missing = to_learn(run.folder, filters)
     if missing and reporter is not None:
-        names = ", ".join(item.name for item in missing)
-        reporter.say(f"{run}: fitting filters to its training cases, once: {names}")
+        names = [item.name for item in missing]
+        reporter.say(f"{run}: fitting filters to its training cases, once: {', '.join(names)}")
     source = source_of_run(run, host, any_size=any_size)
     ensure_learnt(run, source, filters, str(pick_device(device)), reporter)
 

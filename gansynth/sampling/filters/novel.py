@@ -156,8 +156,8 @@ class NovelFilter(Filter):
         if condition.donor is None:
             return FilterResult()
         alike = _correlation(sample.image[:, new], condition.donor[:, new])
-        edits = condition.provenance.get("edits", ())
-        edited = any(step["edit"] != "identity" for step in edits)
+        edits = {step["edit"] for step in condition.provenance.get("edits", ())}
+        edited = not edits <= {"identity"}
         if alike > self.options.correlation and not edited:
             return FilterResult(
                 "a copy of its donor's lesion, expected a correlation of at most "
