@@ -24,7 +24,6 @@ ABOVE = {
     "gansynth_cpggan": (1.0, 15.2),
     "gansynth_dcgan": (1.3, 15.1),
     "gansynth_parametric": (1.0, 5.4),
-    "sampling": (7.7, 11.8),
 }
 """Packages above the aim: the splats and generator expressions they may have. Only ever lower."""
 

@@ -171,9 +171,9 @@ class FittedRun(os.PathLike[str]):
             "steps": manifest.get("steps"),
             "lineage": seen,
         }
-        rows = [(key, str(value)) for key, value in facts.items() if value]
-        cells = (f"<tr><th>{key}</th><td>{escape(text)}</td></tr>" for key, text in rows)
-        return f"<table>{''.join(cells)}</table>"
+        known = {key: escape(str(value)) for key, value in facts.items() if value}
+        rows = [f"<tr><th>{key}</th><td>{text}</td></tr>" for key, text in known.items()]
+        return f"<table>{''.join(rows)}</table>"
 
 
 @dataclass(frozen=True)

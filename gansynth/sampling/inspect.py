@@ -41,14 +41,11 @@ def write_nearest(
     read, space = load or drawer.source.load, drawer.run.space
     people = {i: drawer.source.header(i).subject for i in drawer.source.train_ids}
     nearest = find_nearest(samples, people, space, load=read, reporter=reporter)
-    real = [space.to_generator(read(n.case), n.placement) for n in nearest.near[:SHOWN]]
-    pairs = zip(samples, real, strict=False)
-    captions = [
-        "synthetic | nearest real, "
-        + (f"distance {n.distance:.2f}" if n.ratio is None else f"ratio {n.ratio:.2f}")
-        for n in nearest.near[:SHOWN]
-    ]
-    cells = list(zip(captions, pairs, strict=True))
+    cells = []
+    for sample, near in zip(samples[:SHOWN], nearest.near[:SHOWN], strict=True):
+        real = space.to_generator(read(near.case), near.placement)
+        apart = f"distance {near.distance:.2f}" if near.ratio is None else f"ratio {near.ratio:.2f}"
+        cells.append((f"synthetic | nearest real, {apart}", (sample, real)))
     sheet = write_image_grid(
         folder / "nearest.png", cells, drawer.run.generator.schema, across=ACROSS
     )
@@ -58,8 +55,7 @@ def write_nearest(
     write_json_atomic(folder / "nearest.json", document)
     if nearest.hint:
         reporter.warn(f"{sheet}: {nearest.hint}")
-    return {
-        "sheet": str(sheet),
-        "table": str(folder / "nearest.json"),
-        **{key: document[key] for key in ("compared", "usual_distance", "median_ratio")},
-    }
+    report = {"sheet": str(sheet), "table": str(folder / "nearest.json")}
+    for key in ("compared", "usual_distance", "median_ratio"):
+        report[key] = document[key]
+    return report

@@ -77,7 +77,8 @@ class PictureWriter(Writer):
         channels = len(schema.channels)
         windows = self.options.windows
         windows = windows * (channels // len(windows))
-        asked = intensities() if any(w.percent for w in windows) else [None] * channels
+        of_cases = [window for window in windows if window.percent]
+        asked = intensities() if of_cases else [None] * channels
         self.windows = [w.bounds(values) for w, values in zip(windows, asked, strict=True)]
         # Three colours fit into one file, but Pillow supports none of 16 bits.
         self.one_file = channels == 1 or (schema.channels == COLOUR and self.options.bits == 8)
@@ -137,11 +138,13 @@ class PngWriter(PictureWriter):
         """Write images, mask and overlay."""
         labels, boxes, mask = item.labels, item.boxes, item.mask
         file = f"{item.name}.png"
-        row = {"case": item.name, **{key: item.facts.get(key) or "" for key in COLUMNS[4:]}}
-        row["file"] = ";".join(
-            self.save(f"{folder}/{file}", picture, item.synthetic)
-            for folder, picture in zip(self.folders, self.pictures(item), strict=True)
-        )
+        row = {"case": item.name}
+        for key in COLUMNS[4:]:
+            row[key] = item.facts.get(key) or ""
+        files = []
+        for folder, picture in zip(self.folders, self.pictures(item), strict=True):
+            files.append(self.save(f"{folder}/{file}", picture, item.synthetic))
+        row["file"] = ";".join(files)
         if mask is not None:
             dtype = np.uint8 if mask.max() < 256 else np.uint16
             row["mask"] = self.save(f"masks/{file}", mask.astype(dtype), True)
@@ -154,16 +157,18 @@ class PngWriter(PictureWriter):
         if mask is not None:
             values, counts = np.unique(mask[mask > 0], return_counts=True)
             pairs = zip(values.tolist(), counts.tolist(), strict=True)
-            row["areas"] = ";".join(f"{names[value]}:{count}" for value, count in pairs)
-        if boxes is not None and self.schema.box_classes:
-            names = dict(enumerate(self.schema.box_classes))
-        elif boxes is None and labels is not None:
+            row["areas"] = ";".join([f"{names[value]}:{count}" for value, count in pairs])
+        box_names = names
+        if boxes is None and labels is not None:
             boxes = boxes_of(labels, self.schema)
+        elif self.schema.box_classes:
+            box_names = dict(enumerate(self.schema.box_classes))
         if boxes is not None:
-            row["boxes"] = ";".join(
-                f"{names.get(value, value)}:{' '.join(f'{round(float(e), 2):g}' for e in box)}"
-                for value, box in zip(boxes.labels.tolist(), boxes.coords, strict=True)
-            )
+            texts = []
+            for value, box in zip(boxes.labels.tolist(), boxes.coords, strict=True):
+                ends = [f"{round(float(end), 2):g}" for end in box]
+                texts.append(f"{box_names.get(value, value)}:{' '.join(ends)}")
+            row["boxes"] = ";".join(texts)
         self.rows.append(row)
 
     def finish(self, about: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -173,16 +178,12 @@ class PngWriter(PictureWriter):
             table.writeheader()
             table.writerows(self.rows)
         masked = any("mask" in row for row in self.rows)
-        names = names_of(self.schema, masked, len(self.rows), ".png")
-        if not self.one_file:  # no reader finds several channels by their names alone
-            names = {}
-        document = {
-            **names,
-            "read": self._read(masked),
-            "bits": self.options.bits,
-            **self.report(),
-            **about,
-        }
+        document: dict[str, Any] = {}
+        if self.one_file:  # no reader finds several channels by their names alone
+            document.update(names_of(self.schema, masked, len(self.rows), ".png"))
+        document.update(read=self._read(masked), bits=self.options.bits)
+        document.update(self.report())
+        document.update(about)
         write_json_atomic(self.folder / FILE, document)
         return self.report()
 
@@ -190,12 +191,12 @@ class PngWriter(PictureWriter):
         """Return the ``--read`` keys for ``pictures:FOLDER``, for each image folder."""
         common = {"spacing": ",".join(map(str, self.schema.spacing))}
         if masked:
-            labels = ",".join(f"{name}:{value}" for name, value in self.schema.labels.items())
-            common |= {"masks": "masks", "labels": labels}
+            labels = [f"{name}:{value}" for name, value in self.schema.labels.items()]
+            common |= {"masks": "masks", "labels": ",".join(labels)}
         if any(row["class"] for row in self.rows):
             common["classes"] = "manifest.csv"
         channels = [",".join(self.schema.channels)] if self.one_file else self.schema.channels
         return [
-            {"images": folder, "channels": channel, **common}
+            {"images": folder, "channels": channel} | common
             for folder, channel in zip(self.folders, channels, strict=True)
         ]

@@ -53,15 +53,15 @@ def settings_of(
     """
     import torch
 
-    settings = {
-        "generator": drawer.run.manifest_sha256,
-        **{key: value for key, value in drawer.request.to_json().items() if key != "seed"},
-        "batch": batch,
-        "dtype": dtype,
-        **_machine(str(drawer.run.generator.device)),
-        "threads": torch.get_num_threads(),
-    }
-    return settings if host is None else {**settings, "host": dict(host)}
+    settings: dict[str, Any] = {"generator": drawer.run.manifest_sha256}
+    settings.update(drawer.request.to_json())
+    del settings["seed"]  # of which the provenance has the sample's own
+    settings.update(batch=batch, dtype=dtype)
+    settings.update(_machine(str(drawer.run.generator.device)))
+    settings["threads"] = torch.get_num_threads()
+    if host is not None:
+        settings["host"] = dict(host)
+    return settings
 
 
 def host_of(
@@ -77,7 +77,7 @@ def host_of(
 def noted(sample: Sample, settings: Mapping[str, Any]) -> Sample:
     """Add settings and hash to a sample's provenance, for a replay."""
     digest = sample_sha256(sample, str(settings["dtype"]))
-    provenance = {**sample.provenance, "settings": dict(settings), "sha256": digest}
+    provenance = dict(sample.provenance, settings=dict(settings), sha256=digest)
     return replace(sample, provenance=provenance)
 
 
@@ -179,11 +179,11 @@ def _line(text: str, lines: list[str], which: str) -> SampleRecord:
             f"--replay {text}: line {number} is {' '.join(row[:2])!r}, expected one that begins "
             "with synthetic; real cases are not generated"
         )
-    settings = next((r[2] for r in reversed(rows) if r[:1] == [SETTINGS] and len(r) > 2), None)
-    if settings is None or len(row) < 5:
+    settings = [each[2] for each in rows if each[:1] == [SETTINGS] and len(each) > 2]
+    if not settings or len(row) < 5:
         raise UsageFault(f"--replay {text}: line {number} has no sample's number; {OLD}")
     try:
-        values = parse_json(settings)
+        values = parse_json(settings[-1])  # the last ones above the line
         provenance = {"index": row[3], "seed": values["seed"], "sha256": row[4], "settings": values}
     except (ValueError, LookupError, TypeError) as error:
         raise DataFault(
@@ -263,7 +263,7 @@ def regenerate(
     dtype = str(settings["dtype"])
     same = sample_sha256(sample, dtype) == entry.sha256
     image = np.asarray(sample.image).astype(dtype).astype(np.float32)
-    provenance = {**sample.provenance, "settings": dict(settings), "sha256": entry.sha256}
+    provenance = dict(sample.provenance, settings=dict(settings), sha256=entry.sha256)
     differs = "" if same else _differs(entry, str(opened.generator.device))
     return ReplayedSample(replace(sample, image=image, provenance=provenance), schema, differs)
 

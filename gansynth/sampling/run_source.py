@@ -50,7 +50,7 @@ def viewed(source: CaseSource, view: Mapping[str, Any]) -> CaseSource:
     if "labels_by" not in view or isinstance(source, SourceView):
         return data_viewed(source, view)
     folder = (Path(view.get(HOME, ".")) / view["labels_by"]).resolve()
-    view = {**view, "labels_sha256": _unchanged(folder, view.get("labels_sha256"))}
+    view = dict(view, labels_sha256=_unchanged(folder, view.get("labels_sha256")))
     return SourceView(source, view, lambda cases: LabelMapSampler(load_run(folder), cases.schema))
 
 

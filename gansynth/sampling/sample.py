@@ -123,18 +123,18 @@ def _write_samples(
     chosen: WriterOptions,
     reporter: Reporter,
 ) -> dict[str, Any]:
-    opened, request = drawer.run, drawer.request
+    """Draw samples, write them and the sheets that are asked for; see ``run_sample``."""
+    opened = drawer.run
     run, out = Path(words.run), None if words.out is None else Path(words.out)
     n = NUMBER if words.n is None else words.n
     sharing = words.deidentify or writer_class.for_sharing
     drawer.measured = sharing
-    name = "-".join((f"seed-{request.seed}", *map(folder_name, request.classes or ())))
-    usual = run / "samples" / name
-    ending = (
-        f"-{words.format}" if words.format != "nifti" else "-shared" if words.deidentify else ""
-    )
-    place = new_place(out, usual.with_name(f"{name}{ending}"))
-    sheets = usual if sharing else place
+    names = [folder_name(name) for name in drawer.request.classes or ()]
+    usual = run / "samples" / "-".join([f"seed-{drawer.request.seed}", *names])
+    ending = "-shared" if words.deidentify else ""
+    if words.format != "nifti":
+        ending = f"-{words.format}"
+    place = new_place(out, usual.with_name(f"{usual.name}{ending}"))
     schema = replace(source.schema, spacing=drawer.sampler.cases.schema.spacing)
     if opened.generator.schema.ndim == 2 and 3 not in writer_class.ndim:
         schema = opened.space.generator_schema(source.schema)
@@ -143,25 +143,13 @@ def _write_samples(
     check_writer(writer_class, chosen, checked, run)
     if ending:
         check_new(place)
-    shared, maker = None, {"run": opened.run_id, "generator": opened.generator.name}
-    if sharing:
-        option = "--deidentify" if words.deidentify else f"--format {words.format}"
-        keep = f"leave {option} out, and keep them"
-        refuse_real_images(real_parts(opened), run, option, keep)
-        shared = SharedSamples(
-            place,
-            source,
-            opened.space,
-            drawer.lineage,
-            maker,
-            record_of(run, place),
-            reporter,
-            labels_given="labels" in opened.capabilities.takes,
-        )
+    maker = {"run": opened.run_id, "generator": opened.generator.name}
+    shared = _for_sharing(words, source, drawer, place, maker, reporter) if sharing else None
     drawn = _Drawn(drawer, n, writer_class, words.keep_flawed, reporter)
-    about = {**maker, "manifest_sha256": opened.manifest_sha256}
+    about = dict(maker, manifest_sha256=opened.manifest_sha256)
+    if not sharing:
+        about["of"] = source.name
     real = TrainingCases(CaseCache(source, max_bytes=0))  # each is read once
-    about |= {} if sharing else {"of": source.name}
     written = write(
         lambda folder: writer_class(folder, schema, chosen, partial(intensities_of, real)),
         drawn.items(),
@@ -173,16 +161,44 @@ def _write_samples(
         lineage=drawer.lineage,
         anew=out is None and not ending,
     )
-    report = {"data": source.name, "fold": source.request.fold, **drawn.report(place), **written}
+    report: dict[str, Any] = {"data": source.name, "fold": source.request.fold}
+    report.update(drawn.report(place))
+    report.update(written)
     if shared is not None:
         report["record"] = str(shared.record)
     if words.sheet:
         samples = drawn.first or drawer.draw(0, min(n, SHEET))
+        sheets = usual if sharing else place  # they show patients
         report["sheet"] = str(write_sheet(sheets / "sheet.png", drawer, samples))
     if words.nearest:
         samples = [drawer.draw_raw(index, 1)[0] for index in range(min(n, COMPARED))]
         report["nearest"] = write_nearest(drawer, samples, usual, reporter)
     return report
+
+
+def _for_sharing(
+    words: SampleRunRequest,
+    source: CaseSource,
+    drawer: Sampler,
+    place: Path,
+    maker: Mapping[str, Any],
+    reporter: Reporter,
+) -> SharedSamples:
+    """Return what watches samples for sharing; refuse a generator that takes real images."""
+    run, opened = Path(words.run), drawer.run
+    option = "--deidentify" if words.deidentify else f"--format {words.format}"
+    keep = f"leave {option} out, and keep them"
+    refuse_real_images(real_parts(opened), run, option, keep)
+    return SharedSamples(
+        place,
+        source,
+        opened.space,
+        drawer.lineage,
+        maker,
+        record_of(run, place),
+        reporter,
+        labels_given="labels" in opened.capabilities.takes,
+    )
 
 
 @dataclass(eq=False)
@@ -210,8 +226,9 @@ class _Drawn:
                 began = time.perf_counter()
                 samples = self.drawer.draw(start, self.batch)[: self.n - start]
                 self.seconds += time.perf_counter() - began
-                for sample in (noted(sample, settings) for sample in samples):
+                for plain in samples:
                     bar.advance(1)
+                    sample = noted(plain, settings)
                     facts = sample.provenance
                     reject_reason = facts.get("reject_reason")
                     if reject_reason:
@@ -229,10 +246,11 @@ class _Drawn:
         rejected = self.reject_reasons.total()
         if rejected:
             common = self.reject_reasons.most_common(TOLD)
-            counts = "; ".join(f"{count} x {reason}" for reason, count in common)
+            counts = [f"{count} x {reason}" for reason, count in common]
             outcome = "" if self.kept else ", and are left out; --keep-flawed keeps them"
             self.reporter.warn(
-                f"{out}: {rejected} of {self.n} samples fail admission{outcome}: {counts}"
+                f"{out}: {rejected} of {self.n} samples fail admission{outcome}: "
+                f"{'; '.join(counts)}"
             )
         return {
             "folder": str(out),
@@ -361,7 +379,8 @@ def replay_run(words: SampleRunRequest, record: str, reporter: Reporter) -> dict
     if again.differs:
         reporter.warn(again.differs)
     report = {"folder": str(place), "sample": provenance["index"], "seed": provenance["seed"]}
-    return {**report, "case": provenance.get("case"), "same_to_the_bit": not again.differs}
+    report |= {"case": provenance.get("case"), "same_to_the_bit": not again.differs}
+    return report
 
 
 def new_place(out: Path | None, usual: Path) -> Path:

@@ -149,12 +149,17 @@ class Sampler:
     def draw_raw(self, first: int, count: int) -> list[Sample]:
         """Generate the same samples in the generator's own space."""
         conditions = [self._condition(i) for i in range(first, first + count)]
-        samples = self._generated(conditions)
-        pairs = zip(samples, conditions, strict=True)
-        judged = [self._judged(self._traced(*pair), _lent(pair[1])) for pair in pairs]
-        labelled = map(self._with_ignored, judged, conditions)
-        finished = [self._boxed(self._cleared(sample)) for sample in labelled]
-        return list(map(self._measured, finished, conditions)) if self.measured else finished
+        samples = []
+        for drawn, condition in zip(self._generated(conditions), conditions, strict=True):
+            sample = self._traced(drawn, condition)
+            sample = self._judged(sample, _lent(condition))
+            sample = self._with_ignored(sample, condition)
+            sample = self._cleared(sample)
+            sample = self._boxed(sample)
+            if self.measured:
+                sample = self._measured(sample, condition)
+            samples.append(sample)
+        return samples
 
     def _generated(self, conditions: Sequence[Condition]) -> list[Sample]:
         """Composites hand each part its own conditions."""
@@ -177,9 +182,11 @@ class Sampler:
 
     def _measured(self, sample: Sample, condition: Condition) -> Sample:
         given = (condition.background, condition.donor, condition.moved, condition.given)
-        real = (self.matching_real_case(sample).image, *(g for g in given if g is not None))
-        share = round(repeated_share(sample.image, real), 4)
-        return replace(sample, provenance={**sample.provenance, REPEATED: share})
+        real = [image for image in given if image is not None]
+        real.append(self.matching_real_case(sample).image)
+        provenance = dict(sample.provenance)
+        provenance[REPEATED] = round(repeated_share(sample.image, real), 4)
+        return replace(sample, provenance=provenance)
 
     def _condition(self, index: int) -> Condition:
         """Return a sample's condition; without a class if the generator ignores classes."""
@@ -226,20 +233,22 @@ class Sampler:
 
     def _judged(self, sample: Sample, condition: Condition) -> Sample:
         """Write into the provenance the flaw that the generator or a filter finds, if any."""
-        provenance, lent = sample.provenance, _lent(sample)
+        provenance, lent = dict(sample.provenance), _lent(sample)
         reject_reason = ""
         if not self.request.keep_flawed:
             reject_reason = no_room(provenance) or self.run.generator.reject_reason(lent)
             reject_reason = reject_reason or self._faint(sample, condition)
         if reject_reason:
-            return replace(sample, provenance={**provenance, "reject_reason": reject_reason})
+            provenance["reject_reason"] = reject_reason
+            return replace(sample, provenance=provenance)
         drawn_of = None
         if self.run.capabilities.of_a_case:
             where = condition.provenance
             # A plugin gets it: no reference may lead to the sampler and its source.
             drawn_of = partial(_drawn_of, self.sampler.cases_with(where), self.run.space, where)
         request = FilterRequest(condition, drawn_of, self.sampler.case_pool)
-        return replace(sample, provenance={**provenance, **self.filters.judge(lent, request)})
+        provenance.update(self.filters.judge(lent, request))
+        return replace(sample, provenance=provenance)
 
     def _faint(self, sample: Sample, condition: Condition) -> str:
         """Return why a lesion in an unlabelled scan cannot be seen, or an empty text."""
@@ -366,11 +375,11 @@ def open_unlabelled_for(
 
 def check_classes(run: Run, classes: Sequence[str]) -> None:
     """Refuse classes of samples if the generator is not conditioned on classes."""
+    if not classes:
+        return
     parts = [part.run for part in getattr(run.generator, "parts", ())]
-    runs = [
-        part_run for part_run in parts if not set(classes).isdisjoint(seen_classes(part_run))
-    ] or [run]
-    for part_run in runs if classes else ():
+    asked = [part_run for part_run in parts if not set(classes).isdisjoint(seen_classes(part_run))]
+    for part_run in asked or [run]:
         fitted = seen_classes(part_run)
         if not conditioned_on_classes(part_run) and not (fitted and set(fitted) <= set(classes)):
             raise UsageFault(

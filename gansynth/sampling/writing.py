@@ -74,23 +74,31 @@ def write(
             if shared is not None:
                 facts = shared.add(item.name, item.image, facts)
             if item.facts:
-                origins[item.name], told[item.name] = dict(item.facts), dict(facts)
-            generated, placed = generated and item.synthetic, placed and item.affine is not None
+                origins[item.name] = dict(item.facts)
+                told[item.name] = dict(facts)
+            generated = generated and item.synthetic
+            placed = placed and item.affine is not None
             item = replace(item, image=np.asarray(item.image, np.float32), facts=facts)
             writer.add(_fitting(item, writer.ndim, schema))
-        about = {"gansynth": __version__, **({KEY: True} if generated else {}), **made}
+        about: dict[str, Any] = {"gansynth": __version__}
+        if generated:
+            about[KEY] = True
+        about.update(made)
         if not placed:
             about["spacing"] = [float(mm) for mm in schema.spacing]
         report = writer.finish(about)
-        head = {key: about[key] for key in (KEY, "gansynth") if key in about}
-        whole = {} if lineage is None else {"lineage": lineage.to_json()}
-        whole |= {**(private or {}), "samples": origins}
+        public = {key: about[key] for key in (KEY, "gansynth") if key in about}
         if files:
-            whole = {**about, **whole, "files": hashes_of(folder)}
-            head |= {**about, "files": whole["files"]}
+            public.update(about)
+            public["files"] = hashes_of(folder)
+        kept: dict[str, Any] = {}  # in the record alone, if the folder is shared
+        if lineage is not None:
+            kept["lineage"] = lineage.to_json()
+        kept.update(private or {})
+        kept["samples"] = origins
         if origins:
-            inside = {"samples": told} if shared is not None else whole
-            _write_json(folder / PROVENANCE, {**head, **inside})
+            inside = kept if shared is None else {"samples": told}
+            _write_json(folder / PROVENANCE, public | inside)
         if about.get(KEY):
             _check_marks(folder, writer.name)
         if shared is not None:
@@ -98,14 +106,17 @@ def write(
             for path in (*folder.rglob("*"), folder):
                 os.utime(path, (TIME, TIME))
     if shared is not None:
-        record = {**head, "folder": os.path.abspath(out), **whole}
+        record = dict(public, folder=os.path.abspath(out))
+        record.update(kept)
         _write_json(shared.record, record)
     return dict(report or {})
 
 
 def hashes_of(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below a folder, by relative path; links are followed."""
-    files = (Path(here, name) for here, _, names in os.walk(folder) for name in names)
+    files: list[Path] = []
+    for here, _, names in os.walk(folder):
+        files += [Path(here, name) for name in names]
     return {str(path.relative_to(folder)): sha256_file(path) for path in sorted(files)}
 
 
