@@ -18,7 +18,6 @@ AIM = {"splat": 1.0, "generator expression": 5.0}
 WHOLE = {"walrus": 0.1, "unpacked literal": 0.0}
 """What the product may have at most. Lower it when there have become fewer."""
 ABOVE = {
-    "conditions": (5.2, 11.0),
     "gansynth_cgan3d": (4.3, 6.7),
     "gansynth_copypaste": (1.0, 18.7),
     "gansynth_cpggan": (1.0, 15.2),

@@ -126,13 +126,13 @@ class JitteredBoxes(BoxDrawer):
         place = _BoxPacking(case, [n for n in range(count) if n != dropped], self.options, rng)
         for number in place.waiting.copy():
             place.keep(number)
-        for donor in donors if target > count else ():
-            if place.add(donor):
-                break
+        if target > count:
+            for donor in donors:
+                if place.add(donor):
+                    break
         boxes = place.boxes()
-        provenance = record(
-            boxes, "jitter", options=self.options.model_dump(), **{"from": place.origins}
-        )
+        provenance = record(boxes, "jitter", options=self.options.model_dump())
+        provenance["from"] = place.origins
         return boxes, provenance
 
     def _count(
@@ -142,12 +142,20 @@ class JitteredBoxes(BoxDrawer):
         chance = self.options.count if count else self.options.backgrounds
         if not rng.random() < chance or another is None:
             return count, []
-        if count:
-            donor = another()
-            most = len(own_boxes(donor).labels)
-            return count + (most > count) - (most < count and count > 1), [donor]
-        cases = (another() for _ in range(OTHERS))
-        return 1, [donor for donor in cases if len(own_boxes(donor).labels)]
+        if count == 0:
+            donors = []
+            for _ in range(OTHERS):
+                donor = another()
+                if len(own_boxes(donor).labels):
+                    donors.append(donor)
+            return 1, donors
+        donor = another()
+        most = len(own_boxes(donor).labels)
+        if most > count:
+            count += 1
+        elif most < count and count > 1:
+            count -= 1
+        return count, [donor]
 
 
 class _BoxPacking:
@@ -240,7 +248,9 @@ def record(boxes: Boxes, by: str, **details: Any) -> dict[str, Any]:
     """Return the provenance of drawn boxes as JSON: coordinates, labels and method."""
     coords = [[float(c) for c in row] for row in boxes.coords]
     axes = boxes.coords.shape[1] // 2
-    return {"by": by, "axes": axes, "coords": coords, "labels": boxes.labels.tolist(), **details}
+    provenance = {"by": by, "axes": axes, "coords": coords, "labels": boxes.labels.tolist()}
+    provenance.update(details)
+    return provenance
 
 
 # -- a user's own boxes ----------------------------------------------------------------------------
@@ -380,7 +390,8 @@ def _header(path: Path, header: list[str]) -> tuple[int, bool]:
     grouped = header[-1:] == ["image"]
     names = header[:-1] if grouped else header
     for width, axes in AXES.items():
-        if names == ["class", *(f"{axis}{end}" for end in ("min", "max") for axis in axes)]:
+        columns = [f"{axis}{end}" for end in ("min", "max") for axis in axes]
+        if names == ["class", *columns]:
             return (width - 1) // 2, grouped
     raise DataFault(
         f"{path}, line 1: the header is {','.join(header) or 'empty'}, expected "
@@ -434,13 +445,12 @@ def place_boxes(
     its class. It comes near no other box, but may cover one of the scene's own. With ``as_asked``,
     it stays at its requested place if there is room.
     """
-    frame, deep = frame_of(case_context), depths(case_context.body, frame_of(case_context))
-    n, case_boxes = deep.ndim, case_context.case.boxes
-    present = (
-        Boxes(np.zeros((0, 2 * n), np.float32), np.zeros(0, np.int16))
-        if case_boxes is None
-        else case_boxes
-    )
+    frame = frame_of(case_context)
+    deep = depths(case_context.body, frame)
+    n = deep.ndim
+    present = case_context.case.boxes
+    if present is None:
+        present = Boxes(np.zeros((0, 2 * n), np.float32), np.zeros(0, np.int16))
     body, labels = np.zeros(deep.shape, bool), []
     rows: list[Matrix] = []
     moved: list[list[float] | None] = []
@@ -454,17 +464,18 @@ def place_boxes(
         moved.append(None)
         for shift in shifts:
             new = box + np.tile(shift, 2)
-            others = [*rows, *present.coords[~_covered(new, present)]]
-            if _lies_inside(new, case_context.body, allowed) and not any(
-                _near(new, o) for o in others
-            ):
-                moved[-1] = shift.tolist()
-                rows.append(new)
-                labels.append(label)
-                left = ~_covered(new, present)
-                present = Boxes(present.coords[left], present.labels[left])
-                body |= allowed
-                break
+            if not _lies_inside(new, case_context.body, allowed):
+                continue
+            left = ~_covered(new, present)
+            others = [*rows, *present.coords[left]]
+            if any(_near(new, other) for other in others):
+                continue
+            moved[-1] = shift.tolist()
+            rows.append(new)
+            labels.append(label)
+            present = Boxes(present.coords[left], present.labels[left])
+            body |= allowed
+            break
     coords = np.array(rows, np.float32).reshape(-1, 2 * n)
     return PlacedBoxes(Boxes(coords, np.array(labels, np.int16)), present, body, moved)
 

@@ -110,7 +110,7 @@ class ConditionSource(WrappedSource):
             return np.zeros(case.image.shape[1:], np.int16)
         if all(self._values.get(value) == value for value in self.base.schema.labels.values()):
             return case.labels
-        return _mapped(case.labels, {OUTSIDE: OUTSIDE, **self._values})
+        return _mapped(case.labels, {OUTSIDE: OUTSIDE} | self._values)
 
 
 class ChainConditionSource(ConditionSource):
@@ -206,11 +206,11 @@ def label_values(base: CaseSource, schema: Schema, others: Collection[str] = ())
         elif name not in others:
             unknown.append(name)
     if unknown:
-        names = ",".join(f"{name}:{value}" for name, value in schema.labels.items() if value)
+        known = {name: value for name, value in schema.labels.items() if value}
+        pairs = [f"{name}:{value}" for name, value in known.items()]
         raise UsageFault(
             f"{named(base)}: its label {unknown[0]!r} is unknown to the run, expected names among "
-            f"{_names(tuple(n for n, v in schema.labels.items() if v))}. Name them so: "
-            f"--label-source-read labels={names}"
+            f"{_names(list(known))}. Name them so: --label-source-read labels={','.join(pairs)}"
         )
     return values
 
@@ -251,8 +251,8 @@ def open_base(
 
     Unless ``labelled``, all cases of the run's own data set count, because none is learnt from.
     """
-    if not labelled and request_json["kind"] != "h5":
-        request_json = {"fold": "all", **request_json}
+    if not labelled and request_json["kind"] != "h5" and "fold" not in request_json:
+        request_json = dict(request_json, fold="all")
     base = open_other(request_json, source)
     if labelled and isinstance(source, SourceView) and source.labeller is not None:
         view: ConditionSource = ChainConditionSource(base, source)
@@ -323,7 +323,8 @@ def inherited_request(request_json: Mapping[str, Any], run_request: SourceReques
     same = (fields["kind"], fields["where"]) == (run_request.kind, run_request.where)
     if fields["kind"] == run_request.kind:
         read = {k: v for k, v in run_request.read.items() if same or k not in NOT_INHERITED}
-        fields["read"] = {**read, **fields.get("read", {})}
+        read.update(fields.get("read", {}))
+        fields["read"] = read
         for key in ("configuration", "plans", "root"):
             fields.setdefault(key, getattr(run_request, key))
     if "fold" not in fields and not same and fields["kind"] == "h5":
@@ -339,16 +340,15 @@ def inherited_request(request_json: Mapping[str, Any], run_request: SourceReques
 def check_whole(base: CaseSource, source: CaseSource) -> None:
     """Refuse arrays of another orientation or plane, as far as the sources' records tell."""
     whole = source.base if isinstance(source, WrappedSource) else source
-    _compare(base, whole, *(_axes_record(each.space.host) for each in (base, whole)))
+    _compare(base, whole, _axes_record(base.space.host), _axes_record(whole.space.host))
 
 
 def _check_intensities(base: CaseSource, source: CaseSource, channels: Sequence[str]) -> None:
     """Refuse intensities of another meaning, as far as the sources' records tell."""
     # A view of some channels has the record of all of them.
     whole = source.base if isinstance(source, WrappedSource) else source
-    base_record, run_record = (
-        _intensities(s.space.host, s.schema.channels, channels) for s in (base, whole)
-    )
+    base_record = _intensities(base.space.host, base.schema.channels, channels)
+    run_record = _intensities(whole.space.host, whole.schema.channels, channels)
     if not base_record and not run_record:
         log.warning(
             "%s: whether its intensities mean what those of %s do cannot be known from either; "
@@ -374,8 +374,15 @@ def _compare(
             )
 
 
+def _record(host: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a source's record; what it says of slices goes before what it says of whole cases."""
+    record = dict(host)
+    record.update(host.get("slices", {}))
+    return record
+
+
 def _axes_record(host: Mapping[str, Any]) -> dict[str, Any]:
-    record = {**host, **host.get("slices", {})}
+    record = _record(host)
     return {key: record[key] for key in _WHOLE if record.get(key) is not None}
 
 
@@ -383,16 +390,15 @@ def _intensities(
     host: Mapping[str, Any], channels: Sequence[str], compared: Sequence[str]
 ) -> dict[str, Any]:
     """Return the entries of a source's record that define intensities and axes, by channel."""
-    record, values = {**host, **host.get("slices", {})}, _axes_record(host)
+    record, values = _record(host), _axes_record(host)
     for key in _PER_CHANNEL:
         if record.get(key) is not None:
             by_name = _by_channel(record[key], channels)
             if isinstance(by_name, dict):
                 by_name = {name: by_name[name] for name in compared if name in by_name}
             values[key] = by_name
-    if _OF_CT in record and any(
-        "CT" in str(scheme) for scheme in record.get("normalization_schemes") or ()
-    ):
+    schemes = record.get("normalization_schemes") or ()
+    if _OF_CT in record and any("CT" in str(scheme) for scheme in schemes):
         properties = record[_OF_CT] or {}
         values[_OF_CT] = {c: properties.get(str(i)) for i, c in enumerate(channels)}
     return values

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -178,8 +178,10 @@ class EditedLesion:
     def touches(self) -> bool:
         """Whether foreground reaches a face of the array."""
         box = bounding_box(self.labels > 0)
-        ends = zip(box, self.labels.shape, strict=True)
-        return any(part.start == 0 or part.stop == length for part, length in ends)
+        for part, length in zip(box, self.labels.shape, strict=True):
+            if part.start == 0 or part.stop == length:
+                return True
+        return False
 
     @cached_property
     def together(self) -> bool:
@@ -352,9 +354,8 @@ def matched_intensities(change: EditedLesion, seed: int) -> tuple[FloatArray, Ma
     if not missing.any():
         return image, usable
     values = change.schema.foreground
-    lacking = set(np.unique(change.labels[missing]).tolist()) - set(
-        np.unique(image_labels).tolist()
-    )
+    asked, shown = np.unique(change.labels[missing]), np.unique(image_labels)
+    lacking = set(asked.tolist()) - set(shown.tolist())
     means = deviations = np.zeros((len(values), len(image)), np.float32)
     if lacking:
         means, deviations = class_statistics(change.case_context.case_pool)
@@ -515,9 +516,8 @@ class PlacementRegion:
         """
         shape = np.array(self.free.shape)
         in_array = held[((held >= 0) & (held < shape)).all(axis=1)]
-        if not len(in_array) or len(in_array) < least_in_array * min(
-            len(held), MOST * self.free.size
-        ):
+        fewest = least_in_array * min(len(held), MOST * self.free.size)
+        if not len(in_array) or len(in_array) < fewest:
             return None
         at = tuple(in_array.T)
         inside = float((self.free if tight else self.allowed)[at].mean())
@@ -543,7 +543,7 @@ def centres(
     if ground.where == "same":
         donor_frame = whole_frame(case_context.case_pool, donor.case.id).last(free.ndim)
         there = frame_of(case_context).voxels(donor_frame.relative(np.array([donor.centre])))[0]
-        yield tuple(int(i) for i in np.rint(there))
+        yield tuple(np.rint(there).astype(int).tolist())
         return
     if not free.any():
         return
@@ -572,12 +572,12 @@ def put(
     """
     case_context = ground.case_context
     donor = case_context.case.image.copy()
-    ends = zip(corner, labels.shape, donor.shape[1:], strict=True)
-    here = tuple(slice(max(c, 0), max(min(c + n, edge), 0)) for c, n, edge in ends)
-    there = tuple(
-        slice(at.start - c, max(at.stop - c, 0)) for at, c in zip(here, corner, strict=True)
-    )
-    useful = usable[there] & case_context.body[here]
+    here, there = [], []  # the overlap of both, in the background and in the lesion's array
+    for start, length, edge in zip(corner, labels.shape, donor.shape[1:], strict=True):
+        first, end = max(start, 0), max(min(start + length, edge), 0)
+        here.append(slice(first, end))
+        there.append(slice(first - start, max(end - start, 0)))
+    useful = usable[tuple(there)] & case_context.body[tuple(here)]
     np.copyto(donor[(slice(None), *here)], image[(slice(None), *there)], where=useful)
     return _landed(ground, labels, corner), donor
 
@@ -585,15 +585,15 @@ def put(
 def _landed(ground: PlacementRegion, labels: LabelArray, corner: Sequence[int]) -> LabelArray:
     """Put a lesion into the background's array, clipped to free ground."""
     shape = ground.case_context.labels.shape
-    lesion = crop_pad(labels, tuple(-c for c in corner), shape, 0)
+    lesion = crop_pad(labels, [-start for start in corner], shape, 0)
     lesion[~ground.free | (ground.case_context.labels == OUTSIDE)] = 0
     return lesion
 
 
 def put_mask(ground: PlacementRegion, mask: Mask, corner: Sequence[int]) -> Mask:
     """Put a mask into the background's array, clipped to free ground."""
-    back = tuple(-c for c in corner)
-    return np.asarray(crop_pad(mask, back, ground.free.shape, False) & ground.free)
+    landed = crop_pad(mask, [-start for start in corner], ground.free.shape, False)
+    return np.asarray(landed & ground.free)
 
 
 def signed_distance(mask: Mask, spacing: Sequence[float]) -> npt.NDArray[np.float64]:
@@ -627,8 +627,9 @@ def fill_emptied(
     if not gaps.any() or not bare.any():
         return image
     nearest: Any = nearest_voxels(bare, case_context.schema.spacing)
+    sources = [axis[gaps] for axis in nearest]
     out = image.copy()
-    out[:, gaps] = case_context.case.image[:, *(index[gaps] for index in nearest)]
+    out[:, gaps] = case_context.case.image[:, *sources]
     return out
 
 
@@ -655,7 +656,14 @@ Number = Literal["match", "add", "replace"]
 NUMBERS = get_args(Number)
 Shows = Literal["lesion", "sham", "nothing"]
 """What a sample shows: a new lesion, a sham (see ``LesionOptions``), or nothing new."""
-_Edited = tuple[LesionDonor, EditedLesion, dict[str, Any]]
+
+
+class _Attempt(NamedTuple):
+    """A lesion that was cut out and edited, for which a place is sought."""
+
+    donor: LesionDonor
+    change: EditedLesion
+    told: dict[str, Any]  # provenance of the cut
 
 
 class LesionOptions(OptionModel):
@@ -785,47 +793,50 @@ class LesionDrawer:
             "where": self.options.where,
             "classes": list(classes),
             "seed": seed,
-            **(removal or {}),
         }
+        provenance.update(removal or {})
         if shows != "lesion":
             provenance["shows"] = shows
         if "stays" in provenance or shows == "nothing":
-            return _nothing(case_context, {**provenance, "room": "stays" not in provenance})
+            provenance["room"] = "stays" not in provenance
+            return _nothing(case_context, provenance)
         if self.options.where == "own":
             if not mask_of(case_context.labels, classes).any():
-                return _nothing(case_context, {**provenance, "room": False})
+                provenance["room"] = False
+                return _nothing(case_context, provenance)
             inside = np.asarray(case_context.labels != OUTSIDE)
             own = EditedLesion(case_context, annotated(case_context.case, inside))
             return _redrawn(case_context, own.draw(edits, rng), provenance)
         ground = self._ground(case_context, classes)
         provenance["into"] = None if self.options.into is None else list(self.options.into)
         provenance["apart_mm"] = self.options.apart_mm
-        for change, placement in self._places(ground, edits, rng):
-            where = {**change[2], **placement, "room": True}
+        for attempt, placement in self._places(ground, edits, rng):
+            told = provenance | attempt.told | placement
+            told["room"] = True
             if self.options.mixing == "carve":
-                where["carve_mm"] = draw_distance(change[1].labels, case_context.schema, rng)
-            told = {**provenance, **where}
+                told["carve_mm"] = draw_distance(attempt.change.labels, case_context.schema, rng)
             if self.images or "carve_mm" in told:
-                inserted = _brought(ground, change[1], told)
+                inserted = _brought(ground, attempt.change, told)
             else:
-                inserted = _shaped(ground, change[1], told)
+                inserted = _shaped(ground, attempt.change, told)
             if shows == "sham":
                 inserted = _sham(inserted, case_context, seed)
             if inserted.lesion.any():
                 return inserted
+        provenance["room"] = shows == "sham"
         if shows == "sham":
-            return _nothing(case_context, {**provenance, "room": True, "shows": "nothing"})
-        return _nothing(case_context, {**provenance, "room": False})
+            provenance["shows"] = "nothing"
+        return _nothing(case_context, provenance)
 
     def classes(self, schema: Schema) -> tuple[int, ...]:
         """Return the label values of lesions; UsageFault: values that are no labels."""
-        values = {value: value for value in schema.foreground}
-        names: dict[Any, int] = {**values, **schema.labels}
+        names: dict[Any, int] = {value: value for value in schema.foreground}
+        names.update(schema.labels)
         asked = self.options.classes or schema.foreground
         chosen = tuple(sorted({names[each] for each in asked if names.get(each)}))
         for key, labels, known in (
             ("classes", asked, names),
-            ("into", self.options.into or (), (0, *values)),
+            ("into", self.options.into or (), (0, *schema.foreground)),
         ):
             unknown = [each for each in labels if each not in known]
             if unknown:
@@ -864,52 +875,55 @@ class LesionDrawer:
 
     def _attempts(
         self, case_context: CaseContext, edits: Sequence[Edit], rng: Rng
-    ) -> Iterator[tuple[_Edited, bool]]:
+    ) -> Iterator[tuple[_Attempt, bool]]:
         """Yield edited lesions to try; then all again, for places that clip them."""
         tried = []
         for cut in self._cuts(case_context, self.classes(case_context.case_pool.schema), rng):
             carved = self.options.mixing == "carve"  # it may take what is far from the lesion
-            change = _change(cut, case_context, edits, rng, carved=carved)
-            if change is not None:
-                tried.append(change)
-                yield change, False
-        for change in tried:
-            yield change, True
+            attempt = _change(cut, case_context, edits, rng, carved=carved)
+            if attempt is not None:
+                tried.append(attempt)
+                yield attempt, False
+        for attempt in tried:
+            yield attempt, True
 
     def _places(
         self, ground: PlacementRegion, edits: Sequence[Edit], rng: Rng
-    ) -> Iterator[tuple[_Edited, dict[str, Any]]]:
+    ) -> Iterator[tuple[_Attempt, dict[str, Any]]]:
         """Yield edited lesions with room, and their places; those at unlikely ones last."""
         unlikely = []
-        for change, tight in self._attempts(ground.case_context, edits, rng):
-            placement = self._place(ground, change, rng, tight=tight)
+        for attempt, tight in self._attempts(ground.case_context, edits, rng):
+            placement = self._place(ground, attempt, rng, tight=tight)
             if placement is not None and "unlikely" in placement:
-                unlikely.append((change, placement))
+                unlikely.append((attempt, placement))
             elif placement is not None:
-                yield change, placement
+                yield attempt, placement
         yield from sorted(unlikely, key=lambda at: -at[1]["likely"])
 
     def _place(
-        self, ground: PlacementRegion, edited: _Edited, rng: Rng, *, tight: bool
+        self, ground: PlacementRegion, attempt: _Attempt, rng: Rng, *, tight: bool
     ) -> dict[str, Any] | None:
         """Find a likely place for an edited lesion, or else, beside a real one, the likeliest."""
-        held, options, known = np.argwhere(edited[1].labels > 0), self.options, ground.surroundings
+        held, options = np.argwhere(attempt.change.labels > 0), self.options
         least = options.inside * (CLIPPED if tight else 1)
         likeliest: dict[str, Any] | None = None
-        places = centres(ground, edited[0], len(held), options.tries, rng)
+        places = centres(ground, attempt.donor, len(held), options.tries, rng)
         for tried, centre in enumerate(places, start=1):
             corner = corner_at(held, centre)
             shares = ground.share(held + np.array(corner), least, options.shown, tight=tight)
             if shares is None:
                 continue
             inside, likely = round(shares[0], 4), round(shares[1], 4)
-            placement = {"corner": list(corner), "tries": tried, "inside": inside}
-            placement |= {"clipped": True} if tight else {}
-            placement |= {"likely": likely} if known is not None else {}
+            placement: dict[str, Any] = {"corner": list(corner), "tries": tried, "inside": inside}
+            if tight:
+                placement["clipped"] = True
+            if ground.surroundings is not None:
+                placement["likely"] = likely
             if likely >= ground.least_likely:
                 return placement
             if not ground.bare and (likeliest is None or likely > likeliest["likely"]):
-                likeliest = {**placement, "unlikely": True}
+                placement["unlikely"] = True
+                likeliest = placement
         return likeliest
 
 
@@ -923,7 +937,7 @@ def lesion_provenance(
 
 def _change(
     cut: LesionCrop, case_context: CaseContext, edits: Sequence[Edit], rng: Rng, *, carved: bool
-) -> _Edited | None:
+) -> _Attempt | None:
     """Cut a lesion out and draw its edits; None if edits leave nothing."""
     for widened in range(CUTS):
         wide = replace(cut, margin_mm=cut.margin_mm * 2**widened)
@@ -935,8 +949,9 @@ def _change(
             return None
         if not change.touches:
             break
-    provenance = {"donor": cut.case_id, "slice": cut.slice_index, "part": cut.part}
-    return donor, change, {**provenance, "margin_mm": wide.margin_mm}
+    told: dict[str, Any] = {"donor": cut.case_id, "slice": cut.slice_index, "part": cut.part}
+    told["margin_mm"] = wide.margin_mm
+    return _Attempt(donor, change, told)
 
 
 def _brought(
@@ -962,8 +977,8 @@ def _shaped(
     case_context = ground.case_context
     lesion = _landed(ground, change.labels, provenance["corner"])
     labels = np.where(lesion > 0, lesion, case_context.labels)
-    told = change.steps, provenance
-    return PlacedLesion(labels, lesion, case_context.case.image, None, *told)
+    image = case_context.case.image
+    return PlacedLesion(labels, lesion, image, steps=change.steps, told=provenance)
 
 
 def _redrawn(
@@ -976,13 +991,14 @@ def _redrawn(
     image, usable = matched_intensities(change, provenance["seed"])
     image = fill_emptied(image, usable, emptied, case_context)
     donor = np.where(usable | emptied, image, case_context.case.image)
+    shown = {"room": bool(chosen.any()), "changed": bool(changed.any())}
     return PlacedLesion(
         labels=after,
         lesion=np.where(chosen, after, np.int16(0)),
         donor=donor.astype(np.float32),
         region=chosen | emptied if emptied.any() else None,
         steps=change.steps,
-        told={**provenance, "room": bool(chosen.any()), "changed": bool(changed.any())},
+        told=provenance | shown,
     )
 
 

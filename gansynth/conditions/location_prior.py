@@ -128,7 +128,8 @@ class PlacementPrior:
 def anywhere(body: Mask, rng: Rng) -> tuple[int, ...]:
     """Draw a voxel of a non-empty mask, uniformly."""
     voxels = np.flatnonzero(body)
-    return tuple(int(i) for i in np.unravel_index(voxels[rng.integers(voxels.size)], body.shape))
+    voxel = np.unravel_index(voxels[rng.integers(voxels.size)], body.shape)
+    return tuple(map(int, voxel))
 
 
 def place_drawer(
@@ -182,11 +183,12 @@ def ball_in(row: Matrix, shape: Sequence[int]) -> tuple[tuple[slice, ...], Mask]
 def _of_boxes(case_pool: CasePool, label: int) -> PlacementPrior:
     rows, free, cases = [np.empty((0, case_pool.cases.schema.ndim))], [], 0
     first = learning_cases(case_pool)
-    for case_id in (*first, *sorted(set(case_pool.ids) - set(first))):
+    others = sorted(set(case_pool.ids) - set(first))
+    for case_id in (*first, *others):
         case = whole(case_pool, case_id)
-        held = None if case.boxes is None else case.boxes.coords[case.boxes.labels == label]
-        if held is None or not len(held):
+        if case.boxes is None or not (case.boxes.labels == label).any():
             continue
+        held = case.boxes.coords[case.boxes.labels == label]
         body = body_of(case)
         frame = BodyBox.of(body)
         deep = depths(body, frame)
@@ -198,9 +200,8 @@ def _of_boxes(case_pool: CasePool, label: int) -> PlacementPrior:
         if cases == LOOKED_AT:
             break
     finite = [depth for depth in free if np.isfinite(depth)]
-    return PlacementPrior(
-        np.concatenate(rows), float(np.quantile(finite, CLOSEST)) if finite else 0
-    )
+    clearance = float(np.quantile(finite, CLOSEST)) if finite else 0
+    return PlacementPrior(np.concatenate(rows), clearance)
 
 
 def _of_lesions(case_pool: CasePool, classes: Sequence[int]) -> PlacementPrior:
@@ -254,10 +255,8 @@ class BodyBox:
 
     def moved(self, by: Sequence[float]) -> BodyBox:
         """The same box in an array that begins at ``by``."""
-        return BodyBox(
-            tuple(a - b for a, b in zip(self.low, by, strict=True)),
-            tuple(a - b for a, b in zip(self.high, by, strict=True)),
-        )
+        low, high = np.subtract(self.low, by), np.subtract(self.high, by)
+        return BodyBox(tuple(low.tolist()), tuple(high.tolist()))
 
 
 def learning_cases(case_pool: CasePool) -> tuple[str, ...]:
@@ -407,16 +406,15 @@ class LesionSurroundings:
         frame, likely = frame_of(case_context), np.zeros(body.shape, bool)
         coarsest = max([step.step for step in steps])
         box = _stepped(bounding_box(body, margin=coarsest), steps)
-        held = image[(slice(None), *box)], lesions[box], body[box]
-        ground = _Ground.of(*held, frame, levels, steps)
+        shown = image[(slice(None), *box)]
+        ground = _Ground.of(shown, lesions[box], body[box], frame, levels, steps)
         uncut = min(frame.low) >= 0 and (np.array(frame.high) <= body.shape).all()
         unseen = case_context.emptied is None and not lesions.any()
         if uncut and unseen and not self.like(ground):
             return likely
-        cells = zip(likely[box].shape, steps, strict=True)
-        numbers = [np.arange(length) // step.step for length, step in cells]
-        whole = np.ix_(*numbers)
-        likely[box] = self.fits(ground)[whole]
+        axes = zip(likely[box].shape, steps, strict=True)
+        numbers = [np.arange(length) // step.step for length, step in axes]  # each voxel's step
+        likely[box] = self.fits(ground)[np.ix_(*numbers)]
         return likely
 
     def like(self, ground: _Ground) -> bool:
@@ -500,15 +498,20 @@ def _learnt(case_pool: CasePool, classes: tuple[int, ...]) -> LesionSurroundings
     found = list(_grounds(case_pool, classes))
     deep = [g.depth[g.lesions][None] for _, g in found if np.isfinite(g.depth).all()]
     depth = float(np.quantile(_pooled(deep), TAIL)) if deep else 0.0
-    rings = [(case_id, ground, ground.ring & (ground.depth >= depth)) for case_id, ground in found]
-    rings = [row for row in rings if row[2].any()]
+    rings, tissue, subjects = [], [], set()
+    for case_id, ground in found:
+        ring = ground.ring & (ground.depth >= depth)
+        if ring.any():
+            rings.append((ground, ring))
+            tissue.append(ground.tissue[:, ring])
+            subjects.add(case_pool.cases.subject(case_id))
     if not rings:
         return None
-    low, high = np.quantile(_pooled([g.tissue[:, at] for _, g, at in rings]), (TAIL, 1 - TAIL), 1)
-    more = (high - low) / (2 * len({case_pool.cases.subject(case_id) for case_id, *_ in rings}))
+    low, high = np.quantile(_pooled(tissue), (TAIL, 1 - TAIL), axis=1)
+    more = (high - low) / (2 * len(subjects))
     learnt = LesionSurroundings(low - more, high + more, depth)
     shares, rooms = [], []
-    for _, ground, ring in rings:
+    for ground, ring in rings:
         fits = learnt.fits(ground)
         shares.append(fits[ring].mean() * (ground.depth[ground.lesions] >= depth).mean())
         rooms.append(fits[ground.bare].mean())
@@ -516,12 +519,13 @@ def _learnt(case_pool: CasePool, classes: tuple[int, ...]) -> LesionSurroundings
     learnt = replace(learnt, share=share, room=room)
     views = np.stack([ground.view for _, ground in found])
     people = np.array([case_pool.cases.subject(case_id) for case_id, _ in found])
-    others = [
-        np.sort(views[people != who] @ v)[-ALIKE:] for who, v in zip(people, views, strict=True)
-    ]
-    if not all(map(len, others)):  # one subject
-        return learnt
-    alike = float(np.quantile([nearest.mean() for nearest in others], UNLIKE))
+    likenesses = []  # of each view, to the most similar ones of other subjects
+    for person, view in zip(people, views, strict=True):
+        nearest = np.sort(views[people != person] @ view)[-ALIKE:]
+        if not len(nearest):  # one subject
+            return learnt
+        likenesses.append(nearest.mean())
+    alike = float(np.quantile(likenesses, UNLIKE))
     body = float(np.quantile([ground.bare.sum() for _, ground in found], SMALL))
     return replace(learnt, views=views, alike=alike, body=body)
 
@@ -598,8 +602,11 @@ def _levels(image: FloatArray, body: Mask) -> Matrix:
 
 def _stepped(box: Sequence[slice], steps: Sequence[slice]) -> tuple[slice, ...]:
     """Let a box begin at one of the steps, so that these are those of the whole array."""
-    pairs = zip(box, steps, strict=True)
-    return tuple(slice(side.start // step.step * step.step, side.stop) for side, step in pairs)
+    stepped = []
+    for side, step in zip(box, steps, strict=True):
+        first = side.start // step.step * step.step
+        stepped.append(slice(first, side.stop))
+    return tuple(stepped)
 
 
 def _steps(shape: Sequence[int]) -> tuple[slice, ...]:

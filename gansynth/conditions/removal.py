@@ -60,7 +60,10 @@ class Source:
 
     def to_json(self) -> list[int]:
         """Its shift, and the mirrored axis after that if there is one."""
-        return [*self.shift, *([] if self.mirrored is None else [self.mirrored])]
+        numbers = list(self.shift)
+        if self.mirrored is not None:
+            numbers.append(self.mirrored)
+        return numbers
 
 
 Piece = tuple[Mask, Source]
@@ -86,8 +89,8 @@ class Removal:
     @property
     def nbytes(self) -> int:
         """Bytes of its arrays."""
-        held = self.at, self.image, self.labels, self.ignored
-        return sum(array.nbytes for array in held if array is not None)
+        ignored = 0 if self.ignored is None else self.ignored.nbytes
+        return self.at.nbytes + self.image.nbytes + self.labels.nbytes + ignored
 
     def made_in(self, case_context: CaseContext) -> CaseContext:
         """Return the scene that it was found in, without its lesions."""
@@ -112,18 +115,22 @@ def without_lesions(
     labels, body, case = case_context.labels, case_context.body, case_context.case
     lesions = mask_of(labels, classes)
     rng, sources, image = np.random.default_rng(seed), list[Source](), case.image
-    whole, key = partial(whole_lesions, image, lesions, body), case_context.key
-    if key is not None:
-        key = "whole lesions", tuple(classes), key
-        whole = partial(case_context.case_pool.mask, key, lesions.shape, whole)
-    components = LabelComponents.of(whole() & (labels != OUTSIDE))
+    find = partial(whole_lesions, image, lesions, body)
+    if case_context.key is None:
+        whole = find()
+    else:
+        key = "whole lesions", tuple(classes), case_context.key
+        whole = case_context.case_pool.mask(key, lesions.shape, find)
+    components = LabelComponents.of(whole & (labels != OUTSIDE))
     free = np.asarray(body & (components.numbered == 0))
     known, ignored = annotated(case, free), case.ignored
     for number in components.numbers:
         hole = components.numbered == number
-        tissue, pieces = known, find_pieces(case.image, hole, known, rng)
+        tissue = known
+        pieces = find_pieces(case.image, hole, known, rng)
         if pieces is None and ignored is not None:  # what it shows is unknown, and stays so
-            tissue, pieces, ignored = free, find_pieces(image, hole, free, rng), ignored | hole
+            tissue, ignored = free, ignored | hole
+            pieces = find_pieces(image, hole, free, rng)
         if pieces is None:
             return None
         sources += [source for _, source in pieces]
@@ -131,9 +138,14 @@ def without_lesions(
     staying = ~lesions & (labels != OUTSIDE)
     shown = fill_nearest(labels, lesions, staying, case_context.schema.spacing)
     at = np.flatnonzero((image != case.image).any(axis=0) | (shown != labels))
-    values = image.reshape(len(image), -1)[:, at]
-    told = tuple(classes), at, values, shown.ravel()[at], ignored
-    return Removal(*told, tuple(sources))
+    return Removal(
+        classes=tuple(classes),
+        at=at,
+        image=image.reshape(len(image), -1)[:, at],
+        labels=shown.ravel()[at],
+        ignored=ignored,
+        sources=tuple(sources),
+    )
 
 
 def whole_lesions(image: FloatArray, lesions: Mask, body: Mask) -> Mask:
@@ -216,7 +228,10 @@ def filled(image: FloatArray, pieces: Sequence[Piece], free: Mask) -> FloatArray
         taken = mask[box] | (~hole if number == 0 else False)
         tissue = np.where(taken, image[:, *index], tissue)
         known |= taken & inside & free[index]
-    limits = value_limits([here[:, ~hole], *([tissue[:, known]] if known.any() else [])])
+    shown = [here[:, ~hole]]
+    if known.any():
+        shown.append(tissue[:, known])
+    limits = value_limits(shown)
     seams = _seams([mask[box] for mask, _ in pieces])
     new = within(poisson(here, tissue, hole, known & ~seams), limits)
     out = image.copy()
@@ -270,22 +285,27 @@ def similar_place(
         signs, shifts = signs[fits], shifts[fits]
     if not len(shifts):
         return None
-    spreads = _spread(image[:, free])[:, None]
+    spreads = _spread(image[:, free])
     deep = _depth(free | where) if deep is None else deep
-    at_inside, at_around = (signs[:, None] * v + shifts[:, None] for v in (inside, around))
-    here = image[:, None, *around.T]
-    apart = np.square((image[:, *np.moveaxis(at_around, -1, 0)] - here) / spreads[..., None])
-    deeper = deep[*np.moveaxis(at_inside, -1, 0)].mean(axis=1) - deep[*inside.T].mean()
-    unlike = np.sqrt(apart.mean(axis=(0, 2)) + np.square(deeper / (DEEPER * deep.max())))
+    # Indices (n, S, N) of the places' voxels.
+    at_inside = np.moveaxis(signs[:, None] * inside + shifts[:, None], -1, 0)
+    at_around = np.moveaxis(signs[:, None] * around + shifts[:, None], -1, 0)
+    # How much rims (C, S, N) and depths (S,) differ, both in deviations.
+    rim_values = image[:, *around.T]
+    apart = (image[:, *at_around] - rim_values[:, None]) / spreads[:, None, None]
+    deeper = deep[*at_inside].mean(axis=1) - deep[*inside.T].mean()
+    deeper /= DEEPER * deep.max()
+    unlike = np.sqrt(np.square(apart).mean(axis=(0, 2)) + np.square(deeper))
     # What lies above the lesion, such as its skull, is no example of the tissue within.
-    usual = image[:, *around[deep[*around.T] >= deep[*inside.T].min()].T]
-    ends = np.quantile(usual if usual.size else here[:, 0], (STRANGE / 4, 1 - STRANGE / 4), axis=1)
-    low_end, high_end = ends[0] - BEYOND * spreads[:, 0], ends[1] + BEYOND * spreads[:, 0]
-    there = image[:, *np.moveaxis(at_inside, -1, 0)].transpose(1, 2, 0)
-    strange = ((there < low_end) | (there > high_end)).any(axis=2).mean(axis=1)
+    as_deep = deep[*around.T] >= deep[*inside.T].min()
+    usual = rim_values[:, as_deep] if as_deep.any() else rim_values
+    low, high = np.quantile(usual, (STRANGE / 4, 1 - STRANGE / 4), axis=1)
+    low, high = low - BEYOND * spreads, high + BEYOND * spreads
+    there = image[:, *at_inside].transpose(1, 2, 0)
+    strange = ((there < low) | (there > high)).any(axis=2).mean(axis=1)
     unlike[strange > STRANGE] = np.inf
     best = int(unlike.argmin())
-    if not unlike[best] <= most or not np.isfinite(unlike[best]):
+    if not np.isfinite(unlike[best]) or unlike[best] > most:
         return None
     mirrored = np.flatnonzero(signs[best] < 0)
     axis = int(mirrored[0]) if len(mirrored) else None
@@ -323,10 +343,8 @@ def _depth(body: Mask) -> Matrix:
     """About how deep each voxel lies below the body's surface; every second one is measured."""
     from scipy.ndimage import distance_transform_edt
 
-    thin = tuple(slice(None, None, 2) for _ in body.shape)
-    deep = (
-        2 * distance_transform_edt(np.pad(body[thin], 1))[tuple(slice(1, -1) for _ in body.shape)]
-    )
+    thin, unpadded = (slice(None, None, 2),) * body.ndim, (slice(1, -1),) * body.ndim
+    deep = 2 * distance_transform_edt(np.pad(body[thin], 1))[unpadded]
     for axis, length in enumerate(body.shape):
         deep = np.repeat(deep, 2, axis=axis).take(range(length), axis=axis)
     return np.asarray(deep, np.float64)

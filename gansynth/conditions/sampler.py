@@ -207,13 +207,15 @@ class ConditionSampler:
                 inserted = self.lesions.draw(case_context, edits, rng, shows=shows, removal=removal)
                 labels, steps, notes["lesions"] = inserted.labels, inserted.steps, inserted.told
                 fields |= {"background": placed.image, "body": case_context.body}
-                fields |= {name: getattr(inserted, name) for name in ("lesion", "donor", "region")}
+                fields |= {"lesion": inserted.lesion, "donor": inserted.donor}
+                fields["region"] = inserted.region
             elif self.moving:
                 warp = CaseWarp(self.space, case_context.schema)
                 shown = warp.all_to_move(case_context.labels)
                 start = EditContext(shown, case_context.schema, case_context)
-                steps = apply_edits(start, edits, rng)[1]
-                moved = warp(case, placement, _by_name(edits), steps)
+                _, steps = apply_edits(start, edits, rng)
+                by_name = {edit.name: edit for edit in edits}
+                moved = warp(case, placement, by_name, steps)
                 labels, fields["moved"], notes["moved"] = moved.labels, moved.image, moved.told
                 fields["ignored"] = None  # moved with the others
             else:
@@ -223,10 +225,6 @@ class ConditionSampler:
         if self.context is not None and not follows:
             context = self.context(replace(placed, labels=labels))
         latent_seed = int(rng.integers(2**63))
-        of: dict[str, Any] = {"dataset": self.cases.name, "case": case.id}
-        if case.id in self._scans:
-            number, name = self._scans[case.id]
-            of = {"dataset": self.scans[number].name, "case": name, SCANS: number}
         if put is not None:
             fields |= {"boxes": put.boxes, "present": put.present}
             fields.setdefault("body", put.body)
@@ -237,24 +235,32 @@ class ConditionSampler:
             fields["boxes"], notes["boxes"] = self.boxes.draw(box_context)
         if case.label_class is not None:
             notes["class"] = self.schema.classes[case.label_class]
+        provenance = self._whose(case)
+        provenance |= {
+            "shape": list(case.image.shape[1:]),
+            "placement": placement.to_json(),
+            "edits": steps,
+            "seed": self.seed,
+            "index": index,
+            "latent_seed": latent_seed,
+        }
+        provenance |= notes
         return Condition(
             labels=labels,
             label_class=case.label_class,
             context=context,
             given=given_channels,
             latent_seed=latent_seed,
-            provenance={
-                **of,
-                "shape": list(case.image.shape[1:]),
-                "placement": placement.to_json(),
-                "edits": steps,
-                "seed": self.seed,
-                "index": index,
-                "latent_seed": latent_seed,
-                **notes,
-            },
+            provenance=provenance,
             **fields,
         )
+
+    def _whose(self, case: Case) -> dict[str, Any]:
+        """Return provenance of a training case, or of a scan by its own name."""
+        if case.id not in self._scans:
+            return {"dataset": self.cases.name, "case": case.id}
+        number, name = self._scans[case.id]
+        return {"dataset": self.scans[number].name, "case": name, SCANS: number}
 
     def _context(self, placed: Case, placement: Placement) -> LabelArray | None:
         """Return the context channels of a case at a place, which are made once."""
@@ -404,20 +410,21 @@ class ConditionSampler:
     ) -> tuple[Case, Placement, PlacedBoxes, dict[str, Any]]:
         """Place a training case's boxes in a case of similar body, preferably without boxes."""
         like = self._lender(index, rng)
-        context = BoxContext(
-            like.case, self.schema, rng, index, lambda: self._lender(index, rng).case
-        )
+        another = partial(self._lent_case, index, rng)
+        context = BoxContext(like.case, self.schema, rng, index, another)
         requested, provenance = drawer.draw(context)
         if shows == "nothing":
             requested = replace(requested, coords=requested.coords[:0], labels=requested.labels[:0])
         grounds = [self._ground(index, rng) for _ in range(TRIES)]
         grounds.sort(key=lambda at: (_boxed(at[2].case), -alike(at[2], like)))
         for ground in grounds[:GROUNDS]:
-            put = place_boxes(requested, ground[2], rng, as_asked=provenance["by"] == "file")
+            case, placement, scene = ground
+            put = place_boxes(requested, scene, rng, as_asked=provenance["by"] == "file")
             if len(put.boxes.labels) or not len(requested.labels):
                 break
         provenance |= {"asked": provenance["coords"], "moved": put.moved, "like": like.case.id}
-        return *ground[:2], put, {**provenance, **record(put.boxes, provenance["by"])}
+        provenance |= record(put.boxes, provenance["by"])
+        return case, placement, put, provenance
 
     def _ground(self, index: int, rng: Rng) -> tuple[Case, Placement, CaseContext]:
         """Draw a case and a place in it, as a scene."""
@@ -428,21 +435,19 @@ class ConditionSampler:
     def _lender(self, index: int, rng: Rng) -> CaseContext:
         """Draw a case to borrow from and a place, with boxes there if possible."""
         for _ in range(TRIES):
-            case = self.case_pool.cases(
-                self.case_pool.ids[int(rng.integers(len(self.case_pool.ids)))]
-            )
+            ids = self.case_pool.ids
+            case = self.case_pool.cases(ids[int(rng.integers(len(ids)))])
             placement = self.space.place(case, rng)
             placed = self.space.to_generator(case, placement)
             if _boxed(placed):
                 break
         return self._case_context(placed, placement, case, index)
 
+    def _lent_case(self, index: int, rng: Rng) -> Case:
+        return self._lender(index, rng).case
+
     def _placed(self, index: int, rng: Rng) -> Case:
         return self.space.to_generator(*self._place(index, rng))
-
-
-def _by_name(edits: Sequence[Edit]) -> dict[str, Edit]:
-    return {edit.name: edit for edit in edits}
 
 
 def _boxed(case: Case) -> bool:

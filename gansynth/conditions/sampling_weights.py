@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ class SamplingWeights:
         index should have a lesion, or none, so that weights change no prevalence.
         """
         rng = np.random.default_rng(np.random.SeedSequence((seed, index, self.candidates)))
-        chosen, chosen_weight, total = None, (0, 1.0), 0.0
+        chosen, chosen_number, chosen_weight, total = None, 0, 1.0, 0.0
         # One by one (Chao 1982): all at once would hold as many images.
         for number in range(self.candidates):
             candidate_rng = np.random.default_rng(np.random.SeedSequence((seed, index, number)))
@@ -93,15 +92,16 @@ class SamplingWeights:
             weight = self.weigh(drawn, schema)
             total += weight
             if rng.random() * total < weight:
-                chosen, chosen_weight = drawn, (number, weight)
+                chosen, chosen_number, chosen_weight = drawn, number, weight
         assert chosen is not None, "the first candidate is always taken"
-        noted = {
+        provenance = dict(chosen.provenance)
+        provenance["weights"] = {
             "sha256": self.sha256,
-            "candidate": chosen_weight[0],
+            "candidate": chosen_number,
             "of": self.candidates,
-            "weight": round(chosen_weight[1], 6),
+            "weight": round(chosen_weight, 6),
         }
-        return replace(chosen, provenance={**chosen.provenance, "weights": noted})
+        return replace(chosen, provenance=provenance)
 
     def weigh(self, condition: Condition, schema: Schema) -> float:
         """Weight of a condition: the mean over its lesions; 1 without labels.
@@ -141,8 +141,9 @@ class SamplingWeights:
             body = None
         unscaled = (1.0,) * len(case)
         if placement["corner"]:
-            plane = placement["slice_index"]
-            origin = (*(() if plane is None else (plane,)), *placement["corner"])
+            origin = list(placement["corner"])
+            if placement["slice_index"] is not None:
+                origin.insert(0, placement["slice_index"])
             return CropFrame(schema.spacing, tuple(map(float, origin)), unscaled, case, body)
         scale = tuple(n / m for n, m in zip(case, shape, strict=True))
         spacing = tuple(mm * k for mm, k in zip(schema.spacing, scale, strict=True))
@@ -188,9 +189,8 @@ def open_sampling_weights(path: Path, lineage: Lineage, source: CaseSource) -> S
     """Read weights and check that they come from a run's own training cases."""
     weights = SamplingWeights.read(path)
     weights.check(lineage, source.schema.labels)
-    weights.guard(
-        (CaseRecord(i, source.header(i).subject, "") for i in source.held_out_ids), source
-    )
+    held_out = [CaseRecord(i, source.header(i).subject, "") for i in source.held_out_ids]
+    weights.guard(held_out, source)
     return weights
 
 
@@ -202,15 +202,19 @@ def _lesion_free(condition: Condition, schema: Schema) -> bool:
 
 def _span(axes: Any) -> Span:
     span = tuple((float(low), float(high)) for low, high in axes)
-    if not all(low < high for low, high in span):
-        raise ValueError(f"{axes!r} is no box")
+    for low, high in span:
+        if not low < high:
+            raise ValueError(f"{axes!r} is no box")
     return span
 
 
 def _volume(box: Span, other: Span | None = None) -> float:
     """Volume of a box, or of what it shares with another one."""
+    volume = 1.0
     axes = zip(box, box if other is None else other, strict=True)
-    return float(prod(max(min(a[1], b[1]) - max(a[0], b[0]), 0.0) for a, b in axes))
+    for (low, high), (other_low, other_high) in axes:
+        volume *= max(min(high, other_high) - max(low, other_low), 0.0)
+    return volume
 
 
 def _positive(value: Any) -> int:
@@ -224,9 +228,10 @@ def _positive(value: Any) -> int:
 
 def write_failures(path: Path, document: Mapping[str, Any]) -> str:
     """Write a file of weights; return its hash."""
-    content = {"format": FORMAT, "version": VERSION, **document}
+    content: dict[str, Any] = {"format": FORMAT, "version": VERSION}
+    content.update(document)
     digest = digest_of(content, "sha256")
-    write_json_atomic(path, {**content, "sha256": digest})
+    write_json_atomic(path, dict(content, sha256=digest))
     return digest
 
 

@@ -91,8 +91,11 @@ class UnlabelledSource(WrappedSource):
             )
 
     def _with_lesions(self) -> frozenset[str]:
-        cases = map(self.base.load, self.base.train_ids)
-        return frozenset(case.id for case in cases if self._shows_lesion(case))
+        found = set()
+        for case_id in self.base.train_ids:
+            if self._shows_lesion(self.base.load(case_id)):
+                found.add(case_id)
+        return frozenset(found)
 
     def _shows_lesion(self, case: Case) -> bool:
         return case.labels is not None and bool(mask_of(case.labels, self._lesions).any())
@@ -114,8 +117,8 @@ class UnlabelledSource(WrappedSource):
     @cached_property
     def alignment(self) -> IntensityAlignment:
         """How intensities become those of training cases; found when it is first read."""
-        scans = (self.base.load(case) for case in some(self.train_ids, COMPARED))
-        own = (self._own.load(case) for case in some(self._own.train_ids, COMPARED))
+        scans = map(self.base.load, some(self.train_ids, COMPARED))  # one after the other
+        own = map(self._own.load, some(self._own.train_ids, COMPARED))
         return IntensityAlignment.of(_levels(scans, ()), _levels(own, self._lesions))
 
     def __str__(self) -> str:
@@ -147,10 +150,11 @@ class IntensityAlignment:
     @classmethod
     def of(cls, scans: tuple[Matrix, Matrix], own: tuple[Matrix, Matrix]) -> IntensityAlignment:
         """Compare the levels of two sets of cases, see ``_levels``."""
-        before, after = (np.median(levels, axis=0) for levels, _ in (scans, own))
-        outside = np.stack([np.median(values, axis=0) for _, values in (scans, own)])
+        (scan_levels, scan_outside), (own_levels, own_outside) = scans, own
+        before, after = np.median(scan_levels, axis=0), np.median(own_levels, axis=0)
+        outside = np.stack([np.median(scan_outside, axis=0), np.median(own_outside, axis=0)])
         width = after[:, WIDTH][:, -1] - after[:, WIDTH][:, 0]
-        usual = np.maximum(np.abs(own[0] - after).max(axis=2).max(axis=0), NEAR * width)
+        usual = np.maximum(np.abs(own_levels - after).max(axis=2).max(axis=0), NEAR * width)
         differ = np.abs(before - after).max(axis=1) > usual
         return cls(before, after, outside, tuple(differ.tolist()))
 
@@ -178,16 +182,17 @@ class IntensityAlignment:
 
     def told(self, channels: Iterable[str]) -> str:
         """Return in words how each channel was, and is."""
-        middle = [1, 4, 7]
         texts = []
         for number, name in enumerate(channels):
-            before, after = (
-                "/".join(f"{value:.3g}" for value in levels[number, middle])
-                for levels in (self.before, self.after)
-            )
+            before, after = _spelt(self.before[number]), _spelt(self.after[number])
             done = "brought to theirs" if self.differ[number] else "alike, left as they are"
             texts.append(f"{name} {before} (5, 50, 95 % of bodies), training cases {after}: {done}")
         return "; ".join(texts)
+
+
+def _spelt(levels: Matrix) -> str:
+    """Return a channel's values at 5, 50 and 95 % of bodies, as text."""
+    return "/".join(f"{value:.3g}" for value in levels[[1, 4, 7]])
 
 
 def _levels(cases: Iterable[Case], lesions: Collection[int]) -> tuple[Matrix, Matrix]:
@@ -207,6 +212,6 @@ def _levels(cases: Iterable[Case], lesions: Collection[int]) -> tuple[Matrix, Ma
 
 def _outside(channel: FloatArray) -> float:
     """Return the value of the corners of an image, as of air or of what was masked."""
-    corners = channel[np.ix_(*([0, -1] for _ in channel.shape))]
+    corners = channel[np.ix_(*[[0, -1]] * channel.ndim)]
     values, counts = np.unique(corners, return_counts=True)
     return float(values[counts.argmax()])

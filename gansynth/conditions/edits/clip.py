@@ -52,15 +52,17 @@ class Clip(Edit):
             The last of 8 tries has no margin. None clips nothing.
         """
         by_image = self.options.to == "image" and context.case_context is not None
-        params: dict[str, Any] = {"border": self.options.border}
-        params |= {"to": "image"} if by_image else {}
+        params: dict[str, Any] = {"margin_mm": None, "border": self.options.border}
+        if by_image:
+            params["to"] = "image"
         labels = _shown(context) if by_image else context.labels
         widest = self.options.margin_mm
         margins = [widest * 0.5**k for k in range(7)] if widest > 0 else []
         for margin in (*margins, 0.0):
             if keeps_classes(labels, _clipped(labels, margin, params["border"], context.schema)):
-                return {"margin_mm": margin, **params}
-        return {"margin_mm": None, **params}
+                params["margin_mm"] = margin
+                break
+        return params
 
     def apply(self, context: EditContext, params: Params) -> EditResult:
         """See ``Edit.apply``."""
@@ -85,13 +87,13 @@ def _shown(context: EditContext) -> LabelArray:
     labels, case_context = context.labels, context.case_context
     if case_context is None:
         return labels
-    outside, space = ~case_context.body & (case_context.labels <= 0), case_context.case_pool.space
-    beyond = (
-        space.padding(case_context.shape, case_context.placement)
-        if case_context.placement.corner
-        else None
-    )
-    if not (outside if beyond is None else outside & ~beyond).any():
+    outside = ~case_context.body & (case_context.labels <= 0)
+    placement, seen = case_context.placement, outside
+    if placement.corner:
+        beyond = case_context.case_pool.space.padding(case_context.shape, placement)
+        if beyond is not None:
+            seen = outside & ~beyond
+    if not seen.any():
         return labels
     return np.where((labels > 0) & outside, np.int16(0), labels)
 
@@ -111,4 +113,5 @@ def _off_the_edge(body: Mask, margin: float, schema: Schema, *, border: bool) ->
     if padded.all():
         return body
     distance = distance_transform_edt(padded, sampling=schema.spacing)
-    return np.asarray(distance[tuple(slice(1, -1) for _ in body.shape)] > margin)
+    unpadded = (slice(1, -1),) * body.ndim
+    return np.asarray(distance[unpadded] > margin)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, product
+from itertools import product
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -150,19 +150,24 @@ def donor_ids(
     def holds(case_id: str) -> bool:
         return bool(mask_of(case_context.case_pool.label_map(case_id), classes).any())
 
+    own_id = case_context.case.id
     others = case_context.case_pool.others(case_context.case.subject)
-    others = tuple(i for i in others if i != case_context.case.id) or others
+    others = tuple(i for i in others if i != own_id) or others
     if options.pairs == "ordered":
         turn = case_context.index if case_context.turn is None else case_context.turn
-        return [others[(bisect_left(others, case_context.case.id) + turn) % len(others)]]
+        return [others[(bisect_left(others, own_id) + turn) % len(others)]]
     if options.pairs == "nearest":
         candidates = set(learning_cases(case_context.case_pool)).intersection(others) or set(others)
-        nearest = _nearest(case_context, [i for i in sorted(candidates) if holds(i)])[
-            : options.among
-        ]
+        holding = [i for i in sorted(candidates) if holds(i)]
+        nearest = _nearest(case_context, holding)[: options.among]
         return [nearest[int(rng.integers(len(nearest)))]] if nearest else []
-    drawn = (others[i] for i in rng.permutation(len(others)).tolist())
-    return list(islice(filter(holds, islice(drawn, TRIES)), count))
+    lenders: list[str] = []
+    for number in rng.permutation(len(others))[:TRIES].tolist():
+        if holds(others[number]):
+            lenders.append(others[number])
+        if len(lenders) == count:  # label maps of the others need not be read
+            break
+    return lenders
 
 
 def draw_plane(
@@ -308,10 +313,8 @@ class Transplant(DonorEdit):
         """See ``Edit.apply``."""
         if params["strength"] == 0:
             return replaced(context, context.labels.copy())
-        classes, case_pool = (
-            params["classes"] or context.schema.foreground,
-            self.case_context(context).case_pool,
-        )
+        classes = params["classes"] or context.schema.foreground
+        case_pool = self.case_context(context).case_pool
         loan = choose_donor(case_pool, params["donor"], params["plane"], classes)
         landed = _landed(context, loan, params)
         return replaced(context, np.where(landed > 0, landed, _bare(context, params)))
@@ -392,10 +395,10 @@ class Interpolate(DonorEdit):
         classes = chosen or list(context.schema.foreground)
         own_labels = np.where(mask_of(labels, classes), labels, np.int16(0))
         weight = float(rng.uniform(self.options.low, self.options.high))
-        tries = 0
-        for donor in (
-            donor_ids(self.options, case_context, classes, rng) if own_labels.any() else ()
-        ):
+        tries, donors = 0, list[str]()
+        if own_labels.any():
+            donors = donor_ids(self.options, case_context, classes, rng)
+        for donor in donors:
             plane = draw_plane(case_context.case_pool, donor, classes, depth_of(case_context), rng)
             loan = choose_donor(case_context.case_pool, donor, plane, classes)
             if set(np.unique(loan.labels)) != set(np.unique(own_labels)) | {0}:
@@ -403,9 +406,8 @@ class Interpolate(DonorEdit):
             matrix, centre = _aligned(own_labels, loan, context.schema, case_context)
             params: dict[str, Any] = {"classes": chosen, "donor": donor, "plane": plane}
             params |= {"matrix": matrix.tolist(), "centre": list(centre)}
-            mixer = _ShapeInterpolator(
-                own_labels, _brought(loan, params, own_labels.shape), context.schema.spacing
-            )
+            lent = _brought(loan, params, own_labels.shape)
+            mixer = _ShapeInterpolator(own_labels, lent, context.schema.spacing)
             for share in WEAKER:
                 tries += 1
                 params |= {"strength": share, "tries": tries, "weight": weight * share}
@@ -421,12 +423,10 @@ class Interpolate(DonorEdit):
             return replaced(context, labels.copy())
         classes = params["classes"] or schema.foreground
         own_labels = np.where(mask_of(labels, classes), labels, np.int16(0))
-        loan = choose_donor(
-            self.case_context(context).case_pool, params["donor"], params["plane"], classes
-        )
-        mixer = _ShapeInterpolator(
-            own_labels, _brought(loan, params, own_labels.shape), schema.spacing
-        )
+        case_pool = self.case_context(context).case_pool
+        loan = choose_donor(case_pool, params["donor"], params["plane"], classes)
+        lent = _brought(loan, params, own_labels.shape)
+        mixer = _ShapeInterpolator(own_labels, lent, schema.spacing)
         return replaced(context, _written(context, mixer(params["weight"]), params))
 
 
@@ -488,14 +488,13 @@ def _mixes_well(
     def pieces(label_map: LabelArray, value: int) -> int:
         return int(LabelComponents.of(label_map == value).sizes.size)
 
-    values = np.unique(own_labels[own_labels > 0]).tolist()
-    return (
-        keeps_classes(labels, after)
-        and keeps_nesting(labels, after)
-        and all(
-            pieces(after, v) <= max(pieces(own_labels, v), pieces(loan.labels, v)) for v in values
-        )
-    )
+    if not keeps_classes(labels, after) or not keeps_nesting(labels, after):
+        return False
+    for value in np.unique(own_labels[own_labels > 0]).tolist():
+        most = max(pieces(own_labels, value), pieces(loan.labels, value))
+        if pieces(after, value) > most:
+            return False
+    return True
 
 
 # -- bringing one shape onto another --------------------------------------------------------------
@@ -515,7 +514,7 @@ def _aligned(
         (turned, lent_middle - middle),
         (np.eye(len(mm)), np.rint(at_same - middle)),
     ]
-    centre = tuple(float(c) for c in middle)
+    centre = tuple(middle.tolist())
     matrices = [np.column_stack(pull) for pull in pulls]
     return max(matrices, key=lambda m: _overlap(here, there, m, centre)), centre
 

@@ -332,21 +332,26 @@ def _reshaped(
     """Replace one lesion's shape, within the body and the labels around it."""
     from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-    whole, mm, rng = part.whole(), np.array(part.spacing), np.random.default_rng(seed)
+    whole, mm = part.whole(), np.array(part.spacing)
     points = np.argwhere(whole > 0) * mm
+    # Of an ellipsoid x' M^-1 x <= 1 with the lesion's moments; a voxel has moments of its own.
     moments = (np.cov(points.T, bias=True) + np.diag(mm**2) / 12) * (len(mm) + 2)
     radius = float(np.sqrt(np.trace(moments) / len(mm)))
     box = bounding_box(whole > 0, margin=int(np.ceil(radius / mm.min())) + 1)
     held, out = whole[box], taken(labels, part)
-    inside, around = held > 0, out[box]
+    inside, around = held > 0, out[box]  # a view of out
+    # Each voxel's distance from the middle, 1 on the ellipsoid, made uneven.
     off = (np.argwhere(np.ones(held.shape)) + [side.start for side in box]) * mm - points.mean(0)
     away = np.sqrt((off @ np.linalg.inv(moments) * off).sum(axis=1)).reshape(held.shape)
-    noise = gaussian_filter(rng.standard_normal(held.shape), radius / 2 / mm)
+    noise = np.random.default_rng(seed).standard_normal(held.shape)
+    noise = gaussian_filter(noise, radius / 2 / mm)
     away -= rough * noise / max(noise.std(), 1e-9)
+    # The nearest voxels with room, as many as the lesion has.
     room = np.flatnonzero(context.body[box] & np.isin(around, around[inside & (around >= 0)]))
     nearest = room[np.argsort(away.ravel()[room], kind="stable")[: part.voxels]]
+    # The deepest class takes the first of them, and so on.
     depth = distance_transform_edt(inside, sampling=part.spacing)
     values = sorted(np.unique(held[inside]), key=lambda value: -depth[held == value].mean())
     layers = np.repeat(values, [np.count_nonzero(held == value) for value in values])
-    around[np.unravel_index(nearest, held.shape)] = layers[: len(nearest)]  # a view of out
+    around[np.unravel_index(nearest, held.shape)] = layers[: len(nearest)]
     return out

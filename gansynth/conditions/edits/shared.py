@@ -51,7 +51,11 @@ def keeps_nesting(before: LabelArray, after: LabelArray) -> bool:
     inner = mask_of(after, wrapped)
     box = bounding_box(inner, margin=1)
     inner, bare = inner[box], after[box] == 0
-    return not any((inner[here] & bare[there]).any() for here, there in facing(after.ndim))
+    for here, there in facing(after.ndim):
+        exposed = inner[here] & bare[there]
+        if exposed.any():
+            return False
+    return True
 
 
 def filled(mask: Mask) -> Mask:

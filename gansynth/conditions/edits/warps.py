@@ -111,8 +111,8 @@ class WarpEdit(Edit):
             return {"strength": 0.0, "tries": 0}
         nested = chosen is not None and self.options.nested
         for tries, strength in enumerate(self.STRENGTHS, start=1):
-            drawn = self.draw_move(moved, schema, rng, strength)
-            params = {"strength": strength, "tries": tries, "classes": chosen, **drawn}
+            params: dict[str, Any] = {"strength": strength, "tries": tries, "classes": chosen}
+            params.update(self.draw_move(moved, schema, rng, strength))
             if nested:
                 params["nested"] = True
             pull, after = self._moved(labels, schema, params)
@@ -212,9 +212,12 @@ def _keeps_nested(before: LabelArray, after: LabelArray, moved: Mask, factor: fl
     """Whether wrapped classes stay wrapped and keep enough voxels."""
     if not keeps_nesting(before, after):
         return False
-    inner = [v for v in wrapped_classes(before) if mask_of(before[moved], (v,)).any()]
     least = NESTED_SHARE * min(factor, 1.0)
-    return all((after == v).sum() >= least * (before == v).sum() for v in inner)
+    for value in wrapped_classes(before):
+        held, left = before == value, after == value
+        if (held & moved).any() and left.sum() < least * held.sum():
+            return False
+    return True
 
 
 def _move_channels(
@@ -684,8 +687,9 @@ class CaseWarp:
         if not body.any():
             return {"mm": 0.0, "voxels": 0.0}
         moved = (pull - np.indices(body.shape, np.float32))[:, body].astype(np.float64)
-        far = [moved * np.array(self.schema.spacing)[:, None], moved]
-        mm, voxels = (float(np.sqrt(np.square(lengths).sum(axis=0).mean())) for lengths in far)
+        moved_mm = moved * np.array(self.schema.spacing)[:, None]
+        voxels = float(np.sqrt(np.square(moved).sum(axis=0).mean()))
+        mm = float(np.sqrt(np.square(moved_mm).sum(axis=0).mean()))
         return {"mm": round(mm, 4), "voxels": round(voxels, 4)}
 
 
@@ -742,7 +746,8 @@ def _image_at(image: FloatArray, at: FloatArray) -> FloatArray:
     spatial = tuple(range(1, at.ndim))
     lows = np.maximum(np.floor(at.min(axis=spatial)).astype(int) - AROUND, 0)
     highs = np.ceil(at.max(axis=spatial)).astype(int) + AROUND + 1
-    box = image[:, *(slice(low, high) for low, high in zip(lows, highs, strict=True))]
+    near = [slice(low, high) for low, high in zip(lows, highs, strict=True)]
+    box = image[(slice(None), *near)]
     there = at - _column(lows.tolist(), at.ndim - 1)
     out = np.empty((len(image), *at.shape[1:]), np.float32)
     for number, channel in enumerate(box):
