@@ -123,14 +123,15 @@ class ConditionEncoder:
                 "give fewer, or generate labels: target=labels"
             )
         inserts = options.insert == "lesion"
-        self.judged: tuple[str, ...] = (
-            *(f"label:{v}" for v in schema.label_values if self.labelled),
-            *("body" for _ in range(options.body)),
-            *(f"context:{i}" for i in range(1, (options.context or 0) + 1)),
-            *(f"given:{name}" for name in options.given),
-            *("hole" for _ in range(inserts)),
-        )
-        self.names = (*self.judged, *(f"start:{name}" for name in channels if inserts))
+        judged = [f"label:{value}" for value in schema.label_values] if self.labelled else []
+        if options.body:
+            judged.append("body")
+        judged += [f"context:{number + 1}" for number in range(options.context or 0)]
+        judged += [f"given:{name}" for name in options.given]
+        if inserts:
+            judged.append("hole")
+        starts = [f"start:{name}" for name in channels] if inserts else []
+        self.judged, self.names = tuple(judged), (*judged, *starts)
 
     def of_batch(self, batch: Batch) -> ConditionInputs:
         """Return the conditions of a training batch; DataFault: a case has no labels."""

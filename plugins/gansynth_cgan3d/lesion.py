@@ -271,8 +271,12 @@ class LesionStatistics:
         if bodies:
             self.neutral = _tensor(np.mean(bodies, axis=0))
         all_moments = [pair for pairs in moments.values() for pair in pairs]
-        for row, value in enumerate(self.values if all_moments else ()):
-            means, deviations = map(np.array, zip(*(moments[value] or all_moments), strict=True))
+        if not all_moments:
+            return
+        for row, value in enumerate(self.values):
+            shown = moments[value] or all_moments
+            means = np.array([mean for mean, _ in shown])
+            deviations = np.array([deviation for _, deviation in shown])
             self.means[row] = _tensor(means.mean(0))
             self.deviations[row] = _tensor(deviations.mean(0))
             self.between[row] = _tensor(means.std(0))
@@ -281,7 +285,8 @@ class LesionStatistics:
         """Return all statistics and the label values on a device, brought there once."""
         if device not in self._on:
             on = {key: getattr(self, key).to(device) for key in _KEYS}
-            self._on[device] = {**on, "values": torch.tensor(self.values, device=device)}
+            on["values"] = torch.tensor(self.values, device=device)
+            self._on[device] = on
         return self._on[device]
 
     def to_json(self) -> dict[str, Any]:

@@ -206,10 +206,9 @@ class CGAN3D(Generator):
             return {}
         drawn, condition = self.target_channels, self.condition_channels
         first, last = self.net.channel_axes()
-        axes: dict[str, tuple[int, Sequence[str]]] = {
-            f"generator/{first}": (1, condition),
-            **{f"generator/{name}": (axis, drawn) for name, axis in last.items()},
-        }
+        axes: dict[str, tuple[int, Sequence[str]]] = {f"generator/{first}": (1, condition)}
+        for name, axis in last.items():
+            axes[f"generator/{name}"] = (axis, drawn)
         for judge in self.judges:
             weight = cast(PatchDiscriminator, judge.net).input_weight()
             axes[f"{judge.name}/{weight}"] = (1, (*drawn, *self.conditions.judged))
@@ -279,8 +278,11 @@ class CGAN3D(Generator):
         self.clusters.fit(watched)
         for _ in watched:
             pass
-        intensities = self.conditions.intensities.to_json() if self.options.standardise else None
-        return {**self.clusters.to_json(), "intensities": intensities}
+        state = self.clusters.to_json()
+        state["intensities"] = None
+        if self.options.standardise:
+            state["intensities"] = self.conditions.intensities.to_json()
+        return state
 
     def _watched(self, cases: Iterable[Case]) -> Iterator[Case]:
         """Yield cases, and record their intensities if networks see standardised ones."""

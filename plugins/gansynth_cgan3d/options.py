@@ -196,9 +196,8 @@ class CGANOptions(GeneratorOptions):
             and self.target == "labels",
             "local: needs label maps as condition; leave target=labels out": bool(self.local)
             and self.target == "labels",
-            **self._inserts(),
-            **self._pairs(),
         }
+        conflicts |= self._inserts() | self._pairs()
         for message, applies in conflicts.items():
             if applies:
                 raise ValueError(message)
@@ -260,7 +259,16 @@ _NEEDS: Needs = {
     "residual": "insert=lesion, stage=both",
     "local_size": "insert=lesion or local, local!=0",
 }
-CGANOptions.needs = {
-    **{key: "stage!=coarse" for key in CGANOptions.model_fields if key not in _INSERTION},
-    **{k: v if k in _INSERTION else f"stage!=coarse, {v}" for k, v in _NEEDS.items()},
-}
+
+
+def _needs() -> Needs:
+    """Return what options need: all but ``_INSERTION`` also a stage with networks."""
+    needs = dict(_NEEDS)
+    for key in CGANOptions.model_fields:
+        if key not in _INSERTION:
+            own = _NEEDS.get(key)
+            needs[key] = f"stage!=coarse, {own}" if own else "stage!=coarse"
+    return needs
+
+
+CGANOptions.needs = _needs()

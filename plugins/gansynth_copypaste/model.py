@@ -111,7 +111,7 @@ class CopyPaste(Generator):
     def observe(self, cases: Iterable[Case]) -> dict[str, Any]:
         """Measure the range of values, and lesions' contrast by class, class beside, channel."""
         cases, rows = list(cases), dict[str, list[Matrix]]()
-        self.limits = value_limits(case.image for case in cases)
+        self.limits = value_limits([case.image for case in cases])
         for case in cases:
             assert case.labels is not None, "training cases have labels"
             tissue = organ_mask(case.image) & (case.labels != OUTSIDE)
@@ -235,11 +235,12 @@ class CopyPaste(Generator):
         rim = rim_voxels(options.rim_mm, self.schema.spacing)
         mask = torch.from_numpy(drawn)[None, None]
         if options.blend == "poisson":
-            return poisson(
-                background, donor, hole(mask, rim)[0, 0].numpy() & from_donor, from_donor
-            )
-        rim = rim if options.blend == "soft" else tuple(0 for _ in rim)
-        here, there = (torch.from_numpy(np.ascontiguousarray(a))[None] for a in (background, donor))
+            filled = hole(mask, rim)[0, 0].numpy() & from_donor
+            return poisson(background, donor, filled, from_donor)
+        if options.blend == "none":
+            rim = (0,) * len(rim)
+        here = torch.from_numpy(np.ascontiguousarray(background))[None]
+        there = torch.from_numpy(np.ascontiguousarray(donor))[None]
         mixed: FloatArray = paste_soft(here, there, mask, rim)[0].numpy()
         return mixed
 
@@ -247,11 +248,11 @@ class CopyPaste(Generator):
         """Return the donor with the background's level around a lesion; 0 is the darkest value."""
         if around.sum() < LEAST:
             return donor
-        here, there = (np.median(image[:, around], axis=1) for image in (background, donor))
-        low = np.minimum(self.limits[0], np.minimum(here, there))
-        gain = np.clip((here - low) / np.maximum(there - low, 1e-6), 1 / STEEPEST, STEEPEST)
         shape = (-1, *[1] * around.ndim)
-        here, there, gain = (row.reshape(shape) for row in (here, there, gain))
+        here = np.median(background[:, around], axis=1).reshape(shape)
+        there = np.median(donor[:, around], axis=1).reshape(shape)
+        low = np.minimum(self.limits[0].reshape(shape), np.minimum(here, there))
+        gain = np.clip((here - low) / np.maximum(there - low, 1e-6), 1 / STEEPEST, STEEPEST)
         return np.asarray(here + gain * (donor - there), np.float32)
 
 

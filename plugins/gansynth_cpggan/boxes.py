@@ -23,10 +23,12 @@ def box_maps(boxes: Tensor, labels: Tensor, classes: int, size: Sequence[int]) -
     the size.
     """
     low, high = boxes[..., :2].unsqueeze(-1), boxes[..., 2:].unsqueeze(-1)
-    rows, columns = (
-        (torch.minimum(high[:, :, a], at + 1) - torch.maximum(low[:, :, a], at)).clamp(0, 1)
-        for a, at in enumerate(torch.arange(n, device=boxes.device) for n in size)
-    )
+    shares = []  # of each row, and of each column, that a box covers: (B, M, n)
+    for axis, length in enumerate(size):
+        at = torch.arange(length, device=boxes.device)
+        first, end = torch.maximum(low[:, :, axis], at), torch.minimum(high[:, :, axis], at + 1)
+        shares.append((end - first).clamp(0, 1))
+    rows, columns = shares
     covered = rows.unsqueeze(-1) * columns.unsqueeze(-2)  # (B, M, H, W)
     of_class = [(labels == k)[..., None, None] for k in range(classes)]
     return torch.stack([(covered * chosen).amax(1) for chosen in of_class], 1)

@@ -148,13 +148,14 @@ class CPGGAN(Generator):
 
     def channel_axes(self) -> Mapping[str, tuple[int, Sequence[str]]]:
         """Return the weights whose axes are latents, classes, image channels or boxes."""
-        images = tuple(f"image:{name}" for name in self.schema.channels)
-        boxes = tuple(f"box:{name}" for name in self.schema.box_classes)
-        kinds = tuple(f"class:{name}" for name in self.schema.classes[: self.kinds])
-        latents = tuple(f"latent:{i}" for i in range(self.options.latent))
+        images = [f"image:{name}" for name in self.schema.channels]
+        boxes = [f"box:{name}" for name in self.schema.box_classes]
+        kinds = [f"class:{name}" for name in self.schema.classes[: self.kinds]]
+        latents = [f"latent:{i}" for i in range(self.options.latent)]
 
-        def features(count: int, *extra: str) -> tuple[int, tuple[str, ...]]:
-            return 1, (*(f"feature:{i}" for i in range(count)), *extra, *boxes)
+        def features(count: int, *extra: str) -> tuple[int, list[str]]:
+            own = [f"feature:{i}" for i in range(count)]
+            return 1, [*own, *extra, *boxes]
 
         widths = self.growth.widths
         axes: dict[str, tuple[int, Sequence[str]]] = {
@@ -354,11 +355,12 @@ class CPGGANObjective:
         if not gan.lesions:
             return value(self._whole(batch))
         count = boxes_of_each(batch)
-        values = [
-            value(self._lesion(batch, torch.minimum(torch.full_like(count, i), count - 1)))
-            for i in range(int(count.max()))
-        ]
-        return sum(v * (i < count) for i, v in enumerate(values)) / count
+        total = torch.zeros(len(count), device=count.device)
+        for number in range(int(count.max())):
+            # A case of fewer boxes shows its last one again, which does not count.
+            chosen = torch.minimum(torch.full_like(count, number), count - 1)
+            total += value(self._lesion(batch, chosen)) * (number < count)
+        return total / count
 
     # -- pairs -------------------------------------------------------------------------------------
 
@@ -514,15 +516,10 @@ class CPGGANSampler:
         orders = []
         for condition, seed in zip(conditions, seeds, strict=True):
             rng = torch.Generator().manual_seed(seed)
-            orders.append(
-                ImageRequest(self._latent(rng), condition.boxes, self._kind(condition, rng))
-            )
-        return [
-            self._whole(image, condition, order.kind)
-            for image, condition, order in zip(
-                self._images(orders), conditions, orders, strict=True
-            )
-        ]
+            latent, kind = self._latent(rng), self._kind(condition, rng)
+            orders.append(ImageRequest(latent, condition.boxes, kind))
+        made = zip(self._images(orders), conditions, orders, strict=True)
+        return [self._whole(image, condition, order.kind) for image, condition, order in made]
 
     # -- images ------------------------------------------------------------------------------------
 
@@ -614,11 +611,8 @@ class CPGGANSampler:
             windows.append(list(window))
         put, tightened = self._tightened(image, put)
         boxes = _joined(plan.present, put)
-        notes = {
-            WINDOWS: windows,
-            "pixels": f"of a real case, but for {WINDOWS}",
-            **tightened,
-        }
+        notes = {WINDOWS: windows, "pixels": f"of a real case, but for {WINDOWS}"}
+        notes.update(tightened)
         return Sample(image, None, boxes, notes=notes, label_class=plan.kind)
 
     def _lesion(self, plan: LesionPlan, number: int, latent: Tensor) -> ImageRequest:

@@ -37,8 +37,9 @@ class GrowthSchedule:
                 "expected 64 x 64, 128 x 128, 256 x 256 or another power of 2. Resize pictures or "
                 "slices: --read size=128x128"
             )
-        edges = tuple(FIRST << i for i in range((edge // FIRST).bit_length()))
-        return cls(edges, tuple(min(most, width * edge // e) for e in edges))
+        edges = [FIRST << level for level in range((edge // FIRST).bit_length())]
+        widths = [min(most, width * edge // each) for each in edges]
+        return cls(tuple(edges), tuple(widths))
 
 
 class ProgressiveGenerator(nn.Module):
@@ -55,11 +56,12 @@ class ProgressiveGenerator(nn.Module):
         # A gain of 1/4, as Karras et al. use for this layer.
         self.first = EqualisedLinear(latent + kinds, w[0] * FIRST**2, math.sqrt(2) / 4)
         self.begin = EqualisedConv2d(w[0] + classes, w[0], 3)
-        self.enter = nn.ModuleList(
-            EqualisedConv2d(cin + classes, cout, 3) for cin, cout in pairwise(w)
-        )
-        self.refine = nn.ModuleList(EqualisedConv2d(cout, cout, 3) for cout in w[1:])
-        self.image = nn.ModuleList(EqualisedConv2d(cin, channels, 1, gain=1) for cin in w)
+        # Layers are made kind by kind: their order is that of random numbers.
+        enter = [EqualisedConv2d(cin + classes, cout, 3) for cin, cout in pairwise(w)]
+        refine = [EqualisedConv2d(cout, cout, 3) for cout in w[1:]]
+        image = [EqualisedConv2d(cin, channels, 1, gain=1) for cin in w]
+        self.enter, self.refine = nn.ModuleList(enter), nn.ModuleList(refine)
+        self.image = nn.ModuleList(image)
         # A float, so that it is averaged with the weights.
         self.register_buffer("grown", torch.zeros(()))
 
@@ -104,11 +106,11 @@ class ProgressiveDiscriminator(nn.Module):
         super().__init__()
         self.growth, self.channels, self.spp = growth, channels, spp
         w = growth.widths
-        self.image = nn.ModuleList(EqualisedConv2d(channels + classes, c, 1) for c in w)
-        self.refine = nn.ModuleList(EqualisedConv2d(c + classes, c, 3) for c in w[1:])
-        self.leave = nn.ModuleList(
-            EqualisedConv2d(cin, cout, 3) for cin, cout in zip(w[1:], w, strict=False)
-        )
+        image = [EqualisedConv2d(channels + classes, c, 1) for c in w]
+        refine = [EqualisedConv2d(c + classes, c, 3) for c in w[1:]]
+        leave = [EqualisedConv2d(cin, cout, 3) for cout, cin in pairwise(w)]
+        self.image, self.refine = nn.ModuleList(image), nn.ModuleList(refine)
+        self.leave = nn.ModuleList(leave)
         self.end = EqualisedConv2d(w[0] + 1 + classes, w[0], 3)
         bins = sum(n * n for n in PYRAMID) if spp else FIRST**2
         self.dense = EqualisedLinear(w[0] * bins, w[0])

@@ -6,7 +6,7 @@ architecture, as in Han et al. 2018.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
@@ -115,12 +115,10 @@ class DCGAN(Generator):
 
     def channel_axes(self) -> Mapping[str, tuple[int, Sequence[str]]]:
         """Return the weights whose axes are latents, kinds, image channels or labels."""
-        channels = (
-            *(f"image:{name}" for name in self.schema.channels),
-            *(f"label:{value}" for value in self.masks.values),
-        )
-        kinds = tuple(f"{self.asked.by}:{name}" for name in self.asked.names)
-        latents = tuple(f"latent:{i}" for i in range(self.options.latent))
+        channels = [f"image:{name}" for name in self.schema.channels]
+        channels += [f"label:{value}" for value in self.masks.values]
+        kinds = [f"{self.asked.by}:{name}" for name in self.asked.names]
+        latents = [f"latent:{i}" for i in range(self.options.latent)]
         last = len(cast(DCGANGenerator, self.nets["generator"]).layers) - 1
         axes: dict[str, tuple[int, Sequence[str]]] = {
             "generator/first.weight": (1, (*latents, *kinds)),
@@ -128,7 +126,9 @@ class DCGAN(Generator):
             f"generator/layers.{last}.bias": (0, channels),
             "discriminator/layers.0.weight": (1, channels),
         }
-        return {**axes, "discriminator/told.weight": (0, kinds)} if kinds else axes
+        if kinds:
+            axes["discriminator/told.weight"] = (0, kinds)
+        return axes
 
     # -- training ----------------------------------------------------------------------------------
 
@@ -149,7 +149,7 @@ class DCGAN(Generator):
         """Fit intensities, kinds and label maps; DataFault: a case lacks its kind or labels."""
         label_maps = self._watched(cases)
         if self.options.with_mask:
-            self.priors = LabelPriors.fit((m for m in label_maps if m is not None), self.schema)
+            self.priors = LabelPriors.fit(label_maps, self.schema)
         else:
             for _ in label_maps:
                 pass
@@ -159,8 +159,8 @@ class DCGAN(Generator):
             "labels": None if self.priors is None else self.priors.to_json(),
         }
 
-    def _watched(self, cases: Iterable[Case]) -> Iterable[LabelArray | None]:
-        """Yield label maps of cases, and record their intensities and kinds."""
+    def _watched(self, cases: Iterable[Case]) -> Iterator[LabelArray]:
+        """Yield the label maps of cases that have one; record intensities and kinds of all."""
         for case in cases:
             if self.options.output == "linear":
                 self.intensities.add(case.image)
@@ -172,7 +172,8 @@ class DCGAN(Generator):
                     f"case {case.id!r}: has no label map, expected one for "
                     "with_mask=yes; leave the case out, or fit with with_mask=no"
                 )
-            yield case.labels
+            if case.labels is not None:
+                yield case.labels
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what ``observe`` returned."""

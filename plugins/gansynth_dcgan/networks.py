@@ -37,10 +37,13 @@ class FeaturePyramid:
         """Return the pyramid of an image size (voxels per axis, any)."""
         halvings = [max(0, round(math.log2(n / BASE))) for n in size]
         levels = max(1, *halvings)
-        strides = [tuple(2 if i >= levels - n else 1 for n in halvings) for i in range(levels)]
-        base = tuple(-(-n // 2**h) for n, h in zip(size, halvings, strict=True))
+        strides = []
+        for level in range(levels):  # an axis of fewer halvings grows on the finest levels
+            stride = [2 if level >= levels - n else 1 for n in halvings]
+            strides.append(tuple(stride))
+        base = [math.ceil(n / 2**h) for n, h in zip(size, halvings, strict=True)]
         widths = [min(width * 2**i, most) for i in reversed(range(levels))]
-        return cls(tuple(size), base, tuple(strides), tuple(widths))
+        return cls(tuple(size), tuple(base), tuple(strides), tuple(widths))
 
     @property
     def margins(self) -> list[int]:
@@ -62,7 +65,7 @@ class DCGANGenerator(nn.Module):
         # No bias where a norm removes it.
         free = norm in ("layer", "none")
         self.first = nn.Linear(numbers + kinds, widths[0] * math.prod(pyramid.base), bias=free)
-        self.norms = nn.ModuleList(_norm(norm, ndim, width) for width in widths)
+        self.norms = nn.ModuleList([_norm(norm, ndim, width) for width in widths])
         layer: Any = nn.ConvTranspose3d if ndim == 3 else nn.ConvTranspose2d
         inner = [
             layer(cin, cout, _kernel(stride), stride, 1, bias=free)
@@ -93,13 +96,14 @@ class DCGANDiscriminator(nn.Module):
         self.pyramid = pyramid
         ndim, widths = len(pyramid.size), pyramid.widths[::-1]
         layer: Any = nn.Conv3d if ndim == 3 else nn.Conv2d
-        self.layers = nn.ModuleList(
-            layer(cin, cout, _kernel(s), s, 1, bias=cin == channels or norm in ("layer", "none"))
-            for cin, cout, s in zip(
-                (channels, *widths[:-1]), widths, pyramid.strides[::-1], strict=True
-            )
-        )
-        self.norms = nn.ModuleList(_norm(norm, ndim, width) for width in widths[1:])
+        self.layers = nn.ModuleList()
+        cin = channels
+        for cout, stride in zip(widths, pyramid.strides[::-1], strict=True):
+            # No bias where a norm removes it; the first layer has no norm.
+            bias = cin == channels or norm in ("layer", "none")
+            self.layers.append(layer(cin, cout, _kernel(stride), stride, 1, bias=bias))
+            cin = cout
+        self.norms = nn.ModuleList([_norm(norm, ndim, width) for width in widths[1:]])
         self.act = activation("elu" if act == "elu" else "leaky_relu")
         self.head = nn.Linear(widths[-1] * math.prod(pyramid.base), 1)
         self.told = nn.Embedding(kinds, widths[-1]) if kinds else None

@@ -94,7 +94,8 @@ class Parametric(Generator):
         table = np.array(rows[:: len(rows) * len(rows[0]) // MOST + 1])
         for column in table.T:  # a class that a lesion lacks is another lesion's
             lacks = np.isnan(column)
-            column[lacks] = np.resize(column[~lacks] if not lacks.all() else 0.0, lacks.sum())
+            others = 0.0 if lacks.all() else column[~lacks]
+            column[lacks] = np.resize(others, lacks.sum())
         self.table = table.round(5)
         masks = [mask_of(self._labels(case), self.values) for case in cases]
         shown = [c.image[:, mask] for c, mask in zip(cases, masks, strict=True) if mask.any()]
@@ -124,7 +125,8 @@ class Parametric(Generator):
         effect = float((labels[lesion > 0] > 0).any())  # a sham has none
         for part in parts(lesion, self.schema):
             box, tissue = tissue_around(part, out, free)
-            look = self._lesion_like(part.voxels, tissue, rng) if look is None else look
+            if look is None:
+                look = self._lesion_like(part.voxels, tissue, rng)
             local = out[(slice(None), *box)]
             shown = part.whole()[box]
             new = drawn(
@@ -171,5 +173,6 @@ class Parametric(Generator):
         middle, by = near.mean(axis=0), self.options.variety
         varied = first - middle + by * (second - third) / np.sqrt(2)
         row = middle + varied / np.sqrt(1 + by**2)  # spread as the lesions are
-        look, whole = (Look.of_row(r, len(self.values), len(tissue)) for r in (row, first))
+        look = Look.of_row(row, len(self.values), len(tissue))
+        whole = Look.of_row(first, len(self.values), len(tissue))
         return look._replace(shares=whole.shares)  # a mean of spectra is grainier than any of them
