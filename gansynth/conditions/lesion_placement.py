@@ -10,7 +10,7 @@ A lesion is cut from the whole case, with a margin, so that a crop's border does
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
@@ -24,7 +24,9 @@ from gansynth.conditions.edits.donors import DonorEditOptions, donor_ids, draw_p
 from gansynth.conditions.edits.warps import WarpEdit, maps_space
 from gansynth.conditions.location_prior import (
     BARE,
+    BodyBox,
     LesionSurroundings,
+    PlacementPrior,
     depth_of,
     frame_of,
     learning_cases,
@@ -432,11 +434,22 @@ class PlacementRegion:
 
     @cached_property
     def allowed(self) -> Mask:
-        """The body, or its requested parts."""
-        labels = self.case_context.labels
-        if self.into is None:
-            return self.case_context.body
-        return self.case_context.body & mask_of(labels, self.into)
+        """The body, or its requested parts, as deep below the surface as real lesions lie."""
+        allowed = self.case_context.body
+        if self.into is not None:
+            allowed = allowed & mask_of(self.case_context.labels, self.into)
+        known = self.surroundings
+        if known is None:
+            return allowed
+        deep = self._kept("deep", partial(known.deep, self.case_context))
+        return np.asarray(allowed & deep)
+
+    def _kept(self, name: str, find: Callable[[], Mask]) -> Mask:
+        """Find a mask of the background once, if the pool knows this background again."""
+        key, case_pool = self.case_context.key, self.case_context.case_pool
+        if key is None:
+            return find()
+        return case_pool.mask((name, self.classes, key), self.case_context.body.shape, find)
 
     @cached_property
     def taken(self) -> Mask:
@@ -469,17 +482,28 @@ class PlacementRegion:
         """Mask of voxels like those at real lesions; all if nothing is known of these."""
         if self.surroundings is None:
             return np.ones(self.free.shape, bool)
-        find = partial(self.surroundings.likely, self.case_context, self.classes)
-        key, case_pool = self.case_context.key, self.case_context.case_pool
-        if key is None:
-            return find()
-        return case_pool.mask(("likely", self.classes, key), self.free.shape, find)
+        return self._kept(
+            "likely", partial(self.surroundings.likely, self.case_context, self.classes)
+        )
 
     @cached_property
     def bare(self) -> bool:
         """Whether the background never had a lesion, so that it need not be tissue at all."""
         none_out = self.case_context.emptied is None
         return none_out and not mask_of(self.case_context.labels, self.classes).any()
+
+    @cached_property
+    def frame(self) -> BodyBox:
+        """The box around the whole body, in the scene's voxels."""
+        return frame_of(self.case_context)
+
+    def keeps_aside(self, lesions: Sequence[Matrix]) -> bool:
+        """Whether none of some lesions, positions (N, n), is too much across the body's middle."""
+        if self.where != "prior":
+            return True
+        prior = PlacementPrior.learn(self.case_context.case_pool, self.classes)
+        aside = [prior.keeps_aside(self.frame.relative(lesion)) for lesion in lesions]
+        return all(aside)
 
     @property
     def least_likely(self) -> float:
@@ -890,23 +914,29 @@ class LesionDrawer:
     def _places(
         self, ground: PlacementRegion, edits: Sequence[Edit], rng: Rng
     ) -> Iterator[tuple[_Attempt, dict[str, Any]]]:
-        """Yield edited lesions with room, and their places; those at unlikely ones last."""
-        unlikely = []
+        """Yield edited lesions with room, and their places; second choices last."""
+        second = []
         for attempt, tight in self._attempts(ground.case_context, edits, rng):
             placement = self._place(ground, attempt, rng, tight=tight)
-            if placement is not None and "unlikely" in placement:
-                unlikely.append((attempt, placement))
-            elif placement is not None:
+            if placement is None:
+                continue
+            if _second_choice(placement):
+                second.append((attempt, placement))
+            else:
                 yield attempt, placement
-        yield from sorted(unlikely, key=lambda at: -at[1]["likely"])
+        yield from sorted(second, key=lambda at: _preference(at[1]), reverse=True)
 
     def _place(
         self, ground: PlacementRegion, attempt: _Attempt, rng: Rng, *, tight: bool
     ) -> dict[str, Any] | None:
-        """Find a likely place for an edited lesion, or else, beside a real one, the likeliest."""
+        """Find a likely place for an edited lesion, or else, beside a real one, the best found.
+
+        Where training lesions keep to one side of the body's middle, new ones do if they can.
+        """
         held, options = np.argwhere(attempt.change.labels > 0), self.options
+        lesions = _large_pieces(attempt.change.labels > 0)
         least = options.inside * (CLIPPED if tight else 1)
-        likeliest: dict[str, Any] | None = None
+        second: dict[str, Any] | None = None
         places = centres(ground, attempt.donor, len(held), options.tries, rng)
         for tried, centre in enumerate(places, start=1):
             corner = corner_at(held, centre)
@@ -919,12 +949,35 @@ class LesionDrawer:
                 placement["clipped"] = True
             if ground.surroundings is not None:
                 placement["likely"] = likely
-            if likely >= ground.least_likely:
-                return placement
-            if not ground.bare and (likeliest is None or likely > likeliest["likely"]):
+            if likely < ground.least_likely:
+                if ground.bare:
+                    continue
                 placement["unlikely"] = True
-                likeliest = placement
-        return likeliest
+            if not ground.keeps_aside([lesion + np.array(corner) for lesion in lesions]):
+                placement["astride"] = True
+            if not _second_choice(placement):
+                return placement
+            if second is None or _preference(placement) > _preference(second):
+                second = placement
+        return second
+
+
+def _large_pieces(mask: Mask) -> list[Matrix]:
+    """Positions (N, n) of the voxels of each piece at least a tenth as large as the largest."""
+    pieces = LabelComponents.of(mask)
+    large = pieces.numbers[pieces.sizes * 10 >= pieces.sizes[0]]
+    return [np.argwhere(pieces.numbered == number).astype(np.float64) for number in large]
+
+
+def _second_choice(placement: Mapping[str, Any]) -> bool:
+    """Whether a place is taken only if no better one is found."""
+    return "unlikely" in placement or "astride" in placement
+
+
+def _preference(placement: Mapping[str, Any]) -> tuple[bool, bool, float]:
+    """Order of second choices, the best last."""
+    likely, aside = "unlikely" not in placement, "astride" not in placement
+    return likely, aside, placement.get("likely", 1.0)
 
 
 def lesion_provenance(

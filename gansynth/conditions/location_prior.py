@@ -39,6 +39,9 @@ class PlacementPrior:
     centres: Matrix
     clearance: float = 0.0  # least distance from the body's outline, in lengths of that box
     diameters: Matrix | None = None  # float64 (N,) of the lesions (see `diameter`); None if unknown
+    # float64 (n,), on each axis: the most of a lesion that lies across the middle of the body, as
+    # `across_middle` has it; None if unknown
+    across: Matrix | None = None
 
     @classmethod
     def learn(cls, case_pool: CasePool, classes: Sequence[int] | None = None) -> PlacementPrior:
@@ -64,6 +67,15 @@ class PlacementPrior:
         spread = self.centres[:, -ndim:].var(axis=0) if len(self.centres) else np.zeros(ndim)
         deviation = np.sqrt((count * spread + KERNEL**2) / (count + 1))
         return np.asarray(np.minimum(KERNEL, deviation * count ** (-1 / (ndim + 4))))
+
+    def keeps_aside(self, lesion: Matrix) -> bool:
+        """Whether a lesion, relative coordinates (N, n), is no more across the middle than learnt.
+
+        So no lesion lies astride the midline of a brain where training lesions do not.
+        """
+        if self.across is None:
+            return True
+        return bool((across_middle(lesion) <= self.across[-lesion.shape[1] :]).all())
 
     def allowed(self, depth: Matrix) -> Mask:
         """Mask of voxels for lesions, by the depth of each voxel (see ``depths``)."""
@@ -204,8 +216,16 @@ def _of_boxes(case_pool: CasePool, label: int) -> PlacementPrior:
     return PlacementPrior(np.concatenate(rows), clearance)
 
 
+def across_middle(lesion: Matrix) -> Matrix:
+    """Share of a lesion, relative coordinates (N, n), on its lesser side of the middle: (n,)."""
+    beyond = (lesion > 0.5).mean(axis=0)
+    return np.asarray(np.minimum(beyond, 1 - beyond))
+
+
 def _of_lesions(case_pool: CasePool, classes: Sequence[int]) -> PlacementPrior:
-    rows, diameters = [np.empty((0, case_pool.cases.schema.ndim))], []
+    ndim = case_pool.cases.schema.ndim
+    rows, diameters, people = [np.empty((0, ndim))], [], set()
+    across = np.zeros(ndim)
     for case_id in learning_cases(case_pool):
         labels = whole(case_pool, case_id).labels
         if labels is None:
@@ -216,7 +236,12 @@ def _of_lesions(case_pool: CasePool, classes: Sequence[int]) -> PlacementPrior:
             frame = whole_frame(case_pool, case_id)
             rows.append(frame.relative(np.array([lesion.centroid for lesion in lesions])))
             diameters += [frame.diameter(lesion.voxels) for lesion in lesions]
-    return PlacementPrior(np.concatenate(rows), diameters=np.array(diameters))
+            people.add(case_pool.cases.subject(case_id))
+            for lesion in lesions:
+                across = np.maximum(across, across_middle(frame.relative(lesion.positions)))
+    # The next lesion may reach farther: the less is known, the more.
+    across += (0.5 - across) / (len(people) + 1)
+    return PlacementPrior(np.concatenate(rows), diameters=np.array(diameters), across=across)
 
 
 @dataclass(frozen=True)
@@ -364,6 +389,7 @@ TAIL = 0.05
 
 The range is widened at each end by half of it over the number of subjects.
 """
+SHALLOW = 0.01  # share of lesions' voxels that lie so near the surface that new ones do not
 POOR = 0.1  # share of training cases that have less of likely ground than is required
 VIEW = 16  # cells per axis of a body's box in which whole images are compared
 ALIKE, SMALL = 3, 0.05
@@ -381,6 +407,7 @@ class LesionSurroundings:
     low: Matrix  # float64 (2 C,), least tissue: means of all channels, then spreads, both in ranks
     high: Matrix  # float64 (2 C,), the same of the most
     depth: float  # least depth in lengths of the body's box, as `location_prior.depths` has it
+    shallowest: float = 0.0  # depth that all but `SHALLOW` of lesions' voxels have
     share: float = 0.0  # least share of a lesion's ground that is likely
     room: float = 0.0  # least share of a body without its lesions that is likely
     views: Matrix = field(default_factory=lambda: np.empty((0, 0)))  # (N, C cells), see `_view`
@@ -416,6 +443,12 @@ class LesionSurroundings:
         numbers = [np.arange(length) // step.step for length, step in axes]  # each voxel's step
         likely[box] = self.fits(ground)[np.ix_(*numbers)]
         return likely
+
+    def deep(self, case_context: CaseContext) -> Mask:
+        """Return the voxels of a scene no shallower than lesions lie: bool (D, H, W) or (H, W)."""
+        if self.shallowest <= 0:
+            return np.ones(case_context.body.shape, bool)
+        return np.asarray(depths(case_context.body, frame_of(case_context)) >= self.shallowest)
 
     def like(self, ground: _Ground) -> bool:
         """Whether a case looks as a whole like training cases with a lesion."""
@@ -497,7 +530,9 @@ def _tissue(image: FloatArray, levels: Matrix, bare: Mask) -> Matrix:
 def _learnt(case_pool: CasePool, classes: tuple[int, ...]) -> LesionSurroundings | None:
     found = list(_grounds(case_pool, classes))
     deep = [g.depth[g.lesions][None] for _, g in found if np.isfinite(g.depth).all()]
-    depth = float(np.quantile(_pooled(deep), TAIL)) if deep else 0.0
+    depth = shallowest = 0.0
+    if deep:
+        depth, shallowest = np.quantile(_pooled(deep), (TAIL, SHALLOW)).tolist()
     rings, tissue, subjects = [], [], set()
     for case_id, ground in found:
         ring = ground.ring & (ground.depth >= depth)
@@ -509,7 +544,7 @@ def _learnt(case_pool: CasePool, classes: tuple[int, ...]) -> LesionSurroundings
         return None
     low, high = np.quantile(_pooled(tissue), (TAIL, 1 - TAIL), axis=1)
     more = (high - low) / (2 * len(subjects))
-    learnt = LesionSurroundings(low - more, high + more, depth)
+    learnt = LesionSurroundings(low - more, high + more, depth, shallowest)
     shares, rooms = [], []
     for ground, ring in rings:
         fits = learnt.fits(ground)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.geometry import Mask, bounding_box, centroid, mask_of
+from gansynth.core.geometry import Mask, Matrix, bounding_box, centroid, mask_of
 from gansynth.core.schema import Boxes, Case, LabelArray, Schema
 from gansynth.data.read_options import BoxesAsked
 from gansynth.runtime.errors import DataFault, UsageFault, did_you_mean
@@ -198,6 +198,12 @@ class LesionPart:
         """Mean position of its voxels in the whole array, in voxels."""
         middle = zip(centroid(self.mask), self.box, strict=True)
         return tuple([within + part.start for within, part in middle])
+
+    @property
+    def positions(self) -> Matrix:
+        """Positions (N, n) of its voxels in the whole array, in voxels."""
+        corner = np.array([part.start for part in self.box])
+        return (np.argwhere(self.mask) + corner).astype(np.float64)
 
     @property
     def cut_off(self) -> bool:

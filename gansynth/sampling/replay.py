@@ -33,9 +33,10 @@ FORMS = (
     "(provenance.json, an export's record)"
 )
 OLD = "it was written by a version of gansynth that recorded nothing for a replay"
-SAMPLING = "4"
+SAMPLING = "5"
 """What samples depend on beside run, settings and machine; 1, or none, before decision 085, 2
-before lesions kept their edges and contrast, and 3 before they were drawn in windows (091)."""
+before lesions kept their edges and contrast, 3 before they were drawn in windows (091), and 4
+before they kept to one side, and below the surface (092)."""
 logger = logging.getLogger("gansynth")
 
 

@@ -280,9 +280,12 @@ KINDS = anatomy()
 
 
 class Heads(ToySource):
-    """Lesions in the brain, off the eye; each subject has a grey scale of its own."""
+    """Lesions in the brain, off the eye; each subject has a grey scale of its own.
 
-    def __init__(self, count=6):
+    ``aside``: columns from the middle of the head to a lesion's at least.
+    """
+
+    def __init__(self, count=6, aside=0.0):
         super().__init__(2)
         self._cases = {}
         for number in range(count):
@@ -290,6 +293,8 @@ class Heads(ToySource):
             labels = np.zeros(KINDS.shape, np.int16)
             while not labels.any() or (KINDS[labels > 0] != BRAIN).any():
                 centre = rng.uniform(0, SIDE, 2).reshape(-1, 1, 1)
+                if abs(centre[1, 0, 0] - SIDE / 2) < aside:
+                    continue
                 away = np.sqrt(((np.indices(KINDS.shape) - centre) ** 2).sum(0))
                 labels = (away < 3).astype(np.int16)
             noise = (KINDS > 0) * rng.normal(0, 0.1, KINDS.shape)
@@ -322,6 +327,28 @@ def test_new_lesions_keep_off_tissue_that_surrounds_no_real_one():
         found.append(np.mean([(KINDS[new] != BRAIN).mean() for new in drawn if new.any()]))
     assert found[0] > 0.25
     assert found[1] < 0.05
+
+
+def on_both_sides(new: Any) -> bool:
+    """Whether more than a seventh of a lesion lies on either side of the head's middle."""
+    right = (np.nonzero(new)[1] >= SIDE / 2).mean()
+    return bool(min(right, 1 - right) > 1 / 7)
+
+
+def on_the_skull(new: Any) -> bool:
+    return bool(np.isin(SKULL, KINDS[new]))
+
+
+@pytest.mark.parametrize("astray", [on_both_sides, on_the_skull])
+def test_large_lesions_lie_no_more_astride_and_no_shallower_than_training_lesions(astray):
+    heads, edits, shares = Heads(12, aside=7), build_edits(("scale:low=3,high=4",)), []
+    for text in ("apart_mm=1,where=anywhere", "apart_mm=1"):
+        source = ConditionSampler(heads, Space(), edits, seed=3, lesions=lesion_drawer(text))
+        drawn: list[Any] = list(map(source.draw, range(40)))
+        lesions = [c.lesion > 0 for c in drawn if c.lesion.any()]
+        shares.append(np.mean(list(map(astray, lesions))))
+    assert shares[0] > 0.1
+    assert shares[1] == 0
 
 
 @pytest.mark.parametrize(("turned", "share"), [(False, 1), (True, 0)])
