@@ -203,7 +203,7 @@ class LesionPart:
     def positions(self) -> Matrix:
         """Positions (N, n) of its voxels in the whole array, in voxels."""
         corner = np.array([part.start for part in self.box])
-        return (np.argwhere(self.mask) + corner).astype(np.float64)
+        return np.asarray(np.argwhere(self.mask) + corner, np.float64)
 
     @property
     def cut_off(self) -> bool:
