@@ -82,7 +82,7 @@ def show_hard_cases(request: HardCasesRequest, report: dict[str, Any], out: Outp
     """Print the table of weights, and the next command."""
     lines = _hard_cases_lines(report)
     if request.out is not None and not request.dry_run:
-        lines.append(then("sample", "RUN", "--sampling-weights", request.out, "--sheet"))
+        lines.append(then("sample", "RUN", "--case-weights", request.out, "--sheet"))
     out.result(report, lines)
 
 

@@ -101,7 +101,7 @@ class HardCasesRequest(CaseData):
     """Find hard cases by inner folds of the training cases.
 
     Every lesion of a fold's training cases is evaluated by a segmenter trained without its case.
-    The file has failure rates by size, place and class of lesions. --sampling-weights FILE then
+    The file has failure rates by size, place and class of lesions. --case-weights FILE then
     takes hard conditions more often, and of those without a lesion such as had false alarms
     (gansynth help hard_cases). The fold's held-out cases are not opened.
     """

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from gansynth.conditions.boxes import BoxContext, BoxDrawer, PlacedBoxes, place_boxes, record
+from gansynth.conditions.case_weights import CaseWeights
 from gansynth.conditions.edit_chain import ContextFn, apply_edits
 from gansynth.conditions.edits.donors import alike
 from gansynth.conditions.edits.warps import CaseWarp
 from gansynth.conditions.lesion_placement import LesionDrawer, Shows
 from gansynth.conditions.location_prior import learning_cases
 from gansynth.conditions.removal import Removal, without_lesions
-from gansynth.conditions.sampling_weights import SamplingWeights
 from gansynth.core.body_mask import shown_body
 from gansynth.core.case_pool import CaseCheck, CaseContext, CasePool, TrainingCases, own_labels
 from gansynth.core.edit import Edit, EditContext
@@ -122,7 +122,7 @@ class ConditionSampler:
     base: CaseSource | None = None
     unlabelled: Sequence[CaseSource] = ()
     share_unlabelled: float = 0.0
-    weights: SamplingWeights | None = None
+    weights: CaseWeights | None = None
     context_follows: bool = True
     check: CaseCheck | None = None
     cache: CaseCache | None = None

@@ -77,7 +77,7 @@ class SampleRequest(Document):
         """Parse what was typed; edits, boxes, weights and filters are not looked up yet."""
         from gansynth.core.requests.sections import ClassWords
 
-        weights, filters = words.sampling_weights, tuple(words.filter)
+        weights, filters = words.case_weights, tuple(words.filter)
         if NONE in filters and len(set(filters)) > 1:
             [named, *_] = [text for text in filters if text != NONE]
             raise UsageFault(

@@ -115,8 +115,8 @@ def check_asked(
     reporter: Reporter,
 ) -> SampleSource:
     """Check all requests for a run's samples, and return the origin with all source cases."""
+    from gansynth.conditions.case_weights import CaseWeights
     from gansynth.conditions.condition_source import open_base
-    from gansynth.conditions.sampling_weights import SamplingWeights
     from gansynth.sampling.sampler import open_unlabelled_for
 
     samples, run = request.samples, sample_source.run
@@ -124,7 +124,7 @@ def check_asked(
     check_request(samples, Maker.of(run))
     check_texts(samples)
     if samples.weights is not None:
-        weights = SamplingWeights.read(Path(samples.weights))
+        weights = CaseWeights.read(Path(samples.weights))
         weights.check(run.lineage, run.schema.labels)
         weights.guard(held_out, host)
     if samples.label_source is None and not samples.unlabelled:

@@ -54,9 +54,9 @@ def check_texts(request: SampleRequest) -> None:
 
         lesion_drawer(request.lesions).options.refuse_idle(f"--lesions {request.lesions}")
     if request.weights is not None:
-        from gansynth.conditions.sampling_weights import SamplingWeights
+        from gansynth.conditions.case_weights import CaseWeights
 
-        SamplingWeights.read(Path(request.weights))
+        CaseWeights.read(Path(request.weights))
     if request.filters:
         from gansynth.sampling.filters.fitted import build_filters
 
@@ -102,8 +102,8 @@ def check_request(request: SampleRequest, maker: Maker) -> None:
         )
     if request.weights is not None and not maker.can.from_labels:
         raise UsageFault(
-            f"--sampling-weights {request.weights}: {name} takes no label maps to weight; expected "
-            f"a generator that does, such as {_that_take('labels')}; leave --sampling-weights out"
+            f"--case-weights {request.weights}: {name} takes no label maps to weight; expected "
+            f"a generator that does, such as {_that_take('labels')}; leave --case-weights out"
         )
     if request.label_source is not None:
         _check_label_source(request.label_source, maker)

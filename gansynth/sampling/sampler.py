@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gansynth.conditions.boxes import USUAL, box_drawer
+from gansynth.conditions.case_weights import CaseWeights, open_case_weights
 from gansynth.conditions.condition_source import open_base
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_contrast import LesionContrasts
 from gansynth.conditions.lesion_placement import lesion_drawer, no_room
 from gansynth.conditions.sampler import SCANS, ConditionSampler
-from gansynth.conditions.sampling_weights import SamplingWeights, open_sampling_weights
 from gansynth.conditions.unlabelled import UnlabelledSource, open_unlabelled
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.case_pool import CaseCheck
@@ -103,7 +103,7 @@ class Sampler:
         self.request = request
         weights = None
         if request.weights is not None:
-            weights = open_sampling_weights(Path(request.weights), run.lineage, source)
+            weights = open_case_weights(Path(request.weights), run.lineage, source)
         check = content_check(run.folder, run.lineage)
         self.sampler = sampler_for(
             generator,
@@ -331,7 +331,7 @@ def sampler_for(
     *,
     base: CaseSource | None = None,
     unlabelled: Sequence[CaseSource] = (),
-    weights: SamplingWeights | None = None,
+    weights: CaseWeights | None = None,
     check: CaseCheck | None = None,
     cache: CaseCache | None = None,
 ) -> ConditionSampler:

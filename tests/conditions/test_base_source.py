@@ -207,7 +207,7 @@ PLAIN = AugmentRequest(target="toy", ratio="1:1", generator="run")
 OTHERS = PLAIN.but(
     label_source="nifti:/free",
     lesions="pairs=ordered",
-    sampling_weights="/w.json",
+    case_weights="/w.json",
     filter="range",
 )
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from gansynth.conditions.boxes import box_drawer, own_boxes, place_boxes
+from gansynth.conditions.case_weights import CaseWeights
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.location_prior import PlacementPrior
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.conditions.sampling_weights import SamplingWeights
 from gansynth.core.edit import EditContext
 from gansynth.core.registry import installed
 from gansynth.core.source import SourceRequest
@@ -120,7 +120,7 @@ def misses_small(case: Any) -> bool:
 
 def test_weights_are_what_they_were(tmp_path, unchanged):
     path = failures_of(misses_small, tmp_path)
-    weights = SamplingWeights.read(path)
+    weights = CaseWeights.read(path)
     for space in (Space(), Space("crop", (8, 20, 20), pad_label=0), Space("slice", (20, 20))):
         sampler = ConditionSampler(Blobs(), space, CHAIN[:1], seed=5, weights=weights)
         for index in range(3):

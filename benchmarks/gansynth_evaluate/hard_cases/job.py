@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.conditions.case_weights import write_failures
 from gansynth.conditions.lesion_risk import CropFrame, Span
-from gansynth.conditions.sampling_weights import write_failures
 from gansynth.core.body_mask import organ_mask
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.requests.base import function_of, paths_of

@@ -86,7 +86,7 @@ class SampleWords(EditWords):
     lesions: Annotated[str | None, Opt(metavar="match|add|replace,KEY=VALUE,...")] = None
     """How lesions are inserted into real images, for generators that do so. match (default): the
     image's own lesions are taken out first; add: beside them; replace: in their place."""
-    sampling_weights: File | None = None
+    case_weights: File | None = None
     """Weight conditions by this file of gansynth hard-cases."""
     filter: Annotated[Texts, Opt(names=("filters",), metavar="NAME[:KEY=VALUE,...]")] = ()
     """own (default): reject samples that fail the generator's own checks. none: accept all. Or a

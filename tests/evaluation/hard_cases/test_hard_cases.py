@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from gansynth.conditions import sampling_weights as weights
+from gansynth.conditions import case_weights as weights
 from gansynth.conditions.lesion_risk import CropFrame, Lesion, RiskModel, lesions_in
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.sample_request import SampleRequest
@@ -332,7 +332,7 @@ def toy_run(toy_fit, tmp_path_factory):
 
 
 def test_the_command_draws_samples_by_weights(run_cli, toy_run, tmp_path):
-    asked = ("sample", toy_run / "run", "-n", "2", "--device", "cpu", "-q", "--sampling-weights")
+    asked = ("sample", toy_run / "run", "-n", "2", "--device", "cpu", "-q", "--case-weights")
     result = run_cli(*asked, toy_run / "f.json", "-o", tmp_path / "samples")
     assert result.exit_code == 0, result.stderr
     (tmp_path / "bad.json").write_text((toy_run / "f.json").read_text()[:900])
@@ -355,7 +355,7 @@ def test_weights_of_a_held_out_case_or_of_another_fold_are_refused(toy_run, monk
 
 def test_a_host_is_checked_before_anything_starts(toy_run):
     source = ToySource(2)
-    words = {"generator": toy_run / "run", "sampling_weights": toy_run / "f.json"}
+    words = {"generator": toy_run / "run", "case_weights": toy_run / "f.json"}
     request = AugmentRequest(target="toy", ratio="1:1", **words)
     held_out = case_records(source, source.held_out_ids)
     origin = find_sample_source(request)

@@ -31,7 +31,7 @@ _AGAIN = f"{AGAIN[0].upper()}{AGAIN[1:]}"
 
 
 @dataclass(frozen=True)
-class SamplingWeights:
+class CaseWeights:
     """Draws several candidates for each condition, and chooses one by its weight."""
 
     path: Path
@@ -46,7 +46,7 @@ class SamplingWeights:
     lineage: Lineage  # the evaluated cases
 
     @classmethod
-    def read(cls, path: Path) -> SamplingWeights:
+    def read(cls, path: Path) -> CaseWeights:
         """Read a file that ``gansynth hard-cases`` wrote.
 
         Raises:
@@ -157,14 +157,14 @@ class SamplingWeights:
         cases = {case.id: case for case in judged.cases}
         if judged.fold != lineage.fold or not same_data(lineage, cases, cases.__getitem__):
             raise IntegrityFault(
-                f"--sampling-weights {self.path}: made of {judged.dataset} fold {judged.fold}, "
+                f"--case-weights {self.path}: made of {judged.dataset} fold {judged.fold}, "
                 "the run has "
                 f"seen {lineage.dataset} fold {lineage.fold}; expected the same. {_AGAIN}"
             )
         odd = [name for name, value in self.labels.items() if labels.get(name) != value]
         if odd:
             raise IntegrityFault(
-                f"--sampling-weights {self.path}: label {odd[0]!r} is {self.labels[odd[0]]} "
+                f"--case-weights {self.path}: label {odd[0]!r} is {self.labels[odd[0]]} "
                 "there, the run "
                 f"has {dict(labels)}; expected the same. {_AGAIN}"
             )
@@ -174,20 +174,20 @@ class SamplingWeights:
         changed = [c.id for c in judged.cases if hashes.get(c.id, c.sha256) != c.sha256]
         if changed:
             raise IntegrityFault(
-                f"--sampling-weights {self.path}: {len(changed)} case(s) are not those the run "
+                f"--case-weights {self.path}: {len(changed)} case(s) are not those the run "
                 "has seen, "
                 f"{changed[0]!r} first; expected the same content. {_AGAIN}"
             )
 
     def guard(self, held_out: Iterable[CaseRecord], source: CaseSource) -> None:
         """Refuse weights that have seen a held-out case, its subject or its content."""
-        model = f"host behind --sampling-weights {self.path}"
+        model = f"host behind --case-weights {self.path}"
         guard(self.lineage, held_out, kind=model, same=same_data_as(source), hint=_AGAIN)
 
 
-def open_sampling_weights(path: Path, lineage: Lineage, source: CaseSource) -> SamplingWeights:
+def open_case_weights(path: Path, lineage: Lineage, source: CaseSource) -> CaseWeights:
     """Read weights and check that they come from a run's own training cases."""
-    weights = SamplingWeights.read(path)
+    weights = CaseWeights.read(path)
     weights.check(lineage, source.schema.labels)
     held_out = [CaseRecord(i, source.header(i).subject, "") for i in source.held_out_ids]
     weights.guard(held_out, source)

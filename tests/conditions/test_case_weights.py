@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, mannwhitneyu
 
+from gansynth.conditions.case_weights import CaseWeights, write_failures
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.sampler import ConditionSampler
-from gansynth.conditions.sampling_weights import SamplingWeights, write_failures
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.schema import Condition
 from gansynth.core.source import case_record, lineage_of
@@ -46,7 +46,7 @@ def file_of(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def known(file_of):
-    return lambda name="small": SamplingWeights.read(file_of(name))
+    return lambda name="small": CaseWeights.read(file_of(name))
 
 
 def sampler(weights=None, *edits: str, seed: int = 3) -> Any:
@@ -75,7 +75,7 @@ def test_weights_draw_the_sizes_places_and_classes_that_a_host_misses(known, pla
 
 def test_weights_draw_places_of_false_alarms_without_a_lesion(known, tmp_path):
     path = failures_of(HOSTS["none"], tmp_path, lambda case: case.id[-1] in "0145")
-    weights, space = SamplingWeights.read(path), Space("slice", (SIDE, SIDE))
+    weights, space = CaseWeights.read(path), Space("slice", (SIDE, SIDE))
     free, fired = [], []
     for each in (known("none"), weights):
         drawing: Any = ConditionSampler(Blobs(), space, seed=3, weights=each)
@@ -164,7 +164,7 @@ def test_damaged_weights_are_refused(file_of, tmp_path, how):
     path = shutil.copy(file_of("small"), tmp_path / "bad.json")
     damage(path)
     with pytest.raises(fault, match=says) as caught:
-        SamplingWeights.read(path)
+        CaseWeights.read(path)
     assert "\n" not in str(caught.value)
     assert "gansynth hard-cases" in str(caught.value)
 
