@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gansynth.metrics.comparison import Estimate
+from gansynth.metrics.places import ASTRIDE
 
 BLURRED, NOISY = 0.5, 2.0
 """Power in the highest frequencies, as a ratio to real, at which an alarm is raised."""
@@ -19,8 +20,11 @@ Alarm = tuple[str, str]  # part of the report, and text
 
 def alarms(document: Mapping[str, Any], figures: Sequence[Estimate]) -> list[dict[str, str]]:
     """Problems and how to solve them, one line each."""
-    of_figures = (*_texture(figures), *_diversity(figures), *_lesions(figures))
-    return [{"key": key, "text": text} for key, text in (*of_figures, *_findings(document))]
+    found: list[Alarm] = []
+    for look in (_texture, _diversity, _lesions, _places):
+        found += look(figures)
+    found += _findings(document)
+    return [{"key": key, "text": text} for key, text in found]
 
 
 def _findings(document: Mapping[str, Any]) -> Iterator[Alarm]:
@@ -121,6 +125,21 @@ def _lesions(figures: Sequence[Estimate]) -> Iterator[Alarm]:
                 what = LESIONS[name].format(f"{figure.value:.2g} {others}")
                 channel = figure.name.removesuffix(f" {name}")
                 yield "appearance", f"{channel}: lesions {what}"
+
+
+def _places(figures: Sequence[Estimate]) -> Iterator[Alarm]:
+    """Lesions across the middle of a body whose real lesions lie on one side."""
+    for figure in figures:
+        if (figure.metric, figure.finding) != ("places", "unlike real") or figure.value is None:
+            continue
+        real = figure.real or 0.0
+        if figure.name.startswith(ASTRIDE) and figure.value > real:
+            yield (
+                "places",
+                f"{100 * figure.value:.0f} % of lesions lie {figure.name} of the body, "
+                f"{100 * real:.0f} % of real ones; look at some (gansynth sample --sheet). "
+                "--lesions where=prior, the default, avoids it",
+            )
 
 
 def sentences(document: Mapping[str, Any], figures: Sequence[Estimate]) -> dict[str, list[str]]:

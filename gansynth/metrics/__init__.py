@@ -15,6 +15,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "c2st-cnn": ("c2st", "C2ST"),
     "lesions": ("lesions", "BoxContrastMetric"),
     "appearance": ("lesions", "Appearance"),
+    "places": ("places", "LesionPlaces"),
 }
 """Metric -> module of this package, and its class there."""
 
