@@ -59,15 +59,15 @@ def fill(folder: Path, channels: int, edge: int) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def augmentation(patch: int) -> tuple[Any, tuple[int, ...]]:
+def augmentation(patch: Sequence[int]) -> tuple[Any, tuple[int, ...]]:
     """nnU-Net's own transforms for this patch, and the size of what goes into them."""
     from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     angle = (-30 / 360 * 2 * np.pi, 30 / 360 * 2 * np.pi)
-    initial = get_patch_size((patch,) * 3, angle, angle, angle, (0.85, 1.25))
+    initial = get_patch_size(tuple(patch), angle, angle, angle, (0.85, 1.25))
     transforms = nnUNetTrainer.get_training_transforms(
-        (patch,) * 3,
+        tuple(patch),
         angle,
         [[scale] * 3 for scale in (1.0, 0.5, 0.25, 0.125)],
         (0, 1, 2),
@@ -87,7 +87,7 @@ def compare(folder: Path, channels: int, patch: int, seconds: float) -> dict[str
     from gansynth_nnunet.mixed import decode
 
     reader, rng = BankReader(folder), np.random.default_rng(0)
-    transforms, initial = augmentation(patch)
+    transforms, initial = augmentation((patch,) * 3)
     draws, augmentations = [], []
     end = time.monotonic() + seconds
     while time.monotonic() < end or len(draws) < 8:

@@ -2,7 +2,9 @@
 
 Phantoms of four channels for nnU-Net, and their slices of one channel; runs of two steps of each
 generator, kept in ``--home``. The first samples are not counted: they read cases and learn priors.
-Printed for each run: CPU milliseconds a sample (all, and those in the generator), rejected samples,
+Printed for each run: CPU milliseconds a sample (all, those in the generator, and those from the
+finished sample to its file), of volumes those of nnU-Net's own augmentation of a sample, with its
+default trainer's transforms in turn with the batches, and the ratio; rejected samples,
 memory before and after the counted samples, a SHA-256 over all of them, by which two commits
 are compared, and CPU seconds of the fit, if the run was not there: ``--as`` names the state, and
 other states in the result stay.
@@ -23,6 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench_draws import augmentation
 from common import RESULTS, print_table, write
 from hosts import PLANS, prepare_data
 
@@ -30,6 +33,7 @@ from gansynth.bank.store import BankSpec, BankWriter
 from gansynth.core.intake import intake_of
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
+from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.batches import CaseCache
 from gansynth.fitting.fit import fit
@@ -49,6 +53,7 @@ RUNS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "parametric": ("parametric", {}),
 }
 BATCH = 4
+TIMES = 8  # augmentations after each batch: most leave out most transforms
 
 
 def request_of(size: str, home: Path) -> SourceRequest:
@@ -90,15 +95,19 @@ def measured(run: Path, source: CaseSource, count: int, first: int) -> dict[str,
         BATCH,
         samples=sampler.request,
     )
-    digest, rejected = hashlib.sha256(), Counter[str]()
+    augment = HostAugmentation(source) if intake is not None else None
+    digest, rejected, stored_ms = hashlib.sha256(), Counter[str](), 0.0
     with tempfile.TemporaryDirectory() as folder:
         writer = BankWriter.create(Path(folder) / "bank", spec)
-        begin = before = 0.0
+        spent = before = 0.0
         for index in range(0, first + count, BATCH):
             if index == first:
-                begin, drawn[0], before = time.thread_time(), 0.0, resident()
+                spent, stored_ms, drawn[0], before = 0.0, 0.0, 0.0, resident()
                 rejected.clear()
-            for number, sample in enumerate(sampler.draw(index, BATCH), index):
+            begin = time.thread_time()
+            samples = sampler.draw(index, BATCH)
+            finished = time.thread_time()
+            for number, sample in enumerate(samples, index):
                 try:
                     stored = validate_sample(sample, spec.schema, ())
                 except DataFault as fault:
@@ -110,17 +119,57 @@ def measured(run: Path, source: CaseSource, count: int, first: int) -> dict[str,
                 writer.publish(told, extras)
                 if index >= first:
                     digest.update(told.provenance["sha256"].encode())
-        spent, shape = time.thread_time() - begin, sample.image.shape
+            spent += time.thread_time() - begin
+            stored_ms += time.thread_time() - finished
+            if augment is not None and index >= first:
+                augment.measure(samples[-1])
         writer.close()
-    return {
-        "shape": list(shape),
+    row = {
+        "shape": list(samples[-1].image.shape),
         "samples": count,
         "ms": round(1000 * spent / count, 1),
         "generator_ms": round(1000 * drawn[0] / count, 1),
+        "to_file_ms": round(1000 * stored_ms / count, 1),
+    }
+    if augment is not None:
+        row["host_augmentation_ms"] = round(augment.mean_ms, 1)
+        row["over_host_augmentation"] = round(1000 * spent / count / augment.mean_ms, 2)
+    return row | {
         "rejected": sum(rejected.values()),
         "mib": [round(before), round(resident())],
         "sha256": digest.hexdigest(),
     }
+
+
+class HostAugmentation:
+    """nnU-Net's own augmentation of one sample of a batch, timed."""
+
+    def __init__(self, source: CaseSource) -> None:
+        patch = source.patch_size  # type: ignore[attr-defined]
+        self._transforms, self._initial = augmentation(patch)
+        self._seconds: list[float] = []
+
+    @property
+    def mean_ms(self) -> float:
+        """CPU milliseconds of one augmentation."""
+        return 1000 * sum(self._seconds) / len(self._seconds)
+
+    def measure(self, sample: Sample) -> None:
+        """Augment the middle of a sample ``TIMES`` times."""
+        import torch
+        from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
+
+        assert sample.labels is not None
+        box = []
+        for length, edge in zip(sample.labels.shape, self._initial, strict=True):
+            corner = (length - edge) // 2
+            box.append([corner, corner + edge])
+        image = torch.from_numpy(crop_and_pad_nd(sample.image, box, 0))
+        labels = torch.from_numpy(crop_and_pad_nd(sample.labels[None], box, -1))
+        for _ in range(TIMES):
+            begin = time.thread_time()
+            self._transforms(image=image.clone(), segmentation=labels.clone())
+            self._seconds.append(time.thread_time() - begin)
 
 
 def resident() -> float:

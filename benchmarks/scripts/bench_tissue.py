@@ -4,7 +4,8 @@ Tissue: lesions put into the 83 tumour-free slices of 16 people of LGG who are k
 seed=34, fold 0), 64 x 64 pixels, by all 61 others or by five of them. Many of these slices show the
 face, the vertex, or noise. The brain is that of ``find_brain``, or was outlined by eye in ellipses
 where that is wrong (``lgg_brains.json``). Printed: samples rejected, share of the others' pixels
-off the brain, of lesions mostly off it, and of lesions mostly on air.
+off the brain, of lesions mostly off it, of lesions mostly on air, and of lesions astride: more than
+a fifth of each on either side of the middle of the head, left to right, as of the real ones.
 
 Contrast and range: 12 people of LGG and of BUSI, new lesions in their own pictures. Printed: share
 of lesions whose contrast has not the sign of most training lesions (training cases, samples,
@@ -44,8 +45,9 @@ from gansynth.sampling.run_source import open_source
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
 LGG, BUSI = SHARED / "lgg_flair256", SHARED / "busi256"
 SUBJECTS = {LGG: r"(TCGA_[A-Z]+_[A-Z0-9]+)_", BUSI: r"(G[0-9]+)_"}
-SIDE, AIR = 64, 0.1
-"""Pixels of an edge; share of nearly the largest value below which a smoothed pixel is air."""
+SIDE, AIR, ASTRIDE = 64, 0.1, 0.2
+"""Pixels of an edge; share of nearly the largest value below which a smoothed pixel is air; least
+share of a lesion on its lesser side of the head that makes it astride."""
 BRAINS = json.loads((Path(__file__).parent / "lgg_brains.json").read_text(encoding="utf-8"))
 SAMPLERS = ("copypaste", "parametric")
 
@@ -106,6 +108,28 @@ def brain_and_air(case_id: str) -> tuple[np.ndarray, np.ndarray]:
     return blocks[0], blocks[1]
 
 
+def lesser_side(case_id: str, lesion: np.ndarray) -> float:
+    """Share of a lesion's pixels, bool (SIDE, SIDE), on its lesser side of the head's middle."""
+    picture = np.asarray(Image.open(LGG / "images" / f"{case_id}.png"), np.float32)
+    smooth = gaussian_filter(picture, 1.5)
+    head = smooth > AIR * np.percentile(smooth, 99)
+    columns = np.flatnonzero(head.mean(axis=0) > AIR) * SIDE / len(picture)
+    middle = (columns[0] + columns[-1]) / 2
+    right = float((np.nonzero(lesion)[1] + 0.5 > middle).mean())
+    return min(right, 1 - right)
+
+
+def real_ones_astride(home: Path) -> float:
+    """Share of the slices with a tumour whose tumour is astride."""
+    source, sides = opened(LGG, home), []
+    for case_id in source.train_ids:
+        labels = source.load(case_id).labels
+        assert labels is not None
+        if labels.any():
+            sides.append(lesser_side(case_id, labels > 0))
+    return float((np.array(sides) > ASTRIDE).mean())
+
+
 def on_tissue(name: str, people: int, draw: int, samples: int, home: Path) -> dict[str, float]:
     """Lesions put into the tumour-free slices, by some people's cases."""
     everyone = opened(LGG, home, folds="5", seed="34")
@@ -127,14 +151,16 @@ def on_tissue(name: str, people: int, draw: int, samples: int, home: Path) -> di
             continue
         backgrounds.add(condition.provenance["case"])
         brain, air = brain_and_air(condition.provenance["case"])
-        rows.append((lesion.sum(), brain[lesion].mean(), air[lesion].mean()))
-    pixels, brains, airs = np.array(rows, float).T
+        side = lesser_side(condition.provenance["case"], lesion)
+        rows.append((lesion.sum(), brain[lesion].mean(), air[lesion].mean(), side))
+    pixels, brains, airs, sides = np.array(rows, float).T
     return {
         "rejected": 1 - len(rows) / samples,
         "slices used": len(backgrounds),
         "pixels off brain": 1 - float(np.average(brains, weights=pixels)),
         "lesions off brain": float((brains < 0.5).mean()),
         "lesions on air": float((airs > 0.5).mean()),
+        "lesions astride": float((sides > ASTRIDE).mean()),
         "pixels": float(pixels.mean()),
     }
 
@@ -208,7 +234,10 @@ def main() -> None:
             for draw in range(args.draws)
             for name in SAMPLERS
         }
-    write(args.name, {"tissue": tissue, "contrast and range": looks})
+        astride = real_ones_astride(home)
+    found = {"tissue": tissue, "real lesions astride": astride, "contrast and range": looks}
+    write(args.name, found)
+    print(f"real lesions astride: {astride:.3f}")
     for table in (tissue, looks):
         keys = list(next(iter(table.values())))
         print_table([("samples", *keys), *((k, *v.values()) for k, v in table.items())])
