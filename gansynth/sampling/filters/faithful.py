@@ -75,7 +75,7 @@ class FaithfulFilter(Filter):
             train_segmenter,
         )
 
-        labelled(self.name, learning)
+        labelled(self.name, learning)  # refuses cases without label maps
         segmenter_options = EvaluationSegmenterOptions(
             steps=self.options.steps,
             batch_size=self.options.batch_size,
@@ -93,35 +93,43 @@ class FaithfulFilter(Filter):
         )
         segmenter.save(folder / WEIGHTS)
         self._segmenter, self._classes = segmenter, learning.schema.foreground
-        scores = []
-        for case in drawn(
-            learning, learning.calibration_ids, self.options.crops, segmenter_options.seed
-        ):
-            assert case.labels is not None, "cases without labels are refused above"
-            scores.append(self._dice(segmenter.predict(case.image), case.labels))
-        real = [dice for dice in scores if dice is not None]
+        real = self._dice_of_real_crops(learning)
         if not real or np.mean(real) < WEAK:
-            result = (
-                f"a mean Dice of {np.mean(real):.2f}" if real else "no class large enough to judge"
-            )
-            learning.reporter.warn(
-                f"filter {self.name}: on real cases of other subjects its segmenter reaches "
-                f"{result}, expected at least {WEAK:g}: it rejects little. Train it longer: "
-                f"--filter {self.name}:steps={4 * self.options.steps}"
-            )
-        at = float(np.quantile(real, self.options.quantile)) if real else 0.0
+            self._warn_of_weak_segmenter(learning, real)
+        quantile = float(np.quantile(real, self.options.quantile)) if real else 0.0
         return {
-            "least": round(at * self.options.factor, 4),
+            "least": round(quantile * self.options.factor, 4),
             "real": {
                 "crops": len(real),
                 "cases": len(set(learning.calibration_ids)),
-                "quantile": round(at, 4),
+                "quantile": round(quantile, 4),
                 "mean": round(float(np.mean(real)), 4) if real else None,
             },
             "own_crops": not set(learning.train_ids).isdisjoint(learning.calibration_ids),
             "size": list(learning.size),
             "segmenter": asdict(segmenter_options),
         }
+
+    def _dice_of_real_crops(self, learning: FilterTrainingData) -> list[float]:
+        """Return the Dice of crops of other subjects, without those of small classes only."""
+        scores = []
+        ids, count = learning.calibration_ids, self.options.crops
+        for case in drawn(learning, ids, count, self.options.seed):
+            assert case.labels is not None, "cases without labels are refused by ``learn``"
+            dice = self._dice(self._segmenter.predict(case.image), case.labels)
+            if dice is not None:
+                scores.append(dice)
+        return scores
+
+    def _warn_of_weak_segmenter(self, learning: FilterTrainingData, real: list[float]) -> None:
+        result = "no class large enough to judge"
+        if real:
+            result = f"a mean Dice of {np.mean(real):.2f}"
+        learning.reporter.warn(
+            f"filter {self.name}: on real cases of other subjects its segmenter reaches "
+            f"{result}, expected at least {WEAK:g}: it rejects little. Train it longer: "
+            f"--filter {self.name}:steps={4 * self.options.steps}"
+        )
 
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
         """Build the segmenter from its weights."""
@@ -152,8 +160,9 @@ class FaithfulFilter(Filter):
         )
 
     def _dice(self, predicted: LabelArray, truth: LabelArray) -> float | None:
+        """Return the mean Dice over the classes that are large enough; None if none is."""
         from gansynth.metrics.faithfulness import mean_dice
 
         least = self.options.least_voxels
-        there = [value for value in self._classes if (truth == value).sum() >= least]
-        return mean_dice(predicted, truth, there) if there else None
+        checked = [value for value in self._classes if (truth == value).sum() >= least]
+        return mean_dice(predicted, truth, checked) if checked else None

@@ -35,6 +35,7 @@ from gansynth.sampling.filters.fitted import drawn
 UNCHANGED = 0.1
 """Standard deviations by which a lesion must differ from the background in its place."""
 GIVEN = 1e-4  # standard deviations below which a channel counts as given, not generated
+CONSTANT = 1e-9  # norm of a lesion's channel about its mean below which it has no correlation
 
 
 class NovelOptions(FilterOptions):
@@ -67,15 +68,18 @@ class NovelFilter(Filter):
         cases = learning.cases
         ids = sorted({*learning.train_ids, *learning.calibration_ids})
         rng = np.random.default_rng(self.options.seed)
+        # At least two cases, for a distance needs a crop and a case of another subject.
         numbers = rng.permutation(len(ids))[: max(2, 2 * self.options.search)].tolist()
         searched_ids = sorted(ids[n] for n in numbers)
-        people = {i: cases.subject(i) for i in searched_ids}
-        search = NearestSearch(people, learning.crops.space, learning.size, cases)
+        subjects = {case_id: cases.subject(case_id) for case_id in searched_ids}
+        search = NearestSearch(subjects, learning.crops.space, learning.size, cases)
         crops = list(drawn(learning, searched_ids, self.options.crops, self.options.seed))
         search.learn_scale([case.image for case in crops])
-        queries = [SearchQuery(c.image / search.scale, people[c.id]) for c in crops]
+        queries = [SearchQuery(crop.image / search.scale, subjects[crop.id]) for crop in crops]
         with learning.reporter.task(len(searched_ids), "distances of real cases") as bar:
-            distances = [d for d, _, _ in search.run(queries, bar.advance) if np.isfinite(d)]
+            found = search.run(queries, bar.advance)
+        # Infinite where all searched cases are of the crop's own subject.
+        distances = [distance for distance, _, _ in found if np.isfinite(distance)]
         usual = float(np.median(distances)) if distances else 0.0
         return {
             "usual": round(usual, 6) or None,
@@ -85,7 +89,7 @@ class NovelFilter(Filter):
         }
 
     def load(self, state: Mapping[str, Any], folder: Path, schema: Schema, device: str) -> None:
-        """Load the usual distance."""
+        """Load the usual distance, and the standard deviation of each channel."""
         self._usual = None if state["usual"] is None else float(state["usual"])
         self._scale = np.array(state["scale"], np.float32).reshape(-1, *[1] * schema.ndim)
 
@@ -96,27 +100,37 @@ class NovelFilter(Filter):
             new = np.asarray(condition.lesion > 0)
             if condition.labels is not None:  # without a lesion there is nothing new to judge
                 new &= condition.labels > 0
-            return self._lesion(sample, new, request) if new.any() else FilterResult()
+            return self._judge_lesion(sample, new, request) if new.any() else FilterResult()
         if condition.background is not None or self._usual is None:
             return FilterResult()
-        to_base = self._own(sample, request)
-        if to_base is not None and to_base < self.options.ratio:
-            case = condition.provenance.get("case", "?")
-            return self._copy("its own case", to_base, f"case {case}")
-        searched = None if condition.given is not None else self._nearest(sample, request)
-        if searched is not None and searched[0] < self.options.ratio:
-            return self._copy("a training case", searched[0], f"case {searched[1]}")
-        ratios = [r for r in (to_base, searched[0] if searched else None) if r is not None]
+        return self._judge_whole(sample, request)
+
+    def _judge_whole(self, sample: Sample, request: FilterRequest) -> FilterResult:
+        """Compare a whole image with the case of its condition, then with some training cases."""
+        condition, ratios = request.condition, list[float]()
+        to_own_case = self._distance_from_own_case(sample, request)
+        if to_own_case is not None:
+            if to_own_case < self.options.ratio:
+                case = condition.provenance.get("case", "?")
+                return self._rejected_as_copy("its own case", to_own_case, case)
+            ratios.append(to_own_case)
+        # Given channels are those of a real case, so a search would find that case.
+        nearest = None if condition.given is not None else self._nearest_case(sample, request)
+        if nearest is not None:
+            to_nearest, case = nearest
+            if to_nearest < self.options.ratio:
+                return self._rejected_as_copy("a training case", to_nearest, case)
+            ratios.append(to_nearest)
         return FilterResult(found=min(ratios) if ratios else None)
 
-    def _copy(self, original: str, ratio: float, where: str) -> FilterResult:
+    def _rejected_as_copy(self, original: str, ratio: float, case: str) -> FilterResult:
         return FilterResult(
             f"a copy of {original}, expected at least {self.options.ratio:g} of the usual distance "
-            f"between real cases, found {ratio:.2f} from {where}",
+            f"between real cases, found {ratio:.2f} from case {case}",
             ratio,
         )
 
-    def _own(self, sample: Sample, request: FilterRequest) -> float | None:
+    def _distance_from_own_case(self, sample: Sample, request: FilterRequest) -> float | None:
         """Return the relative distance from the case of its condition; None if there is none."""
         if request.base is None or self._usual is None:
             return None
@@ -124,11 +138,11 @@ class NovelFilter(Filter):
         if base.shape != sample.image.shape:
             return None
         scaled = ((sample.image - base) / self._scale).astype(np.float64)
-        apart = np.sqrt((scaled**2).reshape(len(scaled), -1).mean(axis=1))
-        new = apart[apart > GIVEN]
-        return float(np.sqrt((new**2).mean())) / self._usual if new.size else 0.0
+        of_channels = np.sqrt((scaled**2).reshape(len(scaled), -1).mean(axis=1))
+        generated = of_channels[of_channels > GIVEN]
+        return float(np.sqrt((generated**2).mean())) / self._usual if generated.size else 0.0
 
-    def _nearest(self, sample: Sample, request: FilterRequest) -> tuple[float, str] | None:
+    def _nearest_case(self, sample: Sample, request: FilterRequest) -> tuple[float, str] | None:
         """Return the relative distance from the nearest of some training cases, and its id."""
         case_pool, usual = request.case_pool, self._usual
         if not self.options.search or not case_pool.ids or usual is None:
@@ -136,17 +150,18 @@ class NovelFilter(Filter):
         index = int(request.condition.provenance.get("index", 0))
         order = np.random.default_rng((self.options.seed, index)).permutation(len(case_pool.ids))
         searched_ids = sorted(case_pool.ids[n] for n in order[: self.options.search].tolist())
-        people = {i: case_pool.cases.subject(i) for i in searched_ids}
-        search = NearestSearch(people, case_pool.space, sample.image.shape[1:], case_pool.cases)
+        subjects = {case_id: case_pool.cases.subject(case_id) for case_id in searched_ids}
+        search = NearestSearch(subjects, case_pool.space, sample.image.shape[1:], case_pool.cases)
         search.scale = self._scale
         distance, case, _ = search.run([SearchQuery(sample.image / self._scale)], lambda: None)[0]
         return (distance / usual, case) if np.isfinite(distance) else None
 
-    def _lesion(self, sample: Sample, new: Mask, request: FilterRequest) -> FilterResult:
+    def _judge_lesion(self, sample: Sample, new: Mask, request: FilterRequest) -> FilterResult:
+        """Compare the voxels of a lesion, bool (D, H, W), with background and donor there."""
         condition = request.condition
         assert condition.background is not None, "checked by ``judge``"
-        apart = (sample.image - condition.background) / self._scale
-        distance = float(np.sqrt((apart[:, new] ** 2).mean()))
+        difference = (sample.image - condition.background) / self._scale
+        distance = float(np.sqrt((difference[:, new] ** 2).mean()))
         if distance < UNCHANGED:
             return FilterResult(
                 "a lesion like its background, expected one that differs by at least "
@@ -155,24 +170,26 @@ class NovelFilter(Filter):
             )
         if condition.donor is None:
             return FilterResult()
-        alike = _correlation(sample.image[:, new], condition.donor[:, new])
+        correlation = _correlation(sample.image[:, new], condition.donor[:, new])
         edits = {step["edit"] for step in condition.provenance.get("edits", ())}
         edited = not edits <= {"identity"}
-        if alike > self.options.correlation and not edited:
+        if correlation > self.options.correlation and not edited:
             return FilterResult(
                 "a copy of its donor's lesion, expected a correlation of at most "
-                f"{self.options.correlation:g}, or edits of it (--edit), found {alike:.2f}",
-                alike,
+                f"{self.options.correlation:g}, or edits of it (--edit), found {correlation:.2f}",
+                correlation,
             )
-        return FilterResult(found=alike)
+        return FilterResult(found=correlation)
 
 
 def _correlation(first: FloatArray, second: FloatArray) -> float:
+    """Return the mean correlation over channels of the same voxels of two images, (C, N)."""
     correlations = []
     for a, b in zip(first.astype(np.float64), second.astype(np.float64), strict=True):
         a, b = a - a.mean(), b - b.mean()
         scale = np.sqrt((a**2).sum() * (b**2).sum())
-        correlations.append(
-            float((a * b).sum() / scale) if scale > 1e-9 else float(np.allclose(a, b))
-        )
+        if scale > CONSTANT:
+            correlations.append(float((a * b).sum() / scale))
+        else:  # constant values have no correlation: they are copies if they are equal
+            correlations.append(float(np.allclose(a, b)))
     return float(np.mean(correlations))
