@@ -7,7 +7,6 @@ worker loses nothing.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
@@ -16,7 +15,7 @@ import math
 import os
 import socket
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -77,6 +76,7 @@ class DrawLog:
             self._fd = -1
 
     def __reduce__(self) -> tuple[Any, ...]:
+        """A pickled copy opens a file of its own, in the process that draws."""
         return DrawLog, (self.folder,)
 
     def __del__(self) -> None:
@@ -143,7 +143,7 @@ class DrawCounter:
     def __init__(self, *folders: Path) -> None:
         self.folders = folders
         self._read = Counter[Path]()
-        # Samples if they were synthetic, else the reasons why there was none.
+        # Kind -> how often: each sample if synthetic; else each source, or reason for none.
         self._draws = {kind: Counter[str]() for kind in get_args(Kind)}
 
     def update(self) -> DrawCounts:
@@ -157,15 +157,12 @@ class DrawCounter:
                 new = file.read()
             whole = new[: new.rfind(b"\n") + 1]  # an incomplete line waits for the next update
             self._read[path] += len(whole)
-            rows = csv.reader(io.StringIO(whole.decode("utf-8", "replace")))
-            row: list[str] | None = []
-            while row is not None:
-                with contextlib.suppress(csv.Error):  # a damaged line
-                    row = next(rows, None)
-                    if row and len(row) > 2 and row[0] in self._draws:
-                        kind, sample_id, source = row[:3]
-                        self._draws[kind][sample_id if kind == "synthetic" else source] += 1
-        real, synthetic, fallback, stopped = self._draws.values()
+            for row in _readable_rows(whole):
+                if len(row) > 2 and row[0] in self._draws:
+                    kind, sample_id, source = row[:3]
+                    self._draws[kind][sample_id if kind == "synthetic" else source] += 1
+        real, synthetic = self._draws["real"], self._draws["synthetic"]
+        fallback, stopped = self._draws["fallback"], self._draws["stopped"]
         return DrawCounts(
             real=real.total() + fallback.total(),
             synthetic=synthetic.total(),
@@ -175,6 +172,18 @@ class DrawCounter:
             reasons=dict(fallback),
             stopped=next(reversed(stopped), ""),
         )
+
+
+def _readable_rows(lines: bytes) -> Iterator[list[str]]:
+    """Yield the rows of whole lines of CSV, without damaged ones."""
+    rows = csv.reader(io.StringIO(lines.decode("utf-8", "replace")))
+    while True:
+        try:
+            yield next(rows)
+        except StopIteration:
+            return
+        except csv.Error:  # a damaged line; the reader goes on behind it
+            continue
 
 
 def summarise(folder: Path) -> DrawCounts:
@@ -196,11 +205,11 @@ def foreseen(request: AugmentRequest, draws: int, held: int) -> dict[str, Any]:
             "it trains; the log says if it makes fewer"
         )
         return {"synthetic_draws": draws, "samples_to_make": least, "reuse": reuse}
-    reuse = too_few(draws, held)
     document: dict[str, Any] = {"synthetic_draws": draws}
     document["draws_of_a_sample"] = round(draws / max(1, held), 2)
-    if reuse:
-        document["reuse"] = reuse
+    warning = too_few(draws, held)
+    if warning:
+        document["reuse"] = warning
     return document
 
 

@@ -126,35 +126,30 @@ def produce(
         TrainingFault: more than half of the last 64 samples were rejected.
         EnvironmentFault: the disk is full.
     """
-    gate, spec = QualityGate(writer.rejected), writer.spec
-    rejects = RejectedSamples(Path(config.rejected) if config.rejected else None, spec.schema)
+    spec = writer.spec
+    rejected = RejectedSamples(Path(config.rejected) if config.rejected else None, spec.schema)
+    admission = _Admission(spec, finalise, min_size, QualityGate(writer.rejected), rejected)
     took: deque[float] = deque(maxlen=32)  # seconds of batches
-    reader = BankReader(writer.folder)
-    last = reader.ids()[-1:]
-    start = int(reader.read(last[0]).provenance["index"]) + 1 if last else 0
+    start = _first_unpublished(writer.folder)
     first, count = start - start % config.batch, config.batch * config.producers
     with _beating(writer):
         while not stop() and not (spec.frozen and writer.full):
             begin = writer.working_since = time.monotonic()
-            ready: list[tuple[Sample, HostArrays]] = []
+            admitted: list[tuple[Sample, HostArrays]] = []
             for index, sample in enumerate(draw(first, count), first):
                 if index < start:  # published already
                     continue
-                try:
-                    stored = validate_sample(sample, spec.schema, min_size, spec.dtype)
-                    extras = finalise(sample)
-                except DataFault as fault:
-                    rejects.keep(sample, fault, index)
-                    gate.reject(fault)
-                    continue
-                gate.accept()
-                stored = replace(stored, provenance=dict(sample.provenance, index=index))
-                ready.append((stored if settings is None else noted(stored, settings), extras))
+                entry = admission.admit(sample, index)
+                if entry is not None:
+                    stored, extras = entry
+                    admitted.append(
+                        (stored if settings is None else noted(stored, settings), extras)
+                    )
             first += count
-            if ready and compare is not None:
-                compare([sample.image for sample, _ in ready])
+            if admitted and compare is not None:
+                compare([sample.image for sample, _ in admitted])
                 compare = None
-            for sample, extras in ready:
+            for sample, extras in admitted:
                 if not (spec.frozen and writer.full):
                     writer.publish(sample, extras)
             end = time.monotonic()
@@ -174,6 +169,40 @@ def produce(
             writer.beat()
 
 
+def _first_unpublished(folder: Path) -> int:
+    """Return the index of the sample after the last published one of a bank; 0 if it is empty."""
+    reader = BankReader(folder)
+    last = reader.ids()[-1:]
+    return int(reader.read(last[0]).provenance["index"]) + 1 if last else 0
+
+
+@dataclass(frozen=True)
+class _Admission:
+    """Decides which samples a bank takes; counts the others and keeps pictures of a few."""
+
+    spec: BankSpec
+    finalise: Callable[[Sample], HostArrays]
+    min_size: Sequence[int]
+    gate: QualityGate
+    rejected: RejectedSamples
+
+    def admit(self, sample: Sample, index: int) -> tuple[Sample, HostArrays] | None:
+        """Return a sample as it is stored, and the host's arrays of it; None if it is rejected.
+
+        Raises:
+            TrainingFault: too many samples were rejected.
+        """
+        try:
+            stored = validate_sample(sample, self.spec.schema, self.min_size, self.spec.dtype)
+            extras = self.finalise(sample)
+        except DataFault as fault:
+            self.rejected.keep(sample, fault, index)
+            self.gate.reject(fault)
+            return None
+        self.gate.accept()
+        return replace(stored, provenance=dict(sample.provenance, index=index)), extras
+
+
 def _rest(writer: BankWriter, config: ProducerConfig, begin: float, end: float) -> float:
     """Return the seconds to rest from now; infinite while too few samples were drawn.
 
@@ -184,14 +213,19 @@ def _rest(writer: BankWriter, config: ProducerConfig, begin: float, end: float) 
         return 0.0
     pace = read_throttle_state(writer.folder)
     filling = writer.state != "refreshing"
-    unlimited = filling or config.reuse is not None or config.refresh is not None
-    duty = pace.duty if pace is not None else 1.0 if unlimited else config.duty
+    duty = config.duty
+    if pace is not None:
+        duty = pace.duty
+    elif filling or config.reuse is not None or config.refresh is not None:
+        duty = 1.0
+    # Work is the share ``duty`` of work and rest: rest = work * (1 - duty) / duty.
     due = end + (end - begin) * (1 - duty) / duty
     if not filling:
         held, drawn = max(1, writer.held), 0 if pace is None else pace.drawn
         if config.refresh is not None:
             drawn_at_once = config.batch * config.producers
             due = max(due, begin + drawn_at_once * config.refresh / held)
+        # Samples were replaced as often as the draws ask for; more draws end this rest.
         if config.reuse is not None and writer.total - held >= drawn / config.reuse:
             return math.inf
     return due - time.monotonic()
@@ -334,19 +368,14 @@ def open_bank(folder: Path, spec: BankSpec) -> BankWriter:
 def main(path: str) -> int:
     """Run the producer that a JSON file describes, and return its exit code."""
     try:
-        try:
-            config = ProducerConfig.from_json(read_json(path))
-        except TypeError as error:
-            raise UsageFault(f"{path}: {error}; expected ProducerConfig") from error
+        config = _read_config(path)
         stop = _StopSignal(config.parent)
         try:
             run_producer(config, stop)
         except RuntimeError as error:
-            # torch.OutOfMemoryError by its name: torch may be missing. CUDA and cuBLAS have their
-            # own messages, also for a device in exclusive mode.
-            text = " ".join(str(error).split())
-            if not any(words in f"{type(error).__name__} {text}" for words in _NO_ROOM):
+            if not _tells_of_no_room(error):
                 raise
+            text = " ".join(str(error).split())
             raise EnvironmentFault(
                 f"{NO_ROOM}{config.device}: {text[:300]}; use another device, or the CPU"
             ) from error
@@ -354,6 +383,23 @@ def main(path: str) -> int:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
     return stop.exit_code
+
+
+def _read_config(path: str) -> ProducerConfig:
+    try:
+        return ProducerConfig.from_json(read_json(path))
+    except TypeError as error:
+        raise UsageFault(f"{path}: {error}; expected ProducerConfig") from error
+
+
+def _tells_of_no_room(error: RuntimeError) -> bool:
+    """Whether a device was out of memory, or in exclusive mode.
+
+    torch.OutOfMemoryError is known by its name, for torch may be missing. CUDA and cuBLAS have
+    messages of their own.
+    """
+    text = " ".join([type(error).__name__, *str(error).split()])
+    return any(words in text for words in _NO_ROOM)
 
 
 if __name__ == "__main__":
