@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 MARK = "gansynth synthetic"
 KEY = "synthetic"  # key in JSON documents: true, or the names of the synthetic cases
-_BITS = np.unpackbits(np.frombuffer(hashlib.sha256(MARK.encode()).digest()[:8], np.uint8))[:, None]
-"""The lowest bits of the first pixels of a synthetic picture."""
+_MARK_BYTES = hashlib.sha256(MARK.encode()).digest()[:8]
+_MARK_BITS = np.unpackbits(np.frombuffer(_MARK_BYTES, np.uint8))[:, None]
+"""The lowest bits of the first pixels of a synthetic picture, (64, 1): the same in each channel."""
 _HEAD = 4096  # bytes that contain the mark: all of a NIfTI header, a PNG file's first chunks
 
 
@@ -53,16 +54,17 @@ def marked_pixels(pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
     A value changes by 1 at most; a picture of fewer than 64 pixels has no mark.
     """
-    flat = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1).copy()
-    if len(flat) >= len(_BITS):
-        flat[: len(_BITS)] = flat[: len(_BITS)] >> 1 << 1 | _BITS
-    return flat.reshape(pixels.shape)
+    rows = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1).copy()  # (H * W, C)
+    if len(rows) >= len(_MARK_BITS):
+        without_lowest_bit = rows[: len(_MARK_BITS)] >> 1 << 1
+        rows[: len(_MARK_BITS)] = without_lowest_bit | _MARK_BITS
+    return rows.reshape(pixels.shape)
 
 
 def real_pixels(pixels: npt.NDArray[Any], file: Path, request: SourceRequest) -> npt.NDArray[Any]:
     """Return the pixels of a file, (H, W) or (H, W, C); refuse the mark as ``real_file`` does."""
     if request.synthetic is None and has_mark(pixels):
-        raise _refused(str(file))
+        raise _synthetic_fault(str(file))
     return pixels
 
 
@@ -70,8 +72,8 @@ def has_mark(pixels: npt.NDArray[Any]) -> bool:
     """Whether the pixels of a file, (H, W) or (H, W, C), have the mark."""
     if pixels.dtype.kind not in "ui":
         return False
-    first = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1)[: len(_BITS)]
-    return len(first) == len(_BITS) and np.array_equal(first & 1, first * 0 + _BITS)
+    first = pixels.reshape(pixels.shape[0] * pixels.shape[1], -1)[: len(_MARK_BITS)]  # (64, C)
+    return len(first) == len(_MARK_BITS) and bool(((first & 1) == _MARK_BITS).all())
 
 
 def told(files: Sequence[Path]) -> str:
@@ -85,7 +87,7 @@ def told(files: Sequence[Path]) -> str:
 def real_file(file: Path, request: SourceRequest) -> Path:
     """Return the same file; IntegrityFault if it has the mark and no generator is named."""
     if request.synthetic is None and is_marked(file):
-        raise _refused(str(file))
+        raise _synthetic_fault(str(file))
     return file
 
 
@@ -96,10 +98,10 @@ def refuse_named(
     marked_cases = document.get(KEY, ())
     synthetic = sorted(cases if marked_cases is True else set(marked_cases or ()) & set(cases))
     if request.synthetic is None and synthetic:
-        raise _refused(f"{where}: {synthetic[0]}")
+        raise _synthetic_fault(f"{where}: {synthetic[0]}")
 
 
-def _refused(file: str) -> IntegrityFault:
+def _synthetic_fault(file: str) -> IntegrityFault:
     return IntegrityFault(
         f"{file}: made by gansynth, expected a real case; its generator's lineage would be lost. "
         "Leave it out, or name the run or bank that made it: --synthetic-source RUN"

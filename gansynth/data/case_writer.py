@@ -24,23 +24,31 @@ from gansynth.runtime.files import disk_errors, write_bytes_atomic, write_json_a
 THICKNESS = 999.0
 """Millimetres of a picture's third axis, as nnU-Net's own reader of pictures says: it must be the
 longest, so that nnU-Net trains across the other two."""
+ENDING = ".nii.gz"
 
 
 def write_prediction(
     source: CaseSource, case_id: str, labels: LabelArray, folder: Path, *, encode: bool = True
 ) -> Path | None:
-    """Write a label map; None where the case is of no file of its own.
+    """Write a predicted label map on the grid of its case's own file.
 
-    ``labels``: int16 (D, H, W), on the grid of ``source.load``; each voxel of the file takes the
-    nearest. ``encode``: as the numbers of the source's own PNG masks. Raises EnvironmentFault: the
-    disk refuses.
+    Args:
+        labels: int16 (D, H, W) or (H, W), on the grid of ``source.load``; each voxel of the file
+            takes the nearest label.
+        encode: write PNG with the numbers of the source's own masks, not with label values.
+
+    Returns:
+        The path; None for a case without a file of its own, of which nothing is written.
+
+    Raises:
+        EnvironmentFault: the disk refuses.
     """
     files = source.files(case_id)
     if files is None or files.shape is None or files.affine is None or not files.own_labels:
         return None
     whole = pick(labels, files.shape)
     if len(files.shape) == 3:
-        return write_volume(folder / f"{file_name(case_id)}.nii.gz", whole, files.affine)
+        return write_volume(folder / f"{file_name(case_id)}{ENDING}", whole, files.affine)
     path = folder.joinpath(*map(file_name, case_id.split("/"))).with_suffix(".png")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +62,7 @@ def write_prediction(
 
 
 def file_name(case_id: str) -> str:
-    """A case's name as files may be called."""
+    """Return a case's name without characters that a file's name must not have."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", case_id)
 
 
@@ -71,11 +79,15 @@ def write_volume(
     *,
     synthetic: bool = False,
 ) -> Path:
-    """Write a volume (D, H, W) of ``ORIENTATION`` for a file of that affine: always equal bytes."""
+    """Write a volume (D, H, W) of ``grid.ORIENTATION``, turned to the axes of an affine's file.
+
+    Equal arrays give equal bytes.
+    """
     from nibabel import orientations
 
     turn = orientations.io_orientation(affine)
-    back = orientations.ornt_transform(np.array([[0, 1], [1, 1], [2, 1]]), turn)
+    unturned = np.array([[0, 1], [1, 1], [2, 1]])  # axes in order, none flipped
+    back = orientations.ornt_transform(unturned, turn)
     stored = orientations.apply_orientation(array.T, back)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,7 +108,7 @@ def stored_bytes(
 
 
 def _png(numbers: npt.NDArray[np.uint16]) -> bytes:
-    """A grey PNG of 8 bits, or of 16 where numbers need them."""
+    """Encode numbers (H, W) as a grey PNG of 8 bits, or of 16 where they need them."""
     from PIL import Image
 
     stream = io.BytesIO()
@@ -106,7 +118,10 @@ def _png(numbers: npt.NDArray[np.uint16]) -> bytes:
 
 
 def csv_text(boxes: Boxes, names: Sequence[str]) -> str:
-    """``class,xmin,ymin,xmax,ymax`` (volumes: with z) in voxels; ``--boxes file:`` reads it."""
+    """Return boxes as CSV, which ``--boxes file:`` reads.
+
+    Columns are ``class,xmin,ymin,xmax,ymax``, of volumes with z, in voxels.
+    """
     axes = boxes.coords.shape[1] // 2
     stream = io.StringIO()
     table = csv.writer(stream, lineterminator="\n")
@@ -120,21 +135,19 @@ def csv_text(boxes: Boxes, names: Sequence[str]) -> str:
 
 
 def yolo_lines(boxes: Boxes, size: Sequence[int]) -> str:
-    """``class x_centre y_centre width height`` as shares of the image; empty without boxes.
+    """Return boxes as lines ``class x_centre y_centre width height``; empty without boxes.
 
-    Values have six digits, and rounding does not move boxes beyond the image.
+    Values are shares of the image's edges (``size``: rows and columns). They have six digits, and
+    rounding does not move boxes beyond the image.
     """
     shares = boxes.coords.astype(np.float64) / np.tile(np.array(size, np.float64), 2)
-    low, high = shares[:, 1::-1], shares[:, :1:-1]
+    low, high = shares[:, [1, 0]], shares[:, [3, 2]]  # (N, 2), x before y
     rows = np.hstack([(low + high) / 2, high - low])
     lines = []
     for label, row in zip(boxes.labels.tolist(), rows, strict=True):
         numbers = [f"{number:.6f}" for number in row]
         lines.append(f"{label} {' '.join(numbers)}\n")
     return "".join(lines)
-
-
-ENDING = ".nii.gz"
 
 
 class NiftiWriter(Writer):

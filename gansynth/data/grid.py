@@ -24,7 +24,11 @@ SAME = 0.01  # spacings closer than this share of each other count as one
 
 
 def canonical(volume: NiftiVolume) -> tuple[npt.NDArray[Any], tuple[float, float, float]]:
-    """Turn and flip a volume until it runs as ``ORIENTATION``; its spacing (z, y, x) in mm."""
+    """Turn and flip a volume until it runs as ``ORIENTATION``.
+
+    Returns:
+        The array (D, H, W), and its spacing (z, y, x) in mm.
+    """
     from nibabel import orientations
 
     turn = orientations.io_orientation(volume.affine)
@@ -33,26 +37,29 @@ def canonical(volume: NiftiVolume) -> tuple[npt.NDArray[Any], tuple[float, float
 
 
 def canonical_spacing(affine: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    """Voxel size (z, y, x) in mm after ``canonical``."""
-    from nibabel import orientations
-
-    turn = orientations.io_orientation(affine)
+    """Return the voxel size (z, y, x) in mm after ``canonical``."""
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    x, y, z = [float(sizes[list(turn[:, 0]).index(axis)]) for axis in range(3)]
+    x, y, z = [float(sizes[axis]) for axis in _file_axes(affine)]
     return z, y, x
 
 
 def canonical_shape(shape: Sequence[int], affine: npt.NDArray[np.float64]) -> tuple[int, int, int]:
-    """Shape (D, H, W) after ``canonical``."""
-    from nibabel import orientations
-
-    turn = orientations.io_orientation(affine)
-    x, y, z = [int(shape[list(turn[:, 0]).index(axis)]) for axis in range(3)]
+    """Return the shape (D, H, W) after ``canonical``."""
+    x, y, z = [int(shape[axis]) for axis in _file_axes(affine)]
     return z, y, x
 
 
+def _file_axes(affine: npt.NDArray[np.float64]) -> list[int]:
+    """Return the axis of a file that becomes x, the one that becomes y, and the one for z."""
+    turned_to = [axis for axis, _ in stored_axes(affine)]
+    return [turned_to.index(axis) for axis in range(3)]
+
+
 def stored_axes(affine: npt.NDArray[np.float64]) -> tuple[tuple[int, int], ...]:
-    """For each axis (x, y, z) of a file: its axis (x, y, z) after ``canonical``, and 1 or -1."""
+    """Return for each axis of a file: its axis (x, y, z) after ``canonical``; -1 if it is flipped.
+
+    The second number is 1 for an axis that is not flipped.
+    """
     from nibabel import orientations
 
     turn = orientations.io_orientation(affine)
@@ -77,7 +84,7 @@ def same_spacing(first: Sequence[float], second: Sequence[float]) -> bool:
 def resampled_shape(
     shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]
 ) -> tuple[int, ...]:
-    """Shape (D, H, W) of the same body at another spacing; no axis vanishes."""
+    """Return the shape (D, H, W) of the same body at another spacing; no axis vanishes."""
     axes = zip(shape, spacing, target, strict=True)
     return tuple([max(1, round(length * old / new)) for length, old, new in axes])
 
@@ -123,15 +130,18 @@ def other_qform(
     file: Path, volume: NiftiVolume, reference_file: Path, reference: NiftiVolume
 ) -> tuple[Path, str] | None:
     """Return which of two files of one affine has another qform, and its fault; None if none."""
-    least = QFORM_TOLERANCE * max(volume.spacing)
-    apart = affine_difference(volume.qform, reference.qform)
-    if apart <= least:
+    tolerance = QFORM_TOLERANCE * max(volume.spacing)
+    difference = affine_difference(volume.qform, reference.qform)
+    if difference <= tolerance:
         return None
-    odd = affine_difference(reference.qform, reference.affine) > least
-    return reference_file if odd else file, (
-        f"by its qform it lies up to {apart:.3g} mm from another file of its case, by its sform in "
-        "the same place, expected so by both; read by the sform. ITK, and so nnU-Net, may go by "
-        "the qform; copy the header"
+    # The odd one is the reference if its own two affines disagree, else the other file.
+    odd = file
+    if affine_difference(reference.qform, reference.affine) > tolerance:
+        odd = reference_file
+    return odd, (
+        f"by its qform it lies up to {difference:.3g} mm from another file of its case, by its "
+        "sform in the same place, expected so by both; read by the sform. ITK, and so nnU-Net, may "
+        "go by the qform; copy the header"
     )
 
 
@@ -148,7 +158,7 @@ def other_shape(
 
 
 def affine_difference(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> float:
-    """Largest difference of two affines' entries, in mm."""
+    """Return the largest difference of two affines' entries, in mm."""
     return float(np.abs(first - second).max())
 
 
@@ -184,7 +194,7 @@ def likely_labels(
 
 
 def whole_labels(file: Path, labels: npt.NDArray[Any]) -> LabelArray:
-    """Labels as int16. Raises DataFault: fractions, or numbers that int16 cannot hold."""
+    """Return labels as int16. Raises DataFault: fractions, or numbers that int16 cannot hold."""
     with np.errstate(invalid="ignore"):
         whole: LabelArray = labels.astype(np.int16)
     if not np.array_equal(whole, labels):

@@ -23,52 +23,54 @@ SMOOTH = 1.0
 
 def nonsaturating_discriminator(real: Heads, fake: Heads) -> Tensor:
     """Return -log D(x) - log(1 - D(G(z))): Goodfellow et al. 2014 (arXiv:1406.2661, eq. 1)."""
-    return _heads(lambda r, f: F.softplus(-r).mean() + F.softplus(f).mean(), real, fake)
+    return _mean_over_heads(lambda r, f: F.softplus(-r).mean() + F.softplus(f).mean(), real, fake)
 
 
 def nonsaturating_generator(fake: Heads) -> Tensor:
     """Return -log D(G(z)): Goodfellow et al. 2014 (arXiv:1406.2661, sec. 3)."""
-    return _heads(lambda f: F.softplus(-f).mean(), fake)
+    return _mean_over_heads(lambda f: F.softplus(-f).mean(), fake)
 
 
 def lsgan_discriminator(real: Heads, fake: Heads) -> Tensor:
     """Return half the least squares to 1 and 0: Mao et al. 2017 (arXiv:1611.04076, eq. 9)."""
     one, zero = _target(real, 1.0), _target(fake, 0.0)
-    return 0.5 * _heads(lambda r, f: _squares(r, one) + _squares(f, zero), real, fake)
+    return 0.5 * _mean_over_heads(
+        lambda r, f: _mean_square(r, one) + _mean_square(f, zero), real, fake
+    )
 
 
 def lsgan_generator(fake: Heads) -> Tensor:
     """Return least squares to "real": Mao et al. 2017 (arXiv:1611.04076, eq. 9), without 1/2."""
     one = _target(fake, 1.0)
-    return _heads(lambda f: _squares(f, one), fake)
+    return _mean_over_heads(lambda f: _mean_square(f, one), fake)
 
 
 def _target(heads: Heads, value: float) -> Tensor:
     return torch.full((), value, device=heads[0].device)
 
 
-def _squares(logits: Tensor, target: Tensor) -> Tensor:
+def _mean_square(logits: Tensor, target: Tensor) -> Tensor:
     return F.mse_loss(logits, target.expand_as(logits))
 
 
 def hinge_discriminator(real: Heads, fake: Heads) -> Tensor:
     """Hinge loss: Lim & Ye 2017 (arXiv:1705.02894), Miyato et al. 2018 (1802.05957, eq. 16)."""
-    return _heads(lambda r, f: F.relu(1 - r).mean() + F.relu(1 + f).mean(), real, fake)
+    return _mean_over_heads(lambda r, f: F.relu(1 - r).mean() + F.relu(1 + f).mean(), real, fake)
 
 
 def hinge_generator(fake: Heads) -> Tensor:
     """Return -D(G(z)), for the hinge loss: Miyato et al. 2018 (arXiv:1802.05957, eq. 17)."""
-    return _heads(lambda f: -f.mean(), fake)
+    return _mean_over_heads(lambda f: -f.mean(), fake)
 
 
 def wgan_critic(real: Heads, fake: Heads) -> Tensor:
     """Return minus the Wasserstein distance (Arjovsky et al. 2017, arXiv:1701.07875)."""
-    return _heads(lambda r, f: f.mean() - r.mean(), real, fake)
+    return _mean_over_heads(lambda r, f: f.mean() - r.mean(), real, fake)
 
 
 def wgan_generator(fake: Heads) -> Tensor:
     """Return minus the critic's value: Arjovsky et al. 2017 (arXiv:1701.07875, algorithm 1)."""
-    return _heads(lambda f: -f.mean(), fake)
+    return _mean_over_heads(lambda f: -f.mean(), fake)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ ADVERSARIAL: Mapping[AdversarialName, Adversarial] = {
 }
 
 
-def _heads(loss: Callable[..., Tensor], *players: Heads) -> Tensor:
+def _mean_over_heads(loss: Callable[..., Tensor], *players: Heads) -> Tensor:
     """Return the mean over heads of a loss of one head, in full precision."""
     of_heads = []
     for head in zip(*players, strict=True):
@@ -122,7 +124,7 @@ def gradient_penalty(
     """
     with torch.autocast(real.device.type, enabled=False):
         mixed = torch.lerp(fake.detach().float(), real.detach().float(), eps).requires_grad_()
-        value = _values(critic(mixed)).sum()
+        value = _value_of_each_sample(critic(mixed)).sum()
         with input_gradients_alone():
             (gradient,) = torch.autograd.grad(value, mixed, create_graph=True)
         norm: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
@@ -142,7 +144,7 @@ def clip_weights(module: nn.Module, limit: float) -> None:
         parameter.clamp_(-limit, limit)
 
 
-def _values(logits: Logits) -> Tensor:
+def _value_of_each_sample(logits: Logits) -> Tensor:
     """Return the value of each sample (B,): the mean over its logits, then over heads."""
     heads = [logits] if isinstance(logits, Tensor) else logits
     return torch.stack([h.float().reshape(len(h), -1).mean(1) for h in heads]).mean(0)
@@ -191,10 +193,10 @@ def feature_matching(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
     """Return the L1 of discriminator features: Wang et al. 2018 (arXiv:1711.11585, eq. 4)."""
     # Differences of half precision have the same signs, in half the memory.
     differences = [f - r.detach() for r, f in zip(real, fake, strict=True)]
-    return torch.stack([_mean_size(d) for d in differences]).mean()
+    return torch.stack([_mean_absolute(d) for d in differences]).mean()
 
 
-def _mean_size(x: Tensor) -> Tensor:
+def _mean_absolute(x: Tensor) -> Tensor:
     """Return the mean absolute value, float32; unlike ``mean``'s, its gradient is ordered as x."""
     size: Tensor = torch.linalg.vector_norm(x, 1, dtype=torch.float32) / x.numel()
     return size
@@ -219,15 +221,15 @@ def perceptual(
         expected = features(real.detach())
     pairs = zip(expected, features(fake), strict=True)
     if mask is None:
-        terms = [_mean_size(f.float() - r.float()) for r, f in pairs]
+        terms = [_mean_absolute(f.float() - r.float()) for r, f in pairs]
     else:
-        terms = [masked_l1(f, r, _shrunk(mask, f.shape[2:])) for r, f in pairs]
+        terms = [masked_l1(f, r, _shrunk_mask(mask, f.shape[2:])) for r, f in pairs]
     if weights is None:
         return torch.stack(terms).mean()
     return torch.stack([w * term for w, term in zip(weights, terms, strict=True)]).sum()
 
 
-def _shrunk(mask: Tensor, size: Sequence[int]) -> Tensor:
+def _shrunk_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
     """Return a mask (B, 1, ...) at a coarser size: voxels that lie inside as a whole."""
     pool = F.adaptive_max_pool3d if mask.ndim == 5 else F.adaptive_max_pool2d
     return 1 - pool((~mask).float(), tuple(size))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -87,8 +88,9 @@ def by_windows(
     starts = [_starts(n, s) for n, s in zip(shape, size, strict=True)]
     for corner in product(*starts):
         axes = zip(corner, size, shape, strict=True)
-        window = [slice(c, min(c + s, n)) for c, s, n in axes]
-        total[(slice(None), *window)] += segmenter.shares(image[(slice(None), *window)])
+        box = [slice(c, min(c + s, n)) for c, s, n in axes]
+        window = (slice(None), *box)
+        total[window] += segmenter.shares(image[window])
     return np.asarray(np.array(segmenter.values, np.int16)[total.argmax(axis=0)])
 
 
@@ -96,7 +98,8 @@ def _starts(length: int, size: int) -> list[int]:
     """Start of each window: windows cover a length and overlap by half or more."""
     if length <= size:
         return [0]
-    count = 1 + -(-2 * (length - size) // size)
+    steps_of_half_a_window = math.ceil(2 * (length - size) / size)
+    count = 1 + steps_of_half_a_window
     return [round(x) for x in np.linspace(0, length - size, count)]
 
 
