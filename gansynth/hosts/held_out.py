@@ -62,47 +62,57 @@ def evaluate_held_out(
         home = Path(scratch) if folder is None else folder
         predictions: dict[str, Prediction] = {}
         written: dict[str, str | None] = {}
-        bare: list[str] = []
+        without_labels: list[str] = []
         for number, case_id in enumerate(source.held_out_ids):
             case = source.load(case_id)
-            labels, *above = predict(case.image)
+            labels, *foreground_levels = predict(case.image)
             if labels.shape != case.image.shape[1:]:
                 raise DataFault(
                     f"case {case_id!r}: the prediction has shape {labels.shape}, expected "
                     f"{case.image.shape[1:]}, as the image"
                 )
             if levels is not None:
-                write_prediction(source, case_id, above[0], levels, encode=False)
+                write_prediction(source, case_id, foreground_levels[0], levels, encode=False)
             file = write_prediction(source, case_id, labels, home)
             written[case_id] = None if file is None else file.relative_to(home).as_posix()
             if case.labels is None:
-                bare.append(case_id)
+                without_labels.append(case_id)
             elif file is not None:
                 predictions |= predictions_of(source, {case_id: file})
-            else:
-                place = Path(scratch) / f"{number}.npy"
-                np.save(place, labels)
-                header, read = source.header(case_id), partial(_on_grid, source, case_id, place)
-                predictions[case_id] = Prediction(header.subject, None, read, source.unit)
+            else:  # a case without a file of its own is measured as it was loaded
+                array = Path(scratch) / f"{number}.npy"
+                np.save(array, labels)
+                subject = source.header(case_id).subject
+                read = partial(_on_grid, source, case_id, array)
+                predictions[case_id] = Prediction(subject, None, read, source.unit)
         if folder is not None and None in written.values():
             say(f"{source.name}: its cases have no files, so their label maps are not written")
         document = measure_predictions(predictions, regions, ignore=source.schema.ignore).document()
     document |= {
         "predictions": written if folder is not None else {},
-        "without_labels": bare,
+        "without_labels": without_labels,
     }
     return document
 
 
-def _on_grid(source: CaseSource, case_id: str, place: Path) -> LabelMaps:
-    """Read the label maps of a case without files, on the grid of ``source.load``."""
+def _on_grid(source: CaseSource, case_id: str, prediction: Path) -> LabelMaps:
+    """Read the label maps of a case without files, on the grid of ``source.load``.
+
+    ``prediction``: file of NumPy with the predicted one.
+    """
     truth = source.load(case_id).labels
-    assert truth is not None, "has been looked at"
-    return LabelMaps(np.load(place), truth, source.header(case_id).spacing)
+    assert truth is not None, "``evaluate_held_out`` has left out cases without labels"
+    return LabelMaps(np.load(prediction), truth, source.header(case_id).spacing)
 
 
 def refuse_unmeasurable(source: CaseSource, *, saved: bool) -> None:
-    """Reject cases whose label maps could not be measured after a training."""
+    """Reject a source whose predictions could not be measured after a training.
+
+    ``saved``: whether the training writes them.
+
+    Raises:
+        UsageFault: its cases have no files, or other label maps than these, or nothing is saved.
+    """
     files = source.files(source.held_out_ids[0]) if source.held_out_ids else None
     if files is None or files.shape is None:
         why = (
@@ -133,17 +143,19 @@ def prediction_files(source: CaseSource, folder: Path) -> dict[str, Prediction]:
     refuse_unmeasurable(source, saved=True)
     document = read_json(folder / METRICS, hint=WAY_OUT)
     refuse_unmeasurable(source, saved=bool(document.get("predictions")))
-    bare = set(document.get("without_labels", ()))
+    without_labels = set(document.get("without_labels", ()))
     files = {
         case: file
         for case, file in document["predictions"].items()
-        if file is not None and case not in bare
+        if file is not None and case not in without_labels
     }
-    found = predictions_of(source, {c: folder / PREDICTIONS / file for c, file in files.items()})
-    return with_levels(found, {c: folder / LEVELS / files[c] for c in found}, _levels)
+    predicted = {case: folder / PREDICTIONS / file for case, file in files.items()}
+    found = predictions_of(source, predicted)
+    levels = {case: folder / LEVELS / files[case] for case in found}
+    return with_levels(found, levels, _read_levels)
 
 
-def _levels(file: Path) -> LabelArray:
+def _read_levels(file: Path) -> LabelArray:
     if file.suffix == ".png":
         return read_picture(file, "mask").astype(np.int16)
     return whole_labels(file, read_nifti(file).array)

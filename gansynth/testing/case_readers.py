@@ -23,8 +23,10 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.testing.report import CheckFailed, ConformanceReport
 from gansynth.testing.toy import SIDES, ToySource
 
-GROWN, SLACK = 1.1, 1024
-"""Most growth of what is learnt, and bytes on top, if cases have at least twice the voxels."""
+MOST_GROWTH = (
+    1.1  # factor on the bytes that a filter learns, if cases have twice the voxels or more
+)
+FREE_BYTES = 1024  # on top of that growth
 
 
 class GuardedSource(ToySource):
@@ -54,13 +56,15 @@ def check_edit(
     """Draw and apply an edit on every toy training case, for each number of axes."""
     report = ConformanceReport(getattr(cls, "name", cls.__name__))
     for axes in ndim:
-        edit, pool, source = cls(cls.Options(**dict(options or {}))), *_closed(axes)
+        edit = cls(cls.Options(**dict(options or {})))
+        pool, source = _pool_of_closed_source(axes)
         report.run(f"{axes}d: edits", partial(_edit_all, edit, source, pool))
         report.run(f"{axes}d: reads training cases only", partial(source.check_unread, pool.cases))
     return report
 
 
 def _edit_all(edit: Edit, source: ToySource, pool: CasePool) -> None:
+    """Check that an edit is reproducible, and that its labels keep type, shape and values."""
     known = set(source.schema.label_values)
     for number, case in enumerate(map(source.load, source.train_ids)):  # their arrays are read-only
         shape = case.image.shape[1:]
@@ -100,23 +104,26 @@ def check_filter(
 
 
 class _FilterTrial:
+    """A filter that learns from and judges toy cases, a check a method; ``learn`` comes first."""
+
     def __init__(self, new: Any, axes: int, home: Path) -> None:
         self.new, self.axes, self.home = new, axes, home
-        self.pool, self.source = _closed(axes)
-        self.folder = home
-        self.state: Any = None
-        self.bytes = 0
+        self.pool, self.source = _pool_of_closed_source(axes)
+        self.folder = home  # of the filter's files; its own for each size of cases
+        self.state: Any = None  # what the filter has learnt, as it is read from JSON
+        self.bytes = 0  # of state and files
         self.judged: list[tuple[Sample, Mapping[str, Any]]] = []
 
     def learn(self) -> None:
         ids, schema, space = self.source.train_ids, self.source.schema, self.source.space
+        to_learn_from, for_thresholds = ids[:9], ids[9:]
         self.folder = self.home / str(space.size[0])
         self.folder.mkdir()
         learning = FilterTrainingData(
             self.pool.cases,
             CaseBatches(self.pool.cases, space),
-            ids[:9],
-            ids[9:],
+            to_learn_from,
+            for_thresholds,
             schema,
             space.size,
             "cpu",
@@ -127,14 +134,14 @@ class _FilterTrial:
         self.state, self.bytes = json.loads(text), len(text) + sum(sizes)
 
     def judge(self) -> None:
-        item = self.new()
-        item.load(self.state, self.folder, self.source.schema, "cpu")
+        judging = self.new()
+        judging.load(self.state, self.folder, self.source.schema, "cpu")
         for number, case in enumerate(map(self.source.load, self.source.train_ids)):
             own = {"case": case.id, "index": number, "edits": []}
             sample = Sample(case.image, case.labels, provenance=deepcopy(own))
             condition = Condition(labels=case.labels, provenance=deepcopy(own))
             base = partial(self.source.load, case.id)
-            item.judge(sample, FilterRequest(condition, base, self.pool))
+            judging.judge(sample, FilterRequest(condition, base, self.pool))
             self.judged.append((sample, own))
 
     def provenance_kept(self) -> None:
@@ -143,16 +150,17 @@ class _FilterTrial:
 
     def does_not_grow(self) -> None:
         larger = _FilterTrial(self.new, self.axes, self.home)
-        larger.pool, larger.source = _closed(self.axes, SIDES[self.axes] * 3 // 2)
+        longer_side = SIDES[self.axes] * 3 // 2  # 1.5 ** 2 is more than twice the voxels
+        larger.pool, larger.source = _pool_of_closed_source(self.axes, longer_side)
         larger.learn()
-        if larger.bytes > GROWN * self.bytes + SLACK:
+        if larger.bytes > MOST_GROWTH * self.bytes + FREE_BYTES:
             raise CheckFailed(
                 f"{self.bytes} bytes learnt become {larger.bytes} if cases have more voxels, "
                 "expected as many: a filter keeps no image"
             )
 
 
-def _closed(axes: int, side: int | None = None) -> tuple[CasePool, GuardedSource]:
+def _pool_of_closed_source(axes: int, side: int | None = None) -> tuple[CasePool, GuardedSource]:
     source = GuardedSource(axes, side=side)
     source.closed = True
     return CasePool(TrainingCases(CaseCache(source)), source.space), source

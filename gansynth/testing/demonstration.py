@@ -97,7 +97,7 @@ SIMULATED = {
     "livers": "CT of livers with simulated lesions",
 }
 SUBJECTS = (6, 4.0), (15, 2.5)
-"""Phantoms written by ``--phantoms``, and voxel size in mm; the same with ``--long``."""
+"""Phantoms that ``--phantoms`` writes, and voxel size in mm; then the same with ``--long``."""
 SUBJECTS_OF_SLICES = (6, 3.0), (20, 1.5)
 """Those of ``yolo``: slices of 64 x 64 or 128 x 128 pixels."""
 
@@ -123,7 +123,7 @@ def run_demonstration(request: DemoRequest) -> dict[str, Any]:
 demo = function_of(DemoRequest, run_demonstration, "demo")
 
 
-def run_demo(words: DemoRequest, reporter: Reporter) -> dict[str, Any]:
+def run_demo(request: DemoRequest, reporter: Reporter) -> dict[str, Any]:
     """Run the demo and write preview grid, overlays, curves and a summary to ``out``, a new folder.
 
     ``force`` replaces an earlier demo in ``out``, never anything else.
@@ -139,8 +139,8 @@ def run_demo(words: DemoRequest, reporter: Reporter) -> dict[str, Any]:
     from gansynth.testing.phantoms import PhantomOptions, write_phantoms
 
     began = time.perf_counter()
-    out, seed, size = Path(words.out), words.seed, LONG if words.long else SHORT
-    _claim(out, words.force)
+    out, seed, size = Path(request.out), request.seed, LONG if request.long else SHORT
+    _claim(out, request.force)
     limit_threads("cpu")
     # One of nnU-Net's workers is enough for a few cases: each imports torch for seconds.
     os.environ.setdefault("nnUNet_def_n_proc", "1")
@@ -149,16 +149,16 @@ def run_demo(words: DemoRequest, reporter: Reporter) -> dict[str, Any]:
     looks = PhantomOptions(spacing_mm=size.spacing_mm, channels=size.channels)
     with reporter.task(size.phantoms, "phantoms") as bar:
         raw = write_phantoms("nnunet", root / RAW, size.phantoms, seed, looks, bar.advance)
-    request = SourceRequest("nnunet", str(DATASET), root=str(root))
+    cases = SourceRequest("nnunet", str(DATASET), root=str(root))
     small = {"small": "yes", "plans_name": PLANS, "voxels": "1000000"}
     small.update(size.plans)
-    data = f"{request.kind}:{request.where}"
+    data = f"{cases.kind}:{cases.where}"
     prepare(data, configuration=size.configuration, processes=1, root=str(root), set=small)
     splits(data, folds=2, seed=seed, root=str(root))
-    request = replace(request, fold="0", configuration=size.configuration, plans=PLANS)
+    cases = replace(cases, fold="0", configuration=size.configuration, plans=PLANS)
     settings = dict(size.fit, seed=str(seed))
-    fitted = fit("cgan3d", request, run, settings=settings, edits=None, reporter=reporter)
-    source = open_source(request)
+    fitted = fit("cgan3d", cases, run, settings=settings, edits=None, reporter=reporter)
+    source = open_source(cases)
     arms: dict[str, dict[str, Any]] = {
         "with": {"generator": run, "ratio": "1:1", "bank_size": BANK},
         "without": {"ratio": "1:0"},
@@ -167,8 +167,8 @@ def run_demo(words: DemoRequest, reporter: Reporter) -> dict[str, Any]:
     for name, arm in arms.items():
         reporter.say(f"training nnU-Net {name} samples")
         settings = dict(size.host, results=str(out / "results" / name))
-        asked = AugmentRequest(target="nnunet", seed=seed, set=settings, **arm)
-        outcomes[name] = Session.of(asked, source, reporter).start()
+        training = AugmentRequest(target="nnunet", seed=seed, set=settings, **arm)
+        outcomes[name] = Session.of(training, source, reporter).start()
     files = {
         "Slices of phantoms, real beside synthetic": _samples(run, seed, out / "samples.png"),
         "Truth and predictions of held-out phantoms": _overlays(
@@ -200,7 +200,7 @@ def run_demo(words: DemoRequest, reporter: Reporter) -> dict[str, Any]:
     return document
 
 
-def write_set(words: DemoRequest, kind: str, reporter: Reporter) -> dict[str, Any]:
+def write_set(request: DemoRequest, kind: str, reporter: Reporter) -> dict[str, Any]:
     """Write only phantoms, more and finer ones if ``long``.
 
     Returns:
@@ -211,10 +211,11 @@ def write_set(words: DemoRequest, kind: str, reporter: Reporter) -> dict[str, An
     """
     from gansynth.testing.phantoms import KINDS, write_phantoms
 
-    out = Path(words.out)
-    _claim(out, words.force)
-    subjects, mm = (SUBJECTS_OF_SLICES if kind == "yolo" else SUBJECTS)[words.long]
-    channels = [name.strip() for name in (words.channels or "").split(",") if name]
+    out = Path(request.out)
+    _claim(out, request.force)
+    short, long = SUBJECTS_OF_SLICES if kind == "yolo" else SUBJECTS
+    subjects, mm = long if request.long else short
+    channels = [name.strip() for name in (request.channels or "").split(",") if name]
     options = replace(
         KINDS[kind].options,
         spacing_mm=mm,
@@ -222,7 +223,7 @@ def write_set(words: DemoRequest, kind: str, reporter: Reporter) -> dict[str, An
     )
     place = {"nnunet": f"nnunet/{RAW}", "deepmedic": "gliomas", "yolo": "gliomas"}.get(kind, kind)
     with reporter.task(subjects, "phantoms") as bar:
-        made = write_phantoms(kind, out / place, subjects, words.seed, options, bar.advance)
+        made = write_phantoms(kind, out / place, subjects, request.seed, options, bar.advance)
     then = {
         "nnunet": f"prepare nnunet:{DATASET} --root {out / kind} --set small=yes",
         "deepmedic": f"check deepmedic:{made} --read model={made.with_name('modelConfig.cfg')}",
@@ -238,6 +239,11 @@ def write_set(words: DemoRequest, kind: str, reporter: Reporter) -> dict[str, An
 
 
 def _claim(out: Path, force: bool) -> None:
+    """Make a folder and mark it as a demo's; ``force`` removes an earlier demo first.
+
+    Raises:
+        UsageFault: the folder holds something.
+    """
     if force and (out / MARKER).is_file():
         shutil.rmtree(out)
     if out.exists() and any(out.iterdir()):
@@ -306,8 +312,9 @@ def _overlays(
 
 def facts_of_demo(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield lines on the fit, the samples and the Dice."""
-    cases, held = document["training_cases"], document["held_out_cases"]
-    yield f"generator: fitted on {cases} phantoms, {held} held out, {document['gan_steps']} steps"
+    cases, held_out = document["training_cases"], document["held_out_cases"]
+    steps = document["gan_steps"]
+    yield f"generator: fitted on {cases} phantoms, {held_out} held out, {steps} steps"
     keys = ("realised_synthetic_share", "asked_synthetic_share")
     shares = [f"{document[key]:.1%}" for key in keys if document[key] is not None]
     drawn = f"{document['drawn_real']} real, {document['drawn_synthetic']} synthetic samples"
@@ -316,9 +323,9 @@ def facts_of_demo(document: Mapping[str, Any]) -> Iterator[str]:
     means = f"{found['mean_arm']:.2f} with samples, {found['mean_control']:.2f} without"
     yield f"Dice of the tumour on {found['subjects']} held-out phantoms: {means}"
     low, high = found["interval"]["low"], found["interval"]["high"]
-    apart = "none" if low is None else f"{low:+.3f} to {high:+.3f}"
-    apart = f"{found['difference']:+.3f}, 95 % interval over phantoms {apart}"
-    yield f"difference: {apart}; of one training each, and others may turn it round"
+    interval = "none" if low is None else f"{low:+.3f} to {high:+.3f}"
+    difference = f"{found['difference']:+.3f}, 95 % interval over phantoms {interval}"
+    yield f"difference: {difference}; of one training each, and others may turn it round"
 
 
 def _markdown(document: Mapping[str, Any]) -> str:
