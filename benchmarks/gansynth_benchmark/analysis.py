@@ -17,6 +17,17 @@ from gansynth_benchmark.worth import worth
 LEARNT = 0.3  # Dice (or another share) below which a host counts as untrained
 DRAWS, TRAININGS = 3, 6  # of an arm at one size, below which a warning stands before all numbers
 NO_MARGIN = 1e-12  # placeholder for measures without a margin; nothing is called equivalent then
+Matrices = Mapping[tuple[str, int, str], RunValues]
+"""Arm, size, measure -> values over runs and subjects."""
+TITLES = {
+    "dice": "Dice",
+    "hd95": "HD95",
+    "nsd": "NSD",
+    "froc": "FROC",
+    "map50": "mAP50",
+    "false_alarms": "alarms per lesion-free case",
+    "false_positive_volume": "FP volume",
+}
 
 
 def analysed(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,10 +49,6 @@ def analysed(document: Mapping[str, Any]) -> dict[str, Any]:
     return results
 
 
-Matrices = Mapping[tuple[str, int, str], RunValues]
-"""Arm, size, measure -> values over runs and subjects."""
-
-
 def matrices_of(document: Mapping[str, Any]) -> dict[tuple[str, int, str], RunValues]:
     """Return values of finished runs by arm, size and measure; a subject's cases are averaged."""
     groups: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
@@ -53,8 +60,11 @@ def matrices_of(document: Mapping[str, Any]) -> dict[tuple[str, int, str], RunVa
     for (arm, n), runs in groups.items():
         keys = sorted({key for run in runs for key in run["scores"]})
         for key in keys:
-            means = [of_subjects(run, key, document["subjects"]) for run in runs]
-            values = np.array([[of.get(name, math.nan) for name in subjects] for of in means])
+            rows = []
+            for run in runs:
+                value_of = of_subjects(run, key, document["subjects"])
+                rows.append([value_of.get(subject, math.nan) for subject in subjects])
+            values = np.array(rows)  # (runs, subjects)
             draws, seeds = [run["draw"] for run in runs], [run["seed"] for run in runs]
             matrices[arm, n, key] = RunValues(values, tuple(draws), tuple(seeds), subjects)
     return matrices
@@ -178,17 +188,17 @@ def _paper(
 def _worth(document: Mapping[str, Any], matrices: Matrices) -> list[dict[str, Any]]:
     """Return how many extra real subjects would match each arm, on the primary measure."""
     # Learning curve: the control, and arms that differ from it only in the number of subjects.
-    key, alike = document["primary"], _alike(document)
-    curve: dict[int, RunValues] = {}
-    for like in alike:
+    key, of_real_cases = document["primary"], _arms_of_real_cases(document)
+    curve: dict[int, RunValues] = {}  # subjects -> runs
+    for arm_of_curve in of_real_cases:
         for (arm, n, measure), runs in matrices.items():
-            if (arm, measure) == (like, key):
-                subjects = n * _times(document, arm)
+            if (arm, measure) == (arm_of_curve, key):
+                subjects = n * _factor_of_subjects(document, arm)
                 curve[subjects] = _joined(curve[subjects], runs) if subjects in curve else runs
     rows = []
     for (arm, n, measure), runs in matrices.items():
-        subjects = n * _times(document, arm)
-        if measure != key or arm in alike or len(curve) < 2 or subjects not in curve:
+        subjects = n * _factor_of_subjects(document, arm)
+        if measure != key or arm in of_real_cases or len(curve) < 2 or subjects not in curve:
             continue
         row = worth(curve, runs, subjects, better=measure_of(key).better).to_json()
         row |= {"arm": arm, "n": n, "measure": key}
@@ -196,20 +206,23 @@ def _worth(document: Mapping[str, Any], matrices: Matrices) -> list[dict[str, An
     return rows
 
 
-def _times(document: Mapping[str, Any], arm: str) -> int:
+def _factor_of_subjects(document: Mapping[str, Any], arm: str) -> int:
     return int(document["arms"][arm].get("real", 1))
 
 
-def _alike(document: Mapping[str, Any]) -> list[str]:
+def _arms_of_real_cases(document: Mapping[str, Any]) -> list[str]:
     """Return the control, then the arms that differ from it only in the number of subjects."""
 
-    def bare(arm: str) -> dict[str, Any]:
-        named = ("name", "title", "what", "real")
-        return {k: v for k, v in document["arms"][arm].items() if k not in named}
+    def training_of(arm: str) -> dict[str, Any]:
+        left_out = ("name", "title", "what", "real")
+        return {key: value for key, value in document["arms"][arm].items() if key not in left_out}
 
     control = document["control"]
-    others = [arm for arm in document["arms"] if arm != control and bare(arm) == bare(control)]
-    return [control, *others]
+    arms = [control]
+    for arm in document["arms"]:
+        if arm != control and training_of(arm) == training_of(control):
+            arms.append(arm)
+    return arms
 
 
 def _joined(first: RunValues, second: RunValues) -> RunValues:
@@ -256,7 +269,9 @@ def _warnings(document: Mapping[str, Any], matrices: Matrices) -> list[str]:
         warnings.append("every case counts as one subject: no subjects were given for the cases")
     warnings += _unlearnt(document, matrices)
     draws, trainings = document["draws"], document["draws"] * document["seeds"]
-    few = [f"{draws} draw(s), expected at least {DRAWS}"] * (draws < DRAWS)
+    few = []
+    if draws < DRAWS:
+        few.append(f"{draws} draw(s), expected at least {DRAWS}")
     if trainings < TRAININGS:  # one seed for each of many draws varies both
         few.append(f"{trainings} training(s) of an arm, expected at least {TRAININGS}")
     if few:
@@ -312,17 +327,6 @@ def _of_distances(document: Mapping[str, Any]) -> Iterator[str]:
         yield "Within each slice, then the mean over a subject's slices."
     if document.get("data", {}).get("unit") == "px":
         yield "In pixels: their size was not given (read: spacing)."
-
-
-TITLES = {
-    "dice": "Dice",
-    "hd95": "HD95",
-    "nsd": "NSD",
-    "froc": "FROC",
-    "map50": "mAP50",
-    "false_alarms": "alarms per lesion-free case",
-    "false_positive_volume": "FP volume",
-}
 
 
 def _keys(matrices: Matrices) -> list[str]:

@@ -406,21 +406,7 @@ class BenchmarkPlan(ClosedModel):
         if duplicates:
             raise ValueError(f"arms: two have the name {duplicates[0]!r}")
         for arm in self.arms:
-            for candidate in arm.tune:
-                if candidate not in names or self.arm(candidate).tune or candidate == arm.name:
-                    raise ValueError(
-                        f"arms.{arm.name}: tune names {candidate!r}, expected other arms"
-                    )
-                if self.arm(candidate).real != arm.real:
-                    raise ValueError(
-                        f"arms.{arm.name}: tune names {candidate!r} with real "
-                        f"{self.arm(candidate).real}, expected arms with real {arm.real}"
-                    )
-            if arm.tune and all(a.generator for a in self.arms if a.name in arm.tune):
-                raise ValueError(
-                    f"arms.{arm.name}: tune names no arm without a generator, expected one: what "
-                    "is not shown to be better than real cases alone is not used"
-                )
+            self._check_tune(arm)
         if self.control and self.control not in names:
             raise ValueError(f"control {self.control!r}: expected one of {', '.join(names)}")
         for name in self.paper.rows if self.paper else ():
@@ -431,6 +417,28 @@ class BenchmarkPlan(ClosedModel):
             raise ValueError(f"margin: {self.judged_by} has no default, expected a number")
         if self.arm(self.compared_with).candidate or self.arm(self.compared_with).tune:
             raise ValueError(f"control {self.compared_with!r}: expected an arm that is trained")
+        self._check_sizes()
+        return self
+
+    def _check_tune(self, arm: ArmPlan) -> None:
+        """Refuse candidates that are missing, tuned themselves, or of another number of cases."""
+        names = [other.name for other in self.arms]
+        for candidate in arm.tune:
+            if candidate not in names or self.arm(candidate).tune or candidate == arm.name:
+                raise ValueError(f"arms.{arm.name}: tune names {candidate!r}, expected other arms")
+            if self.arm(candidate).real != arm.real:
+                raise ValueError(
+                    f"arms.{arm.name}: tune names {candidate!r} with real "
+                    f"{self.arm(candidate).real}, expected arms with real {arm.real}"
+                )
+        if arm.tune and all(self.arm(candidate).generator for candidate in arm.tune):
+            raise ValueError(
+                f"arms.{arm.name}: tune names no arm without a generator, expected one: what "
+                "is not shown to be better than real cases alone is not used"
+            )
+
+    def _check_sizes(self) -> None:
+        """Refuse sizes that do not rise, or are too small for the inner folds."""
         if list(self.sizes) != sorted(set(self.sizes)):
             raise ValueError(f"sizes {list(self.sizes)}: expected rising numbers of subjects")
         if any(arm.tune for arm in self.arms) and self.sizes[0] < self.tune.folds:
@@ -439,7 +447,6 @@ class BenchmarkPlan(ClosedModel):
         if self.operating_point and self.sizes[0] < self.operating_point.folds:
             text = f"{self.sizes[0]} subjects for {self.operating_point.folds} inner folds"
             raise ValueError(f"sizes: {text}, expected as many; lower operating_point.folds")
-        return self
 
     def _check_measures(self) -> None:
         boxes = self.host.finds_boxes
@@ -496,20 +503,20 @@ class BenchmarkPlan(ClosedModel):
     def hash(self) -> str:
         """Hash of everything that can change a result, so without titles, remarks and folders."""
         left_out = {"title", "open", "paper", "root", "data", "arms", "generators"}
-        doc = self.model_dump(mode="json", exclude=left_out)
+        document = self.model_dump(mode="json", exclude=left_out)
         # Without defaults, so that a new option changes no hash.
-        doc["arms"] = [
+        document["arms"] = [
             without_folders(
                 arm.model_dump(mode="json", exclude_defaults=True, exclude={"title", "what"})
             )
             for arm in self.arms
         ]
-        doc["generators"] = {name: each.document for name, each in self.generators.items()}
-        doc["host"].pop("title")
+        document["generators"] = {name: each.document for name, each in self.generators.items()}
+        document["host"].pop("title")
         if self.operating_point is None:  # plans older than the key keep their hash
-            doc.pop("operating_point")
+            document.pop("operating_point")
         if self.subjects is not None and Path(self.subjects).is_absolute():
-            doc["subjects"] = Path(self.subjects).name
-        doc["data"] = self.data.rstrip("/").rpartition("/")[2]
-        text = json.dumps(doc, sort_keys=True)
+            document["subjects"] = Path(self.subjects).name
+        document["data"] = self.data.rstrip("/").rpartition("/")[2]
+        text = json.dumps(document, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

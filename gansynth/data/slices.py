@@ -82,18 +82,21 @@ class SliceRange:
         return [int(n) for n in np.flatnonzero(chosen)]
 
 
-def _indices(value: Any) -> Any:
+def _slice_range(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     ranges, percent = [], []
     for word in value.split(","):
         match = re.fullmatch(r"\s*(\d+)(%?)(?:-(\d+)(%?))?\s*", word)
-        first, last = (int(match[1]), int(match[3] or match[1])) if match else (1, 0)
-        shares = bool(match and match[2])
-        if not match or first > last or shares != bool(match[4]) or (shares and last > 100):
-            raise ValueError(
-                f"{word!r} is no range, expected for example 80-149, or 10%-90%, or 5,9,80-90"
-            )
+        fault = ValueError(
+            f"{word!r} is no range, expected for example 80-149, or 10%-90%, or 5,9,80-90"
+        )
+        if not match:
+            raise fault
+        first, last = int(match[1]), int(match[3] or match[1])
+        shares = bool(match[2])
+        if first > last or shares != bool(match[4]) or (shares and last > 100):
+            raise fault
         ranges.append((first, last))
         percent.append(shares)
     return SliceRange(tuple(ranges), tuple(percent))
@@ -112,7 +115,7 @@ class SliceOptions(ReadOptions):
     plane: Literal["axial", "coronal", "sagittal"] = Field(
         "axial", description="cut across the first, second or third axis of the volumes' arrays"
     )
-    slices: Annotated[SliceRange, BeforeValidator(_indices)] | None = Field(
+    slices: Annotated[SliceRange, BeforeValidator(_slice_range)] | None = Field(
         None, description="numbers from 0, `80-149`, or shares of the axis, `10%-90%`; else all"
     )
     count_from: Side = Field(
@@ -158,7 +161,10 @@ class SliceOptions(ReadOptions):
 
 
 def split_read(request: SourceRequest) -> tuple[SourceRequest, SourceRequest]:
-    """The request with its own ``--read`` keys, and the inner source's (``inner.KEY``, too)."""
+    """Split a request into that of slices, with its own ``--read`` keys, and the inner source's.
+
+    The inner source gets all other keys; ``inner.KEY`` is one that both know.
+    """
     slice_keys = {k: v for k, v in request.read.items() if k in SliceOptions.model_fields}
     inner_keys = {k.removeprefix(INNER): v for k, v in request.read.items() if k not in slice_keys}
     inner = SourceRequest.parse(request.where)
@@ -217,7 +223,7 @@ class SliceSource(CaseSource):
             )
         self.request = replace(request, where=where)
         self.axis = AXIS[self.options.plane]
-        self._channels = self._chosen()
+        self._channels = self._chosen_channels()
         self._boxes = LabelBoxes.asked(
             self.options.boxes, self.options.least, self.inner.schema, self.inner.name
         )
@@ -227,13 +233,13 @@ class SliceSource(CaseSource):
         self._headers: dict[str, CaseHeader] = {}
         self._folders: dict[str, tuple[Path, ...]] = {}
         self._counts: dict[str, Numbers] = {}
-        self._chosen_slices: dict[str, list[int]] = {}
+        self._slices_of_volume: dict[str, list[int]] = {}
         self._refuse_side()
-        by_what, only = self.options.classes, self.options.foreground
-        if (by_what == "foreground" and only != "any") or (by_what and only == WITHOUT):
+        classes, foreground = self.options.classes, self.options.foreground
+        if (classes == "foreground" and foreground != "any") or (classes and foreground == WITHOUT):
             raise UsageFault(
-                f"--read classes={by_what}: with --read foreground={only} all slices are of one "
-                "class, expected several; leave one of the two out"
+                f"--read classes={classes}: with --read foreground={foreground} all slices are of "
+                "one class, expected several; leave one of the two out"
             )
 
     # -- what it has -----------------------------------------------------------------------------
@@ -246,7 +252,7 @@ class SliceSource(CaseSource):
     @cached_property
     def train_ids(self) -> tuple[str, ...]:
         """Slices of the training volumes, ``case/axi080``, sorted."""
-        slices = self._list(self.inner.train_ids)
+        slices = self._slice_ids(self.inner.train_ids)
         if not slices:
             raise DataFault(
                 f"slices:{self.request.where}: no slice is left of {len(self.inner.train_ids)} "
@@ -257,11 +263,11 @@ class SliceSource(CaseSource):
     @cached_property
     def held_out_ids(self) -> tuple[str, ...]:
         """Slices of the held-out volumes, sorted."""
-        return self._list(self.inner.held_out_ids)
+        return self._slice_ids(self.inner.held_out_ids)
 
     def header(self, case_id: str) -> CaseHeader:
         """Subject of the slice's volume, rows and columns, class by the volume's labels."""
-        case, index, _ = self._parse(case_id)
+        case, index, _ = self._parse_id(case_id)
         return CaseHeader(
             self._header_of(case).subject,
             self.options.resize or self._flat_shape(case),
@@ -271,11 +277,11 @@ class SliceSource(CaseSource):
 
     def files(self, case_id: str) -> StoredCase:
         """A slice of a volume's files."""
-        case, index, channels = self._parse(case_id)
+        case, index, channels = self._parse_id(case_id)
         if case not in self._folders:
             inner = self.inner.files(case)
             self._folders[case] = () if inner is None else inner.folders
-        channel = case_id.removeprefix(f"{case}/{self._short}").partition("/")[2]
+        channel = case_id.removeprefix(f"{case}/{self._plane_prefix}").partition("/")[2]
         spacing = list(self._header_of(case).spacing)
         thickness = spacing.pop(self.axis)
 
@@ -326,7 +332,7 @@ class SliceSource(CaseSource):
 
     def _volumes_of(self, cases: Iterable[str]) -> list[str]:
         try:
-            return sorted({self._parse(case)[0] for case in cases})
+            return sorted({self._parse_id(case)[0] for case in cases})
         except DataFault as fault:
             raise UsageFault(f"{fault}; correct the split") from fault
 
@@ -339,7 +345,7 @@ class SliceSource(CaseSource):
             shapes = [self._flat_shape(case) for case in self.inner.train_ids]
             spacing = spacing * np.median(shapes, axis=0) / self.options.resize
         names = tuple([inner.channels[c] for c in self._channels])
-        fill = self._fill()
+        fill = self._outside_fill()
         if self.options.concat:
             names = ("+".join(names),)
             fill = None if fill is None or len(set(fill)) > 1 else fill[:1]
@@ -379,7 +385,7 @@ class SliceSource(CaseSource):
 
     def load(self, case_id: str) -> Case:
         """Read one slice, float32 (C, H, W), int16 (H, W); DataFault: unknown, unreadable."""
-        case, index, channels = self._parse(case_id)
+        case, index, channels = self._parse_id(case_id)
         plane = self._plane(case, index)
         image = plane.image[[self._channels[k] for k in channels]]
         if self._windows is not None:
@@ -431,24 +437,38 @@ class SliceSource(CaseSource):
 
     # -- listing ---------------------------------------------------------------------------------
 
-    def _list(self, cases: Iterable[str]) -> tuple[str, ...]:
+    def _slice_ids(self, cases: Iterable[str]) -> tuple[str, ...]:
         names = [self.inner.schema.channels[c] for c in self._channels]
         ids = [
-            f"{case}/{self._short}{index:03d}" for case in cases for index in self._indices(case)
+            f"{case}/{self._plane_prefix}{index:03d}"
+            for case in cases
+            for index in self._chosen_slices(case)
         ]
         if self.options.concat:
             ids = [f"{i}/{name}" for i in ids for name in names]
         return tuple(sorted(ids))
 
-    def _parse(self, case_id: str) -> tuple[str, int, list[int]]:
+    def _parse_id(self, case_id: str) -> tuple[str, int, list[int]]:
+        """Return the volume of a slice, its number, and the places of its channels.
+
+        Places count the kept channels, ``self._channels``.
+
+        Raises:
+            DataFault: no such slice.
+        """
         text, channels = case_id, list(range(len(self._channels)))
         if self.options.concat:
             names = [f"/{self.inner.schema.channels[c]}" for c in self._channels]
             channels = [k for k, name in enumerate(names) if case_id.endswith(name)][:1]
             text = case_id[: -len(names[channels[0]])] if channels else ""
         case, _, name = text.rpartition("/")
-        number = name.removeprefix(self._short)
-        if not channels or not case or not name.startswith(self._short) or not number.isdecimal():
+        number = name.removeprefix(self._plane_prefix)
+        if (
+            not channels
+            or not case
+            or not name.startswith(self._plane_prefix)
+            or not number.isdecimal()
+        ):
             raise DataFault(
                 f"slices:{self.request.where}: no case {case_id!r}, expected for example "
                 f"{self.train_ids[0]!r}"
@@ -468,41 +488,43 @@ class SliceSource(CaseSource):
         foreground = tuple([names[value] for value in self.inner.schema.foreground])
         return foreground if self.options.foreground == WITH else (WITHOUT, *foreground)
 
-    def _indices(self, case: str) -> list[int]:
+    def _chosen_slices(self, case: str) -> list[int]:
         """Indices along the array's axis of the requested slices, increasing."""
-        if case not in self._chosen_slices:
+        if case not in self._slices_of_volume:
             options = self.options
             length = self._header_of(case).shape[self.axis]
             chosen = list(range(length)) if options.slices is None else options.slices.of(length)
             if options.count_from == SIDES[options.plane][1]:
                 chosen = sorted(length - 1 - number for number in chosen)
             if options.foreground != "any":
-                shows, target = self._shows(case), int(options.foreground == WITH)
+                shows, target = self._foreground_of_slices(case), int(options.foreground == WITH)
                 chosen = [i for i in chosen if shows[i] == target]
             elif options.classes is not None:
-                shows = self._shows(case)
+                shows = self._foreground_of_slices(case)
                 chosen = [i for i in chosen if shows[i] != NEITHER]
-            self._chosen_slices[case] = chosen
-        return self._chosen_slices[case]
+            self._slices_of_volume[case] = chosen
+        return self._slices_of_volume[case]
 
     def _label_class(self, case: str, index: int) -> int | None:
+        """Return the number of a slice's class; None if it has none."""
         if not self.classes:
             return None
-        shows = int(self._shows(case)[index])
+        shows = int(self._foreground_of_slices(case)[index])
         if shows < 1:
             return self.classes.index(WITHOUT) if shows == 0 and WITHOUT in self.classes else None
         if self.options.classes == "foreground":
             return self.classes.index(WITH)
-        largest = int(self._counted(case)[:, index].argmax())
+        largest = int(self._voxels_by_label(case)[:, index].argmax())
+        # Labels are the last classes: behind ``without``, or from 0 where that is no class.
         return largest + len(self.classes) - len(self.inner.schema.foreground)
 
-    def _shows(self, case: str) -> Numbers:
+    def _foreground_of_slices(self, case: str) -> Numbers:
         """Of each slice of a volume: 1 with foreground, 0 without, ``NEITHER``."""
-        total = self._counted(case).sum(axis=0)
+        total = self._voxels_by_label(case).sum(axis=0)
         shows = np.where(total >= self.options.min_foreground, 1, NEITHER)
         return np.where(total == 0, 0, shows)
 
-    def _counted(self, case: str) -> Numbers:
+    def _voxels_by_label(self, case: str) -> Numbers:
         """Voxels of each foreground label in each slice: (V, slices); DataFault: no labels."""
         if case in self._counts:
             return self._counts[case]
@@ -549,10 +571,10 @@ class SliceSource(CaseSource):
             )
 
     @property
-    def _short(self) -> str:
+    def _plane_prefix(self) -> str:
         return self.options.plane[:3]
 
-    def _chosen(self) -> tuple[int, ...]:
+    def _chosen_channels(self) -> tuple[int, ...]:
         available, names = self.inner.schema.channels, self.options.channels
         unknown = [name for name in names or () if name not in available]
         if unknown:
@@ -562,7 +584,7 @@ class SliceSource(CaseSource):
             )
         return tuple(map(available.index, names or available))
 
-    def _fill(self) -> tuple[float, ...] | None:
+    def _outside_fill(self) -> tuple[float, ...] | None:
         """Constant of the chosen channels outside of the body, where known."""
         fill = self.inner.schema.outside_fill
         if fill is None or any(window.percent for window in self._windows or ()):
