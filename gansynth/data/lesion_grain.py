@@ -136,11 +136,13 @@ def measured(
             row[:] = rest[:, mask].mean(axis=1)
             rest[:, mask] -= row[:, None]
     depth, profile = depth_of(labels > 0, spacing), np.zeros((len(DEPTHS), len(image)))
+    # Number of the shell around each of ``DEPTHS`` that a voxel lies in; -1: in none.
     shells = np.digitize(depth, [-RIM, *_between(DEPTHS)]) - 1
     shells[(labels == 0) & ~free] = -1
     for shell in range(len(DEPTHS)):
         where = shells == shell
-        # A small lesion has no depths: its deepest voxels stand for them.
+        # A small lesion has no depths: its deepest voxels stand for them. A first shell without
+        # voxels is 0, as the last row still is.
         profile[shell] = rest[:, where].mean(axis=1) if where.any() else profile[shell - 1]
     rest -= _at_depth(depth, profile)
     textures = [_texture(rest, mask, spacing) for mask in masks]
@@ -168,7 +170,7 @@ def drawn(
     from scipy.ndimage import gaussian_filter
 
     mask, depth = labels > 0, depth_of(labels > 0, spacing)
-    level, texture = np.zeros((2, *image.shape))
+    level, texture = np.zeros(image.shape), np.zeros(image.shape)
     for number, value in enumerate(values):
         where = labels == value
         if where.any():
@@ -195,31 +197,34 @@ def depth_of(mask: Mask, spacing: Sequence[float]) -> Matrix:
 
 
 def _at_depth(depth: Matrix, profile: Matrix) -> Matrix:
-    """A profile (depths, C) at each voxel, (C, ...)."""
+    """Interpolate a profile (depths, C) at each voxel, (C, ...); 0 beyond the rim."""
     ends = [-RIM, *DEPTHS]
     return np.stack([np.interp(depth, ends, [0.0, *column]) for column in profile.T])
 
 
 def _texture(rest: Matrix, mask: Mask, spacing: Sequence[float]) -> tuple[Matrix, Matrix, Matrix]:
-    """``Look``'s spread, channels and shares of one class of a residual."""
+    """Return ``Look``'s spread, channels and shares of one class of a residual (C, ...)."""
     from scipy.optimize import nnls
 
     count = len(rest)
     spread, shares = np.full(count, np.nan), np.full((1 + len(WIDTHS), count), np.nan)
     box = bounding_box(mask)
     inner, held = _interior(mask)[box], rest[(slice(None), *box)]
-    rows = [row for axis in range(mask.ndim) for row in _variogram(held, inner, axis, spacing)]
+    rows: list[tuple[float, int, Matrix]] = []
+    for axis in range(mask.ndim):
+        rows += _variogram(held, inner, axis, spacing)
     if mask.sum() < LEAST or not rows:
         return spread, np.full((count, count), np.nan), shares
     lags, pairs, halves = map(np.array, zip(*rows, strict=True))
     weights = np.sqrt(pairs / (pairs + FEW))
-    parts = 1 - _parts(lags)
+    parts = 1 - _parts(lags)  # the variogram of each part, of variance 1
     scores = held[:, inner] - held[:, inner].mean(axis=1, keepdims=True)
     variance = np.square(scores).mean(axis=1) + 1e-12
-    # In a small lesion the coarse parts are as good as nothing, and its variance holds them back.
-    left = np.concatenate([(parts * weights).T, np.ones((1, len(parts)))])
+    # Non-negative least squares: a row for each lag, and one that asks for shares of sum 1. In a
+    # small lesion the lags say nothing of coarse parts, and this last row holds them back.
+    equations = np.concatenate([(parts * weights).T, np.ones((1, len(parts)))])
     for channel, half in enumerate(halves.T):
-        fitted, _ = nnls(left, np.append(half / variance[channel] * weights, 1.0))
+        fitted, _ = nnls(equations, np.append(half / variance[channel] * weights, 1.0))
         total = max(fitted.sum(), 1e-6)
         spread[channel] = np.log(variance[channel] * total) / 2
         shares[:, channel] = fitted / total
@@ -250,25 +255,34 @@ def _texture_like(
 
     inner = mask[bounding_box(mask)]
     size, spectra = _spectra(inner.shape, spacing)
+    # White noise whose channels correlate as the look's: a root of that matrix times white noise.
     values, axes = np.linalg.eigh(look.channels[number])
     white = rng.standard_normal((len(values), *size))
     white = np.einsum("ij,j...->i...", axes * np.sqrt(np.maximum(values, 0)), white)
+    whole = tuple([slice(length) for length in inner.shape])
     out = []
     for channel, spread in enumerate(look.spread[number]):
-        shares = look.shares[number][:, channel]
-        power = shares[1:, None]
-        for spectrum in spectra[:-1]:
-            power = (power[:, :, None] * spectrum[:, None]).reshape(len(WIDTHS), -1)
-        power = np.einsum("pa,pc->ac", power, spectra[-1]).reshape(*size[:-1], -1) + shares[0]
+        power = _power(look.shares[number][:, channel], spectra, size)
         field = fft.irfftn(fft.rfftn(white[channel]) * np.sqrt(np.maximum(power, 0)), size)
-        whole = [slice(length) for length in inner.shape]
-        held = field[tuple(whole)][inner]
+        held = field[whole][inner]
         out.append(np.exp(spread) * (held - held.mean()))
     return np.stack(out)
 
 
+def _power(shares: Matrix, spectra: Sequence[Matrix], size: Sequence[int]) -> Matrix:
+    """Return the power spectrum of a texture: the sum of its parts by their shares.
+
+    ``shares``: of white noise and of each of ``WIDTHS``. ``spectra``, ``size``: of ``_spectra``.
+    """
+    power = shares[1:, None]
+    for spectrum in spectra[:-1]:
+        power = (power[:, :, None] * spectrum[:, None]).reshape(len(WIDTHS), -1)
+    smooth = np.einsum("pa,pc->ac", power, spectra[-1]).reshape(*size[:-1], -1)
+    return np.asarray(smooth + shares[0])  # white noise has the same power at all frequencies
+
+
 def _interior(mask: Mask) -> Mask:
-    """A mask without its outermost voxels, if enough are left."""
+    """Return a mask without its outermost voxels, if enough are left; else the mask."""
     from scipy.ndimage import binary_erosion
 
     inner = np.asarray(binary_erosion(mask))
@@ -278,11 +292,14 @@ def _interior(mask: Mask) -> Mask:
 def _spectra(
     shape: Sequence[int], spacing: Sequence[float]
 ) -> tuple[tuple[int, ...], list[Matrix]]:
-    """Spectrum (widths, frequencies) along each axis of Gaussians of ``WIDTHS``.
+    """Return the size of a periodic array, and the spectra of Gaussians of ``WIDTHS`` in it.
 
-    They are those of a periodic array in which voxels of ``shape`` meet none twice, whose size is
-    returned, too; of its last axis, half of the frequencies. A Gaussian in space is the product of
-    those along its axes, and so is its spectrum.
+    A Gaussian in space is the product of those along its axes, and so is its spectrum. The array is
+    so large that voxels of ``shape`` do not depend on each other round its edges.
+
+    Returns:
+        The size, and for each axis (widths, frequencies); of the last axis, half of the
+        frequencies, as ``rfftn`` has them.
     """
     from scipy import fft
 
@@ -298,7 +315,10 @@ def _spectra(
 
 
 def _parts(lags: Matrix) -> Matrix:
-    """Autocovariance of white noise and of each of ``WIDTHS``, of variance 1, (1 + widths, ...)."""
+    """Return the autocovariance at some lags, (1 + widths, lags).
+
+    The first row is that of white noise, then that of each of ``WIDTHS``, all of variance 1.
+    """
     smooth = [np.exp(-0.5 * np.square(lags / width)) for width in WIDTHS]
     return np.stack([(lags == 0) * 1.0, *smooth])
 

@@ -35,7 +35,7 @@ from gansynth.core.schema import OUTSIDE, LabelArray
 from gansynth.data.connected_components import LabelComponents
 
 Indices = tuple[npt.NDArray[np.intp], ...]
-STRENGTHS = tuple(0.5**k for k in range(8))
+STRENGTHS = tuple(0.5**k for k in range(8))  # factors on the logarithm that are tried, in order
 ROUNDS = 6  # rounds in which voxels that lie apart from their body are replaced by others
 CRUMB = 0.1  # pieces below this share of the largest one are removed where a body shrinks
 SMOOTH = 2.0
@@ -152,61 +152,75 @@ def change_volume(
 def _grow(
     labels: LabelArray, chosen: Mask, count: int, spacing: Sequence[float], body: Mask | None
 ) -> LabelArray:
+    """Label ``count`` more voxels, or as many as there is room for."""
     free = labels != OUTSIDE if body is None else body & (labels != OUTSIDE)
-    inner = mask_of(labels, wrapped_classes(labels))
+    wrapped = mask_of(labels, wrapped_classes(labels))
     around = mask_of(labels, classes_around(labels, filled(chosen)))
-    out, volume = labels.copy(), count * float(np.prod(spacing))
+    out, volume_mm = labels.copy(), count * float(np.prod(spacing))
+    # Only a box around the body is searched, which is faster. It grows until all voxels are found.
     # A ball whose volume that is reaches farther than any body grows by it in the open.
-    reach = max(volume ** (1 / labels.ndim), 2 * max(spacing))
+    reach_mm = max(volume_mm ** (1 / labels.ndim), 2 * max(spacing))
     while True:
-        box = bounding_box(chosen, margin=math.ceil(reach / min(spacing)) + 1)
-        all_of_it = chosen[box].shape == chosen.shape
-        limit = np.inf if all_of_it else reach
-        crops = (labels[box], chosen[box], free[box], inner[box], around[box])
-        growth = _growth(*crops, count, spacing, limit)
-        if all_of_it or int((growth > 0).sum()) == count:
+        box = bounding_box(chosen, margin=math.ceil(reach_mm / min(spacing)) + 1)
+        is_whole = chosen[box].shape == chosen.shape
+        limit_mm = np.inf if is_whole else reach_mm
+        crops = (labels[box], chosen[box], free[box], wrapped[box], around[box])
+        growth = _growth(*crops, count, spacing, limit_mm)
+        if is_whole or int((growth > 0).sum()) == count:
             out[box][growth > 0] = growth[growth > 0]
             return out
-        reach *= 2
+        reach_mm *= 2
 
 
 def _growth(
     labels: LabelArray,
     chosen: Mask,
     free: Mask,
-    inner: Mask,
+    wrapped: Mask,
     around: Mask,
     count: int,
     spacing: Sequence[float],
-    reach: float,
+    limit_mm: float,
 ) -> LabelArray:
-    """Return labels of new voxels, at most ``count`` of them within ``reach`` mm; 0 elsewhere."""
+    """Return labels of new voxels, at most ``count`` of them; 0 elsewhere.
+
+    Args:
+        free: voxels that may change.
+        wrapped: classes that touch no background.
+        around: classes around the chosen body, which a nested body grows over.
+        limit_mm: distance from the body up to which it may grow.
+    """
     from scipy.ndimage import binary_propagation
 
     solid = filled(chosen)
-    distance, index = _distance(solid, spacing)
-    value, wrapped = labels[index], inner[index]
+    distance, nearest = _distance(solid, spacing)
+    new_label, of_wrapped = labels[nearest], wrapped[nearest]
     bodies = LabelComponents.of(solid).numbered
-    nested = nested_bodies(labels, bodies)[bodies[index]]
-    bare = labels == 0
-    allowed = (around & nested & ~(wrapped & beside(bare))) | (bare & ~wrapped)
-    allowed &= free & ~solid & (distance <= reach) & ~_between(bodies, index)
+    of_nested_body = nested_bodies(labels, bodies)[bodies[nearest]]
+    background = labels == 0
+    # A wrapped class grows neither into background nor up to it, so that it stays wrapped.
+    over_class_around = around & of_nested_body & ~(of_wrapped & beside(background))
+    over_background = background & ~of_wrapped
+    allowed = over_class_around | over_background
+    allowed &= free & ~solid & (distance <= limit_mm) & ~_between(bodies, nearest)
     order = _order(distance, solid, allowed)
     taken = np.zeros(labels.shape, bool)
-    whole = np.ones((3,) * labels.ndim, bool)
+    also_by_corners = np.ones((3,) * labels.ndim, bool)
     for _ in range(ROUNDS):
         taken[:] = False
         taken.ravel()[order[:count]] = True
-        held = binary_propagation(solid, whole, mask=solid | taken)
-        loose = taken & ~held
-        taken &= held
+        # What no path of taken voxels joins to its body gives way to the next ones in order.
+        joined = binary_propagation(solid, also_by_corners, mask=solid | taken)
+        loose = taken & ~joined
+        taken &= joined
         if not loose.any():
             break
         order = order[~loose.ravel()[order]]
-    return np.where(taken, value, np.int16(0))
+    return np.where(taken, new_label, np.int16(0))
 
 
 def _shrink(labels: LabelArray, chosen: Mask, count: int, spacing: Sequence[float]) -> LabelArray:
+    """Take ``count`` voxels from the chosen ones, or as many as may go."""
     from scipy.ndimage import maximum_position
 
     box = bounding_box(chosen, margin=1)
@@ -215,38 +229,40 @@ def _shrink(labels: LabelArray, chosen: Mask, count: int, spacing: Sequence[floa
     components = LabelComponents.of(solid)
     bodies = components.numbered
     nested = nested_bodies(cut, bodies)
-    outer = cut == 0
+    surroundings = cut == 0
     if nested.any():
-        outer |= mask_of(cut, classes_around(labels, filled(chosen)))
-    outer &= ~solid
-    if not outer.any():
+        surroundings |= mask_of(cut, classes_around(labels, filled(chosen)))
+    surroundings &= ~solid
+    if not surroundings.any():
         return labels.copy()
-    depth, index = _distance(outer, spacing)
-    fill = np.where(nested[bodies], cut[index], np.int16(0))
-    inner = mask_of(cut, wrapped_classes(labels))
-    may = own_mask & ~((fill == 0) & beside(inner & ~own_mask))
+    depth, nearest = _distance(surroundings, spacing)
+    new_label = np.where(nested[bodies], cut[nearest], np.int16(0))
+    becomes_background = new_label == 0
+    wrapped = mask_of(cut, wrapped_classes(labels))
+    # A wrapped class that is not chosen must not come to touch background.
+    may_go = own_mask & ~(becomes_background & beside(wrapped & ~own_mask))
     for deepest in maximum_position(np.where(own_mask, depth, -1), bodies, components.numbers):
-        may[deepest] = False  # a small one is not to vanish beside a large one
-    taken = _worn(solid, may, _order(depth, ~solid, may), count)
-    after = np.where(taken, fill, cut)
-    bare = own_mask & ~taken & inner & beside(taken & (fill == 0))
-    skin = own_mask & ~inner
+        may_go[deepest] = False  # a small body is not to vanish beside a large one
+    taken = _worn(solid, may_go, _order(depth, ~solid, may_go), count)
+    after = np.where(taken, new_label, cut)
+    # Where a chosen layer went, the chosen wrapped class behind it becomes that layer.
+    exposed = own_mask & ~taken & wrapped & beside(taken & becomes_background)
+    layer = own_mask & ~wrapped
     out = labels.copy()
-    out[box] = np.where(bare, fill_nearest(cut, bare, skin, spacing), after)
+    out[box] = np.where(exposed, fill_nearest(cut, exposed, layer, spacing), after)
     return out
 
 
-def _worn(solid: Mask, may: Mask, order: npt.NDArray[np.intp], count: int) -> Mask:
+def _worn(solid: Mask, may_go: Mask, order: npt.NDArray[np.intp], count: int) -> Mask:
     """Take the first voxels of an order; fragments that would break off go first."""
     taken = np.zeros(solid.shape, bool)
     for _ in range(ROUNDS):
         taken[:] = False
         taken.ravel()[order[:count]] = True
         remaining = LabelComponents.of(solid & ~taken)
-        held = np.isin(remaining.numbers, np.unique(remaining.numbered[solid & ~may]))
-        fragments = remaining.numbers[
-            ~held & (remaining.sizes < CRUMB * remaining.sizes.max(initial=0))
-        ]
+        must_stay = np.isin(remaining.numbers, np.unique(remaining.numbered[solid & ~may_go]))
+        small = remaining.sizes < CRUMB * remaining.sizes.max(initial=0)
+        fragments = remaining.numbers[~must_stay & small]
         if not fragments.size:
             return taken
         first = np.isin(remaining.numbered.ravel()[order], fragments)
@@ -255,29 +271,29 @@ def _worn(solid: Mask, may: Mask, order: npt.NDArray[np.intp], count: int) -> Ma
     return taken
 
 
-def _between(bodies: npt.NDArray[np.int32], index: Indices) -> Mask:
+def _between(bodies: npt.NDArray[np.int32], nearest: Indices) -> Mask:
     """Mark voxels at which bodies would merge: a neighbour is nearer to another body."""
     from scipy.ndimage import maximum_filter, minimum_filter
 
     if bodies.max(initial=0) < 2:
         return np.zeros(bodies.shape, bool)
-    nearest = bodies[index]
-    return np.asarray(maximum_filter(nearest, 3) != minimum_filter(nearest, 3))
+    nearest_body = bodies[nearest]
+    return np.asarray(maximum_filter(nearest_body, 3) != minimum_filter(nearest_body, 3))
 
 
 def _distance(mask: Mask, spacing: Sequence[float]) -> tuple[npt.NDArray[np.float64], Indices]:
-    """Distance in mm to the nearest voxel of a mask, and which voxel that is."""
+    """Return the distance in mm to the nearest voxel of a mask, and that voxel's indices."""
     from scipy.ndimage import distance_transform_edt
 
     distance, index = distance_transform_edt(~mask, sampling=spacing, return_indices=True)
     return np.asarray(distance), tuple(index)
 
 
-def _order(distance: npt.NDArray[np.float64], solid: Mask, may: Mask) -> npt.NDArray[np.intp]:
+def _order(distance: npt.NDArray[np.float64], solid: Mask, allowed: Mask) -> npt.NDArray[np.intp]:
     """Sort flat indices of voxels: the nearest first, at equal distance the most enclosed."""
     from scipy.ndimage import gaussian_filter
 
     enclosed = gaussian_filter(solid.astype(np.float32), SMOOTH, mode="nearest")
-    voxels = np.flatnonzero(may)
-    keys = (-enclosed.ravel()[voxels], distance.ravel()[voxels])
+    voxels = np.flatnonzero(allowed)
+    keys = (-enclosed.ravel()[voxels], distance.ravel()[voxels])  # the last key counts first
     return np.asarray(voxels[np.lexsort(keys)])
