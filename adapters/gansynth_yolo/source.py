@@ -217,9 +217,9 @@ def read_dataset_file(where: str, *, allow_outside: bool) -> DatasetFile:
     path = Path(os.path.abspath(os.path.expanduser(where)))
     if path.is_dir():
         files = usual_files(path)[:1] or sorted(path.glob("*.y*ml"))
-        splits = {} if files else _folders(path)
+        splits = {} if files else _image_folders(path)
         if splits:
-            return _by_names(path, splits, allow_outside)
+            return _dataset_by_names(path, splits, allow_outside)
         if len(files) != 1:
             raise UsageFault(
                 f"yolo:{where}: {len(files)} YAML files in this folder, expected data.yaml; name "
@@ -231,7 +231,7 @@ def read_dataset_file(where: str, *, allow_outside: bool) -> DatasetFile:
             f"yolo:{where}: no such file, expected data.yaml (path, train, val, names), or a "
             "folder that holds it; see: gansynth help boxes yolo"
         )
-    return _by_file(path, allow_outside)
+    return _dataset_by_file(path, allow_outside)
 
 
 def usual_files(folder: Path) -> list[Path]:
@@ -248,7 +248,7 @@ def describes(kind: str, where: Path) -> bool:
 # -- a folder without data.yaml --------------------------------------------------------------------
 
 
-def _folders(home: Path) -> dict[str, tuple[str, ...]]:
+def _image_folders(home: Path) -> dict[str, tuple[str, ...]]:
     """Return the folders of images, by split, that have label files; all are ``train`` without."""
     found: dict[str, tuple[str, ...]] = {}
     for split in SPLITS:
@@ -262,7 +262,7 @@ def _folders(home: Path) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _by_names(home: Path, splits: Mapping[str, Any], allow_outside: bool) -> DatasetFile:
+def _dataset_by_names(home: Path, splits: Mapping[str, Any], allow_outside: bool) -> DatasetFile:
     """Describe a folder by ``classes.txt``; without it, classes are numbered."""
     named = [home / "classes.txt", home / "labels" / "classes.txt"]
     lines = [line.strip() for file in named if file.is_file() for line in read_lines(file)]
@@ -281,13 +281,13 @@ def _by_names(home: Path, splits: Mapping[str, Any], allow_outside: bool) -> Dat
 # -- data.yaml -------------------------------------------------------------------------------------
 
 
-def _line(text: str) -> str:
+def _printable_line(text: str) -> str:
     if not text.strip() or not printable(text):
         raise ValueError("does not print on one line")
     return text.strip()
 
 
-def _names(value: Any) -> Any:
+def _names_by_number(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     named = {int(key) if str(key).isdecimal() else key: name for key, name in value.items()}
@@ -296,7 +296,7 @@ def _names(value: Any) -> Any:
     return [named[number] for number in range(len(named))]
 
 
-Line = Annotated[str, AfterValidator(_line)]
+Line = Annotated[str, AfterValidator(_printable_line)]
 Entries = Annotated[
     list[Line],
     BeforeValidator(lambda value: value if isinstance(value, list) else [value]),
@@ -313,7 +313,7 @@ class _Document(BaseModel):
     train: Entries
     val: Entries
     test: Entries | None = None
-    names: Annotated[list[Line], BeforeValidator(_names)] = Field(
+    names: Annotated[list[Line], BeforeValidator(_names_by_number)] = Field(
         [],
         max_length=MOST_CLASSES,
         description="the names of the classes: a list, or 0: NAME, 1: NAME; yes, no, on and off "
@@ -341,7 +341,7 @@ def _numbered(count: int) -> tuple[str, ...]:
     return tuple([f"class_{number}" for number in range(count)])
 
 
-def _by_file(path: Path, allow_outside: bool) -> DatasetFile:
+def _dataset_by_file(path: Path, allow_outside: bool) -> DatasetFile:
     expected = "data.yaml with path, train, val and names; correct it"
     document, _ = read_yaml(path, expected, DataFault)
     if not isinstance(document, dict):
@@ -415,7 +415,7 @@ def read_labels(
                 if keypoints and len(words) == 5 + keypoints:
                     words = words[:5]
                 if len(words) > 5:
-                    words = _around(words)
+                    words = _row_around_polygon(words)
                     polygons += 1
                 rows[checked_row(words, names, overshoot)] = None
         except ValueError as error:
@@ -425,7 +425,7 @@ def read_labels(
     return np.array(list(rows)).reshape(-1, 5), polygons, faults
 
 
-def _around(words: Sequence[str]) -> list[str]:
+def _row_around_polygon(words: Sequence[str]) -> list[str]:
     """Return the row of the box around a polygon, CLASS X1 Y1 X2 Y2 X3 Y3 and so on."""
     if len(words) < 7 or len(words) % 2 == 0:
         raise ValueError(
@@ -515,7 +515,7 @@ class ImageListing(PictureSet):
         counts = Counter(image.grey for image in self.pictures.values())
         if len(counts) > 1 and options.colour != "grey":
             rare, usual = min(counts, key=counts.__getitem__), max(counts.values())
-            [odd, *_] = [image for image in self.pictures.values() if image.grey == rare]
+            odd = next(image for image in self.pictures.values() if image.grey == rare)
             text = (
                 f"{odd.image}: is {'grey' if odd.grey else 'RGB'}, expected as {usual} of "
                 f"{len(self.pictures)} images are; convert it, or read all as grey: "
@@ -558,7 +558,14 @@ class ImageListing(PictureSet):
         return paths
 
     def entry(self, split: str, entry: str) -> Iterator[tuple[Path, str]]:
-        """Yield the images of a folder or list as written in ``data.yaml``, and who names them."""
+        """Yield the images of a folder or list as written in ``data.yaml``, and who names them.
+
+        A path in a list is relative to the list; if nothing is there, to the data set's root.
+
+        Raises:
+            DataFault: neither a folder nor a list.
+            IntegrityFault: it leads out of the data set.
+        """
         root, place = self.file.root, f"{self.file.path}: {split}"
         path = Path(os.path.abspath(root / os.path.expanduser(entry)))
         if entry.startswith("../") and not os.path.exists(path):
@@ -573,11 +580,11 @@ class ImageListing(PictureSet):
             lines = read_lines(path, "the path of an image in each line")
             for number, line in enumerate(map(str.strip, lines), start=1):
                 if line and not line.startswith("#"):
-                    # Relative to the list, else to the data set's root.
-                    beside = Path(os.path.abspath(path.parent / line))
-                    below = Path(os.path.abspath(root / line))
-                    found = os.path.exists(beside) or not os.path.exists(below)
-                    yield beside if found else below, f"{path}: line {number}"
+                    image = Path(os.path.abspath(path.parent / line))
+                    by_root = Path(os.path.abspath(root / line))
+                    if not os.path.exists(image) and os.path.exists(by_root):
+                        image = by_root
+                    yield image, f"{path}: line {number}"
         else:
             refuse_closed(path)
             raise DataFault(
@@ -586,12 +593,18 @@ class ImageListing(PictureSet):
             )
 
     def case(self, path: Path) -> str:
+        """Return an image's case: its path below the root without its last ``images/``."""
         parts = list(Path(os.path.relpath(path, self.file.root)).with_suffix("").parts)
-        if "images" in parts[:-1]:
-            del parts[len(parts) - 2 - parts[-2::-1].index("images")]
+        place = _last_images_folder(parts)
+        if place is not None:
+            del parts[place]
         return "/".join(["outside" if part == ".." else part for part in parts])
 
     def check_path(self, path: Path, where: str) -> None:
+        """Refuse a file that is missing, of another format, or outside of the data set.
+
+        ``where``: who names it, for the message.
+        """
         if not printable(str(path)):
             raise DataFault(f"{str(path)!a}: expected a name that prints on one line")
         if path.suffix.lower() not in SUFFIXES:
@@ -653,18 +666,24 @@ def usable_header(path: Path) -> tuple[tuple[int, int], bool]:
 def beside(image: Path, folder: str, suffix: str) -> Path:
     """Return the file that has another folder for the last ``/images/`` of an image's path."""
     parts = list(image.with_suffix(suffix).parts)
-    places = [n for n, part in enumerate(parts[:-1]) if part == "images"]
-    if places:
-        parts[places[-1]] = folder
+    place = _last_images_folder(parts)
+    if place is not None:
+        parts[place] = folder
     return Path(*parts)
+
+
+def _last_images_folder(parts: Sequence[str]) -> int | None:
+    """Return the place of the last folder ``images`` in a file's path; None without one."""
+    places = [place for place, part in enumerate(parts[:-1]) if part == "images"]
+    return places[-1] if places else None
 
 
 def walk(folder: Path) -> Iterator[Path]:
     """Yield the images below a folder, sorted, also of unsupported formats, but not hidden ones."""
-    been: set[str] = set()
+    visited: set[str] = set()  # a link may lead back up
     for here, below, names in walk_all(folder, followlinks=True):
-        been.add(os.path.realpath(here))
-        new = [name for name in below if os.path.realpath(os.path.join(here, name)) not in been]
+        visited.add(os.path.realpath(here))
+        new = [name for name in below if os.path.realpath(os.path.join(here, name)) not in visited]
         below[:] = sorted(name for name in new if name[0] != ".")
         for name in sorted(names):
             if name[0] != "." and Path(name).suffix.lower() in {*SUFFIXES, *OTHERS}:
@@ -684,13 +703,15 @@ def same_files(images: Mapping[str, Sequence[YoloImage]]) -> list[str]:
 
     Only files of one size are read. Images of one constant value do not count.
     """
-    sides = [(split, image) for split, members in images.items() for image in members]
-    sizes, first, shared = defaultdict[int, set[str]](set), dict[str, tuple[str, YoloImage]](), []
-    for split, image in sides:
-        sizes[image.image.stat().st_size].add(split)
-    for split, image in sides:
-        if len(sizes[image.image.stat().st_size]) > 1:
-            other, twin = first.setdefault(sha256_file(image.image), (split, image))
+    members = [(split, image) for split, found in images.items() for image in found]
+    splits_of_size = defaultdict[int, set[str]](set)
+    for split, image in members:
+        splits_of_size[image.image.stat().st_size].add(split)
+    first_of_hash: dict[str, tuple[str, YoloImage]] = {}
+    shared = []
+    for split, image in members:
+        if len(splits_of_size[image.image.stat().st_size]) > 1:
+            other, twin = first_of_hash.setdefault(sha256_file(image.image), (split, image))
             if other != split and np.ptp(read_picture(image.image)):
                 pair = f"{twin.case} ({other}) and {image.case} ({split})"
                 shared.append(f"{pair}, the same bytes")
@@ -794,6 +815,7 @@ class YoloSource(PictureSource):
 
     @property
     def sides(self) -> dict[str, str]:
+        """Case -> ``train``, ``val`` or ``test``."""
         if not self.has_split:
             return super().sides
         return {case: image.split for case, image in self.found.pictures.items()}
@@ -1041,17 +1063,16 @@ def check_boxes(source: YoloSource) -> Iterator[Finding]:
     for split in ("val", "test"):
         if images[split] and not any(len(image.rows) for image in images[split]):
             yield warning(path, f"{split}: no image has a box; nothing can be measured on it")
-    sides = {
-        image.case: float((image.rows[:, 3:] * image.shape[::-1]).min()) * IMGSZ / max(image.shape)
-        for part in images.values()
-        for image in part
-        if len(image.rows)
-    }
-    small = [case for case, side in sides.items() if side < SMALL]
+    shortest: dict[str, float] = {}  # case -> pixels of its boxes' shortest side at IMGSZ
+    for image in [image for members in images.values() for image in members]:
+        if len(image.rows):
+            pixels = image.rows[:, 3:] * image.shape[::-1]  # (N, 2): width, height
+            shortest[image.case] = float(pixels.min()) * IMGSZ / max(image.shape)
+    small = [case for case, side in shortest.items() if side < SMALL]
     if small:
         text = (
             f"{len(small)} image(s) have boxes of less than {SMALL} pixels at an image size of "
-            f"{IMGSZ}, the least {min(sides.values()):.1f} ({small[0]}); use a larger one, and "
+            f"{IMGSZ}, the least {min(shortest.values()):.1f} ({small[0]}); use a larger one, and "
             "little mosaic and scaling, or training drops such boxes"
         )
         yield warning(path, text, small[0])

@@ -44,6 +44,9 @@ BEGUN = 1e-3  # the part of a unit that counts as done when it begins
 class Training:
     """What does not change while a session of a training lasts; ``Session`` collects it.
 
+    A training has sessions, one for each time it is started. It counts its progress in units: in
+    steps, or in rounds, which are a framework's epochs or subepochs of many steps.
+
     Attributes:
         request: what was asked.
         source: the real cases.
@@ -53,9 +56,10 @@ class Training:
         steps: units of the whole training.
         unit: ``step``, ``epoch`` or ``subepoch``.
         batch_size: samples of an optimiser step.
-        places: of a unit, as the host has them; None for every real case once and its share.
-        samples_of_a_unit: of all these places.
-        batches: optimiser steps of a round whose loader asks for one sample after another.
+        places: samples of a unit; None for every real case once and its synthetic share.
+        samples_of_a_unit: the same as a number, real and synthetic.
+        batches: optimiser steps of a round, for hosts whose own loader asks for one sample after
+            another; None for hosts that fill places or train on items.
         seed, device: of the host.
         gpus: CUDA devices that the host occupies.
         dtype: of images in a bank.
@@ -108,12 +112,11 @@ class Job:
 
     def __init__(self, training: Training, reporter: Reporter | None) -> None:
         self.training, self.folder, self.steps = training, training.folder, training.steps
-        self.first = self.done = self._stepped = training.first
-        self.batch_size, self.seed, self.schema = (
-            training.batch_size,
-            training.seed,
-            training.schema,
-        )
+        self.first = training.first
+        self.done = training.first  # units up to the last checkpoint
+        self._stepped = training.first  # units up to now
+        self.batch_size, self.seed = training.batch_size, training.seed
+        self.schema = training.schema
         self.request = training.request
         self.stop = StopRequest()
         self.display = TrainingDisplay(reporter) if reporter else None
@@ -129,10 +132,11 @@ class Job:
         self._earlier = record.read_sessions(self.folder) if self.first > 0 else []
         for last in self._earlier[-1:]:  # it may have ended between a checkpoint and its record
             last["epochs"][1] = max(last["epochs"][1], self.first)
-        self._rounds: list[dict[str, Any]] = []
+        self._rounds: list[dict[str, Any]] = []  # draws of each round of this session
         self.metrics: Mapping[str, Any] = {}
-        self._taken, self._showed, self._reported = 0, -math.inf, time.monotonic()
-        self._last: float | None = None
+        self._taken = 0  # optimiser steps of the current round
+        self._showed, self._reported = -math.inf, time.monotonic()
+        self._last: float | None = None  # when the last step ended
         self._stopping = self._closed = False
         self.training_bank = TrainingBank(
             request=self.request,
@@ -386,6 +390,7 @@ class Job:
         return self.request.mix.share_of(begin, self._now())
 
     def _sentence(self) -> str:
+        """Return what was drawn, and what the producer supplied, in words."""
         texts = self.counts().sentence(self._asked()), self.training_bank.sentence()
         return ", ".join(filter(None, texts))
 

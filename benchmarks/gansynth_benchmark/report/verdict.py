@@ -59,11 +59,13 @@ def verdict(document: Mapping[str, Any]) -> dict[str, Any]:
     study = ReportData(document)
     places = places_of(study, study.primary)
     clauses = "; ".join(_clauses(study, places))
-    words = {arm.key: [_place_words(study, place, places) for place in places if place.arm == arm]
-             for arm in study.others}  # fmt: skip
+    per_arm = {}
+    for arm in study.others:
+        words = [_place_words(study, place, places) for place in places if place.arm == arm]
+        per_arm[arm.key] = " ".join(words)
     return {
         "sentence": f"{_insensitive(study, places)}{_setting(study)}{clauses}.",
-        "per_arm": {arm: " ".join(texts) for arm, texts in words.items()},
+        "per_arm": per_arm,
     }
 
 
@@ -91,7 +93,7 @@ def _setting(study: ReportData) -> str:
     words = "Development look, no test result: on " if study.development else "On "
     host = study.document.get("host", {}).get("title", "")
     words += f"{host}, trained on {joined(map(str, study.sizes))}"
-    words += " subject" + "s" * (study.sizes != [1])
+    words += " subject" if study.sizes == [1] else " subjects"
     if study.others:
         words += f", against “{study.title(study.control)}”"
     return f"{words}: "
@@ -152,35 +154,38 @@ def _costs(study: ReportData, places: Sequence[ArmResult], words: str = "this co
 
     An interval is enough for a cost: Holm's correction would hide harm.
     """
-    lost, kept, last = list[str](), list[str](), list[str]()
-    of = {(place.arm.key, place.n) for place in places}
-    start = "this costs no false alarms that this plan can show: "
+    worse_amounts, other_amounts, unmeasured = list[str](), list[str](), list[str]()
+    asked = {(place.arm.key, place.n) for place in places}
+    # Of a single arm at a single size, nobody needs its name.
+    most = 2 * NAMED if len(asked) > 1 else 0
+    start_of_others = "this costs no false alarms that this plan can show: "
     for name, cost in COSTS.items():
         key = beside(name, study.primary)
-        if not of or name == "dice" or key == study.primary or key not in study.measures:
+        if not asked or name == "dice" or key == study.primary or key not in study.measures:
             continue
         found = [
             place
             for place in places_of(study, key)
-            if (place.arm.key, place.n) in of and place.finding is not ComparisonOutcome.MISSING
+            if (place.arm.key, place.n) in asked and place.finding is not ComparisonOutcome.MISSING
         ]
-        worse = [p for p in found if p.ends and max(p.ends) < 0]
-        rest = [p for p in found if p not in worse]
-        more, most = "" if study.measures[key].up else "more ", 2 * NAMED * (len(of) > 1)
+        worse = [place for place in found if place.ends and max(place.ends) < 0]
+        others = [place for place in found if place not in worse]
         if worse:
-            lost.append(_amounts(study, worse, unit=f"{more}{cost}", most=most))
-        if rest:
-            kept.append(_amounts(study, rest, signed=True, unit=cost, most=most))
-        if not all(p.ends for p in rest):
-            start = ""
+            unit = cost if study.measures[key].up else f"more {cost}"
+            worse_amounts.append(_amounts(study, worse, unit=unit, most=most))
+        if others:
+            other_amounts.append(_amounts(study, others, signed=True, unit=cost, most=most))
+        if not all(place.ends for place in others):  # without an interval nothing can be shown
+            start_of_others = ""
         if not found and name == "false_alarms":
-            last.append(NO_CASE)
-    clauses = [words + joined(lost, last=", and ")] if lost else []
+            unmeasured.append(NO_CASE)
+    clauses = [words + joined(worse_amounts, last=", and ")] if worse_amounts else []
     if all(place.finding is ComparisonOutcome.GAIN for place in places):
-        start = "no other cost is shown: " if lost else start
-        if kept:
-            clauses.append(start + joined(kept, last=", and "))
-        clauses += last
+        if worse_amounts:
+            start_of_others = "no other cost is shown: "
+        if other_amounts:
+            clauses.append(start_of_others + joined(other_amounts, last=", and "))
+        clauses += unmeasured
     return clauses
 
 
@@ -199,7 +204,9 @@ def _unshown(study: ReportData, compared: Sequence[ArmResult]) -> list[str]:
             why = why_not(study, place.node)
             if why:
                 clauses.append(f"the interval of {_names(study, [place])} {why}")
-        clauses += filter(None, [_power(study, [place.node for place in unclear])])
+        power = _power(study, [place.node for place in unclear])
+        if power:
+            clauses.append(power)
     missing = _found(compared, ComparisonOutcome.MISSING)
     if missing:
         clauses.append(f"nothing was finished of {_names(study, missing)}")
@@ -214,9 +221,12 @@ def _amounts(
     unit: str = "",
     most: int = NAMED,
 ) -> str:
-    """Return effects with the names of so many arms, the largest first; 0 for one without a name.
+    """Return the effects of arms, the largest first, each with its interval and the arm's name.
 
-    ``signed``: with the stored sign. ``unit``: default: the measure's.
+    Args:
+        signed: write the stored sign, not the size of a gain or a loss.
+        unit: default: the measure's.
+        most: arms that are named, the others are "others"; 0 for one effect without a name.
     """
     arms = list(_by_arm(sorted(places, key=lambda place: -abs(place.gain))).values())
     texts = list[str]()
@@ -224,7 +234,9 @@ def _amounts(
         words = "" if texts else f" {unit or group[0].show.unit}"
         who = f" with {_names(study, group)}" if most else ""
         texts.append(_amount(group, words, signed) + who)
-    text = joined([*texts, *["others"] * (len(arms) > (most or 1))])
+    if len(arms) > (most or 1):
+        texts.append("others")
+    text = joined(texts)
     if not signed and all(place.node.get("equivalent") for place in places):
         text += ", within the margin that makes no difference"
     return text
@@ -234,7 +246,10 @@ def _amount(places: Sequence[ArmResult], unit: str, signed: bool) -> str:
     """Return an effect with its interval; of several, the range of effects and of intervals."""
     show = places[0].show
     upwards = places[0].gain > 0
-    write = show.difference if signed else show.gain if upwards else show.loss
+    write = show.gain if upwards else show.loss
+    if signed:
+        write = show.difference
+    # Sizes of gains or losses rise where the stored differences fall.
     order = -1 if not signed and upwards != show.up else 1
     differences = sorted(place.node["difference"] for place in places)[::order]
     effects = list(dict.fromkeys([write(differences[0]), write(differences[-1])]))
@@ -262,10 +277,13 @@ def _names(study: ReportData, places: Sequence[ArmResult]) -> str:
         sizes = sorted(place.n for place in group)
         where = "" if sizes == study.sizes else f" at N = {joined(map(str, sizes))}"
         named.append(f"“{group[0].arm.title}”{where}")
-    return joined([*named, *["others"] * (len(arms) > NAMED)])
+    if len(arms) > NAMED:
+        named.append("others")
+    return joined(named)
 
 
 def _power(study: ReportData, comparisons: Sequence[Entry]) -> str:
+    """Return the minimum detectable effects, smallest to largest; empty if none is known."""
     powered = [c for c in comparisons if c.get("mde")]
     within = sorted(c["mde"] for c in powered if not study.beyond(c))
     if not powered:
@@ -273,8 +291,9 @@ def _power(study: ReportData, comparisons: Sequence[Entry]) -> str:
     if not within:
         return "the design is too small to see even the largest gain that there is room for"
     ends = dict.fromkeys(map(study.show.size, (within[0], within[-1])))
-    others = ", elsewhere none that there is room for" * (len(within) < len(powered))
-    seen = f"{study.show.unit} would have been seen with 80 % power{others}"
+    seen = f"{study.show.unit} would have been seen with 80 % power"
+    if len(within) < len(powered):
+        seen += ", elsewhere none that there is room for"
     return f"a gain of {' to '.join(ends)} {seen}"
 
 
@@ -310,8 +329,10 @@ def rivals(place: ArmResult, places: Sequence[ArmResult]) -> list[tuple[ArmResul
         low, high = ends_of(rival.node)
         if rival.finding is ComparisonOutcome.GAIN and rival.gain >= place.gain:
             matches.append((rival, True))
-        elif low is not None and high is not None and difference is not None:
-            matches += [(rival, False)] * (low <= difference <= high)
+        elif low is None or high is None or difference is None:
+            continue
+        elif low <= difference <= high:
+            matches.append((rival, False))
     return matches
 
 
