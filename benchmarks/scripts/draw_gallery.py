@@ -44,7 +44,7 @@ COMPARED = 32
 """Images on each side of a metric."""
 EFFORT = Effort(splits=20, features=60)
 """Of the metrics' networks: a picture needs no more."""
-LEFT_OUT = ("lesions", "c2st-cnn")
+LEFT_OUT = ("lesions", "c2st-cnn", "counts", "places")
 """Metrics of boxes, which these slices lack, and of a network that takes minutes for each side."""
 FAR = 50
 """Where a figure is above that many times the smallest, the axis is logarithmic."""
