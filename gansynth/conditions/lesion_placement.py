@@ -431,6 +431,7 @@ class PlacementRegion:
     apart_mm: float  # distance kept from the scene's own lesions
     where: Where = "anywhere"  # how places are chosen; `prior` learns of real lesions' surroundings
     replaces: bool = False  # whether a lesion lies where the largest one was taken out
+    carves: bool = False  # whether what is around lesions comes along, so none ends at the surface
 
     @cached_property
     def allowed(self) -> Mask:
@@ -439,7 +440,7 @@ class PlacementRegion:
         if self.into is not None:
             allowed = allowed & mask_of(self.case_context.labels, self.into)
         known = self.surroundings
-        if known is None:
+        if known is None or self.carves:
             return allowed
         deep = self._kept("deep", partial(known.deep, self.case_context))
         return np.asarray(allowed & deep)
@@ -872,9 +873,14 @@ class LesionDrawer:
 
     def _ground(self, case_context: CaseContext, classes: tuple[int, ...]) -> PlacementRegion:
         options = self.options
-        replaces = options.number == "replace"
         return PlacementRegion(
-            case_context, classes, options.into, options.apart_mm, options.where, replaces
+            case_context,
+            classes,
+            options.into,
+            options.apart_mm,
+            options.where,
+            replaces=options.number == "replace",
+            carves=options.mixing == "carve",
         )
 
     def _cuts(
