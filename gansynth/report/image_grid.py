@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
@@ -93,6 +93,50 @@ def write_image_grid(
         ]
         drawn.append((", ".join(filter(None, words)), rows))
     return _sheet(path, drawn, across, _names(items, schema))
+
+
+def write_figure(
+    path: Path,
+    cells: Sequence[tuple[str, Sample | Case]],
+    schema: Schema,
+    *,
+    across: int = 1,
+    planes: int = 1,
+    title: str = "",
+) -> Path:
+    """Write a PNG of captioned items: every channel side by side, behind their label maps.
+
+    Label maps are shown if all items have one. Nothing is outlined but boxes without labels. A
+    channel has the same window in all items, that of the real ones if there are some.
+
+    Args:
+        path: where to write; published atomically, its folder made.
+        cells: of items (C, D, H, W) or (C, H, W), all of one number of channels.
+        across: cells side by side.
+        planes: of a volume: 1, the slice with most foreground, or 3, also those across it.
+    """
+    items = [item for _, item in cells]
+    labelled = not [item for item in items if item.labels is None]
+    if not labelled:
+        items = [replace(item, labels=None) for item in items]
+    windows = windows_of([item for item in items if isinstance(item, Case)] or items)
+    drawn: list[_Drawn] = []
+    for (caption, _), item in zip(cells, items, strict=True):
+        shown = three_planes(item.labels, item.image.shape[1:], item.boxes)[:planes]
+        flats = [plane_of(item.image[0], plane, schema.spacing) for plane in shown]
+        longest = max([max(flat.shape) for flat in flats])
+        times = max(1, LARGE // longest)  # the same in all planes
+        rows: list[list[Picture | None]] = []
+        for plane, flat in zip(shown, flats, strict=True):
+            edge = times * max(flat.shape)
+            row = [_label_panel(_all_labels(item), plane, schema, edge)] if labelled else []
+            for number, window in enumerate(windows):
+                row.append(_panel(item, plane, number, window, None, schema, edge))
+            rows.append(row)
+        place = "" if shown[0] is None else f"slice {shown[0][1]}"
+        drawn.append((", ".join(filter(None, (caption, place))), rows))
+    headings = [*["label"] * labelled, *schema.channels]
+    return _sheet(path, drawn, across, _names(items, schema), title, headings)
 
 
 def write_overlays(

@@ -16,6 +16,7 @@ from gansynth.report.image_grid import (
     LARGE,
     _caption,
     _columns,
+    write_figure,
     write_image_grid,
     write_overlays,
     write_sample_grid,
@@ -225,6 +226,22 @@ def test_overlays_show_truth_above_each_prediction_a_column_per_case(tmp_path):
     one, two = (size(write_overlays(tmp_path / "a.png", [entry] * n, schema)) for n in (1, 2))
     assert two[1] == pytest.approx(2 * one[1], abs=2)
     assert one[0] > 2.5 * one[1]
+
+
+def test_planes_of_a_figure_are_equally_large_and_items_without_labels_have_no_label_panel(
+    tmp_path,
+):
+    schema = replace(ToySource(3).schema, channels=("T1", "T2"))
+    labels = np.zeros((10, 20, 40), np.int16)
+    labels[3:5, 5:9, 9:17] = 1
+    item = Case("a", "a", np.ones((2, *labels.shape), np.float32), labels)
+    path = tmp_path / "f.png"
+    high, wide = size(write_figure(path, [("real", item)], schema, planes=3))
+    times = LARGE // 40
+    assert (wide, high) == (3 * (40 * times + GAP), 3 * LINE + (20 + 10 + 10) * times + 3 * GAP)
+    other = replace(item, labels=None)
+    _, wide = size(write_figure(path, [("real", item), ("other", other)], schema))
+    assert wide == 2 * (40 * times + GAP)
 
 
 FOREGROUND = np.zeros((5, 4, 4), np.int16)
