@@ -160,11 +160,11 @@ def run_papers(request: PapersRequest) -> dict[str, Any]:
                 "commands": [f"gansynth {shlex.join(words)}" for words in table.listed()],
                 "papers": figures_of(table.plan),
                 "cost": "time and memory: not known here; use --dry-run of each command",
+                "pictures": [picture.of for picture in table.plan.pictures] * request.figures,
                 "table": table.lines(),
             }
         table.run()
-        name = request.name or f"papers_{table.plan.name.replace('-', '_')}"
-        file = write(table, name, shlex.join(["gansynth", *map(bare, sys.argv[1:])]))
+        file = write(table, shlex.join(["gansynth", *map(bare, sys.argv[1:])]))
         document = table.document()
         if request.out is not None:
             document["file"] = str(file)
@@ -179,6 +179,8 @@ def _table(request: PapersRequest, home: Path) -> PaperTableRun:
     plan = find_plan(request.plan)
     if request.steps is not None and request.epochs is not None:
         raise UsageFault("--steps and --epochs: expected one of them; leave one out")
+    if request.figures and not plan.pictures:
+        raise UsageFault(f"--figures: {request.plan} has no pictures; leave it out")
     arms = {arm.name: arm for arm in plan.arms}
     for arm in request.only:
         if arm not in arms:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth_benchmark.requests import BenchmarkRequest, PapersRequest, TuneRequest
@@ -148,9 +149,12 @@ def show_papers(request: PapersRequest, document: dict[str, Any], out: Output) -
     """Print the table, after the commands of a dry run."""
     lines = document.pop("table")
     if request.dry_run:
-        out.result(document, [*document["commands"], "", *lines, document["cost"]])
+        drawn = [f"figure: {of}" for of in document["pictures"]]
+        out.result(document, [*document["commands"], "", *lines, *drawn, document["cost"]])
         return
     file = document.pop("file", None)
+    for picture, shows in document["pictures"].items():
+        lines.append(f"figure: {Path(request.out or '') / picture} ({shows})")
     keep = Hint("next: the same with -o DIR keeps runs and results")
     out.result(document, [*lines, keep if file is None else f"results: {file}"])
 

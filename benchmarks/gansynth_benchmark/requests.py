@@ -160,6 +160,9 @@ class PapersRequest(Request):
     """Change one setting of the frameworks; may be repeated."""
     regions: str = ""
     """Regions of other labels: WT:1+2+3,TC:2+3,ET:3."""
+    figures: Annotated[bool, Opt(needs="out")] = False
+    """Also draw the paper's figures of our samples, beside real cases: PNG files that show
+    patients."""
     dry_run: bool = False
     """Check everything and print the plan; write nothing."""
     out: Annotated[Folder | None, Opt(flags=("-o", "--out"), called="-o")] = None

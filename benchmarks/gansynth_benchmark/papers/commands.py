@@ -40,6 +40,11 @@ class PaperCommands:
         if options.scale is not None and options.scale not in plan.scales:
             raise UsageFault(f"--scale {options.scale}: expected one of {', '.join(plan.scales)}")
 
+    @property
+    def name(self) -> str:
+        """Name of the results, and start of the pictures' names."""
+        return self.asked.name or f"papers_{self.plan.name.replace('-', '_')}"
+
     def check_settings(self, hosts: Iterable[str]) -> None:
         """Refuse settings that neither the recipe's generators nor the hosts have."""
         from gansynth.training.loop import FitOptions

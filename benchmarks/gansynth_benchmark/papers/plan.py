@@ -23,6 +23,14 @@ arm on every host::
       - {name: 300% F + 100% R, ratio: "1:3", generator: MM-GAN, bank: 3x, figures: R+3F}
     open: [What the paper does not say, and what was chosen.]
     scales: {tiny: {hosts: {unet: {steps: 100}}}}
+    pictures:                                # of --figures: row above row, the same cases in each
+      - name: fig6
+        of: Sun et al. 2020, fig. 6
+        cases: 2
+        rows:
+          - {name: real, shows: real}
+          - {name: synthetic, generator: MM-GAN}
+          - {name: turned, generator: MM-GAN, edits: [rotate]}
 
 A detector's table has ``columns`` instead of regions: heading -> key of the figure in
 ``gansynth.metrics.detection.measures.summary``. One of raters has ``raters``, and no hosts.
@@ -117,6 +125,36 @@ class PaperScale(ClosedModel):
     hosts: dict[str, Settings] = Field(default_factory=dict, description="over a host's")
 
 
+class PictureRow(ClosedModel):
+    """A row of a picture: samples, or what stands beside them."""
+
+    name: str = Field(min_length=1, description="above the row")
+    shows: Literal["samples", "real", "donors", "truth", "detections"] = Field(
+        "samples",
+        description="real: the cases that the first row of samples was drawn of; donors: those "
+        "that lent their tumours to it. truth, detections: boxes in images of the evaluation",
+    )
+    generator: str | None = Field(
+        None, description="of samples: one of the plan's; of raters none, which is every set"
+    )
+    edits: tuple[str, ...] = Field((), description="of samples, as after --edit; none: no edit")
+    label_source: str | None = Field(
+        None, description="of samples: a further source of the recipe, whose cases are drawn"
+    )
+    label_source_read: Settings = Field(default_factory=dict, description="as the option's")
+    arm: str | None = Field(None, description="of detections: the arm whose detector is shown")
+
+
+class PaperPicture(ClosedModel):
+    """A figure of the paper, made of our samples."""
+
+    name: str = Field(pattern=r"^[a-z0-9]+$", description="end of the file's name")
+    of: str = Field(min_length=1, description="which figure of which paper")
+    cases: int = Field(1, ge=1, le=16, description="in each row")
+    planes: Literal[1, 3] = Field(1, description="of a volume: the axial one, or all three")
+    rows: tuple[PictureRow, ...] = Field(min_length=1)
+
+
 class ReportedNumber(ClosedModel):
     """One number of a paper."""
 
@@ -151,6 +189,7 @@ class PaperTablePlan(ClosedModel):
     arms: tuple[PaperArm, ...] = ()
     open: tuple[str, ...] = Field((), description="what the paper left open, and what was chosen")
     scales: dict[str, PaperScale] = Field(default_factory=dict)
+    pictures: tuple[PaperPicture, ...] = Field((), description="of --figures")
 
     @model_validator(mode="after")
     def _names_fit(self) -> PaperTablePlan:
@@ -167,9 +206,17 @@ class PaperTablePlan(ClosedModel):
         return self
 
     def _named(self) -> Iterator[tuple[str, str, Sequence[str]]]:
+        names_of_arms = [arm.name for arm in self.arms]
         for arm in self.arms:
             if arm.generator is not None:
                 yield f"arm {arm.name}: generator", arm.generator, list(self.generators)
+        for row in self.picture_rows:
+            if row.generator is not None or (row.shows == "samples" and not self.raters):
+                yield f"row {row.name}: generator", str(row.generator), list(self.generators)
+            if row.label_source is not None:
+                yield f"row {row.name}: label_source", row.label_source, list(self.spec.spec.needs)
+            if row.shows == "detections":
+                yield f"row {row.name}: arm", str(row.arm), names_of_arms
         for name, host in self.hosts.items():
             if host.stands_in_for is not None:
                 yield f"hosts.{name}: stands_in_for", host.stands_in_for, list(self.hosts)
@@ -178,6 +225,11 @@ class PaperTablePlan(ClosedModel):
         for name, scale in self.scales.items():
             for host_name in scale.hosts:
                 yield f"scales.{name}: host", host_name, list(self.hosts)
+
+    @property
+    def picture_rows(self) -> list[PictureRow]:
+        """The rows of all pictures."""
+        return [row for picture in self.pictures for row in picture.rows]
 
     @cached_property
     def spec(self) -> Recipe:

@@ -21,6 +21,7 @@ from gansynth.runtime.errors import FAULTS, GansynthError
 from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
 from gansynth.runtime.options import overlay
 from gansynth_benchmark.papers.commands import PaperCommands, bare, said
+from gansynth_benchmark.papers.pictures import PictureWriter
 from gansynth_benchmark.papers.plan import ALL, PaperArm, PaperTablePlan
 from gansynth_cli.common import WIDTH, table
 
@@ -52,6 +53,7 @@ class PaperTableRun:
         self.say = say
         self.ran: list[str] = []
         self.results: list[dict[str, Any]] = []
+        self.pictures: dict[str, str] = {}  # file in the results' folder -> what it shows
 
     @property
     def plan(self) -> PaperTablePlan:
@@ -76,8 +78,10 @@ class PaperTableRun:
 
     @property
     def generators(self) -> list[str]:
-        """Generators of the arms."""
+        """Generators of the arms, and of the pictures if these are drawn."""
         needed = {arm.generator for arm in self.arms}
+        if self.commands.asked.figures:
+            needed |= {row.generator for row in self.plan.picture_rows}
         return [name for name in self.plan.generators if name in needed]
 
     def call(self, words: Sequence[str]) -> str:
@@ -100,11 +104,20 @@ class PaperTableRun:
         """Fit and train everything; print the table after each arm."""
         if self._fits:
             self.call(self.commands.fit(self.generators))
+        self._draw_pictures(detected=False)
         for host in self.hosts:
             for arm, settings in self._settings(host).items():
                 for seed in self.seeds:
                     self.results.append(self.train(host, arm, seed, settings))
                 self.say("\n".join(self.lines()))
+        self._draw_pictures(detected=True)
+
+    def _draw_pictures(self, *, detected: bool) -> None:
+        """Write the paper's figures, if asked: of samples, or of what hosts have detected."""
+        if self.commands.asked.figures:
+            host = self.hosts[0] if self.hosts else None
+            writer = PictureWriter(self.commands, host, self.seeds[0])
+            self.pictures.update(writer.write(detected=detected))
 
     def lines(self) -> list[str]:
         """Return our table so far beside the paper's, and notes on it."""
@@ -176,6 +189,7 @@ class PaperTableRun:
             "left_open": list(plan.open),
             "results": self.results,
             "commands": self.ran,
+            "pictures": self.pictures,
         }
 
 
@@ -192,13 +206,14 @@ def papers(plan: PaperTablePlan) -> dict[str, Any]:
     return figures
 
 
-def write(table: PaperTableRun, name: str, command: str) -> Path:
+def write(table: PaperTableRun, command: str) -> Path:
     """Write a table's results to ``NAME.json`` in its folder, with the machine's description."""
     import torch
 
     from gansynth_benchmark.running import machine
 
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    name = table.commands.name
     path = table.commands.out / f"{name}.json"
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

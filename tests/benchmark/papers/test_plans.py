@@ -13,13 +13,18 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from PIL import Image
+from scipy.ndimage import find_objects, label
 
+from gansynth.conditions.edit_chain import build_edits
 from gansynth.core.bank_options import BankSize
 from gansynth.core.ratio import Ratio
 from gansynth.core.run_folder import read_manifest
 from gansynth.core.schedule import choose_cases
 from gansynth.hosts.host import framework
 from gansynth.runtime.errors import GansynthError, UsageFault
+from gansynth.testing.phantoms.brains import PhantomOptions
+from gansynth.testing.phantoms.data_sets import write_phantoms
 from gansynth_benchmark.papers import plan as plans
 from gansynth_benchmark.papers import table_run as tables
 from gansynth_benchmark.papers.commands import said
@@ -78,6 +83,8 @@ def test_the_settings_of_a_plan_are_accepted(name):
         sets = [told.set, *(scale.hosts.get(host, {}) for scale in plan.scales.values())]
         known = framework(told.target).Options.model_fields if told.target else {}
         assert all(settings.keys() <= known.keys() for settings in sets)
+    for row in plan.picture_rows:
+        build_edits(row.edits)
 
 
 REAL = (0.0, None, "constant")
@@ -176,6 +183,10 @@ ARM = {"name": "R", "ratio": "1:0"}
 UNET = {"title": "x", "target": "segmenter"}
 
 
+def shown(row: dict[str, str]) -> dict[str, Any]:
+    return {"pictures": [{"name": "fig1", "of": "x", "rows": [{"name": "x", **row}]}]}
+
+
 @pytest.mark.parametrize(
     ("other", "told"),
     [
@@ -192,6 +203,10 @@ UNET = {"title": "x", "target": "segmenter"}
         ({"hosts": {"x": {"title": "x"}}}, "code: ours needs a target"),
         ({"hosts": {"x": {**UNET, "target": "vnet"}}}, "hosts.x.target"),
         ({"scales": {"tiny": {"hosts": {"y": {}}}}}, "host 'y', expected one of"),
+        (shown({}), "row x: generator 'None', expected one of MM-GAN"),
+        (shown({"generator": "GAN"}), "row x: generator 'GAN', expected one of MM-GAN"),
+        (shown({"shows": "detections", "arm": "S"}), "row x: arm 'S', expected one of 100% R"),
+        (shown({"generator": "MM-GAN", "label_source": "tissues"}), "label_source 'tissues'"),
     ],
 )
 def test_a_wrong_plan_is_refused(tmp_path, other, told):
@@ -323,6 +338,27 @@ def test_papers_refuses_before_anything_is_fitted(typed, more, told):
     assert told in result.output
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "told"),
+    [
+        ("mmgan2020-liver", ["-o", "x"], "--figures: mmgan2020-liver has no pictures"),
+        ("mmgan2020", [], "--figures: has no effect without -o"),
+    ],
+)
+def test_figures_that_cannot_be_drawn_are_refused(typed, name, words, told):
+    result = typed(name, "--figures", "--dry-run", *words)
+    assert result.exit_code == 2
+    assert told in result.output
+
+
+def test_a_dry_run_names_the_figures_and_fits_what_they_show(typed):
+    words = ["--only", "Real", "--dry-run", "-o", "x"]
+    plain, drawn = (typed("doncenco2022", *words, *more).stdout for more in ([], ["--figures"]))
+    assert "gansynth fit" not in plain
+    assert "--only SN --only plain" in drawn
+    assert "figure: Doncenco 2022, fig. 9" in drawn
+
+
 def result(host: str, arm: str, *dice: dict[str, float | None], **more: Any) -> dict[str, Any]:
     return {
         **{"host": host, "arm": arm, "steps": 9, "drawn_real": 4, "drawn_synthetic": 2},
@@ -390,6 +426,65 @@ def test_a_table_is_made_and_what_is_done_is_taken_up(typed, tmp_path):
         assert len(one["per_case"]) == doc["held_out_cases"] == 2
         assert one["drawn_real"] + one["drawn_synthetic"] == 2
     assert str(tmp_path) not in json.dumps(doc)
+
+
+FRAME = "--read frame=24x32x32 --scale tiny --steps 1 --fit-set steps=1"
+SLICES = "--read slices=5-15 --scale tiny --fit-set steps=2"
+SETS = [f"{name}-128" for name in ("Concat", "flair", "t1", "t1ce", "t2")] + ["Concat-64"]
+PICTURES: dict[str, tuple[str, str, dict[str, tuple[int, int]]]] = {
+    "shin2018": ("brats", f"{FRAME} --read whole=24x32x32 --only Real", {"fig3": (6, 5)}),
+    "doncenco2022": (
+        "brats",
+        f"{FRAME} --read whole=24x32x32 --only Real",
+        {"fig9": (4, 2 * 5)},
+    ),
+    "mmgan2020": ("brats", f"{FRAME} --only '100% R'", {"fig6": (3 * 3, 2 * 5)}),
+    "han2018-dcgan": ("brats", SLICES, {f"fig3_{name}": (2, 8) for name in SETS}),
+    "han2018-wgan": ("brats", SLICES, {f"fig4_{name}": (2, 8) for name in SETS}),
+    "han2019-cpggan": (
+        "slices",
+        "--read size=16x16 --scale tiny --steps 1 --fit-set steps=17 --fit-set admit=none",
+        {"fig1": (2, 4), "fig2": (3, 3)},
+    ),
+}
+"""Data, words, and by picture its rows and columns of panels; three test images have boxes."""
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory) -> dict[str, list[str]]:
+    """Words for phantoms of 8 mm, and for slices with boxes."""
+    base = tmp_path_factory.mktemp("phantoms")
+    write_phantoms("brats", base / "brats", 5, options=PhantomOptions(8))
+    write_phantoms("tissues", base / "tissues", 3, options=PhantomOptions(8, ("T1",)))
+    return {
+        "brats": ["--data", f"nifti:{base / 'brats'}"],
+        "tissues": ["--extra-source", f"tissues=nifti:{base / 'tissues'}"],
+        "slices": ["--data", f"yolo:{toy_yolo(base / 'slices')}"],
+    }
+
+
+def panels_of(file: Path) -> tuple[int, int]:
+    """Count rows and columns of panels: what is at least half as wide as a panel, on white."""
+    found, _ = label((np.asarray(Image.open(file)) < 255).any(2))
+    boxes = [box for box in find_objects(found) if min(s.stop - s.start for s in box) > 50]
+    tops, lefts = ({box[axis].start for box in boxes} for axis in (0, 1))
+    assert len(boxes) == len(tops) * len(lefts), file
+    return len(tops), len(lefts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PICTURES)
+def test_figures_of_a_paper_are_drawn_of_our_samples(typed, phantoms, tmp_path, name):
+    data, words, expected = PICTURES[name]
+    where = phantoms[data] + phantoms["tissues"] * (name == "shin2018")
+    result = typed(name, *where, *shlex.split(words), "--figures", "-o", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    stem = f"papers_{name.replace('-', '_')}"
+    found = {file.stem.removeprefix(f"{stem}_"): panels_of(file) for file in tmp_path.glob("*.png")}
+    assert found == expected
+    doc = json.loads((tmp_path / f"{stem}.json").read_text())
+    assert set(doc["pictures"]) == {f"{stem}_{name}.png" for name in expected}
+    assert all(str(tmp_path / file) in result.stdout for file in doc["pictures"])
 
 
 def test_the_results_that_are_kept_are_of_this_form():

@@ -1,0 +1,189 @@
+"""A paper's figures, made of our samples: ``gansynth papers NAME --figures``.
+
+A plan describes a picture as rows (``PaperPicture``). Every row shows the same cases: sample ``i``
+of each generator is drawn of the same case, whichever edits change its label map.
+
+The pictures show real cases, so they stay beside the runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from gansynth.core.sample_request import SampleRequest, read_other
+from gansynth.core.schema import Boxes, Case, Sample, Schema
+from gansynth.metrics.detection.record import (
+    DetectedBoxes,
+    Detections,
+    TrueBoxes,
+    file_of,
+    read_detections,
+)
+from gansynth.report.image_grid import write_figure
+from gansynth.sampling.api import FittedRun
+from gansynth.sampling.sampler import Sampler
+from gansynth_benchmark.papers.commands import PaperCommands
+from gansynth_benchmark.papers.plan import PaperPicture, PictureRow
+
+PANELS = 10  # images side by side
+LEAST = 0.25  # least confidence of a detection that is drawn, as in `gansynth predict`
+FROM_BELOW = ("sagittal", "coronal")  # planes of slices whose first row is the lowest
+DETECTED = ("truth", "detections")  # rows of images of the evaluation
+Runs = Mapping[str | None, FittedRun]
+"""By generator of the plan; by None the set of a plan of raters."""
+Items = Sequence[Sample | Case]
+
+
+class PictureWriter:
+    """Draws the pictures of a plan from its fitted generators and trained hosts.
+
+    Args:
+        host: whose detections are drawn; None for none.
+    """
+
+    def __init__(self, commands: PaperCommands, host: str | None, seed: int) -> None:
+        self.commands, self.host, self.seed = commands, host, seed
+
+    def write(self, *, detected: bool) -> dict[str, str]:
+        """Write the pictures of samples, or of detections; return file name -> what it shows."""
+        written = {}
+        for picture in self.commands.plan.pictures:
+            if detected != (picture.rows[0].shows in DETECTED):
+                continue
+            if detected:
+                rows, schema = self._detected(picture)
+                if rows:
+                    written.update(self._write(picture, "", rows, schema))
+            else:
+                for part, runs in self._sets():
+                    rows, schema = _drawn(picture, runs, self.commands, self.seed)
+                    written.update(self._write(picture, part, rows, schema))
+        return written
+
+    def _write(
+        self, picture: PaperPicture, part: str, rows: Mapping[str, Items], schema: Schema
+    ) -> dict[str, str]:
+        """Write rows below each other, their cases side by side."""
+        file = "_".join(filter(None, (self.commands.name, picture.name, part))) + ".png"
+        shows = ", ".join(filter(None, (picture.of, part)))
+        items = [item for row in rows.values() for item in row]
+        columns = len(schema.channels) + all(item.labels is not None for item in items)
+        count = len(next(iter(rows.values())))  # the same in all rows, which start lines
+        fitting = [n for n in range(2, count + 1) if count % n == 0 and n * columns <= PANELS]
+        across = max([1, *fitting])
+        cells = [(_caption(name, item), item) for name, row in rows.items() for item in row]
+        path = self.commands.out / file
+        write_figure(path, cells, schema, across=across, planes=picture.planes, title=shows)
+        return {file: shows}
+
+    def _sets(self) -> Iterator[tuple[str, Runs]]:
+        """Yield the runs of a plan; of raters each fitted set, with its name."""
+        commands = self.commands
+        if not commands.plan.raters:
+            yield "", {name: FittedRun(commands.run(name)) for name in commands.plan.generators}
+            return
+        for manifest in sorted(commands.generators.glob("*/manifest.json")):
+            yield manifest.parent.name, {None: FittedRun(manifest.parent)}
+
+    # -- a detector's boxes ------------------------------------------------------------------------
+
+    def _detected(self, picture: PaperPicture) -> tuple[dict[str, Items], Schema]:
+        """Return images of the evaluation with true boxes, and with those of each trained arm."""
+        source, trained = self.commands.source, dict[str, Detections]()
+        for row in picture.rows:
+            found = self._detections(row.arm)
+            if found is not None:
+                trained[row.name] = found
+        if not trained:
+            return {}, source.schema
+        images = {image.id: image for image in next(iter(trained.values())).images}
+        chosen = [name for name, image in images.items() if len(image.truth.boxes)]
+        chosen = chosen[: picture.cases]
+        rows: dict[str, Items] = {}
+        for row in picture.rows:
+            if row.shows == "truth":
+                rows[row.name] = [self._image(name, images[name].truth) for name in chosen]
+            elif row.name in trained:
+                own = {image.id: image for image in trained[row.name].images}
+                rows[row.name] = [self._image(name, own[name].found) for name in chosen]
+        return rows, source.schema
+
+    def _detections(self, name: str | None) -> Detections | None:
+        """Return what an arm's detector has found, in test images if there are some."""
+        arms = [arm for arm in self.commands.plan.arms if arm.name == name]
+        if self.host is None or not arms:
+            return None
+        folder = self.commands.folder(self.host, arms[0], self.seed)
+        files = [folder / file_of(split) for split in ("test", "val")]
+        there = [file for file in files if file.is_file()]
+        return read_detections(there[0]) if there else None
+
+    def _image(self, name: str, boxes: TrueBoxes | DetectedBoxes) -> Case:
+        """Return an image of the evaluation with boxes, in the pixels of its file."""
+        pixels = self.commands.source.files(name).pixels
+        assert pixels is not None, "images with boxes are files of pixels"
+        kept = np.full(len(boxes.labels), True)
+        if isinstance(boxes, DetectedBoxes):
+            kept = boxes.scores >= LEAST
+        coords = boxes.boxes[kept][:, [1, 0, 3, 2]].astype(np.float32)
+        drawn = Boxes(coords, boxes.labels[kept].astype(np.int16))
+        return Case(name, name, pixels()[1], boxes=drawn)
+
+
+def _caption(name: str, item: Sample | Case) -> str:
+    """Return a row's name, and whether the arms never saw such a sample."""
+    rejected = isinstance(item, Sample) and item.provenance.get("reject_reason")
+    return f"{name}, rejected" if rejected else name
+
+
+# -- samples and the cases beside them ------------------------------------------------------------
+
+
+def _drawn(
+    picture: PaperPicture, runs: Runs, commands: PaperCommands, seed: int
+) -> tuple[dict[str, Items], Schema]:
+    """Return the items of each row, and their schema."""
+    opened = [
+        (row, _sampler(row, runs[row.generator], commands, seed))
+        for row in picture.rows
+        if row.shows == "samples"
+    ]
+    samples = {row.name: sampler.draw_raw(0, picture.cases) for row, sampler in opened}
+    first, sampler = opened[0]
+    rows: dict[str, Items] = {}
+    for row in picture.rows:
+        if row.shows == "samples":
+            rows[row.name] = samples[row.name]
+        else:
+            drawn = samples[first.name]
+            if row.shows == "donors":
+                drawn = [_of_donor(sample) for sample in drawn]
+            rows[row.name] = [sampler.matching_real_case(sample) for sample in drawn]
+    if sampler.source.request.read.get("plane") in FROM_BELOW:
+        rows = {name: [_upright(item) for item in row] for name, row in rows.items()}
+    return rows, sampler.sampler.schema
+
+
+def _upright(item: Sample | Case) -> Sample | Case:
+    """Return a slice of an unconditional generator with its last row above."""
+    return replace(item, image=item.image[:, ::-1], labels=None, boxes=None)
+
+
+def _sampler(row: PictureRow, run: FittedRun, commands: PaperCommands, seed: int) -> Sampler:
+    source = None
+    if row.label_source is not None:
+        extra = commands.asked.extra_source[row.label_source]
+        source = read_other(extra, row.label_source_read)
+    request = SampleRequest(seed=seed, edits=row.edits, label_source=source)
+    return Sampler(run.opened, run.source, request)
+
+
+def _of_donor(sample: Sample) -> Sample:
+    """Return a sample as if it was drawn of the case that lent its tumour."""
+    provenance = dict(sample.provenance)
+    for step in provenance["edits"]:
+        provenance["case"] = step["params"].get("donor") or provenance["case"]
+    return replace(sample, provenance=provenance)
