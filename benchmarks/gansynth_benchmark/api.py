@@ -160,7 +160,7 @@ def run_papers(request: PapersRequest) -> dict[str, Any]:
                 "commands": [f"gansynth {shlex.join(words)}" for words in table.listed()],
                 "papers": figures_of(table.plan),
                 "cost": "time and memory: not known here; use --dry-run of each command",
-                "pictures": [picture.of for picture in table.plan.pictures] * request.figures,
+                "pictures": [picture.of for picture in table.plan.pictures if request.figures],
                 "table": table.lines(),
             }
         table.run()

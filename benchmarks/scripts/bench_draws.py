@@ -78,11 +78,21 @@ def augmentation(patch: Sequence[int]) -> tuple[Any, tuple[int, ...]]:
     return transforms, tuple(int(n) for n in initial)
 
 
-def compare(folder: Path, channels: int, patch: int, seconds: float) -> dict[str, Any]:
-    """Milliseconds of one draw and of one augmentation, in turn."""
+def middle_of(image: np.ndarray, labels: np.ndarray, size: Sequence[int]) -> tuple[Any, Any]:
+    """The middle of a sample, which goes into the transforms: (C, ...) and (1, ...)."""
     import torch
     from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 
+    box = []
+    for length, edge in zip(labels.shape, size, strict=True):
+        corner = (length - edge) // 2
+        box.append([corner, corner + edge])
+    cut = torch.from_numpy(crop_and_pad_nd(image, box, 0)).float()
+    return cut, torch.from_numpy(crop_and_pad_nd(labels[None], box, -1))
+
+
+def compare(folder: Path, channels: int, patch: int, seconds: float) -> dict[str, Any]:
+    """Milliseconds of one draw and of one augmentation, in turn."""
     from gansynth.bank.reader import BankReader
     from gansynth_nnunet.mixed import decode
 
@@ -96,17 +106,14 @@ def compare(folder: Path, channels: int, patch: int, seconds: float) -> dict[str
             sample = reader.draw(rng)
             decode(sample.extras, CLASSES)
             draws.append(time.perf_counter() - began)
-        shape = sample.labels.shape
-        box = [[(n - p) // 2, (n - p) // 2 + p] for n, p in zip(shape, initial, strict=True)]
-        image = torch.from_numpy(crop_and_pad_nd(sample.image, box, 0)).float()
-        labels = torch.from_numpy(crop_and_pad_nd(sample.labels[None], box, -1))
+        image, labels = middle_of(sample.image, sample.labels, initial)
         began = time.perf_counter()
         transforms(image=image, segmentation=labels)
         augmentations.append(time.perf_counter() - began)
     found = {"draw": draws, "augmentation": augmentations}
     return {
         "patch": patch,
-        "sample_shape": [channels, *shape],
+        "sample_shape": [channels, *sample.labels.shape],
         **{f"{k}_ms_median": 1e3 * float(np.median(v)) for k, v in found.items()},
         **{f"{k}_ms_mean": 1e3 * float(np.mean(v)) for k, v in found.items()},
         **{f"{k}s": len(v) for k, v in found.items()},

@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bench_draws import augmentation
+from bench_draws import augmentation, middle_of
 from common import RESULTS, print_table, write
 from hosts import PLANS, prepare_data
 
@@ -156,16 +156,8 @@ class HostAugmentation:
 
     def measure(self, sample: Sample) -> None:
         """Augment the middle of a sample ``TIMES`` times."""
-        import torch
-        from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
-
         assert sample.labels is not None
-        box = []
-        for length, edge in zip(sample.labels.shape, self._initial, strict=True):
-            corner = (length - edge) // 2
-            box.append([corner, corner + edge])
-        image = torch.from_numpy(crop_and_pad_nd(sample.image, box, 0))
-        labels = torch.from_numpy(crop_and_pad_nd(sample.labels[None], box, -1))
+        image, labels = middle_of(sample.image, sample.labels, self._initial)
         for _ in range(TIMES):
             begin = time.thread_time()
             self._transforms(image=image.clone(), segmentation=labels.clone())

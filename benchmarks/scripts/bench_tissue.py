@@ -20,6 +20,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -92,17 +93,24 @@ def sampler_of(name: str, source: CaseSource, scans: Sequence[CaseSource]) -> tu
     )
 
 
+@lru_cache(maxsize=128)
+def picture_of(case_id: str) -> tuple[np.ndarray, np.ndarray]:
+    """A slice in full size, float32, and where it is air, by its smoothed values, bool."""
+    picture = np.asarray(Image.open(LGG / "images" / f"{case_id}.png"), np.float32)
+    smooth = gaussian_filter(picture, 1.5)
+    return picture, smooth < AIR * np.percentile(smooth, 99)
+
+
 def brain_and_air(case_id: str) -> tuple[np.ndarray, np.ndarray]:
     """Shares of brain and of air in the pixels of a slice, (SIDE, SIDE)."""
-    picture = np.asarray(Image.open(LGG / "images" / f"{case_id}.png"), np.float32)
-    known, smooth = BRAINS[case_id], gaussian_filter(picture, 1.5)
+    (picture, dark), known = picture_of(case_id), BRAINS[case_id]
     row, column = np.indices(picture.shape)
     brain = find_brain(picture)
     if known["brain"] is not None:
         brain = np.zeros(picture.shape, bool)
         for x, y, wide, high in known["brain"]:
             brain |= ((column - x) / wide) ** 2 + ((row - y) / high) ** 2 <= 1
-    air = known["air"] | (smooth < AIR * np.percentile(smooth, 99))
+    air = known["air"] | dark
     step = len(picture) // SIDE
     blocks = [mask.reshape(SIDE, step, SIDE, step).mean((1, 3)) for mask in (brain, air & ~brain)]
     return blocks[0], blocks[1]
@@ -110,10 +118,8 @@ def brain_and_air(case_id: str) -> tuple[np.ndarray, np.ndarray]:
 
 def lesser_side(case_id: str, lesion: np.ndarray) -> float:
     """Share of a lesion's pixels, bool (SIDE, SIDE), on its lesser side of the head's middle."""
-    picture = np.asarray(Image.open(LGG / "images" / f"{case_id}.png"), np.float32)
-    smooth = gaussian_filter(picture, 1.5)
-    head = smooth > AIR * np.percentile(smooth, 99)
-    columns = np.flatnonzero(head.mean(axis=0) > AIR) * SIDE / len(picture)
+    _, dark = picture_of(case_id)
+    columns = np.flatnonzero((~dark).mean(axis=0) > AIR) * SIDE / len(dark)
     middle = (columns[0] + columns[-1]) / 2
     right = float((np.nonzero(lesion)[1] + 0.5 > middle).mean())
     return min(right, 1 - right)

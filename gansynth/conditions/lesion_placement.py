@@ -10,7 +10,7 @@ A lesion is cut from the whole case, with a margin, so that a crop's border does
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
@@ -24,7 +24,6 @@ from gansynth.conditions.edits.donors import DonorEditOptions, donor_ids, draw_p
 from gansynth.conditions.edits.warps import WarpEdit, maps_space
 from gansynth.conditions.location_prior import (
     BARE,
-    BodyBox,
     LesionSurroundings,
     PlacementPrior,
     depth_of,
@@ -51,7 +50,8 @@ from gansynth.core.kept import Kept
 from gansynth.core.resample import crop_edge, crop_pad
 from gansynth.core.schema import OUTSIDE, Case, FloatArray, LabelArray, Schema
 from gansynth.core.space import Placement
-from gansynth.data.connected_components import LabelComponents, parts
+from gansynth.data.body_box import BodyBox
+from gansynth.data.connected_components import LabelComponents, large_parts, parts
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs, OptionModel, read_options
 
@@ -442,15 +442,17 @@ class PlacementRegion:
         known = self.surroundings
         if known is None or self.carves:
             return allowed
-        deep = self._kept("deep", partial(known.deep, self.case_context))
+        # The body stays as it is, whichever of a case's lesions were taken out, and how.
+        scene = self.case_context.case.id, self.case_context.placement
+        deep = self._kept("deep", scene, partial(known.deep, self.case_context))
         return np.asarray(allowed & deep)
 
-    def _kept(self, name: str, find: Callable[[], Mask]) -> Mask:
-        """Find a mask of the background once, if the pool knows this background again."""
-        key, case_pool = self.case_context.key, self.case_context.case_pool
-        if key is None:
+    def _kept(self, name: str, scene: Hashable, find: Callable[[], Mask]) -> Mask:
+        """Find a mask of a scene once, if the pool knows this background again."""
+        if self.case_context.key is None:
             return find()
-        return case_pool.mask((name, self.classes, key), self.case_context.body.shape, find)
+        key, shape = (name, self.classes, scene), self.case_context.body.shape
+        return self.case_context.case_pool.mask(key, shape, find)
 
     @cached_property
     def taken(self) -> Mask:
@@ -483,9 +485,8 @@ class PlacementRegion:
         """Mask of voxels like those at real lesions; all if nothing is known of these."""
         if self.surroundings is None:
             return np.ones(self.free.shape, bool)
-        return self._kept(
-            "likely", partial(self.surroundings.likely, self.case_context, self.classes)
-        )
+        find = partial(self.surroundings.likely, self.case_context, self.classes)
+        return self._kept("likely", self.case_context.key, find)
 
     @cached_property
     def bare(self) -> bool:
@@ -940,7 +941,8 @@ class LesionDrawer:
         Where training lesions keep to one side of the body's middle, new ones do if they can.
         """
         held, options = np.argwhere(attempt.change.labels > 0), self.options
-        lesions = _large_pieces(attempt.change.labels > 0)
+        labels, schema = attempt.change.labels, ground.case_context.schema
+        lesions = [lesion.positions for lesion in large_parts(labels, schema)]
         least = options.inside * (CLIPPED if tight else 1)
         second: dict[str, Any] | None = None
         places = centres(ground, attempt.donor, len(held), options.tries, rng)
@@ -966,13 +968,6 @@ class LesionDrawer:
             if second is None or _preference(placement) > _preference(second):
                 second = placement
         return second
-
-
-def _large_pieces(mask: Mask) -> list[Matrix]:
-    """Positions (N, n) of the voxels of each piece at least a tenth as large as the largest."""
-    pieces = LabelComponents.of(mask)
-    large = pieces.numbers[pieces.sizes * 10 >= pieces.sizes[0]]
-    return [np.argwhere(pieces.numbered == number).astype(np.float64) for number in large]
 
 
 def _second_choice(placement: Mapping[str, Any]) -> bool:

@@ -17,7 +17,8 @@ from gansynth.core.case_pool import CaseContext, CasePool, body_of, own_labels
 from gansynth.core.geometry import Mask, Matrix, Rng, bounding_box, mask_of
 from gansynth.core.resample import resample
 from gansynth.core.schema import Case, FloatArray
-from gansynth.data.connected_components import parts
+from gansynth.data.body_box import BodyBox, across_middle, depths
+from gansynth.data.connected_components import large_parts
 
 T = TypeVar("T")
 KERNEL = 0.04
@@ -164,18 +165,6 @@ def place_drawer(
     return lambda: prior.draw(allowed, rng, frame=frame, depth=depth, diameter=size)
 
 
-def depths(body: Mask, frame: BodyBox) -> Matrix:
-    """Depth of voxels in a body: float64 of its shape, 0 beyond it; in lengths of its box.
-
-    The array's border is no outline. In a body that fills the array, depths are infinite.
-    """
-    from scipy.ndimage import distance_transform_edt
-
-    if body.all():
-        return np.full(body.shape, np.inf)
-    return np.asarray(distance_transform_edt(body, sampling=1 / frame.size))
-
-
 def ball_in(row: Matrix, shape: Sequence[int]) -> tuple[tuple[slice, ...], Mask]:
     """Return the slices of a box ``min..., max...`` in an array, and a mask of its ellipsoid.
 
@@ -216,12 +205,6 @@ def _of_boxes(case_pool: CasePool, label: int) -> PlacementPrior:
     return PlacementPrior(np.concatenate(rows), clearance)
 
 
-def across_middle(lesion: Matrix) -> Matrix:
-    """Share of a lesion, relative coordinates (N, n), on its lesser side of the middle: (n,)."""
-    beyond = (lesion > 0.5).mean(axis=0)
-    return np.asarray(np.minimum(beyond, 1 - beyond))
-
-
 def _of_lesions(case_pool: CasePool, classes: Sequence[int]) -> PlacementPrior:
     ndim = case_pool.cases.schema.ndim
     rows, diameters, people = [np.empty((0, ndim))], [], set()
@@ -230,8 +213,7 @@ def _of_lesions(case_pool: CasePool, classes: Sequence[int]) -> PlacementPrior:
         labels = whole(case_pool, case_id).labels
         if labels is None:
             continue
-        lesions = parts(labels, case_pool.cases.schema, classes)
-        lesions = [lesion for lesion in lesions if lesion.voxels * 10 >= lesions[0].voxels]
+        lesions = large_parts(labels, case_pool.cases.schema, classes)
         if lesions:
             frame = whole_frame(case_pool, case_id)
             rows.append(frame.relative(np.array([lesion.centroid for lesion in lesions])))
@@ -242,46 +224,6 @@ def _of_lesions(case_pool: CasePool, classes: Sequence[int]) -> PlacementPrior:
     # The next lesion may reach farther: the less is known, the more.
     across += (0.5 - across) / (len(people) + 1)
     return PlacementPrior(np.concatenate(rows), diameters=np.array(diameters), across=across)
-
-
-@dataclass(frozen=True)
-class BodyBox:
-    """A box in an array's voxels; it may reach beyond the array."""
-
-    low: tuple[float, ...]  # where it begins, one number per axis
-    high: tuple[float, ...]  # where it ends, exclusive
-
-    @classmethod
-    def of(cls, mask: Mask) -> BodyBox:
-        """The bounding box of a mask; the whole array's if the mask is empty."""
-        box = bounding_box(mask if mask.any() else np.ones_like(mask))
-        return cls(tuple(float(s.start) for s in box), tuple(float(s.stop) for s in box))
-
-    @property
-    def size(self) -> Matrix:
-        """Voxels per axis: float64 (n,)."""
-        return np.subtract(self.high, self.low, dtype=np.float64)
-
-    def diameter(self, voxels: int) -> float:
-        """Edge of a cube, or square, of so many voxels, in lengths of the box (their mean)."""
-        return float((voxels / self.size.prod()) ** (1 / len(self.size)))
-
-    def relative(self, voxels: Matrix) -> Matrix:
-        """Relative coordinates (N, n) of positions (N, n) in voxels."""
-        return np.asarray((voxels + 0.5 - np.asarray(self.low)) / self.size)
-
-    def voxels(self, relative: Matrix) -> Matrix:
-        """Positions (N, n) in voxels of relative coordinates (N, n)."""
-        return np.asarray(relative * self.size + np.asarray(self.low) - 0.5)
-
-    def last(self, n: int) -> BodyBox:
-        """The box along the last ``n`` axes, for slices."""
-        return BodyBox(self.low[-n:], self.high[-n:])
-
-    def moved(self, by: Sequence[float]) -> BodyBox:
-        """The same box in an array that begins at ``by``."""
-        low, high = np.subtract(self.low, by), np.subtract(self.high, by)
-        return BodyBox(tuple(low.tolist()), tuple(high.tolist()))
 
 
 def learning_cases(case_pool: CasePool) -> tuple[str, ...]:

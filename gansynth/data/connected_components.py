@@ -230,6 +230,14 @@ def parts(
     return pieces(labels, _with_nested(labels, chosen), schema.spacing, least=least)
 
 
+def large_parts(
+    labels: LabelArray, schema: Schema, classes: Sequence[int] | None = None
+) -> list[LesionPart]:
+    """Return the ``parts`` of at least a tenth of the largest one's voxels."""
+    found = parts(labels, schema, classes)
+    return [part for part in found if part.voxels * 10 >= found[0].voxels]
+
+
 def pieces(
     labels: LabelArray, mask: Mask, spacing: tuple[float, ...], *, least: int = 1
 ) -> list[LesionPart]:

@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gansynth.core.body_mask import organ_mask
-from gansynth.core.geometry import bounding_box
 from gansynth.core.schema import FloatArray, LabelArray, Schema
-from gansynth.data.connected_components import parts
+from gansynth.data.body_box import BodyBox, across_middle, depths
+from gansynth.data.connected_components import large_parts
 from gansynth.metrics.comparison import Comparison, Floats, Image, Metric, Quantity
 
-LARGE = 0.1  # smallest lesion that counts, as a share of the image's largest one
 ASIDE = 0.2  # least share of a lesion on its lesser side of the middle that makes it astride
 SHALLOW, ASTRIDE = "shallowest voxel", "astride the middle"
 """Names of figures; the second is followed by the axis."""
@@ -62,23 +61,15 @@ class LesionPlaces(Metric):
 
 def _places(image: FloatArray, labels: LabelArray, schema: Schema) -> Floats:
     """Return the means over an image's lesions (1 + axes,), NaN without any."""
-    from scipy.ndimage import distance_transform_edt
-
-    lesions = parts(labels, schema, schema.foreground)
+    lesions = large_parts(labels, schema, schema.foreground)
     if not lesions:
         return np.full(1 + labels.ndim, np.nan)
-    body = organ_mask(image)
-    box = bounding_box(body)
-    length = np.array([side.stop - side.start for side in box])
-    middle = np.array([(side.start + side.stop) / 2 for side in box])
-    depth = distance_transform_edt(np.pad(body, 1), sampling=1 / length)
-    depth = depth[(slice(1, -1),) * body.ndim]
+    body = np.pad(organ_mask(image), 1)  # here the array's border is an outline
+    frame = BodyBox.of(body)
+    depth = depths(body, frame)[(slice(1, -1),) * labels.ndim]
     rows = []
     for lesion in lesions:
-        if lesion.voxels < LARGE * lesions[0].voxels:
-            continue
         shallowest = np.quantile(depth[lesion.box][lesion.mask], QUANTILE)
-        beyond = (lesion.positions + 0.5 > middle).mean(axis=0)
-        astride = np.minimum(beyond, 1 - beyond) >= ASIDE
+        astride = across_middle(frame.relative(lesion.positions + 1)) >= ASIDE
         rows.append([shallowest, *astride])
     return np.asarray(np.mean(rows, axis=0), np.float64)

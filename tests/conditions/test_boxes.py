@@ -13,12 +13,13 @@ from gansynth.conditions.boxes import (
     own_boxes,
     place_boxes,
 )
-from gansynth.conditions.location_prior import KERNEL, BodyBox, PlacementPrior
+from gansynth.conditions.location_prior import KERNEL, PlacementPrior
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.body_mask import organ_mask, share_inside
 from gansynth.core.case_pool import CasePool
 from gansynth.core.sample_request import absolute_boxes
 from gansynth.core.schema import Case, Schema
+from gansynth.data.body_box import BodyBox
 from gansynth.runtime.errors import DataFault, UsageFault
 from tests.boxed_heads import Heads, on_skull
 from tests.conditions.rooms import at, pool_of

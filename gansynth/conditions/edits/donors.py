@@ -21,7 +21,6 @@ from gansynth.conditions.edits.shared import (
     replaced,
 )
 from gansynth.conditions.location_prior import (
-    BodyBox,
     cached_prior,
     depth_of,
     frame_of,
@@ -44,6 +43,7 @@ from gansynth.core.geometry import (
 )
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray, Schema
+from gansynth.data.body_box import BodyBox
 from gansynth.data.connected_components import LabelComponents
 from gansynth.runtime.options import Needs
 
