@@ -1,4 +1,4 @@
-"""Writes the tables of ``gains/README.md``, lines and a picture of ``docs/``, from the results.
+"""Writes the tables of ``gains/README.md``, and a picture and a list of ``docs/``, from results.
 
 Statistics, verdicts and reports beside the results are made of the scores anew first.
 
@@ -30,11 +30,9 @@ NAMES = (
     "phantoms_longer",
     "figshare",
 )
-RESULTS = HERE.parents[1] / "docs" / "results.md"
 PICTURE = HERE.parents[1] / "docs" / "images" / "gains.svg"
 KIND = {"yardstick": "", "rival": ", no network", "gan": ", a GAN"}
 HEAD = "▲ gain shown over the usual augmentation, ○ not shown"
-OURS, END_OURS = "<!-- gains -->\n", "<!-- /gains -->"
 SUITE, SUITES = "small_lesions", HERE.parents[1] / "docs" / "suite.md"
 SAID, END_SAID = "<!-- suite -->\n", "<!-- /suite -->"
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
@@ -106,22 +104,6 @@ def page(text: str) -> str:
     return f"{head}{BEGIN}{body}{END}{rest.partition(END)[2]}"
 
 
-def results(text: str) -> str:
-    """The project's own page with a line for each plan."""
-    lines = []
-    for name in NAMES:
-        path = HERE / name / "results.json"
-        if path.is_file():
-            document = json.loads(path.read_text(encoding="utf-8"))
-            sentence = document["verdict"]["sentence"]
-            lines.append(
-                f"- [{document['title']}](../benchmarks/gains/{name}/report.md): {sentence}"
-            )
-    head, _, rest = text.partition(OURS)
-    body = "".join(f"{one}\n" for one in lines)
-    return f"{head}{OURS}{body}{END_OURS}{rest.partition(END_OURS)[2]}"
-
-
 def picture(_: str) -> str:
     """A forest plot of all arms of the sealed results on gliomas, drawn as reports draw theirs."""
     from gansynth.report.figures import axes_of, svg_of
@@ -175,7 +157,7 @@ def suites(text: str) -> str:
     return f"{head}{SAID}{body}{END_SAID}{rest.partition(END_SAID)[2]}"
 
 
-MADE = {PAGE: page, RESULTS: results, PICTURE: picture, SUITES: suites}
+MADE = {PAGE: page, PICTURE: picture, SUITES: suites}
 
 
 STATED = ("comparisons", "baselines", "means", "worth", "verdict")
