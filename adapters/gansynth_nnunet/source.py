@@ -170,6 +170,13 @@ class NnunetSource(CaseSource):
         """
         return _write_root(self, write_resplit(self, self._ids, splits, folder))
 
+    def preparing(self, other: CaseSource) -> CaseSource:
+        if isinstance(other, NnunetSource):
+            return other
+        from gansynth_nnunet.scans import PreprocessedScans
+
+        return PreprocessedScans(other, self)
+
     @cached_property
     def keys(self) -> tuple[Key, ...]:
         """Labels or regions whose voxels nnU-Net needs to sample crops."""

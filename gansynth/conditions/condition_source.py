@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.core.source import CaseHeader, CaseSource, SourceRequest, StoredCase, WrappedSource
 from gansynth.data.grid import same_spacing
+from gansynth.data.images import places_of_channels
 from gansynth.data.views import LabelDrawer, SourceView, of_channels_seen, open_plain, renamed
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault, UsageFault, describe_error
 
 log = logging.getLogger("gansynth")
 
@@ -271,23 +273,42 @@ def open_other(
     ``like``: its units and voxels are the run's, where they are learnt of cases.
     """
     request = inherited_request(request_json, source.request)
+    base = _opened(request)
+    if (
+        "fold" not in request_json
+        and base.name == source.name
+        and request.fold != source.request.fold
+    ):
+        base = _opened(replace(request, fold=source.request.fold))
+    if like:
+        base = source.preparing(base)
+    return _called_alike(base, source.schema.channels)
+
+
+def check_opens(samples: SampleRequest, own: SourceRequest) -> None:
+    """Refuse other sources that cannot be opened, before anything else is done with the own one.
+
+    Raises:
+        UsageFault, DataFault: a source does not open, or has no case.
+    """
+    if samples.label_source is not None:
+        _opened(inherited_request(samples.label_source, own))
+    with describe_error("--label-source", "--unlabelled"):
+        for asked in samples.unlabelled:
+            _opened(inherited_request(asked, own))
+
+
+def _opened(request: SourceRequest) -> CaseSource:
     try:
         base = open_plain(request)
-        if (
-            "fold" not in request_json
-            and base.name == source.name
-            and request.fold != source.request.fold
-        ):
-            base = open_plain(replace(request, fold=source.request.fold))
     except (UsageFault, DataFault) as fault:
         text = str(fault).replace("--read ", "--label-source-read ")
         text = text.replace("--fold ", "--label-source-read fold=").removeprefix("--data ")
-        raise type(fault)(f"--label-source {request.kind}:{request.where}: {text}") from fault
+        where = f"{request.kind}:{request.where}: "
+        raise type(fault)(f"--label-source {where}{text.removeprefix(where)}") from fault
     if not base.train_ids:
         raise DataFault(f"{named(base)}: it has no case, expected at least one; add cases")
-    if like:
-        base.read_like(source)
-    return _called_alike(base, source.schema.channels)
+    return base
 
 
 def check_spacing(base: CaseSource, source: CaseSource) -> None:
@@ -305,10 +326,13 @@ def check_spacing(base: CaseSource, source: CaseSource) -> None:
 
 
 def _called_alike(base: CaseSource, channels: Sequence[str]) -> CaseSource:
-    """Rename channels that differ from the run's in upper and lower case only."""
+    """Rename channels that differ from the run's in upper and lower case, or are numbered."""
     base_channels = base.schema.channels
     spelt = {name.casefold(): name for name in channels}
     names = {name: spelt.get(name.casefold(), name) for name in base_channels}
+    places = places_of_channels(base_channels, channels)
+    if places is not None:
+        names |= {base_channels[place]: name for name, place in zip(channels, places, strict=True)}
     if len(set(names.values())) < len(base_channels):
         return base
     return renamed(base, {old: new for old, new in names.items() if old != new})

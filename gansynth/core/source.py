@@ -240,6 +240,15 @@ class CaseSource(ABC):
         """
         return
 
+    def preparing(self, other: CaseSource) -> CaseSource:
+        """Return another source, whose cases are prepared as the cases of this one are.
+
+        The base class has them read alike. A framework that preprocesses its cases does it with
+        those of the other source, too. UsageFault: it cannot.
+        """
+        other.read_like(self)
+        return other
+
     @property
     def unit(self) -> str:
         """Unit of spacings and distances: ``mm``, or ``px`` if no voxel size is known."""
@@ -323,6 +332,10 @@ class WrappedSource(CaseSource):
     def cut_from(self, ids: Iterable[str]) -> tuple[CaseSource, tuple[str, ...]] | None:
         """Volumes of the base source."""
         return self.base.cut_from(ids)
+
+    def preparing(self, other: CaseSource) -> CaseSource:
+        """Prepare another source's cases as the base source does."""
+        return self.base.preparing(other)
 
     def boxes_around(self, labels: LabelArray) -> Boxes | None:
         """Boxes of the base source."""

@@ -255,15 +255,10 @@ def _cut(short: str, channels: Sequence[str]) -> tuple[str, str]:
 def _in_order(found: VolumeSet, channels: Sequence[str], where: Path) -> VolumeSet:
     """Put each case's files into the order of ``channels``."""
     there = found.channels or ()
-    places = {name.casefold(): place for place, name in enumerate(there)}
-    wanted = [name.casefold() for name in channels]
-    if all(name in places for name in wanted):
-        order = [places[name] for name in wanted]
-    elif len(there) == len(channels) and all(_numbered(name) for name in there):
-        order = list(range(len(there)))
-    elif len(there) == len(channels) == 1:
+    order = places_of_channels(there, channels)
+    if order is None and len(there) == len(channels) == 1:
         order = [0]
-    else:
+    if order is None:
         raise _other_channels(str(where), there, channels)
     entries = []
     for entry in found.entries:
@@ -272,8 +267,16 @@ def _in_order(found: VolumeSet, channels: Sequence[str], where: Path) -> VolumeS
     return replace(found, entries=tuple(entries), channels=tuple(channels))
 
 
-def _numbered(name: str) -> bool:
-    return name.isdecimal() or name.startswith("channel ")
+def places_of_channels(there: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """Return where wanted channels are among those of some files; None if they are not.
+
+    Names may differ in upper and lower case. Files that are numbered have them in this order.
+    """
+    places = {name.casefold(): place for place, name in enumerate(there)}
+    if all(name.casefold() in places for name in wanted):
+        return [places[name.casefold()] for name in wanted]
+    numbered = all(name.isdecimal() or name.startswith("channel ") for name in there)
+    return list(range(len(there))) if numbered and len(there) == len(wanted) else None
 
 
 def _other_channels(where: str, there: Sequence[str], channels: Sequence[str]) -> UsageFault:

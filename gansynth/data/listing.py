@@ -476,6 +476,9 @@ def _list_pairs(name: str, collector: Collector, options: FileOptions) -> Volume
         )
     there = [pair for pair in PAIRS if (folder / pair[0]).is_dir()]
     images, labels = there[0] if there else PAIRS[0]
+    loose = [numbered_channel(short) for short, _ in volumes_in(folder)]
+    if not there and loose and all(loose):  # scans alone, named as nnU-Net predicts them
+        images = ""
     below = [home.name for home in _folders_in(folder)]
     if labels not in below:
         labels = like_labels(below) or labels

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from gansynth.conditions.condition_source import check_opens
 from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.core.requests.fit import FitRequest
@@ -58,6 +59,7 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
         GansynthError: data that cannot be used.
     """
     asked = SourceRequest.parse(str(request.data))
+    check_opens(request.samples, asked)
     decided = _Decided(request, reporter)
     decided.choose(_target(asked))
     target = str(decided.value("target"))

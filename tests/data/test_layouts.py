@@ -368,3 +368,15 @@ def test_a_datalist_of_monai_is_a_manifest(tmp_path):
     source = read(tmp_path / "list.json")
     assert (source.train_ids, source.held_out_ids) == (("a", "b"), ("c",))
     assert source.channels == ("channel 0", "channel 1")
+
+
+def test_a_folder_of_numbered_scans_alone_is_read_and_one_with_other_files_is_not(tmp_path):
+    for case in ("a", "b"):
+        for channel in range(2):
+            save(tmp_path / "scans" / f"{case}_{channel:04d}.nii.gz", noise(case, channel))
+    source = read(tmp_path / "scans")
+    assert source.channels == ("channel 0", "channel 1")
+    assert mean(source, "b", "channel 1") == pytest.approx(200, abs=1)
+    save(tmp_path / "scans" / "drawn.nii.gz", np.ones(SHAPE, np.uint8))
+    with pytest.raises(DataFault, match="no cases"):
+        read(tmp_path / "scans")

@@ -1,0 +1,230 @@
+"""Scans of any NIfTI layout, preprocessed by nnU-Net as the training cases of a data set are.
+
+They are backgrounds of lesions (``--unlabelled``). nnU-Net itself would preprocess them so to
+predict them. Preprocessed arrays are kept beside those of the training cases.
+"""
+
+# ruff: noqa: D102 - methods that override those of CaseSource
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth import (
+    Case,
+    CaseHeader,
+    CaseSource,
+    DataFault,
+    EnvironmentFault,
+    Schema,
+    Space,
+    UsageFault,
+    VolumeSource,
+    disk_errors,
+)
+from gansynth.data.images import places_of_channels
+from gansynth.hosts.prediction import raw_files
+from gansynth.runtime.files import read_nifti_header, write_bytes_atomic
+from gansynth_nnunet.cases import PreprocessedArrays
+from gansynth_nnunet.dataset import NIFTI, NnunetRoot, raw_set
+from gansynth_nnunet.plans import NnunetPlans
+
+log = logging.getLogger("gansynth")
+
+
+class PreprocessedSet(Protocol):
+    """What is asked of the data set that scans are preprocessed for; see ``NnunetSource``."""
+
+    root: NnunetRoot
+    dataset: str
+    configuration: str
+    plans: NnunetPlans
+    dataset_json: Mapping[str, Any]
+    folder: Path
+    ending: str
+    train_ids: tuple[str, ...]
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def schema(self) -> Schema: ...
+
+    @property
+    def space(self) -> Space: ...
+
+
+class PreprocessedScans(CaseSource):
+    """All cases of a source of volumes, as nnU-Net preprocesses them for a data set.
+
+    Files may be stored along other axes than those of the training cases: they are turned first,
+    which nnU-Net would not do.
+
+    Raises:
+        UsageFault: no volumes, or a data set whose files are no NIfTI.
+    """
+
+    def __init__(self, scans: CaseSource, own: PreprocessedSet) -> None:
+        if not isinstance(scans, VolumeSource) or own.ending not in NIFTI:
+            raise UsageFault(
+                f"--unlabelled {scans.request.kind}:{scans.request.where}: NIfTI volumes alone are "
+                f"preprocessed for {own.name}, expected nifti:, msd: or nnunet-raw:, for a data "
+                f"set whose files end in .nii.gz or .nii (here {own.ending}); bring both to NIfTI "
+                "by gansynth import"
+            )
+        self._scans, self._own, self.request = scans, own, scans.request
+        self.folder = own.folder.parent / "gansynth_scans" / own.folder.name
+        self._files = PreprocessedArrays(self.folder, f"remove {self.folder}, which is made again")
+        self._places = self._find_channels()
+        self._keys: dict[str, str] = {}
+        self._told = False
+
+    def _find_channels(self) -> list[int]:
+        there, wanted = self._scans.channels, self._own.schema.channels
+        places = places_of_channels(there, wanted)
+        if places is None:
+            raise UsageFault(
+                f"--unlabelled {self.request.kind}:{self.request.where}: its channels are "
+                f"{', '.join(there)}, expected {', '.join(wanted)} among them; if they are these, "
+                "number the files in this order: CASE_0000.nii.gz, CASE_0001.nii.gz, ..."
+            )
+        return places
+
+    @property
+    def name(self) -> str:
+        return self._scans.name
+
+    @property
+    def train_ids(self) -> tuple[str, ...]:
+        return self._scans.train_ids
+
+    @property
+    def held_out_ids(self) -> tuple[str, ...]:
+        return self._scans.held_out_ids
+
+    @cached_property
+    def schema(self) -> Schema:
+        """Channels and voxels of the training cases, labels of the scans' own files."""
+        labels = self._scans.schema
+        return replace(self._own.schema, labels=dict(labels.labels), ignore=labels.ignore)
+
+    @property
+    def space(self) -> Space:
+        return self._own.space
+
+    def header(self, case_id: str) -> CaseHeader:
+        shape = self._arrays(case_id)[1].shape[1:]
+        return CaseHeader(self._scans.header(case_id).subject, shape, self.schema.spacing)
+
+    def load(self, case_id: str) -> Case:
+        """Read one case. Its labels are 0 in the body and -1 outside, unless it has a label map."""
+        image, labels = self._arrays(case_id)
+        subject = self._scans.header(case_id).subject
+        return Case(case_id, subject, image.astype(np.float32), labels[0].astype(np.int16))
+
+    def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Return image (C, D, H, W) and labels (1, D, H, W), from their files if they are kept."""
+        key = self._key(case_id)
+        names = f"{key}.b2nd", f"{key}_seg.b2nd"
+        if all((self.folder / name).is_file() for name in names):
+            return self._files.read(names[0]), self._files.read(names[1])
+        arrays = self._preprocessed(case_id)
+        with contextlib.suppress(EnvironmentFault):  # a folder that may not be written to
+            with disk_errors(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+            for name, array in zip(names, arrays, strict=True):
+                write_bytes_atomic(self.folder / name, _encoded(array))
+        return arrays
+
+    def _key(self, case_id: str) -> str:
+        """Return the name of a scan's arrays: by its bytes, and how they are preprocessed."""
+        if case_id not in self._keys:
+            digest = hashlib.sha256(json.dumps(self.space.host, sort_keys=True).encode())
+            for file in self._scans.entry(case_id).files:
+                digest.update(file.read_bytes())
+            self._keys[case_id] = digest.hexdigest()[:32]
+        return self._keys[case_id]
+
+    def _preprocessed(self, case_id: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        if not self._told:
+            self._told = True
+            log.info(
+                "%s: scans are preprocessed by nnU-Net as the training cases are, and kept in %s",
+                self.name,
+                self.folder,
+            )
+        own = self._own
+        plans = own.plans.manager
+        config = plans.get_configuration(own.configuration)
+        with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()):
+            *images, labels = self._turned(case_id, Path(scratch))
+            try:
+                image, outside, _ = config.preprocessor_class(verbose=False).run_case(
+                    images, labels, plans, config, dict(own.dataset_json)
+                )
+            except (AssertionError, RuntimeError, ValueError) as error:
+                words = " ".join(str(error).split())
+                raise DataFault(
+                    f"{images[0]}: nnU-Net does not preprocess it: {words:.300}; see: gansynth "
+                    f"check {self.request.kind}:{self.request.where}"
+                ) from error
+        return image, outside
+
+    def _turned(self, case_id: str, scratch: Path) -> list[str | None]:
+        """Return a case's files, one for each channel, then its label map's or None."""
+        files = raw_files(self._scans, case_id, len(self._scans.channels), scratch)
+        images = [files[place] for place in self._places]
+        labels = self._scans.entry(case_id).labels
+        turned: list[str | None] = []
+        for number, file in enumerate([*images, labels]):
+            turned.append(None if file is None else self._along(file, scratch / f"{number}.nii.gz"))
+        return turned
+
+    def _along(self, file: Path, copy: Path) -> str:
+        """Return a file along the axes of the training cases' files: itself, or a turned copy."""
+        import nibabel
+        from nibabel import orientations
+
+        wanted = self._axes
+        turn = orientations.io_orientation(read_nifti_header(file).affine)
+        if wanted is None or np.array_equal(turn, wanted):
+            return str(file)
+        image: Any = nibabel.load(file)
+        nibabel.save(image.as_reoriented(orientations.ornt_transform(turn, wanted)), copy)
+        return str(copy)
+
+    @cached_property
+    def _axes(self) -> npt.NDArray[Any] | None:
+        """Along which axes files of training cases are stored; None where they are not at hand."""
+        from nibabel import orientations
+
+        own = self._own
+        if not (own.root.raw / own.dataset).is_dir():
+            return None
+        raw = raw_set(own.root, own.dataset)
+        known = dict(zip(raw.ids, raw.listing.entries, strict=True))
+        found: Sequence[Path] = [known[case].images[0] for case in own.train_ids if case in known]
+        if not found:
+            return None
+        turn: npt.NDArray[Any] = orientations.io_orientation(read_nifti_header(found[0]).affine)
+        return turn
+
+
+def _encoded(array: npt.NDArray[Any]) -> bytes:
+    import blosc2
+
+    encoded: bytes = blosc2.asarray(np.ascontiguousarray(array)).to_cframe()
+    return encoded

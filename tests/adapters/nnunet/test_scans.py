@@ -1,0 +1,143 @@
+"""Lesion-free scans as backgrounds for nnU-Net: preprocessed as its training cases are."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import gansynth
+from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.sampling.run_source import open_source
+from tests.conftest import Toy, save_nifti
+
+
+@pytest.fixture
+def toy(toy_nnunet, tmp_path) -> Toy:
+    """A copy of the toy data set, beside which preprocessed scans may be kept."""
+    shutil.copytree(toy_nnunet.root, tmp_path / "toy")
+    return Toy(tmp_path / "toy")
+
+
+@pytest.fixture
+def scans(toy, tmp_path) -> Path:
+    """A folder of scans alone, as ``gansynth predict`` takes them: those of one case."""
+    folder: Path = tmp_path / "scans"
+    folder.mkdir()
+    first = sorted((toy.raw / "imagesTr").glob("*_0000.nii.gz"))[0].name.removesuffix(
+        "_0000.nii.gz"
+    )
+    for channel in range(2):
+        raw = toy.raw / "imagesTr" / f"{first}_{channel:04d}.nii.gz"
+        shutil.copy(raw, folder / f"normal_{channel:04d}.nii.gz")
+    return folder
+
+
+def beside(toy: Toy, scans: Path, **read: str) -> tuple[CaseSource, CaseSource]:
+    """The data set, and the scans as it prepares them."""
+    own = open_source(toy.request(fold="all"))
+    return own, own.preparing(open_source(SourceRequest("nifti", str(scans), "all", read=read)))
+
+
+def test_a_scan_is_preprocessed_as_a_training_case_of_the_same_files(toy, scans):
+    own, prepared = beside(toy, scans)
+    [scan], case = [prepared.load(i) for i in prepared.train_ids], own.load(own.train_ids[0])
+    assert np.array_equal(scan.image, case.image)
+    assert scan.labels is not None
+    assert np.array_equal(scan.labels == -1, case.labels == -1)
+    assert set(np.unique(scan.labels).tolist()) == {-1, 0}
+
+
+def test_a_scan_stored_along_other_axes_is_turned_first(toy, scans):
+    for file in scans.iterdir():
+        image: Any = nib.load(file)
+        nib.save(image.as_reoriented(np.array([[1, -1], [0, 1], [2, -1]])), file)
+    own, prepared = beside(toy, scans)
+    [scan], case = [prepared.load(i) for i in prepared.train_ids], own.load(own.train_ids[0])
+    assert np.array_equal(scan.image, case.image)
+
+
+def test_preprocessed_scans_are_kept_and_those_of_changed_files_made_again(toy, scans):
+    def kept() -> dict[str, int]:
+        prepared = beside(toy, scans)[1]
+        prepared.load("normal")
+        folder = toy.preprocessed / "gansynth_scans"
+        return {file.name: file.stat().st_mtime_ns for file in folder.rglob("*.b2nd")}
+
+    first = kept()
+    assert len(first) == 2
+    assert kept() == first
+    shutil.copy(scans / "normal_0000.nii.gz", scans / "normal_0001.nii.gz")
+    assert len(kept()) == 4
+
+
+def test_scans_whose_label_map_shows_a_lesion_are_left_out(toy, scans, tmp_path, run_cli):
+    run = fitted(toy, tmp_path)
+    shutil.copytree(scans, tmp_path / "two" / "images")
+    for channel in range(2):
+        file = tmp_path / "two" / "images" / f"normal_{channel:04d}.nii.gz"
+        shutil.copy(file, file.with_name(f"other_{channel:04d}.nii.gz"))
+    image: Any = nib.load(scans / "normal_0000.nii.gz")
+    for name, value in (("normal", 0), ("other", 2)):
+        labels = np.zeros(image.shape, np.uint8)
+        labels[8:11, 8:11, 8:11] = value
+        file = tmp_path / "two" / "labels" / f"{name}.nii.gz"
+        save_nifti(file, labels)
+    words = ("--unlabelled", f"nifti:{tmp_path / 'two'}", "--unlabelled-read", "labels=lesion:2")
+    told = run_cli("sample", run, "-n", 1, *words, "-o", tmp_path / "out")
+    assert told.exit_code == 0, told.stderr
+    assert "1 scan(s) of 1 subject(s), 1 with a lesion left out" in told.stderr
+
+
+def fitted(toy: Toy, folder: Path) -> Path:
+    gansynth.fit(
+        "parametric",
+        data="nnunet:501",
+        configuration="3d_fullres",
+        plans=toy.plans,
+        root=str(toy.root),
+        out=folder / "run",
+        lesions="lesion",
+        quiet=True,
+    )
+    return folder / "run"
+
+
+def test_lesions_land_in_a_folder_of_scans(toy, scans, tmp_path, run_cli):
+    run = fitted(toy, tmp_path)
+    words = (
+        "--unlabelled",
+        f"nifti:{scans}",
+        "--backgrounds",
+        "unlabelled",
+        "-o",
+        tmp_path / "out",
+    )
+    told = run_cli("sample", run, "-n", 2, "--prevalence", 1, *words)
+    assert told.exit_code == 0, told.stderr
+    samples = json.loads((tmp_path / "out" / "provenance.json").read_text())["samples"]
+    assert {one["case"] for one in samples.values()} == {"normal"}
+
+
+def test_scans_of_other_channels_are_refused_and_the_way_out_works(
+    toy, scans, tmp_path, run_cli, refuse
+):
+    run = fitted(toy, tmp_path)
+    (tmp_path / "named" / "normal").mkdir(parents=True)
+    for file, name in zip(sorted(scans.iterdir()), ("T2", "PD"), strict=True):
+        shutil.copy(file, tmp_path / "named" / "normal" / f"normal_{name}.nii.gz")
+    words = ("sample", run, "-n", 1, "-o", tmp_path / "out", "--unlabelled")
+    says = ["PD, T2, expected T1, FLAIR", "CASE_0000.nii.gz, CASE_0001.nii.gz"]
+    refuse(*words, f"nifti:{tmp_path / 'named'}", code=2, says=says)
+    told = run_cli(*words, f"nifti:{scans}")  # the same files, numbered
+    assert told.exit_code == 0, told.stderr
+
+
+@pytest.mark.parametrize("words", ["", "--dry-run"])
+def test_the_one_command_opens_scans_before_it_prepares_or_fits(toy, words, refuse, tmp_path):
+    asked = ("augment", "nnunet:501", "--root", toy.root, *words.split())
+    says = ["--unlabelled nifti:nowhere", "no such file"]
+    refuse(*asked, "--unlabelled", "nifti:nowhere", code=3, says=says, keep=[toy.root])
