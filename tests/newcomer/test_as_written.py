@@ -88,10 +88,12 @@ def in_phantoms(folder: Path) -> Task:
     words = "gansynth demo --phantoms nnunet -o phantoms"
     assert f"`{words}`" in README
     Task("", 0, folder)(words)
-    raw = folder / "phantoms" / "nnunet" / "nnUNet_raw" / "Dataset999_Phantom"
-    (folder / "phantoms" / "scans").mkdir()
-    for image in (raw / "imagesTr").glob("phantom_000_*"):
-        shutil.copy(image, folder / "phantoms" / "scans")
+    Task("", 0, folder)("gansynth demo --phantoms nnunet --seed 7 -o others")
+    for name, home, cases in (("scans", "phantoms", "phantom_000_*"), ("normal", "others", "*")):
+        raw = folder / home / "nnunet" / "nnUNet_raw" / "Dataset999_Phantom" / "imagesTr"
+        (folder / "phantoms" / name).mkdir()
+        for image in raw.glob(cases):
+            shutil.copy(image, folder / "phantoms" / name / image.name.replace("phantom", name))
     return Task("", 0, folder / "phantoms")
 
 
