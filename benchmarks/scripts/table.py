@@ -290,6 +290,7 @@ ELSEWHERE = (
     "profile_step",
     "sample_way",
     "sampling",
+    "shuffled",
     "sizes",
     "start",
     "tissue",
