@@ -18,9 +18,11 @@ from gansynth_benchmark.api import benchmark
 
 def fit_on_pool(arms: frozenset[str]) -> None:
     """Have the fits of some arms take all people of the pool."""
-    on_draw = study.Study.fit_of
+    on_draw = study.BenchmarkStudy.fit_of
 
-    def fit_of(self: study.Study, place: study.TrainingPoint) -> study.ComputationSpec | None:
+    def fit_of(
+        self: study.BenchmarkStudy, place: study.TrainingPoint
+    ) -> study.ComputationSpec | None:
         generator = self.plan.arm(place.arm).generator
         if place.arm not in arms or generator is None:
             return on_draw(self, place)
@@ -28,7 +30,7 @@ def fit_on_pool(arms: frozenset[str]) -> None:
         seed = study.TrainingPoint("", place.n, place.draw, 0).random
         return self.fit(generator, cases, seed, f"the whole pool, draw {place.draw}")
 
-    study.Study.fit_of = fit_of  # type: ignore[method-assign]
+    study.BenchmarkStudy.fit_of = fit_of  # type: ignore[method-assign]
 
 
 def main() -> None:
