@@ -14,6 +14,7 @@ import numpy as np
 from gansynth.core.requests.base import function_of
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.schema import Schema
+from gansynth.core.space import Space
 from gansynth.fitting.run_report import write_run_report
 from gansynth.metrics.comparison import (
     EFFORTS,
@@ -118,10 +119,10 @@ def assess(
     document["seconds"] = {name: round(value, 2) for name, value in clock.seconds.items()}
     if not options.pictures:
         return EvaluationResult(document, {}, (), {})
-    return EvaluationResult(document, pictures, pairs, _strip(comparison))
+    return EvaluationResult(document, pictures, pairs, _strip(comparison, gathered.space))
 
 
-def _strip(comparison: Comparison) -> dict[str, list[bytes]]:
+def _strip(comparison: Comparison, space: Space) -> dict[str, list[bytes]]:
     """The first images of each side."""
     from gansynth.report.png import thumbnail
 
@@ -129,10 +130,12 @@ def _strip(comparison: Comparison) -> dict[str, list[bytes]]:
         "real": comparison.real,
         "synthetic": comparison.samples,
     }
-    return {
-        side: [thumbnail(image.image, comparison.window, image.labels) for image in images[:STRIP]]
-        for side, images in sides_shown.items()
-    }
+    window, oriented = comparison.window, space.oriented
+    strip: dict[str, list[bytes]] = {}
+    for side, images in sides_shown.items():
+        shown = [thumbnail(i.image, window, i.labels, oriented=oriented) for i in images[:STRIP]]
+        strip[side] = shown
+    return strip
 
 
 def _faithfulness(
@@ -362,7 +365,7 @@ def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
     assessed = assess(gathered, comparison, metrics, options, clock)
     if (target / "report.html").exists():
         reporter.say(f"{target}: the report of an earlier evaluation is replaced; -o keeps both")
-    files = _write(assessed, comparison.schema, target)
+    files = _write(assessed, comparison.schema, target, oriented=gathered.space.oriented)
     if gathered.kind == "run" and target == usual:
         write_run_report(RunFolder(folder), reporter)  # the measures go into its card
     return dict(assessed.document, files=files)
@@ -377,7 +380,9 @@ def _usual_folder(folder: Path, kind: str) -> Path:
     return folder.with_name(f"{folder.resolve().name}-evaluation")
 
 
-def _write(result: EvaluationResult, schema: Schema, out: Path) -> dict[str, str]:
+def _write(
+    result: EvaluationResult, schema: Schema, out: Path, *, oriented: bool
+) -> dict[str, str]:
     from gansynth_evaluate.memorisation import write_copies
     from gansynth_evaluate.report import write_report
 
@@ -388,5 +393,6 @@ def _write(result: EvaluationResult, schema: Schema, out: Path) -> dict[str, str
     files = {DOCUMENT: out / DOCUMENT}
     files.update(write_report(document, out, result.pictures, result.strip))
     with disk_errors(out):
-        files |= write_copies(out, document.get("memorisation"), result.pairs, schema)
+        memory = document.get("memorisation")
+        files |= write_copies(out, memory, result.pairs, schema, oriented=oriented)
     return {name: str(path) for name, path in files.items()}

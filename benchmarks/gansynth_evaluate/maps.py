@@ -36,6 +36,7 @@ class MapImages:
     comparison: Sequence[str]
     names: Sequence[str]
     kinds: Sequence[str | None]  # class of each, if it has one
+    oriented: bool  # whether it is known which way their arrays run (``Space.oriented``)
 
     @classmethod
     def of(cls, gathered: EvaluationData, comparison: Comparison) -> MapImages:
@@ -53,7 +54,8 @@ class MapImages:
             crops[case.id] = crops.get(case.id, 0) + 1
             names.append(f"{case.id} #{crops[case.id]}")
         named = ["synthetic"] * count + ["training"] * len(real) + ["held-out"] * len(others)
-        return cls(images, named, names, [_kind(image, comparison) for image in images])
+        kinds, oriented = [_kind(image, comparison) for image in images], gathered.space.oriented
+        return cls(images, named, names, kinds, oriented)
 
     def points(self, places: npt.NDArray[np.floating]) -> list[dict[str, Any]]:
         """Points as JSON for the document."""
@@ -65,7 +67,7 @@ class MapImages:
     def pictures(self, comparison: Comparison) -> dict[str, bytes]:
         """Name -> PNG."""
         return {
-            name: thumbnail(image.image, comparison.window, image.labels)
+            name: thumbnail(image.image, comparison.window, image.labels, oriented=self.oriented)
             for name, image in zip(self.names, self.images, strict=True)
         }
 

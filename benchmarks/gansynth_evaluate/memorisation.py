@@ -225,7 +225,12 @@ def asked_discriminator(gathered: EvaluationData, comparison: Comparison) -> lis
 
 
 def write_copies(
-    folder: Path, memory: Mapping[str, Any] | None, pairs: Pairs, schema: Schema
+    folder: Path,
+    memory: Mapping[str, Any] | None,
+    pairs: Pairs,
+    schema: Schema,
+    *,
+    oriented: bool = False,
 ) -> dict[str, Path]:
     """Write ``near_copies.csv``, one pair a line, and ``near_copies.png`` of the first pairs.
 
@@ -251,7 +256,7 @@ def write_copies(
     if pairs:
         cells = [(caption, pair) for caption, pair in pairs[:SHOWN]]
         written["near_copies.png"] = write_image_grid(
-            paths["near_copies.png"], cells, schema, across=ACROSS
+            paths["near_copies.png"], cells, schema, across=ACROSS, oriented=oriented
         )
     return written
 

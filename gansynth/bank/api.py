@@ -219,4 +219,5 @@ def read_stored(
     if not samples:
         raise DataFault(f"{reader.folder}: holds no sample, expected some; wait for its producer")
     pad = OUTSIDE if source.schema.has_outside else source.space.pad_label
-    return samples, Space("crop", tuple(samples[0].image.shape[1:]), pad_label=pad)
+    size = tuple(samples[0].image.shape[1:])
+    return samples, Space("crop", size, host=source.space.host, pad_label=pad)

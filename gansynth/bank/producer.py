@@ -106,6 +106,7 @@ def produce(
     min_size: Sequence[int],
     compare: Callable[[Sequence[Any]], None] | None = None,
     settings: Mapping[str, Any] | None = None,
+    oriented: bool = False,
 ) -> None:
     """Fill a bank, then finish it if it is frozen, else refresh it until stopped.
 
@@ -121,13 +122,15 @@ def produce(
         min_size: smallest spatial size in voxels.
         compare: refuses images of the first samples in other units than the real ones.
         settings: generation settings for the provenance.
+        oriented: whether it is known which way samples' arrays run (``Space.oriented``).
 
     Raises:
         TrainingFault: more than half of the last 64 samples were rejected.
         EnvironmentFault: the disk is full.
     """
     spec = writer.spec
-    rejected = RejectedSamples(Path(config.rejected) if config.rejected else None, spec.schema)
+    pictures = Path(config.rejected) if config.rejected else None
+    rejected = RejectedSamples(pictures, spec.schema, oriented=oriented)
     admission = _Admission(spec, finalise, min_size, QualityGate(writer.rejected), rejected)
     took: deque[float] = deque(maxlen=32)  # seconds of batches
     start = _first_unpublished(writer.folder)
@@ -340,6 +343,7 @@ def run_producer(config: ProducerConfig, stop: Callable[[], bool]) -> None:
                 min_size=() if intake is None or convert is not None else intake.sample_size,
                 compare=partial(compare_with_cases, Path(config.run), cases),
                 settings=settings_of(sampler, config.batch, config.dtype, host),
+                oriented=cases.source.space.oriented,
             )
         finally:
             if not writer.complete:

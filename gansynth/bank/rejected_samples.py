@@ -31,10 +31,11 @@ class RejectedSamples:
     Args:
         folder: folder of the pictures, made with the first one. None saves nothing.
         schema: schema of the samples.
+        oriented: whether it is known which way their arrays run (``Space.oriented``).
     """
 
-    def __init__(self, folder: Path | None, schema: Schema) -> None:
-        self.folder, self.schema = folder, schema
+    def __init__(self, folder: Path | None, schema: Schema, *, oriented: bool = False) -> None:
+        self.folder, self.schema, self.oriented = folder, schema, oriented
         self._kept = Counter[str]()
         if folder is not None and (folder / LINES).is_file():  # of an earlier producer
             text = (folder / LINES).read_text(encoding="utf-8", errors="replace")
@@ -52,7 +53,8 @@ class RejectedSamples:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 cell = f"{index}: {reason}", [_thinned(sample)]
-                write_image_grid(self.folder / line["picture"], [cell], self.schema, edge=EDGE)
+                path = self.folder / line["picture"]
+                write_image_grid(path, [cell], self.schema, edge=EDGE, oriented=self.oriented)
             except EnvironmentFault:
                 raise
             except Exception:  # a picture may be impossible: then only its line is saved

@@ -20,6 +20,8 @@ from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.serialise import Document
 
 Grid = Literal["native", "crop", "slice", "resample"]
+ORIENTATION = "RAS, read as (z, y, x)"
+"""D runs from feet to head, H from back to front, W from left to right."""
 FOREGROUND_SHARE = 2 / 3
 """Share of crops centred on a random foreground voxel; the rest fall anywhere."""
 
@@ -96,6 +98,11 @@ class Space(Document, later=("frame", "nearest", "typical"), whole=True):
             fill = np.array(source.outside_fill, np.float32).reshape(-1, *[1] * schema.ndim)
             schema = replace(schema, outside_fill=tuple(map(float, self._squash(fill).ravel())))
         return schema
+
+    @property
+    def oriented(self) -> bool:
+        """Whether arrays are known to run as ``ORIENTATION``; of slices, the axes they keep."""
+        return self.host.get("orientation") == ORIENTATION
 
     @property
     def cuts(self) -> bool:

@@ -79,7 +79,7 @@ def write_volume(
     *,
     synthetic: bool = False,
 ) -> Path:
-    """Write a volume (D, H, W) of ``grid.ORIENTATION``, turned to the axes of an affine's file.
+    """Write a volume (D, H, W) of ``space.ORIENTATION``, turned to the axes of an affine's file.
 
     Equal arrays give equal bytes.
     """

@@ -18,13 +18,11 @@ from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import MAX_VOLUME_BYTES, NiftiVolume
 
-ORIENTATION = "RAS, read as (z, y, x)"
-"""D runs from feet to head, H from back to front, W from left to right."""
 SAME = 0.01  # spacings closer than this share of each other count as one
 
 
 def canonical(volume: NiftiVolume) -> tuple[npt.NDArray[Any], tuple[float, float, float]]:
-    """Turn and flip a volume until it runs as ``ORIENTATION``.
+    """Turn and flip a volume until it runs as ``space.ORIENTATION``.
 
     Returns:
         The array (D, H, W), and its spacing (z, y, x) in mm.

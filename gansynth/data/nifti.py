@@ -29,13 +29,12 @@ from gansynth.core.source import (
     SourceRequest,
     StoredCase,
 )
-from gansynth.core.space import Space
+from gansynth.core.space import ORIENTATION, Space
 from gansynth.core.synthetic import real_file
 from gansynth.data.check import check_volumes
 from gansynth.data.connected_components import LabelBoxes, box_record
 from gansynth.data.folds import absolute, choose_fold, subjects_of, write_resplit
 from gansynth.data.grid import (
-    ORIENTATION,
     canonical,
     canonical_shape,
     canonical_spacing,

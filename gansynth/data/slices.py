@@ -36,7 +36,7 @@ from gansynth.core.space import Space, boxes_of_slice
 from gansynth.data.batches import CaseCache, PatchSource, cut_case
 from gansynth.data.connected_components import LabelBoxes, box_record
 from gansynth.data.folds import without_cases
-from gansynth.data.grid import ORIENTATION, in_eights, rounded_mm
+from gansynth.data.grid import in_eights, rounded_mm
 from gansynth.data.picture_files import Windows, per_channel, rescale, resize
 from gansynth.data.pictures import flat_files
 from gansynth.data.read_options import (
@@ -563,7 +563,7 @@ class SliceSource(CaseSource):
                 f"--read count_from={side}: no side of {plane} slices, expected "
                 f"{' or '.join(SIDES[plane])}"
             )
-        if self.inner.space.host.get("orientation") != ORIENTATION:
+        if not self.inner.space.oriented:
             raise UsageFault(
                 f"--read count_from={side}: {self.inner.name} does not say which way its arrays "
                 "run, expected volumes as their files hold them (nifti:, msd:). "

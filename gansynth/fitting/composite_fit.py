@@ -259,5 +259,6 @@ class _CompositeRun(Pipeline[PlannedPart]):
         samples = sampler.draw_raw(0, COLUMNS)
         real = [sampler.matching_real_case(sample) for sample in samples]
         path.parent.mkdir(exist_ok=True)
-        write_sample_grid(path, samples, real, sampler.sampler.schema, title="all parts")
+        schema, oriented = sampler.sampler.schema, run.space.oriented
+        write_sample_grid(path, samples, real, schema, title="all parts", oriented=oriented)
         return path

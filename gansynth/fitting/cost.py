@@ -279,7 +279,7 @@ def _seconds_of_sheet(job: FitJob) -> float:
     real = [job.crops.cut(job.source.train_ids[0], rng) for _ in samples]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sheet.png"
-        write_sample_grid(path, samples, real, job.generator.schema, title="")
+        write_sample_grid(path, samples, real, job.generator.schema)
     return time.perf_counter() - began
 
 

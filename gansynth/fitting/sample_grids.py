@@ -50,6 +50,7 @@ class SampleGrid:
             title=title,
             given_channels=can.channels,
             drawn=can.draws == "labels",
+            oriented=self.job.space.oriented,
         )
         return path
 

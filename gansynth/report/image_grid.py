@@ -1,4 +1,8 @@
-"""Preview grids: many images side by side, with outlines of labels; large ones are fast."""
+"""Preview grids: many images side by side, with outlines of labels; large ones are fast.
+
+Arrays that are ``oriented`` (``Space.oriented``) are shown as radiologists look at them, others as
+they run: their first row above, but later slices above earlier ones.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,7 @@ from gansynth.report.png import (
     outlined,
     plane_of,
     png_bytes,
+    radiological,
     rgb,
     scaled,
     text_line,
@@ -66,7 +71,13 @@ class GridColumn:
 
 
 def write_image_grid(
-    path: Path, cells: Sequence[Cell], schema: Schema, *, across: int = 1, edge: int = EDGE
+    path: Path,
+    cells: Sequence[Cell],
+    schema: Schema,
+    *,
+    across: int = 1,
+    edge: int = EDGE,
+    oriented: bool = False,
 ) -> Path:
     """Write a PNG of cells, each with a caption and a strip of images for each channel.
 
@@ -91,6 +102,8 @@ def write_image_grid(
             [_panel(item, plane, n, window, item.labels, schema, edge) for item in shown]
             for n, window in enumerate(windows)
         ]
+        if oriented:
+            rows = [_turned(row, plane) for row in rows]
         drawn.append((", ".join(filter(None, words)), rows))
     return _sheet(path, drawn, across, _names(items, schema))
 
@@ -103,6 +116,7 @@ def write_figure(
     across: int = 1,
     planes: int = 1,
     title: str = "",
+    oriented: bool = False,
 ) -> Path:
     """Write a PNG of captioned items: every channel side by side, behind their label maps.
 
@@ -132,7 +146,7 @@ def write_figure(
             row = [_label_panel(_all_labels(item), plane, schema, edge)] if labelled else []
             for number, window in enumerate(windows):
                 row.append(_panel(item, plane, number, window, None, schema, edge))
-            rows.append(row)
+            rows.append(_turned(row, plane) if oriented else row)
         place = "" if shown[0] is None else f"slice {shown[0][1]}"
         drawn.append((", ".join(filter(None, (caption, place))), rows))
     headings = [*["label"] * labelled, *schema.channels]
@@ -143,6 +157,8 @@ def write_overlays(
     path: Path,
     cases: Sequence[tuple[str, FloatArray, Mapping[str, LabelArray]]],
     schema: Schema,
+    *,
+    oriented: bool = False,
 ) -> Path:
     """Write a PNG: truth above predictions of segmenters, one column per case.
 
@@ -157,7 +173,8 @@ def write_overlays(
             truth = next(iter(maps.values()))
             cut = middle_slice(truth, truth.shape)
             cells.append((f"{title}, {name}", [Sample(image[:, cut], maps[name][cut])]))
-    return write_image_grid(path, cells, schema, across=len(cases), edge=LARGE)
+    across = len(cases)
+    return write_image_grid(path, cells, schema, across=across, edge=LARGE, oriented=oriented)
 
 
 def write_sample_grid(
@@ -170,6 +187,7 @@ def write_sample_grid(
     title: str = "",
     given_channels: Collection[str] = (),
     drawn: bool = False,
+    oriented: bool = False,
 ) -> Path:
     """Write a PNG: per sample, for each channel real | synthetic, then its label if any has one.
 
@@ -209,7 +227,7 @@ def write_sample_grid(
     across = min(max(1, COLUMNS // len(columns)), max(1, count))
     shown = zip_longest(samples[:count], real[:count], bare[:count])
     drawn_cases = [
-        _case(columns, sample, case, background, windows, schema)
+        _case(columns, sample, case, background, windows, schema, oriented=oriented)
         for sample, case, background in shown
     ]
     title = title if count else f"{title} (no samples)".strip()
@@ -272,6 +290,8 @@ def _case(
     without: Sample | None,
     windows: Sequence[Window],
     schema: Schema,
+    *,
+    oriented: bool,
 ) -> _Drawn:
     difference = None
     if sample is not None and without is not None:
@@ -300,6 +320,8 @@ def _case(
                     half = (window[1] - window[0]) / 2
                     window = -half, half
                 row.append(_panel(item, plane, column.channel, window, labels, schema, edge))
+    if oriented:
+        rows = [_turned(row, plane) for row, plane in zip(rows, planes, strict=True)]
     return _caption(sample, case, planes), rows
 
 
@@ -373,6 +395,11 @@ def _panel(
     boxes = boxes_at(item.boxes, cut) if item.labels is None and flat else None
     inside = None if labels is None else plane_of(labels, plane, schema.spacing)
     return outlined(grey, inside, schema.foreground, edge=edge, boxes=boxes)
+
+
+def _turned(row: Sequence[Picture | None], plane: Plane) -> list[Picture | None]:
+    """Return the panels of a plane of oriented arrays as radiologists look at them."""
+    return [None if panel is None else radiological(panel, plane) for panel in row]
 
 
 def _label_panel(

@@ -108,6 +108,15 @@ def plane_of(volume: Pixels, plane: Plane, spacing: Sequence[float]) -> Pixels:
     return flat
 
 
+def radiological(picture: Pixels, plane: Plane) -> Pixels:
+    """Turn the picture of a plane of oriented arrays (``Space.oriented``) as a reader looks at it.
+
+    The head or the front is up. The patient's left is on the right, of sagittal planes the back.
+    """
+    head_up = plane is not None and plane[0] > 0  # by ``plane_of``
+    return picture[:: 1 if head_up else -1, ::-1]
+
+
 def boxes_at(boxes: Boxes | None, cut: int | None) -> Boxes | None:
     """Return the boxes of an image; for a slice of a volume, those that intersect it."""
     return boxes if boxes is None or cut is None else boxes_of_slice(boxes, cut)
@@ -207,6 +216,7 @@ def thumbnail(
     labels: LabelArray | None = None,
     *,
     edge: int = THUMBNAIL,
+    oriented: bool = False,
 ) -> bytes:
     """Encode an image as PNG; of a volume the slice with most foreground, else the middle one.
 
@@ -218,6 +228,7 @@ def thumbnail(
         windows: (C, 2), values of black and white in each channel.
         labels: int16 (D, H, W) or (H, W), or None.
         edge: pixels of a channel's longest edge; up to half fewer where pixels are repeated.
+        oriented: shows it as ``radiological`` does.
     """
     cut = middle_slice(labels, image.shape[1:])
     plane = image if cut is None else image[:, cut]
@@ -230,6 +241,8 @@ def thumbnail(
         outlined(pixels, None if channel else plane_labels, values, edge=edge)
         for channel, pixels in enumerate(grey)
     ]
+    if oriented:
+        parts = [radiological(part, None) for part in parts]
     return png_bytes(np.concatenate(parts, axis=1))
 
 

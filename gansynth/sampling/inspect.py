@@ -47,7 +47,11 @@ def write_nearest(
         apart = f"distance {near.distance:.2f}" if near.ratio is None else f"ratio {near.ratio:.2f}"
         cells.append((f"synthetic | nearest real, {apart}", (sample, real)))
     sheet = write_image_grid(
-        folder / "nearest.png", cells, drawer.run.generator.schema, across=ACROSS
+        folder / "nearest.png",
+        cells,
+        drawer.run.generator.schema,
+        across=ACROSS,
+        oriented=space.oriented,
     )
     document = nearest.to_json()
     for entry, sample in zip(document["samples"], samples, strict=True):

@@ -267,7 +267,13 @@ def write_sheet(path: Path, drawer: Sampler, samples: Sequence[Sample]) -> Path:
     without = [drawer.background_of(sample) for sample in samples]
     given = drawer.run.capabilities.channels
     return write_sample_grid(
-        path, samples, real, drawer.sampler.schema, without=without, given_channels=given
+        path,
+        samples,
+        real,
+        drawer.sampler.schema,
+        without=without,
+        given_channels=given,
+        oriented=drawer.run.space.oriented,
     )
 
 
@@ -346,9 +352,11 @@ def predict_cases(
         samples, real = [sample for sample, _ in pairs], [case for _, case in pairs]
         path = out / "sheet.png"
         names = schema.channels
-        report["sheet"] = str(
-            write_sample_grid(path, samples, real, schema, given_channels=names, drawn=True)
+        oriented = cases.space.oriented
+        sheet_path = write_sample_grid(
+            path, samples, real, schema, given_channels=names, drawn=True, oriented=oriented
         )
+        report["sheet"] = str(sheet_path)
     return report
 
 

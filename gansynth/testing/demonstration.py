@@ -294,9 +294,9 @@ def _overlays(
     from gansynth.report.image_grid import write_overlays
 
     def axial(file: Path) -> Any:
-        """Read a volume as axial slices, front up: (z, y, x)."""
+        """Read a volume of a phantom as axial slices: (z, y, x)."""
         image: Any = nib.load(file)
-        return np.asanyarray(image.dataobj).transpose(2, 1, 0)[:, ::-1]
+        return np.asanyarray(image.dataobj).transpose(2, 1, 0)
 
     folders = {"truth": raw / "labelsTr"}
     for name, result in results.items():
@@ -307,7 +307,7 @@ def _overlays(
         maps = {n: axial(f / f"{name}.nii.gz").astype(np.int16) for n, f in folders.items()}
         cases.append((name.removeprefix("phantom_"), image[None], maps))
     schema = replace(source.schema, channels=source.schema.channels[flair:])
-    return write_overlays(path, cases, schema)
+    return write_overlays(path, cases, schema, oriented=True)
 
 
 def facts_of_demo(document: Mapping[str, Any]) -> Iterator[str]:

@@ -210,6 +210,11 @@ def test_truth_and_prediction_are_outlined_in_their_colours_where_they_differ_mo
         assert 7 * scale < rows.min() < rows.max() < 21 * scale
 
 
+def test_slices_of_oriented_volumes_are_shown_front_up_and_left_on_the_right():
+    as_it_runs = pixels(overlay_png(*volume()))
+    assert np.array_equal(pixels(overlay_png(*volume(), oriented=True)), as_it_runs[::-1, ::-1])
+
+
 def test_the_predictions_outline_is_told_apart_without_colour():
     image, truth, _ = volume()
     whole = near(pixels(overlay_png(image, truth, np.zeros_like(truth))), TRUTH).sum()

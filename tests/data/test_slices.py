@@ -203,6 +203,12 @@ def oriented(folder: Path, codes: str) -> str:
     return f"nifti:{folder / codes}"
 
 
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_slices_run_as_their_volumes_do_if_it_is_known_which_way(tmp_path, plane):
+    assert opened(oriented(tmp_path, "SPR"), plane=plane).space.oriented
+    assert not opened(plane=plane).space.oriented
+
+
 RIGHT = {"plane": "sagittal", "slices": "2-4", "count_from": "right"}
 
 

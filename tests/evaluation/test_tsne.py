@@ -83,6 +83,9 @@ def test_the_slice_with_most_foreground_is_shown_in_its_window():
     assert (found[40:] == round(255 * 3 / 4)).all()
     assert (outline[0].min(), outline[0].max()) == (16, 31)
     assert (read(image, [(0, 4)])[0] == round(255 * 2 / 4)).all()
+    turned, outline = read(image, [(0, 4)], labels, oriented=True)
+    assert np.array_equal(turned, found[::-1, ::-1])
+    assert (outline[0].min(), outline[0].max()) == (32, 47)
     # Two channels are side by side, of more the first is shown.
     shown = [read(np.zeros((n, 96, 96)), np.array([(0, 4)] * n))[0].shape for n in (2, 3)]
     assert shown == [(96, 192, 3), (96, 96, 3)]

@@ -9,7 +9,7 @@ import yaml
 
 from gansynth.core.generator import Stage
 from gansynth.core.source import SourceRequest
-from gansynth.data.grid import ORIENTATION
+from gansynth.core.space import ORIENTATION
 from gansynth.fitting.composite_spec import ChainSpec, PerChannel, PerClass
 from gansynth.fitting.recipe import find_recipe, read_recipe
 from gansynth.fitting.recipe_plan import RecipePlan, plan_recipe

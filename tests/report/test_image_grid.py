@@ -28,6 +28,7 @@ from gansynth.report.png import (
     middle_slice,
     outlined,
     plane_of,
+    radiological,
     three_planes,
 )
 from gansynth.testing import ToySource
@@ -167,6 +168,56 @@ def test_a_volume_is_shown_in_three_planes_through_its_labels_the_head_up(sheet)
     volumes = [Sample(c.image[:, None], c.labels[None]) for c in cases(2, 1)]
     alone = sheet(samples(2, 1), [], TOY)
     assert size(sheet(volumes, [], ToySource(3).schema)) == size(alone)
+
+
+FRONT, RIGHT = 6, 9
+"""The row of most front and the column of most right that holds the label below."""
+
+
+def test_oriented_planes_have_head_and_front_up_and_the_patients_right_on_the_left():
+    labels = np.zeros((6, 8, 10), np.int16)
+    labels[5, FRONT, RIGHT] = 1  # in the head, in front, on the right
+    shown = []
+    for plane in three_planes(labels, labels.shape):
+        flat = radiological(plane_of(labels, plane, (1.0, 1.0, 1.0)), plane)
+        shown.append(np.argwhere(flat)[0].tolist())
+    axial, coronal, sagittal = [1, 0], [0, 0], [0, 1]
+    assert shown == [axial, coronal, sagittal]
+
+
+def colours_of(path: Path, above: int) -> list[list[int]]:
+    """Corners (least, most) of what is coloured below the captions."""
+    coloured = np.argwhere(np.ptp(imread(path)[above:, :, :3], axis=-1) > 0.1)
+    return [coloured.min(0).tolist(), coloured.max(0).tolist()]
+
+
+@pytest.mark.parametrize("of_boxes", [False, True])
+def test_a_slice_of_oriented_volumes_is_turned_with_its_labels_or_boxes(tmp_path, of_boxes):
+    """A sheet, a strip of images and a figure; others are shown as they run."""
+    labels = np.zeros((16, 32), np.int16)
+    labels[2:5, 3:8] = 1
+    boxes = Boxes(np.array([[2, 3, 5, 8]], np.float32), np.array([0], np.int16))
+    sample = Sample(np.zeros((1, 16, 32), np.float32), None if of_boxes else labels, boxes)
+    schema = Schema(("T1",), {"background": 0, "a": 1}, (1.0, 1.0), "HW", box_classes=("a",))
+
+    def strip(oriented: bool) -> Path:
+        path = tmp_path / "strip.png"
+        return write_image_grid(path, [("", [sample])], schema, edge=LARGE, oriented=oriented)
+
+    def sheet(oriented: bool) -> Path:
+        return write_sample_grid(tmp_path / "s.png", [sample], [], schema, oriented=oriented)
+
+    def figure(oriented: bool) -> Path:
+        path = tmp_path / "figure.png"
+        return write_figure(path, [("", sample)], schema, oriented=oriented)
+
+    times = LARGE // 32
+    low, high = np.array([2, 3]) * times, np.array([5, 8]) * times - 1
+    for write, lines in ((strip, 2), (sheet, 3), (figure, 3)):
+        plain, turned = (colours_of(write(oriented), lines * LINE) for oriented in (False, True))
+        assert plain[0] == low.tolist()
+        end = np.array([16, 32]) * times - 1
+        assert turned[0] == (end - high).tolist()
 
 
 def test_a_caption_has_case_slice_class_and_edits_in_voxels_of_the_case():

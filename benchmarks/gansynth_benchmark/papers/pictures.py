@@ -30,7 +30,6 @@ from gansynth_benchmark.papers.plan import PaperPicture, PictureRow
 
 PANELS = 10  # images side by side
 LEAST = 0.25  # least confidence of a detection that is drawn, as in `gansynth predict`
-FROM_BELOW = ("sagittal", "coronal")  # planes of slices whose first row is the lowest
 DETECTED = ("truth", "detections")  # rows of images of the evaluation
 Runs = Mapping[str | None, FittedRun]
 """By generator of the plan; by None the set of a plan of raters."""
@@ -55,16 +54,23 @@ class PictureWriter:
                 continue
             if detected:
                 rows, schema = self._detected(picture)
-                if rows:
-                    written.update(self._write(picture, "", rows, schema))
+                if rows:  # as their files hold them
+                    written.update(self._write(picture, "", rows, schema, oriented=False))
             else:
                 for part, runs in self._sets():
-                    rows, schema = _drawn(picture, runs, self.commands, self.seed)
-                    written.update(self._write(picture, part, rows, schema))
+                    rows, sampler = _drawn(picture, runs, self.commands, self.seed)
+                    schema, oriented = sampler.sampler.schema, sampler.run.space.oriented
+                    written.update(self._write(picture, part, rows, schema, oriented=oriented))
         return written
 
     def _write(
-        self, picture: PaperPicture, part: str, rows: Mapping[str, Items], schema: Schema
+        self,
+        picture: PaperPicture,
+        part: str,
+        rows: Mapping[str, Items],
+        schema: Schema,
+        *,
+        oriented: bool,
     ) -> dict[str, str]:
         """Write rows below each other, their cases side by side."""
         file = "_".join(filter(None, (self.commands.name, picture.name, part))) + ".png"
@@ -76,7 +82,15 @@ class PictureWriter:
         across = max([1, *fitting])
         cells = [(_caption(name, item), item) for name, row in rows.items() for item in row]
         path = self.commands.out / file
-        write_figure(path, cells, schema, across=across, planes=picture.planes, title=shows)
+        write_figure(
+            path,
+            cells,
+            schema,
+            across=across,
+            planes=picture.planes,
+            title=shows,
+            oriented=oriented,
+        )
         return {file: shows}
 
     def _sets(self) -> Iterator[tuple[str, Runs]]:
@@ -144,8 +158,8 @@ def _caption(name: str, item: Sample | Case) -> str:
 
 def _drawn(
     picture: PaperPicture, runs: Runs, commands: PaperCommands, seed: int
-) -> tuple[dict[str, Items], Schema]:
-    """Return the items of each row, and their schema."""
+) -> tuple[dict[str, Items], Sampler]:
+    """Return the items of each row, and the sampler of the first row of samples."""
     opened = [
         (row, _sampler(row, runs[row.generator], commands, seed))
         for row in picture.rows
@@ -162,14 +176,7 @@ def _drawn(
             if row.shows == "donors":
                 drawn = [_of_donor(sample) for sample in drawn]
             rows[row.name] = [sampler.matching_real_case(sample) for sample in drawn]
-    if sampler.source.request.read.get("plane") in FROM_BELOW:
-        rows = {name: [_upright(item) for item in row] for name, row in rows.items()}
-    return rows, sampler.sampler.schema
-
-
-def _upright(item: Sample | Case) -> Sample | Case:
-    """Return a slice of an unconditional generator with its last row above."""
-    return replace(item, image=item.image[:, ::-1], labels=None, boxes=None)
+    return rows, sampler
 
 
 def _sampler(row: PictureRow, run: FittedRun, commands: PaperCommands, seed: int) -> Sampler:

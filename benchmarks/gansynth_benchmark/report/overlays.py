@@ -14,7 +14,7 @@ import numpy.typing as npt
 from gansynth.core.schema import FloatArray, LabelArray
 from gansynth.core.source import CaseSource
 from gansynth.report.numbers import known
-from gansynth.report.png import enlarged, png_bytes, rgb, scaled
+from gansynth.report.png import enlarged, png_bytes, radiological, rgb, scaled
 from gansynth.runtime.errors import DataFault, GansynthError
 from gansynth_benchmark.report.study import Entry, ReportData
 from gansynth_benchmark.study import JOBS, BenchmarkStudy
@@ -102,7 +102,12 @@ def _once(cases: list[WorstCase]) -> list[WorstCase]:
 
 
 def overlay_png(
-    image: npt.NDArray[np.floating[Any]], truth: Labels, predicted: Labels, *, channel: int = 0
+    image: npt.NDArray[np.floating[Any]],
+    truth: Labels,
+    predicted: Labels,
+    *,
+    channel: int = 0,
+    oriented: bool = False,
 ) -> bytes:
     """Draw outlines of truth and prediction on the slice with the largest disagreement.
 
@@ -112,6 +117,7 @@ def overlay_png(
     Args:
         image: (C, D, H, W), or (C, H, W).
         truth: (D, H, W), or (H, W); values below 1 are background.
+        oriented: whether it is known which way arrays run (``Space.oriented``).
 
     Returns:
         A PNG file, about 480 pixels along its longer side.
@@ -138,7 +144,7 @@ def overlay_png(
     rows, columns = np.indices(picture.shape[:2]) // DASH
     picture[_outlines(large[0], LINE)] = rgb(TRUTH)
     picture[_outlines(large[1], LINE) & ((rows + columns) % 2 == 0)] = rgb(PREDICTED)
-    return png_bytes(picture)
+    return png_bytes(radiological(picture, None) if oriented else picture)
 
 
 def _telling_slice(truth: Labels, predicted: Labels) -> int:
@@ -174,7 +180,8 @@ def overlays_of(document: Mapping[str, Any], study: BenchmarkStudy, most: int = 
         each = [_shown(study.source, case, file) for case, file in files.items()]
         parts = [part for part in each if part is not None]
         if parts:
-            overlays.append(Overlay(worst, overlay_png(*_together(parts))))
+            picture = overlay_png(*_together(parts), oriented=study.source.space.oriented)
+            overlays.append(Overlay(worst, picture))
     return overlays
 
 

@@ -162,6 +162,8 @@ class _ImageMaker:
             )
         image = np.asarray(image[self.kept], np.float32)
         windows = [self.windows[i] for i in self.kept]
+        if self.run.space.oriented:  # the head and the front up, the patient's left on the right
+            image = np.flip(image, axis=tuple(range(1, image.ndim)))
         flat = scaled(image.reshape(len(image), 1, -1), windows, 8)[0]
         shape = (len(image), *[1] * (4 - image.ndim), *image.shape[1:])
         self.images.append(flat.reshape(shape))

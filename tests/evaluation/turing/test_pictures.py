@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.space import Space
+from gansynth.core.space import ORIENTATION, Space
 from gansynth.report.png import scaled
 from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.progress import NullReporter
@@ -59,6 +59,21 @@ def test_held_out_cases_and_samples_are_shown_in_one_window_to_the_byte(toy_run)
     drawn = Sampler(toy_run, SOURCE, SampleRequest(seed=3)).draw_raw(0, 4)
     for image, told in of(found, "synthetic"):
         assert np.array_equal(image[:, 0], seen(found, drawn[told["index"]].image))
+
+
+def test_both_kinds_of_oriented_arrays_are_shown_front_up_and_left_on_the_right(
+    toy_fit, tmp_path, monkeypatch
+):
+    space = replace(SOURCE.space, host={"orientation": ORIENTATION})
+    monkeypatch.setattr(ToySource, "space", space)
+    toy_fit(tmp_path / "run", steps=1)
+    run = load_run(tmp_path / "run", "cpu")
+    found = gathered(run)
+    drawn = Sampler(run, SOURCE, SampleRequest(seed=3)).draw_raw(0, 4)
+    for image, told in zip(found.images, found.key, strict=True):
+        real = told["truth"] == "real"
+        whole = SOURCE.load(told["case"]).image if real else drawn[told["index"]].image
+        assert np.array_equal(image[:, 0], seen(found, whole[:, ::-1, ::-1]))
 
 
 def test_order_and_seed_are_left_to_chance(toy_run):
