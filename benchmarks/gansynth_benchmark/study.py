@@ -17,7 +17,7 @@ from statistics import mean
 from typing import Any
 
 from gansynth.core.intake import intake_of
-from gansynth.core.lineage import CaseRecord
+from gansynth.core.lineage import CaseRecord, Lineage, matches, some_names
 from gansynth.core.source import CaseSource, FoldSplit, SourceRequest, case_record
 from gansynth.data.folds import grouped_splits
 from gansynth.hosts.trials import Trials, trials_of
@@ -128,6 +128,7 @@ class BenchmarkStudy:
         self.trials = _trials_of(plan, self.source)
         self._records: dict[str, CaseRecord] = {}
         self._images: dict[str, CaseRecord] = {}  # the first case with each image
+        self._compared = set[tuple[tuple[str, ...], tuple[str, ...]]]()  # training and judged cases
         _check_regions(plan, self.source)
 
     @property
@@ -196,7 +197,11 @@ class BenchmarkStudy:
         return self.store.result(key) if self.store.at_hand(key) else self.cached.get(key)
 
     def specs(self) -> dict[str, ComputationSpec]:
-        """Return all computations known so far, by key; dependencies come first."""
+        """Return all computations known so far, by key; dependencies come first.
+
+        Raises:
+            IntegrityFault: a training would be refused, see ``_refuse_neighbours``.
+        """
         specs: dict[str, ComputationSpec] = {}
         for place in self.places():
             trained = self._trained(place)
@@ -210,6 +215,7 @@ class BenchmarkStudy:
             spec = self.tune(place)
             if spec.key not in self.cached:
                 specs.setdefault(spec.key, spec)
+        self._refuse_neighbours(specs.values())
         return specs
 
     def jobs(self, specs: Iterable[ComputationSpec]) -> list[JobSpec]:
@@ -262,6 +268,33 @@ class BenchmarkStudy:
                 f"leakage: {self.source.name}: cases {first.id} and {record.id} have the same "
                 "image, but are of two subjects; remove one, or give them one subject: subjects: "
                 "in the plan"
+            )
+
+    def _refuse_neighbours(self, specs: Iterable[ComputationSpec]) -> None:
+        """Refuse near-identical images of two subjects where a training's guard would, hours later.
+
+        It compares what a training's generator has seen with what the training is judged on.
+        """
+        pairs: dict[str, None] = {}
+        for spec in specs:
+            if spec.kind != TRAIN or not spec.needs or self.result(spec.key) is not None:
+                continue
+            seen, judged = [
+                tuple([self._records[case] for case, *_ in spec.document[side]])
+                for side in ("train", "judged")
+            ]
+            sides = tuple([case.id for case in seen]), tuple([case.id for case in judged])
+            if sides in self._compared:  # by another arm or seed
+                continue
+            near = matches(Lineage(self.source.name, "", seen), judged, same=True)
+            pairs |= dict.fromkeys([f"{case} ({match})" for case, match in near.items()])
+            if not near:
+                self._compared.add(sides)
+        if pairs:
+            raise IntegrityFault(
+                f"leakage: {self.source.name}: {len(pairs)} case(s) would be judged where another "
+                f"subject's nearly identical one trains: {some_names([*pairs])}; remove one of "
+                "both, or give them one subject: subjects: in the plan"
             )
 
     @cached_property

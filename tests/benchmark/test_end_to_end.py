@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from gansynth.core.source import SourceRequest
 from gansynth.metrics.segmentation.measures import LESIONS
@@ -212,6 +213,22 @@ def test_one_image_of_two_subjects_is_refused_before_any_job(tmp_path):
     images = tmp_path / "set" / "images"
     (images / "p1_s0.png").write_bytes((images / "p0_s0.png").read_bytes())
     with pytest.raises(IntegrityFault, match="p0_s0 and p1_s0 have the same image, but are of two"):
+        BenchmarkStudy(plan, "development", tmp_path / "out").specs()
+
+
+def test_near_identical_images_of_two_subjects_are_refused_before_any_job(tmp_path):
+    plan = read_plan(plan_in(tmp_path, "pictures"))
+    study = BenchmarkStudy(plan, "development", tmp_path / "out")
+    trainings = [spec for spec in study.specs().values() if spec.kind == "train" and spec.needs]
+    (seen, *_), (judged, *_) = [trainings[0].document[side][0] for side in ("train", "judged")]
+    rng = np.random.default_rng(0)
+    pixels = np.kron(rng.integers(60, 200, (8, 8)), np.ones((8, 8))) + rng.integers(0, 9, (64, 64))
+    for case, more in ((seen, 0), (judged, 1)):  # not the same image
+        for kind, array in (("images", pixels + more), ("masks", np.zeros((64, 64)))):
+            path = tmp_path / "set" / kind / f"{case}.png"
+            Image.fromarray(array.astype(np.uint8)).save(path)
+    # what the guard of the training refuses
+    with pytest.raises(IntegrityFault, match=rf"{judged} \(near-identical image of {seen}\)"):
         BenchmarkStudy(plan, "development", tmp_path / "out").specs()
 
 
