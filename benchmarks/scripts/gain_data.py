@@ -39,6 +39,8 @@ def main() -> None:
     if args.which == "lgg":
         if args.source is None:
             raise SystemExit("lgg: expected --source FOLDER with images/ and labels/; see gains/")
+        if not any((args.source / "images").glob("*.png")):
+            raise SystemExit(f"lgg: --source {args.source}: has no images/*.png; see gains/")
         import lgg_data
 
         write = {

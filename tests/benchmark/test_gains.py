@@ -120,3 +120,11 @@ def test_the_labs_boxes_lie_around_its_masks(slices, tmp_path, monkeypatch):
         assert boxes.coords.round(2).tolist() == [[20, 10, 40, 20]]
     assert without.boxes is not None
     assert not len(without.boxes.coords)
+
+
+def test_a_folder_without_pictures_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    words = ["gain_data.py", "lgg", "--source", str(tmp_path / "none"), "-o", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit, match=r"none: has no images/\*\.png"):
+        script("gain_data").main()
+    assert not (tmp_path / "out").exists()
