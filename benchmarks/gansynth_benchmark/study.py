@@ -128,7 +128,8 @@ class BenchmarkStudy:
         self.trials = _trials_of(plan, self.source)
         self._records: dict[str, CaseRecord] = {}
         self._images: dict[str, CaseRecord] = {}  # the first case with each image
-        self._compared = set[tuple[tuple[str, ...], tuple[str, ...]]]()  # training and judged cases
+        # Judged cases -> cases that may train beside them, for no image is near-identical.
+        self._apart: dict[tuple[str, ...], set[str]] = {}
         _check_regions(plan, self.source)
 
     @property
@@ -275,27 +276,37 @@ class BenchmarkStudy:
 
         It compares what a training's generator has seen with what the training is judged on.
         """
-        pairs: dict[str, None] = {}
+        sides = {}  # of each training that is to be run: cases that train, cases that are judged
         for spec in specs:
-            if spec.kind != TRAIN or not spec.needs or self.result(spec.key) is not None:
+            if spec.kind == TRAIN and spec.needs and self.result(spec.key) is None:
+                seen, judged = [
+                    tuple([case for case, *_ in spec.document[side]])
+                    for side in ("train", "judged")
+                ]
+                sides[seen, judged] = spec.title
+        pairs: dict[str, None] = {}
+        for judged in {judged for _, judged in sides}:
+            # Most plans have no such images, which one look at all cases that train shows.
+            every = {case for seen, other in sides if other == judged for case in seen}
+            known = self._apart.setdefault(judged, set())
+            if not self._near(sorted(every - known), judged):
+                known |= every
                 continue
-            seen, judged = [
-                tuple([self._records[case] for case, *_ in spec.document[side]])
-                for side in ("train", "judged")
-            ]
-            sides = tuple([case.id for case in seen]), tuple([case.id for case in judged])
-            if sides in self._compared:  # by another arm or seed
-                continue
-            near = matches(Lineage(self.source.name, "", seen), judged, same=True)
-            pairs |= dict.fromkeys([f"{case} ({match})" for case, match in near.items()])
-            if not near:
-                self._compared.add(sides)
+            for seen, other in sides:
+                if other == judged:
+                    pairs |= dict.fromkeys(self._near(seen, judged))
         if pairs:
             raise IntegrityFault(
                 f"leakage: {self.source.name}: {len(pairs)} case(s) would be judged where another "
                 f"subject's nearly identical one trains: {some_names([*pairs])}; remove one of "
                 "both, or give them one subject: subjects: in the plan"
             )
+
+    def _near(self, seen: Iterable[str], judged: Iterable[str]) -> list[str]:
+        """Return, in words, the judged cases that are near-identical to ones that train."""
+        lineage = Lineage(self.source.name, "", tuple([self._records[case] for case in seen]))
+        found = matches(lineage, [self._records[case] for case in judged], same=True)
+        return [f"{case} ({match})" for case, match in found.items()]
 
     @cached_property
     def _data(self) -> dict[str, Any]:
