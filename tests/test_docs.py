@@ -33,7 +33,10 @@ HELP = re.compile(r"gansynth help (\w+)((?: [a-z-]+)?)(?=[\"),;.])")
 GENERATORS = [path.name.removeprefix("gansynth_") for path in SOURCES[1].glob("gansynth_*")]
 PLACES = {
     "loop": ("training.md", "gansynth.training.loop.FitOptions"),
-    "cgan3d": ("cgan3d.md", "gansynth_cgan3d.model.CGANOptions"),
+    "every cgan3d": ("cgan3d.md", "gansynth_cgan3d.options.CGANOptions"),
+    "cgan3d": ("cgan3d.md", "gansynth_cgan3d.options.CGAN3DOptions"),
+    "cgan3d-lesion": ("cgan3d.md", "gansynth_cgan3d.options.CGAN3DLesionOptions"),
+    "cgan3d-labels": ("cgan3d.md", "gansynth_cgan3d.options.CGAN3DLabelsOptions"),
     "dcgan": ("dcgan.md", "gansynth_dcgan.options.DCGANOptions"),
     "cpggan": ("cpggan.md", "gansynth_cpggan.options.CPGGANOptions"),
     "copypaste": ("lesion_methods.md", "gansynth_copypaste.model.CopyPasteOptions"),
@@ -76,6 +79,7 @@ BASES = (WarpOptions, EditOptions, AugmentRequest)
 SHARED: dict[str, Iterable[str]] = {"every edit": (), "moving edits": EditOptions.model_fields}
 """Tables of options that edits share -> options that an earlier one has."""
 LIKE = {
+    **dict.fromkeys(("cgan3d", "cgan3d-lesion", "cgan3d-labels"), "every cgan3d"),
     **dict.fromkeys(("read slices", "read pictures", "read deepmedic"), "read volumes"),
     **{"read yolo": "read pictures", "read coco": "read yolo", "yolo settings": "segmenter"},
 }

@@ -1,4 +1,4 @@
-"""The networks: a 3D U-Net, DeepMedic's dual path, and cgan3d from images to labels, as pix2pix.
+"""The networks: a 3D U-Net, DeepMedic's dual path, and cgan3d-labels as pix2pix.
 
 All are gansynth generators from images to label maps, so the common training loop trains them.
 
@@ -57,7 +57,6 @@ STYLE = UNetStyle(
     noise=False,
 )
 PIX2PIX: Mapping[str, Any] = {
-    "target": "labels",
     "norm": "instance",
     "down": "strided4",
     "up": "transposed",
@@ -75,7 +74,7 @@ PIX2PIX: Mapping[str, Any] = {
     "dice": 0.0,
     "beta2": 0.999,
 }
-"""Options of cgan3d that make it a segmenting pix2pix."""
+"""Options of cgan3d-labels that make it a segmenting pix2pix."""
 
 
 class SegmentingOptions(GeneratorOptions):
@@ -187,7 +186,7 @@ def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Gen
         )
     from gansynth import installed
 
-    cls = installed().generator("cgan3d")
+    cls = installed().generator("cgan3d-labels")
     values = dict(PIX2PIX)
     values |= {
         "given": schema.channels,

@@ -45,7 +45,7 @@ from gansynth.metrics.faithfulness import EvaluationSegmenterOptions, train_segm
 from gansynth.runtime.devices import native_bf16
 from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loop import train
-from gansynth_cgan3d.model import CGAN3D
+from gansynth_cgan3d.whole import CGAN3D
 
 BATCH, LOOKS = {"2d": 8, "3d": 2}, {"2d": 10, "3d": 1}
 """Real cases a step; steps between two looks of our side at the clock."""
@@ -149,20 +149,20 @@ def ours(job: FitJob, clock: Clock) -> None:
 
 def pair(job: FitJob, clock: Clock) -> None:
     """Train MONAI's pair on the same batches and conditions."""
-    told = cast(CGAN3D, job.generator).conditions
-    channels, ndim = len(told.names), job.generator.schema.ndim
+    ours = cast(CGAN3D, job.generator)
+    channels, ndim = len(ours.condition_channels), ours.schema.ndim
     peer = Peer(PAIR_WIDTH, "bf16" if native_bf16(CPU) else "fp32", channels, ndim)
 
     @torch.no_grad()
     def draw() -> list[FloatArray]:
-        asked = [told.channels(told.of_conditions([c], CPU)) for c in clock.judge.conditions]
+        asked = [ours.encoded(ours.inputs_of([c])) for c in clock.judge.conditions]
         with peer.autocast:
             return [peer.g(condition)[0].float().numpy() for condition in asked]
 
     for step in count():
         clock.check(step, draw)
         batch = job.batches(step, Stage(), range(job.options.batch_size))
-        peer.step(told.channels(told.of_batch(batch)), batch.image)
+        peer.step(ours.encoded(ours.inputs_of_batch(batch)), batch.image)
 
 
 def main() -> None:

@@ -34,6 +34,13 @@ from table_evaluate import COLUMNS, tables
 DATA = Path(__file__).resolve().parents[2] / "../shared/data"
 MASKS = "--set=with_mask=yes"
 OBJECTIVES = ("wgan-gp", "wgan", "gan")
+SMALL = [
+    "--set=width=12",
+    "--set=levels=3",
+    "--set=d_width=12",
+    "--set=d_levels=2",
+    "--set=local_size=24",
+]
 FASTER = ("--set", "lr_generator=4e-4", "--set", "lr_discriminator=4e-4")
 """Rates of wgan-gp: four times its paper's, for a fit of minutes."""
 
@@ -108,7 +115,7 @@ def gliomas(home: Path) -> Path:
 def phantoms(home: Path) -> DataSet:
     """Volumes around the tumour."""
     options = ("--data", f"nifti:{gliomas(home)}", *read(size="32,32,32", folds="3"))
-    lesion = Arm("cgan3d lesion", ("cgan3d", "--recipe", "lesion", "--scale", "tiny"), 600)
+    lesion = Arm("cgan3d lesion", ("cgan3d-lesion", *SMALL), 600)
     return DataSet(options, (*volumes(600), lesion), "simulated gliomas, 32^3 voxels of 4 mm", True)
 
 

@@ -48,7 +48,7 @@ SPACING = {"64": 2.5, "128": 1.25}  # mm, of the phantoms
 SMALL = {"steps": "2", "width": "8", "d_width": "8"}
 RUNS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "cgan3d whole": ("cgan3d", SMALL),
-    "cgan3d lesion": ("cgan3d", {**SMALL, "insert": "lesion"}),
+    "cgan3d lesion": ("cgan3d-lesion", SMALL),
     "copypaste": ("copypaste", {}),
     "parametric": ("parametric", {}),
 }

@@ -5,7 +5,7 @@ the image around the lesion), and the discriminators' losses. The spectrum is th
 less its mean, tapered at its edge; real and new lesions have like shapes, so that the taper weighs
 on both alike.
 
-    gansynth fit cgan3d --recipe lesion --data ... -o RUN
+    gansynth fit cgan3d-lesion --data ... -o RUN
     python lesion_grain.py RUN [RUN ...] [--samples 120] [--sheet FOLDER] [--name NAME]
 """
 

@@ -196,12 +196,12 @@ class Condition:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def required(self, key: str) -> Any:
-        """Return an array that generators of lesions need; DataFault: there is none."""
+        """Return an array that a generator needs; DataFault: there is none."""
         array = getattr(self, key)
         if array is None:
             raise DataFault(
-                f"a condition has no {key}, expected one to insert a lesion; make conditions with "
-                "a LesionDrawer"
+                f"a condition has no {key}, expected one; a ConditionSampler makes conditions, "
+                "with a LesionDrawer those of lesions"
             )
         return array
 

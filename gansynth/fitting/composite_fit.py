@@ -46,9 +46,9 @@ def fit_composite(
 ) -> dict[str, Any]:
     """Fit every part of a composite run, in order; finished ones are kept.
 
-    ``settings`` override those of every part. ``edits`` None: those of the chain, or of its first
-    part that generates images. Other arguments are as in ``fit``, for each part. A part starts
-    from the part of the same name of a composite ``init_from``.
+    ``settings`` override those of every part that has them. ``edits`` None: those of the chain,
+    or of its first part that generates images. Other arguments are as in ``fit``, for each part. A
+    part starts from the part of the same name of a composite ``init_from``.
 
     Returns:
         A JSON-able report, with each part's under ``parts``.

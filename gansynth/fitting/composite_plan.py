@@ -100,7 +100,7 @@ def make_plan(
     planner = _CompositePlanner(source, {part.init_from for part in spec.parts} - {None})
     for part_spec in spec.parts:
         try:
-            planner.add(part_spec, settings)
+            planner.add(part_spec, part_spec.settings(settings, spec.parts))
         except (DataFault, UsageFault) as fault:
             raise type(fault)(f"part {part_spec.name!r}: {fault}") from fault
     planner.check_whole()
@@ -148,10 +148,9 @@ class _CompositePlanner:
         self._labellers: list[str] = []
         self._drawn: dict[str, str] = {}
 
-    def add(self, spec: PartSpec, overrides: Mapping[str, str]) -> None:
+    def add(self, spec: PartSpec, texts: Mapping[str, str]) -> None:
         """Resolve the next part. Raises UsageFault: it does not fit."""
         cls = installed().generator(spec.generator)
-        texts = spec.settings(overrides)
         _, options = split_settings(texts, FitOptions, cls.Options, generator=spec.generator)
         can = capabilities_of(cls, options)
         if "context" in can.takes and can.body_channel is None:

@@ -5,9 +5,9 @@ A chain lists its parts in the order of fitting and sampling::
     edits: [elastic]                 # of the label maps; default: those of the first image part
     parts:
       - name: tissues                # Shin et al. 2018: tissues of T1, learnt on other subjects
-        generator: cgan3d
+        generator: cgan3d-labels
         data: nifti:tissues/
-        set: {target: labels, given: [T1]}
+        set: {given: [T1]}
       - name: t1
         generator: cgan3d
         channels: [T1]               # image channels it sees; default: all
@@ -24,13 +24,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gansynth.core.registry import installed
 from gansynth.core.schema import Schema
 from gansynth.core.source import CaseSource
 from gansynth.data.folds import class_numbers
@@ -48,6 +49,10 @@ LEAST_CASES = 2
 def texts(settings: Mapping[str, Any]) -> dict[str, str]:
     """Convert values from YAML to texts as after ``--set``."""
     return {k: v if isinstance(v, str) else json.dumps(v) for k, v in settings.items()}
+
+
+def _own_options(generator: str) -> Collection[str]:
+    return installed().generator(generator).Options.model_fields
 
 
 class PartSpec(BaseModel):
@@ -79,9 +84,17 @@ class PartSpec(BaseModel):
     fold: str = Field("0", description="fold of ``data``")
     subjects: str | None = Field(None, description="whose cases those of ``data`` are")
 
-    def settings(self, over: Mapping[str, str]) -> dict[str, str]:
-        """Return ``set`` as texts, overridden by the command line."""
-        return overlay(texts(self.set), over)
+    def settings(self, over: Mapping[str, str], parts: Sequence[PartSpec]) -> dict[str, str]:
+        """Return ``set`` as texts, overridden by what is set for all ``parts``.
+
+        Options that only the generators of other parts have are left out. One that none has stays,
+        to be refused.
+        """
+        others = {part.generator for part in parts} - {self.generator}
+        known = others.intersection(installed().names("generators"))
+        elsewhere = {key for name in known for key in _own_options(name)}
+        foreign = elsewhere.difference(_own_options(self.generator))
+        return overlay(texts(self.set), {k: v for k, v in over.items() if k not in foreign})
 
 
 class ChainSpec(BaseModel):

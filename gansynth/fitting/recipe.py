@@ -240,7 +240,8 @@ class Recipe:
             if run.parts is None:
                 yield where, spec.generator, settings
             for part in run.parts or ():
-                yield f"runs.{run.name}.parts.{part.name}", part.generator, part.settings(settings)
+                own = part.settings(settings, run.parts or ())
+                yield f"runs.{run.name}.parts.{part.name}", part.generator, own
         for name, scale in spec.scale.items():
             yield f"scale.{name}.set", spec.generator, overlay(base, texts(scale.set))
 

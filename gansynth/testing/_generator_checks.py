@@ -282,6 +282,7 @@ class SampleChecks:
 
     def outside(self) -> None:
         self._needs_labels()
+        self._needs_drawn_images()
         fill = np.array(self.schema.outside_fill, np.float32)[:, None]
         for sample, labels in zip(self.samples, self.labels(), strict=True):
             apart = np.abs(sample.image[:, labels == OUTSIDE] - fill)
@@ -305,6 +306,7 @@ class SampleChecks:
         self.same(turned[::-1], self.samples, "in another order")
 
     def seeds_matter(self) -> None:
+        self._needs_drawn_images()
         condition, seed = self.conditions()[0], self.seeds[0]
         second = self.generator.sample([replace(condition, latent_seed=seed + 1)], [seed + 1])[0]
         if "image" in self.generator.capabilities.takes and np.array_equal(
@@ -437,6 +439,10 @@ class SampleChecks:
         if self.generator.capabilities.from_labels:
             return self.requested
         return [copied(sample.labels) for sample in self.samples]
+
+    def _needs_drawn_images(self) -> None:
+        if self.generator.capabilities.draws == "labels":
+            raise CheckSkipped("it draws label maps of images that are given")
 
     def _needs_labels(self) -> None:
         if self.samples[0].labels is None:

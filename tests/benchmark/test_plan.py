@@ -170,7 +170,7 @@ REFUSED_ARMS: list[tuple[str, tuple[str, ...]]] = [
 REFUSED_GENERATORS: list[tuple[str, tuple[str, ...]]] = [
     ("{generator: cgan3d, set: {stepps: 5}}", ("generators.g", "stepps", "'steps'")),
     ("{generator: cgan3d, set: {steps: many}}", ("generators.g", "steps=many", "a whole number")),
-    ("{generator: cgan3d, recipe: leson}", ("generators.g", "'leson'", "lesion")),
+    ("{generator: cgan3d, recipe: mmgan}", ("generators.g", "'mmgan'", "mmgan2020")),
     ("{generator: cgan4d}", ("^generators.g.generator: 'cgan4d' is not installed", "'cgan3d'?")),
 ]
 

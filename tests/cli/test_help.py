@@ -62,7 +62,8 @@ def test_help_shows_what_a_beginner_needs_and_where_the_rest_is(command, run_cli
     ("words", "answer"),
     [
         ("op", "options"),
-        ("fit cg", "cgan3d"),
+        ("fit dcg", "dcgan"),
+        ("fit cg", "cgan3d cgan3d-labels cgan3d-lesion"),
         ("fit cgan3d --set wid", "width="),
         ("augment --target nnunet --set num_e", "num_epochs="),
         ("augment --target yolo --im", "--imgsz"),
@@ -73,7 +74,7 @@ def test_help_shows_what_a_beginner_needs_and_where_the_rest_is(command, run_cli
 def test_a_shell_completes_names_and_keys(words, answer):
     shell = ShellComplete(cli, {}, "gansynth", "_GANSYNTH_COMPLETE")
     *before, last = words.split()
-    assert [item.value for item in shell.get_completions(before, last)] == [answer]
+    assert [item.value for item in shell.get_completions(before, last)] == answer.split()
 
 
 def test_the_script_of_a_shell_is_printed(run_cli):
@@ -103,11 +104,12 @@ def test_whatever_is_registered_has_its_options_printed(toys, run_json, run_cli)
 
 
 def test_of_a_recipe_what_it_sets_is_printed(run_cli):
-    shown = run_cli("options", "lesion")
-    assert "recipe lesion: gansynth fit cgan3d --recipe lesion; lesions drawn" in shown.stdout
-    assert "  insert            lesion  lesion: draw another case's lesion" in shown.stdout
-    assert "--recipe lesion --scale tiny" in shown.stdout
-    assert shown.stderr.startswith("next: gansynth fit cgan3d --recipe lesion --data KIND:WHERE")
+    shown = run_cli("options", "mmgan2020")
+    fit = "gansynth fit cgan3d --recipe mmgan2020"
+    assert f"recipe mmgan2020: {fit}; MM-GAN, a 3D U-Net" in shown.stdout
+    assert "  narrow            after       where the decoder reduces features" in shown.stdout
+    assert "--recipe mmgan2020 --scale tiny" in shown.stdout
+    assert shown.stderr.startswith(f"next: {fit} --data KIND:WHERE")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from gansynth.core.hookspecs import API_VERSION, hookimpl
 from tests.offered import metric_of, offered, registered
 
 ARMS = ["coarse-paste", "interpolated", "pretrain", "synthetic-only", "unedited", "whole"]
-RECIPES = ["doncenco2022", "lesion", "mmgan2020", "mmgan2020-liver", "shin2018"]
+CGANS = ["cgan3d", "cgan3d-labels", "cgan3d-lesion"]
+RECIPES = ["doncenco2022", "mmgan2020", "mmgan2020-liver", "shin2018"]
 
 
 @pytest.mark.fault(42)
@@ -45,7 +46,7 @@ def test_the_list_names_every_plugin_and_what_is_broken_with_its_reason(toys, ru
     kinds = (("generators", "means"), ("hosts", "toyhost"), ("sources", "toy"))
     assert [found[kind][name] for kind, name in kinds] == ["toys"] * 3
     assert document["api"] == API_VERSION
-    offers = {"generators": ["cgan3d"], "recipes": RECIPES, "arms": ARMS}
+    offers = {"generators": CGANS, "recipes": RECIPES, "arms": ARMS}
     told = {"distribution": "gansynth", "version": __version__, "offers": offers}
     assert document["plugins"]["cgan3d"] == told
 

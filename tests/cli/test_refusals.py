@@ -43,8 +43,8 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{FIT} --only one": "--only one: has no effect without --recipe",
     "fit copypaste --data example:3d -o out --set steps=9": "--set steps=9: copypaste "
     "has no such setting. See: gansynth options copypaste",
-    "fit cgan3d -o o --data example:3d --set stage=coarse --set insert=lesion --set steps=9": "=9: "
-    "has no effect, as cgan3d learns by no training steps",
+    "fit cgan3d-lesion -o o --data example:3d --set stage=coarse --set steps=9": "=9: has no "
+    "effect, as cgan3d-lesion learns by no training steps",
     "fit dcgan --data example:2d -o out --verbose": "--verbose: has no effect without --dry-run",
     f"{DCGAN} slices:nifti:x --read resampling=nearest": "=nearest: has no effect without whole",
     "check nifti:x --read seed=3 --read splits=s.json": "--read seed=3: has no effect with "

@@ -12,7 +12,7 @@ from gansynth.core.generator import capabilities_of
 from gansynth.core.schema import Schema
 from gansynth.core.space import Placement, Space
 from gansynth.testing import ToySource
-from gansynth_cgan3d.model import CGAN3D
+from gansynth_cgan3d.whole import CGAN3D
 from gansynth_elastic.model import ElasticGenerator
 
 DRAWS = 16

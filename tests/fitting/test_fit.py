@@ -29,7 +29,7 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run import Run
 from gansynth.testing import ToySource
-from gansynth_cgan3d import conditions
+from gansynth_cgan3d import context
 from tests.conftest import fits_that_show
 from tests.offered import offered
 from tests.recorder import Recorder
@@ -70,7 +70,7 @@ def test_a_run_folder_holds_what_the_documentation_says_and_the_report_is_json(s
 
 
 def test_an_automatic_option_is_recorded_as_a_number_and_explained(toy_fit, tmp_path, monkeypatch):
-    monkeypatch.setattr(conditions, "EXPLAINED", 1.1)
+    monkeypatch.setattr(context, "EXPLAINED", 1.1)
     reporter = Recorder()
     for steps in (1, 2):  # the second one resumes
         toy_fit(tmp_path / "run", steps=steps, reporter=reporter, output="tanh")

@@ -329,7 +329,7 @@ def read_settings(folder: Path, file: Path) -> None:
 def texts(folder: Path) -> None:
     """Write what users write by hand."""
     plugins = ROOT / "plugins"
-    shutil.copy(plugins / "gansynth_cgan3d/recipes/lesion.yaml", folder / "recipe.yaml")
+    shutil.copy(plugins / "gansynth_cgan3d/recipes/mmgan2020.yaml", folder / "recipe.yaml")
     tables = plugins / "gansynth_cpggan/recipes/tables"
     shutil.copy(tables / "han2019-cpggan.yaml", folder / "table.yaml")
     shutil.copy(ROOT / "benchmarks" / "gains" / "lgg_yolo.yaml", folder / "plan.yaml")

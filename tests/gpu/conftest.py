@@ -64,15 +64,17 @@ def second(cuda: torch.device) -> torch.device:
     return torch.device("cuda:1")
 
 
-def fitted(out: Path, settings: Mapping[str, object], edits: tuple[str, ...]) -> Path:
-    """A run of ``cgan3d`` that was fitted on the device."""
+def fitted(
+    out: Path, settings: Mapping[str, object], edits: tuple[str, ...], generator: str = "cgan3d"
+) -> Path:
+    """A run that was fitted on the device."""
     from gansynth.fitting.fit import fit
     from gansynth.runtime.progress import NullReporter
 
     told = {key: str(value) for key, value in settings.items()}
     kwargs: dict[str, Any] = {"settings": told, "edits": edits}
     kwargs |= {"device": "cpu" if ON_CPU else "cuda", "reporter": NullReporter()}
-    assert fit("cgan3d", REQUEST, out, **kwargs)["steps"] == 6
+    assert fit(generator, REQUEST, out, **kwargs)["steps"] == 6
     return out
 
 

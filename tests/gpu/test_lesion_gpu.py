@@ -12,8 +12,15 @@ from tests.gpu.conftest import drawer_on, fitted
 
 pytestmark = pytest.mark.usefixtures("toy_source")
 SETTINGS = {
-    **{"insert": "lesion", "rim_mm": "2", "l1_mask": "hole", "residual": "true"},
-    **{"width": "4", "levels": "2", "d_width": "4", "d_levels": "2", "local_size": "8"},
+    **{
+        "rim_mm": "2",
+        "standardise": "no",
+        "width": "4",
+        "levels": "2",
+        "d_width": "4",
+        "d_levels": "2",
+        "local_size": "8",
+    },
     **{"steps": "6", "batch_size": "2"},
 }
 ROOMY = SampleRequest(lesions="what=one,inside=0.5,apart_mm=0")
@@ -23,7 +30,9 @@ ROOMY = SampleRequest(lesions="what=one,inside=0.5,apart_mm=0")
 @pytest.fixture(scope="module")
 def run(toy_source, tmp_path_factory) -> Path:
     """A run of lesions in context."""
-    return fitted(tmp_path_factory.mktemp("lesion-gpu") / "run", SETTINGS, ("elastic",))
+    return fitted(
+        tmp_path_factory.mktemp("lesion-gpu") / "run", SETTINGS, ("elastic",), "cgan3d-lesion"
+    )
 
 
 def drawing(run: Path, device: str, asking: SampleRequest = ROOMY) -> Any:

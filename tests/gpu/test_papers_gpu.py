@@ -9,7 +9,8 @@ from gansynth.core.schema import Schema
 from gansynth.fitting.recipe import find_recipe
 from gansynth.runtime.options import split_settings
 from gansynth.training.loop import FitOptions, train
-from gansynth_cgan3d.model import CGAN3D, CGANOptions
+from gansynth_cgan3d.options import CGAN3DOptions
+from gansynth_cgan3d.whole import CGAN3D
 
 pytestmark = pytest.mark.usefixtures("real_cuda")
 SIZE = (64, 240, 240)
@@ -40,7 +41,7 @@ def test_doncencos_step_stays_below_10_gb_with_checkpointing_and_bf16(cuda, name
     settings = {key: str(value) for key, value in {**spec.set, **own}.items()}
     settings |= {"steps": "4", "checkpointing": "yes", "precision": "bf16"}
     settings["fit_edits"] = "transplant:pairs=any"
-    loop, options = split_settings(settings, FitOptions, CGANOptions, generator="cgan3d")
+    loop, options = split_settings(settings, FitOptions, CGAN3DOptions, generator="cgan3d")
     torch.manual_seed(0)
     generator = CGAN3D(SCHEMA, SIZE, options)
     torch.cuda.empty_cache()

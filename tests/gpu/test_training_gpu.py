@@ -19,7 +19,7 @@ from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loading import BatchLoader
 from gansynth.training.loop import FitOptions, TrainReport, train
 from gansynth.training.replay import StepReplay
-from gansynth_cgan3d.model import CGAN3D
+from gansynth_cgan3d.whole import CGAN3D
 from gansynth_dcgan.model import DCGANObjective
 from tests.pretend_cuda.environment import PRETENDS
 from tests.training.zoo.members import ZOO, loop, member, newest, toy_batches

@@ -36,7 +36,7 @@ LONG = {
 """README's long commands: what shortens them, and the new file after which Ctrl-C is typed."""
 SHORT = {
     "gansynth fit cgan3d --data nifti:scans/": f"{SMALL} --set steps=2",
-    "gansynth fit cgan3d --recipe lesion": f"{SMALL} --set steps=1",
+    "gansynth fit cgan3d-lesion": f"{SMALL} --set steps=1",
     "gansynth fit": "--dry-run",
     "gansynth hard-cases": "--steps 2",
     "gansynth turing-test": "-n 6",

@@ -19,7 +19,6 @@ from gansynth.fitting.recipe_plan import PlannedSet, plan_recipe
 from gansynth.runtime.options import overlay, split_settings
 from gansynth.testing import ToySource
 from gansynth.training.loop import FitOptions
-from gansynth_cgan3d.model import CGAN3D, CGANOptions
 from tests.offered import offered
 
 SEQUENCES = ("flair", "t1", "t1ce", "t2")
@@ -108,20 +107,20 @@ def sets_of(name: str, **asked: Any) -> dict[str, PlannedSet]:
     return {one.name: one for one in plan_recipe(recipe, request, **asked).sets}
 
 
-def settings_of(recipe: str, run: str, part: str = "") -> dict[str, str]:
+def settings_of(recipe: str, run: str, part: str = "") -> tuple[str, dict[str, str]]:
+    """The generator of a set or of a part of it, and its settings."""
     spec = find_recipe(recipe).named(SEQUENCES)
     (found,) = (one for one in spec.runs if one.name.replace("{channel}", "T1") == run)
     settings = overlay(texts(spec.set), texts(found.set))
     for one in found.parts or ():
         if one.name == part:
-            settings = overlay(settings, texts(one.set))
-    return dict(settings)
+            return one.generator, one.settings(settings, found.parts or ())
+    return spec.generator, dict(settings)
 
 
-def options_of(settings: Mapping[str, str]) -> tuple[FitOptions, CGANOptions]:
-    loop, own = split_settings(dict(settings), FitOptions, CGANOptions, generator="cgan3d")
-    assert isinstance(own, CGANOptions)
-    return loop, own
+def options_of(settings: Mapping[str, str], kind: str = "cgan3d") -> tuple[FitOptions, Any]:
+    own: type[Any] = installed().generator(kind).Options
+    return split_settings(dict(settings), FitOptions, own, generator=kind)
 
 
 def made(kind: str, settings: Mapping[str, str], schema: Schema, size: tuple[int, ...]) -> Any:
@@ -130,10 +129,10 @@ def made(kind: str, settings: Mapping[str, str], schema: Schema, size: tuple[int
     return cls(schema, size, own)
 
 
-def build(settings: Mapping[str, str], schema: Schema, size=SIZE, **changes: Any) -> CGAN3D:
+def build(
+    settings: Mapping[str, str], schema: Schema, size=SIZE, kind: str = "cgan3d", **changes: Any
+) -> Any:
     """The same on the meta device: no weights are drawn."""
     with torch.device("meta"):
         over = {k: str(v) for k, v in changes.items()}
-        gan = made("cgan3d", overlay(settings, over), schema, size)
-    assert isinstance(gan, CGAN3D)
-    return gan
+        return made(kind, overlay(settings, over), schema, size)

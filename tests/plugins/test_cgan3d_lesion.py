@@ -1,4 +1,4 @@
-"""``cgan3d`` with ``insert=lesion``: what may change, what stays, what it learns from."""
+"""``cgan3d-lesion``: what may change, what stays, what it learns from."""
 # mypy: disallow-untyped-calls=False
 
 from dataclasses import replace
@@ -18,12 +18,13 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
-from gansynth_cgan3d.model import CGAN3D, CGANOptions
+from gansynth_cgan3d.lesion import CGAN3DLesion
+from gansynth_cgan3d.options import CGAN3DLesionOptions
 from tests.plugins import toys
 
 SIZE = (18, 22)
 TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 2, "local_size": 8}
-LESION = {**TINY, "insert": "lesion", "rim_mm": 2, "l1_mask": "hole"}
+LESION = {**TINY, "rim_mm": 2}
 ROOMY = "what=one,inside=0.5,apart_mm=0"
 """Toy cases are small, their own lesions large."""
 SCHEMA = replace(toys.SCHEMA, labels={"background": 0, "organ": 1, "lesion": 2})
@@ -31,8 +32,8 @@ SCHEMA = replace(toys.SCHEMA, labels={"background": 0, "organ": 1, "lesion": 2})
 
 def build(**options: Any) -> Any:
     torch.manual_seed(0)
-    own = CGANOptions.model_validate({**LESION, "lesions": ("lesion",), **options})
-    generator = CGAN3D(SCHEMA, SIZE, own)
+    own = CGAN3DLesionOptions.model_validate({**LESION, "lesions": ("lesion",), **options})
+    generator = CGAN3DLesion(SCHEMA, SIZE, own)
     generator.observe([case(i) for i in range(3)])
     return generator
 
@@ -163,7 +164,7 @@ def test_a_fit_leaves_a_run_that_draws_into_real_cases(toy_source, tmp_path, sta
     loop = {"steps": "2", "batch_size": "2", "precision": "fp32"}
     settings = {key: str(value) for key, value in {**LESION, "stage": stage, **loop}.items()}
     asked: dict[str, Any] = {"settings": settings, "edits": None, "device": "cpu"}
-    fit("cgan3d", TOYS, tmp_path / "run", **asked, reporter=NullReporter())
+    fit("cgan3d-lesion", TOYS, tmp_path / "run", **asked, reporter=NullReporter())
     opened = load_run(tmp_path / "run", "cpu")
     drawer = Sampler(opened, open_source(TOYS), SampleRequest(seed=1, lesions=ROOMY))
     sample = next(s for s in drawer.draw(0, 8) if s.provenance["lesions"]["room"])
@@ -172,5 +173,5 @@ def test_a_fit_leaves_a_run_that_draws_into_real_cases(toy_source, tmp_path, sta
     background = drawer.matching_real_case(sample).image
     assert 0.2 < (sample.image == background).all(0).mean() < 1
     told, drawn_by = opened.manifest["state"]["lesions"], cast(Any, opened.generator)
-    assert drawn_by.inserting.state() == {"lesions": told}
+    assert drawn_by.inserting.statistics.to_json() == told
     assert np.any(told["means"])

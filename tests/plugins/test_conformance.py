@@ -50,8 +50,8 @@ UNLEARNED = ("copypaste", "elastic", "parametric")
 
 # -- with every option -----------------------------------------------------------------------------
 
-LESION = {"insert": "lesion", "lesions": ["lesion"], "rim_mm": 2, "local_size": 8}
-HOLE = {**LESION, "l1_mask": "hole"}
+LESION = {"lesions": ["lesion"], "rim_mm": 2, "local_size": 8}
+PLAIN = {**LESION, "residual": False, "standardise": False}
 CHANGES = ["brightness", "flip", "translation"]
 ADAPTIVE = {"augment": ["flip", "contrast"], "augment_p": "adaptive"}
 INSTANCE = {"n_critic": 2, "g_norm": "instance"}
@@ -74,10 +74,10 @@ WAYS: list[tuple[str, dict[str, Any], set[str]]] = [
     ("cgan3d", {"gp": 1, "checkpointing": True}, {"discriminator/gp"}),
     ("cgan3d", {"context": 2, "local": 1.0, "lesions": ["lesion"], "local_size": 8}, set()),
     ("cgan3d", {"given": ["T1"], "feature_matching": 0}, set()),
-    ("cgan3d", {"given": ["T1"], "target": "labels"}, set()),
-    ("cgan3d", {**LESION, "loss": "wgan", "gp": 10}, {"discriminator/local_gp"}),
-    ("cgan3d", {**HOLE, "residual": True, "augment": ["flip", "cutout"], "alternate": True}, set()),
-    ("cgan3d", {**LESION, "stage": "refine", "perceptual": 1}, {"generator/local_adversarial"}),
+    ("cgan3d-labels", {"given": ["T1"]}, {"generator/dice"}),
+    ("cgan3d-lesion", {**PLAIN, "loss": "wgan", "gp": 10}, {"discriminator/local_gp"}),
+    ("cgan3d-lesion", {**LESION, "augment": ["flip", "cutout"], "alternate": True}, set()),
+    ("cgan3d-lesion", {**PLAIN, "stage": "refine"}, {"generator/local_adversarial"}),
     ("cpggan", {"flips": "hv", "augment": CHANGES, "condition": "class"}, {"discriminator/drift"}),
     ("cpggan", {"mode": "roi", "roi_size": 8, "spp": True, "output": "tanh"}, {"generator/value"}),
     ("cpggan", {"n_critic": 2, "mismatch": 0}, {"discriminator/penalty"}),
@@ -112,7 +112,7 @@ def test_a_batch_that_is_shared_out_comes_to_the_same(kind, own, terms):
     """What is random belongs to samples, so halves average to the whole."""
     if (own.get("objective") == "gan" and "g_norm" not in own) or own.get("d_norm") == "batch":
         pytest.skip("batch normalisation looks at whoever is in the batch")
-    plain = {"spectral_norm": False, "g_spectral_norm": False} if kind == "cgan3d" else {}
+    plain = {"spectral_norm": False, "g_spectral_norm": False} if kind.startswith("cgan3d") else {}
     whole, halves = (seen(kind, **{**own, **plain}) for _ in range(2))
     together = step(whole, cases())
     shares = [step(halves, cases()[first : first + 2], first, 4) for first in (0, 2)]
@@ -155,13 +155,30 @@ NAMED: list[tuple[str, dict[str, Any], dict[str, tuple[int, list[str]]]]] = [
         },
     ),
     (
+        *("cgan3d-lesion", {"spectral_norm": False}),
+        {
+            "generator/stem.weight": (1, [*LABELS, "hole", "start:T1", "start:T2"]),
+            "local/stem.weight": (1, ["image:T1", "image:T2", *LABELS, "hole"]),
+        },
+    ),
+    (
+        *("cgan3d-labels", {"given": ["T2"], "spectral_norm": False}),
+        {
+            "generator/stem.weight": (1, ["given:T2"]),
+            "discriminator/stem.weight": (
+                1,
+                ["drawn:-1", "drawn:0", "drawn:1", "drawn:4", "given:T2"],
+            ),
+        },
+    ),
+    (
         *("cpggan", {}),
         {"discriminator/image.2.weight": (1, ["image:T1", "image:T2", "box:lesion", "box:cyst"])},
     ),
 ]
 
 
-@pytest.mark.parametrize(("kind", "own", "expected"), NAMED, ids=TINY)
+@pytest.mark.parametrize(("kind", "own", "expected"), NAMED, ids=[row[0] for row in NAMED])
 def test_weights_are_taken_over_by_the_names_of_channels(kind, own, expected):
     axes = named_axes(build(kind, **own))
     assert {key: (axes[key][0], list(axes[key][1])) for key in expected} == expected
@@ -170,9 +187,11 @@ def test_weights_are_taken_over_by_the_names_of_channels(kind, own, expected):
 # -- the contract ----------------------------------------------------------------------------------
 
 RATE = {"lr_generator": 1e-3}
+DRAWN = {"width": 8, "rim_mm": 2, "local_size": 8, **RATE}
 CONTRACTS: list[tuple[str, dict[str, Any], tuple[int, ...], int]] = [
     ("cgan3d", {"width": 8, "output": "tanh", "context": 3, **RATE}, (2,), 30),
-    ("cgan3d", {"width": 8, **RATE, "insert": "lesion", "stage": "both"}, (2,), 40),
+    ("cgan3d-lesion", {**DRAWN, "stage": "both"}, (2,), 40),
+    ("cgan3d-labels", {"width": 8, **RATE}, (2,), 30),
     ("copypaste", {}, (3, 2), 0),
     ("copypaste", {"blend": "none", "object_intensity": 0}, (2,), 0),
     ("copypaste", {"blend": "poisson"}, (2,), 0),
@@ -197,7 +216,7 @@ SLOW_CONTRACTS: list[tuple[str, dict[str, Any], tuple[int, ...], int]] = [
         (2,),
         40,
     ),
-    ("cgan3d", {"width": 8, **RATE, "insert": "lesion", "stage": "refine"}, (2,), 40),
+    ("cgan3d-lesion", {**DRAWN, "stage": "refine"}, (2,), 40),
     ("copypaste", {"match": False}, (2,), 0),
     ("copypaste", {"blend": "poisson", "mixing": "carve"}, (3,), 0),
     ("parametric", {"rim_mm": 1, "variety": 0}, (3,), 0),
@@ -228,8 +247,6 @@ def test_generator_keeps_the_contract(kind, own, ndim, steps, request):
         return train(generator, lambda *_: batch, options)
 
     options = {**TINY.get(kind, {}), **own}
-    if "insert" in own:
-        options |= {"rim_mm": 2, "l1_mask": "hole", "local_size": 8}
     fit: Any = {"fit": briefly} if kind in ("dcgan", "cpggan") else {}
     cls = installed().generator(kind)
     report = check_generator(cls, options=options, ndim=ndim, steps=steps, **fit)
@@ -253,24 +270,13 @@ def test_generator_keeps_the_contract(kind, own, ndim, steps, request):
         ("cgan3d", {"gp": "1", "d_norm": "batch"}, "d_norm"),
         ("cgan3d", {"loss": "wgan", "augment_p": "adaptive", "augment": "flip"}, "origin"),
         ("cgan3d", {"pool": "2", "given": "T1"}, "checkpoints"),
-        ("cgan3d", {"target": "labels"}, "given"),
-        ("cgan3d", {"target": "labels", "given": "T1", "perceptual": "1"}, "perceptual=0"),
         ("cgan3d", {"augment": "flap"}, "augment"),
-        ("cgan3d", {"insert": "lesion", "output": "tanh"}, "output=linear"),
-        ("cgan3d", {"insert": "lesion", "pool": "4"}, "pool=0"),
-        ("cgan3d", {"insert": "lesion", "context": "2"}, "context=0"),
-        ("cgan3d", {"insert": "lesion", "given": "T1"}, "leave given and target out"),
-        ("cgan3d", {"insert": "lesion", "body": "yes"}, "leave it out with insert=lesion"),
-        ("cgan3d", {"stage": "coarse"}, "only for insert=lesion"),
-        ("cgan3d", {"l1_mask": "hole"}, "l1_mask=hole: only for insert=lesion"),
+        ("cgan3d", {"standardise": "yes", "output": "tanh"}, "use linear"),
         ("cgan3d", {"body": "yes", "context": "2"}, "context shows the body already"),
-        ("cgan3d", {"body": "yes", "target": "labels", "given": "T1"}, "body: needs label maps"),
-        ("cgan3d", {"local": "1", "target": "labels", "given": "T1"}, "local: needs label maps"),
         ("cgan3d", {"narrow": "none"}, "use skip=concat"),
-        ("cgan3d", {"narrow": "none", "skip": "concat", "up": "transposed"}, "not transposed"),
+        ("cgan3d", {"narrow": "none", "skip": "concat", "up": "transposed"}, "not up=transposed"),
         ("cgan3d", {"fit_edits": "transplant"}, "do not correspond"),
-        ("cgan3d", {"fit_edits": "flip", "given": "T1", "feature_matching": "0"}, "whole images"),
-        ("cgan3d", {"fit_edits": "flip", "insert": "lesion", "feature_matching": "0"}, "whole im"),
+        ("cgan3d", {"fit_edits": "flip", "given": "T1", "feature_matching": "0"}, "all channels"),
         ("dcgan", {"d_norm": "batch"}, "use instance, layer or none"),
         ("dcgan", {"augment_p": "adaptive"}, "use a number, or objective=gan"),
         ("dcgan", {"augment_p": "2"}, "less than or equal to 1"),
@@ -296,9 +302,10 @@ NO_CLASSES, NO_BOXES, NO_LABELS = (
     ("kind", "own", "schema", "says"),
     [
         ("cgan3d", {"given": ["FLAR"]}, {"channels": ("T1", "FLAIR")}, "Did you mean 'FLAIR'"),
-        ("cgan3d", {"given": ["T1", "T2"]}, {}, "none is left to generate.*target=labels"),
-        ("cgan3d", {**LESION, "lesions": ["leson"]}, {}, r"'leson' is no foreground.*Did you mean"),
-        ("cgan3d", {"insert": "lesion"}, NO_LABELS, "no foreground"),
+        ("cgan3d", {"given": ["T1", "T2"]}, {}, "none is left to generate.*cgan3d-labels"),
+        ("cgan3d-labels", {"given": ["FLAR"]}, {"channels": ("T1", "FLAIR")}, "Did you mean"),
+        ("cgan3d-lesion", {"lesions": ["leson"]}, {}, r"'leson' is no foreground.*Did you mean"),
+        ("cgan3d-lesion", {}, NO_LABELS, "no foreground"),
         ("dcgan", {"condition": "class"}, NO_CLASSES, r"have no classes.*condition=foreground"),
         ("dcgan", {"condition": "foreground"}, NO_LABELS, r"no label maps.*condition=none"),
         ("cpggan", {"condition": "class"}, NO_CLASSES, "have no classes"),
@@ -357,11 +364,11 @@ WHOLE = replace(
 @pytest.mark.parametrize(
     ("kind", "own", "asked", "says"),
     [
-        ("cgan3d", {}, Condition(), "labels are none"),
-        ("cgan3d", {"given": ["T1"]}, BARE, "given are none"),
-        ("cgan3d", {"given": ["T1"]}, replace(BARE, given=case().image), r"2 channel\(s\), expect"),
+        ("cgan3d", {}, Condition(), "has no labels"),
+        ("cgan3d", {"given": ["T1"]}, BARE, "has no given"),
+        ("cgan3d", {"given": ["T1"]}, replace(BARE, given=case().image), "2 channels, expect"),
         *(
-            ("cgan3d", LESION, replace(WHOLE, **lacking), f"no {next(iter(lacking))}")
+            ("cgan3d-lesion", LESION, replace(WHOLE, **lacking), f"no {next(iter(lacking))}")
             for lacking in LACKING
         ),
         ("dcgan", {"condition": "class"}, Condition(label_class=2), r"class 2, .* 1 \(a, b\)"),
@@ -425,7 +432,7 @@ def test_a_class_can_be_asked_for_and_is_else_as_frequent_as_in_training(kind):
     [
         ("dcgan", {}, Condition(), (3000, -7)),
         ("cgan3d", {"standardise": True}, BARE, (3000, -7)),
-        ("cgan3d", {**LESION, "standardise": True}, WHOLE, (0, 0)),
+        ("cgan3d-lesion", {**PLAIN, "standardise": True}, WHOLE, (0, 0)),
         ("cpggan", {}, Condition(boxes=NEAR), (3000, -7)),
     ],
     ids=["dcgan", "cgan3d", "lesion", "cpggan"],
@@ -459,10 +466,10 @@ class Toys(ToySource):
 
 # Of generators that are not here: 2D and 3D, with their own defaults.
 DATA = {"cpggan": ("boxes",)}
-OWN = {**TINY, "cgan3d": {**TINY["cgan3d"], "d_levels": 1}}
+OWN = {k: {**v, "d_levels": 1} if k.startswith("cgan3d") else v for k, v in TINY.items()}
 LOOP = {"batch_size": 2, "precision": "fp32", "log_every": 1, "sample_every": 100, "diversity": 0}
 RUNS = [(kind, where) for kind in GENERATORS for where in DATA.get(kind, ("2", "3"))]
-LONG = [("dcgan", "3"), ("copypaste", "3"), ("parametric", "3")]
+LONG = [(kind, "3") for kind in ("dcgan", "copypaste", "parametric", "cgan3d-labels")]
 
 
 def quick(values: Sequence[Any], long: Sequence[Any]) -> list[Any]:

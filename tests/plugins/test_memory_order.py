@@ -14,7 +14,7 @@ from gansynth.core.generator import Batch
 from gansynth.core.schema import Condition, Schema
 from gansynth.runtime.devices import native_bf16
 from gansynth.training.loop import FitOptions, train
-from gansynth_cgan3d.model import CGAN3D
+from gansynth_cgan3d.whole import CGAN3D
 
 FORMS = {4: torch.channels_last, 5: torch.channels_last_3d}
 BATCH = 2

@@ -60,7 +60,6 @@ MM_U_NET = """
 3/1:64 3/1:64 3/1:64 3/1:32 3/1:32 3/1:32 3/1:16 3/1:16 3/1:16 1/1:1
 """
 MM_D = "3/2:16 3/2:32 3/1:1"
-LESION_D = "3/1:32 3/2:64 3/2:128 3/1:1 1/1:1"
 DC_128 = "linear:8192 T4/2:512 T4/2:256 T4/2:128 T4/2:64 T4/2:1"
 DC_64 = "linear:8192 T4/2:256 T4/2:128 T4/2:64 T4/2:1"
 DC_D_64 = "4/2:64 4/2:128 4/2:256 4/2:512 linear:1"
@@ -75,7 +74,7 @@ PGGAN_D = """
 3/1:512 3/1:512 3/1:512 linear:512 linear:1
 """
 LAYERS = {
-    **{"-": "", "mm": MM_U_NET, "mm-d": MM_D, "pix-d": PIX2PIX_70, "lesion-d": LESION_D},
+    **{"mm": MM_U_NET, "mm-d": MM_D, "pix-d": PIX2PIX_70},
     **{"unet": U_NET, "unet-d": f"{ENCODER} 3/1:1", "pg": PGGAN, "pg-d": PGGAN_D},
     **{f"pix{n}": f"{PIX2PIX}{n}" for n in (1, 4)},
     **{"dc64": DC_64, "dc64-d": DC_D_64, "dc128": DC_128, "dc128-d": DC_D_128},
@@ -95,7 +94,6 @@ doncenco2022/SN            mri    64,240,240  unet  30431556 unet-d   14080193 8
 doncenco2022/plain         mri    64,240,240  unet  30431556 unet-d   14080193 84
 mmgan2020/pool             one    150,200,160 mm    2050705  mm-d     17329    15
 mmgan2020-liver/run        liver  150,200,160 mm    2049841  mm-d     16465    15
-lesion/run                 mri    64,64,64    -     0        lesion-d 288002   17
 han2018-dcgan/T1-128       slice  128,128     dc128 7769985  dc128-d  6958913  128
 han2018-dcgan/Concat-64    slice  64,64       dc64  3574657  dc64-d   2763585  64
 han2018-wgan/T1-128        slice  128,128     dc128 7769985  dc128-d  6958913  128
@@ -128,9 +126,9 @@ EACH = pytest.mark.parametrize(
 
 def made(row: Any, **over: int) -> Any:
     recipe, _, name = row[0].partition("/")
-    settings = settings_of(recipe, *name.split("/"))
+    kind, settings = settings_of(recipe, *name.split("/"))
     settings |= {key: str(value) for key, value in over.items() if key in settings}
-    return paper_data.made(find_recipe(recipe).spec.generator, settings, row[1], row[2])
+    return paper_data.made(kind, settings, row[1], row[2])
 
 
 # -- layers, parameters, patches -------------------------------------------------------------------
@@ -208,9 +206,7 @@ def test_a_recipe_has_its_papers_layers_patches_and_parameters(row, monkeypatch)
     with torch.device("meta"):
         nets = made(row).nets
         judges = [name for name in nets if name not in ("generator", "perceptor")]
-        expected = {name: row[5:7] for name in judges}
-        if row[3]:
-            expected["generator"] = row[3:5]
+        expected = {name: row[5:7] for name in judges} | {"generator": row[3:5]}
         for name, (layers, parameters) in expected.items():
             assert run_layers(nets[name], row[2]) == " ".join(layers.replace("+", "").split())
             assert sum(p.numel() for p in nets[name].parameters()) == parameters
@@ -248,10 +244,12 @@ def test_along_thick_slices_a_patch_has_as_many_voxels_as_their_strides_make():
 
 BRAIN, BODY = ("label:0", "label:1", "label:2", "label:4", "body"), ("label:0", "label:1", "body")
 TURNS, BOTH = [["discriminator"], ["generator"]] * 2, [["generator", "discriminator"]] * 4
-PIX_LOSS = {"loss": "nonsaturating", "adversarial": 1, "l1": 100, "l1_lowpass": 1, "dropout": 0.5}
+PIX_LOSS = {"loss": "nonsaturating", "adversarial": 1, "l1": 100, "dropout": 0.5}
 U_STYLE = {"skip": "concat", "noise": False, "output": "tanh"}
 LSGAN = {"loss": "lsgan", "l1": 0, "feature_matching": 0, "perceptual": 0}
-SHINS = {**U_STYLE, "batch_size": 1, "epochs": 200, "feature_matching": 0, "perceptual": 0}
+SHINS = {"skip": "concat", "noise": False, "batch_size": 1, "epochs": 200, "feature_matching": 0}
+IMAGES = {"output": "tanh", "l1_lowpass": 1, "perceptual": 0}
+MAPS = {"windowed": True, "dice": 0}
 MMS = {
     **LSGAN,
     "adversarial": 0.5,
@@ -262,7 +260,8 @@ MMS = {
 }
 # Fig. 3: enlarged, halved by a convolution three wide, laid beside the encoder's.
 MMS |= {"up": "cubic", "narrow": "after", "activation": "leaky_relu", "dropout": 0}
-PIX: Any = ({**SHINS, **PIX_LOSS}, BOTH, (2e-4, 2e-4), (0.5, 0.999), False)
+PIX: Any = (BOTH, (2e-4, 2e-4), (0.5, 0.999), False)
+PIX_IMAGES, PIX_MAPS = (({**SHINS, **PIX_LOSS, **own}, *PIX) for own in (IMAGES, MAPS))
 TURN = {**LSGAN, "adversarial": 1, "batch_size": 1, "steps": 2 * 94720, "decay": "none", **U_STYLE}
 TURN |= {"up": "nearest", "narrow": "none", "activation": "relu", "norm": "instance", "dropout": 0}
 DON: Any = (TURN, TURNS, (1e-4, 1e-4), (0.9, 0.999))
@@ -274,9 +273,9 @@ GIVEN, ALL = (
 # Row of NETWORKS, told channels (of both players), drawn ones, options, turns, rates, betas, and
 # whether every convolution is spectrally normalised.
 LEARNT: list[tuple[Any, ...]] = [
-    (0, ("given:t1",), TISSUE, *PIX),
-    (2, ALL, SEQUENCES, *PIX),
-    (3, GIVEN, TUMOUR, *PIX),
+    (0, ("given:t1",), TISSUE, *PIX_MAPS),
+    (2, ALL, SEQUENCES, *PIX_IMAGES),
+    (3, GIVEN, TUMOUR, *PIX_MAPS),
     (4, BRAIN, SEQUENCES, *DON, True),
     (5, BRAIN, SEQUENCES, *DON, False),
     (6, BRAIN, ("t1",), {**MMS, "epochs": 200, "pool": 4}, BOTH, (4e-4, 1e-4), (0.0, 0.9), True),
@@ -289,11 +288,11 @@ def test_a_recipe_is_told_and_learns_as_its_paper_says(asked):
     number, told, drawn, options, turns, rates, betas, spectral = asked
     row = NETWORKS[number]
     recipe, _, name = row[0].partition("/")
-    settings = settings_of(recipe, *name.split("/"))
-    loop, own = options_of(settings)
+    kind, settings = settings_of(recipe, *name.split("/"))
+    loop, own = options_of(settings, kind)
     assert {**loop.model_dump(), **own.model_dump()}.items() >= options.items()
     small = {"width": 4, "d_width": 4, "max_width": 8, "levels": 2, "d_levels": 2}
-    gan = paper_data.build(settings, row[1], (16, 32, 32), **small)
+    gan = paper_data.build(settings, row[1], (16, 32, 32), kind, **small)
     target = tuple(c if ":" in c else f"image:{c}" for c in drawn)
     assert (gan.condition_channels, gan.target_channels) == (told, target)
     for key, (_, names) in gan.channel_axes().items():
@@ -362,7 +361,7 @@ SMALL = {"width": "4", "d_width": "4", "levels": "2", "d_levels": "2", "steps": 
 
 
 def job_of(name: str, **changes: str) -> Any:
-    settings = {**settings_of("doncenco2022", name), **SMALL, **changes}
+    settings = {**settings_of("doncenco2022", name)[1], **SMALL, **changes}
     return resolve("cgan3d", SourceRequest("brains", "tumours"), settings, None, "cpu")
 
 
@@ -402,12 +401,23 @@ def test_the_same_step_asks_for_the_same_pairs(pairs):
     assert not torch.equal(pairs.job.batches(1, stage, range(3)).asked, pairs.batch.asked)
 
 
-def test_the_discriminator_sees_b_with_bs_label_and_the_sample_with_as(pairs):
+def test_the_discriminator_sees_b_with_bs_label_and_the_sample_with_as(pairs, monkeypatch):
     """Figure 8."""
-    step, objective, batch = stepped(pairs.job, 3), pairs.job.generator.objective, pairs.batch
-    own, asked = objective._condition(step), objective._asked(step)
-    assert torch.equal(objective._real(step), batch.image)
-    assert torch.equal(objective._fake(step)[1], asked)
+    step, gan, batch = stepped(pairs.job, 3), pairs.job.generator, pairs.batch
+    own, asked = gan._condition(step), gan._asked(step)
+    judged: list[Any] = []
+
+    def told_apart(step: Any, judge: Any, *of: Any) -> dict[str, Tensor]:
+        judged.extend(of)
+        return {}
+
+    monkeypatch.setattr(gan, "_told_apart", told_apart)
+    gan._discriminator(step)
+    (real, real_condition), (fake, fake_condition) = judged
+    assert torch.equal(real, batch.image)
+    assert torch.equal(real_condition, own)
+    assert torch.equal(fake, step.scratch["fake"])
+    assert torch.equal(fake_condition, asked)
     for condition, labels, context in (
         (own, batch.labels, batch.context),
         (asked, batch.asked, batch.asked_context),
@@ -424,7 +434,7 @@ def test_losses_that_compare_images_look_where_both_labels_are_alike():
     step: Any = stepped(job, 2)
     labels, asked = step.batch.labels, step.batch.asked
     assert set(gan.nets) == {"generator", "discriminator", "local", "perceptor"}
-    alike = gan.objective._alike(step)
+    alike = gan.alike(step)
     assert torch.equal(alike[:, 0], torch.eq(labels, asked))
     terms = gan.phases()[0].loss(step)
     assert set(terms) == {"adversarial", "local_adversarial", "perceptual"}

@@ -26,9 +26,10 @@ SCHEMA = Schema(
     classes=("a", "b"),
     box_classes=("lesion", "cyst"),
 )
+CGAN = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 2}
 TINY: Mapping[str, Mapping[str, Any]] = {
     "dcgan": {"width": 4, "latent": 8},
-    "cgan3d": {"width": 4, "levels": 2, "d_width": 4, "d_levels": 2},
+    **dict.fromkeys(("cgan3d", "cgan3d-labels", "cgan3d-lesion"), CGAN),
     "cpggan": {
         **{"width": 2, "max_width": 4, "latent": 4},
         **{"stage_images": 8, "fade_images": 8, "minibatch": 2},

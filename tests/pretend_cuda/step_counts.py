@@ -21,7 +21,7 @@ import torch
 from gansynth.core.generator import Batch, Generator, Stage
 from gansynth.core.schema import Schema
 from gansynth.training.loop import FitOptions, train
-from gansynth_cgan3d.model import CGAN3D
+from gansynth_cgan3d.whole import CGAN3D
 from gansynth_cpggan.model import CPGGAN
 from gansynth_dcgan.model import DCGAN
 from tests.pretend_cuda.waiting import Counts, counting

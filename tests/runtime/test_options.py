@@ -26,7 +26,7 @@ from gansynth.runtime.options import (
     split_settings,
 )
 from gansynth.training.loop import FitOptions, train
-from gansynth_cgan3d.model import CGANOptions
+from gansynth_cgan3d.options import CGANOptions
 from gansynth_evaluate.requests import FailureOptions
 
 ELSEWHERE = {"predictions"}
@@ -182,9 +182,10 @@ def test_a_value_that_cannot_be_is_refused_as_typed_with_the_form(options, text,
     assert says in str(fault.value)
 
 
+CGAN = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1}
 TINY: dict[str, dict[str, Any]] = {
     "dcgan": {"width": 4, "max_width": 4, "latent": 4},
-    "cgan3d": {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1},
+    **{"cgan3d": CGAN, "cgan3d-lesion": CGAN},
 }
 FIT = {"steps": 2, "batch_size": 2, "precision": "fp32", "checkpoint_every": 9}
 IDLE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
@@ -202,11 +203,11 @@ IDLE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         {},
         {
             **{"augment_p": 1.0, "body_of": "first"},
-            **{"lesions": "one", "rim_mm": 9.0, "residual": True, "local_size": 8},
+            **{"lesions": "one", "local_size": 8},
         },
     ),
     ("cgan3d", {"l1": 0}, {"l1_lowpass": 1, "l1_mask": "foreground"}),
-    ("cgan3d", {"insert": "lesion", "stage": "refine"}, {"residual": True}),
+    ("cgan3d-lesion", {"stage": "refine"}, {"residual": False}),
 ]
 
 
@@ -233,6 +234,7 @@ def test_what_is_said_to_have_no_effect_has_none(name, others, changes):
 
 
 def test_an_option_counts_where_what_it_needs_is_there():
-    with pytest.raises(UsageFault, match="rim_mm: has no effect without insert=lesion"):
-        refuse_idle(["rim_mm"], {}, installed().generator("cgan3d").Options.needs, str)
-    refuse_idle(["rim_mm"], {"insert": "lesion"}, {"rim_mm": "insert=lesion"}, str)
+    needs = installed().generator("cgan3d").Options.needs
+    with pytest.raises(UsageFault, match="local_size: has no effect with local=0"):
+        refuse_idle(["local_size"], {"local": 0.0}, needs, str)
+    refuse_idle(["local_size"], {"local": 1.0}, needs, str)

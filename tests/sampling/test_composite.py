@@ -15,7 +15,7 @@ from gansynth.core.schema import Case, Schema
 from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.fitting import fit as fitting
 from gansynth.fitting.composite_plan import make_plan
-from gansynth.fitting.composite_spec import ChainSpec, PerChannel, asked_for, read_chain
+from gansynth.fitting.composite_spec import ChainSpec, PartSpec, PerChannel, asked_for, read_chain
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.composite import part_seed
 from gansynth.sampling.open_run import load_run
@@ -53,7 +53,10 @@ def chain(*parts: dict[str, Any]) -> ChainSpec:
     return ChainSpec.model_validate({"parts": whole})
 
 
-TISSUES = {"name": "tissues", "data": "people:1", "set": {"target": "labels", "given": ["first"]}}
+TISSUES = {
+    **{"name": "tissues", "generator": "cgan3d-labels", "data": "people:1"},
+    "set": {"given": ["first"]},
+}
 FIRST = {"name": "one", "channels": ["first"]}
 SECOND = {"name": "two", "set": {"given": ["first"], "output": "tanh"}}
 CHAIN = chain(TISSUES, {**FIRST, "labels_by": "tissues"}, {**SECOND, "labels_by": "tissues"})
@@ -103,6 +106,17 @@ def fits(monkeypatch) -> list[str]:
 
 def sampler(folder: Path, **options: Any) -> Any:
     return Sampler(load_run(folder, "cpu"), ToySource(2), SampleRequest(**options))
+
+
+def test_what_is_set_for_all_parts_goes_to_those_that_have_it():
+    """A slip goes to all, to be refused."""
+    whole = ({"generator": "cgan3d", **part} for part in (TISSUES, FIRST))
+    maps, images = parts = list(map(PartSpec.model_validate, whole))
+    asked = {"steps": "2", "dice": "5", "output": "tanh", "widht": "8"}
+    given = {"given": '["first"]'}
+    assert maps.settings(asked, parts) == {**given, "steps": "2", "dice": "5", "widht": "8"}
+    own = images.settings(asked, parts)
+    assert {key: own.get(key) for key in asked} == {**asked, "dice": None}
 
 
 # -- what cannot be --------------------------------------------------------------------------------

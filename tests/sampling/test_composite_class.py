@@ -101,7 +101,7 @@ CHAIN = {"parts": [{"name": "a", "generator": "dcgan", "channels": ["first"]}]}
         (PerClass("dcgan", "cyst,metastases"), {}, "class 'metastases' is unknown.*'metastasis'"),
         (PerClass("dcgan", "cyst,cyst+metastasis"), {}, "class 'cyst' is named twice"),
         (PerClass("cgan3d", "cyst"), {"given": "first"}, "expected parts with whole samples"),
-        (PerClass("cgan3d", "cyst"), {"target": "labels", "given": "first"}, "whole samples"),
+        (PerClass("cgan3d-labels", "cyst"), {}, "whole samples"),
         (PerClass("cgan", "cyst"), {}, "generator 'cgan' is unknown"),
         (PerClass("dcgan", "cyst"), {"widht": "4"}, "Did you mean 'width'"),
         # Each channel would show another anatomy.

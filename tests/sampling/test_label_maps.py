@@ -111,11 +111,9 @@ def test_drawn_label_maps_lie_on_the_grid_of_the_files(reader, tmp_path, toy_nnu
     ask, truth = READERS[reader]
     home = toy_nnunet.root if reader == "nnunet-raw" else tmp_path / "data"
     request = ask(home)
-    given = ",".join(open_source(request).schema.channels)
-    settings = {**SMALL, "target": "labels", "given": given}
     quiet = NullReporter()
     run = tmp_path / "run"
-    fit("cgan3d", request, run, settings=settings, edits=None, device="cpu", reporter=quiet)
+    fit("cgan3d-labels", request, run, settings=SMALL, edits=None, device="cpu", reporter=quiet)
     monkeypatch.setattr(LabelMapSampler, "draw", lambda self, case, schema: case.labels)
     report = gansynth.sample(run, out=tmp_path / "maps", quiet=True)
     labels = list(Path(report["folder"], "labels").iterdir())
@@ -142,10 +140,10 @@ def test_a_fit_that_finds_nothing_says_so_and_one_that_does_says_how_well(
         sets.save_picture(tmp_path / "data/images" / f"p{number:02}.png", pixels.astype(np.uint8))
         sets.save_picture(tmp_path / "data/masks" / f"p{number:02}.png", mask)
     run = tmp_path / "run"
-    own = {"target": "labels", "given": "grey", "lr_generator": "4e-3", "steps": steps}
+    own = {"lr_generator": "4e-3", "steps": steps}
     words = [word for k, v in {**SMALL, **own}.items() for word in ("--set", f"{k}={v}")]
     source = ("--data", f"pictures:{tmp_path / 'data'}", "--read", "folds=3")
-    ended = run_cli("fit", "cgan3d", *source, *words, "-o", run)
+    ended = run_cli("fit", "cgan3d-labels", *source, *words, "-o", run)
     found = json.loads((run / "report.json").read_text())["label_maps"]
     assert found["cases"] == 8
     assert (found["dice"]["foreground"] < 0.1) is warned

@@ -20,7 +20,7 @@ from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.testing import ConformanceReport, ToySource, check_generator
 from gansynth.testing.case_readers import GuardedSource
 from gansynth.testing.toy import MEANS, TEXTURE, smooth_noise
-from gansynth_cgan3d.model import CGAN3D
+from gansynth_cgan3d.whole import CGAN3D
 from tests.spots import Spots, boxes_of
 
 

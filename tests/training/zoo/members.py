@@ -19,7 +19,7 @@ from gansynth.runtime.signals import StopRequest
 from gansynth.testing import ToySource
 from gansynth.training import checkpoint
 from gansynth.training.loop import FitOptions
-from gansynth_cgan3d.model import CGAN3D
+from gansynth_cgan3d.whole import CGAN3D
 from gansynth_cpggan.model import CPGGAN
 from gansynth_dcgan.model import DCGAN
 from tests.training.zoo.paired import MMGAN

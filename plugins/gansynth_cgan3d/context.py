@@ -1,0 +1,147 @@
+"""Context of label maps: what they leave out of the surroundings, as clusters or the body."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gansynth import OUTSIDE, Case, ChannelStatistics, FloatArray, LabelArray
+from gansynth.core.body_mask import body_mask
+from gansynth.data.label_statistics import label_share
+from gansynth_cgan3d.options import CGAN3DOptions
+
+SMOOTHING = 1.0
+"""Standard deviation in voxels of the blur before clustering; it removes fine texture."""
+VOXELS_PER_CASE = 2000
+
+
+EXPLAINED, CLUSTERS = 0.4, 4
+"""Share of variance below which labels say too little of the surroundings; clusters used then."""
+DEVIATIONS = 0.5, 2.0
+"""Deviations of images that networks learn well from as they are; others are standardised."""
+
+
+def automatic(options: CGAN3DOptions, cases: Iterable[Case]) -> tuple[CGAN3DOptions, str]:
+    """Return options with values for ``context`` and ``standardise``, and why they are on."""
+    crops = list(cases)
+    chosen: dict[str, int | bool] = {}
+    reasons = []
+    if options.context is None:
+        shown = options.body or bool(options.given)
+        share = 1.0 if shown else label_share((case.image, case.labels) for case in crops)
+        chosen["context"] = CLUSTERS if share < EXPLAINED else 0  # NaN: nothing in the body
+        if chosen["context"]:
+            reasons.append(
+                f"context={CLUSTERS}: labels explain {share:.0%} of the images' variance, less "
+                f"than {EXPLAINED:.0%}, so intensity clusters of the background are conditions, "
+                "too; labels alone: --set context=0"
+            )
+    if options.standardise is None:
+        found = _deviation(crops) if options.output == "linear" else 1.0
+        chosen["standardise"] = not DEVIATIONS[0] <= found <= DEVIATIONS[1]
+        if chosen["standardise"]:
+            reasons.append(
+                f"standardise=yes: the images' standard deviation is {found:.2g}, and networks "
+                "learn best near 1; images as they are: --set standardise=no"
+            )
+    return options.model_copy(update=chosen), "; ".join(reasons)
+
+
+def _deviation(crops: Sequence[Case]) -> float:
+    """Return the standard deviation of crops, the geometric mean over channels."""
+    statistics = ChannelStatistics(len(crops[0].image))
+    for case in crops:
+        statistics.add(case.image)
+    return float(np.exp(np.log(statistics.deviation).mean()))
+
+
+class ContextClusters:
+    """K-means clusters of intensities over all channels; a count of 0 switches them off."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.centres: npt.NDArray[np.float64] | None = None
+
+    def fit(self, cases: Iterable[Case]) -> None:
+        """Fit the centres to background voxels of the training cases (fixed seed)."""
+        if not self.count:
+            return
+        from sklearn.cluster import KMeans
+
+        rng = np.random.default_rng(0)
+        voxels = []
+        for case in cases:
+            inside = _surroundings(case)
+            values = _smooth(case.image)[:, inside].T
+            take = rng.choice(len(values), min(VOXELS_PER_CASE, len(values)), replace=False)
+            voxels.append(values[take])
+        model = KMeans(self.count, n_init=3, random_state=0).fit(np.concatenate(voxels))
+        order = np.argsort(model.cluster_centers_.mean(axis=1))
+        self.centres = model.cluster_centers_[order].astype(np.float64)
+
+    def map(self, case: Case) -> LabelArray:
+        """Return clusters 1..K of the background, int16 (D, H, W); 0 on foreground and outside."""
+        assert self.centres is not None, "context clusters are fitted by observe() first"
+        smooth = _smooth(case.image)
+        distance = np.stack(
+            [
+                np.square(smooth - c.reshape(-1, *[1] * (smooth.ndim - 1))).sum(0)
+                for c in self.centres
+            ]
+        )
+        clusters = (distance.argmin(0) + 1).astype(np.int16)
+        return np.where(_surroundings(case), clusters, np.int16(0))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return cluster centres per channel, in the generator's intensity units."""
+        return {"centres": None if self.centres is None else self.centres.tolist()}
+
+    def load_json(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``to_json`` wrote."""
+        centres = state.get("centres")
+        self.centres = None if centres is None else np.array(centres, np.float64)
+
+
+class BodyChannel:
+    """Body mask of images; the last mask is cached, as each image is requested twice."""
+
+    def __init__(self) -> None:
+        self._last: tuple[FloatArray, npt.NDArray[np.bool_]] | None = None
+
+    def __call__(self, image: FloatArray) -> npt.NDArray[np.bool_]:
+        """Return the mask, bool (D, H, W), of an image (C, D, H, W)."""
+        last = self._last
+        if last is None or last[0] is not image:
+            last = self._last = image, body_mask(image)
+        return last[1]
+
+
+def body_map(case: Case, body_of: BodyChannel) -> LabelArray:
+    """Return 1 in the body outside the foreground, else 0: int16 (D, H, W).
+
+    Doncenco 2022 (sec. 2.3) and Sun et al. 2020 (MM-GAN, sec. V-A) give the brain around the tumour
+    its own class.
+    """
+    labels = case.labels
+    if labels is None:
+        return body_of(case.image).astype(np.int16)
+    body = labels != OUTSIDE
+    if body.all():
+        body = body_of(case.image)
+    return np.asarray(body & (labels == 0), np.int16)
+
+
+def _surroundings(case: Case) -> npt.NDArray[np.bool_]:
+    if case.labels is None:
+        return np.ones(case.image.shape[1:], bool)
+    background: npt.NDArray[np.bool_] = (case.labels == 0) & (case.labels != OUTSIDE)
+    return background
+
+
+def _smooth(image: FloatArray) -> FloatArray:
+    from scipy.ndimage import gaussian_filter
+
+    return np.stack([gaussian_filter(channel, SMOOTHING) for channel in image])
