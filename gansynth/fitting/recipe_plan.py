@@ -14,6 +14,7 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
+from gansynth.conditions.condition_source import check_spacing
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.read_options import refuse_idle_read
 from gansynth.data.slices import split_read
@@ -137,7 +138,7 @@ def plan_recipe(
         # A key that picks a channel narrows the typed value, and does not replace it.
         run_keys = {k: v for k, v in run.read.items() if k not in overrides or k in picking}
         reading = dict(read) | run_keys
-        further = _others_of(recipe, others, others_read, reading, source.schema.channels)
+        further = _others_of(recipe, others, others_read, reading, source)
         chosen = overlay(texts(spec.set), texts(run.set))
         chosen = overlay(overlay(chosen, texts(scaled.set)), settings)
         if run.parts is None:
@@ -231,7 +232,7 @@ def _others_of(
     data: Mapping[str, str],
     read: Mapping[str, str],
     common: Mapping[str, str],
-    channels: Sequence[str],
+    own: CaseSource,
 ) -> dict[str, dict[str, Any]]:
     needs = recipe.spec.needs
     named = [("--extra-source", name) for name in data]
@@ -260,8 +261,13 @@ def _others_of(
         if recipe.spec.channels:
             with describe_error("--read ", f"--extra-source-read {name}."):
                 source = open_source(SourceRequest.parse(data[name], read=reading, **fields))
+            with (
+                describe_error("--label-source-read ", f"--extra-source-read {name}."),
+                describe_error("--label-source ", f"--extra-source {name}="),
+            ):
+                check_spacing(source, own)
             theirs = recipe.called(source.schema.channels, of=data[name])
-            ours = recipe.called(channels)
+            ours = recipe.called(own.schema.channels)
             sources[name]["names"] = {theirs[c]: ours[c] for c in ours if theirs[c] != ours[c]}
     return sources
 

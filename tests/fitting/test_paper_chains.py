@@ -1,5 +1,6 @@
 # mypy: disallow-untyped-calls=False
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from tests.plugins import paper_data
-from tests.plugins.paper_data import LABELS, SEQUENCES, SIZE, TISSUES, brains  # noqa: F401
+from tests.plugins.paper_data import LABELS, SEQUENCES, SIZE, TISSUES, Brains, brains  # noqa: F401
 
 TINY = {"width": "4", "d_width": "4", "levels": "3", "d_levels": "2", "steps": "1"}
 HEALTHY = {"tissues": "brains:healthy"}
@@ -201,6 +202,28 @@ def test_the_tumour_is_predicted_on_images_without_labels(chain, tmp_path, monke
 def test_a_further_source_that_does_not_fit_is_one_line(tmp_path, asked, says):
     with pytest.raises(UsageFault, match=says):
         fit("shin2018", tmp_path / "run", **asked)
+
+
+def test_a_further_source_of_other_voxels_is_refused_at_the_fit_as_a_transplant_would(
+    tmp_path,
+    brains,  # noqa: F811
+    monkeypatch,
+):
+    own: Any = Brains.schema
+
+    def coarse(source: Brains) -> Any:
+        schema = own.fget(source)
+        return replace(schema, spacing=(2.0, 1.0, 1.0)) if source.healthy else schema
+
+    monkeypatch.setattr(Brains, "schema", property(coarse))
+    says = (
+        "--extra-source tissues=brains:healthy: its voxels are 2 x 1 x 1 mm, those of "
+        "brains:tumours 1 x 1 x 1 mm; expected the same within 1 %. Resample them where its kind "
+        "does: --extra-source-read tissues.spacing=1,1,1"
+    )
+    with pytest.raises(UsageFault, match=re.escape(says)):
+        fit("shin2018", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_cases_that_cannot_be_read_and_parts_from_later_ones_are_refused(tmp_path):
