@@ -50,7 +50,7 @@ SMALL = ("width=12", "levels=3", "d_width=12", "d_levels=2", "local_size=24", "s
 DRAWN = ("cgan3d-lesion", *[word for one in SMALL for word in ("--set", one)])
 ARMS: dict[str, tuple[str, ...]] = {
     "copypaste": ("copypaste",),
-    "coarse": (*DRAWN, "--set", "stage=coarse"),
+    "coarse": ("cgan3d-lesion", "--set", "stage=coarse"),
     "refine": (*DRAWN, "--set", "stage=refine"),
     "both": (*DRAWN, "--set", "stage=both"),
 }

@@ -281,6 +281,7 @@ ELSEWHERE = (
     "dual_path",
     "gpu_",
     "label_places",
+    "lesion_length",
     "newcomer.json",
     "papers_",
     "places",

@@ -2,6 +2,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -30,6 +31,7 @@ from gansynth_benchmark.papers import table_run as tables
 from gansynth_benchmark.papers.commands import said
 from gansynth_cli.main import cli
 from tests.deepmedic_sets import toy_deepmedic
+from tests.offered import offered
 from tests.yolo_sets import toy_yolo
 
 ROOT = Path(__file__).parents[3]
@@ -67,11 +69,15 @@ def write_brats(folder: Path) -> Path:
     return folder
 
 
-def test_each_table_has_a_plan_and_a_recipe_without_one_names_those_that_have():
+def test_each_table_has_a_plan_and_a_recipe_without_one_names_those_that_have(tmp_path):
     tables = ROOT.glob("plugins/*/recipes/tables/*.yaml")
     assert {path.stem for path in tables} == {*NAMES, "han2018-dcgan", "han2018-wgan"}
-    with pytest.raises(UsageFault, match=r"lesion: .*no table.*han2019-cpggan, .*shin2018"):
-        plans.find_plan("lesion")
+    shutil.copy(ROOT / "plugins/gansynth_dcgan/recipes/han2018-wgan.yaml", tmp_path / "bare.yaml")
+    with (
+        offered("bare", recipes={"bare": tmp_path / "bare.yaml"}),
+        pytest.raises(UsageFault, match=r"bare: .*no table.*han2019-cpggan, .*shin2018"),
+    ):
+        plans.find_plan("bare")
 
 
 @every
