@@ -91,7 +91,8 @@ def open_source(request):
     from gansynth.core.schema import Schema
     names = {"background": 0, "tumour": 1}
     schema = Schema(("T1", "FLAIR"), names, (1.0, 1.0, 1.0), has_outside=True)
-    return Bag(where=request.where, host={}, train_ids=(), schema=schema)
+    space = Bag(oriented=False)
+    return Bag(where=request.where, host={}, train_ids=(), schema=schema, space=space)
 
 def open_drawer(source, intake, run, request, *, device, cache=None):
     return SampleDrawer(load_run(run, device), source, request), None

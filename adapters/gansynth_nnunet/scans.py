@@ -35,7 +35,6 @@ from gansynth import (
     VolumeSource,
     disk_errors,
 )
-from gansynth.data.images import places_of_channels
 from gansynth.hosts.prediction import raw_files
 from gansynth.runtime.files import read_nifti_header, write_bytes_atomic
 from gansynth_nnunet.cases import PreprocessedArrays
@@ -94,7 +93,7 @@ class PreprocessedScans(CaseSource):
 
     def _find_channels(self) -> list[int]:
         there, wanted = self._scans.channels, self._own.schema.channels
-        places = places_of_channels(there, wanted)
+        places = self._scans.places_of(wanted)
         if places is None:
             raise UsageFault(
                 f"--unlabelled {self.request.kind}:{self.request.where}: its channels are "

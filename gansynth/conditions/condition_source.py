@@ -21,7 +21,7 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.core.source import CaseHeader, CaseSource, SourceRequest, StoredCase, WrappedSource
 from gansynth.data.grid import same_spacing
-from gansynth.data.images import places_of_channels
+from gansynth.data.listing import places_of_channels
 from gansynth.data.views import LabelDrawer, SourceView, of_channels_seen, open_plain, renamed
 from gansynth.runtime.errors import DataFault, UsageFault, describe_error
 

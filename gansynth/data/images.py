@@ -23,6 +23,7 @@ from gansynth.data.listing import (
     list_msd,
     located,
     numbered_channel,
+    places_of_channels,
     stem,
     volumes_in,
 )
@@ -265,18 +266,6 @@ def _in_order(found: VolumeSet, channels: Sequence[str], where: Path) -> VolumeS
         images = [entry.images[place] for place in order]
         entries.append(replace(entry, images=tuple(images)))
     return replace(found, entries=tuple(entries), channels=tuple(channels))
-
-
-def places_of_channels(there: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
-    """Return where wanted channels are among those of some files; None if they are not.
-
-    Names may differ in upper and lower case. Files that are numbered have them in this order.
-    """
-    places = {name.casefold(): place for place, name in enumerate(there)}
-    if all(name.casefold() in places for name in wanted):
-        return [places[name.casefold()] for name in wanted]
-    numbered = all(name.isdecimal() or name.startswith("channel ") for name in there)
-    return list(range(len(there))) if numbered and len(there) == len(wanted) else None
 
 
 def _other_channels(where: str, there: Sequence[str], channels: Sequence[str]) -> UsageFault:

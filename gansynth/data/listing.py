@@ -407,6 +407,18 @@ def channel_places(names: Sequence[str], available: Sequence[str], where: Path) 
     return tuple([places.get(name, places.get(name.casefold(), 0)) for name in names])
 
 
+def places_of_channels(there: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """Return where wanted channels are among those of some files; None if they are not.
+
+    Names may differ in upper and lower case. Files that are numbered have them in this order.
+    """
+    places = {name.casefold(): place for place, name in enumerate(there)}
+    if all(name.casefold() in places for name in wanted):
+        return [places[name.casefold()] for name in wanted]
+    numbered = all(name.isdecimal() or name.startswith("channel ") for name in there)
+    return list(range(len(there))) if numbered and len(there) == len(wanted) else None
+
+
 # -- folders -------------------------------------------------------------------------------------
 
 PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))

@@ -57,6 +57,7 @@ from gansynth.data.listing import (
     list_manifest,
     list_msd,
     located,
+    places_of_channels,
 )
 from gansynth.data.read_options import (
     FileOptions,
@@ -183,6 +184,10 @@ class VolumeSource(CaseSource):
             self.intensities = tuple([how[name.casefold()] for name in self.channels])
         if self.options.spacing is None:
             self._spacing = other.schema.spacing
+
+    def places_of(self, channels: Sequence[str]) -> list[int] | None:
+        """Return where channels are among those of the files; see ``places_of_channels``."""
+        return places_of_channels(self.channels, channels)
 
     def load(self, case_id: str) -> Case:
         """Read one case: image float32 (C, D, H, W), labels int16 (D, H, W) if it has any.

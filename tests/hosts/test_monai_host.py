@@ -41,7 +41,9 @@ def toy(tmp_path):
     rng = np.random.default_rng(0)
     for number in range(8):
         labels = np.zeros((20, 18, 20), np.int16)
-        labels[4:12, 4 : 8 + number, 4:12], labels[6:9, 5:7, 6:9] = 2, 1
+        z, y, x = rng.integers(0, 8, 3).tolist()  # elsewhere in each: nearly identical are refused
+        labels[z : z + 8, y : y + 4 + number, x : x + 8] = 2
+        labels[z + 2 : z + 5, y + 1 : y + 3, x + 2 : x + 5] = 1
         image = (3 * labels + rng.normal(5, 1, labels.shape)).astype(np.float32)
         save_nifti(tmp_path / "data/images" / f"c{number}_0000.nii.gz", image)
         save_nifti(tmp_path / "data/labels" / f"c{number}.nii.gz", labels)
