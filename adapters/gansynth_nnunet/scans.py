@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -39,9 +38,10 @@ from gansynth.hosts.prediction import raw_files
 from gansynth.runtime.files import read_nifti_header, write_bytes_atomic
 from gansynth_nnunet.cases import PreprocessedArrays
 from gansynth_nnunet.dataset import NIFTI, NnunetRoot, raw_set
-from gansynth_nnunet.plans import NnunetPlans
 
 log = logging.getLogger("gansynth")
+
+Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any]]  # image (C, D, H, W), labels (1, D, H, W)
 
 
 class PreprocessedSet(Protocol):
@@ -49,9 +49,6 @@ class PreprocessedSet(Protocol):
 
     root: NnunetRoot
     dataset: str
-    configuration: str
-    plans: NnunetPlans
-    dataset_json: Mapping[str, Any]
     folder: Path
     ending: str
     train_ids: tuple[str, ...]
@@ -64,6 +61,8 @@ class PreprocessedSet(Protocol):
 
     @property
     def space(self) -> Space: ...
+
+    def preprocess(self, images: Sequence[str], labels: str | None) -> Arrays: ...
 
 
 class PreprocessedScans(CaseSource):
@@ -89,6 +88,7 @@ class PreprocessedScans(CaseSource):
         self._files = PreprocessedArrays(self.folder, f"remove {self.folder}, which is made again")
         self._places = self._find_channels()
         self._keys: dict[str, str] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}  # of scans that were read
         self._told = False
 
     def _find_channels(self) -> list[int]:
@@ -125,8 +125,10 @@ class PreprocessedScans(CaseSource):
         return self._own.space
 
     def header(self, case_id: str) -> CaseHeader:
-        shape = self._arrays(case_id)[1].shape[1:]
-        return CaseHeader(self._scans.header(case_id).subject, shape, self.schema.spacing)
+        if case_id not in self._shapes:
+            self._arrays(case_id)
+        subject = self._scans.header(case_id).subject
+        return CaseHeader(subject, self._shapes[case_id], self.schema.spacing)
 
     def load(self, case_id: str) -> Case:
         """Read one case. Its labels are 0 in the body and -1 outside, unless it has a label map."""
@@ -134,19 +136,25 @@ class PreprocessedScans(CaseSource):
         subject = self._scans.header(case_id).subject
         return Case(case_id, subject, image.astype(np.float32), labels[0].astype(np.int16))
 
-    def _arrays(self, case_id: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Return image (C, D, H, W) and labels (1, D, H, W), from their files if they are kept."""
+    def _arrays(self, case_id: str) -> Arrays:
+        """Return a scan's arrays, from their files if they are kept."""
         key = self._key(case_id)
         names = f"{key}.b2nd", f"{key}_seg.b2nd"
-        if all((self.folder / name).is_file() for name in names):
-            return self._files.read(names[0]), self._files.read(names[1])
-        arrays = self._preprocessed(case_id)
+        kept = all([(self.folder / name).is_file() for name in names])
+        if kept:
+            arrays = self._files.read(names[0]), self._files.read(names[1])
+        else:
+            arrays = self._preprocessed(case_id)
+            self._keep(names, arrays)
+        self._shapes[case_id] = arrays[1].shape[1:]
+        return arrays
+
+    def _keep(self, names: Sequence[str], arrays: Arrays) -> None:
         with contextlib.suppress(EnvironmentFault):  # a folder that may not be written to
             with disk_errors(self.folder):
                 self.folder.mkdir(parents=True, exist_ok=True)
             for name, array in zip(names, arrays, strict=True):
                 write_bytes_atomic(self.folder / name, _encoded(array))
-        return arrays
 
     def _key(self, case_id: str) -> str:
         """Return the name of a scan's arrays: by its bytes, and how they are preprocessed."""
@@ -157,7 +165,7 @@ class PreprocessedScans(CaseSource):
             self._keys[case_id] = digest.hexdigest()[:32]
         return self._keys[case_id]
 
-    def _preprocessed(self, case_id: str) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def _preprocessed(self, case_id: str) -> Arrays:
         if not self._told:
             self._told = True
             log.info(
@@ -165,32 +173,27 @@ class PreprocessedScans(CaseSource):
                 self.name,
                 self.folder,
             )
-        own = self._own
-        plans = own.plans.manager
-        config = plans.get_configuration(own.configuration)
-        with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(io.StringIO()):
-            *images, labels = self._turned(case_id, Path(scratch))
+        with tempfile.TemporaryDirectory() as scratch:
+            images, labels = self._turned(case_id, Path(scratch))
             try:
-                image, outside, _ = config.preprocessor_class(verbose=False).run_case(
-                    images, labels, plans, config, dict(own.dataset_json)
-                )
+                return self._own.preprocess(images, labels)
             except (AssertionError, RuntimeError, ValueError) as error:
                 words = " ".join(str(error).split())
                 raise DataFault(
                     f"{images[0]}: nnU-Net does not preprocess it: {words:.300}; see: gansynth "
                     f"check {self.request.kind}:{self.request.where}"
                 ) from error
-        return image, outside
 
-    def _turned(self, case_id: str, scratch: Path) -> list[str | None]:
-        """Return a case's files, one for each channel, then its label map's or None."""
+    def _turned(self, case_id: str, scratch: Path) -> tuple[list[str], str | None]:
+        """Return a case's files, one for each channel, and its label map's, if there is one."""
         files = raw_files(self._scans, case_id, len(self._scans.channels), scratch)
-        images = [files[place] for place in self._places]
+        images = [
+            self._along(files[place], scratch / f"turned_{place}.nii.gz") for place in self._places
+        ]
         labels = self._scans.entry(case_id).labels
-        turned: list[str | None] = []
-        for number, file in enumerate([*images, labels]):
-            turned.append(None if file is None else self._along(file, scratch / f"{number}.nii.gz"))
-        return turned
+        if labels is None:
+            return images, None
+        return images, self._along(labels, scratch / "turned_labels.nii.gz")
 
     def _along(self, file: Path, copy: Path) -> str:
         """Return a file along the axes of the training cases' files: itself, or a turned copy."""

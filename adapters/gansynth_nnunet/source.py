@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from gansynth import (
     OUTSIDE,
@@ -343,14 +344,26 @@ class NnunetSource(CaseSource):
                 f"{file}: label value(s) {sorted(unknown)} unknown, expected among "
                 f"{sorted(allowed)}; predict again with a model of this data set"
             )
+        _, labels = self.preprocess([*map(str, raw.images)], str(file))
+        preprocessed: LabelArray = labels[0].astype(np.int16)
+        return preprocessed
+
+    def preprocess(
+        self, images: Sequence[str], labels: str | None
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Have nnU-Net preprocess the files of a case, one image for each channel.
+
+        Returns:
+            Image (C, D, H, W) and labels (1, D, H, W); without a label map 0 in the body. Outside
+            of it they are -1.
+        """
         plans = self.plans.manager
         config = plans.get_configuration(self.configuration)
         with contextlib.redirect_stdout(io.StringIO()):
-            _, labels, _ = config.preprocessor_class(verbose=False).run_case(
-                [*map(str, raw.images)], str(file), plans, config, dict(self.dataset_json)
+            image, mapped, _ = config.preprocessor_class(verbose=False).run_case(
+                images, labels, plans, config, dict(self.dataset_json)
             )
-        preprocessed: LabelArray = labels[0].astype(np.int16)
-        return preprocessed
+        return image, mapped
 
     def _raw(self, case_id: str) -> CaseFiles:
         raw = raw_set(self.root, self.dataset)

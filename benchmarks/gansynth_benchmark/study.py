@@ -276,16 +276,15 @@ class BenchmarkStudy:
 
         It compares what a training's generator has seen with what the training is judged on.
         """
-        sides = {}  # of each training that is to be run: cases that train, cases that are judged
+        # Of each training that is to be run: cases that train, cases that are judged.
+        sides: dict[tuple[tuple[str, ...], ...], None] = {}
         for spec in specs:
             if spec.kind == TRAIN and spec.needs and self.result(spec.key) is None:
-                seen, judged = [
-                    tuple([case for case, *_ in spec.document[side]])
-                    for side in ("train", "judged")
-                ]
-                sides[seen, judged] = spec.title
+                seen = tuple([case for case, *_ in spec.document["train"]])
+                judged = tuple([case for case, *_ in spec.document["judged"]])
+                sides[seen, judged] = None
         pairs: dict[str, None] = {}
-        for judged in {judged for _, judged in sides}:
+        for judged in dict.fromkeys([judged for _, judged in sides]):
             # Most plans have no such images, which one look at all cases that train shows.
             every = {case for seen, other in sides if other == judged for case in seen}
             known = self._apart.setdefault(judged, set())

@@ -203,8 +203,9 @@ class CGAN3D(CGAN):
         return self._units(self.drawn, like)
 
     def _units(self, channels: Sequence[int], like: Tensor) -> ImageUnits | None:
-        known = ImageUnits(*self.intensities.on(like))
-        return known.of(channels) if self.options.standardise else None
+        if not self.options.standardise:
+            return None
+        return ImageUnits(*self.intensities.on(like)).of(channels)
 
     def finished(self, drawn: Tensor, inputs: ConditionInputs) -> Tensor:
         """Return images in the source's units; outside the body the schema's constant."""
