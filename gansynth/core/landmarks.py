@@ -353,24 +353,30 @@ def agreement(known: Landmarks, other: Landmarks, other_turned: Floats, ndim: in
     found = close[turn, here, there]
     weights = np.minimum((found - _SAME[ndim]) / _SURE + _DOUBTFUL, 1)
     bounds = np.bincount(turn, weights, len(close))
-    best = 0.0
+    best, least = 0.0, AGREED[ndim]
     for number in np.argsort(-bounds):
-        if bounds[number] < max(AGREED[ndim], best):
+        if bounds[number] < max(least, best):
             return best or float(bounds[number])
         mine = turn == number
         row, column = here[mine], there[mine]
         places = other.places[row] @ _turns(ndim)[number][0].T
         sizes = np.log2(other.scales[row] / known.scales[column])
-        best = max(best, _moved_together(known.places[column], places, sizes, weights[mine]))
+        pairs = known.places[column], places, sizes, weights[mine]
+        best = max(best, _moved_together(*pairs, max(least, best)))
     return best
 
 
-def _moved_together(one: Floats, other: Floats, sizes: Floats, weights: Floats) -> float:
-    """Return the weight of the pairs that a movement, small turn and change of size explains."""
+def _moved_together(
+    one: Floats, other: Floats, sizes: Floats, weights: Floats, least: float
+) -> float:
+    """Return the weight of the pairs that a movement, small turn and change of size explains.
+
+    Where that cannot reach ``least``, it may be 0.
+    """
     best = 0.0
     for size in _SIZES:
         near = np.abs(sizes - size) <= _NEAR
-        if weights[near].sum() <= best:
+        if weights[near].sum() < max(least, best):
             continue
         here, there, weight = one[near], other[near], weights[near]
         between, between_there = here[:, None] - here, there[:, None] - there
@@ -378,7 +384,8 @@ def _moved_together(one: Floats, other: Floats, sizes: Floats, weights: Floats) 
         agree = np.linalg.norm(between_there - between * 2**size, axis=2) <= slack
         sums = agree @ weight
         for start in np.argsort(-sums)[:4]:
-            if sums[start] > best:
+            # What a movement explains is part of what agrees with one of its pairs.
+            if sums[start] >= max(least, best):
                 best = max(best, _explained(here, there, weight, agree[start]))
     return best
 
