@@ -32,6 +32,7 @@ def keep(tmp_path, monkeypatch) -> Iterator[Start]:
     put_stand_in(tmp_path, monkeypatch)
     # They have low priority: on a busy machine to end in good order takes its time.
     monkeypatch.setattr(LIMITS % "STOP", 120)
+    monkeypatch.setattr(LIMITS % "JOIN", 130)  # or a second SIGTERM meets one that is leaving
     monkeypatch.setattr(LIMITS % "BACKOFF", 0.05)
     monkeypatch.setattr(LIMITS % "LOOK", 0.1)
     kept = []
