@@ -259,15 +259,18 @@ def candidates(
     """Yield pairs (known, other) with most words in common."""
     if not known or not others:
         return
-    first = _word_table(known, ndim)
-    counts = np.bincount(first.indices, minlength=first.shape[1])
+    known_words = _words(known, ndim)
+    words = np.unique(known_words)
+    first = _word_table(known, known_words, words)
+    counts = np.bincount(first.indices, minlength=len(words))
     rare = counts <= max(_CANDIDATES, _COMMON * len(known))
     first.data *= (rare / np.sqrt(np.maximum(counts, 1)))[first.indices]
     first.eliminate_zeros()
     index = first.T.tocsr()
     least = max(_CANDIDATES, _PAIRS[ndim] // len(others))
     for start in range(0, len(others), _COLUMNS):
-        common = _word_table(others[start : start + _COLUMNS], ndim) @ index
+        some = others[start : start + _COLUMNS]
+        common = _word_table(some, _words(some, ndim), words) @ index
         for row in range(common.shape[0]):
             own = slice(common.indptr[row], common.indptr[row + 1])
             most = np.argsort(-common.data[own], kind="stable")[:least]
@@ -286,16 +289,28 @@ def candidate_scores(
             yield row, column, agreement(known[row], there[column], turns, ndim)
 
 
-def _word_table(images: Sequence[Landmarks], ndim: int) -> Any:
-    """Return which words each image has, a sparse (images, words)."""
-    from scipy.sparse import csr_matrix
-
+def _words(images: Sequence[Landmarks], ndim: int) -> npt.NDArray[np.int64]:
+    """Return the words of all landmarks of some images, (landmarks, words)."""
     around = np.concatenate([image.around for image in images])
     values = np.sign(_upright(around, ndim)).reshape(len(around), -1) + 1
-    words = (values @ _digits(ndim)).astype(np.int64) + np.arange(_WORDS) * 3**_LENGTH
-    begins = np.cumsum([0] + [len(image.places) * _WORDS for image in images])
-    ones = np.ones(words.size, np.float32)
-    return csr_matrix((ones, words.ravel(), begins), (len(images), _WORDS * 3**_LENGTH))
+    return (values @ _digits(ndim)).astype(np.int64) + np.arange(_WORDS) * 3**_LENGTH
+
+
+def _word_table(
+    images: Sequence[Landmarks], words: npt.NDArray[np.int64], listed: npt.NDArray[np.int64]
+) -> Any:
+    """Return how often images, whose ``words`` are given, have each listed word, which are sorted.
+
+    Returns:
+        A sparse float32 (images, listed).
+    """
+    from scipy.sparse import csr_matrix
+
+    image = np.repeat(np.arange(len(images)), [words.shape[1] * len(one.places) for one in images])
+    place = np.minimum(np.searchsorted(listed, words.ravel()), len(listed) - 1)
+    known = listed[place] == words.ravel()
+    ones = np.ones(int(known.sum()), np.float32)
+    return csr_matrix((ones, (image[known], place[known])), (len(images), len(listed)))
 
 
 @cache
