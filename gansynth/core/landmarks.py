@@ -293,7 +293,8 @@ def _words(images: Sequence[Landmarks], ndim: int) -> npt.NDArray[np.int64]:
     """Return the words of all landmarks of some images, (landmarks, words)."""
     around = np.concatenate([image.around for image in images])
     values = np.sign(_upright(around, ndim)).reshape(len(around), -1) + 1
-    return (values @ _digits(ndim)).astype(np.int64) + np.arange(_WORDS) * 3**_LENGTH
+    words = (values @ _digits(ndim)).astype(np.int64) + np.arange(_WORDS) * 3**_LENGTH
+    return np.asarray(words, np.int64)
 
 
 def _word_table(
