@@ -1,8 +1,10 @@
-"""How a lesion looks: its level by depth below its edge, and its texture; measured, and drawn.
+"""How a lesion looks: its level by depth and by position, and its texture; measured, and drawn.
 
 The texture of each class is a stationary Gaussian field. Its power spectrum is that of a sum of
 smooth parts, fitted to the variogram: how far voxels differ by their distance. A mask distorts that
-by nothing, as it would a spectrum of the voxels, and a vessel or a fold in a lesion by little.
+by nothing, as it would a spectrum of the voxels, and a vessel or a fold in a lesion by little. Such
+a field has no sides and no folds. So a lesion that is bright on one side has a trend, or it would
+be drawn with patches; and half of a new texture's variance is that of the tissue under the lesion.
 """
 
 from __future__ import annotations
@@ -20,11 +22,15 @@ NEAR, FAR = 1.5, 4.5  # distances in voxels between which the tissue around a le
 AROUND = int(FAR) + 1  # voxels beside a lesion that hold this tissue
 LEAST = 8  # least voxels to measure a texture in
 BORDER = 0.5  # Gaussian between the levels of neighbouring classes, voxels
-DEPTHS = np.array([-1.5, -0.5, 0.5, 1.5, 2.5, 4.0, 6.0, 9.0])
+EVEN = 1.0  # Gaussian that evens the steps of a mask's edge, voxels
+DEPTHS = np.array([-1.5, -0.5, 0.5, 1.5, 2.5, 4.0, 6.0, 9.0, 13.0, 18.0, 25.0])
 """Depths below a lesion's edge, below 0 beyond it, at which its profile is measured. Depths and
 lags are in voxels of the finest axis."""
 RIM = 2.5  # distance from the mask at which a lesion's profile ends
 STAYS, GONE = -1.5, 1.5  # depths at which all, and nothing, is left of the background
+SHOWN = 0.5  # share of a texture's variance that is the tissue's which the lesion lies over
+END = 2.0  # deviations from a lesion's centre from which a trend does not grow
+HELD_BACK = 30.0  # voxels of a lesion whose trend is halved: in few voxels texture looks like one
 WIDTHS = (0.7, 1.2, 2.0, 3.5, 6.0)
 """Gaussian autocovariances whose sum, with white noise, is a texture's."""
 SLACK = 1e-6  # rounding of distances
@@ -38,13 +44,15 @@ ROBUST = 0.457
 class Look(NamedTuple):
     """Measures of a lesion; NaN of a class with too few voxels.
 
-    ``profile``: mean beyond ``contrast`` at each of ``DEPTHS``, (depths, C). Of each class:
-    ``contrast`` of its mean to the tissue around the lesion, (classes, C); its texture's log
-    deviation ``spread``, (classes, C), correlation of ``channels``, (classes, C, C), and ``shares``
-    of white noise and of each of ``WIDTHS`` in its variance, (classes, 1 + widths, C).
+    ``profile``: mean beyond ``contrast`` at each of ``DEPTHS``, (depths, C). ``trend``: how the
+    level rises and bends along the axes, (terms, C), see ``_terms``. Of each class: ``contrast`` of
+    its mean to the tissue around the lesion, (classes, C); its texture's log deviation ``spread``,
+    (classes, C), correlation of ``channels``, (classes, C, C), and ``shares`` of white noise and of
+    each of ``WIDTHS`` in its variance, (classes, 1 + widths, C).
     """
 
     profile: Matrix
+    trend: Matrix
     contrast: Matrix
     spread: Matrix
     channels: Matrix
@@ -54,11 +62,18 @@ class Look(NamedTuple):
         """Return all numbers in one row."""
         return np.concatenate([part.ravel() for part in self])
 
-    @classmethod
-    def of_row(cls, row: Matrix, classes: int, channels: int) -> Look:
-        """Return what ``row`` was made of."""
+    @staticmethod
+    def shapes(classes: int, channels: int, axes: int) -> list[tuple[int, ...]]:
+        """Return the shapes of the parts, in their order."""
+        terms = axes + axes * (axes + 1) // 2
+        whole = [(len(DEPTHS), channels), (terms, channels)]
         per_class = [(channels,), (channels,), (channels, channels), (1 + len(WIDTHS), channels)]
-        shapes = [(len(DEPTHS), channels)] + [(classes, *shape) for shape in per_class]
+        return whole + [(classes, *shape) for shape in per_class]
+
+    @classmethod
+    def of_row(cls, row: Matrix, classes: int, channels: int, axes: int) -> Look:
+        """Return what ``row`` was made of."""
+        shapes = cls.shapes(classes, channels, axes)
         ends = np.cumsum([np.prod(shape) for shape in shapes])
         blocks = np.split(row, ends[:-1])
         parts = [block.reshape(shape) for block, shape in zip(blocks, shapes, strict=True)]
@@ -134,8 +149,8 @@ def measured(
     for mask, row in zip(masks, contrast, strict=True):
         if mask.sum() >= LEAST:
             row[:] = rest[:, mask].mean(axis=1)
-            rest[:, mask] -= row[:, None]
     depth, profile = depth_of(labels > 0, spacing), np.zeros((len(DEPTHS), len(image)))
+    rest -= _level(labels, values, np.nan_to_num(contrast), depth)
     # Number of the shell around each of ``DEPTHS`` that a voxel lies in; -1: in none.
     shells = np.digitize(depth, [-RIM, *_between(DEPTHS)]) - 1
     shells[(labels == 0) & ~free] = -1
@@ -145,9 +160,12 @@ def measured(
         # voxels is 0, as the last row still is.
         profile[shell] = rest[:, where].mean(axis=1) if where.any() else profile[shell - 1]
     rest -= _at_depth(depth, profile)
+    terms = _terms(labels > 0)
+    trend = _trend(rest, terms, labels > 0)
+    rest -= np.tensordot(trend.T, terms, axes=1)
     textures = [_texture(rest, mask, spacing) for mask in masks]
     spread, channels, shares = map(np.stack, zip(*textures, strict=True))
-    return Look(profile, contrast, spread, channels, shares)
+    return Look(profile, trend, contrast, spread, channels, shares)
 
 
 def drawn(
@@ -167,33 +185,80 @@ def drawn(
     Beyond the free tissue within ``rim_mm`` (a voxel, if that is more) it is the image.
     ``effect``: share of the lesion's level.
     """
-    from scipy.ndimage import gaussian_filter
-
     mask, depth = labels > 0, depth_of(labels > 0, spacing)
-    level, texture = np.zeros(image.shape), np.zeros(image.shape)
+    texture = np.zeros(image.shape)
     for number, value in enumerate(values):
         where = labels == value
         if where.any():
-            level[:, where] = look.contrast[number][:, None]
-            texture[:, where] = _texture_like(look, number, where, spacing, rng)
-    # The levels of neighbouring classes run into each other.
-    weight = np.maximum(gaussian_filter(mask.astype(float), BORDER), 1e-6)
-    level = np.stack([gaussian_filter(channel, BORDER) for channel in level]) / weight * mask
-    level += _at_depth(depth, look.profile)
+            new = _texture_like(look, number, where, spacing, rng)
+            texture[:, where] = _over_tissue(new, image[:, where], np.exp(look.spread[number]))
+    level = _level(labels, values, look.contrast, depth) + _at_depth(depth, look.profile)
+    level += np.tensordot(look.trend.T, _terms(mask), axes=1) * _filled(depth)
     share = np.clip((depth - STAYS) / (GONE - STAYS), 0, 1)
     over = tissue.reshape(-1, *[1] * labels.ndim) + texture - image
     reach = max(rim_mm / min(spacing), 1.0) if rim_mm else 0.0
-    changed = mask | (free & (depth > 0.5 - reach - SLACK))
+    changed = mask | (free & (_distance(mask, spacing) > 0.5 - reach - SLACK))
     return np.asarray(np.where(changed, image + share * over + effect * level, image))
 
 
 def depth_of(mask: Mask, spacing: Sequence[float]) -> Matrix:
-    """Return how deep each voxel lies below a mask's edge, in voxels of the finest axis."""
+    """Return how deep each voxel lies below a mask's edge, in voxels of the finest axis.
+
+    The edge is evened: a lesion's does not follow the steps of its mask's voxels.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    sigmas = [EVEN * min(spacing) / mm for mm in spacing]
+    return np.asarray(gaussian_filter(_distance(mask, spacing), sigmas, mode="nearest"))
+
+
+def _distance(mask: Mask, spacing: Sequence[float]) -> Matrix:
     from scipy.ndimage import distance_transform_edt
 
     inside = distance_transform_edt(mask, sampling=spacing)
     beyond = distance_transform_edt(~mask, sampling=spacing)
     return np.asarray(np.where(mask, inside, -beyond) / min(spacing) - np.where(mask, 0.5, -0.5))
+
+
+def _filled(depth: Matrix) -> Matrix:
+    """Return the share of each voxel that a lesion fills."""
+    return np.clip(depth + 0.5, 0, 1)
+
+
+def _level(labels: LabelArray, values: Sequence[int], contrast: Matrix, depth: Matrix) -> Matrix:
+    """Return the contrast (C, ...) of each voxel's class; neighbouring ones run into each other."""
+    from scipy.ndimage import gaussian_filter
+
+    level, total = np.zeros((contrast.shape[1], *labels.shape)), np.full(labels.shape, 1e-6)
+    for value, row in zip(values, contrast, strict=True):
+        weight = gaussian_filter((labels == value).astype(float), BORDER)
+        level += row.reshape(-1, *[1] * labels.ndim) * weight
+        total += weight
+    return np.asarray(level / total * _filled(depth), np.float64)
+
+
+def _terms(mask: Mask) -> Matrix:
+    """Return what a trend is a sum of: positions along each axis, and their products, (terms, ...).
+
+    Positions are in deviations of the mask's voxels from its centre; the mean of each term over the
+    mask is 0.
+    """
+    held = np.nonzero(mask)
+    places = []
+    for at, line in zip(held, np.ogrid[tuple([slice(n) for n in mask.shape])], strict=True):
+        place = (line - at.mean()) / max(at.std(), 1.0)
+        places.append(np.broadcast_to(np.clip(place, -END, END), mask.shape))
+    terms = list(places)
+    for number, place in enumerate(places):
+        terms += [place * other for other in places[number:]]
+    return np.stack([term - term[mask].mean() for term in terms])
+
+
+def _trend(rest: Matrix, terms: Matrix, mask: Mask) -> Matrix:
+    """Return the factor of each term in a residual (C, ...) of a mask, (terms, C)."""
+    held = terms[:, mask]
+    products = held @ held.T + HELD_BACK * np.eye(len(held))
+    return np.asarray(np.linalg.solve(products, held @ rest[:, mask].T), np.float64)
 
 
 def _at_depth(depth: Matrix, profile: Matrix) -> Matrix:
@@ -267,6 +332,19 @@ def _texture_like(
         held = field[whole][inner]
         out.append(np.exp(spread) * (held - held.mean()))
     return np.stack(out)
+
+
+def _over_tissue(texture: Matrix, tissue: FloatArray, spread: Matrix) -> Matrix:
+    """Return a texture (C, N) that partly is that of the tissue (C, N) which the lesion lies over.
+
+    A field of chance alone has no folds, vessels or strands, and looks cut out of its surroundings.
+    ``spread``: deviation of each channel (C,), which stays.
+    """
+    detail = tissue - tissue.mean(axis=1, keepdims=True)
+    deviation = np.maximum(detail.std(axis=1), 1e-6)
+    shown = np.minimum(1, np.sqrt(SHOWN) * spread / deviation)
+    rest = np.sqrt(np.maximum(0, 1 - np.square(shown * deviation / spread)))
+    return np.asarray(shown[:, None] * detail + rest[:, None] * texture)
 
 
 def _power(shares: Matrix, spectra: Sequence[Matrix], size: Sequence[int]) -> Matrix:

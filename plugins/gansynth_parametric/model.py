@@ -7,6 +7,7 @@ one that is like it in size and tissue.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -103,9 +104,17 @@ class Parametric(Generator):
         return {"lesions": self.table.tolist(), "limits": self.limits.tolist()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``observe`` returned."""
+        """Restore what ``observe`` returned; DataFault: another version did."""
         self.table = np.array(state["lesions"])
         self.limits = np.array(state["limits"])
+        channels = len(self.schema.channels)
+        shapes = Look.shapes(len(self.values), channels, len(self.size))
+        expected = 1 + channels + sum(map(math.prod, shapes))
+        if self.table.shape[1] != expected:
+            raise DataFault(
+                f"{self.name}: the run has {self.table.shape[1]} measures of a lesion, expected "
+                f"{expected}: another version of gansynth has fitted it; fit it again"
+            )
 
     def lesion_margin(self) -> int:
         """See ``Generator.lesion_margin``."""
@@ -173,6 +182,6 @@ class Parametric(Generator):
         middle, by = near.mean(axis=0), self.options.variety
         varied = first - middle + by * (second - third) / np.sqrt(2)
         row = middle + varied / np.sqrt(1 + by**2)  # spread as the lesions are
-        look = Look.of_row(row, len(self.values), len(tissue))
-        whole = Look.of_row(first, len(self.values), len(tissue))
+        sizes = len(self.values), len(tissue), len(self.size)
+        look, whole = Look.of_row(row, *sizes), Look.of_row(first, *sizes)
         return look._replace(shares=whole.shares)  # a mean of spectra is grainier than any of them

@@ -72,15 +72,15 @@ def looks(cases: Iterable[Case]) -> list[Look]:
     """What a generator that has seen the cases knows of each of their lesions."""
     made: Any = Parametric(SCHEMA, (SIDE, SIDE), ParametricOptions())
     made.observe(cases)
-    return [Look.of_row(row[3:], 2, 2) for row in made.table]
+    return [Look.of_row(row[3:], 2, 2, 2) for row in made.table]
 
 
-def blurred(index: int, width: float) -> Case:
+def blurred(index: int, width: float, levels: FloatArray = LEVELS) -> Case:
     """A lesion with an edge and a texture as wide as a Gaussian, in tissue of that texture."""
     case, labels = scene(index), lesion(index)
     noise = 0.1 * np.random.default_rng(index).standard_normal(case.image.shape)
     grain = 5 * width * gaussian_filter(noise, (0, width, width))
-    smooth = gaussian_filter(LEVELS[:, labels], (0, width, width))
+    smooth = gaussian_filter(levels[:, labels], (0, width, width))
     return replace(case, image=in_air((smooth + grain).astype(np.float32)))
 
 
@@ -91,7 +91,9 @@ def test_edges_and_textures_are_as_wide_as_in_training_lesions(width):
     drawn = []
     for index in range(12):
         case = blurred(index, width)
-        (sample,) = made.sample([replace(asked(index), lesion=case.labels)], [index])
+        healthy = blurred(index, width, levels=LEVELS[:, [0, 0, 0]])
+        condition = replace(asked(index), background=healthy.image)
+        (sample,) = made.sample([condition], [index])
         drawn.append(replace(case, image=sample.image))
     own, real = looks(drawn), looks(blurred(index, width) for index in range(12))
     for measure, apart in (
@@ -110,3 +112,10 @@ def test_a_run_without_lesions_is_refused_and_a_state_gives_the_same_samples(gen
     other.load_state(generator.learnt)
     one, two = (g.sample([asked(1)], [5])[0].image for g in (generator, other))
     assert np.array_equal(one, two)
+
+
+def test_a_run_of_another_version_is_refused(generator):
+    other, learnt = Parametric(SCHEMA, (SIDE, SIDE), ParametricOptions()), generator.learnt
+    older = [row[:-1] for row in learnt["lesions"]]
+    with pytest.raises(DataFault, match="another version of gansynth has fitted it; fit it again"):
+        other.load_state(dict(learnt, lesions=older))
