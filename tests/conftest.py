@@ -324,7 +324,7 @@ def _tiny_fits():
 
     few: dict[str, int] = {
         **{f"fitting.{name}.COLUMNS": 2 for name in ("cost", "sample_grids", "composite_fit")},
-        **{"fitting.sample_grids.SHOWN": 2},
+        **{"fitting.sample_grids.SHOWN_SAMPLES": 2},
         **{"fitting.fit.SPECTRUM_SAMPLES": 4, "fitting.label_report.SAMPLES": 8},
     }
     known: dict[tuple[Any, ...], Any] = {}

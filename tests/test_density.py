@@ -6,6 +6,7 @@ and 0.1 walruses.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -40,3 +41,9 @@ def test_no_package_is_denser_than_the_aim(packages):
 def test_the_product_is_no_denser(packages, kind):
     files = [path for part in packages.values() for path in part]
     assert density(ROOT, files)[kind] <= WHOLE[kind]
+
+
+def test_constants_say_what_they_are_of(packages):
+    vague = re.compile(r"^_?(LEAST|MOST|FEW|KEPT|SHOWN|USUAL|AGAIN)(, | = |: )", re.MULTILINE)
+    files = [path for package in packages.values() for path in package]
+    assert [path.name for path in files if vague.search(path.read_text("utf-8"))] == []

@@ -54,7 +54,7 @@ from gansynth_deepmedic.subepoch_shares import SubepochShare, share_on_the_fly
 
 AUGMENTATION = ("augm_img_prms_tr", "augm_sample_prms_tr", "reflectImagesPerAxis", "performIntAugm")
 """Keys that augment training cases or segments, also those of earlier versions."""
-USUAL = ("epochs", "subepochs", "segments")
+LENGTH_KEYS = ("epochs", "subepochs", "segments")
 """Keys that say how long a training is."""
 OF_THE_MACHINE = ("folderForOutput", "num_processes_sampling")
 """Settings that may change when a training goes on."""
@@ -226,7 +226,7 @@ class DeepMedicAdapter(Framework):
     @property
     def usual_samples(self) -> int:
         """Cases of DeepMedic's default epochs, with as many segments as it has by default."""
-        usual = {key: int(TrainConfig.model_fields[key].default) for key in USUAL}
+        usual = {key: int(TrainConfig.model_fields[key].default) for key in LENGTH_KEYS}
         subepochs = usual["epochs"] * usual["subepochs"]
         return subepochs * self.places * usual["segments"] // self.config.segments
 

@@ -41,7 +41,7 @@ from gansynth_deepmedic.configs import TrainConfig
 from gansynth_deepmedic.hook import SCRIPT, TrainingOrder
 
 CHECKOUT, PYTHON = "GANSYNTH_DEEPMEDIC", "GANSYNTH_DEEPMEDIC_PYTHON"
-LEAST = (3, 11)  # least Python for gansynth's modules, which the process also imports
+LEAST_PYTHON = (3, 11)  # least Python for gansynth's modules, which the process also imports
 PACKAGES = ("tensorflow", "numpy", "nibabel", "pandas", "scipy", "six")
 """Imported packages of the process: DeepMedic's own."""
 NEEDED: Mapping[str, tuple[str, ...]] = {
@@ -176,10 +176,10 @@ def find_python(python: str | None) -> tuple[Path, Mapping[str, str]]:
     if "python" not in found:
         last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
         raise EnvironmentFault(f"{path}: is no Python that starts: {last[0]}")
-    if tuple(map(int, re.findall(r"\d+", found["python"])[:2])) < LEAST:
+    if tuple(map(int, re.findall(r"\d+", found["python"])[:2])) < LEAST_PYTHON:
         raise EnvironmentFault(
-            f"{path}: Python {found['python']}, expected {'.'.join(map(str, LEAST))} or newer to "
-            f"run DeepMedic with synthetic cases; {_MAKE_ENVIRONMENT}"
+            f"{path}: Python {found['python']}, expected {'.'.join(map(str, LEAST_PYTHON))} or "
+            f"newer to run DeepMedic with synthetic cases; {_MAKE_ENVIRONMENT}"
         )
     missing = [package for package in PACKAGES if not found.get(package)]
     if missing:

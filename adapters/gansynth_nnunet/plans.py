@@ -14,9 +14,9 @@ from pydantic import BaseModel, Field, FiniteFloat, PositiveInt, ValidationError
 from gansynth import DataFault, HostOptions, Needs, UsageFault, read_json, write_json_atomic
 from gansynth.runtime.option_kinds import Size
 
-USUAL = ("3d_fullres", "2d")
+USUAL_CONFIGURATIONS = ("3d_fullres", "2d")
 DEFAULT_PLANS, SMALL_PLANS = "nnUNetPlans", "gansynthSmallPlans"
-AGAIN = "plan again with nnU-Net 2.8 or later: gansynth prepare --force"
+PLAN_AGAIN = "plan again with nnU-Net 2.8 or later: gansynth prepare --force"
 
 
 class _Configuration(BaseModel):
@@ -53,7 +53,7 @@ class NnunetPlans:
             raise UsageFault(
                 f"--plans {name!r}: no such plans in {folder}, expected one of: {', '.join(there)}"
             )
-        self.doc: Mapping[str, Any] = read_json(self.path, hint=AGAIN)
+        self.doc: Mapping[str, Any] = read_json(self.path, hint=PLAN_AGAIN)
         self._check(_Plans, self.doc, "")
 
     def _check(self, model: type[BaseModel], doc: Mapping[str, Any], where: str) -> None:
@@ -63,7 +63,7 @@ class NnunetPlans:
             first = error.errors()[0]
             key = where + ".".join(map(str, first["loc"]))
             what = f"{key} is {first['input']!r:.60}: {first['msg']}"
-            raise DataFault(f"{self.path}: {what}; {AGAIN}") from None
+            raise DataFault(f"{self.path}: {what}; {PLAN_AGAIN}") from None
 
     @cached_property
     def manager(self) -> Any:
@@ -84,7 +84,7 @@ class NnunetPlans:
             found = dict(self.manager.get_configuration(name).configuration)
         except Exception as error:  # nnU-Net has no error classes of its own
             raise DataFault(
-                f"{self.path}: configurations: {name}: {error!r:.300}; {AGAIN}"
+                f"{self.path}: configurations: {name}: {error!r:.300}; {PLAN_AGAIN}"
             ) from None
         self._check(_Configuration, found, f"configurations: {name}: ")
         return found
@@ -94,7 +94,9 @@ class NnunetPlans:
 
         Pictures and single slices have plans for 2d only. ``prepared``: with preprocessed cases.
         """
-        names = [name for name in USUAL if name in self.doc["configurations"]] or [*USUAL]
+        names = [name for name in USUAL_CONFIGURATIONS if name in self.doc["configurations"]] or [
+            *USUAL_CONFIGURATIONS
+        ]
         there = [name for name in names if prepared and self.data_folder(name).is_dir()]
         return (there or names)[0]
 

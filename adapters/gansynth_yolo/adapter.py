@@ -42,7 +42,14 @@ from gansynth.metrics.detection.measures import summary
 from gansynth.metrics.detection.record import file_of
 from gansynth.runtime.files import replace_text
 from gansynth.runtime.yaml_text import parse_yaml
-from gansynth_yolo.detectors import DETECTORS, KEPT, MOST_FOUND, NMS_IOU, DetectorJob, detector
+from gansynth_yolo.detectors import (
+    DETECTORS,
+    KEPT_CONFIDENCE,
+    MOST_FOUND,
+    NMS_IOU,
+    DetectorJob,
+    detector,
+)
 from gansynth_yolo.intake import YoloIntake
 from gansynth_yolo.mirror import check_path, mirror, mirrored
 from gansynth_yolo.source import YoloImage, YoloSource
@@ -50,7 +57,7 @@ from gansynth_yolo.source import YoloImage, YoloSource
 MODELS = {"libreyolo": "yolox-n", "ultralytics": "yolo11n.yaml"}
 MIRROR = "data"
 """Folder in the output with links to the user's images and labels, read by the detector."""
-SHOWN = 0.25
+SHOWN_CONFIDENCE = 0.25
 """Least confidence of predicted boxes, the usual one of YOLO."""
 WEIGHTS = "detector"  # folder in the output for the detector's own files
 
@@ -184,7 +191,7 @@ class YoloAdapter(Framework):
         about = {"weights": str(weights.relative_to(job.folder)), "model": own.model}
         for split in ("test", "val"):
             if self.source.images[split]:
-                limits = (NMS_IOU, split, KEPT, MOST_FOUND)
+                limits = (NMS_IOU, split, KEPT_CONFIDENCE, MOST_FOUND)
                 images = tuple(self._look(own, weights, split))
                 found = Detections(self.options.detector, own.names, images, *limits, about)
                 write_detections(job.folder / file_of(split), found)
@@ -201,7 +208,7 @@ class YoloAdapter(Framework):
             )
         own = host.job
         weights = job.folder / read_detections(job.folder / cls.result).about["weights"]
-        job.begin(target=cls.name, classes=list(own.names), least_confidence=SHOWN)
+        job.begin(target=cls.name, classes=list(own.names), least_confidence=SHOWN_CONFIDENCE)
         cases = list(images.found.pictures.values())
         paths = [picture.image for picture in cases]
         files = []
@@ -245,7 +252,7 @@ def true_boxes(image: YoloImage) -> TrueBoxes:
 
 def yolo_results(found: DetectedBoxes, shape: Sequence[int]) -> str:
     """Return lines of class, box as shares of the image (height, width), and confidence."""
-    kept = found.scores >= SHOWN
+    kept = found.scores >= SHOWN_CONFIDENCE
     coords = found.boxes[kept][:, [1, 0, 3, 2]].astype(np.float32)
     boxes = Boxes(coords, found.labels[kept].astype(np.int16))
     lines = yolo_lines(boxes, shape).splitlines()

@@ -61,7 +61,7 @@ from gansynth_yolo.source import (
 
 KEYS = (b'"images"', b'"annotations"', b'"categories"')
 OF_SPLIT = re.compile(rf"(?<![a-z])({'|'.join(SPLITS)})", re.I)
-MOST = 4 * MOST_BYTES  # largest JSON file: COCO's own has half of it
+LARGEST_FILE = 4 * MOST_BYTES  # largest JSON file: COCO's own has half of it
 Shape = tuple[int, ...]
 
 
@@ -133,7 +133,7 @@ class _Document(BaseModel):
 def read_document(path: Path) -> _Document:
     """Read a COCO file; DataFault: no such file, or another form, by its first odd entry."""
     expected = "COCO's images, annotations and categories"
-    document = read_json(path, hint=f"expected {expected}", most=MOST)
+    document = read_json(path, hint=f"expected {expected}", most=LARGEST_FILE)
     try:
         return _Document.model_validate(document)
     except ValidationError as error:
@@ -154,7 +154,7 @@ def coco_files(where: Path) -> list[Path]:
 
 def _has_keys(path: Path) -> bool:
     with suppress(OSError):
-        if path.stat().st_size <= MOST:
+        if path.stat().st_size <= LARGEST_FILE:
             data = path.read_bytes()
             return all(key in data for key in KEYS)
     return False

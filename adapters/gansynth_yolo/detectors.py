@@ -56,7 +56,7 @@ DETECTORS: Mapping[str, Library] = {
 }
 """By the name of detector and package."""
 
-KEPT = 1e-4
+KEPT_CONFIDENCE = 1e-4
 """Least confidence of saved boxes: a tenth of the paper's 0.1 %, at which detectors are compared.
 So each detector can be evaluated at the other's false positives.
 """
@@ -124,7 +124,7 @@ class DetectorJob:
 
     def prediction(self) -> dict[str, Any]:
         """Return the options of a prediction that every library has by one name."""
-        return {"conf": KEPT, "iou": NMS_IOU, "max_det": MOST_FOUND, "imgsz": self.imgsz}
+        return {"conf": KEPT_CONFIDENCE, "iou": NMS_IOU, "max_det": MOST_FOUND, "imgsz": self.imgsz}
 
 
 class Detector(Protocol):
@@ -142,7 +142,7 @@ class Detector(Protocol):
     def predict(
         self, job: DetectorJob, weights: Path, images: Sequence[Path]
     ) -> list[DetectedBoxes]:
-        """Detect in real images: confidence from ``KEPT``, ``MOST_FOUND`` an image at most."""
+        """Detect in real images, from ``KEPT_CONFIDENCE``; ``MOST_FOUND`` an image at most."""
 
 
 def detector(name: str) -> Detector:

@@ -76,7 +76,7 @@ from gansynth.runtime.option_kinds import Size2
 from gansynth.runtime.yaml_text import read_yaml
 
 SPLITS = ("train", "val", "test")
-USUAL = ("data", "dataset")  # generic file names, for which the folder's name is used
+GENERIC_NAMES = ("data", "dataset")  # generic file names, for which the folder's name is used
 ENDINGS = (".yaml", ".yml")
 MOST_BYTES = 256 << 20  # largest label file or list of images
 MOST_FAULTS = 20  # most faults reported of one label file
@@ -89,12 +89,12 @@ Rows = npt.NDArray[np.float64]  # (N, 5): class, xc, yc, w, h; shares of the ima
 OTHERS = {".bmp", ".webp", ".gif", ".dng", ".mpo", ".pfm", ".heic", ".heif", ".avif", ".jp2",
           ".dcm", ".tga", ".ppm", ".pgm"}  # fmt: skip
 """Image formats that detectors may read and this source does not."""
-LEAST = 10  # least rows and columns; ultralytics skips smaller images
+SMALLEST_IMAGE = 10  # least rows and columns; ultralytics skips smaller images
 LARGEST = 256  # longest edge of a generator's arrays without `--read size=`
 FOLDERS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 """Folder names that say the split of their images, and nothing about the subject."""
 BACKGROUND = "background"  # class name of an image without boxes
-FEW = 64  # grey levels of 256 below which a 16-bit image is warned of
+FEW_LEVELS = 64  # grey levels of 256 below which a 16-bit image is warned of
 SMALL = 8  # least pixels of a box's shorter side at the detectors' default image size
 IMGSZ = 640  # default size of images for detectors, pixels of the longer side
 SPARE = {"classes", "obj", "readme", "notes", "license", "requirements"}
@@ -236,7 +236,7 @@ def read_dataset_file(where: str, *, allow_outside: bool) -> DatasetFile:
 
 def usual_files(folder: Path) -> list[Path]:
     """Return the files of a folder with the names that a ``data.yaml`` usually has."""
-    usual = [folder / f"{name}{end}" for name in USUAL for end in ENDINGS]
+    usual = [folder / f"{name}{end}" for name in GENERIC_NAMES for end in ENDINGS]
     return [file for file in usual if file.is_file()]
 
 
@@ -654,11 +654,11 @@ def usable_header(path: Path) -> tuple[tuple[int, int], bool]:
     """Return an image's rows and columns, and whether it is grey; DataFault: it is of no use."""
     shape, mode, turned = picture_header(path)
     grey = mode in GREY[:-2]
-    if min(shape) < LEAST or not (grey or mode == "RGB") or turned not in (0, 1):
+    if min(shape) < SMALLEST_IMAGE or not (grey or mode == "RGB") or turned not in (0, 1):
         raise DataFault(
             f"{path}: {shape[0]} x {shape[1]} pixels, mode {mode}, EXIF orientation {turned}; "
-            f"expected at least {LEAST} x {LEAST}, grey of 8 or 16 bits or RGB of 8 bits, and "
-            "orientation 1 (else boxes are ambiguous); convert it, or leave it out"
+            f"expected at least {SMALLEST_IMAGE} x {SMALLEST_IMAGE}, grey of 8 or 16 bits or RGB "
+            "of 8 bits, and orientation 1 (else boxes are ambiguous); convert it, or leave it out"
         )
     return shape, grey
 
@@ -795,7 +795,7 @@ class YoloSource(PictureSource):
     @property
     def name(self) -> str:
         path, home = self.file.path, self.file.home
-        return f"yolo:{home.name if path.stem.casefold() in USUAL else path.stem}"
+        return f"yolo:{home.name if path.stem.casefold() in GENERIC_NAMES else path.stem}"
 
     @property
     def has_split(self) -> bool:
@@ -1022,7 +1022,7 @@ def warning(file: Path, text: str, case: str | None = None) -> Finding:
 def check_pixels(picture: PictureFiles, pixels: npt.NDArray[Any]) -> Iterator[Finding]:
     """Warn of 16 bits of which detectors see little, and of grey pixels stored as RGB."""
     levels = (int(pixels.max()) >> 8) - (int(pixels.min()) >> 8) + 1
-    if pixels.dtype == np.uint16 and levels < FEW:
+    if pixels.dtype == np.uint16 and levels < FEW_LEVELS:
         text = (
             f"pixels from {pixels.min()} to {pixels.max()} of 65535: detectors see "
             f"the upper byte, {levels} grey level(s) of 256; stretch all images by one window"

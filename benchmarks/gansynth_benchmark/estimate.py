@@ -26,7 +26,7 @@ from gansynth_benchmark.study import FIT, TRAIN, TUNE, BenchmarkStudy, Computati
 
 PROBES = (0.02, 0.06)
 """Shares of a training's steps that are timed, to separate time per step from overhead."""
-LEAST = 4  # minimum steps of a probe
+FEWEST_STEPS = 4  # minimum steps of a probe
 WORKER = "gansynth_benchmark.worker:run_job"
 
 
@@ -149,7 +149,10 @@ class _Probe:
     def _extrapolated(self, spec: ComputationSpec, steps: int) -> tuple[Size, int, float]:
         """Return the size of a job, and steps and seconds of the shortest one that was tried."""
         tried = sorted(
-            {min(steps, max(LEAST * (n + 1), round(steps * p))) for n, p in enumerate(PROBES)}
+            {
+                min(steps, max(FEWEST_STEPS * (n + 1), round(steps * p)))
+                for n, p in enumerate(PROBES)
+            }
         )
         points = [(count, *self._timed(spec, count, steps)) for count in tried]
         (a, first, _), (b, second, folder) = points[0], points[-1]
@@ -159,7 +162,7 @@ class _Probe:
     def _with_samples(self, spec: ComputationSpec, steps: int) -> float:
         """Return the seconds of a short training with samples of a generator of few steps."""
         fit = self.study.specs()[spec.needs[0]]
-        _, run = self._timed(fit, LEAST if learning([fit]) else None, LEAST)
+        _, run = self._timed(fit, FEWEST_STEPS if learning([fit]) else None, FEWEST_STEPS)
         return self._timed(spec, steps, self.study.plan.host.steps, run / RUN)[0]
 
     def _timed(

@@ -13,7 +13,7 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import CaseSource
 from gansynth.data.api import find_kind, source_request
 from gansynth.hosts.host import framework
-from gansynth.hosts.study_plan import LEAST, plan_text, subjects_of
+from gansynth.hosts.study_plan import FEWEST_SUBJECTS, plan_text, subjects_of
 from gansynth.hosts.suggestion import RULES
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.files import write_bytes_atomic
@@ -47,10 +47,10 @@ def write_new(request: BenchmarkRequest) -> dict[str, Any]:
     words = {key: getattr(request, key) for key in ("configuration", "plans", "subjects", "root")}
     source = open_source(source_request(named, read=request.read, **words))
     subjects = subjects_of(source)
-    if len(subjects) < LEAST:
+    if len(subjects) < FEWEST_SUBJECTS:
         raise DataFault(
-            f"{source.name}: {len(subjects)} subject(s), expected at least {LEAST}: two to train "
-            "on, two to develop with and two sealed"
+            f"{source.name}: {len(subjects)} subject(s), expected at least {FEWEST_SUBJECTS}: two "
+            "to train on, two to develop with and two sealed"
         )
     target, generator, rivals = _parts(source)
     places = {"data": _placed(named, path.parent)}

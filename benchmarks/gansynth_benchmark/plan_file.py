@@ -16,7 +16,7 @@ from gansynth.runtime.yaml_text import read_yaml
 from gansynth_benchmark.arms import preset_generators
 from gansynth_benchmark.plan import ArmPlan, BenchmarkPlan, GeneratorPlan
 
-SHOWN = "a plan in YAML, see: gansynth help benchmark_plan"
+PLAN_HELP = "a plan in YAML, see: gansynth help benchmark_plan"
 NEW = "a plan in YAML; write one: gansynth benchmark --new DATA"
 
 
@@ -28,17 +28,17 @@ def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
     """
     values, _ = read_yaml(path, NEW)
     if not isinstance(values, dict):
-        raise UsageFault(f"{path}: holds {type(values).__name__}, expected {SHOWN}")
+        raise UsageFault(f"{path}: holds {type(values).__name__}, expected {PLAN_HELP}")
     if data is not None:
         values["data"] = data
     try:
         plan = BenchmarkPlan(**values)
     except ValidationError as error:
-        raise UsageFault(f"{path}: {first_error(error, SHOWN)}") from None
+        raise UsageFault(f"{path}: {first_error(error, PLAN_HELP)}") from None
     except UsageFault as fault:
         raise UsageFault(f"{path}: {fault}") from None
     except TypeError as error:
-        raise UsageFault(f"{path}: {error}; expected {SHOWN}") from None
+        raise UsageFault(f"{path}: {error}; expected {PLAN_HELP}") from None
     changes: dict[str, Any] = {
         "data": placed_data(plan.data, path.parent if data is None else Path()),
         "arms": tuple([_placed_arm(arm, path.parent) for arm in plan.arms]),

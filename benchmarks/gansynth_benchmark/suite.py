@@ -24,7 +24,7 @@ from gansynth_benchmark.plan_file import first_error
 from gansynth_benchmark.report.study import ComparisonOutcome, ReportData, ends_of, finding_of
 from gansynth_benchmark.running import FORMAT, RESULTS
 
-SHOWN = "a suite in YAML, see: gansynth help suite"
+SUITE_HELP = "a suite in YAML, see: gansynth help suite"
 Document = Mapping[str, Any]
 
 
@@ -54,13 +54,13 @@ class SuitePlan(ClosedModel):
 
 def read_suite(path: Path) -> SuitePlan | None:
     """Read a suite; None if the file is none, since it has no ``sets``."""
-    values, _ = read_yaml(path, SHOWN)
+    values, _ = read_yaml(path, SUITE_HELP)
     if not isinstance(values, Mapping) or "sets" not in values:
         return None
     try:
         suite = SuitePlan(**values)
     except ValidationError as error:
-        raise UsageFault(f"{path}: {first_error(error, SHOWN)}") from None
+        raise UsageFault(f"{path}: {first_error(error, SUITE_HELP)}") from None
     for number, one in enumerate(suite.sets):
         file = path.parent / str(one.plan or one.results)
         if not file.is_file():

@@ -24,8 +24,8 @@ from gansynth.sampling.run_source import open_source
 from gansynth_benchmark.requests import RUN, augment_request, fit_request
 
 PREDICTIONS = "predictions"
-KEPT = ("ratio", "schedule", "drawn_real", "drawn_synthetic", "realised_synthetic_share")
-KEPT_TOO = ("asked_synthetic_share", "fell_back", "supply", "warnings", "metrics_on_real_cases")
+KEPT_COUNTS = ("ratio", "schedule", "drawn_real", "drawn_synthetic", "realised_synthetic_share")
+KEPT_REMARKS = ("asked_synthetic_share", "fell_back", "supply", "warnings", "metrics_on_real_cases")
 
 
 class WorkerJob:
@@ -78,7 +78,7 @@ class WorkerJob:
         seconds, report = execute(augment_request(self.spec, request, run, out))
         source = open_source(request)
         measured = self.measured(source, Path(report["folder"]))
-        provenance = {key: report.get(key) for key in (*KEPT, *KEPT_TOO)}
+        provenance = {key: report.get(key) for key in (*KEPT_COUNTS, *KEPT_REMARKS)}
         gone = self.folder / "gone"  # at once: half of a training would be refused as another's
         shutil.rmtree(gone, ignore_errors=True)
         scratch.rename(gone)

@@ -75,7 +75,7 @@ def _turing_test_lines(document: Mapping[str, Any], files: Mapping[str, str]) ->
     yield from table(files.items())
 
 
-SHOWN = 10  # false alarms in the printed table
+SHOWN_ALARMS = 10  # false alarms in the printed table
 
 
 def show_hard_cases(request: HardCasesRequest, report: dict[str, Any], out: Output) -> None:
@@ -116,7 +116,7 @@ def _hard_cases_lines(report: dict[str, Any]) -> list[str]:
             )
             rows.append((factor["name"], row["name"], *map(str, numbers)))
     lines += ["", *table(rows)]
-    alarms = sorted(report["false_alarms"], key=lambda row: -row["voxels"])[:SHOWN]
+    alarms = sorted(report["false_alarms"], key=lambda row: -row["voxels"])[:SHOWN_ALARMS]
     shown = [("false alarms, largest first", "first voxel", "voxels", "place")]
     for row in alarms:
         corner = ",".join([str(first) for first, _ in row["box"]])

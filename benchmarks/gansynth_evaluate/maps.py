@@ -25,7 +25,7 @@ from gansynth.sampling.evaluation_data import EvaluationData
 if TYPE_CHECKING:
     from gansynth.metrics.faithfulness import EvaluationSegmenter
 
-MOST = 120  # most points of a side
+MOST_POINTS = 120  # most points of a side
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class MapImages:
         cases, rng = gathered.known, np.random.default_rng((comparison.seed, 4))
         others: Sequence[Case] = ()
         if cases.members and cases.others:
-            others = gathered.real(cases.others, min(MOST, len(comparison.real)), rng)
-        real = list(comparison.real)[:MOST]
-        images: list[Image] = [*list(comparison.samples)[:MOST], *real, *others]
+            others = gathered.real(cases.others, min(MOST_POINTS, len(comparison.real)), rng)
+        real = list(comparison.real)[:MOST_POINTS]
+        images: list[Image] = [*list(comparison.samples)[:MOST_POINTS], *real, *others]
         count = len(images) - len(real) - len(others)
         crops: dict[str, int] = {}
         names = [f"sample {n}" for n in range(count)]
@@ -145,9 +145,9 @@ def _last(segmenter: EvaluationSegmenter, mapped: MapImages) -> Floats:
 
 # -- places on a map -------------------------------------------------------------------------------
 
-LEAST = 10  # fewest images for a map
+FEWEST_IMAGES = 10  # fewest images for a map
 COMPONENTS = 50  # principal components kept; the others are mostly noise
-USUAL = 30.0  # perplexity, reduced for fewer than three times as many neighbours
+USUAL_PERPLEXITY = 30.0  # perplexity, reduced for fewer than three times as many neighbours
 JITTER = 1e-3
 """Jitter in deviations of the first component. Identical images, such as crops of small data sets,
 give an invalid result in scikit-learn's neighbour tree (a divergence below 0)."""
@@ -172,7 +172,7 @@ def embed(features: Floats, *, seed: int = 0) -> FloatArray:
     from sklearn.manifold import TSNE
 
     reduced = _reduced(_checked(features))
-    perplexity = min(USUAL, (len(reduced) - 1) / 3)
+    perplexity = min(USUAL_PERPLEXITY, (len(reduced) - 1) / 3)
     reduced += JITTER * np.random.default_rng(seed).standard_normal(reduced.shape)
     tsne = TSNE(n_components=2, init="pca", perplexity=perplexity, random_state=seed, n_jobs=1)
     return np.asarray(tsne.fit_transform(reduced), np.float32)
@@ -183,10 +183,10 @@ def _checked(features: Floats) -> npt.NDArray[np.float64]:
         raise DataFault(
             f"t-SNE: features have shape {features.shape}, expected a row of numbers for each image"
         )
-    if len(features) < LEAST:
+    if len(features) < FEWEST_IMAGES:
         raise DataFault(
-            f"t-SNE: {len(features)} images, fewer than {LEAST}, expected at least as many for a "
-            "map; generate more samples"
+            f"t-SNE: {len(features)} images, fewer than {FEWEST_IMAGES}, expected at least as many "
+            "for a map; generate more samples"
         )
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if bad.size:

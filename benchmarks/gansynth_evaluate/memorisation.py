@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from gansynth.core.generator import Generator
 
 FINELY = 128  # most samples whose nearest case is searched in full resolution
-USUAL = 24  # real crops whose nearest other subject defines the usual distance
-SHOWN, ACROSS = 32, 4  # pairs in a preview grid, and in a row of it
+USUAL_CROPS = 24  # real crops whose nearest other subject defines the usual distance
+SHOWN_PAIRS, ACROSS = 32, 4  # pairs in a preview grid, and in a row of it
 CROPS = 4  # crops of a case for the discriminator
 OWN = 0.5
 """Factor on that ratio for the case whose labels a sample is based on. Informative labels alone
@@ -182,7 +182,7 @@ def near_copies(gathered: EvaluationData, comparison: Comparison) -> tuple[NearC
         {i: cases.people[i] for i in cases.members},
         gathered.space,
         load=gathered.cache,
-        real=USUAL,
+        real=USUAL_CROPS,
         seed=comparison.seed,
         reporter=comparison.reporter,
     )
@@ -254,7 +254,7 @@ def write_copies(
         written["near_copies.csv"] = paths["near_copies.csv"]
         write_bytes_atomic(paths["near_copies.csv"], stream.getvalue().encode())
     if pairs:
-        cells = [(caption, pair) for caption, pair in pairs[:SHOWN]]
+        cells = [(caption, pair) for caption, pair in pairs[:SHOWN_PAIRS]]
         written["near_copies.png"] = write_image_grid(
             paths["near_copies.png"], cells, schema, across=ACROSS, oriented=oriented
         )

@@ -21,7 +21,7 @@ from common import print_table, write
 
 from gansynth.core.schema import Case
 from gansynth.core.source import SourceRequest
-from gansynth.data.plausibility import CASES, as_stored, misplaced
+from gansynth.data.plausibility import MOST_CASES, as_stored, misplaced
 from gansynth.sampling.run_source import open_source
 
 DATA = Path(__file__).parents[2] / "../shared/data"
@@ -75,7 +75,7 @@ def look(kind: str, where: Path, draws: int) -> dict[str, Any]:
             case = as_stored(source, case_id)
             if case.labels is not None and (case.labels > 0).any():
                 cases.append(case)
-            if len(cases) == CASES:
+            if len(cases) == MOST_CASES:
                 break
         began = time.perf_counter()
         found["alarms"] += bool(misplaced(cases))
@@ -97,7 +97,7 @@ def main() -> None:
     }
     rows = [(name, *row.values()) for name, row in results.items()]
     print_table([("set", *results["tiles"]), *rows])
-    write("label_places", {"cases": CASES, "results": results})
+    write("label_places", {"cases": MOST_CASES, "results": results})
 
 
 if __name__ == "__main__":

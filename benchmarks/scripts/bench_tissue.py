@@ -40,7 +40,7 @@ from gansynth.core.registry import installed
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.connected_components import parts
-from gansynth.data.lesion_grain import LEAST, tissue_around
+from gansynth.data.lesion_grain import LEAST_VOXELS, tissue_around
 from gansynth.sampling.run_source import open_source
 
 SHARED = Path(__file__).resolve().parents[2] / "../shared/data"
@@ -174,7 +174,7 @@ def on_tissue(name: str, people: int, draw: int, samples: int, home: Path) -> di
 def contrasts(image: Any, around: Any, lesion: Any, labels: Any, schema: Any) -> Iterator[float]:
     """Mean of each lesion minus that of the tissue around, in the first channel."""
     tissue = organ_mask(around) & (labels != 1)
-    for part in parts(lesion, schema, (1,), least=LEAST):
+    for part in parts(lesion, schema, (1,), least=LEAST_VOXELS):
         box, near = tissue_around(part, around, tissue)
         held = part.whole()[box] > 0
         yield float(image[0][box][held].mean() - near[0])

@@ -5,7 +5,7 @@ to find lesions in their slices; an arm of ``--filtered`` uses those where it ma
 of ``--all`` uses them all. Slices of the draw's own people without a lesion are in both, for their
 labels are known. What the filter left out and missed is in ``filter.json``.
 
-    python benchmarks/scripts/gain_suspicious.py PLAN --data FOLDER -o FOLDER --all all --filtered found
+    python benchmarks/scripts/gain_suspicious.py PLAN --data FOLDER -o OUT --all ARM --filtered ARM
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def again(read: Mapping[str, str] = MappingProxyType({}), **options: object) -> 
     return [word for pair in pairs for word in pair]
 
 
-AGAIN = Hint("next: the same command without --dry-run")
+WITHOUT_DRY_RUN = Hint("next: the same command without --dry-run")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Output:
             return
         told = list(lines)
         if document.get("dry_run") is True:
-            told.append(AGAIN)
+            told.append(WITHOUT_DRY_RUN)
         for line in told:
             if isinstance(line, Hint):
                 self.reporter.say(line)

@@ -58,7 +58,7 @@ _POLL_SECONDS = 0.1
 _BEAT_SECONDS = 1.0
 # Seconds that a batch may take, three times that for the first one; and the multiple of its usual
 # time, if that is longer. The supervisor kills a silent producer.
-_LONGEST, _USUAL = 600.0, 20.0
+_LONGEST, _TIMES_USUAL = 600.0, 20.0
 _PARENT_POLL_SECONDS = 0.5
 _GRACE_SECONDS = 1.5  # time for an orderly end; with the poll interval, less than 3 s for an orphan
 
@@ -242,7 +242,7 @@ def _beating(writer: BankWriter) -> Iterator[None]:
     def beat() -> None:
         while not done.wait(_BEAT_SECONDS):
             since, usual = writer.working_since, writer.usual
-            limit = 3 * _LONGEST if usual is None else max(_LONGEST, _USUAL * usual)
+            limit = 3 * _LONGEST if usual is None else max(_LONGEST, _TIMES_USUAL * usual)
             if since is None or time.monotonic() - since < limit:
                 with contextlib.suppress(EnvironmentFault):  # publishing reports a full disk
                     writer.beat()

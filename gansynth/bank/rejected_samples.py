@@ -20,7 +20,7 @@ from gansynth.runtime.errors import DataFault, EnvironmentFault
 from gansynth.sampling.quality_gate import reject_reason_of
 
 LINES = "rejected.jsonl"
-EACH, MOST = 32, 200  # pictures kept for one reason, and in total
+PICTURES_OF_A_REASON, MOST_PICTURES = 32, 200  # pictures kept for one reason, and in total
 EDGE = 128  # pixels along a picture's longest edge, about; more for larger images
 LARGEST = 512  # larger images are subsampled to at most that many pixels along an edge
 
@@ -46,7 +46,11 @@ class RejectedSamples:
     def keep(self, sample: Sample, fault: DataFault, index: int) -> None:
         """Save a rejected sample, in any state, unless there are enough of its kind."""
         reason, boxes = reject_reason_of(fault), sample.boxes
-        if self.folder is None or self._kept[reason] >= EACH or self._kept.total() >= MOST:
+        if (
+            self.folder is None
+            or self._kept[reason] >= PICTURES_OF_A_REASON
+            or self._kept.total() >= MOST_PICTURES
+        ):
             return
         line: dict[str, Any] = {"picture": f"rejected-{self._kept.total():04d}.png"}
         try:

@@ -33,11 +33,11 @@ _BEAT_SECONDS = 3.0  # largest age of a heartbeat
 # Times the median: longer is a validation or a suspended machine; longer is not compared.
 _GAP, _LONG = 10.0, 4.0
 # Duties: the largest that still allows a comparison, that without a budget, that of a rest.
-_MOST, _HARD, _REST = 0.72, 0.9, 1e-6
+_LARGEST_DUTY, _HARD, _REST = 0.72, 0.9, 1e-6
 _UNKNOWN = 0.1  # seconds that a second of work is assumed to cost while nothing is measured
 _LONGER = 8.0  # how much longer a turn may last than the one before, where none is paid
 _LONGEST = 60.0  # seconds of such a turn, but two rests at least
-_LEAST, _SETTLE = 8, 12  # steps: of a turn and a rest, about; of a late effect
+_SHORTEST_TURN, _SETTLE = 8, 12  # steps: of a turn and a rest, about; of a late effect
 _CYCLES, _SIDE = 48, 0.95  # latest costs that count; the end of their interval that sets the duty
 _PATIENCE = 10  # multiple of its usual length after which a turn ends in any case
 _KNOWN = 0.5  # width of an overhead interval above which the overhead counts as unknown
@@ -131,7 +131,7 @@ class ProducerThrottle:
         else:
             cost = max([_UNKNOWN, 0.0] + [cost for cost, _ in self._costs])
         share = self.pacing.overhead / (1 + self.pacing.overhead)
-        return 1.0 if cost <= share else min(_MOST, share / cost)
+        return 1.0 if cost <= share else min(_LARGEST_DUTY, share / cost)
 
     def summary(self) -> dict[str, Any]:
         """Return the measurements for the record; empty without a producer.
@@ -199,10 +199,14 @@ class ProducerThrottle:
         duty, turn = self.duty(), slice(self._kept, None)
         unpaid = duty == 1
         if unpaid:
-            resting = max((_LEAST + _SETTLE) * usual, _BEAT_SECONDS + _TICK_SECONDS)
+            resting = max((_SHORTEST_TURN + _SETTLE) * usual, _BEAT_SECONDS + _TICK_SECONDS)
             target = self._length * min(resting * self._reach, max(_LONGEST, 2 * resting))
         else:
-            target = usual * self._length * max(_LEAST, (_LEAST + _SETTLE) * duty / (1 - duty))
+            target = (
+                usual
+                * self._length
+                * max(_SHORTEST_TURN, (_SHORTEST_TURN + _SETTLE) * duty / (1 - duty))
+            )
         step = (seconds <= _GAP * usual)[turn]
         self._total = self._before + np.stack([seconds[turn][step], work[turn][step]]).sum(axis=1)
         if self._working:
@@ -214,7 +218,7 @@ class ProducerThrottle:
         end = int(np.flatnonzero(busy).max(initial=-1)) + 1
         hard = self.pacing.overhead is None
         paid = unpaid or hard or duty * self._total[0] >= self._total[1] + target
-        if paid and steps - end >= _LEAST:
+        if paid and steps - end >= _SHORTEST_TURN:
             begin, weight = int(np.argmax(busy)), float(work[turn].sum())
             if begin and weight:
                 beside, rest = seconds[begin:end], [seconds[:begin], seconds[end : end + begin]]

@@ -257,7 +257,7 @@ def record(boxes: Boxes, by: str, **details: Any) -> dict[str, Any]:
 # -- a user's own boxes ----------------------------------------------------------------------------
 
 
-USUAL = "jitter"  # default of the option
+DEFAULT_BOXES = "jitter"  # default of the option
 AXES = {5: "xy", 7: "xyz"}
 MOST_BYTES = 1 << 26  # largest file of boxes
 

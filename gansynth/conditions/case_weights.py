@@ -25,9 +25,9 @@ from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import digest_of, read_own, write_json_atomic
 
 FORMAT, VERSION = "gansynth hard-cases", 2
-AGAIN = "make it again: gansynth hard-cases --data KIND:WHERE --fold FOLD -o FILE"
+MAKE_AGAIN = "make it again: gansynth hard-cases --data KIND:WHERE --fold FOLD -o FILE"
 Draw = Callable[[int, Rng], "Condition"]  # (index, rng) -> a condition
-_AGAIN = f"{AGAIN[0].upper()}{AGAIN[1:]}"
+_MAKE_AGAIN = f"{MAKE_AGAIN[0].upper()}{MAKE_AGAIN[1:]}"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class CaseWeights:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IntegrityFault(
                 f"{path}: not as gansynth hard-cases writes it ({type(error).__name__}: {error}), "
-                f"expected its tables; {AGAIN}"
+                f"expected its tables; {MAKE_AGAIN}"
             ) from error
 
     def choose(self, draw: Draw, schema: Schema, seed: int, index: int) -> Condition:
@@ -159,14 +159,14 @@ class CaseWeights:
             raise IntegrityFault(
                 f"--case-weights {self.path}: made of {judged.dataset} fold {judged.fold}, "
                 "the run has "
-                f"seen {lineage.dataset} fold {lineage.fold}; expected the same. {_AGAIN}"
+                f"seen {lineage.dataset} fold {lineage.fold}; expected the same. {_MAKE_AGAIN}"
             )
         odd = [name for name, value in self.labels.items() if labels.get(name) != value]
         if odd:
             raise IntegrityFault(
                 f"--case-weights {self.path}: label {odd[0]!r} is {self.labels[odd[0]]} "
                 "there, the run "
-                f"has {dict(labels)}; expected the same. {_AGAIN}"
+                f"has {dict(labels)}; expected the same. {_MAKE_AGAIN}"
             )
         if not same_host(judged.host, lineage.host):
             return
@@ -176,13 +176,13 @@ class CaseWeights:
             raise IntegrityFault(
                 f"--case-weights {self.path}: {len(changed)} case(s) are not those the run "
                 "has seen, "
-                f"{changed[0]!r} first; expected the same content. {_AGAIN}"
+                f"{changed[0]!r} first; expected the same content. {_MAKE_AGAIN}"
             )
 
     def guard(self, held_out: Iterable[CaseRecord], source: CaseSource) -> None:
         """Refuse weights that have seen a held-out case, its subject or its content."""
         model = f"host behind --case-weights {self.path}"
-        guard(self.lineage, held_out, kind=model, same=same_data_as(source), hint=_AGAIN)
+        guard(self.lineage, held_out, kind=model, same=same_data_as(source), hint=_MAKE_AGAIN)
 
 
 def open_case_weights(path: Path, lineage: Lineage, source: CaseSource) -> CaseWeights:
@@ -238,17 +238,17 @@ def write_failures(path: Path, document: Mapping[str, Any]) -> str:
 def read_failures(path: Path) -> dict[str, Any]:
     """Read what ``write_failures`` wrote."""
     if not path.is_file():
-        raise DataFault(f"{path}: no such file, expected one of failures; {AGAIN}")
-    document = read_own(path, hint=AGAIN)
+        raise DataFault(f"{path}: no such file, expected one of failures; {MAKE_AGAIN}")
+    document = read_own(path, hint=MAKE_AGAIN)
     header = document.get("format"), document.get("version")
     if header != (FORMAT, VERSION):
         raise UsageFault(
             f"{path}: format is {header[0]!r}, version {header[1]!r}, expected {FORMAT!r}, version "
-            f"{VERSION}; {AGAIN}"
+            f"{VERSION}; {MAKE_AGAIN}"
         )
     if document.get("sha256") != digest_of(document, "sha256"):
         raise IntegrityFault(
             f"{path}: its content does not have the SHA-256 it was written with, expected the "
-            f"same; it was changed or damaged; {AGAIN}"
+            f"same; it was changed or damaged; {MAKE_AGAIN}"
         )
     return document

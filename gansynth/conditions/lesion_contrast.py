@@ -22,7 +22,7 @@ from gansynth.core.case_pool import CasePool
 from gansynth.core.geometry import Mask, Matrix, mask_of
 from gansynth.core.schema import FloatArray, LabelArray, Schema
 from gansynth.data.connected_components import parts
-from gansynth.data.lesion_grain import LEAST, ring_around
+from gansynth.data.lesion_grain import LEAST_VOXELS, ring_around
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ def contrast(image: FloatArray, lesion: LabelArray, free: Mask, schema: Schema) 
 
     ``free``: bool, tissue without lesions.
     """
-    found = parts(lesion, schema, least=LEAST)
+    found = parts(lesion, schema, least=LEAST_VOXELS)
     if not found:
         return None
     box, near = ring_around(found[0])
     ring = near & free[box]
-    if ring.sum() < LEAST:
+    if ring.sum() < LEAST_VOXELS:
         return None
     local = image[(slice(None), *box)]
     inside = local[:, found[0].whole()[box] > 0].mean(axis=1)

@@ -414,7 +414,7 @@ def scene_of(donor: LesionDonor, index: int, case_pool: CasePool) -> CaseContext
 
 Where = Literal["prior", "anywhere", "same", "own"]
 HALF = 0.5  # share of mixed regions that are smaller than the lesion
-MOST = 0.1  # share of the array to which the size of larger lesions is limited
+LARGEST_SHARE = 0.1  # share of the array to which the size of larger lesions is limited
 
 
 ROOM = 0.25  # share of the array where lesions may lie that is enough
@@ -542,7 +542,7 @@ class PlacementRegion:
         """
         shape = np.array(self.free.shape)
         in_array = held[((held >= 0) & (held < shape)).all(axis=1)]
-        fewest = least_in_array * min(len(held), MOST * self.free.size)
+        fewest = least_in_array * min(len(held), LARGEST_SHARE * self.free.size)
         if not len(in_array) or len(in_array) < fewest:
             return None
         at = tuple(in_array.T)

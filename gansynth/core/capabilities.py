@@ -22,7 +22,7 @@ REAL: frozenset[Input] = frozenset({"lesion", "background", "image", "channels"}
 """Parts of a condition that are real images: samples that show them are not for sharing."""
 OF_LABELS: frozenset[Input] = frozenset({"labels", "foreground", "lesion"})
 """Parts of a condition that its label map says."""
-USUAL: Mapping[Problem, str] = {
+USUAL_REMEDIES: Mapping[Problem, str] = {
     "not finite": "Lower the learning rates",
     "collapse": "lower learning rates",
     "at chance": "it needs a stronger discriminator",
@@ -121,7 +121,7 @@ class Capabilities(Document, whole=True, later=("replays", "donors")):
 
     def remedy(self, problem: Problem) -> str:
         """Return what helps against a problem."""
-        return self.remedies.get(problem, USUAL[problem])
+        return self.remedies.get(problem, USUAL_REMEDIES[problem])
 
 
 def of_parts(parts: Iterable[Capabilities]) -> Capabilities:

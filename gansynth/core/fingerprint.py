@@ -47,7 +47,7 @@ _STEPS = 2.0  # quantisation levels in a standard deviation; 15 levels in all
 _BINS, _IN_PLANE = 128, 0.02
 _ROWS = 2048
 _HUGE = 1e15  # largest value whose squares float32 holds with ease
-_LEAST = 0.2  # share of all cells in which two images must both show something
+_LEAST_SHARED = 0.2  # share of all cells in which two images must both show something
 _MAYBE = 0.5  # correlation, as a share of ``ALIKE``, from which the common cells are looked at
 
 
@@ -145,7 +145,7 @@ def closeness(
         one, other = first[row], second[column, turns[turned[row, column]]]
         both = (one != 0) & (other != 0)
         norms = float(np.linalg.norm(one[both]) * np.linalg.norm(other[both]))
-        enough = both.mean() >= _LEAST and norms > 0
+        enough = both.mean() >= _LEAST_SHARED and norms > 0
         best[row, column] = one[both] @ other[both] / norms if enough else 0
     return best
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-LEAST = 1 << 10  # bytes that any result counts as, so that small ones are bounded, too
+LEAST_BYTES = 1 << 10  # bytes that any result counts as, so that small ones are bounded, too
 
 
 class Kept(Generic[T]):
@@ -23,8 +23,8 @@ class Kept(Generic[T]):
             self._kept.move_to_end(key)
             return self._kept[key]
         made = self._kept[key] = make()
-        self._held += max(self._size(made), LEAST)
+        self._held += max(self._size(made), LEAST_BYTES)
         while self._held > self._most and len(self._kept) > 1:
             _, gone = self._kept.popitem(last=False)
-            self._held -= max(self._size(gone), LEAST)
+            self._held -= max(self._size(gone), LEAST_BYTES)
         return made

@@ -31,19 +31,22 @@ Floats = npt.NDArray[np.float32]
 
 AGREED = {2: 8.0, 3: 5.0}
 """Landmarks that count as the same, weighted by their closeness (to 1), from which images do."""
-KEPT = 128
+KEPT_LANDMARKS = 128
 _SIDE = {2: 128, 3: 64}  # cells along the longest side
 _FINER = 1.5  # most cells for a voxel: between few voxels, all images look alike
 _RANKS, _BINS = 0.3, 4096  # share of ranks; grey values
 # What is a landmark.
 _FINEST, _SCALES = {2: 1.8, 3: 1.2}, {2: 8, 3: 7}  # sigma in cells, and how many, 3 to the octave
-_LEAST, _EDGE = 0.0025, {2: 0.15, 3: 0.1}  # of an extremum: strength; least to most curvature
+_LEAST_STRENGTH, _EDGE = (
+    0.0025,
+    {2: 0.15, 3: 0.1},
+)  # of an extremum: strength; least to most curvature
 _RIM = 0.8  # share of its strength that it loses at the rim, where images are cropped
 _STEP = 2.0  # of the gradients around, in sigmas
 _INSIDE = 0.8  # share of these that lie inside the body
 _EVEN = 0.06  # of the range of the cells: how far those of the background may be from its value
 _OUTER = 0.3  # share of the outermost cells that are background, if there is one
-_SHOWN = 0.2  # share of all cells that show a body, if there is a background
+_LEAST_SHOWN = 0.2  # share of all cells that show a body, if there is a background
 # When two are the same.
 _SAME = {2: 0.7, 3: 0.78}  # correlation from which they may be,
 _DOUBTFUL, _SURE = 0.15, 0.25  # their weight there, and how much more makes it grow by 1
@@ -82,7 +85,7 @@ def landmarks(image: Floats, spacing: Sequence[float]) -> str:
     bands = np.diff(layers, axis=0)
     places = _extrema(bands, sigmas)
     inside = shown_in(cells)[_cells_around(places, sigmas, cells.shape)].mean(axis=1)
-    places = places[inside >= _INSIDE][:KEPT]
+    places = places[inside >= _INSIDE][:KEPT_LANDMARKS]
     if not len(places):
         return ""
     signs = np.sign(bands[tuple(places.T)])
@@ -144,7 +147,7 @@ def shown_in(cells: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
     regions, _ = label(alike)
     outside = alike & np.isin(regions, regions[outer & alike])
     shown = ~binary_dilation(outside, np.ones((3,) * cells.ndim, np.bool_))
-    return shown if shown.mean() >= _SHOWN else np.ones(cells.shape, bool)
+    return shown if shown.mean() >= _LEAST_SHOWN else np.ones(cells.shape, bool)
 
 
 def averaged(image: npt.NDArray[np.floating], shape: Sequence[int]) -> npt.NDArray[np.float64]:
@@ -175,7 +178,7 @@ def _extrema(bands: Floats, sigmas: npt.NDArray[np.float64]) -> npt.NDArray[np.i
     ndim = bands.ndim - 1
     strength = np.abs(bands)
     around = np.stack([maximum_filter(band, 3, mode="nearest") for band in strength])
-    peaks = (strength == around) & (strength > _LEAST)
+    peaks = (strength == around) & (strength > _LEAST_STRENGTH)
     peaks[1:] &= strength[1:] >= around[:-1]
     peaks[:-1] &= strength[:-1] >= around[1:]
     inside = np.zeros(peaks.shape, np.bool_)

@@ -21,12 +21,14 @@ from gansynth.runtime.serialise import Document
 QUANTILES = (0.005, 0.05, 0.25, 0.5, 0.75, 0.95, 0.995)
 SPECK = 0.02  # quantile of the sizes of a label's training parts below which a part is a speck
 MANY = 0.99  # share of the training maps that have no more parts than a drawn one may
-LEAST = 0.02
+LEAST_RANK = 0.02
 """Share of the training maps that may show less foreground than a drawn one: slices at a lesion's
 end have a voxel or two, and so have those of noise."""
 WIDER = 1.5
 """How far beyond the outer quantiles of the training areas a drawn label may lie, as a factor."""
-FEW = 30  # training maps of a label at which that factor is doubled: their quantiles are worth less
+FEW_MAPS = (
+    30  # training maps of a label at which that factor is doubled: their quantiles are worth less
+)
 ROUGHER, ROUGHER_LABEL = 1.25, 1.5
 """Factors by which all foreground, or one label, may be rougher than 99 % of the training maps.
 Borders within a lesion differ more between subjects than its outline."""
@@ -82,7 +84,7 @@ class LabelPrior(Document):
             most=int(np.quantile(counts, MANY, method="higher")),
             speck=int(np.quantile(sizes, SPECK, method="lower")) if sizes.size else 0,
             rough=_by_octave(areas, np.array([entry.rough for entry in labelled])),
-            least=int(np.quantile(areas, LEAST) / (1 + FEW / len(areas))),
+            least=int(np.quantile(areas, LEAST_RANK) / (1 + FEW_MAPS / len(areas))),
         )
 
     @property
@@ -98,7 +100,7 @@ class LabelPrior(Document):
     @property
     def range(self) -> tuple[int, int]:
         """Least and most voxels a drawn label may cover."""
-        wider = WIDER * (1 + FEW / self.maps)
+        wider = WIDER * (1 + FEW_MAPS / self.maps)
         return int(self.area[0] / wider), int(np.ceil(self.area[-1] * wider))
 
     def told(self) -> dict[str, float | None]:

@@ -27,7 +27,7 @@ RIM = 0.2  # width of the rim beyond a box on each end, as a share of its side
 LEAST_RIM = 1.5  # least width of the rim, in voxels
 NOTICED = 0.15
 """Differences below this share of the body's deviation are nothing: noise-free images have many."""
-LEAST = 1e-6  # least half side of a box, in voxels
+LEAST_HALF_SIDE = 1e-6  # least half side of a box, in voxels
 FEW_VOXELS = 4  # least number of voxels for a distribution
 
 
@@ -65,7 +65,7 @@ def regions(boxes: Boxes, row: int, body: Mask) -> tuple[tuple[slice, ...], Mask
     ticks = [np.arange(a, b) for a, b in zip(start, stop, strict=True)]
     at = np.stack(np.meshgrid(*ticks, indexing="ij")) + 0.5
     middle = _column((low + high) / 2, axes)
-    half = _column(np.maximum((high - low) / 2, LEAST), axes)
+    half = _column(np.maximum((high - low) / 2, LEAST_HALF_SIDE), axes)
     off = np.abs(at - middle)
     inside = ((off / half) ** 2).sum(axis=0) < 1
     within = (off < half).all(axis=0)
@@ -177,7 +177,7 @@ def _cut(
 
 
 SHARE = 0.05  # share of training boxes that would be rejected
-FEW = 20  # least number of boxes of a class for a limit
+FEW_BOXES = 20  # least number of boxes of a class for a limit
 ONE_WAY = 0.9  # share of boxes of one sign above which a class counts as always brighter, or darker
 TOLD_APART = 0.6
 """Least share of pairs in which a lesion's box has more contrast than one without a lesion."""
@@ -204,7 +204,7 @@ class ClassContrast:
     @property
     def judged(self) -> bool:
         """Whether samples are checked by this class."""
-        enough = self.boxes >= FEW
+        enough = self.boxes >= FEW_BOXES
         return enough and (self.told_apart is None or self.told_apart >= TOLD_APART)
 
     def of(self, rows: Numbers) -> Numbers:

@@ -20,7 +20,7 @@ from gansynth.data.connected_components import LesionPart
 
 NEAR, FAR = 1.5, 4.5  # distances in voxels between which the tissue around a lesion is measured
 AROUND = int(FAR) + 1  # voxels beside a lesion that hold this tissue
-LEAST = 8  # least voxels to measure a texture in
+LEAST_VOXELS = 8  # least voxels to measure a texture in
 BORDER = 0.5  # Gaussian between the levels of neighbouring classes, voxels
 EVEN = 1.0  # Gaussian that evens the steps of a mask's edge, voxels
 DEPTHS = np.array([-1.5, -0.5, 0.5, 1.5, 2.5, 4.0, 6.0, 9.0, 13.0, 18.0, 25.0])
@@ -28,7 +28,7 @@ DEPTHS = np.array([-1.5, -0.5, 0.5, 1.5, 2.5, 4.0, 6.0, 9.0, 13.0, 18.0, 25.0])
 lags are in voxels of the finest axis."""
 RIM = 2.5  # distance from the mask at which a lesion's profile ends
 STAYS, GONE = -1.5, 1.5  # depths at which all, and nothing, is left of the background
-SHOWN = 0.5  # share of a texture's variance that is the tissue's which the lesion lies over
+TISSUE_SHARE = 0.5  # share of a texture's variance that is the tissue's which the lesion lies over
 END = 2.0  # deviations from a lesion's centre from which a trend does not grow
 HELD_BACK = 30.0  # voxels of a lesion whose trend is halved: in few voxels texture looks like one
 WIDTHS = (0.7, 1.2, 2.0, 3.5, 6.0)
@@ -36,7 +36,7 @@ WIDTHS = (0.7, 1.2, 2.0, 3.5, 6.0)
 SLACK = 1e-6  # rounding of distances
 STEPS = (1, 2, 3, 4, 6, 9, 13)  # voxels along an axis by which those lie apart that are compared
 UNRELATED = 18.0  # lag from which a texture's voxels do not depend on each other
-FEW = 100  # pairs of voxels that weigh half as much as many
+FEW_PAIRS = 100  # pairs of voxels that weigh half as much as many
 ROBUST = 0.457
 """Fourth power of the mean root of a difference, over its mean square (Cressie & Hawkins 1980)."""
 
@@ -147,7 +147,7 @@ def measured(
     masks = [labels == value for value in values]
     contrast = np.full((len(values), len(image)), np.nan)
     for mask, row in zip(masks, contrast, strict=True):
-        if mask.sum() >= LEAST:
+        if mask.sum() >= LEAST_VOXELS:
             row[:] = rest[:, mask].mean(axis=1)
     depth, profile = depth_of(labels > 0, spacing), np.zeros((len(DEPTHS), len(image)))
     rest -= _level(labels, values, np.nan_to_num(contrast), depth)
@@ -278,10 +278,10 @@ def _texture(rest: Matrix, mask: Mask, spacing: Sequence[float]) -> tuple[Matrix
     rows: list[tuple[float, int, Matrix]] = []
     for axis in range(mask.ndim):
         rows += _variogram(held, inner, axis, spacing)
-    if mask.sum() < LEAST or not rows:
+    if mask.sum() < LEAST_VOXELS or not rows:
         return spread, np.full((count, count), np.nan), shares
     lags, pairs, halves = map(np.array, zip(*rows, strict=True))
-    weights = np.sqrt(pairs / (pairs + FEW))
+    weights = np.sqrt(pairs / (pairs + FEW_PAIRS))
     parts = 1 - _parts(lags)  # the variogram of each part, of variance 1
     scores = held[:, inner] - held[:, inner].mean(axis=1, keepdims=True)
     variance = np.square(scores).mean(axis=1) + 1e-12
@@ -306,7 +306,7 @@ def _variogram(
         here, there = (*lead, slice(None, -step)), (*lead, slice(step, None))
         both = mask[here] & mask[there]
         pairs = int(both.sum())
-        if pairs >= LEAST:
+        if pairs >= LEAST_VOXELS:
             apart = np.abs(rest[(slice(None), *here)] - rest[(slice(None), *there)])[:, both]
             half = np.sqrt(apart).mean(axis=1) ** 4 / ROBUST / 2
             yield step * spacing[axis] / min(spacing), pairs, half
@@ -342,7 +342,7 @@ def _over_tissue(texture: Matrix, tissue: FloatArray, spread: Matrix) -> Matrix:
     """
     detail = tissue - tissue.mean(axis=1, keepdims=True)
     deviation = np.maximum(detail.std(axis=1), 1e-6)
-    shown = np.minimum(1, np.sqrt(SHOWN) * spread / deviation)
+    shown = np.minimum(1, np.sqrt(TISSUE_SHARE) * spread / deviation)
     rest = np.sqrt(np.maximum(0, 1 - np.square(shown * deviation / spread)))
     return np.asarray(shown[:, None] * detail + rest[:, None] * texture)
 
@@ -364,7 +364,7 @@ def _interior(mask: Mask) -> Mask:
     from scipy.ndimage import binary_erosion
 
     inner = np.asarray(binary_erosion(mask))
-    return inner if inner.sum() >= LEAST else mask
+    return inner if inner.sum() >= LEAST_VOXELS else mask
 
 
 def _spectra(

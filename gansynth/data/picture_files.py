@@ -26,7 +26,7 @@ SUFFIXES = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jp
 MAX_PIXELS = 1 << 25  # largest picture that is decoded: 5793 x 5793
 MAX_FILE_BYTES = 512 << 20
 GREY = ("L", "I;16", "I;16B", "I;16L", "I;16N", "I", "F")
-AGAIN = "copy it from its source again, or leave the case out"
+COPY_AGAIN = "copy it from its source again, or leave the case out"
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap height and width."""
 PNG_BEGINS = b"\x89PNG\r\n\x1a\n"
@@ -47,7 +47,9 @@ def read_picture(path: Path, use: Use = "image") -> npt.NDArray[Any]:
     with reading(path):
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
-            raise DataFault(f"{path}: {size} bytes, expected at most {MAX_FILE_BYTES}; {AGAIN}")
+            raise DataFault(
+                f"{path}: {size} bytes, expected at most {MAX_FILE_BYTES}; {COPY_AGAIN}"
+            )
         data = path.read_bytes()
     kind = SUFFIXES[path.suffix.lower()]
     try:
@@ -63,7 +65,9 @@ def read_picture(path: Path, use: Use = "image") -> npt.NDArray[Any]:
         raise
     except Exception as error:  # decoders raise whatever they meet: SyntaxError, struct.error ...
         words = " ".join(str(error).replace(repr(data), "").split())[:200] or type(error).__name__
-        raise DataFault(f"{path}: no {kind} file, or a damaged one: {words}; {AGAIN}") from error
+        raise DataFault(
+            f"{path}: no {kind} file, or a damaged one: {words}; {COPY_AGAIN}"
+        ) from error
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataFault(f"{path}: holds NaN or infinite pixels, expected finite ones; replace them")
@@ -135,7 +139,9 @@ def picture_header(path: Path) -> PictureHeader:
         raise
     except Exception as error:  # as above
         words = " ".join(str(error).split())[:200]
-        raise DataFault(f"{path}: no {kind} file, or a damaged one: {words}; {AGAIN}") from error
+        raise DataFault(
+            f"{path}: no {kind} file, or a damaged one: {words}; {COPY_AGAIN}"
+        ) from error
     return PictureHeader((int(height), int(width)), mode, turned)
 
 

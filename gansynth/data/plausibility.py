@@ -20,12 +20,12 @@ from gansynth.core.schema import Case, FloatArray, LabelArray
 from gansynth.core.source import CaseSource
 from gansynth.data.organs import evenly_chosen
 
-CASES, LEAST = 12, 6
+MOST_CASES, FEWEST_CASES = 12, 6
 """Most cases that are looked at, and least."""
 VOXELS = 1 << 20  # of a case; larger ones are thinned out
 MARGIN = 1.15
 """Least factor between the mean gradient at a better place and at others, for it to count."""
-MOST = 0.8
+SAME_PLACE_SHARE = 0.8
 """Share of the cases whose best place must be the same wrong one."""
 Gradients = npt.NDArray[np.float32]
 
@@ -34,7 +34,7 @@ def misplaced(cases: Sequence[Case]) -> str:
     """Return what fits the images better than their label maps do, with figures; else nothing."""
     drawn = [_Drawn(case) for case in cases if case.labels is not None and (case.labels > 0).any()]
     drawn = [each for each in drawn if each.border.any()]
-    if len(drawn) < LEAST:
+    if len(drawn) < FEWEST_CASES:
         return ""
     turns = _turns(drawn[0].border.ndim)
     turned = [
@@ -46,11 +46,11 @@ def misplaced(cases: Sequence[Case]) -> str:
             totals[name] += gain
     likeliest = max(totals, key=totals.__getitem__)
     better = [gains[likeliest] for gains in turned if gains.get(likeliest, 0) >= MARGIN]
-    if len(better) >= MOST * len(drawn):
+    if len(better) >= SAME_PLACE_SHARE * len(drawn):
         return f"{_told(better, len(drawn))} {likeliest}"
     others = [each.best({o.name: o.border for o in drawn if o is not each}) for each in drawn]
     named = [(each.name, *found) for each, found in zip(drawn, others, strict=True) if found[0]]
-    if len({name for _, name, _ in named}) < MOST * len(drawn):
+    if len({name for _, name, _ in named}) < SAME_PLACE_SHARE * len(drawn):
         return ""
     first, second, _ = named[0]
     told = _told([factor for _, _, factor in named], len(drawn))
@@ -60,9 +60,9 @@ def misplaced(cases: Sequence[Case]) -> str:
 def look(source: CaseSource) -> str:
     """Return what ``misplaced`` says of some of a source's cases, which have label maps."""
     cases: list[Case] = []
-    for case_id in evenly_chosen((*source.train_ids, *source.held_out_ids), 2 * CASES):
+    for case_id in evenly_chosen((*source.train_ids, *source.held_out_ids), 2 * MOST_CASES):
         case = as_stored(source, case_id)
-        if case.labels is not None and (case.labels > 0).any() and len(cases) < CASES:
+        if case.labels is not None and (case.labels > 0).any() and len(cases) < MOST_CASES:
             cases.append(case)
     return misplaced(cases)
 

@@ -13,7 +13,7 @@ BAND = 0.02
 """Largest distance from the loss of pure guessing that counts as chance, as a share of it."""
 LONG = 0.5
 """Least share of a fit at chance that is reported ..."""
-LEAST = 10
+FEWEST_LINES = 10
 """... and fewest lines of metrics.csv that say so."""
 
 
@@ -29,7 +29,7 @@ def warn_at_chance(
     for name, level in levels.items():
         values = [value for value in columns.get(name, ()) if math.isfinite(value)]
         at_chance = [value for value in values if abs(value - level) <= BAND * level]
-        if len(values) >= LEAST and len(at_chance) >= LONG * len(values):
+        if len(values) >= FEWEST_LINES and len(at_chance) >= LONG * len(values):
             share = len(at_chance) / len(values)
             guessed.append(f"{name} {level:.3g} in {share:.0%} of the steps")
     if guessed:

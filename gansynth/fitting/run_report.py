@@ -29,7 +29,7 @@ from gansynth.training.loop import loop_options
 
 RESULTS, PAGE, CARD = "report.json", "report.html", "card.md"
 CURVES = Path("samples", "curves.png")
-KEPT = (
+KEPT_KEYS = (
     "held_out_cases",
     "seconds",
     "memory_mib",
@@ -77,7 +77,7 @@ def _document(run: RunDescription, facts: Mapping[str, Any]) -> dict[str, Any]:
     measured = run.folder / "evaluation" / "evaluation.json"
     evaluation = read_json(measured) if measured.is_file() else {}
     home = re.compile(rf"(?<![\w./-]){re.escape(str(run.folder))}(?![\w-])")
-    document = {key: facts[key] for key in KEPT if key in facts}
+    document = {key: facts[key] for key in KEPT_KEYS if key in facts}
     document |= {
         "steps": {"done": manifest["steps"], "asked": config.get("fit", {}).get("steps")},
         "warnings": [home.sub("RUN", text) for text in facts.get("warnings", ())],

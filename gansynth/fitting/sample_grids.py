@@ -9,7 +9,7 @@ from gansynth.core.schema import Sample
 from gansynth.fitting.setup import FitJob
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.progress import Reporter
-from gansynth.sampling.inspect import SHOWN, write_nearest
+from gansynth.sampling.inspect import SHOWN_SAMPLES, write_nearest
 from gansynth.sampling.run import Run
 
 COLUMNS = 8
@@ -60,7 +60,7 @@ def final_sheets(job: FitJob, run: Run, reporter: Reporter) -> dict[str, Any]:
     if not job.generator.capabilities.from_noise:
         return {}
     sampler = job.sampler(run)
-    samples = sampler.draw_raw(0, SHOWN)
+    samples = sampler.draw_raw(0, SHOWN_SAMPLES)
     return {
         "nearest": write_nearest(sampler, samples, run.folder / "samples", reporter, load=job.cache)
     }

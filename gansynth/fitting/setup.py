@@ -37,7 +37,7 @@ from gansynth.sampling.request_parsing import Maker, check_edits
 from gansynth.sampling.run import Run, check_lockable, new_manifest
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
-from gansynth.training.checkpoint import KEPT, bytes_of
+from gansynth.training.checkpoint import KEPT_CHECKPOINTS, bytes_of
 from gansynth.training.loggers import flat
 from gansynth.training.loop import Batches, FitOptions, loop_options, steps_for
 
@@ -279,11 +279,11 @@ def refuse_full_disk(job: FitJob, out: Path) -> None:
     files = (out / "checkpoints").rglob("*")
     used = sum([path.stat().st_size for path in files if path.is_file()])
     size = bytes_of(job.generator.nets)
-    needed, free = (KEPT + 1) * size + SHEETS - used, free_bytes(out)
+    needed, free = (KEPT_CHECKPOINTS + 1) * size + SHEETS - used, free_bytes(out)
     if isinstance(free, int) and free < needed:
         raise EnvironmentFault(
-            f"{out}: {needed} bytes needed ({KEPT + 1} checkpoints of {size}, and previews), "
-            f"{free} bytes free there. Make room, or choose another -o"
+            f"{out}: {needed} bytes needed ({KEPT_CHECKPOINTS + 1} checkpoints of {size}, and "
+            f"previews), {free} bytes free there. Make room, or choose another -o"
         )
 
 

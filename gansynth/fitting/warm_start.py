@@ -26,7 +26,7 @@ from gansynth.runtime.progress import Reporter
 from gansynth.sampling.open_run import build_generator, check_weights
 from gansynth.training import checkpoint
 
-LEAST = 0.01
+LEAST_FITTING = 0.01
 """Least share of weights that must fit; single biases always fit."""
 Axes = Mapping[str, tuple[int, Sequence[str]]]
 
@@ -112,11 +112,11 @@ def warm_start(generator: Generator, parent_run: ParentRun) -> WarmStart:
     """
     original = build_generator(parent_run, parent_run.weights)
     taken = copy_weights(generator, named_axes(original), parent_run.tensors())
-    if generator.nets and taken.share < LEAST:
+    if generator.nets and taken.share < LEAST_FITTING:
         raise UsageFault(
             f"--init-from {parent_run.folder}: {taken.share:.1%} of the weights fit"
             f"{_options(generator, original)}; expected a run of the same generator and width, at "
-            f"least {LEAST:.0%}. Leave --init-from out, or set the same options"
+            f"least {LEAST_FITTING:.0%}. Leave --init-from out, or set the same options"
         )
     return taken
 

@@ -14,7 +14,7 @@ from gansynth.core.lineage import CaseRecord
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.hosts.record import LOG, TrainingFolder
 from gansynth.runtime import processes
-from gansynth.runtime.child import NAME, SHOWN, SHOWS, WARNING
+from gansynth.runtime.child import NAME, SHOWN_PREFIX, SHOWS, WARNING
 from gansynth.runtime.progress import ProgressTask, Reporter
 from gansynth.runtime.serialise import Document
 
@@ -69,7 +69,7 @@ class TrainingDisplay:
 
     def line(self, text: str) -> None:
         """Take a line of the training process: see ``gansynth.runtime.child.show``."""
-        _, sent, message = text.partition(SHOWN)
+        _, sent, message = text.partition(SHOWN_PREFIX)
         if sent:
             self.show(**json.loads(message))
         elif text.startswith(NAME):

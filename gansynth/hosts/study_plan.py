@@ -14,7 +14,7 @@ from gansynth.core.source import CaseSource
 from gansynth.hosts.suggestion import RULES
 
 STEPS = 1000
-LEAST = 6  # subjects: two to develop with, two sealed, two to train on
+FEWEST_SUBJECTS = 6  # subjects: two to develop with, two sealed, two to train on
 HEAD = """\
 # A plan of gansynth benchmark. What is not required may be left out; more keys:
 # gansynth help benchmark_plan keys. All arms train for as many steps: give as

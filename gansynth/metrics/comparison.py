@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 LEVEL = 0.05  # share of intervals that may miss the true value
-FEW = 16  # images a side; with fewer, a figure that finds no difference cannot tell
+FEW_IMAGES = 16  # images a side; with fewer, a figure that finds no difference cannot tell
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class Estimate:
 
         ``unlike real``: the value is beyond those of real subjects, and the interval of the
         difference excludes zero. A test is so if p is below 0.05. ``unclear``: the value alone is
-        beyond, there are fewer than ``FEW`` images, or that interval is wider than twice the range
-        of real subjects.
+        beyond, there are fewer than ``FEW_IMAGES`` images, or that interval is wider than twice the
+        range of real subjects.
         """
-        few = self.images < FEW
+        few = self.images < FEW_IMAGES
         if self.p is not None:
             return "unlike real" if self.p < LEVEL else "unclear" if few else "like real"
         if self.value is None or self.real_low is None or self.real_high is None:

@@ -178,7 +178,7 @@ BINS = 512
 """Equal bins over a channel's intensity window, and one beyond each end for values outside, which
 count as lying at the end."""
 MARGIN = 1.0  # range of the bins beyond black and white, in windows
-MOST = 1_000_000
+MOST_VOXELS = 1_000_000
 """Most voxels of a distribution, evenly spread over the images; more only cost time."""
 
 
@@ -302,7 +302,7 @@ def distance(synthetic: npt.NDArray[np.float32], real: npt.NDArray[np.float32]) 
 
 
 def _thinned(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return values[:: -(-len(values) // MOST)]
+    return values[:: -(-len(values) // MOST_VOXELS)]
 
 
 # -- power spectra ---------------------------------------------------------------------------------

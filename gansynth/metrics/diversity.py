@@ -32,7 +32,7 @@ from gansynth.metrics.comparison import (
 MOST_PAIRS = 600  # most pairs compared on a side; about a quarter of them remain in each half
 PAIRS = 256  # most pairs that are compared
 AT_ONCE = 1 << 20  # voxels of images compared at once; more are slower
-FEW = 8  # fewer subjects than this may form real pairs of one subject
+FEW_SUBJECTS = 8  # fewer subjects than this may form real pairs of one subject
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Of the scales, fine to coarse: Wang et al. 2003, sec. 3.2."""
 WINDOW, SIGMA = 11, 1.5
@@ -123,7 +123,7 @@ def owners_of(cases: Sequence[Case]) -> list[str]:
     A generator trained on few subjects may generate pairs of the same one, which is no fault.
     """
     subjects = [case.subject for case in cases]
-    return subjects if len(set(subjects)) >= FEW else [case.id for case in cases]
+    return subjects if len(set(subjects)) >= FEW_SUBJECTS else [case.id for case in cases]
 
 
 @dataclass(frozen=True)

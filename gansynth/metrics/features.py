@@ -168,7 +168,7 @@ WORDS: Mapping[str, str] = {
     "random": "of a network with random weights",
 }
 FAR = 4.0  # windows beyond black or white at which intensities are clipped, against outlier voxels
-MOST = 5.0
+CLIPPED_AT = 5.0
 """Features are clipped at so many deviations of the real ones. Without it a cubic kernel of noise
 would have no interval."""
 AT_ONCE = 64  # pictures in a batch
@@ -195,7 +195,10 @@ class Features:
             self._kept[key] = (
                 images,
                 AxisFeatures(
-                    [np.clip((f - mean) / away, -MOST, MOST) for f, (mean, away) in scaled]
+                    [
+                        np.clip((f - mean) / away, -CLIPPED_AT, CLIPPED_AT)
+                        for f, (mean, away) in scaled
+                    ]
                 ),
             )
         return self._kept[key][1]

@@ -217,7 +217,7 @@ REACH = 6  # width of the rim around a lesion, in voxels of the finest axis
 NEAR, FAR = slice(1, 3), slice(4, REACH + 1)
 """Shells of a voxel just outside the mask, and those that are its surroundings."""
 FACES = 12  # fewest pairs of voxels for a gradient, and fewest voxels for a mean of a shell
-LEAST = 8  # smallest component of the foreground, in voxels, that is a lesion
+SMALLEST_LESION = 8  # smallest component of the foreground, in voxels, that is a lesion
 GRAINY = 32  # fewest voxels of a lesion for its spectrum
 RANGE = (0.025, 0.975)  # quantiles of the real lesions' figures that bound the range
 LOOKS = {
@@ -431,7 +431,7 @@ def profiles(
     body = binary_erosion(body, border_value=1) | held
     lesions = np.asarray(held if new is None else new, np.int16)
     rows = []
-    for part in parts(lesions, schema, (1,), least=LEAST):
+    for part in parts(lesions, schema, (1,), least=SMALLEST_LESION):
         lesion = part.whole() > 0
         window = bounding_box(lesion, margin=REACH + 2)
         usable = (body & (~held | lesion))[window]

@@ -17,7 +17,7 @@ from gansynth.core.requests.base import Request, in_python
 from gansynth.runtime.errors import UsageFault, did_you_mean
 from gansynth.runtime.yaml_text import read_yaml
 
-SHOWN = "commands and what they take, see: gansynth help python"
+PYTHON_HELP = "commands and what they take, see: gansynth help python"
 
 
 def run_file(path: Path) -> dict[str, Any]:
@@ -29,9 +29,9 @@ def run_file(path: Path) -> dict[str, Any]:
     Raises:
         GansynthError: names file, command and key.
     """
-    values, _ = read_yaml(path, SHOWN)
+    values, _ = read_yaml(path, PYTHON_HELP)
     if not isinstance(values, Mapping) or not values:
-        raise UsageFault(f"{path}: holds {type(values).__name__}, expected {SHOWN}")
+        raise UsageFault(f"{path}: holds {type(values).__name__}, expected {PYTHON_HELP}")
     face: Any = import_module("gansynth")
     requests: dict[str, Request] = {}
     for command, words in values.items():

@@ -23,7 +23,7 @@ NAME, WARNING = "gansynth: ", "WARNING: "
 """Beginnings of our lines in a host's log, and of the warnings among them."""
 SHOWS = "GANSYNTH_SHOWS"
 """Variable that is set where the parent shows what ``show`` sends, and nothing else."""
-SHOWN = "gansynth shows: "
+SHOWN_PREFIX = "gansynth shows: "
 """Prefix of a line that ``show`` sends; it enters no log."""
 
 
@@ -62,7 +62,7 @@ def entry(work: Callable[[], None]) -> int:
 def show(**message: object) -> None:
     """In a child: send the parent something to show, as JSON; see ``gansynth.hosts.launch``."""
     if os.environ.get(SHOWS):
-        write_stderr(SHOWN + json.dumps(message))
+        write_stderr(SHOWN_PREFIX + json.dumps(message))
 
 
 def limit_threads(device: str) -> None:

@@ -38,7 +38,7 @@ UNITS_MM = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}  # code of a header ->
 
 _CHUNK = 1 << 20
 DICOM = "DICOM, which is not read; convert each series with dcm2niix -z y"
-AGAIN = "copy it from its source again, or leave the case out"
+COPY_AGAIN = "copy it from its source again, or leave the case out"
 
 
 def holds_dicom(folder: Path) -> bool:
@@ -58,18 +58,19 @@ def reading(path: Path) -> Iterator[None]:
     """Convert the errors of a reader of a file into one-line faults."""
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):  # which may never end
-            raise DataFault(f"{path}: a pipe or a device, expected a file; {AGAIN}")
+            raise DataFault(f"{path}: a pipe or a device, expected a file; {COPY_AGAIN}")
         yield
     except FileNotFoundError as error:
-        raise DataFault(f"{path}: no such file; {AGAIN}") from error
+        raise DataFault(f"{path}: no such file; {COPY_AGAIN}") from error
     except IsADirectoryError as error:
         raise DataFault(f"{path}: a folder, expected a file") from error
     except EOFError as error:
         raise DataFault(
-            f"{path}: truncated at byte {path.stat().st_size}, its gzip stream has no end; {AGAIN}"
+            f"{path}: truncated at byte {path.stat().st_size}, its gzip stream has no end; "
+            f"{COPY_AGAIN}"
         ) from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataFault(f"{path}: damaged, its gzip stream says {error}; {AGAIN}") from error
+        raise DataFault(f"{path}: damaged, its gzip stream says {error}; {COPY_AGAIN}") from error
     except MemoryError as error:
         raise EnvironmentFault(f"{path}: not enough memory to read it; free some") from error
     except OSError as error:
@@ -177,7 +178,7 @@ def _read(
         while done < header.offset:
             chunk = stream.read(min(header.offset - done, _CHUNK))
             if not chunk:
-                raise DataFault(f"{path}: ends before its voxels begin; {AGAIN}")
+                raise DataFault(f"{path}: ends before its voxels begin; {COPY_AGAIN}")
             done += len(chunk)
         array = np.empty(header.shape, header.dtype, order="F")
         view, done = array.reshape(-1, order="F").view(np.uint8).data, 0
@@ -186,7 +187,7 @@ def _read(
         if done < len(view):
             raise DataFault(
                 f"{path}: truncated, {done} bytes of voxels of the {len(view)} its header "
-                f"announces; {AGAIN}"
+                f"announces; {COPY_AGAIN}"
             )
         _read_to_end(path, stream, header, TRAILING_BYTES)
     return _scaled(path, header, array, finite)
@@ -201,7 +202,7 @@ def _opened(
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         if not packed and path.suffix == ".gz":
-            raise DataFault(f"{path}: not a gzip file, expected one by its name; {AGAIN}")
+            raise DataFault(f"{path}: not a gzip file, expected one by its name; {COPY_AGAIN}")
         if not packed:
             yield raw, False
             return
@@ -218,7 +219,8 @@ def _read_to_end(
         total += len(chunk)
         if total > most:
             raise DataFault(
-                f"{path}: holds more than the {header.nbytes} bytes its header announces; {AGAIN}"
+                f"{path}: holds more than the {header.nbytes} bytes its header announces; "
+                f"{COPY_AGAIN}"
             )
 
 
@@ -231,7 +233,9 @@ def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[NiftiHe
     if block[128:132] == b"DICM":
         raise DataFault(f"{path}: {DICOM}")
     if len(block) < 348:
-        raise DataFault(f"{path}: only {len(block)} bytes, expected a NIfTI header of 348; {AGAIN}")
+        raise DataFault(
+            f"{path}: only {len(block)} bytes, expected a NIfTI header of 348; {COPY_AGAIN}"
+        )
     kind: Any = nib.Nifti1Header
     if 540 in (int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big")):
         kind = nib.Nifti2Header
@@ -260,7 +264,7 @@ def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[NiftiHe
             notes,
         )
     except (HeaderDataError, ValueError, OverflowError, KeyError) as error:
-        raise DataFault(f"{path}: not a NIfTI header: {error}; {AGAIN}") from error
+        raise DataFault(f"{path}: not a NIfTI header: {error}; {COPY_AGAIN}") from error
     if bytes(header["magic"].item())[:2] not in (b"n+",):
         raise DataFault(
             f"{path}: NIfTI magic is {header['magic'].item()!r}, expected a single file (n+1 or "
@@ -373,22 +377,22 @@ def _refuse_absurd(
         )
     if not layout.shape or min(layout.shape) < 1 or layout.offset < 348:
         raise DataFault(
-            f"{path}: header announces shape {layout.shape} from byte {layout.offset}; {AGAIN}"
+            f"{path}: header announces shape {layout.shape} from byte {layout.offset}; {COPY_AGAIN}"
         )
     if layout.nbytes > max_bytes:
         raise DataFault(
             f"{path}: header announces {layout.nbytes} bytes of voxels, expected at most "
-            f"{max_bytes}; {AGAIN}"
+            f"{max_bytes}; {COPY_AGAIN}"
         )
     if not packed and layout.offset + layout.nbytes > size:
         raise DataFault(
             f"{path}: truncated at byte {size}, header announces {layout.offset + layout.nbytes}; "
-            f"{AGAIN}"
+            f"{COPY_AGAIN}"
         )
     if packed and layout.nbytes > max(BOMB_BYTES, BOMB_RATIO * size):
         raise DataFault(
             f"{path}: {size} bytes announce {layout.nbytes}, expected at most {BOMB_RATIO} times "
-            f"as much: a decompression bomb? {AGAIN}"
+            f"as much: a decompression bomb? {COPY_AGAIN}"
         )
 
 

@@ -33,7 +33,7 @@ Options = TypeVar("Options", bound="OptionModel")
 Named = Callable[[str], str]  # formats an option as typed: `clip` -> `--set clip=0.02`
 OFF: tuple[Any, ...] = (None, False, 0, "", "none", "no", "off", (), [], {})
 """Values of an option that is off."""
-MOST = 2**31  # largest number of an option, by amount
+LARGEST_NUMBER = 2**31  # largest number of an option, by amount
 LENGTHS = frozenset({"steps", "epochs"})  # alternative settings of the training's length
 
 
@@ -47,8 +47,8 @@ class OptionModel(BaseModel):
     @classmethod
     def _bounded(cls, value: Any) -> Any:
         numbers = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(n, int | float) and abs(n) > MOST for n in numbers):
-            raise ValueError(f"expected no number beyond {MOST}")
+        if any(isinstance(n, int | float) and abs(n) > LARGEST_NUMBER for n in numbers):
+            raise ValueError(f"expected no number beyond {LARGEST_NUMBER}")
         return value
 
     def refuse_idle(self, option: str) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, TYPE_CHECKING
 
-from gansynth.runtime.child import FAULT, PARENT, SHOWN
+from gansynth.runtime.child import FAULT, PARENT, SHOWN_PREFIX
 from gansynth.runtime.errors import EXIT_SIGTERM, FAULTS, TrainingFault
 from gansynth.runtime.files import disk_errors
 
@@ -189,7 +189,7 @@ class _LogStream:
 
     def _write(self, text: bytes) -> None:
         lines = text.splitlines(keepends=True)
-        own = b"".join([line.partition(SHOWN.encode())[0] for line in lines])
+        own = b"".join([line.partition(SHOWN_PREFIX.encode())[0] for line in lines])
         self._kept += own
         del self._kept[:-TAIL]
         # Neither a full disk nor a closed terminal must stop the command.

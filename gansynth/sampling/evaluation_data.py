@@ -23,7 +23,7 @@ from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.data.connected_components import parts
 from gansynth.data.grid import same_spacing
 from gansynth.data.lesion_contrast import ONE_WAY, contrasts
-from gansynth.data.lesion_grain import LEAST, tissue_around, value_limits
+from gansynth.data.lesion_grain import LEAST_VOXELS, tissue_around, value_limits
 from gansynth.metrics.comparison import EFFORTS, Comparison, Effort, Floats, Image, check_images
 from gansynth.metrics.distances import BANDS, radial_power
 from gansynth.metrics.lesions import LESION, PART, CountMetric
@@ -531,7 +531,7 @@ def _in_labels(image: Image, schema: Schema) -> Iterator[Floats]:
     tissue = organ_mask(image.image) & (labels != OUTSIDE) & ~lesions
     for part in parts(labels, schema, schema.foreground):
         contrast = np.full(len(image.image), np.nan)
-        if part.voxels >= LEAST:
+        if part.voxels >= LEAST_VOXELS:
             _, near = tissue_around(part, image.image, tissue)
             inside = image.image[(slice(None), *part.box)][:, part.mask]
             contrast = inside.mean(axis=1, dtype=np.float64) - near

@@ -16,7 +16,7 @@ from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.sampler import Sampler
 
-SHOWN, ACROSS = 16, 4
+SHOWN_SAMPLES, ACROSS = 16, 4
 """Samples of a preview grid with their nearest real case, and samples of one line of it."""
 
 
@@ -42,7 +42,7 @@ def write_nearest(
     people = {i: drawer.source.header(i).subject for i in drawer.source.train_ids}
     nearest = find_nearest(samples, people, space, load=read, reporter=reporter)
     cells = []
-    for sample, near in zip(samples[:SHOWN], nearest.near[:SHOWN], strict=True):
+    for sample, near in zip(samples[:SHOWN_SAMPLES], nearest.near[:SHOWN_SAMPLES], strict=True):
         real = space.to_generator(read(near.case), near.placement)
         apart = f"distance {near.distance:.2f}" if near.ratio is None else f"ratio {near.ratio:.2f}"
         cells.append((f"synthetic | nearest real, {apart}", (sample, real)))

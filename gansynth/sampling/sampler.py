@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from gansynth.conditions.boxes import USUAL, box_drawer
+from gansynth.conditions.boxes import DEFAULT_BOXES, box_drawer
 from gansynth.conditions.case_weights import CaseWeights, open_case_weights
 from gansynth.conditions.condition_source import open_base
 from gansynth.conditions.edit_chain import build_edits
@@ -349,7 +349,7 @@ def sampler_for(
         given=partial(given_of, generator),
         labelled=can.from_labels,
         classes=request.classes,
-        boxes=box_drawer(request.boxes or USUAL) if "boxes" in can.takes else None,
+        boxes=box_drawer(request.boxes or DEFAULT_BOXES) if "boxes" in can.takes else None,
         backgrounds="background" in can.takes,
         lesions=drawn_in,
         moving="image" in can.takes,

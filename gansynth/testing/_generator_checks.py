@@ -591,7 +591,7 @@ TIGHTENED = "tightened_to"
 CHANGED = "background"
 """Key of notes of samples whose whole image was changed; its value is ``changed``."""
 SEEDS = 6  # seeds of which at least two must give different images
-LEAST = 0.5  # minimum share of the real lesions' contrast
+LEAST_CONTRAST = 0.5  # minimum share of the real lesions' contrast
 
 
 class BoxSampleChecks:
@@ -714,10 +714,10 @@ class LesionSampleChecks:
         real, drawn = [[self._standing_out(*pair) for pair in pairs] for pairs in self._pairs()]
         real_means, drawn_means = np.mean(real, axis=0), np.mean(drawn, axis=0)
         share = float((real_means * drawn_means).sum() / np.square(real_means).sum())
-        if not share >= LEAST:
+        if not share >= LEAST_CONTRAST:
             raise CheckFailed(
                 f"lesions have {share:.2f} of the real lesions' contrast to the background, "
-                f"expected at least {LEAST}"
+                f"expected at least {LEAST_CONTRAST}"
             )
 
     def _pairs(
@@ -772,10 +772,10 @@ class LesionSampleChecks:
             for sample, sham in zip(samples, shams, strict=True)
         ]
         apart, most = np.abs(np.mean(changes, axis=0)).max(), np.abs(contrast).max()
-        if not apart < LEAST * most:
+        if not apart < LEAST_CONTRAST * most:
             raise CheckFailed(
                 f"a lesion that is not in the labels changes its place by {apart:.2f}, training "
-                f"lesions stand out by {most:.2f}; expected less than {LEAST} of that"
+                f"lesions stand out by {most:.2f}; expected less than {LEAST_CONTRAST} of that"
             )
 
     def margin_suffices(self) -> None:

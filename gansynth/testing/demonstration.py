@@ -90,7 +90,7 @@ LONG = DemoSize(
     },
 )
 BANK = 136  # samples; each is drawn about four times in the short demo
-SHOWN, SHOWN_VOXELS = 4, 40
+SHOWN_SAMPLES, SHOWN_VOXELS = 4, 40
 """Samples in the first picture, each of another phantom, with so much tumour at least."""
 SIMULATED = {
     "tissues": "healthy brains",
@@ -277,11 +277,11 @@ def _samples(run: Path, seed: int, path: Path) -> Path:
 
     sampler = load(run).sampler(seed=seed + 1)
     one_each = {}
-    for index in range(8 * SHOWN):
+    for index in range(8 * SHOWN_SAMPLES):
         [sample] = sampler.draw(index, 1)
         if sample.labels is not None and (sample.labels > 0).sum() > SHOWN_VOXELS:
             one_each[sample.provenance["case"]] = sample
-    return write_sheet(path, sampler, list(one_each.values())[:SHOWN])
+    return write_sheet(path, sampler, list(one_each.values())[:SHOWN_SAMPLES])
 
 
 def _overlays(

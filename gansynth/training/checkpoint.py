@@ -31,7 +31,7 @@ from gansynth.runtime.files import (
     write_json_atomic,
 )
 
-KEPT = 2
+KEPT_CHECKPOINTS = 2
 TENSORS, EMA, STATE = "tensors.safetensors", "ema.safetensors", "state.json"
 
 
@@ -84,9 +84,9 @@ def bytes_of(nets: Mapping[str, nn.Module]) -> int:
 
 
 def drop_old(folder: Path, newest: Path) -> None:
-    """Keep ``KEPT`` checkpoints up to ``newest``, and any newer ones."""
+    """Keep ``KEPT_CHECKPOINTS`` checkpoints up to ``newest``, and any newer ones."""
     upto = [path for path in sorted(folder.glob("step-*")) if path.name <= newest.name]
-    for old in upto[:-KEPT]:
+    for old in upto[:-KEPT_CHECKPOINTS]:
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -33,7 +33,7 @@ from gansynth.data.blending import dress, fade, hole, steps_from
 from gansynth.data.connected_components import lesion_values
 from gansynth_cgan3d.options import CGAN3DLesionOptions
 
-LEAST = 4  # lesion voxels that a crop needs in its inner part to be used for training
+LEAST_LESION_VOXELS = 4  # lesion voxels that a crop needs in its inner part to be used for training
 MARGIN = 8  # a crop's border, which does not count, is its edge divided by this
 ENLARGED = 3
 """Most voxels by which a hole is enlarged in training: what it shows is not always lesion."""
@@ -117,7 +117,7 @@ class LesionInserter:
         if case.labels is None:
             return False
         inner = tuple(slice(n // MARGIN, n - n // MARGIN) for n in case.labels.shape)
-        return int(np.isin(case.labels[inner], self.values).sum()) >= LEAST
+        return int(np.isin(case.labels[inner], self.values).sum()) >= LEAST_LESION_VOXELS
 
     def of_step(self, step: TrainingStep) -> LesionInsertion:
         """Return the insertion in a step's real cases, which the generator learns to undo."""

@@ -34,9 +34,9 @@ from gansynth.core.geometry import Mask, Matrix
 from gansynth.data.blending import hole, poisson
 from gansynth.data.connected_components import parts
 from gansynth.data.lesion_contrast import ONE_WAY
-from gansynth.data.lesion_grain import AROUND, LEAST, near, ring_around, value_limits, within
+from gansynth.data.lesion_grain import AROUND, LEAST_VOXELS, near, ring_around, value_limits, within
 
-FEW = 5  # lesions of a class from which the sign of their contrast is known
+FEW_LESIONS = 5  # lesions of a class from which the sign of their contrast is known
 CLEARLY = 0.25  # share of the usual contrast from which one of the other sign counts
 STEEPEST = 2.0  # by no more, nor by less than its inverse, is a donor scaled
 BEYOND = 4  # voxels beyond the rim that are looked at: a blur of 1 voxel reaches 3
@@ -120,7 +120,7 @@ class CopyPaste(Generator):
         self.usual = {
             border: np.median(seen, axis=0) * _of_one_sign(np.array(seen))
             for border, seen in rows.items()
-            if len(seen) >= FEW
+            if len(seen) >= FEW_LESIONS
         }
         usual = {border: row.tolist() for border, row in self.usual.items()}
         return {"limits": self.limits.tolist(), "contrasts": usual}
@@ -166,7 +166,7 @@ class CopyPaste(Generator):
         from scipy.ndimage import binary_dilation
 
         for value in self.schema.foreground:
-            for part in parts(lesion, self.schema, (value,), least=LEAST):
+            for part in parts(lesion, self.schema, (value,), least=LEAST_VOXELS):
                 box, close = ring_around(part)
                 ring = close & tissue[box]
                 local = image[(slice(None), *box)]
@@ -177,11 +177,11 @@ class CopyPaste(Generator):
                 )
                 # Another class's intensities reach into the voxels that touch it.
                 own = (part.whole()[box] == value) & ~others
-                if own.sum() < LEAST:
+                if own.sum() < LEAST_VOXELS:
                     continue
                 inside = local[:, own].mean(axis=1)
                 for other, voxels in zip(*np.unique(beside, return_counts=True), strict=True):
-                    if other != value and voxels >= LEAST:
+                    if other != value and voxels >= LEAST_VOXELS:
                         yield f"{value} {other}", inside - local[:, beside == other].mean(axis=1)
 
     def _reversed(self, border: str, row: Matrix) -> bool:
@@ -246,7 +246,7 @@ class CopyPaste(Generator):
 
     def _levelled(self, background: FloatArray, donor: FloatArray, around: Mask) -> FloatArray:
         """Return the donor with the background's level around a lesion; 0 is the darkest value."""
-        if around.sum() < LEAST:
+        if around.sum() < LEAST_VOXELS:
             return donor
         shape = (-1, *[1] * around.ndim)
         here = np.median(background[:, around], axis=1).reshape(shape)

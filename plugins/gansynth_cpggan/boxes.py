@@ -62,13 +62,13 @@ def requested_maps(requested: Sequence[Boxes | None], classes: int, size: Sequen
 
 
 OVER = 4  # points per axis that are averaged for a voxel
-LEAST = 4.0  # smallest edge of a square, in voxels
+SMALLEST_EDGE = 4.0  # smallest edge of a square, in voxels
 
 
 def squares(boxes: Tensor, margin: float) -> Tensor:
     """Return the squares around boxes, float32 (B, 4), ``ymin, xmin, ymax, xmax``."""
     low, high = boxes[:, :2], boxes[:, 2:]
-    reach = ((high - low).amax(1, keepdim=True) * (0.5 + margin)).clamp(min=LEAST / 2)
+    reach = ((high - low).amax(1, keepdim=True) * (0.5 + margin)).clamp(min=SMALLEST_EDGE / 2)
     middle = (low + high) / 2
     return torch.cat((middle - reach, middle + reach), 1)
 

@@ -28,7 +28,7 @@ class PaperDefaults:
     mask_output: MaskOutput  # label channels: probabilities, or unbounded
 
 
-USUAL: Mapping[str, PaperDefaults] = {
+PAPER_DEFAULTS: Mapping[str, PaperDefaults] = {
     # Radford et al. 2016 (arXiv:1511.06434), sec. 4.
     "gan": PaperDefaults(2e-4, 0.5, 0.999, 1, "batch", "linear"),
     # Arjovsky et al. 2017 (arXiv:1701.07875), algorithm 1.
@@ -101,7 +101,7 @@ class DCGANOptions(GeneratorOptions):
     @property
     def usual(self) -> PaperDefaults:
         """The training settings of the objective's paper."""
-        return USUAL[self.objective]
+        return PAPER_DEFAULTS[self.objective]
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -31,7 +31,7 @@ from gansynth.core.geometry import Mask, Matrix, mask_of
 from gansynth.data.connected_components import lesion_values, parts
 from gansynth.data.lesion_grain import (
     AROUND,
-    LEAST,
+    LEAST_VOXELS,
     Look,
     drawn,
     measured,
@@ -39,7 +39,7 @@ from gansynth.data.lesion_grain import (
     value_limits,
 )
 
-MOST, LIKE = 16_000, 12
+MOST_NUMBERS, LEAST_ALIKE = 16_000, 12
 """Measures kept of lesions; similar lesions, at least, to vary one of."""
 
 
@@ -89,10 +89,10 @@ class Parametric(Generator):
         rows = [row for case in cases for row in self._measured(case)]
         if not rows:
             raise DataFault(
-                f"{self.name}: the training cases show no lesion of {LEAST} voxels, expected some; "
-                "name the lesions' labels with --set lesions=NAME"
+                f"{self.name}: the training cases show no lesion of {LEAST_VOXELS} voxels, "
+                "expected some; name the lesions' labels with --set lesions=NAME"
             )
-        table = np.array(rows[:: len(rows) * len(rows[0]) // MOST + 1])
+        table = np.array(rows[:: len(rows) * len(rows[0]) // MOST_NUMBERS + 1])
         for column in table.T:  # a class that a lesion lacks is another lesion's
             lacks = np.isnan(column)
             others = 0.0 if lacks.all() else column[~lacks]
@@ -162,7 +162,7 @@ class Parametric(Generator):
         """Yield log size, tissue (C,), and the measures of each class, of each lesion."""
         labels = self._labels(case)
         free = self._free(organ_mask(case.image), labels)
-        for part in parts(labels, self.schema, self.values, least=LEAST):
+        for part in parts(labels, self.schema, self.values, least=LEAST_VOXELS):
             box, tissue = tissue_around(part, case.image, free)
             local, held = case.image[(slice(None), *box)], part.whole()[box]
             look = measured(local, held, tissue, free[box], self.values, self.schema.spacing)
@@ -176,7 +176,7 @@ class Parametric(Generator):
         here = np.array([np.log(voxels), *tissue])
         seen = self.table[:, : len(here)]
         apart = np.square((seen - here) / np.maximum(seen.std(axis=0), 1e-6)).sum(axis=1)
-        near = self.table[np.argsort(apart, kind="stable")[: max(LIKE, len(seen) // 3)]]
+        near = self.table[np.argsort(apart, kind="stable")[: max(LEAST_ALIKE, len(seen) // 3)]]
         near = near[:, len(here) :]
         first, second, third = near[rng.integers(len(near), size=3)]
         middle, by = near.mean(axis=0), self.options.variety

@@ -10,7 +10,12 @@ import pytest
 
 from gansynth.bank.producer import ProducerConfig, produce
 from gansynth.bank.reader import BankSpec, BankWriter
-from gansynth.bank.rejected_samples import EACH, LINES, MOST, RejectedSamples
+from gansynth.bank.rejected_samples import (
+    LINES,
+    MOST_PICTURES,
+    PICTURES_OF_A_REASON,
+    RejectedSamples,
+)
 from gansynth.core.lineage import Lineage
 from gansynth.core.schema import Boxes, Sample, Schema
 from gansynth.data.picture_files import read_picture
@@ -49,9 +54,9 @@ def test_a_rejected_sample_is_a_picture_with_its_boxes_and_a_line(tmp_path):
 
 
 def test_only_the_first_of_each_reason_and_so_many_in_all_are_kept(tmp_path, monkeypatch):
-    assert (EACH, MOST) == (32, 200)
-    monkeypatch.setattr("gansynth.bank.rejected_samples.EACH", 3)
-    monkeypatch.setattr("gansynth.bank.rejected_samples.MOST", 8)
+    assert (PICTURES_OF_A_REASON, MOST_PICTURES) == (32, 200)
+    monkeypatch.setattr("gansynth.bank.rejected_samples.PICTURES_OF_A_REASON", 3)
+    monkeypatch.setattr("gansynth.bank.rejected_samples.MOST_PICTURES", 8)
     for index in range(20):
         kept = RejectedSamples(tmp_path, SCHEMA)  # one that is started again goes on counting
         kept.keep(sample(), DataFault(f"{'abcd'[index % 4]} is wrong, expected right"), index)
@@ -108,7 +113,7 @@ def test_a_producer_keeps_what_its_gate_rejects_also_if_it_gives_up(
         numbers = range(first, first + count)
         return [sample(n, provenance={"index": n, **({} if n % every else bad)}) for n in numbers]
 
-    monkeypatch.setattr("gansynth.bank.rejected_samples.EACH", 3 + (every > 1))
+    monkeypatch.setattr("gansynth.bank.rejected_samples.PICTURES_OF_A_REASON", 3 + (every > 1))
     bank, rejected = tmp_path / "bank", tmp_path / "rejected"
     spec = BankSpec(SCHEMA, Lineage("toy", "0", ()), "run", "0" * 64, True, 6)
     config = ProducerConfig("run", {}, "", str(bank), True, 6, rejected=str(rejected))

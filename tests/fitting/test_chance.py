@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.fitting.chance import LEAST, warn_at_chance
+from gansynth.fitting.chance import FEWEST_LINES, warn_at_chance
 from gansynth.nn.losses import ADVERSARIAL
 from tests.recorder import Recorder
 
@@ -15,11 +15,11 @@ NAME = "discriminator/adversarial"
 @pytest.mark.parametrize(
     ("losses", "warned"),
     [
-        ([0.251] * LEAST, True),
-        ([0.1] * LEAST + [0.249] * LEAST, True),
-        ([0.249] * LEAST + [0.2] * (LEAST + 1), False),
-        ([0.25] * (LEAST - 1), False),
-        ([float("nan")] * LEAST, False),
+        ([0.251] * FEWEST_LINES, True),
+        ([0.1] * FEWEST_LINES + [0.249] * FEWEST_LINES, True),
+        ([0.249] * FEWEST_LINES + [0.2] * (FEWEST_LINES + 1), False),
+        ([0.25] * (FEWEST_LINES - 1), False),
+        ([float("nan")] * FEWEST_LINES, False),
     ],
     ids=["from the start", "half of the fit", "less than half", "too few lines", "not finite"],
 )

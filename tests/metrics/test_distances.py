@@ -5,7 +5,7 @@ from scipy.ndimage import gaussian_filter
 from gansynth.core.schema import Case, Sample, Schema
 from gansynth.metrics.distances import (
     BANDS,
-    MOST,
+    MOST_VOXELS,
     HistogramMetric,
     distance,
     radial_power,
@@ -22,7 +22,7 @@ def normal(mean: float, deviation: float) -> np.ndarray:
     [
         *[(s * normal(3, 2), s * normal(0, 2), 1.5) for s in (0.01, 1e6)],
         (normal(0, 2), normal(0, 1), np.sqrt(2 / np.pi)),  # E|x| of a standard normal
-        (np.linspace(0, 1, 2 * MOST + 5), np.linspace(0, 1, MOST), 0),
+        (np.linspace(0, 1, 2 * MOST_VOXELS + 5), np.linspace(0, 1, MOST_VOXELS), 0),
         ([], [1, 2], np.nan),
         ([1, 2], [], np.nan),
         ([1, 2], [3, 3], np.nan),

@@ -222,6 +222,10 @@ def test_neighbours_of_a_class_are_not_each_others_rim(learnt):
     assert found.provenance["admitted"]["contrast"] == 1
 
 
+def test_contrast_looks_at_lesions_of_a_few_voxels_where_asked(run):
+    ensure_learnt(RunFolder(run), ToySource(2), ["contrast:few=8,least_voxels=8"])
+
+
 def test_contrast_of_a_class_that_is_not_there_is_refused(run):
     with pytest.raises(UsageFault, match=r"classes: 'onee' is no foreground.*mean 'one'"):
         ensure_learnt(RunFolder(run), ToySource(2), ["contrast:classes=onee"])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PLAIN_SECONDS = 60.0
 """Without a terminal, a line appears when a job ended, and after this many seconds."""
-SHOWN = 12  # running jobs listed on a terminal; elsewhere three
+LISTED_JOBS = 12  # running jobs listed on a terminal; elsewhere three
 TAIL = 4096  # bytes at the end of a log that are searched for its last line
 UNDER_WAY = (JobPhase.RUNNING, JobPhase.ELSEWHERE)
 TO_COME = (JobPhase.WAITING, JobPhase.QUEUED)
@@ -249,14 +249,14 @@ def _running(progress: GraphProgress, now: float) -> Table:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(no_wrap=True, overflow="ellipsis", style="dim")
     running = [s for s in progress.standings if s.phase in UNDER_WAY]
-    for standing in running[:SHOWN]:
+    for standing in running[:LISTED_JOBS]:
         line = last_line(standing.log)
         if standing.phase is JobPhase.ELSEWHERE:
             line = "by another run"
         took = clock_text(now - standing.began)
         table.add_row(Text(standing.job.title), took, Text(line))
-    if len(running) > SHOWN:
-        table.add_row(f"and {len(running) - SHOWN} more", "", "")
+    if len(running) > LISTED_JOBS:
+        table.add_row(f"and {len(running) - LISTED_JOBS} more", "", "")
     return table
 
 

@@ -29,7 +29,7 @@ from gansynth_benchmark.papers.commands import PaperCommands
 from gansynth_benchmark.papers.plan import PaperPicture, PictureRow
 
 PANELS = 10  # images side by side
-LEAST = 0.25  # least confidence of a detection that is drawn, as in `gansynth predict`
+DRAWN_CONFIDENCE = 0.25  # least confidence of a detection that is drawn, as in `gansynth predict`
 DETECTED = ("truth", "detections")  # rows of images of the evaluation
 Runs = Mapping[str | None, FittedRun]
 """By generator of the plan; by None the set of a plan of raters."""
@@ -141,7 +141,7 @@ class PictureWriter:
         assert pixels is not None, "images with boxes are files of pixels"
         kept = np.full(len(boxes.labels), True)
         if isinstance(boxes, DetectedBoxes):
-            kept = boxes.scores >= LEAST
+            kept = boxes.scores >= DRAWN_CONFIDENCE
         coords = boxes.boxes[kept][:, [1, 0, 3, 2]].astype(np.float32)
         drawn = Boxes(coords, boxes.labels[kept].astype(np.int16))
         return Case(name, name, pixels()[1], boxes=drawn)

@@ -25,7 +25,7 @@ from gansynth_benchmark.papers.pictures import PictureWriter
 from gansynth_benchmark.papers.plan import ALL, PaperArm, PaperTablePlan
 from gansynth_cli.common import WIDTH, table
 
-KEPT = (
+KEPT_KEYS = (
     "ratio",
     "schedule",
     "drawn_real",
@@ -153,7 +153,7 @@ class PaperTableRun:
             return dict(previous["result"])
         report = json.loads(self.call(words))
         result = {"host": host, "arm": arm.name, "seed": seed}
-        for key in KEPT:
+        for key in KEPT_KEYS:
             result[key] = report[key]
         result.update(trials_of(str(self.plan.hosts[host].target)).scores(folder))
         write_json_atomic(record, {"command": plain, "result": result})

@@ -35,7 +35,7 @@ POINTS = {"training": ("o", "#8a5a00"), "held-out": ("s", "#7a3588"), "synthetic
 FARTHEST = 100.0
 """Half widths of the band of real subjects at which the axis ends at the latest."""
 TICKS = (2, 5, 10, 20, 50, 100)
-FEW, CUT = 4, 3.0
+FEW_BINS, CUT = 4, 3.0
 """So many bins are cut off if they exceed the next ones by this factor."""
 TRIFLE = 0.003  # smallest share of a panel's height at which outer bins are drawn
 
@@ -177,7 +177,7 @@ def histogram(node: Entry) -> str:
     """Draw a distribution of intensities; bins that would flatten all others are cut."""
     sides = {key: [value or 0.0 for value in node[key]] for key in ("real", "synthetic")}
     densities = sorted(sides["real"] + sides["synthetic"], reverse=True)
-    usual = densities[min(FEW, len(densities) - 1)]
+    usual = densities[min(FEW_BINS, len(densities) - 1)]
     top = 1.1 * usual if densities[0] > CUT * usual > 0 else densities[0] or 1.0
     bins = [i for values in sides.values() for i, v in enumerate(values) if v > TRIFLE * top]
     first, last = (min(bins), max(bins) + 1) if bins else (0, 1)

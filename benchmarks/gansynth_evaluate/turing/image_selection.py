@@ -21,8 +21,8 @@ from gansynth.runtime.serialise import Document
 
 REAL, SYNTHETIC = "real", "synthetic"
 Origin = Literal["held-out", "training", "all"]
-MOST = 1000  # most images of each kind in a study
-LONGEST = 4000  # most characters of the instructions
+MOST_IMAGES = 1000  # most images of each kind in a study
+MOST_CHARACTERS = 4000  # most characters of the instructions
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class TuringOptions(Document):
     instructions: str = ""  # text that raters read before they begin
 
     def __post_init__(self) -> None:
-        if not 1 <= self.n <= MOST:
-            raise UsageFault(f"-n {self.n}: expected 1 to {MOST} images of each kind")
-        if len(self.instructions) > LONGEST:
+        if not 1 <= self.n <= MOST_IMAGES:
+            raise UsageFault(f"-n {self.n}: expected 1 to {MOST_IMAGES} images of each kind")
+        if len(self.instructions) > MOST_CHARACTERS:
             raise UsageFault(
-                f"--instructions: {len(self.instructions)} characters, expected {LONGEST} at most; "
-                "tell the raters the rest in person"
+                f"--instructions: {len(self.instructions)} characters, expected {MOST_CHARACTERS} "
+                "at most; tell the raters the rest in person"
             )
         if len(set(self.classes)) < len(self.classes):
             raise UsageFault(f"--class {' --class '.join(self.classes)}: expected different ones")

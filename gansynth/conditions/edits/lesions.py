@@ -35,10 +35,10 @@ from gansynth.core.schema import FloatArray, LabelArray, Schema
 from gansynth.data.connected_components import LabelComponents, LesionPart, parts
 from gansynth.runtime.options import Needs
 
-LEAST = 4  # lesions of fewer voxels are left as they are
+SMALLEST_LESION = 4  # lesions of fewer voxels are left as they are
 CRUMB = 0.01
 """Share of the largest lesion; smaller pieces are fragments and no lesions of their own."""
-MOST = 64  # lesions that an edit changes, the largest first; more stay as they are
+MOST_LESIONS = 64  # lesions that an edit changes, the largest first; more stay as they are
 Landing = tuple[tuple[slice, ...], Mask, Matrix, Sequence[float]]
 """A lesion's box in the array, its voxels there, and where they come from: a matrix (n, n + 1)
 about a centre (see ``geometry.affine_coordinates``)."""
@@ -57,10 +57,11 @@ def lesions(
 ) -> list[LesionPart]:
     """Return connected pieces of chosen classes, the largest first, or all of them as one.
 
-    With ``each`` there are at most ``MOST``, of at least ``LEAST`` voxels, without fragments.
+    With ``each`` there are at most ``MOST_LESIONS``, of at least ``SMALLEST_LESION`` voxels,
+    without fragments.
     """
     if each:
-        pieces = parts(labels, schema, classes, least=LEAST)[:MOST]
+        pieces = parts(labels, schema, classes, least=SMALLEST_LESION)[:MOST_LESIONS]
         return [part for part in pieces if part.voxels >= CRUMB * pieces[0].voxels]
     components = parts(labels, schema, classes)
     if not components:
@@ -116,7 +117,7 @@ def pull_image(context: EditContext, landings: Iterable[Landing]) -> FloatArray 
 
 TRIES = 8  # sizes that are drawn for a lesion until there is room for one
 SPREAD = 0.1  # standard deviation of the logarithm of a volume around one that a training case has
-KEPT = 0.7  # least share of a resized lesion that must have room
+LEAST_ROOM = 0.7  # least share of a resized lesion that must have room
 PLANES = 16  # slices of a case whose lesions are measured
 
 
@@ -210,7 +211,7 @@ def learnt_sizes(case_pool: CasePool, classes: Sequence[int] | None, each: bool)
         for case_id in learning_cases(case_pool):
             for labels in _maps(case_pool, case_id, chosen):
                 parts = lesions(labels, case_pool.schema, chosen, each)
-                volumes += [part.volume for part in parts if part.voxels >= LEAST]
+                volumes += [part.volume for part in parts if part.voxels >= SMALLEST_LESION]
         return np.sort(np.array(volumes, np.float64))
 
     return case_pool.learnt(f"sizes of {chosen}, each {each}", learn)
@@ -261,7 +262,7 @@ def _written(
 
 def _has_room(part: LesionPart, factor: float, left: LabelArray, body: Mask) -> bool:
     box, cut, written = _written(left, part, factor, body)
-    if factor == 1 or np.count_nonzero(written) < KEPT * np.count_nonzero(cut):
+    if factor == 1 or np.count_nonzero(written) < LEAST_ROOM * np.count_nonzero(cut):
         return False
     volume = factor ** len(part.shape)
     complete = keeps_classes(part.labels, written, part.mask, volume)

@@ -30,7 +30,7 @@ IOUS = (0.5, 0.25)
 COCO_IOUS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 CONFIDENCE = 0.001  # the paper's 0.1 %
 MISS = -1  # marks a false positive in ``hits``
-FEW = 10  # fewest patients for a reliable interval
+FEW_PATIENTS = 10  # fewest patients for a reliable interval
 AT_ONCE = 250  # resamples computed at once, to bound memory
 
 

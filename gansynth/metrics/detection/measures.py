@@ -16,7 +16,7 @@ import numpy as np
 from gansynth.metrics.detection.matching import (
     COCO_IOUS,
     CONFIDENCE,
-    FEW,
+    FEW_PATIENTS,
     IOUS,
     MISS,
     Flags,
@@ -258,7 +258,7 @@ def verdict(comparison: Mapping[str, Any]) -> str:
     if low is None:
         return f"{text}; without resamples, this says nothing of other {unit}."
     text += f" (95 % interval {low:+.3f} to {high:+.3f})"
-    if units < FEW:
+    if units < FEW_PATIENTS:
         return f"{text}; {units} {unit} are too few for a verdict."
     if low <= 0 <= high:
         return f"{text}: no difference shown."
@@ -452,8 +452,8 @@ def _warnings(
     texts = []
     if unit != "patients":
         texts.append(f"patients are not known: intervals are of {unit}, and too narrow")
-    if options.resamples and units < FEW:
-        texts.append(f"{units} {unit}: fewer than {FEW} make no trustworthy interval")
+    if options.resamples and units < FEW_PATIENTS:
+        texts.append(f"{units} {unit}: fewer than {FEW_PATIENTS} make no trustworthy interval")
     if first.confidence is not None and options.confidence < first.confidence:
         texts.append(
             f"confidence {options.confidence:g}: detections were kept down to {first.confidence:g} "

@@ -27,7 +27,7 @@ FILE = "gansynth_detections.json"
 MOST_BYTES = 256 << 20  # largest document: about 2 million detections
 SLACK = 1.0  # pixels by which a true box may exceed its image, because files round
 CLOSE = 2e-3  # pixels by which true boxes of two files may differ: they are rounded to a thousandth
-AGAIN = "write it again with gansynth augment"
+WRITE_AGAIN = "write it again with gansynth augment"
 
 Array = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
@@ -251,9 +251,11 @@ def read_detections(path: str | Path) -> Detections:
     path = Path(path)
     with reading(path):
         if path.stat().st_size > MOST_BYTES:
-            raise DataFault(f"{path}: larger than {MOST_BYTES} bytes, expected detections; {AGAIN}")
+            raise DataFault(
+                f"{path}: larger than {MOST_BYTES} bytes, expected detections; {WRITE_AGAIN}"
+            )
         data = path.read_bytes()
-    document = _parsed(data, f"{path}: ", f"; {AGAIN}")
+    document = _parsed(data, f"{path}: ", f"; {WRITE_AGAIN}")
     classes = {category.id: number for number, category in enumerate(document.categories)}
     truth: dict[int, list[_TrueBox]] = defaultdict(list)
     found: dict[int, list[_DetectedBox]] = defaultdict(list)

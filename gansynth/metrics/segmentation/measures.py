@@ -36,7 +36,7 @@ class Measure(NamedTuple):
 
 
 DICE_MARGIN = 0.005  # half a point of Dice
-LEAST = 4  # voxels of a predicted lesion that is an alarm, as in hard-cases
+ALARM_VOXELS = 4  # voxels of a predicted lesion that is an alarm, as in hard-cases
 
 SEGMENTATION: Mapping[str, Measure] = {
     "dice": Measure(
@@ -65,7 +65,8 @@ SEGMENTATION: Mapping[str, Measure] = {
     "false_alarms": Measure(
         "share",
         "lower",
-        f"Share of the cases without a lesion where one of at least {LEAST} voxels is predicted.",
+        f"Share of the cases without a lesion where one of at least {ALARM_VOXELS} voxels is "
+        "predicted.",
     ),
     "false_positive_volume": Measure(
         "voxels", "lower", "Voxels of a case's predicted lesions that no true one overlaps."
@@ -347,7 +348,7 @@ class _RegionPair:
             "lesion_sensitivity": lambda: _share(_lesions(self.truth, self.predicted, overlap)),
             "lesion_precision": lambda: _share(predicted()),
             "false_alarms": lambda: (
-                None if self.there else float(max(predicted()[0], default=0) >= LEAST)
+                None if self.there else float(max(predicted()[0], default=0) >= ALARM_VOXELS)
             ),
             "false_positive_volume": lambda: float(predicted()[0][~predicted()[1]].sum()),
             "false_positives": lambda: float((~predicted()[1]).sum()),

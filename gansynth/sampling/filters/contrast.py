@@ -27,7 +27,8 @@ from gansynth.core.geometry import Mask
 from gansynth.core.schema import Case, FloatArray, LabelArray, Sample, Schema
 from gansynth.data.connected_components import LesionPart, parts
 from gansynth.data.lesion_contrast import (
-    FEW,
+    FEW_BOXES,
+    FEW_VOXELS,
     NOTICED,
     PLACES,
     TOLD_APART,
@@ -37,7 +38,6 @@ from gansynth.data.lesion_contrast import (
     gap,
     spread,
 )
-from gansynth.data.lesion_contrast import FEW as FEW_PIECES
 from gansynth.sampling.filters.fitted import drawn, labelled
 
 
@@ -52,9 +52,9 @@ class ContrastOptions(FilterOptions):
     )
     rim: int = Field(2, ge=1, description="width of the rim around a component, in voxels")
     least_voxels: int = Field(
-        8, ge=FEW, description="voxels below which a component is not checked"
+        8, ge=FEW_VOXELS, description="voxels below which a component is not checked"
     )
-    few: int = Field(FEW_PIECES, ge=2, description="real components below which a class is skipped")
+    few: int = Field(FEW_BOXES, ge=2, description="real components below which a class is skipped")
     crops: int = Field(200, ge=1, description="real crops that are measured")
     classes: tuple[str, ...] | None = Field(
         None, description="names of the labels that are checked; none takes all"
@@ -196,7 +196,7 @@ def _row(
     ball = generate_binary_structure(piece.ndim, 1)
     ring = binary_dilation(piece > 0, ball, iterations=rim) & (piece <= 0) & body[*window]
     ring &= labels[*window] != value
-    if inside.sum() < FEW or ring.sum() < FEW:
+    if inside.sum() < FEW_VOXELS or ring.sum() < FEW_VOXELS:
         return []
     noticed = [NOTICED * spread(channel[body]) for channel in image]
     cut = image[:, *window]

@@ -114,7 +114,7 @@ FOLDER, STATE = "filters", "filter.json"
 VERSION = 1
 ADMITTED = "admitted"  # provenance key of the filters' results
 WAIT_SECONDS = 1800.0  # time to wait for another process that fits the same filter
-_AGAIN = "delete it, and it is learnt again"
+_LEARN_AGAIN = "delete it, and it is learnt again"
 
 
 def build_filters(texts: Sequence[str]) -> list[Filter]:
@@ -163,7 +163,7 @@ class LearntFilters:
             except (KeyError, TypeError, ValueError, DataFault) as error:
                 raise IntegrityFault(
                     f"{folder}: filter {item.name!r} cannot be loaded ({error}), expected "
-                    f"state of this version of it; {_AGAIN}"
+                    f"state of this version of it; {_LEARN_AGAIN}"
                 ) from error
             learnt = Lineage.from_json(doc["lineage"])
             if lineage is None:
@@ -266,7 +266,7 @@ def _read(
         raise UsageFault(
             f"{folder}: filter {item.name!r} has not been learnt there; learn it first"
         )
-    doc = read_own(path, hint=_AGAIN)
+    doc = read_own(path, hint=_LEARN_AGAIN)
     if doc.get("version") != VERSION or doc.get("sha256") != digest_of(doc, "sha256"):
         raise IntegrityFault(
             f"{path}: damaged, or of another version of gansynth, expected what was learnt; remove "

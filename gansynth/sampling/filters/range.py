@@ -24,7 +24,7 @@ from gansynth.sampling.filters.fitted import drawn
 Numbers = npt.NDArray[np.float64]
 ENDS = (0.01, 0.99)  # quantiles that represent the extremes, since single voxels are unreliable
 FLAT = 0.05  # least deviation, as a share of the whole image's: flat labels have none
-FEW = 2  # crops with a label below which it is not checked
+FEW_CROPS = 2  # crops with a label below which it is not checked
 STATISTICS = ("lowest", "mean", "highest")
 BODY = "the body"  # name of all voxels of a case without labels
 
@@ -70,7 +70,7 @@ class RangeFilter(Filter):
                 spreads.setdefault(name, []).append(np.maximum(values.std(axis=1), floor))
         limits = {}
         for name, statistics in rows.items():
-            if len(statistics) < FEW:
+            if len(statistics) < FEW_CROPS:
                 continue
             stacked = np.stack(statistics)
             limits[name] = {

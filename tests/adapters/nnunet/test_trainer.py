@@ -19,7 +19,7 @@ from gansynth.core.schedule import choose_cases
 from gansynth.core.source import lineage_of
 from gansynth.hosts.record import TrainingResult, read_sessions
 from gansynth.runtime import torchvision_compat
-from gansynth.runtime.child import SHOWN, SHOWS
+from gansynth.runtime.child import SHOWN_PREFIX, SHOWS
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, TrainingFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth_nnunet import launch
@@ -344,7 +344,7 @@ def test_the_parent_process_is_told_of_the_epoch_that_runs(ready, monkeypatch, c
     trainer.load_checkpoint(f"{first.output_folder}/checkpoint_final.pth")
     monkeypatch.setenv(SHOWS, "1")
     trainer.run_training()
-    sent = [line.partition(SHOWN)[2] for line in capfd.readouterr().err.splitlines()]
+    sent = [line.partition(SHOWN_PREFIX)[2] for line in capfd.readouterr().err.splitlines()]
     begun, *_, last = [message for text in sent if text and "done" in (message := json.loads(text))]
     assert begun == {"unit": "epoch", "done": 1.001, "total": 3, "synthetic": "0%"}
     assert (last["done"], last["total"], last["synthetic"]) == (3, 3, "50%")

@@ -9,7 +9,7 @@ from gansynth.core.schema import Boxes, Sample
 from gansynth.hosts.job import Job
 from gansynth.hosts.record import LOG
 from gansynth.metrics.detection.record import read_detections
-from gansynth.runtime.child import SHOWN
+from gansynth.runtime.child import SHOWN_PREFIX
 from gansynth.runtime.errors import DataFault
 from gansynth.testing import check_host
 from gansynth_yolo.adapter import YoloAdapter, true_boxes
@@ -93,7 +93,7 @@ def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact
     ):
         assert words in log
     assert "speed" not in log
-    sent = [line.partition(SHOWN)[2] for line in (kit.output / LOG).read_text().splitlines()]
+    sent = [line.partition(SHOWN_PREFIX)[2] for line in (kit.output / LOG).read_text().splitlines()]
     first, *_, last = [message for text in sent if "done" in (message := json.loads(text or "{}"))]
     assert 0 < first["done"] < 1
     assert first["total"] == last["total"] == last["done"] == 2
