@@ -124,10 +124,13 @@ class UnlabelledSource(WrappedSource):
     def __str__(self) -> str:
         """Return in words what there is, and how intensities were before and are after."""
         people = {self.header(case_id).subject for case_id in self.train_ids}
-        left_out = f", {len(self.left_out)} with a lesion left out" if self.left_out else ""
+        if self.base.base.schema.foreground:
+            lesions = f"{len(self.left_out)} with a lesion left out"
+        else:
+            lesions = "taken as free of lesions, for they have no label maps"
         channels = self.alignment.told(self.schema.channels)
         where = f"{self.request.kind}:{self.request.where}"
-        counted = f"{len(self.train_ids)} scan(s) of {len(people)} subject(s){left_out}"
+        counted = f"{len(self.train_ids)} scan(s) of {len(people)} subject(s), {lesions}"
         return f"--unlabelled {where}: {counted}; {channels}"
 
 

@@ -81,7 +81,7 @@ def test_intensities_of_scans_become_those_of_training_cases_and_it_is_said(
     words = ("-n", 3, "--prevalence", 0, "-o", tmp_path / "out")
     result = run_cli("sample", home / "cp", *scans, *words)
     assert result.exit_code == 0, result.stderr
-    found = r"6 scan\(s\) of 6 subject\(s\); grey 0.1.*, training cases 0.3.*: brought to theirs"
+    found = r"6 scan\(s\) of 6 subject\(s\), taken as free of .*; grey 0.1.*, training cases 0.3.*: brought to theirs"
     assert re.search(found, result.stderr)
     run = gansynth.load(home / "cp")
     samples = run.sample(
@@ -92,12 +92,18 @@ def test_intensities_of_scans_become_those_of_training_cases_and_it_is_said(
     assert all(sample.image[0, 0, 0] == 0 for sample in samples)
 
 
-def test_scans_with_a_lesion_in_a_label_map_are_left_out(home, run_cli, drawn):
+@pytest.mark.parametrize("beside", [False, True])
+def test_scans_with_a_lesion_in_a_label_map_are_left_out(home, drawn, tmp_path, beside):
+    some, masks = tmp_path / "some", "predicted" if beside else "labels"
     for number in range(3):
-        save(home / "some", f"some{number}", 70 + number, lesion=number == 0)
-    Image.new("L", (SIDE, SIDE)).save(home / "some" / "labels" / "some1.png")
-    Image.new("L", (SIDE, SIDE)).save(home / "some" / "labels" / "some2.png")
-    told = drawn("some", "--backgrounds", "unlabelled", scans="some").values()
+        save(some, f"some{number}", 70 + number, lesion=number == 0)
+    for number in (1, 2):
+        Image.new("L", (SIDE, SIDE)).save(some / "labels" / f"some{number}.png")
+    (some / "labels").rename(some / masks)
+    words = ["--backgrounds", "unlabelled"]
+    if beside:  # as gansynth predict writes them
+        words += ["--unlabelled-read", "images=images", "--unlabelled-read", "masks=predicted"]
+    told = drawn("samples", *words, scans=some).values()
     assert {one["case"] for one in told} == {"some1", "some2"}
 
 
