@@ -149,7 +149,8 @@ def measured(
     for mask, row in zip(masks, contrast, strict=True):
         if mask.sum() >= LEAST_VOXELS:
             row[:] = rest[:, mask].mean(axis=1)
-    depth, profile = depth_of(labels > 0, spacing), np.zeros((len(DEPTHS), len(image)))
+    depth = _even(_distance(labels > 0, spacing), spacing)
+    profile = np.zeros((len(DEPTHS), len(image)))
     rest -= _level(labels, values, np.nan_to_num(contrast), depth)
     # Number of the shell around each of ``DEPTHS`` that a voxel lies in; -1: in none.
     shells = np.digitize(depth, [-RIM, *_between(DEPTHS)]) - 1
@@ -185,7 +186,9 @@ def drawn(
     Beyond the free tissue within ``rim_mm`` (a voxel, if that is more) it is the image.
     ``effect``: share of the lesion's level.
     """
-    mask, depth = labels > 0, depth_of(labels > 0, spacing)
+    mask = labels > 0
+    distance = _distance(mask, spacing)
+    depth = _even(distance, spacing)
     texture = np.zeros(image.shape)
     for number, value in enumerate(values):
         where = labels == value
@@ -197,22 +200,20 @@ def drawn(
     share = np.clip((depth - STAYS) / (GONE - STAYS), 0, 1)
     over = tissue.reshape(-1, *[1] * labels.ndim) + texture - image
     reach = max(rim_mm / min(spacing), 1.0) if rim_mm else 0.0
-    changed = mask | (free & (_distance(mask, spacing) > 0.5 - reach - SLACK))
+    changed = mask | (free & (distance > 0.5 - reach - SLACK))
     return np.asarray(np.where(changed, image + share * over + effect * level, image))
 
 
-def depth_of(mask: Mask, spacing: Sequence[float]) -> Matrix:
-    """Return how deep each voxel lies below a mask's edge, in voxels of the finest axis.
-
-    The edge is evened: a lesion's does not follow the steps of its mask's voxels.
-    """
+def _even(distance: Matrix, spacing: Sequence[float]) -> Matrix:
+    """Even the edge of depths: a lesion's does not follow the steps of its mask's voxels."""
     from scipy.ndimage import gaussian_filter
 
     sigmas = [EVEN * min(spacing) / mm for mm in spacing]
-    return np.asarray(gaussian_filter(_distance(mask, spacing), sigmas, mode="nearest"))
+    return np.asarray(gaussian_filter(distance, sigmas, mode="nearest"))
 
 
 def _distance(mask: Mask, spacing: Sequence[float]) -> Matrix:
+    """Return how deep each voxel lies below a mask's edge, in voxels of the finest axis."""
     from scipy.ndimage import distance_transform_edt
 
     inside = distance_transform_edt(mask, sampling=spacing)
