@@ -83,7 +83,8 @@ class UnlabelledSource(WrappedSource):
     def __init__(self, base: ConditionSource, own: CaseSource, lesions: Collection[int]) -> None:
         super().__init__(base)
         self._own, self._lesions = own, tuple(lesions)
-        self.left_out = self._with_lesions() if base.base.schema.foreground else frozenset[str]()
+        self._has_maps = bool(base.base.schema.foreground)
+        self.left_out = self._with_lesions() if self._has_maps else frozenset[str]()
         if not self.train_ids:
             raise DataFault(
                 f"{named(base.base)}: each of its {len(self.left_out)} cases has a lesion in its "
@@ -124,7 +125,7 @@ class UnlabelledSource(WrappedSource):
     def __str__(self) -> str:
         """Return in words what there is, and how intensities were before and are after."""
         people = {self.header(case_id).subject for case_id in self.train_ids}
-        if self.base.base.schema.foreground:
+        if self._has_maps:
             lesions = f"{len(self.left_out)} with a lesion left out"
         else:
             lesions = "taken as free of lesions, for they have no label maps"
