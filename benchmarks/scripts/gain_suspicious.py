@@ -132,6 +132,18 @@ def main() -> None:
         rows.append(pool.draw(number))
         print(rows[-1], flush=True)
     (args.out / "filter.json").write_text(json.dumps(rows, indent=1) + "\n")
+    slices, ill, out, missed, healthy = [
+        sum([row[key] for row in rows])
+        for key in (
+            "others_slices",
+            "others_slices_with_lesion",
+            "left_out",
+            "missed",
+            "left_out_without_lesion",
+        )
+    ]
+    print(f"{ill / slices:.0%} of {slices} slices show a lesion; the filter leaves out {out}:")
+    print(f"{1 - missed / ill:.0%} of these, {healthy / (slices - ill):.0%} of the others")
     folders = dict.fromkeys(args.all, "all") | dict.fromkeys(args.filtered, "filtered")
     use_scans_of_draws(folders, args.out)
     benchmark(
