@@ -160,7 +160,7 @@ def test_the_hosts_word_on_duty_counts_also_in_the_midst_of_a_rest(tmp_path):
 def test_a_producer_falls_silent_while_a_batch_takes_far_too_long(
     tmp_path, monkeypatch, usual, silent
 ):
-    for name, seconds in {"_BEAT_SECONDS": 0.02, "_LONGEST": 0.1, "_USUAL": 9.0}.items():
+    for name, seconds in {"_BEAT_SECONDS": 0.02, "_LONGEST": 0.1, "_TIMES_USUAL": 9.0}.items():
         monkeypatch.setattr(f"gansynth.bank.producer.{name}", seconds)
     file = tmp_path / "bank" / "heartbeat.json"
     beats: list[int] = []

@@ -81,7 +81,8 @@ def test_intensities_of_scans_become_those_of_training_cases_and_it_is_said(
     words = ("-n", 3, "--prevalence", 0, "-o", tmp_path / "out")
     result = run_cli("sample", home / "cp", *scans, *words)
     assert result.exit_code == 0, result.stderr
-    found = r"6 scan\(s\) of 6 subject\(s\), taken as free of .*; grey 0.1.*, training cases 0.3.*: brought to theirs"
+    counted = r"6 scan\(s\) of 6 subject\(s\), taken as free of lesions.*; "
+    found = counted + "grey 0.1.*, training cases 0.3.*: brought to theirs"
     assert re.search(found, result.stderr)
     run = gansynth.load(home / "cp")
     samples = run.sample(
