@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gain_unlabelled import copy_pictures, shows_tissue
 from PIL import Image
 
 from gansynth_benchmark import study
@@ -26,9 +25,6 @@ from gansynth_benchmark.plan_file import read_plan
 from gansynth_benchmark.study import BenchmarkStudy, JobFactory, TrainingPoint
 from gansynth_benchmark.subject_split import DEVELOPMENT
 from gansynth_benchmark.worker import PREDICTIONS, run_job
-
-TISSUE = 0.05
-"""Least share of a slice that is not air, as in ``gain_unlabelled.py``."""
 
 
 class Pool:
@@ -44,7 +40,7 @@ class Pool:
         for case in division.cases_of(division.pool):
             read = self.study.source.load(case)
             assert read.labels is not None
-            if np.mean(read.image > read.image.min()) >= TISSUE:
+            if shows_tissue(read.image):
                 self.cases.append(case)
                 if read.labels.any():
                     self.with_lesion.add(case)
@@ -86,12 +82,10 @@ class Pool:
         assert set(files) == set(others)
         return {case for case, file in files.items() if marked(folder / PREDICTIONS / file)}
 
-    def write(self, folder: Path, cases: Iterable[str]) -> None:
+    def write(self, folder: Path, cases: list[str]) -> None:
         """Copy pictures, without labels."""
         folder.mkdir(parents=True, exist_ok=True)
-        for case in cases:
-            [picture] = (self.data / "images").glob(f"{case}.*")
-            shutil.copy(picture, folder)
+        copy_pictures(self.data, cases, folder)
 
 
 def marked(file: Path) -> bool:

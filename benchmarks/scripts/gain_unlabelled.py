@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from gansynth.core.schema import FloatArray
 from gansynth.core.source import SourceRequest
 from gansynth.sampling.run_source import open_source
 from gansynth_benchmark.plan_file import read_plan
@@ -21,6 +23,18 @@ from gansynth_benchmark.subject_split import split_subjects
 
 TISSUE = 0.05
 """Least share of a slice that is not air: slices above the head are no scans of anything."""
+
+
+def shows_tissue(image: FloatArray) -> bool:
+    """Return whether a slice (C, H, W) is more than air."""
+    return bool(np.mean(image > image.min()) >= TISSUE)
+
+
+def copy_pictures(data: Path, cases: Sequence[str], out: Path) -> None:
+    """Copy the pictures of some cases into a folder, without labels."""
+    for case in cases:
+        [picture] = (data / "images").glob(f"{case}.*")
+        shutil.copy(picture, out)
 
 
 def main() -> None:
@@ -34,16 +48,14 @@ def main() -> None:
     source = open_source(SourceRequest("pictures", str(args.data), subjects=plan.subjects))
     division = split_subjects(source, plan)
     args.out.mkdir(parents=True)
-    written = 0
+    chosen = []
     for case in division.cases_of(division.pool):
         read = source.load(case)
         assert read.labels is not None
-        if read.labels.any() or np.mean(read.image > read.image.min()) < TISSUE:
-            continue
-        [picture] = (args.data / "images").glob(f"{case}.*")
-        shutil.copy(picture, args.out)
-        written += 1
-    print(f"{written} pictures of {len(division.pool)} people in {args.out}")
+        if shows_tissue(read.image) and not read.labels.any():
+            chosen.append(case)
+    copy_pictures(args.data, chosen, args.out)
+    print(f"{len(chosen)} pictures of {len(division.pool)} people in {args.out}")
 
 
 if __name__ == "__main__":

@@ -37,10 +37,8 @@ _FINER = 1.5  # most cells for a voxel: between few voxels, all images look alik
 _RANKS, _BINS = 0.3, 4096  # share of ranks; grey values
 # What is a landmark.
 _FINEST, _SCALES = {2: 1.8, 3: 1.2}, {2: 8, 3: 7}  # sigma in cells, and how many, 3 to the octave
-_LEAST_STRENGTH, _EDGE = (
-    0.0025,
-    {2: 0.15, 3: 0.1},
-)  # of an extremum: strength; least to most curvature
+_LEAST_STRENGTH = 0.0025  # of an extremum
+_EDGE = {2: 0.15, 3: 0.1}  # of an extremum: least to most curvature
 _RIM = 0.8  # share of its strength that it loses at the rim, where images are cropped
 _STEP = 2.0  # of the gradients around, in sigmas
 _INSIDE = 0.8  # share of these that lie inside the body
@@ -372,16 +370,17 @@ def agreement(known: Landmarks, other: Landmarks, other_turned: Floats, ndim: in
     found = close[turn, here, there]
     weights = np.minimum((found - _SAME[ndim]) / _SURE + _DOUBTFUL, 1)
     bounds = np.bincount(turn, weights, len(close))
-    best, least = 0.0, AGREED[ndim]
+    best = 0.0
     for number in np.argsort(-bounds):
-        if bounds[number] < max(least, best):
+        least = max(AGREED[ndim], best)
+        if bounds[number] < least:
             return best or float(bounds[number])
         mine = turn == number
         row, column = here[mine], there[mine]
         places = other.places[row] @ _turns(ndim)[number][0].T
         sizes = np.log2(other.scales[row] / known.scales[column])
         pairs = known.places[column], places, sizes, weights[mine]
-        best = max(best, _moved_together(*pairs, max(least, best)))
+        best = max(best, _moved_together(*pairs, least))
     return best
 
 

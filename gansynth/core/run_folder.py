@@ -27,7 +27,7 @@ from gansynth.runtime.serialise import Document, from_json
 MANIFEST = "manifest.json"
 VERSION = 3
 MOST_STATE = 128 << 10  # bytes of a generator's state as JSON, whatever the size of its images
-_FIT_AGAIN = "restore it from a copy, or fit the run again"
+FIT_AGAIN = "restore it from a copy, or fit the run again"
 _UNFIT = (AttributeError, LookupError, RecursionError, TypeError, ValueError, GansynthError)
 
 
@@ -111,7 +111,7 @@ class RunDescription:
         if not isinstance(options, Mapping):
             path = self.folder / MANIFEST
             raise IntegrityFault(
-                f"{path}: damaged, key 'config' holds {options!r} as 'fit'; {_FIT_AGAIN}"
+                f"{path}: damaged, key 'config' holds {options!r} as 'fit'; {FIT_AGAIN}"
             )
         return options
 
@@ -183,13 +183,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder}: no {MANIFEST} here, expected a run folder made by: gansynth fit ... -o "
             f"{folder}"
         )
-    manifest = read_own(path, hint=_FIT_AGAIN, most=MAX_RECORD_BYTES)
+    manifest = read_own(path, hint=FIT_AGAIN, most=MAX_RECORD_BYTES)
     if manifest.get("version") != VERSION:
         raise IntegrityFault(
             f"{path}: key 'version' is {manifest.get('version')!r}, expected {VERSION}; "
             "this run was made by another gansynth"
         )
-    check_digest(path, manifest, _FIT_AGAIN)
+    check_digest(path, manifest, FIT_AGAIN)
     kinds = dict(KEYS)
     kinds.update({key: kind for key, kind in OTHER_KEYS.items() if key in manifest})
     for key, kind in kinds.items():
@@ -197,7 +197,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             from_json(kind, manifest[key])
         except _UNFIT as error:
             reason = "is missing" if key not in manifest else f"holds {str(error)[:200]}"
-            raise IntegrityFault(f"{path}: damaged, key {key!r} {reason}; {_FIT_AGAIN}") from None
+            raise IntegrityFault(f"{path}: damaged, key {key!r} {reason}; {FIT_AGAIN}") from None
     return manifest
 
 

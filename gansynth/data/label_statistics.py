@@ -26,9 +26,8 @@ LEAST_RANK = 0.02
 end have a voxel or two, and so have those of noise."""
 WIDER = 1.5
 """How far beyond the outer quantiles of the training areas a drawn label may lie, as a factor."""
-FEW_MAPS = (
-    30  # training maps of a label at which that factor is doubled: their quantiles are worth less
-)
+FEW_MAPS = 30
+"""Training maps of a label at which that factor is doubled: their quantiles are worth less."""
 ROUGHER, ROUGHER_LABEL = 1.25, 1.5
 """Factors by which all foreground, or one label, may be rougher than 99 % of the training maps.
 Borders within a lesion differ more between subjects than its outline."""

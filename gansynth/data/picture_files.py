@@ -21,12 +21,12 @@ from gansynth.core.space import scale_boxes
 from gansynth.data.read_options import positive, words
 from gansynth.runtime.errors import DataFault, EnvironmentFault, GansynthError, UsageFault
 from gansynth.runtime.files import reading
+from gansynth.runtime.nifti import COPY_AGAIN
 
 SUFFIXES = {".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".jpg": "JPEG", ".jpeg": "JPEG"}
 MAX_PIXELS = 1 << 25  # largest picture that is decoded: 5793 x 5793
 MAX_FILE_BYTES = 512 << 20
 GREY = ("L", "I;16", "I;16B", "I;16L", "I;16N", "I", "F")
-COPY_AGAIN = "copy it from its source again, or leave the case out"
 SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that swap height and width."""
 PNG_BEGINS = b"\x89PNG\r\n\x1a\n"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.core.capabilities import AVERAGED
 from gansynth.core.registry import installed
-from gansynth.core.run_folder import MANIFEST, RunDescription, RunFolder
+from gansynth.core.run_folder import FIT_AGAIN, MANIFEST, RunDescription, RunFolder
 from gansynth.core.schema import Schema
 from gansynth.core.space import Space
 from gansynth.runtime.errors import IntegrityFault, UsageFault
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from gansynth.runtime.devices import Precision
     from gansynth.sampling.composite import CompositeBase
 
-_FIT_AGAIN = "restore it from a copy, or fit the run again"
 _COPIES = 8  # arrays of a sample's size that drawing it holds at once, about
 
 
@@ -39,7 +38,7 @@ def check_weights(run: RunDescription) -> Path:
     if weights is None:
         raise UsageFault(f"{folder}: this run has no checkpoint yet; finish it with gansynth fit")
     path = path_inside(folder, weights["path"], key=f"{folder / MANIFEST}: key 'weights'")
-    check_sha256(path, weights["sha256"], f"{MANIFEST}; {_FIT_AGAIN}")
+    check_sha256(path, weights["sha256"], f"{MANIFEST}; {FIT_AGAIN}")
     return path
 
 
@@ -116,7 +115,7 @@ def load_state(generator: Generator, folder: Path, manifest: Mapping[str, Any]) 
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise IntegrityFault(
             f"{folder / MANIFEST}: damaged, key 'state': {type(error).__name__}: "
-            f"{str(error)[:200]}; {_FIT_AGAIN}"
+            f"{str(error)[:200]}; {FIT_AGAIN}"
         ) from error
 
 
@@ -181,9 +180,7 @@ def build_fitting(build: Callable[[], Generator], path: Path) -> Generator:
                 names = [key for key in file.keys() if key.startswith(averaged)]  # noqa: SIM118
                 shapes = {key: tuple(file.get_slice(key).get_shape()) for key in names}
         except SafetensorError as error:
-            raise IntegrityFault(
-                f"{path}: not a safetensors file: {error}; {_FIT_AGAIN}"
-            ) from error
+            raise IntegrityFault(f"{path}: not a safetensors file: {error}; {FIT_AGAIN}") from error
         # Only floating-point tensors are averaged; counters keep their initial value.
         expected = {
             k: tuple(v.shape)
@@ -270,7 +267,7 @@ def check_parts(run: RunDescription) -> Path:
                 "that began this run"
             )
         part_run = part_folder(folder, part)
-        said = f"the composite's {MANIFEST}; {_FIT_AGAIN}"
+        said = f"the composite's {MANIFEST}; {FIT_AGAIN}"
         check_sha256(part_run / MANIFEST, part["manifest_sha256"], said)
         check_weights(RunFolder(part_run))
     return folder / PARTS
