@@ -35,7 +35,7 @@ from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.sampler import ConditionSampler
 from gansynth.conditions.unlabelled import open_unlabelled
 from gansynth.core.body_mask import organ_mask
-from gansynth.core.generator import learn
+from gansynth.core.generator import Generator, learn
 from gansynth.core.registry import installed
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import CaseSource, SourceRequest
@@ -73,14 +73,18 @@ def some_people(source: CaseSource, ids: Sequence[str], count: int, draw: int) -
     return [i for i in source.train_ids if source.header(i).subject in chosen]
 
 
-def sampler_of(name: str, source: CaseSource, scans: Sequence[CaseSource]) -> tuple[Any, Any]:
-    """An untrained generator that has seen the training cases, and its conditions."""
+def untrained(name: str, source: CaseSource) -> Generator:
+    """A generator that has seen nothing."""
     kind = installed().generator(name)
-    generator = kind(
-        source.space.generator_schema(source.schema), source.space.size, kind.Options()
-    )
-    learn(generator, [source.load(i) for i in source.train_ids])
-    return generator, ConditionSampler(
+    schema = source.space.generator_schema(source.schema)
+    return kind(schema, source.space.size, kind.Options())
+
+
+def conditions_of(
+    generator: Generator, source: CaseSource, scans: Sequence[CaseSource]
+) -> ConditionSampler:
+    """Conditions of a generator's samples: in scans, if there are any, each with a lesion."""
+    return ConditionSampler(
         source,
         source.space,
         build_edits(generator.capabilities.edits),
@@ -91,6 +95,15 @@ def sampler_of(name: str, source: CaseSource, scans: Sequence[CaseSource]) -> tu
         share_unlabelled=1.0,
         prevalence=1.0 if scans else None,
     )
+
+
+def sampler_of(
+    name: str, source: CaseSource, scans: Sequence[CaseSource]
+) -> tuple[Generator, ConditionSampler]:
+    """An untrained generator that has seen the training cases, and its conditions."""
+    generator = untrained(name, source)
+    learn(generator, [source.load(i) for i in source.train_ids])
+    return generator, conditions_of(generator, source, scans)
 
 
 @lru_cache(maxsize=128)

@@ -3,7 +3,10 @@
 People who are judged, in development or sealed, are left out. The plan draws its training patients
 from the same pool, so a draw's own lesion-free slices are among them.
 
-    python benchmarks/scripts/gain_unlabelled.py PLAN --data FOLDER -o FOLDER
+    python gain_unlabelled.py PLAN --data pictures:FOLDER -o FOLDER
+    python gain_unlabelled.py PLAN --data nnunet:077 -o FOLDER    # a plan with `root`
+
+Of nnU-Net's volumes, the lesion-free slices of a person are stacked: ``CASE_0000.nii.gz``.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from gansynth.core.schema import FloatArray
-from gansynth.core.source import SourceRequest
+from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.sampling.run_source import open_source
 from gansynth_benchmark.plan_file import read_plan
 from gansynth_benchmark.subject_split import split_subjects
@@ -37,25 +40,68 @@ def copy_pictures(data: Path, cases: Sequence[str], out: Path) -> None:
         shutil.copy(picture, out)
 
 
-def main() -> None:
-    """Copy the pictures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("plan", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="folder with images/ and labels/")
-    parser.add_argument("-o", "--out", type=Path, required=True)
-    args = parser.parse_args()
-    plan = read_plan(args.plan, f"pictures:{args.data}")
-    source = open_source(SourceRequest("pictures", str(args.data), subjects=plan.subjects))
-    division = split_subjects(source, plan)
-    args.out.mkdir(parents=True)
+def write_pictures(source: CaseSource, data: Path, cases: Sequence[str], out: Path) -> int:
+    """Copy the lesion-free pictures among some cases; return how many."""
     chosen = []
-    for case in division.cases_of(division.pool):
+    for case in cases:
         read = source.load(case)
         assert read.labels is not None
         if shows_tissue(read.image) and not read.labels.any():
             chosen.append(case)
-    copy_pictures(args.data, chosen, args.out)
-    print(f"{len(chosen)} pictures of {len(division.pool)} people in {args.out}")
+    copy_pictures(data, chosen, out)
+    return len(chosen)
+
+
+def write_stacks(raw: Path, cases: Sequence[str], out: Path) -> int:
+    """Write the lesion-free slices of some volumes of raw nnU-Net data; return how many slices."""
+    import nibabel
+
+    count = 0
+    for case in cases:
+        volume = nibabel.load(raw / "imagesTr" / f"{case}_0000.nii.gz")
+        image = np.asanyarray(volume.dataobj)
+        labels = np.asanyarray(nibabel.load(raw / "labelsTr" / f"{case}.nii.gz").dataobj)
+        chosen = [
+            place
+            for place in range(image.shape[2])
+            if shows_tissue(image[..., place]) and not labels[..., place].any()
+        ]
+        if not chosen:
+            continue
+        stack = nibabel.Nifti1Image(image[..., chosen], volume.affine)
+        nibabel.save(stack, out / f"{case}_0000.nii.gz")
+        count += len(chosen)
+    return count
+
+
+def main() -> None:
+    """Write the scans."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("--data", required=True, help="KIND:WHERE, in place of the plan's")
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    args = parser.parse_args()
+    plan = read_plan(args.plan, args.data)
+    kind, _, where = plan.data.partition(":")
+    request = SourceRequest(
+        kind,
+        where,
+        subjects=plan.subjects,
+        root=plan.root,
+        configuration=plan.configuration,
+        plans=plan.plans,
+    )
+    source = open_source(request)
+    division = split_subjects(source, plan)
+    cases = division.cases_of(division.pool)
+    args.out.mkdir(parents=True)
+    if kind == "nnunet":
+        assert plan.root is not None
+        [raw] = Path(plan.root, "nnUNet_raw").glob(f"Dataset{where}_*")
+        count = write_stacks(raw, cases, args.out)
+    else:
+        count = write_pictures(source, Path(where), cases, args.out)
+    print(f"{count} slices of {len(division.pool)} people in {args.out}")
 
 
 if __name__ == "__main__":

@@ -282,6 +282,7 @@ ELSEWHERE = (
     "gpu_",
     "label_places",
     "lesion_length",
+    "lesion_air",
     "lesion_looks",
     "newcomer.json",
     "papers_",

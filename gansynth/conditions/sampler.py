@@ -61,7 +61,7 @@ class _Bodies:
         self._found = Kept[Mask](BODIES, lambda body: body.nbytes)
 
     def whole(self, case: Case) -> Mask:
-        return self._found(case.id, lambda: shown_body(case.image))
+        return self._found(case.id, lambda: shown_body(case.image, case.labels))
 
     def cut(self, case: Case, placement: Placement) -> Mask:
         """Return the body of a case's image, cropped: it cannot be found in the crop itself."""

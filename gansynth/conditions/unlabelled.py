@@ -205,7 +205,7 @@ def _levels(cases: Iterable[Case], lesions: Collection[int]) -> tuple[Matrix, Ma
     for case in cases:
         steps = [slice(None, None, max(1, n // CELLS)) for n in case.image.shape[1:]]
         image = case.image[(slice(None), *steps)]
-        body = shown_body(image)
+        body = shown_body(image, None if case.labels is None else case.labels[tuple(steps)])
         if case.labels is not None and lesions:
             bare = body & ~mask_of(case.labels[tuple(steps)], tuple(lesions))
             body = bare if bare.any() else body

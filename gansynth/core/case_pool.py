@@ -191,7 +191,7 @@ class CasePool:
         """
 
         def find(_: CasePool) -> npt.NDArray[np.uint8]:
-            return np.packbits(shown_body(case.image))
+            return np.packbits(shown_body(case.image, case.labels))
 
         shape = case.image.shape[1:]
         bits = np.unpackbits(self.learnt(f"body of {case.id}", find), count=math.prod(shape))
@@ -278,10 +278,9 @@ def annotated(case: Case, mask: Mask) -> Mask:
 
 
 def body_of(case: Case, find_body: Callable[[], Mask] | None = None) -> Mask:
-    """Return the body in a case, bool: voxels not labelled outside, else derived from the image."""
-    if case.labels is None:
-        return shown_body(case.image) if find_body is None else find_body()
-    body: Mask = case.labels != OUTSIDE
-    if body.all() or not body.any():
-        body = shown_body(case.image) if find_body is None else find_body()
-    return np.asarray(body & (case.labels != OUTSIDE))
+    """Return the body in a case, bool: what its image shows where it is not labelled outside.
+
+    ``find_body`` finds it for crops, in which it cannot be seen.
+    """
+    body = shown_body(case.image, case.labels) if find_body is None else find_body()
+    return body if case.labels is None else np.asarray(body & (case.labels != OUTSIDE))

@@ -15,10 +15,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.body_mask import organ_mask
+from gansynth.core.body_mask import organ_mask, shown_body
 from gansynth.core.geometry import Mask, bounding_box
 from gansynth.core.schema import (
-    OUTSIDE,
     Boxes,
     Case,
     FloatArray,
@@ -423,7 +422,7 @@ def profiles(
     if labels is None or not (labels > 0).any():
         return empty
     held = np.isin(labels, classes) if len(classes) else labels > 0
-    body = labels != OUTSIDE if (labels == OUTSIDE).any() else organ_mask(image)
+    body = shown_body(image, labels)
     # Only tissue around lesions: inserted lesions and their size must not influence the scale.
     around = body & ~held if (body & ~held).any() else body
     scales = np.array([max(spread(channel[around]), 1e-6) for channel in image])[:, None]

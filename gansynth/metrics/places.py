@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gansynth.core.body_mask import organ_mask
+from gansynth.core.body_mask import shown_body
 from gansynth.core.schema import FloatArray, LabelArray, Schema
 from gansynth.data.body_box import BodyBox, across_middle, depths
 from gansynth.data.connected_components import large_parts
@@ -64,7 +64,7 @@ def _places(image: FloatArray, labels: LabelArray, schema: Schema) -> Floats:
     lesions = large_parts(labels, schema, schema.foreground)
     if not lesions:
         return np.full(1 + labels.ndim, np.nan)
-    body = np.pad(organ_mask(image), 1)  # here the array's border is an outline
+    body = np.pad(shown_body(image, labels), 1)  # here the array's border is an outline
     frame = BodyBox.of(body)
     depth = depths(body, frame)[(slice(1, -1),) * labels.ndim]
     rows = []

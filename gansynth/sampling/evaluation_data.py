@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from gansynth.core.body_mask import organ_mask
+from gansynth.core.body_mask import shown_body
 from gansynth.core.geometry import mask_of
 from gansynth.core.lineage import Lineage, matches, same_data
-from gansynth.core.schema import OUTSIDE, Case, Sample, Schema
+from gansynth.core.schema import Case, Sample, Schema
 from gansynth.core.source import CaseSource, case_record
 from gansynth.core.space import Space
 from gansynth.core.units import IMAGES, UnitCheck, values_of
@@ -528,7 +528,7 @@ def _in_labels(image: Image, schema: Schema) -> Iterator[Floats]:
     """Yield (1, 1 + C), voxels and contrast to the tissue near it of each lesion, by channel."""
     labels = np.asarray(image.labels)
     lesions = mask_of(labels, schema.foreground)
-    tissue = organ_mask(image.image) & (labels != OUTSIDE) & ~lesions
+    tissue = shown_body(image.image, labels) & ~lesions
     for part in parts(labels, schema, schema.foreground):
         contrast = np.full(len(image.image), np.nan)
         if part.voxels >= LEAST_VOXELS:

@@ -11,7 +11,7 @@ import numpy as np
 
 from gansynth.conditions.case_weights import write_failures
 from gansynth.conditions.lesion_risk import CropFrame, Span
-from gansynth.core.body_mask import organ_mask
+from gansynth.core.body_mask import shown_body
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.requests.base import function_of, paths_of
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, replace_ignored
@@ -303,7 +303,7 @@ def _judged(
         )
     unit_scale = (1.0,) * len(shape)
     body = case.labels != OUTSIDE
-    span = body_span(organ_mask(case.image) if body.all() or not body.any() else body)
+    span = body_span(shown_body(case.image, case.labels))
     frame = CropFrame(source.schema.spacing, (0.0,) * len(shape), unit_scale, shape, span)
     unknown = case.labels == source.schema.ignore if source.schema.ignore is not None else ~body
     labels = replace_ignored(case.labels, source.schema)
