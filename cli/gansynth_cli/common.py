@@ -176,6 +176,8 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def _shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, (list, tuple)) and any(isinstance(each, Mapping) for each in value):
+        return str(len(value))  # records, which a line has no room for
     if isinstance(value, (list, tuple)):
         return ", ".join(map(_shown, value)) or "-"
     return "-" if value is None or value == {} else str(value)

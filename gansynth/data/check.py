@@ -123,7 +123,8 @@ class _VolumeCheck:
     ``allowed``: label values the data set names; None if it names none. ``channels``: number of
     channels of a stacked file. ``prints``: case -> those of its first image. ``values``: label
     value -> the first file that has it. ``spacing``: case -> (z, y, x) in mm. ``content``: hash of
-    a case's images -> the cases. ``notes``: what headers leave open -> the cases and files.
+    a case's images -> the cases. ``notes``: what many files may share, such as what headers leave
+    open -> the cases and files.
     """
 
     def __init__(self, listing: VolumeSet, options: VolumeOptions, read: VolumeReader) -> None:
@@ -248,7 +249,7 @@ class _VolumeCheck:
         known = {int(v) for v in values.tolist() if v not in unknown}
         self.values = dict.fromkeys(known, file) | self.values
         if not set(values.tolist()) - {0, self.ignore}:
-            self.say("warning", case, file, "no foreground, only background")
+            self.notes["no foreground, only background"].append((case, file))
 
     def whole(self, request: SourceRequest) -> None:
         """Compare the cases with each other, and with the data set's folds."""

@@ -130,8 +130,11 @@ def _gradients(image: FloatArray) -> Gradients:
     for channel in image:
         low, high = np.percentile(channel, (1, 99))
         clipped = np.clip(channel, low, high).astype(np.float32)
-        squares = [np.square(slope) for slope in np.gradient(clipped)]
-        found.append(np.sqrt(np.sum(squares, axis=0)))
+        squares = np.zeros_like(clipped)
+        for axis, length in enumerate(clipped.shape):
+            if length > 1:  # a slice that is stored as a volume has no slope across it
+                squares += np.square(np.gradient(clipped, axis=axis))
+        found.append(np.sqrt(squares))
     return np.stack(found)
 
 

@@ -343,6 +343,7 @@ def compare_with_training(
     """
     people = {case_id: source.header(case_id).subject for case_id in source.train_ids}
     known = KnownSubjects(tuple(people), (), people).like(samples, source)
+    schema = space.generator_schema(source.schema)  # of nnU-Net's 2d: that of slices
     data = EvaluationData(
         kind="",
         name=str(where),
@@ -351,16 +352,16 @@ def compare_with_training(
         drawn_of=own_names(samples, lineage),
         source=source,
         space=space,
-        schema=source.schema,
+        schema=schema,
         known=known,
         lineage=lineage,
         cache=CaseCache(source),
     )
     put = [s.provenance["lesions"] for s in samples if "lesions" in s.provenance]
-    classes = {value for lesion in put for value in lesion["classes"]} or source.schema.foreground
-    labels = {k: v for k, v in source.schema.labels.items() if v <= 0 or v in classes}
+    classes = {value for lesion in put for value in lesion["classes"]} or schema.foreground
+    labels = {k: v for k, v in schema.labels.items() if v <= 0 or v in classes}
     comparison = data.comparison(REAL, 0, EFFORTS["standard"], "cpu", reporter)
-    comparison = replace(comparison, schema=replace(source.schema, labels=labels))
+    comparison = replace(comparison, schema=replace(schema, labels=labels))
     rows = [*_units(where, comparison), *_detail(comparison)]
     beside_own = [lesion for lesion in put if lesion["where"] != "own"]
     instead = [lesion for lesion in put if lesion.get("emptied")]  # as many as before: no advice

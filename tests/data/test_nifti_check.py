@@ -15,6 +15,7 @@ from gansynth.runtime.errors import DataFault, GansynthError
 from tests.data.sets import AFFINE, SHAPE, SIDES, check, only, opened, pair, save
 from tests.data.sets import lesion as labels
 from tests.data.sets import volume as image
+from tests.heads import head
 
 IMAGE, LABEL = "images/p1_r_0001.nii.gz", "labels/p1_r.nii.gz"
 FILES = ("images/{}_0000.nii.gz", "images/{}_0001.nii.gz", "labels/{}.nii.gz")
@@ -293,3 +294,17 @@ def test_a_manifest_that_is_no_json_stops_the_check(pairs):
     (pairs / "cases.json").write_text(json.dumps({"rows": []}))
     with pytest.raises(DataFault, match="expected a list of objects"):
         check(pairs / "cases.json")
+
+
+def test_slices_stored_as_volumes_are_checked_and_what_many_share_is_said_once(tmp_path, run_cli):
+    for number in range(9):
+        drawn = head(number, 32)
+        lesion = drawn.lesion * (number < 7)
+        save(
+            tmp_path / "images" / f"p{number}.nii.gz", (1000 * drawn.image[..., None]).astype("i2")
+        )
+        save(tmp_path / "labels" / f"p{number}.nii.gz", lesion[..., None].astype("u1"))
+    told = run_cli("check", f"nifti:{tmp_path}")
+    assert told.exit_code == 0
+    (bare,) = [line for line in told.stdout.splitlines() if "no foreground" in line]
+    assert bare.endswith("p7.nii.gz: no foreground, only background (2 files are so)")

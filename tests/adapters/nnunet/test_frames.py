@@ -56,3 +56,12 @@ def test_lesions_lie_in_the_head_not_in_the_air_around_it(framed, tmp_path, gene
         air, scalp = np.percentile(image[labels != -1], (1, 99))
         assert np.median(image[beside]) > air + 0.2 * (scalp - air)
     assert shown >= 6
+
+
+def test_samples_of_slices_are_compared_with_slices_of_training_cases(framed, tmp_path, run_cli):
+    run = gansynth.fit(
+        "parametric", data="nnunet:050", root=framed, configuration="2d", out=tmp_path, quiet=True
+    )
+    told = run_cli("check", "--generator", run.folder)
+    assert told.exit_code == 0
+    assert "will it harm?" in told.stdout
