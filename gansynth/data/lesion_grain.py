@@ -113,11 +113,14 @@ def near(mask: Mask) -> Mask:
     return np.asarray((squares > NEAR**2) & (squares <= FAR**2))
 
 
-def value_limits(images: Iterable[FloatArray]) -> Matrix:
+def value_limits(images: Iterable[FloatArray | Matrix]) -> Matrix:
     """Least and largest value of each channel, (2, C), over images (C, ...)."""
-    rows = [image.reshape(len(image), -1) for image in images]
-    ends = [[row.min(axis=1) for row in rows], [row.max(axis=1) for row in rows]]
-    return np.stack([np.min(ends[0], axis=0), np.max(ends[1], axis=0)]).astype(np.float64)
+    least, largest = [], []
+    for image in images:
+        values = image.reshape(len(image), -1)
+        least.append(values.min(axis=1))
+        largest.append(values.max(axis=1))
+    return np.stack([np.min(least, axis=0), np.max(largest, axis=0)]).astype(np.float64)
 
 
 def within(image: Matrix | FloatArray, limits: Matrix) -> Any:

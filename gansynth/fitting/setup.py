@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,8 +44,9 @@ from gansynth.training.loop import Batches, FitOptions, loop_options, steps_for
 
 CROPS = 32
 """Most training crops that determine automatic options."""
-OBSERVED = 256
-"""Least crops that a generator of label maps, or one without networks, observes."""
+OBSERVED, OBSERVED_VALUES = 256, 1 << 27
+"""Least crops that a generator of label maps, or one without networks, observes; values of so many
+crops that no more are cut than one of each case."""
 SHEETS = 4 << 20
 """Approximate bytes of preview grids and tables."""
 
@@ -105,7 +107,8 @@ class FitJob:
         places differ, and it rejects what it has not seen. So does one that only observes.
         """
         only = self.generator.capabilities.draws == "both" or not self.trains
-        least = OBSERVED if only else 0
+        values = len(self.source.schema.channels) * math.prod(self.space.size)
+        least = min(OBSERVED, OBSERVED_VALUES // values) if only else 0
         return self.shown(self.source.train_ids, rng, least)
 
     def shown(self, ids: Sequence[str], rng: np.random.Generator, least: int) -> Iterator[Case]:

@@ -110,13 +110,14 @@ class CopyPaste(Generator):
 
     def observe(self, cases: Iterable[Case]) -> dict[str, Any]:
         """Measure the range of values, and lesions' contrast by class, class beside, channel."""
-        cases, rows = list(cases), dict[str, list[Matrix]]()
-        self.limits = value_limits([case.image for case in cases])
-        for case in cases:
+        rows, ends = dict[str, list[Matrix]](), list[Matrix]()
+        for case in cases:  # one at a time: all of them may not fit into memory
             assert case.labels is not None, "training cases have labels"
+            ends.append(value_limits([case.image]).T)
             tissue = organ_mask(case.image) & (case.labels != OUTSIDE)
             for border, row in self._contrasts(case.image, case.labels, case.labels, tissue):
                 rows.setdefault(border, []).append(row)
+        self.limits = value_limits(ends)
         self.usual = {
             border: np.median(seen, axis=0) * _of_one_sign(np.array(seen))
             for border, seen in rows.items()

@@ -85,8 +85,12 @@ class Parametric(Generator):
 
     def observe(self, cases: Iterable[Case]) -> dict[str, Any]:
         """Measure the lesions of training cases, and their values; DataFault: no lesion."""
-        cases = list(cases)
-        rows = [row for case in cases for row in self._measured(case)]
+        rows, ends = list[Matrix](), list[Matrix]()
+        for case in cases:  # one at a time: all of them may not fit into memory
+            rows += self._measured(case)
+            shown = case.image[:, mask_of(self._labels(case), self.values)]
+            if shown.size:
+                ends.append(value_limits([shown]).T)
         if not rows:
             raise DataFault(
                 f"{self.name}: the training cases show no lesion of {LEAST_VOXELS} voxels, "
@@ -98,9 +102,7 @@ class Parametric(Generator):
             others = 0.0 if lacks.all() else column[~lacks]
             column[lacks] = np.resize(others, lacks.sum())
         self.table = table.round(5)
-        masks = [mask_of(self._labels(case), self.values) for case in cases]
-        shown = [c.image[:, mask] for c, mask in zip(cases, masks, strict=True) if mask.any()]
-        self.limits = value_limits(shown)
+        self.limits = value_limits(ends)
         return {"lesions": self.table.tolist(), "limits": self.limits.tolist()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
