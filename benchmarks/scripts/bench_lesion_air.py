@@ -13,13 +13,12 @@ of real ones and of new ones. ``--as`` names the state of the code; others in th
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from bench_tissue import SAMPLERS, conditions_of, untrained
-from common import RESULTS, print_table, write
+from common import known_states, print_table, write
 from scipy.ndimage import gaussian_filter
 
 from gansynth.conditions.unlabelled import open_unlabelled
@@ -88,8 +87,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=60, help="of each fold")
     parser.add_argument("--as", dest="state", required=True)
     args = parser.parse_args()
-    known = RESULTS / f"{NAME}.json"
-    states = json.loads(known.read_text(encoding="utf-8"))["states"] if known.exists() else {}
+    states = known_states(NAME)
     found: dict[str, list[float]] = {}
     for fold in range(FOLDS):
         request = SourceRequest(

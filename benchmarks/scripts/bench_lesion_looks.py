@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from bench_lesion_length import LOOKS, looks_of, splits_of
-from common import RESULTS, gansynth, print_table, write
+from common import gansynth, known_states, print_table, write
 
 NAME = "lesion_looks"
 GENERATORS = ("parametric", "copypaste")
@@ -30,8 +30,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=5)
     parser.add_argument("--generators", nargs="+", default=GENERATORS)
     args = parser.parse_args()
-    known = RESULTS / f"{NAME}.json"
-    states = json.loads(known.read_text(encoding="utf-8"))["states"] if known.exists() else {}
+    states = known_states(NAME)
     state = states.setdefault(args.state, {})
     table = []
     with tempfile.TemporaryDirectory() as home:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import tempfile
 import time
 from collections import Counter
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from bench_draws import augmentation, middle_of
-from common import RESULTS, print_table, write
+from common import known_states, print_table, write
 from hosts import PLANS, prepare_data
 
 from gansynth.bank.store import BankSpec, BankWriter
@@ -184,8 +183,7 @@ def main() -> None:
     parser.add_argument("--name", default="sampling")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    known = RESULTS / f"{args.name}.json"
-    states = json.loads(known.read_text(encoding="utf-8"))["states"] if known.exists() else {}
+    states = known_states(args.name)
     for size in args.classes:
         source = open_source(request_of(size, args.home.resolve()))
         for name in args.runs:

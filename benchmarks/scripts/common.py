@@ -142,6 +142,15 @@ def paired(top: Sequence[float], bottom: Sequence[float], draws: int = 10_000) -
     return {"ratio": float(np.exp(logs.mean())), "low": float(low), "high": float(high)}
 
 
+def known_states(name: str) -> dict[str, Any]:
+    """Return what ``results/NAME.json`` knows of the states of the code, by name."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return {}
+    states: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["states"]
+    return states
+
+
 def write(name: str, document: Mapping[str, Any]) -> Path:
     """Write ``results/NAME.json`` with the command and the machine."""
     RESULTS.mkdir(exist_ok=True)

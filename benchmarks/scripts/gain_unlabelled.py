@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from gansynth.core.schema import FloatArray
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.source import CaseSource
 from gansynth.sampling.run_source import open_source
 from gansynth_benchmark.plan_file import read_plan
+from gansynth_benchmark.study import request_of
 from gansynth_benchmark.subject_split import split_subjects
 
 TISSUE = 0.05
@@ -82,25 +83,17 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, required=True)
     args = parser.parse_args()
     plan = read_plan(args.plan, args.data)
-    kind, _, where = plan.data.partition(":")
-    request = SourceRequest(
-        kind,
-        where,
-        subjects=plan.subjects,
-        root=plan.root,
-        configuration=plan.configuration,
-        plans=plan.plans,
-    )
+    request = request_of(plan)
     source = open_source(request)
     division = split_subjects(source, plan)
     cases = division.cases_of(division.pool)
     args.out.mkdir(parents=True)
-    if kind == "nnunet":
-        assert plan.root is not None
-        [raw] = Path(plan.root, "nnUNet_raw").glob(f"Dataset{where}_*")
+    if request.kind == "nnunet":
+        assert request.root is not None
+        [raw] = Path(request.root, "nnUNet_raw").glob(f"Dataset{request.where}_*")
         count = write_stacks(raw, cases, args.out)
     else:
-        count = write_pictures(source, Path(where), cases, args.out)
+        count = write_pictures(source, Path(request.where), cases, args.out)
     print(f"{count} slices of {len(division.pool)} people in {args.out}")
 
 

@@ -28,7 +28,7 @@ def organ_mask(image: FloatArray) -> Mask:
     1979). So backgrounds may be dark, bright or intermediate. Without a uniform border, all but
     the padding is body. (C, D, H, W) or (C, H, W) -> bool, never empty.
     """
-    border = _border(image.shape[1:])
+    border = _rim(np.ones(image.shape[1:], bool))
     body = _off_border(image, border)
     return _unpadded(image, border) if body is None else body
 
@@ -63,7 +63,7 @@ def body_mask(image: FloatArray) -> Mask:
     Holes are filled. Without a constant outside it is ``organ_mask``. (C, D, H, W) or (C, H, W) ->
     bool, never empty.
     """
-    border = _border(image.shape[1:])
+    border = _rim(np.ones(image.shape[1:], bool))
     outer = [np.unique(channel[border]) for channel in image]
     if any(len(values) > 1 for values in outer):
         return organ_mask(image)
@@ -80,13 +80,12 @@ def shown_body(image: FloatArray, labels: LabelArray | None = None) -> Mask:
     threshold: air also differs from one value, and a scanner's or a registration's frame leaves
     air inside. (C, D, H, W) or (C, H, W) -> bool, never empty.
     """
-    inside = None if labels is None else labels != OUTSIDE
-    if inside is None or inside.all() or not inside.any():
-        organ, body = organ_mask(image), body_mask(image)
-        return body if organ[body].mean() >= MASKED else organ
-    assert labels is not None
-    within = _organ_within(image, inside, labels > 0)
-    return inside if within[inside].mean() >= MASKED else within
+    if labels is None or (labels == OUTSIDE).all() or not (labels == OUTSIDE).any():
+        organ, inside = organ_mask(image), body_mask(image)
+    else:
+        inside = np.asarray(labels != OUTSIDE)
+        organ = _organ_within(image, inside, labels > 0)
+    return inside if organ[inside].mean() >= MASKED else organ
 
 
 def _organ_within(image: FloatArray, inside: Mask, foreground: Mask) -> Mask:
@@ -94,8 +93,7 @@ def _organ_within(image: FloatArray, inside: Mask, foreground: Mask) -> Mask:
 
     The foreground is body, and the contrast of lesions tells nothing of where tissue ends.
     """
-    planes = tuple(range(inside.ndim))[-2:]
-    rim = inside & ~_eroded(inside, beyond=False, axes=planes) & ~foreground
+    rim = _rim(inside) & ~foreground
     tissue = inside & ~foreground
     if not rim.any():
         return inside
@@ -143,6 +141,11 @@ def _closed(mask: Mask) -> Mask:
     return mask[(slice(GAP, -GAP),) * mask.ndim]
 
 
+def _rim(mask: Mask) -> Mask:
+    """Return the outermost voxels within each slice, of the first and last slice too."""
+    return np.asarray(mask & ~_eroded(mask, beyond=False, axes=range(mask.ndim)[-2:]))
+
+
 def _eroded(mask: Mask, *, beyond: bool, axes: Sequence[int] | None = None) -> Mask:
     out = mask.copy()
     for axis in range(mask.ndim) if axes is None else axes:
@@ -181,10 +184,3 @@ def _unpadded(image: FloatArray, border: Mask) -> Mask:
     if flat[border].mean() < PADDED or flat.all():
         return np.ones(image.shape[1:], bool)
     return np.asarray(~binary_propagation(flat & border, mask=flat))
-
-
-def _border(shape: tuple[int, ...]) -> Mask:
-    """Return the outermost voxels of each slice; the first and last slice of a volume not all."""
-    border = np.ones(shape, bool)
-    border[(..., slice(1, -1), slice(1, -1))] = False
-    return border
