@@ -18,11 +18,13 @@ import pytest
 from gansynth.bank.reader import BankReader, BankSample, BankWriter, verify_bank
 from gansynth.bank.store import HEARTBEAT
 from gansynth.bank.supervisor import ProducerSupervisor
+from gansynth.runtime import watchdog
 from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault
 from tests.processes import until
 from tests.producers import config_of, put_stand_in
 
 LIMITS = "gansynth.bank.supervisor._%s_SECONDS"
+OURS = ("gansynth.bank.producer", watchdog.__file__)
 Start = Callable[..., ProducerSupervisor]
 
 
@@ -49,12 +51,15 @@ def keep(tmp_path, monkeypatch) -> Iterator[Start]:
 
 
 def children() -> list[str]:
-    """What the producers and janitors of this process are run by."""
-    lines = []
+    """What the producers and watchdogs of this process are run by.
+
+    A test before may have left multiprocessing's own process, which lives as long as this one.
+    """
+    found = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):  # or a zombie
-            lines.append(" ".join(child.cmdline()))
-    return [line for line in lines if "gansynth" in line]
+            found += [word for word in child.cmdline() if word in OURS]
+    return found
 
 
 def pid_of(supervisor: ProducerSupervisor) -> int:
@@ -255,6 +260,7 @@ def test_a_stop_in_the_midst_of_a_restart_leaves_no_process(keep, monkeypatch):
     for _ in range(6):
         supervisor = keep(frozen=False, temporary=True)
         supervisor.wait(1, 300)
+        assert sorted(children()) == sorted(OURS)
         os.kill(pid_of(supervisor), signal.SIGKILL)
         time.sleep(0.2 * rng.random())
         supervisor.stop()
@@ -273,6 +279,7 @@ def test_a_live_producer_is_nice_and_ends_in_good_order_on_sigterm(keep, tmp_pat
     with pytest.raises(TrainingFault, match=r"1[34] of 20 samples after 0\.1 s"):
         producer.wait(20, 0.1)
     pid = pid_of(producer)
+    assert children() == ["gansynth.bank.producer"]
     assert psutil.Process(pid).nice() == min(19, psutil.Process().nice() + 10)
     assert psutil.Process(pid).environ()["OMP_NUM_THREADS"] == "1"
     assert os.getsid(pid) == os.getsid(0)  # else Linux would not heed the niceness
