@@ -104,7 +104,8 @@ def _emptied(case: Case, pool: CasePool, seed: int) -> Any:
     body = shown_body(case.image)
     context = CaseContext(case, Placement(), case.image.shape[1:], 0, pool, find_body=lambda: body)
     removal = without_lesions(context, pool.schema.foreground, (seed,))
-    return None if removal is None else removal.made_in(context).case.image
+    emptied = removal.made_in(context, (0,) * body.ndim)
+    return None if emptied is None else emptied[0].case.image
 
 
 def _laid(shape: Any, body: Any, rng: Any) -> Any:

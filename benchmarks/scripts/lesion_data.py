@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,18 +90,25 @@ def phantoms(home: Path, subjects: int) -> DataSet:
 
 def brats15(home: Path) -> DataSet:
     """Two subjects to train on and two held out, FLAIR and T1c, 2 mm."""
+    table = brats_table(home, SUBJECTS)
+    read = ("allow_absolute=yes", f"labels={LABELS}", "spacing=2", f"size={WHOLE_BRATS}")
+    words = tuple(word for pair in read for word in ("--read", pair))
+    source = ("--data", f"nifti:{table}", *words)
+    return DataSet("brats15", source, "BRATS 2015, 2 subjects to train on, 2 held out, 2 mm")
+
+
+def brats_table(home: Path, splits: Mapping[str, str]) -> Path:
+    """Write which subjects of BRATS 2015 are trained on, and where their images are."""
     home.mkdir(parents=True, exist_ok=True)
-    with open(home / "brats15.csv", "w", newline="", encoding="utf-8") as stream:
+    table = home / "brats15.csv"
+    with open(table, "w", newline="", encoding="utf-8") as stream:
         rows = csv.writer(stream)
         rows.writerow(["case", "split", "FLAIR", "T1c", "label"])
-        for case, split in SUBJECTS.items():
+        for case, split in splits.items():
             folder = (BRATS / case).resolve()
             images = [folder / f"{name}_subtrMeanDivStd.nii.gz" for name in ("Flair", "T1c")]
             rows.writerow([case, split, *images, folder / "OTMultiClass.nii.gz"])
-    read = ("allow_absolute=yes", f"labels={LABELS}", "spacing=2", f"size={WHOLE_BRATS}")
-    words = tuple(word for pair in read for word in ("--read", pair))
-    source = ("--data", f"nifti:{home / 'brats15.csv'}", *words)
-    return DataSet("brats15", source, "BRATS 2015, 2 subjects to train on, 2 held out, 2 mm")
+    return table
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,7 @@ from gansynth.conditions.location_prior import (
     place_drawer,
     whole_frame,
 )
-from gansynth.conditions.removal import filled, similar_place
+from gansynth.conditions.removal import UNLIKE, Tissue, fill, similar_place
 from gansynth.core.case_pool import CaseContext, CasePool, annotated
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.geometry import (
@@ -154,6 +154,7 @@ class EditedLesion:
     ) -> None:
         self._donor = donor  # whose image it is, if it is one's
         self._reach_mm = reach_mm  # how far from its labels the image is needed; None: everywhere
+        self._needed: tuple[slice, ...] = ()  # and in which part of the array; () for all of it
         self.case_context, self.schema = case_context, case_context.schema
         self.values = (0, *self.schema.foreground)
         self.steps: list[dict[str, Any]] = []  # edits with their parameters
@@ -176,6 +177,16 @@ class EditedLesion:
             self._context = after
         return self
 
+    def needed_in(self, corner: Sequence[int], shape: Sequence[int]) -> None:
+        """Say that only what lies in an array of this shape is needed, where it starts at a corner.
+
+        The image that was read before is as it was.
+        """
+        ends = zip(corner, shape, self.labels.shape, strict=True)
+        self._needed = tuple(
+            [slice(max(-start, 0), min(max(edge - start, 0), own)) for start, edge, own in ends]
+        )
+
     @property
     def touches(self) -> bool:
         """Whether foreground reaches a face of the array."""
@@ -197,12 +208,16 @@ class EditedLesion:
         """Where the image is needed; None for everywhere, as where its classes are looked up."""
         from scipy.ndimage import maximum_filter1d
 
-        if self._reach_mm is None or not self.together:
+        if not self.together or (self._reach_mm is None and not self._needed):
             return None
-        near = (self.labels > 0).astype(np.uint8)
-        for axis, mm in enumerate(self.schema.spacing):
-            near = maximum_filter1d(near, 2 * math.ceil(self._reach_mm / mm) + 1, axis)
-        return near.astype(bool)
+        near = np.ones(self.labels.shape, np.uint8)
+        if self._reach_mm is not None:
+            near = (self.labels > 0).astype(np.uint8)
+            for axis, mm in enumerate(self.schema.spacing):
+                near = maximum_filter1d(near, 2 * math.ceil(self._reach_mm / mm) + 1, axis)
+        needed = np.zeros(near.shape, bool)
+        needed[self._needed] = True
+        return np.asarray(near.astype(bool) & needed)
 
     @cached_property
     def _stack(self) -> FloatArray:
@@ -414,6 +429,7 @@ def scene_of(donor: LesionDonor, index: int, case_pool: CasePool) -> CaseContext
 
 Where = Literal["prior", "anywhere", "same", "own"]
 HALF = 0.5  # share of mixed regions that are smaller than the lesion
+LOOKED_AT = 1 << 13  # voxels of a lesion by which a place is judged, at most about twice as many
 LARGEST_SHARE = 0.1  # share of the array to which the size of larger lesions is limited
 
 
@@ -530,6 +546,7 @@ class PlacementRegion:
         least: float,
         least_in_array: float,
         *,
+        each: int = 1,
         tight: bool = False,
     ) -> tuple[float, float] | None:
         """Return the shares of a lesion's voxels on allowed and on likely ground; None: no room.
@@ -538,11 +555,12 @@ class PlacementRegion:
             held: int (N, n), its voxels; some may lie beyond the array.
             least: required share, of the voxels in the array.
             least_in_array: share of all voxels that must lie in the array.
+            each: how many of the lesion's voxels one of ``held`` stands for.
             tight: it may overlap the scene's own lesions, and is clipped there.
         """
         shape = np.array(self.free.shape)
         in_array = held[((held >= 0) & (held < shape)).all(axis=1)]
-        fewest = least_in_array * min(len(held), LARGEST_SHARE * self.free.size)
+        fewest = least_in_array * min(len(held), LARGEST_SHARE * self.free.size / each)
         if not len(in_array) or len(in_array) < fewest:
             return None
         at = tuple(in_array.T)
@@ -578,10 +596,9 @@ def centres(
         yield draw()
 
 
-def corner_at(held: npt.NDArray[np.intp], centre: Sequence[int]) -> tuple[int, ...]:
-    """Return the start of an array that brings the middle of its voxels (N, n) to a centre."""
-    middle = held.mean(axis=0).tolist()
-    return tuple(int(c) - round(m) for c, m in zip(centre, middle, strict=True))
+def corner_at(middle: Sequence[float], centre: Sequence[int]) -> tuple[int, ...]:
+    """Return the start of an array that brings the middle of its voxels to a centre."""
+    return tuple([int(c) - round(m) for c, m in zip(centre, middle, strict=True)])
 
 
 def put(
@@ -684,12 +701,35 @@ Shows = Literal["lesion", "sham", "nothing"]
 """What a sample shows: a new lesion, a sham (see ``LesionOptions``), or nothing new."""
 
 
-class _Attempt(NamedTuple):
+@dataclass(frozen=True)
+class _Attempt:
     """A lesion that was cut out and edited, for which a place is sought."""
 
     donor: LesionDonor
     change: EditedLesion
     told: dict[str, Any]  # provenance of the cut
+
+    @cached_property
+    def voxels(self) -> npt.NDArray[np.intp]:
+        """All of the lesion's, (N, n)."""
+        return np.argwhere(self.change.labels > 0)
+
+    @cached_property
+    def each(self) -> int:
+        """How many voxels one stands for that is looked at."""
+        return len(self.voxels) // LOOKED_AT + 1
+
+    @cached_property
+    def middle(self) -> list[float]:
+        """Of its voxels."""
+        middle: list[float] = self.voxels.mean(axis=0).tolist()
+        return middle
+
+    @cached_property
+    def lesions(self) -> list[Matrix]:
+        """Positions (N, n) of voxels of each of its large parts, of those that are looked at."""
+        schema = self.change.schema
+        return [part.positions[:: self.each] for part in large_parts(self.change.labels, schema)]
 
 
 class LesionOptions(OptionModel):
@@ -940,19 +980,21 @@ class LesionDrawer:
 
         Where training lesions keep to one side of the body's middle, new ones do if they can.
         """
-        held, options = np.argwhere(attempt.change.labels > 0), self.options
-        labels, schema = attempt.change.labels, ground.case_context.schema
-        lesions = [lesion.positions for lesion in large_parts(labels, schema)]
+        options = self.options
         least = options.inside * (CLIPPED if tight else 1)
+        looked_at = attempt.voxels[:: attempt.each]
         second: dict[str, Any] | None = None
-        places = centres(ground, attempt.donor, len(held), options.tries, rng)
+        places = centres(ground, attempt.donor, len(attempt.voxels), options.tries, rng)
         for tried, centre in enumerate(places, start=1):
-            corner = corner_at(held, centre)
-            shares = ground.share(held + np.array(corner), least, options.shown, tight=tight)
+            corner = np.array(corner_at(attempt.middle, centre))
+            shares = ground.share(
+                looked_at + corner, least, options.shown, each=attempt.each, tight=tight
+            )
             if shares is None:
                 continue
             inside, likely = round(shares[0], 4), round(shares[1], 4)
-            placement: dict[str, Any] = {"corner": list(corner), "tries": tried, "inside": inside}
+            placement: dict[str, Any] = {"corner": corner.tolist(), "tries": tried}
+            placement["inside"] = inside
             if tight:
                 placement["clipped"] = True
             if ground.surroundings is not None:
@@ -961,7 +1003,7 @@ class LesionDrawer:
                 if ground.bare:
                     continue
                 placement["unlikely"] = True
-            if not ground.keeps_aside([lesion + np.array(corner) for lesion in lesions]):
+            if not ground.keeps_aside([lesion + corner for lesion in attempt.lesions]):
                 placement["astride"] = True
             if not _second_choice(placement):
                 return placement
@@ -1012,6 +1054,7 @@ def _brought(
     ground: PlacementRegion, change: EditedLesion, provenance: dict[str, Any]
 ) -> PlacedLesion:
     case_context = ground.case_context
+    change.needed_in(provenance["corner"], case_context.labels.shape)
     image, usable = matched_intensities(change, provenance["seed"])
     labels, taken = change.labels, None
     if "carve_mm" in provenance:
@@ -1061,9 +1104,11 @@ def _sham(inserted: PlacedLesion, case_context: CaseContext, seed: int) -> Place
     where, image = inserted.lesion > 0, case_context.case.image
     rng = np.random.default_rng((seed, SHAM))
     free = annotated(case_context.case, case_context.body & ~where)
-    found = similar_place(image, where, free, rng)
-    donor = image if found is None else filled(image, [(where, found[0])], free)
-    lesion = np.zeros_like(inserted.lesion) if found is None else inserted.lesion
+    found = similar_place(Tissue.around(image, free, where), where, rng)
+    donor, lesion = image, np.zeros_like(inserted.lesion)
+    if found is not None and found[1] <= UNLIKE:
+        donor, lesion = image.copy(), inserted.lesion
+        fill(donor, [(where, found[0])], free)
     return replace(inserted, labels=case_context.labels, lesion=lesion, donor=donor, region=None)
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.case_pool import CaseContext, annotated
+from gansynth.core.case_pool import CaseContext
 from gansynth.core.geometry import Mask, Matrix, Rng, bounding_box, fill_nearest, mask_of
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray
 from gansynth.data.blending import poisson
@@ -37,13 +37,15 @@ TISSUE, NEARBY = 0.97, 0.8
 PARTS = 16  # pieces, at most, of a lesion that is too large for one place
 UNLIKE, LAST = 1.7, 3.4
 """Largest difference (root mean square) of a place's rim from the lesion's, in deviations of the
-tissue, and that of the smallest pieces; ``benchmarks/scripts/bench_removal.py`` measures fills."""
+tissue, and that where smaller pieces are no more alike; ``benchmarks/scripts/bench_removal.py``
+measures fills."""
 DEEPER = 0.2  # difference in depth, of the deepest, that counts as one deviation
 STRANGE, BEYOND = 0.1, 0.5
 """Largest share of a place's voxels beyond the values around the lesion, by so many deviations."""
 
 
 Voxels = npt.NDArray[np.intp]
+Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,13 @@ class Source:
         signs = [-1 if axis == self.mirrored else 1 for axis in range(len(self.shift))]
         return np.asarray(voxels * signs + self.shift)
 
+    def in_whole(self, corner: Sequence[int]) -> Source:
+        """Return it in voxels of the whole case, of which ``corner`` is the first one here."""
+        shift = list(self.shift)
+        if self.mirrored is not None:
+            shift[self.mirrored] += 2 * corner[self.mirrored]
+        return Source(tuple(shift), self.mirrored)
+
     def to_json(self) -> list[int]:
         """Its shift, and the mirrored axis after that if there is one."""
         numbers = list(self.shift)
@@ -71,80 +80,162 @@ Piece = tuple[Mask, Source]
 
 
 @dataclass(frozen=True)
+class Tissue:
+    """What may be copied in an image, and what is found of it once for all lesions.
+
+    ``image``: float32 (C, ...), in which only voxels beyond ``free`` may change. ``free``: bool,
+    tissue that may be copied. ``deep``: about how deep each voxel lies below the surface.
+    """
+
+    image: FloatArray
+    free: Mask
+    deep: Matrix
+
+    @classmethod
+    def around(cls, image: FloatArray, free: Mask, where: Mask) -> Tissue:
+        """Tissue around a mask; what is neither is the surface."""
+        return cls(image, free, _depth(free | where))
+
+    @cached_property
+    def voxels(self) -> Voxels:
+        """Those that may be copied, (N, n)."""
+        return np.argwhere(self.free)
+
+    @cached_property
+    def spreads(self) -> Matrix:
+        """A robust deviation of each channel (C,)."""
+        return _spread(self.image[:, self.free])
+
+
+@dataclass(frozen=True)
 class Removal:
     """What differs in a case whose lesions are taken out: so little that many can be kept.
 
-    ``at``: int64 (N,), the voxels that differ, as indices of the flat array. ``image``: float32
-    (C, N), ``labels``: int16 (N,), what they hold. ``ignored``: bool, of the whole array; None
-    without an ignore label. ``sources``: of the tissue of each lesion, the largest first.
+    Voxels are given as indices of the flat array of the whole case, or slice.
+
+    Attributes:
+        shape: of the whole case, or slice.
+        classes: label values of lesions.
+        at: int64 (N,), the voxels that differ.
+        image: float32 (C, N), what they hold.
+        labels: int16 (N,), their labels.
+        number: int32 (N,), the lesion that each belonged to, from 0, the largest first.
+        sources: of the tissue of each lesion.
+        unknown: int64, voxels whose labels become unknown.
+        staying: int64, the voxels of lesions for which there is no tissue.
     """
 
+    shape: tuple[int, ...]
     classes: tuple[int, ...]
-    at: npt.NDArray[np.intp]
+    at: Indices
     image: FloatArray
     labels: LabelArray
-    ignored: Mask | None
-    sources: tuple[Source, ...]
+    number: npt.NDArray[np.int32]
+    sources: tuple[tuple[Source, ...], ...]
+    unknown: Indices
+    staying: Indices
 
     @property
     def nbytes(self) -> int:
         """Bytes of its arrays."""
-        ignored = 0 if self.ignored is None else self.ignored.nbytes
-        return self.at.nbytes + self.image.nbytes + self.labels.nbytes + ignored
+        arrays = self.at, self.image, self.labels, self.number, self.unknown, self.staying
+        return sum([array.nbytes for array in arrays])
 
-    def made_in(self, case_context: CaseContext) -> CaseContext:
-        """Return the scene that it was found in, without its lesions."""
-        if not self.sources:
-            return case_context
-        case, body = case_context.case, case_context.body
-        image, labels = case.image.copy(), case_context.labels.copy()
-        image.reshape(len(image), -1)[:, self.at] = self.image
-        labels.reshape(-1)[self.at] = self.labels
-        emptied = mask_of(case_context.labels, self.classes)
-        case = replace(case, image=image, labels=labels, ignored=self.ignored)
-        return replace(case_context, case=case, find_body=lambda: body, emptied=emptied)
+    def made_in(
+        self, case_context: CaseContext, corner: Sequence[int]
+    ) -> tuple[CaseContext, list[Source]] | None:
+        """Return a part of the case without its lesions, and where their tissue is from.
+
+        ``corner``: the first voxel of the part in the whole. None if a lesion in it stays.
+        """
+        size = case_context.labels.shape
+        if len(self._within(self.staying, corner, size)[1]):
+            return None
+        held, at = self._within(self.at, corner, size)
+        if not len(at):
+            return case_context, []
+        body, case = case_context.body, case_context.case
+        image, labels, ignored = case.image.copy(), case_context.labels.copy(), case.ignored
+        image.reshape(len(image), -1)[:, at] = self.image[:, held]
+        labels.reshape(-1)[at] = self.labels[held]
+        if ignored is not None:
+            ignored = ignored.copy()
+            ignored.reshape(-1)[self._within(self.unknown, corner, size)[1]] = True
+        lesions = mask_of(case_context.labels, self.classes)
+        case = replace(case, image=image, labels=labels, ignored=ignored)
+        numbers = np.unique(self.number[held])
+        return replace(
+            case_context,
+            case=case,
+            find_body=lambda: body,
+            emptied=lesions if lesions.any() else None,
+        ), [source for number in numbers for source in self.sources[number]]
+
+    def _within(
+        self, at: Indices, corner: Sequence[int], size: Sequence[int]
+    ) -> tuple[Indices, Indices]:
+        """Return which voxels lie in a part of the case, and their indices there."""
+        there = np.stack(np.unravel_index(at, self.shape), axis=-1) - np.array(corner)
+        held = np.flatnonzero(((there >= 0) & (there < size)).all(axis=1))
+        return held, np.ravel_multi_index(tuple(there[held].T), tuple(size))
 
 
 def without_lesions(
     case_context: CaseContext, classes: Sequence[int], seed: Sequence[int]
-) -> Removal | None:
-    """Find what replaces the lesions of a scene; None if one has to stay.
+) -> Removal:
+    """Find what replaces the lesions of a whole case, or slice.
 
     Voxels of lesions get the nearest label that is none of ``classes``.
     """
     labels, body, case = case_context.labels, case_context.body, case_context.case
     lesions = mask_of(labels, classes)
-    rng, sources, image = np.random.default_rng(seed), list[Source](), case.image
-    find = partial(whole_lesions, image, lesions, body)
+    # What is far from the body and from lesions takes time for nothing.
+    box = bounding_box(body | lesions, margin=AWAY)
+    corner = [side.start for side in box]
+    image, body, labels = case.image[(slice(None), *box)].copy(), body[box], labels[box]
+    find = partial(whole_lesions, image, lesions[box], body)
     if case_context.key is None:
         whole = find()
     else:
         key = "whole lesions", tuple(classes), case_context.key
-        whole = case_context.case_pool.mask(key, lesions.shape, find)
+        whole = case_context.case_pool.mask(key, labels.shape, find)
     components = LabelComponents.of(whole & (labels != OUTSIDE))
-    free = np.asarray(body & (components.numbered == 0))
-    known, ignored = annotated(case, free), case.ignored
-    for number in components.numbers:
-        hole = components.numbered == number
-        tissue = known
-        pieces = find_pieces(case.image, hole, known, rng)
-        if pieces is None and ignored is not None:  # what it shows is unknown, and stays so
-            tissue, ignored = free, ignored | hole
-            pieces = find_pieces(image, hole, free, rng)
+    rng, free = np.random.default_rng(seed), np.asarray(body & (components.numbered == 0))
+    deep = _depth(body | whole)
+    known = Tissue(image, free if case.ignored is None else free & ~case.ignored[box], deep)
+    every = Tissue(image, free, deep)
+    number = np.full(labels.shape, -1, np.int32)
+    unknown, staying = np.zeros(labels.shape, bool), np.zeros(labels.shape, bool)
+    sources: list[tuple[Source, ...]] = []
+    for component in components.numbers:
+        hole = components.numbered == component
+        tissue, pieces = known, find_pieces(known, hole, rng)
+        if pieces is None and case.ignored is not None:  # what it shows is unknown, and stays so
+            tissue, pieces = every, find_pieces(every, hole, rng)
+            unknown |= hole if pieces is not None else False
         if pieces is None:
-            return None
-        sources += [source for _, source in pieces]
-        image = filled(image, pieces, tissue)
-    staying = ~lesions & (labels != OUTSIDE)
-    shown = fill_nearest(labels, lesions, staying, case_context.schema.spacing)
-    at = np.flatnonzero((image != case.image).any(axis=0) | (shown != labels))
+            staying |= hole
+            continue
+        number[hole] = len(sources)
+        sources.append(tuple([source.in_whole(corner) for _, source in pieces]))
+        fill(image, pieces, tissue.free)
+    gone = lesions[box] & (number >= 0)
+    shown = fill_nearest(
+        labels, gone, ~lesions[box] & (labels != OUTSIDE), case_context.schema.spacing
+    )
+    before = case.image[(slice(None), *box)]
+    differs = (image != before).any(axis=0) | (shown != labels)
+    whole_case = np.arange(lesions.size).reshape(lesions.shape)[box]
     return Removal(
+        shape=lesions.shape,
         classes=tuple(classes),
-        at=at,
-        image=image.reshape(len(image), -1)[:, at],
-        labels=shown.ravel()[at],
-        ignored=ignored,
+        at=whole_case[differs],
+        image=image[:, differs],
+        labels=shown[differs],
+        number=number[differs],
         sources=tuple(sources),
+        unknown=whole_case[unknown],
+        staying=whole_case[staying],
     )
 
 
@@ -178,39 +269,38 @@ def whole_lesions(image: FloatArray, lesions: Mask, body: Mask) -> Mask:
     return np.asarray(binary_dilation(out, iterations=BORDER))
 
 
-def find_pieces(
-    image: FloatArray,
-    where: Mask,
-    free: Mask,
-    rng: Rng,
-    parts: int = PARTS,
-    deep: Matrix | None = None,
-) -> list[Piece] | None:
-    """Return a mask with its source; or, where there is none, of its two halves, and so on.
+def find_pieces(tissue: Tissue, where: Mask, rng: Rng, parts: int = PARTS) -> list[Piece] | None:
+    """Return a mask with its source, or its two halves with theirs if these are alike, and so on.
 
-    None if of one of up to ``parts`` pieces there is no source. See ``similar_place``.
+    There are up to ``parts`` pieces. None if one of them has no source. See ``similar_place``.
     """
-    deep = _depth(free | where) if deep is None else deep
-    found = similar_place(image, where, free, rng, UNLIKE if parts > 1 else LAST, deep)
-    if found is not None:
+    found = similar_place(tissue, where, rng)
+    if found is not None and (parts == 1 or found[1] <= UNLIKE):
         return [(where, found[0])]
+    halves = _halves(where) if parts > 1 else ()
+    pieces: list[Piece] = []
+    for half in halves:
+        found_pieces = find_pieces(tissue, half, rng, parts // 2)
+        if found_pieces is None:
+            pieces = []
+            break
+        pieces += found_pieces
+    if not pieces and found is not None:
+        return [(where, found[0])]
+    return pieces or None
+
+
+def _halves(where: Mask) -> tuple[Mask, ...]:
+    """Cut a mask across its longest side; () if it is one voxel long."""
     box = bounding_box(where)
     axis = int(np.argmax([side.stop - side.start for side in box]))
     at = np.arange(where.shape[axis]).reshape([-1 if a == axis else 1 for a in range(where.ndim)])
     half = where & (at < np.median(np.argwhere(where)[:, axis]))
-    if parts == 1 or not half.any():
-        return None
-    pieces: list[Piece] = []
-    for part in (half, where & ~half):
-        found_pieces = find_pieces(image, part, free, rng, parts // 2, deep)
-        if found_pieces is None:
-            return None
-        pieces += found_pieces
-    return pieces
+    return (half, where & ~half) if half.any() else ()
 
 
-def filled(image: FloatArray, pieces: Sequence[Piece], free: Mask) -> FloatArray:
-    """Return an image (C, ...) with free tissue in place of masks that touch each other.
+def fill(image: FloatArray, pieces: Sequence[Piece], free: Mask) -> None:
+    """Put free tissue into an image (C, ...) in place of masks that touch each other.
 
     It stays within the values of that tissue, and of what is around the masks.
     """
@@ -234,9 +324,7 @@ def filled(image: FloatArray, pieces: Sequence[Piece], free: Mask) -> FloatArray
     limits = value_limits(shown)
     seams = _seams([mask[box] for mask, _ in pieces])
     new = within(poisson(here, tissue, hole, known & ~seams), limits)
-    out = image.copy()
-    out[(slice(None), *box)] = np.where(hole, new, here)
-    return out
+    image[(slice(None), *box)] = np.where(hole, new, here)
 
 
 def _seams(masks: Sequence[Mask]) -> Mask:
@@ -250,27 +338,16 @@ def _seams(masks: Sequence[Mask]) -> Mask:
     return seams
 
 
-def similar_place(
-    image: FloatArray,
-    where: Mask,
-    free: Mask,
-    rng: Rng,
-    most: float = UNLIKE,
-    deep: Matrix | None = None,
-) -> tuple[Source, float] | None:
+def similar_place(tissue: Tissue, where: Mask, rng: Rng) -> tuple[Source, float] | None:
     """Return the source of free tissue most like a mask's rim, and by how much they differ.
 
     None if there is no such tissue, or none that is like it.
 
-    Args:
-        image: float32 (C, ...).
-        where: bool (D, H, W) or (H, W), what is to be filled.
-        free: bool, tissue that may be copied.
-        most: largest difference.
-        deep: how deep each voxel lies below the surface; None: below that of ``free`` and the mask.
+    ``where``: bool (D, H, W) or (H, W), what is to be filled.
     """
     from scipy.ndimage import binary_dilation
 
+    image, free, deep, spreads = tissue.image, tissue.free, tissue.deep, tissue.spreads
     width, rim = RIM, np.zeros_like(where)
     while not rim.any() and width < 2 * max(where.shape):  # a piece may lie within a lesion
         box = bounding_box(where, margin=width)
@@ -279,14 +356,12 @@ def similar_place(
     if not rim.any():
         return None
     inside, around = _some(np.argwhere(where)), _some(np.argwhere(rim))
-    signs, shifts = _tried(inside, free, rng)
+    signs, shifts = _tried(inside, tissue.voxels, rng)
     for voxels, least in ((inside, TISSUE), (around, NEARBY)):
         fits = _share(free, signs[:, None] * voxels + shifts[:, None]) >= least
         signs, shifts = signs[fits], shifts[fits]
     if not len(shifts):
         return None
-    spreads = _spread(image[:, free])
-    deep = _depth(free | where) if deep is None else deep
     # Indices (n, S, N) of the places' voxels.
     at_inside = np.moveaxis(signs[:, None] * inside + shifts[:, None], -1, 0)
     at_around = np.moveaxis(signs[:, None] * around + shifts[:, None], -1, 0)
@@ -305,16 +380,16 @@ def similar_place(
     strange = ((there < low) | (there > high)).any(axis=2).mean(axis=1)
     unlike[strange > STRANGE] = np.inf
     best = int(unlike.argmin())
-    if not np.isfinite(unlike[best]) or unlike[best] > most:
+    if not np.isfinite(unlike[best]) or unlike[best] > LAST:
         return None
     mirrored = np.flatnonzero(signs[best] < 0)
     axis = int(mirrored[0]) if len(mirrored) else None
     return Source(tuple(shifts[best].tolist()), axis), float(unlike[best])
 
 
-def _tried(inside: Voxels, free: Mask, rng: Rng) -> tuple[Voxels, Voxels]:
-    """Draw signs and shifts (S, n) of sources that are tried for a hole's voxels."""
-    axes, at = free.ndim, np.argwhere(free)
+def _tried(inside: Voxels, at: Voxels, rng: Rng) -> tuple[Voxels, Voxels]:
+    """Draw signs and shifts (S, n) of sources, among free voxels, for a hole's voxels."""
+    axes = inside.shape[1]
     if not len(at):
         return np.ones((0, axes), np.intp), np.ones((0, axes), np.intp)
     shifts = [

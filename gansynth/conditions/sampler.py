@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, replace
@@ -26,6 +27,7 @@ from gansynth.conditions.removal import Removal, without_lesions
 from gansynth.core.body_mask import shown_body
 from gansynth.core.case_pool import CaseCheck, CaseContext, CasePool, TrainingCases, own_labels
 from gansynth.core.edit import Edit, EditContext
+from gansynth.core.foreground import ForegroundIndex
 from gansynth.core.geometry import Mask, Rng, mask_of
 from gansynth.core.kept import Kept
 from gansynth.core.resample import crop_pad
@@ -40,7 +42,7 @@ TRIES = 16  # cases that are tried for one with boxes, and compared for a simila
 GROUNDS = 4  # number of these that are tried for room for boxes
 LOOKS, LOOKS_IN_SCANS = 8, 32
 """Places that are tried for room for a lesion: scans show the vertex and the skull base, too."""
-PLACES = 8  # places in each training case that say how often these show a lesion
+PLACES = 256  # places in training cases, at least, that say how often these show a lesion
 UNFIT = -0.5  # room in a background whose own lesions cannot be taken out
 SHOWS, TAKEN_OUT, VARIANT, WHOSE = 1, 2, 3, 4
 """Last parts of keys: of what a sample shows, of what is taken out, of the background's variant, of
@@ -49,7 +51,9 @@ SCANS = "unlabelled"  # provenance key: number of the source of an unlabelled sc
 BODIES, CONTEXTS, REMOVALS = 1 << 28, 1 << 28, 1 << 30
 """Bytes of cases' bodies, of context channels at places of cases, and of what replaces lesions
 there, that are kept."""
-VARIANTS = 4  # backgrounds that a place of a case has, with other tissue in its lesions' place
+VARIANTS, BACKGROUNDS = 4, 256
+"""Ways in which a case's lesions are replaced, fewer if these are more backgrounds in all: then
+each is seldom seen, and more would not be kept."""
 GivenFn = Callable[[Case], FloatArray | None]
 
 
@@ -140,7 +144,7 @@ class ConditionSampler:
         self._bodies = _Bodies(self.space)
         self._contexts = Kept[LabelArray | None](CONTEXTS, lambda c: 0 if c is None else c.nbytes)
         self._rooms = Kept[float](CONTEXTS, lambda _: 0)
-        self._removals = Kept[Removal | None](REMOVALS, lambda r: 0 if r is None else r.nbytes)
+        self._removals = Kept[Removal](REMOVALS, lambda removal: removal.nbytes)
         self._ids = source.train_ids
         if self.classes is not None:
             asked = f"--class {','.join(self.classes)}"
@@ -158,6 +162,8 @@ class ConditionSampler:
             for case_id in scans.ids
         }
         self._scan_names = tuple(self._scans)
+        cases = len(self._ids) + len(self._scans)
+        self._variants = max(1, min(VARIANTS, BACKGROUNDS // cases))
         self.case_pool = CasePool(lent, self.space, self._ids if lender is source else None)
 
     def with_seed(self, seed: int) -> ConditionSampler:
@@ -317,7 +323,7 @@ class ConditionSampler:
         takes_out = options.number != "add" and options.where != "own"
         found, most = None, -1.0
         drawn = np.random.SeedSequence((self.seed, index, 0, VARIANT)).generate_state(1)
-        variant = int(drawn[0]) % VARIANTS
+        variant = int(drawn[0]) % self._variants
         for _ in range(LOOKS_IN_SCANS if case.id in self._scans else LOOKS):
             placed = self.space.to_generator(case, placement)
             _check_labelled(placed)
@@ -326,13 +332,14 @@ class ConditionSampler:
             removal: dict[str, Any] = {}
             stays = False
             if takes_out:
-                bare = self._removal(case_context, variant)
-                stays = bare is None
+                corner = placement.corner if self.space.cuts else (0,) * self.schema.ndim
+                emptied = self._removal(case, placement, variant).made_in(case_context, corner)
+                stays = emptied is None
                 removal = {"stays": True}
-                if bare is not None:
-                    removal = {"emptied": [source.to_json() for source in bare.sources]}
-                    key = case.id, placement, variant
-                    case_context = replace(bare.made_in(case_context), key=key)
+                if emptied is not None:
+                    bare, tissue = emptied
+                    removal = {"emptied": [source.to_json() for source in tissue]}
+                    case_context = replace(bare, key=(case.id, placement, variant))
             room = UNFIT if stays else 1.0
             if shows != "nothing" and self.space.cuts and not stays:
                 find = partial(self.lesions.room_in, case_context)
@@ -345,16 +352,24 @@ class ConditionSampler:
         assert found is not None, "the first place is always taken"
         return found
 
-    def _removal(self, case_context: CaseContext, variant: int) -> Removal | None:
-        """Return what replaces a case's lesions in one of its variants, found once.
+    def _removal(self, case: Case, placement: Placement, variant: int) -> Removal:
+        """Return what replaces the lesions of a case, or slice, in one of its variants, found once.
 
-        It depends on case, place and variant alone, whichever sample comes first.
+        It depends on these alone, whichever sample comes first.
         """
-        case_id, placement = case_context.case.id, case_context.placement
-        text = json.dumps([case_id, placement.to_json(), variant])
+        place = Placement(slice_index=placement.slice_index)
+        text = json.dumps([case.id, place.to_json(), variant])
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]), TAKEN_OUT
-        find = partial(without_lesions, case_context, self._classes, seed)
-        return self._removals((case_id, placement, variant), find)
+
+        def find() -> Removal:
+            whole = own_labels(self.space.uncut(case, place.slice_index), self.schema)
+            shown = self._bodies.whole(case if self.space.cuts else whole)
+            body = shown if place.slice_index is None else shown[place.slice_index]
+            shape = tuple(case.image.shape[1:])
+            context = CaseContext(whole, place, shape, 0, self.case_pool, find_body=lambda: body)
+            return without_lesions(replace(context, key=(case.id, place)), self._classes, seed)
+
+        return self._removals((case.id, place, variant), find)
 
     def _shows(self, index: int) -> Shows:
         """Draw what a sample shows; no other random number of it depends on this one."""
@@ -381,11 +396,13 @@ class ConditionSampler:
 
     def _prevalence(self, case_pool: CasePool) -> float:
         rng, shown = np.random.default_rng(0), []
-        for case_id in learning_cases(case_pool):
+        case_ids = learning_cases(case_pool)
+        places = math.ceil(PLACES / len(case_ids)) if case_pool.space.cuts else 1
+        for case_id in case_ids:
             case = known_labels(case_pool.cases(case_id), case_pool.cases.schema)
-            bare = replace(case, image=case.image[:0])
-            for _ in range(PLACES if case_pool.space.cuts else 1):
-                placement = case_pool.space.place(case, rng)
+            bare, outline = replace(case, image=case.image[:0]), ForegroundIndex.of(case)
+            for _ in range(places):
+                placement = case_pool.space.place(outline, rng)
                 shown.append(self._has_lesions(case_pool.space.to_generator(bare, placement)))
         return float(np.mean(shown))
 

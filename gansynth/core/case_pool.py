@@ -155,17 +155,7 @@ class CasePool:
 
     def uncut(self, case_id: str, slice_index: int | None = None) -> Case:
         """Return a whole case, or slice, in the generator's voxels and intensities."""
-        case = self.cases(case_id)
-        if self.space.grid == "resample":
-            return self.cut(case_id, Placement())
-        shape = case.image.shape[1:]
-        if self.space.grid == "slice":
-            assert slice_index is not None, "a slice must be named"
-            whole = replace(self.space, size=tuple(shape[1:]))
-            corner = (0,) * (len(shape) - 1)
-            case = whole.to_generator(case, Placement(corner, slice_index))
-        else:
-            case = replace(self.space, grid="native", size=()).to_generator(case)
+        case = self.space.uncut(self.cases(case_id), slice_index)
         return own_labels(case, self.schema)
 
     def label_map(self, case_id: str) -> LabelArray:

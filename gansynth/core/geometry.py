@@ -93,16 +93,22 @@ def pull_labels(source: LabelArray, coordinates: FloatArray) -> LabelArray:
 
 def _vote(cut: LabelArray, points: FloatArray) -> LabelArray:
     """Return labels (N,) at points (n, N) that all lie within ``cut``."""
-    cells = np.minimum(points.astype(np.intp), np.array(cut.shape)[:, None] - 2)
-    fractions = points - cells
     strides = np.array(cut.strides) // cut.itemsize
-    flat = strides @ cells
+    flat = np.zeros(points.shape[1], np.intp)
+    for axis, stride, length in zip(points, strides, cut.shape, strict=True):
+        flat += stride * np.minimum(axis.astype(np.intp), length - 2)
     plain, thin = _kinds_of_cells(cut)
-    nearest = np.asarray(cut.ravel()[flat + strides @ (fractions >= 0.5)])
-    mixed = np.flatnonzero(~(plain | thin).ravel()[flat])
+    found = cut.ravel()[flat]
+    # In most cells all corners have one label; only in the others does the place matter.
+    uneven = np.flatnonzero(~plain.ravel()[flat])
+    cells, corners = points[:, uneven].astype(np.intp), flat[uneven]
+    fractions = points[:, uneven] - np.minimum(cells, np.array(cut.shape)[:, None] - 2)
+    nearest = np.asarray(cut.ravel()[corners + strides @ (fractions >= 0.5)])
+    mixed = np.flatnonzero(~thin.ravel()[corners])
     if mixed.size:
-        nearest[mixed] = _weigh(cut, flat[mixed], fractions[:, mixed], strides)
-    return nearest
+        nearest[mixed] = _weigh(cut, corners[mixed], fractions[:, mixed], strides)
+    found[uneven] = nearest
+    return found
 
 
 def _kinds_of_cells(cut: LabelArray) -> tuple[Mask, Mask]:

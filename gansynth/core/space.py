@@ -206,6 +206,17 @@ class Space(Document, later=("frame", "nearest", "typical"), whole=True):
         image = self._squash(np.asarray(image, np.float32))
         return replace(case, image=image, labels=labels, boxes=boxes, under=under)
 
+    def uncut(self, case: Case, slice_index: int | None = None) -> Case:
+        """Bring a whole case, or slice, into this space's voxels and intensities."""
+        if self.grid == "crop":
+            return replace(self, grid="native", size=()).to_generator(case)
+        if self.grid != "slice":
+            return self.to_generator(case)
+        assert slice_index is not None, "a slice must be named"
+        plane = case.image.shape[2:]
+        place = Placement((0,) * len(plane), slice_index)
+        return replace(self, size=tuple(plane)).to_generator(case, place)
+
     def padding(self, shape: Sequence[int], placement: Placement) -> npt.NDArray[np.bool_] | None:
         """Return crop voxels beyond the case, bool of shape ``size``; None if there are none."""
         if self.grid not in ("crop", "slice"):

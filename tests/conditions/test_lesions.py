@@ -11,12 +11,18 @@ import torch
 from scipy.ndimage import binary_dilation, gaussian_filter
 
 from gansynth.conditions.edit_chain import build_edits
-from gansynth.conditions.lesion_placement import class_statistics, lesion_drawer, no_room
+from gansynth.conditions.lesion_placement import (
+    EditedLesion,
+    class_statistics,
+    lesion_drawer,
+    no_room,
+)
 from gansynth.conditions.location_prior import PlacementPrior, depth_of, frame_of
 from gansynth.conditions.removal import (
     BORDER,
     REACH,
-    filled,
+    Tissue,
+    fill,
     find_pieces,
     whole_lesions,
 )
@@ -179,9 +185,11 @@ def test_a_lesion_is_taken_out_whole_and_filled_with_tissue_as_deep():
     out = whole_lesions(image, lesion < 5, middle <= 30)
     assert out[lesion < 8].all()
     assert not out[middle > 26].any()
-    pieces = find_pieces(image, out, (middle <= 30) & ~out, np.random.default_rng(0))
+    tissue = Tissue.around(image, (middle <= 30) & ~out, out)
+    pieces = find_pieces(tissue, out, np.random.default_rng(0))
     assert pieces is not None
-    assert abs(filled(image, pieces, middle <= 30)[0][out] - 80).max() < 20
+    fill(image, pieces, tissue.free)
+    assert abs(image[0][out] - 80).max() < 20
 
 
 def test_a_case_is_emptied_in_a_few_ways_whichever_sample_comes_first():
@@ -196,6 +204,45 @@ def test_a_case_is_emptied_in_a_few_ways_whichever_sample_comes_first():
         assert one.provenance == other.provenance
         ways.setdefault(one.provenance["case"], set()).add(one.background.tobytes())
     assert all(1 < len(each) <= VARIANTS for each in ways.values())
+
+
+@pytest.mark.parametrize("mixing", ["lesion", "carve"])
+def test_a_lesion_that_is_moved_only_where_the_crop_shows_it_is_the_same_lesion(
+    monkeypatch, mixing
+):
+    text = f"match,{ROOMY},shown=0.1,mixing={mixing}"
+    crops = {"base": False, "edits": ("rotate", "elastic"), "space": Space("crop", (10, 10))}
+    drawn = [placed(sampler(text, source=tumours(), **crops), 12)]
+    monkeypatch.setattr(EditedLesion, "needed_in", lambda *_: None)
+    drawn.append(placed(sampler(text, source=tumours(), **crops), 12))
+    assert any((c.lesion[[0, -1]] > 0).any() for c in drawn[0])
+    for one, other in zip(*drawn, strict=True):
+        assert np.array_equal(one.donor, other.donor)
+        assert np.array_equal(one.labels, other.labels)
+
+
+def tumours() -> Waves:
+    flat = Schema(("T1",), {"bg": 0, "a": 1}, (1.0, 1.0), "HW", has_outside=True)
+    return Waves({f"p{i}": with_ball(body((64, 64)), (20 + i, 22), 9) for i in range(3)}, flat)
+
+
+def test_crops_that_a_tumour_fills_show_the_tissue_that_other_crops_of_the_case_show_there():
+    crops = Space("crop", (12, 12))
+    source = sampler(f"match,{ROOMY}", base=False, source=tumours(), space=crops)
+    seen: dict[tuple[str, int, int], set[float]] = {}
+    full = []
+    for c in (source.draw(index) for index in range(80)):
+        assert "stays" not in c.provenance["lesions"]
+        assert np.array_equal(c.labels > 0, c.lesion > 0)
+        case, (y, x) = c.provenance["case"], c.provenance["placement"]["corner"]
+        own = source.source.maps[case][y : y + 12, x : x + 12] > 0
+        full.append(bool(own.all()))
+        assert not (abs(c.background[0] - 140) < 1e-3)[own].any()
+        for row, column in np.argwhere(own):
+            at = (case, y + row, x + column)
+            seen.setdefault(at, set()).add(float(c.background[0, row, column]))
+    assert any(full)
+    assert max(map(len, seen.values())) <= VARIANTS
 
 
 def test_a_replaced_lesion_lies_where_the_old_one_was():

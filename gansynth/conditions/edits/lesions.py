@@ -28,9 +28,11 @@ from gansynth.core.geometry import (
     Rng,
     affine_coordinates,
     bounding_box,
+    mask_of,
     nearest_voxels,
     pull_labels,
 )
+from gansynth.core.resample import resample
 from gansynth.core.schema import FloatArray, LabelArray, Schema
 from gansynth.data.connected_components import LabelComponents, LesionPart, parts
 from gansynth.runtime.options import Needs
@@ -39,6 +41,7 @@ SMALLEST_LESION = 4  # lesions of fewer voxels are left as they are
 CRUMB = 0.01
 """Share of the largest lesion; smaller pieces are fragments and no lesions of their own."""
 MOST_LESIONS = 64  # lesions that an edit changes, the largest first; more stay as they are
+CELLS = 3  # least cells of a coarse grid that a width of its noise has
 Landing = tuple[tuple[slice, ...], Mask, Matrix, Sequence[float]]
 """A lesion's box in the array, its voxels there, and where they come from: a matrix (n, n + 1)
 about a centre (see ``geometry.affine_coordinates``)."""
@@ -331,7 +334,7 @@ def _reshaped(
     context: EditContext, labels: LabelArray, part: LesionPart, rough: float, seed: list[int]
 ) -> LabelArray:
     """Replace one lesion's shape, within the body and the labels around it."""
-    from scipy.ndimage import distance_transform_edt, gaussian_filter
+    from scipy.ndimage import distance_transform_edt
 
     whole, mm = part.whole(), np.array(part.spacing)
     points = np.argwhere(whole > 0) * mm
@@ -342,17 +345,42 @@ def _reshaped(
     held, out = whole[box], taken(labels, part)
     inside, around = held > 0, out[box]  # a view of out
     # Each voxel's distance from the middle, 1 on the ellipsoid, made uneven.
-    off = (np.argwhere(np.ones(held.shape)) + [side.start for side in box]) * mm - points.mean(0)
-    away = np.sqrt((off @ np.linalg.inv(moments) * off).sum(axis=1)).reshape(held.shape)
-    noise = np.random.default_rng(seed).standard_normal(held.shape)
-    noise = gaussian_filter(noise, radius / 2 / mm)
+    ends = zip(box, mm, points.mean(0), strict=True)
+    off = np.ix_(*[np.arange(side.start, side.stop) * edge - middle for side, edge, middle in ends])
+    away = np.sqrt(_quadratic(np.linalg.inv(moments), off))
+    noise = _smooth_noise(held.shape, radius / 2 / mm, np.random.default_rng(seed))
     away -= rough * noise / max(noise.std(), 1e-9)
     # The nearest voxels with room, as many as the lesion has.
-    room = np.flatnonzero(context.body[box] & np.isin(around, around[inside & (around >= 0)]))
-    nearest = room[np.argsort(away.ravel()[room], kind="stable")[: part.voxels]]
+    beside = np.unique(around[inside & (around >= 0)])
+    room = np.flatnonzero(context.body[box] & mask_of(around, beside.tolist()))
+    count, far = min(part.voxels, len(room)), away.ravel()[room]
+    within = np.sort(np.argpartition(far, count - 1)[:count]) if count else room
+    nearest = room[within[np.argsort(far[within], kind="stable")]]
     # The deepest class takes the first of them, and so on.
-    depth = distance_transform_edt(inside, sampling=part.spacing)
-    values = sorted(np.unique(held[inside]), key=lambda value: -depth[held == value].mean())
-    layers = np.repeat(values, [np.count_nonzero(held == value) for value in values])
+    alone = np.pad(part.labels, 1)
+    depth = distance_transform_edt(alone > 0, sampling=part.spacing)
+    values = sorted(np.unique(part.labels[part.mask]), key=lambda v: -depth[alone == v].mean())
+    layers = np.repeat(values, [np.count_nonzero(alone == value) for value in values])
     around[np.unravel_index(nearest, held.shape)] = layers[: len(nearest)]
     return out
+
+
+def _quadratic(matrix: Any, off: Sequence[Matrix]) -> Matrix:
+    """Return x' M x at all voxels; ``off``: x along each axis, as by ``np.ix_``."""
+    found: Matrix = np.zeros(())
+    for row, one in zip(matrix, off, strict=True):
+        for weight, other in zip(row, off, strict=True):
+            found = found + weight * one * other
+    return found
+
+
+def _smooth_noise(shape: Sequence[int], widths: Matrix, rng: Rng) -> FloatArray:
+    """Draw noise of Gaussian widths, in voxels: on a coarse grid if these are wide."""
+    from scipy.ndimage import gaussian_filter
+
+    cells = np.maximum(1, widths / CELLS)
+    coarse = np.maximum(1, np.rint(shape / cells)).astype(int)
+    noise = rng.standard_normal(tuple(coarse), dtype=np.float32)
+    smooth = gaussian_filter(noise, widths * coarse / shape)
+    fine: FloatArray = resample(smooth[None], None, shape)[0][0]
+    return fine
