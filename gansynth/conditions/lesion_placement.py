@@ -29,6 +29,7 @@ from gansynth.conditions.location_prior import (
     depth_of,
     frame_of,
     learning_cases,
+    least_body,
     native_case,
     place_drawer,
     whole_frame,
@@ -433,7 +434,7 @@ LOOKED_AT = 1 << 13  # voxels of a lesion by which a place is judged, at most ab
 LARGEST_SHARE = 0.1  # share of the array to which the size of larger lesions is limited
 
 
-ROOM = 0.25  # share of the array where lesions may lie that is enough
+ROOM = 0.25  # share of the array where lesions may lie that is enough, or the training cases' own
 
 
 @dataclass(frozen=True)
@@ -534,7 +535,8 @@ class PlacementRegion:
     @property
     def room(self) -> float:
         """Room for lesions, as a share of what is enough: 0 to 1."""
-        enough, known = min(1.0, float(self.free.mean()) / ROOM), self.surroundings
+        least = min(ROOM, least_body(self.case_context.case_pool, self.classes) or ROOM)
+        enough, known = min(1.0, float(self.free.mean()) / least), self.surroundings
         bare = self.case_context.body & ~mask_of(self.case_context.labels, self.classes)
         if known is None or not known.room or not bare.any():
             return enough

@@ -6,6 +6,7 @@ face. So places in bodies of different size, or in a crop and the whole case, ca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,9 +15,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from gansynth.core.case_pool import CaseContext, CasePool, body_of, own_labels
+from gansynth.core.foreground import ForegroundIndex
 from gansynth.core.geometry import Mask, Matrix, Rng, bounding_box, mask_of
-from gansynth.core.resample import resample
-from gansynth.core.schema import Case, FloatArray
+from gansynth.core.resample import crop_pad, resample
+from gansynth.core.schema import Case, FloatArray, known_labels
+from gansynth.core.space import Placement
 from gansynth.data.body_box import BodyBox, across_middle, depths
 from gansynth.data.connected_components import large_parts
 
@@ -265,6 +268,38 @@ def whole_body(case_pool: CasePool, case_id: str, *, windowed: bool = False) -> 
     return case_pool.mask(key, case.image.shape[1:], lambda: body_of(case))
 
 
+def labelled_places(case_pool: CasePool) -> Iterator[tuple[Placement, Case]]:
+    """Yield places in training cases, ``PLACES`` or more where crops are cut, without images."""
+    rng, space = np.random.default_rng(0), case_pool.space
+    case_ids = learning_cases(case_pool)
+    places = math.ceil(PLACES / len(case_ids)) if space.cuts else 1
+    for case_id in case_ids:
+        case = known_labels(case_pool.cases(case_id), case_pool.cases.schema)
+        bare, outline = replace(case, image=case.image[:0]), ForegroundIndex.of(case)
+        for _ in range(places):
+            placement = space.place(outline, rng)
+            yield placement, space.to_generator(bare, placement)
+
+
+def least_body(case_pool: CasePool, classes: Sequence[int]) -> float:
+    """Return the share of a crop that is body in nearly all training crops with a lesion.
+
+    0 if no crop has one.
+    """
+
+    def learn(pool: CasePool) -> float:
+        shares = []
+        for placement, case in labelled_places(pool):
+            if case.labels is not None and mask_of(case.labels, chosen).any():
+                body = whole_body(pool, case.id)
+                plane = body if placement.slice_index is None else body[placement.slice_index]
+                shares.append(crop_pad(plane, placement.corner, pool.space.size, False).mean())
+        return float(np.quantile(shares, POOR)) if shares else 0.0
+
+    chosen = tuple(sorted(classes))
+    return case_pool.learnt(f"least body around {chosen}", learn)
+
+
 def frame_of(case_context: CaseContext) -> BodyBox:
     """The box around the body of a scene's whole case, in the scene's own voxels.
 
@@ -332,7 +367,8 @@ TAIL = 0.05
 The range is widened at each end by half of it over the number of subjects.
 """
 SHALLOW = 0.01  # share of lesions' voxels that lie so near the surface that new ones do not
-POOR = 0.1  # share of training cases that have less of likely ground than is required
+POOR = 0.1  # share of training cases, or crops, that have less ground than is required
+PLACES = 256  # places in training cases that say how often these show a lesion, and how much body
 VIEW = 16  # cells per axis of a body's box in which whole images are compared
 ALIKE, SMALL = 3, 0.05
 """Training cases that count, the most similar ones; share whose body is too small to be likely."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import KW_ONLY, dataclass, replace
@@ -22,12 +21,11 @@ from gansynth.conditions.edit_chain import ContextFn, apply_edits
 from gansynth.conditions.edits.donors import alike
 from gansynth.conditions.edits.warps import CaseWarp
 from gansynth.conditions.lesion_placement import LesionDrawer, Shows
-from gansynth.conditions.location_prior import learning_cases
+from gansynth.conditions.location_prior import labelled_places
 from gansynth.conditions.removal import Removal, without_lesions
 from gansynth.core.body_mask import shown_body
 from gansynth.core.case_pool import CaseCheck, CaseContext, CasePool, TrainingCases, own_labels
 from gansynth.core.edit import Edit, EditContext
-from gansynth.core.foreground import ForegroundIndex
 from gansynth.core.geometry import Mask, Rng, mask_of
 from gansynth.core.kept import Kept
 from gansynth.core.resample import crop_pad
@@ -42,7 +40,7 @@ TRIES = 16  # cases that are tried for one with boxes, and compared for a simila
 GROUNDS = 4  # number of these that are tried for room for boxes
 LOOKS, LOOKS_IN_SCANS = 8, 32
 """Places that are tried for room for a lesion: scans show the vertex and the skull base, too."""
-PLACES = 256  # places in training cases, at least, that say how often these show a lesion
+ENOUGH = 0.8  # room in a background that is taken at once: nearly that of training cases
 UNFIT = -0.5  # room in a background whose own lesions cannot be taken out
 SHOWS, TAKEN_OUT, VARIANT, WHOSE = 1, 2, 3, 4
 """Last parts of keys: of what a sample shows, of what is taken out, of the background's variant, of
@@ -346,7 +344,7 @@ class ConditionSampler:
                 room = self._rooms(case_context.key, find)
             if room > most:
                 found, most = (case, placement, case_context, removal), room
-            if most >= 1:
+            if most >= ENOUGH:
                 break
             case, placement = self._place(index, rng)
         assert found is not None, "the first place is always taken"
@@ -395,16 +393,7 @@ class ConditionSampler:
         return known if self.lesions is None else self.lesions.classes(self.schema)
 
     def _prevalence(self, case_pool: CasePool) -> float:
-        rng, shown = np.random.default_rng(0), []
-        case_ids = learning_cases(case_pool)
-        places = math.ceil(PLACES / len(case_ids)) if case_pool.space.cuts else 1
-        for case_id in case_ids:
-            case = known_labels(case_pool.cases(case_id), case_pool.cases.schema)
-            bare, outline = replace(case, image=case.image[:0]), ForegroundIndex.of(case)
-            for _ in range(places):
-                placement = case_pool.space.place(outline, rng)
-                shown.append(self._has_lesions(case_pool.space.to_generator(bare, placement)))
-        return float(np.mean(shown))
+        return float(np.mean([self._has_lesions(case) for _, case in labelled_places(case_pool)]))
 
     def _has_lesions(self, case: Case) -> bool:
         if self.boxes is not None:

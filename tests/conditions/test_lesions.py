@@ -2,6 +2,7 @@
 # mypy: disallow-untyped-calls=False
 
 import json
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -243,6 +244,20 @@ def test_crops_that_a_tumour_fills_show_the_tissue_that_other_crops_of_the_case_
             seen.setdefault(at, set()).add(float(c.background[0, row, column]))
     assert any(full)
     assert max(map(len, seen.values())) <= VARIANTS
+
+
+def test_bodies_that_fill_little_of_the_crop_are_backgrounds_as_often_as_larger_ones():
+    flat = Schema(("T1",), {"bg": 0, "a": 1}, (1.0, 1.0), "HW", has_outside=True)
+    maps = {}
+    for number, side in enumerate((26, 28, 30)):
+        small = with_ball(body((side, side)), (12, 12), 3)
+        maps[f"p{number}"] = np.pad(small, (0, 72 - side), constant_values=OUTSIDE)
+    source = sampler(
+        f"match,{ROOMY}", base=False, source=Waves(maps, flat), space=Space("crop", (64, 64))
+    )
+    used = Counter(source.draw(index).provenance["case"] for index in range(60))
+    assert sorted(used) == ["p0", "p1", "p2"]
+    assert min(used.values()) > 10
 
 
 def test_a_replaced_lesion_lies_where_the_old_one_was():
