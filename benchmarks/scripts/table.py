@@ -278,6 +278,7 @@ ELSEWHERE = (
     "guard.json",
     "kills.json",
     "copies.json",
+    "crops.json",
     "dual_path",
     "gpu_",
     "label_places",

@@ -608,12 +608,13 @@ def put(
     labels: LabelArray,
     image: FloatArray,
     usable: Mask,
+    known: Mask,
     corner: Sequence[int],
 ) -> tuple[LabelArray, FloatArray]:
     """Put a lesion and its image into the background's arrays, starting at ``corner``.
 
     The lesion is clipped to free ground. The image is the background's own where the donor's is not
-    ``usable``, and outside the body.
+    ``usable``, outside the body, and where a clipped lesion shows what is not ``known``.
     """
     case_context = ground.case_context
     donor = case_context.case.image.copy()
@@ -622,9 +623,11 @@ def put(
         first, end = max(start, 0), max(min(start + length, edge), 0)
         here.append(slice(first, end))
         there.append(slice(first - start, max(end - start, 0)))
+    lesion = _landed(ground, labels, corner)
     useful = usable[tuple(there)] & case_context.body[tuple(here)]
+    useful &= known[tuple(there)] | (lesion[tuple(here)] > 0)
     np.copyto(donor[(slice(None), *here)], image[(slice(None), *there)], where=useful)
-    return _landed(ground, labels, corner), donor
+    return lesion, donor
 
 
 def _landed(ground: PlacementRegion, labels: LabelArray, corner: Sequence[int]) -> LabelArray:
@@ -1064,7 +1067,7 @@ def _brought(
         usable &= carved | (labels == 0)
         labels = np.where(carved, labels, np.int16(0))
         taken = carved & usable
-    lesion, donor = put(ground, labels, image, usable, provenance["corner"])
+    lesion, donor = put(ground, labels, image, usable, change.known, provenance["corner"])
     region = None if taken is None else (lesion > 0) | put_mask(ground, taken, provenance["corner"])
     labels = np.where(lesion > 0, lesion, case_context.labels)
     return PlacedLesion(labels, lesion, donor, region, change.steps, provenance)
