@@ -1109,7 +1109,7 @@ def _sham(inserted: PlacedLesion, case_context: CaseContext, seed: int) -> Place
     where, image = inserted.lesion > 0, case_context.case.image
     rng = np.random.default_rng((seed, SHAM))
     free = annotated(case_context.case, case_context.body & ~where)
-    found = similar_place(Tissue.around(image, free, where), where, rng)
+    found = similar_place(Tissue(image, free, free | where), where, rng)
     donor, lesion = image, np.zeros_like(inserted.lesion)
     if found is not None and found[1] <= UNLIKE:
         donor, lesion = image.copy(), inserted.lesion

@@ -84,17 +84,17 @@ class Tissue:
     """What may be copied in an image, and what is found of it once for all lesions.
 
     ``image``: float32 (C, ...), in which only voxels beyond ``free`` may change. ``free``: bool,
-    tissue that may be copied. ``deep``: about how deep each voxel lies below the surface.
+    tissue that may be copied. ``inside``: bool, all that lies below the surface.
     """
 
     image: FloatArray
     free: Mask
-    deep: Matrix
+    inside: Mask
 
-    @classmethod
-    def around(cls, image: FloatArray, free: Mask, where: Mask) -> Tissue:
-        """Tissue around a mask; what is neither is the surface."""
-        return cls(image, free, _depth(free | where))
+    @cached_property
+    def deep(self) -> Matrix:
+        """About how deep each voxel lies below the surface."""
+        return _depth(self.inside)
 
     @cached_property
     def voxels(self) -> Voxels:
@@ -162,14 +162,14 @@ class Removal:
             ignored = ignored.copy()
             ignored.reshape(-1)[self._within(self.unknown, corner, size)[1]] = True
         lesions = mask_of(case_context.labels, self.classes)
-        case = replace(case, image=image, labels=labels, ignored=ignored)
-        numbers = np.unique(self.number[held])
-        return replace(
+        bare = replace(
             case_context,
-            case=case,
+            case=replace(case, image=image, labels=labels, ignored=ignored),
             find_body=lambda: body,
             emptied=lesions if lesions.any() else None,
-        ), [source for number in numbers for source in self.sources[number]]
+        )
+        numbers = np.unique(self.number[held])
+        return bare, [source for number in numbers for source in self.sources[number]]
 
     def _within(
         self, at: Indices, corner: Sequence[int], size: Sequence[int]
@@ -201,9 +201,8 @@ def without_lesions(
         whole = case_context.case_pool.mask(key, labels.shape, find)
     components = LabelComponents.of(whole & (labels != OUTSIDE))
     rng, free = np.random.default_rng(seed), np.asarray(body & (components.numbered == 0))
-    deep = _depth(body | whole)
-    known = Tissue(image, free if case.ignored is None else free & ~case.ignored[box], deep)
-    every = Tissue(image, free, deep)
+    known = Tissue(image, free if case.ignored is None else free & ~case.ignored[box], body | whole)
+    every = Tissue(image, free, body | whole)
     number = np.full(labels.shape, -1, np.int32)
     unknown, staying = np.zeros(labels.shape, bool), np.zeros(labels.shape, bool)
     sources: list[tuple[Source, ...]] = []
@@ -225,18 +224,24 @@ def without_lesions(
     )
     before = case.image[(slice(None), *box)]
     differs = (image != before).any(axis=0) | (shown != labels)
-    whole_case = np.arange(lesions.size).reshape(lesions.shape)[box]
+    indices = partial(_indices_in_whole, corner=corner, shape=lesions.shape)
     return Removal(
         shape=lesions.shape,
         classes=tuple(classes),
-        at=whole_case[differs],
+        at=indices(differs),
         image=image[:, differs],
         labels=shown[differs],
         number=number[differs],
         sources=tuple(sources),
-        unknown=whole_case[unknown],
-        staying=whole_case[staying],
+        unknown=indices(unknown),
+        staying=indices(staying),
     )
+
+
+def _indices_in_whole(mask: Mask, corner: Sequence[int], shape: Sequence[int]) -> Indices:
+    """Return the voxels of a mask of a part as indices of the whole array, flat."""
+    voxels = np.argwhere(mask) + np.array(corner)
+    return np.asarray(np.ravel_multi_index(tuple(voxels.T), tuple(shape)))
 
 
 def whole_lesions(image: FloatArray, lesions: Mask, body: Mask) -> Mask:

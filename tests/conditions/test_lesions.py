@@ -186,7 +186,7 @@ def test_a_lesion_is_taken_out_whole_and_filled_with_tissue_as_deep():
     out = whole_lesions(image, lesion < 5, middle <= 30)
     assert out[lesion < 8].all()
     assert not out[middle > 26].any()
-    tissue = Tissue.around(image, (middle <= 30) & ~out, out)
+    tissue = Tissue(image, (middle <= 30) & ~out, middle <= 30)
     pieces = find_pieces(tissue, out, np.random.default_rng(0))
     assert pieces is not None
     fill(image, pieces, tissue.free)
