@@ -2,8 +2,9 @@
 
 Three subjects of BRATS 2015 at 1 mm, crops of cubes; conditions of ``copypaste`` (the drawing of
 its samples without its blending). Printed for each size: share of the wanted lesions that are
-shown, share of crops whose own lesion could not be taken out, and CPU seconds of a condition, one
-thread, of the first half, which prepares backgrounds, and of the second. ``--as`` names the state
+shown, share of crops whose own lesion could not be taken out, share of crops of the subject that
+is the background most often, and CPU seconds of a condition, one thread, of the first half, which
+prepares backgrounds, and of the second. ``--as`` names the state
 of the code; others in the result stay.
 
     python benchmarks/scripts/bench_crops.py --home FOLDER --as NAME [--sizes 64 96 128]
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,12 +58,13 @@ def measured(source: CaseSource, side: int, count: int) -> dict[str, float]:
         backgrounds=True,
     )
     wanted = shown = stays = 0
-    seconds = []
+    seconds, cases = [], Counter[str]()
     for index in range(count):
         begin = time.thread_time()
         condition = sampler.draw(index)
         seconds.append(time.thread_time() - begin)
         told = condition.provenance["lesions"]
+        cases[condition.provenance["case"]] += 1
         stays += "stays" in told
         if told.get("shows") != "nothing":
             wanted += 1
@@ -72,6 +75,7 @@ def measured(source: CaseSource, side: int, count: int) -> dict[str, float]:
         "share with a lesion": round(sampler.share_with_lesions, 3),
         "wanted lesions shown": round(shown / wanted, 3),
         "own lesion stays": round(stays / count, 3),
+        "of one subject": round(max(cases.values()) / count, 3),
         "CPU s, first half": round(sum(seconds[:half]) / half, 3),
         "CPU s, second half": round(sum(seconds[half:]) / (count - half), 3),
     }
