@@ -4,8 +4,8 @@ Three subjects of BRATS 2015 at 1 mm, crops of cubes; conditions of ``copypaste`
 its samples without its blending). Printed for each size: share of the wanted lesions that are
 shown, share of crops whose own lesion could not be taken out, share of crops of the subject that
 is the background most often, and CPU seconds of a condition, one thread, of the first half, which
-prepares backgrounds, and of the second. ``--as`` names the state
-of the code; others in the result stay.
+prepares backgrounds, and of the second. ``--as`` names the state of the code; others in the result
+stay.
 
     python benchmarks/scripts/bench_crops.py --home FOLDER --as NAME [--sizes 64 96 128]
 """
@@ -19,13 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from bench_tissue import untrained
+from bench_tissue import conditions_of, untrained
 from common import known_states, machine, print_table, write
 from lesion_data import BRATS, LABELS, brats_table
 
-from gansynth.conditions.edit_chain import build_edits
-from gansynth.conditions.lesion_placement import lesion_drawer
-from gansynth.conditions.sampler import ConditionSampler
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.sampling.run_source import open_source
 
@@ -48,15 +45,7 @@ def opened(home: Path) -> CaseSource:
 def measured(source: CaseSource, side: int, count: int) -> dict[str, float]:
     """Draw conditions in cubes, and say what they show."""
     space = replace(source.space, size=(side,) * 3)
-    capabilities = untrained(GENERATOR, source).capabilities
-    sampler = ConditionSampler(
-        source,
-        space,
-        build_edits(capabilities.edits),
-        seed=1,
-        lesions=lesion_drawer(None, capabilities.lesions),
-        backgrounds=True,
-    )
+    sampler = conditions_of(untrained(GENERATOR, source), source, (), space)
     wanted = shown = stays = 0
     seconds, cases = [], Counter[str]()
     for index in range(count):

@@ -39,6 +39,7 @@ from gansynth.core.generator import Generator, learn
 from gansynth.core.registry import installed
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.space import Space
 from gansynth.data.connected_components import parts
 from gansynth.data.lesion_grain import LEAST_VOXELS, tissue_around
 from gansynth.sampling.run_source import open_source
@@ -81,12 +82,18 @@ def untrained(name: str, source: CaseSource) -> Generator:
 
 
 def conditions_of(
-    generator: Generator, source: CaseSource, scans: Sequence[CaseSource]
+    generator: Generator,
+    source: CaseSource,
+    scans: Sequence[CaseSource],
+    space: Space | None = None,
 ) -> ConditionSampler:
-    """Conditions of a generator's samples: in scans, if there are any, each with a lesion."""
+    """Conditions of a generator's samples: in scans, if there are any, each with a lesion.
+
+    ``space``: the generator's; None for the source's own.
+    """
     return ConditionSampler(
         source,
-        source.space,
+        space or source.space,
         build_edits(generator.capabilities.edits),
         seed=1,
         lesions=lesion_drawer(None, generator.capabilities.lesions),

@@ -181,7 +181,7 @@ class EditedLesion:
     def needed_in(self, corner: Sequence[int], shape: Sequence[int]) -> None:
         """Say that only what lies in an array of this shape is needed, where it starts at a corner.
 
-        The image that was read before is as it was.
+        To be said before the image is read.
         """
         ends = zip(corner, shape, self.labels.shape, strict=True)
         self._needed = tuple(

@@ -17,7 +17,7 @@ import numpy as np
 from gansynth.core.case_pool import CaseContext, CasePool, body_of, own_labels
 from gansynth.core.foreground import ForegroundIndex
 from gansynth.core.geometry import Mask, Matrix, Rng, bounding_box, mask_of
-from gansynth.core.resample import crop_pad, resample
+from gansynth.core.resample import resample
 from gansynth.core.schema import Case, FloatArray, known_labels
 from gansynth.core.space import Placement
 from gansynth.data.body_box import BodyBox, across_middle, depths
@@ -291,9 +291,7 @@ def least_body(case_pool: CasePool, classes: Sequence[int]) -> float:
         shares = []
         for placement, case in labelled_places(pool):
             if case.labels is not None and mask_of(case.labels, chosen).any():
-                body = whole_body(pool, case.id)
-                plane = body if placement.slice_index is None else body[placement.slice_index]
-                shares.append(crop_pad(plane, placement.corner, pool.space.size, False).mean())
+                shares.append(pool.space.cut_mask(whole_body(pool, case.id), placement).mean())
         return float(np.quantile(shares, POOR)) if shares else 0.0
 
     chosen = tuple(sorted(classes))

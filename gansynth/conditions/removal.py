@@ -211,7 +211,8 @@ def without_lesions(
         tissue, pieces = known, find_pieces(known, hole, rng)
         if pieces is None and case.ignored is not None:  # what it shows is unknown, and stays so
             tissue, pieces = every, find_pieces(every, hole, rng)
-            unknown |= hole if pieces is not None else False
+            if pieces is not None:
+                unknown |= hole
         if pieces is None:
             staying |= hole
             continue
@@ -280,28 +281,28 @@ def find_pieces(tissue: Tissue, where: Mask, rng: Rng, parts: int = PARTS) -> li
     There are up to ``parts`` pieces. None if one of them has no source. See ``similar_place``.
     """
     found = similar_place(tissue, where, rng)
-    if found is not None and (parts == 1 or found[1] <= UNLIKE):
-        return [(where, found[0])]
-    halves = _halves(where) if parts > 1 else ()
-    pieces: list[Piece] = []
-    for half in halves:
-        found_pieces = find_pieces(tissue, half, rng, parts // 2)
-        if found_pieces is None:
-            pieces = []
-            break
-        pieces += found_pieces
-    if not pieces and found is not None:
-        return [(where, found[0])]
-    return pieces or None
+    if parts > 1 and (found is None or found[1] > UNLIKE):
+        pieces = _halved(tissue, where, rng, parts // 2)
+        if pieces is not None:
+            return pieces
+    return None if found is None else [(where, found[0])]
 
 
-def _halves(where: Mask) -> tuple[Mask, ...]:
-    """Cut a mask across its longest side; () if it is one voxel long."""
+def _halved(tissue: Tissue, where: Mask, rng: Rng, parts: int) -> list[Piece] | None:
+    """Return the pieces of both halves of a mask, of up to ``parts`` each; None if one has none."""
     box = bounding_box(where)
     axis = int(np.argmax([side.stop - side.start for side in box]))
     at = np.arange(where.shape[axis]).reshape([-1 if a == axis else 1 for a in range(where.ndim)])
     half = where & (at < np.median(np.argwhere(where)[:, axis]))
-    return (half, where & ~half) if half.any() else ()
+    if not half.any():
+        return None
+    pieces: list[Piece] = []
+    for part in (half, where & ~half):
+        found = find_pieces(tissue, part, rng, parts)
+        if found is None:
+            return None
+        pieces += found
+    return pieces
 
 
 def fill(image: FloatArray, pieces: Sequence[Piece], free: Mask) -> None:

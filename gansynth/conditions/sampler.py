@@ -28,7 +28,6 @@ from gansynth.core.case_pool import CaseCheck, CaseContext, CasePool, TrainingCa
 from gansynth.core.edit import Edit, EditContext
 from gansynth.core.geometry import Mask, Rng, mask_of
 from gansynth.core.kept import Kept
-from gansynth.core.resample import crop_pad
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, known_labels
 from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement, Space
@@ -59,7 +58,7 @@ class _Bodies:
     """The bodies of the last cases; apart from the sampler, since edits hold on to it."""
 
     def __init__(self, space: Space) -> None:
-        self._size = space.size
+        self._space = space
         self._found = Kept[Mask](BODIES, lambda body: body.nbytes)
 
     def whole(self, case: Case) -> Mask:
@@ -67,9 +66,7 @@ class _Bodies:
 
     def cut(self, case: Case, placement: Placement) -> Mask:
         """Return the body of a case's image, cropped: it cannot be found in the crop itself."""
-        body = self.whole(case)
-        plane = body if placement.slice_index is None else body[placement.slice_index]
-        return np.asarray(crop_pad(plane, placement.corner, self._size, False))
+        return self._space.cut_mask(self.whole(case), placement)
 
 
 @dataclass(eq=False)
@@ -363,9 +360,16 @@ class ConditionSampler:
             whole = own_labels(self.space.uncut(case, place.slice_index), self.schema)
             shown = self._bodies.whole(case if self.space.cuts else whole)
             body = shown if place.slice_index is None else shown[place.slice_index]
-            shape = tuple(case.image.shape[1:])
-            context = CaseContext(whole, place, shape, 0, self.case_pool, find_body=lambda: body)
-            return without_lesions(replace(context, key=(case.id, place)), self._classes, seed)
+            context = CaseContext(
+                whole,
+                place,
+                tuple(case.image.shape[1:]),
+                index=0,
+                case_pool=self.case_pool,
+                find_body=lambda: body,
+                key=(case.id, place),
+            )
+            return without_lesions(context, self._classes, seed)
 
         return self._removals((case.id, place, variant), find)
 

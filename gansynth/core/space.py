@@ -217,6 +217,11 @@ class Space(Document, later=("frame", "nearest", "typical"), whole=True):
         place = Placement((0,) * len(plane), slice_index)
         return replace(self, size=tuple(plane)).to_generator(case, place)
 
+    def cut_mask(self, mask: npt.NDArray[np.bool_], placement: Placement) -> npt.NDArray[np.bool_]:
+        """Cut a mask (D, H, W) or (H, W) of a whole case where crops or slices are cut."""
+        plane = mask if placement.slice_index is None else mask[placement.slice_index]
+        return crop_pad(plane, placement.corner, self.size, False)
+
     def padding(self, shape: Sequence[int], placement: Placement) -> npt.NDArray[np.bool_] | None:
         """Return crop voxels beyond the case, bool of shape ``size``; None if there are none."""
         if self.grid not in ("crop", "slice"):
