@@ -18,7 +18,7 @@ import numpy.typing as npt
 from gansynth.core.case_pool import CaseContext
 from gansynth.core.geometry import Mask, Matrix, Rng, bounding_box, fill_nearest, mask_of
 from gansynth.core.schema import OUTSIDE, FloatArray, LabelArray
-from gansynth.data.blending import poisson
+from gansynth.data.blending import Donor, poisson_of_many
 from gansynth.data.connected_components import LabelComponents
 from gansynth.data.lesion_grain import value_limits, within
 
@@ -312,36 +312,25 @@ def fill(image: FloatArray, pieces: Sequence[Piece], free: Mask) -> None:
     """
     where = np.logical_or.reduce([mask for mask, _ in pieces])
     box = bounding_box(where, margin=1)
-    low, hole = [side.start for side in box], where[box]
-    here = image[(slice(None), *box)]
-    voxels, last = np.moveaxis(np.indices(hole.shape), 0, -1) + low, np.array(where.shape) - 1
-    tissue, known = here.copy(), np.zeros(hole.shape, bool)
-    for number, (mask, source) in enumerate(pieces):
-        at = source.of(voxels)
-        inside = ((at >= 0) & (at <= last)).all(axis=-1)
-        index = tuple(np.moveaxis(np.clip(at, 0, last), -1, 0))
-        # The first piece lends what is around all of them, too.
-        taken = mask[box] | (~hole if number == 0 else False)
-        tissue = np.where(taken, image[:, *index], tissue)
-        known |= taken & inside & free[index]
-    shown = [here[:, ~hole]]
-    if known.any():
-        shown.append(tissue[:, known])
-    limits = value_limits(shown)
-    seams = _seams([mask[box] for mask, _ in pieces])
-    new = within(poisson(here, tissue, hole, known & ~seams), limits)
-    image[(slice(None), *box)] = np.where(hole, new, here)
+    corner, hole, here = [side.start for side in box], where[box], image[:, *box]
+    donors = [_donor(image, mask[box], source, free, corner) for mask, source in pieces]
+    known = [donor.image[:, donor.mask & donor.usable] for donor in donors]
+    limits = value_limits([here[:, ~hole], *[values for values in known if values.size]])
+    image[:, *box] = np.where(hole, within(poisson_of_many(here, donors), limits), here)
 
 
-def _seams(masks: Sequence[Mask]) -> Mask:
-    """Voxels of masks that touch another one of them: no gradient is known across."""
-    from scipy.ndimage import binary_dilation
-
-    seams = np.zeros(masks[0].shape, bool)
-    for mask in masks if len(masks) > 1 else ():
-        others = np.logical_or.reduce([other for other in masks if other is not mask])
-        seams |= mask & binary_dilation(others)
-    return seams
+def _donor(
+    image: FloatArray, mask: Mask, source: Source, free: Mask, corner: Sequence[int]
+) -> Donor:
+    """Return what a source lends to a mask of a part of an image that begins at ``corner``."""
+    box = bounding_box(mask, margin=1)
+    low = [side.start + at for side, at in zip(box, corner, strict=True)]
+    local = mask[box]
+    at = source.of(np.moveaxis(np.indices(local.shape), 0, -1) + low)
+    last = np.array(free.shape) - 1
+    inside = ((at >= 0) & (at <= last)).all(axis=-1)
+    index = tuple(np.moveaxis(np.clip(at, 0, last), -1, 0))
+    return Donor(box, image[:, *index], local, inside & free[index])
 
 
 def similar_place(tissue: Tissue, where: Mask, rng: Rng) -> tuple[Source, float] | None:

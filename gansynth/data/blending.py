@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -141,6 +143,21 @@ def dress(
     return out
 
 
+@dataclass(frozen=True)
+class Donor:
+    """An image whose gradients fill a mask, or a part of one that other donors fill too.
+
+    ``box``: where it lies in the background; one voxel around the mask belongs to it, where there
+    is one. ``image``: float32 (C, ...), ``mask``: bool, what it fills, ``usable``: bool, where its
+    gradients count (others are 0), all of the box's shape.
+    """
+
+    box: tuple[slice, ...]
+    image: FloatArray
+    mask: Mask
+    usable: Mask
+
+
 def poisson(
     background: FloatArray, donor: FloatArray, mask: Mask, usable: Mask | None = None
 ) -> FloatArray:
@@ -150,26 +167,62 @@ def poisson(
     W). ``usable``: where the donor's gradients count; others are 0. Steps across the border of the
     array do not count. Returns float32, exactly the background outside the mask.
     """
-    out = background.copy()
     if not mask.any() or mask.all():
-        return out if not mask.any() else donor.copy()
+        return donor.copy() if mask.any() else background.copy()
     box = bounding_box(mask, margin=1)  # with all neighbours of the mask
-    inner = mask[box]
-    matrix, pairs = _laplacian(inner)
-    useful = None if usable is None else usable[box].ravel()
-    here = (slice(None), *box)
-    fixed_values = background[here].reshape(len(out), -1).T.astype(np.float64)  # (voxels, C)
-    values = donor[here].reshape(len(out), -1).T.astype(np.float64)
-    divergence = np.zeros((matrix.shape[0], len(out)))
-    for row, inside, neighbour, fixed in pairs:
-        slope = values[inside] - values[neighbour]
-        if useful is not None:
-            slope *= (useful[inside] & useful[neighbour])[:, None]
-        divergence[row] += slope  # a voxel has one neighbour in each direction
-        divergence[row[fixed]] += fixed_values[neighbour[fixed]]
-    channels = zip(divergence.T, values[inner.ravel()].T, strict=True)
-    out[here][:, inner] = [_solved(matrix, *map(np.ascontiguousarray, pair)) for pair in channels]
+    useful = np.ones_like(mask[box]) if usable is None else usable[box]
+    whole = (slice(None),) * mask.ndim
+    out = background.copy()
+    out[:, *box] = poisson_of_many(out[:, *box], [Donor(whole, donor[:, *box], mask[box], useful)])
     return out
+
+
+def poisson_of_many(background: FloatArray, donors: Sequence[Donor]) -> FloatArray:
+    """The gradients of several donors, each in its mask, the background around them all.
+
+    A step across the border of two masks is the mean of both donors', and one across the border of
+    all masks that of the donor within. See ``poisson``. Masks do not overlap.
+    """
+    out = background.copy()
+    mask = np.zeros(background.shape[1:], bool)
+    for donor in donors:
+        mask[donor.box] |= donor.mask
+        np.copyto(out[:, *donor.box], donor.image, where=donor.mask)
+    matrix, faces = _laplacian(mask)
+    fixed_values = background.reshape(len(out), -1).T.astype(np.float64)  # (voxels, C)
+    divergence = np.zeros((matrix.shape[0], len(out)))
+    for face, slope in zip(faces, _slopes(donors, mask.shape, faces), strict=True):
+        divergence[face.row] += slope  # a voxel has one neighbour in each direction
+        divergence[face.row[face.fixed]] += fixed_values[face.neighbour[face.fixed]]
+    channels = zip(divergence.T, out[:, mask].astype(np.float64), strict=True)
+    out[:, mask] = [_solved(matrix, *map(np.ascontiguousarray, pair)) for pair in channels]
+    return out
+
+
+def _slopes(
+    donors: Sequence[Donor], shape: tuple[int, ...], faces: Sequence[_Faces]
+) -> list[Matrix]:
+    """Return the donors' step across each face (N, C), for each direction."""
+    channels = len(donors[0].image)
+    slopes = [np.zeros((len(face.row), channels)) for face in faces]
+    counts = [np.zeros(len(face.row), np.uint8) for face in faces]
+    for donor in donors:
+        filled, useful = np.zeros(shape, bool), np.zeros(shape, bool)
+        filled[donor.box], useful[donor.box] = donor.mask, donor.usable
+        filled, useful = filled.ravel(), useful.ravel()
+        number = np.zeros(shape, np.int64)  # of a voxel, in the donor's box
+        number[donor.box] = np.arange(donor.mask.size).reshape(donor.mask.shape)
+        number = number.ravel()
+        values = donor.image.reshape(channels, -1).T.astype(np.float64)
+        for face, slope, count in zip(faces, slopes, counts, strict=True):
+            inside, neighbour = face.inside, face.neighbour
+            theirs = filled[inside] | filled[neighbour]
+            at = np.flatnonzero(theirs & useful[inside] & useful[neighbour])
+            slope[at] += values[number[inside[at]]] - values[number[neighbour[at]]]
+            count[at] += 1
+    return [
+        slope / np.maximum(count, 1)[:, None] for slope, count in zip(slopes, counts, strict=True)
+    ]
 
 
 def _solved(matrix: Any, right: Matrix, start: Matrix) -> Matrix:
@@ -198,7 +251,21 @@ def _dot(one: Matrix, other: Matrix) -> float:
     return float(np.einsum("n,n->", one, other))
 
 
-def _laplacian(mask: Mask) -> tuple[Any, list[tuple[Any, ...]]]:
+@dataclass(frozen=True)
+class _Faces:
+    """The faces of a mask's voxels in one direction: the voxel within, and the one beside it.
+
+    ``row``: number of the voxel among the mask's. ``inside``, ``neighbour``: indices of the flat
+    array. ``fixed``: bool, whether the neighbour is beyond the mask.
+    """
+
+    row: npt.NDArray[np.int64]
+    inside: npt.NDArray[np.int64]
+    neighbour: npt.NDArray[np.int64]
+    fixed: Mask
+
+
+def _laplacian(mask: Mask) -> tuple[Any, list[_Faces]]:
     """Return the Laplacian over a mask's voxels, and all their faces."""
     from scipy.sparse import coo_array
 
@@ -206,7 +273,7 @@ def _laplacian(mask: Mask) -> tuple[Any, list[tuple[Any, ...]]]:
     count = int(mask.sum())
     number[mask] = np.arange(count)
     flat = np.arange(mask.size).reshape(mask.shape)
-    pairs, rows, columns, diagonal = [], [], [], np.zeros(count)
+    every, rows, columns, diagonal = [], [], [], np.zeros(count)
     for axis in range(mask.ndim):
         low = (*[slice(None)] * axis, slice(None, -1))
         high = (*[slice(None)] * axis, slice(1, None))
@@ -214,7 +281,7 @@ def _laplacian(mask: Mask) -> tuple[Any, list[tuple[Any, ...]]]:
             at = mask[here]
             row, neighbour = number[here][at], flat[there][at]
             fixed = number[there][at] < 0
-            pairs.append((row, flat[here][at], neighbour, fixed))
+            every.append(_Faces(row, flat[here][at], neighbour, fixed))
             diagonal += np.bincount(row, minlength=count)
             rows.append(row[~fixed])
             columns.append(number[there][at][~fixed])
@@ -222,4 +289,4 @@ def _laplacian(mask: Mask) -> tuple[Any, list[tuple[Any, ...]]]:
     numbers = np.arange(count)
     entries = np.concatenate([-np.ones(len(faces[0])), np.maximum(diagonal, 1e-12)])
     index = np.concatenate([faces[0], numbers]), np.concatenate([faces[1], numbers])
-    return coo_array((entries, index), shape=(count, count)).tocsr(), pairs
+    return coo_array((entries, index), shape=(count, count)).tocsr(), every

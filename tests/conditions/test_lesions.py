@@ -22,6 +22,7 @@ from gansynth.conditions.location_prior import PlacementPrior, depth_of, frame_o
 from gansynth.conditions.removal import (
     BORDER,
     REACH,
+    Source,
     Tissue,
     fill,
     find_pieces,
@@ -191,6 +192,16 @@ def test_a_lesion_is_taken_out_whole_and_filled_with_tissue_as_deep():
     assert pieces is not None
     fill(image, pieces, tissue.free)
     assert abs(image[0][out] - 80).max() < 20
+
+
+def test_pieces_from_a_dark_and_a_bright_place_leave_no_edge_where_they_stand():
+    rows = np.arange(60)[:, None]
+    image = np.broadcast_to(20 + 4 * rows, (60, 60)).astype(np.float32)[None]
+    left, right = np.zeros((2, 60, 60), bool)
+    left[25:35, 20:28] = right[25:35, 28:40] = True
+    smooth = image.copy()
+    fill(image, [(left, Source((-20, 0))), (right, Source((20, 0)))], ~left & ~right)
+    np.testing.assert_allclose(image, smooth, atol=0.1)
 
 
 def test_a_case_is_emptied_in_a_few_ways_whichever_sample_comes_first():

@@ -5,11 +5,14 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
+from gansynth.core.geometry import bounding_box
 from gansynth.data.blending import (
+    Donor,
     fade,
     hole,
     paste_soft,
     poisson,
+    poisson_of_many,
     rim_voxels,
     steps_from,
 )
@@ -71,6 +74,18 @@ def test_poisson_meets_the_background_and_keeps_the_donors_gradients():
         return sum(np.roll(image, s, a) for a in range(3) for s in (1, -1)) - 6 * image
 
     np.testing.assert_allclose(laplacian(found[0])[deep], laplacian(donor[0])[deep], atol=1e-3)
+
+
+def test_pieces_of_a_hole_that_differ_by_constants_leave_no_edge():
+    smooth = np.sin(np.indices((14, 15)).sum(axis=0) / 4).astype(np.float32)[None]
+    left, right = np.zeros((2, 14, 15), bool)
+    left[3:11, 3:7] = right[3:11, 7:12] = True
+    donors = []
+    for mask, level in ((left, 4), (right, -9)):
+        box = bounding_box(mask, margin=1)
+        usable = np.ones_like(mask[box])
+        donors.append(Donor(box, smooth[:, *box] + np.float32(level), mask[box], usable))
+    np.testing.assert_allclose(poisson_of_many(smooth, donors), smooth, atol=1e-4)
 
 
 def test_poisson_of_nothing_or_everything():
