@@ -1,5 +1,7 @@
 """Real data sets, as each source reads them: orientation, people, intensities, boxes."""
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +50,23 @@ def test_a_subject_of_brats_lies_as_deepmedic_reads_it(tmp_path: Path) -> None:
 def test_the_hippocampus_is_in_order_imported_for_nnunet_and_split_by_person(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    some = tmp_path / "hippocampus"
+    document = json.loads((HIPPOCAMPUS / "dataset.json").read_text())
+    document["training"] = document["training"][:50]
+    for pair in document["training"]:
+        for file in pair.values():
+            (some / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(HIPPOCAMPUS / file, some / file)
+    (some / "dataset.json").write_text(json.dumps(document))
+    shutil.copy(HIPPOCAMPUS / "subjects.csv", some)
     asked: dict[str, Any] = {"root": str(tmp_path), "quiet": True}
-    report = report_import(ImportRequest(source=f"msd:{HIPPOCAMPUS}", target="nnunet:4", **asked))
+    report = report_import(ImportRequest(source=f"msd:{some}", target="nnunet:4", **asked))
     found = report.document
     assert capsys.readouterr().err == ""  # the check found nothing
-    assert (found["dataset"], found["cases"]) == ("Dataset004_Hippocampus", 173)
-    assert (found["subjects"], found["copied"], found["written"]) == (112, 346, 0)
-    assert {held_out for _, held_out in found["folds"]} == {34, 35}
-    source = open_source(request(HIPPOCAMPUS, "msd"))
+    assert (found["dataset"], found["cases"]) == ("Dataset004_Hippocampus", 50)
+    assert (found["subjects"], found["copied"], found["written"]) == (32, 100, 0)
+    assert {held_out for _, held_out in found["folds"]} == {10}
+    source = open_source(request(some, "msd"))
     train, held_out = (
         {source.header(c).subject for c in ids} for ids in (source.train_ids, source.held_out_ids)
     )

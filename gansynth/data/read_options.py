@@ -74,10 +74,12 @@ def parse_read(model: type[Options], request: SourceRequest) -> Options:
     fields = model.model_fields
     for key, text in request.read.items():
         if key not in fields and not model.passes_on:
+            hint = did_you_mean(key, fields)
+            if key in NOT_READ:
+                hint = f" Did you mean: --{key} '{text}'?"
             raise UsageFault(
                 f"--read {key}={text}: {request.kind}: has no such key, expected one of: "
-                f"{', '.join(fields) or 'none'}.{did_you_mean(key, fields)} "
-                f"See: gansynth options {request.kind}"
+                f"{', '.join(fields) or 'none'}.{hint} See: gansynth options {request.kind}"
             )
     values = {key: text for key, text in request.read.items() if key in fields}
     return read_model(model, values, partial(_as_typed, request))
@@ -87,6 +89,8 @@ def _as_typed(request: SourceRequest, key: str) -> str:
     return f"--read {key or ','.join(request.read)}={request.read.get(key, '')}"
 
 
+NOT_READ = ("subjects", "fold", "configuration", "plans", "root")
+"""Fields of a request that are options of their own."""
 OF_BOXES: Needs = {"least": "boxes"}
 OF_SPLITS: Needs = {"folds": "!splits", "seed": "!splits"}
 """Keys that these shared keys need beside them."""

@@ -56,6 +56,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "tune plan.yaml --draw 1": "--draw 1: has no effect without --size",
     # Keys that a source does not have.
     f"{DCGAN} example:2d --read bogus=1": "=1: example: has no such key, expected one of: none",
+    f"{DCGAN} example:2d --read subjects=p(1)": "Did you mean: --subjects 'p(1)'?",
     f"{DCGAN} slices:example:3d --read bogus=1": "--read bogus=1: example: has no such key",
     # Data.
     "check niftl:folder": "Did you mean 'nifti'?",

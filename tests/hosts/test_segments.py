@@ -23,16 +23,28 @@ SIDE = 60
 SMALL: dict[str, Any] = {"segment": 9, "receptive": 5, "batch_size": 6, "steps": 4}
 
 
+class FewCases(ToySource):
+    """Fewer large cases than usual: each is compared with each held-out one."""
+
+    @property
+    def train_ids(self):
+        return super().train_ids[:6]
+
+    @property
+    def held_out_ids(self):
+        return super().held_out_ids[:1]
+
+
 @pytest.fixture(scope="module")
 def source():
-    return ToySource(3, side=SIDE)
+    return FewCases(3, side=SIDE)
 
 
 @pytest.fixture
 def bank(source, tmp_path) -> Path:
     """Samples of 57 voxels an axis: parts of real cases, marked by whole numbers."""
     pairs: Pairs = []
-    for case in map(source.load, source.train_ids[:6]):
+    for case in map(source.load, source.train_ids):
         inner = (slice(2, 59),) * 3
         image, labels = np.round(case.image[(slice(None), *inner)]), case.labels[inner]
         pairs.append((Sample(image, labels, provenance={"case": case.id}), {}))
