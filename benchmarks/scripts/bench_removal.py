@@ -5,6 +5,9 @@ lesions, and taken out as a lesion is (``gansynth.conditions.removal``). A small
 filled place from the same place untouched, on people that it was not trained on; .5 is chance. The
 error of the fill's mean is in deviations of the body.
 
+Steps: mean absolute difference of neighbours across the border of the filled place, as a multiple
+of what it was untouched: the median over places, and the share of places with hard edges.
+
 Left: of real lesions, how far the ring 1 to 4 voxels beyond the mask lies towards the lesion from
 the tissue 9 to 12 voxels away, in deviations of the body, before and after; mean over lesions.
 
@@ -42,6 +45,9 @@ SETS = {
     "phe_ct256": r"(P[0-9]+)_",
 }
 PLACES = 40  # places that are tried for a shape on tissue
+HARD, FLAT = 1.5, 0.01
+"""Steps across a border, as a multiple of what they were, from which it is an edge; added to both,
+in deviations of the body, since untouched tissue may have none."""
 WINDOW, STEPS, BATCH, DRAWN = 48, 250, 32, 1000
 """Pixels of a window that the network sees; steps, pairs a step; bootstrap samples of people."""
 
@@ -55,7 +61,7 @@ def measured(folder: Path, subjects: str, args: argparse.Namespace) -> dict[str,
     bare = [case for case in cases if not _lesion(case).any()][: args.pictures]
     ill = [case for case in cases if _lesion(case).any()][: args.pictures]
     pool = CasePool(TrainingCases(CaseCache(source)), source.space)
-    pairs, owners, errors = [], [], []
+    pairs, owners, errors, steps = [], [], [], []
     for number, case in enumerate(bare):
         rng = np.random.default_rng(number)
         body = shown_body(case.image)
@@ -68,6 +74,8 @@ def measured(folder: Path, subjects: str, args: argparse.Namespace) -> dict[str,
         if emptied is not None:
             scale = case.image[:, body].std()
             errors.append(abs(emptied[:, hole].mean() - case.image[:, hole].mean()) / scale)
+            flat = FLAT * scale
+            steps.append((_step(emptied, hole) + flat) / (_step(case.image, hole) + flat))
             pairs.append([_window(image, hole, scale) for image in (case.image, emptied)])
             owners.append(case.subject)
     left, seconds, stays = [], [], 0
@@ -87,6 +95,8 @@ def measured(folder: Path, subjects: str, args: argparse.Namespace) -> dict[str,
         "low": low,
         "high": high,
         "error of the mean": round(float(np.mean(errors)), 2),
+        "steps": round(float(np.median(steps)), 2),
+        "hard edges": round(float(np.mean(np.array(steps) > HARD)), 2),
         "lesions": len(ill),
         "stay": round(stays / len(ill), 2),
         "left before": before,
@@ -128,6 +138,15 @@ def _window(image: Any, hole: Any, scale: float) -> Any:
     starts = np.clip(middle - WINDOW // 2, 0, np.array(hole.shape) - WINDOW)
     cut = (slice(None), *(slice(a, a + WINDOW) for a in starts))
     return np.concatenate([image / scale, hole[None]])[cut]
+
+
+def _step(image: Any, hole: Any) -> float:
+    """Return the mean absolute difference of neighbours across the border of a hole."""
+    found = []
+    for axis in range(hole.ndim):
+        across = np.diff(hole.astype(np.int8), axis=axis) != 0
+        found.append(np.abs(np.diff(image, axis=axis + 1))[:, across].ravel())
+    return float(np.concatenate(found).mean())
 
 
 def _told(pairs: Any, owners: list[str]) -> tuple[float, float, float]:
