@@ -34,7 +34,7 @@ from gansynth.core.schema import Case
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Placement
 from gansynth.data.batches import CaseCache
-from gansynth.data.lesion_contrast import told_apart
+from gansynth.data.lesion_contrast import roc_area
 from gansynth.metrics.c2st import Classifier
 from gansynth.sampling.run_source import open_source
 
@@ -175,8 +175,8 @@ def _told(pairs: Any, owners: list[str]) -> tuple[float, float, float]:
     rows = [np.flatnonzero(people == name) for name in names]
     for _ in range(DRAWN):
         held = np.concatenate([rows[i] for i in rng.integers(len(rows), size=len(rows))])
-        drawn.append(told_apart(scores[held, 1], scores[held, 0]))
-    value = told_apart(scores[:, 1], scores[:, 0])
+        drawn.append(roc_area(scores[held, 1], scores[held, 0]))
+    value = roc_area(scores[:, 1], scores[:, 0])
     low, high = np.quantile(drawn, (0.025, 0.975)).round(2).tolist()
     return round(value, 2), low, high
 

@@ -179,7 +179,7 @@ def _cut(
 SHARE = 0.05  # share of training boxes that would be rejected
 FEW_BOXES = 20  # least number of boxes of a class for a limit
 ONE_WAY = 0.9  # share of boxes of one sign above which a class counts as always brighter, or darker
-TOLD_APART = 0.6
+LEAST_ROC_AREA = 0.6
 """Least share of pairs in which a lesion's box has more contrast than one without a lesion."""
 PLACES = 20  # places that are tried for a box without a lesion
 
@@ -202,10 +202,10 @@ class ClassContrast:
     told_apart: float | None
 
     @property
-    def judged(self) -> bool:
+    def checks_samples(self) -> bool:
         """Whether samples are checked by this class."""
         enough = self.boxes >= FEW_BOXES
-        return enough and (self.told_apart is None or self.told_apart >= TOLD_APART)
+        return enough and (self.told_apart is None or self.told_apart >= LEAST_ROC_AREA)
 
     def of(self, rows: Numbers) -> Numbers:
         """Return contrasts (N, C) as this class counts them: (N,), higher is clearer."""
@@ -235,8 +235,8 @@ class LesionContrast:
             if case.boxes is None or not len(case.boxes.labels):
                 continue
             body = organ_mask(case.image)
-            apart = moved_elsewhere(case.boxes, body, rng)
-            for boxes, by_label in ((case.boxes, lesions), (apart, elsewhere)):
+            moved_boxes = moved_elsewhere(case.boxes, body, rng)
+            for boxes, by_label in ((case.boxes, lesions), (moved_boxes, elsewhere)):
                 rows = contrasts(case.image, boxes, body=body)
                 for label, row in zip(boxes.labels.tolist(), rows, strict=True):
                     if np.isfinite(row).all():
@@ -257,7 +257,7 @@ class LesionContrast:
         rows, names = contrasts(image, boxes), list(self.classes)
         for row, label in enumerate(boxes.labels.tolist()):
             contrast = self.classes[names[label]] if 0 <= label < len(names) else None
-            if contrast is None or not contrast.judged:
+            if contrast is None or not contrast.checks_samples:
                 continue
             value = float(contrast.of(rows[row : row + 1])[0])
             if value < contrast.least:  # a box without a rim has none, NaN, and is not judged
@@ -289,9 +289,9 @@ def class_contrast(lesions: Sequence[Numbers], elsewhere: Sequence[Numbers]) -> 
         sign = 1 if above >= ONE_WAY else -1 if above <= 1 - ONE_WAY else 0
         tried = ClassContrast(len(rows), channel, sign, 0.0, 0.0, None)
         values = tried.of(rows)
-        apart = None if others is None else told_apart(values, tried.of(others))
+        area = None if others is None else roc_area(values, tried.of(others))
         least, usual = (np.floor(np.quantile(values, (SHARE, 0.5)) * 1e4) / 1e4).tolist()
-        contrast = ClassContrast(len(rows), channel, sign, least, usual, apart)
+        contrast = ClassContrast(len(rows), channel, sign, least, usual, area)
         if best is None or _rank(contrast) > _rank(best):
             best = contrast
     assert best is not None, "images have channels"
@@ -302,7 +302,7 @@ def _rank(contrast: ClassContrast) -> tuple[float, float]:
     return contrast.told_apart or 0.0, contrast.usual
 
 
-def told_apart(values: Numbers, others: Numbers) -> float:
+def roc_area(values: Numbers, others: Numbers) -> float:
     """Share of pairs in which one of ``values`` is larger (area under the ROC curve)."""
     ordered = np.sort(others)
     below = np.searchsorted(ordered, values, side="left")

@@ -72,14 +72,14 @@ class C2ST(Metric):
             first = np.arange(len(numbers)) < len(split.control)
             reals.append(_classify(images, first, owners, comparison).accuracy)
         # A few rounds give no interval, so the range of chance for so few subjects is used.
-        apart = 2 * result.error
+        reach = 2 * result.error
         what = (
             "accuracy of a convolutional network trained on other subjects' slices; 0.5 is chance"
         )
         return [
             Estimate(
                 self.name, "accuracy", self.title, what, "half", result.accuracy, low, high,
-                float(np.mean(reals)), min(*reals, 0.5 - apart), max(*reals, 0.5 + apart),
+                float(np.mean(reals)), min(*reals, 0.5 - reach), max(*reals, 0.5 + reach),
                 p=result.p(comparison.rng("c2st")), images=len(result.owner) // 2,
                 splits=self.rounds,
             )

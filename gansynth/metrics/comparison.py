@@ -179,9 +179,9 @@ def summarised(
     for name in values[0]:
         mine = np.array([v.get(name, np.nan) for v in values], np.float64)
         real = np.array([r.get(name, np.nan) for r in reals], np.float64)
-        apart = mine - real
+        difference = mine - real
         numbers = _about(mine, reach, "value", "low", "high", bounds[name])
-        numbers |= _about(apart, reach, "difference", "difference_low", "difference_high", ANY)
+        numbers |= _about(difference, reach, "difference", "difference_low", "difference_high", ANY)
         finite = real[np.isfinite(real)]
         if finite.size:
             low, high = median_estimate(finite)
@@ -324,7 +324,7 @@ class Metric(ABC):
         """
         return list(images)
 
-    def told(self, name: str) -> Quantity:
+    def quantity(self, name: str) -> Quantity:
         """Return what a number says; by default, that it should be as in real subjects."""
         return Quantity(f"{name}, as the plugin defines it")
 
@@ -339,7 +339,7 @@ class Metric(ABC):
         images = min(len(comparison.samples), len(comparison.real)) // 2
         figures = []
         for name, numbers in self.numbers(comparison).items():
-            quantity = self.told(name)
+            quantity = self.quantity(name)
             if quantity.headline:
                 of = (self.name, name, self.title or self.name, quantity.what, quantity.better)
                 figure = Estimate(*of, None, images=images, splits=comparison.effort.splits)
@@ -394,8 +394,8 @@ class Metric(ABC):
             control = _in_place(_picked(real, split.control), schema)
             values.append(self.compute(_picked(mine, split.samples), beside, schema))
             reals.append(self.compute(control, beside, schema))
-        told = {name: self.told(name) for name in values[0]}
-        bounds = {name: (quantity.low, quantity.high) for name, quantity in told.items()}
+        quantities = {name: self.quantity(name) for name in values[0]}
+        bounds = {name: (quantity.low, quantity.high) for name, quantity in quantities.items()}
         return summarised(values, reals, len(set(comparison.people)), bounds)
 
 

@@ -53,7 +53,7 @@ class FeatureMetric(Metric):
 class FeatureDistance(FeatureMetric):
     """One distance for each network: of features of slices, mean over axes."""
 
-    quantity: ClassVar[str]
+    description: ClassVar[str]
     lowest: ClassVar[float] = 0.0
     least = 8
 
@@ -69,9 +69,9 @@ class FeatureDistance(FeatureMetric):
             found[kind] = float(np.mean([self.distance(x, y) for x, y in axes]))
         return found
 
-    def told(self, name: str) -> Quantity:
+    def quantity(self, name: str) -> Quantity:
         """Name the network."""
-        return Quantity(f"{self.quantity} {WORDS[name]}", "lower", self.lowest)
+        return Quantity(f"{self.description} {WORDS[name]}", "lower", self.lowest)
 
 
 class KID(FeatureDistance):
@@ -79,7 +79,7 @@ class KID(FeatureDistance):
 
     name = "kid"
     title = "Kernel inception distance (KID)"
-    quantity = "squared MMD, cubic kernel, of features of slices"
+    description = "squared MMD, cubic kernel, of features of slices"
     lowest = -math.inf
 
     def distance(self, x: Floats, y: Floats) -> float:
@@ -92,7 +92,7 @@ class Frechet(FeatureDistance):
 
     name = "frechet"
     title = "Fréchet distance"
-    quantity = "Fréchet distance of features of slices"
+    description = "Fréchet distance of features of slices"
 
     def distance(self, x: Floats, y: Floats) -> float:
         """Fréchet distance."""
@@ -111,7 +111,7 @@ class Manifold(FeatureMetric):
         """The four shares."""
         return manifold_shares(samples["trained"].whole, real["trained"].whole)
 
-    def told(self, name: str) -> Quantity:
+    def quantity(self, name: str) -> Quantity:
         """All but density are shares."""
         what = f"{NAMES[name]} (k = {NEAREST}; features of the trained network)"
         return Quantity(what, "higher", 0.0, math.inf if name == "density" else 1.0)
@@ -137,7 +137,7 @@ def frechet_distance(x: Floats, y: Floats) -> float:
     """``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` of features (N, K) and (M, K)."""
     if min(len(x), len(y)) < 2:
         return float("nan")
-    apart = x.mean(0) - y.mean(0)
+    difference = x.mean(0) - y.mean(0)
     first, second = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
     first, second = np.atleast_2d(first), np.atleast_2d(second)
     # tr((C1 C2)^(1/2)) by the symmetric C1^(1/2) C2 C1^(1/2), whose eigenvalues are real.
@@ -145,7 +145,7 @@ def frechet_distance(x: Floats, y: Floats) -> float:
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     mixed = np.linalg.eigvalsh(root @ second @ root)
     cross = np.sqrt(np.maximum(mixed, 0)).sum()
-    return max(0.0, float(apart @ apart + np.trace(first) + np.trace(second) - 2 * cross))
+    return max(0.0, float(difference @ difference + np.trace(first) + np.trace(second) - 2 * cross))
 
 
 def manifold_shares(mine: Floats, real: Floats, nearest: int = NEAREST) -> dict[str, float]:
@@ -236,7 +236,7 @@ class HistogramMetric(Metric):
             for name, rows in samples.counts.items()
         }
 
-    def told(self, name: str) -> Quantity:
+    def quantity(self, name: str) -> Quantity:
         """Name the voxels."""
         what = f"1-Wasserstein distance in deviations of the real ones, {name}"
         return Quantity(what, "lower", 0.0)
@@ -388,7 +388,7 @@ class Spectrum(Metric):
         }
         return summed | ratios
 
-    def told(self, name: str) -> Quantity:
+    def quantity(self, name: str) -> Quantity:
         """Bands are plotted as curves, not listed."""
         if name == "distance":
             what = "mean over channels and bands of |log of the power's ratio to real|"

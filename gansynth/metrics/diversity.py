@@ -95,7 +95,7 @@ class Diversity(Metric):
         """Mean of the one side alone."""
         return {"ms_ssim": samples.mean}
 
-    def told(self, name: str) -> Quantity:
+    def quantity(self, name: str) -> Quantity:
         """From unlike to equal."""
         what = "mean MS-SSIM of pairs of different subjects; 1 if all images are the same"
         return Quantity(what, "real", 0.0, 1.0)

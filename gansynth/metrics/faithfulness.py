@@ -373,8 +373,8 @@ def recover(judges: FoldSegmenters, comparison: Comparison) -> dict[str, Any]:
     """Dice of segmenters on samples and real subjects, label by label, for the report."""
     values = judges.schema.foreground
     names = [n for n, v in judges.schema.labels.items() if v in values]
-    real, _ = _judged(judges, comparison.real, comparison.people, comparison.schema)
-    mine, shuffled = _judged(judges, comparison.samples, comparison.drawn_of, comparison.schema)
+    real, _ = _recovered(judges, comparison.real, comparison.people, comparison.schema)
+    mine, shuffled = _recovered(judges, comparison.samples, comparison.drawn_of, comparison.schema)
     rng = comparison.rng("recovery")
     drawn = {"real": real.drawn(rng), "synthetic": mine.drawn(rng)}
     means = {"real": real.means(), "synthetic": mine.means(), "shuffled": shuffled.means()}
@@ -396,7 +396,7 @@ def recover(judges: FoldSegmenters, comparison: Comparison) -> dict[str, Any]:
     return {"labels": rows, "mean": whole, "finding": _finding(whole)}
 
 
-def _judged(
+def _recovered(
     judges: FoldSegmenters, images: Sequence[Image], owners: Sequence[str], schema: Schema
 ) -> tuple[RecoveredLabels, RecoveredLabels]:
     """Dice with an image's own map, and mean Dice with those of up to eight others."""

@@ -27,7 +27,7 @@ from gansynth.core.schema import (
     content_hash,
 )
 from gansynth.data.connected_components import LabelComponents, parts
-from gansynth.data.lesion_contrast import LesionContrast, Numbers, contrasts, spread, told_apart
+from gansynth.data.lesion_contrast import LesionContrast, Numbers, contrasts, roc_area, spread
 from gansynth.metrics.comparison import (
     LEVEL,
     Comparison,
@@ -79,7 +79,7 @@ class CountMetric(Metric):
         """Share and mean; the real ones are beside them in ``Estimate.real``."""
         return {SHARE: float((samples > 0).mean()), MEAN: float(samples.mean())}
 
-    def told(self, name: str) -> Quantity:
+    def quantity(self, name: str) -> Quantity:
         """Shares end at 1."""
         return Quantity(COUNTED[name][1], "real", 0.0, 1.0 if name == SHARE else math.inf)
 
@@ -169,14 +169,14 @@ def _contrasts_of(
     matched = np.array([values.mean() for values in own])
     shuffled = np.array([values.mean() for values in others])
     low, high = _interval(matched - shuffled, owners, rng)
-    apart = told_apart(np.concatenate(own), np.concatenate(others)) if own else math.nan
+    area = roc_area(np.concatenate(own), np.concatenate(others)) if own else math.nan
     return {
         f"{side}": _mean(matched),
         f"{side} shuffled": _mean(shuffled),
         f"{side} difference": _mean(matched - shuffled),
         f"{side} difference low": low,
         f"{side} difference high": high,
-        f"{side} told apart": apart,
+        f"{side} told apart": area,
     }
 
 

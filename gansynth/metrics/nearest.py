@@ -92,18 +92,18 @@ class NearestSearch:
                 self.compared += 1
             tick()
         nearest: list[Found] = [(float("inf"), "", Placement())] * len(queries)
-        apart: list[dict[str, list[float]]] = [{} for _ in queries]
+        by_subject: list[dict[str, list[float]]] = [{} for _ in queries]
         for case_id, by_plane in best.candidates().items():
             case, person = self.load(case_id), self.people[case_id]
             for plane, numbers in by_plane.items():
                 image, origin = self._whole(case, plane)
                 for number in numbers:
                     distance, corner = self._refine(queries[number].image, image)
-                    apart[number].setdefault(person, []).append(distance)
+                    by_subject[number].setdefault(person, []).append(distance)
                     if distance < nearest[number][0]:
                         at = [c + o for c, o in zip(corner, origin, strict=False)]
                         nearest[number] = (distance, case_id, Placement(tuple(at), plane))
-        self.margins = [_margin(distances) for distances in apart]
+        self.margins = [_margin(distances) for distances in by_subject]
         return nearest
 
     def table(self, queries: Sequence[SearchQuery], tick: Callable[[], None]) -> FloatArray:
@@ -116,8 +116,8 @@ class NearestSearch:
             for plane in self._planes(case):
                 windows, _ = self._windows(pool(self._whole(case, plane)[0], self.factors))
                 window_squares = np.einsum("nf,nf->n", windows, windows, dtype=np.float64)
-                apart = squares[:, None] + window_squares - 2.0 * (rows @ windows.T)
-                squared[:, number] = np.minimum(squared[:, number], apart.min(axis=1))
+                distances = squares[:, None] + window_squares - 2.0 * (rows @ windows.T)
+                squared[:, number] = np.minimum(squared[:, number], distances.min(axis=1))
                 self.compared += 1
             tick()
         return np.asarray(np.sqrt(np.maximum(squared, 0) / rows.shape[1]), np.float32)
@@ -173,12 +173,12 @@ class NearestSearch:
         return least, best
 
 
-def _margin(apart: Mapping[str, Sequence[float]]) -> float:
+def _margin(by_subject: Mapping[str, Sequence[float]]) -> float:
     """The smallest distance over that of the next subject; 1 if undefined."""
-    if not apart:
+    if not by_subject:
         return 1.0
-    nearest = sorted(min(distances) for distances in apart.values())
-    every_distance = [distance for distances in apart.values() for distance in distances]
+    nearest = sorted(min(distances) for distances in by_subject.values())
+    every_distance = [distance for distances in by_subject.values() for distance in distances]
     following = nearest[1] if len(nearest) > 1 else max(every_distance)
     return nearest[0] / following if following else 1.0
 
@@ -260,8 +260,8 @@ def gap(query: npt.NDArray[Any], image: npt.NDArray[Any], corner: Sequence[int])
         first, last = max(start, 0), min(start + length, extent)
         query_part.append(slice(first - start, last - start))
         covered.append(slice(first, last))
-    apart = (query[tuple(query_part)] - image[tuple(covered)]).ravel()
-    return float(np.sqrt(np.dot(apart, apart) / apart.size))
+    difference = (query[tuple(query_part)] - image[tuple(covered)]).ravel()
+    return float(np.sqrt(np.dot(difference, difference) / difference.size))
 
 
 # -- samples, in usual distances -------------------------------------------------------------------

@@ -50,7 +50,7 @@ class LesionPlaces(Metric):
             return dict.fromkeys(names, float("nan"))
         return dict(zip(names, shown.mean(axis=0).tolist(), strict=True))
 
-    def told(self, name: str) -> Quantity:
+    def quantity(self, name: str) -> Quantity:
         """Shares end at 1."""
         if name == SHALLOW:
             what = f"depth of lesions' shallowest {100 * QUANTILE:.0f} % below the body's surface"

@@ -366,7 +366,7 @@ def compare(
     means = [_mean(each.chosen(pairs.keys, pairs.subjects)) for each in (arm, control)]
     generalises = generalisation(pairs)
     test = MeanSquares.of(pairs.table()) if generalises != "nothing" else None
-    apart = None if test is None else float(test.equivalence(margin))
+    equivalence_p = None if test is None else float(test.equivalence(margin))
     return ArmComparison(
         difference=_mean(pairs),
         interval=_interval(test, level),
@@ -377,8 +377,8 @@ def compare(
         wilcoxon_p=wilcoxon(pairs.table()),
         mde=None if test is None else float(test.detectable(level, power)),
         margin=margin,
-        equivalent=apart is not None and apart <= level,
-        equivalence_p=apart,
+        equivalent=equivalence_p is not None and equivalence_p <= level,
+        equivalence_p=equivalence_p,
         variance=variance(pairs),
         runs=len(pairs.draws),
         draws=len(set(pairs.draws)),

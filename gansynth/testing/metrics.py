@@ -105,9 +105,15 @@ class _MetricTrial:
 
     def says_what_they_are(self) -> None:
         for name in self.measured(self.samples):
-            told = self.cls().told(name)
-            if not isinstance(told, Quantity) or not told.what or told.better not in BETTER:
-                raise CheckFailed(f"told({name!r}) returns {told!r}, expected a Quantity in words")
+            quantity = self.cls().quantity(name)
+            if (
+                not isinstance(quantity, Quantity)
+                or not quantity.what
+                or quantity.better not in BETTER
+            ):
+                raise CheckFailed(
+                    f"quantity({name!r}) returns {quantity!r}, expected a Quantity in words"
+                )
 
     def evaluates(self) -> None:
         """As ``gansynth evaluate`` does, beside other real subjects."""

@@ -38,7 +38,7 @@ class Means(Metric):
         means = np.mean([sample.image.mean() for sample in samples])
         return {"mean": float(means) + next(self.shift)}
 
-    def told(self, name):
+    def quantity(self, name):
         return Quantity(self.words, "real")
 
 

@@ -142,7 +142,7 @@ DETAILS = frozenset(
 )
 # counted over all slices
 TOGETHER = ("dice", "lesion_sensitivity", "lesion_precision", "false_positives")
-APART = ("false_alarms", "false_positive_volume")  # a slice is a case
+PER_SLICE = ("false_alarms", "false_positive_volume")  # a slice is a case
 RULE = (
     "A subject has the mean of its volumes. Slices of one volume or subject are put together: Dice "
     "and lesions are counted over all of them; distances are those of the volume where all "
@@ -268,9 +268,9 @@ def _measured(
     if at is None:
         return evaluation.per_case[next(iter(cases))]
     gaps = evaluation.distances == "slices"
-    together = _stacked(list(maps.values()), 1.0 if gaps else at.thickness or 1.0, apart=gaps)
+    together = _stacked(list(maps.values()), 1.0 if gaps else at.thickness or 1.0, gaps=gaps)
     names = options.get("measures", tuple(SEGMENTATION))
-    counted = [name for name in names if (name in TOGETHER if gaps else name not in APART)]
+    counted = [name for name in names if (name in TOGETHER if gaps else name not in PER_SLICE)]
     counting = options.copy()
     counting["measures"] = counted
     means = _means([evaluation.per_case[case] for case in cases])
@@ -281,10 +281,10 @@ def _of_maps(both: LabelMaps, regions: Regions, options: MeasureOptions) -> Valu
     return measure_case(both.predicted, both.truth, both.spacing, regions, **options)
 
 
-def _stacked(maps: Sequence[LabelMaps], thickness: float, apart: bool = False) -> LabelMaps:
-    """Slices as a volume (D, H, W), padded with background; ``apart``: none touches another."""
+def _stacked(maps: Sequence[LabelMaps], thickness: float, gaps: bool = False) -> LabelMaps:
+    """Slices as a volume (D, H, W), padded with background; ``gaps``: none touches another."""
     shape = np.max([both.truth.shape for both in maps], axis=0)
-    step = 2 if apart else 1
+    step = 2 if gaps else 1
     volumes = np.zeros((2, step * len(maps), *shape), np.int16)
     for number, both in enumerate(maps):
         rows, columns = both.truth.shape
@@ -376,8 +376,8 @@ def compared(arm: Mapping[str, Any], control: Mapping[str, Any]) -> dict[str, An
         if all(isinstance(metrics.get(name), Mapping) for metrics in (arm, control)):
             ours, theirs = arm[name][FOREGROUND], control[name][FOREGROUND]
             changes[name] = None if None in (ours, theirs) else ours - theirs
-    told = cost_words({name: None if v is None else (v, None) for name, v in changes.items()})
-    sentence = f"with samples: {told}; one pair has no interval"
+    costs = cost_words({name: None if v is None else (v, None) for name, v in changes.items()})
+    sentence = f"with samples: {costs}; one pair has no interval"
     return {"difference": changes, "sentence": sentence} if changes else {}
 
 

@@ -136,8 +136,8 @@ def cost_words(changes: Mapping[str, tuple[float, float | None] | None]) -> str:
     for name, unit in COSTS.items():
         change, error = changes.get(name) or (None, None)
         if change is not None:
-            told = f" (standard error {100 * error:.1f})" if error is not None else ""
-            words.append(f"{100 * change:+.1f} {unit}{told}")
+            uncertainty = f" (standard error {100 * error:.1f})" if error is not None else ""
+            words.append(f"{100 * change:+.1f} {unit}{uncertainty}")
         elif name == "false_alarms" and name in changes:
             words.append(NO_CASE)
     return ", ".join(words)

@@ -29,9 +29,9 @@ from gansynth.data.connected_components import LesionPart, parts
 from gansynth.data.lesion_contrast import (
     FEW_BOXES,
     FEW_VOXELS,
+    LEAST_ROC_AREA,
     NOTICED,
     PLACES,
-    TOLD_APART,
     ClassContrast,
     Numbers,
     class_contrast,
@@ -108,10 +108,12 @@ class ContrastFilter(Filter):
                 continue
             contrast = class_contrast(rows, elsewhere[value])
             at = float(np.quantile(contrast.of(np.stack(rows)), self.options.quantile))
-            least, apart = at - (1 - self.options.factor) * abs(at), contrast.told_apart
-            judged = contrast.boxes >= self.options.few and (apart is None or apart >= TOLD_APART)
+            least, area = at - (1 - self.options.factor) * abs(at), contrast.told_apart
+            checked = contrast.boxes >= self.options.few and (
+                area is None or area >= LEAST_ROC_AREA
+            )
             facts = asdict(contrast)
-            facts.update(least=round(least, 4), judged=judged)
+            facts.update(least=round(least, 4), judged=checked)
             classes[names[value]] = facts
         return {"classes": classes}
 
