@@ -317,7 +317,7 @@ class DeepMedicAdapter(Framework):
             augment_synthetic=request.augment_synthetic,
         )
 
-    def told(self, result: TrainingResult) -> TrainingResult:
+    def reported(self, result: TrainingResult) -> TrainingResult:
         """Warn of roundings, and of segments that lie anywhere in a case."""
         said = list(self.share.notes)
         number = sum(counts["spread"] for counts in rounds_of(result.folder))

@@ -28,7 +28,7 @@ from gansynth import (
     read_json,
     write_json_atomic,
 )
-from gansynth.hosts.launch import ApartTraining, device_of
+from gansynth.hosts.launch import TrainingHandover, device_of
 from gansynth.hosts.record import FILE as RECORD
 from gansynth.hosts.record import mix_name
 from gansynth.metrics.segmentation.evaluation import account_of, asked_regions
@@ -74,7 +74,7 @@ class NnunetAdapter(Framework):
     Options = NnunetSettings
     Intake = NnunetIntake
     variables = ("nnUNet_",)
-    apart = True
+    own_process = True
     restarts_rate = True
     result = str(SUMMARY)
     augmentation = ("elastic",)
@@ -202,7 +202,9 @@ class NnunetAdapter(Framework):
             return {}
         # Whoever trains later reads the held-out cases as they are then.
         settings = {k: v for k, v in request.set.items() if k != "settings_file"}
-        config = ApartTraining(request.but("dry_run", set=settings), self.source.request.to_json())
+        config = TrainingHandover(
+            request.but("dry_run", set=settings), self.source.request.to_json()
+        )
         write_json_atomic(file.absolute(), config.to_json())
         then = [f"{EXT_VARIABLE}={EXT_TRAINER}", f"{FILE}={file.absolute()}", "nnUNetv2_train"]
         then += [*self.words, *request.options]
@@ -235,7 +237,7 @@ class NnunetAdapter(Framework):
 
     # -- a training ------------------------------------------------------------------------------
 
-    def told(self, result: TrainingResult) -> TrainingResult:
+    def reported(self, result: TrainingResult) -> TrainingResult:
         measured, why = account_of(predictions, self.source, result.folder, self.regions)
         warnings = (*result.warnings, *filter(None, [why]))
         metrics = dict(measured) | dict(own_metrics(result.folder))

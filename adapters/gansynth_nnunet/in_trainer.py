@@ -20,7 +20,7 @@ from gansynth import (
     SourceRequest,
     case_records,
 )
-from gansynth.hosts.launch import ApartTraining
+from gansynth.hosts.launch import TrainingHandover
 from gansynth_nnunet.adapter import NnunetAdapter
 from gansynth_nnunet.source import NnunetSource
 
@@ -80,7 +80,7 @@ class NnunetInTrainer(NnunetAdapter):
         return {}
 
 
-def session_in(training: ApartTraining, trainer: Any) -> Session:
+def session_in(training: TrainingHandover, trainer: Any) -> Session:
     """Return the session of a training whose trainer is built.
 
     Held-out cases are read now, unless the process that started this one just did.

@@ -27,7 +27,7 @@ from gansynth import (
     UsageFault,
     read_settings,
 )
-from gansynth.hosts.launch import ApartTraining
+from gansynth.hosts.launch import TrainingHandover
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.errors import FAULTS, did_you_mean
 
@@ -37,7 +37,7 @@ TRAINER = f"{STOCK}{SUFFIX}"
 EXT_TRAINER = Path(__file__).parent / "ext_trainer"  # the folder for `nnUNet_extTrainer`
 EXT_VARIABLE = "nnUNet_extTrainer"
 FILE = "GANSYNTH_CONFIG"
-"""Variable with the path of an ``ApartTraining``."""
+"""Variable with the path of a ``TrainingHandover``."""
 HOW_TO = (
     "set GANSYNTH_GENERATOR=runs/g0 and GANSYNTH_RATIO=1:1, or for all other options "
     f"{FILE}=mix.json, which gansynth augment --target nnunet --dry-run --settings-file mix.json "
@@ -106,7 +106,7 @@ class NnunetSettings(HostOptions):
         return self.model_dump(exclude=others, exclude_none=True)
 
 
-def from_environment(environ: Mapping[str, str] = os.environ) -> ApartTraining | None:
+def from_environment(environ: Mapping[str, str] = os.environ) -> TrainingHandover | None:
     """Read the file that the environment names, or the two variables of the shortest case.
 
     Returns None if nothing is set; inference needs nothing.
@@ -117,7 +117,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> ApartTraining |
     path = environ.get(FILE)
     if path:
         try:
-            training = ApartTraining.from_json(json.loads(Path(path).read_text("utf-8")))
+            training = TrainingHandover.from_json(json.loads(Path(path).read_text("utf-8")))
             read_settings(NnunetSettings, training.request.set, "nnunet")
         except UsageFault as error:
             why = str(error)
@@ -137,7 +137,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> ApartTraining |
         lacking = "GANSYNTH_GENERATOR" if ratio else "GANSYNTH_RATIO"
         raise UsageFault(f"{lacking} is not set; {HOW_TO}")
     request = AugmentRequest(target="nnunet", ratio=ratio, generator=generator or None)
-    return ApartTraining(request)
+    return TrainingHandover(request)
 
 
 # -- nnU-Net's command -----------------------------------------------------------------------------

@@ -97,7 +97,7 @@ class YoloAdapter(Framework):
     length_options = ("epochs",)
     Options = YoloSettings
     Intake = YoloIntake
-    apart = True
+    own_process = True
     result = file_of("val")
     may_change = ("workers", "cache")
     source: YoloSource

@@ -203,9 +203,9 @@ def real_alone(session: Session) -> dict[str, Any]:
             folder = session.again(alone.but(set=own | place)).training_folder()
             if not folder.finished:
                 continue
-            judged = trials_of(request.target).predictions(session.source, folder.path)
+            predictions = trials_of(request.target).predictions(session.source, folder.path)
             found = measure_predictions(
-                judged, regions, measures=("dice",), ignore=schema.ignore
+                predictions, regions, measures=("dice",), ignore=schema.ignore
             ).document()
             dice = found["dice"][FOREGROUND]
             if dice is None:

@@ -95,7 +95,7 @@ class Framework(ABC):
     """What ``length`` counts: ``step``, or a round such as ``epoch`` or ``subepoch``."""
     length_options: ClassVar[tuple[str, ...]] = ("steps",)
     """Options that ``length`` depends on; the number of the first is proportional to the steps."""
-    apart: ClassVar[bool] = False
+    own_process: ClassVar[bool] = False
     """Whether it trains in a process of its own, with all its output in a log. SIGTERM then ends
     ``train`` at once, by ``SystemExit``; else ``Job.stop`` asks it to end."""
     restarts_rate: ClassVar[bool] = False
@@ -279,9 +279,9 @@ class Framework(ABC):
         return False
 
     def environment(self, file: Path) -> Mapping[str, str]:
-        """Return the variables of the process in which it trains ``apart``.
+        """Return the variables of the process in which it trains with ``own_process``.
 
-        ``file`` describes the training, an ``ApartTraining``.
+        ``file`` describes the training, a ``TrainingHandover``.
         """
         return os.environ
 
@@ -310,7 +310,7 @@ class Framework(ABC):
         """
         return usual
 
-    def told(self, result: TrainingResult) -> TrainingResult:
+    def reported(self, result: TrainingResult) -> TrainingResult:
         """Return a finished training with further figures and warnings for the user."""
         return result
 

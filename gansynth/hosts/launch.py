@@ -20,7 +20,7 @@ from gansynth.runtime.serialise import Document
 
 
 @dataclass(frozen=True)
-class ApartTraining(Document):
+class TrainingHandover(Document):
     """A training that was checked, on its way to its process."""
 
     request: AugmentRequest
@@ -29,7 +29,7 @@ class ApartTraining(Document):
     folder: TrainingFolder | None = None  # which was checked and is locked
 
 
-def train_apart(
+def run_training_process(
     module: str,
     arguments: Sequence[str],
     output: Path,

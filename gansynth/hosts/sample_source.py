@@ -160,8 +160,8 @@ def warn_of_neighbours(
     """Warn of held-out pictures that look like training ones, where no subjects are named."""
     lineage = find_sample_source(request).lineage
     if all(case.subject == case.id for case in held_out):
-        seen = {case.id: case.prints for case in lineage.cases}
-        apart = {case.id: case.prints for case in held_out}
-        warning = neighbours(seen, apart, named=False)
+        training_prints = {case.id: case.prints for case in lineage.cases}
+        held_out_prints = {case.id: case.prints for case in held_out}
+        warning = neighbours(training_prints, held_out_prints, named=False)
         if warning:
             reporter.warn(f"{data}: {warning}")

@@ -28,7 +28,7 @@ from gansynth.hosts import record
 from gansynth.hosts.crop_host import CropHost
 from gansynth.hosts.host import Framework, framework
 from gansynth.hosts.job import Job, Training
-from gansynth.hosts.launch import ApartTraining, train_apart
+from gansynth.hosts.launch import TrainingHandover, run_training_process
 from gansynth.hosts.record import TrainingFolder, TrainingResult
 from gansynth.hosts.sample_source import (
     SampleSource,
@@ -49,7 +49,7 @@ from gansynth.runtime.signals import StopRequest, stop_request
 from gansynth.sampling.open_run import check_weights
 
 CONFIG = "gansynth_config.json"
-APART = "gansynth.hosts.training_process"
+TRAINING_PROCESS = "gansynth.hosts.training_process"
 
 
 class Session:
@@ -372,20 +372,20 @@ class Session:
         with record.training_in(self.training_folder) as folder:
             if not folder.finished:
                 self.handed_over = folder
-                if self.host.apart:
-                    self._train_apart(folder)
+                if self.host.own_process:
+                    self._train_in_own_process(folder)
                 else:
                     self.train(self.reporter)
-            return self.host.told(TrainingResult.of(record.read_sessions(output), output))
+            return self.host.reported(TrainingResult.of(record.read_sessions(output), output))
 
-    def _train_apart(self, folder: TrainingFolder) -> None:
+    def _train_in_own_process(self, folder: TrainingFolder) -> None:
         file, host = folder.path / CONFIG, self.host
         held_out = self.held_out if self.request.mix.synthetic else ()
         source = self.source.request.to_json()
-        training = ApartTraining(self.request, source, held_out, folder)
+        training = TrainingHandover(self.request, source, held_out, folder)
         write_json_atomic(file, training.to_json())
-        train_apart(
-            APART,
+        run_training_process(
+            TRAINING_PROCESS,
             [str(file)],
             folder.path,
             f"the training of {host.title or host.name}",
@@ -413,7 +413,7 @@ class Session:
         host, complete, threads = self.opened, False, torch.get_num_threads()
         job = Job(self.training(), reporter)
         self._say_where_it_begins(job)
-        asked = nullcontext(StopRequest()) if host.apart else stop_request()
+        asked = nullcontext(StopRequest()) if host.own_process else stop_request()
         with asked as job.stop:
             limit_threads(pick_device(host.device).type)
             try:

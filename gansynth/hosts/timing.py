@@ -22,7 +22,7 @@ from gansynth.core.requests.sections import SampleWords
 from gansynth.core.schedule import Mix
 from gansynth.core.source import CaseSource
 from gansynth.hosts.host import framework
-from gansynth.hosts.launch import ApartTraining
+from gansynth.hosts.launch import TrainingHandover
 from gansynth.hosts.session import Session
 from gansynth.hosts.training_process import session_of
 from gansynth.hosts.trials import trials_of
@@ -79,7 +79,7 @@ def pace_of(alone: Session) -> Mapping[str, Any]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         begun = request.but(set=dict(request.set) | {place: str(Path(scratch) / "training")})
         file, log = Path(scratch) / "timing.json", Path(scratch) / "timing.log"
-        write_json_atomic(file, ApartTraining(begun, alone.source.request.to_json()).to_json())
+        write_json_atomic(file, TrainingHandover(begun, alone.source.request.to_json()).to_json())
         words = [sys.executable, "-m", "gansynth.hosts.timing", str(file)]
         ended = processes.run(words, os.environ, log, show=lambda line: None)
         processes.raise_if_stopped(ended)
@@ -92,7 +92,7 @@ def pace_of(alone: Session) -> Mapping[str, Any]:
 
 def measure(file: Path) -> None:
     """Begin the training, and end this process once enough of it is done."""
-    training = ApartTraining.from_json(read_json(file))
+    training = TrainingHandover.from_json(read_json(file))
     clock = _Clock(file)
     session = session_of(training, clock)
     late = threading.Timer(LONGEST, clock.end)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gansynth.core.source import SourceRequest
 from gansynth.hosts.host import framework
-from gansynth.hosts.launch import ApartTraining
+from gansynth.hosts.launch import TrainingHandover
 from gansynth.hosts.session import Session
 from gansynth.runtime.child import entry
 from gansynth.runtime.files import read_json
@@ -16,7 +16,7 @@ from gansynth.runtime.progress import Reporter
 from gansynth.sampling.run_source import open_source
 
 
-def session_of(training: ApartTraining, reporter: Reporter | None = None) -> Session:
+def session_of(training: TrainingHandover, reporter: Reporter | None = None) -> Session:
     """Return the session of a training that was checked in another process."""
     request, folder = training.request, training.folder
     source = open_source(SourceRequest(**training.source))
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     """Train and return the exit code; a line on stderr explains a failure."""
 
     def work() -> None:
-        session_of(ApartTraining.from_json(read_json(Path(arguments[0])))).train(None)
+        session_of(TrainingHandover.from_json(read_json(Path(arguments[0])))).train(None)
 
     return entry(work)
 

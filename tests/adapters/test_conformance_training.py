@@ -20,7 +20,7 @@ from gansynth.bank.training_bank import TrainingBank
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.source import case_content, lineage_of
 from gansynth.hosts import api, dry_run
-from gansynth.hosts.session import APART, Session
+from gansynth.hosts.session import TRAINING_PROCESS, Session
 from gansynth.runtime.files import read_nifti
 from gansynth.sampling.run import locked
 from tests.adapters.kits import HOSTS, Kit, command, in_this_process, kit_of, synthetic_draws
@@ -351,7 +351,7 @@ def test_nobody_and_no_bank_is_left_of_a_training_that_is_ended(kit, number, cod
             assert bank.exists()
             children = psutil.Process(run.pid).children(recursive=True)
             assert children
-            trainer = [one for one in children if APART in one.cmdline()][:1]
+            trainer = [one for one in children if TRAINING_PROCESS in one.cmdline()][:1]
             if code == 5 and not trainer:
                 pytest.skip("the command itself trains")
             (trainer[0] if code == 5 else run).send_signal(number)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.hosts.launch import train_apart
+from gansynth.hosts.launch import run_training_process
 from gansynth.hosts.record import LOG
 from gansynth.runtime.errors import GansynthError, TrainingFault
 from gansynth.runtime.progress import RichReporter
@@ -44,7 +44,7 @@ def train(folder: Path, stream: Any, end: str = "pass", quiet: bool = False) -> 
     (folder / "training.py").write_text(TRAINING.replace("END", end))
     how: Any = ("training", [], folder, "the training")
     variables = {**os.environ, "PYTHONPATH": str(folder)}
-    train_apart(*how, variables=variables, reporter=RichReporter(stream, quiet=quiet))
+    run_training_process(*how, variables=variables, reporter=RichReporter(stream, quiet=quiet))
     shown: str = stream.getvalue().replace(str(folder / LOG), "LOG")
     return shown
 

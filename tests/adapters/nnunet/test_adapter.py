@@ -10,7 +10,7 @@ import torch
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.space import Space
-from gansynth.hosts.launch import ApartTraining
+from gansynth.hosts.launch import TrainingHandover
 from gansynth.hosts.session import Session
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling import evaluation_data
@@ -197,7 +197,7 @@ def test_what_the_adapter_writes_is_read_back_from_any_folder(tmp_path, monkeypa
     (tmp_path / "scans").mkdir()
     request, case = AugmentRequest(**EVERYTHING), CaseRecord("a", "s", "0")
     file = tmp_path / "config.json"
-    file.write_text(json.dumps(ApartTraining(request, {"fold": "0"}, (case,)).to_json()))
+    file.write_text(json.dumps(TrainingHandover(request, {"fold": "0"}, (case,)).to_json()))
     samples, folders = request.samples, ("generator", "bank_dir", "case_weights")
     monkeypatch.chdir("/")
     read = from_environment({"GANSYNTH_CONFIG": str(file)})
