@@ -64,7 +64,7 @@ class CGAN3DLabels(CGAN):
         return super().networks()
 
     @property
-    def judged(self) -> tuple[str, ...]:
+    def discriminator_conditions(self) -> tuple[str, ...]:
         """``given:T1``."""
         return tuple([f"given:{name}" for name in self.options.given])
 

@@ -83,14 +83,14 @@ class CGAN3DLesion(CGAN):
         return [*super().judges, *self.local_judges(["hole"], o.local, o.local_size)]
 
     @property
-    def judged(self) -> tuple[str, ...]:
+    def discriminator_conditions(self) -> tuple[str, ...]:
         """``label:0``, ``hole``."""
-        return (*super().judged, "hole")
+        return (*super().discriminator_conditions, "hole")
 
     @property
     def condition_channels(self) -> tuple[str, ...]:
         """Also ``start:T1``, the start image: discriminators would know samples by it."""
-        return (*self.judged, *[f"start:{name}" for name in self.schema.channels])
+        return (*self.discriminator_conditions, *[f"start:{name}" for name in self.schema.channels])
 
     # -- training cases --------------------------------------------------------------------------
 

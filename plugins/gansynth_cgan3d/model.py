@@ -169,8 +169,8 @@ class CGAN(Generator):
     *pair* is an image (or label probabilities) and its condition. With ``fit_edits`` synthetic
     pairs have other conditions. Both images are then compared where the conditions are equal.
 
-    The kinds override what they condition on (``judged`` to ``condition_parts``), what they draw
-    (``target_channels`` to ``sample_of``), and terms of the generator's loss.
+    The kinds override what they condition on (``discriminator_conditions`` to ``condition_parts``),
+    what they draw (``target_channels`` to ``sample_of``), and terms of the generator's loss.
     """
 
     options: CGANOptions
@@ -190,14 +190,14 @@ class CGAN(Generator):
     # -- what it is conditioned on ---------------------------------------------------------------
 
     @property
-    def judged(self) -> tuple[str, ...]:
+    def discriminator_conditions(self) -> tuple[str, ...]:
         """Names of the condition channels that discriminators see, too, in order."""
         return tuple([f"label:{value}" for value in self.schema.label_values])
 
     @property
     def condition_channels(self) -> tuple[str, ...]:
         """Names of all condition channels in order."""
-        return self.judged
+        return self.discriminator_conditions
 
     def inputs_of_batch(self, batch: Batch, step: TrainingStep | None = None) -> ConditionInputs:
         """Return a training batch's conditions; no step: of real cases, without randomness."""
@@ -302,7 +302,7 @@ class CGAN(Generator):
         o = self.options
         return PatchDiscriminator(
             self.schema.ndim,
-            len(self.target_channels) + len(self.judged),
+            len(self.target_channels) + len(self.discriminator_conditions),
             o.d_width,
             self.strides[: o.d_levels - 1],
             spectral=o.spectral_norm,
@@ -332,7 +332,7 @@ class CGAN(Generator):
         """Return the local discriminator, if any: of a window around what these channels show."""
         if "local" not in self.nets:
             return []
-        window = LesionWindow(tuple(map(self.judged.index, shown_by)), edge)
+        window = LesionWindow(tuple(map(self.discriminator_conditions.index, shown_by)), edge)
         return [Discriminator("local", "local_", weight, self.nets["local"], window)]
 
     def channel_axes(self) -> Mapping[str, tuple[int, Sequence[str]]]:
@@ -346,7 +346,7 @@ class CGAN(Generator):
             axes[f"generator/{name}"] = (axis, drawn)
         for judge in self.judges:
             weight = cast(PatchDiscriminator, judge.net).input_weight()
-            axes[f"{judge.name}/{weight}"] = (1, (*drawn, *self.judged))
+            axes[f"{judge.name}/{weight}"] = (1, (*drawn, *self.discriminator_conditions))
         if "perceptor" in self.nets:
             axes["perceptor/first.0.weight"] = (1, drawn)
         return axes
@@ -446,11 +446,11 @@ class CGAN(Generator):
         terms: dict[str, Tensor] = {}
         for judge in self.judges:
             real = judge.view((self.real_in_units(step), self._condition(step)))
-            judge_terms = self._told_apart(step, judge, real, judge.view((fake, fake_condition)))
+            judge_terms = self._loss_terms(step, judge, real, judge.view((fake, fake_condition)))
             terms.update({judge.prefix + name: term for name, term in judge_terms.items()})
         return terms
 
-    def _told_apart(
+    def _loss_terms(
         self, step: TrainingStep, judge: Discriminator, of_real: Pair, of_fake: Pair
     ) -> dict[str, Tensor]:
         (real, condition), (fake, fake_condition) = of_real, of_fake
@@ -517,10 +517,10 @@ class CGAN(Generator):
         return channels
 
     def _condition(self, step: TrainingStep) -> Tensor:
-        return self._channels(step)[:, : len(self.judged)]
+        return self._channels(step)[:, : len(self.discriminator_conditions)]
 
     def _asked(self, step: TrainingStep) -> Tensor:
-        return self._channels(step, asked=True)[:, : len(self.judged)]
+        return self._channels(step, asked=True)[:, : len(self.discriminator_conditions)]
 
     def alike(self, step: TrainingStep) -> Tensor | None:
         """Return where samples and real images have equal conditions, bool (B, 1, ...)."""

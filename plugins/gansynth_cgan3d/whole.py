@@ -111,12 +111,17 @@ class CGAN3D(CGAN):
         return [*super().judges, *self.local_judges(names, o.local, o.local_size)]
 
     @property
-    def judged(self) -> tuple[str, ...]:
+    def discriminator_conditions(self) -> tuple[str, ...]:
         """``label:0``, ``body``, ``context:1``, ``given:T1``."""
         o = self.options
         body = ["body"] if o.body else []
         context = [f"context:{number + 1}" for number in range(o.context or 0)]
-        return (*super().judged, *body, *context, *[f"given:{name}" for name in o.given])
+        return (
+            *super().discriminator_conditions,
+            *body,
+            *context,
+            *[f"given:{name}" for name in o.given],
+        )
 
     # -- training cases --------------------------------------------------------------------------
 
@@ -179,7 +184,7 @@ class CGAN3D(CGAN):
         parts = super().condition_parts(inputs, part)
         if self.options.body:
             assert inputs.context is not None, "the batch has the body of context()"
-            parts.append(self._apart(parts[0], part(inputs.context)))
+            parts.append(self._split_off_body(parts[0], part(inputs.context)))
         if self.options.context:
             assert inputs.context is not None, "the batch has the context of observe()'s clusters"
             parts.append(one_hot(part(inputs.context), range(1, self.options.context + 1)))
@@ -189,7 +194,7 @@ class CGAN3D(CGAN):
             parts.append(given if units is None else units.standardised(given))
         return parts
 
-    def _apart(self, labels: Tensor, body: Tensor) -> Tensor:
+    def _split_off_body(self, labels: Tensor, body: Tensor) -> Tensor:
         """Return the body channel (B, 1, ...) and remove the body from the background channel."""
         background = labels[:, self.schema.label_values.index(0)]
         inside = background * (body == 1)

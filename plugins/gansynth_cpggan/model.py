@@ -235,7 +235,7 @@ class CPGGAN(Generator):
         """Return images in the networks' units, float32."""
         return self.intensities.standardised(image)
 
-    def told(self, batch: Batch) -> Tensor | None:
+    def kinds_of(self, batch: Batch) -> Tensor | None:
         """Return the classes of a training batch, int64 (B,); None if unconditional."""
         if not self.kinds:
             return None
@@ -345,7 +345,7 @@ class CPGGANObjective:
         """Return the critic's value (B,) of real pairs, each alone; the mean over lesions."""
         gan, step = self.gan, TrainingStep(batch, stage, 0, 0, torch.Generator(batch.image.device))
         step.alpha = alpha
-        level, kinds = self._level(step), gan.told(batch)
+        level, kinds = self._level(step), gan.kinds_of(batch)
 
         def value(pair: Tensor) -> Tensor:
             scaled = self._at_level(step, pair)
@@ -366,7 +366,7 @@ class CPGGANObjective:
 
     def _judge(self, step: TrainingStep, pair: Tensor) -> Tensor:
         """Return values (B, 1) of pairs, or of several concatenated batches."""
-        kinds = self.gan.told(step.batch)
+        kinds = self.gan.kinds_of(step.batch)
         if kinds is not None:
             kinds = kinds.repeat(len(pair) // len(kinds))
         value: Tensor = self.gan.nets["discriminator"](
@@ -406,7 +406,7 @@ class CPGGANObjective:
     def _draw(self, step: TrainingStep) -> Tensor:
         maps = self._split(self._real(step))[1]
         latents = step.randn(self.options.latent)
-        kinds = self.gan.told(step.batch)
+        kinds = self.gan.kinds_of(step.batch)
         image = self.gan.drawn(latents, maps, self._level(step), step.alpha, kinds)
         return torch.cat((image, maps), 1)
 

@@ -51,7 +51,7 @@ class ProgressiveGenerator(nn.Module):
         self, growth: GrowthSchedule, latent: int, kinds: int, channels: int, classes: int
     ) -> None:
         super().__init__()
-        self.growth, self.told = growth, kinds
+        self.growth, self.kinds = growth, kinds
         w = growth.widths
         # A gain of 1/4, as Karras et al. use for this layer.
         self.first = EqualisedLinear(latent + kinds, w[0] * FIRST**2, math.sqrt(2) / 4)
@@ -81,7 +81,7 @@ class ProgressiveGenerator(nn.Module):
         scales = pyramid(maps, level)
         latents = pixel_norm(latents)
         if kinds is not None:
-            latents = torch.cat((latents, F.one_hot(kinds, self.told).to(latents)), 1)
+            latents = torch.cat((latents, F.one_hot(kinds, self.kinds).to(latents)), 1)
         x = self.first(latents).unflatten(1, (-1, FIRST, FIRST))
         x = _unit(self.begin(_with(_unit(x), scales[0])))
         coarse: Tensor | None = None
@@ -115,6 +115,7 @@ class ProgressiveDiscriminator(nn.Module):
         bins = sum(n * n for n in PYRAMID) if spp else FIRST**2
         self.dense = EqualisedLinear(w[0] * bins, w[0])
         self.head = EqualisedLinear(w[0], 1, gain=1)
+        # An embedding of the kinds; its name is a key of stored weights.
         self.told = nn.Embedding(kinds, w[0]) if kinds else None
 
     def forward(

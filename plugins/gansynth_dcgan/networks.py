@@ -60,7 +60,7 @@ class DCGANGenerator(nn.Module):
         self, pyramid: FeaturePyramid, numbers: int, kinds: int, channels: int, norm: Norm = "batch"
     ) -> None:
         super().__init__()
-        self.pyramid, self.told = pyramid, kinds
+        self.pyramid, self.kinds = pyramid, kinds
         ndim, widths = len(pyramid.size), pyramid.widths
         # No bias where a norm removes it.
         free = norm in ("layer", "none")
@@ -79,7 +79,7 @@ class DCGANGenerator(nn.Module):
     def forward(self, latents: Tensor, kinds: Tensor | None = None) -> Tensor:
         """Return (B, channels, *size), unbounded, of latents (B, numbers) and kinds (B,)."""
         if kinds is not None:
-            latents = torch.cat((latents, F.one_hot(kinds, self.told).to(latents)), 1)
+            latents = torch.cat((latents, F.one_hot(kinds, self.kinds).to(latents)), 1)
         x = self.first(latents).unflatten(1, (self.pyramid.widths[0], *self.pyramid.base))
         for norm, layer in zip(self.norms, self.layers, strict=True):
             x = layer(F.relu(norm(x)))
@@ -106,6 +106,7 @@ class DCGANDiscriminator(nn.Module):
         self.norms = nn.ModuleList([_norm(norm, ndim, width) for width in widths[1:]])
         self.act = activation("elu" if act == "elu" else "leaky_relu")
         self.head = nn.Linear(widths[-1] * math.prod(pyramid.base), 1)
+        # An embedding of the kinds; its name is a key of stored weights.
         self.told = nn.Embedding(kinds, widths[-1]) if kinds else None
         self.apply(_begin)
 

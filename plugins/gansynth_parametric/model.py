@@ -177,8 +177,8 @@ class Parametric(Generator):
         """Draw a similar training lesion, and vary it as two others differ."""
         here = np.array([np.log(voxels), *tissue])
         seen = self.table[:, : len(here)]
-        apart = np.square((seen - here) / np.maximum(seen.std(axis=0), 1e-6)).sum(axis=1)
-        near = self.table[np.argsort(apart, kind="stable")[: max(LEAST_ALIKE, len(seen) // 3)]]
+        distances = np.square((seen - here) / np.maximum(seen.std(axis=0), 1e-6)).sum(axis=1)
+        near = self.table[np.argsort(distances, kind="stable")[: max(LEAST_ALIKE, len(seen) // 3)]]
         near = near[:, len(here) :]
         first, second, third = near[rng.integers(len(near), size=3)]
         middle, by = near.mean(axis=0), self.options.variety

@@ -407,11 +407,11 @@ def test_the_discriminator_sees_b_with_bs_label_and_the_sample_with_as(pairs, mo
     own, asked = gan._condition(step), gan._asked(step)
     judged: list[Any] = []
 
-    def told_apart(step: Any, judge: Any, *of: Any) -> dict[str, Tensor]:
+    def loss_terms(step: Any, judge: Any, *of: Any) -> dict[str, Tensor]:
         judged.extend(of)
         return {}
 
-    monkeypatch.setattr(gan, "_told_apart", told_apart)
+    monkeypatch.setattr(gan, "_loss_terms", loss_terms)
     gan._discriminator(step)
     (real, real_condition), (fake, fake_condition) = judged
     assert torch.equal(real, batch.image)
