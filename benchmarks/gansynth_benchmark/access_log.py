@@ -89,7 +89,7 @@ class AccessLog:
             write_bytes_atomic(self.path, "".join(lines).encode())
         return number
 
-    def told(self) -> list[dict[str, Any]]:
+    def report_entries(self) -> list[dict[str, Any]]:
         """Return the log entries for a report, without subjects and hashes."""
         return [
             {k: v for k, v in entry.items() if k not in ("people", "before", OWN)}

@@ -124,7 +124,7 @@ def run_tuning(request: TuneRequest) -> dict[str, Any]:
         "data": study.source.name,
         "training_cases": len(spec.document["train"]),
         "candidates": list(candidates(plan)),
-        "by": plan.judged_by,
+        "by": plan.primary_measure,
     }
     document.update(plan.tune.model_dump(mode="json"))
     document["time_and_memory"] = (

@@ -137,8 +137,8 @@ def _tune_lines(document: Mapping[str, Any]) -> Iterator[str]:
     measured = {document["by"]: last["scores"]}
     measured.update(last["beside"])
     for key, values in measured.items():
-        told = [f"{arm} {'-' if v is None else f'{v:.4f}'}" for arm, v in values.items()]
-        yield f"{key} on inner folds, at the last of {len(rungs)} rungs: {', '.join(told)}"
+        scores = [f"{arm} {'-' if v is None else f'{v:.4f}'}" for arm, v in values.items()]
+        yield f"{key} on inner folds, at the last of {len(rungs)} rungs: {', '.join(scores)}"
     for arm, gain in document["gains"].items():
         yield f"{arm} against {document['compared_with']}: {gain['words']}"
     for line in document["use"]:

@@ -181,7 +181,7 @@ class _Probe:
         places = {
             "request": self.study.request.to_json(),
             "division": str(store.folder / "data"),
-            "held_out": list(self.study.judged),
+            "held_out": list(self.study.test_cases),
         }
         if run is not None:
             places["run"] = str(run)

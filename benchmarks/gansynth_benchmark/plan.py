@@ -413,8 +413,8 @@ class BenchmarkPlan(ClosedModel):
             if name not in names:
                 raise ValueError(f"paper.rows: {name!r}, expected one of {', '.join(names)}")
         self._check_measures()
-        if self.margin is None and measure_of(self.judged_by).margin is None:
-            raise ValueError(f"margin: {self.judged_by} has no default, expected a number")
+        if self.margin is None and measure_of(self.primary_measure).margin is None:
+            raise ValueError(f"margin: {self.primary_measure} has no default, expected a number")
         if self.arm(self.compared_with).candidate or self.arm(self.compared_with).tune:
             raise ValueError(f"control {self.compared_with!r}: expected an arm that is trained")
         self._check_sizes()
@@ -451,16 +451,18 @@ class BenchmarkPlan(ClosedModel):
     def _check_measures(self) -> None:
         boxes = self.host.finds_boxes
         checked(check_asked, self.measures, MEASURES if boxes else SEGMENTATION)
-        checked(measure_of, self.judged_by)
-        if self.judged_by in AT_ALARMS:
+        checked(measure_of, self.primary_measure)
+        if self.primary_measure in AT_ALARMS:
             if self.operating_point is None or any(arm.tune for arm in self.arms):
                 raise ValueError(
-                    f"primary {self.judged_by}: expected operating_point, and no arm with tune, "
-                    "which chooses at the host's own threshold"
+                    f"primary {self.primary_measure}: expected operating_point, and no arm with "
+                    "tune, which chooses at the host's own threshold"
                 )
-        elif not boxes and self.judged_by.partition("/")[0] not in self.measured:
+        elif not boxes and self.primary_measure.partition("/")[0] not in self.measured:
             names = ", ".join(self.measured)
-            raise ValueError(f"primary {self.judged_by}: expected one of the measures: {names}")
+            raise ValueError(
+                f"primary {self.primary_measure}: expected one of the measures: {names}"
+            )
 
     def arm(self, name: str) -> ArmPlan:
         """Return an arm by name."""
@@ -486,7 +488,7 @@ class BenchmarkPlan(ClosedModel):
         return tuple(dict.fromkeys((*self.measures, *more)))
 
     @property
-    def judged_by(self) -> str:
+    def primary_measure(self) -> str:
         """Key of the primary measure."""
         if self.primary:
             return self.primary
@@ -495,7 +497,7 @@ class BenchmarkPlan(ClosedModel):
     @property
     def equal_within(self) -> float:
         """Equivalence margin of the primary measure."""
-        margin = self.margin or measure_of(self.judged_by).margin
+        margin = self.margin or measure_of(self.primary_measure).margin
         assert margin is not None  # see _fits
         return margin
 

@@ -53,7 +53,7 @@ def run_benchmark(
     study, looks = open_study(plan, request), AccessLog(request.file)
     number = looks.look(study.look, plan.hash, study.people, study.arms, request.reopen_test_set)
     report = _run(study, request, executor)
-    document = document_of(study, report, looks.told(), number, machine())
+    document = document_of(study, report, looks.report_entries(), number, machine())
     files = write_results(document, request.folder(plan.name), study if request.pictures else None)
     return document, files, report
 
@@ -123,7 +123,7 @@ def document_of(
     """Return the results document of an evaluation on one split."""
     plan = study.plan
     runs = [run_of(study, report, place) for place in study.places()]
-    subjects = {case: study.source.header(case).subject for case in study.judged}
+    subjects = {case: study.source.header(case).subject for case in study.test_cases}
     document = {
         "format": FORMAT,
         "name": plan.name,
@@ -140,11 +140,11 @@ def document_of(
             "development": len(study.division.development),
             "sealed": len(study.division.sealed),
             "test_subjects": len(study.people),
-            "test_cases": len(study.judged),
+            "test_cases": len(study.test_cases),
             "unit": study.source.unit,
             "labels": dict(study.source.schema.labels),
         },
-        "primary": plan.judged_by,
+        "primary": plan.primary_measure,
         "control": plan.compared_with,
         "margin": plan.equal_within,
         "sizes": list(plan.sizes),

@@ -124,12 +124,12 @@ class BenchmarkStudy:
         self.request = request_of(plan)
         self.source: CaseSource = source or open_source(self.request)
         self.division: SubjectSplit = split_subjects(self.source, plan)
-        self.judged = self.division.judged(look) if look else ()
+        self.test_cases = self.division.test_cases(look) if look else ()
         self.trials = _trials_of(plan, self.source)
         self._records: dict[str, CaseRecord] = {}
         self._images: dict[str, CaseRecord] = {}  # the first case with each image
         # Judged cases -> cases that may train beside them, for no image is near-identical.
-        self._apart: dict[tuple[str, ...], set[str]] = {}
+        self._without_neighbours: dict[tuple[str, ...], set[str]] = {}
         _check_regions(plan, self.source)
 
     @property
@@ -223,7 +223,7 @@ class BenchmarkStudy:
         """Return specs as jobs."""
         env, request = self.plan.host.env, self.request.to_json()
         jobs = JobFactory(self.folder, self.store, request, env)
-        return [jobs.of(spec, self.judged) for spec in specs]
+        return [jobs.of(spec, self.test_cases) for spec in specs]
 
     # -- cases -----------------------------------------------------------------------------------
 
@@ -280,20 +280,25 @@ class BenchmarkStudy:
         sides: dict[tuple[tuple[str, ...], ...], None] = {}
         for spec in specs:
             if spec.kind == TRAIN and spec.needs and self.result(spec.key) is None:
-                seen = tuple([case for case, *_ in spec.document["train"]])
-                judged = tuple([case for case, *_ in spec.document["judged"]])
-                sides[seen, judged] = None
+                training_cases = tuple([case for case, *_ in spec.document["train"]])
+                test_cases = tuple([case for case, *_ in spec.document["judged"]])
+                sides[training_cases, test_cases] = None
         pairs: dict[str, None] = {}
-        for judged in dict.fromkeys([judged for _, judged in sides]):
+        for test_cases in dict.fromkeys([test_cases for _, test_cases in sides]):
             # Most plans have no such images, which one look at all cases that train shows.
-            every = {case for seen, other in sides if other == judged for case in seen}
-            known = self._apart.setdefault(judged, set())
-            if not self._near(sorted(every - known), judged):
+            every = {
+                case
+                for training_cases, other in sides
+                if other == test_cases
+                for case in training_cases
+            }
+            known = self._without_neighbours.setdefault(test_cases, set())
+            if not self._near(sorted(every - known), test_cases):
                 known |= every
                 continue
-            for seen, other in sides:
-                if other == judged:
-                    pairs |= dict.fromkeys(self._near(seen, judged))
+            for training_cases, other in sides:
+                if other == test_cases:
+                    pairs |= dict.fromkeys(self._near(training_cases, test_cases))
         if pairs:
             raise IntegrityFault(
                 f"leakage: {self.source.name}: {len(pairs)} case(s) would be judged where another "
@@ -301,10 +306,12 @@ class BenchmarkStudy:
                 "both, or give them one subject: subjects: in the plan"
             )
 
-    def _near(self, seen: Iterable[str], judged: Iterable[str]) -> list[str]:
-        """Return, in words, the judged cases that are near-identical to ones that train."""
-        lineage = Lineage(self.source.name, "", tuple([self._records[case] for case in seen]))
-        found = matches(lineage, [self._records[case] for case in judged], same=True)
+    def _near(self, training_cases: Iterable[str], test_cases: Iterable[str]) -> list[str]:
+        """Return, in words, the test cases that are near-identical to ones that train."""
+        lineage = Lineage(
+            self.source.name, "", tuple([self._records[case] for case in training_cases])
+        )
+        found = matches(lineage, [self._records[case] for case in test_cases], same=True)
         return [f"{case} ({match})" for case, match in found.items()]
 
     @cached_property
@@ -341,7 +348,9 @@ class BenchmarkStudy:
     def train(self, place: TrainingPoint) -> ComputationSpec:
         """Return the training of a place."""
         arm, cases = self.plan.arm(place.arm), self.cases_of(place)
-        judged = self.judged if place.fold is None else sorted(self._inner_fold(place)["val"])
+        test_cases = (
+            self.test_cases if place.fold is None else sorted(self._inner_fold(place)["val"])
+        )
         host, document = self.host(arm, len(cases)), dict(self._data)
         if self.plan.operating_point is not None:
             settings, options = self.trials.saving_levels()
@@ -350,7 +359,7 @@ class BenchmarkStudy:
             document["thresholds"] = list(THRESHOLDS)
         document |= {
             "train": self._known(cases),
-            "judged": self._known(judged),
+            "judged": self._known(test_cases),
             "augment": host,
             "regions": self.plan.regions,
             "measures": list(self.plan.measured),
@@ -385,7 +394,7 @@ class BenchmarkStudy:
             "generators": {str(name): plan.generator(str(name)).document for name in used},
             "tune": plan.tune.model_dump(mode="json"),
             "regions": plan.regions,
-            "by": plan.judged_by,
+            "by": plan.primary_measure,
             "seed": seed,
         }
         return ComputationSpec(TUNE, document, title)
@@ -477,10 +486,10 @@ def _check_regions(plan: BenchmarkPlan, source: CaseSource) -> None:
     if "mean" in regions:
         raise UsageFault("regions: 'mean' is reserved for the mean of labels; use another name")
     regions += ["mean"] if len(labels) > 1 else []
-    if plan.judged_by.partition("/")[2] not in regions:
+    if plan.primary_measure.partition("/")[2] not in regions:
         known = [f"{plan.measures[0]}/{name}" for name in regions]
         raise UsageFault(
-            f"primary {plan.judged_by}: no such region in {source.name}, expected "
+            f"primary {plan.primary_measure}: no such region in {source.name}, expected "
             f"{' or '.join(known)}"
         )
 

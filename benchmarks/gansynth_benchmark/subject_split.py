@@ -29,7 +29,7 @@ class SubjectSplit:
         """The subjects for development, of the pool, and the sealed ones."""
         return self.development, self.pool, self.sealed
 
-    def judged(self, look: str) -> tuple[str, ...]:
+    def test_cases(self, look: str) -> tuple[str, ...]:
         """Return the evaluated cases of a split, sorted."""
         subjects = self.sealed if look == SEALED else self.development
         if not subjects:

@@ -128,14 +128,14 @@ class TuningResult:
             order = sorted(scores, key=lambda arm: -mean(scores[arm].values()))
             means = {arm: self.sign * mean(scores[arm].values()) for arm in order}
             keys = [beside(name, self.spec["by"]) for name in LESIONS]
-            told: dict[str, dict[str, float | None]] = {}
+            lesion_scores: dict[str, dict[str, float | None]] = {}
             for key in keys:
                 if all(key in found[arm] for arm in order):
-                    told[key] = {}
+                    lesion_scores[key] = {}
                     for arm in order:
                         values = found[arm][key].values()
-                        told[key][arm] = mean(values) if values else None
-            rungs.append({"share": share, "scores": means, "beside": told})
+                        lesion_scores[key][arm] = mean(values) if values else None
+            rungs.append({"share": share, "scores": means, "beside": lesion_scores})
             left = going_on(order, self.spec["tune"]["keep"], self.real)
         [real, *_] = [arm for arm in order if arm in self.real]
         folds = {self.subject_of[c]: n for n, fold in enumerate(self.folds) for c in fold["val"]}
@@ -143,7 +143,7 @@ class TuningResult:
         chosen, why = choose(gains, real)
         if chosen != real:
             costs = {}
-            for key in told:
+            for key in lesion_scores:
                 both = {arm: found[arm][key] for arm in (chosen, real)}
                 gain = gains_over(both, real, folds).get(chosen)
                 known = None if gain is None else (gain["gain"], finite(gain["error"]))

@@ -92,8 +92,8 @@ class WorkerJob:
         """Return the data set restricted to this job's training and test cases."""
         source = open_source(self.request)
         train = [case for case, *_ in self.spec["train"]]
-        judged = [case for case, *_ in self.spec.get("judged", ())] or self.places["held_out"]
-        split = FoldSplit(train=sorted(train), val=sorted(judged))
+        test_cases = [case for case, *_ in self.spec.get("judged", ())] or self.places["held_out"]
+        split = FoldSplit(train=sorted(train), val=sorted(test_cases))
         return replace(source.divided([split], folder), fold="0")
 
     def measured(self, source: CaseSource, results: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from gansynth.metrics.statistics import EXACT, Floats, MeanSquares, RunValues
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.serialise import Document
 
-FAR_APART = 2.5
+MAX_SIZE_RATIO = 2.5
 """Beyond this ratio of neighbouring sizes the curve bends too much for a straight line."""
 STEPS = 512  # sizes at which arm and curve are compared; limits are interpolated between them
 
@@ -196,7 +196,7 @@ def _reason(
     if rise_p > 1 - confidence:
         reasons.append(f"that real cases help {ends} is not shown (p = {rise_p:.2g})")
     steps = [b / a for a, b in pairwise(sizes)]
-    if max(steps) > FAR_APART:
+    if max(steps) > MAX_SIZE_RATIO:
         reasons.append("sizes lie far apart, so that more cases come out than it takes")
     low, high = limits
     if low is None and beyond != "below":

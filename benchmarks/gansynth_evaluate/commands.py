@@ -45,11 +45,11 @@ def show_turing_test(request: TuringRequest, made: RatedStudy, out: Output) -> N
         return
     study, pages = made.study, made.pages
     named = [] if made.usual else ["-o", study.folder]
-    told = [f"study {study.id}: {len(study.key)} images, a page for each rater"]
-    told += [f"  {page}" for page in pages]
-    told.append(then("turing-test", request.run, *named, f"answers-{study.id}-rater-1.json"))
+    lines = [f"study {study.id}: {len(study.key)} images, a page for each rater"]
+    lines += [f"  {page}" for page in pages]
+    lines.append(then("turing-test", request.run, *named, f"answers-{study.id}-rater-1.json"))
     folder = str(study.folder)
-    out.result({"study": study.id, "folder": folder, "pages": list(map(str, pages))}, told)
+    out.result({"study": study.id, "folder": folder, "pages": list(map(str, pages))}, lines)
 
 
 turing_test = request_command(

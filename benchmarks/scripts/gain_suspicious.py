@@ -68,7 +68,7 @@ class Pool:
 
     def found(self, number: int, others: list[str]) -> set[str]:
         """Return the slices where the control, trained on a draw, marks a lesion."""
-        self.study.judged = tuple(others)
+        self.study.test_cases = tuple(others)
         point = TrainingPoint(self.plan.compared_with, self.plan.sizes[0], number, 0)
         spec = self.study.train(point)
         request = self.study.request.to_json()

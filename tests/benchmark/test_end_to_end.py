@@ -194,7 +194,7 @@ def test_people_are_dealt_out_with_all_their_slices(kind, tmp_path):
     plan = read_plan(plan_in(tmp_path, kind))
     study = BenchmarkStudy(plan, "development", tmp_path / "out")
     assert len(study.people) == 2
-    assert len(study.judged) == 2 * EACH
+    assert len(study.test_cases) == 2 * EACH
     spec, design = open_choice(plan, TuneRequest(plan="plan.yaml", out=tmp_path / "tune"))
     assert {person for _, person, _ in spec.document["train"]}.isdisjoint(study.people)
     # The command that is printed trains on those alone, and is evaluated on the others.
@@ -205,7 +205,7 @@ def test_people_are_dealt_out_with_all_their_slices(kind, tmp_path):
     asked = {"subjects": options["--subjects"], "fold": options["--fold"], "read": read}
     source = open_source(SourceRequest.parse(options["--data"], **asked))
     assert list(source.train_ids) == [case for case, *_ in spec.document["train"]]
-    assert source.held_out_ids == study.judged
+    assert source.held_out_ids == study.test_cases
 
 
 def test_one_image_of_two_subjects_is_refused_before_any_job(tmp_path):

@@ -63,7 +63,7 @@ def test_results_are_of_the_plan_and_their_looks_are_in_the_log(name):
         assert [a[key] for a in found["plan"]["arms"]] == [a[key] for a in plan["arms"]], key
     assert found["plan"]["host"]["steps"] == plan["host"]["steps"]
     looks, look = AccessLog(GAINS / f"{name}.yaml"), found["look"]
-    assert look["log"] == looks.told()
+    assert look["log"] == looks.report_entries()
     last = [entry for entry in looks.entries if entry["split"] == look["split"]][-1]
     assert last["plan_hash"] == found["plan_hash"]
     for path in sorted((GAINS / name).iterdir()):  # nothing says where it was computed

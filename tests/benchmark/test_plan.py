@@ -55,7 +55,7 @@ def with_arm(words: str) -> str:
 def test_a_short_plan_has_the_usual_rest(tmp_path):
     plan = read_plan(write(tmp_path))
     assert (plan.draws, plan.seeds, plan.fits, plan.measures) == (3, 2, "seed", ("dice", *LESIONS))
-    assert (plan.judged_by, plan.equal_within) == ("dice/foreground", 0.005)
+    assert (plan.primary_measure, plan.equal_within) == ("dice/foreground", 0.005)
     assert plan.compared_with == "default"
     assert plan.arm("default").ratio == "1:0"
 
@@ -221,7 +221,7 @@ def test_detectors_are_judged_by_froc_and_a_plans_margin_goes_before_the_usual_o
     tmp_path, text, judged
 ):
     plan = read_plan(write(tmp_path, text))
-    assert (plan.judged_by, plan.equal_within) == judged
+    assert (plan.primary_measure, plan.equal_within) == judged
 
 
 def test_what_lies_beside_the_plan_is_found_from_anywhere_and_is_the_same_plan(

@@ -54,7 +54,7 @@ def test_every_place_of_the_design_has_the_scores_and_costs_of_its_jobs(finished
     assert places == list(study.places())
     assert len(places) == 4 * 2 * 2 * 2
     assert set(found["arms"]) == {"default", "pasted", "double", "tuned"}
-    assert set(found["subjects"]) == set(study.judged)
+    assert set(found["subjects"]) == set(study.test_cases)
     for row in found["runs"]:
         result, tuned = study.store.result(row["key"])["document"], row["arm"] == "tuned"
         assert (row["status"], row["scores"]) == ("done", result["scores"])
@@ -101,7 +101,7 @@ def test_scores_at_equal_false_alarms_are_at_a_threshold_of_the_inner_folds(tmp_
     assert Counter(s.title.split(",")[0] for s in inner)["train pasted"] == 2 * 2 * 2
     for spec in inner:
         seen = {case for part in ("train", "judged") for case, *_ in spec.document[part]}
-        assert not seen & set(study.judged)
+        assert not seen & set(study.test_cases)
     found = told(study)
     for row in found["runs"]:
         assert row["threshold"] == (0.6 if row["arm"] == "pasted" else 0.5)

@@ -91,11 +91,11 @@ def test_a_results_key_changes_with_what_it_depends_on_alone(others, changes):
 def test_other_judged_people_and_other_images_are_other_computations():
     assert changed(design_of(look=DEVELOPMENT)) == {"real", "train"}
     design = design_of()
-    trained, judged = design.cases_of(PLACE)[0], design.judged[0]
+    trained, judged = design.cases_of(PLACE)[0], design.test_cases[0]
     assert changed(design_of(changed=trained)) == {"real", "train", "fit"}
     assert changed(design_of(changed=judged)) == {"real", "train"}
     other = design.training_cases(8, 1)[0]
-    assert other not in {*design.cases_of(PLACE), *design.judged}
+    assert other not in {*design.cases_of(PLACE), *design.test_cases}
     assert changed(design_of(changed=other)) == set()
 
 
@@ -122,7 +122,7 @@ def test_fits_and_choices_know_nobody_who_is_judged_on():
     assert tune["generators"] == {"copypaste": plan_of().generator("copypaste").document}
     generators = {name: arm["generator"] for name, arm in tune["arms"].items()}
     assert generators == {"default": None, "pasted": "copypaste"}
-    judged = set(design.judged)
+    judged = set(design.test_cases)
     assert judged
     for document in (fit.document, tune):
         assert [case for case in judged if case in json.dumps(document)] == []

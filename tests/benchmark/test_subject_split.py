@@ -41,7 +41,7 @@ def test_nobody_is_on_two_sides_and_all_cases_of_a_person_go_together(fold):
             assert list(cases) == sorted(cases)
             assert {case[:3] for case in cases} == side
             assert len(cases) == sum(int(person[1:]) % 3 + 1 for person in side)
-        judged = {case for look in (DEVELOPMENT, SEALED) for case in found.judged(look)}
+        judged = {case for look in (DEVELOPMENT, SEALED) for case in found.test_cases(look)}
         for draw in range(6):
             trained = set(found.cases_of(found.training_set(4, draw, 4, 4)))
             assert trained
@@ -80,15 +80,17 @@ def test_draws_share_nobody_as_long_as_the_pool_lasts_and_small_ones_where_large
 
 def test_the_folds_held_out_people_are_the_sealed_ones(monkeypatch):
     source, found = People(request_of(plan_of(**FOLD))), dealt(**FOLD)
-    assert set(found.judged(SEALED)) == set(source.held_out_ids)
-    assert set(found.cases_of(found.pool)) | set(found.judged(DEVELOPMENT)) == set(source.train_ids)
+    assert set(found.test_cases(SEALED)) == set(source.held_out_ids)
+    assert set(found.cases_of(found.pool)) | set(found.test_cases(DEVELOPMENT)) == set(
+        source.train_ids
+    )
     assert len(found.development) == 1
     # Somebody on both sides is lost from the pool: p02 has three cases, one is moved.
     monkeypatch.setattr(People, "held_out_ids", source.held_out_ids[1:3])
     found = dealt(sizes=[1, 2], split={**FOLD["split"], "development": 0})
     assert not set(found.pool) & set(found.sealed)
     assert set(found.sealed) == {"p02"}
-    assert len(found.judged(SEALED)) == 3
+    assert len(found.test_cases(SEALED)) == 3
     usual = dealt(sizes=[1, 2], split={**FOLD["split"], "development": None})
     assert len(usual.development) == 1  # as many as are held out
 
@@ -112,7 +114,7 @@ def test_too_few_people_are_told_in_one_line(split, words):
 
 def test_a_look_at_nobody_says_how_to_look_at_somebody():
     with pytest.raises(UsageFault, match=r"split\.development: 0 subjects.*--test-set"):
-        divided(development=0).judged(DEVELOPMENT)
+        divided(development=0).test_cases(DEVELOPMENT)
 
 
 PEOPLE = ("Ada", "Grace", "Emmy")
@@ -136,7 +138,7 @@ def lines(plan: Path) -> list[str]:
 
 def test_a_look_says_who_looked_when_with_what_and_nobodys_name_can_be_read(plan):
     assert look(plan) == 1
-    (entry,) = AccessLog(plan).told()
+    (entry,) = AccessLog(plan).report_entries()
     assert (entry["split"], entry["plan_hash"], entry["look"]) == (SEALED, "one", 1)
     assert (entry["arms"], entry["reason"]) == (["default", "gan"], None)
     assert entry["when"].endswith("Z")
@@ -174,7 +176,7 @@ def test_a_second_look_at_sealed_people_needs_a_reason(plan, looks, written):
         else:
             assert look(plan, *asked) == number
     assert len(lines(plan)) == written
-    reasons = {entry["reason"] for entry in AccessLog(plan).told()}
+    reasons = {entry["reason"] for entry in AccessLog(plan).report_entries()}
     assert reasons == ({None, "a bug"} if "a bug" in str(looks) else {None})
 
 
@@ -234,7 +236,7 @@ def test_a_look_is_written_down_before_the_first_job_runs(plan, asked, monkeypat
     with pytest.raises(KeyboardInterrupt):
         run_benchmark(plan_of(), asked)
     assert seen == [(8 + 20, 1)]  # fits, and trainings, of which some arms share four
-    assert AccessLog(plan).told()[0]["plan_hash"] == plan_of().hash
+    assert AccessLog(plan).report_entries()[0]["plan_hash"] == plan_of().hash
 
 
 def test_a_dry_run_is_no_look_and_nothing_is_run_for_a_plan_that_is_refused(
@@ -242,7 +244,7 @@ def test_a_dry_run_is_no_look_and_nothing_is_run_for_a_plan_that_is_refused(
 ):
     dry = asked.but(dry_run=True, no_probe=True)
     estimate(plan_of(), dry, NullReporter())
-    assert AccessLog(plan).told() == []
+    assert AccessLog(plan).report_entries() == []
     monkeypatch.setattr(running, "run_jobs", lambda *_, **__: pytest.fail("it was run"))
     other = plan_of(seeds=1)
     look(plan, other.hash, who=running.open_study(other, asked).people)

@@ -265,7 +265,7 @@ def test_no_process_hears_of_anybody_else(usual):
     design, made = design_of(plan()), usual[1]
     trained = design.division.training_set(6, 0, 6, 6)
     others = [person for person in design.division.cases if person not in trained]
-    outside = {*design.judged, *design.division.cases_of(others)}
+    outside = {*design.test_cases, *design.division.cases_of(others)}
     text = json.dumps(made.told)
     assert outside
     assert [case for case in outside if case in text] == []

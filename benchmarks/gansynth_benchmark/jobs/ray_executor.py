@@ -48,7 +48,7 @@ PASSED_ON: tuple[str, ...] = ("GANSYNTH_", THREADS)
 """Prefixes of variables that jobs get from the process that runs the graph, not from the node;
 those of hosts as well (``Framework.variables``)."""
 LOST, NOT_SHARED = 71, 72  # exit codes: Ray gave up; the store is not visible on a node
-TOLD = "ray.log"  # file in the store for Ray's messages, e.g. on lost nodes
+RAY_LOG = "ray.log"  # file in the store for Ray's messages, e.g. on lost nodes
 ANSWER = 120.0  # seconds for a node to start a worker and answer
 LOOK = 5.0  # seconds between two checks of the head, and of the cluster's size
 
@@ -120,7 +120,7 @@ class RayExecutor(Executor):
             EnvironmentFault: Ray or the cluster is missing, no node has enough CPUs and GPUs, or a
                 node does not see the store or has another version.
         """
-        self._connection = RayConnection(store / UNDER_WAY / TOLD)
+        self._connection = RayConnection(store / UNDER_WAY / RAY_LOG)
         self._ray = self._connection.ray
         self._task = self._ray.remote(_attempt)
         self._token = SharedFileProbe.write(store)

@@ -146,15 +146,15 @@ def find_failures(
         read = _from_files(source, files, reporter)
     else:
         read = _from_segmenters(source, folds, options, device, reporter)
-    judged, document = _document(source, folds, options, report["host"], read)
+    scored_lesions, document = _document(source, folds, options, report["host"], read)
     _warn_of_unlearnt(document["risk"], report["host"], reporter)
     digest = write_failures(out, document)
-    missed = [lesion.found for lesion in judged].count(False)
+    missed = [lesion.found for lesion in scored_lesions].count(False)
     alarms = document["false_alarms"]
     report |= {
         "file": str(out),
         "sha256": digest,
-        "lesions": len(judged),
+        "lesions": len(scored_lesions),
         "missed": missed,
         "false_alarms": alarms["pieces"],
         "cases_with_false_alarms": alarms["share_of_cases"],
@@ -240,26 +240,26 @@ def _document(
     schema = source.schema
     cases: dict[str, Any] = {}
     records: list[CaseRecord] = []
-    judged: list[ScoredLesion] = []
+    scored_lesions: list[ScoredLesion] = []
     rows: list[dict[str, Any]] = []
     alarms: list[dict[str, Any]] = []
     voxels = 0
     for case, predicted, number in read:
         record = case_record(source, case.id, {case.id: case}.__getitem__)
-        span, lesions, pieces = _judged(source, case, predicted, options.least)
+        span, lesions, pieces = _score_case(source, case, predicted, options.least)
         cases[case.id] = {"body": [list(axis) for axis in span], "inner": number}
         records.append(record)
-        judged += lesions
+        scored_lesions += lesions
         rows += [_row(case.id, lesion) for lesion in lesions]
         alarms += pieces
         voxels += predicted.size
-    if not judged:
+    if not scored_lesions:
         raise DataFault(
             f"{source.name} fold {source.request.fold}: no lesion of {options.least} voxels or "
             f"more in {len(cases)} training case(s), expected some; lower --set least="
         )
     names = {value: name for name, value in schema.labels.items() if value in schema.foreground}
-    risk = fit_risk(judged, names, schema.axes, options.bound, source.unit)
+    risk = fit_risk(scored_lesions, names, schema.axes, options.bound, source.unit)
     lineage = Lineage(
         source.name,
         source.request.fold,
@@ -284,10 +284,10 @@ def _document(
             "pieces": alarms,
         },
     }
-    return judged, document
+    return scored_lesions, document
 
 
-def _judged(
+def _score_case(
     source: CaseSource, case: Case, predicted: LabelArray, least: int
 ) -> tuple[Span, list[ScoredLesion], list[dict[str, Any]]]:
     """Span of a case's body, its lesions and false alarms."""
@@ -323,15 +323,15 @@ def _judged(
     return span, score_lesions(labels, marked, values, frame, least=least), alarms
 
 
-def _row(case_id: str, judged: ScoredLesion) -> dict[str, Any]:
-    lesion = judged.lesion
+def _row(case_id: str, scored: ScoredLesion) -> dict[str, Any]:
+    lesion = scored.lesion
     return {
         "case": case_id,
         "label": lesion.label,
         "size": round(lesion.size, 4),
         "diameter": round(lesion.diameter, 4),
         "place": None if lesion.place is None else [round(x, 4) for x in lesion.place],
-        "dice": round(judged.dice, 4),
-        "recall": round(judged.recall, 4),
-        "found": judged.found,
+        "dice": round(scored.dice, 4),
+        "recall": round(scored.recall, 4),
+        "found": scored.found,
     }

@@ -52,7 +52,7 @@ def score_lesions(
     Predicted voxels belong to the nearest lesion of their class, if their connected piece touches
     one. Other pieces are ``false_alarms``.
     """
-    judged: list[ScoredLesion] = []
+    scored_lesions: list[ScoredLesion] = []
     for value in values:
         parts = pieces(labels, labels == value, frame.spacing, least=least)
         if not parts:
@@ -62,8 +62,8 @@ def score_lesions(
             marked = int(np.count_nonzero(owner == number))
             right = int(np.count_nonzero(predicted[part.box][part.mask] == value))
             dice, recall = 2 * right / (marked + part.voxels), right / part.voxels
-            judged.append(ScoredLesion(Lesion.of(part, value, frame), dice, recall))
-    return judged
+            scored_lesions.append(ScoredLesion(Lesion.of(part, value, frame), dice, recall))
+    return scored_lesions
 
 
 def false_alarms(
@@ -128,7 +128,7 @@ Numbers = npt.NDArray[np.float64]
 
 
 def fit_risk(
-    judged: Sequence[ScoredLesion],
+    scored_lesions: Sequence[ScoredLesion],
     names: Mapping[int, str],
     axes: str,
     bound: float,
@@ -138,9 +138,9 @@ def fit_risk(
 
     ``names``: classes by value. ``axes``: of cases (``DHW``). ``unit``: of diameters.
     """
-    lesions = [lesion.lesion for lesion in judged]
-    failed = np.array([1 - lesion.dice for lesion in judged], np.float64)
-    missed = np.array([not lesion.found for lesion in judged])
+    lesions = [lesion.lesion for lesion in scored_lesions]
+    failed = np.array([1 - lesion.dice for lesion in scored_lesions], np.float64)
+    missed = np.array([not lesion.found for lesion in scored_lesions])
     mean = float(failed.mean())
     frames = _frames(lesions, names, axes, unit)
     which = [np.array([bin_of(frame, lesion) for lesion in lesions]) for frame, _ in frames]

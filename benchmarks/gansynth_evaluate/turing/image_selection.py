@@ -140,7 +140,7 @@ class _ImagePool:
         planes = [
             (who, plane)
             for who, count in _quotas({w: len(f) for w, f in self.people.items()}, n, rng).items()
-            for plane in _apart(self.people[who], count, rng)
+            for plane in _spread_cases(self.people[who], count, rng)
         ]
         names: list[str | None] = [*self.sequences] or [None]
         order = rng.permutation(len(names)).tolist()
@@ -173,7 +173,7 @@ def _quotas(sizes: dict[str, int], n: int, rng: np.random.Generator) -> dict[str
     return {who: count for who, count in quotas.items() if count}
 
 
-def _apart(cases: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
+def _spread_cases(cases: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
     """Cases of one subject, one from each of ``count`` equal parts: neighbours look alike."""
     ordered = sorted(cases)
     edges = np.linspace(0, len(ordered), count + 1).astype(int)
