@@ -89,7 +89,7 @@ def assess(
 
     clock = clock or Timer()
     document: dict[str, Any] = {"version": VERSION, "gansynth": __version__}
-    document |= gathered.told(comparison)
+    document |= gathered.document_entries(comparison)
     figures: list[Estimate] = []
     judges: FoldSegmenters | None = None
     pairs: Pairs = ()

@@ -64,10 +64,10 @@ class Output:
         if self.as_json:
             click.echo(json.dumps(document, indent=2, default=str))
             return
-        told = list(lines)
+        all_lines = list(lines)
         if document.get("dry_run") is True:
-            told.append(WITHOUT_DRY_RUN)
-        for line in told:
+            all_lines.append(WITHOUT_DRY_RUN)
+        for line in all_lines:
             if isinstance(line, Hint):
                 self.reporter.say(line)
             else:

@@ -22,7 +22,7 @@ PATHS = ("sheet", "nearest", "record")
 SHORT, SHORTEST = 0.1, 0.002
 """Shares of a framework's default length below which a training tells little, or nothing. On 0.9 %
 of it nnU-Net's Dice of hippocampi is 0.84 already (docs/results.md), on 0.05 % it is 0."""
-TOLD = 8
+MOST_METRICS = 8
 """Most metrics of a target framework that are shown."""
 NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
@@ -158,7 +158,9 @@ def lines_of_training(
         yield said_of(metrics)
         yield from table(rows)
     else:
-        figures = [f"{key} {value:.3g}" for key, value in _numbers(metrics, names=names)][:TOLD]
+        figures = [f"{key} {value:.3g}" for key, value in _numbers(metrics, names=names)][
+            :MOST_METRICS
+        ]
         if figures:
             yield f"on real held-out cases: {', '.join(figures)}"
     share = document.get("share_of_usual_length")

@@ -423,7 +423,7 @@ def _line(path: Path, number: int, cells: list[str], axes: int) -> BoxRow:
 
 
 PLACES = 200  # places that are tried for a box
-APART = 0.25  # distance kept from other boxes, as a share of the longer side
+CLEARANCE = 0.25  # distance kept from other boxes, as a share of the longer side
 
 
 @dataclass(frozen=True)
@@ -498,6 +498,6 @@ def _covered(box: Matrix, boxes: Boxes) -> Mask:
 
 def _near(box: Matrix, rival: Matrix) -> bool:
     n = len(box) // 2
-    apart = APART * (box[n:] - box[:n]).max()
-    low, high = box[:n] - apart, box[n:] + apart
+    clearance = CLEARANCE * (box[n:] - box[:n]).max()
+    low, high = box[:n] - clearance, box[n:] + clearance
     return bool((np.maximum(low, rival[:n]) < np.minimum(high, rival[n:])).all())

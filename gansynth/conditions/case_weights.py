@@ -153,12 +153,12 @@ class CaseWeights:
 
     def check(self, lineage: Lineage, labels: Mapping[str, int]) -> None:
         """Refuse weights that are not of a run's own training cases; no case is read for it."""
-        judged = self.lineage
-        cases = {case.id: case for case in judged.cases}
-        if judged.fold != lineage.fold or not same_data(lineage, cases, cases.__getitem__):
+        own_lineage = self.lineage
+        cases = {case.id: case for case in own_lineage.cases}
+        if own_lineage.fold != lineage.fold or not same_data(lineage, cases, cases.__getitem__):
             raise IntegrityFault(
-                f"--case-weights {self.path}: made of {judged.dataset} fold {judged.fold}, "
-                "the run has "
+                f"--case-weights {self.path}: made of {own_lineage.dataset} fold "
+                f"{own_lineage.fold}, the run has "
                 f"seen {lineage.dataset} fold {lineage.fold}; expected the same. {_MAKE_AGAIN}"
             )
         odd = [name for name, value in self.labels.items() if labels.get(name) != value]
@@ -168,10 +168,10 @@ class CaseWeights:
                 "there, the run "
                 f"has {dict(labels)}; expected the same. {_MAKE_AGAIN}"
             )
-        if not same_host(judged.host, lineage.host):
+        if not same_host(own_lineage.host, lineage.host):
             return
         hashes = {case.id: case.sha256 for case in lineage.cases}
-        changed = [c.id for c in judged.cases if hashes.get(c.id, c.sha256) != c.sha256]
+        changed = [c.id for c in own_lineage.cases if hashes.get(c.id, c.sha256) != c.sha256]
         if changed:
             raise IntegrityFault(
                 f"--case-weights {self.path}: {len(changed)} case(s) are not those the run "

@@ -51,7 +51,7 @@ class ConditionSource(WrappedSource):
                 "Expected cases that are read like the run's own, by the same kind of source"
             )
         self._check_classes(schema)
-        self._told = False
+        self._warned = False
 
     def _check_classes(self, schema: Schema) -> None:
         if schema.classes and self.base.schema.classes != schema.classes:
@@ -102,8 +102,8 @@ class ConditionSource(WrappedSource):
 
     def _labels(self, case: Case) -> LabelArray:
         if case.labels is None:
-            if not self._told:
-                self._told = True
+            if not self._warned:
+                self._warned = True
                 log.warning(
                     "%s: cases without labels (%s, for one) count as wholly background",
                     named(self),

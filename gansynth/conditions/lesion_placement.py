@@ -712,7 +712,7 @@ class _Attempt:
 
     donor: LesionDonor
     change: EditedLesion
-    told: dict[str, Any]  # provenance of the cut
+    provenance: dict[str, Any]  # provenance of the cut
 
     @cached_property
     def voxels(self) -> npt.NDArray[np.intp]:
@@ -820,7 +820,7 @@ class PlacedLesion:
     donor: FloatArray
     region: Mask | None = None
     steps: list[dict[str, Any]] = field(default_factory=list)
-    told: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
 
 class LesionDrawer:
@@ -882,14 +882,14 @@ class LesionDrawer:
         provenance["into"] = None if self.options.into is None else list(self.options.into)
         provenance["apart_mm"] = self.options.apart_mm
         for attempt, placement in self._places(ground, edits, rng):
-            told = provenance | attempt.told | placement
-            told["room"] = True
+            record = provenance | attempt.provenance | placement
+            record["room"] = True
             if self.options.mixing == "carve":
-                told["carve_mm"] = draw_distance(attempt.change.labels, case_context.schema, rng)
-            if self.images or "carve_mm" in told:
-                inserted = _brought(ground, attempt.change, told)
+                record["carve_mm"] = draw_distance(attempt.change.labels, case_context.schema, rng)
+            if self.images or "carve_mm" in record:
+                inserted = _brought(ground, attempt.change, record)
             else:
-                inserted = _shaped(ground, attempt.change, told)
+                inserted = _shaped(ground, attempt.change, record)
             if shows == "sham":
                 inserted = _sham(inserted, case_context, seed)
             if inserted.lesion.any():
@@ -1050,9 +1050,9 @@ def _change(
             return None
         if not change.touches:
             break
-    told: dict[str, Any] = {"donor": cut.case_id, "slice": cut.slice_index, "part": cut.part}
-    told["margin_mm"] = wide.margin_mm
-    return _Attempt(donor, change, told)
+    provenance: dict[str, Any] = {"donor": cut.case_id, "slice": cut.slice_index, "part": cut.part}
+    provenance["margin_mm"] = wide.margin_mm
+    return _Attempt(donor, change, provenance)
 
 
 def _brought(
@@ -1080,7 +1080,7 @@ def _shaped(
     lesion = _landed(ground, change.labels, provenance["corner"])
     labels = np.where(lesion > 0, lesion, case_context.labels)
     image = case_context.case.image
-    return PlacedLesion(labels, lesion, image, steps=change.steps, told=provenance)
+    return PlacedLesion(labels, lesion, image, steps=change.steps, provenance=provenance)
 
 
 def _redrawn(
@@ -1100,7 +1100,7 @@ def _redrawn(
         donor=donor.astype(np.float32),
         region=chosen | emptied if emptied.any() else None,
         steps=change.steps,
-        told=provenance | shown,
+        provenance=provenance | shown,
     )
 
 
@@ -1122,7 +1122,7 @@ def _nothing(case_context: CaseContext, provenance: dict[str, Any]) -> PlacedLes
         labels=case_context.labels,
         lesion=np.zeros_like(case_context.labels),
         donor=case_context.case.image,
-        told=provenance,
+        provenance=provenance,
     )
 
 

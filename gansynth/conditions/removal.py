@@ -362,10 +362,10 @@ def similar_place(tissue: Tissue, where: Mask, rng: Rng) -> tuple[Source, float]
     at_around = np.moveaxis(signs[:, None] * around + shifts[:, None], -1, 0)
     # How much rims (C, S, N) and depths (S,) differ, both in deviations.
     rim_values = image[:, *around.T]
-    apart = (image[:, *at_around] - rim_values[:, None]) / spreads[:, None, None]
+    differences = (image[:, *at_around] - rim_values[:, None]) / spreads[:, None, None]
     deeper = deep[*at_inside].mean(axis=1) - deep[*inside.T].mean()
     deeper /= DEEPER * deep.max()
-    unlike = np.sqrt(np.square(apart).mean(axis=(0, 2)) + np.square(deeper))
+    unlike = np.sqrt(np.square(differences).mean(axis=(0, 2)) + np.square(deeper))
     # What lies above the lesion, such as its skull, is no example of the tissue within.
     as_deep = deep[*around.T] >= deep[*inside.T].min()
     usual = rim_values[:, as_deep] if as_deep.any() else rim_values

@@ -181,11 +181,11 @@ class ConditionSampler:
     def _draw(self, index: int, rng: Rng) -> Condition:
         case, placement = self._place(index, rng)
         put: PlacedBoxes | None = None
-        told_boxes: dict[str, Any] = {}
+        boxes_provenance: dict[str, Any] = {}
         ready: CaseContext | None = None
         shows, removal = self._shows(index), dict[str, Any]()
         if self.backgrounds and self.boxes is not None:
-            case, placement, put, told_boxes = self._with_room(self.boxes, shows, index, rng)
+            case, placement, put, boxes_provenance = self._with_room(self.boxes, shows, index, rng)
         if self.lesions is not None:
             case, placement, ready, removal = self._background(case, placement, shows, index, rng)
         elif self.boxes is None and self._of_one_kind:
@@ -206,7 +206,8 @@ class ConditionSampler:
             edits = self.edits if given_channels is None else ()
             if self.lesions is not None:
                 inserted = self.lesions.draw(case_context, edits, rng, shows=shows, removal=removal)
-                labels, steps, notes["lesions"] = inserted.labels, inserted.steps, inserted.told
+                labels, steps = inserted.labels, inserted.steps
+                notes["lesions"] = inserted.provenance
                 fields |= {"background": placed.image, "body": case_context.body}
                 fields |= {"lesion": inserted.lesion, "donor": inserted.donor}
                 fields["region"] = inserted.region
@@ -217,7 +218,8 @@ class ConditionSampler:
                 _, steps = apply_edits(start, edits, rng)
                 by_name = {edit.name: edit for edit in edits}
                 moved = warp(case, placement, by_name, steps)
-                labels, fields["moved"], notes["moved"] = moved.labels, moved.image, moved.told
+                labels, fields["moved"] = moved.labels, moved.image
+                notes["moved"] = moved.displacement
                 fields["ignored"] = None  # moved with the others
             else:
                 start = EditContext(case_context.labels, case_context.schema, case_context, context)
@@ -229,7 +231,7 @@ class ConditionSampler:
         if put is not None:
             fields |= {"boxes": put.boxes, "present": put.present}
             fields.setdefault("body", put.body)
-            notes["boxes"] = told_boxes
+            notes["boxes"] = boxes_provenance
         elif self.boxes is not None:
             other = partial(self._placed, index, rng)
             box_context = BoxContext(placed, self.schema, rng, index, other)

@@ -129,7 +129,7 @@ class UnlabelledSource(WrappedSource):
             lesions = f"{len(self.left_out)} with a lesion left out"
         else:
             lesions = "taken as free of lesions, for they have no label maps"
-        channels = self.alignment.told(self.schema.channels)
+        channels = self.alignment.describe(self.schema.channels)
         where = f"{self.request.kind}:{self.request.where}"
         counted = f"{len(self.train_ids)} scan(s) of {len(people)} subject(s), {lesions}"
         return f"--unlabelled {where}: {counted}; {channels}"
@@ -184,7 +184,7 @@ class IntensityAlignment:
         beyond = np.minimum(values - low, 0) + np.maximum(values - high, 0)
         return np.asarray(inner + rises * beyond, np.float32)
 
-    def told(self, channels: Iterable[str]) -> str:
+    def describe(self, channels: Iterable[str]) -> str:
         """Return in words how each channel was, and is."""
         texts = []
         for number, name in enumerate(channels):

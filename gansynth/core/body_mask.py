@@ -123,8 +123,8 @@ def otsu(values: npt.NDArray[np.floating], bins: int = 256) -> float:
     middle = (edges[1:] + edges[:-1]) / 2
     weight, total = np.cumsum(counts), np.cumsum(counts * middle)
     parted = weight * (weight[-1] - weight)
-    apart = (total * weight[-1] - total[-1] * weight) ** 2 / np.maximum(parted, 1)
-    return float(middle[int(np.argmax(apart[:-1]))])
+    between_classes = (total * weight[-1] - total[-1] * weight) ** 2 / np.maximum(parted, 1)
+    return float(middle[int(np.argmax(between_classes[:-1]))])
 
 
 def _closed(mask: Mask) -> Mask:

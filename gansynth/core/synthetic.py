@@ -76,7 +76,7 @@ def has_mark(pixels: npt.NDArray[Any]) -> bool:
     return len(first) == len(_MARK_BITS) and bool(((first & 1) == _MARK_BITS).all())
 
 
-def told(files: Sequence[Path]) -> str:
+def synthetic_warning(files: Sequence[Path]) -> str:
     """Return in words that these files are no real cases, for a check."""
     return (
         f"{files[0]}: made by gansynth, as {len(files)} file(s) are; a generator learns from them "

@@ -70,8 +70,8 @@ class UnitCheck:
             if not all(here[1:] + there[1:]):
                 continue
             ratios = [b / a for a, b in zip(here[1:], there[1:], strict=True)]
-            apart = abs(there[0] - here[0]) / max(here[1], there[1])
-            if apart > FACTOR or min(ratios) > FACTOR or max(ratios) * FACTOR < 1:
+            shift = abs(there[0] - here[0]) / max(here[1], there[1])
+            if shift > FACTOR or min(ratios) > FACTOR or max(ratios) * FACTOR < 1:
                 self._why = (
                     f"{self._where}: channel {number}: its samples have the median {there[0]:.3g} "
                     f"and deviation {there[1]:.3g}, the real images {here[0]:.3g} and "

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from gansynth.core.fingerprint import Prints, prints_of, same_looks
 from gansynth.core.lineage import some_names
 from gansynth.core.source import CheckReport, Finding, FoldSplit, SourceRequest
-from gansynth.core.synthetic import is_marked, told
+from gansynth.core.synthetic import is_marked, synthetic_warning
 from gansynth.data.folds import folds_of, guard, split_file, subjects_of
 from gansynth.data.grid import (
     LABELS,
@@ -95,22 +95,30 @@ def other_cases_named(listing: VolumeSet) -> Iterator[Finding]:
     """
     pairs = [(entry, entry.images[0], entry.labels) for entry in listing.entries if entry.labels]
     folders = len({image.parent for _, image, _ in pairs}) > 1
-    told = [_told_by(image, folders) for _, image, _ in pairs]
-    drawn = [_told_by(labels, folders) for _, _, labels in pairs if labels is not None]
-    if "" in told or len(set(told)) < len(told) or set(told) != set(drawn):
+    image_names = [_case_name(image, folders) for _, image, _ in pairs]
+    label_names = [_case_name(labels, folders) for _, _, labels in pairs if labels is not None]
+    if (
+        "" in image_names
+        or len(set(image_names)) < len(image_names)
+        or set(image_names) != set(label_names)
+    ):
         return
-    apart = [n for n, (one, other) in enumerate(zip(told, drawn, strict=True)) if one != other]
-    if apart:
-        entry, image, labels = pairs[apart[0]]
+    mixed_up = [
+        n
+        for n, (one, other) in enumerate(zip(image_names, label_names, strict=True))
+        if one != other
+    ]
+    if mixed_up:
+        entry, image, labels = pairs[mixed_up[0]]
         text = (
-            f"{listing.where}: {len(apart)} cases have a label map that is called as another "
+            f"{listing.where}: {len(mixed_up)} cases have a label map that is called as another "
             f"case's image is, such as {image} with {labels}; expected rows of one case each, so "
             "lists may be in another order: correct them"
         )
         yield Finding("warning", entry.case, listing.where, text)
 
 
-def _told_by(file: Path, folders: bool) -> str:
+def _case_name(file: Path, folders: bool) -> str:
     if folders:
         return file.parent.name
     number = re.search(r"\d+", file.name)
@@ -259,7 +267,9 @@ class _VolumeCheck:
             more = f" ({len(files)} files are so)" if len(files) > 1 else ""
             self.say("warning", case, file, f"{note}{more}")
         if self.marked:
-            self.findings.append(Finding("warning", None, self.marked[0], told(self.marked)))
+            self.findings.append(
+                Finding("warning", None, self.marked[0], synthetic_warning(self.marked))
+            )
         unused = sorted((self.allowed or set()) - self.values.keys())
         if self.listing.labelled and self.allowed is None:
             likely = likely_labels(self.values, self.listing.likely)
@@ -316,14 +326,14 @@ class _VolumeCheck:
             cases = set(same)
             if len(same) < 2:
                 continue
-            apart = [
+            leaking_folds = [
                 n for n, s in folds.items() if cases & set(s["train"]) and cases & set(s["val"])
             ]
             text = f"cases {some_names(sorted(cases))} have the same image"
-            if apart:
+            if leaking_folds:
                 text += (
-                    f", and fold {apart[0]} trains on one and holds another out; remove one, or "
-                    f"give them one subject: {self.listing.one_subject}"
+                    f", and fold {leaking_folds[0]} trains on one and holds another out; remove "
+                    f"one, or give them one subject: {self.listing.one_subject}"
                 )
                 self.say("error", min(cases), where, text)
             else:

@@ -102,7 +102,7 @@ class LabelPrior(Document):
         wider = WIDER * (1 + FEW_MAPS / self.maps)
         return int(self.area[0] / wider), int(np.ceil(self.area[-1] * wider))
 
-    def told(self) -> dict[str, float | None]:
+    def summary(self) -> dict[str, float | None]:
         """Share, median area and parts, as JSON."""
         parts = self.parts if self.area else None
         return {"share": round(self.share, 4), "area": self.median, "parts": parts}
@@ -312,7 +312,7 @@ class LabelPriors(Document):
             "samples": drawn.maps,
             "training": self.maps,
             "labels": {
-                t.name: {"value": t.value, "samples": d.told(), "training": t.told()}
+                t.name: {"value": t.value, "samples": d.summary(), "training": t.summary()}
                 for d, t in pairs
             },
             "warnings": [

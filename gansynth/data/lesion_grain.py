@@ -311,8 +311,8 @@ def _variogram(
         both = mask[here] & mask[there]
         pairs = int(both.sum())
         if pairs >= LEAST_VOXELS:
-            apart = np.abs(rest[(slice(None), *here)] - rest[(slice(None), *there)])[:, both]
-            half = np.sqrt(apart).mean(axis=1) ** 4 / ROBUST / 2
+            differences = np.abs(rest[(slice(None), *here)] - rest[(slice(None), *there)])[:, both]
+            half = np.sqrt(differences).mean(axis=1) ** 4 / ROBUST / 2
             yield step * spacing[axis] / min(spacing), pairs, half
 
 

@@ -13,7 +13,8 @@ from gansynth.data.slices import SliceSource
 CASES, FEWEST = 16, 4  # most training cases that are read, and fewest that can tell
 PRESENT = 0.9  # least share of the cases that show an organ
 SIZES = 4.0  # most that the 90 % quantile of an organ's voxels may be of the 10 % quantile
-APART = 0.06  # largest deviation of an organ's centre, in edges of the image, mean of the axes
+CENTRE_DEVIATION = 0.06
+"""Largest deviation of an organ's centre, in edges of the image, mean of the axes."""
 
 
 def organ_labels(source: CaseSource) -> tuple[str, ...]:
@@ -53,4 +54,4 @@ def evenly_chosen(ids: Sequence[str], most: int = CASES) -> list[str]:
 def _alike(rows: Matrix) -> bool:
     """Return whether voxels and centre, (N, 1 + axes), differ as little as an organ's."""
     low, high = np.quantile(rows[:, 0], (0.1, 0.9))
-    return bool(high <= SIZES * low and rows[:, 1:].std(axis=0, ddof=1).mean() <= APART)
+    return bool(high <= SIZES * low and rows[:, 1:].std(axis=0, ddof=1).mean() <= CENTRE_DEVIATION)

@@ -32,7 +32,7 @@ from gansynth.core.source import (
     places_of,
 )
 from gansynth.core.space import Space
-from gansynth.core.synthetic import has_mark, is_marked, real_file, real_pixels, told
+from gansynth.core.synthetic import has_mark, is_marked, real_file, real_pixels, synthetic_warning
 from gansynth.data.connected_components import LabelBoxes, box_record
 from gansynth.data.folds import (
     absolute,
@@ -774,7 +774,7 @@ def check_source(
                 findings.append(Finding.of(case, path, fault))
     progress(len(pictures), len(pictures))
     findings += _check_set(source, content, kinds)
-    findings += [Finding("warning", None, marked[0], told(marked))] if marked else []
+    findings += [Finding("warning", None, marked[0], synthetic_warning(marked))] if marked else []
     if not any(f.level == "error" for f in findings):
         seen = {case: prints[case] for case in source.train_ids}
         held_out = {case: prints[case] for case in source.held_out_ids}

@@ -47,14 +47,14 @@ def misplaced(cases: Sequence[Case]) -> str:
     likeliest = max(totals, key=totals.__getitem__)
     better = [gains[likeliest] for gains in turned if gains.get(likeliest, 0) >= MARGIN]
     if len(better) >= SAME_PLACE_SHARE * len(drawn):
-        return f"{_told(better, len(drawn))} {likeliest}"
+        return f"{_description(better, len(drawn))} {likeliest}"
     others = [each.best({o.name: o.border for o in drawn if o is not each}) for each in drawn]
     named = [(each.name, *found) for each, found in zip(drawn, others, strict=True) if found[0]]
     if len({name for _, name, _ in named}) < SAME_PLACE_SHARE * len(drawn):
         return ""
     first, second, _ = named[0]
-    told = _told([factor for _, _, factor in named], len(drawn))
-    return f"{told} of other cases: the image of {first} that of {second}"
+    description = _description([factor for _, _, factor in named], len(drawn))
+    return f"{description} of other cases: the image of {first} that of {second}"
 
 
 def look(source: CaseSource) -> str:
@@ -76,7 +76,7 @@ def as_stored(source: CaseSource, case_id: str) -> Case:
     return Case(case_id, case_id, image, labels)
 
 
-def _told(factors: Sequence[float], count: int) -> str:
+def _description(factors: Sequence[float], count: int) -> str:
     return (
         f"{len(factors)} of {count} cases that were looked at have edges {np.median(factors):.2g} "
         "times as strong where their label maps would have their borders"

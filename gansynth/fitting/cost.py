@@ -322,7 +322,7 @@ def fit_into(
     budget, attempts, before = memory / 2**20, list[str](), 0
     for changes in _halved(job, settings, processes):
         changed = dict(settings) | changes
-        measured = _measure_apart(generator, request, changed, edits, device)
+        measured = _measure_in_own_process(generator, request, changed, edits, device)
         peak = measured["memory_mib"]
         named = " ".join([f"{k}={v}" for k, v in changes.items()]) or "as asked"
         attempts.append(f"{named}: {'out of memory' if peak is None else f'{peak} MiB'}")
@@ -357,7 +357,7 @@ def _halved(job: FitJob, settings: Mapping[str, str], processes: int) -> Iterato
         yield dict(changes, patch=json.dumps(edges))
 
 
-def _measure_apart(
+def _measure_in_own_process(
     generator: str,
     request: SourceRequest,
     settings: Mapping[str, str],

@@ -56,7 +56,7 @@ def report_label_maps(job: FitJob, run: Run, reporter: Reporter) -> dict[str, An
     compared = priors.compare(s.labels for s in samples if s.labels is not None)
     compared["warnings"] = [f"{text}; {LONGER}" for text in compared["warnings"]]
     for name, shares in compared["labels"].items():
-        reporter.say(f"label maps, {name}: {_told(shares['samples'], shares['training'])}")
+        reporter.say(f"label maps, {name}: {_description(shares['samples'], shares['training'])}")
     reject_reasons = Counter[str]()
     for sample in samples:
         reason = sample.provenance.get("reject_reason")
@@ -128,7 +128,7 @@ def _training(job: FitJob) -> Iterator[LabelArray]:
             yield case.labels
 
 
-def _told(samples: Mapping[str, float | None], training: Mapping[str, float | None]) -> str:
+def _description(samples: Mapping[str, float | None], training: Mapping[str, float | None]) -> str:
     rows = [
         f"in {row['share']:.0%}"
         + ("" if row["area"] is None else f", {row['area']:.0f} voxels in {row['parts']:g} part(s)")

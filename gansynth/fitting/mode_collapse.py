@@ -37,9 +37,9 @@ def report_diversity(job: FitJob, run: Run, reporter: Reporter) -> dict[str, flo
     kinds = [sample.provenance.get(by, sample.notes.get(by)) for sample in drawn]
     rng = np.random.default_rng(job.options.seed + 2)
     samples = pairwise(windowed([s.image for s in drawn], window), PAIRS, rng, kinds=kinds)
-    apart = samples.mean - real.mean
-    lost = apart / max(1 - real.mean, 1e-6)
-    if apart > ERRORS * np.hypot(samples.error, real.error) and lost > LOST:
+    excess = samples.mean - real.mean
+    lost = excess / max(1 - real.mean, 1e-6)
+    if excess > ERRORS * np.hypot(samples.error, real.error) and lost > LOST:
         reporter.warn(
             f"diversity: mean MS-SSIM of pairs of samples {samples.mean:.2f} +- "
             f"{samples.error:.2f}, of real cases {real.mean:.2f} +- {real.error:.2f}: as similar "

@@ -107,8 +107,8 @@ class Pipeline(ABC, Generic[S]):
             if self.dry_run:
                 check_lockable(self.out)
             # A run in the pipeline's own folder locks it itself.
-            apart = all(step.folder != "." for step in self.steps)
-            hold = processes.is_main and apart and not self.dry_run
+            own_folders = all(step.folder != "." for step in self.steps)
+            hold = processes.is_main and own_folders and not self.dry_run
             with locked(self.out) if hold else nullcontext():
                 if hold:
                     remove_temporaries(self.out)

@@ -80,7 +80,7 @@ class RunSpec(_StrictModel):
     )
 
     @model_validator(mode="after")
-    def _told_apart(self) -> RunSpec:
+    def _check_name_and_parts(self) -> RunSpec:
         if (self.each == "channel") != (CHANNEL in self.name):
             raise ValueError(f"name is {self.name!r}, expected {CHANNEL} in it with each: channel")
         if (self.per_channel, self.per_class, self.parts).count(None) < 2:

@@ -122,7 +122,7 @@ def plan_recipe(
     except UsageFault as fault:
         flat = _flat(recipe, request)
         if flat is None:
-            raise _told_of_recipe(fault, recipe, request, read) from fault
+            raise _with_recipe_keys(fault, recipe, request, read) from fault
         source, runs, read = flat, (RunSpec.model_validate({}),), request.read
         notes.append(
             f"cases of {request.kind}: are 2D already, so recipe {recipe.name} gives its settings "
@@ -160,7 +160,7 @@ def plan_recipe(
     return RecipePlan(recipe, tuple(sets), source, alone, typed, tuple(notes))
 
 
-def _told_of_recipe(
+def _with_recipe_keys(
     fault: UsageFault, recipe: Recipe, request: SourceRequest, read: Mapping[str, str]
 ) -> UsageFault:
     recipe_keys = [f"{key}={value}" for key, value in read.items() if key not in request.read]

@@ -327,18 +327,18 @@ def _case(
 
 def _caption(sample: Sample | None, case: Case | None, planes: Sequence[Plane]) -> str:
     """Return why a sample is rejected; the case beside it, its planes and class; and its edits."""
-    told = {} if sample is None else sample.provenance
-    placement = told.get("placement") or {}
-    whole = sample is None or list(told.get("shape", ())) == list(sample.image.shape[1:])
+    provenance = {} if sample is None else sample.provenance
+    placement = provenance.get("placement") or {}
+    whole = sample is None or list(provenance.get("shape", ())) == list(sample.image.shape[1:])
     corner = () if whole else placement.get("corner") or ()
     words = [f"case {case.id}"] if case is not None else []
     if placement.get("slice_index") is not None:
         planes, corner = ((0, placement["slice_index"]),), ()
     axes = zip(planes, ("slice", "row", "column"), (*corner, 0, 0, 0), strict=False)
     words += [f"{name} {plane[1] + first}" for plane, name, first in axes if plane]
-    words += [str(told["class"])] if told.get("class") else []
-    edits = ", ".join([step["edit"] for step in told.get("edits") or ()])
-    rejected = re.split(r", expected|; ", str(told.get("reject_reason") or ""))[0]
+    words += [str(provenance["class"])] if provenance.get("class") else []
+    edits = ", ".join([step["edit"] for step in provenance.get("edits") or ()])
+    rejected = re.split(r", expected|; ", str(provenance.get("reject_reason") or ""))[0]
     about = ": ".join(filter(None, (", ".join(words), edits)))
     return f"REJECTED, {rejected}. {about}" if rejected else about
 

@@ -32,7 +32,7 @@ COUNTED_BYTES = 64 << 20
 COUNTED_RATIO = 20  # above both, a stream is counted to its end before memory is allocated for it
 TRAILING_BYTES = 1 << 20  # bytes after the voxels that are tolerated
 SHEAR = 0.01  # largest cosine between axes that count as perpendicular
-SIZES_APART = 0.01
+SIZE_TOLERANCE = 0.01
 """Share by which sform and pixdim may differ; headers are rounded."""
 UNITS_MM = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}  # code of a header -> name, mm
 
@@ -320,9 +320,9 @@ def _sizes(edges: Iterable[float], form: str) -> str:
 def _contradicts(sizes: npt.NDArray[np.float64], spacing: Sequence[float]) -> bool:
     """Whether an affine's voxel sizes differ from those that the header names."""
     with np.errstate(all="ignore"):
-        apart = np.abs(sizes / np.array(spacing) - 1)
+        deviation = np.abs(sizes / np.array(spacing) - 1)
     sensible = np.isfinite(sizes) & (sizes >= LEAST_MM) & (sizes <= MOST_MM)  # others are refused
-    return bool(sensible.all() and apart.max() > SIZES_APART)
+    return bool(sensible.all() and deviation.max() > SIZE_TOLERANCE)
 
 
 def _as_large(

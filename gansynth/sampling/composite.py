@@ -110,7 +110,7 @@ class CompositeGenerator(CompositeBase):
         It is made from the channel that they name, else from all channels. In Sun et al. 2020
         (MM-GAN, sec. V-C) each learns with its own, and samples are of T1's.
         """
-        parts = self._told_body
+        parts = self._parts_given_body
         if not parts:
             return None
         names = {str(part.run.capabilities.body_channel) for part in parts} - {""}
@@ -122,7 +122,7 @@ class CompositeGenerator(CompositeBase):
         return body
 
     @property
-    def _told_body(self) -> list[CompositePart]:
+    def _parts_given_body(self) -> list[CompositePart]:
         return [p for p in self.parts if p.run.capabilities.body_channel is not None]
 
     def sample(self, conditions: Sequence[Condition], seeds: Sequence[int]) -> list[Sample]:
@@ -154,7 +154,7 @@ class CompositeGenerator(CompositeBase):
             numbers = channel_numbers(part.run.schema, part.given)
             space = only_intensity(part.run.space, numbers)
             channels = space.to_generator(Case("", "", image)).image
-        context = condition.context if part in self._told_body else None
+        context = condition.context if part in self._parts_given_body else None
         return replace(condition, labels=labels, given=channels, context=context)
 
     def _joined(
@@ -247,7 +247,7 @@ class PerClassGenerator(CompositeBase):
         A part of several classes that draws from noise alone does not know the sample's class.
         """
         part = self._part(condition.label_class)
-        told: dict[str, Any] = {"parts": {part.name: part.run.run_id}}
+        composition: dict[str, Any] = {"parts": {part.name: part.run.run_id}}
         if not conditioned_on_classes(part.run):
-            told["class"] = "+".join(part.classes)
-        return told
+            composition["class"] = "+".join(part.classes)
+        return composition

@@ -348,8 +348,8 @@ def _says_nothing(words: tuple[str, ...], name: Identifier) -> bool:
 
 def _split(key: str) -> set[str]:
     """Return the words of a key, with ``caseID`` and ``case_id`` alike and plurals as singulars."""
-    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key)
-    return {word.removesuffix("s") for word in words_of(apart)}
+    snake_case = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key)
+    return {word.removesuffix("s") for word in words_of(snake_case)}
 
 
 def _together(text: str, words: list[re.Match[str]]) -> bool:
@@ -447,14 +447,14 @@ class SharedSamples:
         edits = [step["edit"] for step in provenance.get("edits", ())]
         if set(edits) <= {"identity"}:
             self.unedited += 1
-        told = {"sample": provenance.get("index"), "seed": provenance.get("seed")}
-        told.update(self.maker)
-        told["gansynth"] = __version__
-        told["edits"] = self.names.blanked(edits)
+        facts = {"sample": provenance.get("index"), "seed": provenance.get("seed")}
+        facts.update(self.maker)
+        facts["gansynth"] = __version__
+        facts["edits"] = self.names.blanked(edits)
         for key in ("class", "reject_reason"):
             if provenance.get(key):
-                told[key] = self.names.blanked(provenance[key])
-        return told
+                facts[key] = self.names.blanked(provenance[key])
+        return facts
 
     def _refuse_copies(self) -> None:
         seen = [case for lineage in self.lineage.everyone() for case in lineage.cases]
@@ -526,8 +526,8 @@ def record_of(run: Path | None, out: Path) -> Path:
 
     Without a run (samples of a bank) it lies beside the folder.
     """
-    apart = hashlib.sha256(os.path.abspath(out).encode()).hexdigest()[:8]
-    name = f"{out.name}_{apart}.json"
+    digest = hashlib.sha256(os.path.abspath(out).encode()).hexdigest()[:8]
+    name = f"{out.name}_{digest}.json"
     return out.with_name(f"gansynth_export_{name}") if run is None else run / "exports" / name
 
 

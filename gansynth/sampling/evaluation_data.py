@@ -178,7 +178,7 @@ class EvaluationData:
             reporter,
         )
 
-    def told(self, comparison: Comparison) -> dict[str, Any]:
+    def document_entries(self, comparison: Comparison) -> dict[str, Any]:
         """``of``, ``data`` and ``images`` of the document."""
         cases, people = self.known, self.known.people
         members = bool(cases.members)
@@ -235,7 +235,7 @@ FLAT, BLURRED = 2 / 3, 1 / 4
 below which they are flat or blurred; docs/will_it_harm.md has what was measured."""
 DETAILED = 16  # images of each kind whose detail is measured
 LIKE, DIFFERS, UNCLEAR, NO_LIMIT = "like real", "unlike real", "unclear", ""
-TOLD = {LIKE: ": as in the training cases", DIFFERS: ": differs"}
+NOTES = {LIKE: ": as in the training cases", DIFFERS: ": differs"}
 QUESTION = "will it harm?"
 
 
@@ -420,15 +420,15 @@ def _units(where: Path, comparison: Comparison) -> Iterator[dict[str, Any]]:
             for middle, ends in zip(medians, limits, strict=True)
         ]
         mine, real = [deviation for _, deviation, *_ in values]
-        finding, told = LIKE, "the same units"
+        finding, note = LIKE, "the same units"
         if refused:
-            finding, told = DIFFERS, "other units, which a training refuses"
+            finding, note = DIFFERS, "other units, which a training refuses"
         elif mine < FLAT * real:
             share = 100 * mine / real
-            finding, told = DIFFERS, f"flat, {share:.0f} % of their deviation; fit a network longer"
+            finding, note = DIFFERS, f"flat, {share:.0f} % of their deviation; fit a network longer"
         text = "median {:.3g}, deviation {:.3g}, from {:.3g} to {:.3g}"
         texts = [text.format(*value) for value in values]
-        yield _row(f"values of {name}", values, texts, finding, f": {told}")
+        yield _row(f"values of {name}", values, texts, finding, f": {note}")
 
 
 def _detail(comparison: Comparison) -> Iterator[dict[str, Any]]:
@@ -444,12 +444,12 @@ def _detail(comparison: Comparison) -> Iterator[dict[str, Any]]:
     if not shares:
         return
     ends = [min(shares), max(shares)]
-    finding, told = NO_LIMIT, ""
+    finding, note = NO_LIMIT, ""
     if ends[0] < BLURRED:
-        finding, told = DIFFERS, ": blurred; fit a network longer"
-    told_ends = [f"{end:.0%}" for end in ends]
-    texts = [f"{' to '.join(dict.fromkeys(told_ends))} of the power", "100%"]
-    yield _row("finest detail", [ends, [1.0, 1.0]], texts, finding, told)
+        finding, note = DIFFERS, ": blurred; fit a network longer"
+    percentages = [f"{end:.0%}" for end in ends]
+    texts = [f"{' to '.join(dict.fromkeys(percentages))} of the power", "100%"]
+    yield _row("finest detail", [ends, [1.0, 1.0]], texts, finding, note)
 
 
 def _lesion_rows(comparison: Comparison, *, added: bool) -> Iterator[dict[str, Any]]:
@@ -459,12 +459,12 @@ def _lesion_rows(comparison: Comparison, *, added: bool) -> Iterator[dict[str, A
     advice = ("see --prevalence", f"see --lesions {'where=own' if word == PART else 'match'}")
     for figure, text, way_out in zip(figures, ("{:.0%}", "{:.1f}"), advice, strict=True):
         values = [figure.value, figure.real]
-        told = TOLD.get(figure.finding, "")
+        note = NOTES.get(figure.finding, "")
         more = (figure.difference or 0) > 0
         if added and more and figure.finding == DIFFERS:
-            told += f"; {way_out}"
+            note += f"; {way_out}"
         texts = [text.format(value) for value in values]
-        row = _row(figure.name, values, texts, figure.finding, told)
+        row = _row(figure.name, values, texts, figure.finding, note)
         row["needed"] = figure is figures[-1]  # more lesions an image raise false alarms
         yield row
     yield from _lesion_looks(comparison, word)
@@ -491,7 +491,7 @@ def _lesion_looks(comparison: Comparison, word: str) -> Iterator[dict[str, Any]]
         finding = _same_way(*darker)
         name = f"{word}s darker than their surroundings in {channel}"
         texts = [f"{share:.0%}" for share in darker]
-        yield _row(name, darker, texts, finding, TOLD.get(finding, ""))
+        yield _row(name, darker, texts, finding, NOTES.get(finding, ""))
 
 
 def _same_way(mine: float, real: float) -> str:
@@ -505,7 +505,7 @@ def _same_way(mine: float, real: float) -> str:
 
 
 def _row(
-    name: str, values: Sequence[Any], texts: Sequence[str], finding: str, told: str = ""
+    name: str, values: Sequence[Any], texts: Sequence[str], finding: str, note: str = ""
 ) -> dict[str, Any]:
     """Return a figure of samples and of training cases with its finding, in words, too."""
     mine, real = [text.replace("%", " %") for text in texts]
@@ -514,7 +514,7 @@ def _row(
         "samples": values[0],
         "training_cases": values[1],
         "finding": finding,
-        "words": f"{name}: samples {mine}; training cases {real}{told}",
+        "words": f"{name}: samples {mine}; training cases {real}{note}",
     }
 
 

@@ -44,8 +44,10 @@ def write_nearest(
     cells = []
     for sample, near in zip(samples[:SHOWN_SAMPLES], nearest.near[:SHOWN_SAMPLES], strict=True):
         real = space.to_generator(read(near.case), near.placement)
-        apart = f"distance {near.distance:.2f}" if near.ratio is None else f"ratio {near.ratio:.2f}"
-        cells.append((f"synthetic | nearest real, {apart}", (sample, real)))
+        nearness = (
+            f"distance {near.distance:.2f}" if near.ratio is None else f"ratio {near.ratio:.2f}"
+        )
+        cells.append((f"synthetic | nearest real, {nearness}", (sample, real)))
     sheet = write_image_grid(
         folder / "nearest.png",
         cells,

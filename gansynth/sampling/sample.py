@@ -44,7 +44,7 @@ from gansynth.sampling.sampler import Sampler
 from gansynth.sampling.writing import check_writer, intensities_of, write
 
 AT_ONCE = 16  # slices generated at once
-TOLD = 3  # kinds of flaws that a warning lists, the most common ones
+LISTED_FLAWS = 3  # kinds of flaws that a warning lists, the most common ones
 NUMBER = 16  # default number of samples
 SHEET = 32  # most samples on a preview grid
 COMPARED = 512  # most samples whose nearest training case is searched
@@ -245,7 +245,7 @@ class _Drawn:
         """Return counts for the user, and warn of rejected samples."""
         rejected = self.reject_reasons.total()
         if rejected:
-            common = self.reject_reasons.most_common(TOLD)
+            common = self.reject_reasons.most_common(LISTED_FLAWS)
             counts = [f"{count} x {reason}" for reason, count in common]
             outcome = "" if self.kept else ", and are left out; --keep-flawed keeps them"
             self.reporter.warn(

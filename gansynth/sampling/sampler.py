@@ -152,7 +152,7 @@ class Sampler:
         samples = []
         for drawn, condition in zip(self._generated(conditions), conditions, strict=True):
             sample = self._traced(drawn, condition)
-            sample = self._judged(sample, _lent(condition))
+            sample = self._with_flaw(sample, _lent(condition))
             sample = self._with_ignored(sample, condition)
             sample = self._cleared(sample)
             sample = self._boxed(sample)
@@ -231,7 +231,7 @@ class Sampler:
         for case_id in cases.ids:
             cases.admit(case_id)
 
-    def _judged(self, sample: Sample, condition: Condition) -> Sample:
+    def _with_flaw(self, sample: Sample, condition: Condition) -> Sample:
         """Write into the provenance the flaw that the generator or a filter finds, if any."""
         provenance, lent = dict(sample.provenance), _lent(sample)
         reject_reason = ""

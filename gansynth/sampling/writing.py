@@ -65,7 +65,7 @@ def write(
         EnvironmentFault: the disk refuses.
     """
     origins: dict[str, Mapping[str, Any]] = {}
-    told: dict[str, Mapping[str, Any]] = {}
+    public_facts: dict[str, Mapping[str, Any]] = {}
     generated, placed = True, True
     with whole_folder(out, anew=anew) as folder, disk_errors(out):
         writer = begin(folder)
@@ -75,7 +75,7 @@ def write(
                 facts = shared.add(item.name, item.image, facts)
             if item.facts:
                 origins[item.name] = dict(item.facts)
-                told[item.name] = dict(facts)
+                public_facts[item.name] = dict(facts)
             generated = generated and item.synthetic
             placed = placed and item.affine is not None
             item = replace(item, image=np.asarray(item.image, np.float32), facts=facts)
@@ -97,7 +97,7 @@ def write(
         kept.update(private or {})
         kept["samples"] = origins
         if origins:
-            inside = kept if shared is None else {"samples": told}
+            inside = kept if shared is None else {"samples": public_facts}
             _write_json(folder / PROVENANCE, public | inside)
         if about.get(KEY):
             _check_marks(folder, writer.name)

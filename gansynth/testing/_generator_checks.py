@@ -285,11 +285,11 @@ class SampleChecks:
         self._needs_drawn_images()
         fill = np.array(self.schema.outside_fill, np.float32)[:, None]
         for sample, labels in zip(self.samples, self.labels(), strict=True):
-            apart = np.abs(sample.image[:, labels == OUTSIDE] - fill)
-            if apart.max(initial=0) > SAME * self.deviation:
+            difference = np.abs(sample.image[:, labels == OUTSIDE] - fill)
+            if difference.max(initial=0) > SAME * self.deviation:
                 raise CheckFailed(
-                    f"images differ by {apart.max():.3g} from schema.outside_fill where labels are "
-                    f"{OUTSIDE}, expected that constant"
+                    f"images differ by {difference.max():.3g} from schema.outside_fill where "
+                    f"labels are {OUTSIDE}, expected that constant"
                 )
 
     def repeatable(self) -> None:
@@ -469,19 +469,19 @@ class SampleChecks:
 
     def same(self, actual: Sequence[Sample], expected: Sequence[Sample], when: str) -> None:
         pairs = zip(actual, expected, strict=True)
-        apart = max([float(np.abs(a.image - b.image).max()) for a, b in pairs])
-        if not apart <= SAME * self.deviation:
+        difference = max([float(np.abs(a.image - b.image).max()) for a, b in pairs])
+        if not difference <= SAME * self.deviation:
             raise CheckFailed(
-                f"samples differ by {apart:.3g} for {when}, expected at most "
+                f"samples differ by {difference:.3g} for {when}, expected at most "
                 f"{SAME * self.deviation:.3g}"
             )
 
     def differ(self, first: Sample, second: Sample, inputs: str) -> None:
-        apart = float(np.sqrt(np.mean((first.image - second.image) ** 2)))
-        if not apart > VISIBLE * self.deviation:
+        difference = float(np.sqrt(np.mean((first.image - second.image) ** 2)))
+        if not difference > VISIBLE * self.deviation:
             raise CheckFailed(
-                f"{inputs} give images that differ by {apart:.3g} (root mean square), expected "
-                f"more than {VISIBLE * self.deviation:.3g}"
+                f"{inputs} give images that differ by {difference:.3g} (root mean square), "
+                f"expected more than {VISIBLE * self.deviation:.3g}"
             )
 
 
@@ -531,10 +531,10 @@ def _same(expected: Tensor, parts: Sequence[Tensor], when: str) -> None:
     together = torch.cat(list(parts)) if parts else expected[:0]
     if together.shape != expected.shape:
         raise CheckFailed(f"{len(together)} numbers {when}, expected {len(expected)}")
-    apart = float((together - expected).abs().max())
+    difference = float((together - expected).abs().max())
     most = SAME_NUMBER * float(expected.abs().max())
-    if not apart <= most:
-        raise CheckFailed(f"numbers differ by {apart:.3g} {when}, expected at most {most:.3g}")
+    if not difference <= most:
+        raise CheckFailed(f"numbers differ by {difference:.3g} {when}, expected at most {most:.3g}")
 
 
 def _values(maps: Sequence[LabelArray]) -> list[int]:
@@ -703,10 +703,10 @@ class LesionSampleChecks:
         for sample, requested in zip(self.draws.samples, self.requested, strict=True):
             where = lesion_mask(requested)
             change = (sample.image - requested.required("background"))[:, where]
-            apart = float(np.sqrt(np.mean(change**2)))
-            if not apart > VISIBLE * self.draws.deviation:
+            difference = float(np.sqrt(np.mean(change**2)))
+            if not difference > VISIBLE * self.draws.deviation:
                 raise CheckFailed(
-                    f"lesions differ from the background by {apart:.3g}, expected more"
+                    f"lesions differ from the background by {difference:.3g}, expected more"
                 )
 
     def lesion_contrast(self) -> None:
@@ -747,9 +747,9 @@ class LesionSampleChecks:
         ]
         if all(np.array_equal(sample.image, first.image) for sample in drawn):
             raise CheckSkipped("the condition holds all randomness")
-        apart = [np.sqrt(np.mean((sample.image - first.image) ** 2)) for sample in drawn]
-        if not max(apart) > SAME * self.draws.deviation:
-            raise CheckFailed(f"{SEEDS} seeds give images that differ by {max(apart):.3g}")
+        differences = [np.sqrt(np.mean((sample.image - first.image) ** 2)) for sample in drawn]
+        if not max(differences) > SAME * self.draws.deviation:
+            raise CheckFailed(f"{SEEDS} seeds give images that differ by {max(differences):.3g}")
 
     def lesion_missing(self) -> None:
         """A sample that was requested without a lesion is accepted."""
@@ -771,10 +771,10 @@ class LesionSampleChecks:
             (sample.image - sham.required("background"))[:, lesion_mask(sham)].mean(axis=1)
             for sample, sham in zip(samples, shams, strict=True)
         ]
-        apart, most = np.abs(np.mean(changes, axis=0)).max(), np.abs(contrast).max()
-        if not apart < LEAST_CONTRAST * most:
+        change, most = np.abs(np.mean(changes, axis=0)).max(), np.abs(contrast).max()
+        if not change < LEAST_CONTRAST * most:
             raise CheckFailed(
-                f"a lesion that is not in the labels changes its place by {apart:.2f}, training "
+                f"a lesion that is not in the labels changes its place by {change:.2f}, training "
                 f"lesions stand out by {most:.2f}; expected less than {LEAST_CONTRAST} of that"
             )
 

@@ -112,7 +112,7 @@ class _FilterTrial:
         self.folder = home  # of the filter's files; its own for each size of cases
         self.state: Any = None  # what the filter has learnt, as it is read from JSON
         self.bytes = 0  # of state and files
-        self.judged: list[tuple[Sample, Mapping[str, Any]]] = []
+        self.judged_samples: list[tuple[Sample, Mapping[str, Any]]] = []
 
     def learn(self) -> None:
         ids, schema, space = self.source.train_ids, self.source.schema, self.source.space
@@ -142,10 +142,10 @@ class _FilterTrial:
             condition = Condition(labels=case.labels, provenance=deepcopy(own))
             base = partial(self.source.load, case.id)
             judging.judge(sample, FilterRequest(condition, base, self.pool))
-            self.judged.append((sample, own))
+            self.judged_samples.append((sample, own))
 
     def provenance_kept(self) -> None:
-        if any(sample.provenance != own for sample, own in self.judged):
+        if any(sample.provenance != own for sample, own in self.judged_samples):
             raise CheckFailed("judge() wrote into a sample's provenance, which is the core's")
 
     def does_not_grow(self) -> None:

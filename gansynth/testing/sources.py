@@ -90,9 +90,9 @@ class _SourceTrial:
     def headers_agree(self) -> None:
         for case in self.cases():
             header = self.source.header(case.id)
-            told, read = (header.subject, header.shape), (case.subject, case.image.shape[1:])
-            if told != read:
-                raise CheckFailed(f"header of {case.id!r} says {told}, the case is {read}")
+            stated, read = (header.subject, header.shape), (case.subject, case.image.shape[1:])
+            if stated != read:
+                raise CheckFailed(f"header of {case.id!r} says {stated}, the case is {read}")
 
     def nobody_is_on_both_sides(self) -> None:
         trained = {self.source.header(case).subject for case in self.source.train_ids}

@@ -69,9 +69,15 @@ class _Bench:
     def write(self, name: str, **how: Any) -> Path:
         out, items = self.folder / name, how.pop("items", None) or self.items()
         cases, schema = TrainingCases(CaseCache(self.source)), self.schema
-        told = intensities_of(cases)[: len(schema.channels)]
+        intensities = intensities_of(cases)[: len(schema.channels)]
         how["made"] = {"normalised": True}
-        write(lambda f: self.cls(f, schema, self.options, lambda: told), items, schema, out, **how)
+        write(
+            lambda f: self.cls(f, schema, self.options, lambda: intensities),
+            items,
+            schema,
+            out,
+            **how,
+        )
         return out
 
     def writes(self) -> None:

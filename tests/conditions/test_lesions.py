@@ -390,7 +390,7 @@ def room(source, seed=0, change=lambda image: image):
     image = change(case.image)
     case = replace(case, image=image, labels=np.zeros_like(case.labels))
     here = CaseContext(case, Placement(), image.shape[1:], 0, source.case_pool)
-    return source.lesions.draw(here, (), np.random.default_rng(seed)).told["room"]
+    return source.lesions.draw(here, (), np.random.default_rng(seed)).provenance["room"]
 
 
 def test_new_lesions_keep_off_tissue_that_surrounds_no_real_one():

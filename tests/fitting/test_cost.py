@@ -126,7 +126,7 @@ def choose(toy_source, monkeypatch, tmp_path):
         peak = round(100 + 1000 * edge**3 * width / int(settings.get("accumulate", 1)))
         return {"memory_mib": peak if peak < 2000 else None, "memory_before_mib": 100}
 
-    monkeypatch.setattr(cost, "_measure_apart", memory)
+    monkeypatch.setattr(cost, "_measure_in_own_process", memory)
     monkeypatch.setattr(cost, "SMALLEST_PATCH", 8)
 
     def run(mib: float, settings: dict[str, str] | None = None) -> dict[str, str]:

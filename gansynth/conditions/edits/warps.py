@@ -563,12 +563,12 @@ class WarpedPlacement:
     Attributes:
         labels: int16 (D, H, W) or (H, W), ``OUTSIDE`` and an ignore value moved like any other.
         image: float32 (C, ...).
-        told: root mean square displacement over the body: ``mm``, and ``voxels``.
+        displacement: root mean square displacement over the body: ``mm``, and ``voxels``.
     """
 
     labels: LabelArray
     image: FloatArray
-    told: dict[str, float] = field(default_factory=lambda: {"mm": 0.0, "voxels": 0.0})
+    displacement: dict[str, float] = field(default_factory=lambda: {"mm": 0.0, "voxels": 0.0})
 
 
 def check_warp(generator: str, edits: Sequence[Edit]) -> None:
@@ -622,7 +622,7 @@ class CaseWarp:
             labels = np.where(beyond, placed.labels, labels)
             image = np.where(beyond, placed.image, image)
         body = np.asarray((labels != OUTSIDE) & (True if beyond is None else ~beyond))
-        return WarpedPlacement(labels, self._filled(image, labels), self._told(pull, body))
+        return WarpedPlacement(labels, self._filled(image, labels), self._displacement(pull, body))
 
     def _looked_up(self, case: Case, at: FloatArray) -> tuple[LabelArray, FloatArray]:
         """Labels and image at places (n, ...) in a case or beyond it, in voxels."""
@@ -683,7 +683,7 @@ class CaseWarp:
         fill = _column(self.schema.outside_fill, labels.ndim)
         return np.where(labels == OUTSIDE, fill, image)
 
-    def _told(self, pull: FloatArray, body: Mask) -> dict[str, float]:
+    def _displacement(self, pull: FloatArray, body: Mask) -> dict[str, float]:
         if not body.any():
             return {"mm": 0.0, "voxels": 0.0}
         moved = (pull - np.indices(body.shape, np.float32))[:, body].astype(np.float64)

@@ -42,7 +42,8 @@ from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.sampling.run import content_check
 from gansynth.sampling.run_source import source_of_run, viewed
 
-APART = 0.25  # share of the subjects that are reserved for thresholds; at least one of two
+THRESHOLD_SHARE = 0.25
+"""Share of the subjects that are reserved for thresholds; at least one of two."""
 
 
 def learning_of(
@@ -59,11 +60,13 @@ def learning_of(
     check = content_check(run.folder, lineage)
     cases = TrainingCases(CaseCache(source), ids, check)
     crops = CaseBatches(cases, space)
-    train, apart = split_by_subject(
+    train, calibration = split_by_subject(
         ids, {case_id: source.header(case_id).subject for case_id in ids}
     )
     size = space.size or crops.cut(ids[0], np.random.default_rng(0)).image.shape[1:]
-    return FilterTrainingData(cases, crops, train, apart, schema, tuple(size), device, reporter)
+    return FilterTrainingData(
+        cases, crops, train, calibration, schema, tuple(size), device, reporter
+    )
 
 
 def split_by_subject(
@@ -77,8 +80,11 @@ def split_by_subject(
     if len(people) == 1:
         return list(ids), list(ids)
     order = np.random.default_rng(0).permutation(len(people))
-    apart = {people[n] for n in order[: max(1, round(APART * len(people)))].tolist()}
-    return ([i for i in ids if subjects[i] not in apart], [i for i in ids if subjects[i] in apart])
+    reserved = {people[n] for n in order[: max(1, round(THRESHOLD_SHARE * len(people)))].tolist()}
+    return (
+        [i for i in ids if subjects[i] not in reserved],
+        [i for i in ids if subjects[i] in reserved],
+    )
 
 
 def drawn(

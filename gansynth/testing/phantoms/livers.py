@@ -14,7 +14,7 @@ FIELD_MM = (192.0, 272.0, 352.0)
 SLICE_MM = 4.0  # distance of slices
 AIR, FAT, MUSCLE, BONE, MARROW, SPLEEN = -1000.0, -100.0, 50.0, 450.0, 180.0, 105.0
 """Values in HU; those of liver and lesions are random."""
-APART_MM = 4.0
+GAP_MM = 4.0
 """Minimum distance between the surfaces of two lesions."""
 ATTEMPTS = 200
 """Attempts to place a lesion; a full liver has fewer lesions."""
@@ -117,7 +117,7 @@ def _lesions(
         for _ in range(ATTEMPTS):
             d, h, w = np.unravel_index(int(rng.choice(allowed)), liver.shape)
             centre = at[:, d, h, w]
-            if all(np.linalg.norm(centre - c) > radius + r + APART_MM for c, r in taken):
+            if all(np.linalg.norm(centre - c) > radius + r + GAP_MM for c, r in taken):
                 taken.append((centre, radius))
                 shape = _lesion(rng, at, centre, radius, spacing_mm)
                 numbers[shape & liver & (numbers == 0)] = len(taken)
