@@ -5,8 +5,9 @@ lesions, and taken out as a lesion is (``gansynth.conditions.removal``). A small
 filled place from the same place untouched, on people that it was not trained on; .5 is chance. The
 error of the fill's mean is in deviations of the body.
 
-Steps: mean absolute difference of neighbours across the border of the filled place, as a multiple
-of what it was untouched: the median over places, and the share of places with hard edges.
+Steps: of real lesions, mean absolute difference of neighbours across the border of what was filled,
+as a multiple of that of the tissue up to 8 voxels around: the median over lesions, and the share
+with hard edges.
 
 Left: of real lesions, how far the ring 1 to 4 voxels beyond the mask lies towards the lesion from
 the tissue 9 to 12 voxels away, in deviations of the body, before and after; mean over lesions.
@@ -25,11 +26,12 @@ from typing import Any
 import numpy as np
 import torch
 from common import machine, print_table, write
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_dilation, distance_transform_edt
 
 from gansynth.conditions.removal import without_lesions
 from gansynth.core.body_mask import shown_body
 from gansynth.core.case_pool import CaseContext, CasePool, TrainingCases
+from gansynth.core.geometry import neighbours
 from gansynth.core.schema import Case
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Placement
@@ -45,9 +47,9 @@ SETS = {
     "phe_ct256": r"(P[0-9]+)_",
 }
 PLACES = 40  # places that are tried for a shape on tissue
-HARD, FLAT = 1.5, 0.01
-"""Steps across a border, as a multiple of what they were, from which it is an edge; added to both,
-in deviations of the body, since untouched tissue may have none."""
+AROUND, HARD, FLAT = 8, 2.0, 0.01
+"""Voxels around a fill with which its border is compared; steps across the border, as a multiple of
+those, from which it is an edge; what is added to both, in deviations of the body."""
 WINDOW, STEPS, BATCH, DRAWN = 48, 250, 32, 1000
 """Pixels of a window that the network sees; steps, pairs a step; bootstrap samples of people."""
 
@@ -74,8 +76,6 @@ def measured(folder: Path, subjects: str, args: argparse.Namespace) -> dict[str,
         if emptied is not None:
             scale = case.image[:, body].std()
             errors.append(abs(emptied[:, hole].mean() - case.image[:, hole].mean()) / scale)
-            flat = FLAT * scale
-            steps.append((_step(emptied, hole) + flat) / (_step(case.image, hole) + flat))
             pairs.append([_window(image, hole, scale) for image in (case.image, emptied)])
             owners.append(case.subject)
     left, seconds, stays = [], [], 0
@@ -86,6 +86,7 @@ def measured(folder: Path, subjects: str, args: argparse.Namespace) -> dict[str,
         stays += emptied is None
         if emptied is not None:
             left.append([_left(image, case) for image in (case.image, emptied)])
+            steps.append(_steps(case, emptied))
     value, low, high = _told(np.array(pairs, np.float32), owners)
     before, after = np.nanmean(left, axis=0).round(2).tolist()
     return {
@@ -95,9 +96,9 @@ def measured(folder: Path, subjects: str, args: argparse.Namespace) -> dict[str,
         "low": low,
         "high": high,
         "error of the mean": round(float(np.mean(errors)), 2),
+        "lesions": len(ill),
         "steps": round(float(np.median(steps)), 2),
         "hard edges": round(float(np.mean(np.array(steps) > HARD)), 2),
-        "lesions": len(ill),
         "stay": round(stays / len(ill), 2),
         "left before": before,
         "left after": after,
@@ -140,13 +141,19 @@ def _window(image: Any, hole: Any, scale: float) -> Any:
     return np.concatenate([image / scale, hole[None]])[cut]
 
 
-def _step(image: Any, hole: Any) -> float:
-    """Return the mean absolute difference of neighbours across the border of a hole."""
-    found = []
-    for axis in range(hole.ndim):
-        across = np.diff(hole.astype(np.int8), axis=axis) != 0
-        found.append(np.abs(np.diff(image, axis=axis + 1))[:, across].ravel())
-    return float(np.concatenate(found).mean())
+def _steps(case: Case, emptied: Any) -> float:
+    """Return the steps across the border of what was filled, as a multiple of those around it."""
+    filled = (emptied != case.image).any(axis=0)
+    body = shown_body(case.image)
+    around = binary_dilation(filled, iterations=AROUND) & ~binary_dilation(filled) & body
+    flat = FLAT * case.image[:, body].std()
+    border, tissue = [], []
+    for axis in range(filled.ndim):
+        step = np.abs(np.diff(emptied, axis=axis + 1))
+        low, high = neighbours(axis)
+        border.append(step[:, (filled[low] != filled[high]) & body[low] & body[high]].ravel())
+        tissue.append(step[:, around[low] & around[high]].ravel())
+    return float((np.concatenate(border).mean() + flat) / (np.concatenate(tissue).mean() + flat))
 
 
 def _told(pairs: Any, owners: list[str]) -> tuple[float, float, float]:
