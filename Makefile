@@ -71,7 +71,7 @@ $(READY_DOCS): pyproject.toml constraints.txt | $(BIN)/python
 
 comma := ,
 
-demo: $(READY)            ## the whole way on phantoms, into runs/demo (a minute and a half)
+demo: $(READY)            ## the whole way on phantoms, into runs/demo (two to four minutes)
 	@$(BIN)/gansynth demo -o $(DEMO) --force $(ARGS)
 
 demo-long: $(READY)       ## the same on volumes of four channels, which takes longer

@@ -1,4 +1,4 @@
-"""End-to-end demo on phantoms: no data, no GPU, a minute and a half.
+"""End-to-end demo on phantoms: no data, no GPU, two to four minutes.
 
 It uses the same functions as a user: make a data set, prepare it, and fit a generator on one fold.
 Then it trains an unmodified nnU-Net with samples mixed in on the fly, and as long without samples.
