@@ -158,11 +158,9 @@ def lines_of_training(
         yield said_of(metrics)
         yield from table(rows)
     else:
-        figures = [f"{key} {value:.3g}" for key, value in _numbers(metrics, names=names)][
-            :MOST_METRICS
-        ]
+        figures = [f"{key} {value:.3g}" for key, value in _numbers(metrics, names=names)]
         if figures:
-            yield f"on real held-out cases: {', '.join(figures)}"
+            yield f"on real held-out cases: {', '.join(figures[:MOST_METRICS])}"
     share = document.get("share_of_usual_length")
     if share is not None:
         yield from _too_short(share, target)

@@ -315,8 +315,8 @@ def fill(image: FloatArray, pieces: Sequence[Piece], free: Mask) -> None:
     corner, hole, here = [side.start for side in box], where[box], image[:, *box]
     donors = [_donor(image, mask[box], source, free, corner) for mask, source in pieces]
     known = [donor.image[:, donor.mask & donor.usable] for donor in donors]
-    limits = value_limits([here[:, ~hole], *[values for values in known if values.size]])
-    image[:, *box] = np.where(hole, within(poisson_of_many(here, donors), limits), here)
+    limits = value_limits([np.concatenate([here[:, ~hole], *known], axis=1)])
+    image[:, *box] = within(poisson_of_many(here, donors), limits)
 
 
 def _donor(

@@ -207,18 +207,17 @@ def _slopes(
     slopes = [np.zeros((len(face.row), channels)) for face in faces]
     counts = [np.zeros(len(face.row), np.uint8) for face in faces]
     for donor in donors:
+        values = np.zeros((channels, *shape), np.float32)
         filled, useful = np.zeros(shape, bool), np.zeros(shape, bool)
+        values[:, *donor.box] = donor.image
         filled[donor.box], useful[donor.box] = donor.mask, donor.usable
+        of_voxels = values.reshape(channels, -1).T.astype(np.float64)
         filled, useful = filled.ravel(), useful.ravel()
-        number = np.zeros(shape, np.int64)  # of a voxel, in the donor's box
-        number[donor.box] = np.arange(donor.mask.size).reshape(donor.mask.shape)
-        number = number.ravel()
-        values = donor.image.reshape(channels, -1).T.astype(np.float64)
         for face, slope, count in zip(faces, slopes, counts, strict=True):
             inside, neighbour = face.inside, face.neighbour
             theirs = filled[inside] | filled[neighbour]
             at = np.flatnonzero(theirs & useful[inside] & useful[neighbour])
-            slope[at] += values[number[inside[at]]] - values[number[neighbour[at]]]
+            slope[at] += of_voxels[inside[at]] - of_voxels[neighbour[at]]
             count[at] += 1
     return [
         slope / np.maximum(count, 1)[:, None] for slope, count in zip(slopes, counts, strict=True)

@@ -17,7 +17,7 @@ from gansynth.data.name_patterns import NamePattern, Pattern, read_pattern
 from gansynth.runtime.errors import UsageFault, did_you_mean
 from gansynth.runtime.nifti import LEAST_MM, MOST_MM
 from gansynth.runtime.option_kinds import Size3
-from gansynth.runtime.options import Needs, OptionModel, read_model, refuse_idle
+from gansynth.runtime.options import Needs, OptionModel, flag_of, read_model, refuse_idle
 
 INNER = "inner."  # prefix of keys that go to the inner source, even where both have the key
 
@@ -74,9 +74,8 @@ def parse_read(model: type[Options], request: SourceRequest) -> Options:
     fields = model.model_fields
     for key, text in request.read.items():
         if key not in fields and not model.passes_on:
-            hint = did_you_mean(key, fields)
-            if key in NOT_READ:
-                hint = f" Did you mean: --{key} '{text}'?"
+            flag = f" Did you mean: {flag_of(key)} '{text}'?"
+            hint = flag if key in NOT_READ else did_you_mean(key, fields)
             raise UsageFault(
                 f"--read {key}={text}: {request.kind}: has no such key, expected one of: "
                 f"{', '.join(fields) or 'none'}.{hint} See: gansynth options {request.kind}"
