@@ -38,6 +38,7 @@ FORE_BACKGROUND, UNIFORM, WHOLE, PER_CLASS = range(4)
 """typeOfSampling: foreground and background; uniform; whole image (as uniform); per class."""
 ON_SAMPLES: Final = "performValidationOnSamplesThroughoutTraining"
 ON_VOLUMES: Final = "performFullInferenceOnValidationImagesEveryFewEpochs"
+BETWEEN: Final = "numberOfEpochsBetweenFullInferenceOnValImages"
 SHARES: Final = "proportionOfSamplesToExtractPerCategoryTraining"
 MAPS: Final = "weightedMapsForSamplingEachCategoryTrain"
 VALIDATION_MAPS = "weightedMapsForSamplingEachCategoryVal"
@@ -302,6 +303,8 @@ class TrainConfig(_Config):
     shares_validation: Shares = Field(None, alias="proportionOfSamplesToExtractPerCategoryVal")
     validates_on_samples: Flag = Field(False, alias=ON_SAMPLES)
     validates_on_volumes: Flag = Field(False, alias=ON_VOLUMES)
+    # epochs from one full inference to the next; DeepMedic takes 0 where there are none
+    between: Annotated[int, Field(strict=True, ge=0)] = Field(1, alias=BETWEEN)
     pad: Flag = Field(True, alias="padInputImagesBool")
     session: Text = Field("trainSession", alias="sessionName")
     zscore: Mapping[str, Any] = Field({}, alias=SCORES)

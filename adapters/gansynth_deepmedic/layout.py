@@ -32,10 +32,9 @@ from gansynth.core.resample import crop_pad
 from gansynth.data.case_writer import stored_bytes
 from gansynth.runtime.files import read_nifti, read_nifti_header, replace_text, whole_folder
 from gansynth_deepmedic.configs import (
-    CASES,
+    BETWEEN,
     NAMES,
     ON_VOLUMES,
-    SEGMENTS,
     VALIDATION_MAPS,
     ListedCase,
     TrainConfig,
@@ -51,8 +50,10 @@ REAL = "real"  # folder of real cases that went through a generator's space
 _RECORD = "real.json"
 _PATHS = {"folderForOutput", "cnnModelFilePath", VALIDATION_MAPS}
 """Keys of the user's file whose paths become absolute."""
-_DEFAULTS = {CASES: TrainConfig.model_fields["cases"].default}
-_DEFAULTS[SEGMENTS] = TrainConfig.model_fields["segments"].default
+_DEFAULTS = {
+    str(TrainConfig.model_fields[key].alias): TrainConfig.model_fields[key].default
+    for key in ("cases", "segments", "between")
+}
 
 
 def write_layout(
@@ -93,9 +94,12 @@ def write_layout(
     changed |= {"dataframe_train": None, "dataframe_val": None}
     if held != [*config.validation]:
         changed[VALIDATION_MAPS] = None  # others are held out than by the user's lists
+    epochs = values.get("numberOfEpochs", config.epochs)
     if held and not (config.validates_on_samples or config.validates_on_volumes):
         changed[ON_VOLUMES] = True
-        changed["numberOfEpochsBetweenFullInferenceOnValImages"] = config.epochs
+        changed[BETWEEN] = epochs
+    elif held and config.validates_on_volumes:
+        changed[BETWEEN] = _between(max(config.between, 1), epochs)
     changed |= values
     differing = {k: v for k, v in changed.items() if v != config.values.get(k, _DEFAULTS.get(k))}
     with disk_errors(folder):
@@ -104,6 +108,14 @@ def write_layout(
             replace_text(folder / name, list_text(column))
         replace_text(folder / TRAIN, _config_text(config, differing))
     return sorted(differing)
+
+
+def _between(least: int, epochs: int) -> int:
+    """Epochs between full inferences, as few as allowed, so that the last epoch has one, too."""
+    for count in range(least, epochs):
+        if epochs % count == 0:
+            return count
+    return epochs
 
 
 def _columns(

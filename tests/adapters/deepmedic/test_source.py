@@ -11,7 +11,13 @@ import pytest
 from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.core.synthetic import marked
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
-from gansynth_deepmedic.configs import ON_SAMPLES, ON_VOLUMES, read_train_config, read_values
+from gansynth_deepmedic.configs import (
+    BETWEEN,
+    ON_SAMPLES,
+    ON_VOLUMES,
+    read_train_config,
+    read_values,
+)
 from gansynth_deepmedic.insertion import MISSING, HostCase
 from gansynth_deepmedic.layout import write_layout
 from gansynth_deepmedic.source import open_deepmedic
@@ -225,6 +231,15 @@ def test_deepmedic_trains_on_a_fold_and_validates_on_its_held_out_cases(toy, tmp
     lists = ("channels", "gtLabels", "roiMasks", "names", "folder", "numOfCases")
     differing = {k for k, v in config.values.items() if source.config.values[k] != v}
     assert {key for key in differing if not key.startswith(lists)} == set()
+
+
+@pytest.mark.parametrize(
+    ("every", "epochs", "then"), [(4, 8, 4), (4, 1, 1), (4, 10, 5), (20, 35, 35)]
+)
+def test_the_last_epoch_is_followed_by_segmentations(mine, tmp_path, every, epochs, then):
+    mine.change(**{BETWEEN: every})
+    write_layout(mine.source(), tmp_path, [], {"numberOfEpochs": epochs})
+    assert read_values(tmp_path / "train.cfg")[BETWEEN] == then
 
 
 def test_regions_of_interest_of_some_cases_of_a_side_are_refused(mine, tmp_path):
