@@ -102,11 +102,14 @@ def options(name: str) -> OptionTables:
     """
     registry = installed()
     kinds = [kind for kind in KINDS if name in registry.loaders[kind]]
-    found = [
-        (KINDS[kind], typed, model)
-        for kind in kinds
-        for typed, model in _models_of(kind, name, registry.load(kind, name))
-    ]
+    usual: dict[str, Any] = {}  # a generator's own defaults of the training loop
+    found = []
+    for kind in kinds:
+        loaded = registry.load(kind, name)
+        if kind == "generators":
+            usual.update(capabilities_of(loaded).loop)
+        for typed, model in _models_of(kind, name, loaded):
+            found.append((KINDS[kind], typed, model))
     beside = others()
     recipe = list(_recipe(name)) if name in registry.loaders["recipes"] else []
     if name in beside:
@@ -120,7 +123,7 @@ def options(name: str) -> OptionTables:
             "See: gansynth plugins list"
         )
     tables = [
-        OptionTable(kind, name, typed, () if model is None else tuple(option_rows(model)))
+        OptionTable(kind, name, typed, () if model is None else tuple(option_rows(model, usual)))
         for kind, typed, model in found
     ]
     return OptionTables([*tables, *recipe])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -89,12 +89,17 @@ def size_text(size: Iterable[int]) -> str:
     return "x".join(map(str, size))
 
 
-def option_rows(model: type[BaseModel]) -> list[tuple[str, str, str]]:
-    """Return key, default and meaning of all options of a model, as for ``gansynth options``."""
+def option_rows(
+    model: type[BaseModel], usual: Mapping[str, Any] | None = None
+) -> list[tuple[str, str, str]]:
+    """Return key, default and meaning of all options of a model, as for ``gansynth options``.
+
+    ``usual``: defaults in place of the model's.
+    """
     rows = []
     for key, field in model.model_fields.items():
         left_out = field.is_required() or field.default_factory is not None
-        default = "" if left_out else _default(field.default)
+        default = "" if left_out else _default((usual or {}).get(key, field.default))
         rows.append((key, default, field.description or ""))
     return rows
 

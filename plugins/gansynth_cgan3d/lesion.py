@@ -27,6 +27,8 @@ from gansynth_cgan3d.inserter import ImageUnits, LesionInserter, LesionInsertion
 from gansynth_cgan3d.model import CGAN, ConditionInputs, Discriminator
 from gansynth_cgan3d.options import CGAN3DLesionOptions
 
+STEPS = 1500  # more of them gained no Dice on gliomas; see docs/lesion_methods.md
+
 
 def inserted(inputs: ConditionInputs) -> LesionInsertion:
     """Return the insertion of a batch, which has one here."""
@@ -51,6 +53,7 @@ class CGAN3DLesion(CGAN):
             shared,
             takes=frozenset({"labels", "lesion"}),
             trains=o.stage != "coarse",
+            loop={"steps": STEPS},
             lesions=f"classes={'+'.join(o.lesions)}" if o.lesions else None,
             remedies=remedies,
             rim_mm=o.rim_mm,

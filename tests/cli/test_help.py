@@ -8,6 +8,7 @@ import pytest
 from click.shell_completion import ShellComplete
 
 import gansynth
+from gansynth.core.generator import capabilities_of
 from gansynth.core.registry import installed
 from gansynth.hosts.api import host_settings
 from gansynth.hosts.host import framework
@@ -101,6 +102,16 @@ def test_whatever_is_registered_has_its_options_printed(toys, run_json, run_cli)
     for words in ("augment --target nnunet --KEY", "prepare nnunet:WHERE --set", "nnunet:WHERE"):
         assert words in shown
     assert "epochs to train (nnU-Net: 1000)" in shown
+
+
+@pytest.mark.parametrize("name", ["cgan3d-lesion", "cpggan", "dcgan"])
+def test_a_generators_own_defaults_of_the_loop_are_printed(run_json, name):
+    usual = capabilities_of(installed().generator(name)).loop
+    printed = {
+        row["key"]: row["default"] for row in run_json("options", name)["tables"][1]["options"]
+    }
+    assert usual
+    assert {key: printed[key] for key in usual} == {key: str(n) for key, n in usual.items()}
 
 
 def test_of_a_recipe_what_it_sets_is_printed(run_cli):
