@@ -24,11 +24,14 @@ import numpy as np
 from common import RESULTS, gansynth, print_table, write
 
 STEPS = (100, 400, 1500)
-LOOK = re.compile(r" (edge|contrast|halo|grain [1-4])$")  # after a channel's name
+LOOKS = ("edge", "contrast", "halo", "grain 1", "grain 2", "grain 3", "grain 4")
+LOOK = re.compile(rf" ({'|'.join(LOOKS)})$")  # after a channel's name
 NAME = "lesion_length"
 
 
-def splits_of(data: str, subjects: str | None, people: int) -> list[dict[str, list[str]]]:
+def splits_of(
+    data: str, subjects: str | None, people: int, seed: int = 0
+) -> list[dict[str, list[str]]]:
     """One fold: the cases of some people with a lesion to train on, those of all others apart."""
     from gansynth.core.source import SourceRequest
     from gansynth.sampling.run_source import open_source
@@ -41,7 +44,7 @@ def splits_of(data: str, subjects: str | None, people: int) -> list[dict[str, li
         shown[case] = labels is not None and bool(labels.any())
     person = {case: source.header(case).subject for case in shown}
     ill = sorted({person[case] for case, lesion in shown.items() if lesion})
-    chosen = set(np.random.default_rng(0).permutation(ill)[:people].tolist())
+    chosen = set(np.random.default_rng(seed).permutation(ill)[:people].tolist())
     train = [case for case in shown if person[case] in chosen]
     return [{"train": train, "val": [case for case in shown if person[case] not in chosen]}]
 

@@ -37,7 +37,7 @@ def main() -> None:
         for asked in args.sets:
             name, folder, subjects = asked.split("=", 2)
             splits = Path(home) / f"{name}.json"
-            splits.write_text(json.dumps(splits_of(Path(folder), subjects, args.people)))
+            splits.write_text(json.dumps(splits_of(f"pictures:{folder}", subjects, args.people)))
             data = ("--data", f"pictures:{folder}", "--subjects", subjects)
             state[name] = {"people": args.people}
             for generator in args.generators:
