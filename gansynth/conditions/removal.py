@@ -43,8 +43,8 @@ DEEPER = 0.2  # difference in depth, of the deepest, that counts as one deviatio
 STRANGE, BEYOND = 0.1, 0.5
 """Largest share of a place's voxels beyond the values around the lesion, by so many deviations."""
 FAR, NOISE = 4.0, 0.06
-"""Multiple of the median distance from the middle of the values around a lesion beyond which a
-voxel is odd; what is added to that distance, in deviations of the tissue."""
+"""A voxel is odd so many times as far from the middle of the values around a lesion as half of them
+are; what is added to that distance, in deviations of the tissue."""
 CLUMP, MARGIN = 12, 1
 """Voxels of the smallest odd part that is replaced, and those around one that go with it."""
 
