@@ -124,7 +124,7 @@ class PaperTableRun:
         if self.plan.raters:
             cells = rater_rows(self.plan, self.commands.generators)
             return [*table(cells, WIDTH), RATED, *notes(self.plan)]
-        head, *cells = rows(self.plan, self.results, self.commands.regions, self.arms, self.hosts)
+        head, *cells = rows(self.plan, self.results, self.commands.regions, self.arms)
         count, lines = len(self.plan.measures), list[str]()
         hosts = [row[0] for row in cells]
         for host in dict.fromkeys(hosts):
@@ -260,7 +260,6 @@ def rows(
     results: Sequence[Result],
     regions: Mapping[str, str],
     arms: Sequence[PaperArm] | None = None,
-    hosts: Sequence[str] | None = None,
 ) -> list[tuple[object, ...]]:
     """Return a row per arm and host: numbers of samples, Dice or figures, and the paper's.
 
@@ -269,14 +268,11 @@ def rows(
         regions: name -> formula; empty for a detector's table.
         arms: rows of hosts that are not shipped; None for all arms of the plan. Other hosts show
             arms with results, or all arms before there are any.
-        hosts: shown before there are results; None for all of the plan.
     """
     names = plan.measures
     head = ("host", "arm", "real", "synthetic", *names, *[f"paper {name}" for name in names])
     lines: list[tuple[object, ...]] = [head]
     for host, entry in plan.hosts.items():
-        others = entry.code == "others"
-        awaited = not results and (hosts is None or host in hosts)
         for arm in plan.arms:
             trained = [
                 result for result in results if (result["host"], result["arm"]) == (host, arm.name)
@@ -288,8 +284,8 @@ def rows(
                 ours = [dice_of(trained, key_of(*item)) for item in regions.items()]
                 ours += [figure_of(trained, key) for key in plan.columns.values()]
                 lines.append((entry.title, arm.name, real, synthetic, *ours, *papers))
-            elif arm in (arms or plan.arms) and (others or awaited):
-                not_run = NOT_RUN if others else "-"
+            elif arm in (arms or plan.arms) and (entry.code == "others" or not results):
+                not_run = NOT_RUN if entry.code == "others" else "-"
                 ours = [not_run] + [""] * (len(names) - 1)
                 lines.append((entry.title, arm.name, "-", "-", *ours, *papers))
     return lines
