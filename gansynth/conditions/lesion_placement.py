@@ -700,7 +700,7 @@ OF_PLACES = (
     "mixing",
     "tries",
 )
-Number = Literal["match", "add", "replace"]
+Number = Literal["swap", "add", "in-place"]
 NUMBERS = get_args(Number)
 Shows = Literal["lesion", "sham", "nothing"]
 """What a sample shows: a new lesion, a sham (see ``LesionOptions``), or nothing new."""
@@ -742,9 +742,9 @@ class LesionOptions(OptionModel):
 
     needs: ClassVar[Needs] = dict.fromkeys(OF_PLACES, "where!=own")
     number: Number = Field(
-        "match",
-        description="match: as many lesions as training cases have, so the background's own are "
-        "taken out first; add: they stay; replace: the new one lies where the largest one was. A "
+        "swap",
+        description="swap: as many lesions as training cases have, so the background's own are "
+        "taken out first; add: they stay; in-place: the new one lies where the largest one was. A "
         "word without KEY= is this one",
     )
     sham: float = Field(
@@ -925,7 +925,7 @@ class LesionDrawer:
             options.into,
             options.apart_mm,
             options.where,
-            replaces=options.number == "replace",
+            replaces=options.number == "in-place",
             carves=options.mixing == "carve",
         )
 

@@ -456,7 +456,7 @@ def _lesion_rows(comparison: Comparison, *, added: bool) -> Iterator[dict[str, A
     """Yield what is said of lesions; ``added``: set beside real ones, so that there is advice."""
     figures = CountMetric().figures(comparison)
     word = PART if PART in figures[0].name else LESION
-    advice = ("see --prevalence", f"see --lesions {'where=own' if word == PART else 'match'}")
+    advice = ("see --prevalence", f"see --lesions {'where=own' if word == PART else 'swap'}")
     for figure, text, way_out in zip(figures, ("{:.0%}", "{:.1f}"), advice, strict=True):
         values = [figure.value, figure.real]
         note = NOTES.get(figure.finding, "")

@@ -155,7 +155,7 @@ def test_where_there_is_no_room_nothing_is_drawn_and_it_is_said():
 
 @pytest.mark.parametrize("ndim", [2, 3])
 def test_the_backgrounds_own_lesion_is_taken_out_before_a_new_one_is_put_in(ndim):
-    source = sampler(f"match,{ROOMY}", base=False, ndim=ndim)
+    source = sampler(f"swap,{ROOMY}", base=False, ndim=ndim)
     for c in placed(source, 6):
         own, case = own_labels(source, c) > 0, source.cases(c.provenance["case"])
         assert np.array_equal(c.labels > 0, c.lesion > 0)
@@ -220,7 +220,7 @@ def test_the_fill_of_a_lesion_has_no_ventricle_of_the_place_it_comes_from():
 def test_a_case_is_emptied_in_a_few_ways_whichever_sample_comes_first():
     flat = Schema(("T1",), {"bg": 0, "a": 1}, (1.0, 1.0), "HW", has_outside=True)
     maps = {f"p{i}": with_ball(body((48, 48)), (12 + i, 24), 3) for i in range(4)}
-    sources = [sampler(f"match,{ROOMY}", base=False, source=Waves(maps, flat)) for _ in range(2)]
+    sources = [sampler(f"swap,{ROOMY}", base=False, source=Waves(maps, flat)) for _ in range(2)]
     drawn = [sources[0].draw(index) for index in range(60)]
     again = [sources[1].draw(index) for index in reversed(range(60))]
     ways: dict[str, set[bytes]] = {}
@@ -235,7 +235,7 @@ def test_a_case_is_emptied_in_a_few_ways_whichever_sample_comes_first():
 def test_a_lesion_that_is_moved_only_where_the_crop_shows_it_is_the_same_lesion(
     monkeypatch, mixing
 ):
-    text = f"match,{ROOMY},shown=0.1,mixing={mixing}"
+    text = f"swap,{ROOMY},shown=0.1,mixing={mixing}"
     crops = {"base": False, "edits": ("rotate", "elastic"), "space": Space("crop", (10, 10))}
     drawn = [placed(sampler(text, source=tumours(), **crops), 12)]
     monkeypatch.setattr(EditedLesion, "needed_in", lambda *_: None)
@@ -253,7 +253,7 @@ def tumours() -> Waves:
 
 def test_crops_that_a_tumour_fills_show_the_tissue_that_other_crops_of_the_case_show_there():
     crops = Space("crop", (12, 12))
-    source = sampler(f"match,{ROOMY}", base=False, source=tumours(), space=crops)
+    source = sampler(f"swap,{ROOMY}", base=False, source=tumours(), space=crops)
     seen: dict[tuple[str, int, int], set[float]] = {}
     full = []
     for c in (source.draw(index) for index in range(80)):
@@ -277,7 +277,7 @@ def test_bodies_that_fill_little_of_the_crop_are_backgrounds_as_often_as_larger_
         small = with_ball(body((side, side)), (12, 12), 3)
         maps[f"p{number}"] = np.pad(small, (0, 72 - side), constant_values=OUTSIDE)
     source = sampler(
-        f"match,{ROOMY}", base=False, source=Waves(maps, flat), space=Space("crop", (64, 64))
+        f"swap,{ROOMY}", base=False, source=Waves(maps, flat), space=Space("crop", (64, 64))
     )
     used = Counter(source.draw(index).provenance["case"] for index in range(60))
     assert sorted(used) == ["p0", "p1", "p2"]
@@ -285,7 +285,7 @@ def test_bodies_that_fill_little_of_the_crop_are_backgrounds_as_often_as_larger_
 
 
 def test_a_replaced_lesion_lies_where_the_old_one_was():
-    source = sampler("replace,inside=0.5", base=False, ndim=2)
+    source = sampler("in-place,inside=0.5", base=False, ndim=2)
     for c in placed(source, 6):
         assert ((own_labels(source, c) > 0) & (c.lesion > 0)).any()
 
@@ -309,7 +309,7 @@ def test_prevalence_sets_the_share_of_samples_with_a_lesion(share):
 
 
 def test_a_sham_is_tissue_where_a_lesion_would_be_and_its_label_is_background():
-    source = sampler(f"match,sham=0.9,what=one,{ROOMY}", ndim=2)
+    source = sampler(f"swap,sham=0.9,what=one,{ROOMY}", ndim=2)
     drawn = placed(source, 12)
     shams = [c for c in drawn if c.provenance["lesions"].get("shows") == "sham"]
     assert shams

@@ -44,7 +44,7 @@ def test_lesions_set_beside_real_ones_are_told_with_the_way_out(
     (present,) = [line for line in told if line.startswith(PRESENT)]
     (each,) = [line for line in told if line.startswith(EACH)]
     assert present == f"{PRESENT}samples 100 %; training cases 75 %: differs; see --prevalence"
-    assert each == f"{EACH}samples 2.0; training cases 0.8: differs; see --lesions match"
+    assert each == f"{EACH}samples 2.0; training cases 0.8: differs; see --lesions swap"
     answer = "will it harm? yes: samples differ from training cases in images with a lesion and les"
     assert told[-1].startswith(answer)
     request = gansynth.SampleRequest(lesions="add", prevalence=1.0)
@@ -53,7 +53,7 @@ def test_lesions_set_beside_real_ones_are_told_with_the_way_out(
     fill_here(tmp_path, drawer, 16)
     stored = gansynth.check(bank=tmp_path / "bank", **data).will_it_harm
     assert (stored["samples"], stored["real_images"]) == (16, 64)
-    assert f"{EACH}samples 2.0; training cases 0.8: differs; see --lesions match" in stored["lines"]
+    assert f"{EACH}samples 2.0; training cases 0.8: differs; see --lesions swap" in stored["lines"]
 
 
 def test_a_slow_generator_draws_fewer_samples_and_says_how_many(fitted, monkeypatch):

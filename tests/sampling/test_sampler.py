@@ -309,8 +309,8 @@ class Sparse(ToySource):
 @pytest.mark.parametrize(
     ("generator", "lesions"),
     [
-        *(("copypaste", way) for way in ("add", "match", "replace", "where=own", "add,sham=0.9")),
-        *(("copypaste", "add,mixing=carve"), ("parametric", "match"), ("elastic", None)),
+        *(("copypaste", way) for way in ("add", "swap", "in-place", "where=own", "add,sham=0.9")),
+        *(("copypaste", "add,mixing=carve"), ("parametric", "swap"), ("elastic", None)),
     ],
 )
 def test_a_voxel_that_nobody_labelled_is_ignored_in_every_sample_that_shows_it(
