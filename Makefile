@@ -17,7 +17,8 @@ DEMO        ?= runs/demo
 
 BIN         := $(VENV)/bin
 PIP         := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL     := $(PIP) install $(if $(V),,-q) -c constraints.txt
+# Modules are compiled when they are first imported: most of torch never is.
+INSTALL     := $(PIP) install $(if $(V),,-q) --no-compile -c constraints.txt
 PYTEST      := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q --progress
 READY       := $(VENV)/.ready
 READY_DEV   := $(VENV)/.ready-dev

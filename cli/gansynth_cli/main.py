@@ -163,13 +163,29 @@ class Gansynth(click.Group):
         typed = list(sys.argv[1:] if args is None else args)
 
         def run() -> Any:
-            return super(Gansynth, self).main(
-                typed, prog_name or "gansynth", complete_var, standalone_mode=False, **extra
-            )
+            try:
+                return super(Gansynth, self).main(
+                    typed, prog_name or "gansynth", complete_var, standalone_mode=False, **extra
+                )
+            except click.MissingParameter as error:
+                _name_data(error, typed)
+                raise
 
         if not standalone_mode:
             return run()
         sys.exit(exit_code_of(run, debug="--debug" in _before_dashes(typed)))
+
+
+def _name_data(error: click.MissingParameter, typed: Sequence[str]) -> None:
+    """Say so if a data set was typed without ``--data``."""
+    from gansynth.core.registry import installed
+
+    if error.param is None or "--data" not in error.param.opts:
+        return
+    for word in _before_dashes(typed):
+        kind, colon, _ = word.partition(":")
+        if colon and kind in installed().names("sources"):
+            error.message = f"Did you mean --data {word}?"
 
 
 def exit_code_of(run: Callable[[], Any], *, debug: bool = False) -> int:

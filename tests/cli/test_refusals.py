@@ -27,6 +27,7 @@ TURING = "turing-test {toy}"
 SLIPS: dict[str, str | tuple[str, ...]] = {
     "fti": "No such command 'fti'. Did you mean 'fit'? See: gansynth --help",
     "fit cgan3d --data nnunet:004": "Missing option '-o' / '--out'. See: gansynth fit --help",
+    "fit means toy:3 -o out": "Missing option '--data'. Did you mean --data toy:3? See: gansynth",
     # Names in other programs.
     "train cgan3d": "It is called 'fit'",
     # Options that have no effect.
