@@ -168,24 +168,25 @@ class Gansynth(click.Group):
                     typed, prog_name or "gansynth", complete_var, standalone_mode=False, **extra
                 )
             except click.MissingParameter as error:
-                _name_data(error, typed)
-                raise
+                raise _with_data(error, typed) from None
 
         if not standalone_mode:
             return run()
         sys.exit(exit_code_of(run, debug="--debug" in _before_dashes(typed)))
 
 
-def _name_data(error: click.MissingParameter, typed: Sequence[str]) -> None:
-    """Say so if a data set was typed without ``--data``."""
+def _with_data(error: click.MissingParameter, typed: Sequence[str]) -> click.MissingParameter:
+    """Return the error, which names a data set that was typed without ``--data``."""
     from gansynth.core.registry import installed
 
     if error.param is None or "--data" not in error.param.opts:
-        return
+        return error
     for word in _before_dashes(typed):
         kind, colon, _ = word.partition(":")
         if colon and kind in installed().names("sources"):
-            error.message = f"Did you mean --data {word}?"
+            hint = f"Did you mean --data {word}?"
+            return click.MissingParameter(hint, ctx=error.ctx, param=error.param)
+    return error
 
 
 def exit_code_of(run: Callable[[], Any], *, debug: bool = False) -> int:
