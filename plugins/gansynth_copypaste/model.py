@@ -114,6 +114,8 @@ class CopyPaste(Generator):
         for case in cases:  # one at a time: all of them may not fit into memory
             assert case.labels is not None, "training cases have labels"
             ends.append(value_limits([case.image]).T)
+            if not (case.labels > 0).any():
+                continue
             tissue = organ_mask(case.image) & (case.labels != OUTSIDE)
             for border, row in self._contrasts(case.image, case.labels, case.labels, tissue):
                 rows.setdefault(border, []).append(row)

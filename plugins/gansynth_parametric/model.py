@@ -163,8 +163,11 @@ class Parametric(Generator):
     def _measured(self, case: Case) -> Iterator[Matrix]:
         """Yield log size, tissue (C,), and the measures of each class, of each lesion."""
         labels = self._labels(case)
+        found = parts(labels, self.schema, self.values, least=LEAST_VOXELS)
+        if not found:
+            return
         free = self._free(organ_mask(case.image), labels)
-        for part in parts(labels, self.schema, self.values, least=LEAST_VOXELS):
+        for part in found:
             box, tissue = tissue_around(part, case.image, free)
             local, held = case.image[(slice(None), *box)], part.whole()[box]
             look = measured(local, held, tissue, free[box], self.values, self.schema.spacing)
