@@ -9,6 +9,7 @@ be drawn with patches; and half of a new texture's variance is that of the tissu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -219,9 +220,10 @@ def _distance(mask: Mask, spacing: Sequence[float]) -> Matrix:
     """Return how deep each voxel lies below a mask's edge, in voxels of the finest axis."""
     from scipy.ndimage import distance_transform_edt
 
-    inside = distance_transform_edt(mask, sampling=spacing)
-    beyond = distance_transform_edt(~mask, sampling=spacing)
-    return np.asarray(np.where(mask, inside, -beyond) / min(spacing) - np.where(mask, 0.5, -0.5))
+    box = bounding_box(mask, margin=1)  # no voxel beyond is the nearest one to the mask's
+    distance = -distance_transform_edt(~mask, sampling=spacing)
+    distance[box] += distance_transform_edt(mask[box], sampling=spacing)
+    return np.asarray(distance / min(spacing) - np.where(mask, 0.5, -0.5))
 
 
 def _filled(depth: Matrix) -> Matrix:
@@ -236,9 +238,12 @@ def _level(labels: LabelArray, values: Sequence[int], contrast: Matrix, depth: M
     level, total = np.zeros((contrast.shape[1], *labels.shape)), np.full(labels.shape, 1e-6)
     for value, row in zip(values, contrast, strict=True):
         weight = gaussian_filter((labels == value).astype(float), BORDER)
-        level += row.reshape(-1, *[1] * labels.ndim) * weight
+        for channel, number in zip(level, row, strict=True):
+            channel += number * weight
         total += weight
-    return np.asarray(level / total * _filled(depth), np.float64)
+    level /= total
+    level *= _filled(depth)
+    return level
 
 
 def _terms(mask: Mask) -> Matrix:
@@ -255,7 +260,10 @@ def _terms(mask: Mask) -> Matrix:
     terms = list(places)
     for number, place in enumerate(places):
         terms += [place * other for other in places[number:]]
-    return np.stack([term - term[mask].mean() for term in terms])
+    out = np.empty((len(terms), *mask.shape))
+    for row, term in zip(out, terms, strict=True):
+        np.subtract(term, term[mask].mean(), out=row)
+    return out
 
 
 def _trend(rest: Matrix, terms: Matrix, mask: Mask) -> Matrix:
@@ -279,9 +287,10 @@ def _texture(rest: Matrix, mask: Mask, spacing: Sequence[float]) -> tuple[Matrix
     spread, shares = np.full(count, np.nan), np.full((1 + len(WIDTHS), count), np.nan)
     box = bounding_box(mask)
     inner, held = _interior(mask)[box], rest[(slice(None), *box)]
+    voxels = np.ascontiguousarray(held.reshape(count, -1).T)  # a voxel's channels side by side
     rows: list[tuple[float, int, Matrix]] = []
     for axis in range(mask.ndim):
-        rows += _variogram(held, inner, axis, spacing)
+        rows += _variogram(voxels, inner, axis, spacing)
     if mask.sum() < LEAST_VOXELS or not rows:
         return spread, np.full((count, count), np.nan), shares
     lags, pairs, halves = map(np.array, zip(*rows, strict=True))
@@ -304,16 +313,20 @@ def _texture(rest: Matrix, mask: Mask, spacing: Sequence[float]) -> tuple[Matrix
 def _variogram(
     rest: Matrix, mask: Mask, axis: int, spacing: Sequence[float]
 ) -> Iterator[tuple[float, int, Matrix]]:
-    """Yield lag, pairs and half the mean square of differences (C,), of steps along an axis."""
-    lead = (slice(None),) * axis
+    """Yield lag, pairs and half the mean square of differences (C,), of steps along an axis.
+
+    ``rest``: (voxels, C), of all of the mask's array.
+    """
+    lead, stride = (slice(None),) * axis, math.prod(mask.shape[axis + 1 :])
     for step in STEPS:
         here, there = (*lead, slice(None, -step)), (*lead, slice(step, None))
-        both = mask[here] & mask[there]
-        pairs = int(both.sum())
-        if pairs >= LEAST_VOXELS:
-            differences = np.abs(rest[(slice(None), *here)] - rest[(slice(None), *there)])[:, both]
-            half = np.sqrt(differences).mean(axis=1) ** 4 / ROBUST / 2
-            yield step * spacing[axis] / min(spacing), pairs, half
+        both = np.zeros_like(mask)
+        both[here] = mask[here] & mask[there]
+        at = np.flatnonzero(both)
+        if len(at) >= LEAST_VOXELS:
+            differences = np.abs(rest[at] - rest[at + step * stride])
+            half = np.sqrt(differences).mean(axis=0) ** 4 / ROBUST / 2
+            yield step * spacing[axis] / min(spacing), len(at), half
 
 
 def _texture_like(
