@@ -8,6 +8,7 @@ the lesion's rim (Perez et al. 2003), so level and grain both fit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -88,7 +89,8 @@ Piece = tuple[Mask, Source]
 class Rim:
     """Free tissue around a hole, and what is usual there."""
 
-    around: Voxels  # (N, n), some of them
+    inside: Voxels  # (M, n), some of the hole
+    around: Voxels  # (N, n), some of the tissue
     values: FloatArray  # (C, N)
     low: Matrix  # (C,), the least usual value
     high: Matrix  # (C,), the largest
@@ -101,22 +103,24 @@ class Rim:
         from scipy.ndimage import binary_dilation
 
         free, deep = tissue.free, tissue.deep
-        width, rim = RIM, np.zeros_like(where)
+        width, box, rim = RIM, bounding_box(where), np.zeros(0, bool)
         while not rim.any() and width < 2 * max(where.shape):  # a piece may lie within a lesion
             box = bounding_box(where, margin=width)
-            rim[box] = binary_dilation(where[box], iterations=width) & ~where[box] & free[box]
+            rim = binary_dilation(where[box], iterations=width) & ~where[box] & free[box]
             width *= 2
         if not rim.any():
             return None
-        around = _some(np.argwhere(rim))
+        corner = [side.start for side in box]
+        inside, around = [_some(np.argwhere(mask)) + corner for mask in (where[box], rim)]
         values = tissue.image[:, *around.T]
         # What lies above the lesion, such as its skull, is no example of the tissue within.
-        as_deep = deep[*around.T] >= deep[*_some(np.argwhere(where)).T].min()
+        as_deep = deep[*around.T] >= deep[*inside.T].min()
         usual = values[:, as_deep] if as_deep.any() else values
         low, high = np.quantile(usual, (STRANGE / 4, 1 - STRANGE / 4), axis=1)
         first, last = _shortest_half(usual)
         spreads = tissue.spreads
         return cls(
+            inside=inside,
             around=around,
             values=values,
             low=low - BEYOND * spreads,
@@ -151,6 +155,11 @@ class Tissue:
     def deep(self) -> Matrix:
         """About how deep each voxel lies below the surface."""
         return _depth(self.inside)
+
+    @cached_property
+    def deepest(self) -> float:
+        """How deep the deepest voxel lies."""
+        return float(self.deep.max())
 
     @cached_property
     def voxels(self) -> Voxels:
@@ -351,21 +360,23 @@ def _without_odd_parts(tissue: Tissue, where: Mask, source: Source, rng: Rng) ->
     """
     from scipy.ndimage import binary_dilation
 
-    rim, voxels = Rim.of(tissue, where), np.argwhere(where)
-    last = np.array(where.shape) - 1
-    at = np.clip(source.of(voxels), 0, last)
-    odd = np.zeros_like(where)
+    rim = Rim.of(tissue, where)
     assert rim is not None, "there was one when the source was found"
-    odd[where] = rim.odd(tissue.image[:, *at.T].T)
+    box = bounding_box(where, margin=MARGIN)
+    local, corner = where[box], [side.start for side in box]
+    at = np.clip(source.of(np.argwhere(local) + corner), 0, np.array(where.shape) - 1)
+    odd = np.zeros_like(local)
+    odd[local] = rim.odd(tissue.image[:, *at.T].T)
     spots = LabelComponents.of(odd)
-    clumps = np.isin(spots.numbered, spots.numbers[spots.sizes >= CLUMP])
-    clumps = binary_dilation(clumps, iterations=MARGIN) & where
-    if not clumps.any() or clumps.sum() > where.sum() / 2:
+    large = np.isin(spots.numbered, spots.numbers[spots.sizes >= CLUMP])
+    large = binary_dilation(large, iterations=MARGIN) & local
+    if not large.any() or large.sum() > local.sum() / 2:
         return [(where, source)]
-    components = LabelComponents.of(clumps)
+    components = LabelComponents.of(large)
     pieces, kept = [], where.copy()
     for number in components.numbers:
-        part = components.numbered == number
+        part = np.zeros_like(where)
+        part[box] = components.numbered == number
         found = similar_place(tissue, part, rng, rim)
         if found is not None:
             kept &= ~part
@@ -432,22 +443,23 @@ def similar_place(
     rim = Rim.of(tissue, where)
     if rim is None:
         return None
-    inside, around = _some(np.argwhere(where)), rim.around
+    inside, around = rim.inside, rim.around
     signs, shifts = _tried(inside, tissue.voxels, rng)
     for voxels, least in ((inside, TISSUE), (around, NEARBY)):
-        fits = _share(free, signs[:, None] * voxels + shifts[:, None]) >= least
+        fits = _share(free, signs, voxels, shifts) >= least
         signs, shifts = signs[fits], shifts[fits]
     if not len(shifts):
         return None
-    # Indices (n, S, N) of the places' voxels.
-    at_inside = np.moveaxis(signs[:, None] * inside + shifts[:, None], -1, 0)
-    at_around = np.moveaxis(signs[:, None] * around + shifts[:, None], -1, 0)
+    # Indices (S, N) of the places' voxels in the flat array.
+    at_inside = _flat(signs, inside, shifts, free.shape)
+    at_around = _flat(signs, around, shifts, free.shape)
+    of_voxels = image.reshape(len(image), -1)
     # How much rims (C, S, N) and depths (S,) differ, both in deviations.
-    differences = (image[:, *at_around] - rim.values[:, None]) / spreads[:, None, None]
-    deeper = deep[*at_inside].mean(axis=1) - deep[*inside.T].mean()
-    deeper /= DEEPER * deep.max()
+    differences = (of_voxels[:, at_around] - rim.values[:, None]) / spreads[:, None, None]
+    deeper = deep.ravel()[at_inside].mean(axis=1) - deep[*inside.T].mean()
+    deeper /= DEEPER * tissue.deepest
     unlike = np.sqrt(np.square(differences).mean(axis=(0, 2)) + np.square(deeper))
-    there = image[:, *at_inside].transpose(1, 2, 0)
+    there = of_voxels[:, at_inside].transpose(1, 2, 0)
     strange = rim.beyond(there) if usual is None else usual.odd(there)
     unlike[strange.mean(axis=1) > STRANGE] = np.inf
     best = int(unlike.argmin())
@@ -511,9 +523,20 @@ def _some(voxels: Voxels) -> Voxels:
     return voxels[:: len(voxels) // COMPARED + 1]
 
 
-def _share(mask: Mask, voxels: Voxels) -> Matrix:
-    """Share of voxels (S, N, n) that lie in a mask, (S,); 0 if one lies beyond the array."""
-    inside = ((voxels >= 0) & (voxels < mask.shape)).all(axis=(1, 2))
-    share = np.zeros(len(voxels))
-    share[inside] = mask[*np.moveaxis(voxels[inside], -1, 0)].mean(axis=1)
+def _share(mask: Mask, signs: Voxels, voxels: Voxels, shifts: Voxels) -> Matrix:
+    """Share of a place's voxels that lie in a mask, (S,); 0 if one lies beyond the array.
+
+    ``signs``, ``shifts``: (S, n), of each place. ``voxels``: (N, n), of what is to be filled.
+    """
+    ends = np.stack([signs * voxels.min(axis=0), signs * voxels.max(axis=0)]) + shifts
+    inside = ((ends >= 0) & (ends < mask.shape)).all(axis=(0, 2))
+    share = np.zeros(len(shifts))
+    at = _flat(signs[inside], voxels, shifts[inside], mask.shape)
+    share[inside] = mask.ravel()[at].mean(axis=1)
     return share
+
+
+def _flat(signs: Voxels, voxels: Voxels, shifts: Voxels, shape: Sequence[int]) -> Indices:
+    """Return the voxels of places as indices (S, N) of a flat array; see ``_share``."""
+    strides = np.array([math.prod(shape[axis + 1 :]) for axis in range(len(shape))])
+    return np.asarray((signs * strides) @ voxels.T + (shifts @ strides)[:, None])

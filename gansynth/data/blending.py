@@ -211,13 +211,14 @@ def _slopes(
         filled, useful = np.zeros(shape, bool), np.zeros(shape, bool)
         values[:, *donor.box] = donor.image
         filled[donor.box], useful[donor.box] = donor.mask, donor.usable
-        of_voxels = values.reshape(channels, -1).T.astype(np.float64)
+        of_voxels = values.reshape(channels, -1)
         filled, useful = filled.ravel(), useful.ravel()
         for face, slope, count in zip(faces, slopes, counts, strict=True):
             inside, neighbour = face.inside, face.neighbour
             theirs = filled[inside] | filled[neighbour]
             at = np.flatnonzero(theirs & useful[inside] & useful[neighbour])
-            slope[at] += of_voxels[inside[at]] - of_voxels[neighbour[at]]
+            here, there = of_voxels[:, inside[at]], of_voxels[:, neighbour[at]]
+            slope[at] += np.subtract(here, there, dtype=np.float64).T
             count[at] += 1
     return [
         slope / np.maximum(count, 1)[:, None] for slope, count in zip(slopes, counts, strict=True)
