@@ -19,15 +19,16 @@ def crop_pad(
 ) -> npt.NDArray[T]:
     """Cut ``size`` voxels from ``corner`` (last axes), padding with ``fill``; always a copy."""
     lead = array.ndim - len(size)
-    out = np.full((*array.shape[:lead], *size), fill, dtype=array.dtype)
     source, target = [slice(None)] * lead, [slice(None)] * lead
     for start, length, extent in zip(corner, size, array.shape[lead:], strict=True):
         first, last = max(start, 0), min(start + length, extent)
-        if last <= first:
-            return out
-        source.append(slice(first, last))
-        target.append(slice(first - start, last - start))
-    out[tuple(target)] = array[tuple(source)]
+        source.append(slice(first, max(last, first)))
+        target.append(slice(first - start, max(last, first) - start))
+    cut, shape = array[tuple(source)], (*array.shape[:lead], *size)
+    if cut.shape == shape:
+        return cut.copy()
+    out = np.full(shape, fill, dtype=array.dtype)
+    out[tuple(target)] = cut
     return out
 
 
