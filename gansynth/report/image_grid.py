@@ -369,8 +369,8 @@ def _drawn_labels(item: Sample | Case, case: Case | None) -> LabelArray | None:
 def windows_of(items: Sequence[Sample | Case]) -> list[Window]:
     """Return each channel's values of black and white: the 1st and 99.5th percentile."""
     stacked = [i.image.reshape(i.image.shape[0], -1) for i in items]
-    low = np.min([np.percentile(s, 1, axis=1) for s in stacked], axis=0)
-    high = np.max([np.percentile(s, 99.5, axis=1) for s in stacked], axis=0)
+    ends = np.array([np.percentile(s, (1, 99.5), axis=1) for s in stacked])
+    low, high = ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
 
 
