@@ -130,7 +130,7 @@ def fit(
                 reporter.warn(note)
             if not processes.is_main:
                 return {}
-            finished = _finish(job, run, preview, report, reporter)
+            finished = _finish(job, run, report, reporter)
             write_run_report(run, reporter, facts | finished)
             finished["total_seconds"] = round(time.perf_counter() - began, 2)
             return finished
@@ -230,10 +230,8 @@ def _train(
             raise
 
 
-def _finish(
-    job: FitJob, run: Run, preview: SampleGrid, trained: TrainReport, reporter: Reporter
-) -> dict[str, Any]:
-    draws_images = job.generator.capabilities.draws != "labels"
+def _finish(job: FitJob, run: Run, trained: TrainReport, reporter: Reporter) -> dict[str, Any]:
+    learns_images = job.trains and job.generator.capabilities.draws != "labels"
     levels = {
         f"{phase.player}/{name}": level
         for phase in job.generator.phases()
@@ -241,7 +239,7 @@ def _finish(
     }
     remedy = job.generator.capabilities.remedy("at chance")
     warn_at_chance(run.folder / LOSSES, levels, reporter, remedy)
-    ratio: Iterable[Any] = spectrum(job, run, preview) if draws_images else ()
+    ratio: Iterable[Any] = spectrum(job, run) if learns_images else ()
     sheets = final_sheets(job, run, reporter)
     report = {
         "run": str(run.folder),
@@ -265,13 +263,9 @@ def _finish(
     return report
 
 
-def spectrum(job: FitJob, run: Run, preview: SampleGrid) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the radial power spectrum of samples over that of real crops, (C, bands).
-
-    Without training it is of the samples on the grid, which are drawn already.
-    """
-    sampler = job.sampler(run, 1)
-    samples = sampler.draw_raw(0, SPECTRUM_SAMPLES) if job.trains else preview.samples()
+def spectrum(job: FitJob, run: Run) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the radial power spectrum of samples over that of real crops, (C, bands)."""
+    samples = job.sampler(run, 1).draw_raw(0, SPECTRUM_SAMPLES)
     rng = np.random.default_rng(job.options.seed + 1)
     ids = rng.choice(job.source.train_ids, SPECTRUM_SAMPLES)
     real = [job.crops.cut(str(i), rng).image for i in ids]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gansynth.core.schema import Sample
 from gansynth.fitting.setup import FitJob
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.progress import Reporter
@@ -22,20 +21,10 @@ class SampleGrid:
 
     def __init__(self, job: FitJob, run: Run) -> None:
         self.job, self.folder, self.sampler = job, run.folder / "samples", job.sampler(run)
-        self._untrained: list[Sample] = []
-
-    def samples(self) -> list[Sample]:
-        """Draw the samples of a grid; those of a generator without training once."""
-        drawn = self._untrained
-        if not drawn:
-            drawn = [self.sampler.draw_raw(index, 1)[0] for index in range(COLUMNS)]
-        if not self.job.trains:
-            self._untrained = drawn
-        return drawn
 
     def __call__(self, step: int) -> Path:
         """Write a preview grid; return its path."""
-        samples = self.samples()
+        samples = [self.sampler.draw_raw(index, 1)[0] for index in range(COLUMNS)]
         name, title = f"step-{step:08d}", f"step {step}"
         if not self.job.trains:
             name, title = UNTRAINED, ""
