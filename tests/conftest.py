@@ -323,7 +323,7 @@ def _tiny_fits():
     from gansynth.core.fingerprint import prints_of as fingerprints
 
     few: dict[str, int] = {
-        **{f"fitting.{name}.COLUMNS": 2 for name in ("cost", "sample_grids", "composite_fit")},
+        **{f"fitting.{name}.COLUMNS": 2 for name in ("sample_grids", "composite_fit")},
         **{"fitting.sample_grids.SHOWN_SAMPLES": 2},
         **{"fitting.fit.SPECTRUM_SAMPLES": 4, "fitting.label_report.SAMPLES": 8},
     }

@@ -30,7 +30,7 @@ from gansynth.core.generator import Generator, Stage, generated, learn
 from gansynth.core.run_folder import MANIFEST, RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest, case_records
-from gansynth.fitting.sample_grids import COLUMNS
+from gansynth.fitting.sample_grids import columns_of
 from gansynth.fitting.setup import FitJob, resolve
 from gansynth.report.image_grid import write_sample_grid
 from gansynth.runtime.errors import FAULTS, EnvironmentFault, GansynthError, UsageFault
@@ -273,7 +273,7 @@ def _seconds_of_sheet(job: FitJob) -> float:
     sampler = sampler_for(
         job.generator, job.source, job.space, SampleRequest(edits=tuple(job.edits))
     )
-    conditions = [sampler.draw(index) for index in range(COLUMNS)]
+    conditions = [sampler.draw(index) for index in range(columns_of(job))]
     samples = [generated(job.generator, [c], [c.latent_seed])[0] for c in conditions]
     rng = np.random.default_rng(0)
     real = [job.crops.cut(job.source.train_ids[0], rng) for _ in samples]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from gansynth.runtime.progress import Reporter
 from gansynth.sampling.inspect import SHOWN_SAMPLES, write_nearest
 from gansynth.sampling.run import Run
 
-COLUMNS = 8
-"""Samples on a preview grid."""
+COLUMNS, LEAST, VALUES = 8, 4, 1 << 24
+"""Samples on a preview grid, at most and at least, and values of images that more must not have: of
+volumes with several channels each is a dozen panels, and takes seconds."""
 UNTRAINED = "preview"  # name of the only grid of a generator without training
 
 
@@ -24,7 +26,7 @@ class SampleGrid:
 
     def __call__(self, step: int) -> Path:
         """Write a preview grid; return its path."""
-        samples = [self.sampler.draw_raw(index, 1)[0] for index in range(COLUMNS)]
+        samples = [self.sampler.draw_raw(index, 1)[0] for index in range(columns_of(self.job))]
         name, title = f"step-{step:08d}", f"step {step}"
         if not self.job.trains:
             name, title = UNTRAINED, ""
@@ -42,6 +44,12 @@ class SampleGrid:
             oriented=self.job.space.oriented,
         )
         return path
+
+
+def columns_of(job: FitJob) -> int:
+    """Return the number of samples on a preview grid."""
+    values = len(job.generator.schema.channels) * math.prod(job.space.size)
+    return min(COLUMNS, max(LEAST, VALUES // max(values, 1)))
 
 
 def final_sheets(job: FitJob, run: Run, reporter: Reporter) -> dict[str, Any]:
