@@ -196,7 +196,9 @@ class VolumeSource(CaseSource):
         value.
         """
         array, labels, reference = self._read(case_id)
-        image = np.stack([how(c) for how, c in zip(self.intensities, array, strict=True)])
+        image = np.empty(array.shape, np.float32)
+        for channel, how, stored in zip(image, self.intensities, array, strict=True):
+            channel[:] = how(stored)
         shape = self._shape_of(image.shape[1:], canonical_spacing(reference.affine))
         if shape != image.shape[1:]:
             image, labels = resample(case_id, image, labels, shape)
