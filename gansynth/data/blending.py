@@ -259,7 +259,7 @@ class _Faces:
     array. ``fixed``: bool, whether the neighbour is beyond the mask.
     """
 
-    row: npt.NDArray[np.int64]
+    row: npt.NDArray[np.int32]
     inside: npt.NDArray[np.int64]
     neighbour: npt.NDArray[np.int64]
     fixed: Mask
@@ -269,7 +269,7 @@ def _laplacian(mask: Mask) -> tuple[Any, list[_Faces]]:
     """Return the Laplacian over a mask's voxels, and all their faces."""
     from scipy.sparse import coo_array
 
-    number = np.full(mask.shape, -1, np.int64)
+    number = np.full(mask.shape, -1, np.int32)  # the solver reads a third less than of int64
     count = int(mask.sum())
     number[mask] = np.arange(count)
     flat = np.arange(mask.size).reshape(mask.shape)
@@ -286,7 +286,7 @@ def _laplacian(mask: Mask) -> tuple[Any, list[_Faces]]:
             rows.append(row[~fixed])
             columns.append(number[there][at][~fixed])
     faces = np.concatenate(rows), np.concatenate(columns)
-    numbers = np.arange(count)
+    numbers = np.arange(count, dtype=np.int32)
     entries = np.concatenate([-np.ones(len(faces[0])), np.maximum(diagonal, 1e-12)])
     index = np.concatenate([faces[0], numbers]), np.concatenate([faces[1], numbers])
     return coo_array((entries, index), shape=(count, count)).tocsr(), every
