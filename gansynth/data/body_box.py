@@ -59,7 +59,9 @@ def depths(body: Mask, frame: BodyBox) -> Matrix:
 
     if body.all():
         return np.full(body.shape, np.inf)
-    return np.asarray(distance_transform_edt(body, sampling=1 / frame.size))
+    deep, box = np.zeros(body.shape), bounding_box(body, margin=1)
+    deep[box] = distance_transform_edt(body[box], sampling=1 / frame.size)
+    return deep
 
 
 def across_middle(lesion: Matrix) -> Matrix:
