@@ -45,7 +45,8 @@ def _off_border(image: FloatArray, border: Mask) -> Mask | None:
             continue
         if not high - low < EVEN * reach:
             return None
-        out += np.abs(channel - middle) / reach
+        off = channel - middle
+        out += np.divide(np.abs(off, out=off), reach, out=off)
     if not out.any():
         return np.ones(image.shape[1:], bool)
     body = _without_holes(_closed(out > HALF * otsu(out)) & (out >= 0))
