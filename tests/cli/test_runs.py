@@ -35,7 +35,8 @@ def test_fit_prints_a_summary_on_stdout_and_the_rest_on_stderr(toys, run_cli, wh
     again = run_cli("fit", "means", *DATA, "-o", run, "--quiet")
     told = re.sub(r"in 0:\d\d;", "in a moment;", again.stdout)
     assert (again.exit_code, again.stderr, told) == (0, "", stdout)
-    # A generator without training has a preview and no steps.
+    # A generator without training has a preview, no steps, and nothing of which detail could tell.
+    assert json.loads((run / "report.json").read_text())["spectrum_ratio"] == []
     page = (run / "report.html").read_text()
     assert [path.name for path in run.glob("samples/*")] == ["preview.png"]
     assert (page.count("<img"), "Curves" in page) == (1, False)

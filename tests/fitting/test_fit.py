@@ -205,6 +205,14 @@ def test_every_sheet_shows_the_same_conditions_beside_the_cases_they_came_from(
         assert np.array_equal(sample.labels, np.asarray(placed.labels))
 
 
+@pytest.mark.parametrize(("edge", "shown"), [(16, 8), (112, 5), (160, 4)])
+def test_a_sheet_shows_fewer_samples_of_large_volumes(edge, shown, toy_source, monkeypatch):
+    monkeypatch.setattr(sample_grids, "COLUMNS", 8)  # which these tests otherwise lower
+    job = resolve("copypaste", SourceRequest("toy", "3"), {}, None, "cpu")
+    job.space = replace(job.space, size=(edge,) * 3)
+    assert sample_grids.columns_of(job) == shown
+
+
 OPENED = """
 import sys, torch
 from pathlib import Path
