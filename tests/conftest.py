@@ -317,32 +317,53 @@ def frozen_bank(toy_nnunet, tmp_path):
 def _tiny_fits():
     """Tiny fits leave out sheets and reports, which take longer; those of ``whole_fits`` are small.
 
-    Fingerprints of a picture are computed once: each command reads the same few cases again. And
-    nobody waits for the disk: no test cuts the power. No dry run begins a training to time it.
+    Nobody waits for the disk: no test cuts the power. No dry run begins a training to time it.
     """
-    from gansynth.core.fingerprint import prints_of as fingerprints
-
     few: dict[str, int] = {
         **{f"fitting.{name}.COLUMNS": 2 for name in ("sample_grids", "composite_fit")},
         **{"fitting.sample_grids.SHOWN_SAMPLES": 2},
         **{"fitting.fit.SPECTRUM_SAMPLES": 4, "fitting.label_report.SAMPLES": 8},
     }
-    known: dict[tuple[Any, ...], Any] = {}
-
-    def prints_of(image: Any, spacing: Sequence[float]) -> Any:
-        key = hashlib.sha256(image.tobytes()).digest(), image.shape, image.dtype, tuple(spacing)
-        if key not in known:
-            known[key] = fingerprints(image, spacing)
-        return known[key]
-
     with pytest.MonkeyPatch.context() as patch:
         for name, number in few.items():
             patch.setattr(f"gansynth.{name}", number)
-        patch.setattr("gansynth.core.source.prints_of", prints_of)
         patch.setattr(os, "fsync", lambda descriptor: None)
         patch.setattr("gansynth.hosts.dry_run.pace_of", lambda *_: {})
         with fits_that_show(False):
             yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fingerprints_once():
+    """Fingerprints are computed, and landmarks of two pictures compared, once: commands read the
+    same few cases again and again.
+    """
+    from gansynth.core import fingerprint, landmarks
+
+    known: dict[Any, Any] = {}
+
+    def digest(part: Any) -> Any:
+        if isinstance(part, np.ndarray):
+            return hashlib.sha256(part.tobytes()).digest(), part.shape, part.dtype
+        return tuple(map(digest, part)) if isinstance(part, list | tuple) else part
+
+    def once(function: Callable[..., Any], of: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, whose result depends on ``of`` its arguments."""
+
+        def found(*given: Any) -> Any:
+            key = function, digest(of(*given))
+            if key not in known:
+                known[key] = function(*given)
+            return known[key]
+
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_print", "landmarks"):
+            patch.setattr(fingerprint, name, once(getattr(fingerprint, name), lambda *all: all))
+        pictures = once(landmarks.agreement, lambda one, other, *_: (one[1:], other[1:]))
+        patch.setattr(landmarks, "agreement", pictures)
+        yield
 
 
 @pytest.fixture
@@ -431,6 +452,15 @@ def fits_that_show(show: bool):
 def whole_fits():
     """Fits in this module's tests draw their sheets and write their reports."""
     with fits_that_show(True):
+        yield
+
+
+@pytest.fixture(scope="module")
+def unrendered():
+    """Reports in this module's tests have empty figures, which take longer than small jobs."""
+    with pytest.MonkeyPatch.context() as patch:
+        for package in ("gansynth_benchmark", "gansynth_evaluate"):
+            patch.setattr(f"{package}.report.figures.as_svg", lambda axes: "data:image/svg+xml,")
         yield
 
 

@@ -10,6 +10,7 @@ import torch
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.space import Space
+from gansynth.hosts import api
 from gansynth.hosts.launch import TrainingHandover
 from gansynth.hosts.session import Session
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
@@ -213,6 +214,7 @@ def test_a_dry_run_writes_the_file_and_the_command_for_nnunet(
     toy_nnunet, fitted, run_cli, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(evaluation_data, "DRAWN", evaluation_data.FEWEST)
+    monkeypatch.setattr(api, "time_of", lambda *_: {})  # which trains in a process
     file = tmp_path / "mix.json"
     words = ("augment", "--target", "nnunet", *toy_nnunet.options, "--generator", fitted)
     words = (*words, "--device", "cpu", "--ratio", "1:2", "--refresh", "4x", "--num-epochs", "3")

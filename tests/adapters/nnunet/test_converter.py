@@ -17,6 +17,7 @@ from gansynth.core.resample import resample
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, case_record, case_records, lineage_of
 from gansynth.core.space import Placement, Space
+from gansynth.hosts import api
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.sampling import evaluation_data
 from gansynth.sampling.run_source import open_source
@@ -279,6 +280,7 @@ def test_a_dry_run_accepts_a_papers_generator_in_its_fold_only(
     skewed, paper_run, run_cli, refuse, monkeypatch
 ):
     monkeypatch.setattr(evaluation_data, "DRAWN", evaluation_data.FEWEST)
+    monkeypatch.setattr(api, "time_of", lambda *_: {})  # which trains in a process
     given = ("augment", "--target", "nnunet", *skewed.options, "--generator", paper_run)
     given = (*given, "--ratio", "1:1", "--dry-run")
     result = run_cli(*given, "--device", "cpu")

@@ -9,7 +9,7 @@ import pytest
 from scipy.ndimage import binary_dilation
 
 import gansynth
-from tests.conftest import save_nifti
+from tests.conftest import save_nifti, shortcuts
 from tests.heads import head
 
 CASES, SIZE, SLICES, FRAME, AIR = 5, 64, 6, 5, 100.0
@@ -35,7 +35,8 @@ def framed(tmp_path_factory):
     names = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "tumour": 1}}
     document = {**names, "numTraining": CASES, "file_ending": ".nii.gz"}
     (raw / "dataset.json").write_text(json.dumps(document))
-    gansynth.prepare("nnunet:050", root=root, configuration="2d", quiet=True)
+    with shortcuts():
+        gansynth.prepare("nnunet:050", root=root, configuration="2d", quiet=True)
     return root
 
 
