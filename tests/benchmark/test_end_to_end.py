@@ -33,6 +33,7 @@ from gansynth_cli.main import cli
 from tests.conftest import save_nifti
 from tests.flat_sets import EACH, FLAT, pictures
 
+pytestmark = pytest.mark.usefixtures("unrendered")
 SMALL = {"width": "4", "levels": "2", "patch": "16", "precision": "fp32", "device": "cpu"}
 PLAN = {
     **{"name": "toy", "data": "nifti:data", "read": {"size": "16"}},

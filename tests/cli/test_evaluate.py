@@ -10,6 +10,7 @@ from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
 from tests.offered import metric_of, offered
 
+pytestmark = pytest.mark.usefixtures("unrendered")
 QUICK = ("--preset", "quick", "-n", 16, "--device", "cpu")
 CHEAP = (*QUICK, "--metric", "spectrum", "--metric", "diversity", "--only", "realism")
 
