@@ -306,6 +306,20 @@ class Sparse(ToySource):
         return replace(case, image=case.image + LIT * unknown, labels=labels)
 
 
+@pytest.fixture(scope="module")
+def sparse(tmp_path_factory):
+    """The run of a generator on sparse cases, fitted once: ``sparse("elastic")``."""
+    home = tmp_path_factory.mktemp("sparse")
+
+    def fitted(generator: str) -> Path:
+        if not (home / generator).exists():
+            gansynth.fit(generator, data="sparse:2", out=home / generator)
+        return home / generator
+
+    with offered("sparse", sources={"sparse": lambda request: Sparse(2)}):
+        yield fitted
+
+
 @pytest.mark.parametrize(
     ("generator", "lesions"),
     [
@@ -314,16 +328,14 @@ class Sparse(ToySource):
     ],
 )
 def test_a_voxel_that_nobody_labelled_is_ignored_in_every_sample_that_shows_it(
-    tmp_path, generator, lesions
+    sparse, generator, lesions
 ):
-    with offered("sparse", sources={"sparse": lambda request: Sparse(2)}):
-        gansynth.fit(generator, data="sparse:2", out=tmp_path / "run")
-        request = SampleRequest(seed=1, lesions=lesions, keep_flawed=True)
-        drawer: Any = Sampler(load_run(tmp_path / "run", "cpu"), Sparse(2), request)
-        samples = drawer.draw(0, 12)
+    request = SampleRequest(seed=1, lesions=lesions, keep_flawed=True)
+    samples = Sampler(load_run(sparse(generator), "cpu"), Sparse(2), request).draw(0, 6)
     shown = [sample.image.max(axis=0) > 0.75 * LIT for sample in samples]
     for lit, sample in zip(shown, samples, strict=True):
         assert lit.any()
+        assert sample.labels is not None
         assert not (sample.labels[lit] == 0).any()  # a lesion there takes on the light
         assert (sample.labels[lit] == IGNORE).any()
         assert (sample.labels[~lit] == 0).any()
@@ -336,9 +348,9 @@ def test_a_lesion_drawn_in_a_window_is_that_drawn_in_the_whole(
     toy_fit(tmp_path / "run", generator=generator, own={}, edits=None)
     run: Any = load_run(tmp_path / "run", "cpu")
     assert run.generator.lesion_margin() < 8  # of 32 voxels
-    windowed: Any = Sampler(run, ToySource(2)).draw(0, 12)
+    windowed: Any = Sampler(run, ToySource(2)).draw(0, 6)
     monkeypatch.setattr(type(run.generator), "lesion_margin", lambda self: None)
-    whole: Any = Sampler(run, ToySource(2)).draw(0, 12)
+    whole: Any = Sampler(run, ToySource(2)).draw(0, 6)
     for one, other in zip(windowed, whole, strict=True):
         assert np.array_equal(one.image, other.image)
         assert np.array_equal(one.labels, other.labels)
