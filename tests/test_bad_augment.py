@@ -139,11 +139,3 @@ def test_a_damaged_run_is_refused_by_all_who_read_it(toy_nnunet, fitted, refuse,
         augment(toy_nnunet, run, "--dry-run"),
     ):
         refuse(*command, code=6, says=says, keep=[toy_nnunet.root, run])
-
-
-def test_samples_smaller_than_a_patch_are_refused(toy_nnunet, fitted, refuse, tmp_path):
-    run = shutil.copytree(fitted, tmp_path / "run")
-    space = json.loads((fitted / "manifest.json").read_text())["space"]
-    manifest(space={**space, "size": [8, 8, 8]})(run)
-    command = augment(toy_nnunet, run, "--dry-run")
-    refuse(*command, code=2, says=("(8, 8, 8)", "the patch", "larger size"))

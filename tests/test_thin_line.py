@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gansynth.hosts.host import framework
 from gansynth.sampling.run_source import open_source
-from gansynth.testing import check_host
 
 QUICK = ("num_epochs=1", "num_iterations_per_epoch=3", "num_val_iterations_per_epoch=1")
 
@@ -39,8 +36,3 @@ def test_an_unmodified_nnunet_trains_with_samples_drawn_on_the_fly(
     source = open_source(toy_copy.request())
     assert predicted == {f"{case}.nii.gz" for case in source.held_out_ids}
     assert 0 <= document["metrics_on_real_cases"]["dice"]["foreground"] <= 1
-
-
-def test_the_nnunet_adapter_keeps_its_contract(toy_nnunet, tmp_path):
-    source: Any = open_source(toy_nnunet.request())
-    check_host(framework("nnunet"), source, workspace=tmp_path).raise_if_failed()

@@ -17,6 +17,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, case_record, lineage_of
 from gansynth.hosts import api, dry_run
+from gansynth.hosts.host import framework
 from gansynth.hosts.mixer import MixerConfig
 from gansynth.runtime import processes
 from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
@@ -24,7 +25,7 @@ from gansynth.runtime.files import sha256_file
 from gansynth.sampling import evaluation_data
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
-from gansynth.testing import ToySource
+from gansynth.testing import ToySource, check_host
 from tests.adapters.kits import COMMANDED, HOSTS, MARK, Kit, command, kit_of
 from tests.conftest import content
 from tests.disks import files_of_at_most
@@ -218,6 +219,12 @@ def test_a_generator_of_other_units_fills_no_bank(kit, monkeypatch):
     with pytest.raises(DataFault, match=f"{kit.run}: channel 0: its samples have the median"):
         kit.filled()
     assert BankReader(kit.folder / "filled").count() == 0
+
+
+@EXPORTING
+def test_an_adapter_keeps_the_contract_of_hosts(kit, tmp_path):
+    report = check_host(framework(kit.host), kit.intake().source, workspace=tmp_path)
+    assert {check.verdict for check in report.checks} == {"passed"}, report.failed
 
 
 @pytest.mark.slow  # two processes import torch

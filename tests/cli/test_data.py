@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gansynth.runtime.files import read_nifti
 from tests.conftest import save_nifti
 from tests.data.sets import save_picture
 
@@ -204,16 +203,6 @@ def test_raw_data_of_nnunet_are_prepared_before_a_fit(tmp_path, run_cli):
     assert run_cli("import", flat(tmp_path), "nnunet:9", "--root", root).exit_code == 0
     checked = run_cli("check", "nnunet:9", "--root", root)
     assert checked.stderr.splitlines()[-1] == f"next: gansynth prepare nnunet:9 --root {root}"
-
-
-def test_a_folder_of_volumes_is_fitted_and_sampled(msd, tmp_path, run_json):
-    small = [f"--set={o}" for o in ("width=4", "d_width=4", "levels=2", "steps=1")]
-    data = ("--data", f"msd:{msd}", "--read", "size=8", "--read", "folds=2")
-    report = run_json("fit", "cgan3d", *data, "-o", tmp_path / "run", *small, "--device=cpu")
-    assert (report["train_cases"], report["held_out_cases"]) == (3, 3)
-    run_json("sample", tmp_path / "run", "-n", 1, "-o", tmp_path / "out", "--device=cpu")
-    image = read_nifti(tmp_path / "out/images/sample-0000_0000.nii.gz")
-    assert image.array.shape == (8, 8, 8)
 
 
 def test_splits_keep_subjects_together_and_replace_others_if_told_so(root, run_cli, run_json):

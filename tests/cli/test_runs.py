@@ -91,18 +91,6 @@ def test_sample_writes_what_was_asked_for_and_the_seed_decides_what(run, run_jso
     assert not np.array_equal(a, c)
 
 
-def test_a_sample_is_drawn_again_from_its_provenance(run, run_json, tmp_path):
-    run_json("sample", run, "-n", 3, "-o", tmp_path / "out", "--seed", 3, "--edit", "shift")
-    record = tmp_path / "out" / "provenance.json"
-    told = json.loads(record.read_text())["samples"]
-    assert [step["edit"] for step in told["sample-0000"]["edits"]] == ["shift"]
-    asked = ("--replay", f"{record}:sample-0002", "-o", tmp_path / "again")
-    again = run_json("sample", run, *asked)
-    assert (again["sample"], again["seed"], again["same_to_the_bit"]) == (2, 3, True)
-    file = "images/sample-0002_0000.nii.gz"
-    assert (tmp_path / "again" / file).read_bytes() == (tmp_path / "out" / file).read_bytes()
-
-
 def test_a_host_gets_everything_that_augment_was_told(run, run_cli, toys, tmp_path):
     words: dict[str, Any] = {
         **{"target": "toyhost", "data": "toy:3", "generator": run, "ratio": "1:1", "edit": "flip"},
@@ -166,16 +154,6 @@ def test_augment_reports_all_and_more_than_one_percent_missing_is_exit_5_after_t
         "share_of_usual_length": None,
         "metrics_on_real_cases": {"dice": 0.5, "dice_per_label": {"1": 0.4, "2": 0.6}},
     }
-
-
-@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
-def test_leakage_is_found_before_anything_starts(run, bank, refuse, toys, dry):
-    fold = ("--fold", "1", *dry)
-    seen = "has seen 12 held-out case(s): toy_00 (the case itself)"
-    refuse(*augment(run, *fold), code=6, says=[seen])
-    says = ["the bank of toy:3 fold 0 has seen 12 held-out case(s)"]
-    refuse(*TOYHOST, "1:1", "--bank", bank, *fold, code=6, says=says)
-    assert toys.started == []
 
 
 @pytest.mark.parametrize(

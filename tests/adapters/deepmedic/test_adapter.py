@@ -6,7 +6,6 @@ import pytest
 
 from gansynth.core.capabilities import Capabilities
 from gansynth.runtime.errors import DataFault
-from gansynth.testing import check_host
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from tests.adapters.deepmedic.conftest import write_crops
 from tests.adapters.kits import kit_of
@@ -27,10 +26,6 @@ def refused(kit, refuse):
         assert not kit.output.exists()
 
     return run
-
-
-def test_it_keeps_the_contract_of_adapters(kit, tmp_path):
-    check_host(DeepMedicAdapter, kit.intake().source, workspace=tmp_path).raise_if_failed()
 
 
 @pytest.mark.parametrize(

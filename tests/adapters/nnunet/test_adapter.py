@@ -70,7 +70,7 @@ def test_samples_smaller_than_a_patch_are_refused():
         source = SimpleNamespace(patch=patch)
         intake: Any = SimpleNamespace(source=source, converts=lambda run: False)
         run: Any = SimpleNamespace(folder="run", space=space)
-        with nullcontext() if fits else pytest.raises(UsageFault):
+        with nullcontext() if fits else pytest.raises(UsageFault, match=r"the patch.*larger size"):
             NnunetIntake.check_run(intake, run, cast(Any, None))
 
 

@@ -16,22 +16,15 @@ from tests.conftest import Toy, save_nifti
 
 
 @pytest.fixture
-def toy(toy_nnunet, tmp_path) -> Toy:
-    """A copy of the toy data set, beside which preprocessed scans may be kept."""
-    shutil.copytree(toy_nnunet.root, tmp_path / "toy")
-    return Toy(tmp_path / "toy")
-
-
-@pytest.fixture
-def scans(toy, tmp_path) -> Path:
+def scans(toy_copy, tmp_path) -> Path:
     """A folder of scans alone, as ``gansynth predict`` takes them: those of one case."""
     folder: Path = tmp_path / "scans"
     folder.mkdir()
-    first = sorted((toy.raw / "imagesTr").glob("*_0000.nii.gz"))[0].name.removesuffix(
+    first = sorted((toy_copy.raw / "imagesTr").glob("*_0000.nii.gz"))[0].name.removesuffix(
         "_0000.nii.gz"
     )
     for channel in range(2):
-        raw = toy.raw / "imagesTr" / f"{first}_{channel:04d}.nii.gz"
+        raw = toy_copy.raw / "imagesTr" / f"{first}_{channel:04d}.nii.gz"
         shutil.copy(raw, folder / f"normal_{channel:04d}.nii.gz")
     return folder
 
@@ -42,8 +35,8 @@ def beside(toy: Toy, scans: Path, **read: str) -> tuple[CaseSource, CaseSource]:
     return own, own.preparing(open_source(SourceRequest("nifti", str(scans), "all", read=read)))
 
 
-def test_a_scan_is_preprocessed_as_a_training_case_of_the_same_files(toy, scans):
-    own, prepared = beside(toy, scans)
+def test_a_scan_is_preprocessed_as_a_training_case_of_the_same_files(toy_copy, scans):
+    own, prepared = beside(toy_copy, scans)
     [scan], case = [prepared.load(i) for i in prepared.train_ids], own.load(own.train_ids[0])
     assert np.array_equal(scan.image, case.image)
     assert scan.labels is not None
@@ -51,20 +44,20 @@ def test_a_scan_is_preprocessed_as_a_training_case_of_the_same_files(toy, scans)
     assert set(np.unique(scan.labels).tolist()) == {-1, 0}
 
 
-def test_a_scan_stored_along_other_axes_is_turned_first(toy, scans):
+def test_a_scan_stored_along_other_axes_is_turned_first(toy_copy, scans):
     for file in scans.iterdir():
         image: Any = nib.load(file)
         nib.save(image.as_reoriented(np.array([[1, -1], [0, 1], [2, -1]])), file)
-    own, prepared = beside(toy, scans)
+    own, prepared = beside(toy_copy, scans)
     [scan], case = [prepared.load(i) for i in prepared.train_ids], own.load(own.train_ids[0])
     assert np.array_equal(scan.image, case.image)
 
 
-def test_preprocessed_scans_are_kept_and_those_of_changed_files_made_again(toy, scans):
+def test_preprocessed_scans_are_kept_and_those_of_changed_files_made_again(toy_copy, scans):
     def kept() -> dict[str, int]:
-        prepared = beside(toy, scans)[1]
+        prepared = beside(toy_copy, scans)[1]
         prepared.load("normal")
-        folder = toy.preprocessed / "gansynth_scans"
+        folder = toy_copy.preprocessed / "gansynth_scans"
         return {file.name: file.stat().st_mtime_ns for file in folder.rglob("*.b2nd")}
 
     first = kept()
@@ -74,8 +67,8 @@ def test_preprocessed_scans_are_kept_and_those_of_changed_files_made_again(toy, 
     assert len(kept()) == 4
 
 
-def test_scans_whose_label_map_shows_a_lesion_are_left_out(toy, scans, tmp_path, run_cli):
-    run = fitted(toy, tmp_path)
+def test_scans_whose_label_map_shows_a_lesion_are_left_out(toy_copy, scans, tmp_path, run_cli):
+    run = fitted(toy_copy, tmp_path)
     shutil.copytree(scans, tmp_path / "two" / "images")
     for channel in range(2):
         file = tmp_path / "two" / "images" / f"normal_{channel:04d}.nii.gz"
@@ -106,8 +99,8 @@ def fitted(toy: Toy, folder: Path) -> Path:
     return folder / "run"
 
 
-def test_lesions_land_in_a_folder_of_scans(toy, scans, tmp_path, run_cli):
-    run = fitted(toy, tmp_path)
+def test_lesions_land_in_a_folder_of_scans(toy_copy, scans, tmp_path, run_cli):
+    run = fitted(toy_copy, tmp_path)
     words = (
         "--unlabelled",
         f"nifti:{scans}",
@@ -123,9 +116,9 @@ def test_lesions_land_in_a_folder_of_scans(toy, scans, tmp_path, run_cli):
 
 
 def test_scans_of_other_channels_are_refused_and_the_way_out_works(
-    toy, scans, tmp_path, run_cli, refuse
+    toy_copy, scans, tmp_path, run_cli, refuse
 ):
-    run = fitted(toy, tmp_path)
+    run = fitted(toy_copy, tmp_path)
     (tmp_path / "named" / "normal").mkdir(parents=True)
     for file, name in zip(sorted(scans.iterdir()), ("T2", "PD"), strict=True):
         shutil.copy(file, tmp_path / "named" / "normal" / f"normal_{name}.nii.gz")
@@ -137,7 +130,7 @@ def test_scans_of_other_channels_are_refused_and_the_way_out_works(
 
 
 @pytest.mark.parametrize("words", ["", "--dry-run"])
-def test_the_one_command_opens_scans_before_it_prepares_or_fits(toy, words, refuse, tmp_path):
-    asked = ("augment", "nnunet:501", "--root", toy.root, *words.split())
+def test_the_one_command_opens_scans_before_it_prepares_or_fits(toy_copy, words, refuse, tmp_path):
+    asked = ("augment", "nnunet:501", "--root", toy_copy.root, *words.split())
     says = ["--unlabelled nifti:nowhere", "no such file"]
-    refuse(*asked, "--unlabelled", "nifti:nowhere", code=3, says=says, keep=[toy.root])
+    refuse(*asked, "--unlabelled", "nifti:nowhere", code=3, says=says, keep=[toy_copy.root])
