@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
+from gansynth.bank import producer, supervisor
 from gansynth.bank.producer import ProducerConfig, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 
@@ -134,6 +142,52 @@ def fill_here(folder: Path, drawer: Any, capacity: int, **told: Any) -> BankRead
         finally:
             (folder / "counts.json").write_text(json.dumps(dict(writer.rejected)))
     return BankReader(bank)
+
+
+class Forked:
+    """A producer as a fork of this process, which has imported what takes seconds.
+
+    It has what ``ProducerSupervisor`` asks of ``subprocess.Popen``.
+    """
+
+    def __init__(self, command: list[str], *, stdout: Any, env: dict[str, str], **_: Any) -> None:
+        def work() -> None:
+            os.dup2(stdout.fileno(), 1)
+            sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1)
+            os.environ.update(env)
+            os.setpgid(0, 0)
+            sys.exit(producer.main(command[-1]))
+
+        self._process = multiprocessing.get_context("fork").Process(target=work)
+        self._process.start()
+        self.terminate, self.kill = self._process.terminate, self._process.kill
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("producer", timeout or 0)
+        return self._process.exitcode
+
+
+@contextlib.contextmanager
+def forked_producers() -> Iterator[None]:
+    """Producers are forks, for tests that are not about a process of theirs."""
+
+    def started(command: list[str], **how: Any) -> Any:
+        kind: Any = Forked if producer.__name__ in command else subprocess.Popen
+        return kind(command, **how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        forking = SimpleNamespace(**{**vars(subprocess), "Popen": started})
+        patch.setattr(supervisor, "subprocess", forking)
+        yield
 
 
 def gone(process: psutil.Process) -> bool:

@@ -32,6 +32,7 @@ from gansynth_benchmark.tuning import open_choice
 from gansynth_cli.main import cli
 from tests.conftest import save_nifti
 from tests.flat_sets import EACH, FLAT, pictures
+from tests.producers import forked_producers
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 SMALL = {"width": "4", "levels": "2", "patch": "16", "precision": "fp32", "device": "cpu"}
@@ -66,7 +67,8 @@ def toy(tmp_path_factory):
     before = snapshot(home / "data")
     words: list[object] = ["benchmark", home / "plan.yaml", "-o", home / "out", "--test-set"]
     words += ["--json", "--executor", "here"]
-    done = gansynth(*words)
+    with forked_producers():
+        done = gansynth(*words)
     assert done.exit_code == 0, done.output
     document = json.loads((home / "out" / "results.json").read_text())
     return SimpleNamespace(home=home, words=words, done=done, document=document, before=before)

@@ -204,7 +204,7 @@ def test_a_signal_ends_it_with_its_code_after_cleaning_up(numbers, code):
     assert "Traceback" not in complaint
 
 
-@pytest.mark.parametrize("words", ["--help", "options parametric", "completion bash"])
+@pytest.mark.parametrize("words", ["--help", "help sources", "completion bash"])
 def test_a_reader_that_has_left_is_no_bug(words):
     command = f"set -o pipefail; {shlex.quote(sys.executable)} -m gansynth_cli {words} | true"
     ran = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)

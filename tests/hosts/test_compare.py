@@ -12,6 +12,7 @@ from gansynth.hosts import api, dry_run
 from gansynth.sampling import evaluation_data
 from gansynth_benchmark.plan_file import read_plan
 from tests.flat_sets import pictures
+from tests.producers import forked_producers
 
 SEGMENTER: dict[str, Any] = {"target": "segmenter", "quiet": True, "seed": 3, "ratio": "1:1"}
 SHORT: dict[str, Any] = {"steps": 2, "width": 4, "levels": 2, "batch_size": 2}
@@ -29,7 +30,7 @@ def compared(run, tmp_path_factory):
     """A live producer feeds the training with samples."""
     out = tmp_path_factory.mktemp("arms") / "out"
     words = {**SEGMENTER, "generator": run, "bank_size": 4, "compare": True}
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, forked_producers():
         patch.setattr(dry_run, "will_it_harm", lambda *_: {"lines": ["no"]})  # takes seconds
         patch.setattr(api, "time_of", pytest.fail)  # nobody reads it before a training
         return gansynth.augment(**words, out=out, **SHORT)

@@ -1,6 +1,7 @@
 """``gansynth augment KIND:WHERE``: the data alone, and what follows from them."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,20 @@ from gansynth.hosts import api, dry_run, timing
 from gansynth.hosts.suggestion import RULES
 from tests.conftest import content, save_nifti
 from tests.flat_sets import pictures
+from tests.producers import forked_producers
 from tests.yolo_sets import coco_set, toy_yolo
 
 SHORT = ("--steps", 2, "--width", 4, "--levels", 2, "--batch-size", 2, "--bank-size", 4)
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch) -> None:
+def here(tmp_path, monkeypatch) -> Iterator[None]:
     """In an empty folder, where dry runs neither compare samples nor time a framework."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(dry_run, "will_it_harm", lambda *_: {"lines": []})
     monkeypatch.setattr(api, "time_of", lambda *_: {"training_hours": 2.5})
+    with forked_producers():
+        yield
 
 
 def test_data_alone_are_trained_on_and_typed_again_nothing_is_done_twice(run_cli):
