@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from importlib.metadata import distributions, requires
 from multiprocessing.pool import ThreadPool
@@ -335,34 +336,28 @@ def _tiny_fits():
 
 @pytest.fixture(scope="session", autouse=True)
 def _fingerprints_once():
-    """Fingerprints are computed, and landmarks of two pictures compared, once: commands read the
-    same few cases again and again.
-    """
-    from gansynth.core import fingerprint, landmarks
+    """Fingerprints are computed and compared once: commands read the same few cases again."""
+    from gansynth.core import fingerprint
 
-    known: dict[Any, Any] = {}
-
-    def digest(part: Any) -> Any:
+    def content(part: Any) -> Any:
         if isinstance(part, np.ndarray):
             return hashlib.sha256(part.tobytes()).digest(), part.shape, part.dtype
-        return tuple(map(digest, part)) if isinstance(part, list | tuple) else part
+        return tuple(map(content, part)) if isinstance(part, list | tuple) else part
 
-    def once(function: Callable[..., Any], of: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, whose result depends on ``of`` its arguments."""
+    def once(function: Callable[..., Any]) -> Callable[..., Any]:
+        known: dict[Any, Any] = {}
 
-        def found(*given: Any) -> Any:
-            key = function, digest(of(*given))
+        def found(*given: Any, **named: Any) -> Any:
+            key = content([*given, *named.items()])
             if key not in known:
-                known[key] = function(*given)
-            return known[key]
+                known[key] = function(*given, **named)
+            return copy(known[key])
 
         return found
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("_print", "landmarks"):
-            patch.setattr(fingerprint, name, once(getattr(fingerprint, name), lambda *all: all))
-        pictures = once(landmarks.agreement, lambda one, other, *_: (one[1:], other[1:]))
-        patch.setattr(landmarks, "agreement", pictures)
+        for name in ("_print", "landmarks", "sharing", "alike"):
+            patch.setattr(fingerprint, name, once(getattr(fingerprint, name)))
         yield
 
 

@@ -40,15 +40,16 @@ def source():
     return FewCases(3, side=SIDE)
 
 
-@pytest.fixture
-def bank(source, tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def bank(source, tmp_path_factory) -> Path:
     """Samples of 57 voxels an axis: parts of real cases, marked by whole numbers."""
     pairs: Pairs = []
     for case in map(source.load, source.train_ids):
         inner = (slice(2, 59),) * 3
         image, labels = np.round(case.image[(slice(None), *inner)]), case.labels[inner]
         pairs.append((Sample(image, labels, provenance={"case": case.id}), {}))
-    return write_bank(tmp_path / "bank", source.schema, lineage_of(source), pairs)
+    folder = tmp_path_factory.mktemp("segments") / "bank"
+    return write_bank(folder, source.schema, lineage_of(source), pairs)
 
 
 def test_contexts_are_every_nth_voxel_of_one_crop():
