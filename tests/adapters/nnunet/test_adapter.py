@@ -1,4 +1,5 @@
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,10 +11,12 @@ import torch
 from gansynth.core.lineage import CaseRecord
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.space import Space
-from gansynth.hosts import api
 from gansynth.hosts.launch import TrainingHandover
 from gansynth.hosts.session import Session
+from gansynth.runtime import processes
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.files import write_json_atomic
+from gansynth.runtime.processes import ProcessResult
 from gansynth.sampling import evaluation_data
 from gansynth_nnunet.converter import sample_bytes
 from gansynth_nnunet.intake import NnunetIntake
@@ -210,11 +213,17 @@ def test_what_the_adapter_writes_is_read_back_from_any_folder(tmp_path, monkeypa
     )
 
 
+def timed(words: Sequence[str], *_: Any, **__: Any) -> ProcessResult:
+    """What the process that times two steps leaves."""
+    write_json_atomic(words[-1], {"load": 0.0, "step": 3.0, "memory": None})
+    return ProcessResult(0, "")
+
+
 def test_a_dry_run_writes_the_file_and_the_command_for_nnunet(
     toy_nnunet, fitted, run_cli, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(evaluation_data, "DRAWN", evaluation_data.FEWEST)
-    monkeypatch.setattr(api, "time_of", lambda *_: {})  # which trains in a process
+    monkeypatch.setattr(processes, "run", timed)
     file = tmp_path / "mix.json"
     words = ("augment", "--target", "nnunet", *toy_nnunet.options, "--generator", fitted)
     words = (*words, "--device", "cpu", "--ratio", "1:2", "--refresh", "4x", "--num-epochs", "3")
@@ -231,3 +240,5 @@ def test_a_dry_run_writes_the_file_and_the_command_for_nnunet(
     assert config.request.generator == fitted
     assert (config.request.pacing.reuse, config.request.set) == (4, {"num_epochs": "3"})
     assert config.held_out == ()  # read again when it trains
+    assert planned["seconds_an_epoch"] == 250 * 3 + 50  # a validation takes a third of a step
+    assert planned["training_hours"] == pytest.approx(3 * 800 / 3600, abs=0.01)
