@@ -10,6 +10,7 @@ itself, which plugins import, counts as one of the module that holds it.
 from __future__ import annotations
 
 import ast
+import gc
 import io
 import sys
 import tokenize
@@ -128,9 +129,12 @@ def read_house(root: Path = ROOT) -> House:
         if isinstance(node, ast.ImportFrom):
             home = f"{FACE}.{node.module}" if node.level else str(node.module)
             homes |= {alias.name: home for alias in node.names}
+    gc.disable()  # it would look through all the trees so far, again and again
+    trees = {module: parsed(root / path) for module, path in files.items()}
+    gc.enable()
     edges: dict[Edge, int] = {}
-    for module, path in files.items():
-        for line, target, name in _imports(parsed(root / path)):
+    for module, tree in trees.items():
+        for line, target, name in _imports(tree):
             if target == FACE:  # whose names are others' modules'
                 target = homes.get(name, target)
             whole = f"{target}.{name}" if name else target
