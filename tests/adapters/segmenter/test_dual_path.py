@@ -37,7 +37,7 @@ def test_the_published_network_has_two_paths_of_eight_layers():
 
 def test_crops_are_mixed_and_whole_cases_predicted(train, tmp_path, monkeypatch):
     monkeypatch.setattr(ToySource, "held_out_ids", ("toy_12",))
-    source = ToySource(3, side=40)
+    source = ToySource(3, side=34)
     train(source=source, ratio="1:2", **SMALL, steps="2")
     kinds = [row[0] for row in drawn_in(tmp_path / "out")]
     assert (kinds.count("real"), kinds.count("synthetic")) == (2, 4)
