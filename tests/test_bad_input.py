@@ -129,21 +129,14 @@ def task(toy_copy) -> Path:
 WHOLE = "imagesTr/p2_left.nii.gz"
 UNIMPORTABLE: dict[str, tuple[str, Spoil, tuple[str, ...]]] = {
     "truncated": (WHOLE, cut_in_half, ("truncated at byte", "copy it")),
-    "flipped bit": (WHOLE, flip_a_bit, ("damaged", "copy it")),
-    "NaN": (WHOLE, nifti(one_voxel(np.nan)), ("2 NaN", "expected finite")),
     "one channel": (WHOLE, nifti(lambda a: a[..., 0]), ("1 channel(s)", "expected 2")),
     "shape": (LABEL, nifti(lambda a: a[:-1]), ("(23, 28, 24)", "(24, 28, 24)")),
-    "affine": (LABEL, nifti(same, np.diag([1, 1, 2, 1.0])), ("by up to 1 mm", "at most 0.001")),
-    "unknown label": (LABEL, nifti(one_voxel(7)), ("[7]", "among [0, 1, 2]")),
     "missing": (WHOLE, Path.unlink, ("missing, expected for case", "remove its other files")),
 }
 
 
 @pytest.mark.fault(1, of="truncated")
-@pytest.mark.fault(2, of="flipped bit")
-@pytest.mark.fault(6, of="NaN")
-@pytest.mark.fault(9, of="shape|affine")
-@pytest.mark.fault(10, of="unknown label")
+@pytest.mark.fault(9, of="shape")
 @pytest.mark.fault(11, of="channel|missing")
 @pytest.mark.parametrize("how", UNIMPORTABLE)
 def test_a_spoilt_file_is_not_imported_and_the_same_command_works_once_repaired(
@@ -220,18 +213,11 @@ def second_training_case(toy: Any) -> str:
 
 
 FIT = ("fit", "cgan3d", "--data", "nnunet:501", "-c", "3d_fullres")
-AUGMENT: tuple[str, ...] = ("augment", "--target", "nnunet", *FIT[2:])
-AUGMENT += ("--generator", "no-run", "--ratio", "1:1")
 SLIPS = [
     ((*FIT, "-c", "3d_fulres"), ("'3d_fulres'", "one of: 2d, 3d_fullres")),
     ((*FIT, "--plans", "mine"), ("--plans 'mine'", "gansynthSmallPlans, nnUNetPlans")),
     ((*FIT, "--fold", "7"), ("--fold '7'", "folds 0, 1, 2, 3, 4; expected one")),
-    ((*FIT, "--fold", "-1"), ("--fold '-1'", "folds 0, 1, 2, 3, 4; expected one")),
     ((*FIT, "--data", "nnunet:777"), ("nnunet:777", "one of: Dataset501_Toy")),
-    ((*AUGMENT, "--ratio", "0:0"), ("'0:0'", "above 0")),
-    ((*AUGMENT, "--ratio", "-1:1"), ("'-1:1'", "not negative")),
-    ((*AUGMENT, "--ratio", "nan:1"), ("'nan:1'", "finite")),
-    ((*AUGMENT, "--ratio", "1:2:3"), ("'1:2:3'", "REAL:SYNTHETIC")),
 ]
 
 
@@ -240,7 +226,6 @@ SLIPS = [
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["real", "dry"])
 def test_a_slip_is_told_with_what_there_is(toy_nnunet, refuse, tmp_path, command, says, dry):
     second_training_case(toy_nnunet)
-    out = ("-o", tmp_path / "run") if command[0] == "fit" else ()
-    rest = (*out, "--root", toy_nnunet.root, *dry)
+    rest = ("-o", tmp_path / "run", "--root", toy_nnunet.root, *dry)
     code = 3 if says[0] == "nnunet:777" else 2
     refuse(*command, *rest, code=code, says=says, keep=[toy_nnunet.root, tmp_path])
