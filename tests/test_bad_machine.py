@@ -1,9 +1,8 @@
-"""Full disks, signals and two processes at once: what was finished stays, and work goes on."""
+"""Full disks: what was finished stays, and work goes on."""
 
 import json
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from gansynth.sampling.run_source import open_source
 from gansynth.training.checkpoint import latest
 from tests.disks import files_of_at_most
-from tests.processes import family, until
+from tests.processes import family
 
 GANSYNTH = (sys.executable, "-m", "gansynth_cli")
 SMALL = ("--device", "cpu", "--set=width=4", "--set=d_width=4", "--set=levels=2")
@@ -96,30 +95,6 @@ def test_a_full_disk_ends_an_import_which_is_typed_again(toy_copy, run_cli, one_
     assert list((toy_copy.root / "nnUNet_raw").iterdir()) == [toy_copy.raw]
     assert run_cli(*command).exit_code == 0
     assert run_cli("check", "nnunet:502", "--root", toy_copy.root).exit_code == 0
-
-
-@pytest.mark.fault(30)
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_fit_ends_soon_and_goes_on_later(toy_nnunet, run, run_cli, number, code):
-    command = fit(toy_nnunet, run, "--set=steps=100000", "--set=checkpoint_every=1")
-    with subprocess.Popen([*GANSYNTH, *command], stderr=subprocess.PIPE, text=True) as child:
-        until(lambda: child.poll() is not None or any(step > 2 for step in steps(run)))
-        child.send_signal(number)
-        _, said = child.communicate(timeout=60)
-    assert child.returncode == code
-    assert "Traceback" not in said
-    assert temporaries(run) == []
-    reached = last_step(run)
-    assert reached > 2
-    command = fit(toy_nnunet, run, f"--set=steps={reached + 1}", "--json")
-    again = run_cli(*command)
-    assert again.exit_code == 0, again.stderr
-    assert json.loads(again.stdout)["resumed_at"] == reached
-
-
-def steps(run: Path) -> list[int]:
-    return [int(path.name[5:]) for path in (run / "checkpoints").glob("step-*")]
 
 
 def real(command: tuple[object, ...], size: int) -> Any:
