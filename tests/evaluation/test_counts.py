@@ -12,6 +12,7 @@ from gansynth_evaluate.evaluate import chosen_metrics
 from gansynth_evaluate.report import write_report
 from tests.evaluation.gatherings import as_samples, assessed, strangers
 
+pytestmark = pytest.mark.usefixtures("unrendered")
 BOXED = ToySource(2, 9, boxes=True)
 NO_BOXES = Boxes(np.zeros((0, 4), np.float32), np.zeros(0, np.int16))
 

@@ -20,6 +20,8 @@ from tests.evaluation.gatherings import (
     strangers,
 )
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 
 def alarms(document):
     return {alarm["key"]: alarm["text"] for alarm in document["alarms"]}

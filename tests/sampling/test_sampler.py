@@ -309,7 +309,7 @@ class Sparse(ToySource):
 @pytest.fixture(scope="module")
 def sparse(tmp_path_factory):
     """The run of a generator on sparse cases, fitted once: ``sparse("elastic")``."""
-    home = tmp_path_factory.mktemp("sparse")
+    home: Path = tmp_path_factory.mktemp("sparse")
 
     def fitted(generator: str) -> Path:
         if not (home / generator).exists():
