@@ -2,6 +2,9 @@ import json
 
 import pytest
 
+from gansynth.runtime.errors import EnvironmentFault
+from gansynth.runtime.files import disk_errors
+
 AUGMENT = ("augment", "--target", "toyhost", "--data", "toy:3", "--ratio", "1:1", "--generator")
 
 
@@ -20,6 +23,18 @@ def test_a_source_is_cached_in_one_file_whose_size_a_dry_run_estimates(cached, r
     assert [p.name for p in path.parent.iterdir()] == ["toy.h5"]
     says = ["toy.h5", "exists already"]
     refuse("cache", "toy:3", "-o", path, code=2, says=says, keep=[path.parent])
+
+
+@pytest.mark.fault(31)
+def test_a_full_disk_is_the_machine_s_fault(toys, refuse, tmp_path, monkeypatch):
+    def refused(descriptor, offset, length):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", refused)
+    says = ["toy.h5", "the disk is full", "bytes needed", "bytes free"]
+    refuse("cache", "toy:3", "-o", tmp_path / "toy.h5", code=4, says=says, keep=[tmp_path])
+    with pytest.raises(EnvironmentFault, match="HDF5 says so"), disk_errors("x", 3):
+        raise OSError("HDF5 says so")
 
 
 def test_a_run_of_the_cache_is_a_run_of_the_original(cached, toys, run_json, refuse, tmp_path):
