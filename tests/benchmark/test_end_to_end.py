@@ -6,8 +6,6 @@ Jobs are run here, one after the other; ``slow`` tests leave them to processes, 
 import json
 import re
 import shlex
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -245,22 +243,3 @@ def test_what_cannot_be_measured_is_refused_before_any_job(kind, tmp_path):
     with pytest.raises(UsageFault, match="save_predictions=yes"):
         open_choice(plan, TuneRequest(plan="plan.yaml", out=tmp_path / "tune"))
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "unit", "distances"), [("pictures", "px", "slices"), ("slices", "mm", "volumes")]
-)
-def test_a_benchmark_on_2d_cases_is_scored_by_subject(kind, unit, distances, tmp_path):
-    words = ["benchmark", plan_in(tmp_path, kind), "-o", tmp_path / "out", "--executor", "local:2"]
-    subprocess.run([sys.executable, "-m", "gansynth_cli", *map(str, words)], check=True)
-    document = json.loads((tmp_path / "out" / "results.json").read_text())
-    people = set(document["subjects"].values())
-    assert len(people) == 2
-    for run in document["runs"]:
-        assert (run["status"], run["by"], run["distances"]) == ("done", "subject", distances)
-        assert set(run["scores"]["hd95/foreground"]) == people
-    assert document["measures"]["hd95/foreground"]["unit"] == unit
-    page = (tmp_path / "out" / "report.html").read_text()
-    assert "data:image/png;base64," in page  # a picture of the worst subject
-    assert ("their size was not given" in page) == (unit == "px")
