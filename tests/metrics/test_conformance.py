@@ -10,6 +10,7 @@ from gansynth.metrics import METRICS
 from gansynth.metrics.c2st import permuted
 from gansynth.metrics.comparison import Estimate, Metric, load_metrics, measure
 from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
+from gansynth.testing import check_metric
 from tests.metrics.people import SCHEMA, changed, comparison, noise, people, same
 
 EVERY = load_metrics(tuple(METRICS))
@@ -58,15 +59,10 @@ def test_noise_is_unlike_real_people(noisy, metric):
         assert (figure.value > 0.9, figure.p < 0.01) == (True, True)
 
 
+# Training those that have networks takes long.
 @pytest.mark.parametrize("metric", sorted(EVERY.keys() - NETWORKS))
-def test_numbers_are_the_same_again_and_images_stay_as_they_are(metric):
-    real, samples = people(8, seed=0), changed(people(8, seed=1), same)
-    images: list[Any] = [*samples, *real]
-    before = [image.image.copy() for image in images]
-    one, two = (measure({"it": EVERY[metric]}, samples, real, SCHEMA)["it"] for _ in range(2))
-    assert one == two
-    assert any(value is not None for value in one.values())
-    np.testing.assert_array_equal(before, [image.image for image in images])
+def test_a_metric_keeps_the_contract(metric):
+    check_metric(type(EVERY[metric]), ndim=(2,)).raise_if_failed()
 
 
 @each_with_figures
