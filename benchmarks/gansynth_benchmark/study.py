@@ -25,6 +25,7 @@ from gansynth.metrics.segmentation.evaluation import ALARMS, THRESHOLDS, equal_a
 from gansynth.metrics.segmentation.measures import regions_of, with_labels
 from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.runtime.version import __version__
+from gansynth.sampling.replay import SAMPLING
 from gansynth.sampling.run_source import open_source
 from gansynth_benchmark.jobs.store import JobSpec, ResultStore
 from gansynth_benchmark.plan import ArmPlan, BenchmarkPlan, without_folders
@@ -82,6 +83,7 @@ def fit_spec(
 ) -> ComputationSpec:
     """Fit a generator on the training cases of ``data``."""
     document = dict(data) | {"kind": FIT, "generator": generator, "seed": seed}
+    document["sampling"] = SAMPLING  # results with older samples are not used again
     return ComputationSpec(FIT, document, title)
 
 

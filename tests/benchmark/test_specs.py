@@ -99,6 +99,11 @@ def test_other_judged_people_and_other_images_are_other_computations():
     assert changed(design_of(changed=other)) == set()
 
 
+def test_samples_of_another_way_to_draw_are_other_computations(monkeypatch):
+    monkeypatch.setattr("gansynth_benchmark.study.SAMPLING", "of another version")
+    assert changed(design_of()) == {"train", "fit"}
+
+
 @pytest.mark.parametrize(("fits", "same"), [("draw", True), ("seed", False)])
 def test_a_fit_serves_all_seeds_of_a_draw_or_one(fits, same):
     design = design_of(plan_of(fits=fits))
