@@ -273,6 +273,7 @@ MAKERS = {
 ELSEWHERE = (
     "evaluate.json",
     "faults.json",
+    "fluid.json",
     "fuzz.json",
     "grain_",
     "guard.json",

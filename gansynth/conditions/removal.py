@@ -43,11 +43,6 @@ measures fills."""
 DEEPER = 0.2  # difference in depth, of the deepest, that counts as one deviation
 STRANGE, BEYOND = 0.1, 0.5
 """Largest share of a place's voxels beyond the values around the lesion, by so many deviations."""
-FAR, NOISE = 4.0, 0.06
-"""A voxel is odd so many times as far from the middle of the values around a lesion as half of them
-are; what is added to that distance, in deviations of the tissue."""
-CLUMP, MARGIN = 12, 1
-"""Voxels of the smallest odd part that is replaced, and those around one that go with it."""
 
 
 Voxels = npt.NDArray[np.intp]
@@ -83,60 +78,6 @@ class Source:
 
 Piece = tuple[Mask, Source]
 """What is filled, bool (D, H, W) or (H, W), and from where."""
-
-
-@dataclass(frozen=True)
-class Rim:
-    """Free tissue around a hole, and what is usual there."""
-
-    inside: Voxels  # (M, n), some of the hole
-    around: Voxels  # (N, n), some of the tissue
-    values: FloatArray  # (C, N)
-    low: Matrix  # (C,), the least usual value
-    high: Matrix  # (C,), the largest
-    middle: Matrix  # (C,)
-    near: Matrix  # (C,), how far from the middle most of it is
-
-    @classmethod
-    def of(cls, tissue: Tissue, where: Mask) -> Rim | None:
-        """The rim of a hole, bool (D, H, W) or (H, W); None if there is no free tissue."""
-        from scipy.ndimage import binary_dilation
-
-        free, deep = tissue.free, tissue.deep
-        width, box, rim = RIM, bounding_box(where), np.zeros(0, bool)
-        while not rim.any() and width < 2 * max(where.shape):  # a piece may lie within a lesion
-            box = bounding_box(where, margin=width)
-            rim = binary_dilation(where[box], iterations=width) & ~where[box] & free[box]
-            width *= 2
-        if not rim.any():
-            return None
-        corner = [side.start for side in box]
-        inside, around = [_some(np.argwhere(mask)) + corner for mask in (where[box], rim)]
-        values = tissue.image[:, *around.T]
-        # What lies above the lesion, such as its skull, is no example of the tissue within.
-        as_deep = deep[*around.T] >= deep[*inside.T].min()
-        usual = values[:, as_deep] if as_deep.any() else values
-        low, high = np.quantile(usual, (STRANGE / 4, 1 - STRANGE / 4), axis=1)
-        first, last = _shortest_half(usual)
-        spreads = tissue.spreads
-        return cls(
-            inside=inside,
-            around=around,
-            values=values,
-            low=low - BEYOND * spreads,
-            high=high + BEYOND * spreads,
-            middle=(first + last) / 2,
-            near=FAR * ((last - first) / 2 + NOISE * spreads),
-        )
-
-    def beyond(self, values: FloatArray) -> Mask:
-        """Which voxels (..., C) are beyond the usual values in any channel."""
-        return np.asarray(((values < self.low) | (values > self.high)).any(axis=-1))
-
-    def odd(self, values: FloatArray) -> Mask:
-        """Which are so, or unlike most of the rim, as fluid or bone that the rim borders on."""
-        far = np.abs(values - self.middle) > self.near
-        return np.asarray(self.beyond(values) | far.any(axis=-1))
 
 
 @dataclass(frozen=True)
@@ -350,38 +291,7 @@ def find_pieces(tissue: Tissue, where: Mask, rng: Rng, parts: int = PARTS) -> li
         pieces = _halved(tissue, where, rng, parts // 2)
         if pieces is not None:
             return pieces
-    return None if found is None else _without_odd_parts(tissue, where, found[0], rng)
-
-
-def _without_odd_parts(tissue: Tissue, where: Mask, source: Source, rng: Rng) -> list[Piece]:
-    """Return the pieces of a mask whose source shows what is not usual there, such as a ventricle.
-
-    Each such part of it has another source.
-    """
-    from scipy.ndimage import binary_dilation
-
-    rim = Rim.of(tissue, where)
-    assert rim is not None, "there was one when the source was found"
-    box = bounding_box(where, margin=MARGIN)
-    local, corner = where[box], [side.start for side in box]
-    at = np.clip(source.of(np.argwhere(local) + corner), 0, np.array(where.shape) - 1)
-    odd = np.zeros_like(local)
-    odd[local] = rim.odd(tissue.image[:, *at.T].T)
-    spots = LabelComponents.of(odd)
-    large = np.isin(spots.numbered, spots.numbers[spots.sizes >= CLUMP])
-    large = binary_dilation(large, iterations=MARGIN) & local
-    if not large.any() or large.sum() > local.sum() / 2:
-        return [(where, source)]
-    components = LabelComponents.of(large)
-    pieces, kept = [], where.copy()
-    for number in components.numbers:
-        part = np.zeros_like(where)
-        part[box] = components.numbered == number
-        found = similar_place(tissue, part, rng, rim)
-        if found is not None:
-            kept &= ~part
-            pieces.append((part, found[0]))
-    return [(kept, source), *pieces]
+    return None if found is None else [(where, found[0])]
 
 
 def _halved(tissue: Tissue, where: Mask, rng: Rng, parts: int) -> list[Piece] | None:
@@ -429,21 +339,26 @@ def _donor(
     return Donor(box, image[:, *index], local, inside & free[index])
 
 
-def similar_place(
-    tissue: Tissue, where: Mask, rng: Rng, usual: Rim | None = None
-) -> tuple[Source, float] | None:
+def similar_place(tissue: Tissue, where: Mask, rng: Rng) -> tuple[Source, float] | None:
     """Return the source of free tissue most like a mask's rim, and by how much they differ.
 
     None if there is no such tissue, or none that is like it.
 
-    ``where``: bool (D, H, W) or (H, W), what is to be filled. ``usual``: of a part of a hole, the
-    hole's rim, to which the place may not be odd.
+    ``where``: bool (D, H, W) or (H, W), what is to be filled.
     """
+    from scipy.ndimage import binary_dilation
+
     image, free, deep, spreads = tissue.image, tissue.free, tissue.deep, tissue.spreads
-    rim = Rim.of(tissue, where)
-    if rim is None:
+    width, rim = RIM, np.zeros(0, bool)
+    box = bounding_box(where)
+    while not rim.any() and width < 2 * max(where.shape):  # a piece may lie within a lesion
+        box = bounding_box(where, margin=width)
+        rim = binary_dilation(where[box], iterations=width) & ~where[box] & free[box]
+        width *= 2
+    if not rim.any():
         return None
-    inside, around = rim.inside, rim.around
+    corner = [side.start for side in box]
+    inside, around = _some(np.argwhere(where[box])) + corner, _some(np.argwhere(rim)) + corner
     signs, shifts = _tried(inside, tissue.voxels, rng)
     for voxels, least in ((inside, TISSUE), (around, NEARBY)):
         fits = _share(free, signs, voxels, shifts) >= least
@@ -455,13 +370,19 @@ def similar_place(
     at_around = _flat(signs, around, shifts, free.shape)
     of_voxels = image.reshape(len(image), -1)
     # How much rims (C, S, N) and depths (S,) differ, both in deviations.
-    differences = (of_voxels[:, at_around] - rim.values[:, None]) / spreads[:, None, None]
+    rim_values = image[:, *around.T]
+    differences = (of_voxels[:, at_around] - rim_values[:, None]) / spreads[:, None, None]
     deeper = deep.ravel()[at_inside].mean(axis=1) - deep[*inside.T].mean()
     deeper /= DEEPER * tissue.deepest
     unlike = np.sqrt(np.square(differences).mean(axis=(0, 2)) + np.square(deeper))
+    # What lies above the lesion, such as its skull, is no example of the tissue within.
+    as_deep = deep[*around.T] >= deep[*inside.T].min()
+    usual = rim_values[:, as_deep] if as_deep.any() else rim_values
+    low, high = np.quantile(usual, (STRANGE / 4, 1 - STRANGE / 4), axis=1)
+    low, high = low - BEYOND * spreads, high + BEYOND * spreads
     there = of_voxels[:, at_inside].transpose(1, 2, 0)
-    strange = rim.beyond(there) if usual is None else usual.odd(there)
-    unlike[strange.mean(axis=1) > STRANGE] = np.inf
+    strange = ((there < low) | (there > high)).any(axis=2).mean(axis=1)
+    unlike[strange > STRANGE] = np.inf
     best = int(unlike.argmin())
     if not np.isfinite(unlike[best]) or unlike[best] > LAST:
         return None
@@ -495,17 +416,6 @@ def _spread(values: FloatArray) -> Matrix:
     """A robust deviation of each channel (C, N): (C,)."""
     low, high = np.quantile(values, (0.16, 0.84), axis=1)
     return np.asarray(np.maximum((high - low) / 2, 1e-6), np.float64)
-
-
-def _shortest_half(values: FloatArray) -> tuple[Matrix, Matrix]:
-    """Ends of the shortest range with half of the values of each channel (C, N): (C,) each.
-
-    That is where most of one tissue lies, whatever else there is (Rousseeuw 1984).
-    """
-    ordered, half = np.sort(values, axis=1), values.shape[1] // 2
-    start = (ordered[:, half:] - ordered[:, : values.shape[1] - half]).argmin(axis=1)
-    rows = np.arange(len(values))
-    return ordered[rows, start], ordered[rows, start + half]
 
 
 def _depth(body: Mask) -> Matrix:

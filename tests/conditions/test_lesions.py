@@ -204,19 +204,6 @@ def test_pieces_from_a_dark_and_a_bright_place_leave_no_edge_where_they_stand():
     np.testing.assert_allclose(image, smooth, atol=0.1)
 
 
-def test_the_fill_of_a_lesion_has_no_ventricle_of_the_place_it_comes_from():
-    rng = np.random.default_rng(0)
-    image = 1 + 0.02 * rng.standard_normal((1, 96, 96)).astype(np.float32)
-    grid = np.indices(image.shape[1:]) % 24 - 12
-    image[0, np.hypot(*grid) < 3.5] = 0  # every place with as even a rim has one within
-    lesion = np.hypot(*(np.indices(image.shape[1:]) - 36)) < 14
-    tissue = Tissue(image.copy(), ~lesion, np.ones_like(lesion))
-    pieces = find_pieces(tissue, lesion, rng)
-    assert pieces is not None
-    fill(image, pieces, tissue.free)
-    assert image[0][lesion].min() > 0.5
-
-
 def test_a_case_is_emptied_in_a_few_ways_whichever_sample_comes_first():
     flat = Schema(("T1",), {"bg": 0, "a": 1}, (1.0, 1.0), "HW", has_outside=True)
     maps = {f"p{i}": with_ball(body((48, 48)), (12 + i, 24), 3) for i in range(4)}
