@@ -277,7 +277,8 @@ def panel(image: Any, condition: Any, *, lines: bool) -> Picture:
     ):
         start = int(np.clip(int(axis.mean()) - AROUND, 0, length - 2 * AROUND))
         sides.append(slice(start, start + 2 * AROUND))
-    low, high = np.percentile(condition.background[-1], (1, 99.8))
+    # The background's own lesions, as bright as the new one, have been taken out of it.
+    low, high = np.percentile([condition.background[-1], condition.donor[-1]], (1, 99.8))
     grey = scaled(image[-1][plane][*sides][None], [(float(low), float(high))], 8)[0][0]
     labels = condition.lesion[plane][*sides] if lines else np.zeros(grey.shape, np.int16)
     return np.asarray(outlined(grey, labels, (1, 2, 3), edge=EDGE), np.uint8)
