@@ -24,6 +24,7 @@ from gansynth.runtime.option_kinds import option_rows
 from gansynth.sampling.filters import BUILT_IN as FILTERS
 from gansynth_cli.commands.help import section_of
 from gansynth_cli.main import commands
+from gansynth_cli.option_tables import options
 from tests import site_pages
 from tests.house import PRODUCT
 
@@ -193,6 +194,27 @@ def test_every_option_that_pages_name_is_one():
     options = {(page, word) for page, code in own for word in re.findall(r"--[a-z][\w-]*", code)}
     assert len(options) > 200
     assert [pair for pair in sorted(options) if pair[1] not in there] == []
+
+
+NAMES = {"gansynth fit": "generators", "--recipe": "recipes", "--target": "hosts"}
+NAMES |= {"--metric": "metrics", "--filter": "filters", "--edit": "edits"}
+"""What is typed before a name that is registered."""
+
+
+def test_every_name_that_commands_of_pages_type_is_registered():
+    known, unknown, count = installed(), [], 0
+    # Pages on plugins have the reader's own names.
+    pages = [page for page in DOCS.glob("*.md") if not page.name.startswith("plugin")]
+    for page in (*pages, DOCS.parent / "README.md"):
+        for line in re.findall(r"^ *gansynth .*", page.read_text("utf-8"), re.MULTILINE):
+            for name in re.findall(r"gansynth options ([a-z][\w-]*)", line):
+                assert options(name)
+            for before, kind in NAMES.items():
+                typed = re.findall(rf"{before} ([a-z][\w-]*)(?=\s|$)", line)
+                count += len(typed)
+                unknown += [(page.name, name) for name in typed if name not in known.names(kind)]
+    assert count > 100
+    assert unknown == []
 
 
 def test_the_navigation_has_every_page_once():
