@@ -44,9 +44,8 @@ MUCH = 0.1  # share of a lesion that is much
 FIGURES = ("lesions", "mean", "much", "median", "tenth")
 
 
-def fluid_of(image: FloatArray, lesion: Mask) -> Mask | None:
+def fluid_of(image: FloatArray, body: Mask, lesion: Mask) -> Mask | None:
     """Fluid in an image (C, ...), by its first channel; None without anything as deep."""
-    body = organ_mask(image)
     if not body.any():
         return None
     inside = body & (depths(body, BodyBox.of(body)) > DEEP)
@@ -64,7 +63,8 @@ def of_new(source: CaseSource, where: str, count: int) -> Iterator[float]:
     for index in range(count):
         condition = sampler.draw(index)
         lesion = condition.required("lesion") > 0
-        fluid = fluid_of(condition.required("background"), np.zeros_like(lesion))
+        image = condition.required("background")
+        fluid = fluid_of(image, organ_mask(image), np.zeros_like(lesion))
         if fluid is not None and lesion.sum() >= SMALL:
             yield float(fluid[lesion].mean())
 
@@ -76,10 +76,10 @@ def of_real(source: CaseSource, ids: Sequence[str]) -> Iterator[float]:
         lesion = np.zeros(case.image.shape[1:], bool) if case.labels is None else case.labels > 0
         if lesion.sum() < SMALL:
             continue
-        fluid = fluid_of(case.image, lesion)
+        body = organ_mask(case.image)
+        fluid = fluid_of(case.image, body, lesion)
         if fluid is None:
             continue
-        body = organ_mask(case.image)
         away = distance_transform_edt(~lesion)
         reach = RING * float(BodyBox.of(body).size.max())
         rim = (away > NEAREST) & (away <= NEAREST + reach) & body

@@ -46,7 +46,9 @@ def _off_border(image: FloatArray, border: Mask) -> Mask | None:
         if not high - low < EVEN * reach:
             return None
         off = channel - middle
-        out += np.divide(np.abs(off, out=off), reach, out=off)
+        np.abs(off, out=off)
+        off /= reach
+        out += off
     if not out.any():
         return np.ones(image.shape[1:], bool)
     body = _without_holes(_closed(out > HALF * otsu(out)) & (out >= 0))

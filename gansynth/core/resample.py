@@ -21,9 +21,10 @@ def crop_pad(
     lead = array.ndim - len(size)
     source, target = [slice(None)] * lead, [slice(None)] * lead
     for start, length, extent in zip(corner, size, array.shape[lead:], strict=True):
-        first, last = max(start, 0), min(start + length, extent)
-        source.append(slice(first, max(last, first)))
-        target.append(slice(first - start, max(last, first) - start))
+        first = max(start, 0)
+        last = max(min(start + length, extent), first)
+        source.append(slice(first, last))
+        target.append(slice(first - start, last - start))
     cut, shape = array[tuple(source)], (*array.shape[:lead], *size)
     if cut.shape == shape:
         return cut.copy()

@@ -26,7 +26,8 @@ def organ_labels(source: CaseSource, load: Load | None = None) -> tuple[str, ...
     ``load`` reads the source's own cases, for example from a cache.
     """
     while isinstance(source, SliceSource | WrappedSource):
-        source, load = source.inner if isinstance(source, SliceSource) else source.base, None
+        source = source.inner if isinstance(source, SliceSource) else source.base
+        load = None
     ids, schema = source.train_ids, source.schema
     if len(ids) < FEWEST or not schema.foreground:
         return ()

@@ -417,7 +417,7 @@ def test_large_lesions_lie_no_more_astride_and_no_shallower_than_training_lesion
     heads, edits, shares = Heads(12, aside=7), build_edits(("scale:low=3,high=4",)), []
     for text in ("apart_mm=1,where=anywhere", "apart_mm=1"):
         source = ConditionSampler(heads, Space(), edits, seed=3, lesions=lesion_drawer(text))
-        drawn: list[Any] = list(map(source.draw, range(24)))
+        drawn: list[Any] = list(map(source.draw, range(40)))
         lesions = [c.lesion > 0 for c in drawn if c.lesion.any()]
         shares.append(np.mean(list(map(astray, lesions))))
     assert shares[0] > 0.1

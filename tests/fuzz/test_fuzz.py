@@ -10,7 +10,7 @@ from tests.fuzz.__main__ import COLUMNS, PAGE, RESULT, filled
 from tests.fuzz.formats import FORMATS, SINS, make_run, nnunet_preprocessed, unnoted_arrays
 from tests.fuzz.runner import SEED, fuzz, sample
 
-QUICK, FULL = 6, 2000
+QUICK, FULL = 12, 2000
 SLOW = (make_run, nnunet_preprocessed, unnoted_arrays)
 """Makers of samples that take seconds."""
 

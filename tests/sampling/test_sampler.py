@@ -331,7 +331,7 @@ def test_a_voxel_that_nobody_labelled_is_ignored_in_every_sample_that_shows_it(
     sparse, generator, lesions
 ):
     request = SampleRequest(seed=1, lesions=lesions, keep_flawed=True)
-    samples = Sampler(load_run(sparse(generator), "cpu"), Sparse(2), request).draw(0, 6)
+    samples = Sampler(load_run(sparse(generator), "cpu"), Sparse(2), request).draw(0, 12)
     shown = [sample.image.max(axis=0) > 0.75 * LIT for sample in samples]
     for lit, sample in zip(shown, samples, strict=True):
         assert lit.any()
@@ -348,9 +348,9 @@ def test_a_lesion_drawn_in_a_window_is_that_drawn_in_the_whole(
     toy_fit(tmp_path / "run", generator=generator, own={}, edits=None)
     run: Any = load_run(tmp_path / "run", "cpu")
     assert run.generator.lesion_margin() < 8  # of 32 voxels
-    windowed: Any = Sampler(run, ToySource(2)).draw(0, 6)
+    windowed: Any = Sampler(run, ToySource(2)).draw(0, 12)
     monkeypatch.setattr(type(run.generator), "lesion_margin", lambda self: None)
-    whole: Any = Sampler(run, ToySource(2)).draw(0, 6)
+    whole: Any = Sampler(run, ToySource(2)).draw(0, 12)
     for one, other in zip(windowed, whole, strict=True):
         assert np.array_equal(one.image, other.image)
         assert np.array_equal(one.labels, other.labels)
