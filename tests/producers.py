@@ -69,7 +69,7 @@ class SampleDrawer:
             raise KeyError("a bug")
         if self.where == "data":
             from gansynth.runtime.errors import DataFault
-            raise DataFault("labels: not there; look for them")
+            raise DataFault("test.fault", "labels: not there; look for them")
         if self.where == "memory" and self.device != "cpu":
             import torch
             raise torch.OutOfMemoryError("CUDA out of memory.\\nTried to allocate 1 GiB.")

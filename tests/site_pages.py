@@ -15,6 +15,8 @@ from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
+from tests.errors_page import errors_page
+
 ROOT = Path(__file__).parents[1]
 PLACES = {
     "README.md": "index.md",
@@ -224,11 +226,12 @@ FILES = """\
 - [Run folder](training.md#what-a-run-leaves-behind), [samples](samples.md#what-is-written)
 - [Data sources](sources.md): layouts of folders, keys of `--read`
 - [Metrics of a training](measures.md#the-metrics-file-of-a-training)
-- [Exit codes](commands.md#exit-codes)
+- [Exit codes](commands.md#exit-codes), [errors](errors.md)
 - [Recipes](recipes.md#writing-one), [plans of benchmarks](benchmark_plan.md#keys)"""
 
 GENERATED = {
     "commands.md": commands_page,
+    "errors.md": errors_page,
     "functions.md": python_page,
     "notebook.md": notebook_page,
     "settings.md": settings_page,

@@ -141,14 +141,16 @@ class DeepMedicAdapter(Framework):
         source = self.source
         if source.request.fold == "all":
             raise UsageFault(
+                "deepmedic.nothing-to-validate",
                 "--fold all: leaves no case to validate DeepMedic on; expected fold 0, the lists "
-                f"of {source.config.path}"
+                f"of {source.config.path}",
             )
         if source.options.spacing != "native":
             raise UsageFault(
+                "deepmedic.spacing-resampled",
                 f"--read spacing={source.request.read.get('spacing', source.options.spacing)}: "
                 "DeepMedic reads voxels as stored, and resampled samples cannot be converted back "
-                "exactly; expected native. Leave it out, here and for the generator"
+                "exactly; expected native. Leave it out, here and for the generator",
             )
 
     def check(self) -> None:
@@ -167,17 +169,24 @@ class DeepMedicAdapter(Framework):
 
         def refuse(message: str) -> NoReturn:
             text = message.removeprefix("argument ")
-            raise UsageFault(f"-- {text}; expected options of deepMedicRun, such as -dev cuda0")
+            raise UsageFault(
+                "deepmedic.own-options-unreadable",
+                f"-- {text}; expected options of deepMedicRun, such as -dev cuda0",
+            )
 
         parser.error = refuse  # type: ignore[method-assign]
         found = {key: value for key, value in vars(parser.parse_args(options)).items() if value}
         for name in {"train", "test"} & found.keys():
             raise UsageFault(
+                "deepmedic.own-data-option",
                 f"-- -{name}: --data sets the training data, and augment only trains; leave it "
-                "out, and test afterwards by DeepMedic"
+                "out, and test afterwards by DeepMedic",
             )
         if not re.fullmatch(r"cpu|cuda\d*", found.get("dev", "cpu")):
-            raise UsageFault(f"-- -dev {found['dev']}: expected cpu, cuda, or cuda0 and so on")
+            raise UsageFault(
+                "deepmedic.device-unknown",
+                f"-- -dev {found['dev']}: expected cpu, cuda, or cuda0 and so on",
+            )
         return {k: _absolute(v) if k in ("model", "load") else v for k, v in found.items()}
 
     def open(self) -> None:
@@ -185,17 +194,19 @@ class DeepMedicAdapter(Framework):
         source, options, request = self.source, self.options, self.request
         if options.deepmedic is None and not (self.own and os.environ.get(CHECKOUT)):
             raise UsageFault(
+                "deepmedic.no-checkout-or-output",
                 "no checkout or output is given, expected one of: --export DIR, a data set for "
                 "stock DeepMedic; --deepmedic CHECKOUT, your own DeepMedic trained on the fly (or "
                 f"{CHECKOUT} with -- -model modelConfig.cfg); or, without one, its network in "
-                "torch: --target segmenter --network deepmedic"
+                "torch: --target segmenter --network deepmedic",
             )
         model = self.own.get("model") or (options.model and _absolute(options.model))
         model = model or (source.model and str(source.model.path))
         if not model:
             raise UsageFault(
+                "deepmedic.no-network-configuration",
                 "--set model: DeepMedic has no network of its own, expected its configuration: "
-                "-- -model modelConfig.cfg"
+                "-- -model modelConfig.cfg",
             )
         changes: dict[str, Any] = {"values": dict(source.config.values) | dict(options.values)}
         changes.update(options.numbers)

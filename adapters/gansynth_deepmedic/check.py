@@ -95,9 +95,10 @@ def refuse_unusable(source: DeepMedicSource, model: ModelConfig | None, *, mixed
     key = MAPS if config.weighted else SCORES if mixed and any(config.normalised) else None
     if key is not None:
         raise DataFault(
+            "deepmedic.sampling-unusable-key",
             f"{config.path}: {key} is set, so DeepMedic samples or normalises by what a synthetic "
             "case has not; expected sampling by labels (typeOfSamplingForTraining), and normalised "
-            "images. Remove that key"
+            "images. Remove that key",
         )
     refuse_contradictions(config, model)
     for side, cases in (("train", source.train_ids), ("val", source.held_out_ids)):
@@ -114,9 +115,10 @@ def refuse_contradictions(config: TrainConfig, model: ModelConfig | None) -> Non
         count = 2 if config.sampling == FORE_BACKGROUND else count
         if len(shares) != (count or len(shares)) or not sum(shares) > 0:
             raise DataFault(
+                "deepmedic.sampling-shares-invalid",
                 f"{config.path}: {SHARES} is {list(shares)}, expected {count} number(s) that do "
                 "not sum up to 0, for foreground and background (sampling 0) or for each class "
-                "(numberOfOutputClasses); correct it"
+                "(numberOfOutputClasses); correct it",
             )
 
 
@@ -175,7 +177,7 @@ def refuse_unusable_case(
     for file in listed.everything:
         header = read_nifti_header(file, ndim=(3,))
         for problem in other_shape(file, header.shape, listed.labels, shape):
-            raise DataFault(problem)
+            raise DataFault("deepmedic.shape-differs-from-labels", problem)
     labels = label_map(listed.labels, read_nifti(listed.labels, labels=True).array, model)
     region, unsigned = None, False
     if listed.roi is not None:
@@ -187,18 +189,20 @@ def refuse_unusable_case(
         # As a weight map: numpy cannot multiply an unsigned one by DeepMedic's int8.
         if region is not None and weighs and (unsigned or (region < 0).any()):
             raise DataFault(
+                "deepmedic.region-weights-unusable",
                 f"{listed.roi}: a region of interest of an unsigned type, or with weights below 0 "
                 f"({int(region.min())}), which DeepMedic cannot sample from with typeOfSampling "
                 f"{sampling.kind}, expected a signed type without negative weights; store it as "
-                "int16"
+                "int16",
             )
         if not sampling.centres(labels, region).any():
             size = (
                 "" if model is None else f" of {[*model.segments[sampling.key]]} ({sampling.key})"
             )
             raise DataFault(
+                "deepmedic.no-voxel-to-sample",
                 f"{listed.roi or listed.labels}: no voxel of {tuple(shape)} to take a segment{size}"
                 f" around, by type of sampling {sampling.kind} and shares {sampling.shares}; "
                 "expected some in the region of interest, far enough from the border of the "
-                "volume; shrink the segment, or remove the case from every list"
+                "volume; shrink the segment, or remove the case from every list",
             )

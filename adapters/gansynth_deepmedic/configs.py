@@ -106,7 +106,10 @@ def _read_text(path: Path, most: int) -> str:
             raise ValueError(f"more than {most} bytes")
         return data.decode()
     except ValueError as error:
-        raise DataFault(f"{path}: {error}, expected a small text file in UTF-8") from None
+        raise DataFault(
+            "deepmedic.configuration-unreadable",
+            f"{path}: {error}, expected a small text file in UTF-8",
+        ) from None
 
 
 def _excerpt(text: str) -> str:
@@ -153,9 +156,10 @@ def read_values(path: Path) -> dict[str, Any]:
         line = getattr(error, "lineno", None) or line
         why = _excerpt(getattr(error, "msg", None) or str(error) or "nested too deeply")
         raise DataFault(
+            "deepmedic.configuration-value-not-literal",
             f"{path}: line {line}: {source}{why}; expected KEY = a number, a text, True, False, "
             "None, or a list, tuple or dict of these; write the value itself: configurations are "
-            "never executed here"
+            "never executed here",
         ) from None
     return values
 
@@ -174,9 +178,15 @@ def _parse(model: type[Model], path: Path, values: Mapping[str, Any], ending: st
     name, *parts = first["loc"]
     key = f"{name}{ending}" + "".join([f"[{part!r}]" for part in parts])
     if first["type"] == "missing" and not parts:
-        raise DataFault(f"{path}: no {key}, expected one; add it.{did_you_mean(key, values)}")
+        raise DataFault(
+            "deepmedic.configuration-key-missing",
+            f"{path}: no {key}, expected one; add it.{did_you_mean(key, values)}",
+        )
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
-    raise DataFault(f"{path}: {key} is {_excerpt(repr(first['input']))}: {message}; correct it")
+    raise DataFault(
+        "deepmedic.configuration-value-invalid",
+        f"{path}: {key} is {_excerpt(repr(first['input']))}: {message}; correct it",
+    )
 
 
 def _as_flag(value: Any) -> Any:
@@ -345,8 +355,9 @@ def read_train_config(path: Path) -> TrainConfig:
     alike = set(channels) == set(held_channels) and channels != held_channels
     if alike or len(channels) != len(held_channels):
         raise DataFault(
+            "deepmedic.validation-channels-differ",
             f"{path}: channelsValidation lists {', '.join(held_channels)}, expected the channels "
-            f"to train on in the same order: {', '.join(channels)}; correct it"
+            f"to train on in the same order: {', '.join(channels)}; correct it",
         )
     once, held_once = dict.fromkeys(train), dict.fromkeys(held)
     names = iter(case_ids([*once, *held_once], channels[0]))
@@ -383,9 +394,10 @@ def _read_lists(
     for path, entries in zip(paths, columns, strict=True):
         if len(entries) != len(columns[0]) or not entries:
             raise DataFault(
+                "deepmedic.list-lengths-differ",
                 f"{path}: lists {len(entries)} case(s), but {paths[0]} lists {len(columns[0])}; "
                 "expected as many and at least one, because line i is case i (DeepMedic silently "
-                "cuts the longer list). Complete it"
+                "cuts the longer list). Complete it",
             )
     read = count + 1 + (keys.roi is not None)  # names of predictions are only counted
     each = [
@@ -401,13 +413,16 @@ def _read_table(path: Path) -> Lists:
     try:
         rows, header = list(reader), list(reader.fieldnames or ())
     except csv.Error as error:
-        raise DataFault(f"{path}: not readable as CSV: {error}; save it again") from None
+        raise DataFault(
+            "deepmedic.table-not-csv", f"{path}: not readable as CSV: {error}; save it again"
+        ) from None
     channels = sorted(name for name in header if name.startswith("channel_"))
     uneven = not rows or any(None in (*row, *row.values()) for row in rows)
     if not channels or "ground_truth" not in header or len({*header}) < len(header) or uneven:
         raise DataFault(
+            "deepmedic.table-columns-wrong",
             f"{path}: columns are {_excerpt(str(header))}, expected channel_NAME and ground_truth, "
-            "each once, and a row of as many cells for each case; correct it"
+            "each once, and a row of as many cells for each case; correct it",
         )
     named = [*channels, "ground_truth"]
     if "roi_mask" in header:
@@ -426,9 +441,10 @@ def _paths(
         none = entry in ("", MISSING)
         if not entry.isprintable() or (none and not optional):
             raise DataFault(
+                "deepmedic.list-entry-not-path",
                 f"{file}: entry {number}{column} is {_excerpt(entry)!a}, expected a path (only "
                 "further channels of list files may be '-', missing); add the file, or remove the "
-                "case from every list"
+                "case from every list",
             )
         found.append(None if none else joined(file.parent, entry))
     return found

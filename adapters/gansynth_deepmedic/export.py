@@ -73,8 +73,9 @@ class DeepMedicExport(DataSetExport):
     def place(self, name: str) -> Path:
         if self.content == "synthetic":
             raise UsageFault(
+                "deepmedic.synthetic-cases-disclose-real",
                 "--content synthetic: synthetic cases of DeepMedic contain real training cases, "
-                "which such data would disclose; expected mixed. Leave --content out"
+                "which such data would disclose; expected mixed. Leave --content out",
             )
         return new_folder(name)
 
@@ -236,10 +237,11 @@ class _SlotWriter(Writer):
         if len(self.slots) < export.samples:
             reasons = [f"{n} {why}" for why, n in self.left_out.most_common()]
             raise DataFault(
+                "deepmedic.too-few-samples-become-cases",
                 f"{export.request.bank or export.request.run}: {len(self.slots)} of "
                 f"{len(self.slots) + self.left_out.total()} samples can become cases, expected "
                 f"{export.samples}; left out: {', '.join(reasons) or 'none'}. Ask for fewer with "
-                "--ratio, or take another generator or bank"
+                "--ratio, or take another generator or bank",
             )
         cases = list(self.cases.values())
         if self.patches and all(case.roi is None for case in cases):

@@ -132,9 +132,10 @@ def insert(
     lain = case.view(real.labels).shape
     if lain != case.shape or real.image.shape != (len(case.channels), *real.labels.shape):
         raise DataFault(
+            "deepmedic.case-files-changed",
             f"{case.labels}: case {case.id!r} has labels of shape {lain} and an image of "
             f"{real.image.shape}, expected {len(case.channels)} channel(s) of {case.shape} as at "
-            "the start. Its files have changed; start anew"
+            "the start. Its files have changed; start anew",
         )
     cut = _cut(seat, sample.image.shape[1:], case.shape, rim)
     inside = labels[cut.part] != OUTSIDE
@@ -146,8 +147,9 @@ def insert(
         case.view(core)[cut.box] = inside & (cut.weight == 1)
         if not core.any():
             raise DataFault(
+                "deepmedic.region-missing",
                 f"{case.roi}: no region of interest where a sample of case {case.id!r} has some, "
-                "expected the region that the generator was fitted with; restore it, or fit again"
+                "expected the region that the generator was fitted with; restore it, or fit again",
             )
     image, target = real.image.copy(), real.labels.copy()
     for channel, (file, (scale, offset)) in enumerate(zip(case.channels, case.units, strict=True)):

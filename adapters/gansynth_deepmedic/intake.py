@@ -36,8 +36,9 @@ class DeepMedicIntake(Intake):
     def __init__(self, source: CaseSource, target: str, space: Space | None = None) -> None:
         if not isinstance(source, DeepMedicSource):
             raise UsageFault(
+                "deepmedic.data-of-other-kind",
                 f"--data {source.request.kind}:{source.request.where}: DeepMedic trains by its own "
-                "configuration, expected deepmedic:trainConfig.cfg"
+                "configuration, expected deepmedic:trainConfig.cfg",
             )
         super().__init__(source, target, space)
 
@@ -45,8 +46,9 @@ class DeepMedicIntake(Intake):
         for option, value in (("--boxes", asked.boxes), *asked.others):
             if value is not None:
                 raise UsageFault(
+                    "deepmedic.conditions-of-other-cases",
                     f"{option}: samples are inserted into DeepMedic's training cases, expected "
-                    f"conditions of these cases alone. Leave {option} out"
+                    f"conditions of these cases alone. Leave {option} out",
                 )
         generator, space, why = run.manifest["generator"], run.space, ""
         again = f"gansynth fit cgan3d --data deepmedic:{self.source.request.where}"
@@ -64,7 +66,7 @@ class DeepMedicIntake(Intake):
                 "mostly faded border. Fit the generator at a larger size: --read size="
             )
         if why:
-            raise UsageFault(f"{run.folder}: {why}")
+            raise UsageFault("deepmedic.run-samples-not-insertable", f"{run.folder}: {why}")
 
     @cached_property
     def _cases(self) -> Mapping[str, HostCase]:
@@ -74,4 +76,4 @@ class DeepMedicIntake(Intake):
         super().check_sample(sample)
         why = misfit(self._cases, sample)
         if why:
-            raise DataFault(why)
+            raise DataFault("deepmedic.sample-does-not-fit-case", why)

@@ -129,8 +129,9 @@ def _columns(
     rois = [str(case.roi) for case in cases if case.roi is not None]
     if 0 < len(rois) < len(cases):
         raise UsageFault(
+            "deepmedic.region-in-some-cases-only",
             f"{config.path}: some cases of a side have a region of interest and others have none, "
-            "expected all or none; list them, or split other cases"
+            "expected all or none; list them, or split other cases",
         )
     if rois:
         columns[ROI] = rois
@@ -155,8 +156,9 @@ def list_text(paths: Sequence[str]) -> str:
         encodable = path.encode("utf-8", "replace").decode() == path
         if not encodable or path.splitlines() != [path] or path != path.strip():
             raise UsageFault(
+                "deepmedic.path-not-listable",
                 f"{path!r}: DeepMedic's lists have one path per line, expected UTF-8 without line "
-                "breaks or a space at the end; rename the file or folder"
+                "breaks or a space at the end; rename the file or folder",
             )
     return "".join([f"{path}\n" for path in paths])
 

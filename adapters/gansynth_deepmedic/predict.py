@@ -35,7 +35,10 @@ def predict_images(job: PredictJob) -> list[Path]:
     source = open_source(SourceRequest.from_json(job.session["source"]))
     images = job.opened(source.schema.channels)
     if not isinstance(images, VolumeSource):
-        raise UsageFault(f"{job.images}: is {images.request.kind}, expected a folder of volumes")
+        raise UsageFault(
+            "deepmedic.images-not-volumes",
+            f"{job.images}: is {images.request.kind}, expected a folder of volumes",
+        )
     checkpoint = checkpoint_in(job.folder)["file"]
     program = find_program(*job.session["program"])
     job.begin(target="deepmedic", labels=dict(source.schema.labels), checkpoint=checkpoint)
@@ -59,7 +62,10 @@ def predict_images(job: PredictJob) -> list[Path]:
             predicted = home / "predictions" / SESSION / "predictions" / f"{number}_Segm.nii.gz"
             if not predicted.is_file():
                 last = ended.last[-1] if ended.last else "it did not say why"
-                raise TrainingFault(f"DeepMedic predicts nothing: {last}; see {job.out / LOG}")
+                raise TrainingFault(
+                    "deepmedic.predicts-nothing",
+                    f"DeepMedic predicts nothing: {last}; see {job.out / LOG}",
+                )
             target = job.out / volume_name(case)
             with disk_errors(target):
                 shutil.move(predicted, target)

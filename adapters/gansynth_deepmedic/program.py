@@ -137,7 +137,10 @@ def find_checkout(checkout: str | None) -> Path:
     """Return the folder of a checkout that has all that is ``NEEDED`` (UsageFault: it has not)."""
     named, by = checkout or os.environ.get(CHECKOUT), "--deepmedic" if checkout else f"${CHECKOUT}"
     if not named:
-        raise UsageFault(f"--deepmedic: not given, and {CHECKOUT} is not set; {_GET_CHECKOUT}")
+        raise UsageFault(
+            "deepmedic.checkout-not-given",
+            f"--deepmedic: not given, and {CHECKOUT} is not set; {_GET_CHECKOUT}",
+        )
     folder = Path(named).expanduser().absolute()
     for file, functions in NEEDED.items():
         path = folder / file
@@ -145,8 +148,9 @@ def find_checkout(checkout: str | None) -> Path:
         lacking = [name for name in functions if not re.search(rf"^def {name}\(", text, re.M)]
         if not text or lacking:
             raise UsageFault(
+                "deepmedic.not-a-checkout",
                 f"{named} ({by}): holds no {file}{' with ' * bool(lacking)}{', '.join(lacking)}, "
-                f"expected a checkout of DeepMedic 0.8.4; {_GET_CHECKOUT}"
+                f"expected a checkout of DeepMedic 0.8.4; {_GET_CHECKOUT}",
             )
     return folder
 
@@ -161,8 +165,9 @@ def find_python(python: str | None) -> tuple[Path, Mapping[str, str]]:
     program = shutil.which(os.path.expanduser(named or sys.executable))
     if program is None:
         raise EnvironmentFault(
+            "deepmedic.python-not-found",
             f"{named} ({by}): no such program, expected a Python with TensorFlow, for example "
-            f"/home/me/deepmedic-env/bin/python; {_MAKE_ENVIRONMENT}"
+            f"/home/me/deepmedic-env/bin/python; {_MAKE_ENVIRONMENT}",
         )
     path = Path(program).absolute()
     words = [str(path), "-c", _ASK, *PACKAGES]
@@ -171,22 +176,28 @@ def find_python(python: str | None) -> tuple[Path, Mapping[str, str]]:
             words, capture_output=True, text=True, timeout=_SECONDS, check=False, env=environ_of()
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise EnvironmentFault(f"{path}: cannot be started: {error}") from None
+        raise EnvironmentFault(
+            "deepmedic.python-not-startable", f"{path}: cannot be started: {error}"
+        ) from None
     found = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
     if "python" not in found:
         last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-        raise EnvironmentFault(f"{path}: is no Python that starts: {last[0]}")
+        raise EnvironmentFault(
+            "deepmedic.not-a-python", f"{path}: is no Python that starts: {last[0]}"
+        )
     if tuple(map(int, re.findall(r"\d+", found["python"])[:2])) < LEAST_PYTHON:
         raise EnvironmentFault(
+            "deepmedic.python-too-old",
             f"{path}: Python {found['python']}, expected {'.'.join(map(str, LEAST_PYTHON))} or "
-            f"newer to run DeepMedic with synthetic cases; {_MAKE_ENVIRONMENT}"
+            f"newer to run DeepMedic with synthetic cases; {_MAKE_ENVIRONMENT}",
         )
     missing = [package for package in PACKAGES if not found.get(package)]
     if missing:
         names = " ".join(missing).replace("tensorflow", "tensorflow-cpu")
         raise EnvironmentFault(
+            "deepmedic.python-packages-missing",
             f"{path}: no {', '.join(missing)}, which DeepMedic needs; {shlex.quote(str(path))} -m "
-            f"pip install {names}, or name another Python by --deepmedic-python or {PYTHON}"
+            f"pip install {names}, or name another Python by --deepmedic-python or {PYTHON}",
         )
     return path, found
 
@@ -258,8 +269,9 @@ def check_checkpoint(output: Path) -> None:
     index = output / f"{known['file']}.index"
     if known["file"] is not None and not index.is_file():
         raise UsageFault(
+            "deepmedic.checkpoint-missing",
             f"{index}: missing, expected the checkpoint of subepoch {known['subepochs']} to go on "
-            "with; restore it, or take another folder: -o"
+            "with; restore it, or take another folder: -o",
         )
 
 
@@ -429,9 +441,15 @@ class ProgramLog:
         said = said or _ERROR.findall(text) or ended.last or ["it did not say why"]
         why = textwrap.shorten(said[-1], 400)
         if "began" in self._seen:
-            return TrainingFault(f"DeepMedic failed: {why}; {log} says more")
+            return TrainingFault(
+                "deepmedic.program-failed", f"DeepMedic failed: {why}; {log} says more"
+            )
         if re.match("ImportError|ModuleNotFoundError", why):
             return EnvironmentFault(
-                f"DeepMedic cannot be imported: {why}; gansynth doctor says what is missing"
+                "deepmedic.program-not-importable",
+                f"DeepMedic cannot be imported: {why}; gansynth doctor says what is missing",
             )
-        return UsageFault(f"DeepMedic rejects its configuration: {why}; {log} says more")
+        return UsageFault(
+            "deepmedic.configuration-rejected",
+            f"DeepMedic rejects its configuration: {why}; {log} says more",
+        )

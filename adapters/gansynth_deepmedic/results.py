@@ -28,8 +28,9 @@ def refuse_unsaved(source: DeepMedicSource) -> None:
     saved = config.values.get("saveSegmentationVal", True)
     if unseen or not (source.held_out_ids and saved):
         raise UsageFault(
+            "deepmedic.saves-no-segmentations",
             f"{config.path}: saves no segmentations of validation cases, expected such cases, "
-            "validation of whole volumes, and not saveSegmentationVal = False"
+            "validation of whole volumes, and not saveSegmentationVal = False",
         )
 
 
@@ -37,8 +38,9 @@ def predictions(source: DeepMedicSource, folder: Path) -> Mapping[str, Predictio
     """Return the segmentations that DeepMedic has made after its last validation of volumes."""
     if not read_sessions(folder):
         raise UsageFault(
+            "deepmedic.not-an-augment-folder",
             f"{folder}: has no {FILE}, expected a folder that gansynth augment --target "
-            "deepmedic wrote"
+            "deepmedic wrote",
         )
     refuse_unsaved(source)
     config = source.config

@@ -96,9 +96,10 @@ class DeepMedicOptions(CaseOptions):
         count = len(config.channels)
         if self.channels is not None and len(set(self.channels)) != count:
             raise UsageFault(
+                "deepmedic.channel-names-mismatch",
                 f"--read channels={','.join(self.channels)}: {len(self.channels)} name(s), but "
                 f"{config.path} lists {count} channel(s) ({', '.join(config.channels)}); expected "
-                "a name for each, no two alike"
+                "a name for each, no two alike",
             )
         own = tuple(["mr" if normalises else "none" for normalises in config.normalised])
         values = {key: value for key, value in self if key not in ("model", "modality")}
@@ -201,7 +202,7 @@ class DeepMedicSource(VolumeSource):
     def _turned(self, file: Path, reference: NiftiVolume, labels: Path) -> npt.NDArray[Any]:
         volume = read_nifti(real_file(file, self.request))
         for problem in other_shape(file, volume.array.shape, labels, reference.array.shape):
-            raise DataFault(problem)
+            raise DataFault("deepmedic.shape-differs-from-labels", problem)
         return canonical(volume._replace(affine=reference.affine))[0]
 
     @cached_property
@@ -313,14 +314,15 @@ def _faults(config: TrainConfig, request: SourceRequest) -> Iterator[ListingFaul
                 f"{path}: {config.path} lists it to train on and to validate on, expected "
                 "each case on one side; remove it from one"
             )
-            yield ListingFault(None, path, IntegrityFault(text))
+            yield ListingFault(None, path, IntegrityFault("deepmedic.case-on-both-sides", text))
 
 
 def wrong_channels(config: TrainConfig, model: ModelConfig) -> DataFault:
     """Return the error for a network with another number of channels."""
     return DataFault(
+        "deepmedic.network-channels-differ",
         f"{model.path}: numberOfInputChannels is {model.channels}, expected {len(config.channels)} "
-        f"as {config.path} lists ({', '.join(config.channels)}); correct one of them"
+        f"as {config.path} lists ({', '.join(config.channels)}); correct one of them",
     )
 
 
@@ -343,8 +345,9 @@ def label_map(file: Path, array: npt.NDArray[Any], model: ModelConfig | None) ->
         most, by = model.classes - 1, f", as numberOfOutputClasses of {model.path} says; correct it"
     if low < 0 or high > most:
         raise DataFault(
+            "deepmedic.label-out-of-range",
             f"{file}: holds label {low if low < 0 else high}, expected whole numbers from 0 to "
-            f"{most}{by}"
+            f"{most}{by}",
         )
     labels: LabelArray = whole.astype(np.int16)
     return labels
@@ -355,7 +358,8 @@ def region_of(file: Path, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     whole: npt.NDArray[Any] = np.rint(array)
     if not (whole > 0).any():
         raise DataFault(
+            "deepmedic.region-empty",
             f"{file}: no voxel is above 0, expected a region of interest to take segments from; "
-            "correct the file, or remove the case from every list"
+            "correct the file, or remove the case from every list",
         )
     return whole

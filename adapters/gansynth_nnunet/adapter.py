@@ -114,8 +114,9 @@ class NnunetAdapter(Framework):
         file = self.options.settings_file
         if file is not None and not self.request.dry_run:
             raise UsageFault(
+                "nnunet.settings-file-without-dry-run",
                 f"--settings-file {file}: is for nnU-Net's own command, expected --dry-run beside "
-                "it; add that, or leave --settings-file out to train now"
+                "it; add that, or leave --settings-file out to train now",
             )
 
     @property
@@ -186,14 +187,16 @@ class NnunetAdapter(Framework):
         plans, folder = self.source.plans, self.source.plans.folder
         if plans.doc["plans_name"] != plans.path.stem:
             raise DataFault(
-                f"{plans.path}: plans_name is {plans.doc['plans_name']!r}, expected its own name"
+                "nnunet.plans-name-of-other",
+                f"{plans.path}: plans_name is {plans.doc['plans_name']!r}, expected its own name",
             )
         for name in (FINGERPRINT, TRUTH):
             if not (folder / name).exists():
                 raise DataFault(
+                    "nnunet.preprocessed-file-missing",
                     f"{folder / name}: missing, expected it from nnU-Net's preprocessing; "
                     f"run: gansynth prepare {self.source.root.typed(self.source.dataset)} -c "
-                    f"{self.source.configuration}"
+                    f"{self.source.configuration}",
                 )
 
     def planned(self, usual: Mapping[str, Any]) -> Mapping[str, Any]:

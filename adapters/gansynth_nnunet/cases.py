@@ -65,7 +65,8 @@ class PreprocessedArrays:
             return _decode(data)
         except MemoryError as error:
             raise EnvironmentFault(
-                f"{self.folder / name}: not enough memory to read it; free some"
+                "nnunet.arrays-beyond-memory",
+                f"{self.folder / name}: not enough memory to read it; free some",
             ) from error
         except Exception as error:  # the decoder has no error class of its own
             raise self._fault(name, _words(error)) from error
@@ -88,9 +89,10 @@ class PreprocessedArrays:
             raise self._fault(name, self._damaged[name])
         if self._hashes.get(name) != hashlib.sha256(data).hexdigest():
             raise IntegrityFault(
+                "nnunet.array-hash-differs",
                 f"{path}: its SHA-256 is not the one noted in {hashes_of(self.folder).name}, "
                 "expected the same: the disk or a copy has damaged it, or nnU-Net has preprocessed "
-                f"again; remove that note if it did, else {self.hint}"
+                f"again; remove that note if it did, else {self.hint}",
             )
         return data
 
@@ -101,7 +103,10 @@ class PreprocessedArrays:
 
     def _fault(self, name: str, words: str) -> DataFault:
         path = self.folder / name
-        return DataFault(f"{path}: damaged ({words}), expected a blosc2 array; {self.hint}")
+        return DataFault(
+            "nnunet.array-damaged",
+            f"{path}: damaged ({words}), expected a blosc2 array; {self.hint}",
+        )
 
 
 def _decode(data: bytes) -> npt.NDArray[Any]:
@@ -133,7 +138,8 @@ def _decode_apart(files: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
             return
         if ended.returncode >= 0:
             raise EnvironmentFault(
-                f"{files[0]}: not decoded: {ended.stderr.strip()[-300:]}; try again"
+                "nnunet.array-not-decoded",
+                f"{files[0]}: not decoded: {ended.stderr.strip()[-300:]}; try again",
             )
         late = ended.returncode == -signal.SIGALRM
         killer = "does not end" if late else f"dies of signal {-ended.returncode}"

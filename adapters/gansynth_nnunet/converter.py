@@ -91,9 +91,10 @@ class SpaceConverter:
         reader = str(host.plans.doc.get("image_reader_writer"))
         if reader not in READERS:
             raise UsageFault(
+                "nnunet.axis-order-unknown",
                 f"{host.plans.path}: image_reader_writer is {reader}, whose order of axes is "
                 f"unknown here; expected one of {', '.join(READERS)}. Fit the generator on "
-                f"nnunet:{host.dataset[7:10]}"
+                f"nnunet:{host.dataset[7:10]}",
             )
         self._reorients = reader.endswith(REORIENT)
         self._plans = host.plans.manager
@@ -123,7 +124,10 @@ class SpaceConverter:
     def whole(self, sample: Sample) -> tuple[FloatArray, LabelArray]:
         """Return the generated part, preprocessed: image (C, D, H, W) and labels (D, H, W)."""
         if sample.labels is None:
-            raise DataFault("sample: no labels, expected them: nnU-Net learns from nothing else")
+            raise DataFault(
+                "nnunet.sample-without-labels",
+                "sample: no labels, expected them: nnU-Net learns from nothing else",
+            )
         scan = self.scan(str(sample.provenance["case"]))
         image, labels, box = self._paste(scan, sample, sample.labels)
         with contextlib.redirect_stdout(io.StringIO()):
@@ -155,8 +159,9 @@ class SpaceConverter:
         patch = self.host.patch
         if any(n < min(p, w) for n, p, w in zip(size, patch, shape, strict=True)):
             raise DataFault(
+                "nnunet.sample-smaller-than-patch",
                 f"sample: size is {size} voxels after {BY}, expected at least the patch {patch} "
-                "or the whole case; fit the generator on larger crops: --read size=Z,Y,X"
+                "or the whole case; fit the generator on larger crops: --read size=Z,Y,X",
             )
         # Copies: a crop must not keep the whole case in memory.
         return arrays[(slice(None), *at)].astype(np.float32), seg[0][tuple(at)].astype(np.int16)
@@ -198,16 +203,18 @@ class SpaceConverter:
         files = source.files(case_id)
         if files is None or files.affine is None or files.arrays is None or files.units is None:
             raise UsageFault(
+                "nnunet.no-way-back-to-volumes",
                 f"{source.name}: cases of {source.request.kind}: have no way back to whole volumes "
                 "as their files hold them. A host's own preprocessing starts from these; expected "
                 "a generator fitted on volumes (nnunet-raw:, nifti:, msd:), or on the host's own "
-                "cases"
+                "cases",
             )
         image, labels = files.arrays()
         if labels is None:
             raise UsageFault(
+                "nnunet.source-case-without-labels",
                 f"{source.name}: case {case_id!r} has no labels, expected some for a framework "
-                "that learns from them; add label maps"
+                "that learns from them; add label maps",
             )
         units = np.array(files.units(image), np.float32).reshape(-1, 2, 1, 1, 1)
         old, new = labels.shape, source.header(case_id).shape
@@ -253,8 +260,9 @@ def check_schema(schema: Schema, target: Schema, name: str, *, flat: bool = Fals
     """Refuse channels or labels other than nnU-Net's; the order of channels may differ."""
     if schema.ndim != 3 or flat:
         raise UsageFault(
+            "nnunet.generator-makes-slices",
             f"{name}: the generator makes slices, which nnU-Net's preprocessor cannot put back "
-            "into their volume; expected one fitted on volumes, or on nnunet: -c 2d"
+            "into their volume; expected one fitted on volumes, or on nnunet: -c 2d",
         )
     channels, needed = schema.channels, target.channels
     labels = {name: value for name, value in schema.labels.items() if value}
@@ -262,10 +270,11 @@ def check_schema(schema: Schema, target: Schema, name: str, *, flat: bool = Fals
     if sorted(channels) != sorted(needed) or len(set(needed)) < len(needed) or labels != wanted:
         named = ",".join([f"{label}:{value}" for label, value in wanted.items()])
         raise DataFault(
+            "nnunet.generator-channels-or-labels-differ",
             f"{name}: the generator makes the channels {', '.join(channels)} and the labels "
             f"{labels}, nnU-Net has {', '.join(needed)} and {wanted}; expected the same, each "
             f"once. Name them as dataset.json does: --read channels={','.join(needed)} --read "
-            f"labels={named}"
+            f"labels={named}",
         )
 
 
@@ -317,11 +326,12 @@ def check_seen(
         unknown = sorted({case.id for case in parent_run.cases} - training)
         if unknown and parent_run.dataset == lineage.dataset:
             raise IntegrityFault(
+                "nnunet.generator-saw-other-cases",
                 f"leakage: {run.folder}: the generator has seen {len(unknown)} case(s) of "
                 f"{parent_run.dataset} that are no training cases of {host.name} fold "
                 f"{host.request.fold}, {unknown[0]!r} first; expected training cases only, under "
                 "the same ids. Give both data sets the same ids and split, or fit the generator on "
-                f"{host.request.kind}:{host.request.where}"
+                f"{host.request.kind}:{host.request.where}",
             )
     there = {*source.train_ids, *source.held_out_ids}
     ids = [record.id for record in held_out if record.id in there]
@@ -357,9 +367,10 @@ def rehearse(
     problem = _difference(converted, host.load(case_id), convert.scan(case_id).exact)
     if problem:
         raise DataFault(
+            "nnunet.converted-case-differs",
             f"{folder}: case {case_id!r} of {source.name}, converted by {BY}, is not the one in "
             f"{host.folder}: {problem}; expected the same scan. Fit the generator on the files "
-            "that nnU-Net was given, or preprocess them again"
+            "that nnU-Net was given, or preprocess them again",
         )
     if space.grid == "crop" or space.frame:  # crops that nnU-Net would have to pad are refused
         placement = space.centre(case)
@@ -370,7 +381,7 @@ def rehearse(
         try:
             SpaceConverter(source, space, host).whole(sample)
         except DataFault as fault:
-            raise UsageFault(f"{folder}: {fault}") from fault
+            raise UsageFault("nnunet.samples-smaller-than-patch", f"{folder}: {fault}") from fault
     return seconds
 
 

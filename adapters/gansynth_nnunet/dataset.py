@@ -125,8 +125,9 @@ class NnunetRoot:
         matching = [name for name in datasets if by_id and int(name[7:10]) == int(where)]
         if len(matching) > 1:
             raise UsageFault(
+                "nnunet.data-set-id-ambiguous",
                 f"nnunet:{where}: id {int(where)} belongs to several data sets "
-                f"({', '.join(matching)}), expected one; rename or remove the others"
+                f"({', '.join(matching)}), expected one; rename or remove the others",
             )
         if not matching:
             refuse_closed(self.raw)
@@ -135,14 +136,16 @@ class NnunetRoot:
                 text = os.environ.get(name, "")
                 if text[:1] in ("'", '"', "~"):  # nnU-Net takes them for a part of the path
                     raise DataFault(
+                        "nnunet.root-variable-not-path",
                         f"{name} is {text}, expected a path without quotes or ~; set it again: "
-                        f"export {name}={os.path.expanduser(text.strip(QUOTES))}"
+                        f"export {name}={os.path.expanduser(text.strip(QUOTES))}",
                     )
             raise DataFault(
+                "nnunet.no-such-data-set",
                 f"nnunet:{where}: no such data set in {self.raw} or {self.preprocessed}, expected "
                 f"an id (004) or one of: {', '.join(datasets) or 'none'}. Name nnU-Net's folders "
                 "with --root or the variable nnUNet_raw, or make it from your data: gansynth "
-                "import SOURCE nnunet:ID"
+                "import SOURCE nnunet:ID",
             )
         return matching[0]
 
@@ -188,8 +191,9 @@ def read_labels(doc: Mapping[str, Any], where: Path) -> LabelTable:
     except Exception as error:  # nnU-Net asserts
         words = " ".join(str(error).split())
         raise DataFault(
+            "nnunet.labels-invalid",
             f"{where}: labels is {doc.get('labels')!r:.200}, expected names with integers from 0 "
-            f"(or lists of them) and 'background': 0; nnU-Net says: {words:.200}"
+            f"(or lists of them) and 'background': 0; nnU-Net says: {words:.200}",
         ) from error
     names = {values[0]: name for name, values in table.items() if len(values) == 1}
     present += [] if manager.ignore_label is None else [manager.ignore_label]
@@ -207,8 +211,9 @@ def read_channels(doc: Mapping[str, Any], where: Path) -> tuple[str, ...]:
     numbers = [str(i) for i in range(len(names))] if isinstance(names, dict) else []
     if not numbers or set(names) != set(numbers):
         raise DataFault(
+            "nnunet.channel-names-invalid",
             f"{where}: channel_names is {names!r:.200}, expected names numbered from 0, for "
-            'example {"0": "MRI"}'
+            'example {"0": "MRI"}',
         )
     return tuple(str(names[number]) for number in numbers)
 
@@ -242,12 +247,16 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
         number, short = (int(named[1]), named[2]) if named else (1, dataset)
         new = f"Dataset{root.free_id(number):03d}_{short}"
         raise DataFault(
+            "nnunet.raw-data-version-old",
             f"{path}: is of nnU-Net's version 1 (modality, no file_ending), expected version 2; "
             f"convert it: nnUNetv2_convert_old_nnUNet_dataset {folder} {new}. Where one file has "
-            f"all channels, it is of the Decathlon: msd:{folder}"
+            f"all channels, it is of the Decathlon: msd:{folder}",
         )
     if not isinstance(ending, str) or not ending.startswith("."):
-        raise DataFault(f"{path}: file_ending is {ending!r}, expected for example '.nii.gz'")
+        raise DataFault(
+            "nnunet.file-ending-invalid",
+            f"{path}: file_ending is {ending!r}, expected for example '.nii.gz'",
+        )
     channels, labels = read_channels(doc, path), read_labels(doc, path)
     collector, hidden = Collector(path, allow=True), ()
     if "dataset" in doc:  # lists files that lie elsewhere
@@ -261,8 +270,9 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
                 collector.add(CaseFiles(case, images, Path(files["label"])))
         except Exception as error:
             raise DataFault(
+                "nnunet.case-list-invalid",
                 f"{path}: dataset is {doc['dataset']!r:.200}, expected 'images': [files] and "
-                "'label': file of each case"
+                "'label': file of each case",
             ) from error
     else:  # nnU-Net's own listing of folders forks twelve processes, and leaves out what is missing
         files = {part: sorted((folder / part).glob(f"*{ending}")) for part in PARTS}
@@ -292,8 +302,9 @@ def raw_set(root: NnunetRoot, dataset: str) -> RawSet:
             other, count = others.most_common(1)[0]
             hint = f"; {count} images there end in {other}: name that, file_ending in {path.name}"
         raise DataFault(
+            "nnunet.no-training-cases",
             f"{folder}: no training cases, expected imagesTr/CASE_0000{ending} and "
-            f"labelsTr/CASE{ending}{hint}"
+            f"labelsTr/CASE{ending}{hint}",
         )
     listing = replace(
         listing,
@@ -337,8 +348,9 @@ def write_splits(
     if path.is_file() and read_json(path, expected=list) != splits:
         if not overwrite:
             raise UsageFault(
+                "nnunet.other-split-present",
                 f"{path}: holds another split, expected none or this one; models trained with it "
-                "would no longer fit. Overwrite it with: gansynth splits ... --force"
+                "would no longer fit. Overwrite it with: gansynth splits ... --force",
             )
         with disk_errors(path):
             path.rename(folder / f"splits_final.{sha256_file(path)[:8]}.json")

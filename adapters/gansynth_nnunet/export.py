@@ -74,15 +74,17 @@ class NnunetExport(DataSetExport):
         root, match = self.source.root, NAME.fullmatch(name)
         if match is None:
             raise UsageFault(
+                "nnunet.export-name-invalid",
                 f"--export {name!r}: expected DatasetNNN_Name with three digits, for example "
-                "Dataset510_HippocampusPlus"
+                "Dataset510_HippocampusPlus",
             )
         taken = {dataset[7:10]: dataset for dataset in root.datasets()}
         if match[1] in taken:  # nnU-Net would not find it, or confuse both
             free = [f"{n:03d}" for n in range(500, 1000) if f"{n:03d}" not in taken] or ["none"]
             raise UsageFault(
+                "nnunet.export-number-taken",
                 f"--export {name}: {taken[match[1]]} has that number, expected one that none of "
-                f"nnU-Net's folders has; take another (free: {free[0]}), or remove what is there"
+                f"nnU-Net's folders has; take another (free: {free[0]}), or remove what is there",
             )
         return (root.preprocessed if self.content == "mixed" else root.raw) / name
 
@@ -91,9 +93,10 @@ class NnunetExport(DataSetExport):
         source = self.source
         if self.content == "mixed" and not source.held_out_ids:
             raise UsageFault(
+                "nnunet.export-holds-nothing-out",
                 f"--export with --fold {source.request.fold}: nothing is held out, so nnU-Net "
                 "would have nothing to validate on; name a fold, or share samples alone: --content "
-                "synthetic"
+                "synthetic",
             )
 
     def measure(self) -> int:
@@ -115,8 +118,9 @@ class NnunetExport(DataSetExport):
         _, count, _ = listed_counts(cases, ratio, 1, least=0)
         if count < 1:
             raise UsageFault(
+                "nnunet.export-without-synthetic-cases",
                 f"--export with --ratio {ratio}: {count} synthetic cases beside {cases} training "
-                "cases, expected at least one; change --ratio"
+                "cases, expected at least one; change --ratio",
             )
         return 1, count
 
@@ -290,8 +294,9 @@ def _link(file: Path, target: Path) -> None:
         shutil.copy2(file, target)
     except FileNotFoundError:
         raise DataFault(
+            "nnunet.export-file-missing",
             f"{file}: missing, expected it from nnU-Net's preprocessing: its trainer reads it; "
-            "run: gansynth prepare --force"
+            "run: gansynth prepare --force",
         ) from None
 
 

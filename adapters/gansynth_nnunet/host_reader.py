@@ -36,9 +36,10 @@ def reader_of(raw: RawSet) -> VolumeReader:
     except RuntimeError:
         known = {end for each in readers.LIST_OF_IO_CLASSES for end in each.supported_file_endings}
         raise DataFault(
+            "nnunet.reader-does-not-know-file",
             f"{first or raw.listing.where}: nnU-Net does not read it, expected a whole file that "
             f"ends in one of {', '.join(sorted(known))}; convert the files, and name their "
-            f"file_ending in {raw.listing.where.name}"
+            f"file_ending in {raw.listing.where.name}",
         ) from None
 
     def read(path: Path, *, ndim: Collection[int], labels: bool) -> NiftiVolume:
@@ -53,20 +54,23 @@ def reader_of(raw: RawSet) -> VolumeReader:
         except Exception as error:  # it asserts, and its decoders raise whatever they meet
             words = " ".join(str(error).split()).rpartition("ERROR: ")[2] or type(error).__name__
             raise DataFault(
+                "nnunet.reader-fails-on-file",
                 f"{path}: {kind.__name__} of nnU-Net does not read it: {words:.300}; copy it from "
-                "its source again, or convert it"
+                "its source again, or convert it",
             ) from error
         volume = (array if len(array) > 1 else array[0]).T  # of (C, D, H, W)
         if volume.ndim not in ndim:
             raise DataFault(
+                "nnunet.label-map-of-several-channels",
                 f"{path}: {len(array)} channels of shape {volume.shape[:3]}, expected a label map, "
-                "of one; store the numbers of the labels, not colours"
+                "of one; store the numbers of the labels, not colours",
             )
         odd = int(volume.size - np.isfinite(volume).sum())
         if odd:
             raise DataFault(
+                "nnunet.voxels-not-finite",
                 f"{path}: {odd} NaN or infinite voxel(s), expected finite values; replace them, or "
-                "leave the case out"
+                "leave the case out",
             )
         z, y, x = map(float, about["spacing"])
         affine = _affine(about, (x, y, z))

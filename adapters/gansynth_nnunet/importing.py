@@ -79,7 +79,7 @@ def import_raw(request: ImportRequest) -> CommandReport:
         splits = grouped_splits(subject_of, subject_of, 5, request.seed)
     taken = _taken(root, there) if there else ""
     if there and not _may_be(root.raw / name, there, cases.values()):
-        raise UsageFault(taken)
+        raise UsageFault("nnunet.import-id-taken", taken)
     with (
         counting(request.reporter, "import") as progress,
         new_or_same(root.raw / name, taken) as place,
@@ -126,7 +126,10 @@ def import_raw(request: ImportRequest) -> CommandReport:
 
 def _start(dataset_id: str) -> str:
     if not re.fullmatch(r"0*[1-9]\d{0,2}", dataset_id):
-        raise UsageFault(f"dataset id is {dataset_id!r}, expected a number from 1 to 999")
+        raise UsageFault(
+            "nnunet.import-id-out-of-range",
+            f"dataset id is {dataset_id!r}, expected a number from 1 to 999",
+        )
     return f"Dataset{int(dataset_id):03d}_"
 
 
@@ -156,7 +159,8 @@ def _source_request(request: ImportRequest) -> SourceRequest:
     idle = options.model_fields_set & OF_ARRAYS if isinstance(options, VolumeOptions) else ()
     for key in sorted(idle):
         raise UsageFault(
-            f"--read {key}: has no effect, nnU-Net gets the files as they are; leave it out"
+            "nnunet.import-read-without-effect",
+            f"--read {key}: has no effect, nnU-Net gets the files as they are; leave it out",
         )
     typed = "seed" in request.given and "splits" not in read
     if typed and "seed" in type(options).model_fields:
@@ -172,7 +176,10 @@ def _opened(wanted: SourceRequest, *, named: bool) -> tuple[CaseSource, list[Cas
     if not folds:
         folds = [open_source(wanted)]
     elif named:
-        raise UsageFault("--fold: has no effect, nnU-Net gets all folds; leave it out")
+        raise UsageFault(
+            "nnunet.import-fold-without-effect",
+            "--fold: has no effect, nnU-Net gets all folds; leave it out",
+        )
     try:
         return open_source(replace(wanted, fold="all")), folds
     except UsageFault:
@@ -182,7 +189,10 @@ def _opened(wanted: SourceRequest, *, named: bool) -> tuple[CaseSource, list[Cas
 class _RawWriter:
     def __init__(self, source: CaseSource) -> None:
         if len(source.schema.labels) < 2:
-            raise UsageFault(f"{source.name}: no label maps, expected some: nnU-Net needs them")
+            raise UsageFault(
+                "nnunet.import-without-label-maps",
+                f"{source.name}: no label maps, expected some: nnU-Net needs them",
+            )
         self.source, self.copied, self.written = source, 0, 0
         path = source.listing.root / "dataset.json" if isinstance(source, VolumeSource) else None
         self.about = read_json(path) if path is not None and path.is_file() else {}
@@ -192,8 +202,9 @@ class _RawWriter:
             if count > 1:
                 same = [case for case, file in self.cases.items() if file.casefold() == name]
                 raise DataFault(
+                    "nnunet.import-case-names-collide",
                     f"{source.name}: cases {same} are all {self.cases[same[0]]!r} in nnU-Net's "
-                    "files, expected different names; rename all but one"
+                    "files, expected different names; rename all but one",
                 )
         named = source.schema.labels.items()
         ordered = sorted(named, key=lambda item: (item[0] == "ignore", item[1]))
@@ -246,7 +257,10 @@ class _RawWriter:
             read, affine = source.load(case), affine_of(source.schema.spacing)
             image, labels = read.image, read.labels
         if labels is None or affine is None:
-            raise DataFault(f"{source.name}: case {case!r}: no label map, nnU-Net needs one")
+            raise DataFault(
+                "nnunet.import-case-without-label-map",
+                f"{source.name}: case {case!r}: no label map, nnU-Net needs one",
+            )
         table = np.zeros(max(self.numbers) + 1, np.uint8 if len(self.numbers) < 256 else np.int16)
         table[list(self.numbers)] = list(self.numbers.values())
         arrays = [*image, table[labels.clip(0)]]

@@ -89,8 +89,9 @@ def session_in(training: TrainingHandover, trainer: Any) -> Session:
     own = Path(trainer.output_folder)
     if checked is not None and own.resolve() != checked.path.resolve():
         raise IntegrityFault(
+            "nnunet.results-folder-differs",
             f"{own}: nnU-Net would write its results here, expected {checked.path}, which was "
-            "checked; nothing was trained. Report it, or name the folder: -o"
+            "checked; nothing was trained. Report it, or name the folder: -o",
         )
     subjects = training.source.get("subjects")
     if subjects is None and request.bank is None and request.run is not None:

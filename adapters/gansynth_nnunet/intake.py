@@ -36,8 +36,9 @@ class NnunetIntake(Intake):
             asked = source.request
             way_out = import_command(asked, "nnunet:500")
             raise UsageFault(
+                "nnunet.data-of-other-kind",
                 f"--data {asked.kind}:{asked.where}: nnU-Net trains on its own data sets, expected "
-                f"nnunet:ID; make one: {way_out}; and name it here: --data nnunet:ID"
+                f"nnunet:ID; make one: {way_out}; and name it here: --data nnunet:ID",
             )
         super().__init__(source, target, space)
 
@@ -72,9 +73,10 @@ class NnunetIntake(Intake):
         if self.converts(run):
             for option, other in asked.others:
                 raise UsageFault(
+                    "nnunet.other-cases-with-converted-samples",
                     f"{option} {other['kind']}:{other['where']}: samples of {run.folder} are "
                     f"converted by {BY} within their own training scans, expected a generator "
-                    f"fitted on nnunet: data, and other cases of such; or leave {option} out"
+                    f"fitted on nnunet: data, and other cases of such; or leave {option} out",
                 )
             return
         space, need = run.space, self.source.patch
@@ -82,7 +84,8 @@ class NnunetIntake(Intake):
             size = (1, *space.size)[-3:]
             if space.grid == "resample" or any(s < n for s, n in zip(size, need, strict=True)):
                 raise UsageFault(
+                    "nnunet.samples-unfit-for-patch",
                     f"{run.folder}: samples have {size} voxels (grid {space.grid}), the patch "
                     f"{need}; expected grid 'crop' or 'slice', and at least the patch on each axis "
-                    "(best 4/3 of it). Fit the generator on nnunet: data, at a larger size"
+                    "(best 4/3 of it). Fit the generator on nnunet: data, at a larger size",
                 )

@@ -126,8 +126,9 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> TrainingHandove
         else:
             return training
         raise UsageFault(
+            "nnunet.settings-file-refused",
             f"{FILE}={path}: {why}; expected the file that gansynth augment --target nnunet "
-            "--dry-run --settings-file writes"
+            "--dry-run --settings-file writes",
         )
     generator = environ.get("GANSYNTH_GENERATOR", "")
     ratio = environ.get("GANSYNTH_RATIO", "")
@@ -135,7 +136,7 @@ def from_environment(environ: Mapping[str, str] = os.environ) -> TrainingHandove
         return None
     if not ratio or not (generator or Ratio.parse(ratio).p == 0):
         lacking = "GANSYNTH_GENERATOR" if ratio else "GANSYNTH_RATIO"
-        raise UsageFault(f"{lacking} is not set; {HOW_TO}")
+        raise UsageFault("nnunet.variable-not-set", f"{lacking} is not set; {HOW_TO}")
     request = AugmentRequest(target="nnunet", ratio=ratio, generator=generator or None)
     return TrainingHandover(request)
 
@@ -147,14 +148,18 @@ class _OptionParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:  # argparse would exit
         options = "-pretrained_weights -num_gpus -device --npz --val --val_best"
         raise UsageFault(
-            f"nnU-Net options: {message}; expected some of: {options} --disable_checkpointing"
+            "nnunet.options-refused",
+            f"nnU-Net options: {message}; expected some of: {options} --disable_checkpointing",
         )
 
 
 def parse_options(options: Sequence[str]) -> argparse.Namespace:
     """Check those options of ``nnUNetv2_train`` that a user may pass on, before anything starts."""
     if "--c" in options:
-        raise UsageFault("-- --c: the same command goes on by itself; leave --c out")
+        raise UsageFault(
+            "nnunet.continue-option-given",
+            "-- --c: the same command goes on by itself; leave --c out",
+        )
     parser = _OptionParser(prog="nnU-Net options", add_help=False, allow_abbrev=False)
     parser.add_argument("-pretrained_weights", default=None)
     parser.add_argument("-num_gpus", type=int, default=1)
@@ -179,9 +184,10 @@ def run(arguments: Sequence[str]) -> None:
             raise fault from error
         if "workers are no longer alive" in str(error):
             raise EnvironmentFault(
+                "nnunet.loading-process-ended",
                 "nnU-Net: a process that loads its cases ended; gansynth_launch.log has its "
                 "message, if it was not killed, as when memory runs out. Free some, or set "
-                "nnUNet_n_proc_DA=2; then the same command goes on from the last checkpoint"
+                "nnUNet_n_proc_DA=2; then the same command goes on from the last checkpoint",
             ) from error
         raise
 
@@ -190,7 +196,10 @@ def fault_of_rank(text: str) -> GansynthError | None:
     """Return the typed fault of a dead rank, from the traceback that torch reports, or None."""
     lines = re.findall(r"^gansynth\.runtime\.errors\.(\w+): (.+)$", text, re.MULTILINE)
     kinds = {fault.__name__: fault for fault in FAULTS.values()}
-    return kinds[lines[-1][0]](lines[-1][1]) if lines and lines[-1][0] in kinds else None
+    if not lines or lines[-1][0] not in kinds:
+        return None
+    kind, message = lines[-1]
+    return kinds[kind]("nnunet.rank-failed", message)
 
 
 # -- trainers by name ------------------------------------------------------------------------------
@@ -205,9 +214,10 @@ def find_variant(name: str) -> type[Any]:
     found = look_up(name)
     if found is None:
         raise UsageFault(
+            "nnunet.trainer-unknown",
             f"trainer {name}: nnU-Net has none of that name, nor have the folders in "
             "nnUNet_extTrainer; expected for example nnUNetTrainerDA5."
-            f"{did_you_mean(name, _names())}"
+            f"{did_you_mean(name, _names())}",
         )
     return found
 

@@ -47,11 +47,13 @@ class NnunetPlans:
             there = sorted(f.stem for f in files if not f.name.startswith("gansynth_"))  # hashes
             if not there:
                 raise DataFault(
+                    "nnunet.no-plans",
                     f"{folder}: no plans, the data set is not preprocessed; run: gansynth prepare "
-                    f"{typed} -c 3d_fullres"
+                    f"{typed} -c 3d_fullres",
                 )
             raise UsageFault(
-                f"--plans {name!r}: no such plans in {folder}, expected one of: {', '.join(there)}"
+                "nnunet.plans-name-unknown",
+                f"--plans {name!r}: no such plans in {folder}, expected one of: {', '.join(there)}",
             )
         self.doc: Mapping[str, Any] = read_json(self.path, hint=PLAN_AGAIN)
         self._check(_Plans, self.doc, "")
@@ -63,7 +65,9 @@ class NnunetPlans:
             first = error.errors()[0]
             key = where + ".".join(map(str, first["loc"]))
             what = f"{key} is {first['input']!r:.60}: {first['msg']}"
-            raise DataFault(f"{self.path}: {what}; {PLAN_AGAIN}") from None
+            raise DataFault(
+                "nnunet.plans-value-refused", f"{self.path}: {what}; {PLAN_AGAIN}"
+            ) from None
 
     @cached_property
     def manager(self) -> Any:
@@ -77,14 +81,16 @@ class NnunetPlans:
         there = self.doc["configurations"]
         if name not in there:
             raise UsageFault(
+                "nnunet.configuration-unknown",
                 f"configuration {name!r} is not in {self.path}, expected one of: "
-                f"{', '.join(sorted(there))}"
+                f"{', '.join(sorted(there))}",
             )
         try:
             found = dict(self.manager.get_configuration(name).configuration)
         except Exception as error:  # nnU-Net has no error classes of its own
             raise DataFault(
-                f"{self.path}: configurations: {name}: {error!r:.300}; {PLAN_AGAIN}"
+                "nnunet.configuration-unreadable",
+                f"{self.path}: configurations: {name}: {error!r:.300}; {PLAN_AGAIN}",
             ) from None
         self._check(_Configuration, found, f"configurations: {name}: ")
         return found
@@ -146,7 +152,8 @@ def write_small_plans(
     path = plans.path.with_name(f"{small.plans_name}.json")
     if path == plans.path:
         raise UsageFault(
-            f"small plans: name {small.plans_name!r} is that of nnU-Net's plans; choose another"
+            "nnunet.small-plans-name-taken",
+            f"small plans: name {small.plans_name!r} is that of nnU-Net's plans; choose another",
         )
     before = read_json(path).get("configurations") if path.is_file() else {}
     made = {name: shrink(plans.configuration(name), small) for name in configurations}
@@ -182,8 +189,9 @@ def _patch(patch: Sequence[int], small: PrepareSettings) -> list[int]:
     if small.patch is not None:
         if len(small.patch) != len(patch):
             raise UsageFault(
+                "nnunet.small-plans-patch-unfit",
                 f"small plans: patch size is {small.patch}, expected {len(patch)} positive "
-                f"numbers of voxels, at most {tuple(patch)}"
+                f"numbers of voxels, at most {tuple(patch)}",
             )
         return [min(a, b) for a, b in zip(small.patch, patch, strict=True)]
     ratio = min(1.0, (SMALL_VOXELS[len(patch)] / prod(patch)) ** (1 / len(patch)))

@@ -33,8 +33,9 @@ def predict_images(job: PredictJob, checkpoint: str) -> list[Path]:
     ending = str(about["file_ending"])
     if ending not in NIFTI:
         raise DataFault(
+            "nnunet.model-files-not-nifti",
             f"{model / 'dataset.json'}: file_ending is {ending}, expected a data set of NIFTI "
-            f"files; predict by nnUNetv2_predict_from_modelfolder -m {model}"
+            f"files; predict by nnUNetv2_predict_from_modelfolder -m {model}",
         )
     channels = read_channels(about, model / "dataset.json")
     labels = read_labels(about, model / "dataset.json").values
@@ -85,7 +86,9 @@ def _predict(predictor: Any, raw: Sequence[Path], target: Path, ending: str) -> 
         if "out of memory" in str(error):
             raise
         words = " ".join(str(error).split())
-        raise DataFault(f"{raw[0]}: nnU-Net does not predict it: {words:.300}") from error
+        raise DataFault(
+            "nnunet.image-not-predicted", f"{raw[0]}: nnU-Net does not predict it: {words:.300}"
+        ) from error
 
 
 def _place(source: CaseSource, case: str, predicted: Path, folder: Path) -> Path:

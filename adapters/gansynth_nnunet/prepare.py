@@ -56,8 +56,9 @@ def prepare(request: PrepareRequest, options: PrepareSettings) -> CommandReport:
         if plans is None or path.stat().st_mtime < newest or request.force:
             if name != DEFAULT_PLANS:
                 raise UsageFault(
+                    "nnunet.plans-missing-or-outdated",
                     f"{path}: not there, damaged or older than the raw data, and only "
-                    f"{DEFAULT_PLANS} are made here; make it with nnUNetv2_plan_experiment"
+                    f"{DEFAULT_PLANS} are made here; make it with nnUNetv2_plan_experiment",
                 )
             if plans is None:
                 path.unlink(missing_ok=True)  # nnU-Net would read it and extend it
@@ -148,8 +149,9 @@ def _nnunet(root: NnunetRoot, folder: Path) -> Iterator[None]:
                 raise
             words = " ".join(str(error).split()) or type(error).__name__
             raise EnvironmentFault(
+                "nnunet.preparation-failed",
                 f"{folder.name}: nnU-Net failed: {words:.400}. Make room if the disk of {folder} "
-                "is full; use fewer processes (--processes 1) if memory is short"
+                "is full; use fewer processes (--processes 1) if memory is short",
             ) from error
         finally:
             os.environ.clear()

@@ -44,8 +44,9 @@ def open_raw(request: SourceRequest) -> VolumeSource:
     raw = raw_set(*NnunetRoot.of(request.where, request.root))
     if raw.ending not in NIFTI:
         raise UsageFault(
+            "nnunet.raw-files-not-nifti",
             f"nnunet-raw:{request.where}: files end in {raw.ending}, expected .nii.gz or .nii; "
-            f"preprocess them and use nnunet:{request.where}"
+            f"preprocess them and use nnunet:{request.where}",
         )
     listing = raw.listing
     if options.channels is not None:
@@ -158,7 +159,7 @@ def raise_on_errors(findings: Sequence[Finding]) -> None:
     errors = [finding for finding in findings if finding.level == "error"]
     if errors:
         note = f" ({len(errors)} errors in all; see: gansynth check)" if len(errors) > 1 else ""
-        raise DataFault(f"{errors[0].message}{note}")
+        raise DataFault("nnunet.raw-data-faulty", f"{errors[0].message}{note}")
 
 
 class SampleWriter(NiftiWriter):

@@ -43,7 +43,8 @@ def newest_checkpoint(folder: Path) -> tuple[int, str]:
             found.append((int(loaded["current_epoch"]), path.name))
         except Exception as error:  # torch raises anything for a damaged file
             raise IntegrityFault(
-                f"{path}: {type(error).__name__}, expected a checkpoint of nnU-Net; {REMOVE}"
+                "nnunet.checkpoint-unreadable",
+                f"{path}: {type(error).__name__}, expected a checkpoint of nnU-Net; {REMOVE}",
             ) from error
     newest = max(found, key=lambda checkpoint: checkpoint[0])
     if newest[1]:
@@ -66,13 +67,15 @@ def refuse_unmeasurable(source: NnunetSource) -> None:
     """Refuse cases whose predictions cannot be measured in mm, or of which none is held out."""
     if source.ending not in NIFTI:
         raise UsageFault(
+            "nnunet.measured-files-not-nifti",
             f"{source.name}: files end in {source.ending}, expected .nii.gz or .nii to measure "
-            "label maps in mm; only nnU-Net's own Dice is there"
+            "label maps in mm; only nnU-Net's own Dice is there",
         )
     if not source.held_out_ids:
         raise UsageFault(
+            "nnunet.fold-holds-no-case-out",
             f"--fold {source.request.fold}: {source.name} holds no case out, expected a fold "
-            "with some to measure, such as 0"
+            "with some to measure, such as 0",
         )
 
 

@@ -78,10 +78,11 @@ class PreprocessedScans(CaseSource):
     def __init__(self, scans: CaseSource, own: PreprocessedSet) -> None:
         if not isinstance(scans, VolumeSource) or own.ending not in NIFTI:
             raise UsageFault(
+                "nnunet.unlabelled-not-nifti",
                 f"--unlabelled {scans.request.kind}:{scans.request.where}: NIfTI volumes alone are "
                 f"preprocessed for {own.name}, expected nifti:, msd: or nnunet-raw:, for a data "
                 f"set whose files end in .nii.gz or .nii (here {own.ending}); bring both to NIfTI "
-                "by gansynth import"
+                "by gansynth import",
             )
         self._scans, self._own, self.request = scans, own, scans.request
         self.folder = own.folder.parent / "gansynth_scans" / own.folder.name
@@ -96,9 +97,10 @@ class PreprocessedScans(CaseSource):
         places = self._scans.places_of(wanted)
         if places is None:
             raise UsageFault(
+                "nnunet.unlabelled-channels-differ",
                 f"--unlabelled {self.request.kind}:{self.request.where}: its channels are "
                 f"{', '.join(there)}, expected {', '.join(wanted)} among them; if they are these, "
-                "number the files in this order: CASE_0000.nii.gz, CASE_0001.nii.gz, ..."
+                "number the files in this order: CASE_0000.nii.gz, CASE_0001.nii.gz, ...",
             )
         return places
 
@@ -180,8 +182,9 @@ class PreprocessedScans(CaseSource):
             except (AssertionError, RuntimeError, ValueError) as error:
                 words = " ".join(str(error).split())
                 raise DataFault(
+                    "nnunet.unlabelled-image-not-preprocessed",
                     f"{images[0]}: nnU-Net does not preprocess it: {words:.300}; see: gansynth "
-                    f"check {self.request.kind}:{self.request.where}"
+                    f"check {self.request.kind}:{self.request.where}",
                 ) from error
 
     def _turned(self, case_id: str, scratch: Path) -> tuple[list[str], str | None]:

@@ -123,9 +123,10 @@ class NnunetSource(CaseSource):
         first = self.config.get("previous_stage")
         if first:
             raise UsageFault(
+                "nnunet.cascade-second-stage",
                 f"-c {self.configuration}: a cascade's second stage learns from predictions of its "
                 f"first, which no synthetic sample has; expected the first, -c {first}, or "
-                "3d_fullres"
+                "3d_fullres",
             )
         self.patch_size = tuple(map(int, self.config["patch_size"]))
         self.patch = (1, *self.patch_size)[-3:]
@@ -234,8 +235,9 @@ class NnunetSource(CaseSource):
             case.validate(self.schema)
         except DataFault as fault:
             raise DataFault(
+                "nnunet.preprocessed-case-faulty",
                 f"{self.folder}: {fault}; find it in the raw data: gansynth check "
-                f"{self._id}, then {self._again}"
+                f"{self._id}, then {self._again}",
             ) from fault
         return case
 
@@ -246,8 +248,9 @@ class NnunetSource(CaseSource):
         labels = self._files.read(f"{case_id}_seg.b2nd")
         if len(labels) != 1:
             raise DataFault(
+                "nnunet.preprocessed-labels-several-channels",
                 f"{self.folder / case_id}_seg.b2nd: shape is {labels.shape}, expected one "
-                f"channel; {self._again}"
+                f"channel; {self._again}",
             )
         volume: LabelArray = labels[0].astype(np.int16, copy=False)
         self._shapes[case_id] = volume.shape
@@ -286,12 +289,16 @@ class NnunetSource(CaseSource):
         names = {file.name for file in self.folder.glob("*.b2nd")}
         ids = sorted(n.removesuffix(".b2nd") for n in names if not n.endswith("_seg.b2nd"))
         if not ids:
-            raise DataFault(f"{self.folder}: no preprocessed cases (*.b2nd); run: {self._prepare}")
+            raise DataFault(
+                "nnunet.no-preprocessed-cases",
+                f"{self.folder}: no preprocessed cases (*.b2nd); run: {self._prepare}",
+            )
         lacking = [case for case in ids if f"{case}_seg.b2nd" not in names]
         if lacking:
             raise DataFault(
+                "nnunet.preprocessed-cases-without-labels",
                 f"{self.folder}: {len(lacking)} case(s) without labels, "
-                f"{lacking[0]}_seg.b2nd first; {self._again}"
+                f"{lacking[0]}_seg.b2nd first; {self._again}",
             )
         return tuple(ids)
 
@@ -310,7 +317,7 @@ class NnunetSource(CaseSource):
             if isinstance(fault, UsageFault):  # no such fold
                 raise
             again = f"{self._prepare}, or {one_subject(self.root, self.dataset)}"
-            raise type(fault)(f"{fault}; or run: {again}") from fault
+            raise fault.reworded(f"{fault}; or run: {again}") from fault
         if made:
             log.info("%s: made, with the 5 folds nnU-Net itself would make", path)
         return sides
@@ -320,8 +327,9 @@ class NnunetSource(CaseSource):
 
         if len(self._ids) < 5:
             raise DataFault(
+                "nnunet.too-few-cases-for-folds",
                 f"{path}: missing, and nnU-Net's five folds need 5 cases, found {len(self._ids)}; "
-                f"make fewer: gansynth splits {self._id} --folds 2"
+                f"make fewer: gansynth splits {self._id} --folds 2",
             )
         splits = generate_crossval_split(sorted(self._ids), seed=12345, n_splits=5)
         return [{side: list(map(str, ids)) for side, ids in split.items()} for split in splits]
@@ -336,13 +344,14 @@ class NnunetSource(CaseSource):
     def _preprocessed(self, case_id: str, file: Path) -> LabelArray:
         raw, volume = self._raw(case_id), read_nifti(file)
         for problem in mismatches(file, volume, raw.reference, read_nifti(raw.reference)):
-            raise DataFault(problem)
+            raise DataFault("nnunet.prediction-grid-differs", problem)
         allowed = {*self.labels.values.values()}
         unknown = {*np.unique(whole_labels(file, volume.array)).tolist()} - allowed
         if unknown:
             raise DataFault(
+                "nnunet.prediction-labels-unknown",
                 f"{file}: label value(s) {sorted(unknown)} unknown, expected among "
-                f"{sorted(allowed)}; predict again with a model of this data set"
+                f"{sorted(allowed)}; predict again with a model of this data set",
             )
         _, labels = self.preprocess([*map(str, raw.images)], str(file))
         preprocessed: LabelArray = labels[0].astype(np.int16)
@@ -369,9 +378,10 @@ class NnunetSource(CaseSource):
         raw = raw_set(self.root, self.dataset)
         if case_id not in raw.ids or raw.ending not in NIFTI:
             raise UsageFault(
+                "nnunet.no-raw-files-of-case",
                 f"{raw.listing.root}: has no NIfTI files of case {case_id!r}, expected those that "
                 f"{self.name} was preprocessed from: predictions are on their grid. Bring them "
-                "along"
+                "along",
             )
         return raw.listing.entries[raw.ids.index(case_id)]
 

@@ -39,7 +39,7 @@ from gansynth import (
     write_json_atomic,
 )
 from gansynth.runtime.child import show
-from gansynth.runtime.errors import FAULTS
+from gansynth.runtime.errors import printed_fault
 from gansynth_nnunet.in_trainer import session_in
 from gansynth_nnunet.launch import (
     HOW_TO,
@@ -92,7 +92,10 @@ class GANSynthMixin(Host):  # type: ignore[misc]
     def run_training(self) -> None:
         training = self.gansynth
         if training is None:
-            raise UsageFault(f"nothing configures the synthetic samples to train with: {HOW_TO}")
+            raise UsageFault(
+                "nnunet.synthetic-samples-not-configured",
+                f"nothing configures the synthetic samples to train with: {HOW_TO}",
+            )
         file = Path(self.output_folder) / f".gansynth_ranks_{os.getppid()}.json"
         if self.local_rank > 0:
             self.gansynth_mix(follow(file, int(self.local_rank)))
@@ -102,8 +105,10 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             session_in(training, self).train(None)
         except Exception as error:
             if self.gansynth_plan is None and self.gansynth_ranks > 1:
-                code = error.exit_code if isinstance(error, GansynthError) else 1
-                fault = {"code": code, "text": str(error) or type(error).__name__}
+                text = str(error) or type(error).__name__
+                fault = {"code": 1, "line": text}
+                if isinstance(error, GansynthError):
+                    fault = {"code": error.exit_code, "line": error.line}
                 write_json_atomic(file, {"fault": fault})
             raise
 
@@ -151,9 +156,10 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         loaders: tuple[Any, Any] = super().get_dataloaders()
         if not self._mixes or not (self._augments_as_usual or self._asked_transforms):
             raise UsageFault(
+                "nnunet.trainer-makes-own-loaders",
                 f"trainer {type(self).__name__}: the variant makes its own loaders, which leave "
                 "out nnU-Net's get_tr_and_val_datasets or get_training_transforms; expected one "
-                "that calls both, for example nnUNetTrainerDA5"
+                "that calls both, for example nnUNetTrainerDA5",
             )
         return loaders
 
@@ -278,7 +284,7 @@ def follow(file: Path, rank: int) -> MixerConfig[str]:
     document = read_json(file)
     fault = document.get("fault")
     if fault:
-        raise FAULTS.get(fault["code"], GansynthError)(fault["text"])
+        raise printed_fault(fault["code"], fault["line"])
     plan = document["plan"]
     plan["stream"] = [rank, *plan["stream"][1:]]
     counter = plan["batch_counter"]
@@ -325,9 +331,10 @@ class SplitAugmentation:
         synthetic, self.last.synthetic = self.last.synthetic, None
         if synthetic is None:
             raise EnvironmentFault(
+                "nnunet.synthetic-cases-not-separable",
                 "--augment-synthetic no: this nnU-Net does not transform each case right after "
                 "loading it, so synthetic ones cannot be told apart; use --augment-synthetic yes, "
-                "or nnunetv2 2.8"
+                "or nnunetv2 2.8",
             )
         return self.synthetic(**sample) if synthetic else self.real(**sample)
 
@@ -341,8 +348,9 @@ def deform(transforms: Any, share: float) -> str:
     spatial = [step for step in steps if isinstance(step, SpatialTransform)]
     if not spatial:
         raise UsageFault(
+            "nnunet.no-spatial-transform",
             f"--set elastic={share:g}: this trainer's augmentation has no spatial transform that "
-            "could deform, expected one like nnUNetTrainer's or nnUNetTrainerDA5's; leave it out"
+            "could deform, expected one like nnUNetTrainer's or nnUNetTrainerDA5's; leave it out",
         )
     for step in spatial:
         step.p_elastic_deform = share

@@ -32,8 +32,9 @@ class NnunetTrials(Trials):
         epochs, remainder = divmod(steps, each)
         if remainder:
             raise UsageFault(
+                "nnunet.steps-not-whole-epochs",
                 f"steps {steps}: no whole number of epochs of {each} iterations, expected a "
-                "multiple of that, or other num_iterations_per_epoch"
+                "multiple of that, or other num_iterations_per_epoch",
             )
         length = {"num_epochs": str(epochs), "num_iterations_per_epoch": str(each)}
         return [length for _ in mixes]
@@ -54,8 +55,9 @@ class NnunetTrials(Trials):
         # nnU-Net keeps its last weights unless its best ones are requested.
         if "--val_best" in options:
             raise UsageFault(
+                "nnunet.val-best-selects-on-evaluation",
                 "host.options: --val_best chooses weights by the cases of the evaluation, "
-                "expected the last ones; leave it out"
+                "expected the last ones; leave it out",
             )
         return tuple(options)
 

@@ -70,9 +70,10 @@ class SegmenterHost(CropHost):
     def _check_crops(self) -> None:
         if self.schema.ndim != 3 or not self.space.cuts:
             raise UsageFault(
+                "segmenter.deepmedic-without-crops",
                 f"--network deepmedic: has paths of several resolutions in 3D, {self.source.name} "
                 "is read as pictures or as whole resampled cases; expected crops of volumes. Name "
-                "--patch 64, or train --network unet"
+                "--patch 64, or train --network unet",
             )
         from gansynth.hosts.segments import segment_margin
         from gansynth_segmenter.dual_path import RECEPTIVE
@@ -87,8 +88,9 @@ class SegmenterHost(CropHost):
             again = fit_again(run, self.source.request, (edge,))
             way_out = f"samples of {run.folder} are as small: {again}; then name its run here"
         raise UsageFault(
+            "segmenter.deepmedic-crops-too-small",
             f"--network deepmedic: crops have {size_text(self.space.size)} voxels, expected at "
-            f"least {least} on each axis, which the paths of --factors {factors} see; {way_out}"
+            f"least {least} on each axis, which the paths of --factors {factors} see; {way_out}",
         )
 
     def describe_training(self) -> Mapping[str, Any]:

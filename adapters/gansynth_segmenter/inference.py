@@ -155,13 +155,17 @@ def load_segmenter(folder: Path | str, device: str = "auto") -> Segmenter:
     path = folder / FILE
     if not path.is_file():
         raise UsageFault(
+            "segmenter.file-missing",
             f"{path}: missing, expected a segmenter; train one with gansynth augment --target "
-            "segmenter -o DIR"
+            "segmenter -o DIR",
         )
     document = read_json(path, hint="train it again")
     missing = [key for key in KEYS if key not in document]
     if missing:
-        raise IntegrityFault(f"{path}: lacks {', '.join(missing)}; expected them, train it again")
+        raise IntegrityFault(
+            "segmenter.file-lacks-keys",
+            f"{path}: lacks {', '.join(missing)}; expected them, train it again",
+        )
     options = SegmenterOptions(**document["options"])
     schema, space = Schema.from_json(document["schema"]), Space.from_json(document["space"])
     check_room(space, schema, f"{path}: key 'space'")
@@ -209,8 +213,9 @@ def evaluate_pairs(
     for number, (image, labels) in enumerate(pairs):
         if labels.shape != image.shape[1:]:
             raise DataFault(
+                "segmenter.pair-shapes-differ",
                 f"pair {number}: labels have shape {labels.shape}, image {image.shape[1:]}, "
-                "expected equal"
+                "expected equal",
             )
         maps = LabelMaps(segmenter.predict(image), labels, segmenter.schema.spacing)
         predictions[str(number)] = Prediction(str(number), None, lambda maps=maps: maps)  # type: ignore[misc]

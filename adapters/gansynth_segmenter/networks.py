@@ -132,7 +132,10 @@ class SegmentingNetwork(Generator):
     def loss(self, step: TrainingStep) -> Mapping[str, Tensor]:
         """Return the cross-entropy of all labels and the soft Dice loss of the foreground."""
         if step.batch.labels is None:
-            raise DataFault("segmenter: a case has no labels, expected a label map for each")
+            raise DataFault(
+                "segmenter.case-without-labels",
+                "segmenter: a case has no labels, expected a label map for each",
+            )
         logits = self.nets["generator"](step.batch.image, []).float()
         values, cut = self.schema.label_values, self.margin
         inner = [slice(cut, n - cut) for n in step.batch.labels.shape[1:]]
@@ -157,7 +160,10 @@ class SegmentingNetwork(Generator):
         samples = []
         for condition in conditions:
             if condition.given is None:
-                raise DataFault("segmenter: a condition has no image given, expected one")
+                raise DataFault(
+                    "segmenter.condition-without-image",
+                    "segmenter: a condition has no image given, expected one",
+                )
             image = torch.from_numpy(np.asarray(condition.given, np.float32))[None]
             image = F.pad(image, [self.margin] * 2 * self.schema.ndim)
             chosen = probabilities(self, image.to(self.device)).argmax(1)[0].cpu().numpy()
@@ -181,8 +187,9 @@ def build(options: SegmenterOptions, schema: Schema, size: Sequence[int]) -> Gen
         return SegmentingNetwork(schema, size, settings)
     if schema.ignore is not None:
         raise UsageFault(
+            "segmenter.discriminator-with-ignore-label",
             "network=pix2pix: its discriminator sees every voxel, and this data set has an ignore "
-            "label; expected network=unet or network=deepmedic, which leave such voxels out"
+            "label; expected network=unet or network=deepmedic, which leave such voxels out",
         )
     from gansynth import installed
 

@@ -164,7 +164,8 @@ class SegmenterOptions(TrainingOptions):
         patch = self.patch * axes if len(self.patch) == 1 else self.patch
         if len(patch) != axes:
             raise UsageFault(
+                "segmenter.patch-axes-differ",
                 f"--set patch={size_text(self.patch)}: {len(patch)} edges, expected "
-                f"{axes}, as the cases have axes, or one for all"
+                f"{axes}, as the cases have axes, or one for all",
             )
         return patch

@@ -111,16 +111,18 @@ class YoloAdapter(Framework):
         """Reject fold ``all``, which has no validation images."""
         if self.source.request.fold == "all" and self.request.content != "synthetic":
             raise UsageFault(
+                "yolo.no-images-to-validate-on",
                 "--fold all: leaves no image to validate a detector on; expected fold 0, the "
-                f"split of {self.source.file.path}"
+                f"split of {self.source.file.path}",
             )
 
     def check_ways(self) -> None:
         super().check_ways()
         if not self.request.augment_synthetic:
             raise UsageFault(
+                "yolo.mosaics-mix-real-and-synthetic",
                 "--augment-synthetic no: detectors augment mosaics, in which real and synthetic "
-                "images meet; leave it out, or augment none: --no-host-augmentation"
+                "images meet; leave it out, or augment none: --no-host-augmentation",
             )
 
     def open(self) -> None:
@@ -137,8 +139,9 @@ class YoloAdapter(Framework):
             key, equals, value = text.partition("=")
             if not equals or not key.isidentifier() or key in parsed:
                 raise UsageFault(
+                    "yolo.detector-options-not-key-value",
                     f"-- {text}: expected options of the detector as KEY=VALUE, each once, for "
-                    "example mosaic=0.5"
+                    "example mosaic=0.5",
                 )
             try:
                 parsed[key] = parse_yaml(value)
@@ -204,7 +207,8 @@ class YoloAdapter(Framework):
         images = job.opened(host.source.schema.channels, host.source)
         if not isinstance(images, PictureSource):
             raise UsageFault(
-                f"{job.images}: is {images.request.kind}, expected a folder of pictures"
+                "yolo.predicted-images-not-pictures",
+                f"{job.images}: is {images.request.kind}, expected a folder of pictures",
             )
         own = host.job
         weights = job.folder / read_detections(job.folder / cls.result).about["weights"]

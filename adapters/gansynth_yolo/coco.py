@@ -140,8 +140,9 @@ def read_document(path: Path) -> _Document:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise DataFault(
+            "yolo.coco-entry-refused",
             f"{path}: {place}: {first['input']!r:.80}: {first['msg']}, expected {expected}; "
-            "correct it, or remove the entry"
+            "correct it, or remove the entry",
         ) from None
 
 
@@ -172,8 +173,9 @@ def _files_by_split(where: str) -> tuple[Path, dict[str, Path]]:
     if not files:
         refuse_closed(path / "annotations.json")
         raise DataFault(
+            "yolo.coco-no-file",
             f"coco:{where}: no JSON file with images, annotations and categories, expected one in "
-            "the folder or in a folder of it; see: gansynth help boxes coco"
+            "the folder or in a folder of it; see: gansynth help boxes coco",
         )
     if path.is_file():
         beside = path.parent
@@ -186,16 +188,18 @@ def _files_by_split(where: str) -> tuple[Path, dict[str, Path]]:
         split = words[1].lower() if words and len(files) > 1 else "train"
         if split in splits:
             raise UsageFault(
+                "yolo.coco-two-files-for-split",
                 f"coco:{where}: {splits[split]} and {file} are both for {split}, expected one file "
-                f"each for {', '.join(SPLITS)}; name one of them: coco:{file}"
+                f"each for {', '.join(SPLITS)}; name one of them: coco:{file}",
             )
         splits[split] = file
     if "val" not in splits and "test" in splits:
         splits["val"] = splits.pop("test")
     if "train" not in splits:
         raise UsageFault(
+            "yolo.coco-no-train-file",
             f"coco:{where}: {some_names([str(file) for file in files])}: none is for train by its "
-            f"name, expected one; name one: coco:{files[0]}"
+            f"name, expected one; name one: coco:{files[0]}",
         )
     return path, splits
 
@@ -313,8 +317,9 @@ class CocoListing(ImageListing):
                 case = self.case(path)
                 if case in paths:
                     raise DataFault(
+                        "yolo.coco-images-same-name",
                         f"{file}: image {image.id} ({image.file_name}) is called as "
-                        f"{paths[case].name} is, expected each once; remove or rename one"
+                        f"{paths[case].name} is, expected each once; remove or rename one",
                     )
                 paths[case] = path
                 self._images[path] = image
@@ -328,7 +333,13 @@ class CocoListing(ImageListing):
             text = f"{strays} annotation(s) of {file} are of images that it does not list"
             self.notes.append(f"{text}; they are not read")
         if not document.images:
-            self.faults.append((None, file, DataFault(f"{file}: no image, expected one at least")))
+            self.faults.append(
+                (
+                    None,
+                    file,
+                    DataFault("yolo.coco-no-image", f"{file}: no image, expected one at least"),
+                )
+            )
         return paths
 
     def _file_of(self, split: str) -> Path:
@@ -351,8 +362,9 @@ class CocoListing(ImageListing):
             return best[0]
         what = f"{len(best)} images are called so" if best else "no such image"
         raise DataFault(
+            "yolo.coco-image-not-found",
             f"{file}: image {image.id}: {image.file_name}: {what} below {self.file.root}, expected "
-            "one; add it, correct its file_name, or remove the entry"
+            "one; add it, correct its file_name, or remove the entry",
         )
 
     def image(self, case: str, split: str, path: Path) -> YoloImage:
@@ -362,9 +374,10 @@ class CocoListing(ImageListing):
         written = (about.height or shape[0], about.width or shape[1])
         if written != shape:
             raise DataFault(
+                "yolo.coco-image-size-differs",
                 f"{path}: {shape[0]} x {shape[1]} pixels, but {file} says {written[0]} x "
                 f"{written[1]} (height x width), expected equal; annotate this image, or take the "
-                "one that was annotated"
+                "one that was annotated",
             )
         rows: dict[tuple[float, ...], None] = {}
         outlines: list[tuple[float, Outline]] = []
@@ -380,7 +393,7 @@ class CocoListing(ImageListing):
                     raise ValueError("has no outline, as --read masks=yes needs")
             except ValueError as error:
                 text = f"{file}: {what}, of {path.name}: {error}; correct or remove it"
-                self.faults.append((case, file, DataFault(text)))
+                self.faults.append((case, file, DataFault("yolo.coco-annotation-refused", text)))
                 continue
             rows[row] = None
             outlines.append((row[3] * row[4], outline))
@@ -505,7 +518,13 @@ class CocoSource(YoloSource):
     def faults(self) -> Sequence[Fault]:
         if not self.found.faults and not any(len(i.rows) for i in self.images["train"]):
             text = f"{self.file.path}: train: no image has an annotation, expected one at least"
-            return [(None, self.file.path, DataFault(f"{text}; annotate some"))]
+            return [
+                (
+                    None,
+                    self.file.path,
+                    DataFault("yolo.coco-no-annotation", f"{text}; annotate some"),
+                )
+            ]
         return super().faults()
 
     def read_labels(self, picture: PictureFiles, shape: Shape) -> LabelArray | None:
@@ -519,8 +538,9 @@ class CocoSource(YoloSource):
                 labels[outline.mask(shape)] = outline.number
             except ValueError as error:
                 raise DataFault(
+                    "yolo.coco-outline-refused",
                     f"{picture.label}: {outline.what}, of {picture.image.name}: {error}; correct "
-                    "or remove it"
+                    "or remove it",
                 ) from error
         return labels
 
@@ -532,15 +552,17 @@ def _names(files: Mapping[str, Path], read: Mapping[str, _Document]) -> tuple[st
     for path, other in zip(paths[1:], others, strict=True):
         if other != first:
             raise DataFault(
+                "yolo.coco-categories-differ",
                 f"{path}: categories are {other!r:.200}, but {paths[0]} has {first!r:.200}, "
-                "expected equal ids and names; correct one"
+                "expected equal ids and names; correct one",
             )
     document = read["train"]
     twice = [name for name, count in Counter(first.values()).items() if count > 1]
     if twice or len(first) < len(document.categories):
         raise DataFault(
+            "yolo.coco-categories-occur-twice",
             f"{paths[0]}: categories: {twice or list(first)} occur twice, expected each id and "
-            "name once; correct one"
+            "name once; correct one",
         )
     used = {a.category_id for each in read.values() for a in each.annotations}
     above = {c.supercategory for c in document.categories if c.supercategory != c.name}

@@ -154,8 +154,9 @@ def detector(name: str) -> Detector:
     library, found = DETECTORS[name], version_of(name)
     if not library.supports(found or ""):
         raise EnvironmentFault(
+            "yolo.detector-release-not-installed",
             f"--detector {name}: {f'version {found}' if found else 'not installed'}, expected "
-            f"{library.releases}: internals differ between releases; {extra_hint(library.extra)}"
+            f"{library.releases}: internals differ between releases; {extra_hint(library.extra)}",
         )
     return cast(Detector, importlib.import_module(library.module))
 
@@ -196,16 +197,26 @@ def refuse_options(
     available = set(available)
     for name, value in options.items():
         if name in ours:
-            raise UsageFault(f"-- {name}={value}: gansynth sets it, give {ours[name]} instead")
+            raise UsageFault(
+                "yolo.option-set-by-gansynth",
+                f"-- {name}={value}: gansynth sets it, give {ours[name]} instead",
+            )
         if name in refused and value != refused[name][0]:
             allowed, why = refused[name]
-            raise UsageFault(f"-- {name}={value}: expected {name}={allowed}: {why}")
+            raise UsageFault(
+                "yolo.option-value-refused", f"-- {name}={value}: expected {name}={allowed}: {why}"
+            )
         if name not in available:
             meant = did_you_mean(name, available - set(ours) - set(refused))
-            raise UsageFault(f"-- {name}={value}: {library} has no such option.{meant}")
+            raise UsageFault(
+                "yolo.option-unknown", f"-- {name}={value}: {library} has no such option.{meant}"
+            )
         weights = name in ("pretrained", "distill_model") and isinstance(value, str)
         if weights and not Path(value).is_file():
-            raise DataFault(f"-- {name}={value}: no such file; weights are not downloaded")
+            raise DataFault(
+                "yolo.option-weights-missing",
+                f"-- {name}={value}: no such file; weights are not downloaded",
+            )
 
 
 def weights_file(name: str, instead: str) -> Path:
@@ -213,8 +224,9 @@ def weights_file(name: str, instead: str) -> Path:
     path = Path(name).absolute()
     if not path.is_file():
         raise DataFault(
+            "yolo.model-weights-missing",
             f"--set model={name}: no such file; weights are not downloaded: name a file that is "
-            f"there, or {instead} to train from scratch"
+            f"there, or {instead} to train from scratch",
         )
     return path
 
@@ -250,5 +262,5 @@ def one_line(name: str) -> Iterator[None]:
         text = lines[-1].strip() if worker else " ".join(lines) or type(error).__name__
         text = text.partition("Fault: ")[2] or text
         if isinstance(error, GansynthError):
-            raise type(error)(text) from error
-        raise TrainingFault(f"{name}: {text}") from error
+            raise error.reworded(text) from error
+        raise TrainingFault("yolo.detector-failed", f"{name}: {text}") from error

@@ -54,8 +54,9 @@ class YoloExport(DataSetExport):
         folder, home = new_folder(name), Path(os.path.realpath(self.source.file.home))
         if Path(os.path.realpath(folder)).is_relative_to(home):
             raise UsageFault(
+                "yolo.export-inside-data-set",
                 f"--export {folder}: lies in the data set's own folder {home}. Its images might "
-                "be mixed up with the data set's; choose a folder outside of it"
+                "be mixed up with the data set's; choose a folder outside of it",
             )
         check_path(folder, "--export ")
         return folder
@@ -160,9 +161,10 @@ def exact_counts(images: int, ratio: Ratio, *, nearest: bool = False) -> tuple[i
         parts = whole_parts(ratio)
         exact = Fraction(images * parts[1], parts[0])
         raise UsageFault(
+            "yolo.export-repeats-too-often",
             f"--export with --ratio {ratio}: {images} real images need {float(exact):.6g} "
             f"synthetic ones, so each would be listed {exact.denominator} times, expected at most "
             f"{MOST_REPEATS}. The nearest is --ratio {repeats * images}:{count}; take it, or add "
-            "--round-ratio"
+            "--round-ratio",
         )
     return repeats, count

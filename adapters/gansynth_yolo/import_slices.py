@@ -61,22 +61,25 @@ def import_slices(request: ImportRequest, options: ImportSettings) -> CommandRep
     """
     if request.folds is not None:
         raise UsageFault(
+            "yolo.import-has-one-split",
             f"--folds {request.folds}: a YOLO data set has one split, expected folds of the "
-            f"source; say --read folds={request.folds}"
+            f"source; say --read folds={request.folds}",
         )
     refuse_idle_read(request.request, request.request.read)
     source, folder = open_source(request.request), Path(request.where)
     schema, data = source.schema, str(folder / "data.yaml")
     if schema.axes != "HW" or not schema.box_classes:
         raise UsageFault(
+            "yolo.import-not-slices-with-boxes",
             f"{source.name}: expected slices with boxes: slices:KIND:WHERE --read boxes=yes, or "
-            "for example --read boxes=tumour:1+2+4"
+            "for example --read boxes=tumour:1+2+4",
         )
     YoloWriter.check(schema, PictureOptions.model_validate({"bits": options.bits}))
     if not source.held_out_ids:
         raise UsageFault(
+            "yolo.import-nothing-held-out",
             f"--fold {source.request.fold}: nothing is held out, expected cases for val; choose a "
-            "number"
+            "number",
         )
     # Slices of one constant value, and backgrounds beyond the requested share.
     left_out = {"constant": 0, "background": 0}
@@ -136,8 +139,9 @@ def _fit(
         edges = np.tile([0.0, 1.0], (len(edges), 1))
     if not boxed or not (edges[:, 1] > edges[:, 0]).all():
         raise DataFault(
+            "yolo.import-training-slices-empty",
             f"{source.name}: the training slices have no box, or one value only; expected "
-            "images, and a box at least; choose others with --read slices= or --read boxes="
+            "images, and a box at least; choose others with --read slices= or --read boxes=",
         )
     kept = rng.permutation(len(empty))[: round(backgrounds * len(empty))]
     window = tuple([(float(low), float(high)) for low, high in edges])
@@ -163,8 +167,9 @@ def _items(
         name = file_name(case_id)
         if names.setdefault(name, case_id) != case_id:
             raise DataFault(
+                "yolo.import-names-not-unique",
                 f"{source.name}: cases {names[name]!r} and {case_id!r} would both be called "
-                f"{name}, expected unique names; rename a case"
+                f"{name}, expected unique names; rename a case",
             )
         (record,) = case_records(source, (case_id,), {case_id: case}.__getitem__)
         facts = {

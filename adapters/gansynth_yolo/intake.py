@@ -21,8 +21,9 @@ class YoloIntake(Intake):
             slices = "" if source.schema.axes == "HW" else "slices:"
             data = f"{source.request.kind}:{source.request.where}"
             raise UsageFault(
+                "yolo.data-not-for-detectors",
                 f"--data {data}: detectors train on YOLO and COCO data sets, expected "
                 "yolo:data.yaml or coco:FOLDER; make one: gansynth import "
-                f"{slices}{data} yolo:FOLDER --read boxes=yes, and fit the generator on it"
+                f"{slices}{data} yolo:FOLDER --read boxes=yes, and fit the generator on it",
             )
         super().__init__(source, target, space)

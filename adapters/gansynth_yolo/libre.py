@@ -106,7 +106,10 @@ def predict(job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Det
         for path in images:
             image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
             if image is None:
-                raise TrainingFault(f"{path}: LibreYOLO cannot read it, expected an image")
+                raise TrainingFault(
+                    "yolo.libreyolo-cannot-read-image",
+                    f"{path}: LibreYOLO cannot read it, expected an image",
+                )
             result = model.predict(image, **job.prediction(), color_format="bgr")
             found.append(found_by(result))
     return found
@@ -153,15 +156,17 @@ def find_model(name: str) -> tuple[str, str, Path | None]:
             family, size = str(loaded["model_family"]), str(loaded["size"])
         except Exception as error:  # torch raises anything for a file that is no checkpoint
             raise UsageFault(
+                "yolo.libreyolo-weights-not-own",
                 f"--set model={name}: not weights that libreyolo wrote "
-                f"({type(error).__name__}), expected such a file"
+                f"({type(error).__name__}), expected such a file",
             ) from error
     if family not in FAMILIES or size not in set(FAMILIES[family][1]):
         models = [f"{f}-{letter}" for f, (_, letters) in FAMILIES.items() for letter in letters]
         raise UsageFault(
+            "yolo.libreyolo-model-unknown",
             f"--set model={name}: expected one of {', '.join(models)}, or a file of such weights "
             f"that libreyolo wrote. Its other families load images in ways that cannot be mixed "
-            f"yet.{did_you_mean(name, models)}"
+            f"yet.{did_you_mean(name, models)}",
         )
     return family, size, weights
 
@@ -183,8 +188,9 @@ def _epochs_done(last: Path) -> int:
             shutil.move(copy, last)
             return _epochs_done(last)
         raise TrainingFault(
+            "yolo.libreyolo-weights-not-resumable",
             f"{last}: cannot be resumed ({type(error).__name__}), expected weights that "
-            f"libreyolo wrote; {ANEW}"
+            f"libreyolo wrote; {ANEW}",
         ) from error
 
 
@@ -227,7 +233,9 @@ def _read_options(
     try:
         options = apply_train_aliases(dict(options), "detect")
     except ValueError as error:
-        raise UsageFault(f"libreyolo refuses an option: {error}") from error
+        raise UsageFault(
+            "yolo.libreyolo-refuses-option", f"libreyolo refuses an option: {error}"
+        ) from error
     ours = dict(OURS, data_dir="--data", num_classes="--data")
     ours |= {"size": "--set model=", "pretrained": "--set model="}
     available = (set(kinds) - ignored_aug_params(family)) | ALIASES
@@ -238,7 +246,10 @@ def _read_options(
             read[name] = TypeAdapter(kinds[name]).validate_python(value)
         except ValidationError as error:
             why = error.errors()[0]["msg"]
-            raise UsageFault(f"-- {name}={value}: libreyolo rejects the value: {why}") from error
+            raise UsageFault(
+                "yolo.libreyolo-rejects-value",
+                f"-- {name}={value}: libreyolo rejects the value: {why}",
+            ) from error
     return read
 
 
@@ -261,8 +272,9 @@ class MixedLibreDataset(_data.YOLODataset):  # type: ignore[misc]  # LibreYOLO h
         super().__init__(*args, **kwargs)
         if self.num_imgs != slots.real:
             raise DataFault(
+                "yolo.libreyolo-training-images-differ",
                 f"{self.img_files[0].parent}: LibreYOLO finds {self.num_imgs} training images, "
-                f"expected {slots.real}; leave the folder alone while a training runs"
+                f"expected {slots.real}; leave the folder alone while a training runs",
             )
         self.slots = slots
         self._annotated = np.flatnonzero([len(boxes) for boxes, *_ in self.annotations])

@@ -26,8 +26,9 @@ def check_path(folder: Path, option: str) -> None:
     """Refuse a folder below which detectors look for labels in the wrong place."""
     if any(part in ("images", "labels") for part in folder.parts):
         raise UsageFault(
+            "yolo.path-part-images-or-labels",
             f"{option}{folder}: a part of this path is called images or labels, by which detectors "
-            "find label files; expected none that is; choose another folder"
+            "find label files; expected none that is; choose another folder",
         )
 
 

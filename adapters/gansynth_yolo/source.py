@@ -201,8 +201,9 @@ class DatasetFile:
         home = os.path.realpath(self.home)
         if not (self.allow_outside or Path(os.path.realpath(target)).is_relative_to(home)):
             raise IntegrityFault(
+                "yolo.path-leads-outside",
                 f"{label} leads out of {self.home}, expected something inside it. Put it there, or "
-                "allow it: --read allow_outside=yes"
+                "allow it: --read allow_outside=yes",
             )
 
 
@@ -222,14 +223,16 @@ def read_dataset_file(where: str, *, allow_outside: bool) -> DatasetFile:
             return _dataset_by_names(path, splits, allow_outside)
         if len(files) != 1:
             raise UsageFault(
+                "yolo.not-one-yaml-file",
                 f"yolo:{where}: {len(files)} YAML files in this folder, expected data.yaml; name "
-                "the file: yolo:FOLDER/FILE.yaml"
+                "the file: yolo:FOLDER/FILE.yaml",
             )
         path = files[0]
     if not os.path.isfile(path) or path.suffix.lower() not in ENDINGS:
         raise DataFault(
+            "yolo.data-yaml-missing",
             f"yolo:{where}: no such file, expected data.yaml (path, train, val, names), or a "
-            "folder that holds it; see: gansynth help boxes yolo"
+            "folder that holds it; see: gansynth help boxes yolo",
         )
     return _dataset_by_file(path, allow_outside)
 
@@ -345,7 +348,10 @@ def _dataset_by_file(path: Path, allow_outside: bool) -> DatasetFile:
     expected = "data.yaml with path, train, val and names; correct it"
     document, _ = read_yaml(path, expected, DataFault)
     if not isinstance(document, dict):
-        raise DataFault(f"{path}: holds a {type(document).__name__}, expected {expected}")
+        raise DataFault(
+            "yolo.data-yaml-not-mapping",
+            f"{path}: holds a {type(document).__name__}, expected {expected}",
+        )
     given = {key: value for key, value in document.items() if value is not None}
     if "val" not in given and "validation" in given:
         given["val"] = given["validation"]
@@ -358,7 +364,7 @@ def _dataset_by_file(path: Path, allow_outside: bool) -> DatasetFile:
             value = "" if isinstance(first["input"], dict | list) else f"{first['input']!r:.80}, "
             description = _Document.model_fields[str(key)].description
             words = f"{key}: {value}{words}, expected {description}"
-        raise DataFault(f"{path}: {words}; correct it") from None
+        raise DataFault("yolo.data-yaml-value-refused", f"{path}: {words}; correct it") from None
     home = path.parent
     root = Path(os.path.abspath(home / os.path.expanduser(read.path or ".")))
     splits = {split: tuple(getattr(read, split)) for split in SPLITS if getattr(read, split)}
@@ -371,8 +377,9 @@ def _dataset_by_file(path: Path, allow_outside: bool) -> DatasetFile:
     if not os.path.isdir(root):
         refuse_closed(root)
         raise DataFault(
+            "yolo.data-yaml-path-no-folder",
             f"{path}: path: {read.path!r} is no folder ({root}), expected the folder that train "
-            f"and val are relative to. Correct it, or leave it out if that is {home}"
+            f"and val are relative to. Correct it, or leave it out if that is {home}",
         )
     return file
 
@@ -385,15 +392,19 @@ def read_lines(path: Path, expected: str = "rows CLASS XC YC W H") -> list[str]:
     with reading(path):
         size = path.stat().st_size
         if size > MOST_BYTES:
-            raise DataFault(f"{path}: {size} bytes, expected at most {MOST_BYTES} of {expected}")
+            raise DataFault(
+                "yolo.text-file-too-large",
+                f"{path}: {size} bytes, expected at most {MOST_BYTES} of {expected}",
+            )
         data = path.read_bytes()
     try:
         return data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise DataFault(
+            "yolo.text-file-not-utf8",
             f"{path}: line {line}: byte {error.start} is not UTF-8, expected {expected}; save it "
-            "as UTF-8"
+            "as UTF-8",
         ) from error
 
 
@@ -419,7 +430,11 @@ def read_labels(
                     polygons += 1
                 rows[checked_row(words, names, overshoot)] = None
         except ValueError as error:
-            faults.append(DataFault(f"{path}: line {number}: {error}; correct the line"))
+            faults.append(
+                DataFault(
+                    "yolo.label-line-refused", f"{path}: line {number}: {error}; correct the line"
+                )
+            )
         if len(faults) == MOST_FAULTS:
             break
     return np.array(list(rows)).reshape(-1, 5), polygons, faults
@@ -521,7 +536,7 @@ class ImageListing(PictureSet):
                 f"{len(self.pictures)} images are; convert it, or read all as grey: "
                 "--read colour=grey"
             )
-            self.faults.append((odd.case, odd.image, DataFault(text)))
+            self.faults.append((odd.case, odd.image, DataFault("yolo.image-colour-differs", text)))
 
     @contextlib.contextmanager
     def noting(self, case: str | None, path: Path) -> Iterator[None]:
@@ -543,8 +558,9 @@ class ImageListing(PictureSet):
                         self.check_path(path, where)
                         if paths.get(case, path) != path:
                             raise DataFault(
+                                "yolo.label-file-shared",
                                 f"{path}: has the same label file as {paths[case].name}; remove or "
-                                "rename one"
+                                "rename one",
                             )
                         if case in paths:
                             self.repeated.append((case, path))
@@ -554,7 +570,7 @@ class ImageListing(PictureSet):
                 f"{self.file.path}: {split}: no image ({', '.join(SUFFIXES)}) in "
                 f"{', '.join(entries)}, expected one at least; correct the entry"
             )
-            self.faults.append((None, self.file.path, DataFault(text)))
+            self.faults.append((None, self.file.path, DataFault("yolo.split-without-image", text)))
         return paths
 
     def entry(self, split: str, entry: str) -> Iterator[tuple[Path, str]]:
@@ -588,8 +604,9 @@ class ImageListing(PictureSet):
         else:
             refuse_closed(path)
             raise DataFault(
+                "yolo.entry-neither-folder-nor-list",
                 f"{place}: {entry!r} is neither a folder nor a .txt list ({path}), expected one "
-                f"of them; correct the entry{', or leave it out' if split == 'test' else ''}"
+                f"of them; correct the entry{', or leave it out' if split == 'test' else ''}",
             )
 
     def case(self, path: Path) -> str:
@@ -606,14 +623,22 @@ class ImageListing(PictureSet):
         ``where``: who names it, for the message.
         """
         if not printable(str(path)):
-            raise DataFault(f"{str(path)!a}: expected a name that prints on one line")
+            raise DataFault(
+                "yolo.image-name-not-printable",
+                f"{str(path)!a}: expected a name that prints on one line",
+            )
         if path.suffix.lower() not in SUFFIXES:
             expected = f"{', '.join(SUFFIXES)}, expected one of these; convert it"
-            raise DataFault(f"{where}: {path.name} is no {expected}")
+            raise DataFault(
+                "yolo.image-format-unsupported", f"{where}: {path.name} is no {expected}"
+            )
         self.file.check_inside(path, where)
         if not os.path.isfile(path):
             refuse_closed(path)
-            raise DataFault(f"{where}: no image {path}, expected one; add it, or correct this")
+            raise DataFault(
+                "yolo.image-missing",
+                f"{where}: no image {path}, expected one; add it, or correct this",
+            )
 
     def image(self, case: str, split: str, path: Path) -> YoloImage:
         """Read an image's header and labels. Raises DataFault: the image is of no use."""
@@ -629,14 +654,16 @@ class ImageListing(PictureSet):
             self.faults += [(case, label, fault) for fault in faults]
         elif options.missing == "refuse":
             raise DataFault(
+                "yolo.label-file-missing",
                 f"{path}: has no label file {label}, expected one, empty where there is nothing "
-                "to find; add it, or say --read missing=background"
+                "to find; add it, or say --read missing=background",
             )
         mask = beside(path, "masks", ".png") if options.masks else None
         if mask is not None and not mask.is_file():
             raise DataFault(
+                "yolo.mask-missing",
                 f"{mask}: no such file, expected the label map of {path}; add it (all zeros "
-                "without a lesion), or leave --read masks out"
+                "without a lesion), or leave --read masks out",
             )
         number = self.class_of(rows)
         return YoloImage(
@@ -656,9 +683,10 @@ def usable_header(path: Path) -> tuple[tuple[int, int], bool]:
     grey = mode in GREY[:-2]
     if min(shape) < SMALLEST_IMAGE or not (grey or mode == "RGB") or turned not in (0, 1):
         raise DataFault(
+            "yolo.image-header-unusable",
             f"{path}: {shape[0]} x {shape[1]} pixels, mode {mode}, EXIF orientation {turned}; "
             f"expected at least {SMALLEST_IMAGE} x {SMALLEST_IMAGE}, grey of 8 or 16 bits or RGB "
-            "of 8 bits, and orientation 1 (else boxes are ambiguous); convert it, or leave it out"
+            "of 8 bits, and orientation 1 (else boxes are ambiguous); convert it, or leave it out",
         )
     return shape, grey
 
@@ -693,8 +721,9 @@ def walk(folder: Path) -> Iterator[Path]:
 def shared_fault(file: DatasetFile, shared: Sequence[str]) -> IntegrityFault:
     """Return the error for images in two splits."""
     return IntegrityFault(
+        "yolo.images-in-two-splits",
         f"leakage: {file.path}: {len(shared)} image(s) are in two splits: {some_names(shared)}; "
-        "expected each in one; list other images, of other subjects, under val and test"
+        "expected each in one; list other images, of other subjects, under val and test",
     )
 
 
@@ -774,9 +803,10 @@ class YoloSource(PictureSource):
                 raise shared_fault(self.file, shared)
             if not any(len(image.rows) for image in self.images["train"]):
                 raise DataFault(
+                    "yolo.no-box-in-train",
                     f"{path}: train: none of {len(self.images['train'])} images has a box, "
                     "expected one at least; are the label files in labels/ instead of images/? "
-                    f"The first should be {self.images['train'][0].label}"
+                    f"The first should be {self.images['train'][0].label}",
                 )
             train, held_out = self._split
             guard_split(
@@ -827,8 +857,9 @@ class YoloSource(PictureSource):
             return super()._split
         if fold not in ("0", "all"):
             raise UsageFault(
+                "yolo.fold-of-one-split",
                 f"--fold {fold!r}: {self.file.path} has one split, expected 0, or all: train and "
-                "val together"
+                "val together",
             )
         trained = ("train", "val") if fold == "all" else ("train",)
         train = tuple([case for case in sorted(images) if images[case].split in trained])
@@ -856,8 +887,9 @@ class YoloSource(PictureSource):
         names, masks = self.file.names, self.has_masks
         if (self.classes or masks) and BACKGROUND in names:
             raise UsageFault(
+                "yolo.class-named-background",
                 f"--read {'masks=yes' if masks else 'classes=boxes'}: {self.file.path} names a "
-                f"class {BACKGROUND!r}, which means no lesion; expected another name; rename it"
+                f"class {BACKGROUND!r}, which means no lesion; expected another name; rename it",
             )
         labels = {name: number for number, name in enumerate(names, 1) if masks}
         return Schema(
@@ -963,8 +995,9 @@ class YoloSource(PictureSource):
             match = pattern.search(unsplit(case))
             if match is None or not match[1] or not (match[2] or "").isdecimal():
                 raise DataFault(
+                    "yolo.volumes-expression-without-match",
                     f"{image.image}: --read volumes={self.options.volumes} finds no volume and "
-                    f"number of a slice in {case!r}, expected both; correct the expression"
+                    f"number of a slice in {case!r}, expected both; correct the expression",
                 )
             places[case] = (match[1], int(match[2]))
         return places

@@ -36,14 +36,16 @@ class YoloTrials(Trials):
         """Return options that evaluate LibreYOLO's last weights: no validation while it trains."""
         if settings.get("detector") == "ultralytics":
             raise UsageFault(
+                "yolo.detector-selects-on-evaluation",
                 "host.detector: ultralytics selects weights on the images of the evaluation, "
-                "expected a detector that does not: libreyolo"
+                "expected a detector that does not: libreyolo",
             )
         intervals = [option for option in options if option.startswith("eval_interval=")]
         if intervals not in ([], ["eval_interval=0"]):
             raise UsageFault(
+                "yolo.interval-selects-on-evaluation",
                 f"host.options: {intervals[0]} selects weights on the images of the evaluation, "
-                "expected eval_interval=0; leave it out"
+                "expected eval_interval=0; leave it out",
             )
         return tuple(options) if intervals else (*options, "eval_interval=0")
 

@@ -37,16 +37,19 @@ class YoloWriter(PictureWriter):
         super().check(schema, options)
         if len(schema.channels) not in (1, 3) or (len(schema.channels) == 3 and options.bits == 16):
             raise UsageFault(
+                "yolo.channels-not-for-yolo",
                 f"{len(schema.channels)} channels ({', '.join(schema.channels)}) of {options.bits} "
-                "bits, expected one, or three of 8 bits, for YOLO; choose with --read channels=NAME"
+                "bits, expected one, or three of 8 bits, for YOLO; "
+                "choose with --read channels=NAME",
             )
 
     def add(self, item: Item) -> None:
         """Write an image and its label file, which is empty without boxes."""
         if item.boxes is None:
             raise DataFault(
+                "yolo.sample-without-boxes",
                 f"sample {item.name}: has no boxes, expected a list of them, which may be empty; "
-                "take a generator that is asked for boxes, such as cpggan"
+                "take a generator that is asked for boxes, such as cpggan",
             )
         part = item.part or ("train" if self.images.total() % FOLDS else "val")
         (picture,) = self.pictures(item)

@@ -63,11 +63,12 @@ class AccessLog:
         if split == SEALED and earlier and not again:
             last = earlier[-1]
             raise IntegrityFault(
+                "benchmark.sealed-subjects-already-accessed",
                 f"{self.path}: the sealed subjects were accessed {len(earlier)} time(s), last on "
                 f"{last['when']} by plan {last['plan_hash']}; this plan is {plan_hash}. Expected "
                 "one access: use the development split, or give a reason with --reopen-test-set "
                 "REASON. "
-                "Every report will show it."
+                "Every report will show it.",
             )
         number = 1 + [entry["split"] for entry in self.entries].count(split)
         if dry_run:
@@ -113,8 +114,9 @@ class AccessLog:
                 whole = False
             if not whole:
                 raise IntegrityFault(
+                    "benchmark.access-log-altered",
                     f"{self.path}: line {number} does not match the lines before it, expected the "
-                    "log as gansynth wrote it; restore it from version control"
+                    "log as gansynth wrote it; restore it from version control",
                 )
             entries.append(entry)
         return entries

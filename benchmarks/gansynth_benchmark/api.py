@@ -60,8 +60,9 @@ def _measure_suite(suite: SuitePlan, request: BenchmarkRequest) -> Benchmarked:
     """Run the plans of a suite one after the other, and say what they say together."""
     if request.data is not None:
         raise UsageFault(
+            "benchmark.data-given-with-suite",
             f"--data {request.data}: {request.file} is a suite, whose sets name their own data; "
-            "leave it out"
+            "leave it out",
         )
     home, folder = request.file.parent, request.folder(suite.name)
     documents: list[Mapping[str, Any]] = []
@@ -178,13 +179,21 @@ papers = function_of(PapersRequest, run_papers)
 def _table(request: PapersRequest, home: Path) -> PaperTableRun:
     plan = find_plan(request.plan)
     if request.steps is not None and request.epochs is not None:
-        raise UsageFault("--steps and --epochs: expected one of them; leave one out")
+        raise UsageFault(
+            "benchmark.steps-and-epochs-both",
+            "--steps and --epochs: expected one of them; leave one out",
+        )
     if request.figures and not plan.pictures:
-        raise UsageFault(f"--figures: {request.plan} has no pictures; leave it out")
+        raise UsageFault(
+            "benchmark.table-without-pictures",
+            f"--figures: {request.plan} has no pictures; leave it out",
+        )
     arms = {arm.name: arm for arm in plan.arms}
     for arm in request.only:
         if arm not in arms:
-            raise UsageFault(f"--only {arm}: expected among: {', '.join(arms)}")
+            raise UsageFault(
+                "benchmark.only-arm-unknown", f"--only {arm}: expected among: {', '.join(arms)}"
+            )
     chosen = [a for a in plan.arms if (a.name in request.only if request.only else not a.optional)]
     commands = PaperCommands(plan, request, home)
     trained = plan.hosts_for(request.kind, tuple(request.host))

@@ -63,6 +63,8 @@ def _file(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     expected = "an arm of a benchmark's plan in YAML"
     document, _ = read_yaml(path, expected)
     if not isinstance(document, dict):
-        raise UsageFault(f"{path}: not a mapping, expected {expected}")
+        raise UsageFault(
+            "benchmark.arm-file-not-mapping", f"{path}: not a mapping, expected {expected}"
+        )
     generators = document.pop("generators", {})
     return document, generators

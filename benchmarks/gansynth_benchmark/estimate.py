@@ -196,8 +196,9 @@ class _Probe:
             log = store.log(spec.key)
             sys.stderr.write(log.read_text("utf-8", "replace") if log.is_file() else "")
             raise EnvironmentFault(
+                "benchmark.measuring-steps-failed",
                 f"measuring a few steps of {spec.title}: {result.reason}; correct that, or leave "
-                "measuring out: --no-probe"
+                "measuring out: --no-probe",
             )
         return seconds, store.folder / spec.key
 

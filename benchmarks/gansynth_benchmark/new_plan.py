@@ -41,7 +41,8 @@ def write_new(request: BenchmarkRequest) -> dict[str, Any]:
             ["gansynth", "benchmark", *request.but(plan="OTHER.yaml").command_line[1:]]
         )
         raise UsageFault(
-            f"{path}: is there already, expected a new file; name another one: {again}"
+            "benchmark.new-plan-exists",
+            f"{path}: is there already, expected a new file; name another one: {again}",
         )
     named = data if ":" in data else find_kind(data, request.root)
     words = {key: getattr(request, key) for key in ("configuration", "plans", "subjects", "root")}
@@ -49,8 +50,9 @@ def write_new(request: BenchmarkRequest) -> dict[str, Any]:
     subjects = subjects_of(source)
     if len(subjects) < FEWEST_SUBJECTS:
         raise DataFault(
+            "benchmark.too-few-subjects-for-plan",
             f"{source.name}: {len(subjects)} subject(s), expected at least {FEWEST_SUBJECTS}: two "
-            "to train on, two to develop with and two sealed"
+            "to train on, two to develop with and two sealed",
         )
     target, generator, rivals = _parts(source)
     places = {"data": _placed(named, path.parent)}
@@ -88,8 +90,9 @@ def _parts(source: CaseSource) -> tuple[str, str, tuple[str, ...]]:
         return kind if kind in hosts else of_boxes, BOXED, ()
     if not source.schema.foreground:
         raise DataFault(
+            "benchmark.nothing-to-train-on",
             f"{source.name}: has neither labels above background nor boxes, expected something to "
-            "train on"
+            "train on",
         )
     target = "segmenter"
     if kind in installed().names("hosts"):

@@ -187,13 +187,20 @@ class ArmPlan(AugmentRequest):
         """Refuse what does not fit together."""
         if self.mix.synthetic != (self.generator is not None):
             raise UsageFault(
+                "benchmark.ratio-and-generator-not-both",
                 f"ratio {self.ratio!r}, generator {self.generator!r}: expected both or neither; "
-                "synthetic samples need both"
+                "synthetic samples need both",
             )
         if self.tune and self.generator:
-            raise UsageFault("tune and generator: expected one of them; tune names other arms")
+            raise UsageFault(
+                "benchmark.tune-and-generator-both",
+                "tune and generator: expected one of them; tune names other arms",
+            )
         if self.heavier and not self.host_augmentation:
-            raise UsageFault("heavier and host_augmentation=False: expected one of them")
+            raise UsageFault(
+                "benchmark.heavier-without-host-augmentation",
+                "heavier and host_augmentation=False: expected one of them",
+            )
         super().check()
 
     @property
@@ -227,13 +234,17 @@ Section = TypeVar("Section", GeneratorPlan, ArmPlan)
 def section_of(model: type[Section], entry: Any, where: str) -> Section:
     """Return a section of a plan; its errors name it, as ``arms.2: ``."""
     if not isinstance(entry, Mapping):
-        raise UsageFault(f"{where}: {entry!r}: expected a mapping")
+        raise UsageFault(
+            "benchmark.plan-section-not-mapping", f"{where}: {entry!r}: expected a mapping"
+        )
     with in_python(model, f"{where}: "):
         for key in entry:
             if key in RENAMED:
-                raise UsageFault(f"{key}: unknown; {RENAMED[key]}")
+                raise UsageFault("benchmark.plan-key-renamed", f"{key}: unknown; {RENAMED[key]}")
             if key in model.of_study:
-                raise UsageFault(f"{key}: the study sets it; leave it out")
+                raise UsageFault(
+                    "benchmark.plan-key-set-by-study", f"{key}: the study sets it; leave it out"
+                )
         return model(**{str(key): value for key, value in entry.items() if value is not None})
 
 
@@ -335,8 +346,9 @@ def _expanded(entry: Any) -> Any:
     names = preset_names()
     if base not in names:
         raise UsageFault(
+            "benchmark.plan-arm-unknown",
             f"arms: {base!r} is not a known arm, expected one of {', '.join(names)}, or a "
-            f"mapping with a name.{did_you_mean(str(base), names)}"
+            f"mapping with a name.{did_you_mean(str(base), names)}",
         )
     words = {"name": base}
     words.update(preset(base))

@@ -28,17 +28,24 @@ def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
     """
     values, _ = read_yaml(path, NEW)
     if not isinstance(values, dict):
-        raise UsageFault(f"{path}: holds {type(values).__name__}, expected {PLAN_HELP}")
+        raise UsageFault(
+            "benchmark.plan-not-mapping",
+            f"{path}: holds {type(values).__name__}, expected {PLAN_HELP}",
+        )
     if data is not None:
         values["data"] = data
     try:
         plan = BenchmarkPlan(**values)
     except ValidationError as error:
-        raise UsageFault(f"{path}: {first_error(error, PLAN_HELP)}") from None
+        raise UsageFault(
+            "benchmark.plan-value-refused", f"{path}: {first_error(error, PLAN_HELP)}"
+        ) from None
     except UsageFault as fault:
-        raise UsageFault(f"{path}: {fault}") from None
+        raise UsageFault("benchmark.plan-section-refused", f"{path}: {fault}") from None
     except TypeError as error:
-        raise UsageFault(f"{path}: {error}; expected {PLAN_HELP}") from None
+        raise UsageFault(
+            "benchmark.plan-of-wrong-types", f"{path}: {error}; expected {PLAN_HELP}"
+        ) from None
     changes: dict[str, Any] = {
         "data": placed_data(plan.data, path.parent if data is None else Path()),
         "arms": tuple([_placed_arm(arm, path.parent) for arm in plan.arms]),
@@ -115,14 +122,16 @@ def _check_generators(plan: BenchmarkPlan, path: Path) -> None:
             continue
         if name in plan.generators:
             raise UsageFault(
+                "benchmark.plan-generator-not-installed",
                 f"{path}: generators.{name}.generator: {generator.generator!r} is not installed, "
                 f"expected one of {', '.join(sorted(plugins))}."
-                f"{did_you_mean(generator.generator, plugins)}"
+                f"{did_you_mean(generator.generator, plugins)}",
             )
         others = sorted({*plan.generators, *preset_generators(), *plugins})
         raise UsageFault(
+            "benchmark.arm-generator-unknown",
             f"{path}: arms.{arm.name}.generator: {name!r} is neither a generator of the plan nor "
-            f"installed, expected one of {', '.join(others)}.{did_you_mean(name, others)}"
+            f"installed, expected one of {', '.join(others)}.{did_you_mean(name, others)}",
         )
 
 

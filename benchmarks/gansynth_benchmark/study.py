@@ -268,9 +268,10 @@ class BenchmarkStudy:
         first = self._images.setdefault(record.image or record.id, record)
         if first.subject != record.subject:
             raise IntegrityFault(
+                "benchmark.same-image-of-two-subjects",
                 f"leakage: {self.source.name}: cases {first.id} and {record.id} have the same "
                 "image, but are of two subjects; remove one, or give them one subject: subjects: "
-                "in the plan"
+                "in the plan",
             )
 
     def _refuse_neighbours(self, specs: Iterable[ComputationSpec]) -> None:
@@ -303,9 +304,10 @@ class BenchmarkStudy:
                     pairs |= dict.fromkeys(self._near(training_cases, test_cases))
         if pairs:
             raise IntegrityFault(
+                "benchmark.nearly-identical-case-trains",
                 f"leakage: {self.source.name}: {len(pairs)} case(s) would be judged where another "
                 f"subject's nearly identical one trains: {some_names([*pairs])}; remove one of "
-                "both, or give them one subject: subjects: in the plan"
+                "both, or give them one subject: subjects: in the plan",
             )
 
     def _near(self, training_cases: Iterable[str], test_cases: Iterable[str]) -> list[str]:
@@ -422,8 +424,9 @@ class BenchmarkStudy:
         own = sorted(length.keys() & arm.set.keys())
         if own:
             raise UsageFault(
+                "benchmark.arm-sets-own-length",
                 f"arms.{name}.set.{own[0]}: {arm.set[own[0]]!r}, expected no length of its "
-                "own, which is the same for every arm; set it in host.set"
+                "own, which is the same for every arm; set it in host.set",
             )
         return length
 
@@ -474,7 +477,10 @@ def _chosen(plan: BenchmarkPlan, arms: Sequence[str]) -> tuple[str, ...]:
     names = [arm.name for arm in plan.arms if not arm.candidate]
     for name in arms:
         if name not in names:
-            raise UsageFault(f"--arm {name}: not in the plan, expected one of {', '.join(names)}")
+            raise UsageFault(
+                "benchmark.arm-not-in-plan",
+                f"--arm {name}: not in the plan, expected one of {', '.join(names)}",
+            )
     if not arms:
         return tuple(names)
     return tuple([name for name in names if name in arms or name == plan.compared_with])
@@ -486,13 +492,17 @@ def _check_regions(plan: BenchmarkPlan, source: CaseSource) -> None:
     labels = source.schema.foreground
     regions = [name for name, _ in with_labels(regions_of(plan.regions, labels), labels)]
     if "mean" in regions:
-        raise UsageFault("regions: 'mean' is reserved for the mean of labels; use another name")
+        raise UsageFault(
+            "benchmark.region-named-mean",
+            "regions: 'mean' is reserved for the mean of labels; use another name",
+        )
     regions += ["mean"] if len(labels) > 1 else []
     if plan.primary_measure.partition("/")[2] not in regions:
         known = [f"{plan.measures[0]}/{name}" for name in regions]
         raise UsageFault(
+            "benchmark.primary-region-unknown",
             f"primary {plan.primary_measure}: no such region in {source.name}, expected "
-            f"{' or '.join(known)}"
+            f"{' or '.join(known)}",
         )
 
 

@@ -34,8 +34,9 @@ class SubjectSplit:
         subjects = self.sealed if look == SEALED else self.development
         if not subjects:
             raise UsageFault(
+                "benchmark.split-without-subjects",
                 f"split.{look}: 0 subjects, expected at least 1 to evaluate on; set it in the plan"
-                + (", or use the sealed split: --test-set" if look == DEVELOPMENT else "")
+                + (", or use the sealed split: --test-set" if look == DEVELOPMENT else ""),
             )
         return self.cases_of(subjects)
 
@@ -79,9 +80,10 @@ def split_subjects(source: CaseSource, plan: BenchmarkPlan) -> SubjectSplit:
     needed = max(largest_set(plan), split.pool or 0)
     if len(pool) < needed:
         raise DataFault(
+            "benchmark.too-few-subjects-for-training",
             f"{source.name}: {len(by_subject)} subject(s), {len(development)} for development and "
             f"{len(sealed)} sealed. This leaves {len(pool)} for training sets, expected at least "
-            f"{needed}; lower sizes, real or split of the plan"
+            f"{needed}; lower sizes, real or split of the plan",
         )
     return SubjectSplit(pool, development, sealed, by_subject, split.seed)
 

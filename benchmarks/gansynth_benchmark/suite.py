@@ -60,11 +60,16 @@ def read_suite(path: Path) -> SuitePlan | None:
     try:
         suite = SuitePlan(**values)
     except ValidationError as error:
-        raise UsageFault(f"{path}: {first_error(error, SUITE_HELP)}") from None
+        raise UsageFault(
+            "benchmark.suite-value-refused", f"{path}: {first_error(error, SUITE_HELP)}"
+        ) from None
     for number, one in enumerate(suite.sets):
         file = path.parent / str(one.plan or one.results)
         if not file.is_file():
-            raise UsageFault(f"{path}: sets.{number}: {file}: no such file, expected one")
+            raise UsageFault(
+                "benchmark.suite-file-missing",
+                f"{path}: sets.{number}: {file}: no such file, expected one",
+            )
     return suite
 
 
@@ -78,8 +83,9 @@ def suite_of(suite: SuitePlan, documents: Sequence[Document]) -> dict[str, Any]:
     for document in documents:
         if document["primary"] != primary:
             raise UsageFault(
+                "benchmark.suite-primary-measures-differ",
                 f"{document['name']}: its primary measure is {document['primary']}, expected "
-                f"{primary}, as {documents[0]['name']} has; set `primary` in the plan"
+                f"{primary}, as {documents[0]['name']} has; set `primary` in the plan",
             )
     studies = [ReportData(document) for document in documents]
     rows, measures = [], {}
@@ -249,5 +255,8 @@ def known_document(path: Path) -> Document:
     document: Document = read_json(path)
     for key in ("comparisons", "means", "arms", "primary"):
         if key not in document:
-            raise UsageFault(f"{path}: has no {key}, expected results.json of gansynth benchmark")
+            raise UsageFault(
+                "benchmark.results-file-lacks-key",
+                f"{path}: has no {key}, expected results.json of gansynth benchmark",
+            )
     return document

@@ -188,7 +188,7 @@ class TuningResult:
                 continue
             failed = failures[0]
             if arm in self.real or failed.code != UNTRAINED:
-                raise TrainingFault("; ".join(report.lines()[1:]))
+                raise TrainingFault("benchmark.tuning-jobs-failed", "; ".join(report.lines()[1:]))
             self.dropped[arm] = failed.why
         done = [arm for arm in arms if arm not in self.dropped]
         spent = {key for arm in done for key in keys[arm]}
@@ -208,8 +208,9 @@ class TuningResult:
         scores = values.get(self.spec["by"])
         if not scores:
             raise TrainingFault(
+                "benchmark.tuning-subjects-without-measure",
                 f"{arm}: no subject of the inner folds has a {self.spec['by']}, expected at least "
-                "one; choose by another measure (primary)"
+                "one; choose by another measure (primary)",
             )
         return {subject: self.sign * value for subject, value in scores.items()}
 
@@ -300,9 +301,10 @@ def candidates(plan: BenchmarkPlan) -> tuple[str, ...]:
     names = tuple(named[0] if named else [arm.name for arm in plan.arms if arm.real == 1])
     if len(names) < 2 or all(plan.arm(name).generator for name in names):
         raise UsageFault(
+            "benchmark.tuning-too-few-arms",
             f"{plan.name}: {len(names)} arm(s) to choose from, expected at least two, one of them "
             "without a generator; name them in the plan: arms: - {name: tuned, tune: [default, "
-            "unedited]}"
+            "unedited]}",
         )
     return names
 
@@ -359,7 +361,9 @@ def _cases(plan: BenchmarkPlan, division: SubjectSplit, request: TuneRequest) ->
         return division.cases_of(division.pool)
     if request.size > len(division.pool):
         raise UsageFault(
-            f"--size {request.size}: expected at most the {len(division.pool)} subjects of the pool"
+            "benchmark.tuning-size-exceeds-pool",
+            f"--size {request.size}: expected at most the "
+            f"{len(division.pool)} subjects of the pool",
         )
     largest = max(request.size, largest_set(plan))
     least = min(request.size, plan.sizes[0])

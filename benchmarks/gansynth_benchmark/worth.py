@@ -208,11 +208,22 @@ def _reason(
 
 def _check(curve: Mapping[int, RunValues], n: int, better: str, confidence: float) -> None:
     if len(curve) < 2:
-        raise UsageFault(f"worth: a curve of {len(curve)} size(s), expected at least two sizes N")
+        raise UsageFault(
+            "benchmark.worth-curve-too-short",
+            f"worth: a curve of {len(curve)} size(s), expected at least two sizes N",
+        )
     for size in (*curve, n):
         if size < 1:
-            raise UsageFault(f"worth: size is {size}, expected at least 1 case")
+            raise UsageFault(
+                "benchmark.worth-size-below-one", f"worth: size is {size}, expected at least 1 case"
+            )
     if better not in ("higher", "lower"):
-        raise UsageFault(f"worth: better is {better!r}, expected 'higher' or 'lower'")
+        raise UsageFault(
+            "benchmark.worth-better-unknown",
+            f"worth: better is {better!r}, expected 'higher' or 'lower'",
+        )
     if not 0.5 <= confidence < 1:
-        raise UsageFault(f"worth: confidence is {confidence}, expected at least 0.5 and below 1")
+        raise UsageFault(
+            "benchmark.worth-confidence-out-of-range",
+            f"worth: confidence is {confidence}, expected at least 0.5 and below 1",
+        )

@@ -92,11 +92,16 @@ def audit_export(
         DataFault: there is no such folder.
     """
     if not folder.is_dir():
-        raise DataFault(f"{folder}: no such folder, expected one to be shared")
+        raise DataFault(
+            "evaluate.shared-folder-missing", f"{folder}: no such folder, expected one to be shared"
+        )
     paths = sorted(folder.rglob("*"))
     files = [path for path in paths if path.is_symlink() or not path.is_dir()]
     if not files:
-        raise UsageFault(f"{folder}: holds no files, expected an export; name another folder")
+        raise UsageFault(
+            "evaluate.export-without-files",
+            f"{folder}: holds no files, expected an export; name another folder",
+        )
     names_sought = [*names_of(lineage), *_this_machine()]
     if sources is not None:
         names_sought += _names_of_source(sources, folder.resolve())
@@ -128,7 +133,8 @@ def audit_exported(
     """
     if (run is None) == (bank is None):
         raise UsageFault(
-            f"{folder}: expected either a run or a sample bank that it came from; name one of them"
+            "evaluate.not-one-of-run-bank",
+            f"{folder}: expected either a run or a sample bank that it came from; name one of them",
         )
     from gansynth.bank.store import load_spec
     from gansynth.sampling.run_source import open_source

@@ -75,7 +75,10 @@ def _overlaps(text: str) -> tuple[float, ...]:
         or not all(0 < iou <= 1 for iou in overlaps)
         or len(set(overlaps)) < len(overlaps)
     ):
-        raise UsageFault(f"--iou {text!r}: expected different numbers above 0, e.g. .5,.25")
+        raise UsageFault(
+            "evaluate.iou-thresholds-refused",
+            f"--iou {text!r}: expected different numbers above 0, e.g. .5,.25",
+        )
     return overlaps
 
 

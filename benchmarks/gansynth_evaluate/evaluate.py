@@ -61,8 +61,9 @@ class EvaluationOptions:
         unknown = sorted(set(self.parts) - set(PARTS))
         if unknown:
             raise UsageFault(
+                "evaluate.part-unknown",
                 f"--only {unknown[0]}: is no part of an evaluation, expected one of: "
-                f"{', '.join(PARTS)}"
+                f"{', '.join(PARTS)}",
             )
 
 
@@ -344,7 +345,10 @@ def run_evaluation(request: EvaluateRequest) -> dict[str, Any]:
     )
     metrics = chosen_metrics(options.metrics)  # fail before the slow sampling
     if exported is not None and not exported.is_dir():
-        raise DataFault(f"--exported {exported}: no such folder; name one that is there")
+        raise DataFault(
+            "evaluate.exported-folder-missing",
+            f"--exported {exported}: no such folder; name one that is there",
+        )
     folder, clock, reporter = Path(request.run), Timer(), request.reporter
     n, device = request.n, request.device
     with clock("samples"):

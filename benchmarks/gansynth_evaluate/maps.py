@@ -181,24 +181,29 @@ def embed(features: Floats, *, seed: int = 0) -> FloatArray:
 def _checked(features: Floats) -> npt.NDArray[np.float64]:
     if features.ndim != 2 or features.shape[1] < 1:
         raise DataFault(
-            f"t-SNE: features have shape {features.shape}, expected a row of numbers for each image"
+            "evaluate.map-features-not-rows",
+            f"t-SNE: features have shape {features.shape}, "
+            f"expected a row of numbers for each image",
         )
     if len(features) < FEWEST_IMAGES:
         raise DataFault(
+            "evaluate.map-too-few-images",
             f"t-SNE: {len(features)} images, fewer than {FEWEST_IMAGES}, expected at least as many "
-            "for a map; generate more samples"
+            "for a map; generate more samples",
         )
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if bad.size:
         raise DataFault(
+            "evaluate.map-features-not-finite",
             f"t-SNE: features of image {bad[0]} and {bad.size - 1} more are not finite, expected "
-            "numbers; has the network diverged?"
+            "numbers; has the network diverged?",
         )
     values = features.astype(np.float64)
     if np.ptp(values, axis=0).max() <= NOISE * np.abs(values).max():
         raise DataFault(
+            "evaluate.map-features-all-same",
             f"t-SNE: features of all {len(values)} images are the same, expected some spread; "
-            "check the network"
+            "check the network",
         )
     return values
 

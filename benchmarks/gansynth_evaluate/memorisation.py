@@ -312,9 +312,10 @@ def _check(
     if differing:
         first = min(differing)
         raise IntegrityFault(
+            "evaluate.network-tensors-differ",
             f"{folder}: {len(differing)} tensor(s) do not fit network {name!r}, first {first}: "
             f"{shapes[1].get(first)}, expected {shapes[0].get(first)}; this run was made by "
-            "another version of its plugin. Fit it again"
+            "another version of its plugin. Fit it again",
         )
 
 

@@ -90,9 +90,10 @@ def _open_bank(folder: Path, real: Real | None, number: int, reporter: Reporter)
     spec = reader.spec
     if real is None:
         raise UsageFault(
+            "evaluate.bank-without-real-cases",
             f"{folder}: is a bank, without real cases; expected --real "
             f"KIND:WHERE, the data set its run was fitted on ({spec.lineage.dataset} fold "
-            f"{spec.lineage.fold})"
+            f"{spec.lineage.fold})",
         )
     source = open_source(SourceRequest(**real))
     check_alike(source, spec.schema, f"{folder}")
@@ -128,4 +129,4 @@ def open_real(request: Real, own_source: CaseSource) -> CaseSource:
         open_source(
             inherited_request(request, own_source.request)
         )  # raises its own error if it does not open
-        raise DataFault(str(fault)) from fault
+        raise DataFault("evaluate.real-cases-differ", str(fault)) from fault

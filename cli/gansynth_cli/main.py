@@ -208,11 +208,11 @@ def exit_code_of(run: Callable[[], Any], *, debug: bool = False) -> int:
     except click.ClickException as error:
         return _report(f"error: {_usage_line(error)}", UsageFault.exit_code, debug)
     except GansynthError as error:
-        return _report(f"error: {_one_line(error.args)}", error.exit_code, debug)
+        return _report(f"error: {error.line}", error.exit_code, debug)
     except Exception as error:
         fault = _environment(error)
         if fault is not None:
-            return _report(f"error: {_one_line([fault])}", fault.exit_code, debug)
+            return _report(f"error: {fault.line}", fault.exit_code, debug)
         text = f"bug: {type(error).__name__}: {_one_line(error.args)}"
         return _report(f"{text} (rerun with --debug and report it)", EXIT_BUG, debug)
 
@@ -251,7 +251,10 @@ def _environment(error: Exception) -> EnvironmentFault | None:
     # raises a RuntimeError, and a system call an OSError.
     no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if no_memory or "allocate memory" in str(error):
-        return EnvironmentFault("out of memory; take a smaller batch or size, or another --device")
+        return EnvironmentFault(
+            "command.out-of-memory",
+            "out of memory; take a smaller batch or size, or another --device",
+        )
     return None
 
 

@@ -119,8 +119,9 @@ def options(name: str) -> OptionTables:
         for kind in (*KINDS, "recipes"):
             names += registry.names(kind)
         raise UsageFault(
+            "command.options-of-unknown-name",
             f"options {name!r}: nothing is registered under that name.{did_you_mean(name, names)} "
-            "See: gansynth plugins list"
+            "See: gansynth plugins list",
         )
     tables = [
         OptionTable(kind, name, typed, () if model is None else tuple(option_rows(model, usual)))

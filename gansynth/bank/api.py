@@ -217,7 +217,10 @@ def read_stored(
             samples.append(Sample(image, held.labels, held.boxes, held.provenance))
             bar.advance(1)
     if not samples:
-        raise DataFault(f"{reader.folder}: holds no sample, expected some; wait for its producer")
+        raise DataFault(
+            "bank.no-sample",
+            f"{reader.folder}: holds no sample, expected some; wait for its producer",
+        )
     pad = OUTSIDE if source.schema.has_outside else source.space.pad_label
     size = tuple(samples[0].image.shape[1:])
     return samples, Space("crop", size, host=source.space.host, pad_label=pad)

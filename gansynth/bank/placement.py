@@ -41,14 +41,18 @@ def place_bank(
         shutil.rmtree(left, ignore_errors=True)
     base, notice = bank_place(bytes_needed, scratch)
     if base.exists() and not base.is_dir():
-        raise UsageFault(f"--bank-dir {base}: is a file, expected a folder; name another one")
+        raise UsageFault(
+            "bank.folder-is-file",
+            f"--bank-dir {base}: is a file, expected a folder; name another one",
+        )
     with disk_errors(base):
         base.mkdir(parents=True, exist_ok=True)
     free = _free(base) if notice else bytes_needed
     if free < bytes_needed:
         raise EnvironmentFault(
+            "bank.no-room-on-disk",
             f"{base}: a bank needs {bytes_needed} bytes, {free} are free; make room, hold fewer "
-            "samples (--bank-size), or name a larger disk by --bank-dir (or by TMPDIR)"
+            "samples (--bank-size), or name a larger disk by --bank-dir (or by TMPDIR)",
         )
     prefix = f"gansynth-{Path(run_id).name}-{_machine()}-{os.getpid()}-"
     with disk_errors(base):

@@ -93,7 +93,10 @@ class ProducerConfig(Document, inline=("samples",)):
         for key in ("duty", "reuse", "refresh", "max_bytes", "capacity", "batch", "producers"):
             value, most = getattr(self, key), 1 if key == "duty" else math.inf
             if value is not None and not 0 < value <= most:
-                raise UsageFault(f"producer: {key} is {value}, expected above 0, at most {most}")
+                raise UsageFault(
+                    "bank.producer-setting-out-of-range",
+                    f"producer: {key} is {value}, expected above 0, at most {most}",
+                )
 
 
 def produce(
@@ -363,8 +366,9 @@ def open_bank(folder: Path, spec: BankSpec) -> BankWriter:
     if differing:
         writer.close()
         raise UsageFault(
+            "bank.made-with-other-options",
             f"{folder}: this bank was made with other {', '.join(differing)}; expected the same to "
-            "go on with it. Name another folder, or delete it"
+            "go on with it. Name another folder, or delete it",
         )
     return writer
 
@@ -381,10 +385,11 @@ def main(path: str) -> int:
                 raise
             text = " ".join(str(error).split())
             raise EnvironmentFault(
-                f"{NO_ROOM}{config.device}: {text[:300]}; use another device, or the CPU"
+                "bank.no-room-on-device",
+                f"{NO_ROOM}{config.device}: {text[:300]}; use another device, or the CPU",
             ) from error
     except GansynthError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{error.line}\n")
         return error.exit_code
     return stop.exit_code
 
@@ -393,7 +398,9 @@ def _read_config(path: str) -> ProducerConfig:
     try:
         return ProducerConfig.from_json(read_json(path))
     except TypeError as error:
-        raise UsageFault(f"{path}: {error}; expected ProducerConfig") from error
+        raise UsageFault(
+            "bank.producer-config-invalid", f"{path}: {error}; expected ProducerConfig"
+        ) from error
 
 
 def _tells_of_no_room(error: RuntimeError) -> bool:

@@ -110,8 +110,9 @@ class BankSample:
 def damaged(path: Path, why: object) -> IntegrityFault:
     """Return the fault of a damaged file of a bank."""
     return IntegrityFault(
+        "bank.damaged",
         f"{path}: damaged: {why}; expected what the bank's writer published. Delete the bank's "
-        "folder and make it again"
+        "folder and make it again",
     )
 
 
@@ -133,8 +134,9 @@ def open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         if error.errno == errno.ELOOP:
             raise damaged(path, _IRREGULAR) from None
         raise EnvironmentFault(
+            "bank.file-cannot-be-opened",
             f"{path}: cannot be opened: {error}; expected a readable file. Check permissions, and "
-            "the limit of open files (ulimit -n)"
+            "the limit of open files (ulimit -n)",
         ) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -175,12 +177,14 @@ def load_spec(folder: Path) -> BankSpec:
         doc = read_document(path)
     except FileNotFoundError:
         raise DataFault(
-            f"{folder}: holds no {SPEC}, expected a sample bank; name another folder"
+            "bank.not-a-bank",
+            f"{folder}: holds no {SPEC}, expected a sample bank; name another folder",
         ) from None
     if doc.get("format") != FORMAT:
         raise IntegrityFault(
+            "bank.format-differs",
             f"{path}: its format is {doc.get('format')!r}, expected {FORMAT}; make the bank again "
-            "with this version of gansynth"
+            "with this version of gansynth",
         )
     try:
         if doc["digest"] != digest_of(doc):
@@ -239,7 +243,8 @@ def encode_sample(sample: Sample, extras: Mapping[str, Array], dtype: str) -> li
         code = _CODES.get(array.dtype.newbyteorder("<").str)
         if code is None:
             raise DataFault(
-                f"bank: {name!r} is {array.dtype}, expected booleans, integers or floats"
+                "bank.array-type-not-storable",
+                f"bank: {name!r} is {array.dtype}, expected booleans, integers or floats",
             )
         forms[name] = (code, array.shape)
         plain = np.ascontiguousarray(array.astype(_DTYPES[code], copy=False))
@@ -248,7 +253,9 @@ def encode_sample(sample: Sample, extras: Mapping[str, Array], dtype: str) -> li
     try:
         head, _ = _header_of(provenance, forms)
     except ValueError as error:
-        raise DataFault(f"bank: {error}; expected what a host can read") from error
+        raise DataFault(
+            "bank.sample-not-readable-by-host", f"bank: {error}; expected what a host can read"
+        ) from error
     digest = hashlib.sha256(head[: _DIGITS.start] + head[_DIGITS.stop :])
     for part in data:
         digest.update(part)
@@ -280,7 +287,10 @@ def _plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, Mapping):
         return dict(value)
-    raise DataFault(f"bank: provenance holds a {type(value).__name__}, expected what JSON can hold")
+    raise DataFault(
+        "bank.provenance-not-json",
+        f"bank: provenance holds a {type(value).__name__}, expected what JSON can hold",
+    )
 
 
 def read_sample(path: Path) -> BankSample:
@@ -393,8 +403,9 @@ class BankWriter:
             except Timeout:
                 pid = read_heartbeat(folder).get("pid", "unknown")
                 raise EnvironmentFault(
+                    "bank.second-writer",
                     f"{folder}: another process (pid {pid}) writes to this bank, expected one "
-                    "writer; wait for it, stop it, or name another folder"
+                    "writer; wait for it, stop it, or name another folder",
                 ) from None
         self.published = 0  # samples this writer has published
         # for the heartbeat: one word; and samples refused before admission, by reason
@@ -481,9 +492,10 @@ class BankWriter:
         """
         if self.spec.frozen and (self.held >= self.spec.capacity or self.complete):
             raise UsageFault(
+                "bank.full",
                 f"{self.folder}: a sample cannot be added to the {self.held} of a "
                 f"{'complete ' if self.complete else ''}bank of capacity {self.spec.capacity}; "
-                "make another bank or raise the capacity"
+                "make another bank or raise the capacity",
             )
         sample_id = f"{self._next:06d}"
         path = sample_path(self.folder, sample_id)
@@ -566,7 +578,10 @@ class BankWriter:
     def finish(self) -> None:
         """Mark a non-empty frozen bank as complete, with the SHA-256 of its content."""
         if not self.spec.frozen or not self._held:
-            raise UsageFault(f"{self.folder}: only a frozen bank with samples can be finished")
+            raise UsageFault(
+                "bank.finish-not-frozen-or-empty",
+                f"{self.folder}: only a frozen bank with samples can be finished",
+            )
         hashes = {i: read_sha256(sample_path(self.folder, i)) for i in list_samples(self.folder)}
         doc = {"sha256": content_of(hashes), "samples": hashes}
         write_json_atomic(self.folder / COMPLETE, doc)
@@ -591,8 +606,9 @@ def _refuse_content(folder: Path) -> None:
     # A training may already have written its pace.
     if any(p.name not in (LOCK, PACE, WORK) and ".tmp-" not in p.name for p in folder.iterdir()):
         raise UsageFault(
+            "bank.folder-not-empty",
             f"{folder}: is not empty, expected a new or empty folder for a bank; name another one, "
-            "or delete it"
+            "or delete it",
         )
 
 

@@ -34,6 +34,7 @@ from gansynth.runtime.errors import (
     EnvironmentFault,
     GansynthError,
     TrainingFault,
+    printed_fault,
 )
 from gansynth.runtime.files import disk_errors, write_json_atomic
 
@@ -118,8 +119,9 @@ class ProducerSupervisor:
                 raise self.ended or self._fault(self.process.poll() or EXIT_OK, "")
             if late:
                 raise TrainingFault(
+                    "bank.producer-too-slow",
                     f"producer: {count} of {samples} samples after {timeout:g} s; "
-                    f"{self._log_ends()}. Wait longer, or hold fewer samples"
+                    f"{self._log_ends()}. Wait longer, or hold fewer samples",
                 )
             time.sleep(_POLL_SECONDS)
 
@@ -190,16 +192,23 @@ class ProducerSupervisor:
 
     def _fault(self, code: int, hung: str) -> GansynthError:
         if hung:
-            return EnvironmentFault(f"producer: {hung}: killed; {self._log_ends()}")
+            return EnvironmentFault(
+                "bank.producer-hung", f"producer: {hung}: killed; {self._log_ends()}"
+            )
         made = f"with {len(list_samples(self._bank))} of {self.config.capacity} samples there"
         if code in FAULTS:
-            return FAULTS[code](f"{self._last_words(1)} (producer ended {made}; log: {self.log})")
+            fault = printed_fault(code, self._last_words(1))
+            return fault.reworded(f"{fault} (producer ended {made}; log: {self.log})")
         if code < 0:
             return EnvironmentFault(
+                "bank.producer-killed",
                 f"producer: killed by {signal.Signals(-code).name} {made}; out of memory? "
-                f"{self._log_ends()}"
+                f"{self._log_ends()}",
             )
-        return TrainingFault(f"producer: ended with exit code {code} {made}; {self._log_ends()}")
+        return TrainingFault(
+            "bank.producer-ended",
+            f"producer: ended with exit code {code} {made}; {self._log_ends()}",
+        )
 
     def _log_ends(self) -> str:
         return f"its log {self.log} ends: {self._last_words(5)}"
@@ -236,7 +245,11 @@ class ProducerSupervisor:
                 if code is not None and not self._revive(self._fault(code, hung), code):
                     return
         except (GansynthError, OSError) as error:  # the bank or log cannot be read any more
-            self._give_up(EnvironmentFault(f"producer: cannot be watched: {error}"))
+            self._give_up(
+                EnvironmentFault(
+                    "bank.producer-not-watchable", f"producer: cannot be watched: {error}"
+                )
+            )
         finally:
             if self._stopping.is_set():  # it may have been started after the stop
                 self._terminate()
@@ -268,7 +281,7 @@ class ProducerSupervisor:
             return self._give_up(why)
         if self._in_a_row > self._allowed:
             text = f"{why}; given up after {self._allowed} restart(s) in a row"
-            return self._give_up(type(why)(text))
+            return self._give_up(why.reworded(text))
         if self.config.device != "cpu" and code in FAULTS and str(why).startswith(NO_ROOM):
             self._messages.append(
                 f"{self.config.device} has no memory left for the producer, or is another "

@@ -126,7 +126,8 @@ class TrainingBank:
                 held = len(list_samples(self.bank))
                 if held == 0:
                     raise TrainingFault(
-                        f"{self.bank}: holds no sample, expected at least 1; fill it first"
+                        "bank.training-bank-empty",
+                        f"{self.bank}: holds no sample, expected at least 1; fill it first",
                     )
             else:
                 assert planned is not None, "it is the supervisor's bank"

@@ -239,8 +239,9 @@ def own_boxes(case: Case) -> Boxes:
     """The boxes of a case."""
     if case.boxes is None:
         raise DataFault(
+            "conditions.case-without-boxes",
             f"case {case.id!r}: has no boxes, expected a list of them, which may be empty; leave "
-            "it out of the training cases"
+            "it out of the training cases",
         )
     return case.boxes
 
@@ -276,7 +277,10 @@ def box_drawer(option: str) -> BoxDrawer:
         return JitteredBoxes.parse(options)
     if kind == "file" and options:
         return BoxFile.read(Path(options))
-    raise UsageFault(f"--boxes {option}: expected training, jitter[:KEY=VALUE,...] or file:PATH")
+    raise UsageFault(
+        "conditions.boxes-option-malformed",
+        f"--boxes {option}: expected training, jitter[:KEY=VALUE,...] or file:PATH",
+    )
 
 
 @dataclass(frozen=True)
@@ -300,16 +304,23 @@ class BoxFile(BoxDrawer):
         """Read a file."""
         try:
             if path.stat().st_size > MOST_BYTES:
-                raise DataFault(f"{path}: larger than {MOST_BYTES} bytes, expected a list of boxes")
+                raise DataFault(
+                    "conditions.box-file-too-large",
+                    f"{path}: larger than {MOST_BYTES} bytes, expected a list of boxes",
+                )
             text = path.read_text(encoding="utf-8-sig")
         except PermissionError:
             raise
         except OSError as error:
             raise UsageFault(
-                f"--boxes file:{path}: {error.strerror}, expected a CSV file of boxes"
+                "conditions.box-file-not-readable",
+                f"--boxes file:{path}: {error.strerror}, expected a CSV file of boxes",
             ) from None
         except UnicodeDecodeError:
-            raise DataFault(f"{path}: is no UTF-8 text, expected a CSV file of boxes") from None
+            raise DataFault(
+                "conditions.box-file-not-utf8",
+                f"{path}: is no UTF-8 text, expected a CSV file of boxes",
+            ) from None
         return cls(path, _groups(path, text))
 
     def draw(self, context: BoxContext) -> tuple[Boxes, dict[str, Any]]:
@@ -333,14 +344,16 @@ class BoxFile(BoxDrawer):
             high = line.coords[axes:]
             if axes != len(size):
                 raise DataFault(
+                    "conditions.box-axes-differ",
                     f"{self.path}, line {line.number}: a box of {axes} axes, expected {len(size)}, "
-                    "as the generator's image has"
+                    "as the generator's image has",
                 )
             if min(line.coords) < 0 or any(h > n for h, n in zip(high, size, strict=True)):
                 raise DataFault(
+                    "conditions.box-leaves-image",
                     f"{self.path}, line {line.number}: the box leaves the generator's image of "
                     f"{' x '.join(map(str, size[::-1]))} pixels ({'xyz'[:axes]}), expected all of "
-                    "it within; scale boxes of other images to that size"
+                    "it within; scale boxes of other images to that size",
                 )
             rows.append(line.coords)
         coords = np.array(rows, np.float32).reshape(-1, 2 * len(size))
@@ -353,8 +366,9 @@ class BoxFile(BoxDrawer):
         if line.name.isascii() and line.name.isdigit() and int(line.name) < len(names):
             return int(line.name)
         raise DataFault(
+            "conditions.box-class-unknown",
             f"{self.path}, line {line.number}: class {line.name!r} is unknown, expected one of "
-            f"{', '.join(names)}, or its number"
+            f"{', '.join(names)}, or its number",
         )
 
 
@@ -370,19 +384,28 @@ def _groups(path: Path, text: str) -> list[list[BoxRow]]:
                 continue
             if len(cells) != len(header):
                 raise DataFault(
+                    "conditions.box-line-cells-differ",
                     f"{path}, line {number}: {len(cells)} cells, expected {len(header)}: "
-                    f"{','.join(header)}"
+                    f"{','.join(header)}",
                 )
             image = cells.pop() if grouped else str(number)
             if not image:
-                raise DataFault(f"{path}, line {number}: no image, expected a word in that column")
+                raise DataFault(
+                    "conditions.box-line-without-image",
+                    f"{path}, line {number}: no image, expected a word in that column",
+                )
             lines = groups.setdefault(image, [])
             if any(cells):
                 lines.append(_line(path, number, cells, axes))
     except csv.Error as error:
-        raise DataFault(f"{path}, line {reader.line_num}: {error}, expected CSV") from None
+        raise DataFault(
+            "conditions.box-file-not-csv", f"{path}, line {reader.line_num}: {error}, expected CSV"
+        ) from None
     if not groups:
-        raise DataFault(f"{path}: holds no boxes, expected a line for each below the header")
+        raise DataFault(
+            "conditions.box-file-empty",
+            f"{path}: holds no boxes, expected a line for each below the header",
+        )
     return list(groups.values())
 
 
@@ -395,9 +418,10 @@ def _header(path: Path, header: list[str]) -> tuple[int, bool]:
         if names == ["class", *columns]:
             return (width - 1) // 2, grouped
     raise DataFault(
+        "conditions.box-header-unknown",
         f"{path}, line 1: the header is {','.join(header) or 'empty'}, expected "
         "class,xmin,ymin,xmax,ymax or class,xmin,ymin,xmax,ymax,image (volumes: "
-        "class,xmin,ymin,zmin,xmax,ymax,zmax)"
+        "class,xmin,ymin,zmin,xmax,ymax,zmax)",
     )
 
 
@@ -409,12 +433,16 @@ def _line(path: Path, number: int, cells: list[str], axes: int) -> BoxRow:
         except ValueError:
             values.append(float("nan"))
         if not np.isfinite(values[-1]):
-            raise DataFault(f"{path}, line {number}: {cell!r} is no number, expected pixels")
+            raise DataFault(
+                "conditions.box-coordinate-not-number",
+                f"{path}, line {number}: {cell!r} is no number, expected pixels",
+            )
     # Array axes are the other way round, and coordinates float32 in the end.
     low, high = values[:axes][::-1], values[axes:][::-1]
     if not (np.array(low, np.float32) < np.array(high, np.float32)).all():
         raise DataFault(
-            f"{path}, line {number}: the box is empty, expected min below max on every axis"
+            "conditions.box-empty",
+            f"{path}, line {number}: the box is empty, expected min below max on every axis",
         )
     return BoxRow(number, name, (*low, *high))
 

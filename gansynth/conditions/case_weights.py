@@ -73,8 +73,9 @@ class CaseWeights:
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise IntegrityFault(
+                "conditions.case-weights-malformed",
                 f"{path}: not as gansynth hard-cases writes it ({type(error).__name__}: {error}), "
-                f"expected its tables; {MAKE_AGAIN}"
+                f"expected its tables; {MAKE_AGAIN}",
             ) from error
 
     def choose(self, draw: Draw, schema: Schema, seed: int, index: int) -> Condition:
@@ -157,16 +158,18 @@ class CaseWeights:
         cases = {case.id: case for case in own_lineage.cases}
         if own_lineage.fold != lineage.fold or not same_data(lineage, cases, cases.__getitem__):
             raise IntegrityFault(
+                "conditions.case-weights-of-other-fold",
                 f"--case-weights {self.path}: made of {own_lineage.dataset} fold "
                 f"{own_lineage.fold}, the run has "
-                f"seen {lineage.dataset} fold {lineage.fold}; expected the same. {_MAKE_AGAIN}"
+                f"seen {lineage.dataset} fold {lineage.fold}; expected the same. {_MAKE_AGAIN}",
             )
         odd = [name for name, value in self.labels.items() if labels.get(name) != value]
         if odd:
             raise IntegrityFault(
+                "conditions.case-weights-labels-differ",
                 f"--case-weights {self.path}: label {odd[0]!r} is {self.labels[odd[0]]} "
                 "there, the run "
-                f"has {dict(labels)}; expected the same. {_MAKE_AGAIN}"
+                f"has {dict(labels)}; expected the same. {_MAKE_AGAIN}",
             )
         if not same_host(own_lineage.host, lineage.host):
             return
@@ -174,9 +177,10 @@ class CaseWeights:
         changed = [c.id for c in own_lineage.cases if hashes.get(c.id, c.sha256) != c.sha256]
         if changed:
             raise IntegrityFault(
+                "conditions.case-weights-cases-differ",
                 f"--case-weights {self.path}: {len(changed)} case(s) are not those the run "
                 "has seen, "
-                f"{changed[0]!r} first; expected the same content. {_MAKE_AGAIN}"
+                f"{changed[0]!r} first; expected the same content. {_MAKE_AGAIN}",
             )
 
     def guard(self, held_out: Iterable[CaseRecord], source: CaseSource) -> None:
@@ -238,17 +242,22 @@ def write_failures(path: Path, document: Mapping[str, Any]) -> str:
 def read_failures(path: Path) -> dict[str, Any]:
     """Read what ``write_failures`` wrote."""
     if not path.is_file():
-        raise DataFault(f"{path}: no such file, expected one of failures; {MAKE_AGAIN}")
+        raise DataFault(
+            "conditions.failures-file-missing",
+            f"{path}: no such file, expected one of failures; {MAKE_AGAIN}",
+        )
     document = read_own(path, hint=MAKE_AGAIN)
     header = document.get("format"), document.get("version")
     if header != (FORMAT, VERSION):
         raise UsageFault(
+            "conditions.failures-format-differs",
             f"{path}: format is {header[0]!r}, version {header[1]!r}, expected {FORMAT!r}, version "
-            f"{VERSION}; {MAKE_AGAIN}"
+            f"{VERSION}; {MAKE_AGAIN}",
         )
     if document.get("sha256") != digest_of(document, "sha256"):
         raise IntegrityFault(
+            "conditions.failures-content-changed",
             f"{path}: its content does not have the SHA-256 it was written with, expected the "
-            f"same; it was changed or damaged; {MAKE_AGAIN}"
+            f"same; it was changed or damaged; {MAKE_AGAIN}",
         )
     return document

@@ -47,8 +47,9 @@ class ConditionSource(WrappedSource):
         self._values = self._find_labels(schema) if labelled else {}
         if base.schema.has_outside and not schema.has_outside:
             raise UsageFault(
+                "conditions.label-source-has-outside",
                 f"{named(base)}: its cases have an outside (label -1), those of the run have none. "
-                "Expected cases that are read like the run's own, by the same kind of source"
+                "Expected cases that are read like the run's own, by the same kind of source",
             )
         self._check_classes(schema)
         self._warned = False
@@ -56,9 +57,10 @@ class ConditionSource(WrappedSource):
     def _check_classes(self, schema: Schema) -> None:
         if schema.classes and self.base.schema.classes != schema.classes:
             raise UsageFault(
+                "conditions.label-source-classes-differ",
                 f"{named(self.base)}: its cases have the classes "
                 f"{_names(self.base.schema.classes)}, those of the run {_names(schema.classes)}; "
-                "expected the same. Read them so: --label-source-read classes="
+                "expected the same. Read them so: --label-source-read classes=",
             )
 
     def _find_channels(self, schema: Schema) -> list[int]:
@@ -138,9 +140,10 @@ class ChainConditionSource(ConditionSource):
         lacking = [c for c in self.labeller.given if c not in self.shown]
         if not self._tissues and lacking:
             raise UsageFault(
+                "conditions.label-source-lacks-channels",
                 f"{named(base)}: its channels are {', '.join(base.schema.channels)}, expected "
                 f"{', '.join(lacking)} among them, of which {self.labeller.name} draws label "
-                f"maps; name them so: --label-source-read channels={','.join(lacking)}"
+                f"maps; name them so: --label-source-read channels={','.join(lacking)}",
             )
 
     @property
@@ -180,17 +183,19 @@ def channel_order(base: CaseSource, schema: Schema, *, all_of_them: bool = True)
     base_channels, channels = base.schema.channels, schema.channels
     if base.schema.axes != schema.axes:
         raise UsageFault(
+            "conditions.label-source-axes-differ",
             f"{named(base)}: its cases have the axes {base.schema.axes}, those of the run "
-            f"{schema.axes}; expected the same"
+            f"{schema.axes}; expected the same",
         )
     if sorted(base_channels) != sorted(channels) and (
         all_of_them or not set(channels) <= set(base_channels)
     ):
         expected = "the same, in any order" if all_of_them else "these among them"
         raise UsageFault(
+            "conditions.label-source-channels-differ",
             f"{named(base)}: its channels are {_names(base_channels)}, those of the run "
             f"{_names(channels)}; expected {expected}. Name them so, or choose among them: "
-            f"--label-source-read channels={','.join(channels)}"
+            f"--label-source-read channels={','.join(channels)}",
         )
     return [base_channels.index(name) for name in channels]
 
@@ -211,8 +216,9 @@ def label_values(base: CaseSource, schema: Schema, others: Collection[str] = ())
         known = {name: value for name, value in schema.labels.items() if value}
         pairs = [f"{name}:{value}" for name, value in known.items()]
         raise UsageFault(
+            "conditions.label-source-label-unknown",
             f"{named(base)}: its label {unknown[0]!r} is unknown to the run, expected names among "
-            f"{_names(list(known))}. Name them so: --label-source-read labels={','.join(pairs)}"
+            f"{_names(list(known))}. Name them so: --label-source-read labels={','.join(pairs)}",
         )
     return values
 
@@ -305,9 +311,12 @@ def _opened(request: SourceRequest) -> CaseSource:
         text = str(fault).replace("--read ", "--label-source-read ")
         text = text.replace("--fold ", "--label-source-read fold=").removeprefix("--data ")
         where = f"{request.kind}:{request.where}: "
-        raise type(fault)(f"--label-source {where}{text.removeprefix(where)}") from fault
+        raise fault.reworded(f"--label-source {where}{text.removeprefix(where)}") from fault
     if not base.train_ids:
-        raise DataFault(f"{named(base)}: it has no case, expected at least one; add cases")
+        raise DataFault(
+            "conditions.label-source-without-cases",
+            f"{named(base)}: it has no case, expected at least one; add cases",
+        )
     return base
 
 
@@ -319,9 +328,10 @@ def check_spacing(base: CaseSource, source: CaseSource) -> None:
     if not same_spacing(*spacings):
         spacing = ",".join(f"{mm:g}" for mm in source.schema.spacing)
         raise UsageFault(
+            "conditions.label-source-spacing-differs",
             f"{named(base)}: its voxels are {_mm(spacings[0])}, those of {source.name} "
             f"{_mm(spacings[1])}; expected the same within 1 %. Resample them where its kind does: "
-            f"--label-source-read spacing={spacing}"
+            f"--label-source-read spacing={spacing}",
         )
 
 
@@ -392,9 +402,10 @@ def _compare(
     for key in sorted({*base_record, *run_record}):
         if base_record.get(key) != run_record.get(key):
             raise UsageFault(
+                "conditions.label-source-intensities-differ",
                 f"{named(base)}: {key} is {_brief(base_record.get(key))}, that of {source.name} "
                 f"{_brief(run_record.get(key))}; expected the same, for intensities to mean the "
-                "same. Read both alike, or preprocess both alike"
+                "same. Read both alike, or preprocess both alike",
             )
 
 

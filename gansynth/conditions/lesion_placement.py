@@ -912,8 +912,9 @@ class LesionDrawer:
             unknown = [each for each in labels if each not in known]
             if unknown:
                 raise UsageFault(
+                    "conditions.lesion-labels-unknown",
                     f"--lesions {key}={'+'.join(map(str, labels))}: {unknown} are no labels, "
-                    f"expected values among {[0, *schema.foreground]}"
+                    f"expected values among {[0, *schema.foreground]}",
                 )
         return chosen
 

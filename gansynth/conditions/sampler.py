@@ -469,6 +469,7 @@ def _boxed(case: Case) -> bool:
 def _check_labelled(case: Case) -> None:
     if case.labels is None:
         raise DataFault(
+            "conditions.case-without-labels",
             f"case {case.id!r}: has no labels, expected a label map to draw conditions from; leave "
-            "it out of the training cases"
+            "it out of the training cases",
         )

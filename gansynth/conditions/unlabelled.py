@@ -87,8 +87,9 @@ class UnlabelledSource(WrappedSource):
         self.left_out = self._with_lesions() if self._has_maps else frozenset[str]()
         if not self.train_ids:
             raise DataFault(
+                "conditions.no-lesion-free-case",
                 f"{named(base.base)}: each of its {len(self.left_out)} cases has a lesion in its "
-                "label map, expected lesion-free ones; name another source"
+                "label map, expected lesion-free ones; name another source",
             )
 
     def _with_lesions(self) -> frozenset[str]:

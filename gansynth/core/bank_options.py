@@ -36,8 +36,9 @@ class BankSize:
             if size > 0:
                 return cls(bytes=size)
         raise UsageFault(
+            "bank-options.size-malformed",
             f"--bank-size {text!r}: expected a number of samples (64), of samples for each "
-            "training case (3x), or bytes (2GB, 512MiB)"
+            "training case (3x), or bytes (2GB, 512MiB)",
         )
 
     def __str__(self) -> str:
@@ -55,8 +56,9 @@ class BankSize:
         held = self.bytes // max(1, sample_bytes)
         if held < 2:
             raise UsageFault(
+                "bank-options.size-below-two-samples",
                 f"--bank-size {self}: holds {held} sample(s) of {sample_bytes} bytes, expected "
-                f"room for two at least: {2 * sample_bytes}B"
+                f"room for two at least: {2 * sample_bytes}B",
             )
         return held
 
@@ -87,8 +89,9 @@ class RefreshPolicy(Document):
         number = float(match[1]) if match else 0.0
         if match is None or number <= 0:
             raise UsageFault(
+                "bank-options.refresh-malformed",
                 f"--refresh {text!r}: expected the most slowdown of the training (2%), the uses of "
-                "a sample (4x), or the time to replace the whole bank (90s, 10min, 1h)"
+                "a sample (4x), or the time to replace the whole bank (90s, 10min, 1h)",
             )
         if match[2] == "%":
             return cls(overhead=number / 100)

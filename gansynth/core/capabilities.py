@@ -91,12 +91,14 @@ class Capabilities(Document, whole=True, later=("replays", "donors")):
         known = get_args(Input)
         if not self.takes <= set(known):
             raise UsageFault(
-                f"capabilities: takes {sorted(self.takes)}, expected some of {', '.join(known)}"
+                "capabilities.takes-unknown",
+                f"capabilities: takes {sorted(self.takes)}, expected some of {', '.join(known)}",
             )
         if ("channels" in self.takes) != bool(self.channels):
             raise UsageFault(
+                "capabilities.takes-and-channels-disagree",
                 f"capabilities: takes {sorted(self.takes)} and channels {list(self.channels)}, "
-                "expected 'channels' among the first and names in the second, or neither"
+                "expected 'channels' among the first and names in the second, or neither",
             )
 
     @property

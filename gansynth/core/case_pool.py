@@ -110,8 +110,9 @@ class TrainingCases:
         if case_id not in self._admitted:
             self.refused.add(case_id)
             raise IntegrityFault(
+                "case-pool.not-a-training-case",
                 f"{self.name}: case {case_id!r} is asked for, expected one of its "
-                f"{len(self.ids)} training cases: edits, filters and generators read no other"
+                f"{len(self.ids)} training cases: edits, filters and generators read no other",
             )
 
 

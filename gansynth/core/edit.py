@@ -124,5 +124,8 @@ class CaseEdit(Edit):
             UsageFault: the context holds labels alone.
         """
         if context.case_context is None:
-            raise UsageFault(f"edit {self.name!r}: needs cases to borrow from, expected a scene")
+            raise UsageFault(
+                "edit.needs-scene",
+                f"edit {self.name!r}: needs cases to borrow from, expected a scene",
+            )
         return context.case_context

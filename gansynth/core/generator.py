@@ -326,9 +326,10 @@ def context_of(generator: Generator, case: Case) -> Any:
     values = np.unique(array)
     if len(values) > MOST_VALUES or not whole:
         raise IntegrityFault(
+            "generator.context-too-many-values",
             f"{generator.name}: context() of a case has {len(values)} distinct values of "
             f"{context.dtype}, expected integers and at most {MOST_VALUES}: more could be its "
-            "image. Give clusters or regions"
+            "image. Give clusters or regions",
         )
     return context
 
@@ -391,8 +392,10 @@ def _laid(
     image = np.array(condition.required("background"), np.float32)
     if sample.image.shape != image[(slice(None), *box)].shape:
         raise IntegrityFault(
+            "generator.sample-shape-differs",
             f"{generator.name}: a sample has shape {sample.image.shape}, expected "
-            f"{image[(slice(None), *box)].shape}, as its condition: its lesion_margin() is a number"
+            f"{image[(slice(None), *box)].shape}, as its condition: "
+            f"its lesion_margin() is a number",
         )
     image[(slice(None), *box)] = sample.image
     return replace(sample, image=image, labels=condition.required("labels").copy())

@@ -89,16 +89,21 @@ class Intake:
         """
         if self.needs == "labels" and sample.labels is None:
             raise DataFault(
-                f"sample: no labels, expected them, because {self.target} learns from labels"
+                "intake.sample-without-labels",
+                f"sample: no labels, expected them, because {self.target} learns from labels",
             )
         if self.needs == "boxes":
             if sample.boxes is None:
-                raise DataFault("sample: no boxes, expected a list of them, which may be empty")
+                raise DataFault(
+                    "intake.sample-without-boxes",
+                    "sample: no boxes, expected a list of them, which may be empty",
+                )
             classes = range(len(self.schema.box_classes))
             unknown = {int(n) for n in sample.boxes.labels} - {*classes}
             if unknown:
                 raise DataFault(
-                    f"sample: box class {min(unknown)}, expected 0 to {len(classes) - 1}"
+                    "intake.box-class-unknown",
+                    f"sample: box class {min(unknown)}, expected 0 to {len(classes) - 1}",
                 )
 
     def finalise(self, sample: Sample) -> HostArrays:

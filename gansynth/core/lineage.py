@@ -87,7 +87,8 @@ def read_lineage(folder: Path) -> Lineage:
     paths = [folder / name for name in RECORDS if (folder / name).is_file()]
     if not paths:
         raise DataFault(
-            f"{folder}: holds neither {' nor '.join(RECORDS)}, expected a run or a bank"
+            "lineage.neither-run-nor-bank",
+            f"{folder}: holds neither {' nor '.join(RECORDS)}, expected a run or a bank",
         )
     path = paths[0]
     document = read_json(path, most=MAX_RECORD_BYTES)
@@ -96,7 +97,8 @@ def read_lineage(folder: Path) -> Lineage:
         return Lineage.from_json(document["lineage"])
     except (KeyError, TypeError, AttributeError) as error:
         raise DataFault(
-            f"{path}: key 'lineage' is missing or invalid, expected the cases its maker has seen"
+            "lineage.lineage-missing-or-invalid",
+            f"{path}: key 'lineage' is missing or invalid, expected the cases its maker has seen",
         ) from error
 
 
@@ -132,9 +134,10 @@ def guard(
             leaks = [f"{case} ({match})" for case, match in leaked.items()]
             maker = kind if lineage is maker_lineage else f"{kind}'s ancestor"
             raise IntegrityFault(
+                "lineage.held-out-case-seen",
                 f"leakage: the {maker} of {lineage.dataset or 'unknown data'} fold {lineage.fold} "
                 f"has seen {len(leaks)} held-out case(s): {some_names(leaks)}; expected none. "
-                f"{hint}; see: gansynth help faq"
+                f"{hint}; see: gansynth help faq",
             )
 
 
@@ -297,8 +300,9 @@ def guard_split(
     leaks = [f"{c} and {subjects[s]} (subject {s})" for c, s in held_out if s in subjects]
     if leaks:
         raise IntegrityFault(
+            "lineage.subject-in-training-and-validation",
             f"split: fold {fold} has {len(leaks)} validation case(s) whose subject is also in "
-            f"training: {some_names(leaks)}; expected none. Repair it: {repair}"
+            f"training: {some_names(leaks)}; expected none. Repair it: {repair}",
         )
 
 
@@ -315,9 +319,10 @@ def guard_host(
     ]
     if differing:
         raise IntegrityFault(
+            "lineage.space-of-other-host",
             f"space: the {kind} was made for other plans, configuration or reading of the data "
             f"({'; '.join(differing[:4])}); expected the host's. Fit one with the same --data, "
-            "--plans and --configuration"
+            "--plans and --configuration",
         )
 
 

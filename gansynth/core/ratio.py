@@ -33,12 +33,18 @@ class Ratio:
             real, synthetic = map(float, parts)
         except ValueError:
             raise UsageFault(
-                f"--ratio {text!r}: expected REAL:SYNTHETIC, two numbers, for example 1:1 or 2:1"
+                "ratio.not-two-numbers",
+                f"--ratio {text!r}: expected REAL:SYNTHETIC, two numbers, for example 1:1 or 2:1",
             ) from None
         if not (math.isfinite(real) and math.isfinite(synthetic)) or real < 0 or synthetic < 0:
-            raise UsageFault(f"--ratio {text!r}: both numbers must be finite and not negative")
+            raise UsageFault(
+                "ratio.not-finite-or-negative",
+                f"--ratio {text!r}: both numbers must be finite and not negative",
+            )
         if real + synthetic == 0:
-            raise UsageFault(f"--ratio {text!r}: at least one number must be above 0")
+            raise UsageFault(
+                "ratio.both-zero", f"--ratio {text!r}: at least one number must be above 0"
+            )
         return cls(real, synthetic)
 
     @property
@@ -97,9 +103,14 @@ class SlotAllocator:
     def allocate(self, p: float, batch_size: int) -> frozenset[int]:
         """Draw the synthetic slots of the next batch; UsageFault: invalid share or batch size."""
         if not 0 <= p <= 1:
-            raise UsageFault(f"ratio: share of synthetic samples is {p}, expected 0 to 1")
+            raise UsageFault(
+                "ratio.share-out-of-range",
+                f"ratio: share of synthetic samples is {p}, expected 0 to 1",
+            )
         if batch_size < 1:
-            raise UsageFault(f"batch size is {batch_size}, expected at least 1")
+            raise UsageFault(
+                "ratio.batch-size-below-one", f"batch size is {batch_size}, expected at least 1"
+            )
         count = math.floor(p * batch_size)
         part = p * batch_size - count
         extra = self._rng.random() < self._chance(part)

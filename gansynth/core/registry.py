@@ -98,8 +98,9 @@ class Registry:
         hosts = self.hosts_with(verb)
         if host not in hosts:
             raise UsageFault(
+                "registry.host-without-command",
                 f"gansynth {verb}: {host!r} has no such command, expected one of: "
-                f"{', '.join(hosts) or 'none'}.{did_you_mean(host, hosts)}"
+                f"{', '.join(hosts) or 'none'}.{did_you_mean(host, hosts)}",
             )
         function: Callable[..., Any] = self.load("commands", f"{verb} {host}")
         return function
@@ -212,7 +213,7 @@ class Registry:
         GansynthError: raised by its own loader (a missing package, say).
         """
         if name not in self.loaders[kind]:
-            raise UsageFault(self._unknown(kind, name))
+            raise UsageFault("registry.name-unknown", self._unknown(kind, name))
         plugin, load = self.loaders[kind][name]
         try:
             with guard_plugin_code(self._foreign(plugin)):
@@ -222,7 +223,8 @@ class Registry:
             raise
         except Exception as error:  # any exception of plugin code becomes one line here
             raise UsageFault(
-                f"{kind[:-1]} {name!r} of plugin {plugin!r} does not load: {one_line(error)}"
+                "registry.plugin-does-not-load",
+                f"{kind[:-1]} {name!r} of plugin {plugin!r} does not load: {one_line(error)}",
             ) from error
         return loaded
 

@@ -111,7 +111,8 @@ class RunDescription:
         if not isinstance(options, Mapping):
             path = self.folder / MANIFEST
             raise IntegrityFault(
-                f"{path}: damaged, key 'config' holds {options!r} as 'fit'; {FIT_AGAIN}"
+                "run-folder.fit-options-damaged",
+                f"{path}: damaged, key 'config' holds {options!r} as 'fit'; {FIT_AGAIN}",
             )
         return options
 
@@ -180,14 +181,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise DataFault(
+            "run-folder.no-manifest",
             f"{folder}: no {MANIFEST} here, expected a run folder made by: gansynth fit ... -o "
-            f"{folder}"
+            f"{folder}",
         )
     manifest = read_own(path, hint=FIT_AGAIN, most=MAX_RECORD_BYTES)
     if manifest.get("version") != VERSION:
         raise IntegrityFault(
+            "run-folder.version-differs",
             f"{path}: key 'version' is {manifest.get('version')!r}, expected {VERSION}; "
-            "this run was made by another gansynth"
+            "this run was made by another gansynth",
         )
     check_digest(path, manifest, FIT_AGAIN)
     kinds = dict(KEYS)
@@ -197,7 +200,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             from_json(kind, manifest[key])
         except _UNFIT as error:
             reason = "is missing" if key not in manifest else f"holds {str(error)[:200]}"
-            raise IntegrityFault(f"{path}: damaged, key {key!r} {reason}; {FIT_AGAIN}") from None
+            raise IntegrityFault(
+                "run-folder.manifest-damaged", f"{path}: damaged, key {key!r} {reason}; {FIT_AGAIN}"
+            ) from None
     return manifest
 
 
@@ -212,9 +217,10 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     size = len(json.dumps(plain.get("state")))
     if size > MOST_STATE:
         raise IntegrityFault(
+            "run-folder.observed-state-too-large",
             f"{folder}: observe() of {plain['generator']} has returned {size} bytes of JSON, "
             f"expected at most {MOST_STATE}: manifests are passed on, and more could be patients' "
-            "images. Keep statistics in it, and what training learns in networks"
+            "images. Keep statistics in it, and what training learns in networks",
         )
     write_json_atomic(folder / MANIFEST, dict(plain, digest=digest_of(plain)))
 

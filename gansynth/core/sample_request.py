@@ -81,8 +81,9 @@ class SampleRequest(Document):
         if NONE in filters and len(set(filters)) > 1:
             [named, *_] = [text for text in filters if text != NONE]
             raise UsageFault(
+                "sample-request.filter-none-not-alone",
                 f"--filter {NONE} with --filter {named}: one lets every sample in; "
-                "expected it alone; leave one of them out"
+                "expected it alone; leave one of them out",
             )
         classes = words.classes if isinstance(words, ClassWords) else ()
         return cls(
@@ -116,8 +117,9 @@ def _prevalence(text: str) -> float | None:
     if share is not None:
         return share
     raise UsageFault(
+        "sample-request.prevalence-malformed",
         f"--prevalence {text}: expected {REAL} (as many samples with a lesion as training cases), "
-        "or a share of 0 to 1"
+        "or a share of 0 to 1",
     )
 
 
@@ -131,8 +133,9 @@ def _backgrounds(asked: str | float | None) -> float:
     if share is not None:
         return share
     raise UsageFault(
+        "sample-request.backgrounds-malformed",
         f"--backgrounds {text}: expected own (training cases alone), unlabelled (scans of "
-        "--unlabelled alone), or the share of the latter, 0 to 1"
+        "--unlabelled alone), or the share of the latter, 0 to 1",
     )
 
 
@@ -154,21 +157,25 @@ def read_other(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | Non
     if text is None:
         for key, value in how.items():
             raise UsageFault(
+                "sample-request.label-source-missing",
                 f"--label-source-read {key}={value}: expected --label-source "
-                "KIND:WHERE beside it; add it, or see --read"
+                "KIND:WHERE beside it; add it, or see --read",
             )
         return None
     kind, colon, where = text.partition(":")
     if not (kind and colon and where):
         raise UsageFault(
-            f"--label-source {text!r}: expected KIND:WHERE, for example nifti:healthy/"
+            "sample-request.label-source-malformed",
+            f"--label-source {text!r}: expected KIND:WHERE, for example nifti:healthy/",
         )
     from gansynth.core.registry import installed
 
     try:
         installed().load("sources", kind)
     except UsageFault as fault:
-        raise UsageFault(f"--label-source {text}: {fault}") from fault
+        raise UsageFault(
+            "sample-request.label-source-kind-unusable", f"--label-source {text}: {fault}"
+        ) from fault
     request: dict[str, Any] = {"kind": kind, "where": _anywhere(kind, where)}
     request |= {key: value for key, value in how.items() if key in _REQUEST}
     if request.get("root"):

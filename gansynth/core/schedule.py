@@ -71,8 +71,9 @@ class Schedule:
             if 0 <= begin < end <= 1:
                 return cls("anneal", begin=begin, end=end)
         raise UsageFault(
+            "schedule.malformed",
             f"--schedule {text!r}: expected {FORMS}: the share of the real cases fine-tuning may "
-            "draw, and shares of the training at which it begins (and ends)"
+            "draw, and shares of the training at which it begins (and ends)",
         )
 
     def __str__(self) -> str:
@@ -86,11 +87,15 @@ class Schedule:
         """Refuse (UsageFault) a ratio that makes no sense with this schedule."""
         if self.kind == "finetune" and ratio.p < 1:
             raise UsageFault(
+                "schedule.ratio-with-real-cases",
                 f"--ratio {ratio} with --schedule {self}: fine-tuning follows a phase of synthetic "
-                "samples only, expected --ratio 0:1"
+                "samples only, expected --ratio 0:1",
             )
         if self.kind == "anneal" and ratio.p == 0:
-            raise UsageFault(f"--ratio {ratio} with --schedule {self}: nothing to anneal")
+            raise UsageFault(
+                "schedule.nothing-to-anneal",
+                f"--ratio {ratio} with --schedule {self}: nothing to anneal",
+            )
 
     def at(self, progress: float, ratio: Ratio) -> ScheduledMix:
         """Return what may be drawn at a moment. ``progress``: of the training, 0 to 1."""
@@ -169,9 +174,10 @@ class Mix(NamedTuple):
         """Refuse synthetic samples if there is neither a generator nor a bank."""
         if self.synthetic and all(origin is None for origin in origins):
             raise UsageFault(
+                "schedule.generator-missing",
                 f"--ratio {self.ratio}: --generator is missing, which makes its synthetic samples; "
                 "add --generator RUN, or --bank BANK, or take --ratio 1:0; gansynth augment "
-                "KIND:WHERE, with the data alone, fits one"
+                "KIND:WHERE, with the data alone, fits one",
             )
 
 

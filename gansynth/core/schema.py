@@ -53,15 +53,24 @@ class Schema(Document, later=("classes", "box_classes"), whole=True):
 
     def __post_init__(self) -> None:
         if self.axes not in ("DHW", "HW"):
-            raise DataFault(f"schema: axes is {self.axes!r}, expected 'DHW' or 'HW'")
+            raise DataFault(
+                "schema.axes-unknown", f"schema: axes is {self.axes!r}, expected 'DHW' or 'HW'"
+            )
         if len(self.spacing) != len(self.axes):
             raise DataFault(
-                f"schema: spacing has {len(self.spacing)} values for {len(self.axes)} axes"
+                "schema.spacing-count-differs",
+                f"schema: spacing has {len(self.spacing)} values for {len(self.axes)} axes",
             )
         if not self.channels:
-            raise DataFault("schema: channels is empty, expected at least one channel name")
+            raise DataFault(
+                "schema.no-channels",
+                "schema: channels is empty, expected at least one channel name",
+            )
         if 0 not in self.labels.values():
-            raise DataFault(f"schema: labels {dict(self.labels)} lack a background of value 0")
+            raise DataFault(
+                "schema.no-background",
+                f"schema: labels {dict(self.labels)} lack a background of value 0",
+            )
 
     @property
     def ndim(self) -> int:
@@ -95,12 +104,16 @@ class Boxes:
         n, width = self.coords.shape
         if width not in (4, 6) or self.labels.shape != (n,):
             raise DataFault(
+                "schema.box-arrays-malformed",
                 f"boxes: coords {self.coords.shape} and labels {self.labels.shape}, expected "
-                "(N, 4) or (N, 6) and (N,)"
+                "(N, 4) or (N, 6) and (N,)",
             )
         half = width // 2
         if n and not (self.coords[:, :half] < self.coords[:, half:]).all():
-            raise DataFault("boxes: a box is empty; expected min < max on every axis (half-open)")
+            raise DataFault(
+                "schema.box-empty",
+                "boxes: a box is empty; expected min < max on every axis (half-open)",
+            )
 
     @property
     def in_plane(self) -> Boxes:
@@ -200,8 +213,9 @@ class Condition:
         array = getattr(self, key)
         if array is None:
             raise DataFault(
+                "schema.condition-incomplete",
                 f"a condition has no {key}, expected one; a ConditionSampler makes conditions, "
-                "with a LesionDrawer those of lesions"
+                "with a LesionDrawer those of lesions",
             )
         return array
 
@@ -244,29 +258,39 @@ def validate_arrays(
     """Refuse (DataFault) channels, axes, dtypes, numbers, labels that violate the schema."""
     channels = len(schema.channels)
     if not np.issubdtype(image.dtype, np.floating):
-        raise DataFault(f"{name}: image has dtype {image.dtype}, expected a floating one")
+        raise DataFault(
+            "schema.image-type-not-floating",
+            f"{name}: image has dtype {image.dtype}, expected a floating one",
+        )
     if labels is not None and labels.dtype != np.int16:
-        raise DataFault(f"{name}: labels have dtype {labels.dtype}, expected int16")
+        raise DataFault(
+            "schema.labels-type-differs",
+            f"{name}: labels have dtype {labels.dtype}, expected int16",
+        )
     if image.ndim != schema.ndim + 1:
         raise DataFault(
+            "schema.image-axes-differ",
             f"{name}: image has shape {image.shape}, expected {schema.ndim + 1} axes "
-            f"(C, {', '.join(schema.axes)})"
+            f"(C, {', '.join(schema.axes)})",
         )
     if image.shape[0] != channels:
         raise DataFault(
+            "schema.image-channels-differ",
             f"{name}: image has {image.shape[0]} channel(s), expected {channels} "
-            f"({', '.join(schema.channels)}); a missing channel would be broadcast silently"
+            f"({', '.join(schema.channels)}); a missing channel would be broadcast silently",
         )
     if not is_finite(image):
         bad = int(np.size(image) - np.isfinite(image).sum())
         raise DataFault(
-            f"{name}: image holds {bad} NaN or infinite voxel(s), expected finite values"
+            "schema.image-not-finite",
+            f"{name}: image holds {bad} NaN or infinite voxel(s), expected finite values",
         )
     if labels is None:
         return
     if labels.shape != image.shape[1:]:
         raise DataFault(
-            f"{name}: labels have shape {labels.shape}, image {image.shape[1:]}; expected equal"
+            "schema.labels-shape-differs",
+            f"{name}: labels have shape {labels.shape}, image {image.shape[1:]}; expected equal",
         )
     allowed = set(schema.label_values) | ({schema.ignore} if schema.ignore is not None else set())
     present = np.zeros(1 << 16, np.bool_)
@@ -274,7 +298,8 @@ def validate_arrays(
     unknown = sorted(set(np.flatnonzero(present).astype(np.int16).tolist()) - allowed)
     if unknown:
         raise DataFault(
-            f"{name}: label value(s) {unknown} unknown, expected among {sorted(allowed)}"
+            "schema.label-values-unknown",
+            f"{name}: label value(s) {unknown} unknown, expected among {sorted(allowed)}",
         )
 
 

@@ -66,7 +66,10 @@ class SourceRequest(Document, later=("synthetic",)):
         """Parse ``kind:where``. Raises UsageFault: the text has no kind."""
         kind, colon, where = text.partition(":")
         if not colon or not kind or not where:
-            raise UsageFault(f"--data {text!r}: expected KIND:WHERE, for example msd:Task04")
+            raise UsageFault(
+                "source.data-malformed",
+                f"--data {text!r}: expected KIND:WHERE, for example msd:Task04",
+            )
         return cls(kind=kind, where=where, **fields)
 
 
@@ -276,8 +279,9 @@ class CaseSource(ABC):
         EnvironmentFault: a failed write.
         """
         raise UsageFault(
+            "source.cannot-be-split",
             f"{self.name}: cases of {self.request.kind} cannot be split into other folds; expected "
-            "the cases of another source, as files or in the layout of a host"
+            "the cases of another source, as files or in the layout of a host",
         )
 
 
@@ -455,8 +459,9 @@ def ancestors_of(source: CaseSource) -> tuple[Lineage, ...]:
         return (read_lineage(folder),)
     except DataFault as fault:
         raise DataFault(
+            "source.synthetic-source-unknown",
             f"--synthetic-source {folder}: neither a run nor a bank, expected the one that "
-            "generated these cases"
+            "generated these cases",
         ) from fault
 
 
@@ -469,7 +474,8 @@ def host_labels(source: CaseSource, case_id: str, file: Path) -> LabelArray:
     files = source.files(case_id)
     if files is None or files.to_load is None:
         raise UsageFault(
+            "source.host-labels-without-voxels",
             f"{source.name}: a host's label maps of cases of {source.request.kind}: cannot be "
-            "brought to their voxels; expected volumes as their files hold them"
+            "brought to their voxels; expected volumes as their files hold them",
         )
     return files.to_load(file)

@@ -69,16 +69,21 @@ class Space(Document, later=("frame", "nearest", "typical"), whole=True):
     def __post_init__(self) -> None:
         if self.grid != "native" and (not self.size or min(self.size) < 1):
             raise UsageFault(
-                f"space: grid {self.grid!r} needs a size of at least 1, got {self.size}"
+                "space.size-below-one",
+                f"space: grid {self.grid!r} needs a size of at least 1, got {self.size}",
             )
         if self.frame and (self.grid != "resample" or len(self.frame) != len(self.size)):
             raise UsageFault(
+                "space.frame-not-fitting-grid",
                 f"space: frame {self.frame} with grid {self.grid!r} and size {self.size}, expected "
-                "grid 'resample' and as many axes"
+                "grid 'resample' and as many axes",
             )
         for low, high in self.window or ():
             if not low < high:
-                raise UsageFault(f"space: window ({low}, {high}) is empty, expected low < high")
+                raise UsageFault(
+                    "space.window-empty",
+                    f"space: window ({low}, {high}) is empty, expected low < high",
+                )
 
     def generator_schema(self, source: Schema) -> Schema:
         """The schema of arrays in this space: 2D for ``slice``, else the source's own."""
@@ -267,7 +272,10 @@ class Space(Document, later=("frame", "nearest", "typical"), whole=True):
             boxes = None if boxes is None else one_slice_boxes(boxes)
         elif self.grid == "resample":
             if shape is None and not self.frame:
-                raise UsageFault("space: grid 'resample' needs the host's shape to go back to")
+                raise UsageFault(
+                    "space.host-shape-missing",
+                    "space: grid 'resample' needs the host's shape to go back to",
+                )
             back = self.host_shape(shape or ())
             boxes = None if boxes is None else scale_boxes(boxes, image.shape[1:], back)
             image, labels = resample(image, labels, back, nearest=self.nearest)
@@ -299,7 +307,9 @@ class Space(Document, later=("frame", "nearest", "typical"), whole=True):
             np.percentile(c.image.reshape(c.image.shape[0], -1), (low, high), axis=1) for c in cases
         ]
         if not edges:
-            raise UsageFault("space: a window needs at least one training case")
+            raise UsageFault(
+                "space.window-without-cases", "space: a window needs at least one training case"
+            )
         lows, highs = np.min([e[0] for e in edges], axis=0), np.max([e[1] for e in edges], axis=0)
         each = zip(lows, highs, strict=True)
         window = [(float(least), float(max(most, least + 1e-6))) for least, most in each]

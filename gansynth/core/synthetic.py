@@ -103,6 +103,7 @@ def refuse_named(
 
 def _synthetic_fault(file: str) -> IntegrityFault:
     return IntegrityFault(
+        "synthetic.case-made-by-gansynth",
         f"{file}: made by gansynth, expected a real case; its generator's lineage would be lost. "
-        "Leave it out, or name the run or bank that made it: --synthetic-source RUN"
+        "Leave it out, or name the run or bank that made it: --synthetic-source RUN",
     )

@@ -56,7 +56,7 @@ class UnitCheck:
             if self.over:
                 self.compare()
         elif self._why:
-            raise DataFault(self._why)
+            raise DataFault("units.samples-differ-from-real", self._why)
 
     def compare(self) -> None:
         """Compare what was measured.
@@ -79,7 +79,7 @@ class UnitCheck:
                     "in the units that the generator was fitted on; if its samples are flat, fit "
                     "it longer"
                 )
-                raise DataFault(self._why)
+                raise DataFault("units.samples-differ-from-real", self._why)
 
 
 def compare_with_cases(where: Path, cases: CaseReader, samples: Iterable[Any]) -> None:

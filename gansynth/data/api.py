@@ -32,7 +32,9 @@ def find_kind(where: str, root: str | None = None) -> str:
     opened: dict[str, CaseSource] = {}
     registry = installed()
     if not Path(where).exists():
-        raise UsageFault(f"{where}: no such file or folder, expected one, or KIND:WHERE")
+        raise UsageFault(
+            "source.path-missing", f"{where}: no such file or folder, expected one, or KIND:WHERE"
+        )
     described = kinds_described(Path(where))
     if len(described) == 1:
         return f"{described[0]}:{where}"
@@ -58,13 +60,15 @@ def find_kind(where: str, root: str | None = None) -> str:
 def _not_one(where: str, kinds: Sequence[str]) -> GansynthError:
     path = Path(where)
     if not kinds and holds_dicom(path):
-        return DataFault(f"{where}: {DICOM}")
+        return DataFault("source.dicom-folder", f"{where}: {DICOM}")
     unread = [] if kinds else list(unread_files(path))
     if unread:
-        return DataFault(f"no kind of source opens it: {'; '.join(unread)}")
+        return DataFault(
+            "source.files-unreadable", f"no kind of source opens it: {'; '.join(unread)}"
+        )
     found = f"can be read as {' or '.join(kinds)}" if kinds else "no kind of source opens it"
     example = f"gansynth check {[*kinds, 'nifti'][0]}:{where}"
-    return UsageFault(f"{where}: {found}; name its kind, as in {example}")
+    return UsageFault("source.kind-undecided", f"{where}: {found}; name its kind, as in {example}")
 
 
 def kinds_described(where: Path) -> list[str]:

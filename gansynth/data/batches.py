@@ -249,8 +249,9 @@ class CaseBatches:
             if self.accepts is None or self.accepts(case):
                 return placed, case
         raise DataFault(
+            "batches.every-case-refused",
             f"{self.cases.name}: {MOST_REFUSED} training cases drawn and none of them is "
-            "one this generator can learn from, expected some; look at them with gansynth check"
+            "one this generator can learn from, expected some; look at them with gansynth check",
         )
 
     def cut(self, case_id: str, rng: np.random.Generator) -> Case:

@@ -128,8 +128,9 @@ class LabelBoxes:
                  if number in schema.foreground}  # fmt: skip
         if not names:
             raise UsageFault(
+                "connected-components.no-label-maps",
                 f"--read boxes: {where} has no label maps, expected some to draw boxes around; add "
-                "them, or leave that out"
+                "them, or leave that out",
             )
         if boxes == "yes":
             classes = {names[number]: (number,) for number in schema.foreground}
@@ -139,8 +140,9 @@ class LabelBoxes:
                 if number not in names:
                     expected = ", ".join([f"{n} {label}" for n, label in names.items()])
                     raise UsageFault(
+                        "connected-components.box-label-unknown",
                         f"--read boxes={name}:{'+'.join(map(str, numbers))}: {where} has no label "
-                        f"{number}, expected among {expected}; correct the number"
+                        f"{number}, expected among {expected}; correct the number",
                     )
         return cls(boxes, least)
 
@@ -156,8 +158,9 @@ class LabelBoxes:
         """Boxes of a case. Raises DataFault: it has no label map."""
         if case.labels is None:
             raise DataFault(
+                "connected-components.case-without-label-map",
                 f"case {case.id!r}: has no label map, expected one to draw boxes around; leave "
-                "--read boxes out"
+                "--read boxes out",
             )
         return self.of(case.labels)
 
@@ -275,11 +278,15 @@ def lesion_values(schema: Schema, names: Sequence[str]) -> tuple[int, ...]:
     """Return label values by lesion name, all foreground if no name; UsageFault: none exists."""
     lesions = {name: value for name, value in schema.labels.items() if value in schema.foreground}
     if not lesions:
-        raise UsageFault("lesions: labels have no foreground, expected lesion labels")
+        raise UsageFault(
+            "connected-components.no-foreground",
+            "lesions: labels have no foreground, expected lesion labels",
+        )
     for name in names:
         if name not in lesions:
             raise UsageFault(
+                "connected-components.lesion-label-unknown",
                 f"lesions: {name!r} is no foreground label, expected one of {', '.join(lesions)}."
-                f"{did_you_mean(name, list(lesions))}"
+                f"{did_you_mean(name, list(lesions))}",
             )
     return tuple(sorted(lesions[name] for name in names or lesions))

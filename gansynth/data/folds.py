@@ -54,13 +54,15 @@ def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
             pattern = compile_pattern(text)
         except ValueError as error:
             raise UsageFault(
+                "folds.subjects-malformed",
                 f"--subjects {text!r}: neither a file nor a regular expression ({error}); expected "
-                "a CSV with the columns case and subject, or an expression with one group"
+                "a CSV with the columns case and subject, or an expression with one group",
             ) from error
         if pattern.groups < 1:
             raise UsageFault(
+                "folds.subjects-expression-without-group",
                 f"--subjects {text!r}: the expression has no group, expected the subject in the "
-                r"first, for example '(patient\d+)_'. If it is meant to be a file, there is none"
+                r"first, for example '(patient\d+)_'. If it is meant to be a file, there is none",
             )
         matches = {case: pattern.search(case) for case in ids}
         subjects = {case: match.group(1) or "" for case, match in matches.items() if match}
@@ -68,8 +70,9 @@ def read_subjects(text: str, ids: Iterable[str]) -> dict[str, str]:
     missing = [case for case in ids if not subjects.get(case)]
     if missing:
         raise DataFault(
+            "folds.cases-without-subject",
             f"{where}: {len(missing)} case(s) have no subject, {missing[0]!r} first; expected one "
-            f"for each of {len(ids)}; {hint}"
+            f"for each of {len(ids)}; {hint}",
         )
     return {case: subjects[case] for case in ids}
 
@@ -98,21 +101,26 @@ def read_column(path: Path, *names: str) -> dict[str, str]:
         raise
     except (OSError, UnicodeDecodeError) as error:
         raise DataFault(
-            f"{path}: cannot be read: {error}; expected a CSV with the columns {expected}"
+            "folds.table-unreadable",
+            f"{path}: cannot be read: {error}; expected a CSV with the columns {expected}",
         ) from error
     rows = csv.DictReader(io.StringIO(text))
     header = rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
     found = [name for name in names if name in header]
     if not found or "case" not in header:
-        raise DataFault(f"{path}: header is {header}, expected the columns {expected}")
+        raise DataFault(
+            "folds.table-header-differs",
+            f"{path}: header is {header}, expected the columns {expected}",
+        )
     column = found[0]
     values: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
         case, value = (row["case"] or "").strip(), (row[column] or "").strip()
         if values.setdefault(case, value) != value:
             raise DataFault(
+                "folds.case-has-two-values",
                 f"{path}: line {number}: case {case!r} has {first} {values[case]!r} and {value!r}, "
-                "expected one; remove a line"
+                "expected one; remove a line",
             )
     return values
 
@@ -147,14 +155,16 @@ def class_numbers(source: CaseSource, names: Iterable[str], *, asked: str) -> fr
     classes = source.schema.classes
     if not classes:
         raise UsageFault(
+            "folds.no-classes",
             f"{asked}: the cases of {source.name} have no classes, expected some; read them with "
-            "--read classes=yes or a CSV (pictures:), or --read classes=foreground (slices:)"
+            "--read classes=yes or a CSV (pictures:), or --read classes=foreground (slices:)",
         )
     for name in names:
         if name not in classes:
             raise UsageFault(
+                "folds.class-unknown",
                 f"{asked}: class {name!r} is unknown, expected among {', '.join(classes)}."
-                f"{did_you_mean(name, classes)}"
+                f"{did_you_mean(name, classes)}",
             )
     return frozenset([classes.index(name) for name in names])
 
@@ -167,8 +177,9 @@ def training_cases(source: CaseSource, names: Sequence[str], *, asked: str) -> t
     if absent:
         there = [n for i, n in enumerate(source.schema.classes) if i in class_of.values()]
         raise UsageFault(
+            "folds.class-without-training-case",
             f"{asked}: no training case that was seen is of class "
-            f"{source.schema.classes[absent[0]]!r}, expected among {', '.join(there)}"
+            f"{source.schema.classes[absent[0]]!r}, expected among {', '.join(there)}",
         )
     return tuple([case for case, number in class_of.items() if number in numbers])
 
@@ -199,12 +210,13 @@ def grouped_splits(
     """
     ids = sorted(ids)
     if folds < 2:
-        raise UsageFault(f"folds is {folds}, expected at least 2")
+        raise UsageFault("folds.fewer-than-two-folds", f"folds is {folds}, expected at least 2")
     counts = Counter([subject_of[case] for case in ids])
     if len(counts) < folds:
         raise DataFault(
+            "folds.split-fewer-subjects-than-folds",
             f"splits: {len(counts)} subject(s) for {folds} folds, expected at least one for each; "
-            f"ask for at most {max(2, len(counts))} folds, or add subjects"
+            f"ask for at most {max(2, len(counts))} folds, or add subjects",
         )
     subjects = sorted(counts)
     order = np.random.default_rng(seed).permutation(len(subjects))
@@ -243,8 +255,9 @@ def folds_of(
         odd = [case for case, part in part_of.items() if part not in ("train", "val")]
         if odd:
             raise DataFault(
+                "folds.case-split-unknown",
                 f"{listing.where}: case {odd[0]!r} has split {part_of[odd[0]]!r}, expected train, "
-                "val or test for every case; complete the column"
+                "val or test for every case; complete the column",
             )
         folds = {"0": _held_out(part_of, "val")}
     elif parts:
@@ -271,8 +284,9 @@ def _dealt(
             return {"0": FoldSplit(train=ids, val=[])}
         hint = f"say --read folds={count}, or" if count > 1 else "add cases, or"
         raise DataFault(
+            "folds.data-fewer-subjects-than-folds",
             f"{listing.where}: {count} subject(s) for {options.folds} folds, expected at least "
-            f"one for each; {hint} hold nothing out: --fold all"
+            f"one for each; {hint} hold nothing out: --fold all",
         )
     splits = grouped_splits(ids, subject_of, options.folds, options.seed)
     return {str(number): split for number, split in enumerate(splits)}
@@ -286,12 +300,15 @@ def read_splits(path: Path) -> dict[str, FoldSplit]:
         good = [side for side in sides if isinstance(side, list) and set(map(type, side)) == {str}]
         if len(good) < 2:
             raise DataFault(
+                "folds.fold-malformed",
                 f"{path}: fold {number} is {doc!r:.80}, expected lists of cases under train and "
-                f"val; {_REPAIR}"
+                f"val; {_REPAIR}",
             )
         folds[str(number)] = FoldSplit(train=sides[0], val=sides[1])
     if not folds:
-        raise DataFault(f"{path}: holds no fold, expected at least one; {_REPAIR}")
+        raise DataFault(
+            "folds.splits-without-fold", f"{path}: holds no fold, expected at least one; {_REPAIR}"
+        )
     return folds
 
 
@@ -302,8 +319,9 @@ def read_folds(path: Path, cases: Collection[str], where: Path) -> dict[str, Fol
         unknown = sorted({*split["train"], *split["val"]} - set(cases))
         if unknown:
             raise DataFault(
+                "folds.fold-names-unknown-cases",
                 f"{path}: fold {number} names {len(unknown)} case(s) that {where} does not have, "
-                f"{unknown[0]!r} first; {_REPAIR}"
+                f"{unknown[0]!r} first; {_REPAIR}",
             )
     return folds
 
@@ -322,8 +340,9 @@ def choose_fold(
         split = _named(folds_of(listing, subject_of, options), fold, listing.where)
     if not split["train"] or not (split["val"] or fold == "all" or listing.unvalidated):
         raise DataFault(
+            "folds.fold-side-empty",
             f"{listing.where}: fold {fold}: no {'held-out' if split['train'] else 'training'} "
-            "case, expected at least one; correct the split"
+            "case, expected at least one; correct the split",
         )
     return _guarded(split_file(listing, options), subject_of, fold, split)
 
@@ -341,8 +360,9 @@ def one_fold(path: Path, fold: str, subject_of: Mapping[str, str], where: Path) 
 def _named(folds: Mapping[str, FoldSplit], fold: str, where: Path) -> FoldSplit:
     if fold not in folds:
         raise UsageFault(
+            "folds.fold-unknown",
             f"--fold {fold!r}: {where} has the folds {', '.join(folds)}; expected one of them, or "
-            "'all'"
+            "'all'",
         )
     return folds[fold]
 
@@ -432,7 +452,10 @@ def write_resplit(
             repair=f"split the cases of {source.name} with all of a subject on one side",
         )
     if not splits:
-        raise UsageFault(f"{source.name}: split into no fold, expected at least one; add one")
+        raise UsageFault(
+            "folds.resplit-without-fold",
+            f"{source.name}: split into no fold, expected at least one; add one",
+        )
     each = [FoldSplit(train=sorted(set(s["train"])), val=sorted(set(s["val"]))) for s in splits]
     files = FoldFiles(folder, tuple(each))
     with disk_errors(folder):
@@ -449,14 +472,16 @@ def _refuse_side(
     unknown = [case for case in cases if case not in ids]
     if unknown:
         raise UsageFault(
+            "folds.resplit-names-unknown-cases",
             f"{source.name}: {fold}{side} names {len(unknown)} case(s) that it does not have, "
             f"{unknown[0]!r} first; expected among {len(ids)}, for example {min(ids)!r}; correct "
-            "the split"
+            "the split",
         )
     if not cases:
         raise UsageFault(
+            "folds.resplit-side-empty",
             f"{source.name}: {fold}no case under {side}, expected at least one on either side; "
-            "correct the split"
+            "correct the split",
         )
 
 
@@ -472,11 +497,14 @@ def _claim(source: CaseSource, files: FoldFiles) -> None:
         try:
             written = read_json(path)
         except DataFault as fault:
-            raise UsageFault(f"{fault}, or choose another folder") from fault
+            raise UsageFault(
+                "folds.folder-record-unreadable", f"{fault}, or choose another folder"
+            ) from fault
         for differing in [key for key in claim if written.get(key) != claim[key]]:
             raise UsageFault(
+                "folds.folder-of-other-split",
                 f"{path}: {differing} is another than asked for, expected the same split of the "
-                "same data set; choose another folder, or remove this one"
+                "same data set; choose another folder, or remove this one",
             )
     write_json_atomic(path, claim)
 

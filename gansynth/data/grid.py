@@ -94,8 +94,9 @@ def resample(
     size = len(image) * int(np.prod(shape, dtype=object)) * 4
     if size > MAX_VOLUME_BYTES:
         raise DataFault(
+            "grid.resampled-case-too-large",
             f"case {case!r}: would take {size} bytes at this spacing, expected at most "
-            f"{MAX_VOLUME_BYTES}; ask for a coarser one: --read spacing=MM"
+            f"{MAX_VOLUME_BYTES}; ask for a coarser one: --read spacing=MM",
         )
     return regrid.resample(image, labels, shape)
 
@@ -198,6 +199,8 @@ def whole_labels(file: Path, labels: npt.NDArray[Any]) -> LabelArray:
     if not np.array_equal(whole, labels):
         odd = labels[whole != labels].flat[0].item()
         raise DataFault(
-            f"{file}: holds label {odd}, expected whole numbers from 0 to 32767; is it a label map?"
+            "grid.labels-not-whole-numbers",
+            f"{file}: holds label {odd}, expected whole numbers from 0 to 32767; "
+            f"is it a label map?",
         )
     return whole

@@ -120,8 +120,9 @@ def damaged(path: Path, why: object, part: str = "") -> DataFault:
     """The fault of a file that is not what ``gansynth cache`` wrote."""
     words = " ".join(str(why).split())[:200]
     return DataFault(
+        "h5.damaged",
         f"{path}: {part}damaged ({words}), expected what gansynth cache wrote; copy it again, or "
-        f"make it again: {MADE_BY}"
+        f"make it again: {MADE_BY}",
     )
 
 
@@ -133,7 +134,9 @@ def hdf5(path: Path, part: str = "") -> Iterator[None]:
     except GansynthError:
         raise
     except MemoryError as error:
-        raise EnvironmentFault(f"{path}: {part}not enough memory to read it; free some") from error
+        raise EnvironmentFault(
+            "h5.out-of-memory", f"{path}: {part}not enough memory to read it; free some"
+        ) from error
     except HDF5_SAYS as error:
         if isinstance(error, OSError) and error.errno:
             with reading(path):
@@ -147,7 +150,9 @@ def open_file(path: Path) -> Any:
 
     with reading(path), open(path, "rb") as stream:
         if stream.read(len(MAGIC)) != MAGIC:
-            raise DataFault(f"{path}: not an HDF5 file, expected one made by: {MADE_BY}")
+            raise DataFault(
+                "h5.not-hdf5", f"{path}: not an HDF5 file, expected one made by: {MADE_BY}"
+            )
     # Without HDF5's lock: a published cache never changes, and some file systems have no locks.
     # Without its cache of chunks: random patches rarely meet a chunk again.
     with hdf5(path):
@@ -160,13 +165,15 @@ def read_index(path: Path) -> CacheIndex:
         version = file.attrs.get("gansynth cache")
         if version is None:
             raise DataFault(
+                "h5.not-a-cache",
                 f"{path}: an HDF5 file without the attribute 'gansynth cache', expected one made "
-                f"by: {MADE_BY}"
+                f"by: {MADE_BY}",
             )
         if int(version) != FORMAT:
             raise DataFault(
+                "h5.format-differs",
                 f"{path}: attribute 'gansynth cache' is {version}, expected {FORMAT}: another "
-                f"gansynth made it; make it again: {MADE_BY}"
+                f"gansynth made it; make it again: {MADE_BY}",
             )
         raw = checked(file, "index", None, "u")[()].tobytes()
         if hashlib.sha256(raw).hexdigest() != file.attrs.get("index sha256"):
@@ -263,9 +270,14 @@ def write_h5(
 def refuse_existing(path: Path) -> None:
     """Refuse (UsageFault) to replace a file, or to write where there is no folder."""
     if path.exists():
-        raise UsageFault(f"{path}: exists already; choose another -o, or remove it")
+        raise UsageFault(
+            "h5.file-exists", f"{path}: exists already; choose another -o, or remove it"
+        )
     if not path.absolute().parent.is_dir():
-        raise UsageFault(f"{path}: there is no folder {path.absolute().parent}; make it first")
+        raise UsageFault(
+            "h5.folder-missing",
+            f"{path}: there is no folder {path.absolute().parent}; make it first",
+        )
 
 
 def estimate(source: CaseSource, path: Path, *, dtype: Dtype, chunk: int) -> dict[str, Any]:
@@ -419,8 +431,9 @@ def _stored(case: Case, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         image = case.image.astype(dtype, copy=False)
     if not np.isfinite(image).all():
         raise DataFault(
+            "h5.value-exceeds-type",
             f"case {case.id!r}: reaches {np.abs(case.image).max():g}, which {dtype} cannot hold, "
-            f"expected at most {np.finfo(dtype).max:g}; store float32: --dtype float32"
+            f"expected at most {np.finfo(dtype).max:g}; store float32: --dtype float32",
         )
     return image
 
@@ -570,15 +583,17 @@ class H5Source(PatchSource):
         again = f"make another cache: gansynth cache {made.get('kind')}:{made.get('where')} -o FILE"
         if request.fold != self.index.fold:
             raise UsageFault(
+                "h5.fold-differs",
                 f"{self.path}: --fold {request.fold}: the cache holds fold {self.index.fold}, "
-                f"expected --fold {self.index.fold}; or {again} --fold {request.fold}"
+                f"expected --fold {self.index.fold}; or {again} --fold {request.fold}",
             )
         for key in ("configuration", "plans", "subjects"):
             value, cached = getattr(request, key), made.get(key)
             if value is not None and value != cached:
                 raise UsageFault(
+                    "h5.option-differs",
                     f"{self.path}: --{key} {value}: the cache was made with {cached}; leave it "
-                    f"out, or {again} --{key} {value}"
+                    f"out, or {again} --{key} {value}",
                 )
 
     def files(self, case_id: str) -> StoredCase | None:
@@ -603,8 +618,9 @@ class H5Source(PatchSource):
         """Refused (UsageFault): a cache holds one fold, read as its training cases say."""
         made_from = f"{self.index.request['kind']}:{self.index.request['where']}"
         raise UsageFault(
+            "h5.cannot-be-split",
             f"{self.path}: a cache holds one fold, which cannot be split otherwise, expected "
-            f"what it was made from: {made_from}"
+            f"what it was made from: {made_from}",
         )
 
     def load(self, case_id: str) -> Case:
@@ -651,8 +667,9 @@ class H5Source(PatchSource):
     def _entry(self, case_id: str) -> CaseEntry:
         if case_id not in self._numbers:
             raise DataFault(
+                "h5.case-unknown",
                 f"{self.path}: holds no case {case_id!r}, expected one of {len(self._numbers)}, "
-                f"for example {next(iter(self._numbers), None)!r}"
+                f"for example {next(iter(self._numbers), None)!r}",
             )
         return self.index.cases[self._numbers[case_id]]
 

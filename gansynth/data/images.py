@@ -97,11 +97,13 @@ def _check_axes(source: CaseSource, where: str, like: CaseSource | None) -> None
         return
     if source.schema.ndim == 2:
         raise UsageFault(
-            f"{where}: are pictures, but the training was on volumes; expected NIfTI files"
+            "images.pictures-for-volumes",
+            f"{where}: are pictures, but the training was on volumes; expected NIfTI files",
         )
     raise UsageFault(
+        "images.volumes-for-slices",
         f"{where}: are volumes, but the training was on slices; expected slices:nifti:FOLDER, with "
-        "the volumes in FOLDER/images"
+        "the volumes in FOLDER/images",
     )
 
 
@@ -111,9 +113,14 @@ def _kind_of(where: str) -> tuple[str, str]:
         return kind, place
     path = Path(where).expanduser()
     if not path.exists():
-        raise UsageFault(f"{where}: no such file or folder, expected images, or KIND:WHERE")
+        raise UsageFault(
+            "images.path-missing",
+            f"{where}: no such file or folder, expected images, or KIND:WHERE",
+        )
     if path.is_file() and path.suffix.lower() in SUFFIXES:
-        raise UsageFault(f"{where}: is one picture, expected the folder that it is in")
+        raise UsageFault(
+            "images.single-picture", f"{where}: is one picture, expected the folder that it is in"
+        )
     names = [path.name]
     if path.is_dir():
         names = [name for _, _, found in walk_all(path) for name in found]
@@ -172,8 +179,9 @@ def list_images(request: SourceRequest, options: FileOptions, channels: Sequence
             found = _loose(request, where, volumes_in(where), wanted)
     if not found.entries:
         raise DataFault(
+            "images.no-images",
             f"{where}: no images, expected CASE.nii.gz, CASE_0000.nii.gz or CASE_"
-            f"{wanted[0]}.nii.gz in it, a layout that gansynth import reads, or pictures"
+            f"{wanted[0]}.nii.gz in it, a layout that gansynth import reads, or pictures",
         )
     entries = []
     for entry in found.entries:
@@ -221,8 +229,9 @@ def _grouped(
         lacking = [name for name in names if name not in found] if len(names) > 1 else []
         if lacking:
             raise DataFault(
+                "images.channel-file-missing",
                 f"{folder}: case {case!r} has no file of channel {lacking[0]!r}, expected one for "
-                f"each of {', '.join(names)}; add it, or take the case's other files out"
+                f"each of {', '.join(names)}; add it, or take the case's other files out",
             )
         images = [found[name] for name in names] if len(names) > 1 else found.values()
         entries.append(CaseFiles(case, tuple(images), None))
@@ -272,7 +281,8 @@ def _other_channels(where: str, there: Sequence[str], channels: Sequence[str]) -
     meant = like_labels(there)
     hint = f" ({meant!r} looks like label maps)" if meant else ""
     return UsageFault(
+        "images.channels-differ",
         f"{where}: has the channels {', '.join(there) or 'none'}{hint}, expected "
         f"{', '.join(channels)}; name the files' channels in that order: --read channels=A,B, or "
-        "rename the files CASE_0000.nii.gz, CASE_0001.nii.gz in that order"
+        "rename the files CASE_0000.nii.gz, CASE_0001.nii.gz in that order",
     )

@@ -145,7 +145,7 @@ class Collector:
 
     def fault(self, case: str | None, file: Path, error: GansynthError | str) -> None:
         """Record a fault; a text is a DataFault's."""
-        error = DataFault(error) if isinstance(error, str) else error
+        error = DataFault("listing.faulty-entry", error) if isinstance(error, str) else error
         self.faults.append(ListingFault(case, file, error))
 
     def file(self, text: str, what: str, case: str | None = None) -> Path | None:
@@ -155,8 +155,9 @@ class Collector:
         try:
             if odd:
                 raise DataFault(
+                    "listing.name-not-printable",
                     f"{what}: name {text!a} holds {odd[0]!a}, expected names that print on one "
-                    "line; rename the file"
+                    "line; rename the file",
                 )
             if self.allow:
                 refuse_unnameable(path, what)
@@ -165,7 +166,7 @@ class Collector:
         except GansynthError as error:
             leads_out = isinstance(error, IntegrityFault)
             hint = ", or allow it: --read allow_absolute=yes" if leads_out else ""
-            self.fault(case, self.where, type(error)(f"{error}{hint}"))
+            self.fault(case, self.where, error.reworded(f"{error}{hint}"))
             self._refused.add(case)
             return None
         return path
@@ -273,8 +274,9 @@ def located(request: SourceRequest, *, folder: bool = False) -> Path:
     if not (path.is_dir() or (path.is_file() and not folder)):
         kind = "a folder" if folder else "a folder or a manifest"
         raise DataFault(
+            "listing.path-missing",
             f"{request.kind}:{request.where}: no such {'folder' if folder else 'file or folder'}, "
-            f"expected {kind} with cases; see: gansynth help sources"
+            f"expected {kind} with cases; see: gansynth help sources",
         )
     return path
 
@@ -307,7 +309,8 @@ def missing(file: Path, case: str) -> DataFault:
     """Return the fault of a missing file; EnvironmentFault: its folder may not be entered."""
     refuse_closed(file)
     return DataFault(
-        f"{file}: missing, expected for case {case!r}; add it, or remove its other files"
+        "listing.case-file-missing",
+        f"{file}: missing, expected for case {case!r}; add it, or remove its other files",
     )
 
 
@@ -370,7 +373,8 @@ def described(file: Path) -> Mapping[str, Any]:
 
 def _odd(path: Path, key: str, value: object, expected: str) -> DataFault:
     return DataFault(
-        f"{path}: {key} is {value!r:.200}, expected {expected}; correct it, or remove it"
+        "listing.entry-invalid",
+        f"{path}: {key} is {value!r:.200}, expected {expected}; correct it, or remove it",
     )
 
 
@@ -401,8 +405,9 @@ def channel_places(names: Sequence[str], available: Sequence[str], where: Path) 
     unknown = [name for name in names if name not in places and name.casefold() not in places]
     if unknown:
         raise UsageFault(
+            "listing.channel-unknown",
             f"--read channels={','.join(names)}: {where} has no channel {unknown[0]!r}, expected "
-            f"among: {', '.join(available) or 'none'}.{did_you_mean(unknown[0], available)}"
+            f"among: {', '.join(available) or 'none'}.{did_you_mean(unknown[0], available)}",
         )
     return tuple([places.get(name, places.get(name.casefold(), 0)) for name in names])
 
@@ -482,9 +487,10 @@ def _list_pairs(name: str, collector: Collector, options: FileOptions) -> Volume
     folder, rows = collector.root, _Rows()
     if options.label is not None:
         raise UsageFault(
+            "listing.label-with-separate-folders",
             f"--read label={options.label}: {folder} has images and label maps in folders of their "
             "own, expected label where a case's files lie together; or name both by patterns: "
-            "--read image='images/{case}.nii.gz' --read label='labels/{case}.nii.gz'"
+            "--read image='images/{case}.nii.gz' --read label='labels/{case}.nii.gz'",
         )
     there = [pair for pair in PAIRS if (folder / pair[0]).is_dir()]
     images, labels = there[0] if there else PAIRS[0]
@@ -566,8 +572,9 @@ def _called(
         return called, None
     if count and asked is not None and len(asked) != count:
         raise UsageFault(
+            "listing.channel-count-differs",
             f"--read channels={','.join(asked)}: {len(asked)} name(s), but {collector.root} has "
-            f"{count} channel(s); expected a name for each"
+            f"{count} channel(s); expected a name for each",
         )
     return asked or tuple([f"channel {i}" for i in range(count)]) or None, None
 
@@ -622,8 +629,9 @@ def _bids_label(collector: Collector, found: Sequence[str], asked: str | None) -
         if len(meant) == 1:
             return meant[0]
         raise UsageFault(
+            "listing.bids-label-not-one",
             f"--read label={asked}: {len(meant)} kinds of label maps in {collector.root} end so, "
-            f"expected one of: {', '.join(sorted(found)) or 'none'}"
+            f"expected one of: {', '.join(sorted(found)) or 'none'}",
         )
     likely = sorted(ending for ending in found if "brain" not in ending)  # an outline, no label
     if len(likely) > 1:
@@ -718,8 +726,9 @@ def _list_by_suffix(
     if options.label is not None:
         if options.label not in counts:
             raise UsageFault(
+                "listing.label-suffix-unknown",
                 f"--read label={options.label}: no file of a case in {folder} ends so, expected "
-                f"one of: {', '.join(sorted(filter(None, counts)))}"
+                f"one of: {', '.join(sorted(filter(None, counts)))}",
             )
         label = options.label
     elif label is None:
@@ -801,8 +810,9 @@ def list_manifest(kind: str, path: Path, options: FileOptions) -> VolumeSet:
     """
     if options.image is not None:
         raise UsageFault(
+            "listing.image-pattern-with-manifest",
             f"--read image={options.image.text}: {path} lists its files, expected a pattern for a "
-            "folder; leave it out"
+            "folder; leave it out",
         )
     rows = _json_rows(path) if path.suffix.lower() == ".json" else _csv_rows(path)
     if options.label is not None:
@@ -826,8 +836,9 @@ def _with_label(path: Path, rows: _Lines, column: str) -> _Lines:
     header = _header(rows)
     if column not in header:
         raise UsageFault(
+            "listing.label-column-unknown",
             f"--read label={column}: {path} has no such column, expected one of: "
-            f"{', '.join(header)}.{did_you_mean(column, header)}"
+            f"{', '.join(header)}.{did_you_mean(column, header)}",
         )
     return [
         (place, {"label" if key == column else key: text for key, text in row.items()})
@@ -838,7 +849,10 @@ def _with_label(path: Path, rows: _Lines, column: str) -> _Lines:
 def _csv_rows(path: Path) -> _Lines:
     with reading(path):
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise DataFault(f"{path}: larger than {MAX_JSON_BYTES} bytes, expected a manifest")
+            raise DataFault(
+                "listing.manifest-too-large",
+                f"{path}: larger than {MAX_JSON_BYTES} bytes, expected a manifest",
+            )
         data = path.read_bytes()
     try:
         text = data.decode("utf-8-sig")
@@ -848,12 +862,17 @@ def _csv_rows(path: Path) -> _Lines:
         lines = io.StringIO(text)
         table = list(csv.reader(lines, delimiter=between, skipinitialspace=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataFault(f"{path}: not readable as CSV: {error}; save it as UTF-8") from error
+        raise DataFault(
+            "listing.manifest-not-csv", f"{path}: not readable as CSV: {error}; save it as UTF-8"
+        ) from error
     header = [name.strip() for name in table[0]] if table else []
     header = [name.lower() if name.lower() in _COLUMNS else name for name in header]
     twice = [name for name in header if header.count(name) > 1]
     if twice:
-        raise DataFault(f"{path}: column {twice[0]!r} occurs twice, expected once; rename one")
+        raise DataFault(
+            "listing.column-twice",
+            f"{path}: column {twice[0]!r} occurs twice, expected once; rename one",
+        )
     return [
         (f"line {number}", dict(zip(header, map(_cell, row), strict=False)))
         for number, row in enumerate(table[1:], start=2)
@@ -872,15 +891,17 @@ def _json_rows(path: Path) -> _Lines:
         rows = _datalist_rows(doc) if "training" in doc else doc.get("cases")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataFault(
+            "listing.manifest-not-list",
             f"{path}: expected a list of objects, or one under 'cases', each with 'label' and a "
-            "key per channel; see: gansynth help nifti"
+            "key per channel; see: gansynth help nifti",
         )
     for number, row in enumerate(rows):
         for key, value in row.items():
             if isinstance(value, bool) or not isinstance(value, str | int | None):
                 raise DataFault(
+                    "listing.manifest-entry-invalid",
                     f"{path}: entry {number}: {key} is {value!r:.80}, expected a text or a whole "
-                    "number"
+                    "number",
                 )
     return [
         (f"entry {number}", {str(k): "" if v is None else str(v) for k, v in row.items()})
@@ -914,14 +935,16 @@ def _columns(path: Path, rows: _Lines, options: FileOptions) -> tuple[str, ...]:
     unknown = [name for name in options.channels or () if name not in images]
     if unknown:
         raise UsageFault(
+            "listing.image-column-unknown",
             f"--read channels={','.join(options.channels or ())}: {path} has no column "
             f"{unknown[0]!r} of images, expected among: {', '.join(images) or 'none'}."
-            f"{did_you_mean(unknown[0], images)}"
+            f"{did_you_mean(unknown[0], images)}",
         )
     if rows and not images:
         raise DataFault(
+            "listing.no-image-columns",
             f"{path}: columns are {header}, expected one for each channel that names .nii or "
-            ".nii.gz files; see: gansynth help nifti"
+            ".nii.gz files; see: gansynth help nifti",
         )
     meant = None
     if options.channels is None and "label" not in header:
@@ -929,9 +952,10 @@ def _columns(path: Path, rows: _Lines, options: FileOptions) -> tuple[str, ...]:
         meant = like_labels(images) or holds_labels(first)
     if meant is not None:
         raise DataFault(
+            "listing.label-column-unclear",
             f"{path}: columns are {header}, expected to know which has the label maps; say so: "
             f"--read label={meant}, or if it is a channel, name them all: "
-            f"--read channels={','.join(images)}"
+            f"--read channels={','.join(images)}",
         )
     return options.channels or tuple(images) or ("image",)
 
@@ -987,15 +1011,22 @@ def list_msd(folder: Path, options: VolumeOptions) -> VolumeSet:
         raise _odd(path, "labels", labels, expected)
     named = {str(name): int(number) for number, name in labels.items()}
     if len(named) != len(labels):
-        raise DataFault(f"{path}: labels {labels!r:.200}: a name occurs twice, expected each once")
+        raise DataFault(
+            "listing.label-name-twice",
+            f"{path}: labels {labels!r:.200}: a name occurs twice, expected each once",
+        )
     training = doc.get("training")
     if not isinstance(training, list):
-        raise DataFault(f"{path}: training is {training!r:.80}, expected a list of cases")
+        raise DataFault(
+            "listing.training-not-list",
+            f"{path}: training is {training!r:.80}, expected a list of cases",
+        )
     unknown = [name for name in options.channels or () if name not in names]
     if unknown:
         raise UsageFault(
+            "listing.modality-unknown",
             f"--read channels={','.join(options.channels or ())}: {path} has no modality "
-            f"{unknown[0]!r}, expected among: {', '.join(names)}.{did_you_mean(unknown[0], names)}"
+            f"{unknown[0]!r}, expected among: {', '.join(names)}.{did_you_mean(unknown[0], names)}",
         )
     collector = Collector(path, options.allow_absolute)
     for number, entry in enumerate(training):

@@ -99,8 +99,9 @@ class VolumeSource(CaseSource):
         if options.labels is not None and not listing.labelled:
             named = ",".join([f"{name}:{value}" for name, value in options.labels.items()])
             raise UsageFault(
+                "nifti.labels-without-label-maps",
                 f"--read labels={named}: {listing.where} has no label maps, expected a column "
-                "label, or a folder labels; add them, or leave that out"
+                "label, or a folder labels; add them, or leave that out",
             )
         self.channels = self._channel_names()
         self.modality = self._modalities()
@@ -206,7 +207,9 @@ class VolumeSource(CaseSource):
         try:
             case.validate(self.schema)
         except DataFault as fault:
-            raise DataFault(f"{self.entry(case_id).reference}: {fault}; {self._way_out}") from fault
+            raise DataFault(
+                "nifti.case-invalid", f"{self.entry(case_id).reference}: {fault}; {self._way_out}"
+            ) from fault
         boxes = LabelBoxes.asked(self.options.boxes, self.options.least, self.schema, self.name)
         return case if boxes is None else replace(case, boxes=boxes.of_case(case))
 
@@ -250,13 +253,14 @@ class VolumeSource(CaseSource):
     def _read_predicted(self, reference: Path, file: Path) -> LabelArray:
         volume = read_nifti(file)
         for problem in mismatches(file, volume, reference, read_nifti(reference, ndim=(3, 4))):
-            raise DataFault(problem)
+            raise DataFault("nifti.prediction-grid-differs", problem)
         labels = whole_labels(file, canonical(volume)[0])
         unknown = sorted(set(np.unique(labels).tolist()) - set(self.schema.label_values))
         if unknown:
             raise DataFault(
+                "nifti.prediction-label-unknown",
                 f"{file}: label value(s) {unknown} unknown, expected among "
-                f"{list(self.schema.label_values)}; predict again with a model of this data set"
+                f"{list(self.schema.label_values)}; predict again with a model of this data set",
             )
         return labels
 
@@ -269,8 +273,9 @@ class VolumeSource(CaseSource):
         """The files of a case. Raises DataFault: there is no such case."""
         if case_id not in self._entries:
             raise DataFault(
+                "nifti.case-unknown",
                 f"{self.listing.where}: no case {case_id!r}, expected one of "
-                f"{len(self._entries)}, for example {self._train[0]!r}"
+                f"{len(self._entries)}, for example {self._train[0]!r}",
             )
         return self._entries[case_id]
 
@@ -304,7 +309,7 @@ class VolumeSource(CaseSource):
     ) -> npt.NDArray[Any]:
         volume = reference if file == reference_file else self._image(file)
         for problem in mismatches(file, volume, reference_file, reference):
-            raise DataFault(problem)
+            raise DataFault("nifti.channel-grid-differs", problem)
         array, _ = canonical(volume)
         array = array if array.ndim == 4 else array[None]
         if not self.listing.stacked:
@@ -312,7 +317,8 @@ class VolumeSource(CaseSource):
         expected = self.listing.total or len(self.channels)
         if len(array) != expected:
             raise DataFault(
-                f"{file}: {len(array)} channel(s), expected {expected}; {self._way_out}"
+                "nifti.channel-count-differs",
+                f"{file}: {len(array)} channel(s), expected {expected}; {self._way_out}",
             )
         return array if self.listing.picked is None else array[list(self.listing.picked)]
 
@@ -378,7 +384,7 @@ class VolumeSource(CaseSource):
             return likely
         problem = odd_labels(values)
         if problem:
-            raise DataFault(f"{self.listing.where}: {problem}")
+            raise DataFault("nifti.label-values-odd", f"{self.listing.where}: {problem}")
         named = {"background": 0}
         for value in sorted(values.keys() - {0}):
             named[f"label {value}"] = value
@@ -420,10 +426,13 @@ class VolumeSource(CaseSource):
         else:
             text = f"{len(requested)} for {count} channel(s) ({', '.join(self.channels)})"
             raise UsageFault(
-                f"--read modality={','.join(requested)}: {text}, expected one for all or for each"
+                "nifti.modality-count-differs",
+                f"--read modality={','.join(requested)}: {text}, expected one for all or for each",
             )
         if self.options.window is not None and "ct" not in modality:
-            raise UsageFault("--read window: no channel is CT; say --read modality=ct")
+            raise UsageFault(
+                "nifti.window-without-ct", "--read window: no channel is CT; say --read modality=ct"
+            )
         return modality
 
     @property
@@ -493,8 +502,9 @@ def ct_intensities(
     voxels = np.concatenate(list(foreground), axis=1)
     if not voxels.shape[1]:
         raise DataFault(
+            "nifti.no-labelled-voxels",
             f"{where}: no training case has voxels with a label above 0, expected some to take CT "
-            "statistics from; leave intensities as they are: --read modality=none"
+            "statistics from; leave intensities as they are: --read modality=none",
         )
     intensities = []
     for channel in voxels:

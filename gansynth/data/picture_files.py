@@ -48,7 +48,8 @@ def read_picture(path: Path, use: Use = "image") -> npt.NDArray[Any]:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise DataFault(
-                f"{path}: {size} bytes, expected at most {MAX_FILE_BYTES}; {COPY_AGAIN}"
+                "picture-files.file-too-large",
+                f"{path}: {size} bytes, expected at most {MAX_FILE_BYTES}; {COPY_AGAIN}",
             )
         data = path.read_bytes()
     kind = SUFFIXES[path.suffix.lower()]
@@ -60,17 +61,23 @@ def read_picture(path: Path, use: Use = "image") -> npt.NDArray[Any]:
         with _open(data, kind) as picture:
             array = np.asarray(ImageOps.exif_transpose(picture))
     except MemoryError as error:
-        raise EnvironmentFault(f"{path}: not enough memory to decode it; free some") from error
+        raise EnvironmentFault(
+            "picture-files.out-of-memory", f"{path}: not enough memory to decode it; free some"
+        ) from error
     except GansynthError:
         raise
     except Exception as error:  # decoders raise whatever they meet: SyntaxError, struct.error ...
         words = " ".join(str(error).replace(repr(data), "").split())[:200] or type(error).__name__
         raise DataFault(
-            f"{path}: no {kind} file, or a damaged one: {words}; {COPY_AGAIN}"
+            "picture-files.damaged",
+            f"{path}: no {kind} file, or a damaged one: {words}; {COPY_AGAIN}",
         ) from error
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DataFault(f"{path}: holds NaN or infinite pixels, expected finite ones; replace them")
+        raise DataFault(
+            "picture-files.not-finite",
+            f"{path}: holds NaN or infinite pixels, expected finite ones; replace them",
+        )
     return array
 
 
@@ -85,21 +92,25 @@ def _refuse_other(path: Path, picture: Any, data: bytes, use: Use) -> None:
     width, height = picture.size
     if width * height > MAX_PIXELS:
         raise DataFault(
+            "picture-files.too-many-pixels",
             f"{path}: {height} x {width} pixels in {len(data)} bytes, expected at most "
-            f"{MAX_PIXELS} pixels: a decompression bomb? Cut it into tiles, or leave it out"
+            f"{MAX_PIXELS} pixels: a decompression bomb? Cut it into tiles, or leave it out",
         )
     frames = getattr(picture, "n_frames", 1)
     if frames != 1:
         raise DataFault(
+            "picture-files.several-pictures",
             f"{path}: holds {frames} pictures, expected one; write a file for each, or a volume as "
-            "NIfTI"
+            "NIfTI",
         )
     deep = picture.mode == "RGB" and _bits(picture, data) > 8
     modes = (*GREY, "RGB") if use == "image" else ("1", "L", "P", *GREY[1:-1])
     if picture.mode not in modes or deep:
         mode = "RGB of 16 bits, which Pillow cuts to 8" if deep else f"mode {picture.mode}"
         expected = "grey or 8-bit RGB" if use == "image" else "one grey channel of label numbers"
-        raise DataFault(f"{path}: {mode}, expected {expected}; convert it")
+        raise DataFault(
+            "picture-files.mode-unsupported", f"{path}: {mode}, expected {expected}; convert it"
+        )
 
 
 def _bits(picture: Any, data: bytes) -> int:
@@ -140,7 +151,8 @@ def picture_header(path: Path) -> PictureHeader:
     except Exception as error:  # as above
         words = " ".join(str(error).split())[:200]
         raise DataFault(
-            f"{path}: no {kind} file, or a damaged one: {words}; {COPY_AGAIN}"
+            "picture-files.damaged",
+            f"{path}: no {kind} file, or a damaged one: {words}; {COPY_AGAIN}",
         ) from error
     return PictureHeader((int(height), int(width)), mode, turned)
 
@@ -195,8 +207,9 @@ def per_channel(
     if len(windows) == 1:
         return tuple(windows) * channels
     raise UsageFault(
+        "picture-files.window-count-differs",
         f"--read window: {len(windows)} for {channels} channel(s), expected one for all, or one "
-        "for each"
+        "for each",
     )
 
 

@@ -277,14 +277,16 @@ def list_pictures(folder: Path, options: PictureOptions) -> PictureSet:
         text = f"{images}: no picture ({', '.join(SUFFIXES)}) in it, expected one for each case"
         if holds_dicom(images):
             text = f"{images}: {DICOM}, and name them slices:nifti:FOLDER"
-        listing.faults.append((None, images, DataFault(text)))
+        listing.faults.append((None, images, DataFault("pictures.no-picture", text)))
     for picture in listing.pictures.values():
         if listing.masked and picture.mask is None:
             where = f"in {masks or images} by the name {Path(picture.case).name}{suffix}"
             if options.label is not None:
                 where = f"at {folder / options.label.named(picture.case, '')}"
             text = f"{picture.image}: has no mask, expected one {where}; add it, or remove this"
-            listing.faults.append((picture.case, picture.image, DataFault(text)))
+            listing.faults.append(
+                (picture.case, picture.image, DataFault("pictures.picture-without-mask", text))
+            )
     return listing
 
 
@@ -302,7 +304,13 @@ def _by_patterns(
             text = (
                 f"{path}: fits case {found.case!r}, as {into[found.case]} does; expected one file"
             )
-            listing.faults.append((found.case, path, DataFault(f"{text}; narrow the pattern")))
+            listing.faults.append(
+                (
+                    found.case,
+                    path,
+                    DataFault("pictures.case-file-twice", f"{text}; narrow the pattern"),
+                )
+            )
         into.setdefault(found.case, path)
     return dict(sorted(files.items())), drawn
 
@@ -319,7 +327,10 @@ def _folder(folder: Path, key: str, name: str | None, usual: str = "") -> Path |
     """The requested folder, else the usual one, if there is one."""
     path = folder / Path(name or usual).expanduser()
     if name is not None and not path.is_dir():
-        raise DataFault(f"--read {key}={name}: no folder {path}, expected one below {folder}")
+        raise DataFault(
+            "pictures.folder-missing",
+            f"--read {key}={name}: no folder {path}, expected one below {folder}",
+        )
     return path if (path.is_dir() and path != folder) or name is not None else None
 
 
@@ -335,8 +346,9 @@ def _class_names(
         table = folder / Path(options.classes).expanduser()
         if not table.is_file():
             raise DataFault(
+                "pictures.class-table-missing",
                 f"--read classes={options.classes}: no file {table}, expected yes, no, or a CSV "
-                f"with the columns case and class, by its path from {folder}"
+                f"with the columns case and class, by its path from {folder}",
             )
         named = read_column(table, "class")
     for case, path in files.items():
@@ -344,7 +356,7 @@ def _class_names(
             text = f"{path}: lies in no subfolder, expected one, its class; move it there"
             if options.classes is not True:
                 text = f"{table}: {case!r} has no class, expected one for each picture; add a line"
-            listing.faults.append((case, path, DataFault(text)))
+            listing.faults.append((case, path, DataFault("pictures.picture-without-class", text)))
     return {case: named[case] for case in files if named.get(case)}
 
 
@@ -369,7 +381,7 @@ def _files(
             if text is None:
                 files[case] = path
             elif listing is not None:
-                listing.faults.append((None, home, DataFault(text)))
+                listing.faults.append((None, home, DataFault("pictures.name-unusable", text)))
     return dict(sorted(files.items()))
 
 
@@ -419,8 +431,9 @@ def _labels_of(
     mask = read_picture(path, "mask")
     if mask.shape != tuple(shape):
         raise DataFault(
+            "pictures.mask-shape-differs",
             f"{path}: {mask.shape[0]} x {mask.shape[1]} pixels, {whose} {shape[0]} x {shape[1]}; "
-            "expected equal; draw, predict or resample it on the pixels of its image"
+            "expected equal; draw, predict or resample it on the pixels of its image",
         )
     mask = mask if threshold is None else (mask >= threshold).astype(np.uint8)
     values = np.unique(mask)
@@ -430,8 +443,9 @@ def _labels_of(
         if label_of is BINARY and len(values) > 3 and ends > MOSTLY and values[-1] <= 255:
             hint = f"{ends:.0%} of its pixels are near 0 or 255: --read threshold=128"
         raise DataFault(
+            "pictures.mask-numbers-unknown",
             f"{path}: holds the numbers {values[:16].astype(int).tolist()}, expected among "
-            f"{list(label_of)}; {hint.format(numbers=named)}"
+            f"{list(label_of)}; {hint.format(numbers=named)}",
         )
     table = np.array([label_of[int(v)] for v in values], np.int16)
     labels: LabelArray = table[np.searchsorted(values, mask)]
@@ -600,8 +614,9 @@ class PictureSource(CaseSource):
             return one_fold(path, self.request.fold, self._subjects, self.found.folder)
         if not self.request.fold.isdecimal() or int(self.request.fold) >= folds:
             raise UsageFault(
+                "pictures.fold-unknown",
                 f"--fold {self.request.fold!r}: {self.found.folder} has folds 0 to {folds - 1}, or "
-                "'all'; set their number with --read folds=N"
+                "'all'; set their number with --read folds=N",
             )
         splits = grouped_splits(ids, self._subjects, folds, self.options.seed)
         split = splits[int(self.request.fold)]
@@ -658,8 +673,10 @@ class PictureSource(CaseSource):
     def _picture(self, case_id: str) -> PictureFiles:
         if case_id not in self.found.pictures:
             raise DataFault(
+                "pictures.picture-unknown",
                 f"{self.found.folder}: no picture {case_id!r}, expected one of "
-                f"{len(self.found.pictures)}, for example {next(iter(self.found.pictures), None)!r}"
+                f"{len(self.found.pictures)}, for example "
+                f"{next(iter(self.found.pictures), None)!r}",
             )
         return self.found.pictures[case_id]
 
@@ -698,8 +715,9 @@ class PictureSource(CaseSource):
         names = self.options.channels or (("grey",) if count == 1 else ("red", "green", "blue"))
         if len(names) != count:
             raise UsageFault(
+                "pictures.channel-count-differs",
                 f"--read channels={','.join(names)}: {len(names)} name(s), but the pictures of "
-                f"{self.found.folder} have {count} channel(s); expected a name for each"
+                f"{self.found.folder} have {count} channel(s); expected a name for each",
             )
         per_channel(self.options.window, count)
         return names
@@ -729,8 +747,9 @@ def kind_of(array: npt.NDArray[Any]) -> Kind:
 def unlike(path: Path, kind: Kind, expected: Kind) -> DataFault:
     """Return the fault of a picture of another kind than the others."""
     return DataFault(
+        "pictures.picture-channels-differ",
         f"{path}: {kind[0]} channel(s) of {kind[1]}, expected {expected[0]} of {expected[1]} as "
-        "the other pictures have; convert it"
+        "the other pictures have; convert it",
     )
 
 

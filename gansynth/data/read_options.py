@@ -77,8 +77,9 @@ def parse_read(model: type[Options], request: SourceRequest) -> Options:
             flag = f" Did you mean: {flag_of(key)} '{text}'?"
             hint = flag if key in NOT_READ else did_you_mean(key, fields)
             raise UsageFault(
+                "read-options.key-unknown",
                 f"--read {key}={text}: {request.kind}: has no such key, expected one of: "
-                f"{', '.join(fields) or 'none'}.{hint} See: gansynth options {request.kind}"
+                f"{', '.join(fields) or 'none'}.{hint} See: gansynth options {request.kind}",
             )
     values = {key: text for key, text in request.read.items() if key in fields}
     return read_model(model, values, partial(_as_typed, request))

@@ -182,18 +182,24 @@ def inner_read(read: Mapping[str, str]) -> dict[str, str]:
 def open_inner(request: SourceRequest) -> CaseSource:
     """Open the volumes that slices are cut from; UsageFault: unknown options, 2D cases."""
     if request.kind == "slices":
-        raise UsageFault(f"slices:slices:{request.where}: expected slices of volumes; say it once")
+        raise UsageFault(
+            "slices.slices-of-slices",
+            f"slices:slices:{request.where}: expected slices of volumes; say it once",
+        )
     try:
         inner = open_plain(request)
     except UsageFault as fault:
         if "--read" not in str(fault):
             raise
         keys = ", ".join(SliceOptions.model_fields)
-        raise UsageFault(f"{fault} slices: itself has: {keys}") from fault
+        raise UsageFault(
+            "slices.inner-option-invalid", f"{fault} slices: itself has: {keys}"
+        ) from fault
     if inner.schema.axes != "DHW":
         raise UsageFault(
+            "slices.cases-already-2d",
             f"slices:{request.kind}:{request.where}: its cases are 2D already, expected volumes; "
-            f"say --data {request.kind}:{request.where}"
+            f"say --data {request.kind}:{request.where}",
         )
     return inner
 
@@ -218,8 +224,9 @@ class SliceSource(CaseSource):
         where = f"{self.inner.request.kind}:{self.inner.request.where}"
         if self.inner.space.grid == "resample":
             raise UsageFault(
+                "slices.frame-and-whole-of-slices",
                 f"slices:{where}: --read frame= and whole= are of whole volumes, expected slices "
-                "of the volumes' own size. Leave them out, and set that of slices by resize="
+                "of the volumes' own size. Leave them out, and set that of slices by resize=",
             )
         self.request = replace(request, where=where)
         self.axis = AXIS[self.options.plane]
@@ -238,8 +245,9 @@ class SliceSource(CaseSource):
         classes, foreground = self.options.classes, self.options.foreground
         if (classes == "foreground" and foreground != "any") or (classes and foreground == WITHOUT):
             raise UsageFault(
+                "slices.classes-with-one-foreground",
                 f"--read classes={classes}: with --read foreground={foreground} all slices are of "
-                "one class, expected several; leave one of the two out"
+                "one class, expected several; leave one of the two out",
             )
 
     # -- what it has -----------------------------------------------------------------------------
@@ -255,8 +263,9 @@ class SliceSource(CaseSource):
         slices = self._slice_ids(self.inner.train_ids)
         if not slices:
             raise DataFault(
+                "slices.no-training-slice-left",
                 f"slices:{self.request.where}: no slice is left of {len(self.inner.train_ids)} "
-                f"training volume(s), expected at least one; widen --read slices and foreground"
+                f"training volume(s), expected at least one; widen --read slices and foreground",
             )
         return slices
 
@@ -334,7 +343,9 @@ class SliceSource(CaseSource):
         try:
             return sorted({self._parse_id(case)[0] for case in cases})
         except DataFault as fault:
-            raise UsageFault(f"{fault}; correct the split") from fault
+            raise UsageFault(
+                "slices.split-names-unknown-case", f"{fault}; correct the split"
+            ) from fault
 
     @cached_property
     def schema(self) -> Schema:
@@ -401,8 +412,9 @@ class SliceSource(CaseSource):
         shape = self._header_of(case).shape
         if not 0 <= index < shape[self.axis]:
             raise DataFault(
+                "slices.no-such-slice",
                 f"slices:{self.request.where}: no slice {index} of case {case!r}, expected 0 to "
-                f"{shape[self.axis] - 1}"
+                f"{shape[self.axis] - 1}",
             )
         box = [slice(0, n) for n in shape]
         box[self.axis] = slice(index, index + 1)
@@ -470,8 +482,9 @@ class SliceSource(CaseSource):
             or not number.isdecimal()
         ):
             raise DataFault(
+                "slices.no-such-case",
                 f"slices:{self.request.where}: no case {case_id!r}, expected for example "
-                f"{self.train_ids[0]!r}"
+                f"{self.train_ids[0]!r}",
             )
         return case, int(number), channels
 
@@ -542,8 +555,9 @@ class SliceSource(CaseSource):
                 only, by_what = self.options.foreground, self.options.classes
                 asks = f"classes={by_what}" if only == "any" else f"foreground={only}"
                 raise DataFault(
+                    "slices.case-without-labels",
                     f"{self.inner.name}: case {case!r} has no labels, expected them with --read "
-                    f"{asks}; leave that out, and choose slices by number: --read slices=40-110"
+                    f"{asks}; leave that out, and choose slices by number: --read slices=40-110",
                 )
             across = other_axes(3)[self.axis]
             for number, value in enumerate(values):
@@ -560,14 +574,16 @@ class SliceSource(CaseSource):
             return
         if side not in SIDES[plane]:
             raise UsageFault(
+                "slices.side-not-of-plane",
                 f"--read count_from={side}: no side of {plane} slices, expected "
-                f"{' or '.join(SIDES[plane])}"
+                f"{' or '.join(SIDES[plane])}",
             )
         if not self.inner.space.oriented:
             raise UsageFault(
+                "slices.array-directions-unknown",
                 f"--read count_from={side}: {self.inner.name} does not say which way its arrays "
                 "run, expected volumes as their files hold them (nifti:, msd:). "
-                "Or count as the arrays run: --read count_from=array"
+                "Or count as the arrays run: --read count_from=array",
             )
 
     @property
@@ -579,8 +595,9 @@ class SliceSource(CaseSource):
         unknown = [name for name in names or () if name not in available]
         if unknown:
             raise UsageFault(
+                "slices.no-such-channel",
                 f"--read channels={','.join(names or ())}: {self.inner.name} has no channel "
-                f"{unknown[0]!r}, expected among: {', '.join(available)}"
+                f"{unknown[0]!r}, expected among: {', '.join(available)}",
             )
         return tuple(map(available.index, names or available))
 

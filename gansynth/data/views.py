@@ -218,8 +218,9 @@ def channel_numbers(schema: Schema, names: Any) -> list[int]:
     for name in names:
         if name not in schema.channels:
             raise UsageFault(
+                "views.channel-unknown",
                 f"channel {name!r} is unknown, expected among {', '.join(schema.channels)}."
-                f"{did_you_mean(name, schema.channels)}"
+                f"{did_you_mean(name, schema.channels)}",
             )
     return [schema.channels.index(name) for name in names]
 

@@ -74,14 +74,16 @@ fit = function_of(FitRequest, run_fit)
 def _named_recipe(name: str, generator: str, composite: bool) -> Recipe:
     if composite:
         raise UsageFault(
+            "fitting.recipe-defines-its-runs",
             f"--recipe {name}: the recipe defines its runs; leave out --per-channel and "
-            "--per-class, and name a generator, not a chain's file"
+            "--per-class, and name a generator, not a chain's file",
         )
     recipe = find_recipe(name)
     expected = recipe.spec.generator
     if generator != expected:
         raise UsageFault(
+            "fitting.recipe-of-other-generator",
             f"--recipe {recipe.name}: its generator is {expected}, got {generator}; use: "
-            f"gansynth fit {expected} --recipe {recipe.name}"
+            f"gansynth fit {expected} --recipe {recipe.name}",
         )
     return recipe

@@ -73,8 +73,9 @@ def _beginning(folder: Path, part: str) -> Path:
             return folder / str(entry["folder"])
     names = [entry["name"] for entry in manifest[PARTS]]
     raise UsageFault(
+        "fitting.composite-start-lacks-part",
         f"--init-from {folder}: has no part {part!r}, expected one of the same name; it has "
-        f"{', '.join(names)}"
+        f"{', '.join(names)}",
     )
 
 
@@ -152,8 +153,9 @@ class _CompositeRun(Pipeline[PlannedPart]):
         """Return the fitted parts; refuse another run, or one that must not be resumed."""
         if PARTS not in self.manifest:
             raise UsageFault(
+                "fitting.run-not-composite",
                 f"{self.out}: holds a run that is not composite, expected an empty folder; "
-                "choose another -o"
+                "choose another -o",
             )
         ancestors = Lineage.from_json(self.manifest["lineage"]).ancestors
         lineage = replace(lineage, ancestors=ancestors)
@@ -176,9 +178,10 @@ class _CompositeRun(Pipeline[PlannedPart]):
         ]
         if by is not None and by not in whole and learnt:
             raise UsageFault(
+                "fitting.labelling-part-changed",
                 f"{self.out}: part {by!r} has changed, or would be trained further, and part "
                 f"{learnt[0]!r} has learnt from its label maps; expected it unchanged. Choose "
-                "another -o, or set steps of the other parts only"
+                "another -o, or set steps of the other parts only",
             )
 
     def _new(self, lineage: Lineage) -> dict[str, Any]:

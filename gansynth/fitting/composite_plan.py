@@ -102,7 +102,7 @@ def make_plan(
         try:
             planner.add(part_spec, part_spec.settings(settings, spec.parts))
         except (DataFault, UsageFault) as fault:
-            raise type(fault)(f"part {part_spec.name!r}: {fault}") from fault
+            raise fault.reworded(f"part {part_spec.name!r}: {fault}") from fault
     planner.check_whole()
     names = edits if edits is not None else spec.edits
     chosen = planner.default_edits if names is None else tuple(names)
@@ -118,8 +118,9 @@ def _plan_classes(
     can = capabilities_of(cls, options)
     if can.draws == "labels" or can.channels:
         raise UsageFault(
+            "fitting.class-part-not-whole-samples",
             f"--per-class {spec.groups}: {spec.generator} is set to generate label maps, or to be "
-            "given channels; expected parts with whole samples"
+            "given channels; expected parts with whole samples",
         )
     parts = spec.classes(source)
     check_edits(edits or (), Maker(spec.generator, can))
@@ -155,8 +156,9 @@ class _CompositePlanner:
         can = capabilities_of(cls, options)
         if "context" in can.takes and can.body_channel is None:
             raise UsageFault(
+                "fitting.part-takes-context-channels",
                 f"{spec.generator} is set to take context channels, which composite runs do not "
-                f"have; expected a part without, such as set: {dict(can.in_chain)}"
+                f"have; expected a part without, such as set: {dict(can.in_chain)}",
             )
         view: dict[str, Any] = {"names": dict(spec.names)} if spec.names else {}
         base = viewed(self._open(spec), view)
@@ -174,10 +176,11 @@ class _CompositePlanner:
         # All channels of a sample must show the same anatomy.
         if can.draws != "labels" and not can.from_labels:
             raise UsageFault(
+                "fitting.part-draws-own-anatomy",
                 f"generator {spec.generator!r} generates images from noise, so its anatomy would "
                 "differ from that of the other parts; expected a generator from label maps "
                 f"({such_as(lambda able: able.from_labels)}). Fit {spec.generator} on all channels "
-                "together"
+                "together",
             )
         if draws and spec.data is not None:
             _check_same_arrays(base, self.source, draws)
@@ -197,8 +200,9 @@ class _CompositePlanner:
         earlier = [part.name for part in self.parts]
         if spec.init_from is not None and spec.init_from not in earlier:
             raise UsageFault(
+                "fitting.init-from-not-earlier-part",
                 f"init_from {spec.init_from!r}: expected an earlier part, one of "
-                f"{', '.join(earlier) or 'none so far'}; list it before"
+                f"{', '.join(earlier) or 'none so far'}; list it before",
             )
 
     def _open(self, spec: PartSpec) -> CaseSource:
@@ -211,13 +215,15 @@ class _CompositePlanner:
     def _labeller(self, name: str) -> str:
         if name not in self._labellers:
             raise UsageFault(
+                "fitting.labels-by-not-earlier-labeller",
                 f"labels_by {name!r}: expected an earlier part that generates labels "
-                f"({', '.join(self._labellers) or 'there is none'})"
+                f"({', '.join(self._labellers) or 'there is none'})",
             )
         if self.labels_by not in (None, name):
             raise UsageFault(
+                "fitting.two-parts-label",
                 f"labels_by {name!r}: another part has {self.labels_by!r}; expected one part that "
-                "generates label maps for all"
+                "generates label maps for all",
             )
         self.labels_by = name
         return name
@@ -230,15 +236,17 @@ class _CompositePlanner:
         for channel in inputs:
             if channel not in self._drawn:
                 raise UsageFault(
+                    "fitting.given-channel-not-generated-earlier",
                     f"given {channel!r}: no earlier part generates it, expected one of "
-                    f"{', '.join(self._drawn) or 'none so far'}"
+                    f"{', '.join(self._drawn) or 'none so far'}",
                 )
         draws = tuple(channel for channel in channels if channel not in inputs)
         for channel in draws:
             if channel in self._drawn:
                 raise UsageFault(
+                    "fitting.channel-generated-twice",
                     f"part {self._drawn[channel]!r} generates channel {channel!r} already; "
-                    "expected one part for each"
+                    "expected one part for each",
                 )
         return draws
 
@@ -247,8 +255,9 @@ class _CompositePlanner:
         missing = [c for c in self.source.schema.channels if c not in self._drawn]
         if missing:
             raise UsageFault(
+                "fitting.channel-without-part",
                 f"no part generates channel(s) {', '.join(missing)} of {self.source.name}; "
-                "expected a part for each: add one, or name them under channels"
+                "expected a part for each: add one, or name them under channels",
             )
 
 
@@ -270,6 +279,7 @@ def _check_same_arrays(part_source: CaseSource, source: CaseSource, draws: Seque
     for key, (value, expected) in pairs.items():
         if value != expected:
             raise UsageFault(
+                "fitting.part-arrays-differ",
                 f"data {part_source.name}: {key} is {value}, that of {source.name} {expected}; "
-                "expected the same for a part that generates images"
+                "expected the same for a part that generates images",
             )

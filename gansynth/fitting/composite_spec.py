@@ -119,8 +119,9 @@ class PerChannel:
         named = [channel for part in parts for channel in part]
         if sorted(named) != sorted(schema.channels):
             raise UsageFault(
+                "fitting.per-channel-not-every-channel",
                 f"--per-channel {self.groups}: expected every one of {', '.join(schema.channels)} "
-                f"once, for example --per-channel {','.join(schema.channels)}"
+                f"once, for example --per-channel {','.join(schema.channels)}",
             )
         found = [
             {"name": name, "generator": self.generator, "channels": channels}
@@ -155,7 +156,8 @@ class PerClass:
         twice = named_twice(named)
         if twice is not None:
             raise UsageFault(
-                f"{option}: class {twice!r} is named twice, expected one part that draws it"
+                "fitting.class-named-twice",
+                f"{option}: class {twice!r} is named twice, expected one part that draws it",
             )
         for part in parts:
             numbers = class_numbers(source, part, asked=option)
@@ -163,9 +165,10 @@ class PerClass:
             if cases < LEAST_CASES:
                 others = ",".join(["+".join(p) for p in parts if p != part]) or "other classes"
                 raise UsageFault(
+                    "fitting.class-with-few-cases",
                     f"{option}: {cases} training case(s) of class {'+'.join(part)!r} in "
                     f"{source.name} fold {source.request.fold}, expected at least {LEAST_CASES}; "
-                    f"leave it out (--per-class {others}), or join it with another: a+b"
+                    f"leave it out (--per-class {others}), or join it with another: a+b",
                 )
         return _named("--per-class", parts)
 
@@ -181,14 +184,16 @@ def asked_for(name: str, groups: str | None, classes: str | None = None) -> Spec
     """
     if groups is not None and classes is not None:
         raise UsageFault(
+            "fitting.per-class-with-per-channel",
             f"--per-class {classes}: cannot be combined with --per-channel {groups}, expected one "
-            "of them; leave the other out"
+            "of them; leave the other out",
         )
     chain = name.endswith((".yaml", ".yml"))
     for option, value in (("--per-channel", groups), ("--per-class", classes)):
         if chain and value is not None:
             raise UsageFault(
-                f"{option} {value}: {name} defines its own parts; leave one of them out"
+                "fitting.chain-defines-its-parts",
+                f"{option} {value}: {name} defines its own parts; leave one of them out",
             )
     if chain:
         return read_chain(Path(name))
@@ -208,8 +213,9 @@ def read_chain(path: Path) -> ChainSpec:
         spec = ChainSpec.model_validate(doc)
     except ValidationError as error:
         raise UsageFault(
+            "fitting.chain-file-malformed",
             f"{path}: {first_fault(error)}; expected 'parts', a list of name, generator, set, "
-            "channels, labels_by, data"
+            "channels, labels_by, data",
         ) from None
     _check_names(str(path), [part.name for part in spec.parts])
     return spec
@@ -247,4 +253,7 @@ def named_twice(names: Sequence[str], key: Callable[[str], str] = str) -> str | 
 def _check_names(where: str, names: Sequence[str]) -> None:
     twice = named_twice(names, str.casefold)
     if twice is not None:
-        raise UsageFault(f"{where}: two parts are named {twice!r}, expected different names")
+        raise UsageFault(
+            "fitting.two-parts-of-one-name",
+            f"{where}: two parts are named {twice!r}, expected different names",
+        )

@@ -33,7 +33,13 @@ from gansynth.core.source import SourceRequest, case_records
 from gansynth.fitting.sample_grids import columns_of
 from gansynth.fitting.setup import FitJob, resolve
 from gansynth.report.image_grid import write_sample_grid
-from gansynth.runtime.errors import FAULTS, EnvironmentFault, GansynthError, UsageFault
+from gansynth.runtime.errors import (
+    FAULTS,
+    EnvironmentFault,
+    GansynthError,
+    UsageFault,
+    printed_fault,
+)
 from gansynth.runtime.progress import Reporter
 from gansynth.runtime.signals import Interrupted, StopRequest
 from gansynth.sampling.sampler import sampler_for
@@ -56,7 +62,10 @@ def parse_bytes(text: str) -> int:
     """Parse ``16GB``, ``800MB``, ``12GiB``, ``5000000``. Raises UsageFault: anything else."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?\s*", text, re.IGNORECASE)
     if match is None or float(match[1]) == 0:
-        raise UsageFault(f"--max-memory {text!r}: expected a size, for example 16GB or 800MiB")
+        raise UsageFault(
+            "fitting.max-memory-not-a-size",
+            f"--max-memory {text!r}: expected a size, for example 16GB or 800MiB",
+        )
     unit = match[2].upper()
     scale = 1024 ** "KMGT".index(unit) * 1024 if unit and match[3] else UNITS[unit]
     return int(float(match[1]) * scale)
@@ -101,9 +110,10 @@ def refuse_low_memory(job: FitJob, processes: int) -> None:
     free = free_bytes(torch.device("cpu"))
     if needed > free:
         raise EnvironmentFault(
+            "fitting.batch-exceeds-free-memory",
             f"--set batch_size={job.options.batch_size}: a batch takes {math.ceil(needed / 2**20)} "
             f"MiB, {math.ceil(free / 2**20)} MiB of memory are free; expected a smaller batch or "
-            "patch"
+            "patch",
         )
 
 
@@ -333,9 +343,10 @@ def fit_into(
             return changed
         before = measured.get("memory_before_mib", before)
     raise EnvironmentFault(
+        "fitting.nothing-fits-max-memory",
         f"--max-memory: nothing fits {budget:.0f} MiB ({'; '.join(attempts)}). {before} MiB "
         "are needed before the first step. Expected more memory, --set batch_size=1, smaller "
-        "networks (gansynth options NAME) or another --device"
+        "networks (gansynth options NAME) or another --device",
     )
 
 
@@ -378,13 +389,14 @@ def _measure_in_own_process(
         report: dict[str, Any] = json.loads(last)
         return report
     if done.returncode in FAULTS and last:
-        raise FAULTS[done.returncode](last)
+        raise printed_fault(done.returncode, last)
     words = ("OutOfMemory", "MemoryError", "allocate memory")  # of torch on CUDA, Python, the CPU
     if done.returncode == -9 or any(word in done.stderr for word in words):
         return {"memory_mib": None}
     raise EnvironmentFault(
+        "fitting.memory-measuring-ended",
         f"--max-memory: measuring ended with code {done.returncode}: "
-        f"{(done.stderr.splitlines() or ['nothing'])[-1]}; leave --max-memory out"
+        f"{(done.stderr.splitlines() or ['nothing'])[-1]}; leave --max-memory out",
     )
 
 
@@ -394,7 +406,7 @@ def _main() -> int:
         job = resolve(generator, SourceRequest(**request), settings, edits, device)
         answer, code = json.dumps(measure(job, Path("-"))), 0
     except GansynthError as fault:
-        answer, code = str(fault), fault.exit_code
+        answer, code = fault.line, fault.exit_code
     sys.stdout.write(f"{answer}\n")
     return code
 

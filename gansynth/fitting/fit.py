@@ -223,7 +223,7 @@ def _train(
             if not processes.is_main:  # the first process reports for all
                 raise SystemExit(fault.exit_code) from fault
             drawn = f". Drawn in {out / CURVES}" if (out / LOSSES).exists() else ""
-            raise TrainingFault(f"{fault}{drawn}") from fault
+            raise TrainingFault("fitting.training-failed", f"{fault}{drawn}") from fault
         except Interrupted:
             after = f" after step {manifest['steps']}, which is checkpointed" * job.trains
             reporter.warn(f"{out}: stopped by a signal{after}; the same command goes on from there")

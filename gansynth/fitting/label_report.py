@@ -61,7 +61,9 @@ def report_label_maps(job: FitJob, run: Run, reporter: Reporter) -> dict[str, An
     for sample in samples:
         reason = sample.provenance.get("reject_reason")
         if reason:
-            reject_reasons[reject_reason_of(DataFault(reason))] += 1
+            reject_reasons[
+                reject_reason_of(DataFault("fitting.generated-label-map-rejected", reason))
+            ] += 1
     document = dict(compared)
     document["rejected"] = round(reject_reasons.total() / SAMPLES, 4)
     document["reject_reasons"] = dict(reject_reasons)

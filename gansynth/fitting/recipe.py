@@ -171,9 +171,10 @@ class Recipe:
             if len(fitting) != 1:
                 where = f" of {of}" if of else ""
                 raise UsageFault(
+                    "fitting.recipe-channel-missing",
                     f"--recipe {self.name}: needs a channel {name}{where}, expected one of "
                     f"{', '.join(dict.fromkeys((name, *others)))} among {', '.join(channels)}; "
-                    "rename the channels of your data, or choose them: --read channels=..."
+                    "rename the channels of your data, or choose them: --read channels=...",
                 )
             names[name] = fitting[0]
         return names
@@ -184,7 +185,7 @@ class Recipe:
         if kinds and kind not in kinds:
             taken = " or ".join([f"{name}:" for name in kinds])
             message = f"--data {kind}: recipe {self.name} does not say how to read it"
-            raise UsageFault(f"{message}, expected {taken}")
+            raise UsageFault("fitting.recipe-source-kind-not-taken", f"{message}, expected {taken}")
         return dict(self.spec.read) | dict(kinds.get(kind, {}))
 
     def check(self) -> None:
@@ -197,7 +198,9 @@ class Recipe:
             installed().generator(spec.generator)
             build_edits(spec.edits or ())
         except GansynthError as fault:
-            raise UsageFault(f"{self.path}: {fault}") from fault
+            raise UsageFault(
+                "fitting.recipe-generator-or-edits-wrong", f"{self.path}: {fault}"
+            ) from fault
         for where, read in self._reads():
             with self._at(where):
                 _check_read(spec, read)
@@ -212,7 +215,9 @@ class Recipe:
             yield
         except UsageFault as fault:
             message = str(fault).removeprefix("--set ").removeprefix("--read ")
-            raise UsageFault(f"{self.path}: {where}: {message}") from fault
+            raise UsageFault(
+                "fitting.recipe-setting-or-read-wrong", f"{self.path}: {where}: {message}"
+            ) from fault
 
     def _check_needs(self) -> None:
         for run in self.spec.runs:
@@ -220,8 +225,9 @@ class Recipe:
                 data = part.data or ""
                 if data.startswith("{") and data[1:-1] not in self.spec.needs:
                     raise UsageFault(
+                        "fitting.recipe-part-data-not-needed",
                         f"{self.path}: runs.{run.name}.parts.{part.name}.data is {data!r}, "
-                        f"expected one of needs ({', '.join(self.spec.needs) or 'none'}) in {{}}"
+                        f"expected one of needs ({', '.join(self.spec.needs) or 'none'}) in {{}}",
                     )
 
     def _reads(self) -> Iterator[tuple[str, Mapping[str, str]]]:
@@ -252,8 +258,9 @@ class Recipe:
         if name not in self.spec.scale:
             scales = self.spec.scale
             raise UsageFault(
+                "fitting.recipe-scale-unknown",
                 f"--scale {name}: recipe {self.name} has no such scale, expected one of: "
-                f"{', '.join(scales) or 'none'}.{did_you_mean(name, scales)}"
+                f"{', '.join(scales) or 'none'}.{did_you_mean(name, scales)}",
             )
         return self.spec.scale[name]
 
@@ -271,7 +278,7 @@ def read_recipe(path: Path, name: str | None = None) -> Recipe:
         keys, loc = RecipeSpec.model_fields, error.errors()[0]["loc"]
         hint = did_you_mean(str(loc[-1]), keys) if loc else ""
         message = f"{path}: {first_fault(error)}; a recipe has {', '.join(keys)}.{hint}"
-        raise UsageFault(message) from None
+        raise UsageFault("fitting.recipe-file-malformed", message) from None
     return Recipe(name or path.stem, path, hashlib.sha256(data).hexdigest(), spec)
 
 
@@ -311,8 +318,9 @@ def _check_read(spec: RecipeSpec, read: Mapping[str, str]) -> None:
     for key in read.keys() - keys:
         if not key.startswith("inner."):
             raise UsageFault(
+                "fitting.slices-read-key-unknown",
                 f"{key}={read[key]}: slices: has no such key, expected one of "
-                f"{', '.join(sorted(keys))}, or inner.KEY.{did_you_mean(key, keys)}"
+                f"{', '.join(sorted(keys))}, or inner.KEY.{did_you_mean(key, keys)}",
             )
     parse_read(SliceOptions, SourceRequest("slices", "", read=slice_keys))
 

@@ -16,7 +16,7 @@ from gansynth.fitting import fit as fitting
 from gansynth.fitting.composite_fit import fit_composite
 from gansynth.fitting.pipeline import FitArguments, Pipeline
 from gansynth.fitting.recipe_plan import PlannedSet, RecipePlan
-from gansynth.runtime.errors import FAULTS, GansynthError, UsageFault
+from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.files import disk_errors, read_json, sha256_file, write_json_atomic
 from gansynth.runtime.version import __version__
 from gansynth.sampling.open_run import check_weights
@@ -43,8 +43,9 @@ def fit_recipe(plan: RecipePlan, out: Path, **how: Unpack[FitArguments]) -> dict
     init_from = how.get("init_from")
     if init_from is not None and len(plan.sets) > 1:
         raise UsageFault(
+            "fitting.init-from-with-several-sets",
             f"--init-from {init_from}: recipe {plan.recipe.name} has {len(plan.sets)} sets here, "
-            f"expected one that starts from it; choose it: --only {plan.sets[0].name}"
+            f"expected one that starts from it; choose it: --only {plan.sets[0].name}",
         )
     for note in plan.notes:
         how["reporter"].say(note)
@@ -86,7 +87,7 @@ class _RecipeRuns(Pipeline[PlannedSet]):
         suffix = (
             "" if self.dry_run else f".{suffix} {done}; the same command tries the others again"
         )
-        named = FAULTS.get(first.exit_code, type(first))(f"set {name!r}: {first}{suffix}")
+        named = first.reworded(f"set {name!r}: {first}{suffix}")
         named.__cause__ = first
         return named
 
@@ -114,19 +115,22 @@ class _RecipeRuns(Pipeline[PlannedSet]):
             before = read_json(path, hint="remove it; finished sets are then checked again")
             if before.get("recipe") != name:
                 raise UsageFault(
+                    "fitting.record-of-other-recipe",
                     f"{path}: of recipe {before.get('recipe')!r}, expected {name!r}; choose "
-                    "another -o"
+                    "another -o",
                 )
             if not self.how.get("resume", True):
                 raise UsageFault(
+                    "fitting.folder-holds-recipe-sets",
                     f"{self.out}: holds sets of recipe {name} already, expected an empty "
-                    "folder; choose another -o"
+                    "folder; choose another -o",
                 )
             self.entries = before.get("sets", {})
         if not self.plan.alone and (self.out / MANIFEST).exists():
             raise UsageFault(
+                "fitting.folder-holds-run-not-recipe",
                 f"{self.out}: holds a run, expected a folder for the runs of recipe {name}; "
-                "choose another -o"
+                "choose another -o",
             )
 
     def _write(self) -> None:

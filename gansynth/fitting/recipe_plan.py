@@ -168,8 +168,9 @@ def _with_recipe_keys(
     if not recipe_keys or own_source or "--read" not in str(fault):
         return fault
     return UsageFault(
+        "fitting.recipe-read-keys-not-taken",
         f"{str(fault).rstrip('.')}; recipe {recipe.name} reads its cases by "
-        f"{', '.join(recipe_keys)}: it takes unprocessed volumes, such as nifti: or msd:"
+        f"{', '.join(recipe_keys)}: it takes unprocessed volumes, such as nifti: or msd:",
     )
 
 
@@ -211,14 +212,16 @@ def _picked(
     if not sets or twice is not None:
         problem = "has no set" if twice is None else f"has two sets named {twice!r}"
         raise UsageFault(
+            "fitting.recipe-sets-missing-or-twice",
             f"--recipe {recipe.name}: {problem} for channels {', '.join(channels)}, expected sets "
-            "of different names; choose channels by --read channels=..."
+            "of different names; choose channels by --read channels=...",
         )
     for name in only:
         if name not in names:
             raise UsageFault(
+                "fitting.recipe-set-unknown",
                 f"--only {name}: recipe {recipe.name} has no such set here, expected among: "
-                f"{', '.join(names)}.{did_you_mean(name, names)}"
+                f"{', '.join(names)}.{did_you_mean(name, names)}",
             )
     return [entry for entry in sets if (entry[0] in only if only else not entry[1].optional)]
 
@@ -240,14 +243,16 @@ def _others_of(
     for option, name in named:
         if name not in needs:
             raise UsageFault(
+                "fitting.recipe-source-not-needed",
                 f"{option} {name}: recipe {recipe.name} needs no such source, expected one of: "
-                f"{', '.join(needs) or 'none'}.{did_you_mean(name, needs)}"
+                f"{', '.join(needs) or 'none'}.{did_you_mean(name, needs)}",
             )
     for missing, what in needs.items():
         if missing not in data:
             raise UsageFault(
+                "fitting.recipe-source-missing",
                 f"--recipe {recipe.name}: needs {missing}: {what}; name it: --extra-source "
-                f"{missing}=KIND:WHERE"
+                f"{missing}=KIND:WHERE",
             )
     sources: dict[str, dict[str, Any]] = {}
     for name in needs:

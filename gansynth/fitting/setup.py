@@ -180,16 +180,18 @@ def resolve(
     trains = isinstance(given, FitOptions) and built.capabilities.trains
     if trains != bool(built.phases()):
         raise UsageFault(
+            "fitting.phases-and-trains-disagree",
             f"{name}: phases() of the generator and trains of its capabilities disagree, expected "
-            "phases where it trains, and else none; this is a fault of its plugin"
+            "phases where it trains, and else none; this is a fault of its plugin",
         )
     if isinstance(given, FitOptions) and trains:
         loop = given
     else:
         for key in FitOptions.model_fields.keys() & set(typed) - {"seed"}:
             raise UsageFault(
+                "fitting.setting-without-training-steps",
                 f"--set {key}={settings[key]}: has no effect, as {name} learns by no training "
-                f"steps here; leave {key} out"
+                f"steps here; leave {key} out",
             )
         loop = FitOptions.model_validate({"seed": given.seed, "steps": 0})
     if loop.epochs is not None:
@@ -220,8 +222,9 @@ def _asked_maps(generator: Generator, space: Space, cases: TrainingCases) -> Edi
     for edit in edits:
         if edit.in_turns:
             raise UsageFault(
+                "fitting.fit-edits-in-turns",
                 f"fit_edits: {edit.name} takes cases in turns, but a step takes them at random; "
-                f"expected {edit.name} without it, for example {edit.name}:pairs=any"
+                f"expected {edit.name} without it, for example {edit.name}:pairs=any",
             )
     pool = CasePool(cases, space)
     context = partial(context_of, generator)
@@ -233,28 +236,32 @@ def check_labels(generator: Generator, source: CaseSource) -> None:
     can = generator.capabilities
     if "boxes" in can.takes and not source.schema.box_classes:
         raise UsageFault(
+            "fitting.cases-without-boxes",
             f"{source.name}: its cases have no boxes, expected some: {generator.name} generates "
             "images from boxes. Read a data set of boxes, or boxes of label maps: --data "
-            "slices:... --read boxes=yes"
+            "slices:... --read boxes=yes",
         )
     if can.draws != "image" and source.schema.ignore is not None:
         raise UsageFault(
+            "fitting.ignore-label-in-generated-maps",
             f"{source.name}: has an ignore label, and {generator.name} is set to generate label "
             "maps: it would learn that what is ignored is background; expected a generator of "
             f"images, such as {such_as(lambda able: able.from_labels)}, or labels that are known "
-            "everywhere and no ignore label"
+            "everywhere and no ignore label",
         )
     if not can.labelled or source.schema.foreground:
         return
     if can.draws != "image":
         raise UsageFault(
+            "fitting.no-label-maps-to-generate",
             f"{source.name}: its cases have no label maps, expected some: {generator.name} is set "
-            "to generate them. Add them, or have it generate images alone"
+            "to generate them. Add them, or have it generate images alone",
         )
     raise UsageFault(
+        "fitting.no-label-maps-to-condition",
         f"{source.name}: its cases have no label maps, expected some: {generator.name} generates "
         "images from label maps. Add them, or fit a generator from noise, such as "
-        f"{such_as(lambda able: not able.takes)}"
+        f"{such_as(lambda able: not able.takes)}",
     )
 
 
@@ -262,7 +269,8 @@ def _patch_space(space: Space, patch: tuple[int, ...]) -> Space:
     typed = f"--set patch={','.join(map(str, patch))}"
     if space.grid not in ("crop", "slice"):
         raise UsageFault(
-            f"{typed}: cases of grid {space.grid!r} are trained on whole; leave patch out"
+            "fitting.patch-of-whole-cases",
+            f"{typed}: cases of grid {space.grid!r} are trained on whole; leave patch out",
         )
     fits = len(patch) == len(space.size)
     for edge, longest in zip(patch, space.size, strict=False):
@@ -271,8 +279,9 @@ def _patch_space(space: Space, patch: tuple[int, ...]) -> Space:
         example = [str(min(32, n)) for n in space.size]
         most = ",".join(map(str, space.size))
         raise UsageFault(
+            "fitting.patch-size-wrong",
             f"{typed}: expected {len(space.size)} whole numbers of voxels, none above {most}, as "
-            f"patch={','.join(example)}"
+            f"patch={','.join(example)}",
         )
     return replace(space, size=patch)
 
@@ -285,8 +294,9 @@ def refuse_full_disk(job: FitJob, out: Path) -> None:
     needed, free = (KEPT_CHECKPOINTS + 1) * size + SHEETS - used, free_bytes(out)
     if isinstance(free, int) and free < needed:
         raise EnvironmentFault(
+            "fitting.disk-lacks-room",
             f"{out}: {needed} bytes needed ({KEPT_CHECKPOINTS + 1} checkpoints of {size}, and "
-            f"previews), {free} bytes free there. Make room, or choose another -o"
+            f"previews), {free} bytes free there. Make room, or choose another -o",
         )
 
 
@@ -337,8 +347,9 @@ def check_folder(
         return lineage, manifest
     if _begun(out):
         raise IntegrityFault(
+            "fitting.checkpoints-without-manifest",
             f"{out}: holds checkpoints but no {MANIFEST}, so their training cases are "
-            "unknown; expected both or neither. Choose another -o"
+            "unknown; expected both or neither. Choose another -o",
         )
     return lineage, None
 
@@ -371,7 +382,10 @@ def same_run(
     The data set may have been moved or renamed.
     """
     if not resume:
-        raise UsageFault(f"{out}: holds a run already, expected an empty folder; choose another -o")
+        raise UsageFault(
+            "fitting.folder-holds-run",
+            f"{out}: holds a run already, expected an empty folder; choose another -o",
+        )
     before, after = flat(manifest["config"]), flat(config)
     loose = (
         ".steps",
@@ -393,13 +407,15 @@ def same_run(
     ]
     if differing:
         raise UsageFault(
+            "fitting.folder-holds-other-run",
             f"{out}: holds another run ({'; '.join(differing[:3])}), expected the same options to "
-            "resume it; choose another -o"
+            "resume it; choose another -o",
         )
     if _unnamed(Lineage.from_json(manifest["lineage"])) != _unnamed(lineage):
         raise UsageFault(
+            "fitting.training-cases-changed",
             f"{out}: the training cases have changed since this run began; expected the same "
-            "cases to resume it; choose another -o"
+            "cases to resume it; choose another -o",
         )
 
 

@@ -50,8 +50,9 @@ class ParentRun(RunFolder):
         if parts:
             names = ", ".join([part["name"] for part in parts])
             raise UsageFault(
+                "fitting.init-from-composite-run",
                 f"--init-from {folder}: a composite run, expected one of its parts ({names}); for "
-                f"example --init-from {folder / parts[0]['folder']}"
+                f"example --init-from {folder / parts[0]['folder']}",
             )
         return cls(folder, check_weights(run))
 
@@ -114,9 +115,10 @@ def warm_start(generator: Generator, parent_run: ParentRun) -> WarmStart:
     taken = copy_weights(generator, named_axes(original), parent_run.tensors())
     if generator.nets and taken.share < LEAST_FITTING:
         raise UsageFault(
+            "fitting.init-from-weights-differ",
             f"--init-from {parent_run.folder}: {taken.share:.1%} of the weights fit"
             f"{_options(generator, original)}; expected a run of the same generator and width, at "
-            f"least {LEAST_FITTING:.0%}. Leave --init-from out, or set the same options"
+            f"least {LEAST_FITTING:.0%}. Leave --init-from out, or set the same options",
         )
     return taken
 

@@ -238,8 +238,9 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
     """Train with samples, then without: the same settings, seed and number of steps."""
     if not request.mix.synthetic:
         raise UsageFault(
+            "hosts.compare-without-samples",
             f"--compare with --ratio {request.ratio}: no sample is drawn, expected a ratio such "
-            "as 1:1; the training without samples is added"
+            "as 1:1; the training without samples is added",
         )
     cls = framework(request.target)
     place, settings = cls.Options.place, host_settings(cls, request.set, request.out)
@@ -324,7 +325,10 @@ def host_settings(
     """Return a target's settings with ``-o``, the folder of a training's results."""
     merged, place = dict(settings), host.Options.place
     if out is not None and not place:
-        raise UsageFault(f"-o {out}: {host.name} has no folder for results; leave it out")
+        raise UsageFault(
+            "hosts.no-folder-for-results",
+            f"-o {out}: {host.name} has no folder for results; leave it out",
+        )
     if out is not None:
         put_setting(merged, place, str(out), "-o")
     return merged
@@ -349,8 +353,9 @@ def data_of(request: AugmentRequest) -> tuple[SourceRequest, str]:
     fitted: dict[str, Any] = {} if run is None else dict(run.manifest["request"], view={})
     if "kind" not in given and not fitted:
         raise UsageFault(
+            "hosts.data-missing",
             "--data: missing, expected KIND:WHERE, for example msd:Task04; or --generator RUN, "
-            "whose data are then used"
+            "whose data are then used",
         )
     if fitted and given.get("kind", fitted["kind"]) != fitted["kind"]:
         fitted = {"fold": fitted["fold"]}

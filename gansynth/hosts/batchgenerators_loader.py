@@ -62,12 +62,16 @@ class MixedBatches(Mixture):
     ) -> None:
         schedule = Schedule.parse(str(options.get("schedule", "constant")))
         if not 0 <= foreground <= 1:
-            raise UsageFault(f"foreground is {foreground}, expected a share from 0 to 1")
+            raise UsageFault(
+                "hosts.foreground-not-a-share",
+                f"foreground is {foreground}, expected a share from 0 to 1",
+            )
         if schedule.kind == "finetune":
             raise UsageFault(
+                "hosts.schedule-with-batch-loader",
                 f"schedule {schedule}: a loader of batches cannot be kept from opening cases that "
                 "were not chosen. Train with mix_batches(loader, bank, '0:1') first, then go on "
-                "with a loader of gansynth.choose_cases(...); or use gansynth.mix on a data set"
+                "with a loader of gansynth.choose_cases(...); or use gansynth.mix on a data set",
             )
         super().__init__(bank, ratio, **options)
         alone = schedule.at(0.0, self.plan.ratio).real == "none"
@@ -153,13 +157,15 @@ def _patch(loader: Any, shape: Sequence[int] | None) -> tuple[int, ...]:
     size = getattr(loader, "patch_size", None) if shape is None else shape
     if size is None or not hasattr(loader, "batch_size"):
         raise UsageFault(
+            "hosts.loader-batch-size-unknown",
             f"a {type(loader).__name__} does not say how large its batches are. A phase of "
-            "synthetic samples only needs that; expected its batch_size, and shape=(D, H, W)"
+            "synthetic samples only needs that; expected its batch_size, and shape=(D, H, W)",
         )
     if getattr(loader, "infinite", True) is False:
         raise UsageFault(
+            "hosts.loader-ends-with-cases",
             f"a {type(loader).__name__} with infinite=False ends with its cases. A phase of "
-            "synthetic samples only draws none and would never end; expected infinite=True"
+            "synthetic samples only draws none and would never end; expected infinite=True",
         )
     return tuple(map(int, size))
 
@@ -169,16 +175,19 @@ def _check(data: Array, seg: Array | None, sample: BankSample, schema: Schema) -
     description, labels = f"sample {sample.id} is {sample.image.shape}", sample.labels
     if data.ndim != sample.image.ndim + 1 or data.shape[1] != len(sample.image):
         raise DataFault(
+            "hosts.loader-data-shape-differs",
             f"{description}, the loader's data {data.shape}; expected as many channels and axes. "
-            "Fit the generator on the data that the loader reads"
+            "Fit the generator on the data that the loader reads",
         )
     if seg is not None and (labels is None or seg.shape[:2] != (len(data), 1)):
         raise DataFault(
+            "hosts.loader-seg-shape-differs",
             f"{description}{', without labels' if labels is None else ''}, the loader's seg "
-            f"{seg.shape}; expected labels, and seg ({len(data)}, 1, ...)"
+            f"{seg.shape}; expected labels, and seg ({len(data)}, 1, ...)",
         )
     if seg is not None and schema.has_outside and seg.dtype.kind not in "if":
         raise DataFault(
+            "hosts.loader-seg-unsigned",
             f"{description}, with label {OUTSIDE} outside the body, the loader's seg {seg.dtype}; "
-            "expected a signed type"
+            "expected a signed type",
         )

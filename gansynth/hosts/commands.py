@@ -122,7 +122,8 @@ def run_check(request: CheckRequest) -> CheckReport:
     data, generator, bank = request.data, request.generator, request.bank
     if (data is None and generator is None) or (bank is not None and generator is not None):
         raise UsageFault(
-            "gansynth check: expected a data set, --generator RUN, or a data set and --bank BANK"
+            "hosts.nothing-to-check",
+            "gansynth check: expected a data set, --generator RUN, or a data set and --bank BANK",
         )
     reporter, root = request.reporter, request.root
     report: CheckReport | None = None

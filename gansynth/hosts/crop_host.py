@@ -63,15 +63,16 @@ class CropIntake(Intake):
         if why:
             own_size = space.size if space.size != self.source.space.size else ()
             raise UsageFault(
+                "hosts.run-samples-misfit-crops",
                 f"{run.folder}: {why}; train on smaller crops (--set patch=), or fit the generator "
-                f"in the space of the training: {fit_again(run, self.source.request, own_size)}"
+                f"in the space of the training: {fit_again(run, self.source.request, own_size)}",
             )
 
     def check_sample(self, sample: Sample) -> None:
         super().check_sample(sample)
         why = misfit(self.space, sample.image.shape[1:])
         if why:
-            raise UsageFault(f"{why}; see --set patch=")
+            raise UsageFault("hosts.sample-misfits-crops", f"{why}; see --set patch=")
 
 
 class CropHost(Framework):
@@ -125,8 +126,9 @@ class CropHost(Framework):
             UsageFault: the host has no probabilities.
         """
         raise UsageFault(
+            "hosts.no-probabilities-to-save",
             f"--set save_levels=yes: {self.name} has no probabilities, expected a host that has; "
-            "leave it out"
+            "leave it out",
         )
 
     def augment(self, image: FloatArray, labels: LabelArray, rng: np.random.Generator) -> Pair:
@@ -177,13 +179,15 @@ class CropHost(Framework):
         source = self.source
         if not source.held_out_ids:
             raise UsageFault(
+                "hosts.fold-without-held-out-cases",
                 f"--fold {source.request.fold}: {source.name} holds no case out, expected a fold "
-                f"with held-out cases to evaluate {self.name} on; choose one, such as --fold 0"
+                f"with held-out cases to evaluate {self.name} on; choose one, such as --fold 0",
             )
         if not source.schema.foreground:
             raise UsageFault(
+                "hosts.no-label-above-background",
                 f"{source.name}: its label maps have no label above background, expected at least "
-                "one"
+                "one",
             )
 
     def open(self) -> None:

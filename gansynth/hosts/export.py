@@ -86,8 +86,9 @@ class DataSetExport(ABC):
         free = shutil.disk_usage(folder).free
         if free < needed:
             raise EnvironmentFault(
+                "hosts.export-lacks-room",
                 f"{folder}: {self.samples} samples take {needed} bytes while the data set is made, "
-                f"{free} are free; make room, or ask for fewer with --ratio"
+                f"{free} are free; make room, or ask for fewer with --ratio",
             )
 
     # -- what a host defines ------------------------------------------------------------------
@@ -183,8 +184,9 @@ class DataSetExport(ABC):
     def unsaid(self) -> int:
         """Return the number of synthetic cases if no option gives it."""
         raise UsageFault(
+            "hosts.export-count-not-said",
             f"--export with --ratio {self.request.mix.ratio}: does not say how many "
-            f"{self.unit}s; give --bank-size N, or 3x for three for each training {self.unit}"
+            f"{self.unit}s; give --bank-size N, or 3x for three for each training {self.unit}",
         )
 
     @property
@@ -202,19 +204,22 @@ class DataSetExport(ABC):
         request = self.request
         if request.mix.schedule.kind != "constant":
             raise UsageFault(
+                "hosts.export-with-schedule",
                 f"--export with --schedule {request.mix.schedule}: a data set on disk cannot "
                 f"change while {self.target} trains; expected a constant ratio. Leave --export out "
-                "to train with a schedule"
+                "to train with a schedule",
             )
         if not request.mix.synthetic:
             raise UsageFault(
+                "hosts.export-without-synthetic",
                 f"--export with --ratio {request.mix.ratio}: asks for no synthetic {self.unit}; "
-                "expected more than 0, for example 1:2"
+                "expected more than 0, for example 1:2",
             )
         if request.bank is not None and not BankReader(request.bank).spec.frozen:
             raise UsageFault(
+                "hosts.export-of-refreshed-bank",
                 f"--export with --bank {request.bank}: that bank is refreshed, its samples come "
-                "and go; expected a frozen one, or --generator"
+                "and go; expected a frozen one, or --generator",
             )
 
     # -- the same for all ------------------------------------------------------------------------
@@ -228,16 +233,18 @@ class DataSetExport(ABC):
             alone = self.unsaid() if samples is None else samples
         elif size is not None:
             raise UsageFault(
+                "hosts.export-bank-size-with-ratio",
                 f"--export with --bank-size {size} and --ratio {request.mix.ratio}: the ratio says "
                 f"how many synthetic {self.unit}s there are beside {cases} real ones; leave "
-                "--bank-size out, or take --ratio 0:1"
+                "--bank-size out, or take --ratio 0:1",
             )
         self.repeats, self.samples = self.count(alone)
         if held is not None and held < self.samples:
             raise UsageFault(
+                "hosts.export-bank-count-differs",
                 f"--export with --bank {request.bank}: holds {held} samples, expected "
                 f"{self.samples} beside {self.repeats * cases} real {self.unit}s listed; change "
-                "--ratio, or take --generator"
+                "--ratio, or take --generator",
             )
         if self.content == "synthetic":
             self.repeats = 0
@@ -368,7 +375,8 @@ def new_folder(name: str) -> Path:
     folder = Path(os.path.abspath(os.path.expanduser(name)))
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageFault(
+            "hosts.export-folder-exists",
             f"--export {folder}: exists already, expected a new folder; choose another, or remove "
-            "it"
+            "it",
         )
     return folder

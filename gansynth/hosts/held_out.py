@@ -68,8 +68,9 @@ def evaluate_held_out(
             labels, *foreground_levels = predict(case.image)
             if labels.shape != case.image.shape[1:]:
                 raise DataFault(
+                    "hosts.prediction-shape-differs",
                     f"case {case_id!r}: the prediction has shape {labels.shape}, expected "
-                    f"{case.image.shape[1:]}, as the image"
+                    f"{case.image.shape[1:]}, as the image",
                 )
             if levels is not None:
                 write_prediction(source, case_id, foreground_levels[0], levels, encode=False)
@@ -128,7 +129,9 @@ def refuse_unmeasurable(source: CaseSource, *, saved: bool) -> None:
         why = f"{source.name}: label maps are not saved, expected --set save_predictions=yes"
     else:
         return
-    raise UsageFault(f"{why}. Only its own {METRICS} is written")
+    raise UsageFault(
+        "hosts.held-out-predictions-not-measurable", f"{why}. Only its own {METRICS} is written"
+    )
 
 
 def prediction_files(source: CaseSource, folder: Path) -> dict[str, Prediction]:

@@ -167,8 +167,9 @@ class Framework(ABC):
         """Refuse ways of mixing that it does not support, for training and exports."""
         if self.request.real_in_generator_space and not self.rewrites_real:
             raise UsageFault(
+                "hosts.real-in-generator-space-unsupported",
                 f"--real-in-generator-space: {self.name} takes real cases as they are, expected a "
-                "host that can bring them through the generator's space; leave it out"
+                "host that can bring them through the generator's space; leave it out",
             )
 
     @classmethod
@@ -176,8 +177,9 @@ class Framework(ABC):
         """Read the arguments after ``--``; optional, the base class refuses."""
         if options:
             raise UsageFault(
+                "hosts.no-own-command-line",
                 f"-- {options[0]}: {cls.name} has no command line of its own, expected "
-                "--set KEY=VALUE; leave what follows -- out"
+                "--set KEY=VALUE; leave what follows -- out",
             )
         return {}
 
@@ -337,8 +339,9 @@ class Framework(ABC):
             UsageFault: there is none.
         """
         raise UsageFault(
+            "hosts.no-data-sets-to-export",
             f"--export {request.export}: {cls.name} has no data sets to write, expected a target "
-            "that has. Leave it out to train with samples mixed in"
+            "that has. Leave it out to train with samples mixed in",
         )
 
     @classmethod
@@ -349,8 +352,9 @@ class Framework(ABC):
             GansynthError: images that do not fit, or a training that cannot predict.
         """
         raise UsageFault(
+            "hosts.predicts-no-new-images",
             f"{job.folder}: {cls.name} predicts no new images by gansynth, expected a target that "
-            "does; use its own command"
+            "does; use its own command",
         )
 
     @classmethod

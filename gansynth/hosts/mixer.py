@@ -69,7 +69,8 @@ class BatchCounter:
     def __post_init__(self) -> None:
         if self.total < 1 or self.start < 0:
             raise UsageFault(
-                f"clock: {self.total} batches from {self.start} on; expected at least 1, from 0 on"
+                "hosts.clock-out-of-range",
+                f"clock: {self.total} batches from {self.start} on; expected at least 1, from 0 on",
             )
 
     def to_json(self) -> list[Any]:
@@ -360,8 +361,9 @@ class Mixer(Generic[Key]):
                 return sample
         rule = "no real case may be drawn now" if self._mix.real == "none" else "strict is set"
         fault = TrainingFault(
+            "hosts.no-synthetic-sample-in-time",
             f"{self.plan.bank}: no synthetic sample after {sample_timeout:g} s ({reason}), "
-            f"expected one: {rule}. Give the producer a faster device, or use a frozen bank"
+            f"expected one: {rule}. Give the producer a faster device, or use a frozen bank",
         )
         if self.log is not None:  # the main process may learn only that a worker ended
             self.log.append("stopped", "", str(fault))

@@ -73,13 +73,19 @@ class Mixture:
         mix = Mix.parse(str(ratio), str(schedule))
         if batches is None and mix.schedule.kind != "constant":
             raise UsageFault(
+                "hosts.schedule-without-batches",
                 f"schedule {mix.schedule}: needs the length of the training; expected batches=N, "
-                "the batches of all its epochs together, on this rank"
+                "the batches of all its epochs together, on this rank",
             )
         if seed < 0 or done < 0:
-            raise UsageFault(f"seed is {seed} and done {done}, expected whole numbers from 0 on")
+            raise UsageFault(
+                "hosts.seed-or-done-not-whole",
+                f"seed is {seed} and done {done}, expected whole numbers from 0 on",
+            )
         if isinstance(held_out, str):
-            raise UsageFault(f"held_out is {held_out!r}, expected a list of cases")
+            raise UsageFault(
+                "hosts.held-out-not-a-list", f"held_out is {held_out!r}, expected a list of cases"
+            )
         folder = None if bank is None or not mix.synthetic else Path(bank).absolute()
         mix.refuse_without(folder)
         self.spec = None if folder is None else BankReader(folder).spec
@@ -125,7 +131,10 @@ def _new_log(log: Path | str | None) -> Path:
     try:
         folder.mkdir(parents=True)
     except OSError as error:
-        raise UsageFault(f"log: {log} cannot be written ({error}); name another folder") from error
+        raise UsageFault(
+            "hosts.log-cannot-be-written",
+            f"log: {log} cannot be written ({error}); name another folder",
+        ) from error
     return folder
 
 

@@ -211,8 +211,9 @@ def describe(source: CaseSource, found: Contents, subjects: int) -> str:
     )
     if found.kind == "images":
         raise UsageFault(
+            "hosts.neither-label-maps-nor-boxes",
             f"{source.name}: has neither label maps nor boxes, expected some to train on; see "
-            "what there is: gansynth check"
+            "what there is: gansynth check",
         )
     if found.kind == "boxes":
         line += f"; boxes: {', '.join(schema.box_classes)}"

@@ -58,8 +58,9 @@ class PredictJob:
         held = sorted(self.out.iterdir()) if self.out.is_dir() else []
         if held and not (self.out / FILE).is_file():
             raise UsageFault(
+                "hosts.prediction-folder-holds-others",
                 f"{self.out}: holds {held[0].name}, expected a new or empty folder, or one of "
-                "earlier predictions; take another one: -o"
+                "earlier predictions; take another one: -o",
             )
 
     def begin(self, **about: Any) -> None:
@@ -83,7 +84,10 @@ def find_result(folder: Path) -> Path:
         UsageFault: there is none, or more than one.
     """
     if not folder.is_dir():
-        raise UsageFault(f"{folder}: no such folder, expected one that gansynth augment has made")
+        raise UsageFault(
+            "hosts.result-folder-missing",
+            f"{folder}: no such folder, expected one that gansynth augment has made",
+        )
     if (folder / record.FILE).is_file():
         return folder
     found = sorted(path.parent for path in folder.rglob(record.FILE))
@@ -91,13 +95,15 @@ def find_result(folder: Path) -> Path:
         return found[0]
     if not found:
         raise UsageFault(
+            "hosts.result-folder-without-training",
             f"{folder}: holds no training, expected the folder of results that gansynth augment "
-            "has named at its end"
+            "has named at its end",
         )
     more = f" and {len(found) - 2} more" if len(found) > 2 else ""
     raise UsageFault(
+        "hosts.result-folder-with-several-trainings",
         f"{folder}: holds {len(found)} trainings, expected one; name it: {found[0]} or {found[1]}"
-        f"{more}"
+        f"{more}",
     )
 
 
@@ -111,13 +117,15 @@ def newest_session(folder: Path) -> Mapping[str, Any]:
     sessions = record.read_sessions(folder)
     if not sessions or not sessions[-1]["epochs"][1]:
         raise UsageFault(
+            "hosts.nothing-trained-yet",
             f"{folder}: nothing is trained yet, expected a training with a checkpoint; type its "
-            "gansynth augment again"
+            "gansynth augment again",
         )
     if "target" not in sessions[-1]:
         raise UsageFault(
+            "hosts.target-framework-not-recorded",
             f"{folder}: was trained by gansynth {document.get('gansynth')}, which did not record "
-            "its target framework; predict with that framework's own command"
+            "its target framework; predict with that framework's own command",
         )
     return sessions[-1]
 
@@ -136,8 +144,9 @@ def write_labels(source: CaseSource, case: str, labels: LabelArray, folder: Path
     written = write_prediction(source, case, labels, folder, encode=known)
     if written is None:
         raise DataFault(
+            "hosts.case-without-own-file",
             f"{source.name}: case {case!r} has no file of its own, expected volumes or pictures "
-            "on whose grid its label map can be written"
+            "on whose grid its label map can be written",
         )
     return written
 
@@ -155,7 +164,10 @@ def raw_files(source: CaseSource, case: str, channels: int, scratch: Path) -> li
     else:  # as it is imported: a picture is a volume of one slice
         image, affine = source.load(case).image, affine_of(source.schema.spacing)
     if len(image) != channels:
-        raise DataFault(f"{source.name}: {case}: {len(image)} channel(s), expected {channels}")
+        raise DataFault(
+            "hosts.case-channels-differ",
+            f"{source.name}: {case}: {len(image)} channel(s), expected {channels}",
+        )
     files = [scratch / f"image_{number:04d}{ENDING}" for number in range(channels)]
     for file, channel in zip(files, image, strict=True):
         write_volume(file, np.atleast_3d(channel.T).T, affine)

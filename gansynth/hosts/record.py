@@ -134,14 +134,16 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
     """Refuse to go on with another training than the one in a folder."""
     if "usual_augmentation" in before:
         raise UsageFault(
+            "hosts.training-of-earlier-version",
             f"{path}: holds a training of an earlier version of gansynth; finish it with that, or "
-            f"{ELSEWHERE}"
+            f"{ELSEWHERE}",
         )
     differing = "; ".join(_differences(_comparable(before), _comparable(now)))
     if differing:
         raise UsageFault(
+            "hosts.folder-holds-other-training",
             f"{path}: holds another training, with {differing}; expected the same command to go "
-            f"on with it, or {ELSEWHERE}"
+            f"on with it, or {ELSEWHERE}",
         )
 
 
@@ -330,9 +332,10 @@ class TrainingResult:
             if ended:
                 why += f": {ended}"
             raise TrainingFault(
+                "hosts.synthetic-samples-missing",
                 f"{self.folder}: training finished and its results are kept, but "
                 f"{self.fell_back} of {total} synthetic samples were missing ({missing:.1%}"
                 f"{f', {why}' if why else ''}). Real cases took their place; expected at most "
                 f"{TOLERATED:.0%}. Give the generator a faster --device, or fill the bank first "
-                "with --offline"
+                "with --offline",
             )

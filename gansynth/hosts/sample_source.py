@@ -86,24 +86,27 @@ def check_learnable(
     folder, manifest, can = run.folder, run.manifest, run.capabilities
     if can.draws == "labels":
         raise UsageFault(
+            "hosts.generator-draws-only-label-maps",
             f"{folder}: {manifest['generator']} was fitted to draw label maps of images, "
             f"expected images to train {target}. Name the chain it is a part of, or fit one "
-            "that draws images"
+            "that draws images",
         )
     if needs == "boxes":
         if "boxes" in can.takes:
             return
         if not (run.schema.foreground and run.schema.box_classes):
             raise UsageFault(
+                "hosts.generator-takes-no-boxes",
                 f"{folder}: {manifest['generator']} takes no boxes, and {target} learns from "
                 "them; fit a generator that does, such as "
                 f"{such_as(lambda able: 'boxes' in able.takes)}, or give label maps to the fit "
-                "(--read masks=yes), around whose parts boxes are drawn"
+                "(--read masks=yes), around whose parts boxes are drawn",
             )
     if not can.labelled:
         raise UsageFault(
+            "hosts.generator-draws-no-label-maps",
             f"{folder}: {manifest['generator']} draws images without label maps, and {target} "
-            f"learns from labels; {can.remedy('no labels')}"
+            f"learns from labels; {can.remedy('no labels')}",
         )
 
 

@@ -99,8 +99,9 @@ class MixedSegments(Mixture, Dataset[dict[str, Any]]):
         factors = tuple(factors)
         if receptive % 2 == 0 or not 0 < receptive <= segment or min((1, *factors)) < 1:
             raise UsageFault(
+                "hosts.segment-sizes-wrong",
                 f"segment={segment}, receptive={receptive}, factors={factors}: expected an odd "
-                "receptive field, segments of at least its size, and factors from 1"
+                "receptive field, segments of at least its size, and factors from 1",
             )
         self.receptive, self.factors, self.batch_size = receptive, factors, batch_size
         edge = segment - receptive + 1 + 2 * segment_margin(receptive, factors)

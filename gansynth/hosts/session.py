@@ -197,15 +197,19 @@ class Session:
         host, path = self.opened, self.host.output
         described, done = self.described(), host.done(path)
         if path.exists() and not path.is_dir():
-            raise UsageFault(f"{path}: is a file, expected a folder; {record.ELSEWHERE}")
+            raise UsageFault(
+                "hosts.training-folder-is-file",
+                f"{path}: is a file, expected a folder; {record.ELSEWHERE}",
+            )
         document = read_json(path / record.FILE) if (path / record.FILE).is_file() else {}
         if not document and path.exists():
             held = sorted(entry.name for entry in path.iterdir())
             extra = [n for n in held if not (n in record.LEFT or fnmatch(n, TEMPORARY))]
             if extra:
                 raise UsageFault(
+                    "hosts.training-folder-not-empty",
                     f"{path}: holds {extra[0]}{' and more' if extra[1:] else ''}, expected a new "
-                    f"or empty folder; {record.ELSEWHERE}"
+                    f"or empty folder; {record.ELSEWHERE}",
                 )
         complete = bool(document.get("complete"))
         sessions = document.get("sessions") or []
@@ -236,8 +240,9 @@ class Session:
         if request.real_in_generator_space:
             if request.run is None:
                 raise UsageFault(
+                    "hosts.generator-space-without-run",
                     "--real-in-generator-space: no run of a generator is named, expected the run "
-                    "of that space; name it by --generator"
+                    "of that space; name it by --generator",
                 )
             plain = AugmentRequest(target=request.target, ratio="1:0", generator=request.generator)
             of_space = self._check_samples(request.but("bank") if request.mix.synthetic else plain)
@@ -291,9 +296,10 @@ class Session:
             if names[0] != names[1]:
                 sampled, real = [list(v) if isinstance(v, tuple) else v for v in names]
                 raise DataFault(
+                    "hosts.bank-samples-differ-from-cases",
                     f"{bank.folder}: samples have the {key.replace('_', ' ')} {sampled}, the "
                     f"training cases {real}; expected the same in the same order. Make the bank "
-                    "again"
+                    "again",
                 )
         for sample_id in bank.ids():
             try:
@@ -306,7 +312,7 @@ class Session:
                 validate_sample(sample, schema, intake.sample_size, bank.spec.dtype)
             except (DataFault, UsageFault) as fault:
                 where = f"{bank.folder}: {sample_id}"
-                raise type(fault)(f"{where}: {fault}. Make the bank again") from fault
+                raise fault.reworded(f"{where}: {fault}. Make the bank again") from fault
 
     def check_drawing(self) -> None:
         """Check, last and once, that samples are of the training's own cases.
@@ -322,8 +328,9 @@ class Session:
         pick_device(request.device)
         if request.producers > 1 and producer_device(request.device, self.host.gpus) != "cpu":
             raise UsageFault(
+                "hosts.producers-need-cpu",
                 f"--producers {request.producers}: these draw on the CPU, expected --device cpu "
-                "beside it; add that, or leave --producers out"
+                "beside it; add that, or leave --producers out",
             )
         _ = self.bank_plan  # refuses a size that holds no sample
         if request.bank is not None:
@@ -335,10 +342,11 @@ class Session:
             unseen = [case_id for case_id in others if case_content(source, case_id) not in hashes]
             if unseen:
                 raise IntegrityFault(
+                    "hosts.samples-of-other-data-set",
                     f"{folder}: its samples are made of {lineage.dataset}, which lacks "
                     f"{len(unseen)} of {len(source.train_ids)} training case(s) of {source.name}, "
                     f"first {unseen[0]}; expected the same data set. Fill a bank by a generator "
-                    "that was fitted on it"
+                    "that was fitted on it",
                 )
             from gansynth.data.batches import CaseCache
 
@@ -457,10 +465,11 @@ class Session:
         checked, unit = self.handed_over, self.host.unit
         if checked is not None and checked.done != job.first:
             raise IntegrityFault(
+                "hosts.begins-at-other-checkpoint",
                 f"{job.folder}: {self.host.title or self.host.name} begins at {unit} {job.first}, "
                 f"expected {unit} {checked.done}, that of the newest checkpoint in {checked.path}. "
                 "Nothing was trained and nothing overwritten; report it, or "
-                f"{record.ELSEWHERE}"
+                f"{record.ELSEWHERE}",
             )
         begun = checked is not None and checked.begun
         job.say(f"the training {TrainingFolder(job.folder, job.first, job.steps, unit, begun)}")
@@ -472,7 +481,7 @@ class Session:
             # A framework may only learn that a worker has gone, not why.
             why = job.why_stopped()
             if why:
-                raise TrainingFault(why) from error
+                raise TrainingFault("hosts.drawing-worker-stopped-training", why) from error
             raise
 
     def export(self) -> Mapping[str, Any]:

@@ -76,16 +76,22 @@ class MixedDataset(Mixture, Dataset[Any]):
     ) -> None:
         size = _length(dataset)
         if batch_size is not None and batch_size < 1:
-            raise UsageFault(f"batch_size is {batch_size}, expected at least 1")
+            raise UsageFault(
+                "hosts.batch-size-below-one", f"batch_size is {batch_size}, expected at least 1"
+            )
         schedule = Schedule.parse(str(options.get("schedule", "constant")))
         if batch_size is None and schedule.kind != "constant":
-            raise UsageFault(f"schedule {schedule}: counts batches, expected batch_size=N")
+            raise UsageFault(
+                "hosts.schedule-without-batch-size",
+                f"schedule {schedule}: counts batches, expected batch_size=N",
+            )
         given = range(size) if subjects is None else subjects
         try:
             of = {place: str(given[place]) for place in range(size)}
         except LookupError:
             raise UsageFault(
-                f"subjects: {len(given)} of them, expected one for each of {size} items"
+                "hosts.subjects-count-differs",
+                f"subjects: {len(given)} of them, expected one for each of {size} items",
             ) from None
         super().__init__(bank, ratio, of, **options)
         if as_item is None and self.plan.bank is not None:
@@ -155,8 +161,9 @@ def _check_labelled(bank: Path) -> None:
             sample = reader.read(first)
     if sample is not None and sample.labels is None:
         raise UsageFault(
+            "hosts.bank-samples-without-labels",
             f"{bank}: its samples have no labels, expected them; convert samples with "
-            "as_item=, or fit a generator that draws labels"
+            "as_item=, or fit a generator that draws labels",
         )
 
 
@@ -177,12 +184,14 @@ def _image(item: Any) -> npt.NDArray[Any] | None:
 def _length(dataset: Any) -> int:
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
         raise UsageFault(
+            "hosts.dataset-without-index",
             f"dataset: a {type(dataset).__name__} takes no index, expected a map-style data set. "
-            "For a stream of batches there is gansynth.mix_batches"
+            "For a stream of batches there is gansynth.mix_batches",
         )
     try:
         return len(dataset)
     except TypeError:
         raise UsageFault(
-            f"dataset: a {type(dataset).__name__} has no len(); expected one"
+            "hosts.dataset-without-length",
+            f"dataset: a {type(dataset).__name__} has no len(); expected one",
         ) from None

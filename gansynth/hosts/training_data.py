@@ -41,20 +41,23 @@ def training_space(source: CaseSource, patch: tuple[int, ...] | None) -> Space:
     space = source.space
     if space.grid == "slice":
         raise UsageFault(
+            "hosts.source-read-as-slices",
             f"{source.name}: is read as slices, expected volumes (or pictures of two axes): "
-            "nifti:, msd:, h5:"
+            "nifti:, msd:, h5:",
         )
     if space.grid == "native" and patch is None:
         raise UsageFault(
+            "hosts.whole-cases-without-crop-size",
             f"{source.name}: cases are read whole, each of its own shape, expected a size of "
-            "training crops for batches of them: --set patch=64"
+            "training crops for batches of them: --set patch=64",
         )
     if patch is None:
         return space
     if len(patch) != source.schema.ndim:
         raise UsageFault(
+            "hosts.patch-edges-differ-from-axes",
             f"--set patch={size_text(patch)}: {len(patch)} edges, expected {source.schema.ndim}, "
-            "as the cases have axes"
+            "as the cases have axes",
         )
     return replace(space, grid="crop", size=patch, frame=(), nearest=False)
 

@@ -59,8 +59,9 @@ class Trials:
         option = self.host.length_options[0]
         if self.host.unit != "step" or option not in self.host.Options.model_fields:
             raise UsageFault(
+                "hosts.steps-not-supported",
                 f"{self.host.name}: does not say how it trains for a number of steps, expected a "
-                "host that does"
+                "host that does",
             )
         return [{option: str(steps)} for _ in mixes]
 
@@ -89,8 +90,9 @@ class Trials:
         if self.stronger:
             return self.stronger, ()
         raise UsageFault(
+            "hosts.no-strong-augmentation",
             f"{self.host.name}: knows no heavier augmentation of its own, expected a host that "
-            "does; leave the arm out, or say what to set in it"
+            "does; leave the arm out, or say what to set in it",
         )
 
     def saving_levels(self) -> tuple[Mapping[str, str], tuple[str, ...]]:
@@ -100,8 +102,9 @@ class Trials:
             UsageFault: the host keeps no probabilities of held-out cases.
         """
         raise UsageFault(
+            "hosts.no-held-out-probabilities",
             f"operating_point: {self.host.name} keeps no probabilities of held-out cases, expected "
-            "a host that does; leave it out"
+            "a host that does; leave it out",
         )
 
     def check_predictions(self, source: Any, settings: Mapping[str, str]) -> None:
@@ -122,8 +125,9 @@ class Trials:
             DataFault: the training is not finished.
         """
         raise UsageFault(
+            "hosts.no-held-out-label-maps",
             f"{self.host.name} leaves no label maps of held-out cases, expected a host that does; "
-            "its own metrics are in its outcome"
+            "its own metrics are in its outcome",
         )
 
     def scores(self, folder: Path) -> dict[str, Any]:
@@ -133,7 +137,10 @@ class Trials:
             ``steps`` (of the optimiser), and ``per_case`` (case -> region -> Dice) or ``figures``
             of a detector (name -> value, as in ``gansynth.metrics.detection.measures.summary``).
         """
-        raise UsageFault(f"{self.host.name}: keeps no scores that a table could show")
+        raise UsageFault(
+            "hosts.no-scores-for-tables",
+            f"{self.host.name}: keeps no scores that a table could show",
+        )
 
 
 class CropTrials(Trials):
@@ -147,8 +154,9 @@ class CropTrials(Trials):
     ) -> tuple[str, ...]:
         if self.selects:
             raise UsageFault(
+                "hosts.weights-selected-by-held-out",
                 f"host.target: {self.host.name} selects weights by the held-out cases, expected a "
-                "host that does not"
+                "host that does not",
             )
         return super().without_selection(options, settings)
 

@@ -132,9 +132,10 @@ def halves(
     """
     if len(set(people)) < 2 or len(drawn_of) < 4:
         raise DataFault(
+            "metrics.few-subjects-or-samples",
             f"{len(set(people))} real subjects and {len(drawn_of)} samples, expected at least 2 "
             "and 4: intervals and the real scale need halves of each; generate more with -n, or "
-            "use more cases"
+            "use more cases",
         )
     for _ in range(count):
         first, second = _dealt(people, rng)
@@ -351,9 +352,10 @@ class Metric(ABC):
         self.check_needs(comparison.samples, comparison.real)
         if min(len(comparison.samples), len(comparison.real)) < self.least:
             raise DataFault(
+                "metrics.few-samples-or-real-images",
                 f"{(self.title or self.name).lower()}: {len(comparison.samples)} sample(s) and "
                 f"{len(comparison.real)} real "
-                f"image(s), expected at least {self.least} of each; generate more with -n"
+                f"image(s), expected at least {self.least} of each; generate more with -n",
             )
 
     def check_needs(self, samples: Sequence[Sample], real: Sequence[Case]) -> None:
@@ -362,8 +364,9 @@ class Metric(ABC):
             for side, images in (("samples", samples), ("real cases", real)):
                 if part in self.needs and all(getattr(image, part) is None for image in images):
                     raise UsageFault(
+                        "metrics.metric-lacks-conditions",
                         f"--metric {self.name}: {side} have no {words}, expected a generator "
-                        f"conditioned on {part}; leave it out"
+                        f"conditioned on {part}; leave it out",
                     )
 
     def prepared(self, comparison: Comparison) -> tuple[Any, Any]:
@@ -432,25 +435,29 @@ def check_images(
     for image, name in zip(images, names, strict=True):
         if image.shape[:1] != shape[:1]:
             raise DataFault(
+                "metrics.image-channels-differ",
                 f"{name}: has {len(image)} channel(s), expected {shape[0]} "
-                f"({', '.join(schema.channels)}); choose them with --real-read channels=..."
+                f"({', '.join(schema.channels)}); choose them with --real-read channels=...",
             )
         if image.shape != shape:
             raise DataFault(
+                "metrics.image-size-differs",
                 f"{name}: has {_size(image.shape[1:])} voxels, expected {_size(size)}, the same "
                 "size for all images. Evaluate the run instead of a sample bank, or resize them "
-                "first"
+                "first",
             )
         if not np.isfinite(image).all():
             bad = int(image.size - np.isfinite(image).sum())
             raise DataFault(
+                "metrics.image-not-finite",
                 f"{name}: holds {bad} NaN or infinite voxel(s), expected finite numbers; "
-                "generate it again, or leave it out"
+                "generate it again, or leave it out",
             )
         if image.size and float(image.max()) == float(image.min()):
             raise DataFault(
+                "metrics.image-constant",
                 f"{name}: is constant ({float(image.min()):g} everywhere), expected an image. It "
-                "is an empty crop, or the generator has collapsed: fit it again, or leave it out"
+                "is an empty crop, or the generator has collapsed: fit it again, or leave it out",
             )
 
 
@@ -492,6 +499,7 @@ def guard_metric(name: str, samples: int) -> Iterator[None]:
     except Exception as error:  # third-party code
         text = " ".join(str(error).split())
         raise UsageFault(
+            "metrics.metric-fails",
             f"metric {name!r} fails on {samples} sample(s): {type(error).__name__}: {text}; "
-            "expected named numbers. Leave it out, or fix its plugin"
+            "expected named numbers. Leave it out, or fix its plugin",
         ) from error

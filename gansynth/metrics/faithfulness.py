@@ -300,8 +300,9 @@ def train_fold_segmenters(
     names = sorted({people[i] for i in ids})
     if len(names) < 2:
         raise DataFault(
+            "metrics.training-cases-of-one-subject",
             f"faithfulness: all {len(ids)} training case(s) are of one subject, expected at least "
-            "two: a segmenter is tested on subjects it was not trained on"
+            "two: a segmenter is tested on subjects it was not trained on",
         )
     order = comparison.rng("judges").permutation(len(names))
     first = frozenset(names[n] for n in order[: len(names) // 2])
@@ -338,7 +339,10 @@ class Crops:
             case = self.cut(self.ids[int(rng.integers(len(self.ids)))], rng)
             labels = map_of(case, self.schema)
             if labels is None:
-                raise DataFault(f"case {case.id!r}: has no labels, expected some of every case")
+                raise DataFault(
+                    "metrics.case-without-labels",
+                    f"case {case.id!r}: has no labels, expected some of every case",
+                )
             images.append(case.image)
             maps.append(labels.astype(np.int64))
         return Batch(torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(maps)))

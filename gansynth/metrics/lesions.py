@@ -71,8 +71,9 @@ class CountMetric(Metric):
         if all(image.boxes is not None for image in every):
             return np.array([len(image.boxes.labels) for image in images if image.boxes], float)
         raise DataFault(
+            "metrics.counts-without-labels-or-boxes",
             "counts: samples or real cases have neither label maps nor boxes, expected either in "
-            "all of them; leave it out"
+            "all of them; leave it out",
         )
 
     def compute(self, samples: Floats, real: Floats, schema: Schema) -> Mapping[str, float]:

@@ -51,19 +51,24 @@ class RunValues:
         expected = (len(self.draws), len(self.subjects))
         if values.shape != expected or len(self.seeds) != len(self.draws):
             raise UsageFault(
+                "metrics.run-values-shape-differs",
                 f"runs: values are {values.shape}, {len(self.draws)} draws, {len(self.seeds)} "
                 f"seeds, {len(self.subjects)} subjects; expected values (runs, subjects) and a "
-                "draw and a seed for each run"
+                "draw and a seed for each run",
             )
         for kind, names in (("run (draw, seed)", self.keys), ("subject", self.subjects)):
             if len(set(names)) < len(names):
                 [twice, *_] = [name for n, name in enumerate(names) if name in names[:n]]
-                raise UsageFault(f"runs: {kind} {twice!r} occurs twice, expected once; merge them")
+                raise UsageFault(
+                    "metrics.run-value-occurs-twice",
+                    f"runs: {kind} {twice!r} occurs twice, expected once; merge them",
+                )
         if np.isinf(values).any():
             run, subject = np.argwhere(np.isinf(values))[0]
             raise UsageFault(
+                "metrics.run-value-infinite",
                 f"runs: value of run {self.keys[run]}, subject {self.subjects[subject]!r} is "
-                "infinite, expected a number, or NaN for none"
+                "infinite, expected a number, or NaN for none",
             )
 
     @property
@@ -356,11 +361,15 @@ def compare(
     """
     for name, value in (("confidence", confidence), ("power", power)):
         if not 0.5 <= value < 1:
-            raise UsageFault(f"compare: {name} is {value}, expected at least 0.5 and below 1")
+            raise UsageFault(
+                "metrics.confidence-or-power-wrong",
+                f"compare: {name} is {value}, expected at least 0.5 and below 1",
+            )
     if not 0 < margin < np.inf:
         raise UsageFault(
+            "metrics.compare-margin-not-positive",
             f"compare: margin is {margin}, expected above 0, in units of the measure (0.005 is "
-            "half a point of Dice)"
+            "half a point of Dice)",
         )
     pairs, level = paired(arm, control), 1 - confidence
     means = [_mean(each.chosen(pairs.keys, pairs.subjects)) for each in (arm, control)]
@@ -409,8 +418,9 @@ def detectable(
     """
     if min(draws, seeds) < 1 or subjects < 2:
         raise UsageFault(
+            "metrics.design-counts-too-small",
             f"design: {draws} draws, {seeds} seeds, {subjects} test subject(s), expected at least "
-            "1, 1 and 2"
+            "1, 1 and 2",
         )
     part = {name: value or 0.0 for name, value in vars(variance).items()}
     if draws > 1:
@@ -431,7 +441,9 @@ def holm(ps: Sequence[float | None]) -> list[float | None]:
     ranked = sorted((p, index) for index, p in enumerate(ps) if p is not None)
     for p, index in ranked:
         if not 0 <= p <= 1:
-            raise UsageFault(f"holm: p number {index} is {p}, expected 0 to 1")
+            raise UsageFault(
+                "metrics.holm-p-out-of-range", f"holm: p number {index} is {p}, expected 0 to 1"
+            )
     corrected: list[float | None] = [None] * len(ps)
     least = 0.0
     for rank, (p, index) in enumerate(ranked):

@@ -174,11 +174,15 @@ def _check(policy: Sequence[str], p: float | Literal["adaptive"]) -> None:
     for name in policy:
         if name not in names:
             raise UsageFault(
+                "diff-augment.change-unknown",
                 f"augment: {name!r} is not a change of a discriminator's input; expected some of "
-                f"{', '.join(names)}.{did_you_mean(name, names)}"
+                f"{', '.join(names)}.{did_you_mean(name, names)}",
             )
     if p != "adaptive" and not 0 <= p <= 1:
-        raise UsageFault(f"augment: p={p}; expected a probability in [0, 1], or adaptive")
+        raise UsageFault(
+            "diff-augment.probability-out-of-range",
+            f"augment: p={p}; expected a probability in [0, 1], or adaptive",
+        )
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,10 @@ def run_file(path: Path) -> dict[str, Any]:
     """
     values, _ = read_yaml(path, PYTHON_HELP)
     if not isinstance(values, Mapping) or not values:
-        raise UsageFault(f"{path}: holds {type(values).__name__}, expected {PYTHON_HELP}")
+        raise UsageFault(
+            "run.file-holds-no-requests",
+            f"{path}: holds {type(values).__name__}, expected {PYTHON_HELP}",
+        )
     face: Any = import_module("gansynth")
     requests: dict[str, Request] = {}
     for command, words in values.items():
@@ -39,9 +42,12 @@ def run_file(path: Path) -> dict[str, Any]:
         if model is None:
             known = [name for name in face.COMMANDS if hasattr(getattr(face, name), "request")]
             hint = did_you_mean(str(command), known)
-            raise UsageFault(f"{path}: {command}: no command.{hint}")
+            raise UsageFault("run.command-unknown", f"{path}: {command}: no command.{hint}")
         if not isinstance(words, Mapping):
-            raise UsageFault(f"{path}: {command}: {words!r}, expected keys and values")
+            raise UsageFault(
+                "run.command-without-keys",
+                f"{path}: {command}: {words!r}, expected keys and values",
+            )
         with in_python(model, f"{path}: {command}."):
             requests[command] = model(**words)
     found = {}

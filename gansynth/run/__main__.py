@@ -14,10 +14,12 @@ def main() -> int:
     """Execute a file's requests, and print what they returned as JSON."""
     try:
         if len(sys.argv) != 2:
-            raise UsageFault("python -m gansynth.run: expected one file, REQUEST.yaml")
+            raise UsageFault(
+                "run.not-one-file", "python -m gansynth.run: expected one file, REQUEST.yaml"
+            )
         found = run_file(Path(sys.argv[1]))
     except GansynthError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {error.line}\n")
         return error.exit_code
     shown = {name: getattr(value, "report", value) for name, value in found.items()}
     print(json.dumps(shown, indent=2, default=_plain))

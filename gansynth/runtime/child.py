@@ -46,13 +46,13 @@ def entry(work: Callable[[], None]) -> int:
     try:
         work()
     except GansynthError as error:
-        sys.stderr.write(f"{FAULT}{error}\n")
+        sys.stderr.write(f"{FAULT}{error.line}\n")
         return error.exit_code
     except OSError as error:
         fault = disk_fault(error)
         if fault is None:
             raise
-        sys.stderr.write(f"{FAULT}{fault}\n")
+        sys.stderr.write(f"{FAULT}{fault.line}\n")
         return fault.exit_code
     except KeyboardInterrupt:
         return EXIT_SIGINT

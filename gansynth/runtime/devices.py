@@ -36,11 +36,14 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageFault(f"--device {name!r}: expected auto, cpu, cuda or cuda:N") from None
+        raise UsageFault(
+            "devices.device-name-unknown", f"--device {name!r}: expected auto, cpu, cuda or cuda:N"
+        ) from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise EnvironmentFault(
+            "devices.cuda-device-missing",
             f"--device {name}: this machine shows {torch.cuda.device_count()} CUDA device(s); "
-            "use --device auto or cpu"
+            "use --device auto or cpu",
         )
     return device
 
@@ -216,7 +219,8 @@ def resolve(precision: Precision, device: torch.device) -> Resolved:
         return "fp16" if tensor_cores else "fp32"
     if precision == "fp16" and device.type != "cuda":
         raise UsageFault(
-            f"precision=fp16: expected a CUDA device, got {device.type}; use bf16 or fp32 there"
+            "devices.half-precision-without-cuda",
+            f"precision=fp16: expected a CUDA device, got {device.type}; use bf16 or fp32 there",
         )
     return precision
 

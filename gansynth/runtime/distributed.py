@@ -44,9 +44,10 @@ class ProcessGroup:
         each, remainder = divmod(total, self.size * parts)
         if remainder or not each:
             raise UsageFault(
+                "distributed.batch-shares-not-equal",
                 f"batch_size={total}: expected a multiple of {self.size * parts} "
                 f"({self.size} process(es) x accumulate={parts}), so that all shares are equal; "
-                f"for example --set batch_size={self.size * parts * max(each, 1)}"
+                f"for example --set batch_size={self.size * parts * max(each, 1)}",
             )
         first = self.rank * parts * each
         return [range(first + i * each, first + (i + 1) * each) for i in range(parts)]
@@ -136,8 +137,9 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
         dist.init_process_group(backend, timeout=PATIENCE, device_id=cuda)
     except (RuntimeError, ValueError) as error:
         raise EnvironmentFault(
+            "distributed.processes-not-connected",
             f"torchrun: the {expected_size()} processes do not find each other "
-            f"({' '.join(str(error).split())}); expected MASTER_ADDR:MASTER_PORT to be reachable"
+            f"({' '.join(str(error).split())}); expected MASTER_ADDR:MASTER_PORT to be reachable",
         ) from error
     try:
         yield ProcessGroup(dist.get_rank(), dist.get_world_size())
@@ -145,9 +147,10 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
         if not any(words in str(error) for words in HUNG_UP):
             raise
         raise EnvironmentFault(
+            "distributed.other-process-ended-early",
             "torchrun: another process of this training has ended too early; expected all to end "
             "together. Its own message has the reason; the same command resumes from the last "
-            "checkpoint"
+            "checkpoint",
         ) from error
     finally:
         dist.destroy_process_group()

@@ -1,7 +1,8 @@
-"""Typed errors: one line for the user, one documented exit code each.
+"""Typed errors: one line for the user, an id and one documented exit code each.
 
 A message names the file, the key, the value, the expected value, and a hint. The command line
-prints it and exits with ``exit_code``; a traceback appears only with ``--debug``.
+prints it, its id behind it, and exits with ``exit_code``; a traceback appears only with
+``--debug``. Messages may be improved at any time. Ids stay: tests and scripts ask for them.
 """
 
 from __future__ import annotations
@@ -13,12 +14,18 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_SIGINT = 130
 EXIT_SIGPIPE = 141
 EXIT_SIGTERM = 143
+
+ID = r"[a-z0-9-]+\.[a-z0-9-]+"
+"""An error's id."""
+UNNAMED = "process.failed"
+"""Id of a process's error that has printed none."""
 
 
 def brief(text: str) -> str:
@@ -28,12 +35,30 @@ def brief(text: str) -> str:
 
 
 class GansynthError(Exception):
-    """Base of every error that the user can solve; raised itself, it is a bug (exit 1)."""
+    """Base of every error that the user can solve; raised itself, it is a bug (exit 1).
+
+    Args:
+        id: of the error, ``area.what-is-wrong``; docs/errors.md lists ids and messages.
+        message: one sentence for the user.
+    """
 
     exit_code: int = EXIT_BUG
 
-    def __init__(self, message: str = "") -> None:
+    def __init__(self, id: str, message: str) -> None:
         super().__init__(brief(message))
+        self.id = id
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
+        return type(self), (self.id, str(self))
+
+    @property
+    def line(self) -> str:
+        """The message with its id, as processes print it: ``... [ratio.malformed]``."""
+        return f"{' '.join(str(self).split())} [{self.id}]"
+
+    def reworded(self, message: str) -> Self:
+        """Return the same error with another message."""
+        return type(self)(self.id, message)
 
 
 class UsageFault(GansynthError):
@@ -70,7 +95,15 @@ FAULTS: Mapping[int, type[GansynthError]] = {
     fault.exit_code: fault
     for fault in (UsageFault, DataFault, EnvironmentFault, TrainingFault, IntegrityFault)
 }
-"""Exit code -> its fault, to raise a child process's fault again."""
+"""Exit code -> its fault."""
+
+
+def printed_fault(exit_code: int, line: str) -> GansynthError:
+    """Return the error that a process printed as its ``line`` before it ended with a code."""
+    message, bracket, fault = line.rstrip("]").rpartition(" [")
+    if not bracket or not re.fullmatch(ID, fault):
+        message, fault = line, UNNAMED
+    return FAULTS.get(exit_code, GansynthError)(fault, message)
 
 
 @contextmanager
@@ -84,7 +117,7 @@ def describe_error(option: str, typed: str) -> Iterator[None]:
     try:
         yield
     except GansynthError as fault:
-        raise type(fault)(str(fault).replace(option, typed)) from fault
+        raise fault.reworded(str(fault).replace(option, typed)) from fault
 
 
 ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -106,9 +139,9 @@ def disk_fault(error: OSError) -> EnvironmentFault | None:
     """Return the fault behind an error of a system call: permission, disk or name; else None."""
     path = error.filename
     if isinstance(error, PermissionError) and isinstance(path, str | bytes | os.PathLike):
-        return EnvironmentFault(_no_permission(Path(os.fsdecode(path))))
+        return EnvironmentFault("files.no-permission", _no_permission(Path(os.fsdecode(path))))
     hint = _DISK.get(error.errno or 0)
-    return None if hint is None else EnvironmentFault(f"{error}; {hint}")
+    return None if hint is None else EnvironmentFault("files.disk-refuses", f"{error}; {hint}")
 
 
 def refuse_closed(path: Path) -> None:
@@ -118,7 +151,7 @@ def refuse_closed(path: Path) -> None:
     silent.
     """
     if _closed(path) is not None:
-        raise EnvironmentFault(_no_permission(path))
+        raise EnvironmentFault("files.no-permission", _no_permission(path))
 
 
 def _no_permission(path: Path) -> str:
@@ -185,6 +218,7 @@ def refuse_unknown(
     for key in settings:
         if key not in names:
             raise UsageFault(
+                "options.setting-unknown",
                 f"{named(key)}: {of} has no such setting.{did_you_mean(key, names)} "
-                f"See: gansynth options {of.split()[-1]}"
+                f"See: gansynth options {of.split()[-1]}",
             )

@@ -75,14 +75,20 @@ def read_json(
     path = Path(path)
     with reading(path):
         if path.stat().st_size > most:
-            raise DataFault(f"{path}: larger than {most} bytes, expected JSON; {hint}")
+            raise DataFault(
+                "files.document-too-large",
+                f"{path}: larger than {most} bytes, expected JSON; {hint}",
+            )
         try:
             doc = parse_json(path.read_bytes())
         except ValueError as error:
-            raise DataFault(f"{path}: not valid JSON: {error}; {hint}") from error
+            raise DataFault(
+                "files.not-valid-json", f"{path}: not valid JSON: {error}; {hint}"
+            ) from error
     if not isinstance(doc, expected):
         raise DataFault(
-            f"{path}: top level is a {type(doc).__name__}, expected a {expected.__name__}; {hint}"
+            "files.top-level-type-differs",
+            f"{path}: top level is a {type(doc).__name__}, expected a {expected.__name__}; {hint}",
         )
     return doc
 
@@ -92,7 +98,7 @@ def read_own(path: Path, *, hint: str, most: int = MAX_JSON_BYTES) -> dict[str, 
     try:
         document: dict[str, Any] = read_json(path, hint=hint, most=most)
     except DataFault as fault:
-        raise IntegrityFault(str(fault)) from None
+        raise IntegrityFault("files.own-document-unreadable", str(fault)) from None
     return document
 
 
@@ -123,8 +129,9 @@ def path_inside(folder: str | Path, relative: str, *, key: str) -> Path:
     target = home if bad else os.path.realpath(os.path.join(home, relative))
     if bad or target == home or os.path.commonpath((home, target)) != home:
         raise IntegrityFault(
+            "files.path-leads-out-of-folder",
             f"{key}: path {relative!r} leads out of {folder}; expected a file inside it. Put the "
-            "file there, or correct the entry"
+            "file there, or correct the entry",
         )
     return Path(target)
 
@@ -137,7 +144,8 @@ def refuse_unnameable(path: str | Path, key: str) -> None:
         if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
             words = error if isinstance(error, ValueError) else error.strerror
             raise DataFault(
-                f"{key}: path {str(path)[-80:]!a} cannot be one ({words}); correct the entry"
+                "files.path-cannot-be-one",
+                f"{key}: path {str(path)[-80:]!a} cannot be one ({words}); correct the entry",
             ) from None
 
 
@@ -152,7 +160,8 @@ def check_digest(path: Path, document: Mapping[str, Any], hint: str) -> None:
     digest = digest_of(document)
     if document.get("digest", digest) != digest:
         raise IntegrityFault(
-            f"{path}: was changed after it was written, its digest is not {digest[:12]}; {hint}"
+            "files.digest-differs",
+            f"{path}: was changed after it was written, its digest is not {digest[:12]}; {hint}",
         )
 
 
@@ -168,7 +177,8 @@ def check_sha256(path: Path, expected: str, said: str) -> None:
     digest = sha256_file(path) if path.is_file() else "of no file"
     if digest != expected:
         raise IntegrityFault(
-            f"{path}: SHA-256 is {digest[:12]}, expected {expected[:12]} by {said}"
+            "files.checksum-differs",
+            f"{path}: SHA-256 is {digest[:12]}, expected {expected[:12]} by {said}",
         )
 
 
@@ -197,9 +207,14 @@ def verify_zip(path: Path, hint: str) -> None:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except Exception as error:  # whatever a damaged file makes it raise
-        raise IntegrityFault(f"{path}: damaged, no whole archive ({error}); {hint}") from error
+        raise IntegrityFault(
+            "files.archive-not-whole", f"{path}: damaged, no whole archive ({error}); {hint}"
+        ) from error
     if damaged is not None:
-        raise IntegrityFault(f"{path}: damaged, {damaged} in it has another checksum; {hint}")
+        raise IntegrityFault(
+            "files.archive-member-checksum-differs",
+            f"{path}: damaged, {damaged} in it has another checksum; {hint}",
+        )
 
 
 @contextlib.contextmanager
@@ -222,13 +237,15 @@ def disk_errors(path: str | Path, needed: int | None = None) -> Iterator[None]:
             refuse_closed(Path(path))
         if error.errno not in ROOM:
             raise EnvironmentFault(
-                f"{path}: cannot be written: {reason}; choose another folder"
+                "files.cannot-be-written",
+                f"{path}: cannot be written: {reason}; choose another folder",
             ) from error
         space = "" if needed is None else f" {needed} bytes needed,"
         free = free_bytes(Path(path))
         raise EnvironmentFault(
+            "files.no-room-to-write",
             f"{path}: cannot be written: {reason};{space} {free} bytes free there. "
-            "Make room, or choose another folder"
+            "Make room, or choose another folder",
         ) from error
 
 
@@ -241,8 +258,9 @@ def refuse_unwritable(folder: str | Path, hint: str = "choose another -o") -> No
     may = os.access(there, os.W_OK | os.X_OK, effective_ids=effective)
     if not (there.is_dir() and may):
         raise EnvironmentFault(
+            "files.folder-not-writable",
             f"{folder}: {there} is no folder that can be written to, expected a writable place; "
-            f"{hint}"
+            f"{hint}",
         )
 
 
@@ -371,7 +389,9 @@ def publish_dir(temporary: str | Path, final: str | Path) -> None:
     """
     temporary, final = Path(temporary), Path(final)
     if final.exists() and (not final.is_dir() or any(final.iterdir())):
-        raise UsageFault(f"{final}: exists already; choose another name, or remove it")
+        raise UsageFault(
+            "files.exists-already", f"{final}: exists already; choose another name, or remove it"
+        )
     with disk_errors(final):
         for folder, _, names in os.walk(temporary, topdown=False):
             for name in names:
@@ -429,10 +449,10 @@ def new_or_same(final: Path, refusal: str) -> Iterator[Path]:
         yield again
         names = _files_below(again)
         if names != _files_below(final):
-            raise UsageFault(refusal)
+            raise UsageFault("files.other-files-exist", refusal)
         for name in names:
             if not filecmp.cmp(again / name, final / name, shallow=False):
-                raise UsageFault(refusal)
+                raise UsageFault("files.other-files-exist", refusal)
     finally:
         shutil.rmtree(home, ignore_errors=True)
 

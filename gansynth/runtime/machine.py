@@ -54,8 +54,9 @@ def refuse_beyond_memory(needed: int, what: str) -> None:
     free = _free_memory()
     if needed > free:
         raise EnvironmentFault(
+            "machine.needs-more-memory-than-free",
             f"{what}, which takes {needed / GIB:.1f} GiB of memory; expected at most the "
-            f"{free / GIB:.1f} GiB that are free. Make it smaller, or take a machine with more"
+            f"{free / GIB:.1f} GiB that are free. Make it smaller, or take a machine with more",
         )
 
 

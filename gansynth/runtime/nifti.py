@@ -58,24 +58,33 @@ def reading(path: Path) -> Iterator[None]:
     """Convert the errors of a reader of a file into one-line faults."""
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):  # which may never end
-            raise DataFault(f"{path}: a pipe or a device, expected a file; {COPY_AGAIN}")
+            raise DataFault(
+                "nifti.pipe-or-device", f"{path}: a pipe or a device, expected a file; {COPY_AGAIN}"
+            )
         yield
     except FileNotFoundError as error:
-        raise DataFault(f"{path}: no such file; {COPY_AGAIN}") from error
+        raise DataFault("nifti.file-missing", f"{path}: no such file; {COPY_AGAIN}") from error
     except IsADirectoryError as error:
-        raise DataFault(f"{path}: a folder, expected a file") from error
+        raise DataFault("nifti.folder-not-file", f"{path}: a folder, expected a file") from error
     except EOFError as error:
         raise DataFault(
+            "nifti.gzip-truncated",
             f"{path}: truncated at byte {path.stat().st_size}, its gzip stream has no end; "
-            f"{COPY_AGAIN}"
+            f"{COPY_AGAIN}",
         ) from error
     except (gzip.BadGzipFile, zlib.error) as error:
-        raise DataFault(f"{path}: damaged, its gzip stream says {error}; {COPY_AGAIN}") from error
+        raise DataFault(
+            "nifti.gzip-damaged", f"{path}: damaged, its gzip stream says {error}; {COPY_AGAIN}"
+        ) from error
     except MemoryError as error:
-        raise EnvironmentFault(f"{path}: not enough memory to read it; free some") from error
+        raise EnvironmentFault(
+            "nifti.not-enough-memory", f"{path}: not enough memory to read it; free some"
+        ) from error
     except OSError as error:
         refuse_closed(path)
-        raise EnvironmentFault(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise EnvironmentFault(
+            "nifti.cannot-be-read", f"{path}: cannot be read: {error.strerror or error}"
+        ) from error
 
 
 class NiftiVolume(NamedTuple):
@@ -169,8 +178,9 @@ def _read(
         _refuse_absurd(path, header, max_bytes, ndim, packed)
         if labels and (header.inter != 0 or header.slope not in (0, 1)):
             raise DataFault(
+                "nifti.labels-rescaled",
                 f"{path}: scl_slope is {header.slope:g} and scl_inter {header.inter:g}, which "
-                "change every label, expected 1 and 0; store the labels themselves"
+                "change every label, expected 1 and 0; store the labels themselves",
             )
         if packed and header.nbytes > max(COUNTED_BYTES, COUNTED_RATIO * path.stat().st_size):
             with _opened(path, gunzip) as (again, _):
@@ -178,7 +188,10 @@ def _read(
         while done < header.offset:
             chunk = stream.read(min(header.offset - done, _CHUNK))
             if not chunk:
-                raise DataFault(f"{path}: ends before its voxels begin; {COPY_AGAIN}")
+                raise DataFault(
+                    "nifti.ends-before-voxels",
+                    f"{path}: ends before its voxels begin; {COPY_AGAIN}",
+                )
             done += len(chunk)
         array = np.empty(header.shape, header.dtype, order="F")
         view, done = array.reshape(-1, order="F").view(np.uint8).data, 0
@@ -186,8 +199,9 @@ def _read(
             done += count
         if done < len(view):
             raise DataFault(
+                "nifti.voxels-truncated",
                 f"{path}: truncated, {done} bytes of voxels of the {len(view)} its header "
-                f"announces; {COPY_AGAIN}"
+                f"announces; {COPY_AGAIN}",
             )
         _read_to_end(path, stream, header, TRAILING_BYTES)
     return _scaled(path, header, array, finite)
@@ -202,7 +216,9 @@ def _opened(
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         if not packed and path.suffix == ".gz":
-            raise DataFault(f"{path}: not a gzip file, expected one by its name; {COPY_AGAIN}")
+            raise DataFault(
+                "nifti.not-gzip", f"{path}: not a gzip file, expected one by its name; {COPY_AGAIN}"
+            )
         if not packed:
             yield raw, False
             return
@@ -219,8 +235,9 @@ def _read_to_end(
         total += len(chunk)
         if total > most:
             raise DataFault(
+                "nifti.more-bytes-than-announced",
                 f"{path}: holds more than the {header.nbytes} bytes its header announces; "
-                f"{COPY_AGAIN}"
+                f"{COPY_AGAIN}",
             )
 
 
@@ -231,10 +248,11 @@ def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[NiftiHe
 
     block = stream.read(348)
     if block[128:132] == b"DICM":
-        raise DataFault(f"{path}: {DICOM}")
+        raise DataFault("nifti.dicom-file", f"{path}: {DICOM}")
     if len(block) < 348:
         raise DataFault(
-            f"{path}: only {len(block)} bytes, expected a NIfTI header of 348; {COPY_AGAIN}"
+            "nifti.header-too-short",
+            f"{path}: only {len(block)} bytes, expected a NIfTI header of 348; {COPY_AGAIN}",
         )
     kind: Any = nib.Nifti1Header
     if 540 in (int.from_bytes(block[:4], "little"), int.from_bytes(block[:4], "big")):
@@ -264,11 +282,14 @@ def _read_layout(path: Path, stream: IO[bytes] | gzip.GzipFile) -> tuple[NiftiHe
             notes,
         )
     except (HeaderDataError, ValueError, OverflowError, KeyError) as error:
-        raise DataFault(f"{path}: not a NIfTI header: {error}; {COPY_AGAIN}") from error
+        raise DataFault(
+            "nifti.header-not-nifti", f"{path}: not a NIfTI header: {error}; {COPY_AGAIN}"
+        ) from error
     if bytes(header["magic"].item())[:2] not in (b"n+",):
         raise DataFault(
+            "nifti.magic-not-single-file",
             f"{path}: NIfTI magic is {header['magic'].item()!r}, expected a single file (n+1 or "
-            "n+2); convert .hdr/.img pairs to .nii.gz"
+            "n+2); convert .hdr/.img pairs to .nii.gz",
         )
     return layout, len(block)
 
@@ -341,8 +362,9 @@ def _spacing(path: Path, pixdim: npt.NDArray[Any], to_mm: float) -> tuple[float,
     x, y, z = [float(v) * to_mm for v in pixdim[1:4]]
     if not all(LEAST_MM <= v <= MOST_MM for v in (x, y, z)):
         raise DataFault(
+            "nifti.voxel-sizes-out-of-range",
             f"{path}: pixdim is {(x, y, z)}, expected three voxel sizes of {LEAST_MM:g} to "
-            f"{MOST_MM:g} mm; repair the header"
+            f"{MOST_MM:g} mm; repair the header",
         )
     return x, y, z
 
@@ -354,45 +376,54 @@ def _refuse_absurd(
     if len(layout.shape) not in ndim:
         expected = " or ".join([f"{n}D" for n in sorted(ndim)])
         raise DataFault(
+            "nifti.image-axes-differ",
             f"{path}: image is {len(layout.shape)}D of shape {layout.shape}, expected {expected}; "
-            "write one file per channel, with three axes"
+            "write one file per channel, with three axes",
         )
     affine = layout.affine
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     axes = affine[:3, :3] / np.maximum(sizes, 1e-30)
     if not np.isfinite(affine).all() or abs(np.linalg.det(axes)) < 1e-6:
         raise DataFault(
+            "nifti.affine-singular-or-not-finite",
             f"{path}: affine {affine.round(6).tolist()} is singular or not finite; repair the "
-            "header"
+            "header",
         )
     if not ((sizes >= LEAST_MM) & (sizes <= MOST_MM)).all():
         raise DataFault(
+            "nifti.affine-voxels-out-of-range",
             f"{path}: voxels of {sizes.tolist()} mm by its affine, expected {LEAST_MM:g} to "
-            f"{MOST_MM:g}; repair the header"
+            f"{MOST_MM:g}; repair the header",
         )
     if layout.dtype.kind not in "iufb":
         raise DataFault(
+            "nifti.voxels-not-numbers",
             f"{path}: voxels are of type {layout.dtype}, expected numbers; convert colour or "
-            "complex images to one file per channel"
+            "complex images to one file per channel",
         )
     if not layout.shape or min(layout.shape) < 1 or layout.offset < 348:
         raise DataFault(
-            f"{path}: header announces shape {layout.shape} from byte {layout.offset}; {COPY_AGAIN}"
+            "nifti.announced-layout-impossible",
+            f"{path}: header announces shape {layout.shape} from byte {layout.offset}; "
+            f"{COPY_AGAIN}",
         )
     if layout.nbytes > max_bytes:
         raise DataFault(
+            "nifti.announced-voxels-too-large",
             f"{path}: header announces {layout.nbytes} bytes of voxels, expected at most "
-            f"{max_bytes}; {COPY_AGAIN}"
+            f"{max_bytes}; {COPY_AGAIN}",
         )
     if not packed and layout.offset + layout.nbytes > size:
         raise DataFault(
+            "nifti.shorter-than-announced",
             f"{path}: truncated at byte {size}, header announces {layout.offset + layout.nbytes}; "
-            f"{COPY_AGAIN}"
+            f"{COPY_AGAIN}",
         )
     if packed and layout.nbytes > max(BOMB_BYTES, BOMB_RATIO * size):
         raise DataFault(
+            "nifti.decompression-bomb",
             f"{path}: {size} bytes announce {layout.nbytes}, expected at most {BOMB_RATIO} times "
-            f"as much: a decompression bomb? {COPY_AGAIN}"
+            f"as much: a decompression bomb? {COPY_AGAIN}",
         )
 
 
@@ -404,7 +435,8 @@ def _scaled(path: Path, layout: NiftiHeader, array: npt.NDArray[Any], finite: bo
     if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
         nan, inf = int(np.isnan(array).sum()), int(np.isinf(array).sum())
         raise DataFault(
+            "nifti.voxels-not-finite",
             f"{path}: {nan} NaN and {inf} infinite voxel(s), expected finite values; replace them, "
-            "or leave the case out"
+            "or leave the case out",
         )
     return NiftiVolume(array, layout.affine, layout.spacing, layout.qform, layout.notes)

@@ -85,8 +85,9 @@ def put_setting(settings: dict[str, str], key: str, text: str, option: str) -> N
     """Set one more key; refuse another value of a key that is set already."""
     if settings.setdefault(key, text) != text:
         raise UsageFault(
+            "options.set-twice-over",
             f"{option} {text} and {_typed(settings, '--set', key)}: expected one of them; leave "
-            "the other out"
+            "the other out",
         )
 
 
@@ -115,8 +116,9 @@ def read_options(
             continue
         if key not in names or key in values or not equals:
             raise UsageFault(
+                "options.word-unknown-or-repeated",
                 f"{option}: {word!r} is not one of {', '.join(names)}, each once, expected "
-                f"{form}.{did_you_mean(key, names)}"
+                f"{form}.{did_you_mean(key, names)}",
             )
         values[key] = value
     return fill_options(model, values, option)
@@ -128,12 +130,15 @@ def fill_options(model: type[Options], options: Mapping[str, Any], option: str) 
         if key not in model.model_fields:
             hint = did_you_mean(key, model.model_fields)
             raise UsageFault(
-                f"{option}: {key!r} is not one of {', '.join(model.model_fields)}.{hint}"
+                "options.key-unknown",
+                f"{option}: {key!r} is not one of {', '.join(model.model_fields)}.{hint}",
             )
     try:
         values = {key: _read(model.model_fields[key], value) for key, value in options.items()}
     except yaml.YAMLError:
-        raise UsageFault(f"{option}: a value is not readable, expected YAML") from None
+        raise UsageFault(
+            "options.option-not-yaml", f"{option}: a value is not readable, expected YAML"
+        ) from None
     return read_model(model, values, lambda key: f"{option}: {key or 'options'}", joint="+")
 
 
@@ -172,7 +177,10 @@ def parse(model: type[Model], settings: Mapping[str, str], option: str = "--set"
             for key, text in settings.items()
         }
     except yaml.YAMLError:
-        raise UsageFault(f"{option} {dict(settings)}: a value is not readable as YAML") from None
+        raise UsageFault(
+            "options.setting-not-yaml",
+            f"{option} {dict(settings)}: a value is not readable as YAML",
+        ) from None
     return read_model(model, values, partial(_typed, settings, option))
 
 
@@ -200,8 +208,9 @@ def _refuse_slips(settings: Mapping[str, str], names: Iterable[str], of: str, na
     refuse_unknown(settings, names, of=of, named=named)
     if settings.keys() >= LENGTHS:
         raise UsageFault(
+            "options.epochs-with-steps",
             f"{named('epochs')}: cannot be combined with steps={settings['steps']}, which says the "
-            "same; expected one of them"
+            "same; expected one of them",
         )
 
 
@@ -229,7 +238,9 @@ def read_model(
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise UsageFault(message_of(error, model, named, joint=joint)) from None
+        raise UsageFault(
+            "options.value-invalid", message_of(error, model, named, joint=joint)
+        ) from None
 
 
 def message_of(
@@ -313,7 +324,7 @@ def refuse_idle(
 ) -> None:
     """Refuse a typed option that has no effect under the others; see ``idle``."""
     for reason in idle(typed, values, needs, named, called):
-        raise UsageFault(reason)
+        raise UsageFault("options.option-without-effect", reason)
 
 
 def idle(

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import IO, TYPE_CHECKING
 
 from gansynth.runtime.child import FAULT, PARENT, SHOWN_PREFIX
-from gansynth.runtime.errors import EXIT_SIGTERM, FAULTS, TrainingFault
+from gansynth.runtime.errors import EXIT_SIGTERM, FAULTS, TrainingFault, printed_fault
 from gansynth.runtime.files import disk_errors
 
 if TYPE_CHECKING:
@@ -108,10 +108,10 @@ def raise_if_failed(ended: ProcessResult, name: str) -> None:
     if ended.code == 0:
         return
     if ended.code in FAULTS:
-        raise FAULTS[ended.code](ended.line)
+        raise printed_fault(ended.code, ended.line)
     line = ended.last[-1] if ended.last else "no output"
     ending = f"exit {ended.code}" if ended.code > 0 else f"signal {_signal(-ended.code)}"
-    raise TrainingFault(f"{name} failed ({ending}): {line}")
+    raise TrainingFault("processes.command-failed", f"{name} failed ({ending}): {line}")
 
 
 def _signal(number: int) -> str:

@@ -68,13 +68,14 @@ def read_yaml(
     from gansynth.runtime.files import reading  # imports numpy, which --help does not need
 
     if not path.is_file():
-        raise DataFault(f"{path}: no such file, expected {expected}")
+        raise DataFault("yaml.no-file", f"{path}: no such file, expected {expected}")
     with reading(path):
         if path.stat().st_size > MAX_YAML_BYTES:
-            raise fault(f"{path}: larger than {MAX_YAML_BYTES} bytes, expected {expected}")
+            message = f"{path}: larger than {MAX_YAML_BYTES} bytes, expected {expected}"
+            raise fault("yaml.too-large", message)
         data = path.read_bytes()
     try:
         return parse_yaml(data.decode("utf-8-sig")), data
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         text = " ".join(str(error).split())[:300]
-        raise fault(f"{path}: not YAML ({text}); expected {expected}") from None
+        raise fault("yaml.not-yaml", f"{path}: not YAML ({text}); expected {expected}") from None

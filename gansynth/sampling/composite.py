@@ -196,8 +196,9 @@ class PerClassGenerator(CompositeBase):
         named = [name for part in parts for name in part.classes]
         if len(set(named)) < len(named) or not set(named) <= set(schema.classes):
             raise IntegrityFault(
+                "sampling.parts-draw-other-classes",
                 f"{parts[0].run.folder.parent}: the parts draw the classes {', '.join(named)}, "
-                f"expected each once and among {', '.join(schema.classes)}. Fit the run again"
+                f"expected each once and among {', '.join(schema.classes)}. Fit the run again",
             )
         super().__init__(schema, space, parts)
         self._part_of_class = {name: part for part in parts for name in part.classes}
@@ -237,8 +238,9 @@ class PerClassGenerator(CompositeBase):
                 return self._part_of_class[name]
             request = f"the class {name!r}"
         raise UsageFault(
+            "sampling.class-without-part",
             f"a sample of {request} is requested, but no part generates it; expected one of "
-            f"{', '.join(self._part_of_class)}"
+            f"{', '.join(self._part_of_class)}",
         )
 
     def composition(self, condition: Condition) -> dict[str, Any]:

@@ -379,8 +379,9 @@ def check_new(out: Path) -> None:
     """Refuse a folder that is not empty."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageFault(
+            "sampling.export-folder-exists",
             f"-o {out}: exists already, expected a new folder: an export is never added to; choose "
-            "another, or remove it"
+            "another, or remove it",
         )
 
 
@@ -425,14 +426,17 @@ class SharedSamples:
         share = provenance.get(REPEATED)
         if share is None:
             raise IntegrityFault(
+                "sampling.no-repeated-share",
                 f"{self.out}: {name} has no {REPEATED!r} in its provenance, which the producer of "
-                "a frozen bank writes; expected it of every sample for sharing. Make the bank again"
+                "a frozen bank writes; expected it of every sample for sharing. "
+                "Make the bank again",
             )
         if share > MOST_REPEATED:
             raise IntegrityFault(
+                "sampling.sample-repeats-patient-image",
                 f"{self.out}: {name} repeats {share:.0%} of the textured blocks of a patient's "
                 f"image that its condition shows, expected at most {MOST_REPEATED:.0%}; nothing is "
-                "written. Fit a generator that draws whole images, or keep its samples"
+                "written. Fit a generator that draws whole images, or keep its samples",
             )
         if len(self.searched) < SEARCHED:
             self.searched.append(name)
@@ -478,11 +482,12 @@ class SharedSamples:
         if copies:
             sample, case = next(iter(copies.items()))
             raise IntegrityFault(
+                "sampling.samples-copy-training-cases",
                 f"{self.out}: {self.searched[sample]} is training case {seen[case].id}, perhaps "
                 f"turned, flipped, noisy or in other grey values; {len(copies)} of "
                 f"{len(self.searched)} samples searched for are such copies, expected none. "
                 "Nothing is written. The generator has learnt its training cases by heart: fit it "
-                "on more of them, or for fewer steps"
+                "on more of them, or for fewer steps",
             )
 
     def finish(self, samples: int) -> None:
@@ -560,6 +565,7 @@ def refuse_real_images(
     else:
         return
     raise UsageFault(
+        "sampling.samples-hold-real-images",
         f"{option}: {maker} {does}; expected a generator that draws whole images. "
-        f"{otherwise[0].upper()}{otherwise[1:]}"
+        f"{otherwise[0].upper()}{otherwise[1:]}",
     )

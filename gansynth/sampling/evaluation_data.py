@@ -74,9 +74,10 @@ class KnownSubjects:
         subset = KnownSubjects(kept(self.members), kept(self.others), self.people)
         if not subset.members and not subset.others:
             raise DataFault(
+                "sampling.no-real-case-of-classes",
                 f"{source.name}: has no case of the samples' classes "
                 f"({', '.join(sorted(map(str, classes)))}), expected some; name other cases with "
-                "--real"
+                "--real",
             )
         return subset
 
@@ -154,8 +155,9 @@ class EvaluationData:
         """Samples, and crops of the reference."""
         if len(self.samples) < FEWEST:
             raise DataFault(
+                "sampling.too-few-samples-to-evaluate",
                 f"{self.name}: {len(self.samples)} sample(s), expected at least {FEWEST} to "
-                "evaluate; generate more with -n"
+                "evaluate; generate more with -n",
             )
         with reporter.task(number, "real crops") as bar:
             real = self.real(self.reference, number, np.random.default_rng((seed, 1)))
@@ -268,9 +270,10 @@ def draw_accepted(
             first += count
     if not samples:
         raise DataFault(
+            "sampling.all-samples-rejected",
             f"{sampler.run.folder}: all of {first} samples are rejected, expected some to "
             "evaluate; look at them (gansynth sample --sheet), or evaluate them anyway: "
-            "--filter none"
+            "--filter none",
         )
     return samples, rejected
 
@@ -290,21 +293,24 @@ def check_alike(source: CaseSource, schema: Schema, owner: str) -> None:
     for key, value, expected in pairs:
         if value != expected:
             raise DataFault(
+                "sampling.real-source-differs",
                 f"--real {source.name}: its {key} are {value}, samples of {owner} have {expected}; "
-                "expected the same. Read it in the same way: --real-read KEY=VALUE"
+                "expected the same. Read it in the same way: --real-read KEY=VALUE",
             )
     if not same_spacing(actual.spacing, schema.spacing):
         raise DataFault(
+            "sampling.real-spacing-differs",
             f"--real {source.name}: its spacing is {_mm(actual.spacing)}, samples of {owner} have "
-            f"{_mm(schema.spacing)}; expected the same. Resample it: --real-read spacing=..."
+            f"{_mm(schema.spacing)}; expected the same. Resample it: --real-read spacing=...",
         )
     common = schema.labels.keys() & actual.labels.keys()
     differing = [name for name in sorted(common) if schema.labels[name] != actual.labels[name]]
     if differing:
         name = differing[0]
         raise DataFault(
+            "sampling.real-label-differs",
             f"--real {source.name}: label {name!r} is {actual.labels[name]}, samples of {owner} "
-            f"have {schema.labels[name]}; expected the same. Read it with --real-read labels=..."
+            f"have {schema.labels[name]}; expected the same. Read it with --real-read labels=...",
         )
 
 

@@ -36,7 +36,10 @@ def check_weights(run: RunDescription) -> Path:
     folder = run.folder
     weights: Mapping[str, str] | None = run.manifest["weights"]
     if weights is None:
-        raise UsageFault(f"{folder}: this run has no checkpoint yet; finish it with gansynth fit")
+        raise UsageFault(
+            "sampling.run-without-checkpoint",
+            f"{folder}: this run has no checkpoint yet; finish it with gansynth fit",
+        )
     path = path_inside(folder, weights["path"], key=f"{folder / MANIFEST}: key 'weights'")
     check_sha256(path, weights["sha256"], f"{MANIFEST}; {FIT_AGAIN}")
     return path
@@ -97,7 +100,9 @@ def refuse_below_size(run: Run, request: SampleRequest) -> None:
     """Refuse (UsageFault) samples of a generator that has not grown, unless all are accepted."""
     why = "" if request.keep_flawed else below_its_size(run)
     if why:
-        raise UsageFault(f"{why}; --filter none draws them all the same")
+        raise UsageFault(
+            "sampling.generator-below-its-size", f"{why}; --filter none draws them all the same"
+        )
 
 
 def check_room(space: Space, schema: Schema, where: str) -> None:
@@ -114,8 +119,9 @@ def load_state(generator: Generator, folder: Path, manifest: Mapping[str, Any]) 
         generator.load_state(manifest["state"])
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise IntegrityFault(
+            "sampling.generator-state-damaged",
             f"{folder / MANIFEST}: damaged, key 'state': {type(error).__name__}: "
-            f"{str(error)[:200]}; {FIT_AGAIN}"
+            f"{str(error)[:200]}; {FIT_AGAIN}",
         ) from error
 
 
@@ -180,7 +186,10 @@ def build_fitting(build: Callable[[], Generator], path: Path) -> Generator:
                 names = [key for key in file.keys() if key.startswith(averaged)]  # noqa: SIM118
                 shapes = {key: tuple(file.get_slice(key).get_shape()) for key in names}
         except SafetensorError as error:
-            raise IntegrityFault(f"{path}: not a safetensors file: {error}; {FIT_AGAIN}") from error
+            raise IntegrityFault(
+                "sampling.weights-not-safetensors",
+                f"{path}: not a safetensors file: {error}; {FIT_AGAIN}",
+            ) from error
         # Only floating-point tensors are averaged; counters keep their initial value.
         expected = {
             k: tuple(v.shape)
@@ -191,9 +200,10 @@ def build_fitting(build: Callable[[], Generator], path: Path) -> Generator:
         if differing:
             first = min(differing)
             raise IntegrityFault(
+                "sampling.weights-do-not-fit",
                 f"{path}: {len(differing)} tensor(s) do not fit the generator, first {first}: "
                 f"{shapes.get(first)}, expected {expected.get(first)}; this run was made by "
-                "another version of its plugin. Fit it again"
+                "another version of its plugin. Fit it again",
             )
         size = sum(value.nbytes for value in states.values())
         refuse_beyond_memory(size, f"{path.parent}: the run has networks")
@@ -211,9 +221,10 @@ def build_generator(run: RunDescription, path: Path) -> Generator:
         options = cls.Options(**manifest["options"])
     except (ValidationError, TypeError) as error:
         raise IntegrityFault(
+            "sampling.manifest-options-of-other-version",
             f"{run.folder / MANIFEST}: key 'options': {_first_line(error)}; expected "
             f"options of the installed {manifest['generator']}. This run was made by another "
-            "version of its plugin: install that one, or fit the run again"
+            "version of its plugin: install that one, or fit the run again",
         ) from None
     return build_fitting(lambda: cls(schema, space.size, options), path)
 
@@ -251,8 +262,9 @@ def load_composite(run: RunDescription, device: str) -> CompositeBase:
     missing = sorted(set(schema.channels) - {c for part in parts for c in part.draws})
     if missing:
         raise IntegrityFault(
+            "sampling.channel-without-part",
             f"{folder / MANIFEST}: no part draws channel(s) {', '.join(missing)}; expected one for "
-            "each. Fit the run again"
+            "each. Fit the run again",
         )
     return CompositeGenerator(schema, space, parts)
 
@@ -263,8 +275,9 @@ def check_parts(run: RunDescription) -> Path:
     for part in run.manifest[PARTS]:
         if part["manifest_sha256"] is None:
             raise UsageFault(
+                "sampling.part-not-fitted",
                 f"{folder}: part {part['name']!r} is not fitted yet; continue the gansynth fit "
-                "that began this run"
+                "that began this run",
             )
         part_run = part_folder(folder, part)
         said = f"the composite's {MANIFEST}; {FIT_AGAIN}"

@@ -90,8 +90,9 @@ class PictureWriter(Writer):
         channels = len(schema.channels)
         if len(options.windows) not in (1, channels):
             raise UsageFault(
+                "sampling.window-count-differs",
                 f"--set window: {len(options.windows)} for {channels} channel(s), expected one for "
-                "all, or one for each, separated by commas"
+                "all, or one for each, separated by commas",
             )
 
     def pictures(self, item: Item) -> list[npt.NDArray[Any]]:

@@ -34,13 +34,16 @@ def validate_sample(
     import torch
 
     if sample.provenance.get("reject_reason"):
-        raise DataFault(f"sample: {sample.provenance['reject_reason']}")
+        raise DataFault(
+            "sampling.sample-rejected-by-filter", f"sample: {sample.provenance['reject_reason']}"
+        )
     sample.validate(schema)
     size = sample.image.shape[1:]
     if min_size and any(n < least for n, least in zip(size, min_size, strict=True)):
         raise DataFault(
+            "sampling.sample-too-small",
             f"sample: too few voxels: {' x '.join(map(str, size))}, expected at least "
-            f"{tuple(min_size)}; fit the generator with a larger size"
+            f"{tuple(min_size)}; fit the generator with a larger size",
         )
     # torch's conversion rounds as numpy's does, in a quarter of the time.
     image = np.ascontiguousarray(sample.image)
@@ -49,15 +52,17 @@ def validate_sample(
         ends = np.array([image.min(initial=0), image.max(initial=0)]).astype(dtype)
     if not np.isfinite(ends).all():
         raise DataFault(
+            "sampling.sample-overflows",
             f"sample: image overflows {dtype}: {float(np.abs(sample.image).max()):g} is its "
-            "largest value; store float32, or check the generator"
+            "largest value; store float32, or check the generator",
         )
     inside = np.ones(size, bool) if sample.labels is None else sample.labels != OUTSIDE
     thin = (slice(None, None, THIN),) * len(size)  # mostly enough
     if not _contrast(stored[:, *thin], inside[thin], CLEAR) and not _contrast(stored, inside):
         raise DataFault(
+            "sampling.sample-constant",
             "sample: image is constant in every channel, expected contrast; the generator may have "
-            "collapsed"
+            "collapsed",
         )
     if sample.boxes is not None:
         _admit_boxes(sample.boxes, size)
@@ -77,13 +82,16 @@ def _admit_boxes(boxes: Boxes, size: tuple[int, ...]) -> None:
     axes = len(size)
     if boxes.coords.shape[1] != 2 * axes:
         raise DataFault(
-            f"sample: boxes of other axes: {boxes.coords.shape[1]} coordinates, expected {2 * axes}"
+            "sampling.sample-boxes-of-other-axes",
+            f"sample: boxes of other axes: {boxes.coords.shape[1]} coordinates, "
+            f"expected {2 * axes}",
         )
     inside = (boxes.coords[:, :axes] >= 0) & (boxes.coords[:, axes:] <= np.array(size))
     if not inside.all():  # NaN counts as outside
         raise DataFault(
+            "sampling.sample-boxes-outside-image",
             f"sample: boxes leave the image: {int((~inside.all(axis=1)).sum())} of "
-            f"{len(boxes.coords)}, the image has {size} voxels, expected all inside"
+            f"{len(boxes.coords)}, the image has {size} voxels, expected all inside",
         )
 
 
@@ -106,10 +114,11 @@ class QualityGate:
             common = self.rejected.most_common(3)
             reasons = "; ".join([f"{count} times {reason}" for reason, count in common])
             raise TrainingFault(
+                "sampling.too-many-samples-rejected",
                 f"producer: {sum(self._recent)} of the last {len(self._recent)} samples were "
                 f"rejected ({reasons}), the last one: {fault}. Look at the generator's samples: "
                 "gansynth sample RUN --sheet; train it longer or again, or admit these: --filter "
-                "none; see: gansynth help filters"
+                "none; see: gansynth help filters",
             )
 
 

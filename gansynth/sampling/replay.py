@@ -125,8 +125,9 @@ class SampleRecord:
             settings = {"seed": provenance["seed"], **provenance["settings"]}
             if "asking" in settings:
                 raise UsageFault(
+                    "sampling.replay-record-of-other-version",
                     f"--replay {name}: was written by another version of gansynth, "
-                    "expected a record of this one; generate the sample anew"
+                    "expected a record of this one; generate the sample anew",
                 )
             return cls(name, int(provenance["index"]), str(provenance["sha256"]), settings)
         except (KeyError, TypeError, ValueError):
@@ -134,8 +135,9 @@ class SampleRecord:
                 key for key in ("index", "seed", "settings", "sha256") if key not in provenance
             ]
             raise UsageFault(
+                "sampling.replay-record-incomplete",
                 f"--replay {name}: has no {', '.join(missing) or 'usable number'}, expected a "
-                f"sample's provenance; {OLD}, or for sharing"
+                f"sample's provenance; {OLD}, or for sharing",
             ) from None
 
 
@@ -143,10 +145,12 @@ def read_record(text: str) -> SampleRecord:
     """Read ``FILE:LINE`` of a draw log, or ``FILE:NAME`` of a JSON file with provenance."""
     where, colon, which = text.rpartition(":")
     if not colon or not where or not which:
-        raise UsageFault(f"--replay {text}: expected {FORMS}")
+        raise UsageFault("sampling.replay-form-unknown", f"--replay {text}: expected {FORMS}")
     path = Path(where).expanduser()
     if not path.is_file():
-        raise DataFault(f"--replay {text}: no file {path}, expected {FORMS}")
+        raise DataFault(
+            "sampling.replay-no-file", f"--replay {text}: no file {path}, expected {FORMS}"
+        )
     if path.suffix == ".csv":
         with reading(path):
             lines = path.read_text("utf-8", "replace").splitlines()
@@ -154,15 +158,19 @@ def read_record(text: str) -> SampleRecord:
     doc = read_json(path, hint=f"expected {FORMS}")
     samples = doc.get("samples", doc.get("slots"))
     if not isinstance(samples, dict):
-        raise DataFault(f"{path}: has no samples, expected {FORMS}")
+        raise DataFault("sampling.replay-no-samples", f"{path}: has no samples, expected {FORMS}")
     if which not in samples:
         raise UsageFault(
+            "sampling.replay-sample-unknown",
             f"--replay {text}: no sample {which!r}, expected one of {len(samples)}, for example "
-            f"{next(iter(samples), None)!r}.{did_you_mean(which, samples)}"
+            f"{next(iter(samples), None)!r}.{did_you_mean(which, samples)}",
         )
     provenance = samples[which]
     if not isinstance(provenance, dict):
-        raise DataFault(f"{path}: sample {which!r} is no object, expected {FORMS}")
+        raise DataFault(
+            "sampling.replay-sample-not-object",
+            f"{path}: sample {which!r} is no object, expected {FORMS}",
+        )
     return SampleRecord.of(provenance.get("provenance", provenance), text)
 
 
@@ -170,27 +178,35 @@ def _line(text: str, lines: list[str], which: str) -> SampleRecord:
     number = int(which) if which.isdecimal() else 0
     if not 0 < number <= len(lines):
         raise UsageFault(
-            f"--replay {text}: no line {which}, expected the number of one of {len(lines)} lines"
+            "sampling.replay-line-unknown",
+            f"--replay {text}: no line {which}, expected the number of one of {len(lines)} lines",
         )
     try:
         rows = list(csv.reader(io.StringIO("\n".join(lines[:number]))))
     except csv.Error as error:
-        raise DataFault(f"--replay {text}: damaged ({error}), expected {FORMS}") from None
+        raise DataFault(
+            "sampling.replay-line-damaged", f"--replay {text}: damaged ({error}), expected {FORMS}"
+        ) from None
     row = rows[-1]
     if row[:1] != ["synthetic"]:
         raise UsageFault(
+            "sampling.replay-line-not-synthetic",
             f"--replay {text}: line {number} is {' '.join(row[:2])!r}, expected one that begins "
-            "with synthetic; real cases are not generated"
+            "with synthetic; real cases are not generated",
         )
     settings = [each[2] for each in rows if each[:1] == [SETTINGS] and len(each) > 2]
     if not settings or len(row) < 5:
-        raise UsageFault(f"--replay {text}: line {number} has no sample's number; {OLD}")
+        raise UsageFault(
+            "sampling.replay-line-without-number",
+            f"--replay {text}: line {number} has no sample's number; {OLD}",
+        )
     try:
         values = parse_json(settings[-1])  # the last ones above the line
         provenance = {"index": row[3], "seed": values["seed"], "sha256": row[4], "settings": values}
     except (ValueError, LookupError, TypeError) as error:
         raise DataFault(
-            f"--replay {text}: its settings are damaged ({error}), expected those of a draw log"
+            "sampling.replay-settings-damaged",
+            f"--replay {text}: its settings are damaged ({error}), expected those of a draw log",
         ) from None
     return SampleRecord.of(provenance, text)
 
@@ -256,9 +272,10 @@ def regenerate(
     digest = run.manifest_sha256
     if digest != settings["generator"]:
         raise IntegrityFault(
+            "sampling.replay-run-changed",
             f"{folder}: manifest is {digest[:12]}, {entry.name} was drawn by "
             f"{settings['generator'][:12]}; expected that run, as it was then. Name it, or restore "
-            "it: a fit that went on has other weights"
+            "it: a fit that went on has other weights",
         )
     opened = load_run(run, _kind(device, settings))
     with _threads(int(settings["threads"])):

@@ -87,23 +87,27 @@ def check_request(request: SampleRequest, maker: Maker) -> None:
     check_edits(request.edits or (), maker)
     if request.boxes is not None and "boxes" not in takes:
         raise UsageFault(
+            "sampling.generator-takes-no-boxes",
             f"--boxes {request.boxes}: {name} takes no boxes, expected a generator that does, such "
-            f"as {_that_take('boxes')}; leave --boxes out"
+            f"as {_that_take('boxes')}; leave --boxes out",
         )
     if request.lesions is not None and "lesion" not in takes:
         raise UsageFault(
+            "sampling.generator-takes-no-lesions",
             f"--lesions {request.lesions}: {name} draws no lesions into real images, expected a "
-            f"generator that does, such as {_that_take('lesion')}; leave --lesions out"
+            f"generator that does, such as {_that_take('lesion')}; leave --lesions out",
         )
     if request.prevalence is not None and takes.isdisjoint({"labels", "boxes"}):
         raise UsageFault(
+            "sampling.prevalence-is-learnt",
             f"--prevalence {request.prevalence}: {name} draws lesions as often as it has learnt "
-            "to, expected a generator that takes labels or boxes; leave --prevalence out"
+            "to, expected a generator that takes labels or boxes; leave --prevalence out",
         )
     if request.weights is not None and not maker.can.from_labels:
         raise UsageFault(
+            "sampling.no-label-maps-to-weight",
             f"--case-weights {request.weights}: {name} takes no label maps to weight; expected "
-            f"a generator that does, such as {_that_take('labels')}; leave --case-weights out"
+            f"a generator that does, such as {_that_take('labels')}; leave --case-weights out",
         )
     if request.label_source is not None:
         _check_label_source(request.label_source, maker)
@@ -120,8 +124,9 @@ def check_edits(edits: Sequence[str], maker: Maker) -> None:
     if edits and not maker.can.from_labels:
         made = "its own label maps" if maker.can.labelled else "no label maps"
         raise UsageFault(
+            "sampling.no-label-maps-to-edit",
             f"--edit {edits[0]}: {maker.name} draws {made}, so there is none to edit; leave --edit "
-            "out"
+            "out",
         )
     if edits and "image" in maker.can.takes:
         from gansynth.conditions.edit_chain import build_edits
@@ -134,23 +139,27 @@ def _check_label_source(asked: Mapping[str, Any], maker: Maker) -> None:
     option = f"--label-source {asked['kind']}:{asked['where']}"
     if maker.per_class:
         raise UsageFault(
+            "sampling.label-source-with-per-class",
             f"{option}: {maker.name} is a generator for each class of its own source's cases, "
-            "expected one for all cases; leave --label-source out"
+            "expected one for all cases; leave --label-source out",
         )
     if "boxes" in maker.can.takes:
         raise UsageFault(
+            "sampling.label-source-with-boxes",
             f"{option}: {maker.name} takes boxes, which are those of its own training cases; leave "
-            "--label-source out, or see --boxes"
+            "--label-source out, or see --boxes",
         )
     if not maker.can.from_labels:
         raise UsageFault(
+            "sampling.label-source-without-label-maps",
             f"{option}: {maker.name} takes no label maps that could be another source's, expected "
-            f"a generator that does, such as {_that_take('labels')}; leave --label-source out"
+            f"a generator that does, such as {_that_take('labels')}; leave --label-source out",
         )
     if "lesion" in maker.can.takes:
         raise UsageFault(
+            "sampling.label-source-with-inserted-lesions",
             f"{option}: {maker.name} inserts lesions into real images, expected lesion-free scans: "
-            f"--unlabelled {asked['kind']}:{asked['where']}"
+            f"--unlabelled {asked['kind']}:{asked['where']}",
         )
 
 
@@ -158,13 +167,15 @@ def _check_unlabelled(request: SampleRequest, maker: Maker) -> None:
     option = "--unlabelled {kind}:{where}".format(**request.unlabelled[0])
     if "lesion" not in maker.can.takes:
         raise UsageFault(
+            "sampling.unlabelled-without-lesions",
             f"{option}: {maker.name} draws no lesions into real images, expected a generator that "
-            f"does, such as {_that_take('lesion')}; leave --unlabelled out"
+            f"does, such as {_that_take('lesion')}; leave --unlabelled out",
         )
     if maker.per_class:
         raise UsageFault(
+            "sampling.unlabelled-with-per-class",
             f"{option}: {maker.name} is a generator for each class of whole cases, expected one "
-            "for all cases, since scans have no class; leave --unlabelled out"
+            "for all cases, since scans have no class; leave --unlabelled out",
         )
     from gansynth.conditions.lesion_placement import lesion_drawer
 
@@ -172,8 +183,9 @@ def _check_unlabelled(request: SampleRequest, maker: Maker) -> None:
     for key, value in (("where", "own"), ("pairs", "ordered")):
         if getattr(drawer.options, key) == value:
             raise UsageFault(
+                "sampling.unlabelled-with-own-positions",
                 f"{option}: lesions are put by {key}={value} of --lesions, which is of training "
-                f"cases alone; expected another {key}, or leave --unlabelled out"
+                f"cases alone; expected another {key}, or leave --unlabelled out",
             )
 
 

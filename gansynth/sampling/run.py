@@ -90,9 +90,10 @@ def _check_content(
     source = reader.source
     if case_content(source, case_id, reader) != expected.get(case_id):
         raise IntegrityFault(
+            "sampling.case-content-changed",
             f"{run}: case {case_id!r} of {source.name} is not the one the run was fitted on; "
             "expected the same content. It has been preprocessed anew, or replaced: restore it, or "
-            "fit again"
+            "fit again",
         )
 
 
@@ -114,7 +115,8 @@ def _held(folder: Path, hint: str = "choose another -o") -> EnvironmentFault:
     holder = folder / ".holder"
     who = holder.read_text(encoding="utf-8") if holder.exists() else "another process"
     return EnvironmentFault(
-        f"{folder}: locked by {who}; expected one process per folder. Wait for it, or {hint}"
+        "sampling.run-folder-locked",
+        f"{folder}: locked by {who}; expected one process per folder. Wait for it, or {hint}",
     )
 
 
@@ -127,7 +129,8 @@ def locked(folder: Path, hint: str = "choose another -o") -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EnvironmentFault(
-            f"{folder}: cannot be made ({error.strerror}), expected a writable place; {hint}"
+            "sampling.run-folder-not-made",
+            f"{folder}: cannot be made ({error.strerror}), expected a writable place; {hint}",
         ) from error
     holder = folder / ".holder"
     lock = FileLock(folder / ".lock")
@@ -136,7 +139,10 @@ def locked(folder: Path, hint: str = "choose another -o") -> Iterator[None]:
     except Timeout:
         raise _held(folder, hint) from None
     except OSError as error:
-        raise EnvironmentFault(f"{folder}: cannot be locked ({error.strerror}); {hint}") from error
+        raise EnvironmentFault(
+            "sampling.run-folder-not-lockable",
+            f"{folder}: cannot be locked ({error.strerror}); {hint}",
+        ) from error
     try:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         with disk_errors(holder):

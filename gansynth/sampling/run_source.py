@@ -60,9 +60,10 @@ def _unchanged(folder: Path, expected: str | None) -> str:
     digest = manifest_sha256(folder)
     if expected is not None and digest != expected:
         raise IntegrityFault(
+            "sampling.label-run-changed",
             f"{folder}: SHA-256 of its manifest is {digest[:12]}, expected {expected[:12]}; the "
             "run has changed since it drew the label maps that another one learnt from. "
-            "Restore it from a copy, or fit both again"
+            "Restore it from a copy, or fit both again",
         )
     return digest
 
@@ -81,15 +82,17 @@ class LabelMapSampler:
         generator = self.run.generator
         if generator.capabilities.draws != "labels":
             raise UsageFault(
+                "sampling.label-run-draws-images",
                 f"labels_by: {folder.name} draws images, expected a part that draws label maps; "
-                f"see: gansynth options {generator.name}"
+                f"see: gansynth options {generator.name}",
             )
         self.given = generator.capabilities.channels
         self._given = channel_numbers(source, self.given)
         if generator.schema.ndim != source.ndim and self.run.space.grid != "slice":
             raise UsageFault(
+                "sampling.label-run-axes-differ",
                 f"labels_by: {folder.name} draws maps of {generator.schema.ndim} axes, the cases "
-                f"have {source.ndim}; expected the same"
+                f"have {source.ndim}; expected the same",
             )
 
     def schema(self, schema: Schema) -> Schema:
@@ -211,7 +214,7 @@ def open_resolved(request: SourceRequest, *, by_user: bool = False) -> CaseSourc
         if by_user or places_of(request):
             raise
         hint = "If it was moved, say where it is: --data KIND:WHERE"
-        raise type(fault)(f"{fault}. {hint}") from fault
+        raise fault.reworded(f"{fault}. {hint}") from fault
 
 
 def wrong_records(run: RunFolder, source: CaseSource, reporter: Reporter) -> list[Finding]:

@@ -383,8 +383,9 @@ def check_classes(run: Run, classes: Sequence[str]) -> None:
         fitted = seen_classes(part_run)
         if not conditioned_on_classes(part_run) and not (fitted and set(fitted) <= set(classes)):
             raise UsageFault(
+                "sampling.class-not-selectable",
                 f"--class {classes[0]}: {part_run.folder} was fitted to draw samples of any of its "
-                "classes, expected one that is set to take the class, or fitted with --per-class"
+                "classes, expected one that is set to take the class, or fitted with --per-class",
             )
 
 
@@ -400,17 +401,19 @@ def check_source(run: Run, source: CaseSource) -> None:
     same_labels = expected.labels.items() <= schema.labels.items()
     if (schema.channels, schema.axes) != (expected.channels, expected.axes) or not same_labels:
         raise IntegrityFault(
+            "sampling.source-schema-differs",
             f"{run.folder}: fitted on the channels {', '.join(expected.channels)} "
             f"({expected.axes}) and labels {dict(expected.labels)}, the source has "
             f"{', '.join(schema.channels)} ({schema.axes}) and {dict(schema.labels)}; expected the "
-            "same. Fit again"
+            "same. Fit again",
         )
     unseen = sorted(set(source.train_ids) - {c.id for c in lineage.cases})
     if unseen:
         raise IntegrityFault(
+            "sampling.source-cases-unseen",
             f"{run.folder}: fitted on {lineage.dataset} fold {lineage.fold}. {len(unseen)} of "
             f"{len(source.train_ids)} training case(s) of {source.name} fold {source.request.fold} "
             "are "
             f"not in that fit, first {unseen[0]}; expected the same data set and split. Name them "
-            "(--data, --fold), or fit again"
+            "(--data, --fold), or fit again",
         )

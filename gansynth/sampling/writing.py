@@ -131,13 +131,15 @@ def check_writer(
     name, ndim = writer_class.name, writer_class.ndim
     if schema.ndim == 3 and 3 not in ndim:
         raise UsageFault(
+            "sampling.writer-needs-slices",
             f"--format {name}: samples of {what} are volumes, expected slices; choose another "
-            "--format, or fit on slices: --data slices:KIND:WHERE"
+            "--format, or fit on slices: --data slices:KIND:WHERE",
         )
     if "boxes" in writer_class.needs and not schema.box_classes:
         raise UsageFault(
+            "sampling.writer-needs-boxes",
             f"--format {name}: samples of {what} have no boxes, expected some; choose another "
-            "--format, or fit on a data set with boxes: --read boxes=yes"
+            "--format, or fit on a data set with boxes: --read boxes=yes",
         )
     writer_class.check(schema, options)
 
@@ -175,9 +177,10 @@ def _check_marks(folder: Path, name: str) -> None:
     for path in folder.rglob("*"):
         if path.name.endswith(MARKABLE) and not is_marked(path):
             raise IntegrityFault(
+                "sampling.written-file-not-marked",
                 f"writer {name!r}: {path.relative_to(folder)} has no mark of "
                 "generated files, expected it, so that it never counts as a real case; nothing is "
-                "written. Use gansynth.write_volume or gansynth.png_bytes with synthetic=True"
+                "written. Use gansynth.write_volume or gansynth.png_bytes with synthetic=True",
             )
 
 

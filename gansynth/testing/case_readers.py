@@ -40,7 +40,10 @@ class GuardedSource(ToySource):
         """Return a case. Raises IntegrityFault: a held-out one, once closed."""
         if self.closed and case_id in self.held_out_ids:
             self.refused.add(case_id)
-            raise IntegrityFault(f"case {case_id!r} is held out, expected training cases only")
+            raise IntegrityFault(
+                "testing.held-out-case-read",
+                f"case {case_id!r} is held out, expected training cases only",
+            )
         return super().load(case_id)
 
     def check_unread(self, *cases: TrainingCases) -> None:

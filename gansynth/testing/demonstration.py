@@ -248,7 +248,10 @@ def _claim(out: Path, force: bool) -> None:
         shutil.rmtree(out)
     if out.exists() and any(out.iterdir()):
         hint = "add --force to replace it" if (out / MARKER).is_file() else "choose another"
-        raise UsageFault(f"-o {out}: is not empty, expected a new folder; {hint}")
+        raise UsageFault(
+            "testing.demonstration-folder-not-empty",
+            f"-o {out}: is not empty, expected a new folder; {hint}",
+        )
     out.mkdir(parents=True, exist_ok=True)
     write_bytes_atomic(out / MARKER, PHANTOM.encode())
 

@@ -67,7 +67,8 @@ class ConformanceReport:
             return
         failures = "; ".join([f"{check.name}: {check.message}" for check in self.failed])
         raise IntegrityFault(
-            f"{self.subject} violates its contract: {failures or 'no check passed'}"
+            "testing.contract-violated",
+            f"{self.subject} violates its contract: {failures or 'no check passed'}",
         )
 
     def to_json(self) -> dict[str, Any]:

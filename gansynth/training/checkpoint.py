@@ -119,8 +119,9 @@ def latest(
             return whole
     if damaged:
         raise IntegrityFault(
+            "training.all-checkpoints-damaged",
             f"{folder}: every checkpoint is damaged ({'; '.join(damaged)}); expected a whole one. "
-            "Restore one from a backup, or start a new run folder with -o"
+            "Restore one from a backup, or start a new run folder with -o",
         )
     return None
 
@@ -131,14 +132,21 @@ def load_tensors(path: Path, sha256: str) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise IntegrityFault(f"{path}: missing, expected a safetensors file")
+        raise IntegrityFault(
+            "training.tensor-file-missing", f"{path}: missing, expected a safetensors file"
+        )
     digest = sha256_file(path)
     if digest != sha256:
-        raise IntegrityFault(f"{path}: SHA-256 is {digest[:12]}..., expected {sha256[:12]}...")
+        raise IntegrityFault(
+            "training.tensor-file-hash-differs",
+            f"{path}: SHA-256 is {digest[:12]}..., expected {sha256[:12]}...",
+        )
     try:
         loaded: dict[str, Tensor] = load_file(path)
     except SafetensorError as error:
-        raise IntegrityFault(f"{path}: not a safetensors file: {error}") from error
+        raise IntegrityFault(
+            "training.tensor-file-not-safetensors", f"{path}: not a safetensors file: {error}"
+        ) from error
     return loaded
 
 
@@ -176,10 +184,11 @@ def restore(
     differing = sorted([name for name in names if expected.get(name) != shapes.get(name)])
     if differing:
         raise IntegrityFault(
+            "training.checkpoint-does-not-fit",
             f"{folder or 'checkpoint'}: {len(differing)} tensor(s) do not fit these networks, "
             f"first {differing[0]}: {shapes.get(differing[0])}, expected "
             f"{expected.get(differing[0])}. The training began with other options, or with another "
-            "version of its plugin, and cannot be resumed. Train into a new folder, -o"
+            "version of its plugin, and cannot be resumed. Train into a new folder, -o",
         )
     for name, net in nets.items():
         prefix = f"net/{name}/"

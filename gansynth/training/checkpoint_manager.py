@@ -43,8 +43,9 @@ def _still_there(folder: Path) -> Iterator[None]:
         yield
     except DataFault as fault:
         raise EnvironmentFault(
+            "training.checkpoints-removed",
             f"{folder}: checkpoints were removed while the training runs ({fault}); leave the "
-            "folder alone, and run the same command again"
+            "folder alone, and run the same command again",
         ) from fault
 
 
@@ -127,7 +128,7 @@ class CheckpointManager:
         with _still_there(self.folder):
             newest = checkpoint.latest(self.folder)
             if newest is None:
-                raise DataFault(f"{self.folder}: no checkpoint")
+                raise DataFault("training.no-checkpoint", f"{self.folder}: no checkpoint")
         self.training_state.restore(newest)
         step: int = newest.state["step"]
         return step

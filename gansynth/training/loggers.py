@@ -139,7 +139,8 @@ class TensorBoardLog:
         except ImportError as error:
             text = " ".join(str(error).split())
             raise EnvironmentFault(
-                f"--tensorboard: its package does not import ({text}); {extra_hint('tensorboard')}"
+                "training.tensorboard-not-importable",
+                f"--tensorboard: its package does not import ({text}); {extra_hint('tensorboard')}",
             ) from error
         self._make = SummaryWriter
 
@@ -210,7 +211,8 @@ def check_tensorboard() -> None:
     """
     if importlib.util.find_spec("tensorboard") is None:
         raise EnvironmentFault(
-            f"--tensorboard: the package is not installed; {extra_hint('tensorboard')}"
+            "training.tensorboard-not-installed",
+            f"--tensorboard: the package is not installed; {extra_hint('tensorboard')}",
         )
 
 

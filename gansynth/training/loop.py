@@ -192,7 +192,10 @@ def train(
     if start is None:
         start, fault = 0, shelf.publish(0, announce=steps == 0)
         if fault:
-            raise TrainingFault(f"training: {fault}; expected finite weights to start from")
+            raise TrainingFault(
+                "training.start-not-finite",
+                f"training: {fault}; expected finite weights to start from",
+            )
     if 0 < start < steps:
         callbacks.reporter.say(f"resuming from step {start} of {steps}")
     log = MetricsLog(folder if process_group.is_main else None, start, training_state.sums)
@@ -348,6 +351,7 @@ def _fault(fault: str, rollbacks: int, folder: Path | None, hint: str) -> Traini
     tried = f" after {rollbacks} rollbacks, each at half the learning rates" if rollbacks else ""
     where = f"; the curve is in {folder / 'metrics.csv'}" if folder is not None else ""
     return TrainingFault(
+        "training.numbers-not-finite",
         f"training: {fault}{tried}, expected finite numbers{where}. {hint}, or --set "
-        "precision=fp32; the last checkpoint is whole"
+        "precision=fp32; the last checkpoint is whole",
     )

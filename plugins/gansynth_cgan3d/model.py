@@ -81,8 +81,9 @@ def numbers_of(given: Sequence[str], schema: Schema) -> list[int]:
     for name in given:
         if name not in channels:
             raise UsageFault(
+                "cgan3d.given-channel-unknown",
                 f"given: {name!r} is no channel, expected one of {', '.join(channels)}."
-                f"{did_you_mean(name, channels)}"
+                f"{did_you_mean(name, channels)}",
             )
     return [channels.index(name) for name in given]
 
@@ -92,7 +93,10 @@ def given_of(conditions: Sequence[Condition], channels: int, device: torch.devic
     given = [condition.required("given") for condition in conditions]
     for channel_count in map(len, given):
         if channel_count != channels:
-            raise DataFault(f"condition: given has {channel_count} channels, expected {channels}")
+            raise DataFault(
+                "cgan3d.given-channel-count-differs",
+                f"condition: given has {channel_count} channels, expected {channels}",
+            )
     return stacked(given, device).float()
 
 
@@ -501,7 +505,10 @@ class CGAN(Generator):
             return ConditionInputs(batch.asked, batch.asked_context)
         if "inputs" not in step.scratch:
             if batch.labels is None:
-                raise DataFault(f"{self.name}: a training case has no labels, expected a map")
+                raise DataFault(
+                    "cgan3d.case-without-labels",
+                    f"{self.name}: a training case has no labels, expected a map",
+                )
             with torch.no_grad(), torch.autocast(batch.image.device.type, enabled=False):
                 step.scratch["inputs"] = self.inputs_of_batch(batch, step)
         result: ConditionInputs = step.scratch["inputs"]

@@ -87,8 +87,9 @@ class CGAN3D(CGAN):
         self.given = numbers_of(o.given, schema)
         if not self.drawn:
             raise UsageFault(
+                "cgan3d.all-channels-given",
                 f"given: {', '.join(o.given)} are all channels, none is left to generate; give "
-                "fewer, or generate label maps: gansynth fit cgan3d-labels"
+                "fewer, or generate label maps: gansynth fit cgan3d-labels",
             )
         self.output = o.output
         nets = super().networks()

@@ -48,12 +48,14 @@ def requested_maps(requested: Sequence[Boxes | None], classes: int, size: Sequen
         unknown = [int(k) for k in boxes.labels if not 0 <= k < classes]
         if unknown:
             raise UsageFault(
-                f"condition: a box of class {unknown[0]}, expected classes 0 to {classes - 1}"
+                "cpggan.box-class-unknown",
+                f"condition: a box of class {unknown[0]}, expected classes 0 to {classes - 1}",
             )
         if boxes.coords.shape[1] != 4:
             raise UsageFault(
+                "cpggan.box-coordinates-not-four",
                 f"condition: boxes (N, {boxes.coords.shape[1]}), expected (N, 4): ymin, xmin, "
-                "ymax, xmax"
+                "ymax, xmax",
             )
     coords, labels = stack_boxes(box_lists, 2)
     assert coords is not None

@@ -105,13 +105,15 @@ class CPGGAN(Generator):
         o, schema = self.options, self.schema
         if not schema.box_classes:
             raise UsageFault(
+                "cpggan.source-without-boxes",
                 "cpggan: the source's cases have no boxes, expected some. Use "
-                "a yolo: data set, or boxes of label maps: --data slices:... --read boxes=yes"
+                "a yolo: data set, or boxes of label maps: --data slices:... --read boxes=yes",
             )
         if o.condition == "class" and not schema.classes:
             raise UsageFault(
+                "cpggan.source-without-classes",
                 "--set condition=class: the source's cases have no classes, expected some; name "
-                "them (gansynth help sources), or use condition=none"
+                "them (gansynth help sources), or use condition=none",
             )
         size = (o.roi_size, o.roi_size) if self.lesions else self.size
         self.growth = GrowthSchedule.of(size, o.width, o.max_width)
@@ -208,14 +210,16 @@ class CPGGAN(Generator):
         for case in cases:
             if case.boxes is None:
                 raise DataFault(
+                    "cpggan.case-without-boxes",
                     f"case {case.id!r}: has no list of boxes, expected one, which may be empty; "
-                    "leave the case out"
+                    "leave the case out",
                 )
             if self.kinds:
                 if case.label_class is None:
                     raise DataFault(
+                        "cpggan.case-without-class",
                         f"case {case.id!r}: has no class, expected one for "
-                        "condition=class; leave the case out, or use --set condition=none"
+                        "condition=class; leave the case out, or use --set condition=none",
                     )
                 self.counts[case.label_class] += 1
             if self.options.output == "linear":
@@ -449,8 +453,9 @@ class CPGGANObjective:
         """Return images in standardised units; UsageFault: not whole images."""
         if tuple(batch.image.shape[2:]) != self.gan.size:
             raise UsageFault(
+                "cpggan.patch-not-whole-image",
                 f"--set patch={list(batch.image.shape[2:])}: cpggan needs whole images, "
-                f"expected {list(self.gan.size)} voxels; leave patch out"
+                f"expected {list(self.gan.size)} voxels; leave patch out",
             )
         return self.gan.standardised(batch.image)
 
@@ -537,8 +542,9 @@ class CPGGANSampler:
             return int(torch.multinomial(weights, 1, generator=rng))
         if not 0 <= kind < gan.kinds:
             raise UsageFault(
+                "cpggan.condition-class-unknown",
                 f"condition: class {kind}, expected 0 to {gan.kinds - 1} "
-                f"({', '.join(gan.schema.classes)})"
+                f"({', '.join(gan.schema.classes)})",
             )
         return kind
 
@@ -591,8 +597,9 @@ class CPGGANSampler:
         """Return the boxes, latents and class of the lesions of a real slice."""
         if condition.background is None:
             raise UsageFault(
+                "cpggan.condition-without-background",
                 "condition: has no background, expected the slice that lesions are blended into; "
-                "use gansynth sample, or fit with --set mode=image"
+                "use gansynth sample, or fit with --set mode=image",
             )
         present = NONE if condition.present is None else condition.present
         put = NONE if condition.boxes is None else condition.boxes

@@ -33,9 +33,10 @@ class GrowthSchedule:
         if len(size) != 2 or size[0] != size[1] or edge < FIRST or edge & (edge - 1):
             actual = " x ".join(map(str, size)) or "none of its own"
             raise UsageFault(
+                "cpggan.size-not-power-of-two",
                 f"cpggan: image size is {actual}; "
                 "expected 64 x 64, 128 x 128, 256 x 256 or another power of 2. Resize pictures or "
-                "slices: --read size=128x128"
+                "slices: --read size=128x128",
             )
         edges = [FIRST << level for level in range((edge // FIRST).bit_length())]
         widths = [min(most, width * edge // each) for each in edges]

@@ -90,8 +90,9 @@ class DCGAN(Generator):
         o = self.options
         if not self.size:
             raise UsageFault(
+                "dcgan.source-without-one-size",
                 "dcgan: generates images of one size, expected a source that has one; for slices: "
-                "and pictures: use --read resize=64x64"
+                "and pictures: use --read resize=64x64",
             )
         self.masks, self.asked = LabelChannels(self.schema, o), SampleKinds(self.schema, o)
         self.intensities = ChannelStatistics(len(self.schema.channels))
@@ -169,8 +170,9 @@ class DCGAN(Generator):
                 self.asked.counts[kind] += 1
             if self.options.with_mask and case.labels is None:
                 raise DataFault(
+                    "dcgan.case-without-label-map",
                     f"case {case.id!r}: has no label map, expected one for "
-                    "with_mask=yes; leave the case out, or fit with with_mask=no"
+                    "with_mask=yes; leave the case out, or fit with with_mask=no",
                 )
             if case.labels is not None:
                 yield case.labels
@@ -363,8 +365,9 @@ class DCGANObjective:
         batch = step.batch
         if tuple(batch.image.shape[2:]) != self.gan.size:
             raise UsageFault(
+                "dcgan.patch-not-whole-image",
                 f"--set patch={list(batch.image.shape[2:])}: dcgan generates whole images, "
-                f"expected {list(self.gan.size)} voxels; leave patch out"
+                f"expected {list(self.gan.size)} voxels; leave patch out",
             )
         image = self.gan.intensities.standardised(batch.image)
         if not len(self.gan.masks):
@@ -400,13 +403,15 @@ class SampleKinds:
         self.names: tuple[str, ...] = kinds[self.by]
         if self.by == "class" and not self.names:
             raise UsageFault(
+                "dcgan.source-without-classes",
                 "--set condition=class: the source's cases have no classes, expected some; name "
-                "them (gansynth help sources), or use condition=foreground or none"
+                "them (gansynth help sources), or use condition=foreground or none",
             )
         if self.by == "foreground" and not schema.foreground:
             raise UsageFault(
+                "dcgan.source-without-label-maps",
                 "--set condition=foreground: the source's cases have no label maps, expected some; "
-                "add them, or use condition=none"
+                "add them, or use condition=none",
             )
         self.counts = [0] * len(self.names)
 
@@ -424,8 +429,9 @@ class SampleKinds:
         if kind is None:
             lacks = "class" if self.by == "class" else "label map"
             raise DataFault(
+                "dcgan.case-without-condition",
                 f"case {case.id!r}: has no {lacks}, expected one for "
-                f"condition={self.by}; leave the case out, or use --set condition=none"
+                f"condition={self.by}; leave the case out, or use --set condition=none",
             )
         return kind
 
@@ -445,8 +451,9 @@ class SampleKinds:
             kind = condition.label_class
             if kind is not None and not 0 <= kind < len(self):
                 raise UsageFault(
+                    "dcgan.condition-class-unknown",
                     f"condition: class {kind}, expected 0 to {len(self) - 1} "
-                    f"({', '.join(self.names)})"
+                    f"({', '.join(self.names)})",
                 )
             return kind
         if self.by == "foreground" and condition.labels is not None:

@@ -86,8 +86,9 @@ class ElasticGenerator(Generator):
     def _one(self, condition: Condition, seed: int) -> Sample:
         if condition.moved is None or condition.labels is None:
             raise DataFault(
+                "elastic.condition-without-moved-image",
                 f"{self.name}: a condition has no image that was moved along with its labels, "
-                "expected one; make conditions with a ConditionSampler, moving=True"
+                "expected one; make conditions with a ConditionSampler, moving=True",
             )
         body = condition.labels != OUTSIDE
         image = self._recoloured(condition.moved, body, np.random.default_rng(seed))

@@ -93,8 +93,9 @@ class Parametric(Generator):
                 ends.append(value_limits([shown]).T)
         if not rows:
             raise DataFault(
+                "parametric.no-lesions",
                 f"{self.name}: the training cases show no lesion of {LEAST_VOXELS} voxels, "
-                "expected some; name the lesions' labels with --set lesions=NAME"
+                "expected some; name the lesions' labels with --set lesions=NAME",
             )
         table = np.array(rows[:: len(rows) * len(rows[0]) // MOST_NUMBERS + 1])
         for column in table.T:  # a class that a lesion lacks is another lesion's
@@ -114,8 +115,9 @@ class Parametric(Generator):
         expected = 1 + channels + sum(map(math.prod, shapes))
         if self.table.shape[1] != expected:
             raise DataFault(
+                "parametric.lesion-measures-differ",
                 f"{self.name}: the run has {self.table.shape[1]} measures of a lesion, expected "
-                f"{expected}: another version of gansynth has fitted it; fit it again"
+                f"{expected}: another version of gansynth has fitted it; fit it again",
             )
 
     def lesion_margin(self) -> int:

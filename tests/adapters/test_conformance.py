@@ -20,7 +20,7 @@ from gansynth.hosts import api, dry_run
 from gansynth.hosts.host import framework
 from gansynth.hosts.mixer import MixerConfig
 from gansynth.runtime import processes
-from gansynth.runtime.errors import DataFault, GansynthError, IntegrityFault, UsageFault
+from gansynth.runtime.errors import DataFault, GansynthError, UsageFault
 from gansynth.runtime.files import sha256_file
 from gansynth.sampling import evaluation_data
 from gansynth.sampling.run_source import open_source
@@ -29,6 +29,7 @@ from gansynth.testing import ToySource, check_host
 from tests.adapters.kits import COMMANDED, HOSTS, MARK, Kit, command, kit_of
 from tests.conftest import content
 from tests.disks import files_of_at_most
+from tests.expected import raises_fault
 
 EXPORTING = pytest.mark.parametrize("kit", ["nnunet", "deepmedic", "yolo"], indirect=True)
 
@@ -186,7 +187,7 @@ def test_a_leak_is_refused_whoever_starts_the_training(kit, refuse):
         refuse(*kit.training(bank, *dry), code=6, says=says, keep=[bank])
     settings = dict(word.removeprefix("--set=").split("=", 1) for word in kit.lasting())
     settings |= {**kit.program, kit.results: str(kit.output)}
-    with pytest.raises(IntegrityFault, match="leakage"):
+    with raises_fault("lineage.held-out-case-seen"):
         kit.session(bank=bank, set=settings).start()
 
 
@@ -216,7 +217,7 @@ def test_a_generator_of_other_units_fills_no_bank(kit, monkeypatch):
         return [replace(s, image=s.image / np.float32(255)) for s in draw(self, first, count)]
 
     monkeypatch.setattr(Sampler, "draw", grey)
-    with pytest.raises(DataFault, match=f"{kit.run}: channel 0: its samples have the median"):
+    with raises_fault("units.samples-differ-from-real", names=kit.run):
         kit.filled()
     assert BankReader(kit.folder / "filled").count() == 0
 

@@ -11,9 +11,10 @@ from gansynth.bank.reader import BankReader, verify_bank
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import NullReporter
+from tests.expected import raises_fault
 from tests.processes import until
 from tests.producers import gone
 
@@ -29,13 +30,10 @@ def run(tmp_path_factory) -> Path:
 
 
 def test_a_folder_that_is_no_run_is_refused_at_once(tmp_path):
-    with pytest.raises(DataFault, match=r"no manifest\.json"):
+    with raises_fault("run-folder.no-manifest"):
         gansynth.fill_bank(tmp_path, tmp_path / "bank")
-    with (
-        pytest.raises(DataFault, match=r"no manifest\.json"),
-        gansynth.live_bank(tmp_path, scratch=tmp_path),
-    ):
-        raise AssertionError
+    with raises_fault("run-folder.no-manifest"):
+        gansynth.live_bank(tmp_path, scratch=tmp_path).__enter__()
     assert list(tmp_path.iterdir()) == []
 
 

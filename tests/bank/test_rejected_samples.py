@@ -37,14 +37,14 @@ def lines(folder: Path) -> list[Any]:
 
 def shown(folder: Path, rejected: Sample, schema: Schema = SCHEMA) -> Any:
     """The picture (H, W, 3) of one rejected sample."""
-    RejectedSamples(folder, schema).keep(rejected, DataFault("a, expected b"), 0)
+    RejectedSamples(folder, schema).keep(rejected, DataFault("test.fault", "a, expected b"), 0)
     (line,) = lines(folder)
     return read_picture(folder / line["picture"], "image")
 
 
 def test_a_rejected_sample_is_a_picture_with_its_boxes_and_a_line(tmp_path):
     kept, says = RejectedSamples(tmp_path / "r", SCHEMA), "lesion contrast 0.1 in box 1, expected 1"
-    kept.keep(sample(), DataFault(says), 7)
+    kept.keep(sample(), DataFault("test.fault", says), 7)
     (line,) = lines(tmp_path / "r")
     assert (line["reason"], line["fault"]) == ("lesion contrast in box", says)
     assert (line["index"], line["provenance"]["seed"]) == (7, 5)
@@ -59,8 +59,12 @@ def test_only_the_first_of_each_reason_and_so_many_in_all_are_kept(tmp_path, mon
     monkeypatch.setattr("gansynth.bank.rejected_samples.MOST_PICTURES", 8)
     for index in range(20):
         kept = RejectedSamples(tmp_path, SCHEMA)  # one that is started again goes on counting
-        kept.keep(sample(), DataFault(f"{'abcd'[index % 4]} is wrong, expected right"), index)
-        kept.keep(sample(), DataFault("a is wrong, expected right"), index)
+        kept.keep(
+            sample(),
+            DataFault("test.fault", f"{'abcd'[index % 4]} is wrong, expected right"),
+            index,
+        )
+        kept.keep(sample(), DataFault("test.fault", "a is wrong, expected right"), index)
     reasons = [line["reason"] for line in lines(tmp_path)]
     assert len(reasons) == len(list(tmp_path.glob("*.png"))) == 8
     assert max(reasons.count(reason) for reason in set(reasons)) == 3
@@ -79,7 +83,7 @@ def test_whatever_is_wrong_with_a_sample_it_is_noted_and_nothing_raised(tmp_path
     ]
     kept = RejectedSamples(tmp_path, SCHEMA)
     for index, changes in enumerate([*broken, {}]):
-        kept.keep(sample(**changes), DataFault("wrong, expected right"), index)
+        kept.keep(sample(**changes), DataFault("test.fault", "wrong, expected right"), index)
     assert [line["index"] for line in lines(tmp_path)] == list(range(9))
     assert capsys.readouterr().err == ""
 
@@ -98,7 +102,7 @@ def test_a_full_disk_is_told_once_and_the_rest_goes_on(tmp_path, capsys):
     (tmp_path / "file").write_text("no folder")
     kept = RejectedSamples(tmp_path / "file" / "folder", SCHEMA)
     for index in range(3):
-        kept.keep(sample(), DataFault("a, expected b"), index)
+        kept.keep(sample(), DataFault("test.fault", "a, expected b"), index)
     (line,) = capsys.readouterr().err.splitlines()
     assert "rejected samples are no longer kept as pictures: " in line
     assert "Not a directory" in line

@@ -20,7 +20,7 @@ class Producer:
     restarts, ended = 0, None
 
     def __init__(self, made: int, fault: Exception | None = None) -> None:
-        self.made, self.fault = made, fault or TrainingFault("too slow")
+        self.made, self.fault = made, fault or TrainingFault("test.fault", "too slow")
         self.asked: list[tuple[int, float]] = []
 
     def wait(self, count, seconds, progress):
@@ -70,7 +70,7 @@ def test_a_slow_or_given_up_producer_keeps_nobody_waiting_for_more_than_the_leas
     assert slow.fault is None
     with pytest.raises(TrainingFault):
         supply_of(643, made=15).wait()
-    given_up = EnvironmentFault("killed")
+    given_up = EnvironmentFault("test.fault", "killed")
     without = supply_of(643, 16, given_up, allow_empty_bank=True)
     without.wait()
     assert without.fault is given_up

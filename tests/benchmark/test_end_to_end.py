@@ -19,7 +19,6 @@ from PIL import Image
 from gansynth.core.source import SourceRequest
 from gansynth.metrics.segmentation.measures import LESIONS
 from gansynth.metrics.segmentation.measures import beside as beside_of
-from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.run_source import open_source
 from gansynth_benchmark import tuning
 from gansynth_benchmark.plan import BenchmarkPlan
@@ -29,6 +28,7 @@ from gansynth_benchmark.study import BenchmarkStudy
 from gansynth_benchmark.tuning import open_choice
 from gansynth_cli.main import cli
 from tests.conftest import save_nifti
+from tests.expected import raises_fault
 from tests.flat_sets import EACH, FLAT, pictures
 from tests.producers import forked_producers
 
@@ -213,7 +213,7 @@ def test_one_image_of_two_subjects_is_refused_before_any_job(tmp_path):
     plan = read_plan(plan_in(tmp_path, "pictures"))
     images = tmp_path / "set" / "images"
     (images / "p1_s0.png").write_bytes((images / "p0_s0.png").read_bytes())
-    with pytest.raises(IntegrityFault, match="p0_s0 and p1_s0 have the same image, but are of two"):
+    with raises_fault("benchmark.same-image-of-two-subjects"):
         BenchmarkStudy(plan, "development", tmp_path / "out").specs()
 
 
@@ -229,7 +229,9 @@ def test_near_identical_images_of_two_subjects_are_refused_before_any_job(tmp_pa
             path = tmp_path / "set" / kind / f"{case}.png"
             Image.fromarray(array.astype(np.uint8)).save(path)
     # what the guard of the training refuses
-    with pytest.raises(IntegrityFault, match=rf"{judged} \(near-identical image of {seen}\)"):
+    with raises_fault(
+        "benchmark.nearly-identical-case-trains", names=f"{judged} (near-identical image of {seen})"
+    ):
         BenchmarkStudy(plan, "development", tmp_path / "out").specs()
 
 
@@ -238,8 +240,8 @@ def test_what_cannot_be_measured_is_refused_before_any_job(kind, tmp_path):
     plan: BenchmarkPlan = read_plan(plan_in(tmp_path, kind))
     host = plan.host.model_copy(update={"set": {**plan.host.set, "save_predictions": "no"}})
     plan = plan.model_copy(update={"host": host})
-    with pytest.raises(UsageFault, match="save_predictions=yes"):
+    with raises_fault("hosts.held-out-predictions-not-measurable"):
         BenchmarkStudy(plan, "development", tmp_path / "out")
-    with pytest.raises(UsageFault, match="save_predictions=yes"):
+    with raises_fault("hosts.held-out-predictions-not-measurable"):
         open_choice(plan, TuneRequest(plan="plan.yaml", out=tmp_path / "tune"))
     assert not (tmp_path / "out").exists()

@@ -10,7 +10,6 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from gansynth.runtime.errors import DataFault
 from gansynth_benchmark.report import write_report
 from gansynth_benchmark.report.overlays import EDGE, PREDICTED, TRUTH, overlay_png, worst_cases
 from gansynth_benchmark.report.study import ReportData
@@ -25,6 +24,7 @@ from tests.benchmark.html_tree import (
     parsed,
     whole_tables,
 )
+from tests.expected import raises_fault
 from tests.house import ROOT
 
 STYLE = ROOT / "gansynth" / "report" / "templates" / "style.css"
@@ -236,7 +236,7 @@ def test_where_all_agree_the_fullest_slice_is_shown_and_what_is_outside_is_backg
 
 def test_shapes_that_do_not_fit_are_refused():
     image, truth, predicted = volume()
-    with pytest.raises(DataFault, match=r"expected \(C, D, H, W\)"):
+    with raises_fault("benchmark.overlay-shapes-differ"):
         overlay_png(image, truth, predicted[1:])
-    with pytest.raises(DataFault, match="channel 1, expected one below 1"):
+    with raises_fault("benchmark.overlay-channel-unknown"):
         overlay_png(image, truth, predicted, channel=1)

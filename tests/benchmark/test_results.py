@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from gansynth.metrics.segmentation.evaluation import THRESHOLDS
-from gansynth.runtime.errors import UsageFault
 from gansynth_benchmark.jobs.graph import GraphReport, JobPhase, JobStatus
 from gansynth_benchmark.running import document_of, known_results
 from gansynth_benchmark.study import BenchmarkStudy, TrainingPoint
 from tests.benchmark.people import WHERE, finish_all, people, plan_of
+from tests.expected import raises_fault
 
 TUNED = {"name": "tuned", "tune": ["default", "fading"]}
 BANK = {"generator": "elastic", "offline": True, "bank_size": "4x"}
@@ -145,5 +145,5 @@ def test_what_failed_is_told_with_its_words_and_what_needed_it_is_skipped(tmp_pa
 def test_some_arms_alone_come_with_the_control(tmp_path):
     study = study_of(tmp_path, arms=["pasted"])
     assert {place.arm for place in study.places()} == {"default", "pasted"}
-    with pytest.raises(UsageFault, match="--arm fading: not in the plan"):
+    with raises_fault("benchmark.arm-not-in-plan"):
         study_of(tmp_path, arms=["fading"])

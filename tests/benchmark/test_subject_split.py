@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.runtime.progress import NullReporter
 from gansynth_benchmark import running
 from gansynth_benchmark.access_log import AccessLog, person_hash
@@ -15,6 +15,7 @@ from gansynth_benchmark.running import run_benchmark
 from gansynth_benchmark.study import request_of
 from gansynth_benchmark.subject_split import DEVELOPMENT, SEALED, SubjectSplit, split_subjects
 from tests.benchmark.people import People, people, plan_of
+from tests.expected import raises_fault
 
 SEEDS = range(8)
 FOLD: dict[str, Any] = {"sizes": [1, 2], "split": {"sealed": None, "fold": "1", "development": 1}}
@@ -113,7 +114,7 @@ def test_too_few_people_are_told_in_one_line(split, words):
 
 
 def test_a_look_at_nobody_says_how_to_look_at_somebody():
-    with pytest.raises(UsageFault, match=r"split\.development: 0 subjects.*--test-set"):
+    with raises_fault("benchmark.split-without-subjects"):
         divided(development=0).test_cases(DEVELOPMENT)
 
 
@@ -210,7 +211,7 @@ def test_a_changed_line_is_seen_and_one_that_is_no_look_or_was_taken_out(plan, n
         cases.append((number + 1, [*rows[:number], changed, *rows[number + 1 :]]))
     for line, left in cases:
         plan.with_name("gain.looks.jsonl").write_text("\n".join(left) + "\n")
-        with pytest.raises(IntegrityFault, match=rf"line {line} .*version control"):
+        with raises_fault("benchmark.access-log-altered", names=f"line {line} "):
             AccessLog(plan)
 
 
@@ -248,7 +249,7 @@ def test_a_dry_run_is_no_look_and_nothing_is_run_for_a_plan_that_is_refused(
     monkeypatch.setattr(running, "run_jobs", lambda *_, **__: pytest.fail("it was run"))
     other = plan_of(seeds=1)
     look(plan, other.hash, who=running.open_study(other, asked).people)
-    with pytest.raises(IntegrityFault, match="--reopen-test-set"):
+    with raises_fault("benchmark.sealed-subjects-already-accessed"):
         estimate(plan_of(), dry, NullReporter())
-    with pytest.raises(IntegrityFault, match="--reopen-test-set"):
+    with raises_fault("benchmark.sealed-subjects-already-accessed"):
         run_benchmark(plan_of(), asked)

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from gansynth.hosts.trials import trials_of
-from gansynth.runtime.errors import TrainingFault
 from gansynth.runtime.files import read_json
 from gansynth_benchmark import study, tuning
 from gansynth_benchmark.jobs.attempt import FAILED, UNTRAINED
@@ -25,6 +24,7 @@ from gansynth_benchmark.tuning import (
     going_on,
 )
 from tests.benchmark.people import design_of, finish, people, plan_of
+from tests.expected import raises_fault
 
 BANK = {"generator": "g", "offline": True, "bank_size": "3x"}
 ARMS = [
@@ -300,14 +300,19 @@ def test_an_arm_whose_samples_fail_is_dropped_with_its_reason(lost, chosen, says
 @pytest.mark.parametrize(
     ("scores", "lost", "code", "says"),
     [
-        ({}, "pasted", FAILED, "all were rejected"),
-        ({}, "default", UNTRAINED, "all were rejected"),
-        ({"dice/mean": lambda spec, case: None}, "", FAILED, "default: no subject .* dice/mean"),
+        ({}, "pasted", FAILED, "benchmark.tuning-jobs-failed"),
+        ({}, "default", UNTRAINED, "benchmark.tuning-jobs-failed"),
+        (
+            {"dice/mean": lambda spec, case: None},
+            "",
+            FAILED,
+            "benchmark.tuning-subjects-without-measure",
+        ),
     ],
     ids=["the machine", "real cases alone", "nobody has a score"],
 )
 def test_what_ends_a_choice(scores, lost, code, says, tmp_path):
-    with pytest.raises(TrainingFault, match=says) as refused:
+    with raises_fault(says) as refused:
         race(tmp_path, scores, {lost}, code)
     assert "\n" not in str(refused.value)
 

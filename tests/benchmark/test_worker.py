@@ -12,12 +12,13 @@ import pytest
 from gansynth.core.run_folder import MANIFEST
 from gansynth.core.source import SourceRequest
 from gansynth.data.case_writer import write_prediction
-from gansynth.runtime.errors import IntegrityFault, TrainingFault
+from gansynth.runtime.errors import TrainingFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from gansynth_benchmark import worker
 from gansynth_benchmark.worker import WorkerJob, over_labels, own_run
 from tests.conftest import save_nifti
+from tests.expected import raises_fault
 from tests.flat_sets import FLAT
 
 
@@ -94,10 +95,10 @@ def typed(monkeypatch, job) -> Callable[..., list[str]]:
 
     def fail(request: Any) -> None:
         lines.append(request.command_line)
-        raise TrainingFault("killed")
+        raise TrainingFault("test.fault", "killed")
 
     def attempt(*of: Any, **spec: Any) -> list[str]:
-        with pytest.raises(TrainingFault, match="killed"):
+        with raises_fault("test.fault"):
             WorkerJob(told(*of, **spec), job).run()
         return lines[-1]
 
@@ -142,7 +143,7 @@ def test_a_fit_goes_on_with_its_run_and_one_of_a_look_at_other_people_begins_ane
 def test_a_person_on_both_sides_is_refused(data, job, monkeypatch):
     monkeypatch.setattr(worker, "execute", lambda request: pytest.fail("it was run"))
     document = told("train", data, {}, judged=rows(["p1_b"]), train=rows(["p1_a"]))
-    with pytest.raises(IntegrityFault, match="p1"):
+    with raises_fault("lineage.subject-in-training-and-validation"):
         WorkerJob(document, job).run()
 
 

@@ -115,7 +115,7 @@ class Host(Framework):
 
     def validate(self):
         if self.source.request.configuration == "impossible":
-            raise UsageFault("--configuration impossible: not in the plans")
+            raise UsageFault("test.fault", "--configuration impossible: not in the plans")
 
     def place(self):
         return Path("results")

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import disk_errors
+from tests.expected import raises_fault
 
 AUGMENT = ("augment", "--target", "toyhost", "--data", "toy:3", "--ratio", "1:1", "--generator")
 
@@ -33,7 +33,7 @@ def test_a_full_disk_is_the_machine_s_fault(toys, refuse, tmp_path, monkeypatch)
     monkeypatch.setattr("os.posix_fallocate", refused)
     says = ["toy.h5", "the disk is full", "bytes needed", "bytes free"]
     refuse("cache", "toy:3", "-o", tmp_path / "toy.h5", code=4, says=says, keep=[tmp_path])
-    with pytest.raises(EnvironmentFault, match="HDF5 says so"), disk_errors("x", 3):
+    with raises_fault("files.cannot-be-written"), disk_errors("x", 3):
         raise OSError("HDF5 says so")
 
 

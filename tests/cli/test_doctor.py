@@ -12,13 +12,13 @@ from gansynth.core.hookspecs import hookimpl
 from gansynth.core.requests.hosts import DoctorRequest
 from gansynth.hosts import doctor
 from gansynth.runtime import devices, machine, torchvision_compat
-from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.machine import DoctorLine
 from gansynth_deepmedic.program import ProgramSettings, doctor_lines
 from gansynth_nnunet import doctor as nnunet
 from gansynth_nnunet.launch import EXT_TRAINER
 from gansynth_yolo import detectors
 from tests.adapters.deepmedic.fake_deepmedic import write_fake
+from tests.expected import raises_fault
 from tests.offered import registered
 
 QUICK = DoctorRequest(quick=True)
@@ -226,7 +226,7 @@ def test_a_containers_limits_count(tmp_path, monkeypatch, limit):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     assert machine.cores() == 1
     free = "50.0" if limit == "max" else "1.0"
-    with pytest.raises(EnvironmentFault, match=rf"at most the {free} GiB that are free"):
+    with raises_fault("machine.needs-more-memory-than-free", names=f"the {free} GiB"):
         machine.refuse_beyond_memory(51 * GIB, "a volume")
 
 

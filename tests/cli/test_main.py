@@ -113,7 +113,9 @@ class OutOfMemoryError(RuntimeError):
     """Named as torch's."""
 
 
-FAULTS = [fault("file: key\n  value") for fault in errors.GansynthError.__subclasses__()]
+FAULTS = [
+    fault("test.fault", "file: key\n  value") for fault in errors.GansynthError.__subclasses__()
+]
 BUG = "bug: ZeroDivisionError: 0 (rerun with --debug and report it)\n"
 
 
@@ -121,7 +123,7 @@ BUG = "bug: ZeroDivisionError: 0 (rerun with --debug and report it)\n"
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
-        *((fault, fault.exit_code, "error: file: key value\n") for fault in FAULTS),
+        *((fault, fault.exit_code, "error: file: key value [test.fault]\n") for fault in FAULTS),
         (ZeroDivisionError("0"), 1, BUG),
         (FileNotFoundError(errno.ENOENT, "no such file"), 1, "bug: "),
         (OSError(errno.ENOSPC, "No space left on device", "/a/file"), 4, "error: "),

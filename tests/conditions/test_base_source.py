@@ -29,10 +29,11 @@ from gansynth.core.source import (
 )
 from gansynth.core.space import Space
 from gansynth.hosts.record import check_same, describe_session
-from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.request_parsing import Maker, check_request, read_request
 from gansynth_deepmedic.intake import DeepMedicIntake
 from gansynth_nnunet.intake import NnunetIntake
+from tests.expected import raises_fault
 from tests.offered import offered
 
 SCHEMA = Schema(("T1", "FLAIR"), {"background": 0, "core": 1, "rim": 2}, (1.0, 1.0, 1.0))
@@ -125,7 +126,7 @@ def test_guard_finds_a_held_out_image_whatever_its_labels(theirs, held, leaks):
     host = Shelf(labels=numbered(1, 2), name="host", shows=held)
     records = case_records(host, host.held_out_ids)
     if leaks:
-        with pytest.raises(IntegrityFault, match=r"leakage: .* c \(identical image of b\)"):
+        with raises_fault("lineage.held-out-case-seen"):
             guard(lineage, records, same=same_data_as(host))
     else:
         guard(lineage, records, same=same_data_as(host))
@@ -134,15 +135,19 @@ def test_guard_finds_a_held_out_image_whatever_its_labels(theirs, held, leaks):
 @pytest.mark.parametrize(
     ("schema", "own", "says"),
     [
-        ({"channels": ("T1",)}, {}, "channels are T1, those of the run T1, FLAIR"),
-        ({"labels": {"background": 0}, "spacing": (1.0, 1.0), "axes": "HW"}, {}, "axes HW"),
-        ({"labels": {"background": 0, "cyst": 1}}, {}, "'cyst' is unknown"),
-        ({"has_outside": True}, {}, r"have an outside \(label -1\)"),
-        ({}, {"classes": ("ill", "well")}, "the classes none, those of the run ill, well"),
+        ({"channels": ("T1",)}, {}, "conditions.label-source-channels-differ"),
+        (
+            {"labels": {"background": 0}, "spacing": (1.0, 1.0), "axes": "HW"},
+            {},
+            "conditions.label-source-axes-differ",
+        ),
+        ({"labels": {"background": 0, "cyst": 1}}, {}, "conditions.label-source-label-unknown"),
+        ({"has_outside": True}, {}, "conditions.label-source-has-outside"),
+        ({}, {"classes": ("ill", "well")}, "conditions.label-source-classes-differ"),
     ],
 )
 def test_a_source_that_does_not_fit_the_run_is_refused(schema, own, says):
-    with pytest.raises(UsageFault, match=says):
+    with raises_fault(says):
         ConditionSource(Shelf(replace(SCHEMA, **schema)), replace(SCHEMA, **own))
 
 
@@ -218,7 +223,7 @@ def test_a_training_with_another_sample_request_or_of_an_earlier_version_does_no
     says = r"label_source unset, not .*; lesions unset, .*; weights unset, .*; filters \[\], not"
     with pytest.raises(UsageFault, match=says):
         check_same(Path("out"), one, other)
-    with pytest.raises(UsageFault, match="an earlier version of gansynth; finish it with that, or"):
+    with raises_fault("hosts.training-of-earlier-version"):
         check_same(Path("out"), {"ratio": "1:1", "usual_augmentation": True}, {"ratio": "1:1"})
 
 
@@ -237,16 +242,16 @@ def test_label_source_paths_become_absolute(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("takes", "draws", "per_class", "says"),
     [
-        ({"labels"}, "image", True, "a generator for each class"),
-        ({"boxes"}, "image", False, "takes boxes"),
-        (set(), "both", False, "takes no label maps"),
-        ({"labels", "lesion"}, "image", False, "lesion-free scans: --unlabelled nifti:/free"),
+        ({"labels"}, "image", True, "sampling.label-source-with-per-class"),
+        ({"boxes"}, "image", False, "sampling.label-source-with-boxes"),
+        (set(), "both", False, "sampling.label-source-without-label-maps"),
+        ({"labels", "lesion"}, "image", False, "sampling.label-source-with-inserted-lesions"),
     ],
 )
 def test_generators_that_cannot_take_other_cases_refuse_them(takes, draws, per_class, says):
     asking = SampleRequest(label_source={"kind": "nifti", "where": "/free"})
     refusing = Maker("it", Capabilities(frozenset(takes), draws), per_class)
-    with pytest.raises(UsageFault, match=says):
+    with raises_fault(says):
         check_request(asking, refusing)
     check_request(asking, Maker("it", Capabilities()))
     check_request(SampleRequest(), refusing)
@@ -255,8 +260,8 @@ def test_generators_that_cannot_take_other_cases_refuse_them(takes, draws, per_c
 @pytest.mark.parametrize("option", ["label_source", "unlabelled"])
 def test_hosts_that_cannot_take_samples_of_other_cases_refuse_them(option):
     samples, flag = PLAIN.but(**{option: "nifti:/free"}).samples, option.replace("_", "-")
-    with pytest.raises(UsageFault, match=f"Leave --{flag} out"):
+    with raises_fault("deepmedic.conditions-of-other-cases", names=f"--{flag}"):
         object.__new__(DeepMedicIntake).check_run(RunFolder(Path("run")), samples)
     intake = cast(Any, SimpleNamespace(converts=lambda run: True))
-    with pytest.raises(UsageFault, match="within their own training scans"):
+    with raises_fault("nnunet.other-cases-with-converted-samples"):
         NnunetIntake.check_run(intake, RunFolder(Path("run")), samples)

@@ -23,6 +23,7 @@ from gansynth.data.body_box import BodyBox
 from gansynth.runtime.errors import DataFault, UsageFault
 from tests.boxed_heads import Heads, on_skull
 from tests.conditions.rooms import at, pool_of
+from tests.expected import raises_fault
 from tests.spots import boxes_of, replay, spotted
 
 SCHEMA = Schema(("T1",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("core", "rim"))
@@ -179,12 +180,12 @@ def test_a_bad_list_is_refused_with_file_and_line(tmp_path, lines, words):
 
 
 def test_a_missing_or_binary_box_list_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(DataFault, match="case 'x': has no boxes, expected a list"):
+    with raises_fault("conditions.case-without-boxes"):
         draw("jitter", Case("x", "x", np.zeros((1, 8, 8), np.float32)))
-    with pytest.raises(UsageFault, match=r"none.csv: No such file or directory, expected a CSV"):
+    with raises_fault("conditions.box-file-not-readable"):
         box_drawer(f"file:{tmp_path / 'none.csv'}")
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataFault, match="is no UTF-8 text"):
+    with raises_fault("conditions.box-file-not-utf8"):
         box_drawer(f"file:{tmp_path / 'b.csv'}")
     monkeypatch.chdir(tmp_path)
     assert absolute_boxes("file:a.csv") == f"file:{tmp_path / 'a.csv'}"  # for other processes

@@ -17,8 +17,8 @@ from gansynth.core.edit import Edit, EditContext
 from gansynth.core.geometry import Mask
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
 from gansynth.data.connected_components import LabelComponents
-from gansynth.runtime.errors import UsageFault
 from tests.conditions.rooms import ball, case_context, make, schema, toy
+from tests.expected import raises_fault
 
 
 def drawn(
@@ -81,7 +81,7 @@ def test_flip_is_an_exact_mirror_image_as_often_as_asked():
     edit, rng, context = make("flip", probability=0.25), np.random.default_rng(0), toy()
     flipped = [edit.draw(EditContext(context, schema()), rng)["strength"] for _ in range(200)]
     assert np.mean(flipped) == pytest.approx(0.25, abs=0.08)
-    with pytest.raises(UsageFault, match=r"edit 'flip': axes holds \[2\], expected -2 to 1"):
+    with raises_fault("conditions.flip-axes-out-of-range"):
         drawn(make("flip", axes=(0, 2)), toy(2))
 
 

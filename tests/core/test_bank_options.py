@@ -2,6 +2,7 @@ import pytest
 
 from gansynth.core.bank_options import BankSize, RefreshPolicy
 from gansynth.runtime.errors import UsageFault
+from tests.expected import raises_fault
 
 HELD = {"64": 64, "3x": 30, "0.25x": 2, "0.01x": 1, "2kB": 2, "2 KiB": 2, "1.5MB": 1500}
 
@@ -15,12 +16,12 @@ def test_a_size_says_how_many_samples_a_bank_holds(text):
 
 @pytest.mark.parametrize("text", ["0", "0x", "3 x", "GB", "0GB", "2G", "1e3"])
 def test_a_malformed_bank_size_is_refused(text):
-    with pytest.raises(UsageFault, match="--bank-size"):
+    with raises_fault("bank-options.size-malformed"):
         BankSize.parse(text)
 
 
 def test_a_size_without_room_for_two_samples_is_refused_with_one_that_has_it():
-    with pytest.raises(UsageFault, match=r"holds 1 sample.*: 2000B"):
+    with raises_fault("bank-options.size-below-two-samples"):
         BankSize.parse("1999B").capacity(10, 1000)
 
 

@@ -20,6 +20,7 @@ from gansynth.core.requests.hosts import AugmentRequest, DoctorRequest
 from gansynth.run import run_file
 from gansynth_cli.main import cli
 from gansynth_cli.requests import request_command
+from tests.expected import raises_fault
 
 FIT: dict[str, Any] = {"generator": "cgan3d", "data": "example:2d", "out": "run"}
 AUGMENT: dict[str, Any] = {"target": "segmenter", "ratio": "1:1", "bank": "b"}
@@ -108,7 +109,7 @@ def test_a_changed_copy_is_checked():
     asked = AugmentRequest(**AUGMENT)
     changed = asked.but("bank", generator="g", refresh="4x")
     assert set(changed.given) == {"ratio", "generator", "refresh", "target"}
-    with pytest.raises(gansynth.UsageFault, match="--refresh 4x: has no effect with --bank b"):
+    with raises_fault("request.field-without-effect", gansynth.UsageFault):
         asked.but(refresh="4x")
 
 

@@ -4,6 +4,7 @@ import pytest
 from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule, ScheduledMix, choose_cases
 from gansynth.runtime.errors import UsageFault
+from tests.expected import raises_fault
 
 ALL_REAL, HALF, ONLY = Ratio(1, 0), Ratio(1, 1), Ratio(0, 1)
 
@@ -39,9 +40,12 @@ def test_a_malformed_schedule_is_refused_with_its_text(text):
     assert "finetune:10%@80%" in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "ratio"), [("finetune:10%@80%", HALF), ("anneal", ALL_REAL)])
+@pytest.mark.parametrize(
+    ("text", "ratio"),
+    [("schedule.ratio-with-real-cases", HALF), ("schedule.nothing-to-anneal", ALL_REAL)],
+)
 def test_a_ratio_that_a_schedule_has_no_use_for_is_refused(text, ratio):
-    with pytest.raises(UsageFault, match=f"--ratio {ratio} with --schedule {text}"):
+    with raises_fault(text):
         Schedule.parse(text).check(ratio)
 
 

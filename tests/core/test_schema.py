@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.schema import OUTSIDE, Boxes, Case, Sample, Schema, content_hash
-from gansynth.runtime.errors import DataFault
+from tests.expected import raises_fault
 
 BRAIN = Schema(
     channels=("T1", "FLAIR"),
@@ -57,14 +57,14 @@ def test_label_values_start_with_outside_and_leave_out_the_ignore_label():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"axes": "XYZ"}, "axes is 'XYZ', expected 'DHW' or 'HW'"),
-        ({"spacing": (1.0, 1.0)}, "2 values for 3 axes"),
-        ({"channels": ()}, "channels is empty"),
-        ({"labels": {"tumour": 1}}, "lack a background of value 0"),
+        ({"axes": "XYZ"}, "schema.axes-unknown"),
+        ({"spacing": (1.0, 1.0)}, "schema.spacing-count-differs"),
+        ({"channels": ()}, "schema.no-channels"),
+        ({"labels": {"tumour": 1}}, "schema.no-background"),
     ],
 )
 def test_a_schema_that_cannot_be_is_refused(change, message):
-    with pytest.raises(DataFault, match=message):
+    with raises_fault(message):
         replace(BRAIN, **change)
 
 
@@ -77,24 +77,24 @@ def image_with(value: float) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image": np.zeros((3, 4, 5), np.float32)}, r"shape \(3, 4, 5\), expected 4 axes \(C, D"),
-        ({"image": np.zeros((1, 3, 4, 5), np.float32)}, r"1 channel\(s\), expected 2 \(T1, FLAIR"),
-        ({"image": image_with(np.nan)}, "1 NaN or infinite"),
-        ({"image": image_with(-np.inf)}, "1 NaN or infinite"),
-        ({"labels": np.zeros((3, 4, 4), np.int16)}, r"labels have shape \(3, 4, 4\), image"),
-        ({"labels": np.full((3, 4, 5), 7, np.int16)}, r"value\(s\) \[7\] unknown, expected among"),
+        ({"image": np.zeros((3, 4, 5), np.float32)}, "schema.image-axes-differ"),
+        ({"image": np.zeros((1, 3, 4, 5), np.float32)}, "schema.image-channels-differ"),
+        ({"image": image_with(np.nan)}, "schema.image-not-finite"),
+        ({"image": image_with(-np.inf)}, "schema.image-not-finite"),
+        ({"labels": np.zeros((3, 4, 4), np.int16)}, "schema.labels-shape-differs"),
+        ({"labels": np.full((3, 4, 5), 7, np.int16)}, "schema.label-values-unknown"),
     ],
 )
 def test_a_wrong_case_is_refused_by_name_with_what_was_found(change, message):
     case().validate(BRAIN)
-    with pytest.raises(DataFault, match=rf"case 'case_7': .*{message}"):
+    with raises_fault(message):
         case(**change).validate(BRAIN)
-    with pytest.raises(DataFault, match=rf"sample: .*{message}"):
+    with raises_fault(message):
         Sample(**{"image": case().image, **change}).validate(BRAIN)
 
 
 def test_outside_needs_a_schema_that_has_it():
-    with pytest.raises(DataFault, match=r"\[-1\] unknown"):
+    with raises_fault("schema.label-values-unknown"):
         case().validate(replace(BRAIN, has_outside=False))
 
 
@@ -102,13 +102,13 @@ def test_outside_needs_a_schema_that_has_it():
 @pytest.mark.parametrize(
     ("coords", "labels", "message"),
     [
-        (np.zeros((1, 5)), np.zeros(1), r"expected \(N, 4\) or \(N, 6\)"),
-        (np.ones((2, 4)), np.zeros(1), r"labels \(1,\)"),
-        (np.array([[0, 0, 2, 0]]), np.zeros(1), "a box is empty"),
+        (np.zeros((1, 5)), np.zeros(1), "schema.box-arrays-malformed"),
+        (np.ones((2, 4)), np.zeros(1), "schema.box-arrays-malformed"),
+        (np.array([[0, 0, 2, 0]]), np.zeros(1), "schema.box-empty"),
     ],
 )
 def test_wrong_boxes_are_refused(coords, labels, message):
-    with pytest.raises(DataFault, match=message):
+    with raises_fault(message):
         Boxes(coords.astype(np.float32), labels.astype(np.int16))
 
 

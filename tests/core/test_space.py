@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from gansynth.core.resample import crop_pad
 from gansynth.core.schema import Boxes, Case, Sample, Schema
 from gansynth.core.space import FOREGROUND_SHARE, Placement, Space
-from gansynth.runtime.errors import UsageFault
 from gansynth.testing import hosts
+from tests.expected import raises_fault
 
 SCHEMA = Schema(
     ("T1", "T2"),
@@ -86,7 +86,7 @@ def test_resampling_there_and_back_keeps_shape_labels_and_smooth_images():
     back = there_and_back(space, case, Placement())
     assert np.array_equal(back.labels, labels)
     assert np.abs(back.image - image).max() < 0.1
-    with pytest.raises(UsageFault, match="needs the host's shape"):
+    with raises_fault("space.host-shape-missing"):
         space.to_host(Sample(image))
 
 
@@ -129,22 +129,22 @@ def test_a_window_spans_the_percentiles_of_all_training_cases():
     cases = [Case("a", "a", ramp), Case("b", "b", ramp - 500)]
     window: Any = Space().with_window(cases, 1, 99).window
     assert window[0] == pytest.approx((-490, 990))
-    with pytest.raises(UsageFault, match="at least one training case"):
+    with raises_fault("space.window-without-cases"):
         Space().with_window([])
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"grid": "crop"}, "needs a size"),
-        ({"grid": "slice", "size": (0, 4)}, "at least 1"),
-        ({"window": ((1.0, 1.0),)}, "is empty, expected low < high"),
-        ({"grid": "crop", "size": (4,) * 3, "frame": (4,) * 3}, "expected grid 'resample'"),
-        ({"grid": "resample", "size": (4,) * 3, "frame": (4, 4)}, "as many axes"),
+        ({"grid": "crop"}, "space.size-below-one"),
+        ({"grid": "slice", "size": (0, 4)}, "space.size-below-one"),
+        ({"window": ((1.0, 1.0),)}, "space.window-empty"),
+        ({"grid": "crop", "size": (4,) * 3, "frame": (4,) * 3}, "space.frame-not-fitting-grid"),
+        ({"grid": "resample", "size": (4,) * 3, "frame": (4, 4)}, "space.frame-not-fitting-grid"),
     ],
 )
 def test_a_space_that_cannot_be_is_refused(arguments, message):
-    with pytest.raises(UsageFault, match=message):
+    with raises_fault(message):
         Space(**arguments)
 
 

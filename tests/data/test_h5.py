@@ -21,11 +21,12 @@ from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.data.case_writer import write_prediction
 from gansynth.data.h5 import H5Source, check_h5, write_h5
-from gansynth.runtime.errors import DataFault, EnvironmentFault, UsageFault
+from gansynth.runtime.errors import DataFault, EnvironmentFault
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
 from tests.data import sets
 from tests.disks import files_of_at_most
+from tests.expected import raises_fault
 from tests.processes import forked
 
 SPACES = {
@@ -107,13 +108,13 @@ def test_cases_without_foreground_are_kept(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"fold": "1"}, "the cache holds fold 0, expected --fold 0"),
-        ({"plans": "others"}, "--plans others: the cache was made with None"),
-        ({"subjects": "(.)"}, "--subjects"),
+        ({"fold": "1"}, "h5.fold-differs"),
+        ({"plans": "others"}, "h5.option-differs"),
+        ({"subjects": "(.)"}, "h5.option-differs"),
     ],
 )
 def test_h5_refuses_options_that_need_another_cache(cached, changes, says):
-    with pytest.raises(UsageFault, match=says):
+    with raises_fault(says):
         opened(cached, **changes)
 
 
@@ -160,7 +161,7 @@ def test_a_flipped_bit_is_found_and_named_in_each_damaged_case(cached, tmp_path)
     source = opened(bad)
     assert same(source.load("toy_02"), TOY.load("toy_02"))
     for case in ("toy_03", "toy_05"):
-        with pytest.raises(DataFault, match=rf"bad\.h5: case '{case}': damaged"):
+        with raises_fault("h5.damaged", names=case):
             source.load(case)
     assert [finding.case for finding in findings(bad)] == ["toy_03", "toy_05", "toy_07"]
 
@@ -180,11 +181,11 @@ def test_a_flipped_bit_anywhere_never_gives_other_data(cached, tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"hello", "not an HDF5 file"),
-        (b"", "not an HDF5 file"),
-        (None, "no such file"),
-        ({}, "without the attribute 'gansynth cache'"),
-        ({"gansynth cache": 2}, r"'gansynth cache' is 2, expected 1"),
+        (b"hello", "h5.not-hdf5"),
+        (b"", "h5.not-hdf5"),
+        (None, "nifti.file-missing"),
+        ({}, "h5.not-a-cache"),
+        ({"gansynth cache": 2}, "h5.format-differs"),
     ],
 )
 def test_other_files_are_no_caches(tmp_path, content, says):
@@ -194,7 +195,7 @@ def test_other_files_are_no_caches(tmp_path, content, says):
     elif content is not None:
         with h5py.File(path, "w") as file:
             file.attrs.update(content)
-    with pytest.raises(DataFault, match=says):
+    with raises_fault(says):
         opened(path)
 
 
@@ -209,7 +210,7 @@ def test_a_changed_index_is_refused(copy):
         doc["held_out"] = []
         del file["index"]
         file["index"] = np.frombuffer(json.dumps(doc).encode(), np.uint8)
-    with pytest.raises(DataFault, match="its index is not the one that was written"):
+    with raises_fault("h5.damaged"):
         opened(copy)
 
 
@@ -228,7 +229,7 @@ def test_nothing_outside_of_the_file_is_read(cached, copy, link):
         else:
             parts = [(str(cached), 0, 4 * 2 * 16**3)]
             file.create_dataset(name, shape, np.float32, external=parts)
-    with pytest.raises(DataFault, match=r"case 'toy_00': damaged .*not (in the file|an array)"):
+    with raises_fault("h5.damaged"):
         opened(copy).load("toy_00")
 
 
@@ -259,21 +260,21 @@ def test_the_next_cache_removes_what_a_killed_one_left(tmp_path):
 
 def broken(case: Case) -> Any:
     if case.id == "toy_05":
-        raise DataFault("toy_05 is broken")
+        raise DataFault("test.fault", "toy_05 is broken")
     return case.image
 
 
 @pytest.mark.parametrize(
     ("image", "options", "says"),
     [
-        (broken, {}, "toy_05 is broken"),
-        (lambda case: np.full_like(case.image, np.nan), {}, r"toy_00.*NaN"),
+        (broken, {}, "test.fault"),
+        (lambda case: np.full_like(case.image, np.nan), {}, "schema.image-not-finite"),
         (lambda case: case.image * np.float32(1e6), {"dtype": "float16"},
-         r"float16 cannot hold.*--dtype float32"),
+         "h5.value-exceeds-type"),
     ],
 )  # fmt: skip
 def test_a_case_that_cannot_be_read_or_held_leaves_nothing(tmp_path, image, options, says):
-    with pytest.raises(DataFault, match=says):
+    with raises_fault(says):
         written(Changed(image=image), tmp_path, **options)
     assert not list(tmp_path.iterdir())
 

@@ -11,6 +11,7 @@ from nibabel import orientations
 from gansynth.core.source import case_records
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from tests.data.sets import AFFINE, SHAPE, SIDES, opened, pair, save, save_pair
+from tests.expected import raises_fault
 
 FIRST = "images/p1_l_0000.nii.gz"
 
@@ -133,7 +134,7 @@ def test_the_generator_works_on_eights_of_the_median(shared):
 
 @pytest.mark.fault(37)
 def test_an_absurd_spacing_is_refused_before_it_takes_memory(shared):
-    with pytest.raises(DataFault, match="ask for a coarser one"):
+    with raises_fault("grid.resampled-case-too-large"):
         read(shared, spacing="0.001").load("p1_l")
 
 
@@ -175,7 +176,7 @@ def test_splits_beside_the_data_are_kept_to(pairs):
     (pairs / "splits.json").write_text(json.dumps([{"train": SIDES[2:], "val": SIDES[:2]}]))
     assert read(pairs).held_out_ids == SIDES[:2]
     (pairs / "splits.json").write_text(json.dumps([{"train": SIDES[1:], "val": SIDES[:1]}]))
-    with pytest.raises(IntegrityFault, match="p1_l and p1_r"):
+    with raises_fault("lineage.subject-in-training-and-validation"):
         read(pairs)
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from gansynth.core.synthetic import marked
-from gansynth.runtime.errors import DataFault, GansynthError
+from gansynth.runtime.errors import GansynthError
 from tests.data.sets import AFFINE, SHAPE, SIDES, check, only, opened, pair, save
 from tests.data.sets import lesion as labels
 from tests.data.sets import volume as image
+from tests.expected import raises_fault
 from tests.heads import head
 
 IMAGE, LABEL = "images/p1_r_0001.nii.gz", "labels/p1_r.nii.gz"
@@ -292,7 +293,7 @@ def test_mixed_spacing_is_a_warning(pairs):
 
 def test_a_manifest_that_is_no_json_stops_the_check(pairs):
     (pairs / "cases.json").write_text(json.dumps({"rows": []}))
-    with pytest.raises(DataFault, match="expected a list of objects"):
+    with raises_fault("listing.manifest-not-list"):
         check(pairs / "cases.json")
 
 

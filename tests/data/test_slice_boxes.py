@@ -8,6 +8,7 @@ from gansynth.core.source import SourceRequest
 from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.run_source import open_source
 from tests.data.sets import save, save_picture
+from tests.expected import raises_fault
 
 WHOLE = [(0, 2, 3, 6, 9), (0, 8, 10, 11, 12)]
 
@@ -92,7 +93,7 @@ def test_what_cannot_be_boxed_is_refused(volumes, kind, boxes, says):
 
 def test_volumes_without_labels_have_no_boxes(volumes, tmp_path):
     (tmp_path / "images").symlink_to(volumes / "images")
-    with pytest.raises(UsageFault, match="has no label maps, expected some to draw boxes around"):
+    with raises_fault("connected-components.no-label-maps"):
         opened(f"slices:nifti:{tmp_path}", boxes="yes", **{"inner.allow_absolute": "yes"})
 
 

@@ -1,10 +1,9 @@
 import numpy as np
-import pytest
 from scipy import ndimage
 
 from gansynth.data.nifti import interpolate_slices
-from gansynth.runtime.errors import UsageFault
 from tests.data.sets import opened, save
+from tests.expected import raises_fault
 
 
 def discs(*radii: float) -> np.ndarray:
@@ -61,5 +60,5 @@ def test_read_between_completes_labels_of_cases_and_of_originals(tmp_path):
     assert (expected != blobs(1)).any()
     assert np.array_equal(source.load("p1").labels, expected)
     assert np.array_equal(source.files("p1").arrays()[1], expected)
-    with pytest.raises(UsageFault, match=r"--read between=1: .*every N-th slice"):
+    with raises_fault("options.value-invalid"):
         opened(tmp_path, folds="2", between="1")

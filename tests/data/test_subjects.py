@@ -4,6 +4,7 @@ import pytest
 
 from gansynth.data.folds import grouped_splits, read_subjects
 from gansynth.runtime.errors import DataFault, UsageFault
+from tests.expected import raises_fault
 
 IDS = [f"p{person}_{side}" for person in range(7) for side in "lr"]
 PEOPLE = {case: case[:2] for case in IDS}
@@ -30,10 +31,13 @@ def test_the_seed_decides_and_the_order_of_cases_does_not():
 
 @pytest.mark.parametrize(
     ("folds", "fault", "says"),
-    [(8, DataFault, r"7 subject\(s\) for 8 folds"), (1, UsageFault, "at least 2")],
+    [
+        (8, DataFault, "folds.split-fewer-subjects-than-folds"),
+        (1, UsageFault, "folds.fewer-than-two-folds"),
+    ],
 )
 def test_impossible_numbers_of_folds_are_refused(folds, fault, says):
-    with pytest.raises(fault, match=says):
+    with raises_fault(says, fault):
         grouped_splits(IDS, PEOPLE, folds, 0)
 
 
@@ -47,18 +51,18 @@ def test_a_csv_names_subjects(tmp_path, column):
 @pytest.mark.parametrize(
     ("asked", "text", "fault", "says"),
     [
-        ("s.csv", "case,subject\na_1,1\n", DataFault, r"2 case\(s\) have no subject, 'b_1' first"),
+        ("s.csv", "case,subject\na_1,1\n", DataFault, "folds.cases-without-subject"),
         ("s.csv", "case,subject\na_1,1\nb_1,2\na_1,3\n", DataFault,
-         "line 4: case 'a_1' has subject '1' and '3'"),
-        ("s.csv", "id,subject\na_1,1\n", DataFault, "expected the columns case and subject"),
-        ("s.csv", "", DataFault, "expected the columns"),
-        ("gone.csv", "", DataFault, "cannot be read"),
-        ("(a", "", UsageFault, "expression"),
-        ("a1", "", UsageFault, "expression has no group"),
-        (r"(a)_", "", DataFault, "'b_1' first"),
-        ("((?:x+x+)+y)", "", DataFault, "have no subject"),  # in linear time
-        (r"(?=a)(a)", "", UsageFault, "neither a file nor"),
-        (r"(a)\1", "", UsageFault, "neither a file nor"),
+         "folds.case-has-two-values"),
+        ("s.csv", "id,subject\na_1,1\n", DataFault, "folds.table-header-differs"),
+        ("s.csv", "", DataFault, "folds.table-header-differs"),
+        ("gone.csv", "", DataFault, "folds.table-unreadable"),
+        ("(a", "", UsageFault, "folds.subjects-malformed"),
+        ("a1", "", UsageFault, "folds.subjects-expression-without-group"),
+        (r"(a)_", "", DataFault, "folds.cases-without-subject"),
+        ("((?:x+x+)+y)", "", DataFault, "folds.cases-without-subject"),  # in linear time
+        (r"(?=a)(a)", "", UsageFault, "folds.subjects-malformed"),
+        (r"(a)\1", "", UsageFault, "folds.subjects-malformed"),
     ],
 )  # fmt: skip
 def test_wrong_subject_patterns_and_files_are_refused(
@@ -66,5 +70,5 @@ def test_wrong_subject_patterns_and_files_are_refused(
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s.csv").write_text(text)
-    with pytest.raises(fault, match=says):
+    with raises_fault(says, fault):
         read_subjects(asked, ["a_1", "b_1", "x" * 60])

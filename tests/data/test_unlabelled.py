@@ -14,10 +14,10 @@ from gansynth.data.h5 import write_h5
 from gansynth.data.nifti import VolumeSource
 from gansynth.fitting.fit import fit
 from gansynth.fitting.setup import resolve
-from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.sample import sample
 from tests.data.sets import SHAPE, only, opened, request, save, save_picture, volume
+from tests.expected import raises_fault
 from tests.offered import offered
 
 
@@ -50,25 +50,25 @@ def test_files_that_look_like_label_maps_are_no_channel(pairs, name):
     lines = (pairs / "cases.csv").read_text().splitlines()
     text = "".join(f"{line},{line}\n" for line in lines[1:])
     (pairs / "cases.csv").write_text(f"T1,{name}\n{text}")
-    with pytest.raises(DataFault, match=f"say so: --read label={name}, or"):
+    with raises_fault("listing.label-column-unclear", names=f"--read label={name}"):
         opened(pairs / "cases.csv")
     assert opened(pairs / "cases.csv", channels="T1").schema.channels == ("T1",)
     (pairs / name).mkdir()
-    with pytest.raises(DataFault, match=f"{name}/p1.nii.gz: no such file"):
+    with raises_fault("nifti.file-missing", names=name):
         opened(pairs).load("p1")
 
 
 def test_options_that_need_label_maps_are_refused_without_them(pairs):
-    with pytest.raises(UsageFault, match=r"--read labels=background:0,tumour:1: .* no label maps"):
+    with raises_fault("nifti.labels-without-label-maps"):
         opened(pairs, labels="tumour:1")
-    with pytest.raises(DataFault, match="--read modality=none"):
+    with raises_fault("nifti.no-labelled-voxels"):
         _ = opened(pairs, modality="ct").space
     finding = only(pairs)
     assert (finding.level, "has no label maps" in finding.message) == ("warning", True)
-    with pytest.raises(DataFault, match=r"has no labels.*--read slices=40-110"):
+    with raises_fault("slices.case-without-labels"):
         _ = opened(f"nifti:{pairs}", "slices", foreground="with").train_ids
     save(pairs / "labels/p1.nii.gz", np.zeros(SHAPE, np.uint8))
-    with pytest.raises(DataFault, match=r"labels/p5\.nii\.gz"):
+    with raises_fault("nifti.file-missing"):
         opened(pairs).load("p5")
 
 
@@ -127,13 +127,13 @@ def test_a_generator_of_images_is_fitted_on_them_and_drawn_from(pairs, tmp_path,
 @pytest.mark.parametrize(
     ("generator", "says"),
     [
-        ("cgan3d", "its cases have no label maps, expected some: cgan3d generates images"),
-        ("both", "expected some: both is set to generate them. Add them, or have it"),
+        ("cgan3d", "fitting.no-label-maps-to-condition"),
+        ("both", "fitting.no-label-maps-to-generate"),
     ],
 )
 def test_a_generator_that_learns_from_labels_refuses_them_at_once(
     pairs, noise, monkeypatch, generator, says
 ):
     monkeypatch.setattr(VolumeSource, "load", None)
-    with pytest.raises(UsageFault, match=says):
+    with raises_fault(says):
         resolve(generator, request(pairs, size="8"), {}, None, "cpu")

@@ -8,7 +8,6 @@ import torch
 
 from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.metrics.nearest import _margin
-from gansynth.runtime.errors import DataFault, IntegrityFault
 from gansynth.testing import ToySource
 from gansynth.training import checkpoint
 from gansynth_evaluate.memorisation import (
@@ -21,6 +20,7 @@ from gansynth_evaluate.memorisation import (
 )
 from tests.conftest import content
 from tests.evaluation.gatherings import compared, copies, gathered
+from tests.expected import raises_fault
 
 SOURCE = ToySource(2)
 
@@ -115,14 +115,14 @@ def other_plugin(copy):
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (damage_all, "every checkpoint is damaged"),
-        (other_weights, "SHA-256"),
-        (other_plugin, "do not fit network 'discriminator', first"),
+        (damage_all, "training.all-checkpoints-damaged"),
+        (other_weights, "files.checksum-differs"),
+        (other_plugin, "evaluate.network-tensors-differ"),
     ],
 )
 def test_checkpoints_that_are_damaged_or_anothers_are_a_fault(copy, spoil, says):
     spoil(copy)
-    with pytest.raises(IntegrityFault, match=says):
+    with raises_fault(says):
         load_discriminator(copy, CPU)
 
 
@@ -141,7 +141,7 @@ def test_a_run_without_networks_and_a_bank_have_none_and_any_other_folder_is_ref
 ):
     toy_fit(tmp_path / "run", generator="copypaste", own={}, edits=None)
     assert load_discriminator(tmp_path / "run", CPU) is None
-    with pytest.raises(DataFault, match=r"no manifest\.json here"):
+    with raises_fault("run-folder.no-manifest"):
         load_discriminator(tmp_path, CPU)
     (tmp_path / "bank.json").write_text("{}")
     assert load_discriminator(tmp_path, CPU) is None

@@ -13,8 +13,8 @@ from gansynth.bank.reader import BankReader
 from gansynth.core.ratio import Ratio
 from gansynth.hosts.mixer import Mixer, MixerConfig
 from gansynth.hosts.record import TrainingFolder, training_in
-from gansynth.runtime.errors import UsageFault
 from tests.adapters.kits import kit_of, read_all
+from tests.expected import raises_fault
 
 
 @pytest.fixture
@@ -112,6 +112,6 @@ def test_a_producer_that_is_started_again_refuses_the_generator_put_there(config
     left = iter(range(3))
     run_producer(config, lambda: next(left, None) is None)
     spec = BankReader(config.bank).spec
-    with pytest.raises(UsageFault, match="this bank was made with other generator"):
+    with raises_fault("bank.made-with-other-options"):
         open_bank(BankReader(config.bank).folder, replace(spec, generator="f" * 64))
     assert BankReader(config.bank).count() > 0

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gansynth.runtime.errors import EnvironmentFault
 from tests.disks import of_mode
+from tests.expected import raises_fault
 from tests.flat_sets import pictures, slices
 from tests.training.zoo.members import differing, newest
 
@@ -183,7 +183,7 @@ def test_a_run_folder_that_vanishes_is_no_success(toy_fit, tmp_path, monkeypatch
         return save(folder, *rest, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(checkpoint, "save", vanished)
-    with pytest.raises(EnvironmentFault, match="cannot be written"):
+    with raises_fault("files.cannot-be-written"):
         toy_fit(tmp_path / "run")
 
 

@@ -24,13 +24,14 @@ from gansynth.fitting import sample_grids
 from gansynth.fitting.label_report import report_label_maps, warn_of_label_maps
 from gansynth.fitting.setup import open_folder, resolve
 from gansynth.report.figures import read_metrics
-from gansynth.runtime.errors import EnvironmentFault, GansynthError, IntegrityFault, UsageFault
+from gansynth.runtime.errors import GansynthError
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run import Run
 from gansynth.testing import ToySource
 from gansynth_cgan3d import context
 from tests.conftest import fits_that_show
+from tests.expected import raises_fault
 from tests.offered import offered
 from tests.recorder import Recorder
 
@@ -134,15 +135,15 @@ FEWER = property(lambda self: tuple(self._cases)[:11])
 @pytest.mark.parametrize(
     ("change", "cases", "message"),
     [
-        ({"width": 8}, {}, r"options\.width is 8, was 4"),
-        ({"seed": 1}, {}, r"fit\.seed is 1, was 0"),
-        ({"batch_size": 2}, {}, r"fit\.batch_size is 2, was 1"),
-        ({"edits": ("shift",)}, {}, r"edits is \['shift'\], was \['flip'\]"),
-        ({"data": "3"}, {}, r"size is \[16, 16, 16\], was \[32, 32\]"),
-        ({"resume": False}, {}, "holds a run already"),
-        ({"d_widht": 4}, {}, "Did you mean 'd_width'"),
-        ({}, {"train_ids": FEWER}, "training cases have changed"),
-        ({}, {"load": other_image}, "training cases have changed"),
+        ({"width": 8}, {}, "fitting.folder-holds-other-run"),
+        ({"seed": 1}, {}, "fitting.folder-holds-other-run"),
+        ({"batch_size": 2}, {}, "fitting.folder-holds-other-run"),
+        ({"edits": ("shift",)}, {}, "fitting.folder-holds-other-run"),
+        ({"data": "3"}, {}, "fitting.folder-holds-other-run"),
+        ({"resume": False}, {}, "fitting.folder-holds-run"),
+        ({"d_widht": 4}, {}, "options.setting-unknown"),
+        ({}, {"train_ids": FEWER}, "fitting.training-cases-changed"),
+        ({}, {"load": other_image}, "fitting.training-cases-changed"),
     ],
 )
 def test_what_is_not_the_same_run_is_refused_by_name(
@@ -151,7 +152,7 @@ def test_what_is_not_the_same_run_is_refused_by_name(
     for name, other in cases.items():
         monkeypatch.setattr(ToySource, name, other)
     for dry_run in (True, False):
-        with pytest.raises(UsageFault, match=message):
+        with raises_fault(message):
             toy_fit(run, dry_run=dry_run, **change)
 
 
@@ -159,7 +160,7 @@ def test_what_is_not_the_same_run_is_refused_by_name(
 def test_no_fit_goes_on_in_a_folder_without_a_manifest_or_in_a_file(run, toy_fit, dry_run):
     (run / "manifest.json").unlink()
     # They may have seen anything, and a lineage would say otherwise.
-    with pytest.raises(IntegrityFault, match=r"checkpoints but no manifest\.json"):
+    with raises_fault("fitting.checkpoints-without-manifest"):
         toy_fit(run, dry_run=dry_run)
     with pytest.raises(GansynthError, match="config"):
         toy_fit(run / "config.yaml", dry_run=dry_run)
@@ -169,9 +170,7 @@ def test_no_fit_goes_on_in_a_folder_without_a_manifest_or_in_a_file(run, toy_fit
 def test_two_processes_do_not_share_a_folder(held, toy_fit):
     folder, holder = held
     for dry_run in (False, True):
-        with pytest.raises(
-            EnvironmentFault, match=rf"locked by pid {holder.pid} since .*another -o"
-        ):
+        with raises_fault("sampling.run-folder-locked", names=f"pid {holder.pid}"):
             toy_fit(folder, dry_run=dry_run)
 
 

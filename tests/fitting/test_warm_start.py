@@ -18,10 +18,10 @@ from gansynth.core.schema import Schema
 from gansynth.core.source import SourceRequest, case_record
 from gansynth.fitting.fit import fit
 from gansynth.fitting.warm_start import copy_weights, named_axes
-from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
+from tests.expected import raises_fault
 from tests.recorder import Recorder
 from tests.training.zoo.members import newest
 
@@ -179,7 +179,7 @@ def test_resuming_does_not_inherit_again_but_where_there_is_no_checkpoint(
     said += start(run, init_from=parent_run).said
     assert read_manifest(run)["weights"]["sha256"] == trained
     assert not any("weights" in text for text in said if "--init-from" in text)
-    with pytest.raises(UsageFault, match="init_from is None, was"):
+    with raises_fault("fitting.folder-holds-other-run"):
         start(heir[0])  # without its ancestor it is another run
 
 
@@ -187,7 +187,7 @@ def test_other_options_are_said_and_nothing_that_fits_is_refused(parent_run, tmp
     recorder = start(tmp_path / "run", steps=0, width=8, init_from=parent_run, dry_run=True)
     assert any("options differ: width is 8, was 4" in text for text in recorder.warned)
     assert any(text.startswith("--init-from") for text in recorder.said)
-    with pytest.raises(UsageFault, match=r"of the weights fit \(d_width is 8, was 4; width is 8"):
+    with raises_fault("fitting.init-from-weights-differ"):
         start(tmp_path / "new", width=8, d_width=8, init_from=parent_run)
     assert list(tmp_path.rglob("manifest.json")) == []
     assert not (tmp_path / "run").exists()
@@ -197,7 +197,7 @@ def test_other_options_are_said_and_nothing_that_fits_is_refused(parent_run, tmp
 def test_damaged_weights_are_refused(parent_run, tmp_path):
     shutil.copytree(parent_run, tmp_path / "old")
     (tmp_path / "old" / read_manifest(parent_run)["weights"]["path"]).write_bytes(b"damaged")
-    with pytest.raises(IntegrityFault, match="SHA-256"):
+    with raises_fault("files.checksum-differs"):
         start(tmp_path / "run", init_from=tmp_path / "old")
 
 
@@ -228,7 +228,7 @@ def test_what_the_ancestor_has_seen_counts_as_seen(elsewhere, tmp_path):
 def test_an_ancestor_that_has_seen_a_held_out_case_is_refused(elsewhere, tmp_path, dry_run):
     leak = case_record(ToySource(2), ToySource(2).held_out_ids[1])
     change_lineage(elsewhere, cases=[{"id": "y", "subject": "y", "sha256": leak.sha256}])
-    with pytest.raises(IntegrityFault, match=r"toy_13 \(same content as y\)"):
+    with raises_fault("lineage.held-out-case-seen"):
         start(tmp_path / "run", init_from=elsewhere, dry_run=dry_run)
     assert not (tmp_path / "run" / "manifest.json").exists()
 

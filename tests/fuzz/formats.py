@@ -87,7 +87,7 @@ def found_errors(request: SourceRequest) -> list[str]:
 
 def refuse_any(errors: Sequence[str]) -> None:
     if errors:
-        raise DataFault(errors[0])
+        raise DataFault("test.fault", errors[0])
 
 
 def read_set(asked: Callable[[Path], SourceRequest], folder: Path, file: Path) -> None:

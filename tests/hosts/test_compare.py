@@ -11,6 +11,7 @@ import gansynth
 from gansynth.hosts import api, dry_run
 from gansynth.sampling import evaluation_data
 from gansynth_benchmark.plan_file import read_plan
+from tests.expected import raises_fault
 from tests.flat_sets import pictures
 from tests.producers import forked_producers
 
@@ -75,9 +76,9 @@ def test_a_dry_run_says_how_good_the_host_is_without_samples(compared, run, monk
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ({"ratio": "1:0"}, "compare with ratio 1:0: no sample"),
-        ({"export": "Dataset001_X"}, "compare: has no effect with export"),
-        ({}, "without: holds thesis"),
+        ({"ratio": "1:0"}, "hosts.compare-without-samples"),
+        ({"export": "Dataset001_X"}, "request.field-without-effect"),
+        ({}, "hosts.training-folder-not-empty"),
     ],
     ids=["no sample", "export", "a folder in use"],
 )
@@ -88,6 +89,6 @@ def test_what_cannot_be_compared_is_refused_before_either_arm_is_trained(
     (tmp_path / "without").mkdir()
     (tmp_path / "without" / "thesis.txt").touch()
     words = {**SEGMENTER, "generator": run, "compare": True, "out": tmp_path, **words}
-    with pytest.raises(gansynth.UsageFault, match=says):
+    with raises_fault(says, gansynth.UsageFault):
         gansynth.augment(**words, **({} if "export" in words else SHORT))
     assert not (tmp_path / "with").exists()

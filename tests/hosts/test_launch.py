@@ -81,7 +81,7 @@ def test_a_terminal_has_a_bar_and_nothing_of_the_host_s_own_words(tmp_path, monk
     ("end", "fault", "says"),
     [
         ("raise OSError('odd')", TrainingFault, "LOG: the training failed (exit 1): OSError: odd"),
-        ("raise DataFault('a.nii: why')", GansynthError, "a.nii: why"),
+        ("raise DataFault('test.fault', 'a.nii: why')", GansynthError, "a.nii: why"),
     ],
 )
 def test_quiet_leaves_the_warnings_and_a_failure_which_is_one_line(tmp_path, end, fault, says):

@@ -15,9 +15,10 @@ from gansynth.core.source import case_records, lineage_of
 from gansynth.core.space import Space
 from gansynth.hosts.segments import segment_margin, segment_parts
 from gansynth.hosts.training_data import CentredCrops
-from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
 from tests.banks import Pairs, write_bank
+from tests.expected import raises_fault
 
 SIDE = 60
 SMALL: dict[str, Any] = {"segment": 9, "receptive": 5, "batch_size": 6, "steps": 4}
@@ -148,5 +149,5 @@ def test_numbers_that_make_no_segment_and_banks_that_leak_are_refused(source, tm
     seen = lineage_of(source)
     seen = replace(seen, cases=case_records(source, source.held_out_ids))
     bank = write_bank(tmp_path / "bank", source.schema, seen)
-    with pytest.raises(IntegrityFault, match="held-out"):
+    with raises_fault("lineage.held-out-case-seen"):
         gansynth.mix_segments(source, bank, "1:1", **SMALL)

@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks.scripts.simulated_runs import SimulationDesign, simulated
 from gansynth.metrics.statistics import RunValues, VarianceComponents
-from gansynth.runtime.errors import UsageFault
 from gansynth_benchmark.worth import WorthInCases, worth
+from tests.expected import raises_fault
 
 DESIGN = SimulationDesign(3, 2, 20)
 TRUTH = VarianceComponents(0.25, 0.25, 4, 0.25, 2.25)
@@ -109,12 +109,12 @@ def test_one_run_or_subject_has_no_limits(design):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"curve": {6: RISING[6]}}, "1 size"),
-        ({"n": 0}, "size is 0"),
-        ({"better": "bigger"}, "'bigger'"),
-        ({"confidence": 95}, "confidence is 95"),
+        ({"curve": {6: RISING[6]}}, "benchmark.worth-curve-too-short"),
+        ({"n": 0}, "benchmark.worth-size-below-one"),
+        ({"better": "bigger"}, "benchmark.worth-better-unknown"),
+        ({"confidence": 95}, "benchmark.worth-confidence-out-of-range"),
     ],
 )
 def test_bad_input_is_refused_by_name(change, named):
-    with pytest.raises(UsageFault, match=named):
+    with raises_fault(named):
         worth(**{"curve": RISING, "arm": RISING[6], "n": 6, **change})

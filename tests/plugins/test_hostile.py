@@ -18,8 +18,8 @@ from gansynth.core.source import CaseSource
 from gansynth.core.space import Placement
 from gansynth.core.writer import Writer
 from gansynth.data.batches import CaseCache
-from gansynth.runtime.errors import IntegrityFault
 from gansynth.sampling.filters.fitted import folder_of
+from tests.expected import raises_fault
 from tests.offered import offered
 
 HELD_OUT = "toy_12"
@@ -154,7 +154,7 @@ def test_a_dry_run_of_a_host_does_not_say_that_nothing_leaks(run, run_cli):
 
 
 def test_edits_of_training_read_no_held_out_case(run, toy_fit, tmp_path):
-    with pytest.raises(IntegrityFault, match="case 'toy_12' is asked for"):
+    with raises_fault("case-pool.not-a-training-case"):
         toy_fit(tmp_path / "run", fit_edits="peek:by=uncut", feature_matching=0)
 
 

@@ -17,13 +17,13 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Case, Condition, Sample, Schema
 from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
-from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.request_parsing import Maker, check_request
 from gansynth.testing import ToySource, check_generator
 from gansynth_copypaste.model import CopyPaste
 from gansynth_elastic.model import ElasticGenerator
+from tests.expected import raises_fault
 
 EDITS = capabilities_of(ElasticGenerator).edits
 CHANGED: dict[str, Any] = {"gamma": 0.4, "contrast": 0.3, "brightness": 0.5}
@@ -217,6 +217,6 @@ def test_an_edit_that_leaves_the_image_behind_is_refused(toy_source, refuse, tmp
     refuse("fit", "elastic", "--data", "toy:2", *asked, code=2, says=[says])
     maker = Maker.of(RunFolder(run))  # as a host does, before it starts
     check_request(SampleRequest(edits=("rotate",)), maker)
-    with pytest.raises(UsageFault, match="--edit enlarge: elastic moves"):
+    with raises_fault("conditions.edit-not-whole-image"):
         check_request(SampleRequest(edits=("enlarge",)), maker)
     assert load_run(run, "cpu").edits == EDITS

@@ -8,9 +8,9 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, Schema
 from gansynth.data.lesion_grain import Look
-from gansynth.runtime.errors import DataFault
 from gansynth_parametric.model import Parametric, ParametricOptions
 from tests.conditions.rooms import with_ball
+from tests.expected import raises_fault
 
 SIDE = 48
 SCHEMA = Schema(("a", "b"), {"background": 0, "rim": 1, "core": 2}, (1.0, 1.0), "HW")
@@ -107,7 +107,7 @@ def test_edges_and_textures_are_as_wide_as_in_training_lesions(width):
 
 def test_a_run_without_lesions_is_refused_and_a_state_gives_the_same_samples(generator):
     other = Parametric(SCHEMA, (SIDE, SIDE), ParametricOptions())
-    with pytest.raises(DataFault, match="no lesion of 8 voxels, expected some"):
+    with raises_fault("parametric.no-lesions"):
         other.observe([replace(scene(0), labels=None)])
     other.load_state(generator.learnt)
     one, two = (g.sample([asked(1)], [5])[0].image for g in (generator, other))
@@ -117,5 +117,5 @@ def test_a_run_without_lesions_is_refused_and_a_state_gives_the_same_samples(gen
 def test_a_run_of_another_version_is_refused(generator):
     other, learnt = Parametric(SCHEMA, (SIDE, SIDE), ParametricOptions()), generator.learnt
     older = [row[:-1] for row in learnt["lesions"]]
-    with pytest.raises(DataFault, match="another version of gansynth has fitted it; fit it again"):
+    with raises_fault("parametric.lesion-measures-differ"):
         other.load_state(dict(learnt, lesions=older))

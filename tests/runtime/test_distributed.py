@@ -20,9 +20,9 @@ import pytest
 from gansynth.core.run_folder import read_manifest
 from gansynth.report.figures import read_metrics
 from gansynth.runtime.distributed import ProcessGroup
-from gansynth.runtime.errors import UsageFault
 from gansynth.training import checkpoint
 from gansynth.training.loop import train
+from tests.expected import raises_fault
 from tests.processes import forked
 from tests.training.zoo import ranks
 from tests.training.zoo.members import ZOO, apart, loop, member, newest, toy_batches
@@ -148,7 +148,7 @@ def test_a_batch_is_shared_out_in_order(size, parts, shares):
 
 @pytest.mark.parametrize(("total", "size", "parts"), [(3, 2, 1), (4, 2, 4), (1, 2, 1)])
 def test_a_batch_that_cannot_be_shared_out_is_refused_with_one_that_can(total, size, parts):
-    with pytest.raises(UsageFault, match=rf"batch_size={total}: .* --set batch_size=\d+") as caught:
+    with raises_fault("distributed.batch-shares-not-equal", names=f"batch_size={total}:") as caught:
         ProcessGroup(0, size).shares(total, parts)
     offered = int(str(caught.value).rpartition("=")[2])
     assert len(ProcessGroup(0, size).shares(offered, parts)) == parts

@@ -29,7 +29,9 @@ def test_dates_stay_texts_and_the_rest_is_yaml():
 
 
 def test_a_message_cuts_long_values_and_keeps_the_way_out():
-    text = str(UsageFault(f"--set steps={'9' * 5000} {'[1, 2], ' * 5000}: expected a number"))
+    text = str(
+        UsageFault("test.fault", f"--set steps={'9' * 5000} {'[1, 2], ' * 5000}: expected a number")
+    )
     assert len(text) < 4500
     assert text.startswith("--set steps=999")
     assert text.endswith(": expected a number")

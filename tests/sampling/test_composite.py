@@ -16,12 +16,12 @@ from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.fitting import fit as fitting
 from gansynth.fitting.composite_plan import make_plan
 from gansynth.fitting.composite_spec import ChainSpec, PartSpec, PerChannel, asked_for, read_chain
-from gansynth.runtime.errors import IntegrityFault, UsageFault
 from gansynth.sampling.composite import part_seed
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import viewed
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
+from tests.expected import raises_fault
 from tests.offered import offered
 from tests.sampling import composites
 from tests.sampling.composites import SMALL, words
@@ -125,25 +125,25 @@ def test_what_is_set_for_all_parts_goes_to_those_that_have_it():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ([FIRST], r"no part generates channel\(s\) second of toy:2"),
-        ([FIRST, {"name": "two"}], "part 'two': part 'one' generates channel 'first' already"),
-        ([SECOND, FIRST], "part 'two': given 'first': no earlier part generates it"),
-        ([{"name": "one", "channels": ["frist"]}], "Did you mean 'first'"),
-        ([{**FIRST, "labels_by": "two"}], "labels_by 'two': expected an earlier part that"),
-        ([FIRST, {**SECOND, "labels_by": "one"}], "labels_by 'one': expected an earlier part"),
-        ([{"name": "one", "set": {"context": 2}}], "context channels.*set: {'context': 0}"),
-        ([{"name": "one", "set": {"widht": 8}}], "part 'one': .*Did you mean 'width'"),
-        ([{"name": "one", "generator": "cgan"}], "part 'one': generator 'cgan' is unknown"),
-        ([{"name": "one", "data": "toy:3"}], r"data toy:3: size is \(16, 16, 16\), that of toy:2"),
+        ([FIRST], "fitting.channel-without-part"),
+        ([FIRST, {"name": "two"}], "fitting.channel-generated-twice"),
+        ([SECOND, FIRST], "fitting.given-channel-not-generated-earlier"),
+        ([{"name": "one", "channels": ["frist"]}], "views.channel-unknown"),
+        ([{**FIRST, "labels_by": "two"}], "fitting.labels-by-not-earlier-labeller"),
+        ([FIRST, {**SECOND, "labels_by": "one"}], "fitting.labels-by-not-earlier-labeller"),
+        ([{"name": "one", "set": {"context": 2}}], "fitting.part-takes-context-channels"),
+        ([{"name": "one", "set": {"widht": 8}}], "options.setting-unknown"),
+        ([{"name": "one", "generator": "cgan"}], "registry.name-unknown"),
+        ([{"name": "one", "data": "toy:3"}], "fitting.part-arrays-differ"),
         (
             [TISSUES, {**TISSUES, "name": "more"}, {**FIRST, "labels_by": "tissues"},
              {**SECOND, "labels_by": "more"}],
-            "another part has 'tissues'",
+            "fitting.two-parts-label",
         ),
     ],
 )  # fmt: skip
 def test_parts_that_cannot_draw_a_sample_are_refused_by_name(parts, message):
-    with pytest.raises(UsageFault, match=message):
+    with raises_fault(message):
         make_plan(chain(*parts), REQUEST, {}, None)
 
 
@@ -151,32 +151,35 @@ def test_parts_that_cannot_draw_a_sample_are_refused_by_name(parts, message):
 def test_channels_are_grouped_in_the_order_asked_for_and_each_once(groups):
     plan = make_plan(PerChannel("cgan3d", "second,first"), REQUEST, {}, None)
     assert [part.draws for part in plan.parts] == [("second",), ("first",)]
-    with pytest.raises(UsageFault, match="expected every one of first, second once"):
+    with raises_fault("fitting.per-channel-not-every-channel"):
         make_plan(PerChannel("cgan3d", groups), REQUEST, {}, None)
 
 
 def test_a_channels_name_becomes_a_folders_name_of_its_own():
     schema = Schema(("T1 / Gd", "(FLAIR)"), {"background": 0}, (1.0, 1.0), "HW")
     assert [part.name for part in PerChannel("cgan3d").chain(schema).parts] == ["T1_Gd", "c_FLAIR_"]
-    with pytest.raises(UsageFault, match="two parts are named"):
+    with raises_fault("fitting.two-parts-of-one-name"):
         PerChannel("cgan3d").chain(replace(schema, channels=("T1/a", "T1 A")))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("parts: [", "not YAML"),
-        ("- a", "all of it is"),
-        ("parts: []", "parts is"),
-        ("parts: [{name: a}]", r"parts\.0\.generator"),
-        ("parts: [{name: a, generator: g, chanels: [T1]}]", r"parts\.0\.chanels"),
-        ("parts: [{name: ../a, generator: g}]", r"parts\.0\.name is '\.\./a'"),
-        ("parts: [{name: a, generator: g}, {name: A, generator: g}]", "two parts are named"),
+        ("parts: [", "yaml.not-yaml"),
+        ("- a", "fitting.chain-file-malformed"),
+        ("parts: []", "fitting.chain-file-malformed"),
+        ("parts: [{name: a}]", "fitting.chain-file-malformed"),
+        ("parts: [{name: a, generator: g, chanels: [T1]}]", "fitting.chain-file-malformed"),
+        ("parts: [{name: ../a, generator: g}]", "fitting.chain-file-malformed"),
+        (
+            "parts: [{name: a, generator: g}, {name: A, generator: g}]",
+            "fitting.two-parts-of-one-name",
+        ),
     ],
 )
 def test_a_bad_chain_is_one_line_that_names_the_key(tmp_path, text, message):
     (tmp_path / "chain.yaml").write_text(text)
-    with pytest.raises(UsageFault, match=message) as refusal:
+    with raises_fault(message) as refusal:
         read_chain(tmp_path / "chain.yaml")
     assert "\n" not in str(refusal.value)
 
@@ -185,13 +188,13 @@ def test_what_is_typed_is_put_over_every_parts_own_settings():
     spec = chain({"name": "a", "set": {"steps": 5, "width": 8}})
     (part,) = make_plan(spec, REQUEST, {"steps": "7"}, None).parts
     assert part.settings == {"steps": "7", "width": "8"}
-    with pytest.raises(UsageFault, match="leave one of them out"):
+    with raises_fault("fitting.chain-defines-its-parts"):
         asked_for("chain.yaml", "each")
 
 
 def test_own_data_with_held_out_cases_are_refused_before_anything_is_fitted(tmp_path):
     spec = chain({**TISSUES, "data": "people:0"}, FIRST, SECOND)
-    with pytest.raises(IntegrityFault, match=r"toy_12 \(the case itself\)"):
+    with raises_fault("lineage.held-out-case-seen"):
         compose(tmp_path / "run", spec)
     assert list(tmp_path.iterdir()) == []
 
@@ -233,7 +236,7 @@ def test_another_labeller_is_refused(chained, tmp_path):
     with (tmp_path / "run" / "parts" / "tissues" / "manifest.json").open("a") as stream:
         stream.write(" ")
     part = load_run(tmp_path / "run" / "parts" / "one", "cpu")
-    with pytest.raises(IntegrityFault, match="has changed since it drew the label maps"):
+    with raises_fault("sampling.label-run-changed"):
         Sampler(part, ToySource(2))
 
 
@@ -255,14 +258,14 @@ def lead_out(run: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (exchange, r"second/manifest\.json: SHA-256 is .*composite's"),
-        (lose, "of no file"),
-        (lead_out, "leads out of"),
+        (exchange, "files.checksum-differs"),
+        (lose, "files.checksum-differs"),
+        (lead_out, "files.path-leads-out-of-folder"),
     ],
 )
 def test_a_part_that_is_not_what_it_was_is_refused(run, change: Callable[[Path], None], message):
     change(run)
-    with pytest.raises(IntegrityFault, match=message):
+    with raises_fault(message):
         load_run(run, "cpu")
 
 
@@ -274,7 +277,7 @@ def test_an_interrupted_run_keeps_the_parts_that_are_finished(joint, fits, tmp_p
     with pytest.raises(KeyboardInterrupt):
         compose(tmp_path / "run")
     assert [bool(p["manifest_sha256"]) for p in read_manifest(tmp_path / "run")["parts"]] == [1, 0]
-    with pytest.raises(UsageFault, match="part 'second' is not fitted yet"):
+    with raises_fault("sampling.part-not-fitted"):
         load_run(tmp_path / "run")
     del fits[:]
     compose(tmp_path / "run")
@@ -286,21 +289,21 @@ def test_an_interrupted_run_keeps_the_parts_that_are_finished(joint, fits, tmp_p
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"width": 8}, r"parts\.first\.set\.width is '8', was '4'"),
-        ({"edits": ("shift",)}, r"edits is \['shift'\]"),
-        ({"spec": PerChannel("cgan3d", "first+second")}, r"parts\.first"),
-        ({"resume": False}, "holds a run already"),
+        ({"width": 8}, "fitting.folder-holds-other-run"),
+        ({"edits": ("shift",)}, "fitting.folder-holds-other-run"),
+        ({"spec": PerChannel("cgan3d", "first+second")}, "fitting.folder-holds-other-run"),
+        ({"resume": False}, "fitting.folder-holds-run"),
     ],
 )
 def test_another_run_is_refused(run, fits, changes, message):
-    with pytest.raises(UsageFault, match=message):
+    with raises_fault(message):
         compose(run, **changes)
     assert fits == []
 
 
 def test_what_drew_label_maps_is_not_trained_further(chained, fits, tmp_path):
     shutil.copytree(chained, tmp_path / "run")
-    with pytest.raises(UsageFault, match="part 'tissues' has changed, or would be trained further"):
+    with raises_fault("fitting.labelling-part-changed"):
         compose(tmp_path / "run", CHAIN, steps=2)
     assert fits == []
 

@@ -16,12 +16,13 @@ from gansynth.data.views import SourceView
 from gansynth.fitting.composite_plan import make_plan
 from gansynth.fitting.composite_spec import ChainSpec, PerChannel, PerClass, asked_for
 from gansynth.fitting.fit import fit
-from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.composite import part_seed
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
+from tests.expected import raises_fault
 from tests.offered import offered
 from tests.sampling import composites
 from tests.sampling.composites import NOISE, words
@@ -97,31 +98,31 @@ CHAIN = {"parts": [{"name": "a", "generator": "dcgan", "channels": ["first"]}]}
 @pytest.mark.parametrize(
     ("spec", "settings", "message"),
     [
-        (PerClass("dcgan"), {}, r"1 training case\(s\) of class 'rare one'.*leave it out \(--per"),
-        (PerClass("dcgan", "cyst,metastases"), {}, "class 'metastases' is unknown.*'metastasis'"),
-        (PerClass("dcgan", "cyst,cyst+metastasis"), {}, "class 'cyst' is named twice"),
-        (PerClass("cgan3d", "cyst"), {"given": "first"}, "expected parts with whole samples"),
-        (PerClass("cgan3d-labels", "cyst"), {}, "whole samples"),
-        (PerClass("cgan", "cyst"), {}, "generator 'cgan' is unknown"),
-        (PerClass("dcgan", "cyst"), {"widht": "4"}, "Did you mean 'width'"),
+        (PerClass("dcgan"), {}, "fitting.class-with-few-cases"),
+        (PerClass("dcgan", "cyst,metastases"), {}, "folds.class-unknown"),
+        (PerClass("dcgan", "cyst,cyst+metastasis"), {}, "fitting.class-named-twice"),
+        (PerClass("cgan3d", "cyst"), {"given": "first"}, "fitting.class-part-not-whole-samples"),
+        (PerClass("cgan3d-labels", "cyst"), {}, "fitting.class-part-not-whole-samples"),
+        (PerClass("cgan", "cyst"), {}, "registry.name-unknown"),
+        (PerClass("dcgan", "cyst"), {"widht": "4"}, "options.setting-unknown"),
         # Each channel would show another anatomy.
-        (PerChannel("dcgan"), words(NOISE), "anatomy would differ"),
-        (ChainSpec.model_validate(CHAIN), words(NOISE), "anatomy would differ"),
+        (PerChannel("dcgan"), words(NOISE), "fitting.part-draws-own-anatomy"),
+        (ChainSpec.model_validate(CHAIN), words(NOISE), "fitting.part-draws-own-anatomy"),
     ],
 )
 def test_classes_that_cannot_be_drawn_are_refused_in_one_line(spec, settings, message):
-    with pytest.raises(UsageFault, match=message) as refusal:
+    with raises_fault(message) as refusal:
         make_plan(spec, REQUEST, settings, None)
     assert "\n" not in str(refusal.value)
 
 
 def test_classes_that_are_not_there_or_split_with_channels_are_refused(tmp_path):
-    with pytest.raises(UsageFault, match=r"--per-class: .*toy:2 have no .*--read classes=yes"):
+    with raises_fault("folds.no-classes"):
         make_plan(PerClass("dcgan"), SourceRequest("toy", "2"), {}, None)
     for name, channels in (("dcgan", "each"), ("chain.yaml", None)):
         with pytest.raises(UsageFault, match="--per-class each: "):
             asked_for(name, channels, "each")
-    with pytest.raises(UsageFault, match="--edit flip: dcgan draws no label maps"):
+    with raises_fault("sampling.no-label-maps-to-edit"):
         compose(tmp_path / "run", edits=("flip",))
     assert list(tmp_path.iterdir()) == []
 
@@ -150,7 +151,7 @@ def test_a_beginning_that_has_seen_a_held_out_case_of_another_class_is_refused(t
     """A generator that starts from it would have seen it too, whatever class it is to draw."""
     request = SourceRequest("kinds", "all", view={"classes": ["metastasis"]})
     old = fit_gan(request, tmp_path / "old")
-    with pytest.raises(IntegrityFault, match=r"toy_13 \(the case itself\)"):
+    with raises_fault("lineage.held-out-case-seen"):
         compose(tmp_path / "run", PerClass("dcgan", "cyst"), init_from=old)
 
 
@@ -215,10 +216,10 @@ def test_only_one_class_may_be_asked_for_and_only_one_that_is_drawn(both):
     samples = drawer(both, classes=("metastasis",)).draw(0, 5)
     assert {sample.provenance["class"] for sample in samples} == {"metastasis"}
     assert len({sample.provenance["beside"]["case"] for sample in samples}) > 1
-    with pytest.raises(UsageFault, match="class 'rare one', expected among cyst, metastasis"):
+    with raises_fault("folds.class-without-training-case"):
         drawer(both, classes=("rare one",))
     condition = replace(drawer(both).sampler.draw(0), label_class=2)
-    with pytest.raises(UsageFault, match="'rare one' is requested, but no part generates it"):
+    with raises_fault("sampling.class-without-part"):
         load_run(both, "cpu").generator.sample([condition], [0])
 
 
@@ -227,7 +228,7 @@ def test_a_class_is_asked_of_a_generator_that_is_told_classes_and_of_no_other(tm
     samples = drawer(told, classes=("rare one", "metastasis")).draw(0, 12)
     assert {sample.provenance["class"] for sample in samples} == {"rare one", "metastasis"}
     plain = fit_gan(REQUEST, tmp_path / "plain", condition="none")
-    with pytest.raises(UsageFault, match=r"--class cyst: .* with --per-class"):
+    with raises_fault("sampling.class-not-selectable"):
         drawer(plain, classes=("cyst",))
     assert "class" not in drawer(plain).draw(0, 1)[0].provenance
 

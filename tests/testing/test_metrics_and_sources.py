@@ -71,7 +71,9 @@ class Toys(ToySource):
         super().__init__(2)
         self.request = request
         if request.where != "toys":
-            raise UsageFault(f"--data {request.where}: no such toys, expected toys:toys")
+            raise UsageFault(
+                "test.fault", f"--data {request.where}: no such toys, expected toys:toys"
+            )
 
 
 def other_again(self, case_id):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from gansynth.runtime.errors import UsageFault
 from gansynth.testing.phantoms import (
     LABELS,
     PhantomOptions,
@@ -12,6 +11,7 @@ from gansynth.testing.phantoms import (
     make_phantom,
     make_tissues,
 )
+from tests.expected import raises_fault
 
 COARSE = PhantomOptions(spacing_mm=6.0)
 T1 = PhantomOptions(spacing_mm=6.0, channels=("T1",))
@@ -66,7 +66,7 @@ def test_a_channel_does_not_depend_on_the_others_asked_for(phantoms):
 
 @pytest.mark.parametrize("channels", [("T1", "PD"), (), ("T1", "T1")])
 def test_unknown_and_repeated_sequences_are_refused(channels):
-    with pytest.raises(UsageFault, match="channels"):
+    with raises_fault("testing.phantom-channels-not-distinct"):
         PhantomOptions(channels=channels)
 
 

@@ -43,7 +43,7 @@ def other(base: Any, **members: Any) -> Any:
 
 
 def refuse(self):
-    raise UsageFault("no such configuration")
+    raise UsageFault("test.fault", "no such configuration")
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

@@ -9,10 +9,10 @@ import torch
 
 from gansynth.core.generator import Phase, Stage, TrainingStep
 from gansynth.report.figures import read_metrics
-from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.signals import Interrupted
 from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loop import FitOptions, train
+from tests.expected import raises_fault
 from tests.training.zoo.members import (
     STEPS,
     ZOO,
@@ -148,6 +148,6 @@ def test_a_stages_batch_that_cannot_be_shared_out_is_refused_before_training():
     steps = list[TrainingStep]()
     phase, stages = Phase("generator", steps.append), (Stage((4, 4), 4, 12), Stage((8, 8), 3))  # type: ignore[arg-type]
     changes = {"stages": lambda self: stages, "phases": lambda self: (phase,)}
-    with pytest.raises(UsageFault, match=r"batch_size=3: expected a multiple of 2"):
+    with raises_fault("distributed.batch-shares-not-equal"):
         run("cpggan", None, changes, accumulate=2)
     assert steps == []

@@ -153,7 +153,10 @@ def predict(job: DetectorJob, weights: Path, images: Sequence[Path]) -> list[Det
             for path in images[first : first + size]:
                 batch.append(_patches.imread(path, flags))
                 if batch[-1] is None:
-                    raise TrainingFault(f"{path}: ultralytics cannot read it, expected an image")
+                    raise TrainingFault(
+                        "yolo.ultralytics-cannot-read-image",
+                        f"{path}: ultralytics cannot read it, expected an image",
+                    )
             found = model.predict(batch, **how, verbose=False, save=False)
             detections += [found_by(result) for result in found]
     return detections
@@ -185,7 +188,9 @@ def settings(job: DetectorJob) -> dict[str, Any]:
             _cfg.get_cfg(overrides=dict(values))  # it checks types and ranges
         except (TypeError, ValueError, SyntaxError) as error:
             text = " ".join(str(error).split())
-            raise UsageFault(f"ultralytics refuses an option: {text}") from error
+            raise UsageFault(
+                "yolo.ultralytics-refuses-option", f"ultralytics refuses an option: {text}"
+            ) from error
     return values
 
 
@@ -202,11 +207,15 @@ def find_model(name: str) -> str:
             models = [path.name for path in (Path(_cfg.__file__).parent / "models").rglob("*.yaml")]
             models += [m.replace(".yaml", "n.yaml") for m in models if m[-6].isdigit()]
             raise UsageFault(
+                "yolo.ultralytics-model-unknown",
                 f"--set model={name}: ultralytics has no such model, expected one like "
-                f"yolo11n.yaml, or a file .pt.{did_you_mean(described, sorted(models))}"
+                f"yolo11n.yaml, or a file .pt.{did_you_mean(described, sorted(models))}",
             ) from None
     if task != "detect" or head not in _HEADS:
-        raise UsageFault(f"--set model={name}: its head is {head}, expected {' or '.join(_HEADS)}")
+        raise UsageFault(
+            "yolo.ultralytics-model-head-unexpected",
+            f"--set model={name}: its head is {head}, expected {' or '.join(_HEADS)}",
+        )
     return described
 
 
@@ -276,8 +285,9 @@ class MixedUltralyticsDataset(_dataset.YOLODataset):  # type: ignore[misc]  # An
         super().__init__(*args, **kwargs)
         if len(self.labels) != slots.real:
             raise DataFault(
+                "yolo.ultralytics-training-images-differ",
                 f"{self.img_path}: ultralytics reads {len(self.labels)} training images, expected "
-                f"{slots.real}; leave the folder alone while a training runs"
+                f"{slots.real}; leave the folder alone while a training runs",
             )
         self.slots = slots
         # By place, oldest first; a mosaic lists the keys.

@@ -69,7 +69,9 @@ class ControlsHost(SegmenterHost):
         if not options.scans:
             return network
         if options.network != "unet":
-            raise UsageFault("--set scans: controls train a U-Net; leave network out")
+            raise UsageFault(
+                "controls.network-given", "--set scans: controls train a U-Net; leave network out"
+            )
         if options.use == "masked":
             start_from_scans(network, self.scans, self.length[0], int(options.own("batch_size")))
         if options.use == "teacher":

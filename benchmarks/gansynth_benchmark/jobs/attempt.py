@@ -155,7 +155,10 @@ def _first_line(stdin: int) -> bytes:
     while not line.endswith(b"\n"):
         piece = os.read(stdin, 65536)
         if not piece:
-            raise EnvironmentFault("no order on stdin; only gansynth itself starts this process")
+            raise EnvironmentFault(
+                "benchmark.no-order-on-stdin",
+                "no order on stdin; only gansynth itself starts this process",
+            )
         line += piece
     return bytes(line)
 
@@ -190,8 +193,9 @@ def attempt(order: AttemptSpec, *, logged: bool) -> AttemptResult:
         for need in order.job.needs:
             if not store.expect(need):
                 raise EnvironmentFault(
+                    "benchmark.result-not-visible",
                     f"{store.folder / need}: not visible on {platform.node()}, expected a "
-                    "published result; check that all machines share this file system"
+                    "published result; check that all machines share this file system",
                 )
         return _run(order, store, logged)
 

@@ -41,15 +41,21 @@ def parse_executor(text: str) -> Executor:
     name, colon, options = text.strip().partition(":")
     if name not in NAMES or (colon and not options):
         hint = "" if name in NAMES else did_you_mean(name, NAMES)
-        raise UsageFault(f"executor {text!r}: {EXPECTED}.{hint}")
+        raise UsageFault("benchmark.executor-unknown", f"executor {text!r}: {EXPECTED}.{hint}")
     if name == "here" and not colon:
         return HereExecutor()
     if name == "local":
         if colon and not (options.isdecimal() and int(options)):
-            raise UsageFault(f"executor {text!r}: expected a number of jobs, as in local:4")
+            raise UsageFault(
+                "benchmark.executor-jobs-no-number",
+                f"executor {text!r}: expected a number of jobs, as in local:4",
+            )
         return LocalExecutor(int(options) if colon else None)
     if name == "here":
-        raise UsageFault(f"executor {text!r}: runs one job at once; {EXPECTED}")
+        raise UsageFault(
+            "benchmark.executor-runs-one-job",
+            f"executor {text!r}: runs one job at once; {EXPECTED}",
+        )
     from gansynth_benchmark.jobs.ray_executor import RayExecutor
 
     shares = _shares(text, options)
@@ -67,8 +73,9 @@ def _shares(text: str, options: str) -> Mapping[str, float]:
         )
         if key not in ("cpus", "gpus") or key in shares or not fits:
             raise UsageFault(
+                "benchmark.executor-share-refused",
                 f"executor {text!r}: {option!r}: expected cpus (an integer from 1) or gpus (an "
-                "integer, or a fraction below 1) for each job, as in ray:cpus=2,gpus=1"
+                "integer, or a fraction below 1) for each job, as in ray:cpus=2,gpus=1",
             )
         shares[key] = number
     return shares
@@ -131,7 +138,10 @@ class LocalExecutor(Executor):
     def open(self, store: Path) -> None:
         """Check the platform."""
         if os.name != "posix":
-            raise EnvironmentFault(f"jobs run on Linux and macOS; this is {os.name!r}")
+            raise EnvironmentFault(
+                "benchmark.jobs-on-unsupported-system",
+                f"jobs run on Linux and macOS; this is {os.name!r}",
+            )
 
     def submit(self, order: AttemptSpec) -> Future[AttemptResult]:
         """Start an attempt in a free slot."""

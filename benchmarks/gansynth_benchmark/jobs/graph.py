@@ -102,9 +102,10 @@ class GraphReport:
         failed = self.of(JobPhase.FAILED)
         if failed:
             raise TrainingFault(
+                "benchmark.jobs-failed",
                 f"{len(failed)} of {len(self.standings)} jobs failed; the first: "
                 f"{failed[0].job.title}: {failed[0].why}; log: {failed[0].log}. Results of the "
-                "other jobs are kept; run the command again to retry the failed ones"
+                "other jobs are kept; run the command again to retry the failed ones",
             )
 
 

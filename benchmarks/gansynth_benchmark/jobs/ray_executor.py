@@ -189,8 +189,9 @@ class RayExecutor(Executor):
             if all(node["Resources"].get(name, 0) >= count for name, count in needs.items()):
                 return
         raise EnvironmentFault(
+            "benchmark.ray-nodes-too-small",
             f"executor ray: a job needs {self.cpus:g} CPUs and {self.gpus:g} GPUs, and none of the "
-            f"{len(nodes)} nodes has as many; request fewer, as in ray:cpus=1,gpus=0"
+            f"{len(nodes)} nodes has as many; request fewer, as in ray:cpus=1,gpus=0",
         )
 
     def _nodes(self) -> list[dict[str, Any]]:
@@ -213,14 +214,18 @@ class RayExecutor(Executor):
                 if node["NodeID"] not in [alive["NodeID"] for alive in self._nodes()]:
                     continue  # it had just died
                 raise EnvironmentFault(
+                    "benchmark.ray-node-cannot-run",
                     f"{where}: cannot run gansynth: {first_line(error)}; expected the same "
-                    "environment on every node"
+                    "environment on every node",
                 ) from error
             if version is None:
-                raise EnvironmentFault(_not_shared(where, self._token))
+                raise EnvironmentFault(
+                    "benchmark.ray-store-not-shared", _not_shared(where, self._token)
+                )
             if version != __version__:
                 raise EnvironmentFault(
-                    f"{where}: has gansynth {version}, expected {__version__} as here"
+                    "benchmark.ray-node-version-differs",
+                    f"{where}: has gansynth {version}, expected {__version__} as here",
                 )
 
 
@@ -230,7 +235,9 @@ def _settle(future: Future[AttemptResult], task: Future[AttemptResult]) -> None:
     if error is not None:
         future.set_result(AttemptResult(LOST, f"lost by Ray: {first_line(error)}"))
     elif task.result().code == NOT_SHARED:
-        future.set_exception(EnvironmentFault(task.result().reason))
+        future.set_exception(
+            EnvironmentFault("benchmark.ray-store-not-shared", task.result().reason)
+        )
     else:
         future.set_result(task.result())
 
@@ -305,7 +312,9 @@ class RayConnection:
         try:
             import ray
         except ImportError as error:
-            raise EnvironmentFault(f"executor ray: {error}; {extra_hint('ray')}") from error
+            raise EnvironmentFault(
+                "benchmark.ray-not-installed", f"executor ray: {error}; {extra_hint('ray')}"
+            ) from error
         sys.excepthook = hook
         self.ray: Any = ray
         self.lost = False  # whether the head is gone; calls of Ray would hang
@@ -329,8 +338,9 @@ class RayConnection:
         elif now - self._heard > HEAD_PATIENCE:
             self.lost = True
             raise EnvironmentFault(
+                "benchmark.ray-head-stopped-answering",
                 f"executor ray: the head of the cluster, {address}, does not answer any more "
-                f"({fault}); restart the cluster and run the command again: results are kept"
+                f"({fault}); restart the cluster and run the command again: results are kept",
             )
         return fault is None
 
@@ -352,8 +362,9 @@ class RayConnection:
     def _connect(self, address: str) -> None:
         if address == "local" or "://" in address:
             raise UsageFault(
+                "benchmark.ray-address-malformed",
                 f"{ADDRESS}={address}: expected HOST:PORT of the head of a running cluster with "
-                "this machine as a node, or no value. Without a cluster use --executor local"
+                "this machine as a node, or no value. Without a cluster use --executor local",
             )
         _probe(address)
         try:
@@ -361,7 +372,8 @@ class RayConnection:
                 self.ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise EnvironmentFault(
-                f"executor ray: no cluster at {address!r}: {first_line(error)}; {START}"
+                "benchmark.no-ray-cluster",
+                f"executor ray: no cluster at {address!r}: {first_line(error)}; {START}",
             ) from error
 
 
@@ -385,7 +397,10 @@ def _probe(address: str) -> None:
         named = f"{address}, named by {note},"
     fault = _unreachable(address, timeout=10.0)
     if fault is not None:
-        raise EnvironmentFault(f"executor ray: {named} does not answer ({fault}); {START}")
+        raise EnvironmentFault(
+            "benchmark.ray-address-not-answering",
+            f"executor ray: {named} does not answer ({fault}); {START}",
+        )
 
 
 def _unreachable(address: str, timeout: float) -> OSError | None:

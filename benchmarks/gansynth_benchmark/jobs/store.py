@@ -83,7 +83,8 @@ class ResultStore:
         result = _read(self.folder / key, key)
         if result is None:
             raise DataFault(
-                f"{self.folder / key / RESULT}: no complete result of this job; run the plan again"
+                "benchmark.no-complete-result",
+                f"{self.folder / key / RESULT}: no complete result of this job; run the plan again",
             )
         return result
 
@@ -118,8 +119,9 @@ class ResultStore:
             return
         except (OSError, NotImplementedError) as error:
             raise EnvironmentFault(
+                "benchmark.result-lock-unavailable",
                 f"{lock.lock_file}: cannot be locked ({error}); expected a file system with locks, "
-                "which keep a job from running twice. Choose another folder"
+                "which keep a job from running twice. Choose another folder",
             ) from error
         try:
             yield True

@@ -38,7 +38,10 @@ class PaperCommands:
         self.plan, self.asked, self.out = plan, options, out
         self.regions = read_formulas(options.regions, plan.regions)
         if options.scale is not None and options.scale not in plan.scales:
-            raise UsageFault(f"--scale {options.scale}: expected one of {', '.join(plan.scales)}")
+            raise UsageFault(
+                "papers.scale-unknown",
+                f"--scale {options.scale}: expected one of {', '.join(plan.scales)}",
+            )
 
     @property
     def name(self) -> str:
@@ -94,8 +97,9 @@ class PaperCommands:
         for name, formula in self.regions.items():
             if formula != ALL and not set(formula.split("+")) <= labels:
                 raise UsageFault(
+                    "papers.region-labels-not-there",
                     f"{self.asked.data}: has the labels {', '.join(sorted(labels))}, but {name} is "
-                    f"{formula}; define it with your labels: --regions {name}:1+2"
+                    f"{formula}; define it with your labels: --regions {name}:1+2",
                 )
         return source
 

@@ -267,7 +267,9 @@ class PaperTablePlan(ClosedModel):
         for name in requested:
             if name not in able:
                 raise UsageFault(
-                    f"--host {name}: cannot run on {kind}: data, expected one of: {', '.join(able)}"
+                    "papers.host-unfit-for-data",
+                    f"--host {name}: cannot run on {kind}: data, "
+                    f"expected one of: {', '.join(able)}",
                 )
         if requested:
             return list(requested)
@@ -289,13 +291,16 @@ def read_plan(path: Path) -> PaperTablePlan:
     try:
         plan = PaperTablePlan.model_validate(document)
     except ValidationError as error:
-        raise UsageFault(f"{path}: {_first(error).rstrip('.')}; correct it") from None
+        raise UsageFault(
+            "papers.plan-value-refused", f"{path}: {_first(error).rstrip('.')}; correct it"
+        ) from None
     sets = {run.name for run in plan.spec.spec.runs}
     for name, of in plan.generators.items():
         if of not in sets:
             raise UsageFault(
+                "papers.generator-set-unknown",
                 f"{path}: generators.{name} is {of!r}, expected a set of the recipe {plan.recipe}: "
-                f"{', '.join(sorted(sets))}"
+                f"{', '.join(sorted(sets))}",
             )
     return plan
 
@@ -308,8 +313,9 @@ def find_plan(text: str) -> PaperTablePlan:
     if not path.is_file():
         names = [n for n in installed().names("recipes") if _plan_of(find_recipe(n)).is_file()]
         raise UsageFault(
+            "papers.recipe-without-table",
             f"{text}: the recipe has no table of trainings, expected one of {', '.join(names)}, or "
-            "a plan file"
+            "a plan file",
         )
     return read_plan(path)
 
@@ -325,8 +331,9 @@ def read_formulas(text: str, regions: Mapping[str, str]) -> dict[str, str]:
         name, _, formula = [word.strip() for word in part.partition(":")]
         if name not in regions or not re.fullmatch(r"all|\d+(\+\d+)*", formula):
             raise UsageFault(
+                "papers.regions-malformed",
                 f"--regions {part}: expected NAME:1+2 or NAME:all, with a name of "
-                f"{', '.join(regions)}"
+                f"{', '.join(regions)}",
             )
         formulas[name] = formula
     return formulas

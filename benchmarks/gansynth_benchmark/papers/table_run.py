@@ -96,7 +96,8 @@ class PaperTableRun:
         done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
         if done.returncode != 0:
             kind = FAULTS.get(done.returncode, GansynthError)
-            raise kind(f"{text}: ended with exit code {done.returncode}; see above")
+            message = f"{text}: ended with exit code {done.returncode}; see above"
+            raise kind("papers.command-failed", message)
         self.ran.append(text)
         return done.stdout
 

@@ -125,11 +125,15 @@ def overlay_png(
     shape = image.shape[1:]
     if truth.shape != shape or predicted.shape != shape or len(shape) not in (2, 3):
         raise DataFault(
+            "benchmark.overlay-shapes-differ",
             f"overlay: image {image.shape}, truth {truth.shape} and prediction {predicted.shape}: "
-            "expected (C, D, H, W) with (D, H, W), or (C, H, W) with (H, W)"
+            "expected (C, D, H, W) with (D, H, W), or (C, H, W) with (H, W)",
         )
     if not 0 <= channel < len(image):
-        raise DataFault(f"overlay: channel {channel}, expected one below {len(image)}")
+        raise DataFault(
+            "benchmark.overlay-channel-unknown",
+            f"overlay: channel {channel}, expected one below {len(image)}",
+        )
     plane = np.nan_to_num(image[channel].astype(np.float64))
     low, high = np.percentile(plane, WINDOW)
     inside = [np.maximum(labels, 0) for labels in (truth, predicted)]

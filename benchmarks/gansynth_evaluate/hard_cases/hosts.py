@@ -119,27 +119,33 @@ def predicted_files(source: CaseSource, folders: Sequence[Path]) -> dict[str, Pa
     files: dict[str, Path] = {}
     for folder in folders:
         if not folder.is_dir():
-            raise DataFault(f"--predictions {folder}: no such folder, expected one of label maps")
+            raise DataFault(
+                "hard-cases.predictions-folder-missing",
+                f"--predictions {folder}: no such folder, expected one of label maps",
+            )
         for case, file in _named_by_case(source, folder):
             if case in files:
                 raise DataFault(
+                    "hard-cases.case-predicted-twice",
                     f"{file}: case {case!r} has another prediction in {files[case]}, expected one "
-                    "of each, by the model not trained on it; remove one"
+                    "of each, by the model not trained on it; remove one",
                 )
             files[case] = file
     refuse_held_out(source, files)
     for case, file in files.items():
         if case not in source.train_ids:
             raise DataFault(
+                "hard-cases.prediction-of-unknown-case",
                 f"{file}: {case!r} is no case of {source.name} fold {source.request.fold}, "
-                f"expected training cases.{did_you_mean(case, source.train_ids)}"
+                f"expected training cases.{did_you_mean(case, source.train_ids)}",
             )
     missing = [case for case in source.train_ids if case not in files]
     if missing:
         raise DataFault(
+            "hard-cases.cases-without-prediction",
             f"--predictions {', '.join(map(str, folders))}: {len(missing)} of "
             f"{len(source.train_ids)} training case(s) have no prediction, {some_names(missing)}; "
-            "expected one of each. Train on every inner fold, and name each one's folder"
+            "expected one of each. Train on every inner fold, and name each one's folder",
         )
     return files
 
@@ -161,10 +167,11 @@ def refuse_held_out(source: CaseSource, files: Mapping[str, Path]) -> None:
     barred = [case for case in files if case in source.held_out_ids]
     if barred:
         raise IntegrityFault(
+            "hard-cases.predictions-of-held-out-cases",
             f"leakage: {files[barred[0]].parent} has predictions of {len(barred)} held-out case(s) "
             f"of {source.name} fold {source.request.fold}: {some_names(barred)}; expected training "
             "cases only. Predict them with the inner folds of gansynth hard-cases ... "
-            "--write-splits FILE"
+            "--write-splits FILE",
         )
 
 
@@ -216,7 +223,8 @@ class InnerSource(WrappedSource):
     def _refuse(self, cases: Collection[str]) -> None:
         if cases:
             raise IntegrityFault(
+                "hard-cases.inner-case-not-training-case",
                 f"{self.name} fold {self.request.fold}: {min(cases)!r} is no training case, "
                 "expected those only: held-out cases must not influence sampling. Use other inner "
-                "folds"
+                "folds",
             )

@@ -52,7 +52,8 @@ def run_hard_cases(request: HardCasesRequest) -> dict[str, Any]:
     settings = request.set
     if request.out is None and request.write_splits is None:
         raise UsageFault(
-            "gansynth hard-cases: nothing to write, expected -o FILE, or --write-splits FILE"
+            "hard-cases.nothing-to-write",
+            "gansynth hard-cases: nothing to write, expected -o FILE, or --write-splits FILE",
         )
     keys = dict.fromkeys(FailureOptions.model_fields.keys() - {"inner", "steps"}, "")
     refuse_unknown(settings, keys, of="gansynth hard-cases")
@@ -116,8 +117,9 @@ def find_failures(
         _refuse_old(path)
     if not source.schema.foreground:
         raise UsageFault(
+            "hard-cases.no-label-maps",
             f"{source.name}: its cases have no label maps, expected some: hard cases are "
-            "found by them; use labelled cases"
+            "found by them; use labelled cases",
         )
     folds = inner_folds(source, options.inner, options.seed)
     files = predicted_files(source, predictions) if predictions else {}
@@ -182,7 +184,8 @@ def _warn_of_unlearnt(risk: Mapping[str, Any], host: str, reporter: Reporter) ->
 def _refuse_old(path: Path) -> None:
     if path.exists():
         raise UsageFault(
-            f"{path}: exists already, expected a new file; choose another, or remove it"
+            "hard-cases.file-exists-already",
+            f"{path}: exists already, expected a new file; choose another, or remove it",
         )
     refuse_unwritable(path)
 
@@ -255,8 +258,9 @@ def _document(
         voxels += predicted.size
     if not scored_lesions:
         raise DataFault(
+            "hard-cases.no-lesions",
             f"{source.name} fold {source.request.fold}: no lesion of {options.least} voxels or "
-            f"more in {len(cases)} training case(s), expected some; lower --set least="
+            f"more in {len(cases)} training case(s), expected some; lower --set least=",
         )
     names = {value: name for name, value in schema.labels.items() if value in schema.foreground}
     risk = fit_risk(scored_lesions, names, schema.axes, options.bound, source.unit)
@@ -293,13 +297,15 @@ def _score_case(
     """Span of a case's body, its lesions and false alarms."""
     if case.labels is None:
         raise DataFault(
-            f"{source.name}: case {case.id!r} has no labels, expected them of every training case"
+            "hard-cases.case-without-labels",
+            f"{source.name}: case {case.id!r} has no labels, expected them of every training case",
         )
     shape = case.labels.shape
     if predicted.shape != shape:
         raise DataFault(
+            "hard-cases.prediction-shape-differs",
             f"{source.name}: the prediction of case {case.id!r} has shape {predicted.shape}, the "
-            f"case {shape}; expected equal"
+            f"case {shape}; expected equal",
         )
     unit_scale = (1.0,) * len(shape)
     body = case.labels != OUTSIDE

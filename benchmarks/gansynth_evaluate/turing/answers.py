@@ -65,8 +65,9 @@ def read_answers(study: Study, paths: Sequence[Path]) -> list[Rater]:
         for who in (f"page rater-{file.rater}.html", f"rater {file.name.casefold()}"):
             if who in seen:
                 raise DataFault(
+                    "turing-test.two-files-of-rater",
                     f"{path}: has answers of {who}, and so has {seen[who]}; expected one file of "
-                    "each rater. Leave one out"
+                    "each rater. Leave one out",
                 )
             seen[who] = path
         raters[file.name.casefold()] = rater
@@ -76,7 +77,9 @@ def read_answers(study: Study, paths: Sequence[Path]) -> list[Rater]:
 def _read(path: Path) -> AnswerFile:
     with reading(path):
         if path.stat().st_size > LARGEST:
-            raise DataFault(f"{path}: larger than {LARGEST} bytes, {_EXPECTED}")
+            raise DataFault(
+                "turing-test.answers-too-large", f"{path}: larger than {LARGEST} bytes, {_EXPECTED}"
+            )
         data = path.read_bytes()
     try:
         return AnswerFile.model_validate_json(data)
@@ -84,23 +87,28 @@ def _read(path: Path) -> AnswerFile:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
         words = f"{where}: {first['msg']}" if where else first["msg"]
-        raise DataFault(f"{path}: {' '.join(words.split()):.200}; {_EXPECTED}") from None
+        raise DataFault(
+            "turing-test.answers-malformed", f"{path}: {' '.join(words.split()):.200}; {_EXPECTED}"
+        ) from None
 
 
 def _rater(study: Study, path: Path, file: AnswerFile) -> Rater:
     if file.study != study.id:
         raise DataFault(
-            f"{path}: answers to study {file.study!a:.20}, expected {study.id!r} of {study.folder}"
+            "turing-test.answers-of-other-study",
+            f"{path}: answers to study {file.study!a:.20}, expected {study.id!r} of {study.folder}",
         )
     codes, given = study.codes(file.rater), [answer.image for answer in file.answers]
     if given != [*codes][: len(given)]:
         raise IntegrityFault(
+            "turing-test.answers-to-other-images",
             f"{path}: its images are not those of the page that rater {file.rater} got, expected "
-            "the file as the page saved it; leave this rater out, or ask for the file again"
+            "the file as the page saved it; leave this rater out, or ask for the file again",
         )
     if len(given) < len(codes):
         raise DataFault(
+            "turing-test.answers-incomplete",
             f"{path}: {file.name} has answered {len(given)} of {len(codes)} images, expected all; "
-            "open the page again to go on, or leave this rater out"
+            "open the page again to go on, or leave this rater out",
         )
     return Rater(file.name, file.years, file.answers, [*codes.values()])

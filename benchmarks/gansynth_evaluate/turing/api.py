@@ -80,4 +80,7 @@ def _text(file: str | os.PathLike[str] | None) -> str:
         try:
             return path.read_text(encoding="utf-8").strip()
         except UnicodeDecodeError:
-            raise UsageFault(f"--instructions {path}: is not text, expected UTF-8") from None
+            raise UsageFault(
+                "turing-test.instructions-not-text",
+                f"--instructions {path}: is not text, expected UTF-8",
+            ) from None

@@ -44,14 +44,21 @@ class TuringOptions(Document):
 
     def __post_init__(self) -> None:
         if not 1 <= self.n <= MOST_IMAGES:
-            raise UsageFault(f"-n {self.n}: expected 1 to {MOST_IMAGES} images of each kind")
+            raise UsageFault(
+                "turing-test.image-count-out-of-range",
+                f"-n {self.n}: expected 1 to {MOST_IMAGES} images of each kind",
+            )
         if len(self.instructions) > MOST_CHARACTERS:
             raise UsageFault(
+                "turing-test.instructions-too-long",
                 f"--instructions: {len(self.instructions)} characters, expected {MOST_CHARACTERS} "
-                "at most; tell the raters the rest in person"
+                "at most; tell the raters the rest in person",
             )
         if len(set(self.classes)) < len(self.classes):
-            raise UsageFault(f"--class {' --class '.join(self.classes)}: expected different ones")
+            raise UsageFault(
+                "turing-test.classes-not-different",
+                f"--class {' --class '.join(self.classes)}: expected different ones",
+            )
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,7 @@ def choose(
         pool = _ImagePool.of(source, _ids(source, origin), options)
         if pool.size >= options.n:
             return pool.without(used, options.n).draw(options.n, rng), origin
-    raise UsageFault(_too_few(source, options, origins[-1], pool))
+    raise UsageFault("turing-test.too-few-images", _too_few(source, options, origins[-1], pool))
 
 
 def _ids(source: CaseSource, origin: Origin) -> tuple[str, ...]:

@@ -115,7 +115,10 @@ class _ImageMaker:
         made = first = 0
         while made < n:
             if first > DRAWN * n + at_once:
-                raise TrainingFault(_mostly_flawed(self.run, first, reject_reasons))
+                raise TrainingFault(
+                    "turing-test.samples-mostly-rejected",
+                    _mostly_flawed(self.run, first, reject_reasons),
+                )
             for sample in sampler.draw_raw(first, min(at_once, n - made)):
                 first += 1
                 try:
@@ -157,8 +160,9 @@ class _ImageMaker:
         size = self.run.space.size
         if size and image.shape[1:] != size:
             raise DataFault(
+                "turing-test.image-sizes-differ",
                 f"{self.run.folder}: a {truth} image has {image.shape[1:]} voxels, expected {size} "
-                "of both kinds; this run cannot be tested"
+                "of both kinds; this run cannot be tested",
             )
         image = np.asarray(image[self.kept], np.float32)
         windows = [self.windows[i] for i in self.kept]
@@ -183,8 +187,9 @@ class _ImageMaker:
         size = count * len(self.kept) * prod(self.run.space.size)
         if size > LARGEST:
             raise UsageFault(
+                "turing-test.images-too-large",
                 f"-n {self.options.n}: {count} images of {size / 1e6:.0f} MB in all, expected "
-                f"{LARGEST / 1e6:.0f} MB at most; use fewer, or one --channel"
+                f"{LARGEST / 1e6:.0f} MB at most; use fewer, or one --channel",
             )
 
 
@@ -194,8 +199,9 @@ def _channels(schema: Schema, name: str | None) -> list[int]:
         return list(range(len(schema.channels)))
     if name not in schema.channels:
         raise UsageFault(
+            "turing-test.channel-unknown",
             f"--channel {name}: unknown, expected one of: {', '.join(schema.channels)}."
-            f"{did_you_mean(name, schema.channels)}"
+            f"{did_you_mean(name, schema.channels)}",
         )
     return [schema.channels.index(name)]
 
@@ -246,8 +252,9 @@ class RealImageCutter:
             case = self._crops.cut(case_id, self._rng)
             if not np.isfinite(case.image).all():
                 raise DataFault(
+                    "turing-test.case-not-finite",
                     f"case {case_id!r}: holds NaN or infinite voxels, expected finite ones; see "
-                    "gansynth check"
+                    "gansynth check",
                 )
             if content_hash(case.image) in self._seen:
                 continue
@@ -256,8 +263,9 @@ class RealImageCutter:
                 break
         if fallback is None:
             raise UsageFault(
+                "turing-test.case-images-repeated",
                 f"case {case_id!r}: yields only images that are shown already, expected different "
-                "ones; lower -n, or check the cases with gansynth check"
+                "ones; lower -n, or check the cases with gansynth check",
             )
         self._seen.add(content_hash(fallback))
         return fallback

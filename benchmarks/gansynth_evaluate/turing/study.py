@@ -84,7 +84,9 @@ class Study:
             IntegrityFault: the images are missing or damaged.
         """
         if not 1 <= raters <= MOST_RATERS:
-            raise UsageFault(f"--raters {raters}: expected 1 to {MOST_RATERS}")
+            raise UsageFault(
+                "turing-test.raters-out-of-range", f"--raters {raters}: expected 1 to {MOST_RATERS}"
+            )
         pages = {n: self.folder / PAGES / f"rater-{n}.html" for n in range(1, raters + 1)}
         missing = [rater for rater, path in pages.items() if not path.exists()]
         images = self._images() if missing else None
@@ -111,7 +113,8 @@ def default_folder(run: Path, name: str = "study") -> Path:
     """The default folder of a run's study."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise UsageFault(
-            f"--name {name}: expected letters, digits, '.', '_' and '-', e.g. --name radiologists"
+            "turing-test.study-name-refused",
+            f"--name {name}: expected letters, digits, '.', '_' and '-', e.g. --name radiologists",
         )
     return run / "turing" / name
 
@@ -149,8 +152,9 @@ def make_study(
         return study, study.write_pages(raters)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageFault(
+            "turing-test.folder-without-study-exists",
             f"{folder}: exists already and holds no study, expected a new folder; choose another "
-            "with -o or --name"
+            "with -o or --name",
         )
     from gansynth.sampling.open_run import load_run
     from gansynth.sampling.run_source import open_moved
@@ -195,17 +199,21 @@ def open_study(folder: Path) -> Study:
     path = folder / STUDY
     if not path.is_file():
         raise DataFault(
+            "turing-test.no-study",
             f"{folder}: no {STUDY} here, expected a study that gansynth turing-test made; make "
-            "one: gansynth turing-test RUN"
+            "one: gansynth turing-test RUN",
         )
     document = read_own(path, hint=_RESTORE)
     if document.get("version") != VERSION:
         raise IntegrityFault(
+            "turing-test.study-version-differs",
             f"{path}: key 'version' is {document.get('version')!r}, expected {VERSION}; this study "
-            "was made by another version of gansynth"
+            "was made by another version of gansynth",
         )
     if document.get("digest") != digest_of(document):
-        raise IntegrityFault(f"{path}: was changed after it was written; {_RESTORE}")
+        raise IntegrityFault(
+            "turing-test.study-changed", f"{path}: was changed after it was written; {_RESTORE}"
+        )
     return Study(folder, document)
 
 
@@ -214,8 +222,9 @@ def _check_same(study: Study, options: TuringOptions) -> None:
     for key in requested:
         if requested[key] != made.get(key):
             raise UsageFault(
+                "turing-test.study-settings-differ",
                 f"{study.folder}: holds a study made with {key} {made.get(key)!r}, asked for "
-                f"{requested[key]!r}; expected the same. Make another one: --name NAME"
+                f"{requested[key]!r}; expected the same. Make another one: --name NAME",
             )
 
 

@@ -45,9 +45,14 @@ def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
         lines += _contents(checked)
     out.result(document, lines)
     if checked.lineage_verified is False:
-        raise IntegrityFault(f"{request.generator}: {findings[0].message}")
+        raise IntegrityFault(
+            "command.lineage-not-verified", f"{request.generator}: {findings[0].message}"
+        )
     if errors:  # they come first
-        raise DataFault(f"{name}: {errors} error(s), expected none; first: {findings[0].message}")
+        raise DataFault(
+            "command.check-found-faults",
+            f"{name}: {errors} error(s), expected none; first: {findings[0].message}",
+        )
 
 
 command = request_command(

@@ -31,7 +31,10 @@ def show(request: DoctorRequest, lines: list[DoctorLine], out: Output) -> None:
     document = {"ok": not bad, "lines": [asdict(line) for line in lines]}
     out.result(document, [*rows, *hints])
     if bad:
-        raise EnvironmentFault(f"doctor: {', '.join(bad)} not in order; see the lines above")
+        raise EnvironmentFault(
+            "command.environment-not-in-order",
+            f"doctor: {', '.join(bad)} not in order; see the lines above",
+        )
 
 
 command = request_command(

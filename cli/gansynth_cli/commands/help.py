@@ -49,8 +49,9 @@ def command(page: str | None, section: tuple[str, ...], out: Output) -> None:
     name = page.removesuffix(".md").replace("-", "_")
     if name not in pages:
         raise UsageFault(
+            "command.help-page-unknown",
             f"help {page}: no such page, expected one of: {', '.join(pages)}."
-            f"{did_you_mean(name, pages)}"
+            f"{did_you_mean(name, pages)}",
         )
     text = _text(pages[name])
     if section:
@@ -90,7 +91,8 @@ def section_of(text: str, section: str, page: str) -> str:
             return text[starts[index] : ends[0]].rstrip()
     known = [heading.lstrip("# ") for heading in headings]
     raise UsageFault(
-        f"help {page} {section!r}: no such section, expected words of one of: {'; '.join(known)}"
+        "command.help-section-unknown",
+        f"help {page} {section!r}: no such section, expected words of one of: {'; '.join(known)}",
     )
 
 

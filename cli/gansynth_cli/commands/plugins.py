@@ -135,9 +135,10 @@ def check(
     loaded = registry.load(f"{kind}s", name)
     if (kind == "source") != (data is not None):
         raise UsageFault(
+            "command.plugin-check-data-mismatch",
             f"plugins check {name}: a source is checked on a data set, expected --data {name}:WHERE"
             if data is None
-            else f"--data {data}: has no effect, a {kind} is checked on toy data; leave it out"
+            else f"--data {data}: has no effect, a {kind} is checked on toy data; leave it out",
         )
     out.reporter.say(f"checking {name} on {data or 'toy cases'}")
     if data is not None:
@@ -149,7 +150,10 @@ def check(
     out.result(report.to_json(), [*lines_of(report), *follows])
     if not report.passed:
         failed = ", ".join([check.name for check in report.failed])
-        raise IntegrityFault(f"{name}: {len(report.failed)} check(s) failed: {failed}")
+        raise IntegrityFault(
+            "command.plugin-checks-failed",
+            f"{name}: {len(report.failed)} check(s) failed: {failed}",
+        )
 
 
 def _check_source(name: str, data: str, read: dict[str, str]) -> ConformanceReport:
@@ -159,7 +163,10 @@ def _check_source(name: str, data: str, read: dict[str, str]) -> ConformanceRepo
 
     request = SourceRequest.parse(data, read=read)
     if request.kind != name:
-        raise UsageFault(f"--data {data}: is read by {request.kind}, expected {name}:WHERE")
+        raise UsageFault(
+            "command.plugin-data-of-other-source",
+            f"--data {data}: is read by {request.kind}, expected {name}:WHERE",
+        )
     return check_source(installed().load("sources", name), request)
 
 
@@ -180,8 +187,9 @@ def _check_class(
 
     if kind == "host" and not issubclass(cls, CropHost):
         raise UsageFault(
+            "command.host-not-checkable-here",
             f"plugins check {name!r}: it is checked on its framework's data, from a test: "
-            "gansynth.testing.check_host(HOST, source, workspace=...)"
+            "gansynth.testing.check_host(HOST, source, workspace=...)",
         )
     model = getattr(cls, "Options", SetOptions)  # a metric has none
     refuse_unknown(settings, model.model_fields, of=name)

@@ -141,8 +141,9 @@ def chosen_classes(
     unknown = sorted(set(chosen) - set(schema.foreground))
     if unknown:
         raise UsageFault(
+            "conditions.edit-classes-unknown",
             f"edit {edit!r}: {key} holds {unknown}, expected values among "
-            f"{list(schema.foreground)}; leave {key} out to take the whole foreground"
+            f"{list(schema.foreground)}; leave {key} out to take the whole foreground",
         )
     return chosen
 

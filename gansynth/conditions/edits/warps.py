@@ -287,8 +287,9 @@ class Flip(WarpEdit):
         beyond = [axis for axis in self.options.axes if not -n <= axis < n]
         if beyond:
             raise UsageFault(
+                "conditions.flip-axes-out-of-range",
                 f"edit 'flip': axes holds {beyond}, expected {-n} to {n - 1} for arrays with axes "
-                f"{context.schema.axes!r}"
+                f"{context.schema.axes!r}",
             )
         if rng.random() >= self.options.probability:
             return {"strength": 0.0, "tries": 0}
@@ -578,8 +579,9 @@ def check_warp(generator: str, edits: Sequence[Edit]) -> None:
         if chosen or not maps_space(edit):
             option = f"{edit.name}:classes=..." if chosen else edit.name
             raise UsageFault(
+                "conditions.edit-not-whole-image",
                 f"--edit {option}: {generator} moves real images whole, expected edits that do so: "
-                "elastic, flip, rotate, scale or shift, of all classes"
+                "elastic, flip, rotate, scale or shift, of all classes",
             )
 
 

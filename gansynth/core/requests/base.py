@@ -188,14 +188,16 @@ class Request(BaseModel):
         for name in values:
             if name not in type(self).model_fields:
                 hint = did_you_mean(name, type(self).model_fields)
-                raise UsageFault(f"{name}: unknown.{hint}")
+                raise UsageFault("request.field-unknown", f"{name}: unknown.{hint}")
         try:
             super().__init__(**values)
         except ValidationError as error:
             shown = functools.partial(type(self).shown, values=values)
-            raise UsageFault(message_of(error, type(self), shown)) from None
+            raise UsageFault(
+                "request.field-invalid", message_of(error, type(self), shown)
+            ) from None
         for reason in idle(self.given, self, type(self).conditions(), self.typed, self.called):
-            raise UsageFault(reason)
+            raise UsageFault("request.field-without-effect", reason)
         self.check()
 
     def check(self) -> None:
@@ -295,7 +297,9 @@ class Request(BaseModel):
         """Refuse given fields but these; ``message`` has ``{}`` where the flag goes."""
         for name in self.given:
             if name not in allowed and name in self.words():
-                raise UsageFault(message.replace("{}", self.called(name)))
+                raise UsageFault(
+                    "request.field-not-allowed", message.replace("{}", self.called(name))
+                )
 
     @property
     def command_line(self) -> list[str]:

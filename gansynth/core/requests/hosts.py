@@ -172,7 +172,10 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
         first = words[0] if words else ""
         if names_data(first) or (not given.get("data") and os.path.isdir(first)):
             if given.get("data"):
-                raise UsageFault(f"{words[0]}: --data {given['data']} names other data; leave one")
+                raise UsageFault(
+                    "hosts.data-named-twice",
+                    f"{words[0]}: --data {given['data']} names other data; leave one",
+                )
             given |= {"data": words[0], "options": words[1:]}
         super().__init__(*args, **given)
 
@@ -183,8 +186,9 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
                 if not getattr(self, name) and not self.opt(name).hidden:
                     flag = self.flag(name)
                     raise UsageFault(
+                        "hosts.required-option-missing",
                         f"{flag}: missing, expected {example}; or name the data alone, and the "
-                        "rest is decided: gansynth augment KIND:WHERE"
+                        "rest is decided: gansynth augment KIND:WHERE",
                     )
             self.mix.refuse_without(self.generator, self.bank)
         _ = self.ratio and self.mix, self.size, self.pacing

@@ -39,8 +39,9 @@ def measure_detections(
     names, weights = found.subjects, everyone(len(found.subjects))
     if len(set(names)) < len(names):
         raise DataFault(
+            "metrics.detections-names-not-distinct",
             f"detections of {detections.detector}: a subject, a volume or an image share a name, "
-            "expected distinct names; give the subject of every image"
+            "expected distinct names; give the subject of every image",
         )
     whole = froc(found, iou, weights)
     keys = [f"sensitivity@FP={rate:g}" for rate in false_positives]
@@ -72,13 +73,18 @@ def measure_detections(
 
 def _check(iou: float, rates: Sequence[float], confidence: float) -> None:
     if not 0 < iou <= 1:
-        raise UsageFault(f"iou {iou}: expected an overlap above 0, up to 1")
+        raise UsageFault(
+            "metrics.iou-out-of-range", f"iou {iou}: expected an overlap above 0, up to 1"
+        )
     if not rates or not all(0 < rate < np.inf for rate in rates):
         raise UsageFault(
-            f"false_positives {list(rates)}: expected numbers per image above 0, one at least"
+            "metrics.false-positives-out-of-range",
+            f"false_positives {list(rates)}: expected numbers per image above 0, one at least",
         )
     if not 0 <= confidence <= 1:
-        raise UsageFault(f"confidence {confidence}: expected a score, 0 to 1")
+        raise UsageFault(
+            "metrics.confidence-out-of-range", f"confidence {confidence}: expected a score, 0 to 1"
+        )
 
 
 def _said(value: float) -> float | None:

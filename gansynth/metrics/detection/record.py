@@ -252,7 +252,8 @@ def read_detections(path: str | Path) -> Detections:
     with reading(path):
         if path.stat().st_size > MOST_BYTES:
             raise DataFault(
-                f"{path}: larger than {MOST_BYTES} bytes, expected detections; {WRITE_AGAIN}"
+                "metrics.detections-too-large",
+                f"{path}: larger than {MOST_BYTES} bytes, expected detections; {WRITE_AGAIN}",
             )
         data = path.read_bytes()
     document = _parsed(data, f"{path}: ", f"; {WRITE_AGAIN}")
@@ -296,10 +297,13 @@ def write_detections(path: str | Path, detections: Detections) -> Path:
     try:
         data = json.dumps(coco_document(detections), ensure_ascii=False, allow_nan=False).encode()
     except ValueError as error:
-        raise DataFault(f"{path}: not written: {error}") from None
+        raise DataFault("metrics.detections-not-written", f"{path}: not written: {error}") from None
     _parsed(data, f"{path}: not written: ")
     if len(data) > MOST_BYTES:
-        raise DataFault(f"{path}: not written: {len(data)} bytes, expected {MOST_BYTES} at most")
+        raise DataFault(
+            "metrics.detections-too-large-to-write",
+            f"{path}: not written: {len(data)} bytes, expected {MOST_BYTES} at most",
+        )
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomic(path, data + b"\n")
@@ -313,7 +317,9 @@ def _parsed(data: bytes, before: str, after: str = "") -> _Document:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         value = f"{key} is {first['input']!r:.60}: " if key else "not a detections document: "
-        raise DataFault(f"{before}{value}{first['msg']}{after}") from None
+        raise DataFault(
+            "metrics.detections-malformed", f"{before}{value}{first['msg']}{after}"
+        ) from None
 
 
 # -- arms of a comparison ------------------------------------------------------------------------
@@ -337,7 +343,10 @@ def read_arms(texts: Sequence[str], *, split: str = "val") -> dict[str, Detectio
     named = [_named(text, file_of(split)) for text in texts]
     for name, count in Counter(name for name, _ in named).items():
         if count > 1:
-            raise UsageFault(f"{name}: names {count} arms; name them apart by NAME=PATH")
+            raise UsageFault(
+                "metrics.arms-named-alike",
+                f"{name}: names {count} arms; name them apart by NAME=PATH",
+            )
     (name, path), *others = named
     first = read_detections(path)
     arms = {name: first}
@@ -354,15 +363,17 @@ def _named(text: str, file: str) -> tuple[str, Path]:
         path = Path(path_text)
     if not path.exists():
         raise DataFault(
+            "metrics.arm-path-missing",
             f"{text}: no such file or folder, expected detections, a folder that holds {file}, or "
-            "NAME=PATH"
+            "NAME=PATH",
         )
     if path.is_dir():
         path = path / file
     if not path.is_file():
         raise DataFault(
+            "metrics.arm-folder-without-detections",
             f"{text}: has no {file}, expected detections, NAME=PATH, or a folder that gansynth "
-            "augment wrote after the training of a detector"
+            "augment wrote after the training of a detector",
         )
     usual = path.name.startswith(Path(FILE).stem)
     default_name = path.absolute().parent.name if usual else path.stem
@@ -374,20 +385,30 @@ def _aligned(first: Detections, arm: Detections, path: Path, file: Path) -> Dete
     for key, expected in SAME.items():
         theirs, ours = getattr(arm, key), getattr(first, key)
         if theirs != ours:
-            raise DataFault(f"{file}: {key} is {theirs}, in {path} {ours}; expected {expected}")
+            raise DataFault(
+                "metrics.arm-settings-differ",
+                f"{file}: {key} is {theirs}, in {path} {ours}; expected {expected}",
+            )
     there = {image.id: image for image in arm.images}
     ids = [image.id for image in first.images]
     for name in ids:
         if name not in there:
-            raise DataFault(f"{file}: lacks image {name!r} of {path}; expected the same images")
+            raise DataFault(
+                "metrics.arm-lacks-image",
+                f"{file}: lacks image {name!r} of {path}; expected the same images",
+            )
     for name in there.keys() - set(ids):
-        raise DataFault(f"{file}: has image {name!r}, which {path} lacks; expected the same images")
+        raise DataFault(
+            "metrics.arm-has-extra-image",
+            f"{file}: has image {name!r}, which {path} lacks; expected the same images",
+        )
     for image in first.images:
         key = _difference(image, there[image.id])
         if key:
             raise DataFault(
+                "metrics.arm-truth-differs",
                 f"{file}: image {image.id!r}: {key} is not that of {path}; expected the same truth "
-                "for every arm: evaluate them on the same data"
+                "for every arm: evaluate them on the same data",
             )
     return replace(arm, images=tuple(there[name] for name in ids))
 

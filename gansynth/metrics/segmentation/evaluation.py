@@ -73,7 +73,8 @@ def of_volumes(
         for kind, file in zip(("predicted", "true"), pair, strict=True):
             if not file.is_file():
                 raise DataFault(
-                    f"{file}: missing, expected the {kind} label map of case {case!r}; {hint}"
+                    "metrics.label-map-missing",
+                    f"{file}: missing, expected the {kind} label map of case {case!r}; {hint}",
                 )
     return {
         case: Prediction(source.header(case).subject, predicted, _nifti(predicted, truth))
@@ -85,7 +86,7 @@ def _nifti(predicted: Path, truth: Path) -> Callable[[], LabelMaps]:
     def read() -> LabelMaps:
         guess, true = read_nifti(predicted), read_nifti(truth)
         for problem in mismatches(predicted, guess, truth, true):
-            raise DataFault(problem)
+            raise DataFault("metrics.prediction-grid-differs", problem)
         spacing = np.linalg.norm(true.affine[:3, :3], axis=0).tolist()  # along the files' own axes
         ours, theirs = whole_labels(predicted, guess.array), whole_labels(truth, true.array)
         return LabelMaps(ours, theirs, tuple(spacing))
@@ -98,7 +99,8 @@ def of_slices(source: CaseSource, files: Mapping[str, Path], hint: str) -> dict[
     for case, file in files.items():
         if not file.is_file():
             raise DataFault(
-                f"{file}: missing, expected the predicted label map of case {case!r}; {hint}"
+                "metrics.predicted-label-map-missing",
+                f"{file}: missing, expected the predicted label map of case {case!r}; {hint}",
             )
 
     def prediction(case: str, file: Path) -> Prediction:
@@ -111,7 +113,10 @@ def of_slices(source: CaseSource, files: Mapping[str, Path], hint: str) -> dict[
         def read() -> LabelMaps:
             _, truth = arrays()
             if truth is None:
-                raise DataFault(f"{source.name}: case {case!r} has no label map, expected one")
+                raise DataFault(
+                    "metrics.case-without-label-map",
+                    f"{source.name}: case {case!r} has no label map, expected one",
+                )
             return LabelMaps(read_labels(file), truth, spacing)
 
         return Prediction(source.header(case).subject, file, read, source.unit, own.position)
@@ -490,14 +495,18 @@ def equal_alarms(alarms: Sequence[float], control: Sequence[float]) -> int:
 def _levels(case: str, prediction: Prediction, labels: Sequence[int]) -> LabelMaps:
     """Return levels in place of the predicted labels, whose foreground they must have."""
     if prediction.levels is None:
-        raise DataFault(f"case {case!r}: no probabilities were kept, expected them; train it again")
+        raise DataFault(
+            "metrics.probabilities-not-kept",
+            f"case {case!r}: no probabilities were kept, expected them; train it again",
+        )
     both, levels = prediction.read(), prediction.levels().astype(np.uint8)
     own, predicted = levels > OWN, np.isin(both.predicted, labels)
     least = AGREED * max(own.sum(), predicted.sum())
     if own.shape != predicted.shape or (own & predicted).sum() < least:
         raise DataFault(
+            "metrics.probabilities-foreground-differs",
             f"case {case!r}: its probabilities have another foreground than its label map, "
-            "expected the same grid and axes"
+            "expected the same grid and axes",
         )
     return replace(both, predicted=levels)
 

@@ -118,8 +118,9 @@ def measure_of(key: str) -> Measure:
     name = re.split("[/@]", key, maxsplit=1)[0]
     if name not in MEASURES:
         raise UsageFault(
+            "metrics.measure-unknown",
             f"{key}: no measure, expected one of {', '.join(MEASURES)}."
-            f"{did_you_mean(name, MEASURES)}"
+            f"{did_you_mean(name, MEASURES)}",
         )
     return MEASURES[name]
 
@@ -148,8 +149,9 @@ def check_asked(requested: Sequence[str], measures: Mapping[str, Measure] = SEGM
     for name in requested:
         if name not in measures:
             raise UsageFault(
+                "metrics.measure-not-among-measured",
                 f"measure {name!r}: not among {', '.join(measures)}, expected one of them."
-                f"{did_you_mean(name, measures)}"
+                f"{did_you_mean(name, measures)}",
             )
 
 
@@ -193,14 +195,16 @@ def _regions(
     for part, name, formula in parts:
         if not name or name == FOREGROUND or name.isdigit() or name in regions:
             raise UsageFault(
+                "metrics.region-name-wrong",
                 f"{where}: {part!r} has the name {name!r}; expected names of your own, each once, "
-                f"and neither {FOREGROUND!r} nor a number"
+                f"and neither {FOREGROUND!r} nor a number",
             )
         numbers = [label.strip() for label in formula.split("+")]
         if not all(n.isdecimal() and int(n) in labels for n in numbers):
             raise UsageFault(
+                "metrics.region-labels-wrong",
                 f"{where}: {part!r} has the labels {formula!r}; expected {expected} with + between "
-                "them, as in WT:1+2"
+                "them, as in WT:1+2",
             )
         regions[name] = tuple(sorted({int(n) for n in numbers}))
     return tuple(regions.items())
@@ -308,18 +312,26 @@ def _check(
 ) -> None:
     if predicted.shape != truth.shape:
         raise DataFault(
+            "metrics.label-map-shapes-differ",
             f"predicted labels have shape {predicted.shape}, true ones {truth.shape}, expected "
-            "equal; predict on the grid of the truth"
+            "equal; predict on the grid of the truth",
         )
     if len(spacing) != truth.ndim or not all(0 < s < np.inf for s in spacing):
         raise UsageFault(
+            "metrics.spacing-not-positive",
             f"spacing {tuple(spacing)}: expected {truth.ndim} positive numbers of mm, one for each "
-            "axis of the label maps"
+            "axis of the label maps",
         )
     if not 0 <= tolerance < np.inf:
-        raise UsageFault(f"tolerance_mm {tolerance}: expected a distance in mm, 0 or more")
+        raise UsageFault(
+            "metrics.tolerance-negative",
+            f"tolerance_mm {tolerance}: expected a distance in mm, 0 or more",
+        )
     if not 0 <= overlap <= 1:
-        raise UsageFault(f"overlap {overlap}: expected a share of a lesion's voxels from 0 to 1")
+        raise UsageFault(
+            "metrics.overlap-not-a-share",
+            f"overlap {overlap}: expected a share of a lesion's voxels from 0 to 1",
+        )
 
 
 def _box(predicted: Array, truth: Array, regions: Regions) -> tuple[slice, ...]:

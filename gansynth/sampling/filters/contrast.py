@@ -163,8 +163,9 @@ class ContrastFilter(Filter):
         for name in self.options.classes:
             if name not in values:
                 raise UsageFault(
+                    "sampling.filter-class-unknown",
                     f"--filter {self.name}: classes: {name!r} is no foreground label, expected "
-                    f"some of {', '.join(values)}.{did_you_mean(name, values)}"
+                    f"some of {', '.join(values)}.{did_you_mean(name, values)}",
                 )
         return tuple(values[name] for name in self.options.classes)
 

@@ -54,8 +54,9 @@ def learning_of(
     ids = sorted({case.id for case in lineage.cases}.intersection(source.train_ids))
     if not ids:
         raise UsageFault(
+            "sampling.no-cases-to-fit-filters",
             f"{run.folder}: filters have no cases to be fitted on: {source.name} has no "
-            "training case that the run was fitted on; expected its own training source"
+            "training case that the run was fitted on; expected its own training source",
         )
     check = content_check(run.folder, lineage)
     cases = TrainingCases(CaseCache(source), ids, check)
@@ -108,8 +109,9 @@ def labelled(name: str, learning: FilterTrainingData) -> None:
     case = learning.crops.cut(learning.train_ids[0], np.random.default_rng(0))
     if case.labels is None or not learning.schema.foreground:
         raise UsageFault(
+            "sampling.filter-without-label-maps",
             f"--filter {name}: {learning.cases.name} has no label maps, and {name} "
-            "needs them; expected labelled cases. Leave the filter out"
+            "needs them; expected labelled cases. Leave the filter out",
         )
 
 
@@ -133,7 +135,10 @@ def build_filters(texts: Sequence[str]) -> list[Filter]:
     for text in texts:
         name, colon, options = text.partition(":")
         if name in [item.name for item in built]:
-            raise UsageFault(f"--filter {text}: {name} is given twice, expected each once")
+            raise UsageFault(
+                "sampling.filter-given-twice",
+                f"--filter {text}: {name} is given twice, expected each once",
+            )
         cls = installed().filter(name)
         if colon:
             built.append(cls(read_options(cls.Options, options, f"--filter {text}")))
@@ -168,8 +173,9 @@ class LearntFilters:
                 item.load(doc["state"], folder, schema, device)
             except (KeyError, TypeError, ValueError, DataFault) as error:
                 raise IntegrityFault(
+                    "sampling.filter-state-not-loadable",
                     f"{folder}: filter {item.name!r} cannot be loaded ({error}), expected "
-                    f"state of this version of it; {_LEARN_AGAIN}"
+                    f"state of this version of it; {_LEARN_AGAIN}",
                 ) from error
             learnt = Lineage.from_json(doc["lineage"])
             if lineage is None:
@@ -270,13 +276,15 @@ def _read(
     path = folder / STATE
     if not folder.exists():
         raise UsageFault(
-            f"{folder}: filter {item.name!r} has not been learnt there; learn it first"
+            "sampling.filter-not-learnt",
+            f"{folder}: filter {item.name!r} has not been learnt there; learn it first",
         )
     doc = read_own(path, hint=_LEARN_AGAIN)
     if doc.get("version") != VERSION or doc.get("sha256") != digest_of(doc, "sha256"):
         raise IntegrityFault(
+            "sampling.filter-state-damaged",
             f"{path}: damaged, or of another version of gansynth, expected what was learnt; remove "
-            f"{folder} and it is learnt again"
+            f"{folder} and it is learnt again",
         )
     for name, expected in doc["files"].items():
         file = path_inside(folder, name, key=f"{path}: key 'files'")
@@ -294,16 +302,18 @@ def _check_cases(
     if not learnt.within(run):
         which = f"{len(foreign)} case(s), first {foreign[0]}," if foreign else "a fold"
         raise IntegrityFault(
+            "sampling.filter-of-other-cases",
             f"{path}: filter {doc['filter']!r} was fitted on {which} new to the run, "
             f"expected its training cases of {run.dataset} fold {run.fold}; remove "
-            f"{path.parent} and it is learnt again"
+            f"{path.parent} and it is learnt again",
         )
     same = doc["space"] == manifest["space"] and doc["schema"] == schema.to_json()
     if not same:
         raise IntegrityFault(
+            "sampling.filter-of-other-space",
             f"{path}: filter {doc['filter']!r} was learnt in another space than the run's, "
             f"expected the same size, channels and labels; remove {path.parent} and it is learnt "
-            "again"
+            "again",
         )
 
 
@@ -319,8 +329,9 @@ def _locked(folder: Path) -> Iterator[None]:
             lock.acquire(timeout=WAIT_SECONDS)
         except Timeout:
             raise EnvironmentFault(
+                "sampling.filters-being-learnt-elsewhere",
                 f"{folder}: another process has been learning filters there for "
-                f"{WAIT_SECONDS:g} s; wait for it, or end it"
+                f"{WAIT_SECONDS:g} s; wait for it, or end it",
             ) from None
     try:
         remove_temporaries(folder)

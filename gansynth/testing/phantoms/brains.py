@@ -54,7 +54,10 @@ class PhantomOptions:
     def __post_init__(self) -> None:
         known = set(CHANNELS).intersection(self.channels)
         if not self.channels or len(known) < len(self.channels):
-            raise UsageFault(f"channels: {self.channels}; expected distinct names of {CHANNELS}")
+            raise UsageFault(
+                "testing.phantom-channels-not-distinct",
+                f"channels: {self.channels}; expected distinct names of {CHANNELS}",
+            )
 
 
 @dataclass(frozen=True, eq=False)

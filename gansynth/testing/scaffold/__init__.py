@@ -24,7 +24,9 @@ def _open_example(request: SourceRequest) -> CaseSource:
 
     if request.where not in NDIM:
         known = ", ".join([f"example:{where}" for where in NDIM])
-        raise UsageFault(f"--data example:{request.where}: expected one of {known}")
+        raise UsageFault(
+            "testing.example-unknown", f"--data example:{request.where}: expected one of {known}"
+        )
     source = ToySource(NDIM[request.where])
     source.request = request
     return source

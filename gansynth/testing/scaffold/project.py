@@ -73,7 +73,8 @@ def plan_project(name: str, kind: str = "generator", folder: Path | None = None)
     folder = folder if folder is not None else Path(distribution)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageFault(
-            f"{folder}: exists already, expected a new or an empty folder; choose another -o"
+            "testing.project-folder-exists",
+            f"{folder}: exists already, expected a new or an empty folder; choose another -o",
         )
     title = "".join(map(str.capitalize, name.split("_")))
     words = {
@@ -131,28 +132,33 @@ def _render(template: str | None, words: dict[str, Any]) -> str:
 def _check_name(name: str, registered: str, package: str) -> None:
     if not NAME.fullmatch(name) or len(name) > LONGEST:
         raise UsageFault(
+            "testing.plugin-name-invalid",
             f"plugins new {name!r}: expected a package name of at most {LONGEST} characters: "
-            "lower-case letters, digits and single underscores, a letter first; for example: mygan"
+            "lower-case letters, digits and single underscores, a letter first; for example: mygan",
         )
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
         raise UsageFault(
+            "testing.plugin-name-is-keyword",
             f"plugins new {name!r}: is a Python keyword, expected another name; for example: "
-            f"my_{name}"
+            f"my_{name}",
         )
     if name.startswith("gansynth"):
         raise UsageFault(
+            "testing.plugin-name-has-prefix",
             f"plugins new {name!r}: expected a name without the prefix gansynth_, which is added "
-            "to the package's name"
+            "to the package's name",
         )
     registry = installed()
     if name in registry.loaders[registered]:
         owner = registry.loaders[registered][name][0]
         raise UsageFault(
+            "testing.plugin-name-registered",
             f"plugins new {name!r}: {registered[:-1]} {name!r} is already registered by plugin "
-            f"{owner!r}, expected another name. See: gansynth plugins"
+            f"{owner!r}, expected another name. See: gansynth plugins",
         )
     if name in registry.plugins or name in registry.broken or importlib.util.find_spec(package):
         raise UsageFault(
+            "testing.plugin-package-installed",
             f"plugins new {name!r}: a plugin or package {package} is installed already, expected "
-            "another name. See: gansynth plugins"
+            "another name. See: gansynth plugins",
         )

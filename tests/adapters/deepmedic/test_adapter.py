@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from gansynth.core.capabilities import Capabilities
-from gansynth.runtime.errors import DataFault
 from gansynth_deepmedic.adapter import DeepMedicAdapter
 from tests.adapters.deepmedic.conftest import write_crops
 from tests.adapters.kits import kit_of
+from tests.expected import raises_fault
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_samples_of_a_bank_need_a_place_in_a_training_case(kit, shared_deepmedic
     bank = write_crops(tmp_path / "bank", shared_deepmedic)
     kit.session(bank=bank, set=kit.program).check()
     bank = write_crops(tmp_path / "held", shared_deepmedic, 1, case=held)
-    with pytest.raises(DataFault, match="expected one of the training cases"):
+    with raises_fault("deepmedic.sample-does-not-fit-case"):
         kit.session(bank=bank, set=kit.program).check()
 
 

@@ -20,7 +20,7 @@ from gansynth.core.resample import resample
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.hosts.session import Session
-from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.configs import MAPS, SCORES, SHARES, read_train_config
@@ -32,6 +32,7 @@ from gansynth_evaluate.audit import audit_exported
 from tests.adapters.deepmedic.conftest import write_crops
 from tests.deepmedic_sets import Toy, stored, toy_deepmedic
 from tests.dividing import state
+from tests.expected import raises_fault
 
 
 def export(data: Toy, bank: Path, out: Path, ratio: str = "1:2", **asked: Any) -> dict[str, Any]:
@@ -129,7 +130,7 @@ def test_an_export_is_not_to_be_shared_and_no_data_for_a_generator(exported, toy
     found = audit_exported(exported, bank=bank, sources=toy.source()).findings
     for says in ("holds a path", "names case 'pat_00'"):
         assert any(line.startswith("list_flair.cfg") and says in line for line in found)
-    with pytest.raises(IntegrityFault, match="made by gansynth, expected a real case"):
+    with raises_fault("synthetic.case-made-by-gansynth"):
         open_deepmedic(SourceRequest("deepmedic", str(exported / "train.cfg")))
 
 
@@ -160,7 +161,7 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
         return BankReader(config.bank)
 
     def stop(*_: Any, **__: Any) -> None:
-        raise DataFault("stopped")
+        raise DataFault("test.fault", "stopped")
 
     def samples() -> dict[str, int]:
         return {str(p): p.stat().st_mtime_ns for p in tmp_path.glob(".*/bank/sample-*")}
@@ -176,7 +177,7 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
     monkeypatch.setattr("os.nice", lambda by: 0)
     with monkeypatch.context() as patch:
         patch.setattr("gansynth_deepmedic.export.write_layout", stop)
-        with pytest.raises(DataFault, match="stopped"):
+        with raises_fault("test.fault"):
             export(*asked, **how)
     made = samples()
     monkeypatch.setattr("gansynth_deepmedic.export.training_cases", look)
@@ -196,7 +197,7 @@ def test_without_regions_of_interest_real_cases_get_all_of_themselves(tmp_path):
     home.mkdir()
     data, out = toy_deepmedic(home / "set", train=3, val=1, roi=False), home / "out"
     bank = write_crops(home / "bank", data)
-    with pytest.raises(UsageFault, match="one path per line"):
+    with raises_fault("deepmedic.path-not-listable"):
         export(data, bank, tmp_path / "two\nlines")
     told = export(data, bank, out)
     config = read_train_config(out / "train.cfg")
@@ -237,7 +238,7 @@ def test_a_sample_that_leaves_no_segment_is_left_out(tmp_path):
     assert told["left_out"] == {"leaves no place for a segment": 3}
     slots = read_json(tmp_path / "out" / "manifest.json")["slots"].values()
     assert [slot["sample"] for slot in slots] == BankReader(bank).ids()[3:7]
-    with pytest.raises(DataFault, match=r"5 of 8 samples .* 3 leaves no place"):
+    with raises_fault("deepmedic.too-few-samples-become-cases"):
         export(data, bank, tmp_path / "more", "1:3")
     assert not (tmp_path / "more").exists()
 

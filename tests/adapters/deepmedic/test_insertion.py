@@ -14,11 +14,11 @@ from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.ratio import Ratio
 from gansynth.core.schema import Sample, Schema
 from gansynth.hosts.mixer import MixerConfig
-from gansynth.runtime.errors import DataFault
 from gansynth.sampling.sampler import BESIDE
 from gansynth_deepmedic.hook import Subepochs
 from gansynth_deepmedic.insertion import HostCase, LoadedCase, insert, misfit
 from tests.banks import write_bank
+from tests.expected import raises_fault
 
 WAYS = tuple(
     tuple(zip(axes, steps, strict=True))
@@ -140,7 +140,7 @@ def test_any_patch_anywhere(shape, size, rim, missing, lies, data):
     unfit = misfit({"pat_1": of.host}, sample, rim)
     if unfit or not core.any():
         assert not core.any()
-        with pytest.raises(DataFault, match="no region of interest where"):
+        with raises_fault("deepmedic.region-missing"):
             insert(of.host, of.loaded, sample, rim)
         return
     found, view = insert(of.host, of.loaded, sample, rim), of.host.view
@@ -197,9 +197,9 @@ def test_what_does_not_fit_is_named(sample, words):
 
 def test_a_case_that_has_been_replaced_is_named():
     empty = replace(OF.loaded, roi=np.zeros((6, 6, 6), np.int16))
-    with pytest.raises(DataFault, match=r"l\.nii\.gz: .* shape \(6, 6, 5\).*have changed"):
+    with raises_fault("deepmedic.case-files-changed"):
         insert(OF.host, volume((6, 6, 5)).loaded, FITS)
-    with pytest.raises(DataFault, match="/r: no region of interest where"):
+    with raises_fault("deepmedic.region-missing"):
         insert(OF.host, empty, FITS)
 
 

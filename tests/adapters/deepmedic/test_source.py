@@ -23,6 +23,7 @@ from gansynth_deepmedic.layout import write_layout
 from gansynth_deepmedic.source import open_deepmedic
 from tests.deepmedic_sets import AFFINE, Toy, store, stored, toy_deepmedic, write_config
 from tests.dividing import divided
+from tests.expected import raises_fault
 
 FILES = ("flair", "t1c", "labels", "roi")
 
@@ -221,7 +222,7 @@ def test_deepmedic_trains_on_a_fold_and_validates_on_its_held_out_cases(toy, tmp
         FoldSplit(train=["pat_00"], val=["pat_02", "pat_03"]),
     ]
     request = divided(toy.source(), splits, tmp_path / "new", toy.folder)
-    with pytest.raises(UsageFault, match="--fold '2'"):
+    with raises_fault("folds.fold-unknown"):
         open_deepmedic(replace(request, fold="2"))
     source, config = written(request, tmp_path / "out")
     for found, ids in ((config.train, ["pat_01", "pat_04"]), (config.validation, ["pat_00"])):
@@ -245,5 +246,5 @@ def test_the_last_epoch_is_followed_by_segmentations(mine, tmp_path, every, epoc
 def test_regions_of_interest_of_some_cases_of_a_side_are_refused(mine, tmp_path):
     mine.change(roiMasksValidation=None)
     split = FoldSplit(train=["pat_00", "pat_03"], val=["pat_01"])
-    with pytest.raises(UsageFault, match="expected all or none"):
+    with raises_fault("deepmedic.region-in-some-cases-only"):
         written(mine.source().divided([split], tmp_path / "new"), tmp_path / "out")

@@ -14,7 +14,7 @@ from gansynth.core.space import Space
 from gansynth.hosts.launch import TrainingHandover
 from gansynth.hosts.session import Session
 from gansynth.runtime import processes
-from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_json_atomic
 from gansynth.runtime.processes import ProcessResult
 from gansynth.sampling import evaluation_data
@@ -23,6 +23,7 @@ from gansynth_nnunet.intake import NnunetIntake
 from gansynth_nnunet.launch import from_environment
 from gansynth_nnunet.results import newest_checkpoint, own_metrics
 from gansynth_nnunet.source import NnunetSource
+from tests.expected import raises_fault
 
 # nnU-Net and torch warn of each other's deprecations; which ones is not ours to say.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -58,7 +59,7 @@ def test_what_nnunet_would_not_understand_starts_nothing(
 
 def test_missing_preprocessing_is_named(toy_copy):
     (toy_copy.preprocessed / "dataset_fingerprint.json").unlink()
-    with pytest.raises(DataFault, match=r"dataset_fingerprint\.json: missing.*gansynth prepare"):
+    with raises_fault("nnunet.preprocessed-file-missing"):
         session(NnunetSource(toy_copy.request()), ratio="1:0").start()
 
 
@@ -73,7 +74,7 @@ def test_samples_smaller_than_a_patch_are_refused():
         source = SimpleNamespace(patch=patch)
         intake: Any = SimpleNamespace(source=source, converts=lambda run: False)
         run: Any = SimpleNamespace(folder="run", space=space)
-        with nullcontext() if fits else pytest.raises(UsageFault, match=r"the patch.*larger size"):
+        with nullcontext() if fits else raises_fault("nnunet.samples-unfit-for-patch"):
             NnunetIntake.check_run(intake, run, cast(Any, None))
 
 
@@ -110,7 +111,7 @@ def test_the_room_of_a_bank_is_known_before_and_too_little_is_refused(source, fi
     one = sample_bytes(source, source.space.size, 2)
     assert planned is not None
     assert planned.bytes == (one + 8192) * (10 + 2)
-    with pytest.raises(UsageFault, match=r"--bank-size 1000B: holds 0 sample"):
+    with raises_fault("bank-options.size-below-two-samples"):
         session(source, generator=fitted, bank_size="1000B").check()
 
 
@@ -125,7 +126,7 @@ def test_a_training_goes_on_from_its_newest_checkpoint_and_a_damaged_one_is_name
         torch.save({"current_epoch": epoch}, tmp_path / f"checkpoint_{name}.pth")
         assert newest_checkpoint(tmp_path) == newest
     (tmp_path / "checkpoint_latest.pth").write_bytes(b"PK")
-    with pytest.raises(IntegrityFault, match=r"checkpoint_latest.pth: .* remove it"):
+    with raises_fault("nnunet.checkpoint-unreadable"):
         newest_checkpoint(tmp_path)
 
 
@@ -141,7 +142,7 @@ def test_a_flipped_bit_of_nnunets_newest_checkpoint_is_found_and_the_older_one_u
         spoilt = bytearray(sound)
         spoilt[place] ^= 1 << int(rng.integers(8))
         newest.write_bytes(spoilt)
-        with pytest.raises(IntegrityFault, match=r"checkpoint_latest.pth: damaged, .* remove it"):
+        with raises_fault("files.archive-member-checksum-differs"):
             newest_checkpoint(tmp_path)
     newest.unlink()
     assert newest_checkpoint(tmp_path) == (3, "checkpoint_best.pth")
@@ -175,7 +176,7 @@ def test_a_wrong_key_of_the_file_is_named(tmp_path, document, says):
     file = tmp_path / "mix.json"
     request = {"target": "nnunet", "generator": str(tmp_path), "ratio": "1:1", **document}
     file.write_text(json.dumps({"request": request} if document else {}))
-    with pytest.raises(UsageFault, match=f"^GANSYNTH_CONFIG={file}: .*{says}"):
+    with raises_fault("nnunet.settings-file-refused", names=says):
         from_environment({"GANSYNTH_CONFIG": str(file)})
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from gansynth.runtime import torchvision_compat
-from gansynth.runtime.errors import EnvironmentFault, UsageFault
 from tests.adapters.nnunet.conftest import begin, log_of
+from tests.expected import raises_fault
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 torchvision_compat.apply()
@@ -131,7 +131,7 @@ def test_a_loader_that_loads_a_batch_before_it_transforms_is_noticed(loader):
     for case in loader._data.identifiers[:2]:
         loader._data.load_case(case)
     loader.transforms(**blank())
-    with pytest.raises(EnvironmentFault, match="--augment-synthetic yes"):
+    with raises_fault("nnunet.synthetic-cases-not-separable"):
         loader.transforms(**blank())
 
 
@@ -176,7 +176,7 @@ def test_elastic_deformation_moves_and_never_folds(space, variant):
     labels = torch.zeros((1, *SPACES[space]["patch_size"]), dtype=torch.int16)
     drawn = {"image": torch.randn(labels.shape), "segmentation": labels}
     assert pipeline(**drawn)["image"].shape == labels.shape
-    with pytest.raises(UsageFault, match=r"--set elastic=0\.3: .* has no spatial transform"):
+    with raises_fault("nnunet.no-spatial-transform"):
         deform(transforms(space, "nnUNetTrainerNoDA"), 0.3)
 
 

@@ -26,6 +26,7 @@ from gansynth_nnunet.converter import SpaceConverter, check_seen, rehearse
 from gansynth_nnunet.source import NnunetSource
 from tests.adapters.nnunet.conftest import log_of, sidecar
 from tests.conftest import FIT
+from tests.expected import raises_fault
 
 AFFINE = np.array([[0, 0, -0.9, 30], [1.3, 0, 0, -10], [0, -2.5, 0, 5], [0, 0, 0, 1.0]])
 """The file's x runs to the front, y to the feet, z to the left; each has its own spacing."""
@@ -196,17 +197,29 @@ def test_a_large_sample_is_cut_to_what_a_patch_reaches_and_a_small_one_refused(s
     assert first.provenance["converted_by"] == "nnU-Net's preprocessor"
     first.validate(host.schema)
     space = Space("crop", (16, 5, 16), pad_label=0)  # nnU-Net pads no real case here
-    with pytest.raises(DataFault, match=r"expected at least the patch \(8, 8, 8\)"):
+    with raises_fault("nnunet.sample-smaller-than-patch"):
         SpaceConverter(source, space, host)(as_sample(case, space, Placement((4, 8, 4))))
 
 
 @pytest.mark.parametrize(
     ("kind", "read", "reader", "fault", "says"),
     [
-        ("nifti", {"channels": "T1,T2"}, None, DataFault, "--read channels=T1,FLAIR"),
-        ("nifti", {"labels": "organ:2,lesion:1"}, None, DataFault, "labels=organ:1,lesion:2"),
-        ("slices", {}, None, UsageFault, "makes slices"),
-        ("nnunet-raw", {}, "Tiff3DIO", UsageFault, "Tiff3DIO, whose order of axes is unknown"),
+        (
+            "nifti",
+            {"channels": "T1,T2"},
+            None,
+            DataFault,
+            "nnunet.generator-channels-or-labels-differ",
+        ),
+        (
+            "nifti",
+            {"labels": "organ:2,lesion:1"},
+            None,
+            DataFault,
+            "nnunet.generator-channels-or-labels-differ",
+        ),
+        ("slices", {}, None, UsageFault, "nnunet.generator-makes-slices"),
+        ("nnunet-raw", {}, "Tiff3DIO", UsageFault, "nnunet.axis-order-unknown"),
     ],
 )
 def test_what_cannot_be_converted_is_refused_with_the_words_that_cure_it(
@@ -215,7 +228,7 @@ def test_what_cannot_be_converted_is_refused_with_the_words_that_cure_it(
     host = NnunetSource(skewed.request())
     if reader is not None:
         host.plans.doc["image_reader_writer"] = reader  # type: ignore[index]
-    with pytest.raises(fault, match=says):
+    with raises_fault(says, fault):
         SpaceConverter(opened(skewed, kind, **read), Space(), host)
 
 
@@ -254,10 +267,10 @@ def test_a_real_case_that_comes_out_otherwise_is_refused(skewed, monkeypatch):
     assert rehearse(skewed.root, source, Space(), host, one) > 0
     load = host.load
     monkeypatch.setattr(host, "load", lambda case: load(other))
-    with pytest.raises(DataFault, match="expected the same scan"):
+    with raises_fault("nnunet.converted-case-differs"):
         rehearse(skewed.root, source, Space(), host, one)
     monkeypatch.setattr(host, "load", lambda case: replace(load(one), image=-load(one).image))
-    with pytest.raises(DataFault, match="images correlate with -"):
+    with raises_fault("nnunet.converted-case-differs"):
         rehearse(skewed.root, source, Space(), host, one)
 
 

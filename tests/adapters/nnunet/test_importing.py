@@ -21,6 +21,7 @@ from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.raw import check_raw, raise_on_errors
 from tests.conftest import shortcuts
 from tests.data.sets import CASES, PEOPLE, lesion, save, save_picture, volume
+from tests.expected import raises_fault
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def test_nothing_is_written_into_a_data_set_that_is_there(root, tmp_path):
     for folder in (root.raw, root.preprocessed, root.results):
         there = folder / "Dataset004_Heart"
         there.mkdir(parents=True)
-        with pytest.raises(UsageFault, match=f"{there}: id 004 is taken, .* or remove {there}$"):
+        with raises_fault("nnunet.import-id-taken", names=there):
             bring(source, root)
         assert [*folder.iterdir(), *there.iterdir()] == [there]
         there.rmdir()
@@ -199,7 +200,7 @@ def test_a_cache_is_imported_in_the_fold_that_it_holds(root, tmp_path, run_cli):
     cache = tmp_path / "cache.h5"
     made = ("cache", msd(tmp_path / "set"), "-o", cache, "--fold", 1, "--read", "folds=2")
     assert run_cli(*made).exit_code == 0
-    with pytest.raises(UsageFault, match="holds fold 1, expected --fold 1"):
+    with raises_fault("h5.fold-differs"):
         bring(f"h5:{cache}", root, folds=None)
     report = bring(f"h5:{cache}", root, folds=None, fold="1")
     source = open_source(SourceRequest("h5", str(cache), fold="1"))

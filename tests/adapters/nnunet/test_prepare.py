@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth_nnunet.cases import hashes_of
 from gansynth_nnunet.plans import NnunetPlans, PrepareSettings, shrink, write_small_plans
 from gansynth_nnunet.raw import check_nnunet
 from gansynth_nnunet.source import NnunetSource
 from tests.conftest import prepare
+from tests.expected import raises_fault
 
 
 def test_what_is_done_is_not_done_again_unless_raw_data_changed(toy_copy, cheap_nnunet):
@@ -51,7 +51,7 @@ def test_arrays_of_nnunets_own_command_are_noted_by_prepare_and_unverified_befor
     assert unverified() == ([], [array.name])
     note.unlink()
     array.write_bytes(data[:50])
-    with pytest.raises(DataFault, match=rf"{array.name}: damaged .*--force"):
+    with raises_fault("nnunet.array-damaged", names=array.name):
         prepare(own, ["3d_fullres"])
 
 
@@ -73,19 +73,19 @@ def test_force_prepares_again_tells_how_far_it_is_and_leaves_the_environment(
 @pytest.mark.parametrize(
     ("plans", "configuration", "settings", "says"),
     [
-        (None, "3d_lowres", {}, "'3d_lowres' is not in"),
-        ("nnUNetResEncUNetMPlans", "2d", {}, "nnUNetv2_plan_experiment"),
-        (None, "2d", {"plans_name": "nnUNetPlans"}, "that of nnU-Net's plans"),
-        (None, "2d", {"plans_name": "../x"}, "--set plans_name=../x"),
-        (None, "2d", {"plans_name": ""}, "--set plans_name="),
-        (None, "2d", {"features": "8,8,0"}, "--set features=8,8,0"),
-        (None, "2d", {"features": "8,16"}, "at least 3 items"),  # nnU-Net's loss would be NaN
-        (None, "2d", {"patch": "0x8x8"}, "--set patch=0x8x8"),
+        (None, "3d_lowres", {}, "nnunet.configuration-unknown"),
+        ("nnUNetResEncUNetMPlans", "2d", {}, "nnunet.plans-missing-or-outdated"),
+        (None, "2d", {"plans_name": "nnUNetPlans"}, "nnunet.small-plans-name-taken"),
+        (None, "2d", {"plans_name": "../x"}, "options.value-invalid"),
+        (None, "2d", {"plans_name": ""}, "options.value-invalid"),
+        (None, "2d", {"features": "8,8,0"}, "options.value-invalid"),
+        (None, "2d", {"features": "8,16"}, "options.value-invalid"),  # nnU-Net's loss would be NaN
+        (None, "2d", {"patch": "0x8x8"}, "options.value-invalid"),
     ],
 )
 def test_what_cannot_be_prepared_is_refused(toy_copy, plans, configuration, settings, says):
     small: dict[str, Any] = {"small": "yes"} if settings else {}
-    with pytest.raises(UsageFault, match=says):
+    with raises_fault(says):
         prepare(toy_copy.request(plans=plans), [configuration], **small, **settings)
 
 
@@ -109,7 +109,7 @@ def test_a_small_patch_fits_nnunets_own_and_its_strides_divide_it(own, asked):
         stride = prod(stage[axis] for stage in small["architecture"]["arch_kwargs"]["strides"])
         assert edge % stride == 0
         assert edge // stride >= 4
-    with pytest.raises(UsageFault, match=f"expected {len(own)} positive numbers"):
+    with raises_fault("nnunet.small-plans-patch-unfit", names=f"expected {len(own)} "):
         shrink(big, PrepareSettings(patch=(8, 8, 8, 8)))
 
 

@@ -14,9 +14,9 @@ import SimpleITK as sitk
 from PIL import Image
 
 from gansynth.core.source import Finding, SourceRequest
-from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.raw import check_raw
+from tests.expected import raises_fault
 
 
 def test_a_root_is_the_one_named_then_nnunets_variables_then_our_default(tmp_path, monkeypatch):
@@ -31,14 +31,14 @@ def test_a_root_is_the_one_named_then_nnunets_variables_then_our_default(tmp_pat
     (root.raw / "Dataset004_A").mkdir(parents=True)
     assert [root.dataset(name) for name in ("4", "004", "Dataset004_A")] == ["Dataset004_A"] * 3
     (root.preprocessed / "Dataset004_B").mkdir(parents=True)
-    with pytest.raises(UsageFault, match=r"several data sets \(Dataset004_A, Dataset004_B"):
+    with raises_fault("nnunet.data-set-id-ambiguous"):
         root.dataset("4")
 
 
 @pytest.mark.parametrize("typed", ['"{}"', "~/{}"])
 def test_a_variable_with_quotes_or_a_tilde_is_told(toy_nnunet, monkeypatch, typed):
     monkeypatch.setenv("nnUNet_raw", typed.format(toy_nnunet.raw.parent))
-    with pytest.raises(DataFault, match=r"without quotes or ~; .* export nnUNet_raw"):
+    with raises_fault("nnunet.root-variable-not-path"):
         check_raw(SourceRequest("nnunet", toy_nnunet.dataset), lambda done, total: None)
 
 
@@ -132,23 +132,23 @@ def test_one_colour_picture_is_three_channels_as_nnunet_reads_it(toy_copy):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"channel_names": {"1": "T1"}}, "expected names numbered from 0"),
-        ({"labels": {"organ": 1}}, "'background': 0"),
-        ({"labels": {"background": 0, "organ": "one"}}, "nnU-Net says: invalid literal for int"),
-        ({"labels": {"background": 0, "a": 1, "ignore": 2, "b": 3}}, "must have the highest"),
-        ({"labels": {"background": 0, "a": [1, 2]}}, "define regions_class_order"),
-        ({"dataset": {"p1": {"image": "x"}}}, "expected 'images': .* and 'label': file"),
-        ({"file_ending": None}, "file_ending is None"),
-        ({"file_ending": ".mha"}, "no training cases.* 6 images there end in .nii.gz: name that"),
+        ({"channel_names": {"1": "T1"}}, "nnunet.channel-names-invalid"),
+        ({"labels": {"organ": 1}}, "nnunet.labels-invalid"),
+        ({"labels": {"background": 0, "organ": "one"}}, "nnunet.labels-invalid"),
+        ({"labels": {"background": 0, "a": 1, "ignore": 2, "b": 3}}, "nnunet.labels-invalid"),
+        ({"labels": {"background": 0, "a": [1, 2]}}, "nnunet.labels-invalid"),
+        ({"dataset": {"p1": {"image": "x"}}}, "nnunet.case-list-invalid"),
+        ({"file_ending": None}, "nnunet.file-ending-invalid"),
+        ({"file_ending": ".mha"}, "nnunet.no-training-cases"),
         (
             {"file_ending": None, "modality": {"0": "T1", "1": "T2"}},
-            r"version 1 .*: nnUNetv2_convert_old_nnUNet_dataset \S+Dataset501_Toy Dataset502_Toy",
+            "nnunet.raw-data-version-old",
         ),
     ],
 )
 def test_a_dataset_json_that_cannot_be_used_stops_the_check(toy_copy, changes, said):
     edit(toy_copy.raw, **changes)
-    with pytest.raises(DataFault, match=said):
+    with raises_fault(said):
         check(toy_copy)
 
 

@@ -21,6 +21,7 @@ from gansynth_nnunet.dataset import make_splits
 from gansynth_nnunet.source import NnunetSource
 from tests.conftest import FIT, SHAPE, save_nifti
 from tests.dividing import divided, state
+from tests.expected import raises_fault
 
 Spoil = Callable[[Any], object]
 PEOPLE = r"(p\d)_"
@@ -247,7 +248,7 @@ def test_damage_that_nobody_noted_is_named_and_the_others_are_noted(toy_copy, sp
     spoil(folder / IMAGE)
     hashes_of(folder).unlink()
     source = NnunetSource(toy_copy.request(fold="all"))
-    with pytest.raises(DataFault, match=r"p2_left\.b2nd: damaged \(.*\), expected .* --force"):
+    with raises_fault("nnunet.array-damaged"):
         source.load("p2_left")
     assert len(read_json(hashes_of(folder))) == 2 * len(source.train_ids) - 1
 
@@ -286,7 +287,7 @@ def test_folds_are_as_asked_and_cases_as_before_and_the_same_is_written_again(
     assert {path.name[:-7] for path in tmp_path.rglob("gt_segmentations/*")} == set(NAMED)
     before = {name: size for name, (size, _) in state(tmp_path / "new").items()}
     assert everyone.divided(SPLITS, tmp_path / "new") == request
-    with pytest.raises(UsageFault, match="splits is another than asked for"):
+    with raises_fault("folds.folder-of-other-split"):
         everyone.divided(SPLITS[::-1], tmp_path / "new")
     assert {name: size for name, (size, _) in state(tmp_path / "new").items()} == before
 
@@ -306,7 +307,7 @@ def test_images_are_linked_also_if_dealt_out_again_and_damage_of_them_is_noticed
     damaged = bytearray((everyone.folder / "p1_left.b2nd").read_bytes())
     damaged[len(damaged) // 2] ^= 1  # as a disk that rots, or a copy of it
     (everyone.folder / "p1_left.b2nd").write_bytes(damaged)
-    with pytest.raises(IntegrityFault, match="SHA-256"):
+    with raises_fault("nnunet.array-hash-differs"):
         second.load("p1_left")
 
 
@@ -329,5 +330,5 @@ def test_a_generator_of_scans_dealt_out_alike_enters_and_of_others_is_refused(
     request = AugmentRequest(target="nnunet", generator=tmp_path / "run", ratio="1:1")
     Session.of(request, host).check()
     others = NnunetSource(replace(host.request, fold="1"))
-    with pytest.raises(IntegrityFault, match="leakage"):
+    with raises_fault("lineage.held-out-case-seen"):
         Session.of(request, others).check()

@@ -20,7 +20,7 @@ from gansynth.core.source import lineage_of
 from gansynth.hosts.record import TrainingResult, read_sessions
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import SHOWN_PREFIX, SHOWS
-from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, TrainingFault, UsageFault
+from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json
 from gansynth_nnunet import launch
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER, fault_of_rank
@@ -29,6 +29,7 @@ from gansynth_nnunet.source import NnunetSource
 from tests.adapters.nnunet.conftest import begin, log_of, sidecar
 from tests.banks import write_bank
 from tests.disks import files_of_at_most
+from tests.expected import raises_fault
 from tests.house import ROOT
 
 # nnU-Net, timm and torch warn of each other's deprecations; which ones is not ours to say.
@@ -65,7 +66,7 @@ def test_training_stops_where_a_sample_is_missing_and_says_why_though_a_worker_k
             sample.unlink()
 
     monkeypatch.setattr(trainer, "gansynth_mix", mix_then_empty)
-    with pytest.raises(TrainingFault, match=r"no synthetic sample after 0 s .the bank is empty"):
+    with raises_fault("hosts.drawing-worker-stopped-training"):
         trainer.run_training()
 
 
@@ -79,7 +80,7 @@ def test_with_fold_all_the_log_says_that_nothing_is_held_out(build, told, frozen
 
 def test_a_trainer_without_a_mix_or_of_no_variant_is_refused(build):
     trainer = build()  # for inference, say
-    with pytest.raises(UsageFault, match=r"GANSYNTH_GENERATOR=.* start it by: gansynth augment"):
+    with raises_fault("nnunet.synthetic-samples-not-configured"):
         trainer.run_training()
     message = r"nnUNetTrainerDA6: nnU-Net has none.*mean 'nnUNetTrainerDA"
     with pytest.raises(UsageFault, match=message):
@@ -165,7 +166,7 @@ def test_a_composed_class_is_found_again_where_nobody_has_composed_it(monkeypatc
 def test_loaders_that_samples_or_augmentation_do_not_reach_are_refused(ready, own, code, mix):
     own(f"class Mine(nnUNetTrainer):\n{code}")
     trainer = ready(name="MineGANSynth", **mix)
-    with pytest.raises(UsageFault, match="the variant makes its own loaders"):
+    with raises_fault("nnunet.trainer-makes-own-loaders"):
         begin(trainer).get_dataloaders()
 
 
@@ -332,7 +333,7 @@ def test_where_nnunetv2_train_starts_it_a_trainer_goes_on_with_no_other_training
     first.session.close()
     other = ready(ratio="3:1")
     other.current_epoch = 1
-    with pytest.raises(UsageFault, match="another training, with ratio 1:1, not 3:1"):
+    with raises_fault("hosts.folder-holds-other-training"):
         begin(other)
 
 
@@ -354,7 +355,7 @@ def test_the_parent_process_is_told_of_the_epoch_that_runs(ready, monkeypatch, c
 
 def test_a_fault_that_a_rank_died_of_is_told_from_what_its_parent_says():
     try:
-        raise IntegrityFault("leakage: of cases")
+        raise IntegrityFault("test.fault", "leakage: of cases")
     except IntegrityFault:
         told = "\n\n-- Process 1 terminated with the following error:\n" + traceback.format_exc()
     fault = fault_of_rank(told)
@@ -369,7 +370,7 @@ def test_a_killed_loader_worker_is_one_line_that_says_how_to_go_on(monkeypatch):
     monkeypatch.setattr("nnunetv2.run.run_training.run_training", run_training)
     monkeypatch.setattr("sys.argv", [])
     monkeypatch.setattr("torch.set_num_threads", lambda number: None)
-    with pytest.raises(EnvironmentFault, match="the same command goes on from the last checkpoint"):
+    with raises_fault("nnunet.loading-process-ended"):
         launch.run(["Dataset004_X", "2d", "0", "-device", "cpu"])
 
 

@@ -10,6 +10,7 @@ from gansynth.testing import ToySource, check_host
 from gansynth_segmenter.host import SegmenterHost
 from gansynth_segmenter.options import SegmenterOptions
 from tests.adapters.segmenter.conftest import bank_of
+from tests.expected import raises_fault
 
 
 def real(**words: Any) -> AugmentRequest:
@@ -59,37 +60,37 @@ DUAL = {"network": "deepmedic"}
 @pytest.mark.parametrize(
     ("source", "settings", "says"),
     [
-        (TOY, {"steps": "0"}, "steps=0.*greater than or equal to 1"),
-        (TOY, {"steps": "3", "epochs": "2"}, "epochs=2: cannot be combined with steps=3"),
-        (TOY, {"regions": "WT:1+9"}, r"=WT:1\+9.*labels '1\+9'; expected values among 1, 2"),
-        (TOY, {"regions": "1:2"}, "name '1'"),
-        (TOY, {"patch": "8,8"}, "patch=8x8: 2 edges, expected 3"),
-        (TOY, {"device": "tpu"}, "tpu"),
-        (TOY, {"precision": "fp16"}, "fp16: expected a CUDA device"),
-        (UNCUT, {}, "--set patch=64"),
-        (ToySource(2), {**DUAL, "patch": "64"}, "toy:2 is read as pictures.*train --network unet"),
-        (Spaced("resample", (64, 64, 64), pad_label=-1), DUAL, "whole resampled cases; expected c"),
-        (TOY, DUAL, "crops have 16x16x16 voxels, expected at least 49 .*: --patch 64"),
+        (TOY, {"steps": "0"}, "options.value-invalid"),
+        (TOY, {"steps": "3", "epochs": "2"}, "options.epochs-with-steps"),
+        (TOY, {"regions": "WT:1+9"}, "metrics.region-labels-wrong"),
+        (TOY, {"regions": "1:2"}, "metrics.region-name-wrong"),
+        (TOY, {"patch": "8,8"}, "segmenter.patch-axes-differ"),
+        (TOY, {"device": "tpu"}, "options.value-invalid"),
+        (TOY, {"precision": "fp16"}, "devices.half-precision-without-cuda"),
+        (UNCUT, {}, "hosts.whole-cases-without-crop-size"),
+        (ToySource(2), {**DUAL, "patch": "64"}, "segmenter.deepmedic-without-crops"),
+        (Spaced("resample", (64, 64, 64), pad_label=-1), DUAL, "segmenter.deepmedic-without-crops"),
+        (TOY, DUAL, "segmenter.deepmedic-crops-too-small"),
         (
             TOY,
             {**DUAL, "patch": "57", "factors": "3,5"},
-            "at least 81 .*--factors 3,5.*--patch 96",
+            "segmenter.deepmedic-crops-too-small",
         ),
-        (TOY, {**DUAL, "patch": "57", "levels": "3"}, "levels.*without network=unet"),
-        (TOY, {"network": "unet", "factors": "3"}, "factors.*without network=deepmedic"),
+        (TOY, {**DUAL, "patch": "57", "levels": "3"}, "options.option-without-effect"),
+        (TOY, {"network": "unet", "factors": "3"}, "options.option-without-effect"),
     ],
     ids=range(14),
 )
 def test_what_it_cannot_train_is_refused(source, settings, says, tmp_path):
     request = real(set={"output": str(tmp_path / "o"), **settings})
-    with pytest.raises(UsageFault, match=says):
+    with raises_fault(says):
         Session.of(request, source).check()
     assert not (tmp_path / "o").exists()
 
 
 def test_a_fold_without_held_out_cases_is_refused(monkeypatch):
     monkeypatch.setattr(ToySource, "held_out_ids", ())
-    with pytest.raises(UsageFault, match="holds no case out"):
+    with raises_fault("hosts.fold-without-held-out-cases"):
         SegmenterHost(TOY, real()).validate()
 
 
@@ -98,7 +99,7 @@ def test_cases_of_any_shape_are_cut_to_a_patch():
 
 
 def test_it_has_no_command_line():
-    with pytest.raises(UsageFault, match="no command line"):
+    with raises_fault("hosts.no-own-command-line"):
         Session.of(real(options="-x"), TOY).check()
 
 

@@ -16,7 +16,6 @@ from gansynth.data.nifti import VolumeSource
 from gansynth.hosts.held_out import evaluate_held_out
 from gansynth.metrics.segmentation.evaluation import OWN
 from gansynth.metrics.segmentation.measures import read_regions, with_labels
-from gansynth.runtime.errors import DataFault
 from gansynth.runtime.options import read_settings
 from gansynth.sampling.run_source import open_source
 from gansynth_segmenter import inference
@@ -25,6 +24,7 @@ from gansynth_segmenter.inference import Segmenter, evaluate_pairs
 from gansynth_segmenter.networks import SegmentingNetwork, SegmentingOptions
 from gansynth_segmenter.options import SegmenterOptions
 from tests.conftest import save_nifti
+from tests.expected import raises_fault
 
 SCHEMA = Schema(("T1",), {"background": 0, "oedema": 1, "core": 2}, (1.0, 1.0, 1.0))
 REGIONS = with_labels(read_regions("WT:1+2", SCHEMA.foreground), SCHEMA.foreground)
@@ -86,9 +86,9 @@ def test_a_whole_case_comes_back_to_its_own_grid(thresholding, frame, shape):
 
 def test_images_of_other_channels_are_refused(thresholding):
     segmenter, _ = thresholding(Space("crop", (8, 8, 8), pad_label=0))
-    with pytest.raises(DataFault, match=r"image has 2 channel\(s\), expected 1"):
+    with raises_fault("schema.image-channels-differ"):
         segmenter.predict(np.zeros((2, 8, 8, 8), np.float32))
-    with pytest.raises(DataFault, match="pair 0: labels have shape"):
+    with raises_fault("segmenter.pair-shapes-differ"):
         evaluate_pairs(segmenter, [(np.zeros((1, 8, 8, 8), np.float32), labels_of())])
 
 

@@ -9,11 +9,11 @@ import pytest
 
 from gansynth.bank.draw_log import summarise
 from gansynth.hosts.record import FILE as RECORD
-from gansynth.runtime.errors import IntegrityFault, TrainingFault, UsageFault
 from gansynth.testing import ToySource
 from gansynth_segmenter import judge, load_segmenter
 from gansynth_segmenter.inference import FILE
 from gansynth_segmenter.networks import SegmentingNetwork
+from tests.expected import raises_fault
 
 
 def drawn_in(output: Path) -> list[list[str]]:
@@ -90,9 +90,9 @@ def test_a_finished_training_is_judged_again_but_not_by_damaged_weights(train, t
     described = json.loads((tmp_path / "out" / FILE).read_text())
     path = tmp_path / "out" / described["weights"]["path"]
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(IntegrityFault, match="SHA-256"):
+    with raises_fault("training.tensor-file-hash-differs"):
         load_segmenter(tmp_path / "out", "cpu")
-    with pytest.raises(UsageFault, match=r"segmenter.json: missing"):
+    with raises_fault("segmenter.file-missing"):
         load_segmenter(tmp_path, "cpu")
 
 
@@ -104,6 +104,6 @@ def test_a_loss_that_is_no_number_ends_it_with_the_record_kept(train, tmp_path, 
         return {name: term * np.nan for name, term in loss(self, step).items()}
 
     monkeypatch.setattr(SegmentingNetwork, "loss", ill)
-    with pytest.raises(TrainingFault, match="expected finite numbers"):
+    with raises_fault("training.numbers-not-finite"):
         train()
     assert not json.loads((tmp_path / "out" / RECORD).read_text())["complete"]

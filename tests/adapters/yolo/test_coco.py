@@ -8,10 +8,11 @@ import pytest
 from pycocotools.coco import COCO
 
 from gansynth.core.source import SourceRequest
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault
 from gansynth_yolo.coco import CocoSource, check_coco, open_coco
 from gansynth_yolo.mirror import mirror
 from gansynth_yolo.source import read_labels
+from tests.expected import raises_fault
 from tests.yolo_sets import coco_set
 
 PEOPLE = "(p[0-9]+)_"
@@ -140,5 +141,5 @@ def test_what_is_not_read_is_told(tmp_path):
     assert opened(tmp_path).schema.foreground == ()
     assert opened(tmp_path, masks="yes").schema.foreground == (1, 2)
     val.with_name("other.json").write_bytes(val.read_bytes())
-    with pytest.raises(UsageFault, match="are both for val, expected one file each"):
+    with raises_fault("yolo.coco-two-files-for-split"):
         opened(tmp_path)

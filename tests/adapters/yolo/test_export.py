@@ -20,7 +20,6 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import case_records
 from gansynth.hosts.session import Session
 from gansynth.runtime import torchvision_compat
-from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import read_json
 from gansynth_evaluate.audit import audit_exported
 from gansynth_yolo.export import exact_counts
@@ -28,6 +27,7 @@ from tests.adapters.kits import changed_run
 from tests.adapters.yolo.conftest import fill_bank
 from tests.adapters.yolo.detector_child import needs
 from tests.conftest import content
+from tests.expected import raises_fault
 from tests.yolo_sets import opened, toy_yolo
 
 SIZE = 40
@@ -76,7 +76,7 @@ def exported(shared_yolo, bank, tmp_path_factory) -> Path:
 def test_a_ratio_comes_out_exactly_or_is_refused_with_the_nearest(images, ratio, counts, nearest):
     asked = Ratio.parse(ratio)
     if nearest:
-        with pytest.raises(UsageFault, match=f"The nearest is --ratio {nearest}; "):
+        with raises_fault("yolo.export-repeats-too-often", names=f"--ratio {nearest};"):
             exact_counts(images, asked)
         asked = Ratio.parse(nearest)
     assert exact_counts(images, Ratio.parse(ratio), nearest=True) == counts
@@ -151,17 +151,17 @@ def test_real_images_with_new_lesions_are_not_shared(shared_yolo, box_run, tmp_p
     takes = Capabilities(frozenset({"boxes", "background"})).to_json()
     run = changed_run(box_run, tmp_path / "run", capabilities=takes)
     asked = {"generator": run, "device": "cpu", "content": "synthetic", "bank_size": 6}
-    with pytest.raises(UsageFault, match=r"puts lesions into real cases.*--content mixed"):
+    with raises_fault("sampling.samples-hold-real-images"):
         export(shared_yolo, None, tmp_path / "out", "0:1", **asked)
 
 
 @pytest.mark.parametrize(
     ("ratio", "out", "says"),
     [
-        ("999:1000", "out", "The nearest is --ratio 16:16"),
-        ("1:1", "images/out", "called images or labels"),
-        ("1:1", "DATA/mixed", "data set's own folder"),
-        ("1:1", "out --bank-size 6", "the ratio says how many"),
+        ("999:1000", "out", "yolo.export-repeats-too-often"),
+        ("1:1", "images/out", "yolo.path-part-images-or-labels"),
+        ("1:1", "DATA/mixed", "yolo.export-inside-data-set"),
+        ("1:1", "out --bank-size 6", "hosts.export-bank-size-with-ratio"),
     ],
 )
 def test_orders_that_make_no_data_set_write_nothing(
@@ -170,7 +170,7 @@ def test_orders_that_make_no_data_set_write_nothing(
     monkeypatch.chdir(tmp_path)
     folder, _, size = out.replace("DATA", str(shared_yolo.parent)).partition(" --bank-size ")
     asked = {"bank_size": int(size), "generator": box_run} if size else {}
-    with pytest.raises(UsageFault, match=says):
+    with raises_fault(says):
         export(shared_yolo, None if size else bank, folder, ratio, **asked)
     assert list(tmp_path.iterdir()) == []
 

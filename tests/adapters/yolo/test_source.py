@@ -16,6 +16,7 @@ from gansynth_yolo.source import check_yolo, open_yolo
 from tests.conftest import content
 from tests.data.sets import save_picture
 from tests.dividing import divided
+from tests.expected import raises_fault
 from tests.yolo_sets import opened, toy_yolo, write_image, write_yaml
 
 MASKED = {"masks": "yes"}
@@ -254,7 +255,7 @@ def test_a_folder_without_data_yaml_is_read_by_its_names(tmp_path, images, names
     assert source.load(source.train_ids[0]).boxes.coords.shape == (1, 4)
     (finding,) = check_yolo(source.request, lambda done, total: None).findings
     assert f"no data.yaml; classes are {', '.join(classes)}" in finding.message
-    with pytest.raises(UsageFault, match="has folds 0 to 4"):
+    with raises_fault("pictures.fold-unknown"):
         opened(tmp_path, fold="5")
 
 
@@ -344,14 +345,14 @@ def test_boxes_are_drawn_around_parts_that_are_large_enough(masked):
     [
         (
             lambda path: write_yaml(path.parents[2], {**SIDES, "names": ["background"]}),
-            "masks=yes: .* names a class",
+            "yolo.class-named-background",
         ),
-        (Path.unlink, "no such file, expected the label map"),
-        (lambda path: Image.new("L", (64, 64), 2).save(path), r"numbers \[2\], expected among"),
-        (lambda path: Image.new("L", (32, 64)).save(path), "64 x 32 pixels, its image 64 x 64"),
+        (Path.unlink, "yolo.mask-missing"),
+        (lambda path: Image.new("L", (64, 64), 2).save(path), "pictures.mask-numbers-unknown"),
+        (lambda path: Image.new("L", (32, 64)).save(path), "pictures.mask-shape-differs"),
     ],
 )
 def test_an_unusable_label_map_is_refused(masked, change, says):
     change(masked.parent / f"masks/{FIRST}.png")
-    with pytest.raises((DataFault, UsageFault), match=says):
+    with raises_fault(says, (DataFault, UsageFault)):
         opened(masked, read=MASKED).load(FIRST)

@@ -3,13 +3,14 @@ import shutil
 
 import pytest
 
-from gansynth.runtime.errors import DataFault, EnvironmentFault, TrainingFault, UsageFault
+from gansynth.runtime.errors import UsageFault
 from gansynth_benchmark.jobs.attempt import FAILED, UNTRAINED
 from gansynth_benchmark.jobs.executor import LocalExecutor, parse_executor
 from gansynth_benchmark.jobs.machine import cuda_devices, device_names
 from gansynth_benchmark.jobs.ray_executor import RayExecutor
 from gansynth_benchmark.jobs.store import ResultStore
 from tests.benchmark.jobs.small import Small, key_of
+from tests.expected import raises_fault
 
 READ = """
 print('ha'); print('hm', file=sys.stderr)
@@ -61,7 +62,7 @@ def test_a_failure_costs_its_dependents_and_nothing_else_and_is_told(small: Smal
     assert "no such case" in log.read_text()
     told = ["4 jobs: 1 done, 1 failed, 2 skipped", f"failed: bad: {why}; log: {log}"]
     assert report.lines() == told
-    with pytest.raises(TrainingFault, match=r"1 of 4 jobs failed.*bad: .*no such case"):
+    with raises_fault("benchmark.jobs-failed"):
         report.raise_if_failed()
 
 
@@ -132,11 +133,11 @@ KEY = "0123456789abcdef"
 @pytest.mark.fault(32)
 def test_what_is_not_there_is_named_and_not_waited_for_for_ever(tmp_path):
     store = ResultStore(tmp_path / "store")
-    with pytest.raises(DataFault, match=f"{KEY}/result.json: no complete result of this job"):
+    with raises_fault("benchmark.no-complete-result", names=KEY):
         store.result(KEY)
     assert not store.expect(KEY, patience=0)
     (tmp_path / "file").touch()
-    with pytest.raises(EnvironmentFault, match=r"file/\.work: cannot be written"):
+    with raises_fault("files.cannot-be-written"):
         ResultStore(tmp_path / "file")
 
 

@@ -15,10 +15,10 @@ from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.source import lineage_of
 from gansynth.data.nifti import open_volumes
-from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.sampling.deidentify import Identifier, Identifiers, marks
 from gansynth_evaluate.audit import audit_export, audit_exported
 from tests.evaluation.audit.exported import CASES, png, volume, write_clean, write_source
+from tests.expected import raises_fault
 
 
 @pytest.fixture(scope="module")
@@ -239,11 +239,11 @@ def test_each_finding_is_one_line_and_many_are_told_in_few(found, out):
 
 def test_a_folder_without_files_and_one_of_neither_a_run_nor_a_bank_is_refused(tmp_path):
     lineage = Lineage("x", "0", ())
-    with pytest.raises(DataFault, match="no such folder"):
+    with raises_fault("evaluate.shared-folder-missing"):
         audit_export(tmp_path / "gone", lineage)
-    with pytest.raises(UsageFault, match="holds no files"):
+    with raises_fault("evaluate.export-without-files"):
         audit_export(tmp_path, lineage)
-    with pytest.raises(UsageFault, match="expected either a run or a sample bank"):
+    with raises_fault("evaluate.not-one-of-run-bank"):
         audit_exported(tmp_path)
 
 

@@ -10,11 +10,11 @@ import pytest
 import gansynth
 from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.fitting.fit import fit
-from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.deidentify import record_of
 from gansynth_evaluate.audit import audit_exported
 from tests.evaluation.audit.exported import write_source
+from tests.expected import raises_fault
 
 TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 1, "steps": 1, "batch_size": 1}
 
@@ -85,7 +85,7 @@ def test_the_same_samples_are_the_same_bytes_and_a_folder_is_written_once(runs, 
     folders = (shared, tmp_path / "again")
     one, two = ({p.name: p.read_bytes() for p in o.rglob("*.*")} for o in folders)
     assert one == two
-    with pytest.raises(UsageFault, match="exists already"):
+    with raises_fault("sampling.export-folder-exists"):
         draw(runs / "deep", shared, deidentify=True)
     said = draw(runs / "deep", tmp_path / "plain", edits="identity", deidentify=True)
     assert any("3 of 3 label maps are training cases' own" in text for text in said)

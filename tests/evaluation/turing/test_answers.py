@@ -2,9 +2,10 @@
 
 import pytest
 
-from gansynth.runtime.errors import DataFault, IntegrityFault
+from gansynth.runtime.errors import DataFault
 from gansynth_evaluate.turing import results
 from tests.evaluation.turing.rating import answered, synthetic_study, write_answers
+from tests.expected import raises_fault
 
 SAVED = "expected a file that a rater saved with 'Save answers'"
 
@@ -70,7 +71,7 @@ def test_answers_that_no_page_of_the_study_saved_are_refused(study, forge):
     document = answered(study, 1, ["real"] * 4)
     forge(document)
     path = write_answers(study, document)
-    with pytest.raises(IntegrityFault, match=rf"{path.name}: its images are not those of the page"):
+    with raises_fault("turing-test.answers-to-other-images", names=path.name):
         results(study, [path])
 
 
@@ -83,7 +84,7 @@ def test_a_rater_counts_once(study, second, says):
         write_answers(study, answered(study, rater, ["real"] * 4, name=name), f"{name}.json")
         for rater, name in ((1, "Dr. Ito"), second)
     ]
-    with pytest.raises(DataFault, match=rf"{paths[1].name}: has {says}, and so has .*Leave one"):
+    with raises_fault("turing-test.two-files-of-rater", names=f"{paths[1].name}: has {says}"):
         results(study, paths)
 
 

@@ -8,7 +8,6 @@ import pytest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.space import ORIENTATION, Space
 from gansynth.report.png import scaled
-from gansynth.runtime.errors import TrainingFault, UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
@@ -22,6 +21,7 @@ from gansynth_evaluate.turing.pictures import (
     find_windows,
     gather,
 )
+from tests.expected import raises_fault
 from tests.offered import offered
 
 SOURCE = ToySource(2)
@@ -104,7 +104,7 @@ def test_one_channel_can_be_shown_alone(toy_run):
 def test_too_many_bytes_are_refused_before_anything_is_drawn(toy_run, monkeypatch):
     monkeypatch.setattr("gansynth_evaluate.turing.pictures.LARGEST", 8 * 2 * 32 * 32 - 1)
     monkeypatch.setattr(Sampler, "draw_raw", None)
-    with pytest.raises(UsageFault, match="use fewer, or one --channel"):
+    with raises_fault("turing-test.images-too-large"):
         gathered(toy_run)
 
 
@@ -139,7 +139,7 @@ def test_a_case_is_cut_at_another_place_each_time_and_once_if_it_has_but_one(toy
     cut, whole = cutter(toy_run, 16), cutter(toy_run, 32)
     assert len({cut("toy_12").tobytes() for _ in range(5)}) == 5
     whole("toy_12")
-    with pytest.raises(UsageFault, match=r"case 'toy_12': yields only .*lower -n"):
+    with raises_fault("turing-test.case-images-repeated"):
         whole("toy_12")
 
 
@@ -161,7 +161,7 @@ def test_flawed_samples_are_left_out_and_counted(toy_run, monkeypatch):
     assert found.about["rejected"] == 2
     assert sorted(t["index"] for _, t in of(found, "synthetic")) == [1, 3, 4, 5]
     monkeypatch.setattr(toy_run.generator, "reject_reason", lambda sample: "ugly, expected better")
-    with pytest.raises(TrainingFault, match=r"samples are rejected \(\d+ times ugly\)"):
+    with raises_fault("turing-test.samples-mostly-rejected"):
         gathered(toy_run)
 
 
@@ -179,7 +179,7 @@ def test_real_images_can_be_of_another_source_that_fits(toy_run):
     with offered("others", sources={"others": Others}):
         found = gathered(toy_run, real={"kind": "others", "where": "2"}, n=6)
         assert (found.about["source"], found.about["seen_by_run"]) == ("others:people", 0)
-        with pytest.raises(UsageFault, match=r"^--real others:3: .*axes DHW"):
+        with raises_fault("conditions.label-source-axes-differ"):
             gathered(toy_run, real={"kind": "others", "where": "3"})
 
 

@@ -7,9 +7,10 @@ from base64 import b64decode
 import numpy as np
 import pytest
 
-from gansynth.runtime.errors import IntegrityFault, UsageFault
+from gansynth.runtime.errors import IntegrityFault
 from gansynth_evaluate.turing import TuringOptions, make_study, open_study
 from gansynth_evaluate.turing.study import default_folder
+from tests.expected import raises_fault
 
 EIGHT = TuringOptions(n=4, origin="all")
 EMBEDDED = re.compile(r'<script type="text/plain" class="image">(.*)</script>')
@@ -39,9 +40,9 @@ def test_the_same_options_add_raters_to_the_byte_and_others_are_refused_with_a_w
     study, pages = make_study(made.flat, flat_study.folder, EIGHT, raters=3)
     assert [path.name for path in pages] == [f"rater-{n}.html" for n in (1, 2, 3)]
     assert ((study.folder / "study.json").read_bytes(), page_of(study, 1)) == before
-    with pytest.raises(UsageFault, match=r"holds a study made with n 4, asked for 7.*--name"):
+    with raises_fault("turing-test.study-settings-differ"):
         make_study(made.flat, flat_study.folder, TuringOptions(n=7, origin="all"))
-    with pytest.raises(UsageFault, match="--raters 101: expected 1 to 100"):
+    with raises_fault("turing-test.raters-out-of-range"):
         make_study(made.flat, flat_study.folder, EIGHT, raters=101)
 
 
@@ -85,7 +86,7 @@ def test_instructions_are_text(made, tmp_path):
 
 def test_a_folder_that_holds_something_else_stays_as_it_is(made, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageFault, match="exists already and holds no study"):
+    with raises_fault("turing-test.folder-without-study-exists"):
         make_study(made.flat, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -93,7 +94,7 @@ def test_a_folder_that_holds_something_else_stays_as_it_is(made, tmp_path):
 def test_what_a_killed_preparation_left_is_removed_and_one_that_fails_leaves_nothing(
     made, tmp_path
 ):
-    with pytest.raises(UsageFault, match="-n 999"):
+    with raises_fault("turing-test.too-few-images"):
         make_study(made.flat, tmp_path / "new", TuringOptions(n=999), device="cpu")
     assert list(tmp_path.iterdir()) == []
     left = tmp_path / f".new.tmp-{2**22 + 1}"  # beyond the largest process number there is
@@ -110,7 +111,7 @@ def test_changed_images_are_noticed(made, flat_study):
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(IntegrityFault, match=r"images.npy: SHA-256 is .*restore it"):
+    with raises_fault("files.checksum-differs"):
         make_study(made.flat, flat_study.folder, EIGHT, raters=2)
 
 

@@ -7,6 +7,7 @@ import pytest
 from gansynth.metrics.detection import record
 from gansynth.metrics.detection.record import read_detections, write_detections
 from gansynth.runtime.errors import DataFault
+from tests.expected import raises_fault
 from tests.metrics.detection.simulated import document, drawn, seen
 
 BOX = (10, 10, 20, 20)
@@ -96,34 +97,34 @@ VERSION_1 = b'{"version": 1, "detector": "toy", "names": ["x"], "images": []}'
 )
 def test_what_is_no_document_is_refused(content, says, path):
     path.write_bytes(content)
-    with pytest.raises(DataFault, match=rf"d\.json: .*{says}"):
+    with raises_fault("metrics.detections-malformed", names=says):
         read_detections(path)
 
 
 def test_a_missing_or_huge_file_is_refused(path, monkeypatch):
     good = read_detections(path)
-    with pytest.raises(DataFault, match="no such file"):
+    with raises_fault("nifti.file-missing"):
         read_detections(path.with_name("gone.json"))
     monkeypatch.setattr(record, "MOST_BYTES", 10)
-    with pytest.raises(DataFault, match="larger than 10 bytes"):
+    with raises_fault("metrics.detections-too-large"):
         read_detections(path)
-    with pytest.raises(DataFault, match="10 at most"):
+    with raises_fault("metrics.detections-too-large-to-write"):
         write_detections(path, good)
 
 
 @pytest.mark.parametrize(
     ("image", "says"),
     [
-        (seen("b", [BOX], classes=([4], [])), "no image or category"),
-        (seen("b", found=[(9, 9, 8, 9)], scores=[1]), "detections.0.bbox.2 is -1"),
-        (seen("b", found=[(9, 9, np.nan, 9)], scores=[1]), "not JSON compliant"),
-        (seen("b", found=[BOX], scores=[7]), "detections.0.score is 7"),
-        (seen("b", found=[BOX], scores=[]), "shorter"),
+        (seen("b", [BOX], classes=([4], [])), "metrics.detections-malformed"),
+        (seen("b", found=[(9, 9, 8, 9)], scores=[1]), "metrics.detections-malformed"),
+        (seen("b", found=[(9, 9, np.nan, 9)], scores=[1]), "metrics.detections-not-written"),
+        (seen("b", found=[BOX], scores=[7]), "metrics.detections-malformed"),
+        (seen("b", found=[BOX], scores=[]), "metrics.detections-not-written"),
     ],
 )
 def test_nonsense_is_not_written(image, says, path):
     before = path.read_bytes()
-    with pytest.raises(DataFault, match=says):
+    with raises_fault(says):
         write_detections(path, document(image))
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["d.json"]

@@ -22,6 +22,7 @@ from gansynth.testing import ToySource
 from gansynth_deepmedic.source import open_deepmedic
 from tests.conftest import save_nifti
 from tests.deepmedic_sets import toy_deepmedic
+from tests.expected import raises_fault
 from tests.flat_sets import FLAT, SHAPE, pictures
 
 ONE = (("1", (1,)), ("2", (2,)))
@@ -75,16 +76,16 @@ def test_nnunet_validates_beside_its_truth(nnunet, regions):
 @pytest.mark.parametrize(
     ("key", "value", "says"),
     [
-        ("held_out_ids", ("c",), "c.nii.gz: missing, expected the predicted label map"),
-        ("ending", ".png", "files end in .png"),
-        ("held_out_ids", (), "--fold all: .* holds no case out"),
+        ("held_out_ids", ("c",), "metrics.label-map-missing"),
+        ("ending", ".png", "nnunet.measured-files-not-nifti"),
+        ("held_out_ids", (), "nnunet.fold-holds-no-case-out"),
     ],
 )
 def test_nnunet_without_predictions_volumes_or_held_out_cases_is_refused(nnunet, key, value, says):
     setattr(nnunet, key, value)
     if not value:
         nnunet.request = SourceRequest("nnunet", "004", "all")
-    with pytest.raises(DataFault if "c.nii" in says else UsageFault, match=says):
+    with raises_fault(says, DataFault if "c.nii" in says else UsageFault):
         judged_by_nnunet(nnunet)
 
 
@@ -125,9 +126,9 @@ def test_a_segmenter_predicts_on_the_grid_of_the_files(volumes, tmp_path):
 
 
 def test_what_kept_nothing_or_is_of_no_files_is_refused_also_before_a_training(volumes, tmp_path):
-    with pytest.raises(UsageFault, match="label maps are not saved, expected --set save_pred"):
+    with raises_fault("hosts.held-out-predictions-not-measurable"):
         segmented(volumes(), tmp_path / "out", keep=False)
-    with pytest.raises(UsageFault, match="--read between=2"):
+    with raises_fault("hosts.held-out-predictions-not-measurable"):
         segmented(volumes(between="2"), tmp_path / "drawn")
     trials = trials_of("segmenter")
     trials.check_predictions(open_source(volumes()), {})
@@ -153,15 +154,15 @@ def test_a_segmenter_of_slices_is_measured_on_the_files_pixels(kind, tmp_path):
 @pytest.mark.parametrize(
     ("array", "says"),
     [
-        (np.zeros((5, 5), np.uint8), "5 x 5 pixels, case .* has 20 x 24"),
-        (np.full(SHAPE, 7, np.uint8), r"holds the numbers \[7\], expected among \[0, 255\]"),
+        (np.zeros((5, 5), np.uint8), "pictures.mask-shape-differs"),
+        (np.full(SHAPE, 7, np.uint8), "pictures.mask-numbers-unknown"),
     ],
 )
 def test_a_label_map_of_other_pixels_or_numbers_is_refused(tmp_path, array, says):
     found = segmented(pictures(tmp_path / "set", folds="3"), tmp_path / "out")
     one = next(iter(found.values()))
     Image.fromarray(array).save(one.file)
-    with pytest.raises(DataFault, match=says):
+    with raises_fault(says):
         one.read()
 
 
@@ -169,10 +170,10 @@ def test_deepmedics_own_predictions_are_found_by_their_names(tmp_path):
     toy = toy_deepmedic(tmp_path / "toy", train=1, val=2, shape=(18, 17, 16))
     source = open_deepmedic(SourceRequest("deepmedic", str(toy.train)))
     trials = trials_of("deepmedic")
-    with pytest.raises(UsageFault, match=r"has no gansynth_session.json"):
+    with raises_fault("deepmedic.not-an-augment-folder"):
         trials.predictions(source, tmp_path)
     write_json_atomic(tmp_path / FILE, {"sessions": [{}]})
-    with pytest.raises(DataFault, match=r"pat_01_Segm.nii.gz: missing"):
+    with raises_fault("metrics.label-map-missing"):
         trials.predictions(source, tmp_path)
     home = tmp_path / "predictions" / "toy" / "predictions"
     for number in (1, 2):
@@ -182,7 +183,7 @@ def test_deepmedics_own_predictions_are_found_by_their_names(tmp_path):
 
 
 def test_a_host_that_draws_no_label_maps_says_so(tmp_path):
-    with pytest.raises(UsageFault, match="yolo leaves no label maps of held-out cases"):
+    with raises_fault("hosts.no-held-out-label-maps"):
         trials_of("yolo").predictions(None, tmp_path)
 
 

@@ -10,7 +10,7 @@ from gansynth.metrics.segmentation.evaluation import (
     at_thresholds,
     equal_alarms,
 )
-from gansynth.runtime.errors import DataFault
+from tests.expected import raises_fault
 from tests.metrics.segmentation.shapes import line
 
 LOGITS = np.random.default_rng(0).normal(0, 4, (3, 20, 20)).astype(np.float32)
@@ -43,10 +43,10 @@ def test_a_case_is_measured_at_every_threshold():
 
 def test_probabilities_of_another_grid_are_refused():
     turned = 18 * line(range(10), row=2)
-    with pytest.raises(DataFault, match="case 'c': its probabilities have another foreground"):
+    with raises_fault("metrics.probabilities-foreground-differs"):
         at_thresholds({"c": prediction(turned, line(range(10)))}, (1,), "case")
     bare = Prediction("p", None, lambda: None)  # type: ignore[arg-type, return-value]
-    with pytest.raises(DataFault, match="case 'c': no probabilities were kept"):
+    with raises_fault("metrics.probabilities-not-kept"):
         at_thresholds({"c": bare}, (1,), "case")
 
 
