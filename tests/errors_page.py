@@ -36,7 +36,9 @@ def raised_errors() -> Iterator[RaisedError]:
         for file in sorted((ROOT / shelf).rglob("*.py")):
             for node in ast.walk(ast.parse(file.read_text("utf-8"))):
                 match node:
-                    case ast.Call(func=ast.Name(id=kind), args=[id, sentence]) if kind in KINDS:
+                    case ast.Call(func=ast.Name(id=kind), args=args) if kind in KINDS:
+                        assert len(args) == 2, f"{file}:{node.lineno}: no id"
+                        id, sentence = args
                         assert isinstance(id, ast.Constant), f"{file}:{node.lineno}"
                         words = " ".join(_words(sentence).split())
                         code = KINDS[kind].exit_code

@@ -430,7 +430,7 @@ class ProgramLog:
         if ended.code < 0:
             raise_if_failed(ended, f"{log}: the training")
         for kind, message in _FAULT.findall(ended.output)[-1:]:
-            fault: GansynthError = getattr(errors, kind)(message)
+            fault: GansynthError = getattr(errors, kind)("deepmedic.samples-failed", message)
             return fault
         before, _, after = ended.output.rpartition("\nFinished.")  # then only its forks complain
         text = before or after

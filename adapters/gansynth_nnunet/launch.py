@@ -29,7 +29,7 @@ from gansynth import (
 )
 from gansynth.hosts.launch import TrainingHandover
 from gansynth.runtime import torchvision_compat
-from gansynth.runtime.errors import FAULTS, did_you_mean
+from gansynth.runtime.errors import did_you_mean
 
 SUFFIX = "GANSynth"  # suffix of gansynth's trainers, behind the name of the extended variant
 STOCK = "nnUNetTrainer"
@@ -195,7 +195,7 @@ def run(arguments: Sequence[str]) -> None:
 def fault_of_rank(text: str) -> GansynthError | None:
     """Return the typed fault of a dead rank, from the traceback that torch reports, or None."""
     lines = re.findall(r"^gansynth\.runtime\.errors\.(\w+): (.+)$", text, re.MULTILINE)
-    kinds = {fault.__name__: fault for fault in FAULTS.values()}
+    kinds = {kind.__name__: kind for kind in GansynthError.__subclasses__()}
     if not lines or lines[-1][0] not in kinds:
         return None
     kind, message = lines[-1]

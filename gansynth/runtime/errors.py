@@ -44,9 +44,14 @@ class GansynthError(Exception):
 
     exit_code: int = EXIT_BUG
 
-    def __init__(self, id: str, message: str) -> None:
+    def __init__(self, id: str = UNNAMED, message: str = "") -> None:
         super().__init__(brief(message))
         self.id = id
+
+    @property
+    def message(self) -> str:
+        """The sentence. Workers of torch make an error again by ``type(error)(message=...)``."""
+        return str(self)
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
         return type(self), (self.id, str(self))

@@ -65,7 +65,8 @@ def test_something_essential_missing_is_exit_4_after_all_lines(asked, run_cli, m
     document = json.loads(result.stdout)
     assert document["ok"] is False
     assert {"state": "bad", "what": "torch"}.items() <= document["lines"][2].items()
-    assert result.stderr == "error: doctor: torch not in order; see the lines above\n"
+    sentence = "doctor: torch not in order; see the lines above"
+    assert result.stderr == f"error: {sentence} [command.environment-not-in-order]\n"
 
 
 def test_a_host_that_cannot_be_looked_at_or_does_not_load_is_a_line(monkeypatch):

@@ -45,7 +45,7 @@ AUGMENT: dict[str, Any] = {"target": "segmenter", "ratio": "1:1", "bank": "b"}
 def test_an_error_names_the_option_as_it_was_given(words, typed, called, run_cli, tmp_path):
     line = [text for key, value in words.items() for text in (f"--{key}", value)]
     refused = run_cli("augment", *(text for text in line if text is not True))
-    assert refused.stderr == f"error: {typed}\n"
+    assert refused.stderr == f"error: {typed} [request.field-without-effect]\n"
     with pytest.raises(gansynth.UsageFault) as raised:
         gansynth.augment(**words)
     assert str(raised.value) == called

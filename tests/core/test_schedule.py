@@ -41,11 +41,14 @@ def test_a_malformed_schedule_is_refused_with_its_text(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "ratio"),
-    [("schedule.ratio-with-real-cases", HALF), ("schedule.nothing-to-anneal", ALL_REAL)],
+    ("text", "ratio", "expected"),
+    [
+        ("finetune:10%@80%", HALF, "schedule.ratio-with-real-cases"),
+        ("anneal:50%-100%", ALL_REAL, "schedule.nothing-to-anneal"),
+    ],
 )
-def test_a_ratio_that_a_schedule_has_no_use_for_is_refused(text, ratio):
-    with raises_fault(text):
+def test_a_ratio_that_a_schedule_has_no_use_for_is_refused(text, ratio, expected):
+    with raises_fault(expected):
         Schedule.parse(text).check(ratio)
 
 

@@ -67,10 +67,15 @@ def test_a_failure_costs_its_dependents_and_nothing_else_and_is_told(small: Smal
 
 
 @pytest.mark.parametrize(
-    ("fault", "code"), [("TrainingFault", UNTRAINED), ("DataFault", FAILED), ("SystemExit", FAILED)]
+    ("fault", "code"),
+    [
+        ("TrainingFault('test.fault', 'too few')", UNTRAINED),
+        ("DataFault('test.fault', 'too few')", FAILED),
+        ("SystemExit('too few')", FAILED),
+    ],
 )
 def test_a_failure_says_whether_it_is_the_trainings_own(small: Small, fault, code):
-    small.add("bad", f"from gansynth.runtime.errors import *; raise {fault}('too few')")
+    small.add("bad", f"from gansynth.runtime.errors import *; raise {fault}")
     (standing,) = small.run().standings
     assert (standing.phase.name, standing.why, standing.code) == ("FAILED", "too few", code)
 

@@ -77,7 +77,7 @@ def test_answers_that_no_page_of_the_study_saved_are_refused(study, forge):
 
 @pytest.mark.parametrize(
     ("second", "says"),
-    [((1, "B"), r"answers of page rater-1\.html"), ((2, "DR. ITO"), "answers of rater dr. ito")],
+    [((1, "B"), "answers of page rater-1.html"), ((2, "DR. ITO"), "answers of rater dr. ito")],
 )
 def test_a_rater_counts_once(study, second, says):
     paths = [
