@@ -83,9 +83,9 @@ class SampleWords(EditWords):
     half of them."""
     prevalence: Annotated[Text, Opt(metavar="real|SHARE")] = "real"
     """Share of samples with a lesion: real, that of the training cases, or 0 to 1."""
-    lesions: Annotated[str | None, Opt(metavar="match|add|replace,KEY=VALUE,...")] = None
-    """How lesions are inserted into real images, for generators that do so. match (default): the
-    image's own lesions are taken out first; add: beside them; replace: in their place."""
+    lesions: Annotated[str | None, Opt(metavar="swap|add|in-place,KEY=VALUE,...")] = None
+    """How lesions are inserted into real images, for generators that do so. swap (default): the
+    image's own lesions are taken out first; add: beside them; in-place: where its largest is."""
     case_weights: File | None = None
     """Weight conditions by this file of gansynth hard-cases."""
     filter: Annotated[Texts, Opt(names=("filters",), metavar="NAME[:KEY=VALUE,...]")] = ()
