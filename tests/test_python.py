@@ -112,26 +112,30 @@ def test_a_setting_of_the_wrong_name_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("call", "says"),
+    ("call", "names", "of"),
     [
         (
             lambda: gansynth.augment(target="nnunet", ratio="1:1", bank="bank", restarts=2),
-            "^restarts 2: has no effect with bank bank",
+            "restarts 2",
+            "bank bank",
         ),
         (
             lambda: gansynth.fit("dcgan", data="example:2d", out="out", only="one"),
-            "^only one: has no effect without recipe",
+            "only one",
+            "recipe",
         ),
         (
             lambda: gansynth.evaluate("run", only="maps", metric=["spectrum"]),
-            "^metric spectrum: has no effect without only=realism",
+            "metric spectrum",
+            "only=realism",
         ),
     ],
     ids=["augment", "fit", "evaluate"],
 )
-def test_a_word_without_effect_is_refused_in_python_too(call, says):
-    with pytest.raises(gansynth.UsageFault, match=says):
+def test_a_word_without_effect_is_refused_in_python_too(call, names, of):
+    with raises_fault("request.field-without-effect", gansynth.UsageFault, names=of) as caught:
         call()
+    assert str(caught.value).startswith(names)
 
 
 def test_options_print_as_a_table_and_in_a_notebook():

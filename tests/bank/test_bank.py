@@ -131,7 +131,7 @@ def test_a_stranger_reads_a_sample_by_the_package_safetensors(bank):
 
 
 @pytest.mark.parametrize(
-    ("changes", "extras", "says"),
+    ("changes", "extras", "expected"),
     [
         ({"image": np.ones((2, 4, 4), np.float32)}, {}, "bank.sample-not-readable-by-host"),
         (
@@ -145,9 +145,11 @@ def test_a_stranger_reads_a_sample_by_the_package_safetensors(bank):
     ],
     ids=["other axes", "no volume", "provenance", "long", "text"],
 )
-def test_a_sample_that_cannot_be_stored_is_refused_and_leaves_nothing(bank, changes, extras, says):
+def test_a_sample_that_cannot_be_stored_is_refused_and_leaves_nothing(
+    bank, changes, extras, expected
+):
     with BankWriter.create(bank, LIVE) as writer:
-        with raises_fault(says):
+        with raises_fault(expected):
             writer.publish(replace(make_sample(), **changes), extras)
         assert (list(bank.glob("*sample*")), writer.held) == ([], 0)
         publish(writer, 1)
@@ -189,7 +191,7 @@ def test_draw_meets_samples_retired_since_its_listing(bank):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "says"),
+    ("key", "value", "expected"),
     [
         ("format", 1, "bank.format-differs"),
         ("capacity", None, "bank.damaged"),
@@ -198,11 +200,11 @@ def test_draw_meets_samples_retired_since_its_listing(bank):
         ("schema", {}, "bank.damaged"),
     ],
 )
-def test_a_description_that_is_none_is_refused_in_one_line(bank, key, value, says):
+def test_a_description_that_is_none_is_refused_in_one_line(bank, key, value, expected):
     reader = BankReader(make_bank(bank, LIVE))
     doc = {**json.loads((bank / "bank.json").read_text()), key: value}
     (bank / "bank.json").write_text(json.dumps({**doc, "digest": digest_of(doc)}))
-    with raises_fault(says) as fault:
+    with raises_fault(expected) as fault:
         _ = reader.spec
     assert "\n" not in str(fault.value)
 
@@ -272,16 +274,16 @@ def test_the_oldest_go_so_that_a_live_bank_stays_within_its_bytes_at_all_times(b
 
 
 def test_a_full_complete_or_live_bank_refuses_its_writer(bank):
-    for number, spec, says in (
-        (0, replace(FROZEN, capacity=2), "bank of capacity 2"),
-        (1, replace(FROZEN, capacity=3), "complete bank"),
-        (2, LIVE, "only a frozen bank"),
+    for number, spec, expected in (
+        (0, replace(FROZEN, capacity=2), "bank.full"),
+        (1, replace(FROZEN, capacity=3), "bank.full"),
+        (2, LIVE, "bank.finish-not-frozen-or-empty"),
     ):
         with BankWriter.create(bank / str(number), spec) as writer:
             publish(writer, 2)
             if spec.capacity == 3:
                 writer.finish()
-            with pytest.raises(UsageFault, match=says):
+            with raises_fault(expected):
                 publish(writer, 1) if spec.frozen else writer.finish()
         assert BankReader(bank / str(number)).count() == 2
 
@@ -335,7 +337,7 @@ def test_a_bank_is_placed_where_asked_or_in_shared_memory_or_on_the_disk_and_say
 
 @pytest.mark.fault(31)
 @pytest.mark.parametrize(
-    ("size", "where", "fault", "says"),
+    ("size", "where", "fault", "expected"),
     [
         (81, None, EnvironmentFault, "bank.no-room-on-disk"),
         (1001, "new", EnvironmentFault, "bank.no-room-on-disk"),
@@ -343,9 +345,9 @@ def test_a_bank_is_placed_where_asked_or_in_shared_memory_or_on_the_disk_and_say
         (1, "file/below", EnvironmentFault, "files.cannot-be-written"),
     ],
 )
-def test_a_bank_without_a_place_is_refused(room, tmp_path, size, where, fault, says):
+def test_a_bank_without_a_place_is_refused(room, tmp_path, size, where, fault, expected):
     (tmp_path / "file").touch()
-    with raises_fault(says, fault):
+    with raises_fault(expected, fault):
         place_bank("run", size, where if where is None else tmp_path / where)
 
 

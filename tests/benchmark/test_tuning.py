@@ -298,7 +298,7 @@ def test_an_arm_whose_samples_fail_is_dropped_with_its_reason(lost, chosen, says
 
 
 @pytest.mark.parametrize(
-    ("scores", "lost", "code", "says"),
+    ("scores", "lost", "code", "expected"),
     [
         ({}, "pasted", FAILED, "benchmark.tuning-jobs-failed"),
         ({}, "default", UNTRAINED, "benchmark.tuning-jobs-failed"),
@@ -311,8 +311,8 @@ def test_an_arm_whose_samples_fail_is_dropped_with_its_reason(lost, chosen, says
     ],
     ids=["the machine", "real cases alone", "nobody has a score"],
 )
-def test_what_ends_a_choice(scores, lost, code, says, tmp_path):
-    with raises_fault(says) as refused:
+def test_what_ends_a_choice(scores, lost, code, expected, tmp_path):
+    with raises_fault(expected) as refused:
         race(tmp_path, scores, {lost}, code)
     assert "\n" not in str(refused.value)
 

@@ -142,13 +142,17 @@ def replaced(old: str, new: str) -> Any:
     return replace_once
 
 
-ODD = "not as gansynth hard-cases writes it"
+ODD = "conditions.case-weights-malformed"
 DAMAGED: dict[str, tuple[Any, Any, str]] = {
-    "gone": (lambda path: path.unlink(), DataFault, "no such file"),
-    "half": (lambda path: path.write_text('{"version'), IntegrityFault, "not valid JSON"),
-    "changed": (replaced('"ratio": 1', '"ratio": 2'), IntegrityFault, "SHA-256"),
-    "version": (replaced('"version": 2', '"version": 9'), UsageFault, "version 9"),
-    "other": (lambda path: path.write_text("{}"), UsageFault, "format is None"),
+    "gone": (lambda path: path.unlink(), DataFault, "conditions.failures-file-missing"),
+    "half": (lambda path: path.write_text('{"version'), IntegrityFault,
+             "files.own-document-unreadable"),
+    "changed": (replaced('"ratio": 1', '"ratio": 2'), IntegrityFault,
+                "conditions.failures-content-changed"),
+    "version": (replaced('"version": 2', '"version": 9'), UsageFault,
+                "conditions.failures-format-differs"),
+    "other": (lambda path: path.write_text("{}"), UsageFault,
+              "conditions.failures-format-differs"),
     "risk": (rewritten(lambda d: d.pop("risk")), IntegrityFault, ODD),
     "bin": (rewritten(lambda d: d["risk"]["factors"][0]["bins"].pop()), IntegrityFault, ODD),
     "ratio": (rewritten(lambda d: d["risk"]["factors"][0]["bins"][0].update(ratio=-1.0)),
@@ -161,10 +165,10 @@ DAMAGED: dict[str, tuple[Any, Any, str]] = {
 
 @pytest.mark.parametrize("how", DAMAGED)
 def test_damaged_weights_are_refused(file_of, tmp_path, how):
-    damage, fault, says = DAMAGED[how]
+    damage, fault, expected = DAMAGED[how]
     path = shutil.copy(file_of("small"), tmp_path / "bad.json")
     damage(path)
-    with pytest.raises(fault, match=says) as caught:
+    with raises_fault(expected, fault, names=path) as caught:
         CaseWeights.read(path)
     assert "\n" not in str(caught.value)
     assert "gansynth hard-cases" in str(caught.value)
@@ -175,7 +179,7 @@ OTHERS = tuple(replace(c, sha256="0" * 64, image="", prints=()) for c in lineage
 
 
 @pytest.mark.parametrize(
-    ("change", "labels", "says"),
+    ("change", "labels", "expected"),
     [
         ({"cases": OTHERS}, {}, "conditions.case-weights-of-other-fold"),
         ({"fold": "1"}, {}, "conditions.case-weights-of-other-fold"),
@@ -188,23 +192,23 @@ OTHERS = tuple(replace(c, sha256="0" * 64, image="", prints=()) for c in lineage
     ],
     ids=["another data set of this name", "fold", "content", "labels"],
 )
-def test_weights_of_other_cases_are_refused(known, change, labels, says):
+def test_weights_of_other_cases_are_refused(known, change, labels, expected):
     seen = lineage_of(Blobs())
     known().check(seen, SCHEMA.labels)
-    with raises_fault(says):
+    with raises_fault(expected):
         known().check(replace(seen, **change), labels or SCHEMA.labels)
 
 
 @pytest.mark.parametrize(
-    ("case", "says"),
+    ("case", "names"),
     [
-        (CaseRecord("case_05", "x", ""), r"case_05 \(the case itself"),
+        (CaseRecord("case_05", "x", ""), "case_05 (the case itself"),
         (CaseRecord("x", "person_2", ""), "same subject as case_05"),
         (replace(case_record(Blobs(), "case_07"), id="x", subject="y"), "same content as case_07"),
     ],
     ids=["case", "subject", "content"],
 )  # fmt: skip
-def test_weights_that_have_seen_what_is_held_out_now_are_refused(known, case, says):
+def test_weights_that_have_seen_what_is_held_out_now_are_refused(known, case, names):
     known().guard([CaseRecord("case_39", "person_19", "")], Blobs())
-    with pytest.raises(IntegrityFault, match=says):
+    with raises_fault("lineage.held-out-case-seen", names=names):
         known().guard([case], Blobs())

@@ -1,7 +1,6 @@
 import pytest
 
 from gansynth.core.bank_options import BankSize, RefreshPolicy
-from gansynth.runtime.errors import UsageFault
 from tests.expected import raises_fault
 
 HELD = {"64": 64, "3x": 30, "0.25x": 2, "0.01x": 1, "2kB": 2, "2 KiB": 2, "1.5MB": 1500}
@@ -39,7 +38,7 @@ def test_a_size_without_room_for_two_samples_is_refused_with_one_that_has_it():
 )
 def test_a_pacing_is_read_and_said_or_refused(text, expected, words):
     if expected is None:
-        with pytest.raises(UsageFault, match=words):
+        with raises_fault("bank-options.refresh-malformed", names=words):
             RefreshPolicy.parse(text)
         return
     pacing = RefreshPolicy.parse(text)

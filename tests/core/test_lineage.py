@@ -4,7 +4,6 @@ from dataclasses import replace
 import pytest
 
 from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host, guard_split, same_data
-from gansynth.runtime.errors import IntegrityFault
 from tests.expected import raises_fault
 
 SEEN = Lineage(
@@ -23,27 +22,29 @@ def child(dataset: str, parent: Lineage = SEEN) -> Lineage:
 ID, CONTENT = CaseRecord("a_1", "x", "new"), CaseRecord("x_9", "x", "hash-b1")
 SUBJECT = CaseRecord("a_2", "anna", "new")
 LEAKS = [
-    (SEEN, ID, r"a_1 \(the case itself\)"),
-    (SEEN, CONTENT, r"x_9 \(same content as b_1\)"),
-    (SEEN, SUBJECT, r"a_2 \(same subject as a_1\)"),
-    (child("msd:Other"), CONTENT, r"ancestor of msd:Other fold 0 .* content as b_1"),
-    (child("msd:Elsewhere", child("msd:Other")), CONTENT, r"x_9 \(same content as b_1\)"),
+    (SEEN, ID, "a_1 (the case itself)"),
+    (SEEN, CONTENT, "x_9 (same content as b_1)"),
+    (SEEN, SUBJECT, "a_2 (same subject as a_1)"),
+    (child("msd:Other"), CONTENT, "ancestor of msd:Other fold 0"),
+    (child("msd:Other"), CONTENT, "x_9 (same content as b_1)"),
+    (child("msd:Elsewhere", child("msd:Other")), CONTENT, "x_9 (same content as b_1)"),
     (child("msd:Other"), ID, "itself"),
     (child("msd:Other"), SUBJECT, "same subject"),
 ]
 
 
-@pytest.mark.parametrize(("lineage", "held_out", "message"), LEAKS)
-def test_a_held_out_case_that_was_seen_is_refused_by_name(lineage, held_out, message):
-    with pytest.raises(IntegrityFault, match=message):
+@pytest.mark.parametrize(("lineage", "held_out", "names"), LEAKS)
+def test_a_held_out_case_that_was_seen_is_refused_by_name(lineage, held_out, names):
+    with raises_fault("lineage.held-out-case-seen", names=names):
         guard(lineage, [CaseRecord("c_1", "carl", "hash-c1"), held_out])
 
 
 def test_the_message_says_what_saw_them_counts_all_names_eight_and_has_the_way_out():
     many = tuple(CaseRecord(f"case_{i:02d}", f"person_{i}", f"hash-{i}") for i in range(11))
-    says = r"the bank of set fold 0 has seen 11 held-out.*case_07.*, and 3 more.*gansynth fit"
-    with pytest.raises(IntegrityFault, match=says) as stopped:
+    with raises_fault("lineage.held-out-case-seen", names="bank of set fold 0") as stopped:
         guard(Lineage("set", "0", many), many, kind="bank")
+    for named in (" 11 ", "case_07", " 3 more", "gansynth fit"):
+        assert named in str(stopped.value)
     assert "case_08" not in str(stopped.value)
 
 
@@ -73,15 +74,15 @@ def test_a_split_that_shares_a_subject_is_refused_with_its_repair():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "message"),
+    ("wanted", "names"),
     [
         ({"plans": "small", "spacing": [1.0, 1.0, 1.0]}, "plans: 'nnUNetPlans' != 'small'"),
-        ({"plans": "nnUNetPlans"}, r"spacing: \[1.0, 1.0, 1.0\] != None"),
+        ({"plans": "nnUNetPlans"}, "spacing: [1.0, 1.0, 1.0] != None"),
         ({**SEEN.host, "fill": 0}, "fill: None != 0"),
     ],
 )
-def test_another_space_is_refused_with_both_values(wanted, message):
-    with pytest.raises(IntegrityFault, match=message):
+def test_another_space_is_refused_with_both_values(wanted, names):
+    with raises_fault("lineage.space-of-other-host", names=names):
         guard_host(SEEN.host, wanted)
 
 

@@ -55,7 +55,7 @@ def test_label_values_start_with_outside_and_leave_out_the_ignore_label():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "expected"),
     [
         ({"axes": "XYZ"}, "schema.axes-unknown"),
         ({"spacing": (1.0, 1.0)}, "schema.spacing-count-differs"),
@@ -63,8 +63,8 @@ def test_label_values_start_with_outside_and_leave_out_the_ignore_label():
         ({"labels": {"tumour": 1}}, "schema.no-background"),
     ],
 )
-def test_a_schema_that_cannot_be_is_refused(change, message):
-    with raises_fault(message):
+def test_a_schema_that_cannot_be_is_refused(change, expected):
+    with raises_fault(expected):
         replace(BRAIN, **change)
 
 
@@ -75,7 +75,7 @@ def image_with(value: float) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "expected"),
     [
         ({"image": np.zeros((3, 4, 5), np.float32)}, "schema.image-axes-differ"),
         ({"image": np.zeros((1, 3, 4, 5), np.float32)}, "schema.image-channels-differ"),
@@ -85,11 +85,11 @@ def image_with(value: float) -> np.ndarray[Any, Any]:
         ({"labels": np.full((3, 4, 5), 7, np.int16)}, "schema.label-values-unknown"),
     ],
 )
-def test_a_wrong_case_is_refused_by_name_with_what_was_found(change, message):
+def test_a_wrong_case_is_refused_by_name_with_what_was_found(change, expected):
     case().validate(BRAIN)
-    with raises_fault(message):
+    with raises_fault(expected):
         case(**change).validate(BRAIN)
-    with raises_fault(message):
+    with raises_fault(expected):
         Sample(**{"image": case().image, **change}).validate(BRAIN)
 
 
@@ -100,15 +100,15 @@ def test_outside_needs_a_schema_that_has_it():
 
 @pytest.mark.fault(17)
 @pytest.mark.parametrize(
-    ("coords", "labels", "message"),
+    ("coords", "labels", "expected"),
     [
         (np.zeros((1, 5)), np.zeros(1), "schema.box-arrays-malformed"),
         (np.ones((2, 4)), np.zeros(1), "schema.box-arrays-malformed"),
         (np.array([[0, 0, 2, 0]]), np.zeros(1), "schema.box-empty"),
     ],
 )
-def test_wrong_boxes_are_refused(coords, labels, message):
-    with raises_fault(message):
+def test_wrong_boxes_are_refused(coords, labels, expected):
+    with raises_fault(expected):
         Boxes(coords.astype(np.float32), labels.astype(np.int16))
 
 

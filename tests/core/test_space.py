@@ -134,7 +134,7 @@ def test_a_window_spans_the_percentiles_of_all_training_cases():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "expected"),
     [
         ({"grid": "crop"}, "space.size-below-one"),
         ({"grid": "slice", "size": (0, 4)}, "space.size-below-one"),
@@ -143,8 +143,8 @@ def test_a_window_spans_the_percentiles_of_all_training_cases():
         ({"grid": "resample", "size": (4,) * 3, "frame": (4, 4)}, "space.frame-not-fitting-grid"),
     ],
 )
-def test_a_space_that_cannot_be_is_refused(arguments, message):
-    with raises_fault(message):
+def test_a_space_that_cannot_be_is_refused(arguments, expected):
+    with raises_fault(expected):
         Space(**arguments)
 
 

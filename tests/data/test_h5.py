@@ -106,15 +106,15 @@ def test_cases_without_foreground_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "expected"),
     [
         ({"fold": "1"}, "h5.fold-differs"),
         ({"plans": "others"}, "h5.option-differs"),
         ({"subjects": "(.)"}, "h5.option-differs"),
     ],
 )
-def test_h5_refuses_options_that_need_another_cache(cached, changes, says):
-    with raises_fault(says):
+def test_h5_refuses_options_that_need_another_cache(cached, changes, expected):
+    with raises_fault(expected):
         opened(cached, **changes)
 
 
@@ -179,7 +179,7 @@ def test_a_flipped_bit_anywhere_never_gives_other_data(cached, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "expected"),
     [
         (b"hello", "h5.not-hdf5"),
         (b"", "h5.not-hdf5"),
@@ -188,14 +188,14 @@ def test_a_flipped_bit_anywhere_never_gives_other_data(cached, tmp_path):
         ({"gansynth cache": 2}, "h5.format-differs"),
     ],
 )
-def test_other_files_are_no_caches(tmp_path, content, says):
+def test_other_files_are_no_caches(tmp_path, content, expected):
     path = tmp_path / "other.h5"
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif content is not None:
         with h5py.File(path, "w") as file:
             file.attrs.update(content)
-    with raises_fault(says):
+    with raises_fault(expected):
         opened(path)
 
 
@@ -265,7 +265,7 @@ def broken(case: Case) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("image", "options", "says"),
+    ("image", "options", "expected"),
     [
         (broken, {}, "test.fault"),
         (lambda case: np.full_like(case.image, np.nan), {}, "schema.image-not-finite"),
@@ -273,8 +273,8 @@ def broken(case: Case) -> Any:
          "h5.value-exceeds-type"),
     ],
 )  # fmt: skip
-def test_a_case_that_cannot_be_read_or_held_leaves_nothing(tmp_path, image, options, says):
-    with raises_fault(says):
+def test_a_case_that_cannot_be_read_or_held_leaves_nothing(tmp_path, image, options, expected):
+    with raises_fault(expected):
         written(Changed(image=image), tmp_path, **options)
     assert not list(tmp_path.iterdir())
 

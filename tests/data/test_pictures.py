@@ -192,7 +192,7 @@ def test_read_classes_takes_subfolders_or_a_csv_as_classes(folder):
 
 @pytest.mark.fault(13)
 @pytest.mark.parametrize(
-    ("where", "read", "says"),
+    ("where", "read", "expected"),
     [
         ("none", {}, "listing.path-missing"),
         ("empty", {}, "pictures.no-picture"),
@@ -207,14 +207,14 @@ def test_read_classes_takes_subfolders_or_a_csv_as_classes(folder):
         ("set", {"classes": "none.csv"}, "pictures.class-table-missing"),
     ],
 )
-def test_what_is_no_set_of_pictures_is_refused(tmp_path, where, read, says):
+def test_what_is_no_set_of_pictures_is_refused(tmp_path, where, read, expected):
     (tmp_path / "empty").mkdir()
     (tmp_path / "set/masks").mkdir(parents=True)  # with none in it, still one of masks
     for case in "ab":
         save(tmp_path / f"set/images/{case}.png", picture(0))
     (tmp_path / "set/short.csv").write_text("case,class\na,1\n")
     (tmp_path / "set/odd.csv").write_text("case,class\na,1\na,2\n")
-    with raises_fault(says):
+    with raises_fault(expected):
         opened(tmp_path / where, fold="all", **read)
 
 
@@ -261,7 +261,7 @@ def several(path: Path) -> Path:
 
 @pytest.mark.fault(14)
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "expected"),
     [
         (lambda p: hand_made(p, 8000, 8000, 8, 0, body=bytes(64)),
          "picture-files.too-many-pixels"),
@@ -273,8 +273,8 @@ def several(path: Path) -> Path:
     ],
     ids=["bomb", "deep colours", "transparent", "several", "other"],
 )  # fmt: skip
-def test_pictures_that_are_neither_grey_nor_rgb_are_refused(tmp_path, make, said):
-    with raises_fault(said):
+def test_pictures_that_are_neither_grey_nor_rgb_are_refused(tmp_path, make, expected):
+    with raises_fault(expected):
         read_picture(make(tmp_path / "a.png"))
 
 

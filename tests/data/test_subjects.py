@@ -30,14 +30,14 @@ def test_the_seed_decides_and_the_order_of_cases_does_not():
 
 
 @pytest.mark.parametrize(
-    ("folds", "fault", "says"),
+    ("folds", "fault", "expected"),
     [
         (8, DataFault, "folds.split-fewer-subjects-than-folds"),
         (1, UsageFault, "folds.fewer-than-two-folds"),
     ],
 )
-def test_impossible_numbers_of_folds_are_refused(folds, fault, says):
-    with raises_fault(says, fault):
+def test_impossible_numbers_of_folds_are_refused(folds, fault, expected):
+    with raises_fault(expected, fault):
         grouped_splits(IDS, PEOPLE, folds, 0)
 
 
@@ -49,7 +49,7 @@ def test_a_csv_names_subjects(tmp_path, column):
 
 
 @pytest.mark.parametrize(
-    ("asked", "text", "fault", "says"),
+    ("asked", "text", "fault", "expected"),
     [
         ("s.csv", "case,subject\na_1,1\n", DataFault, "folds.cases-without-subject"),
         ("s.csv", "case,subject\na_1,1\nb_1,2\na_1,3\n", DataFault,
@@ -66,9 +66,9 @@ def test_a_csv_names_subjects(tmp_path, column):
     ],
 )  # fmt: skip
 def test_wrong_subject_patterns_and_files_are_refused(
-    tmp_path, monkeypatch, asked, text, fault, says
+    tmp_path, monkeypatch, asked, text, fault, expected
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s.csv").write_text(text)
-    with raises_fault(says, fault):
+    with raises_fault(expected, fault):
         read_subjects(asked, ["a_1", "b_1", "x" * 60])

@@ -125,15 +125,15 @@ def test_a_generator_of_images_is_fitted_on_them_and_drawn_from(pairs, tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("generator", "says"),
+    ("generator", "expected"),
     [
         ("cgan3d", "fitting.no-label-maps-to-condition"),
         ("both", "fitting.no-label-maps-to-generate"),
     ],
 )
 def test_a_generator_that_learns_from_labels_refuses_them_at_once(
-    pairs, noise, monkeypatch, generator, says
+    pairs, noise, monkeypatch, generator, expected
 ):
     monkeypatch.setattr(VolumeSource, "load", None)
-    with raises_fault(says):
+    with raises_fault(expected):
         resolve(generator, request(pairs, size="8"), {}, None, "cpu")

@@ -59,7 +59,7 @@ def test_a_sample_is_of_whom_it_was_drawn_of():
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "expected"),
     [
         (lambda image: image[:1], "metrics.image-channels-differ"),
         (lambda image: image[:, :8], "metrics.image-size-differs"),
@@ -68,17 +68,17 @@ def test_a_sample_is_of_whom_it_was_drawn_of():
     ],
     ids=["channels", "size", "nan", "constant"],
 )
-def test_samples_that_cannot_be_compared_are_named(change, says):
+def test_samples_that_cannot_be_compared_are_named(change, expected):
     drawn = strangers()
     drawn[3] = replace(drawn[3], image=change(drawn[3].image))
-    with raises_fault(says):
+    with raises_fault(expected):
         compared(gathered(drawn))
     with raises_fault("sampling.too-few-samples-to-evaluate"):
         compared(gathered(drawn[:3]))
 
 
 @pytest.mark.parametrize(
-    ("schema", "says"),
+    ("schema", "expected"),
     [
         ({"channels": ("first", "third")}, "sampling.real-source-differs"),
         ({"spacing": (1.0, 2.0)}, "sampling.real-spacing-differs"),
@@ -87,8 +87,8 @@ def test_samples_that_cannot_be_compared_are_named(change, says):
     ],
     ids=["channels", "spacing", "labels", "axes"],
 )
-def test_real_cases_of_another_kind_are_refused(schema, says):
-    with raises_fault(says):
+def test_real_cases_of_another_kind_are_refused(schema, expected):
+    with raises_fault(expected):
         check_alike(SOURCE, replace(SOURCE.schema, **schema), "X")
 
 

@@ -113,16 +113,16 @@ def other_plugin(copy):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("spoil", "expected"),
     [
         (damage_all, "training.all-checkpoints-damaged"),
         (other_weights, "files.checksum-differs"),
         (other_plugin, "evaluate.network-tensors-differ"),
     ],
 )
-def test_checkpoints_that_are_damaged_or_anothers_are_a_fault(copy, spoil, says):
+def test_checkpoints_that_are_damaged_or_anothers_are_a_fault(copy, spoil, expected):
     spoil(copy)
-    with raises_fault(says):
+    with raises_fault(expected):
         load_discriminator(copy, CPU)
 
 

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from gansynth.report.png import thumbnail
-from gansynth.runtime.errors import DataFault
 from gansynth_evaluate.maps import embed
+from tests.expected import raises_fault
 
 
 def blobs(count=10, dimensions=80, apart=8.0):
@@ -48,21 +48,21 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_random_state():
 HOLED = blobs()
 HOLED[7, 3], HOLED[9, 0] = np.nan, np.inf
 ALIKE = np.ones((12, 5)) + 1e-9 * np.arange(12)[:, None]
-NO_ROWS = "expected a row of numbers for each image"
+NO_ROWS = "evaluate.map-features-not-rows"
 
 
 @pytest.mark.parametrize(
-    ("features", "says"),
+    ("features", "expected"),
     [
-        (blobs(5)[:9], "t-SNE: 9 images, fewer than 10"),
-        (HOLED, "features of image 7 and 1 more are not finite"),
-        (ALIKE, "features of all 12 images are the same"),
-        (np.zeros((12, 5)), "are the same"),
+        (blobs(5)[:9], "evaluate.map-too-few-images"),
+        (HOLED, "evaluate.map-features-not-finite"),
+        (ALIKE, "evaluate.map-features-all-same"),
+        (np.zeros((12, 5)), "evaluate.map-features-all-same"),
         *[(np.zeros(shape), NO_ROWS) for shape in ((12,), (12, 0), (12, 2, 2))],
     ],
 )
-def test_too_few_or_broken_features_are_refused(features, says):
-    with pytest.raises(DataFault, match=says):
+def test_too_few_or_broken_features_are_refused(features, expected):
+    with raises_fault(expected):
         embed(features)
 
 

@@ -166,15 +166,15 @@ def test_nothing_that_fits_is_said_with_what_was_tried(choose):
 
 
 @pytest.mark.parametrize(
-    ("patch", "says"),
+    ("patch", "expected"),
     [
         ("[17, 16, 16]", "fitting.patch-size-wrong"),
         ("[16, 16]", "fitting.patch-size-wrong"),
         ("[0, 8, 8]", "options.value-invalid"),
     ],
 )
-def test_a_patch_that_does_not_fit_is_refused(toy_source, patch, says):
-    with raises_fault(says):
+def test_a_patch_that_does_not_fit_is_refused(toy_source, patch, expected):
+    with raises_fault(expected):
         resolve("cgan3d", TOY, {"patch": patch}, None, "cpu")
 
 

@@ -186,7 +186,7 @@ def test_the_tumour_is_predicted_on_images_without_labels(chain, tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("asked", "expected"),
     [
         ({"others": {}}, "fitting.recipe-source-missing"),
         (
@@ -201,8 +201,8 @@ def test_the_tumour_is_predicted_on_images_without_labels(chain, tmp_path, monke
     ],
     ids=["missing", "slip", "read", "no kind"],
 )
-def test_a_further_source_that_does_not_fit_is_one_line(tmp_path, asked, says):
-    with raises_fault(says):
+def test_a_further_source_that_does_not_fit_is_one_line(tmp_path, asked, expected):
+    with raises_fault(expected):
         fit("shin2018", tmp_path / "run", **asked)
 
 

@@ -136,10 +136,18 @@ def test_a_slip_in_a_file_names_the_file_and_the_key(write, changes, says):
     assert says in str(fault.value)
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1", "", "\x00"])
-def test_what_is_no_recipe_is_one_line(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: [", "yaml.not-yaml"),
+        ("- 1", "fitting.recipe-file-malformed"),
+        ("", "fitting.recipe-file-malformed"),
+        ("\x00", "yaml.not-yaml"),
+    ],
+)
+def test_what_is_no_recipe_is_one_line(tmp_path, text, expected):
     (tmp_path / "odd.yaml").write_text(text)
-    with pytest.raises(UsageFault, match=r"odd\.yaml: .*recipe"):
+    with raises_fault(expected, names="odd.yaml"):
         read_recipe(tmp_path / "odd.yaml")
     with raises_fault("yaml.no-file"):
         find_recipe(str(tmp_path / "none.yaml"))

@@ -7,7 +7,8 @@ from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAu
 from batchgenerators.transforms.spatial_transforms import MirrorTransform
 
 import gansynth
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import UsageFault
+from tests.expected import raises_fault
 
 PATCH = (8, 8, 8)
 
@@ -155,15 +156,15 @@ def test_mix_batches_refuses_at_once_in_one_line(toy_bank, name):
 
 UNSIGNED = np.zeros((2, 1, *PATCH), np.uint8)
 MISFITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
-    "channels": ({"channels": 2}, {}, "as many channels"),
-    "axes": ({}, {"shape": (8, 8)}, "as many channels and axes"),
-    "two segmentations": ({"seg": np.zeros((2, 2, *PATCH))}, {}, r"seg \(2, 1"),
-    "no sign": ({"seg": UNSIGNED}, {"has_outside": True}, "a signed type"),
+    "channels": ({"channels": 2}, {}, "hosts.loader-data-shape-differs"),
+    "axes": ({}, {"shape": (8, 8)}, "hosts.loader-data-shape-differs"),
+    "two segmentations": ({"seg": np.zeros((2, 2, *PATCH))}, {}, "hosts.loader-seg-shape-differs"),
+    "no sign": ({"seg": UNSIGNED}, {"has_outside": True}, "hosts.loader-seg-unsigned"),
 }
 
 
 @pytest.mark.parametrize("name", MISFITS)
 def test_samples_that_do_not_fit_into_the_batch_stop_at_the_first(toy_bank, name):
-    loader, bank, says = MISFITS[name]
-    with pytest.raises(DataFault, match=says):
+    loader, bank, expected = MISFITS[name]
+    with raises_fault(expected):
         next(gansynth.mix_batches(Cases(**loader), toy_bank(**bank), "1:1"))

@@ -74,7 +74,7 @@ def test_a_dry_run_says_how_good_the_host_is_without_samples(compared, run, monk
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "expected"),
     [
         ({"ratio": "1:0"}, "hosts.compare-without-samples"),
         ({"export": "Dataset001_X"}, "request.field-without-effect"),
@@ -83,12 +83,12 @@ def test_a_dry_run_says_how_good_the_host_is_without_samples(compared, run, monk
     ids=["no sample", "export", "a folder in use"],
 )
 def test_what_cannot_be_compared_is_refused_before_either_arm_is_trained(
-    words, says, run, tmp_path, monkeypatch
+    words, expected, run, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(dry_run, "will_it_harm", lambda *_: {"lines": []})
     (tmp_path / "without").mkdir()
     (tmp_path / "without" / "thesis.txt").touch()
     words = {**SEGMENTER, "generator": run, "compare": True, "out": tmp_path, **words}
-    with raises_fault(says, gansynth.UsageFault):
+    with raises_fault(expected, gansynth.UsageFault):
         gansynth.augment(**words, **({} if "export" in words else SHORT))
     assert not (tmp_path / "with").exists()

@@ -27,7 +27,6 @@ from gansynth.metrics.statistics import (
     wilcoxon,
     within,
 )
-from gansynth.runtime.errors import UsageFault
 from tests.expected import raises_fault
 
 NONE = float("nan")
@@ -56,7 +55,7 @@ def test_values_are_paired_by_run_and_subject_and_those_of_one_side_are_dropped_
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "expected"),
     [
         ({"values": np.zeros((2, 2))}, "metrics.run-values-shape-differs"),
         ({"seeds": (0, 1)}, "metrics.run-values-shape-differs"),
@@ -65,8 +64,8 @@ def test_values_are_paired_by_run_and_subject_and_those_of_one_side_are_dropped_
         ({"values": np.array([[1, 2], [3, np.inf], [5, 6]])}, "metrics.run-value-infinite"),
     ],
 )
-def test_what_is_no_table_of_runs_is_refused_by_name(change, named):
-    with raises_fault(named):
+def test_what_is_no_table_of_runs_is_refused_by_name(change, expected):
+    with raises_fault(expected):
         runs(**{"values": np.ones((3, 2)), **change})
 
 
@@ -244,11 +243,17 @@ def test_too_little_to_tell_is_none_and_no_crash(values):
 
 
 @pytest.mark.parametrize(
-    ("option", "value"),
-    [("margin", 0.0), ("margin", NONE), ("confidence", 1.0), ("confidence", 95.0), ("power", 0.0)],
+    ("option", "value", "expected"),
+    [
+        ("margin", 0.0, "metrics.compare-margin-not-positive"),
+        ("margin", NONE, "metrics.compare-margin-not-positive"),
+        ("confidence", 1.0, "metrics.confidence-or-power-wrong"),
+        ("confidence", 95.0, "metrics.confidence-or-power-wrong"),
+        ("power", 0.0, "metrics.confidence-or-power-wrong"),
+    ],
 )
-def test_an_option_out_of_range_is_refused_by_name_and_value(option, value):
-    with pytest.raises(UsageFault, match=f"{option} is {value}"):
+def test_an_option_out_of_range_is_refused_by_name_and_value(option, value, expected):
+    with raises_fault(expected, names=f"{option} is {value}"):
         compare(*arms(), **{"margin": 0.5, option: value})
     with raises_fault("metrics.design-counts-too-small"):
         detectable(PILOT, 3, 2, 1)

@@ -107,7 +107,7 @@ def test_one_run_or_subject_has_no_limits(design):
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "expected"),
     [
         ({"curve": {6: RISING[6]}}, "benchmark.worth-curve-too-short"),
         ({"n": 0}, "benchmark.worth-size-below-one"),
@@ -115,6 +115,6 @@ def test_one_run_or_subject_has_no_limits(design):
         ({"confidence": 95}, "benchmark.worth-confidence-out-of-range"),
     ],
 )
-def test_bad_input_is_refused_by_name(change, named):
-    with raises_fault(named):
+def test_bad_input_is_refused_by_name(change, expected):
+    with raises_fault(expected):
         worth(**{"curve": RISING, "arm": RISING[6], "n": 6, **change})

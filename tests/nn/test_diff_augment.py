@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gansynth.core.generator import Batch, Stage, TrainingStep
 from gansynth.nn.diff_augment import ChangeName, DiscriminatorAugment
-from gansynth.runtime.errors import UsageFault
+from tests.expected import raises_fault
 
 INTENSITY = ("brightness", "contrast", "saturation")
 SIZES = {2: (8, 8), 3: (6, 8, 8)}
@@ -221,14 +221,17 @@ def test_p_follows_how_sure_the_discriminator_is_at_its_speed(case):
 
 
 @pytest.mark.parametrize(
-    ("names", "p", "says"),
+    ("names", "p", "expected", "wrong"),
     [
-        (["flipp"], 0.5, r"'flipp'.*expected some of.*'flip'"),
-        *((["flip"], p, "expected a probability") for p in (-0.1, 1.5, float("nan"))),
+        (["flipp"], 0.5, "diff-augment.change-unknown", "'flipp'"),
+        *(
+            (["flip"], p, "diff-augment.probability-out-of-range", f"p={p}")
+            for p in (-0.1, 1.5, float("nan"))
+        ),
     ],
 )
-def test_augment_refuses_unknown_changes_and_probabilities(names, p, says):
-    with pytest.raises(UsageFault, match=says):
+def test_augment_refuses_unknown_changes_and_probabilities(names, p, expected, wrong):
+    with raises_fault(expected, names=wrong):
         DiscriminatorAugment(names, p)
 
 

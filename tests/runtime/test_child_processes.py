@@ -10,7 +10,7 @@ import pytest
 
 from gansynth.runtime import processes, torchvision_compat
 from gansynth.runtime.child import cpu_threads
-from gansynth.runtime.errors import GansynthError
+from gansynth.runtime.errors import FAULTS, UNNAMED, TrainingFault
 from tests.expected import raises_fault
 from tests.processes import until
 
@@ -23,20 +23,24 @@ SAID = "error: why\\nTraceback\\nRuntimeError: x\\n"  # its threads go on talkin
 
 
 @pytest.mark.parametrize(
-    ("code", "message", "exit_code"),
+    ("code", "expected", "fault", "quoted"),
     [
-        *((f"sys.stderr.write('{SAID}'); sys.exit({n})", r"^why$", n) for n in (2, 6)),
-        ("sys.stderr.write('what and why'); sys.exit(5)", "^what and why$", 5),
-        ("print('x'); raise OSError('odd')", r"training failed \(exit 1\): OSError: odd", 5),
+        *(
+            (f"sys.stderr.write('{SAID}'); sys.exit({n})", UNNAMED, FAULTS[n], "why")
+            for n in (2, 6)
+        ),
+        ("sys.stderr.write('what and why'); sys.exit(5)", UNNAMED, TrainingFault, "what and why"),
+        ("print('x'); raise OSError('odd')", "processes.command-failed", TrainingFault,
+         "training failed (exit 1): OSError: odd"),
     ],
-)
+)  # fmt: skip
 def test_a_childs_typed_fault_is_ours_and_any_other_failure_quotes_its_last_line(
-    tmp_path, code, message, exit_code
+    tmp_path, code, expected, fault, quoted
 ):
     ended = run(f"import sys; {code}", tmp_path / "log")
-    with pytest.raises(GansynthError, match=message) as caught:
+    with raises_fault(expected, fault) as caught:
         processes.raise_if_failed(ended, "training")
-    assert caught.value.exit_code == exit_code
+    assert str(caught.value) == quoted
 
 
 def test_a_program_that_cannot_be_run_is_named(tmp_path):

@@ -137,13 +137,13 @@ def test_the_producer_gets_what_was_asked_for_or_what_the_training_leaves_free(
 
 @pytest.mark.fault(44)
 @pytest.mark.parametrize(
-    ("asked", "fault", "words"),
+    ("asked", "fault", "expected"),
     [
         ("gpu", UsageFault, "devices.device-name-unknown"),
         ("cuda:9", EnvironmentFault, "devices.cuda-device-missing"),
     ],
 )
-def test_a_device_that_cannot_be_is_refused(monkeypatch, asked, fault, words):
+def test_a_device_that_cannot_be_is_refused(monkeypatch, asked, fault, expected):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with raises_fault(words, fault):
+    with raises_fault(expected, fault):
         producer_device(asked, (0,))

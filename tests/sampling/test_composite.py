@@ -123,7 +123,7 @@ def test_what_is_set_for_all_parts_goes_to_those_that_have_it():
 
 
 @pytest.mark.parametrize(
-    ("parts", "message"),
+    ("parts", "expected"),
     [
         ([FIRST], "fitting.channel-without-part"),
         ([FIRST, {"name": "two"}], "fitting.channel-generated-twice"),
@@ -142,8 +142,8 @@ def test_what_is_set_for_all_parts_goes_to_those_that_have_it():
         ),
     ],
 )  # fmt: skip
-def test_parts_that_cannot_draw_a_sample_are_refused_by_name(parts, message):
-    with raises_fault(message):
+def test_parts_that_cannot_draw_a_sample_are_refused_by_name(parts, expected):
+    with raises_fault(expected):
         make_plan(chain(*parts), REQUEST, {}, None)
 
 
@@ -163,7 +163,7 @@ def test_a_channels_name_becomes_a_folders_name_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "expected"),
     [
         ("parts: [", "yaml.not-yaml"),
         ("- a", "fitting.chain-file-malformed"),
@@ -177,9 +177,9 @@ def test_a_channels_name_becomes_a_folders_name_of_its_own():
         ),
     ],
 )
-def test_a_bad_chain_is_one_line_that_names_the_key(tmp_path, text, message):
+def test_a_bad_chain_is_one_line_that_names_the_key(tmp_path, text, expected):
     (tmp_path / "chain.yaml").write_text(text)
-    with raises_fault(message) as refusal:
+    with raises_fault(expected) as refusal:
         read_chain(tmp_path / "chain.yaml")
     assert "\n" not in str(refusal.value)
 
@@ -256,16 +256,16 @@ def lead_out(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "expected"),
     [
         (exchange, "files.checksum-differs"),
         (lose, "files.checksum-differs"),
         (lead_out, "files.path-leads-out-of-folder"),
     ],
 )
-def test_a_part_that_is_not_what_it_was_is_refused(run, change: Callable[[Path], None], message):
+def test_a_part_that_is_not_what_it_was_is_refused(run, change: Callable[[Path], None], expected):
     change(run)
-    with raises_fault(message):
+    with raises_fault(expected):
         load_run(run, "cpu")
 
 
@@ -287,7 +287,7 @@ def test_an_interrupted_run_keeps_the_parts_that_are_finished(joint, fits, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "expected"),
     [
         ({"width": 8}, "fitting.folder-holds-other-run"),
         ({"edits": ("shift",)}, "fitting.folder-holds-other-run"),
@@ -295,8 +295,8 @@ def test_an_interrupted_run_keeps_the_parts_that_are_finished(joint, fits, tmp_p
         ({"resume": False}, "fitting.folder-holds-run"),
     ],
 )
-def test_another_run_is_refused(run, fits, changes, message):
-    with raises_fault(message):
+def test_another_run_is_refused(run, fits, changes, expected):
+    with raises_fault(expected):
         compose(run, **changes)
     assert fits == []
 

@@ -16,7 +16,6 @@ from gansynth.data.views import SourceView
 from gansynth.fitting.composite_plan import make_plan
 from gansynth.fitting.composite_spec import ChainSpec, PerChannel, PerClass, asked_for
 from gansynth.fitting.fit import fit
-from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.composite import part_seed
 from gansynth.sampling.open_run import load_run
@@ -96,7 +95,7 @@ CHAIN = {"parts": [{"name": "a", "generator": "dcgan", "channels": ["first"]}]}
 
 
 @pytest.mark.parametrize(
-    ("spec", "settings", "message"),
+    ("spec", "settings", "expected"),
     [
         (PerClass("dcgan"), {}, "fitting.class-with-few-cases"),
         (PerClass("dcgan", "cyst,metastases"), {}, "folds.class-unknown"),
@@ -110,8 +109,8 @@ CHAIN = {"parts": [{"name": "a", "generator": "dcgan", "channels": ["first"]}]}
         (ChainSpec.model_validate(CHAIN), words(NOISE), "fitting.part-draws-own-anatomy"),
     ],
 )
-def test_classes_that_cannot_be_drawn_are_refused_in_one_line(spec, settings, message):
-    with raises_fault(message) as refusal:
+def test_classes_that_cannot_be_drawn_are_refused_in_one_line(spec, settings, expected):
+    with raises_fault(expected) as refusal:
         make_plan(spec, REQUEST, settings, None)
     assert "\n" not in str(refusal.value)
 
@@ -119,8 +118,11 @@ def test_classes_that_cannot_be_drawn_are_refused_in_one_line(spec, settings, me
 def test_classes_that_are_not_there_or_split_with_channels_are_refused(tmp_path):
     with raises_fault("folds.no-classes"):
         make_plan(PerClass("dcgan"), SourceRequest("toy", "2"), {}, None)
-    for name, channels in (("dcgan", "each"), ("chain.yaml", None)):
-        with pytest.raises(UsageFault, match="--per-class each: "):
+    for name, channels, expected in (
+        ("dcgan", "each", "fitting.per-class-with-per-channel"),
+        ("chain.yaml", None, "fitting.chain-defines-its-parts"),
+    ):
+        with raises_fault(expected, names="--per-class each"):
             asked_for(name, channels, "each")
     with raises_fault("sampling.no-label-maps-to-edit"):
         compose(tmp_path / "run", edits=("flip",))

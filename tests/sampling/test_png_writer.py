@@ -238,7 +238,7 @@ def test_percentiles_are_those_of_training_cases(tmp_path):
 
 @pytest.mark.fault(14)
 @pytest.mark.parametrize(
-    ("window", "ndim", "message"),
+    ("window", "ndim", "expected"),
     [
         ("0:1,0:1,0:1", 2, "sampling.window-count-differs"),
         ("1:0", 2, "options.value-invalid"),
@@ -247,12 +247,12 @@ def test_percentiles_are_those_of_training_cases(tmp_path):
         ("0:1", 3, "sampling.writer-needs-slices"),
     ],
 )
-def test_a_window_that_is_none_and_volumes_are_refused(window, ndim, message):
+def test_a_window_that_is_none_and_volumes_are_refused(window, ndim, expected):
     def asked():
         options = read_settings(PngOptions, {"window": window}, "png")
         check_writer(PngWriter, options, ToySource(ndim).schema, "runs/g1")
 
-    with raises_fault(message):
+    with raises_fault(expected):
         asked()
 
 

@@ -20,7 +20,6 @@ from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.core.writer import Item
 from gansynth.data.case_writer import NiftiWriter
-from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.replay import SampleRecord, read_record
 from gansynth.sampling.run_source import open_source
@@ -117,7 +116,7 @@ class Other(ToySource):
 
 @pytest.mark.fault(3)
 @pytest.mark.parametrize(
-    ("source", "message"),
+    ("source", "expected"),
     [
         (Other(training=13), "sampling.source-cases-unseen"),
         (Other(space={"host": {"spacing": [2.0, 2.0, 2.0]}}), "lineage.space-of-other-host"),
@@ -128,8 +127,8 @@ class Other(ToySource):
     ],
     ids=["split", "spacing", "axes", "channels", "content"],
 )  # fmt: skip
-def test_a_source_that_is_not_its_own_is_refused(deep, source, message):
-    with raises_fault(message):
+def test_a_source_that_is_not_its_own_is_refused(deep, source, expected):
+    with raises_fault(expected):
         Sampler(deep, source).draw(0, 1)
 
 
@@ -190,21 +189,21 @@ def test_written_provenance_replays_to_the_written_sample(written, runs, tmp_pat
 
 SOUND = "settings,,{}\nsynthetic,0-1,a,1,f\n"
 REFUSED = [
-    ("settings,,{\nsynthetic,0-1,a,1,f", ":2", "its settings are damaged"),
-    ("settings,,[]\nsynthetic,0-1,a,1,f", ":2", "its settings are damaged"),
-    ("settings\nsynthetic,0-1,a,1,f", ":2", "has no sample's number"),
-    ('\nsynthetic,"' + "x" * 200000, ":2", "damaged .field larger than field limit"),
-    (SOUND, "", "expected FILE:LINE of a draw log"),
-    (SOUND, ":999", "no line 999, expected the number of one of"),
-    (SOUND, ":1", "line 1 is 'settings ', expected one that begins with synthetic"),
+    ("settings,,{\nsynthetic,0-1,a,1,f", ":2", "sampling.replay-settings-damaged"),
+    ("settings,,[]\nsynthetic,0-1,a,1,f", ":2", "sampling.replay-settings-damaged"),
+    ("settings\nsynthetic,0-1,a,1,f", ":2", "sampling.replay-line-without-number"),
+    ('\nsynthetic,"' + "x" * 200000, ":2", "sampling.replay-line-damaged"),
+    (SOUND, "", "sampling.replay-form-unknown"),
+    (SOUND, ":999", "sampling.replay-line-unknown"),
+    (SOUND, ":1", "sampling.replay-line-not-synthetic"),
 ]
 
 
-@pytest.mark.parametrize(("text", "line", "words"), REFUSED, ids=range(len(REFUSED)))
-def test_a_record_that_is_none_is_refused(text, line, words, tmp_path):
+@pytest.mark.parametrize(("text", "line", "expected"), REFUSED, ids=range(len(REFUSED)))
+def test_a_record_that_is_none_is_refused(text, line, expected, tmp_path):
     log = tmp_path / "draws-host-1.csv"
     log.write_text(text)
-    with pytest.raises((DataFault, UsageFault), match=words):
+    with raises_fault(expected, names=f"{log}{line}"):
         read_record(f"{log}{line}")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from gansynth.runtime.errors import EnvironmentFault, IntegrityFault
+from gansynth.runtime.errors import EnvironmentFault
 from gansynth.runtime.files import sha256_file
 from gansynth.training import checkpoint
 from tests.expected import raises_fault
@@ -124,15 +124,15 @@ def trained(width: int = 3) -> tuple[dict[str, Any], dict[str, torch.optim.Optim
 
 @pytest.mark.fault(26)
 @pytest.mark.parametrize(
-    ("width", "averages", "says"),
-    [(4, {}, r"2 tensor\(s\).*net/g/bias"), (3, {"g/weight": torch.zeros(3, 2)}, "ema/g/weight")],
+    ("width", "averages", "names"),
+    [(4, {}, "net/g/bias"), (3, {"g/weight": torch.zeros(3, 2)}, "ema/g/weight")],
     ids=["another architecture", "no averages"],
 )
-def test_what_does_not_fit_is_refused_before_anything_is_loaded(width, averages, says):
+def test_what_does_not_fit_is_refused_before_anything_is_loaded(width, averages, names):
     kept = checkpoint.collect(trained()[0], {}, {})
     nets, _ = trained(width)
     before = nets["g"].weight.detach().clone()
-    with pytest.raises(IntegrityFault, match=says):
+    with raises_fault("training.checkpoint-does-not-fit", names=names):
         checkpoint.restore(kept, nets, averages, {})
     assert torch.equal(nets["g"].weight, before)
 

@@ -20,7 +20,7 @@ from gansynth.core.resample import resample
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.hosts.session import Session
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault
 from gansynth.runtime.files import read_json
 from gansynth.runtime.progress import NullReporter
 from gansynth_deepmedic.configs import MAPS, SCORES, SHARES, read_train_config
@@ -135,19 +135,21 @@ def test_an_export_is_not_to_be_shared_and_no_data_for_a_generator(exported, toy
 
 
 @pytest.mark.parametrize(
-    ("asked", "values", "says"),
+    ("asked", "values", "expected", "names"),
     [
-        ({"content": "synthetic"}, {}, "expected mixed"),
-        ({}, {MAPS: ["./map_0.cfg"]}, f"{MAPS} is set, so .*; expected sampling by labels"),
+        ({"content": "synthetic"}, {}, "deepmedic.synthetic-cases-disclose-real", "mixed"),
+        ({}, {MAPS: ["./map_0.cfg"]}, "deepmedic.sampling-unusable-key", MAPS),
         ({"read": {"modality": "none"}}, {SCORES: {"apply_to_all_channels": True}},
-         f"{SCORES} is set, so DeepMedic"),
+         "deepmedic.sampling-unusable-key", SCORES),
     ],
     ids=["content", "maps", "scores"],
 )  # fmt: skip
-def test_orders_that_make_no_data_set_are_refused(toy, bank, tmp_path, asked, values, says):
+def test_orders_that_make_no_data_set_are_refused(
+    toy, bank, tmp_path, asked, values, expected, names
+):
     data = toy.copied(tmp_path / "set")
     data.change(**values)
-    with pytest.raises((UsageFault, DataFault), match=says):
+    with raises_fault(expected, names=names):
         export(data, bank, tmp_path / "out", **asked)
     assert not (tmp_path / "out").exists()
 

@@ -153,14 +153,15 @@ def test_two_variables_are_the_shortest_case_and_a_wrong_one_is_named(tmp_path):
     assert config is not None
     assert config.request == AugmentRequest(target="nnunet", generator=tmp_path, ratio="1:2")
     assert from_environment({}) is None
-    for variables, says in (
-        ({"GENERATOR": "runs/g0"}, "GANSYNTH_RATIO is not set"),
-        ({"RATIO": "1:1"}, "GANSYNTH_GENERATOR is not set; set GANSYNTH_GENERATOR=runs/g0"),
-        ({"RATIO": "1", "GENERATOR": "g"}, "expected REAL:SYNTHETIC"),
-        ({"CONFIG": "/no/such.json"}, "GANSYNTH_CONFIG=/no/such.json: FileNotFoundError"),
+    for variables, expected, wrong in (
+        ({"GENERATOR": "runs/g0"}, "nnunet.variable-not-set", "GANSYNTH_RATIO "),
+        ({"RATIO": "1:1"}, "nnunet.variable-not-set", "GANSYNTH_GENERATOR "),
+        ({"RATIO": "1", "GENERATOR": "g"}, "ratio.not-two-numbers", "--ratio '1'"),
+        ({"CONFIG": "/no/such.json"}, "nnunet.settings-file-refused", "GANSYNTH_CONFIG=/no/such."),
     ):
-        with pytest.raises(UsageFault, match=says):
+        with raises_fault(expected) as caught:
             from_environment({f"GANSYNTH_{name}": value for name, value in variables.items()})
+        assert str(caught.value).startswith(wrong)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, case_record, case_records, lineage_of
 from gansynth.core.space import Placement, Space
 from gansynth.hosts import api
-from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.sampling import evaluation_data
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.cases import hashes_of
@@ -202,7 +202,7 @@ def test_a_large_sample_is_cut_to_what_a_patch_reaches_and_a_small_one_refused(s
 
 
 @pytest.mark.parametrize(
-    ("kind", "read", "reader", "fault", "says"),
+    ("kind", "read", "reader", "fault", "expected"),
     [
         (
             "nifti",
@@ -223,12 +223,12 @@ def test_a_large_sample_is_cut_to_what_a_patch_reaches_and_a_small_one_refused(s
     ],
 )
 def test_what_cannot_be_converted_is_refused_with_the_words_that_cure_it(
-    skewed, kind, read, reader, fault, says
+    skewed, kind, read, reader, fault, expected
 ):
     host = NnunetSource(skewed.request())
     if reader is not None:
         host.plans.doc["image_reader_writer"] = reader  # type: ignore[index]
-    with raises_fault(says, fault):
+    with raises_fault(expected, fault):
         SpaceConverter(opened(skewed, kind, **read), Space(), host)
 
 
@@ -248,13 +248,14 @@ def test_all_a_generator_has_seen_must_be_training_cases_by_id(skewed, caplog):
         check_seen(run_of(seen), source, host, held)
 
     check()
-    for changes, says in (
-        ({"id": held[0].id}, "the case itself"),
-        ({"id": "stranger"}, "'stranger' first; expected training cases only"),
-        ({"subject": held[0].subject}, "same subject as"),
-        ({"sha256": case_record(source, held[0].id).sha256}, "same content as"),
+    seen, sha256 = "lineage.held-out-case-seen", case_record(source, held[0].id).sha256
+    for changes, expected, names in (
+        ({"id": held[0].id}, seen, "the case itself"),
+        ({"id": "stranger"}, "nnunet.generator-saw-other-cases", "'stranger'"),
+        ({"subject": held[0].subject}, seen, "same subject as"),
+        ({"sha256": sha256}, seen, "same content as"),
     ):
-        with pytest.raises(IntegrityFault, match=says):
+        with raises_fault(expected, names=names):
             check(**changes)
     held = (replace(held[0], id="elsewhere", subject="nobody"),)
     check_seen(run_of(lineage_of(source)), source, host, held)

@@ -19,7 +19,6 @@ from gansynth.bank.reader import BankReader
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import lineage_of
 from gansynth.hosts.session import Session
-from gansynth.runtime.errors import UsageFault
 from gansynth.sampling.writing import TIME
 from gansynth_nnunet import export
 from gansynth_nnunet.dataset import NnunetRoot
@@ -29,6 +28,7 @@ from gansynth_nnunet.mixed import decode, encode, location_keys
 from gansynth_nnunet.source import NnunetSource
 from tests.banks import write_bank
 from tests.conftest import Toy, content, crop_samples
+from tests.expected import raises_fault
 
 MIXED, ALONE, AGAIN = "Dataset510_Plus", "Dataset511_Alone", "Dataset512_Alone"
 # nnU-Net and torch warn of each other's deprecations; which ones is not ours to say.
@@ -218,12 +218,12 @@ def test_units_come_back_and_outside_gets_what_nnunet_takes_for_outside(toy_nnun
 
 def test_an_order_that_makes_no_data_set_is_refused(exports):
     before = there(exports.toy)
-    for name, order, says in (
-        ("Hippo", {}, "expected DatasetNNN_Name with three digits"),
-        ("Dataset520_New", {"ratio": "100:1"}, "0 synthetic cases beside 4 training cases"),
-        ("Dataset520_New", {"fold": "all"}, "nothing is held out"),
+    for name, order, expected in (
+        ("Hippo", {}, "nnunet.export-name-invalid"),
+        ("Dataset520_New", {"ratio": "100:1"}, "nnunet.export-without-synthetic-cases"),
+        ("Dataset520_New", {"fold": "all"}, "nnunet.export-holds-nothing-out"),
     ):
-        with pytest.raises(UsageFault, match=says):
+        with raises_fault(expected):
             exports(name, **order)
         assert there(exports.toy) == before
 

@@ -71,7 +71,7 @@ def test_force_prepares_again_tells_how_far_it_is_and_leaves_the_environment(
 
 
 @pytest.mark.parametrize(
-    ("plans", "configuration", "settings", "says"),
+    ("plans", "configuration", "settings", "expected"),
     [
         (None, "3d_lowres", {}, "nnunet.configuration-unknown"),
         ("nnUNetResEncUNetMPlans", "2d", {}, "nnunet.plans-missing-or-outdated"),
@@ -83,9 +83,9 @@ def test_force_prepares_again_tells_how_far_it_is_and_leaves_the_environment(
         (None, "2d", {"patch": "0x8x8"}, "options.value-invalid"),
     ],
 )
-def test_what_cannot_be_prepared_is_refused(toy_copy, plans, configuration, settings, says):
+def test_what_cannot_be_prepared_is_refused(toy_copy, plans, configuration, settings, expected):
     small: dict[str, Any] = {"small": "yes"} if settings else {}
-    with raises_fault(says):
+    with raises_fault(expected):
         prepare(toy_copy.request(plans=plans), [configuration], **small, **settings)
 
 

@@ -130,7 +130,7 @@ def test_one_colour_picture_is_three_channels_as_nnunet_reads_it(toy_copy):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"channel_names": {"1": "T1"}}, "nnunet.channel-names-invalid"),
         ({"labels": {"organ": 1}}, "nnunet.labels-invalid"),
@@ -146,9 +146,9 @@ def test_one_colour_picture_is_three_channels_as_nnunet_reads_it(toy_copy):
         ),
     ],
 )
-def test_a_dataset_json_that_cannot_be_used_stops_the_check(toy_copy, changes, said):
+def test_a_dataset_json_that_cannot_be_used_stops_the_check(toy_copy, changes, expected):
     edit(toy_copy.raw, **changes)
-    with raises_fault(said):
+    with raises_fault(expected):
         check(toy_copy)
 
 

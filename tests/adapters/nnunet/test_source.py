@@ -168,44 +168,45 @@ NO_SPLIT = without("splits_final.json")
 TOO_FEW = without("splits_final.json", "nnUNetPlans_3d_fullres/p1_*")
 PARTED = split([{"train": ["p1_left", "p2_left"], "val": ["p1_right"]}])
 TWICE = split([{"train": ["p1_left", "p2_left"], "val": ["p1_left"]}])
-PREPARE = "gansynth prepare nnunet:501 --root .*/toy"
-REFUSED: list[tuple[Spoil | None, dict[str, str], type[Exception], str]] = [
-    (None, {"fold": "00"}, UsageFault, "has the folds 0, 1, 2, 3, 4; expected one"),
-    (NO_SPLIT, {"subjects": PEOPLE}, IntegrityFault, r"p\d_"),
-    (
-        PARTED,
-        {"subjects": PEOPLE},
-        IntegrityFault,
-        r"gansynth splits nnunet:501 --root .*/toy --subjects ",
-    ),
-    (TWICE, {}, IntegrityFault, "p1_left and p1_left"),
-    (TOO_FEW, {}, DataFault, r"need 5 cases, found 4; .* --folds 2"),
-    (split([{"train": ["p1_left"], "val": []}]), {}, DataFault, "lists of cases under train and"),
-    (split([{"train": ["x"], "val": ["p1_left"]}]), {}, DataFault, "'x' first; .* or gansynth sp"),
-    (split([{"train": "p1_left"}]), {}, DataFault, "fold 0 is"),
-    (split({}), {}, DataFault, "is a dict, expected a list"),
-    (None, {"plans": "../Dataset501_Toy/nnUNetPlans"}, UsageFault, "no such plans"),
-    (None, {"where": "../x"}, DataFault, r"expected .*Dataset501_Toy"),
-    (None, {"where": "toy"}, DataFault, r"expected .*Dataset501_Toy"),
-    (planned(previous_stage="3d_low"), {}, UsageFault, "second stage .*first, -c 3d_low, or 3d_f"),
-    (planned(inherits_from="3d_fullres"), {}, DataFault, "Circular dependency.* --force"),
-    (planned(spacing=["a", 1, 1]), {}, DataFault, r"3d_fullres: spacing\.0 is 'a'.* --force"),
-    (planned(patch_size=[0, 8, 8]), {}, DataFault, r"patch_size\.0 is 0: Input should be greater"),
+PREPARE = "gansynth prepare nnunet:501 --root "
+LEAK, VALUE = "lineage.subject-in-training-and-validation", "nnunet.plans-value-refused"
+NOWHERE, FOLD = "nnunet.no-such-data-set", "folds.fold-malformed"
+REFUSED: list[tuple[Spoil | None, dict[str, str], type[Exception], str, str]] = [
+    (None, {"fold": "00"}, UsageFault, "folds.fold-unknown", "0, 1, 2, 3, 4"),
+    (NO_SPLIT, {"subjects": PEOPLE}, IntegrityFault, LEAK, "(subject p"),
+    (PARTED, {"subjects": PEOPLE}, IntegrityFault, LEAK, "gansynth splits nnunet:501 --root "),
+    (TWICE, {}, IntegrityFault, LEAK, "p1_left and p1_left"),
+    (TOO_FEW, {}, DataFault, "nnunet.too-few-cases-for-folds", "--folds 2"),
+    (split([{"train": ["p1_left"], "val": []}]), {}, DataFault, FOLD, "'val': []"),
+    (split([{"train": ["x"], "val": ["p1_left"]}]), {}, DataFault,
+     "folds.fold-names-unknown-cases", "'x'"),
+    (split([{"train": "p1_left"}]), {}, DataFault, FOLD, "{'train': 'p1_left'}"),
+    (split({}), {}, DataFault, "files.top-level-type-differs", "splits_final.json"),
+    (None, {"plans": "../Dataset501_Toy/nnUNetPlans"}, UsageFault, "nnunet.plans-name-unknown", ""),
+    (None, {"where": "../x"}, DataFault, NOWHERE, "Dataset501_Toy"),
+    (None, {"where": "toy"}, DataFault, NOWHERE, "Dataset501_Toy"),
+    (planned(previous_stage="3d_low"), {}, UsageFault, "nnunet.cascade-second-stage", "-c 3d_low,"),
+    (planned(inherits_from="3d_fullres"), {}, DataFault, "nnunet.configuration-unreadable",
+     "Circular dependency"),
+    (planned(spacing=["a", 1, 1]), {}, DataFault, VALUE, "3d_fullres: spacing.0 is 'a'"),
+    (planned(patch_size=[0, 8, 8]), {}, DataFault, VALUE, "3d_fullres: patch_size.0 is 0"),
     *(
-        (planned(data_identifier=name), {}, DataFault, "data_identifier is")
+        (planned(data_identifier=name), {}, DataFault, VALUE, f"data_identifier is {name!r}")
         for name in ("../Dataset501_Toy/nnUNetPlans_2d", "/", "..", "")
     ),
-    (planned(data_identifier="nnUNetPlans_3d_x"), {}, DataFault, f"run: {PREPARE} -c 3d_fullres"),
-    (without("*Plans.json"), {}, DataFault, PREPARE),
-    (without("*_3d_fullres/p2_left_seg.b2nd"), {}, DataFault, r"p2_left_seg\.b2nd first"),
-]
+    (planned(data_identifier="nnUNetPlans_3d_x"), {}, DataFault, "nnunet.no-preprocessed-cases",
+     "-c 3d_fullres"),
+    (without("*Plans.json"), {}, DataFault, "nnunet.no-plans", PREPARE),
+    (without("*_3d_fullres/p2_left_seg.b2nd"), {}, DataFault,
+     "nnunet.preprocessed-cases-without-labels", "p2_left_seg.b2nd"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("spoil", "asked", "fault", "says"), REFUSED)
-def test_what_cannot_be_opened_is_refused(toy_copy, spoil, asked, fault, says):
+@pytest.mark.parametrize(("spoil", "asked", "fault", "expected", "names"), REFUSED)
+def test_what_cannot_be_opened_is_refused(toy_copy, spoil, asked, fault, expected, names):
     if spoil is not None:
         spoil(toy_copy)
-    with pytest.raises(fault, match=says):
+    with raises_fault(expected, fault, names=names):
         NnunetSource(replace(toy_copy.request(), **asked))
     if spoil is NO_SPLIT:  # the one that it made parts people
         assert not (toy_copy.preprocessed / "splits_final.json").exists()
@@ -216,21 +217,22 @@ def cut(path: Path) -> None:
 
 
 IMAGE, LABELS = "p2_left.b2nd", "p2_left_seg.b2nd"
-UNFIT: list[tuple[str, Callable[[np.ndarray], np.ndarray], str]] = [
-    (IMAGE, lambda a: a[:1], r"1 channel\(s\), expected 2"),
-    (IMAGE, lambda a: a[:, 1:], "expected equal"),
-    (IMAGE, lambda a: a[0], r"expected numbers of shape \(C, D, H, W\)"),
-    (LABELS, lambda a: np.concatenate([a, a]), "expected one channel"),
-]
+UNFIT: list[tuple[str, Callable[[np.ndarray], np.ndarray], str, str]] = [
+    (IMAGE, lambda a: a[:1], "nnunet.preprocessed-case-faulty", "(T1, FLAIR)"),
+    (IMAGE, lambda a: a[:, 1:], "nnunet.preprocessed-case-faulty", "labels"),
+    (IMAGE, lambda a: a[0], "nnunet.array-damaged", IMAGE),
+    (LABELS, lambda a: np.concatenate([a, a]), "nnunet.preprocessed-labels-several-channels",
+     LABELS),
+]  # fmt: skip
 
 
 @pytest.mark.fault(9)
-@pytest.mark.parametrize(("name", "change", "says"), UNFIT)
-def test_arrays_that_do_not_fit_are_named(toy_copy, name, change, says):
+@pytest.mark.parametrize(("name", "change", "expected", "names"), UNFIT)
+def test_arrays_that_do_not_fit_are_named(toy_copy, name, change, expected, names):
     """What is damaged in them, and NaN and unknown labels, ``tests/test_bad_input.py`` has."""
     path = arrays(toy_copy) / name
     store(path, change(load_array(path)))
-    with pytest.raises(DataFault, match=says):
+    with raises_fault(expected, names=names):
         NnunetSource(toy_copy.request()).load("p2_left")
 
 
@@ -259,9 +261,12 @@ def test_predictions_come_to_the_voxels_of_a_case_as_its_labels_do(toy_nnunet, t
         case = source.train_ids[0]
         found = host_labels(source, case, toy_nnunet.raw / "labelsTr" / f"{case}.nii.gz")
         assert np.array_equal(found, np.asarray(source.load(case).labels))
-    for shape, value, says in (((9, 9, 9), 1, "shape is"), (SHAPE, 5, "label value")):
+    for shape, value, expected, names in (
+        ((9, 9, 9), 1, "nnunet.prediction-grid-differs", "(9, 9, 9)"),
+        (SHAPE, 5, "nnunet.prediction-labels-unknown", "[5]"),
+    ):
         save_nifti(tmp_path / "p.nii.gz", np.full(shape, value, np.uint8))
-        with pytest.raises(DataFault, match=says):
+        with raises_fault(expected, names=names):
             host_labels(source, case, tmp_path / "p.nii.gz")
 
 

@@ -156,7 +156,7 @@ def test_real_images_with_new_lesions_are_not_shared(shared_yolo, box_run, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("ratio", "out", "says"),
+    ("ratio", "out", "expected"),
     [
         ("999:1000", "out", "yolo.export-repeats-too-often"),
         ("1:1", "images/out", "yolo.path-part-images-or-labels"),
@@ -165,12 +165,12 @@ def test_real_images_with_new_lesions_are_not_shared(shared_yolo, box_run, tmp_p
     ],
 )
 def test_orders_that_make_no_data_set_write_nothing(
-    shared_yolo, bank, box_run, tmp_path, monkeypatch, ratio, out, says
+    shared_yolo, bank, box_run, tmp_path, monkeypatch, ratio, out, expected
 ):
     monkeypatch.chdir(tmp_path)
     folder, _, size = out.replace("DATA", str(shared_yolo.parent)).partition(" --bank-size ")
     asked = {"bank_size": int(size), "generator": box_run} if size else {}
-    with raises_fault(says):
+    with raises_fault(expected):
         export(shared_yolo, None if size else bank, folder, ratio, **asked)
     assert list(tmp_path.iterdir()) == []
 

@@ -341,7 +341,7 @@ def test_boxes_are_drawn_around_parts_that_are_large_enough(masked):
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "expected"),
     [
         (
             lambda path: write_yaml(path.parents[2], {**SIDES, "names": ["background"]}),
@@ -352,7 +352,7 @@ def test_boxes_are_drawn_around_parts_that_are_large_enough(masked):
         (lambda path: Image.new("L", (32, 64)).save(path), "pictures.mask-shape-differs"),
     ],
 )
-def test_an_unusable_label_map_is_refused(masked, change, says):
+def test_an_unusable_label_map_is_refused(masked, change, expected):
     change(masked.parent / f"masks/{FIRST}.png")
-    with raises_fault(says, (DataFault, UsageFault)):
+    with raises_fault(expected, (DataFault, UsageFault)):
         opened(masked, read=MASKED).load(FIRST)

@@ -152,7 +152,7 @@ class TestCluster:
 
 
 @pytest.mark.parametrize(
-    ("address", "fault", "says"),
+    ("address", "fault", "expected"),
     [
         ("no ray", EnvironmentFault, "benchmark.ray-not-installed"),
         ("local", UsageFault, "benchmark.ray-address-malformed"),
@@ -162,7 +162,7 @@ class TestCluster:
     ],
 )
 def test_no_cluster_is_ever_started_nor_waited_for(
-    small: Small, monkeypatch, tmp_path, address, fault, says
+    small: Small, monkeypatch, tmp_path, address, fault, expected
 ):
     if address == "no ray":
         monkeypatch.setitem(sys.modules, "ray", None)
@@ -173,7 +173,7 @@ def test_no_cluster_is_ever_started_nor_waited_for(
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
     executor = RayExecutor()
-    with raises_fault(says, fault):
+    with raises_fault(expected, fault):
         executor.open(small.store.folder)
     executor.close()
 

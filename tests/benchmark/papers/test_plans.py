@@ -194,7 +194,7 @@ def shown(row: dict[str, str]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "expected"),
     [
         ({"armz": []}, "papers.plan-value-refused"),
         ({"arms": [{**ARM, "steps": 5}]}, "papers.plan-value-refused"),
@@ -215,11 +215,11 @@ def shown(row: dict[str, str]) -> dict[str, Any]:
         (shown({"generator": "MM-GAN", "label_source": "tissues"}), "papers.plan-value-refused"),
     ],
 )
-def test_a_wrong_plan_is_refused(tmp_path, other, told):
+def test_a_wrong_plan_is_refused(tmp_path, other, expected):
     file = ROOT / "plugins/gansynth_cgan3d/recipes/tables/mmgan2020.yaml"
     document = {**yaml.safe_load(file.read_text("utf-8")), **other}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(document))
-    with raises_fault(told):
+    with raises_fault(expected):
         plans.read_plan(tmp_path / "plan.yaml")
 
 

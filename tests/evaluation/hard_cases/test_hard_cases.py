@@ -209,7 +209,7 @@ IDS = Blobs().train_ids
 
 
 @pytest.mark.parametrize(
-    ("folders", "fault", "says"),
+    ("folders", "fault", "expected"),
     [
         ((IDS, ["case_35"]), IntegrityFault, "hard-cases.predictions-of-held-out-cases"),
         ((IDS, ["case_3"]), DataFault, "hard-cases.prediction-of-unknown-case"),
@@ -218,9 +218,9 @@ IDS = Blobs().train_ids
     ],
     ids=["held out", "unknown", "twice", "missing"],
 )
-def test_predictions_are_of_every_training_case_once(tmp_path, folders, fault, says):
+def test_predictions_are_of_every_training_case_once(tmp_path, folders, fault, expected):
     made = [named(tmp_path / f"{n}", *cases) for n, cases in enumerate(folders)]
-    with raises_fault(says, fault):
+    with raises_fault(expected, fault):
         hosts.predicted_files(Blobs(), made)
 
 
@@ -253,7 +253,7 @@ def test_a_prediction_is_brought_to_the_cases_own_voxels(volumes, read):
 
 
 @pytest.mark.parametrize(
-    ("shape", "affine", "value", "says"),
+    ("shape", "affine", "value", "expected"),
     [
         ((12, 10, 9), AFFINE, 1, "nifti.prediction-grid-differs"),
         ((12, 10, 8), np.diag([2.0, 2.0, 2.0, 1.0]), 1, "nifti.prediction-grid-differs"),
@@ -261,10 +261,10 @@ def test_a_prediction_is_brought_to_the_cases_own_voxels(volumes, read):
     ],
     ids=["shape", "turned", "label"],
 )
-def test_a_prediction_of_another_grid_or_label_is_refused(volumes, shape, affine, value, says):
+def test_a_prediction_of_another_grid_or_label_is_refused(volumes, shape, affine, value, expected):
     save_nifti(volumes / "p/c.nii.gz", np.full(shape, value, np.uint8), affine)
     source = opened(volumes)
-    with raises_fault(says):
+    with raises_fault(expected):
         host_labels(source, source.train_ids[0], volumes / "p" / "c.nii.gz")
     with raises_fault("source.host-labels-without-voxels"):
         host_labels(ToySource(2), "toy_00", volumes / "p" / "c.nii.gz")

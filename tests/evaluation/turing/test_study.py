@@ -7,7 +7,6 @@ from base64 import b64decode
 import numpy as np
 import pytest
 
-from gansynth.runtime.errors import IntegrityFault
 from gansynth_evaluate.turing import TuringOptions, make_study, open_study
 from gansynth_evaluate.turing.study import default_folder
 from tests.expected import raises_fault
@@ -115,11 +114,19 @@ def test_changed_images_are_noticed(made, flat_study):
         make_study(made.flat, flat_study.folder, EIGHT, raters=2)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"version": 1}', '{"version": 4}', None])
-def test_a_damaged_study_and_a_changed_truth_are_noticed(text, flat_study):
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{", "files.own-document-unreadable"),
+        ("[]", "files.own-document-unreadable"),
+        ('{"version": 1}', "turing-test.study-version-differs"),
+        ('{"version": 4}', "turing-test.study-changed"),
+        (None, "turing-test.study-changed"),
+    ],
+)
+def test_a_damaged_study_and_a_changed_truth_are_noticed(text, expected, flat_study):
     path = flat_study.folder / "study.json"
     changed = path.read_text().replace('"truth": "real"', '"truth": "synthetic"', 1)
     path.write_text(text or changed)
-    says = r"study\.json" if text else "was changed after it was written"
-    with pytest.raises(IntegrityFault, match=says):
+    with raises_fault(expected, names=path):
         open_study(flat_study.folder)

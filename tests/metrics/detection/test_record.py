@@ -113,7 +113,7 @@ def test_a_missing_or_huge_file_is_refused(path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("image", "says"),
+    ("image", "expected"),
     [
         (seen("b", [BOX], classes=([4], [])), "metrics.detections-malformed"),
         (seen("b", found=[(9, 9, 8, 9)], scores=[1]), "metrics.detections-malformed"),
@@ -122,9 +122,9 @@ def test_a_missing_or_huge_file_is_refused(path, monkeypatch):
         (seen("b", found=[BOX], scores=[]), "metrics.detections-not-written"),
     ],
 )
-def test_nonsense_is_not_written(image, says, path):
+def test_nonsense_is_not_written(image, expected, path):
     before = path.read_bytes()
-    with raises_fault(says):
+    with raises_fault(expected):
         write_detections(path, document(image))
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["d.json"]

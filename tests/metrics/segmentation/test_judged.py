@@ -15,7 +15,7 @@ from gansynth.hosts.session import Session
 from gansynth.hosts.trials import trials_of
 from gansynth.metrics.segmentation import measure_predictions
 from gansynth.metrics.segmentation.evaluation import OWN, at_thresholds
-from gansynth.runtime.errors import UsageFault
+from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import read_json, read_nifti, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
@@ -74,18 +74,20 @@ def test_nnunet_validates_beside_its_truth(nnunet, regions):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "says"),
+    ("key", "value", "fault", "expected"),
     [
-        ("held_out_ids", ("c",), "metrics.label-map-missing"),
-        ("ending", ".png", "nnunet.measured-files-not-nifti"),
-        ("held_out_ids", (), "nnunet.fold-holds-no-case-out"),
+        ("held_out_ids", ("c",), DataFault, "metrics.label-map-missing"),
+        ("ending", ".png", UsageFault, "nnunet.measured-files-not-nifti"),
+        ("held_out_ids", (), UsageFault, "nnunet.fold-holds-no-case-out"),
     ],
 )
-def test_nnunet_without_predictions_volumes_or_held_out_cases_is_refused(nnunet, key, value, says):
+def test_nnunet_without_predictions_volumes_or_held_out_cases_is_refused(
+    nnunet, key, value, fault, expected
+):
     setattr(nnunet, key, value)
     if not value:
         nnunet.request = SourceRequest("nnunet", "004", "all")
-    with raises_fault(says):
+    with raises_fault(expected, fault):
         judged_by_nnunet(nnunet)
 
 
@@ -132,12 +134,12 @@ def test_what_kept_nothing_or_is_of_no_files_is_refused_also_before_a_training(v
         segmented(volumes(between="2"), tmp_path / "drawn")
     trials = trials_of("segmenter")
     trials.check_predictions(open_source(volumes()), {})
-    for source, settings, says in (
-        (ToySource(3), {}, r"have no files of their own.*Only its own metrics.json"),
+    for source, settings, names in (
+        (ToySource(3), {}, "toy:3"),
         (open_source(volumes(between="2")), {}, "--read between=2"),
-        (open_source(volumes()), {"save_predictions": "no"}, "label maps are not saved"),
+        (open_source(volumes()), {"save_predictions": "no"}, "--set save_predictions=yes"),
     ):
-        with pytest.raises(UsageFault, match=says):
+        with raises_fault("hosts.held-out-predictions-not-measurable", names=names):
             trials.check_predictions(source, settings)
 
 
@@ -152,17 +154,17 @@ def test_a_segmenter_of_slices_is_measured_on_the_files_pixels(kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("array", "says"),
+    ("array", "expected"),
     [
         (np.zeros((5, 5), np.uint8), "pictures.mask-shape-differs"),
         (np.full(SHAPE, 7, np.uint8), "pictures.mask-numbers-unknown"),
     ],
 )
-def test_a_label_map_of_other_pixels_or_numbers_is_refused(tmp_path, array, says):
+def test_a_label_map_of_other_pixels_or_numbers_is_refused(tmp_path, array, expected):
     found = segmented(pictures(tmp_path / "set", folds="3"), tmp_path / "out")
     one = next(iter(found.values()))
     Image.fromarray(array).save(one.file)
-    with raises_fault(says):
+    with raises_fault(expected):
         one.read()
 
 

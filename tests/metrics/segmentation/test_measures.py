@@ -109,7 +109,7 @@ def test_blobs_are_measured_as_by_monai(shape, spacing):
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "expected"),
     [
         ({"measures": ("dcie",)}, "metrics.measure-not-among-measured"),
         ({"spacing": (1.0,)}, "metrics.spacing-not-positive"),
@@ -119,9 +119,9 @@ def test_blobs_are_measured_as_by_monai(shape, spacing):
         ({"predicted": np.zeros((4, 4), np.int16)}, "metrics.label-map-shapes-differ"),
     ],
 )
-def test_measure_case_refuses_unknown_measures_and_numbers_out_of_range(changes, says):
+def test_measure_case_refuses_unknown_measures_and_numbers_out_of_range(changes, expected):
     usual = {"predicted": ROW, "truth": ROW, "spacing": (1.0, 1.0), "regions": ONE}
-    with raises_fault(says, DataFault if "predicted" in changes else UsageFault):
+    with raises_fault(expected, DataFault if "predicted" in changes else UsageFault):
         measure_case(**{**usual, **changes})
 
 
@@ -152,7 +152,7 @@ def test_regions_are_unions_of_labels():
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "expected"),
     [
         ("WT:1+3", "metrics.region-labels-wrong"),
         ("WT", "metrics.region-labels-wrong"),
@@ -163,8 +163,8 @@ def test_regions_are_unions_of_labels():
         ("WT:1,WT:2", "metrics.region-name-wrong"),
     ],
 )
-def test_what_is_no_region_is_refused(text, says):
-    with raises_fault(says):
+def test_what_is_no_region_is_refused(text, expected):
+    with raises_fault(expected):
         read_regions(text, LABELS)
 
 
