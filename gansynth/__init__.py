@@ -34,7 +34,6 @@ COMMANDS = (
     "benchmark",
     "options",
     "cache",
-    "hard_cases",
     "turing_test",
     "tune",
     "papers",

@@ -7,7 +7,6 @@ from gansynth_cli.option_tables import options as options
 from gansynth_evaluate.audit import audit_exported as audit_exported
 from gansynth_evaluate.detections import detections as detections
 from gansynth_evaluate.evaluate import evaluate as evaluate
-from gansynth_evaluate.hard_cases.job import hard_cases as hard_cases
 from gansynth_evaluate.memorisation import discriminator_scores as discriminator_scores
 from gansynth_evaluate.memorisation import load_discriminator as load_discriminator
 from gansynth_evaluate.turing.api import turing_test as turing_test

@@ -21,7 +21,7 @@ COMMANDS = [name for name in gansynth.COMMANDS if hasattr(getattr(gansynth, name
 """Every function of the same words as its command."""
 SPELT = {"number": "n", "class": "classes", "from": "origin"}
 """Option -> the word of Python, where it cannot be, or is not, the same."""
-TYPED = {"import_data": "import", "hard_cases": "hard-cases", "turing_test": "turing-test"}
+TYPED = {"import_data": "import", "turing_test": "turing-test"}
 """Function -> its command, where the name cannot be the same."""
 FOR_TERMINALS = {"json", "debug", "verbose", "help_all"}
 

@@ -42,7 +42,7 @@ from gansynth import (
 )
 from gansynth.core.synthetic import refuse_named
 from gansynth.data.folds import FoldFiles, json_text, one_fold, write_resplit, write_small
-from gansynth.data.grid import in_eights, mismatches, whole_labels
+from gansynth.data.grid import in_eights, whole_labels
 from gansynth.data.listing import CaseFiles
 from gansynth.runtime.files import read_nifti
 from gansynth_nnunet.cases import PreprocessedArrays, hashes_of
@@ -154,7 +154,6 @@ class NnunetSource(CaseSource):
             folders=(self.root.raw / self.dataset, self.root.preprocessed / self.dataset),
             arrays=lambda: self._raw_arrays(case_id),
             read=_raw_labels,
-            to_load=lambda file: self._preprocessed(case_id, file),
         )
 
     def files_of(self, cases: Iterable[str]) -> Iterator[Path]:
@@ -340,22 +339,6 @@ class NnunetSource(CaseSource):
         raw = self._raw(case_id)
         arrays = [read_nifti(image).array.T for image in raw.images]
         return np.stack(arrays).astype(np.float32), _raw_labels(raw.reference)
-
-    def _preprocessed(self, case_id: str, file: Path) -> LabelArray:
-        raw, volume = self._raw(case_id), read_nifti(file)
-        for problem in mismatches(file, volume, raw.reference, read_nifti(raw.reference)):
-            raise DataFault("nnunet.prediction-grid-differs", problem)
-        allowed = {*self.labels.values.values()}
-        unknown = {*np.unique(whole_labels(file, volume.array)).tolist()} - allowed
-        if unknown:
-            raise DataFault(
-                "nnunet.prediction-labels-unknown",
-                f"{file}: label value(s) {sorted(unknown)} unknown, expected among "
-                f"{sorted(allowed)}; predict again with a model of this data set",
-            )
-        _, labels = self.preprocess([*map(str, raw.images)], str(file))
-        preprocessed: LabelArray = labels[0].astype(np.int16)
-        return preprocessed
 
     def preprocess(
         self, images: Sequence[str], labels: str | None

@@ -9,10 +9,6 @@ COMMANDS = {
         "gansynth_evaluate.commands:evaluate",
         "Evaluate samples: realism, faithfulness and memorisation.",
     ),
-    "hard-cases": (
-        "gansynth_evaluate.commands:hard_cases",
-        "Find hard cases by inner folds of the training cases.",
-    ),
     "turing-test": (
         "gansynth_evaluate.commands:turing_test",
         "Let raters tell real images from samples, each on a page.",

@@ -1,4 +1,4 @@
-"""``gansynth evaluate``, ``turing-test``, ``hard-cases`` and ``detections`` on the command line."""
+"""``gansynth evaluate``, ``turing-test`` and ``detections`` on the command line."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gansynth_cli.common import Hint, Output, examples, summary, table, then
+from gansynth_cli.common import Hint, Output, examples, table, then
 from gansynth_cli.requests import request_command
 from gansynth_cli.results import then_augment
 from gansynth_evaluate.requests import (
     DetectionsRequest,
     EvaluateRequest,
-    FailureOptions,
-    HardCasesRequest,
     TuringRequest,
 )
 
@@ -73,56 +71,6 @@ def _turing_test_lines(document: Mapping[str, Any], files: Mapping[str, str]) ->
         yield f"note: {warning}"
     yield ""
     yield from table(files.items())
-
-
-SHOWN_ALARMS = 10  # false alarms in the printed table
-
-
-def show_hard_cases(request: HardCasesRequest, report: dict[str, Any], out: Output) -> None:
-    """Print the table of weights, and the next command."""
-    lines = _hard_cases_lines(report)
-    if request.out is not None and not request.dry_run:
-        lines.append(then("sample", "RUN", "--case-weights", request.out, "--sheet"))
-    out.result(report, lines)
-
-
-hard_cases = request_command(
-    HardCasesRequest,
-    "gansynth_evaluate.hard_cases.job:run_hard_cases",
-    show_hard_cases,
-    epilog=examples(
-        "gansynth hard-cases --data msd:Task04_Hippocampus --fold 0 -o failures.json",
-        "gansynth hard-cases --data nnunet-raw:004 --inner 3 --write-splits inner.json",
-    ),
-    settings=FailureOptions,
-)
-
-
-def _hard_cases_lines(report: dict[str, Any]) -> list[str]:
-    plain = {key: value for key, value in report.items() if key != "risk"}
-    plain["inner"] = ", ".join([f"{row['train']} + {row['val']}" for row in report["inner"]])
-    if "risk" not in report:
-        return summary(plain)
-    plain["false_alarms"] = len(report["false_alarms"])
-    lines = summary(plain)
-    rows = [("", "", "lesions", "missed", "failure", "weight")]
-    for factor in report["risk"]["factors"]:
-        for row in factor["bins"]:
-            numbers = (
-                row["lesions"],
-                row["missed"],
-                f"{row['failure']:.3f}",
-                f"{row['ratio']:.2f}",
-            )
-            rows.append((factor["name"], row["name"], *map(str, numbers)))
-    lines += ["", *table(rows)]
-    alarms = sorted(report["false_alarms"], key=lambda row: -row["voxels"])[:SHOWN_ALARMS]
-    shown = [("false alarms, largest first", "first voxel", "voxels", "place")]
-    for row in alarms:
-        corner = ",".join([str(first) for first, _ in row["box"]])
-        place = ",".join([f"{x:.2f}" for x in row["place"]])
-        shown.append((row["case"], corner, str(row["voxels"]), place))
-    return [*lines, "", *table(shown)] if alarms else lines
 
 
 def show_detections(request: DetectionsRequest, document: dict[str, Any], out: Output) -> None:

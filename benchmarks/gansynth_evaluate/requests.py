@@ -1,15 +1,14 @@
-"""``gansynth evaluate``, ``turing-test``, ``hard-cases`` and ``detections``."""
+"""``gansynth evaluate``, ``turing-test`` and ``detections``."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gansynth.core.requests.base import File, Folder, Many, Opt, Request, Text, Texts, Values
-from gansynth.core.requests.sections import CaseData, ClassWords, MovedData, RealWords, SampleWords
-from gansynth.runtime.options import Needs, OptionModel
+from gansynth.core.requests.base import File, Folder, Many, Opt, Request, Text, Texts
+from gansynth.core.requests.sections import ClassWords, MovedData, RealWords, SampleWords
 
 Part = Literal["realism", "faithfulness", "memorisation", "maps"]
 
@@ -95,56 +94,6 @@ class TuringRequest(SampleWords, MovedData, RealWords):
             message="{} with ANSWERS: the study is made already, expected its answers alone; leave "
             "it out",
         )
-
-
-class HardCasesRequest(CaseData):
-    """Find hard cases by inner folds of the training cases.
-
-    Every lesion of a fold's training cases is evaluated by a segmenter trained without its case.
-    The file has failure rates by size, place and class of lesions. --case-weights FILE then
-    takes hard conditions more often, and of those without a lesion such as had false alarms
-    (gansynth help hard_cases). The fold's held-out cases are not opened.
-    """
-
-    out: Annotated[File | None, Opt(flags=("-o", "--out"), called="-o")] = None
-    """The new file."""
-    inner: int = Field(default=3, ge=2)
-    """Inner folds."""
-    steps: Annotated[int | None, Opt(needs="!predictions")] = Field(default=None, ge=1)
-    """Steps of each small segmenter.  [default: 400]"""
-    predictions: Annotated[Folder | Sequence[Folder], Many] = ()
-    """Predicted label maps of the training cases on inner folds, CASE.nii.gz; may be repeated.
-    [default: a small segmenter is trained on each inner fold]"""
-    write_splits: File | None = None
-    """Write the inner folds there, in the format of nnU-Net."""
-    set: Annotated[Values, Opt(keys=True, example="steps=2000")] = {}
-    """Change one setting (gansynth options NAME lists them); may be repeated."""
-    device: Annotated[str, Opt(needs="!predictions")] = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    dry_run: bool = False
-    """Check everything and print the plan; write nothing."""
-
-
-class FailureOptions(OptionModel):
-    """Options of ``gansynth hard-cases``."""
-
-    needs: ClassVar[Needs] = dict.fromkeys(
-        ("steps", "batch_size", "width", "levels", "lr", "patch"), "!predictions"
-    )
-
-    inner: int = Field(3, ge=2, description="inner folds")
-    steps: int = Field(400, ge=1, description="optimiser steps of each small segmenter")
-    batch_size: int = Field(2, ge=1, le=65536, description="crops a step")
-    width: int = Field(12, ge=1, le=4096, description="its features at full resolution")
-    levels: int = Field(4, ge=1, le=16, description="its resolutions")
-    lr: float = Field(3e-3, gt=0, le=10, description="AdamW's peak rate")
-    patch: int = Field(64, ge=8, description="longest edge of its crops, voxels")
-    least: int = Field(4, ge=1, description="voxels; smaller parts of a label map do not count")
-    candidates: int = Field(8, ge=2, le=64, description="random conditions of which one is chosen")
-    bound: float = Field(10.0, gt=1, le=1000, description="largest weight over smallest")
-    seed: int = Field(
-        0, ge=0, description="splits subjects into folds, and seeds the small segmenters"
-    )
 
 
 class DetectionsRequest(Request):

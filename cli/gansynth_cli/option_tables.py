@@ -95,7 +95,7 @@ def options(name: str) -> OptionTables:
     """Return the options of a generator, host, source, edit, filter or metric; what a recipe sets.
 
     Args:
-        name: as registered (``gansynth plugins list``), or ``lesions``, ``boxes``, ``hard-cases``.
+        name: as registered (``gansynth plugins list``), or ``lesions``, ``boxes``.
 
     Raises:
         UsageFault: nothing is registered under that name.

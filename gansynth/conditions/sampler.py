@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from gansynth.conditions.boxes import BoxContext, BoxDrawer, PlacedBoxes, place_boxes, record
-from gansynth.conditions.case_weights import CaseWeights
 from gansynth.conditions.edit_chain import ContextFn, apply_edits
 from gansynth.conditions.edits.donors import alike
 from gansynth.conditions.edits.warps import CaseWarp
@@ -121,7 +120,6 @@ class ConditionSampler:
     base: CaseSource | None = None
     unlabelled: Sequence[CaseSource] = ()
     share_unlabelled: float = 0.0
-    weights: CaseWeights | None = None
     context_follows: bool = True
     check: CaseCheck | None = None
     cache: CaseCache | None = None
@@ -133,9 +131,6 @@ class ConditionSampler:
         self.schema = self.space.generator_schema(lender.schema)
         self._in_turns = any(edit.in_turns for edit in self.edits)
         self._in_turns |= self.lesions is not None and self.lesions.in_turns
-        # All candidates of a sample have a lesion, or none, so that weights change no prevalence.
-        weighted = self.weights is not None and not self._in_turns
-        self._of_one_kind = self.prevalence is not None or weighted
         self._bodies = _Bodies(self.space)
         self._contexts = Kept[LabelArray | None](CONTEXTS, lambda c: 0 if c is None else c.nbytes)
         self._rooms = Kept[float](CONTEXTS, lambda _: 0)
@@ -169,16 +164,7 @@ class ConditionSampler:
 
     def draw(self, index: int) -> Condition:
         """Return the ``index``-th condition of this seed: labels in the generator's space."""
-        if self.weights is not None:
-            return self.weights.choose(self._draw, self.schema, self.seed, index)
-        return self._draw(index, np.random.default_rng(np.random.SeedSequence((self.seed, index))))
-
-    def cases_with(self, provenance: Mapping[str, Any]) -> TrainingCases:
-        """Return the cases, or scans, among which is the one that a sample was drawn of."""
-        number = provenance.get(SCANS)
-        return self.cases if number is None else self.scans[number]
-
-    def _draw(self, index: int, rng: Rng) -> Condition:
+        rng = np.random.default_rng(np.random.SeedSequence((self.seed, index)))
         case, placement = self._place(index, rng)
         put: PlacedBoxes | None = None
         boxes_provenance: dict[str, Any] = {}
@@ -188,7 +174,7 @@ class ConditionSampler:
             case, placement, put, boxes_provenance = self._with_room(self.boxes, shows, index, rng)
         if self.lesions is not None:
             case, placement, ready, removal = self._background(case, placement, shows, index, rng)
-        elif self.boxes is None and self._of_one_kind:
+        elif self.boxes is None and self.prevalence is not None:
             case, placement = self._of_kind(case, placement, shows, index, rng)
         placed = self.space.to_generator(case, placement) if ready is None else ready.case
         labels: LabelArray | None = None
@@ -257,6 +243,11 @@ class ConditionSampler:
             provenance=provenance,
             **fields,
         )
+
+    def cases_with(self, provenance: Mapping[str, Any]) -> TrainingCases:
+        """Return the cases, or scans, among which is the one that a sample was drawn of."""
+        number = provenance.get(SCANS)
+        return self.cases if number is None else self.scans[number]
 
     def _whose(self, case: Case) -> dict[str, Any]:
         """Return provenance of a training case, or of a scan by its own name."""
@@ -377,7 +368,7 @@ class ConditionSampler:
 
     def _shows(self, index: int) -> Shows:
         """Draw what a sample shows; no other random number of it depends on this one."""
-        if self.lesions is None and self.boxes is None and not self._of_one_kind:
+        if self.lesions is None and self.boxes is None and not self.prevalence is not None:
             return "lesion"
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, index, 0, SHOWS)))
         if self.lesions is not None and rng.random() < self.lesions.options.sham:

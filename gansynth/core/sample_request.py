@@ -41,8 +41,6 @@ class SampleRequest(Document):
         prevalence: share of samples with a lesion; None for the share of the training cases.
         lesions: how lesions are put into real images (``gansynth.conditions.lesion_placement``);
             None as usual.
-        weights: file of weights by which some conditions are drawn more often
-            (``gansynth_evaluate.hard_cases``), absolute path; None draws all alike.
         filters: filters of samples (``gansynth.sampling.filters``), each ``NAME`` or
             ``NAME:KEY=VALUE,...``; none admits all that the generator itself does not reject.
         keep_flawed: admit samples that the generator itself rejects, too.
@@ -57,7 +55,6 @@ class SampleRequest(Document):
     backgrounds: float = 0.5
     prevalence: float | None = None
     lesions: str | None = None
-    weights: str | None = None
     filters: tuple[str, ...] = ()
     keep_flawed: bool = False
 
@@ -74,10 +71,10 @@ class SampleRequest(Document):
 
     @classmethod
     def of(cls, words: SampleWords, seed: int = 0) -> Self:
-        """Parse what was typed; edits, boxes, weights and filters are not looked up yet."""
+        """Parse what was typed; edits, boxes and filters are not looked up yet."""
         from gansynth.core.requests.sections import ClassWords
 
-        weights, filters = words.case_weights, tuple(words.filter)
+        filters = tuple(words.filter)
         if NONE in filters and len(set(filters)) > 1:
             [named, *_] = [text for text in filters if text != NONE]
             raise UsageFault(
@@ -96,7 +93,6 @@ class SampleRequest(Document):
             backgrounds=_backgrounds(words.backgrounds),
             prevalence=_prevalence(str(words.prevalence)),
             lesions=words.lesions,
-            weights=None if weights is None else str(Path(weights).expanduser().absolute()),
             filters=tuple(text for text in filters if text not in (OWN, NONE)),
             keep_flawed=NONE in filters,
         )

@@ -147,7 +147,6 @@ class StoredCase:
             is the image.
         read: reads a host's label map of the case, int16 on the files' grid. DataFault: damaged,
             on another grid, or of other labels.
-        to_load: reads such a label map on the grid of ``load``.
         numbers: label -> its number in a picture of a label map; here those that are not the same.
         pixels: reads what the case's record is of where ``load`` resizes it: the pixels as they
             are stored, and as an image (C, H, W).
@@ -163,7 +162,6 @@ class StoredCase:
     arrays: Callable[[], tuple[FloatArray, LabelArray | None]] | None = None
     units: Callable[[FloatArray], tuple[tuple[float, float], ...]] | None = None
     read: Callable[[Path], LabelArray] | None = None
-    to_load: Callable[[Path], LabelArray] | None = None
     numbers: Mapping[int, int] = field(default_factory=dict)
     pixels: Callable[[], tuple[npt.NDArray[Any], FloatArray]] | None = None
 
@@ -463,19 +461,3 @@ def ancestors_of(source: CaseSource) -> tuple[Lineage, ...]:
             f"--synthetic-source {folder}: neither a run nor a bank, expected the one that "
             "generated these cases",
         ) from fault
-
-
-def host_labels(source: CaseSource, case_id: str, file: Path) -> LabelArray:
-    """Read a host's label map of a case, int16 on the grid of ``load``.
-
-    Raises UsageFault: the source has no such files. DataFault: a damaged file, another grid or
-    other labels.
-    """
-    files = source.files(case_id)
-    if files is None or files.to_load is None:
-        raise UsageFault(
-            "source.host-labels-without-voxels",
-            f"{source.name}: a host's label maps of cases of {source.request.kind}: cannot be "
-            "brought to their voxels; expected volumes as their files hold them",
-        )
-    return files.to_load(file)

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gansynth.core.geometry import bounding_box
-from gansynth.core.resample import pick, resampling_record
+from gansynth.core.resample import resampling_record
 from gansynth.core.schema import Case, FloatArray, LabelArray, Schema
 from gansynth.core.source import (
     CaseHeader,
@@ -237,9 +237,6 @@ class VolumeSource(CaseSource):
             arrays=partial(self._in_own_units, case_id),
             units=partial(self._units_of, case_id),
             read=partial(self._read_predicted, entry.reference),
-            to_load=lambda file: pick(
-                self._read_predicted(entry.reference, file), self.header(case_id).shape
-            ),
         )
 
     def _in_own_units(self, case_id: str) -> tuple[FloatArray, LabelArray | None]:

@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field
 
 from gansynth.core.fingerprint import Prints, prints_of
 from gansynth.core.lineage import neighbours
-from gansynth.core.resample import pick, resampling_record
+from gansynth.core.resample import resampling_record
 from gansynth.core.schema import Boxes, Case, FloatArray, LabelArray, Schema, content_hash
 from gansynth.core.source import (
     CaseHeader,
@@ -413,7 +413,6 @@ def flat_files(
         shape=shape,
         affine=np.diag([*facts["spacing"][::-1], 1.0, 1.0]),
         read=read,
-        to_load=lambda file: pick(read(file), size),
         numbers=numbers,
         **facts,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from gansynth.bank.reader import BankReader
@@ -118,7 +117,6 @@ def check_asked(
     reporter: Reporter,
 ) -> SampleSource:
     """Check all requests for a run's samples, and return the origin with all source cases."""
-    from gansynth.conditions.case_weights import CaseWeights
     from gansynth.conditions.condition_source import open_base
     from gansynth.sampling.sampler import open_unlabelled_for
 
@@ -126,10 +124,6 @@ def check_asked(
     assert run is not None  # for it is no bank
     check_request(samples, Maker.of(run))
     check_texts(samples)
-    if samples.weights is not None:
-        weights = CaseWeights.read(Path(samples.weights))
-        weights.check(run.lineage, run.schema.labels)
-        weights.guard(held_out, host)
     if samples.label_source is None and not samples.unlabelled:
         return sample_source
     own, found = open_matching_real(run, host), dict[CaseSource, str]()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gansynth.core.capabilities import Capabilities, Input
@@ -43,7 +42,7 @@ def read_real(text: str | None, how: Mapping[str, str]) -> dict[str, Any] | None
 
 
 def check_texts(request: SampleRequest) -> None:
-    """Refuse edits, lesions, weights and filters that no generator supports."""
+    """Refuse edits, lesions and filters that no generator supports."""
     if request.edits:
         from gansynth.conditions.edit_chain import build_edits
 
@@ -53,10 +52,6 @@ def check_texts(request: SampleRequest) -> None:
         from gansynth.conditions.lesion_placement import lesion_drawer
 
         lesion_drawer(request.lesions).options.refuse_idle(f"--lesions {request.lesions}")
-    if request.weights is not None:
-        from gansynth.conditions.case_weights import CaseWeights
-
-        CaseWeights.read(Path(request.weights))
     if request.filters:
         from gansynth.sampling.filters.fitted import build_filters
 
@@ -102,12 +97,6 @@ def check_request(request: SampleRequest, maker: Maker) -> None:
             "sampling.prevalence-is-learnt",
             f"--prevalence {request.prevalence}: {name} draws lesions as often as it has learnt "
             "to, expected a generator that takes labels or boxes; leave --prevalence out",
-        )
-    if request.weights is not None and not maker.can.from_labels:
-        raise UsageFault(
-            "sampling.no-label-maps-to-weight",
-            f"--case-weights {request.weights}: {name} takes no label maps to weight; expected "
-            f"a generator that does, such as {_that_take('labels')}; leave --case-weights out",
         )
     if request.label_source is not None:
         _check_label_source(request.label_source, maker)

@@ -10,13 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from gansynth.conditions.boxes import DEFAULT_BOXES, box_drawer
-from gansynth.conditions.case_weights import CaseWeights, open_case_weights
 from gansynth.conditions.condition_source import open_base
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_contrast import LesionContrasts
@@ -101,9 +99,6 @@ class Sampler:
         if request.edits is None:
             request = replace(request, edits=run.edits)
         self.request = request
-        weights = None
-        if request.weights is not None:
-            weights = open_case_weights(Path(request.weights), run.lineage, source)
         check = content_check(run.folder, run.lineage)
         self.sampler = sampler_for(
             generator,
@@ -112,7 +107,6 @@ class Sampler:
             request,
             base=self.base,
             unlabelled=self.unlabelled,
-            weights=weights,
             check=check,
             cache=cache,
         )
@@ -331,7 +325,6 @@ def sampler_for(
     *,
     base: CaseSource | None = None,
     unlabelled: Sequence[CaseSource] = (),
-    weights: CaseWeights | None = None,
     check: CaseCheck | None = None,
     cache: CaseCache | None = None,
 ) -> ConditionSampler:
@@ -356,7 +349,6 @@ def sampler_for(
         base=base,
         unlabelled=unlabelled,
         share_unlabelled=request.backgrounds if unlabelled else 0.0,
-        weights=weights,
         check=check,
         cache=cache,
         prevalence=request.prevalence,

@@ -101,7 +101,7 @@ def test_whatever_is_registered_has_its_options_printed(toys, run_json, run_cli)
     for name, keys in (("dcgan", list(FitOptions.model_fields)), ("means", ["seed"])):
         _, loop = run_json("options", name)["tables"]
         assert [option["key"] for option in loop["options"]] == keys
-    for name in ("lesions", "boxes", "hard-cases"):
+    for name in ("lesions", "boxes"):
         assert run_json("options", name)["tables"][-1]["options"]
     shown = run_cli("options", "nnunet").stdout
     for words in ("augment --target nnunet --KEY", "prepare nnunet:WHERE --set", "nnunet:WHERE"):

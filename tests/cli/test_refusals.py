@@ -39,8 +39,6 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     "--test-set",
     "demo -o out --channels T1": "--channels T1: has no effect without --phantoms=deepmedic",
     "evaluate run --only maps --metric spectrum": "spectrum: has no effect without --only=realism",
-    "hard-cases --data example:3d -o f.json --predictions p --steps 9": "--steps 9: has no effect "
-    "with --predictions p",
     f"{FIT} --only one": "--only one: has no effect without --recipe",
     "fit copypaste --data example:3d -o out --set steps=9": "--set steps=9: copypaste "
     "has no such setting. See: gansynth options copypaste",
@@ -176,7 +174,7 @@ KINDS = {
     "yolo": f"{NO}.yaml", "deepmedic": f"{NO}.cfg", "nnunet": "999", "nnunet-raw": "999",
 }  # fmt: skip
 TAKE_DATA = (
-    *("cache -o out.h5", "check", "hard-cases -o out.json --data"),
+    *("cache -o out.h5", "check"),
     "augment --target segmenter --generator {no} --ratio 1:1 --data",
 )
 MISSING: dict[str, str | tuple[str, ...]] = {
@@ -185,22 +183,18 @@ MISSING: dict[str, str | tuple[str, ...]] = {
     "check nifti:{no}": "nifti:nowhere/at-all: no such file or folder",
     "check nifti:{ill} --bank {no}": "",
     "check --generator {no}": "",
-    "check --generator {of_ill} --case-weights {no}.json": "",
     "sample {no}": "",
     "sample {toy} --replay {no}.csv:3": "at-all.csv:3: no file nowhere/at-all.csv, expected FILE",
     "sample {free}": "gansynth fit",
-    "sample {of_ill} --case-weights {no}.json": ("at-all.json", "no such file"),
     f"{OF_ILL} --label-source nifti:{{no}}": ("--label-source nifti:nowhere", "no such"),
     "evaluate {no}": "",
     "evaluate {free}": ("free", "gansynth fit"),
     "evaluate {of_ill} --real nifti:{no}": "",
     "evaluate {of_ill} --exported {no}": "",
-    "evaluate {of_ill} --case-weights {no}.json": "",
     "evaluate {small} --real toy:3": "--real toy:3",
     "evaluate {small} -n 8 --metric c2st-cnn --only realism": ("8 sample(s)", "at least 16", "-n"),
     "turing-test {no}": ("no manifest.json", "gansynth fit"),
     "turing-test {no} answers.json": ("no study.json", "gansynth turing-test RUN"),
-    "turing-test {of_ill} --case-weights {no}.json": "",
     "turing-test {of_ill} --instructions {no}.txt": "",
     f"{DCGAN} example:2d --init-from {{no}}": "",
     f"{DCGAN} example:2d --recipe {{no}}.yaml": "",
@@ -209,9 +203,6 @@ MISSING: dict[str, str | tuple[str, ...]] = {
     f"{DCGAN} nifti:{{ill}} --read splits={{no}}.json": "",
     "augment --target segmenter --data nifti:{ill} --ratio 1:1 --generator {no}": "",
     "augment --target segmenter --data nifti:{ill} --ratio 1:1 --bank {no}": "",
-    "augment --target segmenter --data nifti:{ill} --ratio 1:1 --generator {of_ill} "
-    "--case-weights {no}.json": "",
-    "hard-cases --data nifti:{ill} -o out.json --predictions {no}": "",
     "benchmark {no}.yaml": "",
     "tune {no}.yaml": "",
     "papers {no}.yaml --data example:2d": "",

@@ -215,7 +215,6 @@ PLAIN = AugmentRequest(target="toy", ratio="1:1", generator="run")
 OTHERS = PLAIN.but(
     label_source="nifti:/free",
     lesions="pairs=ordered",
-    case_weights="/w.json",
     filter="range",
 )
 
@@ -225,7 +224,7 @@ def test_a_training_with_another_sample_request_or_of_an_earlier_version_does_no
     check_same(Path("out"), one, one)
     with raises_fault("hosts.folder-holds-other-training") as caught:
         check_same(Path("out"), one, other)
-    for key in ("label_source unset", "lesions unset", "weights unset", "filters []"):
+    for key in ("label_source unset", "lesions unset", "filters []"):
         assert key in str(caught.value)
     with raises_fault("hosts.training-of-earlier-version"):
         check_same(Path("out"), {"ratio": "1:1", "usual_augmentation": True}, {"ratio": "1:1"})

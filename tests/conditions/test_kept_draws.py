@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from gansynth.conditions.boxes import box_drawer, own_boxes, place_boxes
-from gansynth.conditions.case_weights import CaseWeights
 from gansynth.conditions.edit_chain import build_edits
 from gansynth.conditions.lesion_placement import lesion_drawer
 from gansynth.conditions.location_prior import PlacementPrior
@@ -17,7 +16,6 @@ from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.data.connected_components import parts
 from gansynth.testing import ToySource
-from tests.blobs import Blobs, failures_of, volume_of
 from tests.boxed_heads import Heads
 from tests.conditions.rooms import Maps, at, case_context, make, pool_of, schema, toy
 from tests.spots import SpottedSource
@@ -112,16 +110,3 @@ def test_learnt_places_are_what_they_were(heads, unchanged):
     prior, rng = PlacementPrior.learn(pool, (1, 2)), np.random.default_rng(1)
     unchanged("places", [prior, [prior.draw(labels["p1"] >= 0, rng) for _ in range(20)]])
     unchanged("parts", [[p.box, p.labels, p.volume, p.cut_off] for p in parts(toy(), schema())])
-
-
-def misses_small(case: Any) -> bool:
-    return volume_of(case.labels) < 300
-
-
-def test_weights_are_what_they_were(tmp_path, unchanged):
-    path = failures_of(misses_small, tmp_path)
-    weights = CaseWeights.read(path)
-    for space in (Space(), Space("crop", (8, 20, 20), pad_label=0), Space("slice", (20, 20))):
-        sampler = ConditionSampler(Blobs(), space, CHAIN[:1], seed=5, weights=weights)
-        for index in range(3):
-            unchanged(f"weights {space.grid} {index}", sampler.draw(index))

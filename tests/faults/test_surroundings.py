@@ -127,8 +127,6 @@ augment --target nnunet --generator {0}/run --ratio 1:1
 predict {0}/result {1} -o {1}/out
 evaluate {0}/run
 turing-test {0}/run
-hard-cases --data nifti:{0}/data -o {1}/hard.json
-hard-cases --data toy:3 -o {0}/hard.json
 detections {0}/run
 benchmark {0}/plan.yaml
 tune {0}/plan.yaml

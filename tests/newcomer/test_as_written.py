@@ -38,7 +38,6 @@ SHORT = {
     "gansynth fit cgan3d --data nifti:scans/": f"{SMALL} --set steps=2",
     "gansynth fit cgan3d-lesion": f"{SMALL} --set steps=1",
     "gansynth fit": "--dry-run",
-    "gansynth hard-cases": "--steps 2",
     "gansynth turing-test": "-n 6",
     "gansynth augment --target nnunet": "--dry-run",
     "": "",

@@ -26,11 +26,7 @@ from gansynth.runtime.options import (
 )
 from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d.options import CGANOptions
-from gansynth_evaluate.requests import FailureOptions
 from tests.expected import raises_fault
-
-ELSEWHERE = {"predictions"}
-"""What options may need that is no option itself: a command's argument."""
 
 
 def models() -> dict[str, type[OptionModel]]:
@@ -49,13 +45,13 @@ def models() -> dict[str, type[OptionModel]]:
         found[f"host {name}"] = framework(name).Options
     for name in registry.names("commands"):
         found[name] = registry.command_options(*name.split())
-    others = (FitOptions, LesionOptions, FailureOptions)
+    others = (FitOptions, LesionOptions)
     return found | {model.__name__: model for model in others}
 
 
 def test_what_an_option_needs_is_an_option():
     for model in models().values():
-        known = {*model.model_fields, *FitOptions.model_fields} | ELSEWHERE
+        known = {*model.model_fields, *FitOptions.model_fields}
         for key, needs in model.needs.items():
             clauses = needs.replace(" or ", ", ").split(", ")
             assert {key, *(c.replace("!", "").partition("=")[0] for c in clauses)} <= known

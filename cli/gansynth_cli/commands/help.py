@@ -109,7 +109,7 @@ def _headings(text: str) -> Iterator[tuple[int, str]]:
 def options(name: str, out: Output) -> None:
     """Print the options of a generator, framework, source, edit or filter.
 
-    NAME is a registered name (see: gansynth plugins), or lesions, boxes, hard-cases. Each option
+    NAME is a registered name (see: gansynth plugins), or lesions, boxes. Each option
     has its key, its default and its meaning; of a recipe, the value that it sets.
     """
     from gansynth_cli.option_tables import options as tables_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from gansynth.core.requests.base import File, Opt, Request, Root, Text, Texts, Values
+from gansynth.core.requests.base import Opt, Request, Root, Text, Texts, Values
 
 
 class ReadWords(Request):
@@ -86,8 +86,6 @@ class SampleWords(EditWords):
     lesions: Annotated[str | None, Opt(metavar="swap|add|in-place,KEY=VALUE,...")] = None
     """How lesions are inserted into real images, for generators that do so. swap (default): the
     image's own lesions are taken out first; add: beside them; in-place: where its largest is."""
-    case_weights: File | None = None
-    """Weight conditions by this file of gansynth hard-cases."""
     filter: Annotated[Texts, Opt(names=("filters",), metavar="NAME[:KEY=VALUE,...]")] = ()
     """own (default): reject samples that fail the generator's own checks. none: accept all. Or a
     further filter, see gansynth plugins. May be repeated."""

@@ -36,7 +36,7 @@ class Measure(NamedTuple):
 
 
 DICE_MARGIN = 0.005  # half a point of Dice
-ALARM_VOXELS = 4  # voxels of a predicted lesion that is an alarm, as in hard-cases
+ALARM_VOXELS = 4  # voxels of a predicted lesion that is an alarm
 
 SEGMENTATION: Mapping[str, Measure] = {
     "dice": Measure(

@@ -194,7 +194,7 @@ EVERYTHING: dict[str, Any] = {
     },
     **{"device": "cpu", "allow_empty_bank": True, "strict": True, "host_augmentation": False},
     **{"augment_synthetic": False, "real_in_generator_space": True, "options": ("--npz",)},
-    **{"set": {"num_epochs": 3, "initial_lr": 0.1}, "case_weights": "weights.json"},
+    **{"set": {"num_epochs": 3, "initial_lr": 0.1}},
 }
 
 
@@ -204,7 +204,7 @@ def test_what_the_adapter_writes_is_read_back_from_any_folder(tmp_path, monkeypa
     request, case = AugmentRequest(**EVERYTHING), CaseRecord("a", "s", "0")
     file = tmp_path / "config.json"
     file.write_text(json.dumps(TrainingHandover(request, {"fold": "0"}, (case,)).to_json()))
-    samples, folders = request.samples, ("generator", "bank_dir", "case_weights")
+    samples, folders = request.samples, ("generator", "bank_dir")
     monkeypatch.chdir("/")
     read = from_environment({"GANSYNTH_CONFIG": str(file)})
     assert read is not None

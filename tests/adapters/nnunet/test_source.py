@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.requests.hosts import AugmentRequest, SplitsRequest
-from gansynth.core.source import FoldSplit, SourceRequest, host_labels
+from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.core.space import Placement
 from gansynth.hosts.session import Session
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
@@ -19,7 +19,7 @@ from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.cases import hashes_of, write_hashes
 from gansynth_nnunet.dataset import make_splits
 from gansynth_nnunet.source import NnunetSource
-from tests.conftest import FIT, SHAPE, save_nifti
+from tests.conftest import FIT
 from tests.dividing import divided, state
 from tests.expected import raises_fault
 
@@ -253,21 +253,6 @@ def test_damage_that_nobody_noted_is_named_and_the_others_are_noted(toy_copy, sp
     with raises_fault("nnunet.array-damaged"):
         source.load("p2_left")
     assert len(read_json(hashes_of(folder))) == 2 * len(source.train_ids) - 1
-
-
-def test_predictions_come_to_the_voxels_of_a_case_as_its_labels_do(toy_nnunet, tmp_path):
-    for configuration in ("3d_fullres", "2d"):
-        source = NnunetSource(toy_nnunet.request(configuration=configuration))
-        case = source.train_ids[0]
-        found = host_labels(source, case, toy_nnunet.raw / "labelsTr" / f"{case}.nii.gz")
-        assert np.array_equal(found, np.asarray(source.load(case).labels))
-    for shape, value, expected, names in (
-        ((9, 9, 9), 1, "nnunet.prediction-grid-differs", "(9, 9, 9)"),
-        (SHAPE, 5, "nnunet.prediction-labels-unknown", "[5]"),
-    ):
-        save_nifti(tmp_path / "p.nii.gz", np.full(shape, value, np.uint8))
-        with raises_fault(expected, names=names):
-            host_labels(source, case, tmp_path / "p.nii.gz")
 
 
 SPLITS = [
