@@ -52,7 +52,7 @@ from gansynth.runtime.serialise import Document
 if TYPE_CHECKING:
     from gansynth.core.intake import HostArrays
 
-FORMAT = 2
+FORMAT = 3
 SPEC, HEARTBEAT, COMPLETE, LOCK = "bank.json", "heartbeat.json", "complete.json", ".writer.lock"
 PACE, WORK = "pace.json", "work.bin"  # see `gansynth.bank.throttle`
 _MAX_HEADER_BYTES, _MAX_SAMPLE_BYTES, _MAX_AXES = 16 << 20, 4 << 30, 8
