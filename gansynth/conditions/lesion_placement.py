@@ -702,6 +702,7 @@ OF_PLACES = (
 )
 Number = Literal["swap", "add", "in-place"]
 NUMBERS = get_args(Number)
+_FORM = f"one of {', '.join(NUMBERS)}, and KEY=VALUE,KEY=VALUE,..."
 Shows = Literal["lesion", "sham", "nothing"]
 """What a sample shows: a new lesion, a sham (see ``LesionOptions``), or nothing new."""
 
@@ -1157,6 +1158,6 @@ def lesion_drawer(
     for text in filter(None, (usual, options)):
         if text.partition(",")[0] in NUMBERS:
             text = f"number={text}"
-        read = read_options(LesionOptions, text, f"--lesions {text}", "KEY=VALUE,KEY=VALUE,...")
+        read = read_options(LesionOptions, text, f"--lesions {text}", _FORM)
         values.update({key: getattr(read, key) for key in read.model_fields_set})
     return LesionDrawer(LesionOptions(**values), images=images)

@@ -117,8 +117,8 @@ def read_options(
         if key not in names or key in values or not equals:
             raise UsageFault(
                 "options.word-unknown-or-repeated",
-                f"{option}: {word!r} is not one of {', '.join(names)}, each once, expected "
-                f"{form}.{did_you_mean(key, names)}",
+                f"{option}: expected {form} with keys among {', '.join(names)}, each at most once, "
+                f"not {word!r}.{did_you_mean(key, names)}",
             )
         values[key] = value
     return fill_options(model, values, option)
