@@ -368,7 +368,7 @@ class ConditionSampler:
 
     def _shows(self, index: int) -> Shows:
         """Draw what a sample shows; no other random number of it depends on this one."""
-        if self.lesions is None and self.boxes is None and not self.prevalence is not None:
+        if self.lesions is None and self.boxes is None and self.prevalence is None:
             return "lesion"
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, index, 0, SHOWS)))
         if self.lesions is not None and rng.random() < self.lesions.options.sham:

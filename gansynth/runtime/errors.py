@@ -38,7 +38,7 @@ class GansynthError(Exception):
     """Base of every error that the user can solve; raised itself, it is a bug (exit 1).
 
     Args:
-        id: of the error, ``area.what-is-wrong``; docs/errors.md lists ids and messages.
+        id: of the error, ``area.what-is-wrong``; a page of the site lists ids and messages.
         message: one sentence for the user.
     """
 
@@ -58,7 +58,7 @@ class GansynthError(Exception):
 
     @property
     def line(self) -> str:
-        """The message with its id, as processes print it: ``... [ratio.malformed]``."""
+        """The message with its id, as processes print it: ``... [ratio.not-two-numbers]``."""
         return f"{' '.join(str(self).split())} [{self.id}]"
 
     def reworded(self, message: str) -> Self:
