@@ -20,7 +20,7 @@ from gansynth.core.case_pool import CasePool
 from gansynth.core.sample_request import absolute_boxes
 from gansynth.core.schema import Case, Schema
 from gansynth.data.body_box import BodyBox
-from gansynth.runtime.errors import DataFault, UsageFault
+from gansynth.runtime.errors import DataFault
 from tests.boxed_heads import Heads, on_skull
 from tests.conditions.rooms import at, pool_of
 from tests.expected import raises_fault
@@ -104,23 +104,22 @@ def test_the_number_of_boxes_goes_one_towards_that_of_another_case():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "expected", "names"),
     [
-        ("jittr", "expected training, jitter"),
-        ("jitter:", "expected training, jitter"),
-        ("file:", "expected training, jitter"),
-        ("training:1", "expected training, jitter"),
-        ("jitter:postion=1", "Did you mean 'position'"),
-        ("jitter:size=1,size=1", "each once"),
-        ("jitter:count=2", "count: expected a number less than or equal to 1"),
-        ("jitter:inside=perhaps", "inside: expected yes or no"),
-        ("jitter:position=nan", "position=nan"),
+        *(
+            (text, "conditions.boxes-option-malformed", "training, jitter")
+            for text in ("jittr", "jitter:", "file:", "training:1")
+        ),
+        ("jitter:postion=1", "options.word-unknown-or-repeated", "'position'"),
+        ("jitter:size=1,size=1", "options.word-unknown-or-repeated", "'size=1'"),
+        ("jitter:count=2", "options.value-invalid", ": count: "),
+        ("jitter:inside=perhaps", "options.value-invalid", ": inside: "),
+        ("jitter:position=nan", "options.value-invalid", "position=nan"),
     ],
 )
-def test_wrong_boxes_text_is_refused_with_the_way_out(text, words):
-    with pytest.raises(UsageFault) as found:
+def test_wrong_boxes_text_is_refused_with_the_way_out(text, expected, names):
+    with raises_fault(expected, names=names) as found:
         box_drawer(text)
-    assert words in str(found.value)
     assert "--boxes" in str(found.value)
 
 
