@@ -34,8 +34,9 @@ from gansynth import (
     write_json_atomic,
 )
 from gansynth.hosts.record import LOG
-from gansynth.runtime import child, errors
+from gansynth.runtime import child
 from gansynth.runtime.child import WARNING
+from gansynth.runtime.errors import traced_fault
 from gansynth.runtime.processes import ProcessResult, raise_if_failed, raise_if_stopped, run
 from gansynth_deepmedic.configs import TrainConfig
 from gansynth_deepmedic.hook import SCRIPT, TrainingOrder
@@ -98,7 +99,6 @@ _LINES = {
     "final": re.compile(r"Saving the final model at:(.+)"),
     "ended": re.compile(r"The whole do_training\(\) function has finished"),
 }
-_FAULT = re.compile(r"^gansynth\.runtime\.errors\.(\w+): (.+)", re.MULTILINE)
 _EXCEPTION = re.compile(
     r"^(?:    (?P<code>\S.*)\n(?:[ ^~]+\n)?)?(?P<error>[\w.]*(?:Error|Exception)\b.*)", re.MULTILINE
 )
@@ -429,8 +429,8 @@ class ProgramLog:
         """
         if ended.code < 0:
             raise_if_failed(ended, f"{log}: the training")
-        for kind, message in _FAULT.findall(ended.output)[-1:]:
-            fault: GansynthError = getattr(errors, kind)("deepmedic.samples-failed", message)
+        fault = traced_fault(ended.output)
+        if fault:
             return fault
         before, _, after = ended.output.rpartition("\nFinished.")  # then only its forks complain
         text = before or after

@@ -9,7 +9,6 @@ import argparse
 import io
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
@@ -21,7 +20,6 @@ from pydantic import Field
 from gansynth import (
     AugmentRequest,
     EnvironmentFault,
-    GansynthError,
     HostOptions,
     Ratio,
     UsageFault,
@@ -29,7 +27,7 @@ from gansynth import (
 )
 from gansynth.hosts.launch import TrainingHandover
 from gansynth.runtime import torchvision_compat
-from gansynth.runtime.errors import did_you_mean
+from gansynth.runtime.errors import did_you_mean, traced_fault
 
 SUFFIX = "GANSynth"  # suffix of gansynth's trainers, behind the name of the extended variant
 STOCK = "nnUNetTrainer"
@@ -179,7 +177,7 @@ def run(arguments: Sequence[str]) -> None:
     try:
         run_training_entry()
     except (RuntimeError, ProcessRaisedException) as error:
-        fault = fault_of_rank(str(error))
+        fault = traced_fault(str(error))  # of a rank that died
         if fault:
             raise fault from error
         if "workers are no longer alive" in str(error):
@@ -190,16 +188,6 @@ def run(arguments: Sequence[str]) -> None:
                 "nnUNet_n_proc_DA=2; then the same command goes on from the last checkpoint",
             ) from error
         raise
-
-
-def fault_of_rank(text: str) -> GansynthError | None:
-    """Return the typed fault of a dead rank, from the traceback that torch reports, or None."""
-    lines = re.findall(r"^gansynth\.runtime\.errors\.(\w+): (.+)$", text, re.MULTILINE)
-    kinds = {kind.__name__: kind for kind in GansynthError.__subclasses__()}
-    if not lines or lines[-1][0] not in kinds:
-        return None
-    kind, message = lines[-1]
-    return kinds[kind]("nnunet.rank-failed", message)
 
 
 # -- trainers by name ------------------------------------------------------------------------------

@@ -105,11 +105,10 @@ class GANSynthMixin(Host):  # type: ignore[misc]
             session_in(training, self).train(None)
         except Exception as error:
             if self.gansynth_plan is None and self.gansynth_ranks > 1:
-                text = str(error) or type(error).__name__
-                fault = {"code": 1, "line": text}
+                code, line = 1, str(error) or type(error).__name__
                 if isinstance(error, GansynthError):
-                    fault = {"code": error.exit_code, "line": error.line}
-                write_json_atomic(file, {"fault": fault})
+                    code, line = error.exit_code, error.line
+                write_json_atomic(file, {"fault": {"code": code, "line": line}})
             raise
 
     def gansynth_train(self, job: Job) -> None:

@@ -392,17 +392,15 @@ def printable(text: str) -> bool:
 
 def flat_files(
     case_id: str,
-    size: tuple[int, ...],
     shape: tuple[int, ...],
     numbers: Mapping[int, int],
     **facts: Any,
 ) -> StoredCase:
     """Return how a 2D case lies in its file; host's label maps of it are PNG files.
 
-    ``size``: rows and columns of ``load``; ``shape``: of the file; ``numbers``: label -> its number
-    in a PNG file; ``facts``: other fields of ``StoredCase``, ``spacing`` among them.
+    ``shape``: rows and columns of the file; ``numbers``: label -> its number in a PNG file;
+    ``facts``: other fields of ``StoredCase``, ``spacing`` among them.
     """
-
     label_of = {number: label for label, number in numbers.items()}
     hint = "predict again with a model of this data"
 
@@ -657,7 +655,6 @@ class PictureSource(CaseSource):
 
         return flat_files(
             case_id,
-            self.resized or shape,
             shape,
             {label: number for number, label in self.numbers.items()},
             folders=places_of(self.request),

@@ -298,11 +298,9 @@ class SliceSource(CaseSource):
             plane = self._plane(case, index)
             return plane.image[[self._channels[k] for k in channels]], plane.labels
 
-        shape = self._flat_shape(case)
         return flat_files(
             case_id,
-            self.options.resize or shape,
-            shape,
+            self._flat_shape(case),
             {value: value for value in self.schema.label_values if value >= 0},
             folders=self._folders[case],
             spacing=tuple(spacing),

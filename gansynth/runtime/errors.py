@@ -25,7 +25,7 @@ EXIT_SIGTERM = 143
 ID = r"[a-z0-9-]+\.[a-z0-9-]+"
 """An error's id."""
 UNNAMED = "process.failed"
-"""Id of a process's error that has printed none."""
+"""Id of an error of another process that has printed none."""
 
 
 def brief(text: str) -> str:
@@ -105,10 +105,20 @@ FAULTS: Mapping[int, type[GansynthError]] = {
 
 def printed_fault(exit_code: int, line: str) -> GansynthError:
     """Return the error that a process printed as its ``line`` before it ended with a code."""
-    message, bracket, fault = line.rstrip("]").rpartition(" [")
-    if not bracket or not re.fullmatch(ID, fault):
-        message, fault = line, UNNAMED
-    return FAULTS.get(exit_code, GansynthError)(fault, message)
+    message, bracket, id = line.rstrip("]").rpartition(" [")
+    if not bracket or not re.fullmatch(ID, id):
+        message, id = line, UNNAMED
+    return FAULTS.get(exit_code, GansynthError)(id, message)
+
+
+def traced_fault(text: str) -> GansynthError | None:
+    """Return the error of the last traceback in a process's output, or None; it has no id there."""
+    traced = re.findall(rf"^{re.escape(__name__)}\.(\w+): (.+)$", text, re.MULTILINE)
+    kinds = {kind.__name__: kind for kind in FAULTS.values()}
+    if not traced or traced[-1][0] not in kinds:
+        return None
+    kind, message = traced[-1]
+    return kinds[kind](UNNAMED, message)
 
 
 @contextmanager

@@ -71,8 +71,9 @@ def read_yaml(
         raise DataFault("yaml.no-file", f"{path}: no such file, expected {expected}")
     with reading(path):
         if path.stat().st_size > MAX_YAML_BYTES:
-            message = f"{path}: larger than {MAX_YAML_BYTES} bytes, expected {expected}"
-            raise fault("yaml.too-large", message)
+            raise fault(
+                "yaml.too-large", f"{path}: larger than {MAX_YAML_BYTES} bytes, expected {expected}"
+            )
         data = path.read_bytes()
     try:
         return parse_yaml(data.decode("utf-8-sig")), data

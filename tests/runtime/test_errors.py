@@ -10,7 +10,7 @@ from tests.errors_page import raised_errors
 
 
 def test_every_error_of_the_code_has_an_id_of_one_exit_code():
-    codes: dict[str, set[int]] = {}
+    codes: dict[str, set[str]] = {}
     for error in raised_errors():
         assert re.fullmatch(ID, error.id), error
         codes.setdefault(error.id, set()).add(error.exit_code)

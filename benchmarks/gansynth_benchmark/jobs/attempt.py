@@ -215,7 +215,7 @@ def _run(order: AttemptSpec, store: ResultStore, logged: bool) -> AttemptResult:
     except GansynthError as error:
         code = UNTRAINED if isinstance(error, TrainingFault) else FAILED
         result = AttemptResult(code, str(error))
-        print(f"{child.FAULT}{error}", file=sys.stderr)
+        print(f"{child.FAULT}{error.line}", file=sys.stderr)
     except SystemExit as error:
         if not logged and error.code in (EXIT_SIGINT, EXIT_SIGTERM):
             raise  # the job heard the signal in place of the run, which is to end

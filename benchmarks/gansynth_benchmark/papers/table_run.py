@@ -17,7 +17,7 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from gansynth.hosts.trials import trials_of
-from gansynth.runtime.errors import FAULTS, GansynthError
+from gansynth.runtime.errors import printed_fault
 from gansynth.runtime.files import disk_errors, read_json, write_json_atomic
 from gansynth.runtime.options import overlay
 from gansynth_benchmark.papers.commands import PaperCommands, bare, said
@@ -95,9 +95,8 @@ class PaperTableRun:
         line = [sys.executable, "-m", "gansynth_cli", *words, "--json"]
         done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
         if done.returncode != 0:
-            kind = FAULTS.get(done.returncode, GansynthError)
             message = f"{text}: ended with exit code {done.returncode}; see above"
-            raise kind("papers.command-failed", message)
+            raise printed_fault(done.returncode, message)
         self.ran.append(text)
         return done.stdout
 

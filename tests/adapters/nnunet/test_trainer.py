@@ -20,10 +20,10 @@ from gansynth.core.source import lineage_of
 from gansynth.hosts.record import TrainingResult, read_sessions
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import SHOWN_PREFIX, SHOWS
-from gansynth.runtime.errors import EnvironmentFault, IntegrityFault
+from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, traced_fault
 from gansynth.runtime.files import read_json
 from gansynth_nnunet import launch
-from gansynth_nnunet.launch import EXT_TRAINER, TRAINER, fault_of_rank
+from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.mixed import MixedNnunetDataset
 from gansynth_nnunet.source import NnunetSource
 from tests.adapters.nnunet.conftest import begin, log_of, sidecar
@@ -357,9 +357,9 @@ def test_a_fault_that_a_rank_died_of_is_told_from_what_its_parent_says():
         raise IntegrityFault("test.fault", "leakage: of cases")
     except IntegrityFault:
         told = "\n\n-- Process 1 terminated with the following error:\n" + traceback.format_exc()
-    fault = fault_of_rank(told)
+    fault = traced_fault(told)
     assert (type(fault), str(fault)) == (IntegrityFault, "leakage: of cases")
-    assert fault_of_rank("ValueError: alone\n") is None
+    assert traced_fault("ValueError: alone\n") is None
 
 
 def test_a_killed_loader_worker_is_one_line_that_says_how_to_go_on(monkeypatch):
