@@ -56,6 +56,7 @@ from gansynth.data.connected_components import LabelComponents, large_parts, par
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import Needs, OptionModel, read_options
 
+MARGIN_OF_SHAPES = 2.0  # mm around a lesion whose shape alone is taken, besides GROWS
 GROWS = 0.15  # share of the lesion's extent that is added to the requested margin on each side
 OWN = 1 / 3  # least share of a class in a voxel for the image to show the class there
 OTHER = 0.6  # least share of lesion in a voxel for the image to show a lesion that the labels lack
@@ -839,6 +840,10 @@ class LesionDrawer:
         """Whether backgrounds come one after the other, so that all pairs occur."""
         return self.options.pairs == "ordered"
 
+    @property
+    def _shows_donors(self) -> bool:
+        return self.images or self.options.mixing == "carve"
+
     def room_in(self, case_context: CaseContext) -> float:
         """Room for lesions in a background, as a share of what is enough: 0 to 1."""
         classes = self.classes(case_context.case_pool.schema)
@@ -887,7 +892,7 @@ class LesionDrawer:
             record["room"] = True
             if self.options.mixing == "carve":
                 record["carve_mm"] = draw_distance(attempt.change.labels, case_context.schema, rng)
-            if self.images or "carve_mm" in record:
+            if self._shows_donors:
                 inserted = _brought(ground, attempt.change, record)
             else:
                 inserted = _shaped(ground, attempt.change, record)
@@ -938,6 +943,7 @@ class LesionDrawer:
         options = DonorEditOptions.model_validate({"pairs": self.options.pairs})
         ids = donor_ids(options, case_context, classes, rng, DONORS)
         into = lesion_provenance(self.options.into, classes, case_pool.schema)
+        margin_mm = self.options.margin_mm if self._shows_donors else MARGIN_OF_SHAPES
         cuts = []
         for number in range(DONORS if ids else 0):
             case_id = ids[number % len(ids)]
@@ -948,7 +954,7 @@ class LesionDrawer:
             part = None
             if self.options.what == "one":
                 part = int(rng.integers(len(parts(labels, case_pool.schema, classes))))
-            cuts.append(LesionCrop(case_id, plane, part, classes, into, self.options.margin_mm))
+            cuts.append(LesionCrop(case_id, plane, part, classes, into, margin_mm))
         return cuts
 
     def _attempts(

@@ -155,7 +155,9 @@ def measured(
             row[:] = rest[:, mask].mean(axis=1)
     depth = _even(_distance(labels > 0, spacing), spacing)
     profile = np.zeros((len(DEPTHS), len(image)))
-    rest -= _level(labels, values, np.nan_to_num(contrast), depth)
+    everywhere = np.ones(labels.shape, bool)
+    level = _level(labels, values, np.nan_to_num(contrast), everywhere).reshape(rest.shape)
+    rest -= level * _filled(depth)
     # Number of the shell around each of ``DEPTHS`` that a voxel lies in; -1: in none.
     shells = np.digitize(depth, [-RIM, *_between(DEPTHS)]) - 1
     shells[(labels == 0) & ~free] = -1
@@ -165,9 +167,10 @@ def measured(
         # voxels is 0, as the last row still is.
         profile[shell] = rest[:, where].mean(axis=1) if where.any() else profile[shell - 1]
     rest -= _at_depth(depth, profile)
-    terms = _terms(labels > 0)
-    trend = _trend(rest, terms, labels > 0)
-    rest -= np.tensordot(trend.T, terms, axes=1)
+    lesion = labels > 0
+    terms = _terms(lesion, lesion)
+    trend = _trend(rest[:, lesion], terms)
+    rest[:, lesion] -= trend.T @ terms
     textures = [_texture(rest, mask, spacing) for mask in masks]
     spread, channels, shares = map(np.stack, zip(*textures, strict=True))
     return Look(profile, trend, contrast, spread, channels, shares)
@@ -192,20 +195,24 @@ def drawn(
     """
     mask = labels > 0
     distance = _distance(mask, spacing)
-    depth = _even(distance, spacing)
-    texture = np.zeros(image.shape)
-    for number, value in enumerate(values):
-        where = labels == value
-        if where.any():
-            new = _texture_like(look, number, where, spacing, rng)
-            texture[:, where] = _over_tissue(new, image[:, where], np.exp(look.spread[number]))
-    level = _level(labels, values, look.contrast, depth) + _at_depth(depth, look.profile)
-    level += np.tensordot(look.trend.T, _terms(mask), axes=1) * _filled(depth)
-    share = np.clip((depth - STAYS) / (GONE - STAYS), 0, 1)
-    over = tissue.reshape(-1, *[1] * labels.ndim) + texture - image
     reach = max(rim_mm / min(spacing), 1.0) if rim_mm else 0.0
     changed = mask | (free & (distance > 0.5 - reach - SLACK))
-    return np.asarray(np.where(changed, image + share * over + effect * level, image))
+    # From here on each array is of the N changed voxels, (C, N), which are a small part of all.
+    depth, before, classes = _even(distance, spacing)[changed], image[:, changed], labels[changed]
+    texture = np.zeros(before.shape)
+    for number, value in enumerate(values):
+        where = classes == value
+        if where.any():
+            new = _texture_like(look, number, labels == value, spacing, rng)
+            texture[:, where] = _over_tissue(new, before[:, where], np.exp(look.spread[number]))
+    level = _level(labels, values, look.contrast, changed) * _filled(depth)
+    level += _at_depth(depth, look.profile)
+    level += look.trend.T @ _terms(mask, changed) * _filled(depth)
+    share = np.clip((depth - STAYS) / (GONE - STAYS), 0, 1)
+    over = tissue[:, None] + texture - before
+    out = image.astype(np.float64)
+    out[:, changed] = before + share * over + effect * level
+    return out
 
 
 def _even(distance: Matrix, spacing: Sequence[float]) -> Matrix:
@@ -231,46 +238,39 @@ def _filled(depth: Matrix) -> Matrix:
     return np.clip(depth + 0.5, 0, 1)
 
 
-def _level(labels: LabelArray, values: Sequence[int], contrast: Matrix, depth: Matrix) -> Matrix:
-    """Return the contrast (C, ...) of each voxel's class; neighbouring ones run into each other."""
+def _level(labels: LabelArray, values: Sequence[int], contrast: Matrix, where: Mask) -> Matrix:
+    """Return the contrast (C, N) of the class of each of N voxels; neighbouring ones run together.
+
+    ``where``: bool, these voxels.
+    """
     from scipy.ndimage import gaussian_filter
 
-    level, total = np.zeros((contrast.shape[1], *labels.shape)), np.full(labels.shape, 1e-6)
-    for value, row in zip(values, contrast, strict=True):
-        weight = gaussian_filter((labels == value).astype(float), BORDER)
-        for channel, number in zip(level, row, strict=True):
-            channel += number * weight
-        total += weight
-    level /= total
-    level *= _filled(depth)
-    return level
+    blurred = [gaussian_filter((labels == value).astype(float), BORDER) for value in values]
+    weights = np.stack([weight[where] for weight in blurred])
+    return np.asarray(contrast.T @ weights / (weights.sum(axis=0) + 1e-6))
 
 
-def _terms(mask: Mask) -> Matrix:
-    """Return what a trend is a sum of: positions along each axis, and their products, (terms, ...).
+def _terms(mask: Mask, where: Mask) -> Matrix:
+    """Return what a trend is a sum of: positions along each axis, and their products, (terms, N).
 
     Positions are in deviations of the mask's voxels from its centre; the mean of each term over the
-    mask is 0.
+    mask is 0. ``where``: bool, the N voxels, the mask's among them.
     """
-    held = np.nonzero(mask)
+    held, inside = np.nonzero(where), mask[where]
     places = []
-    for at, line in zip(held, np.ogrid[tuple([slice(n) for n in mask.shape])], strict=True):
-        place = (line - at.mean()) / max(at.std(), 1.0)
-        places.append(np.broadcast_to(np.clip(place, -END, END), mask.shape))
+    for at in held:
+        place = (at - at[inside].mean()) / max(at[inside].std(), 1.0)
+        places.append(np.clip(place, -END, END))
     terms = list(places)
     for number, place in enumerate(places):
         terms += [place * other for other in places[number:]]
-    out = np.empty((len(terms), *mask.shape))
-    for row, term in zip(out, terms, strict=True):
-        np.subtract(term, term[mask].mean(), out=row)
-    return out
+    return np.stack([term - term[inside].mean() for term in terms])
 
 
-def _trend(rest: Matrix, terms: Matrix, mask: Mask) -> Matrix:
-    """Return the factor of each term in a residual (C, ...) of a mask, (terms, C)."""
-    held = terms[:, mask]
-    products = held @ held.T + HELD_BACK * np.eye(len(held))
-    return np.asarray(np.linalg.solve(products, held @ rest[:, mask].T), np.float64)
+def _trend(rest: Matrix, terms: Matrix) -> Matrix:
+    """Return the factor of each term (terms, N) in a residual (C, N) of a lesion, (terms, C)."""
+    products = terms @ terms.T + HELD_BACK * np.eye(len(terms))
+    return np.asarray(np.linalg.solve(products, terms @ rest.T), np.float64)
 
 
 def _at_depth(depth: Matrix, profile: Matrix) -> Matrix:
@@ -339,8 +339,9 @@ def _texture_like(
     size, spectra = _spectra(inner.shape, spacing)
     # White noise whose channels correlate as the look's: a root of that matrix times white noise.
     values, axes = np.linalg.eigh(look.channels[number])
-    white = rng.standard_normal((len(values), *size))
-    white = np.einsum("ij,j...->i...", axes * np.sqrt(np.maximum(values, 0)), white)
+    white = rng.standard_normal((len(values), *size), np.float32)
+    root = (axes * np.sqrt(np.maximum(values, 0))).astype(np.float32)
+    white = (root @ white.reshape(len(values), -1)).reshape(white.shape)
     whole = tuple([slice(length) for length in inner.shape])
     out = []
     for channel, spread in enumerate(look.spread[number]):
@@ -369,11 +370,11 @@ def _power(shares: Matrix, spectra: Sequence[Matrix], size: Sequence[int]) -> Ma
 
     ``shares``: of white noise and of each of ``WIDTHS``. ``spectra``, ``size``: of ``_spectra``.
     """
-    power = shares[1:, None]
+    power: Any = shares[1:, None].astype(np.float32)
     for spectrum in spectra[:-1]:
         power = (power[:, :, None] * spectrum[:, None]).reshape(len(WIDTHS), -1)
-    smooth = np.einsum("pa,pc->ac", power, spectra[-1]).reshape(*size[:-1], -1)
-    return np.asarray(smooth + shares[0])  # white noise has the same power at all frequencies
+    smooth = (power.T @ spectra[-1]).reshape(*size[:-1], -1)
+    return np.asarray(smooth + np.float32(shares[0]))  # white noise: the same at all frequencies
 
 
 def _interior(mask: Mask) -> Mask:
@@ -405,7 +406,8 @@ def _spectra(
         smooth = _parts(lags)[1:]
         last = len(size) == len(shape) - 1
         size.append(edge)
-        spectra.append((fft.rfft(smooth) if last else fft.fft(smooth)).real)
+        spectrum = fft.rfft(smooth) if last else fft.fft(smooth)
+        spectra.append(spectrum.real.astype(np.float32))
     return tuple(size), spectra
 
 
