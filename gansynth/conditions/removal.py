@@ -224,7 +224,7 @@ def without_lesions(
             continue
         number[hole] = len(sources)
         sources.append(tuple([source.in_whole(corner) for _, source in pieces]))
-        fill(image, pieces, tissue.free)
+        fill(image, pieces, tissue.free, tissue.inside)
     gone = lesions[box] & (number >= 0)
     shown = fill_nearest(
         labels, gone, ~lesions[box] & (labels != OUTSIDE), case_context.schema.spacing
@@ -278,7 +278,7 @@ def whole_lesions(image: FloatArray, lesions: Mask, body: Mask) -> Mask:
             beside & free & (level > LEFT) & (level < 2 - LEFT) & (deep >= deep[lesion].min() / 2)
         )
         out[box] |= binary_propagation(lesion, mask=like | lesion)
-    return np.asarray(binary_dilation(out, iterations=BORDER))
+    return np.asarray(binary_dilation(out, iterations=BORDER) & (body | lesions))
 
 
 def find_pieces(tissue: Tissue, where: Mask, rng: Rng, parts: int = PARTS) -> list[Piece] | None:
@@ -311,18 +311,22 @@ def _halved(tissue: Tissue, where: Mask, rng: Rng, parts: int) -> list[Piece] | 
     return pieces
 
 
-def fill(image: FloatArray, pieces: Sequence[Piece], free: Mask) -> None:
+def fill(
+    image: FloatArray, pieces: Sequence[Piece], free: Mask, inside: Mask | None = None
+) -> None:
     """Put free tissue into an image (C, ...) in place of masks that touch each other.
 
-    It stays within the values of that tissue, and of what is around the masks.
+    It stays within the values of that tissue, and of what is around the masks. Only what is
+    ``inside`` the body is joined to it.
     """
     where = np.logical_or.reduce([mask for mask, _ in pieces])
     box = bounding_box(where, margin=1)
     corner, hole, here = [side.start for side in box], where[box], image[:, *box]
     donors = [_donor(image, mask[box], source, free, corner) for mask, source in pieces]
+    anchors = None if inside is None else inside[box]
     known = [donor.image[:, donor.mask & donor.usable] for donor in donors]
     limits = value_limits([np.concatenate([here[:, ~hole], *known], axis=1)])
-    image[:, *box] = within(poisson_of_many(here, donors), limits)
+    image[:, *box] = within(poisson_of_many(here, donors, anchors), limits)
 
 
 def _donor(

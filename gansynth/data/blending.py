@@ -177,18 +177,21 @@ def poisson(
     return out
 
 
-def poisson_of_many(background: FloatArray, donors: Sequence[Donor]) -> FloatArray:
+def poisson_of_many(
+    background: FloatArray, donors: Sequence[Donor], anchors: Mask | None = None
+) -> FloatArray:
     """The gradients of several donors, each in its mask, the background around them all.
 
     A step across the border of two masks is the mean of both donors', and one across the border of
-    all masks that of the donor within. See ``poisson``. Masks do not overlap.
+    all masks that of the donor within. See ``poisson``. Masks do not overlap. ``anchors``: where
+    what is around them counts: a step to air beside a masked body does not. None: everywhere.
     """
     out = background.copy()
     mask = np.zeros(background.shape[1:], bool)
     for donor in donors:
         mask[donor.box] |= donor.mask
         np.copyto(out[:, *donor.box], donor.image, where=donor.mask)
-    matrix, faces = _laplacian(mask)
+    matrix, faces = _laplacian(mask, np.ones_like(mask) if anchors is None else mask | anchors)
     fixed_values = background.reshape(len(out), -1).T.astype(np.float64)  # (voxels, C)
     divergence = np.zeros((matrix.shape[0], len(out)))
     for face, slope in zip(faces, _slopes(donors, mask.shape, faces), strict=True):
@@ -265,8 +268,8 @@ class _Faces:
     fixed: Mask
 
 
-def _laplacian(mask: Mask) -> tuple[Any, list[_Faces]]:
-    """Return the Laplacian over a mask's voxels, and all their faces."""
+def _laplacian(mask: Mask, counts: Mask) -> tuple[Any, list[_Faces]]:
+    """Return the Laplacian over a mask's voxels, and their faces to voxels that count."""
     from scipy.sparse import coo_array
 
     number = np.full(mask.shape, -1, np.int32)  # the solver reads a third less than of int64
@@ -278,7 +281,7 @@ def _laplacian(mask: Mask) -> tuple[Any, list[_Faces]]:
         low = (*[slice(None)] * axis, slice(None, -1))
         high = (*[slice(None)] * axis, slice(1, None))
         for here, there in ((low, high), (high, low)):
-            at = mask[here]
+            at = mask[here] & counts[there]
             row, neighbour = number[here][at], flat[there][at]
             fixed = number[there][at] < 0
             every.append(_Faces(row, flat[here][at], neighbour, fixed))

@@ -194,6 +194,22 @@ def test_a_lesion_is_taken_out_whole_and_filled_with_tissue_as_deep():
     assert abs(image[0][out] - 80).max() < 20
 
 
+def test_a_fill_at_the_surface_of_a_stripped_brain_is_not_drawn_to_the_value_of_air():
+    middle = np.hypot(*(np.indices((64, 64)) - 31.5))
+    lesion = np.hypot(*(np.indices((64, 64)) - np.array([[[10]], [[31]]]))) < 8
+    body, noise = middle <= 28, np.random.default_rng(0).standard_normal((64, 64))
+    image = np.where(body, np.where(lesion, 160, 80 + noise), 0).astype(np.float32)[None]
+    air = ~body & (image[0] == 0)
+    out = whole_lesions(image, lesion & body, body)
+    assert not out[air].any()
+    tissue = Tissue(image, body & ~out, body)
+    pieces = find_pieces(tissue, out, np.random.default_rng(0))
+    assert pieces is not None
+    fill(image, pieces, tissue.free, tissue.inside)
+    assert abs(image[0][out] - 80).max() < 20
+    assert not image[0][air].any()
+
+
 def test_pieces_from_a_dark_and_a_bright_place_leave_no_edge_where_they_stand():
     rows = np.arange(60)[:, None]
     image = np.broadcast_to(20 + 4 * rows, (60, 60)).astype(np.float32)[None]
