@@ -1,5 +1,4 @@
-"""CPU milliseconds a sample, from the draw of its condition to its file in a bank; one thread, in a
-producer's environment.
+"""CPU milliseconds a sample, from the draw of its condition to its file in a bank; one thread.
 
 Phantoms of four channels for nnU-Net, and their slices of one channel; runs of two steps of each
 generator, kept in ``--home``. The first samples are not counted: they read cases and learn priors.
@@ -17,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -32,7 +29,6 @@ from common import known_states, print_table, write
 from hosts import PLANS, prepare_data
 
 from gansynth.bank.store import BankSpec, BankWriter
-from gansynth.bank.supervisor import ENVIRONMENT
 from gansynth.core.intake import intake_of
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
@@ -212,6 +208,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if not os.environ.items() >= ENVIRONMENT.items():  # read when a process starts
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ENVIRONMENT)
     main()

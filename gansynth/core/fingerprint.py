@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import base64
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -101,6 +101,30 @@ def same_looks(
 ) -> dict[int, int]:
     """Map images of ``others`` to one that shares landmarks with them, or looks the same."""
     return sharing(first_images, others, (ndim,)) | alike(first_images, others, (ndim,))
+
+
+def look_alikes(images: Sequence[Prints], ndim: int) -> set[tuple[int, int]]:
+    """Return all pairs of images that share landmarks or look the same, the smaller index first."""
+    rows, table = _table(images, ndim)
+    found = set[tuple[int, int]]()
+    for start in range(0, len(rows), _ROWS):
+        close = closeness(table, table[start : start + _ROWS], ndim) >= ALIKE[ndim]
+        found |= {(int(rows[row]), int(rows[start + column])) for row, column in np.argwhere(close)}
+    ordered = sorted(_all_landmarks(images, ndim), key=lambda one: one.image)
+    for first, second in _halves(ordered):
+        for row, column, score in candidate_scores(first, second, ndim):
+            if score >= AGREED[ndim]:
+                found.add((first[row].image, second[column].image))
+    return {(one, other) for one, other in found if one < other}
+
+
+def _halves(images: list[Landmarks]) -> Iterator[tuple[list[Landmarks], list[Landmarks]]]:
+    """Yield both halves of a list, then those of each half, until any two have been apart."""
+    middle = len(images) // 2
+    if middle:
+        yield images[:middle], images[middle:]
+        yield from _halves(images[:middle])
+        yield from _halves(images[middle:])
 
 
 def sharing(

@@ -210,9 +210,10 @@ def neighbours(seen: Mapping[str, Prints], held_out: Mapping[str, Prints], *, na
     if not found:
         return ""
     index, other = next(iter(found.items()))
-    of, way_out = "training ones", "name the patients: --subjects"
+    of, way_out = "training ones", "name the patients (--subjects)"
     if named:
-        of, way_out = "training ones of other subjects", "give them one subject: --subjects"
+        of, way_out = "training ones of other subjects", "give them one subject (--subjects)"
+    way_out += ": gansynth check --write-subjects subjects.csv makes a table of such"
     return (
         f"{len(found)} held-out picture(s) are nearly identical to {of}, "
         f"{list(held_out)[index]} to {list(seen)[other]} first. If they show one patient, {way_out}"

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gansynth.core.fingerprint import Prints, prints_of, same_looks
+from gansynth.core.fingerprint import Prints, look_alikes, prints_of
 from gansynth.core.lineage import some_names
 from gansynth.core.source import CheckReport, Finding, FoldSplit, SourceRequest
 from gansynth.core.synthetic import is_marked, synthetic_warning
@@ -341,31 +341,20 @@ class _VolumeCheck:
 
     def _near(self, subject_of: Mapping[str, str]) -> None:
         """Report nearly identical cases: folds that keep them apart are refused in training."""
-        pairs = [
-            (first, second)
-            for first, second in _alike([*self.prints.items()])
-            if subject_of[first] != subject_of[second]
-        ]
+        cases = list(self.prints)
+        alike = sorted(look_alikes(list(self.prints.values()), 3))
+        named = [(cases[first], cases[second]) for first, second in alike]
+        pairs = [pair for pair in named if subject_of[pair[0]] != subject_of[pair[1]]]
         if pairs:
             file_of = {entry.case: entry.images[0] for entry in self.listing.entries}
             first, second = [file_of[case] for case in pairs[0]]
             text = (
                 f"{len(pairs)} pair(s) of cases are nearly identical, {first} and {second} first. "
                 "A fold that trains on one and holds the other out is refused later. If they show "
-                f"one patient, give them one subject: {self.listing.one_subject}"
+                f"one patient, give them one subject ({self.listing.one_subject}): gansynth check "
+                "--write-subjects subjects.csv makes a table of such"
             )
             self.say("warning", pairs[0][0], self.listing.where, text)
-
-
-def _alike(cases: list[tuple[str, Prints]]) -> Iterator[tuple[str, str]]:
-    """Yield pairs of cases of volumes that look the same, each case of the later half once."""
-    half = len(cases) // 2
-    if half:
-        sides = [prints for _, prints in cases[:half]], [prints for _, prints in cases[half:]]
-        for second, first in same_looks(*sides, 3).items():
-            yield cases[first][0], cases[half + second][0]
-        yield from _alike(cases[:half])
-        yield from _alike(cases[half:])
 
 
 def _prints(volume: NiftiVolume) -> Prints:

@@ -23,6 +23,7 @@ from gansynth.core.source import CaseSource, CheckReport, Finding, FoldSplit, So
 from gansynth.data import plausibility
 from gansynth.data.api import find_kind, kinds_described, source_request
 from gansynth.data.folds import unnamed_subjects
+from gansynth.data.look_alikes import write_merged_subjects
 from gansynth.data.unread_files import unread_files
 from gansynth.hosts import doctor as checks
 from gansynth.hosts.study_plan import subjects_of
@@ -130,6 +131,12 @@ def run_check(request: CheckRequest) -> CheckReport:
     if data is not None:
         asked = _checked_data(request)
         data = f"{asked.kind}:{asked.where}"
+        table = request.write_subjects
+        if table is not None:
+            everyone = open_source(replace(asked, fold="all"))
+            with counting(reporter, "subjects") as progress:
+                reporter.say(write_merged_subjects(table, everyone, progress))
+            asked = replace(asked, subjects=str(table))
         with counting(reporter, "check") as progress:
             report = installed().check(asked.kind)(asked, progress)
         report = replace(report, request=asked)

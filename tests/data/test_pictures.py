@@ -1,5 +1,6 @@
 # mypy: disallow-untyped-calls=False
 
+import csv
 import re
 import shutil
 import struct
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+import gansynth
 from gansynth.data.picture_files import read_picture
 from tests.data import sets
 from tests.data.sets import save_picture as save
@@ -323,15 +325,34 @@ def test_check_finds_all_faults_of_pictures_in_one_pass(folder):
     ids=["unnamed", "right", "wrong"],
 )
 def test_check_names_near_identical_pictures_in_both_folds(tmp_path, subjects, level):
-    for number in range(18):
-        noise = np.random.default_rng(number // 3).random((64, 64, 8))
-        slices = gaussian_filter(noise, (2, 2, 6)) * 6000 - 2900
-        pixels = np.clip(slices[..., number % 3], 0, 255).astype(np.uint8)
-        save(tmp_path / f"p{number // 3}_{number}.png", pixels)
+    neighbouring_slices(tmp_path)
     findings = sets.check(tmp_path, "pictures", subjects=subjects).findings
     said = [finding for finding in findings if "nearly identical" in finding.message]
     assert [finding.level for finding in said] == level
     assert all("--subjects" in finding.message for finding in said)
+
+
+@pytest.mark.parametrize("subjects", [None, r"p\d_(\d+)", r"(p\d)_"], ids=["no", "wrong", "right"])
+def test_check_writes_one_subject_for_near_identical_pictures(tmp_path, subjects):
+    neighbouring_slices(tmp_path / "set")
+    table = tmp_path / "subjects.csv"
+    report = gansynth.check(f"pictures:{tmp_path / 'set'}", subjects=subjects, write_subjects=table)
+    assert not [finding for finding in report.findings if finding.level == "error"]
+    rows = csv.DictReader(table.read_text().splitlines())
+    volumes: dict[str, set[str]] = {}
+    for row in rows:
+        volumes.setdefault(row["subject"], set()).add(row["case"].partition("_")[0])
+    assert sorted(map(sorted, volumes.values())) == [[f"p{number}"] for number in range(6)]
+    assert not [f for f in report.findings if "nearly identical" in f.message]
+
+
+def neighbouring_slices(folder):
+    """Write three neighbouring slices of each of six volumes."""
+    for number in range(18):
+        noise = np.random.default_rng(number // 3).random((64, 64, 8))
+        slices = gaussian_filter(noise, (2, 2, 6)) * 6000 - 2900
+        pixels = np.clip(slices[..., number % 3], 0, 255).astype(np.uint8)
+        save(folder / f"p{number // 3}_{number}.png", pixels)
 
 
 def test_check_refuses_the_same_picture_in_both_folds(folder):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from gansynth.core.requests.base import Folder, Opt, Root, Texts, Values
+from gansynth.core.requests.base import File, Folder, Opt, Root, Texts, Values
 from gansynth.core.requests.sections import ClassWords, MovedData
 
 
@@ -99,6 +99,7 @@ class CheckRequest(ClassWords):
         "label_source_read": "generator, label_source",
         "unlabelled_read": "generator, unlabelled",
         "backgrounds": "generator, unlabelled",
+        "write_subjects": "data",
     }
     data: Annotated[str | None, Opt(argument=True, metavar="KIND:WHERE|FOLDER")] = Field(
         default=None, kw_only=False
@@ -118,6 +119,8 @@ class CheckRequest(ClassWords):
     """auto, cpu, cuda or cuda:N."""
     subjects: Annotated[str | None, Opt(heading="Data")] = None
     """CSV (case,subject) or regular expression with one group."""
+    write_subjects: Annotated[File | None, Opt(metavar="CSV", heading="Data")] = None
+    """Write the subject of each case, one for cases that look nearly identical, for --subjects."""
     read: Annotated[Values, Opt(example="spacing=1", heading="Data")] = {}
     """How to read the cases; gansynth options KIND lists the keys. May be repeated."""
     root: Annotated[Root | None, Opt(heading="Data")] = None
