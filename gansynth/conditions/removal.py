@@ -317,28 +317,16 @@ def fill(
     """Put free tissue into an image (C, ...) in place of masks that touch each other.
 
     It stays within the values of that tissue, and of what is around the masks. It is joined to what
-    is ``inside`` the body alone, unless a part of the masks has nothing of it around.
+    is ``inside`` the body alone; what has nothing of it around is as the tissue is.
     """
     where = np.logical_or.reduce([mask for mask, _ in pieces])
     box = bounding_box(where, margin=1)
     corner, hole, here = [side.start for side in box], where[box], image[:, *box]
     donors = [_donor(image, mask[box], source, free, corner) for mask, source in pieces]
-    anchors = None if inside is None else _anchors(hole, inside[box])
+    anchors = None if inside is None else inside[box]
     known = [donor.image[:, donor.mask & donor.usable] for donor in donors]
     limits = value_limits([np.concatenate([here[:, ~hole], *known], axis=1)])
     image[:, *box] = within(poisson_of_many(here, donors, anchors), limits)
-
-
-def _anchors(hole: Mask, inside: Mask) -> Mask:
-    """Return what a fill is joined to: the body beside each part of a hole, else all beside it."""
-    from scipy.ndimage import binary_dilation
-
-    parts, anchors = LabelComponents.of(hole, corners=False), inside.copy()
-    for number in parts.numbers:
-        beside = binary_dilation(parts.numbered == number) & ~hole
-        if not (beside & inside).any():
-            anchors |= beside
-    return anchors
 
 
 def _donor(

@@ -230,7 +230,7 @@ def _slopes(
 
 def _solved(matrix: Any, right: Matrix, start: Matrix) -> Matrix:
     """Solve by conjugate gradients, scaled by the diagonal: one column, which the cache holds."""
-    scale = 1 / matrix.diagonal()
+    scale = 1 / np.maximum(matrix.diagonal(), 1)  # 0 of a voxel with nothing to be joined to
     least = PRECISION**2 * _dot(right, right)
     solved, rest = start.copy(), right - matrix @ start
     step = scale * rest
@@ -290,6 +290,6 @@ def _laplacian(mask: Mask, counts: Mask) -> tuple[Any, list[_Faces]]:
             columns.append(number[there][at][~fixed])
     faces = np.concatenate(rows), np.concatenate(columns)
     numbers = np.arange(count, dtype=np.int32)
-    entries = np.concatenate([-np.ones(len(faces[0])), np.maximum(diagonal, 1e-12)])
+    entries = np.concatenate([-np.ones(len(faces[0])), diagonal])
     index = np.concatenate([faces[0], numbers]), np.concatenate([faces[1], numbers])
     return coo_array((entries, index), shape=(count, count)).tocsr(), every
