@@ -39,7 +39,7 @@ before lesions kept their edges and contrast, 3 before they were drawn in window
 they kept to one side, and below the surface (092), 5 before drawn ones had trends (097), 6 before a
 frame with air in it was no body (098), 7 before crops were cut from emptied cases (099), 8
 before each piece of a filled place continued what is around itself, 9 before textures were drawn in
-single precision."""
+single precision, and fills were joined to the body alone."""
 logger = logging.getLogger("gansynth")
 
 
