@@ -1,5 +1,3 @@
-"""A package imports from lower floors only, no module is in a circle, and nothing lies loose."""
-
 from __future__ import annotations
 
 import re

@@ -1,5 +1,3 @@
-"""What is packed, what is declared, and what starting the command costs."""
-
 import ast
 import os
 import re

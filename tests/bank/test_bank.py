@@ -1,5 +1,3 @@
-"""The bank: what goes in comes out, whole or not at all, whoever is killed meanwhile."""
-
 import contextlib
 import errno
 import hashlib

@@ -1,5 +1,3 @@
-"""The draw log: nothing lost, nothing counted twice, and never in a host's way."""
-
 import logging
 import os
 import signal

@@ -1,5 +1,3 @@
-"""Rejected samples: kept as pictures with their reasons, not too many, and never in the way."""
-
 import json
 from dataclasses import replace
 from pathlib import Path

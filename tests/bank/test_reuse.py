@@ -1,5 +1,3 @@
-"""Samples that are drawn too often: foreseen, said once while training, and at the end."""
-
 from types import SimpleNamespace
 from typing import Any
 

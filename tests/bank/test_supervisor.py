@@ -1,5 +1,3 @@
-"""The keeper: producers that die are started again, those that cannot do better are not."""
-
 import contextlib
 import json
 import os

@@ -1,5 +1,3 @@
-"""Steering: hosts and producers on simulated clocks, and what can go wrong."""
-
 import numpy as np
 import pytest
 

@@ -1,5 +1,3 @@
-"""Several plans together: what a new data set may expect."""
-
 import json
 from pathlib import Path
 
@@ -47,8 +45,6 @@ def test_too_few_sets_promise_nothing():
     assert two.low is not None
     assert two.next_low is None
 
-
-# -- the command -----------------------------------------------------------------------------------
 
 OURS = [f"{name}.json" for name in ("lgg_match/alarms", "busi_match/sealed", "phe_match/sealed")]
 

@@ -1,5 +1,3 @@
-"""import, check, splits and prepare, on a tiny Medical Segmentation Decathlon folder."""
-
 import json
 import re
 from pathlib import Path

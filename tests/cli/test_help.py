@@ -1,5 +1,3 @@
-"""Help, pages of the docs, options and what a shell completes: whatever tells what to type."""
-
 import json
 import re
 from typing import Any, get_args

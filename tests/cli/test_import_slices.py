@@ -1,5 +1,3 @@
-"""``gansynth import slices:... yolo:DIR``: slices of labelled volumes as a detector's data set."""
-
 from pathlib import Path
 from typing import Any
 

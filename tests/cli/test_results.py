@@ -1,5 +1,3 @@
-"""What commands print at their end: lines that are read, and what to type next."""
-
 from pathlib import Path
 from typing import Any
 

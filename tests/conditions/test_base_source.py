@@ -1,5 +1,3 @@
-"""Cases of another source: as the run's own source would have handed them out."""
-
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace

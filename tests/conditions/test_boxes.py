@@ -1,6 +1,4 @@
 # mypy: disallow-untyped-calls=False
-"""Boxes of conditions: moved, resized, added and placed; or as a user's file lists them."""
-
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +121,6 @@ def test_wrong_boxes_text_is_refused_with_the_way_out(text, expected, names):
     assert "--boxes" in str(found.value)
 
 
-# -- a user's list ---------------------------------------------------------------------------------
-
 HEAD = "class,xmin,ymin,xmax,ymax"
 DEEP = "class,xmin,ymin,zmin,xmax,ymax,zmax"
 
@@ -189,9 +185,6 @@ def test_a_missing_or_binary_box_list_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert absolute_boxes("file:a.csv") == f"file:{tmp_path / 'a.csv'}"  # for other processes
     assert (absolute_boxes("jitter"), absolute_boxes(None)) == ("jitter", None)
-
-
-# -- places in heads -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,3 @@
-"""What every registered edit keeps to."""
-
 import json
 from collections.abc import Mapping
 from functools import cache
@@ -185,8 +183,6 @@ def test_an_edit_is_applied_to_its_share_of_conditions():
     counts = [len(apply_edits(context, [edit], rng)[1]) for _ in range(200)]
     assert np.mean(counts) == pytest.approx(0.25, abs=0.08)
 
-
-# -- as text ---------------------------------------------------------------------------------------
 
 GOOD: dict[str, dict[str, Any]] = {
     "shift": {"max_mm": 8.0, "classes": None, "share": 1.0},

@@ -1,4 +1,3 @@
-"""Lesions of one case in the image of another: whose, where, and what comes of it."""
 # mypy: disallow-untyped-calls=False
 
 import json

@@ -1,5 +1,3 @@
-"""Millimetres of edits are those of the patient, however cases are read."""
-
 from typing import Any
 
 import numpy as np

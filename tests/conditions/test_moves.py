@@ -1,5 +1,3 @@
-"""What each edit does to label maps: geometry in mm, nesting, parts, volumes."""
-
 import json
 import math
 from typing import Any
@@ -47,9 +45,6 @@ def boxed(shape: tuple[int, ...], *boxes: tuple[Any, ...]) -> LabelArray:
 
 def pieces(mask: Mask) -> int:
     return len(LabelComponents.of(mask).sizes)
-
-
-# -- moves of everything ---------------------------------------------------------------------------
 
 
 def test_shift_is_in_mm_exact_by_whole_voxels_and_keeps_the_volume_by_half_of_one():
@@ -102,9 +97,6 @@ def test_elastic_never_folds(seed, width, spacing):
     assert np.linalg.det(np.moveaxis(np.array(rows), (0, 1), (-2, -1))).min() > 0
 
 
-# -- clip ------------------------------------------------------------------------------------------
-
-
 def test_clip_keeps_the_largest_body_only():
     labels = np.full((6, 20), OUTSIDE, np.int16)
     labels[1:5, 1:12] = labels[1:5, 14:19] = 0
@@ -132,9 +124,6 @@ def test_clip_halves_a_margin_that_would_cost_a_class_or_leaves_it():
     assert np.array_equal(drawn("clip", labels)[1], labels)
 
 
-# -- moves of some classes -------------------------------------------------------------------------
-
-
 def test_a_moved_class_leaves_the_class_around_it_behind_and_overwrites_others_never_outside():
     nested = boxed((15, 15), ((2, 13), (2, 13), 1), ((5, 9), (5, 9), 2))
     expected = boxed((15, 15), ((2, 13), (2, 13), 1), ((5, 9), (8, 12), 2))
@@ -160,8 +149,6 @@ def test_chosen_classes_stay_nested(text, classes):
         if not text.startswith(("scale", "shrink")) and classes == "2":
             assert (after == 2).sum() >= 0.7 * (labels == 2).sum()
 
-
-# -- volumes ---------------------------------------------------------------------------------------
 
 FLAT, CUBE = (1.0, 1.0), (1.0, 1.0, 1.0)
 

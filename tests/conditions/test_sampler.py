@@ -1,5 +1,3 @@
-"""What a condition is made of: seed, index, a training case, its labels and its context."""
-
 from dataclasses import replace
 from typing import Any
 
@@ -76,8 +74,6 @@ def test_outside_stays_and_context_goes_through_the_same_edits():
     assert np.array_equal(condition.context, there.channels)
     assert not np.array_equal(condition.context, case * 10)
 
-
-# -- real images that are moved along --------------------------------------------------------------
 
 MM = (2.0, 1.0, 1.0)
 SHOWN = Maps({f"case{i}": toy(3, MM, width=22 + i).clip(0) for i in range(4)}, schema(3, MM))

@@ -1,5 +1,3 @@
-"""Edits that bring something of other people, and edits of whole lesions: sizes, shapes."""
-
 from collections import Counter
 from typing import Any
 
@@ -93,9 +91,6 @@ def test_a_tumour_that_finds_no_body_or_no_lender_changes_nothing():
     assert np.array_equal(after, labels)
     params, _ = run(make("transplant", classes=(4,)), at(TUMOURS, "p0"))
     assert (params["strength"], params["why"]) == (0.0, "nobody lends these classes")
-
-
-# -- shapes and sizes of lesions -----------------------------------------------------------
 
 
 def mixed(case_context: CaseContext, weight: float, **options: Any) -> Any:

@@ -1,5 +1,3 @@
-"""The body in an image, on its own and within what labels call inside."""
-
 from __future__ import annotations
 
 import numpy as np

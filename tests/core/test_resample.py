@@ -1,5 +1,3 @@
-"""Images and label maps on another grid: means of what is covered, or linear between centres."""
-
 from typing import Any
 
 import numpy as np

@@ -1,5 +1,3 @@
-"""Whole volumes, or the middle of them, to a fixed shape and back: exact where they can be."""
-
 from typing import Any
 
 import numpy as np

@@ -1,5 +1,3 @@
-"""Folders as people have them: which files are a case's channels and its label map."""
-
 import json
 import re
 from pathlib import Path

@@ -1,5 +1,3 @@
-"""Subjects of cases, and folds that part no subject."""
-
 import pytest
 
 from gansynth.data.folds import grouped_splits, read_subjects

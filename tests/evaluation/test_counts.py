@@ -1,5 +1,3 @@
-"""How many lesions an image has is the first figure, and the first line where it differs."""
-
 from dataclasses import replace
 
 import numpy as np

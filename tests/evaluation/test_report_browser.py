@@ -1,5 +1,3 @@
-"""Reports in a real browser: those of evaluations, and those of benchmarks."""
-
 import pytest
 
 from tests.benchmark.browsing import SIZES, chromium, opened_quietly

@@ -1,5 +1,3 @@
-"""Discriminators at chance: when a fit warns, and when it is quiet."""
-
 from pathlib import Path
 from typing import Any
 

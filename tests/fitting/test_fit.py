@@ -232,9 +232,6 @@ def test_to_open_a_run_does_not_import_torchs_compiler(shared):
     assert (done.stdout.split(), done.stderr) == ([], "")
 
 
-# -- generators that draw label maps ---------------------------------------------------------------
-
-
 def label_maps(folder: Path, drawn: Any, *, draws: str = "both") -> tuple[dict[str, Any], Recorder]:
     """What a fit reports of a generator that draws its training cases' label maps, changed."""
 

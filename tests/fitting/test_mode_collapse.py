@@ -1,4 +1,3 @@
-"""Mode collapse: when a fit warns, and when it is quiet."""
 # mypy: disallow-untyped-calls=False
 
 from pathlib import Path

@@ -231,9 +231,6 @@ def test_what_does_not_fit_is_refused_before_anything_begins(plan, asked, says):
     assert says in str(fault.value)
 
 
-# -- steps -----------------------------------------------------------------------------------------
-
-
 def test_epochs_become_steps_over_the_training_cases_or_are_refused_beside_them():
     request, asked = SourceRequest("example", "2d"), {"epochs": "2.5", "batch_size": "8"}
     options = resolve("dcgan", request, asked, None, "cpu").options

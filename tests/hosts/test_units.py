@@ -1,5 +1,3 @@
-"""Samples in other units than the real images are refused once; like units never are."""
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

@@ -1,5 +1,3 @@
-"""What must come out right of every registered metric; what is known of one stands in its file."""
-
 import re
 from collections.abc import Mapping
 from typing import Any

@@ -110,8 +110,6 @@ def test_no_lesions_and_no_reference_are_said_and_not_guessed(lacking):
     assert (found[lacking], found["in range"]) == (0, None)
 
 
-# -- contrast, halo, grain -------------------------------------------------------------------------
-
 LESION = disc((32, 32), 8)
 
 
@@ -167,8 +165,6 @@ def test_figures_are_like_other_peoples_unless_something_is_wrong(change):
             expected = "like real" if change == "nothing" else "unlike real"
             assert found[f"{channel} {name}"] == expected
 
-
-# -- lesions in boxes ------------------------------------------------------------------------------
 
 BOXED = Schema(("T1",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("core",))
 contrast_of = BoxContrastMetric().compute

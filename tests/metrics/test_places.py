@@ -1,5 +1,3 @@
-"""Where lesions lie, beside real subjects'."""
-
 from dataclasses import replace
 
 import numpy as np

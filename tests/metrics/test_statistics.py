@@ -35,9 +35,6 @@ TRUTH = VarianceComponents(draw=1.0, seed=0.5, case=4.0, draw_case=0.5, rest=2.0
 PILOT = VarianceComponents(0.09, 0.25, 4, 0.25, 2.25)  # of a pilot, in points of Dice
 
 
-# -- runs ------------------------------------------------------------------------------------------
-
-
 def runs(values, draws=(0, 0, 1), seeds=(0, 1, 0), subjects=("a", "b")) -> RunValues:
     return RunValues(np.array(values, float), draws, seeds, subjects)
 
@@ -67,9 +64,6 @@ def test_values_are_paired_by_run_and_subject_and_those_of_one_side_are_dropped_
 def test_what_is_no_table_of_runs_is_refused_by_name(change, expected):
     with raises_fault(expected):
         runs(**{"values": np.ones((3, 2)), **change})
-
-
-# -- the test --------------------------------------------------------------------------------------
 
 
 def test_one_run_is_the_t_test():
@@ -127,9 +121,6 @@ def test_an_interval_that_reaches_beyond_is_brought_within(middle, half, bounds,
     assert within(middle, middle - half, middle + half, bounds) == pytest.approx(expected)
 
 
-# -- variance components ---------------------------------------------------------------------------
-
-
 UNBALANCED = [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2, 0), (3, 0), (3, 1)]
 
 
@@ -163,9 +154,6 @@ def test_what_cannot_be_told_apart_is_part_of_the_rest_and_too_little_is_none(de
     for name, value in known.items():
         if value is not None:
             assert found[name] == pytest.approx(value, rel=0.1 if name == "rest" else 0.3)
-
-
-# -- an arm and its control ------------------------------------------------------------------------
 
 
 def arms(design: SimulationDesign = DESIGN, gain: float = 0.0) -> tuple[RunValues, RunValues]:

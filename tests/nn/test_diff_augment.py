@@ -155,8 +155,6 @@ def test_a_step_draws_the_same_again_and_afresh_within():
     assert [torch.equal(drawn[0], other) for other in drawn] == [True, False, True, False]
 
 
-# -- an adaptive p ---------------------------------------------------------------------------------
-
 SURE, UNSURE = [torch.ones(16, 1, 3)], [-torch.ones(16, 1, 3)]
 
 

@@ -1,4 +1,3 @@
-"""``cgan3d`` and ``cgan3d-labels``: labels, context, given channels, turns, terms, tiles."""
 # mypy: disallow-untyped-calls=False
 
 from dataclasses import replace
@@ -33,9 +32,6 @@ def losses_of(generator: CGAN3D, noise: bool = False) -> dict[str, float]:
     if noise:
         now.batch.image = 3 * torch.randn(now.batch.image.shape, generator=now.rng)
     return {k: v.item() for k, v in generator.phases()[0].loss(now).items()}
-
-
-# -- what it draws ---------------------------------------------------------------------------------
 
 
 # -- terms and turns -------------------------------------------------------------------------------
@@ -85,9 +81,6 @@ def test_the_perceptual_segmenter_learns_the_labels():
         values[-1].backward()
         optimizer.step()
     assert values[-1] < 0.7 * values[0]
-
-
-# -- context ---------------------------------------------------------------------------------------
 
 
 def test_context_are_clusters_of_the_surroundings_by_brightness():
@@ -143,8 +136,6 @@ def test_images_are_standardised_where_their_deviation_is_far_from_1(own, gain, 
     assert ("--set standardise=no" in reason) == on
 
 
-# -- given channels, drawn labels ------------------------------------------------------------------
-
 THREE = replace(SCHEMA, channels=("T1", "T2", "FLAIR"), outside_fill=(-2.5, 0.125, 1.0))
 
 
@@ -183,9 +174,6 @@ def test_labels_are_drawn_from_what_is_given():
     inputs = generator.inputs_of([condition])
     drawn = generator.finished(torch.randn(2, 4, 5, 6), inputs)  # as the discriminator sees it
     assert torch.allclose(drawn.sum(1), torch.ones(2, 5, 6))
-
-
-# -- sampling --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

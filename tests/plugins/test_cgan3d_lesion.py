@@ -1,4 +1,3 @@
-"""``cgan3d-lesion``: what may change, what stays, what it learns from."""
 # mypy: disallow-untyped-calls=False
 
 from dataclasses import replace
@@ -80,9 +79,6 @@ def within(mask: np.ndarray, reach: float) -> np.ndarray:
     return near
 
 
-# -- what it draws ---------------------------------------------------------------------------------
-
-
 def test_nothing_but_the_lesion_is_drawn_beyond_the_body():
     generator, condition = build(), asked()
     lesion = condition.lesion > 0
@@ -114,9 +110,6 @@ def test_samples_do_not_depend_on_their_batch_and_refine_not_on_the_donor(stage,
     np.testing.assert_allclose(drawn[0], drawn[1], atol=1e-5)
     other = generator.sample([asked(donor=conditions[0].donor + 1)], [3])[0]
     assert np.array_equal(other.image, drawn[1][0]) == (stage == "refine")
-
-
-# -- what it learns from ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -151,8 +144,6 @@ def test_holes_hold_the_lesion_and_its_rim_and_are_often_larger():
             larger += int(sample.sum() > least.sum())
     assert 2 < larger < 14
 
-
-# -- runs ------------------------------------------------------------------------------------------
 
 TOYS = SourceRequest("toy", "2")
 

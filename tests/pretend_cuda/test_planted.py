@@ -217,9 +217,6 @@ def test_a_mistake_is_caught_and_what_is_right_passes(made):
         made(False)
 
 
-# -- in the project's own code ---------------------------------------------------------------------
-
-
 def the_loop_leaves_its_batch_on_the_cpu(patch):
     patch.setattr(Batch, "to", lambda self, device: self)
 

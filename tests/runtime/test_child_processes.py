@@ -1,5 +1,3 @@
-"""Child processes: their faults and signals are ours, and nothing is left of them."""
-
 import os
 import signal
 import subprocess

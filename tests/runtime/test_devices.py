@@ -1,5 +1,3 @@
-"""Whose random numbers are seeded, what fp32 is on CUDA, which device the producer gets."""
-
 from __future__ import annotations
 
 from collections.abc import Iterator

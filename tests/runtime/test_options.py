@@ -1,5 +1,3 @@
-"""Options without effect: what models say of them, that it is so, and that they are refused."""
-
 from typing import Any, ClassVar, Literal
 
 import numpy as np

@@ -1,5 +1,3 @@
-"""Progress and warnings: bars on a terminal, plain lines elsewhere, nothing of it on stdout."""
-
 import io
 import re
 from typing import Any

@@ -1,5 +1,3 @@
-"""YAML of users is read within bounds."""
-
 import pytest
 import yaml
 

@@ -1,5 +1,3 @@
-"""Chains and one generator per channel: what each part sees, what they draw, what is refused."""
-
 import shutil
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""One generator per class: what each sees, what they draw together, what is refused."""
-
 import json
 from dataclasses import replace
 from pathlib import Path

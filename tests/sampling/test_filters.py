@@ -1,5 +1,3 @@
-"""Filters: what each keeps out and why, how they learn, and what becomes of flawed samples."""
-
 import itertools
 import json
 import math

@@ -1,5 +1,3 @@
-"""Samples of a GAN beside their nearest real case."""
-
 import json
 from pathlib import Path
 from typing import Any

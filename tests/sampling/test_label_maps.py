@@ -1,5 +1,3 @@
-"""Label maps that generators draw: in banks, on the grid of the files, and how well they fit."""
-
 import json
 from collections.abc import Callable
 from dataclasses import replace

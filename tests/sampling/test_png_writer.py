@@ -1,5 +1,3 @@
-"""PNG files of samples: read back as they were, equal to the byte, and silent about patients."""
-
 import csv
 import errno
 import json

@@ -1,5 +1,3 @@
-"""Runs: opened whole or refused in one line, and shown with all there is."""
-
 import json
 import shutil
 import subprocess

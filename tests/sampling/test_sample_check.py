@@ -1,5 +1,3 @@
-"""A handful of samples beside training cases: what differs is said, and nothing is refused."""
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

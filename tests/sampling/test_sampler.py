@@ -1,5 +1,3 @@
-"""Samples of a run: the same whatever the batch, in the source's units, written and read back."""
-
 import json
 import shutil
 from dataclasses import replace

@@ -1,5 +1,3 @@
-"""Ways in which a plugin lets patients' images out: each is stopped, whoever wrote the plugin."""
-
 from typing import Any
 
 import numpy as np

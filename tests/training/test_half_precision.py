@@ -1,5 +1,3 @@
-"""bf16 by autocast: weights cast at once, and convolutions whose axes are shorter than kernels."""
-
 from typing import Any
 
 import pytest

@@ -1,5 +1,3 @@
-"""Batches that are read ahead of the training."""
-
 import threading
 from functools import partial
 from typing import Any

@@ -1,5 +1,3 @@
-"""--tensorboard: what goes into the log, what a resumed run adds, and that it ends no training."""
-
 import importlib.util
 from pathlib import Path
 from typing import Any

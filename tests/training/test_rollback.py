@@ -1,4 +1,3 @@
-"""Numbers that are not finite: back to the last checkpoint at half the rates, three times."""
 # mypy: disallow-untyped-calls=False
 
 import math

@@ -1,4 +1,3 @@
-"""Trainings that are told to stop: they go on from there as if they had never ended."""
 # mypy: disallow-untyped-calls=False
 
 import os

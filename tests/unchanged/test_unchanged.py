@@ -166,9 +166,6 @@ def samples_of(run: Path, data: str) -> dict[str, Any]:
     return arrays
 
 
-# -- generators ------------------------------------------------------------------------------------
-
-
 def test_every_generator_has_a_run_here():
     assert {generator for generator, *_ in RUNS.values()} == set(installed().names("generators"))
 
@@ -181,9 +178,6 @@ def test_two_steps_of_training_end_in_the_same_weights(name, fitted):
 @pytest.mark.parametrize("name", RUNS)
 def test_samples_at_a_fixed_seed_are_the_same(name, fitted):
     compare(f"samples of {name}", account(samples_of(fitted(name), RUNS[name][1])))
-
-
-# -- runs and banks of today -----------------------------------------------------------------------
 
 
 def weights(run: Path) -> dict[str, Any]:

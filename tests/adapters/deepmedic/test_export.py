@@ -1,5 +1,3 @@
-"""gansynth augment --target deepmedic --export DIR: folders that stock DeepMedic trains on."""
-
 import os
 import re
 import subprocess

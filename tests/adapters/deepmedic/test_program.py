@@ -1,5 +1,3 @@
-"""Finding the user's DeepMedic and its Python, and its log."""
-
 import os
 import shlex
 from collections.abc import Callable
@@ -99,9 +97,6 @@ def test_doctor_says_what_is_there_or_how_to_get_it(checkout, tmp_path):
     assert second.cure.startswith(f"{shlex.quote(str(path))} -m pip install tensorflow-cpu six")
     _, second = doctor(str(checkout), python_that(tmp_path, "exit 1"))
     assert "python3 -m venv" in second.cure
-
-
-# -- its log ---------------------------------------------------------------------------------------
 
 
 def line(text: str, job: int = 0) -> str:

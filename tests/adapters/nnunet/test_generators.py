@@ -1,5 +1,3 @@
-"""Generators that draw their label maps themselves, or none."""
-
 from pathlib import Path
 
 import pytest

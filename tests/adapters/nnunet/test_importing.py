@@ -1,5 +1,3 @@
-"""``gansynth import SOURCE nnunet:ID``: from every layout to nnU-Net's, whole or not at all."""
-
 import csv
 import json
 import shutil

@@ -1,5 +1,3 @@
-"""Files of answers are read without trust: each fault is one line that names the file."""
-
 import pytest
 
 from gansynth_evaluate.turing import results

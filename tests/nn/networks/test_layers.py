@@ -1,4 +1,3 @@
-"""Layers that do in another way what torch's do, and those of progressive GANs."""
 # mypy: disallow-untyped-calls=False
 
 from functools import partial

@@ -109,9 +109,6 @@ def test_the_texture_head_sees_every_voxel_and_five_at_a_time():
     assert bool((torch.autograd.grad(texture.sum(), image)[0] != 0).all())
 
 
-# -- spectral normalisation ------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "layer", [nn.Conv2d(3, 5, 3), nn.ConvTranspose3d(3, 5, 4)], ids=["2D", "transposed"]
 )
@@ -156,9 +153,6 @@ def test_averaged_weights_get_singular_vectors_of_their_own_for_a_while():
         assert largest == pytest.approx(1, rel=0.05)
         assert not any(part.training for part in spectral_parts(net))
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
-
-
-# -- memory ----------------------------------------------------------------------------------------
 
 
 def learnt(net: Any) -> list[Tensor]:
@@ -237,9 +231,6 @@ def test_no_features_of_a_tile_are_half_as_large_as_those_of_the_whole():
     seen.clear()
     draw_tiled(net, lambda w: cut(condition, w), size, drawn, 12)
     assert max(seen) < 0.5 * whole
-
-
-# -- parts -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
