@@ -1,5 +1,4 @@
 """A toy source, a generator without networks and a recording host; runs and scans made of them."""
-# mypy: disallow-untyped-calls=False
 
 import json
 import os

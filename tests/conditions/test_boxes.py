@@ -1,4 +1,3 @@
-# mypy: disallow-untyped-calls=False
 from pathlib import Path
 from typing import Any
 

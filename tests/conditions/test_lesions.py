@@ -1,5 +1,3 @@
-# mypy: disallow-untyped-calls=False
-
 import json
 from collections import Counter
 from dataclasses import replace

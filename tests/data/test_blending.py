@@ -1,5 +1,3 @@
-# mypy: disallow-untyped-calls=False
-
 import numpy as np
 import pytest
 import torch

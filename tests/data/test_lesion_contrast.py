@@ -1,5 +1,3 @@
-# mypy: disallow-untyped-calls=False
-
 import json
 from dataclasses import replace
 from typing import Any

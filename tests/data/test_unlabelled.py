@@ -1,5 +1,3 @@
-# mypy: disallow-untyped-calls=False
-
 import json
 from pathlib import Path
 

@@ -1,5 +1,4 @@
 """The recipes of Han et al. 2018 on real volumes: BRATS slices."""
-# mypy: disallow-untyped-calls=False
 
 import csv
 import json

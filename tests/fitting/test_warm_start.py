@@ -1,5 +1,3 @@
-# mypy: disallow-untyped-calls=False
-
 import json
 import shutil
 from collections.abc import Mapping, Sequence

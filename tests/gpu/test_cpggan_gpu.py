@@ -1,5 +1,3 @@
-# mypy: disallow-untyped-calls=False
-
 from typing import Any
 
 import numpy as np

@@ -1,5 +1,4 @@
 """Networks of an evaluation on a GPU: features, two-sample tests, judges; near what a CPU finds."""
-# mypy: disallow-untyped-calls=False
 
 from dataclasses import replace
 

@@ -1,5 +1,3 @@
-# mypy: disallow-untyped-calls=False
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,4 @@
 """Every generator with its main options, runs of several models, filters, on the device."""
-# mypy: disallow-untyped-calls=False
 
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,3 @@
-# mypy: disallow-untyped-calls=False
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,5 +1,4 @@
 """``cuda:1`` of two devices: nothing is taken for ``cuda:0``."""
-# mypy: disallow-untyped-calls=False
 
 import json
 

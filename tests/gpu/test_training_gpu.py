@@ -1,5 +1,3 @@
-# mypy: disallow-untyped-calls=False
-
 import json
 from functools import partial
 from typing import Any

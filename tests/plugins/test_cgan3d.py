@@ -1,5 +1,3 @@
-# mypy: disallow-untyped-calls=False
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,5 +1,3 @@
-# mypy: disallow-untyped-calls=False
-
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace

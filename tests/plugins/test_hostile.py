@@ -1,5 +1,4 @@
 """Plugins of a stranger that reach for held-out cases, or for what the core records."""
-# mypy: disallow-untyped-calls=False
 
 import gc
 import json

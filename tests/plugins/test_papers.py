@@ -6,7 +6,6 @@ paper is silent they are its reference's (pix2pix, DCGAN, the 3D U-Net). With a 
 paper's, and the recipe says so under ``open``. No paper counts parameters: they are what such
 layers come to.
 """
-# mypy: disallow-untyped-calls=False
 
 from contextlib import nullcontext
 from dataclasses import replace

@@ -1,5 +1,4 @@
 """Slices in memory with a lesion or two, classes and boxes, and tiny generators for them."""
-# mypy: disallow-untyped-calls=False
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

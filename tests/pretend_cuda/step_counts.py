@@ -6,7 +6,6 @@ Prints a line for each training, then its waits by call site. An operator is one
 dispatches below autograd and that launches at least one kernel or copy: no view, no allocation; one
 that takes lists of tensors counts once. A GPU launches more: cuDNN adds kernels of its own.
 """
-# mypy: disallow-untyped-calls=False
 
 from __future__ import annotations
 

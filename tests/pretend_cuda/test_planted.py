@@ -1,5 +1,4 @@
 """Mistakes that a pretend device must catch: each is made here, and made right."""
-# mypy: disallow-untyped-calls=False
 
 import copy
 import io

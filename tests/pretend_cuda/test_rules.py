@@ -1,5 +1,4 @@
 """What a pretend device lets pass, as a GPU does, and what it counts."""
-# mypy: disallow-untyped-calls=False
 
 import copy
 import io

@@ -1,5 +1,4 @@
 """Two processes under torchrun train as one with the whole batch would."""
-# mypy: disallow-untyped-calls=False
 
 import json
 import os

@@ -1,5 +1,4 @@
 """The checks of edits and filters: gansynth's own pass, each kind of cheat fails by name."""
-# mypy: disallow-untyped-calls=False
 
 import contextlib
 import itertools

@@ -1,5 +1,4 @@
 """The checks that every generator must pass: honest ones pass, each kind of cheat fails by name."""
-# mypy: disallow-untyped-calls=False
 
 import contextlib
 import gc

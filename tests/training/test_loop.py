@@ -1,5 +1,3 @@
-# mypy: disallow-untyped-calls=False
-
 import csv
 import json
 import random

@@ -1,5 +1,3 @@
-# mypy: disallow-untyped-calls=False
-
 import math
 
 import pytest

@@ -1,5 +1,3 @@
-# mypy: disallow-untyped-calls=False
-
 import os
 import signal
 import time

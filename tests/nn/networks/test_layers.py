@@ -1,5 +1,3 @@
-# mypy: disallow-untyped-calls=False
-
 from functools import partial
 from typing import Any
 

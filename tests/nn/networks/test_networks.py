@@ -1,5 +1,3 @@
-# mypy: disallow-untyped-calls=False
-
 import copy
 from functools import partial
 from typing import Any

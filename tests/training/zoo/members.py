@@ -1,5 +1,4 @@
 """The zoo: a stranger's GAN and ours in many guises, tiny; and how to train and compare them."""
-# mypy: disallow-untyped-calls=False
 
 import signal
 from collections.abc import Mapping

@@ -1,5 +1,4 @@
 """A GAN that draws images from label maps, as a stranger would write it."""
-# mypy: disallow-untyped-calls=False
 
 import torch
 from torch import nn
