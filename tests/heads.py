@@ -1,7 +1,5 @@
 """An axial T1 slice of a head with a bright scalp, dark bone, a brain with ventricles, a lesion."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -7,8 +7,6 @@ Every import counts: inside a function and under ``TYPE_CHECKING``, too. A name 
 itself, which plugins import, counts as one of the module that holds it.
 """
 
-from __future__ import annotations
-
 import ast
 import gc
 import io

@@ -8,8 +8,6 @@ or files of tests whose fixtures do, at most a hundred and twenty, the package's
 packages it tries all of them.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import copy

@@ -1,7 +1,5 @@
 """Producer processes for tests: real in all but what they draw."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import multiprocessing

@@ -1,7 +1,5 @@
 """``pytest --progress``: how far the tests are, what runs, and how long it will take."""
 
-from __future__ import annotations
-
 import time
 from collections import defaultdict
 from typing import Any

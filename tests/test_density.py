@@ -4,8 +4,6 @@ Numbers for 1,000 lines; those of admired code bases are 0.3 splats, 1 to 3 gene
 and 0.1 walruses.
 """
 
-from __future__ import annotations
-
 import re
 from collections import defaultdict
 from pathlib import Path

@@ -3,8 +3,6 @@
 The core names none of them, and reads none of their options.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterable, Iterator

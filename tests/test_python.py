@@ -1,7 +1,5 @@
 """``import gansynth``: the commands as functions, with the same words."""
 
-from __future__ import annotations
-
 import inspect
 import pydoc
 import re

@@ -1,7 +1,5 @@
 """One class is a command's Python signature, options, YAML section and JSON."""
 
-from __future__ import annotations
-
 import inspect
 import shlex
 import sys

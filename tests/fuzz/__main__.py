@@ -3,8 +3,6 @@
 python -m tests.fuzz [--mutants 2000] [--write] [FORMAT ...]
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

@@ -1,7 +1,5 @@
 """Every format that gansynth reads: how a valid sample is made, and how gansynth reads it."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import hashlib

@@ -1,7 +1,5 @@
 """Damage to files: bytes, headers, texts, documents. Everything comes from one random generator."""
 
-from __future__ import annotations
-
 import copy
 import json
 import random

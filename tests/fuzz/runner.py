@@ -1,7 +1,5 @@
 """Read mutants of a format in forked processes, and count what came of them."""
 
-from __future__ import annotations
-
 import multiprocessing
 import shutil
 from dataclasses import asdict, dataclass, field

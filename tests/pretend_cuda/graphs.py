@@ -3,8 +3,6 @@
 A GPU runs nothing while it captures. Here operators run then, and the first replay runs none.
 """
 
-from __future__ import annotations
-
 import contextlib
 import warnings
 from collections.abc import Iterator

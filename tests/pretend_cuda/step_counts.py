@@ -7,8 +7,6 @@ dispatches below autograd and that launches at least one kernel or copy: no view
 that takes lists of tensors counts once. A GPU launches more: cuDNN adds kernels of its own.
 """
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from dataclasses import dataclass, field

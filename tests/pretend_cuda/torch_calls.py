@@ -1,7 +1,5 @@
 """Calls of torch that name a device: what they move, and what they make there."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What a pretend device counts, and which copies end when the CPU waits for it."""
 
-from __future__ import annotations
-
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator

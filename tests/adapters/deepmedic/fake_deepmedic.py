@@ -5,8 +5,6 @@ forked processes, trains nothing, logs and exits as DeepMedic does. ``FAKE`` in 
 makes it fail, wait or sleep in some place.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Whole heads in a frame of zeros, as registrations leave them, through nnU-Net's preprocessing."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

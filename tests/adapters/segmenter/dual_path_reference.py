@@ -4,8 +4,6 @@
 numbers were DeepMedic's, and wrote its outputs to ``reference/dual_path.json``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

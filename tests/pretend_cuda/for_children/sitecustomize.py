@@ -4,8 +4,6 @@ Python imports ``sitecustomize`` by itself at its start. Another one, further do
 runs.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
