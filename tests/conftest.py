@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import json
 import multiprocessing
 import os
 import shutil
@@ -372,6 +373,24 @@ def run_cli(monkeypatch) -> Callable[..., Result]:
         return CliRunner().invoke(cli, [str(a) for a in arguments])
 
     return invoke
+
+
+@pytest.fixture
+def succeed(run_cli) -> Callable[..., Result]:
+    """Runs a command that must succeed."""
+
+    def invoke(*arguments: object) -> Result:
+        result: Result = run_cli(*arguments)
+        assert result.exit_code == 0, result.stderr
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def run_json(succeed) -> Callable[..., Any]:
+    """Runs a command with ``--json``, which must succeed, and reads its one document."""
+    return lambda *arguments: json.loads(succeed(*arguments, "--json").stdout)
 
 
 # -- toy cases in memory ---------------------------------------------------------------------------

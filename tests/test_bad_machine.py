@@ -42,7 +42,9 @@ def last_step(run: Path) -> int:
 
 @pytest.mark.fault(31)
 @pytest.mark.parametrize("size", [1000, 20_000], ids=["manifest", "checkpoint"])
-def test_a_full_disk_ends_a_fit_which_goes_on_later(toy_nnunet, run, run_cli, one_line, size):
+def test_a_full_disk_ends_a_fit_which_goes_on_later(
+    toy_nnunet, run, run_cli, run_json, one_line, size
+):
     command = fit(toy_nnunet, run, "--set=steps=4", "--set=checkpoint_every=1")
     with files_of_at_most(size):
         result = run_cli(*command)
@@ -51,9 +53,7 @@ def test_a_full_disk_ends_a_fit_which_goes_on_later(toy_nnunet, run, run_cli, on
     assert temporaries(run) == []
     assert last_step(run) == 2
     assert run_cli("sample", run, "-n", 1).exit_code == 0
-    again = run_cli(*command, "--json")
-    assert again.exit_code == 0, again.stderr
-    assert json.loads(again.stdout)["resumed_at"] == 2
+    assert run_json(*command)["resumed_at"] == 2
     assert last_step(run) == 4
 
 
@@ -62,15 +62,14 @@ def test_a_full_disk_ends_a_fit_which_goes_on_later(toy_nnunet, run, run_cli, on
     "size", [3000, 33_000, *(pytest.param(n, marks=pytest.mark.slow) for n in (300, 20_000))]
 )
 def test_a_full_disk_ends_a_preparation_which_is_made_good_later(
-    toy_copy, cheap_nnunet, run_cli, one_line, size
+    toy_copy, cheap_nnunet, run_cli, succeed, one_line, size
 ):
     shutil.rmtree(toy_copy.preprocessed)
     command = ("prepare", "nnunet:501", "--root", toy_copy.root)
     with files_of_at_most(size):
         result = run_cli(*command)
     one_line(result.exit_code, result.stderr, 4, (toy_copy.dataset, "Make room"))
-    again = run_cli(*command)
-    assert again.exit_code == 0, again.stderr
+    succeed(*command)
     source = open_source(toy_copy.request(plans=None))
     assert len(list(map(source.load, source.train_ids))) == len(source.train_ids)
 

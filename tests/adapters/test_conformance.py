@@ -308,12 +308,10 @@ def renamed(kit, tmp_path) -> Kit:
 
 
 @pytest.mark.parametrize("kit", COMMANDED, indirect=True)
-def test_a_data_set_that_was_renamed_is_the_same(renamed, run_cli, tmp_path, monkeypatch):
+def test_a_data_set_that_was_renamed_is_the_same(renamed, run_cli, run_json, tmp_path, monkeypatch):
     monkeypatch.setattr(dry_run, "will_it_harm", lambda *_: {"lines": []})  # takes seconds
-    asked = (*renamed.where, "--generator", renamed.run, "--dry-run", "--json")
-    result = run_cli(*renamed.words(*asked))
-    assert result.exit_code == 0, result.stderr
-    assert json.loads(result.stdout)["data"] != renamed.manifest["lineage"]["dataset"]
+    asked = (*renamed.where, "--generator", renamed.run, "--dry-run")
+    assert run_json(*renamed.words(*asked))["data"] != renamed.manifest["lineage"]["dataset"]
     words = ("sample", renamed.run, "-n", "1", "--device", "cpu", "-q")
     before = run_cli(*words, "-o", tmp_path / "one")
     after = run_cli(*words, "-o", tmp_path / "two", *renamed.place)
@@ -334,15 +332,12 @@ def test_people_are_held_out_whatever_the_data_set_is_called(renamed, refuse):
 
 
 @pytest.mark.parametrize("kit", ["yolo"], indirect=True)
-def test_a_fit_goes_on_where_the_data_set_is_now(renamed, run_cli, tmp_path):
+def test_a_fit_goes_on_where_the_data_set_is_now(renamed, run_json, tmp_path):
     run = shutil.copytree(renamed.run, tmp_path / "run")
     loop = {"steps": 4, "batch_size": 2, "sample_every": 2, "stage_images": 1, "fade_images": 0}
     settings = [f"--set={key}={value}" for key, value in loop.items()]
-    how = ("--read", "size=32x32", "-o", run, "--device", "cpu", "--json")
-    words = ("fit", "cpggan", *renamed.where, *how, *settings)
-    result = run_cli(*words)
-    assert result.exit_code == 0, result.stderr
-    assert json.loads(result.stdout)["resumed_at"] == 3
+    how = ("--read", "size=32x32", "-o", run, "--device", "cpu")
+    assert run_json("fit", "cpggan", *renamed.where, *how, *settings)["resumed_at"] == 3
 
 
 @pytest.mark.parametrize("kit", ["yolo"], indirect=True)
@@ -417,11 +412,9 @@ def test_what_is_there_is_not_exported_over(exported, refuse):
 
 
 @EXPORTING
-def test_a_dry_run_of_an_export_counts_and_writes_nothing(kit, bank, run_cli):
+def test_a_dry_run_of_an_export_counts_and_writes_nothing(kit, bank, run_json):
     before = sorted(kit.folder.rglob("*"))
-    result = run_cli(*kit.export(bank, "--dry-run", "--json"))
-    assert result.exit_code == 0, result.stderr
-    assert json.loads(result.stdout)["dry_run"]
+    assert run_json(*kit.export(bank, "--dry-run"))["dry_run"]
     assert sorted(kit.folder.rglob("*")) == before
 
 

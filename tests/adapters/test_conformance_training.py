@@ -126,15 +126,13 @@ def test_typed_again_it_trains_nothing_and_says_what_came_of_it(trained):
 
 
 def test_new_images_are_predicted_on_the_grid_of_their_files_and_named_as_they_are(
-    trained, run_cli, refuse, tmp_path
+    trained, run_json, refuse, tmp_path
 ):
     kit, images, out = trained.kit, tmp_path / "new", tmp_path / "predicted"
     shapes = kit.new_images(images)
-    words = ("predict", kit.output, images, "-o", out, "--device", "cpu", "--json")
+    words = ("predict", kit.output, images, "-o", out, "--device", "cpu")
     for _ in range(2):  # typed again, it predicts again
-        result = run_cli(*words)
-        assert result.exit_code == 0, result.stderr
-        files = [Path(file) for file in json.loads(result.stdout)["files"]]
+        files = [Path(file) for file in run_json(*words)["files"]]
         assert {file.name for file in files} == set(shapes)
         for file in files:
             assert file.suffix == ".txt" or read_nifti(file).array.shape == shapes[file.name]
@@ -164,10 +162,9 @@ def test_a_second_training_in_the_same_place_is_told_who_is_there(trained, refus
         refuse(*kit.training(trained.bank, epochs=1), code=4, says=says)
 
 
-def test_real_cases_alone_need_no_generator_bank_or_producer(kit, run_cli):
-    result = run_cli(*kit.words(*kit.where, *kit.lasting(1), "--json", ratio="1:0"))
-    assert result.exit_code == 0, result.stderr
-    said, (session,) = json.loads(result.stdout), kit.sessions()
+def test_real_cases_alone_need_no_generator_bank_or_producer(kit, run_json):
+    said = run_json(*kit.words(*kit.where, *kit.lasting(1), ratio="1:0"))
+    (session,) = kit.sessions()
     assert said["drawn_real"] == session["drawn"]["real"] > 0
     assert said["drawn_synthetic"] == said["fell_back"] == session["drawn"]["synthetic"] == 0
     assert (session["bank"], session["generator"], session["lineage"]) == ("none", None, None)
@@ -313,12 +310,10 @@ def test_a_training_that_does_not_begin_leaves_nobody_and_is_in_nobodys_way(
 
 
 @pytest.mark.slow
-def test_a_generator_at_work_feeds_a_training_at_the_ratio(kit, run_cli, monkeypatch):
+def test_a_generator_at_work_feeds_a_training_at_the_ratio(kit, run_json, monkeypatch):
     in_this_process(monkeypatch)
     asked = (*kit.where, "--generator", kit.run, "--device", "cpu", "--bank-size", 8)
-    result = run_cli(*kit.words(*asked, *kit.lasting(4), "--json"))
-    assert result.exit_code == 0, result.stderr
-    said = json.loads(result.stdout)
+    said = run_json(*kit.words(*asked, *kit.lasting(4)))
     assert said["drawn_real"] == said["drawn_synthetic"] > 0
     assert said["fell_back"] == 0
     (session,) = kit.sessions()

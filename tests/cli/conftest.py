@@ -1,9 +1,8 @@
 """A toy source, a generator without networks and a recording host; runs and scans made of them."""
 
-import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -159,18 +158,6 @@ def toys() -> Iterator[type[Host]]:
         folder = TrainingFolder(Path("results"), 0, None)
         patch.setattr(Session, "training_folder", lambda _: folder)
         yield Host
-
-
-@pytest.fixture
-def run_json(run_cli) -> Callable[..., Any]:
-    """Runs a command with ``--json``, which must succeed, and reads its one document."""
-
-    def invoke(*arguments: object) -> Any:
-        result = run_cli(*arguments, "--json")
-        assert result.exit_code == 0, result.stderr
-        return json.loads(result.stdout)
-
-    return invoke
 
 
 SHAPE = (16, 18, 20)

@@ -26,9 +26,8 @@ def trained(tmp_path_factory):
     return folder / "real", folder / "both"
 
 
-def test_the_table_the_verdicts_and_the_lesions_are_printed(trained, run_cli):
-    result = run_cli("detections", *trained, *FAST, "--paper")
-    assert result.exit_code == 0, result.stderr
+def test_the_table_the_verdicts_and_the_lesions_are_printed(trained, succeed):
+    result = succeed("detections", *trained, *FAST, "--paper")
     lines = result.stdout.splitlines()
     assert lines[0].startswith("15 patients, 60 slices (")
     names = ["", "real", "both", "Han 2019, 2,813 real images", "Han 2019, + 4,000 GAN-based DA"]
@@ -90,11 +89,10 @@ def test_a_folder_may_hold_several_splits(run_json, refuse, tmp_path):
     refuse("detections", tmp_path / "a", code=3, says=[f"has no {FILE}"])
 
 
-def test_detections_warns_of_unknown_patients_and_cut_off_detections(run_cli, tmp_path):
+def test_detections_warns_of_unknown_patients_and_cut_off_detections(succeed, tmp_path):
     image = seen("x", [BOX], [BOX] * 2, [0.9, 0.8])
     found = document(image, seen("y"), confidence=0.01, most_found=2, iou_nms=None)
-    result = run_cli("detections", write_detections(tmp_path / "d.json", found))
-    assert result.exit_code == 0
+    result = succeed("detections", write_detections(tmp_path / "d.json", found))
     for said in (
         "patients are not known: intervals are of images, and too narrow",
         "2 images: fewer than 10",

@@ -203,7 +203,7 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_say_why_auto_is_the_cpu(monkeypatch, run, run_cli, command):
+def test_commands_say_why_auto_is_the_cpu(monkeypatch, run, succeed, command):
     monkeypatch.chdir(run.parent)
     monkeypatch.setattr(devices, "cuda_devices", lambda: (0, []))
     monkeypatch.setattr("gansynth.testing.demonstration.run_demo", lambda *_, **__: {})
@@ -211,8 +211,7 @@ def test_commands_say_why_auto_is_the_cpu(monkeypatch, run, run_cli, command):
     monkeypatch.setattr("shutil.which", lambda name: None)
     for driver in (Path("/"), NOWHERE) if command == COMMANDS[-1] else (Path("/"),):
         monkeypatch.setattr(devices, "DRIVER", driver)
-        result = run_cli(*command.split())
-        assert result.exit_code == 0, result.stderr
+        result = succeed(*command.split())
         line = f"device {next(devices.device_lines()).text}"
         assert (line in result.stderr.splitlines()) is (driver != NOWHERE)
 

@@ -67,10 +67,9 @@ def test_every_set_is_an_ordinary_run_and_the_folder_says_what_was_asked_for(
     assert (runs / "a" / "manifest.json").stat() == before
 
 
-def test_a_recipe_of_one_run_goes_straight_into_the_folder(recipe, run_cli, run_json, runs):
+def test_a_recipe_of_one_run_goes_straight_into_the_folder(recipe, succeed, run_json, runs):
     report = run_json(*recipe(runs=[{"name": "one"}]))
-    again = run_cli(*recipe(runs=[{"name": "one"}]))
-    assert again.exit_code == 0, again.stderr
+    again = succeed(*recipe(runs=[{"name": "one"}]))
     assert f"{runs}: fitted already; 12 training cases" in again.stdout
     assert (report["recipe"], report["run"]) == ("mine", str(runs))
     assert read_manifest(runs)["config"]["recipe"] == "mine, set one"

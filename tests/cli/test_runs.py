@@ -21,10 +21,11 @@ def augment(run: Path, *more: object, ratio: str = "1:1") -> tuple[object, ...]:
     return (*TOYHOST, ratio, "--generator", run, *more)
 
 
-def test_fit_prints_a_summary_on_stdout_and_the_rest_on_stderr(toys, run_cli, whole_fits, tmp_path):
+def test_fit_prints_a_summary_on_stdout_and_the_rest_on_stderr(
+    toys, run_cli, succeed, whole_fits, tmp_path
+):
     run = tmp_path / "run"
-    result = run_cli("fit", "means", *DATA, "-o", run)
-    assert result.exit_code == 0
+    result = succeed("fit", "means", *DATA, "-o", run)
     stdout = re.sub(r"in 0:\d\d;", "in a moment;", result.stdout)
     assert stdout.splitlines() == [
         f"{run}: fitted in a moment; 12 training cases, 4 held out",
@@ -91,7 +92,7 @@ def test_sample_writes_what_was_asked_for_and_the_seed_decides_what(run, run_jso
     assert not np.array_equal(a, c)
 
 
-def test_a_host_gets_everything_that_augment_was_told(run, run_cli, toys, tmp_path):
+def test_a_host_gets_everything_that_augment_was_told(run, succeed, toys, tmp_path):
     words: dict[str, Any] = {
         **{"target": "toyhost", "data": "toy:3", "generator": run, "ratio": "1:1", "edit": "flip"},
         **{"seed": 5, "schedule": "anneal:50%-100%", "bank_size": "2GB", "refresh": "10min"},
@@ -106,8 +107,7 @@ def test_a_host_gets_everything_that_augment_was_told(run, run_cli, toys, tmp_pa
         **{"set": {"num_epochs": 3}, "options": ("--npz", "-x"), "filter": "none"},
     }
     request = AugmentRequest(**words)
-    result = run_cli(*request.command_line)
-    assert result.exit_code == 0, result.stderr
+    succeed(*request.command_line)
     assert toys.started == [request]
 
 
@@ -169,10 +169,11 @@ def test_augment_reports_all_and_more_than_one_percent_missing_is_exit_5_after_t
         ),
     ],
 )
-def test_a_forged_record_with_a_new_digest_is_told_from_the_data(run, run_cli, forge, says):
+def test_a_forged_record_with_a_new_digest_is_told_from_the_data(
+    run, run_cli, succeed, forge, says
+):
     verify = ("check", "--generator", run, "--verify-lineage")
-    whole = run_cli(*verify)
-    assert whole.exit_code == 0
+    whole = succeed(*verify)
     assert "its training cases in toy:3 are as it records them" in whole.stdout
     manifest = dict(read_manifest(run))
     forge(manifest["lineage"]["cases"])

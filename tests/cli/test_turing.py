@@ -42,15 +42,14 @@ def test_options_reach_the_study(run, run_json, monkeypatch, tmp_path):
     assert options.real == {"kind": "toy", "where": "2", "fold": "1"}
 
 
-def test_pages_are_written_and_answers_give_the_papers_table(run, run_json, run_cli, refuse):
+def test_pages_are_written_and_answers_give_the_papers_table(run, run_json, succeed, refuse):
     made = run_json("turing-test", run, "-n", 2, "--raters", 2)
     study = open_study(Path(made["folder"]))
     assert [Path(page).name for page in made["pages"]] == ["rater-1.html", "rater-2.html"]
     assert all(Path(page).read_text().startswith("<!doctype html>") for page in made["pages"])
     # The folder alone is enough: the run may lie elsewhere by then.
     (run / "manifest.json").unlink()
-    shown = run_cli("turing-test", run, rated(study, right=3))
-    assert shown.exit_code == 0, shown.stderr
+    shown = succeed("turing-test", run, rated(study, right=3))
     heading, row = shown.stdout.splitlines()[:2]
     assert heading.split("  ")[-1].strip() == "Synt as Synt"
     assert row.startswith("Dr. Ito  75            19.4 to 99.4   0.625")

@@ -132,7 +132,7 @@ def test_nothing_of_ours_unpacks_archives_unpickles_or_asks_a_shell():
 
 
 @pytest.mark.fault(24)
-def test_names_with_markup_are_literal_from_the_data_to_the_report(tmp_path, run_cli, monkeypatch):
+def test_names_with_markup_are_literal_from_the_data_to_the_report(tmp_path, succeed, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = ("a", "b", "c", f"d{MARKUP}", f"e{MARKUP}", "f$")
     data = f"nifti:{scans(tmp_path / MARKUP, names, 0)}"  # type: ignore[arg-type]
@@ -143,22 +143,20 @@ def test_names_with_markup_are_literal_from_the_data_to_the_report(tmp_path, run
             ("sample", "run", "-n", 6, "-o", f"out{MARKUP}"),
             ("evaluate", "run", "-n", 16, "--preset", "quick", "--only", "memorisation"),
         ):
-            result = run_cli(*words)
-            assert result.exit_code == 0, result.stderr
+            succeed(*words)
     assert {path.name for path in tmp_path.iterdir()} == {MARKUP, "run", f"out{MARKUP}"}
     for name in ("report.html", "report.md"):
         assert "<img src=x" not in (tmp_path / "run" / "evaluation" / name).read_text("utf-8")
 
 
 @pytest.mark.fault(24)
-def test_names_of_arms_are_no_markup_of_tables_nor_formulas_of_figures(tmp_path, run_cli):
+def test_names_of_arms_are_no_markup_of_tables_nor_formulas_of_figures(tmp_path, succeed):
     from gansynth.metrics.detection.record import FILE, write_detections
 
     arms = [tmp_path / f"{arm}{MARKUP}" for arm in "ab"]
     for arm in arms:
         write_detections(arm / FILE, drawn(1, 60, per_subject=4))
-    result = run_cli("detections", *arms, "--bootstrap", 50, "-o", tmp_path / "out")
-    assert result.exit_code == 0, result.stderr
+    succeed("detections", *arms, "--bootstrap", 50, "-o", tmp_path / "out")
     assert "<img" not in (tmp_path / "out" / "table.md").read_text("utf-8")
 
 

@@ -41,10 +41,9 @@ def command(tmp_path_factory):
 
 @pytest.mark.parametrize("recipe", ["han2018-dcgan", "han2018-wgan"])
 def test_the_sets_that_the_data_allow_are_fitted_without_held_out_subjects(
-    recipe, command, run_cli, tmp_path
+    recipe, command, succeed, tmp_path
 ):
-    result = run_cli(*command(recipe, tmp_path, "--set", "steps=3"))
-    assert result.exit_code == 0, result.stderr
+    succeed(*command(recipe, tmp_path, "--set", "steps=3"))
     sets = json.loads((tmp_path / "recipe.json").read_text())["sets"]
     assert sorted(sets) == sorted(SETS)
     assert {entry["state"] for entry in sets.values()} == {"complete"}

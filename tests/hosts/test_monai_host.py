@@ -76,10 +76,9 @@ def command(toy: Any, *words: object) -> list[str]:
     return [str(word) for word in (*target, *usual, "-o", toy.out, *words)]
 
 
-def test_its_training_is_exact_recorded_evaluated_and_not_repeated(monai, toy, run_cli):
+def test_its_training_is_exact_recorded_evaluated_and_not_repeated(monai, toy, run_cli, succeed):
     words = command(toy, "--set", "steps=3", "--strict", "--set", "regions=WT:1+2", "--json")
-    done = run_cli(*words)
-    assert done.exit_code == 0, done.stderr
+    done = succeed(*words)
     found = json.loads(done.stdout)
     assert (found["drawn_real"], found["drawn_synthetic"], found["fell_back"]) == (3, 3, 0)
     (session,) = json.loads((toy.out / "gansynth_session.json").read_text())["sessions"]
@@ -119,7 +118,7 @@ def test_an_option_that_means_nothing_to_it_is_refused(monai, toy, refuse):
         refuse(*command(toy, "--set", "steps=4", *more.split()), code=2, says=says)
 
 
-def test_a_benchmark_of_it_is_planned(monai, toy, run_cli, tmp_path):
+def test_a_benchmark_of_it_is_planned(monai, toy, succeed, tmp_path):
     plan = {
         **{"name": "monai", "data": toy.data[1], "read": {**READ, "size": "16"}},
         "host": {"target": "monai", "steps": 4, "set": {"width": "4", "device": "cpu"}},
@@ -129,5 +128,4 @@ def test_a_benchmark_of_it_is_planned(monai, toy, run_cli, tmp_path):
     }
     del plan["read"]["folds"]
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
-    done = run_cli("benchmark", tmp_path / "plan.yaml", "--dry-run", "--no-probe", "--json")
-    assert done.exit_code == 0, done.output
+    succeed("benchmark", tmp_path / "plan.yaml", "--dry-run", "--no-probe")

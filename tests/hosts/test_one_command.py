@@ -45,16 +45,17 @@ def test_data_alone_are_trained_on_and_typed_again_nothing_is_done_twice(run_cli
     assert first.stdout == again.stdout
 
 
-def test_a_plan_has_the_hours_of_each_part_and_the_rules_and_writes_nothing(run_cli, toy_copy):
+def test_a_plan_has_the_hours_of_each_part_and_the_rules_and_writes_nothing(
+    run_json, succeed, toy_copy
+):
     words = ("augment", f"nnunet:{toy_copy.dataset[7:10]}", "--root", toy_copy.root, "--dry-run")
-    result = run_cli(*words, "--ratio", "1:1")
-    assert result.exit_code == 0, result.stderr
+    result = succeed(*words, "--ratio", "1:1")
     small = "chose plans gansynthSmallPlans because nnU-Net's own plans are meant for a GPU"
     assert small in result.stderr
     assert "chose num epochs 100 because it trains on a CPU (nnU-Net: 1000)" in result.stderr
     before = content(toy_copy.root)
     assert all(rule.evidence in result.stdout for rule in RULES.values())
-    planned = json.loads(run_cli(*words, "--ratio", "1:1", "--json").stdout)
+    planned = run_json(*words, "--ratio", "1:1")
     assert (planned["training_hours"], planned["epochs"]) == (2.5, 100)
     assert planned["fit_hours"] >= 0
     assert content(toy_copy.root) == before
@@ -84,10 +85,9 @@ def boxes_of_coco(folder: Path) -> str:
         pytest.param(boxes_of_coco, "boxes", marks=pytest.mark.extra("yolo")),
     ],
 )
-def test_where_no_gain_is_to_be_expected_no_sample_is_drawn(run_cli, data, kind):
+def test_where_no_gain_is_to_be_expected_no_sample_is_drawn(succeed, data, kind):
     named = data(Path("data"))
-    alone = run_cli("augment", named, "--dry-run", "--json")
-    assert alone.exit_code == 0, alone.stderr
+    alone = succeed("augment", named, "--dry-run", "--json")
     rule = RULES[kind]
     assert f"chose ratio 1:0 because the data are {rule.data} ({rule.evidence})" in alone.stderr
     assert "no gain is to be expected; change it with --ratio 1:1" in alone.stderr
@@ -116,14 +116,16 @@ def test_too_little_is_refused_with_a_way_out(refuse, words, says):
         pytest.param(lambda to: f"yolo:{toy_yolo(to)}", marks=pytest.mark.extra("yolo")),
     ],
 )
-def test_a_dry_run_times_the_beginning_of_a_training_and_leaves_nothing(run_cli, data, monkeypatch):
+def test_a_dry_run_times_the_beginning_of_a_training_and_leaves_nothing(
+    run_json, data, monkeypatch
+):
     monkeypatch.setattr(api, "time_of", dry_run.time_of)
     monkeypatch.setattr(dry_run, "pace_of", timing.pace_of)
     named, folder = data(Path("data").absolute()), Path("empty")
     folder.mkdir()
     monkeypatch.chdir(folder)
     plans = [
-        json.loads(run_cli("augment", named, "--dry-run", "--json", *length).stdout)
+        run_json("augment", named, "--dry-run", *length)
         for length in ((), ("--set", "epochs=100000"))
     ]
     assert 0 < 10 * plans[0]["training_hours"] < plans[1]["training_hours"]
@@ -131,12 +133,10 @@ def test_a_dry_run_times_the_beginning_of_a_training_and_leaves_nothing(run_cli,
 
 
 @pytest.mark.slow
-def test_a_dry_run_times_two_real_steps_of_nnunet(run_cli, toy_nnunet, fitted, monkeypatch):
+def test_a_dry_run_times_two_real_steps_of_nnunet(run_json, toy_nnunet, fitted, monkeypatch):
     monkeypatch.undo()
     words = ("augment", "--target", "nnunet", *toy_nnunet.options, "--generator", fitted)
-    planned = run_cli(*words, "--ratio", "1:1", "--num-epochs", 10, "--dry-run", "--json")
-    assert planned.exit_code == 0, planned.stderr
-    document = json.loads(planned.stdout)
+    document = run_json(*words, "--ratio", "1:1", "--num-epochs", 10, "--dry-run")
     epoch = document["seconds_an_epoch"]
     assert epoch >= 250 * document["seconds_a_step"]
     assert document["training_hours"] == pytest.approx(10 * epoch / 3600, abs=0.01)

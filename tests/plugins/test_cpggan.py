@@ -325,15 +325,14 @@ def test_the_slices_own_lesions_are_no_flaw():
 # -- a run on a yolo: data set --------------------------------------------------------------------
 
 
-def test_lesions_go_into_the_images_that_have_none(run_cli, tmp_path):
+def test_lesions_go_into_the_images_that_have_none(succeed, tmp_path):
     """Six images with a lesion of one of two classes, and three without."""
     own: Any = {"train": 9, "val": 9, "size": 32, "most": 1, "backgrounds": 1 / 3}
     data, out = toy_yolo(tmp_path / "data", names=("cyst", "tumour"), **own), tmp_path / "run"
     tiny = ("width=2", "max_width=4", "latent=4", "stage_images=4", "fade_images=4", "steps=8")
     more = ("batch_size=4", "diversity=0", "precision=fp32", "mode=roi", "roi_size=16")
     words = ("--read=size=32x32", "--device=cpu", *(f"--set={s}" for s in (*tiny, *more)))
-    done = run_cli("fit", "cpggan", "--data", f"yolo:{data}", "-o", out, *words)
-    assert done.exit_code == 0, done.output
+    succeed("fit", "cpggan", "--data", f"yolo:{data}", "-o", out, *words)
     run = load_run(out, "cpu")
     drawn = Sampler(run, open_source(run.request), SampleRequest())
     for sample in drawn.draw(0, 4):

@@ -166,14 +166,13 @@ def referents(thing: Any) -> list[Any]:
     return gc.get_referents(thing)
 
 
-def test_nothing_that_plugins_are_handed_leads_to_a_held_out_case(run, toy_fit, run_cli, tmp_path):
+def test_nothing_that_plugins_are_handed_leads_to_a_held_out_case(run, toy_fit, succeed, tmp_path):
     """Not by a private name, a closure or a frame either."""
     words = ("-n", 1, "--edit", "peek", "--filter", "study", "--format", "stranger")
     HANDED.clear()  # what other tests have asked for is noted there
     for generator in ("grey", "copypaste"):
         toy_fit(tmp_path / generator, generator=generator, own={}, edits=())
-        made = run_cli("sample", tmp_path / generator, *words, "-o", tmp_path / f"of_{generator}")
-        assert made.exit_code == 0
+        succeed("sample", tmp_path / generator, *words, "-o", tmp_path / f"of_{generator}")
     kinds = {type(thing).__name__ for thing in HANDED}
     assert kinds > {"EditContext", "FilterRequest", "Listing", "FilterTrainingData"}
     seen: dict[int, Any] = {}
@@ -196,11 +195,10 @@ def test_the_cases_that_a_filter_reads_are_its_lineage(run, run_cli, tmp_path):
     assert [case["id"] for case in cases] == sorted(Study.read)
 
 
-def test_provenance_is_the_cores_and_no_case_is_shared(run, run_cli, tmp_path):
+def test_provenance_is_the_cores_and_no_case_is_shared(run, succeed, tmp_path):
     out = tmp_path / "out"
     words = ("-n", 2, "--edit", "toy_03", "--deidentify", "-o", out)
-    result = run_cli("sample", run, *words)
-    assert result.exit_code == 0, result.stderr
+    succeed("sample", run, *words)
     shared = (out / "provenance.json").read_text()
     assert "toy_" not in shared
     assert "notes" not in shared

@@ -233,7 +233,7 @@ def test_a_class_is_asked_of_a_generator_that_is_told_classes_and_of_no_other(tm
     assert "class" not in drawer(plain).draw(0, 1)[0].provenance
 
 
-def test_the_command_line_fits_samples_and_shows_classes(run_cli, tmp_path):
+def test_the_command_line_fits_samples_and_shows_classes(succeed, tmp_path):
     rng, (rows, columns) = np.random.default_rng(0), np.indices((16, 16))
     for number in range(20):
         name = f"{('bright', 'dark')[number % 2]}/{number:02d}.png"
@@ -246,10 +246,8 @@ def test_the_command_line_fits_samples_and_shows_classes(run_cli, tmp_path):
     out, cpu = tmp_path / "run", ("--device", "cpu", "--json")
     options = [f"--set={key}={value}" for key, value in words(NOISE).items()]
     where = ("--data", f"pictures:{tmp_path / 'set'}", "--read", "classes=yes", "-o", out)
-    result = run_cli("fit", "dcgan", "--per-class", *where, *cpu, *options)
-    assert result.exit_code == 0, result.stderr
+    result = succeed("fit", "dcgan", "--per-class", *where, *cpu, *options)
     assert list(json.loads(result.stdout)["parts"]) == ["bright", "dark"]
-    result = run_cli("sample", out, "-n", 3, "--class", "dark", *cpu)
-    assert result.exit_code == 0, result.stderr
+    result = succeed("sample", out, "-n", 3, "--class", "dark", *cpu)
     told = json.loads((out / "samples" / "seed-0-dark" / "provenance.json").read_text())["samples"]
     assert [one["class"] for one in told.values()] == ["dark"] * 3

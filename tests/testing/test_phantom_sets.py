@@ -95,14 +95,12 @@ def test_every_set_says_that_it_is_no_patients(base):
     ],
 )
 def test_the_demo_writes_them_and_says_what_to_run(
-    tmp_path, run_cli, monkeypatch, kind, says, made
+    tmp_path, run_json, monkeypatch, kind, says, made
 ):
     for sizes in ("SUBJECTS", "SUBJECTS_OF_SLICES"):
         monkeypatch.setattr(demonstration, sizes, ((4, 8.0), (0, 0.0)))
     out = tmp_path / "p"
-    result = run_cli("demo", "-o", out, "--phantoms", kind, "--json")
-    assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
+    told = run_json("demo", "-o", out, "--phantoms", kind)
     assert told["then"].startswith("gansynth " + says.format(out))
     assert told["subjects"] == 4
     assert (out / made).exists()

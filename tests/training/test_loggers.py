@@ -75,11 +75,10 @@ def test_tensorboard_has_every_step_once_after_a_resume_and_a_rollback_sheets_an
     assert [(e.step, e.value) for e in events(tmp_path).Scalars("a")] == [(5, 50.0)]
 
 
-def test_a_fit_logs_what_metrics_csv_has(tmp_path, run_cli, whole_fits):
+def test_a_fit_logs_what_metrics_csv_has(tmp_path, succeed, whole_fits):
     small = ("steps=2", "log_every=1", "width=4", "d_width=4", "levels=2", "diversity=0")
     fit = ("fit", "cgan3d", "--data", "example:2d", "-o", tmp_path, "--device", "cpu", "-q")
-    done = run_cli(*fit, "--tensorboard", *(f"--set={setting}" for setting in small))
-    assert done.exit_code == 0, done.stderr
+    succeed(*fit, "--tensorboard", *(f"--set={setting}" for setting in small))
     written = read_metrics(tmp_path / "metrics.csv")
     logged = [e.value for e in events(tmp_path).Scalars("generator/adversarial")]
     assert logged == pytest.approx(written["generator/adversarial"], rel=1e-4)

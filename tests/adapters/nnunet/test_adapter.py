@@ -222,7 +222,7 @@ def timed(words: Sequence[str], *_: Any, **__: Any) -> ProcessResult:
 
 
 def test_a_dry_run_writes_the_file_and_the_command_for_nnunet(
-    toy_nnunet, fitted, run_cli, tmp_path, monkeypatch
+    toy_nnunet, fitted, run_cli, run_json, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(evaluation_data, "DRAWN", evaluation_data.FEWEST)
     monkeypatch.setattr(processes, "run", timed)
@@ -232,9 +232,7 @@ def test_a_dry_run_writes_the_file_and_the_command_for_nnunet(
     refused = run_cli(*words, "--settings-file", file)
     assert (refused.exit_code, file.exists()) == (2, False)
     assert "expected --dry-run beside it" in refused.stderr
-    result = run_cli(*words, "--settings-file", file, "--dry-run", "--json")
-    assert result.exit_code == 0, result.stderr
-    planned = json.loads(result.stdout)
+    planned = run_json(*words, "--settings-file", file, "--dry-run")
     place = f"{toy_nnunet.dataset} 3d_fullres 0 -p {toy_nnunet.plans} -tr nnUNetTrainerGANSynth"
     assert f"GANSYNTH_CONFIG={file} nnUNetv2_train {place}" in planned["then"]
     config = from_environment({"GANSYNTH_CONFIG": planned["settings_file"]})

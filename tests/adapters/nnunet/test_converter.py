@@ -291,14 +291,13 @@ def paper_run(skewed):
 
 
 def test_a_dry_run_accepts_a_papers_generator_in_its_fold_only(
-    skewed, paper_run, run_cli, refuse, monkeypatch
+    skewed, paper_run, succeed, refuse, monkeypatch
 ):
     monkeypatch.setattr(evaluation_data, "DRAWN", evaluation_data.FEWEST)
     monkeypatch.setattr(api, "time_of", lambda *_: {})  # which trains in a process
     given = ("augment", "--target", "nnunet", *skewed.options, "--generator", paper_run)
     given = (*given, "--ratio", "1:1", "--dry-run")
-    result = run_cli(*given, "--device", "cpu")
-    assert result.exit_code == 0, result.stderr
+    result = succeed(*given, "--device", "cpu")
     says = "none found: compared by ids, subjects, identical and near-identical images"
     assert says in result.stdout
     refuse(*given, "--fold", "1", code=6, says=["leakage", "no training cases of"])

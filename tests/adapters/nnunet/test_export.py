@@ -249,14 +249,13 @@ class Supervisor:
 
 
 def test_an_exported_case_comes_back_from_the_exports_record(
-    toy_copy, fitted, tmp_path, run_cli, monkeypatch
+    toy_copy, fitted, tmp_path, succeed, monkeypatch
 ):
     monkeypatch.setattr("gansynth.bank.api.ProducerSupervisor", Supervisor)
     run = Path(shutil.copytree(fitted, tmp_path / "run"))
     command = ("augment", "--target", "nnunet", *toy_copy.options, "--generator", run)
     asked = ("--device", "cpu", "--ratio", "2:1", "--seed", "3", "--export", "Dataset510_Plus")
-    result = run_cli(*command, *asked, "--json")
-    assert result.exit_code == 0, result.stderr
+    result = succeed(*command, *asked, "--json")
     assert "restarted" in result.stderr
     report = json.loads(result.stdout)
     assert (report["synthetic_cases"], report["rejected"]) == (2, {})

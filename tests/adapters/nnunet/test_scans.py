@@ -67,7 +67,7 @@ def test_preprocessed_scans_are_kept_and_those_of_changed_files_made_again(toy_c
     assert len(kept()) == 4
 
 
-def test_scans_whose_label_map_shows_a_lesion_are_left_out(toy_copy, scans, tmp_path, run_cli):
+def test_scans_whose_label_map_shows_a_lesion_are_left_out(toy_copy, scans, tmp_path, succeed):
     run = fitted(toy_copy, tmp_path)
     shutil.copytree(scans, tmp_path / "two" / "images")
     for channel in range(2):
@@ -80,8 +80,7 @@ def test_scans_whose_label_map_shows_a_lesion_are_left_out(toy_copy, scans, tmp_
         file = tmp_path / "two" / "labels" / f"{name}.nii.gz"
         save_nifti(file, labels)
     words = ("--unlabelled", f"nifti:{tmp_path / 'two'}", "--unlabelled-read", "labels=lesion:2")
-    told = run_cli("sample", run, "-n", 1, *words, "-o", tmp_path / "out")
-    assert told.exit_code == 0, told.stderr
+    told = succeed("sample", run, "-n", 1, *words, "-o", tmp_path / "out")
     assert "1 scan(s) of 1 subject(s), 1 with a lesion left out" in told.stderr
 
 
@@ -99,7 +98,7 @@ def fitted(toy: Toy, folder: Path) -> Path:
     return folder / "run"
 
 
-def test_lesions_land_in_a_folder_of_scans(toy_copy, scans, tmp_path, run_cli):
+def test_lesions_land_in_a_folder_of_scans(toy_copy, scans, tmp_path, succeed):
     run = fitted(toy_copy, tmp_path)
     words = (
         "--unlabelled",
@@ -109,14 +108,13 @@ def test_lesions_land_in_a_folder_of_scans(toy_copy, scans, tmp_path, run_cli):
         "-o",
         tmp_path / "out",
     )
-    told = run_cli("sample", run, "-n", 2, "--prevalence", 1, *words)
-    assert told.exit_code == 0, told.stderr
+    succeed("sample", run, "-n", 2, "--prevalence", 1, *words)
     samples = json.loads((tmp_path / "out" / "provenance.json").read_text())["samples"]
     assert {one["case"] for one in samples.values()} == {"normal"}
 
 
 def test_scans_of_other_channels_are_refused_and_the_way_out_works(
-    toy_copy, scans, tmp_path, run_cli, refuse
+    toy_copy, scans, tmp_path, succeed, refuse
 ):
     run = fitted(toy_copy, tmp_path)
     (tmp_path / "named" / "normal").mkdir(parents=True)
@@ -125,8 +123,7 @@ def test_scans_of_other_channels_are_refused_and_the_way_out_works(
     words = ("sample", run, "-n", 1, "-o", tmp_path / "out", "--unlabelled")
     says = ["PD, T2, expected T1, FLAIR", "CASE_0000.nii.gz, CASE_0001.nii.gz"]
     refuse(*words, f"nifti:{tmp_path / 'named'}", code=2, says=says)
-    told = run_cli(*words, f"nifti:{scans}")  # the same files, numbered
-    assert told.exit_code == 0, told.stderr
+    succeed(*words, f"nifti:{scans}")  # the same files, numbered
 
 
 @pytest.mark.parametrize("words", ["", "--dry-run"])

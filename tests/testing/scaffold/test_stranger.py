@@ -136,26 +136,20 @@ def run(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_plugin_of_each_kind_is_listed_has_its_options_printed_and_works_in_a_command(
-    joined, run, kind, tmp_path, run_cli, monkeypatch
+    joined, run, kind, tmp_path, run_json, monkeypatch
 ):
     name = NAMES[kind]
     monkeypatch.chdir(tmp_path)
     for number in range(4):
         np.savez(tmp_path / f"case_{number}.npz", image=np.ones((1, 24, 24)), labels=np.eye(24))
 
-    def told(*words: str) -> dict[str, Any]:
-        result = run_cli(*words, "--json")
-        assert result.exit_code == 0, (words, result.stderr)
-        document: dict[str, Any] = json.loads(result.stdout)
-        return document
-
-    assert told("plugins", "list")["found"][f"{kind}s"][name] == name
-    (first, *_) = told("options", name)["tables"]
+    assert run_json("plugins", "list")["found"][f"{kind}s"][name] == name
+    (first, *_) = run_json("options", name)["tables"]
     loaded = installed().load(f"{kind}s", name)
     model = getattr(loaded, "Options", None) or getattr(loaded, "read_options", None)
     assert [row["key"] for row in first["options"]] == list(model.model_fields if model else ())
     assert all(row["meaning"] for row in first["options"])
-    assert told(*COMMANDS[kind].format(run=run, out=tmp_path / "out", data=tmp_path).split())
+    assert run_json(*COMMANDS[kind].format(run=run, out=tmp_path / "out", data=tmp_path).split())
 
 
 GUIDE = "".join(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("plugin*.md")))
