@@ -82,7 +82,6 @@ class Toy:
         return self.folder / "data" / case / f"{name}.nii.gz"
 
     def change(self, **values: Any) -> None:
-        """Change keys of the training's configuration; None takes one out."""
         write_config(self.train, read_values(self.train) | values)
 
     def source(self, **asked: Any) -> DeepMedicSource:

@@ -12,7 +12,6 @@ from gansynth.metrics.comparison import Metric
 
 @contextmanager
 def registered(plugin: Any, name: str = "stranger") -> Iterator[None]:
-    """A plugin is there, whether it loads or not."""
     installed().add(plugin, name)
     try:
         yield

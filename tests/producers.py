@@ -189,7 +189,6 @@ def forked_producers() -> Iterator[None]:
 
 
 def gone(process: psutil.Process) -> bool:
-    """Whether a process has ended."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

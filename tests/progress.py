@@ -34,17 +34,14 @@ class Progress:
             self._write(f"{len(tests):,} tests")
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """All tests are known, where this process runs them itself."""
         self._begin([item.nodeid for item in session.items])
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
-        """All tests are known, where other processes run them."""
         self._begin(ids)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
-        """No dots."""
         if hasattr(report, "wasxfail"):
             return None
         if report.failed:
@@ -52,7 +49,6 @@ class Progress:
         return report.outcome if report.when == "call" or report.skipped else "", "", ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Count, and say where the tests are."""
         self.seconds[report.nodeid] += report.duration
         if report.failed:
             self._write(f"FAILED {report.nodeid}", last=True)

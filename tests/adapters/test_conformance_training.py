@@ -240,7 +240,6 @@ def test_a_host_that_begins_elsewhere_than_at_its_checkpoint_trains_nothing(
 
 
 def real_cases(kit: Kit) -> set[str]:
-    """Cases that are in the draw logs."""
     lines = [line.split(",")[:2] for log in kit.logs() for line in log.read_text().split()]
     real = {case for kind, case in lines if kind == "real"}
     if kit.host in ("deepmedic", "yolo"):  # these count cases by their index

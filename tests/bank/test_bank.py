@@ -49,7 +49,6 @@ def make_sample(k: int = 0, size=(3, 4, 5)) -> Sample:
 
 @pytest.fixture
 def bank(tmp_path) -> Path:
-    """Where a bank is made."""
     return Path(tmp_path / "bank")
 
 

@@ -34,7 +34,6 @@ def lines(folder: Path) -> list[Any]:
 
 
 def shown(folder: Path, rejected: Sample, schema: Schema = SCHEMA) -> Any:
-    """The picture (H, W, 3) of one rejected sample."""
     RejectedSamples(folder, schema).keep(rejected, DataFault("test.fault", "a, expected b"), 0)
     (line,) = lines(folder)
     return read_picture(folder / line["picture"], "image")

@@ -96,8 +96,6 @@ class ToyOptions(HostOptions):
 
 
 class Host(Framework):
-    """Records what it was started with."""
-
     name = "toyhost"
     Options = ToyOptions
     length = (1, 1)

@@ -10,7 +10,6 @@ BATCHES = 500
 
 
 def plan(p: float, batch_size: int, seed: int = 0, batches: int = BATCHES) -> np.ndarray:
-    """Booleans (batches, slots)."""
     allocator = SlotAllocator(np.random.default_rng(seed))
     drawn = [allocator.allocate(p, batch_size) for _ in range(batches)]
     return np.array([[slot in batch for slot in range(batch_size)] for batch in drawn])

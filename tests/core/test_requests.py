@@ -112,8 +112,6 @@ def test_a_changed_copy_is_checked():
 
 
 class SlowRequest(DoctorRequest):
-    """Report slowly."""
-
     pause: Annotated[float | None, Opt(metavar="SECONDS")] = None
     """Pause between lines."""
 

@@ -168,7 +168,6 @@ def test_of_one_folder_a_missing_file_or_a_second_label_map_is_named(tmp_path):
 
 @pytest.fixture
 def named(tmp_path: Path) -> Path:
-    """Two cases of two channels and labels 1 and 3."""
     images = [f"images/{{}}_000{channel}.nii.gz" for channel in (0, 1)]
     return say(write(tmp_path, "ab", images, "labels/{}.nii.gz", (1, 3)))
 

@@ -50,7 +50,6 @@ class Outcome:
     lost: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """For a file of results."""
         return asdict(self) | {"seconds": round(self.seconds, 2)}
 
 

@@ -107,7 +107,6 @@ class Matrix:
         self.outcomes[test] = before if outcome == "passed" else outcome
 
     def lines(self) -> list[dict[str, Any]]:
-        """Each row with its tests."""
         found = []
         for row, (fault, expected) in ROWS.items():
             tests = sorted(self.rows[row])

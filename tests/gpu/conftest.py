@@ -58,7 +58,6 @@ def real_cuda(cuda: torch.device) -> None:
 
 @pytest.fixture
 def second(cuda: torch.device) -> torch.device:
-    """The second GPU of two."""
     if torch.cuda.device_count() < 2:
         pytest.skip("this machine shows one CUDA device")
     return torch.device("cuda:1")
@@ -67,7 +66,6 @@ def second(cuda: torch.device) -> torch.device:
 def fitted(
     out: Path, settings: Mapping[str, object], edits: tuple[str, ...], generator: str = "cgan3d"
 ) -> Path:
-    """A run that was fitted on the device."""
     from gansynth.fitting.fit import fit
     from gansynth.runtime.progress import NullReporter
 
@@ -79,5 +77,4 @@ def fitted(
 
 
 def drawer_on(run: Path, device: str, asking: SampleRequest | None = None) -> Sampler:
-    """Draws samples of a run."""
     return Sampler(load_run(run, device), open_source(REQUEST), asking or SampleRequest())

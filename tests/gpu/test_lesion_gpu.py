@@ -27,7 +27,6 @@ ROOMY = SampleRequest(lesions="what=one,inside=0.5,apart_mm=0")
 
 @pytest.fixture(scope="module")
 def run(toy_source, tmp_path_factory) -> Path:
-    """A run of lesions in context."""
     return fitted(
         tmp_path_factory.mktemp("lesion-gpu") / "run", SETTINGS, ("elastic",), "cgan3d-lesion"
     )

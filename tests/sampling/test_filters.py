@@ -103,8 +103,6 @@ def reject_reasons(samples: Sequence[Sample]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def learnt(fitted):
-    """Filters that have learnt in the module's run, by text."""
-
     def load(text: str):
         return ensure_learnt(RunFolder(fitted), ToySource(2), [text])
 

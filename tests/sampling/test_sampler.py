@@ -213,7 +213,6 @@ def test_a_record_that_says_otherwise_what_was_asked_is_refused():
 
 @pytest.fixture
 def told(written) -> Any:
-    """The provenance of a sample."""
     return json.loads((written[0] / "provenance.json").read_text())["samples"]["sample-0001"]
 
 

@@ -14,8 +14,6 @@ def test_built_in_formats_keep_the_contract(name):
 
 
 class Plain(Writer):
-    """The least that a format does."""
-
     name = "plain"
     ndim = frozenset({3})
     mark = True

@@ -240,7 +240,6 @@ def banked(index: int) -> Sample:
 
 
 def written(folder: Path) -> Path:
-    """A frozen bank of four samples."""
     with BankWriter.create(folder, SPEC) as writer:
         for index in range(4):
             writer.publish(banked(index), {})
@@ -249,7 +248,6 @@ def written(folder: Path) -> Path:
 
 
 def sample_files(folder: Path) -> dict[str, str]:
-    """SHA-256 of each sample's file."""
     files = sorted(folder.glob("sample-*"))
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 

@@ -227,7 +227,6 @@ FILES = {
 
 
 def write_fake(folder: Path) -> Path:
-    """Write a checkout; returns its folder."""
     for name, text in FILES.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

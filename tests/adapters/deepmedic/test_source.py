@@ -30,7 +30,6 @@ FILES = ("flair", "t1c", "labels", "roi")
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory) -> Toy:
-    """A data set that nobody changes."""
     return toy_deepmedic(tmp_path_factory.mktemp("sets") / "toy", train=3, shape=(14, 12, 10))
 
 
@@ -40,7 +39,6 @@ def mine(toy, tmp_path) -> Any:
 
 
 def edit(toy: Toy, part: str, old: str, new: str) -> None:
-    """Change the lists of a part."""
     for name in FILES:
         path = toy.folder / f"{part}_{name}.cfg"
         path.write_text(path.read_text().replace(old, new))

@@ -90,11 +90,9 @@ def ready(build, told, frozen_bank, tmp_path) -> Callable[..., Any]:
 
 
 def sidecar(trainer: Any) -> Any:
-    """What a training has recorded."""
     return json.loads((Path(trainer.output_folder) / "gansynth_session.json").read_text())
 
 
 def log_of(trainer: Any) -> str:
-    """What a training has said."""
     files = (Path(trainer.log_file), Path(trainer.output_folder) / LOG)
     return "".join(file.read_text() for file in files if file.is_file())

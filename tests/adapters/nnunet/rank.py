@@ -41,7 +41,6 @@ def train(*names: str) -> dict[str, Any]:
 
 
 def main(rank: int, folder: Path, *names: str) -> None:
-    """Train in a group of two, and write what it came to."""
     torchvision_compat.apply()
     import torch.distributed
 

@@ -108,7 +108,6 @@ def loader(ready):
 
 
 def blank() -> dict[str, Any]:
-    """A sample for a pipeline."""
     import torch
 
     labels = torch.zeros((1, 40, 40, 40), dtype=torch.int16)

@@ -13,7 +13,6 @@ from tests.expected import raises_fault
 
 
 def real(**words: Any) -> AugmentRequest:
-    """A training without samples."""
     return AugmentRequest(**{"target": "segmenter", "ratio": "1:0", **words})
 
 
@@ -41,8 +40,6 @@ def test_it_keeps_the_contract_of_hosts(source, network, more, tmp_path):
 
 
 class Spaced(ToySource):
-    """Toy cases in another space."""
-
     def __init__(self, *space: Any, **more: Any) -> None:
         super().__init__(3)
         self.own = Space(*space, **more)

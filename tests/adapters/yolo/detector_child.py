@@ -203,7 +203,6 @@ OURS = ("bank", "ratio", "schedule", "chosen", "strict", "stop", "changes")
 
 
 def run(folder: str, name: str, data: str, start: str = "", **job: Any) -> Any:
-    """Do one job; all arguments as JSON has them."""
     if start:
         multiprocessing.set_start_method(start, force=True)
     told = {key: job.pop(key) for key in OURS if key in job}

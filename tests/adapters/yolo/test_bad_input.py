@@ -57,12 +57,10 @@ def text(content: str | bytes, name: str = LABEL, **told: Any) -> Change:
 
 
 def picture(*shape: int, **how: Any) -> Change:
-    """Writes a black image."""
     return lambda home: Image.fromarray(np.zeros(shape, np.uint8)).save(home / IMAGE, **how)
 
 
 def saved(name: str, **how: Any) -> Change:
-    """Saves the first image anew under another name."""
     return lambda home: Image.open(home / IMAGE).save(home / name, **how)
 
 

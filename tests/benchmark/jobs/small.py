@@ -74,7 +74,6 @@ class Small:
         return job
 
     def run(self, executor: Executor | None = None, **more) -> GraphReport:
-        """Run all jobs, in this process unless told otherwise."""
         return run_jobs(self.jobs, self.store, executor or HereExecutor(), **more)
 
     def runs(self, name: str) -> int:

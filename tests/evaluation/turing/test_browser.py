@@ -326,7 +326,6 @@ def windowed(values: Any, level: float, width: float) -> list[int]:
 
 
 def place(page: Any) -> int:
-    """Number of the slice, from 0."""
     return int(page.locator("#place").inner_text().split(" of ")[0]) - 1
 
 

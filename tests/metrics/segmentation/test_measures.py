@@ -27,7 +27,6 @@ DIAGONAL = np.sqrt(21**2 + 14**2 + 7**2)
 
 
 def all_of(dice_, hd95, nsd, sensitivity, precision, alarms, volume, number):
-    """Every measure."""
     values = (dice_, hd95, nsd, sensitivity, precision, alarms, volume, number)
     return dict(zip(SEGMENTATION, values, strict=True))
 

@@ -48,7 +48,6 @@ class ADA(DCGAN):
     name = "zoo_ada"
 
     def networks(self):
-        """Its p moves soon."""
         nets = super().networks()
         moved: Any = {"target": -1.0, "speed": 20, "interval": 2}
         self.objective.augment = DiscriminatorAugment(self.options.augment, "adaptive", **moved)
@@ -91,7 +90,6 @@ class ZooSource(ToySource):
 
     @property
     def space(self) -> Space:
-        """A crop."""
         return Space("crop", self.size)
 
 
@@ -126,8 +124,6 @@ def loop(name: str, **changes: Any) -> FitOptions:
 
 
 class StopAfter(StopRequest):
-    """Asks a training to stop, as a SIGTERM would, after so many steps."""
-
     def __init__(self, steps: int) -> None:
         super().__init__()
         self.left = steps

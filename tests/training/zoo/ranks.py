@@ -71,7 +71,6 @@ def run(job: Any, processes: ProcessGroup) -> dict[str, Any]:
 
 
 def main(jobs: Path) -> None:
-    """Do all jobs, one after the other."""
     with process_group(torch.device("cpu")) as processes:
         seen = [run(job, processes) for job in json.loads(jobs.read_text())]
         jobs.with_name(f"rank{processes.rank}.json").write_text(json.dumps(seen))
