@@ -9,7 +9,11 @@ memory before and after the counted samples, a SHA-256 over all of them, by whic
 are compared, and CPU seconds of the fit, if the run was not there: ``--as`` names the state, and
 other states in the result stay.
 
+With ``--producers N`` instead: samples a second of a real producer that fills a bank, by the times
+of its files.
+
     python benchmarks/scripts/bench_sampling.py --home FOLDER --as NAME [--classes 2d 64 128]
+    python benchmarks/scripts/bench_sampling.py --home FOLDER --as NAME --producers 2
 """
 
 from __future__ import annotations
@@ -28,7 +32,9 @@ from bench_draws import augmentation, middle_of
 from common import known_states, print_table, write
 from hosts import PLANS, prepare_data
 
+from gansynth.bank.producer import ProducerConfig
 from gansynth.bank.store import BankSpec, BankWriter
+from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.core.intake import intake_of
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
@@ -140,6 +146,27 @@ def measured(run: Path, source: CaseSource, count: int, first: int) -> dict[str,
     }
 
 
+def filled(run: Path, source: CaseSource, producers: int, count: int, first: int) -> dict[str, Any]:
+    """Let a producer fill a bank; its samples a second after some that do not count."""
+    target = "nnunet" if source.request.kind == "nnunet" else ""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        bank, log = Path(folder) / "bank", Path(folder) / "log"
+        config = ProducerConfig(
+            run=str(run),
+            request=source.request.to_json(),
+            target=target,
+            bank=str(bank),
+            frozen=True,
+            capacity=first + count,
+            producers=producers,
+            device="cpu",
+        )
+        with ProducerSupervisor(config, log) as supervisor:
+            supervisor.wait(first + count, timeout=1800)
+            times = sorted(file.stat().st_mtime for file in bank.glob("sample-*"))
+    return {"samples": count, "a_second": round(count / (times[-1] - times[first - 1]), 1)}
+
+
 class HostAugmentation:
     """nnU-Net's own augmentation of one sample of a batch, timed."""
 
@@ -180,6 +207,7 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", default=list(RUNS))
     parser.add_argument("--samples", type=int, default=24)
     parser.add_argument("--first", type=int, default=12)
+    parser.add_argument("--producers", type=int)
     parser.add_argument("--name", default="sampling")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -200,8 +228,12 @@ def main() -> None:
                     reporter=NullReporter(),
                 )
             spent = round(time.process_time() - begin, 1)
-            row = measured(run, source, args.samples, args.first)
-            row |= {"fit_seconds": spent} if fitted else {}
+            if args.producers:
+                row = filled(run, source, args.producers, args.samples, args.first)
+                name += f", {args.producers} producers"
+            else:
+                row = measured(run, source, args.samples, args.first)
+                row |= {"fit_seconds": spent} if fitted else {}
             states.setdefault(args.state, {})[f"{size} {name}"] = row
             print_table([(f"{size} {name}", *row.values())])
             write(args.name, {"states": states})
