@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageMetadata, PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -13,9 +13,8 @@ STRICT = re.compile(
 )
 
 
-def licence(name: str) -> str:
+def licence(found: PackageMetadata) -> str:
     """What a package's metadata say: expression, classifiers, or the text's first line."""
-    found = distribution(name).metadata
     classes = [c for c in found.get_all("Classifier", []) if c.startswith("License ::")]
     texts = found.get_all("License-Expression", []) or found.get_all("License", [])
     text = "".join(texts).strip()
@@ -31,10 +30,11 @@ def installed() -> dict[str, str]:
         if one.name in found or (one.marker and not one.marker.evaluate({"extra": ""})):
             continue
         try:
-            found[one.name] = licence(one.name)
+            metadata = distribution(one.name).metadata
         except PackageNotFoundError:  # for another platform
             continue
-        wanted += map(Requirement, distribution(one.name).requires or ())
+        found[one.name] = licence(metadata)
+        wanted += map(Requirement, metadata.get_all("Requires-Dist", []))
     return found
 
 

@@ -52,7 +52,7 @@ def test_the_hippocampus_is_in_order_imported_for_nnunet_and_split_by_person(
 ) -> None:
     some = tmp_path / "hippocampus"
     document = json.loads((HIPPOCAMPUS / "dataset.json").read_text())
-    document["training"] = document["training"][:50]
+    document["training"] = document["training"][:20]
     for pair in document["training"]:
         for file in pair.values():
             (some / file).parent.mkdir(parents=True, exist_ok=True)
@@ -63,9 +63,9 @@ def test_the_hippocampus_is_in_order_imported_for_nnunet_and_split_by_person(
     report = report_import(ImportRequest(source=f"msd:{some}", target="nnunet:4", **asked))
     found = report.document
     assert capsys.readouterr().err == ""  # the check found nothing
-    assert (found["dataset"], found["cases"]) == ("Dataset004_Hippocampus", 50)
-    assert (found["subjects"], found["copied"], found["written"]) == (32, 100, 0)
-    assert {held_out for _, held_out in found["folds"]} == {10}
+    assert (found["dataset"], found["cases"]) == ("Dataset004_Hippocampus", 20)
+    assert (found["subjects"], found["copied"], found["written"]) == (13, 40, 0)
+    assert {held_out for _, held_out in found["folds"]} == {4}
     source = open_source(request(some, "msd"))
     train, held_out = (
         {source.header(c).subject for c in ids} for ids in (source.train_ids, source.held_out_ids)
