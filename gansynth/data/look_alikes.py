@@ -15,6 +15,7 @@ import numpy as np
 from gansynth.core.fingerprint import Prints, look_alikes, prints_of
 from gansynth.core.source import CaseSource
 from gansynth.data.folds import table_text
+from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import write_bytes_atomic
 
 
@@ -27,8 +28,10 @@ def write_merged_subjects(
         In words what was merged.
 
     Raises:
+        UsageFault: the file exists and says otherwise.
         GansynthError: a case cannot be read, or the file cannot be written.
     """
+    path = Path(path)
     cases = sorted({*source.train_ids, *source.held_out_ids})
     prints, subjects = list[Prints](), dict[str, str]()
     for done, case_id in enumerate(cases):
@@ -39,7 +42,13 @@ def write_merged_subjects(
     progress(len(cases), len(cases))
     merged = merged_subjects(subjects, prints, source.schema.ndim)
     rows = [(case_id, merged[case_id]) for case_id in cases]
-    write_bytes_atomic(Path(path), table_text(("case", "subject"), rows).encode())
+    table = table_text(("case", "subject"), rows).encode()
+    if path.exists() and path.read_bytes() != table:
+        raise UsageFault(
+            "look-alikes.table-exists",
+            f"--write-subjects {path}: exists and says otherwise; name another file, or remove it",
+        )
+    write_bytes_atomic(path, table)
     before, after = len(set(subjects.values())), len(set(merged.values()))
     return f"{path}: {len(cases)} cases, {before} subjects, {after} without those that look alike"
 

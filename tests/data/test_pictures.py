@@ -344,6 +344,18 @@ def test_check_writes_one_subject_for_near_identical_pictures(tmp_path, subjects
     assert not [f for f in report.findings if "nearly identical" in f.message]
 
 
+def test_check_writes_over_no_other_table_of_subjects(tmp_path):
+    neighbouring_slices(tmp_path / "set")
+    table = tmp_path / "subjects.csv"
+    words = {"data": f"pictures:{tmp_path / 'set'}", "write_subjects": table}
+    for _ in range(2):
+        gansynth.check(**words)
+    table.write_text("case,subject\nmine,1\n")
+    with raises_fault("look-alikes.table-exists", names=str(table)):
+        gansynth.check(**words)
+    assert table.read_text() == "case,subject\nmine,1\n"
+
+
 def neighbouring_slices(folder):
     """Write three neighbouring slices of each of six volumes."""
     for number in range(18):
