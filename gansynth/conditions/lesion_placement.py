@@ -1116,12 +1116,13 @@ def _sham(inserted: PlacedLesion, case_context: CaseContext, seed: int) -> Place
     """Give a lesion's voxels tissue of the background; without such tissue there is no lesion."""
     where, image = inserted.lesion > 0, case_context.case.image
     rng = np.random.default_rng((seed, SHAM))
-    free = annotated(case_context.case, case_context.body & ~where)
+    body = case_context.body
+    free = annotated(case_context.case, body & ~where)
     found = similar_place(Tissue(image, free, free | where), where, rng)
     donor, lesion = image, np.zeros_like(inserted.lesion)
     if found is not None and found[1] <= UNLIKE:
         donor, lesion = image.copy(), inserted.lesion
-        fill(donor, [(where, found[0])], free)
+        fill(donor, [(where, found[0])], free, body)
     return replace(inserted, labels=case_context.labels, lesion=lesion, donor=donor, region=None)
 
 

@@ -311,9 +311,7 @@ def _halved(tissue: Tissue, where: Mask, rng: Rng, parts: int) -> list[Piece] | 
     return pieces
 
 
-def fill(
-    image: FloatArray, pieces: Sequence[Piece], free: Mask, inside: Mask | None = None
-) -> None:
+def fill(image: FloatArray, pieces: Sequence[Piece], free: Mask, inside: Mask) -> None:
     """Put free tissue into an image (C, ...) in place of masks that touch each other.
 
     It stays within the values of that tissue, and of what is around the masks. It is joined to what
@@ -323,10 +321,9 @@ def fill(
     box = bounding_box(where, margin=1)
     corner, hole, here = [side.start for side in box], where[box], image[:, *box]
     donors = [_donor(image, mask[box], source, free, corner) for mask, source in pieces]
-    anchors = None if inside is None else inside[box]
     known = [donor.image[:, donor.mask & donor.usable] for donor in donors]
     limits = value_limits([np.concatenate([here[:, ~hole], *known], axis=1)])
-    image[:, *box] = within(poisson_of_many(here, donors, anchors), limits)
+    image[:, *box] = within(poisson_of_many(here, donors, inside[box]), limits)
 
 
 def _donor(

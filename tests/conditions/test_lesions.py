@@ -187,7 +187,7 @@ def test_a_lesion_is_taken_out_whole_and_filled_with_tissue_as_deep():
     tissue = Tissue(image, (middle <= 30) & ~out, middle <= 30)
     pieces = find_pieces(tissue, out, np.random.default_rng(0))
     assert pieces is not None
-    fill(image, pieces, tissue.free)
+    fill(image, pieces, tissue.free, tissue.inside)
     assert abs(image[0][out] - 80).max() < 20
 
 
@@ -225,7 +225,8 @@ def test_pieces_from_a_dark_and_a_bright_place_leave_no_edge_where_they_stand():
     left, right = np.zeros((2, 60, 60), bool)
     left[25:35, 20:28] = right[25:35, 28:40] = True
     smooth = image.copy()
-    fill(image, [(left, Source((-20, 0))), (right, Source((20, 0)))], ~left & ~right)
+    pieces = [(left, Source((-20, 0))), (right, Source((20, 0)))]
+    fill(image, pieces, ~left & ~right, np.ones((60, 60), bool))
     np.testing.assert_allclose(image, smooth, atol=0.1)
 
 
