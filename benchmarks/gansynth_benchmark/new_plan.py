@@ -1,4 +1,4 @@
-"""``gansynth benchmark --new DATA``: write a plan that runs, from a data set alone."""
+"""``gansynth benchmark --new KIND:WHERE``: write a plan that runs, from a data set alone."""
 
 from __future__ import annotations
 

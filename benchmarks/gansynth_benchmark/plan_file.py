@@ -17,7 +17,7 @@ from gansynth_benchmark.arms import preset_generators
 from gansynth_benchmark.plan import ArmPlan, BenchmarkPlan, GeneratorPlan
 
 PLAN_HELP = "a plan in YAML, see: gansynth help benchmark_plan"
-NEW = "a plan in YAML; write one: gansynth benchmark --new DATA"
+NEW = "a plan in YAML; write one: gansynth benchmark --new KIND:WHERE"
 
 
 def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:

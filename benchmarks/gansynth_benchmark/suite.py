@@ -20,7 +20,7 @@ from gansynth.runtime.files import disk_errors, read_json, write_bytes_atomic, w
 from gansynth.runtime.yaml_text import read_yaml
 from gansynth_benchmark.across import expected_effect
 from gansynth_benchmark.plan import NAME, ClosedModel
-from gansynth_benchmark.plan_file import first_error
+from gansynth_benchmark.plan_file import NEW, first_error
 from gansynth_benchmark.report.study import ComparisonOutcome, ReportData, ends_of, finding_of
 from gansynth_benchmark.running import FORMAT, RESULTS
 
@@ -54,7 +54,7 @@ class SuitePlan(ClosedModel):
 
 def read_suite(path: Path) -> SuitePlan | None:
     """Read a suite; None if the file is none, since it has no ``sets``."""
-    values, _ = read_yaml(path, SUITE_HELP)
+    values, _ = read_yaml(path, NEW)
     if not isinstance(values, Mapping) or "sets" not in values:
         return None
     try:

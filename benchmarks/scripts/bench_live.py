@@ -1,4 +1,4 @@
-"""nnU-Net's training step with a live bank and its producer, beside the step without.
+"""nnU-Net's training step with a live bank and its producers, beside the step without.
 
 Real nnU-Net trainers on the same preprocessed phantoms (four channels), one augmentation worker
 each. Three sides take turns, block by block: *live* draws a share p of its samples from a bank that
@@ -10,9 +10,10 @@ warm-up, the samples that the producer makes in a minute are counted by their nu
 
     python benchmarks/scripts/bench_live.py [--blocks 16] [--steps 48] [--warmup 250] [--patch 32]
     python benchmarks/scripts/bench_live.py --device cuda --producer-device cuda:0 --patch 128 \
-        --spacing 1.25 ...
+        --spacing 1.2 ...
+    python benchmarks/scripts/bench_live.py --generator parametric --producers 10 ...
 
-Phantoms of 2.5 mm have 62 x 79 x 63 voxels, of 1.25 mm 124 x 158 x 126: nnU-Net makes the patch no
+Phantoms of 2.5 mm have 62 x 79 x 63 voxels, of 1.2 mm 129 x 165 x 131: nnU-Net makes the patch no
 larger than they are. The document says the patch that it used, and the voxels of a sample.
 """
 
@@ -82,6 +83,7 @@ class Live:
             capacity=args.capacity,
             batch=BATCH,
             device=args.producer_device,
+            producers=args.producers,
         )
         self.supervisor = ProducerSupervisor(config, root / "producer.log")
         self.supervisor.wait(args.capacity, 300)
@@ -124,6 +126,7 @@ class Live:
             "samples": made,
             "samples_per_second": made / took,
             "synthetic_draws_per_second": drawn / took,
+            "draws_per_sample": drawn / made if made else None,
         }
 
     def _newest(self) -> int:
@@ -204,7 +207,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--count", type=float, default=60, help="seconds samples are counted for")
     parser.add_argument("--patch", type=int, default=32, help="edge of the patch, at most, voxels")
     parser.add_argument("--cases", type=int, default=10, help="phantoms, at least five")
-    parser.add_argument("--prepared", type=Path, help="folder to keep data and generator in")
+    parser.add_argument("--prepared", type=Path, help="folder to keep data and generators in")
+    parser.add_argument("--generator", default="cgan3d", help="that samples are drawn by")
+    parser.add_argument("--producers", type=int, default=1, help="processes that draw samples")
     parser.add_argument("--spacing", type=float, default=2.5, help="of the phantoms, mm")
     parser.add_argument("--capacity", type=int, default=CAPACITY, help="samples of the bank")
     parser.add_argument("--features", type=int, nargs="+", help="channels of nnU-Net's stages")
@@ -228,9 +233,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = args.prepared or Path(folder)
         source = prepare_data(root, args.patch, args.features, args.spacing, args.cases)
-        run = root / "run"
+        run = root / f"run of {args.generator}"
         if not (run / MANIFEST).exists():
-            fit_generator(source, run)
+            fit_generator(source, run, args.generator)
         for p in args.ratios:
             shared = Path("/dev/shm")
             with tempfile.TemporaryDirectory(dir=shared if shared.is_dir() else None) as live:
@@ -241,6 +246,8 @@ def main() -> None:
         "workers": args.workers,
         "device": args.device,
         "producer_device": args.producer_device,
+        "generator": args.generator,
+        "producers": args.producers,
         "budget": args.overhead,
         "results": results,
         "bar": BAR,

@@ -1,13 +1,13 @@
 """CPU milliseconds a sample, from the draw of its condition to its file in a bank; one thread.
 
 Phantoms of four channels for nnU-Net, and their slices of one channel; runs of two steps of each
-generator, kept in ``--home``. The first samples are not counted: they read cases and learn priors.
-Printed for each run: CPU milliseconds a sample (all, those in the generator, and those from the
-finished sample to its file), of volumes those of nnU-Net's own augmentation of a sample, with its
-default trainer's transforms in turn with the batches, and the ratio; rejected samples,
-memory before and after the counted samples, a SHA-256 over all of them, by which two commits
-are compared, and CPU seconds of the fit, if the run was not there: ``--as`` names the state, and
-other states in the result stay.
+generator, kept in ``--home``. The ``--first`` samples do not count: they read cases, learn priors
+and prepare the cases' backgrounds, four for each of 8 cases. Printed for each run: CPU milliseconds
+a sample (all, those in the generator, and those from the finished sample to its file; of the first
+ones alone), of volumes those of nnU-Net's own augmentation of a sample, with its default trainer's
+transforms in turn with the batches, and the ratio; rejected samples, memory before and after
+the counted samples, a SHA-256 over all of them, by which two commits are compared, and CPU seconds
+of the fit, if the run was not there: ``--as`` names the state, and other states in the result stay.
 
 With ``--producers N`` instead: samples a second of a real producer that fills a bank, by the times
 of its files.
@@ -23,14 +23,13 @@ import hashlib
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench_draws import augmentation, middle_of
 from common import known_states, print_table, write
-from hosts import PLANS, prepare_data
+from hosts import PLANS, fit_generator, prepare_data
 
 from gansynth.bank.producer import ProducerConfig
 from gansynth.bank.store import BankSpec, BankWriter
@@ -41,21 +40,18 @@ from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Sample
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.batches import CaseCache
-from gansynth.fitting.fit import fit
 from gansynth.runtime.errors import DataFault
-from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.quality_gate import validate_sample
 from gansynth.sampling.replay import noted, settings_of
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import open_drawer
 
 SPACING = {"64": 2.5, "128": 1.25}  # mm, of the phantoms
-SMALL = {"steps": "2", "width": "8", "d_width": "8"}
-RUNS: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "cgan3d whole": ("cgan3d", SMALL),
-    "cgan3d lesion": ("cgan3d-lesion", SMALL),
-    "copypaste": ("copypaste", {}),
-    "parametric": ("parametric", {}),
+RUNS = {
+    "cgan3d whole": "cgan3d",
+    "cgan3d lesion": "cgan3d-lesion",
+    "copypaste": "copypaste",
+    "parametric": "parametric",
 }
 BATCH = 4
 TIMES = 8  # augmentations after each batch: most leave out most transforms
@@ -104,10 +100,11 @@ def measured(run: Path, source: CaseSource, count: int, first: int) -> dict[str,
     digest, rejected, stored_ms = hashlib.sha256(), Counter[str](), 0.0
     with tempfile.TemporaryDirectory() as folder:
         writer = BankWriter.create(Path(folder) / "bank", spec)
-        spent = before = 0.0
+        spent = spent_before = before = 0.0
         for index in range(0, first + count, BATCH):
             if index == first:
-                spent, stored_ms, drawn[0], before = 0.0, 0.0, 0.0, resident()
+                spent_before, before = spent, resident()
+                spent, stored_ms, drawn[0] = 0.0, 0.0, 0.0
                 rejected.clear()
             begin = time.thread_time()
             samples = sampler.draw(index, BATCH)
@@ -135,6 +132,8 @@ def measured(run: Path, source: CaseSource, count: int, first: int) -> dict[str,
         "ms": round(1000 * spent / count, 1),
         "generator_ms": round(1000 * drawn[0] / count, 1),
         "to_file_ms": round(1000 * stored_ms / count, 1),
+        "first": first,
+        "first_ms": round(1000 * spent_before / max(first, 1), 1),
     }
     if augment is not None:
         row["host_augmentation_ms"] = round(augment.mean_ms, 1)
@@ -205,28 +204,22 @@ def main() -> None:
     parser.add_argument("--as", dest="state", required=True)
     parser.add_argument("--classes", nargs="+", default=["2d", "64"])
     parser.add_argument("--runs", nargs="+", default=list(RUNS))
-    parser.add_argument("--samples", type=int, default=24)
-    parser.add_argument("--first", type=int, default=12)
+    parser.add_argument("--samples", type=int, default=100)
+    parser.add_argument("--first", type=int, default=400, help="samples that do not count")
     parser.add_argument("--producers", type=int)
     parser.add_argument("--name", default="sampling")
     args = parser.parse_args()
+    if args.first % BATCH or args.samples % BATCH:
+        parser.error(f"--first and --samples: expected multiples of {BATCH}, samples of a batch")
     torch.set_num_threads(1)
     states = known_states(args.name)
     for size in args.classes:
         source = open_source(request_of(size, args.home.resolve()))
         for name in args.runs:
-            generator, settings = RUNS[name]
             run = args.home.resolve() / f"{size} {name}"
             fitted, begin = not run.exists(), time.process_time()
             if fitted:
-                fit(
-                    generator,
-                    source.request,
-                    run,
-                    settings=dict(settings),
-                    edits=None,
-                    reporter=NullReporter(),
-                )
+                fit_generator(source, run, RUNS[name])
             spent = round(time.process_time() - begin, 1)
             if args.producers:
                 row = filled(run, source, args.producers, args.samples, args.first)

@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,23 @@ def prepare_data(
     return source
 
 
-def fit_generator(source: Any, folder: Path) -> Path:
-    """A generator fitted for two steps: real shapes, channels and cost, no beauty."""
+SMALL = {"steps": "2", "width": "8", "d_width": "8"}
+FITS: Mapping[str, Mapping[str, str]] = {
+    "cgan3d": SMALL,
+    "cgan3d-lesion": SMALL,
+    "copypaste": {},
+    "parametric": {},
+}
+"""Settings of generators: two steps of a network have real shapes, channels and cost, no beauty."""
+
+
+def fit_generator(source: Any, folder: Path, generator: str = "cgan3d") -> Path:
+    """One of ``FITS``, fitted."""
     from gansynth.fitting.fit import fit
     from gansynth.runtime.progress import NullReporter
 
-    settings = {"steps": "2", "width": "8", "d_width": "8"}
-    fit("cgan3d", source.request, folder, settings=settings, edits=None, reporter=NullReporter())
+    settings = dict(FITS[generator])
+    fit(generator, source.request, folder, settings=settings, edits=None, reporter=NullReporter())
     return folder
 
 
