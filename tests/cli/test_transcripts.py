@@ -23,6 +23,7 @@ VARIES = {
     r"\b[0-9a-f]{8,64}\b": "HASH",
     r"\d[\d.,]*(?= ?(s|ms|MB|GB|MiB|GiB)\b)": "0",
     r"\d+\.\d{3,}": "0.000",
+    r"(?<=\nbytes) +\d+": " 0",
     r"20\d\d-\d\d-\d\d": "DATE",
 }
 """What differs between machines and days."""
