@@ -24,7 +24,7 @@ HEADS = {
     "kernels": "a training step | GAN | kernels | copies | waits | ms busy",
     "volume": "one sample | how | s | peak GB | pool GB",
     "doncenco": "Doncenco's recipe, batch 1 | how | s a step | peak GB",
-    "live": "nnU-Net beside a producer on its GPU | overhead aimed at | samples/s | step / without"
+    "live": "nnU-Net on the GPU beside producers | overhead aimed at | samples/s | step / without"
     " | producer resting / without | ms a step without",
     "tests": "tests/gpu | passed | failed | skipped | failures",
 }
@@ -108,6 +108,8 @@ def live(doc: dict[str, Any]) -> Rows:
         ratios = (_ratio(found[f"{side}_over_without"]) for side in ("live", "idle"))
         used = found.get("patch", doc.get("patch"))
         patch = f"{p}, patch {'x'.join(map(str, used))}"
+        if "generator" in doc:
+            patch += f", {doc['producers']} x {doc['generator']}"
         yield patch, f"{doc['budget']:.0%}", made, *ratios, 1e3 * seconds
 
 
