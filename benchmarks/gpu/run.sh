@@ -17,7 +17,7 @@ while (($#)); do
 done
 mkdir -p "$out/parts" && out=$(cd "$out" && pwd) && cd "$root" || exit
 export PYTHONPATH=$path:$out/site${PYTHONPATH:+:$PYTHONPATH}
-python=${PYTHON:-python3} most=${PART_SECONDS:-540}
+python=${PYTHON:-python3} most=${PART_SECONDS:-540} cores=$(getconf _NPROCESSORS_ONLN)
 "$python" "$here/summary.py" begin "$out" || exit
 
 part() {  # NAME COMMAND...: the command writes NAME.json, or something.json into NAME.d
@@ -37,9 +37,9 @@ measure() {  # NAME PART OPTIONS...
 }
 
 live() {  # NAME OVERHEAD PRODUCERS OPTIONS...: nnU-Net on the GPU beside producers
-  local cores options=(--blocks 8 --steps 40 --warmup 150 --patch 128 --spacing 1.2 --capacity 8 --features 32 64 128 256 320 320)
+  local options=(--blocks 8 --steps 40 --warmup 150 --patch 128 --spacing 1.2 --capacity 8 --features 32 64 128 256 320 320)
   ((${#tiny[@]})) && options=(--blocks 1 --steps 2 --warmup 2 --patch 16 --count 2)
-  cores=$(getconf _NPROCESSORS_ONLN) && mkdir -p "$out/parts/$1.d"
+  mkdir -p "$out/parts/$1.d"
   part "$1" env BENCH_RESULTS="$out/parts/$1.d" nnUNet_compile=t "$python" benchmarks/scripts/bench_live.py "${options[@]}" \
     --device cuda --producers "$3" --workers $((cores - $3 > 5 ? cores - $3 - 3 : 1)) --ratios "p 0.5" --overhead "$2" "${@:4}"
   rm -rf "$out/parts/$1.d"
@@ -56,7 +56,8 @@ done; done
 measure gan_step_128_bf16_texture gan_step --size 128 --dtype bf16 --shape texture
 for size in "${planes[@]}"; do measure "gan_2d_$size" gan_2d --size "$size"; done
 for name in kernels volume doncenco; do measure $name $name; done
-many=$(($(getconf _NPROCESSORS_ONLN) * 5 / 8)) && ((${#tiny[@]} || many < 1)) && many=1
+many=$((cores * 5 / 8 + (cores == 1)))
+((${#tiny[@]})) && many=1
 live live_2 0.02 1 --producer-device cuda:0
 live live_free 100 1 --producer-device cuda:0
 live live_lesions 100 "$many" --generator parametric

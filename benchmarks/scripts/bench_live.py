@@ -126,7 +126,6 @@ class Live:
             "samples": made,
             "samples_per_second": made / took,
             "synthetic_draws_per_second": drawn / took,
-            "draws_per_sample": drawn / made if made else None,
         }
 
     def _newest(self) -> int:

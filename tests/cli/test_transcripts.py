@@ -1,8 +1,8 @@
 """What a terminal shows of each command, to the letter: ``transcripts/COMMAND.txt``.
 
 A transcript begins with lines ``$ gansynth ...``, which are typed one after the other in a folder
-with the scans ``ill`` and ``free`` and the runs ``toy`` and ``of_ill``; the rest is what they
-print. To add one, write such lines; to change what is printed, or to renew it after a change:
+with the scans ``ill`` and the run ``toy``; the rest is what they print. To add one, write such
+lines; to change what is printed, or to renew it after a change:
 
     GANSYNTH_TRANSCRIPTS=write pytest tests/cli/test_transcripts.py
 """
@@ -39,7 +39,7 @@ def shown(text: str, home: Path) -> str:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.txt")))
 def test_a_command_prints_its_transcript(name, world, toys, run_cli, tmp_path, monkeypatch):
-    for part in ("ill", "free", "toy", "of_ill"):
+    for part in ("ill", "toy"):
         shutil.copytree(world / part, tmp_path / part)
     monkeypatch.chdir(tmp_path)
     file, printed = FOLDER / f"{name}.txt", ""
