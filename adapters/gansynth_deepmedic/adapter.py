@@ -231,7 +231,7 @@ class DeepMedicAdapter(Framework):
         return self.config.epochs * self.config.subepochs, self.share.cases
 
     @property
-    def places(self) -> int:
+    def round_size(self) -> int:
         return self.share.cases
 
     @property
@@ -239,7 +239,7 @@ class DeepMedicAdapter(Framework):
         """Cases of DeepMedic's default epochs, with as many segments as it has by default."""
         usual = {key: int(TrainConfig.model_fields[key].default) for key in LENGTH_KEYS}
         subepochs = usual["epochs"] * usual["subepochs"]
-        return subepochs * self.places * usual["segments"] // self.config.segments
+        return subepochs * self.round_size * usual["segments"] // self.config.segments
 
     @property
     def program_device(self) -> str:

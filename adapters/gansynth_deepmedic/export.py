@@ -70,7 +70,7 @@ class DeepMedicExport(DataSetExport):
     source: DeepMedicSource
     share: SubepochShare  # cases and segments of every subepoch
 
-    def place(self, name: str) -> Path:
+    def folder_for(self, name: str) -> Path:
         if self.content == "synthetic":
             raise UsageFault(
                 "deepmedic.synthetic-cases-disclose-real",

@@ -61,7 +61,7 @@ _DRAW = 20
 
 
 @dataclass(frozen=True)
-class TrainingOrder(Document, whole=True):
+class TrainingOrder(Document, strict=True):
     """One training, or its remaining epochs, for DeepMedic's process."""
 
     checkout: Path  # folder of the user's DeepMedic

@@ -27,7 +27,7 @@ T = TypeVar("T", bound=np.generic)
 
 
 @dataclass(frozen=True)
-class HostCase(Document, whole=True):
+class HostCase(Document, strict=True):
     """One training case, and the orientation of its files to gansynth's arrays."""
 
     id: str  # of the case

@@ -384,11 +384,11 @@ class ProgramLog:
                 now, (before, began) = time.monotonic(), self._last
                 each = (now - began) / max(1, int(first) - before)
                 for number in range(int(first) - before):  # none at the beginning of a subepoch
-                    self.job.took(began + number * each, began + (number + 1) * each)
+                    self.job.log_step(began + number * each, began + (number + 1) * each)
                 self._last = int(first), now
             case "trained":
                 self.trained += 1
-                self.job.round(self.trained, self.counts(self.trained - 1))
+                self.job.end_round(self.trained, self.counts(self.trained - 1))
             case "epoch":
                 file = newest_checkpoint(self.job.folder)
                 self._know(subepochs=(int(first) + 1) * self.subepochs, file=file)

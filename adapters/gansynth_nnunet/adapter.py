@@ -137,7 +137,7 @@ class NnunetAdapter(Framework):
         own = self.source.root.results / mix_name(self.request)
         return own if self.options.results is None else self.options.results.absolute()
 
-    def place(self) -> Path:
+    def results_folder(self) -> Path:
         source = self.source
         model = f"{self.class_name}__{source.plans.path.stem}__{source.configuration}"
         return self.results / source.dataset / model / f"fold_{source.request.fold}"
@@ -165,7 +165,7 @@ class NnunetAdapter(Framework):
         return "trainer" not in self.options.model_fields_set or bool(self.options.num_epochs)
 
     @property
-    def places(self) -> int:
+    def round_size(self) -> int:
         return self.batches * self.source.batch_size
 
     def done(self, folder: Path) -> int:
@@ -206,7 +206,7 @@ class NnunetAdapter(Framework):
         # Whoever trains later reads the held-out cases as they are then.
         settings = {k: v for k, v in request.set.items() if k != "settings_file"}
         config = TrainingHandover(
-            request.but("dry_run", set=settings), self.source.request.to_json()
+            request.replace(without=("dry_run",), set=settings), self.source.request.to_json()
         )
         write_json_atomic(file.absolute(), config.to_json())
         then = [f"{EXT_VARIABLE}={EXT_TRAINER}", f"{FILE}={file.absolute()}", "nnUNetv2_train"]

@@ -70,7 +70,7 @@ class NnunetExport(DataSetExport):
 
     # -- the request -----------------------------------------------------------------------------
 
-    def place(self, name: str) -> Path:
+    def folder_for(self, name: str) -> Path:
         root, match = self.source.root, NAME.fullmatch(name)
         if match is None:
             raise UsageFault(

@@ -40,7 +40,7 @@ class NnunetInTrainer(NnunetAdapter):
     def command(self) -> bool:
         return False
 
-    def place(self) -> Path:
+    def results_folder(self) -> Path:
         return Path(self.trainer.output_folder)
 
     @property

@@ -46,7 +46,7 @@ HOW_TO = (
 class NnunetSettings(HostOptions):
     """``gansynth augment --target nnunet --set``; first attributes of nnU-Net's trainer."""
 
-    place: ClassVar[str] = "results"
+    output_key: ClassVar[str] = "results"
     seed: ClassVar[None] = None  # nnU-Net's trainings have none
 
     num_epochs: int | None = Field(None, ge=1, description="epochs to train (nnU-Net: 1000)")

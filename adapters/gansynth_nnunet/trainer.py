@@ -251,7 +251,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         begin = time.monotonic()
         result: dict[str, Any] = super().train_step(batch)
         if self.gansynth_job is not None:
-            self.gansynth_job.took(begin, time.monotonic())  # sets the producer's pace
+            self.gansynth_job.log_step(begin, time.monotonic())  # sets the producer's pace
         return result
 
     def on_epoch_end(self) -> None:
@@ -259,7 +259,7 @@ class GANSynthMixin(Host):  # type: ignore[misc]
         if self.gansynth_job is not None:
             logged = {"loss": "train_losses", "Dice": "mean_fg_dice"}
             values = {k: float(self.logger.get_value(v, step=-1)) for k, v in logged.items()}
-            self.gansynth_job.round(self.current_epoch, **values)
+            self.gansynth_job.end_round(self.current_epoch, **values)
 
     def on_train_end(self) -> None:
         super().on_train_end()

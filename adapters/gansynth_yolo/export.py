@@ -50,7 +50,7 @@ class YoloExport(DataSetExport):
     notes: ClassVar[Mapping[str, str]] = {"mixed": LINKED, "synthetic": NOT_ANONYMOUS}
     source: YoloSource
 
-    def place(self, name: str) -> Path:
+    def folder_for(self, name: str) -> Path:
         folder, home = new_folder(name), Path(os.path.realpath(self.source.file.home))
         if Path(os.path.realpath(folder)).is_relative_to(home):
             raise UsageFault(

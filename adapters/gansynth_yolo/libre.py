@@ -131,7 +131,7 @@ class _Callbacks:
         numbers = {"train/loss": event.train_loss}
         numbers |= {f"train/{name}": value for name, value in event.train_loss_items.items()}
         numbers.update(event.val_metrics)
-        self._session.round(event.epoch, **shown(numbers))
+        self._session.end_round(event.epoch, **shown(numbers))
 
 
 # -- models and options ----------------------------------------------------------------------------
@@ -356,7 +356,7 @@ class TimedLoader(DataLoader):  # type: ignore[type-arg]
         for batch in super().__iter__():
             begin = time.monotonic()
             yield batch
-            self.session.took(begin, time.monotonic())
+            self.session.log_step(begin, time.monotonic())
 
 
 def make_loader(

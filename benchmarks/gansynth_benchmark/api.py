@@ -74,7 +74,7 @@ def _measure_suite(suite: SuitePlan, request: BenchmarkRequest) -> Benchmarked:
         data = None if one.data is None else placed_data(one.data, home)
         file = home / one.plan
         plan = read_plan(file, data)
-        done = _measure_plan(plan, request.but(plan=file, data=data, out=folder / plan.name))
+        done = _measure_plan(plan, request.replace(plan=file, data=data, out=folder / plan.name))
         documents.append(done.document)
         reports += done.reports
     if request.dry_run:

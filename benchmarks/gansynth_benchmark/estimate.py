@@ -42,7 +42,7 @@ def estimate(plan: BenchmarkPlan, request: BenchmarkRequest, reporter: Reporter)
     with tempfile.TemporaryDirectory() as scratch:
         real = (request.folder(plan.name) / "jobs").is_dir()
         executor = parse_executor(request.executor)
-        study = open_study(plan, request if real else request.but(out=scratch))
+        study = open_study(plan, request if real else request.replace(out=scratch))
         whole = (study.look, plan.hash, study.people, study.arms)
         AccessLog(request.file).look(*whole, request.reopen_test_set, dry_run=True)
         specs = study.specs()

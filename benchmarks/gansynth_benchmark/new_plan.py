@@ -38,7 +38,7 @@ def write_new(request: BenchmarkRequest) -> dict[str, Any]:
     path, data = request.file, str(request.new)
     if path.exists():
         again = shlex.join(
-            ["gansynth", "benchmark", *request.but(plan="OTHER.yaml").command_line[1:]]
+            ["gansynth", "benchmark", *request.replace(plan="OTHER.yaml").command_line[1:]]
         )
         raise UsageFault(
             "benchmark.new-plan-exists",

@@ -21,7 +21,7 @@ from gansynth.core.registry import installed
 from gansynth.core.requests.base import Folder, Opt, Texts, in_python
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.core.requests.sections import ReadWords
+from gansynth.core.requests.sections import ReadSection
 from gansynth.fitting.composite_spec import texts
 from gansynth.hosts.host import Framework, framework
 from gansynth.metrics.segmentation.measures import (
@@ -124,7 +124,7 @@ class HostPlan(ClosedModel):
         return self.framework.Intake.needs == "boxes"
 
 
-OF_DATA = ("data", *ReadWords.words())
+OF_DATA = ("data", *ReadSection.words())
 OF_PLACES = ("out", "dry_run", "quiet", "resume")
 
 

@@ -62,7 +62,7 @@ def read_plan(path: Path, data: str | None = None) -> BenchmarkPlan:
 def _placed_arm(arm: ArmPlan, folder: Path) -> ArmPlan:
     if not arm.unlabelled:
         return arm
-    return arm.but(unlabelled=[placed_data(text, folder) for text in arm.unlabelled])
+    return arm.replace(unlabelled=[placed_data(text, folder) for text in arm.unlabelled])
 
 
 def placed_data(text: str, folder: Path) -> str:
@@ -86,7 +86,7 @@ def first_error(error: ValidationError, expected: str) -> str:
 
 def check_names(plan: BenchmarkPlan, path: Path) -> None:
     """Refuse unknown hosts, generators, recipes, settings, edits, lesions and filters."""
-    from gansynth.sampling.request_parsing import read_request
+    from gansynth.sampling.request_checks import read_request
 
     _check_host(plan, path)
     _check_generators(plan, path)

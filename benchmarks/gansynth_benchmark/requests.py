@@ -45,7 +45,7 @@ class PlanRequest(Request):
         return Path("runs") / self.usual / name if self.out is None else Path(self.out)
 
 
-class NewPlanWords(Request):
+class NewPlanSection(Request):
     """A new plan, and how its cases are read."""
 
     heading: ClassVar[str] = "A new plan"
@@ -63,7 +63,7 @@ class NewPlanWords(Request):
     """Folder with the framework's own folders, instead of its environment variables."""
 
 
-class BenchmarkRequest(NewPlanWords, PlanRequest):
+class BenchmarkRequest(NewPlanSection, PlanRequest):
     """Measure whether samples help, by how much, and how certain that is.
 
     Every experiment arm of a plan trains the target framework on several training subsets. The
@@ -93,7 +93,7 @@ class BenchmarkRequest(NewPlanWords, PlanRequest):
         if self.new is not None:
             self.refuse_beside(
                 "plan",
-                *NewPlanWords.words(),
+                *NewPlanSection.words(),
                 message="--new with {}: nothing is run, expected only the cases and how they are "
                 "read; leave it out",
             )

@@ -44,7 +44,7 @@ from gansynth_benchmark.study import (
 from gansynth_benchmark.subject_split import SubjectSplit, largest_set
 
 
-class TuningResult:
+class Tuning:
     """One choice of an arm."""
 
     def __init__(
@@ -320,7 +320,7 @@ def choose_arm(plan: BenchmarkPlan, request: TuneRequest) -> dict[str, Any]:
     places = {"request": study.source.request.to_json(), "held_out": []}
     with JobTable(quiet=request.quiet) as table:
         how: dict[str, Any] = {"executor": request.executor, "env": plan.host.env}
-        tuning = TuningResult(spec.document, places, folder, on_change=table, **how)
+        tuning = Tuning(spec.document, places, folder, on_change=table, **how)
         result = tuning.run()
     document = {
         "plan": plan.name,

@@ -46,9 +46,9 @@ class WorkerJob:
         """Run the job and return its document."""
         kind = self.spec["kind"]
         if kind == "tune":
-            from gansynth_benchmark.tuning import TuningResult
+            from gansynth_benchmark.tuning import Tuning
 
-            return TuningResult(self.spec, self.places, self.folder).run()
+            return Tuning(self.spec, self.places, self.folder).run()
         return self.fit() if kind == "fit" else self.train()
 
     def fit(self) -> dict[str, Any]:

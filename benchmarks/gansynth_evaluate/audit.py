@@ -59,7 +59,7 @@ _IMAGE = re.compile(
 
 
 @dataclass(frozen=True)
-class AuditReport(Document, later=("state_bits",)):
+class AuditReport(Document, optional=("state_bits",)):
     """The findings in a folder."""
 
     folder: str

@@ -31,7 +31,7 @@ from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.files import disk_errors, refuse_unwritable, write_json_atomic
 from gansynth.runtime.version import __version__
 from gansynth.sampling.evaluation_data import EvaluationData
-from gansynth.sampling.request_parsing import read_real, read_request
+from gansynth.sampling.request_checks import read_real, read_request
 from gansynth_evaluate.open_samples import open_evaluated
 from gansynth_evaluate.requests import EvaluateRequest
 

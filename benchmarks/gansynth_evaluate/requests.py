@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gansynth.core.requests.base import File, Folder, Many, Opt, Request, Text, Texts
-from gansynth.core.requests.sections import ClassWords, MovedData, RealWords, SampleWords
+from gansynth.core.requests.sections import ClassSection, MovedData, RealSection, SampleSection
 
 Part = Literal["realism", "faithfulness", "memorisation", "maps"]
 
 
-class EvaluateRequest(ClassWords, MovedData, RealWords):
+class EvaluateRequest(ClassSection, MovedData, RealSection):
     """Evaluate samples: realism, faithfulness and memorisation.
 
     RUN is a folder that gansynth fit wrote, BANK a sample bank. Samples are compared with the cases
@@ -46,7 +46,7 @@ class EvaluateRequest(ClassWords, MovedData, RealWords):
     """auto, cpu, cuda or cuda:N."""
 
 
-class TuringRequest(SampleWords, MovedData, RealWords):
+class TuringRequest(SampleSection, MovedData, RealSection):
     """Let raters tell real images from samples, each on a page.
 
     RUN is a folder that gansynth fit wrote. Without ANSWERS, a page for each rater is written into

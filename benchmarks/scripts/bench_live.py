@@ -145,7 +145,7 @@ class Live:
         counts = self.tally.update()
         return {
             **self.steering.summary(),
-            "sentence": self.steering.sentence(),
+            "sentence": self.steering.status_line(),
             "draws_per_sample": counts.reuse,
             "realised_share": counts.realised,
             "fell_back": counts.fell_back,

@@ -74,7 +74,7 @@ class MonaiHost(CropHost):
             torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict()}, path)
 
         values, items = torch.tensor(self.schema.label_values), cast(Any, job.data)
-        loader: DataLoader[Any] = DataLoader(items, job.batch_size, sampler=job.places)
+        loader: DataLoader[Any] = DataLoader(items, job.batch_size, sampler=job.remaining)
         for step, batch in enumerate(loader, job.first + 1):
             classes = torch.searchsorted(values, batch["labels"].long())[:, None]
             loss = loss_of(net(batch["image"].to(job.device)), classes.to(job.device))

@@ -106,7 +106,7 @@ class DrawCounts:
         """Mean number of draws of a synthetic sample."""
         return self.synthetic / max(1, self.distinct)
 
-    def sentence(self, requested: float) -> str:
+    def describe(self, requested: float) -> str:
         """Describe the counts, and the requested share of synthetic samples, in words."""
         text = (
             f"{self.synthetic} of {self.real + self.synthetic} samples drawn were synthetic "

@@ -64,7 +64,7 @@ _GRACE_SECONDS = 1.5  # time for an orderly end; with the poll interval, less th
 
 
 @dataclass(frozen=True)
-class ProducerConfig(Document, inline=("samples",)):
+class ProducerConfig(Document, flatten=("samples",)):
     """Configuration of a producer process, written as JSON."""
 
     run: str  # folder of the generator's run

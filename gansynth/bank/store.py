@@ -76,7 +76,7 @@ _Form = tuple[str, tuple[int, ...]]  # a key of _DTYPES, and a shape
 
 
 @dataclass(frozen=True)
-class BankSpec(Document, later=("max_bytes",), inline=("samples",)):
+class BankSpec(Document, optional=("max_bytes",), flatten=("samples",)):
     """Description of a bank's content, written as ``bank.json`` when the bank is made."""
 
     schema: Schema  # schema of the stored samples, in the host's space

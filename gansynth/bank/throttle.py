@@ -155,7 +155,7 @@ class ProducerThrottle:
                 document |= {"overhead": share, "overhead_low": low, "overhead_high": high}
         return document
 
-    def sentence(self) -> str:
+    def status_line(self) -> str:
         """Describe the summary in words; empty if there is nothing to report."""
         found, text, cost = self.summary(), [], "; what that costs is not known yet"
         seconds = found.get("refresh_seconds")

@@ -173,7 +173,7 @@ class TrainingBank:
 
     # -- while training --------------------------------------------------------------------------
 
-    def steer(
+    def start_throttle(
         self, counts: Callable[[], DrawCounts], partners: Callable[[], int] = lambda: 0
     ) -> None:
         """Begin to measure and limit the cost of a live producer.
@@ -232,9 +232,9 @@ class TrainingBank:
             )
         return lines
 
-    def sentence(self) -> str:
+    def status_line(self) -> str:
         """Describe the producer's work in words; empty without one."""
-        text = "" if self._steering is None else self._steering.sentence()
+        text = "" if self._steering is None else self._steering.status_line()
         again = 0 if self.supervisor is None else self.supervisor.restarts
         restarts = f"{again} restart{'s' if again > 1 else ''}" if again else ""
         return "; ".join(filter(None, (text, restarts)))

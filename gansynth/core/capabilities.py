@@ -34,7 +34,7 @@ USUAL_REMEDIES: Mapping[Problem, str] = {
 
 
 @dataclass(frozen=True)
-class Capabilities(Document, whole=True, later=("replays", "donors")):
+class Capabilities(Document, strict=True, optional=("replays", "donors")):
     """What a generator takes, draws and needs under its options.
 
     Attributes:

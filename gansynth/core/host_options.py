@@ -10,5 +10,5 @@ from gansynth.runtime.options import SetOptions
 class HostOptions(SetOptions):
     """Base of a host's options, which a user gives as ``--KEY VALUE`` or ``--set KEY=VALUE``."""
 
-    place: ClassVar[str] = ""
+    output_key: ClassVar[str] = ""
     """Key of the folder of a training's results, which ``-o`` sets; none if there is no such."""

@@ -23,7 +23,7 @@ MAX_RECORD_BYTES = 256 << 20  # size limit of such a file: some 250,000 cases
 
 
 @dataclass(frozen=True)
-class CaseRecord(Document, later=("image", "prints")):
+class CaseRecord(Document, optional=("image", "prints")):
     """Lineage record of one case.
 
     ``image``: SHA-256 of its image alone, ``prints``: see ``gansynth.core.fingerprint``; both empty
@@ -43,7 +43,7 @@ class CaseRecord(Document, later=("image", "prints")):
 
 
 @dataclass(frozen=True)
-class Lineage(Document, later=("ancestors",), whole=True):
+class Lineage(Document, optional=("ancestors",), strict=True):
     """The cases a run has seen.
 
     Attributes:

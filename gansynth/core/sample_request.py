@@ -12,11 +12,14 @@ from gansynth.runtime.errors import UsageFault, describe_error
 from gansynth.runtime.serialise import Document
 
 if TYPE_CHECKING:  # a bank's reader imports no pydantic
-    from gansynth.core.requests.sections import SampleWords
+    from gansynth.core.requests.sections import SampleSection
 
 SETTINGS = "settings"
 """Key in a sample's provenance and in a draw log's line: the request it was generated with."""
-OWN, NONE = "own", "none"  # values of `--filter`: apply the generator's own checks, or no checks
+DEFAULT, NONE = (
+    "default",
+    "none",
+)  # values of `--filter`: apply the generator's own checks, or no checks
 BOX_FILE = "file:"  # a value of `--boxes` begins so
 _REQUEST = ("fold", "configuration", "plans", "subjects", "root")
 """Keys of ``--label-source-read`` that are not the source's own."""
@@ -70,9 +73,9 @@ class SampleRequest(Document):
         return cls.from_json({f.name: doc[f.name] for f in fields(cls) if f.name in doc})
 
     @classmethod
-    def of(cls, words: SampleWords, seed: int = 0) -> Self:
+    def of(cls, words: SampleSection, seed: int = 0) -> Self:
         """Parse what was typed; edits, boxes and filters are not looked up yet."""
-        from gansynth.core.requests.sections import ClassWords
+        from gansynth.core.requests.sections import ClassSection
 
         filters = tuple(words.filter)
         if NONE in filters and len(set(filters)) > 1:
@@ -82,7 +85,7 @@ class SampleRequest(Document):
                 f"--filter {NONE} with --filter {named}: one lets every sample in; "
                 "expected it alone; leave one of them out",
             )
-        classes = words.classes if isinstance(words, ClassWords) else ()
+        classes = words.classes if isinstance(words, ClassSection) else ()
         return cls(
             seed=seed,
             edits=tuple(words.edit) or None,
@@ -93,7 +96,7 @@ class SampleRequest(Document):
             backgrounds=_backgrounds(words.backgrounds),
             prevalence=_prevalence(str(words.prevalence)),
             lesions=words.lesions,
-            filters=tuple(text for text in filters if text not in (OWN, NONE)),
+            filters=tuple(text for text in filters if text not in (DEFAULT, NONE)),
             keep_flawed=NONE in filters,
         )
 
@@ -135,7 +138,7 @@ def _backgrounds(asked: str | float | None) -> float:
     )
 
 
-def _unlabelled(words: SampleWords) -> tuple[dict[str, Any], ...]:
+def _unlabelled(words: SampleSection) -> tuple[dict[str, Any], ...]:
     with describe_error("--label-source", "--unlabelled"):
         found = [read_other(text, words.unlabelled_read) for text in words.unlabelled]
     return tuple(request for request in found if request is not None)

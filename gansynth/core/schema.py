@@ -25,7 +25,7 @@ OUTSIDE = -1
 
 
 @dataclass(frozen=True)
-class Schema(Document, later=("classes", "box_classes"), whole=True):
+class Schema(Document, optional=("classes", "box_classes"), strict=True):
     """Names channels, label values, spacing and axes of a data set.
 
     Attributes:

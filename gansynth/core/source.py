@@ -34,7 +34,7 @@ class SlicePosition:
 
 
 @dataclass(frozen=True)
-class SourceRequest(Document, later=("synthetic",)):
+class SourceRequest(Document, optional=("synthetic",)):
     """A user's request of a source; plain values, so another process can open the same one.
 
     Attributes:

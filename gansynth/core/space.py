@@ -27,7 +27,7 @@ FOREGROUND_SHARE = 2 / 3
 
 
 @dataclass(frozen=True)
-class Placement(Document, whole=True):
+class Placement(Document, strict=True):
     """One drawn position: the slice (2D grids), and the crop's first voxel (may be negative)."""
 
     corner: tuple[int, ...] = ()
@@ -35,7 +35,7 @@ class Placement(Document, whole=True):
 
 
 @dataclass(frozen=True)
-class Space(Document, later=("frame", "nearest", "typical"), whole=True):
+class Space(Document, optional=("frame", "nearest", "typical"), strict=True):
     """A generator's space.
 
     Attributes:

@@ -68,7 +68,7 @@ HDF5_SAYS = (OSError, LookupError, ValueError, RuntimeError, TypeError, Attribut
 
 
 @dataclass(frozen=True)
-class CaseEntry(Document, later=("label_class", "image", "prints")):
+class CaseEntry(Document, optional=("label_class", "image", "prints")):
     """One case; hashes are for lineage (``sha256``) and of what reading gives back (``stored``).
 
     ``boxes``: how many; None if there is no list. ``label_class``, ``image``, ``prints`` are not
@@ -93,7 +93,7 @@ class CaseEntry(Document, later=("label_class", "image", "prints")):
 
 
 @dataclass(frozen=True)
-class CacheIndex(Document, later=("synthetic",)):
+class CacheIndex(Document, optional=("synthetic",)):
     """The index of a cache.
 
     ``dtype``: type of stored images, ``float32`` or ``float16``. ``synthetic``: whether gansynth

@@ -444,7 +444,7 @@ VOXELS = 100_000  # largest number of foreground voxels drawn from a case
 
 
 @dataclass(frozen=True)
-class ChannelNormalisation(Document, later=("low", "high", "mean", "std")):
+class ChannelNormalisation(Document, optional=("low", "high", "mean", "std")):
     """Normalisation of a channel; ``low`` to ``std``, in the file's units, for CT only."""
 
     modality: Modality

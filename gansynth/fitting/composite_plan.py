@@ -18,7 +18,7 @@ from gansynth.fitting.composite_spec import PartSpec, PerChannel, PerClass, Spec
 from gansynth.fitting.pipeline import PipelineStep
 from gansynth.runtime.errors import DataFault, UsageFault
 from gansynth.runtime.options import split_settings
-from gansynth.sampling.request_parsing import Maker, check_edits
+from gansynth.sampling.request_checks import GeneratorInfo, check_edits
 from gansynth.sampling.run import COMPOSITE, PARTS
 from gansynth.sampling.run_source import open_source, viewed
 from gansynth.training.loop import FitOptions
@@ -123,7 +123,7 @@ def _plan_classes(
             "given channels; expected parts with whole samples",
         )
     parts = spec.classes(source)
-    check_edits(edits or (), Maker(spec.generator, can))
+    check_edits(edits or (), GeneratorInfo(spec.generator, can))
     all_classes = [name for names in parts.values() for name in names]
     chosen = SourceView(source, {"classes": all_classes})
     whole = source if chosen.train_ids == source.train_ids else chosen

@@ -34,7 +34,7 @@ from gansynth.runtime.files import free_bytes, write_bytes_atomic
 from gansynth.runtime.options import overlay, split_settings
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.open_run import check_room, load_state
-from gansynth.sampling.request_parsing import Maker, check_edits
+from gansynth.sampling.request_checks import GeneratorInfo, check_edits
 from gansynth.sampling.run import Run, check_lockable, new_manifest
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
@@ -170,7 +170,7 @@ def resolve(
     built = build(space)
     channel_numbers(built.schema, can.channels)
     check_labels(built, source)
-    check_edits(edits or (), Maker(name, can))
+    check_edits(edits or (), GeneratorInfo(name, can))
     if can.range == "tanh":
         space = space.with_window(map(cases, cases.ids))
         built = build(space)

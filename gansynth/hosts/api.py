@@ -11,7 +11,7 @@ from typing import Any
 from gansynth.core.requests.base import function_of
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest, HostData, PredictRequest
-from gansynth.core.requests.sections import SampleWords
+from gansynth.core.requests.sections import SampleSection
 from gansynth.core.source import SourceRequest
 from gansynth.data.api import find_kind
 from gansynth.data.read_options import refuse_idle_read
@@ -45,7 +45,7 @@ from gansynth.runtime.errors import UsageFault, refuse_unknown
 from gansynth.runtime.options import put_setting
 from gansynth.runtime.progress import NullReporter, Reporter
 from gansynth.sampling.filters.fitted import learn_ahead
-from gansynth.sampling.request_parsing import read_request
+from gansynth.sampling.request_checks import read_request
 from gansynth.sampling.run_source import open_resolved
 
 ONE_PAIR = (
@@ -55,7 +55,7 @@ ONE_PAIR = (
 WRITING = (
     *HostData.words(),
     *READING,
-    *SampleWords.words(),
+    *SampleSection.words(),
     "target",
     "ratio",
     "generator",
@@ -164,7 +164,7 @@ def run_augment(
     """
     reporter = reporter or request.reporter
     if request.data is not None and ":" not in request.data:
-        request = request.but(data=find_kind(request.data, request.root))
+        request = request.replace(data=find_kind(request.data, request.root))
         reporter.say(f"the data are read as {request.data}")
     if request.undecided:
         decision = decide(request, reporter)
@@ -193,7 +193,7 @@ def run_augment(
             message="--export with {}: nothing is trained, expected only options of the samples to "
             "write; leave it out",
         )
-    request = request.but("out", set=host_settings(cls, request.set, request.out))
+    request = request.replace(without=("out",), set=host_settings(cls, request.set, request.out))
     source = open_resolved(asked, by_user="data " not in taken)
     session = Session(cls(source, request), reporter)
     if request.export is not None:
@@ -220,8 +220,8 @@ def _plan_unprepared(decision: Decision) -> dict[str, Any]:
 def _plan_all(request: AugmentRequest, fit: FitRequest) -> Augmented:
     """Plan a fit, and the training after it by one on real cases alone, which takes as long."""
     cls = framework(request.target)
-    request = request.but("out", set=host_settings(cls, request.set, request.out))
-    alone = request.but(*OF_SAMPLES, "schedule", "compare", ratio="1:0")
+    request = request.replace(without=("out",), set=host_settings(cls, request.set, request.out))
+    alone = request.replace(without=(*OF_SAMPLES, "schedule", "compare"), ratio="1:0")
     session = Session(cls(open_resolved(data_of(alone)[0], by_user=True), alone))
     session.host.validate()
     begun = TrainingFolder(session.opened.output, 0, session.total)
@@ -243,18 +243,18 @@ def _compare(request: AugmentRequest, reporter: Reporter) -> Augmented:
             "as 1:1; the training without samples is added",
         )
     cls = framework(request.target)
-    place, settings = cls.Options.place, host_settings(cls, request.set, request.out)
+    output_key, settings = cls.Options.output_key, host_settings(cls, request.set, request.out)
     arms = {}
     for name in ("without", "with"):
         own = dict(settings)
-        if place in settings:
-            own[place] = f"{settings[place]}/{name}"
-        arms[name] = request.but("compare", "out", set=own)
-    planned = run_augment(arms["with"].but(dry_run=True), NullReporter(), timed=False)
+        if output_key in settings:
+            own[output_key] = f"{settings[output_key]}/{name}"
+        arms[name] = request.replace(without=("compare", "out"), set=own)
+    planned = run_augment(arms["with"].replace(dry_run=True), NullReporter(), timed=False)
     assert planned.session is not None, "its request is whole"
     source = planned.session.source
     arms["without"] = as_long_alone(request, source, arms["without"].set)
-    before = arms["without"].but(dry_run=True)
+    before = arms["without"].replace(dry_run=True)
     run_augment(before, NullReporter(), control=True, timed=False)  # before either trains
     for line in harm_lines(planned.document):
         reporter.say(line)
@@ -323,14 +323,14 @@ def host_settings(
     host: type[Framework], settings: Mapping[str, str], out: str | os.PathLike[str] | None
 ) -> dict[str, str]:
     """Return a target's settings with ``-o``, the folder of a training's results."""
-    merged, place = dict(settings), host.Options.place
-    if out is not None and not place:
+    merged, output_key = dict(settings), host.Options.output_key
+    if out is not None and not output_key:
         raise UsageFault(
             "hosts.no-folder-for-results",
             f"-o {out}: {host.name} has no folder for results; leave it out",
         )
     if out is not None:
-        put_setting(merged, place, str(out), "-o")
+        put_setting(merged, output_key, str(out), "-o")
     return merged
 
 

@@ -30,7 +30,7 @@ from gansynth.hosts.study_plan import subjects_of
 from gansynth.runtime.errors import GansynthError, UsageFault, describe_error
 from gansynth.runtime.machine import DoctorLine
 from gansynth.runtime.progress import counting
-from gansynth.sampling.request_parsing import read_request
+from gansynth.sampling.request_checks import read_request
 from gansynth.sampling.run_source import open_moved, open_source, wrong_records
 
 MOVED = "--data KIND:WHERE", "gansynth check KIND:WHERE --generator RUN"
@@ -56,7 +56,7 @@ def report_import(request: ImportRequest) -> CommandReport:
     """Copy a data set into the layout of a host, and report it; its kind is found."""
     host = request.host  # refused first
     if ":" not in request.source:
-        request = request.but(source=find_kind(request.source, request.root))
+        request = request.replace(source=find_kind(request.source, request.root))
     report: CommandReport = installed().run("import", host, request, request.set)
     return report
 

@@ -171,7 +171,7 @@ class CropHost(Framework):
         )
 
     @property
-    def places(self) -> int:
+    def round_size(self) -> int:
         return self.length[1]
 
     def validate(self) -> None:

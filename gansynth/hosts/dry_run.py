@@ -13,7 +13,7 @@ from gansynth.bank.placement import bank_place
 from gansynth.bank.reader import BankReader
 from gansynth.core.lineage import claim
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.core.requests.sections import SampleWords
+from gansynth.core.requests.sections import SampleSection
 from gansynth.hosts.record import TrainingFolder
 from gansynth.hosts.sample_source import find_sample_source
 from gansynth.hosts.session import Session
@@ -90,7 +90,7 @@ def time_of(session: Session, request: AugmentRequest, folder: TrainingFolder) -
     if folder.finished:
         return {"training_hours": 0}
     as_long = as_long_alone(request, session.source, request.set)
-    alone = session.again(as_long.but("dry_run", "generator"))
+    alone = session.again(as_long.replace(without=("dry_run", "generator")))
     return (
         alone.opened.time_of()
         or pace_of(alone)
@@ -193,14 +193,14 @@ def real_alone(session: Session) -> dict[str, Any]:
     from gansynth.metrics.segmentation.measures import FOREGROUND
 
     request, schema = session.request, session.source.schema
-    key, own = session.host.Options.place, dict(request.set)
+    key, own = session.host.Options.output_key, dict(request.set)
     output, regions = own.pop(key, None), ((FOREGROUND, schema.foreground),)
     beside = {} if output is None else {key: str(Path(output).parent / "without")}
-    real = request.but("schedule", ratio="1:0")
-    plain = real.but("generator", "bank", "offline", *SampleWords.words())
+    real = request.replace(without=("schedule",), ratio="1:0")
+    plain = real.replace(without=("generator", "bank", "offline", *SampleSection.words()))
     for place, alone in product(({}, beside), (real, plain)):
         with suppress(GansynthError):  # another training, or a host without label maps
-            folder = session.again(alone.but(set=own | place)).training_folder()
+            folder = session.again(alone.replace(set=own | place)).training_folder()
             if not folder.finished:
                 continue
             predictions = trials_of(request.target).predictions(session.source, folder.path)

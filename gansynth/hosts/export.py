@@ -69,7 +69,7 @@ class DataSetExport(ABC):
         self.reporter, self.request = reporter, request
         self.content = request.content or "mixed"
         self.size: BankSize | None = request.size if "bank_size" in request.given else None
-        self.folder = self.place(str(request.export))
+        self.folder = self.folder_for(str(request.export))
         self.build = self.folder.with_name(f".{self.folder.name}.gansynth-export")
         self.check_order()
         sample_source = find_sample_source(request)
@@ -94,7 +94,7 @@ class DataSetExport(ABC):
     # -- what a host defines ------------------------------------------------------------------
 
     @abstractmethod
-    def place(self, name: str) -> Path:
+    def folder_for(self, name: str) -> Path:
         """Return the new data set's folder."""
 
     @abstractmethod

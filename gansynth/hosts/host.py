@@ -50,7 +50,7 @@ def framework(name: str) -> type[Framework]:
 class FrameworkOptions(HostOptions):
     """Options that every host has; a host's ``Options`` extend them."""
 
-    place: ClassVar[str] = "output"
+    output_key: ClassVar[str] = "output"
     device: Device = Field(
         "auto", description="training device: auto, cpu, cuda or cuda:N; --device is the producer's"
     )
@@ -136,7 +136,7 @@ class Framework(ABC):
         self.options = read_settings(self.Options, request.set, self.name)
         refuse_unaugmented(request.set, self.augmentation, usual=request.host_augmentation)
         self.seed: int = request.seed if self.options.seed is None else self.options.seed
-        self.output = self.place() if folder is None else folder
+        self.output = self.results_folder() if folder is None else folder
 
     # -- what a framework defines ----------------------------------------------------------------
 
@@ -149,8 +149,8 @@ class Framework(ABC):
     def train(self, job: Job) -> None:
         """Train from unit ``job.first`` to the end, filled as ``job.rounds`` says.
 
-        A framework whose unit is a round calls ``job.took`` after each optimiser step and
-        ``job.round`` after each round, when its own checkpoint is written. It is also called to
+        A framework whose unit is a round calls ``job.log_step`` after each optimiser step and
+        ``job.end_round`` after each round, when its own checkpoint is written. It is also called to
         load a training that has nothing left to train.
         """
 
@@ -218,8 +218,8 @@ class Framework(ABC):
         return self.source.space
 
     @property
-    def places(self) -> int | None:
-        """Samples of a unit; None for every real case once and its synthetic share."""
+    def round_size(self) -> int | None:
+        """Samples of a round; None for every real case once and its synthetic share."""
         return None
 
     @property
@@ -236,7 +236,7 @@ class Framework(ABC):
     @property
     def samples_of_a_unit(self) -> int:
         """Places of a unit, real and synthetic."""
-        return self.places or count_places(self.request.mix.ratio, len(self.source.train_ids))
+        return self.round_size or count_places(self.request.mix.ratio, len(self.source.train_ids))
 
     @property
     def usual_samples(self) -> int | None:
@@ -263,7 +263,7 @@ class Framework(ABC):
         picked = pick_device(self.device)
         return (picked.index or 0,) if picked.type == "cuda" else ()
 
-    def place(self) -> Path:
+    def results_folder(self) -> Path:
         """Return the folder of the results."""
         chosen = self.options.output
         data = re.sub(r"[^\w.-]+", "-", self.source.name.rpartition(":")[2])

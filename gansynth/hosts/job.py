@@ -56,7 +56,7 @@ class Training:
         steps: units of the whole training.
         unit: ``step``, ``epoch`` or ``subepoch``.
         batch_size: samples of an optimiser step.
-        places: samples of a unit; None for every real case once and its synthetic share.
+        round_size: samples of a round; None for every real case once and its synthetic share.
         samples_of_a_unit: the same as a number, real and synthetic.
         batches: optimiser steps of a round, for hosts whose own loader asks for one sample after
             another; None for hosts that fill places or train on items.
@@ -78,7 +78,7 @@ class Training:
     steps: int
     unit: str
     batch_size: int
-    places: int | None
+    round_size: int | None
     samples_of_a_unit: int
     batches: int | None
     seed: int
@@ -169,10 +169,10 @@ class Job:
         The same in every session: ``Mixer(job.rounds.plan).fill`` fills a place.
         """
         cases, plan = self.training.source.train_ids, replace(self.plan, stream=(0,))
-        return EpochPlan.of(plan, cases, count=self.training.places)
+        return EpochPlan.of(plan, cases, count=self.training.round_size)
 
     @property
-    def places(self) -> range:
+    def remaining(self) -> range:
         """Places in ``data`` of the steps that are left: a ``sampler`` for a ``DataLoader``."""
         return range(self.first * self.batch_size, self.steps * self.batch_size)
 
@@ -232,7 +232,7 @@ class Job:
         if save is not None and self.stop() and step < self.steps:
             raise Interrupted(self.stop.number)
 
-    def took(self, begin: float, end: float) -> None:
+    def log_step(self, begin: float, end: float) -> None:
         """Record an optimiser step of a round, by ``time.monotonic()`` at its begin and end."""
         self.training_bank.step(begin, end)
         self._taken += 1
@@ -241,7 +241,9 @@ class Job:
             # What follows the last step, such as validation, counts as one more.
             self._progress(min(self._taken, self._batches) / (self._batches + 1))
 
-    def round(self, done: int, counts: Mapping[str, int] | None = None, /, **values: float) -> None:
+    def end_round(
+        self, done: int, counts: Mapping[str, int] | None = None, /, **values: float
+    ) -> None:
         """Let the training be resumed after ``done`` rounds, whose checkpoint is written.
 
         Args:
@@ -251,7 +253,7 @@ class Job:
         self.done, self._taken = done, 0
         self._progress(0.0, **values)
         if self.training.batches is None:
-            self._note_places(done, counts or {})
+            self._note_round(done, counts or {})
         self._report()
         numbers = "".join([f"; {key} {value:.4g}" for key, value in values.items()])
         since = " since it went on" if self._earlier else ""
@@ -292,7 +294,7 @@ class Job:
             done=self.first * each,
         )
         self.plan = replace(plan, seed=self.seed)
-        bank.steer(self.counts, lambda: self._partners.update().synthetic)
+        bank.start_throttle(self.counts, lambda: self._partners.update().synthetic)
         self._write()  # before the first checkpoint, which is gone on with only beside a record
         if self.first < self.steps:
             self._progress(BEGUN)
@@ -333,7 +335,7 @@ class Job:
 
     # -- what is recorded and shown --------------------------------------------------------------
 
-    def _note_places(self, done: int, counts: Mapping[str, int]) -> None:
+    def _note_round(self, done: int, counts: Mapping[str, int]) -> None:
         """Record the draws of a round; workers draw ahead, some by rounds."""
         drawn = {}
         for kind, draws in (("", self.counts()), ("partners_", self._partners.update())):
@@ -391,7 +393,7 @@ class Job:
 
     def _sentence(self) -> str:
         """Return what was drawn, and what the producer supplied, in words."""
-        texts = self.counts().sentence(self._asked()), self.training_bank.sentence()
+        texts = self.counts().describe(self._asked()), self.training_bank.status_line()
         return ", ".join(filter(None, texts))
 
     def _write(self, complete: bool = False) -> None:

@@ -99,7 +99,7 @@ class BatchCounter:
 
 
 @dataclass(frozen=True)
-class MixerConfig(Document, Generic[Key], whole=True):
+class MixerConfig(Document, Generic[Key], strict=True):
     """What one rank mixes into one training.
 
     Its document has the exact numbers of ratio and schedule, since their texts are rounded: every

@@ -19,7 +19,7 @@ from gansynth.core.ratio import Ratio
 from gansynth.core.registry import installed
 from gansynth.core.requests.fit import FitRequest
 from gansynth.core.requests.hosts import AugmentRequest, PrepareRequest
-from gansynth.core.requests.sections import ReadWords
+from gansynth.core.requests.sections import ReadSection
 from gansynth.core.run_folder import read_manifest
 from gansynth.core.source import CaseSource, SourceRequest
 from gansynth.data.connected_components import parts
@@ -35,7 +35,7 @@ from gansynth.runtime.errors import GansynthError, UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.run_source import open_source
 
-READING = tuple(name for name in ReadWords.words() if name != "synthetic_source")
+READING = tuple(name for name in ReadSection.words() if name != "synthetic_source")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def decide(request: AugmentRequest, reporter: Reporter) -> Decision:
             str(Choice("generator", about, f"the data are {rule.data}", "--generator RUN"))
         )
         decided.fields["generator"] = fit.out
-    whole = decided.request.but(set=decided.settings, **decided.fields)
+    whole = decided.request.replace(set=decided.settings, **decided.fields)
     return Decision(whole, fit, prepare)
 
 
@@ -144,7 +144,7 @@ def fit_generator(fit: FitRequest, reporter: Reporter) -> None:
 
 def planned_fit(fit: FitRequest) -> dict[str, Any]:
     """Return what a dry run says of a generator that is not fitted yet."""
-    cost = run_fit(fit.but(dry_run=True)).report
+    cost = run_fit(fit.replace(dry_run=True)).report
     return {
         "generator": f"{fit.generator}, to be fitted in {fit.out}",
         "fit_hours": round(cost["estimated_minutes"] / 60, 3),

@@ -19,7 +19,7 @@ from gansynth.core.source import CaseSource, SourceRequest, lineage_of, same_dat
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.progress import Reporter
 from gansynth.sampling.deidentify import real_parts
-from gansynth.sampling.request_parsing import Maker, check_request, check_texts
+from gansynth.sampling.request_checks import GeneratorInfo, check_request, check_texts
 from gansynth.sampling.run_source import open_matching_real
 
 
@@ -122,7 +122,7 @@ def check_asked(
 
     samples, run = request.samples, sample_source.run
     assert run is not None  # for it is no bank
-    check_request(samples, Maker.of(run))
+    check_request(samples, GeneratorInfo.of(run))
     check_texts(samples)
     if samples.label_source is None and not samples.unlabelled:
         return sample_source

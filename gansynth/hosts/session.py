@@ -245,7 +245,9 @@ class Session:
                     "of that space; name it by --generator",
                 )
             plain = AugmentRequest(target=request.target, ratio="1:0", generator=request.generator)
-            of_space = self._check_samples(request.but("bank") if request.mix.synthetic else plain)
+            of_space = self._check_samples(
+                request.replace(without=("bank",)) if request.mix.synthetic else plain
+            )
         return self._check_samples(request) if request.mix.synthetic else of_space
 
     def _check_samples(self, request: AugmentRequest) -> SampleSource:
@@ -447,7 +449,7 @@ class Session:
             steps=self.total,
             unit=host.unit,
             batch_size=self.batch_size,
-            places=host.places,
+            round_size=host.round_size,
             samples_of_a_unit=host.samples_of_a_unit,
             batches=host.batches,
             seed=host.seed,

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from gansynth.core.ratio import Ratio
-from gansynth.core.requests.hosts import AugmentRequest, BankWords
-from gansynth.core.requests.sections import SampleWords
+from gansynth.core.requests.hosts import AugmentRequest, BankSection
+from gansynth.core.requests.sections import SampleSection
 from gansynth.core.schedule import Mix
 from gansynth.core.source import CaseSource
 from gansynth.hosts.host import framework
@@ -31,7 +31,7 @@ from gansynth.runtime.child import entry
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.runtime.progress import NullReporter, ProgressTask
 
-OF_SAMPLES = (*BankWords.words(), *SampleWords.words(), "augment_synthetic", "device")
+OF_SAMPLES = (*BankSection.words(), *SampleSection.words(), "augment_synthetic", "device")
 """Fields about samples."""
 MANY = 1_000_000  # steps, to compare the lengths of epochs
 MEASURED, FEWEST = 3.0, 3  # seconds, and reports of progress, that are enough
@@ -63,7 +63,7 @@ def as_long_alone(
         if mixed != real:
             own[option] = str(round(int(length) * real / mixed))
     left_out = {*OF_SAMPLES, "schedule", "compare", "out"} - {"generator"}
-    return request.but(*left_out, ratio="1:0", set=own)
+    return request.replace(without=left_out, ratio="1:0", set=own)
 
 
 def pace_of(alone: Session) -> Mapping[str, Any]:
@@ -72,12 +72,13 @@ def pace_of(alone: Session) -> Mapping[str, Any]:
     Nothing is written but to a temporary folder. Empty where the training doesn't begin within
     ``LONGEST`` seconds.
     """
-    request, place = alone.request, alone.host.Options.place
-    if not place:
+    request, output_key = alone.request, alone.host.Options.output_key
+    if not output_key:
         return {}
     # A process of the training may still write into the folder when it is removed.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        begun = request.but(set=dict(request.set) | {place: str(Path(scratch) / "training")})
+        own = dict(request.set) | {output_key: str(Path(scratch) / "training")}
+        begun = request.replace(set=own)
         file, log = Path(scratch) / "timing.json", Path(scratch) / "timing.log"
         write_json_atomic(file, TrainingHandover(begun, alone.source.request.to_json()).to_json())
         words = [sys.executable, "-m", "gansynth.hosts.timing", str(file)]

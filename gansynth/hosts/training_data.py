@@ -143,7 +143,7 @@ class TrainingData:
     """A training's items in order: the same for the same seed, place and frozen bank.
 
     Item ``i`` is sample ``i % batch_size`` of step ``i // batch_size``. A map-style data set for
-    ``torch.utils.data.DataLoader``: with ``sampler=job.places`` its batches are those of the steps.
+    ``torch.utils.data.DataLoader``: ``sampler=job.remaining`` gives the batches of the steps.
 
     Attributes:
         space: of the items; see ``training_space`` and ``CentredCrops``.

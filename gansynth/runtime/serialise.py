@@ -24,21 +24,21 @@ class Document:
     """A dataclass that is written as a JSON object of its fields, in their order.
 
     Class keywords:
-        later: fields omitted at their default, so that documents from before such a field do not
+        optional: fields omitted at their default, so that documents from before such a field do not
             change.
-        inline: fields that are documents themselves, whose keys are merged into this one.
-        whole: all other keys are required; else only those of fields without a default.
+        flatten: fields that are documents themselves, whose keys are merged into this one.
+        strict: all other keys are required; else only those of fields without a default.
     """
 
-    _later: ClassVar[tuple[str, ...]] = ()
-    _inline: ClassVar[tuple[str, ...]] = ()
-    _whole: ClassVar[bool] = False
+    _optional: ClassVar[tuple[str, ...]] = ()
+    _flatten: ClassVar[tuple[str, ...]] = ()
+    _strict: ClassVar[bool] = False
 
     def __init_subclass__(
-        cls, *, later: tuple[str, ...] = (), inline: tuple[str, ...] = (), whole: bool = False
+        cls, *, optional: tuple[str, ...] = (), flatten: tuple[str, ...] = (), strict: bool = False
     ) -> None:
         super().__init_subclass__()
-        cls._later, cls._inline, cls._whole = later, inline, whole
+        cls._optional, cls._flatten, cls._strict = optional, flatten, strict
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON document that ``from_json`` reads; its paths are absolute."""
@@ -98,13 +98,13 @@ def from_json(kind: Any, doc: Any) -> Any:
 
 
 def _write(value: Any) -> dict[str, Any]:
-    later, inline = getattr(value, "_later", ()), getattr(value, "_inline", ())
+    optional, flatten = getattr(value, "_optional", ()), getattr(value, "_flatten", ())
     document: dict[str, Any] = {}
     for name, _, usual in _fields(value.__class__):
         field = getattr(value, name)
-        if name in inline:
+        if name in flatten:
             document |= to_json(field)
-        elif name not in later or field != usual:
+        elif name not in optional or field != usual:
             document[name] = to_json(field)
     return document
 
@@ -114,7 +114,7 @@ def _read(cls: Any, doc: Any) -> Any:
         raise TypeError(f"{doc!r}, expected an object")
     values = dict(doc)
     for name, kind, _ in _fields(cls):
-        if name in getattr(cls, "_inline", ()):
+        if name in getattr(cls, "_flatten", ()):
             values[name] = {key: values.pop(key) for key, *_ in _fields(kind) if key in values}
     doc = dict(values)
     unknown = doc.keys() - {name for name, *_ in _fields(cls)}
@@ -126,7 +126,7 @@ def _read(cls: Any, doc: Any) -> Any:
                 values[name] = from_json(kind, doc[name])
             except TypeError as error:
                 raise TypeError(f"{name}: {error}") from error
-        elif getattr(cls, "_whole", False) and name not in cls._later:
+        elif getattr(cls, "_strict", False) and name not in cls._optional:
             raise KeyError(name)
     return cls(**values)
 

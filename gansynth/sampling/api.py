@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.core.requests.base import function_of, method_of
 from gansynth.core.requests.data import CacheRequest
-from gansynth.core.requests.samples import DrawWords, SheetWords
+from gansynth.core.requests.samples import DrawSection, SheetSection
 from gansynth.runtime.progress import NullReporter, counting
-from gansynth.sampling.request_parsing import read_request
+from gansynth.sampling.request_checks import read_request
 
 if TYPE_CHECKING:
     from gansynth.core.schema import Sample
@@ -123,9 +123,9 @@ class FittedRun(os.PathLike[str]):
 
     def sampler(self, **words: Any) -> Sampler:
         """Return the sampler of a request in the words of ``sample``."""
-        return self._sampler(DrawWords(**words))
+        return self._sampler(DrawSection(**words))
 
-    def _sampler(self, words: DrawWords) -> Sampler:
+    def _sampler(self, words: DrawSection) -> Sampler:
         from gansynth.sampling.open_run import refuse_below_size
         from gansynth.sampling.sampler import Sampler
 
@@ -133,7 +133,7 @@ class FittedRun(os.PathLike[str]):
         refuse_below_size(self.opened, request)
         return Sampler(self.opened, self.source, request, NullReporter())
 
-    def _sample(self, words: DrawWords) -> list[Sample]:
+    def _sample(self, words: DrawSection) -> list[Sample]:
         """Generate labelled samples; the same seed gives the same ones.
 
         Arguments are as after ``gansynth sample``: ``edit="elastic"``, ``filter=["faithful"]``.
@@ -144,7 +144,7 @@ class FittedRun(os.PathLike[str]):
         """
         return self._sampler(words).draw(0, words.n)
 
-    def _sheet(self, words: SheetWords) -> Sheet:
+    def _sheet(self, words: SheetSection) -> Sheet:
         """Write a preview grid of samples beside the real cases of their labels.
 
         It shows patients. A notebook displays it. Arguments are as for ``sample``.
@@ -155,8 +155,8 @@ class FittedRun(os.PathLike[str]):
         path = self.folder / "samples" / "sheet.png" if words.out is None else Path(words.out)
         return Sheet(write_sheet(path, sampler, sampler.draw(0, words.n)))
 
-    sample = method_of(DrawWords, _sample)
-    sheet = method_of(SheetWords, _sheet)
+    sample = method_of(DrawSection, _sample)
+    sheet = method_of(SheetSection, _sheet)
 
     def _repr_html_(self) -> str:
         """Return a table of facts for a notebook; no picture, which could be a patient's."""

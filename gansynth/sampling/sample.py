@@ -37,7 +37,7 @@ from gansynth.sampling.inspect import write_nearest
 from gansynth.sampling.open_run import load_run, refuse_below_size
 from gansynth.sampling.quality_gate import reject_reason_of
 from gansynth.sampling.replay import noted, regenerate, settings_of
-from gansynth.sampling.request_parsing import read_request
+from gansynth.sampling.request_checks import read_request
 from gansynth.sampling.run import Run
 from gansynth.sampling.run_source import LabelMapSampler, open_moved, viewed
 from gansynth.sampling.sampler import Sampler

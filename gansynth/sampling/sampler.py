@@ -40,7 +40,7 @@ from gansynth.sampling.composite import CompositeBase
 from gansynth.sampling.deidentify import REPEATED, repeated_share
 from gansynth.sampling.filters.fitted import ensure_learnt, to_learn
 from gansynth.sampling.open_run import load_run, refuse_below_size
-from gansynth.sampling.request_parsing import Maker, check_request
+from gansynth.sampling.request_checks import GeneratorInfo, check_request
 from gansynth.sampling.run import Run, conditioned_on_classes, content_check, seen_classes
 from gansynth.sampling.run_source import source_for, viewed
 
@@ -86,7 +86,7 @@ class Sampler:
         self._viewed = self.source is not source
         self.run, self.measured = run, False
         generator, request = run.generator, request or SampleRequest()
-        check_request(request, Maker.of(run))
+        check_request(request, GeneratorInfo.of(run))
         check_classes(run, request.classes or ())
         self.base = None
         if request.label_source is not None:

@@ -166,7 +166,7 @@ class CPGGAN(Generator):
             "discriminator/end.weight": features(widths[0], "deviation"),
         }
         if kinds:
-            axes["discriminator/told.weight"] = (0, kinds)
+            axes["discriminator/class_embedding.weight"] = (0, kinds)
         for i, width in enumerate(widths):
             axes[f"generator/image.{i}.weight"] = axes[f"generator/image.{i}.bias"] = (0, images)
             axes[f"discriminator/image.{i}.weight"] = (1, (*images, *boxes))

@@ -117,7 +117,7 @@ class ProgressiveDiscriminator(nn.Module):
         self.dense = EqualisedLinear(w[0] * bins, w[0])
         self.head = EqualisedLinear(w[0], 1, gain=1)
         # An embedding of the kinds; its name is a key of stored weights.
-        self.told = nn.Embedding(kinds, w[0]) if kinds else None
+        self.class_embedding = nn.Embedding(kinds, w[0]) if kinds else None
 
     def forward(
         self,
@@ -138,9 +138,9 @@ class ProgressiveDiscriminator(nn.Module):
         x = leaky(self.end(_with(minibatch_deviation(x, group), scales[0])))
         features = leaky(self.dense(spatial_pyramid(x) if self.spp else x.flatten(1)))
         value: Tensor = self.head(features)
-        if self.told is not None:
+        if self.class_embedding is not None:
             assert kinds is not None, "observe() checks that each case has a class"
-            value = value + (self.told(kinds) * features).sum(1, keepdim=True)
+            value = value + (self.class_embedding(kinds) * features).sum(1, keepdim=True)
         return value
 
 

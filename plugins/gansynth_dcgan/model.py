@@ -128,7 +128,7 @@ class DCGAN(Generator):
             "discriminator/layers.0.weight": (1, channels),
         }
         if kinds:
-            axes["discriminator/told.weight"] = (0, kinds)
+            axes["discriminator/class_embedding.weight"] = (0, kinds)
         return axes
 
     # -- training ----------------------------------------------------------------------------------

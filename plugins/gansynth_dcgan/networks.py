@@ -107,7 +107,7 @@ class DCGANDiscriminator(nn.Module):
         self.act = activation("elu" if act == "elu" else "leaky_relu")
         self.head = nn.Linear(widths[-1] * math.prod(pyramid.base), 1)
         # An embedding of the kinds; its name is a key of stored weights.
-        self.told = nn.Embedding(kinds, widths[-1]) if kinds else None
+        self.class_embedding = nn.Embedding(kinds, widths[-1]) if kinds else None
         self.apply(_begin)
 
     def forward(self, images: Tensor, kinds: Tensor | None = None) -> Tensor:
@@ -116,9 +116,11 @@ class DCGANDiscriminator(nn.Module):
         for layer, norm in zip(self.layers, (nn.Identity(), *self.norms), strict=True):
             x = self.act(norm(layer(x)))
         value: Tensor = self.head(x.flatten(1))
-        if self.told is not None:
+        if self.class_embedding is not None:
             assert kinds is not None, "each sample has a kind"
-            value = value + (self.told(kinds) * x.flatten(2).mean(2)).sum(1, keepdim=True)
+            value = value + (self.class_embedding(kinds) * x.flatten(2).mean(2)).sum(
+                1, keepdim=True
+            )
         return value
 
 

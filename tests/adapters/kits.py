@@ -110,13 +110,13 @@ class Kit(ABC):
 
     def cut(self, patch: pytest.MonkeyPatch) -> None:
         """Let a training be ended, as by SIGTERM, at the end of its first epoch."""
-        done = Job.round
+        done = Job.end_round
 
         def ending(job: Job, *told: Any, **more: Any) -> None:
             done(job, *told, **more)
             raise SystemExit(143)
 
-        patch.setattr(Job, "round", ending)
+        patch.setattr(Job, "end_round", ending)
 
     @property
     def to(self) -> tuple[str, ...]:
@@ -460,9 +460,9 @@ class NoDetector:
             for place in range(len(slots)):
                 slots.primary(place)
                 slots.partner((place + 1) % len(slots))
-            session.took(0.0, 0.1)
+            session.log_step(0.0, 0.1)
             told = {"train/loss": 1.0, "metrics/mAP50(B)": 0.5, "speed": 3.0}
-            session.round(epoch + 1, **shown(told))
+            session.end_round(epoch + 1, **shown(told))
         return Path(job.output) / "weights.pt"
 
     def predict(self, job: Any, weights: Path, images: Sequence[Path]) -> list[Any]:

@@ -18,8 +18,8 @@ def test_what_was_drawn_is_counted(tmp_path):
     counts = summarise(tmp_path / "draws")
     assert counts == DrawCounts(2, 3, 1, 2, 2, {"the bank is empty": 1}, "no more")
     assert (counts.realised, counts.reuse) == (0.6, 1.5)
-    assert "3 of 5 samples drawn were synthetic (60.0%, asked 50.0%)" in counts.sentence(0.5)
-    assert "1 real ones in place of a missing synthetic one (the bank" in counts.sentence(0.5)
+    assert "3 of 5 samples drawn were synthetic (60.0%, asked 50.0%)" in counts.describe(0.5)
+    assert "1 real ones in place of a missing synthetic one (the bank" in counts.describe(0.5)
     nothing = summarise(tmp_path / "none")
     assert (nothing.realised, nothing.reuse) == (0.0, 0.0)
 

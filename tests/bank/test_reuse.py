@@ -126,7 +126,7 @@ def test_a_failure_to_measure_is_told_once_never_raised_and_leaves_a_low_duty(su
         raise OSError("no log")
 
     training_bank = supply_of(643)
-    training_bank.steer(DrawCounts, no_log)
+    training_bank.start_throttle(DrawCounts, no_log)
     for second in range(20):
         training_bank.step(second, second + 1)
     (said,) = training_bank.said

@@ -102,7 +102,7 @@ def test_with_reuse_or_refresh_the_producer_is_limited_by_those_alone(tmp_path):
     assert loop.pace is not None
     assert loop.pace.drawn == 7
     assert loop.steering.summary()["overhead"] == pytest.approx(loop.overhead, abs=0.15)
-    assert "budget" not in loop.steering.sentence()
+    assert "budget" not in loop.steering.status_line()
 
 
 @pytest.mark.fault(43)
@@ -111,7 +111,7 @@ def test_the_sentence_says_what_there_is_to_know_since_the_last_reboot(tmp_path,
         log_work(tmp_path, begin, begin + 5)
     loop = Loop(tmp_path, 0.3)
     loop.run(2400)
-    said, found = loop.steering.sentence(), loop.steering.summary()
+    said, found = loop.steering.status_line(), loop.steering.summary()
     for words in ("bank renewed every ", "producer at work ", "% of the time", "budget 2 %"):
         assert words in said
     assert found["duty"] == pytest.approx(loop.duty, rel=0.15)
@@ -119,7 +119,7 @@ def test_the_sentence_says_what_there_is_to_know_since_the_last_reboot(tmp_path,
     assert found["refresh_seconds"] == pytest.approx(16 / loop.duty, rel=0.2)
     monkeypatch.setattr(throttle, "interval", lambda pairs, level: (-5.0, 0.1, 3.0))
     assert "overhead" not in loop.steering.summary()
-    assert "what that costs is not known yet" in loop.steering.sentence()
+    assert "what that costs is not known yet" in loop.steering.status_line()
 
 
 @pytest.mark.parametrize("heartbeat", [None, "", "[]"])
@@ -130,7 +130,7 @@ def test_without_a_heartbeat_that_makes_sense_there_is_nothing_to_say(tmp_path, 
         (tmp_path / HEARTBEAT).write_text(heartbeat)
     for second in range(100):
         steering.step(second, second + 1)
-    assert (steering.summary(), steering.sentence()) == ({}, "")
+    assert (steering.summary(), steering.status_line()) == ({}, "")
 
 
 def test_a_damaged_pace_file_is_ignored(tmp_path):

@@ -243,7 +243,7 @@ def test_a_look_is_written_down_before_the_first_job_runs(plan, asked, monkeypat
 def test_a_dry_run_is_no_look_and_nothing_is_run_for_a_plan_that_is_refused(
     plan, asked, monkeypatch
 ):
-    dry = asked.but(dry_run=True, no_probe=True)
+    dry = asked.replace(dry_run=True, no_probe=True)
     estimate(plan_of(), dry, NullReporter())
     assert AccessLog(plan).report_entries() == []
     monkeypatch.setattr(running, "run_jobs", lambda *_, **__: pytest.fail("it was run"))

@@ -17,7 +17,7 @@ from gansynth_benchmark.plan import BenchmarkPlan
 from gansynth_benchmark.requests import TuneRequest
 from gansynth_benchmark.tuning import (
     CHOICE,
-    TuningResult,
+    Tuning,
     choose,
     choose_arm,
     gains_over,
@@ -48,12 +48,12 @@ def plan(**changes: Any) -> BenchmarkPlan:
     return plan_of(**{**usual, **changes})
 
 
-def opened(folder: Path, plan: BenchmarkPlan, seed: int = 0) -> TuningResult:
+def opened(folder: Path, plan: BenchmarkPlan, seed: int = 0) -> Tuning:
     names = next(arm.tune for arm in plan.arms if arm.tune)
     design = design_of(plan)
     choice = design.choice(names, design.training_cases(plan.sizes[-1], 0), seed, "choose")
     places = {"request": {"kind": "people"}}
-    return TuningResult(choice.document, places, folder, env={"THREADS": "1"})
+    return Tuning(choice.document, places, folder, env={"THREADS": "1"})
 
 
 Scoring = Callable[[Mapping[str, Any], str], float | None]

@@ -113,7 +113,7 @@ class Host(Framework):
         if self.source.request.configuration == "impossible":
             raise UsageFault("test.fault", "--configuration impossible: not in the plans")
 
-    def place(self):
+    def results_folder(self):
         return Path("results")
 
     @classmethod

@@ -10,13 +10,13 @@ from gansynth.conditions.lesion_placement import Number
 from gansynth.core.generator import capabilities_of
 from gansynth.core.registry import installed
 from gansynth.core.requests.base import Opt, marks_of
-from gansynth.core.requests.sections import SampleWords
+from gansynth.core.requests.sections import SampleSection
 from gansynth.core.sample_request import SampleRequest
 from gansynth.hosts.api import host_settings
 from gansynth.hosts.host import framework
 from gansynth.runtime.option_kinds import option_rows
 from gansynth.runtime.options import flag_of
-from gansynth.sampling.request_parsing import check_texts
+from gansynth.sampling.request_checks import check_texts
 from gansynth.training.loop import FitOptions
 from gansynth_cli.help import HEADINGS
 from gansynth_cli.main import cli
@@ -155,7 +155,7 @@ def test_o_is_the_folder_of_results_for_every_target():
 
 WORDS = [
     (key, word)
-    for key, field in SampleWords.model_fields.items()
+    for key, field in SampleSection.model_fields.items()
     for mark in marks_of(field)
     if isinstance(mark, Opt) and mark.metavar
     for word in mark.metavar.partition(",")[0].split("|")
@@ -168,7 +168,7 @@ def test_a_word_that_the_help_offers_is_taken(key, word):
     words: dict[str, Any] = {key: word}
     if key == "backgrounds":
         words["unlabelled"] = ("nifti:scans",)
-    check_texts(SampleRequest.of(SampleWords(**words)))
+    check_texts(SampleRequest.of(SampleSection(**words)))
 
 
 def test_the_help_offers_every_way_of_counting_lesions():

@@ -108,7 +108,7 @@ SLIPS: dict[str, str | tuple[str, ...]] = {
     f"{OF_ILL} --backgrounds own": "--backgrounds own: has no effect without --unlabelled",
     f"{OF_ILL} --unlabelled nifti:x --backgrounds 2": "--backgrounds 2: expected own",
     f"{OF_ILL} --filter none --filter range": "--filter none with --filter range",
-    f"{OF_ILL} --filter own --filter none": "--filter none with --filter own",
+    f"{OF_ILL} --filter default --filter none": "--filter none with --filter default",
     f"{OF_ILL} --filter sieve": "filter 'sieve' is unknown",
     f"{OF_ILL} --lesions pairs=ordered": "means draws no lesions into real images",
     f"{OF_ILL} --edit shift:max_m=3": ("--edit shift:max_m=3", "Did you mean 'max_mm'?"),

@@ -12,7 +12,7 @@ from gansynth.conditions.condition_source import ConditionSource, inherited_requ
 from gansynth.core.capabilities import Capabilities
 from gansynth.core.lineage import guard
 from gansynth.core.requests.hosts import AugmentRequest
-from gansynth.core.requests.sections import SampleWords
+from gansynth.core.requests.sections import SampleSection
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, content_hash
@@ -27,7 +27,7 @@ from gansynth.core.source import (
 )
 from gansynth.core.space import Space
 from gansynth.hosts.record import check_same, describe_session
-from gansynth.sampling.request_parsing import Maker, check_request, read_request
+from gansynth.sampling.request_checks import GeneratorInfo, check_request, read_request
 from gansynth_deepmedic.intake import DeepMedicIntake
 from gansynth_nnunet.intake import NnunetIntake
 from tests.expected import raises_fault
@@ -210,7 +210,7 @@ def test_a_base_takes_fold_and_read_options_of_the_run_where_they_mean_the_same(
 
 
 PLAIN = AugmentRequest(target="toy", ratio="1:1", generator="run")
-OTHERS = PLAIN.but(
+OTHERS = PLAIN.replace(
     label_source="nifti:/free",
     lesions="pairs=ordered",
     filter="range",
@@ -237,7 +237,7 @@ def test_label_source_paths_become_absolute(tmp_path, monkeypatch):
         ("slices:nifti:free", f"nifti:{tmp_path / 'free'}"),
         ("nnunet:004", "004"),
     ):
-        assert (read_request(SampleWords(label_source=text)).label_source or {})["where"] == where
+        assert (read_request(SampleSection(label_source=text)).label_source or {})["where"] == where
 
 
 @pytest.mark.parametrize(
@@ -251,16 +251,16 @@ def test_label_source_paths_become_absolute(tmp_path, monkeypatch):
 )
 def test_generators_that_cannot_take_other_cases_refuse_them(takes, draws, per_class, expected):
     asking = SampleRequest(label_source={"kind": "nifti", "where": "/free"})
-    refusing = Maker("it", Capabilities(frozenset(takes), draws), per_class)
+    refusing = GeneratorInfo("it", Capabilities(frozenset(takes), draws), per_class)
     with raises_fault(expected):
         check_request(asking, refusing)
-    check_request(asking, Maker("it", Capabilities()))
+    check_request(asking, GeneratorInfo("it", Capabilities()))
     check_request(SampleRequest(), refusing)
 
 
 @pytest.mark.parametrize("option", ["label_source", "unlabelled"])
 def test_hosts_that_cannot_take_samples_of_other_cases_refuse_them(option):
-    samples, flag = PLAIN.but(**{option: "nifti:/free"}).samples, option.replace("_", "-")
+    samples, flag = PLAIN.replace(**{option: "nifti:/free"}).samples, option.replace("_", "-")
     with raises_fault("deepmedic.conditions-of-other-cases", names=f"--{flag}"):
         object.__new__(DeepMedicIntake).check_run(RunFolder(Path("run")), samples)
     intake = cast(Any, SimpleNamespace(converts=lambda run: True))

@@ -94,7 +94,7 @@ def test_a_request_is_the_same_through_json():
     asked = FitRequest(**FIT, read={"spacing": 1}, dry_run=True)
     out = str(Path("run").absolute())  # for processes elsewhere
     assert asked.to_json() == {**FIT, "out": out, "read": {"spacing": "1"}, "dry_run": True}
-    assert FitRequest.from_json(asked.to_json()) == asked.but(out=out)
+    assert FitRequest.from_json(asked.to_json()) == asked.replace(out=out)
 
 
 def test_a_value_is_what_a_user_would_type():
@@ -105,10 +105,10 @@ def test_a_value_is_what_a_user_would_type():
 
 def test_a_changed_copy_is_checked():
     asked = AugmentRequest(**AUGMENT)
-    changed = asked.but("bank", generator="g", refresh="4x")
+    changed = asked.replace(without=("bank",), generator="g", refresh="4x")
     assert set(changed.given) == {"ratio", "generator", "refresh", "target"}
     with raises_fault("request.field-without-effect", gansynth.UsageFault):
-        asked.but(refresh="4x")
+        asked.replace(refresh="4x")
 
 
 class SlowRequest(DoctorRequest):

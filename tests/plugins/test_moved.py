@@ -17,7 +17,7 @@ from gansynth.core.source import SourceRequest
 from gansynth.fitting.fit import fit
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.request_parsing import Maker, check_request
+from gansynth.sampling.request_checks import GeneratorInfo, check_request
 from gansynth.testing import ToySource, check_generator
 from gansynth_copypaste.model import CopyPaste
 from gansynth_elastic.model import ElasticGenerator
@@ -213,7 +213,7 @@ def test_an_edit_that_leaves_the_image_behind_is_refused(toy_source, refuse, tmp
     asked = ("-o", tmp_path / "out", "--device=cpu", "--edit", "transplant")
     refuse("sample", run, "-n", "1", *asked, code=2, says=[says])
     refuse("fit", "elastic", "--data", "toy:2", *asked, code=2, says=[says])
-    maker = Maker.of(RunFolder(run))  # as a host does, before it starts
+    maker = GeneratorInfo.of(RunFolder(run))  # as a host does, before it starts
     check_request(SampleRequest(edits=("rotate",)), maker)
     with raises_fault("conditions.edit-not-whole-image"):
         check_request(SampleRequest(edits=("enlarge",)), maker)

@@ -391,7 +391,7 @@ class MixedTrainer(_detect.DetectionTrainer):  # type: ignore[misc]  # Any to my
         self._began = time.monotonic()
 
     def _end_step(self) -> None:
-        self.session.took(self._began, time.monotonic())
+        self.session.log_step(self._began, time.monotonic())
         self._trained = True
 
     def _end_epoch(self) -> None:
@@ -400,4 +400,4 @@ class MixedTrainer(_detect.DetectionTrainer):  # type: ignore[misc]  # Any to my
             self._trained = False
             numbers = dict(self.label_loss_items(self.tloss))
             numbers.update(self.metrics or {})
-            self.session.round(self.epoch + 1, **shown(numbers))
+            self.session.end_round(self.epoch + 1, **shown(numbers))

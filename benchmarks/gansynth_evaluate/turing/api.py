@@ -11,7 +11,7 @@ from typing import Any
 from gansynth.core.requests.base import function_of, paths_of
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.files import reading, refuse_unwritable
-from gansynth.sampling.request_parsing import read_real, read_request
+from gansynth.sampling.request_checks import read_real, read_request
 from gansynth_evaluate.requests import TuringRequest
 from gansynth_evaluate.turing.image_selection import TuringOptions
 from gansynth_evaluate.turing.report import write_results

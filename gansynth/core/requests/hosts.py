@@ -20,7 +20,7 @@ from gansynth.core.requests.base import (
     Values,
     as_tuple,
 )
-from gansynth.core.requests.sections import ReadWords, SampleWords
+from gansynth.core.requests.sections import ReadSection, SampleSection
 from gansynth.runtime.errors import UsageFault
 from gansynth.runtime.options import FlagText, flag_of
 
@@ -44,7 +44,7 @@ class HostData(Request):
     --root) are those of the generator's fit."""
 
 
-class RatioWords(Request):
+class RatioSection(Request):
     """How many samples are mixed in, and when."""
 
     heading: ClassVar[str] = "Ratio and schedule"
@@ -61,7 +61,7 @@ class RatioWords(Request):
     """Train with samples, then without, equally many steps; print both results."""
 
 
-class BankWords(Request):
+class BankSection(Request):
     """The bank that samples are drawn from."""
 
     heading: ClassVar[str] = "Sample bank"
@@ -90,7 +90,7 @@ class BankWords(Request):
     """Longest wait for a sample where the schedule allows no real case; training then stops."""
 
 
-class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
+class AugmentRequest(SampleSection, BankSection, RatioSection, ReadSection, HostData):
     """Train a target framework with samples mixed in at a ratio.
 
     The target is the framework you train, e.g. nnU-Net. Data set, configuration, plans and fold
@@ -149,7 +149,7 @@ class AugmentRequest(SampleWords, BankWords, RatioWords, ReadWords, HostData):
     options: Annotated[Texts, Opt(argument=True, metavar="[KIND:WHERE] [-- HOST OPTIONS]")] = ()
     """Options of the framework's own command line, after --."""
     needs: ClassVar[Mapping[str, str]] = {
-        **dict.fromkeys(SampleWords.words(), "!bank"),
+        **dict.fromkeys(SampleSection.words(), "!bank"),
         "label_source_read": "label_source",
         "unlabelled_read": "unlabelled",
         "backgrounds": "unlabelled",

@@ -7,10 +7,10 @@ from typing import Annotated
 from pydantic import Field
 
 from gansynth.core.requests.base import File, Folder, Opt, Root, Texts, Values
-from gansynth.core.requests.sections import ClassWords, MovedData
+from gansynth.core.requests.sections import ClassSection, MovedData
 
 
-class DrawWords(ClassWords):
+class DrawSection(ClassSection):
     """What is drawn, and with which seed."""
 
     n: Annotated[int, Opt(heading="Samples")] = Field(default=16, ge=1, kw_only=False)
@@ -19,7 +19,7 @@ class DrawWords(ClassWords):
     """Seeds labels and latents."""
 
 
-class SheetWords(DrawWords):
+class SheetSection(DrawSection):
     """A preview grid."""
 
     n: Annotated[int, Opt(heading="Samples")] = Field(default=8, ge=1, kw_only=False)
@@ -28,7 +28,7 @@ class SheetWords(DrawWords):
     """PNG file; RUN/samples/sheet.png if not given."""
 
 
-class SampleRunRequest(ClassWords, MovedData):
+class SampleRunRequest(ClassSection, MovedData):
     """Generate labelled samples from a run.
 
     RUN is a folder that gansynth fit wrote. The same seed gives the same samples. They are written
@@ -83,7 +83,7 @@ class SampleRunRequest(ClassWords, MovedData):
         )
 
 
-class CheckRequest(ClassWords):
+class CheckRequest(ClassSection):
     """Report what is wrong with a data set, file by file, or with samples.
 
     The kind of a folder or file is found, if only one can open it. Every file is read completely.
@@ -95,7 +95,7 @@ class CheckRequest(ClassWords):
 
     settings = ""
     needs = {
-        **dict.fromkeys(("seed", "device", "verify_lineage", *ClassWords.words()), "generator"),
+        **dict.fromkeys(("seed", "device", "verify_lineage", *ClassSection.words()), "generator"),
         "label_source_read": "generator, label_source",
         "unlabelled_read": "generator, unlabelled",
         "backgrounds": "generator, unlabelled",

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from gansynth.core.requests.base import Opt, Request, Root, Text, Texts, Values
 
 
-class ReadWords(Request):
+class ReadSection(Request):
     """How a data set is read; what is not given is the source's own."""
 
     heading: ClassVar[str] = "Data"
@@ -35,7 +35,7 @@ class Cases(Request):
     """Cases, e.g. nnunet:004."""
 
 
-class CaseData(ReadWords, Cases):
+class CaseData(ReadSection, Cases):
     """The cases of a command, and how they are read."""
 
 
@@ -49,7 +49,7 @@ class MovedData(Request):
     """Folder with the framework's own folders, instead of its environment variables."""
 
 
-class EditWords(Request):
+class EditSection(Request):
     """Edits of label maps."""
 
     heading: ClassVar[str] = "Samples"
@@ -58,7 +58,7 @@ class EditWords(Request):
     repeated. [default: the generator's own]"""
 
 
-class SampleWords(EditWords):
+class SampleSection(EditSection):
     """What samples are conditioned on and filtered by."""
 
     heading: ClassVar[str] = "Samples"
@@ -87,11 +87,11 @@ class SampleWords(EditWords):
     """How lesions are inserted into real images, for generators that do so. swap (default): the
     image's own lesions are taken out first; add: beside them; in-place: where its largest is."""
     filter: Annotated[Texts, Opt(names=("filters",), metavar="NAME[:KEY=VALUE,...]")] = ()
-    """own (default): reject samples that fail the generator's own checks. none: accept all. Or a
-    further filter, see gansynth plugins. May be repeated."""
+    """default: reject samples that fail the generator's own checks. none: accept all. Or a further
+    filter, see gansynth plugins. May be repeated."""
 
 
-class ClassWords(SampleWords):
+class ClassSection(SampleSection):
     """Samples of some classes."""
 
     heading: ClassVar[str] = "Samples"
@@ -99,7 +99,7 @@ class ClassWords(SampleWords):
     """Samples of this class only; may be repeated."""
 
 
-class RealWords(Request):
+class RealSection(Request):
     """Other real cases to compare with."""
 
     heading: ClassVar[str] = "Data"

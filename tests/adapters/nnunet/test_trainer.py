@@ -292,7 +292,7 @@ def test_fine_tuning_goes_through_nnunets_rates_again_and_each_step_is_timed(rea
     assert rates[4] == pytest.approx(trainer.initial_lr * 0.2**0.9)
     train, _ = begin(trainer).get_dataloaders()
     seen: list[tuple[float, float]] = []
-    trainer.session.took = lambda *times: seen.append(times)
+    trainer.session.log_step = lambda *times: seen.append(times)
     began = time.monotonic()
     trainer.train_step(next(train))
     ((started, ended),) = seen

@@ -74,10 +74,10 @@ class Notes:
         self.before: Counter[str] = Counter()
         self.seen: list[list[str]] = []
 
-    def took(self, begin: float, end: float) -> None:
+    def log_step(self, begin: float, end: float) -> None:
         self.steps += begin <= end
 
-    def round(self, done: int, /, **metrics: float) -> None:
+    def end_round(self, done: int, /, **metrics: float) -> None:
         lines = [line for log in self.log.glob(PATTERN) for line in log.read_text().splitlines()]
         drawn = Counter(line.rpartition(",")[0] for line in lines)
         self.seen.append(sorted((drawn - self.before).elements()))

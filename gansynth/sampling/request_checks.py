@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gansynth.core.capabilities import Capabilities, Input
 from gansynth.core.registry import such_as
-from gansynth.core.requests.sections import SampleWords
+from gansynth.core.requests.sections import SampleSection
 from gansynth.core.sample_request import SampleRequest, read_other
 from gansynth.runtime.errors import UsageFault, describe_error
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gansynth.core.run_folder import RunDescription
 
 
-def read_request(words: SampleWords, seed: int = 0) -> SampleRequest:
+def read_request(words: SampleSection, seed: int = 0) -> SampleRequest:
     """Check all options that need no run, and combine them."""
     check_boxes(words.boxes)
     request = SampleRequest.of(words, seed)
@@ -60,7 +60,7 @@ def check_texts(request: SampleRequest) -> None:
 
 
 @dataclass(frozen=True)
-class Maker:
+class GeneratorInfo:
     """What a request for samples is checked against: a generator, or several in one run.
 
     ``per_class``: whether it has a part for each class of whole cases.
@@ -71,12 +71,12 @@ class Maker:
     per_class: bool = False
 
     @classmethod
-    def of(cls, run: RunDescription) -> Maker:
+    def of(cls, run: RunDescription) -> GeneratorInfo:
         """Return a run's, without loading its weights."""
         return cls(str(run.manifest["generator"]), run.capabilities, per_class(run.manifest))
 
 
-def check_request(request: SampleRequest, maker: Maker) -> None:
+def check_request(request: SampleRequest, maker: GeneratorInfo) -> None:
     """Refuse a request that a generator does not support."""
     name, takes = maker.name, maker.can.takes
     check_edits(request.edits or (), maker)
@@ -108,7 +108,7 @@ def _that_take(part: Input) -> str:
     return such_as(lambda can: part in can.takes)
 
 
-def check_edits(edits: Sequence[str], maker: Maker) -> None:
+def check_edits(edits: Sequence[str], maker: GeneratorInfo) -> None:
     """Refuse unknown edits, and edits for a generator that takes no label maps."""
     if edits and not maker.can.from_labels:
         made = "its own label maps" if maker.can.labelled else "no label maps"
@@ -124,7 +124,7 @@ def check_edits(edits: Sequence[str], maker: Maker) -> None:
         check_warp(maker.name, build_edits(edits))
 
 
-def _check_label_source(asked: Mapping[str, Any], maker: Maker) -> None:
+def _check_label_source(asked: Mapping[str, Any], maker: GeneratorInfo) -> None:
     option = f"--label-source {asked['kind']}:{asked['where']}"
     if maker.per_class:
         raise UsageFault(
@@ -152,7 +152,7 @@ def _check_label_source(asked: Mapping[str, Any], maker: Maker) -> None:
         )
 
 
-def _check_unlabelled(request: SampleRequest, maker: Maker) -> None:
+def _check_unlabelled(request: SampleRequest, maker: GeneratorInfo) -> None:
     option = "--unlabelled {kind}:{where}".format(**request.unlabelled[0])
     if "lesion" not in maker.can.takes:
         raise UsageFault(
