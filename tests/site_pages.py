@@ -200,8 +200,8 @@ def settings_page() -> str:
 
 def decisions_page() -> str:
     """A list of all decisions."""
-    pages = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
-    lines = [f"- [{_title(page.read_text('utf-8'))}]({page.name})" for page in pages[1:]]
+    pages = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    lines = [f"- [{_title(page.read_text('utf-8'))}]({page.name})" for page in pages]
     return "# Decisions\n\nWhy things are as they are.\n\n" + "\n".join(lines)
 
 
