@@ -69,7 +69,7 @@ def test_check_names_every_file_at_fault_and_exits_with_3(told, root, run_cli, r
     result = run_cli("check", "nnunet:001", "--root", root)
     assert result.exit_code == 3
     assert str(broken) in result.stdout
-    assert "6 cases, 2 error(s), 0 warning(s)" in result.stdout
+    assert "6 cases; files: 2 error(s), 0 warning(s)" in result.stdout
     assert "2 error(s)" in result.stderr
     asked = run_cli("check", "nnunet:001", "--root", root, "--json")
     assert asked.exit_code == 3

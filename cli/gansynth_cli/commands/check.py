@@ -21,20 +21,19 @@ def show(request: CheckRequest, checked: CheckReport, out: Output) -> None:
 
     name, findings = checked.name, checked.findings
     errors = [finding.level for finding in findings].count("error")
+    warnings = len(findings) - errors
     document: dict[str, Any] = {
         "dataset": name,
         "cases": checked.cases,
         "errors": errors,
-        "warnings": len(findings) - errors,
+        "warnings": warnings,
         "findings": [vars(finding) for finding in findings],
     }
     if checked.will_it_harm:
         document["will_it_harm"] = checked.will_it_harm
     if checked.lineage_verified is not None:
         document["lineage_verified"] = checked.lineage_verified
-    verdict = (
-        f"{name}: {checked.cases} cases, {errors} error(s), {len(findings) - errors} warning(s)"
-    )
+    verdict = f"{name}: {checked.cases} cases; files: {errors} error(s), {warnings} warning(s)"
     lines = table([(finding.level, finding.message) for finding in findings])
     if request.data:
         lines.append(verdict)

@@ -41,7 +41,7 @@ def test_boxes_and_label_maps_are_those_of_pycocotools(tmp_path, run_cli, form, 
     train, _ = coco_set(tmp_path, form, layout)
     source, truth = opened(tmp_path), COCO(train)
     checked = run_cli("check", tmp_path, "--subjects", PEOPLE)
-    assert f"coco:{tmp_path.name}: 12 cases, 0 error(s), 0 warning(s)" in checked.stdout
+    assert f"coco:{tmp_path.name}: 12 cases; files: 0 error(s), 0 warning(s)" in checked.stdout
     assert f"next: gansynth fit parametric --data coco:{tmp_path} --subjects" in checked.stderr
     assert (len(source.train_ids), len(source.held_out_ids)) == (8, 4)
     assert source.schema.labels == {"background": 0, "lesion": 1, "cyst": 2}
