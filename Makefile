@@ -17,7 +17,9 @@ DEMO        ?= runs/demo
 
 BIN         := $(VENV)/bin
 PIP         := $(BIN)/python -m pip --disable-pip-version-check
-# Modules are compiled when they are first imported: most of torch never is.
+# Modules are compiled when they are first imported: most of torch never is. Where the environment
+# forbids Python to keep what it has compiled, each of the many processes would do it again.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL     := $(PIP) install $(if $(V),,-q) --no-compile -c constraints.txt
 PYTEST      := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -q --progress
 READY       := $(VENV)/.ready
