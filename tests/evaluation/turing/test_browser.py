@@ -70,8 +70,9 @@ def in_a_profile(browser, folder):
 
 
 def test_a_browser_that_was_closed_goes_on_at_the_first_image_without_an_answer(
-    browser, flat_study, tmp_path
+    browser, made, flat_study, tmp_path
 ):
+    make_study(made.flat, flat_study.folder, TuringOptions(n=4, origin="all"), raters=2)
     link = (flat_study.folder / "pages" / "rater-1.html").as_uri()
     with in_a_profile(browser, tmp_path / "profile") as page:
         page.goto(link)
@@ -87,18 +88,9 @@ def test_a_browser_that_was_closed_goes_on_at_the_first_image_without_an_answer(
         page.keyboard.press("s")
         wait_for(page, 4)
         answers = given(page, flat_study)
+        page.goto(link.replace("rater-1", "rater-2"))  # who has answers of their own
+        page.wait_for_selector("#name:visible")
     assert [one["answer"] for one in answers] == ["real", "real", "synthetic"]
-
-
-def test_the_next_rater_of_a_browser_has_answers_of_their_own(browser, made, flat_study):
-    make_study(made.flat, flat_study.folder, TuringOptions(n=4, origin="all"), raters=2)
-    page = begun(browser, flat_study)
-    wait_for(page, 1)
-    page.keyboard.press("r")
-    wait_for(page, 2)
-    page.goto(page.url.replace("rater-1", "rater-2"))
-    page.wait_for_selector("#name:visible")
-    page.context.close()
 
 
 NO_STORAGE = "() => { Storage.prototype.setItem = () => { throw new Error('full'); } }"
