@@ -70,7 +70,6 @@ def test_alarms_are_warnings_and_so_are_pictures_of_patients_which_nothing_calls
         ("whys", "memorisation", "not tested: nothing was held out."),
         ("whys", "realism", "1 real image, expected 2 or more"),
         ("minimal", "exported-files", "No exported files were searched."),
-        ("minimal", "memorisation", "not tested"),
         ("full", "maps", "mean nothing in t-SNE"),
         ("full", "memorisation", "for whoever owns the run, and must not be passed on"),
     ],

@@ -65,28 +65,18 @@ def panels(path: Path, columns: int, rows: int = 1, edge: int = LARGE) -> list[l
     return [[cell[35:-35, 35:-35] for cell in row] for row in cells]
 
 
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_a_case_is_real_and_synthetic_of_each_channel_then_its_label(sheet, ndim):
-    schema = ToySource(ndim).schema
-    alone = size(sheet(samples(ndim, 1), [], schema))
-    with_real = size(sheet(samples(ndim, 1), cases(ndim, 1), schema))
-    more = size(sheet(samples(ndim, 3), cases(ndim, 3), schema))
-    panel = alone[1] / 3  # two channels, and the label
-    assert with_real[1] == pytest.approx(5 * panel, rel=0.02)
-    assert more[1] == with_real[1]
-    assert more[0] > 2.5 * with_real[0]
-
-
 def test_what_is_missing_leaves_gaps_and_with_one_channel_two_cases_share_a_line(sheet):
-    some, every = (sheet(samples(2, 3), cases(2, n), TOY) for n in (1, 3))
+    one, some, every = (sheet(samples(2, n), cases(2, m), TOY) for n, m in ((1, 1), (3, 1), (3, 3)))
     assert size(some) == size(every)
+    assert size(every)[1] == size(one)[1]  # a line each
+    assert size(every)[0] > 2.5 * size(one)[0]
     assert some.read_bytes() != every.read_bytes()
     for real in (0, 3):
         assert size(sheet([], cases(2, real), TOY, title="now"))[1] > 100
     flat = [replace(case, image=case.image[:1]) for case in cases(2, 2)]
     drawn = [Sample(case.image, case.labels) for case in flat]
-    one, two = size(sheet(drawn[:1], flat[:1], PLANE)), size(sheet(drawn, flat, PLANE))
-    assert two == (one[0], 2 * one[1])
+    single, two = size(sheet(drawn[:1], flat[:1], PLANE)), size(sheet(drawn, flat, PLANE))
+    assert two == (single[0], 2 * single[1])
 
 
 BOTH = ("first", "second")
@@ -95,12 +85,13 @@ BOTH = ("first", "second")
 @pytest.mark.parametrize(
     ("labelled", "given", "drawn", "headings"),
     [
+        (True, (), False, "real first, synthetic first, real second, synthetic second, label"),
         (True, BOTH[:1], False, "given first, real second, synthetic second, label"),
         (True, BOTH, True, "given first, given second, real label, drawn label"),
         (False, BOTH, True, "given first, given second, drawn label"),
     ],
 )
-def test_a_given_channel_stands_there_once_and_drawn_labels_beside_the_real_ones(
+def test_real_and_synthetic_channels_alternate_and_given_ones_stand_there_once(
     labelled, given, drawn, headings
 ):
     real = [replace(case, labels=case.labels if labelled else None) for case in cases(2, 1)]
@@ -157,32 +148,20 @@ def test_a_real_case_is_shown_in_its_samples_slice(sheet):
 
 
 def test_a_volume_is_shown_in_three_planes_through_its_labels_the_head_up(sheet):
+    """Oriented ones with the front up, too, and the patient's right on the left."""
     labels = np.zeros((6, 8, 10), np.int16)
-    labels[4, 5, 7] = 1
+    labels[4, 5, 7] = 1  # rather in the head, in front, on the right
     planes = three_planes(labels, labels.shape)
     assert planes == ((0, 4), (1, 5), (2, 7))
     shown = [plane_of(labels, plane, (3.0, 1.0, 1.0)) for plane in planes]
     assert [plane.shape for plane in shown] == [(8, 10), (18, 10), (18, 8)]
     assert [np.argwhere(plane)[0].tolist() for plane in shown] == [[5, 7], [3, 7], [3, 5]]
+    turned = [radiological(flat, plane) for flat, plane in zip(shown, planes, strict=True)]
+    assert [np.argwhere(plane)[0].tolist() for plane in turned] == [[2, 2], [3, 2], [3, 2]]
     # One of one slice, as of nnU-Net's 2d, is shown as that slice alone.
     volumes = [Sample(c.image[:, None], c.labels[None]) for c in cases(2, 1)]
     alone = sheet(samples(2, 1), [], TOY)
     assert size(sheet(volumes, [], ToySource(3).schema)) == size(alone)
-
-
-FRONT, RIGHT = 6, 9
-"""The row of most front and the column of most right that holds the label below."""
-
-
-def test_oriented_planes_have_head_and_front_up_and_the_patients_right_on_the_left():
-    labels = np.zeros((6, 8, 10), np.int16)
-    labels[5, FRONT, RIGHT] = 1  # in the head, in front, on the right
-    shown = []
-    for plane in three_planes(labels, labels.shape):
-        flat = radiological(plane_of(labels, plane, (1.0, 1.0, 1.0)), plane)
-        shown.append(np.argwhere(flat)[0].tolist())
-    axial, coronal, sagittal = [1, 0], [0, 0], [0, 1]
-    assert shown == [axial, coronal, sagittal]
 
 
 def colours_of(path: Path, above: int) -> list[list[int]]:
