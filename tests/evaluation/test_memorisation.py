@@ -136,11 +136,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_without_any_there_is_no_discrim
     assert load_discriminator(copy, CPU) is None
 
 
-def test_a_run_without_networks_and_a_bank_have_none_and_any_other_folder_is_refused(
-    toy_fit, tmp_path
-):
-    toy_fit(tmp_path / "run", generator="copypaste", own={}, edits=None)
-    assert load_discriminator(tmp_path / "run", CPU) is None
+def test_a_bank_has_no_discriminator_and_any_other_folder_is_refused(tmp_path):
     with raises_fault("run-folder.no-manifest"):
         load_discriminator(tmp_path, CPU)
     (tmp_path / "bank.json").write_text("{}")

@@ -53,34 +53,22 @@ def drawn(
     *,
     classes: int = 2,
     most: int = 12,
-    grid: int | None = None,
     ties: int | None = None,
     per_subject: int = 3,
 ) -> Detections:
-    """Random images; some without truth, some without detections.
-
-    `grid` puts coordinates on multiples of so many pixels, so that overlaps are equal or exactly at
-    a threshold; `ties` has so many different scores only.
-    """
+    """Random images; some without truth or detections. `ties`: so many different scores only."""
     rng = np.random.default_rng(seed)
 
     def some(n: int) -> np.ndarray:
         low = rng.uniform(0, SIDE - 24, (n, 2))
         high = low + rng.uniform(4, 24, (n, 2))
-        both = np.concatenate([low, high], axis=1)
-        if grid is not None:
-            both = np.floor(both / grid) * grid
-            both[:, 2:] = np.maximum(both[:, 2:], both[:, :2] + grid)
-        return both
+        return np.concatenate([low, high], axis=1)
 
     def one(number: int) -> ImageDetections:
         true = some(int(rng.integers(0, 5) * rng.integers(0, 2)))
         near = np.repeat(true, 2, axis=0)
-        if grid is None:
-            near = near + rng.uniform(-4, 4, near.shape)
-        else:
-            near = near + grid * rng.integers(-1, 2, near.shape)
-        near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + (grid or 1))
+        near = near + rng.uniform(-4, 4, near.shape)
+        near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
         found = rng.permutation(np.concatenate([near, some(int(rng.integers(0, most)))]))
         found = found[: 999 if rng.integers(0, 5) else 0]
         scores = rng.random(len(found))

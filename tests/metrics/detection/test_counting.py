@@ -104,8 +104,7 @@ DRAWN = {
     "plain": drawn(8, images=30, most=30, classes=3),
     "classes nobody has": drawn(2, classes=9),
     "ties of scores": drawn(3, ties=3),
-    "overlaps at thresholds": drawn(4, grid=4, classes=1),
-    "all scores equal": drawn(6, grid=8, ties=1, images=30),
+    "all scores equal": drawn(6, ties=1, images=30),
     "more than counts": drawn(7, most=150, classes=1),
 }
 

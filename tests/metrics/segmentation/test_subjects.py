@@ -52,16 +52,16 @@ def test_mm_are_those_along_the_files_own_axes(pair):
     assert own != measured(*ARRAYS, (2, 1, 3), **asked)
 
 
+EMPTY = np.zeros((12, 14, 10), np.int16)
+OTHER_GRID = "metrics.prediction-grid-differs"
+
+
 @pytest.mark.parametrize(
     ("array", "affine", "expected"),
     [
-        (np.zeros((12, 14, 11), np.int16), AFFINE, "metrics.prediction-grid-differs"),
-        (
-            np.zeros((12, 14, 10), np.int16),
-            np.diag([1.0, 3.0, 2.0, 1.0]),
-            "metrics.prediction-grid-differs",
-        ),
-        (np.full((12, 14, 10), 0.5, np.float32), AFFINE, "grid.labels-not-whole-numbers"),
+        (EMPTY[:, :, 1:], AFFINE, OTHER_GRID),
+        (EMPTY, np.diag([1.0, 3.0, 2.0, 1.0]), OTHER_GRID),
+        (EMPTY + np.float32(0.5), AFFINE, "grid.labels-not-whole-numbers"),
         (None, AFFINE, "metrics.label-map-missing"),
     ],
     ids=["shape", "affine", "no label", "missing"],
