@@ -148,10 +148,6 @@ CHANGES = {
     "nothing": lambda c: c.image,
     "edge": smeared,
     "halo": lambda c: c.image + 2 * unit_of(c) * (around(c, 2) & (c.labels == 0)),
-    "grain 4": lambda c: (
-        c.image + unit_of(c) * np.random.default_rng(0).normal(size=SHAPE) * (c.labels > 0)
-    ),
-    "contrast": lambda c: c.image * (1 + (c.labels > 0)),
 }
 
 

@@ -118,21 +118,6 @@ def test_one_class_is_shown_alone():
     assert {int(case[-3:]) % 2 for case in cases(MANY, n=8, classes=("odd",))} == {1}
 
 
-FEW = People(X, {"a": 5})
-TOO_FEW = "turing-test.too-few-images"
-
-
-@pytest.mark.parametrize(
-    ("source", "options", "expected", "way_out"),
-    [
-        (MANY, {"classes": ("od",)}, "folds.class-unknown", "'odd'"),
-        (FEW, {"n": 50}, TOO_FEW, "-n 14"),
-        (FEW, {"n": 50, "origin": "held-out"}, TOO_FEW, "--from all"),
-    ],
-    ids=["unknown class", "too few", "too few held out"],
-)
-def test_unknown_classes_and_too_few_cases_are_refused_with_ways_out(
-    source, options, expected, way_out
-):
-    with raises_fault(expected, names=way_out):
-        chosen(source, **options)
+def test_where_too_few_are_held_out_others_may_be_taken():
+    with raises_fault("turing-test.too-few-images", names="--from all"):
+        chosen(People(X, {"a": 5}), n=50, origin="held-out")
