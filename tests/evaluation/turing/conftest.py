@@ -1,7 +1,6 @@
 import os
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import filelock
 import pytest
@@ -31,21 +30,21 @@ def once(factory, name, make) -> Path:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory) -> SimpleNamespace:
-    """The run ``flat``, a dcgan of all four sequences in one. Do not change what lies there."""
+def made(tmp_path_factory) -> Path:
+    """A run, a dcgan of all four sequences in one. Do not change what lies there."""
 
     def make(data: str, run: Path) -> None:
         asked = SourceRequest("slices", f"nifti:{data}", read=FLAT_READ)
         fit("dcgan", asked, run, settings=FLAT, edits=(), device="cpu", reporter=NullReporter())
         make_study(run, options=TuringOptions(n=4, origin="all"), device="cpu")
 
-    return SimpleNamespace(flat=once(tmp_path_factory, "turing_flat", make))
+    return once(tmp_path_factory, "turing_flat", make)
 
 
 @pytest.fixture
-def flat_study(made: SimpleNamespace, tmp_path: Path) -> Study:
+def flat_study(made: Path, tmp_path: Path) -> Study:
     """A study of slices that a test may change: 8 images, one channel, one rater."""
-    return open_study(shutil.copytree(made.flat / "turing" / "study", tmp_path / "flat"))
+    return open_study(shutil.copytree(made / "turing" / "study", tmp_path / "flat"))
 
 
 @pytest.fixture

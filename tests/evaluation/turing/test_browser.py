@@ -80,7 +80,7 @@ def in_a_profile(browser, folder):
 def test_a_browser_that_was_closed_goes_on_at_the_first_image_without_an_answer(
     browser, made, flat_study, tmp_path
 ):
-    make_study(made.flat, flat_study.folder, TuringOptions(n=4, origin="all"), raters=2)
+    make_study(made, flat_study.folder, TuringOptions(n=4, origin="all"), raters=2)
     link = (flat_study.folder / "pages" / "rater-1.html").as_uri()
     with in_a_profile(browser, tmp_path / "profile") as page:
         page.goto(link)

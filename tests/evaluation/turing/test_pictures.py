@@ -114,7 +114,6 @@ def test_images_of_several_sizes_lie_in_the_middle_of_one_and_a_window_is_never_
 
 
 def cutter(run, edge):
-    """Cuts crops of some size."""
     run = replace(run)
     run.manifest = {**run.manifest, "space": Space("crop", (edge, edge)).to_json()}
     return RealImageCutter(SOURCE, run, np.random.default_rng(0))
@@ -169,7 +168,7 @@ def test_real_images_can_be_of_another_source_that_fits(toy_run):
 
 
 def test_samples_of_all_sequences_stand_beside_as_many_real_images_of_each(made):
-    run = load_run(made.flat, "cpu")
+    run = load_run(made, "cpu")
     found = gathered(run, open_source(run.request), n=8, origin="training")
     assert list(found.about["sequences"].values()) == [2] * 4
     told = Counter(told.get("sequence") for told in found.key)

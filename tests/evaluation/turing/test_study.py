@@ -25,8 +25,8 @@ def about_of(page):
 
 
 def test_a_study_lies_in_its_run_and_nobody_but_its_owner_may_read_it(made):
-    folder = default_folder(made.flat)
-    assert folder == made.flat / "turing" / "study"
+    folder = default_folder(made)
+    assert folder == made / "turing" / "study"
     assert {path.name for path in folder.iterdir()} == {"study.json", "images.npy", "pages"}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
@@ -36,17 +36,17 @@ def test_the_same_options_add_raters_to_the_byte_and_others_are_refused_with_a_w
 ):
     before = (flat_study.folder / "study.json").read_bytes(), page_of(flat_study, 1)
     (flat_study.folder / "pages" / "rater-1.html").unlink()
-    study, pages = make_study(made.flat, flat_study.folder, EIGHT, raters=3)
+    study, pages = make_study(made, flat_study.folder, EIGHT, raters=3)
     assert [path.name for path in pages] == [f"rater-{n}.html" for n in (1, 2, 3)]
     assert ((study.folder / "study.json").read_bytes(), page_of(study, 1)) == before
     with raises_fault("turing-test.study-settings-differ"):
-        make_study(made.flat, flat_study.folder, TuringOptions(n=7, origin="all"))
+        make_study(made, flat_study.folder, TuringOptions(n=7, origin="all"))
     with raises_fault("turing-test.raters-out-of-range"):
-        make_study(made.flat, flat_study.folder, EIGHT, raters=101)
+        make_study(made, flat_study.folder, EIGHT, raters=101)
 
 
 def test_a_page_has_every_image_alike_under_a_code_of_its_rater(made, flat_study):
-    study, _ = make_study(made.flat, flat_study.folder, EIGHT, raters=2)
+    study, _ = make_study(made, flat_study.folder, EIGHT, raters=2)
     images = np.load(study.folder / "images.npy")
     orders, codes = [], []
     for rater in (1, 2):
@@ -78,7 +78,7 @@ def test_a_page_tells_nothing_of_what_its_images_are_and_needs_nothing_but_itsel
 
 def test_instructions_are_text(made, tmp_path):
     options = TuringOptions(n=1, origin="all", instructions="<b onclick=x>Look</b> <!-- images -->")
-    study, _ = make_study(made.flat, tmp_path / "new", options, device="cpu")
+    study, _ = make_study(made, tmp_path / "new", options, device="cpu")
     assert "&lt;b onclick=x&gt;Look&lt;/b&gt; &lt;!-- images --&gt;" in page_of(study, 1)
     assert len(EMBEDDED.findall(page_of(study, 1))) == 2
 
@@ -86,7 +86,7 @@ def test_instructions_are_text(made, tmp_path):
 def test_a_folder_that_holds_something_else_stays_as_it_is(made, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with raises_fault("turing-test.folder-without-study-exists"):
-        make_study(made.flat, tmp_path)
+        make_study(made, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -94,14 +94,14 @@ def test_what_a_killed_preparation_left_is_removed_and_one_that_fails_leaves_not
     made, tmp_path
 ):
     with raises_fault("turing-test.too-few-images"):
-        make_study(made.flat, tmp_path / "new", TuringOptions(n=999), device="cpu")
+        make_study(made, tmp_path / "new", TuringOptions(n=999), device="cpu")
     assert list(tmp_path.iterdir()) == []
     left = tmp_path / f".new.tmp-{2**22 + 1}"  # beyond the largest process number there is
     left.mkdir()
     (left / "images.npy").write_bytes(b"patients")
     other = tmp_path / f".new.tmp-{os.getppid()}"
     other.mkdir()
-    make_study(made.flat, tmp_path / "new", TuringOptions(n=2, origin="all"), device="cpu")
+    make_study(made, tmp_path / "new", TuringOptions(n=2, origin="all"), device="cpu")
     assert (left.exists(), other.exists()) == (False, True)
 
 
@@ -111,7 +111,7 @@ def test_changed_images_are_noticed(made, flat_study):
     data[-3] ^= 1
     path.write_bytes(bytes(data))
     with raises_fault("files.checksum-differs"):
-        make_study(made.flat, flat_study.folder, EIGHT, raters=2)
+        make_study(made, flat_study.folder, EIGHT, raters=2)
 
 
 @pytest.mark.parametrize(
