@@ -284,7 +284,6 @@ BOXES = Boxes(np.array([[0, 0, 0, 2, 2, 2], [3, 1, 1, 6, 4, 4]], np.float32), np
     [
         (FOREGROUND, None, 3),
         (np.full((5, 4, 4), -1, np.int16), None, 2),
-        (None, None, 2),
         (None, BOXES, 4),
         (np.ones((4, 4), np.int16), None, None),
     ],
@@ -299,16 +298,11 @@ def test_the_slice_with_most_foreground_the_largest_box_or_the_middle_one_is_sho
 METRICS = "step,images,seconds,g/a,g/b,d/a\n20,40,1.5,0.5,nan,1\n40,80,3,0.25,2,1\n"
 
 
-@pytest.mark.parametrize(("lines", "torn"), [(0, ""), (2, "60,9"), (1, "40,80,2,0.5,1,")])
-def test_metrics_are_read_by_column_also_of_no_line_or_a_torn_one(tmp_path, lines, torn):
-    (tmp_path / "metrics.csv").write_text("".join(METRICS.splitlines(True)[: 1 + lines]) + torn)
+def test_metrics_are_read_by_column_without_a_torn_line(tmp_path):
+    (tmp_path / "metrics.csv").write_text(METRICS + "60,9")
     columns = read_metrics(tmp_path / "metrics.csv")
-    assert list(columns) == ["step", "images", "seconds", "g/a", "g/b", "d/a"]
-    assert columns["step"] == [20, 40][:lines]
-    assert columns["g/a"] == [0.5, 0.25][:lines]
-    assert np.isnan(columns["g/b"][:1]).all()
-    (tmp_path / "metrics.csv").write_text("")
-    assert read_metrics(tmp_path / "metrics.csv") == {}
+    assert (columns["step"], columns["g/a"]) == ([20, 40], [0.5, 0.25])
+    assert np.isnan(columns["g/b"][0])
 
 
 def test_curves_have_a_panel_per_player(tmp_path):
