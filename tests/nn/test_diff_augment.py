@@ -218,19 +218,20 @@ def test_p_follows_how_sure_the_discriminator_is_at_its_speed(case):
     assert train(augment, range(len(expected)), logits, mean) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    ("names", "p", "expected", "wrong"),
-    [
-        (["flipp"], 0.5, "diff-augment.change-unknown", "'flipp'"),
-        *(
-            (["flip"], p, "diff-augment.probability-out-of-range", f"p={p}")
-            for p in (-0.1, 1.5, float("nan"))
-        ),
-    ],
-)
-def test_augment_refuses_unknown_changes_and_probabilities(names, p, expected, wrong):
-    with raises_fault(expected, names=wrong):
-        DiscriminatorAugment(names, p)
+def test_an_adaptive_p_goes_on_from_a_checkpoint():
+    whole, first, second = adaptive(), adaptive(), adaptive()
+    expected = train(whole, range(13), SURE)
+    train(first, range(6), SURE)
+    second.load(first.state())
+    assert train(second, range(6, 13), SURE) == expected[6:]
+
+
+def test_augment_refuses_unknown_changes_and_probabilities():
+    with raises_fault("diff-augment.change-unknown", names="'flipp'"):
+        DiscriminatorAugment(["flipp"], 0.5)
+    for p in (-0.1, 1.5, float("nan")):
+        with raises_fault("diff-augment.probability-out-of-range", names=f"p={p}"):
+            DiscriminatorAugment(["flip"], p)
 
 
 def test_a_batch_must_be_the_steps():

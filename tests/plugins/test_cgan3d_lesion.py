@@ -3,85 +3,43 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-import torch
+from scipy.ndimage import distance_transform_edt
 
-from gansynth.core.generator import Batch, Stage, TrainingStep
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schema import OUTSIDE, Case, Condition
+from gansynth.core.schema import OUTSIDE, Condition
 from gansynth.core.source import SourceRequest
-from gansynth.data.batches import batch_of
 from gansynth.fitting.fit import fit
 from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
-from gansynth_cgan3d.lesion import CGAN3DLesion
-from gansynth_cgan3d.options import CGAN3DLesionOptions
 from tests.plugins import toys
+from tests.plugins.toys import SIZE, case, cases, step
 
-SIZE = (18, 22)
-TINY = {"width": 4, "levels": 2, "d_width": 4, "d_levels": 2, "local_size": 8}
-LESION = {**TINY, "rim_mm": 2}
+LESION = {**toys.CGAN, "rim_mm": 2, "local_size": 8}
 ROOMY = "what=one,inside=0.5,apart_mm=0"
 """Toy cases are small, their own lesions large."""
-SCHEMA = replace(toys.SCHEMA, labels={"background": 0, "organ": 1, "lesion": 2})
 
 
 def build(**options: Any) -> Any:
-    torch.manual_seed(0)
-    own = CGAN3DLesionOptions.model_validate({**LESION, "lesions": ("lesion",), **options})
-    generator = CGAN3DLesion(SCHEMA, SIZE, own)
-    generator.observe([case(i) for i in range(3)])
-    return generator
-
-
-def case(seed: int, *, at: tuple[int, int] = (9, 11), radius: float = 3.5) -> Case:
-    """An organ with a lesion in it, outside at the left; lesions are bright."""
-    rng = np.random.default_rng(seed)
-    rows, columns = np.indices(SIZE)
-    labels = np.where(columns < 3, OUTSIDE, np.where(rows > 3, 1, 0)).astype(np.int16)
-    lesion = (rows - at[0]) ** 2 + (columns - at[1]) ** 2 <= radius**2
-    # Lopsided, so that it is not its own mirror image.
-    lesion |= (np.abs(rows - at[0] - 1) <= 1) & (np.abs(columns - at[1] - 3) <= bool(radius) * 3)
-    labels[lesion & (labels != OUTSIDE) & (radius > 0)] = 2
-    image = rng.standard_normal((2, *SIZE)).astype(np.float32) + 3 * (labels == 2)
-    image[:, labels == OUTSIDE] = np.array(SCHEMA.outside_fill)[:, None]
-    return Case(f"c{seed}", f"c{seed}", image.astype(np.float32), labels)
+    return toys.seen("cgan3d-lesion", **{**LESION, "lesions": ["lesion"], **options})
 
 
 def asked(seed: int = 0, **changes: Any) -> Any:
-    """The lesion of another case, in a case that has none of its own."""
-    own, other = case(seed, radius=0), case(seed + 100)
+    """The lesion of another case, in the tissue of one."""
+    own, other = case(seed), case(seed + 2)
     assert own.labels is not None
-    own.labels[own.labels == 2] = 1
-    lesion = np.where(other.labels == 2, np.int16(2), np.int16(0))
-    labels = np.where(lesion > 0, lesion, own.labels)
+    lesion = np.where(other.labels == 4, np.int16(4), np.int16(0))
+    labels = np.where(lesion > 0, lesion, np.minimum(own.labels, 1))
     made = Condition(labels=labels, background=own.image, lesion=lesion, donor=other.image)
     return replace(made, **changes)
-
-
-def batch(which: range) -> Batch:
-    return batch_of([case(i, at=(6 + i, 8 + 2 * i)) for i in which])
-
-
-def step(which: range = range(2), key: int = 5) -> Any:
-    rng = torch.Generator().manual_seed(key)
-    return TrainingStep(batch(which), Stage(), 0, 0, rng, 5, total=len(which))
-
-
-def within(mask: np.ndarray, reach: float) -> np.ndarray:
-    """Voxels no further from a mask than so many."""
-    points, at = np.argwhere(mask), np.moveaxis(np.indices(mask.shape), 0, -1)
-    distance = np.linalg.norm(at[..., None, :] - points, axis=-1).min(-1)
-    near: np.ndarray = distance <= reach
-    return near
 
 
 def test_nothing_but_the_lesion_is_drawn_beyond_the_body():
     generator, condition = build(), asked()
     lesion = condition.lesion > 0
     body = np.zeros(SIZE, bool)
-    body[:, 11:] = True
+    body[:, 6:] = True
     assert (lesion & ~body).any(), "part of the lesion and its rim lie beyond"
     drawn, bounded = (generator.sample([asked(body=b)], [7])[0].image for b in (None, body))
     changed = (bounded != condition.background).any(axis=0)
@@ -111,32 +69,30 @@ def test_samples_do_not_depend_on_their_batch_and_refine_not_on_the_donor(stage,
 
 
 @pytest.mark.parametrize(
-    ("at", "radius", "accepted"),
-    [((9, 11), 3.5, True), ((9, 11), 0.0, False), ((0, 21), 2.0, False), ((9, 11), 1.0, True)],
+    ("rows", "columns", "accepted"),
+    [
+        (slice(6, 8), slice(6, 8), True),
+        (slice(6, 7), slice(6, 9), False),
+        (slice(0, 2), slice(0, 16), False),
+    ],
+    ids=["lesion", "too few voxels", "at the border"],
 )
-def test_only_crops_that_show_a_lesion_are_learnt_from(at, radius, accepted):
-    assert build().accepts(case(0, at=at, radius=radius)) == accepted
-    assert not build().accepts(replace(case(0), labels=None))
-
-
-def test_the_answer_is_not_in_what_it_starts_from():
-    generator, now = build(), step()
-    insertion = generator.inserting.of_step(now)
-    lesion = (now.batch.labels == 2)[:, None].expand_as(insertion.start)
-    assert (insertion.start != now.batch.image)[lesion].all()
-    assert (insertion.start == now.batch.image)[~insertion.hole.expand_as(lesion)].all()
-    # Of another contrast, but of lesions: they are bright.
-    assert (insertion.start[lesion].mean() - 3).abs() < 2
+def test_only_crops_that_show_a_lesion_are_learnt_from(rows, columns, accepted):
+    labels = np.ones(SIZE, np.int16)
+    labels[rows, columns] = 4
+    assert build().accepts(case(labels=labels)) == accepted
+    assert not build().accepts(case(labels=None))
 
 
 def test_holes_hold_the_lesion_and_its_rim_and_are_often_larger():
     generator, larger = build(), 0
     for key in range(8):
-        now = step(key=key)
+        now = step(generator, cases(2))
+        now.rng.manual_seed(key)
         hole = generator.inserting.of_step(now).hole[:, 0].numpy()
         for sample, labels in zip(hole, now.batch.labels.numpy(), strict=True):
-            inside = labels != OUTSIDE
-            least, most = within(labels == 2, 2) & inside, within(labels == 2, 5) & inside
+            distance = distance_transform_edt(labels != 4)
+            least, most = ((distance <= reach) & (labels != OUTSIDE) for reach in (2, 5))
             assert (sample | ~least).all()
             assert not (sample & ~most).any()
             larger += int(sample.sum() > least.sum())

@@ -25,7 +25,6 @@ from gansynth_cpggan.boxes import (
     box_maps,
     crops,
     requested_maps,
-    resampled,
 )
 from gansynth_cpggan.model import CPGGAN, SOFT, WINDOWS, blend, bounded
 from gansynth_cpggan.networks import PYRAMID, spatial_pyramid
@@ -97,16 +96,6 @@ def test_spatial_pyramid_pooling_takes_the_largest_of_each_bin():
 
 
 # -- training --------------------------------------------------------------------------------------
-
-
-def test_stages_double_the_edge_and_fade_in_all_but_the_first():
-    stages = build(batch_sizes=(8, 4)).stages()
-    assert [s.size for s in stages] == [(4, 4), (8, 8), (16, 16)]
-    assert [s.batch_size for s in stages] == [8, 4, 4]
-    assert [(s.images, s.fade) for s in stages] == [(8, 0), (16, 8), (None, 8)]
-    assert [s.batch_size for s in build().stages()] == [None] * 3
-    assert build(batch_sizes=8, augment="flip,cutout").options.batch_sizes == (8,)
-    assert build(batch_sizes="32,16").options.batch_sizes == (32, 16)
 
 
 def test_a_real_image_with_anothers_boxes_is_one_of_the_same_group():
@@ -213,18 +202,6 @@ def lesions(spec: Any = ONE, size: tuple[int, ...] = (64, 64)) -> Any:
 
 def into(*asked: Sequence[float], present: Boxes = boxes()) -> Any:  # noqa: B008
     return Condition(boxes=boxes(*asked), background=slice_of(), present=present)
-
-
-def test_a_window_is_brought_to_a_size_by_means_of_areas():
-    whole = torch.tensor([[0.0, 0, 16, 16]])
-    # Points lie evenly in a voxel: a linear image is met exactly.
-    ramp = torch.arange(16.0).expand(1, 1, 16, 16).clone()
-    found = resampled(ramp, whole, 8, 8)
-    assert torch.allclose(found[..., 1:-1], ramp[..., :8, 2:-2:2] + 0.5)
-    part = resampled(ramp, torch.tensor([[4.0, 2, 12, 10]]), 8, 8)
-    assert torch.allclose(part, ramp[..., 4:12, 2:10])
-    even = torch.full((1, 1, 9, 5), 7.0)
-    assert torch.allclose(resampled(even, whole - 3, 4, 4), torch.tensor(7.0))
 
 
 def cut(image: torch.Tensor, coords: Any, labels: Any, *size: Any) -> torch.Tensor:

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from gansynth.core.generator import capabilities_of
-from gansynth.core.schema import OUTSIDE, Case, Condition
-from gansynth.data.batches import batch_of
+from gansynth.core.schema import Case, Condition
 from gansynth.nn.networks.blocks import one_hot
 from gansynth_dcgan.model import DCGAN
 from tests.plugins import toys
@@ -113,15 +112,6 @@ def shown(**options: Any) -> list[Tensor]:
     generator.nets["discriminator"].register_forward_pre_hook(note)
     generator.objective.discriminator(step(generator, cases()))
     return list(inputs[0].chunk(2))
-
-
-def test_label_channels_stand_behind_the_image():
-    real, fake = shown()
-    assert real.shape == fake.shape == (4, 6, *SIZE)
-    labels: Any = batch_of(cases()).labels
-    for channel, value in enumerate((OUTSIDE, 0, 1, 4), start=2):
-        assert torch.equal(real[:, channel], torch.where(labels == value, 1.0, -1.0))
-    assert torch.allclose(fake[:, 2:].sum(1), torch.full((4, *SIZE), -2.0), atol=1e-6)
 
 
 def test_intensity_changes_leave_label_channels_alone_and_spatial_ones_do_not():

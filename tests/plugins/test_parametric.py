@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.ndimage import distance_transform_edt, gaussian_filter
+from scipy.ndimage import gaussian_filter
 
 from gansynth.core.schema import Case, Condition, FloatArray, LabelArray, Schema
 from gansynth.data.lesion_grain import Look
@@ -47,17 +47,6 @@ def asked(index: int) -> Any:
     labels = lesion(index)
     image = scene(index).image - LEVELS[:, labels] + LEVELS[:, np.zeros_like(labels)]
     return Condition(labels, background=in_air(image.astype(np.float32)), lesion=labels)
-
-
-def test_each_class_has_its_contrast_and_nothing_beyond_the_rim_changes(generator):
-    for index in range(4):
-        condition, labels = asked(index), lesion(index)
-        (sample,) = generator.sample([condition], [index])
-        far = distance_transform_edt(labels == 0) > generator.capabilities.rim_mm + 0.5
-        assert np.array_equal(sample.image[:, far], condition.background[:, far])
-        for value in (1, 2):
-            means = sample.image[:, labels == value].mean(axis=1)
-            np.testing.assert_allclose(means, LEVELS[:, value], atol=0.25)
 
 
 def test_no_lesion_is_darker_than_what_training_cases_show(generator):

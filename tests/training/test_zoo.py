@@ -7,64 +7,15 @@ import torch
 
 from gansynth.core.generator import Phase, Stage, TrainingStep
 from gansynth.report.figures import read_metrics
-from gansynth.runtime.signals import Interrupted
-from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loop import FitOptions, train
 from tests.expected import raises_fault
-from tests.training.zoo.members import (
-    STEPS,
-    ZOO,
-    StopAfter,
-    apart,
-    differing,
-    loop,
-    member,
-    newest,
-    toy_batches,
-)
-
-# 4 x 4 for four steps; 8 x 8 for eight, of which four fade in; four fade in at 16 x 16.
-CUTS = {"progressive": (5, 14), "cpggan": (5, 14)}
+from tests.training.zoo.members import STEPS, ZOO, apart, loop, member, newest, toy_batches
 
 
-def run(name: str, folder: Path | None, changes=None, callbacks=None, **options):
-    """Train a fresh member of the zoo; returns it and the report."""
-    generator = member(name, **(changes or {}))
+def run(name: str, folder: Path | None, changes=None, **options):
+    """Train a fresh member of the zoo."""
     chosen = loop(name, **{"steps": STEPS.get(name, 8), **options})
-    batches = toy_batches(name)
-    return generator, train(generator, batches, chosen, folder=folder, callbacks=callbacks)
-
-
-def weights(generator):
-    nets = generator.nets.items()
-    return {f"{n}/{k}": v.detach() for n, net in nets for k, v in net.named_parameters()}
-
-
-QUICK = ("cpggan", "mmgan", "ada", "wgan", "pix2pix3d")  # others are like one of these
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ZOO if name not in QUICK]
-
-
-@pytest.mark.parametrize("name", [*QUICK, *SLOW])
-def test_training_moves_every_player_and_resumes_to_the_bit(tmp_path, name):
-    before = {k: v.clone() for k, v in weights(member(name)).items()}
-    generator, report = run(name, tmp_path / "whole")
-    assert report.rollbacks == 0
-    after = weights(generator)
-    moved = {k.partition("/")[0] for k in before if not torch.equal(before[k], after[k])}
-    assert moved == set(generator.players())
-
-    for cut, begun in zip(CUTS.get(name, (5,)), (0, *CUTS.get(name, ())), strict=False):
-        torch.manual_seed(cut)  # whatever state another process starts in
-        stop = TrainingCallbacks(stop=StopAfter(cut - begun))
-        with pytest.raises(Interrupted):
-            run(name, tmp_path / "cut", callbacks=stop)
-        held = newest(tmp_path / "cut")
-        # What going on is worth: a full pool, and a p that has moved.
-        assert held.get("memory/pool/count", 4) == 4
-        assert held.get("memory/augment/p", 1) > 0
-    _, report = run(name, tmp_path / "cut")
-    assert report.resumed_at == cut
-    assert differing(newest(tmp_path / "cut"), newest(tmp_path / "whole")) == []
+    train(member(name, **(changes or {})), toy_batches(name), chosen, folder=folder)
 
 
 @pytest.mark.parametrize(
