@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from safetensors.numpy import load_file, save_file
 
 import gansynth
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter, verify_bank
-from gansynth.core.hookspecs import hookimpl
 from gansynth.core.lineage import CaseRecord, Lineage
 from gansynth.core.registry import installed
 from gansynth.core.sample_request import SampleRequest
@@ -37,6 +35,7 @@ from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
+from tests.offered import offered
 
 HERE = Path(__file__).parent
 REFERENCE = HERE / "reference.json"
@@ -77,13 +76,8 @@ class Unseen(ToySource):
 
 @pytest.fixture(scope="module", autouse=True)
 def _sources():
-    @hookimpl
-    def register_sources(register):
-        register("unseen", lambda: Unseen)
-
-    installed().add(SimpleNamespace(register_sources=register_sources), "unseen")
-    yield
-    installed().remove("unseen")
+    with offered("unseen", sources={"unseen": Unseen}):
+        yield
 
 
 @pytest.fixture(scope="module")
