@@ -132,54 +132,32 @@ def test_realness_of_a_case_does_not_depend_on_the_others(kind, own, terms):
     assert len(np.unique(one)) == len(one)
 
 
-LABELS = ["label:-1", "label:background", "label:organ", "label:lesion"]
-NAMED: list[tuple[str, dict[str, Any], dict[str, tuple[int, list[str]]]]] = [
+IMAGES, LABELS = ["image:T1", "image:T2"], [f"label:{v}" for v in ("-1", *SCHEMA.labels)]
+KINDS, WITH_KINDS = ["class:a", "class:b"], {"with_mask": True, "condition": "class"}
+BARE_WEIGHTS = {"spectral_norm": False}
+NAMED: list[tuple[str, dict[str, Any], str, int, list[str]]] = [
+    ("dcgan", WITH_KINDS, "generator/layers.1.weight", 1, [*IMAGES, *LABELS]),
     (
-        *("dcgan", {"with_mask": True, "condition": "class"}),
-        {
-            "generator/layers.1.weight": (1, ["image:T1", "image:T2", *LABELS]),
-            "generator/first.weight": (
-                1,
-                [*(f"latent:{i}" for i in range(8)), "class:a", "class:b"],
-            ),
-            "discriminator/told.weight": (0, ["class:a", "class:b"]),
-        },
+        "dcgan",
+        WITH_KINDS,
+        "generator/first.weight",
+        1,
+        [*map("latent:{}".format, range(8)), *KINDS],
     ),
+    ("dcgan", WITH_KINDS, "discriminator/told.weight", 0, KINDS),
     (
-        *("cgan3d", {"spectral_norm": False}),
-        {
-            "generator/stem.weight": (1, LABELS),
-            "discriminator/stem.weight": (1, ["image:T1", "image:T2", *LABELS]),
-        },
+        *("cgan3d-lesion", BARE_WEIGHTS, "generator/stem.weight", 1),
+        [*LABELS, "hole", "start:T1", "start:T2"],
     ),
-    (
-        *("cgan3d-lesion", {"spectral_norm": False}),
-        {
-            "generator/stem.weight": (1, [*LABELS, "hole", "start:T1", "start:T2"]),
-            "local/stem.weight": (1, ["image:T1", "image:T2", *LABELS, "hole"]),
-        },
-    ),
-    (
-        *("cgan3d-labels", {"given": ["T2"], "spectral_norm": False}),
-        {
-            "generator/stem.weight": (1, ["given:T2"]),
-            "discriminator/stem.weight": (
-                1,
-                ["drawn:-1", "drawn:0", "drawn:1", "drawn:4", "given:T2"],
-            ),
-        },
-    ),
-    (
-        *("cpggan", {}),
-        {"discriminator/image.2.weight": (1, ["image:T1", "image:T2", "box:lesion", "box:cyst"])},
-    ),
+    ("cgan3d-lesion", BARE_WEIGHTS, "local/stem.weight", 1, [*IMAGES, *LABELS, "hole"]),
+    ("cpggan", {}, "discriminator/image.2.weight", 1, [*IMAGES, "box:lesion", "box:cyst"]),
 ]
 
 
-@pytest.mark.parametrize(("kind", "own", "expected"), NAMED, ids=[row[0] for row in NAMED])
-def test_weights_are_taken_over_by_the_names_of_channels(kind, own, expected):
-    axes = named_axes(build(kind, **own))
-    assert {key: (axes[key][0], list(axes[key][1])) for key in expected} == expected
+@pytest.mark.parametrize(("kind", "own", "weight", "axis", "names"), NAMED, ids=str)
+def test_weights_are_taken_over_by_the_names_of_channels(kind, own, weight, axis, names):
+    found = named_axes(build(kind, **own))[weight]
+    assert (found[0], list(found[1])) == (axis, names)
 
 
 # -- the contract ----------------------------------------------------------------------------------

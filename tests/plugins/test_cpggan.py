@@ -1,6 +1,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,7 @@ from tests.yolo_sets import toy_yolo
 NEAR = Condition(boxes=boxes((2, 2, 6, 6)))
 
 
-def build(size: tuple[int, ...] = SIZE, spec: Any = None, **options: Any) -> Any:
-    return toys.build("cpggan", size, spec, **options)
-
-
-def seen(**options: Any) -> Any:
-    return toys.seen("cpggan", **options)
+build, seen = partial(toys.build, "cpggan"), partial(toys.seen, "cpggan")
 
 
 def at(generator: CPGGAN, level: int, alpha: float = 1.0) -> TrainingStep:

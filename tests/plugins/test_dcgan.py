@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gansynth.core.generator import capabilities_of
-from gansynth.core.schema import Case, Condition
+from gansynth.core.schema import Condition
 from gansynth.nn.networks.blocks import one_hot
 from gansynth_dcgan.model import DCGAN
 from tests.plugins import toys
@@ -17,12 +18,7 @@ MASK: dict[str, Any] = {"with_mask": True}
 ANY = Condition()
 
 
-def build(size: tuple[int, ...] = SIZE, spec: Any = None, **options: Any) -> Any:
-    return toys.build("dcgan", size, spec, **options)
-
-
-def seen(*of: Case, **options: Any) -> Any:
-    return toys.seen("dcgan", *of, **options)
+build, seen = partial(toys.build, "dcgan"), partial(toys.seen, "dcgan")
 
 
 @pytest.mark.parametrize("size", [(30, 21), (13, 17, 10), (5, 40), (3, 3)])
