@@ -154,15 +154,11 @@ def test_what_is_computed_at_once_is_halved_until_it_fits(choose, mib, typed, ch
     assert choose(mib, typed) == chosen
 
 
-def test_a_patch_that_was_typed_stays(choose):
-    with raises_fault("fitting.nothing-fits-max-memory"):
-        choose(500, TYPED)
-
-
 @pytest.mark.fault(37)
-def test_nothing_that_fits_is_said_with_what_was_tried(choose):
-    with raises_fault("fitting.nothing-fits-max-memory"):
-        choose(99)
+def test_where_nothing_fits_or_the_typed_patch_does_not_it_is_said(choose):
+    for mib, typed in ((99, {}), (500, TYPED)):
+        with raises_fault("fitting.nothing-fits-max-memory"):
+            choose(mib, typed)
 
 
 @pytest.mark.parametrize(

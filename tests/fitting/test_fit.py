@@ -122,7 +122,6 @@ FEWER = property(lambda self: tuple(self._cases)[:11])
     [
         ({"width": 8}, {}, "fitting.folder-holds-other-run"),
         ({"seed": 1}, {}, "fitting.folder-holds-other-run"),
-        ({"batch_size": 2}, {}, "fitting.folder-holds-other-run"),
         ({"edits": ("shift",)}, {}, "fitting.folder-holds-other-run"),
         ({"data": "3"}, {}, "fitting.folder-holds-other-run"),
         ({"resume": False}, {}, "fitting.folder-holds-run"),

@@ -8,8 +8,6 @@ from torch import nn
 from gansynth.core.capabilities import Capabilities, Input
 from gansynth.core.generator import Generator, GeneratorOptions, Phase
 from gansynth.core.schema import Sample
-from gansynth.core.source import SourceRequest
-from gansynth.fitting.fit import fit
 from gansynth.testing import ToySource
 from tests.offered import offered
 from tests.recorder import Recorder
@@ -52,23 +50,21 @@ class Stub(Generator):
         return drawn
 
 
-@pytest.fixture(autouse=True)
-def stub(toy_source):
-    with offered("stub", generators={"stub": Stub}):
-        yield
+@pytest.fixture
+def told_of(toy_fit):
+    """``told_of(out, **own)``: what a fit of one step reports, and its warnings."""
 
+    def run(out: Path, diversity: int = 32, **own: Any) -> tuple[Any, list[str]]:
+        told, asked = Recorder(), {"generator": "stub", "own": own, "edits": None}
+        with offered("stub", generators={"stub": Stub}):
+            report = toy_fit(out, **asked, steps=1, diversity=diversity, reporter=told)
+        return report["diversity"], told.warned
 
-def told_of(out: Path, **own: Any) -> tuple[Any, list[str]]:
-    """What a fit of one step reports as ``diversity``, and its warnings."""
-    told = Recorder()
-    settings = {"steps": "1", "batch_size": "1", **{key: str(v) for key, v in own.items()}}
-    asked: dict[str, Any] = {"settings": settings, "edits": None, "device": "cpu"}
-    report = fit("stub", SourceRequest("toy", "2"), out, **asked, reporter=told)
-    return report["diversity"], told.warned
+    return run
 
 
 @pytest.mark.fault(38)
-def test_a_fit_that_ends_with_samples_alike_is_told_so(tmp_path):
+def test_a_fit_that_ends_with_samples_alike_is_told_so(told_of, tmp_path):
     found, (warning,) = told_of(tmp_path, kinds=1)
     assert found["samples"] > 0.99 > found["real"]
     assert warning.startswith("diversity: mean MS-SSIM of pairs of samples 1.00 +- 0.00")
@@ -76,18 +72,18 @@ def test_a_fit_that_ends_with_samples_alike_is_told_so(tmp_path):
     assert "\n" not in warning
 
 
-def test_samples_like_real_ones_are_nothing_to_tell(tmp_path):
+def test_samples_like_real_ones_are_nothing_to_tell(told_of, tmp_path):
     found, warned = told_of(tmp_path)
     assert found["samples"] == pytest.approx(found["real"], abs=0.1)
     assert warned == []
 
 
-def test_one_image_for_each_kind_is_a_collapse(tmp_path):
+def test_one_image_for_each_kind_is_a_collapse(told_of, tmp_path):
     """Two images, one with foreground: half of all pairs differ."""
     assert told_of(tmp_path / "kinds", kinds=2, condition="foreground")[0]["samples"] > 0.99
     assert told_of(tmp_path / "other", kinds=2)[0]["samples"] < 0.9
 
 
 @pytest.mark.fault(38)
-def test_nothing_is_compared_where_it_is_turned_off(tmp_path):
+def test_nothing_is_compared_where_it_is_turned_off(told_of, tmp_path):
     assert told_of(tmp_path, kinds=1, diversity=0) == (None, [])

@@ -7,12 +7,9 @@ from scipy.ndimage import distance_transform_edt
 
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Condition
-from gansynth.core.source import SourceRequest
-from gansynth.fitting.fit import fit
-from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
-from gansynth.sampling.run_source import open_source
 from gansynth.sampling.sampler import Sampler
+from gansynth.testing import ToySource
 from tests.plugins import toys
 from tests.plugins.toys import SIZE, case, cases, step
 
@@ -99,19 +96,14 @@ def test_holes_hold_the_lesion_and_its_rim_and_are_often_larger():
     assert 2 < larger < 14
 
 
-TOYS = SourceRequest("toy", "2")
-
-
 @pytest.mark.parametrize(
     "stage", ["both", *(pytest.param(s, marks=pytest.mark.slow) for s in ("coarse", "refine"))]
 )
-def test_a_fit_leaves_a_run_that_draws_into_real_cases(toy_source, tmp_path, stage):
-    loop = {"steps": "2", "batch_size": "2", "precision": "fp32"}
-    settings = {key: str(value) for key, value in {**LESION, "stage": stage, **loop}.items()}
-    asked: dict[str, Any] = {"settings": settings, "edits": None, "device": "cpu"}
-    fit("cgan3d-lesion", TOYS, tmp_path / "run", **asked, reporter=NullReporter())
+def test_a_fit_leaves_a_run_that_draws_into_real_cases(toy_fit, tmp_path, stage):
+    own = {**LESION, "stage": stage}
+    toy_fit(tmp_path / "run", generator="cgan3d-lesion", own=own, edits=None, steps=2)
     opened = load_run(tmp_path / "run", "cpu")
-    drawer = Sampler(opened, open_source(TOYS), SampleRequest(seed=1, lesions=ROOMY))
+    drawer = Sampler(opened, ToySource(2), SampleRequest(seed=1, lesions=ROOMY))
     sample = next(s for s in drawer.draw(0, 8) if s.provenance["lesions"]["room"])
     steps = [step["edit"] for step in sample.provenance["edits"]]
     assert steps == ["elastic", "scale", "rotate", "clip"]

@@ -133,7 +133,8 @@ def test_realness_of_a_case_does_not_depend_on_the_others(kind, own, terms):
 
 
 IMAGES, LABELS = ["image:T1", "image:T2"], [f"label:{v}" for v in ("-1", *SCHEMA.labels)]
-KINDS, WITH_KINDS = ["class:a", "class:b"], {"with_mask": True, "condition": "class"}
+LATENTS, KINDS = [f"latent:{i}" for i in range(8)], ["class:a", "class:b"]
+WITH_KINDS = {"with_mask": True, "condition": "class"}
 BARE_WEIGHTS = {"spectral_norm": False}
 NAMED: list[tuple[str, dict[str, Any], str, int, list[str]]] = [
     ("dcgan", WITH_KINDS, "generator/layers.1.weight", 1, [*IMAGES, *LABELS]),
@@ -142,7 +143,7 @@ NAMED: list[tuple[str, dict[str, Any], str, int, list[str]]] = [
         WITH_KINDS,
         "generator/first.weight",
         1,
-        [*map("latent:{}".format, range(8)), *KINDS],
+        [*LATENTS, *KINDS],
     ),
     ("dcgan", WITH_KINDS, "discriminator/told.weight", 0, KINDS),
     (

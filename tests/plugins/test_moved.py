@@ -14,9 +14,6 @@ from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import OUTSIDE, Case, Condition, Sample, Schema
-from gansynth.core.source import SourceRequest
-from gansynth.fitting.fit import fit
-from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.request_checks import GeneratorInfo, check_request
 from gansynth.testing import ToySource, check_generator
@@ -188,10 +185,9 @@ def test_a_cheat_fails_by_name(change, found):
     assert found <= {check.name.removeprefix("2d: ") for check in report.failed}
 
 
-def test_an_edit_that_leaves_the_image_behind_is_refused(toy_source, refuse, tmp_path):
+def test_an_edit_that_leaves_the_image_behind_is_refused(toy_fit, refuse, tmp_path):
     run, says = tmp_path / "run", "--edit transplant: elastic moves real images whole"
-    how: dict[str, Any] = {"edits": None, "device": "cpu", "reporter": NullReporter()}
-    fit("elastic", SourceRequest("toy", "2"), run, settings={}, **how)
+    toy_fit(run, generator="elastic", own={}, edits=None)
     asked = ("-o", tmp_path / "out", "--device=cpu", "--edit", "transplant")
     refuse("sample", run, "-n", "1", *asked, code=2, says=[says])
     refuse("fit", "elastic", "--data", "toy:2", *asked, code=2, says=[says])

@@ -1,4 +1,3 @@
-import json
 import resource
 from functools import partial
 from pathlib import Path
@@ -29,18 +28,6 @@ def latest(folder: Path) -> checkpoint.Checkpoint:
     found = checkpoint.latest(folder)
     assert found is not None
     return found
-
-
-def test_what_was_saved_is_read_back_and_what_draws_has_a_file_of_its_own(tmp_path):
-    path = save(tmp_path, 7, images=14)
-    found = latest(tmp_path)
-    assert (found.state["step"], found.state["images"], found.passed_over) == (7, 14, [])
-    assert found.tensors.keys() == TENSORS.keys()
-    assert all(torch.equal(found.tensors[k], v) for k, v in TENSORS.items())
-    digest = json.loads((path / checkpoint.STATE).read_text())["sha256"][checkpoint.EMA]
-    read = checkpoint.load_tensors(path / checkpoint.EMA, digest)
-    assert torch.equal(read["g/weight"], EMA["g/weight"])
-    assert checkpoint.latest(tmp_path / "nowhere") is None
 
 
 @pytest.mark.fault(28)

@@ -22,15 +22,6 @@ def sheet(tmp_path) -> Path:
     return path
 
 
-def log_two_sessions(folder: Path, sheet: Path) -> None:
-    """Steps 1 to 3, then again from step 2 to 4, as a resumed run would."""
-    for steps, factor in (((1, 2, 3), 1.0), ((2, 3, 4), 10.0)):
-        with TensorBoardLog(folder, CONFIG, print) as opened:
-            for step in steps:
-                opened.scalars(step, {"generator/l1": factor * step, "lazy": float("nan")})
-            opened.picture(steps[-1], sheet)
-
-
 @pytest.mark.fault(44)
 def test_a_missing_package_says_what_to_install(tmp_path, refuse, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -60,7 +51,11 @@ def events(folder: Path) -> Any:
 def test_tensorboard_has_every_step_once_after_a_resume_and_a_rollback_sheets_and_settings(
     tmp_path, sheet
 ):
-    log_two_sessions(tmp_path, sheet)
+    for steps, factor in (((1, 2, 3), 1.0), ((2, 3, 4), 10.0)):
+        with TensorBoardLog(tmp_path, CONFIG, print) as opened:
+            for step in steps:
+                opened.scalars(step, {"generator/l1": factor * step, "lazy": float("nan")})
+            opened.picture(steps[-1], sheet)
     found = events(tmp_path)
     logged = [(e.step, e.value) for e in found.Scalars("generator/l1")]
     assert logged == [(1, 1.0), (2, 20.0), (3, 30.0), (4, 40.0)]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gansynth.nn.networks import PatchDiscriminator, UNetGenerator, UNetStyle
-from gansynth.nn.networks.blocks import activation, normalisation, one_hot, strides_for
+from gansynth.nn.networks.blocks import activation, normalisation, strides_for
 from gansynth.nn.networks.spectral import settled, spectral_norm, spectral_parts
 from gansynth.nn.tiled_inference import cut, draw_tiled
 
@@ -248,11 +248,6 @@ def test_no_features_of_a_tile_are_half_as_large_as_those_of_the_whole():
 )
 def test_strides_even_out_the_voxels_first(size, spacing, levels, strides):
     assert strides_for(size, spacing, levels) == strides
-
-
-def test_one_hot_has_a_channel_per_value_in_order_and_none_for_others():
-    encoded = one_hot(torch.tensor([[[-1, 0], [2, 5]]]), (-1, 0, 2))
-    assert encoded.tolist() == [[[[1, 0], [0, 0]], [[0, 1], [0, 0]], [[0, 0], [1, 0]]]]
 
 
 def test_activations_are_what_they_are_called_and_groups_divide_the_channels():
