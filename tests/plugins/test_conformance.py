@@ -14,10 +14,8 @@ from gansynth.core.run_folder import read_manifest
 from gansynth.core.schema import Condition
 from gansynth.core.source import SourceRequest
 from gansynth.data.batches import batch_of
-from gansynth.fitting.fit import fit
 from gansynth.fitting.warm_start import named_axes
 from gansynth.runtime.options import parse
-from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.testing import ToySource, check_generator
 from gansynth.testing._generator_checks import check_realness
@@ -29,10 +27,12 @@ from tests.plugins.toys import (
     SCHEMA,
     SIZE,
     TINY,
+    Toys,
     boxes,
     build,
     case,
     cases,
+    fit_toys,
     learn,
     maps,
     seen,
@@ -447,12 +447,6 @@ def test_units_of_each_channel_have_no_influence(kind, own, asked, offset):
 # -- runs ------------------------------------------------------------------------------------------
 
 
-class Toys(ToySource):
-    def __init__(self, request: SourceRequest) -> None:
-        super().__init__(3 if request.where == "3" else 2, boxes=request.where == "boxes")
-        self.request = request
-
-
 # Of generators that are not here: 2D and 3D, with their own defaults.
 DATA = {"cpggan": ("boxes",)}
 OWN = {k: {**v, "d_levels": 1} if k.startswith("cgan3d") else v for k, v in TINY.items()}
@@ -477,22 +471,10 @@ def _toys():
         yield
 
 
-def settings_of(kind: str, **changes: Any) -> dict[str, str]:
-    own = {**OWN.get(kind, {}), **(LOOP if learns(kind) else {}), **changes}
-    return {key: str(value) for key, value in own.items()}
-
-
 def fit_one(kind: str, where: str, out: Path, **changes: Any) -> dict[str, Any]:
-    steps = {"steps": 4, **changes} if learns(kind) else changes
-    return fit(
-        kind,
-        SourceRequest("toys", where),
-        out,
-        settings=settings_of(kind, **steps),
-        edits=None,
-        device="cpu",
-        reporter=NullReporter(),
-    )
+    loop = {"steps": 4, **LOOP} if learns(kind) else {}
+    request = SourceRequest("toys", where)
+    return fit_toys(kind, request, out, **{**OWN.get(kind, {}), **loop, **changes})
 
 
 @pytest.fixture(scope="module")

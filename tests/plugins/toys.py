@@ -1,7 +1,8 @@
-"""Slices in memory with a lesion or two, classes and boxes, and tiny generators for them."""
+"""Slices in memory with a lesion or two, classes and boxes, and tiny generators for them; fits."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,11 @@ import torch
 from gansynth.core.generator import Batch, Generator, TrainingStep
 from gansynth.core.registry import installed
 from gansynth.core.schema import OUTSIDE, Boxes, Case, Schema
+from gansynth.core.source import SourceRequest
 from gansynth.data.batches import batch_of
+from gansynth.fitting.fit import fit
+from gansynth.runtime.progress import NullReporter
+from gansynth.testing import ToySource
 from gansynth.training.loop import FitOptions, train
 
 SIZE = (16, 16)
@@ -121,3 +126,19 @@ def weights(generator: Any, *players: str) -> dict[str, torch.Tensor]:
         for name, net in generator.nets.items()
         if not players or name in players
     }
+
+
+class Toys(ToySource):
+    """Toy cases by their request: in 3D (``3``), in 2D (``2``) or with boxes (``boxes``)."""
+
+    def __init__(self, request: SourceRequest) -> None:
+        super().__init__(3 if request.where == "3" else 2, boxes=request.where == "boxes")
+        self.request = request
+
+
+def fit_toys(
+    kind: str, request: SourceRequest, out: Path, edits: Any = None, **settings: Any
+) -> dict[str, Any]:
+    texts = {key: str(value) for key, value in settings.items()}
+    how: dict[str, Any] = {"edits": edits, "device": "cpu", "reporter": NullReporter()}
+    return fit(kind, request, out, settings=texts, **how)

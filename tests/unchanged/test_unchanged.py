@@ -30,12 +30,10 @@ from gansynth.core.registry import installed
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.schema import Boxes, Sample, Schema
 from gansynth.core.source import SourceRequest
-from gansynth.fitting.fit import fit
-from gansynth.runtime.progress import NullReporter
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.sampler import Sampler
-from gansynth.testing import ToySource
 from tests.offered import offered
+from tests.plugins.toys import Toys, fit_toys
 
 HERE = Path(__file__).parent
 REFERENCE = HERE / "reference.json"
@@ -66,17 +64,9 @@ def asked(data: str) -> SourceRequest:
     return SourceRequest(kind, where)
 
 
-class Unseen(ToySource):
-    """``unseen:3``, ``unseen:2``, ``unseen:boxes``: toy cases under a name of their own."""
-
-    def __init__(self, request: SourceRequest) -> None:
-        super().__init__(3 if request.where == "3" else 2, boxes=request.where == "boxes")
-        self.request = request
-
-
 @pytest.fixture(scope="module", autouse=True)
 def _sources():
-    with offered("unseen", sources={"unseen": Unseen}):
+    with offered("unseen", sources={"unseen": Toys}):
         yield
 
 
@@ -84,23 +74,14 @@ def _sources():
 def fitted(tmp_path_factory) -> Callable[[str], Path]:
     """The folder of one of ``RUNS``, fitted for two steps when it is first asked for."""
     home = tmp_path_factory.mktemp("runs")
-    made: dict[str, Path] = {}
 
     def run(name: str) -> Path:
-        if name not in made:
+        out: Path = home / name
+        if not out.exists():
             generator, data, own, edits = RUNS[name]
             known = {**LOOP, **own} if generator not in UNTRAINED else own
-            fit(
-                generator,
-                asked(data),
-                home / name,
-                settings={key: str(value) for key, value in known.items()},
-                edits=edits,
-                device="cpu",
-                reporter=NullReporter(),
-            )
-            made[name] = home / name
-        return made[name]
+            fit_toys(generator, asked(data), out, edits, **known)
+        return out
 
     return run
 
@@ -147,7 +128,7 @@ def compare(what: str, found: dict[str, Any]) -> None:
 
 def samples_of(run: Path, data: str) -> dict[str, Any]:
     """Images, labels and boxes of three samples."""
-    source = Unseen(asked(data))
+    source = Toys(asked(data))
     opened, request = load_run(run, "cpu"), SampleRequest(seed=5)
     if "lesion" in opened.capabilities.takes:  # beside the real ones, in every sample
         request = replace(request, lesions="add", prevalence=1.0)
