@@ -13,7 +13,7 @@ from gansynth.core.generator import capabilities_of
 from gansynth.core.registry import installed
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schema import OUTSIDE, Case, Condition, Sample, Schema
+from gansynth.core.schema import Case, Condition, Sample, Schema
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.request_checks import GeneratorInfo, check_request
 from gansynth.testing import ToySource, check_generator
@@ -22,7 +22,6 @@ from gansynth_elastic.model import ElasticGenerator
 from tests.expected import raises_fault
 
 EDITS = capabilities_of(ElasticGenerator).edits
-CHANGED: dict[str, Any] = {"gamma": 0.4, "contrast": 0.3, "brightness": 0.5}
 
 
 def build(kind: str, ndim: int = 3, **options: Any) -> Any:
@@ -38,23 +37,6 @@ def conditions(ndim: int = 3, edits=EDITS, count: int = 4) -> Any:
 
 def drawn_of(generator: Any, asked: list[Condition]) -> list[Any]:
     return list(generator.sample(asked, [c.latent_seed for c in asked]))
-
-
-@pytest.mark.parametrize("option", CHANGED)
-def test_intensities_change_in_the_body_alone_by_the_seed_alone(option):
-    asked, generator = conditions(), build("elastic", **{option: CHANGED[option]})
-    together = drawn_of(generator, asked)
-    alone = [drawn_of(generator, [c])[0] for c in asked]
-    for sample, other, c in zip(together, alone, asked, strict=True):
-        assert np.array_equal(sample.image, other.image)
-        outside = c.labels == OUTSIDE
-        assert outside.any()
-        assert np.array_equal(sample.image[:, outside], c.moved[:, outside])
-        assert (sample.image[:, ~outside] != c.moved[:, ~outside]).mean() > 0.9
-        # All three keep the order of values.
-        for channel, before in zip(sample.image, c.moved, strict=True):
-            order = np.argsort(before[~outside])
-            assert (np.diff(channel[~outside][order]) >= -1e-4).all()
 
 
 @pytest.mark.parametrize(

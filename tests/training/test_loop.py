@@ -233,10 +233,11 @@ def test_a_preview_sees_the_averages_and_training_does_not(tmp_path):
     assert differing(newest(tmp_path / "plain"), newest(tmp_path / "watched")) == []
 
 
-def test_a_stage_lasts_for_its_images_and_the_last_for_ever():
-    stages = [Stage(size=(4,), images=4), Stage(size=(8,), images=6), Stage(size=(16,), images=1)]
-    found = [stages.index(_stage_at(stages, images)[0]) for images in (0, 3, 4, 9, 10, 999)]
-    assert found == [0, 0, 1, 1, 2, 2]
+def test_a_stage_lasts_for_its_images_fades_in_over_the_first_and_the_last_is_for_ever():
+    stages = [Stage(images=4), Stage(images=6, fade=4), Stage(images=1, fade=2)]
+    found = [_stage_at(stages, images) for images in (0, 3, 4, 5, 9, 10, 11, 999)]
+    assert [stages.index(stage) for stage, _ in found] == [0, 0, 1, 1, 1, 2, 2, 2]
+    assert [alpha for _, alpha in found] == [1, 1, 0, 0.25, 1, 0, 0.5, 1]
 
 
 STAGES = (Stage(batch_size=3, images=6), Stage())

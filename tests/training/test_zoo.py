@@ -60,22 +60,6 @@ def test_rates_of_all_players_fall(tmp_path):
     assert np.array(seen) == pytest.approx(np.outer([1, 0.75, 0.5, 0.25], [1e-4, 4e-4]), rel=1e-5)
 
 
-def test_layers_fade_in_over_a_stages_first_images():
-    alphas = []
-
-    def phases(self):
-        def note(step):
-            alphas.append(step.alpha)
-            return first.loss(step)
-
-        first, *others = ZOO["cpggan"].cls.phases(self)
-        return (Phase(first.player, note, first.interval, first.offset), *others)
-
-    run("cpggan", None, {"phases": phases})
-    fading = [0, 0.25, 0.5, 0.75]
-    assert alphas == [1] * 4 + fading + [1] * 4 + fading + [1] * 2
-
-
 def test_a_stages_batch_that_cannot_be_shared_out_is_refused_before_training():
     steps = list[TrainingStep]()
     phase, stages = Phase("generator", steps.append), (Stage((4, 4), 4, 12), Stage((8, 8), 3))  # type: ignore[arg-type]

@@ -130,20 +130,6 @@ def test_noise_is_added_as_autograd_would(form):
         torch.testing.assert_close(one, wanted, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("sizes", [(5, 9), (4, 8), (6, 6), (7, 13), (1, 2)])
-@pytest.mark.parametrize(
-    ("mode", "theirs"), [("nearest", "nearest"), ("trilinear", "linear"), ("cubic", "bicubic")]
-)
-def test_a_matrix_does_what_torch_does_along_an_axis(mode, theirs, sizes):
-    coarse, fine = sizes
-    x = images(2, 3, coarse)
-    if theirs == "bicubic":  # which torch has in 2D only
-        expected = F.interpolate(x[..., None], size=(fine, 1), mode=theirs)[..., 0]
-    else:
-        expected = F.interpolate(x, size=fine, mode=theirs)
-    assert torch.allclose(x @ matrix(mode, coarse, fine).T, expected, atol=1e-5)
-
-
 def test_every_axis_of_a_volume_goes_its_own_way():
     x = images(1, 2, 3, 4, 5)  # torch has no cubic interpolation in 3D
     slices = [F.interpolate(part, size=(8, 9), mode="bicubic") for part in x.unbind(2)]
