@@ -52,7 +52,6 @@ def drawer(folder: Path, **asked: Any) -> Sampler:
 
 
 def of_case(told: Sampler, index: int) -> tuple[Any, Any]:
-    """A condition, and its case."""
     condition: Any = told.sampler.draw(index)
     case: Any = told.sampler.cases(condition.provenance["case"])
     return condition, case

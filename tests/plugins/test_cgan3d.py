@@ -23,11 +23,8 @@ def draw(generator: CGAN3D, *seeds: int) -> Any:
     return generator.sample(conditions, seeds)
 
 
-def losses_of(generator: CGAN3D, noise: bool = False) -> dict[str, float]:
-    """The generator's terms."""
+def losses_of(generator: CGAN3D) -> dict[str, float]:
     now = step(generator, cases(2))
-    if noise:
-        now.batch.image = 3 * torch.randn(now.batch.image.shape, generator=now.rng)
     return {k: v.item() for k, v in generator.phases()[0].loss(now).items()}
 
 
@@ -174,7 +171,8 @@ def test_labels_are_drawn_from_what_is_given():
 
 
 def test_a_sample_in_tiles_is_the_sample():
-    size, own = (29, 35), {"given": ("T2",), "context": 2, "dropout": 0.3}
+    own: dict[str, Any] = {"given": ("T2",), "context": 2, "dropout": 0.3}
+    size = (29, 35)
     whole, pieces = (link(size, **own, sample_tile=edge) for edge in (0, 12))
     context = np.arange(np.prod(size)).reshape(size) % 3
     condition = replace(asked(whole), context=context.astype(np.int16))

@@ -84,7 +84,7 @@ def test_only_crops_that_show_a_lesion_are_learnt_from(rows, columns, accepted):
 def test_holes_hold_the_lesion_and_its_rim_and_are_often_larger():
     generator, larger = build(), 0
     for key in range(8):
-        now = step(generator, cases(2))
+        now: Any = step(generator, cases(2))
         now.rng.manual_seed(key)
         hole = generator.inserting.of_step(now).hole[:, 0].numpy()
         for sample, labels in zip(hole, now.batch.labels.numpy(), strict=True):

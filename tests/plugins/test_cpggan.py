@@ -154,11 +154,11 @@ def test_boxes_are_shrunk_to_what_was_drawn_if_asked_for(monkeypatch):
     assert sample.notes["tightened_to"][0] < 1
 
 
-def bright(seed: int, edge: int = 32) -> Any:
+def bright(seed: int) -> Any:
     """Grain with a bright square in a box."""
     rng = np.random.default_rng(seed)
-    image = rng.normal(0, 1 / 9, (2, edge, edge)).astype(np.float32)
-    y, x = rng.integers(edge // 4, edge // 2, 2)
+    image = rng.normal(0, 1 / 9, (2, 32, 32)).astype(np.float32)
+    y, x = rng.integers(8, 16, 2)
     image[:, y : y + 4, x : x + 4] += 2 + rng.random() / 9
     return case(seed, image=image, boxes=boxes((y, x, y + 4, x + 4)))
 
@@ -181,17 +181,17 @@ FREE = np.ones((64, 64), bool)
 ONE = replace(SCHEMA, channels=("T1",), outside_fill=(0.0,))
 
 
-def slice_of(seed: int = 0, edge: int = 64) -> FloatArray:
-    """A disc with grain, dark around it: (1, edge, edge)."""
+def slice_of(seed: int = 0) -> FloatArray:
+    """A disc with grain, dark around it: (1, 64, 64)."""
     rng = np.random.default_rng(seed)
-    far = np.indices((edge, edge)) - (edge - 1) / 2
-    body = (far**2).sum(0) < (0.45 * edge) ** 2
-    image: FloatArray = (body * (1 + rng.normal(size=(edge, edge)) / 20))[None].astype(np.float32)
+    far = np.indices((64, 64)) - 31.5
+    body = (far**2).sum(0) < 28.8**2
+    image: FloatArray = (body * (1 + rng.normal(size=(64, 64)) / 20))[None].astype(np.float32)
     return image
 
 
-def lesions(spec: Any = ONE, size: tuple[int, ...] = (64, 64)) -> Any:
-    made = build(size, spec, mode="roi", roi_size=8)
+def lesions() -> Any:
+    made = build((64, 64), ONE, mode="roi", roi_size=8)
     made.painter.grown.fill_(1.0)
     return made
 

@@ -1,8 +1,8 @@
 """Option ``compile`` of the loop, where there is no GPU."""
 
-from gansynth.runtime.progress import NullReporter
 from gansynth.training.checkpoint_manager import TrainingCallbacks
 from gansynth.training.loop import train
+from tests.recorder import Recorder
 from tests.training.zoo import members
 
 
@@ -13,10 +13,6 @@ def losses(name, choice, **callbacks):
 
 
 def test_steps_run_as_they_are_where_there_is_no_gpu_and_who_asks_for_graphs_is_told():
-    class Said(NullReporter):
-        def say(self, text: str) -> None:
-            lines.append(text)
-
-    lines, told = list[str](), Said()
+    told = Recorder()
     assert losses("wgan_gp", "graphs", reporter=told) == losses("wgan_gp", "off", reporter=told)
-    assert lines == ["compile=graphs: the device is cpu, not CUDA, so steps run as they are"]
+    assert told.said == ["compile=graphs: the device is cpu, not CUDA, so steps run as they are"]
