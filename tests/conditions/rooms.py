@@ -16,11 +16,8 @@ from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema
 from gansynth.core.source import CaseHeader, CaseSource, SourceRequest
 from gansynth.core.space import Placement, Space
 from gansynth.data.batches import CaseCache
-from gansynth.data.connected_components import parts
 
 THREE = Schema(("T1",), {"bg": 0, "a": 1, "b": 2, "c": 4}, (1.0, 1.0, 1.0), has_outside=True)
-STEPS = (*np.eye(3, dtype=int), *-np.eye(3, dtype=int))
-"""To the voxels whose faces a voxel touches."""
 
 
 def schema(ndim: int = 3, spacing: Sequence[float] | None = None) -> Schema:
@@ -89,10 +86,6 @@ def with_ball(
             there = within(labels.shape, centre, size, (1.0,) * labels.ndim)
             out[there & (labels != OUTSIDE)] = number
     return out
-
-
-def pieces(labels: LabelArray, value: int) -> int:
-    return len(parts(np.where(labels == value, labels, np.int16(0)), THREE))
 
 
 # -- cases -----------------------------------------------------------------------------------------

@@ -174,37 +174,25 @@ class Waves(Maps):
         return replace(case, image=shown[None].astype(np.float32))
 
 
-def test_a_lesion_is_taken_out_whole_and_filled_with_tissue_as_deep():
-    """A bright lesion, of which the mask holds the middle, in a head with a bright skull."""
+@pytest.mark.parametrize(
+    ("seat", "masked", "skull"), [((24, 40), 5, 26), ((8, 31), 8, 30)], ids=["skull", "stripped"]
+)
+def test_a_lesion_is_taken_out_whole_and_filled_with_tissue_as_deep(seat, masked, skull):
+    """A bright lesion: the mask holds its middle, in a bright skull; or it lies beside air."""
     middle = np.hypot(*(np.indices((64, 64)) - 31.5))
-    lesion = np.hypot(*(np.indices((64, 64)) - np.array([[[24]], [[40]]])))
-    noise = 2 * np.random.default_rng(0).standard_normal((64, 64))
-    levels = np.select([middle > 30, middle > 26, lesion < 8], [0, 200, 160], 80)
-    image = (levels + noise).astype(np.float32)[None]
-    out = whole_lesions(image, lesion < 5, middle <= 30)
-    assert out[lesion < 8].all()
-    assert not out[middle > 26].any()
-    tissue = Tissue(image, (middle <= 30) & ~out, middle <= 30)
-    pieces = find_pieces(tissue, out, np.random.default_rng(0))
-    assert pieces is not None
-    fill(image, pieces, tissue.free, tissue.inside)
-    assert abs(image[0][out] - 80).max() < 20
-
-
-def test_a_fill_at_the_surface_of_a_stripped_brain_is_not_drawn_to_the_value_of_air():
-    middle = np.hypot(*(np.indices((64, 64)) - 31.5))
-    lesion = np.hypot(*(np.indices((64, 64)) - np.array([[[10]], [[31]]]))) < 8
-    body, noise = middle <= 28, np.random.default_rng(0).standard_normal((64, 64))
-    image = np.where(body, np.where(lesion, 160, 80 + noise), 0).astype(np.float32)[None]
-    air = ~body & (image[0] == 0)
-    out = whole_lesions(image, lesion & body, body)
-    assert not out[air].any()
+    away = np.hypot(*(np.indices((64, 64)) - np.reshape(seat, (2, 1, 1))))
+    noise, body = 2 * np.random.default_rng(0).standard_normal((64, 64)), middle <= 30
+    levels = np.select([middle > skull, away < 8], [200, 160], 80)
+    image = np.where(body, levels + noise, 0).astype(np.float32)[None]
+    out = whole_lesions(image, (away < masked) & body, body)
+    assert out[(away < 8) & body].all()
+    assert not out[middle > skull].any()
     tissue = Tissue(image, body & ~out, body)
     pieces = find_pieces(tissue, out, np.random.default_rng(0))
     assert pieces is not None
     fill(image, pieces, tissue.free, tissue.inside)
     assert abs(image[0][out] - 80).max() < 20
-    assert not image[0][air].any()
+    assert not image[0][~body].any()
 
 
 @pytest.mark.parametrize("size", [6, 1])
@@ -230,20 +218,6 @@ def test_pieces_from_a_dark_and_a_bright_place_leave_no_edge_where_they_stand():
     np.testing.assert_allclose(image, smooth, atol=0.1)
 
 
-def test_a_case_is_emptied_in_a_few_ways_whichever_sample_comes_first():
-    flat = Schema(("T1",), {"bg": 0, "a": 1}, (1.0, 1.0), "HW", has_outside=True)
-    maps = {f"p{i}": with_ball(body((48, 48)), (12 + i, 24), 3) for i in range(4)}
-    sources = [sampler(f"swap,{ROOMY}", base=False, source=Waves(maps, flat)) for _ in range(2)]
-    drawn = [sources[0].draw(index) for index in range(60)]
-    again = [sources[1].draw(index) for index in reversed(range(60))]
-    ways: dict[str, set[bytes]] = {}
-    for one, other in zip(drawn, reversed(again), strict=True):
-        assert np.array_equal(one.background, other.background)
-        assert one.provenance == other.provenance
-        ways.setdefault(one.provenance["case"], set()).add(one.background.tobytes())
-    assert all(1 < len(each) <= VARIANTS for each in ways.values())
-
-
 @pytest.mark.parametrize("mixing", ["lesion", "carve"])
 def test_a_lesion_that_is_moved_only_where_the_crop_shows_it_is_the_same_lesion(
     monkeypatch, mixing
@@ -266,10 +240,14 @@ def tumours() -> Waves:
 
 def test_crops_that_a_tumour_fills_show_the_tissue_that_other_crops_of_the_case_show_there():
     crops = Space("crop", (12, 12))
-    source = sampler(f"swap,{ROOMY}", base=False, source=tumours(), space=crops)
+    source, other = [
+        sampler(f"swap,{ROOMY}", base=False, source=tumours(), space=crops) for _ in range(2)
+    ]
+    drawn = [source.draw(index) for index in range(80)]
+    assert np.array_equal(other.draw(79).background, drawn[79].background)
     seen: dict[tuple[str, int, int], set[float]] = {}
     full = []
-    for c in (source.draw(index) for index in range(80)):
+    for c in drawn:
         assert "stays" not in c.provenance["lesions"]
         assert np.array_equal(c.labels > 0, c.lesion > 0)
         case, (y, x) = c.provenance["case"], c.provenance["placement"]["corner"]
@@ -280,7 +258,7 @@ def test_crops_that_a_tumour_fills_show_the_tissue_that_other_crops_of_the_case_
             at = (case, y + row, x + column)
             seen.setdefault(at, set()).add(float(c.background[0, row, column]))
     assert any(full)
-    assert max(map(len, seen.values())) <= VARIANTS
+    assert 1 < max(map(len, seen.values())) <= VARIANTS
 
 
 def test_bodies_that_fill_little_of_the_crop_are_backgrounds_as_often_as_larger_ones():
@@ -419,15 +397,6 @@ def room(source, seed=0, change=lambda image: image):
     return source.lesions.draw(here, (), np.random.default_rng(seed)).provenance["room"]
 
 
-def test_new_lesions_keep_off_tissue_that_surrounds_no_real_one():
-    found = []
-    for text in ("apart_mm=1,where=anywhere", "apart_mm=1"):
-        drawn = [c.lesion > 0 for c in map(in_heads(text).draw, range(12))]
-        found.append(np.mean([(KINDS[new] != BRAIN).mean() for new in drawn if new.any()]))
-    assert found[0] > 0.25
-    assert found[1] < 0.05
-
-
 def on_both_sides(new: Any) -> bool:
     """Whether more than a seventh of a lesion lies on either side of the head's middle."""
     right = (np.nonzero(new)[1] >= SIDE / 2).mean()
@@ -438,16 +407,21 @@ def on_the_skull(new: Any) -> bool:
     return bool(np.isin(SKULL, KINDS[new]))
 
 
-@pytest.mark.parametrize("astray", [on_both_sides, on_the_skull])
-def test_large_lesions_lie_no_more_astride_and_no_shallower_than_training_lesions(astray):
+def off_the_brain(new: Any) -> float:
+    return float((KINDS[new] != BRAIN).mean())
+
+
+@pytest.mark.parametrize(
+    ("astray", "most"), [(on_both_sides, 0), (on_the_skull, 0), (off_the_brain, 0.05)]
+)
+def test_large_lesions_keep_off_where_training_lesions_do_not_lie(astray, most):
     heads, edits, shares = Heads(12, aside=7), build_edits(("scale:low=3,high=4",)), []
     for text in ("apart_mm=1,where=anywhere", "apart_mm=1"):
         source = ConditionSampler(heads, Space(), edits, seed=3, lesions=lesion_drawer(text))
-        drawn: list[Any] = list(map(source.draw, range(40)))
-        lesions = [c.lesion > 0 for c in drawn if c.lesion.any()]
+        lesions = [c.lesion > 0 for c in map(source.draw, range(40)) if c.lesion.any()]
         shares.append(np.mean(list(map(astray, lesions))))
     assert shares[0] > 0.1
-    assert shares[1] == 0
+    assert shares[1] <= most
 
 
 @pytest.mark.parametrize(("turned", "share"), [(False, 1), (True, 0)])

@@ -12,9 +12,7 @@ from gansynth.conditions.edits.morphology import change_volume
 from gansynth.conditions.edits.shared import keeps_nesting
 from gansynth.conditions.edits.warps import rotation
 from gansynth.core.edit import Edit, EditContext
-from gansynth.core.geometry import Mask
 from gansynth.core.schema import OUTSIDE, LabelArray, Schema
-from gansynth.data.connected_components import LabelComponents
 from tests.conditions.rooms import ball, case_context, make, schema, toy
 from tests.expected import raises_fault
 
@@ -41,10 +39,6 @@ def boxed(shape: tuple[int, ...], *boxes: tuple[Any, ...]) -> LabelArray:
     for rows, columns, value in boxes:
         labels[slice(*rows), slice(*columns)] = value
     return labels
-
-
-def pieces(mask: Mask) -> int:
-    return len(LabelComponents.of(mask).sizes)
 
 
 def test_shift_is_in_mm_exact_by_whole_voxels_and_keeps_the_volume_by_half_of_one():
@@ -162,7 +156,7 @@ def test_the_volume_comes_out_to_the_voxel(factor, spacing):
     assert np.array_equal(change_volume(labels, labels > 0, 1 + 1e-6, spacing), labels)
 
 
-def test_growth_ends_where_the_body_does():
+def test_growth_and_a_clip_end_where_the_body_does_that_the_image_shows():
     labels = np.maximum(toy(), 0)  # the image alone shows where the body is
     there, edit = case_context(labels, schema()), make("enlarge", low=16, high=16)
     there.__dict__["body"] = toy() != OUTSIDE
@@ -170,7 +164,12 @@ def test_growth_ends_where_the_body_does():
     after = edit.apply(EditContext(labels, schema(), there), params).labels
     assert (after > 0).sum() > 3 * (labels > 0).sum()
     assert not (after > 0)[~there.body].any()
-    assert (edit.apply(EditContext(labels, schema()), params).labels > 0)[~there.body].any()
+    beyond = edit.apply(EditContext(labels, schema()), params).labels
+    assert (beyond > 0)[~there.body].any()
+    clip, context = build_edit("clip:to=image"), EditContext(beyond, schema(), there)
+    clipped = clip.apply(context, clip.draw(context, np.random.default_rng(0))).labels
+    assert not (clipped > 0)[~there.body].any()
+    assert np.array_equal(clipped[there.body], beyond[there.body])
 
 
 def test_growth_takes_all_there_is_and_does_not_jump_over_a_gap():
