@@ -4,9 +4,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-import pickle
 import shutil
-import time
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -164,20 +162,11 @@ def test_draw_is_uniform_over_samples_which_may_be_changed(bank):
     same(reader.read("000000").image, make_sample().image.astype(np.float16))
 
 
-def test_draw_gives_none_without_a_bank_before_its_first_sample_and_once_it_is_deleted(bank):
-    reader = BankReader(bank, rescan_seconds=0)
-    assert reader.draw(rng()) is None
-    with BankWriter.create(bank, LIVE) as writer:
-        assert reader.draw(rng()) is None
-        publish(writer, 1)
-        assert draw(pickle.loads(pickle.dumps(reader)), rng()).id == "000000"
-    shutil.rmtree(bank)
-    assert reader.draw(rng()) is None
-
-
-def test_draw_meets_samples_retired_since_its_listing(bank):
+def test_draw_meets_samples_retired_since_its_listing_and_gives_none_where_there_are_none(bank):
     reader = BankReader(bank, rescan_seconds=1000)
+    assert BankReader(bank).draw(rng()) is None
     with BankWriter.create(bank, LIVE) as writer:
+        assert BankReader(bank).draw(rng()) is None
         publish(writer, 4)
         assert draw(reader, rng()).id in ("000000", "000001", "000002", "000003")
         publish(writer, 20)
@@ -240,16 +229,6 @@ def on_disk(folder: Path) -> int:
     return sum(4096 * -(-p.stat().st_size // 4096) for p in files)
 
 
-def test_a_live_bank_never_holds_more_than_its_capacity_and_the_oldest_go(bank):
-    reader, sizes = BankReader(bank), []
-    with BankWriter.create(bank, replace(LIVE, capacity=10)) as writer:
-        for _ in range(48):
-            publish(writer, 1)
-            sizes.append(reader.count())
-    assert sizes == [*range(1, 11), *[10] * 38]
-    assert reader.ids() == [f"{number:06d}" for number in range(38, 48)]
-
-
 def test_the_oldest_go_so_that_a_live_bank_stays_within_its_bytes_at_all_times(bank, monkeypatch):
     sizes, full, replace_file = [], [], os.replace
 
@@ -287,14 +266,9 @@ def test_a_full_complete_or_live_bank_refuses_its_writer(bank):
 
 def test_a_live_bank_has_an_age_and_a_complete_one_a_hash(bank):
     live = BankReader(make_bank(bank, LIVE, 1))
-    hour_ago = time.time() - 3600
-    os.utime(bank / "heartbeat.json", (hour_ago, hour_ago))
-    assert 3599 < (live.age() or 0) < 7200
-    assert live.sha256 is None
-    with BankWriter.attach(bank):
-        assert (live.age() or 0) < 1800
     complete = BankReader(make_bank(bank.with_name("complete"), FROZEN, 1))
-    assert complete.age() is None
+    assert (live.sha256, complete.age()) == (None, None)
+    assert (live.age() or 0) < 1800
     assert len(complete.sha256 or "") == 64
 
 
@@ -349,7 +323,7 @@ def test_a_bank_without_a_place_is_refused(room, tmp_path, size, where, fault, e
 
 
 @pytest.mark.fault(29)
-def test_scratch_banks_of_dead_processes_go_with_the_next_one(room):
+def test_scratch_banks_of_dead_processes_go_before_the_next_one_looks_for_room(room, monkeypatch):
     mine, _ = place_bank("my-run", 1)
     machine = mine.name.split("-")[3]
     left = room[1] / f"gansynth-run-{machine}-4194999-abc_12de"  # no process has such a number
@@ -357,19 +331,12 @@ def test_scratch_banks_of_dead_processes_go_with_the_next_one(room):
     named = room[0].with_name("named") / left.name  # in a folder that is not looked into by itself
     for folder in (left, others, room[1] / "gansynth-notes", named):
         folder.mkdir(parents=True)
-    place_bank("my-run", 1)
-    assert [folder.exists() for folder in (mine, left, others)] == [True, False, True]
-    place_bank("my-run", 1, named.parent)
-    assert not named.exists()
-
-
-def test_what_a_killed_training_left_is_removed_before_there_is_too_little_room(room, monkeypatch):
-    machine = place_bank("my-run", 1)[0].name.split("-")[3]
-    left = room[1] / f"gansynth-run-{machine}-4194999-abc_12de"
-    left.mkdir()
     free = "gansynth.bank.placement._free"
     monkeypatch.setattr(free, lambda folder: 0 if left.exists() else 80)
     assert place_bank("my-run", 80)[0].parent == room[1]
+    assert [folder.exists() for folder in (mine, left, others)] == [True, False, True]
+    place_bank("my-run", 1, named.parent)
+    assert not named.exists()
 
 
 @pytest.mark.fault(3)

@@ -12,6 +12,7 @@ import pytest
 
 from gansynth.bank.producer import ProducerConfig, _rest, main, open_bank, produce
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter, verify_bank
+from gansynth.bank.rejected_samples import LINES, PICTURES_OF_A_REASON
 from gansynth.bank.throttle import ThrottleState, write_throttle_state
 from gansynth.core.lineage import Lineage
 from gansynth.core.sample_request import SampleRequest
@@ -179,10 +180,12 @@ def test_a_producer_falls_silent_while_a_batch_takes_far_too_long(
 
 
 @pytest.mark.fault(39)
-def test_a_generator_that_mostly_fails_stops_with_the_reasons(tmp_path):
+def test_a_generator_that_mostly_fails_stops_with_the_reasons_and_is_pictured(tmp_path):
+    config = replace(CONFIG, rejected=str(tmp_path / "rejected"))
     with raises_fault("sampling.too-many-samples-rejected", names="33 times image") as caught:
-        filled(tmp_path / "bank", draw=lambda first, count: draw(REJECTED[0], 1) * count)
+        filled(tmp_path / "bank", config=config, draw=lambda first, n: draw(REJECTED[0], 1) * n)
     assert "\n" not in str(caught.value)
+    assert (tmp_path / "rejected" / LINES).read_text().count("\n") == PICTURES_OF_A_REASON
 
 
 @pytest.mark.fault(41)

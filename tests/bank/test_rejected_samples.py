@@ -4,20 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
-from gansynth.bank.producer import ProducerConfig, produce
-from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.bank.rejected_samples import (
     LINES,
     MOST_PICTURES,
     PICTURES_OF_A_REASON,
     RejectedSamples,
 )
-from gansynth.core.lineage import Lineage
 from gansynth.core.schema import Boxes, Sample, Schema
 from gansynth.data.picture_files import read_picture
-from gansynth.runtime.errors import DataFault, TrainingFault
+from gansynth.runtime.errors import DataFault
 from tests.spots import boxes_of, spotted
 
 SCHEMA = Schema(("T1",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("core",))
@@ -103,25 +99,3 @@ def test_a_full_disk_is_told_once_and_the_rest_goes_on(tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert "rejected samples are no longer kept as pictures: " in line
     assert "Not a directory" in line
-
-
-@pytest.mark.parametrize(("every", "indices"), [(3, [0, 3, 6, 9]), (1, [0, 1, 2])])
-def test_a_producer_keeps_what_its_gate_rejects_also_if_it_gives_up(
-    tmp_path, monkeypatch, every, indices
-):
-    def draw(first: int, count: int) -> list[Sample]:
-        bad = {"reject_reason": "too little lesion contrast in a box of class core: 0.1 in box 1"}
-        numbers = range(first, first + count)
-        return [sample(n, provenance={"index": n, **({} if n % every else bad)}) for n in numbers]
-
-    monkeypatch.setattr("gansynth.bank.rejected_samples.PICTURES_OF_A_REASON", 3 + (every > 1))
-    bank, rejected = tmp_path / "bank", tmp_path / "rejected"
-    spec = BankSpec(SCHEMA, Lineage("toy", "0", ()), "run", "0" * 64, True, 6)
-    config = ProducerConfig("run", {}, "", str(bank), True, 6, rejected=str(rejected))
-    with BankWriter.create(bank, spec) as writer:
-        try:
-            produce(writer, draw, lambda _: {}, config, stop=lambda: False, min_size=())
-        except TrainingFault:
-            assert every == 1
-        assert set(writer.rejected) == {line["reason"] for line in lines(rejected)}
-    assert [line["index"] for line in lines(rejected)] == indices

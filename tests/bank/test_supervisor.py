@@ -145,19 +145,6 @@ def test_a_producer_that_keeps_dying_is_given_up_and_whoever_waits_learns_why(ke
     assert "\n" not in last
 
 
-@pytest.mark.slow
-def test_a_killed_producer_is_named_to_who_waits_and_a_fault_of_data_is_not_tried_again(keep):
-    supervisor = keep("slow", restarts=0)
-    supervisor.wait(4, 300)
-    supervisor.process.kill()
-    with pytest.raises(EnvironmentFault, match="SIGKILL"):
-        supervisor.wait(13, 300)
-    supervisor = keep("data")
-    with pytest.raises(DataFault, match="look for them"):
-        supervisor.wait(13, 300)
-    assert (supervisor.restarts, isinstance(supervisor.ended, DataFault)) == (0, True)
-
-
 def test_the_end_of_a_producer_is_named_and_decides_whether_it_is_started_again(keep):
     supervisor = keep("slow", restarts=2)
     supervisor.stop()

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gansynth.core.run_folder import read_manifest
 from gansynth.core.sample_request import SampleRequest
 from gansynth.core.source import SourceRequest
 from gansynth.data.views import SourceView
@@ -116,12 +115,13 @@ def test_classes_that_cannot_be_drawn_are_refused_in_one_line(spec, settings, ex
 def test_classes_that_are_not_there_or_split_with_channels_are_refused(tmp_path):
     with raises_fault("folds.no-classes"):
         make_plan(PerClass("dcgan"), SourceRequest("toy", "2"), {}, None)
-    for name, channels, expected in (
-        ("dcgan", "each", "fitting.per-class-with-per-channel"),
-        ("chain.yaml", None, "fitting.chain-defines-its-parts"),
+    for name, channels, classes, expected in (
+        ("dcgan", "each", "each", "fitting.per-class-with-per-channel"),
+        ("chain.yaml", None, "each", "fitting.chain-defines-its-parts"),
+        ("chain.yaml", "each", None, "fitting.chain-defines-its-parts"),
     ):
-        with raises_fault(expected, names="--per-class each"):
-            asked_for(name, channels, "each")
+        with raises_fault(expected):
+            asked_for(name, channels, classes)
     with raises_fault("sampling.no-label-maps-to-edit"):
         compose(tmp_path / "run", edits=("flip",))
     assert list(tmp_path.iterdir()) == []
@@ -153,20 +153,6 @@ def test_a_beginning_that_has_seen_a_held_out_case_of_another_class_is_refused(t
     old = fit_gan(request, tmp_path / "old")
     with raises_fault("lineage.held-out-case-seen"):
         compose(tmp_path / "run", PerClass("dcgan", "cyst"), init_from=old)
-
-
-def test_parts_are_ordinary_runs_under_one_folder(both):
-    manifest = read_manifest(both)
-    assert [(p["folder"], p["classes"]) for p in manifest["parts"]] == [
-        ("parts/cyst", ["cyst"]),
-        ("parts/metastasis", ["metastasis"]),
-    ]
-    told = {key: manifest[key] for key in ("generator", "complete", "edits")}
-    assert told == {"generator": "composite", "complete": True, "edits": []}
-    capabilities = load_run(both, "cpu").generator.capabilities.to_json()
-    assert capabilities == manifest["capabilities"]
-    assert (capabilities["takes"], capabilities["draws"]) == (["class"], "both")
-    assert (both / "samples" / "composite.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_the_part_of_its_class_draws_a_sample_in_units_of_its_own(both):

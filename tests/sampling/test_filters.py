@@ -34,7 +34,6 @@ from gansynth.sampling.filters.fitted import (
 )
 from gansynth.sampling.open_run import load_run
 from gansynth.sampling.quality_gate import reject_reason_of, validate_sample
-from gansynth.sampling.sample import sample as write_samples
 from gansynth.sampling.sampler import Sampler
 from gansynth.testing import ToySource
 from gansynth.testing.toy import MEANS, TEXTURE, smooth_noise
@@ -210,18 +209,6 @@ def test_contrast_looks_at_a_new_lesion_alone(learnt):
     assert reject_reasons([judge(learnt(SHARE), image, both, lesion=lesion)]) == [""]
 
 
-def test_neighbours_of_a_class_are_not_each_others_rim(learnt):
-    labels = square(8, 24)
-    labels[10:22:3] = 0  # slabs of two rows, a row apart
-    grain = np.random.default_rng(0).normal(0, 1e-4, labels.shape)  # none, and all else were air
-    found = judge(learnt(SHARE), MEANS[:, labels] + grain, labels)
-    assert found.provenance["admitted"]["contrast"] == 1
-
-
-def test_contrast_looks_at_lesions_of_a_few_voxels_where_asked(run):
-    ensure_learnt(RunFolder(run), ToySource(2), ["contrast:few=8,least_voxels=8"])
-
-
 def test_contrast_of_a_class_that_is_not_there_is_refused(run):
     with raises_fault("sampling.filter-class-unknown"):
         ensure_learnt(RunFolder(run), ToySource(2), ["contrast:classes=onee"])
@@ -293,11 +280,6 @@ def test_of_a_lesion_in_a_real_image_only_the_lesion_counts(learnt, drawn, edits
     assert boxed.provenance == {"admitted": {}}, "boxes filled in a real image are not judged"
 
 
-def test_every_filter_that_was_asked_says_what_it_found(fitted):
-    (sample,) = drawer(fitted, [TINY, SHARE, "range", "novel"], as_asked).draw(3, 1)
-    assert set(sample.provenance["admitted"]) == {"faithful", "contrast", "range", "novel"}
-
-
 # -- on the way into a bank ------------------------------------------------------------------------
 
 
@@ -340,20 +322,6 @@ def test_what_is_flawed_is_counted_and_pictured_and_the_rest_enters(fitted, tmp_
     assert {case.id for one in seen for case in one.cases} == set(ToySource(2).train_ids)
 
 
-@pytest.mark.fault(39)
-def test_a_bad_generator_is_stopped_and_the_filter_named(fitted, tmp_path):
-    with raises_fault("sampling.too-many-samples-rejected"):
-        fill(fitted, tmp_path, [TINY], noise)
-
-
-def test_without_filters_all_enter(run, tmp_path):
-    reader = fill(run, tmp_path, [], noise)
-    found = [reader.read(name) for name in reader.ids()]
-    assert [s.provenance["index"] for s in found] == list(range(SOME))
-    assert "admitted" not in found[0].provenance
-    assert not (run / "filters").exists()
-
-
 def test_a_dry_run_says_what_would_be_learnt(run):
     filters = ("range:crops=2", "novel:crops=2")
     said = planned_filters(RunFolder(run), filters)["filters"]
@@ -365,15 +333,6 @@ def test_a_dry_run_says_what_would_be_learnt(run):
     assert planned_filters(RunFolder(run), ()) == planned_filters(None, filters) == {}
     with raises_fault("registry.name-unknown"):
         planned_filters(RunFolder(run), ["nvel"])
-
-
-def test_drawn_samples_are_judged_too(run, tmp_path):
-    where = {"out": tmp_path / "out", "device": "cpu", "quiet": True}
-    report = write_samples(run, n=2, filter="range:tolerance=0", **where)
-    assert report["rejected"] == sum(report["reject_reasons"].values()) == 2
-    assert all(reason.startswith("filter 'range': ") for reason in report["reject_reasons"])
-    told = read_json(tmp_path / "out" / "provenance.json")["samples"]["sample-0000"]
-    assert told["reject_reason"].startswith("filter 'range': ")
 
 
 # -- how they learn --------------------------------------------------------------------------------
@@ -418,14 +377,6 @@ def learn(run: Path, *texts: str, seed: int = 0) -> Any:
 
 
 @pytest.mark.usefixtures("bright")
-def test_a_strangers_filter_keeps_samples_out_and_says_why(run):
-    good = drawer(run, ["bright"]).draw(0, 3)
-    assert reject_reasons(good) == ["", "", ""]
-    bad = drawer(run, ["bright:most=0"], lambda c, rng: 100 + as_asked(c, rng)).draw(0, 1)
-    assert reject_reason_of(reject_reasons(bad)[0]) == "filter 'bright': too bright"
-
-
-@pytest.mark.usefixtures("bright")
 def test_a_filter_learns_once_also_of_several_and_other_options_are_another_filter(run):
     assert [one.name for one in to_learn(run, ["bright"])] == ["bright"]
     threads = [Thread(target=learn, args=(run,)) for _ in range(3)]
@@ -451,12 +402,6 @@ def test_the_lineage_is_of_the_cases_that_were_looked_at(run):
     assert len(found.lineage.cases) < len(seen.cases)
     joined = drawer(run, ["bright"]).lineage
     assert [[c.id for c in one.cases] for one in joined.ancestors] == [["toy_00"]]
-
-
-@pytest.mark.usefixtures("bright")
-def test_a_case_that_is_not_what_it_was_is_refused(run):
-    with raises_fault("sampling.case-content-changed"):
-        learn(run, seed=1)
 
 
 def rewritten(change: Callable[[Any], object]) -> Callable[[Path], None]:

@@ -13,7 +13,7 @@ import gansynth
 from gansynth import replay
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schema import Boxes, Schema
+from gansynth.core.schema import Schema
 from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
 from gansynth.core.writer import Item
@@ -75,6 +75,7 @@ def test_a_sample_is_the_same_whatever_the_batch_and_leaves_the_random_state_alo
     assert [step["edit"] for step in told["edits"]] == ["shift", "flip"]
     assert (told["index"], told["seed"], told["generator"]) == (1, 4, "cgan3d")
     assert told["latent_seed"] >= 0
+    assert "admitted" not in told, "no filter was asked for"
 
 
 def test_samples_go_back_to_the_sources_units(drawer, deep):
@@ -151,26 +152,12 @@ def test_samples_are_a_data_set(written):
     assert files == images | labels | {"dataset.json", "provenance.json", "sheet.png"}
     source = open_source(SourceRequest("nifti", str(written[0])))
     assert (len(source.train_ids), len(source.held_out_ids)) == (4, 1)  # folds to fit on
+    own = ToySource(3).schema
+    assert (source.schema.spacing, source.schema.labels) == (own.spacing, own.labels)
     told = json.loads((written[0] / "dataset.json").read_text())  # nnU-Net's
     assert told["channel_names"] == {"0": "first", "1": "second"}
     assert (told["numTraining"], told["file_ending"]) == (5, ".nii.gz")
     assert told["labels"] == dict(ToySource(3).schema.labels)
-
-
-def test_nifti_reads_the_drawn_samples_as_they_lie_and_only_as_samples(written, drawer):
-    """No intensity is normalised again unless asked; what lay outside is background."""
-    drawn, source = drawer.draw(1, 1)[0], read_back(written[0])
-    read = source.load("sample-0001")
-    assert np.array_equal(read.image, drawn.image)
-    assert np.array_equal(read.labels, np.maximum(drawn.labels, 0))
-    own = ToySource(3).schema
-    assert (source.schema.channels, source.schema.spacing) == (own.channels, own.spacing)
-    assert source.schema.labels == own.labels
-    plain = SourceRequest("nifti", str(written[0]), fold="all")
-    with raises_fault("synthetic.case-made-by-gansynth"):
-        open_source(plain).load("sample-0001")
-    asked = open_source(replace(plain, read={"modality": "mr"}, synthetic="run"))
-    assert not np.array_equal(asked.load("sample-0001").image, read.image)
 
 
 def test_written_provenance_replays_to_the_written_sample(written, runs, tmp_path):
@@ -270,17 +257,6 @@ def test_spacing_is_in_the_header(tmp_path):
     assert np.array_equal(source.load("case").image, image)
     assert source.schema.spacing == SPACING
     assert load(tmp_path / "labels/case.nii.gz").header.get_zooms() == SPACING[::-1]
-
-
-def test_boxes_are_a_table_beside_images_without_labels(tmp_path):
-    boxes = Boxes(np.array([[0, 1, 2, 2, 3, 4]], np.float32), np.zeros(1, np.int16))
-    classes = {"box_classes": ("core",)}
-    source = write(tmp_path, np.ones((1, 4, 5, 6), np.float32), boxes=boxes, schema=classes)
-    table = (tmp_path / "boxes/case.csv").read_text().splitlines()
-    assert table == ["class,xmin,ymin,zmin,xmax,ymax,zmax", "core,2,1,0,4,3,2"]
-    assert source.load("case").labels is None
-    assert not (tmp_path / "labels").exists()
-    assert "labels" not in json.loads((tmp_path / "dataset.json").read_text())
 
 
 # -- what nobody has labelled ----------------------------------------------------------------------
