@@ -202,8 +202,6 @@ def test_a_bank_made_otherwise_is_not_taken_up(tmp_path):
     [
         ({"bank": None, "colour": 1}, "colour"),
         ({"duty": 0}, "duty"),
-        ({"batch": 0}, "batch"),
-        ({"reuse": 0}, "reuse"),
         ({"refresh": -1}, "refresh"),
         ({"max_bytes": 0}, "max_bytes"),
     ],

@@ -15,7 +15,7 @@ from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.requests.sections import SampleSection
 from gansynth.core.run_folder import RunFolder
 from gansynth.core.sample_request import SampleRequest
-from gansynth.core.schema import OUTSIDE, Case, LabelArray, Schema, content_hash
+from gansynth.core.schema import Case, LabelArray, Schema, content_hash
 from gansynth.core.source import (
     CaseSource,
     SourceRequest,
@@ -81,17 +81,6 @@ def numbered(*values: int) -> LabelArray:
 
 def labels_of(source: CaseSource, case_id: str) -> Any:
     return source.load(case_id).labels
-
-
-def test_base_cases_get_the_channels_and_labels_of_the_run():
-    labels = {"background": 0, "rim": 1, "core": 4}
-    schema = replace(TURNED, labels=labels, has_outside=True)
-    other, own = Shelf(schema, numbered(1, 4, 0, OUTSIDE)), replace(SCHEMA, has_outside=True)
-    base = ConditionSource(other, own)
-    assert base.schema is own
-    assert np.rint(base.load("a").image.mean(axis=(1, 2, 3)) / 10).tolist() == [2, 1]
-    assert labels_of(base, "a").ravel()[:4].tolist() == [2, 1, 0, OUTSIDE]
-    assert labels_of(other, "a").ravel()[:4].tolist() == [1, 4, 0, OUTSIDE]
 
 
 def test_base_cases_without_labels_are_background_with_one_warning(caplog):

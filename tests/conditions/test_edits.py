@@ -161,22 +161,6 @@ def test_a_class_that_the_schema_lacks_is_refused(name):
         edited(strong(name, classes=(3, 4)), setting(FLAT), 0)
 
 
-@pytest.mark.parametrize("spacing", [DEEP, FLAT], ids=len)
-@quick
-@given(seed=seeds, chain=st.lists(st.sampled_from(EVERY), min_size=2, max_size=5))
-def test_edits_compose_and_replay_in_order(spacing, seed, chain):
-    there, rng = setting(spacing), np.random.default_rng(seed)
-    labels, names = there.labels, there.case_pool.schema
-    given = EditContext(labels, names, there, np.maximum(labels, 0))
-    done, steps = apply_edits(given, [strong(name, share=0.7) for name in chain], rng)
-    assert done.channels is not None
-    assert done.channels.shape == labels.shape
-    replayed = EditContext(labels, names, there)
-    for step in json.loads(json.dumps(steps)):
-        replayed = replayed.edited(strong(step["edit"]), step["params"])
-    assert np.array_equal(replayed.labels, done.labels)
-
-
 def test_an_edit_is_applied_to_its_share_of_conditions():
     edit, rng = make("shift", share=0.25), np.random.default_rng(0)
     context = EditContext(np.eye(8, dtype=np.int16), schema(2))

@@ -70,6 +70,7 @@ def test_outside_stays_and_context_goes_through_the_same_edits():
     there: Any = EditContext(replace_ignored(case, SCHEMA), SCHEMA, channels=case * 10)
     for edit, step in zip(build_edits(CHAIN), condition.provenance["edits"], strict=True):
         there = there.edited(edit, step["params"])
+    assert np.array_equal(condition.labels, there.labels)
     assert np.array_equal(condition.context, there.channels)
     assert not np.array_equal(condition.context, case * 10)
 

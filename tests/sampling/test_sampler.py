@@ -28,8 +28,6 @@ from gansynth.testing import ToySource
 from tests.expected import raises_fault
 from tests.offered import offered
 
-SPACING = (3.0, 1.5, 0.75)
-
 
 @pytest.fixture(scope="module")
 def runs(toy_fit, tmp_path_factory) -> dict[str, Path]:
@@ -243,20 +241,17 @@ def test_resampled_samples_go_back_to_their_cases_shape(toy_fit, tmp_path, monke
     assert images.shape == (32, 32, 1)
 
 
-def write(folder: Path, image: Any, labels: Any = None, **more: Any) -> Any:
-    names = {"background": 0, "organ": 1}
-    schema = Schema(("a", "b")[: len(image)], names, SPACING, **more.pop("schema", {}))
-    items = [Item("case", image, labels, **more)]
-    write_items(lambda f: NiftiWriter(f, schema), items, schema, folder, made={"normalised": True})
-    return read_back(folder)
-
-
 def test_spacing_is_in_the_header(tmp_path):
     image = np.random.default_rng(0).normal(size=(2, 4, 5, 6)).astype(np.float32)
-    source = write(tmp_path, image, np.ones((4, 5, 6), np.int16))
+    schema = Schema(("a", "b"), {"background": 0, "organ": 1}, (3.0, 1.5, 0.75))
+    items = [Item("case", image, np.ones((4, 5, 6), np.int16))]
+    made = {"normalised": True}
+    write_items(lambda f: NiftiWriter(f, schema), items, schema, tmp_path / "out", made=made)
+    source = read_back(tmp_path / "out")
     assert np.array_equal(source.load("case").image, image)
-    assert source.schema.spacing == SPACING
-    assert load(tmp_path / "labels/case.nii.gz").header.get_zooms() == SPACING[::-1]
+    assert source.schema.spacing == schema.spacing
+    labels = load(tmp_path / "out/labels/case.nii.gz")
+    assert labels.header.get_zooms() == schema.spacing[::-1]
 
 
 # -- what nobody has labelled ----------------------------------------------------------------------
