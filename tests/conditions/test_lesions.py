@@ -267,14 +267,6 @@ def test_a_replaced_lesion_lies_where_the_old_one_was():
         assert ((own_labels(source, c) > 0) & (c.lesion > 0)).any()
 
 
-def test_of_slices_those_with_a_lesion_are_taken():
-    source = sampler("where=anywhere,inside=0.5", space=Space("slice", (16, 16)))
-    for c in (c for c in placed(source, 8) if c.lesion.any()):
-        told = c.provenance["lesions"]
-        labels: Any = ToySource(3).load(told["donor"]).labels
-        assert (labels[told["slice"]] > 0).any()
-
-
 @pytest.mark.parametrize("share", [0, 0.5, 1])
 def test_prevalence_sets_the_share_of_samples_with_a_lesion(share):
     source = sampler(ROOMY, base=False, ndim=2, prevalence=share)
