@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -26,7 +27,7 @@ from gansynth_nnunet import launch
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.mixed import MixedNnunetDataset
 from gansynth_nnunet.source import NnunetSource
-from tests.adapters.nnunet.conftest import begin, log_of, sidecar
+from tests.adapters.nnunet.conftest import begin, log_of
 from tests.banks import write_bank
 from tests.disks import files_of_at_most
 from tests.expected import raises_fault
@@ -36,38 +37,20 @@ from tests.house import ROOT
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-@pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])
-def test_nnunets_own_loaders_draw_from_the_bank(ready, configuration):
-    trainer = ready(configuration, sample_timeout=7)
-    train, validation = begin(trainer).get_dataloaders()
-    assert trainer.gansynth_plan.sample_timeout == 7
-    batches = [next(train) for _ in range(5)]
-    patch = trainer.configuration_manager.patch_size
-    assert all(tuple(b["data"].shape) == (2, 2, *patch) for b in batches)
-    assert all(np.isfinite(b["data"].numpy()).all() for b in batches)
-    counts = trainer.session.counts()  # with nnU-Net's own first batch
-    assert (counts.real, counts.synthetic, counts.fell_back) == (6, 6, 0)
-    assert not isinstance(validation.data_loader._data, MixedNnunetDataset)
-    assert (next(validation)["target"][0] >= 0).all()
+@pytest.fixture
+def empty(toy_nnunet, tmp_path) -> Path:
+    """A live bank that nobody fills."""
+    source = NnunetSource(toy_nnunet.request(configuration="2d"))
+    return write_bank(tmp_path / "empty", source.schema, lineage_of(source), frozen=False)
 
 
 def test_training_stops_where_a_sample_is_missing_and_says_why_though_a_worker_knows_only(
-    build, told, frozen_bank, monkeypatch
+    build, told, empty, monkeypatch
 ):
-    bank = frozen_bank()
-    told(bank=bank, strict=True)
+    told(bank=empty, allow_empty_bank=True, strict=True)
     monkeypatch.setenv("nnUNet_n_proc_DA", "1")
-    trainer = build()
-    mix = trainer.gansynth_mix
-
-    def mix_then_empty(plan):
-        mix(plan)
-        for sample in bank.glob("sample-*"):
-            sample.unlink()
-
-    monkeypatch.setattr(trainer, "gansynth_mix", mix_then_empty)
     with raises_fault("hosts.drawing-worker-stopped-training"):
-        trainer.run_training()
+        build("2d").run_training()
 
 
 def test_with_fold_all_the_log_says_that_nothing_is_held_out(build, told, frozen_bank):
@@ -104,27 +87,36 @@ def base(trainer: Any) -> str:
     return str(type(trainer).__mro__[2].__name__)
 
 
+MIRRORED = {"inference_allowed_mirroring_axes": (0, 1)}
+
+
 @pytest.mark.parametrize(
-    ("variant", "attribute", "value"),
+    ("variant", "configuration", "settings", "stays"),
     [
-        ("nnUNetTrainer_5epochs", "initial_lr", 0.5),
-        ("nnUNetTrainer_onlyMirror01_DA5", "inference_allowed_mirroring_axes", (0, 1)),
+        ("nnUNetTrainer", "3d_fullres", {}, {}),
+        ("nnUNetTrainer", "2d", {}, {}),
+        ("nnUNetTrainer_5epochs", "3d_fullres", {"num_epochs": 7, "initial_lr": 0.5}, {}),
+        ("nnUNetTrainer_onlyMirror01_DA5", "3d_fullres", {}, MIRRORED),
     ],
 )
 def test_a_variant_draws_from_the_bank_and_stays_what_it_is_but_for_settings(
-    ready, variant, attribute, value
+    ready, variant, configuration, settings, stays
 ):
-    own = {"num_epochs": 7, "initial_lr": 0.5} if "5epochs" in variant else {}
-    trainer = ready(name=f"{variant}GANSynth", settings={"num_iterations_per_epoch": 2, **own})
+    trainer = ready(configuration, f"{variant}GANSynth", sample_timeout=7, settings=settings)
     assert base(trainer) == variant
-    assert not own or trainer.num_epochs == 7
     assert f"{variant}GANSynth__" in trainer.output_folder
-    train, _ = begin(trainer).get_dataloaders()
-    batches = [next(train) for _ in range(3)]
-    counts = trainer.session.counts()
-    assert all(b["data"].isfinite().all() for b in batches)
+    train, validation = begin(trainer).get_dataloaders()
+    batches = [next(train)["data"] for _ in range(3)]
+    patch = trainer.configuration_manager.patch_size
+    assert trainer.gansynth_plan.sample_timeout == 7
+    assert all(tuple(data.shape) == (2, 2, *patch) for data in batches)
+    assert all(data.isfinite().all() for data in batches)
+    counts = trainer.session.counts()  # with nnU-Net's own first batch
     assert (counts.real, counts.synthetic, counts.fell_back) == (4, 4, 0)
-    assert getattr(trainer, attribute) == value
+    assert not isinstance(validation.data_loader._data, MixedNnunetDataset)
+    assert (next(validation)["target"][0] >= 0).all()
+    expected = {**settings, **stays}
+    assert {name: getattr(trainer, name) for name in expected} == expected
 
 
 def test_a_users_own_trainer_is_composed_unless_the_user_did(ready, own):
@@ -223,19 +215,14 @@ def test_a_disk_that_is_full_leaves_the_checkpoint_before(trainer):
     assert type(trainer).__name__ == TRAINER
 
 
-QUICK = {
-    "num_epochs": 2,
-    "num_iterations_per_epoch": 2,
-    "num_val_iterations_per_epoch": 1,
-    "save_every": 50,
-}
+def epochs(number: int, iterations: int = 2) -> dict[str, int]:
+    values = {"num_epochs": number, "num_iterations_per_epoch": iterations}
+    return {**values, "num_val_iterations_per_epoch": 1}
 
 
 def trained(trainer: Any) -> tuple[list[float], dict[str, Any]]:
     """Loss of each training step, and the weights in the end; from the same random state."""
-    import torch
-
-    for key, value in QUICK.items():
+    for key, value in {**epochs(2), "save_every": 50}.items():
         setattr(trainer, key, value)
     losses: list[float] = []
     step = trainer.train_step
@@ -256,12 +243,9 @@ def trained(trainer: Any) -> tuple[list[float], dict[str, Any]]:
 
 
 @pytest.mark.fault(39)
-def test_an_empty_bank_changes_no_bit_and_that_is_said(build, told, toy_nnunet, tmp_path):
+def test_an_empty_bank_changes_no_bit_and_that_is_said(build, told, empty):
     stock = trained(build("2d", name="nnUNetTrainer"))
-    source = NnunetSource(toy_nnunet.request(configuration="2d"))
-    lineage = lineage_of(source)
-    bank = write_bank(tmp_path / "empty", source.schema, lineage, frozen=False)
-    told(bank=bank, allow_empty_bank=True)
+    told(bank=empty, allow_empty_bank=True)
     ours = build("2d")
     losses, weights = trained(ours)
     assert losses == stock[0]
@@ -275,11 +259,6 @@ def test_an_empty_bank_changes_no_bit_and_that_is_said(build, told, toy_nnunet, 
 
 
 TUNING = {"ratio": "0:1", "schedule": "finetune:34%@50%"}
-
-
-def epochs(number: int, iterations: int = 2) -> dict[str, int]:
-    values = {"num_epochs": number, "num_iterations_per_epoch": iterations}
-    return {**values, "num_val_iterations_per_epoch": 1}
 
 
 def test_fine_tuning_goes_through_nnunets_rates_again_and_each_step_is_timed(ready):
@@ -313,18 +292,11 @@ def test_fine_tuning_opens_the_chosen_cases_only_and_nothing_before(ready, monke
     trainer.run_training()
     train, validation = map(set, trainer.do_split())
     chosen = set(choose_cases({case: case for case in train}, 0.34, 0))
-    drawn = DrawCounter(trainer.gansynth_plan.log).update()
-    synthetic_only = 4  # of 8 batches
     assert len(chosen) == 2 < len(train)
     assert set(seen) - validation == chosen
-    assert drawn.synthetic == synthetic_only * trainer.batch_size
+    drawn = DrawCounter(trainer.gansynth_plan.log).update()
     assert sum(seen[case] for case in train) == drawn.real
-    assert drawn.fell_back == 0
-    log = max((Path(trainer.output_folder) / "gansynth_draws").iterdir())
-    batches = (log / "batches-0").stat().st_size  # with nnU-Net's first, which it throws away
-    assert drawn.real == (batches - synthetic_only) * trainer.batch_size
-    assert sidecar(trainer)["sessions"][0]["chosen"] == sorted(chosen)
-    assert not validation.isdisjoint(seen)  # which of them, nnU-Net rolls dice for
+    assert drawn.synthetic == 4 * trainer.batch_size  # half of the batches
 
 
 def test_where_nnunetv2_train_starts_it_a_trainer_goes_on_with_no_other_training(ready):
@@ -405,24 +377,6 @@ def test_one_producer_serves_two_ranks_which_draw_differently(nnunet, told, fitt
     assert counts["real"] + counts["synthetic"] == 3 * (2 + 1)
 
 
-@pytest.mark.slow
-def test_the_stock_command_trains(nnunet, told, frozen_bank, tmp_path):
-    told(bank=frozen_bank())
-    command = [
-        str(Path(sys.executable).with_name("nnUNetv2_train")),
-        *("501", "3d_fullres", "0", "-tr", TRAINER, "-p", nnunet.plans, "-device", "cpu"),
-    ]
-    path = str(torchvision_compat.CPU_TORCH)
-    workers = dict.fromkeys(("nnUNet_n_proc_DA", "nnUNet_def_n_proc", "OMP_NUM_THREADS"), "1")
-    environ = {**os.environ, **workers, "PYTHONPATH": path}
-    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=280)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    assert "Mean Validation Dice" in ended.stdout
-    record = read_json(next((tmp_path / "results").rglob("gansynth_session.json")))
-    assert record["complete"]
-    assert record["sessions"][0]["drawn"]["realised"] == 0.5
-
-
 PREDICT = """
 import sys
 sys.modules["gansynth"] = sys.modules["gansynth_nnunet"] = None  # any import of them fails
@@ -432,35 +386,39 @@ predict_entry_point()
 """
 
 
-@pytest.mark.slow
-def test_nnunet_predicts_without_gansynth_what_our_trainer_predicts(nnunet, trainer, tmp_path):
-    import nibabel as nib
-    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-
-    trainer.run_training()
-    case, images = "p1_left", tmp_path / "in"
-    images.mkdir()
-    paths = [nnunet.raw / "imagesTr" / f"{case}_000{i}.nii.gz" for i in (0, 1)]
-    for path in paths:
-        (images / path.name).symlink_to(path)
-    command = [
-        *(sys.executable, "-c", PREDICT, "-i", str(images), "-o", str(tmp_path / "out")),
-        *("-d", "501", "-tr", TRAINER, "-p", nnunet.plans, "-c", "3d_fullres", "-f", "0"),
-        *("-device", "cpu", "-npp", "0", "-nps", "0"),
-    ]
-    environ = {k: v for k, v in os.environ.items() if k != "nnUNet_extTrainer"}
-    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=110)
+def run_stock(*words: object, **environ: str) -> str:
+    """What a command of nnU-Net's prints, in a process of its own."""
+    threads = ("nnUNet_n_proc_DA", "nnUNet_def_n_proc", "OMP_NUM_THREADS")
+    environ = {**os.environ, **dict.fromkeys(threads, "1"), **environ}
+    command = [*map(str, words), "-device", "cpu"]
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=280)
     assert ended.returncode == 0, ended.stderr[-2000:]
-    found = np.asarray(nib.Nifti1Image.from_filename(tmp_path / "out" / f"{case}.nii.gz").dataobj)
+    return ended.stdout
 
-    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
-    trainer.set_deep_supervision_enabled(False)
-    trainer.network.eval()
-    made = [trainer.network, trainer.plans_manager, trainer.configuration_manager]
-    made += [[trainer.network.state_dict()], trainer.dataset_json, "any"]
-    predictor.manual_initialization(*made, trainer.inference_allowed_mirroring_axes)
-    data, properties = SimpleITKIO().read_images([str(p) for p in paths])
-    expected = predictor.predict_single_npy_array(data, properties)
-    assert len(np.unique(expected)) > 1
-    assert np.array_equal(found, expected.T)
+
+@pytest.mark.slow
+def test_the_stock_command_trains_and_predicts_the_same_where_there_is_no_gansynth(
+    nnunet, told, frozen_bank, tmp_path, monkeypatch
+):
+    told(bank=frozen_bank())
+    train = Path(sys.executable).with_name("nnUNetv2_train")
+    trained = ("-tr", TRAINER, "-p", nnunet.plans)
+    path = str(torchvision_compat.CPU_TORCH)
+    said = run_stock(train, "501", "3d_fullres", "0", *trained, PYTHONPATH=path)
+    assert "Mean Validation Dice" in said
+    results, images, out = (tmp_path / name for name in ("results", "in", "out"))
+    record = read_json(next(results.rglob("gansynth_session.json")))
+    assert record["complete"]
+    assert record["sessions"][0]["drawn"]["realised"] == 0.5
+    validated = sorted(next(results.rglob("validation")).glob("*.nii.gz"))
+    images.mkdir()
+    for file in validated:
+        for channel in (nnunet.raw / "imagesTr").glob(file.name.replace(".", "_*.", 1)):
+            (images / channel.name).symlink_to(channel)
+    monkeypatch.delenv("nnUNet_extTrainer")
+    predict = (sys.executable, "-c", PREDICT, "-i", images, "-o", out, "-npp", 0, "-nps", 0)
+    run_stock(*predict, "-d", "501", "-c", "3d_fullres", "-f", "0", *trained)
+    for file in validated:
+        expected, found = (np.asarray(nib.load(f).dataobj) for f in (file, out / file.name))
+        assert len(np.unique(expected)) > 1
+        assert np.array_equal(found, expected)
