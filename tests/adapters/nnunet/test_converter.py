@@ -90,10 +90,9 @@ def opened(toy, kind: str, **read):
     return open_source(SourceRequest(kind, where[kind], fold=fold, root=str(toy.root), read=read))
 
 
-def as_sample(case, space=None, placement=None) -> Sample:
+def as_sample(case, space, placement=None) -> Sample:
     """A real case as if a generator had drawn it."""
-    if space is not None:
-        case = space.to_generator(case, placement)
+    case = space.to_generator(case, placement)
     told = {"case": case.id, "seed": 0, "index": 0}
     if placement is not None:
         told["placement"] = placement.to_json()
@@ -104,13 +103,15 @@ CROP = Space("crop", (18, 16, 16), pad_label=0)
 
 
 def brought(toy, kind="nnunet-raw", number=0, corner=None, **read) -> tuple[Any, Any, Any]:
-    """A training case, or a crop, on a sample's way; and what nnU-Net has made of it."""
+    """A training case, a crop or its frame, on a sample's way; and what nnU-Net has made of it."""
     host, source = NnunetSource(toy.request()), opened(toy, kind, **read)
-    case = source.load(source.train_ids[number])
-    if corner is None:
-        space, sample = Space(), as_sample(case)
-    else:
-        space, sample = CROP, as_sample(case, CROP, Placement(corner))
+    case, space, placement = source.load(source.train_ids[number]), Space(), None
+    if corner is not None:
+        space, placement = CROP, Placement(corner)
+    elif source.space.frame:
+        space = source.space
+        placement = space.place(case, np.random.default_rng(0))
+    sample = space.to_host(as_sample(case, space, placement), case.image.shape[1:])
     return *SpaceConverter(source, space, host).whole(sample), host.load(case.id)
 
 
@@ -164,11 +165,9 @@ def test_no_voxel_of_the_real_case_is_in_a_sample(skewed):
     space, case = Space("crop", (14, 14, 13), pad_label=0), source.load(source.train_ids[1])
     convert, rng = SpaceConverter(source, space, host), np.random.default_rng(0)
     for first in range(4, 9):
-        placement = Placement((first, first, 4))
+        sample = as_sample(case, space, Placement((first, first, 4)))
         drawn = rng.normal(500, 1, (2, *space.size)).astype(np.float32)
-        made = Sample(drawn, np.full(space.size, 2, np.int16), provenance={"case": case.id})
-        told = {"case": case.id, "placement": placement.to_json()}
-        _, labels = convert.whole(replace(made, provenance=told))
+        _, labels = convert.whole(replace(sample, image=drawn, labels=np.full(space.size, 2)))
         assert (labels == 2).all()
 
 
@@ -189,7 +188,7 @@ def test_a_large_sample_is_cut_to_what_a_patch_reaches_and_a_small_one_refused(s
     host, source = NnunetSource(skewed.request()), opened(skewed, "nnunet-raw")
     convert = SpaceConverter(source, Space(), host)
     case = source.load(source.train_ids[0])
-    sample = as_sample(case)
+    sample = as_sample(case, Space())
     whole = convert.whole(sample)[0].shape[1:]
     first, again = convert(sample), convert(sample)
     assert first.image.shape[1:] == tuple(map(min, whole, host.space.size)) != whole
@@ -201,23 +200,14 @@ def test_a_large_sample_is_cut_to_what_a_patch_reaches_and_a_small_one_refused(s
         SpaceConverter(source, space, host)(as_sample(case, space, Placement((4, 8, 4))))
 
 
+DIFFER = "nnunet.generator-channels-or-labels-differ"
+
+
 @pytest.mark.parametrize(
     ("kind", "read", "reader", "fault", "expected"),
     [
-        (
-            "nifti",
-            {"channels": "T1,T2"},
-            None,
-            DataFault,
-            "nnunet.generator-channels-or-labels-differ",
-        ),
-        (
-            "nifti",
-            {"labels": "organ:2,lesion:1"},
-            None,
-            DataFault,
-            "nnunet.generator-channels-or-labels-differ",
-        ),
+        ("nifti", {"channels": "T1,T2"}, None, DataFault, DIFFER),
+        ("nifti", {"labels": "organ:2,lesion:1"}, None, DataFault, DIFFER),
         ("slices", {}, None, UsageFault, "nnunet.generator-makes-slices"),
         ("nnunet-raw", {}, "Tiff3DIO", UsageFault, "nnunet.axis-order-unknown"),
     ],
@@ -275,40 +265,27 @@ def test_a_real_case_that_comes_out_otherwise_is_refused(skewed, monkeypatch):
         rehearse(skewed.root, source, Space(), host, one)
 
 
-@pytest.fixture(scope="module")
-def paper_run(skewed):
-    """A run in a paper's shape: whole cases, coarser along one axis, values in [-1, 1]."""
-    from gansynth_cli.main import cli
-
-    NnunetSource(skewed.request())  # makes the split, which nnunet-raw: keeps to
-    run = skewed.root.with_name("paper")
-    how = ["--read=spacing=4,1.3,1", "--read=size=16,24,24", "--set=output=tanh", "--set=steps=1"]
-    tiny = [f"--set={option}" for option in ("width=4", "d_width=4", "levels=2", "d_levels=1")]
-    data = ["--data", "nnunet-raw:501", "--root", str(skewed.root), "--device", "cpu"]
-    arguments = ["fit", "cgan3d", *data, *how, *tiny, "-o", str(run), "-q"]
-    cli.main(arguments, standalone_mode=False)
-    return run
-
-
-def test_a_dry_run_accepts_a_papers_generator_in_its_fold_only(
-    skewed, paper_run, succeed, refuse, monkeypatch
+def test_a_papers_generator_fills_a_bank_in_its_fold_only(
+    skewed, tmp_path, succeed, refuse, monkeypatch
 ):
+    """Of whole cases, coarser along one axis, values in [-1, 1]."""
     monkeypatch.setattr(evaluation_data, "DRAWN", evaluation_data.FEWEST)
     monkeypatch.setattr(api, "time_of", lambda *_: {})  # which trains in a process
-    given = ("augment", "--target", "nnunet", *skewed.options, "--generator", paper_run)
+    monkeypatch.setattr("os.nice", lambda steps: 0)  # this process has more tests to run
+    host = NnunetSource(skewed.request())  # makes the split, which nnunet-raw: keeps to
+    run = tmp_path / "run"
+    how = ("--read=spacing=4,1.3,1", "--read=size=16,24,24", "--set=output=tanh", "--set=steps=1")
+    data = ("--data", "nnunet-raw:501", "--root", skewed.root)
+    succeed("fit", "cgan3d", *data, *how, *FIT, "-o", run, "-q")
+    given = ("augment", "--target", "nnunet", *skewed.options, "--generator", run)
     given = (*given, "--ratio", "1:1", "--dry-run")
     result = succeed(*given, "--device", "cpu")
     says = "none found: compared by ids, subjects, identical and near-identical images"
     assert says in result.stdout
     refuse(*given, "--fold", "1", code=6, says=["leakage", "no training cases of"])
-
-
-def test_a_producer_fills_a_bank_with_converted_samples(skewed, paper_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("os.nice", lambda steps: 0)  # this process has more tests to run
-    request = skewed.request().to_json()
-    place = (str(paper_run), request, "nnunet", str(tmp_path / "bank"))
+    place = (str(run), skewed.request().to_json(), "nnunet", str(tmp_path / "bank"))
     run_producer(ProducerConfig(*place, True, 4, device="cpu"), lambda: False)
-    reader, host = BankReader(tmp_path / "bank"), NnunetSource(skewed.request())
+    reader = BankReader(tmp_path / "bank")
     assert reader.spec.schema == host.schema
     for name in reader.ids():
         sample = reader.read(name)
@@ -321,13 +298,7 @@ def test_a_producer_fills_a_bank_with_converted_samples(skewed, paper_run, tmp_p
 @pytest.mark.parametrize("whole", ["16,16,16", "8,8,8"])
 def test_a_frame_takes_its_place_in_the_scan_it_came_from(skewed, whole):
     """The middle of a scan, resampled or not, comes back to where it was; the rest is not drawn."""
-    host = NnunetSource(skewed.request())
-    framed = opened(skewed, "nnunet-raw", modality="none", frame="16,16,16", whole=whole)
-    space, case = framed.space, framed.load(framed.train_ids[0])
-    placement = space.place(case, np.random.default_rng(0))
-    sample = space.to_host(as_sample(case, space, placement), case.image.shape[1:])
-    image, labels = SpaceConverter(framed, space, host).whole(sample)
-    wanted: Any = host.load(case.id)
+    image, labels, wanted = brought(skewed, modality="none", frame="16,16,16", whole=whole)
     windows = np.lib.stride_tricks.sliding_window_view(wanted.labels, labels.shape)
     agree = (windows == labels).mean(axis=(-3, -2, -1)).max()
     if whole == "16,16,16":
