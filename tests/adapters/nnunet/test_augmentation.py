@@ -15,70 +15,45 @@ torchvision_compat.apply()
 
 @dataclass
 class Drawn:
-    """One sample as it was loaded, where it was cropped, and what came out."""
+    """A crop of one sample before its transforms, larger than a patch, and what came out."""
 
     synthetic: bool
     image: Any
     labels: Any
-    box: Any
-    patch: tuple[int, ...]
     out: Any
-    target: Any
 
     def is_crop(self, *, masked: bool) -> bool:
-        """Whether what came out is a crop of what was loaded, bit for bit.
+        """Whether what came out is the middle of the crop, bit for bit.
 
         Args:
             masked: the image is 0 where the label is -1, as normalisation has left it.
         """
-        image, labels = self._crop(self.image, 0).astype(np.float32), self._crop(self.labels, -1)
+        patch = self.out["image"].shape[1:]
+        starts = [(a - n) // 2 for a, n in zip(self.image.shape[1:], patch, strict=True)]
+        middle = tuple(slice(a, a + n) for a, n in zip(starts, patch, strict=True))
+        image, labels = self.image[:, *middle].clone(), self.labels[:, *middle]
         if masked:
             image[:, labels[0] < 0] = 0
-        return np.array_equal(self.out, image) and np.array_equal(self.target, labels.clip(0))
-
-    def _crop(self, array: Any, fill: int) -> Any:
-        """The middle patch of the crop, straight from the array."""
-        array = np.asarray(array[:])
-        low = np.array([b[0] for b in self.box])
-        size = np.array([b[1] for b in self.box]) - low
-        patch = np.array((1, *self.patch))[-3:]
-        start = low + size // 2 - patch // 2
-        padded = np.pad(array, [(0, 0), *[(40, 40)] * 3], constant_values=fill)
-        cut = padded[:, *(slice(a + 40, a + 40 + n) for a, n in zip(start, patch, strict=True))]
-        return cut[:, 0] if len(self.patch) == 2 else cut
+        target = self.out["segmentation"][0]
+        return bool((self.out["image"] == image).all() and (target == labels.clip(0)).all())
 
 
 def draw(trainer: Any, batches: int, monkeypatch: Any) -> list[Drawn]:
-    """Draw from the trainer's training loader, noting what it loads and where it crops."""
+    """Draw from the trainer's training loader, noting what it transforms into what."""
     train, _ = begin(trainer).get_dataloaders()
-    loader = train.data_loader
-    loaded: list[Any] = []
-    boxes: list[Any] = []
-    load, box = loader._data.load_case, loader.get_bbox
+    loader, drawn = train.data_loader, list[Drawn]()
+    transform = loader.transforms
 
-    def load_and_note(case: str) -> Any:
-        found = load(case)
-        image, labels = (np.array(a[:]) for a in found[:2])
-        loaded.append((loader._data.last.synthetic, image, labels))
-        return found
+    def noting(**given: Any) -> Any:
+        synthetic, before = loader._data.last.synthetic, [each.clone() for each in given.values()]
+        out = transform(**given)
+        drawn.append(Drawn(synthetic, *before, out))
+        return out
 
-    def box_and_note(*given: Any, **named: Any) -> Any:
-        low, high = box(*given, **named)
-        boxes.append(list(zip(low, high, strict=True)))
-        return low, high
-
-    monkeypatch.setattr(loader._data, "load_case", load_and_note)
-    monkeypatch.setattr(loader, "get_bbox", box_and_note)
-    patch = tuple(trainer.configuration_manager.patch_size)
-    out: list[Drawn] = []
+    monkeypatch.setattr(loader, "transforms", noting)
     for _ in range(batches):
-        batch = next(train)
-        for j in range(len(batch["data"])):
-            kind, image, labels = loaded[len(out)]
-            place = boxes[len(out)], patch
-            data = batch["data"][j].numpy(), batch["target"][0][j].numpy()
-            out.append(Drawn(kind, image, labels, *place, *data))
-    return out
+        next(train)
+    return drawn
 
 
 @pytest.mark.parametrize("configuration", ["3d_fullres", "2d"])

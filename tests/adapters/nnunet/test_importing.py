@@ -1,4 +1,3 @@
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -18,6 +17,7 @@ from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.dataset import NnunetRoot
 from gansynth_nnunet.raw import check_raw, raise_on_errors
 from tests.conftest import shortcuts
+from tests.data import sets
 from tests.data.sets import CASES, PEOPLE, lesion, save, save_picture, volume
 from tests.expected import raises_fault
 
@@ -34,39 +34,23 @@ def bring(
     return report_import(ImportRequest(source=str(source), target=f"nnunet:{number}", **asked))
 
 
-def msd(home: Path) -> str:
-    for number, case in enumerate(CASES):
-        save(home / f"imagesTr/{case}.nii.gz", volume(number))
-        save(home / f"labelsTr/{case}.nii.gz", lesion(number))
-    document = {
-        **{"name": "Hip", "licence": "CC0", "modality": {"0": "CT"}},
-        "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
-        "training": [{"image": f"imagesTr/{c}.nii.gz", "label": f"labelsTr/{c}.nii.gz"}
-                     for c in CASES],
-    }  # fmt: skip
-    (home / "dataset.json").write_text(json.dumps(document))
-    return f"msd:{home}"
-
-
 def pairs(home: Path) -> str:
-    for number, case in enumerate(CASES):
-        save(home / f"images/{case}.nii.gz", volume(number))
-        save(home / f"masks/{case}.nii.gz", lesion(number))
+    sets.pairs(home)
     return str(home)  # its kind is found
 
 
-def manifest(home: Path) -> str:
+def msd(home: Path) -> str:
     pairs(home)
-    rows = [(f"images/{case}.nii.gz", f"masks/{case}.nii.gz") for case in CASES]
-    with (home / "cases.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("FLAIR", "label"), *rows])
-    return f"nifti:{home / 'cases.csv'}"
+    training = [{"image": f"images/{c}.nii.gz", "label": f"labels/{c}.nii.gz"} for c in CASES]
+    labels = {"0": "background", "1": "Anterior", "2": "Posterior"}
+    document = {"name": "Hip", "modality": {"0": "CT"}, "labels": labels, "training": training}
+    (home / "dataset.json").write_text(json.dumps(document))
+    return f"msd:{home}"
 
 
 COPIED = {
     msd: ("Hip", "CT", ["Anterior", "Posterior"]),
     pairs: ("set", "channel 0", ["label 1", "label 2"]),
-    manifest: ("cases", "FLAIR", ["label 1", "label 2"]),
 }
 
 
@@ -143,23 +127,20 @@ def test_what_nnunet_does_not_read_as_it_is_is_written_with_its_own_geometry(roo
 
 
 def test_folds_are_the_sources_own_else_as_many_as_asked_and_part_no_subject(root, tmp_path):
-    source, home = manifest(tmp_path / "set"), tmp_path / "set"
-    report = bring(source, root, folds=3, subjects=PEOPLE)
-    splits = read_json(root.preprocessed / "Dataset004_cases/splits_final.json", expected=list)
+    report = bring(pairs(tmp_path / "set"), root, folds=3, subjects=PEOPLE)
+    splits = read_json(root.preprocessed / "Dataset004_set/splits_final.json", expected=list)
     assert sorted(case for split in splits for case in split["val"]) == sorted(CASES)
     assert all({"anna_1", "anna_2"} <= set(s["val"]) or "anna_1" in s["train"] for s in splits)
     assert report.document["subjects"] == 4
-    rows = (home / "cases.csv").read_text().splitlines()
-    parts = ["split", "train", "train", "val", "train", "test", "train"]
-    text = "\n".join(f"{row},{part}" for row, part in zip(rows, parts, strict=True))
-    (home / "cases.csv").write_text(text)
-    bring(source, root, 5)
-    (split,) = read_json(root.preprocessed / "Dataset005_cases/splits_final.json", expected=list)
-    assert split["val"] == ["bert_1", "carl_2"]
+    table = sets.manifest(tmp_path / "table").where
+    report = bring(f"nifti:{table}", root, 5, read={"allow_absolute": "yes"})
+    assert report.document["copied"] == 12
+    (split,) = read_json(root.preprocessed / "Dataset005_set/splits_final.json", expected=list)
+    assert split["val"] == ["bert_1", "dora_1"]
 
 
 def test_nothing_is_written_into_a_data_set_that_is_there(root, tmp_path):
-    source = msd(tmp_path / "set")
+    source = pairs(tmp_path / "set")
     for folder in (root.raw, root.preprocessed, root.results):
         there = folder / "Dataset004_Heart"
         there.mkdir(parents=True)
@@ -180,14 +161,13 @@ def test_the_same_import_again_changes_nothing_and_another_one_is_refused(root, 
     files = [path for path in place.rglob("*") if path.is_file()]
     before = {path: path.stat().st_ino for path in files if path.parent.name != splits.parent.name}
     again = run_cli(*typed)
-    assert (again.exit_code, again.stdout.splitlines()[0]) == (
-        *(0, "imported already: the same files are there"),
-    )
+    first_line = again.stdout.splitlines()[0]
+    assert (again.exit_code, first_line) == (0, "imported already: the same files are there")
     assert "next: gansynth prepare nnunet:4 --root" in again.stderr
     assert run_cli(*typed, "--folds", 2).exit_code == 2
-    save(home / f"masks/{CASES[3]}.nii.gz", lesion(4))
+    save(home / f"labels/{CASES[3]}.nii.gz", lesion(4))
     assert "id 004 is taken, expected a free one" in run_cli(*typed).stderr
-    for folder in ("images", "masks"):
+    for folder in ("images", "labels"):
         (home / folder / f"{CASES[0]}.nii.gz").unlink()
     assert "choose another id, such as 5, or remove" in run_cli(*typed).stderr
     assert {path: path.stat().st_ino for path in before} == before
@@ -209,7 +189,7 @@ def test_a_cache_is_imported_in_the_fold_that_it_holds(root, tmp_path, run_cli):
 
 
 def unlabelled(home: Path) -> str:
-    shutil.rmtree(pairs(home) + "/masks")
+    shutil.rmtree(pairs(home) + "/labels")
     return f"nifti:{home}"
 
 
@@ -224,7 +204,7 @@ def two_of_a_name(home: Path) -> str:
     pairs(home)
     for number, name in enumerate(("a b", "a_b")):
         save(home / f"images/{name}.nii.gz", volume(9 + number))
-        save(home / f"masks/{name}.nii.gz", lesion())
+        save(home / f"labels/{name}.nii.gz", lesion())
     return f"nifti:{home}"
 
 

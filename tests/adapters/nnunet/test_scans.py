@@ -20,11 +20,8 @@ def scans(toy_copy, tmp_path) -> Path:
     """A folder of scans alone, as ``gansynth predict`` takes them: those of one case."""
     folder: Path = tmp_path / "scans"
     folder.mkdir()
-    first = sorted((toy_copy.raw / "imagesTr").glob("*_0000.nii.gz"))[0].name.removesuffix(
-        "_0000.nii.gz"
-    )
     for channel in range(2):
-        raw = toy_copy.raw / "imagesTr" / f"{first}_{channel:04d}.nii.gz"
+        raw = toy_copy.raw / "imagesTr" / f"p1_left_{channel:04d}.nii.gz"
         shutil.copy(raw, folder / f"normal_{channel:04d}.nii.gz")
     return folder
 
@@ -67,56 +64,34 @@ def test_preprocessed_scans_are_kept_and_those_of_changed_files_made_again(toy_c
     assert len(kept()) == 4
 
 
-def test_scans_whose_label_map_shows_a_lesion_are_left_out(toy_copy, scans, tmp_path, succeed):
-    run = fitted(toy_copy, tmp_path)
+@pytest.fixture
+def run(toy_copy, tmp_path) -> Path:
+    told = {"data": "nnunet:501", "configuration": "3d_fullres", "root": str(toy_copy.root)}
+    own = {"plans": toy_copy.plans, "lesions": "lesion", "out": tmp_path / "run"}
+    gansynth.fit("parametric", **told, **own, quiet=True)
+    return tmp_path / "run"
+
+
+def test_lesions_land_in_scans_but_in_none_whose_label_map_shows_one(run, scans, tmp_path, succeed):
     shutil.copytree(scans, tmp_path / "two" / "images")
-    for channel in range(2):
-        file = tmp_path / "two" / "images" / f"normal_{channel:04d}.nii.gz"
-        shutil.copy(file, file.with_name(f"other_{channel:04d}.nii.gz"))
+    for file in (tmp_path / "two" / "images").iterdir():
+        shutil.copy(file, file.with_name(file.name.replace("normal", "other")))
     image: Any = nib.load(scans / "normal_0000.nii.gz")
     for name, value in (("normal", 0), ("other", 2)):
         labels = np.zeros(image.shape, np.uint8)
         labels[8:11, 8:11, 8:11] = value
-        file = tmp_path / "two" / "labels" / f"{name}.nii.gz"
-        save_nifti(file, labels)
+        save_nifti(tmp_path / "two" / "labels" / f"{name}.nii.gz", labels)
     words = ("--unlabelled", f"nifti:{tmp_path / 'two'}", "--unlabelled-read", "labels=lesion:2")
-    told = succeed("sample", run, "-n", 1, *words, "-o", tmp_path / "out")
+    words = (*words, "--backgrounds", "unlabelled", "--prevalence", 1)
+    told = succeed("sample", run, "-n", 2, *words, "-o", tmp_path / "out")
     assert "1 scan(s) of 1 subject(s), 1 with a lesion left out" in told.stderr
-
-
-def fitted(toy: Toy, folder: Path) -> Path:
-    gansynth.fit(
-        "parametric",
-        data="nnunet:501",
-        configuration="3d_fullres",
-        plans=toy.plans,
-        root=str(toy.root),
-        out=folder / "run",
-        lesions="lesion",
-        quiet=True,
-    )
-    return folder / "run"
-
-
-def test_lesions_land_in_a_folder_of_scans(toy_copy, scans, tmp_path, succeed):
-    run = fitted(toy_copy, tmp_path)
-    words = (
-        "--unlabelled",
-        f"nifti:{scans}",
-        "--backgrounds",
-        "unlabelled",
-        "-o",
-        tmp_path / "out",
-    )
-    succeed("sample", run, "-n", 2, "--prevalence", 1, *words)
     samples = json.loads((tmp_path / "out" / "provenance.json").read_text())["samples"]
     assert {one["case"] for one in samples.values()} == {"normal"}
 
 
 def test_scans_of_other_channels_are_refused_and_the_way_out_works(
-    toy_copy, scans, tmp_path, succeed, refuse
+    run, scans, tmp_path, succeed, refuse
 ):
-    run = fitted(toy_copy, tmp_path)
     (tmp_path / "named" / "normal").mkdir(parents=True)
     for file, name in zip(sorted(scans.iterdir()), ("T2", "PD"), strict=True):
         shutil.copy(file, tmp_path / "named" / "normal" / f"normal_{name}.nii.gz")
