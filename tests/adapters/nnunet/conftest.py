@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -96,3 +97,13 @@ def sidecar(trainer: Any) -> Any:
 def log_of(trainer: Any) -> str:
     files = (Path(trainer.log_file), Path(trainer.output_folder) / LOG)
     return "".join(file.read_text() for file in files if file.is_file())
+
+
+def run_stock(*words: object, **environ: str) -> str:
+    """What a command of nnU-Net's prints, in a process of its own."""
+    threads = ("nnUNet_n_proc_DA", "nnUNet_def_n_proc", "OMP_NUM_THREADS")
+    environ = {**os.environ, **dict.fromkeys(threads, "1"), **environ}
+    command = [*map(str, words), "-device", "cpu"]
+    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=280)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    return ended.stdout

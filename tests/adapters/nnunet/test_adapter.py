@@ -181,38 +181,22 @@ def test_a_wrong_key_of_the_file_is_named(tmp_path, document, says):
         from_environment({"GANSYNTH_CONFIG": str(file)})
 
 
-EVERYTHING: dict[str, Any] = {
-    **{"target": "nnunet", "ratio": "0:1", "schedule": "finetune:50%@90%", "seed": 3},
-    **{"edit": ("flip",), "boxes": "training", "filter": ("none",), "lesions": "pairs=ordered"},
-    **{"label_source": "nifti:scans", "label_source_read": {"spacing": "1,1,2"}},
-    **{
-        "generator": "g0",
-        "bank_dir": "scratch",
-        "bank_size": "3x",
-        "refresh": "4x",
-        "sample_timeout": 9,
-    },
-    **{"device": "cpu", "allow_empty_bank": True, "strict": True, "host_augmentation": False},
-    **{"augment_synthetic": False, "real_in_generator_space": True, "options": ("--npz",)},
-    **{"set": {"num_epochs": 3, "initial_lr": 0.1}},
-}
-
-
 def test_what_the_adapter_writes_is_read_back_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "scans").mkdir()
-    request, case = AugmentRequest(**EVERYTHING), CaseRecord("a", "s", "0")
+    words: dict[str, Any] = {"target": "nnunet", "ratio": "1:1", "set": {"initial_lr": 0.1}}
+    places = {"generator": "g0", "bank_dir": "scratch", "label_source": "nifti:scans"}
+    request, case = AugmentRequest(**words, **places), CaseRecord("a", "s", "0")
     file = tmp_path / "config.json"
     file.write_text(json.dumps(TrainingHandover(request, {"fold": "0"}, (case,)).to_json()))
-    samples, folders = request.samples, ("generator", "bank_dir")
+    samples = request.samples
     monkeypatch.chdir("/")
     read = from_environment({"GANSYNTH_CONFIG": str(file)})
     assert read is not None
     assert (read.held_out, read.source, read.request.samples) == ((case,), {"fold": "0"}, samples)
-    moved = {name: tmp_path / str(EVERYTHING[name]) for name in folders}
-    assert read.request == AugmentRequest(
-        **{**EVERYTHING, **moved, "label_source": f"nifti:{tmp_path / 'scans'}"}
-    )
+    moved = {name: tmp_path / places[name] for name in ("generator", "bank_dir")}
+    scans = f"nifti:{tmp_path / 'scans'}"
+    assert read.request == AugmentRequest(**words, **moved, label_source=scans)
 
 
 def timed(words: Sequence[str], *_: Any, **__: Any) -> ProcessResult:

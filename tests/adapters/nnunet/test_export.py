@@ -2,9 +2,7 @@ import gzip
 import json
 import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,8 @@ import numpy as np
 import pytest
 
 from gansynth import replay, write_volume
-from gansynth.bank.producer import ProducerConfig, run_producer
 from gansynth.bank.reader import BankReader
+from gansynth.bank.supervisor import ProducerSupervisor
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.source import lineage_of
 from gansynth.hosts.session import Session
@@ -26,9 +24,11 @@ from gansynth_nnunet.export import case_properties
 from gansynth_nnunet.intake import NnunetIntake
 from gansynth_nnunet.mixed import decode, encode, location_keys
 from gansynth_nnunet.source import NnunetSource
+from tests.adapters.nnunet.conftest import run_stock
 from tests.banks import write_bank
 from tests.conftest import Toy, content, crop_samples
 from tests.expected import raises_fault
+from tests.producers import forked_producers
 
 MIXED, ALONE, AGAIN = "Dataset510_Plus", "Dataset511_Alone", "Dataset512_Alone"
 # nnU-Net and torch warn of each other's deprecations; which ones is not ours to say.
@@ -228,34 +228,15 @@ def test_an_order_that_makes_no_data_set_is_refused(exports):
         assert there(exports.toy) == before
 
 
-class Supervisor:
-    """Fills a bank without a process of its own."""
-
-    ended = None
-
-    def __init__(self, config: ProducerConfig, log: Path, *, restarts: int) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(os, "nice", lambda by: 0)
-            run_producer(replace(config, parent=None), lambda: False)
-
-    def wait(self, samples: int, patience: float, progress: Callable[[int], None]) -> None:
-        progress(samples)
-
-    def stop(self) -> None:
-        pass
-
-    def messages(self) -> tuple[str, ...]:
-        return ("restarted",)
-
-
 def test_an_exported_case_comes_back_from_the_exports_record(
     toy_copy, fitted, tmp_path, succeed, monkeypatch
 ):
-    monkeypatch.setattr("gansynth.bank.api.ProducerSupervisor", Supervisor)
+    monkeypatch.setattr(ProducerSupervisor, "messages", lambda self: ("restarted",))
     run = Path(shutil.copytree(fitted, tmp_path / "run"))
     command = ("augment", "--target", "nnunet", *toy_copy.options, "--generator", run)
     asked = ("--device", "cpu", "--ratio", "2:1", "--seed", "3", "--export", "Dataset510_Plus")
-    result = succeed(*command, *asked, "--json")
+    with forked_producers():
+        result = succeed(*command, *asked, "--json")
     assert "restarted" in result.stderr
     report = json.loads(result.stdout)
     assert (report["synthetic_cases"], report["rejected"]) == (2, {})
@@ -270,16 +251,7 @@ def test_an_exported_case_comes_back_from_the_exports_record(
 
 STOCK = """
 import sys
-
-
-class Absent:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name.startswith("gansynth"):
-            raise ModuleNotFoundError(name)
-
-
-sys.meta_path.insert(0, Absent)
+sys.modules["gansynth"] = None  # any import of it fails
 
 if __name__ == "__main__":
     from nnunetv2.run.run_training import run_training_entry
@@ -294,20 +266,14 @@ if __name__ == "__main__":
 
     nnUNetTrainer.run_training = short
     run_training_entry()
-    assert not [name for name in sys.modules if name.startswith("gansynth")]
 """
 
 
 @pytest.mark.slow
 def test_stock_nnunet_trains_and_validates_where_there_is_no_gansynth(exports, tmp_path):
-    script = tmp_path / "stock.py"
+    script, homes = tmp_path / "stock.py", NnunetRoot.find(exports.toy.root).variables()
     script.write_text(STOCK)
-    workers = dict.fromkeys(("nnUNet_n_proc_DA", "nnUNet_def_n_proc", "OMP_NUM_THREADS"), "1")
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("GANSYNTH")}
-    environ |= {**NnunetRoot.find(exports.toy.root).variables(), **workers}
-    place = ("510", exports.configuration, "0", "-p", exports.toy.plans, "-device", "cpu")
-    command = [sys.executable, str(script), *place]
-    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=280)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    assert "This split has 12 training and 2 validation cases" in ended.stdout
-    assert "Mean Validation Dice" in ended.stdout
+    place = ("510", exports.configuration, "0", "-p", exports.toy.plans)
+    said = run_stock(sys.executable, script, *place, **homes)
+    assert "This split has 12 training and 2 validation cases" in said
+    assert "Mean Validation Dice" in said

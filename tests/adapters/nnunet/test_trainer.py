@@ -1,5 +1,4 @@
 import json
-import os
 import pickle
 import random
 import subprocess
@@ -27,7 +26,7 @@ from gansynth_nnunet import launch
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.mixed import MixedNnunetDataset
 from gansynth_nnunet.source import NnunetSource
-from tests.adapters.nnunet.conftest import begin, log_of
+from tests.adapters.nnunet.conftest import begin, log_of, run_stock
 from tests.banks import write_bank
 from tests.disks import files_of_at_most
 from tests.expected import raises_fault
@@ -384,16 +383,6 @@ from nnunetv2.inference.predict_from_raw_data import predict_entry_point
 sys.argv[0] = "nnUNetv2_predict"
 predict_entry_point()
 """
-
-
-def run_stock(*words: object, **environ: str) -> str:
-    """What a command of nnU-Net's prints, in a process of its own."""
-    threads = ("nnUNet_n_proc_DA", "nnUNet_def_n_proc", "OMP_NUM_THREADS")
-    environ = {**os.environ, **dict.fromkeys(threads, "1"), **environ}
-    command = [*map(str, words), "-device", "cpu"]
-    ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=280)
-    assert ended.returncode == 0, ended.stderr[-2000:]
-    return ended.stdout
 
 
 @pytest.mark.slow
