@@ -51,6 +51,14 @@ def toy_nnunet(tmp_path_factory) -> Toy:
     return toy
 
 
+def test_regions_and_ignore_label_become_plain_labels(toy_nnunet):
+    found = NnunetSource(toy_nnunet.request())
+    named = {"background": 0, "label_1": 1, "core": 2, "ignore": IGNORE}
+    assert dict(found.schema.labels) == named
+    assert (found.schema.ignore, found.schema.label_values) == (IGNORE, (-1, 0, 1, 2))
+    assert found.space.host["regions"] == {"whole": [1, 2], "core": [2]}
+
+
 def test_it_trains_on_regions_with_an_ignore_label(ready):
     trainer = ready("3d_lowres")
     trainer.run_training()

@@ -13,7 +13,6 @@ import pytest
 from gansynth.bank.producer import ProducerConfig, run_producer
 from gansynth.bank.reader import BankReader
 from gansynth.core.lineage import Lineage, guard
-from gansynth.core.resample import resample
 from gansynth.core.schema import Sample
 from gansynth.core.source import SourceRequest, case_record, case_records, lineage_of
 from gansynth.core.space import Placement, Space
@@ -138,16 +137,6 @@ def test_a_real_case_becomes_what_nnunet_made_of_it_to_the_bit(skewed, kind, rea
     image, labels, wanted = brought(skewed, kind, number, modality="none", **read)
     assert np.array_equal(image, wanted.image)
     assert np.array_equal(labels, wanted.labels)
-
-
-def test_other_spacing_is_resampled_from_what_it_really_is(skewed):
-    image, labels, wanted = brought(skewed, spacing="1.2")
-    image, drawn = resample(image, labels, wanted.labels.shape)
-    assert np.abs(np.subtract(labels.shape, wanted.labels.shape)).max() <= 2
-    assert np.mean(drawn == wanted.labels) > 0.9
-    assert np.corrcoef(image[1].ravel(), wanted.image[1].ravel())[0, 1] > 0.8
-    host, source = NnunetSource(skewed.request()), opened(skewed, "nnunet-raw", spacing="1.2")
-    assert rehearse(skewed.root, source, Space(), host, wanted.id) > 0
 
 
 @pytest.mark.parametrize("corner", [(2, 3, 1), (-4, 8, 3)])

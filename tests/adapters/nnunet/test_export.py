@@ -20,9 +20,7 @@ from gansynth.hosts.session import Session
 from gansynth.sampling.writing import TIME
 from gansynth_nnunet import export
 from gansynth_nnunet.dataset import NnunetRoot
-from gansynth_nnunet.export import case_properties
 from gansynth_nnunet.intake import NnunetIntake
-from gansynth_nnunet.mixed import decode, encode, location_keys
 from gansynth_nnunet.source import NnunetSource
 from tests.adapters.nnunet.conftest import run_stock
 from tests.banks import write_bank
@@ -115,25 +113,6 @@ def test_a_synthetic_case_is_the_banks_sample_with_all_that_nnunet_notes(exports
     assert (image[...].dtype, labels[...].dtype) == (np.float32, np.int16)
 
 
-def test_properties_and_locations_know_regions_and_the_ignore_label():
-    from nnunetv2.utilities.label_handling.label_handling import LabelManager
-
-    names = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
-    keys = (*location_keys(LabelManager(names, regions_class_order=[1, 2])), (5,))
-    assert set(keys) == {(1, 2), 2, (-1, 0, 1, 2), (5,)}
-    labels = np.random.default_rng(0).integers(-1, 3, (9, 8, 7)).astype(np.int16)
-    properties = case_properties(labels, keys, (3.0, 1.0, 2.0), (2, 0, 1))
-    drawn = decode(encode(labels, keys), keys)
-    for key in keys:
-        there = np.argwhere(np.isin(labels, key)).tolist()
-        for found in (properties["class_locations"][key], drawn[key]):
-            voxels = np.reshape(found, (-1, 4))
-            assert (voxels[:, 0] == 0).all()
-            assert sorted(voxels[:, 1:].tolist()) == there
-    assert properties["spacing"] == [1.0, 2.0, 3.0]
-    assert properties["shape_before_cropping"] == (9, 8, 7)
-
-
 def test_real_files_are_linked_or_else_copied(exports, monkeypatch):
     def refuse(*arguments: Any) -> None:
         raise PermissionError
@@ -197,6 +176,9 @@ def test_axes_and_spacing_come_back_through_nnunets_readers(tmp_path, forward, r
     image, properties = recursive_find_reader_writer_by_name(reader)().read_images((str(file),))
     assert np.array_equal(image[0].transpose(forward), volume)
     assert [properties["spacing"][i] for i in forward] == pytest.approx(spacing)
+    ours = export.case_properties(volume.astype(np.int16), [1, 2], spacing, forward)
+    assert ours["spacing"] == pytest.approx(properties["spacing"])
+    assert ours["shape_before_cropping"] == volume.shape
 
 
 def test_units_come_back_and_outside_gets_what_nnunet_takes_for_outside(toy_nnunet):

@@ -1,29 +1,24 @@
-import json
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
 from gansynth.core.generator import Batch
 from gansynth.core.schema import Schema
-from gansynth.core.source import SourceRequest
 from gansynth.core.space import Space
-from gansynth.data.nifti import VolumeSource
 from gansynth.hosts.held_out import evaluate_held_out
 from gansynth.metrics.segmentation.evaluation import OWN
 from gansynth.metrics.segmentation.measures import read_regions, with_labels
 from gansynth.runtime.options import read_settings
-from gansynth.sampling.run_source import open_source
+from gansynth.testing import ToySource
 from gansynth_segmenter import inference
 from gansynth_segmenter.augmentation import AugmentationWarp, rotation
 from gansynth_segmenter.inference import Segmenter, evaluate_pairs
 from gansynth_segmenter.networks import SegmentingNetwork, SegmentingOptions
 from gansynth_segmenter.options import SegmenterOptions
-from tests.conftest import save_nifti
 from tests.expected import raises_fault
 
 SCHEMA = Schema(("T1",), {"background": 0, "oedema": 1, "core": 2}, (1.0, 1.0, 1.0))
@@ -92,53 +87,13 @@ def test_images_of_other_channels_are_refused(thresholding):
         evaluate_pairs(segmenter, [(np.zeros((1, 8, 8, 8), np.float32), labels_of())])
 
 
-AFFINE = np.array([[0, 0, -2.0, 5], [1.0, 0, 0, -3], [0, 3.0, 0, 7], [0, 0, 0, 1]])
-"""Axes that are turned in a circle, one of them read backwards: not undone by doing it twice."""
-
-
-@pytest.fixture
-def volumes(tmp_path) -> Any:
-    """Opens three cases of one channel, whose image is twice the label map; shapes differ."""
-    for number in range(3):
-        truth = labels_of((6, 7 + number, 8))
-        for kind, array in (("images", 2 * truth.astype(np.float32)), ("labels", truth)):
-            save_nifti(tmp_path / "set" / kind / f"c{number}.nii.gz", array, AFFINE)
-
-    def opened(spacing: str = "native") -> Any:
-        read = {"folds": "3", "modality": "none", "channels": "T1", "spacing": spacing}
-        return open_source(SourceRequest("nifti", str(tmp_path / "set"), fold="0", read=read))
-
-    return opened
-
-
-@pytest.mark.parametrize(("spacing", "least"), [("native", 0.999), ("1", 0.7)])
-def test_label_maps_are_written_on_the_grid_of_the_cases_file(
-    thresholding, volumes, tmp_path, spacing, least
-):
-    source = volumes(spacing)
-    segmenter, _ = thresholding(replace(source.space, size=(8, 8, 8)))
-    look = lambda image: [segmenter.predict(image / 2)]  # noqa: E731
-    found = evaluate_held_out(source, REGIONS, look, tmp_path / "out")
-    (case,) = source.held_out_ids
-    assert found["predictions"] == {case: f"{case}.nii.gz"}
-    written: Any = nib.load(tmp_path / "out" / f"{case}.nii.gz")
-    truth: Any = nib.load(tmp_path / "set" / "labels" / f"{case}.nii.gz")
-    assert written.shape == truth.shape
-    np.testing.assert_allclose(written.affine, truth.affine)
-    assert found["dice"]["WT"] > least
-    if spacing == "native":
-        np.testing.assert_array_equal(written.get_fdata(), truth.get_fdata())
-    assert json.loads(json.dumps(found)) == found
-
-
 @pytest.mark.parametrize(("ignore", "right"), [(2, True), (None, False)])
-def test_voxels_without_a_known_truth_do_not_count(
-    thresholding, volumes, ignore, right, monkeypatch
-):
-    segmenter, _ = thresholding(Space("crop", (8, 8, 8), pad_label=0))
-    monkeypatch.setattr(VolumeSource, "schema", replace(SCHEMA, ignore=ignore))
-    look = lambda image: [segmenter.predict(np.minimum(image / 2, 1))]  # noqa: E731  # 2 for 1
-    found = evaluate_held_out(volumes(), REGIONS, look, None)
+def test_voxels_without_a_known_truth_do_not_count(ignore, right, monkeypatch):
+    source = ToySource(3)
+    truth = iter([source.load(case).labels for case in source.held_out_ids])
+    monkeypatch.setattr(ToySource, "schema", replace(source.schema, ignore=ignore))
+    look = lambda image: [np.clip(next(truth), 0, 1)]  # noqa: E731  # 1 for 2
+    found = evaluate_held_out(source, REGIONS, look, None)
     assert (found["dice"]["1"] == 1) is right
     assert found["predictions"] == {}
 
