@@ -308,7 +308,9 @@ def renamed(kit, tmp_path) -> Kit:
 
 
 @pytest.mark.parametrize("kit", COMMANDED, indirect=True)
-def test_a_data_set_that_was_renamed_is_the_same(renamed, run_cli, run_json, tmp_path, monkeypatch):
+def test_a_data_set_that_was_renamed_is_the_same_and_its_people_are_held_out(
+    renamed, run_cli, run_json, refuse, tmp_path, monkeypatch
+):
     monkeypatch.setattr(dry_run, "will_it_harm", lambda *_: {"lines": []})  # takes seconds
     asked = (*renamed.where, "--generator", renamed.run, "--dry-run")
     assert run_json(*renamed.words(*asked))["data"] != renamed.manifest["lineage"]["dataset"]
@@ -320,15 +322,11 @@ def test_a_data_set_that_was_renamed_is_the_same(renamed, run_cli, run_json, tmp
     folders = {"images"} if renamed.host == "yolo" else {"images", "labels"}
     assert {path.parent.name for path in one} == folders
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two] != []
-
-
-def test_people_are_held_out_whatever_the_data_set_is_called(renamed, refuse):
-    source = renamed.intake().source
-    lineage = renamed.manifest["lineage"]
+    source, lineage = renamed.intake().source, renamed.manifest["lineage"]
     person = source.header(source.held_out_ids[0]).subject
     lineage["cases"].append({"id": "a visit before", "subject": person, "sha256": "f" * 64})
-    words = (*renamed.where, "--generator", renamed.changed(lineage=lineage), "--dry-run")
-    refuse(*renamed.words(*words), code=6, says=["leakage", "a visit before"])
+    leaks = (*renamed.where, "--generator", renamed.changed(lineage=lineage), "--dry-run")
+    refuse(*renamed.words(*leaks), code=6, says=["leakage", "a visit before"])
 
 
 @pytest.mark.parametrize("kit", ["yolo"], indirect=True)

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,12 @@ from gansynth import replay
 from gansynth.bank.reader import BankReader
 from gansynth.bank.training_bank import TrainingBank
 from gansynth.core.run_folder import RunFolder
-from gansynth.core.source import case_content, lineage_of
+from gansynth.core.source import case_content
 from gansynth.hosts import api, dry_run
 from gansynth.hosts.session import TRAINING_PROCESS, Session
 from gansynth.runtime.files import read_nifti
 from gansynth.sampling.run import locked
 from tests.adapters.kits import HOSTS, Kit, command, in_this_process, kit_of, synthetic_draws
-from tests.banks import write_bank
 from tests.conftest import content
 from tests.processes import family, until
 from tests.producers import gone
@@ -54,13 +53,8 @@ def kit(request, tmp_path) -> Kit:
     return kit_of(request.param, tmp_path, request.getfixturevalue)
 
 
-@dataclass
-class Trained:
-    """A finished training, half of it on samples that the generator has drawn."""
-
-    kit: Kit
-    bank: Path
-    said: dict[str, Any]
+Trained = tuple[Kit, Path, dict[str, Any]]
+"""A finished training, half of it on samples of a bank that its generator has filled; its words."""
 
 
 @pytest.fixture(scope="module", params=HOSTS)
@@ -74,11 +68,12 @@ def trained(request, tmp_path_factory) -> Trained:
     assert result.exit_code == 0, result.stderr
     assert (content(kit.home), content(bank)) == before
     assert family(kit.output) == []  # nobody works on
-    return Trained(kit, bank, json.loads(result.stdout))
+    return kit, bank, json.loads(result.stdout)
 
 
 def test_a_training_says_and_records_what_it_has_drawn_of_what(trained):
-    said, kit, reader = trained.said, trained.kit, BankReader(trained.bank)
+    kit, bank, said = trained
+    reader = BankReader(bank)
     assert said["drawn_real"] == said["drawn_synthetic"] > 0
     assert said["asked_synthetic_share"] == said["realised_synthetic_share"] == 0.5
     assert (said["fell_back"], said["folder"]) == (0, str(kit.output))
@@ -104,31 +99,31 @@ def test_a_training_says_and_records_what_it_has_drawn_of_what(trained):
 
 
 def test_every_draw_is_in_the_log_and_comes_back_from_it_to_the_bit(trained):
-    reader = BankReader(trained.bank)
-    draws = dict(synthetic_draws(trained.kit))
-    assert len(draws) == trained.said["drawn_synthetic"]
+    kit, bank, said = trained
+    reader, draws = BankReader(bank), dict(synthetic_draws(kit))
+    assert len(draws) == said["drawn_synthetic"]
     lines = {name: line for line, name in draws.items()}
     for name, line in islice(lines.items(), 2):
-        again: Any = replay(trained.kit.run, line)
+        again: Any = replay(kit.run, line)
         sample: Any = reader.read(name)
         assert np.array_equal(again.image.astype(sample.image.dtype), sample.image)
-        assert np.array_equal(again.labels, sample.labels) or trained.kit.host == "yolo"
+        assert np.array_equal(again.labels, sample.labels) or kit.host == "yolo"
 
 
 def test_typed_again_it_trains_nothing_and_says_what_came_of_it(trained):
-    kit, before = trained.kit, content(trained.kit.output)
-    words = kit.training(trained.bank, "--json", epochs=1)
+    kit, bank, said = trained
+    before, words = content(kit.output), kit.training(bank, "--json", epochs=1)
     planned, again = command(*words, "--dry-run"), command(*words)
     assert json.loads(planned.stdout)["training"] in again.stderr
     assert f"is finished in {kit.output}: nothing is trained again" in again.stderr
-    assert json.loads(again.stdout) == trained.said
+    assert json.loads(again.stdout) == said
     assert content(kit.output) == before
 
 
 def test_new_images_are_predicted_on_the_grid_of_their_files_and_named_as_they_are(
     trained, run_json, refuse, tmp_path
 ):
-    kit, images, out = trained.kit, tmp_path / "new", tmp_path / "predicted"
+    kit, images, out = trained[0], tmp_path / "new", tmp_path / "predicted"
     shapes = kit.new_images(images)
     words = ("predict", kit.output, images, "-o", out, "--device", "cpu")
     for _ in range(2):  # typed again, it predicts again
@@ -141,11 +136,14 @@ def test_new_images_are_predicted_on_the_grid_of_their_files_and_named_as_they_a
 
 
 def test_another_training_in_its_folder_is_refused(trained, refuse):
-    kit, more = trained.kit, ("--ratio", "1:3", "--seed", "1", "--schedule", "anneal", "--dry-run")
+    (kit, bank, _), more = (
+        trained,
+        ("--ratio", "1:3", "--seed", "1", "--schedule", "anneal", "--dry-run"),
+    )
     generator = ("--generator", kit.run, "--device", "cpu")
     for words, says in (
         (
-            kit.training(trained.bank, *more, epochs=1),
+            kit.training(bank, *more, epochs=1),
             ["ratio 1:1, not 1:3", "seed 0, not 1", "schedule constant, not anneal"],
         ),
         (kit.words(*kit.where, *generator, *kit.lasting(1)), ["bank existing"]),
@@ -156,10 +154,10 @@ def test_another_training_in_its_folder_is_refused(trained, refuse):
 
 @pytest.mark.fault(36)
 def test_a_second_training_in_the_same_place_is_told_who_is_there(trained, refuse):
-    kit = trained.kit
+    kit, bank, _ = trained
     with locked(kit.output, "go"):
         says = [f"{kit.output}: locked by pid {os.getpid()} since"]
-        refuse(*kit.training(trained.bank, epochs=1), code=4, says=says)
+        refuse(*kit.training(bank, epochs=1), code=4, says=says)
 
 
 def test_real_cases_alone_need_no_generator_bank_or_producer(kit, run_json):
@@ -247,17 +245,9 @@ def real_cases(kit: Kit) -> set[str]:
     return real
 
 
-@pytest.fixture
-def dry(kit) -> Path:
-    """A live bank that nobody fills."""
-    source = kit.intake().source
-    return write_bank(kit.folder / "dry", source.schema, lineage_of(source), frozen=False)
-
-
 @pytest.mark.fault(39)
-def test_missing_samples_are_counted_and_end_the_training_with_5(
-    kit, dry, refuse, run_cli, one_line
-):
+def test_missing_samples_are_counted_and_end_the_training_with_5(kit, refuse, run_cli, one_line):
+    dry = kit.bank("dry", samples=0, frozen=False)  # a live one that nobody fills
     refuse(*kit.training(dry), code=5, says=[str(dry), "holds no sample"])
     result = run_cli(*kit.training(dry, "--allow-empty-bank", "--json", epochs=1))
     (session,) = kit.sessions()
@@ -272,7 +262,8 @@ def test_missing_samples_are_counted_and_end_the_training_with_5(
 
 
 @pytest.mark.fault(39)
-def test_strict_stops_at_the_first_missing_sample(kit, dry, run_cli, one_line):
+def test_strict_stops_at_the_first_missing_sample(kit, run_cli, one_line):
+    dry = kit.bank("dry", samples=0, frozen=False)
     result = run_cli(*kit.training(dry, "--allow-empty-bank", "--strict"))
     one_line(result.exit_code, result.stderr, 5, ["no synthetic sample", "strict is set"])
     assert not kit.sessions()[-1]["complete"]

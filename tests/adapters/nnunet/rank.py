@@ -10,7 +10,7 @@ from gansynth.runtime import torchvision_compat
 from gansynth_nnunet.launch import TRAINER
 
 
-def on_cpu(*names: str) -> Any:
+def on_cpu(dataset: str, plans: str) -> Any:
     """A trainer as nnUNetv2_train builds it for each rank, made to work without CUDA.
 
     nnU-Net takes it for granted in data-parallel training: it sets the device, and names it to
@@ -20,24 +20,12 @@ def on_cpu(*names: str) -> Any:
     from nnunetv2.run.run_training import get_trainer_from_args
     from nnunetv2.training.nnUNetTrainer import nnUNetTrainer as module
 
-    distributed = torch.nn.parallel.DistributedDataParallel
+    distributed, device = torch.nn.parallel.DistributedDataParallel, torch.device("cpu")
     module.DDP = lambda network, device_ids: distributed(network)
-    dataset, plans = names
-    trainer = get_trainer_from_args(
-        dataset, "3d_fullres", 0, TRAINER, plans, device=torch.device("cpu")
-    )
-    trainer.device, trainer.grad_scaler = torch.device("cpu"), None
+    trainer = get_trainer_from_args(dataset, "3d_fullres", 0, TRAINER, plans, device=device)
+    trainer.device, trainer.grad_scaler = device, None
     trainer.configuration_manager.configuration["batch_size"] = 3
     return trainer
-
-
-def train(*names: str) -> dict[str, Any]:
-    trainer = on_cpu(*names)
-    trainer.run_training()
-    plan = trainer.gansynth_plan
-    where = (str(plan.bank), str(plan.log), trainer.output_folder)
-    leads = trainer.gansynth_job is not None
-    return {"where": where, "leads": leads, "batch": trainer.batch_size, "pid": os.getpid()}
 
 
 def main(rank: int, folder: Path, *names: str) -> None:
@@ -46,8 +34,12 @@ def main(rank: int, folder: Path, *names: str) -> None:
 
     address = f"file://{folder / 'meet'}"
     torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    result = train(*names)
-    (folder / f"rank-{rank}.json").write_text(json.dumps(result))
+    trainer = on_cpu(*names)
+    trainer.run_training()
+    plan, leads = trainer.gansynth_plan, trainer.gansynth_job is not None
+    where = (str(plan.bank), str(plan.log), trainer.output_folder)
+    told = {"where": where, "leads": leads, "batch": trainer.batch_size, "pid": os.getpid()}
+    (folder / f"rank-{rank}.json").write_text(json.dumps(told))
     torch.distributed.destroy_process_group()
 
 

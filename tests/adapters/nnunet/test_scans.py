@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import gansynth
-from gansynth.core.source import CaseSource, SourceRequest
+from gansynth.core.schema import Case
+from gansynth.core.source import SourceRequest
 from gansynth.sampling.run_source import open_source
 from tests.conftest import Toy, save_nifti
 
@@ -26,15 +27,15 @@ def scans(toy_copy, tmp_path) -> Path:
     return folder
 
 
-def beside(toy: Toy, scans: Path, **read: str) -> tuple[CaseSource, CaseSource]:
-    """The data set, and the scans as it prepares them."""
+def beside(toy: Toy, scans: Path) -> tuple[Case, Case]:
+    """The scan as the data set prepares it, and the case that it is."""
     own = open_source(toy.request(fold="all"))
-    return own, own.preparing(open_source(SourceRequest("nifti", str(scans), "all", read=read)))
+    prepared = own.preparing(open_source(SourceRequest("nifti", str(scans), "all")))
+    return prepared.load("normal"), own.load("p1_left")
 
 
 def test_a_scan_is_preprocessed_as_a_training_case_of_the_same_files(toy_copy, scans):
-    own, prepared = beside(toy_copy, scans)
-    [scan], case = [prepared.load(i) for i in prepared.train_ids], own.load(own.train_ids[0])
+    scan, case = beside(toy_copy, scans)
     assert np.array_equal(scan.image, case.image)
     assert scan.labels is not None
     assert np.array_equal(scan.labels == -1, case.labels == -1)
@@ -45,15 +46,13 @@ def test_a_scan_stored_along_other_axes_is_turned_first(toy_copy, scans):
     for file in scans.iterdir():
         image: Any = nib.load(file)
         nib.save(image.as_reoriented(np.array([[1, -1], [0, 1], [2, -1]])), file)
-    own, prepared = beside(toy_copy, scans)
-    [scan], case = [prepared.load(i) for i in prepared.train_ids], own.load(own.train_ids[0])
+    scan, case = beside(toy_copy, scans)
     assert np.array_equal(scan.image, case.image)
 
 
 def test_preprocessed_scans_are_kept_and_those_of_changed_files_made_again(toy_copy, scans):
     def kept() -> dict[str, int]:
-        prepared = beside(toy_copy, scans)[1]
-        prepared.load("normal")
+        beside(toy_copy, scans)
         folder = toy_copy.preprocessed / "gansynth_scans"
         return {file.name: file.stat().st_mtime_ns for file in folder.rglob("*.b2nd")}
 

@@ -63,23 +63,6 @@ def without(*patterns: str) -> Spoil:
     return lambda toy: [f.unlink() for p in patterns for f in toy.preprocessed.glob(p)]
 
 
-@pytest.fixture(scope="module")
-def source(toy_nnunet) -> NnunetSource:
-    return NnunetSource(toy_nnunet.request())
-
-
-def test_the_schema_and_the_space_are_those_of_data_set_and_plans(source):
-    schema = source.schema
-    assert schema.channels == ("T1", "FLAIR")
-    assert dict(schema.labels) == {"background": 0, "organ": 1, "lesion": 2}
-    assert (schema.spacing, schema.axes) == ((1.0, 1.0, 1.0), "DHW")
-    assert schema.label_values == (-1, 0, 1, 2)
-    assert (source.load(source.train_ids[0]).labels == -1).any()
-    assert schema.outside_fill == (0.0, 0.0)
-    assert (source.space.grid, source.space.size) == ("crop", (24, 24, 24))
-    assert (source.patch_size, source.batch_size) == ((16, 24, 16), 2)
-
-
 @pytest.mark.fault(20)
 def test_no_pickle_is_needed(toy_copy):
     for file in arrays(toy_copy).glob("*.pkl"):
@@ -113,6 +96,7 @@ def test_2d_works_in_slices_of_volumes_as_far_apart_as_in_the_original_data(toy_
     assert placed.image.shape == (2, *source.space.size)
     assert (source.space.grid, source.schema.spacing) == ("slice", (5.0, 1.0, 1.0))
     assert source.space.generator_schema(source.schema).spacing == (1.0, 1.0)
+    assert (source.patch_size, source.batch_size) == ((24, 16), 2)
 
 
 def test_missing_splits_are_made_as_nnunet_makes_them(toy_copy, caplog):
