@@ -112,14 +112,6 @@ def leak(how: str) -> Callable[[Kit], Refused]:
     return case
 
 
-def changed_case(kit: Kit) -> Refused:
-    lineage = kit.manifest["lineage"]
-    last = lineage["cases"][-1]
-    last["sha256"] = "0" * 64
-    run = kit.changed(lineage=lineage)
-    return ("--generator", run), [last["id"], "is not the one the run was fitted on"]
-
-
 def new_case(kit: Kit) -> Refused:
     lineage = kit.manifest["lineage"]
     last = lineage["cases"].pop()
@@ -161,7 +153,6 @@ REFUSED: dict[str, tuple[int, Callable[[Kit], Refused]]] = {
         how: (6, leak(how))
         for how in ("the case itself", "same content", "near-identical", "same subject")
     },
-    "a changed case": (6, changed_case),
     "a case that is new": (6, new_case),
     "other data": (6, other_data),
     "a generator of label maps": (2, label_maps),

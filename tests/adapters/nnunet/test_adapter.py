@@ -41,7 +41,6 @@ def session(source: NnunetSource, **words: Any) -> Session:
 @pytest.mark.parametrize(
     ("settings", "options", "message"),
     [
-        ({"num_epoch": "3"}, (), "--set num_epoch=3: nnunet has no such setting"),
         ({}, ("-device", "tpu"), "tpu"),
         ({"trainer": "nnUNetTrainerDA6"}, (), "Did you mean 'nnUNetTrainerDA"),
         ({"trainer": "../x"}, (), "trainer ../x: nnU-Net has none of that name"),
@@ -78,8 +77,8 @@ def test_samples_smaller_than_a_patch_are_refused():
             NnunetIntake.check_run(intake, run, cast(Any, None))
 
 
-def test_results_go_into_a_folder_of_generator_ratio_and_schedule(toy_copy, frozen_bank):
-    source, bank = NnunetSource(toy_copy.request()), frozen_bank()
+def test_results_go_into_a_folder_of_generator_ratio_and_schedule(source, frozen_bank):
+    bank = frozen_bank()
     for trainer in ("nnUNetTrainerDA5", "nnUNetTrainerDA5GANSynth"):
         folder = session(source, bank=bank, set={"trainer": trainer}).host.output
         assert folder.parent.name.startswith("nnUNetTrainerDA5GANSynth__")

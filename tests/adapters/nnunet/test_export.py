@@ -41,9 +41,9 @@ class Exports:
     configuration: str
     bank: Path
 
-    def __call__(self, name, *, ratio="1:2", content="mixed", bank=None, **place):
+    def __call__(self, name, *, ratio="1:2", content="mixed", **place):
         place = {"configuration": self.configuration, **place}
-        words = {"bank": bank or self.bank, "export": name, "content": content}
+        words = {"bank": self.bank, "export": name, "content": content}
         request = AugmentRequest(target="nnunet", ratio=ratio, **words)
         return Session.of(request, NnunetSource(self.toy.request(**place))).export()
 
@@ -111,6 +111,10 @@ def test_a_synthetic_case_is_the_banks_sample_with_all_that_nnunet_notes(exports
     assert {k for k in real if not k.endswith("_stuff")} <= set(properties)
     assert set(properties["class_locations"]) == set(real["class_locations"])
     assert (image[...].dtype, labels[...].dtype) == (np.float32, np.int16)
+    alone: Any = nib.load(exports.alone / "labelsTr" / "synthetic_0001.nii.gz")
+    assert (sample.labels < 0).any()  # outside, which becomes background
+    assert np.array_equal(np.asarray(alone.dataobj).transpose(2, 1, 0), sample.labels.clip(0))
+    assert alone.get_data_dtype() == np.uint8
 
 
 def test_real_files_are_linked_or_else_copied(exports, monkeypatch):
@@ -154,15 +158,6 @@ def test_nothing_in_samples_alone_names_a_case_or_tells_a_time(exports, cheap_nn
     assert times == {TIME}
     packed = (exports.alone / "imagesTr" / "synthetic_0001_0000.nii.gz").read_bytes()
     assert packed[3:8] == bytes(5)  # gzip: no name, no time
-
-
-def test_labels_outside_become_background(exports):
-    reader = BankReader(exports.bank)
-    labels: Any = reader.read(reader.ids()[0]).labels
-    volume: Any = nib.load(exports.alone / "labelsTr" / "synthetic_0001.nii.gz")
-    assert (labels < 0).any()
-    assert np.array_equal(np.asarray(volume.dataobj).transpose(2, 1, 0), labels.clip(0))
-    assert volume.get_data_dtype() == np.uint8
 
 
 @pytest.mark.parametrize("forward", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])

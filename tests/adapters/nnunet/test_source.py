@@ -156,8 +156,6 @@ REFUSED: list[tuple[Spoil | None, dict[str, str], type[Exception], str, str]] = 
     (planned(data_identifier="nnUNetPlans_3d_x"), {}, DataFault, "nnunet.no-preprocessed-cases",
      "-c 3d_fullres"),
     (without("*Plans.json"), {}, DataFault, "nnunet.no-plans", PREPARE),
-    (without("*_3d_fullres/p2_left_seg.b2nd"), {}, DataFault,
-     "nnunet.preprocessed-cases-without-labels", "p2_left_seg.b2nd"),
 ]  # fmt: skip
 
 
