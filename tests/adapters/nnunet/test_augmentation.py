@@ -42,11 +42,12 @@ def draw(trainer: Any, batches: int, monkeypatch: Any) -> list[Drawn]:
     """Draw from the trainer's training loader, noting what it transforms into what."""
     train, _ = begin(trainer).get_dataloaders()
     loader, drawn = train.data_loader, list[Drawn]()
-    transform = loader.transforms
+    transform, patch = loader.transforms, tuple(trainer.configuration_manager.patch_size)
 
     def noting(**given: Any) -> Any:
         synthetic, before = loader._data.last.synthetic, [each.clone() for each in given.values()]
         out = transform(**given)
+        assert out["image"].shape[1:] == patch
         drawn.append(Drawn(synthetic, *before, out))
         return out
 
