@@ -147,7 +147,8 @@ class Kit(ABC):
     def export(self, bank: Path, *more: object) -> tuple[str, ...]:
         """Write a data set with a sample for two real cases."""
         words = ("augment", "--target", self.host, *self.where, "--bank", bank, "--ratio", "2:1")
-        return tuple(map(str, (*words, "--export", self.target, *more)))
+        target = self.target.name if self.host == "nnunet" else self.target  # found by its number
+        return tuple(map(str, (*words, "--export", target, *more)))
 
     def training(
         self, bank: Path, *more: object, ratio: str = "1:1", epochs: int = 2
@@ -315,11 +316,6 @@ class NnunetKit(Kit):
     @property
     def target(self) -> Path:
         return self.root / "nnUNet_preprocessed" / "Dataset510_Plus"
-
-    def export(self, bank: Path, *more: object) -> tuple[str, ...]:
-        words = super().export(bank, *more)
-        at = words.index("--export")
-        return *words[:at], "--export", self.target.name, *words[at + 2 :]
 
     def channel_files(self, source: Any, case: str) -> dict[str, Path]:
         raw, count = self.home / "nnUNet_raw" / self.data.dataset, len(source.schema.channels)

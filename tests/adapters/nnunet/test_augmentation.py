@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gansynth.runtime import torchvision_compat
 from tests.adapters.nnunet.conftest import begin, log_of
@@ -84,15 +85,11 @@ def loader(ready):
 
 
 def blank() -> dict[str, Any]:
-    import torch
-
     labels = torch.zeros((1, 40, 40, 40), dtype=torch.int16)
     return {"image": torch.zeros(2, 40, 40, 40), "segmentation": labels}
 
 
 def test_what_is_not_augmented_draws_no_random_number_and_a_copy_tells_the_kinds_apart(loader):
-    import torch
-
     before = torch.get_rng_state(), str(np.random.get_state())  # noqa: NPY002
     loader.transforms.synthetic(**blank())
     assert torch.equal(before[0], torch.get_rng_state())
@@ -131,8 +128,6 @@ def transforms(space: str, variant: str = "nnUNetTrainer") -> Any:
 @pytest.mark.parametrize("variant", ["nnUNetTrainer", "nnUNetTrainerDA5"])
 @pytest.mark.parametrize("space", SPACES)
 def test_elastic_deformation_moves_and_never_folds(space, variant):
-    import torch
-
     from gansynth_nnunet.trainer import deform
 
     pipeline = transforms(space, variant)
