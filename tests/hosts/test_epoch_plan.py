@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gansynth.core.ratio import Ratio, whole_parts
+from gansynth.core.ratio import Ratio
 from gansynth.core.schedule import Schedule
 from gansynth.hosts.epoch_plan import EpochPlan, EpochTable
 from gansynth.hosts.mixer import BatchCounter, MixerConfig
@@ -37,15 +37,6 @@ def used_evenly(found: list[EpochTable], kind: bool, pool: int) -> None:
         used.update(table.real[table.synthetic == kind].tolist())
         numbers = [used[n] for n in range(pool)]
         assert max(numbers) - min(numbers) <= 1
-
-
-@pytest.mark.parametrize(
-    ("ratio", "parts"),
-    [("1:2", (1, 2)), ("2:2", (1, 1)), ("0.1:0.3", (1, 3)), ("0:7", (0, 1)), ("3:0", (1, 0)),
-     ("2813:4000", (2813, 4000)), ("1:0.7", (10, 7)), ("1e-9:1e-9", (1, 1))],
-)  # fmt: skip
-def test_a_ratio_in_the_smallest_whole_numbers(ratio, parts):
-    assert whole_parts(Ratio.parse(ratio)) == parts
 
 
 RATIOS = st.tuples(st.integers(0, 9), st.integers(0, 9)).filter(any)
