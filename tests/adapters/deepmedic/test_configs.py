@@ -74,11 +74,8 @@ def test_literals_have_the_values_and_the_order_that_python_gives_them(tmp_path)
 CODE = {  # text of a configuration -> what is said of it
     "import os": "line 1: import os: code (Import); expected KEY = ",
     "a = 1\nkey = open('x', 'w')": "line 2: key = open('x', 'w'): code (Call); expected KEY = a ",
-    "key = {open('x', 'w'): 1}": "code (Call)",
     "a, b = 1, 2": "line 1: a, b = 1, 2: code",
-    "key = {[1]: 1}": "unhashable type: 'list'",
     "key = 'x' * 10 ** 9": "calculated from what is no number",
-    "key = 1 / 0": "division by zero",
     "key = 1e999": "no finite number",
     "key = 9 ** 9 ** 9": "a power of more than 64",
     "key = 2 ** 63": "no finite number, or a whole one of more than 63 bits",
@@ -134,7 +131,6 @@ SWAPPED = ["./validation_t1c.cfg", "./validation_flair.cfg"]
         ({"channelsTraining": None}, "no channelsTraining, expected one"),
         ({"channelsValidation": SWAPPED}, "in the same order: flair, t1c; correct it"),
         ({"sessionName": "a\nb"}, "a text that prints on one line"),
-        ({"norm_zscore_prms": [1]}, "norm_zscore_prms is [1]: expected a valid dictionary"),
     ],
 )
 def test_a_key_that_data_depend_on_is_checked(toy, values, says):
@@ -165,7 +161,6 @@ def test_entries_are_relative_to_their_list_and_further_channels_may_be_missing(
         ("training_flair", "# nothing\n", "lists 0 case(s)"),
         ("training_flair", "a\nb\n-\n", "entry 3 is '-', expected a path (only further"),
         ("training_labels", "a\nb\n-\n", "entry 3 is '-', expected a path (only further"),
-        ("training_roi", "a\nb\n-\n", "entry 3 is '-', expected a path (only further"),
         ("training_flair", "\ufeffa\nb\nc\n", "entry 1 is '?a', expected a path"),
         ("training_flair", "# c\na\rb\nb\nc\n", "entry 1 is 'a b', expected a path"),
         ("training_flair", "\udce9\n", "'utf-8' codec can't decode byte 0xe9"),
@@ -202,8 +197,8 @@ def test_a_table_goes_before_the_lists_and_its_channels_are_sorted(toy):
     [
         ("channel_a,channel_a\na,b", "columns are ['channel_a', 'channel_a'], expected"),
         ("channel_a,ground_truth", "columns are ['channel_a', 'ground_truth'], expected channel_"),
-        ("channel_a,ground_truth\na,g\n,g", "entry 2 of channel_a is '', expected a path"),
         ("channel_a,ground_truth\na,g\na", "columns are ['channel_a', 'ground_truth'], expected"),
+        ("channel_a,ground_truth\na,g\n,g", "entry 2 of channel_a is '', expected a path"),
     ],
 )
 def test_a_table_that_deepmedic_would_stop_at_is_refused(toy, text, says):

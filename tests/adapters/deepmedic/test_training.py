@@ -60,6 +60,7 @@ def probing(self):
 hook.Hook.patch = probing
 """
 """Writes down the segments of each case, before the process starts to train."""
+IMPORT = programs._IMPORT
 Train = Callable[..., TrainingResult]
 
 
@@ -79,9 +80,8 @@ def trainer(
 ) -> Train:
     """Trains two epochs of two subepochs at 1:2: ``train({"processes": "2"}, seed=3)``."""
     blocked = BLOCK if "fake" in program.versions["tensorflow"] else ""
-    at = programs._IMPORT.index("from gansynth_deepmedic.hook")
-    start = f"{programs._IMPORT[:at]}{blocked}{PROBE}{programs._IMPORT[at:]}"
-    patch.setattr(programs, "_IMPORT", start)
+    before, hook, after = IMPORT.partition("from gansynth_deepmedic.hook")
+    patch.setattr(programs, "_IMPORT", f"{before}{blocked}{PROBE}{hook}{after}")
     patch.setattr("gansynth_deepmedic.adapter.find_program", lambda *_: program)
     patch.setenv("PROBE", str(output.parent / "probe.jsonl"))
     source = data.source()

@@ -1,4 +1,3 @@
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -84,11 +83,6 @@ def emptied(split: str) -> Change:
     return lambda home: [p.write_text("") for p in (home / "labels" / split).glob("*.txt")]
 
 
-def same_file(home: Path) -> None:
-    (home / OTHER).unlink()
-    os.link(home / IMAGE, home / OTHER)
-
-
 TURNED = Image.Exif()
 TURNED[274] = 6
 LINES = {
@@ -97,9 +91,7 @@ LINES = {
     "0 .1 .1 .2 .1 .2 .2 .1": "8 column(s), expected 5: ~X and Y of each corner of a polygon",
     "0 .1 .1 .2 .1 .3 .1": "the polygon has no area",
     "0 .1 .1 .2 nan .2 .2": "the polygon has no area, or a corner that is not a number",
-    "0 .1 .1 .2 .1 .2 half": "could not convert string to float: 'half'",
     "0 .5 .9 .6 .9 .6 1.1": "to x 0.6, y 1.1, expected shares of the image, 0 to 1",
-    "0 0.5 half 0.1 0.1": "yc is 'half': Input should be a valid number",
     "0 0.5 0.5 nan 0.1": "w is 'nan': Input should be a finite number",
     "1 0.5 0.5 0.1 0.1": "class is 1, but data.yaml names 1, counted from 0",
     "0 0.5 0.5 0 0.1": "w is '0': Input should be greater than 0",
@@ -131,27 +123,22 @@ BAD: list[tuple[Change, str]] = [
     (keys(names={1: "lesion"}), "data.yaml: ~names: has the keys [1], not 0, 1, 2"),
     (keys(names=["a", "a"], nc=2), "data.yaml: ~names: 'a' occurs twice"),
     (keys(names=[False]), "data.yaml: ~names: False, ~yes, no, on and off in quotes"),
-    (keys(channels=4), "data.yaml: ~channels: 4, ~1 or 3"),
     (keys(path="nowhere"), "data.yaml: ~path: 'nowhere' is no folder"),
-    (keys(val="x" * 300), "data.yaml: val: ~is neither a folder nor"),
-    (text("a: [", "data.yaml"), "data.yaml: ~not YAML"),
     (text("- 1", "data.yaml"), "data.yaml: ~holds a list"),
     (text("names: !!python/object/apply:os.getcwd []\n", "data.yaml"), "not YAML"),
     (text(f"{IMAGE}\nimages/train/gone.png\n", **LISTED), "train.txt: line 2: no image~gone.png"),
-    (text(b"images/train/a.png\n\xff\n", **LISTED), "train.txt: line 2: byte 19 is not UTF-8"),
 ]  # fmt: skip
 """What is changed, and what is said then, parted by ~; a ``DataFault``."""
 LEAKS: list[tuple[Change, str]] = [
     *((keys(**{key: f"../other/images/{key}"}), f"data.yaml: {key}: ~'../other~allow_outside=yes")
       for key in ("train", "val", "test")),
-    (keys(val="../../val"), "data.yaml: val: ~'../../val' leads out of~allow_outside=yes"),
     (keys(path="../other"), "data.yaml: path: ~'../other~allow_outside=yes"),
     (moved_out(IMAGE), f"{IMAGE}~leads out of~allow_outside=yes"),
     (moved_out(LABEL), f"{LABEL}~leads out of"),
     (keys(val="images/train"), "4 image(s) are in two splits: train/p01_z000 (train and"),
     (text(IMAGE, "val.txt", val=["images/val", "val.txt"]), "1 image(s) are in two splits"),
-    (same_file, f"{FIRST} (train) and val/p02_z000 (val), the same bytes"),
-    (lambda home: shutil.copy(home / IMAGE, home / OTHER), "val/p02_z000 (val), the same bytes"),
+    (lambda home: shutil.copy(home / IMAGE, home / OTHER),
+     f"{FIRST} (train) and val/p02_z000 (val), the same bytes"),
 ]  # fmt: skip
 """The same where it is an ``IntegrityFault``."""
 CASES = [*((DataFault, *case) for case in BAD), *((IntegrityFault, *case) for case in LEAKS)]
@@ -192,8 +179,6 @@ def test_what_is_wrong_is_one_line(data, tmp_path, kind, change, says):
         ({"fold": "1"}, UsageFault, "--fold '1'"),
         ({"read": {"sizes": "1"}}, UsageFault, "Did you mean 'size'?"),
         ({"read": {"volumes": "(p)"}}, UsageFault, "has 1 group(s), expected two"),
-        ({"read": {"volumes": "("}}, UsageFault, "missing )"),
-        ({"read": {"overshoot": "2"}}, UsageFault, "--read overshoot=2"),
     ],
 )
 def test_a_bad_option_is_one_line(data, asked, kind, says):
@@ -281,7 +266,6 @@ def spare(home: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda home: None, []),
         (spare, ["labels/train/spare.txt: a label file without an image"]),
         (sixteen_bits(1), []),
         (sixteen_bits(20), ["detectors see the upper byte, "] * 12),

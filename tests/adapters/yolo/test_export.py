@@ -70,7 +70,6 @@ def exported(shared_yolo, bank, tmp_path_factory) -> Path:
         (15, "2:1", (2, 15), ""),
         (10, "1:2.5", (1, 25), ""),
         (500, "2813:4000", (1, 711), "500:711"),
-        (16, "9:1", (5, 9), "80:9"),
     ],
 )
 def test_a_ratio_comes_out_exactly_or_is_refused_with_the_nearest(images, ratio, counts, nearest):
