@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from gansynth.hosts import api, dry_run, timing
 from gansynth.hosts.suggestion import RULES
-from tests.conftest import content, save_nifti
+from tests.conftest import content
+from tests.data.sets import pairs
 from tests.flat_sets import pictures
 from tests.producers import forked_producers
 from tests.yolo_sets import coco_set, toy_yolo
@@ -62,16 +62,6 @@ def test_a_plan_has_the_hours_of_each_part_and_the_rules_and_writes_nothing(
     assert not Path("runs").exists()
 
 
-def organs(folder: Path) -> str:
-    grid = np.mgrid[:16, :16, :16]
-    rng = np.random.default_rng(0)
-    for number in range(6):
-        organ = (abs(grid - 8).sum(0) < 5).astype(np.uint8)
-        save_nifti(folder / "images" / f"p{number}.nii.gz", rng.normal(size=(16, 16, 16)))
-        save_nifti(folder / "labels" / f"p{number}.nii.gz", organ)
-    return f"nifti:{folder}"
-
-
 def boxes_of_coco(folder: Path) -> str:
     coco_set(folder, "none", ("train.json", "val.json", "{split}/{name}"))
     return str(folder)  # the kind is found
@@ -80,7 +70,7 @@ def boxes_of_coco(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
-        (organs, "organs"),
+        (lambda to: f"nifti:{pairs(to).where}", "organs"),
         pytest.param(lambda to: f"yolo:{toy_yolo(to)}", "boxes", marks=pytest.mark.extra("yolo")),
         pytest.param(boxes_of_coco, "boxes", marks=pytest.mark.extra("yolo")),
     ],

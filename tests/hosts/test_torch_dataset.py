@@ -253,18 +253,13 @@ class Stream(IterableDataset[Any]):
         return iter(())
 
 
-TUNING: dict[str, Any] = {"schedule": "finetune:10%@80%", "batches": 9, "batch_size": 1}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no bank": ({"bank": None}, "--generator is missing"),
     "no bank there": ({"bank": "nowhere"}, "holds no bank.json"),
     "schedule without batches": ({"schedule": "anneal", "batch_size": 2}, "expected batches=N"),
     "schedule without a batch size": ({"schedule": "anneal", "batches": 9}, "batch_size=N"),
     "no batches": ({"schedule": "anneal", "batches": 0, "batch_size": 1}, "0 batches"),
-    "fine-tuning of a mixture": (TUNING, "expected --ratio 0:1"),
-    "too few subjects": (
-        {"ratio": "0:1", **TUNING, "subjects": ["a"]},
-        "1 of them, expected one for each of 12 items",
-    ),
+    "too few subjects": ({"subjects": ["a"]}, "1 of them, expected one for each of 12 items"),
     "no batch size": ({"batch_size": 0}, "batch_size is 0"),
     "a seed below 0": ({"seed": -1}, "seed is -1"),
     "held out, not a list": ({"held_out": "case_1"}, "expected a list"),

@@ -18,9 +18,7 @@ BODY = np.where(np.arange(20) < 5, GREY, 0)  # three quarters are background of 
 PAIRS: dict[str, tuple[Any, Any, bool]] = {
     "0 to 1 among 0 to 255": (255 * GREY, GREY, True),
     "0 to 255 among 0 to 1": (GREY, 255 * GREY, True),
-    "medians of 0": (255 * BODY, BODY, True),
     "far apart": (1000 + NOISE, NOISE, True),
-    "the same": (255 * GREY, 255 * GREY, False),
     "medians of 0 in the same units": (BODY, 3 * BODY, False),
     "z-scored": (NOISE - 0.1, 1.5 * NOISE + 0.1, False),
     "constant": (np.full_like(GREY, 3), NOISE, False),

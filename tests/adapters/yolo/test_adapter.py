@@ -64,10 +64,9 @@ def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact
     (session,) = kit.sessions()
     told = {"mosaic": 0.5, "flipud": True, "scale": [0.5, 1], "name": "x"}
     assert (session["licence"], session["options"]) == ("MIT", told)
-    half = {"places_real": REAL, "places_synthetic": REAL, "real": REAL, "synthetic": REAL}
-    half |= {"fell_back": 0, "partners_fell_back": 0}
     for number, epoch in enumerate(session["per_epoch"], 1):
-        assert epoch | half | {"epoch": number} == epoch
+        places = {"epoch": number, "places_real": REAL, "places_synthetic": REAL}
+        assert epoch | places | {"partners_fell_back": 0} == epoch
         assert epoch["partners_real"] + epoch["partners_synthetic"] == 2 * REAL
         assert epoch["partners_synthetic"] > 0
     assert session["partners"]["real"] + session["partners"]["synthetic"] == 4 * REAL
@@ -78,13 +77,8 @@ def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact
             wanted = true_boxes(kit.intake().source.image(image.id)).boxes
             assert np.abs(image.truth.boxes - wanted).max(initial=0) < 0.001
     log = "\n".join(notes)
-    for words in (
-        "epoch 1 of 2 had places for 16 real and 16 synthetic samples",
-        "drawn meanwhile: 16 real, 16 synthetic, with",
-        "16 of 32 samples drawn were synthetic (50.0%, asked 50.0%)",
-        "loss 1; mAP50 0.5",
-    ):
-        assert words in log
+    assert "epoch 1 of 2 had places for 16 real and 16 synthetic samples" in log
+    assert "loss 1; mAP50 0.5" in log
     assert "speed" not in log
     sent = [line.partition(SHOWN_PREFIX)[2] for line in (kit.output / LOG).read_text().splitlines()]
     first, *_, last = [message for text in sent if "done" in (message := json.loads(text or "{}"))]
