@@ -206,14 +206,9 @@ def test_samples_without_labels_are_refused_or_counted_as_missing_unless_a_form_
 
 
 def test_a_temporary_log_goes_with_the_process_that_made_it(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", TEMPORARY],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-    )
-    folder, real = done.stdout.split()
+    words = [sys.executable, "-W", "ignore", "-c", TEMPORARY]
+    told = subprocess.check_output(words, text=True, env={**os.environ, "TMPDIR": str(tmp_path)})
+    folder, real = told.split()
     assert real == "3"
     assert folder.startswith(str(tmp_path))
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from gansynth.bank.producer import ProducerConfig, run_producer
 from gansynth.bank.reader import BankReader
 from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.resample import resample
@@ -31,6 +30,7 @@ from tests.adapters.deepmedic.conftest import write_crops
 from tests.deepmedic_sets import Toy, stored, toy_deepmedic
 from tests.dividing import state
 from tests.expected import raises_fault
+from tests.producers import forked_producers
 
 
 def export(data: Toy, bank: Path, out: Path, ratio: str = "1:2", **asked: Any) -> dict[str, Any]:
@@ -156,10 +156,6 @@ def test_orders_that_make_no_data_set_are_refused(
 def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
     crop_run, shared_deepmedic, tmp_path, monkeypatch
 ):
-    def fill(config: ProducerConfig, *_: Any, **__: Any) -> BankReader:
-        run_producer(config, lambda: False)  # in this process
-        return BankReader(config.bank)
-
     def stop(*_: Any, **__: Any) -> None:
         raise DataFault("test.fault", "stopped")
 
@@ -173,15 +169,14 @@ def test_a_generator_fills_the_folder_and_a_stopped_export_goes_on(
     kept, out = list[dict[str, int]](), tmp_path / "out"
     how: dict[str, Any] = {"generator": crop_run, "seed": 3, "real_in_generator_space": True}
     asked: Any = (shared_deepmedic, None, out, "1:1")
-    monkeypatch.setattr("gansynth.bank.api.fill", fill)
-    monkeypatch.setattr("os.nice", lambda by: 0)
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, forked_producers():
         patch.setattr("gansynth_deepmedic.export.write_layout", stop)
         with raises_fault("test.fault"):
             export(*asked, **how)
     made = samples()
     monkeypatch.setattr("gansynth_deepmedic.export.training_cases", look)
-    report = export(*asked, **how)
+    with forked_producers():
+        report = export(*asked, **how)
     assert kept == [made] != [{}]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert (report["realised"], report["real_in_generator_space"]) == ("4:4", True)

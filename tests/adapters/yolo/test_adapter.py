@@ -78,6 +78,7 @@ def test_every_epoch_is_counted_and_told_of_and_the_ratio_of_its_places_is_exact
             assert np.abs(image.truth.boxes - wanted).max(initial=0) < 0.001
     log = "\n".join(notes)
     assert "epoch 1 of 2 had places for 16 real and 16 synthetic samples" in log
+    assert "drawn meanwhile: 16 real, 16 synthetic, with" in log
     assert "loss 1; mAP50 0.5" in log
     assert "speed" not in log
     sent = [line.partition(SHOWN_PREFIX)[2] for line in (kit.output / LOG).read_text().splitlines()]
