@@ -89,13 +89,15 @@ UNSIGNED = "a region of interest of an unsigned type, or with weights below 0"
         ({}, {}, {"pat_00 roi": border(1)}, "a segment of [13, 13, 13] (segmentsDimTrain) around"),
         ({SAMPLING: 0, SHARES: [1, 0]}, {}, {"pat_01 labels": np.zeros_like},
          "by type of sampling 0 and shares (1.0, 0.0); expected some"),
+        ({SAMPLING: 3, SHARES: [0, 1, 1]}, {}, {"pat_01 labels": np.zeros_like},
+         "by type of sampling 3 and shares (0.0, 1.0, 1.0); expected some"),
         ({}, {}, {"pat_01 t1c": lambda array: array[1:]},
          "t1c.nii.gz: shape is (21, 20, 18), but (22, 20, 18) in labels.nii.gz; expected equal"),
         # DeepMedic pads by what a segment leaves unpredicted: 6 of 13 voxels here.
         ({}, {}, cut(6), "no voxel of (14, 6, 15) to take a segment of [13, 13, 13]"),
         ({PAD: False}, {}, cut(12), "no voxel of (14, 12, 15) to take a segment of [13, 13, 13]"),
     ],
-    ids=range(14),
+    ids=range(15),
 )  # fmt: skip
 def test_what_deepmedic_would_stop_at_is_refused_before(toy, training, network, files, says):
     """Checking tells it, too."""

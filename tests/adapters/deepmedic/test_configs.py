@@ -75,7 +75,9 @@ CODE = {  # text of a configuration -> what is said of it
     "import os": "line 1: import os: code (Import); expected KEY = ",
     "a = 1\nkey = open('x', 'w')": "line 2: key = open('x', 'w'): code (Call); expected KEY = a ",
     "a, b = 1, 2": "line 1: a, b = 1, 2: code",
+    "key = {[1]: 1}": "unhashable type: 'list'",
     "key = 'x' * 10 ** 9": "calculated from what is no number",
+    "key = 1 / 0": "division by zero",
     "key = 1e999": "no finite number",
     "key = 9 ** 9 ** 9": "a power of more than 64",
     "key = 2 ** 63": "no finite number, or a whole one of more than 63 bits",
@@ -131,6 +133,7 @@ SWAPPED = ["./validation_t1c.cfg", "./validation_flair.cfg"]
         ({"channelsTraining": None}, "no channelsTraining, expected one"),
         ({"channelsValidation": SWAPPED}, "in the same order: flair, t1c; correct it"),
         ({"sessionName": "a\nb"}, "a text that prints on one line"),
+        ({"norm_zscore_prms": [1]}, "norm_zscore_prms is [1]: expected a valid dictionary"),
     ],
 )
 def test_a_key_that_data_depend_on_is_checked(toy, values, says):

@@ -184,11 +184,12 @@ SLICE = {"corner": [1, 1], "slice_index": 2}
         (patch(OF, (6, 0, 0), (4, 4, 4)), "its place (6, 0, 0) is beyond"),
         (patch(OF, None, (5, 6, 6)), "of shape (5, 6, 6), case 'pat_1' has (6, 6, 6)"),
         (patch(OF, (1, 1, 1), (4, 4, 4), shape=[9, 9, 9]), "of a volume of shape (9, 9, 9), case"),
+        (patch(OF, (1, 1, 1), (4, 4, 4), case=""), "of no case"),
         (ELSEWHERE, "of the case 'pat_7', expected one of the training cases"),
         (patch(OF, (1, 1, 1), (4, 4, 4), placement=SLICE), "of no case"),
         (OUTSIDE, "region of interest"),
     ],
-    ids=["no labels", "labels", "beyond", "shape", "volume", "case", "slice", "outside"],
+    ids=["no labels", "labels", "beyond", "shape", "volume", "noise", "case", "slice", "outside"],
 )
 def test_what_does_not_fit_is_named(sample, words):
     assert words in misfit({"pat_1": OF.host}, sample)

@@ -123,7 +123,9 @@ BAD: list[tuple[Change, str]] = [
     (keys(names={1: "lesion"}), "data.yaml: ~names: has the keys [1], not 0, 1, 2"),
     (keys(names=["a", "a"], nc=2), "data.yaml: ~names: 'a' occurs twice"),
     (keys(names=[False]), "data.yaml: ~names: False, ~yes, no, on and off in quotes"),
+    (keys(channels=4), "data.yaml: ~channels: 4, ~1 or 3"),
     (keys(path="nowhere"), "data.yaml: ~path: 'nowhere' is no folder"),
+    (keys(val="x" * 300), "data.yaml: val: ~is neither a folder nor"),
     (text("- 1", "data.yaml"), "data.yaml: ~holds a list"),
     (text("names: !!python/object/apply:os.getcwd []\n", "data.yaml"), "not YAML"),
     (text(f"{IMAGE}\nimages/train/gone.png\n", **LISTED), "train.txt: line 2: no image~gone.png"),
@@ -132,6 +134,7 @@ BAD: list[tuple[Change, str]] = [
 LEAKS: list[tuple[Change, str]] = [
     *((keys(**{key: f"../other/images/{key}"}), f"data.yaml: {key}: ~'../other~allow_outside=yes")
       for key in ("train", "val", "test")),
+    (keys(val="../../val"), "data.yaml: val: ~'../../val' leads out of~allow_outside=yes"),
     (keys(path="../other"), "data.yaml: path: ~'../other~allow_outside=yes"),
     (moved_out(IMAGE), f"{IMAGE}~leads out of~allow_outside=yes"),
     (moved_out(LABEL), f"{LABEL}~leads out of"),
@@ -179,6 +182,8 @@ def test_what_is_wrong_is_one_line(data, tmp_path, kind, change, says):
         ({"fold": "1"}, UsageFault, "--fold '1'"),
         ({"read": {"sizes": "1"}}, UsageFault, "Did you mean 'size'?"),
         ({"read": {"volumes": "(p)"}}, UsageFault, "has 1 group(s), expected two"),
+        ({"read": {"volumes": "("}}, UsageFault, "missing )"),
+        ({"read": {"overshoot": "2"}}, UsageFault, "--read overshoot=2"),
     ],
 )
 def test_a_bad_option_is_one_line(data, asked, kind, says):

@@ -50,6 +50,7 @@ TOLD: dict[str, list[tuple[dict[str, Any], str]]] = {
         *BOTH,
         ({"options": {"mosaic": 0.5, "amp": "bf16", "freeze": [1, 2], "rect": False}}, ""),
         ({"options": {"rect": True}}, "Usage: -- rect=True: expected rect=False: "),
+        ({"options": {"fraction": 0.5}}, "Usage: -- fraction=0.5: expected fraction=1.0: "),
         ({"options": {"mosaic": "much"}}, "Usage: .*'mosaic=much' is of invalid type str"),
         ({"options": {"pretrained": "no.pt"}}, "Data: -- pretrained=no.pt: no such file"),
         ({"model": "yolo11q"}, "Usage: .*no such model.* Did you mean 'yolo11"),

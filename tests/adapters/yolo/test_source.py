@@ -345,6 +345,7 @@ def test_boxes_are_drawn_around_parts_that_are_large_enough(masked):
             "yolo.class-named-background",
         ),
         (Path.unlink, "yolo.mask-missing"),
+        (lambda path: Image.new("L", (64, 64), 2).save(path), "pictures.mask-numbers-unknown"),
         (lambda path: Image.new("L", (32, 64)).save(path), "pictures.mask-shape-differs"),
     ],
 )
