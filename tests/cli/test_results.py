@@ -142,10 +142,10 @@ def test_a_benchmark_is_told_by_its_sentence_its_differences_and_the_next_comman
 
     lines = told()
     assert lines[0] == "It does."
-    assert lines[2] == "Dice, points:"
+    assert lines[2] == "Dice (mean of labels), points:"
     assert lines[3].split("  ")[0] == "arm"
     assert max(map(len, lines[1:-2])) <= 80
-    assert told(primary="hd95/1")[2] == "HD95 (1), mm:"
+    assert told(primary="hd95/1")[2] == "HD95 (Anterior), mm:"
     rows = [each | {"mde": 0.8302} for each in documents.full()["comparisons"]]
     assert not [line for line in told(comparisons=rows) if "83.02" in line]
     assert told(comparisons=rows)[4].endswith("  none")
