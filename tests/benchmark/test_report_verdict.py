@@ -67,8 +67,6 @@ CLAIMS: list[tuple[str, list[Any], list[str]]] = [
      ["= This plan cannot tell what helps: no arm has more real cases. On nnU-Net, "
       "trained on 6 subjects, against “usual augmentation”: Dice is better by "
       "1.20 points (95 % CI 0.50 to 1.90) with “a GAN”."]),
-    ("a loss is said as plainly as a gain", [gan(-0.012, 0.007)],
-     ["Dice is worse by 1.20 points (95 % CI 0.50 to 1.90) with “a GAN”", "! better"]),
     ("no effect within the margin is a finding", [gan(0.001, 0.002)],
      ["Dice changes by +0.10 points (95 % CI −0.10 to +0.30) with “a GAN”, no effect beyond "
       "± 0.50 points.",
@@ -80,12 +78,6 @@ CLAIMS: list[tuple[str, list[Any], list[str]]] = [
       "nor loss is shown; a gain of 1.40 points would have been seen with 80 % power.",
       "gan = At N = 6: +0.40 points (95 % CI −0.60 to +1.40), p = 0.400 after Holm, so neither "
       "gain nor loss is shown; a gain of 1.40 points would have been seen with 80 % power."]),
-    *(
-        (f"an interval without zero shows nothing if p is not small, to the side {side}",
-         [gan(side * 0.012, 0.007, p_holm=0.05)],
-         ["with “a GAN”, so neither gain nor loss is shown", "! better", "! worse"])
-        for side in (1, -1)
-    ),
     ("why it shows nothing is said",
      [gan(0.012, 0.007, p=0.014, p_holm=0.056), other(0.001, 0.007, p=0.7, p_holm=1.0)],
      ["; the interval of “a GAN” leaves zero out, but p = 0.014 is 0.056 after Holm's "
@@ -97,10 +89,6 @@ CLAIMS: list[tuple[str, list[Any], list[str]]] = [
      ["leaves zero out, but draws and subjects are too few for a test to follow it"]),
     ("a small p shows nothing if the interval holds zero", [gan(0.006, 0.007, p_holm=0.01)],
      ["neither gain nor loss is shown"]),
-    ("a gain that there is no room for would not have been seen",
-     [gan(0.004, 0.2, mean_control=0.9)],
-     ["the design is too small to see even the largest gain that there is room for",
-      "! would have been seen"]),
     ("gains that there is room for are told from others",
      [gan(0.004, 0.2, mean_control=0.9), other(0.004, 0.02, mean_control=0.9)],
      ["a gain of 2.80 points would have been seen with 80 % power, elsewhere none that there "
@@ -109,9 +97,6 @@ CLAIMS: list[tuple[str, list[Any], list[str]]] = [
      ["with “a GAN”, within the margin that makes no difference.",
       "gan a gain is shown: +0.20 points",
       "gan yet within the margin of ± 0.50 points"]),
-    ("sizes are named where they differ", [GAIN, gan(0.001, 0.01, 12)],
-     ["trained on 6 and 12 subjects", "with “a GAN” at N = 6;",
-      "+0.10 points (95 % CI −0.90 to +1.10) with “a GAN” at N = 12, so"]),
     ("effects at all sizes are one range", [GAIN, gan(0.02, 0.007, 12)],
      ["1.20 to 2.00 points (95 % CIs within 0.50 to 2.70) with “a GAN”."]),
     ("a rival without a GAN that does as well is named", [gan(0.012, 0.005), elastic(0.013, 0.005)],
@@ -130,15 +115,11 @@ CLAIMS: list[tuple[str, list[Any], list[str]]] = [
       "with “a GAN”, so neither gain nor loss is shown"]),
     ("more real cases are a yardstick, not a rival", [gan(0.012, 0.005), double(0.03, 0.005)],
      ["to compare: Dice is better by 3.00 points (95 % CI 2.50 to 3.50) with “twice the real",
-      "! no GAN is needed"]),
-    ("a yardstick without a gain is said to have none", [gan(0.002, 0.02), double(0.01, 0.02)],
-     ["This plan cannot tell what helps: “twice the real cases” is not shown to help. On "]),
+      "! no GAN is needed", "! cannot tell"]),
     ("a yardstick with a gain at one size says at which others the plan cannot tell",
      [gan(0.002, 0.02), double(0.03, 0.005), gan(0.002, 0.02, 12), double(0.01, 0.02, 12)],
      ["This plan cannot tell what helps: “twice the real cases” at N = 12 is not shown to "
       "help. On "]),
-    ("a plan whose yardstick helps can tell", [gan(0.002, 0.02), double(0.03, 0.005)],
-     ["! cannot tell"]),
     ("a difference without an interval claims nothing",
      [gan(0.012, 0.007, interval=None, p_holm=None, mde=None)],
      ["with “a GAN”, so neither gain nor loss is shown.",
@@ -170,15 +151,11 @@ CLAIMS: list[tuple[str, list[Any], list[str]]] = [
       "! costs"]),
     ("without a lesion-free case that is said", [GAIN, gan(None, 0, measure=ALARMS)],
      ["; no lesion-free case is judged.", "! costs"]),
-    ("what an arm without a gain costs is said of the arm",
-     [gan(0.004, 0.01), gan(-0.12, 0.07, measure=PRECISION)],
-     ["! costs", "gan 80 % power; this costs 12.00 points of lesion precision"]),
     *(
         (f"a gain that holds for {reach}", [gan(0.012, 0.007, generalises=reach)],
          [f"with “a GAN”{limits}."])
         for reach, limits in {
             "draws, seeds, subjects": "",
-            "seeds, subjects": "; intervals say nothing of other draws",
             "subjects": "; intervals say nothing of other draws and seeds",
             "nothing": "; intervals say nothing of other draws, seeds and subjects",
         }.items()
