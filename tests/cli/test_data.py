@@ -45,39 +45,14 @@ def root(told, tmp_path) -> Path:
     return Path(tmp_path / "root")
 
 
-def test_import_says_what_it_took_and_what_to_type_next(msd, tmp_path, run_cli):
-    result = run_cli("import", f"msd:{msd}", "nnunet:001", "--root", tmp_path / "root")
-    assert result.stdout.splitlines() == [
-        f"{NAME}: 6 cases of 6 subject(s) in {tmp_path}/root/nnUNet_raw/{NAME}",
-        "channels: MRI; labels: spot",
-        "5 fold(s), holding out 1 or 2 cases each",
-    ]
-    prepare = f"next: gansynth prepare nnunet:001 --root {tmp_path}/root"
-    assert result.stderr.splitlines()[-1] == prepare
-    assert "warning: every case is a subject of its own" in result.stderr
-
-
-def test_check_names_every_file_at_fault_and_exits_with_3(told, root, run_cli, run_json):
-    assert (told["dataset"], told["cases"], told["subjects"]) == (NAME, 6, 3)
-    assert told["folds"] == [[4, 2]] * 3
-    report = run_json("check", "nnunet:001", "--root", root)
-    assert report == {"dataset": NAME, "cases": 6, "errors": 0, "warnings": 0, "findings": []}
-    raw = root / "nnUNet_raw" / NAME
-    broken = raw / "imagesTr" / "brain_2_0000.nii.gz"
+def test_a_damaged_file_is_named_before_anything_is_prepared(root, run_cli):
+    sound = run_cli("check", "nnunet:001", "--root", root)
+    assert sound.stderr.splitlines()[-1] == f"next: gansynth prepare nnunet:001 --root {root}"
+    broken = root / "nnUNet_raw" / NAME / "imagesTr" / "brain_2_0000.nii.gz"
     broken.write_bytes(broken.read_bytes()[:-9])
-    (raw / "labelsTr" / "brain_3.nii.gz").unlink()
-    result = run_cli("check", "nnunet:001", "--root", root)
-    assert result.exit_code == 3
-    assert str(broken) in result.stdout
-    assert "6 cases; files: 2 error(s), 0 warning(s)" in result.stdout
-    assert "2 error(s)" in result.stderr
-    asked = run_cli("check", "nnunet:001", "--root", root, "--json")
-    assert asked.exit_code == 3
-    findings = [(one["level"], one["case"]) for one in json.loads(asked.stdout)["findings"]]
-    assert sorted(findings) == [("error", "brain_2"), ("error", "brain_3")]
-    # Before anything long.
-    prepared = run_cli("prepare", "nnunet:001", "--root", root)
-    assert (prepared.exit_code, "brain_2" in prepared.stderr) == (3, True)
+    for command in ("check", "prepare"):
+        result = run_cli(command, "nnunet:001", "--root", root)
+        assert (result.exit_code, "brain_2_0000.nii.gz" in result.stderr) == (3, True)
 
 
 def pictures(home: Path, name: str = "{}.png", folder: str = "p") -> Path:
@@ -191,27 +166,6 @@ def test_a_generator_that_inserts_lesions_warns_of_organs(tmp_path, succeed, mak
     data = ("--data", f"nifti:{make(tmp_path)}", "-o", tmp_path / "run", "--dry-run")
     result = succeed("fit", "parametric", *data, *words)
     assert re.search(says, result.stderr)
-
-
-def test_raw_data_of_nnunet_are_prepared_before_a_fit(tmp_path, run_cli):
-    root = tmp_path / "root"
-    absent = run_cli("check", "nnunet:9", "--root", root)
-    assert "gansynth import SOURCE nnunet:ID" in absent.stderr
-    assert run_cli("import", flat(tmp_path), "nnunet:9", "--root", root).exit_code == 0
-    checked = run_cli("check", "nnunet:9", "--root", root)
-    assert checked.stderr.splitlines()[-1] == f"next: gansynth prepare nnunet:9 --root {root}"
-
-
-def test_splits_keep_subjects_together_and_replace_others_if_told_so(root, run_cli, run_json):
-    subjects = root.with_name("people.csv")
-    splits = ("splits", "nnunet:001", "--root", root, "--subjects", subjects, "--folds", 3)
-    refused = run_cli(*splits, "--seed", 3)
-    assert (refused.exit_code, "--force" in refused.stderr) == (2, True)
-    document = run_json(*splits, "--seed", 9, "--force")
-    person = dict(line.split(",") for line in subjects.read_text().splitlines()[1:])
-    for split in document["splits"]:
-        assert len(split["val"]) == 2
-        assert not {person[c] for c in split["train"]} & {person[c] for c in split["val"]}
 
 
 def heads(home: Path, change=lambda labels, others: labels) -> Path:

@@ -106,24 +106,14 @@ def test_detections_warns_of_unknown_patients_and_cut_off_detections(succeed, tm
     assert "resamples of images" in result.stdout.splitlines()[0]
 
 
-@pytest.mark.parametrize(
-    ("subjects", "volumes", "said"),
-    [
-        ("pp", (None, None), (1, "patients", 1)),
-        ((None, None), "vw", (None, "volumes", 2)),
-        ("xy", (None, None), (None, "images", 2)),  # each its own, as where nobody said
-        (("p", None), (None, None), (None, "groups", 2)),
-    ],
-)
-def test_patients_are_counted_only_where_they_are_known(
-    run_json, tmp_path, subjects, volumes, said
-):
-    images = []
-    for name, subject, volume in zip("xy", subjects, volumes, strict=True):
-        place = {"volume": volume, "slice": None if volume is None else 0}
-        images.append(replace(seen(name, [BOX], [BOX], [0.9]), subject=subject, **place))
-    found = run_json("detections", write_detections(tmp_path / "d.json", document(*images)))
-    assert (found["patients"], found["unit"], found["units"]) == said
+def test_volumes_count_where_no_patient_is_known(run_json, tmp_path):
+    one = replace(seen("x", [BOX], [BOX], [0.9]), volume="v", slice=0)
+    for other, said in (
+        (replace(one, id="y", volume="w"), (None, "volumes", 2)),
+        (replace(one, id="y", volume="w", subject="p"), (None, "groups", 2)),
+    ):
+        found = run_json("detections", write_detections(tmp_path / "d.json", document(one, other)))
+        assert (found["patients"], found["unit"], found["units"]) == said
 
 
 OTHER: dict[str, Any] = {

@@ -1,14 +1,10 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
-import numpy as np
 import pytest
 
 from gansynth.bank.reader import BankSpec, BankWriter
-from gansynth.core.requests.hosts import AugmentRequest
 from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.sampling.run_source import open_source
@@ -73,42 +69,6 @@ def test_fit_does_what_it_is_told(toys, run_json, run_cli, tmp_path, monkeypatch
     assert told["options"] == {"grain": 0.3}
     assert told["edits"] == ["rotate", "shift"]
     assert told["request"]["root"] == str(tmp_path / "hosts")
-
-
-def images(folder: Path) -> list[np.ndarray]:
-    files = sorted(folder.glob("images/sample-*_0000.nii.gz"))
-    return [np.asarray(nib.load(file).dataobj) for file in files]  # type: ignore[attr-defined]
-
-
-def test_sample_writes_what_was_asked_for_and_the_seed_decides_what(run, run_json, tmp_path):
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        told = ("-n", 2, "-o", tmp_path / name, "--seed", seed, "--sheet")
-        document = run_json("sample", run, *told)
-        assert document["samples"] == 2
-        assert Path(document["sheet"]).read_bytes().startswith(b"\x89PNG")
-    a, b, c = (images(tmp_path / name) for name in "abc")
-    assert len(a) == 2
-    assert np.array_equal(a, b)
-    assert not np.array_equal(a, c)
-
-
-def test_a_host_gets_everything_that_augment_was_told(run, succeed, toys, tmp_path):
-    words: dict[str, Any] = {
-        **{"target": "toyhost", "data": "toy:3", "generator": run, "ratio": "1:1", "edit": "flip"},
-        **{"seed": 5, "schedule": "anneal:50%-100%", "bank_size": "2GB", "refresh": "10min"},
-        **{
-            "bank_dir": tmp_path,
-            "device": "cpu",
-            "restarts": 2,
-            "sample_timeout": 9,
-            "strict": True,
-        },
-        **{"allow_empty_bank": True, "host_augmentation": False, "augment_synthetic": False},
-        **{"set": {"num_epochs": 3}, "options": ("--npz", "-x"), "filter": "none"},
-    }
-    request = AugmentRequest(**words)
-    succeed(*request.command_line)
-    assert toys.started == [request]
 
 
 @pytest.fixture
