@@ -34,9 +34,6 @@ class Element:
     def text(self) -> str:
         return "".join(c if isinstance(c, str) else c.text for c in self.children)
 
-    def has(self, class_: str) -> bool:
-        return class_ in self.attributes.get("class", "").split()
-
 
 class _Builder(HTMLParser):
     def __init__(self) -> None:
@@ -49,9 +46,7 @@ class _Builder(HTMLParser):
         if tag not in EMPTY:
             self.here = element
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        element = Element(tag, {k: v or "" for k, v in attrs}, parent=self.here)
-        self.here.children.append(element)
+    handle_startendtag = handle_starttag
 
     def handle_endtag(self, tag: str) -> None:
         assert tag == self.here.name, f"</{tag}> closes <{self.here.name}>"

@@ -54,10 +54,29 @@ def with_arm(words: str) -> str:
 
 def test_a_short_plan_has_the_usual_rest(tmp_path):
     plan = read_plan(write(tmp_path))
-    assert (plan.draws, plan.seeds, plan.fits, plan.measures) == (3, 2, "seed", ("dice", *LESIONS))
-    assert (plan.primary_measure, plan.equal_within) == ("dice/foreground", 0.005)
+    assert (plan.draws, plan.seeds, plan.fits) == (3, 2, "seed")
     assert plan.compared_with == "default"
     assert plan.arm("default").ratio == "1:0"
+
+
+YOLO = TEXT.replace("segmenter", "yolo")
+WITH_LESIONS = ("dice", *LESIONS)
+
+
+@pytest.mark.parametrize(
+    ("text", "primary", "margin", "measured"),
+    [
+        (TEXT, "dice/foreground", 0.005, WITH_LESIONS),
+        (TEXT + "measures: dice\nmargin: 0.02\n", "dice/foreground", 0.02, WITH_LESIONS),
+        (TEXT + "margin: 2\nmeasures: [hd95]\n", "hd95/foreground", 2, ("hd95", *LESIONS)),
+        (YOLO + "measures: dice\n", "froc", 0.01, ("dice",)),  # boxes have their own
+    ],
+)
+def test_lesions_are_measured_whatever_else_is_and_a_plans_margin_goes_before_the_usual_one(
+    tmp_path, text, primary, margin, measured
+):
+    plan = read_plan(write(tmp_path, text))
+    assert (plan.primary_measure, plan.equal_within, plan.measured) == (primary, margin, measured)
 
 
 def test_the_documented_defaults_may_be_typed_or_left_blank(tmp_path):
@@ -74,13 +93,6 @@ def test_the_documented_defaults_may_be_typed_or_left_blank(tmp_path):
                 part[key] = yaml.safe_load(default) if default else None
     assert typed["measures"] == ",".join(short.measures)
     assert read_plan(write(tmp_path, yaml.safe_dump(typed))) == short
-
-
-def test_lesions_and_alarms_are_measured_whatever_else_is(tmp_path):
-    plan = read_plan(write(tmp_path, TEXT + "measures: dice\n"))
-    assert plan.measured == ("dice", *LESIONS)
-    detector = TEXT.replace("segmenter", "yolo") + "measures: dice\n"
-    assert read_plan(write(tmp_path, detector)).measured == ("dice",)  # boxes have their own
 
 
 REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
@@ -207,21 +219,6 @@ def test_numbers_of_yaml_are_words_where_words_are_meant(tmp_path):
     assert plan.split.fold == "0"
     assert plan.regions == {"ET": "4", "WT": "1+2"}
     assert plan.host.set == {"width": "8", "l1": "0.5", "flip": "true", "network": "x"}
-
-
-@pytest.mark.parametrize(
-    ("text", "judged"),
-    [
-        (TEXT.replace("segmenter", "yolo"), ("froc", 0.01)),
-        (TEXT + "margin: 0.02\n", ("dice/foreground", 0.02)),
-        (TEXT + "margin: 2\nmeasures: [hd95]\n", ("hd95/foreground", 2)),
-    ],
-)
-def test_detectors_are_judged_by_froc_and_a_plans_margin_goes_before_the_usual_one(
-    tmp_path, text, judged
-):
-    plan = read_plan(write(tmp_path, text))
-    assert (plan.primary_measure, plan.equal_within) == judged
 
 
 def test_what_lies_beside_the_plan_is_found_from_anywhere_and_is_the_same_plan(

@@ -158,7 +158,6 @@ def test_regions_and_labels_that_are_not_there_are_refused(changes, words):
         ("nnunet", ("--npz",), {}, ("--npz",)),
         ("nnunet", ("--npz", "--val_best"), {}, "nnunet.val-best-selects-on-evaluation"),
         ("yolo", ("mosaic=0",), {}, ("mosaic=0", "eval_interval=0")),
-        ("yolo", ("eval_interval=0",), {}, ("eval_interval=0",)),
         ("yolo", ("eval_interval=5",), {}, "yolo.interval-selects-on-evaluation"),
         ("yolo", (), {"detector": "ultralytics"}, "yolo.detector-selects-on-evaluation"),
         ("segmenter", (), {}, ()),
@@ -202,8 +201,6 @@ UNET, LAST = "--set network=unet", "--set steps=40"
     [
         ("default", "--ratio 1:0", ""),
         ("none", "--ratio 1:0 --no-host-augmentation", ""),
-        ("double", "--ratio 1:0", ""),
-        ("copy-paste", DRAWN, ""),
         ("unedited", f"{DRAWN} --edit identity", ""),
         ("pretrain", "--ratio 0:1 --schedule finetune:10%@80% --generator run", ""),
         ("heavier", "--ratio 1:0", "--set rotate=30 --set shift=0.1 --set elastic=3"),
@@ -242,7 +239,6 @@ def test_the_hosts_own_words_and_regions_are_in_its_command_and_no_arm_has_anoth
 @pytest.mark.parametrize(
     ("changes", "asked"),
     [
-        ({}, ""),
         ({"recipe": "mine.yaml", "scale": "tiny"}, "--recipe mine.yaml --scale tiny"),
         (
             {"set": {"a": 1, "b": "x y", "c": True, "d": [1, 2]}},

@@ -157,7 +157,6 @@ HALF = {"p": 0.5, "q": 0.5}
         (gained(0.1, 0.3), "gan", "gan against default: +0.2000 (standard error 0.1000, 2 subject"),
         (gained(0.1, 0.1, 0.1), "gan", "more than one standard error"),
         (gained(-0.1, 0.3), "default", "+0.1000 (standard error 0.2000"),
-        (gained(-0.2, 0.3, 0.1), "default", "+0.0667 (standard error 0.1453"),
         (gained(-0.05, 0.2, 0.3), "gan", "+0.1500 (standard error 0.1041"),
         (gained(-0.1, -0.1), "default", "not more than one standard error"),
         (gained(0.4), "default", "+0.4000 (standard error inf, 1 subject(s)), not more than one"),
@@ -194,11 +193,9 @@ def test_the_luck_of_one_inner_training_is_no_gain_but_one_that_all_folds_show(l
 @pytest.mark.parametrize(
     ("order", "keep", "left"),
     [
-        *(("abcdefgh", 0.5, "abcd"), ("abcdefg", 0.5, "abcd"), ("abcd", 0.5, "ab")),
-        *(("abc", 0.34, "ab"), ("abc", 0.33, "a"), ("ab", 0.1, "a"), ("a", 0.5, "a")),
+        *(("abcdefg", 0.5, "abcd"), ("abc", 0.34, "ab"), ("abc", 0.33, "a"), ("ab", 0.1, "a")),
         # N and H draw no samples: the better of them always goes on.
-        *(("abcN", 0.5, "abN"), ("aNbc", 0.5, "aN"), ("Nabc", 0.5, "Na")),
-        *(("abHN", 0.5, "abH"), ("aHNb", 0.5, "aH")),
+        *(("abcN", 0.5, "abN"), ("Nabc", 0.5, "Na"), ("abHN", 0.5, "abH")),
     ],
 )
 def test_the_better_share_goes_on_and_the_best_arm_without_samples(order, keep, left):
@@ -213,11 +210,9 @@ NNUNET = {"num_epochs": "6", "num_iterations_per_epoch": "50"}
     [
         ("segmenter", {"steps": "300", "width": "8"}, 0.25, {"steps": "75"}),
         ("segmenter", {"steps": "1"}, 0.1, {}),
-        ("segmenter", {"width": "8"}, 0.5, {}),
         ("nnunet", NNUNET, 0.5, {"num_epochs": "3"}),
         ("nnunet", NNUNET, 0.1, {"num_epochs": "1", "num_iterations_per_epoch": "30"}),
         ("yolo", {"epochs": "10", "batch": "4"}, 0.25, {"epochs": "2"}),
-        ("deepmedic", {"epochs": "10", "segments": "8"}, 0.5, {"epochs": "5"}),
     ],
 )
 def test_a_share_of_the_steps(target, settings, share, found):
@@ -317,9 +312,8 @@ def test_what_ends_a_choice(scores, lost, code, expected, tmp_path):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("folds", [2, 3, 5])
-def test_inner_folds_are_of_the_training_people_alone(tmp_path, folds):
-    tuned = opened(tmp_path, plan(tune={"folds": folds}), seed=folds)
+def test_inner_folds_are_of_the_training_people_alone(tmp_path):
+    tuned = opened(tmp_path, plan(tune={"folds": 5}), seed=5)
     trained = {case: person for case, person, _ in tuned.spec["train"]}
     judged: Counter[str] = Counter()
     for fold in tuned.folds:

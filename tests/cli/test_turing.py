@@ -30,16 +30,13 @@ def test_options_reach_the_study(run, run_json, monkeypatch, tmp_path):
         *("turing-test", run, "-n", 7, "--from", "training", "--seed", 4),
         *("--channel", "first", "--name", "readers"),
         *("--instructions", tmp_path / "words.txt", "--filter", "none", "--edit", "flip"),
+        *("--class", "a", "--class", "b", "--real", "toy:2", "--real-read", "fold=1"),
     )
     samples = SampleRequest(keep_flawed=True, edits=("flip",))
     asked: dict[str, Any] = {"n": 7, "origin": "training", "seed": 4, "channel": "first"}
+    asked |= {"classes": ("a", "b"), "real": {"kind": "toy", "where": "2", "fold": "1"}}
     wanted = TuringOptions(samples=samples, instructions="Look first.", **asked)
     assert told == [(run / "turing" / "readers", wanted)]
-    words = ("--class", "a", "--class", "b", "--real", "toy:2")
-    run_json("turing-test", run, *words, "--real-read", "fold=1")
-    options = told[1][1]
-    assert options.classes == ("a", "b")
-    assert options.real == {"kind": "toy", "where": "2", "fold": "1"}
 
 
 def test_pages_are_written_and_answers_give_the_papers_table(run, run_json, succeed, refuse):
