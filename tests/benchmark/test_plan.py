@@ -104,12 +104,9 @@ REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
     # values that cannot be
     ("[default]", "[defalt]", ("'defalt'", "Did you mean 'default'?", "copy-paste")),
     ("[default]", "[default, default]", ("two have the name 'default'",)),
-    ("[default]", "[{name: a b}]", ("arms.0: name",)),
     ("[default]", "[{name: ../up}]", ("arms.0: name",)),
     ("[2, 4]", "[4, 2]", ("sizes [4, 2]", "rising")),
     ("[2, 4]", "[2, 2]", ("sizes [2, 2]", "rising")),
-    ("[2, 4]", "[0, 2]", ("sizes.0",)),
-    ("steps: 10", "steps: 0", ("host.steps",)),
     ("steps: 10", "steps: 10, set: {widht: 4}", ("^host.set.widht: '4'",)),
     ("[default]", "[{name: a, set: text}]", ("arms.0: set", "'text': expected keys and values")),
     ("target: segmenter", "target: nnuned", ("^host.target: ", "nnunet")),
@@ -120,13 +117,11 @@ REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
     ("split:", "tune: {rungs: [1, 0.5]}\nsplit:", ("rungs [1.0, 0.5]", "rising")),
     ("split:", "tune: {rungs: [0.5, 2]}\nsplit:", ("rungs", "at most 1")),
     ("split:", "tune: {keep: 1}\nsplit:", ("tune.keep",)),
-    ("split:", "tune: {folds: 1}\nsplit:", ("tune.folds",)),
     ("split:", "measures: [dise]\nsplit:", ("'dise'", "Did you mean 'dice'?")),
     ("split:", "measures: [froc]\nsplit:", ("'froc'",)),
     ("split:", "primary: dies/1\nsplit:", ("dies/1",)),
     ("split:", "primary: nsd/1\nsplit:", ("primary nsd/1", "one of the measures: dice")),
     ("split:", "measures: [hd95]\nsplit:", ("margin", "hd95/foreground", "no default")),
-    ("split:", "margin: 0\nsplit:", ("margin",)),
     *(
         ("split:", f"primary: dice@alarms/{rest}\nsplit:", words)
         for rest, words in (
@@ -135,7 +130,6 @@ REFUSED: list[tuple[str, str, tuple[str, ...]]] = [
             ("foreground\noperating_point: {folds: 3}", ("2 subjects for 3 inner folds",)),
         )
     ),
-    ("name: toy", "name: 4", ("name", "4")),
     ("name: toy", "1: toy", ("expected a plan in YAML",)),
     (TEXT, "- name\n", ("holds list",)),
     (TEXT, "name: [\n", ("not YAML",)),
@@ -174,7 +168,6 @@ REFUSED_ARMS: list[tuple[str, tuple[str, ...]]] = [
     ),
     ("generator: cgan3d, refesh: 4x", ("arms.1: refesh: unknown", "Did you mean 'refresh'?")),
     ("seed: 1", ("arms.1: seed: the study sets it",)),
-    ("real: 0", ("arms.1: real",)),
     ("tune: [default], generator: cgan3d", ("arms.1", "tune and generator")),
     ("tune: [mine]", ("arms.mine", "tune names 'mine'")),
     ("generator: cgan4d", ("arms.mine.generator", "'cgan4d'", "Did you mean 'cgan3d'?")),

@@ -120,13 +120,6 @@ class Host(Framework):
     def read_own(cls, options):
         return {"words": options}
 
-    def planned(self, usual):
-        return {}
-
-    @property
-    def length_known(self):
-        return False
-
 
 def start(session):
     """What ``Session.start`` does with the toy: it notes the request, and trains nothing."""

@@ -14,7 +14,7 @@ NAME = "Dataset001_Tiny"
 
 @pytest.fixture
 def msd(tmp_path: Path) -> Path:
-    """Six cases of three people, 6 x 7 x 8 voxels, one channel, one label."""
+    """Six cases, 6 x 7 x 8 voxels, one channel, one label."""
     folder, rng = tmp_path / "Task01_Tiny", np.random.default_rng(0)
     for case in CASES:
         image = rng.normal(size=(6, 7, 8)).astype(np.float32)
@@ -28,31 +28,14 @@ def msd(tmp_path: Path) -> Path:
         ],
     }
     (folder / "dataset.json").write_text(json.dumps(document))
-    people = "".join(f"{case},person_{i // 2}\n" for i, case in enumerate(CASES))
-    (tmp_path / "people.csv").write_text(f"case,subject\n{people}")
     return folder
 
 
 @pytest.fixture
-def told(msd, tmp_path, run_json):
-    """What the import of three folds into ``tmp_path / "root"`` said."""
-    people = ("--subjects", tmp_path / "people.csv", "--folds", 3)
-    return run_json("import", f"msd:{msd}", "nnunet:001", "--root", tmp_path / "root", *people)
-
-
-@pytest.fixture
-def root(told, tmp_path) -> Path:
+def root(msd, tmp_path, succeed) -> Path:
+    """Where it was imported to."""
+    succeed("import", f"msd:{msd}", "nnunet:001", "--root", tmp_path / "root")
     return Path(tmp_path / "root")
-
-
-def test_a_damaged_file_is_named_before_anything_is_prepared(root, run_cli):
-    sound = run_cli("check", "nnunet:001", "--root", root)
-    assert sound.stderr.splitlines()[-1] == f"next: gansynth prepare nnunet:001 --root {root}"
-    broken = root / "nnUNet_raw" / NAME / "imagesTr" / "brain_2_0000.nii.gz"
-    broken.write_bytes(broken.read_bytes()[:-9])
-    for command in ("check", "prepare"):
-        result = run_cli(command, "nnunet:001", "--root", root)
-        assert (result.exit_code, "brain_2_0000.nii.gz" in result.stderr) == (3, True)
 
 
 def pictures(home: Path, name: str = "{}.png", folder: str = "p") -> Path:
@@ -133,6 +116,8 @@ def test_check_finds_the_kind_says_what_is_there_and_the_next_command(
 
 
 def test_a_folder_that_describes_itself_is_read_by_its_description(msd, root, run_cli):
+    checked = run_cli("check", "nnunet:001", "--root", root)
+    assert checked.stderr.endswith(f"next: gansynth prepare nnunet:001 --root {root}\n")
     raw = root / "nnUNet_raw" / NAME
     assert f"--data nnunet-raw:{raw} -o" in run_cli("check", raw).stderr
     assert f"--data msd:{msd} -o" in run_cli("check", msd).stderr

@@ -192,7 +192,6 @@ def shown(row: dict[str, str]) -> dict[str, Any]:
         ({"arms": [{**ARM, "ratio": "0:1"}]}, "papers.plan-value-refused"),
         ({"arms": [ARM, ARM]}, "papers.plan-value-refused"),
         ({"arms": [{**ARM, "schedule": "later"}]}, "schedule.malformed"),
-        ({"regions": {"WT": "1-2"}}, "papers.plan-value-refused"),
         ({"generators": {"MM-GAN": "pond"}}, "papers.generator-set-unknown"),
         ({"recipe": "sun2020"}, "registry.name-unknown"),
         ({"hosts": {"x": {**UNET, "code": "others"}}}, "papers.plan-value-refused"),
