@@ -62,9 +62,7 @@ CHANGES: dict[str, list[dict[str, Any]]] = {
         {"generators": {"paste": {"generator": "copypaste"}}, "arms": pasted(generator="paste")},
     ],
     "train": [
-        *({"arms": pasted(ratio="2:1")}, {"arms": pasted(edit=["flip"])}),
-        *({"arms": pasted(heavier=True)}, {"arms": pasted(set={"width": 4})}),
-        {"arms": pasted(host_augmentation=False)},
+        *({"arms": pasted(ratio="2:1")}, {"arms": pasted(set={"width": 4})}),
     ],
     "real train": [
         *({"host": {"steps": 41}}, {"host": {"set": {"network": "unet", "width": 4}}}),

@@ -172,7 +172,6 @@ def heads(home: Path, change=lambda labels, others: labels) -> Path:
     ("change", "says"),
     [
         (lambda labels, others: labels, ""),
-        (lambda labels, others: labels[::-1], "flipped along x"),
         (lambda labels, others: labels[:, ::-1, ::-1], "flipped along z and y"),
         (lambda labels, others: labels.swapaxes(0, 1), "with y and x swapped"),
         (lambda labels, others: others, "of other cases: the image of 0 that of 1"),
