@@ -71,7 +71,8 @@ def test_what_is_written_is_a_good_data_set(imported, volumes, tmp_path, refuse)
     row = document["samples"]["a_2_z003"]
     assert (row["case"], row["subject"], row["boxes"]) == ("a_2/axi003", "a", 2)
     [path] = (out / "images").rglob("a_1_z002.png")
-    assert Image.open(path).mode == "L"  # of 8 bits
+    with Image.open(path) as picture:
+        assert picture.mode == "L"  # of 8 bits
     again, _ = imported()
     assert again == {**report, "imported_already": True}
     asked = ("import", f"slices:nifti:{volumes}", f"yolo:{out}", "--read=boxes=lesion:1+2")

@@ -6,7 +6,7 @@ import pytest
 import gansynth_benchmark.commands as study_commands
 from gansynth.core.run_folder import read_manifest, write_manifest
 from gansynth_cli import results
-from gansynth_cli.common import Hint, again, then
+from gansynth_cli.common import Hint
 from gansynth_evaluate.commands import lines_of_evaluation
 from tests.benchmark import documents
 from tests.evaluation import documents as evaluation
@@ -192,9 +192,3 @@ def test_the_next_training_is_of_the_framework_of_the_data(run, part, key, value
     manifest[part][key] = value
     write_manifest(run, manifest)
     assert line in results.then_augment(run)
-
-
-def test_the_next_command_reads_the_data_in_the_same_way():
-    options = again({"spacing": "1", "labels": "a b:1"}, root="hosts", subjects=None)
-    typed = then("fit", *options)
-    assert typed == "next: gansynth fit --root hosts --read spacing=1 --read 'labels=a b:1'"
