@@ -19,11 +19,6 @@ def test_a_malformed_bank_size_is_refused(text):
         BankSize.parse(text)
 
 
-def test_a_size_without_room_for_two_samples_is_refused_with_one_that_has_it():
-    with raises_fault("bank-options.size-below-two-samples"):
-        BankSize.parse("1999B").capacity(10, 1000)
-
-
 @pytest.mark.parametrize(
     ("text", "expected", "words"),
     [

@@ -113,11 +113,6 @@ def test_broken_plugins_are_left_out_with_a_reason_each_in_one_line(registry, ca
     assert "warning: plugin 'exits' (exits 2.5) is left out: SystemExit: 3. See" in str(warnings)
 
 
-def test_an_unknown_name_lists_what_there_is_and_what_is_broken(registry):
-    with raises_fault("registry.name-unknown"):
-        registry.generator("nonsense")
-
-
 def ending() -> None:
     sys.exit(3)
 

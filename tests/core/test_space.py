@@ -70,13 +70,6 @@ def test_any_case_fits_any_size_and_comes_back_with_a_window_clipped_to_it(shape
     assert np.allclose(back.image, np.clip(image, low, high), atol=1e-5)
 
 
-def test_a_window_maps_its_edges_to_minus_one_and_one():
-    image = np.stack([np.full((2, 2, 2), edge, np.float32) for edge in (1.0, -2.0)])
-    inside = Space(window=WINDOW).to_generator(Case("", "", image))
-    assert (inside.image[0] == 1).all()
-    assert (inside.image[1] == -1).all()
-
-
 def test_resampling_there_and_back_keeps_shape_labels_and_smooth_images():
     z, y, x = np.meshgrid(*[np.linspace(0, 1, 8)] * 3, indexing="ij")
     image = np.stack([z + y, x]).astype(np.float32)

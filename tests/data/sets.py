@@ -136,7 +136,7 @@ def pictures(home: Path) -> SourceRequest:
 def slices(home: Path) -> SourceRequest:
     asked = pairs(home)
     read = {**asked.read, "plane": "sagittal", "inner.window": "0:200", "inner.modality": "ct"}
-    return request(f"nifti:{home}", "slices", subjects=PEOPLE, **read)
+    return request(f"nifti:{home}", "slices", subjects=PEOPLE, classes="foreground", **read)
 
 
 def h5(home: Path) -> SourceRequest:

@@ -95,14 +95,6 @@ def test_boxes_and_unlabelled_cases_are_kept(tmp_path):
     assert part.boxes.labels.tolist() == [1]
 
 
-@pytest.mark.fault(7)
-def test_cases_without_foreground_are_kept(tmp_path):
-    empty = Changed(labels=lambda case: np.minimum(case.labels, 0))
-    source = written(empty, tmp_path)
-    assert same(source.load("toy_00"), empty.load("toy_00"))
-    assert source.outline("toy_00").foreground_voxel(np.random.default_rng(0)) is None
-
-
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

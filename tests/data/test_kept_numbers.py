@@ -15,7 +15,6 @@ from gansynth.data.lesion_contrast import LesionContrast, contrasts, tighten
 from gansynth.data.nifti import interpolate_slices
 from tests import spots
 from tests.conftest import toy_case
-from tests.data import sets
 
 SOLID = Schema(("T1",), {"background": 0, "organ": 1, "lesion": 2}, (1.0, 1.0, 1.0))
 
@@ -77,20 +76,3 @@ def test_labels_between_slices_are_what_they_were(unchanged):
     labels = toy_case(np.random.default_rng(3))[1].astype(np.int16)
     labels[np.arange(len(labels)) % 4 > 0] = 0
     unchanged("between", interpolate_slices(labels))
-
-
-@pytest.mark.parametrize(
-    "read",
-    [{}, {"modality": "ct"}, {"spacing": "1.5,0.7,1", "modality": "none"}, {"labels": "a:1,b:2"}],
-    ids=str,
-)
-def test_volumes_and_slices_are_read_as_they_were(read, tmp_path, unchanged):
-    sets.pairs(tmp_path)
-    source = sets.opened(tmp_path, subjects=sets.PEOPLE, folds="3", **read)
-    intensity, size = source.space.host["intensity"], source.space.size
-    unchanged(f"volumes {read}", [source.train_ids, intensity, size,
-                                  source.load("anna_1"), source.load("dora_1")])  # fmt: skip
-    cut = {"folds": "3", "plane": "coronal", "resize": "9x5", "window": "1%:99%"}
-    inner = {f"inner.{key}": value for key, value in read.items() if key == "modality"}
-    slices = sets.opened(f"nifti:{tmp_path}", "slices", **cut, **inner)
-    unchanged(f"slices {read}", [slices.schema.spacing, slices.load("anna_1/cor003")])

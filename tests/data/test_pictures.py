@@ -51,15 +51,6 @@ def opened(folder: Path, **options: Any) -> Any:
     return sets.opened(folder, "pictures", **options)
 
 
-def test_grey_pictures_fill_0_to_1_and_masks_are_labels(shared):
-    source = opened(shared)
-    case = source.load(CASE)
-    np.testing.assert_allclose(case.image[0], picture(3) / 255, atol=1e-6)
-    np.testing.assert_array_equal(case.labels, disc(6))
-    assert source.schema.labels == {"background": 0, "foreground": 1}
-    assert (source.schema.channels, source.space.size) == (("grey",), (24, 24))
-
-
 STORED: dict[int, Any] = {
     2: np.fliplr,
     3: lambda a: a[::-1, ::-1],
@@ -81,7 +72,7 @@ def test_a_picture_is_turned_as_viewers_show_it(tmp_path, orientation, ending):
         image.parent.mkdir(exist_ok=True)
         stored.save(image, exif=tags)
     source = opened(tmp_path)
-    assert source.header("a").shape == SHAPE
+    assert (source.header("a").shape, source.space.size) == (SHAPE, (24, 24))
     np.testing.assert_array_equal(source.load("a").image[0] > 0.5, disc(5))
 
 
@@ -175,19 +166,13 @@ def test_check_warns_of_masks_and_boxes_that_are_not_read(tmp_path, name, says):
     assert re.search(says, finding.message)
 
 
-def test_read_classes_takes_subfolders_or_a_csv_as_classes(folder):
-    source = opened(folder, classes="yes", resize="8x8")
+def test_subfolders_are_classes_if_asked_for(shared):
+    source = opened(shared, classes="yes", resize="8x8")
     assert source.classes == source.schema.classes == ("benign", "malignant")
     for case_id, number in (("benign/p0_2", 0), (CASE, 1)):
         assert source.header(case_id).label_class == source.load(case_id).label_class == number
-    plain = opened(folder)
+    plain = opened(shared)
     assert (plain.schema.classes, plain.header(CASE).label_class) == ((), None)
-    cases = sorted(plain.train_ids + plain.held_out_ids)
-    lines = [f"{case},{'left' if n < 5 else 'right'}" for n, case in enumerate(cases)]
-    (folder / "classes.csv").write_text("\n".join(["case,class", *lines]))
-    source = opened(folder, classes="classes.csv")
-    assert source.schema.classes == ("left", "right")
-    assert [source.header(case).label_class for case in cases] == [0] * 5 + [1] * 15
 
 
 @pytest.mark.fault(13)

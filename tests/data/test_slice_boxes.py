@@ -62,11 +62,6 @@ def test_parts_of_labels_have_boxes(volumes, read, classes, expected):
     assert source.load("a/axi000").boxes.coords.shape == (0, 4)
 
 
-def test_volumes_have_boxes_of_their_own(volumes):
-    source = opened(f"nifti:{volumes}", boxes="lesion:1+2", least="2")
-    assert rows(source, "a") == [(0, 1, 2, 3, 3, 6, 9), (0, 1, 8, 10, 3, 11, 12)]
-
-
 def test_what_is_asked_for_is_in_the_record_and_nothing_else_is(volumes):
     plain = opened(f"slices:nifti:{volumes}", boxes="no")
     assert not {"boxes", "least"} & set(plain.space.host["slices"])

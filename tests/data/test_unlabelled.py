@@ -1,22 +1,13 @@
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gansynth.core.capabilities import Capabilities
-from gansynth.core.generator import Generator
-from gansynth.core.schema import Sample
-from gansynth.core.source import SourceRequest
 from gansynth.data.h5 import write_h5
 from gansynth.data.nifti import VolumeSource
-from gansynth.fitting.fit import fit
 from gansynth.fitting.setup import resolve
-from gansynth.runtime.progress import NullReporter
-from gansynth.sampling.sample import sample
-from tests.data.sets import SHAPE, only, opened, request, save, save_picture, volume
+from tests.data.sets import SHAPE, only, opened, request, save, volume
 from tests.expected import raises_fault
-from tests.offered import offered
 
 
 @pytest.fixture
@@ -78,60 +69,16 @@ def test_slices_and_caches_of_them_have_no_labels(pairs, tmp_path):
     np.testing.assert_array_equal(case.image, source.load(case.id).image)
 
 
-class Noise(Generator):
-    name = "noise"
-    capabilities = Capabilities(takes=frozenset())
-    mean = 0.0
-
-    def observe(self, cases):
-        return {"mean": float(np.mean([case.image.mean() for case in cases]))}
-
-    def load_state(self, state):
-        self.mean = state["mean"]
-
-    def sample(self, conditions, seeds):
-        shape = (len(self.schema.channels), *self.size)
-        drawn = [np.random.default_rng(seed).normal(self.mean, 1, shape) for seed in seeds]
-        return [Sample(image.astype(np.float32)) for image in drawn]
-
-
-class Both(Noise):
-    name = "both"
-    capabilities = Capabilities(takes=frozenset(), draws="both")
-
-
-@pytest.fixture(scope="module")
-def noise():
-    with offered("noise", generators={"noise": Noise, "both": Both}):
-        yield
-
-
-@pytest.mark.parametrize("kind", ["slices:nifti", "pictures"])
-def test_a_generator_of_images_is_fitted_on_them_and_drawn_from(pairs, tmp_path, noise, kind):
-    for number in range(6):
-        drawn = np.random.default_rng(number).integers(0, 255, (8, 8)).astype(np.uint8)
-        save_picture(tmp_path / f"pictures/{number}.png", drawn)
-    where = pairs if kind == "slices:nifti" else tmp_path / "pictures"
-    data = SourceRequest.parse(f"{kind}:{where}", read={"resize": "8x8"})
-    run, quiet = tmp_path / "run", NullReporter()
-    fit("noise", data, run, settings={}, edits=None, device="cpu", reporter=quiet)
-    folder = Path(sample(run, n=2, sheet=True, device="cpu", quiet=True)["folder"])
-    names = {path.name for path in folder.iterdir()}
-    assert names == {"images", "dataset.json", "provenance.json", "sheet.png"}
-    provenance = json.loads((folder / "provenance.json").read_text())["samples"]
-    assert provenance["sample-0001"]["dataset"] == f"{kind}:{where.name}"
-
-
 @pytest.mark.parametrize(
-    ("generator", "expected"),
+    ("generator", "settings", "expected"),
     [
-        ("cgan3d", "fitting.no-label-maps-to-condition"),
-        ("both", "fitting.no-label-maps-to-generate"),
+        ("cgan3d", {}, "fitting.no-label-maps-to-condition"),
+        ("dcgan", {"with_mask": "yes"}, "fitting.no-label-maps-to-generate"),
     ],
 )
 def test_a_generator_that_learns_from_labels_refuses_them_at_once(
-    pairs, noise, monkeypatch, generator, expected
+    pairs, monkeypatch, generator, settings, expected
 ):
     monkeypatch.setattr(VolumeSource, "load", None)
     with raises_fault(expected):
-        resolve(generator, request(pairs, size="8"), {}, None, "cpu")
+        resolve(generator, request(f"nifti:{pairs}", "slices", resize="8x8"), settings, None, "cpu")
