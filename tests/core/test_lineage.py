@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host, guard_split, same_data
+from gansynth.core.lineage import CaseRecord, Lineage, guard, guard_host, same_data
 from tests.expected import raises_fault
 
 SEEN = Lineage(
@@ -66,11 +66,6 @@ def test_ids_and_subjects_mean_nothing_between_two_data_sets():
 def test_data_sets_are_the_same_by_content_and_not_by_name(records, same):
     read = {name: CaseRecord(name, name, digest) for name, digest in records.items()}
     assert same_data(SEEN, read, read.__getitem__) is same
-
-
-def test_a_split_that_shares_a_subject_is_refused_with_its_repair():
-    with raises_fault("lineage.subject-in-training-and-validation"):
-        guard_split([("a_1", "anna")], [("a_2", "anna")], fold="2", repair="do this")
 
 
 @pytest.mark.parametrize(

@@ -36,12 +36,6 @@ def test_whole_factors_and_growing_agree_with_torch(shape, size, mode):
     np.testing.assert_allclose(bring(image, *size), theirs, atol=1e-5)
 
 
-def test_a_voxel_on_an_edge_counts_by_the_share_that_lies_within():
-    row = np.array([3, 6, 9, 12, 30], np.float32).reshape(1, 5)
-    found = bring(row, 2)
-    np.testing.assert_allclose(found, [[(3 + 6 + 4.5) / 2.5, (4.5 + 12 + 30) / 2.5]], rtol=1e-6)
-
-
 @given(EDGES, EDGES, st.booleans(), st.integers(0, 99))
 @settings(max_examples=30, deadline=None)
 def test_nothing_lies_beyond_what_was_there_and_shrinking_keeps_the_mean(
@@ -62,13 +56,6 @@ def test_a_constant_background_stays_so_to_the_bit(size):
     image = np.full((1, 17, 13), -0.3, np.float32)
     image[:, 6:9, 5:8] = noise(3, 3)[:1]
     assert (bring(image, *size)[0, [0, -1]] == np.float32(-0.3)).all()
-
-
-def test_labels_take_the_one_in_the_middle_of_each_voxel():
-    labels = np.arange(15, dtype=np.int16).reshape(3, 5)
-    found: Any = resample(labels[None].astype(np.float32), labels, (1, 10))[1]
-    assert found.tolist() == [[5, 5, 6, 6, 7, 7, 8, 8, 9, 9]]
-    assert found.dtype == np.int16
 
 
 def test_small_labels_keep_their_volume():

@@ -17,12 +17,9 @@ from gansynth.core.schema import Boxes, Case
 from gansynth.core.source import SourceRequest, lineage_of
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches, CaseCache
-from gansynth.data.case_writer import write_prediction
 from gansynth.data.h5 import H5Source, check_h5, write_h5
 from gansynth.runtime.errors import DataFault, EnvironmentFault
-from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource
-from tests.data import sets
 from tests.disks import files_of_at_most
 from tests.expected import raises_fault
 from tests.processes import forked
@@ -267,14 +264,3 @@ def test_a_case_that_cannot_be_read_or_held_leaves_nothing(tmp_path, image, opti
     with raises_fault(expected):
         written(Changed(image=image), tmp_path, **options)
     assert not list(tmp_path.iterdir())
-
-
-def test_label_maps_of_a_cache_are_written_as_the_original_files_lie(tmp_path):
-    source: Any = open_source(sets.pairs(tmp_path / "set"))
-    case = source.train_ids[0]
-    labels = source.load(case).labels
-    both = {"own": source, "cached": written(source, tmp_path)}
-    for name, each in both.items():
-        write_prediction(each, case, labels, tmp_path / name)
-    own, cached = (tmp_path / name / f"{case}.nii.gz" for name in both)
-    assert own.read_bytes() == cached.read_bytes()

@@ -53,7 +53,6 @@ BIDS = VISITS, [f"{ANAT}FLAIR.nii", f"{ANAT}T1w.nii"], f"derivatives/x/{ANAT}spa
 PARTS = "necrosis oedema enhancing"
 LAYOUTS: dict[str, tuple[Any, str, str]] = {
     "2017": ((["B_1", "B_2"], [f"HGG/{n}" for n in OLD], f"HGG/{SEG}", (1, 2, 4)), "t2", PARTS),
-    "2020": (BRATS20, "t2", PARTS),
     "2023": ((GLIOMAS, NEW, "{}/{}-seg.nii.gz", (1, 2, 3)), "t2f", PARTS),
     "children": ((CHILDREN, NEW, "{}/{}-seg.nii.gz", (1, 2, 3)), "t2f", ""),
     "one label": ((["BraTS2021_0", "BraTS2021_1"], OLD, SEG, (1,)), "t2", ""),

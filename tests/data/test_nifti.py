@@ -196,7 +196,6 @@ def test_splits_beside_the_data_are_kept_to(pairs):
         ({"labels": "a:1,b:1"}, "occurs twice"),
         ({"channels": "a"}, "has 2 channel"),
         ({"fold": "3"}, "has the folds 0, 1, 2"),
-        ({"fold": "x"}, "or 'all'"),
     ],
 )
 def test_wrong_read_options_are_refused_in_one_line(shared, keys, said):

@@ -230,7 +230,6 @@ def test_slices_counted_from_a_side_are_the_same_whichever_way_the_file_runs(tmp
         ({"channels": "T2"}, "slices.no-such-channel"),
         ({"resize": "64x64x64"}, "options.value-invalid"),
         ({"classes": "foreground", "foreground": "with"}, "slices.classes-with-one-foreground"),
-        ({"classes": "foreground", "foreground": "without"}, "slices.classes-with-one-foreground"),
         ({"classes": "label", "foreground": "without"}, "slices.classes-with-one-foreground"),
         (RIGHT, "slices.array-directions-unknown"),
         ({"where": "slices:volumes:x"}, "slices.slices-of-slices"),
