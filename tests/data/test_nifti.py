@@ -3,14 +3,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
-from nibabel import orientations
 
 from gansynth.core.source import case_records
 from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
-from tests.data.sets import AFFINE, SHAPE, SIDES, opened, pair, save, save_pair
+from tests.data.sets import SHAPE, SIDES, opened, pair, save, save_pair
 from tests.expected import raises_fault
 
 FIRST = "images/p1_l_0000.nii.gz"
@@ -88,19 +86,6 @@ def test_statistics_are_learnt_without_held_out_cases(pairs, modality):
     source = read(pairs, modality=modality)
     assert source.space.host
     assert source.schema.labels == {"background": 0, "label 1": 1, "label 2": 2}
-
-
-@pytest.mark.parametrize("axes", ["LPS", "SRA", "PIL"])
-def test_arrays_do_not_depend_on_the_orientation_of_files(tmp_path, axes):
-    turn = orientations.ornt_transform(*map(orientations.axcodes2ornt, ("RAS", axes)))
-    image, labels = pair(SIDES[1])
-    save_pair(tmp_path, SIDES[0], *pair(SIDES[0]))
-    turned: list[Any] = [nib.Nifti1Image(a, AFFINE).as_reoriented(turn) for a in (image, labels)]
-    save_pair(tmp_path, SIDES[1], *(np.asarray(t.dataobj) for t in turned), turned[0].affine)
-    source = read(tmp_path, subjects=None, folds="2", modality="none")
-    assert np.array_equal(source.load(SIDES[1]).image, image.T)
-    assert np.array_equal(source.load(SIDES[1]).labels, labels.T)
-    assert source.header(SIDES[1]).shape == (8, 7, 6)
 
 
 def test_mixed_spacing_is_brought_to_the_training_cases_median(pairs, caplog):

@@ -102,15 +102,6 @@ def test_pixels_of_every_kind_are_read(tmp_path, name, pixels, read, expected):
     np.testing.assert_allclose(case.image, shown, atol=0.004 if name == "a.JPG" else 1e-5)
 
 
-def test_labels_are_numbered_by_their_numbers_in_the_masks(tmp_path):
-    mask = np.where(disc(2), 200, 50 * disc(5)).astype(np.uint8)
-    for part in ("images", "masks"):
-        save(tmp_path / part / "a.png", mask)
-    source = opened(tmp_path, fold="all", labels="core:200,edema:50")
-    assert source.schema.labels == {"background": 0, "edema": 1, "core": 2}
-    np.testing.assert_array_equal(source.load("a").labels, np.where(disc(2), 2, disc(5)))
-
-
 def test_masks_of_jpeg_are_read_by_the_threshold_that_check_proposes(tmp_path):
     for number in range(5):
         save(tmp_path / f"images/{number}.png", picture(number))
@@ -166,13 +157,19 @@ def test_check_warns_of_masks_and_boxes_that_are_not_read(tmp_path, name, says):
     assert re.search(says, finding.message)
 
 
-def test_subfolders_are_classes_if_asked_for(shared):
-    source = opened(shared, classes="yes", resize="8x8")
+def test_read_classes_takes_subfolders_or_a_csv_as_classes(folder):
+    source = opened(folder, classes="yes", resize="8x8")
     assert source.classes == source.schema.classes == ("benign", "malignant")
     for case_id, number in (("benign/p0_2", 0), (CASE, 1)):
         assert source.header(case_id).label_class == source.load(case_id).label_class == number
-    plain = opened(shared)
+    plain = opened(folder)
     assert (plain.schema.classes, plain.header(CASE).label_class) == ((), None)
+    cases = sorted(plain.train_ids + plain.held_out_ids)
+    lines = [f"{case},{'left' if n < 5 else 'right'}" for n, case in enumerate(cases)]
+    (folder / "classes.csv").write_text("\n".join(["case,class", *lines]))
+    source = opened(folder, classes="classes.csv")
+    assert source.schema.classes == ("left", "right")
+    assert [source.header(case).label_class for case in cases] == [0] * 5 + [1] * 15
 
 
 @pytest.mark.fault(13)
@@ -316,10 +313,12 @@ def test_check_names_near_identical_pictures_in_both_folds(tmp_path, subjects, l
 
 
 @pytest.mark.parametrize("subjects", [None, r"p\d_(\d+)", r"(p\d)_"], ids=["no", "wrong", "right"])
-def test_check_writes_one_subject_for_near_identical_pictures(tmp_path, subjects):
+def test_check_writes_one_subject_for_look_alikes_over_no_other_table(tmp_path, subjects):
     neighbouring_slices(tmp_path / "set")
     table = tmp_path / "subjects.csv"
-    report = gansynth.check(f"pictures:{tmp_path / 'set'}", subjects=subjects, write_subjects=table)
+    where = f"pictures:{tmp_path / 'set'}"
+    asked: Any = {"data": where, "subjects": subjects, "write_subjects": table}
+    report = gansynth.check(**asked)
     assert not [finding for finding in report.findings if finding.level == "error"]
     rows = csv.DictReader(table.read_text().splitlines())
     volumes: dict[str, set[str]] = {}
@@ -327,17 +326,10 @@ def test_check_writes_one_subject_for_near_identical_pictures(tmp_path, subjects
         volumes.setdefault(row["subject"], set()).add(row["case"].partition("_")[0])
     assert sorted(map(sorted, volumes.values())) == [[f"p{number}"] for number in range(6)]
     assert not [f for f in report.findings if "nearly identical" in f.message]
-
-
-def test_check_writes_over_no_other_table_of_subjects(tmp_path):
-    neighbouring_slices(tmp_path / "set")
-    table = tmp_path / "subjects.csv"
-    words = {"data": f"pictures:{tmp_path / 'set'}", "write_subjects": table}
-    for _ in range(2):
-        gansynth.check(**words)
+    gansynth.check(**asked)  # which writes the same again
     table.write_text("case,subject\nmine,1\n")
     with raises_fault("look-alikes.table-exists", names=str(table)):
-        gansynth.check(**words)
+        gansynth.check(**asked)
     assert table.read_text() == "case,subject\nmine,1\n"
 
 

@@ -192,7 +192,7 @@ def oriented(folder: Path, codes: str) -> str:
         second = np.zeros(image.shape, np.uint8)
         second[2] = 1
         for part, array in (("images", image), ("labels", second)):
-            stored = nib.Nifti1Image(array, np.diag([-1.0, -1.0, 1.0, 1.0]))
+            stored = nib.Nifti1Image(array, np.diag([-1.0, -1.0, 2.0, 1.0]))
             turned = stored.as_reoriented(turn)
             path = folder / codes / part / f"case_{number}.nii.gz"
             save(path, np.asarray(turned.dataobj), turned.affine)
@@ -207,6 +207,7 @@ def test_slices_counted_from_a_side_are_the_same_whichever_way_the_file_runs(tmp
     lps, other = (opened(oriented(tmp_path, name), **RIGHT) for name in ("LPS", codes))
     assert lps.train_ids == other.train_ids
     assert (lps.space.oriented, opened().space.oriented) == (True, False)
+    assert lps.schema.spacing == other.schema.spacing == (2, 1)
     assert lps.space.host["slices"]["count_from"] == "right"
     assert "count_from" not in opened().space.host["slices"]
     for case in lps.train_ids:

@@ -190,15 +190,6 @@ def test_impossible_splits_are_refused(made, tmp_path, kind, splits, expected):
         source.divided(splits, tmp_path / "new")
 
 
-def test_slices_go_where_their_volumes_go(made, tmp_path):
-    source = made("slices")[1]
-    splits = [FoldSplit(train=["anna_1/sag003", "carl_1/sag000"], val=["bert_1/sag003"])]
-    other = open_source(source.divided(splits, tmp_path / "new"))
-    assert (other.name, other.header("bert_1/sag003").subject) == (source.name, "bert")
-    assert {case.split("/")[0] for case in other.train_ids} == {"anna_1", "carl_1"}
-    assert other.held_out_ids == tuple(f"bert_1/sag{n:03d}" for n in range(6))
-
-
 def with_split(source: CaseSource, tmp_path: Path, split: FoldSplit, fold: str = "0") -> CaseSource:
     (tmp_path / "mine.json").write_text(json.dumps([split]))
     read = {**source.request.read, "splits": str(tmp_path / "mine.json")}

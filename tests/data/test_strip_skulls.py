@@ -4,7 +4,6 @@ import runpy
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from tests.data.sets import check, opened, save_picture
@@ -14,20 +13,7 @@ from tests.yolo_sets import write_image, write_yaml
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "scripts" / "strip_skulls.py"
 
 
-@pytest.fixture
-def strip(monkeypatch, capsys):
-    """Runs the script; returns what it says."""
-
-    def run(data: Path, out: Path) -> str:
-        monkeypatch.setattr("sys.argv", [str(SCRIPT), str(data), "-o", str(out)])
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-        said: str = capsys.readouterr().out
-        return said
-
-    return run
-
-
-def test_slices_become_brains_with_boxes_and_masks_where_they_were(tmp_path, strip):
+def test_slices_become_brains_with_boxes_and_masks_where_they_were(tmp_path, monkeypatch, capsys):
     data, out = tmp_path / "heads", tmp_path / "brains"
     heads = {f"p{seed}": head(seed, scalp=(0.08, 0.1, 0.25)[seed % 3]) for seed in range(3)}
     for case, one in heads.items():
@@ -39,7 +25,9 @@ def test_slices_become_brains_with_boxes_and_masks_where_they_were(tmp_path, str
     write_image(data, "train", "p9", head(9).image, [(0, 0.5, 0.02, 0.1, 0.03)])  # above the head
     named = {"train": "images/train", "val": "images/val", "names": {0: "lesion"}, "nc": 1}
     write_yaml(data, {**named, "channels": 1})
-    said = strip(data, out)
+    monkeypatch.setattr("sys.argv", [str(SCRIPT), str(data), "-o", str(out)])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    said = capsys.readouterr().out
     assert said.startswith("4 images; less than 90% of a lesion is brain in 1: ")
     assert said.strip().endswith("p9.png")
     assert not [finding for finding in check(out, "yolo").findings if finding.level == "error"]

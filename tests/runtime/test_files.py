@@ -18,7 +18,6 @@ from gansynth.runtime.files import (
     read_json,
     read_nifti,
     remove_temporaries,
-    sha256_file,
     write_bytes_atomic,
     write_json_atomic,
 )
@@ -290,7 +289,3 @@ def test_a_published_folder_is_not_overwritten(tmp_path):
     with raises_fault("files.exists-already"):
         publish_dir(tmp_path / "t", tmp_path / "final")
     assert (tmp_path / "final" / "x").read_bytes() == b"final"
-
-
-def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path):
-    assert sha256_file(store(tmp_path / "x", b"abc")).startswith("ba7816bf")
