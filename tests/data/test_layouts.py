@@ -178,8 +178,8 @@ def test_it_names_the_channels_of_one_file_too(tmp_path):
     say(tmp_path, channel_names={"0": "T1", "1": "T2", "2": "PD"})
     with raises_fault("nifti.channel-count-differs"):
         read(tmp_path).load("a")
-    first, _ = check(tmp_path, **READ).findings
-    assert "2 channel(s) of shape (8, 7, 6, 2), expected 3 as listed" in first.message
+    said = str(check(tmp_path, **READ).findings)
+    assert "2 channel(s) of shape (8, 7, 6, 2), expected 3 as listed" in said
 
 
 @pytest.mark.parametrize(
