@@ -25,8 +25,11 @@ def trained_on(device: object, words: Sequence[str]) -> list[str]:
     return [word.replace("device=cpu", f"device={device}") for word in words]
 
 
-@pytest.mark.parametrize("host", ["nnunet", "segmenter"])
-def test_a_framework_trains_on_samples(device, request, tmp_path, monkeypatch, host):
+@pytest.mark.parametrize(
+    ("host", "on"), [("nnunet", "device"), ("segmenter", "device"), ("segmenter", "second")]
+)
+def test_a_framework_trains_on_samples(request, tmp_path, monkeypatch, host, on):
+    device = request.getfixturevalue(on)
     kit = kit_of(host, tmp_path, request.getfixturevalue)
     in_this_process(monkeypatch)
     bank = kit.filled(device=str(device))

@@ -10,7 +10,6 @@ from gansynth.core.generator import Batch, Generator, TrainingStep
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches, CaseCache
 from gansynth.runtime.errors import UsageFault
-from gansynth.runtime.progress import NullReporter
 from gansynth.testing import ToySource
 from gansynth.training import checkpoint
 from gansynth.training.checkpoint_manager import TrainingCallbacks
@@ -20,9 +19,11 @@ from gansynth.training.replay import StepReplay
 from gansynth_cgan3d.whole import CGAN3D
 from gansynth_dcgan.model import DCGANObjective
 from tests.pretend_cuda.environment import PRETENDS
+from tests.recorder import Recorder
 from tests.training.zoo.members import ZOO, loop, member, newest, toy_batches
 
 SIZE = 8 if PRETENDS else 16
+WHERE = pytest.mark.parametrize("where", ["device", "second"])
 TINY = {"width": 8, "levels": 2, "d_width": 8, "d_levels": 2}
 
 
@@ -41,7 +42,9 @@ def options(**changes: Any) -> FitOptions:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_it_trains_in_every_precision_and_goes_on(device, tmp_path, precision):
+@WHERE
+def test_it_trains_in_every_precision_and_goes_on(request, tmp_path, precision, where):
+    device = request.getfixturevalue(where)
     if precision == "fp16" and device.type == "cpu":
         pytest.skip("only a GPU computes in fp16")
     for steps in (3, 6):
@@ -116,12 +119,15 @@ def test_the_first_losses_are_those_of_the_cpu(device):
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_every_gan_of_the_zoo_takes_a_step(device, tmp_path, name):
-    generator = member(name)
-    report = train(generator, toy_batches(name), loop(name, steps=3), device=device)
-    assert report.rollbacks == 0
-    assert generator.device.type == device.type
-    assert all(p.isfinite().all() for net in generator.nets.values() for p in net.parameters())
+@WHERE
+def test_every_gan_of_the_zoo_trains_and_goes_on(request, tmp_path, name, where):
+    device = request.getfixturevalue(where)
+    for steps in (3, 5):
+        made, chosen = member(name), loop(name, steps=steps, decay="none")
+        report = train(made, toy_batches(name), chosen, device=device, folder=tmp_path)
+    assert (report.resumed_at, report.rollbacks) == (3, 0)
+    assert (made.device.type, made.device.index or 0) == (device.type, device.index or 0)
+    assert all(v.isfinite().all() for v in newest(tmp_path).values())
 
 
 REPLAYED = ["dcgan", "wgan_gp", "wgan_gp_mask", "cpggan", "progressive"]
@@ -129,25 +135,15 @@ NOT_TO_THE_BIT = ["pix2pix3d", "cgan3d"]
 """On a GPU two trainings of these differ, replayed or not: some kernels add in any order."""
 
 
-class Said(NullReporter):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-    warn = say
-
-
 def weights_of(name: str, device: torch.device, **changes: Any) -> tuple[list[Tensor], list[str]]:
     """Weights after a training, and what it said."""
-    made, said = member(name), Said()
+    made, said = member(name), Recorder()
     callbacks = TrainingCallbacks(reporter=said)
     chosen = loop(name, steps=24, **changes)
     train(made, toy_batches(name), chosen, device=device, callbacks=callbacks)
-    return [v.cpu() for net in made.nets.values() for v in net.state_dict().values()], said.lines
+    return [
+        v.cpu() for net in made.nets.values() for v in net.state_dict().values()
+    ], said.said + said.warned
 
 
 @pytest.fixture
@@ -224,13 +220,13 @@ def test_an_error_of_cuda_while_steps_are_replayed_costs_no_more_than_the_graphs
         return plain(*args)
 
     monkeypatch.setattr(StepReplay, "_replay", staticmethod(failing))
-    said = Said()
+    said = Recorder()
     for choice, folder in (("off", "plain"), ("auto", "failed")):
         chosen = loop("wgan_gp", steps=24, checkpoint_every=5, compile=choice)
         callbacks = TrainingCallbacks(reporter=said)
         made = member("wgan_gp"), toy_batches("wgan_gp")
         train(*made, chosen, device=cuda, folder=tmp_path / folder, callbacks=callbacks)
-    assert said.lines == [
+    assert said.warned == [
         "compile: CUDA failed (CUDA error: invalid argument); back to the last checkpoint, "
         "without CUDA graphs"
     ]
@@ -253,14 +249,6 @@ def test_who_asks_for_graphs_is_told_why_there_are_none(cuda, replays, name, cha
     assert not replays
 
 
-@pytest.mark.parametrize("name", ["mmgan", "ada", "progressive"])
-def test_what_a_training_remembers_comes_back_to_the_device(device, tmp_path, name):
-    for steps in (3, 5):
-        chosen = loop(name, steps=steps, decay="none")
-        report = train(member(name), toy_batches(name), chosen, device=device, folder=tmp_path)
-    assert report.resumed_at == 3
-
-
 def peak(device: torch.device, own: dict[str, Any], **changes: Any) -> int:
     """Most bytes a short training holds."""
     made, batches = cgan(48, width=16, d_width=16, levels=3, **own)
@@ -271,15 +259,14 @@ def peak(device: torch.device, own: dict[str, Any], **changes: Any) -> int:
 
 
 @pytest.mark.usefixtures("real_cuda")
-def test_accumulation_saves_memory(cuda):
-    assert peak(cuda, {}, accumulate=4) < 0.6 * peak(cuda, {})
-
-
-@pytest.mark.usefixtures("real_cuda")
-def test_checkpointing_saves_memory(cuda):
-    assert peak(cuda, {"checkpointing": True}) < 0.9 * peak(cuda, {"checkpointing": False})
-
-
-@pytest.mark.usefixtures("real_cuda")
-def test_half_precision_saves_memory(cuda):
-    assert peak(cuda, {}, precision="bf16") < 0.8 * peak(cuda, {})
+@pytest.mark.parametrize(
+    ("own", "changes", "share"),
+    [
+        ({}, {"accumulate": 4}, 0.6),
+        ({"checkpointing": True}, {}, 0.9),
+        ({}, {"precision": "bf16"}, 0.8),
+    ],
+    ids=["accumulation", "checkpointing", "half precision"],
+)
+def test_what_saves_memory_takes_less(cuda, own, changes, share):
+    assert peak(cuda, own, **changes) < share * peak(cuda, {})
