@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import gansynth.training.loop as training
 from gansynth.core.generator import Batch
 from gansynth.training import checkpoint
-from gansynth.training.state import TrainingState
 from tests.pretend_cuda.waiting import counting
 from tests.training.zoo.members import loop, member, toy_batches
 
@@ -44,16 +43,6 @@ def noise_is_drawn_on_the_cpu(right):
 
 
 @mistake
-def a_loss_compares_with_a_target_on_the_cpu(right):
-    nn.functional.l1_loss(torch.zeros(3, device=GPU), torch.ones(3).to(on(right)))
-
-
-@mistake
-def what_is_joined_is_of_two_devices(right):
-    torch.cat([torch.zeros(3, device=GPU), torch.zeros(3, device=on(right))])
-
-
-@mistake
 def losses_are_stacked_with_a_number_of_the_cpu(right):
     torch.stack([torch.zeros((), device=GPU), torch.zeros((), device=on(right))])
 
@@ -62,12 +51,6 @@ def losses_are_stacked_with_a_number_of_the_cpu(right):
 def a_sum_on_the_cpu_is_added_to(right):
     total = torch.zeros((), device=on(right))
     total += torch.ones((), device=GPU)
-
-
-@mistake
-def a_mask_of_the_cpu_chooses_between_tensors(right):
-    x = torch.zeros(3, device=GPU)
-    torch.where(torch.ones(3, dtype=torch.bool).to(on(right)), x, x)
 
 
 @mistake
@@ -80,11 +63,6 @@ def a_sample_is_made_an_array_without_a_copy(right):
 def numpy_is_given_a_tensor(right):
     x = torch.zeros(3, device=GPU)
     np.asarray(x.cpu() if right else x)
-
-
-@mistake
-def noise_has_a_generator_of_the_cpu(right):
-    torch.randn(3, generator=torch.Generator(on(right)), device=GPU)
 
 
 @mistake
@@ -109,49 +87,11 @@ def a_tensor_of_the_cpu_is_indexed_on_the_device(right):
 
 
 @mistake
-def a_constant_is_no_buffer(right):
-    class Scaled(nn.Module):
-        def __init__(self):
-            super().__init__()
-            if right:
-                self.register_buffer("scale", torch.ones(4))
-            else:
-                self.scale = torch.ones(4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return x * self.scale
-
-    Scaled().to(GPU)(torch.ones(4, device=GPU))
-
-
-@mistake
-def a_layer_is_made_after_the_network_was_moved(right):
-    net = nn.Sequential(nn.Linear(2, 2)).to(GPU)
-    net.append(nn.Linear(2, 2, device=on(right)))
-    net(torch.ones(1, 2, device=GPU))
-
-
-@mistake
-def weights_are_taken_over_from_another_device(right):
-    file = io.BytesIO()
-    torch.save(conv().state_dict(), file)
-    file.seek(0)
-    net = conv()
-    net.load_state_dict(torch.load(file, map_location="cpu"), assign=not right)
-    net(torch.ones(1, 1, 4, 4, device=GPU))
-
-
-@mistake
 def a_checkpoint_is_loaded_to_where_it_was_written(right):
     file = io.BytesIO()
     torch.save(torch.ones(3, device=SECOND), file)
     file.seek(0)
     torch.ones(3, device=GPU) + torch.load(file, map_location=GPU if right else None)
-
-
-@mistake
-def the_first_device_is_meant_where_the_second_is_asked_for(right):
-    conv(SECOND)(torch.ones(1, 1, 4, 4, device=SECOND if right else "cuda"))
 
 
 @mistake
@@ -225,17 +165,6 @@ def the_loop_draws_with_a_generator_of_the_cpu(patch):
     patch.setattr(torch, "Generator", lambda device="cpu": plain("cpu"))
 
 
-def the_averages_stay_on_the_cpu(patch):
-    plain = TrainingState.of
-
-    def of(*told):
-        state = plain(*told)
-        state.averages = {key: value.cpu() for key, value in state.averages.items()}
-        return state
-
-    patch.setattr(TrainingState, "of", of)
-
-
 def the_optimisers_are_restored_on_the_cpu(patch):
     plain = checkpoint.restore
 
@@ -253,12 +182,6 @@ def a_checkpoint_does_not_leave_the_device(patch):
     patch.setattr(torch.Tensor, "to", lambda self, *told, **more: self)
 
 
-def the_networks_are_on_the_other_device(patch):
-    from gansynth.core.generator import move
-
-    patch.setattr(training, "move", lambda generator, device: move(generator, SECOND))
-
-
 def two_steps(folder: Any) -> None:
     for steps in (1, 2):
         chosen = loop("cgan3d", steps=steps, checkpoint_every=1)
@@ -269,10 +192,8 @@ def two_steps(folder: Any) -> None:
 PLANTED = [
     the_loop_leaves_its_batch_on_the_cpu,
     the_loop_draws_with_a_generator_of_the_cpu,
-    the_averages_stay_on_the_cpu,
     the_optimisers_are_restored_on_the_cpu,
     a_checkpoint_does_not_leave_the_device,
-    the_networks_are_on_the_other_device,
 ]
 
 

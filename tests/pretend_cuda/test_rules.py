@@ -2,7 +2,6 @@
 
 import copy
 import io
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -14,12 +13,8 @@ pytestmark = pytest.mark.pretend_cuda
 GPU = torch.device("cuda")
 
 
-def net() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.InstanceNorm2d(2), nn.Conv2d(2, 1, 1)).to(GPU)
-
-
 def noise(*size: int) -> torch.Tensor:
-    return torch.randn(*size or (2, 1, 6, 6), device=GPU)
+    return torch.randn(*size, device=GPU)
 
 
 def test_a_module_keeps_its_parameters_when_it_moves():
@@ -46,15 +41,6 @@ def test_a_step_there_is_that_of_the_cpu(fused):
         torch.testing.assert_close(one, two.cpu())
 
 
-def test_gradients_of_gradients_stay_there():
-    model, x = net(), noise().requires_grad_()
-    (grad,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
-    grad.square().sum().backward()
-    assert all(p.grad is None or p.grad.is_cuda for p in model.parameters())
-    assert x.grad is not None
-    assert x.grad.is_cuda
-
-
 def test_numbers_and_indices_of_the_cpu_may_be_used():
     x = noise(4)
     assert (x * torch.tensor(2.0)).is_cuda
@@ -77,18 +63,6 @@ def test_its_random_numbers_are_not_the_cpus():
     assert torch.equal(there, torch.randn(4, device=GPU).cpu())
 
 
-def test_a_generator_draws_the_same_again():
-    one, two = (
-        torch.randn(3, generator=torch.Generator(GPU).manual_seed(1), device=GPU) for _ in range(2)
-    )
-    assert torch.equal(one.cpu(), two.cpu())
-
-
-def test_threads_have_it_too():
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(lambda: torch.zeros(1, device=GPU).is_cuda).result()
-
-
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
 def test_what_is_saved_is_loaded_where_it_is_wanted(target):
     file = io.BytesIO()
@@ -97,26 +71,16 @@ def test_what_is_saved_is_loaded_where_it_is_wanted(target):
     assert torch.load(file, map_location=target)["weight"].device.type == target
 
 
-def test_a_copy_that_nobody_has_waited_for_is_rubbish():
-    x = noise(3)
-    late = x.to("cpu", non_blocking=True)
-    assert late.isnan().all()
-    torch.cuda.synchronize()
-    assert torch.equal(late, x.cpu())
-
-
 @pytest.mark.parametrize(
     ("what", "waits"),
     [
         (lambda x: x.item(), 1),
         (lambda x: x.cpu(), 1),
-        (lambda x: bool(x > 0), 1),
         (lambda x: x.repeat(3)[x.repeat(3) > 0], 1),
         (lambda x: torch.tensor([1.0], device=GPU), 1),
         (lambda x: torch.ones(3).to(GPU), 1),
         (lambda x: torch.ones(3).to(GPU, non_blocking=True), 0),
         (lambda x: torch.zeros(3, device=GPU), 0),
-        (lambda x: x.masked_fill(x > 0, 0) + 1, 0),
         (lambda x: torch.where(x > 0, x, 0).to(torch.float16), 0),
     ],
 )
