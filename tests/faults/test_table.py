@@ -32,8 +32,30 @@ def kills() -> str:
     return table(("command", "SIGKILLs", "finished", "lost"), ("---", *["--:"] * 3), *rows)
 
 
-TABLES = {"faults": faults(), "kills": kills()}
-BLOCKS = {name: f"<!-- {name} -->\n{rows}\n<!-- /{name} -->" for name, rows in TABLES.items()}
+def fuzzed() -> str:
+    """What became of mutants; ``python -m tests.fuzz --write`` makes them."""
+    heads = ("mutants", "read", "typed error", "other exception", "crash")
+    heads += ("> 10 s", "> 1 GB", "written outside")
+    formats = json.loads((RESULTS / "fuzz.json").read_text("utf-8"))["formats"]
+    counts = {name: [*one.values()][: len(heads)] for name, one in formats.items()}
+    counts["all"] = [sum(column) for column in zip(*counts.values(), strict=True)]
+    rows = [(name, *(f"{count:,}" for count in one)) for name, one in counts.items()]
+    return table(("format", *heads), ("---", *["--:"] * len(heads)), *rows)
+
+
+TABLES = {"faults": faults, "kills": kills, "fuzz table": fuzzed}
+
+
+def block(name: str) -> str:
+    return f"<!-- {name} -->\n{TABLES[name]()}\n<!-- /{name} -->"
+
+
+def write_page() -> None:
+    page = PAGE.read_text("utf-8")
+    for name in TABLES:
+        before, after = re.split(f"<!-- {name} -->.*<!-- /{name} -->", page, flags=re.DOTALL)
+        page = f"{before}{block(name)}{after}"
+    PAGE.write_text(page, "utf-8")
 
 
 def test_every_row_is_marked_by_a_test():
@@ -41,14 +63,10 @@ def test_every_row_is_marked_by_a_test():
     assert set(map(int, re.findall(r"\d+", " ".join(marked)))) == set(ROWS)
 
 
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", TABLES)
 def test_the_page_has_the_table(name):
-    assert BLOCKS[name] in PAGE.read_text("utf-8"), "run: python -m tests.faults.test_table"
+    assert block(name) in PAGE.read_text("utf-8"), "run: python -m tests.faults.test_table"
 
 
 if __name__ == "__main__":
-    page = PAGE.read_text("utf-8")
-    for name, block in BLOCKS.items():
-        before, after = re.split(f"<!-- {name} -->.*<!-- /{name} -->", page, flags=re.DOTALL)
-        page = f"{before}{block}{after}"
-    PAGE.write_text(page, "utf-8")
+    write_page()

@@ -5,10 +5,9 @@ import shutil
 
 import pytest
 
-from tests.fuzz import child
-from tests.fuzz.__main__ import COLUMNS, PAGE, RESULT, filled
+from tests.faults.test_table import RESULTS
 from tests.fuzz.formats import FORMATS, SINS, make_run, nnunet_preprocessed, unnoted_arrays
-from tests.fuzz.runner import SEED, fuzz, sample
+from tests.fuzz.runner import COLUMNS, fuzz, mutants, outcome, sample
 
 QUICK, FULL = 12, 2000
 SLOW = (make_run, nnunet_preprocessed, unnoted_arrays)
@@ -24,19 +23,14 @@ def made(tmp_path_factory):
 def test_damage_is_read_or_refused_in_one_line(name, made, tmp_path):
     folder = tmp_path / "set"
     shutil.copytree(sample(FORMATS[name], made), folder)
-    mutants = child.mutants(name, folder, SEED, 0, QUICK)
-    found = [(number, *child.outcome(spec, folder, file)) for number, spec, file in mutants]
+    read = mutants(name, folder, 0, QUICK)
+    found = [(number, *outcome(spec, folder, file)) for number, spec, file in read]
     assert len(found) == QUICK
     assert [one for one in found if one[1] not in ("accepted", "typed")] == []
 
 
-def test_the_page_has_the_table_of_the_last_run():
-    text = PAGE.read_text("utf-8")
-    assert filled(text, json.loads(RESULT.read_text("utf-8"))["formats"]) == text
-
-
 def test_thousands_of_mutants_of_every_format_ended_well():
-    formats = json.loads(RESULT.read_text("utf-8"))["formats"]
+    formats = json.loads((RESULTS / "fuzz.json").read_text("utf-8"))["formats"]
     assert set(formats) == set(FORMATS)
     assert min(found["mutants"] for found in formats.values()) >= FULL
     assert {found[key] for found in formats.values() for key in COLUMNS[3:]} == {0}
@@ -45,7 +39,6 @@ def test_thousands_of_mutants_of_every_format_ended_well():
 @pytest.mark.slow
 @pytest.mark.parametrize("planted", SINS)
 def test_what_no_reader_may_do_is_seen(planted, made, tmp_path):
-    patience = 3 if planted == "hangs" else 60
-    tally = fuzz(f"planted: {planted}", 2, made, tmp_path, patience=patience)
-    assert getattr(tally, planted.partition(",")[0]) >= 1, tally
-    assert tally.mutants == 2
+    tally = fuzz(f"planted: {planted}", 2, made, tmp_path, 3 if planted == "hangs" else 60)
+    assert tally.counts[planted.partition(",")[0]] >= 1, tally
+    assert tally.counts["mutants"] == 2
