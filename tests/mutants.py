@@ -2,10 +2,7 @@
 
 A mutant is one small change of one file: of a comparison, an operator, a condition, a number, a
 returned value, or a statement left out. One seed makes the same mutants of the same package. Tests
-run until the first fails; then the file is put back. ``--contexts`` names coverage data with
-contexts (``pytest --cov --cov-context=test``): then only tests that reach the changed line run,
-or files of tests whose fixtures do, at most a hundred and twenty, the package's own first. Without
-packages it tries all of them.
+of the package run until the first fails; then the file is put back. Without packages it tries all.
 """
 
 import argparse
@@ -16,7 +13,6 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -25,13 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coverage import CoverageData
 
 ROOT = Path(__file__).parents[1]
 SHELVES = ("plugins", "adapters", "cli", "benchmarks")
 PAIRS = "Lt GtE, Gt LtE, Eq NotEq, Is IsNot, In NotIn, And Or, Add Sub, Mult Div, FloorDiv Mult"
 PACKAGES = (*sorted(path.parent.name for path in ROOT.glob("gansynth/*/__init__.py")), *SHELVES)
-MOST = 120  # tests of one mutant
 # Imported once for all, not once a mutant.
 HEAVY = "torch scipy.ndimage scipy.stats scipy.optimize sklearn.cluster nibabel h5py pydantic yaml"
 OTHER: dict[str, str] = {}
@@ -60,20 +54,14 @@ def replacement(node: Any) -> Any:
     return None
 
 
-def changes(source: str) -> Iterator[tuple[str, range, str]]:
-    """Every change of a file: its kind, the lines of its statement, the file's new text."""
+def changes(source: str) -> Iterator[tuple[str, int, str]]:
+    """Every change of a file: its kind, its line, the file's new text."""
     tree = ast.parse(source)
-    lines: dict[int, range] = {}
     skipped: set[ast.AST] = set()
     for node in ast.walk(tree):
         types = (getattr(node, "annotation", None), getattr(node, "returns", None))
         for part in (*types, node if isinstance(node, ast.JoinedStr) else None):
             skipped.update(ast.walk(part) if isinstance(part, ast.AST) else ())
-        if isinstance(node, ast.stmt):
-            body = getattr(node, "body", None)
-            end = body[0].lineno if body else (node.end_lineno or node.lineno) + 1
-            head = range(node.lineno, max(end, node.lineno + 1))
-            lines.update(dict.fromkeys(head, head))
     text = source.encode()
     starts = list(accumulate(map(len, text.splitlines(keepends=True)), initial=0))
     place: Any
@@ -83,30 +71,8 @@ def changes(source: str) -> Iterator[tuple[str, range, str]]:
             start = starts[place.lineno - 1] + place.col_offset
             end = starts[place.end_lineno - 1] + place.end_col_offset
             code = ast.unparse(new) if isinstance(place, ast.stmt) else f"({ast.unparse(new)})"
-            at = lines.get(place.lineno, range(place.lineno, place.lineno + 1))
-            yield type(place).__name__, at, (text[:start] + code.encode() + text[end:]).decode()
-
-
-def collected() -> set[str]:
-    """The quick tests, and their files; the contexts may know some that are no more."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "not slow"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    names = {line for line in done.stdout.splitlines() if "::" in line}
-    return names | {name.partition("::")[0] for name in names}
-
-
-def reaching(contexts: Path, path: Path, lines: range, folder: str, known: set[str]) -> list[str]:
-    """The tests that run these lines; the whole folder where importing a module runs them."""
-    data = CoverageData(str(contexts))
-    data.read()
-    files = [f for f in data.measured_files() if f.endswith(f"/{path.relative_to(ROOT)}")]
-    reached = [item for file in files for item in data.contexts_by_lineno(file).items()]
-    found = {name.rpartition("|") for line, names in reached if line in lines for name in names}
-    # A fixture of a module is set up for one test, and looked at by others.
-    names = {test.partition("::")[0] if when == "setup" else test for test, _, when in found}
-    if "" in names:
-        return [folder]
-    return sorted(names & known, key=lambda name: (folder not in name, name))[:MOST]
+            changed = (text[:start] + code.encode() + text[end:]).decode()
+            yield type(place).__name__, place.lineno, changed
 
 
 def run_tests(tests: list[str]) -> None:
@@ -132,7 +98,7 @@ def survives(tests: list[str], path: Path, changed: str) -> bool:
         path.write_bytes(kept)
 
 
-def mutants_of(package: str, seed: int, count: int) -> list[tuple[Path, str, range, str]]:
+def mutants_of(package: str, seed: int, count: int) -> list[tuple[Path, str, int, str]]:
     """So many, drawn at random from all of a package."""
     below = package if package in SHELVES else f"gansynth/{package}"
     files = sorted((ROOT / below).rglob("*.py"))
@@ -145,29 +111,20 @@ def main() -> None:
     parser.add_argument("packages", nargs="*", help="of gansynth/, or shelves beside it")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=24, help="mutants of each package")
-    parser.add_argument("--contexts", type=Path, help="coverage data with contexts of tests")
-    parser.add_argument("--killed-in", type=Path, help="what this printed: try what was killed")
     asked = parser.parse_args()
-    earlier = json.loads(asked.killed_in.read_text())["mutants"] if asked.killed_in else []
-    killed = {(row["file"], row["line"], row["kind"]) for row in earlier if row["killed"]}
     sys.dont_write_bytecode = True
     sys.path[:0] = folders = [str(ROOT), *(str(ROOT / shelf) for shelf in SHELVES)]
     os.environ |= {"PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # which puts the file back
-    known = collected() if asked.contexts else set()
     for name in HEAVY.split():
         import_module(name)
     rows: list[dict[str, Any]] = []
     for package in asked.packages or PACKAGES:
         folder = f"tests/{package}" if (ROOT / "tests" / package).is_dir() else "tests"
-        for path, kind, lines, changed in mutants_of(package, asked.seed, asked.count):
+        for path, kind, line, changed in mutants_of(package, asked.seed, asked.count):
             file = str(path.relative_to(ROOT))
-            row = {"file": file, "line": lines.start, "kind": kind, "killed": False}
-            if not earlier or (file, lines.start, kind) in killed:
-                tests = [folder]
-                if asked.contexts:
-                    tests = reaching(asked.contexts, path, lines, folder, known)
-                row["killed"] = bool(tests) and not survives(tests, path, changed)
+            killed = not survives([folder], path, changed)
+            row = {"file": file, "line": line, "kind": kind, "killed": killed}
             rows.append(row)
             print(json.dumps(row), file=sys.stderr, flush=True)
     print(json.dumps({"killed": sum(r["killed"] for r in rows), "of": len(rows), "mutants": rows}))
