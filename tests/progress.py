@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 EVERY = 10.0
-"""Seconds between two lines where the output is no terminal; there one line is written anew."""
+"""Seconds between two lines."""
 CACHED = "gansynth/seconds"
 
 
 class Progress:
-    """One line instead of dots; a test that fails is named at once.
+    """A line now and then instead of dots; a test that fails is named at once.
 
     The time left is that of the tests left, each weighed with the seconds it took the last time. A
     test that is new weighs as much as the mean of the others.
@@ -51,14 +51,14 @@ class Progress:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[report.nodeid] += report.duration
         if report.failed:
-            self._write(f"FAILED {report.nodeid}", last=True)
+            self._write(f"FAILED {report.nodeid}")
         if report.when == "teardown":
             self.finished += 1
             self.weight_finished += self.before.get(report.nodeid, self.mean)
             now, over = time.monotonic(), self.finished == self.tests
-            if over or now - self.written >= (0.2 if self._rewrites else EVERY):
+            if over or now - self.written >= EVERY:
                 self.written = now
-                self._write(self._line(report.nodeid, now - self.start), last=over)
+                self._write(self._line(report.nodeid, now - self.start))
 
     def pytest_sessionfinish(self) -> None:
         """Remember how long each test took."""
@@ -72,17 +72,7 @@ class Progress:
         file = test.partition("::")[0].removeprefix("tests/")
         return f"{share:4.0%}  {self.finished:,} of {self.tests:,} tests, {clock} left; {file}"
 
-    @property
-    def _terminal(self) -> Any:
-        return self.config.pluginmanager.get_plugin("terminalreporter")
-
-    @property
-    def _rewrites(self) -> bool:
-        return bool(self._terminal and self._terminal.isatty)
-
-    def _write(self, text: str, last: bool = False) -> None:
-        if self._rewrites:
-            width = self._terminal._tw.fullwidth - 1
-            self._terminal.write(f"\r{text:<{width}.{width}}" + "\n" * last, flush=True)
-        elif self._terminal:
-            self._terminal.write_line(text, flush=True)
+    def _write(self, text: str) -> None:
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        if terminal:
+            terminal.write_line(text, flush=True)
