@@ -9,9 +9,16 @@ from gansynth.runtime.errors import GansynthError
 
 
 @contextmanager
-def raises_fault(id: str, *, names: object = "") -> Iterator[pytest.ExceptionInfo[GansynthError]]:
+def raises_fault(
+    id: str,
+    kind: type[Exception] | tuple[type[Exception], ...] = GansynthError,
+    *,
+    names: object = "",
+) -> Iterator[pytest.ExceptionInfo[Exception]]:
     """Expect an error of this id, whose message names something: a file, a key, a value."""
-    with pytest.raises(GansynthError) as caught:
+    with pytest.raises(kind) as caught:
         yield caught
-    assert caught.value.id == id, str(caught.value)
-    assert str(names) in str(caught.value)
+    error = caught.value
+    assert isinstance(error, GansynthError)
+    assert error.id == id, str(error)
+    assert str(names) in str(error)
