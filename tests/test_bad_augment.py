@@ -15,7 +15,6 @@ from gansynth.core.run_folder import write_manifest
 from gansynth.core.schema import Sample
 from gansynth.core.source import lineage_of
 from gansynth.sampling.run_source import open_source
-from gansynth_nnunet.cases import write_hashes
 
 DRY = pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["real", "dry"])
 
@@ -54,20 +53,6 @@ def test_a_value_that_cannot_be_starts_nothing(
     monkeypatch.chdir(tmp_path)
     command = augment(toy_nnunet, fitted, *dry, *more)
     refuse(*command, code=code, says=says, keep=[toy_nnunet.root, fitted, tmp_path])
-
-
-def test_a_generator_of_other_cases_of_the_same_names_is_refused(toy_copy, fitted, refuse):
-    source: Any = open_source(toy_copy.request())
-    one, other = source.train_ids[:2]
-    for end in (".b2nd", "_seg.b2nd"):
-        first, second = (source.folder / f"{case}{end}" for case in (one, other))
-        first.rename(tmp := first.with_suffix(".other"))
-        second.rename(first)
-        tmp.rename(second)
-    write_hashes(source.folder)
-    says = (f"case {one!r}", "not the one the run was fitted on")
-    refuse(*augment(toy_copy, fitted, "--dry-run"), code=6, says=says, keep=[fitted])
-    assert not any((toy_copy.root / "nnUNet_results").iterdir())
 
 
 @pytest.mark.parametrize(

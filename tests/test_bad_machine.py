@@ -1,6 +1,5 @@
 """Full disks: what was finished stays, and work goes on."""
 
-import json
 import resource
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 
 from gansynth.sampling.run_source import open_source
 from gansynth.training.checkpoint import latest
+from tests.data.sets import msd
 from tests.disks import files_of_at_most
 from tests.processes import family
 
@@ -27,10 +27,6 @@ def fit(toy: Any, run: Path, *more: object) -> tuple[str, ...]:
 def run(fitted, tmp_path) -> Path:
     """A copy of the fitted run, two steps long, that a test may change."""
     return Path(shutil.copytree(fitted, tmp_path / "run"))
-
-
-def temporaries(folder: Path) -> list[Path]:
-    return [*folder.rglob("*.tmp*")]
 
 
 def last_step(run: Path) -> int:
@@ -50,7 +46,7 @@ def test_a_full_disk_ends_a_fit_which_goes_on_later(
         result = run_cli(*command)
     says = (str(run), "cannot be written", "bytes needed", "bytes free", "Make room")
     one_line(result.exit_code, result.stderr, 4, says)
-    assert temporaries(run) == []
+    assert [*run.rglob("*.tmp*")] == []
     assert last_step(run) == 2
     assert run_cli("sample", run, "-n", 1).exit_code == 0
     assert run_json(*command)["resumed_at"] == 2
@@ -75,25 +71,16 @@ def test_a_full_disk_ends_a_preparation_which_is_made_good_later(
 
 
 @pytest.mark.fault(31)
-def test_a_full_disk_ends_an_import_which_is_typed_again(toy_copy, run_cli, one_line, tmp_path):
-    task = shutil.copytree(toy_copy.raw, tmp_path / "Task01_Toy")
-    cases = [path.name for path in (task / "labelsTr").iterdir()]
-    document = json.loads((task / "dataset.json").read_text())
-    entries = [(f"imagesTr/{n[:-7]}_0000.nii.gz", f"labelsTr/{n}") for n in cases]
-    document |= {
-        "modality": {"0": "T1"},
-        "labels": {"0": "background", "1": "organ", "2": "lesion"},
-        "training": [{"image": image, "label": label} for image, label in entries],
-    }
-    del document["channel_names"]
-    (task / "dataset.json").write_text(json.dumps(document))
-    command = ("import", f"msd:{task}", "nnunet:502", "--root", toy_copy.root, "--folds", 2)
-    with files_of_at_most(5000):
+def test_a_full_disk_ends_an_import_which_is_typed_again(run_cli, one_line, tmp_path):
+    task, root = tmp_path / "task", tmp_path / "root"
+    msd(task)
+    command = ("import", f"msd:{task}", "nnunet:502", "--root", root, "--folds", 2)
+    with files_of_at_most(500):
         result = run_cli(*command)
     one_line(result.exit_code, result.stderr, 4, ("imagesTr", "bytes needed", "Make room"))
-    assert list((toy_copy.root / "nnUNet_raw").iterdir()) == [toy_copy.raw]
+    assert not [*root.rglob("*.*")]
     assert run_cli(*command).exit_code == 0
-    assert run_cli("check", "nnunet:502", "--root", toy_copy.root).exit_code == 0
+    assert run_cli("check", "nnunet:502", "--root", root).exit_code == 0
 
 
 def real(command: tuple[object, ...], size: int) -> Any:

@@ -42,13 +42,3 @@ def test_the_table_in_contributing_is_this_one():
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     rows = re.findall(r"^\| (\d+) \| `(?:gansynth/|benchmarks/)?(\w+)/", text, flags=re.MULTILINE)
     assert {package: int(floor) for floor, package in rows} == FLOORS
-
-
-def test_files_that_the_architecture_names_are_there():
-    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
-    named = set(re.findall(r"`([\w/]+/[\w/]*\w(?:\.py|/))`", text))
-    missing = {
-        name for name in named if not any((ROOT / at / name).exists() for at in ("", "gansynth"))
-    }
-    assert named
-    assert missing == set()

@@ -109,33 +109,6 @@ def test_a_setting_of_the_wrong_name_is_refused(tmp_path):
         gansynth.fit("cgan3d", data="example:3d", out=tmp_path, quiet=True, widht=3)
 
 
-@pytest.mark.parametrize(
-    ("call", "names", "of"),
-    [
-        (
-            lambda: gansynth.augment(target="nnunet", ratio="1:1", bank="bank", restarts=2),
-            "restarts 2",
-            "bank bank",
-        ),
-        (
-            lambda: gansynth.fit("dcgan", data="example:2d", out="out", only="one"),
-            "only one",
-            "recipe",
-        ),
-        (
-            lambda: gansynth.evaluate("run", only="maps", metric=["spectrum"]),
-            "metric spectrum",
-            "only=realism",
-        ),
-    ],
-    ids=["augment", "fit", "evaluate"],
-)
-def test_a_word_without_effect_is_refused_in_python_too(call, names, of):
-    with raises_fault("request.field-without-effect", names=of) as caught:
-        call()
-    assert str(caught.value).startswith(names)
-
-
 def test_options_print_as_a_table_and_in_a_notebook():
     tables = gansynth.options("cgan3d")
     assert "\n  width " in repr(tables)
