@@ -1,10 +1,5 @@
-"""Marks everything here ``gpu``; ``GANSYNTH_GPU_TESTS_ON=cpu`` runs it on the CPU instead.
+"""Marks everything here ``gpu``."""
 
-The switch is for finding mistakes in the tests where there is no GPU; what only a GPU can show is
-skipped then.
-"""
-
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +17,6 @@ from tests.adapters.yolo.conftest import box_run, shared_yolo  # noqa: F401  # f
 from tests.pretend_cuda.environment import PRETENDS
 
 REQUEST = SourceRequest("toy", "3")
-ON_CPU = os.environ.get("GANSYNTH_GPU_TESTS_ON") == "cpu"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -31,33 +25,24 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("default"))
-            if not ON_CPU:
-                item.add_marker("gpu")
+            item.add_marker("gpu")
 
 
 @pytest.fixture
 def device() -> torch.device:
     """Where the tests compute."""
-    return torch.device("cpu" if ON_CPU else "cuda")
+    return torch.device("cuda")
 
 
 @pytest.fixture
-def cuda(device: torch.device) -> torch.device:
-    """A GPU, for what only a GPU can show."""
-    if device.type != "cuda":
-        pytest.skip("only a GPU can show this")
-    return device
-
-
-@pytest.fixture
-def real_cuda(cuda: torch.device) -> None:
+def real_cuda() -> None:
     """A GPU with memory and kernels of its own: no pretend one (``tests/pretend_cuda``)."""
     if PRETENDS:
         pytest.skip("only a real GPU can show this")
 
 
 @pytest.fixture
-def second(cuda: torch.device) -> torch.device:
+def second() -> torch.device:
     if torch.cuda.device_count() < 2:
         pytest.skip("this machine shows one CUDA device")
     return torch.device("cuda:1")
@@ -71,7 +56,7 @@ def fitted(
 
     told = {key: str(value) for key, value in settings.items()}
     kwargs: dict[str, Any] = {"settings": told, "edits": edits}
-    kwargs |= {"device": "cpu" if ON_CPU else "cuda", "reporter": NullReporter()}
+    kwargs |= {"device": "cuda", "reporter": NullReporter()}
     assert fit(generator, REQUEST, out, **kwargs)["steps"] == 6
     return out
 

@@ -82,7 +82,7 @@ def test_lesions_are_learnt_and_blended(device):
 
 
 @pytest.mark.usefixtures("real_cuda")
-def test_256_voxels_fit_a_small_card(cuda):
+def test_256_voxels_fit_a_small_card(device):
     schema = Schema(("T1",), {"background": 0}, (1.0, 1.0), "HW", box_classes=("one",))
     made = CPGGAN(schema, (256, 256), CPGGANOptions(stage_images=1, fade_images=0))
     boxes = torch.tensor([[[20.0, 20, 60, 60]]]).expand(16, 1, 4)
@@ -91,7 +91,7 @@ def test_256_voxels_fit_a_small_card(cuda):
         labels = torch.zeros(16, 1, dtype=torch.int64)
         return Batch(torch.rand(16, 1, 256, 256), boxes=boxes, box_labels=labels)
 
-    torch.cuda.reset_peak_memory_stats(cuda)
+    torch.cuda.reset_peak_memory_stats(device)
     chosen = FitOptions(steps=9, batch_size=16, precision="fp32")
-    train(made, batches, chosen, device=cuda)
-    assert torch.cuda.max_memory_allocated(cuda) < 0.8 * CARD
+    train(made, batches, chosen, device=device)
+    assert torch.cuda.max_memory_allocated(device) < 0.8 * CARD

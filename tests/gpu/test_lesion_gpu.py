@@ -9,18 +9,15 @@ from gansynth.core.sample_request import SampleRequest
 from tests.gpu.conftest import drawer_on, fitted
 
 pytestmark = pytest.mark.usefixtures("toy_source")
-SETTINGS = {
-    **{
-        "rim_mm": "2",
-        "standardise": "no",
-        "width": "4",
-        "levels": "2",
-        "d_width": "4",
-        "d_levels": "2",
-        "local_size": "8",
-    },
-    **{"steps": "6", "batch_size": "2"},
+SETTINGS: dict[str, object] = {
+    "rim_mm": 2,
+    "standardise": "no",
+    "width": 4,
+    "levels": 2,
+    "d_width": 4,
+    "d_levels": 2,
 }
+SETTINGS |= {"local_size": 8, "steps": 6, "batch_size": 2}
 ROOMY = SampleRequest(lesions="what=one,inside=0.5,apart_mm=0")
 """Toy cases are small, their own lesions large."""
 

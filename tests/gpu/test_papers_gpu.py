@@ -35,7 +35,7 @@ def batches(step: int, stage: Stage, which: range) -> Batch:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["SN", "local-perceptual"])
-def test_doncencos_step_stays_below_10_gb_with_checkpointing_and_bf16(cuda, name):
+def test_doncencos_step_stays_below_10_gb_with_checkpointing_and_bf16(device, name):
     spec = find_recipe("doncenco2022").spec
     own = next(run.set for run in spec.runs if run.name == name)
     settings = {key: str(value) for key, value in {**spec.set, **own}.items()}
@@ -45,8 +45,8 @@ def test_doncencos_step_stays_below_10_gb_with_checkpointing_and_bf16(cuda, name
     torch.manual_seed(0)
     generator = CGAN3D(SCHEMA, SIZE, options)
     torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(cuda)
-    before = torch.cuda.memory_allocated(cuda)  # of other tests in this process
-    report = train(generator, batches, loop, device=cuda)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)  # of other tests in this process
+    report = train(generator, batches, loop, device=device)
     assert report.steps == 4
-    assert torch.cuda.max_memory_allocated(cuda) - before < 10e9
+    assert torch.cuda.max_memory_allocated(device) - before < 10e9

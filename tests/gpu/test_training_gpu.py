@@ -45,8 +45,6 @@ def options(**changes: Any) -> FitOptions:
 @WHERE
 def test_it_trains_in_every_precision_and_goes_on(request, tmp_path, precision, where):
     device = request.getfixturevalue(where)
-    if precision == "fp16" and device.type == "cpu":
-        pytest.skip("only a GPU computes in fp16")
     for steps in (3, 6):
         chosen = options(steps=steps, precision=precision)
         report = train(*cgan(), chosen, device=device, folder=tmp_path)
@@ -54,11 +52,11 @@ def test_it_trains_in_every_precision_and_goes_on(request, tmp_path, precision, 
     assert all(v.isfinite().all() for v in newest(tmp_path).values())
 
 
-def test_the_loss_scale_of_fp16_is_not_begun_anew(cuda, tmp_path):
-    train(*cgan(), options(precision="fp16"), device=cuda, folder=tmp_path / "whole")
+def test_the_loss_scale_of_fp16_is_not_begun_anew(device, tmp_path):
+    train(*cgan(), options(precision="fp16"), device=device, folder=tmp_path / "whole")
     for steps in (3, 6):
         chosen = options(steps=steps, precision="fp16")
-        train(*cgan(), chosen, device=cuda, folder=tmp_path / "cut")
+        train(*cgan(), chosen, device=device, folder=tmp_path / "cut")
     scales = [
         json.loads((tmp_path / name / "checkpoints" / "step-00000006" / "state.json").read_text())
         for name in ("whole", "cut")
@@ -75,13 +73,13 @@ def test_channels_last_changes_no_more_than_rounding(device):
     assert quick.losses == pytest.approx(plain.losses, rel=1e-3)
 
 
-def test_batches_arrive_whole_while_the_gpu_computes(cuda):
+def test_batches_arrive_whole_while_the_gpu_computes(device):
     def numbered(number: int) -> list[Batch]:
         labels = torch.full((1, 64, 64), number - 1)
         return [Batch(torch.full((1, 1, 64, 64), float(number)), labels)]
 
-    busy, differing = torch.ones(256, 256, device=cuda), []
-    with BatchLoader(cuda) as loader:
+    busy, differing = torch.ones(256, 256, device=device), []
+    with BatchLoader(device) as loader:
         reads = [loader.read(partial(numbered, number)) for number in range(20)]
         for number, read in enumerate(reads):
             busy = busy @ busy.softmax(0)
@@ -167,10 +165,10 @@ def same_order(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("same_order")
 @pytest.mark.parametrize("name", REPLAYED + (NOT_TO_THE_BIT if PRETENDS else []))
-def test_replayed_steps_give_the_weights_of_plain_ones_to_the_bit(cuda, replays, name):
-    plain, _ = weights_of(name, cuda, compile="off")
+def test_replayed_steps_give_the_weights_of_plain_ones_to_the_bit(device, replays, name):
+    plain, _ = weights_of(name, device, compile="off")
     assert not replays
-    graphs, said = weights_of(name, cuda, compile="auto")
+    graphs, said = weights_of(name, device, compile="auto")
     assert len(replays) > 6
     assert not said
     assert all(map(torch.equal, plain, graphs))
@@ -178,10 +176,10 @@ def test_replayed_steps_give_the_weights_of_plain_ones_to_the_bit(cuda, replays,
 
 @pytest.mark.usefixtures("same_order")
 @pytest.mark.parametrize("name", ["wgan_gp", "cpggan"])
-def test_replayed_steps_are_resumed_to_the_bit(cuda, tmp_path, name):
+def test_replayed_steps_are_resumed_to_the_bit(device, tmp_path, name):
     for steps, folder in ((24, "whole"), (13, "cut"), (24, "cut")):
         chosen = loop(name, steps=steps, checkpoint_every=1000, decay="none")
-        train(member(name), toy_batches(name), chosen, device=cuda, folder=tmp_path / folder)
+        train(member(name), toy_batches(name), chosen, device=device, folder=tmp_path / folder)
     whole, cut = newest(tmp_path / "whole"), newest(tmp_path / "cut")
     assert whole.keys() == cut.keys()
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
@@ -189,8 +187,10 @@ def test_replayed_steps_are_resumed_to_the_bit(cuda, tmp_path, name):
 
 @pytest.mark.usefixtures("same_order")
 @pytest.mark.parametrize("while_captured", [False, True])
-def test_steps_that_cannot_be_replayed_run_as_they_are(cuda, monkeypatch, replays, while_captured):
-    plain_weights, _ = weights_of("wgan_gp", cuda, compile="off")
+def test_steps_that_cannot_be_replayed_run_as_they_are(
+    device, monkeypatch, replays, while_captured
+):
+    plain_weights, _ = weights_of("wgan_gp", device, compile="off")
     plain = DCGANObjective.discriminator
 
     def waiting(self: DCGANObjective, step: TrainingStep) -> Any:
@@ -199,7 +199,7 @@ def test_steps_that_cannot_be_replayed_run_as_they_are(cuda, monkeypatch, replay
         return plain(self, step)
 
     monkeypatch.setattr(DCGANObjective, "discriminator", waiting)
-    weights, said = weights_of("wgan_gp", cuda, compile="graphs")
+    weights, said = weights_of("wgan_gp", device, compile="graphs")
     assert not replays
     why = "CUDA refuses it" if while_captured else "a step waits for the GPU"
     assert [line.split(" (")[0] for line in said] == [f"compile=graphs: {why}"]
@@ -208,7 +208,7 @@ def test_steps_that_cannot_be_replayed_run_as_they_are(cuda, monkeypatch, replay
 
 @pytest.mark.usefixtures("same_order")
 def test_an_error_of_cuda_while_steps_are_replayed_costs_no_more_than_the_graphs(
-    cuda, monkeypatch, tmp_path
+    device, monkeypatch, tmp_path
 ):
     plain = StepReplay._replay
     calls = list[int]()
@@ -225,7 +225,7 @@ def test_an_error_of_cuda_while_steps_are_replayed_costs_no_more_than_the_graphs
         chosen = loop("wgan_gp", steps=24, checkpoint_every=5, compile=choice)
         callbacks = TrainingCallbacks(reporter=said)
         made = member("wgan_gp"), toy_batches("wgan_gp")
-        train(*made, chosen, device=cuda, folder=tmp_path / folder, callbacks=callbacks)
+        train(*made, chosen, device=device, folder=tmp_path / folder, callbacks=callbacks)
     assert said.warned == [
         "compile: CUDA failed (CUDA error: invalid argument); back to the last checkpoint, "
         "without CUDA graphs"
@@ -242,8 +242,8 @@ def test_an_error_of_cuda_while_steps_are_replayed_costs_no_more_than_the_graphs
         ("cgan3d", {"precision": "fp16"}, "fp16 skips updates"),
     ],
 )
-def test_who_asks_for_graphs_is_told_why_there_are_none(cuda, replays, name, changes, why):
-    (line,) = weights_of(name, cuda, compile="graphs", **changes)[1]
+def test_who_asks_for_graphs_is_told_why_there_are_none(device, replays, name, changes, why):
+    (line,) = weights_of(name, device, compile="graphs", **changes)[1]
     assert line.startswith("compile=graphs: ")
     assert why in line
     assert not replays
@@ -268,5 +268,5 @@ def peak(device: torch.device, own: dict[str, Any], **changes: Any) -> int:
     ],
     ids=["accumulation", "checkpointing", "half precision"],
 )
-def test_what_saves_memory_takes_less(cuda, own, changes, share):
-    assert peak(cuda, own, **changes) < share * peak(cuda, {})
+def test_what_saves_memory_takes_less(device, own, changes, share):
+    assert peak(device, own, **changes) < share * peak(device, {})
