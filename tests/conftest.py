@@ -298,19 +298,14 @@ def crop_samples(intake, n: int, seed: int = 0):
 @pytest.fixture
 def frozen_bank(toy_nnunet, tmp_path):
     """Makes a frozen bank of training crops, as a generator would fill it: ``frozen_bank()``."""
-    from gansynth.bank.reader import BankSpec, BankWriter
     from gansynth_nnunet.intake import NnunetIntake
     from gansynth_nnunet.source import NnunetSource
+    from tests.banks import write_bank
 
     def make(name="bank", samples=6, **changes):
         intake = NnunetIntake(NnunetSource(toy_nnunet.request(**changes)), "nnunet")
-        lineage = lineage_of(intake.source)
-        spec = BankSpec(intake.schema, lineage, "toy", "0" * 64, frozen=True, capacity=samples)
-        with BankWriter.create(tmp_path / name, spec) as writer:
-            for pair in crop_samples(intake, samples):
-                writer.publish(*pair)
-            writer.finish()
-        return tmp_path / name
+        pairs = crop_samples(intake, samples)
+        return write_bank(tmp_path / name, intake.schema, lineage_of(intake.source), pairs)
 
     return make
 

@@ -16,11 +16,10 @@ class Head:
     box: tuple[int, int, int, int]
 
 
-def head(seed: int = 0, size: int = 256, *, rim: float = 0.55, scalp: float = 0.1) -> Head:
+def head(seed: int = 0, size: int = 256, *, scalp: float = 0.1) -> Head:
     """A head that fills most of the slice; ``seed`` places it, and draws the noise.
 
-    ``rim``: where the lesion's centre is, 0 in the middle, 1 at the brain's surface. ``scalp``: its
-    thickness, a share of the head's radius.
+    ``scalp``: its thickness, a share of the head's radius.
     """
     rng = np.random.default_rng(seed)
     grid = (np.indices((size, size)) + 0.5) / size
@@ -34,7 +33,7 @@ def head(seed: int = 0, size: int = 256, *, rim: float = 0.55, scalp: float = 0.
     image[brain] = 0.4
     image[np.hypot(y / 0.08, x / 0.05) < 1] = 0.12  # ventricles
     angle = rng.uniform(0, 2 * np.pi)
-    at = rim * surface * np.array([0.42 * np.sin(angle), 0.34 * np.cos(angle)])
+    at = 0.55 * surface * np.array([0.42 * np.sin(angle), 0.34 * np.cos(angle)])
     lesion = (np.hypot(y - at[0], x - at[1]) < 0.05) & brain
     image[lesion] = 0.8
     rows, columns = (np.flatnonzero(lesion.any(axis)) for axis in (1, 0))

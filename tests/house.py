@@ -9,9 +9,7 @@ itself, which plugins import, counts as one of the module that holds it.
 
 import ast
 import gc
-import io
 import sys
-import tokenize
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -165,28 +163,8 @@ def _imports(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
             yield from ((node.lineno, node.module, alias.name) for alias in node.names)
 
 
-def lines_of(path: Path) -> tuple[int, int]:
-    """Lines of a file, and those of them that hold code: no blank, no comment, no docstring."""
-    text = path.read_text("utf-8")
-    code: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type not in _NO_CODE:
-            code.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(parsed(path)):
-        value = node.value if isinstance(node, ast.Expr) else None
-        if isinstance(value, ast.Constant) and isinstance(value.value, str):
-            code.difference_update(range(value.lineno, (value.end_lineno or 0) + 1))
-    return text.count("\n"), len(code)
-
-
-_NO_CODE = {
-    tokenize.COMMENT,
-    tokenize.NL,
-    tokenize.NEWLINE,
-    tokenize.INDENT,
-    tokenize.DEDENT,
-    tokenize.ENDMARKER,
-}
+def lines_of(path: Path) -> int:
+    return path.read_text("utf-8").count("\n")
 
 
 def density(root: Path, paths: Iterable[Path]) -> dict[str, float]:
@@ -194,7 +172,7 @@ def density(root: Path, paths: Iterable[Path]) -> dict[str, float]:
     counts = {"splat": 0, "generator expression": 0, "walrus": 0, "unpacked literal": 0}
     lines = 0
     for path in paths:
-        lines += (root / path).read_text("utf-8").count("\n")
+        lines += lines_of(root / path)
         for node in ast.walk(parsed(root / path)):
             if isinstance(node, ast.Dict):
                 counts["splat"] += node.keys.count(None)
@@ -208,13 +186,13 @@ def density(root: Path, paths: Iterable[Path]) -> dict[str, float]:
 
 
 def table(root: Path = ROOT) -> Iterator[str]:
-    """The house as Markdown: files, lines and lines of code by package; floors and circles.
+    """The house as Markdown: files and lines by package; floors and circles.
 
     Dict splats and generator expressions are for 1,000 lines.
     """
     house = read_house(root)
-    yield "| floor | package | files | lines | code | splats | generator expressions |"
-    yield "|--:|---|--:|--:|--:|--:|--:|"
+    yield "| floor | package | files | lines | splats | generator expressions |"
+    yield "|--:|---|--:|--:|--:|--:|"
     rows: dict[tuple[int, str], list[Path]] = defaultdict(list)
     for module, path in house.files.items():
         name = house.package(module)
@@ -241,11 +219,10 @@ def table(root: Path = ROOT) -> Iterator[str]:
 
 def _row(floor: str, label: str, root: Path, paths: Iterable[Path]) -> str:
     files = list(paths)
-    counts = [lines_of(root / path) for path in files]
-    lines, code = (sum(column) for column in zip(*counts, strict=True))
+    lines = sum(lines_of(root / path) for path in files)
     dense = density(root, files)
     shares = f"{dense['splat']:.1f} | {dense['generator expression']:.1f}"
-    return f"| {floor} | {label} | {len(counts)} | {lines:,} | {code:,} | {shares} |"
+    return f"| {floor} | {label} | {len(files)} | {lines:,} | {shares} |"
 
 
 def picture(root: Path = ROOT) -> str:
@@ -255,7 +232,7 @@ def picture(root: Path = ROOT) -> str:
     level: dict[str, int] = {}
     for module, path in house.files.items():
         if (floor := house.floor(module)) is not None:
-            size[house.package(module)] += lines_of(root / path)[0]
+            size[house.package(module)] += lines_of(root / path)
             level[house.package(module)] = floor
     boxes: dict[str, tuple[float, float, float]] = {}
     top = max(level.values())

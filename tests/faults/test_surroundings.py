@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -18,69 +17,48 @@ from tests.training.zoo.members import differing, newest
 
 MOUNT = 'mount -t tmpfs -o size=1m tmpfs /dev/shm || exit 77; exec "$@"'
 FILL = """
+import os
 import numpy as np
 from gansynth.bank.placement import place_bank
 from gansynth.bank.reader import BankReader, BankSpec, BankWriter
 from gansynth.core.lineage import Lineage
 from gansynth.core.schema import Sample, Schema
 
+open("/dev/shm/taken", "wb").write(bytes(700_000))
 folder, said = place_bank("run", 1000)
 assert str(folder).startswith("/dev/shm"), folder
 spec = BankSpec(Schema(("T1",), {"background": 0}, (1.0,) * 3), Lineage("toy", "0", ()), "run",
-                "f" * 64, False, 100)
-rng = np.random.default_rng(0)
+                "f" * 64, False, 4)
+image = np.random.default_rng(0).normal(size=(1, 32, 32, 32)).astype(np.float32)
+sample = Sample(image, np.zeros((32, 32, 32), np.int16))
 with BankWriter.create(folder, spec) as writer:
     for _ in range(40):
-        image = rng.normal(size=(1, 32, 32, 32)).astype(np.float32)
-        writer.publish(Sample(image, np.zeros((32, 32, 32), np.int16)), {})
-print(BankReader(folder).count(), writer.squeezed)
-other, said = place_bank("run", 1 << 30)
-print(other.parent, said)
-"""
-
-
-@pytest.fixture
-def lines(tmp_path) -> Callable[[str], list[str]]:
-    """Runs a script with shared memory of 1 MB; what it prints."""
-    if shutil.which("unshare") is None:
-        pytest.skip("needs unshare to mount a tmpfs")
-
-    def run(script: str) -> list[str]:
-        words = ("unshare", "-rm", "sh", "-c", MOUNT, "sh", sys.executable, "-c", script)
-        environ = {**os.environ, "TMPDIR": str(tmp_path)}
-        done = subprocess.run(words, capture_output=True, text=True, env=environ, timeout=200)
-        if done.returncode == 77 or "unshare" in done.stderr:
-            pytest.skip("may not mount a tmpfs here")
-        assert done.returncode == 0, done.stderr
-        return done.stdout.splitlines()
-
-    return run
-
-
-@pytest.mark.fault(31)
-def test_a_live_bank_that_a_full_disk_made_smaller_grows_again_when_there_is_room(lines):
-    taken = """
-import os
-open("/dev/shm/taken", "wb").write(bytes(700_000))
-"""
-    room = """
+        writer.publish(sample, {})
     print(BankReader(folder).count(), writer.squeezed)
+    other, said = place_bank("run", 1 << 30)
+    print(other.parent, said)
     os.unlink("/dev/shm/taken")
     for _ in range(4):
-        writer.publish(Sample(image, np.zeros((32, 32, 32), np.int16)), {})
+        writer.publish(sample, {})
     print(BankReader(folder).count(), writer.squeezed, writer.state)
 """
-    filling = FILL.partition("print(")[0].replace("False, 100)", "False, 4)")
-    assert lines(taken + filling + room) == ["2 True", "4 False filling"]
 
 
 @pytest.mark.fault(31)
-def test_full_shared_memory_makes_a_live_bank_smaller_and_the_next_go_elsewhere(lines, tmp_path):
-    first, second = lines(FILL)
-    held, squeezed = first.split()
-    assert 1 <= int(held) < 40
-    assert squeezed == "True"
-    assert second.startswith(f"{tmp_path} shared memory (/dev/shm) has 0.0 GB free")
+def test_full_shared_memory_makes_a_live_bank_smaller_until_there_is_room(tmp_path):
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare to mount a tmpfs")
+    words = ("unshare", "-rm", "sh", "-c", MOUNT, "sh", sys.executable, "-c", FILL)
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(words, capture_output=True, text=True, env=environ, timeout=200)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("may not mount a tmpfs here")
+    assert done.returncode == 0, done.stderr
+    squeezed, next_goes_elsewhere, with_room = done.stdout.splitlines()
+    assert squeezed == "2 True"
+    full = f"{tmp_path} shared memory (/dev/shm) has 0.0 GB free"
+    assert next_goes_elsewhere.startswith(full)
+    assert with_room == "4 False filling"
 
 
 @pytest.mark.fault(32)
