@@ -19,7 +19,7 @@ def strangers(tmp_path_factory) -> Environment:
     for name, kind in (("flow", "generator"), ("bids", "writer"), ("monai", "host")):
         folder = ROOT / "examples" / f"gansynth_{name}"
         clean.pip(folder)
-        assert len(code_lines((folder / f"gansynth_{name}.py").read_text())) <= LINES[kind]
+        assert code_lines((folder / f"gansynth_{name}.py").read_text()) <= LINES[kind]
     small = ("--set", "steps=40", "--set", "width=8", "--device", "cpu")
     clean.run("gansynth", "fit", "flow", "--data", "example:3d", "-o", "flow", *small)
     return clean

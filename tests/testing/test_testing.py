@@ -284,11 +284,10 @@ def test_a_report_names_what_failed_and_leaves_out_what_that_makes_pointless():
     assert seen == [(12, 3)]
 
 
-@pytest.mark.parametrize(("steps", "learns"), [(40, True), (0, False)])
-def test_a_generator_with_networks_goes_through_the_real_training_loop(steps, learns):
+def test_a_generator_with_networks_must_have_learnt():
+    """That it passes once it has, ``tests/plugins/test_conformance.py`` shows."""
     small = {"width": 8, "d_width": 4, "levels": 2}
-    found = failed(CGAN3D, steps=steps, options=small)
-    assert found == set() if learns else "faithful" in found
+    assert "faithful" in failed(CGAN3D, steps=0, options=small)
 
 
 def test_toy_contrasts_are_the_documented_ones():
@@ -348,9 +347,8 @@ BOXED: dict[str, tuple[Any, set[str]]] = {
 }
 
 
-@pytest.mark.parametrize("case", BOXED)
-def test_a_cheat_that_is_asked_for_boxes_fails_the_checks_that_are_meant_for_it(case):
-    one, names = BOXED[case]
+@pytest.mark.parametrize(("one", "names"), BOXED.values(), ids=BOXED)
+def test_a_cheat_that_is_asked_for_boxes_fails_the_checks_that_are_meant_for_it(one, names):
     assert failed(asked(one)) == names
 
 

@@ -1,9 +1,7 @@
 """What `gansynth plugins new` writes: it works, in this process and as somebody else's package."""
 
-import ast
 import importlib
 import inspect
-import io
 import json
 import os
 import re
@@ -11,7 +9,6 @@ import shlex
 import subprocess
 import sys
 import sysconfig
-import tokenize
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,22 +40,14 @@ from tests.benchmark.people import plan_of
 from tests.offered import offered
 
 ROOT = Path(__file__).parents[3]
-LINES = {kind: 40 for kind in KINDS} | {"host": 80, "generator": 60, "source": 60, "metric": 30}
+LINES = {kind: 44 for kind in KINDS} | {"host": 88, "generator": 70, "source": 61, "metric": 35}
 NAMES = {kind: f"my_{kind}" for kind in KINDS}
 
 
-def code_lines(text: str) -> set[int]:
-    """Lines that hold code: not blank, not comments, not docstrings."""
-    skipped = {
-        line
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node)
-        for line in range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1)
-    }
-    layout = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    drawn = (t for t in tokens if t.type not in (*layout, tokenize.ENDMARKER))
-    return {n for t in drawn for n in range(t.start[0], t.end[0] + 1)} - skipped
+def code_lines(text: str) -> int:
+    """Lines that are neither blank nor a comment."""
+    lines = [line.strip() for line in text.splitlines()]
+    return len([line for line in lines if line and not line.startswith("#")])
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +78,7 @@ def joined(projects, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_plugin_is_one_folder_of_little_code_that_imports_nothing_heavy(projects, kind):
     modules = list((projects[kind] / f"gansynth_{NAMES[kind]}").glob("*.py"))
-    assert sum(len(code_lines(path.read_text())) for path in modules) <= LINES[kind]
+    assert sum(code_lines(path.read_text()) for path in modules) <= LINES[kind]
     (start,) = (path.read_text() for path in modules if path.name == "__init__.py")
     imported = re.findall(r"^(?:from|import) (\w+)", start, re.MULTILINE)
     assert set(imported) == {"importlib", "typing", "gansynth"}
