@@ -174,14 +174,6 @@ def test_a_spoilt_training_array_ends_a_fit_before_it_begins(toy_copy, refuse, t
     assert not (tmp_path / "run" / "manifest.json").exists()
 
 
-@pytest.mark.fault(3)
-def test_check_reads_the_preprocessed_arrays(toy_copy, refuse):
-    case = second_training_case(toy_copy)
-    flip_a_bit(toy_copy.preprocessed / "nnUNetPlans_3d_fullres" / f"{case}.b2nd")
-    says = (f"{case}.b2nd", "SHA-256", "preprocess again")
-    refuse("check", "nnunet:501", "--root", toy_copy.root, code=3, says=says, keep=[toy_copy.root])
-
-
 def second_training_case(toy: Any) -> str:
     """Also has the folds made, which the first look at a data set does."""
     from gansynth_nnunet.source import NnunetSource

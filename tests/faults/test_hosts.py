@@ -1,20 +1,15 @@
-"""Rows 40 and 41: a training beside a generator that hangs, or is replaced."""
+"""Trainings that were killed, whose checkpoint is damaged, or whose generator is replaced."""
 
 import json
 import shutil
-import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from gansynth.bank.producer import ProducerConfig, open_bank, run_producer
+from gansynth.bank.producer import ProducerConfig, run_producer
 from gansynth.bank.reader import BankReader
-from gansynth.core.ratio import Ratio
-from gansynth.hosts.mixer import Mixer, MixerConfig
 from gansynth.hosts.record import TrainingFolder, training_in
 from tests.adapters.kits import kit_of, read_all
-from tests.expected import raises_fault
 
 
 @pytest.fixture
@@ -47,16 +42,6 @@ def test_a_damaged_checkpoint_of_the_segmenter_is_passed_over_and_that_is_said(
     result = run_cli(*words)
     assert (result.exit_code, segmenter.sessions()[-1]["complete"]) == (0, True)
     assert f"{newest.name}: " in result.stderr
-
-
-@pytest.mark.fault(40)
-def test_beside_a_generator_that_hangs_no_batch_waits(toy_bank, tmp_path):
-    plan = {"log": tmp_path / "draws", "sample_timeout": 1000.0}
-    mixer = Mixer(MixerConfig(toy_bank(samples=0, frozen=False), Ratio(1, 1), **plan))
-    begun = time.monotonic()
-    for _ in range(20):
-        assert all(slot.sample is None for slot in mixer.batch(range(4)))
-    assert time.monotonic() - begun < 60
 
 
 @pytest.fixture
@@ -104,14 +89,3 @@ def test_a_generator_that_is_replaced_while_it_draws_goes_on_with_its_weights(
     assert len(drawn) == 4
     for one, two in zip(drawn, (s.image for _, s in sorted(expected.items())), strict=True):
         assert np.array_equal(one, two)
-
-
-@pytest.mark.fault(41)
-def test_a_producer_that_is_started_again_refuses_the_generator_put_there(config, monkeypatch):
-    monkeypatch.setattr("os.nice", lambda by: 0)
-    left = iter(range(3))
-    run_producer(config, lambda: next(left, None) is None)
-    spec = BankReader(config.bank).spec
-    with raises_fault("bank.made-with-other-options"):
-        open_bank(BankReader(config.bank).folder, replace(spec, generator="f" * 64))
-    assert BankReader(config.bank).count() > 0
