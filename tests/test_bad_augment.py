@@ -3,18 +3,17 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gansynth.bank.reader import BankSpec, BankWriter
 from gansynth.core.run_folder import write_manifest
 from gansynth.core.schema import Sample
 from gansynth.core.source import lineage_of
 from gansynth.sampling.run_source import open_source
+from tests.banks import write_bank
 
 DRY = pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["real", "dry"])
 
@@ -55,30 +54,16 @@ def test_a_value_that_cannot_be_starts_nothing(
     refuse(*command, code=code, says=says, keep=[toy_nnunet.root, fitted, tmp_path])
 
 
-@pytest.mark.parametrize(
-    ("labels", "value", "says"),
-    [
-        (("cyst",), 0, ("label value(s) [3] unknown", "expected among [-1, 0, 1, 2]")),
-        ((), 9, ("label value(s) [9] unknown", "Make the bank again")),
-    ],
-    ids=["named", "drawn"],
-)
-def test_a_bank_of_a_label_that_the_data_set_lacks_is_refused(
-    toy_nnunet, fitted, refuse, tmp_path, labels, value, says
-):
+def test_a_bank_of_a_label_that_the_data_set_lacks_is_refused(toy_nnunet, fitted, refuse, tmp_path):
     source = open_source(toy_nnunet.request())
-    names = {**source.schema.labels, **{name: 3 for name in labels}}
-    schema = replace(source.schema, labels=names)
-    spec = BankSpec(schema, lineage_of(source), "x", "0" * 64, frozen=True, capacity=1)
-    rng, size = np.random.default_rng(0), source.space.size
-    drawn = rng.integers(0, len(names), size).astype(np.int16)
-    drawn[0, 0, 0] = value
-    with BankWriter.create(tmp_path / "bank", spec) as writer:
-        writer.publish(Sample(rng.normal(size=(2, *size)).astype(np.float32), drawn), {})
-        writer.finish()
-    bank = tmp_path / "bank"
+    image = np.random.default_rng(0).normal(size=(2, *source.space.size)).astype(np.float32)
+    labels = np.zeros(source.space.size, np.int16)
+    labels[0, 0, 0] = 9
+    lineage, pairs = lineage_of(source), [(Sample(image, labels), dict[str, Any]())]
+    bank = write_bank(tmp_path / "bank", source.schema, lineage, pairs)
     command = augment(toy_nnunet, fitted, "--bank", bank, "--dry-run")
-    refuse(*command, code=3, says=(str(bank), *says), keep=[toy_nnunet.root, bank])
+    says = (str(bank), "label value(s) [9] unknown", "Make the bank again")
+    refuse(*command, code=3, says=says, keep=[toy_nnunet.root, bank])
 
 
 def cut(run: Path) -> None:
