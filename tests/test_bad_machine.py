@@ -83,32 +83,20 @@ def test_a_full_disk_ends_an_import_which_is_typed_again(run_cli, one_line, tmp_
     assert run_cli("check", "nnunet:502", "--root", root).exit_code == 0
 
 
-def real(command: tuple[object, ...], size: int) -> Any:
-    """Run the command in a process of its own, on a disk that is full after so many bytes."""
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    return subprocess.run(
-        [*GANSYNTH, *map(str, command)],
-        capture_output=True,
-        text=True,
-        preexec_fn=limit,
-        timeout=200,
-    )
-
-
-def augment(toy: Any, run: Path) -> tuple[object, ...]:
-    kept = ("augment", "--target", "nnunet", *toy.options, "--generator", run, "--ratio", "1:1")
-    short = ("num_epochs=1", "num_iterations_per_epoch=2", "num_val_iterations_per_epoch=1")
-    return (*kept, "--device", "cpu", *(f"--set={s}" for s in short))
-
-
 @pytest.mark.fault(31)
 @pytest.mark.slow
 def test_a_full_disk_under_the_bank_ends_the_training_before_it_begins(toy_copy, run, one_line):
-    ended = real(augment(toy_copy, run), size=60_000)
-    one_line(
-        ended.returncode, ended.stderr, 4, ("sample-000000", "cannot be written", "bytes needed")
+    words = ["augment", "--target", "nnunet", *toy_copy.options, "--generator", str(run)]
+    words += ["--ratio", "1:1", "--device", "cpu", "--set=num_epochs=1"]
+    words += ["--set=num_iterations_per_epoch=2", "--set=num_val_iterations_per_epoch=1"]
+    full = (resource.RLIMIT_FSIZE, (60_000, 60_000))
+    ended = subprocess.run(
+        [*GANSYNTH, *words],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(*full),
+        timeout=200,
     )
+    says = ("sample-000000", "cannot be written", "bytes needed")
+    one_line(ended.returncode, ended.stderr, 4, says)
     assert family(toy_copy.root) == []

@@ -61,22 +61,6 @@ class Watch:
                     self.outside.append(f"{event} {name}")
 
 
-def snapshot(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def restore(folder: Path, valid: dict[Path, bytes], times: dict[Path, int]) -> None:
-    """Put every file back as it was, and remove new ones."""
-    for path in [path for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()]:
-        if path not in valid:
-            path.unlink()
-    for path, data in valid.items():
-        if not path.is_file() or path.stat().st_mtime_ns != times.get(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
-            times[path] = path.stat().st_mtime_ns
-
-
 def mutant(spec: Format, files: list[Path], name: str, number: int) -> tuple[Path, bytes]:
     """Return a file and its damaged bytes, always the same for the same number."""
     rng = random.Random(f"{SEED} {name} {number}")
@@ -113,16 +97,18 @@ def peak_mib() -> int:
     return int(re.findall(r"VmHWM:\s+(\d+)", status)[0]) >> 10
 
 
-def mutants(name: str, folder: Path, first: int, last: int) -> Iterator[Mutant]:
+def mutants(name: str, valid: Path, folder: Path, numbers: range) -> Iterator[Mutant]:
     """Yield mutants one after the other, each written in place of the undamaged file."""
-    spec, valid, times = {**FORMATS, **PLANTED}[name], snapshot(folder), dict[Path, int]()
+    spec = {**FORMATS, **PLANTED}[name]
+    shutil.copytree(valid, folder)
     files = sorted(folder.glob(spec.files))
     for file in files[:: max(1, len(files) // 3)]:
         if (found := outcome(spec, folder, file))[0] != "accepted":
             raise RuntimeError(f"{name}: {file} is not read undamaged: {found}")
-    for start in range(first, last, spec.together):
-        unit = range(start, min(start + spec.together, last))
-        restore(folder, valid, times)
+    for start in range(0, len(numbers), spec.together):
+        unit = numbers[start : start + spec.together]
+        shutil.rmtree(folder)
+        shutil.copytree(valid, folder)
         made = [mutant(spec, files, name, number) for number in unit]
         for number, (file, data) in zip(unit, made, strict=True):
             file.write_bytes(data)
@@ -131,10 +117,11 @@ def mutants(name: str, folder: Path, first: int, last: int) -> Iterator[Mutant]:
                     spec.renote(folder, file)
         for number, (file, _) in zip(unit, made, strict=True):
             yield number, spec, file
+    shutil.rmtree(folder)
 
 
 def read_mutants(
-    name: str, folder: Path, first: int, last: int, seconds: float, lines: "Connection[Any, Any]"
+    name: str, valid: Path, folder: Path, numbers: range, seconds: float, lines: Connection
 ) -> None:
     """Send the number of each mutant before it is read, and after that what came of it."""
     os.fsync = lambda fd: None  # no power cut is tested here
@@ -142,7 +129,7 @@ def read_mutants(
     for clock in (signal.SIGVTALRM, signal.SIGALRM):  # which end this process
         signal.signal(clock, signal.SIG_DFL)
     watch = Watch(folder)
-    for number, spec, file in mutants(name, folder, first, last):
+    for number, spec, file in mutants(name, valid, folder, numbers):
         lines.send([number])
         watch.outside.clear()
         watch.on = True
@@ -208,20 +195,22 @@ def fuzz(name: str, count: int, made: Path, work: Path, seconds: float = HANG_SE
     valid = sample(spec, made)
     seconds *= 1 if spec.together == 1 else 12
     while first < count:
-        shutil.copytree(valid, folder)
-        first = _child(name, folder, first, count, seconds, tally)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        first = _child(name, valid, folder, range(first, count), seconds, tally)
     return tally
 
 
-def _child(name: str, folder: Path, first: int, end: int, seconds: float, tally: Tally) -> int:
+def _child(
+    name: str, valid: Path, folder: Path, numbers: range, seconds: float, tally: Tally
+) -> int:
     """Read mutants in one child process until its end; return the mutant at which to go on."""
     fork = multiprocessing.get_context("fork")
     lines, theirs = fork.Pipe(duplex=False)
-    told = (name, folder, first, end, seconds, theirs)
+    told = (name, valid, folder, numbers, seconds, theirs)
     process = fork.Process(target=read_mutants, args=told)
     process.start()
     theirs.close()
+    first = numbers.start
     reading: int | None = None
     with contextlib.suppress(EOFError):
         while True:
@@ -232,7 +221,7 @@ def _child(name: str, folder: Path, first: int, end: int, seconds: float, tally:
                 first = number + 1
     process.join()
     if reading is None:
-        assert (first, process.exitcode) == (end, 0), f"{name}: mutant {first} is not made"
+        assert (first, process.exitcode) == (numbers.stop, 0), f"{name}: mutant {first} is not made"
         return first
     hung = process.exitcode in (-signal.SIGVTALRM, -signal.SIGALRM)
     tally.counts["mutants"] += 1

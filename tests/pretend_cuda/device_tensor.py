@@ -160,7 +160,6 @@ def _held(tensor: Any) -> Tensor:
 
 
 def unpickled(held: Tensor, place: str, requires_grad: bool) -> DeviceTensor:
-    """Return a tensor that was pickled."""
     tensor = DeviceTensor(held, torch.device(place))
     return tensor.requires_grad_(requires_grad)  # type: ignore[return-value]
 

@@ -73,10 +73,8 @@ def check_wait(cause: str) -> None:
 
 
 def set_sync_debug_mode(mode: Any) -> None:
-    """Stand for torch's."""
     _debug["mode"] = {"default": 0, "warn": 1}.get(mode, mode)
 
 
 def get_sync_debug_mode() -> int:
-    """Stand for torch's."""
     return _debug["mode"]

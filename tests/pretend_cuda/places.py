@@ -47,12 +47,10 @@ def place_of(device: object) -> torch.device | None:
 
 
 def current() -> int:
-    """Return the number of this thread's current device."""
     return getattr(_thread, "number", 0)
 
 
 def set_current(device: object) -> None:
-    """Choose this thread's current device."""
     place = place_of(device)
     _thread.number = current() if place is None else place.index
 
@@ -140,19 +138,16 @@ def stream_of(place: torch.device) -> Iterator[None]:
 
 
 def get_stream(place: torch.device) -> Tensor:
-    """Return the state of a device's default random numbers."""
     if place.index not in _streams:
         seed_stream(place.index, 1_000_003 + place.index)
     return _streams[place.index]
 
 
 def set_stream(place: torch.device, state: Tensor) -> None:
-    """Set the state of a device's default random numbers."""
     _streams[place.index] = state.clone()
 
 
 def seed_stream(number: int, seed: int) -> None:
-    """Seed a device's default random numbers."""
     _streams[number] = PlainGenerator().manual_seed(_own(seed)).get_state()
 
 

@@ -49,7 +49,6 @@ def counting() -> Iterator[Counts]:
 
 
 def count_operator(name: str) -> None:
-    """Count an operator that a device runs."""
     for counts in _open:
         counts.operators[name] += 1
 

@@ -1,6 +1,5 @@
 """Phantoms as data sets on disk: nnU-Net's, DeepMedic's, YOLO's, and those of papers' recipes."""
 
-import ast
 import json
 from dataclasses import replace
 from functools import partial
@@ -26,6 +25,7 @@ from gansynth.testing.phantoms import (
     write_phantoms,
 )
 from gansynth.testing.phantoms.data_sets import FEWEST_PIXELS
+from gansynth_deepmedic.configs import read_values
 
 COARSE = PhantomOptions(spacing_mm=8.0)
 TWO = replace(COARSE, channels=("FLAIR", "T1c"))
@@ -136,13 +136,8 @@ def test_an_interrupted_run_leaves_nothing(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def values(path: Path) -> dict[str, Any]:
-    tree = ast.parse(path.read_text())
-    return {n.targets[0].id: ast.literal_eval(n.value) for n in tree.body}  # type: ignore[attr-defined]
-
-
 def test_the_lists_name_every_subject_once_in_the_same_order(base):
-    told, folder = values(base / "deepmedic/trainConfig.cfg"), base / "deepmedic"
+    told, folder = read_values(base / "deepmedic/trainConfig.cfg"), base / "deepmedic"
     for part, count in (("Training", 3), ("Validation", 1)):
         names = [*told[f"channels{part}"], told[f"gtLabels{part}"], told[f"roiMasks{part}"]]
         files = [[folder / line for line in (folder / n).read_text().split()] for n in names]
@@ -165,7 +160,7 @@ def test_images_are_normal_within_the_brain_and_labels_are_the_phantoms(base):
         assert len(np.unique(image[brain == 0])) == 1
     labels = array(folder / "labels.nii.gz")
     assert np.array_equal(labels, make_phantom(1, 3, TWO).labels)
-    assert labels.max() < values(base / "deepmedic/modelConfig.cfg")["numberOfOutputClasses"]
+    assert labels.max() < read_values(base / "deepmedic/modelConfig.cfg")["numberOfOutputClasses"]
 
 
 def test_a_detectors_set_has_boxes_around_what_is_bright_and_people_in_one_split(base):
