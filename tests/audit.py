@@ -19,26 +19,22 @@ def run(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(word) for word in words], capture_output=True, text=True)
 
 
-def skipped(why: str) -> int:
-    print(f"skipped: {why.strip().splitlines()[-1] if why.strip() else 'no answer'}")
-    return 0
-
-
 def main() -> int:
     if not TOOL.is_file():
-        done = run(sys.executable, "-m", "venv", HOME)
-        if not done.returncode:
-            pip = (HOME / "bin" / "python", "-m", "pip", "--retries", 1, "--timeout", 20)
-            done = run(*pip, "install", "--quiet", "pip-audit")
-        if done.returncode:
-            return skipped(done.stderr)
+        run(sys.executable, "-m", "venv", HOME)
+        pip = (HOME / "bin" / "python", "-m", "pip", "--retries", 1, "--timeout", 20)
+        installed = run(*pip, "install", "--quiet", "pip-audit")
+        if installed.returncode:
+            print(f"skipped: {installed.stderr.strip()}")
+            return 0
     frozen = run(sys.executable, "-m", "pip", "freeze", "--exclude-editable").stdout
     FROZEN.write_text("\n".join(re.findall(r"^[\w.-]+==[\w.!]+", frozen, flags=re.MULTILINE)))
     FOUND.unlink(missing_ok=True)
     words = ("--no-deps", "--disable-pip", "-r", FROZEN, "-f", "json", "-o", FOUND)
     done = run(TOOL, *words, "--timeout", 20)
     if not FOUND.is_file():
-        return skipped(done.stderr)
+        print(f"skipped: {done.stderr.strip()}")
+        return 0
     packages = json.loads(FOUND.read_text())["dependencies"]
     known = [(one, v) for one in packages for v in one.get("vulns", ())]
     for one, v in known:

@@ -93,7 +93,6 @@ class Matrix:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.outcomes: dict[str, str] = {}
-        self.seconds: dict[str, float] = defaultdict(float)
         self.rows: dict[int, set[str]] = defaultdict(set)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -101,7 +100,6 @@ class Matrix:
         test = report.nodeid
         for row in (value for key, value in report.user_properties if key == "fault"):
             self.rows[int(str(row))].add(test)
-        self.seconds[test] += report.duration
         before = self.outcomes.get(test, "passed")
         outcome = "failed" if hasattr(report, "wasxfail") else report.outcome
         self.outcomes[test] = before if outcome == "passed" else outcome
@@ -115,7 +113,6 @@ class Matrix:
             found.append(
                 {"row": row, "fault": fault, "expected": expected, "holds": holds}
                 | {word: counts[word] for word in WORDS}
-                | {"seconds": round(sum(self.seconds[test] for test in tests), 1)}
                 | {"tests": sorted({test.partition("[")[0] for test in tests})}
             )
         return found
@@ -128,14 +125,11 @@ class Matrix:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print the table and write it down."""
         lines, say = self.lines(), terminalreporter.write_line
-        say(f"\n{'row':>3} {'':6} {'pass':>4} {'fail':>4} {'skip':>4} {'s':>6}  fault: expected")
+        say(f"\n{'row':>3} {'':6} {'pass':>4} {'fail':>4} {'skip':>4}  fault: expected")
         for line in lines:
             counts = " ".join(f"{line[word]:4}" for word in WORDS)
             holds = "holds" if line["holds"] else "FAILED"
-            say(
-                f"{line['row']:3} {holds:6} {counts} {line['seconds']:6.1f}  "
-                f"{line['fault']}: {line['expected']}"
-            )
+            say(f"{line['row']:3} {holds:6} {counts}  {line['fault']}: {line['expected']}")
         say(f"{sum(line['holds'] for line in lines)}/{len(lines)} rows hold")
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text(json.dumps(lines, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -26,6 +26,7 @@ from gansynth.testing.phantoms import (
 )
 from gansynth.testing.phantoms.data_sets import FEWEST_PIXELS
 from gansynth_deepmedic.configs import read_values
+from gansynth_yolo.source import open_yolo
 
 COARSE = PhantomOptions(spacing_mm=8.0)
 TWO = replace(COARSE, channels=("FLAIR", "T1c"))
@@ -172,21 +173,17 @@ def test_a_detectors_set_has_boxes_around_what_is_bright_and_people_in_one_split
         **{"nc": 1, "names": {0: "glioma"}, "channels": 1},
     }
     people, free, inside, ends = set(), [], [], []
-    pictures = sorted(folder.glob("images/*/*.png"))
-    for path in pictures:
-        people.add((path.parent.name, path.name[:7]))
-        lines = (folder / "labels" / path.parent.name / f"{path.stem}.txt").read_text().splitlines()
-        rows = np.array([line.split() for line in lines], float).reshape(-1, 5)
-        centre, size = rows[:, 1:3], rows[:, 3:]
-        pixels = np.asarray(Image.open(path))
-        assert pixels.shape == (24, 24)
-        assert pixels.dtype == np.uint8
-        boxes = np.concatenate([centre - size / 2, centre + size / 2], 1) * 24
+    source = open_yolo(SourceRequest("yolo", str(folder / "data.yaml")))
+    pictures = [(split, one) for split, images in source.images.items() for one in images]
+    for split, one in pictures:
+        people.add((split, one.image.name[:7]))
+        pixels, boxes = np.asarray(Image.open(one.image)), one.boxes.coords
+        assert (pixels.shape, pixels.dtype) == ((24, 24), np.uint8)
         free.append(boxes.size == 0)
         assert np.allclose(boxes, np.rint(boxes), atol=1e-3)
         assert ((boxes >= -1e-3) & (boxes <= 24 + 1e-3)).all()
         assert ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) >= FEWEST_PIXELS - 0.01).all()
-        for x1, y1, x2, y2 in np.rint(boxes).astype(int):
+        for y1, x1, y2, x2 in np.rint(boxes).astype(int):
             inside.append(pixels[y1:y2, x1:x2].max() / np.median(pixels[pixels > 0]))
         filled = np.count_nonzero(pixels, axis=1)
         filled = filled[filled > 0]

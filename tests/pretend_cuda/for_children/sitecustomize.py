@@ -1,13 +1,10 @@
 """Gives a Python process pretend CUDA devices when, and only when, it imports torch.
 
-Python imports ``sitecustomize`` by itself at its start. Another one, further down the path, still
-runs.
+Python imports ``sitecustomize`` by itself at its start.
 """
 
-import importlib.util
 import sys
 from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
 from typing import Any
 
 
@@ -34,14 +31,4 @@ class _TorchHook:
         return spec
 
 
-def _run_next() -> None:
-    """Run the ``sitecustomize`` that this one hides."""
-    here = Path(__file__).resolve().parent
-    others = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
-    spec = PathFinder.find_spec("sitecustomize", others)
-    if spec is not None and spec.loader is not None:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
-
-
 sys.meta_path.insert(0, _TorchHook)
-_run_next()
