@@ -34,8 +34,8 @@ def kills() -> str:
 
 def fuzzed() -> str:
     """What became of mutants; ``python -m tests.fuzz --write`` makes them."""
-    heads = ("mutants", "read", "typed error", "other exception", "crash")
-    heads += ("> 10 s", "> 1 GB", "written outside")
+    heads = ["mutants", "read", "typed error", "other exception", "crash"]
+    heads += ["> 10 s", "> 1 GB", "written outside"]
     formats = json.loads((RESULTS / "fuzz.json").read_text("utf-8"))["formats"]
     counts = {name: [*one.values()][: len(heads)] for name, one in formats.items()}
     counts["all"] = [sum(column) for column in zip(*counts.values(), strict=True)]

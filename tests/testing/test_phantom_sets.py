@@ -178,7 +178,8 @@ def test_a_detectors_set_has_boxes_around_what_is_bright_and_people_in_one_split
     for split, one in pictures:
         people.add((split, one.image.name[:7]))
         pixels, boxes = np.asarray(Image.open(one.image)), one.boxes.coords
-        assert (pixels.shape, pixels.dtype) == ((24, 24), np.uint8)
+        assert pixels.shape == (24, 24)
+        assert pixels.dtype == np.uint8
         free.append(boxes.size == 0)
         assert np.allclose(boxes, np.rint(boxes), atol=1e-3)
         assert ((boxes >= -1e-3) & (boxes <= 24 + 1e-3)).all()
