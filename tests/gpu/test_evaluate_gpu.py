@@ -24,10 +24,18 @@ def on_device():
     return comparison(strangers(), "cuda")
 
 
+def features(on: Comparison) -> np.ndarray:
+    return features_of(on).of(on.samples, "random").whole
+
+
 def test_features_without_training_are_those_of_the_cpu(on_device):
-    own = features_of(on_device).of(on_device.samples, "random").whole
     other = comparison(strangers(), "cpu")
-    assert own == pytest.approx(features_of(other).of(other.samples, "random").whole, abs=1e-2)
+    assert features(on_device) == pytest.approx(features(other), abs=1e-2)
+
+
+def test_features_come_from_a_second_device(on_device, second):
+    found = comparison(strangers(), str(second))
+    assert features(found) == pytest.approx(features(on_device), abs=1e-2)
 
 
 def test_figures_of_trained_features_are_finite(on_device):

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,16 +48,10 @@ def test_a_detector_trains_on_samples(device, request, tmp_path):
     assert json.loads(done.stdout)["drawn_synthetic"] > 0
 
 
-@pytest.fixture(scope="module")
-def example_run(tmp_path_factory) -> Path:
-    folder: Path = tmp_path_factory.mktemp("example") / "run"
+def test_a_producer_of_its_own_draws_on_the_device(device, tmp_path):
     how: dict[str, Any] = {"edits": ("flip",), "device": "cpu", "reporter": NullReporter()}
-    fit("cgan3d", SourceRequest("example", "2d"), folder, settings=TINY, **how)
-    return folder
-
-
-def test_a_producer_of_its_own_draws_on_the_device(device, example_run, tmp_path):
-    bank = gansynth.fill_bank(example_run, tmp_path / "bank", samples=3, device=str(device))
+    fit("cgan3d", SourceRequest("example", "2d"), tmp_path / "run", settings=TINY, **how)
+    bank = gansynth.fill_bank(tmp_path / "run", tmp_path / "bank", samples=3, device=str(device))
     reader = BankReader(bank)
     assert len(reader.ids()) == 3
     assert all(np.isfinite(reader.read(name).image).all() for name in reader.ids())

@@ -9,6 +9,7 @@ from torch import Tensor
 from gansynth.core.generator import Batch, Generator, TrainingStep
 from gansynth.core.space import Space
 from gansynth.data.batches import CaseBatches, CaseCache
+from gansynth.runtime.devices import producer_device, set_seed
 from gansynth.runtime.errors import UsageFault
 from gansynth.testing import ToySource
 from gansynth.training import checkpoint
@@ -126,6 +127,18 @@ def test_every_gan_of_the_zoo_trains_and_goes_on(request, tmp_path, name, where)
     assert (report.resumed_at, report.rollbacks) == (3, 0)
     assert (made.device.type, made.device.index or 0) == (device.type, device.index or 0)
     assert all(v.isfinite().all() for v in newest(tmp_path).values())
+
+
+def test_the_producer_takes_the_device_that_the_training_leaves_free(second):
+    assert producer_device("auto", (0,)) == str(second)
+
+
+def test_seeding_one_device_leaves_the_other_alone(device, second):
+    set_seed(1, torch.device("cuda:0"))
+    expected = torch.randn(3, device=device).cpu()
+    set_seed(1, torch.device("cuda:0"))
+    set_seed(2, second)
+    assert torch.equal(torch.randn(3, device=device).cpu(), expected)
 
 
 REPLAYED = ["dcgan", "wgan_gp", "wgan_gp_mask", "cpggan", "progressive"]

@@ -197,10 +197,6 @@ PLANTED = [
 ]
 
 
-def test_the_loop_as_it_is_passes(tmp_path):
-    two_steps(tmp_path)
-
-
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
 def test_a_mistake_in_the_loop_is_caught(plant, monkeypatch, tmp_path):
     plant(monkeypatch)

@@ -16,7 +16,7 @@ marks = [
 pytestmark = marks
 PYTEST = ("-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "-m", "not slow", "--tb=short")
 HERE, GPU = Path(__file__).parent, ROOT / "tests" / "gpu"
-HOSTS = {GPU / f"test_{name}_gpu.py" for name in ("hosts", "second")}
+HOSTS = {GPU / "test_hosts_gpu.py"}
 
 
 def run(files: set[Path], folder: Path) -> None:
