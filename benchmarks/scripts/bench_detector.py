@@ -88,13 +88,13 @@ def mixed(asked: Mapping[str, Any]) -> tuple[Ends, dict[str, Any]]:
     from gansynth.hosts.job import Job
     from gansynth.hosts.record import read_sessions
 
-    ends, rounds = Ends(), Job.round
+    ends, rounds = Ends(), Job.end_round
 
     def timed(job: Job, done: int, **values: float) -> None:
         ends.at.append(time.perf_counter())
         rounds(job, done, **values)
 
-    Job.round = timed  # type: ignore[method-assign]
+    Job.end_round = timed  # type: ignore[method-assign]
     Path(asked["output"]).mkdir(parents=True)
     session_of(asked).train(None)
     (session,) = read_sessions(Path(asked["output"]))
