@@ -3,13 +3,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("monai")
-
 CASES = 6
 SHAPE = (18, 18, 18)
 
 
 def test_a_small_unet_trains_on_real_cases_and_samples(toy_bank, example):
+    pytest.importorskip("monai")
     rng = np.random.default_rng(0)
     label = np.zeros((1, *SHAPE), np.float32)
     label[0, 4:12, 4:12, 4:12] = 1
@@ -29,6 +28,7 @@ def test_a_small_unet_trains_on_real_cases_and_samples(toy_bank, example):
 
 
 def test_monai_seeds_the_random_transforms_of_a_mixed_data_set(toy_bank):
+    pytest.importorskip("monai")
     from monai.data.utils import set_rnd
     from monai.transforms.croppad.dictionary import RandSpatialCropd
     from monai.transforms.transform import Randomizable

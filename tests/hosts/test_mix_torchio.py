@@ -1,17 +1,12 @@
-import importlib
-from typing import Any
-
 import pytest
 import torch
-
-pytest.importorskip("torchio")
 
 SUBJECTS = 6
 SHAPE = (12, 14, 16)
 
 
 def test_subjects_and_patches_are_mixed(example, toy_bank):
-    tio: Any = importlib.import_module("torchio")
+    tio = pytest.importorskip("torchio")
     generator = torch.Generator().manual_seed(0)
     subjects = [
         tio.Subject(

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from gansynth.runtime import torchvision_compat
 from tests.adapters.nnunet.conftest import begin, log_of
 from tests.expected import raises_fault
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-torchvision_compat.apply()
 
 
 @dataclass
