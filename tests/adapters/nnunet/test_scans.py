@@ -65,10 +65,11 @@ def test_preprocessed_scans_are_kept_and_those_of_changed_files_made_again(toy_c
 
 @pytest.fixture
 def run(toy_copy, tmp_path) -> Path:
-    told = {"data": "nnunet:501", "configuration": "3d_fullres", "root": str(toy_copy.root)}
-    own = {"plans": toy_copy.plans, "lesions": "lesion", "out": tmp_path / "run"}
-    gansynth.fit("parametric", **told, **own, quiet=True)
-    return tmp_path / "run"
+    run: Path = tmp_path / "run"
+    told: dict[str, Any] = {"data": "nnunet:501", "configuration": "3d_fullres", "out": run}
+    told |= {"root": str(toy_copy.root), "plans": toy_copy.plans, "lesions": "lesion"}
+    gansynth.fit("parametric", **told, quiet=True)
+    return run
 
 
 def test_lesions_land_in_scans_but_in_none_whose_label_map_shows_one(run, scans, tmp_path, succeed):
@@ -81,8 +82,8 @@ def test_lesions_land_in_scans_but_in_none_whose_label_map_shows_one(run, scans,
         labels[8:11, 8:11, 8:11] = value
         save_nifti(tmp_path / "two" / "labels" / f"{name}.nii.gz", labels)
     words = ("--unlabelled", f"nifti:{tmp_path / 'two'}", "--unlabelled-read", "labels=lesion:2")
-    words = (*words, "--backgrounds", "unlabelled", "--prevalence", 1)
-    told = succeed("sample", run, "-n", 2, *words, "-o", tmp_path / "out")
+    how = ("--backgrounds", "unlabelled", "--prevalence", 1, "-o", tmp_path / "out")
+    told = succeed("sample", run, "-n", 2, *words, *how)
     assert "1 scan(s) of 1 subject(s), 1 with a lesion left out" in told.stderr
     samples = json.loads((tmp_path / "out" / "provenance.json").read_text())["samples"]
     assert {one["case"] for one in samples.values()} == {"normal"}

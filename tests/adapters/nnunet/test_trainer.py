@@ -9,7 +9,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -21,7 +20,7 @@ from gansynth.hosts.record import TrainingResult, read_sessions
 from gansynth.runtime import torchvision_compat
 from gansynth.runtime.child import SHOWN_PREFIX, SHOWS
 from gansynth.runtime.errors import EnvironmentFault, IntegrityFault, traced_fault
-from gansynth.runtime.files import read_json
+from gansynth.runtime.files import read_json, read_nifti
 from gansynth_nnunet import launch
 from gansynth_nnunet.launch import EXT_TRAINER, TRAINER
 from gansynth_nnunet.mixed import MixedNnunetDataset
@@ -398,6 +397,6 @@ def test_the_stock_command_trains_and_predicts_the_same_where_there_is_no_gansyn
     predict = (sys.executable, "-c", PREDICT, "-i", images, "-o", out, "-npp", 0, "-nps", 0)
     run_stock(*predict, "-d", "501", "-c", "3d_fullres", "-f", "0", *trained)
     for file in validated:
-        expected, found = (np.asarray(nib.load(f).dataobj) for f in (file, out / file.name))
+        expected, found = read_nifti(file).array, read_nifti(out / file.name).array
         assert len(np.unique(expected)) > 1
         assert np.array_equal(found, expected)

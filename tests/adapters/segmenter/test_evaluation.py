@@ -90,7 +90,7 @@ def test_images_of_other_channels_are_refused(thresholding):
 @pytest.mark.parametrize(("ignore", "right"), [(2, True), (None, False)])
 def test_voxels_without_a_known_truth_do_not_count(ignore, right, monkeypatch):
     source = ToySource(3)
-    truth = iter([source.load(case).labels for case in source.held_out_ids])
+    truth: Any = iter([source.load(case).labels for case in source.held_out_ids])
     monkeypatch.setattr(ToySource, "schema", replace(source.schema, ignore=ignore))
     look = lambda image: [np.clip(next(truth), 0, 1)]  # noqa: E731  # 1 for 2
     found = evaluate_held_out(source, REGIONS, look, None)
