@@ -164,7 +164,6 @@ def test_two_variables_are_the_shortest_case_and_a_wrong_one_is_named(tmp_path):
     [
         ({}, "expected the file that gansynth augment"),
         ({"later": 1}, "later: unknown"),
-        ({"schedule": "finetune:34%@50%"}, "expected --ratio 0:1"),
         ({"set": {"num_epoch": "3"}}, "num_epoch=3: nnunet has no such setting"),
     ],
 )

@@ -133,7 +133,6 @@ def test_one_colour_picture_is_three_channels_as_nnunet_reads_it(toy_copy):
     [
         ({"channel_names": {"1": "T1"}}, "nnunet.channel-names-invalid"),
         ({"labels": {"organ": 1}}, "nnunet.labels-invalid"),
-        ({"labels": {"background": 0, "a": [1, 2]}}, "nnunet.labels-invalid"),
         ({"dataset": {"p1": {"image": "x"}}}, "nnunet.case-list-invalid"),
         ({"file_ending": None}, "nnunet.file-ending-invalid"),
         ({"file_ending": ".mha"}, "nnunet.no-training-cases"),
