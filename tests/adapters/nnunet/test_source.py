@@ -39,10 +39,6 @@ def store(path: Path, array: np.ndarray) -> None:
     write_hashes(path.parent)
 
 
-def load_array(path: Path) -> np.ndarray:
-    return np.asarray(blosc2.open(str(path))[...])
-
-
 def planned(**changes: object) -> Spoil:
     """Other values in the configuration 3d_fullres."""
 
@@ -188,7 +184,7 @@ UNFIT: list[tuple[str, Callable[[np.ndarray], np.ndarray], str, str]] = [
 def test_arrays_that_do_not_fit_are_named(toy_copy, name, change, expected, names):
     """What is damaged in them, and NaN and unknown labels, ``tests/test_bad_input.py`` has."""
     path = arrays(toy_copy) / name
-    store(path, change(load_array(path)))
+    store(path, change(np.asarray(blosc2.open(str(path))[...])))
     with raises_fault(expected, names=names):
         NnunetSource(toy_copy.request()).load("p2_left")
 
