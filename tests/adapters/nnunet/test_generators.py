@@ -2,6 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from gansynth.sampling.open_run import load_run
+from gansynth.sampling.sampler import Sampler
+from gansynth_nnunet.source import NnunetSource
+from tests.banks import Pairs, write_bank
 from tests.conftest import Toy
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -42,6 +46,16 @@ def test_what_cannot_be_drawn_is_refused_with_the_way_out(
 ):
     words = ("augment", "--target", "nnunet", *flat(toy_nnunet), "--generator", runs[name])
     refuse(*words, "--ratio", "1:1", *more, code=code, says=says)
+
+
+def test_a_bank_of_images_alone_is_refused_with_the_way_out(runs, toy_nnunet, tmp_path, refuse):
+    source = NnunetSource(toy_nnunet.request(configuration="2d"))
+    opened = load_run(runs["bare"], "cpu")
+    pairs: Pairs = [(sample, {}) for sample in Sampler(opened, source).draw(0, 2)]
+    write_bank(tmp_path / "bank", source.schema, opened.lineage, pairs)
+    words = ("augment", "--target", "nnunet", *flat(toy_nnunet), "--bank", tmp_path / "bank")
+    says = ("000000: sample: no labels", "learns from labels")
+    refuse(*words, "--ratio", "1:1", "--dry-run", code=3, says=says)
 
 
 def test_samples_of_slices_of_volumes_are_written(runs, succeed, tmp_path):
