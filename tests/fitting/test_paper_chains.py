@@ -51,12 +51,6 @@ def drawer(folder: Path, **asked: Any) -> Sampler:
     return Sampler(run, source, SampleRequest(**asked))
 
 
-def of_case(told: Sampler, index: int) -> tuple[Any, Any]:
-    condition: Any = told.sampler.draw(index)
-    case: Any = told.sampler.cases(condition.provenance["case"])
-    return condition, case
-
-
 def test_the_chain_has_seen_both_sources_and_its_parts_draw_what_the_paper_draws(chain):
     manifest = read_manifest(chain)
     lineage = Lineage.from_json(manifest["lineage"])
@@ -98,7 +92,8 @@ def test_all_of_a_further_source_is_learnt_from_unless_a_fold_is_named():
 def test_edits_change_the_tumour_and_tissues_show_where_it_has_been(chain, edit):
     told, moved = drawer(chain, edits=(edit,)), 0
     for index in range(6):
-        condition, case = of_case(told, index)
+        condition: Any = told.sampler.draw(index)
+        case: Any = told.sampler.cases(condition.provenance["case"])
         before, after = case.own.labels, np.where(condition.labels < 5, condition.labels, 0)
         moved += not np.array_equal(before, after)
         assert np.array_equal(condition.labels[after == 0], case.under[after == 0])
