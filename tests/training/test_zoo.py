@@ -18,6 +18,21 @@ def run(name: str, folder: Path | None, changes=None, **options):
     train(member(name, **(changes or {})), toy_batches(name), chosen, folder=folder)
 
 
+def test_parts_of_a_batch_add_up_to_the_batch(tmp_path):
+    """Up to rounding, by plain gradient descent: Adam does not mind the scale of gradients."""
+
+    def descent(self, player, parameters):
+        return torch.optim.SGD(parameters, lr=0.1)
+
+    for parts in (1, 2):
+        changes = {"optimizer": descent}
+        run("wgan", tmp_path / str(parts), changes, accumulate=parts, batch_size=4, steps=2)
+    whole, shared = (newest(tmp_path / str(parts)) for parts in (1, 2))
+    for key in whole:
+        if key.startswith("net/"):
+            torch.testing.assert_close(shared[key], whole[key], rtol=1e-4, atol=1e-6)
+
+
 def test_parts_meet_the_same_pool_as_the_batch(tmp_path):
     """The same labels exactly; images nearly, for each part moves a spectral norm's iteration."""
     for parts in (1, 2):
