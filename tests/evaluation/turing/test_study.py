@@ -119,6 +119,7 @@ def test_changed_images_are_noticed(made, flat_study):
     [
         ("{", "files.own-document-unreadable"),
         ('{"version": 1}', "turing-test.study-version-differs"),
+        ('{"version": 4}', "turing-test.study-changed"),
         (None, "turing-test.study-changed"),
     ],
 )
