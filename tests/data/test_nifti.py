@@ -20,17 +20,14 @@ def read(where: Path, fold: str = "0", subjects: str | None = r"(p\d)_", **keys:
 
 def manifest(pairs: Path, name: str = "cases.csv", **columns: dict[str, Any]) -> Path:
     """A manifest of the pairs; further columns are given as case -> value."""
-    files = {"T1": "images/{}_0000.nii.gz", "T2": "images/{}_0001.nii.gz"}
-    files["label"] = "labels/{}.nii.gz"
-    rows = [
-        {"case": case, **{key: file.format(case) for key, file in files.items()},
-         **{key: values[case] for key, values in columns.items() if case in values}}
-        for case in SIDES
-    ]  # fmt: skip
-    header = ["case", *files, *columns]
-    lines = [header, *([str(row.get(key, "")) for key in header] for row in rows)]
-    text = "\n".join(map(",".join, lines))
-    (pairs / name).write_text(json.dumps({"cases": rows}) if name.endswith("json") else text)
+    rows: list[dict[str, Any]] = []
+    for case in SIDES:
+        row = {"case": case, "T1": f"images/{case}_0000.nii.gz", "T2": f"images/{case}_0001.nii.gz"}
+        row["label"] = f"labels/{case}.nii.gz"
+        rows.append(row | {key: values.get(case, "") for key, values in columns.items()})
+    lines = [",".join(map(str, line)) for line in (rows[0], *map(dict.values, rows))]
+    text = json.dumps({"cases": rows}) if name.endswith("json") else "\n".join(lines)
+    (pairs / name).write_text(text)
     return pairs / name
 
 
