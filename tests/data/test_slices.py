@@ -148,11 +148,8 @@ def test_channels_are_kept_by_name_or_are_cases_of_their_own():
     kept, image = opened(channels="second"), VOLUME.load("toy_00").image[:, 4]
     assert kept.schema.channels == ("second",)
     np.testing.assert_array_equal(kept.load("toy_00/axi004").image, image[1:])
-    source = opened(concat="yes", window="0:1,0:2", slices="4")
-    assert source.train_ids[:2] == ("toy_00/axi004/first", "toy_00/axi004/second")
-    assert source.schema.channels == ("first+second",)
-    second = source.load("toy_00/axi004/second").image
-    np.testing.assert_allclose(second, (image[1:] / 2).clip(0, 1), atol=1e-6)
+    cases = opened(concat="yes", slices="4").train_ids
+    assert cases[:2] == ("toy_00/axi004/first", "toy_00/axi004/second")
 
 
 @pytest.fixture(scope="module")
