@@ -140,7 +140,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no size": ({"loader": object()}, "shape=(D, H, W)"),
     "an epoch of nothing": ({"loader": Finite(), "shape": PATCH}, "expected infinite=True"),
     "no share": ({"foreground": 1.5}, "foreground is 1.5"),
-    "no batches": ({"schedule": "anneal"}, "expected batches=N"),
 }
 
 

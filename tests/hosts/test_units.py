@@ -28,7 +28,6 @@ PAIRS: dict[str, tuple[Any, Any, bool]] = {
 
 @pytest.fixture
 def bank(tmp_path, samples):
-    """A bank of such images."""
     schema, labels = Schema(("T1",), {"background": 0}, (1.0,) * 3), np.zeros(SHAPE, np.int16)
     pairs: list[Any] = [(Sample(np.asarray(s, np.float32), labels), {}) for s in samples]
     return write_bank(tmp_path / "bank", schema, Lineage("toy", "0", ()), pairs)

@@ -42,6 +42,18 @@ def shared_deepmedic(tmp_path_factory) -> Toy:
     return Toy(once(tmp_path_factory, "toy_deepmedic", toy_deepmedic))
 
 
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Toy:
+    """Small volumes, three cases to train on and two to validate on, that no test may change."""
+    return toy_deepmedic(tmp_path_factory.mktemp("sets") / "toy", train=3, shape=(14, 12, 10))
+
+
+@pytest.fixture
+def mine(toy, tmp_path) -> Any:
+    """The same, that a test may change."""
+    return toy.copied(tmp_path / "mine")
+
+
 @pytest.fixture(scope="session")
 def crop_run(shared_deepmedic, tmp_path_factory) -> Path:
     """A tiny ``cgan3d``, fitted on ``shared_deepmedic`` for two steps. Do not change it."""

@@ -16,24 +16,13 @@ from gansynth_deepmedic.configs import (
     read_train_config,
     read_values,
 )
-from tests.deepmedic_sets import MODEL_VALUES, Toy, toy_deepmedic, write_config
+from tests.deepmedic_sets import MODEL_VALUES, Toy, write_config
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory) -> Toy:
-    """Lists of small volumes: three cases to train on, two to validate on."""
-    return toy_deepmedic(tmp_path_factory.mktemp("toy"), train=3, val=2, shape=(9, 9, 9))
-
-
-@pytest.fixture
-def toy(original, tmp_path) -> Any:
-    return original.copied(tmp_path / "toy")
-
-
-def read(toy: Toy, **values: Any) -> TrainConfig:
+def read(mine: Toy, **values: Any) -> TrainConfig:
     """Read the training's configuration with other values; None leaves a key out."""
-    values = read_values(toy.train) | values
-    return read_train_config(write_config(toy.folder / "changed.cfg", values))
+    values = read_values(mine.train) | values
+    return read_train_config(write_config(mine.folder / "changed.cfg", values))
 
 
 def fault(reader: Callable[..., object], *given: Any, **values: Any) -> str:
@@ -44,8 +33,8 @@ def fault(reader: Callable[..., object], *given: Any, **values: Any) -> str:
     return message
 
 
-def lines(toy: Toy, name: str, *entries: str) -> Path:
-    path = toy.folder / name
+def lines(mine: Toy, name: str, *entries: str) -> Path:
+    path = mine.folder / name
     path.write_text("".join(f"{entry}\n" for entry in entries))
     return path
 
@@ -104,20 +93,20 @@ def test_code_is_refused_by_line_and_never_executed(tmp_path, monkeypatch, text)
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_the_file_does_not_say_is_deepmedics_default(toy):
+def test_what_the_file_does_not_say_is_deepmedics_default(mine):
     wanted = ("channelsTraining", "gtLabelsTraining", "batchsize_train")
-    values = {key: read_values(toy.train)[key] for key in wanted}
-    found = read_train_config(write_config(toy.folder / "least.cfg", values))
+    values = {key: read_values(mine.train)[key] for key in wanted}
+    found = read_train_config(write_config(mine.folder / "least.cfg", values))
     assert (found.epochs, found.subepochs, found.cases, found.segments) == (35, 20, 50, 1000)
     assert (found.batch, found.processes, found.sampling, found.sampling_validation) == (5, 0, 3, 1)
     assert (found.shares, found.weighted, any(found.normalised)) == (None, False, False)
     assert (found.pad, found.validation, found.train[0].roi) == (True, (), None)
     # Lists to validate on count only if something is validated.
     off = {ON_SAMPLES: None, ON_VOLUMES: False}
-    assert read(toy, **off, channelsValidation=["nowhere.cfg"]).validation == ()
-    assert read_model_config(toy.model).unpredicted == (6, 6, 6)
+    assert read(mine, **off, channelsValidation=["nowhere.cfg"]).validation == ()
+    assert read_model_config(mine.model).unpredicted == (6, 6, 6)
     out = {"segmentsDimVal": None, "segmentsDimInference": None}
-    model = read_model_config(write_config(toy.folder / "model.cfg", {**MODEL_VALUES, **out}))
+    model = read_model_config(write_config(mine.folder / "model.cfg", {**MODEL_VALUES, **out}))
     assert [*model.segments.values()] == [(13,) * 3, (7,) * 3, (13,) * 3]
 
 
@@ -136,20 +125,20 @@ SWAPPED = ["./validation_t1c.cfg", "./validation_flair.cfg"]
         ({"norm_zscore_prms": [1]}, "norm_zscore_prms is [1]: expected a valid dictionary"),
     ],
 )
-def test_a_key_that_data_depend_on_is_checked(toy, values, says):
-    said = fault(read, toy, **values)
-    assert said.startswith(f"{toy.folder / 'changed.cfg'}: ")
+def test_a_key_that_data_depend_on_is_checked(mine, values, says):
+    said = fault(read, mine, **values)
+    assert said.startswith(f"{mine.folder / 'changed.cfg'}: ")
     assert says in said
 
 
-def test_entries_are_relative_to_their_list_and_further_channels_may_be_missing(toy):
-    (toy.folder / "lists").mkdir()
+def test_entries_are_relative_to_their_list_and_further_channels_may_be_missing(mine):
+    (mine.folder / "lists").mkdir()
     text = "# first\n\n  ../data/./x/../pat_00/flair.nii.gz  \r\n/abs/b.nii.gz\n#\n../c.nii.gz"
-    (toy.folder / "lists/flair.cfg").write_text(text)
-    lines(toy, "training_t1c.cfg", "data/pat_00/t1c.nii.gz", "-", " - ")
-    found = read(toy, channelsTraining=["lists/flair.cfg", "training_t1c.cfg"])
-    first = toy.folder / "data/pat_00/flair.nii.gz"
-    wanted = [first, Path("/abs/b.nii.gz"), toy.folder / "c.nii.gz"]
+    (mine.folder / "lists/flair.cfg").write_text(text)
+    lines(mine, "training_t1c.cfg", "data/pat_00/t1c.nii.gz", "-", " - ")
+    found = read(mine, channelsTraining=["lists/flair.cfg", "training_t1c.cfg"])
+    first = mine.folder / "data/pat_00/flair.nii.gz"
+    wanted = [first, Path("/abs/b.nii.gz"), mine.folder / "c.nii.gz"]
     assert [case.channels[0] for case in found.train] == wanted
     assert [case.channels[1] is None for case in found.train] == [False, True, True]
     assert found.channels == ("flair", "training_t1c")
@@ -170,28 +159,28 @@ def test_entries_are_relative_to_their_list_and_further_channels_may_be_missing(
         ("training_flair", "", "no such file"),
     ],
 )
-def test_lists_that_cannot_be_read_are_refused(toy, name, text, says):
-    path = toy.folder / f"{name}.cfg"
+def test_lists_that_cannot_be_read_are_refused(mine, name, text, says):
+    path = mine.folder / f"{name}.cfg"
     path.write_bytes(text.encode(errors="surrogateescape"))
     if not text:
         path.unlink()
-    assert f"{path}: {says.replace('FOLDER', str(toy.folder))}" in fault(read, toy)
+    assert f"{path}: {says.replace('FOLDER', str(mine.folder))}" in fault(read, mine)
 
 
 HEADER, ROW = "channel_t1c,age,ground_truth,channel_flair", 't.nii.gz,4, /g.nii.gz,"../f,.nii.gz"'
 
 
-def test_a_table_goes_before_the_lists_and_its_channels_are_sorted(toy):
-    lines(toy, "train.csv", f"roi_mask, {HEADER}", f"r.nii.gz,{ROW}", "")
+def test_a_table_goes_before_the_lists_and_its_channels_are_sorted(mine):
+    lines(mine, "train.csv", f"roi_mask, {HEADER}", f"r.nii.gz,{ROW}", "")
     lists = {"channelsTraining": None, "gtLabelsTraining": None}
-    found = read(toy, dataframe_train="train.csv", **lists)
+    found = read(mine, dataframe_train="train.csv", **lists)
     assert found.channels == ("flair", "t1c")
     (case,) = found.train
-    assert case.channels == (toy.folder.parent / "f,.nii.gz", toy.folder / "t.nii.gz")
-    assert (case.labels, case.roi) == (Path("/g.nii.gz"), toy.folder / "r.nii.gz")
+    assert case.channels == (mine.folder.parent / "f,.nii.gz", mine.folder / "t.nii.gz")
+    assert (case.labels, case.roi) == (Path("/g.nii.gz"), mine.folder / "r.nii.gz")
     assert len(found.validation) == 2
-    lines(toy, "val.csv", HEADER, ROW)
-    found = read(toy, dataframe_val="val.csv", namesForPredictionsPerCaseVal=None)
+    lines(mine, "val.csv", HEADER, ROW)
+    found = read(mine, dataframe_val="val.csv", namesForPredictionsPerCaseVal=None)
     assert found.validation[0].roi is None
 
 
@@ -204,9 +193,9 @@ def test_a_table_goes_before_the_lists_and_its_channels_are_sorted(toy):
         ("channel_a,ground_truth\na,g\n,g", "entry 2 of channel_a is '', expected a path"),
     ],
 )
-def test_a_table_that_deepmedic_would_stop_at_is_refused(toy, text, says):
-    path = lines(toy, "train.csv", text)
-    assert fault(read, toy, dataframe_train="./train.csv").startswith(f"{path}: {says}")
+def test_a_table_that_deepmedic_would_stop_at_is_refused(mine, text, says):
+    path = lines(mine, "train.csv", text)
+    assert fault(read, mine, dataframe_train="./train.csv").startswith(f"{path}: {says}")
 
 
 @pytest.mark.parametrize(

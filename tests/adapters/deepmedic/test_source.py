@@ -18,21 +18,11 @@ from gansynth_deepmedic.configs import (
 from gansynth_deepmedic.insertion import MISSING
 from gansynth_deepmedic.layout import write_layout
 from gansynth_deepmedic.source import open_deepmedic
-from tests.deepmedic_sets import Toy, store, stored, toy_deepmedic, write_config
+from tests.deepmedic_sets import Toy, store, stored, write_config
 from tests.dividing import divided
 from tests.expected import raises_fault
 
 FILES = ("flair", "t1c", "labels", "roi")
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory) -> Toy:
-    return toy_deepmedic(tmp_path_factory.mktemp("sets") / "toy", train=3, shape=(14, 12, 10))
-
-
-@pytest.fixture
-def mine(toy, tmp_path) -> Any:
-    return toy.copied(tmp_path / "mine")  # that a test may change
 
 
 def edit(toy: Toy, part: str, old: str, new: str) -> None:

@@ -37,7 +37,6 @@ USUAL: dict[str, Any] = {
 
 
 def needs(name: str) -> pytest.MarkDecorator:
-    """The mark of a test that needs a detector's library."""
     return pytest.mark.extra(DETECTORS[name].extra)
 
 
