@@ -179,8 +179,6 @@ def test_what_is_wrong_is_one_line(data, tmp_path, kind, change, says):
     [
         ({"subjects": "z([0-9]+)"}, IntegrityFault, "whose subject is also in training"),
         ({"read": {"volumes": "(q)_([0-9]+)"}}, DataFault, "finds no volume and number of a slice"),
-        ({"fold": "1"}, UsageFault, "--fold '1'"),
-        ({"read": {"sizes": "1"}}, UsageFault, "Did you mean 'size'?"),
         ({"read": {"volumes": "(p)"}}, UsageFault, "has 1 group(s), expected two"),
         ({"read": {"volumes": "("}}, UsageFault, "missing )"),
         ({"read": {"overshoot": "2"}}, UsageFault, "--read overshoot=2"),
