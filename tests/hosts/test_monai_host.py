@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+import gansynth
 from gansynth.core.registry import installed
 from gansynth.core.schema import Sample
 from gansynth.core.source import lineage_of
@@ -43,6 +45,11 @@ def toy(tmp_path):
     bank = write_bank(tmp_path / "bank", source.schema, lineage_of(source), drawn)
     data = ("--data", f"nifti:{asked.where}", "--subjects", asked.subjects, "--read=folds=3")
     return SimpleNamespace(source=source, bank=bank, data=data, out=tmp_path / "out")
+
+
+def test_it_imports_public_names_only():
+    (names,) = re.findall("^from gansynth import (.*)", MODULE.read_text(), re.MULTILINE)
+    assert {*names.split(", ")} <= {*gansynth.__all__}
 
 
 def test_it_keeps_the_contract_of_hosts(monai, tmp_path):
