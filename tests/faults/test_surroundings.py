@@ -192,18 +192,15 @@ def mixer(toy_bank, tmp_path, monkeypatch) -> Mixer[int]:
 
 
 @pytest.mark.fault(43)
-def test_a_clock_that_was_set_back_leaves_a_live_bank_in_use(mixer):
-    later = time.time() + 3600
-    for path in mixer.plan.bank.iterdir():
-        os.utime(path, (later, later))
-    assert all(slot.sample is not None for slot in mixer.batch(range(4)))
-
-
-@pytest.mark.fault(43)
-def test_a_clock_that_is_set_forward_while_it_trains_leaves_a_live_bank_in_use(mixer, monkeypatch):
-    now = time.time
-    mixer.batch(range(4))
-    os.utime(mixer.plan.bank / "heartbeat.json")
-    mixer.batch(range(4))
-    monkeypatch.setattr("time.time", lambda: now() + 3600)
+@pytest.mark.parametrize("set_to", ["back", "forward"])
+def test_a_clock_that_is_set_leaves_a_live_bank_in_use(mixer, monkeypatch, set_to):
+    now = time.time()
+    if set_to == "back":
+        for path in mixer.plan.bank.iterdir():
+            os.utime(path, (now + 3600, now + 3600))
+    else:  # while it trains
+        mixer.batch(range(4))
+        os.utime(mixer.plan.bank / "heartbeat.json")
+        mixer.batch(range(4))
+        monkeypatch.setattr("time.time", lambda: now + 3600)
     assert all(slot.sample is not None for slot in mixer.batch(range(4)))

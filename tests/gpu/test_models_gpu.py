@@ -58,7 +58,7 @@ def test_it_is_fitted_and_drawn_from(device, tmp_path, kind, own):
     assert finite(tmp_path / "run", request, device)
 
 
-def test_a_dry_run_and_a_fine_tuning_run_there(device, tmp_path):
+def test_a_dry_run_a_fine_tuning_and_filters_run_there(device, tmp_path):
     request = SourceRequest("toy", "2")
     how: dict[str, Any] = {"edits": ("flip",), "reporter": NullReporter()}
     parts: list[dict[str, Any]] = [{}, {"init_from": tmp_path / "0"}, {"dry_run": True}]
@@ -66,7 +66,10 @@ def test_a_dry_run_and_a_fine_tuning_run_there(device, tmp_path):
         how |= {"device": str(device), "settings": {**GAN, "steps": "1"}}
         report = fit("cgan3d", request, tmp_path / str(number), **how, **part)
     assert report["device"] == device.type
-    assert finite(tmp_path / "1", request, device)
+    run = tmp_path / "1"
+    assert finite(run, request, device, filters=LEARNT, keep_flawed=True)
+    learnt = {path.name.partition("-")[0] for path in (run / "filters").glob("*-*")}
+    assert learnt == {"range", "contrast", "novel"}
 
 
 def test_a_model_for_each_channel_draws_a_sample(device, tmp_path):
@@ -83,13 +86,3 @@ def test_a_model_for_each_class_draws_its_class(device, tmp_path):
     with offered("kinds", sources={"kinds": lambda request: Kinds(request.where)}):
         fit_composite(spec, request, tmp_path / "run", settings=settings, **how)
         assert finite(tmp_path / "run", request, device)
-
-
-def test_filters_judge_what_the_device_draws(device, tmp_path):
-    request = SourceRequest("toy", "2")
-    how: dict[str, Any] = {"edits": ("flip",), "reporter": NullReporter()}
-    settings = {**GAN, "steps": "1"}
-    fit("cgan3d", request, tmp_path / "run", settings=settings, device=str(device), **how)
-    assert finite(tmp_path / "run", request, device, filters=LEARNT, keep_flawed=True)
-    learnt = {path.name.partition("-")[0] for path in (tmp_path / "run" / "filters").glob("*-*")}
-    assert learnt == {"range", "contrast", "novel"}
