@@ -14,6 +14,7 @@ from gansynth.core.schema import Sample
 from gansynth.core.source import lineage_of
 from gansynth.sampling.run_source import open_source
 from tests.banks import write_bank
+from tests.test_bad_input import cut_in_half, flip_a_bit
 
 DRY = pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["real", "dry"])
 
@@ -66,39 +67,26 @@ def test_a_bank_of_a_label_that_the_data_set_lacks_is_refused(toy_nnunet, fitted
     refuse(*command, code=3, says=says, keep=[toy_nnunet.root, bank])
 
 
-def cut(run: Path) -> None:
-    text = (run / "manifest.json").read_text()
-    (run / "manifest.json").write_text(text[: len(text) // 2])
+def without_cases(manifest: Path) -> None:
+    document = json.loads(manifest.read_text())
+    del document["lineage"]
+    write_manifest(manifest.parent, document)
 
 
-def manifest(**changes: Any) -> Callable[[Path], None]:
-    def spoil(run: Path) -> None:
-        document = {**json.loads((run / "manifest.json").read_text()), **changes}
-        write_manifest(run, {k: v for k, v in document.items() if v})
-
-    return spoil
-
-
-def weights(run: Path) -> None:
-    path = max(run.glob("checkpoints/*/ema.safetensors"))
-    data = bytearray(path.read_bytes())
-    data[-5] ^= 4
-    path.write_bytes(data)
-
-
-DAMAGED: dict[str, tuple[Callable[[Path], Any], tuple[str, ...]]] = {
-    "cut": (cut, ("manifest.json", "not valid JSON", "fit the run again")),
-    "lacks a key": (manifest(lineage=None), ("key 'lineage' is missing", "fit the run again")),
-    "weights": (weights, ("ema.safetensors", "SHA-256", "expected")),
+WEIGHTS = "checkpoints/*/ema.safetensors"
+DAMAGED: dict[str, tuple[str, Callable[[Path], None], tuple[str, ...]]] = {
+    "cut": ("manifest.json", cut_in_half, ("not valid JSON", "fit the run again")),
+    "lacks a key": ("manifest.json", without_cases, ("key 'lineage' is missing", "fit the run")),
+    "weights": (WEIGHTS, flip_a_bit, ("ema.safetensors", "SHA-256", "expected")),
 }
 
 
 @pytest.mark.fault(3, 26)
 @pytest.mark.parametrize("how", DAMAGED)
 def test_a_damaged_run_is_refused_by_all_who_read_it(toy_nnunet, fitted, refuse, tmp_path, how):
-    spoil, says = DAMAGED[how]
+    file, spoil, says = DAMAGED[how]
     run = shutil.copytree(fitted, tmp_path / "run")
-    spoil(run)
+    spoil(max(run.glob(file)))
     for command in (
         ("sample", run, "-n", 1, "-o", tmp_path / "out"),
         augment(toy_nnunet, run),

@@ -45,7 +45,7 @@ def voxels(path: Path) -> Any:
 
 def one_voxel(value: float) -> Change:
     def change(array: Any) -> Any:
-        array[12, 14, 12] = value
+        array[..., 12, 14, 12] = value
         return array
 
     return change
@@ -143,17 +143,14 @@ def rewrite_array(path: Path, change: Change) -> None:
     write_hashes(path.parent)
 
 
-def put(value: float) -> Change:
-    def change(array: Any) -> Any:
-        array[0, 12, 14, 12] = value
-        return array
-
-    return change
-
-
 ARRAYS: dict[str, tuple[str, Spoil, int, tuple[str, ...]]] = {
-    "NaN": (".b2nd", lambda p: rewrite_array(p, put(np.nan)), 3, ("1 NaN", "gansynth check")),
-    "unknown label": ("_seg.b2nd", lambda p: rewrite_array(p, put(9)), 3, ("label value(s) [9]",)),
+    "NaN": (".b2nd", lambda p: rewrite_array(p, one_voxel(np.nan)), 3, ("2 NaN", "gansynth check")),
+    "unknown label": (
+        "_seg.b2nd",
+        lambda p: rewrite_array(p, one_voxel(9)),
+        3,
+        ("label value(s) [9]",),
+    ),
     "truncated": (".b2nd", cut_in_half, 6, ("SHA-256", "gansynth prepare nnunet:501")),
     "one bit": (".b2nd", flip_a_bit, 6, ("SHA-256", "preprocess again")),
     "missing labels": ("_seg.b2nd", Path.unlink, 3, ("without labels", "gansynth prepare")),

@@ -17,6 +17,7 @@ from tests.expected import raises_fault
 from tests.house import PRODUCT
 from tests.metrics.detection.simulated import document, drawn, seen
 from tests.offered import offered
+from tests.test_bad_input import flip_a_bit
 
 ROOT = Path(__file__).parents[2]
 MARKUP = "<img src=x onerror=alert(1)>'\"%s{0}$\\frac;touch here"
@@ -35,15 +36,13 @@ def test_two_hundred_flipped_bits_are_all_found(tmp_path):
     sound = path.read_bytes()
     found = 0
     for position in rng.integers(10, len(sound), 200):  # before that there is a date, and such
-        path.write_bytes(flipped(sound, int(position), int(rng.integers(8))))
+        spoilt = bytearray(sound)
+        spoilt[position] ^= 1 << int(rng.integers(8))
+        path.write_bytes(spoilt)
         with pytest.raises(Exception, match=r"x\.nii\.gz") as fault:
             read_nifti(path)
         found += getattr(fault.value, "exit_code", 1) == 3
     assert found == 200
-
-
-def flipped(data: bytes, position: int, bit: int = 0) -> bytes:
-    return data[:position] + bytes([data[position] ^ 1 << bit]) + data[position + 1 :]
 
 
 @pytest.mark.fault(3)
@@ -58,8 +57,7 @@ def test_a_bit_of_a_plain_volume_is_noticed_by_the_run_that_has_seen_it(tmp_path
     with offered("toys", **OFFERED):
         assert run_cli("fit", "means", "-q", "-o", run, *data).exit_code == 0
         for case in "abcd":
-            path = folder / "labels" / f"{case}.nii"
-            path.write_bytes(flipped(path.read_bytes(), path.stat().st_size // 2))
+            flip_a_bit(folder / "labels" / f"{case}.nii")
         refuse("sample", run, "-n", 4, "-o", tmp_path / "out", code=6, says=("is not the one",))
 
 

@@ -10,6 +10,7 @@ from gansynth.bank.producer import ProducerConfig, run_producer
 from gansynth.bank.reader import BankReader
 from gansynth.hosts.record import TrainingFolder, training_in
 from tests.adapters.kits import kit_of, read_all
+from tests.test_bad_input import flip_a_bit
 
 
 @pytest.fixture
@@ -36,9 +37,7 @@ def test_a_damaged_checkpoint_of_the_segmenter_is_passed_over_and_that_is_said(
         segmenter.cut(cutting)
         assert [run_cli(*words).exit_code for _ in range(2)] == [143, 143]
     newest = max((segmenter.output / "checkpoints").glob("step-*"))
-    spoilt = bytearray((newest / "tensors.safetensors").read_bytes())
-    spoilt[-1] ^= 1
-    (newest / "tensors.safetensors").write_bytes(spoilt)
+    flip_a_bit(newest / "tensors.safetensors")
     result = run_cli(*words)
     assert (result.exit_code, segmenter.sessions()[-1]["complete"]) == (0, True)
     assert f"{newest.name}: " in result.stderr
