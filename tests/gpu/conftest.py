@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,3 +64,8 @@ def fitted(
 
 def drawer_on(run: Path, device: str, asking: SampleRequest | None = None) -> Sampler:
     return Sampler(load_run(run, device), open_source(REQUEST), asking or SampleRequest())
+
+
+def apart(one: np.ndarray, two: np.ndarray) -> float:
+    """Root mean square of the difference, in standard deviations."""
+    return float(np.sqrt(np.mean((one - two) ** 2)) / one.std())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.sample_request import SampleRequest
-from tests.gpu.conftest import drawer_on, fitted
+from tests.gpu.conftest import apart, drawer_on, fitted
 
 pytestmark = pytest.mark.usefixtures("toy_source")
 SETTINGS: dict[str, object] = {
@@ -54,8 +54,7 @@ def test_gpu_and_cpu_refine_nearly_alike(run, device):
     """Noise is drawn on the CPU for both; bf16 on one of them costs digits."""
     pairs = [drawing(run, where).draw_raw(0, 2) for where in (device.type, "cpu")]
     for one, two in zip(*pairs, strict=True):
-        apart = float(np.sqrt(np.mean((one.image - two.image) ** 2)) / two.image.std())
-        assert apart < 0.05
+        assert apart(one.image, two.image) < 0.05
 
 
 def test_a_filter_learns_and_judges_on_the_device(run, device):

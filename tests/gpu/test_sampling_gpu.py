@@ -10,7 +10,7 @@ from gansynth.data.batches import batch_of
 from gansynth.testing import check_generator
 from gansynth.training.loop import FitOptions, train
 from gansynth_cgan3d.whole import CGAN3D
-from tests.gpu.conftest import drawer_on, fitted
+from tests.gpu.conftest import apart, drawer_on, fitted
 
 pytestmark = pytest.mark.usefixtures("toy_source")
 SETTINGS = {"width": 8, "levels": 2, "d_width": 8, "d_levels": 2, "steps": 6, "batch_size": 2}
@@ -44,11 +44,6 @@ def test_another_device_draws_nearly_the_same(run, device, request, other, most)
         request.getfixturevalue("second")
     for one, two in zip(drawn(run, device.type), drawn(run, other), strict=True):
         assert apart(one, two) < most
-
-
-def apart(one: np.ndarray, two: np.ndarray) -> float:
-    """Root mean square of the difference, in standard deviations."""
-    return float(np.sqrt(np.mean((one - two) ** 2)) / one.std())
 
 
 def test_the_plugin_keeps_its_contract(device):
