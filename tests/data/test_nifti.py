@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gansynth.core.source import case_records
-from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.errors import UsageFault
 from tests.data.sets import SHAPE, SIDES, opened, pair, save, save_pair
 from tests.expected import raises_fault
 
@@ -54,24 +54,24 @@ OUT, LONG = "files.path-leads-out-of-folder", "files.path-cannot-be-one"
 
 @pytest.mark.fault(19)
 @pytest.mark.parametrize(
-    ("text", "keys", "fault", "expected"),
+    ("text", "keys", "expected"),
     [
-        ("../outside.nii.gz", {}, IntegrityFault, OUT),
-        ("{}/outside.nii.gz", {}, IntegrityFault, OUT),
-        ("link.nii.gz", {}, IntegrityFault, OUT),
-        ("x" * 300, {}, DataFault, LONG),
-        ("x" * 300, {"allow_absolute": "yes"}, DataFault, LONG),
+        ("../outside.nii.gz", {}, OUT),
+        ("{}/outside.nii.gz", {}, OUT),
+        ("link.nii.gz", {}, OUT),
+        ("x" * 300, {}, LONG),
+        ("x" * 300, {"allow_absolute": "yes"}, LONG),
     ],
     ids=["dots", "absolute", "link", "long", "long and allowed"],
 )
 def test_a_path_out_of_the_folder_is_refused_and_never_opened(
-    pairs, tmp_path, text, keys, fault, expected
+    pairs, tmp_path, text, keys, expected
 ):
     os.mkfifo(tmp_path / "outside.nii.gz")  # who opens it waits for ever
     (pairs / "link.nii.gz").symlink_to(tmp_path / "outside.nii.gz")
     path = manifest(pairs)
     path.write_text(path.read_text().replace(FIRST, text.format(tmp_path)))
-    with raises_fault(expected, fault, names="line 2: T1"):
+    with raises_fault(expected, names="line 2: T1"):
         read(path, **keys)
 
 

@@ -14,7 +14,7 @@ from gansynth.core.source import (
     lineage_of,
 )
 from gansynth.data.h5 import write_h5
-from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
+from gansynth.runtime.errors import DataFault
 from gansynth.sampling.run_source import open_source
 from gansynth.testing import ToySource, check_source
 from tests.data import sets
@@ -205,18 +205,20 @@ def test_a_split_by_option_counts_before_all_else(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["nifti", "pictures"])
 @pytest.mark.parametrize(
-    ("split", "fold", "fault", "expected"),
+    ("split", "fold", "expected"),
     [
-        (FoldSplit(train=["anna_1"], val=["anna_2"]), "0", IntegrityFault,
-         "lineage.subject-in-training-and-validation"),
-        (FoldSplit(train=["anna_1"], val=["nobody"]), "0", DataFault,
-         "folds.fold-names-unknown-cases"),
-        (SPLITS[0], "1", UsageFault, "folds.fold-unknown"),
+        (
+            FoldSplit(train=["anna_1"], val=["anna_2"]),
+            "0",
+            "lineage.subject-in-training-and-validation",
+        ),
+        (FoldSplit(train=["anna_1"], val=["nobody"]), "0", "folds.fold-names-unknown-cases"),
+        (SPLITS[0], "1", "folds.fold-unknown"),
     ],
     ids=["leak", "nobody", "fold"],
 )  # fmt: skip
 def test_a_split_by_option_that_does_not_fit_is_refused(
-    made, kind, tmp_path, split, fold, fault, expected
+    made, kind, tmp_path, split, fold, expected
 ):
-    with raises_fault(expected, fault):
+    with raises_fault(expected):
         with_split(made(kind)[1], tmp_path, split, fold)

@@ -36,8 +36,9 @@ def test_a_childs_typed_fault_is_ours_and_any_other_failure_quotes_its_last_line
     tmp_path, code, expected, fault, quoted
 ):
     ended = run(f"import sys; {code}", tmp_path / "log")
-    with raises_fault(expected, fault) as caught:
+    with raises_fault(expected) as caught:
         processes.raise_if_failed(ended, "training")
+    assert type(caught.value) is fault
     assert str(caught.value) == quoted
 
 

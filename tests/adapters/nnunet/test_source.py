@@ -13,7 +13,6 @@ from gansynth.core.requests.hosts import AugmentRequest, SplitsRequest
 from gansynth.core.source import FoldSplit, SourceRequest
 from gansynth.core.space import Placement
 from gansynth.hosts.session import Session
-from gansynth.runtime.errors import DataFault, IntegrityFault, UsageFault
 from gansynth.runtime.files import read_json, write_json_atomic
 from gansynth.sampling.run_source import open_source
 from gansynth_nnunet.cases import hashes_of, write_hashes
@@ -130,36 +129,35 @@ PREPARE = "gansynth prepare nnunet:501 --root "
 LEAK, VALUE = "lineage.subject-in-training-and-validation", "nnunet.plans-value-refused"
 NOWHERE, FOLD = "nnunet.no-such-data-set", "folds.fold-malformed"
 REFUSED: list[tuple[Spoil | None, dict[str, str], type[Exception], str, str]] = [
-    (None, {"fold": "00"}, UsageFault, "folds.fold-unknown", "0, 1, 2, 3, 4"),
-    (NO_SPLIT, {"subjects": PEOPLE}, IntegrityFault, LEAK, "(subject p"),
-    (PARTED, {"subjects": PEOPLE}, IntegrityFault, LEAK, "gansynth splits nnunet:501 --root "),
-    (TWICE, {}, IntegrityFault, LEAK, "p1_left and p1_left"),
-    (TOO_FEW, {}, DataFault, "nnunet.too-few-cases-for-folds", "--folds 2"),
-    (split([{"train": ["p1_left"], "val": []}]), {}, DataFault, FOLD, "'val': []"),
-    (split([{"train": ["x"], "val": ["p1_left"]}]), {}, DataFault,
-     "folds.fold-names-unknown-cases", "'x'"),
-    (split([{"train": "p1_left"}]), {}, DataFault, FOLD, "{'train': 'p1_left'}"),
-    (split({}), {}, DataFault, "files.top-level-type-differs", "splits_final.json"),
-    (None, {"plans": "../Dataset501_Toy/nnUNetPlans"}, UsageFault, "nnunet.plans-name-unknown", ""),
-    (None, {"where": "../x"}, DataFault, NOWHERE, "Dataset501_Toy"),
-    (planned(previous_stage="3d_low"), {}, UsageFault, "nnunet.cascade-second-stage", "-c 3d_low,"),
-    (planned(inherits_from="3d_fullres"), {}, DataFault, "nnunet.configuration-unreadable",
+    (None, {"fold": "00"}, "folds.fold-unknown", "0, 1, 2, 3, 4"),
+    (NO_SPLIT, {"subjects": PEOPLE}, LEAK, "(subject p"),
+    (PARTED, {"subjects": PEOPLE}, LEAK, "gansynth splits nnunet:501 --root "),
+    (TWICE, {}, LEAK, "p1_left and p1_left"),
+    (TOO_FEW, {}, "nnunet.too-few-cases-for-folds", "--folds 2"),
+    (split([{"train": ["p1_left"], "val": []}]), {}, FOLD, "'val': []"),
+    (split([{"train": ["x"], "val": ["p1_left"]}]), {}, "folds.fold-names-unknown-cases", "'x'"),
+    (split([{"train": "p1_left"}]), {}, FOLD, "{'train': 'p1_left'}"),
+    (split({}), {}, "files.top-level-type-differs", "splits_final.json"),
+    (None, {"plans": "../Dataset501_Toy/nnUNetPlans"}, "nnunet.plans-name-unknown", ""),
+    (None, {"where": "../x"}, NOWHERE, "Dataset501_Toy"),
+    (planned(previous_stage="3d_low"), {}, "nnunet.cascade-second-stage", "-c 3d_low,"),
+    (planned(inherits_from="3d_fullres"), {}, "nnunet.configuration-unreadable",
      "Circular dependency"),
-    (planned(spacing=["a", 1, 1]), {}, DataFault, VALUE, "3d_fullres: spacing.0 is 'a'"),
-    (planned(patch_size=[0, 8, 8]), {}, DataFault, VALUE, "3d_fullres: patch_size.0 is 0"),
-    (planned(data_identifier="../x"), {}, DataFault, VALUE, "data_identifier is '../x'"),
-    (planned(data_identifier=".."), {}, DataFault, VALUE, "data_identifier is '..'"),
-    (planned(data_identifier="nnUNetPlans_3d_x"), {}, DataFault, "nnunet.no-preprocessed-cases",
+    (planned(spacing=["a", 1, 1]), {}, VALUE, "3d_fullres: spacing.0 is 'a'"),
+    (planned(patch_size=[0, 8, 8]), {}, VALUE, "3d_fullres: patch_size.0 is 0"),
+    (planned(data_identifier="../x"), {}, VALUE, "data_identifier is '../x'"),
+    (planned(data_identifier=".."), {}, VALUE, "data_identifier is '..'"),
+    (planned(data_identifier="nnUNetPlans_3d_x"), {}, "nnunet.no-preprocessed-cases",
      "-c 3d_fullres"),
-    (without("*Plans.json"), {}, DataFault, "nnunet.no-plans", PREPARE),
+    (without("*Plans.json"), {}, "nnunet.no-plans", PREPARE),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("spoil", "asked", "fault", "expected", "names"), REFUSED)
-def test_what_cannot_be_opened_is_refused(toy_copy, spoil, asked, fault, expected, names):
+@pytest.mark.parametrize(("spoil", "asked", "expected", "names"), REFUSED)
+def test_what_cannot_be_opened_is_refused(toy_copy, spoil, asked, expected, names):
     if spoil is not None:
         spoil(toy_copy)
-    with raises_fault(expected, fault, names=names):
+    with raises_fault(expected, names=names):
         NnunetSource(replace(toy_copy.request(), **asked))
     if spoil is NO_SPLIT:  # the one that it made parts people
         assert not (toy_copy.preprocessed / "splits_final.json").exists()
